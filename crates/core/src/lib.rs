@@ -7,10 +7,11 @@
 
 extern crate alloc;
 
-pub mod cause;
+pub mod liveness;
 pub mod policy;
+pub mod random;
 pub mod time;
-pub mod wire;
+pub mod vigilance;
 
 pub use policy::Policy;
 pub use time::{Span, Time};

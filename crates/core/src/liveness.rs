@@ -1,0 +1,572 @@
+//! The liveness of one link: silence in; probes, suspicion and the verdict out.
+//!
+//! Two clocks decide. `last_heard`, the last evidence of the peer, alone decides suspicion and death:
+//! sending to a dead peer never keeps it alive. The later of `last_heard` and `last_sent` decides
+//! whether a keepalive is due. Hearing from a peer is a store; whoever keeps the deadlines asks for
+//! the next one only when the last one fires (see [`crate::wheel`]).
+
+use crate::policy::{Detection, Policy};
+use crate::time::{Span, Time};
+
+/// The least time a probe may be out before its sender grows suspicious, unless `interval` is less.
+/// One second forgives one retransmission on nearly every path.
+pub const LEAST_SUSPICION: Span = Span::from_secs(1);
+
+/// Unanswered heartbeats beyond which counting stops: sequence numbers are compared modulo 256.
+const MAX_UNANSWERED: u8 = 127;
+
+/// Whether this end asks, or only listens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Sends probes into silence, and judges.
+    Probe,
+    /// Sends no probes, and judges all the same: the peer is expected to speak.
+    Watch,
+}
+
+/// What can change the liveness of a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// Something proves that the peer lives.
+    Heard(Evidence),
+    /// We sent something; it keeps mappings on the way alive, and nothing else.
+    Sent,
+    /// The handshake is complete: from now on silence is judged by the policy.
+    Introduced {
+        /// Chance, for the point at which the first probe falls.
+        seed: u32,
+    },
+    /// The time of [`Liveness::next_deadline`] has come, or may have.
+    Deadline,
+    /// The policy passed along with this input has replaced another.
+    Retuned {
+        /// The one that was in force.
+        from: Policy,
+        /// Chance, as in `Introduced`: links retuned together must not beat together.
+        seed: u32,
+    },
+    /// No suspicion and no verdict before `until`.
+    Hold {
+        /// When the hold ends; silence counts from there.
+        until: Time,
+    },
+    /// End a hold now; silence counts from now.
+    Release,
+}
+
+/// What proves that the peer lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Evidence {
+    /// Any byte, part of a frame included.
+    Bytes,
+    /// The answer to a heartbeat of ours.
+    Pong {
+        /// The heartbeat it answers; `None` in protocols without sequence numbers.
+        sequence: Option<u8>,
+    },
+}
+
+/// What the machine wants, or tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// Send PING `sequence`: the peer has been silent.
+    Probe {
+        /// Its sequence number.
+        sequence: u8,
+        /// Which probe of this silence it is, from 1.
+        number: u8,
+    },
+    /// Send PING `sequence`: nothing has passed either way, and mappings on the way may forget.
+    Keepalive {
+        /// Its sequence number.
+        sequence: u8,
+    },
+    /// A heartbeat came back after this long.
+    RoundTrip(Span),
+    /// A probe has been out for longer than it should. Nothing is to be destroyed yet.
+    Suspect,
+    /// The suspicion is over.
+    Recovered,
+    /// The bound has passed, and the policy says only to tell.
+    Overdue(Silence),
+    /// The peer is given up; the machine takes no further input.
+    Dead(Silence),
+}
+
+/// The silence a verdict rests on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Silence {
+    /// The deadline that passed.
+    pub due: Time,
+    /// The last evidence of the peer.
+    pub last_heard: Time,
+    /// Probes sent into this silence.
+    pub probes: u8,
+    /// Whether the peer never introduced itself.
+    pub in_handshake: bool,
+}
+
+/// When the machine wants to be called, and what for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Deadline {
+    /// When.
+    pub at: Time,
+    /// What for.
+    pub reason: Reason,
+}
+
+/// What a deadline is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// The peer must have introduced itself.
+    Handshake,
+    /// A probe is due.
+    Probe,
+    /// A keepalive is due.
+    Keepalive,
+    /// An unanswered probe becomes a suspicion.
+    Suspicion,
+    /// The verdict is due.
+    Verdict,
+}
+
+/// The liveness of one link.
+#[derive(Clone, Debug)]
+pub struct Liveness {
+    last_heard: Time,
+    last_sent: Time,
+    /// Where silence counts from: `last_heard`, unless a hold or a retune moved it later.
+    silent_since: Time,
+    /// When the latest heartbeat left.
+    beat_sent: Time,
+    state: State,
+    smoothed_rtt_us: u32,
+    /// The sequence number of the latest heartbeat sent.
+    sequence: u8,
+    /// How many of the latest heartbeats no pong has confirmed.
+    unanswered: u8,
+    role: Role,
+    pending: Pending,
+}
+
+const _: () = assert!(size_of::<Liveness>() <= 64);
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// The handshake is not complete.
+    Greeting { until: Time },
+    /// The peer was heard recently. The first probe of a link goes out `lead_ms` before `idle`.
+    Listening { lead_ms: u32 },
+    /// Silence: `sent` probes are out, the first since `since`.
+    Probing { since: Time, sent: u8, suspect: bool },
+    /// The bound has passed, unenforced.
+    Overdue { due: Time, sent: u8 },
+    /// Given up.
+    Dead { due: Time, sent: u8, in_handshake: bool },
+}
+
+/// Outputs not yet taken, a bit each, polled in this order.
+#[derive(Clone, Copy, Debug)]
+struct Pending(u8);
+
+impl Pending {
+    const ROUND_TRIP: u8 = 1;
+    const RECOVERED: u8 = 2;
+    const SUSPECT: u8 = 4;
+    const OVERDUE: u8 = 8;
+    const DEAD: u8 = 16;
+    const PROBE: u8 = 32;
+    const KEEPALIVE: u8 = 64;
+
+    fn take(&mut self, bit: u8) -> bool {
+        let set = self.0 & bit != 0;
+        self.0 &= !bit;
+        set
+    }
+}
+
+impl Liveness {
+    /// A link that was opened at `now`; unless it is introduced before `greeting` has passed, the
+    /// verdict falls then.
+    pub const fn new(now: Time, role: Role, greeting: Span) -> Liveness {
+        Liveness {
+            last_heard: now,
+            last_sent: now,
+            silent_since: now,
+            beat_sent: now,
+            state: State::Greeting {
+                until: Time::from_nanos(now.as_nanos().saturating_add(greeting.as_nanos())),
+            },
+            smoothed_rtt_us: 0,
+            sequence: 0,
+            unanswered: 0,
+            role,
+            pending: Pending(0),
+        }
+    }
+
+    /// The door in. `policy` is the one in force; times never run backwards by intent, and do no
+    /// harm if they do.
+    #[inline]
+    pub fn handle(&mut self, now: Time, input: Input, policy: &Policy) {
+        match input {
+            Input::Heard(evidence) => self.hear(now, evidence),
+            Input::Sent => self.last_sent = self.last_sent.max(now),
+            Input::Introduced { seed } => self.introduce(now, seed, policy),
+            Input::Deadline => self.expire(now, policy),
+            Input::Retuned { from, seed } => self.retune(now, &from, policy, seed),
+            Input::Hold { until } => self.hold(until),
+            Input::Release => self.silent_since = self.silent_since.min(now).max(self.last_heard),
+        }
+    }
+
+    /// The door out: call until `None` after each input.
+    #[inline]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if self.pending.0 == 0 {
+            return None;
+        }
+        self.poll_pending()
+    }
+
+    /// When to call with [`Input::Deadline`] unless something changes before; `None` if no time
+    /// matters. Hearing and sending only ever move it later.
+    pub fn next_deadline(&self, policy: &Policy) -> Option<Deadline> {
+        let earliest = |a: Option<Deadline>, b: Option<Deadline>| match (a, b) {
+            (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),
+            (a, b) => a.or(b),
+        };
+        match self.state {
+            State::Greeting { until } => Some(Deadline { at: until, reason: Reason::Handshake }),
+            State::Listening { .. } => {
+                earliest(self.detection_deadline(policy), self.keepalive_deadline(policy))
+            }
+            State::Probing { .. } => self.detection_deadline(policy),
+            State::Overdue { .. } | State::Dead { .. } => None,
+        }
+    }
+
+    /// The last evidence of the peer; the opening of the link if there was none.
+    pub const fn last_heard(&self) -> Time {
+        self.last_heard
+    }
+
+    /// When we last sent anything; the opening of the link if never.
+    pub const fn last_sent(&self) -> Time {
+        self.last_sent
+    }
+
+    /// The smoothed round-trip time (RFC 6298, gain 1/8); `None` before the first measurement.
+    pub const fn smoothed_rtt(&self) -> Option<Span> {
+        match self.smoothed_rtt_us {
+            0 => None,
+            micros => Some(Span::from_micros(micros as u64)),
+        }
+    }
+
+    /// Whether the peer is suspected, or overdue.
+    pub const fn is_suspect(&self) -> bool {
+        matches!(self.state, State::Probing { suspect: true, .. } | State::Overdue { .. })
+    }
+
+    /// Whether the verdict has fallen.
+    pub const fn is_dead(&self) -> bool {
+        matches!(self.state, State::Dead { .. })
+    }
+
+    /// Until when silence is not judged, if there is a hold at `now`.
+    pub fn held_until(&self, now: Time) -> Option<Time> {
+        (self.silent_since > now && self.silent_since > self.last_heard)
+            .then_some(self.silent_since)
+    }
+
+    fn poll_pending(&mut self) -> Option<Output> {
+        if self.pending.take(Pending::ROUND_TRIP) {
+            let rtt = self.last_heard.since(self.beat_sent);
+            return Some(Output::RoundTrip(rtt));
+        }
+        if self.pending.take(Pending::RECOVERED) {
+            return Some(Output::Recovered);
+        }
+        if self.pending.take(Pending::SUSPECT) {
+            return Some(Output::Suspect);
+        }
+        if self.pending.take(Pending::OVERDUE) {
+            return self.silence().map(Output::Overdue);
+        }
+        if self.pending.take(Pending::DEAD) {
+            return self.silence().map(Output::Dead);
+        }
+        if self.pending.take(Pending::PROBE) {
+            let number = match self.state {
+                State::Probing { sent, .. } => sent,
+                State::Greeting { .. }
+                | State::Listening { .. }
+                | State::Overdue { .. }
+                | State::Dead { .. } => 0,
+            };
+            return Some(Output::Probe { sequence: self.sequence, number });
+        }
+        if self.pending.take(Pending::KEEPALIVE) {
+            return Some(Output::Keepalive { sequence: self.sequence });
+        }
+        None
+    }
+
+    fn silence(&self) -> Option<Silence> {
+        let (due, probes, in_handshake) = match self.state {
+            State::Overdue { due, sent } => (due, sent, false),
+            State::Dead { due, sent, in_handshake } => (due, sent, in_handshake),
+            State::Greeting { .. } | State::Listening { .. } | State::Probing { .. } => {
+                return None;
+            }
+        };
+        Some(Silence { due, last_heard: self.last_heard, probes, in_handshake })
+    }
+
+    #[inline]
+    fn hear(&mut self, now: Time, evidence: Evidence) {
+        if let State::Dead { .. } = self.state {
+            return;
+        }
+        self.last_heard = self.last_heard.max(now);
+        self.silent_since = self.silent_since.max(now);
+        self.trust();
+        if let Evidence::Pong { sequence } = evidence {
+            self.confirm(now, sequence);
+        }
+    }
+
+    /// Leaves suspicion, if there was any.
+    fn trust(&mut self) {
+        let (State::Probing { .. } | State::Overdue { .. }) = self.state else {
+            return;
+        };
+        if self.is_suspect() && !self.pending.take(Pending::SUSPECT) {
+            self.pending.0 |= Pending::RECOVERED;
+        }
+        self.state = State::Listening { lead_ms: 0 };
+    }
+
+    /// A round trip is measured only where the pong can belong to one heartbeat alone: the latest,
+    /// by its number, or the only one outstanding.
+    fn confirm(&mut self, now: Time, sequence: Option<u8>) {
+        let behind = match sequence {
+            Some(sequence) => self.sequence.wrapping_sub(sequence),
+            None => self.unanswered.saturating_sub(1),
+        };
+        if behind >= self.unanswered {
+            return;
+        }
+        self.unanswered = behind;
+        if behind == 0 {
+            let rtt_us = now.since(self.beat_sent).as_micros();
+            let rtt_us = u32::try_from(rtt_us).unwrap_or(u32::MAX).max(1);
+            self.smoothed_rtt_us = match self.smoothed_rtt_us {
+                0 => rtt_us,
+                old => {
+                    let sum = u64::from(old) * 7 + u64::from(rtt_us);
+                    u32::try_from(sum / 8).unwrap_or(u32::MAX).max(1)
+                }
+            };
+            self.pending.0 |= Pending::ROUND_TRIP;
+        }
+    }
+
+    fn introduce(&mut self, now: Time, seed: u32, policy: &Policy) {
+        if let State::Greeting { .. } = self.state {
+            self.last_heard = self.last_heard.max(now);
+            self.silent_since = self.silent_since.max(now);
+            self.state = State::Listening { lead_ms: lead_ms(policy, seed) };
+        }
+    }
+
+    fn expire(&mut self, now: Time, policy: &Policy) {
+        match self.state {
+            State::Greeting { until } => {
+                if now >= until {
+                    self.state = State::Dead { due: until, sent: 0, in_handshake: true };
+                    self.pending.0 |= Pending::DEAD;
+                }
+            }
+            State::Listening { lead_ms } => {
+                let keepalive = self.keepalive_deadline(policy);
+                self.judge(now, policy, Doubt { lead_ms, ..Doubt::NONE });
+                let quiet = matches!(self.state, State::Listening { .. });
+                if quiet && keepalive.is_some_and(|keepalive| now >= keepalive.at) {
+                    self.beat(now);
+                    self.pending.0 |= Pending::KEEPALIVE;
+                }
+            }
+            State::Probing { since, sent, suspect } => {
+                self.judge(now, policy, Doubt { lead_ms: 0, since: Some(since), sent, suspect });
+            }
+            State::Overdue { .. } | State::Dead { .. } => {}
+        }
+    }
+
+    /// Verdict, suspicion and probe, in this order: a probe that leaves now is not yet suspicious.
+    fn judge(&mut self, now: Time, policy: &Policy, mut doubt: Doubt) {
+        let Detection::Bounded { idle, interval, probes } = policy.detection() else {
+            return;
+        };
+        let due = self.silent_since + idle + interval.times(u64::from(probes));
+        if now >= due {
+            let sent = doubt.sent;
+            if policy.enforce() {
+                self.state = State::Dead { due, sent, in_handshake: false };
+                self.pending.0 |= Pending::DEAD;
+            } else {
+                self.state = State::Overdue { due, sent };
+                self.pending.0 |= Pending::OVERDUE;
+            }
+            return;
+        }
+        if !doubt.suspect && self.suspicion_at(doubt, idle, interval).is_some_and(|at| now >= at) {
+            doubt.suspect = true;
+            doubt.since = doubt.since.or(Some(self.silent_since + idle));
+            self.pending.0 |= Pending::SUSPECT;
+        }
+        if self.probe_at(doubt, idle, interval, probes).is_some_and(|at| now >= at) {
+            doubt.sent = doubt.sent.saturating_add(1).max(self.scheduled(now, idle, interval));
+            doubt.sent = doubt.sent.min(probes);
+            doubt.since = doubt.since.or(Some(now));
+            self.beat(now);
+            self.pending.0 |= Pending::PROBE;
+        }
+        if let Some(since) = doubt.since {
+            let Doubt { sent, suspect, .. } = doubt;
+            self.state = State::Probing { since, sent, suspect };
+        }
+    }
+
+    /// How many probes the schedule holds up to `now`: late callers skip, they do not catch up.
+    fn scheduled(&self, now: Time, idle: Span, interval: Span) -> u8 {
+        let first = self.silent_since + idle;
+        if now < first {
+            return 0;
+        }
+        let further = now.since(first).as_nanos() / interval.as_nanos().max(1);
+        u8::try_from(further.saturating_add(1)).unwrap_or(u8::MAX)
+    }
+
+    fn probe_at(&self, doubt: Doubt, idle: Span, interval: Span, probes: u8) -> Option<Time> {
+        if self.role == Role::Watch || doubt.sent >= probes {
+            return None;
+        }
+        let scheduled = self.silent_since + idle + interval.times(u64::from(doubt.sent));
+        Some(scheduled - Span::from_millis(u64::from(doubt.lead_ms)))
+    }
+
+    fn suspicion_at(&self, doubt: Doubt, idle: Span, interval: Span) -> Option<Time> {
+        let rtt = Span::from_micros(u64::from(self.smoothed_rtt_us));
+        let patience = rtt.times(4).max(LEAST_SUSPICION).min(interval);
+        match (doubt.since, self.role) {
+            (_, _) if doubt.suspect => None,
+            (Some(since), _) => Some(since + patience),
+            (None, Role::Probe) => None,
+            (None, Role::Watch) => Some(self.silent_since + idle + patience),
+        }
+    }
+
+    fn detection_deadline(&self, policy: &Policy) -> Option<Deadline> {
+        let Detection::Bounded { idle, interval, probes } = policy.detection() else {
+            return None;
+        };
+        let doubt = match self.state {
+            State::Listening { lead_ms } => Doubt { lead_ms, ..Doubt::NONE },
+            State::Probing { since, sent, suspect } => {
+                Doubt { lead_ms: 0, since: Some(since), sent, suspect }
+            }
+            State::Greeting { .. } | State::Overdue { .. } | State::Dead { .. } => return None,
+        };
+        let due = self.silent_since + idle + interval.times(u64::from(probes));
+        let mut next = Deadline { at: due, reason: Reason::Verdict };
+        if let Some(at) = self.suspicion_at(doubt, idle, interval).filter(|at| *at < next.at) {
+            next = Deadline { at, reason: Reason::Suspicion };
+        }
+        if let Some(at) = self.probe_at(doubt, idle, interval, probes).filter(|at| *at < next.at) {
+            next = Deadline { at, reason: Reason::Probe };
+        }
+        Some(next)
+    }
+
+    fn keepalive_deadline(&self, policy: &Policy) -> Option<Deadline> {
+        let keepalive = policy.keepalive()?;
+        let at = self.last_heard.max(self.last_sent) + keepalive;
+        Some(Deadline { at, reason: Reason::Keepalive })
+    }
+
+    fn beat(&mut self, now: Time) {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.unanswered = self.unanswered.saturating_add(1).min(MAX_UNANSWERED);
+        self.beat_sent = now;
+        self.last_sent = self.last_sent.max(now);
+    }
+
+    /// The new policy never condemns for a silence that the old one allowed: the verdict falls no
+    /// sooner than the earlier of the old deadline and one new bound from now.
+    fn retune(&mut self, now: Time, from: &Policy, to: &Policy, seed: u32) {
+        match self.state {
+            State::Greeting { .. } | State::Dead { .. } => return,
+            State::Overdue { .. } if to.enforce() => {
+                self.silent_since = self.silent_since.max(now);
+                self.state = State::Probing { since: now, sent: 0, suspect: true };
+            }
+            State::Overdue { .. } | State::Listening { .. } | State::Probing { .. } => {}
+        }
+        let Some(bound) = to.bound() else {
+            self.trust();
+            return;
+        };
+        let allowed = match from.bound() {
+            Some(old) => (self.silent_since + old).min(now + bound),
+            None => now + bound,
+        };
+        self.silent_since = self.silent_since.max(allowed - bound);
+        match &mut self.state {
+            State::Listening { lead_ms: lead } => *lead = lead_ms(to, seed),
+            State::Probing { .. }
+            | State::Greeting { .. }
+            | State::Overdue { .. }
+            | State::Dead { .. } => {}
+        }
+    }
+
+    fn hold(&mut self, until: Time) {
+        if let State::Greeting { .. } | State::Dead { .. } = self.state {
+            return;
+        }
+        self.silent_since = self.silent_since.max(until);
+        self.trust();
+    }
+}
+
+/// What is in doubt about a silent peer.
+#[derive(Clone, Copy)]
+struct Doubt {
+    lead_ms: u32,
+    since: Option<Time>,
+    sent: u8,
+    suspect: bool,
+}
+
+impl Doubt {
+    const NONE: Doubt = Doubt { lead_ms: 0, since: None, sent: 0, suspect: false };
+}
+
+/// How long before `idle` the first probe goes out: a random part of `idle/2`.
+fn lead_ms(policy: &Policy, seed: u32) -> u32 {
+    let Detection::Bounded { idle, .. } = policy.detection() else {
+        return 0;
+    };
+    if !policy.spread() {
+        return 0;
+    }
+    let half_ms = u32::try_from(idle.as_millis() / 2).unwrap_or(u32::MAX);
+    let scaled = (u64::from(half_ms) * u64::from(seed)) >> 32;
+    u32::try_from(scaled).unwrap_or(half_ms)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,280 @@
+//! The rules of liveness, one at a time, at exact times.
+
+use alloc::vec::Vec;
+
+use super::*;
+
+fn ms(millis: u64) -> Time {
+    Time::from_millis(millis)
+}
+
+fn span(millis: u64) -> Span {
+    Span::from_millis(millis)
+}
+
+/// 10/3/3, unspread: probes at 10, 13 and 16 s, D = 19 s.
+fn policy() -> Policy {
+    Policy::kernel_like()
+}
+
+fn introduced(role: Role, policy: &Policy, seed: u32) -> Liveness {
+    let mut link = Liveness::new(Time::ZERO, role, span(5_000));
+    link.handle(Time::ZERO, Input::Introduced { seed }, policy);
+    link
+}
+
+fn outputs(link: &mut Liveness) -> Vec<Output> {
+    core::iter::from_fn(|| link.poll_output()).collect()
+}
+
+/// Runs every deadline up to and including `until`, and returns what came out, with its time.
+fn run(link: &mut Liveness, policy: &Policy, until: Time) -> Vec<(u64, Output)> {
+    let mut seen = Vec::new();
+    while let Some(next) = link.next_deadline(policy).filter(|next| next.at <= until) {
+        link.handle(next.at, Input::Deadline, policy);
+        let out = outputs(link);
+        assert!(!out.is_empty(), "the deadline {next:?} did nothing");
+        seen.extend(out.into_iter().map(|output| (next.at.as_millis(), output)));
+    }
+    seen
+}
+
+fn dead(due: u64, last_heard: u64, probes: u8) -> Output {
+    let in_handshake = false;
+    Output::Dead(Silence { due: ms(due), last_heard: ms(last_heard), probes, in_handshake })
+}
+
+#[test]
+fn silence_draws_probes_then_suspicion_then_the_verdict() {
+    let mut link = introduced(Role::Probe, &policy(), 0);
+    let expected = [
+        (10_000, Output::Probe { sequence: 1, number: 1 }),
+        (11_000, Output::Suspect),
+        (13_000, Output::Probe { sequence: 2, number: 2 }),
+        (16_000, Output::Probe { sequence: 3, number: 3 }),
+        (19_000, dead(19_000, 0, 3)),
+    ];
+    assert_eq!(run(&mut link, &policy(), ms(100_000)), expected);
+    assert!(link.is_dead());
+    link.handle(ms(20_000), Input::Heard(Evidence::Bytes), &policy());
+    assert_eq!(outputs(&mut link), [], "dead is final");
+}
+
+#[test]
+fn a_watcher_sends_nothing_and_judges_at_the_same_bound() {
+    let mut link = introduced(Role::Watch, &policy(), 0);
+    let expected = [(11_000, Output::Suspect), (19_000, dead(19_000, 0, 0))];
+    assert_eq!(run(&mut link, &policy(), ms(100_000)), expected);
+}
+
+#[test]
+fn any_evidence_clears_suspicion_and_starts_over() {
+    let mut link = introduced(Role::Probe, &policy(), 0);
+    run(&mut link, &policy(), ms(16_500));
+    assert!(link.is_suspect());
+    link.handle(ms(18_999), Input::Heard(Evidence::Bytes), &policy());
+    assert_eq!(outputs(&mut link), [Output::Recovered]);
+    let next = link.next_deadline(&policy()).unwrap();
+    assert_eq!(next, Deadline { at: ms(28_999), reason: Reason::Probe });
+}
+
+#[test]
+fn sending_keeps_nobody_alive() {
+    let mut link = introduced(Role::Probe, &policy(), 0);
+    for at in 0..19 {
+        link.handle(ms(at * 1_000), Input::Sent, &policy());
+    }
+    assert!(run(&mut link, &policy(), ms(19_000)).contains(&(19_000, dead(19_000, 0, 3))));
+}
+
+#[test]
+fn the_verdict_is_neither_early_nor_late() {
+    let mut link = introduced(Role::Probe, &policy(), 0);
+    let last = Time::from_nanos(19_000_000_000 - 1);
+    link.handle(last, Input::Deadline, &policy());
+    assert!(!link.is_dead());
+    link.handle(ms(19_000), Input::Deadline, &policy());
+    assert!(link.is_dead());
+}
+
+#[test]
+fn a_late_caller_skips_probes_and_never_exceeds_them() {
+    let mut link = introduced(Role::Probe, &policy(), 0);
+    link.handle(ms(17_000), Input::Deadline, &policy());
+    assert_eq!(outputs(&mut link), [Output::Probe { sequence: 1, number: 3 }]);
+    let expected = [(18_000, Output::Suspect), (19_000, dead(19_000, 0, 3))];
+    assert_eq!(run(&mut link, &policy(), ms(100_000)), expected);
+}
+
+#[test]
+fn the_handshake_is_bounded_whatever_arrives() {
+    let mut link = Liveness::new(Time::ZERO, Role::Probe, span(5_000));
+    for at in 0..5 {
+        link.handle(ms(at * 1_000), Input::Heard(Evidence::Bytes), &policy());
+    }
+    let silence = Silence { due: ms(5_000), last_heard: ms(4_000), probes: 0, in_handshake: true };
+    assert_eq!(run(&mut link, &policy(), ms(9_000)), [(5_000, Output::Dead(silence))]);
+}
+
+#[test]
+fn a_pong_confirms_the_probes_before_it_and_measures_the_latest_alone() {
+    let mut link = introduced(Role::Probe, &policy(), 0);
+    run(&mut link, &policy(), ms(13_000));
+    let first = Evidence::Pong { sequence: Some(1) };
+    link.handle(ms(13_100), Input::Heard(first), &policy());
+    assert_eq!(outputs(&mut link), [Output::Recovered]);
+    let second = Evidence::Pong { sequence: Some(2) };
+    link.handle(ms(13_250), Input::Heard(second), &policy());
+    assert_eq!(outputs(&mut link), [Output::RoundTrip(span(250))]);
+    link.handle(ms(13_300), Input::Heard(second), &policy());
+    assert_eq!(outputs(&mut link), [], "a duplicate measures nothing");
+    assert_eq!(link.smoothed_rtt(), Some(span(250)));
+}
+
+#[test]
+fn a_pong_without_number_measures_only_where_it_must_be_the_latest() {
+    let mut link = introduced(Role::Probe, &policy(), 0);
+    run(&mut link, &policy(), ms(13_000));
+    let pong = Input::Heard(Evidence::Pong { sequence: None });
+    link.handle(ms(15_000), pong, &policy());
+    assert_eq!(outputs(&mut link), [Output::Recovered], "answers the first of two");
+    link.handle(ms(18_000), pong, &policy());
+    assert_eq!(outputs(&mut link), [Output::RoundTrip(span(5_000))]);
+    link.handle(ms(18_000), pong, &policy());
+    assert_eq!(outputs(&mut link), [], "nothing was asked");
+}
+
+#[test]
+fn suspicion_waits_four_round_trips_but_never_beyond_the_interval() {
+    let suspicion_after = |rtt_ms: u64| {
+        let mut link = introduced(Role::Probe, &policy(), 0);
+        run(&mut link, &policy(), ms(10_000));
+        let pong = Evidence::Pong { sequence: Some(1) };
+        link.handle(ms(10_000 + rtt_ms), Input::Heard(pong), &policy());
+        outputs(&mut link);
+        let out = run(&mut link, &policy(), ms(40_000));
+        let at = |wanted: fn(&Output) -> bool| {
+            out.iter().find(|(_, output)| wanted(output)).map(|(at, _)| *at).unwrap()
+        };
+        at(|output| *output == Output::Suspect)
+            - at(|output| matches!(output, Output::Probe { .. }))
+    };
+    assert_eq!(suspicion_after(10), 1_000);
+    assert_eq!(suspicion_after(600), 2_400);
+    assert_eq!(suspicion_after(900), 3_000);
+}
+
+#[test]
+fn the_first_probe_is_spread_over_half_of_idle_and_the_verdict_is_not() {
+    let policy = policy().with_spread(true);
+    let first = |seed| {
+        let mut link = introduced(Role::Probe, &policy, seed);
+        let out = run(&mut link, &policy, ms(100_000));
+        assert_eq!(out.last(), Some(&(19_000, dead(19_000, 0, 3))));
+        assert_eq!(out.iter().filter(|(_, o)| matches!(o, Output::Probe { .. })).count(), 3);
+        out[0].0
+    };
+    assert_eq!(first(0), 10_000);
+    assert_eq!(first(u32::MAX), 5_001);
+    assert_eq!(first(1 << 31), 7_500);
+}
+
+#[test]
+fn a_keepalive_is_due_only_when_both_ends_are_quiet() {
+    let policy = policy().with_keepalive(span(4_000)).unwrap();
+    let mut link = introduced(Role::Probe, &policy, 0);
+    link.handle(ms(3_000), Input::Sent, &policy);
+    let out = run(&mut link, &policy, ms(10_000));
+    let expected = [
+        (7_000, Output::Keepalive { sequence: 1 }),
+        (10_000, Output::Probe { sequence: 2, number: 1 }),
+    ];
+    assert_eq!(out, expected, "and a keepalive is no probe");
+    link.handle(ms(10_010), Input::Heard(Evidence::Pong { sequence: Some(2) }), &policy);
+    assert_eq!(outputs(&mut link), [Output::RoundTrip(span(10))]);
+}
+
+#[test]
+fn unenforced_bounds_are_told_once_and_kill_nobody() {
+    let policy = policy().with_enforce(false);
+    let mut link = introduced(Role::Probe, &policy, 0);
+    let out = run(&mut link, &policy, ms(1_000_000));
+    assert!(matches!(out.last(), Some((19_000, Output::Overdue(_)))));
+    link.handle(ms(2_000_000), Input::Heard(Evidence::Bytes), &policy);
+    assert_eq!(outputs(&mut link), [Output::Recovered]);
+    assert_eq!(run(&mut link, &policy, ms(2_010_000)).len(), 1, "and it probes again");
+}
+
+#[test]
+fn never_judges_nobody() {
+    let policy = Policy::never();
+    let mut link = introduced(Role::Probe, &policy, 0);
+    assert_eq!(link.next_deadline(&policy), None);
+    link.handle(ms(u64::MAX), Input::Deadline, &policy);
+    assert_eq!(outputs(&mut link), []);
+}
+
+#[test]
+fn a_hold_puts_off_judgement_and_silence_counts_from_its_end() {
+    let mut link = introduced(Role::Probe, &policy(), 0);
+    run(&mut link, &policy(), ms(12_000));
+    link.handle(ms(12_000), Input::Hold { until: ms(60_000) }, &policy());
+    assert_eq!(outputs(&mut link), [Output::Recovered]);
+    assert_eq!(link.held_until(ms(12_000)), Some(ms(60_000)));
+    link.handle(ms(20_000), Input::Heard(Evidence::Bytes), &policy());
+    assert_eq!(link.held_until(ms(20_000)), Some(ms(60_000)), "evidence does not end it");
+    let mut released = link.clone();
+    let out = run(&mut link, &policy(), ms(200_000));
+    assert_eq!(out.last().map(|(at, _)| *at), Some(79_000));
+    released.handle(ms(30_000), Input::Release, &policy());
+    let out = run(&mut released, &policy(), ms(200_000));
+    assert_eq!(out.last().map(|(at, _)| *at), Some(49_000));
+}
+
+#[test]
+fn retuning_never_condemns_for_a_silence_that_was_allowed() {
+    let tight = Policy::new(span(1_000), span(500), 2).unwrap().with_spread(false);
+    let retuned = |at: u64, from: Policy, to: Policy| {
+        let mut link = introduced(Role::Probe, &from, 0);
+        run(&mut link, &from, ms(at));
+        link.handle(ms(at), Input::Retuned { from, seed: 0 }, &to);
+        outputs(&mut link);
+        run(&mut link, &to, ms(10_000_000)).last().map(|(at, _)| *at)
+    };
+    assert_eq!(retuned(9_000, policy(), tight), Some(11_000), "one new bound from now");
+    assert_eq!(retuned(18_500, policy(), tight), Some(19_000), "not later than the old bound");
+    assert_eq!(retuned(1_500, tight, policy()), Some(19_000), "a longer bound counts from silence");
+    assert_eq!(retuned(9_000, Policy::never(), tight), Some(11_000));
+    assert_eq!(retuned(9_000, policy(), Policy::never()), None);
+}
+
+#[test]
+fn enforcing_again_gives_the_overdue_one_more_bound() {
+    let observing = policy().with_enforce(false);
+    let mut link = introduced(Role::Probe, &observing, 0);
+    run(&mut link, &observing, ms(50_000));
+    link.handle(ms(50_000), Input::Retuned { from: observing, seed: 0 }, &policy());
+    assert_eq!(outputs(&mut link), []);
+    assert!(link.is_suspect(), "still, until it is heard");
+    let out = run(&mut link, &policy(), ms(100_000));
+    assert_eq!(out.last(), Some(&(69_000, dead(69_000, 0, 3))));
+}
+
+#[test]
+fn fifty_silent_days_are_as_one_silent_minute() {
+    let day = 86_400_000;
+    let policy = Policy::new(span(51 * day), span(1_000), 1).unwrap().with_spread(false);
+    let mut link = introduced(Role::Probe, &policy, 0);
+    assert_eq!(run(&mut link, &policy, ms(50 * day)), []);
+    let out = run(&mut link, &policy, ms(60 * day));
+    assert_eq!(out.last().map(|(at, _)| *at), Some(51 * day + 1_000));
+}
+
+#[test]
+fn a_link_that_hears_at_least_every_idle_sends_no_heartbeat() {
+    let mut link = introduced(Role::Probe, &policy().with_spread(true), 0);
+    for at in (0..86_400_000).step_by(9_999) {
+        assert_eq!(run(&mut link, &policy(), ms(at)), []);
+        link.handle(ms(at), Input::Heard(Evidence::Bytes), &policy());
+    }
+}
