@@ -2,18 +2,20 @@
 //!
 //! `docs/protocol.md` is the authority; the tests read it.
 
+mod fields;
 mod handshake;
-mod native;
 mod varint;
 
 pub mod decoder;
 pub mod line;
 pub mod message1028;
+pub mod native;
 
+use alloc::vec::Vec;
 use core::fmt;
 
-pub use handshake::{BootId, Hello, InstanceId, Welcome};
-pub use native::encode;
+pub use decoder::Decoder;
+pub use handshake::{BootId, Hello, InstanceId, Resume, Welcome};
 
 use crate::policy::Policy;
 
@@ -44,6 +46,68 @@ pub enum Codec {
     Message1028,
     /// `ping` and `pong` as lines of text.
     Line,
+}
+
+impl Codec {
+    /// Appends `frame` to `out`.
+    ///
+    /// The caller keeps to the limits of this module and to [`Codec::max_data`]. What a codec cannot
+    /// express (a HELLO as a line, say) appends nothing; see [`native::encode`],
+    /// [`message1028::encode`] and [`line::encode`].
+    pub fn encode(self, frame: &Frame<'_>, out: &mut Vec<u8>) {
+        match self {
+            Codec::Native => native::encode(frame, out),
+            Codec::Message1028 => message1028::encode(frame, out),
+            Codec::Line => line::encode(frame, out),
+        }
+    }
+
+    /// The most bytes one `Data` may carry.
+    pub const fn max_data(self) -> usize {
+        match self {
+            Codec::Native => MAX_DATA,
+            Codec::Message1028 => message1028::MAX_DATA,
+            Codec::Line => line::MAX_LINE - 1,
+        }
+    }
+
+    /// The longest frame in bytes, its header included: what a decoder holds at the very most.
+    pub const fn max_frame(self) -> usize {
+        match self {
+            // The kind, and three bytes of varint for the length.
+            Codec::Native => 1 + 3 + MAX_DATA,
+            Codec::Message1028 => message1028::MESSAGE,
+            Codec::Line => line::MAX_LINE,
+        }
+    }
+
+    /// Whether the client introduces itself with HELLO; otherwise its first message does.
+    pub const fn has_handshake(self) -> bool {
+        match self {
+            Codec::Native => true,
+            Codec::Message1028 | Codec::Line => false,
+        }
+    }
+
+    /// The name in configuration, on command lines and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Codec::Native => "native",
+            Codec::Message1028 => "message1028",
+            Codec::Line => "line",
+        }
+    }
+
+    /// The codec of that name.
+    pub fn by_name(name: &str) -> Option<Codec> {
+        [Codec::Native, Codec::Message1028, Codec::Line].into_iter().find(|it| it.name() == name)
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// One frame, borrowed from the bytes it was decoded from.
@@ -205,16 +269,18 @@ pub enum Malformed {
     UnknownFlag,
     /// A varint in other than its shortest form, or too large.
     Varint,
-    /// A length above its limit.
+    /// A length above its limit, or a WELCOME whose limit for DATA is none.
     TooLong,
     /// A body that ends before its fields do.
     Truncated,
-    /// Bytes after the last field of a body.
+    /// Bytes after the last field of a body, or in a field of HELLO that its flags declare unused.
     LeftOver,
     /// A text that is not UTF-8.
     NotText,
     /// HELLO with another magic: not our protocol at all.
     Magic,
+    /// HELLO or WELCOME of a version other than 1; what follows the version was not looked at.
+    Version,
     /// A policy that no constructor would accept.
     Policy,
     /// A legal frame where it may not stand, as DATA before HELLO.
@@ -233,6 +299,7 @@ impl Malformed {
             Malformed::LeftOver => "bytes left over",
             Malformed::NotText => "text is not UTF-8",
             Malformed::Magic => "not this protocol",
+            Malformed::Version => "unknown version",
             Malformed::Policy => "illegal policy",
             Malformed::OutOfPlace => "legal frame out of place",
         }

@@ -1,0 +1,202 @@
+//! Frames out of a byte stream that arrives in any number of pieces.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::{Beat, Codec, Frame, Malformed, line, message1028, native};
+
+/// The first allocation for a partial frame, in bytes: what a small frame needs at once.
+const FIRST_HOLD: usize = 32;
+
+/// Takes bytes as they come and gives frames.
+///
+/// Frames that arrive whole are read where they lie. Only while it holds part of a frame does the
+/// decoder own memory: at most twice the bytes that have arrived, never because of a declared length,
+/// and never more than [`Codec::max_frame`].
+pub struct Decoder {
+    /// Part of a frame, or a whole one that the last call handed out; empty otherwise.
+    partial: Vec<u8>,
+    max_data: u32,
+    codec: Codec,
+    state: State,
+}
+
+// An idle link of the gateway carries one; see the budget for memory per session.
+const _: () = assert!(size_of::<Decoder>() <= 40);
+
+#[derive(Clone, Copy)]
+enum State {
+    /// Between frames; nothing is held.
+    Between,
+    /// `partial` is the front of a frame.
+    Within,
+    /// `partial` is the frame that was handed out last.
+    HandedOut,
+    /// Something illegal arrived, and nothing after it can be trusted.
+    Poisoned(Malformed),
+}
+
+/// How long a frame is, judged by its first bytes.
+#[derive(Clone, Copy)]
+pub(super) enum Extent {
+    /// Exactly so many bytes, which need not be there yet.
+    Whole(usize),
+    /// So many bytes must be there to tell; more than were looked at.
+    AtLeast(usize),
+}
+
+impl Decoder {
+    /// A decoder between frames.
+    ///
+    /// `max_data` bounds the bytes of one `Data` in addition to [`Codec::max_data`], for a line
+    /// with its carriage return. The messages of `message1028` have their one length regardless.
+    pub fn new(codec: Codec, max_data: u32) -> Decoder {
+        let max_data = max_data.min(codec.max_data() as u32);
+        Decoder { partial: Vec::new(), max_data, codec, state: State::Between }
+    }
+
+    /// Which bytes it understands.
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// How many bytes of an unfinished frame it holds, at most [`Codec::max_frame`].
+    pub fn held(&self) -> usize {
+        match self.state {
+            State::Within => self.partial.len(),
+            State::Between | State::HandedOut | State::Poisoned(_) => 0,
+        }
+    }
+
+    /// Takes bytes off the front of `input` and gives the next frame, or `None` when all of `input`
+    /// is taken and ends within a frame or between two.
+    ///
+    /// Call it until it gives `None`: the memory of a frame that arrived in pieces is released by
+    /// the call after the one that gave it.
+    ///
+    /// # Errors
+    /// What is illegal about the bytes, as soon as it can be told: the kind and flags from the first
+    /// byte, a length from the header. The peer's fault; the stream has lost its frames, so the same
+    /// error comes for ever after.
+    #[inline]
+    pub fn next<'a>(&'a mut self, input: &mut &'a [u8]) -> Result<Option<Frame<'a>>, Malformed> {
+        // Nearly all traffic of an idle fleet is this: two bytes, whole, between frames.
+        if matches!((self.codec, self.state), (Codec::Native, State::Between))
+            && let [kind @ (native::BARE_PING | native::BARE_PONG), sequence, rest @ ..] = *input
+        {
+            *input = rest;
+            let beat = Beat::bare(*sequence);
+            return Ok(Some(match *kind {
+                native::BARE_PING => Frame::Ping(beat),
+                _ => Frame::Pong(beat),
+            }));
+        }
+        self.next_any(input)
+    }
+
+    fn next_any<'a>(&'a mut self, input: &mut &'a [u8]) -> Result<Option<Frame<'a>>, Malformed> {
+        match self.state {
+            State::Poisoned(malformed) => {
+                self.partial = Vec::new();
+                Err(malformed)
+            }
+            State::Between => self.next_in_place(input),
+            State::HandedOut => {
+                self.partial = Vec::new();
+                self.state = State::Between;
+                self.next_in_place(input)
+            }
+            State::Within => self.next_held(input),
+        }
+    }
+
+    /// The next frame when nothing is held: read where it lies, or its front put aside.
+    fn next_in_place<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Frame<'a>>, Malformed> {
+        if input.is_empty() {
+            return Ok(None);
+        }
+        let length = match self.extent(input, input).map_err(|it| self.poison(it))? {
+            Extent::Whole(length) | Extent::AtLeast(length) => length,
+        };
+        let Some((whole, rest)) = input.split_at_checked(length) else {
+            self.hold(input);
+            self.state = State::Within;
+            *input = &[];
+            return Ok(None);
+        };
+        *input = rest;
+        parse(self.codec, whole).map(Some).map_err(|it| self.poison(it))
+    }
+
+    /// The next frame when its front is held.
+    fn next_held<'a>(&'a mut self, input: &mut &'a [u8]) -> Result<Option<Frame<'a>>, Malformed> {
+        loop {
+            let extent = self.extent(&self.partial, input).map_err(|it| self.poison(it))?;
+            let (Extent::Whole(length) | Extent::AtLeast(length)) = extent;
+            let missing = length.saturating_sub(self.partial.len());
+            let (taken, rest) = input.split_at(missing.min(input.len()));
+            self.hold(taken);
+            *input = rest;
+            if taken.len() < missing {
+                return Ok(None);
+            }
+            if matches!(extent, Extent::Whole(_)) {
+                break;
+            }
+        }
+        // The frame borrows `partial` until the next call, which releases it.
+        let Decoder { partial, codec, state, .. } = self;
+        let frame = parse(*codec, partial);
+        *state = match frame {
+            Ok(_) => State::HandedOut,
+            Err(malformed) => State::Poisoned(malformed),
+        };
+        frame.map(Some)
+    }
+
+    /// Measures the frame that starts with `front`; `fresh` are the bytes not looked at before.
+    fn extent(&self, front: &[u8], fresh: &[u8]) -> Result<Extent, Malformed> {
+        let max_data = self.max_data as usize;
+        match self.codec {
+            Codec::Native => native::extent(front, max_data),
+            Codec::Message1028 => message1028::extent(front),
+            Codec::Line => line::extent(self.partial.len(), fresh, max_data + 1),
+        }
+    }
+
+    /// Puts `bytes` aside; memory doubles, up to the longest frame.
+    fn hold(&mut self, bytes: &[u8]) {
+        let needed = self.partial.len() + bytes.len();
+        if needed > self.partial.capacity() {
+            let doubled = self.partial.capacity().saturating_mul(2).max(FIRST_HOLD);
+            let capacity = doubled.min(self.codec.max_frame()).max(needed);
+            self.partial.reserve_exact(capacity - self.partial.len());
+        }
+        self.partial.extend_from_slice(bytes);
+    }
+
+    fn poison(&mut self, malformed: Malformed) -> Malformed {
+        self.partial = Vec::new();
+        self.state = State::Poisoned(malformed);
+        malformed
+    }
+}
+
+impl fmt::Debug for Decoder {
+    /// Tells how much it holds, not what: a token may be among it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder")
+            .field("codec", &self.codec)
+            .field("max_data", &self.max_data)
+            .field("held", &self.held())
+            .finish_non_exhaustive()
+    }
+}
+
+fn parse(codec: Codec, whole: &[u8]) -> Result<Frame<'_>, Malformed> {
+    match codec {
+        Codec::Native => native::parse(whole),
+        Codec::Message1028 => message1028::parse(whole),
+        Codec::Line => Ok(line::parse(whole)),
+    }
+}

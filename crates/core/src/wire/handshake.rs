@@ -1,0 +1,326 @@
+//! HELLO and WELCOME: who the two ends are, and what they agree on.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::fields::{self, Fields};
+use super::{MAX_DATA, MAX_IDENTITY, MAX_RESUME_TOKEN, MAX_TOKEN, Malformed};
+use crate::policy::Policy;
+
+const MAGIC: [u8; 4] = *b"SYS1";
+const VERSION: u8 = 1;
+const HELLO_ASKS: u8 = 0x01;
+const HELLO_RESUMES: u8 = 0x02;
+const WELCOME_RESUMED: u8 = 0x01;
+
+/// The bodies up to their first varint.
+const HELLO_FIXED: usize = 4 + 1 + 1 + 4 + 16 + 16 + 8 + 8 + 8 + fields::POLICY;
+const WELCOME_FIXED: usize = 1 + 1 + 4 + 16 + 16 + 8 + 8 + 8 + 8 + 4 + 4 + fields::POLICY;
+
+/// Changes when a machine restarts; zeros, the default, mean unknown.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct BootId(pub [u8; 16]);
+
+/// Changes when a process restarts; zeros, the default, mean unknown.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct InstanceId(pub [u8; 16]);
+
+/// What a client says first.
+///
+/// Its `Debug` shows the length of the tokens, never their bytes: secrets do not reach a log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Hello<'a> {
+    /// The policy it asks for. `spread` and `keepalive` do not travel: each end has its own, and a
+    /// decoded policy has the constructor's.
+    pub asks: Option<Policy>,
+    /// The session it wants to go on with.
+    pub resume: Option<Resume<'a>>,
+    /// Bits, none defined yet: 0 when sent, ignored when received.
+    pub capabilities: u32,
+    /// Of the client's machine.
+    pub boot_id: BootId,
+    /// Of the client's process.
+    pub instance_id: InstanceId,
+    /// Who it says it is; at most [`MAX_IDENTITY`] bytes, may be empty.
+    pub identity: &'a str,
+    /// What proves it; at most [`MAX_TOKEN`] bytes, may be empty.
+    pub token: &'a [u8],
+}
+
+/// Where a client wants to go on.
+///
+/// Its `Debug` shows the length of the token, never its bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Resume<'a> {
+    /// The session's number.
+    pub session: u64,
+    /// Its epoch.
+    pub epoch: u64,
+    /// How many DATA messages the client has received in it so far.
+    pub received: u64,
+    /// From WELCOME; at most [`MAX_RESUME_TOKEN`] bytes.
+    pub token: &'a [u8],
+}
+
+/// What the gateway answers when it accepts.
+///
+/// Its `Debug` shows the length of the resume token, never its bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Welcome<'a> {
+    /// Whether the session that HELLO named goes on.
+    pub resumed: bool,
+    /// As in [`Hello::capabilities`].
+    pub capabilities: u32,
+    /// Of the gateway's machine.
+    pub boot_id: BootId,
+    /// Of the gateway's process.
+    pub instance_id: InstanceId,
+    /// The session's number.
+    pub session: u64,
+    /// Higher than that of any earlier session of the same identity.
+    pub epoch: u64,
+    /// How many DATA messages the gateway has received in this session so far.
+    pub received: u64,
+    /// The gateway's wall clock in milliseconds since 1970-01-01 UTC; for display alone.
+    pub server_time_ms: u64,
+    /// How long the session outlives its link, in milliseconds; 0: not at all.
+    pub resume_window_ms: u32,
+    /// The longest DATA body the gateway accepts, 1 to [`MAX_DATA`] bytes.
+    pub largest_data: u32,
+    /// The agreed policy; of `spread` and `keepalive` see [`Hello::asks`].
+    pub policy: Policy,
+    /// What proves the right to resume; at most [`MAX_RESUME_TOKEN`] bytes, may be empty.
+    pub resume_token: &'a [u8],
+}
+
+impl<'a> Hello<'a> {
+    /// Reads a body.
+    ///
+    /// A field that the flags declare unused must be zero or empty, else it is
+    /// [`Malformed::LeftOver`]: a sender that fills it means something that we would not do.
+    pub(super) fn parse(body: &'a [u8]) -> Result<Hello<'a>, Malformed> {
+        let mut body = Fields(body);
+        if body.array()? != MAGIC {
+            return Err(Malformed::Magic);
+        }
+        check_version(&mut body)?;
+        let flags = body.flags(HELLO_ASKS | HELLO_RESUMES)?;
+        let capabilities = body.u32()?;
+        let boot_id = BootId(body.array()?);
+        let instance_id = InstanceId(body.array()?);
+        let (session, epoch, received) = (body.u64()?, body.u64()?, body.u64()?);
+        let asks = if flags & HELLO_ASKS != 0 {
+            Some(body.policy()?)
+        } else if body.array()? == [0; fields::POLICY] {
+            None
+        } else {
+            return Err(Malformed::LeftOver);
+        };
+        let token = body.counted(MAX_RESUME_TOKEN)?;
+        let resume = if flags & HELLO_RESUMES != 0 {
+            Some(Resume { session, epoch, received, token })
+        } else if (session, epoch, received) == (0, 0, 0) && token.is_empty() {
+            None
+        } else {
+            return Err(Malformed::LeftOver);
+        };
+        let identity = body.text(MAX_IDENTITY)?;
+        let token = body.counted(MAX_TOKEN)?;
+        body.end()?;
+        Ok(Hello { asks, resume, capabilities, boot_id, instance_id, identity, token })
+    }
+
+    /// How many bytes [`Hello::write`] appends.
+    pub(super) fn size(&self) -> usize {
+        HELLO_FIXED
+            + fields::counted_size(self.resume_token())
+            + fields::counted_size(self.identity.as_bytes())
+            + fields::counted_size(self.token)
+    }
+
+    /// Appends the body.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        debug_assert!(self.resume_token().len() <= MAX_RESUME_TOKEN, "resume token");
+        debug_assert!(self.identity.len() <= MAX_IDENTITY, "identity");
+        debug_assert!(self.token.len() <= MAX_TOKEN, "token");
+        let asks = if self.asks.is_some() { HELLO_ASKS } else { 0 };
+        let resumes = if self.resume.is_some() { HELLO_RESUMES } else { 0 };
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&[VERSION, asks | resumes]);
+        fields::put_u32(self.capabilities, out);
+        out.extend_from_slice(&self.boot_id.0);
+        out.extend_from_slice(&self.instance_id.0);
+        let resume = self.resume.map_or((0, 0, 0), |it| (it.session, it.epoch, it.received));
+        fields::put_u64(resume.0, out);
+        fields::put_u64(resume.1, out);
+        fields::put_u64(resume.2, out);
+        match &self.asks {
+            Some(policy) => fields::put_policy(policy, out),
+            None => out.extend_from_slice(&[0; fields::POLICY]),
+        }
+        fields::put_counted(self.resume_token(), out);
+        fields::put_counted(self.identity.as_bytes(), out);
+        fields::put_counted(self.token, out);
+    }
+
+    fn resume_token(&self) -> &'a [u8] {
+        self.resume.map_or(&[], |resume| resume.token)
+    }
+}
+
+impl<'a> Welcome<'a> {
+    /// Reads a body.
+    pub(super) fn parse(body: &'a [u8]) -> Result<Welcome<'a>, Malformed> {
+        let mut body = Fields(body);
+        check_version(&mut body)?;
+        let welcome = Welcome {
+            resumed: body.flags(WELCOME_RESUMED)? & WELCOME_RESUMED != 0,
+            capabilities: body.u32()?,
+            boot_id: BootId(body.array()?),
+            instance_id: InstanceId(body.array()?),
+            session: body.u64()?,
+            epoch: body.u64()?,
+            received: body.u64()?,
+            server_time_ms: body.u64()?,
+            resume_window_ms: body.u32()?,
+            largest_data: body.u32()?,
+            policy: body.policy()?,
+            resume_token: body.counted(MAX_RESUME_TOKEN)?,
+        };
+        body.end()?;
+        if welcome.largest_data == 0 || welcome.largest_data as usize > MAX_DATA {
+            return Err(Malformed::TooLong);
+        }
+        Ok(welcome)
+    }
+
+    /// How many bytes [`Welcome::write`] appends.
+    pub(super) fn size(&self) -> usize {
+        WELCOME_FIXED + fields::counted_size(self.resume_token)
+    }
+
+    /// Appends the body.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        debug_assert!(self.resume_token.len() <= MAX_RESUME_TOKEN, "resume token");
+        debug_assert!((1..=MAX_DATA).contains(&(self.largest_data as usize)), "largest data");
+        out.extend_from_slice(&[VERSION, if self.resumed { WELCOME_RESUMED } else { 0 }]);
+        fields::put_u32(self.capabilities, out);
+        out.extend_from_slice(&self.boot_id.0);
+        out.extend_from_slice(&self.instance_id.0);
+        fields::put_u64(self.session, out);
+        fields::put_u64(self.epoch, out);
+        fields::put_u64(self.received, out);
+        fields::put_u64(self.server_time_ms, out);
+        fields::put_u32(self.resume_window_ms, out);
+        fields::put_u32(self.largest_data, out);
+        fields::put_policy(&self.policy, out);
+        fields::put_counted(self.resume_token, out);
+    }
+}
+
+fn check_version(body: &mut Fields<'_>) -> Result<(), Malformed> {
+    if body.u8()? == VERSION { Ok(()) } else { Err(Malformed::Version) }
+}
+
+impl fmt::Display for BootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex(&self.0, f)
+    }
+}
+
+impl fmt::Debug for BootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BootId({self})")
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex(&self.0, f)
+    }
+}
+
+impl fmt::Debug for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InstanceId({self})")
+    }
+}
+
+fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+/// Stands for the bytes of a secret wherever something is printed.
+struct Secret(usize);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{} secret bytes>", self.0)
+    }
+}
+
+impl fmt::Debug for Hello<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hello")
+            .field("asks", &self.asks)
+            .field("resume", &self.resume)
+            .field("capabilities", &self.capabilities)
+            .field("boot_id", &self.boot_id)
+            .field("instance_id", &self.instance_id)
+            .field("identity", &self.identity)
+            .field("token", &Secret(self.token.len()))
+            .finish()
+    }
+}
+
+impl fmt::Debug for Resume<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resume")
+            .field("session", &self.session)
+            .field("epoch", &self.epoch)
+            .field("received", &self.received)
+            .field("token", &Secret(self.token.len()))
+            .finish()
+    }
+}
+
+impl fmt::Debug for Welcome<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Welcome")
+            .field("resumed", &self.resumed)
+            .field("capabilities", &self.capabilities)
+            .field("boot_id", &self.boot_id)
+            .field("instance_id", &self.instance_id)
+            .field("session", &self.session)
+            .field("epoch", &self.epoch)
+            .field("received", &self.received)
+            .field("server_time_ms", &self.server_time_ms)
+            .field("resume_window_ms", &self.resume_window_ms)
+            .field("largest_data", &self.largest_data)
+            .field("policy", &self.policy)
+            .field("resume_token", &Secret(self.resume_token.len()))
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+
+    #[test]
+    fn no_secret_is_printed() {
+        let hello = Hello {
+            asks: None,
+            resume: Some(Resume { session: 1, epoch: 2, received: 3, token: b"AAAA" }),
+            capabilities: 0,
+            boot_id: BootId([0xab; 16]),
+            instance_id: InstanceId::default(),
+            identity: "ada",
+            token: b"AAAAA",
+        };
+        let printed = format!("{hello:?}");
+        assert!(!printed.contains("65") && !printed.contains("AAAA"), "{printed}");
+        assert!(printed.contains("BootId(abababababababababababababababab)"), "{printed}");
+    }
+}

@@ -1,0 +1,53 @@
+//! The older protocol of text lines: `ping` asks, `pong` answers, any other line is data.
+
+use alloc::vec::Vec;
+
+use super::decoder::Extent;
+use super::{Beat, DataKind, Frame, Malformed};
+
+/// The longest line in bytes, its line feed included: the largest data of the native protocol.
+pub const MAX_LINE: usize = 65_536;
+
+/// Appends `frame` to `out` as one line.
+///
+/// Neither sequence number nor business data travels. Data is sent as it is: with a line feed in it,
+/// it arrives as several lines, and the data `ping` arrives as a PING; that is the caller's concern.
+/// Data that ends in a carriage return gets another one, because the last one before the line feed
+/// is ignored; it may hold one byte less. HELLO, WELCOME, RETUNE and CLOSE do not exist here and
+/// append nothing.
+pub fn encode(frame: &Frame<'_>, out: &mut Vec<u8>) {
+    match frame {
+        Frame::Ping(_) => out.extend_from_slice(b"ping\n"),
+        Frame::Pong(_) => out.extend_from_slice(b"pong\n"),
+        Frame::Data { bytes, more: _, kind: _ } => {
+            debug_assert!(bytes.len() < MAX_LINE, "data");
+            out.reserve(bytes.len() + 2);
+            out.extend_from_slice(bytes);
+            out.extend_from_slice(if bytes.ends_with(b"\r") { b"\r\n" } else { b"\n" });
+        }
+        Frame::Hello(_) | Frame::Welcome(_) | Frame::Retune(_) | Frame::Close(_) => {}
+    }
+}
+
+/// How long the line is of which `held` bytes without a line feed came before `fresh`.
+///
+/// Only fresh bytes are searched: else a line that arrives byte by byte would cost its length
+/// squared.
+pub(super) fn extent(held: usize, fresh: &[u8], limit: usize) -> Result<Extent, Malformed> {
+    let room = limit.saturating_sub(held);
+    match fresh.iter().take(room).position(|&byte| byte == b'\n') {
+        Some(position) => Ok(Extent::Whole(held + position + 1)),
+        None if fresh.len() >= room => Err(Malformed::TooLong),
+        None => Ok(Extent::AtLeast(held + fresh.len() + 1)),
+    }
+}
+
+/// Reads the line that `bytes` is, its line feed included.
+pub(super) fn parse(bytes: &[u8]) -> Frame<'_> {
+    let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    match line.strip_suffix(b"\r").unwrap_or(line) {
+        b"ping" => Frame::Ping(Beat::bare(0)),
+        b"pong" => Frame::Pong(Beat::bare(0)),
+        bytes => Frame::Data { bytes, more: false, kind: DataKind::Eleven },
+    }
+}

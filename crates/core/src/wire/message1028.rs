@@ -1,0 +1,64 @@
+//! The older protocol of 1,028-byte messages: a big-endian type, then 1,024 bytes of data.
+
+use alloc::vec::Vec;
+
+use super::decoder::Extent;
+use super::{Beat, DataKind, Frame, Malformed};
+
+/// The data of a message, in bytes; shorter data is padded with zeros.
+pub const MAX_DATA: usize = 1_024;
+/// A whole message, in bytes.
+pub const MESSAGE: usize = TYPE + MAX_DATA;
+
+const TYPE: usize = 4;
+const PING: u32 = 1;
+const PONG: u32 = 2;
+const ELEVEN: u32 = 11;
+const TWENTY_ONE: u32 = 21;
+/// A PONG from an implementation that forgot the byte order: read, never sent.
+const PONG_SWAPPED: u32 = PONG.swap_bytes();
+
+/// Appends `frame` to `out` as one message.
+///
+/// PING and PONG carry zeros: neither sequence number nor business data travels. Data is padded
+/// with zeros, so the other end receives [`MAX_DATA`] bytes whatever was sent; whether it continues
+/// does not travel. Data beyond [`MAX_DATA`], which the caller avoids, is cut off (debug builds
+/// panic). HELLO, WELCOME, RETUNE and CLOSE do not exist here and append nothing.
+pub fn encode(frame: &Frame<'_>, out: &mut Vec<u8>) {
+    let (message_type, data): (u32, &[u8]) = match frame {
+        Frame::Ping(_) => (PING, &[]),
+        Frame::Pong(_) => (PONG, &[]),
+        Frame::Data { bytes, kind: DataKind::Eleven, .. } => (ELEVEN, bytes),
+        Frame::Data { bytes, kind: DataKind::TwentyOne, .. } => (TWENTY_ONE, bytes),
+        Frame::Hello(_) | Frame::Welcome(_) | Frame::Retune(_) | Frame::Close(_) => return,
+    };
+    debug_assert!(data.len() <= MAX_DATA, "data");
+    let end = out.len() + MESSAGE;
+    out.reserve(MESSAGE);
+    out.extend_from_slice(&message_type.to_be_bytes());
+    out.extend_from_slice(data);
+    out.resize(end, 0);
+}
+
+/// How long the message is that starts with `bytes`; its type is judged as soon as it is there.
+pub(super) fn extent(bytes: &[u8]) -> Result<Extent, Malformed> {
+    match bytes.first_chunk() {
+        None => Ok(Extent::AtLeast(TYPE)),
+        Some(front) => match u32::from_be_bytes(*front) {
+            PING | PONG | PONG_SWAPPED | ELEVEN | TWENTY_ONE => Ok(Extent::Whole(MESSAGE)),
+            _ => Err(Malformed::UnknownKind),
+        },
+    }
+}
+
+/// Reads the message that `bytes` is, exactly as long as [`extent`] said.
+pub(super) fn parse(bytes: &[u8]) -> Result<Frame<'_>, Malformed> {
+    let (front, data) = bytes.split_first_chunk().ok_or(Malformed::Truncated)?;
+    match u32::from_be_bytes(*front) {
+        PING => Ok(Frame::Ping(Beat::bare(0))),
+        PONG | PONG_SWAPPED => Ok(Frame::Pong(Beat::bare(0))),
+        ELEVEN => Ok(Frame::Data { bytes: data, more: false, kind: DataKind::Eleven }),
+        TWENTY_ONE => Ok(Frame::Data { bytes: data, more: false, kind: DataKind::TwentyOne }),
+        _ => Err(Malformed::UnknownKind),
+    }
+}
