@@ -1,0 +1,141 @@
+//! Listening sockets: one port shared by all shards, and what an accepted connection needs.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that may wait to be accepted, per listening socket.
+///
+/// A reconnect storm after a restart is the case it is for; the kernel caps it at its own
+/// `net.core.somaxconn` (4,096 by default), so asking for more would be in vain.
+pub const BACKLOG: i32 = 4_096;
+
+/// The most shards that may listen on one port; more than any machine has cores.
+pub const MAX_SHARDS: usize = 1_024;
+
+/// A non-blocking socket that listens on `addr`; port 0 lets the system choose.
+///
+/// With `shared`, other sockets of this user that are bound `shared` as well may listen on the same
+/// port, and the kernel deals connections out among them. A port in `TIME_WAIT` is taken at once. An
+/// IPv6 socket takes no IPv4 connections, so that both may be bound side by side.
+///
+/// # Errors
+/// Those of the system, `AddrInUse` and `PermissionDenied` above all; nothing stays open. `shared`
+/// where the system cannot is `Unsupported`.
+pub fn bind(addr: SocketAddr, backlog: i32, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    // On Windows this option would let two programs take the same port.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    if shared {
+        share_port(&socket)?;
+    }
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(backlog)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// `shards` sockets that listen on the same address, with [`BACKLOG`] each.
+///
+/// With port 0 the first picks the port and the others follow. All are bound or none is.
+///
+/// # Errors
+/// As [`bind`]; `InvalidInput` for 0 shards or more than [`MAX_SHARDS`].
+pub fn bind_shards(addr: SocketAddr, shards: usize) -> io::Result<Vec<TcpListener>> {
+    if shards == 0 || shards > MAX_SHARDS {
+        let text = format!("shards must be 1 to {MAX_SHARDS}, not {shards}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    // One socket must not share: a second gateway started by mistake would get half the clients.
+    let shared = shards > 1;
+    let first = bind(addr, BACKLOG, shared)?;
+    let chosen = first.local_addr()?;
+    let mut listeners = vec![first];
+    while listeners.len() < shards {
+        listeners.push(bind(chosen, BACKLOG, shared)?);
+    }
+    Ok(listeners)
+}
+
+/// Makes an accepted or connected stream fit for heartbeats: small writes leave at once.
+///
+/// Without this, a heartbeat behind unacknowledged data waits for the peer's delayed
+/// acknowledgement, about 40 ms.
+///
+/// # Errors
+/// Those of the system; the connection is then already gone.
+pub fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)
+}
+
+#[cfg(unix)]
+fn share_port(socket: &Socket) -> io::Result<()> {
+    socket.set_reuse_port(true)
+}
+
+#[cfg(not(unix))]
+fn share_port(_socket: &Socket) -> io::Result<()> {
+    let text = "this system cannot share a port between shards; run with one shard";
+    Err(io::Error::new(io::ErrorKind::Unsupported, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANY_PORT: SocketAddr =
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+    #[test]
+    fn shards_follow_the_port_of_the_first() {
+        let listeners = bind_shards(ANY_PORT, 4).unwrap();
+        let first = listeners[0].local_addr().unwrap();
+        assert_ne!(first.port(), 0);
+        assert_eq!(listeners.len(), 4);
+        for listener in &listeners {
+            assert_eq!(listener.local_addr().unwrap(), first);
+            assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
+    }
+
+    #[test]
+    fn each_connection_reaches_exactly_one_shard() {
+        let listeners = bind_shards(ANY_PORT, 2).unwrap();
+        let addr = listeners[0].local_addr().unwrap();
+        // Connected means queued at a listener already: nothing to wait for.
+        let clients: Vec<_> = (0..16).map(|_| TcpStream::connect(addr).unwrap()).collect();
+        let mut accepted = Vec::new();
+        for listener in &listeners {
+            while let Ok((stream, from)) = listener.accept() {
+                prepare(&stream).unwrap();
+                assert!(stream.nodelay().unwrap());
+                accepted.push(from);
+            }
+        }
+        accepted.sort();
+        let mut expected: Vec<_> = clients.iter().map(|c| c.local_addr().unwrap()).collect();
+        expected.sort();
+        assert_eq!(accepted, expected);
+    }
+
+    #[test]
+    fn a_port_of_one_shard_is_not_shared() {
+        let first = bind_shards(ANY_PORT, 1).unwrap();
+        let addr = first[0].local_addr().unwrap();
+        assert_eq!(bind_shards(addr, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind_shards(addr, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn the_number_of_shards_is_bounded() {
+        for shards in [0, MAX_SHARDS + 1] {
+            let error = bind_shards(ANY_PORT, shards).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{shards}");
+        }
+    }
+}
