@@ -8,10 +8,12 @@
 extern crate alloc;
 
 pub mod liveness;
+pub mod pages;
 pub mod policy;
 pub mod random;
 pub mod time;
 pub mod vigilance;
+pub mod wheel;
 
 pub use policy::Policy;
 pub use time::{Span, Time};
