@@ -72,14 +72,18 @@ impl Decoder {
     /// is taken and ends within a frame or between two.
     ///
     /// Call it until it gives `None`: the memory of a frame that arrived in pieces is released by
-    /// the call after the one that gave it.
+    /// the call after the one that gave it. A frame lives until the next call, even one that was read
+    /// where it lay: the caller need not know which it was.
     ///
     /// # Errors
     /// What is illegal about the bytes, as soon as it can be told: the kind and flags from the first
     /// byte, a length from the header. The peer's fault; the stream has lost its frames, so the same
     /// error comes for ever after.
     #[inline]
-    pub fn next<'a>(&'a mut self, input: &mut &'a [u8]) -> Result<Option<Frame<'a>>, Malformed> {
+    pub fn next<'a, 'i: 'a>(
+        &'a mut self,
+        input: &mut &'i [u8],
+    ) -> Result<Option<Frame<'a>>, Malformed> {
         // Nearly all traffic of an idle fleet is this: two bytes, whole, between frames.
         if matches!((self.codec, self.state), (Codec::Native, State::Between))
             && let [kind @ (native::BARE_PING | native::BARE_PONG), sequence, rest @ ..] = *input
@@ -94,7 +98,10 @@ impl Decoder {
         self.next_any(input)
     }
 
-    fn next_any<'a>(&'a mut self, input: &mut &'a [u8]) -> Result<Option<Frame<'a>>, Malformed> {
+    fn next_any<'a, 'i: 'a>(
+        &'a mut self,
+        input: &mut &'i [u8],
+    ) -> Result<Option<Frame<'a>>, Malformed> {
         match self.state {
             State::Poisoned(malformed) => {
                 self.partial = Vec::new();
@@ -129,7 +136,7 @@ impl Decoder {
     }
 
     /// The next frame when its front is held.
-    fn next_held<'a>(&'a mut self, input: &mut &'a [u8]) -> Result<Option<Frame<'a>>, Malformed> {
+    fn next_held<'a>(&'a mut self, input: &mut &[u8]) -> Result<Option<Frame<'a>>, Malformed> {
         loop {
             let extent = self.extent(&self.partial, input).map_err(|it| self.poison(it))?;
             let (Extent::Whole(length) | Extent::AtLeast(length)) = extent;

@@ -1,0 +1,175 @@
+//! Random frames, bytes and cuts from a seed.
+
+use systole_core::policy::MAX_PROBES;
+use systole_core::wire::{
+    Beat, BootId, Close, CloseReason, Codec, DataKind, Frame, Hello, InstanceId, MAX_CLOSE_TEXT,
+    MAX_DATA, MAX_HEARTBEAT_DATA, MAX_IDENTITY, MAX_RESUME_TOKEN, MAX_TOKEN, Resume, Welcome, line,
+    message1028,
+};
+use systole_core::{Policy, Span};
+
+/// SplitMix64: small, seedable, and good enough to choose test cases.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    }
+
+    /// A number in `0..=most`.
+    pub(crate) fn upto(&mut self, most: usize) -> usize {
+        (self.next() % (most as u64 + 1)) as usize
+    }
+
+    pub(crate) fn flip(&mut self) -> bool {
+        self.next() & 1 == 1
+    }
+
+    /// A number of any magnitude: edges of varints and of fields are as likely as large numbers.
+    fn number(&mut self) -> u64 {
+        let bits = self.upto(63);
+        self.next() >> bits
+    }
+
+    /// A length of at most `most`: nothing, little, anything, or all of it.
+    fn length(&mut self, most: usize) -> usize {
+        match self.upto(9) {
+            0 => 0,
+            1 => self.upto(most),
+            2 if most <= 1_024 || self.upto(20) == 0 => most,
+            _ => self.upto(most.min(40)),
+        }
+    }
+
+    fn array(&mut self) -> [u8; 16] {
+        std::array::from_fn(|_| self.next() as u8)
+    }
+}
+
+/// Bytes that frames borrow from.
+pub(crate) struct Pool {
+    bytes: Vec<u8>,
+    text: String,
+}
+
+impl Pool {
+    pub(crate) fn new(random: &mut Random) -> Pool {
+        let bytes = (0..MAX_DATA).map(|_| random.next() as u8).collect();
+        let text = "aé→🙂 z".repeat(20);
+        Pool { bytes, text }
+    }
+
+    fn bytes(&self, random: &mut Random, most: usize) -> &[u8] {
+        let length = random.length(most);
+        let start = random.upto(self.bytes.len() - length);
+        &self.bytes[start..start + length]
+    }
+
+    fn text(&self, random: &mut Random, most: usize) -> &str {
+        let mut length = random.length(most);
+        while !self.text.is_char_boundary(length) {
+            length -= 1;
+        }
+        &self.text[..length]
+    }
+}
+
+/// A frame that `codec` can carry without loss.
+pub(crate) fn frame<'a>(codec: Codec, random: &mut Random, pool: &'a Pool) -> Frame<'a> {
+    match (codec, random.upto(9)) {
+        (Codec::Native, 0) => Frame::Hello(hello(random, pool)),
+        (Codec::Native, 1) => Frame::Welcome(welcome(random, pool)),
+        (Codec::Native, 2) => Frame::Retune(policy(random)),
+        (Codec::Native, 3) => Frame::Close(close(random, pool)),
+        (_, 0..=4) => Frame::Ping(beat(codec, random, pool)),
+        (_, 5..=6) => Frame::Pong(beat(codec, random, pool)),
+        (Codec::Native, _) => Frame::Data {
+            bytes: pool.bytes(random, MAX_DATA),
+            more: random.flip(),
+            kind: DataKind::Eleven,
+        },
+        (Codec::Message1028, _) => {
+            let kind = if random.flip() { DataKind::Eleven } else { DataKind::TwentyOne };
+            let start = random.upto(pool.bytes.len() - message1028::MAX_DATA);
+            let bytes = &pool.bytes[start..start + message1028::MAX_DATA];
+            Frame::Data { bytes, more: false, kind }
+        }
+        (Codec::Line, _) => Frame::Data {
+            bytes: one_line(pool.bytes(random, line::MAX_LINE - 2)),
+            more: false,
+            kind: DataKind::Eleven,
+        },
+    }
+}
+
+fn one_line(bytes: &[u8]) -> &[u8] {
+    let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    if line == b"ping" || line == b"pong" { &[] } else { line }
+}
+
+fn beat<'a>(codec: Codec, random: &mut Random, pool: &'a Pool) -> Beat<'a> {
+    if codec != Codec::Native {
+        return Beat::bare(0);
+    }
+    let sequence = random.next() as u8;
+    let received = random.flip().then(|| random.number() as u32);
+    let data = random.flip().then(|| pool.bytes(random, MAX_HEARTBEAT_DATA));
+    Beat { sequence, received, data }
+}
+
+fn hello<'a>(random: &mut Random, pool: &'a Pool) -> Hello<'a> {
+    let resume = random.flip().then(|| Resume {
+        session: random.number(),
+        epoch: random.number(),
+        received: random.number(),
+        token: pool.bytes(random, MAX_RESUME_TOKEN),
+    });
+    Hello {
+        asks: random.flip().then(|| policy(random)),
+        resume,
+        capabilities: random.number() as u32,
+        boot_id: BootId(random.array()),
+        instance_id: InstanceId(random.array()),
+        identity: pool.text(random, MAX_IDENTITY),
+        token: pool.bytes(random, MAX_TOKEN),
+    }
+}
+
+fn welcome<'a>(random: &mut Random, pool: &'a Pool) -> Welcome<'a> {
+    Welcome {
+        resumed: random.flip(),
+        capabilities: random.number() as u32,
+        boot_id: BootId(random.array()),
+        instance_id: InstanceId(random.array()),
+        session: random.number(),
+        epoch: random.number(),
+        received: random.number(),
+        server_time_ms: random.number(),
+        resume_window_ms: random.number() as u32,
+        largest_data: 1 + random.upto(MAX_DATA - 1) as u32,
+        policy: policy(random),
+        resume_token: pool.bytes(random, MAX_RESUME_TOKEN),
+    }
+}
+
+fn policy(random: &mut Random) -> Policy {
+    let enforce = random.flip();
+    let idle = Span::from_millis(1 + (random.number() >> 25));
+    let interval = Span::from_millis(1 + (random.number() >> 32));
+    let probes = 1 + random.upto(usize::from(MAX_PROBES) - 1) as u8;
+    let policy = if random.upto(9) == 0 { None } else { Policy::new(idle, interval, probes).ok() };
+    policy.unwrap_or(Policy::never()).with_enforce(enforce)
+}
+
+fn close<'a>(random: &mut Random, pool: &'a Pool) -> Close<'a> {
+    Close {
+        reason: CloseReason::from_byte(random.number() as u8),
+        final_: random.flip(),
+        return_after_ms: random.number() as u32,
+        text: pool.text(random, MAX_CLOSE_TEXT),
+    }
+}

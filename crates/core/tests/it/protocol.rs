@@ -1,0 +1,244 @@
+//! Holds the codecs against `docs/protocol.md`.
+
+use systole_core::wire::{
+    self, Beat, BootId, Close, CloseReason, Codec, DataKind, Decoder, Frame, Hello, InstanceId,
+    Malformed, Welcome,
+};
+use systole_core::{Policy, Span};
+
+use crate::document;
+
+const HEARTBEAT_DATA: &str = "PING sequence 8, business data \"hp=97\"";
+const HEARTBEAT_ALL: &str = "PONG sequence 8, 300 messages acknowledged, business data \"ok\"";
+const HELLO: &str =
+    "HELLO identity \"ada\", no token, asking for idle 10 s, interval 3 s, 3 probes";
+const WELCOME: &str =
+    "WELCOME session 0x0100000500000003, epoch 9, idle 15 s, interval 5 s, 3 probes";
+const KICKED: &str = "CLOSE kicked, do not come back, \"maintenance\"";
+
+/// What each legal block means. A title that is missing here, or there, fails a test.
+fn meanings() -> Vec<(&'static str, Frame<'static>)> {
+    let data = |bytes, more| Frame::Data { bytes, more, kind: DataKind::Eleven };
+    let close = |reason, final_, return_after_ms, text| {
+        Frame::Close(Close { reason, final_, return_after_ms, text })
+    };
+    vec![
+        ("PING sequence 7", Frame::Ping(Beat::bare(7))),
+        ("PONG sequence 7", Frame::Pong(Beat::bare(7))),
+        (HEARTBEAT_DATA, Frame::Ping(Beat { data: Some(b"hp=97"), ..Beat::bare(8) })),
+        (HEARTBEAT_ALL, Frame::Pong(Beat { sequence: 8, received: Some(300), data: Some(b"ok") })),
+        (HELLO, Frame::Hello(hello())),
+        (WELCOME, Frame::Welcome(welcome())),
+        ("DATA \"hello\"", data(b"hello", false)),
+        ("DATA first piece \"hel\"", data(b"hel", true)),
+        ("DATA last piece \"lo\"", data(b"lo", false)),
+        ("RETUNE idle 2 s, interval 1 s, 3 probes", Frame::Retune(policy(2, 1, 3))),
+        ("RETUNE never", Frame::Retune(Policy::never())),
+        ("CLOSE drained, come back after 2,500 ms", close(CloseReason::Drained, false, 2_500, "")),
+        (KICKED, close(CloseReason::Kicked, true, 0, "maintenance")),
+    ]
+}
+
+/// What is wrong with each illegal block.
+const FAULTS: [(&str, Malformed); 12] = [
+    ("unknown kind", Malformed::UnknownKind),
+    ("unknown type", Malformed::UnknownKind),
+    ("unknown flag on PING", Malformed::UnknownFlag),
+    ("unknown flag on CLOSE's kind", Malformed::UnknownFlag),
+    ("varint longer than necessary", Malformed::Varint),
+    ("DATA longer than 65,536", Malformed::TooLong),
+    ("business data longer than 1,024", Malformed::TooLong),
+    ("RETUNE with interval zero", Malformed::Policy),
+    ("RETUNE that is too short", Malformed::Truncated),
+    ("CLOSE with bytes left over", Malformed::LeftOver),
+    ("CLOSE whose text is not UTF-8", Malformed::NotText),
+    ("HELLO with another magic", Malformed::Magic),
+];
+
+fn policy(idle_s: u64, interval_s: u64, probes: u8) -> Policy {
+    Policy::new(Span::from_secs(idle_s), Span::from_secs(interval_s), probes).unwrap()
+}
+
+fn hello() -> Hello<'static> {
+    Hello {
+        asks: Some(policy(10, 3, 3)),
+        resume: None,
+        capabilities: 0,
+        boot_id: BootId(std::array::from_fn(|index| 0xb0 + index as u8)),
+        instance_id: InstanceId(std::array::from_fn(|index| 0xa0 + index as u8)),
+        identity: "ada",
+        token: b"",
+    }
+}
+
+fn welcome() -> Welcome<'static> {
+    Welcome {
+        resumed: false,
+        capabilities: 0,
+        boot_id: BootId(std::array::from_fn(|index| 0xc0 + index as u8)),
+        instance_id: InstanceId(std::array::from_fn(|index| 0xd0 + index as u8)),
+        session: 0x0100_0005_0000_0003,
+        epoch: 9,
+        received: 0,
+        server_time_ms: 1_700_000_000_000,
+        resume_window_ms: 0,
+        largest_data: 65_536,
+        policy: policy(15, 5, 3),
+        resume_token: b"",
+    }
+}
+
+/// Feeds the pieces; gives whether exactly `expected` came out, at the very end.
+fn gives(pieces: &[&[u8]], expected: &Frame<'_>) -> bool {
+    let mut decoder = Decoder::new(Codec::Native, wire::MAX_DATA as u32);
+    let mut seen = 0;
+    for (index, piece) in pieces.iter().enumerate() {
+        let mut input = *piece;
+        while let Some(frame) = decoder.next(&mut input).unwrap() {
+            assert_eq!(index + 1, pieces.len(), "a frame before its last byte");
+            assert_eq!(&frame, expected);
+            seen += 1;
+        }
+        assert!(input.is_empty(), "None means that all is taken");
+    }
+    seen == 1 && decoder.held() == 0
+}
+
+/// Feeds the pieces until something is refused.
+fn fault(pieces: &[&[u8]]) -> Option<Malformed> {
+    let mut decoder = Decoder::new(Codec::Native, wire::MAX_DATA as u32);
+    pieces.iter().find_map(|piece| decode_all(&mut decoder, piece).err())
+}
+
+fn decode_all(decoder: &mut Decoder, mut input: &[u8]) -> Result<(), Malformed> {
+    while decoder.next(&mut input)?.is_some() {}
+    Ok(())
+}
+
+#[test]
+fn each_legal_block_is_one_frame_and_encodes_to_the_same_bytes() {
+    let meanings = meanings();
+    let blocks: Vec<_> = document::blocks().into_iter().filter(|it| !it.illegal).collect();
+    assert_eq!(blocks.len(), meanings.len(), "blocks in the document, and here");
+    for block in blocks {
+        let title = &block.title;
+        let (_, expected) = meanings
+            .iter()
+            .find(|(known, _)| known == title)
+            .unwrap_or_else(|| panic!("no meaning is given for the block {title:?}"));
+        assert!(gives(&[&block.bytes], expected), "{title}");
+        let mut encoded = Vec::new();
+        Codec::Native.encode(expected, &mut encoded);
+        assert_eq!(encoded, block.bytes, "{title}");
+        for position in 0..=block.bytes.len() {
+            let (front, back) = block.bytes.split_at(position);
+            let last = if back.is_empty() { vec![front] } else { vec![front, back] };
+            assert!(gives(&last, expected), "{title} cut at {position}");
+        }
+        let bytes: Vec<&[u8]> = block.bytes.chunks(1).collect();
+        assert!(gives(&bytes, expected), "{title} byte by byte");
+    }
+}
+
+#[test]
+fn each_illegal_block_is_refused_for_its_reason() {
+    let blocks: Vec<_> = document::blocks().into_iter().filter(|it| it.illegal).collect();
+    assert_eq!(blocks.len(), FAULTS.len(), "blocks in the document, and here");
+    for block in blocks {
+        let title = &block.title;
+        let (_, expected) = FAULTS
+            .iter()
+            .find(|(known, _)| known == title)
+            .unwrap_or_else(|| panic!("no fault is given for the block {title:?}"));
+        assert_eq!(fault(&[&block.bytes]), Some(*expected), "{title}");
+        let bytes: Vec<&[u8]> = block.bytes.chunks(1).collect();
+        assert_eq!(fault(&bytes), Some(*expected), "{title} byte by byte");
+    }
+}
+
+#[test]
+fn the_limits_are_those_of_the_document() {
+    let limit = |number: &str, unit| format!("{number} bytes{unit}");
+    let expected = [
+        ("body of HELLO, WELCOME", limit(&grouped(wire::MAX_HANDSHAKE), "")),
+        ("body of RETUNE, CLOSE", limit(&grouped(wire::MAX_CONTROL), "")),
+        ("body of DATA", limit(&grouped(wire::MAX_DATA), ", or less if WELCOME says so")),
+        ("business data in PING, PONG", limit(&grouped(wire::MAX_HEARTBEAT_DATA), "")),
+    ];
+    let rows = document::table("| bound |");
+    assert_eq!(rows, expected.map(|(name, value)| (name.to_owned(), value)));
+    let text = document::text().replace('\n', " ");
+    for sentence in [
+        format!("| from WELCOME, at most {} bytes;", wire::MAX_RESUME_TOKEN),
+        format!("text, at most {} bytes; may be empty", wire::MAX_IDENTITY),
+        format!("opaque, at most {} bytes;", grouped(wire::MAX_TOKEN)),
+        format!("for people, at most {} bytes;", wire::MAX_CLOSE_TEXT),
+        format!("A line is at most {} bytes long", grouped(wire::line::MAX_LINE)),
+        format!("Messages of exactly {} bytes", grouped(wire::message1028::MESSAGE)),
+    ] {
+        assert!(text.contains(&sentence), "{sentence}");
+    }
+}
+
+/// A number as the document writes it: 65,536.
+fn grouped(number: usize) -> String {
+    if number < 1_000 {
+        return number.to_string();
+    }
+    format!("{},{:03}", number / 1_000, number % 1_000)
+}
+
+#[test]
+fn the_reasons_of_close_are_those_of_the_document() {
+    let rows = document::table("| reason | name |");
+    assert_eq!(rows.len(), 9);
+    for (byte, name) in rows {
+        let reason = CloseReason::from_byte(byte.parse().unwrap());
+        assert_eq!(reason.name(), name);
+        assert_eq!(reason.to_byte().to_string(), byte);
+    }
+}
+
+#[test]
+fn what_hello_declares_unused_must_be_empty() {
+    let mut bytes = Vec::new();
+    Codec::Native.encode(&Frame::Hello(Hello { asks: None, ..hello() }), &mut bytes);
+    assert_eq!(fault(&[&bytes]), None);
+    let body = 2;
+    let (session, policy) = (body + 42, body + 66);
+    for position in [session, session + 8, session + 16, policy, policy + 17] {
+        let mut spoilt = bytes.clone();
+        spoilt[position] = 1;
+        assert_eq!(fault(&[&spoilt]), Some(Malformed::LeftOver), "byte {position}");
+    }
+    let mut spoilt = bytes.clone();
+    spoilt[body + 84] = 1;
+    assert_eq!(fault(&[&spoilt]), Some(Malformed::LeftOver), "resume token");
+}
+
+#[test]
+fn other_versions_are_told_from_other_protocols() {
+    for (frame, version) in [(Frame::Hello(hello()), 2 + 4), (Frame::Welcome(welcome()), 2)] {
+        let mut bytes = Vec::new();
+        Codec::Native.encode(&frame, &mut bytes);
+        bytes[version] = 2;
+        assert_eq!(fault(&[&bytes]), Some(Malformed::Version));
+    }
+    assert_eq!(fault(&[b"\x30\x05SYS1\x02"]), Some(Malformed::Version), "of another length");
+}
+
+#[test]
+fn welcome_must_allow_some_data_and_no_more_than_the_limit() {
+    let mut bytes = Vec::new();
+    Codec::Native.encode(&Frame::Welcome(welcome()), &mut bytes);
+    let largest = 2 + 1 + 1 + 4 + 32 + 32 + 4;
+    for (value, expected) in [
+        (0_u32, Some(Malformed::TooLong)),
+        (1, None),
+        (65_536, None),
+        (65_537, Some(Malformed::TooLong)),
+    ] {
+        bytes[largest..largest + 4].copy_from_slice(&value.to_le_bytes());
+        assert_eq!(fault(&[&bytes]), expected, "largest data {value}");
+    }
+}
