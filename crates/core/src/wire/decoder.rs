@@ -207,3 +207,59 @@ fn parse(codec: Codec, whole: &[u8]) -> Result<Frame<'_>, Malformed> {
         Codec::Line => Ok(line::parse(whole)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{DataKind, MAX_DATA};
+    use alloc::vec;
+
+    #[test]
+    fn memory_follows_what_arrived_and_is_gone_after_the_frame() {
+        let bytes = vec![b'x'; MAX_DATA];
+        for codec in [Codec::Native, Codec::Message1028, Codec::Line] {
+            let data = &bytes[..codec.max_data()];
+            let mut stream = Vec::new();
+            codec.encode(
+                &Frame::Data { bytes: data, more: false, kind: DataKind::Eleven },
+                &mut stream,
+            );
+            let mut decoder = Decoder::new(codec, codec.max_data() as u32);
+            for (index, byte) in stream.iter().enumerate() {
+                let whole = decoder.next(&mut &[*byte][..]).unwrap().is_some();
+                assert_eq!(whole, index + 1 == stream.len());
+                let capacity = decoder.partial.capacity();
+                assert!(capacity <= FIRST_HOLD.max(2 * (index + 1)), "{codec}: {capacity}");
+                assert!(capacity <= codec.max_frame(), "{codec}: {capacity}");
+            }
+            assert_eq!(decoder.held(), 0);
+            assert_eq!(decoder.next(&mut &[][..]), Ok(None));
+            assert_eq!(decoder.partial.capacity(), 0, "{codec} is idle");
+        }
+    }
+
+    #[test]
+    fn whole_frames_are_read_where_they_lie() {
+        let mut decoder = Decoder::new(Codec::Native, 65_536);
+        let mut input = &b"\x10\x01\x50\x02hi\x21\x01\x05\x60"[..];
+        let ends = input.as_ptr_range();
+        for _ in 0..3 {
+            let frame = decoder.next(&mut input).unwrap().unwrap();
+            if let Frame::Data { bytes, .. } = frame {
+                assert!(ends.contains(&bytes.as_ptr()), "not copied");
+            }
+            assert_eq!(decoder.partial.capacity(), 0);
+        }
+        assert_eq!(decoder.next(&mut input), Ok(None));
+        assert_eq!(decoder.held(), 1);
+    }
+
+    #[test]
+    fn an_error_releases_memory() {
+        let mut decoder = Decoder::new(Codec::Native, 65_536);
+        assert_eq!(decoder.next(&mut &b"\x60\x02\x00"[..]), Ok(None));
+        assert_eq!(decoder.next(&mut &b"\x00"[..]), Err(Malformed::Truncated));
+        assert_eq!(decoder.next(&mut &b"\x10\x01"[..]), Err(Malformed::Truncated));
+        assert_eq!(decoder.partial.capacity(), 0);
+    }
+}

@@ -1,4 +1,5 @@
 //! The tests of `systole-core` that stand outside it: one binary.
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
 mod document;
 mod generator;
