@@ -1,0 +1,65 @@
+//! What must hold for any bytes, whichever codec reads them.
+
+use systole_core::wire::{Codec, Decoder, Malformed};
+
+/// Decodes `input` after its first byte, whole and in the pieces that the first byte chooses, and
+/// panics if one of these does not hold:
+///
+/// - both ways give the same frames and the same error, and the error stays;
+/// - no more is held than the longest frame;
+/// - each frame, encoded, decodes to itself.
+pub fn decode(codec: Codec, input: &[u8]) {
+    let Some((&pieces, stream)) = input.split_first() else { return };
+    let whole = Run::of(codec, [stream].into_iter());
+    let cut = match pieces {
+        0 => return,
+        1..128 => Run::of(codec, stream.chunks(usize::from(pieces))),
+        128.. => Run::of(codec, uneven(stream, usize::from(pieces) - 126)),
+    };
+    assert_eq!(whole.frames, cut.frames);
+    assert_eq!(whole.error, cut.error);
+}
+
+/// Pieces of one byte and of `size - 1` bytes by turns.
+fn uneven(stream: &[u8], size: usize) -> impl Iterator<Item = &[u8]> {
+    stream.chunks(size).flat_map(|chunk| <[&[u8]; 2]>::from(chunk.split_at(1)))
+}
+
+struct Run {
+    /// All frames, encoded again.
+    frames: Vec<u8>,
+    error: Option<Malformed>,
+}
+
+impl Run {
+    fn of<'a>(codec: Codec, pieces: impl Iterator<Item = &'a [u8]>) -> Run {
+        let mut decoder = Decoder::new(codec, codec.max_data() as u32);
+        let mut run = Run { frames: Vec::new(), error: None };
+        for mut piece in pieces {
+            let error = run.feed(codec, &mut decoder, &mut piece).err();
+            assert!(decoder.held() <= codec.max_frame());
+            assert!(run.error.is_none() || run.error == error, "an error stays");
+            assert!(error.is_some() || piece.is_empty(), "all is taken");
+            run.error = error;
+        }
+        run
+    }
+
+    fn feed(
+        &mut self,
+        codec: Codec,
+        decoder: &mut Decoder,
+        piece: &mut &[u8],
+    ) -> Result<(), Malformed> {
+        while let Some(frame) = decoder.next(piece)? {
+            let start = self.frames.len();
+            codec.encode(&frame, &mut self.frames);
+            let mut again = &self.frames[start..];
+            assert!(again.len() <= codec.max_frame());
+            let mut fresh = Decoder::new(codec, codec.max_data() as u32);
+            assert_eq!(fresh.next(&mut again), Ok(Some(frame)));
+            assert!(again.is_empty(), "one frame, no more");
+        }
+        Ok(())
+    }
+}
