@@ -1,4 +1,4 @@
-//! The bytes: frames of the native protocol and of the two older ones, and their incremental decoder.
+//! The bytes: frames of the native protocol and of the two older ones, and their decoder.
 //!
 //! `docs/protocol.md` is the authority; the tests read it.
 
@@ -51,8 +51,8 @@ pub enum Codec {
 impl Codec {
     /// Appends `frame` to `out`.
     ///
-    /// The caller keeps to the limits of this module and to [`Codec::max_data`]. What a codec cannot
-    /// express (a HELLO as a line, say) appends nothing; see [`native::encode`],
+    /// The caller keeps to the limits of this module and to [`Codec::max_data`]. What a codec
+    /// cannot express (a HELLO as a line, say) appends nothing; see [`native::encode`],
     /// [`message1028::encode`] and [`line::encode`].
     pub fn encode(self, frame: &Frame<'_>, out: &mut Vec<u8>) {
         match self {
@@ -260,7 +260,9 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// What was illegal about some bytes. The peer's fault; the link is unusable; retrying sends the same.
+/// What was illegal about some bytes.
+///
+/// The peer's fault; the link is unusable; retrying sends the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Malformed {
     /// A kind or message type that does not exist.

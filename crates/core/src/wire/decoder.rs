@@ -11,8 +11,8 @@ const FIRST_HOLD: usize = 32;
 /// Takes bytes as they come and gives frames.
 ///
 /// Frames that arrive whole are read where they lie. Only while it holds part of a frame does the
-/// decoder own memory: at most twice the bytes that have arrived, never because of a declared length,
-/// and never more than [`Codec::max_frame`].
+/// decoder own memory: at most twice the bytes that have arrived (or 32 bytes), never because of a
+/// declared length, and never more than [`Codec::max_frame`].
 pub struct Decoder {
     /// Part of a frame, or a whole one that the last call handed out; empty otherwise.
     partial: Vec<u8>,
@@ -72,13 +72,12 @@ impl Decoder {
     /// is taken and ends within a frame or between two.
     ///
     /// Call it until it gives `None`: the memory of a frame that arrived in pieces is released by
-    /// the call after the one that gave it. A frame lives until the next call, even one that was read
-    /// where it lay: the caller need not know which it was.
+    /// the call after the one that gave it. For the same reason a frame lives until the next call.
     ///
     /// # Errors
-    /// What is illegal about the bytes, as soon as it can be told: the kind and flags from the first
-    /// byte, a length from the header. The peer's fault; the stream has lost its frames, so the same
-    /// error comes for ever after.
+    /// What is illegal about the bytes, as soon as it can be told: the kind and flags from the
+    /// first byte, a length from the header. The peer's fault; the stream has lost its frames, so
+    /// the same error comes for ever after.
     #[inline]
     pub fn next<'a, 'i: 'a>(
         &'a mut self,

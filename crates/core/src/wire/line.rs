@@ -10,11 +10,11 @@ pub const MAX_LINE: usize = 65_536;
 
 /// Appends `frame` to `out` as one line.
 ///
-/// Neither sequence number nor business data travels. Data is sent as it is: with a line feed in it,
-/// it arrives as several lines, and the data `ping` arrives as a PING; that is the caller's concern.
-/// Data that ends in a carriage return gets another one, because the last one before the line feed
-/// is ignored; it may hold one byte less. HELLO, WELCOME, RETUNE and CLOSE do not exist here and
-/// append nothing.
+/// Neither sequence number nor business data travels. Data is sent as it is: with a line feed in
+/// it, it arrives as several lines, and the data `ping` arrives as a PING; that is the caller's
+/// concern. Data that ends in a carriage return gets another one, because the last one before the
+/// line feed is ignored; it may hold one byte less. HELLO, WELCOME, RETUNE and CLOSE do not exist
+/// here and append nothing.
 pub fn encode(frame: &Frame<'_>, out: &mut Vec<u8>) {
     match frame {
         Frame::Ping(_) => out.extend_from_slice(b"ping\n"),
