@@ -7,13 +7,21 @@
 
 extern crate alloc;
 
+pub mod cause;
+pub mod hub;
+pub mod link;
 pub mod liveness;
 pub mod pages;
 pub mod policy;
 pub mod random;
+pub mod tap;
 pub mod time;
 pub mod vigilance;
 pub mod wheel;
+pub mod wire;
 
+pub use hub::Hub;
+pub use link::Link;
 pub use policy::Policy;
+pub use tap::Machine;
 pub use time::{Span, Time};

@@ -137,6 +137,13 @@ impl Policy {
         Policy { enforce, ..self }
     }
 
+    /// The same numbers, with the conduct of `other`: its spread, keepalive and enforcement, which
+    /// are not the peer's business.
+    #[must_use]
+    pub const fn with_conduct_of(self, other: &Policy) -> Policy {
+        Policy { detection: self.detection, ..*other }
+    }
+
     /// The same policy, sending a heartbeat whenever neither end has sent anything for `keepalive`.
     ///
     /// Meant for mappings on the way (NAT, firewalls) that forget sooner than `idle`.

@@ -1,0 +1,162 @@
+//! Many links at once: order, bounds and counts.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::*;
+use crate::cause::Cause;
+use crate::link::{Closing, Event, Side};
+use crate::wire::Codec;
+
+const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4_711);
+
+fn hub(policy: Policy) -> Hub {
+    let line = Settings::new(Codec::Line, Side::Accepting, policy);
+    Hub::new(Time::ZERO, 1, Vec::from([line.clone(), line]), 42)
+}
+
+fn open(hub: &mut Hub, link: u32, listener: u16) {
+    hub.handle(Time::ZERO, Input::Opened { link, listener, address: ADDRESS });
+    let input = link::Input::Received(b"ping\n");
+    hub.handle(Time::ZERO, Input::Link { link, input });
+}
+
+/// Takes all outputs; counts the lost by cause, and collects the bytes sent.
+fn drain(hub: &mut Hub) -> (BTreeMap<&'static str, u32>, Vec<u8>) {
+    let mut lost = BTreeMap::new();
+    let mut sent = Vec::new();
+    while let Some(Output { output, .. }) = hub.poll_output() {
+        match output {
+            link::Output::Event(Event::Lost { verdict, .. }) => {
+                *lost.entry(verdict.cause.name()).or_default() += 1;
+            }
+            link::Output::Transmit { bytes, .. } => sent.extend_from_slice(bytes),
+            link::Output::Event(_) | link::Output::Close(_) => {}
+        }
+    }
+    (lost, sent)
+}
+
+/// Runs every deadline up to `until`, at its time.
+fn run(hub: &mut Hub, until: Time) -> BTreeMap<&'static str, u32> {
+    let mut all = BTreeMap::new();
+    let mut now = Time::ZERO;
+    while let Some(at) = hub.next_deadline().filter(|at| *at <= until) {
+        now = now.max(at);
+        hub.handle(now, Input::Deadline);
+        for (cause, count) in drain(hub).0 {
+            *all.entry(cause).or_default() += count;
+        }
+    }
+    all
+}
+
+#[test]
+fn links_that_fall_silent_at_once_die_in_bounded_steps() {
+    let mut hub = hub(Policy::kernel_like());
+    for link in 0..10_000 {
+        open(&mut hub, link, 0);
+    }
+    assert_eq!(drain(&mut hub).1.len(), 50_000, "a pong each");
+    assert_eq!(hub.counters().online, 10_000);
+    assert!(run(&mut hub, Time::from_millis(18_990)).is_empty());
+    assert_eq!(hub.counters().suspects, 10_000);
+    let due = Time::from_millis(19_000) + crate::wheel::TICK;
+    let mut dead = 0;
+    for steps in 0.. {
+        assert!(steps < 100, "{dead} dead after {steps} steps");
+        hub.handle(due, Input::Deadline);
+        let count = drain(&mut hub).0.get("unknown").copied().unwrap_or(0);
+        assert!(count <= DEADLINE_STEPS);
+        dead += count;
+        if dead == 10_000 {
+            break;
+        }
+        assert_eq!(hub.next_deadline(), Some(Time::ZERO), "more is due");
+    }
+    hub.handle(due, Input::Deadline);
+    let counters = hub.counters();
+    assert_eq!((counters.links, counters.online, counters.suspects), (0, 0, 0));
+    assert_eq!(hub.presences(0).count(), 0);
+}
+
+#[test]
+fn a_drain_says_goodbye_to_all_in_turn() {
+    let mut hub = hub(Policy::default());
+    for link in 0..1_000 {
+        open(&mut hub, link, 0);
+    }
+    drain(&mut hub);
+    hub.handle(Time::ZERO, Input::Command(Command::Drain { reconnect_within: Span::ZERO }));
+    hub.handle(Time::ZERO, Input::Deadline);
+    let step = sweep::SWEEP_STEP as u32;
+    assert_eq!(drain(&mut hub).0.get("drained"), Some(&step));
+    let rest = run(&mut hub, Time::from_millis(1));
+    assert_eq!(rest.get("drained"), Some(&(1_000 - step)));
+    assert!(hub.sweeps.is_empty());
+}
+
+#[test]
+fn a_retune_reaches_its_listener_alone_and_new_links_at_once() {
+    let mut hub = hub(Policy::kernel_like());
+    open(&mut hub, 0, 0);
+    open(&mut hub, 1, 1);
+    let policy = Policy::demanding();
+    hub.handle(Time::ZERO, Input::Command(Command::Retune { listener: 0, policy }));
+    open(&mut hub, 2, 0);
+    hub.handle(Time::ZERO, Input::Deadline);
+    drain(&mut hub);
+    let bounds: Vec<_> = hub.presences(0).map(|known| known.policy.bound()).collect();
+    let (eight, nineteen) = (Some(Span::from_secs(8)), Some(Span::from_secs(19)));
+    assert_eq!(bounds, [eight, nineteen, eight]);
+    let lost = run(&mut hub, Time::from_millis(8_001));
+    assert_eq!(lost.get("unknown"), Some(&2), "the wheel was re-armed to the shorter bound");
+}
+
+#[test]
+fn sweeps_replace_each_other() {
+    let mut hub = hub(Policy::default());
+    for idle in 1..100 {
+        let policy = Policy::new(Span::from_secs(idle), Span::from_secs(1), 1).unwrap();
+        hub.handle(Time::ZERO, Input::Command(Command::Retune { listener: 0, policy }));
+    }
+    assert_eq!(hub.sweeps.len(), 1);
+    hub.handle(Time::ZERO, Input::Command(Command::Drain { reconnect_within: Span::ZERO }));
+    assert_eq!(hub.sweeps.len(), 1);
+}
+
+#[test]
+fn what_does_not_exist_is_ignored_and_what_is_impossible_is_closed() {
+    let mut hub = hub(Policy::default());
+    hub.handle(Time::ZERO, Input::Link { link: 5, input: link::Input::Ended });
+    assert_eq!(hub.poll_output(), None);
+    let retune = Command::Retune { listener: 9, policy: Policy::never() };
+    hub.handle(Time::ZERO, Input::Command(retune));
+    open(&mut hub, 7, 0);
+    drain(&mut hub);
+    let closed = link::Output::Close(Closing::Abort);
+    for (link, listener) in [(7, 0), (8, 9), (MAX_LINKS, 0)] {
+        hub.handle(Time::ZERO, Input::Opened { link, listener, address: ADDRESS });
+        assert_eq!(hub.poll_output(), Some(Output { link, output: closed }));
+        assert_eq!(hub.poll_output(), None);
+    }
+    assert_eq!(hub.counters().links, 1);
+}
+
+#[test]
+fn a_session_is_found_by_its_number_until_it_ends_and_looked_at_until_the_next_input() {
+    let mut hub = hub(Policy::default());
+    open(&mut hub, 3, 0);
+    drain(&mut hub);
+    let session = hub.presence(3).map(|known| known.session).unwrap();
+    assert_eq!(session >> 56, 1, "the shard");
+    assert_eq!(hub.find(session), Some(3));
+    assert_eq!(hub.find(session + (1 << 24)), None);
+    hub.handle(Time::ZERO, Input::Link { link: 3, input: link::Input::Ended });
+    assert_eq!(drain(&mut hub).0.get(Cause::PeerExited.name()), Some(&1));
+    assert_eq!(hub.find(session), None);
+    assert!(hub.presence(3).is_some());
+    open(&mut hub, 3, 0);
+    assert_ne!(hub.presence(3).map(|known| known.session), Some(session));
+}

@@ -1,0 +1,132 @@
+//! Outputs waiting to be polled: a queue, and the bytes they refer to in one buffer.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::{Closing, Event, Lane, Output};
+use crate::wire::{Codec, DataKind, Frame};
+
+/// What the buffers keep between inputs; more, as after a large message, is given back.
+const KEEP: usize = 64 * 1024;
+
+/// The outputs of one machine, each with the number of the link it belongs to.
+///
+/// It is emptied after every input, so its size is bounded by what one input can cause.
+#[derive(Debug, Default)]
+pub(crate) struct Outbound {
+    queue: VecDeque<(u32, Queued)>,
+    bytes: Vec<u8>,
+    heartbeats_in: u64,
+    heartbeats_out: u64,
+}
+
+#[derive(Debug)]
+enum Queued {
+    Transmit(Lane, Range<u32>),
+    Data { bytes: Range<u32>, more: bool, kind: DataKind },
+    HeartbeatData(Range<u32>),
+    Event(Event<'static>),
+    Close(Closing),
+}
+
+impl Outbound {
+    /// A pen for the outputs of `link`.
+    #[inline]
+    pub(crate) fn to(&mut self, link: u32) -> Pen<'_> {
+        Pen { outbound: self, link }
+    }
+
+    /// The next output, and the link it belongs to.
+    #[inline]
+    pub(crate) fn poll(&mut self) -> Option<(u32, Output<'_>)> {
+        let Some((link, queued)) = self.queue.pop_front() else {
+            self.bytes.clear();
+            if self.bytes.capacity() > KEEP {
+                self.bytes.shrink_to(KEEP);
+            }
+            return None;
+        };
+        let bytes = |range: Range<u32>| {
+            self.bytes.get(range.start as usize..range.end as usize).unwrap_or_default()
+        };
+        let output = match queued {
+            Queued::Transmit(lane, range) => Output::Transmit { bytes: bytes(range), lane },
+            Queued::Data { bytes: range, more, kind } => {
+                Output::Event(Event::Data { bytes: bytes(range), more, kind })
+            }
+            Queued::HeartbeatData(range) => Output::Event(Event::HeartbeatData(bytes(range))),
+            Queued::Event(event) => Output::Event(event),
+            Queued::Close(closing) => Output::Close(closing),
+        };
+        Some((link, output))
+    }
+
+    /// Heartbeats received and sent so far.
+    pub(crate) fn heartbeats(&self) -> (u64, u64) {
+        (self.heartbeats_in, self.heartbeats_out)
+    }
+
+    fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Range<u32> {
+        let start = self.bytes.len() as u32;
+        write(&mut self.bytes);
+        start..self.bytes.len() as u32
+    }
+}
+
+/// Writes the outputs of one link.
+#[derive(Debug)]
+pub(crate) struct Pen<'a> {
+    outbound: &'a mut Outbound,
+    link: u32,
+}
+
+impl Pen<'_> {
+    /// Encodes a frame and queues it for transmission.
+    #[inline]
+    pub(crate) fn transmit(&mut self, codec: Codec, lane: Lane, frame: &Frame<'_>) {
+        let range = self.outbound.append(|bytes| codec.encode(frame, bytes));
+        if !range.is_empty() {
+            self.push(Queued::Transmit(lane, range));
+        }
+    }
+
+    /// Counts a heartbeat that arrived.
+    #[inline]
+    pub(crate) fn count_heartbeat_in(&mut self) {
+        self.outbound.heartbeats_in += 1;
+    }
+
+    /// Counts a heartbeat that left.
+    #[inline]
+    pub(crate) fn count_heartbeat_out(&mut self) {
+        self.outbound.heartbeats_out += 1;
+    }
+
+    /// Tells a piece of a message.
+    pub(crate) fn data(&mut self, bytes: &[u8], more: bool, kind: DataKind) {
+        let bytes = self.outbound.append(|buffer| buffer.extend_from_slice(bytes));
+        self.push(Queued::Data { bytes, more, kind });
+    }
+
+    /// Tells business data that rode on a heartbeat.
+    pub(crate) fn heartbeat_data(&mut self, bytes: &[u8]) {
+        let bytes = self.outbound.append(|buffer| buffer.extend_from_slice(bytes));
+        self.push(Queued::HeartbeatData(bytes));
+    }
+
+    /// Tells an event that carries no bytes.
+    pub(crate) fn event(&mut self, event: Event<'static>) {
+        self.push(Queued::Event(event));
+    }
+
+    /// Asks for the socket to be closed.
+    pub(crate) fn close(&mut self, closing: Closing) {
+        self.push(Queued::Close(closing));
+    }
+
+    #[inline]
+    fn push(&mut self, queued: Queued) {
+        self.outbound.queue.push_back((self.link, queued));
+    }
+}

@@ -1,0 +1,503 @@
+//! What is said on a link: handshake, heartbeats, data, retune, goodbye.
+
+use alloc::boxed::Box;
+
+use super::{Context, Effect, connects, silence_verdict, told};
+use crate::cause::{Cause, Verdict};
+use crate::link::outbound::Pen;
+use crate::link::{
+    BeatKind, Closing, Command, Event, Goodbye, Lane, PIECE, SessionKey, Settings, Side,
+};
+use crate::liveness::{self, Evidence, Liveness};
+use crate::policy::Policy;
+use crate::time::{Span, Time};
+use crate::wire::{
+    Beat, BootId, Close, CloseReason, Codec, DataKind, Frame, Hello, InstanceId,
+    MAX_HEARTBEAT_DATA, MAX_IDENTITY, MAX_TOKEN, Malformed, Welcome,
+};
+
+/// How far a conversation has come, and what it remembers.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    pub(super) liveness: Liveness,
+    pub(super) session: SessionKey,
+    /// What the peer said of itself; kept where it said anything.
+    pub(super) introduced: Option<Box<Introduced>>,
+    /// The policy in force.
+    pub(super) policy: Policy,
+    /// Rides on every heartbeat.
+    heartbeat_data: Option<Box<[u8]>>,
+    /// DATA messages received so far.
+    received: u32,
+    stage: Stage,
+    codec: Codec,
+    /// PINGs not yet answered, and the sequence number of the latest.
+    unanswered: u16,
+    sequence: u8,
+    retuned: bool,
+}
+
+/// What the peer said of itself in its handshake.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Introduced {
+    pub(crate) identity: Box<str>,
+    pub(crate) boot_id: BootId,
+    pub(crate) instance_id: InstanceId,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Greeting,
+    Established,
+    Over,
+}
+
+impl Conversation {
+    pub(super) fn open(now: Time, settings: &Settings, session: SessionKey) -> Conversation {
+        Conversation {
+            liveness: Liveness::new(now, settings.role, settings.handshake_timeout),
+            session,
+            introduced: None,
+            policy: settings.policy,
+            heartbeat_data: None,
+            received: 0,
+            stage: Stage::Greeting,
+            codec: settings.codec,
+            unanswered: 0,
+            sequence: 0,
+            retuned: false,
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    pub(super) fn is_established(&self) -> bool {
+        self.stage == Stage::Established
+    }
+
+    /// Whether the policy changed since the last call.
+    pub(super) fn take_retuned(&mut self) -> bool {
+        core::mem::take(&mut self.retuned)
+    }
+
+    /// Says HELLO where it is on us to speak first. Without a handshake there is nothing to wait for.
+    pub(super) fn greet(&mut self, now: Time, context: &mut Context<'_>, out: &mut Pen<'_>) {
+        let settings = context.settings;
+        let Side::Connecting(introduction) = &settings.side else {
+            return;
+        };
+        if !self.codec.has_handshake() {
+            return self.establish(now, context, out);
+        }
+        let hello = Hello {
+            asks: introduction.asks,
+            resume: None,
+            capabilities: 0,
+            boot_id: settings.boot_id,
+            instance_id: settings.instance_id,
+            identity: cut(&introduction.identity, MAX_IDENTITY),
+            token: introduction.token.get(..MAX_TOKEN).unwrap_or(&introduction.token),
+        };
+        out.transmit(self.codec, Lane::Control, &Frame::Hello(hello));
+    }
+
+    #[inline]
+    pub(super) fn hear(&mut self, now: Time, evidence: Evidence, out: &mut Pen<'_>) {
+        self.tell_liveness(now, liveness::Input::Heard(evidence), out);
+    }
+
+    /// A frame arrived. What it asks for may end the conversation.
+    #[inline]
+    pub(super) fn frame(
+        &mut self,
+        now: Time,
+        frame: Frame<'_>,
+        context: &mut Context<'_>,
+        out: &mut Pen<'_>,
+    ) {
+        if self.stage == Stage::Greeting {
+            return self.first_frame(now, frame, context, out);
+        }
+        match frame {
+            Frame::Ping(beat) => {
+                self.unanswered = self.unanswered.saturating_add(1);
+                self.sequence = beat.sequence;
+                self.beat_received(BeatKind::Ping, beat, context, out);
+            }
+            Frame::Pong(beat) => {
+                let sequence = (self.codec == Codec::Native).then_some(beat.sequence);
+                self.hear(now, Evidence::Pong { sequence }, out);
+                self.beat_received(BeatKind::Pong, beat, context, out);
+            }
+            Frame::Data { bytes, more, kind } => {
+                self.received = self.received.wrapping_add(u32::from(!more));
+                out.data(bytes, more, kind);
+            }
+            Frame::Retune(policy) if connects(context.settings) => {
+                self.put_in_force(now, policy, context, out);
+            }
+            Frame::Retune(wish) => {
+                let granted = context.settings.limits.grant(Some(wish), context.settings.policy);
+                self.retune(now, granted, context, out);
+            }
+            Frame::Close(close) => self.farewell(now, close, out),
+            Frame::Hello(_) | Frame::Welcome(_) => {
+                let _ = self.end(now, Cause::Protocol(Malformed::OutOfPlace), out);
+            }
+        }
+    }
+
+    /// Answers the PINGs of one read. Where PINGs are numbered the last answer confirms the others.
+    #[inline]
+    pub(super) fn answer(&mut self, now: Time, context: &mut Context<'_>, out: &mut Pen<'_>) {
+        if self.unanswered == 0 {
+            return;
+        }
+        let answers = if self.codec == Codec::Native { 1 } else { self.unanswered };
+        self.unanswered = 0;
+        for _ in 0..answers {
+            self.transmit_beat(BeatKind::Pong, self.sequence, 0, context, out);
+        }
+        self.sent(now);
+    }
+
+    pub(super) fn expire(
+        &mut self,
+        now: Time,
+        context: &mut Context<'_>,
+        out: &mut Pen<'_>,
+    ) -> Effect {
+        self.liveness.handle(now, liveness::Input::Deadline, &self.policy);
+        while let Some(output) = self.liveness.poll_output() {
+            match output {
+                liveness::Output::Probe { sequence, number } => {
+                    self.transmit_beat(BeatKind::Ping, sequence, number, context, out);
+                }
+                liveness::Output::Keepalive { sequence } => {
+                    self.transmit_beat(BeatKind::Ping, sequence, 0, context, out);
+                }
+                liveness::Output::Dead(silence) => {
+                    // The goodbye is for a peer that hung and comes back to find its link closed.
+                    self.goodbye(CloseReason::Silent.into(), out);
+                    return self.pronounce(silence_verdict(now, silence), None, out);
+                }
+                liveness::Output::RoundTrip(_)
+                | liveness::Output::Suspect
+                | liveness::Output::Recovered
+                | liveness::Output::Overdue(_) => {
+                    if let Some(event) = told(output) {
+                        out.event(event);
+                    }
+                }
+            }
+        }
+        Effect::Rearm
+    }
+
+    pub(super) fn command(
+        &mut self,
+        now: Time,
+        command: Command<'_>,
+        context: &mut Context<'_>,
+        out: &mut Pen<'_>,
+    ) -> Effect {
+        match command {
+            Command::Send { bytes, kind } => {
+                if self.stage == Stage::Established {
+                    self.send(bytes, kind, out);
+                    self.sent(now);
+                }
+                Effect::None
+            }
+            Command::HeartbeatData(data) => {
+                if data.len() <= MAX_HEARTBEAT_DATA {
+                    self.heartbeat_data = (!data.is_empty()).then(|| data.into());
+                }
+                Effect::None
+            }
+            Command::Retune(policy) => {
+                if self.stage == Stage::Established {
+                    self.retune(now, policy, context, out);
+                    self.retuned = false;
+                } else {
+                    self.policy = policy;
+                }
+                Effect::Rearm
+            }
+            Command::Hold(span) => {
+                self.tell_liveness(now, liveness::Input::Hold { until: now + span }, out);
+                Effect::Rearm
+            }
+            Command::Release => {
+                self.tell_liveness(now, liveness::Input::Release, out);
+                Effect::Rearm
+            }
+            Command::Close(goodbye) => {
+                self.goodbye(goodbye, out);
+                let cause = match goodbye.reason {
+                    CloseReason::Drained => Cause::Drained,
+                    CloseReason::Kicked => Cause::Kicked,
+                    CloseReason::Done
+                    | CloseReason::Silent
+                    | CloseReason::Unauthorized
+                    | CloseReason::Replaced
+                    | CloseReason::Slow
+                    | CloseReason::Version
+                    | CloseReason::Full
+                    | CloseReason::Other(_) => Cause::Finished,
+                };
+                self.end(now, cause, out)
+            }
+        }
+    }
+
+    pub(super) fn overflow(&mut self, now: Time, out: &mut Pen<'_>) -> Effect {
+        self.goodbye(CloseReason::Slow.into(), out);
+        self.end(now, Cause::SlowConsumer, out)
+    }
+
+    /// Illegal bytes get no answer, but for the one that a peer of another version understands.
+    pub(super) fn refuse(&mut self, now: Time, malformed: Malformed, out: &mut Pen<'_>) -> Effect {
+        if malformed == Malformed::Version {
+            self.goodbye(CloseReason::Version.into(), out);
+        }
+        self.end(now, Cause::Protocol(malformed), out)
+    }
+
+    /// Ends the conversation for a reason other than silence.
+    pub(super) fn end(&mut self, now: Time, cause: Cause, out: &mut Pen<'_>) -> Effect {
+        let verdict = self.verdict(now, cause);
+        self.pronounce(verdict, None, out)
+    }
+
+    fn verdict(&self, now: Time, cause: Cause) -> Verdict {
+        Verdict {
+            cause,
+            confidence: cause.confidence(),
+            at: now,
+            due: now,
+            last_heard: self.liveness.last_heard(),
+            probes: 0,
+        }
+    }
+
+    fn pronounce(
+        &mut self,
+        verdict: Verdict,
+        farewell: Option<Goodbye>,
+        out: &mut Pen<'_>,
+    ) -> Effect {
+        self.stage = Stage::Over;
+        out.event(Event::Lost { verdict, farewell });
+        out.close(match verdict.cause {
+            Cause::PeerClosed(_)
+            | Cause::PeerExited
+            | Cause::Kicked
+            | Cause::Drained
+            | Cause::Finished => Closing::Flush,
+            Cause::PeerReset
+            | Cause::HandshakeTimeout
+            | Cause::Protocol(_)
+            | Cause::SlowConsumer
+            | Cause::LocalFault
+            | Cause::Unknown => Closing::Abort,
+        });
+        Effect::Ended
+    }
+
+    /// Only HELLO may open a conversation, and only WELCOME or CLOSE may answer it; the codecs
+    /// without a handshake take their first frame for an introduction.
+    fn first_frame(
+        &mut self,
+        now: Time,
+        frame: Frame<'_>,
+        context: &mut Context<'_>,
+        out: &mut Pen<'_>,
+    ) {
+        let connects = connects(context.settings);
+        match frame {
+            Frame::Hello(hello) if !connects => self.admit(now, &hello, context, out),
+            Frame::Welcome(welcome) if connects => {
+                self.session = SessionKey { session: welcome.session, epoch: welcome.epoch };
+                self.policy = welcome.policy.with_conduct_of(&context.settings.policy);
+                self.establish(now, context, out);
+            }
+            Frame::Close(close) if connects => self.farewell(now, close, out),
+            Frame::Ping(_) | Frame::Pong(_) | Frame::Data { .. } if !self.codec.has_handshake() => {
+                self.establish(now, context, out);
+                self.frame(now, frame, context, out);
+            }
+            Frame::Ping(_)
+            | Frame::Pong(_)
+            | Frame::Data { .. }
+            | Frame::Retune(_)
+            | Frame::Hello(_)
+            | Frame::Welcome(_)
+            | Frame::Close(_) => {
+                let _ = self.end(now, Cause::Protocol(Malformed::OutOfPlace), out);
+            }
+        }
+    }
+
+    fn admit(
+        &mut self,
+        now: Time,
+        hello: &Hello<'_>,
+        context: &mut Context<'_>,
+        out: &mut Pen<'_>,
+    ) {
+        let settings = context.settings;
+        self.introduced = Some(Box::new(Introduced {
+            identity: hello.identity.into(),
+            boot_id: hello.boot_id,
+            instance_id: hello.instance_id,
+        }));
+        self.policy = settings.limits.grant(hello.asks, settings.policy);
+        let welcome = Welcome {
+            resumed: false,
+            capabilities: 0,
+            boot_id: settings.boot_id,
+            instance_id: settings.instance_id,
+            session: self.session.session,
+            epoch: self.session.epoch,
+            received: 0,
+            server_time_ms: settings.wall_origin_ms.saturating_add(now.as_millis()),
+            resume_window_ms: 0,
+            largest_data: settings.max_data,
+            policy: self.policy,
+            resume_token: &[],
+        };
+        out.transmit(self.codec, Lane::Control, &Frame::Welcome(welcome));
+        self.establish(now, context, out);
+        self.sent(now);
+    }
+
+    fn establish(&mut self, now: Time, context: &mut Context<'_>, out: &mut Pen<'_>) {
+        self.stage = Stage::Established;
+        let seed = context.random.next_u32();
+        self.tell_liveness(now, liveness::Input::Introduced { seed }, out);
+        let SessionKey { session, epoch } = self.session;
+        out.event(Event::Established { session, epoch, policy: self.policy });
+    }
+
+    /// Changes the policy, or asks the gateway to.
+    fn retune(&mut self, now: Time, policy: Policy, context: &mut Context<'_>, out: &mut Pen<'_>) {
+        out.transmit(self.codec, Lane::Control, &Frame::Retune(policy));
+        self.sent(now);
+        let negotiates = self.codec.has_handshake();
+        if !(connects(context.settings) && negotiates) {
+            self.put_in_force(now, policy, context, out);
+        }
+    }
+
+    fn put_in_force(
+        &mut self,
+        now: Time,
+        policy: Policy,
+        context: &mut Context<'_>,
+        out: &mut Pen<'_>,
+    ) {
+        let from = self.policy;
+        self.policy =
+            if connects(context.settings) { policy.with_conduct_of(&from) } else { policy };
+        self.retuned = true;
+        let seed = context.random.next_u32();
+        self.tell_liveness(now, liveness::Input::Retuned { from, seed }, out);
+        out.event(Event::Retuned(self.policy));
+    }
+
+    fn farewell(&mut self, now: Time, close: Close<'_>, out: &mut Pen<'_>) {
+        let farewell = Goodbye {
+            reason: close.reason,
+            stay_away: close.final_,
+            return_after: Span::from_millis(u64::from(close.return_after_ms)),
+        };
+        let verdict = self.verdict(now, Cause::PeerClosed(close.reason));
+        let _ = self.pronounce(verdict, Some(farewell), out);
+    }
+
+    fn goodbye(&mut self, goodbye: Goodbye, out: &mut Pen<'_>) {
+        let close = Close {
+            reason: goodbye.reason,
+            final_: goodbye.stay_away,
+            return_after_ms: u32::try_from(goodbye.return_after.as_millis()).unwrap_or(u32::MAX),
+            text: "",
+        };
+        out.transmit(self.codec, Lane::Control, &Frame::Close(close));
+    }
+
+    fn send(&mut self, bytes: &[u8], kind: DataKind, out: &mut Pen<'_>) {
+        let piece = PIECE.min(self.codec.max_data());
+        let mut rest = bytes;
+        while rest.len() > piece {
+            let (bytes, after) = rest.split_at(piece);
+            rest = after;
+            out.transmit(self.codec, Lane::Data, &Frame::Data { bytes, more: true, kind });
+        }
+        out.transmit(self.codec, Lane::Data, &Frame::Data { bytes: rest, more: false, kind });
+    }
+
+    #[inline]
+    fn transmit_beat(
+        &self,
+        kind: BeatKind,
+        sequence: u8,
+        number: u8,
+        context: &Context<'_>,
+        out: &mut Pen<'_>,
+    ) {
+        let beat = Beat { sequence, received: None, data: self.heartbeat_data.as_deref() };
+        let frame = match kind {
+            BeatKind::Ping => Frame::Ping(beat),
+            BeatKind::Pong => Frame::Pong(beat),
+        };
+        out.transmit(self.codec, Lane::Control, &frame);
+        out.count_heartbeat_out();
+        if context.settings.report_heartbeats {
+            out.event(Event::HeartbeatSent { beat: kind, sequence, number });
+        }
+    }
+
+    #[inline]
+    fn beat_received(
+        &self,
+        kind: BeatKind,
+        beat: Beat<'_>,
+        context: &Context<'_>,
+        out: &mut Pen<'_>,
+    ) {
+        out.count_heartbeat_in();
+        if let Some(data) = beat.data {
+            out.heartbeat_data(data);
+        }
+        if context.settings.report_heartbeats {
+            out.event(Event::HeartbeatReceived { beat: kind, sequence: beat.sequence });
+        }
+    }
+
+    #[inline]
+    fn sent(&mut self, now: Time) {
+        self.liveness.handle(now, liveness::Input::Sent, &self.policy);
+    }
+
+    #[inline]
+    fn tell_liveness(&mut self, now: Time, input: liveness::Input, out: &mut Pen<'_>) {
+        self.liveness.handle(now, input, &self.policy);
+        while let Some(output) = self.liveness.poll_output() {
+            if let Some(event) = told(output) {
+                out.event(event);
+            }
+        }
+    }
+}
+
+/// The longest beginning of `text` that is at most `longest` bytes of whole characters.
+fn cut(text: &str, longest: usize) -> &str {
+    let mut end = text.len().min(longest);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
+}
