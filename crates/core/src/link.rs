@@ -163,8 +163,11 @@ pub enum Failure {
 pub enum Command<'a> {
     /// Send a message. Before the handshake is complete it is refused and dropped.
     Send {
-        /// The message; cut into pieces of at most [`PIECE`] where the codec can say so.
+        /// The message, or a piece of one; cut into pieces of at most [`PIECE`] where the codec can
+        /// say so.
         bytes: &'a [u8],
+        /// Whether the message goes on in the next command of this kind.
+        more: bool,
         /// The message type, for `message1028`.
         kind: DataKind,
     },

@@ -204,9 +204,9 @@ impl Conversation {
         out: &mut Pen<'_>,
     ) -> Effect {
         match command {
-            Command::Send { bytes, kind } => {
+            Command::Send { bytes, more, kind } => {
                 if self.stage == Stage::Established {
-                    self.send(bytes, kind, out);
+                    self.send(bytes, more, kind, out);
                     self.sent(now);
                 }
                 Effect::None
@@ -428,7 +428,7 @@ impl Conversation {
         out.transmit(self.codec, Lane::Control, &Frame::Close(close));
     }
 
-    fn send(&mut self, bytes: &[u8], kind: DataKind, out: &mut Pen<'_>) {
+    fn send(&mut self, bytes: &[u8], more: bool, kind: DataKind, out: &mut Pen<'_>) {
         let piece = PIECE.min(self.codec.max_data());
         let mut rest = bytes;
         while rest.len() > piece {
@@ -436,7 +436,7 @@ impl Conversation {
             rest = after;
             out.transmit(self.codec, Lane::Data, &Frame::Data { bytes, more: true, kind });
         }
-        out.transmit(self.codec, Lane::Data, &Frame::Data { bytes: rest, more: false, kind });
+        out.transmit(self.codec, Lane::Data, &Frame::Data { bytes: rest, more, kind });
     }
 
     #[inline]
