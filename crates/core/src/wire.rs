@@ -10,6 +10,7 @@ pub mod decoder;
 pub mod line;
 pub mod message1028;
 pub mod native;
+pub mod outbox;
 
 use alloc::vec::Vec;
 use core::fmt;
