@@ -1,0 +1,9 @@
+//! The gateway: stands between clients and logic, and knows who is there.
+//!
+//! The data plane is one thread per shard with one loop each; the control plane (admin API, metrics,
+//! events, logs) is Tokio. They talk through bounded channels and a waker.
+
+pub mod report;
+pub mod request;
+pub mod shard;
+pub mod stats;
