@@ -99,7 +99,12 @@ impl Vigilance {
 
     /// Vigilant time at a reading of the monotonic clock within the present turn.
     pub fn at(&self, monotonic: Span) -> Time {
-        self.now + monotonic.less(self.monotonic).min(TOLERANCE)
+        self.now + self.elapsed(monotonic).min(TOLERANCE)
+    }
+
+    /// How long ago, at a reading of the monotonic clock, the loop last came round.
+    pub const fn elapsed(&self, monotonic: Span) -> Span {
+        monotonic.less(self.monotonic)
     }
 
     /// The time up to which every socket has been read, and silence may be judged.

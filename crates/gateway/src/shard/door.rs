@@ -1,0 +1,145 @@
+//! Accepting: in batches, and with a pause when no descriptor is left.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+
+use mio::net::{TcpListener, TcpStream};
+use systole_core::{Span, Time};
+
+use crate::report::PauseReason;
+
+/// How many links are accepted in a row before the loop looks at the others.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// How long accepting pauses before it is tried again, unless a descriptor becomes free before:
+/// long enough not to spin, short enough for a waiting peer.
+const PAUSE: Span = Span::from_millis(250);
+
+/// Where a shard's links come in.
+#[derive(Debug)]
+pub(super) struct Doors {
+    sockets: Vec<Door>,
+    paused_until: Option<Time>,
+    /// The reason that was told, until accepting works again.
+    told: Option<PauseReason>,
+    max_links: usize,
+    open: bool,
+}
+
+#[derive(Debug)]
+struct Door {
+    socket: TcpListener,
+    /// Peers may be waiting: the edge was seen, and not worked off.
+    pending: bool,
+}
+
+/// What a try to accept brought.
+#[derive(Debug)]
+pub(super) enum Accepted {
+    /// A link.
+    Link { listener: u16, stream: TcpStream, address: SocketAddr },
+    /// Accepting pauses from now on; told once.
+    Paused(PauseReason),
+    /// Accepting works again.
+    Resumed,
+    /// Nothing more for now.
+    Nothing,
+}
+
+impl Doors {
+    pub(super) fn new(sockets: Vec<TcpListener>, max_links: usize) -> Doors {
+        let sockets = sockets.into_iter().map(|socket| Door { socket, pending: true }).collect();
+        Doors { sockets, paused_until: None, told: None, max_links, open: true }
+    }
+
+    /// Peers are waiting at a listener.
+    pub(super) fn ready(&mut self, listener: usize) {
+        if let Some(door) = self.sockets.get_mut(listener) {
+            door.pending = true;
+        }
+    }
+
+    /// Accepts no more.
+    pub(super) fn close(&mut self) {
+        self.open = false;
+        self.sockets.clear();
+    }
+
+    /// A descriptor became free.
+    pub(super) fn relieve(&mut self) {
+        if self.paused_until.is_some() {
+            self.paused_until = Some(Time::ZERO);
+        }
+    }
+
+    /// Whether a turn would accept anything.
+    pub(super) fn is_pending(&self, now: Time) -> bool {
+        self.paused_until.is_none_or(|until| until <= now)
+            && self.sockets.iter().any(|door| door.pending)
+    }
+
+    /// How many links a turn may accept.
+    pub(super) fn batch(&self) -> usize {
+        ACCEPTS_PER_TURN
+    }
+
+    /// Accepts one link, while there are `links` of them.
+    pub(super) fn accept(&mut self, now: Time, links: usize) -> Accepted {
+        if !self.open || !self.is_pending(now) {
+            return Accepted::Nothing;
+        }
+        if links >= self.max_links {
+            return self.pause(now, PauseReason::LinkLimit);
+        }
+        for index in 0..self.sockets.len() {
+            let Some(door) = self.sockets.get_mut(index).filter(|door| door.pending) else {
+                continue;
+            };
+            match door.socket.accept() {
+                Ok((stream, address)) => {
+                    self.paused_until = None;
+                    let listener = u16::try_from(index).unwrap_or(u16::MAX);
+                    return Accepted::Link { listener, stream, address };
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    door.pending = false;
+                    self.paused_until = None;
+                }
+                Err(error) => {
+                    let transient = [ErrorKind::ConnectionAborted, ErrorKind::Interrupted];
+                    if transient.contains(&error.kind()) {
+                        continue;
+                    }
+                    return self.pause(now, reason(&error));
+                }
+            }
+        }
+        Accepted::Nothing
+    }
+
+    /// Whether a pause that was told is over.
+    pub(super) fn resumed(&mut self) -> Accepted {
+        match self.told.take_if(|_| self.paused_until.is_none()) {
+            Some(_) => Accepted::Resumed,
+            None => Accepted::Nothing,
+        }
+    }
+
+    fn pause(&mut self, now: Time, reason: PauseReason) -> Accepted {
+        self.paused_until = Some(now + PAUSE);
+        if self.told.replace(reason) == Some(reason) {
+            return Accepted::Nothing;
+        }
+        Accepted::Paused(reason)
+    }
+}
+
+/// What has run out. Whatever else the error may be, trying again at once would spin.
+fn reason(error: &io::Error) -> PauseReason {
+    use rustix::io::Errno;
+    if Errno::from_io_error(error) == Some(Errno::MFILE) {
+        PauseReason::DescriptorLimit
+    } else {
+        PauseReason::HostLimit
+    }
+}

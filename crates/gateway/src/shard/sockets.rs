@@ -1,0 +1,346 @@
+//! The sockets of a shard's links: writing, queueing what they do not take, and closing.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::ops::Range;
+
+use mio::net::TcpStream;
+use slab::Slab;
+use systole_core::link::{Failure, Lane};
+use systole_core::wire::DataKind;
+use systole_core::wire::outbox::Outbox;
+use systole_core::{Span, Time};
+
+/// How long a link that we ended may take to read our goodbye and close its side. Closing at once
+/// could destroy the goodbye: unread bytes turn a close into a reset.
+pub(super) const LINGER: Span = Span::from_secs(1);
+
+/// How many sockets are closed per turn. A close costs the kernel about 10 µs, and when thousands
+/// of links die at once their verdicts must not wait for each other's sockets.
+const CLOSES_PER_TURN: usize = 64;
+
+/// What a socket's shell has to tell the hub after its outputs were carried out.
+#[derive(Debug)]
+pub(super) enum Feedback {
+    /// The peer reads too slowly.
+    Overflowed,
+    /// The socket failed while it was written to.
+    Failed(Failure),
+    /// Data to be echoed.
+    Echo { bytes: Range<usize>, more: bool, kind: DataKind },
+}
+
+/// One link's socket.
+#[derive(Debug)]
+pub(super) struct Conn {
+    stream: TcpStream,
+    /// What the socket has not taken; nothing while it keeps up.
+    outbox: Option<Box<Outbox>>,
+    phase: Phase,
+    /// The peer has closed its side.
+    ended: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// The hub knows it.
+    Open,
+    /// Ended by us: waiting for the peer to read our goodbye and close.
+    Leaving { until: Time },
+    /// To be closed.
+    Doomed,
+}
+
+impl Conn {
+    pub(super) fn new(stream: TcpStream) -> Conn {
+        Conn { stream, outbox: None, phase: Phase::Open, ended: false }
+    }
+}
+
+/// What one read brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ReadOutcome {
+    /// So many bytes, and there may be more.
+    Bytes(usize),
+    /// Nothing more for now.
+    Empty,
+    /// The peer closed its side.
+    Ended,
+    /// The socket failed.
+    Failed(Failure),
+}
+
+/// All sockets of a shard, and the bytes on their way to one of them.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    pub(super) conns: Slab<Conn>,
+    pub(super) feedback: VecDeque<(u32, Feedback)>,
+    pub(super) bytes_out: u64,
+    echo: Vec<u8>,
+    outbox_limit: usize,
+    /// The frames of one link, gathered so that they leave in one write.
+    gathered: Vec<u8>,
+    /// Where each gathered frame ends, and its lane.
+    frames: Vec<(usize, Lane)>,
+    gathered_for: u32,
+    leaving: VecDeque<(Time, u32)>,
+    doomed: VecDeque<u32>,
+}
+
+impl Sockets {
+    pub(super) fn new(outbox_limit: usize) -> Sockets {
+        Sockets {
+            conns: Slab::new(),
+            feedback: VecDeque::new(),
+            bytes_out: 0,
+            echo: Vec::new(),
+            outbox_limit,
+            gathered: Vec::new(),
+            frames: Vec::new(),
+            gathered_for: 0,
+            leaving: VecDeque::new(),
+            doomed: VecDeque::new(),
+        }
+    }
+
+    /// Whether the hub still knows this link.
+    pub(super) fn is_open(&self, link: u32) -> bool {
+        self.conns.get(link as usize).is_some_and(|conn| conn.phase == Phase::Open)
+    }
+
+    pub(super) fn read(&mut self, link: u32, scratch: &mut [u8]) -> ReadOutcome {
+        let Some(conn) = self.conns.get_mut(link as usize) else {
+            return ReadOutcome::Empty;
+        };
+        loop {
+            return match conn.stream.read(scratch) {
+                Ok(0) => {
+                    conn.ended = true;
+                    ReadOutcome::Ended
+                }
+                Ok(count) => ReadOutcome::Bytes(count),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => ReadOutcome::Empty,
+                Err(error) => ReadOutcome::Failed(failure(&error)),
+            };
+        }
+    }
+
+    /// Gathers frames for `link`; they leave with the next [`Sockets::flush`].
+    #[inline]
+    pub(super) fn transmit(&mut self, link: u32, lane: Lane, bytes: &[u8]) {
+        if self.gathered_for != link {
+            self.flush();
+            self.gathered_for = link;
+        }
+        self.gathered.extend_from_slice(bytes);
+        self.frames.push((self.gathered.len(), lane));
+    }
+
+    /// Keeps data that is to be echoed once the hub's outputs have been carried out.
+    pub(super) fn echo(&mut self, link: u32, bytes: &[u8], more: bool, kind: DataKind) {
+        let start = self.echo.len();
+        self.echo.extend_from_slice(bytes);
+        let bytes = start..self.echo.len();
+        self.feedback.push_back((link, Feedback::Echo { bytes, more, kind }));
+    }
+
+    /// The bytes of an echo.
+    pub(super) fn echoed(&self, bytes: Range<usize>) -> &[u8] {
+        self.echo.get(bytes).unwrap_or_default()
+    }
+
+    /// Forgets all echoes.
+    pub(super) fn end_echo(&mut self) {
+        self.echo.clear();
+    }
+
+    /// Writes what is gathered; what the socket does not take is queued.
+    #[inline]
+    pub(super) fn flush(&mut self) {
+        if self.gathered.is_empty() {
+            return;
+        }
+        let link = self.gathered_for;
+        if let Some(conn) = self.conns.get_mut(link as usize) {
+            let written = match &conn.outbox {
+                Some(_) => Ok(0),
+                None => write(&mut conn.stream, &self.gathered),
+            };
+            match written {
+                Ok(count) => {
+                    self.bytes_out += count as u64;
+                    if count < self.gathered.len() {
+                        self.queue(link, count);
+                    }
+                }
+                Err(failure) => self.feedback.push_back((link, Feedback::Failed(failure))),
+            }
+        }
+        self.gathered.clear();
+        self.frames.clear();
+    }
+
+    /// Queues what is gathered from byte `written` on.
+    #[cold]
+    fn queue(&mut self, link: u32, written: usize) {
+        let Some(conn) = self.conns.get_mut(link as usize) else {
+            return;
+        };
+        let limit = self.outbox_limit;
+        let outbox = conn.outbox.get_or_insert_with(|| Box::new(Outbox::new(limit)));
+        let mut start = 0;
+        for &(end, lane) in &self.frames {
+            // The rest of a frame that is under way must come first, which the control lane does.
+            let lane = if start < written && written < end { Lane::Control } else { lane };
+            let rest = self.gathered.get(start.max(written)..end).unwrap_or_default();
+            start = end;
+            if outbox.push(lane, rest).is_err() {
+                self.feedback.push_back((link, Feedback::Overflowed));
+                return;
+            }
+        }
+    }
+
+    /// The socket may take more.
+    pub(super) fn writable(&mut self, link: u32) {
+        let Some(conn) = self.conns.get_mut(link as usize) else {
+            return;
+        };
+        let Some(outbox) = &mut conn.outbox else {
+            return;
+        };
+        while !outbox.is_empty() {
+            let front = outbox.front();
+            match write(&mut conn.stream, front) {
+                Ok(count) => {
+                    let all = count == front.len();
+                    self.bytes_out += count as u64;
+                    outbox.advance(count);
+                    if !all {
+                        return;
+                    }
+                }
+                Err(failure) => {
+                    self.feedback.push_back((link, Feedback::Failed(failure)));
+                    return;
+                }
+            }
+        }
+        conn.outbox = None;
+        if let Phase::Leaving { .. } = conn.phase {
+            self.say_no_more(link);
+        }
+    }
+
+    /// The hub has ended a link that may still have to read our goodbye.
+    pub(super) fn leave(&mut self, link: u32, now: Time) {
+        self.flush();
+        let Some(conn) = self.conns.get_mut(link as usize) else {
+            return;
+        };
+        let until = now + LINGER;
+        conn.phase = Phase::Leaving { until };
+        self.leaving.push_back((until, link));
+        if conn.outbox.is_none() {
+            self.say_no_more(link);
+        }
+    }
+
+    /// Our goodbye is written: what is left is the peer's.
+    fn say_no_more(&mut self, link: u32) {
+        match self.conns.get_mut(link as usize) {
+            Some(conn) if conn.ended => self.doom(link),
+            Some(conn) => {
+                let _ = conn.stream.shutdown(Shutdown::Write);
+            }
+            None => {}
+        }
+    }
+
+    /// The hub has ended a link of which nothing more is expected. What is gathered for it is
+    /// written when its turn to be closed comes, and if the socket does not take it, it is lost.
+    pub(super) fn doom(&mut self, link: u32) {
+        if self.gathered_for == link && !self.gathered.is_empty() {
+            self.queue(link, 0);
+            self.gathered.clear();
+            self.frames.clear();
+        }
+        if let Some(conn) = self.conns.get_mut(link as usize)
+            && conn.phase != Phase::Doomed
+        {
+            conn.phase = Phase::Doomed;
+            self.doomed.push_back(link);
+        }
+    }
+
+    /// A link that is leaving became readable: whatever it says is too late; when it closes, so do
+    /// we.
+    pub(super) fn hear_out(&mut self, link: u32, scratch: &mut [u8]) {
+        let Some(Phase::Leaving { .. }) = self.conns.get(link as usize).map(|conn| conn.phase)
+        else {
+            return;
+        };
+        match self.read(link, scratch) {
+            ReadOutcome::Ended | ReadOutcome::Failed(_) => self.doom(link),
+            ReadOutcome::Bytes(_) | ReadOutcome::Empty => {}
+        }
+    }
+
+    /// Closes some of what is to be closed. Returns how many descriptors became free.
+    pub(super) fn reap(&mut self, now: Time) -> usize {
+        while let Some(&(until, link)) = self.leaving.front().filter(|(until, _)| *until <= now) {
+            self.leaving.pop_front();
+            let phase = self.conns.get(link as usize).map(|conn| conn.phase);
+            if phase == Some(Phase::Leaving { until }) {
+                self.doom(link);
+            }
+        }
+        let count = self.doomed.len().min(CLOSES_PER_TURN);
+        for link in self.doomed.drain(..count) {
+            let mut conn = self.conns.remove(link as usize);
+            if let Some(outbox) = conn.outbox.take() {
+                let _ = write(&mut conn.stream, outbox.front());
+            }
+        }
+        count
+    }
+
+    /// Whether sockets wait to be closed.
+    pub(super) fn has_doomed(&self) -> bool {
+        !self.doomed.is_empty()
+    }
+
+    /// When the next link that is leaving is to be closed.
+    pub(super) fn next_leave(&self) -> Option<Time> {
+        self.leaving.front().map(|(until, _)| *until)
+    }
+}
+
+/// Writes once; a full socket takes nothing.
+fn write(stream: &mut TcpStream, bytes: &[u8]) -> Result<usize, Failure> {
+    loop {
+        return match stream.write(bytes) {
+            Ok(count) => Ok(count),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(failure(&error)),
+        };
+    }
+}
+
+/// What a socket's error says about the other end.
+fn failure(error: &io::Error) -> Failure {
+    let kind = error.kind();
+    let reset = [ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe];
+    let unreachable =
+        [ErrorKind::TimedOut, ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable];
+    if reset.contains(&kind) {
+        Failure::Reset
+    } else if unreachable.contains(&kind) {
+        Failure::Unreachable
+    } else {
+        Failure::Local
+    }
+}

@@ -1,0 +1,428 @@
+//! The loop: poll, read the clock, feed, expire, flush.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use mio::event::Event as Readiness;
+use mio::{Events, Interest, Poll, Token};
+use systole_core::cause::{Cause, Verdict};
+use systole_core::hub::{self, Hub};
+use systole_core::link::{self, Closing, Event, Output};
+use systole_core::tap::{Tapped, Untapped};
+use systole_core::vigilance::{Turn, Vigilance};
+use systole_core::{Machine, Span, Time};
+use systole_net::Clock;
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::ShardSetup;
+use super::door::{Accepted, Doors};
+use super::sockets::{Conn, Feedback, ReadOutcome, Sockets};
+use crate::report::{Change, Report, Subject};
+use crate::request::Request;
+use crate::stats::{Distributions, ShardStats, seconds};
+
+pub(super) const WAKER: Token = Token(usize::MAX);
+
+/// Listeners have the tokens below the waker's, links have their numbers.
+const FIRST_DOOR: usize = usize::MAX - 1 - u16::MAX as usize;
+
+/// The longest wait. A stall is noticed by coming back later than planned, so the plan must be
+/// short beside the deadlines it protects; ten wakes a second cost nothing.
+const LONGEST_WAIT: Span = Span::from_millis(100);
+
+/// Sockets worked off per turn: at about 5 µs each a verdict waits for them 1.3 ms at most.
+const EVENTS: usize = 256;
+
+/// Reads of one socket in a row before the others have their turn.
+const READS_PER_TURN: usize = 4;
+
+/// The buffer into which every socket of the shard is read.
+const SCRATCH: usize = 64 * 1024;
+
+/// Steps of deadlines per turn, each bounded by the hub, before the sockets are looked at again.
+const EXPIRIES_PER_TURN: usize = 4;
+
+/// Requests per turn; more wait for the next.
+const REQUESTS_PER_TURN: usize = 16;
+
+/// One shard's loop and all it owns.
+#[derive(Debug)]
+pub(super) struct Turning {
+    poll: Poll,
+    pub(super) hub: Tapped<Hub, Untapped>,
+    pub(super) clock: Clock,
+    pub(super) vigilance: Vigilance,
+    sockets: Sockets,
+    pub(super) doors: Doors,
+    scratch: Box<[u8]>,
+    /// Sockets that were not read to the end, although no further edge will tell.
+    unread: Vec<u32>,
+    echo: bool,
+    requests: Receiver<Request>,
+    reports: Sender<Report>,
+    missed: u64,
+    bytes_in: u64,
+    accepted: u64,
+    stats: Arc<ShardStats>,
+    distributions: Distributions,
+    pub(super) stopping: bool,
+}
+
+impl Turning {
+    pub(super) fn new(
+        poll: Poll,
+        setup: ShardSetup,
+        requests: Receiver<Request>,
+    ) -> io::Result<Turning> {
+        let (sockets, settings): (Vec<_>, Vec<_>) = setup.listeners.into_iter().unzip();
+        let mut doors = Vec::new();
+        for (index, socket) in sockets.into_iter().enumerate() {
+            let mut socket = mio::net::TcpListener::from_std(socket);
+            let token = Token(FIRST_DOOR + index);
+            poll.registry().register(&mut socket, token, Interest::READABLE)?;
+            doors.push(socket);
+        }
+        let hub = Hub::new(Time::ZERO, setup.index, settings, setup.seed);
+        Ok(Turning {
+            poll,
+            hub: Tapped::new(hub, Untapped),
+            vigilance: Vigilance::new(setup.clock.monotonic(), setup.clock.boottime()),
+            clock: setup.clock,
+            sockets: Sockets::new(setup.outbox_limit),
+            doors: Doors::new(doors, setup.max_links as usize),
+            scratch: vec![0; SCRATCH].into_boxed_slice(),
+            unread: Vec::new(),
+            echo: setup.echo,
+            requests,
+            reports: setup.reports,
+            missed: 0,
+            bytes_in: 0,
+            accepted: 0,
+            stats: setup.stats,
+            distributions: setup.distributions,
+            stopping: false,
+        })
+    }
+
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.stopping {
+            let planned = self.plan();
+            if let Err(error) = self.poll.poll(&mut events, Some(Duration::from(planned)))
+                && error.kind() != ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "the shard cannot wait for its sockets, and ends");
+                break;
+            }
+            self.wake(planned);
+            self.take_requests();
+            let mut read = self.reread();
+            for event in &events {
+                read += self.socket_ready(event);
+            }
+            self.accept();
+            let drained = events.iter().count() < EVENTS && self.unread.is_empty();
+            self.vigilance.read(read, self.sockets.conns.len(), drained);
+            self.expire();
+            if self.sockets.reap(self.vigilance.now()) > 0 {
+                self.doors.relieve();
+            }
+            self.publish();
+        }
+        let _ = self.reports.blocking_send(Report::Stopped);
+    }
+
+    /// How long the loop may be away.
+    fn plan(&self) -> Span {
+        let now = self.now();
+        let busy =
+            !self.unread.is_empty() || self.sockets.has_doomed() || self.doors.is_pending(now);
+        if busy {
+            return Span::ZERO;
+        }
+        let deadlines = [self.hub.machine().next_deadline(), self.sockets.next_leave()];
+        let next = deadlines.into_iter().flatten().min();
+        next.map_or(LONGEST_WAIT, |at| at.since(now).min(LONGEST_WAIT))
+    }
+
+    /// Vigilant time, read anew.
+    pub(super) fn now(&self) -> Time {
+        self.vigilance.at(self.clock.monotonic())
+    }
+
+    fn wake(&mut self, planned: Span) {
+        let monotonic = self.clock.monotonic();
+        let late = self.vigilance.elapsed(monotonic).less(planned);
+        let boottime = self.clock.boottime();
+        if late > Span::ZERO {
+            self.distributions.lag.observe(seconds(late));
+        }
+        let stall = self.vigilance.turn(Turn { monotonic, boottime, planned });
+        if let Some(stall) = stall {
+            self.stats.stalls.add(1);
+            self.stats.stalled_nanos.add((stall.absent + stall.suspended).as_nanos());
+            let (absent, suspended) = (stall.absent, stall.suspended);
+            self.report(Report::Stalled { absent, suspended });
+        }
+    }
+
+    fn take_requests(&mut self) {
+        for _ in 0..REQUESTS_PER_TURN {
+            match self.requests.try_recv() {
+                Ok(request) => self.answer(request),
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// Goes on with the sockets that were not read to the end. Returns how many.
+    fn reread(&mut self) -> usize {
+        let unread = std::mem::take(&mut self.unread);
+        for &link in &unread {
+            self.readable(link, true);
+        }
+        unread.len()
+    }
+
+    /// Returns 1 if it was a link's socket.
+    #[inline]
+    fn socket_ready(&mut self, event: &Readiness) -> usize {
+        let token = event.token();
+        if token == WAKER {
+            return 0;
+        }
+        if token.0 >= FIRST_DOOR {
+            self.doors.ready(token.0 - FIRST_DOOR);
+            return 0;
+        }
+        let link = token.0 as u32;
+        if event.is_writable() {
+            self.sockets.writable(link);
+            if !self.sockets.feedback.is_empty() {
+                self.carry();
+            }
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            let to_the_end = event.is_read_closed() || event.is_error();
+            self.readable(link, to_the_end);
+        }
+        1
+    }
+
+    /// Reads a socket. A read that does not fill the buffer has emptied a stream socket (epoll(7),
+    /// question 9), so that a second read is only owed where the end of the stream is near.
+    #[inline]
+    fn readable(&mut self, link: u32, to_the_end: bool) {
+        if !self.sockets.is_open(link) {
+            return self.sockets.hear_out(link, &mut self.scratch);
+        }
+        let now = self.vigilance.now();
+        for _ in 0..READS_PER_TURN {
+            let input = match self.sockets.read(link, &mut self.scratch) {
+                ReadOutcome::Empty => return,
+                ReadOutcome::Bytes(count) => {
+                    self.bytes_in += count as u64;
+                    let bytes = self.scratch.get(..count).unwrap_or_default();
+                    let input = link::Input::Received(bytes);
+                    self.hub.handle(now, hub::Input::Link { link, input });
+                    self.carry();
+                    if count < SCRATCH && !to_the_end || !self.sockets.is_open(link) {
+                        return;
+                    }
+                    continue;
+                }
+                ReadOutcome::Ended => link::Input::Ended,
+                ReadOutcome::Failed(failure) => link::Input::Failed(failure),
+            };
+            self.hub.handle(now, hub::Input::Link { link, input });
+            return self.carry();
+        }
+        self.unread.push(link);
+    }
+
+    fn accept(&mut self) {
+        let now = self.vigilance.now();
+        for _ in 0..self.doors.batch() {
+            match self.doors.accept(now, self.sockets.conns.len()) {
+                Accepted::Link { listener, mut stream, address } => {
+                    let _ = stream.set_nodelay(true);
+                    let entry = self.sockets.conns.vacant_entry();
+                    let (token, interest) =
+                        (Token(entry.key()), Interest::READABLE | Interest::WRITABLE);
+                    if self.poll.registry().register(&mut stream, token, interest).is_err() {
+                        continue;
+                    }
+                    let link = entry.key() as u32;
+                    entry.insert(Conn::new(stream));
+                    self.accepted += 1;
+                    self.hub.handle(now, hub::Input::Opened { link, listener, address });
+                    self.carry();
+                }
+                Accepted::Paused(reason) => {
+                    self.stats.accept_pauses.add(1);
+                    self.report(Report::AcceptingPaused(reason));
+                }
+                Accepted::Resumed | Accepted::Nothing => break,
+            }
+        }
+        if let Accepted::Resumed = self.doors.resumed() {
+            self.report(Report::AcceptingResumed);
+        }
+    }
+
+    /// Judges up to the horizon: the time up to which every socket has been read.
+    fn expire(&mut self) {
+        let horizon = self.vigilance.horizon();
+        for _ in 0..EXPIRIES_PER_TURN {
+            if self.hub.machine().next_deadline().is_none_or(|at| at > horizon) {
+                return;
+            }
+            self.hub.handle(horizon, hub::Input::Deadline);
+            self.carry();
+        }
+    }
+
+    /// Carries out what the hub wants, until it wants nothing more.
+    #[inline]
+    pub(super) fn carry(&mut self) {
+        loop {
+            while let Some(hub::Output { link, output }) = self.hub.poll_output() {
+                match output {
+                    Output::Transmit { bytes, lane } => self.sockets.transmit(link, lane, bytes),
+                    Output::Event(Event::Data { bytes, more, kind }) if self.echo => {
+                        self.sockets.echo(link, bytes, more, kind);
+                    }
+                    Output::Event(event) => {
+                        if let Some(told) = Told::of(event) {
+                            self.tell(link, told);
+                        }
+                    }
+                    Output::Close(Closing::Flush) => {
+                        self.sockets.leave(link, self.vigilance.now());
+                    }
+                    Output::Close(Closing::Abort) => self.sockets.doom(link),
+                }
+            }
+            self.sockets.flush();
+            let Some((link, feedback)) = self.sockets.feedback.pop_front() else {
+                break;
+            };
+            let input = match feedback {
+                Feedback::Overflowed => link::Input::Overflowed,
+                Feedback::Failed(failure) => link::Input::Failed(failure),
+                Feedback::Echo { bytes, more, kind } => {
+                    let bytes = self.sockets.echoed(bytes);
+                    link::Input::Command(link::Command::Send { bytes, more, kind })
+                }
+            };
+            self.hub.handle(self.vigilance.now(), hub::Input::Link { link, input });
+        }
+        self.sockets.end_echo();
+    }
+
+    fn tell(&mut self, link: u32, told: Told) {
+        let change = match told {
+            Told::RoundTrip(rtt) => return self.distributions.rtt.observe(seconds(rtt)),
+            Told::Change(change) => change,
+        };
+        let Some(known) = self.hub.machine().presence(link) else {
+            return;
+        };
+        let subject = Subject {
+            session: known.session,
+            epoch: known.epoch,
+            identity: known.identity.into(),
+            listener: known.listener,
+            address: known.address,
+            established: known.established.is_some(),
+        };
+        let change = match change {
+            Change::Leave { verdict, .. } => {
+                self.count(&verdict);
+                Change::Leave { verdict, lasted: self.vigilance.now().since(known.opened) }
+            }
+            Change::Overdue => {
+                self.stats.overdue.add(1);
+                Change::Overdue
+            }
+            Change::Join(_)
+            | Change::Suspect
+            | Change::Recovered
+            | Change::Retuned(_)
+            | Change::Heartbeat { .. } => change,
+        };
+        let at_ms = self.clock.wall_ms();
+        self.report(Report::Session { at_ms, subject, change });
+    }
+
+    fn count(&self, verdict: &Verdict) {
+        if let Some(cell) = self.stats.verdicts.get(verdict.cause.index()) {
+            cell.add(1);
+        }
+        if let Cause::Unknown | Cause::HandshakeTimeout = verdict.cause {
+            self.distributions.lateness.observe(seconds(self.now().since(verdict.due)));
+        }
+    }
+
+    /// Tells the control plane; if it is too slow, counts what it missed and tells that first.
+    pub(super) fn report(&mut self, report: Report) {
+        if self.missed > 0 {
+            match self.reports.try_send(Report::Missed(self.missed)) {
+                Ok(()) => self.missed = 0,
+                Err(_) => return self.miss(),
+            }
+        }
+        if let Err(TrySendError::Full(_)) = self.reports.try_send(report) {
+            self.miss();
+        }
+    }
+
+    fn miss(&mut self) {
+        self.missed += 1;
+        self.stats.reports_missed.add(1);
+    }
+
+    fn publish(&mut self) {
+        let counters = self.hub.machine().counters();
+        let stats = &self.stats;
+        stats.links.set(u64::from(counters.links));
+        stats.online.set(u64::from(counters.online));
+        stats.suspects.set(u64::from(counters.suspects));
+        stats.heartbeats_in.set(counters.heartbeats_in);
+        stats.heartbeats_out.set(counters.heartbeats_out);
+        stats.accepted.set(self.accepted);
+        stats.bytes_in.set(self.bytes_in);
+        stats.bytes_out.set(self.sockets.bytes_out);
+        stats.turns.add(1);
+    }
+}
+
+/// What of the hub's events leaves the loop.
+enum Told {
+    Change(Change),
+    RoundTrip(Span),
+}
+
+impl Told {
+    fn of(event: Event<'_>) -> Option<Told> {
+        Some(Told::Change(match event {
+            Event::Established { policy, .. } => Change::Join(policy),
+            Event::Suspect => Change::Suspect,
+            Event::Recovered => Change::Recovered,
+            Event::Overdue { .. } => Change::Overdue,
+            Event::Retuned(policy) => Change::Retuned(policy),
+            Event::Lost { verdict, .. } => Change::Leave { verdict, lasted: Span::ZERO },
+            Event::HeartbeatSent { beat, sequence, .. } => {
+                Change::Heartbeat { sent: true, beat, sequence }
+            }
+            Event::HeartbeatReceived { beat, sequence } => {
+                Change::Heartbeat { sent: false, beat, sequence }
+            }
+            Event::RoundTrip(rtt) => return Some(Told::RoundTrip(rtt)),
+            Event::Data { .. } | Event::HeartbeatData(_) => return None,
+        }))
+    }
+}

@@ -1,0 +1,407 @@
+//! One shard and plain blocking sockets.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use systole_core::cause::Cause;
+use systole_core::hub;
+use systole_core::link::{Settings, Side};
+use systole_core::wire::{Beat, Close, CloseReason, Codec, DataKind, Decoder, Frame, Hello};
+use systole_core::{Policy, Span};
+use systole_gateway::report::{Change, PauseReason, Report};
+use systole_gateway::request::{Filter, Order, Request};
+use systole_gateway::shard::{Shard, ShardSetup, spawn};
+use systole_gateway::stats::{Distributions, ShardStats};
+use systole_net::{Clock, listener};
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::oneshot;
+
+/// No test may hang: everything expected arrives within this.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Running {
+    shard: Shard,
+    addresses: Vec<SocketAddr>,
+    reports: Receiver<Report>,
+    stats: Arc<ShardStats>,
+}
+
+fn start(policy: Policy, adjust: impl FnOnce(&mut ShardSetup)) -> Running {
+    let clock = Clock::start();
+    let mut addresses = Vec::new();
+    let mut listeners = Vec::new();
+    for codec in [Codec::Native, Codec::Line, Codec::Message1028] {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let socket = listener::bind_shards(address, 1).unwrap().remove(0);
+        addresses.push(socket.local_addr().unwrap());
+        listeners.push((socket, Settings::new(codec, Side::Accepting, policy)));
+    }
+    let (sender, reports) = channel(1_000);
+    let stats = Arc::new(ShardStats::default());
+    let mut setup = ShardSetup {
+        index: 3,
+        listeners,
+        clock,
+        seed: 7,
+        max_links: 1_000,
+        outbox_limit: 256 * 1024,
+        echo: true,
+        reports: sender,
+        stats: Arc::clone(&stats),
+        distributions: Distributions::default(),
+    };
+    adjust(&mut setup);
+    Running { shard: spawn(setup).unwrap(), addresses, reports, stats }
+}
+
+impl Running {
+    fn connect(&self, codec: Codec) -> TcpStream {
+        let index = match codec {
+            Codec::Native => 0,
+            Codec::Line => 1,
+            Codec::Message1028 => 2,
+        };
+        let stream = TcpStream::connect(self.addresses[index]).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn hello(&self) -> Native {
+        let mut native = Native {
+            stream: self.connect(Codec::Native),
+            decoder: Decoder::new(Codec::Native, 65_536),
+            unread: Vec::new(),
+        };
+        native.send(&Frame::Hello(hello()));
+        let welcomed = native.next(|frame| matches!(frame, Frame::Welcome(_)));
+        assert!(welcomed);
+        native
+    }
+
+    /// The next change, skipping others until `wanted` says yes.
+    fn change(&mut self, wanted: impl Fn(&Change) -> bool) -> (u64, Change) {
+        loop {
+            let report = self.reports.blocking_recv().expect("the shard runs");
+            if let Report::Session { subject, change, .. } = report
+                && wanted(&change)
+            {
+                return (subject.session, change);
+            }
+        }
+    }
+
+    fn leave(&mut self) -> Cause {
+        match self.change(|change| matches!(change, Change::Leave { .. })).1 {
+            Change::Leave { verdict, .. } => verdict.cause,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn join(&mut self) -> u64 {
+        self.change(|change| matches!(change, Change::Join(_))).0
+    }
+
+    fn stop(mut self) {
+        self.shard.requests.send(Request::Stop).unwrap();
+        while let Some(report) = self.reports.blocking_recv() {
+            if let Report::Stopped = report {
+                break;
+            }
+        }
+        self.shard.thread.join().unwrap();
+    }
+}
+
+fn hello() -> Hello<'static> {
+    Hello {
+        asks: None,
+        resume: None,
+        capabilities: 0,
+        boot_id: Default::default(),
+        instance_id: Default::default(),
+        identity: "ada",
+        token: b"",
+    }
+}
+
+struct Native {
+    stream: TcpStream,
+    decoder: Decoder,
+    unread: Vec<u8>,
+}
+
+impl Native {
+    fn send(&mut self, frame: &Frame<'_>) {
+        let mut bytes = Vec::new();
+        Codec::Native.encode(frame, &mut bytes);
+        self.stream.write_all(&bytes).unwrap();
+    }
+
+    /// Reads one frame and asks about it; `false` also at the end of the stream.
+    fn next(&mut self, about: impl FnOnce(Frame<'_>) -> bool) -> bool {
+        loop {
+            let mut input = self.unread.as_slice();
+            let before = input.len();
+            if let Some(frame) = self.decoder.next(&mut input).unwrap() {
+                let answer = about(frame);
+                let taken = before - input.len();
+                self.unread.drain(..taken);
+                return answer;
+            }
+            self.unread.clear();
+            let mut buffer = [0; 4_096];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return false,
+                Ok(count) => self.unread.extend_from_slice(&buffer[..count]),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn is_closed(&mut self) -> bool {
+        let mut byte = [0];
+        match self.stream.read(&mut byte) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+fn short() -> Policy {
+    Policy::new(Span::from_millis(200), Span::from_millis(100), 3).unwrap()
+}
+
+#[test]
+fn a_native_client_is_welcomed_answered_and_seen() {
+    let mut running = start(Policy::default(), |_| {});
+    let mut client = running.hello();
+    let session = running.join();
+    client.send(&Frame::Ping(Beat::bare(9)));
+    assert!(client.next(|frame| frame == Frame::Pong(Beat::bare(9))));
+    let (reply, answer) = oneshot::channel();
+    let filter = Filter { identity: Some("ada".into()), ..Filter::default() };
+    let request = Request::Sessions { from: 0, limit: 10, filter, reply };
+    running.shard.requests.send(request).unwrap();
+    let page = answer.blocking_recv().unwrap();
+    assert_eq!(page.sessions.len(), 1);
+    assert_eq!(page.sessions[0].session, format!("{session:016x}"));
+    assert_eq!(page.sessions[0].bound_ms, Some(30_000));
+    assert_eq!(page.next, None);
+    drop(client);
+    assert_eq!(running.leave(), Cause::PeerExited);
+    running.stop();
+}
+
+#[test]
+fn silence_ends_at_the_bound_and_a_pong_is_enough_to_live() {
+    let mut running = start(short(), |_| {});
+    let mut alive = running.hello();
+    let silent = running.hello();
+    let clock = Clock::start();
+    let mut answered = 0;
+    while answered < 10 {
+        let mut sequence = 0;
+        alive.next(|frame| match frame {
+            Frame::Ping(beat) => {
+                sequence = beat.sequence;
+                true
+            }
+            other => panic!("{other:?}"),
+        });
+        alive.send(&Frame::Pong(Beat::bare(sequence)));
+        answered += 1;
+    }
+    assert!(clock.monotonic() > Span::from_millis(900), "ten probes, idle apart");
+    assert_eq!(running.leave(), Cause::Unknown);
+    alive.send(&Frame::Ping(Beat::bare(1)));
+    assert!(alive.next(|frame| matches!(frame, Frame::Pong(_))), "still there");
+    drop(silent);
+    running.stop();
+}
+
+#[test]
+fn a_peer_that_never_introduces_itself_is_bounded() {
+    let mut running = start(Policy::default(), |setup| {
+        for (_, settings) in &mut setup.listeners {
+            settings.handshake_timeout = Span::from_millis(150);
+        }
+    });
+    let mut mute = running.connect(Codec::Native);
+    mute.write_all(&[0x30]).unwrap();
+    assert_eq!(running.leave(), Cause::HandshakeTimeout);
+    running.stop();
+}
+
+#[test]
+fn garbage_is_closed_without_an_answer_and_a_goodbye_is_a_goodbye() {
+    let mut running = start(Policy::default(), |_| {});
+    let mut rude = running.connect(Codec::Native);
+    rude.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut byte = [0];
+    let read = rude.read(&mut byte);
+    assert!(matches!(&read, Ok(0)) || read.is_err(), "{read:?}");
+    assert_eq!(running.leave().name(), "protocol");
+    let mut polite = running.hello();
+    let (reason, final_, return_after_ms, text) = (CloseReason::Done, false, 0, "bye");
+    polite.send(&Frame::Close(Close { reason, final_, return_after_ms, text }));
+    assert_eq!(running.leave(), Cause::PeerClosed(CloseReason::Done));
+    assert!(polite.is_closed());
+    running.stop();
+}
+
+#[test]
+fn large_messages_come_back_whole_through_a_slow_reader() {
+    let running = start(Policy::default(), |setup| setup.outbox_limit = 8 * 1024 * 1024);
+    let mut client = running.hello();
+    let message: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
+    let mut writer = client.stream.try_clone().unwrap();
+    let sent = message.clone();
+    let writing = std::thread::spawn(move || {
+        for (index, piece) in sent.chunks(65_536).enumerate() {
+            let more = (index + 1) * 65_536 < sent.len();
+            let mut bytes = Vec::new();
+            let frame = Frame::Data { bytes: piece, more, kind: DataKind::default() };
+            Codec::Native.encode(&frame, &mut bytes);
+            writer.write_all(&bytes).unwrap();
+        }
+        writer.write_all(&[0x10, 77]).unwrap();
+    });
+    let mut echoed = Vec::new();
+    let mut last = false;
+    let mut ponged = None;
+    while !last || ponged.is_none() {
+        let ended = !client.next(|frame| {
+            match frame {
+                Frame::Data { bytes, more, .. } => {
+                    echoed.extend_from_slice(bytes);
+                    last = !more;
+                }
+                Frame::Pong(beat) => ponged = Some((beat.sequence, echoed.len())),
+                other => panic!("{other:?}"),
+            }
+            true
+        });
+        assert!(!ended);
+    }
+    writing.join().unwrap();
+    assert!(echoed == message, "{} of {} bytes", echoed.len(), message.len());
+    assert_eq!(ponged.map(|(sequence, _)| sequence), Some(77));
+    running.stop();
+}
+
+#[test]
+fn who_does_not_read_is_a_slow_consumer() {
+    let mut running = start(Policy::default(), |setup| setup.outbox_limit = 64 * 1024);
+    let mut client = running.hello();
+    let data = vec![7; 60_000];
+    let mut bytes = Vec::new();
+    let frame = Frame::Data { bytes: &data, more: false, kind: DataKind::default() };
+    Codec::Native.encode(&frame, &mut bytes);
+    client.stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    while client.stream.write_all(&bytes).is_ok() {}
+    assert_eq!(running.leave(), Cause::SlowConsumer);
+    running.stop();
+}
+
+#[test]
+fn older_protocols_are_answered_in_any_pieces() {
+    let running = start(Policy::default(), |_| {});
+    let mut line = running.connect(Codec::Line);
+    for byte in b"ping\r\n" {
+        line.write_all(&[*byte]).unwrap();
+    }
+    let mut answer = [0; 5];
+    line.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"pong\n");
+    let mut old = running.connect(Codec::Message1028);
+    let mut message = [0; 1_028];
+    message[3] = 1;
+    let (first, second) = message.split_at(700);
+    old.write_all(first).unwrap();
+    old.write_all(second).unwrap();
+    let mut answer = [9; 1_028];
+    old.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[..4], [0, 0, 0, 2]);
+    running.stop();
+}
+
+#[test]
+fn orders_reach_their_session_alone() {
+    let mut running = start(Policy::default(), |_| {});
+    let mut kicked = running.hello();
+    let session = running.join();
+    let mut other = running.hello();
+    let order = |running: &Running, session, order| {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Order { session, order, reply };
+        running.shard.requests.send(request).unwrap();
+        answer.blocking_recv().unwrap()
+    };
+    assert!(order(&running, session, Order::Retune(Policy::demanding())));
+    assert!(kicked.next(
+        |frame| matches!(frame, Frame::Retune(policy) if policy.bound() == Some(Span::from_secs(8)))
+    ));
+    assert!(order(&running, session, Order::Kick { stay_away: true }));
+    assert!(kicked.next(|frame| matches!(
+        frame,
+        Frame::Close(Close { reason: CloseReason::Kicked, final_: true, .. })
+    )));
+    assert!(kicked.is_closed());
+    assert_eq!(running.leave(), Cause::Kicked);
+    assert!(!order(&running, session, Order::Release), "it is gone");
+    other.send(&Frame::Ping(Beat::bare(1)));
+    assert!(other.next(|frame| matches!(frame, Frame::Pong(_))));
+    running.stop();
+}
+
+#[test]
+fn a_drain_says_when_to_come_back() {
+    let running = start(Policy::default(), |_| {});
+    let mut clients: Vec<_> = (0..20).map(|_| running.hello()).collect();
+    running.shard.requests.send(Request::StopAccepting).unwrap();
+    let reconnect_within = Span::from_secs(5);
+    let drain = Request::Command(hub::Command::Drain { reconnect_within });
+    running.shard.requests.send(drain).unwrap();
+    let mut slots = std::collections::BTreeSet::new();
+    for client in &mut clients {
+        assert!(client.next(|frame| match frame {
+            Frame::Close(close) => {
+                slots.insert(close.return_after_ms);
+                close.reason == CloseReason::Drained && close.return_after_ms <= 5_000
+            }
+            other => panic!("{other:?}"),
+        }));
+        assert!(client.is_closed());
+    }
+    assert!(slots.len() > 10, "spread: {slots:?}");
+    running.stop();
+}
+
+#[test]
+fn beyond_the_link_limit_peers_wait_and_the_others_are_unharmed() {
+    let mut running = start(Policy::default(), |setup| setup.max_links = 2);
+    let mut first = running.hello();
+    let second = running.hello();
+    let mut waiting = running.connect(Codec::Line);
+    waiting.write_all(b"ping\n").unwrap();
+    loop {
+        match running.reports.blocking_recv().unwrap() {
+            Report::AcceptingPaused(reason) => {
+                assert_eq!(reason, PauseReason::LinkLimit);
+                break;
+            }
+            _ => continue,
+        }
+    }
+    let turns = running.stats.turns.get();
+    first.send(&Frame::Ping(Beat::bare(1)));
+    assert!(first.next(|frame| matches!(frame, Frame::Pong(_))));
+    assert!(running.stats.turns.get() < turns + 50, "it does not spin");
+    drop(second);
+    let mut answer = [0; 5];
+    waiting.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"pong\n");
+    running.stop();
+}
