@@ -1,0 +1,308 @@
+/* What the two examples in C share: options, connecting and accepting, and the life of one
+ * connection. The protocol comes from the file that includes this one: see "hooks".
+ *
+ * Both:    --pieces N       write at most N bytes at a time
+ *          --delay MS       answer a PING this much later
+ *          --limit S        give up after S seconds (60): exit code 3
+ *          --little-endian-pong   message1028: write the type of PONG as some programs do
+ * Client:  --pings N --every MS   send PING 1..N and wait for each PONG
+ *          --business TEXT        business data on those PINGs
+ *          --data TEXT [--expect-echo]
+ *          --policy IDLE,INTERVAL,PROBES    ask for this policy
+ *          --identity NAME --token TEXT
+ *          --stay MS              remain at least so long after WELCOME
+ *          --silent-after MS      then send nothing more, and report when the other end closes
+ *          --no-hello             never say anything at all, and report the same
+ * Server:  --once           end when the first client has gone
+ *          --mute           answer neither PING nor DATA
+ *          --probe MS       send PINGs too
+ *          --retune IDLE,INTERVAL,PROBES    send RETUNE after WELCOME
+ *          --close-after MS say CLOSE (drained) this long after accepting
+ *
+ * Exit code: 0 all went as expected, 1 it did not (reason on stderr), 2 usage, 3 limit. */
+#define _POSIX_C_SOURCE 200809L
+#include <errno.h>
+#include <limits.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_DATA = 65536, MAX_DUE = 64 };
+
+struct bytes { size_t length; uint8_t at[8 + MAX_DATA]; };
+
+static struct {
+    bool server, once, mute, expect_echo, ask, retune, no_hello, probe, little_endian_pong;
+    long pings, every, stay, silent_after, delay, close_after, pieces, limit;
+    const char *host, *port, *business, *data, *identity, *token, *policy_text;
+} opt = {.every = 1000, .silent_after = -1, .close_after = -1, .pieces = INT_MAX, .limit = 60,
+         .identity = "outside", .token = ""};
+
+/* The one connection of this process; the server forks for each. */
+static struct {
+    int fd;
+    uint64_t session;                       /* the server's number for it */
+    bool greeted, quiet, goodbye, echoed;   /* goodbye: a CLOSE has arrived or been sent */
+    long sent, confirmed;                   /* our PINGs */
+    long long opened, greeted_at, last_sent, ping_at;
+    struct { long long at; uint8_t sequence; } due[MAX_DUE]; /* PONGs that we owe */
+    size_t owed, have, message_length;
+    uint8_t in[8 + MAX_DATA], message[4 * MAX_DATA];
+} me;
+
+/* ---- hooks: what the protocol has to say ---- */
+
+static void start(void); /* connected, or accepted */
+static size_t take(const uint8_t *at, size_t have); /* one message: bytes used, 0 if incomplete */
+static void send_ping(uint8_t sequence);
+static void send_pong(uint8_t sequence);
+static void send_goodbye(void); /* the last words, if the protocol has any */
+
+/* ---- small things ---- */
+
+static _Noreturn void fail(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+    exit(1);
+}
+
+static void out_of_time(int signal)
+{
+    (void)signal;
+    static const char text[] = "the time limit has passed\n";
+    ssize_t ignored = write(STDERR_FILENO, text, sizeof text - 1);
+    (void)ignored;
+    _exit(3);
+}
+
+static long long now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
+}
+
+static const char *plain(const uint8_t *text, size_t length)
+{
+    static char copy[MAX_DATA + 1];
+    length = length < MAX_DATA ? length : MAX_DATA;
+    for (size_t i = 0; i < length; i++) copy[i] = text[i] < ' ' || text[i] > '~' ? '.' : text[i];
+    copy[length] = 0;
+    return copy;
+}
+
+static void put(struct bytes *b, const void *from, size_t length)
+{
+    if (b->length + length > sizeof b->at) fail("too long to send");
+    memcpy(b->at + b->length, from, length);
+    b->length += length;
+}
+
+static void send_bytes(const struct bytes *b)
+{
+    if (me.quiet || me.goodbye) return;
+    for (size_t at = 0; at < b->length;) {
+        size_t piece = b->length - at < (size_t)opt.pieces ? b->length - at : (size_t)opt.pieces;
+        ssize_t n = send(me.fd, b->at + at, piece, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return; /* the next read says why */
+        at += n;
+    }
+    me.last_sent = now_ms();
+}
+
+/* A PING to be answered, later if `--delay` says so. */
+static void owe_pong(uint8_t sequence)
+{
+    if (opt.mute || me.quiet) return;
+    if (me.owed == MAX_DUE) memmove(me.due, me.due + 1, --me.owed * sizeof *me.due);
+    me.due[me.owed].at = now_ms() + opt.delay; /* when full, the oldest answer is left out */
+    me.due[me.owed++].sequence = sequence;
+}
+
+static void fall_silent(void)
+{
+    me.quiet = true;
+    printf("silent from now on\n");
+}
+
+/* From here on PINGs may be sent: after the handshake, if there is one. */
+static void greet(void)
+{
+    me.greeted = true;
+    me.greeted_at = me.ping_at = now_ms();
+    if (opt.silent_after == 0) fall_silent();
+}
+
+static void end_writing(void)
+{
+    me.goodbye = true;
+    shutdown(me.fd, SHUT_WR);
+}
+
+/* ---- the life of a connection ---- */
+
+/* Reads what is there; false if the other end has closed. Frames come in any pieces. */
+static bool receive(void)
+{
+    ssize_t n = recv(me.fd, me.in + me.have, sizeof me.in - me.have, 0);
+    if (n < 0 && errno == EINTR) return true;
+    if (n < 0) printf("reset by the other end\n");
+    if (n <= 0) return false;
+    me.have += n;
+    size_t at = 0, used;
+    while ((used = take(me.in + at, me.have - at))) at += used;
+    memmove(me.in, me.in + at, me.have -= at);
+    return true;
+}
+
+/* Does what is due at `now`; returns when something is due next. */
+static long long on_time(long long now)
+{
+    long long next = now + 1000;
+    while (me.owed && me.due[0].at <= now && !me.quiet && !me.goodbye) {
+        send_pong(me.due[0].sequence);
+        memmove(me.due, me.due + 1, --me.owed * sizeof *me.due);
+    }
+    if (me.greeted && !me.quiet && !me.goodbye && me.sent < opt.pings && me.ping_at <= now) {
+        send_ping(++me.sent);
+        me.ping_at = now + opt.every;
+    }
+    if (me.quiet || me.goodbye) return next;
+    if (me.greeted && me.sent < opt.pings && me.ping_at < next) next = me.ping_at;
+    if (me.owed && me.due[0].at < next) next = me.due[0].at;
+    return next;
+}
+
+/* ---- the two roles ---- */
+
+static bool client_is_content(void)
+{
+    return me.greeted && me.confirmed >= opt.pings && (!opt.expect_echo || me.echoed);
+}
+
+/* Lives with the connection until it ends. */
+static void run(void)
+{
+    int no_delay = 1;
+    setsockopt(me.fd, IPPROTO_TCP, TCP_NODELAY, &no_delay, sizeof no_delay);
+    me.opened = me.last_sent = now_ms();
+    me.quiet = opt.no_hello;
+    start();
+    for (;;) {
+        long long now = now_ms(), next = on_time(now);
+        long long quiet_at = me.greeted_at + opt.silent_after;
+        long long close_at = opt.server ? me.opened + opt.close_after : me.greeted_at + opt.stay;
+        if (me.greeted && opt.silent_after >= 0 && !me.quiet) {
+            if (now >= quiet_at) fall_silent();
+            else if (quiet_at < next) next = quiet_at;
+        }
+        bool closes = opt.server ? opt.close_after >= 0
+                                 : client_is_content() && opt.silent_after < 0;
+        if (closes && !me.goodbye) {
+            if (now >= close_at) send_goodbye(), end_writing();
+            else if (close_at < next) next = close_at;
+        }
+        struct pollfd ready = {.fd = me.fd, .events = POLLIN};
+        poll(&ready, 1, (int)(next - now));
+        if (ready.revents && !receive()) break;
+    }
+    printf("closed by the other end");
+    if (me.quiet) printf(" %lld ms after the last byte sent", now_ms() - me.last_sent);
+    printf("\n");
+    close(me.fd);
+    if (opt.server || me.quiet) return;
+    if (!client_is_content()) fail("closed too early: %ld of %ld PINGs answered%s", me.confirmed,
+                                   opt.pings, opt.expect_echo && !me.echoed ? ", no echo" : "");
+    if (!me.goodbye) fail("the other end closed first");
+}
+
+static void client(void)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list;
+    int error = getaddrinfo(opt.host, opt.port, &hints, &list);
+    if (error) fail("%s: %s", opt.host, gai_strerror(error));
+    me.fd = socket(list->ai_family, SOCK_STREAM, 0);
+    if (connect(me.fd, list->ai_addr, list->ai_addrlen)) fail("connect: %s", strerror(errno));
+    freeaddrinfo(list);
+    printf("connected\n");
+    run();
+}
+
+static void server(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(opt.port)),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    int on = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(listener, (struct sockaddr *)&address, size) || listen(listener, 128)
+        || getsockname(listener, (struct sockaddr *)&address, &size))
+        fail("port %s: %s", opt.port, strerror(errno));
+    printf("listening on %d\n", ntohs(address.sin_port));
+    signal(SIGCHLD, SIG_IGN); /* no child waits to be buried */
+    for (;;) {
+        me.fd = accept(listener, NULL, NULL);
+        if (me.fd < 0) continue;
+        me.session++;
+        printf("accepted\n");
+        if (opt.once) { run(); return; }
+        if (fork() == 0) { alarm(opt.limit); run(); exit(0); }
+        close(me.fd);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const struct { const char *name; bool *flag; long *number; const char **text; } table[] = {
+        {"--once", &opt.once, 0, 0}, {"--mute", &opt.mute, 0, 0},
+        {"--expect-echo", &opt.expect_echo, 0, 0}, {"--no-hello", &opt.no_hello, 0, 0},
+        {"--pings", 0, &opt.pings, 0}, {"--every", 0, &opt.every, 0},
+        {"--probe", &opt.probe, &opt.every, 0}, {"--stay", 0, &opt.stay, 0},
+        {"--silent-after", 0, &opt.silent_after, 0}, {"--delay", 0, &opt.delay, 0},
+        {"--close-after", 0, &opt.close_after, 0}, {"--pieces", 0, &opt.pieces, 0},
+        {"--limit", 0, &opt.limit, 0}, {"--business", 0, 0, &opt.business},
+        {"--data", 0, 0, &opt.data}, {"--identity", 0, 0, &opt.identity},
+        {"--token", 0, 0, &opt.token}, {"--policy", &opt.ask, 0, &opt.policy_text},
+        {"--little-endian-pong", &opt.little_endian_pong, 0, 0},
+        {"--retune", &opt.retune, 0, &opt.policy_text},
+    };
+    const int known = sizeof table / sizeof *table;
+    int at = 2, i;
+    opt.server = argc > 1 && !strcmp(argv[1], "server");
+    bool usable = opt.server || (argc > 1 && !strcmp(argv[1], "client"));
+    if (usable && !opt.server) opt.host = at < argc ? argv[at++] : NULL;
+    opt.port = at < argc ? argv[at++] : NULL;
+    for (; usable && at < argc; at++) {
+        for (i = 0; i < known && strcmp(argv[at], table[i].name); i++) {}
+        bool takes_value = i < known && (table[i].number || table[i].text);
+        if (i == known || (takes_value && at + 1 == argc)) { usable = false; break; }
+        if (table[i].flag) *table[i].flag = true;
+        if (table[i].number) *table[i].number = atol(argv[++at]);
+        if (table[i].text) *table[i].text = argv[++at];
+    }
+    if (!usable || !opt.port || opt.pieces < 1) {
+        fputs("usage: client HOST PORT [options] | server PORT [options]\n", stderr);
+        return 2;
+    }
+    if (opt.probe) opt.pings = LONG_MAX;
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    signal(SIGALRM, out_of_time);
+    alarm(opt.limit);
+    opt.server ? server() : client();
+    return 0;
+}

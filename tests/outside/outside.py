@@ -1,0 +1,260 @@
+"""What the two examples in Python share: options, connecting and accepting, and the life of one
+connection. The protocol comes from a subclass of Connection. Python 3 and its library suffice."""
+
+import argparse
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+
+READ_SIZE = 65536
+MAX_DUE = 64  # PONGs owed at once; when full, the oldest is left out
+
+
+class Failed(Exception):
+    """An expectation that did not hold, or something illegal from the other end."""
+
+
+def say(text):
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def plain(data):
+    """Bytes as printable text."""
+    return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in data)
+
+
+def now_ms():
+    return time.monotonic_ns() // 1_000_000
+
+
+class Connection:
+    """One connection, in either role. A protocol adds the methods at the end."""
+
+    def __init__(self, sock, options, number):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock, self.options, self.number = sock, options, number
+        self.server = options.role == "server"
+        self.opened = self.last_sent = now_ms()
+        self.greeted_at = None  # from here on PINGs may be sent
+        self.ping_at = None
+        self.sent = self.confirmed = 0  # our PINGs
+        self.due = []  # PONGs that we owe: (when, sequence)
+        self.quiet = options.no_hello  # nothing more is sent
+        self.goodbye = False  # the last message has been sent or has arrived
+        self.echoed = False
+        self.received = bytearray()
+
+    def run(self):
+        """Lives with the connection until it ends."""
+        self.start()
+        while True:
+            wait_ms = self.on_time(now_ms())
+            if select.select([self.sock], [], [], wait_ms / 1000)[0] and not self.receive():
+                break
+        self.sock.close()
+        silence = f" {now_ms() - self.last_sent} ms after the last byte sent"
+        say("closed by the other end" + (silence if self.quiet else ""))
+        if self.server or self.quiet:
+            return
+        if not self.content():
+            missing = ", no echo" if self.options.expect_echo and not self.echoed else ""
+            raise Failed(f"closed too early: {self.confirmed} of {self.options.pings} PINGs "
+                         f"answered{missing}")
+        if not self.goodbye:
+            raise Failed("the other end closed first")
+
+    def content(self):
+        """Whether a client has seen all it waits for."""
+        return (self.greeted_at is not None and self.confirmed >= self.options.pings
+                and (self.echoed or not self.options.expect_echo))
+
+    def on_time(self, now):
+        """Does what is due; returns how many milliseconds may pass until the next time."""
+        options = self.options
+        times = [now + 1000]
+        if self.greeted_at is not None and options.silent_after is not None and not self.quiet:
+            if now >= self.greeted_at + options.silent_after:
+                self.fall_silent()
+            times.append(self.greeted_at + options.silent_after)
+        if self.quiet or self.goodbye:
+            return times[0] - now
+        while self.due and self.due[0][0] <= now:
+            self.send_pong(self.due.pop(0)[1])
+        if self.greeted_at is not None and self.sent < options.pings:
+            if self.ping_at <= now:
+                self.sent += 1
+                self.ping_at = now + options.every
+                self.send_ping(self.sent & 0xFF)
+            times.append(self.ping_at)
+        close_at = self.close_at()
+        if close_at is not None and now >= close_at:
+            self.send_goodbye()
+            self.end_writing()
+        elif close_at is not None:
+            times.append(close_at)
+        times += [when for when, _ in self.due[:1]]
+        return max(0, min(times) - now)
+
+    def close_at(self):
+        options = self.options
+        if self.server:
+            return None if options.close_after is None else self.opened + options.close_after
+        if self.content() and options.silent_after is None:
+            return self.greeted_at + options.stay
+        return None
+
+    def receive(self):
+        """Reads what is there; False if the other end has closed. Messages come in any pieces."""
+        try:
+            data = self.sock.recv(READ_SIZE)
+        except ConnectionError:
+            say("reset by the other end")
+            return False
+        self.received += data
+        while used := self.take(bytes(self.received)):
+            del self.received[:used]
+        return bool(data)
+
+    def send(self, data):
+        if self.quiet or self.goodbye:
+            return
+        try:
+            for at in range(0, len(data), self.options.pieces):
+                self.sock.sendall(data[at:at + self.options.pieces])
+            self.last_sent = now_ms()
+        except OSError:
+            pass  # the next read says why
+
+    def end_writing(self):
+        self.goodbye = True
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # closed already; the next read says so
+
+    def greet(self):
+        self.greeted_at = self.ping_at = now_ms()
+        if self.options.silent_after == 0:
+            self.fall_silent()
+
+    def fall_silent(self):
+        self.quiet = True
+        say("silent from now on")
+
+    def owe_pong(self, sequence):
+        """A PING to be answered, later if --delay says so."""
+        if self.options.mute or self.quiet:
+            return
+        self.due = self.due[-(MAX_DUE - 1):]
+        self.due.append((now_ms() + self.options.delay, sequence))
+
+    def since_last_sent(self):
+        return f", {now_ms() - self.last_sent} ms after the last byte sent" if self.quiet else ""
+
+    # What the protocol has to say.
+
+    def start(self):
+        """Connected, or accepted."""
+        raise NotImplementedError
+
+    def take(self, data):
+        """Handles the first message: bytes used, or 0 if it is not complete."""
+        raise NotImplementedError
+
+    def send_ping(self, sequence):
+        raise NotImplementedError
+
+    def send_pong(self, sequence):
+        raise NotImplementedError
+
+    def send_goodbye(self):
+        """The last words, if the protocol has any."""
+
+
+def parse(description):
+    def policy(text):
+        return tuple(int(part) for part in text.split(","))
+
+    parser = argparse.ArgumentParser(description=description)
+    roles = parser.add_subparsers(dest="role", required=True)
+    client = roles.add_parser("client")
+    client.add_argument("host")
+    server = roles.add_parser("server")
+    for role in (client, server):
+        role.add_argument("port", type=int)
+        role.add_argument("--pieces", type=int, default=1 << 30, help="bytes written at a time")
+        role.add_argument("--delay", type=int, default=0, metavar="MS", help="before a PONG")
+        role.add_argument("--limit", type=int, default=60, metavar="S", help="then exit code 3")
+        role.add_argument("--little-endian-pong", action="store_true", help="message1028 only")
+        role.set_defaults(pings=0, every=1000, business=None, data=None, expect_echo=False,
+                          policy=None, stay=0, silent_after=None, no_hello=False, mute=False,
+                          probe=None, retune=None, close_after=None)
+    client.add_argument("--pings", type=int, metavar="N", help="send PING 1..N, expect N PONGs")
+    client.add_argument("--every", type=int, metavar="MS", help="between PINGs")
+    client.add_argument("--business", metavar="TEXT", help="business data on PINGs")
+    client.add_argument("--data", metavar="TEXT")
+    client.add_argument("--expect-echo", action="store_true")
+    client.add_argument("--policy", type=policy, metavar="IDLE,INTERVAL,PROBES")
+    client.add_argument("--identity", default="outside")
+    client.add_argument("--token", default="")
+    client.add_argument("--stay", type=int, metavar="MS", help="at least, after the handshake")
+    client.add_argument("--silent-after", type=int, metavar="MS", help="then send nothing more")
+    client.add_argument("--no-hello", action="store_true", help="never say anything at all")
+    server.add_argument("--once", action="store_true", help="end with the first client")
+    server.add_argument("--mute", action="store_true", help="answer neither PING nor DATA")
+    server.add_argument("--probe", type=int, metavar="MS", help="send PINGs too")
+    server.add_argument("--retune", type=policy, metavar="IDLE,INTERVAL,PROBES")
+    server.add_argument("--close-after", type=int, metavar="MS", help="close so long after accept")
+    options = parser.parse_args()
+    if options.probe is not None:
+        options.pings, options.every = sys.maxsize, options.probe
+    return options
+
+
+def out_of_time(_signal, _frame):
+    os.write(2, b"the time limit has passed\n")
+    os._exit(3)
+
+
+def serve(protocol, options):
+    listener = socket.create_server(("127.0.0.1", options.port), backlog=128)
+    say(f"listening on {listener.getsockname()[1]}")
+    number = 0
+    while True:
+        sock, _ = listener.accept()
+        number += 1
+        say("accepted")
+        connection = protocol(sock, options, number)
+        if options.once:
+            connection.run()
+            return
+        threading.Thread(target=run_one, args=(connection,), daemon=True).start()
+
+
+def run_one(connection):
+    try:
+        connection.run()
+    except Failed as why:
+        print(why, file=sys.stderr, flush=True)
+        connection.sock.close()
+
+
+def main(protocol):
+    options = parse(protocol.__doc__)
+    signal.signal(signal.SIGALRM, out_of_time)
+    signal.alarm(options.limit)
+    try:
+        if options.role == "server":
+            serve(protocol, options)
+        else:
+            sock = socket.create_connection((options.host, options.port))
+            say("connected")
+            protocol(sock, options, 0).run()
+    except (Failed, OSError) as why:
+        print(why, file=sys.stderr)
+        sys.exit(1)
