@@ -1,9 +1,11 @@
-//! Words that no file of the repository may hold: unfinished business, and one machine's paths.
+//! Words that no file of the repository may hold: unfinished business, the marks of an unfinished
+//! merge, and one machine's paths.
 
 use crate::Problem;
 
 // Written in halves, so that this file passes its own check.
 const UNFINISHED: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME")];
+const MERGE: &[&str] = &[concat!("<<<<", "<<< "), concat!(">>>>", ">>> ")];
 const ONE_MACHINE: &[&str] = &[
     concat!("/ro", "ot/"),
     concat!("/wo", "rk/"),
@@ -25,6 +27,9 @@ pub fn check(path: &str, text: &str) -> Vec<Problem> {
         for word in UNFINISHED.iter().filter(|word| has_word(line, word)) {
             let what = format!("`{word}`: finish it, or write down why it is left out");
             problems.push(Problem::new(path, at + 1, what));
+        }
+        if MERGE.iter().any(|mark| line.starts_with(mark)) {
+            problems.push(Problem::new(path, at + 1, "a merge was left unfinished here"));
         }
         for word in ONE_MACHINE.iter().filter(|word| has_path(line, word)) {
             let what = format!("`{word}` exists on one machine only");
@@ -63,6 +68,12 @@ mod tests {
             assert_eq!(found.len(), 1, "{word}");
             assert_eq!(found[0].line, 2);
         }
+    }
+
+    #[test]
+    fn the_marks_of_a_merge_are_found() {
+        assert_eq!(check("a.toml", &format!("{}HEAD\na\n{}b\n", MERGE[0], MERGE[1])).len(), 2);
+        assert_eq!(check("a.sh", &format!("cat <<E\n echo {}\n", MERGE[0])), []);
     }
 
     #[test]
