@@ -1,0 +1,399 @@
+//! What liveness costs: a piece of evidence, a deadline, a link's memory, and the timing wheel
+//! beside the `quad_wheel` of `hierarchical_hash_wheel_timer`, all in virtual time.
+//!
+//! `cargo bench -p systole-core --bench liveness` prints a table, with `-- --json` an array of its
+//! rows. Each figure is the median of three processes, so that none inherits another's memory.
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
+
+use std::hint::black_box;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use hierarchical_hash_wheel_timer::wheels::quad_wheel::QuadWheelWithOverflow;
+use systole_core::liveness::{Evidence, Input, Liveness, Role};
+use systole_core::pages::Pages;
+use systole_core::random::Random;
+use systole_core::wheel::Wheel;
+use systole_core::{Policy, Span, Time};
+
+const SIZES: [u32; 3] = [10_000, 1_000_000, 10_000_000];
+/// Odd, so that there is a median.
+const REPEATS: usize = 3;
+/// Small tables are measured again and again until this many links have passed.
+const LEAST_LINKS: u32 = 1_000_000;
+
+const MILLI: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MILLI;
+const SECONDS: u64 = 30;
+/// What a loop may do in one go before it looks at its sockets again.
+const BUDGET: u32 = 1_000;
+/// How many links are fetched before the first is judged.
+const BATCH: usize = 32;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(cell) = args.iter().position(|arg| arg == "--cell") {
+        let links = args[cell + 2].parse().expect("the parent passes a number");
+        return run_cell(&args[cell + 1], links);
+    }
+    let rows: Vec<Row> = SIZES.into_iter().flat_map(measure).collect();
+    if args.iter().any(|arg| arg == "--json") {
+        let rows: Vec<String> = rows.iter().map(Row::json).collect();
+        println!("[\n  {}\n]", rows.join(",\n  "));
+        return;
+    }
+    println!("| links | what | goal | systole | quad_wheel | ratio |");
+    println!("|---:|---|---:|---:|---:|---:|");
+    for row in &rows {
+        println!("{}", row.markdown());
+    }
+}
+
+/// One line of the table.
+struct Row {
+    links: u32,
+    what: &'static str,
+    unit: &'static str,
+    goal: Option<u32>,
+    ours: f64,
+    other: Option<f64>,
+}
+
+impl Row {
+    fn markdown(&self) -> String {
+        let Row { what, unit, ours, .. } = self;
+        let goal = self.goal.map_or("–".into(), |goal| format!("≤ {goal} {unit}"));
+        let other = self.other.map_or("–".into(), |other| format!("{other:.1} {unit}"));
+        let ratio = self.ratio().map_or("–".into(), |ratio| format!("{ratio:.2}"));
+        let links = thousands(self.links);
+        format!("| {links} | {what} | {goal} | {ours:.1} {unit} | {other} | {ratio} |")
+    }
+
+    fn json(&self) -> String {
+        let Row { links, what, unit, ours, .. } = self;
+        let goal = self.goal.map_or("null".into(), |goal| goal.to_string());
+        let other = self.other.map_or("null".into(), |other| format!("{other:.2}"));
+        let ratio = self.ratio().map_or("null".into(), |ratio| format!("{ratio:.3}"));
+        format!(
+            "{{\"links\": {links}, \"what\": \"{what}\", \"unit\": \"{unit}\", \"goal\": {goal}, \
+             \"systole\": {ours:.2}, \"quad_wheel\": {other}, \"ratio\": {ratio}}}"
+        )
+    }
+
+    fn ratio(&self) -> Option<f64> {
+        self.other.filter(|other| *other > 0.0).map(|other| self.ours / other)
+    }
+}
+
+fn thousands(number: u32) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().filter_map(|group| str::from_utf8(group).ok()).collect();
+    groups.join(",")
+}
+
+/// All rows of one size, from three runs of each cell.
+fn measure(links: u32) -> Vec<Row> {
+    let [in_order, at_random, deadline, bytes] = median_of("link", links);
+    let [_, _, quad_deadline, quad_bytes] = median_of("quad_link", links);
+    let ours = median_of("wheel", links);
+    let other = median_of("quad_wheel", links);
+    let row = |what, unit, goal, ours, other| Row { links, what, unit, goal, ours, other };
+    vec![
+        row("evidence, links in order", "ns", Some(20), in_order, None),
+        row("evidence, links at random", "ns", Some(20), at_random, None),
+        row("deadline: expire, judge, arm again", "ns", Some(100), deadline, Some(quad_deadline)),
+        row("liveness and wheel, per link", "B", None, bytes, Some(quad_bytes)),
+        row("wheel: arm", "ns", None, ours[0], Some(other[0])),
+        row("wheel: expire and arm again", "ns", None, ours[1], Some(other[1])),
+        row("wheel: memory per link", "B", None, ours[2], Some(other[2])),
+        row("wheel: all due at once, longest step", "µs", None, ours[3], Some(other[3])),
+    ]
+}
+
+/// Runs a cell in processes of its own and takes the median of each of its four figures; of the
+/// longest step the least, because what interrupts a run can only lengthen it.
+fn median_of(cell: &str, links: u32) -> [f64; 4] {
+    let program = std::env::current_exe().expect("the benchmark knows its own path");
+    let runs: Vec<Vec<f64>> = (0..REPEATS)
+        .map(|_| {
+            let links = links.to_string();
+            let run = Command::new(&program).args(["--cell", cell, &links]).output();
+            let run = run.expect("the benchmark can start itself");
+            assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+            let text = String::from_utf8_lossy(&run.stdout).into_owned();
+            text.split_whitespace().filter_map(|figure| figure.parse().ok()).collect()
+        })
+        .collect();
+    std::array::from_fn(|figure| {
+        let mut figures: Vec<f64> = runs.iter().map(|run| run[figure]).collect();
+        figures.sort_by(f64::total_cmp);
+        let longest_step = figure == 3 && !cell.ends_with("link");
+        if longest_step { figures[0] } else { figures[REPEATS / 2] }
+    })
+}
+
+fn run_cell(cell: &str, links: u32) {
+    let figures = match cell {
+        "link" => link_cell(links, || Wheel::new(Time::ZERO)),
+        "quad_link" => link_cell(links, Quad::default),
+        "wheel" => timer_cell(links, || Wheel::new(Time::ZERO)),
+        "quad_wheel" => timer_cell(links, Quad::default),
+        other => panic!("no cell {other}"),
+    };
+    println!("{}", figures.map(|figure| figure.to_string()).join(" "));
+}
+
+/// The two wheels, driven alike.
+trait Timers {
+    fn arm(&mut self, key: u32, now: u64, at: u64);
+    /// Hands the keys due at `now` to `judge`, at most [`BATCH`] at a time, and says whether more
+    /// are due.
+    fn step(&mut self, now: u64, judge: impl FnMut(&mut Self, &[u32])) -> bool;
+}
+
+impl Timers for Wheel {
+    fn arm(&mut self, key: u32, _now: u64, at: u64) {
+        Wheel::arm(self, key, Time::from_nanos(at));
+    }
+
+    fn step(&mut self, now: u64, mut judge: impl FnMut(&mut Self, &[u32])) -> bool {
+        let mut budget = BUDGET;
+        let mut due = [0; BATCH];
+        loop {
+            let mut count = 0;
+            while count < BATCH
+                && let Some(key) = self.expire(Time::from_nanos(now), &mut budget)
+            {
+                due[count] = key;
+                count += 1;
+            }
+            judge(self, &due[..count]);
+            if count < BATCH {
+                return budget == 0;
+            }
+        }
+    }
+}
+
+/// Its ticks are milliseconds, and must be made one by one.
+#[derive(Default)]
+struct Quad {
+    wheel: QuadWheelWithOverflow<u32>,
+    ticked: u64,
+}
+
+impl Timers for Quad {
+    fn arm(&mut self, key: u32, now: u64, at: u64) {
+        let delay = Duration::from_millis((at - now).div_ceil(MILLI));
+        assert!(self.wheel.insert_with_delay(key, delay).is_ok());
+    }
+
+    fn step(&mut self, now: u64, mut judge: impl FnMut(&mut Self, &[u32])) -> bool {
+        while self.ticked < now / MILLI {
+            self.ticked += 1;
+            for due in self.wheel.tick().chunks(BATCH) {
+                judge(self, due);
+            }
+        }
+        false
+    }
+}
+
+/// `arm` ns, `expire and arm again` ns, bytes per link, and the longest step in µs when all links
+/// are due in one instant.
+fn timer_cell<T: Timers>(links: u32, new: impl Fn() -> T) -> [f64; 4] {
+    let mut arming = Duration::ZERO;
+    let mut running = Duration::ZERO;
+    let (mut armed, mut fired) = (0, 0);
+    let mut bytes = 0.0;
+    while armed < u64::from(LEAST_LINKS.max(links)) {
+        let before = resident();
+        let mut timers = new();
+        let begin = Instant::now();
+        for key in 0..links {
+            timers.arm(key, 0, first_deadline(key));
+        }
+        arming += begin.elapsed();
+        let begin = Instant::now();
+        for now in (0..=SECONDS * SECOND).step_by(MILLI as usize) {
+            while timers.step(now, |timers, due| {
+                fired += due.len() as u64;
+                for key in due {
+                    timers.arm(*key, now, lazy_deadline(*key, now));
+                }
+            }) {}
+        }
+        running += begin.elapsed();
+        if armed == 0 {
+            bytes = resident().saturating_sub(before) as f64 / f64::from(links);
+        }
+        armed += u64::from(links);
+    }
+    let longest = longest_step(links, new());
+    [per(arming, armed), per(running, fired), bytes, longest.as_secs_f64() * 1e6]
+}
+
+/// All links due in one instant: how long the loop is away from its sockets at most.
+fn longest_step(links: u32, mut timers: impl Timers) -> Duration {
+    let due = 15 * SECOND;
+    for key in 0..links {
+        timers.arm(key, 0, due);
+    }
+    let mut longest = Duration::ZERO;
+    for now in (0..=due + MILLI).step_by(MILLI as usize) {
+        loop {
+            let begin = Instant::now();
+            let more = timers.step(now, |_, due| _ = black_box(due));
+            longest = longest.max(begin.elapsed());
+            if !more {
+                break;
+            }
+        }
+    }
+    longest
+}
+
+/// The first probe: at a random point of [7.5 s, 15 s].
+fn first_deadline(key: u32) -> u64 {
+    15 * SECOND / 2 + Random::new(u64::from(key)).below(15 * SECOND / 2)
+}
+
+/// The lazy pattern: the link was heard within the last five seconds, so 15 s from then.
+fn lazy_deadline(key: u32, now: u64) -> u64 {
+    now + 10 * SECOND + Random::new(u64::from(key) << 40 ^ now).below(5 * SECOND)
+}
+
+/// ns per evidence in order and at random, ns per deadline, bytes per link.
+fn link_cell<T: Timers>(links: u32, new: impl Fn() -> T) -> [f64; 4] {
+    let mut in_order = Duration::ZERO;
+    let mut at_random = Duration::ZERO;
+    let mut deadlines = Duration::ZERO;
+    let (mut opened, mut fired) = (0, 0);
+    let mut bytes = 0.0;
+    while opened < u64::from(LEAST_LINKS.max(links)) {
+        let before = resident();
+        let mut fleet = Fleet::open(links, opened, new());
+        if opened == 0 {
+            bytes = resident().saturating_sub(before) as f64 / f64::from(links);
+        }
+        in_order += timed(|| {
+            for index in 0..links {
+                fleet.hear(index, Time::from_nanos(MILLI));
+            }
+        });
+        at_random += timed(|| {
+            for _ in 0..links {
+                let index = fleet.random.below(u64::from(links)) as u32;
+                fleet.hear(index, Time::from_nanos(2 * MILLI));
+            }
+        });
+        for second in 0..SECONDS {
+            // Each link is heard every five seconds in the mean; some fall silent, and are probed.
+            for _ in 0..links / 5 {
+                let index = fleet.random.below(u64::from(links)) as u32;
+                fleet.hear(index, Time::from_nanos(second * SECOND));
+            }
+            deadlines += timed(|| fired += fleet.pass_second(second));
+        }
+        opened += u64::from(links);
+    }
+    [per(in_order, opened), per(at_random, opened), per(deadlines, fired), bytes]
+}
+
+/// A table of introduced links and their wheel.
+struct Fleet<T> {
+    links: Links,
+    timers: T,
+    random: Random,
+}
+
+struct Links {
+    table: Pages<Option<Liveness>>,
+    policy: Policy,
+}
+
+impl<T: Timers> Fleet<T> {
+    fn open(count: u32, seed: u64, mut timers: T) -> Fleet<T> {
+        let mut links = Links { table: Pages::new(), policy: Policy::standard() };
+        let mut random = Random::new(seed);
+        for index in 0..count {
+            let mut link = Liveness::new(Time::ZERO, Role::Probe, Span::from_secs(5));
+            let seed = random.next_u32();
+            link.handle(Time::ZERO, Input::Introduced { seed }, &links.policy);
+            if let Some(deadline) = link.next_deadline(&links.policy) {
+                timers.arm(index, 0, deadline.at.as_nanos());
+            }
+            *links.table.entry(index) = Some(link);
+        }
+        Fleet { links, timers, random }
+    }
+
+    fn hear(&mut self, index: u32, now: Time) {
+        self.links.handle(index, now, Input::Heard(Evidence::Bytes));
+    }
+
+    /// Fires the deadlines of one second in steps of a millisecond, and returns how many it were.
+    fn pass_second(&mut self, second: u64) -> u64 {
+        let mut fired = 0;
+        for milli in 1..=1_000 {
+            let now = second * SECOND + milli * MILLI;
+            let links = &mut self.links;
+            while self.timers.step(now, |timers, due| {
+                fired += due.len() as u64;
+                links.touch(due);
+                for index in due {
+                    if let Some(at) = links.judge(*index, Time::from_nanos(now)) {
+                        timers.arm(*index, now, at.as_nanos());
+                    }
+                }
+            }) {}
+        }
+        fired
+    }
+}
+
+impl Links {
+    #[inline]
+    fn handle(&mut self, index: u32, now: Time, input: Input) {
+        if let Some(Some(link)) = self.table.get_mut(index) {
+            link.handle(now, input, &self.policy);
+            while let Some(output) = link.poll_output() {
+                black_box(output);
+            }
+        }
+    }
+
+    /// Reads all of them before the first is judged, so that their cache misses overlap.
+    fn touch(&self, due: &[u32]) {
+        for index in due {
+            let link = self.table.get(*index).and_then(Option::as_ref);
+            black_box(link.map(|link| (link.last_heard(), link.is_suspect())));
+        }
+    }
+
+    /// What a fired deadline means, and when to look again.
+    fn judge(&mut self, index: u32, now: Time) -> Option<Time> {
+        self.handle(index, now, Input::Deadline);
+        let link = self.table.get(index)?.as_ref()?;
+        link.next_deadline(&self.policy).map(|deadline| deadline.at)
+    }
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let begin = Instant::now();
+    work();
+    begin.elapsed()
+}
+
+fn per(time: Duration, count: u64) -> f64 {
+    time.as_nanos() as f64 / count.max(1) as f64
+}
+
+/// Anonymous memory of this process in bytes; 0 where there is no /proc.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1_024
+}
