@@ -96,12 +96,14 @@ fn thousands(number: u32) -> String {
 fn measure(links: u32) -> Vec<Row> {
     let [in_order, at_random, deadline, bytes] = median_of("link", links);
     let [_, _, quad_deadline, quad_bytes] = median_of("quad_link", links);
+    let [floor, ..] = median_of("floor", links);
     let ours = median_of("wheel", links);
     let other = median_of("quad_wheel", links);
     let row = |what, unit, goal, ours, other| Row { links, what, unit, goal, ours, other };
     vec![
         row("evidence, links in order", "ns", Some(20), in_order, None),
         row("evidence, links at random", "ns", Some(20), at_random, None),
+        row("for comparison: one store at random", "ns", None, floor, None),
         row("deadline: expire, judge, arm again", "ns", Some(100), deadline, Some(quad_deadline)),
         row("liveness and wheel, per link", "B", None, bytes, Some(quad_bytes)),
         row("wheel: arm", "ns", None, ours[0], Some(other[0])),
@@ -136,6 +138,7 @@ fn median_of(cell: &str, links: u32) -> [f64; 4] {
 fn run_cell(cell: &str, links: u32) {
     let figures = match cell {
         "link" => link_cell(links, || Wheel::new(Time::ZERO)),
+        "floor" => [store_at_random(links), 0.0, 0.0, 0.0],
         "quad_link" => link_cell(links, Quad::default),
         "wheel" => timer_cell(links, || Wheel::new(Time::ZERO)),
         "quad_wheel" => timer_cell(links, Quad::default),
@@ -299,6 +302,20 @@ fn link_cell<T: Timers>(links: u32, new: impl Fn() -> T) -> [f64; 4] {
         opened += u64::from(links);
     }
     [per(in_order, opened), per(at_random, opened), per(deadlines, fired), bytes]
+}
+
+/// ns per store into a plain table of the same size: what memory alone costs.
+fn store_at_random(links: u32) -> f64 {
+    let mut table = vec![[1_u64; size_of::<Liveness>() / 8]; links as usize];
+    let mut random = Random::new(0);
+    let count = links.max(LEAST_LINKS);
+    let time = timed(|| {
+        for _ in 0..count {
+            table[random.below(u64::from(links)) as usize][0] += 1;
+        }
+    });
+    black_box(&table);
+    per(time, u64::from(count))
 }
 
 /// A table of introduced links and their wheel.
