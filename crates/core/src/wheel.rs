@@ -58,7 +58,7 @@ pub const MAX_KEYS: u32 = 1 << 28;
 
 const TICK_BITS: u32 = 17;
 /// 512 slots a level: a level spans 67 ms, the next 34 s, so that a deadline of seconds moves down
-/// once. With 64 it moved twice, and cost half as much again.
+/// once. With 64 it moves twice, and costs a third more.
 const SLOT_BITS: u32 = 9;
 const SLOTS: usize = 1 << SLOT_BITS;
 const WORDS: usize = SLOTS / 64;
