@@ -3,7 +3,13 @@
 //! The data plane is one thread per shard with one loop each; the control plane (admin API, metrics,
 //! events, logs) is Tokio. They talk through bounded channels and a waker.
 
+pub mod config;
+pub mod ready;
 pub mod report;
 pub mod request;
+pub mod serve;
 pub mod shard;
 pub mod stats;
+
+pub use config::Config;
+pub use serve::{ServeError, ServeOptions, serve};

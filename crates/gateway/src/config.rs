@@ -1,0 +1,277 @@
+//! The configuration: a TOML file, and over it the environment and the command line.
+//!
+//! A [`Config`] that exists is legal; the only ways to one are [`Config::load`], which names
+//! everything that is wrong at once, and [`Config::default`]. `systole.toml` at the root of the
+//! repository shows every setting, and `docs/configuration.md` lists them.
+
+mod admin;
+mod listener;
+mod overrides;
+mod policy;
+mod problem;
+mod section;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::Path;
+
+use systole_core::{Policy, Span};
+use toml::de::DeTable;
+
+pub use admin::{Admin, MAX_TOKEN, MIN_TOKEN, Token};
+pub use listener::{
+    CODECS, Codec, DEFAULT_LONGEST_BOUND, DEFAULT_MAX_DATA, DEFAULT_SHORTEST_BOUND, Listener,
+    MAX_LISTENERS, MAX_NAME, MESSAGE1028_DATA, ROLES, Role,
+};
+pub use overrides::{ListenAt, Overrides};
+pub use problem::{ConfigError, Place, Problem};
+pub use settings::{Drain, FORMATS, Format, LEVELS, LOGICS, Level, Limits, Log, Logic, Shards};
+pub use value::{show_bytes, show_span};
+
+use problem::Problems;
+use section::{Given, Reading, Section};
+
+/// The longest configuration file in bytes; a longer one is some other file.
+pub const MAX_FILE: usize = 1 << 20;
+
+/// How long a client may take to introduce itself, unless said otherwise: several round trips with
+/// retransmissions on a bad mobile network.
+pub const DEFAULT_HANDSHAKE_TIMEOUT: Span = Span::from_secs(10);
+
+/// Everything the gateway needs to know, resolved and legal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// How many data-plane threads run.
+    pub shards: Shards,
+    /// How long a client may take from being accepted to having introduced itself. Longer forgives
+    /// bad networks, and lets those who never speak hold descriptors.
+    pub handshake_timeout: Span,
+    /// What answers data.
+    pub logic: Logic,
+    /// The policy that listeners start from; whether verdicts are enforced is part of it.
+    pub policy: Policy,
+    /// Where clients connect; 1 to [`MAX_LISTENERS`], with distinct names.
+    pub listeners: Vec<Listener>,
+    /// Where operators look and steer.
+    pub admin: Admin,
+    /// Where the gateway stops taking more.
+    pub limits: Limits,
+    /// How it takes leave.
+    pub drain: Drain,
+    /// What is logged.
+    pub log: Log,
+}
+
+impl Default for Config {
+    /// What an empty file means.
+    fn default() -> Config {
+        Config {
+            shards: Shards::default(),
+            handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
+            logic: Logic::default(),
+            policy: Policy::default(),
+            listeners: Listener::defaults(Policy::default()),
+            admin: Admin::default(),
+            limits: Limits::default(),
+            drain: Drain::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Config {
+    /// The configuration in `text` with `overrides` over it. `path` is what errors call the file,
+    /// and a relative `token_file` starts from its directory.
+    ///
+    /// # Errors
+    /// All that is wrong, each with its place and what would be right.
+    pub fn load(text: &str, path: &str, overrides: &Overrides) -> Result<Config, ConfigError> {
+        read(text, path, overrides).map(|(config, _)| config)
+    }
+
+    /// The configuration in the file at `path` with `overrides` over it.
+    ///
+    /// # Errors
+    /// As [`Config::load`], or that the file cannot be read.
+    pub fn load_file(path: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
+        let shown = path.display().to_string();
+        let text = fs::read_to_string(path).map_err(|error| {
+            let help = "name another file with --config, or leave it out to run with the defaults";
+            ConfigError::one(format!("{shown} cannot be read: {error}"), Some(help.to_owned()))
+        })?;
+        Config::load(&text, &shown, overrides)
+    }
+}
+
+/// The configuration, and every key that was asked for on the way.
+fn read(
+    text: &str,
+    path: &str,
+    overrides: &Overrides,
+) -> Result<(Config, BTreeSet<String>), ConfigError> {
+    if text.len() > MAX_FILE {
+        let help = "is this the right file?".to_owned();
+        return Err(ConfigError::one(format!("{path} is longer than 1 MiB"), Some(help)));
+    }
+    let mut problems = Problems::new(path, text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        problems.add(error.span(), format!("not TOML: {}", error.message()), None);
+    }
+    // Half a document would only draw complaints about what stands in the other half.
+    if !errors.is_empty() {
+        problems.into_result()?;
+        problems = Problems::new(path, text);
+    }
+    let mut reading = Reading { problems, known: BTreeSet::new() };
+    let directory = Path::new(path).parent().unwrap_or(Path::new(""));
+    let root = Section::root(document.get_ref());
+    let config = read_root(&mut reading, root, directory, overrides);
+    reading.problems.into_result()?;
+    Ok((config, reading.known))
+}
+
+fn read_root(
+    reading: &mut Reading<'_>,
+    mut root: Section<'_>,
+    directory: &Path,
+    overrides: &Overrides,
+) -> Config {
+    let shards = settings::read_shards(reading, &mut root);
+    // Up to an hour: nobody waits longer for an introduction.
+    let timeouts = Span::from_millis(1)..=Span::from_secs(3_600);
+    let handshake_timeout = root.take(reading, "handshake_timeout", value::span(timeouts));
+    let enforce = Given::or(root.take(reading, "enforce", value::boolean), true);
+    let logic = Given::or(root.take(reading, "logic", value::parsed), Logic::default());
+    let table = root.section(reading, "policy");
+    let base = Policy::default().with_enforce(overrides.enforce.unwrap_or(enforce));
+    let policy = policy::read(reading, table, base);
+    let listeners = read_listeners(reading, &mut root, policy, overrides);
+    let table = root.section(reading, "admin");
+    let admin = admin::read(reading, table, directory, overrides);
+    let table = root.section(reading, "limits");
+    let limits_place = table.span();
+    let limits = settings::read_limits(reading, table);
+    let table = root.section(reading, "drain");
+    let drain = settings::read_drain(reading, table);
+    let table = root.section(reading, "log");
+    let log = settings::read_log(reading, table);
+    root.finish(reading);
+
+    refuse_small_outbox(reading, &listeners, &limits, limits_place);
+    Config {
+        shards: overrides.shards.unwrap_or(shards),
+        handshake_timeout: Given::or(handshake_timeout, DEFAULT_HANDSHAKE_TIMEOUT),
+        logic,
+        policy,
+        listeners,
+        admin,
+        limits,
+        drain,
+        log: Log {
+            level: overrides.log_level.unwrap_or(log.level),
+            format: overrides.log_format.unwrap_or(log.format),
+            heartbeats: overrides.log_heartbeats.unwrap_or(log.heartbeats),
+        },
+    }
+}
+
+fn read_listeners(
+    reading: &mut Reading<'_>,
+    root: &mut Section<'_>,
+    policy: Policy,
+    overrides: &Overrides,
+) -> Vec<Listener> {
+    let given = root.sections(reading, "listener");
+    if given.as_ref().is_some_and(Vec::is_empty) {
+        let help = "write at least one [[listener]], or none at all for the default ones";
+        reading.problems.add(None, "there is no listener".to_owned(), Some(help.to_owned()));
+    }
+    let mut places = Vec::new();
+    let mut listeners = Vec::new();
+    for section in given.iter().flatten().skip(MAX_LISTENERS) {
+        let what = format!("more than {MAX_LISTENERS} listeners");
+        reading.problems.add(section.span(), what, None);
+    }
+    let is_default = given.is_none();
+    for section in given.into_iter().flatten().take(MAX_LISTENERS) {
+        let place = section.span();
+        if let Some(listener) = listener::read(reading, section, policy) {
+            listeners.push(listener);
+            places.push(place);
+        }
+    }
+    if !overrides.listen.is_empty() {
+        listeners = overridden_listeners(&overrides.listen, policy);
+        places = vec![None; listeners.len()];
+    } else if is_default {
+        listeners = Listener::defaults(policy);
+        places = vec![None; listeners.len()];
+    }
+    refuse_twins(reading, &listeners, &places);
+    listeners
+}
+
+/// Listeners from the command line; the second of a codec is called `native-2` and so on.
+fn overridden_listeners(listen: &[ListenAt], policy: Policy) -> Vec<Listener> {
+    let mut listeners: Vec<Listener> = Vec::new();
+    for at in listen {
+        let same = listeners.iter().filter(|listener| listener.codec == at.codec).count();
+        let name = match same {
+            0 => at.codec.name().to_owned(),
+            _ => format!("{}-{}", at.codec, same + 1),
+        };
+        listeners.push(Listener::new(&name, at.address, at.codec, policy));
+    }
+    listeners
+}
+
+/// Refuses two listeners with one name or one address.
+fn refuse_twins(
+    reading: &mut Reading<'_>,
+    listeners: &[Listener],
+    places: &[Option<Range<usize>>],
+) {
+    for (n, (listener, place)) in listeners.iter().zip(places).enumerate() {
+        let earlier = &listeners[..n];
+        if earlier.iter().any(|other| other.name == listener.name) {
+            let what = format!("a second listener with the name \"{}\"", listener.name);
+            let help = "give each its own `name`; without one it is called as its codec";
+            reading.problems.add(place.clone(), what, Some(help.to_owned()));
+        }
+        if let Some(other) = earlier.iter().find(|o| collide(o.address, listener.address)) {
+            let what = format!("a second listener at {}", listener.address);
+            let help = format!("\"{}\" listens at {} already", other.name, other.address);
+            reading.problems.add(place.clone(), what, Some(help));
+        }
+    }
+}
+
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && a.is_ipv4() == b.is_ipv4() && same_ip
+}
+
+/// An outbox must take a second message while the first is being sent, or a client that asks for
+/// two answers at once would end as a slow consumer.
+fn refuse_small_outbox(
+    reading: &mut Reading<'_>,
+    listeners: &[Listener],
+    limits: &Limits,
+    place: Option<Range<usize>>,
+) {
+    let largest = listeners.iter().map(|listener| u64::from(listener.max_data)).max();
+    let needed = largest.unwrap_or(0).saturating_mul(2);
+    if limits.outbox < needed {
+        let what = "`outbox` must hold two of the largest messages of any listener".to_owned();
+        let help = format!("make it at least {needed}, or lower `max_data` of the listeners");
+        reading.problems.add(place, what, Some(help));
+    }
+}

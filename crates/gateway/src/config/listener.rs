@@ -1,0 +1,256 @@
+//! Reads `[[listener]]`: where clients connect, what they speak, and what they may ask for.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use systole_core::policy::MAX_BOUND;
+use systole_core::{Policy, Span};
+
+use super::policy;
+use super::section::{Given, Reading, Section};
+use super::value;
+
+/// The most listeners of one gateway. Each costs a socket and a poll entry per shard; nobody needs
+/// as many, and a generated file gone wrong is caught.
+pub const MAX_LISTENERS: usize = 64;
+
+/// The longest name of a listener in bytes: it is a label of every metric.
+pub const MAX_NAME: usize = 32;
+
+/// The longest message a client may send in one piece, unless said otherwise: what the protocol
+/// allows, for a smaller one would surprise clients that keep to the document.
+pub const DEFAULT_MAX_DATA: u64 = 65_536;
+
+/// The data bytes of every `message1028` message.
+pub const MESSAGE1028_DATA: u64 = 1_024;
+
+/// The shortest bound that a client may ask for, unless said otherwise: that of the most demanding
+/// preset. Shorter costs heartbeats that the client does not pay for.
+pub const DEFAULT_SHORTEST_BOUND: Span = Span::from_secs(2);
+
+/// The longest bound that a client may ask for, unless said otherwise. Longer keeps ghosts longer
+/// than an operator would look for them.
+pub const DEFAULT_LONGEST_BOUND: Span = Span::from_secs(300);
+
+/// A place where clients connect.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listener {
+    pub(super) name: String,
+    pub(super) address: SocketAddr,
+    pub(super) codec: Codec,
+    pub(super) role: Role,
+    pub(super) policy: Policy,
+    pub(super) max_data: u32,
+    pub(super) bounds: RangeInclusive<Span>,
+}
+
+/// What clients of a listener speak.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Codec {
+    /// The native protocol.
+    Native,
+    /// Messages of 1,028 bytes.
+    Message1028,
+    /// Lines of text.
+    Line,
+}
+
+/// Which end asks when it hears nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    /// The gateway sends probes to silent clients. Costs probes, needs nothing of the client but
+    /// its answers.
+    Probe,
+    /// The gateway only watches; clients must beat by themselves within the bound. Costs no probe,
+    /// and a client that has nothing to say and does not know that it should beat is given up.
+    Watch,
+}
+
+/// Codecs by the names they have in the file and on the command line.
+pub const CODECS: [(&str, Codec); 3] =
+    [("native", Codec::Native), ("message1028", Codec::Message1028), ("line", Codec::Line)];
+
+/// Roles by the names they have in the file.
+pub const ROLES: [(&str, Role); 2] = [("probe", Role::Probe), ("watch", Role::Watch)];
+
+impl Listener {
+    /// What metrics, logs and the ready file call it; unique, at most [`MAX_NAME`] bytes.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it listens; with port 0 the system chooses.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What clients speak there.
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// Whether the gateway probes or only watches.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The policy of its clients unless they agree on another one.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// The longest message it takes, in bytes: 1 to 65,536.
+    pub fn max_data(&self) -> u32 {
+        self.max_data
+    }
+
+    /// The bounds D that a client may ask for; what lies outside is answered with the nearer end.
+    /// The listener's own policy may lie outside.
+    pub fn bounds(&self) -> RangeInclusive<Span> {
+        self.bounds.clone()
+    }
+
+    /// A listener with all defaults.
+    pub(super) fn new(name: &str, address: SocketAddr, codec: Codec, policy: Policy) -> Listener {
+        Listener {
+            name: name.to_owned(),
+            address,
+            codec,
+            role: Role::Probe,
+            policy,
+            max_data: u32::try_from(codec.largest_data()).unwrap_or(u32::MAX),
+            bounds: DEFAULT_SHORTEST_BOUND..=DEFAULT_LONGEST_BOUND,
+        }
+    }
+
+    /// One per codec, on loopback: reaching further is a decision that belongs in the file.
+    pub(super) fn defaults(policy: Policy) -> Vec<Listener> {
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        vec![
+            Listener::new("native", at(7400), Codec::Native, policy),
+            Listener::new("message1028", at(7410), Codec::Message1028, policy),
+            Listener::new("line", at(7420), Codec::Line, policy),
+        ]
+    }
+}
+
+impl Codec {
+    /// Its name in the file.
+    pub fn name(self) -> &'static str {
+        value::name_of(&self, &CODECS)
+    }
+
+    fn largest_data(self) -> u64 {
+        match self {
+            Codec::Native | Codec::Line => DEFAULT_MAX_DATA,
+            Codec::Message1028 => MESSAGE1028_DATA,
+        }
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Codec {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Codec, String> {
+        value::choose(name, &CODECS)
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Role, String> {
+        value::choose(name, &ROLES)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(value::name_of(self, &ROLES))
+    }
+}
+
+/// Reads one `[[listener]]`; `None` if it was refused.
+pub(super) fn read(
+    reading: &mut Reading<'_>,
+    mut section: Section<'_>,
+    base: Policy,
+) -> Option<Listener> {
+    let place = section.span();
+    let name = section.take(reading, "name", |value| value::text(value).and_then(check_name));
+    let address = section.take(reading, "address", value::address);
+    let codec = Given::or(section.take(reading, "codec", value::parsed), Codec::Native);
+    let role = section.take(reading, "role", value::parsed);
+    let data = section.take(reading, "max_data", value::bytes(1..=DEFAULT_MAX_DATA));
+    let bounds = || value::span(Span::from_millis(1)..=MAX_BOUND);
+    let shortest = section.take(reading, "shortest_bound", bounds());
+    let longest = section.take(reading, "longest_bound", bounds());
+    let table = section.section(reading, "policy");
+    let policy = policy::read(reading, table, base);
+    let has_address = section.has("address");
+    section.finish(reading);
+
+    refuse_what_the_codec_lacks(reading, codec, data.as_ref(), [&shortest, &longest]);
+    let given = longest.as_ref().or(shortest.as_ref()).map(|given| given.span.clone());
+    let shortest = Given::or(shortest, DEFAULT_SHORTEST_BOUND);
+    let longest = Given::or(longest, DEFAULT_LONGEST_BOUND);
+    if shortest > longest {
+        let (shortest, longest) = (value::show_span(shortest), value::show_span(longest));
+        let what = "`shortest_bound` must not be above `longest_bound`".to_owned();
+        let help = format!("they are {shortest} and {longest}");
+        reading.problems.add(given, what, Some(help));
+    }
+    let Some(address) = address else {
+        if !has_address {
+            let help = "say where to listen, as in address = \"127.0.0.1:7400\"".to_owned();
+            reading.problems.add(place, "this listener has no `address`".to_owned(), Some(help));
+        }
+        return None;
+    };
+    let name = Given::or(name, codec.name().to_owned());
+    let mut listener = Listener::new(&name, address.value, codec, policy);
+    listener.role = Given::or(role, listener.role);
+    let data = data.and_then(|data| u32::try_from(data.value).ok());
+    listener.max_data = data.unwrap_or(listener.max_data);
+    listener.bounds = shortest..=longest;
+    Some(listener)
+}
+
+fn check_name(name: String) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(legal) {
+        return Err(format!("1 to {MAX_NAME} letters, digits, '-' and '_'"));
+    }
+    Ok(name)
+}
+
+/// The older codecs have messages of one size and cannot negotiate: a setting that would do nothing
+/// is a misunderstanding, so it is refused.
+fn refuse_what_the_codec_lacks(
+    reading: &mut Reading<'_>,
+    codec: Codec,
+    data: Option<&Given<u64>>,
+    bounds: [&Option<Given<Span>>; 2],
+) {
+    if codec == Codec::Native {
+        return;
+    }
+    if let (Codec::Message1028, Some(data)) = (codec, data) {
+        let what = "`max_data` has no effect on a message1028 listener".to_owned();
+        let help = "leave it out: these messages always hold 1024 bytes".to_owned();
+        reading.problems.add(Some(data.span.clone()), what, Some(help));
+    }
+    for (bound, key) in bounds.into_iter().zip(["shortest_bound", "longest_bound"]) {
+        if let Some(bound) = bound {
+            let what = format!("`{key}` has no effect on a {codec} listener");
+            let help = "leave it out: only native clients can ask for a bound".to_owned();
+            reading.problems.add(Some(bound.span.clone()), what, Some(help));
+        }
+    }
+}

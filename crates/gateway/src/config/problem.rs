@@ -1,0 +1,222 @@
+//! What is wrong with a configuration, where, and what would be right.
+
+use std::fmt;
+use std::ops::Range;
+
+/// Why a configuration was refused.
+///
+/// The author's fault; nothing was changed or started. It names everything that is wrong, in the
+/// order of the file, so that one round of corrections is enough.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConfigError {
+    problems: Vec<Problem>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    /// What is wrong, as a sentence without a full stop.
+    pub what: String,
+    /// What would be right.
+    pub help: Option<String>,
+    /// Where it stands, unless it is in no file.
+    pub place: Option<Place>,
+}
+
+/// A place in a file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The file as it was named by whoever asked.
+    pub path: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+    /// How many characters from there on are meant, at least 1.
+    pub width: usize,
+    /// The text of that line; empty if it may hold a secret.
+    pub source: String,
+}
+
+impl ConfigError {
+    /// Everything that is wrong; at least one entry.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    pub(super) fn one(what: String, help: Option<String>) -> ConfigError {
+        ConfigError { problems: vec![Problem { what, help, place: None }] }
+    }
+}
+
+/// Collects problems while a file is read.
+#[derive(Debug)]
+pub(super) struct Problems<'a> {
+    path: &'a str,
+    text: &'a str,
+    found: Vec<(usize, Problem)>,
+}
+
+impl<'a> Problems<'a> {
+    pub(super) fn new(path: &'a str, text: &'a str) -> Problems<'a> {
+        Problems { path, text, found: Vec::new() }
+    }
+
+    /// Something is wrong at these bytes of the file, or nowhere in it.
+    pub(super) fn add(&mut self, at: Option<Range<usize>>, what: String, help: Option<String>) {
+        // What is in no file comes last.
+        let order = at.as_ref().map_or(usize::MAX, |at| at.start);
+        let place = at.map(|at| place(self.path, self.text, at));
+        self.found.push((order, Problem { what, help, place }));
+    }
+
+    pub(super) fn into_result(mut self) -> Result<(), ConfigError> {
+        if self.found.is_empty() {
+            return Ok(());
+        }
+        self.found.sort_by_key(|(order, _)| *order);
+        Err(ConfigError { problems: self.found.into_iter().map(|(_, problem)| problem).collect() })
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, problem) in self.problems.iter().enumerate() {
+            if n > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let margin = match &self.place {
+            None => {
+                writeln!(f, "{}", self.what)?;
+                0
+            }
+            Some(place) => {
+                writeln!(f, "{}:{}:{}: {}", place.path, place.line, place.column, self.what)?;
+                let margin = place.line.to_string().len();
+                if !place.source.is_empty() {
+                    let carets = "^".repeat(place.width);
+                    let before = place.column - 1;
+                    writeln!(f, "{:margin$} |", "")?;
+                    writeln!(f, "{} | {}", place.line, place.source)?;
+                    writeln!(f, "{:margin$} | {:before$}{carets}", "", "")?;
+                }
+                margin
+            }
+        };
+        match &self.help {
+            Some(help) => writeln!(f, "{:margin$} = help: {help}", ""),
+            None => Ok(()),
+        }
+    }
+}
+
+fn place(path: &str, text: &str, at: Range<usize>) -> Place {
+    let mut start = at.start.min(text.len());
+    while !text.is_char_boundary(start) {
+        start -= 1;
+    }
+    let (before, after) = text.split_at(start);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let line_end = after.find('\n').map_or(text.len(), |newline| start + newline);
+    let source = text[line_start..line_end].trim_end_matches('\r');
+    let meant = &source.as_bytes()[(start - line_start).min(source.len())..];
+    let width = at.end.saturating_sub(start).min(meant.len());
+    let width = String::from_utf8_lossy(&meant[..width]).chars().count().max(1);
+    Place {
+        path: path.to_owned(),
+        line: before.matches('\n').count() + 1,
+        column: text[line_start..start].chars().count() + 1,
+        width,
+        source: if may_hold_secret(source) { String::new() } else { source.replace('\t', " ") },
+    }
+}
+
+/// Whether a line must not be shown, for what it may hold would end up in a log. A misspelt `token`
+/// counts: that is when lines are shown.
+fn may_hold_secret(line: &str) -> bool {
+    line.split(|c: char| !c.is_alphabetic()).any(|word| distance(word, "token") <= 2)
+}
+
+/// The known name that was most likely meant, if one is near enough.
+pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    // Three slips in a short word make another word.
+    let tolerance = (name.chars().count() / 3).clamp(1, 3);
+    known
+        .iter()
+        .map(|candidate| (distance(name, candidate), *candidate))
+        .filter(|(distance, _)| *distance <= tolerance)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// How many letters must be added, removed, replaced or swapped with their neighbour.
+fn distance(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.chars().collect();
+    let b: Vec<char> = b.chars().collect();
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            rows[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                let mut least = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                    least = least.min(rows[i - 2][j - 2] + 1);
+                }
+                least
+            };
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_found_and_far_ones_are_not() {
+        let known = ["idle", "interval", "probes", "name"];
+        assert_eq!(nearest("idel", &known), Some("idle"));
+        assert_eq!(nearest("probe", &known), Some("probes"));
+        assert_eq!(nearest("intervall", &known), Some("interval"));
+        assert_eq!(nearest("colour", &known), None);
+        assert_eq!(nearest("", &known), None);
+        assert_eq!(distance("abcd", "abdc"), 1);
+        assert_eq!(distance("", "abc"), 3);
+    }
+
+    #[test]
+    fn places_count_characters_and_survive_any_range() {
+        let text = "a = 1\nb = \"ä\" # ü\r\nlast";
+        let at = text.find("# ").unwrap();
+        let found = place("f", text, at..at + 4);
+        assert_eq!((found.line, found.column, found.width), (2, 9, 3));
+        assert_eq!(found.source, "b = \"ä\" # ü");
+        for start in 0..text.len() + 3 {
+            for end in start..text.len() + 5 {
+                assert!(place("f", text, start..end).width >= 1);
+            }
+        }
+    }
+
+    #[test]
+    fn lines_with_secrets_are_not_shown() {
+        let text = "token = \"hunter2\n";
+        let mut problems = Problems::new("f", text);
+        problems.add(Some(8..16), "bad".to_owned(), None);
+        let shown = problems.into_result().unwrap_err().to_string();
+        assert_eq!(shown, "f:1:9: bad\n");
+    }
+}

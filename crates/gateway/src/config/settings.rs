@@ -1,0 +1,243 @@
+//! Reads the small tables: `[limits]`, `[drain]`, `[log]`, and how many shards.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+
+use systole_core::Span;
+use systole_net::listener::MAX_SHARDS;
+
+use super::section::{Given, Reading, Section};
+use super::value;
+
+/// How many data-plane threads run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Shards {
+    /// One per core that this process may use. More would only take turns.
+    #[default]
+    Auto,
+    /// So many, 1 to 1,024. Fewer leave cores to others; one makes a run easier to follow.
+    Exactly(NonZeroUsize),
+}
+
+/// What answers data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Logic {
+    /// Data comes back as it was sent, so that a gateway started alone does something visible.
+    #[default]
+    Echo,
+    /// Data is counted and dropped.
+    None,
+}
+
+/// Where the gateway stops taking more. Each trades memory against what is lost when full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Links open at once; `None` takes what the descriptor limit allows. When full, accepting
+    /// pauses until a link goes.
+    pub max_links: Option<NonZeroU64>,
+    /// Bytes that wait to be sent to one link. More forgives a slow reader longer, and costs that
+    /// much memory for each of them; a link that exceeds it ends as a slow consumer.
+    pub outbox: u64,
+    /// Presence events kept for subscribers that come back. More lets them stay away longer; one
+    /// that stayed too long gets a fresh snapshot instead.
+    pub events: u64,
+    /// Subscribers to the event stream at once. When full, another one is refused.
+    pub sse_subscribers: u64,
+}
+
+/// How the gateway takes leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Drain {
+    /// How long a drain may take; links that are left then are closed. Longer is kinder to slow
+    /// readers, and delays the restart.
+    pub limit: Span,
+    /// Clients are told to come back at a point spread over this time. Longer spreads the
+    /// reconnections thinner, and keeps clients away longer.
+    pub reconnect_within: Span,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Log {
+    /// The least important level that is logged.
+    pub level: Level,
+    /// How a line looks.
+    pub format: Format,
+    /// Whether each heartbeat is logged. They outnumber everything else by far.
+    pub heartbeats: bool,
+}
+
+/// How important a line of the log is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// Something failed.
+    Error,
+    /// Something may fail soon.
+    Warn,
+    /// What an operator wants to know of an ordinary day.
+    Info,
+    /// What a developer wants to know.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// Human on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Kinds of logic by the names they have in the file.
+pub const LOGICS: [(&str, Logic); 2] = [("echo", Logic::Echo), ("none", Logic::None)];
+
+/// Levels by the names they have in the file and on the command line.
+pub const LEVELS: [(&str, Level); 5] = [
+    ("error", Level::Error),
+    ("warn", Level::Warn),
+    ("info", Level::Info),
+    ("debug", Level::Debug),
+    ("trace", Level::Trace),
+];
+
+/// Formats by the names they have in the file and on the command line.
+pub const FORMATS: [(&str, Format); 3] =
+    [("auto", Format::Auto), ("human", Format::Human), ("json", Format::Json)];
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { max_links: None, outbox: 256 << 10, events: 65_536, sse_subscribers: 64 }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Drain {
+        Drain { limit: Span::from_secs(30), reconnect_within: Span::from_secs(10) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { level: Level::Info, format: Format::Auto, heartbeats: false }
+    }
+}
+
+impl FromStr for Shards {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Shards, String> {
+        if text == "auto" {
+            return Ok(Shards::Auto);
+        }
+        let number = text.parse::<usize>().ok().filter(|number| *number <= MAX_SHARDS);
+        number
+            .and_then(NonZeroUsize::new)
+            .map(Shards::Exactly)
+            .ok_or_else(|| format!("\"auto\" or a number from 1 to {MAX_SHARDS}"))
+    }
+}
+
+impl fmt::Display for Shards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Shards::Auto => f.write_str("auto"),
+            Shards::Exactly(number) => number.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Logic {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Logic, String> {
+        value::choose(name, &LOGICS)
+    }
+}
+
+impl FromStr for Level {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Level, String> {
+        value::choose(name, &LEVELS)
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(value::name_of(self, &LEVELS))
+    }
+}
+
+impl FromStr for Format {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Format, String> {
+        value::choose(name, &FORMATS)
+    }
+}
+
+/// Reads the number of shards, a number or "auto".
+pub(super) fn read_shards(reading: &mut Reading<'_>, root: &mut Section<'_>) -> Shards {
+    let given = root.take(reading, "shards", |value| match value::parse_integer(value) {
+        Some(number) => number.to_string().parse(),
+        // A number in quotes would read as a text elsewhere, so it is none here either.
+        None if value.as_str() == Some("auto") => Ok(Shards::Auto),
+        None => "".parse(),
+    });
+    Given::or(given, Shards::default())
+}
+
+/// Reads `[limits]`.
+pub(super) fn read_limits(reading: &mut Reading<'_>, mut section: Section<'_>) -> Limits {
+    let default = Limits::default();
+    let max_links = section.take(reading, "max_links", |value| match value.as_str() {
+        Some("auto") => Ok(None),
+        _ => value::integer(1..=100_000_000)(value)
+            .map(NonZeroU64::new)
+            .map_err(|right| format!("\"auto\", or {right}")),
+    });
+    let outbox = section.take(reading, "outbox", value::bytes(4 << 10..=1 << 30));
+    let events = section.take(reading, "events", value::integer(1..=100_000_000));
+    let subscribers = section.take(reading, "sse_subscribers", value::integer(1..=10_000));
+    section.finish(reading);
+    Limits {
+        max_links: Given::or(max_links, default.max_links),
+        outbox: Given::or(outbox, default.outbox),
+        events: Given::or(events, default.events),
+        sse_subscribers: Given::or(subscribers, default.sse_subscribers),
+    }
+}
+
+/// Reads `[drain]`.
+pub(super) fn read_drain(reading: &mut Reading<'_>, mut section: Section<'_>) -> Drain {
+    let default = Drain::default();
+    // Up to a day: beyond it a restart has been forgotten, not planned.
+    let lengths = || value::span(Span::ZERO..=Span::from_secs(86_400));
+    let limit = section.take(reading, "limit", lengths());
+    let reconnect_within = section.take(reading, "reconnect_within", lengths());
+    section.finish(reading);
+    Drain {
+        limit: Given::or(limit, default.limit),
+        reconnect_within: Given::or(reconnect_within, default.reconnect_within),
+    }
+}
+
+/// Reads `[log]`.
+pub(super) fn read_log(reading: &mut Reading<'_>, mut section: Section<'_>) -> Log {
+    let default = Log::default();
+    let level = section.take(reading, "level", value::parsed);
+    let format = section.take(reading, "format", value::parsed);
+    let heartbeats = section.take(reading, "heartbeats", value::boolean);
+    section.finish(reading);
+    Log {
+        level: Given::or(level, default.level),
+        format: Given::or(format, default.format),
+        heartbeats: Given::or(heartbeats, default.heartbeats),
+    }
+}

@@ -1,0 +1,311 @@
+//! The configuration against the files that show it, and what is refused.
+
+use super::*;
+
+const FILE: &str = include_str!("../../../../systole.toml");
+const DOCUMENT: &str = include_str!("../../../../docs/configuration.md");
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    Config::load(text, "systole.toml", &Overrides::default())
+}
+
+/// The first problem of a text that must be refused, with its line, column and help.
+fn refused(text: &str) -> (usize, usize, String) {
+    let error = load(text).expect_err(text);
+    let problem = &error.problems()[0];
+    let (line, column) = problem.place.as_ref().map_or((0, 0), |place| (place.line, place.column));
+    let help = problem.help.as_deref().map(|help| format!(" / {help}")).unwrap_or_default();
+    (line, column, format!("{}{help}", problem.what))
+}
+
+/// Every key of the schema, with at least one listener to show those of listeners.
+fn known_keys() -> BTreeSet<String> {
+    read(FILE, "systole.toml", &Overrides::default()).unwrap().1
+}
+
+fn lines_of(prefix: &str) -> impl Iterator<Item = (usize, &'static str)> {
+    let lines = FILE.lines().enumerate();
+    lines.filter_map(move |(n, line)| Some((n, line.strip_prefix(prefix)?)))
+}
+
+fn with_line(n: usize, line: &str) -> String {
+    let replace = |(i, old): (usize, &str)| if i == n { line.to_owned() } else { old.to_owned() };
+    FILE.lines().enumerate().map(replace).collect::<Vec<_>>().join("\n")
+}
+
+fn is_setting(line: &str) -> bool {
+    line.starts_with(|c: char| c.is_ascii_lowercase()) && line.contains(" = ")
+}
+
+#[test]
+fn an_empty_file_means_the_defaults() {
+    assert_eq!(load("").unwrap(), Config::default());
+}
+
+#[test]
+fn the_file_equals_the_defaults_as_it_is() {
+    assert_eq!(load(FILE).unwrap(), Config::default());
+}
+
+#[test]
+fn the_file_equals_the_defaults_with_any_line_uncommented() {
+    let settings: Vec<_> = lines_of("#").filter(|(_, line)| is_setting(line)).collect();
+    assert!(settings.len() >= 20, "{settings:?}");
+    for (n, line) in settings {
+        assert_eq!(load(&with_line(n, line)).unwrap(), Config::default(), "line {}", n + 1);
+    }
+}
+
+#[test]
+fn the_examples_in_the_file_are_legal_and_no_defaults() {
+    let examples: Vec<_> = lines_of("#! ").collect();
+    assert_eq!(examples.len(), 3, "{examples:?}");
+    for (n, line) in examples {
+        assert!(is_setting(line), "{line}");
+        match load(&with_line(n, line)) {
+            Ok(config) => assert_ne!(config, Config::default(), "{line}"),
+            Err(error) => assert!(line.starts_with("token_file"), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn every_setting_stands_in_the_file_and_in_the_document() {
+    let mut section = String::new();
+    let mut shown = BTreeSet::new();
+    for line in FILE.lines() {
+        let line = line.trim_start_matches(['#', '!', ' ']);
+        if let Some(name) = line.strip_prefix('[') {
+            section = format!("{}.", name.trim_matches(['[', ']']));
+            shown.insert(section.trim_end_matches('.').to_owned());
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            shown.insert(format!("{section}{key}"));
+        }
+    }
+    for key in known_keys() {
+        if !key.starts_with("listener.policy.") {
+            assert!(shown.contains(&key), "`{key}` is missing in systole.toml");
+        }
+        let documented = key.replace("listener.policy.", "policy.");
+        let row = DOCUMENT.contains(&format!("| `{documented}` |"));
+        let table = DOCUMENT.contains(&format!("[{documented}]"));
+        assert!(row || table, "`{documented}` is missing in docs/configuration.md");
+    }
+}
+
+#[test]
+fn a_setting_in_the_document_exists() {
+    let known = known_keys();
+    for line in DOCUMENT.lines() {
+        let first = line.strip_prefix("| `").and_then(|rest| rest.split_once("` |"));
+        if let Some((key, _)) = first.filter(|(key, _)| !key.starts_with(['-', 'S'])) {
+            assert!(known.contains(key), "docs/configuration.md names `{key}`");
+        }
+    }
+}
+
+#[test]
+fn unknown_settings_are_refused_with_the_nearest_known_one() {
+    let unknown = |text| refused(text);
+    assert_eq!(
+        unknown("\n[policy]\n  idel = \"15s\""),
+        (3, 3, "unknown setting `idel` / did you mean `idle`?".to_owned())
+    );
+    assert_eq!(
+        unknown("[drain]\ncolour = 1"),
+        (
+            2,
+            1,
+            "unknown setting `colour` / in [drain] there may be: limit, reconnect_within"
+                .to_owned()
+        )
+    );
+    assert_eq!(unknown("[[listener]]\naddress = \"127.0.0.1:0\"\ncodex = 1").0, 3);
+    assert_eq!(
+        unknown("[listeners]").2,
+        "unknown setting `listeners` / did you mean `listener`?".to_owned()
+    );
+}
+
+#[test]
+fn bad_values_are_refused_with_what_would_be_right() {
+    let cases = [
+        ("shards = 0", 10, "`shards` must be \"auto\" or a number from 1 to 1024"),
+        ("shards = \"4\"", 10, "`shards` must be \"auto\" or a number from 1 to 1024"),
+        ("enforce = \"no\"", 11, "`enforce` must be true or false, without quotes"),
+        ("logic = \"eco\"", 9, "`logic` must be \"echo\" or \"none\""),
+        (
+            "handshake_timeout = 10",
+            21,
+            "`handshake_timeout` must be a length of time in quotes, from \"1ms\" to \"1h\"",
+        ),
+        ("policy.probes = 0", 17, "`probes` must be a whole number from 1 to 100"),
+        ("policy.idle = \"1ms 1us\"", 15, "`idle` must be a whole number of milliseconds"),
+        ("policy = 1", 10, "`policy` must be a table / write [policy] and its settings below"),
+        (
+            "listener = 1",
+            12,
+            "`listener` must be a list of tables / write [[listener]] and its settings below, \
+             once for each",
+        ),
+        (
+            "admin.address = \"localhost:1\"",
+            17,
+            "`address` must be an IP address and a port, as in \"127.0.0.1:7400\" or \
+             \"[::1]:7400\"",
+        ),
+        (
+            "log.level = \"loud\"",
+            13,
+            "`level` must be \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+        ),
+        (
+            "limits.outbox = \"1kB\"",
+            17,
+            "`outbox` must be a number of bytes such as 4096 or \"64KiB\", from 4KiB to 1GiB",
+        ),
+        (
+            "limits.max_links = 0",
+            20,
+            "`max_links` must be \"auto\", or a whole number from 1 to 100000000",
+        ),
+    ];
+    for (text, column, what) in cases {
+        let (line, found_column, found) = refused(text);
+        assert_eq!((line, found.as_str()), (1, what), "{text}");
+        assert_eq!(found_column, column, "{text}");
+    }
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let cases = [
+        ("[policy]\npreset = \"relaxed\"\nidle = \"1s\"", "`idle` and `preset = \"relaxed\"` excl"),
+        ("[policy]\nnever = true\nprobes = 1", "`probes` and `never = true` exclude"),
+        ("[policy]\nnever = true\npreset = \"relaxed\"", "`preset` and `never = true` exclude"),
+        ("[policy]\nidle = \"34y\"\ninterval = \"1y\"", "idle + interval × probes must be at most"),
+        ("[[listener]]\nname = \"a\"", "this listener has no `address`"),
+        ("listener = []", "there is no listener"),
+        (
+            "[[listener]]\naddress = \"127.0.0.1:1\"\n[[listener]]\naddress = \"127.0.0.1:2\"",
+            "a second listener with the name \"native\"",
+        ),
+        (
+            "[[listener]]\naddress = \"127.0.0.1:1\"\n[[listener]]\nname = \"b\"\n\
+             address = \"0.0.0.0:1\"",
+            "a second listener at 0.0.0.0:1",
+        ),
+        (
+            "[[listener]]\naddress = \"127.0.0.1:1\"\nshortest_bound = \"6m\"",
+            "`shortest_bound` must not be above `longest_bound`",
+        ),
+        (
+            "[[listener]]\naddress = \"127.0.0.1:1\"\ncodec = \"line\"\nshortest_bound = \"6s\"",
+            "`shortest_bound` has no effect on a line listener",
+        ),
+        (
+            "[[listener]]\naddress = \"127.0.0.1:1\"\ncodec = \"message1028\"\nmax_data = 1024",
+            "`max_data` has no effect on a message1028 listener",
+        ),
+        ("[limits]\noutbox = \"64KiB\"", "`outbox` must hold two of the largest messages"),
+        ("[admin]\naddress = \"0.0.0.0:7480\"", "the admin interface at 0.0.0.0:7480 can be rea"),
+        ("[admin]\ntoken = \"short\"", "`token` must be 16 to 512 printable ASCII characters"),
+        ("[admin]\ntoken_file = \"/none/such\"", "the token file /none/such cannot be read"),
+        (
+            "[policy]\nnever = true\n[[listener]]\naddress = \"127.0.0.1:1\"\npolicy.idle = \"1s\"",
+            "`idle`, `interval` and `probes` are needed together here",
+        ),
+    ];
+    for (text, what) in cases {
+        let found = refused(text).2;
+        assert!(found.starts_with(what), "{text}\n{found}");
+    }
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_in_the_order_of_the_file() {
+    let text = "shards = 0\nenforce = 1\n[policy]\nidel = 1\nprobes = 0\n[lag]\n";
+    let error = load(text).unwrap_err();
+    let lines = error.problems().iter().map(|p| p.place.as_ref().unwrap().line);
+    assert_eq!(lines.collect::<Vec<_>>(), [1, 2, 4, 5, 6]);
+    let error = load("shards = \nenforce = = 1\n").unwrap_err();
+    assert!(error.problems().len() >= 2, "{error}");
+    assert!(error.to_string().starts_with("systole.toml:1:"), "{error}");
+}
+
+#[test]
+fn no_error_shows_a_secret() {
+    for text in [
+        "[admin]\ntoken = \"hunter2\"",
+        "[admin]\ntoken = \"hunter2",
+        "admin = { token = \"hunter2\", tocken = 1 }",
+        "[admin]\ntokn = \"hunter2hunter2hunter2\"\n",
+    ] {
+        let error = load(text).unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+    let config = load("[admin]\ntoken = \"hunter2hunter2hunter2\"").unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    assert!(config.admin.token().unwrap().matches("hunter2hunter2hunter2"));
+}
+
+#[test]
+fn a_listener_starts_from_the_policy_of_the_gateway() {
+    let text = "enforce = false\n[policy]\nidle = \"10s\"\nkeepalive = \"9s\"\nspread = false\n\
+                [[listener]]\naddress = \"127.0.0.1:0\"\npolicy.probes = 5\n\
+                [[listener]]\nname = \"b\"\naddress = \"127.0.0.1:0\"\npolicy.never = true\n\
+                [[listener]]\nname = \"c\"\naddress = \"[::]:0\"\npolicy.preset = \"demanding\"\n";
+    let config = load(text).unwrap();
+    let [a, b, c] = [0, 1, 2].map(|n| config.listeners[n].policy());
+    assert_eq!(config.policy.bound(), Some(Span::from_secs(25)));
+    assert_eq!(a.bound(), Some(Span::from_secs(35)));
+    assert_eq!((a.keepalive(), a.spread()), (Some(Span::from_secs(9)), false));
+    assert_eq!((b.bound(), b.keepalive()), (None, Some(Span::from_secs(9))));
+    assert_eq!((c.bound(), c.spread()), (Some(Span::from_secs(8)), true));
+    assert!([a, b, c, config.policy].iter().all(|policy| !policy.enforce()));
+}
+
+#[test]
+fn the_number_of_listeners_is_bounded() {
+    let listeners = |count: usize| -> String {
+        let one = |n| format!("[[listener]]\nname = \"n{n}\"\naddress = \"127.0.0.1:0\"\n");
+        (0..count).map(one).collect()
+    };
+    assert_eq!(load(&listeners(MAX_LISTENERS)).unwrap().listeners.len(), MAX_LISTENERS);
+    let (line, _, what) = refused(&listeners(MAX_LISTENERS + 1));
+    assert_eq!((line, what.as_str()), (MAX_LISTENERS * 3 + 1, "more than 64 listeners"));
+    assert!(load(&"#".repeat(MAX_FILE)).is_ok());
+    assert!(load(&"#".repeat(MAX_FILE + 1)).is_err());
+}
+
+#[test]
+fn overrides_win_over_the_file() {
+    let listen = |text: &str| text.parse::<ListenAt>();
+    let overrides = Overrides {
+        listen: ["[::1]:1", "line=127.0.0.1:0", "native=127.0.0.1:2"]
+            .map(|text| listen(text).unwrap())
+            .to_vec(),
+        admin: Some("0.0.0.0:1".parse().unwrap()),
+        admin_token: Some(Token::new("0123456789abcdef").unwrap()),
+        shards: Some("3".parse().unwrap()),
+        enforce: Some(false),
+        log_level: Some(Level::Debug),
+        log_format: Some(Format::Json),
+        log_heartbeats: Some(true),
+        ..Overrides::default()
+    };
+    let config = Config::load(FILE, "systole.toml", &overrides).unwrap();
+    let names: Vec<_> = config.listeners.iter().map(Listener::name).collect();
+    assert_eq!(names, ["native", "line", "native-2"]);
+    assert!(config.listeners.iter().all(|listener| !listener.policy().enforce()));
+    assert_eq!(config.admin.address(), "0.0.0.0:1".parse().unwrap());
+    assert_eq!(config.shards.to_string(), "3");
+    let log = Log { level: Level::Debug, format: Format::Json, heartbeats: true };
+    assert_eq!(config.log, log);
+    assert!(listen("quic=127.0.0.1:1").unwrap_err().contains("\"native\""));
+    assert!(listen("localhost").is_err());
+
+    let open = Overrides { admin: overrides.admin, ..Overrides::default() };
+    let error = Config::load("", "systole.toml", &open).unwrap_err();
+    assert_eq!(error.problems()[0].place, None, "{error}");
+}

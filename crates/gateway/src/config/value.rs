@@ -1,0 +1,162 @@
+//! From a TOML value to a typed one. Each refusal says what would be right, to follow "must be".
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use systole_core::Span;
+use toml::de::DeValue;
+
+/// A length of time such as "15s", within `range`, in whole milliseconds.
+pub(super) fn span(
+    range: RangeInclusive<Span>,
+) -> impl FnOnce(&DeValue<'_>) -> Result<Span, String> {
+    move |value| {
+        let right = || {
+            let (least, most) = (show_span(*range.start()), show_span(*range.end()));
+            format!("a length of time in quotes, from \"{least}\" to \"{most}\"")
+        };
+        let span = value.as_str().and_then(parse_span).ok_or_else(right)?;
+        if !range.contains(&span) {
+            return Err(right());
+        }
+        if !span.as_nanos().is_multiple_of(1_000_000) {
+            return Err("a whole number of milliseconds".to_owned());
+        }
+        Ok(span)
+    }
+}
+
+/// A length of time as it is written in the file, as in `1m 30s`.
+pub fn show_span(span: Span) -> String {
+    humantime::format_duration(Duration::from(span)).to_string()
+}
+
+/// A whole number within `range`.
+pub(super) fn integer(
+    range: RangeInclusive<u64>,
+) -> impl FnOnce(&DeValue<'_>) -> Result<u64, String> {
+    move |value| {
+        parse_integer(value)
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| format!("a whole number from {} to {}", range.start(), range.end()))
+    }
+}
+
+/// A number of bytes, plain or as in "256KiB", within `range`.
+pub(super) fn bytes(
+    range: RangeInclusive<u64>,
+) -> impl FnOnce(&DeValue<'_>) -> Result<u64, String> {
+    move |value| {
+        let given = parse_integer(value).or_else(|| value.as_str().and_then(parse_bytes));
+        given.filter(|bytes| range.contains(bytes)).ok_or_else(|| {
+            let (least, most) = (show_bytes(*range.start()), show_bytes(*range.end()));
+            format!("a number of bytes such as 4096 or \"64KiB\", from {least} to {most}")
+        })
+    }
+}
+
+/// A number of bytes as it is written in the file, as in `256KiB`.
+pub fn show_bytes(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match units.iter().find(|(bits, _)| bytes > 0 && bytes.is_multiple_of(1 << bits)) {
+        Some((bits, unit)) => format!("{}{unit}", bytes >> bits),
+        None => bytes.to_string(),
+    }
+}
+
+/// `true` or `false`.
+pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| "true or false, without quotes".to_owned())
+}
+
+/// A text.
+pub(super) fn text(value: &DeValue<'_>) -> Result<String, String> {
+    value.as_str().map(str::to_owned).ok_or_else(|| "a text in quotes".to_owned())
+}
+
+/// An address and port.
+pub(super) fn address(value: &DeValue<'_>) -> Result<SocketAddr, String> {
+    let right = "an IP address and a port, as in \"127.0.0.1:7400\" or \"[::1]:7400\"";
+    value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| right.to_owned())
+}
+
+/// A type whose `FromStr` error says what would be right.
+pub(super) fn parsed<T: FromStr<Err: Display>>(value: &DeValue<'_>) -> Result<T, String> {
+    text(value)?.parse().map_err(|right: T::Err| right.to_string())
+}
+
+/// One of the values in `choices` by its name; the error lists the names, to follow "must be".
+pub(super) fn choose<T: Copy>(name: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    choices.iter().find(|(known, _)| *known == name).map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        match names.split_last() {
+            Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+            Some(_) | None => names.concat(),
+        }
+    })
+}
+
+/// The name of `value` in `choices`; empty if it has none.
+pub(super) fn name_of<T: PartialEq>(value: &T, choices: &[(&'static str, T)]) -> &'static str {
+    choices.iter().find(|(_, known)| known == value).map_or("", |(name, _)| name)
+}
+
+pub(super) fn parse_integer(value: &DeValue<'_>) -> Option<u64> {
+    let integer = value.as_integer()?;
+    u64::from_str_radix(integer.as_str(), integer.radix()).ok()
+}
+
+fn parse_span(text: &str) -> Option<Span> {
+    humantime::parse_duration(text).ok().map(Span::from)
+}
+
+fn parse_bytes(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim_start() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_read_as_they_are_shown() {
+        for bytes in [0, 1, 1_000, 1_024, 65_536, 65_537, 3 << 20, 5 << 30] {
+            assert_eq!(parse_bytes(&show_bytes(bytes)), Some(bytes));
+        }
+        assert_eq!(parse_bytes("64 KiB"), Some(65_536));
+        for bad in ["", "KiB", "1 kB", "-1", "1.5MiB", "99999999999GiB"] {
+            assert_eq!(parse_bytes(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn lengths_of_time_are_read_as_they_are_shown() {
+        for millis in [1, 500, 15_000, 90_000, 1 << 40] {
+            let span = Span::from_millis(millis);
+            assert_eq!(parse_span(&show_span(span)), Some(span));
+        }
+        for bad in ["", "15", "-1s", "ever"] {
+            assert_eq!(parse_span(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn refusals_list_the_choices() {
+        let choices = [("auto", 0), ("human", 1), ("json", 2)];
+        assert_eq!(choose("json", &choices), Ok(2));
+        assert_eq!(choose("xml", &choices).unwrap_err(), "\"auto\", \"human\" or \"json\"");
+        assert_eq!(name_of(&1, &choices), "human");
+    }
+}
