@@ -1,0 +1,88 @@
+//! `systole check`: is the configuration right, and what does it mean?
+
+use std::io;
+
+use systole_core::Policy;
+use systole_core::policy::Detection;
+use systole_gateway::Config;
+use systole_gateway::config::{Listener, show_span};
+
+use crate::cli::CheckArgs;
+use crate::exit::Exit;
+use crate::output::Output;
+
+pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> io::Result<Exit> {
+    match args.config.load() {
+        Ok(loaded) => {
+            output.line(&format!("{}: ok", loaded.name()))?;
+            output.line("")?;
+            for line in describe(&loaded.config) {
+                output.line(&line)?;
+            }
+            Ok(Exit::Success)
+        }
+        Err(text) => {
+            output.error(&text);
+            Ok(Exit::Usage)
+        }
+    }
+}
+
+/// What the configuration means, as lines.
+fn describe(config: &Config) -> Vec<String> {
+    let heads = ["listener", "codec", "address", "role", "bound", "policy"].map(str::to_owned);
+    let rows = config.listeners.iter().map(row);
+    let mut lines = columns(std::iter::once(heads).chain(rows).collect());
+    let guard = match config.admin.token() {
+        Some(_) => "with a token",
+        None => "without a token",
+    };
+    lines.push(String::new());
+    lines.push(format!("admin at {}, {guard}", config.admin.address()));
+    if !config.policy.enforce() {
+        lines.push("enforce is off: the dead are reported, never disconnected".to_owned());
+    }
+    lines
+}
+
+fn row(listener: &Listener) -> [String; 6] {
+    let policy = listener.policy();
+    [
+        listener.name().to_owned(),
+        listener.codec().to_string(),
+        listener.address().to_string(),
+        listener.role().to_string(),
+        policy.bound().map_or_else(|| "none".to_owned(), show_span),
+        describe_policy(policy),
+    ]
+}
+
+fn describe_policy(policy: Policy) -> String {
+    let mut text = match policy.detection() {
+        Detection::Never => "never".to_owned(),
+        Detection::Bounded { idle, interval, probes } => {
+            let (idle, interval) = (show_span(idle), show_span(interval));
+            format!("idle {idle}, interval {interval}, probes {probes}")
+        }
+    };
+    if let Some(keepalive) = policy.keepalive() {
+        text.push_str(&format!(", keepalive {}", show_span(keepalive)));
+    }
+    text
+}
+
+/// Rows as lines in which each column begins at the same place.
+fn columns<const N: usize>(rows: Vec<[String; N]>) -> Vec<String> {
+    let mut widths = [0; N];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[String; N]| {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}

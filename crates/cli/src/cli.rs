@@ -1,0 +1,106 @@
+//! What may be typed: subcommands and their help. What it means is decided elsewhere.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config_args::ConfigArgs;
+
+const TOP_EXAMPLES: &str = "\
+Examples:
+  systole serve                         a gateway with the defaults, on loopback
+  systole check                         is ./systole.toml right, and what does it mean?
+  systole help serve                    more about one command
+
+Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 the peer is dead.";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  systole serve
+  systole serve --config /etc/systole.toml --log debug
+  systole serve --listen 0.0.0.0:7400 --listen line=127.0.0.1:7420
+  systole serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --ready-file ready.json
+
+SIGTERM drains: no more clients are taken, those connected are told when to come back.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  systole check
+  systole check --config /etc/systole.toml
+  SYSTOLE_ADMIN=0.0.0.0:7480 systole check";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  systole completions bash > ~/.local/share/bash-completion/completions/systole
+  systole completions fish > ~/.config/fish/completions/systole.fish";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  systole man | man -l -
+  systole man serve > systole-serve.1";
+
+/// The liveness layer for long-lived connections.
+///
+/// Who is still there, who went, when and why: with a bound that is declared in advance.
+#[derive(Debug, Parser)]
+#[command(name = "systole", version, after_help = TOP_EXAMPLES, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a gateway until it is told to stop
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
+    /// Say whether the configuration is right and what it means, without starting anything
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
+    /// Print the completions for a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    #[command(after_help = MAN_EXAMPLES)]
+    Man {
+        /// Of which command; of systole itself if left out
+        command: Option<String>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+
+    /// When ready, write the process id and all addresses to FILE, as JSON
+    #[arg(long, value_name = "FILE", env = "SYSTOLE_READY_FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound_and_every_command_has_an_example() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = format!("systole {}", command.get_name());
+            assert!(help.contains(&example), "{} has no example", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The flags and variables that stand over the configuration file, and which file that is.
+
+use std::env;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use systole_gateway::Config;
+use systole_gateway::config::{
+    ConfigError, FORMATS, Format, LEVELS, Level, ListenAt, Overrides, Shards, Token,
+};
+
+/// The file that is read when none is named.
+const DEFAULT_FILE: &str = "systole.toml";
+
+/// The variable that may hold the admin token. There is no flag: every user of the machine could
+/// read it in the list of processes.
+const TOKEN_VARIABLE: &str = "SYSTOLE_ADMIN_TOKEN";
+
+#[derive(Args, Debug)]
+pub(crate) struct ConfigArgs {
+    /// The configuration file [default: systole.toml if it is there]
+    #[arg(long, value_name = "FILE", env = "SYSTOLE_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// Listen exactly here: ADDRESS (native) or CODEC=ADDRESS; may be repeated
+    #[arg(long, value_name = "[CODEC=]ADDRESS", env = "SYSTOLE_LISTEN", value_delimiter = ',')]
+    listen: Vec<ListenAt>,
+
+    /// Where the admin interface listens
+    #[arg(long, value_name = "ADDRESS", env = "SYSTOLE_ADMIN")]
+    admin: Option<SocketAddr>,
+
+    /// A file whose first line is the admin token (or set SYSTOLE_ADMIN_TOKEN to the token itself)
+    #[arg(long, value_name = "FILE", env = "SYSTOLE_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
+
+    /// Data-plane threads: a number, or auto for one per core
+    #[arg(long, value_name = "N", env = "SYSTOLE_SHARDS")]
+    shards: Option<Shards>,
+
+    /// Whether the dead are disconnected (true) or only reported (false)
+    #[arg(long, value_name = "BOOL", env = "SYSTOLE_ENFORCE")]
+    enforce: Option<bool>,
+
+    /// The least important level that is logged
+    #[arg(long, value_name = "LEVEL", env = "SYSTOLE_LOG", value_parser = level_parser())]
+    log: Option<Level>,
+
+    /// How a line of the log looks
+    #[arg(long, value_name = "FORMAT", env = "SYSTOLE_LOG_FORMAT", value_parser = format_parser())]
+    log_format: Option<Format>,
+
+    /// Whether each heartbeat is logged
+    #[arg(long, value_name = "BOOL", env = "SYSTOLE_LOG_HEARTBEATS")]
+    log_heartbeats: Option<bool>,
+}
+
+/// A configuration and where it came from.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) overrides: Overrides,
+}
+
+impl ConfigArgs {
+    /// The configuration that the file, the environment and the flags make together.
+    ///
+    /// The error is the whole text for people.
+    pub(crate) fn load(&self) -> Result<Loaded, String> {
+        let overrides = self.overrides()?;
+        let file = self.file();
+        let loaded = match &file {
+            Some(file) => Config::load_file(file, &overrides),
+            None => Config::load("", "", &overrides),
+        };
+        let config = loaded.map_err(|error| explain(file.as_deref(), &error))?;
+        Ok(Loaded { config, file, overrides })
+    }
+
+    fn file(&self) -> Option<PathBuf> {
+        let default = Path::new(DEFAULT_FILE);
+        self.config.clone().or_else(|| default.exists().then(|| default.to_owned()))
+    }
+
+    fn overrides(&self) -> Result<Overrides, String> {
+        let admin_token = match env::var(TOKEN_VARIABLE) {
+            Err(env::VarError::NotPresent) => None,
+            Err(env::VarError::NotUnicode(_)) => {
+                return Err(format!("{TOKEN_VARIABLE} must be ASCII"));
+            }
+            Ok(text) => {
+                let refused = |right| format!("{TOKEN_VARIABLE} must be {right}");
+                Some(Token::new(&text).map_err(refused)?)
+            }
+        };
+        Ok(Overrides {
+            listen: self.listen.clone(),
+            admin: self.admin,
+            admin_token,
+            admin_token_file: self.admin_token_file.clone(),
+            shards: self.shards,
+            enforce: self.enforce,
+            log_level: self.log,
+            log_format: self.log_format,
+            log_heartbeats: self.log_heartbeats,
+        })
+    }
+}
+
+impl Loaded {
+    /// What the configuration is called in output.
+    pub(crate) fn name(&self) -> String {
+        name(self.file.as_deref())
+    }
+}
+
+fn name(file: Option<&Path>) -> String {
+    file.map_or_else(|| "defaults".to_owned(), |file| file.display().to_string())
+}
+
+fn explain(file: Option<&Path>, error: &ConfigError) -> String {
+    let count = match error.problems().len() {
+        1 => "1 problem".to_owned(),
+        count => format!("{count} problems"),
+    };
+    format!("{}: {count}\n\n{error}", name(file))
+}
+
+fn level_parser() -> impl TypedValueParser<Value = Level> {
+    PossibleValuesParser::new(LEVELS.map(|(name, _)| name)).try_map(|name| name.parse::<Level>())
+}
+
+fn format_parser() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(FORMATS.map(|(name, _)| name)).try_map(|name| name.parse::<Format>())
+}

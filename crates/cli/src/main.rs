@@ -1,0 +1,44 @@
+//! The `systole` program: what was typed becomes one command, and the command an exit code.
+
+mod check;
+mod cli;
+mod config_args;
+mod exit;
+mod output;
+mod self_help;
+mod serve;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use exit::Exit;
+use output::Output;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut output = Output::new();
+    let result = run(cli, &mut output).and_then(|exit| output.flush().map(|()| exit));
+    match result {
+        Ok(exit) => exit.into(),
+        // Whoever read our output has seen enough of it.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success.into(),
+        Err(error) => {
+            output.error(&format!("the output could not be written: {error}"));
+            Exit::Failure.into()
+        }
+    }
+}
+
+/// Runs the command. Only failures of the output are errors here; all others are exit codes, told on
+/// the way.
+fn run(cli: Cli, output: &mut Output) -> io::Result<Exit> {
+    match cli.command {
+        Command::Serve(args) => serve::run(&args, output),
+        Command::Check(args) => check::run(&args, output),
+        Command::Completions { shell } => self_help::completions(shell, output),
+        Command::Man { command } => self_help::man(command.as_deref(), output),
+    }
+}

@@ -1,0 +1,31 @@
+//! `systole serve`: a gateway until it is told to stop.
+
+use std::io;
+
+use systole_gateway::{ServeOptions, serve};
+
+use crate::cli::ServeArgs;
+use crate::exit::Exit;
+use crate::output::Output;
+
+pub(crate) fn run(args: &ServeArgs, output: &mut Output) -> io::Result<Exit> {
+    let loaded = match args.config.load() {
+        Ok(loaded) => loaded,
+        Err(text) => {
+            output.error(&text);
+            return Ok(Exit::Usage);
+        }
+    };
+    let options = ServeOptions {
+        ready_file: args.ready_file.clone(),
+        config_file: loaded.file,
+        overrides: loaded.overrides,
+    };
+    match serve(loaded.config, options) {
+        Ok(()) => Ok(Exit::Success),
+        Err(error) => {
+            output.error(&error.to_string());
+            Ok(Exit::Failure)
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The whole program from outside: exit code, stdout, stderr.
+
+mod check;
+mod help;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A directory of its own for one test, empty at the start.
+fn directory(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// The program with these arguments in that directory, untouched by the caller's environment.
+fn systole(directory: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_systole"));
+    command.args(args).current_dir(directory).stdin(Stdio::null()).env_clear();
+    command
+}
+
+/// Runs it to its end and shows everything that it said.
+fn snapshot(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    format!(
+        "exit {}\n--- stdout\n{}--- stderr\n{}",
+        output.status.code().map_or("by signal".to_owned(), |code| code.to_string()),
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
