@@ -32,8 +32,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the command. Only failures of the output are errors here; all others are exit codes, told on
-/// the way.
+/// Runs the command. Only failures of the output are errors here; all others are exit codes, told
+/// on the way.
 fn run(cli: Cli, output: &mut Output) -> io::Result<Exit> {
     match cli.command {
         Command::Serve(args) => serve::run(&args, output),

@@ -2,9 +2,8 @@
 
 use std::io;
 
-/// Sixteen bytes that change when this machine restarts; zeros where the system tells no such number.
-///
-/// Zeros mean "unknown" in the native protocol.
+/// Sixteen bytes that change when this machine restarts; zeros, which mean "unknown", where the
+/// system tells no such number.
 pub fn boot_id() -> [u8; 16] {
     #[cfg(target_os = "linux")]
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();

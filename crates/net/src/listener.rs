@@ -17,8 +17,8 @@ pub const MAX_SHARDS: usize = 1_024;
 /// A non-blocking socket that listens on `addr`; port 0 lets the system choose.
 ///
 /// With `shared`, other sockets of this user that are bound `shared` as well may listen on the same
-/// port, and the kernel deals connections out among them. A port in `TIME_WAIT` is taken at once. An
-/// IPv6 socket takes no IPv4 connections, so that both may be bound side by side.
+/// port, and the kernel deals connections out among them. A port in `TIME_WAIT` is taken at once.
+/// An IPv6 socket takes no IPv4 connections, so that both may be bound side by side.
 ///
 /// # Errors
 /// Those of the system, `AddrInUse` and `PermissionDenied` above all; nothing stays open. `shared`
@@ -42,7 +42,9 @@ pub fn bind(addr: SocketAddr, backlog: i32, shared: bool) -> io::Result<TcpListe
 
 /// `shards` sockets that listen on the same address, with [`BACKLOG`] each.
 ///
-/// With port 0 the first picks the port and the others follow. All are bound or none is.
+/// With port 0 the first picks the port and the others follow. All are bound or none is. A port on
+/// which anyone else listens is refused, shared or not: a second gateway started by mistake would
+/// get half of the clients.
 ///
 /// # Errors
 /// As [`bind`]; `InvalidInput` for 0 shards or more than [`MAX_SHARDS`].
@@ -51,8 +53,11 @@ pub fn bind_shards(addr: SocketAddr, shards: usize) -> io::Result<Vec<TcpListene
         let text = format!("shards must be 1 to {MAX_SHARDS}, not {shards}");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    // One socket must not share: a second gateway started by mistake would get half the clients.
     let shared = shards > 1;
+    if shared && addr.port() != 0 {
+        // Only a socket that does not share is told that others are there.
+        drop(bind(addr, BACKLOG, false)?);
+    }
     let first = bind(addr, BACKLOG, shared)?;
     let chosen = first.local_addr()?;
     let mut listeners = vec![first];
@@ -124,11 +129,15 @@ mod tests {
     }
 
     #[test]
-    fn a_port_of_one_shard_is_not_shared() {
-        let first = bind_shards(ANY_PORT, 1).unwrap();
-        let addr = first[0].local_addr().unwrap();
-        assert_eq!(bind_shards(addr, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        assert_eq!(bind_shards(addr, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    fn a_second_gateway_on_the_same_port_is_refused() {
+        for (first, second) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
+            let listeners = bind_shards(ANY_PORT, first).unwrap();
+            let addr = listeners[0].local_addr().unwrap();
+            let error = bind_shards(addr, second).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{first} {second}");
+            drop(listeners);
+            assert_eq!(bind_shards(addr, second).unwrap().len(), second);
+        }
     }
 
     #[test]

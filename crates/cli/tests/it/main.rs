@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 fn directory(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).unwrap();
+    fs::create_dir_all(&path).expect("the build directory is writable");
     path
 }
 
@@ -24,11 +24,15 @@ fn systole(directory: &Path, args: &[&str]) -> Command {
 
 /// Runs it to its end and shows everything that it said.
 fn snapshot(command: &mut Command) -> String {
-    let output = command.output().unwrap();
+    let output = command.output().expect("the program was built");
     format!(
         "exit {}\n--- stdout\n{}--- stderr\n{}",
         output.status.code().map_or("by signal".to_owned(), |code| code.to_string()),
-        String::from_utf8(output.stdout).unwrap(),
-        String::from_utf8(output.stderr).unwrap(),
+        text(output.stdout),
+        text(output.stderr),
     )
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("everything printed is UTF-8")
 }
