@@ -5,7 +5,7 @@ use std::io;
 use systole_core::Policy;
 use systole_core::policy::Detection;
 use systole_gateway::Config;
-use systole_gateway::config::{Listener, show_span};
+use systole_gateway::config::{Listener, codec_name, role_name, show_span};
 
 use crate::cli::CheckArgs;
 use crate::exit::Exit;
@@ -49,9 +49,9 @@ fn row(listener: &Listener) -> [String; 6] {
     let policy = listener.policy();
     [
         listener.name().to_owned(),
-        listener.codec().to_string(),
+        codec_name(listener.codec()).to_owned(),
         listener.address().to_string(),
-        listener.role().to_string(),
+        role_name(listener.role()).to_owned(),
         policy.bound().map_or_else(|| "none".to_owned(), show_span),
         describe_policy(policy),
     ]

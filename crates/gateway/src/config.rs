@@ -26,8 +26,8 @@ use toml::de::DeTable;
 
 pub use admin::{Admin, MAX_TOKEN, MIN_TOKEN, Token};
 pub use listener::{
-    CODECS, Codec, DEFAULT_LONGEST_BOUND, DEFAULT_MAX_DATA, DEFAULT_SHORTEST_BOUND, Listener,
-    MAX_LISTENERS, MAX_NAME, MESSAGE1028_DATA, ROLES, Role,
+    CODECS, DEFAULT_LONGEST_BOUND, DEFAULT_MAX_DATA, DEFAULT_SHORTEST_BOUND, Listener,
+    MAX_LISTENERS, MAX_NAME, MESSAGE1028_DATA, ROLES, codec_name, role_name,
 };
 pub use overrides::{ListenAt, Overrides};
 pub use problem::{ConfigError, Place, Problem};
@@ -225,8 +225,8 @@ fn overridden_listeners(listen: &[ListenAt], policy: Policy) -> Vec<Listener> {
     for at in listen {
         let same = listeners.iter().filter(|listener| listener.codec == at.codec).count();
         let name = match same {
-            0 => at.codec.name().to_owned(),
-            _ => format!("{}-{}", at.codec, same + 1),
+            0 => listener::codec_name(at.codec).to_owned(),
+            _ => format!("{}-{}", listener::codec_name(at.codec), same + 1),
         };
         listeners.push(Listener::new(&name, at.address, at.codec, policy));
     }

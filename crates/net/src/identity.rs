@@ -2,24 +2,26 @@
 
 use std::io;
 
-/// Sixteen bytes that change when this machine restarts; zeros, which mean "unknown", where the
+use systole_core::wire::{BootId, InstanceId};
+
+/// A number that changes when this machine restarts; zeros, which mean "unknown", where the
 /// system tells no such number.
-pub fn boot_id() -> [u8; 16] {
+pub fn boot_id() -> BootId {
     #[cfg(target_os = "linux")]
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
     #[cfg(not(target_os = "linux"))]
     let text: Option<String> = None;
-    text.as_deref().and_then(parse_uuid).unwrap_or_default()
+    BootId(text.as_deref().and_then(parse_uuid).unwrap_or_default())
 }
 
-/// Sixteen random bytes; draw them once per process.
+/// A random number; draw them once per process.
 ///
 /// # Errors
 /// The system gave no random bytes: its fault, and not worth retrying.
-pub fn instance_id() -> io::Result<[u8; 16]> {
+pub fn instance_id() -> io::Result<InstanceId> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    Ok(bytes)
+    Ok(InstanceId(bytes))
 }
 
 /// The bytes of a UUID in its usual text form: 32 hexadecimal digits, dashes anywhere between them.
@@ -56,7 +58,7 @@ mod tests {
     fn the_boot_id_stays_and_the_instance_id_is_drawn_anew() {
         assert_eq!(boot_id(), boot_id());
         #[cfg(target_os = "linux")]
-        assert_ne!(boot_id(), [0; 16]);
+        assert_ne!(boot_id(), BootId::default());
         assert_ne!(instance_id().unwrap(), instance_id().unwrap());
     }
 }

@@ -107,8 +107,7 @@ pub(super) fn read(
     let address = overrides.admin.unwrap_or(from_file);
     if !address.ip().is_loopback() && !has_token && !overridden {
         let what = format!("the admin interface at {address} can be reached from outside");
-        let help = "set `token_file` in [admin] to a file with a secret of at least 16 \
-                    characters, or listen on a loopback address such as 127.0.0.1:7480";
+        let help = "set `token_file` to a file with a secret, or listen on a loopback address";
         reading.problems.add(place, what, Some(help.to_owned()));
     }
     Admin { address, token }

@@ -1,11 +1,11 @@
 //! Reads `[[listener]]`: where clients connect, what they speak, and what they may ask for.
 
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::str::FromStr;
 
+use systole_core::liveness::Role;
 use systole_core::policy::MAX_BOUND;
+use systole_core::wire::Codec;
 use systole_core::{Policy, Span};
 
 use super::policy;
@@ -46,33 +46,11 @@ pub struct Listener {
     pub(super) bounds: RangeInclusive<Span>,
 }
 
-/// What clients of a listener speak.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Codec {
-    /// The native protocol.
-    Native,
-    /// Messages of 1,028 bytes.
-    Message1028,
-    /// Lines of text.
-    Line,
-}
-
-/// Which end asks when it hears nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Role {
-    /// The gateway sends probes to silent clients. Costs probes, needs nothing of the client but
-    /// its answers.
-    Probe,
-    /// The gateway only watches; clients must beat by themselves within the bound. Costs no probe,
-    /// and a client that has nothing to say and does not know that it should beat is given up.
-    Watch,
-}
-
 /// Codecs by the names they have in the file and on the command line.
 pub const CODECS: [(&str, Codec); 3] =
     [("native", Codec::Native), ("message1028", Codec::Message1028), ("line", Codec::Line)];
 
-/// Roles by the names they have in the file.
+/// Roles of the gateway by the names they have in the file.
 pub const ROLES: [(&str, Role); 2] = [("probe", Role::Probe), ("watch", Role::Watch)];
 
 impl Listener {
@@ -120,7 +98,7 @@ impl Listener {
             codec,
             role: Role::Probe,
             policy,
-            max_data: u32::try_from(codec.largest_data()).unwrap_or(u32::MAX),
+            max_data: u32::try_from(largest_data(codec)).unwrap_or(u32::MAX),
             bounds: DEFAULT_SHORTEST_BOUND..=DEFAULT_LONGEST_BOUND,
         }
     }
@@ -136,43 +114,20 @@ impl Listener {
     }
 }
 
-impl Codec {
-    /// Its name in the file.
-    pub fn name(self) -> &'static str {
-        value::name_of(&self, &CODECS)
-    }
-
-    fn largest_data(self) -> u64 {
-        match self {
-            Codec::Native | Codec::Line => DEFAULT_MAX_DATA,
-            Codec::Message1028 => MESSAGE1028_DATA,
-        }
-    }
+/// What a codec is called in the file, on the command line, in metrics and logs.
+pub fn codec_name(codec: Codec) -> &'static str {
+    value::name_of(&codec, &CODECS)
 }
 
-impl fmt::Display for Codec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
+/// What a role is called in the file.
+pub fn role_name(role: Role) -> &'static str {
+    value::name_of(&role, &ROLES)
 }
 
-impl FromStr for Codec {
-    type Err = String;
-    fn from_str(name: &str) -> Result<Codec, String> {
-        value::choose(name, &CODECS)
-    }
-}
-
-impl FromStr for Role {
-    type Err = String;
-    fn from_str(name: &str) -> Result<Role, String> {
-        value::choose(name, &ROLES)
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(value::name_of(self, &ROLES))
+fn largest_data(codec: Codec) -> u64 {
+    match codec {
+        Codec::Native | Codec::Line => DEFAULT_MAX_DATA,
+        Codec::Message1028 => MESSAGE1028_DATA,
     }
 }
 
@@ -185,8 +140,8 @@ pub(super) fn read(
     let place = section.span();
     let name = section.take(reading, "name", |value| value::text(value).and_then(check_name));
     let address = section.take(reading, "address", value::address);
-    let codec = Given::or(section.take(reading, "codec", value::parsed), Codec::Native);
-    let role = section.take(reading, "role", value::parsed);
+    let codec = Given::or(section.take(reading, "codec", value::chosen(&CODECS)), Codec::Native);
+    let role = section.take(reading, "role", value::chosen(&ROLES));
     let data = section.take(reading, "max_data", value::bytes(1..=DEFAULT_MAX_DATA));
     let bounds = || value::span(Span::from_millis(1)..=MAX_BOUND);
     let shortest = section.take(reading, "shortest_bound", bounds());
@@ -213,7 +168,7 @@ pub(super) fn read(
         }
         return None;
     };
-    let name = Given::or(name, codec.name().to_owned());
+    let name = Given::or(name, codec_name(codec).to_owned());
     let mut listener = Listener::new(&name, address.value, codec, policy);
     listener.role = Given::or(role, listener.role);
     let data = data.and_then(|data| u32::try_from(data.value).ok());
@@ -248,7 +203,7 @@ fn refuse_what_the_codec_lacks(
     }
     for (bound, key) in bounds.into_iter().zip(["shortest_bound", "longest_bound"]) {
         if let Some(bound) = bound {
-            let what = format!("`{key}` has no effect on a {codec} listener");
+            let what = format!("`{key}` has no effect on a {} listener", codec_name(codec));
             let help = "leave it out: only native clients can ask for a bound".to_owned();
             reading.problems.add(Some(bound.span.clone()), what, Some(help));
         }

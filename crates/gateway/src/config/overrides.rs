@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use systole_core::wire::Codec;
+
 use super::admin::Token;
-use super::listener::Codec;
+use super::listener::CODECS;
 use super::settings::{Format, Level, Shards};
+use super::value;
 
 /// Settings that win over those of the file; `None` and empty leave the file's.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -46,7 +49,8 @@ impl FromStr for ListenAt {
     fn from_str(text: &str) -> Result<ListenAt, String> {
         let (codec, address) = match text.split_once('=') {
             Some((codec, address)) => {
-                let codec = codec.parse().map_err(|right| format!("the codec must be {right}"))?;
+                let codec = value::choose(codec, &CODECS)
+                    .map_err(|right| format!("the codec must be {right}"))?;
                 (codec, address)
             }
             None => (Codec::Native, text),

@@ -15,10 +15,7 @@ use super::value;
 /// of the file would not know which one holds.
 pub(super) fn read(reading: &mut Reading<'_>, mut section: Section<'_>, base: Policy) -> Policy {
     let lengths = Span::from_millis(1)..=MAX_BOUND;
-    let preset = section.take(reading, "preset", |value| {
-        let name = value::text(value)?;
-        value::choose(&name, &PRESETS)
-    });
+    let preset = section.take(reading, "preset", value::chosen(&PRESETS));
     let idle = section.take(reading, "idle", value::span(lengths.clone()));
     let interval = section.take(reading, "interval", value::span(lengths.clone()));
     let probes = section.take(reading, "probes", value::integer(1..=u64::from(MAX_PROBES)));

@@ -137,14 +137,31 @@ fn place(path: &str, text: &str, at: Range<usize>) -> Place {
         line: before.matches('\n').count() + 1,
         column: text[line_start..start].chars().count() + 1,
         width,
-        source: if may_hold_secret(source) { String::new() } else { source.replace('\t', " ") },
+        source: if may_hold_secret(&text[..line_end]) {
+            String::new()
+        } else {
+            source.replace('\t', " ")
+        },
     }
 }
 
-/// Whether a line must not be shown, for what it may hold would end up in a log. A misspelt `token`
-/// counts: that is when lines are shown.
-fn may_hold_secret(line: &str) -> bool {
-    line.split(|c: char| !c.is_alphabetic()).any(|word| distance(word, "token") <= 2)
+/// Whether the last line of `text` must not be shown, for what it may hold would end up in a log.
+///
+/// A misspelt `token` counts, for that is when lines are shown; so does one earlier in the same
+/// table, for its text may go on over several lines.
+fn may_hold_secret(text: &str) -> bool {
+    let word_is_near = |word: &str| distance(word, "token") <= 2;
+    let names_it = |line: &str| line.split(|c: char| !c.is_alphabetic()).any(word_is_near);
+    let is_comment = |line: &str| line.trim_start().starts_with('#');
+    for (n, line) in text.lines().rev().enumerate() {
+        if (n == 0 || !is_comment(line)) && names_it(line) {
+            return true;
+        }
+        if line.starts_with('[') {
+            return false;
+        }
+    }
+    false
 }
 
 /// The known name that was most likely meant, if one is near enough.

@@ -237,6 +237,8 @@ fn everything_that_is_wrong_is_told_in_the_order_of_the_file() {
 fn no_error_shows_a_secret() {
     for text in [
         "[admin]\ntoken = \"hunter2\"",
+        "[admin]\ntoken = \"\"\"\nhunter2\" = \nhunter2",
+        "[admin]\ntoken = \"\nhunter2\" = \n",
         "[admin]\ntoken = \"hunter2",
         "admin = { token = \"hunter2\", tocken = 1 }",
         "[admin]\ntokn = \"hunter2hunter2hunter2\"\n",

@@ -88,6 +88,13 @@ pub(super) fn parsed<T: FromStr<Err: Display>>(value: &DeValue<'_>) -> Result<T,
     text(value)?.parse().map_err(|right: T::Err| right.to_string())
 }
 
+/// One of the values in `choices`.
+pub(super) fn chosen<'a, T: Copy>(
+    choices: &'a [(&str, T)],
+) -> impl FnOnce(&DeValue<'_>) -> Result<T, String> + 'a {
+    move |value| choose(&text(value)?, choices)
+}
+
 /// One of the values in `choices` by its name; the error lists the names, to follow "must be".
 pub(super) fn choose<T: Copy>(name: &str, choices: &[(&str, T)]) -> Result<T, String> {
     choices.iter().find(|(known, _)| *known == name).map(|(_, value)| *value).ok_or_else(|| {
