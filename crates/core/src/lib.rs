@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod cause;
+pub mod gather;
 pub mod hub;
 pub mod link;
 pub mod liveness;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mio::event::Event as Readiness;
 use mio::{Events, Interest, Poll, Token};
 use systole_core::cause::{Cause, Verdict};
+use systole_core::gather::Gather;
 use systole_core::hub::{self, Hub};
 use systole_core::link::{self, Closing, Event, Output};
 use systole_core::tap::{Tapped, Untapped};
@@ -55,6 +56,9 @@ pub(super) struct Turning {
     pub(super) hub: Tapped<Hub, Untapped>,
     pub(super) clock: Clock,
     pub(super) vigilance: Vigilance,
+    gather: Gather,
+    /// Whether data passed in this turn, one way or the other.
+    data: bool,
     sockets: Sockets,
     pub(super) doors: Doors,
     scratch: Box<[u8]>,
@@ -91,6 +95,8 @@ impl Turning {
             hub: Tapped::new(hub, Untapped),
             vigilance: Vigilance::new(setup.clock.monotonic(), setup.clock.boottime()),
             clock: setup.clock,
+            gather: Gather::new(Time::ZERO),
+            data: false,
             sockets: Sockets::new(setup.outbox_limit),
             doors: Doors::new(doors, setup.max_links as usize),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
@@ -126,11 +132,12 @@ impl Turning {
             self.accept();
             let drained = events.iter().count() < EVENTS && self.unread.is_empty();
             self.vigilance.read(read, self.sockets.conns.len(), drained);
-            self.expire();
+            let expired = self.expire();
             if self.sockets.reap(self.vigilance.now()) > 0 {
                 self.doors.relieve();
             }
             self.publish();
+            self.rest(read + expired);
         }
         let _ = self.reports.blocking_send(Report::Stopped);
     }
@@ -146,6 +153,23 @@ impl Turning {
         let deadlines = [self.hub.machine().next_deadline(), self.sockets.next_leave()];
         let next = deadlines.into_iter().flatten().min();
         next.map_or(LONGEST_WAIT, |at| at.since(now).min(LONGEST_WAIT))
+    }
+
+    /// Lets heartbeats gather, unless something is to be done at once.
+    fn rest(&mut self, things: usize) {
+        let now = self.vigilance.now();
+        let rest = self.gather.rest(now, things, std::mem::take(&mut self.data));
+        if rest > Span::ZERO && !self.is_busy(now) {
+            let rest = rest.less(self.now().since(now));
+            // Not for luck: the poll that follows finds what gathered meanwhile.
+            #[allow(clippy::disallowed_methods)]
+            std::thread::sleep(Duration::from(rest));
+        }
+    }
+
+    /// Whether the next turn has something to do already.
+    fn is_busy(&self, now: Time) -> bool {
+        !self.unread.is_empty() || self.sockets.has_doomed() || self.doors.is_pending(now)
     }
 
     /// Vigilant time, read anew.
@@ -273,16 +297,18 @@ impl Turning {
         }
     }
 
-    /// Judges up to the horizon: the time up to which every socket has been read.
-    fn expire(&mut self) {
+    /// Judges up to the horizon: the time up to which every socket has been read. Returns how many
+    /// steps that took.
+    fn expire(&mut self) -> usize {
         let horizon = self.vigilance.horizon();
-        for _ in 0..EXPIRIES_PER_TURN {
+        for step in 0..EXPIRIES_PER_TURN {
             if self.hub.machine().next_deadline().is_none_or(|at| at > horizon) {
-                return;
+                return step;
             }
             self.hub.handle(horizon, hub::Input::Deadline);
             self.carry();
         }
+        EXPIRIES_PER_TURN
     }
 
     /// Carries out what the hub wants, until it wants nothing more.
@@ -292,8 +318,11 @@ impl Turning {
             while let Some(hub::Output { link, output }) = self.hub.poll_output() {
                 match output {
                     Output::Transmit { bytes, lane } => self.sockets.transmit(link, lane, bytes),
-                    Output::Event(Event::Data { bytes, more, kind }) if self.echo => {
-                        self.sockets.echo(link, bytes, more, kind);
+                    Output::Event(Event::Data { bytes, more, kind }) => {
+                        self.data = true;
+                        if self.echo {
+                            self.sockets.echo(link, bytes, more, kind);
+                        }
                     }
                     Output::Event(event) => {
                         if let Some(told) = Told::of(event) {
