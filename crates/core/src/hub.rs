@@ -146,7 +146,8 @@ impl Hub {
         }
     }
 
-    /// When to call with [`Input::Deadline`] unless something changes before; it may be in the past.
+    /// When to call with [`Input::Deadline`] unless something changes before; it may
+    /// be in the past.
     pub fn next_deadline(&self) -> Option<Time> {
         if self.backlog || !self.sweeps.is_empty() {
             return Some(Time::ZERO);

@@ -1,7 +1,7 @@
 //! One connection: bytes, liveness and handshake in one machine.
 //!
-//! [`Link`] is that machine for whoever has one connection: a client, a tool, a blocking server with
-//! a thread per peer. A gateway holds many of them in a [`crate::hub::Hub`].
+//! [`Link`] is that machine for whoever has one connection: a client, a tool, a blocking server
+//! with a thread per peer. A gateway holds many of them in a [`crate::hub::Hub`].
 
 mod outbound;
 mod peer;

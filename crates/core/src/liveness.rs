@@ -1,9 +1,9 @@
 //! The liveness of one link: silence in; probes, suspicion and the verdict out.
 //!
-//! Two clocks decide. `last_heard`, the last evidence of the peer, alone decides suspicion and death:
-//! sending to a dead peer never keeps it alive. The later of `last_heard` and `last_sent` decides
-//! whether a keepalive is due. Hearing from a peer is a store; whoever keeps the deadlines asks for
-//! the next one only when the last one fires (see [`crate::wheel`]).
+//! Two clocks decide. `last_heard`, the last evidence of the peer, alone decides suspicion and
+//! death: sending to a dead peer never keeps it alive. The later of `last_heard` and `last_sent`
+//! decides whether a keepalive is due. Hearing from a peer is a store; whoever keeps the deadlines
+//! asks for the next one only when the last one fires (see [`crate::wheel`]).
 
 mod signal;
 

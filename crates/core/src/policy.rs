@@ -91,7 +91,8 @@ impl Policy {
         Policy::preset(15_000, 5_000, 3)
     }
 
-    /// For games and trading screens, where a ghost hurts within seconds: D = 8 s (2 s, 2 s, 3 probes).
+    /// For games and trading screens, where a ghost hurts within seconds: D = 8 s
+    /// (2 s, 2 s, 3 probes).
     pub const fn demanding() -> Policy {
         Policy::preset(2_000, 2_000, 3)
     }

@@ -2,8 +2,9 @@
 
 use crate::time::Span;
 
-/// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): eight
-/// bytes of state, good enough to spread heartbeats and reconnects, and nothing secret rests on it.
+/// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014):
+/// eight bytes of state, good enough to spread heartbeats and reconnects, and nothing secret rests
+/// on it.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 

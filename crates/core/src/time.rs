@@ -130,7 +130,8 @@ impl From<Span> for core::time::Duration {
 }
 
 impl fmt::Display for Span {
-    /// Seconds with milliseconds, as in `12.050 s`; below one second milliseconds with microseconds.
+    /// Seconds with milliseconds, as in `12.050 s`; below one second milliseconds with
+    /// microseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 >= 1_000_000_000 {
             write!(f, "{}.{:03} s", self.0 / 1_000_000_000, self.0 / 1_000_000 % 1_000)

@@ -74,7 +74,8 @@ impl Vigilance {
         None
     }
 
-    /// The sockets that the last wait reported have all been read: `read` of them, of `open` in all.
+    /// The sockets that the last wait reported have all been read: `read` of them, of `open` in
+    /// all.
     /// `drained` says that no other socket was ready.
     ///
     /// A kernel queue of ready sockets is worked off in order, so that after as many reads as there

@@ -1,7 +1,7 @@
 //! The gateway: stands between clients and logic, and knows who is there.
 //!
-//! The data plane is one thread per shard with one loop each; the control plane (admin API, metrics,
-//! events, logs) is Tokio. They talk through bounded channels and a waker.
+//! The data plane is one thread per shard with one loop each; the control plane (admin API,
+//! metrics, events, logs) is Tokio. They talk through bounded channels and a waker.
 
 pub mod config;
 pub mod ready;

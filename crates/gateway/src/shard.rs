@@ -1,4 +1,5 @@
-//! The data plane: one shard is one thread with one loop, its own listening sockets and its own hub.
+//! The data plane: one shard is one thread with one loop, its own listening sockets and its own
+//! hub.
 //!
 //! A turn of the loop polls, reads the clock, feeds what arrived to the hub, expires what is due,
 //! and flushes. The hub decides everything; the shard carries bytes. Shards share nothing but the

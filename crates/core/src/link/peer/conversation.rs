@@ -1,19 +1,19 @@
 //! What is said on a link: handshake, heartbeats, data, retune, goodbye.
 
+mod handshake;
+
 use alloc::boxed::Box;
 
 use super::{Context, Effect, connects, silence_verdict, told};
 use crate::cause::{Cause, Verdict};
 use crate::link::outbound::Pen;
-use crate::link::{
-    BeatKind, Closing, Command, Event, Goodbye, Lane, PIECE, SessionKey, Settings, Side,
-};
+use crate::link::{BeatKind, Closing, Command, Event, Goodbye, Lane, PIECE, SessionKey, Settings};
 use crate::liveness::{self, Evidence, Liveness};
 use crate::policy::Policy;
 use crate::time::{Span, Time};
 use crate::wire::{
-    Beat, BootId, Close, CloseReason, Codec, DataKind, Frame, Hello, InstanceId,
-    MAX_HEARTBEAT_DATA, MAX_IDENTITY, MAX_TOKEN, Malformed, Welcome,
+    Beat, BootId, Close, CloseReason, Codec, DataKind, Frame, InstanceId, MAX_HEARTBEAT_DATA,
+    Malformed,
 };
 
 /// How far a conversation has come, and what it remembers.
@@ -80,27 +80,6 @@ impl Conversation {
     /// Whether the policy changed since the last call.
     pub(super) fn take_retuned(&mut self) -> bool {
         core::mem::take(&mut self.retuned)
-    }
-
-    /// Says HELLO where it is on us to speak first. Without a handshake there is nothing to wait for.
-    pub(super) fn greet(&mut self, now: Time, context: &mut Context<'_>, out: &mut Pen<'_>) {
-        let settings = context.settings;
-        let Side::Connecting(introduction) = &settings.side else {
-            return;
-        };
-        if !self.codec.has_handshake() {
-            return self.establish(now, context, out);
-        }
-        let hello = Hello {
-            asks: introduction.asks,
-            resume: None,
-            capabilities: 0,
-            boot_id: settings.boot_id,
-            instance_id: settings.instance_id,
-            identity: cut(&introduction.identity, MAX_IDENTITY),
-            token: introduction.token.get(..MAX_TOKEN).unwrap_or(&introduction.token),
-        };
-        out.transmit(self.codec, Lane::Control, &Frame::Hello(hello));
     }
 
     #[inline]
@@ -307,81 +286,6 @@ impl Conversation {
         Effect::Ended
     }
 
-    /// Only HELLO may open a conversation, and only WELCOME or CLOSE may answer it; the codecs
-    /// without a handshake take their first frame for an introduction.
-    fn first_frame(
-        &mut self,
-        now: Time,
-        frame: Frame<'_>,
-        context: &mut Context<'_>,
-        out: &mut Pen<'_>,
-    ) {
-        let connects = connects(context.settings);
-        match frame {
-            Frame::Hello(hello) if !connects => self.admit(now, &hello, context, out),
-            Frame::Welcome(welcome) if connects => {
-                self.session = SessionKey { session: welcome.session, epoch: welcome.epoch };
-                self.policy = welcome.policy.with_conduct_of(&context.settings.policy);
-                self.establish(now, context, out);
-            }
-            Frame::Close(close) if connects => self.farewell(now, close, out),
-            Frame::Ping(_) | Frame::Pong(_) | Frame::Data { .. } if !self.codec.has_handshake() => {
-                self.establish(now, context, out);
-                self.frame(now, frame, context, out);
-            }
-            Frame::Ping(_)
-            | Frame::Pong(_)
-            | Frame::Data { .. }
-            | Frame::Retune(_)
-            | Frame::Hello(_)
-            | Frame::Welcome(_)
-            | Frame::Close(_) => {
-                let _ = self.end(now, Cause::Protocol(Malformed::OutOfPlace), out);
-            }
-        }
-    }
-
-    fn admit(
-        &mut self,
-        now: Time,
-        hello: &Hello<'_>,
-        context: &mut Context<'_>,
-        out: &mut Pen<'_>,
-    ) {
-        let settings = context.settings;
-        self.introduced = Some(Box::new(Introduced {
-            identity: hello.identity.into(),
-            boot_id: hello.boot_id,
-            instance_id: hello.instance_id,
-        }));
-        self.policy = settings.limits.grant(hello.asks, settings.policy);
-        let welcome = Welcome {
-            resumed: false,
-            capabilities: 0,
-            boot_id: settings.boot_id,
-            instance_id: settings.instance_id,
-            session: self.session.session,
-            epoch: self.session.epoch,
-            received: 0,
-            server_time_ms: settings.wall_origin_ms.saturating_add(now.as_millis()),
-            resume_window_ms: 0,
-            largest_data: settings.max_data,
-            policy: self.policy,
-            resume_token: &[],
-        };
-        out.transmit(self.codec, Lane::Control, &Frame::Welcome(welcome));
-        self.establish(now, context, out);
-        self.sent(now);
-    }
-
-    fn establish(&mut self, now: Time, context: &mut Context<'_>, out: &mut Pen<'_>) {
-        self.stage = Stage::Established;
-        let seed = context.random.next_u32();
-        self.tell_liveness(now, liveness::Input::Introduced { seed }, out);
-        let SessionKey { session, epoch } = self.session;
-        out.event(Event::Established { session, epoch, policy: self.policy });
-    }
-
     /// Changes the policy, or asks the gateway to.
     fn retune(&mut self, now: Time, policy: Policy, context: &mut Context<'_>, out: &mut Pen<'_>) {
         out.transmit(self.codec, Lane::Control, &Frame::Retune(policy));
@@ -491,13 +395,4 @@ impl Conversation {
             }
         }
     }
-}
-
-/// The longest beginning of `text` that is at most `longest` bytes of whole characters.
-fn cut(text: &str, longest: usize) -> &str {
-    let mut end = text.len().min(longest);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default()
 }

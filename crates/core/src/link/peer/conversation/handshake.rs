@@ -1,0 +1,125 @@
+//! The handshake: HELLO and WELCOME, or the first frame where there is none.
+
+use alloc::boxed::Box;
+
+use super::{Conversation, Introduced, Stage};
+use crate::cause::Cause;
+use crate::link::outbound::Pen;
+use crate::link::peer::{Context, connects};
+use crate::link::{Event, Lane, SessionKey, Side};
+use crate::liveness;
+use crate::time::Time;
+use crate::wire::{Frame, Hello, MAX_IDENTITY, MAX_TOKEN, Malformed, Welcome};
+
+impl Conversation {
+    /// Says HELLO where it is on us to speak first. Without a handshake there is nothing to
+    /// wait for.
+    pub(in crate::link::peer) fn greet(
+        &mut self,
+        now: Time,
+        context: &mut Context<'_>,
+        out: &mut Pen<'_>,
+    ) {
+        let settings = context.settings;
+        let Side::Connecting(introduction) = &settings.side else {
+            return;
+        };
+        if !self.codec.has_handshake() {
+            return self.establish(now, context, out);
+        }
+        let hello = Hello {
+            asks: introduction.asks,
+            resume: None,
+            capabilities: 0,
+            boot_id: settings.boot_id,
+            instance_id: settings.instance_id,
+            identity: cut(&introduction.identity, MAX_IDENTITY),
+            token: introduction.token.get(..MAX_TOKEN).unwrap_or(&introduction.token),
+        };
+        out.transmit(self.codec, Lane::Control, &Frame::Hello(hello));
+    }
+
+    /// Only HELLO may open a conversation, and only WELCOME or CLOSE may answer it; the codecs
+    /// without a handshake take their first frame for an introduction.
+    pub(super) fn first_frame(
+        &mut self,
+        now: Time,
+        frame: Frame<'_>,
+        context: &mut Context<'_>,
+        out: &mut Pen<'_>,
+    ) {
+        let connects = connects(context.settings);
+        match frame {
+            Frame::Hello(hello) if !connects => self.admit(now, &hello, context, out),
+            Frame::Welcome(welcome) if connects => {
+                self.session = SessionKey { session: welcome.session, epoch: welcome.epoch };
+                self.policy = welcome.policy.with_conduct_of(&context.settings.policy);
+                self.establish(now, context, out);
+            }
+            Frame::Close(close) if connects => self.farewell(now, close, out),
+            Frame::Ping(_) | Frame::Pong(_) | Frame::Data { .. } if !self.codec.has_handshake() => {
+                self.establish(now, context, out);
+                self.frame(now, frame, context, out);
+            }
+            Frame::Ping(_)
+            | Frame::Pong(_)
+            | Frame::Data { .. }
+            | Frame::Retune(_)
+            | Frame::Hello(_)
+            | Frame::Welcome(_)
+            | Frame::Close(_) => {
+                let _ = self.end(now, Cause::Protocol(Malformed::OutOfPlace), out);
+            }
+        }
+    }
+
+    fn admit(
+        &mut self,
+        now: Time,
+        hello: &Hello<'_>,
+        context: &mut Context<'_>,
+        out: &mut Pen<'_>,
+    ) {
+        let settings = context.settings;
+        self.introduced = Some(Box::new(Introduced {
+            identity: hello.identity.into(),
+            boot_id: hello.boot_id,
+            instance_id: hello.instance_id,
+        }));
+        self.policy = settings.limits.grant(hello.asks, settings.policy);
+        let welcome = Welcome {
+            resumed: false,
+            capabilities: 0,
+            boot_id: settings.boot_id,
+            instance_id: settings.instance_id,
+            session: self.session.session,
+            epoch: self.session.epoch,
+            received: 0,
+            server_time_ms: settings.wall_origin_ms.saturating_add(now.as_millis()),
+            resume_window_ms: 0,
+            largest_data: settings.max_data,
+            policy: self.policy,
+            resume_token: &[],
+        };
+        out.transmit(self.codec, Lane::Control, &Frame::Welcome(welcome));
+        self.establish(now, context, out);
+        self.sent(now);
+    }
+
+    fn establish(&mut self, now: Time, context: &mut Context<'_>, out: &mut Pen<'_>) {
+        self.stage = Stage::Established;
+        let seed = context.random.next_u32();
+        self.tell_liveness(now, liveness::Input::Introduced { seed }, out);
+        let SessionKey { session, epoch } = self.session;
+        out.event(Event::Established { session, epoch, policy: self.policy });
+    }
+}
+
+/// The longest beginning of `text` that is at most `longest` bytes of whole characters.
+fn cut(text: &str, longest: usize) -> &str {
+    let mut end = text.len().min(longest);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
+}
