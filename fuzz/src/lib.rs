@@ -1,6 +1,11 @@
-//! What must hold for any bytes, whichever codec reads them.
+//! What must hold for any bytes: whichever codec reads them, and as the record of a hub.
 
+use systole_core::hub::Hub;
+use systole_core::link::{Settings, Side};
+use systole_core::tap::record::{Entries, Entry, Recorder, replay};
+use systole_core::tap::{Machine, Tap};
 use systole_core::wire::{Codec, Decoder, Malformed};
+use systole_core::{Policy, Time};
 
 /// Decodes `input` after its first byte, whole and in the pieces that the first byte chooses, and
 /// panics if one of these does not hold:
@@ -18,6 +23,33 @@ pub fn decode(codec: Codec, input: &[u8]) {
     };
     assert_eq!(whole.frames, cut.frames);
     assert_eq!(whole.error, cut.error);
+}
+
+/// Reads `input` as a record, feeds it to a hub, and panics if what could be read, written again,
+/// is not the same bytes. The hub is fed whatever the recorded outputs are.
+pub fn record(input: &[u8]) {
+    let hub = || {
+        let codecs = [Codec::Native, Codec::Message1028, Codec::Line];
+        let settings = |codec| Settings::new(codec, Side::Accepting, Policy::default());
+        Hub::new(Time::ZERO, 1, codecs.map(settings).to_vec(), 1)
+    };
+    let mut fed = hub();
+    let mut again = Recorder::new();
+    let mut digests = Vec::new();
+    let mut entries = Entries::new(input);
+    while let Some(Ok(entry)) = entries.next() {
+        let Entry::Input { now, input } = entry else {
+            digests.push(entry);
+            continue;
+        };
+        again.input(now, &input);
+        fed.handle(now, input);
+        while fed.poll_output().is_some() {}
+    }
+    if digests.is_empty() && entries.offset() > 0 {
+        assert_eq!(again.record(), &input[..entries.offset()]);
+    }
+    let _ = replay(hub(), input);
 }
 
 /// Pieces of one byte and of `size - 1` bytes by turns.

@@ -6,7 +6,7 @@ use crate::time::Time;
 use crate::wire::{CloseReason, Malformed};
 
 /// The end of a link: what, how sure, and the times it rests on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Verdict {
     /// Why the link ended.
     pub cause: Cause,
@@ -23,7 +23,7 @@ pub struct Verdict {
 }
 
 /// Why a link ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Cause {
     /// It said goodbye: a CLOSE with this reason.
     PeerClosed(CloseReason),
@@ -123,7 +123,7 @@ impl fmt::Display for Cause {
 }
 
 /// How sure a cause is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Confidence {
     /// Likely, on evidence that has other explanations.
     Medium,

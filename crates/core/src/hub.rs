@@ -74,7 +74,7 @@ pub enum Command {
 }
 
 /// What a hub wants, or tells, of one link.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Output<'a> {
     /// Which link.
     pub link: u32,

@@ -185,7 +185,7 @@ pub enum Command<'a> {
 }
 
 /// How this end says goodbye.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Goodbye {
     /// Why.
     pub reason: CloseReason,
@@ -202,7 +202,7 @@ impl From<CloseReason> for Goodbye {
 }
 
 /// What a link wants, or tells.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Output<'a> {
     /// Send these bytes, whole frames, in the order of their lane.
     Transmit {
@@ -218,7 +218,7 @@ pub enum Output<'a> {
 }
 
 /// The two queues to a socket. Control goes first, at the next frame boundary.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Lane {
     /// Heartbeats, handshake, retune, close.
     Control,
@@ -227,7 +227,7 @@ pub enum Lane {
 }
 
 /// How to close a socket.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Closing {
     /// Send what is queued, then close.
     Flush,
@@ -236,7 +236,7 @@ pub enum Closing {
 }
 
 /// What happened on a link.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Event<'a> {
     /// The handshake is complete.
     Established {
@@ -297,7 +297,7 @@ pub enum Event<'a> {
 }
 
 /// The two kinds of heartbeat.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum BeatKind {
     /// It asks.
     Ping,

@@ -164,6 +164,12 @@ impl Policy {
         Ok(Policy { keepalive: Some(keepalive), ..self })
     }
 
+    /// Everything a policy is made of, for whoever writes one down.
+    pub(crate) const fn parts(&self) -> (Detection, Option<Span>, bool, bool) {
+        let Policy { detection, keepalive, spread, enforce } = *self;
+        (detection, keepalive, spread, enforce)
+    }
+
     /// Whether and how silence is judged.
     pub const fn detection(&self) -> Detection {
         self.detection

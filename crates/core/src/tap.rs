@@ -3,6 +3,8 @@
 //! A machine is a function of its inputs: whoever writes down what passes here has everything that
 //! is needed to run it again, and what it answered the first time.
 
+pub mod record;
+
 use crate::time::Time;
 
 /// A machine with one door in and one door out.
@@ -63,6 +65,11 @@ impl<M: Machine, T: Tap<M>> Tapped<M, T> {
     /// The tap.
     pub const fn tap(&self) -> &T {
         &self.tap
+    }
+
+    /// The tap, to take out what it holds.
+    pub const fn tap_mut(&mut self) -> &mut T {
+        &mut self.tap
     }
 
     /// The tap, and the end of the machine.

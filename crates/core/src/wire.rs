@@ -158,7 +158,7 @@ impl Beat<'_> {
 }
 
 /// The two data types of `message1028`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum DataKind {
     /// Type 11, and what the other codecs use.
     #[default]

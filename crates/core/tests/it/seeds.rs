@@ -1,10 +1,16 @@
-//! The fuzzers' corpus begins with the blocks of the document and one message of each older kind.
+//! The fuzzers' corpus begins with the blocks of the document, one message of each older kind, and
+//! one input of each kind for the hub.
 //!
 //! `SYSTOLE_WRITE_SEEDS=1 cargo test -p systole-core seeds` writes what is missing.
 
 use std::path::{Path, PathBuf};
 
-use systole_core::wire::{Beat, Codec, DataKind, Frame};
+use systole_core::hub::{self, Hub};
+use systole_core::link::{Command, Failure, Goodbye, Input};
+use systole_core::tap::Tap;
+use systole_core::tap::record::Recorder;
+use systole_core::wire::{Beat, CloseReason, Codec, DataKind, Frame};
+use systole_core::{Policy, Span, Time};
 
 use crate::document;
 
@@ -32,19 +38,61 @@ fn every_block_has_its_seeds() {
     hold(&corpus.join("line"), "carriage returns", b"ping\r\npong\r\n\r\nhello\r\r\nend");
 }
 
+#[test]
+fn records_have_their_seeds() {
+    let commands = [
+        Command::Send { bytes: b"hello", more: true, kind: DataKind::TwentyOne },
+        Command::HeartbeatData(b"hp=97"),
+        Command::Retune(Policy::demanding()),
+        Command::Hold(Span::from_secs(1)),
+        Command::Release,
+        Command::Close(Goodbye::from(CloseReason::Other(77))),
+    ];
+    let mut inputs =
+        vec![Input::Received(b"ping\n"), Input::Overflowed, Input::Deadline, Input::Ended];
+    inputs.extend([Failure::Reset, Failure::Unreachable, Failure::Local].map(Input::Failed));
+    inputs.extend(commands.map(Input::Command));
+    let all = [
+        hub::Input::Deadline,
+        hub::Input::Command(hub::Command::ReportHeartbeats(true)),
+        hub::Input::Command(hub::Command::Retune { listener: 2, policy: Policy::never() }),
+        hub::Input::Command(hub::Command::Drain { reconnect_within: Span::from_secs(9) }),
+    ];
+    let mut recorder = Recorder::new();
+    let mut millis = 0;
+    let mut tell = |input: hub::Input<'_>| {
+        millis += 700;
+        Tap::<Hub>::input(&mut recorder, Time::from_millis(millis), &input);
+    };
+    for (link, &input) in (0..).zip(&inputs) {
+        let address = ([127, 0, 0, 1], 7).into();
+        tell(hub::Input::Opened { link, listener: 2, address });
+        let first = Input::Received(b"hello\n");
+        tell(hub::Input::Link { link, input: first });
+        tell(hub::Input::Link { link, input });
+    }
+    all.into_iter().for_each(tell);
+    let folder = document::root().join("fuzz/corpus/record");
+    hold_one(&folder, "one-of-each", recorder.record());
+}
+
 /// Compares the seeds of that name with what they should be, or writes them when asked to.
 fn hold(folder: &Path, title: &str, bytes: &[u8]) {
     let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
     let name: String = title.to_lowercase().chars().map(plain).collect();
     for piece in PIECES {
-        let path: PathBuf = folder.join(format!("{}-{piece}", name.trim_matches('-')));
         let mut seed = vec![piece];
         seed.extend_from_slice(bytes);
-        if std::env::var_os("SYSTOLE_WRITE_SEEDS").is_some() {
-            std::fs::create_dir_all(folder).unwrap();
-            std::fs::write(&path, &seed).unwrap();
-        }
-        let found = std::fs::read(&path).ok();
-        assert_eq!(found.as_ref(), Some(&seed), "{} is missing or old", path.display());
+        hold_one(folder, &format!("{}-{piece}", name.trim_matches('-')), &seed);
     }
+}
+
+fn hold_one(folder: &Path, name: &str, seed: &[u8]) {
+    let path: PathBuf = folder.join(name);
+    if std::env::var_os("SYSTOLE_WRITE_SEEDS").is_some() {
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(&path, seed).unwrap();
+    }
+    let found = std::fs::read(&path).ok();
+    assert_eq!(found.as_deref(), Some(seed), "{} is missing or old", path.display());
 }
