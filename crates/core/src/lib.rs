@@ -15,6 +15,7 @@ pub mod liveness;
 pub mod pages;
 pub mod policy;
 pub mod random;
+pub mod reconnect;
 pub mod tap;
 pub mod time;
 pub mod vigilance;

@@ -11,9 +11,9 @@ use crate::link::Lane;
 /// dozen of the largest heartbeats. A peer for whom more than that is waiting does not read.
 pub const CONTROL_RESERVE: usize = 16 * 1024;
 
-/// What a boundary between two chunks of data costs, counted against the limit, so that many tiny
+/// What a boundary between two chunks of data costs in bytes, counted against the limit, so that many tiny
 /// chunks cannot hold more memory than the limit says.
-const BOUNDARY: usize = size_of::<u32>();
+pub const BOUNDARY: usize = size_of::<u32>();
 
 /// Bytes waiting for one socket.
 ///
@@ -72,8 +72,12 @@ impl Outbox {
 
     /// How many bytes of data would be taken now, in one chunk.
     pub fn room(&self) -> usize {
-        let held = self.data.len() + self.chunks.len() * BOUNDARY;
-        self.limit.saturating_sub(held).saturating_sub(BOUNDARY)
+        self.limit.saturating_sub(self.held()).saturating_sub(BOUNDARY)
+    }
+
+    /// What the data that waits counts for against the limit: its bytes, and [`BOUNDARY`] a chunk.
+    pub fn held(&self) -> usize {
+        self.data.len() + self.chunks.len() * BOUNDARY
     }
 
     /// The bytes to write next; empty only if nothing is queued.

@@ -333,7 +333,11 @@ impl Conversation {
     }
 
     fn send(&mut self, bytes: &[u8], more: bool, kind: DataKind, out: &mut Pen<'_>) {
-        let piece = PIECE.min(self.codec.max_data());
+        let piece = match self.codec {
+            Codec::Native => PIECE,
+            // Cut, they would arrive as several messages: only where one cannot hold it all.
+            Codec::Message1028 | Codec::Line => self.codec.max_data(),
+        };
         let mut rest = bytes;
         while rest.len() > piece {
             let (bytes, after) = rest.split_at(piece);
