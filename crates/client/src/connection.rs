@@ -1,0 +1,412 @@
+//! One link: its socket, its machine, and what stands between them.
+
+use std::io::{self, ErrorKind, Read};
+use std::time::Duration;
+
+use socket2::SockRef;
+use systole_core::link::{
+    Closing, Command as Order, Failure, Goodbye, Input, Introduction, Output, SessionKey, Settings,
+    Side,
+};
+use systole_core::wire::outbox::Outbox;
+use systole_core::wire::{BootId, CloseReason, DataKind, InstanceId};
+use systole_core::{Link, Machine, Span, Time};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::mpsc;
+
+use crate::driver::Wishes;
+use crate::news::{News, Stage};
+use crate::shared::{Command, Shared};
+use crate::watch::{OPEN_ENDED, Watch};
+use crate::{ConnectError, Options};
+
+/// What one read takes; small, because a process may run thousands of clients.
+const READ: usize = 16 * 1024;
+
+/// Reads in one turn, so that a fast server cannot keep heartbeats and commands from their turn.
+const READS: usize = 16;
+
+/// How long a goodbye may take to leave, and the peer to close in turn.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A hold without an end; it is released by hand.
+const WITHOUT_END: Span = Span::from_secs(1 << 32);
+
+/// How to open a link.
+pub(crate) struct Plan {
+    pub(crate) addr: String,
+    pub(crate) options: Options,
+    pub(crate) introduction: Introduction,
+    pub(crate) boot_id: BootId,
+    pub(crate) instance_id: InstanceId,
+    /// The number of this link among the client's, from 1.
+    pub(crate) link: u64,
+    /// Which attempt to reconnect it is; 0 for the first link.
+    pub(crate) attempt: u32,
+    pub(crate) seed: u64,
+}
+
+/// How a link ended.
+pub(crate) enum End {
+    /// The application closed it.
+    Finished,
+    /// It was lost; what the gateway said about coming back.
+    Lost(Option<Goodbye>),
+}
+
+/// What woke a connection.
+enum Wake {
+    Time,
+    Socket,
+    Room,
+    Command(Option<Command>),
+}
+
+/// One link.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    link: Link,
+    outbox: Outbox,
+    buffer: Box<[u8]>,
+    news: News,
+    closing: Closing,
+    number: u64,
+    /// What the messages in the outbox took off the queue and have not given back.
+    owed: usize,
+    paused: bool,
+    finishing: bool,
+}
+
+impl Connection {
+    /// Connects and completes the handshake.
+    pub(crate) async fn open(
+        plan: Plan,
+        watch: &mut Watch,
+        shared: &Shared,
+    ) -> Result<Connection, ConnectError> {
+        let stream = connect(&plan.addr, plan.options.connect_timeout).await?;
+        let now = watch.turn(OPEN_ENDED);
+        let mut connection = Connection::new(plan, stream, now, watch, shared);
+        // Nobody commands a link that does not stand; the sender is kept so that nobody ends it.
+        let (_kept, mut nobody) = mpsc::channel(1);
+        loop {
+            connection.carry_out(watch.now(), shared);
+            match connection.news.stage {
+                Stage::Greeting => connection.turn(watch, &mut nobody, shared).await,
+                Stage::Established | Stage::Lost(_) => return Ok(connection),
+                Stage::Refused(error) => return Err(error),
+            };
+        }
+    }
+
+    fn new(plan: Plan, stream: TcpStream, now: Time, watch: &Watch, shared: &Shared) -> Connection {
+        let Plan { options, introduction, boot_id, instance_id, link, attempt, seed, .. } = plan;
+        let policy = introduction.asks.unwrap_or_default();
+        let settings = Settings {
+            handshake_timeout: options.handshake_timeout.into(),
+            boot_id,
+            instance_id,
+            wall_origin_ms: watch.wall_origin_ms(),
+            report_heartbeats: options.report_heartbeats,
+            ..Settings::new(options.codec, Side::Connecting(introduction), policy)
+        };
+        Connection {
+            stream,
+            link: Link::new(now, settings, SessionKey::default(), seed),
+            outbox: Outbox::new(shared.queue_len()),
+            buffer: vec![0; READ].into(),
+            news: News::new(link, attempt, options.max_message),
+            closing: Closing::Abort,
+            number: link,
+            owed: 0,
+            paused: false,
+            finishing: false,
+        }
+    }
+
+    /// Drives the link to its end.
+    pub(crate) async fn serve(
+        mut self,
+        watch: &mut Watch,
+        commands: &mut mpsc::Receiver<Command>,
+        wishes: &mut Wishes,
+        shared: &Shared,
+    ) -> End {
+        let data = Order::HeartbeatData(&wishes.heartbeat_data);
+        self.link.handle(watch.now(), Input::Command(data));
+        loop {
+            self.carry_out(watch.now(), shared);
+            if let Stage::Lost(farewell) = self.news.stage {
+                self.leave(shared).await;
+                return if self.finishing { End::Finished } else { End::Lost(farewell) };
+            }
+            if let Some(command) = self.turn(watch, commands, shared).await {
+                self.obey(watch.now(), command, wishes, shared);
+            }
+        }
+    }
+
+    /// Waits for something to happen and hands it to the machine; a command is handed back.
+    async fn turn(
+        &mut self,
+        watch: &mut Watch,
+        commands: &mut mpsc::Receiver<Command>,
+        shared: &Shared,
+    ) -> Option<Option<Command>> {
+        self.pause(watch.now(), shared);
+        let planned = self.link.next_deadline().map(|deadline| deadline.at.since(watch.now()));
+        let wake = self.wait(planned, commands, shared).await;
+        let now = watch.turn(planned.unwrap_or(OPEN_ENDED));
+        self.pause(now, shared);
+        match wake {
+            Wake::Command(command) => return Some(command),
+            Wake::Socket => self.read(now, shared),
+            Wake::Time | Wake::Room => {}
+        }
+        if self.link.next_deadline().is_some_and(|deadline| deadline.at <= now) {
+            self.judge(now, watch, shared);
+        }
+        None
+    }
+
+    async fn wait(
+        &self,
+        planned: Option<Span>,
+        commands: &mut mpsc::Receiver<Command>,
+        shared: &Shared,
+    ) -> Wake {
+        let time = async {
+            match planned {
+                Some(planned) => tokio::time::sleep(planned.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.stream.readable(), if !self.paused => Wake::Socket,
+            _ = self.stream.writable(), if !self.outbox.is_empty() => Wake::Socket,
+            command = commands.recv() => Wake::Command(command),
+            () = shared.taken(), if self.paused => Wake::Room,
+            () = time => Wake::Time,
+        }
+    }
+
+    /// A deadline has come. Silence is judged only after all was read that the kernel holds, asked
+    /// for directly: the runtime may not have had the time yet to notice that something is there.
+    fn judge(&mut self, now: Time, watch: &mut Watch, shared: &Shared) {
+        if !self.paused {
+            let read = (&*SockRef::from(&self.stream)).read(&mut self.buffer);
+            self.received(now, read, shared);
+        }
+        watch.drained();
+        if self.link.next_deadline().is_some_and(|deadline| deadline.at <= watch.horizon()) {
+            self.link.handle(now, Input::Deadline);
+        }
+    }
+
+    fn read(&mut self, now: Time, shared: &Shared) {
+        for _ in 0..READS {
+            if self.paused {
+                return;
+            }
+            let read = self.stream.try_read(&mut self.buffer);
+            if !self.received(now, read, shared) {
+                return;
+            }
+            self.pause(now, shared);
+        }
+    }
+
+    /// Hands over what a read returned; false if there is no point in reading on.
+    fn received(&mut self, now: Time, read: io::Result<usize>, shared: &Shared) -> bool {
+        let input = match &read {
+            Ok(0) => Input::Ended,
+            Ok(n) => Input::Received(self.buffer.get(..*n).unwrap_or_default()),
+            Err(error) => match failure(error) {
+                Some(failure) => Input::Failed(failure),
+                None => return false,
+            },
+        };
+        self.link.handle(now, input);
+        self.carry_out(now, shared);
+        matches!(read, Ok(1..))
+    }
+
+    /// Stops reading while the application does not take its messages, and starts again. Silence
+    /// that we did not listen to is not held against the server.
+    fn pause(&mut self, now: Time, shared: &Shared) {
+        let full = self.news.stage == Stage::Established && shared.is_full();
+        if full != self.paused {
+            self.paused = full;
+            let order = if full { Order::Hold(WITHOUT_END) } else { Order::Release };
+            self.link.handle(now, Input::Command(order));
+        }
+    }
+
+    fn obey(&mut self, now: Time, command: Option<Command>, wishes: &mut Wishes, shared: &Shared) {
+        match command {
+            Some(Command::Send { cost, link, .. }) if link != self.number => shared.release(cost),
+            Some(Command::Send { bytes, cost, .. }) => {
+                self.owed += cost;
+                let kind = DataKind::default();
+                let order = Order::Send { bytes: &bytes, more: false, kind };
+                self.link.handle(now, Input::Command(order));
+            }
+            Some(Command::HeartbeatData(bytes)) => {
+                self.link.handle(now, Input::Command(Order::HeartbeatData(&bytes)));
+                wishes.heartbeat_data = bytes;
+            }
+            Some(Command::AskPolicy(policy)) => {
+                wishes.policy = Some(policy);
+                self.link.handle(now, Input::Command(Order::Retune(policy)));
+            }
+            Some(Command::Close(reason)) => self.finish(now, reason),
+            None => self.finish(now, CloseReason::Done),
+        }
+    }
+
+    fn finish(&mut self, now: Time, reason: CloseReason) {
+        self.finishing = true;
+        self.link.handle(now, Input::Command(Order::Close(reason.into())));
+    }
+
+    /// Carries out what the machine wants, and writes what the socket takes.
+    fn carry_out(&mut self, now: Time, shared: &Shared) {
+        self.collect(now, shared);
+        if let Err(error) = self.flush() {
+            self.hear_last_words(now, shared);
+            self.link.handle(now, Input::Failed(failure(&error).unwrap_or(Failure::Local)));
+            self.collect(now, shared);
+        }
+        let held = self.outbox.held();
+        shared.release(self.owed.saturating_sub(held));
+        self.owed = self.owed.min(held);
+    }
+
+    /// The socket takes nothing any more. What the server said last may still be there to be read:
+    /// a goodbye, above all.
+    fn hear_last_words(&mut self, now: Time, shared: &Shared) {
+        for _ in 0..READS {
+            let Ok(n @ 1..) = (&*SockRef::from(&self.stream)).read(&mut self.buffer) else {
+                return;
+            };
+            self.link.handle(now, Input::Received(self.buffer.get(..n).unwrap_or_default()));
+            self.collect(now, shared);
+        }
+    }
+
+    /// Takes what the machine has to say: bytes to the outbox, news to the application.
+    fn collect(&mut self, now: Time, shared: &Shared) {
+        loop {
+            let mut overflowed = false;
+            while let Some(output) = self.link.poll_output() {
+                match output {
+                    Output::Transmit { bytes, lane } => {
+                        overflowed |= self.outbox.push(lane, bytes).is_err();
+                    }
+                    Output::Event(event) => self.news.hear(event, shared),
+                    Output::Close(closing) => self.closing = closing,
+                }
+            }
+            // A goodbye that finds no room either is left out.
+            if !overflowed || self.is_over() {
+                return;
+            }
+            self.link.handle(now, Input::Overflowed);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self.news.stage {
+            Stage::Greeting | Stage::Established => false,
+            Stage::Refused(_) | Stage::Lost(_) => true,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while !self.outbox.is_empty() {
+            match self.stream.try_write(self.outbox.front()) {
+                Ok(n) => self.outbox.advance(n),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the socket, after the goodbye where it is ours.
+    async fn leave(&mut self, shared: &Shared) {
+        match self.closing {
+            Closing::Flush if self.finishing => {
+                // Whether it arrived is no longer ours to know.
+                let _ = tokio::time::timeout(LINGER, self.linger()).await;
+            }
+            Closing::Flush | Closing::Abort => {
+                let _ = self.flush();
+            }
+        }
+        shared.release(std::mem::take(&mut self.owed));
+    }
+
+    /// Sends what is queued and waits for the server to close in turn: a socket closed with unread
+    /// bytes in it would reset the connection, and the goodbye with it.
+    async fn linger(&mut self) -> io::Result<()> {
+        while !self.outbox.is_empty() {
+            self.stream.writable().await?;
+            self.flush()?;
+        }
+        self.stream.shutdown().await?;
+        loop {
+            self.stream.readable().await?;
+            match self.stream.try_read(&mut self.buffer) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if failure(&error).is_none() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Finds the addresses of `addr` and connects to the first that accepts. Each has the same share of
+/// the time, so that one that is silent does not hide the next.
+async fn connect(addr: &str, within: Duration) -> Result<TcpStream, ConnectError> {
+    let unresolved = |why: String| ConnectError::Resolve { name: addr.to_owned(), why };
+    let found = match tokio::time::timeout(within, lookup_host(addr)).await {
+        Ok(found) => found.map_err(|error| unresolved(error.to_string()))?.collect::<Vec<_>>(),
+        Err(_) => return Err(ConnectError::Timeout(within)),
+    };
+    let share = within / u32::try_from(found.len()).unwrap_or(u32::MAX).max(1);
+    let mut last = unresolved("it has none".to_owned());
+    for addr in found {
+        match tokio::time::timeout(share, TcpStream::connect(addr)).await {
+            Ok(Ok(stream)) => {
+                // Heartbeats are small and must not wait for company.
+                stream.set_nodelay(true).map_err(|error| ConnectError::from_io(&error))?;
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = ConnectError::from_io(&error),
+            Err(_) => last = ConnectError::Timeout(share),
+        }
+    }
+    Err(last)
+}
+
+/// What a socket's error means for the link; `None` if nothing.
+fn failure(error: &io::Error) -> Option<Failure> {
+    // The kinds are not ours: new ones may come, and are taken for our own failure.
+    #[allow(clippy::wildcard_enum_match_arm)]
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::Interrupted => None,
+        ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::BrokenPipe
+        | ErrorKind::NotConnected => Some(Failure::Reset),
+        ErrorKind::TimedOut
+        | ErrorKind::HostUnreachable
+        | ErrorKind::NetworkUnreachable
+        | ErrorKind::NetworkDown => Some(Failure::Unreachable),
+        _ => Some(Failure::Local),
+    }
+}
