@@ -116,7 +116,7 @@ impl Connection {
             link: Link::new(now, settings, SessionKey::default(), seed),
             outbox: Outbox::new(shared.queue_len()),
             buffer: vec![0; READ].into(),
-            news: News::new(link, attempt, options.max_message),
+            news: News::new(link, attempt, &options),
             closing: Closing::Abort,
             number: link,
             owed: 0,

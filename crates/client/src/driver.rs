@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 
 use systole_core::link::{Goodbye, Introduction};
 use systole_core::reconnect::{self, Next, Reconnect};
-use systole_core::wire::{BootId, InstanceId};
+use systole_core::wire::InstanceId;
 use systole_core::{Policy, Span};
 use systole_net::identity;
 use tokio::sync::mpsc;
@@ -50,7 +50,7 @@ impl Driver {
     ) -> Result<Driver, ConnectError> {
         // Clients of one process must not reconnect in step, so each draws its own.
         let chance = identity::instance_id().map_err(|error| ConnectError::from_io(&error))?;
-        let seed = chance.iter().fold(0, |seed: u64, byte| seed << 4 ^ u64::from(*byte));
+        let seed = chance.0.iter().fold(0, |seed: u64, byte| seed << 4 ^ u64::from(*byte));
         let reconnect = options.reconnect.map(|backoff| Reconnect::new(backoff, seed));
         let wishes = Wishes { heartbeat_data: Vec::new(), policy: options.policy };
         let watch = Watch::start();
@@ -138,7 +138,7 @@ impl Driver {
     fn plan(&mut self, attempt: u32) -> Result<Plan, ConnectError> {
         self.links += 1;
         let options = &self.options;
-        let instance = instance_id().map_err(|error| ConnectError::from_io(&error))?;
+        let instance_id = instance_id().map_err(|error| ConnectError::from_io(&error))?;
         Ok(Plan {
             addr: self.addr.clone(),
             options: options.clone(),
@@ -147,8 +147,8 @@ impl Driver {
                 token: options.token.as_slice().into(),
                 asks: self.wishes.policy,
             },
-            boot_id: BootId(identity::boot_id()),
-            instance_id: InstanceId(instance),
+            boot_id: identity::boot_id(),
+            instance_id,
             link: self.links,
             attempt,
             seed: self.seed.wrapping_add(self.links),
@@ -179,8 +179,8 @@ async fn obey<T>(
 }
 
 /// This process's identity, drawn once.
-fn instance_id() -> io::Result<[u8; 16]> {
-    static DRAWN: OnceLock<[u8; 16]> = OnceLock::new();
+fn instance_id() -> io::Result<InstanceId> {
+    static DRAWN: OnceLock<InstanceId> = OnceLock::new();
     match DRAWN.get() {
         Some(drawn) => Ok(*drawn),
         None => {

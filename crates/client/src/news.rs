@@ -5,7 +5,7 @@ use systole_core::link::{Event as Told, Goodbye};
 use systole_core::wire::DataKind;
 
 use crate::shared::Shared;
-use crate::{ConnectError, Event};
+use crate::{ConnectError, Event, Options};
 
 /// How far a link has come, as far as its machine has told.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,6 +27,8 @@ pub(crate) struct News {
     number: u64,
     attempt: u32,
     max_message: usize,
+    /// Whether round trips are told.
+    rtt: bool,
     /// The beginning of a message whose end has not arrived; empty if that is too long to keep.
     partial: Vec<u8>,
     /// How long that beginning is.
@@ -35,9 +37,16 @@ pub(crate) struct News {
 
 impl News {
     /// For the link of that number, made at that attempt to reconnect; 0 for the first link.
-    pub(crate) fn new(number: u64, attempt: u32, max_message: usize) -> News {
-        let (partial, partial_len) = (Vec::new(), 0);
-        News { stage: Stage::Greeting, number, attempt, max_message, partial, partial_len }
+    pub(crate) fn new(number: u64, attempt: u32, options: &Options) -> News {
+        News {
+            stage: Stage::Greeting,
+            number,
+            attempt,
+            max_message: options.max_message,
+            rtt: options.report_heartbeats,
+            partial: Vec::new(),
+            partial_len: 0,
+        }
     }
 
     pub(crate) fn hear(&mut self, told: Told<'_>, shared: &Shared) {
@@ -67,7 +76,8 @@ impl News {
             Told::Overdue { due: _ } => shared.tell(Event::Overdue),
             Told::HeartbeatData(bytes) => shared.tell(Event::HeartbeatData(bytes.to_vec())),
             Told::Retuned(policy) => shared.tell(Event::Retuned(policy)),
-            Told::RoundTrip(rtt) => shared.tell(Event::RoundTrip(rtt)),
+            Told::RoundTrip(rtt) if self.rtt => shared.tell(Event::RoundTrip(rtt)),
+            Told::RoundTrip(_) => {}
             Told::HeartbeatSent { beat, sequence, number } => {
                 shared.tell(Event::HeartbeatSent { beat, sequence, number });
             }
@@ -109,7 +119,7 @@ mod tests {
     #[tokio::test]
     async fn pieces_become_messages_and_what_is_too_long_is_told() {
         let shared = Shared::new(Codec::Native, 100);
-        let mut news = News::new(1, 0, 5);
+        let mut news = News::new(1, 0, &Options { max_message: 5, ..Options::default() });
         news.hear(piece(b"he", true), &shared);
         news.hear(piece(b"llo", false), &shared);
         assert_eq!(shared.next_event().await, Some(Event::Message(b"hello".to_vec())));

@@ -1,0 +1,70 @@
+//! The core under a blocking socket: a `read` that would wait for ever on a dead link ends at the
+//! bound, because its timeout is the machine's next deadline. No task, no thread, no runtime.
+//!
+//! `cargo run --example blocking_client -- 127.0.0.1:7400 [bound in seconds]`
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use systole_core::link::{Command, Event, Input, Introduction, Output, SessionKey, Settings, Side};
+use systole_core::wire::{Codec, DataKind};
+use systole_core::{Link, Machine, Policy, Span, Time};
+use systole_net::Clock;
+
+/// The system refuses a timeout of zero.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let addr = args.next().unwrap_or_else(|| "127.0.0.1:7400".to_owned());
+    let bound: u64 = args.next().map_or(Ok(8), |text| text.parse())?;
+    let part = Span::from_millis(bound.saturating_mul(1_000) / 4);
+    let policy = Policy::new(part, part, 3)?;
+
+    let mut stream = TcpStream::connect(addr)?;
+    let clock = Clock::start();
+    let wish = Introduction { asks: Some(policy), ..Introduction::default() };
+    let settings = Settings::new(Codec::Native, Side::Connecting(wish), policy);
+    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut buffer = [0; 4_096];
+    while carry_out(&mut link, &mut stream, &clock)? {
+        let wait = link.next_deadline().map(|next| Duration::from(next.at.since(now(&clock))));
+        stream.set_read_timeout(wait.map(|wait| wait.max(SHORTEST_WAIT)))?;
+        match stream.read(&mut buffer) {
+            Ok(0) => link.handle(now(&clock), Input::Ended),
+            Ok(n) => link.handle(now(&clock), Input::Received(&buffer[..n])),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                link.handle(now(&clock), Input::Deadline);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Does what the machine wants; false when the link has ended.
+fn carry_out(link: &mut Link, stream: &mut TcpStream, clock: &Clock) -> std::io::Result<bool> {
+    let mut open = true;
+    let mut established = false;
+    while let Some(output) = link.poll_output() {
+        match output {
+            Output::Transmit { bytes, .. } => stream.write_all(bytes)?,
+            Output::Event(event) => {
+                println!("{event:?}");
+                established |= matches!(event, Event::Established { .. });
+            }
+            Output::Close(_) => open = false,
+        }
+    }
+    if established {
+        let hello = Command::Send { bytes: b"hello", more: false, kind: DataKind::default() };
+        link.handle(now(clock), Input::Command(hello));
+        return carry_out(link, stream, clock);
+    }
+    Ok(open)
+}
+
+fn now(clock: &Clock) -> Time {
+    Time::ZERO + clock.monotonic()
+}

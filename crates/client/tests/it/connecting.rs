@@ -1,0 +1,80 @@
+//! Connecting, and failing to in bounded time.
+
+use std::time::Duration;
+
+use systole_client::{Client, ConnectError};
+use systole_core::cause::Cause;
+use systole_core::link::Goodbye;
+use systole_core::wire::{CloseReason, Codec};
+use systole_core::{Policy, Span};
+use systole_net::{Clock, listener};
+
+use crate::server::Server;
+use crate::{quick_options, soon};
+
+#[tokio::test]
+async fn nobody_listening_is_an_error_at_once() {
+    let server = Server::bind(Codec::Native, Policy::default()).await;
+    let addr = server.addr();
+    drop(server);
+    let error = Client::connect(addr, quick_options()).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Io { .. }) && error.is_retryable(), "{error}");
+}
+
+#[tokio::test]
+async fn a_name_without_an_address_is_told_as_such() {
+    for name in ["no port", "127.0.0.1", "host.invalid:7400"] {
+        let error = soon(Client::connect(name, quick_options())).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Resolve { .. }), "{name}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_listener_is_given_up_in_time() {
+    let full = listener::bind("127.0.0.1:0".parse().unwrap(), 0, false).unwrap();
+    let addr = full.local_addr().unwrap();
+    let mut options = quick_options();
+    options.connect_timeout = Duration::from_millis(300);
+    options.handshake_timeout = Duration::from_secs(60);
+    // Connections that nobody accepts fill the backlog; the next SYN goes unanswered.
+    let connect = || tokio::net::TcpStream::connect(addr);
+    let mut filling = Vec::new();
+    while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(300), connect()).await {
+        filling.push(stream);
+        assert!(filling.len() < 16, "the backlog of 0 holds {}", filling.len());
+    }
+    let clock = Clock::start();
+    let error = soon(Client::connect(addr, options)).await.unwrap_err();
+    assert_eq!(error, ConnectError::Timeout(Duration::from_millis(300)));
+    assert!(clock.monotonic() < Span::from_secs(5), "{}", clock.monotonic());
+}
+
+#[tokio::test]
+async fn a_server_that_never_welcomes_is_given_up_in_time() {
+    let server = Server::bind(Codec::Native, Policy::default()).await;
+    let mut options = quick_options();
+    options.handshake_timeout = Duration::from_millis(200);
+    let connecting = Client::connect(server.addr(), options);
+    let (error, _mute) = tokio::join!(connecting, server.accept(1));
+    let error = error.unwrap_err();
+    let ConnectError::Handshake { verdict, farewell: None } = &error else { panic!("{error}") };
+    assert_eq!(verdict.cause, Cause::HandshakeTimeout);
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_is_quoted() {
+    let server = Server::bind(Codec::Native, Policy::default()).await;
+    let refusing = async {
+        let mut peer = server.accept(1).await;
+        let (reason, return_after) = (CloseReason::Unauthorized, Span::ZERO);
+        peer.close(Goodbye { reason, stay_away: true, return_after }).await;
+        peer
+    };
+    let (error, _peer) = tokio::join!(Client::connect(server.addr(), quick_options()), refusing);
+    let error = error.unwrap_err();
+    let ConnectError::Handshake { farewell: Some(farewell), .. } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(farewell.reason, CloseReason::Unauthorized);
+    assert!(!error.is_retryable());
+}

@@ -1,0 +1,101 @@
+//! The examples, run as programs against each other and against the dead.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
+use crate::SOON;
+
+/// A running example; killed when dropped.
+struct Example {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Example {
+    fn start(name: &str, args: &[&str]) -> Example {
+        let mut child = Command::new(path(name))
+            .args(args)
+            .stdout(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("examples are built with the tests");
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|l| sender.send(l))
+        });
+        Example { child, lines }
+    }
+
+    /// The next line that holds `text`.
+    fn until(&self, text: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(SOON);
+            let line = line.unwrap_or_else(|error| panic!("no line with {text:?}: {error}"));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Examples lie beside the directory of the test binaries.
+fn path(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a running test has a path");
+    let profile = test.parent().and_then(|deps| deps.parent()).expect("target/profile/deps");
+    profile.join("examples").join(name)
+}
+
+#[test]
+fn the_blocking_server_echoes_to_both_clients_and_finds_a_dead_one() {
+    let server = Example::start("blocking_server", &["127.0.0.1:0", "1"]);
+    let line = server.until("listening on ");
+    let addr = line.trim_start_matches("listening on ");
+
+    let hello = Example::start("hello", &[addr]);
+    hello.until("message: hello");
+    let blocking = Example::start("blocking_client", &[addr, "1"]);
+    blocking.until("Data { bytes: [104, 101, 108, 108, 111]");
+
+    // A client that never introduces itself, and one that is stopped dead.
+    drop(hello);
+    server.until("PeerExited");
+    stop(&blocking.child);
+    server.until("cause: Unknown");
+}
+
+#[test]
+fn the_blocking_client_finds_a_dead_server_in_a_read_that_would_last_for_ever() {
+    let server = Example::start("blocking_server", &["127.0.0.1:0", "1"]);
+    let line = server.until("listening on ");
+    let client =
+        Example::start("blocking_client", &[line.trim_start_matches("listening on "), "1"]);
+    client.until("Data {");
+    stop(&server.child);
+    client.until("cause: Unknown");
+}
+
+#[test]
+fn hello_says_why_it_cannot_connect() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut hello = Example::start("hello", &[&nobody]);
+    assert!(!hello.child.wait().unwrap().success());
+}
+
+/// Stops a process without ending it: its kernel goes on to acknowledge, it does not go on at all.
+fn stop(child: &Child) {
+    let id = child.id().to_string();
+    let status = Command::new("kill").args(["-STOP", &id]).status();
+    assert!(status.expect("kill exists").success());
+}

@@ -1,0 +1,127 @@
+//! Dead servers are found in time, and live ones are left alone.
+
+use systole_client::{Client, Event};
+use systole_core::cause::Cause;
+use systole_core::link::{BeatKind, Command};
+use systole_core::wire::Codec;
+use systole_core::{Policy, Span};
+use systole_net::Clock;
+
+use crate::server::{Heard, Server};
+use crate::{ms, next, quick, quick_options, soon, until};
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_given_up_at_the_bound() {
+    for codec in [Codec::Native, Codec::Message1028, Codec::Line] {
+        let server = Server::bind(codec, quick()).await;
+        let mut options = quick_options();
+        options.codec = codec;
+        options.reconnect = None;
+        options.report_heartbeats = true;
+        let (client, _silent) =
+            tokio::join!(Client::connect(server.addr(), options), server.welcome(1));
+        let client = client.unwrap();
+        let Event::Connected { policy, .. } = next(&client).await else { panic!("{codec}") };
+        assert_eq!(policy.bound(), Some(ms(500)), "{codec}");
+        for expected in 1..=3 {
+            let sent = until(&client, |event| *event != Event::Suspect).await;
+            let Event::HeartbeatSent { beat: BeatKind::Ping, number, .. } = sent else {
+                panic!("{codec}: {sent:?}");
+            };
+            assert_eq!(number, expected, "{codec}");
+        }
+        let lost = until(&client, |event| *event != Event::Suspect).await;
+        let Event::Lost { verdict, farewell: None, silent_for } = lost else {
+            panic!("{codec}: {lost:?}");
+        };
+        assert_eq!((verdict.cause, verdict.probes), (Cause::Unknown, 3), "{codec}");
+        assert_eq!(verdict.due.since(verdict.last_heard), ms(500), "{codec}");
+        assert!(silent_for >= ms(500) && silent_for < ms(2_000), "{codec}: {silent_for}");
+        assert!(matches!(next(&client).await, Event::Closed(_)), "{codec}");
+        assert_eq!(client.next_event().await, None, "{codec}");
+        assert_eq!(client.next_event().await, None, "{codec}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_answers_is_kept_and_its_round_trips_are_told() {
+    let server = Server::bind(Codec::Native, quick()).await;
+    let mut options = quick_options();
+    options.report_heartbeats = true;
+    let (client, peer) = tokio::join!(Client::connect(server.addr(), options), server.welcome(1));
+    let client = client.unwrap();
+    tokio::spawn(peer.serve());
+    let clock = Clock::start();
+    let mut beats = 0;
+    while clock.monotonic() < Span::from_secs(2) {
+        let event = next(&client).await;
+        assert!(!matches!(event, Event::Lost { .. }), "{event:?}");
+        beats += u32::from(matches!(event, Event::RoundTrip(_)));
+    }
+    assert!(beats >= 3, "{beats}");
+}
+
+#[tokio::test]
+async fn a_client_that_did_not_run_does_not_blame_the_server() {
+    let server = Server::bind(Codec::Native, quick()).await;
+    let addr = server.addr();
+    // The client's runtime is a thread of its own, so that it can be held up alone.
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = Client::connect(addr, quick_options()).await.unwrap();
+            next(&client).await;
+            let clock = Clock::start();
+            // Holds the whole runtime up for four bounds, while the server answers nothing.
+            while clock.monotonic() < Span::from_secs(2) {
+                std::hint::spin_loop();
+            }
+            let held_up = clock.monotonic();
+            let event = until(&client, |event| *event != Event::Suspect).await;
+            (event, held_up)
+        })
+    });
+    let mut peer = server.welcome(1).await;
+    // The first heartbeat comes when the client does: nothing was said for four bounds by then.
+    assert!(soon(peer.turn()).await);
+    peer.send(b"still here").await;
+    let (event, held_up) = thread.join().unwrap();
+    assert!(held_up >= Span::from_secs(2));
+    assert_eq!(event, Event::Message(b"still here".to_vec()));
+}
+
+#[tokio::test]
+async fn the_server_changes_the_policy_and_the_client_may_ask() {
+    let server = Server::bind(Codec::Native, Policy::standard()).await;
+    let mut options = quick_options();
+    options.policy = None;
+    let (client, peer) = tokio::join!(Client::connect(server.addr(), options), server.welcome(1));
+    let (client, mut peer) = (client.unwrap(), peer);
+    let Event::Connected { policy, .. } = next(&client).await else { panic!("not connected") };
+    assert_eq!(policy.bound(), Policy::standard().bound());
+
+    peer.command(Command::Retune(Policy::demanding())).await;
+    let Event::Retuned(policy) = next(&client).await else { panic!("not retuned") };
+    assert_eq!(policy.bound(), Some(Span::from_secs(8)));
+
+    let wish = Policy::new(ms(3_000), ms(1_000), 2).unwrap();
+    client.ask_policy(wish).await.unwrap();
+    let granted = wish.with_conduct_of(&Policy::standard());
+    peer.until(&Heard::Retuned(granted)).await;
+    let Event::Retuned(policy) = next(&client).await else { panic!("not granted") };
+    assert_eq!(policy.bound(), Some(Span::from_secs(5)));
+}
+
+#[tokio::test]
+async fn business_data_rides_on_heartbeats_both_ways() {
+    let server = Server::bind(Codec::Native, quick()).await;
+    let connecting = Client::connect(server.addr(), quick_options());
+    let (client, mut peer) = tokio::join!(connecting, server.welcome(1));
+    let client = client.unwrap();
+    client.set_heartbeat_data(b"hp=97").await.unwrap();
+    peer.command(Command::HeartbeatData(b"ok")).await;
+    peer.until(&Heard::HeartbeatData(b"hp=97".to_vec())).await;
+    tokio::spawn(peer.serve());
+    until(&client, |event| *event == Event::HeartbeatData(b"ok".to_vec())).await;
+    assert!(client.set_heartbeat_data(&[0; 1_025]).await.is_err());
+}

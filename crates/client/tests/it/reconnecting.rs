@@ -1,0 +1,115 @@
+//! Coming back: when, how often, and when not.
+
+use systole_client::{Client, Ending, Event, SendError};
+use systole_core::Span;
+use systole_core::cause::Cause;
+use systole_core::link::Goodbye;
+use systole_core::reconnect::{Backoff, Stop};
+use systole_core::wire::{CloseReason, Codec};
+use systole_net::Clock;
+use tokio::io::AsyncWriteExt;
+
+use crate::server::{Heard, Server};
+use crate::{ms, next, quick, quick_options, soon, until};
+
+#[tokio::test]
+async fn a_silent_server_is_left_and_found_again() {
+    let server = Server::bind(Codec::Native, quick()).await;
+    let connecting = Client::connect(server.addr(), quick_options());
+    let (client, _silent) = tokio::join!(connecting, server.welcome(1));
+    let client = client.unwrap();
+    client.set_heartbeat_data(b"carried over").await.unwrap();
+    until(&client, |event| matches!(event, Event::Lost { .. })).await;
+    assert!(matches!(next(&client).await, Event::Reconnecting { attempt: 1, .. }));
+    let mut peer = server.welcome(2).await;
+    let Event::Reconnected { session: 2, attempt: 1, .. } = next(&client).await else {
+        panic!("not back");
+    };
+    client.send(b"again").await.unwrap();
+    peer.until(&Heard::Message(b"again".to_vec())).await;
+    peer.until(&Heard::HeartbeatData(b"carried over".to_vec())).await;
+}
+
+#[tokio::test]
+async fn a_slot_is_waited_for() {
+    let server = Server::bind(Codec::Native, quick()).await;
+    let connecting = Client::connect(server.addr(), quick_options());
+    let (client, mut peer) = tokio::join!(connecting, server.welcome(1));
+    let client = client.unwrap();
+    let clock = Clock::start();
+    let (reason, return_after) = (CloseReason::Drained, ms(400));
+    peer.close(Goodbye { reason, stay_away: false, return_after }).await;
+    let lost = until(&client, |event| matches!(event, Event::Lost { .. })).await;
+    let Event::Lost { verdict, farewell: Some(farewell), .. } = lost else { panic!("{lost:?}") };
+    assert_eq!(verdict.cause, Cause::PeerClosed(CloseReason::Drained));
+    assert_eq!(farewell.return_after, ms(400));
+    assert_eq!(client.send(b"now?").await, Err(SendError::NotConnected));
+    let Event::Reconnecting { attempt: 1, after } = next(&client).await else { panic!("gone") };
+    assert!(after >= ms(400) && after <= ms(401), "{after}");
+    let _peer = server.welcome(2).await;
+    assert!(clock.monotonic() >= ms(400), "{}", clock.monotonic());
+    assert!(matches!(next(&client).await, Event::Reconnected { session: 2, .. }));
+}
+
+#[tokio::test]
+async fn who_is_told_to_stay_away_stays_away() {
+    let server = Server::bind(Codec::Native, quick()).await;
+    let connecting = Client::connect(server.addr(), quick_options());
+    let (client, mut peer) = tokio::join!(connecting, server.welcome(1));
+    let client = client.unwrap();
+    let (reason, return_after) = (CloseReason::Kicked, Span::ZERO);
+    peer.close(Goodbye { reason, stay_away: true, return_after }).await;
+    until(&client, |event| matches!(event, Event::Lost { farewell: Some(_), .. })).await;
+    assert_eq!(next(&client).await, Event::Closed(Ending::Stopped(Stop::Told)));
+    assert_eq!(client.next_event().await, None);
+    assert_eq!(client.send(b"?").await, Err(SendError::Closed));
+}
+
+#[tokio::test]
+async fn failed_attempts_are_told_and_counted_until_they_are_enough() {
+    let server = Server::bind(Codec::Native, quick()).await;
+    let mut options = quick_options();
+    let backoff = Backoff::new(ms(1), ms(20), ms(10_000)).unwrap();
+    options.reconnect = Some(backoff.with_attempts(3));
+    let (client, peer) = tokio::join!(Client::connect(server.addr(), options), server.welcome(1));
+    let client = client.unwrap();
+    drop((peer, server));
+    let lost = until(&client, |event| matches!(event, Event::Lost { .. })).await;
+    let Event::Lost { verdict, .. } = lost else { panic!("{lost:?}") };
+    assert!(matches!(verdict.cause, Cause::PeerExited | Cause::PeerReset), "{verdict:?}");
+    for expected in 1..=3 {
+        let Event::Reconnecting { attempt, .. } = next(&client).await else { panic!("gave up") };
+        assert_eq!(attempt, expected);
+        let failed = next(&client).await;
+        assert!(matches!(failed, Event::AttemptFailed(_)), "{failed:?}");
+    }
+    assert_eq!(next(&client).await, Event::Closed(Ending::Stopped(Stop::Exhausted)));
+}
+
+#[tokio::test]
+async fn a_goodbye_of_ours_arrives_and_ends_everything() {
+    let server = Server::bind(Codec::Native, quick()).await;
+    let connecting = Client::connect(server.addr(), quick_options());
+    let (client, mut peer) = tokio::join!(connecting, server.welcome(1));
+    let client = client.unwrap();
+    client.send(b"last words").await.unwrap();
+    client.close(CloseReason::Done).await.unwrap();
+    peer.until(&Heard::Message(b"last words".to_vec())).await;
+    peer.until(&Heard::Lost).await;
+    soon(peer.stream.shutdown()).await.unwrap();
+    let end = until(&client, |event| matches!(event, Event::Closed(_))).await;
+    assert_eq!(end, Event::Closed(Ending::Finished));
+}
+
+#[tokio::test]
+async fn a_goodbye_ends_the_wait_for_the_next_attempt() {
+    let server = Server::bind(Codec::Native, quick()).await;
+    let connecting = Client::connect(server.addr(), quick_options());
+    let (client, mut peer) = tokio::join!(connecting, server.welcome(1));
+    let client = client.unwrap();
+    let (reason, return_after) = (CloseReason::Drained, Span::from_secs(3_600));
+    peer.close(Goodbye { reason, stay_away: false, return_after }).await;
+    until(&client, |event| matches!(event, Event::Reconnecting { .. })).await;
+    client.close(CloseReason::Done).await.unwrap();
+    assert_eq!(next(&client).await, Event::Closed(Ending::Finished));
+}

@@ -1,0 +1,165 @@
+//! A server for one connection at a time, on the core's own machine, under full control of a test.
+
+use systole_core::link::{
+    Command, Event, Goodbye, Input, Limits, Output, SessionKey, Settings, Side,
+};
+use systole_core::wire::{Codec, DataKind};
+use systole_core::{Link, Machine, Policy, Span, Time};
+use systole_net::Clock;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::soon;
+
+/// A listening socket on a free port.
+pub(crate) struct Server {
+    listener: TcpListener,
+    codec: Codec,
+    policy: Policy,
+}
+
+impl Server {
+    pub(crate) async fn bind(codec: Codec, policy: Policy) -> Server {
+        Server {
+            listener: TcpListener::bind("127.0.0.1:0").await.expect("a free port"),
+            codec,
+            policy,
+        }
+    }
+
+    pub(crate) fn addr(&self) -> String {
+        self.listener.local_addr().expect("bound").to_string()
+    }
+
+    /// The next connection, not yet greeted.
+    pub(crate) async fn accept(&self, session: u64) -> Peer {
+        let (stream, _) = soon(self.listener.accept()).await.expect("a connection");
+        stream.set_nodelay(true).expect("a TCP socket");
+        let clock = Clock::start();
+        let limits = Limits { shortest_bound: Span::from_millis(10), ..Limits::default() };
+        let settings =
+            Settings { limits, ..Settings::new(self.codec, Side::Accepting, self.policy) };
+        let link = Link::new(Time::ZERO, settings, SessionKey { session, epoch: session }, 7);
+        Peer { stream, link, clock, heard: Vec::new(), partial: Vec::new(), single_bytes: false }
+    }
+
+    /// The next connection, greeted.
+    pub(crate) async fn welcome(&self, session: u64) -> Peer {
+        let mut peer = self.accept(session).await;
+        if self.codec.has_handshake() {
+            soon(async {
+                while !peer.heard.iter().any(|heard| matches!(heard, Heard::Established)) {
+                    peer.turn().await;
+                }
+            })
+            .await;
+        }
+        peer
+    }
+}
+
+/// What a peer's machine told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Heard {
+    Established,
+    Message(Vec<u8>),
+    HeartbeatData(Vec<u8>),
+    Retuned(Policy),
+    Lost,
+}
+
+/// One accepted connection. It does nothing unless it is told to.
+pub(crate) struct Peer {
+    pub(crate) stream: TcpStream,
+    link: Link,
+    clock: Clock,
+    pub(crate) heard: Vec<Heard>,
+    partial: Vec<u8>,
+    /// Whether each byte is written by itself.
+    pub(crate) single_bytes: bool,
+}
+
+impl Peer {
+    /// Reads once, answers, and hears. False at the end of the stream.
+    pub(crate) async fn turn(&mut self) -> bool {
+        let mut buffer = vec![0; 65_536];
+        let n = self.stream.read(&mut buffer).await.unwrap_or(0);
+        let now = self.now();
+        self.link.handle(now, if n == 0 { Input::Ended } else { Input::Received(&buffer[..n]) });
+        self.pump().await;
+        n > 0
+    }
+
+    /// Goes on until the client is gone.
+    pub(crate) async fn serve(mut self) {
+        while self.turn().await {}
+    }
+
+    /// Goes on until that was heard.
+    pub(crate) async fn until(&mut self, wanted: &Heard) {
+        soon(async {
+            while !self.heard.contains(wanted) {
+                assert!(self.turn().await, "ended before {wanted:?}, after {:?}", self.heard);
+            }
+        })
+        .await;
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        self.command(Command::Send { bytes, more: false, kind: DataKind::Eleven }).await;
+    }
+
+    pub(crate) async fn close(&mut self, goodbye: Goodbye) {
+        self.command(Command::Close(goodbye)).await;
+        let _ = self.stream.shutdown().await;
+    }
+
+    pub(crate) async fn command(&mut self, command: Command<'_>) {
+        let now = self.now();
+        self.link.handle(now, Input::Command(command));
+        self.pump().await;
+    }
+
+    fn now(&self) -> Time {
+        Time::ZERO + self.clock.monotonic()
+    }
+
+    async fn pump(&mut self) {
+        let mut bytes_out = Vec::new();
+        while let Some(output) = self.link.poll_output() {
+            match output {
+                Output::Transmit { bytes, .. } => bytes_out.extend_from_slice(bytes),
+                Output::Event(Event::Established { .. }) => self.heard.push(Heard::Established),
+                Output::Event(Event::Data { bytes, more, .. }) => {
+                    self.partial.extend_from_slice(bytes);
+                    if !more {
+                        self.heard.push(Heard::Message(std::mem::take(&mut self.partial)));
+                    }
+                }
+                Output::Event(Event::HeartbeatData(bytes)) => {
+                    self.heard.push(Heard::HeartbeatData(bytes.to_vec()));
+                }
+                Output::Event(Event::Retuned(policy)) => self.heard.push(Heard::Retuned(policy)),
+                Output::Event(Event::Lost { .. }) => self.heard.push(Heard::Lost),
+                Output::Event(
+                    Event::Suspect
+                    | Event::Recovered
+                    | Event::Overdue { .. }
+                    | Event::RoundTrip(_)
+                    | Event::HeartbeatSent { .. }
+                    | Event::HeartbeatReceived { .. },
+                )
+                | Output::Close(_) => {}
+            }
+        }
+        let step = if self.single_bytes { 1 } else { bytes_out.len().max(1) };
+        for piece in bytes_out.chunks(step) {
+            if self.stream.write_all(piece).await.is_err() {
+                return;
+            }
+            if self.single_bytes {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
