@@ -1,0 +1,206 @@
+//! What can be asked of `systole bench`, and what it means once defaults are filled in.
+
+use std::time::Duration;
+
+use super::BenchError;
+use super::codec::Codec;
+
+const EXAMPLES: &str = "\
+Examples:
+  The budgets, in one run (about five minutes):
+    systole bench --baseline --check
+
+  A quick look with fewer links, as JSON:
+    systole bench --links 1000 --window 2s --silent 300 --json
+
+  A gateway that runs already (say its policy, it is what lateness is measured against):
+    systole bench --target 127.0.0.1:7400 --admin 127.0.0.1:7401 --pid 4711 \\
+                  --idle 15s --interval 5s --probes 3
+
+  Ten minutes under full CPU load, with the gateway stopped for ten seconds in the middle:
+    systole bench --soak 10m --burn --stop 10s --check
+
+How to read it:
+  heartbeat   one ping and its answer, whoever asked
+  CPU         user and kernel time of the target's threads, as its kernel accounts it
+  memory      anonymous pages (heap, stacks) per idle link; socket buffers are the kernel's
+  RTT         from just before the write to just after the read, in the client
+  lateness    close of a silent link, less its last byte, less the bound
+              D = idle + interval x probes
+  overruns    heartbeats left out because the last was unanswered: above 0, the load exceeds
+              what this machine can serve, and paced figures mean little";
+
+/// Put load on a gateway, and measure what it costs
+///
+/// Opens many links from several processes, lets them beat, lets some of them fall silent, and
+/// prints what the gateway spent and how late its verdicts were. Starts a gateway of its own
+/// unless --target names one.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Links to open [default: 15000, or what the descriptor limit allows]
+    #[arg(long)]
+    pub(crate) links: Option<usize>,
+    /// Processes that hold the links [default: one for each 7500 links]
+    #[arg(long)]
+    pub(crate) workers: Option<usize>,
+    /// Protocol that the links speak
+    #[arg(long, value_enum, default_value = "native")]
+    pub(crate) codec: Codec,
+    /// Measure paced heartbeats only: each link beats once a period
+    #[arg(long)]
+    pub(crate) paced: bool,
+    /// Measure the closed loop only: each answer triggers the next heartbeat
+    #[arg(long)]
+    pub(crate) closed_loop: bool,
+    /// Time from one heartbeat of a link to its next, when paced
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    pub(crate) period: Duration,
+    /// Links in the closed loop; the others only answer [default: all]
+    #[arg(long)]
+    pub(crate) active: Option<usize>,
+    /// Load before each measurement that does not count
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    pub(crate) warmup: Duration,
+    /// Length of each measurement
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    pub(crate) window: Duration,
+    /// Idle time before memory is read
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    pub(crate) settle: Duration,
+    /// Links that fall silent at once; 0 skips this part [default: a third]
+    #[arg(long)]
+    pub(crate) silent: Option<usize>,
+    /// Each silent link sends one last heartbeat as it falls silent: all deadlines in one instant
+    #[arg(long)]
+    pub(crate) burst: bool,
+    /// Silence before the gateway's first probe
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    pub(crate) idle: Duration,
+    /// Time between the gateway's probes
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    pub(crate) interval: Duration,
+    /// Unanswered probes before the verdict
+    #[arg(long, default_value_t = 3)]
+    pub(crate) probes: u8,
+    /// Run the same load against a bare epoll echo as well, alternately, and print ratios
+    #[arg(long)]
+    pub(crate) baseline: bool,
+    /// Run the load against the bare epoll echo alone
+    #[arg(long, conflicts_with_all = ["baseline", "target", "soak"])]
+    pub(crate) baseline_only: bool,
+    /// Rounds for each target [default: 1, with --baseline 3]
+    #[arg(long)]
+    pub(crate) rounds: Option<usize>,
+    /// Threads of the baseline [default: one for each core, as the gateway has shards]
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    /// Measure the gateway that listens here, instead of starting one
+    #[arg(long, value_name = "HOST:PORT", requires = "pid")]
+    pub(crate) target: Option<String>,
+    /// Admin address of --target; its own account of lateness is read there
+    #[arg(long, value_name = "HOST:PORT", requires = "target")]
+    pub(crate) admin: Option<String>,
+    /// Process of --target
+    #[arg(long, requires = "target")]
+    pub(crate) pid: Option<u32>,
+    /// Keep paced links for so long, let some fall silent, and look for wrong verdicts
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) soak: Option<Duration>,
+    /// In a soak: one busy loop per core, all the time
+    #[arg(long, requires = "soak")]
+    pub(crate) burn: bool,
+    /// In a soak: stop the gateway (SIGSTOP) in the middle, for so long
+    #[arg(long, requires = "soak", value_parser = humantime::parse_duration)]
+    pub(crate) stop: Option<Duration>,
+    /// In a soak: how much later than its bound a verdict may be seen
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    pub(crate) tolerance: Duration,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Fail if a budget is missed
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// Descriptors that a gateway needs beside its links.
+const SPARE_DESCRIPTORS: u64 = 512;
+const DEFAULT_LINKS: usize = 15_000;
+/// Few enough that a worker's own loop stays far from its limits, on two cores as well.
+const LINKS_PER_WORKER: usize = 7_500;
+
+/// The arguments with everything decided.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) args: Args,
+    pub(crate) links: usize,
+    pub(crate) workers: usize,
+    pub(crate) active: usize,
+    pub(crate) silent: usize,
+    pub(crate) rounds: usize,
+    pub(crate) threads: usize,
+    pub(crate) modes: Vec<Mode>,
+}
+
+/// What the links do during a measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Mode {
+    Paced,
+    ClosedLoop,
+}
+
+impl Mode {
+    /// For tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Mode::Paced => "paced",
+            Mode::ClosedLoop => "closed loop",
+        }
+    }
+}
+
+impl Plan {
+    /// Fills in what was not said.
+    ///
+    /// # Errors
+    /// Values that no run can have: no links, more than the descriptor limit allows.
+    pub(crate) fn new(args: Args) -> Result<Plan, BenchError> {
+        let limit = systole_net::limits::raise_descriptor_limit()
+            .map_err(|error| BenchError::io("cannot raise the descriptor limit", &error))?;
+        let room = limit.soft.map_or(u64::MAX, |soft| soft.saturating_sub(SPARE_DESCRIPTORS));
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let links = args.links.unwrap_or(DEFAULT_LINKS.min(room));
+        if links == 0 {
+            return Err(BenchError::new("--links 0 measures nothing"));
+        }
+        if args.target.is_none() && links > room {
+            return Err(BenchError::new(format!(
+                "a gateway started here may hold {room} links: --links {links} needs a higher \
+                 descriptor limit (ulimit -Hn)"
+            )));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let modes = match (args.paced, args.closed_loop) {
+            (true, false) => vec![Mode::Paced],
+            (false, true) => vec![Mode::ClosedLoop],
+            (true, true) | (false, false) => vec![Mode::Paced, Mode::ClosedLoop],
+        };
+        Ok(Plan {
+            links,
+            workers: args.workers.unwrap_or(links.div_ceil(LINKS_PER_WORKER)).clamp(1, links),
+            active: args.active.unwrap_or(links).min(links),
+            silent: args.silent.unwrap_or(links / 3).min(links),
+            rounds: args.rounds.unwrap_or(if args.baseline { 3 } else { 1 }).max(1),
+            threads: args.threads.unwrap_or(cores).max(1),
+            modes,
+            args,
+        })
+    }
+
+    /// D: the silence after which a verdict falls.
+    pub(crate) fn bound(&self) -> Duration {
+        self.args.idle + self.args.interval * u32::from(self.args.probes)
+    }
+}

@@ -1,0 +1,82 @@
+//! What the bench and its load workers say to each other: one JSON object per line over pipes.
+
+use serde::{Deserialize, Serialize};
+
+use super::codec::Codec;
+
+/// From the bench to a worker, on the worker's standard input.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(crate) enum Command {
+    /// Opens the links. Answered by [`Event::Connected`].
+    Connect(Connect),
+    /// Each loud link sends a heartbeat every `period_ns`, phases spread evenly.
+    Pace { period_ns: u64 },
+    /// The first `active` loud links send the next heartbeat as soon as one is answered.
+    Loop { active: usize },
+    /// Nothing is sent but answers.
+    Idle,
+    /// The last `count` loud links stop sending and answering, and keep their sockets open. With
+    /// `burst` each sends one last heartbeat first, so that all were heard at one instant.
+    Silence { count: usize, burst: bool },
+    /// Asks for [`Event::Report`], and starts the next one at zero.
+    Report,
+}
+
+/// How a worker is to open its links.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Connect {
+    /// `HOST:PORT` with a literal address.
+    pub(crate) target: String,
+    pub(crate) codec: Codec,
+    /// Number of this worker's first link: names and source addresses follow from it.
+    pub(crate) first: usize,
+    pub(crate) links: usize,
+    /// The other end repeats bytes: no handshake, and our own ping comes back as the answer.
+    pub(crate) echo: bool,
+}
+
+/// From a worker to the bench, on the worker's standard output.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Event {
+    /// So many links are up.
+    Progress { connected: usize },
+    /// All links are up, or have failed.
+    Connected { connected: usize, failed: usize, error: Option<String> },
+    /// What happened since the last report.
+    Report(Report),
+}
+
+/// Counts since the last report; times in nanoseconds of the worker's own clock.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) now_ns: u64,
+    /// Time that this report covers.
+    pub(crate) span_ns: u64,
+    pub(crate) sent: u64,
+    pub(crate) answered: u64,
+    /// Heartbeats of the other end that were answered.
+    pub(crate) probes: u64,
+    /// Heartbeats that were due while the previous one was unanswered, and were left out.
+    pub(crate) overruns: u64,
+    /// Links that were neither silent nor closed by us, and are gone.
+    pub(crate) lost: u64,
+    /// Silent links that are still open.
+    pub(crate) undetected: usize,
+    /// The longest time between two turns of the worker's loop.
+    pub(crate) gap_ns: u64,
+    /// The other end's verdicts on silent links.
+    pub(crate) verdicts: Vec<Verdict>,
+    /// Round-trip times: (nanoseconds, count).
+    pub(crate) rtt: Vec<(u64, u64)>,
+}
+
+/// A silent link that the other end has closed.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Verdict {
+    /// When its last byte was sent.
+    pub(crate) last_sent_ns: u64,
+    /// When the close was seen.
+    pub(crate) closed_ns: u64,
+}

@@ -1,0 +1,264 @@
+//! The load workers seen from the bench: start them, tell them what to do, add up what they say.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command as Process, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use systole_net::Clock;
+
+use super::BenchError;
+use super::codec::Codec;
+use super::control::{Command, Connect, Event, Report, Verdict};
+
+/// A worker answers between two turns of its loop; one that needs longer hangs.
+const ANSWER: Duration = Duration::from_secs(30);
+/// For all links together; a slow machine opens a thousand a second.
+const CONNECT: Duration = Duration::from_secs(120);
+
+/// All workers of one round. Dropping it ends them, and with them the links.
+pub(crate) struct Fleet {
+    clock: Clock,
+    workers: Vec<Worker>,
+    events: Receiver<(usize, Option<Event>)>,
+}
+
+struct Worker {
+    child: Child,
+    input: ChildStdin,
+    links: usize,
+    loud: usize,
+}
+
+/// The reports of all workers, added up; times in nanoseconds of the bench's clock.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sum {
+    pub(crate) sent: u64,
+    pub(crate) answered: u64,
+    pub(crate) probes: u64,
+    pub(crate) overruns: u64,
+    pub(crate) lost: u64,
+    pub(crate) undetected: usize,
+    pub(crate) gap_ns: u64,
+    pub(crate) verdicts: Vec<Verdict>,
+    pub(crate) rtt: Vec<(u64, u64)>,
+    /// Heartbeats per second, each worker's over its own span.
+    pub(crate) per_second: f64,
+}
+
+/// Where the links go.
+#[derive(Clone, Debug)]
+pub(crate) struct Destination {
+    pub(crate) address: String,
+    pub(crate) codec: Codec,
+    pub(crate) echo: bool,
+}
+
+impl Fleet {
+    /// Starts `workers` processes that will hold `links` links between them.
+    pub(crate) fn start(clock: Clock, workers: usize, links: usize) -> Result<Fleet, BenchError> {
+        let (sender, events) = channel();
+        let mut fleet = Fleet { clock, workers: Vec::new(), events };
+        for index in 0..workers {
+            let share = links / workers + usize::from(index < links % workers);
+            fleet.workers.push(Worker::start(index, share, &sender)?);
+        }
+        Ok(fleet)
+    }
+
+    /// Opens all links; `progress` hears how many are up.
+    pub(crate) fn connect(
+        &mut self,
+        to: &Destination,
+        mut progress: impl FnMut(usize),
+    ) -> Result<(), BenchError> {
+        let mut first = 0;
+        for worker in &mut self.workers {
+            let how = Connect {
+                target: to.address.clone(),
+                codec: to.codec,
+                first,
+                links: worker.links,
+                echo: to.echo,
+            };
+            first += worker.links;
+            worker.tell(&Command::Connect(how))?;
+        }
+        let deadline = self.now() + CONNECT;
+        let mut up = vec![0; self.workers.len()];
+        let mut open = self.workers.len();
+        while open > 0 {
+            match self.next(deadline.saturating_sub(self.now()))? {
+                Some((worker, Event::Progress { connected })) => up[worker] = connected,
+                Some((worker, Event::Connected { connected, failed, error })) => {
+                    refuse_failures(failed, error)?;
+                    up[worker] = connected;
+                    open -= 1;
+                }
+                Some((_, Event::Report(_))) => {}
+                None => return Err(BenchError::new("the links did not come up in two minutes")),
+            }
+            progress(up.iter().sum());
+        }
+        Ok(())
+    }
+
+    /// Says the same to all workers.
+    pub(crate) fn tell(&mut self, command: &Command) -> Result<(), BenchError> {
+        self.workers.iter_mut().try_for_each(|worker| worker.tell(command))
+    }
+
+    /// Lets the first `active` links run in a closed loop, shared evenly among the workers.
+    pub(crate) fn closed_loop(&mut self, active: usize) -> Result<(), BenchError> {
+        for (share, worker) in shares(active, self.workers.len()).zip(&mut self.workers) {
+            worker.tell(&Command::Loop { active: share })?;
+        }
+        Ok(())
+    }
+
+    /// Lets `count` links fall silent, shared evenly among the workers; returns how many did.
+    pub(crate) fn silence(&mut self, count: usize, burst: bool) -> Result<usize, BenchError> {
+        let mut silenced = 0;
+        for (share, worker) in shares(count, self.workers.len()).zip(&mut self.workers) {
+            let count = share.min(worker.loud);
+            worker.loud -= count;
+            silenced += count;
+            worker.tell(&Command::Silence { count, burst })?;
+        }
+        Ok(silenced)
+    }
+
+    /// What happened since the last report.
+    pub(crate) fn report(&mut self) -> Result<Sum, BenchError> {
+        self.tell(&Command::Report)?;
+        let deadline = self.now() + ANSWER;
+        let (mut sum, mut open) = (Sum::default(), self.workers.len());
+        while open > 0 {
+            match self.next(deadline.saturating_sub(self.now()))? {
+                Some((_, Event::Report(report))) => {
+                    sum.add(report, u64::try_from(self.now().as_nanos()).unwrap_or(u64::MAX));
+                    open -= 1;
+                }
+                Some((_, Event::Progress { .. } | Event::Connected { .. })) => {}
+                None => return Err(BenchError::new("a load worker does not answer")),
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Lets the load run for `time`.
+    pub(crate) fn run_for(&mut self, time: Duration) -> Result<(), BenchError> {
+        let end = self.now() + time;
+        loop {
+            let left = end.saturating_sub(self.now());
+            if left.is_zero() || self.next(left)?.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.clock.monotonic().as_nanos())
+    }
+
+    fn next(&mut self, wait: Duration) -> Result<Option<(usize, Event)>, BenchError> {
+        match self.events.recv_timeout(wait) {
+            Ok((worker, Some(event))) => Ok(Some((worker, event))),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Ok((_, None)) | Err(RecvTimeoutError::Disconnected) => {
+                Err(BenchError::new("a load worker ended early; its message is above"))
+            }
+        }
+    }
+}
+
+impl Sum {
+    /// `received_ns` is now on the bench's clock: it ties the worker's clock to it, within the time
+    /// that a line takes through a pipe.
+    fn add(&mut self, report: Report, received_ns: u64) {
+        let heartbeats = report.answered + report.probes;
+        self.per_second += heartbeats as f64 * 1e9 / report.span_ns.max(1) as f64;
+        self.sent += report.sent;
+        self.answered += report.answered;
+        self.probes += report.probes;
+        self.overruns += report.overruns;
+        self.lost += report.lost;
+        self.undetected += report.undetected;
+        self.gap_ns = self.gap_ns.max(report.gap_ns);
+        self.rtt.extend(report.rtt);
+        let ours = |at: u64| (received_ns + at).saturating_sub(report.now_ns);
+        self.verdicts.extend(report.verdicts.iter().map(|verdict| Verdict {
+            last_sent_ns: ours(verdict.last_sent_ns),
+            closed_ns: ours(verdict.closed_ns),
+        }));
+    }
+}
+
+impl Worker {
+    fn start(
+        index: usize,
+        links: usize,
+        sender: &Sender<(usize, Option<Event>)>,
+    ) -> Result<Worker, BenchError> {
+        let mut child = own_process("bench-worker")?
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| BenchError::io("cannot start a load worker", &error))?;
+        let input = child.stdin.take().expect("stdin was asked for");
+        let output = child.stdout.take().expect("stdout was asked for");
+        let sender = sender.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines() {
+                let event = line.ok().and_then(|line| serde_json::from_str(&line).ok());
+                let over = event.is_none();
+                if sender.send((index, event)).is_err() || over {
+                    return;
+                }
+            }
+            // Whoever listens learns of the end; if no one does, it was asked for.
+            let _ = sender.send((index, None));
+        });
+        Ok(Worker { child, input, links, loud: links })
+    }
+
+    fn tell(&mut self, command: &Command) -> Result<(), BenchError> {
+        let mut line = serde_json::to_vec(command).expect("commands hold nothing but numbers");
+        line.push(b'\n');
+        self.input
+            .write_all(&line)
+            .map_err(|error| BenchError::io("a load worker ended early", &error))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It holds nothing that would need an orderly end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// This very binary with one of its hidden subcommands.
+pub(crate) fn own_process(subcommand: &str) -> Result<Process, BenchError> {
+    let path = std::env::current_exe()
+        .map_err(|error| BenchError::io("cannot find this program's own file", &error))?;
+    let mut process = Process::new(path);
+    process.arg(subcommand);
+    Ok(process)
+}
+
+fn refuse_failures(failed: usize, error: Option<String>) -> Result<(), BenchError> {
+    if failed == 0 {
+        return Ok(());
+    }
+    let why = error.unwrap_or_default();
+    Err(BenchError::new(format!(
+        "{failed} links did not come up ({why}); try fewer --links, or raise the descriptor limit"
+    )))
+}
+
+fn shares(count: usize, parts: usize) -> impl Iterator<Item = usize> {
+    (0..parts).map(move |part| count / parts + usize::from(part < count % parts))
+}

@@ -1,0 +1,411 @@
+//! The links of one load worker: connect, greet, send when due, answer, notice the end.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+use systole_net::Clock;
+
+use super::codec::{self, Codec, Reader, Seen};
+use super::control::{Connect, Report, Verdict};
+
+/// Source addresses 127.0.0.2 to 127.0.0.251: no one of them runs out of ports.
+const SOURCES: usize = 250;
+/// The longest time that a histogram holds apart: a minute.
+const MAX_TIME_NS: u64 = 60_000_000_000;
+/// Three digits: quantiles are right to one in a thousand.
+const DIGITS: u8 = 3;
+/// Holds several of the longest messages.
+const BUFFER: usize = 16 * 1024;
+
+/// All links of a worker, the loud ones first.
+pub(crate) struct Links {
+    clock: Clock,
+    epoll: OwnedFd,
+    how: Connect,
+    boot_id: [u8; 16],
+    instance_id: [u8; 16],
+    links: Vec<Link>,
+    tally: Tally,
+    drive: Drive,
+    /// Links from this index on are silent.
+    loud: usize,
+    rtt: Histogram<u64>,
+    report: Report,
+    reported_ns: u64,
+    turned_ns: u64,
+    buffer: Vec<u8>,
+    out: Vec<u8>,
+}
+
+/// What happens of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drive {
+    Idle,
+    /// Heartbeat number `next` since `base_ns` belongs to link `next % links`.
+    Pace {
+        base_ns: u64,
+        period_ns: u64,
+        next: u64,
+    },
+    Loop {
+        active: usize,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Greeting,
+    Up,
+    Gone,
+}
+
+struct Link {
+    stream: Option<TcpStream>,
+    phase: Phase,
+    silent: bool,
+    seq: u8,
+    /// When the heartbeat that is not answered yet was sent.
+    asked_ns: Option<u64>,
+    last_sent_ns: u64,
+    reader: Reader,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    up: usize,
+    under_way: usize,
+    failed: usize,
+    error: Option<String>,
+}
+
+impl Links {
+    pub(crate) fn new(epoll: OwnedFd) -> io::Result<Links> {
+        let nothing =
+            Connect { target: String::new(), codec: Codec::Line, first: 0, links: 0, echo: false };
+        Ok(Links {
+            clock: Clock::start(),
+            epoll,
+            how: nothing,
+            boot_id: systole_net::identity::boot_id(),
+            instance_id: systole_net::identity::instance_id()?,
+            links: Vec::new(),
+            tally: Tally::default(),
+            drive: Drive::Idle,
+            loud: 0,
+            rtt: histogram(),
+            report: Report::default(),
+            reported_ns: 0,
+            turned_ns: 0,
+            buffer: vec![0; BUFFER],
+            out: Vec::with_capacity(BUFFER),
+        })
+    }
+
+    pub(crate) fn epoll(&self) -> &OwnedFd {
+        &self.epoll
+    }
+
+    /// Notes that the loop has come round.
+    pub(crate) fn mark_turn(&mut self) {
+        let now = self.now();
+        self.report.gap_ns = self.report.gap_ns.max(now.saturating_sub(self.turned_ns));
+        self.turned_ns = now;
+    }
+
+    /// Says what is to be opened; [`Links::open_more`] does it.
+    pub(crate) fn begin(&mut self, how: Connect) -> io::Result<()> {
+        how.target.parse::<SocketAddr>().map_err(io::Error::other)?;
+        self.links.reserve_exact(how.links);
+        self.loud = how.links;
+        self.how = how;
+        Ok(())
+    }
+
+    /// Starts connects until `most` are under way or all have been started.
+    pub(crate) fn open_more(&mut self, most: usize) {
+        while self.tally.under_way < most && self.links.len() < self.how.links {
+            let index = self.links.len();
+            let opened = self.open(index);
+            let phase = if opened.is_ok() { Phase::Connecting } else { Phase::Gone };
+            let stream = match opened {
+                Ok(stream) => {
+                    self.tally.under_way += 1;
+                    Some(stream)
+                }
+                Err(error) => {
+                    self.fail(&error);
+                    None
+                }
+            };
+            self.links.push(Link {
+                stream,
+                phase,
+                silent: false,
+                seq: 0,
+                asked_ns: None,
+                last_sent_ns: 0,
+                reader: Reader::default(),
+            });
+        }
+    }
+
+    /// Links up, links failed, and whether that is all of them.
+    pub(crate) fn connected(&self) -> (usize, usize, bool) {
+        let Tally { up, failed, .. } = self.tally;
+        (up, failed, up + failed >= self.how.links)
+    }
+
+    /// The first thing that went wrong.
+    pub(crate) fn take_error(&mut self) -> Option<String> {
+        self.tally.error.take()
+    }
+
+    pub(crate) fn pace(&mut self, period_ns: u64) {
+        self.drive = Drive::Pace { base_ns: self.now(), period_ns: period_ns.max(1), next: 0 };
+    }
+
+    pub(crate) fn closed_loop(&mut self, active: usize) {
+        self.drive = Drive::Loop { active };
+        for index in 0..active.min(self.loud) {
+            if self.links[index].asked_ns.is_none() {
+                self.ping(index);
+            }
+        }
+    }
+
+    pub(crate) fn idle(&mut self) {
+        self.drive = Drive::Idle;
+    }
+
+    pub(crate) fn silence(&mut self, count: usize, burst: bool) {
+        let from = self.loud.saturating_sub(count);
+        for index in from..self.loud {
+            if burst {
+                self.ping(index);
+            }
+            let link = &mut self.links[index];
+            link.silent = true;
+            link.asked_ns = None;
+        }
+        self.loud = from;
+    }
+
+    /// What happened since the last report.
+    pub(crate) fn report(&mut self) -> Report {
+        let now = self.now();
+        let mut report = std::mem::take(&mut self.report);
+        report.now_ns = now;
+        report.span_ns = now.saturating_sub(self.reported_ns);
+        report.undetected = self.links[self.loud.min(self.links.len())..]
+            .iter()
+            .filter(|link| link.phase == Phase::Up)
+            .count();
+        let recorded = self.rtt.iter_recorded();
+        report.rtt = recorded.map(|at| (at.value_iterated_to(), at.count_at_value())).collect();
+        self.rtt.reset();
+        self.reported_ns = now;
+        report
+    }
+
+    /// Sends at most `most` heartbeats that are due; returns the time until the next one, if one
+    /// is foreseen.
+    pub(crate) fn send_due(&mut self, most: usize) -> Option<Duration> {
+        let Drive::Pace { base_ns, period_ns, mut next } = self.drive else { return None };
+        let count = self.links.len() as u64;
+        if count == 0 {
+            return None;
+        }
+        let due = |next: u64| {
+            let phase = u128::from(next % count) * u128::from(period_ns) / u128::from(count);
+            base_ns + next / count * period_ns + phase as u64
+        };
+        for _ in 0..most {
+            let now = self.now();
+            if due(next) > now {
+                break;
+            }
+            let index = (next % count) as usize;
+            next += 1;
+            if index >= self.loud || self.links[index].phase != Phase::Up {
+                continue;
+            }
+            if self.links[index].asked_ns.is_some() {
+                self.report.overruns += 1;
+            } else {
+                self.ping(index);
+            }
+        }
+        self.drive = Drive::Pace { base_ns, period_ns, next };
+        Some(Duration::from_nanos(due(next).saturating_sub(self.now())))
+    }
+
+    /// Handles what the kernel says about a link.
+    pub(crate) fn ready(&mut self, index: usize, flags: EventFlags) {
+        match self.links[index].phase {
+            Phase::Connecting if flags.intersects(EventFlags::OUT | EventFlags::ERR) => {
+                self.finish_connect(index);
+            }
+            Phase::Greeting | Phase::Up => self.read(index),
+            Phase::Connecting | Phase::Gone => {}
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.clock.monotonic().as_nanos()
+    }
+
+    fn open(&self, index: usize) -> io::Result<TcpStream> {
+        let target: SocketAddr = self.how.target.parse().map_err(io::Error::other)?;
+        let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        if target.ip() == Ipv4Addr::LOCALHOST {
+            let host = 2 + (self.how.first + index) % SOURCES;
+            let source = SocketAddr::from(([127, 0, 0, host as u8], 0));
+            socket.bind(&source.into())?;
+        }
+        match socket.connect(&target.into()) {
+            Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
+            Ok(()) | Err(_) => {
+                let stream = TcpStream::from(socket);
+                let name = EventData::new_u64(index as u64);
+                epoll::add(&self.epoll, &stream, name, EventFlags::OUT)?;
+                Ok(stream)
+            }
+        }
+    }
+
+    fn finish_connect(&mut self, index: usize) {
+        let Some(stream) = &self.links[index].stream else { return };
+        let name = EventData::new_u64(index as u64);
+        let checked = match stream.take_error() {
+            Ok(None) => {
+                epoll::modify(&self.epoll, stream, name, EventFlags::IN).map_err(Into::into)
+            }
+            Ok(Some(error)) | Err(error) => Err(error),
+        };
+        if let Err(error) = checked {
+            return self.close(index, &error);
+        }
+        if self.how.codec != Codec::Native || self.how.echo {
+            return self.up(index);
+        }
+        self.links[index].phase = Phase::Greeting;
+        let identity = format!("bench-{}", self.how.first + index);
+        self.out = codec::hello(self.boot_id, self.instance_id, &identity);
+        self.write_out(index);
+    }
+
+    fn up(&mut self, index: usize) {
+        self.links[index].phase = Phase::Up;
+        self.tally.under_way -= 1;
+        self.tally.up += 1;
+    }
+
+    fn read(&mut self, index: usize) {
+        let Some(stream) = &self.links[index].stream else { return };
+        let length = match rustix::io::read(stream, &mut self.buffer[..]) {
+            Ok(0) => return self.close(index, &io::Error::from(io::ErrorKind::UnexpectedEof)),
+            Ok(length) => length,
+            Err(Errno::AGAIN | Errno::INTR) => return,
+            Err(error) => return self.close(index, &error.into()),
+        };
+        let buffer = std::mem::take(&mut self.buffer);
+        let mut reader = self.links[index].reader;
+        reader.feed(self.how.codec, &buffer[..length], |seen| self.saw(index, seen));
+        self.links[index].reader = reader;
+        self.buffer = buffer;
+    }
+
+    fn saw(&mut self, index: usize, seen: Seen) {
+        match seen {
+            Seen::Welcome if self.links[index].phase == Phase::Greeting => self.up(index),
+            Seen::Pong => self.answered(index),
+            Seen::Ping(_) if self.how.echo => self.answered(index),
+            Seen::Ping(seq) if !self.links[index].silent => {
+                self.how.codec.pong(seq, &mut self.out);
+                self.write_out(index);
+                self.report.probes += 1;
+            }
+            Seen::Alien => {
+                let what = "the target speaks another protocol";
+                self.close(index, &io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+            Seen::Ping(_) | Seen::Welcome | Seen::Other => {}
+        }
+    }
+
+    fn answered(&mut self, index: usize) {
+        let now = self.now();
+        let Some(asked) = self.links[index].asked_ns.take() else { return };
+        self.report.answered += 1;
+        self.rtt.saturating_record(now.saturating_sub(asked));
+        let looping = matches!(self.drive, Drive::Loop { active } if index < active);
+        if looping && index < self.loud {
+            self.ping(index);
+        }
+    }
+
+    fn ping(&mut self, index: usize) {
+        if self.links[index].phase != Phase::Up {
+            return;
+        }
+        let link = &mut self.links[index];
+        link.seq = link.seq.wrapping_add(1);
+        self.how.codec.ping(link.seq, &mut self.out);
+        self.links[index].asked_ns = Some(self.now());
+        self.report.sent += 1;
+        self.write_out(index);
+    }
+
+    /// Sends what stands in `out`. A heartbeat that does not fit into the socket's buffer at once
+    /// means that the target reads nothing: the link is given up rather than cut in the middle.
+    fn write_out(&mut self, index: usize) {
+        let now = self.now();
+        let link = &mut self.links[index];
+        let Some(stream) = &link.stream else { return };
+        link.last_sent_ns = now;
+        match rustix::io::write(stream, &self.out) {
+            Ok(length) if length == self.out.len() => {}
+            Ok(_) => self.close(index, &io::Error::from(io::ErrorKind::WriteZero)),
+            Err(error) => self.close(index, &error.into()),
+        }
+    }
+
+    fn fail(&mut self, error: &io::Error) {
+        self.tally.failed += 1;
+        self.tally.error.get_or_insert_with(|| error.to_string());
+    }
+
+    fn close(&mut self, index: usize, error: &io::Error) {
+        let now = self.now();
+        let link = &mut self.links[index];
+        link.stream = None;
+        link.asked_ns = None;
+        let phase = std::mem::replace(&mut link.phase, Phase::Gone);
+        match phase {
+            Phase::Connecting | Phase::Greeting => {
+                self.tally.under_way -= 1;
+                self.fail(error);
+            }
+            Phase::Up if link.silent => {
+                let verdict = Verdict { last_sent_ns: link.last_sent_ns, closed_ns: now };
+                self.report.verdicts.push(verdict);
+            }
+            Phase::Up => self.report.lost += 1,
+            Phase::Gone => {}
+        }
+    }
+}
+
+/// For times in nanoseconds up to a minute; longer ones count as a minute.
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_max(MAX_TIME_NS, DIGITS).expect("three digits below a minute are legal")
+}

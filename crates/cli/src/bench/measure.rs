@@ -1,0 +1,296 @@
+//! The rounds of a run: start a target, fill it with links, let them beat, let some fall silent.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use systole_net::Clock;
+
+use super::BenchError;
+use super::args::{Mode, Plan};
+use super::control::{Command, Verdict};
+use super::fleet::{Fleet, Sum};
+use super::links::histogram;
+use super::scrape;
+use super::target::{Kind, Target};
+
+/// How much longer than the bound the bench waits for verdicts before it calls them missing.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at the verdicts.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// One target from its start to its end.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Round {
+    pub(crate) target: Kind,
+    pub(crate) round: usize,
+    pub(crate) links: usize,
+    pub(crate) connect_seconds: f64,
+    pub(crate) memory: Memory,
+    pub(crate) windows: Vec<Window>,
+    pub(crate) silence: Option<Silence>,
+    /// The target ended when it was asked to.
+    pub(crate) clean_stop: bool,
+}
+
+/// Anonymous memory of the target.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Memory {
+    /// Before the first link.
+    pub(crate) before_bytes: u64,
+    /// With all links up and idle.
+    pub(crate) idle_bytes: u64,
+    /// With all links up, after the load.
+    pub(crate) loaded_bytes: u64,
+    pub(crate) idle_bytes_per_link: f64,
+}
+
+/// A measurement under steady load.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Window {
+    pub(crate) mode: Mode,
+    pub(crate) seconds: f64,
+    pub(crate) heartbeats: u64,
+    pub(crate) heartbeats_per_second: f64,
+    pub(crate) cpu_ns_per_heartbeat: f64,
+    /// CPU time of the target over time: 1 is one core.
+    pub(crate) cores: f64,
+    /// Of the heartbeats, those that the target asked for.
+    pub(crate) probes: u64,
+    pub(crate) overruns: u64,
+    /// Links that were closed although they were alive.
+    pub(crate) lost: u64,
+    pub(crate) rtt_us: Quantiles,
+    /// The longest time that a load worker did not look.
+    pub(crate) worker_gap_ms: f64,
+}
+
+/// Quantiles of one sort of times; the unit is the field's that holds them.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Quantiles {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    pub(crate) max: f64,
+}
+
+/// Links fell silent at once.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Silence {
+    pub(crate) silenced: usize,
+    pub(crate) found: usize,
+    pub(crate) missing: usize,
+    /// Links closed although they were not silent, and silent ones closed before the bound.
+    pub(crate) false_verdicts: u64,
+    /// What the gateway's own histogram says: upper bounds of buckets; null if it says nothing, or
+    /// if the quantile lies in the last bucket.
+    pub(crate) gateway_ms: Option<Bounds>,
+    /// As the clients saw it, with the time that closing and noticing take.
+    pub(crate) client_ms: Quantiles,
+}
+
+/// Upper bounds of quantiles.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Bounds {
+    pub(crate) verdicts: u64,
+    pub(crate) p99: Option<f64>,
+    pub(crate) p999: Option<f64>,
+}
+
+/// Runs all rounds, the targets alternately: what changes on the machine meanwhile meets both.
+pub(crate) fn run(plan: &Plan) -> Result<Vec<Round>, BenchError> {
+    let kinds: &[Kind] = match (plan.args.baseline_only, plan.args.baseline) {
+        (true, _) => &[Kind::Baseline],
+        (false, true) => &[Kind::Gateway, Kind::Baseline],
+        (false, false) => &[Kind::Gateway],
+    };
+    let bar = progress_bar(plan.links);
+    let mut rounds = Vec::new();
+    for round in 1..=plan.rounds {
+        for kind in kinds {
+            let name = format!("{} {round}/{}", kind.name(), plan.rounds);
+            rounds.push(Runner::new(plan, *kind, &bar, name)?.run(round)?);
+        }
+    }
+    bar.finish_and_clear();
+    Ok(rounds)
+}
+
+/// Counts links up, with a line about what goes on. Shows nothing unless stderr is a terminal.
+pub(crate) fn progress_bar(links: usize) -> ProgressBar {
+    let bar = ProgressBar::new(links as u64);
+    let style = ProgressStyle::with_template("{spinner} {msg:36} {bar:30} {pos}/{len} links");
+    bar.set_style(style.expect("the template is legal"));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// Quantiles of samples in nanoseconds with their counts, divided by `unit_ns`.
+pub(crate) fn quantiles(samples: impl Iterator<Item = (u64, u64)>, unit_ns: f64) -> Quantiles {
+    let mut all = histogram();
+    for (value, count) in samples {
+        all.saturating_record_n(value, count);
+    }
+    let at = |q: f64| all.value_at_quantile(q) as f64 / unit_ns;
+    Quantiles { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: all.max() as f64 / unit_ns }
+}
+
+struct Runner<'a> {
+    plan: &'a Plan,
+    clock: Clock,
+    bar: &'a ProgressBar,
+    name: String,
+    target: Target,
+    fleet: Fleet,
+}
+
+impl<'a> Runner<'a> {
+    fn new(
+        plan: &'a Plan,
+        kind: Kind,
+        bar: &'a ProgressBar,
+        name: String,
+    ) -> Result<Runner<'a>, BenchError> {
+        bar.set_position(0);
+        bar.set_message(format!("{name}: starting"));
+        let clock = Clock::start();
+        let target = Target::start(kind, plan)?;
+        let fleet = Fleet::start(clock, plan.workers, plan.links)?;
+        Ok(Runner { plan, clock, bar, name, target, fleet })
+    }
+
+    fn run(mut self, round: usize) -> Result<Round, BenchError> {
+        let before_bytes = self.target.memory()?;
+        self.say("connecting");
+        let start = self.clock.monotonic();
+        let bar = self.bar;
+        self.fleet.connect(&self.target.destination, |up| bar.set_position(up as u64))?;
+        let connect_seconds = seconds(self.clock.monotonic().less(start).as_nanos());
+        self.say("idle");
+        self.fleet.run_for(self.plan.args.settle)?;
+        let idle_bytes = self.target.memory()?;
+        let windows: Result<Vec<Window>, BenchError> =
+            self.plan.modes.iter().map(|mode| self.window(*mode)).collect();
+        let windows = windows?;
+        let loaded_bytes = self.target.memory()?;
+        let wanted = self.target.kind == Kind::Gateway && self.plan.silent > 0;
+        let silence = wanted.then(|| self.silence()).transpose()?;
+        self.say("stopping");
+        let kind = self.target.kind;
+        drop(self.fleet);
+        Ok(Round {
+            target: kind,
+            round,
+            links: self.plan.links,
+            connect_seconds,
+            memory: Memory {
+                before_bytes,
+                idle_bytes,
+                loaded_bytes,
+                idle_bytes_per_link: idle_bytes.saturating_sub(before_bytes) as f64
+                    / self.plan.links as f64,
+            },
+            windows,
+            silence,
+            clean_stop: self.target.stop(self.clock)?,
+        })
+    }
+
+    fn say(&self, what: &str) {
+        self.bar.set_message(format!("{}: {what}", self.name));
+    }
+
+    fn drive(&mut self, mode: Mode) -> Result<(), BenchError> {
+        match mode {
+            Mode::Paced => {
+                let period_ns = u64::try_from(self.plan.args.period.as_nanos()).unwrap_or(u64::MAX);
+                self.fleet.tell(&Command::Pace { period_ns })
+            }
+            Mode::ClosedLoop => self.fleet.closed_loop(self.plan.active),
+        }
+    }
+
+    fn window(&mut self, mode: Mode) -> Result<Window, BenchError> {
+        self.say(mode.name());
+        self.drive(mode)?;
+        self.fleet.run_for(self.plan.args.warmup)?;
+        self.fleet.report()?;
+        let (start, cpu) = (self.clock.monotonic(), self.target.cpu_ns()?);
+        self.fleet.run_for(self.plan.args.window)?;
+        let sum = self.fleet.report()?;
+        let cpu = self.target.cpu_ns()?.saturating_sub(cpu);
+        let span_ns = self.clock.monotonic().less(start).as_nanos();
+        // Else the closed loop would go on into the next part.
+        self.fleet.tell(&Command::Idle)?;
+        Ok(Window::new(mode, &sum, cpu, span_ns))
+    }
+
+    fn silence(&mut self) -> Result<Silence, BenchError> {
+        self.say("silence");
+        self.drive(Mode::Paced)?;
+        self.fleet.run_for(self.plan.args.warmup)?;
+        self.fleet.report()?;
+        let before = self.scrape()?;
+        let silenced = self.fleet.silence(self.plan.silent, self.plan.args.burst)?;
+        let limit = self.plan.bound() + PATIENCE;
+        let end = self.clock.monotonic().as_nanos() + limit.as_nanos() as u64;
+        let (mut lost, mut verdicts): (u64, Vec<Verdict>) = (0, Vec::new());
+        while verdicts.len() < silenced && self.clock.monotonic().as_nanos() < end {
+            self.fleet.run_for(LOOK)?;
+            let sum = self.fleet.report()?;
+            lost += sum.lost;
+            verdicts.extend(sum.verdicts);
+        }
+        let gateway_ms = match (before, self.scrape()?) {
+            (Some(before), Some(after)) => bounds(&after.since(&before)),
+            (None, _) | (_, None) => None,
+        };
+        let bound_ns = self.plan.bound().as_nanos() as u64;
+        let late =
+            |verdict: &Verdict| (verdict.closed_ns - verdict.last_sent_ns).checked_sub(bound_ns);
+        let early = verdicts.iter().filter(|verdict| late(verdict).is_none()).count() as u64;
+        Ok(Silence {
+            silenced,
+            found: verdicts.len(),
+            missing: silenced - verdicts.len(),
+            false_verdicts: lost + early,
+            gateway_ms,
+            client_ms: quantiles(verdicts.iter().filter_map(late).map(|ns| (ns, 1)), 1e6),
+        })
+    }
+
+    fn scrape(&self) -> Result<Option<scrape::Buckets>, BenchError> {
+        let Some(admin) = &self.target.admin else { return Ok(None) };
+        let page = scrape::lateness(admin);
+        page.map(Some).map_err(|error| BenchError::io("cannot read the gateway's metrics", &error))
+    }
+}
+
+impl Window {
+    fn new(mode: Mode, sum: &Sum, cpu_ns: u64, span_ns: u64) -> Window {
+        let heartbeats = sum.answered + sum.probes;
+        Window {
+            mode,
+            seconds: seconds(span_ns),
+            heartbeats,
+            heartbeats_per_second: sum.per_second,
+            cpu_ns_per_heartbeat: cpu_ns as f64 / heartbeats.max(1) as f64,
+            cores: cpu_ns as f64 / span_ns.max(1) as f64,
+            probes: sum.probes,
+            overruns: sum.overruns,
+            lost: sum.lost,
+            rtt_us: quantiles(sum.rtt.iter().copied(), 1e3),
+            worker_gap_ms: sum.gap_ns as f64 / 1e6,
+        }
+    }
+}
+
+fn bounds(buckets: &scrape::Buckets) -> Option<Bounds> {
+    let at = |q: f64| buckets.quantile(q).filter(|s| s.is_finite()).map(|s| s * 1e3);
+    let verdicts = buckets.count();
+    (verdicts > 0).then(|| Bounds { verdicts, p99: at(0.99), p999: at(0.999) })
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}

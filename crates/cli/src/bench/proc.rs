@@ -1,0 +1,45 @@
+//! What Linux says about a process: CPU time in nanoseconds, and memory that is its own.
+
+use std::fs;
+use std::io;
+
+/// Nanoseconds of CPU that the threads of `pid` have used so far, kernel time included.
+///
+/// The scheduler's own account is exact, where `/proc/PID/stat` counts ticks of 10 ms.
+pub(crate) fn cpu_ns(pid: u32) -> io::Result<u64> {
+    let mut total = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end between the listing and the reading.
+        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+        total += text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0);
+    }
+    Ok(total)
+}
+
+/// Bytes of anonymous memory that `pid` holds: heap and stacks, without files and shared pages.
+pub(crate) fn anonymous_bytes(pid: u32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib = text.lines().find_map(|line| {
+        line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    });
+    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no RssAnon in /proc/PID/status"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_cpu_and_memory() {
+        let pid = std::process::id();
+        let before = cpu_ns(pid).unwrap();
+        let kept = vec![1_u8; 8 << 20];
+        assert!(anonymous_bytes(pid).unwrap() > 8 << 20, "{}", kept.len());
+        while cpu_ns(pid).unwrap() == before {}
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_an_error() {
+        assert!(cpu_ns(u32::MAX).is_err() && anonymous_bytes(u32::MAX).is_err());
+    }
+}

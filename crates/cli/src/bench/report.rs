@@ -1,0 +1,364 @@
+//! What a run found: tables for people, JSON for programs, and the budgets.
+
+use std::fmt;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use super::BenchError;
+use super::args::{Mode, Plan};
+use super::codec::Codec;
+use super::measure::{Round, Silence, Window};
+use super::target::Kind;
+
+/// CPU per heartbeat, as a multiple of the baseline's.
+const CPU_RATIO: f64 = 1.15;
+/// Anonymous memory per idle native link, in bytes.
+const MEMORY: f64 = 480.0;
+/// Lateness of verdicts, in milliseconds.
+const LATE_P99: f64 = 2.0;
+const LATE_P999: f64 = 5.0;
+
+/// A whole run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) links: usize,
+    pub(crate) workers: usize,
+    pub(crate) cores: usize,
+    pub(crate) codec: Codec,
+    pub(crate) period_ms: f64,
+    /// D: the silence after which a verdict falls.
+    pub(crate) bound_ms: f64,
+    pub(crate) rounds: Vec<Round>,
+    pub(crate) ratios: Vec<Ratio>,
+    pub(crate) budgets: Vec<Budget>,
+    pub(crate) ok: bool,
+}
+
+/// CPU per heartbeat of the gateway over that of the baseline.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Ratio {
+    pub(crate) mode: Mode,
+    /// Of the medians.
+    pub(crate) median: f64,
+    /// Of the gateway's best round over the baseline's worst.
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+/// A promise and what became of it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Budget {
+    pub(crate) what: String,
+    /// Null if it could not be measured, which counts as missed.
+    pub(crate) value: Option<f64>,
+    pub(crate) limit: f64,
+    pub(crate) unit: &'static str,
+    pub(crate) note: String,
+    pub(crate) ok: bool,
+}
+
+impl Report {
+    /// Judges the rounds.
+    pub(crate) fn new(plan: &Plan, rounds: Vec<Round>) -> Report {
+        let ratios: Vec<Ratio> =
+            plan.modes.iter().filter_map(|mode| Ratio::new(*mode, &rounds)).collect();
+        let budgets = budgets(plan, &rounds, &ratios);
+        Report {
+            links: plan.links,
+            workers: plan.workers,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            codec: plan.args.codec,
+            period_ms: plan.args.period.as_secs_f64() * 1e3,
+            bound_ms: plan.bound().as_secs_f64() * 1e3,
+            ok: budgets.iter().all(|budget| budget.ok),
+            rounds,
+            ratios,
+            budgets,
+        }
+    }
+}
+
+impl Ratio {
+    /// None unless both were measured.
+    fn new(mode: Mode, rounds: &[Round]) -> Option<Ratio> {
+        let of = |kind: Kind| {
+            let windows = rounds.iter().filter(|round| round.target == kind);
+            let windows = windows.flat_map(|round| &round.windows).filter(|w| w.mode == mode);
+            Spread::new(windows.map(|window| window.cpu_ns_per_heartbeat))
+        };
+        let (gateway, baseline) = (of(Kind::Gateway)?, of(Kind::Baseline)?);
+        Some(Ratio {
+            mode,
+            median: gateway.median / baseline.median,
+            min: gateway.min / baseline.max,
+            max: gateway.max / baseline.min,
+        })
+    }
+}
+
+impl Budget {
+    fn new(
+        what: impl Into<String>,
+        value: Option<f64>,
+        limit: f64,
+        unit: &'static str,
+        note: impl Into<String>,
+    ) -> Budget {
+        let ok = value.is_some_and(|value| value <= limit);
+        Budget { what: what.into(), value, limit, unit, note: note.into(), ok }
+    }
+}
+
+/// Median and extremes over the rounds.
+#[derive(Clone, Copy, Debug)]
+struct Spread {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Spread {
+    fn new(values: impl Iterator<Item = f64>) -> Option<Spread> {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let median = match values.len() % 2 {
+            1 => values[middle],
+            _ => f64::midpoint(values[middle - 1], values[middle]),
+        };
+        Some(Spread { median, min, max })
+    }
+}
+
+fn budgets(plan: &Plan, rounds: &[Round], ratios: &[Ratio]) -> Vec<Budget> {
+    let mut budgets: Vec<Budget> = ratios
+        .iter()
+        .map(|ratio| {
+            let what = format!("CPU per heartbeat, {}", ratio.mode.name());
+            let note = format!("{:.2} to {:.2}", ratio.min, ratio.max);
+            Budget::new(what, Some(ratio.median), CPU_RATIO, "x baseline", note)
+        })
+        .collect();
+    let gateways = || rounds.iter().filter(|round| round.target == Kind::Gateway);
+    let memory = Spread::new(gateways().map(|round| round.memory.idle_bytes_per_link));
+    if let (Some(memory), Codec::Native) = (memory, plan.args.codec) {
+        let what = "memory per idle link";
+        let note = format!("{:.0} to {:.0} at {} links", memory.min, memory.max, plan.links);
+        budgets.push(Budget::new(what, Some(memory.median), MEMORY, "B", note));
+    }
+    let silences: Vec<&Silence> = gateways().filter_map(|round| round.silence.as_ref()).collect();
+    if !silences.is_empty() {
+        budgets.extend(verdict_budgets(&silences));
+    }
+    let lost: u64 = gateways().flat_map(|round| &round.windows).map(|window| window.lost).sum();
+    if gateways().next().is_some() {
+        let what = "live links closed under load";
+        budgets.push(Budget::new(what, Some(lost as f64), 0.0, "", "all rounds"));
+    }
+    budgets
+}
+
+fn verdict_budgets(silences: &[&Silence]) -> Vec<Budget> {
+    let lateness = |what: &str, limit: f64, of: fn(&Silence) -> Option<f64>, seen: Option<f64>| {
+        // One round without a figure is a round whose figure lies in the last bucket.
+        let values: Option<Vec<f64>> = silences.iter().map(|silence| of(silence)).collect();
+        let spread = values.and_then(|values| Spread::new(values.into_iter()));
+        let seen = seen.map_or(String::new(), |ms| format!("; {ms:.2} as clients see it"));
+        let note = format!("upper bound of the gateway's histogram{seen}");
+        Budget::new(what, spread.map(|spread| spread.median), limit, "ms", note)
+    };
+    let seen = |of: fn(&Silence) -> f64| {
+        Spread::new(silences.iter().map(|silence| of(silence))).map(|spread| spread.median)
+    };
+    let p99 = lateness(
+        "verdict lateness p99",
+        LATE_P99,
+        |silence| silence.gateway_ms.and_then(|ms| ms.p99),
+        seen(|silence| silence.client_ms.p99),
+    );
+    let p999 = lateness(
+        "verdict lateness p99.9",
+        LATE_P999,
+        |silence| silence.gateway_ms.and_then(|ms| ms.p999),
+        seen(|silence| silence.client_ms.p999),
+    );
+    let sum = |of: fn(&Silence) -> f64| Some(silences.iter().map(|silence| of(silence)).sum());
+    let wrong = sum(|silence| silence.false_verdicts as f64);
+    let missing = sum(|silence| silence.missing as f64);
+    vec![
+        p99,
+        p999,
+        Budget::new("false verdicts", wrong, 0.0, "", "all rounds"),
+        Budget::new("silent links not found", missing, 0.0, "", "all rounds"),
+    ]
+}
+
+/// Any result as JSON.
+pub(crate) fn json(value: &impl Serialize) -> Result<String, BenchError> {
+    serde_json::to_string_pretty(value)
+        .map_err(|error| BenchError::new(format!("cannot write the result as JSON: {error}")))
+}
+
+/// A table without borders beside the text; all columns but the first `left` are numbers.
+pub(crate) fn table<const N: usize>(header: [&str; N], left: usize) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    for column in table.column_iter_mut().skip(left) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { links, workers, cores, codec, period_ms, bound_ms, .. } = self;
+        writeln!(
+            f,
+            "{links} links ({}) from {workers} processes, {cores} cores; period {period_ms} ms, \
+             bound {bound_ms} ms\n",
+            codec.name()
+        )?;
+        writeln!(f, "{}\n", self.load())?;
+        writeln!(f, "{}\n", self.memory())?;
+        let silent = self.silent();
+        if silent.row_count() > 0 {
+            writeln!(f, "{silent}\n")?;
+        }
+        self.budgets.iter().try_for_each(|budget| writeln!(f, "{budget}"))
+    }
+}
+
+impl Report {
+    fn load(&self) -> Table {
+        let mut table = table(
+            [
+                "target",
+                "mode",
+                "beats/s",
+                "CPU us/beat",
+                "cores",
+                "RTT us p50",
+                "p99",
+                "p99.9",
+                "overruns",
+            ],
+            2,
+        );
+        for round in &self.rounds {
+            for window in &round.windows {
+                table.add_row(load_row(round, window));
+            }
+        }
+        table
+    }
+
+    fn memory(&self) -> Table {
+        let mut table =
+            table(["target", "memory kB", "idle", "loaded", "B/idle link", "connect s"], 1);
+        for round in &self.rounds {
+            let memory = round.memory;
+            table.add_row([
+                name(round),
+                (memory.before_bytes / 1024).to_string(),
+                (memory.idle_bytes / 1024).to_string(),
+                (memory.loaded_bytes / 1024).to_string(),
+                format!("{:.0}", memory.idle_bytes_per_link),
+                format!("{:.1}", round.connect_seconds),
+            ]);
+        }
+        table
+    }
+
+    fn silent(&self) -> Table {
+        let mut table = table(
+            [
+                "verdicts",
+                "silent",
+                "found",
+                "false",
+                "late ms p99",
+                "p99.9",
+                "seen p50",
+                "p99",
+                "p99.9",
+                "max",
+            ],
+            1,
+        );
+        for round in &self.rounds {
+            let Some(silence) = &round.silence else { continue };
+            let seen = silence.client_ms;
+            let bound = |of: Option<f64>| of.map_or("-".to_owned(), |ms| format!("<= {ms}"));
+            table.add_row([
+                name(round),
+                silence.silenced.to_string(),
+                silence.found.to_string(),
+                silence.false_verdicts.to_string(),
+                bound(silence.gateway_ms.and_then(|ms| ms.p99)),
+                bound(silence.gateway_ms.and_then(|ms| ms.p999)),
+                format!("{:.2}", seen.p50),
+                format!("{:.2}", seen.p99),
+                format!("{:.2}", seen.p999),
+                format!("{:.2}", seen.max),
+            ]);
+        }
+        table
+    }
+}
+
+fn name(round: &Round) -> String {
+    format!("{} {}", round.target.name(), round.round)
+}
+
+fn load_row(round: &Round, window: &Window) -> [String; 9] {
+    [
+        name(round),
+        window.mode.name().to_owned(),
+        format!("{:.0}", window.heartbeats_per_second),
+        format!("{:.2}", window.cpu_ns_per_heartbeat / 1e3),
+        format!("{:.2}", window.cores),
+        format!("{:.0}", window.rtt_us.p50),
+        format!("{:.0}", window.rtt_us.p99),
+        format!("{:.0}", window.rtt_us.p999),
+        window.overruns.to_string(),
+    ]
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Budget { what, value, limit, unit, note, ok } = self;
+        let value = value.map_or("unknown".to_owned(), short);
+        let unit = if unit.is_empty() { String::new() } else { format!(" {unit}") };
+        let ok = if *ok { "ok" } else { "MISSED" };
+        write!(f, "{what}: {value}{unit} (budget {}; {note}) {ok}", short(*limit))
+    }
+}
+
+/// Two decimals, unless they are zeros.
+fn short(value: f64) -> String {
+    let text = format!("{value:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_of_even_and_odd_counts() {
+        let spread = Spread::new([3.0, 1.0, 2.0].into_iter()).unwrap();
+        assert_eq!((spread.median, spread.min, spread.max), (2.0, 1.0, 3.0));
+        assert_eq!(Spread::new([4.0, 1.0].into_iter()).unwrap().median, 2.5);
+        assert!(Spread::new(std::iter::empty()).is_none());
+    }
+
+    #[test]
+    fn a_budget_says_value_limit_and_outcome() {
+        let kept = Budget::new("CPU", Some(1.02), 1.15, "x baseline", "0.99 to 1.05");
+        assert_eq!(kept.to_string(), "CPU: 1.02 x baseline (budget 1.15; 0.99 to 1.05) ok");
+        assert!(Budget::new("a", Some(480.01), 480.0, "B", "").to_string().ends_with("MISSED"));
+        assert!(!Budget::new("a", None, 5.0, "ms", "").ok);
+    }
+}

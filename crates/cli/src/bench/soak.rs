@@ -1,0 +1,327 @@
+//! The long run: paced links under CPU load, the gateway stopped for a while in the middle, some
+//! links dead at several times. No live link may be closed, and each dead one must be found.
+
+use std::fmt;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use rustix::process::Signal;
+use serde::Serialize;
+use systole_net::Clock;
+
+use super::BenchError;
+use super::args::Plan;
+use super::control::{Command, Verdict};
+use super::fleet::{Fleet, own_process};
+use super::measure::{Quantiles, progress_bar, quantiles};
+use super::report::table;
+use super::target::{Kind, Target};
+
+/// Links that fall silent at each of the points below.
+const SILENT_EACH: usize = 100;
+/// Points of the run at which links fall silent, in hundredths of its length.
+const POINTS: [u32; 4] = [10, 30, 60, 75];
+/// How long before the stop another hundred fall silent: their bound runs into it.
+const BEFORE_STOP: Duration = Duration::from_secs(1);
+/// Between two looks at the verdicts.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What a soak found.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Soak {
+    pub(crate) seconds: f64,
+    pub(crate) links: usize,
+    pub(crate) burn: bool,
+    pub(crate) stop_seconds: f64,
+    pub(crate) bound_ms: f64,
+    pub(crate) tolerance_ms: f64,
+    pub(crate) heartbeats: u64,
+    pub(crate) overruns: u64,
+    pub(crate) silenced: usize,
+    pub(crate) found: usize,
+    /// Links that were closed although they were alive.
+    pub(crate) false_verdicts: u64,
+    /// Silent links closed before the bound: as wrong as closing a live one.
+    pub(crate) early: usize,
+    /// Silent links closed later than the bound, the stall and the tolerance together.
+    pub(crate) late: usize,
+    /// Lateness as the clients saw it, the stall taken off.
+    pub(crate) late_ms: Quantiles,
+    /// The longest time that a load worker did not look: near the bound it would excuse a verdict.
+    pub(crate) worker_gap_ms: f64,
+    pub(crate) ok: bool,
+}
+
+/// Something that happens at its time after the start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step {
+    Silence,
+    Stop,
+    Continue,
+    End,
+}
+
+/// Runs it for `length`, which must leave room for the bound and the stop.
+pub(crate) fn run(plan: &Plan, length: Duration) -> Result<Soak, BenchError> {
+    let stop = plan.args.stop.unwrap_or_default();
+    let steps = steps(length, stop);
+    let silenced = steps.iter().filter(|(_, step)| *step == Step::Silence).count() * SILENT_EACH;
+    let needed = (plan.bound() + stop + plan.args.tolerance) * 4;
+    if length < needed || silenced * 2 > plan.links {
+        return Err(BenchError::new(format!(
+            "this soak needs at least {} and {} links: four times bound, stop and tolerance, and \
+             twice the links that fall silent",
+            humantime::format_duration(needed),
+            silenced * 2,
+        )));
+    }
+    let clock = Clock::start();
+    let bar = progress_bar(plan.links);
+    bar.set_message("soak: connecting");
+    let target = Target::start(Kind::Gateway, plan)?;
+    let mut fleet = Fleet::start(clock, plan.workers, plan.links)?;
+    fleet.connect(&target.destination, |up| bar.set_position(up as u64))?;
+    let burners = if plan.args.burn { burn()? } else { Burners(Vec::new()) };
+    let period_ns = u64::try_from(plan.args.period.as_nanos()).unwrap_or(u64::MAX);
+    fleet.tell(&Command::Pace { period_ns })?;
+    let mut soaking = Soaking { plan, clock, target, fleet, seen: Seen::default() };
+    soaking.follow(&steps, &bar)?;
+    drop(burners);
+    bar.finish_and_clear();
+    Ok(soaking.judge(length, stop))
+}
+
+/// The timetable, in order.
+fn steps(length: Duration, stop: Duration) -> Vec<(Duration, Step)> {
+    let mut steps: Vec<(Duration, Step)> =
+        POINTS.iter().map(|point| (length / 100 * *point, Step::Silence)).collect();
+    if !stop.is_zero() {
+        let middle = length / 2;
+        steps.push((middle - BEFORE_STOP.min(middle), Step::Silence));
+        steps.push((middle, Step::Stop));
+        steps.push((middle + stop, Step::Continue));
+    }
+    steps.push((length, Step::End));
+    steps.sort_by_key(|(at, _)| *at);
+    steps
+}
+
+/// Processes that burn a core each, until dropped.
+struct Burners(Vec<Child>);
+
+impl Drop for Burners {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            // It holds nothing.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn burn() -> Result<Burners, BenchError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut burners = Burners(Vec::new());
+    for _ in 0..cores {
+        let mut process = own_process("bench-burn")?;
+        let child = process.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        burners.0.push(child.map_err(|error| BenchError::io("cannot start a burner", &error))?);
+    }
+    Ok(burners)
+}
+
+struct Soaking<'a> {
+    plan: &'a Plan,
+    clock: Clock,
+    target: Target,
+    fleet: Fleet,
+    seen: Seen,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    heartbeats: u64,
+    overruns: u64,
+    lost: u64,
+    gap_ns: u64,
+    silenced: usize,
+    verdicts: Vec<Verdict>,
+    stopped_ns: u64,
+    continued_ns: u64,
+}
+
+impl Soaking<'_> {
+    fn follow(&mut self, steps: &[(Duration, Step)], bar: &ProgressBar) -> Result<(), BenchError> {
+        let start = self.now();
+        // Gaps from before the load say nothing.
+        self.fleet.report()?;
+        for (at, step) in steps {
+            loop {
+                let left = (start + at.as_nanos() as u64).saturating_sub(self.now());
+                if left == 0 {
+                    break;
+                }
+                self.fleet.run_for(Duration::from_nanos(left).min(LOOK))?;
+                self.look()?;
+                let passed = Duration::from_nanos(self.now() - start).as_secs();
+                let found = self.seen.verdicts.len();
+                bar.set_message(format!("soak: {passed} s, {found} dead links found"));
+            }
+            match step {
+                Step::Silence => self.seen.silenced += self.fleet.silence(SILENT_EACH, false)?,
+                Step::Stop => {
+                    self.target.signal(Signal::STOP)?;
+                    self.seen.stopped_ns = self.now();
+                }
+                Step::Continue => {
+                    self.seen.continued_ns = self.now();
+                    self.target.signal(Signal::CONT)?;
+                }
+                Step::End => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<(), BenchError> {
+        let sum = self.fleet.report()?;
+        self.seen.heartbeats += sum.answered + sum.probes;
+        self.seen.overruns += sum.overruns;
+        self.seen.lost += sum.lost;
+        self.seen.gap_ns = self.seen.gap_ns.max(sum.gap_ns);
+        self.seen.verdicts.extend(sum.verdicts);
+        Ok(())
+    }
+
+    fn now(&self) -> u64 {
+        self.clock.monotonic().as_nanos()
+    }
+
+    fn judge(self, length: Duration, stop: Duration) -> Soak {
+        let bound_ns = self.plan.bound().as_nanos() as u64;
+        let tolerance_ns = self.plan.args.tolerance.as_nanos() as u64;
+        let seen = self.seen;
+        let late: Vec<Option<u64>> =
+            seen.verdicts.iter().map(|verdict| seen.lateness(verdict, bound_ns)).collect();
+        let early = late.iter().filter(|late| late.is_none()).count();
+        let too_late = late.iter().flatten().filter(|late| **late > tolerance_ns).count();
+        let found = seen.verdicts.len();
+        Soak {
+            seconds: length.as_secs_f64(),
+            links: self.plan.links,
+            burn: self.plan.args.burn,
+            stop_seconds: stop.as_secs_f64(),
+            bound_ms: bound_ns as f64 / 1e6,
+            tolerance_ms: tolerance_ns as f64 / 1e6,
+            heartbeats: seen.heartbeats,
+            overruns: seen.overruns,
+            silenced: seen.silenced,
+            found,
+            false_verdicts: seen.lost,
+            early,
+            late: too_late,
+            late_ms: quantiles(late.iter().flatten().map(|ns| (*ns, 1)), 1e6),
+            worker_gap_ms: seen.gap_ns as f64 / 1e6,
+            ok: seen.lost == 0 && early == 0 && too_late == 0 && found == seen.silenced,
+        }
+    }
+}
+
+impl Seen {
+    /// How much later than bound and stall together a verdict came; none if before the bound.
+    ///
+    /// A stall counts only for links whose bound was running during it, and only as far as it was.
+    fn lateness(&self, verdict: &Verdict, bound_ns: u64) -> Option<u64> {
+        let silent_ns = verdict.closed_ns.saturating_sub(verdict.last_sent_ns);
+        let late = silent_ns.checked_sub(bound_ns)?;
+        let runs_out = verdict.last_sent_ns + bound_ns;
+        let from = self.stopped_ns.max(verdict.last_sent_ns);
+        let overlaps = self.continued_ns > from && runs_out > self.stopped_ns;
+        let stall = if overlaps { self.continued_ns - from } else { 0 };
+        Some(late.saturating_sub(stall))
+    }
+}
+
+impl fmt::Display for Soak {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = table(
+            [
+                "soak",
+                "links",
+                "burn",
+                "stop s",
+                "beats",
+                "overruns",
+                "dead",
+                "found",
+                "false",
+                "early",
+                "late",
+                "late ms p50",
+                "p99",
+                "max",
+                "worker gap ms",
+            ],
+            1,
+        );
+        table.add_row([
+            format!("{} s", self.seconds),
+            self.links.to_string(),
+            (if self.burn { "yes" } else { "no" }).to_owned(),
+            self.stop_seconds.to_string(),
+            self.heartbeats.to_string(),
+            self.overruns.to_string(),
+            self.silenced.to_string(),
+            self.found.to_string(),
+            self.false_verdicts.to_string(),
+            self.early.to_string(),
+            self.late.to_string(),
+            format!("{:.1}", self.late_ms.p50),
+            format!("{:.1}", self.late_ms.p99),
+            format!("{:.1}", self.late_ms.max),
+            format!("{:.0}", self.worker_gap_ms),
+        ]);
+        writeln!(f, "{table}\n")?;
+        let outcome = if self.ok { "ok" } else { "MISSED" };
+        write!(
+            f,
+            "no live link closed, each dead one found within {} ms + stall + {} ms: {outcome}",
+            self.bound_ms, self.tolerance_ms
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn lateness(last_sent: u64, closed: u64) -> Option<u64> {
+        let seen = Seen { stopped_ns: 100 * SECOND, continued_ns: 110 * SECOND, ..Seen::default() };
+        let verdict = Verdict { last_sent_ns: last_sent * SECOND, closed_ns: closed * SECOND };
+        seen.lateness(&verdict, 5 * SECOND).map(|ns| ns / SECOND)
+    }
+
+    #[test]
+    fn a_stall_excuses_only_what_it_delayed() {
+        assert_eq!(lateness(50, 56), Some(1));
+        assert_eq!(lateness(98, 114), Some(1));
+        assert_eq!(lateness(120, 126), Some(1));
+        assert_eq!(lateness(98, 102), None);
+        // Its bound had run out before the stop.
+        assert_eq!(lateness(94, 105), Some(6));
+        // Its last byte was sent into the stop, so the gateway heard it afterwards.
+        assert_eq!(lateness(104, 117), Some(2));
+    }
+
+    #[test]
+    fn the_timetable_is_in_order_and_complete() {
+        let steps = steps(Duration::from_secs(600), Duration::from_secs(10));
+        assert!(steps.is_sorted_by_key(|(at, _)| *at));
+        let count = |wanted| steps.iter().filter(|(_, step)| *step == wanted).count();
+        assert_eq!([count(Step::Silence), count(Step::Stop), count(Step::Continue)], [5, 1, 1]);
+        assert_eq!(steps.last(), Some(&(Duration::from_secs(600), Step::End)));
+    }
+}

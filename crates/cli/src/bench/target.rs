@@ -1,0 +1,265 @@
+//! What is measured: a gateway or a baseline started here and ended with the run, or a process
+//! that runs already and is left alone.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+use systole_net::Clock;
+use tempfile::TempDir;
+
+use super::args::Plan;
+use super::fleet::{Destination, own_process};
+use super::{BenchError, proc};
+
+/// A gateway listens within milliseconds; a loaded machine may need seconds.
+const READY: Duration = Duration::from_secs(20);
+/// Longer than the drain limit of the configuration below.
+const STOP: Duration = Duration::from_secs(15);
+/// Between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    Gateway,
+    Baseline,
+}
+
+impl Kind {
+    /// For tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Gateway => "gateway",
+            Kind::Baseline => "baseline",
+        }
+    }
+}
+
+/// A process under load.
+pub(crate) struct Target {
+    pub(crate) kind: Kind,
+    pub(crate) pid: u32,
+    pub(crate) destination: Destination,
+    /// Where `/metrics` is, if anywhere.
+    pub(crate) admin: Option<String>,
+    /// None for a process that was there before.
+    child: Option<Child>,
+    /// Holds the gateway's configuration for as long as it runs.
+    _dir: Option<TempDir>,
+}
+
+/// What `serve --ready-file` writes.
+#[derive(Debug, Deserialize)]
+struct Ready {
+    pid: u32,
+    admin: Option<String>,
+    listeners: Vec<ReadyListener>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ReadyListener {
+    codec: String,
+    address: String,
+}
+
+impl Target {
+    /// Starts a target, or takes the one that was named.
+    pub(crate) fn start(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
+        match (kind, &plan.args.target, plan.args.pid) {
+            (Kind::Baseline, ..) => baseline(plan),
+            (Kind::Gateway, Some(address), Some(pid)) => Ok(Target {
+                kind,
+                pid,
+                destination: destination(kind, address, plan),
+                admin: plan.args.admin.clone(),
+                child: None,
+                _dir: None,
+            }),
+            (Kind::Gateway, _, _) => gateway(plan),
+        }
+    }
+
+    /// CPU time used so far, in nanoseconds.
+    pub(crate) fn cpu_ns(&self) -> Result<u64, BenchError> {
+        proc::cpu_ns(self.pid).map_err(|error| self.gone(&error))
+    }
+
+    /// Anonymous memory held now, in bytes.
+    pub(crate) fn memory(&self) -> Result<u64, BenchError> {
+        proc::anonymous_bytes(self.pid).map_err(|error| self.gone(&error))
+    }
+
+    /// Sends a signal to the target.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), BenchError> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| BenchError::new(format!("{} is no process", self.pid)))?;
+        kill_process(pid, signal).map_err(|error| self.gone(&error.into()))
+    }
+
+    /// Ends what was started here: asks a gateway to drain first. True if it ended by itself.
+    pub(crate) fn stop(mut self, clock: Clock) -> Result<bool, BenchError> {
+        if self.kind == Kind::Baseline || self.child.is_none() {
+            return Ok(true);
+        }
+        self.signal(Signal::TERM)?;
+        let Some(child) = &mut self.child else { return Ok(true) };
+        let ended = wait_until(clock, STOP, || child.try_wait().is_ok_and(|end| end.is_some()));
+        if ended {
+            self.child = None;
+        }
+        Ok(ended)
+    }
+
+    fn gone(&self, error: &std::io::Error) -> BenchError {
+        let what = format!("the {} (process {}) cannot be read", self.kind.name(), self.pid);
+        BenchError::io(&what, error)
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Only what was started here; it may have ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Looks at `condition` until it holds or `limit` has passed; tells which.
+pub(crate) fn wait_until(
+    clock: Clock,
+    limit: Duration,
+    mut condition: impl FnMut() -> bool,
+) -> bool {
+    let limit_ns = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+    let end = clock.monotonic().as_nanos().saturating_add(limit_ns);
+    loop {
+        if condition() {
+            return true;
+        }
+        if clock.monotonic().as_nanos() > end {
+            return false;
+        }
+        thread::park_timeout(LOOK);
+    }
+}
+
+fn destination(kind: Kind, address: &str, plan: &Plan) -> Destination {
+    Destination {
+        address: address.to_owned(),
+        codec: plan.args.codec,
+        echo: kind == Kind::Baseline,
+    }
+}
+
+fn baseline(plan: &Plan) -> Result<Target, BenchError> {
+    let mut child = own_process("bench-echo")?
+        .args(["--threads", &plan.threads.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| BenchError::io("cannot start the baseline", &error))?;
+    let mut output = BufReader::new(child.stdout.take().expect("stdout was asked for"));
+    let mut address = String::new();
+    let read = output.read_line(&mut address);
+    let mut target = Target {
+        kind: Kind::Baseline,
+        pid: child.id(),
+        destination: destination(Kind::Baseline, address.trim(), plan),
+        admin: None,
+        child: Some(child),
+        _dir: None,
+    };
+    if read.is_err() || target.destination.address.is_empty() {
+        target.child.as_mut().map(Child::kill);
+        return Err(BenchError::new("the baseline did not start; its message is above"));
+    }
+    Ok(target)
+}
+
+fn gateway(plan: &Plan) -> Result<Target, BenchError> {
+    let dir = tempfile::Builder::new()
+        .prefix("systole-bench-")
+        .tempdir()
+        .map_err(|error| BenchError::io("cannot make a temporary directory", &error))?;
+    let (config, ready) = (dir.path().join("systole.toml"), dir.path().join("ready.json"));
+    let log = dir.path().join("log");
+    fs::write(&config, configuration(plan))
+        .map_err(|error| BenchError::io("cannot write the gateway's configuration", &error))?;
+    let output = fs::File::create(&log)
+        .map_err(|error| BenchError::io("cannot write the gateway's log", &error))?;
+    let errors =
+        output.try_clone().map_err(|error| BenchError::io("cannot write a log", &error))?;
+    let child = own_process("serve")?
+        .arg("--config")
+        .arg(&config)
+        .arg("--ready-file")
+        .arg(&ready)
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(errors)
+        .spawn()
+        .map_err(|error| BenchError::io("cannot start the gateway", &error))?;
+    let mut target = Target {
+        kind: Kind::Gateway,
+        pid: child.id(),
+        destination: destination(Kind::Gateway, "", plan),
+        admin: None,
+        child: Some(child),
+        _dir: Some(dir),
+    };
+    let said = wait_ready(&mut target, &ready).ok_or_else(|| did_not_start(&log))?;
+    let codec = plan.args.codec.name();
+    let listener = said.listeners.iter().find(|one| one.codec == codec);
+    let listener =
+        listener.ok_or_else(|| BenchError::new(format!("the gateway has no {codec} listener")))?;
+    target.pid = said.pid;
+    target.destination.address = listener.address.clone();
+    target.admin = said.admin;
+    Ok(target)
+}
+
+/// What the gateway said once it listens; None if it ended or took too long.
+fn wait_ready(target: &mut Target, file: &Path) -> Option<Ready> {
+    let mut ready = None;
+    wait_until(Clock::start(), READY, || {
+        let ended = target
+            .child
+            .as_mut()
+            .is_none_or(|child| child.try_wait().map_or(true, |status| status.is_some()));
+        ready = fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        ready.is_some() || ended
+    });
+    ready
+}
+
+fn did_not_start(log: &Path) -> BenchError {
+    let mut text = String::new();
+    if let Ok(file) = fs::File::open(log) {
+        // The beginning says why; if it cannot be read, the bare fact must do.
+        let _ = file.take(4096).read_to_string(&mut text);
+    }
+    BenchError::new(format!("the gateway did not start; it said:\n{text}"))
+}
+
+/// A configuration with nothing but what the run needs: the rest is what users have by default.
+fn configuration(plan: &Plan) -> String {
+    let args = &plan.args;
+    format!(
+        "[admin]\nlisten = \"127.0.0.1:0\"\n\n\
+         [[listeners]]\nname = \"bench\"\nlisten = \"127.0.0.1:0\"\ncodec = \"{}\"\n\n\
+         [policy]\nidle = \"{}\"\ninterval = \"{}\"\nprobes = {}\nspread = true\n",
+        args.codec.name(),
+        humantime::format_duration(args.idle),
+        humantime::format_duration(args.interval),
+        args.probes,
+    )
+}

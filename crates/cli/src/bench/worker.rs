@@ -1,0 +1,141 @@
+//! A load worker: a process that holds some thousand links in one epoll loop and does what the
+//! bench says over its standard input.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::io::Errno;
+
+use super::control::{Command, Event};
+use super::links::Links;
+
+/// Events taken from the kernel in one go.
+const EVENTS: usize = 512;
+/// Connects under way at once: well below any listener's backlog.
+const CONNECTING: usize = 128;
+/// Heartbeats sent before looking at the sockets again.
+const SENDS_PER_TURN: usize = 256;
+/// Links that come up before the bench is told.
+const PROGRESS: usize = 500;
+/// Longest line that the bench may send.
+const MAX_COMMAND: usize = 64 * 1024;
+/// The name of standard input among the events; links have their index.
+const STDIN: u64 = u64::MAX;
+
+/// Does as it is told until its standard input ends.
+pub fn run() -> io::Result<()> {
+    super::die_with_parent();
+    systole_net::limits::raise_descriptor_limit()?;
+    Worker::new()?.run()
+}
+
+struct Worker {
+    links: Links,
+    events: Vec<epoll::Event>,
+    input: Vec<u8>,
+    /// A `Connect` is being carried out.
+    connecting: bool,
+    told: usize,
+}
+
+impl Worker {
+    fn new() -> io::Result<Worker> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, io::stdin(), EventData::new_u64(STDIN), EventFlags::IN)?;
+        Ok(Worker {
+            links: Links::new(epoll)?,
+            events: Vec::with_capacity(EVENTS),
+            input: Vec::new(),
+            connecting: false,
+            told: 0,
+        })
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        loop {
+            if self.connecting {
+                self.connect()?;
+            }
+            let wait = self.links.send_due(SENDS_PER_TURN);
+            if !self.turn(wait)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for events and handles them; false once there is no one left to serve.
+    fn turn(&mut self, wait: Option<Duration>) -> io::Result<bool> {
+        let timeout = wait.map(|wait| Timespec {
+            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: wait.subsec_nanos().into(),
+        });
+        self.events.clear();
+        match epoll::wait(self.links.epoll(), spare_capacity(&mut self.events), timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.links.mark_turn();
+        let mut commands = false;
+        for event in &self.events {
+            match event.data.u64() {
+                STDIN => commands = true,
+                index => self.links.ready(index as usize, event.flags),
+            }
+        }
+        if commands { self.read_commands() } else { Ok(true) }
+    }
+
+    fn connect(&mut self) -> io::Result<()> {
+        self.links.open_more(CONNECTING);
+        let (connected, failed, done) = self.links.connected();
+        if done {
+            self.connecting = false;
+            let error = self.links.take_error();
+            tell(&Event::Connected { connected, failed, error })?;
+        } else if connected >= self.told + PROGRESS {
+            self.told = connected;
+            tell(&Event::Progress { connected })?;
+        }
+        Ok(())
+    }
+
+    fn read_commands(&mut self) -> io::Result<bool> {
+        let mut piece = [0; 4096];
+        let length = rustix::io::read(io::stdin(), &mut piece)?;
+        if length == 0 || self.input.len() + length > MAX_COMMAND {
+            return Ok(false);
+        }
+        self.input.extend_from_slice(&piece[..length]);
+        while let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.input.drain(..=end).collect();
+            self.obey(serde_json::from_slice(&line)?)?;
+        }
+        Ok(true)
+    }
+
+    fn obey(&mut self, command: Command) -> io::Result<()> {
+        match command {
+            Command::Connect(how) => {
+                self.links.begin(how)?;
+                self.connecting = true;
+            }
+            Command::Pace { period_ns } => self.links.pace(period_ns),
+            Command::Loop { active } => self.links.closed_loop(active),
+            Command::Idle => self.links.idle(),
+            Command::Silence { count, burst } => self.links.silence(count, burst),
+            Command::Report => tell(&Event::Report(self.links.report()))?,
+        }
+        Ok(())
+    }
+}
+
+fn tell(event: &Event) -> io::Result<()> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    let mut out = io::stdout().lock();
+    out.write_all(&line)?;
+    out.flush()
+}
