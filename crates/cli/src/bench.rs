@@ -18,49 +18,72 @@ mod target;
 mod worker;
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-pub use args::Args;
-pub use echo::{EchoArgs, run as run_echo};
-pub use worker::run as run_worker;
+pub(crate) use args::Args;
+pub(crate) use echo::{EchoArgs, run as run_echo};
+pub(crate) use worker::run as run_worker;
 
 use args::Plan;
 
-/// Why a run could not be finished. Nothing that it started still runs.
-#[derive(Debug)]
-pub struct BenchError(String);
+use crate::exit::Exit;
+use crate::output::Output;
 
-/// Runs the bench and prints what it found. False if `--check` was given and a budget was missed.
-///
-/// # Errors
-/// The target or a worker could not be started or ended early, or the machine allows less than
-/// what was asked for; the text says which. Running again is safe.
-pub fn run(args: Args) -> Result<bool, BenchError> {
-    let (check, json, soak) = (args.check, args.json, args.soak);
-    let plan = Plan::new(args)?;
-    let (text, met) = match soak {
-        Some(length) => {
-            let found = soak::run(&plan, length)?;
-            (if json { report::json(&found)? } else { found.to_string() }, found.ok)
-        }
-        None => {
-            let rounds = measure::run(&plan)?;
-            let report = report::Report::new(&plan, rounds);
-            (if json { report::json(&report)? } else { report.to_string() }, report.ok)
+/// Why a run could not be finished. Nothing that it started still runs, and running again is safe.
+#[derive(Debug)]
+struct BenchError(String);
+
+/// Runs the bench and prints what it found. Fails if it could not be finished, or if `--check` was
+/// given and a budget was missed.
+pub(crate) fn run(args: Args, output: &mut Output) -> io::Result<Exit> {
+    let check = args.check;
+    let plan = match Plan::new(args) {
+        Ok(plan) => plan,
+        Err(error) => {
+            output.error(&error.to_string());
+            return Ok(Exit::Usage);
         }
     };
-    match writeln!(io::stdout(), "{}", text.trim_end()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(BenchError::io("cannot print the result", &error))
+    match measure(&plan) {
+        Ok((text, met)) => {
+            output.line(text.trim_end())?;
+            Ok(if met || !check { Exit::Success } else { Exit::Failure })
         }
-        Ok(()) | Err(_) => Ok(met || !check),
+        Err(error) => {
+            output.error(&error.to_string());
+            Ok(Exit::Failure)
+        }
+    }
+}
+
+/// What is to be printed, and whether all budgets were met.
+fn measure(plan: &Plan) -> Result<(String, bool), BenchError> {
+    let json = plan.args.json;
+    if let Some(length) = plan.args.soak {
+        let found = soak::run(plan, length)?;
+        let text = if json { report::json(&found)? } else { found.to_string() };
+        return Ok((text, found.ok));
+    }
+    let report = report::Report::new(plan, measure::run(plan)?);
+    let text = if json { report::json(&report)? } else { report.to_string() };
+    Ok((text, report.ok))
+}
+
+/// Tells how one of the bench's helper processes ended.
+pub(crate) fn helper(result: io::Result<()>, output: &mut Output) -> io::Result<Exit> {
+    match result {
+        Ok(()) => Ok(Exit::Success),
+        Err(error) => {
+            output.error(&format!("a helper of the bench ended: {error}"));
+            Ok(Exit::Failure)
+        }
     }
 }
 
 /// Burns one core until killed: the company that a soak asks for.
-pub fn run_burn() -> io::Result<()> {
+pub(crate) fn run_burn() -> io::Result<()> {
     die_with_parent();
     let mut state = 1_u64;
     loop {

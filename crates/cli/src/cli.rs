@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::bench;
 use crate::config_args::ConfigArgs;
 
 const TOP_EXAMPLES: &str = "\
@@ -58,6 +59,16 @@ pub(crate) enum Command {
     /// Say whether the configuration is right and what it means, without starting anything
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
+    Bench(Box<bench::Args>),
+    /// Hold links for the bench
+    #[command(hide = true)]
+    BenchWorker,
+    /// Echo bytes: the bench's baseline
+    #[command(hide = true)]
+    BenchEcho(bench::EchoArgs),
+    /// Burn a core beside a soak
+    #[command(hide = true)]
+    BenchBurn,
     /// Print the completions for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {
@@ -97,7 +108,7 @@ mod tests {
     #[test]
     fn the_definition_is_sound_and_every_command_has_an_example() {
         Cli::command().debug_assert();
-        for command in Cli::command().get_subcommands() {
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             let example = format!("systole {}", command.get_name());
             assert!(help.contains(&example), "{} has no example", command.get_name());

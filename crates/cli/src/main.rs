@@ -1,5 +1,6 @@
 //! The `systole` program: what was typed becomes one command, and the command an exit code.
 
+mod bench;
 mod check;
 mod cli;
 mod config_args;
@@ -38,6 +39,10 @@ fn run(cli: Cli, output: &mut Output) -> io::Result<Exit> {
     match cli.command {
         Command::Serve(args) => serve::run(&args, output),
         Command::Check(args) => check::run(&args, output),
+        Command::Bench(args) => bench::run(*args, output),
+        Command::BenchWorker => bench::helper(bench::run_worker(), output),
+        Command::BenchEcho(args) => bench::helper(bench::run_echo(&args), output),
+        Command::BenchBurn => bench::helper(bench::run_burn(), output),
         Command::Completions { shell } => self_help::completions(shell, output),
         Command::Man { command } => self_help::man(command.as_deref(), output),
     }

@@ -37,7 +37,7 @@ How to read it:
 /// unless --target names one.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// Links to open [default: 15000, or what the descriptor limit allows]
     #[arg(long)]
     pub(crate) links: Option<usize>,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The protocol that the load speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Codec {
+pub(crate) enum Codec {
     /// Systole's own: a handshake, then two bytes each way.
     Native,
     /// Messages of 1,028 bytes: a big-endian type, then 1,024 bytes.

@@ -12,7 +12,7 @@ use systole_net::listener::bind_shards;
 
 /// Arguments of the hidden subcommand.
 #[derive(clap::Args, Clone, Debug)]
-pub struct EchoArgs {
+pub(crate) struct EchoArgs {
     /// Shards, each a thread with its own listening socket
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -24,7 +24,7 @@ const EVENTS: usize = 512;
 const BUFFER: usize = 16 * 1024;
 
 /// Binds to a free port of the loopback, prints the address, and echoes until killed.
-pub fn run(args: &EchoArgs) -> io::Result<()> {
+pub(crate) fn run(args: &EchoArgs) -> io::Result<()> {
     super::die_with_parent();
     systole_net::limits::raise_descriptor_limit()?;
     let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));

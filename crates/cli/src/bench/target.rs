@@ -1,6 +1,7 @@
 //! What is measured: a gateway or a baseline started here and ended with the run, or a process
 //! that runs already and is left alone.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -9,7 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use systole_gateway::ready::Ready;
 use systole_net::Clock;
 use tempfile::TempDir;
 
@@ -53,20 +55,6 @@ pub(crate) struct Target {
     child: Option<Child>,
     /// Holds the gateway's configuration for as long as it runs.
     _dir: Option<TempDir>,
-}
-
-/// What `serve --ready-file` writes.
-#[derive(Debug, Deserialize)]
-struct Ready {
-    pid: u32,
-    admin: Option<String>,
-    listeners: Vec<ReadyListener>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ReadyListener {
-    codec: String,
-    address: String,
 }
 
 impl Target {
@@ -198,7 +186,12 @@ fn gateway(plan: &Plan) -> Result<Target, BenchError> {
         .map_err(|error| BenchError::io("cannot write the gateway's log", &error))?;
     let errors =
         output.try_clone().map_err(|error| BenchError::io("cannot write a log", &error))?;
-    let child = own_process("serve")?
+    let mut serve = own_process("serve")?;
+    // The caller's settings would win over the file.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_setting(name)) {
+        serve.env_remove(name);
+    }
+    let child = serve
         .arg("--config")
         .arg(&config)
         .arg("--ready-file")
@@ -222,9 +215,13 @@ fn gateway(plan: &Plan) -> Result<Target, BenchError> {
     let listener =
         listener.ok_or_else(|| BenchError::new(format!("the gateway has no {codec} listener")))?;
     target.pid = said.pid;
-    target.destination.address = listener.address.clone();
-    target.admin = said.admin;
+    target.destination.address = listener.address.to_string();
+    target.admin = Some(said.admin.to_string());
     Ok(target)
+}
+
+fn is_setting(name: &OsStr) -> bool {
+    name.to_string_lossy().starts_with("SYSTOLE_")
 }
 
 /// What the gateway said once it listens; None if it ended or took too long.
@@ -254,12 +251,43 @@ fn did_not_start(log: &Path) -> BenchError {
 fn configuration(plan: &Plan) -> String {
     let args = &plan.args;
     format!(
-        "[admin]\nlisten = \"127.0.0.1:0\"\n\n\
-         [[listeners]]\nname = \"bench\"\nlisten = \"127.0.0.1:0\"\ncodec = \"{}\"\n\n\
-         [policy]\nidle = \"{}\"\ninterval = \"{}\"\nprobes = {}\nspread = true\n",
+        "[admin]\naddress = \"127.0.0.1:0\"\n\n\
+         [[listener]]\nname = \"bench\"\naddress = \"127.0.0.1:0\"\ncodec = \"{}\"\n\n\
+         [policy]\nidle = \"{}ms\"\ninterval = \"{}ms\"\nprobes = {}\nspread = true\n\n\
+         [drain]\nlimit = \"5s\"\n",
         args.codec.name(),
-        humantime::format_duration(args.idle),
-        humantime::format_duration(args.interval),
+        args.idle.as_millis(),
+        args.interval.as_millis(),
         args.probes,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use systole_gateway::Config;
+    use systole_gateway::config::Overrides;
+
+    use super::*;
+    use crate::bench::Args;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_gateway_accepts_its_configuration() {
+        for codec in ["native", "message1028", "line"] {
+            let typed = Typed::try_parse_from(["bench", "--links", "10", "--codec", codec]);
+            let plan = Plan::new(typed.unwrap().args).unwrap();
+            let text = configuration(&plan);
+            let config = Config::load(&text, "systole.toml", &Overrides::default()).unwrap();
+            assert_eq!(config.listeners.len(), 1);
+            assert_eq!(config.listeners[0].codec().to_string(), codec);
+            let bound = config.listeners[0].policy().bound().unwrap();
+            assert_eq!(u128::from(bound.as_nanos()), plan.bound().as_nanos());
+        }
+    }
 }

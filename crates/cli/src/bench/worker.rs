@@ -26,7 +26,7 @@ const MAX_COMMAND: usize = 64 * 1024;
 const STDIN: u64 = u64::MAX;
 
 /// Does as it is told until its standard input ends.
-pub fn run() -> io::Result<()> {
+pub(crate) fn run() -> io::Result<()> {
     super::die_with_parent();
     systole_net::limits::raise_descriptor_limit()?;
     Worker::new()?.run()

@@ -1,5 +1,6 @@
 //! The whole program from outside: exit code, stdout, stderr.
 
+mod bench;
 mod check;
 mod help;
 

@@ -1,0 +1,84 @@
+//! The bench measures itself: short runs whose JSON must hold what was asked for.
+
+use serde_json::Value;
+
+use crate::{directory, systole};
+
+fn bench(name: &str, args: &[&str]) -> Value {
+    let directory = directory(name);
+    let mut command = systole(&directory, &["bench", "--json", "--warmup", "200ms"]);
+    let output = command.args(args).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn two_hundred_links_beat_against_the_baseline() {
+    let args = ["--baseline-only", "--links", "200", "--workers", "2", "--threads", "2"];
+    let pace = ["--settle", "100ms", "--window", "1s", "--period", "100ms"];
+    let report = bench("bench-baseline", &[&args[..], &pace].concat());
+    assert_eq!(report["links"], 200);
+    assert_eq!(report["workers"], 2);
+    assert_eq!(report["ok"], true);
+    let round = &report["rounds"][0];
+    assert_eq!(round["target"], "baseline");
+    assert!(round["memory"]["before_bytes"].as_u64().unwrap() > 0);
+    assert!(round["silence"].is_null());
+    let windows = round["windows"].as_array().unwrap();
+    let modes: Vec<_> = windows.iter().map(|window| window["mode"].as_str().unwrap()).collect();
+    assert_eq!(modes, ["paced", "closed_loop"]);
+    for window in windows {
+        assert_eq!(window["lost"], 0);
+        assert_eq!(window["probes"], 0);
+        assert!(window["cpu_ns_per_heartbeat"].as_f64().unwrap() > 0.0);
+        let rtt = &window["rtt_us"];
+        let [p50, p99, max] = ["p50", "p99", "max"].map(|q| rtt[q].as_f64().unwrap());
+        assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{rtt}");
+    }
+    // 200 links at ten beats a second, whatever else this machine does: never more, and at least
+    // as many as a machine at a fifth of its speed would manage.
+    let paced = windows[0]["heartbeats"].as_u64().unwrap() as f64;
+    let most = 2_000.0 * windows[0]["seconds"].as_f64().unwrap() * 1.1;
+    assert!((400.0..=most).contains(&paced), "{paced} heartbeats, at most {most}");
+}
+
+#[test]
+fn every_codec_beats_against_the_baseline() {
+    for codec in ["native", "message1028", "line"] {
+        let args = ["--baseline-only", "--links", "20", "--codec", codec, "--closed-loop"];
+        let report = bench(
+            "bench-codecs",
+            &[&args[..], &["--settle", "10ms", "--window", "200ms"]].concat(),
+        );
+        let window = &report["rounds"][0]["windows"][0];
+        assert!(window["heartbeats"].as_u64().unwrap() > 20, "{codec}: {window}");
+        assert_eq!(window["lost"], 0, "{codec}");
+    }
+}
+
+#[test]
+#[ignore = "needs the gateway to listen"]
+fn the_gateway_finds_exactly_the_silent_links() {
+    let policy = ["--idle", "300ms", "--interval", "100ms", "--probes", "2"];
+    let load = ["--links", "60", "--silent", "20", "--period", "100ms", "--window", "500ms"];
+    let report = bench("bench-gateway", &[&policy[..], &load, &["--settle", "100ms"]].concat());
+    let round = &report["rounds"][0];
+    assert_eq!(round["target"], "gateway");
+    assert_eq!(round["clean_stop"], true);
+    let silence = &round["silence"];
+    assert_eq!(silence["silenced"], 20);
+    assert_eq!(silence["found"], 20);
+    assert_eq!(silence["false_verdicts"], 0);
+    assert_eq!(silence["gateway_ms"]["verdicts"], 20);
+}
+
+#[test]
+fn what_no_run_can_have_is_wrong_usage() {
+    let directory = directory("bench-usage");
+    for args in [&["--links", "0"][..], &["--links", "4000000000"], &["--burn"]] {
+        let output = systole(&directory, &["bench"]).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(!output.stderr.is_empty());
+    }
+}
