@@ -22,6 +22,7 @@ pub(crate) struct Fleet {
     clock: Clock,
     workers: Vec<Worker>,
     events: Receiver<(usize, Option<Event>)>,
+    lost: u64,
 }
 
 struct Worker {
@@ -59,7 +60,7 @@ impl Fleet {
     /// Starts `workers` processes that will hold `links` links between them.
     pub(crate) fn start(clock: Clock, workers: usize, links: usize) -> Result<Fleet, BenchError> {
         let (sender, events) = channel();
-        let mut fleet = Fleet { clock, workers: Vec::new(), events };
+        let mut fleet = Fleet { clock, workers: Vec::new(), events, lost: 0 };
         for index in 0..workers {
             let share = links / workers + usize::from(index < links % workers);
             fleet.workers.push(Worker::start(index, share, &sender)?);
@@ -144,7 +145,13 @@ impl Fleet {
                 None => return Err(BenchError::new("a load worker does not answer")),
             }
         }
+        self.lost += sum.lost;
         Ok(sum)
+    }
+
+    /// Links closed although they were alive, in all reports so far.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// Lets the load run for `time`.

@@ -29,6 +29,8 @@ pub(crate) struct Round {
     pub(crate) memory: Memory,
     pub(crate) windows: Vec<Window>,
     pub(crate) silence: Option<Silence>,
+    /// Links that were closed although they were alive, at any time in the round.
+    pub(crate) lost: u64,
     /// The target ended when it was asked to.
     pub(crate) clean_stop: bool,
 }
@@ -58,8 +60,6 @@ pub(crate) struct Window {
     /// Of the heartbeats, those that the target asked for.
     pub(crate) probes: u64,
     pub(crate) overruns: u64,
-    /// Links that were closed although they were alive.
-    pub(crate) lost: u64,
     pub(crate) rtt_us: Quantiles,
     /// The longest time that a load worker did not look.
     pub(crate) worker_gap_ms: f64,
@@ -175,6 +175,8 @@ impl<'a> Runner<'a> {
         let loaded_bytes = self.target.memory()?;
         let wanted = self.target.kind == Kind::Gateway && self.plan.silent > 0;
         let silence = wanted.then(|| self.silence()).transpose()?;
+        self.fleet.report()?;
+        let lost = self.fleet.lost();
         self.say("stopping");
         let kind = self.target.kind;
         drop(self.fleet);
@@ -192,6 +194,7 @@ impl<'a> Runner<'a> {
             },
             windows,
             silence,
+            lost,
             clean_stop: self.target.stop(self.clock)?,
         })
     }
@@ -278,7 +281,6 @@ impl Window {
             cores: cpu_ns as f64 / span_ns.max(1) as f64,
             probes: sum.probes,
             overruns: sum.overruns,
-            lost: sum.lost,
             rtt_us: quantiles(sum.rtt.iter().copied(), 1e3),
             worker_gap_ms: sum.gap_ns as f64 / 1e6,
         }

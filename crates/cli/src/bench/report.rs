@@ -152,9 +152,9 @@ fn budgets(plan: &Plan, rounds: &[Round], ratios: &[Ratio]) -> Vec<Budget> {
     if !silences.is_empty() {
         budgets.extend(verdict_budgets(&silences));
     }
-    let lost: u64 = gateways().flat_map(|round| &round.windows).map(|window| window.lost).sum();
+    let lost: u64 = gateways().map(|round| round.lost).sum();
     if gateways().next().is_some() {
-        let what = "live links closed under load";
+        let what = "live links closed";
         budgets.push(Budget::new(what, Some(lost as f64), 0.0, "", "all rounds"));
     }
     budgets
