@@ -7,10 +7,10 @@ use crate::{directory, systole};
 fn bench(name: &str, args: &[&str]) -> Value {
     let directory = directory(name);
     let mut command = systole(&directory, &["bench", "--json", "--warmup", "200ms"]);
-    let output = command.args(args).output().unwrap();
+    let output = command.args(args).output().expect("the program was built");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
-    serde_json::from_slice(&output.stdout).unwrap()
+    serde_json::from_slice(&output.stdout).expect("JSON was asked for")
 }
 
 #[test]
@@ -78,7 +78,8 @@ fn the_gateway_finds_exactly_the_silent_links() {
 fn what_no_run_can_have_is_wrong_usage() {
     let directory = directory("bench-usage");
     for args in [&["--links", "0"][..], &["--links", "4000000000"], &["--burn"]] {
-        let output = systole(&directory, &["bench"]).args(args).output().unwrap();
+        let output =
+            systole(&directory, &["bench"]).args(args).output().expect("the program was built");
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(!output.stderr.is_empty());
     }
