@@ -1,5 +1,6 @@
 //! The rounds of a run: start a target, fill it with links, let them beat, let some fall silent.
 
+use std::io;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -85,6 +86,8 @@ pub(crate) struct Silence {
     /// What the gateway's own histogram says: upper bounds of buckets; null if it says nothing, or
     /// if the quantile lies in the last bucket.
     pub(crate) gateway_ms: Option<Bounds>,
+    /// Why the gateway's histogram could not be read; the run goes on without it.
+    pub(crate) gateway_error: Option<String>,
     /// As the clients saw it, with the time that closing and noticing take.
     pub(crate) client_ms: Quantiles,
 }
@@ -233,7 +236,7 @@ impl<'a> Runner<'a> {
         self.drive(Mode::Paced)?;
         self.fleet.run_for(self.plan.args.warmup)?;
         self.fleet.report()?;
-        let before = self.scrape()?;
+        let before = self.scrape();
         let silenced = self.fleet.silence(self.plan.silent, self.plan.args.burst)?;
         let limit = self.plan.bound() + PATIENCE;
         let end = self.clock.monotonic().as_nanos() + limit.as_nanos() as u64;
@@ -244,10 +247,7 @@ impl<'a> Runner<'a> {
             lost += sum.lost;
             verdicts.extend(sum.verdicts);
         }
-        let gateway_ms = match (before, self.scrape()?) {
-            (Some(before), Some(after)) => bounds(&after.since(&before)),
-            (None, _) | (_, None) => None,
-        };
+        let added = before.and_then(|before| Ok(self.scrape()?.since(&before)));
         let bound_ns = self.plan.bound().as_nanos() as u64;
         let late =
             |verdict: &Verdict| (verdict.closed_ns - verdict.last_sent_ns).checked_sub(bound_ns);
@@ -257,15 +257,17 @@ impl<'a> Runner<'a> {
             found: verdicts.len(),
             missing: silenced - verdicts.len(),
             false_verdicts: lost + early,
-            gateway_ms,
+            gateway_ms: added.as_ref().ok().and_then(bounds),
+            gateway_error: added.err().map(|error| error.to_string()),
             client_ms: quantiles(verdicts.iter().filter_map(late).map(|ns| (ns, 1)), 1e6),
         })
     }
 
-    fn scrape(&self) -> Result<Option<scrape::Buckets>, BenchError> {
-        let Some(admin) = &self.target.admin else { return Ok(None) };
-        let page = scrape::lateness(admin);
-        page.map(Some).map_err(|error| BenchError::io("cannot read the gateway's metrics", &error))
+    fn scrape(&self) -> io::Result<scrape::Buckets> {
+        match &self.target.admin {
+            Some(admin) => scrape::lateness(admin),
+            None => Err(io::Error::other("no --admin address was given")),
+        }
     }
 }
 

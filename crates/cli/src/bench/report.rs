@@ -226,6 +226,12 @@ impl fmt::Display for Report {
         if silent.row_count() > 0 {
             writeln!(f, "{silent}\n")?;
         }
+        for round in &self.rounds {
+            let error = round.silence.as_ref().and_then(|silence| silence.gateway_error.as_ref());
+            if let Some(error) = error {
+                writeln!(f, "{}: its own lateness could not be read: {error}", name(round))?;
+            }
+        }
         self.budgets.iter().try_for_each(|budget| writeln!(f, "{budget}"))
     }
 }
