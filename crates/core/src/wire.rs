@@ -2,6 +2,7 @@
 //!
 //! `docs/protocol.md` is the authority; the tests read it.
 
+mod extent;
 mod fields;
 mod handshake;
 mod varint;

@@ -13,6 +13,7 @@ mod section;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod token;
 mod value;
 
 use std::collections::BTreeSet;
@@ -24,7 +25,7 @@ use std::path::Path;
 use systole_core::{Policy, Span};
 use toml::de::DeTable;
 
-pub use admin::{Admin, MAX_TOKEN, MIN_TOKEN, Token};
+pub use admin::Admin;
 pub use listener::{
     CODECS, DEFAULT_LONGEST_BOUND, DEFAULT_MAX_DATA, DEFAULT_SHORTEST_BOUND, Listener,
     MAX_LISTENERS, MAX_NAME, MESSAGE1028_DATA, ROLES, codec_name, role_name,
@@ -32,6 +33,7 @@ pub use listener::{
 pub use overrides::{ListenAt, Overrides};
 pub use problem::{ConfigError, Place, Problem};
 pub use settings::{Drain, FORMATS, Format, LEVELS, LOGICS, Level, Limits, Log, Logic, Shards};
+pub use token::{MAX_TOKEN, MIN_TOKEN, Token};
 pub use value::{show_bytes, show_span};
 
 use problem::Problems;

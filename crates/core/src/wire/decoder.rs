@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::extent::Extent;
 use super::{Beat, Codec, Frame, Malformed, line, message1028, native};
 
 /// The first allocation for a partial frame, in bytes: what a small frame needs at once.
@@ -34,15 +35,6 @@ enum State {
     HandedOut,
     /// Something illegal arrived, and nothing after it can be trusted.
     Poisoned(Malformed),
-}
-
-/// How long a frame is, judged by its first bytes.
-#[derive(Clone, Copy)]
-pub(super) enum Extent {
-    /// Exactly so many bytes, which need not be there yet.
-    Whole(usize),
-    /// So many bytes must be there to tell; more than were looked at.
-    AtLeast(usize),
 }
 
 impl Decoder {

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::decoder::Extent;
+use super::extent::Extent;
 use super::{Beat, DataKind, Frame, Malformed};
 
 /// The longest line in bytes, its line feed included: the largest data of the native protocol.

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::decoder::Extent;
+use super::extent::Extent;
 use super::{Beat, DataKind, Frame, Malformed};
 
 /// The data of a message, in bytes; shorter data is padded with zeros.

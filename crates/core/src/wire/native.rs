@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::decoder::Extent;
+use super::extent::Extent;
 use super::fields::{self, Fields};
 use super::{
     Beat, Close, CloseReason, DataKind, Frame, Hello, MAX_CLOSE_TEXT, MAX_CONTROL, MAX_DATA,

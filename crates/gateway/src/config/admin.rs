@@ -1,19 +1,13 @@
 //! Reads `[admin]`: where operators look and steer, and who may.
 
-use std::fmt;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use super::overrides::Overrides;
 use super::section::{Reading, Section};
+use super::token::Token;
 use super::value;
-
-/// The shortest token in characters: 16 of a random 64-letter alphabet are 96 bits.
-pub const MIN_TOKEN: usize = 16;
-
-/// The longest token in characters; far below what HTTP servers take as one header.
-pub const MAX_TOKEN: usize = 512;
 
 /// The admin interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,37 +32,6 @@ impl Default for Admin {
     /// On loopback, port 7480, without a token.
     fn default() -> Admin {
         Admin { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 7480)), token: None }
-    }
-}
-
-/// A secret that never shows itself: its `Debug` is redacted and it has no `Display`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
-
-impl Token {
-    /// A token of [`MIN_TOKEN`] to [`MAX_TOKEN`] printable ASCII characters without spaces.
-    ///
-    /// # Errors
-    /// Any other text; the error says what would be right, to follow "must be", and not the text.
-    pub fn new(text: &str) -> Result<Token, String> {
-        let legal = (MIN_TOKEN..=MAX_TOKEN).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_graphic());
-        legal.then(|| Token(text.to_owned())).ok_or_else(|| {
-            format!("{MIN_TOKEN} to {MAX_TOKEN} printable ASCII characters without spaces")
-        })
-    }
-
-    /// Whether `given` is this token, in a time that does not tell how much of it was right.
-    pub fn matches(&self, given: &str) -> bool {
-        let same_length = self.0.len() == given.len();
-        let differing = self.0.bytes().zip(given.bytes()).fold(0, |bits, (a, b)| bits | (a ^ b));
-        same_length && differing == 0
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
     }
 }
 
@@ -129,23 +92,4 @@ fn read_token(path: &Path) -> Result<Token, String> {
     let first = text.lines().next().unwrap_or_default();
     Token::new(first.trim_end())
         .map_err(|right| format!("the first line of the token file {shown} must be {right}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_hide_and_compare() {
-        let token = Token::new("0123456789abcdef").unwrap();
-        assert!(token.matches("0123456789abcdef"));
-        for other in ["", "0123456789abcdeF", "0123456789abcdef0", "0123456789abcde"] {
-            assert!(!token.matches(other), "{other}");
-        }
-        assert_eq!(format!("{token:?}"), "Token(…)");
-        assert!(Token::new("0123456789abcde").is_err());
-        assert!(Token::new("0123456789 bcdef").is_err());
-        assert!(Token::new(&"x".repeat(MAX_TOKEN + 1)).is_err());
-        assert!(Token::new(&"x".repeat(MAX_TOKEN)).is_ok());
-    }
 }

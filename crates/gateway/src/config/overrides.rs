@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use systole_core::wire::Codec;
 
-use super::admin::Token;
 use super::listener::CODECS;
 use super::settings::{Format, Level, Shards};
+use super::token::Token;
 use super::value;
 
 /// Settings that win over those of the file; `None` and empty leave the file's.
