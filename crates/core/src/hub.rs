@@ -161,7 +161,9 @@ impl Hub {
     /// What was counted.
     pub fn counters(&self) -> Counters {
         let (heartbeats_in, heartbeats_out) = self.outbound.heartbeats();
-        Counters { heartbeats_in, heartbeats_out, ..self.counters }
+        // Those that have just ended can still be looked at, but are open no longer.
+        let links = self.counters.links.saturating_sub(self.ended.len() as u32);
+        Counters { links, heartbeats_in, heartbeats_out, ..self.counters }
     }
 
     /// The settings of each listener.

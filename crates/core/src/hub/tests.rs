@@ -157,6 +157,7 @@ fn a_session_is_found_by_its_number_until_it_ends_and_looked_at_until_the_next_i
     assert_eq!(drain(&mut hub).0.get(Cause::PeerExited.name()), Some(&1));
     assert_eq!(hub.find(session), None);
     assert!(hub.presence(3).is_some());
+    assert_eq!(hub.counters().links, 0, "no longer open, although it can be looked at");
     open(&mut hub, 3, 0);
     assert_ne!(hub.presence(3).map(|known| known.session), Some(session));
 }
