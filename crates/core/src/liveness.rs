@@ -128,7 +128,8 @@ impl Liveness {
     }
 
     /// When to call with [`Input::Deadline`] unless something changes before; `None` if no time
-    /// matters. Hearing and sending only ever move it later.
+    /// matters. Hearing and sending only move it later, unless the peer is in doubt: evidence that
+    /// ends a doubt may move it earlier.
     pub fn next_deadline(&self, policy: &Policy) -> Option<Deadline> {
         let earliest = |a: Option<Deadline>, b: Option<Deadline>| match (a, b) {
             (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),
@@ -165,6 +166,11 @@ impl Liveness {
     /// Whether the peer is suspected, or overdue.
     pub const fn is_suspect(&self) -> bool {
         matches!(self.state, State::Probing { suspect: true, .. } | State::Overdue { .. })
+    }
+
+    /// Whether a probe is out, or the peer is suspected or overdue.
+    pub const fn is_in_doubt(&self) -> bool {
+        matches!(self.state, State::Probing { .. } | State::Overdue { .. })
     }
 
     /// Whether the verdict has fallen.

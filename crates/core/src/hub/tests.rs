@@ -161,3 +161,34 @@ fn a_session_is_found_by_its_number_until_it_ends_and_looked_at_until_the_next_i
     open(&mut hub, 3, 0);
     assert_ne!(hub.presence(3).map(|known| known.session), Some(session));
 }
+
+/// The wheel holds the deadline of the doubt, which may lie far behind that of the next silence.
+#[test]
+fn evidence_that_ends_a_doubt_brings_the_next_probe_nearer() {
+    let policy = Policy::new(Span::from_millis(500), Span::from_secs(10), 1).unwrap();
+    let mut hub = hub(policy.with_spread(false));
+    open(&mut hub, 0, 0);
+    drain(&mut hub);
+    run(&mut hub, Time::from_millis(600));
+    let heard = Time::from_millis(600);
+    hub.handle(heard, Input::Link { link: 0, input: link::Input::Received(b"pong\n") });
+    drain(&mut hub);
+    let next = hub.presence(0).and_then(|known| known.next_deadline).unwrap();
+    assert_eq!(next.at, Time::from_millis(1_100));
+    assert!(hub.next_deadline().is_some_and(|at| at <= next.at + crate::wheel::TICK));
+}
+
+#[test]
+fn who_was_overdue_and_came_back_is_judged_again() {
+    let mut hub = hub(Policy::kernel_like().with_enforce(false));
+    open(&mut hub, 0, 0);
+    drain(&mut hub);
+    run(&mut hub, Time::from_millis(20_000));
+    assert_eq!(hub.counters().suspects, 1);
+    let heard = Time::from_millis(20_000);
+    hub.handle(heard, Input::Link { link: 0, input: link::Input::Received(b"hello\n") });
+    drain(&mut hub);
+    assert_eq!(hub.counters().suspects, 0);
+    run(&mut hub, Time::from_millis(40_000));
+    assert_eq!(hub.counters().suspects, 1, "overdue once more");
+}

@@ -108,7 +108,8 @@ impl Peer {
         context: &mut Context<'_>,
         out: &mut Pen<'_>,
     ) -> Effect {
-        let was_established = self.conversation.is_established();
+        let was_settled =
+            self.conversation.is_established() && !self.conversation.liveness.is_in_doubt();
         self.conversation.hear(now, Evidence::Bytes, out);
         loop {
             match self.decoder.next(&mut bytes) {
@@ -123,11 +124,7 @@ impl Peer {
             }
         }
         self.conversation.answer(now, context, out);
-        if self.conversation.take_retuned() || !was_established {
-            Effect::Rearm
-        } else {
-            Effect::None
-        }
+        if self.conversation.take_retuned() || !was_settled { Effect::Rearm } else { Effect::None }
     }
 }
 
