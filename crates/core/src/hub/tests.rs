@@ -192,3 +192,15 @@ fn who_was_overdue_and_came_back_is_judged_again() {
     run(&mut hub, Time::from_millis(40_000));
     assert_eq!(hub.counters().suspects, 1, "overdue once more");
 }
+
+#[test]
+fn a_retune_that_cannot_be_told_the_peer_is_not_sending() {
+    let mut hub = hub(Policy::default());
+    open(&mut hub, 0, 0);
+    drain(&mut hub);
+    let sent = hub.presence(0).map(|known| known.last_sent);
+    let retune = link::Input::Command(link::Command::Retune(Policy::demanding()));
+    hub.handle(Time::from_millis(5_000), Input::Link { link: 0, input: retune });
+    assert_eq!(drain(&mut hub).1, b"", "lines know no RETUNE");
+    assert_eq!(hub.presence(0).map(|known| known.last_sent), sent, "a keepalive counts from there");
+}

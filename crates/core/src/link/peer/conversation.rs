@@ -288,9 +288,11 @@ impl Conversation {
 
     /// Changes the policy, or asks the gateway to.
     fn retune(&mut self, now: Time, policy: Policy, context: &mut Context<'_>, out: &mut Pen<'_>) {
-        out.transmit(self.codec, Lane::Control, &Frame::Retune(policy));
-        self.sent(now);
         let negotiates = self.codec.has_handshake();
+        if negotiates {
+            out.transmit(self.codec, Lane::Control, &Frame::Retune(policy));
+            self.sent(now);
+        }
         if !(connects(context.settings) && negotiates) {
             self.put_in_force(now, policy, context, out);
         }
