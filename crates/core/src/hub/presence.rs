@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 
 use super::Slot;
+use crate::liveness::Deadline;
 use crate::policy::Policy;
 use crate::time::{Span, Time};
 use crate::wire::{BootId, InstanceId};
@@ -40,6 +41,8 @@ pub struct Presence<'a> {
     pub suspect: bool,
     /// The end of a hold, which may be past.
     pub held_until: Option<Time>,
+    /// What happens next unless something is heard or sent before; `None` if no time matters.
+    pub next_deadline: Option<Deadline>,
     /// The policy in force.
     pub policy: &'a Policy,
 }
@@ -65,6 +68,7 @@ impl<'a> Presence<'a> {
             smoothed_rtt: liveness.smoothed_rtt(),
             suspect: slot.peer.is_suspect(),
             held_until: liveness.held_until(),
+            next_deadline: slot.peer.next_deadline(),
             policy: slot.peer.policy(),
         }
     }
