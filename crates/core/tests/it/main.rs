@@ -5,4 +5,5 @@ mod document;
 mod generator;
 mod protocol;
 mod seeds;
+mod sim;
 mod stream;

@@ -1,0 +1,292 @@
+//! A random schedule from a seed: policies, roles, traffic, commands and faults.
+
+use systole_core::hub::Command as HubCommand;
+use systole_core::link::{Command, Failure, Goodbye, Input, Introduction, Limits, Settings, Side};
+use systole_core::liveness::Role;
+use systole_core::random::Random;
+use systole_core::tap::record::ReplaySummary;
+use systole_core::wire::{CloseReason, Codec};
+use systole_core::{Policy, Span};
+
+use super::gateway::{Loop, Making};
+use super::network::{Parcel, Quality};
+use super::peer::{NEVER, Plan};
+use super::world::World;
+
+const MILLI: u64 = 1_000_000;
+const CODECS: [Codec; 3] = [Codec::Native, Codec::Line, Codec::Message1028];
+
+/// The most steps of one schedule: what comes after is another schedule's to try.
+const STEPS: u64 = 600;
+
+/// What a schedule did.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Outcome {
+    pub(super) steps: u64,
+    pub(super) inputs: u64,
+    pub(super) outputs: u64,
+    pub(super) virtual_ns: u128,
+    pub(super) condemned: u64,
+    pub(super) recovered: u64,
+    pub(super) beats: u64,
+}
+
+impl Outcome {
+    pub(super) fn plus(self, other: Outcome) -> Outcome {
+        Outcome {
+            steps: self.steps + other.steps,
+            inputs: self.inputs + other.inputs,
+            outputs: self.outputs + other.outputs,
+            virtual_ns: self.virtual_ns + other.virtual_ns,
+            condemned: self.condemned + other.condemned,
+            recovered: self.recovered + other.recovered,
+            beats: self.beats + other.beats,
+        }
+    }
+
+    /// Whether everything that is checked also happened.
+    pub(super) fn is_lively(&self) -> bool {
+        self.condemned > 100 && self.recovered > 100 && self.beats > 1_000
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Outcome { steps, inputs, outputs, virtual_ns, condemned, recovered, beats } = self;
+        let days = virtual_ns / u128::from(86_400_000 * MILLI);
+        write!(f, "{steps} steps in {days} virtual days, {inputs} inputs and {outputs} outputs; ")?;
+        write!(f, "{beats} heartbeats, {recovered} recoveries, {condemned} verdicts on silence")
+    }
+}
+
+/// Runs the schedule of `seed`; panics with what does not hold.
+pub(super) fn run(seed: u64, verbose: bool) -> Outcome {
+    let mut schedule = Schedule::new(seed, verbose);
+    schedule.play();
+    let Schedule { world, .. } = schedule;
+    let mut outcome =
+        Outcome { steps: world.steps, virtual_ns: u128::from(world.raw), ..Outcome::default() };
+    for judge in world.peers.iter().filter_map(|peer| peer.judge.as_ref()) {
+        outcome.condemned += u64::from(judge.cause.is_some_and(|cause| cause.name() == "unknown"));
+        outcome.recovered += judge.recoveries;
+        outcome.beats += judge.beats;
+    }
+    let ReplaySummary { inputs, outputs, .. } = world.replay();
+    Outcome { inputs, outputs, ..outcome }
+}
+
+struct Schedule {
+    world: World,
+    /// The measure of all lengths: no interval is shorter, no healthy delay longer than a quarter.
+    unit: u64,
+    /// From one action to the next, about.
+    pause: u64,
+    until: u64,
+}
+
+impl Schedule {
+    fn new(seed: u64, verbose: bool) -> Schedule {
+        let mut chance = Random::new(seed);
+        // From fast machines in one room to policies of years.
+        let unit = match chance.below(20) {
+            0 => 86_400_000 * MILLI * (1 + chance.below(90)),
+            1..4 => (1 + chance.below(600)) * 1_000 * MILLI,
+            _ => (50 + chance.below(2_000)) * MILLI,
+        };
+        let listeners = CODECS.map(|codec| {
+            let mut settings = Settings::new(codec, Side::Accepting, policy(unit, &mut chance));
+            settings.role = role(&mut chance);
+            settings.handshake_timeout = Span::from_nanos(unit * (2 + chance.below(10)));
+            let longest_bound = Span::from_nanos(unit.saturating_mul(200));
+            settings.limits = Limits { shortest_bound: Span::from_nanos(unit), longest_bound };
+            settings.report_heartbeats = true;
+            settings
+        });
+        let making = Making { listeners: listeners.to_vec(), seed: chance.next_u64() };
+        let lag = chance.below(2) * chance.below((unit / 8).min(40 * MILLI));
+        let cost = 1 + chance.below((unit / 16).min(20 * MILLI));
+        let batch = if chance.below(3) == 0 { 1 } else { 64 };
+        let manner = Loop { lag, batch, cost };
+        let pause = unit * (1 + chance.below(20));
+        let until = pause * (8 + chance.below(40));
+        Schedule { world: World::new(making, manner, chance, verbose), unit, pause, until }
+    }
+
+    fn play(&mut self) {
+        for _ in 0..=self.world.chance.below(3) {
+            self.connect();
+        }
+        let mut action = self.next_action();
+        while self.world.steps < STEPS && self.world.raw < self.until {
+            let next = self.world.next();
+            if next < action {
+                self.world.step();
+            } else {
+                self.world.run_until(action.min(next));
+                self.world.raw = self.world.raw.max(action);
+                self.act();
+                action = self.next_action();
+            }
+        }
+    }
+
+    fn next_action(&mut self) -> u64 {
+        self.world.raw + 1 + self.world.chance.below(2 * self.pause)
+    }
+
+    fn connect(&mut self) {
+        let chance = &mut self.world.chance;
+        let listener = [0_u16, 0, 0, 1, 2][chance.below(5) as usize];
+        let unit = self.unit;
+        let codec = CODECS[usize::from(listener)];
+        let asks = (chance.below(3) == 0).then(|| policy(unit, chance));
+        let side = Side::Connecting(Introduction { asks, ..Introduction::default() });
+        let mut settings = Settings::new(codec, side, policy(unit, chance));
+        settings.role = role(chance);
+        settings.handshake_timeout = Span::from_nanos(unit * (2 + chance.below(10)));
+        settings.report_heartbeats = true;
+        let loss = if chance.below(4) == 0 { chance.below(300) } else { 0 };
+        let (delay, jitter) = (chance.below(unit / 8), chance.below(unit / 8));
+        let quality = Quality { delay, jitter, loss };
+        let talks = traffic(unit, chance);
+        let hears = traffic(unit, chance);
+        let plan = Plan { listener, settings, quality, talks, hears };
+        let watched = self.world.gateway.hub.machine().listeners()[usize::from(listener)].role;
+        // Where there is no handshake a peer is introduced by its first word, which may not come.
+        let speaks = codec.has_handshake();
+        let index = self.world.connect(plan);
+        self.world.peers[index].healthy = loss == 0 && watched == Role::Probe && speaks;
+    }
+
+    fn act(&mut self) {
+        let count = self.world.peers.len() as u64;
+        let index = self.world.chance.below(count) as usize;
+        match self.world.chance.below(32) {
+            0..3 => self.connect_one_more(),
+            3..11 => self.disturb(index),
+            11..14 => self.end(index),
+            14..24 => self.command(index),
+            24..27 => self.command_all(),
+            _ => self.stop_the_observer(),
+        }
+    }
+
+    fn connect_one_more(&mut self) {
+        if self.world.peers.len() < 6 {
+            self.connect();
+        }
+    }
+
+    fn disturb(&mut self, index: usize) {
+        let span = self.length();
+        let chance = &mut self.world.chance;
+        let (up, down) = [(true, true), (true, false), (false, true)][chance.below(3) as usize];
+        match chance.below(4) {
+            0 | 1 => self.world.outage(index, span, up, down),
+            2 => self.world.cut(index, up, down),
+            _ => {
+                let raw = self.world.raw;
+                self.world.peers[index].sleep(raw, raw + span);
+            }
+        }
+    }
+
+    fn end(&mut self, index: usize) {
+        match self.world.chance.below(7) {
+            0 => self.world.exit(index, Some(Parcel::Fin)),
+            1 => self.world.exit(index, Some(Parcel::Reset)),
+            2 => self.world.exit(index, None),
+            3 if self.world.peers[index].codec() != Codec::Line => {
+                self.world.exit(index, Some(Parcel::Bytes(vec![0; 4])));
+            }
+            3 | 4 => self.world.fail(index, Failure::Unreachable),
+            5 => self.world.fail(index, Failure::Local),
+            _ => self.world.input(index, Input::Overflowed),
+        }
+    }
+
+    fn command(&mut self, index: usize) {
+        let at_the_peer = self.world.chance.below(3) == 0;
+        let span = self.length();
+        let World { chance, peers, .. } = &mut self.world;
+        let ride = |talk: &mut super::talk::Talk, chance: &mut Random| talk.ride(chance);
+        let data = match at_the_peer {
+            true => ride(&mut peers[index].to_gateway, chance),
+            false => ride(&mut peers[index].to_peer, chance),
+        };
+        let goodbye = Goodbye::from(CloseReason::Kicked);
+        let command = match chance.below(16) {
+            0..6 => Command::Retune(policy(self.unit, chance)),
+            6..9 => Command::Hold(Span::from_nanos(span)),
+            9..12 => Command::Release,
+            12..15 => Command::HeartbeatData(&data),
+            _ if at_the_peer => Command::Close(Goodbye::from(CloseReason::Done)),
+            _ => Command::Close(goodbye),
+        };
+        if at_the_peer {
+            let raw = self.world.raw;
+            self.world.peers[index].command(raw, command, &mut self.world.chance);
+        } else {
+            self.world.command(index, command);
+        }
+    }
+
+    fn command_all(&mut self) {
+        let chance = &mut self.world.chance;
+        let command = match chance.below(8) {
+            0 => HubCommand::Drain { reconnect_within: Span::from_nanos(self.unit) },
+            1 => HubCommand::ReportHeartbeats(true),
+            _ => {
+                let listener = chance.below(3) as u16;
+                HubCommand::Retune { listener, policy: policy(self.unit, chance) }
+            }
+        };
+        self.world.command_all(command);
+    }
+
+    fn stop_the_observer(&mut self) {
+        let span = self.length();
+        let suspend = self.world.chance.below(4) == 0;
+        let raw = self.world.raw;
+        self.world.gateway.stop(raw, raw + span, suspend);
+    }
+
+    /// How long something lasts: mostly about a bound, rarely fifty days.
+    fn length(&mut self) -> u64 {
+        let chance = &mut self.world.chance;
+        match chance.below(40) {
+            0 => 50 * 86_400_000 * MILLI,
+            1..20 => chance.below(self.unit * 4),
+            _ => chance.below(self.unit * 60),
+        }
+    }
+}
+
+fn role(chance: &mut Random) -> Role {
+    if chance.below(4) == 0 { Role::Watch } else { Role::Probe }
+}
+
+fn traffic(unit: u64, chance: &mut Random) -> u64 {
+    match chance.below(4) {
+        0 => unit / 2 + chance.below(unit * 4),
+        1 => unit + chance.below(unit * 60),
+        _ => NEVER,
+    }
+}
+
+fn policy(unit: u64, chance: &mut Random) -> Policy {
+    let mut length = |most: u64| {
+        let nanos = unit + chance.below(unit * most);
+        Span::from_millis(nanos.div_ceil(MILLI))
+    };
+    let (idle, interval, keepalive) = (length(15), length(8), length(30));
+    let policy = match chance.below(14) {
+        0 => Policy::never(),
+        _ => Policy::new(idle, interval, 1 + chance.below(5) as u8).expect("legal"),
+    };
+    let policy = match chance.below(4) {
+        0 => policy.with_keepalive(keepalive).expect("legal"),
+        _ => policy,
+    };
+    policy.with_spread(chance.below(2) == 0).with_enforce(chance.below(7) != 0)
+}
