@@ -4,6 +4,8 @@
 //! metrics, events, logs) is Tokio. They talk through bounded channels and a waker.
 
 pub mod config;
+pub mod events;
+pub mod metrics;
 pub mod ready;
 pub mod report;
 pub mod request;

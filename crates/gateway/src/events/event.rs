@@ -1,0 +1,264 @@
+//! One event as subscribers see it.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use systole_core::policy::Detection;
+use systole_core::{Policy, Span};
+use utoipa::ToSchema;
+
+use crate::report::{Change, PauseReason, Report, Subject, session_text};
+
+/// One thing that happened, with its number.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Event {
+    /// Its place in the order of all events of this gateway process, from 1.
+    pub number: u64,
+    /// When, in milliseconds since 1970-01-01 UTC.
+    pub at_ms: u64,
+    /// What.
+    #[serde(flatten)]
+    pub body: Body,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Body {
+    /// A session is online.
+    Join {
+        /// Which.
+        #[serde(flatten)]
+        session: Session,
+        /// The policy in force.
+        policy: PolicyInfo,
+    },
+    /// A session, or a connection that never became one, is gone.
+    Leave {
+        /// Which.
+        #[serde(flatten)]
+        session: Session,
+        /// Why, and on what evidence.
+        #[serde(flatten)]
+        end: End,
+    },
+    /// A probe is unanswered for longer than it should be.
+    Suspect(Session),
+    /// The suspicion is over.
+    Recovered(Session),
+    /// The bound has passed, and the policy does not enforce it.
+    Overdue(Session),
+    /// Another policy is in force for a session.
+    Retuned {
+        /// Which.
+        #[serde(flatten)]
+        session: Session,
+        /// The policy now in force.
+        policy: PolicyInfo,
+    },
+    /// A shard did not run although it should have; all deadlines moved by that.
+    Stalled {
+        /// Which shard.
+        shard: usize,
+        /// For how long it was absent.
+        absent_ms: u64,
+        /// How much of that the host was suspended.
+        suspended_ms: u64,
+    },
+    /// A shard accepts no more connections for now; those that are open are unharmed.
+    AcceptingPaused {
+        /// Which shard.
+        shard: usize,
+        /// `descriptor_limit`, `host_limit` or `link_limit`.
+        reason: &'static str,
+        /// The limit that was met, where it is a number.
+        limit: Option<u64>,
+        /// How to raise it.
+        hint: &'static str,
+    },
+    /// A shard accepts again.
+    AcceptingResumed {
+        /// Which shard.
+        shard: usize,
+    },
+    /// Reports of a shard were lost because the control plane was slow: what was learned from events
+    /// so far may be wrong, and a new snapshot is needed.
+    Missed {
+        /// Which shard.
+        shard: usize,
+        /// How many.
+        count: u64,
+    },
+}
+
+/// The session that an event is about.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Session {
+    /// The session's number, 16 hexadecimal digits.
+    pub session: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Who it says it is; empty where it did not say.
+    pub identity: Box<str>,
+    /// The name of its listener.
+    #[schema(value_type = String)]
+    pub listener: Arc<str>,
+    /// Where it comes from.
+    pub address: String,
+    /// Whether it was ever online: its handshake was complete.
+    pub established: bool,
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct End {
+    /// Why, by name: one of those that the metric `systole_verdicts_total` counts.
+    pub cause: &'static str,
+    /// How sure that is: `medium`, `high` or `certain`.
+    pub confidence: &'static str,
+    /// The cause with its particulars, for people.
+    pub detail: String,
+    /// How long before the verdict the peer was last heard.
+    pub last_heard_ago_ms: u64,
+    /// When the verdict was due, in milliseconds since 1970-01-01 UTC.
+    pub due_ms: u64,
+    /// How much later than due it fell.
+    pub late_us: u64,
+    /// How many probes were unanswered.
+    pub probes: u8,
+    /// How long the connection was open.
+    pub lasted_ms: u64,
+}
+
+/// A policy in numbers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+pub struct PolicyInfo {
+    /// D, the detection bound; absent where silence is never judged.
+    pub bound_ms: Option<u64>,
+    /// Silence before the first probe.
+    pub idle_ms: Option<u64>,
+    /// From one probe to the next.
+    pub interval_ms: Option<u64>,
+    /// How many probes may go unanswered.
+    pub probes: Option<u8>,
+    /// After how long without a byte either way a heartbeat goes out for mappings on the way.
+    pub keepalive_ms: Option<u64>,
+    /// Whether first probes are spread.
+    pub spread: bool,
+    /// Whether the verdict ends the link, or is only told.
+    pub enforce: bool,
+}
+
+impl PolicyInfo {
+    /// What the API shows of `policy`.
+    pub fn new(policy: &Policy) -> PolicyInfo {
+        let (idle, interval, probes) = match policy.detection() {
+            Detection::Never => (None, None, None),
+            Detection::Bounded { idle, interval, probes } => {
+                (Some(idle), Some(interval), Some(probes))
+            }
+        };
+        PolicyInfo {
+            bound_ms: policy.bound().map(Span::as_millis),
+            idle_ms: idle.map(Span::as_millis),
+            interval_ms: interval.map(Span::as_millis),
+            probes,
+            keepalive_ms: policy.keepalive().map(Span::as_millis),
+            spread: policy.spread(),
+            enforce: policy.enforce(),
+        }
+    }
+}
+
+/// What is needed to say a report in full.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// The names of the listeners, by index.
+    pub listeners: Vec<Arc<str>>,
+    /// How many descriptors this process may hold open.
+    pub descriptors: Option<u64>,
+    /// How many links one shard may hold.
+    pub max_links: u64,
+}
+
+impl Names {
+    /// The event that `report` of `shard` amounts to, and its time where the report has one. `None`
+    /// for what is logged but is no event.
+    pub(super) fn body(&self, shard: usize, report: Report) -> Option<(Option<u64>, Body)> {
+        let body = match report {
+            Report::Session { at_ms, subject, change } => {
+                let body = change_body(at_ms, self.session(subject), change)?;
+                return Some((Some(at_ms), body));
+            }
+            Report::Missed(count) => Body::Missed { shard, count },
+            Report::Stalled { absent, suspended } => Body::Stalled {
+                shard,
+                absent_ms: absent.as_millis(),
+                suspended_ms: suspended.as_millis(),
+            },
+            Report::AcceptingPaused(reason) => self.paused(shard, reason),
+            Report::AcceptingResumed => Body::AcceptingResumed { shard },
+            Report::Stopped => return None,
+        };
+        Some((None, body))
+    }
+
+    fn session(&self, subject: Subject) -> Session {
+        let listener = self.listeners.get(usize::from(subject.listener));
+        Session {
+            session: session_text(subject.session),
+            epoch: subject.epoch,
+            identity: subject.identity,
+            listener: listener.cloned().unwrap_or_default(),
+            address: subject.address.to_string(),
+            established: subject.established,
+        }
+    }
+
+    fn paused(&self, shard: usize, reason: PauseReason) -> Body {
+        let (reason, limit, hint) = match reason {
+            PauseReason::DescriptorLimit => (
+                "descriptor_limit",
+                self.descriptors,
+                "raise the limit on open files: LimitNOFILE= in the systemd unit, --ulimit nofile= \
+                 of the container, or `ulimit -Hn` of the shell",
+            ),
+            PauseReason::HostLimit => (
+                "host_limit",
+                None,
+                "the host ran out of descriptors or memory: raise fs.file-max, or give it memory",
+            ),
+            PauseReason::LinkLimit => (
+                "link_limit",
+                Some(self.max_links),
+                "raise max_links in [limits] of the configuration, and restart",
+            ),
+        };
+        Body::AcceptingPaused { shard, reason, limit, hint }
+    }
+}
+
+fn change_body(at_ms: u64, session: Session, change: Change) -> Option<Body> {
+    Some(match change {
+        Change::Join(policy) => Body::Join { session, policy: PolicyInfo::new(&policy) },
+        Change::Suspect => Body::Suspect(session),
+        Change::Recovered => Body::Recovered(session),
+        Change::Overdue => Body::Overdue(session),
+        Change::Retuned(policy) => Body::Retuned { session, policy: PolicyInfo::new(&policy) },
+        Change::Leave { verdict, lasted } => {
+            let late = verdict.at.since(verdict.due);
+            let end = End {
+                cause: verdict.cause.name(),
+                confidence: verdict.confidence.name(),
+                detail: verdict.cause.to_string(),
+                last_heard_ago_ms: verdict.at.since(verdict.last_heard).as_millis(),
+                due_ms: at_ms.saturating_sub(late.as_millis()),
+                late_us: late.as_micros(),
+                probes: verdict.probes,
+                lasted_ms: lasted.as_millis(),
+            };
+            Body::Leave { session, end }
+        }
+        Change::Heartbeat { .. } => return None,
+    })
+}

@@ -1,0 +1,205 @@
+//! Order, resuming, gaps, and bounds.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use systole_core::cause::{Cause, Verdict};
+use systole_core::{Policy, Span, Time};
+
+use super::*;
+use crate::report::{Change, PauseReason, Subject};
+
+const STREAM: u64 = 0xabc;
+
+fn names() -> Names {
+    Names { listeners: vec!["native".into()], descriptors: Some(1_024), max_links: 7 }
+}
+
+fn events(capacity: usize) -> Events {
+    Events::new(capacity, STREAM, names())
+}
+
+fn report(session: u64, change: Change) -> Report {
+    let subject = Subject {
+        session,
+        epoch: 5,
+        identity: "anna".into(),
+        listener: 0,
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 4_711)),
+        established: true,
+    };
+    Report::Session { at_ms: 60_000, subject, change }
+}
+
+fn publish(events: &Events, count: u64) {
+    for session in 0..count {
+        events.publish(0, report(session, Change::Suspect), 0).unwrap();
+    }
+}
+
+fn numbers(batch: &[Arc<Event>]) -> Vec<u64> {
+    batch.iter().map(|event| event.number).collect()
+}
+
+fn at(number: u64) -> Position {
+    Position { stream: STREAM, number }
+}
+
+#[test]
+fn numbers_are_one_order_over_all_shards() {
+    let events = events(10);
+    let mut subscriber = events.subscribe();
+    for shard in [1, 0, 2] {
+        events.publish(shard, Report::AcceptingResumed, 9);
+    }
+    let batch = subscriber.ready().unwrap();
+    assert_eq!(numbers(&batch), [1, 2, 3]);
+    let shards: Vec<_> = batch.iter().map(|event| serde_json::to_value(event).unwrap()).collect();
+    assert_eq!(shards[0]["shard"], 1);
+    assert_eq!(shards[2]["shard"], 2);
+    assert_eq!(shards[2]["at_ms"], 9);
+    assert!(subscriber.ready().unwrap().is_empty());
+}
+
+#[test]
+fn a_leave_carries_its_evidence() {
+    let events = events(10);
+    let verdict = Verdict {
+        cause: Cause::Unknown,
+        confidence: Cause::Unknown.confidence(),
+        at: Time::from_millis(50_001),
+        due: Time::from_millis(50_000),
+        last_heard: Time::from_millis(20_000),
+        probes: 3,
+    };
+    let change = Change::Leave { verdict, lasted: Span::from_secs(45) };
+    let event = events.publish(0, report(0x1f, change), 0).unwrap();
+    let expected = serde_json::json!({
+        "number": 1, "at_ms": 60_000, "kind": "leave",
+        "session": "000000000000001f", "epoch": 5, "identity": "anna", "listener": "native",
+        "address": "127.0.0.1:4711", "established": true,
+        "cause": "unknown", "confidence": "medium",
+        "detail": "silent beyond the bound, cause unknown",
+        "last_heard_ago_ms": 30_001, "due_ms": 59_999, "late_us": 1_000, "probes": 3,
+        "lasted_ms": 45_000,
+    });
+    assert_eq!(serde_json::to_value(&*event).unwrap(), expected);
+}
+
+#[test]
+fn every_report_has_its_kind() {
+    let events = events(20);
+    let policy = Policy::demanding();
+    let kind = |report| {
+        let event = events.publish(0, report, 0);
+        event.map(|event| serde_json::to_value(&*event).unwrap()["kind"].clone())
+    };
+    let stall = Report::Stalled { absent: Span::from_secs(2), suspended: Span::ZERO };
+    assert_eq!(kind(report(1, Change::Join(policy))).unwrap(), "join");
+    assert_eq!(kind(report(1, Change::Recovered)).unwrap(), "recovered");
+    assert_eq!(kind(report(1, Change::Overdue)).unwrap(), "overdue");
+    assert_eq!(kind(report(1, Change::Retuned(policy))).unwrap(), "retuned");
+    assert_eq!(kind(stall).unwrap(), "stalled");
+    assert_eq!(kind(Report::Missed(3)).unwrap(), "missed");
+    assert_eq!(kind(Report::Stopped), None);
+    let beat = systole_core::link::BeatKind::Ping;
+    let change = Change::Heartbeat { sent: true, beat, sequence: 1 };
+    assert_eq!(kind(report(1, change)), None, "heartbeats would push everything else out");
+}
+
+#[test]
+fn a_pause_says_which_limit_and_how_to_raise_it() {
+    for (reason, name, limit) in [
+        (PauseReason::DescriptorLimit, "descriptor_limit", Some(1_024)),
+        (PauseReason::HostLimit, "host_limit", None),
+        (PauseReason::LinkLimit, "link_limit", Some(7)),
+    ] {
+        let event = events(1).publish(3, Report::AcceptingPaused(reason), 0).unwrap();
+        let json = serde_json::to_value(&*event).unwrap();
+        assert_eq!(json["kind"], "accepting_paused");
+        assert_eq!((&json["reason"], &json["limit"]), (&name.into(), &limit.into()));
+        assert!(json["hint"].as_str().unwrap().contains("raise"));
+    }
+}
+
+#[test]
+fn who_comes_back_in_time_misses_nothing() {
+    let events = events(10);
+    publish(&events, 5);
+    let mut subscriber = events.resume(at(2)).unwrap();
+    assert_eq!(numbers(&subscriber.ready().unwrap()), [3, 4, 5]);
+    assert_eq!(subscriber.position(), at(5));
+    publish(&events, 7);
+    let mut subscriber = events.resume(at(2)).unwrap();
+    assert_eq!(subscriber.ready().unwrap().len(), 10, "3 to 12 are kept");
+}
+
+#[test]
+fn the_ring_is_bounded_and_who_needs_more_is_told() {
+    let events = events(10);
+    let mut slow = events.subscribe();
+    let mut fast = events.subscribe();
+    for _ in 0..100 {
+        publish(&events, 7);
+        assert_eq!(fast.ready().unwrap().len(), 7, "the slow one costs the fast one nothing");
+    }
+    assert_eq!(events.lock().kept.len(), 10);
+    assert_eq!(slow.ready().unwrap_err(), Gap::TooFarBehind);
+    assert_eq!(events.resume(at(689)).unwrap_err(), Gap::TooFarBehind);
+    assert!(events.resume(at(690)).is_ok());
+    assert_eq!(events.resume(at(701)).unwrap_err(), Gap::UnknownPosition);
+    let stranger = Position { stream: STREAM + 1, number: 695 };
+    assert_eq!(events.resume(stranger).unwrap_err(), Gap::UnknownPosition);
+}
+
+#[test]
+fn missed_reports_are_a_gap_for_all_but_newcomers() {
+    let events = events(10);
+    let mut subscriber = events.subscribe();
+    publish(&events, 2);
+    events.publish(0, Report::Missed(9), 0);
+    let mut newcomer = events.subscribe();
+    publish(&events, 2);
+    assert_eq!(numbers(&subscriber.ready().unwrap()), [1, 2, 3], "up to the loss, it included");
+    assert_eq!(subscriber.ready().unwrap_err(), Gap::ReportsMissed);
+    assert_eq!(events.resume(at(3)).unwrap_err(), Gap::ReportsMissed);
+    assert_eq!(numbers(&newcomer.ready().unwrap()), [4, 5]);
+    assert!(events.resume(at(4)).is_ok());
+}
+
+#[test]
+fn a_batch_is_bounded() {
+    let events = events(2 * BATCH);
+    let mut subscriber = events.subscribe();
+    publish(&events, BATCH as u64 + 1);
+    assert_eq!(subscriber.ready().unwrap().len(), BATCH);
+    assert_eq!(subscriber.ready().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn who_waits_is_woken() {
+    let events = events(10);
+    let mut subscriber = events.subscribe();
+    let waiting = tokio::spawn(async move { subscriber.next().await.map(|batch| batch.len()) });
+    // Lets the subscriber begin to wait; were it not yet waiting, it would find the event anyway.
+    tokio::task::yield_now().await;
+    publish(&events, 1);
+    events.wake();
+    let woken = tokio::time::timeout(std::time::Duration::from_secs(10), waiting).await;
+    assert_eq!(woken.expect("never woken").unwrap(), Ok(1));
+}
+
+#[test]
+fn positions_survive_their_text() {
+    let position = Position { stream: 0x1f, number: 7 };
+    assert_eq!(position.to_string(), "1f-7");
+    assert_eq!("1f-7".parse(), Ok(position));
+    for wrong in ["", "7", "1f-", "-7", "x-7", "1f-7-8"] {
+        assert_eq!(wrong.parse::<Position>(), Err(NotAPosition), "{wrong}");
+    }
+}
+
+#[test]
+fn an_event_is_small() {
+    // Its texts add at most 64 bytes of identity, 54 of address and about 150 of detail.
+    assert!(size_of::<Event>() <= 256, "{}", size_of::<Event>());
+}

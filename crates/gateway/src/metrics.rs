@@ -1,0 +1,274 @@
+//! The metrics, in the OpenMetrics text that Prometheus reads; `docs/metrics.md` lists them.
+
+use std::fmt::{self, Debug};
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use systole_core::Span;
+use systole_core::cause::Cause;
+use systole_net::Clock;
+
+use crate::stats::{Cell, Distributions, ShardStats, seconds};
+
+/// What a scrape is labelled as.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics of a gateway.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// Metrics over the counts of the shards, in their order, and the distributions that they share.
+    pub fn new(
+        shards: Vec<Arc<ShardStats>>,
+        distributions: &Distributions,
+        clock: Clock,
+    ) -> Metrics {
+        let mut registry = Registry::default();
+        let Distributions { lateness, rtt, lag } = distributions.clone();
+        let help = "How long after it was due a verdict of silence fell";
+        registry.register("systole_verdict_lateness_seconds", help, lateness);
+        let help = "Round-trip times of heartbeats that the gateway sent";
+        registry.register("systole_rtt_seconds", help, rtt);
+        let help = "How much later than planned a shard's loop came round";
+        registry.register("systole_loop_lag_seconds", help, lag);
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("systole_build", "The version that runs", build);
+        registry.register_collector(Box::new(Shards { shards, clock }));
+        Metrics { registry }
+    }
+
+    /// One scrape, as [`CONTENT_TYPE`].
+    ///
+    /// # Errors
+    /// Only if a metric refuses to be written, which would be an error of ours.
+    pub fn scrape(&self) -> Result<String, fmt::Error> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+}
+
+/// Reads the shards' counts when asked.
+#[derive(Debug)]
+struct Shards {
+    shards: Vec<Arc<ShardStats>>,
+    clock: Clock,
+}
+
+/// A number of one shard: its name, what it says, and where it stands.
+type Row = (&'static str, &'static str, fn(&ShardStats) -> &Cell);
+
+const GAUGES: [Row; 3] = [
+    ("systole_links", "Links open now, in handshake or online", |shard| &shard.links),
+    ("systole_sessions_online", "Sessions online now", |shard| &shard.online),
+    ("systole_suspects", "Sessions suspected now", |shard| &shard.suspects),
+];
+
+const COUNTERS: [Row; 6] = [
+    ("systole_accepted", "Connections accepted", |shard| &shard.accepted),
+    ("systole_accept_pauses", "Times accepting paused at a limit", |shard| &shard.accept_pauses),
+    ("systole_overdue", "Bounds that passed unenforced", |shard| &shard.overdue),
+    ("systole_stalls", "Times the loop was absent", |shard| &shard.stalls),
+    ("systole_reports_missed", "Reports lost to a slow control plane", |shard| {
+        &shard.reports_missed
+    }),
+    ("systole_loop_turns", "Turns of the loop", |shard| &shard.turns),
+];
+
+/// A number of one shard in both directions: in, then out.
+type Pair = (&'static str, &'static str, [fn(&ShardStats) -> &Cell; 2]);
+
+const DIRECTIONS: [&str; 2] = ["in", "out"];
+
+const PAIRS: [Pair; 2] = [
+    (
+        "systole_heartbeats",
+        "Heartbeats, asked and answered",
+        [|shard| &shard.heartbeats_in, |shard| &shard.heartbeats_out],
+    ),
+    ("systole_bytes", "Bytes of clients", [|shard| &shard.bytes_in, |shard| &shard.bytes_out]),
+];
+
+impl Collector for Shards {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for (name, help, read) in GAUGES {
+            let values = self.each(|shard| ConstGauge::new(read(shard).get()));
+            family(&mut encoder, name, help, MetricType::Gauge, values)?;
+        }
+        for (name, help, read) in COUNTERS {
+            let values = self.each(|shard| ConstCounter::new(read(shard).get()));
+            family(&mut encoder, name, help, MetricType::Counter, values)?;
+        }
+        let stalled = |shard: &ShardStats| {
+            ConstCounter::new(seconds(Span::from_nanos(shard.stalled_nanos.get())))
+        };
+        let help = "Time during which the loop was absent";
+        family(
+            &mut encoder,
+            "systole_stalled_seconds",
+            help,
+            MetricType::Counter,
+            self.each(stalled),
+        )?;
+        for (name, help, reads) in PAIRS {
+            let values = self.shards.iter().enumerate().flat_map(|(number, shard)| {
+                reads.into_iter().zip(DIRECTIONS).map(move |(read, direction)| {
+                    let labels = [("direction", direction.to_owned()), shard_label(number)];
+                    (labels, ConstCounter::new(read(shard).get()))
+                })
+            });
+            family(&mut encoder, name, help, MetricType::Counter, values)?;
+        }
+        let values = Cause::NAMES.into_iter().enumerate().map(|(index, cause)| {
+            let counts = self.shards.iter().map(|shard| shard.verdicts[index].get());
+            ([("cause", cause)], ConstCounter::new(counts.sum::<u64>()))
+        });
+        let help = "Links ended, by cause";
+        family(&mut encoder, "systole_verdicts", help, MetricType::Counter, values)?;
+        let uptime = ConstGauge::new(seconds(self.clock.monotonic()));
+        let help = "Time since the start";
+        let metric =
+            encoder.encode_descriptor("systole_uptime_seconds", help, None, MetricType::Gauge)?;
+        uptime.encode(metric)
+    }
+}
+
+impl Shards {
+    fn each<T>(&self, read: impl Fn(&ShardStats) -> T) -> impl Iterator<Item = (Labels, T)> {
+        self.shards.iter().enumerate().map(move |(n, shard)| ([shard_label(n)], read(shard)))
+    }
+}
+
+type Labels = [(&'static str, String); 1];
+
+fn shard_label(number: usize) -> (&'static str, String) {
+    ("shard", number.to_string())
+}
+
+fn family<L: EncodeLabelSet>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    kind: MetricType,
+    values: impl Iterator<Item = (L, impl EncodeMetric)>,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+    for (labels, value) in values {
+        value.encode(metric.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    const DOCUMENT: &str = include_str!("../../../docs/metrics.md");
+
+    /// A scrape of two shards in which everything has happened once and more.
+    fn scrape() -> String {
+        let shards: Vec<Arc<ShardStats>> = (0..2).map(|_| Arc::default()).collect();
+        shards[1].links.set(3);
+        shards[0].verdicts[Cause::Unknown.index()].add(2);
+        shards[1].verdicts[Cause::Unknown.index()].add(5);
+        shards[1].stalled_nanos.add(1_500_000_000);
+        shards[0].heartbeats_out.add(9);
+        let distributions = Distributions::default();
+        distributions.lateness.observe(0.0021);
+        Metrics::new(shards, &distributions, Clock::start()).scrape().unwrap()
+    }
+
+    /// Type and label names of each family, read as strictly as the format allows.
+    fn families(scrape: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
+        let mut families = BTreeMap::new();
+        let mut current: Option<(String, String)> = None;
+        let body = scrape.strip_suffix("# EOF\n").expect("the end of the scrape");
+        for line in body.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').expect("a type");
+                let twice = families.insert(name.to_owned(), (kind.to_owned(), BTreeSet::new()));
+                assert!(twice.is_none(), "{name} twice");
+                current = Some((name.to_owned(), kind.to_owned()));
+                continue;
+            }
+            if line.starts_with("# HELP ") {
+                continue;
+            }
+            let (name, kind) = current.as_ref().expect("a type before the first sample");
+            let (series, value) = line.rsplit_once(' ').expect("a value");
+            value.parse::<f64>().expect("a number");
+            let (sample, labels) = series.split_once('{').unwrap_or((series, "}"));
+            let suffix = sample.strip_prefix(name.as_str()).expect("a sample of this family");
+            let legal: &[&str] = match kind.as_str() {
+                "counter" => &["_total"],
+                "gauge" => &[""],
+                "info" => &["_info"],
+                "histogram" => &["_sum", "_count", "_bucket"],
+                other => panic!("unexpected type {other}"),
+            };
+            assert!(legal.contains(&suffix), "{line}");
+            let labels = labels.strip_suffix('}').expect("the end of the labels");
+            let names = &mut families.get_mut(name).unwrap().1;
+            for label in labels.split(',').filter(|label| !label.is_empty()) {
+                let (label, value) = label.split_once('=').expect("a label");
+                assert!(value.starts_with('"') && value.ends_with('"'), "{line}");
+                if label != "le" {
+                    names.insert(label.to_owned());
+                }
+            }
+        }
+        families
+    }
+
+    #[test]
+    fn a_scrape_parses_and_says_what_was_counted() {
+        let scrape = scrape();
+        for line in [
+            "systole_links{shard=\"1\"} 3",
+            "systole_verdicts_total{cause=\"unknown\"} 7",
+            "systole_verdicts_total{cause=\"kicked\"} 0",
+            "systole_stalled_seconds_total{shard=\"1\"} 1.5",
+            "systole_heartbeats_total{direction=\"out\",shard=\"0\"} 9",
+            "systole_verdict_lateness_seconds_bucket{le=\"0.0025\"} 1",
+            "systole_verdict_lateness_seconds_bucket{le=\"0.002\"} 0",
+        ] {
+            assert!(scrape.lines().any(|found| found == line), "{line} in\n{scrape}");
+        }
+        assert!(families(&scrape).len() > 10);
+    }
+
+    #[test]
+    fn the_document_lists_each_metric_and_no_other() {
+        let documented: BTreeMap<String, (String, BTreeSet<String>)> = DOCUMENT
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+            .map(|(name, rest)| {
+                let mut columns = rest.split(" | ");
+                let kind = columns.next().expect("a type").to_owned();
+                let labels = columns.next().expect("labels").split(", ");
+                let labels = labels.map(|label| label.trim_matches('`').to_owned());
+                (name.to_owned(), (kind, labels.filter(|label| !label.is_empty()).collect()))
+            })
+            .collect();
+        let suffixed = families(&scrape()).into_iter().map(|(name, (kind, labels))| {
+            let suffix = match kind.as_str() {
+                "counter" => "_total",
+                "info" => "_info",
+                _ => "",
+            };
+            (name + suffix, (kind, labels))
+        });
+        assert_eq!(documented, suffixed.collect());
+    }
+}
