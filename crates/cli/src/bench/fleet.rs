@@ -1,6 +1,6 @@
 //! The load workers seen from the bench: start them, tell them what to do, add up what they say.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command as Process, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use systole_net::Clock;
 
-use super::BenchError;
 use super::codec::Codec;
 use super::control::{Command, Connect, Event, Report, Verdict};
+use super::{BenchError, proc};
 
 /// A worker answers between two turns of its loop; one that needs longer hangs.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -152,6 +152,13 @@ impl Fleet {
     /// Links closed although they were alive, in all reports so far.
     pub(crate) fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// CPU time that the workers have used so far, in nanoseconds.
+    pub(crate) fn cpu_ns(&self) -> Result<u64, BenchError> {
+        let each = self.workers.iter().map(|worker| proc::cpu_ns(worker.child.id()));
+        each.sum::<io::Result<u64>>()
+            .map_err(|error| BenchError::io("a load worker ended early", &error))
     }
 
     /// Lets the load run for `time`.

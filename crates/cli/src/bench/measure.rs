@@ -12,8 +12,8 @@ use super::args::{Mode, Plan};
 use super::control::{Command, Verdict};
 use super::fleet::{Fleet, Sum};
 use super::links::histogram;
-use super::scrape;
 use super::target::{Kind, Target};
+use super::{proc, scrape};
 
 /// How much longer than the bound the bench waits for verdicts before it calls them missing.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -62,6 +62,8 @@ pub(crate) struct Window {
     pub(crate) probes: u64,
     pub(crate) overruns: u64,
     pub(crate) rtt_us: Quantiles,
+    /// What processes that are not part of the run used meanwhile, in cores.
+    pub(crate) others_cores: f64,
     /// The longest time that a load worker did not look.
     pub(crate) worker_gap_ms: f64,
 }
@@ -221,14 +223,24 @@ impl<'a> Runner<'a> {
         self.drive(mode)?;
         self.fleet.run_for(self.plan.args.warmup)?;
         self.fleet.report()?;
-        let (start, cpu) = (self.clock.monotonic(), self.target.cpu_ns()?);
+        let before = self.used()?;
         self.fleet.run_for(self.plan.args.window)?;
         let sum = self.fleet.report()?;
-        let cpu = self.target.cpu_ns()?.saturating_sub(cpu);
-        let span_ns = self.clock.monotonic().less(start).as_nanos();
+        let used = self.used()?.since(before);
         // Else the closed loop would go on into the next part.
         self.fleet.tell(&Command::Idle)?;
-        Ok(Window::new(mode, &sum, cpu, span_ns))
+        Ok(Window::new(mode, &sum, used))
+    }
+
+    fn used(&self) -> Result<Used, BenchError> {
+        let machine_ns = proc::machine_ns()
+            .map_err(|error| BenchError::io("cannot read the machine's CPU time", &error))?;
+        Ok(Used {
+            at_ns: self.clock.monotonic().as_nanos(),
+            target_ns: self.target.cpu_ns()?,
+            workers_ns: self.fleet.cpu_ns()?,
+            machine_ns,
+        })
     }
 
     fn silence(&mut self) -> Result<Silence, BenchError> {
@@ -271,8 +283,29 @@ impl<'a> Runner<'a> {
     }
 }
 
+/// CPU time by user, and when.
+#[derive(Clone, Copy, Debug)]
+struct Used {
+    at_ns: u64,
+    target_ns: u64,
+    workers_ns: u64,
+    machine_ns: u64,
+}
+
+impl Used {
+    fn since(self, before: Used) -> Used {
+        Used {
+            at_ns: self.at_ns.saturating_sub(before.at_ns),
+            target_ns: self.target_ns.saturating_sub(before.target_ns),
+            workers_ns: self.workers_ns.saturating_sub(before.workers_ns),
+            machine_ns: self.machine_ns.saturating_sub(before.machine_ns),
+        }
+    }
+}
+
 impl Window {
-    fn new(mode: Mode, sum: &Sum, cpu_ns: u64, span_ns: u64) -> Window {
+    fn new(mode: Mode, sum: &Sum, used: Used) -> Window {
+        let Used { at_ns: span_ns, target_ns: cpu_ns, workers_ns, machine_ns } = used;
         let heartbeats = sum.answered + sum.probes;
         Window {
             mode,
@@ -284,6 +317,8 @@ impl Window {
             probes: sum.probes,
             overruns: sum.overruns,
             rtt_us: quantiles(sum.rtt.iter().copied(), 1e3),
+            others_cores: machine_ns.saturating_sub(cpu_ns + workers_ns) as f64
+                / span_ns.max(1) as f64,
             worker_gap_ms: sum.gap_ns as f64 / 1e6,
         }
     }

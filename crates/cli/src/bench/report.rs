@@ -19,6 +19,9 @@ const MEMORY: f64 = 480.0;
 const LATE_P99: f64 = 2.0;
 const LATE_P999: f64 = 5.0;
 
+/// Cores used by others from which on CPU figures deserve a word of caution.
+const OTHERS: f64 = 0.25;
+
 /// A whole run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
@@ -221,6 +224,15 @@ impl fmt::Display for Report {
             codec.name()
         )?;
         writeln!(f, "{}\n", self.load())?;
+        let others = self.rounds.iter().flat_map(|round| &round.windows);
+        let others = others.map(|window| window.others_cores).fold(0.0, f64::max);
+        if others > OTHERS {
+            writeln!(
+                f,
+                "other processes used up to {others:.1} cores meanwhile: these figures are noisy, \
+                 a quiet machine gives better ones\n"
+            )?;
+        }
         writeln!(f, "{}\n", self.memory())?;
         let silent = self.silent();
         if silent.row_count() > 0 {
