@@ -2,6 +2,8 @@
 //!
 //! `./test sim --seed N` runs one schedule again, and tells all that happens in it.
 
+mod datagrams;
+mod faults;
 mod gateway;
 mod model;
 mod network;

@@ -149,7 +149,13 @@ impl Model {
                     CloseReason::Kicked => Cause::Kicked,
                     CloseReason::Drained => Cause::Drained,
                     CloseReason::Done => Cause::Finished,
-                    reason => panic!("the simulation never says {reason}"),
+                    CloseReason::Silent
+                    | CloseReason::Unauthorized
+                    | CloseReason::Replaced
+                    | CloseReason::Slow
+                    | CloseReason::Version
+                    | CloseReason::Full
+                    | CloseReason::Other(_) => panic!("never said here"),
                 });
             }
             Input::Command(Command::Send { .. } | Command::HeartbeatData(_) | Command::Hold(_)) => {

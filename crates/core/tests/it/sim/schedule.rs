@@ -9,6 +9,7 @@ use systole_core::wire::{CloseReason, Codec};
 use systole_core::{Policy, Span};
 
 use super::gateway::{Loop, Making};
+use super::model::Model;
 use super::network::{Parcel, Quality};
 use super::peer::{NEVER, Plan};
 use super::world::World;
@@ -166,7 +167,8 @@ impl Schedule {
             3..11 => self.disturb(index),
             11..14 => self.end(index),
             14..24 => self.command(index),
-            24..27 => self.command_all(),
+            24..26 => self.command_all(),
+            26..28 => self.stop_at_the_verdict(index),
             _ => self.stop_the_observer(),
         }
     }
@@ -249,6 +251,34 @@ impl Schedule {
         let suspend = self.world.chance.below(4) == 0;
         let raw = self.world.raw;
         self.world.gateway.stop(raw, raw + span, suspend);
+    }
+
+    /// The worst moment: all is silent until shortly before a verdict, then the observer stops, and
+    /// when it comes back everything is there at once, and so is the time of the verdict.
+    fn stop_at_the_verdict(&mut self, index: usize) {
+        let now = self.world.gateway.now();
+        let judge = self.world.peers[index].judge.as_ref().filter(|judge| judge.is_established());
+        let Some(wait) = judge.and_then(Model::due).map(|due| due.since(now).as_nanos()) else {
+            return;
+        };
+        if wait == 0 || wait > self.unit * 80 {
+            return;
+        }
+        let due = self.world.raw + wait;
+        let heals = wait + self.world.chance.below(self.unit);
+        for other in 0..self.world.peers.len() {
+            if other == index || self.world.chance.below(2) == 0 {
+                self.world.outage(other, heals, true, true);
+            }
+        }
+        let stops = due - self.world.chance.below(wait.min(2 * MILLI));
+        while self.world.steps < STEPS && self.world.next() <= stops {
+            self.world.step();
+        }
+        if self.world.steps < STEPS {
+            self.world.raw = self.world.raw.max(stops);
+            self.world.gateway.stop(stops, stops + 2 * self.unit, false);
+        }
     }
 
     /// How long something lasts: mostly about a bound, rarely fifty days.

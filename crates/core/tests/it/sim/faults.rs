@@ -1,0 +1,206 @@
+//! Faults with a known right answer, in virtual time: each once, by hand.
+
+use systole_core::hub::{Hub, Input};
+use systole_core::link::{self, Event, Settings, Side};
+use systole_core::random::Random;
+use systole_core::tap::Machine;
+use systole_core::wheel::TICK;
+use systole_core::wire::Codec;
+use systole_core::{Policy, Span, Time};
+
+use super::gateway::{Loop, Making};
+use super::network::Quality;
+use super::peer::{NEVER, Plan};
+use super::world::World;
+
+const MILLI: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MILLI;
+
+/// Idle 1 s, interval 0.5 s, 4 probes: D = 3 s.
+fn quick() -> Policy {
+    policy(1_000, 500, 4)
+}
+
+fn policy(idle_ms: u64, interval_ms: u64, probes: u8) -> Policy {
+    let (idle, interval) = (Span::from_millis(idle_ms), Span::from_millis(interval_ms));
+    Policy::new(idle, interval, probes).unwrap().with_spread(false)
+}
+
+fn settings(side: Side, policy: Policy) -> Settings {
+    let mut settings = Settings::new(Codec::Native, side, policy);
+    settings.report_heartbeats = true;
+    settings
+}
+
+/// A gateway and `count` peers, 1 ms away, that say something each `talks` and hear each `hears`.
+fn world(policy: Policy, count: usize, talks: u64, hears: u64) -> World {
+    let making = Making { listeners: vec![settings(Side::Accepting, policy)], seed: 1 };
+    let manner = Loop { lag: 0, batch: 64, cost: MILLI };
+    let mut world = World::new(making, manner, Random::new(7), false);
+    for _ in 0..count {
+        let side = Side::Connecting(link::Introduction::default());
+        // The peers only tell: what is tested is the gateway's judgement.
+        let settings = settings(side, policy.with_enforce(false));
+        let quality = Quality { delay: MILLI / 2, jitter: 0, loss: 0 };
+        world.connect(Plan { listener: 0, settings, quality, talks, hears });
+    }
+    world
+}
+
+/// How long an outage is for what was sent at its beginning: until the next retransmission after
+/// it, with the cap of 1 s that the socket options set.
+fn seen_by_tcp(outage: u64) -> u64 {
+    let (mut at, mut pause) = (0, 200 * MILLI);
+    while at < outage {
+        at += pause;
+        pause = (2 * pause).min(SECOND);
+    }
+    at
+}
+
+/// Of the peers: established, and lost.
+fn count(world: &World) -> (usize, usize) {
+    let judges = world.peers.iter().filter_map(|peer| peer.judge.as_ref());
+    let (mut alive, mut lost) = (0, 0);
+    for judge in judges {
+        alive += usize::from(judge.is_established());
+        lost += usize::from(judge.cause.is_some());
+    }
+    (alive, lost)
+}
+
+#[test]
+fn sim_observer_stopped_five_seconds_with_dead_among_the_living() {
+    let mut world = world(quick(), 1_050, NEVER, NEVER);
+    world.run_until(10 * SECOND);
+    assert_eq!(count(&world), (1_050, 0));
+    (0..50).for_each(|index| world.cut(index, true, true));
+    world.run_until(10 * SECOND + 300 * MILLI);
+    let (raw, stall) = (world.raw, 5 * SECOND);
+    world.gateway.stop(raw, raw + stall, false);
+    world.run_until(raw + stall);
+    assert_eq!(count(&world), (1_050, 0), "nobody is condemned for our absence");
+    world.run_until(10 * SECOND + stall + 3 * SECOND + 50 * MILLI);
+    assert_eq!(count(&world), (1_000, 50), "the dead within stall + D, and nobody else");
+    world.run_until(60 * SECOND);
+    assert_eq!(count(&world), (1_000, 50));
+    world.replay();
+}
+
+#[test]
+fn sim_outage_shorter_than_the_bound_is_survived_and_soon_over() {
+    for phase in 0..20 {
+        let mut world = world(quick(), 1, 100 * MILLI, NEVER);
+        world.run_until(10 * SECOND + phase * 50 * MILLI);
+        let outage = 2 * SECOND;
+        let healed = world.raw + outage;
+        // The first segment that is lost leaves up to 150 ms into the outage.
+        world.outage(0, seen_by_tcp(outage) + 150 * MILLI, true, true);
+        world.run_until(healed);
+        assert!(world.peers[0].judge.as_ref().is_some_and(|judge| judge.suspect));
+        world.run_until(healed + 1_200 * MILLI);
+        let judge = world.peers[0].judge.as_ref().unwrap();
+        assert!(judge.is_established() && !judge.suspect && judge.recoveries == 1);
+        world.replay();
+    }
+}
+
+#[test]
+fn sim_outage_of_thirty_seconds_under_a_bound_of_sixty() {
+    let mut world = world(policy(20_000, 10_000, 4), 1, SECOND, NEVER);
+    world.run_until(100 * SECOND);
+    let outage = 30 * SECOND;
+    let healed = world.raw + outage;
+    world.outage(0, seen_by_tcp(outage), true, true);
+    world.run_until(healed + 1_200 * MILLI);
+    let judge = world.peers[0].judge.as_ref().unwrap();
+    assert!(judge.is_established() && !judge.suspect && judge.recoveries == 1);
+    world.replay();
+}
+
+#[test]
+fn sim_flapping_cable_condemns_nobody() {
+    for phase in 0..20 {
+        let mut world = world(quick(), 4, NEVER, NEVER);
+        world.run_until(10 * SECOND + phase * 50 * MILLI);
+        for _ in 0..10 {
+            let next = world.raw + 3 * SECOND;
+            (0..4).for_each(|peer| world.outage(peer, seen_by_tcp(SECOND), true, true));
+            world.run_until(next);
+        }
+        world.run_until(60 * SECOND);
+        assert_eq!(count(&world), (4, 0));
+        world.replay();
+    }
+}
+
+#[test]
+fn sim_link_busy_both_ways_carries_no_heartbeat() {
+    let mut world = world(quick(), 2, 100 * MILLI, 100 * MILLI);
+    world.run_until(600 * SECOND);
+    for peer in &world.peers {
+        let judge = peer.judge.as_ref().unwrap();
+        assert!(judge.is_established());
+        assert_eq!((judge.beats, peer.own.beats), (0, 0));
+    }
+    world.replay();
+}
+
+#[test]
+fn sim_link_busy_one_way_is_probed_only_by_the_end_that_hears_nothing() {
+    let mut world = world(quick(), 1, 100 * MILLI, NEVER);
+    world.run_until(60 * SECOND);
+    let judge = world.peers[0].judge.as_ref().unwrap();
+    assert_eq!(judge.pings, 0, "the gateway hears enough");
+    assert!(world.peers[0].own.pings > 50, "the peer hears nothing but its answers");
+}
+
+/// The probes and the verdict of a silence, as times since the last evidence.
+fn silence(policy: Policy) -> (Vec<Span>, Option<Span>) {
+    let mut line = Settings::new(Codec::Line, Side::Accepting, policy);
+    line.report_heartbeats = true;
+    let mut hub = Hub::new(Time::ZERO, 1, vec![line], 1);
+    let address = ([127, 0, 0, 1], 7).into();
+    hub.handle(Time::ZERO, Input::Opened { link: 0, listener: 0, address });
+    let input = link::Input::Received(b"hello\n");
+    hub.handle(Time::ZERO, Input::Link { link: 0, input });
+    let (mut probes, mut verdict) = (Vec::new(), None);
+    while hub.poll_output().is_some() {}
+    let mut wakes = 0;
+    while let Some(now) = hub.next_deadline() {
+        hub.handle(now, Input::Deadline);
+        while let Some(output) = hub.poll_output() {
+            match output.output {
+                link::Output::Event(Event::HeartbeatSent { .. }) => {
+                    probes.push(now.since(Time::ZERO));
+                }
+                link::Output::Event(Event::Lost { verdict: told, .. }) => {
+                    verdict = Some(told.at.since(Time::ZERO));
+                }
+                link::Output::Event(_) | link::Output::Transmit { .. } | link::Output::Close(_) => {
+                }
+            }
+        }
+        wakes += 1;
+        assert!(wakes < 100, "a silent link is left alone");
+    }
+    (probes, verdict)
+}
+
+#[test]
+fn sim_fifty_silent_days_behave_as_one_minute() {
+    const DAYS_PER_MINUTE: u64 = 50 * 24 * 60;
+    let (minute, minute_verdict) = silence(policy(30_000, 10_000, 3));
+    let scale = DAYS_PER_MINUTE;
+    let (days, days_verdict) = silence(policy(30_000 * scale, 10_000 * scale, 3));
+    assert_eq!((minute.len(), days.len()), (3, 3));
+    let near = |days: Span, minute: Span| {
+        let exact = Span::from_millis(minute.as_millis() / 10_000 * 10_000 * scale);
+        days >= exact && days < exact + TICK
+    };
+    for (days, minute) in days.iter().zip(&minute) {
+        assert!(near(*days, *minute), "{days} is not {scale} times {minute}");
+    }
+    let (days, minute) = (days_verdict.unwrap(), minute_verdict.unwrap());
+    assert!(near(days, minute) && minute.as_millis() == 60_000, "{days} and {minute}");
+}
