@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::bench;
 use crate::config_args::ConfigArgs;
+use crate::{bench, ping, pong};
 
 const TOP_EXAMPLES: &str = "\
 Examples:
   systole serve                         a gateway with the defaults, on loopback
   systole check                         is ./systole.toml right, and what does it mean?
+  systole ping 127.0.0.1:7400           is it alive, and how fast does it answer?
+  systole pong --delay 5                answers heartbeats, five seconds late
   systole help serve                    more about one command
 
 Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 the peer is dead.";
@@ -59,6 +61,8 @@ pub(crate) enum Command {
     /// Say whether the configuration is right and what it means, without starting anything
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
+    Ping(ping::Args),
+    Pong(pong::Args),
     Bench(Box<bench::Args>),
     /// Hold links for the bench
     #[command(hide = true)]

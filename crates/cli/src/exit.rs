@@ -13,7 +13,6 @@ pub(crate) enum Exit {
     /// It was asked wrongly: flags or configuration. Nothing was done.
     Usage = 2,
     /// The peer was given up as dead.
-    #[allow(dead_code)] // Reserved, so that no other meaning takes the number.
     PeerDead = 3,
 }
 

@@ -6,6 +6,9 @@ mod cli;
 mod config_args;
 mod exit;
 mod output;
+mod ping;
+mod pong;
+mod seconds;
 mod self_help;
 mod serve;
 
@@ -39,6 +42,8 @@ fn run(cli: Cli, output: &mut Output) -> io::Result<Exit> {
     match cli.command {
         Command::Serve(args) => serve::run(&args, output),
         Command::Check(args) => check::run(&args, output),
+        Command::Ping(args) => ping::run(&args, output),
+        Command::Pong(args) => pong::run(&args, output),
         Command::Bench(args) => bench::run(*args, output),
         Command::BenchWorker => bench::helper(bench::run_worker(), output),
         Command::BenchEcho(args) => bench::helper(bench::run_echo(&args), output),

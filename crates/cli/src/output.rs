@@ -29,6 +29,11 @@ impl Output {
         self.data.flush()
     }
 
+    /// Tells what is worth knowing beside the data. Nobody may be listening.
+    pub(crate) fn note(&mut self, text: &str) {
+        let _ = writeln!(self.talk, "{}", text.trim_end());
+    }
+
     /// Tells what went wrong. Nobody may be listening, and there is nobody else to tell.
     pub(crate) fn error(&mut self, text: &str) {
         let _ = writeln!(self.talk, "error: {}", text.trim_end());

@@ -9,7 +9,6 @@ use crate::ConnectError;
 
 /// What happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
 pub enum Event {
     /// The link is up for the first time; always the first event.
     Connected {
