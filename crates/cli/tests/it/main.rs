@@ -3,6 +3,9 @@
 mod bench;
 mod check;
 mod help;
+mod outside;
+mod ping;
+mod program;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,239 @@
+//! `systole ping` against `systole pong`, as processes.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+
+use systole_core::Span;
+use systole_net::Clock;
+
+use crate::program::{Program, SOON};
+use crate::systole;
+
+const ANSWERED: &str = "received heartbeat, make heartbeats to 0";
+
+fn start(args: &[&str]) -> Program {
+    Program::start(&mut systole(Path::new("."), args))
+}
+
+/// A pong on a free port, and its address.
+fn pong(args: &[&str]) -> (Program, String) {
+    let mut pong = start(&[&["pong", "--port", "0"], args].concat());
+    let addr = pong.told("listening on ");
+    (pong, addr)
+}
+
+fn ping(addr: &str, args: &[&str]) -> Program {
+    start(&[&["ping", addr], args].concat())
+}
+
+/// The number of that name in a line of JSON.
+fn number(line: &str, name: &str) -> u64 {
+    let (_, rest) = line.split_once(&format!("\"{name}\":")).unwrap_or_else(|| panic!("{line}"));
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().expect("a number")
+}
+
+/// Between `ms` and one second later, as busy machines have it.
+fn assert_around(line: &str, ms: u64) {
+    let time = number(line, "time_ms");
+    assert!(time >= ms && time < ms + 1_000, "{time} instead of {ms}: {line}");
+}
+
+#[test]
+fn the_numbers_of_tcp_keepalive_are_kept_to_the_second() {
+    let (_pong, addr) = pong(&["--codec", "message1028", "--delay", "60"]);
+    let numbers = ["--idle", "10", "--interval", "3", "--probes", "3"];
+    let args = [&["--codec", "message1028", "--json"][..], &numbers].concat();
+    let mut ping = ping(&addr, &args);
+    assert_eq!(number(&ping.until("connected"), "bound_ms"), 19_000);
+    for (n, ms) in [(1, 10_000), (2, 13_000), (3, 16_000)] {
+        let line = ping.until("\"sent\"");
+        assert_eq!(number(&line, "number"), n);
+        assert_around(&line, ms);
+    }
+    let line = ping.until("\"dead\"");
+    assert_around(&line, 19_000);
+    assert_around(&ping.until("summary"), 19_000);
+    assert_eq!(ping.end(), 3);
+}
+
+#[test]
+fn a_server_that_never_answers_is_dead_after_three_heartbeats() {
+    for codec in ["message1028", "line", "native"] {
+        let (_pong, addr) = pong(&["--codec", codec, "--delay", "60"]);
+        let args = ["--codec", codec, "--idle", "0.4", "--interval", "200ms"];
+        let mut plain = ping(&addr, &args);
+        let mut timed = ping(&addr, &[&args[..], &["--json"]].concat());
+        let expected = ["sending heartbeat #1", "sending heartbeat #2", "sending heartbeat #3"];
+        for line in expected {
+            assert_eq!(plain.line(), line, "{codec}");
+        }
+        assert_eq!(plain.line(), "connection dead", "{codec}");
+        assert_eq!(plain.line(), format!("--- {addr} ping statistics ---"));
+        assert!(plain.line().starts_with("3 heartbeats sent, 0 received, time "), "{codec}");
+        assert_eq!(plain.end(), 3, "{codec}");
+        for ms in [400, 600, 800] {
+            assert_around(&timed.until("\"sent\""), ms);
+        }
+        assert_around(&timed.until("\"dead\""), 1_000);
+        assert_eq!(timed.end(), 3, "{codec}");
+    }
+}
+
+#[test]
+fn late_answers_make_the_count_start_anew_for_ever() {
+    for codec in ["message1028", "line", "native"] {
+        // As 10/3/3 against a delay of 5: the answers come between the second and the third.
+        let (mut pong, addr) = pong(&["--codec", codec, "--delay", "0.75"]);
+        let timing = ["--idle", "1", "--interval", "0.5", "--probes", "3"];
+        let mut ping = ping(&addr, &[&["--codec", codec][..], &timing].concat());
+        for _ in 0..2 {
+            for line in ["sending heartbeat #1", "sending heartbeat #2", ANSWERED, ANSWERED] {
+                assert_eq!(ping.line(), line, "{codec}");
+            }
+        }
+        ping.signal("INT");
+        assert_eq!(ping.end(), 0, "{codec}");
+        assert!(ping.seen.iter().any(|line| line.starts_with("4 heartbeats sent, 4 received")));
+        assert!(ping.seen.iter().any(|line| line.starts_with("rtt min ")), "{:?}", ping.seen);
+        let (first, len) = match codec {
+            "message1028" => (1_028, 1_028),
+            "line" => (5, 5),
+            _ => (89, 2),
+        };
+        for len in [first, len, len, len] {
+            assert_eq!(pong.line(), format!("received {len} bytes"), "{codec}");
+        }
+    }
+}
+
+#[test]
+fn enough_answers_end_it() {
+    let (_pong, addr) = pong(&[]);
+    let quick = ["--idle", "0.05", "--interval", "0.5", "--count", "3"];
+    let mut json = ping(&addr, &[&quick[..], &["--json"]].concat());
+    assert_eq!(json.end(), 0);
+    let answers: Vec<&String> = json.seen.iter().filter(|l| l.contains("\"received\",")).collect();
+    assert_eq!(answers.len(), 3, "{:?}", json.seen);
+    assert!(answers.iter().all(|line| number(line, "rtt_us") < 1_000_000), "{answers:?}");
+    let summary = json.seen.last().unwrap();
+    assert_eq!((number(summary, "sent"), number(summary, "received")), (3, 3));
+
+    let mut verbose = ping(&addr, &[&quick[..], &["-v"]].concat());
+    assert_eq!(verbose.end(), 0);
+    let answer = verbose.seen.iter().find(|line| line.contains(ANSWERED)).unwrap();
+    assert!(answer.starts_with("    0.") && answer.contains("(rtt "), "{answer}");
+}
+
+#[test]
+fn messages_are_counted_in_whatever_pieces_they_arrive() {
+    let (mut pong, addr) = pong(&["--codec", "message1028"]);
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let mut messages = vec![0; 3 * 1_028];
+    for message in messages.chunks_mut(1_028) {
+        message[3] = 1;
+    }
+    for piece in messages.chunks(100) {
+        stream.write_all(piece).unwrap();
+    }
+    let mut answers = vec![9; 3 * 1_028];
+    stream.read_exact(&mut answers).unwrap();
+    assert!(answers.chunks(1_028).all(|answer| answer[..4] == [0, 0, 0, 2]));
+    for _ in 0..3 {
+        assert_eq!(pong.line(), "received 1028 bytes");
+    }
+}
+
+#[test]
+fn a_delay_for_one_client_delays_no_other() {
+    let (_pong, addr) = pong(&["--codec", "line", "--delay", "0.4"]);
+    let mut busy = TcpStream::connect(&addr).unwrap();
+    let mut other = TcpStream::connect(&addr).unwrap();
+    for stream in [&busy, &other] {
+        stream.set_read_timeout(Some(SOON)).unwrap();
+    }
+    let clock = Clock::start();
+    // More than may wait for one client: it is read no further, and the other does not notice.
+    let flood = 20_000;
+    let writing = std::thread::spawn({
+        let mut busy = busy.try_clone().unwrap();
+        move || busy.write_all(&b"ping\n".repeat(flood)).unwrap()
+    });
+    other.write_all(b"ping\n").unwrap();
+    let mut answer = [0; 5];
+    other.read_exact(&mut answer).unwrap();
+    let after = clock.monotonic();
+    assert_eq!(&answer, b"pong\n");
+    let (earliest, latest) = (Span::from_millis(400), Span::from_millis(2_400));
+    assert!(after >= earliest && after < latest, "{after}");
+    let mut answers = BufReader::new(&mut busy);
+    for _ in 0..flood {
+        let mut line = String::new();
+        answers.read_line(&mut line).unwrap();
+        assert_eq!(line, "pong\n");
+    }
+    writing.join().unwrap();
+}
+
+#[test]
+fn it_comes_back_if_it_is_told_to() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = server.local_addr().unwrap().to_string();
+    let quick = ["--idle", "0.2", "--interval", "0.2", "--probes", "2"];
+    let args = [&["--codec", "line", "--reconnect"][..], &quick].concat();
+    let mut ping = ping(&addr, &args);
+    let mute = server.accept().unwrap();
+    ping.until("connection dead");
+    ping.until("reconnecting in ");
+    let leaving = server.accept().unwrap();
+    ping.until("connected again");
+    drop(leaving);
+    ping.until("connection lost: ");
+    let _third = server.accept().unwrap();
+    ping.until("connected again");
+    drop((mute, server));
+    ping.signal("INT");
+    ping.until("ping statistics");
+}
+
+#[test]
+fn every_end_has_its_exit_code() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut refused = ping(&nobody, &[]);
+    assert!(refused.told("error: ").contains("not connected"));
+    assert_eq!(refused.end(), 1);
+
+    for wrong in [&["--interval", "0"][..], &["--probes", "0"], &["--idle", "soon"], &[]] {
+        let mut usage = if wrong.is_empty() { start(&["ping"]) } else { ping(&nobody, wrong) };
+        assert_eq!(usage.end(), 2, "{wrong:?}");
+    }
+
+    let (pong, addr) = pong(&[]);
+    let mut lost = ping(&addr, &["-v"]);
+    lost.until("connected");
+    drop(pong);
+    lost.until("connection lost: ");
+    assert_eq!(lost.end(), 1);
+
+    let mut taken = start(&["pong", "--port", addr.rsplit(':').next().unwrap()]);
+    let addr = taken.told("listening on ");
+    let mut second = start(&["pong", "--port", addr.rsplit(':').next().unwrap()]);
+    assert!(second.told("error: ").contains("cannot listen"));
+    assert_eq!(second.end(), 1);
+    taken.signal("INT");
+    assert_eq!(taken.end(), 0);
+}
+
+#[test]
+fn what_is_illegal_is_told_and_closed() {
+    let (mut pong, addr) = pong(&["--codec", "message1028"]);
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert!(pong.told("illegal bytes").contains("unknown kind"));
+    let closed = stream.read(&mut [0; 16]);
+    assert!(matches!(closed, Ok(0)) || closed.is_err());
+}
