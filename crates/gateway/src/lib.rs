@@ -3,8 +3,11 @@
 //! The data plane is one thread per shard with one loop each; the control plane (admin API,
 //! metrics, events, logs) is Tokio. They talk through bounded channels and a waker.
 
+pub mod admin;
 pub mod config;
 pub mod events;
+pub mod gateway;
+pub mod logs;
 pub mod metrics;
 pub mod ready;
 pub mod report;

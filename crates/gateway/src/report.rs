@@ -7,6 +7,7 @@ use systole_core::cause::Verdict;
 use systole_core::hub::Presence;
 use systole_core::link::BeatKind;
 use systole_core::{Policy, Span, Time};
+use utoipa::ToSchema;
 
 /// How many reports may wait for the control plane, per shard. A full channel loses reports, never
 /// the loop's time; the loss is counted and told.
@@ -101,7 +102,7 @@ pub enum Change {
 }
 
 /// One session, as the API shows it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub struct SessionInfo {
     /// The session's number, 16 hexadecimal digits.
     pub session: String,
@@ -113,6 +114,7 @@ pub struct SessionInfo {
     #[serde(skip)]
     pub listener: u16,
     /// Where it comes from.
+    #[schema(value_type = String)]
     pub address: SocketAddr,
     /// Since when it is online, in milliseconds since 1970-01-01 UTC.
     pub since_ms: u64,

@@ -91,6 +91,24 @@ pub enum Body {
     },
 }
 
+impl Body {
+    /// The kind, as in the JSON.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Body::Join { .. } => "join",
+            Body::Leave { .. } => "leave",
+            Body::Suspect(_) => "suspect",
+            Body::Recovered(_) => "recovered",
+            Body::Overdue(_) => "overdue",
+            Body::Retuned { .. } => "retuned",
+            Body::Stalled { .. } => "stalled",
+            Body::AcceptingPaused { .. } => "accepting_paused",
+            Body::AcceptingResumed { .. } => "accepting_resumed",
+            Body::Missed { .. } => "missed",
+        }
+    }
+}
+
 /// The session that an event is about.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Session {
@@ -179,6 +197,8 @@ pub struct Names {
     pub descriptors: Option<u64>,
     /// How many links one shard may hold.
     pub max_links: u64,
+    /// Whether that follows from the descriptor limit, rather than from the configuration.
+    pub links_by_descriptors: bool,
 }
 
 impl Names {
@@ -217,7 +237,12 @@ impl Names {
 
     fn paused(&self, shard: usize, reason: PauseReason) -> Body {
         let (reason, limit, hint) = match reason {
-            PauseReason::DescriptorLimit => (
+            PauseReason::LinkLimit if !self.links_by_descriptors => (
+                "link_limit",
+                Some(self.max_links),
+                "raise max_links in [limits] of the configuration, and restart",
+            ),
+            PauseReason::DescriptorLimit | PauseReason::LinkLimit => (
                 "descriptor_limit",
                 self.descriptors,
                 "raise the limit on open files: LimitNOFILE= in the systemd unit, --ulimit nofile= \
@@ -227,11 +252,6 @@ impl Names {
                 "host_limit",
                 None,
                 "the host ran out of descriptors or memory: raise fs.file-max, or give it memory",
-            ),
-            PauseReason::LinkLimit => (
-                "link_limit",
-                Some(self.max_links),
-                "raise max_links in [limits] of the configuration, and restart",
             ),
         };
         Body::AcceptingPaused { shard, reason, limit, hint }

@@ -11,7 +11,12 @@ use crate::report::{Change, PauseReason, Subject};
 const STREAM: u64 = 0xabc;
 
 fn names() -> Names {
-    Names { listeners: vec!["native".into()], descriptors: Some(1_024), max_links: 7 }
+    Names {
+        listeners: vec!["native".into()],
+        descriptors: Some(1_024),
+        max_links: 7,
+        links_by_descriptors: false,
+    }
 }
 
 fn events(capacity: usize) -> Events {
@@ -91,7 +96,11 @@ fn every_report_has_its_kind() {
     let policy = Policy::demanding();
     let kind = |report| {
         let event = events.publish(0, report, 0);
-        event.map(|event| serde_json::to_value(&*event).unwrap()["kind"].clone())
+        event.map(|event| {
+            let kind = serde_json::to_value(&*event).unwrap()["kind"].clone();
+            assert_eq!(kind, event.body.kind());
+            kind
+        })
     };
     let stall = Report::Stalled { absent: Span::from_secs(2), suspended: Span::ZERO };
     assert_eq!(kind(report(1, Change::Join(policy))).unwrap(), "join");

@@ -1,0 +1,90 @@
+//! What the admin API answers when it cannot do as asked, and how it reads what it is sent.
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use utoipa::ToSchema;
+
+use crate::gateway::Unanswered;
+
+/// An answer that says what went wrong and what to do about it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Trouble {
+    #[serde(skip)]
+    status: StatusCode,
+    /// What went wrong.
+    error: String,
+    /// What to do about it.
+    hint: String,
+}
+
+impl Trouble {
+    pub(super) fn new(status: StatusCode, error: impl ToString, hint: impl ToString) -> Trouble {
+        Trouble { status, error: error.to_string(), hint: hint.to_string() }
+    }
+
+    pub(super) fn bad(error: impl ToString, hint: impl ToString) -> Trouble {
+        Trouble::new(StatusCode::BAD_REQUEST, error, hint)
+    }
+
+    pub(super) fn no_session(id: &str) -> Trouble {
+        let error = format!("session {id} is not online");
+        Trouble::new(StatusCode::NOT_FOUND, error, "GET /api/v1/sessions lists those that are")
+    }
+
+    pub(super) fn no_listener(name: &str) -> Trouble {
+        let error = format!("there is no listener \"{name}\"");
+        Trouble::new(StatusCode::NOT_FOUND, error, "GET /api/v1/listeners lists them")
+    }
+}
+
+impl IntoResponse for Trouble {
+    fn into_response(self) -> Response {
+        (self.status, Json(self)).into_response()
+    }
+}
+
+impl From<Unanswered> for Trouble {
+    fn from(why: Unanswered) -> Trouble {
+        let (error, hint) = match why {
+            Unanswered::Busy => (
+                "a shard did not answer in time",
+                "try again; if it persists, look at systole_loop_lag_seconds in /metrics",
+            ),
+            Unanswered::Gone => ("a shard has ended", "the gateway is stopping: do not retry here"),
+        };
+        Trouble::new(StatusCode::SERVICE_UNAVAILABLE, error, hint)
+    }
+}
+
+/// A JSON body; an empty one counts as `{}`.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Trouble;
+    async fn from_request(request: Request, state: &S) -> Result<Body<T>, Trouble> {
+        let bytes = axum::body::Bytes::from_request(request, state).await.map_err(|why| {
+            Trouble::new(why.status(), why.body_text(), "bodies hold at most 16 KiB")
+        })?;
+        let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        let hint = "GET /api/v1/openapi.json describes what is expected";
+        serde_json::from_slice(text).map(Body).map_err(|error| Trouble::bad(error, hint))
+    }
+}
+
+/// The query of a request.
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Trouble;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Asked<T>, Trouble> {
+        let query: Result<Query<T>, QueryRejection> = Query::from_request_parts(parts, state).await;
+        let hint = "GET /api/v1/openapi.json describes what may be asked";
+        query.map(|Query(asked)| Asked(asked)).map_err(|why| Trouble::bad(why.body_text(), hint))
+    }
+}

@@ -1,0 +1,69 @@
+//! Whether the gateway lives, whether it is ready, and what it counts.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::answer::Trouble;
+use super::state::Shared;
+use crate::gateway::Phase;
+use crate::metrics::CONTENT_TYPE;
+
+/// That the process lives.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health {
+    /// `ok`.
+    status: &'static str,
+    /// The version that runs.
+    version: &'static str,
+}
+
+/// The process lives.
+#[utoipa::path(get, path = "/healthz", responses((status = 200, body = Health)))]
+pub(super) async fn healthz() -> Json<Health> {
+    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
+}
+
+/// Whether new connections are accepted.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Readiness {
+    /// Whether they are.
+    ready: bool,
+}
+
+/// New connections are accepted at every listener.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    responses((status = 200, body = Readiness), (status = 503, body = Trouble))
+)]
+pub(super) async fn readyz(State(shared): State<Shared>) -> Result<Json<Readiness>, Trouble> {
+    if shared.gateway.is_ready() {
+        return Ok(Json(Readiness { ready: true }));
+    }
+    let (error, hint) = match *shared.gateway.phase().borrow() {
+        Phase::Running => (
+            "accepting is paused at a limit; open links are unharmed",
+            "the log and the events of kind accepting_paused say which limit and how to raise it",
+        ),
+        Phase::Draining | Phase::Stopped => ("the gateway is draining", "connect elsewhere"),
+    };
+    Err(Trouble::new(StatusCode::SERVICE_UNAVAILABLE, error, hint))
+}
+
+/// The metrics in OpenMetrics text, as Prometheus reads it.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    responses((status = 200, body = String, content_type = "application/openmetrics-text"))
+)]
+pub(super) async fn metrics(State(shared): State<Shared>) -> Result<Response, Trouble> {
+    let scrape = shared.gateway.metrics().scrape().map_err(|error| {
+        let hint = "this is an error of the gateway: please report it";
+        Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, error, hint)
+    })?;
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], scrape).into_response())
+}

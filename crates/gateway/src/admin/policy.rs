@@ -1,0 +1,139 @@
+//! A policy as it is asked for over HTTP.
+
+use serde::Deserialize;
+use systole_core::policy::{Detection, PRESETS, PolicyError};
+use systole_core::{Policy, Span};
+use utoipa::ToSchema;
+
+use super::answer::Trouble;
+
+/// A policy to put in force. What is not said stays as it is; `preset`, `never`, and the three
+/// numbers of the bound exclude each other.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PolicyWish {
+    /// `relaxed`, `default`, `kernel_like`, `demanding` or `datacenter`.
+    preset: Option<String>,
+    /// Never judge silence.
+    never: Option<bool>,
+    /// Silence before the first probe, in milliseconds.
+    idle_ms: Option<u64>,
+    /// From one probe to the next, in milliseconds.
+    interval_ms: Option<u64>,
+    /// How many probes may go unanswered: 1 to 100.
+    probes: Option<u8>,
+    /// After how long without a byte either way a heartbeat goes out; 0 for none.
+    keepalive_ms: Option<u64>,
+    /// Whether first probes are spread.
+    spread: Option<bool>,
+    /// Whether the verdict ends the link, or is only told.
+    enforce: Option<bool>,
+}
+
+impl PolicyWish {
+    /// The policy wished for, where `base` is in force now.
+    pub(super) fn over(self, base: Policy) -> Result<Policy, Trouble> {
+        if self == PolicyWish::default() {
+            let hint = "for example {\"preset\": \"demanding\"} or {\"idle_ms\": 10000, \
+                        \"interval_ms\": 3000, \"probes\": 3}";
+            return Err(Trouble::bad("the body asks for nothing", hint));
+        }
+        let numbers = self.idle_ms.is_some() || self.interval_ms.is_some() || self.probes.is_some();
+        let never = self.never == Some(true);
+        if u8::from(numbers) + u8::from(never) + u8::from(self.preset.is_some()) > 1 {
+            let error = "`preset`, `never` and the numbers of the bound exclude each other";
+            return Err(Trouble::bad(error, "keep one of them"));
+        }
+        let detection = if let Some(name) = &self.preset {
+            let names = PRESETS.map(|(name, _)| name).join(", ");
+            Policy::by_name(name).ok_or_else(|| {
+                Trouble::bad(format!("no preset \"{name}\""), format!("one of {names}"))
+            })?
+        } else if never {
+            Policy::never().with_spread(base.spread())
+        } else if numbers {
+            self.numbers(base)?.with_spread(base.spread())
+        } else {
+            base
+        };
+        let keepalive = match self.keepalive_ms {
+            None => base.keepalive(),
+            Some(0) => None,
+            Some(millis) => Some(Span::from_millis(millis)),
+        };
+        let spread = self.spread.unwrap_or(detection.spread());
+        // Starts without a keepalive: from a preset, or from the numbers alone.
+        let policy = match detection.detection() {
+            Detection::Never => Policy::never(),
+            Detection::Bounded { idle, interval, probes } => {
+                Policy::new(idle, interval, probes).map_err(refused)?
+            }
+        };
+        let policy =
+            policy.with_spread(spread).with_enforce(self.enforce.unwrap_or(base.enforce()));
+        keepalive.map_or(Ok(policy), |keepalive| policy.with_keepalive(keepalive).map_err(refused))
+    }
+
+    fn numbers(&self, base: Policy) -> Result<Policy, Trouble> {
+        let (idle, interval, probes) = match base.detection() {
+            Detection::Bounded { idle, interval, probes } => {
+                (Some(idle), Some(interval), Some(probes))
+            }
+            Detection::Never => (None, None, None),
+        };
+        let idle = self.idle_ms.map(Span::from_millis).or(idle);
+        let interval = self.interval_ms.map(Span::from_millis).or(interval);
+        let (Some(idle), Some(interval), Some(probes)) = (idle, interval, self.probes.or(probes))
+        else {
+            let error = "`idle_ms`, `interval_ms` and `probes` are needed together here";
+            return Err(Trouble::bad(error, "the policy in force judges nobody and has none"));
+        };
+        Policy::new(idle, interval, probes).map_err(refused)
+    }
+}
+
+fn refused(error: PolicyError) -> Trouble {
+    Trouble::bad(error, "nothing was changed; ask again with other values")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn over(json: &str, base: Policy) -> Option<Policy> {
+        serde_json::from_str::<PolicyWish>(json).ok()?.over(base).ok()
+    }
+
+    #[test]
+    fn what_is_not_said_stays() {
+        let base = Policy::kernel_like().with_enforce(false);
+        let base = base.with_keepalive(Span::from_secs(9)).unwrap();
+        let idle = over(r#"{"idle_ms": 20000}"#, base).unwrap();
+        assert_eq!(idle.bound(), Some(Span::from_secs(29)));
+        assert_eq!((idle.enforce(), idle.spread()), (false, false));
+        assert_eq!(idle.keepalive(), Some(Span::from_secs(9)));
+        let enforced = over(r#"{"enforce": true, "keepalive_ms": 0}"#, base).unwrap();
+        assert_eq!(enforced, Policy::kernel_like());
+        let preset = over(r#"{"preset": "demanding"}"#, base).unwrap();
+        assert_eq!(preset.bound(), Some(Span::from_secs(8)));
+        assert!(!preset.enforce() && preset.spread());
+    }
+
+    #[test]
+    fn what_is_illegal_is_refused() {
+        let base = Policy::default();
+        for wrong in [
+            "{}",
+            r#"{"preset": "lazy"}"#,
+            r#"{"preset": "default", "idle_ms": 1}"#,
+            r#"{"never": true, "probes": 1}"#,
+            r#"{"idle_ms": 0}"#,
+            r#"{"probes": 0}"#,
+            r#"{"idle": 5}"#,
+        ] {
+            assert_eq!(over(wrong, base), None, "{wrong}");
+        }
+        assert_eq!(over(r#"{"idle_ms": 5}"#, Policy::never()), None);
+        assert_eq!(over(r#"{"never": true}"#, base).unwrap().bound(), None);
+    }
+}

@@ -1,0 +1,258 @@
+//! Who is online, and what may be done about one of them.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::{Deserialize, Serialize};
+use systole_core::policy::MAX_BOUND;
+use systole_core::{Policy, Span};
+use utoipa::{IntoParams, ToSchema};
+
+use super::answer::{Asked, Body, Trouble};
+use super::policy::PolicyWish;
+use super::state::Shared;
+use crate::gateway::{Cursor, Gateway};
+use crate::report::SessionInfo;
+use crate::request::{Filter, Order, SESSIONS_PER_PAGE};
+
+/// How many sessions a page holds unless asked otherwise.
+const DEFAULT_LIMIT: usize = 100;
+
+/// A session that is online.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SessionView {
+    /// What its shard tells.
+    #[serde(flatten)]
+    info: SessionInfo,
+    /// The name of its listener.
+    #[schema(value_type = String)]
+    listener: Arc<str>,
+}
+
+impl SessionView {
+    pub(super) fn new(gateway: &Gateway, info: SessionInfo) -> SessionView {
+        let listener = gateway.listener_name(info.listener);
+        SessionView { info, listener }
+    }
+}
+
+/// Which sessions are wanted.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    /// Only those of exactly this identity.
+    identity: Option<String>,
+    /// Only those of the listener of this name.
+    listener: Option<String>,
+    /// Only those that are suspected, or those that are not.
+    suspect: Option<bool>,
+    /// At most so many, 1 to 500; 100 unless said.
+    limit: Option<usize>,
+    /// Where the page before ended.
+    cursor: Option<String>,
+}
+
+/// A page of sessions.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SessionPage {
+    /// The sessions.
+    sessions: Vec<SessionView>,
+    /// What to pass as `cursor` for the next page; absent at the end. A page may be short, or even
+    /// empty, and still have a next one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// That an order was given.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Done {
+    /// The session.
+    session: String,
+    /// What was ordered: `kick`, `hold`, `release` or `policy`.
+    order: &'static str,
+}
+
+/// Who is online.
+#[utoipa::path(
+    get,
+    path = "/api/v1/sessions",
+    params(Wanted),
+    responses((status = 200, body = SessionPage), (status = 400, body = Trouble))
+)]
+pub(super) async fn list(
+    State(shared): State<Shared>,
+    Asked(wanted): Asked<Wanted>,
+) -> Result<Json<SessionPage>, Trouble> {
+    let gateway = &shared.gateway;
+    let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=SESSIONS_PER_PAGE).contains(&limit) {
+        return Err(Trouble::bad("`limit` is out of range", "1 to 500; page on with `cursor`"));
+    }
+    let cursor = wanted.cursor.as_deref().map_or(Some(Cursor::default()), read_cursor);
+    let Some(cursor) = cursor else {
+        return Err(Trouble::bad("`cursor` is none of ours", "pass `next` of the page before"));
+    };
+    let listener = match &wanted.listener {
+        Some(name) => Some(gateway.listener(name).ok_or_else(|| Trouble::no_listener(name))?),
+        None => None,
+    };
+    let filter = Filter { identity: wanted.identity, listener, suspect: wanted.suspect };
+    let (sessions, next) = gateway.sessions(&filter, cursor, limit).await?;
+    let sessions = sessions.into_iter().map(|info| SessionView::new(gateway, info)).collect();
+    Ok(Json(SessionPage { sessions, next: next.map(write_cursor) }))
+}
+
+/// One session.
+#[utoipa::path(
+    get,
+    path = "/api/v1/sessions/{id}",
+    params(("id" = String, Path, description = "The session's number, 16 hexadecimal digits")),
+    responses((status = 200, body = SessionView), (status = 404, body = Trouble))
+)]
+pub(super) async fn one(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<Json<SessionView>, Trouble> {
+    let found = shared.gateway.session(read_id(&id)?).await?;
+    let info = found.ok_or_else(|| Trouble::no_session(&id))?;
+    Ok(Json(SessionView::new(&shared.gateway, info)))
+}
+
+/// How to end a session.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Kick {
+    /// Whether its client is told to stay away; it may come back at once unless said.
+    stay_away: bool,
+}
+
+/// Ends a session; its client may come back.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/sessions/{id}",
+    params(("id" = String, Path, description = "The session's number")),
+    responses((status = 200, body = Done), (status = 404, body = Trouble))
+)]
+pub(super) async fn delete(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<Json<Done>, Trouble> {
+    give(&shared, id, "kick", Order::Kick { stay_away: false }).await
+}
+
+/// Ends a session, and says whether its client may come back.
+#[utoipa::path(
+    post,
+    path = "/api/v1/sessions/{id}/kick",
+    params(("id" = String, Path, description = "The session's number")),
+    request_body = Kick,
+    responses((status = 200, body = Done), (status = 404, body = Trouble))
+)]
+pub(super) async fn kick(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    Body(Kick { stay_away }): Body<Kick>,
+) -> Result<Json<Done>, Trouble> {
+    give(&shared, id, "kick", Order::Kick { stay_away }).await
+}
+
+/// How long to judge a session not at all.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Hold {
+    /// For so long from now.
+    seconds: u64,
+}
+
+/// Neither suspects nor gives up a session for a while, for debugging its client.
+#[utoipa::path(
+    post,
+    path = "/api/v1/sessions/{id}/hold",
+    params(("id" = String, Path, description = "The session's number")),
+    request_body = Hold,
+    responses((status = 200, body = Done), (status = 404, body = Trouble))
+)]
+pub(super) async fn hold(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    Body(Hold { seconds }): Body<Hold>,
+) -> Result<Json<Done>, Trouble> {
+    let span = Span::from_secs(seconds);
+    if seconds == 0 || span > MAX_BOUND {
+        let hint = "1 second to 2^40 ms; POST …/release ends a hold early";
+        return Err(Trouble::bad("`seconds` is out of range", hint));
+    }
+    give(&shared, id, "hold", Order::Hold(span)).await
+}
+
+/// Ends a hold.
+#[utoipa::path(
+    post,
+    path = "/api/v1/sessions/{id}/release",
+    params(("id" = String, Path, description = "The session's number")),
+    responses((status = 200, body = Done), (status = 404, body = Trouble))
+)]
+pub(super) async fn release(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<Json<Done>, Trouble> {
+    give(&shared, id, "release", Order::Release).await
+}
+
+/// Puts a policy in force for one session; what is not said comes from its listener.
+#[utoipa::path(
+    post,
+    path = "/api/v1/sessions/{id}/policy",
+    params(("id" = String, Path, description = "The session's number")),
+    request_body = PolicyWish,
+    responses(
+        (status = 200, body = Done),
+        (status = 400, body = Trouble),
+        (status = 404, body = Trouble)
+    )
+)]
+pub(super) async fn policy(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    Body(wish): Body<PolicyWish>,
+) -> Result<Json<Done>, Trouble> {
+    let found = shared.gateway.session(read_id(&id)?).await?;
+    let info = found.ok_or_else(|| Trouble::no_session(&id))?;
+    let listener = shared.gateway.listeners().get(usize::from(info.listener));
+    let base = listener.map_or(Policy::default(), |listener| listener.policy());
+    give(&shared, id, "policy", Order::Retune(wish.over(base)?)).await
+}
+
+async fn give(
+    shared: &Shared,
+    id: String,
+    name: &'static str,
+    order: Order,
+) -> Result<Json<Done>, Trouble> {
+    if !shared.gateway.order(read_id(&id)?, order).await? {
+        return Err(Trouble::no_session(&id));
+    }
+    tracing::info!(session = id, "{name}: ordered over the admin interface");
+    Ok(Json(Done { session: id, order: name }))
+}
+
+fn read_id(id: &str) -> Result<u64, Trouble> {
+    let digits = id.len() == 16 && id.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let number = digits.then(|| u64::from_str_radix(id, 16).ok()).flatten();
+    number.ok_or_else(|| Trouble::no_session(id))
+}
+
+fn write_cursor(cursor: Cursor) -> String {
+    format!("{:04x}{:08x}", cursor.shard, cursor.link)
+}
+
+fn read_cursor(text: &str) -> Option<Cursor> {
+    if text.len() != 12 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    let (shard, link) = text.split_at(4);
+    let shard = usize::from_str_radix(shard, 16).ok()?;
+    Some(Cursor { shard, link: u32::from_str_radix(link, 16).ok()? })
+}

@@ -1,0 +1,184 @@
+//! The events as server-sent events: a snapshot, then what happens.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures_util::stream::{self, Stream};
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::answer::Trouble;
+use super::sessions::SessionView;
+use super::state::Shared;
+use crate::events::{Gap, Position, Subscriber};
+use crate::gateway::{Cursor, Gateway, Phase, Unanswered};
+use crate::request::{Filter, SESSIONS_PER_PAGE};
+
+/// How often a silent stream says that it lives: below the minute after which proxies give up.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// What happens, as server-sent events. Without `Last-Event-ID`, or where there is a gap: `snapshot`
+/// (forget what you know), a `session` for each session online, `live`. Then numbered events, named
+/// by their kind. Each event states what is so: one that repeats what is known changes nothing.
+#[utoipa::path(
+    get,
+    path = "/api/v1/events",
+    params(("Last-Event-ID" = Option<String>, Header, description = "The last id that was seen")),
+    responses(
+        (status = 200, body = crate::events::Event, content_type = "text/event-stream"),
+        (status = 503, body = Trouble)
+    )
+)]
+pub(super) async fn events(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Trouble> {
+    let permit = shared.subscribers.clone().try_acquire_owned().map_err(|_| {
+        let hint = "end another subscription, or raise sse_subscribers in [limits]";
+        Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "too many subscribers", hint)
+    })?;
+    let told = headers.get("last-event-id");
+    let feed = Feed::new(shared.gateway, told.map(|told| told.to_str().unwrap_or("")), permit);
+    let stream = stream::unfold(feed, |mut feed| async {
+        let event = feed.next().await?;
+        Some((Ok(event), feed))
+    });
+    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEPALIVE)))
+}
+
+/// One subscriber's stream.
+struct Feed {
+    gateway: Arc<Gateway>,
+    subscriber: Subscriber,
+    stage: Stage,
+    /// Ready to be sent; at most a page of sessions or a batch of events.
+    ready: VecDeque<Event>,
+    phase: watch::Receiver<Phase>,
+    _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Clone, Copy)]
+enum Stage {
+    /// Sessions from there on are still to be told.
+    Snapshot(Cursor),
+    Live,
+    Ended,
+}
+
+/// A gap in the numbers.
+#[derive(Serialize)]
+struct GapView {
+    /// Why.
+    reason: &'static str,
+}
+
+/// The beginning and the end of a snapshot.
+#[derive(Serialize)]
+struct Mark {
+    /// The number of the last event before the snapshot.
+    number: u64,
+}
+
+impl Feed {
+    fn new(gateway: Arc<Gateway>, told: Option<&str>, permit: OwnedSemaphorePermit) -> Feed {
+        let resumed = told.map(|told| {
+            let position = told.parse::<Position>().map_err(|_| Gap::UnknownPosition)?;
+            gateway.events().resume(position)
+        });
+        let (resumed, gap) = match resumed {
+            Some(Ok(subscriber)) => (Some(subscriber), None),
+            Some(Err(gap)) => (None, Some(gap)),
+            None => (None, None),
+        };
+        let mut ready: VecDeque<Event> = gap.map(gap_event).into_iter().collect();
+        let (subscriber, stage) = match resumed {
+            Some(subscriber) => (subscriber, Stage::Live),
+            None => {
+                let subscriber = gateway.events().subscribe();
+                let mark = Mark { number: subscriber.position().number };
+                ready.push_back(event("snapshot", &mark));
+                (subscriber, Stage::Snapshot(Cursor::default()))
+            }
+        };
+        let phase = gateway.phase();
+        Feed { gateway, subscriber, stage, ready, phase, _permit: permit }
+    }
+
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            match self.stage {
+                Stage::Snapshot(cursor) => self.read_sessions(cursor).await,
+                Stage::Live => self.read_events().await,
+                Stage::Ended => return None,
+            }
+        }
+    }
+
+    async fn read_sessions(&mut self, cursor: Cursor) {
+        let everyone = Filter::default();
+        let page = self.gateway.sessions(&everyone, cursor, SESSIONS_PER_PAGE).await;
+        let (sessions, next) = match page {
+            Ok(page) => page,
+            // Without an id told so far, the client's next attempt starts over.
+            Err(Unanswered::Busy | Unanswered::Gone) => {
+                self.stage = Stage::Ended;
+                return;
+            }
+        };
+        for info in sessions {
+            self.ready.push_back(event("session", &SessionView::new(&self.gateway, info)));
+        }
+        if let Some(next) = next {
+            self.stage = Stage::Snapshot(next);
+            return;
+        }
+        // Only now has the client something to resume from: a part of a snapshot is nothing.
+        let position = self.subscriber.position();
+        let mark = Mark { number: position.number };
+        self.ready.push_back(event("live", &mark).id(position.to_string()));
+        self.stage = Stage::Live;
+    }
+
+    async fn read_events(&mut self) {
+        let stopped = self.phase.wait_for(|phase| *phase == Phase::Stopped);
+        let batch = tokio::select! {
+            biased;
+            batch = self.subscriber.next() => batch,
+            _ = stopped => {
+                self.stage = Stage::Ended;
+                return;
+            }
+        };
+        match batch {
+            Ok(batch) => {
+                let stream = self.subscriber.position().stream;
+                for happened in batch {
+                    let id = Position { stream, number: happened.number };
+                    let event = event(happened.body.kind(), &*happened);
+                    self.ready.push_back(event.id(id.to_string()));
+                }
+            }
+            Err(gap) => {
+                self.ready.push_back(gap_event(gap));
+                self.stage = Stage::Ended;
+            }
+        }
+    }
+}
+
+fn gap_event(gap: Gap) -> Event {
+    event("gap", &GapView { reason: gap.name() })
+}
+
+fn event(name: &str, data: &impl Serialize) -> Event {
+    let text = serde_json::to_string(data).expect("our own types have string keys");
+    Event::default().event(name).data(text)
+}

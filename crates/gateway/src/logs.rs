@@ -1,0 +1,149 @@
+//! What the gateway writes to its log, and switches that turn while it runs.
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use systole_core::link::BeatKind;
+use tracing::level_filters::LevelFilter;
+use tracing::{error, info, warn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{Layer, Registry, fmt, reload};
+
+use crate::config::{Format, Level, Log};
+use crate::events::{Body, Event, Session};
+use crate::report::{Change, Report, session_text};
+
+/// The switches of the log.
+#[derive(Clone, Debug)]
+pub struct Logs {
+    level: Option<reload::Handle<LevelFilter, Registry>>,
+    heartbeats: Arc<AtomicBool>,
+}
+
+impl Logs {
+    /// Begins to log for the whole process, to stderr.
+    ///
+    /// # Errors
+    /// Something in this process logs already; it goes on as before.
+    pub fn start(log: &Log) -> Result<Logs, TryInitError> {
+        let (filter, level) = reload::Layer::new(filter(log.level));
+        let human = match log.format {
+            Format::Auto => io::stderr().is_terminal(),
+            Format::Human => true,
+            Format::Json => false,
+        };
+        let lines = fmt::layer().with_writer(io::stderr).with_target(false);
+        let lines = if human {
+            lines.with_ansi(io::stderr().is_terminal()).boxed()
+        } else {
+            lines.json().flatten_event(true).boxed()
+        };
+        tracing_subscriber::registry().with(filter).with(lines).try_init()?;
+        let heartbeats = Arc::new(AtomicBool::new(log.heartbeats));
+        Ok(Logs { level: Some(level), heartbeats })
+    }
+
+    /// Switches that are connected to nothing: whoever embeds the gateway logs as it likes.
+    pub fn detached() -> Logs {
+        Logs { level: None, heartbeats: Arc::default() }
+    }
+
+    /// Logs from this level on.
+    pub fn set_level(&self, level: Level) {
+        if let Some(handle) = &self.level {
+            // Fails only when the subscriber is gone, and then nothing is logged anyway.
+            let _ = handle.modify(|now| *now = filter(level));
+        }
+    }
+
+    /// Whether heartbeats are logged.
+    pub fn heartbeats(&self) -> bool {
+        self.heartbeats.load(Ordering::Relaxed)
+    }
+
+    /// Logs heartbeats, or no longer; the shards must be told as well.
+    pub(crate) fn set_heartbeats(&self, on: bool) {
+        self.heartbeats.store(on, Ordering::Relaxed);
+    }
+
+    /// Logs the heartbeat that `report` tells of, if it does and they are wanted.
+    pub(crate) fn heartbeat(&self, report: &Report) {
+        let Report::Session { subject, change, .. } = report else {
+            return;
+        };
+        let Change::Heartbeat { sent, beat, sequence } = change else {
+            return;
+        };
+        if !self.heartbeats() {
+            return;
+        }
+        let beat = match beat {
+            BeatKind::Ping => "ping",
+            BeatKind::Pong => "pong",
+        };
+        let way = if *sent { "sent" } else { "received" };
+        let session = session_text(subject.session);
+        info!(session, identity = %subject.identity, sequence, "{beat} {way}");
+    }
+
+    /// Logs an event.
+    pub(crate) fn event(&self, event: &Event) {
+        match &event.body {
+            Body::Stalled { shard, absent_ms, suspended_ms } => {
+                warn!(shard, absent_ms, suspended_ms, "stalled: all deadlines moved by as much");
+            }
+            Body::AcceptingPaused { shard, reason, limit, hint } => {
+                warn!(shard, reason, limit, hint, "accepting is paused; open links are unharmed");
+            }
+            Body::AcceptingResumed { shard } => info!(shard, "accepting again"),
+            Body::Missed { shard, count } => {
+                error!(shard, count, "reports were lost: the control plane is too slow");
+            }
+            Body::Join { session, policy } => {
+                let Session { session, identity, listener, address, .. } = session;
+                let bound_ms = policy.bound_ms;
+                info!(session, %identity, %listener, address, bound_ms, "join");
+            }
+            Body::Leave { session, end } => {
+                let Session { session, identity, listener, address, .. } = session;
+                info!(
+                    session,
+                    %identity,
+                    %listener,
+                    address,
+                    cause = end.cause,
+                    confidence = end.confidence,
+                    detail = end.detail,
+                    last_heard_ago_ms = end.last_heard_ago_ms,
+                    probes = end.probes,
+                    lasted_ms = end.lasted_ms,
+                    "leave"
+                );
+            }
+            Body::Suspect(session) => about(session, "suspect"),
+            Body::Recovered(session) => about(session, "recovered"),
+            Body::Overdue(session) => about(session, "overdue: the bound has passed, unenforced"),
+            Body::Retuned { session, policy } => {
+                let Session { session, identity, .. } = session;
+                info!(session, %identity, bound_ms = policy.bound_ms, "retuned");
+            }
+        }
+    }
+}
+
+fn about(session: &Session, what: &str) {
+    let Session { session, identity, listener, address, .. } = session;
+    info!(session, %identity, %listener, address, "{what}");
+}
+
+fn filter(level: Level) -> LevelFilter {
+    match level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    }
+}
