@@ -94,7 +94,7 @@ fn pong(outside: &Outside, args: &[&str]) -> (Program, String) {
     let args = [&["pong", "--port", "0", "--codec", outside.protocol][..], args].concat();
     let mut pong = Program::start(&mut systole(Path::new("."), &args));
     let addr = pong.told("listening on ");
-    let port = addr.rsplit(':').next().unwrap().to_owned();
+    let port = addr.rsplit(':').next().expect("split gives at least one part").to_owned();
     (pong, port)
 }
 
