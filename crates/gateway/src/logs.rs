@@ -46,8 +46,8 @@ impl Logs {
     }
 
     /// Switches that are connected to nothing: whoever embeds the gateway logs as it likes.
-    pub fn detached() -> Logs {
-        Logs { level: None, heartbeats: Arc::default() }
+    pub fn detached(log: &Log) -> Logs {
+        Logs { level: None, heartbeats: Arc::new(AtomicBool::new(log.heartbeats)) }
     }
 
     /// Logs from this level on.

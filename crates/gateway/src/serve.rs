@@ -1,43 +1,60 @@
 //! Runs a gateway until it is told to stop.
 
-use std::fmt;
-use std::path::PathBuf;
+mod control;
+mod error;
+mod options;
+mod reload;
+mod signals;
+mod start;
 
-use crate::config::{Config, Overrides};
+use std::time::Duration;
 
-/// What serving needs besides the configuration.
-#[derive(Clone, Debug, Default)]
-pub struct ServeOptions {
-    /// Where to say that the gateway is ready; see [`crate::ready`].
-    pub ready_file: Option<PathBuf>,
-    /// The file that the configuration came from, to read again when asked to.
-    pub config_file: Option<PathBuf>,
-    /// What stands over that file, then as now.
-    pub overrides: Overrides,
-}
+use tokio::runtime;
 
-/// Why serving ended other than by a request to stop.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ServeError {
-    /// This build has no data plane.
-    Unavailable,
-}
+pub use error::ServeError;
+pub use options::ServeOptions;
 
-impl fmt::Display for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ServeError::Unavailable => f.write_str("this build cannot serve yet"),
-        }
-    }
-}
+use crate::config::Config;
+use crate::logs::Logs;
 
-impl std::error::Error for ServeError {}
+/// Threads of the control plane: one can carry reports while another answers HTTP. The cores belong
+/// to the shards.
+const CONTROL_THREADS: usize = 2;
 
-/// Serves until told to stop, then drains.
+/// How long answers under way may take when all else has ended.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// Serves until told to stop, then drains: by SIGTERM, SIGINT, or over the admin interface.
+///
+/// SIGHUP reads the configuration file again and puts in force what can change at run time.
 ///
 /// # Errors
-/// Always [`ServeError::Unavailable`]; nothing was started.
-pub fn serve(_config: Config, _options: ServeOptions) -> Result<(), ServeError> {
-    Err(ServeError::Unavailable)
+/// See [`ServeError`]: nothing was started, or it ended before its time.
+pub fn serve(config: Config, options: ServeOptions) -> Result<(), ServeError> {
+    let logs = Logs::start(&config.log).unwrap_or_else(|_| Logs::detached(&config.log));
+    let bound = start::bind(&config)?;
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(ServeError::Thread)?;
+    let result = runtime.block_on(async {
+        let running = start::start(&config, bound, logs)?;
+        control::run(running, config, options).await
+    });
+    match result {
+        Ok(threads) => {
+            for thread in threads {
+                // Each has said that it has stopped; a panic was told by then.
+                let _ = thread.join();
+            }
+            runtime.shutdown_timeout(LAST_ANSWERS);
+            Ok(())
+        }
+        Err(error) => {
+            runtime.shutdown_background();
+            Err(error)
+        }
+    }
 }

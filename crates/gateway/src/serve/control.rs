@@ -1,0 +1,148 @@
+//! The control plane of a running gateway: reports, signals, and taking leave.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use systole_core::hub;
+use systole_net::Clock;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::Receiver;
+use tokio::task::JoinSet;
+use tokio::time::{interval, timeout};
+
+use super::error::ServeError;
+use super::options::ServeOptions;
+use super::reload;
+use super::signals::{Signal, Signals};
+use super::start::Running;
+use crate::admin;
+use crate::config::Config;
+use crate::gateway::{Gateway, ListenerState, Phase};
+use crate::ready::{Ready, ReadyListener};
+use crate::report::Report;
+use crate::stats::ShardStats;
+
+/// Reports taken at a time: subscribers are woken once for all of them.
+const REPORT_BATCH: usize = 1_024;
+
+/// How often a drain looks whether it is done.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// How long a shard may take to end once told to: it closes what is open and tells all of it.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs until drained; returns the threads of the shards, which have ended or are about to.
+pub(super) async fn run(
+    running: Running,
+    mut config: Config,
+    options: ServeOptions,
+) -> Result<Vec<JoinHandle<()>>, ServeError> {
+    let Running { gateway, admin, clock, stats, reports, threads } = running;
+    let mut signals = Signals::take().map_err(ServeError::Thread)?;
+    let mut pumps = JoinSet::new();
+    for (shard, receiver) in reports.into_iter().enumerate() {
+        pumps.spawn(pump(gateway.clone(), shard, receiver, clock));
+    }
+    let admin = TcpListener::from_std(admin).map_err(ServeError::Thread)?;
+    let address = admin.local_addr().map_err(ServeError::Thread)?;
+    let subscribers = usize::try_from(config.limits.sse_subscribers).unwrap_or(usize::MAX);
+    let token = config.admin.token().cloned();
+    let router = admin::router(gateway.clone(), token, subscribers);
+    let connections = subscribers.saturating_add(admin::SPARE_CONNECTIONS);
+    tokio::spawn(admin::serve(admin, router, connections));
+    announce(&gateway, address, &options)?;
+
+    let mut phase = gateway.phase();
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Stop => break,
+                Signal::Reload => reload::reload(&gateway, &mut config, &options).await,
+            },
+            // The gateway holds the sender, so this ends with the drain alone.
+            _ = phase.wait_for(|phase| *phase != Phase::Running) => break,
+            _ = pumps.join_next() => return Err(ServeError::ShardEnded),
+        }
+    }
+    tokio::select! {
+        drained = drain(&gateway, &stats, &config, &mut pumps) => drained?,
+        () = second_stop(&mut signals) => return Err(ServeError::Interrupted),
+    }
+    Ok(threads)
+}
+
+/// Carries the reports of one shard until it has ended.
+async fn pump(gateway: Arc<Gateway>, shard: usize, mut reports: Receiver<Report>, clock: Clock) {
+    let mut batch = Vec::new();
+    while reports.recv_many(&mut batch, REPORT_BATCH).await > 0 {
+        let wall_ms = clock.wall_ms();
+        for report in batch.drain(..) {
+            gateway.note(shard, report, wall_ms);
+        }
+        gateway.events().wake();
+    }
+}
+
+/// Says where to find the gateway, now that it can be found.
+fn announce(
+    gateway: &Gateway,
+    admin: std::net::SocketAddr,
+    options: &ServeOptions,
+) -> Result<(), ServeError> {
+    for listener in gateway.listeners() {
+        let ListenerState { name, codec, address, .. } = listener;
+        tracing::info!(%name, codec, %address, policy = %listener.policy(), "listening");
+    }
+    tracing::info!(address = %admin, "admin interface");
+    let Some(path) = &options.ready_file else {
+        return Ok(());
+    };
+    let listeners = gateway.listeners().iter().map(|listener| ReadyListener {
+        name: listener.name.to_string(),
+        codec: listener.codec.to_owned(),
+        address: listener.address,
+    });
+    let ready = Ready { pid: std::process::id(), admin, listeners: listeners.collect() };
+    ready.write(path).map_err(|error| ServeError::ReadyFile { path: path.clone(), error })
+}
+
+/// Takes leave of all clients, within the limit, and ends the shards.
+async fn drain(
+    gateway: &Gateway,
+    stats: &[Arc<ShardStats>],
+    config: &Config,
+    pumps: &mut JoinSet<()>,
+) -> Result<(), ServeError> {
+    gateway.advance(Phase::Draining);
+    let limit = config.drain.limit;
+    tracing::info!(links = links(stats), limit_ms = limit.as_millis(), "draining");
+    let farewell = hub::Command::Drain { reconnect_within: config.drain.reconnect_within };
+    // A shard too busy for this is closed without a goodbye at the limit.
+    if gateway.stop_accepting().await.is_err() || gateway.command(farewell).await.is_err() {
+        tracing::warn!("a shard is too busy to drain; its links will be closed at the limit");
+    }
+    let empty = async {
+        let mut look = interval(DRAIN_LOOK);
+        while links(stats) > 0 {
+            look.tick().await;
+        }
+    };
+    if timeout(Duration::from(limit), empty).await.is_err() {
+        tracing::warn!(links = links(stats), "the drain limit has passed: closing what is open");
+    }
+    gateway.stop().await.map_err(|_| ServeError::ShardStuck)?;
+    let ended = async { while pumps.join_next().await.is_some() {} };
+    timeout(STOP_TIMEOUT, ended).await.map_err(|_| ServeError::ShardStuck)?;
+    gateway.advance(Phase::Stopped);
+    tracing::info!("drained");
+    Ok(())
+}
+
+fn links(stats: &[Arc<ShardStats>]) -> u64 {
+    stats.iter().map(|shard| shard.links.get()).sum()
+}
+
+async fn second_stop(signals: &mut Signals) {
+    while signals.next().await != Signal::Stop {}
+}
