@@ -29,8 +29,8 @@ Examples:
   systole ping HOST:PORT --json | jq .rtt_us
 
 A heartbeat goes out after IDLE of silence, another after each INTERVAL, at most PROBES of them. If
-IDLE + INTERVAL × PROBES pass without a single byte, the connection is dead: 19 s by default. Whatever
-arrives counts as life, and the count of heartbeats starts anew.
+IDLE + INTERVAL × PROBES pass without a single byte, the connection is dead: 19 s by default.
+Whatever arrives counts as life, and the count of heartbeats starts anew.
 
 A gateway may refuse the policy that is asked for (native only); its own is in force then, and told.
 

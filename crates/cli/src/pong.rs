@@ -1,4 +1,4 @@
-//! `systole pong`: the other end of `systole ping`. It answers heartbeats, as late as it is told to,
+//! `systole pong`: the other end of `systole ping`. It answers heartbeats, as late as it is told,
 //! and judges nobody.
 
 mod answers;

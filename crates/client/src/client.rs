@@ -15,8 +15,8 @@ use crate::{ConnectError, Event, Options, SendError};
 ///
 /// One task drives it and never waits for the application: if events are not taken, messages wait
 /// up to a megabyte and then the socket is no longer read; of other events, beyond 256, the older
-/// of each kind give way. While the socket is not read, the server's silence is not held against it.
-/// The server's own patience is not changed by that: who takes no messages for longer than the
+/// of each kind give way. While the socket is not read, the server's silence is not held against
+/// it. The server's own patience is not changed by that: who takes no messages for longer than the
 /// bound is given up by it, as the policy says.
 ///
 /// All methods take `&self`, so that an `Arc` of it can be sent from one task and listened to in

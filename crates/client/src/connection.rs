@@ -297,6 +297,8 @@ impl Connection {
 
     /// Takes what the machine has to say: bytes to the outbox, news to the application.
     fn collect(&mut self, now: Time, shared: &Shared) {
+        // Known before it is told that the link stands.
+        shared.cut_into(self.link.piece());
         loop {
             let mut overflowed = false;
             while let Some(output) = self.link.poll_output() {

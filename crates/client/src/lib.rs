@@ -1,9 +1,9 @@
 //! A client that notices when its server is gone, says why, and comes back.
 //!
-//! [`Client::connect`] opens a link; [`Client::next_event`] tells what becomes of it. The decisions
-//! are those of [`systole_core::Link`], the same machine that the gateway runs, so both ends compute
-//! the same bound. For code without Tokio that machine can be used directly: see the examples
-//! `blocking_client` and `blocking_server`.
+//! [`Client::connect`] opens a link; [`Client::next_event`] tells what becomes of it. The
+//! decisions are those of [`systole_core::Link`], the same machine that the gateway runs, so both
+//! ends compute the same bound. For code without Tokio that machine can be used directly: see the
+//! examples `blocking_client` and `blocking_server`.
 //!
 //! ```no_run
 //! use systole_client::{Client, Event, Options};

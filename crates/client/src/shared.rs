@@ -1,6 +1,6 @@
 //! What the application's handle and the driver of the link have in common.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use systole_core::Policy;
@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     queue: Semaphore,
     queue_len: usize,
     codec: Codec,
+    /// The longest piece into which the link cuts a message.
+    piece: AtomicUsize,
     /// The number of the link that stands, from 1; 0 if none does.
     link: AtomicU64,
     ended: AtomicBool,
@@ -56,6 +58,7 @@ impl Shared {
             queue: Semaphore::new(queue_len),
             queue_len,
             codec,
+            piece: AtomicUsize::new(PIECE),
             link: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         }
@@ -98,6 +101,11 @@ impl Shared {
         self.taken.notified().await;
     }
 
+    /// Messages are cut into pieces of this length from now on.
+    pub(crate) fn cut_into(&self, piece: usize) {
+        self.piece.store(piece, Ordering::Relaxed);
+    }
+
     /// The link of that number stands from now on; none does if it is 0.
     pub(crate) fn stand(&self, link: u64) {
         self.link.store(link, Ordering::Release);
@@ -138,8 +146,9 @@ impl Shared {
         let (cost, longest) = match self.codec {
             Codec::Native => {
                 let framing = native::FRAMING + BOUNDARY;
-                let pieces = len.div_ceil(PIECE).max(1);
-                let longest = self.queue_len / (PIECE + framing) * PIECE;
+                let piece = self.piece.load(Ordering::Relaxed).max(1);
+                let pieces = len.div_ceil(piece).max(1);
+                let longest = self.queue_len / (piece + framing) * piece;
                 (len.saturating_add(pieces * framing), longest)
             }
             Codec::Message1028 => (message1028::MESSAGE + BOUNDARY, message1028::MAX_DATA),

@@ -336,6 +336,12 @@ impl Link {
         self.peer.policy()
     }
 
+    /// The longest piece into which a message is cut, in bytes: [`PIECE`], less if the gateway said
+    /// so, or all that one message of a codec holds that cannot say that it goes on.
+    pub fn piece(&self) -> usize {
+        self.peer.piece()
+    }
+
     /// The smoothed round-trip time, once one was measured.
     pub fn smoothed_rtt(&self) -> Option<Span> {
         self.peer.liveness().smoothed_rtt()

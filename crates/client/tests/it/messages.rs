@@ -62,6 +62,23 @@ async fn messages_of_megabytes_pass_whole_and_heartbeats_with_them() {
 }
 
 #[tokio::test]
+async fn a_server_that_takes_short_pieces_gets_short_pieces() {
+    let mut server = Server::bind(Codec::Native, quick()).await;
+    server.max_data = 7;
+    let mut options = quick_options();
+    options.send_queue = 300_000;
+    let connecting = Client::connect(server.addr(), options);
+    let (client, mut peer) = tokio::join!(connecting, server.welcome(1));
+    let client = client.unwrap();
+    let Err(SendError::TooLong { longest }) = client.send(&vec![9; 300_000]).await else {
+        panic!("taken");
+    };
+    let message: Vec<u8> = (0..longest).map(|n| (n % 251) as u8).collect();
+    client.send(&message).await.unwrap();
+    peer.until(&Heard::Message(message)).await;
+}
+
+#[tokio::test]
 async fn what_is_too_long_is_told_and_harms_nothing() {
     let server = Server::bind(Codec::Native, quick()).await;
     let mut options = quick_options();

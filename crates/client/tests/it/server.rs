@@ -16,6 +16,7 @@ pub(crate) struct Server {
     listener: TcpListener,
     codec: Codec,
     policy: Policy,
+    pub(crate) max_data: u32,
 }
 
 impl Server {
@@ -24,6 +25,7 @@ impl Server {
             listener: TcpListener::bind("127.0.0.1:0").await.expect("a free port"),
             codec,
             policy,
+            max_data: 65_536,
         }
     }
 
@@ -37,8 +39,11 @@ impl Server {
         stream.set_nodelay(true).expect("a TCP socket");
         let clock = Clock::start();
         let limits = Limits { shortest_bound: Span::from_millis(10), ..Limits::default() };
-        let settings =
-            Settings { limits, ..Settings::new(self.codec, Side::Accepting, self.policy) };
+        let settings = Settings {
+            limits,
+            max_data: self.max_data,
+            ..Settings::new(self.codec, Side::Accepting, self.policy)
+        };
         let link = Link::new(Time::ZERO, settings, SessionKey { session, epoch: session }, 7);
         Peer { stream, link, clock, heard: Vec::new(), partial: Vec::new(), single_bytes: false }
     }

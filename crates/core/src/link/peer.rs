@@ -80,6 +80,10 @@ impl Peer {
         &self.conversation.policy
     }
 
+    pub(crate) fn piece(&self) -> usize {
+        self.conversation.piece()
+    }
+
     pub(crate) fn liveness(&self) -> &Liveness {
         &self.conversation.liveness
     }

@@ -11,8 +11,8 @@ use crate::link::Lane;
 /// dozen of the largest heartbeats. A peer for whom more than that is waiting does not read.
 pub const CONTROL_RESERVE: usize = 16 * 1024;
 
-/// What a boundary between two chunks of data costs in bytes, counted against the limit, so that many tiny
-/// chunks cannot hold more memory than the limit says.
+/// What a boundary between two chunks of data costs in bytes, counted against the limit, so that
+/// many tiny chunks cannot hold more memory than the limit says.
 pub const BOUNDARY: usize = size_of::<u32>();
 
 /// Bytes waiting for one socket.

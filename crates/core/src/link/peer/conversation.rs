@@ -31,6 +31,8 @@ pub(super) struct Conversation {
     received: u32,
     stage: Stage,
     codec: Codec,
+    /// The longest piece that is sent: [`PIECE`], or less if WELCOME says so.
+    piece: u16,
     /// PINGs not yet answered, and the sequence number of the latest.
     unanswered: u16,
     sequence: u8,
@@ -63,6 +65,7 @@ impl Conversation {
             received: 0,
             stage: Stage::Greeting,
             codec: settings.codec,
+            piece: PIECE as u16,
             unanswered: 0,
             sequence: 0,
             retuned: false,
@@ -334,12 +337,17 @@ impl Conversation {
         out.transmit(self.codec, Lane::Control, &Frame::Close(close));
     }
 
-    fn send(&mut self, bytes: &[u8], more: bool, kind: DataKind, out: &mut Pen<'_>) {
-        let piece = match self.codec {
-            Codec::Native => PIECE,
+    /// The longest piece into which DATA is cut, in bytes.
+    pub(super) fn piece(&self) -> usize {
+        match self.codec {
+            Codec::Native => usize::from(self.piece),
             // Cut, they would arrive as several messages: only where one cannot hold it all.
             Codec::Message1028 | Codec::Line => self.codec.max_data(),
-        };
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8], more: bool, kind: DataKind, out: &mut Pen<'_>) {
+        let piece = self.piece();
         let mut rest = bytes;
         while rest.len() > piece {
             let (bytes, after) = rest.split_at(piece);

@@ -53,6 +53,8 @@ impl Conversation {
             Frame::Hello(hello) if !connects => self.admit(now, &hello, context, out),
             Frame::Welcome(welcome) if connects => {
                 self.session = SessionKey { session: welcome.session, epoch: welcome.epoch };
+                let largest = u16::try_from(welcome.largest_data).unwrap_or(u16::MAX);
+                self.piece = self.piece.min(largest);
                 self.policy = welcome.policy.with_conduct_of(&context.settings.policy);
                 self.establish(now, context, out);
             }
