@@ -1,5 +1,7 @@
 //! A server for one connection at a time, on the core's own machine, under full control of a test.
 
+use std::fmt;
+
 use systole_core::link::{
     Command, Event, Goodbye, Input, Limits, Output, SessionKey, Settings, Side,
 };
@@ -64,13 +66,26 @@ impl Server {
 }
 
 /// What a peer's machine told.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Heard {
     Established,
     Message(Vec<u8>),
     HeartbeatData(Vec<u8>),
     Retuned(Policy),
     Lost,
+}
+
+impl fmt::Debug for Heard {
+    /// Messages by their length: some are of megabytes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Heard::Established => f.write_str("Established"),
+            Heard::Message(bytes) => write!(f, "Message of {} bytes", bytes.len()),
+            Heard::HeartbeatData(bytes) => write!(f, "HeartbeatData({bytes:?})"),
+            Heard::Retuned(policy) => write!(f, "Retuned({policy})"),
+            Heard::Lost => f.write_str("Lost"),
+        }
+    }
 }
 
 /// One accepted connection. It does nothing unless it is told to.

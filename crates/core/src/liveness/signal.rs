@@ -15,7 +15,7 @@ pub enum Input {
         /// Chance, for the point at which the first probe falls.
         seed: u32,
     },
-    /// The time of [`Liveness::next_deadline`] has come, or may have.
+    /// The time of [`super::Liveness::next_deadline`] has come, or may have.
     Deadline,
     /// The policy passed along with this input has replaced another.
     Retuned {
