@@ -88,8 +88,13 @@ impl Gateway {
         }
     }
 
-    /// Vigilant time now.
-    pub(super) fn now(&self) -> Time {
+    /// The raw time at which vigilant time will be `at`, unless the observer stops before.
+    pub(super) fn raw_at(&self, at: Time) -> u64 {
+        self.turned.saturating_add(at.since(self.now()).as_nanos())
+    }
+
+    /// Vigilant time at the last turn.
+    fn now(&self) -> Time {
         self.vigilance.now()
     }
 

@@ -68,6 +68,11 @@ impl Path {
         self.queue.push_back((self.last, parcel));
     }
 
+    /// What was sent last, before it leaves.
+    pub(super) fn recall(&mut self) -> Option<Parcel> {
+        self.queue.pop_back().map(|(_, parcel)| parcel)
+    }
+
     /// Nothing that has not arrived moves before `until`; then everything does, in order.
     pub(super) fn outage(&mut self, until: u64) {
         self.outage_until = self.outage_until.max(until);

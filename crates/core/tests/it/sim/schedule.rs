@@ -157,6 +157,9 @@ impl Schedule {
         let speaks = codec.has_handshake();
         let index = self.world.connect(plan);
         self.world.peers[index].healthy = loss == 0 && watched == Role::Probe && speaks;
+        if listener == 0 && self.world.chance.below(16) == 0 {
+            self.world.trickle(index, self.unit / 2);
+        }
     }
 
     fn act(&mut self) {
@@ -256,15 +259,15 @@ impl Schedule {
     /// The worst moment: all is silent until shortly before a verdict, then the observer stops, and
     /// when it comes back everything is there at once, and so is the time of the verdict.
     fn stop_at_the_verdict(&mut self, index: usize) {
-        let now = self.world.gateway.now();
-        let judge = self.world.peers[index].judge.as_ref().filter(|judge| judge.is_established());
-        let Some(wait) = judge.and_then(Model::due).map(|due| due.since(now).as_nanos()) else {
+        let World { raw, gateway, peers, .. } = &self.world;
+        let judge = peers[index].judge.as_ref().filter(|judge| judge.is_established());
+        let Some(due) = judge.and_then(Model::due).map(|due| gateway.raw_at(due)) else {
             return;
         };
+        let wait = due.saturating_sub(*raw);
         if wait == 0 || wait > self.unit * 80 {
             return;
         }
-        let due = self.world.raw + wait;
         let heals = wait + self.world.chance.below(self.unit);
         for other in 0..self.world.peers.len() {
             if other == index || self.world.chance.below(2) == 0 {

@@ -114,6 +114,16 @@ impl World {
         peer.healthy = false;
     }
 
+    /// A native peer introduces itself a byte each `pause`, and never comes to the end.
+    pub(super) fn trickle(&mut self, index: usize, pause: u64) {
+        let peer = &mut self.peers[index];
+        peer.exit(self.raw, None, &mut self.chance);
+        let Some(Parcel::Bytes(hello)) = peer.up.recall() else { return };
+        for (byte, count) in hello.into_iter().zip(0..32) {
+            peer.up.send(self.raw + count * pause, Parcel::Bytes(vec![byte]), &mut self.chance);
+        }
+    }
+
     /// A peer sends what no protocol allows, or ends.
     pub(super) fn exit(&mut self, index: usize, parcel: Option<Parcel>) {
         self.peers[index].exit(self.raw, parcel, &mut self.chance);
