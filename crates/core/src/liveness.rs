@@ -128,8 +128,8 @@ impl Liveness {
     }
 
     /// When to call with [`Input::Deadline`] unless something changes before; `None` if no time
-    /// matters. Hearing and sending only move it later, unless the peer is in doubt: evidence that
-    /// ends a doubt may move it earlier.
+    /// matters. Hearing and sending only move it later, with two exceptions: evidence that ends a
+    /// doubt, and for a watcher a round trip shorter than those before.
     pub fn next_deadline(&self, policy: &Policy) -> Option<Deadline> {
         let earliest = |a: Option<Deadline>, b: Option<Deadline>| match (a, b) {
             (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),

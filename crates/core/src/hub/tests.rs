@@ -204,3 +204,26 @@ fn a_retune_that_cannot_be_told_the_peer_is_not_sending() {
     assert_eq!(drain(&mut hub).1, b"", "lines know no RETUNE");
     assert_eq!(hub.presence(0).map(|known| known.last_sent), sent, "a keepalive counts from there");
 }
+
+#[test]
+fn a_shorter_round_trip_hurries_the_suspicion_of_a_watcher_on_hold() {
+    let policy = Policy::new(Span::from_secs(1), Span::from_secs(60), 1).unwrap();
+    let policy = policy.with_keepalive(Span::from_secs(28)).unwrap();
+    let mut line = Settings::new(Codec::Line, Side::Accepting, policy);
+    line.role = crate::liveness::Role::Watch;
+    let mut hub = Hub::new(Time::ZERO, 1, Vec::from([line]), 42);
+    open(&mut hub, 0, 0);
+    let tell = |hub: &mut Hub, millis, input| {
+        run(hub, Time::from_millis(millis));
+        hub.handle(Time::from_millis(millis), Input::Link { link: 0, input });
+        drain(hub);
+    };
+    let hold = link::Command::Hold(Span::from_secs(60));
+    tell(&mut hub, 0, link::Input::Command(hold));
+    tell(&mut hub, 30_000, link::Input::Received(b"pong\n"));
+    tell(&mut hub, 58_500, link::Input::Received(b"pong\n"));
+    let known = hub.presence(0).unwrap();
+    assert!(known.smoothed_rtt.is_some_and(|rtt| rtt < Span::from_secs(2)));
+    let next = known.next_deadline.unwrap();
+    assert!(hub.next_deadline().is_some_and(|at| at <= next.at + crate::wheel::TICK));
+}

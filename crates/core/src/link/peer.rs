@@ -5,7 +5,7 @@ mod conversation;
 use super::outbound::Pen;
 use super::{Event, Failure, Input, SessionKey, Settings, Side};
 use crate::cause::{Cause, Verdict};
-use crate::liveness::{self, Deadline, Evidence, Liveness, Silence};
+use crate::liveness::{self, Deadline, Evidence, Liveness, Role, Silence};
 use crate::policy::Policy;
 use crate::random::Random;
 use crate::time::Time;
@@ -114,6 +114,7 @@ impl Peer {
     ) -> Effect {
         let was_settled =
             self.conversation.is_established() && !self.conversation.liveness.is_in_doubt();
+        let rtt = self.conversation.liveness.smoothed_rtt();
         self.conversation.hear(now, Evidence::Bytes, out);
         loop {
             match self.decoder.next(&mut bytes) {
@@ -128,7 +129,14 @@ impl Peer {
             }
         }
         self.conversation.answer(now, context, out);
-        if self.conversation.take_retuned() || !was_settled { Effect::Rearm } else { Effect::None }
+        // A watcher's patience shrinks with the round trip, while a hold may stay as it is.
+        let hurries =
+            context.settings.role == Role::Watch && self.conversation.liveness.smoothed_rtt() < rtt;
+        if self.conversation.take_retuned() || !was_settled || hurries {
+            Effect::Rearm
+        } else {
+            Effect::None
+        }
     }
 }
 
