@@ -42,6 +42,11 @@ pub struct Vigilance {
     horizon: Time,
     sweep_began: Time,
     sweep_read: u64,
+    /// How many sockets were open when the sweep began: no more were ready then.
+    sweep_open: u64,
+    /// A stall may have come between the wait and the clock: what became ready in it was not among
+    /// what the wait reported.
+    blind: bool,
 }
 
 impl Vigilance {
@@ -54,6 +59,8 @@ impl Vigilance {
             horizon: Time::ZERO,
             sweep_began: Time::ZERO,
             sweep_read: 0,
+            sweep_open: 0,
+            blind: false,
         }
     }
 
@@ -68,6 +75,7 @@ impl Vigilance {
         let stalled = elapsed > turn.planned + TOLERANCE;
         self.now = self.now + if stalled { turn.planned } else { elapsed };
         if stalled || suspended > TOLERANCE {
+            self.blind = true;
             let absent = if stalled { elapsed.less(turn.planned) } else { Span::ZERO };
             return Some(Stall { absent, suspended });
         }
@@ -75,22 +83,24 @@ impl Vigilance {
     }
 
     /// The sockets that the last wait reported have all been read: `read` of them, of `open` in
-    /// all.
-    /// `drained` says that no other socket was ready.
+    /// all. `drained` says that no other socket was ready when the wait ended; after a stall that
+    /// says too little, and it takes another wait.
     ///
     /// A kernel queue of ready sockets is worked off in order, so that after as many reads as there
     /// are sockets each one that was ready at the beginning has been read, however busy the rest.
     pub fn read(&mut self, read: usize, open: usize, drained: bool) {
         self.sweep_read = self.sweep_read.saturating_add(read as u64);
-        if drained {
+        let blind = core::mem::take(&mut self.blind);
+        if drained && !blind {
             self.horizon = self.now;
-        } else if self.sweep_read >= open as u64 {
+        } else if self.sweep_read >= self.sweep_open {
             self.horizon = self.sweep_began;
         } else {
             return;
         }
         self.sweep_began = self.now;
         self.sweep_read = 0;
+        self.sweep_open = open as u64;
     }
 
     /// Vigilant time.
@@ -180,5 +190,31 @@ mod tests {
         assert_eq!(clock.horizon(), Time::from_millis(40));
         clock.read(1, 100, true);
         assert_eq!(clock.horizon(), Time::from_millis(50));
+    }
+
+    #[test]
+    fn sockets_that_close_meanwhile_do_not_shorten_the_wait_for_the_others() {
+        let mut clock = Vigilance::new(ms(0), ms(0));
+        turn(&mut clock, 10, 10, 10);
+        clock.read(5, 100, true);
+        turn(&mut clock, 20, 20, 10);
+        clock.read(40, 60, false);
+        turn(&mut clock, 30, 30, 10);
+        clock.read(40, 20, false);
+        assert_eq!(clock.horizon(), Time::from_millis(10), "20 were ready and are unread");
+    }
+
+    #[test]
+    fn what_came_in_a_stall_is_read_before_anybody_is_judged() {
+        let mut clock = Vigilance::new(ms(0), ms(0));
+        turn(&mut clock, 10, 10, 10);
+        clock.read(0, 100, true);
+        // The wait ended with one socket, then the process was stopped, then the clock was read.
+        assert!(turn(&mut clock, 10_010, 10_010, 100).is_some());
+        clock.read(1, 100, true);
+        assert_eq!(clock.horizon(), Time::from_millis(10));
+        turn(&mut clock, 10_011, 10_011, 0);
+        clock.read(30, 100, true);
+        assert_eq!(clock.horizon(), Time::from_millis(111));
     }
 }
