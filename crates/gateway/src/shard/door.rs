@@ -19,6 +19,8 @@ const PAUSE: Span = Span::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Doors {
     sockets: Vec<Door>,
+    /// The listener whose turn it is, so that a storm at one does not shut out the others.
+    next: usize,
     paused_until: Option<Time>,
     /// The reason that was told, until accepting works again.
     told: Option<PauseReason>,
@@ -49,7 +51,7 @@ pub(super) enum Accepted {
 impl Doors {
     pub(super) fn new(sockets: Vec<TcpListener>, max_links: usize) -> Doors {
         let sockets = sockets.into_iter().map(|socket| Door { socket, pending: true }).collect();
-        Doors { sockets, paused_until: None, told: None, max_links, open: true }
+        Doors { sockets, next: 0, paused_until: None, told: None, max_links, open: true }
     }
 
     /// Peers are waiting at a listener.
@@ -91,13 +93,15 @@ impl Doors {
         if links >= self.max_links {
             return self.pause(now, PauseReason::LinkLimit);
         }
-        for index in 0..self.sockets.len() {
+        let count = self.sockets.len();
+        for index in (0..count).map(|step| (self.next + step) % count) {
             let Some(door) = self.sockets.get_mut(index).filter(|door| door.pending) else {
                 continue;
             };
             match door.socket.accept() {
                 Ok((stream, address)) => {
                     self.paused_until = None;
+                    self.next = index + 1;
                     let listener = u16::try_from(index).unwrap_or(u16::MAX);
                     return Accepted::Link { listener, stream, address };
                 }
@@ -141,5 +145,35 @@ fn reason(error: &io::Error) -> PauseReason {
         PauseReason::DescriptorLimit
     } else {
         PauseReason::HostLimit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net;
+
+    use super::*;
+
+    #[test]
+    fn a_queue_at_one_listener_does_not_shut_out_the_others() {
+        let sockets: Vec<_> = (0..3)
+            .map(|_| {
+                let socket = net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+                socket.set_nonblocking(true).unwrap();
+                socket
+            })
+            .collect();
+        let connect = |socket: &net::TcpListener| {
+            net::TcpStream::connect(socket.local_addr().unwrap()).unwrap()
+        };
+        let clients: Vec<_> = [0, 0, 0, 0, 2, 2].map(|index| connect(&sockets[index])).into();
+        let sockets = sockets.into_iter().map(TcpListener::from_std).collect();
+        let mut doors = Doors::new(sockets, 100);
+        let mut order = Vec::new();
+        while let Accepted::Link { listener, .. } = doors.accept(Time::ZERO, 0) {
+            order.push(listener);
+        }
+        assert_eq!(order, [0, 2, 0, 2, 0, 0]);
+        drop(clients);
     }
 }
