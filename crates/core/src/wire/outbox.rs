@@ -70,6 +70,19 @@ impl Outbox {
         Ok(())
     }
 
+    /// Queues the rest of a frame whose beginning the socket has taken before anything was queued:
+    /// nothing may come between, control included. It counts as data, whatever it is, because a
+    /// frame of data may be longer than all that waits as control.
+    ///
+    /// # Errors
+    /// As [`Outbox::push`]; the frame stays torn, and the stream is of no further use.
+    pub fn push_begun(&mut self, rest: &[u8]) -> Result<(), Full> {
+        debug_assert!(self.is_empty(), "something is queued before the frame that was begun");
+        self.push(Lane::Data, rest)?;
+        self.torn = !rest.is_empty();
+        Ok(())
+    }
+
     /// How many bytes of data would be taken now, in one chunk.
     pub fn room(&self) -> usize {
         self.limit.saturating_sub(self.held()).saturating_sub(BOUNDARY)
@@ -254,6 +267,22 @@ mod tests {
         assert_eq!(outbox.front(), b"eat!");
         outbox.advance(4);
         assert_eq!(outbox.front(), b"second");
+    }
+
+    #[test]
+    fn the_rest_of_a_frame_goes_before_control_and_may_be_longer_than_all_of_it() {
+        let mut outbox = Outbox::new(2 * CONTROL_RESERVE);
+        outbox.push_begun(&[1; CONTROL_RESERVE + 1]).unwrap();
+        outbox.push(Lane::Data, b"next").unwrap();
+        outbox.push(Lane::Control, b"beat").unwrap();
+        outbox.advance(CONTROL_RESERVE);
+        assert_eq!(outbox.front(), [1]);
+        outbox.advance(1);
+        assert_eq!(outbox.front(), b"beat");
+        outbox.advance(4);
+        assert_eq!(outbox.front(), b"next");
+        outbox.advance(4);
+        assert_eq!(outbox.push_begun(&[1; 2 * CONTROL_RESERVE]), Err(Full { lane: Lane::Data }));
     }
 
     #[test]

@@ -192,11 +192,14 @@ impl Sockets {
         let outbox = conn.outbox.get_or_insert_with(|| Box::new(Outbox::new(limit)));
         let mut start = 0;
         for &(end, lane) in &self.frames {
-            // The rest of a frame that is under way must come first, which the control lane does.
-            let lane = if start < written && written < end { Lane::Control } else { lane };
             let rest = self.gathered.get(start.max(written)..end).unwrap_or_default();
+            let pushed = if start < written && written < end {
+                outbox.push_begun(rest)
+            } else {
+                outbox.push(lane, rest)
+            };
             start = end;
-            if outbox.push(lane, rest).is_err() {
+            if pushed.is_err() {
                 self.feedback.push_back((link, Feedback::Overflowed));
                 return;
             }

@@ -405,3 +405,29 @@ fn beyond_the_link_limit_peers_wait_and_the_others_are_unharmed() {
     assert_eq!(&answer, b"pong\n");
     running.stop();
 }
+
+#[test]
+fn a_long_line_that_is_written_in_part_is_not_too_much() {
+    let mut running = start(Policy::default(), |setup| setup.outbox_limit = 64 * 1024 * 1024);
+    let mut client = running.connect(Codec::Line);
+    let mut line = vec![b'x'; 60_000];
+    line.push(b'\n');
+    let count = 300;
+    let mut writer = client.try_clone().unwrap();
+    let sent = line.clone();
+    let writing = std::thread::spawn(move || {
+        for _ in 0..count {
+            writer.write_all(&sent).unwrap();
+        }
+    });
+    // Nothing is read before all is written, so that the answers do not fit the socket.
+    writing.join().unwrap();
+    let mut answer = vec![0; line.len()];
+    for _ in 0..count {
+        client.read_exact(&mut answer).unwrap();
+        assert!(answer == line);
+    }
+    drop(client);
+    assert_eq!(running.leave(), Cause::PeerExited);
+    running.stop();
+}
