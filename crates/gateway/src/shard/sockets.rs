@@ -146,6 +146,15 @@ impl Sockets {
         self.feedback.push_back((link, Feedback::Echo { bytes, more, kind }));
     }
 
+    /// What the hub is to be told next. Frames are written once there is nothing else to tell, so
+    /// that the echoes of many small messages leave in one write.
+    pub(super) fn next_feedback(&mut self) -> Option<(u32, Feedback)> {
+        if self.feedback.is_empty() {
+            self.flush();
+        }
+        self.feedback.pop_front()
+    }
+
     /// The bytes of an echo.
     pub(super) fn echoed(&self, bytes: Range<usize>) -> &[u8] {
         self.echo.get(bytes).unwrap_or_default()
@@ -345,5 +354,31 @@ fn failure(error: &io::Error) -> Failure {
         Failure::Unreachable
     } else {
         Failure::Local
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_echoes_of_many_small_messages_leave_in_one_write() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let mut sockets = Sockets::new(1_000);
+        let link = sockets.conns.insert(Conn::new(TcpStream::from_std(stream))) as u32;
+        for _ in 0..100 {
+            sockets.echo(link, b"a", false, DataKind::default());
+        }
+        while let Some((link, feedback)) = sockets.next_feedback() {
+            let Feedback::Echo { bytes, .. } = feedback else { panic!("{feedback:?}") };
+            assert_eq!(sockets.bytes_out, 0, "not one by one");
+            let bytes = sockets.echoed(bytes).to_vec();
+            sockets.transmit(link, Lane::Data, &bytes);
+        }
+        assert_eq!(sockets.bytes_out, 100);
+        drop(peer);
     }
 }

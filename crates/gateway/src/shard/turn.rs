@@ -335,8 +335,7 @@ impl Turning {
                     Output::Close(Closing::Abort) => self.sockets.doom(link),
                 }
             }
-            self.sockets.flush();
-            let Some((link, feedback)) = self.sockets.feedback.pop_front() else {
+            let Some((link, feedback)) = self.sockets.next_feedback() else {
                 break;
             };
             let input = match feedback {

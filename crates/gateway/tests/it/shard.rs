@@ -431,3 +431,17 @@ fn a_long_line_that_is_written_in_part_is_not_too_much() {
     assert_eq!(running.leave(), Cause::PeerExited);
     running.stop();
 }
+
+#[test]
+fn thousands_of_tiny_messages_come_back() {
+    let running = start(Policy::default(), |setup| setup.outbox_limit = 8 * 1024 * 1024);
+    let mut client = running.hello();
+    let tiny = [0x50, 0x00].repeat(32_000);
+    let mut answer = vec![0; tiny.len()];
+    for _ in 0..10 {
+        client.stream.write_all(&tiny).unwrap();
+        client.stream.read_exact(&mut answer).unwrap();
+        assert!(answer == tiny);
+    }
+    running.stop();
+}
