@@ -66,6 +66,8 @@ pub(super) struct Turning {
     unread: Vec<u32>,
     echo: bool,
     requests: Receiver<Request>,
+    /// More requests may wait, although no further wake will tell.
+    asked: bool,
     reports: Sender<Report>,
     missed: u64,
     bytes_in: u64,
@@ -103,6 +105,7 @@ impl Turning {
             unread: Vec::new(),
             echo: setup.echo,
             requests,
+            asked: false,
             reports: setup.reports,
             missed: 0,
             bytes_in: 0,
@@ -169,7 +172,8 @@ impl Turning {
 
     /// Whether the next turn has something to do already.
     fn is_busy(&self, now: Time) -> bool {
-        !self.unread.is_empty() || self.sockets.has_doomed() || self.doors.is_pending(now)
+        let left_over = self.asked || !self.unread.is_empty() || self.sockets.has_doomed();
+        left_over || self.doors.is_pending(now)
     }
 
     /// Vigilant time, read anew.
@@ -194,12 +198,14 @@ impl Turning {
     }
 
     fn take_requests(&mut self) {
+        self.asked = false;
         for _ in 0..REQUESTS_PER_TURN {
             match self.requests.try_recv() {
                 Ok(request) => self.answer(request),
-                Err(_) => break,
+                Err(_) => return,
             }
         }
+        self.asked = true;
     }
 
     /// Goes on with the sockets that were not read to the end. Returns how many.

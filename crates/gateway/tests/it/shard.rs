@@ -445,3 +445,22 @@ fn thousands_of_tiny_messages_come_back() {
     }
     running.stop();
 }
+
+#[test]
+fn requests_that_come_together_are_answered_together() {
+    let running = start(Policy::default(), |_| {});
+    // The loop is at rest, and its longest wait is 100 ms.
+    let mut answers = Vec::new();
+    let clock = Clock::start();
+    for _ in 0..200 {
+        let (reply, answer) = oneshot::channel();
+        running.shard.requests.send(Request::Session { session: 1, reply }).unwrap();
+        answers.push(answer);
+    }
+    for answer in answers {
+        assert_eq!(answer.blocking_recv().unwrap(), None);
+    }
+    let took = clock.monotonic();
+    assert!(took < Span::from_millis(90), "{took}");
+    running.stop();
+}
