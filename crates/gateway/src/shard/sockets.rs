@@ -40,6 +40,8 @@ pub(super) struct Conn {
     phase: Phase,
     /// The peer has closed its side.
     ended: bool,
+    /// The loop comes back to it without an event.
+    unread: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,7 +56,7 @@ enum Phase {
 
 impl Conn {
     pub(super) fn new(stream: TcpStream) -> Conn {
-        Conn { stream, outbox: None, phase: Phase::Open, ended: false }
+        Conn { stream, outbox: None, phase: Phase::Open, ended: false, unread: false }
     }
 }
 
@@ -107,6 +109,17 @@ impl Sockets {
     /// Whether the hub still knows this link.
     pub(super) fn is_open(&self, link: u32) -> bool {
         self.conns.get(link as usize).is_some_and(|conn| conn.phase == Phase::Open)
+    }
+
+    /// Whether the loop comes back to this socket without an event.
+    pub(super) fn is_unread(&self, link: u32) -> bool {
+        self.conns.get(link as usize).is_some_and(|conn| conn.unread)
+    }
+
+    pub(super) fn set_unread(&mut self, link: u32, unread: bool) {
+        if let Some(conn) = self.conns.get_mut(link as usize) {
+            conn.unread = unread;
+        }
     }
 
     pub(super) fn read(&mut self, link: u32, scratch: &mut [u8]) -> ReadOutcome {

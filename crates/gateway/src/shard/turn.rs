@@ -128,19 +128,21 @@ impl Turning {
             }
             self.wake(planned);
             self.take_requests();
-            let mut read = self.reread();
+            let reread = self.reread();
+            let mut read = 0;
             for event in &events {
                 read += self.socket_ready(event);
             }
             self.accept();
-            let drained = events.iter().count() < EVENTS && self.unread.is_empty();
+            // What is left unread was heard in this turn all the same, and is not judged in it.
+            let drained = events.iter().count() < EVENTS;
             self.vigilance.read(read, self.sockets.conns.len(), drained);
             let expired = self.expire();
             if self.sockets.reap(self.vigilance.now()) > 0 {
                 self.doors.relieve();
             }
             self.publish();
-            self.rest(read + expired);
+            self.rest(reread + read + expired);
         }
         let _ = self.reports.blocking_send(Report::Stopped);
     }
@@ -148,9 +150,7 @@ impl Turning {
     /// How long the loop may be away.
     fn plan(&self) -> Span {
         let now = self.now();
-        let busy =
-            !self.unread.is_empty() || self.sockets.has_doomed() || self.doors.is_pending(now);
-        if busy {
+        if self.is_busy(now) {
             return Span::ZERO;
         }
         let deadlines = [self.hub.machine().next_deadline(), self.sockets.next_leave()];
@@ -212,6 +212,7 @@ impl Turning {
     fn reread(&mut self) -> usize {
         let unread = std::mem::take(&mut self.unread);
         for &link in &unread {
+            self.sockets.set_unread(link, false);
             self.readable(link, true);
         }
         unread.len()
@@ -235,7 +236,9 @@ impl Turning {
                 self.carry();
             }
         }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
+        // One that is left unread has had its reads of this turn, and will have those of the next.
+        let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+        if readable && !self.sockets.is_unread(link) {
             let to_the_end = event.is_read_closed() || event.is_error();
             self.readable(link, to_the_end);
         }
@@ -270,6 +273,7 @@ impl Turning {
             self.hub.handle(now, hub::Input::Link { link, input });
             return self.carry();
         }
+        self.sockets.set_unread(link, true);
         self.unread.push(link);
     }
 

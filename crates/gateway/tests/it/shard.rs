@@ -446,6 +446,53 @@ fn thousands_of_tiny_messages_come_back() {
     running.stop();
 }
 
+/// Writes messages as fast as they are taken, until the link is gone.
+fn flood(mut stream: TcpStream) -> std::thread::JoinHandle<()> {
+    let mut message = [7; 1_028];
+    message[..4].copy_from_slice(&[0, 0, 0, 11]);
+    let messages = message.repeat(256);
+    std::thread::spawn(move || while stream.write_all(&messages).is_ok() {})
+}
+
+#[test]
+fn a_link_that_floods_has_its_share_of_a_turn_and_no_more() {
+    let running = start(Policy::default(), |setup| setup.echo = false);
+    let flooding = flood(running.connect(Codec::Message1028));
+    let clock = Clock::start();
+    while running.stats.bytes_in.get() < 500_000_000 && clock.monotonic() < Span::from_secs(3) {
+        std::thread::yield_now();
+    }
+    let bytes = running.stats.bytes_in.get();
+    // Of both the turn's end is told, bytes last; the turn under way is not among them.
+    let turns = running.stats.turns.get() + 1;
+    assert!(bytes / turns <= 4 * 64 * 1024, "{bytes} bytes in {turns} turns");
+    running.stop();
+    flooding.join().unwrap();
+}
+
+#[test]
+fn a_flood_on_one_link_does_not_delay_the_verdict_on_another() {
+    let mut running = start(Policy::default(), |setup| {
+        setup.echo = false;
+        setup.max_links = 4_000;
+        setup.listeners[0].1.policy = short();
+    });
+    let mut idle: Vec<_> = (0..3_000).map(|_| running.connect(Codec::Line)).collect();
+    for stream in &mut idle {
+        stream.write_all(b"ping\n").unwrap();
+        stream.read_exact(&mut [0; 5]).unwrap();
+    }
+    let flooding = flood(running.connect(Codec::Message1028));
+    let silent = running.hello();
+    let clock = Clock::start();
+    assert_eq!(running.leave(), Cause::Unknown);
+    let took = clock.monotonic();
+    assert!(took < Span::from_millis(1_200), "{took} for a bound of 500 ms");
+    drop(silent);
+    running.stop();
+    flooding.join().unwrap();
+}
+
 #[test]
 fn requests_that_come_together_are_answered_together() {
     let running = start(Policy::default(), |_| {});
