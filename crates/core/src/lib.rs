@@ -8,8 +8,10 @@
 extern crate alloc;
 
 pub mod cause;
+pub mod diagnosis;
 pub mod gather;
 pub mod hub;
+pub mod kernel;
 pub mod link;
 pub mod liveness;
 pub mod pages;

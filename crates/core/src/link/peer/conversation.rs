@@ -280,6 +280,14 @@ impl Conversation {
             | Cause::Drained
             | Cause::Finished => Closing::Flush,
             Cause::PeerReset
+            | Cause::PeerRebooted
+            | Cause::MiddleboxForgot
+            | Cause::AppHung
+            | Cause::NotReading
+            | Cause::PathLost { .. }
+            | Cause::Unreachable
+            | Cause::LocalNetworkDown
+            | Cause::LocalNeighbourGone
             | Cause::HandshakeTimeout
             | Cause::Protocol(_)
             | Cause::SlowConsumer

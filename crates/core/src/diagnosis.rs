@@ -1,0 +1,305 @@
+//! Why a peer is silent: what two looks at its socket say about it.
+//!
+//! Two freshnesses decide, not one: that of the application, which its bytes show, and that of its
+//! kernel, which acknowledges without asking the application. A peer is dead only if both are
+//! stale; where the kernel answers and the application does not, it hangs or does not read.
+//!
+//! [`diagnose`] is one table, read from the top, of which the first row that fits decides. A row
+//! that rests on a field the kernel does not have does not fit, so that what cannot be known comes
+//! out as [`Cause::Unknown`] and never as a guess.
+
+use crate::cause::{Cause, Confidence, Direction, Scope};
+use crate::kernel::{Examination, SocketError, TcpSnapshot};
+use crate::time::{Span, Time};
+
+/// The least time for which an acknowledgement counts as fresh, whatever the interval.
+const LEAST_FRESHNESS: Span = Span::from_secs(1);
+
+/// Retransmissions of one segment without an answer that make a path suspicious: one is lost now
+/// and then, two in a row rarely.
+const LOST: u8 = 2;
+
+/// What a peer's socket showed since its silence became suspicious.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Doubts {
+    first: TcpSnapshot,
+    last: TcpSnapshot,
+    first_at: Time,
+    last_at: Time,
+    seen: bool,
+    /// The peer's kernel was heard after the first retransmission: its segments come through, and
+    /// ours do not.
+    heard_since_retransmission: bool,
+    retransmitting_since: Option<Time>,
+    error: Option<SocketError>,
+    local_down: bool,
+}
+
+/// A cause, how sure it is, and what it rests on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Diagnosis {
+    /// The cause.
+    pub cause: Cause,
+    /// How sure it is.
+    pub confidence: Confidence,
+    /// What it rests on.
+    pub grounds: Grounds,
+}
+
+/// One thing a diagnosis can rest on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Ground {
+    /// The application said nothing for longer than the bound.
+    ApplicationSilent,
+    /// The peer's kernel acknowledged recently.
+    KernelFresh,
+    /// The peer's kernel acknowledged nothing for longer than the bound.
+    KernelSilent,
+    /// What we sent since the doubt began was acknowledged.
+    BytesAcknowledged,
+    /// Nothing we sent since the doubt began was acknowledged.
+    NothingAcknowledged,
+    /// The peer's window is closed.
+    WindowClosed,
+    /// Bytes wait that the peer's window does not let out.
+    BytesWaiting,
+    /// One segment was sent again and again.
+    Retransmitting,
+    /// Segments of the peer arrived although none of ours was acknowledged.
+    PeerStillHeard,
+    /// Nothing we sent has left this machine.
+    NothingLeft,
+    /// Retransmissions were tried, and none left this machine.
+    NeighbourSilent,
+    /// Our own interface or address is gone.
+    InterfaceDown,
+    /// A router said that the peer cannot be reached.
+    RouterSaidUnreachable,
+    /// The connection was reset.
+    Reset,
+    /// The kernel gave up; that alone says nothing about the peer.
+    KernelGaveUp,
+}
+
+impl Ground {
+    /// Every ground, in the order of its bit.
+    pub const ALL: [Ground; 15] = [
+        Ground::ApplicationSilent,
+        Ground::KernelFresh,
+        Ground::KernelSilent,
+        Ground::BytesAcknowledged,
+        Ground::NothingAcknowledged,
+        Ground::WindowClosed,
+        Ground::BytesWaiting,
+        Ground::Retransmitting,
+        Ground::PeerStillHeard,
+        Ground::NothingLeft,
+        Ground::NeighbourSilent,
+        Ground::InterfaceDown,
+        Ground::RouterSaidUnreachable,
+        Ground::Reset,
+        Ground::KernelGaveUp,
+    ];
+
+    /// For people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Ground::ApplicationSilent => "its application said nothing for longer than the bound",
+            Ground::KernelFresh => "its kernel acknowledged recently",
+            Ground::KernelSilent => "its kernel acknowledged nothing for longer than the bound",
+            Ground::BytesAcknowledged => "what we sent was acknowledged",
+            Ground::NothingAcknowledged => "nothing we sent was acknowledged",
+            Ground::WindowClosed => "its receive window is closed",
+            Ground::BytesWaiting => "bytes are waiting that its window does not let out",
+            Ground::Retransmitting => "a segment was sent again and again",
+            Ground::PeerStillHeard => "segments of it arrived while none of ours got through",
+            Ground::NothingLeft => "nothing we sent has left this machine",
+            Ground::NeighbourSilent => "retransmissions did not leave: the next hop is silent",
+            Ground::InterfaceDown => "our own interface or address is gone",
+            Ground::RouterSaidUnreachable => "a router said that it cannot be reached",
+            Ground::Reset => "the connection was reset",
+            Ground::KernelGaveUp => "our kernel gave up on the connection",
+        }
+    }
+}
+
+/// A set of [`Ground`]s.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Grounds(u16);
+
+impl Grounds {
+    /// These grounds.
+    pub fn of(grounds: &[Ground]) -> Grounds {
+        Grounds(grounds.iter().fold(0, |bits, ground| bits | 1 << *ground as u8))
+    }
+
+    /// Whether `ground` is among them.
+    pub const fn contains(self, ground: Ground) -> bool {
+        self.0 & (1 << ground as u8) != 0
+    }
+
+    /// All of them.
+    pub fn iter(self) -> impl Iterator<Item = Ground> {
+        Ground::ALL.into_iter().filter(move |ground| self.contains(*ground))
+    }
+}
+
+/// The silence that is to be explained.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Silence {
+    /// How long the application has said nothing.
+    pub lasted: Span,
+    /// D.
+    pub bound: Span,
+    /// From one probe to the next.
+    pub interval: Span,
+}
+
+impl Doubts {
+    /// Nothing seen yet.
+    pub const fn new(now: Time) -> Doubts {
+        const NOTHING: TcpSnapshot = TcpSnapshot {
+            unacked: 0,
+            notsent: None,
+            retransmits: 0,
+            backoff: 0,
+            probes: 0,
+            last_ack: Span::ZERO,
+            last_data: Span::ZERO,
+            rtt: Span::ZERO,
+            total_retrans: 0,
+            bytes_acked: None,
+            bytes_received: None,
+            send_window: None,
+            window_limited: None,
+        };
+        Doubts {
+            first: NOTHING,
+            last: NOTHING,
+            first_at: now,
+            last_at: now,
+            seen: false,
+            heard_since_retransmission: false,
+            retransmitting_since: None,
+            error: None,
+            local_down: false,
+        }
+    }
+
+    /// Takes one more look into account. Returns how many bytes the peer's kernel acknowledged
+    /// since the look before.
+    pub fn see(&mut self, now: Time, examination: &Examination) -> u64 {
+        self.error = examination.error.or(self.error);
+        self.local_down = examination.local_down.unwrap_or(self.local_down);
+        let Some(tcp) = examination.tcp else {
+            return 0;
+        };
+        let before = if self.seen { self.last } else { tcp };
+        if !self.seen {
+            (self.first, self.first_at, self.seen) = (tcp, now, true);
+        }
+        if tcp.retransmits == 0 {
+            self.retransmitting_since = None;
+            self.heard_since_retransmission = false;
+        } else {
+            // The first retransmission may have left at any time since the look before.
+            let since = *self.retransmitting_since.get_or_insert(now);
+            if tcp.last_ack < now.since(since) {
+                self.heard_since_retransmission = true;
+            }
+        }
+        (self.last, self.last_at) = (tcp, now);
+        tcp.bytes_acked.unwrap_or(0).saturating_sub(before.bytes_acked.unwrap_or(0))
+    }
+
+    /// When the last look was taken.
+    pub const fn last_at(&self) -> Time {
+        self.last_at
+    }
+
+    /// Whether a look has shown anything.
+    pub const fn is_informed(&self) -> bool {
+        self.seen
+    }
+
+    /// What the last look showed.
+    pub const fn last(&self) -> &TcpSnapshot {
+        &self.last
+    }
+
+    /// Bytes acknowledged between the first look and the last; `None` where the kernel does not say.
+    fn acknowledged(&self) -> Option<u64> {
+        Some(self.last.bytes_acked?.saturating_sub(self.first.bytes_acked?))
+    }
+}
+
+/// The table: from what was seen of a silent peer to the cause.
+pub fn diagnose(silence: &Silence, doubts: &Doubts) -> Diagnosis {
+    use Ground as G;
+    let tcp = &doubts.last;
+    let fresh = tcp.last_ack <= silence.interval.times(2).max(LEAST_FRESHNESS);
+    let waiting = tcp.notsent.is_some_and(|bytes| bytes > 0);
+    let closed = tcp.send_window == Some(0);
+    let open = tcp.send_window.is_some_and(|window| window > 0);
+    let acknowledged = doubts.acknowledged();
+    let lost = tcp.unacked > 0 && tcp.retransmits >= LOST;
+    let silent = Ground::ApplicationSilent;
+
+    if doubts.local_down {
+        return high(Cause::LocalNetworkDown, &[silent, G::InterfaceDown]);
+    }
+    match doubts.error {
+        Some(SocketError::HostUnreachable | SocketError::NetworkUnreachable) => {
+            return high(Cause::Unreachable, &[silent, G::RouterSaidUnreachable]);
+        }
+        Some(SocketError::Reset | SocketError::Refused) => {
+            return high(Cause::PeerReset, &[silent, G::Reset]);
+        }
+        Some(SocketError::TimedOut | SocketError::Local) | None => {}
+    }
+    if !doubts.seen {
+        return unknown(&[silent]);
+    }
+    if waiting && tcp.unacked == 0 && open && tcp.probes > 0 && tcp.backoff > 0 {
+        return high(Cause::LocalNetworkDown, &[silent, G::BytesWaiting, G::NothingLeft]);
+    }
+    let none_left = tcp.total_retrans == doubts.first.total_retrans;
+    if tcp.retransmits > 0 && none_left && doubts.last_at > doubts.first_at {
+        return high(Cause::LocalNeighbourGone, &[silent, G::Retransmitting, G::NeighbourSilent]);
+    }
+    if fresh && closed && waiting {
+        let grounds = [silent, G::KernelFresh, G::WindowClosed, G::BytesWaiting];
+        return high(Cause::NotReading, &grounds);
+    }
+    if fresh && open && acknowledged.is_some_and(|bytes| bytes > 0) {
+        return high(Cause::AppHung, &[silent, G::KernelFresh, G::BytesAcknowledged]);
+    }
+    if lost && acknowledged == Some(0) && doubts.heard_since_retransmission {
+        let cause = Cause::PathLost { direction: Direction::Outbound, scope: Scope::Unknown };
+        let grounds = [silent, G::Retransmitting, G::NothingAcknowledged, G::PeerStillHeard];
+        return high(cause, &grounds);
+    }
+    if lost && !fresh {
+        let cause = Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown };
+        let confidence = Confidence::Medium;
+        let grounds = Grounds::of(&[silent, G::Retransmitting, G::KernelSilent]);
+        return Diagnosis { cause, confidence, grounds };
+    }
+    unknown(&[silent])
+}
+
+fn high(cause: Cause, grounds: &[Ground]) -> Diagnosis {
+    Diagnosis { cause, confidence: Confidence::High, grounds: Grounds::of(grounds) }
+}
+
+fn unknown(grounds: &[Ground]) -> Diagnosis {
+    Diagnosis {
+        cause: Cause::Unknown,
+        confidence: Confidence::Medium,
+        grounds: Grounds::of(grounds),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! The table, row by row: two looks at a socket, and what they must and must not lead to.
+
+use super::*;
+
+fn ms(millis: u64) -> Time {
+    Time::from_millis(millis)
+}
+
+fn span(millis: u64) -> Span {
+    Span::from_millis(millis)
+}
+
+/// Idle 1 s, interval 0.5 s, 4 probes: D = 3 s.
+const SILENCE: Silence = Silence {
+    lasted: Span::from_millis(3_000),
+    bound: Span::from_millis(3_000),
+    interval: Span::from_millis(500),
+};
+
+/// A connection on which nothing is wrong.
+fn healthy() -> TcpSnapshot {
+    TcpSnapshot {
+        notsent: Some(0),
+        last_ack: span(40),
+        last_data: span(2_900),
+        rtt: span(1),
+        total_retrans: 7,
+        bytes_acked: Some(1_000),
+        bytes_received: Some(900),
+        send_window: Some(64_000),
+        window_limited: Some(Span::ZERO),
+        ..TcpSnapshot::default()
+    }
+}
+
+fn look(tcp: TcpSnapshot) -> Examination {
+    Examination { tcp: Some(tcp), ..Examination::default() }
+}
+
+/// The diagnosis after a first look at 1.5 s and a last at 3 s.
+fn after(first: Examination, last: Examination) -> Diagnosis {
+    let mut doubts = Doubts::new(ms(0));
+    doubts.see(ms(1_500), &first);
+    doubts.see(ms(3_000), &last);
+    diagnose(&SILENCE, &doubts)
+}
+
+/// A path on which nothing comes back, as of the last look.
+fn lost() -> TcpSnapshot {
+    TcpSnapshot {
+        unacked: 4,
+        retransmits: 3,
+        backoff: 3,
+        last_ack: span(3_000),
+        total_retrans: 10,
+        ..healthy()
+    }
+}
+
+const BOTH: Cause = Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown };
+const OUTBOUND: Cause = Cause::PathLost { direction: Direction::Outbound, scope: Scope::Unknown };
+
+#[test]
+fn an_application_that_hangs_under_a_kernel_that_answers() {
+    let first = look(healthy());
+    let last = look(TcpSnapshot { bytes_acked: Some(1_008), ..healthy() });
+    let found = after(first, last);
+    assert_eq!((found.cause, found.confidence), (Cause::AppHung, Confidence::High));
+    assert!(found.grounds.contains(Ground::KernelFresh));
+    assert!(found.grounds.contains(Ground::BytesAcknowledged));
+    assert_eq!(found.grounds.iter().count(), 3);
+    let nothing_sent = look(healthy());
+    assert_eq!(after(first, nothing_sent).cause, Cause::Unknown, "an old ACK proves nothing");
+}
+
+#[test]
+fn an_application_that_does_not_read() {
+    let closed = TcpSnapshot {
+        send_window: Some(0),
+        notsent: Some(10_000),
+        backoff: 2,
+        probes: 2,
+        last_ack: span(400),
+        ..healthy()
+    };
+    assert_eq!(after(look(healthy()), look(closed)).cause, Cause::NotReading);
+    let stale = TcpSnapshot { last_ack: span(5_000), ..closed };
+    assert_ne!(after(look(healthy()), look(stale)).cause, Cause::NotReading);
+}
+
+#[test]
+fn a_path_that_loses_everything_or_only_what_we_send() {
+    let first = TcpSnapshot {
+        unacked: 1,
+        retransmits: 1,
+        backoff: 1,
+        last_ack: span(1_500),
+        total_retrans: 8,
+        ..healthy()
+    };
+    let found = after(look(first), look(lost()));
+    assert_eq!((found.cause, found.confidence), (BOTH, Confidence::Medium));
+    let duplicates = TcpSnapshot { last_ack: span(200), ..lost() };
+    let found = after(look(first), look(duplicates));
+    assert_eq!((found.cause, found.confidence), (OUTBOUND, Confidence::High));
+    let once = TcpSnapshot { retransmits: 1, ..lost() };
+    assert_eq!(after(look(first), look(once)).cause, Cause::Unknown, "one loss is no outage");
+}
+
+#[test]
+fn a_router_that_says_so_and_a_reset_that_was_seen() {
+    for error in [SocketError::HostUnreachable, SocketError::NetworkUnreachable] {
+        let last = Examination { error: Some(error), ..look(lost()) };
+        assert_eq!(after(look(healthy()), last).cause, Cause::Unreachable);
+    }
+    let soft = Examination { error: Some(SocketError::HostUnreachable), ..look(healthy()) };
+    assert_eq!(after(soft, look(lost())).cause, Cause::Unreachable, "it is remembered");
+    let reset = Examination { error: Some(SocketError::Reset), ..look(lost()) };
+    assert_eq!(after(look(healthy()), reset).cause, Cause::PeerReset);
+}
+
+#[test]
+fn a_kernel_that_gave_up_says_nothing_by_itself() {
+    let gave_up = Examination { error: Some(SocketError::TimedOut), ..look(lost()) };
+    assert_eq!(after(look(healthy()), gave_up).cause, BOTH);
+    let alone = Examination { error: Some(SocketError::TimedOut), ..Examination::default() };
+    assert_eq!(after(alone, alone).cause, Cause::Unknown);
+}
+
+#[test]
+fn our_own_network_and_our_own_neighbour() {
+    let stuck =
+        TcpSnapshot { notsent: Some(8), probes: 3, backoff: 3, last_ack: span(3_000), ..healthy() };
+    assert_eq!(after(look(healthy()), look(stuck)).cause, Cause::LocalNetworkDown);
+    let told = Examination { local_down: Some(true), ..look(lost()) };
+    assert_eq!(after(look(healthy()), told).cause, Cause::LocalNetworkDown);
+    let first = TcpSnapshot { retransmits: 1, unacked: 1, ..healthy() };
+    let unsent = TcpSnapshot { retransmits: 4, unacked: 4, last_ack: span(3_000), ..healthy() };
+    assert_eq!(after(look(first), look(unsent)).cause, Cause::LocalNeighbourGone);
+}
+
+#[test]
+fn what_the_kernel_does_not_tell_is_not_guessed() {
+    let old = TcpSnapshot { bytes_acked: None, send_window: None, notsent: None, ..healthy() };
+    assert_eq!(after(look(old), look(old)).cause, Cause::Unknown);
+    let nothing = Examination::default();
+    assert_eq!(after(nothing, nothing).cause, Cause::Unknown);
+}
+
+#[test]
+fn acknowledged_bytes_are_counted_from_look_to_look() {
+    let mut doubts = Doubts::new(ms(0));
+    assert_eq!(doubts.see(ms(1_000), &look(healthy())), 0, "the first look compares with nothing");
+    let more = TcpSnapshot { bytes_acked: Some(5_000), ..healthy() };
+    assert_eq!(doubts.see(ms(2_000), &look(more)), 4_000);
+    assert_eq!(doubts.see(ms(3_000), &look(more)), 0);
+    assert_eq!(doubts.see(ms(4_000), &Examination::default()), 0);
+}
+
+#[test]
+fn each_ground_has_its_bit() {
+    for (bit, ground) in Ground::ALL.into_iter().enumerate() {
+        assert_eq!(ground as usize, bit);
+        assert_eq!(Grounds::of(&[ground]).iter().next(), Some(ground));
+    }
+}
