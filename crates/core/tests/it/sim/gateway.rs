@@ -126,7 +126,8 @@ impl Gateway {
         self.tick(raw);
         let now = self.now();
         self.find_ready(raw, peers);
-        let open = self.numbers.iter().flatten().count();
+        // Those that wait to be accepted are read as soon as they are.
+        let open = peers.iter().filter(|peer| self.is_served(peer)).count();
         let batch = self.manner.batch.min(self.ready.len());
         for _ in 0..batch {
             if let Some(peer) = self.ready.pop_front() {
