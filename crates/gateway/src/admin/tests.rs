@@ -1,1 +1,611 @@
-//! t.
+//! The API over shards that are played by threads: no sockets, no clocks.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
+use axum::http::{Method, Request as HttpRequest, header};
+use futures_util::StreamExt;
+use http_body_util::BodyExt;
+use mio::{Poll, Token as MioToken, Waker};
+use serde_json::{Value, json};
+use systole_core::{Policy, Span, hub};
+use systole_net::Clock;
+use tower::ServiceExt;
+
+use super::*;
+use crate::config::Log;
+use crate::events::{Events, Names};
+use crate::gateway::{ListenerState, Phase};
+use crate::logs::Logs;
+use crate::metrics::Metrics;
+use crate::report::{Change, PauseReason, Report, SessionInfo, Subject, session_text};
+use crate::request::{Order, Page, REQUESTS, Request, Requests};
+use crate::stats::Distributions;
+
+/// Sessions that each played shard has, at the links 0, 1 and so on.
+const SESSIONS: u32 = 7;
+
+/// What the played shards were told, in short.
+type Told = Arc<Mutex<Vec<String>>>;
+
+/// A gateway over two played shards.
+struct Fixture {
+    gateway: Arc<Gateway>,
+    told: Told,
+    router: Router,
+    _polls: Vec<Poll>,
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        Fixture::with(None, 2)
+    }
+
+    fn with(token: Option<Token>, subscribers: usize) -> Fixture {
+        let told = Told::default();
+        let mut polls = Vec::new();
+        let mut play = |shard: u64| {
+            let (requests, receiver) = connect(&mut polls);
+            let told = told.clone();
+            std::thread::spawn(move || play_shard(shard, &receiver, &told));
+            requests
+        };
+        let shards = vec![play(0), play(1)];
+        let gateway = Arc::new(gateway(shards));
+        let router = router(gateway.clone(), token, subscribers);
+        Fixture { gateway, told, router, _polls: polls }
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+        let body = body.map_or(String::new(), |body| body.to_string());
+        let request = HttpRequest::builder().method(method).uri(path).body(Body::from(body));
+        self.request(request.unwrap()).await
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, Value) {
+        self.send(Method::GET, path, None).await
+    }
+
+    async fn request(&self, request: HttpRequest<Body>) -> (StatusCode, Value) {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    fn told(&self) -> Vec<String> {
+        std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn events(&self, last: Option<&str>) -> Frames {
+        let mut request = HttpRequest::builder().uri("/api/v1/events");
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        Frames { stream: response.into_body().into_data_stream(), text: String::new() }
+    }
+
+    fn join(&self, session: u64) {
+        let subject = Subject {
+            session,
+            epoch: 1,
+            identity: "anna".into(),
+            listener: 0,
+            address: address(),
+            established: true,
+        };
+        let change = Change::Join(Policy::default());
+        self.gateway.note(0, Report::Session { at_ms: 5, subject, change }, 0);
+        self.gateway.events().wake();
+    }
+}
+
+fn connect(polls: &mut Vec<Poll>) -> (Requests, Receiver<Request>) {
+    let poll = Poll::new().unwrap();
+    let waker = Waker::new(poll.registry(), MioToken(0)).unwrap();
+    polls.push(poll);
+    let (sender, receiver) = sync_channel(REQUESTS);
+    (Requests::new(sender, Arc::new(waker)), receiver)
+}
+
+fn gateway(shards: Vec<Requests>) -> Gateway {
+    let listeners = ["native", "line"]
+        .map(|name| ListenerState::new(name.into(), name_of(name), address(), Policy::default()));
+    let names = Names {
+        listeners: listeners.iter().map(|listener| listener.name.clone()).collect(),
+        descriptors: Some(1_024),
+        max_links: 10,
+        links_by_descriptors: false,
+    };
+    let stats = shards.iter().map(|_| Arc::default()).collect();
+    let metrics = Metrics::new(stats, &Distributions::default(), Clock::start());
+    let events = Events::new(16, 0xa, names);
+    let logs = Logs::detached(&Log::default());
+    Gateway::new(shards, listeners.into(), events, metrics, logs)
+}
+
+fn name_of(name: &str) -> &'static str {
+    if name == "line" { "line" } else { "native" }
+}
+
+fn address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 4_711))
+}
+
+fn id(shard: u64, link: u32) -> String {
+    session_text(shard << 56 | u64::from(link))
+}
+
+/// Answers as a shard would: the session of link n is number n of the shard.
+fn play_shard(shard: u64, requests: &Receiver<Request>, told: &Told) {
+    let note = |what: String| told.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    let link_of = |session: u64| {
+        let link = u32::try_from(session & 0xff_ffff).unwrap();
+        (link < SESSIONS).then_some(link)
+    };
+    while let Ok(request) = requests.recv() {
+        match request {
+            Request::Sessions { from, limit, filter, reply } => {
+                // Looks at no more than four links for one question.
+                let all = (from..SESSIONS).take(4).map(|link| info(shard, link));
+                let found = all.filter(|info| {
+                    filter.identity.as_ref().is_none_or(|wanted| *wanted == info.identity)
+                        && filter.listener.is_none_or(|wanted| wanted == info.listener)
+                        && filter.suspect.is_none_or(|wanted| wanted == info.suspect)
+                });
+                let sessions: Vec<_> = found.take(limit).collect();
+                let looked = if sessions.len() == limit {
+                    let last = u64::from_str_radix(&sessions[limit - 1].session, 16).unwrap();
+                    u32::try_from(last & 0xff_ffff).unwrap() + 1
+                } else {
+                    from + 4
+                };
+                let next = (looked < SESSIONS).then_some(looked);
+                let _ = reply.send(Page { sessions, next });
+            }
+            Request::Session { session, reply } => {
+                let _ = reply.send(link_of(session).map(|link| info(shard, link)));
+            }
+            Request::Order { session, order, reply } => {
+                note(format!("{shard}: {order:?} {session:x}"));
+                let _ = reply.send(link_of(session).is_some());
+            }
+            Request::Command(command) => note(format!("{shard}: {command:?}")),
+            Request::StopAccepting => note(format!("{shard}: stop accepting")),
+            Request::Stop => return,
+        }
+    }
+}
+
+fn info(shard: u64, link: u32) -> SessionInfo {
+    SessionInfo {
+        session: id(shard, link),
+        epoch: 9,
+        identity: format!("user-{}", link % 3),
+        listener: u16::try_from(link % 2).unwrap(),
+        address: address(),
+        since_ms: 1,
+        last_heard_ago_ms: 2,
+        last_sent_ago_ms: 3,
+        rtt_us: None,
+        suspect: link == 5,
+        held_for_ms: None,
+        bound_ms: Some(30_000),
+        policy: Policy::default().to_string(),
+    }
+}
+
+/// Reads server-sent events one by one.
+struct Frames {
+    stream: BodyDataStream,
+    text: String,
+}
+
+impl Frames {
+    /// Name, id and data of the next; `None` at the end.
+    async fn next(&mut self) -> Option<(String, String, Value)> {
+        while !self.text.contains("\n\n") {
+            let more = tokio::time::timeout(Duration::from_secs(10), self.stream.next()).await;
+            let more = more.expect("an event in time")?.unwrap();
+            self.text.push_str(std::str::from_utf8(&more).unwrap());
+        }
+        let (frame, rest) = self.text.split_once("\n\n").unwrap();
+        let field = |name: &str| {
+            let found = frame.lines().find_map(|line| line.strip_prefix(name));
+            found.unwrap_or("").to_owned()
+        };
+        let event = (field("event: "), field("id: "), field("data: "));
+        self.text = rest.to_owned();
+        Some((event.0, event.1, serde_json::from_str(&event.2).unwrap()))
+    }
+
+    async fn names(&mut self, count: usize) -> Vec<String> {
+        let mut names = Vec::new();
+        for _ in 0..count {
+            names.push(self.next().await.unwrap().0);
+        }
+        names
+    }
+}
+
+#[tokio::test]
+async fn pages_cross_shards_and_tell_each_session_once() {
+    let fixture = Fixture::new();
+    let mut seen = Vec::new();
+    let mut cursor = String::new();
+    for page in 0.. {
+        assert!(page < 10, "the end is never reached");
+        let (status, body) = fixture.get(&format!("/api/v1/sessions?limit=3{cursor}")).await;
+        assert_eq!(status, StatusCode::OK);
+        let sessions = body["sessions"].as_array().unwrap();
+        assert!(sessions.len() <= 3);
+        seen.extend(sessions.iter().map(|one| one["session"].as_str().unwrap().to_owned()));
+        match body["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    let all = (0..2).flat_map(|shard| (0..SESSIONS).map(move |link| id(shard, link)));
+    assert_eq!(seen, all.collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn filters_are_passed_on() {
+    let fixture = Fixture::new();
+    for (query, count) in [
+        ("identity=user-2", 4),
+        ("listener=line", 6),
+        ("suspect=true", 2),
+        ("suspect=false&listener=native&identity=user-0", 4),
+        ("identity=nobody", 0),
+    ] {
+        let (_, body) = fixture.get(&format!("/api/v1/sessions?{query}")).await;
+        assert_eq!(body["sessions"].as_array().unwrap().len(), count, "{query}");
+        assert_eq!(body.get("next"), None, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_wrongly_is_answered_with_a_hint() {
+    let fixture = Fixture::new();
+    let policy = "/api/v1/listeners/native/policy";
+    for (method, path, body, expected) in [
+        (Method::GET, "/api/v1/sessions?limit=0", None, 400),
+        (Method::GET, "/api/v1/sessions?limit=501", None, 400),
+        (Method::GET, "/api/v1/sessions?limit=x", None, 400),
+        (Method::GET, "/api/v1/sessions?colour=red", None, 400),
+        (Method::GET, "/api/v1/sessions?cursor=zz", None, 400),
+        (Method::GET, "/api/v1/sessions?listener=none", None, 404),
+        (Method::GET, "/api/v1/sessions/7", None, 404),
+        (Method::GET, "/api/v1/sessions/ff00000000000000", None, 404),
+        (Method::DELETE, "/api/v1/sessions/0000000000ffffff", None, 404),
+        (Method::POST, "/api/v1/sessions/0000000000000000/hold", Some(json!({})), 400),
+        (Method::POST, "/api/v1/sessions/0000000000000000/hold", Some(json!({"seconds": 0})), 400),
+        (Method::PUT, policy, Some(json!({"idle": 3})), 400),
+        (Method::PUT, "/api/v1/listeners/none/policy", Some(json!({"probes": 3})), 404),
+        (Method::PUT, "/api/v1/log", Some(json!({"level": "loud"})), 400),
+        (Method::GET, "/api/v2/sessions", None, 404),
+        (Method::PUT, "/api/v1/sessions", None, 405),
+        (Method::PUT, policy, Some(json!({"preset": "x".repeat(MAX_BODY)})), 413),
+    ] {
+        let (status, answer) = fixture.send(method.clone(), path, body).await;
+        assert_eq!(status.as_u16(), expected, "{method} {path} {answer}");
+        assert!(answer["error"].is_string() && answer["hint"].is_string(), "{answer}");
+    }
+    assert_eq!(fixture.told().len(), 1, "only the order to a session that is not online");
+}
+
+#[tokio::test]
+async fn orders_reach_the_shard_of_the_session() {
+    let fixture = Fixture::new();
+    let session = id(1, 3);
+    let at = |what: &str| format!("/api/v1/sessions/{session}{what}");
+    for (method, what, body) in [
+        (Method::DELETE, "", None),
+        (Method::POST, "/kick", Some(json!({"stay_away": true}))),
+        (Method::POST, "/kick", None),
+        (Method::POST, "/hold", Some(json!({"seconds": 60}))),
+        (Method::POST, "/release", None),
+        (Method::POST, "/policy", Some(json!({"preset": "demanding"}))),
+    ] {
+        let (status, answer) = fixture.send(method, &at(what), body).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        assert_eq!(answer["session"], session);
+    }
+    let order = |order: Order| format!("1: {order:?} 100000000000003");
+    let expected = [
+        Order::Kick { stay_away: false },
+        Order::Kick { stay_away: true },
+        Order::Kick { stay_away: false },
+        Order::Hold(Span::from_secs(60)),
+        Order::Release,
+        Order::Retune(Policy::demanding()),
+    ];
+    assert_eq!(fixture.told(), expected.map(order));
+}
+
+#[tokio::test]
+async fn a_retune_reaches_all_shards_and_tells_both_bounds() {
+    let fixture = Fixture::new();
+    let path = "/api/v1/listeners/line/policy";
+    let wish = json!({"idle_ms": 1_000, "interval_ms": 500, "probes": 2});
+    let (status, answer) = fixture.send(Method::PUT, path, Some(wish)).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(
+        (&answer["old"]["bound_ms"], &answer["new"]["bound_ms"]),
+        (&json!(30_000), &json!(2_000))
+    );
+    assert_eq!(fixture.get(path).await.1["bound_ms"], 2_000);
+    let policy = Policy::new(Span::from_secs(1), Span::from_millis(500), 2).unwrap();
+    let command = hub::Command::Retune { listener: 1, policy };
+    // The second answer shows that the shards have seen what came before it.
+    fixture.get(&format!("/api/v1/sessions/{}", id(0, 0))).await;
+    fixture.get(&format!("/api/v1/sessions/{}", id(1, 0))).await;
+    let mut told = fixture.told();
+    told.sort();
+    assert_eq!(told, [format!("0: {command:?}"), format!("1: {command:?}")]);
+}
+
+#[tokio::test]
+async fn readiness_follows_accepting_and_draining() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.get("/readyz").await.0, StatusCode::OK);
+    fixture.gateway.note(1, Report::AcceptingPaused(PauseReason::DescriptorLimit), 0);
+    assert_eq!(fixture.get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    fixture.gateway.note(1, Report::AcceptingResumed, 0);
+    assert_eq!(fixture.get("/readyz").await.0, StatusCode::OK);
+    let (status, _) = fixture.send(Method::POST, "/api/v1/drain", None).await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    assert_eq!(*fixture.gateway.phase().borrow(), Phase::Draining);
+    assert_eq!(fixture.get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(fixture.get("/healthz").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_everywhere_but_at_the_probes() {
+    let token = Token::new("0123456789abcdef").unwrap();
+    let fixture = Fixture::with(Some(token), 1);
+    for (path, _) in guarded_routes() {
+        let mut refused = 0;
+        for method in [Method::GET, Method::PUT, Method::POST, Method::DELETE] {
+            let (status, answer) = fixture.send(method, path, None).await;
+            assert!(answer["hint"].is_string());
+            assert!([StatusCode::UNAUTHORIZED, StatusCode::METHOD_NOT_ALLOWED].contains(&status));
+            refused += u32::from(status == StatusCode::UNAUTHORIZED);
+        }
+        assert!(refused > 0, "{path}");
+    }
+    for (path, _) in open_routes() {
+        assert_eq!(fixture.get(path).await.0, StatusCode::OK, "{path}");
+    }
+    for (given, expected) in [
+        ("Bearer 0123456789abcdef", 200),
+        ("bearer 0123456789abcdef", 200),
+        ("Bearer 0123456789abcdeX", 401),
+        ("Basic 0123456789abcdef", 401),
+        ("0123456789abcdef", 401),
+    ] {
+        let request = HttpRequest::builder().uri("/metrics").header(header::AUTHORIZATION, given);
+        let (status, _) = fixture.request(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(status.as_u16(), expected, "{given}");
+    }
+}
+
+#[tokio::test]
+async fn web_pages_are_kept_out_where_there_is_no_token() {
+    let fixture = Fixture::new();
+    for (method, name, value, expected) in [
+        (Method::POST, header::ORIGIN, "https://example.org", 403),
+        (Method::POST, header::HOST, "rebound.example.org", 403),
+        (Method::POST, header::HOST, "127.0.0.1:7480", 202),
+        (Method::POST, header::HOST, "localhost:7480", 202),
+    ] {
+        let request = HttpRequest::builder().method(method).uri("/api/v1/drain");
+        let request = request.header(name, value).body(Body::empty()).unwrap();
+        assert_eq!(fixture.request(request).await.0.as_u16(), expected, "{value}");
+    }
+}
+
+#[tokio::test]
+async fn a_subscriber_gets_a_snapshot_then_events_and_resumes() {
+    let fixture = Fixture::new();
+    fixture.join(1);
+    let mut frames = fixture.events(None).await;
+    let (name, id, mark) = frames.next().await.unwrap();
+    assert_eq!((name.as_str(), id.as_str(), &mark["number"]), ("snapshot", "", &json!(1)));
+    let sessions = 2 * SESSIONS as usize;
+    assert_eq!(frames.names(sessions).await, vec!["session"; sessions]);
+    let (name, id, _) = frames.next().await.unwrap();
+    assert_eq!((name.as_str(), id.as_str()), ("live", "a-1"));
+    fixture.join(2);
+    fixture.join(3);
+    let (name, id, event) = frames.next().await.unwrap();
+    assert_eq!((name.as_str(), id.as_str(), &event["number"]), ("join", "a-2", &json!(2)));
+    drop(frames);
+    let mut frames = fixture.events(Some(&id)).await;
+    assert_eq!(frames.next().await.unwrap().1, "a-3", "no snapshot, nothing twice");
+}
+
+#[tokio::test]
+async fn a_gap_is_told_and_leads_to_a_new_snapshot() {
+    let fixture = Fixture::new();
+    for _ in 0..20 {
+        fixture.join(1);
+    }
+    for (last, reason) in
+        [("a-2", "too_far_behind"), ("b-19", "unknown_position"), ("nonsense", "unknown_position")]
+    {
+        let mut frames = fixture.events(Some(last)).await;
+        let (name, _, gap) = frames.next().await.unwrap();
+        assert_eq!((name.as_str(), &gap["reason"]), ("gap", &json!(reason)));
+        assert_eq!(frames.next().await.unwrap().0, "snapshot");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_subscriber_is_cut_off_and_the_fast_are_not() {
+    let fixture = Fixture::new();
+    let mut slow = fixture.events(Some("a-0")).await;
+    let mut fast = fixture.events(Some("a-0")).await;
+    for number in 1..=40 {
+        fixture.join(1);
+        assert_eq!(fast.next().await.unwrap().1, format!("a-{number}"));
+    }
+    let (name, _, gap) = slow.next().await.unwrap();
+    assert_eq!((name.as_str(), &gap["reason"]), ("gap", &json!("too_far_behind")));
+    assert_eq!(slow.next().await, None, "cut off");
+}
+
+#[tokio::test]
+async fn subscribers_are_bounded_and_end_with_the_gateway() {
+    let fixture = Fixture::with(None, 1);
+    let mut frames = fixture.events(Some("a-0")).await;
+    assert_eq!(fixture.get("/api/v1/events").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    fixture.join(1);
+    fixture.gateway.advance(Phase::Stopped);
+    assert_eq!(frames.next().await.unwrap().0, "join", "the last events are still told");
+    assert_eq!(frames.next().await, None);
+    drop(frames);
+    fixture.events(Some("a-1")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_silent_full_or_gone_is_unavailable() {
+    let mut polls = Vec::new();
+    let (requests, receiver) = connect(&mut polls);
+    let router = router(Arc::new(gateway(vec![requests.clone()])), None, 1);
+    let ask = || async {
+        let request = HttpRequest::get("/api/v1/sessions").body(Body::empty()).unwrap();
+        router.clone().oneshot(request).await.unwrap().status()
+    };
+    assert_eq!(ask().await, StatusCode::SERVICE_UNAVAILABLE, "silent");
+    while requests.send(Request::StopAccepting).is_ok() {}
+    assert_eq!(ask().await, StatusCode::SERVICE_UNAVAILABLE, "full");
+    drop(receiver);
+    assert_eq!(ask().await, StatusCode::SERVICE_UNAVAILABLE, "gone");
+}
+
+/// A body that the operation accepts.
+fn sample(path: &str) -> Option<Value> {
+    Some(match path.rsplit('/').next()? {
+        "hold" => json!({"seconds": 5}),
+        "policy" => json!({"preset": "relaxed"}),
+        "log" => json!({"heartbeats": true}),
+        _ => return None,
+    })
+}
+
+fn concrete(path: &str) -> String {
+    path.replace("{id}", &id(1, 5)).replace("{name}", "line")
+}
+
+#[tokio::test]
+async fn the_document_and_the_router_describe_the_same() {
+    let document = serde_json::to_value(Document::openapi()).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let routes: Vec<&str> =
+        open_routes().iter().chain(&guarded_routes()).map(|(path, _)| *path).collect();
+    let mut documented: Vec<&str> = paths.keys().map(String::as_str).collect();
+    let mut routed = routes.clone();
+    documented.sort_unstable();
+    routed.sort_unstable();
+    assert_eq!(documented, routed);
+    for path in routes {
+        let operations = paths[path].as_object().unwrap();
+        for method in [Method::GET, Method::PUT, Method::POST, Method::DELETE, Method::PATCH] {
+            let fixture = Fixture::new();
+            let name = method.as_str().to_ascii_lowercase();
+            let request = HttpRequest::builder().method(method).uri(concrete(path));
+            let body = sample(path).map_or(String::new(), |body| body.to_string());
+            let request = request.body(Body::from(body)).unwrap();
+            let response = fixture.router.clone().oneshot(request).await.unwrap();
+            let status = response.status();
+            let Some(operation) = operations.get(&name) else {
+                assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{name} {path} is undocumented");
+                continue;
+            };
+            let promised = &operation["responses"][status.as_str()]["content"];
+            assert!(status.is_success() && promised.is_object(), "{name} {path}: {status}");
+            let Some(schema) = promised.get("application/json").map(|json| &json["schema"]) else {
+                continue;
+            };
+            let bytes = response.into_body().collect().await.unwrap().to_bytes();
+            let answer = serde_json::from_slice(&bytes).unwrap();
+            conforms(&document, schema, &answer, &format!("{name} {path}"));
+        }
+    }
+}
+
+#[test]
+fn events_are_as_documented() {
+    let document = serde_json::to_value(Document::openapi()).unwrap();
+    let fixture = Fixture::new();
+    let mut subscriber = fixture.gateway.events().subscribe();
+    fixture.join(1);
+    fixture.gateway.note(0, Report::AcceptingPaused(PauseReason::HostLimit), 7);
+    fixture.gateway.note(0, Report::Missed(2), 7);
+    let schema = json!({"$ref": "#/components/schemas/Event"});
+    for event in subscriber.ready().unwrap() {
+        conforms(&document, &schema, &serde_json::to_value(&*event).unwrap(), "an event");
+    }
+}
+
+/// Holds `value` against the parts of JSON Schema that the document uses.
+fn conforms(document: &Value, schema: &Value, value: &Value, place: &str) {
+    if let Err(why) = check(document, schema, value) {
+        panic!("{place}: {why}\n{value}");
+    }
+}
+
+fn check(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let found = document.pointer(&reference[1..]).ok_or(format!("{reference} is missing"))?;
+        return check(document, found, value);
+    }
+    for part in schema["allOf"].as_array().into_iter().flatten() {
+        check(document, part, value)?;
+    }
+    if let Some(choices) = schema["oneOf"].as_array() {
+        let tries = choices.iter().map(|choice| check(document, choice, value));
+        let failures: Vec<String> = tries.filter_map(Result::err).collect();
+        if failures.len() == choices.len() {
+            return Err(failures.join("; "));
+        }
+    }
+    for required in schema["required"].as_array().into_iter().flatten() {
+        let name = required.as_str().unwrap();
+        value.get(name).ok_or(format!("{name} is missing"))?;
+    }
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        if let Some(inner) = value.get(name) {
+            check(document, property, inner).map_err(|why| format!("{name}: {why}"))?;
+        }
+    }
+    for inner in value.as_array().into_iter().flatten() {
+        check(document, &schema["items"], inner)?;
+    }
+    if let Some(legal) = schema["enum"].as_array().filter(|legal| !legal.contains(value)) {
+        return Err(format!("not one of {legal:?}"));
+    }
+    let is = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    match &schema["type"] {
+        Value::Null => Ok(()),
+        Value::Array(legal) if legal.iter().any(|legal| legal == is) => Ok(()),
+        legal if legal == is => Ok(()),
+        legal => Err(format!("{is}, not {legal}")),
+    }
+}
