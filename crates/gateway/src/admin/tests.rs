@@ -602,10 +602,8 @@ fn check(document: &Value, schema: &Value, value: &Value) -> Result<(), String> 
         Value::Array(_) => "array",
         Value::Object(_) => "object",
     };
-    match &schema["type"] {
-        Value::Null => Ok(()),
-        Value::Array(legal) if legal.iter().any(|legal| legal == is) => Ok(()),
-        legal if legal == is => Ok(()),
-        legal => Err(format!("{is}, not {legal}")),
-    }
+    let legal = &schema["type"];
+    let among = legal.as_array().is_some_and(|legal| legal.iter().any(|legal| legal == is));
+    let fits = legal.is_null() || legal == is || among;
+    fits.then_some(()).ok_or_else(|| format!("{is}, not {legal}"))
 }

@@ -5,7 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Why serving ended other than by a drain.
+/// Why serving ended other than by a drain. But for `Bind`, shards may still run in threads of their
+/// own: the process should end.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServeError {
@@ -18,7 +19,7 @@ pub enum ServeError {
         /// What the system said.
         error: io::Error,
     },
-    /// A thread, a poll or a signal handler could not be had. Nothing is left running.
+    /// A thread, a poll or a signal handler could not be had.
     Thread(io::Error),
     /// The ready file could not be written.
     ReadyFile {
@@ -35,23 +36,21 @@ pub enum ServeError {
     Interrupted,
 }
 
+/// What to do when an address cannot be bound, by what the system says.
+const BIND_HINTS: [(io::ErrorKind, &str); 3] = [
+    (io::ErrorKind::AddrInUse, "another program listens there; stop it, or choose another port"),
+    (io::ErrorKind::PermissionDenied, "ports below 1024 need a privilege; choose a higher one"),
+    (io::ErrorKind::AddrNotAvailable, "this machine does not have that address"),
+];
+
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ServeError::Bind { what, address, error } => {
                 write!(f, "{what} cannot listen at {address}: {error}")?;
-                match error.kind() {
-                    io::ErrorKind::AddrInUse => {
-                        f.write_str("\nhint: another program listens there; stop it, or choose \
-                                     another port")
-                    }
-                    io::ErrorKind::PermissionDenied => {
-                        f.write_str("\nhint: ports below 1024 need a privilege; choose a higher one")
-                    }
-                    io::ErrorKind::AddrNotAvailable => {
-                        f.write_str("\nhint: this machine does not have that address")
-                    }
-                    _ => Ok(()),
+                match BIND_HINTS.iter().find(|(kind, _)| *kind == error.kind()) {
+                    Some((_, hint)) => write!(f, "\nhint: {hint}"),
+                    None => Ok(()),
                 }
             }
             ServeError::Thread(error) => {
