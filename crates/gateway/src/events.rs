@@ -1,8 +1,9 @@
 //! What happened, in one numbered order over all shards, for whoever subscribes.
 //!
-//! The last events are kept in one ring, and each subscriber reads from it at its own pace: there is
-//! no queue per subscriber that could fill, and one that is slow costs nobody anything. One that
-//! falls behind by more than the ring holds is told of the gap and starts over with a snapshot.
+//! The last events are kept in one ring, and each subscriber reads from it at its own pace: there
+//! is no queue per subscriber that could fill, and one that is slow costs nobody anything. One
+//! that falls behind by more than the ring holds is told of the gap and starts over with a
+//! snapshot.
 
 mod event;
 #[cfg(test)]
@@ -102,7 +103,8 @@ impl Gap {
 
 impl Events {
     /// No events yet. The last `capacity` (at least 1) will be kept; each takes at most about 600
-    /// bytes, its texts included. `stream` should differ from that of any earlier process: the wall clock in ms.
+    /// bytes, its texts included. `stream` should differ from that of any earlier process: the wall
+    /// clock in ms.
     pub fn new(capacity: usize, stream: u64, names: Names) -> Events {
         let ring = Ring { kept: VecDeque::new(), capacity: capacity.max(1), last: 0, broken: 0 };
         let last = watch::Sender::new(0);

@@ -26,7 +26,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics over the counts of the shards, in their order, and the distributions that they share.
+    /// Metrics over the counts of the shards, in their order, and their common distributions.
     pub fn new(
         shards: Vec<Arc<ShardStats>>,
         distributions: &Distributions,

@@ -10,8 +10,8 @@ use super::state::Shared;
 
 /// Lets a request pass, or answers it.
 ///
-/// Without a token every local user is let in, but no web page that a local user happens to look at:
-/// its requests carry an `Origin`, or a `Host` that is the page's and not ours.
+/// Without a token every local user is let in, but no web page that a local user happens to look
+/// at: its requests carry an `Origin`, or a `Host` that is the page's and not ours.
 pub(super) async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let refused = match &shared.token {
         Some(token) => {

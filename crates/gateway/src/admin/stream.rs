@@ -22,9 +22,10 @@ use crate::request::{Filter, SESSIONS_PER_PAGE};
 /// How often a silent stream says that it lives: below the minute after which proxies give up.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// What happens, as server-sent events. Without `Last-Event-ID`, or where there is a gap: `snapshot`
-/// (forget what you know), a `session` for each session online, `live`. Then numbered events, named
-/// by their kind. Each event states what is so: one that repeats what is known changes nothing.
+/// What happens, as server-sent events. Without `Last-Event-ID`, or where there is a gap:
+/// `snapshot` (forget what you know), a `session` for each session online, `live`. Then numbered
+/// events, named by their kind. Each event states what is so: one that repeats what is known
+/// changes nothing.
 #[utoipa::path(
     get,
     path = "/api/v1/events",

@@ -81,8 +81,8 @@ pub enum Body {
         /// Which shard.
         shard: usize,
     },
-    /// Reports of a shard were lost because the control plane was slow: what was learned from events
-    /// so far may be wrong, and a new snapshot is needed.
+    /// Reports of a shard were lost because the control plane was slow: what was learned from
+    /// events so far may be wrong, and a new snapshot is needed.
     Missed {
         /// Which shard.
         shard: usize,

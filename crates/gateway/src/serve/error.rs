@@ -5,8 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Why serving ended other than by a drain. But for `Bind`, shards may still run in threads of their
-/// own: the process should end.
+/// Why serving ended other than by a drain. But for `Bind`, shards may still run in threads of
+/// their own: the process should end.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServeError {
@@ -61,7 +61,7 @@ impl fmt::Display for ServeError {
                 write!(f, "the ready file {} cannot be written: {error}", path.display())
             }
             ServeError::ShardEnded => f.write_str(
-                "a shard ended unexpectedly\nhint: this is an error of the gateway: please report it",
+                "a shard ended unexpectedly\nhint: this is an error of ours: please report it",
             ),
             ServeError::ShardStuck => f.write_str("a shard did not stop when told to"),
             ServeError::Interrupted => f.write_str("the drain was cut short by a second signal"),
