@@ -230,7 +230,8 @@ impl Turning {
             return 0;
         }
         let link = token.0 as u32;
-        if event.is_writable() {
+        // A socket that failed takes nothing, and what it holds unread may say why.
+        if event.is_writable() && !event.is_write_closed() {
             self.sockets.writable(link);
             if !self.sockets.feedback.is_empty() {
                 self.carry();

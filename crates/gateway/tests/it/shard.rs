@@ -511,3 +511,27 @@ fn requests_that_come_together_are_answered_together() {
     assert!(took < Span::from_millis(90), "{took}");
     running.stop();
 }
+
+#[test]
+fn a_goodbye_is_heard_although_the_peer_left_answers_unread() {
+    let mut running = start(Policy::default(), |setup| setup.outbox_limit = 64 * 1024 * 1024);
+    let mut bytes = Vec::new();
+    let frame = Frame::Data { bytes: &[7; 60_000], more: false, kind: DataKind::default() };
+    Codec::Native.encode(&frame, &mut bytes);
+    for _ in 0..10 {
+        let mut client = running.hello();
+        let before = running.stats.bytes_in.get();
+        for _ in 0..200 {
+            client.stream.write_all(&bytes).unwrap();
+        }
+        while running.stats.bytes_in.get() < before + 200 * bytes.len() as u64 {
+            std::thread::yield_now();
+        }
+        let (reason, final_, return_after_ms, text) = (CloseReason::Done, false, 0, "");
+        client.send(&Frame::Close(Close { reason, final_, return_after_ms, text }));
+        // What it has not read turns its end of stream into a reset.
+        drop(client);
+        assert_eq!(running.leave(), Cause::PeerClosed(CloseReason::Done));
+    }
+    running.stop();
+}
