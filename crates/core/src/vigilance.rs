@@ -39,6 +39,9 @@ pub struct Vigilance {
     now: Time,
     monotonic: Span,
     boottime: Span,
+    /// What the present turn has watched at work, and the reading up to which it has been seen.
+    worked: Span,
+    seen: Span,
     horizon: Time,
     sweep_began: Time,
     sweep_read: u64,
@@ -56,6 +59,8 @@ impl Vigilance {
             now: Time::ZERO,
             monotonic,
             boottime,
+            worked: Span::ZERO,
+            seen: monotonic,
             horizon: Time::ZERO,
             sweep_began: Time::ZERO,
             sweep_read: 0,
@@ -69,17 +74,32 @@ impl Vigilance {
     pub fn turn(&mut self, turn: Turn) -> Option<Stall> {
         let elapsed = turn.monotonic.less(self.monotonic);
         let elapsed_boot = turn.boottime.less(self.boottime);
+        let lost = self.seen.less(self.monotonic).less(self.worked);
         self.monotonic = self.monotonic.max(turn.monotonic);
         self.boottime = self.boottime.max(turn.boottime);
         let suspended = elapsed_boot.less(elapsed);
-        let stalled = elapsed > turn.planned + TOLERANCE;
-        self.now = self.now + if stalled { turn.planned } else { elapsed };
+        let away = turn.monotonic.less(self.seen);
+        let stalled = away > turn.planned + TOLERANCE;
+        let absent = lost + if stalled { away.less(turn.planned) } else { Span::ZERO };
+        let stalled = absent > Span::ZERO;
+        self.now = self.now + elapsed.less(absent);
+        self.seen = self.monotonic;
+        self.worked = Span::ZERO;
         if stalled || suspended > TOLERANCE {
             self.blind = true;
-            let absent = if stalled { elapsed.less(turn.planned) } else { Span::ZERO };
             return Some(Stall { absent, suspended });
         }
         None
+    }
+
+    /// The loop is at work, and shows it between two pieces of its work: a turn with much to do is
+    /// no stall, however long it takes; a piece of more than [`TOLERANCE`] is.
+    pub fn work(&mut self, monotonic: Span) {
+        let piece = monotonic.less(self.seen);
+        self.seen = self.seen.max(monotonic);
+        if piece <= TOLERANCE {
+            self.worked = self.worked + piece;
+        }
     }
 
     /// The sockets that the last wait reported have all been read: `read` of them, of `open` in
@@ -110,7 +130,7 @@ impl Vigilance {
 
     /// Vigilant time at a reading of the monotonic clock within the present turn.
     pub fn at(&self, monotonic: Span) -> Time {
-        self.now + self.elapsed(monotonic).min(TOLERANCE)
+        self.now + self.worked + monotonic.less(self.seen).min(TOLERANCE)
     }
 
     /// How long ago, at a reading of the monotonic clock, the loop last came round.
@@ -153,6 +173,24 @@ mod tests {
         assert_eq!(clock.now(), Time::from_millis(60));
         assert!(turn(&mut clock, 121, 121, 10).is_some());
         assert_eq!(clock.now(), Time::from_millis(70));
+    }
+
+    #[test]
+    fn work_is_watching_and_a_stall_within_it_is_not() {
+        let mut clock = Vigilance::new(ms(0), ms(0));
+        for at in [30, 60, 90, 120] {
+            clock.work(ms(at));
+        }
+        assert_eq!(clock.at(ms(125)), Time::from_millis(125));
+        assert_eq!(turn(&mut clock, 130, 130, 0), None);
+        assert_eq!(clock.now(), Time::from_millis(130));
+        clock.work(ms(140));
+        clock.work(ms(5_140));
+        clock.work(ms(5_150));
+        assert_eq!(clock.at(ms(5_150)), Time::from_millis(150));
+        let stall = turn(&mut clock, 5_160, 5_160, 10);
+        assert_eq!(stall, Some(Stall { absent: ms(5_000), suspended: Span::ZERO }));
+        assert_eq!(clock.now(), Time::from_millis(160));
     }
 
     #[test]

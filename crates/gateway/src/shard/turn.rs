@@ -263,6 +263,7 @@ impl Turning {
                     let input = link::Input::Received(bytes);
                     self.hub.handle(now, hub::Input::Link { link, input });
                     self.carry();
+                    self.vigilance.work(self.clock.monotonic());
                     if count < SCRATCH && !to_the_end || !self.sockets.is_open(link) {
                         return;
                     }
@@ -318,6 +319,7 @@ impl Turning {
             }
             self.hub.handle(horizon, hub::Input::Deadline);
             self.carry();
+            self.vigilance.work(self.clock.monotonic());
         }
         EXPIRIES_PER_TURN
     }

@@ -535,3 +535,28 @@ fn a_goodbye_is_heard_although_the_peer_left_answers_unread() {
     }
     running.stop();
 }
+
+#[test]
+fn a_loop_that_is_busy_all_the_time_still_gives_up_the_silent() {
+    let mut running = start(Policy::default(), |setup| {
+        setup.echo = false;
+        setup.listeners[0].1.policy = short();
+    });
+    let silent = running.hello();
+    let lines = vec![b'\n'; 256 * 1024];
+    let flooding: Vec<_> = (0..20)
+        .map(|_| {
+            let (mut stream, lines) = (running.connect(Codec::Line), lines.clone());
+            std::thread::spawn(move || while stream.write_all(&lines).is_ok() {})
+        })
+        .collect();
+    let clock = Clock::start();
+    assert_eq!(running.leave(), Cause::Unknown);
+    let took = clock.monotonic();
+    assert!(took < Span::from_secs(5), "{took} for a bound of 500 ms");
+    drop(silent);
+    running.stop();
+    for flooding in flooding {
+        flooding.join().unwrap();
+    }
+}
