@@ -25,8 +25,9 @@ const CLOSES_PER_TURN: usize = 64;
 pub(super) enum Feedback {
     /// The peer reads too slowly.
     Overflowed,
-    /// The socket failed while it was written to.
-    Failed(Failure),
+    /// The socket failed while it was written to. What it holds unread comes first: the goodbye of
+    /// a peer that left answers unread is among it.
+    Failed,
     /// Data to be echoed.
     Echo { bytes: Range<usize>, more: bool, kind: DataKind },
 }
@@ -42,6 +43,8 @@ pub(super) struct Conn {
     ended: bool,
     /// The loop comes back to it without an event.
     unread: bool,
+    /// It takes no more bytes, because of this.
+    failed: Option<Failure>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,7 +59,7 @@ enum Phase {
 
 impl Conn {
     pub(super) fn new(stream: TcpStream) -> Conn {
-        Conn { stream, outbox: None, phase: Phase::Open, ended: false, unread: false }
+        Conn { stream, outbox: None, phase: Phase::Open, ended: false, unread: false, failed: None }
     }
 }
 
@@ -130,11 +133,13 @@ impl Sockets {
             return match conn.stream.read(scratch) {
                 Ok(0) => {
                     conn.ended = true;
-                    ReadOutcome::Ended
+                    conn.failed.map_or(ReadOutcome::Ended, ReadOutcome::Failed)
                 }
                 Ok(count) => ReadOutcome::Bytes(count),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => ReadOutcome::Empty,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    conn.failed.map_or(ReadOutcome::Empty, ReadOutcome::Failed)
+                }
                 Err(error) => ReadOutcome::Failed(failure(&error)),
             };
         }
@@ -185,7 +190,8 @@ impl Sockets {
             return;
         }
         let link = self.gathered_for;
-        if let Some(conn) = self.conns.get_mut(link as usize) {
+        let conn = self.conns.get_mut(link as usize);
+        if let Some(conn) = conn.filter(|conn| conn.failed.is_none()) {
             let written = match &conn.outbox {
                 Some(_) => Ok(0),
                 None => write(&mut conn.stream, &self.gathered),
@@ -197,7 +203,10 @@ impl Sockets {
                         self.queue(link, count);
                     }
                 }
-                Err(failure) => self.feedback.push_back((link, Feedback::Failed(failure))),
+                Err(failure) => {
+                    conn.failed = Some(failure);
+                    self.feedback.push_back((link, Feedback::Failed));
+                }
             }
         }
         self.gathered.clear();
@@ -248,7 +257,9 @@ impl Sockets {
                     }
                 }
                 Err(failure) => {
-                    self.feedback.push_back((link, Feedback::Failed(failure)));
+                    conn.failed = Some(failure);
+                    conn.outbox = None;
+                    self.feedback.push_back((link, Feedback::Failed));
                     return;
                 }
             }

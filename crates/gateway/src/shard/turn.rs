@@ -230,8 +230,7 @@ impl Turning {
             return 0;
         }
         let link = token.0 as u32;
-        // A socket that failed takes nothing, and what it holds unread may say why.
-        if event.is_writable() && !event.is_write_closed() {
+        if event.is_writable() {
             self.sockets.writable(link);
             if !self.sockets.feedback.is_empty() {
                 self.carry();
@@ -275,8 +274,15 @@ impl Turning {
             self.hub.handle(now, hub::Input::Link { link, input });
             return self.carry();
         }
-        self.sockets.set_unread(link, true);
-        self.unread.push(link);
+        self.read_on(link);
+    }
+
+    /// Comes back to a socket in the next turn, without an event.
+    fn read_on(&mut self, link: u32) {
+        if !self.sockets.is_unread(link) {
+            self.sockets.set_unread(link, true);
+            self.unread.push(link);
+        }
     }
 
     fn accept(&mut self) {
@@ -353,7 +359,10 @@ impl Turning {
             };
             let input = match feedback {
                 Feedback::Overflowed => link::Input::Overflowed,
-                Feedback::Failed(failure) => link::Input::Failed(failure),
+                Feedback::Failed => {
+                    self.read_on(link);
+                    continue;
+                }
                 Feedback::Echo { bytes, more, kind } => {
                     let bytes = self.sockets.echoed(bytes);
                     link::Input::Command(link::Command::Send { bytes, more, kind })
