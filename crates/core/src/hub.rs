@@ -43,6 +43,9 @@ pub enum Input<'a> {
         listener: u16,
         /// Where it comes from.
         address: SocketAddr,
+        /// Its session's epoch, if it gets that far: above all that any shard has given before,
+        /// which only the shell can know.
+        epoch: u64,
     },
     /// Something happened to a link, or is wanted of it. For unknown links it is ignored.
     Link {
@@ -132,7 +135,7 @@ impl Hub {
     ///
     /// `shard` is the first byte of its sessions' numbers; `seed` is chance, for spreading.
     pub fn new(now: Time, shard: u8, listeners: Vec<Settings>, seed: u64) -> Hub {
-        // Epochs rise across restarts: milliseconds of the wall clock, then a count.
+        // Session numbers of different runs differ: milliseconds of the wall clock, then a count.
         let origin = listeners.first().map_or(0, |settings| settings.wall_origin_ms);
         Hub {
             shard,
@@ -192,7 +195,7 @@ impl Hub {
         (slot.peer.is_established() && slot.peer.session().session == session).then_some(link)
     }
 
-    fn open(&mut self, now: Time, link: u32, listener: u16, address: SocketAddr) {
+    fn open(&mut self, now: Time, link: u32, listener: u16, address: SocketAddr, epoch: u64) {
         let mut out = self.outbound.to(link);
         let Some(settings) = self.listeners.get(usize::from(listener)) else {
             return out.close(link::Closing::Abort);
@@ -204,7 +207,7 @@ impl Hub {
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial & 0xffff_ffff;
         let session = u64::from(self.shard) << 56 | serial << 24 | u64::from(link);
-        let key = SessionKey { session, epoch: self.serial };
+        let key = SessionKey { session, epoch };
         let mut context = Context { settings, random: &mut self.random };
         let peer = Peer::open(now, key, &mut context, &mut out);
         if let Some(deadline) = peer.next_deadline() {
@@ -309,7 +312,9 @@ impl Machine for Hub {
             self.forget_ended();
         }
         match input {
-            Input::Opened { link, listener, address } => self.open(now, link, listener, address),
+            Input::Opened { link, listener, address, epoch } => {
+                self.open(now, link, listener, address, epoch);
+            }
             Input::Link { link, input } => self.input(now, link, input),
             Input::Deadline => {
                 self.sweep(now);

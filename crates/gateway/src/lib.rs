@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod epochs;
 pub mod events;
 pub mod gateway;
 pub mod logs;

@@ -106,8 +106,8 @@ pub enum Change {
 pub struct SessionInfo {
     /// The session's number, 16 hexadecimal digits.
     pub session: String,
-    /// Its epoch.
-    pub epoch: u64,
+    /// Its epoch, in decimal; numbers in JSON would lose its last digits.
+    pub epoch: String,
     /// Who it says it is; empty where it did not say.
     pub identity: String,
     /// The index of its listener.
@@ -141,7 +141,7 @@ impl SessionInfo {
         let held = presence.held_until.filter(|until| *until > now);
         SessionInfo {
             session: session_text(presence.session),
-            epoch: presence.epoch,
+            epoch: presence.epoch.to_string(),
             identity: presence.identity.to_owned(),
             listener: presence.listener,
             address: presence.address,

@@ -21,6 +21,7 @@ use systole_core::link::Settings;
 use systole_net::Clock;
 use tokio::sync::mpsc::Sender;
 
+use crate::epochs::Epochs;
 use crate::report::Report;
 use crate::request::{REQUESTS, Requests};
 use crate::stats::{Distributions, ShardStats};
@@ -43,6 +44,8 @@ pub struct ShardSetup {
     pub outbox_limit: usize,
     /// Whether data is echoed to whoever sent it; otherwise it is dropped.
     pub echo: bool,
+    /// Where its sessions' epochs come from, common to all shards.
+    pub epochs: Arc<Epochs>,
     /// Where its reports go.
     pub reports: Sender<Report>,
     /// What it counts.

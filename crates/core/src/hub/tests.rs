@@ -17,7 +17,7 @@ fn hub(policy: Policy) -> Hub {
 }
 
 fn open(hub: &mut Hub, link: u32, listener: u16) {
-    hub.handle(Time::ZERO, Input::Opened { link, listener, address: ADDRESS });
+    hub.handle(Time::ZERO, Input::Opened { link, listener, address: ADDRESS, epoch: 9 });
     let input = link::Input::Received(b"ping\n");
     hub.handle(Time::ZERO, Input::Link { link, input });
 }
@@ -137,7 +137,7 @@ fn what_does_not_exist_is_ignored_and_what_is_impossible_is_closed() {
     drain(&mut hub);
     let closed = link::Output::Close(Closing::Abort);
     for (link, listener) in [(7, 0), (8, 9), (MAX_LINKS, 0)] {
-        hub.handle(Time::ZERO, Input::Opened { link, listener, address: ADDRESS });
+        hub.handle(Time::ZERO, Input::Opened { link, listener, address: ADDRESS, epoch: 9 });
         assert_eq!(hub.poll_output(), Some(Output { link, output: closed }));
         assert_eq!(hub.poll_output(), None);
     }

@@ -66,7 +66,7 @@ fn records_have_their_seeds() {
     };
     for (link, &input) in (0..).zip(&inputs) {
         let address = ([127, 0, 0, 1], 7).into();
-        tell(hub::Input::Opened { link, listener: 2, address });
+        tell(hub::Input::Opened { link, listener: 2, address, epoch: 1 });
         let first = Input::Received(b"hello\n");
         tell(hub::Input::Link { link, input: first });
         tell(hub::Input::Link { link, input });

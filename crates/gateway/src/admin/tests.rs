@@ -187,7 +187,7 @@ fn play_shard(shard: u64, requests: &Receiver<Request>, told: &Told) {
 fn info(shard: u64, link: u32) -> SessionInfo {
     SessionInfo {
         session: id(shard, link),
-        epoch: 9,
+        epoch: "9".to_owned(),
         identity: format!("user-{}", link % 3),
         listener: u16::try_from(link % 2).unwrap(),
         address: address(),

@@ -114,8 +114,8 @@ impl Body {
 pub struct Session {
     /// The session's number, 16 hexadecimal digits.
     pub session: String,
-    /// Its epoch.
-    pub epoch: u64,
+    /// Its epoch, in decimal; numbers in JSON would lose its last digits.
+    pub epoch: String,
     /// Who it says it is; empty where it did not say.
     pub identity: Box<str>,
     /// The name of its listener.
@@ -227,7 +227,7 @@ impl Names {
         let listener = self.listeners.get(usize::from(subject.listener));
         Session {
             session: session_text(subject.session),
-            epoch: subject.epoch,
+            epoch: subject.epoch.to_string(),
             identity: subject.identity,
             listener: listener.cloned().unwrap_or_default(),
             address: subject.address.to_string(),

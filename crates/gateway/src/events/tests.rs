@@ -80,7 +80,7 @@ fn a_leave_carries_its_evidence() {
     let event = events.publish(0, report(0x1f, change), 0).unwrap();
     let expected = serde_json::json!({
         "number": 1, "at_ms": 60_000, "kind": "leave",
-        "session": "000000000000001f", "epoch": 5, "identity": "anna", "listener": "native",
+        "session": "000000000000001f", "epoch": "5", "identity": "anna", "listener": "native",
         "address": "127.0.0.1:4711", "established": true,
         "cause": "unknown", "confidence": "medium",
         "detail": "silent beyond the bound, cause unknown",

@@ -6,12 +6,14 @@ use std::thread::{JoinHandle, available_parallelism};
 
 use systole_core::hub::MAX_LINKS;
 use systole_core::link::{Limits, Settings, Side};
+use systole_net::listener::MAX_SHARDS;
 use systole_net::{Clock, identity, limits, listener};
 use tokio::sync::mpsc::{self, Receiver};
 
 use super::error::ServeError;
 use crate::admin::SPARE_CONNECTIONS;
 use crate::config::{Config, Listener, Logic, Shards, codec_name};
+use crate::epochs::Epochs;
 use crate::events::{Events, Names};
 use crate::gateway::{Gateway, ListenerState};
 use crate::logs::Logs;
@@ -19,9 +21,6 @@ use crate::metrics::Metrics;
 use crate::report::{REPORTS, Report};
 use crate::shard::{self, ShardSetup};
 use crate::stats::{Distributions, ShardStats};
-
-/// The most shards: a session's number begins with its shard's, in one byte.
-const MAX_SHARDS: usize = 256;
 
 /// Descriptors kept for what is neither a client nor an operator: polls, pipes, files.
 const OWN_DESCRIPTORS: u64 = 32;
@@ -53,7 +52,7 @@ pub(super) struct Running {
 pub(super) fn bind(config: &Config) -> Result<Bound, ServeError> {
     let shards = match config.shards {
         Shards::Auto => available_parallelism().map_or(1, usize::from).min(MAX_SHARDS),
-        Shards::Exactly(number) => usize::from(number).min(MAX_SHARDS),
+        Shards::Exactly(number) => number.into(),
     };
     let failed = |what: &str, address| {
         let what = what.to_owned();
@@ -77,6 +76,7 @@ pub(super) fn start(config: &Config, bound: Bound, logs: Logs) -> Result<Running
     let Bound { admin, listeners: sockets, shards } = bound;
     let clock = Clock::start();
     let room = Room::find(config, shards);
+    let epochs = Arc::new(Epochs::new(clock.wall_ms()));
     let distributions = Distributions::default();
     let stats: Vec<Arc<ShardStats>> = (0..shards).map(|_| Arc::default()).collect();
     let states = states(config, &sockets).map_err(ServeError::Thread)?;
@@ -94,6 +94,7 @@ pub(super) fn start(config: &Config, bound: Bound, logs: Logs) -> Result<Running
             max_links: room.links_per_shard,
             outbox_limit: usize::try_from(config.limits.outbox).unwrap_or(usize::MAX),
             echo: config.logic == Logic::Echo,
+            epochs: epochs.clone(),
             reports: sender,
             stats: stats.clone(),
             distributions: distributions.clone(),

@@ -21,6 +21,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::ShardSetup;
 use super::door::{Accepted, Doors};
 use super::sockets::{Conn, Feedback, ReadOutcome, Sockets};
+use crate::epochs::Epochs;
 use crate::report::{Change, Report, Subject};
 use crate::request::Request;
 use crate::stats::{Distributions, ShardStats, seconds};
@@ -65,6 +66,7 @@ pub(super) struct Turning {
     /// Sockets that were not read to the end, although no further edge will tell.
     unread: Vec<u32>,
     echo: bool,
+    epochs: Arc<Epochs>,
     requests: Receiver<Request>,
     /// More requests may wait, although no further wake will tell.
     asked: bool,
@@ -104,6 +106,7 @@ impl Turning {
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             unread: Vec::new(),
             echo: setup.echo,
+            epochs: setup.epochs,
             requests,
             asked: false,
             reports: setup.reports,
@@ -300,7 +303,8 @@ impl Turning {
                     let link = entry.key() as u32;
                     entry.insert(Conn::new(stream));
                     self.accepted += 1;
-                    self.hub.handle(now, hub::Input::Opened { link, listener, address });
+                    let epoch = self.epochs.next();
+                    self.hub.handle(now, hub::Input::Opened { link, listener, address, epoch });
                     self.carry();
                 }
                 Accepted::Paused(reason) => {

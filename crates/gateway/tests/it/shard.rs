@@ -48,6 +48,7 @@ fn start(policy: Policy, adjust: impl FnOnce(&mut ShardSetup)) -> Running {
         max_links: 1_000,
         outbox_limit: 256 * 1024,
         echo: true,
+        epochs: Arc::default(),
         reports: sender,
         stats: Arc::clone(&stats),
         distributions: Distributions::default(),

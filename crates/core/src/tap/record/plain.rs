@@ -83,7 +83,7 @@ macro_rules! plain_integer {
 plain_integer! { u8 u16 u32 u64 u128 }
 
 plain_enum! { HubInput<'a> {
-    0 => Opened { link: link, listener: listener, address: address }
+    0 => Opened { link: link, listener: listener, address: address, epoch: epoch }
     1 => Link { link: link, input: input }
     2 => Deadline {}
     3 => Command { 0: command }
@@ -319,7 +319,7 @@ mod tests {
             SocketAddrV6::new(ip, 9, chance.next_u32(), chance.next_u32()).into()
         };
         match chance.below(8) {
-            0 => HubInput::Opened { link, listener, address },
+            0 => HubInput::Opened { link, listener, address, epoch: chance.next_u64() },
             1 => HubInput::Deadline,
             2 => HubInput::Command(HubCommand::Retune { listener, policy: policy(chance) }),
             3 => HubInput::Command(HubCommand::Drain { reconnect_within: Span::from_millis(7) }),

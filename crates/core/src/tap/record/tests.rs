@@ -20,7 +20,7 @@ fn recorded() -> Vec<u8> {
         while hub.poll_output().is_some() {}
     };
     let address = core::net::SocketAddr::from(([127, 0, 0, 1], 7));
-    tell(0, Input::Opened { link: 3, listener: 0, address });
+    tell(0, Input::Opened { link: 3, listener: 0, address, epoch: 1 });
     tell(1, Input::Link { link: 3, input: link::Input::Received(b"hello\npi") });
     tell(2, Input::Link { link: 3, input: link::Input::Received(b"ng\n") });
     let hold = link::Command::Hold(Span::from_secs(1));

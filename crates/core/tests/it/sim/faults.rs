@@ -161,7 +161,7 @@ fn silence(policy: Policy) -> (Vec<Span>, Option<Span>) {
     line.report_heartbeats = true;
     let mut hub = Hub::new(Time::ZERO, 1, vec![line], 1);
     let address = ([127, 0, 0, 1], 7).into();
-    hub.handle(Time::ZERO, Input::Opened { link: 0, listener: 0, address });
+    hub.handle(Time::ZERO, Input::Opened { link: 0, listener: 0, address, epoch: 1 });
     let input = link::Input::Received(b"hello\n");
     hub.handle(Time::ZERO, Input::Link { link: 0, input });
     let (mut probes, mut verdict) = (Vec::new(), None);

@@ -285,7 +285,8 @@ impl Gateway {
         peer.judge = Some(judge.verbose(self.verbose));
         peer.number = Some(number as u32);
         let address = ([127, 0, 0, 1], index as u16).into();
-        self.hub.handle(now, Input::Opened { link: number as u32, listener, address });
+        let (link, epoch) = (number as u32, index as u64);
+        self.hub.handle(now, Input::Opened { link, listener, address, epoch });
         self.collect(raw, now, peers, chance);
     }
 
