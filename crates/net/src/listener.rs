@@ -11,8 +11,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// `net.core.somaxconn` (4,096 by default), so asking for more would be in vain.
 pub const BACKLOG: i32 = 4_096;
 
-/// The most shards that may listen on one port; more than any machine has cores.
-pub const MAX_SHARDS: usize = 1_024;
+/// The most shards that may listen on one port: a session's number begins with its shard's, in one
+/// byte.
+pub const MAX_SHARDS: usize = 256;
 
 /// A non-blocking socket that listens on `addr`; port 0 lets the system choose.
 ///

@@ -17,7 +17,7 @@ pub enum Shards {
     /// One per core that this process may use. More would only take turns.
     #[default]
     Auto,
-    /// So many, 1 to 1,024. Fewer leave cores to others; one makes a run easier to follow.
+    /// So many, 1 to 256. Fewer leave cores to others; one makes a run easier to follow.
     Exactly(NonZeroUsize),
 }
 

@@ -130,8 +130,9 @@ fn unknown_settings_are_refused_with_the_nearest_known_one() {
 #[test]
 fn bad_values_are_refused_with_what_would_be_right() {
     let cases = [
-        ("shards = 0", 10, "`shards` must be \"auto\" or a number from 1 to 1024"),
-        ("shards = \"4\"", 10, "`shards` must be \"auto\" or a number from 1 to 1024"),
+        ("shards = 0", 10, "`shards` must be \"auto\" or a number from 1 to 256"),
+        ("shards = 257", 10, "`shards` must be \"auto\" or a number from 1 to 256"),
+        ("shards = \"4\"", 10, "`shards` must be \"auto\" or a number from 1 to 256"),
         ("enforce = \"no\"", 11, "`enforce` must be true or false, without quotes"),
         ("logic = \"eco\"", 9, "`logic` must be \"echo\" or \"none\""),
         (
