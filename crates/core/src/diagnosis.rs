@@ -228,7 +228,7 @@ impl Doubts {
         &self.last
     }
 
-    /// Bytes acknowledged between the first look and the last; `None` where the kernel does not say.
+    /// Bytes acknowledged between the first look and the last; `None` if the kernel does not say.
     fn acknowledged(&self) -> Option<u64> {
         Some(self.last.bytes_acked?.saturating_sub(self.first.bytes_acked?))
     }

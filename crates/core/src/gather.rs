@@ -2,8 +2,9 @@
 //!
 //! A heartbeat costs its handling once, and the turn of the loop that finds it: the wake, the poll,
 //! the clock. When many arrive per millisecond the turns are most of the cost, and nobody is
-//! waiting for the answer to a heartbeat. So while nothing but heartbeats flows and they come thick, the
-//! loop rests a moment between turns. Data is never made to wait: the first of it ends the resting.
+//! waiting for the answer to a heartbeat. So while nothing but heartbeats flows and they come
+//! thick, the loop rests a moment between turns. Data is never made to wait: the first of it ends
+//! the resting.
 
 use crate::time::{Span, Time};
 

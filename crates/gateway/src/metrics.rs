@@ -249,6 +249,14 @@ mod tests {
     }
 
     #[test]
+    fn the_document_names_each_cause_and_no_other() {
+        let (_, rest) = DOCUMENT.split_once("The causes are ").expect("the sentence");
+        let (sentence, _) = rest.split_once(':').expect("its end");
+        let named: Vec<_> = sentence.split('`').skip(1).step_by(2).collect();
+        assert_eq!(named, Cause::NAMES);
+    }
+
+    #[test]
     fn the_document_lists_each_metric_and_no_other() {
         let documented: BTreeMap<String, (String, BTreeSet<String>)> = DOCUMENT
             .lines()
