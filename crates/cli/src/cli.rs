@@ -25,7 +25,8 @@ Examples:
   systole serve --listen 0.0.0.0:7400 --listen line=127.0.0.1:7420
   systole serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --ready-file ready.json
 
-SIGTERM drains: no more clients are taken, those connected are told when to come back.";
+SIGTERM drains: no more clients are taken, those connected are told when to come back. A second one
+ends at once, with exit code 1.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:

@@ -35,6 +35,8 @@ impl Cell {
 pub struct ShardStats {
     /// Links open now.
     pub links: Cell,
+    /// Connections open now, with those of ended links that may still have to read our goodbye.
+    pub connections: Cell,
     /// Sessions online now.
     pub online: Cell,
     /// Sessions suspected now.

@@ -124,12 +124,14 @@ async fn drain(
     }
     let empty = async {
         let mut look = interval(DRAIN_LOOK);
-        while links(stats) > 0 {
+        // Closed too early, a goodbye that is still on its way could be lost.
+        while connections(stats) > 0 {
             look.tick().await;
         }
     };
     if timeout(Duration::from(limit), empty).await.is_err() {
-        tracing::warn!(links = links(stats), "the drain limit has passed: closing what is open");
+        let connections = connections(stats);
+        tracing::warn!(connections, "the drain limit has passed: closing what is open");
     }
     gateway.stop().await.map_err(|_| ServeError::ShardStuck)?;
     let ended = async { while pumps.join_next().await.is_some() {} };
@@ -141,6 +143,10 @@ async fn drain(
 
 fn links(stats: &[Arc<ShardStats>]) -> u64 {
     stats.iter().map(|shard| shard.links.get()).sum()
+}
+
+fn connections(stats: &[Arc<ShardStats>]) -> u64 {
+    stats.iter().map(|shard| shard.connections.get()).sum()
 }
 
 async fn second_stop(signals: &mut Signals) {

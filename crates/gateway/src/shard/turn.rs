@@ -443,6 +443,7 @@ impl Turning {
         let counters = self.hub.machine().counters();
         let stats = &self.stats;
         stats.links.set(u64::from(counters.links));
+        stats.connections.set(self.sockets.conns.len() as u64);
         stats.online.set(u64::from(counters.online));
         stats.suspects.set(u64::from(counters.suspects));
         stats.heartbeats_in.set(counters.heartbeats_in);
