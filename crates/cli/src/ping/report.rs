@@ -7,6 +7,7 @@ use systole_client::Event;
 use systole_core::Span;
 use systole_core::cause::Cause;
 use systole_core::link::BeatKind;
+use systole_gateway::report::session_text;
 use systole_net::Clock;
 
 use super::is_answer;
@@ -36,7 +37,7 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     rtt_us: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    session: Option<u64>,
+    session: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bound_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -187,7 +188,7 @@ impl Report {
             Event::AttemptFailed(error) => always(error.to_string()),
             Event::Reconnected { .. } => always("connected again".to_owned()),
             Event::Connected { session, policy, .. } => {
-                asked(format!("connected to {}, session {session}: {policy}", self.addr))
+                asked(format!("connected to {}, session {session:016x}: {policy}", self.addr))
             }
             Event::HeartbeatReceived { beat: BeatKind::Ping, .. } => {
                 asked("received a heartbeat of the server".to_owned())
@@ -210,9 +211,11 @@ impl Report {
         let line = |event| Line { event, time_ms: time.as_millis(), ..Line::default() };
         let bound = |policy: &systole_core::Policy| policy.bound().map(Span::as_millis);
         Some(match event {
-            Event::Connected { session, policy, .. } => {
-                Line { session: Some(*session), bound_ms: bound(policy), ..line("connected") }
-            }
+            Event::Connected { session, policy, .. } => Line {
+                session: Some(session_text(*session)),
+                bound_ms: bound(policy),
+                ..line("connected")
+            },
             Event::HeartbeatSent { beat: BeatKind::Ping, number, .. } => {
                 Line { number: Some(*number), ..line("sent") }
             }
@@ -234,7 +237,7 @@ impl Report {
             },
             Event::AttemptFailed(_) => line("attempt_failed"),
             Event::Reconnected { session, policy, attempt, .. } => Line {
-                session: Some(*session),
+                session: Some(session_text(*session)),
                 bound_ms: bound(policy),
                 attempt: Some(*attempt),
                 ..line("reconnected")
