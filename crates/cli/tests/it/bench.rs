@@ -59,7 +59,6 @@ fn every_codec_beats_against_the_baseline() {
 }
 
 #[test]
-#[ignore = "needs the gateway to listen"]
 fn the_gateway_finds_exactly_the_silent_links() {
     let policy = ["--idle", "300ms", "--interval", "100ms", "--probes", "2"];
     let load = ["--links", "60", "--silent", "20", "--period", "100ms", "--window", "500ms"];

@@ -2,10 +2,13 @@
 
 mod bench;
 mod check;
+mod gateway;
 mod help;
 mod outside;
 mod ping;
 mod program;
+mod serve;
+mod serve_limits;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -15,15 +15,15 @@ const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/outside"
 const PROTOCOLS: [&str; 2] = ["native", "message1028"];
 
 /// A program of each language for each protocol; none if a tool is missing and may be.
-struct Outside {
+pub(crate) struct Outside {
     name: &'static str,
-    protocol: &'static str,
+    pub(crate) protocol: &'static str,
     command: Vec<PathBuf>,
 }
 
 impl Outside {
     /// All of them, compiled into a directory of that name.
-    fn all(directory_name: &str) -> Vec<Outside> {
+    pub(crate) fn all(directory_name: &str) -> Vec<Outside> {
         let build = directory(directory_name);
         let mut all = Vec::new();
         if has("cc") {
@@ -43,7 +43,7 @@ impl Outside {
         all
     }
 
-    fn start(&self, args: &[&str]) -> Program {
+    pub(crate) fn start(&self, args: &[&str]) -> Program {
         let (program, before) = self.command.split_first().expect("a program");
         let mut command = Command::new(program);
         command.args(before).args(args).args(["--limit", "30"]);
@@ -58,7 +58,7 @@ impl Outside {
         (server, format!("127.0.0.1:{port}"))
     }
 
-    fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         format!("{} in {}", self.protocol, self.name)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -55,6 +55,30 @@ impl Program {
                 return rest.to_owned();
             }
         }
+    }
+
+    /// The next line of stderr; `None` at its end.
+    pub(crate) fn told_line(&mut self) -> Option<String> {
+        match self.stderr.recv_timeout(SOON) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("nothing more is told, and no end either"),
+        }
+    }
+
+    /// The lines of stderr that are there already.
+    pub(crate) fn told_now(&mut self) -> Vec<String> {
+        self.stderr.try_iter().collect()
+    }
+
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().expect("it was started").is_none()
     }
 
     /// Sends a signal, by its name.

@@ -1,0 +1,251 @@
+//! A `systole serve` that runs beside the test, and what its admin interface says.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use systole_core::Span;
+use systole_gateway::ready::Ready;
+use systole_net::Clock;
+
+use crate::program::{Program, SOON};
+use crate::{directory, systole};
+
+/// How often a condition is looked at that nothing announces.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// One second to the verdict, and a listener of each kind.
+pub(crate) const ONE_SECOND: &str = "\
+shards = 2
+[policy]
+idle = \"400ms\"
+interval = \"200ms\"
+probes = 3
+[[listener]]
+address = \"127.0.0.1:0\"
+shortest_bound = \"100ms\"
+[[listener]]
+address = \"127.0.0.1:0\"
+codec = \"message1028\"
+[[listener]]
+address = \"127.0.0.1:0\"
+codec = \"line\"
+[admin]
+address = \"127.0.0.1:0\"
+";
+
+/// A gateway that is ready.
+pub(crate) struct Gateway {
+    pub(crate) program: Program,
+    directory: PathBuf,
+    ready: Ready,
+}
+
+impl Gateway {
+    /// Starts one with that configuration, in a directory of that name.
+    pub(crate) fn start(name: &str, config: &str) -> Gateway {
+        Gateway::start_by(name, config, |_| {})
+    }
+
+    /// As `start`, after `adjust` has had its way with the command.
+    pub(crate) fn start_by(name: &str, config: &str, adjust: impl FnOnce(&mut Command)) -> Gateway {
+        let directory = directory(name);
+        fs::write(directory.join("systole.toml"), config).expect("the directory is writable");
+        let args = ["serve", "--config", "systole.toml", "--ready-file", "ready.json"];
+        let mut command = systole(&directory, &args);
+        adjust(&mut command);
+        let mut program = Program::start(&mut command);
+        let ready = wait("the ready file", || {
+            if !program.runs() {
+                let mut told = String::new();
+                while let Some(line) = program.told_line() {
+                    told += &line;
+                }
+                panic!("the gateway has ended: {told}");
+            }
+            let text = fs::read_to_string(directory.join("ready.json")).ok()?;
+            Some(serde_json::from_str::<Ready>(&text).expect("it appears whole"))
+        });
+        Gateway { program, directory, ready }
+    }
+
+    /// Writes another configuration over the first.
+    pub(crate) fn rewrite(&self, config: &str) {
+        fs::write(self.directory.join("systole.toml"), config).expect("it was writable before");
+    }
+
+    /// Where the listener of that name listens.
+    pub(crate) fn address(&self, listener: &str) -> SocketAddr {
+        let found = self.ready.listeners.iter().find(|known| known.name == listener);
+        found.expect("it is configured").address
+    }
+
+    pub(crate) fn port(&self, listener: &str) -> String {
+        self.address(listener).port().to_string()
+    }
+
+    pub(crate) fn process(&self) -> u32 {
+        assert_eq!(self.ready.pid, self.program.id());
+        self.ready.pid
+    }
+
+    /// Connects to a listener.
+    pub(crate) fn connect(&self, listener: &str) -> TcpStream {
+        patient(self.address(listener)).expect("it listens")
+    }
+
+    /// Status and body of the answer to a request; an error if there is none.
+    pub(crate) fn request(&self, head: &str, body: &str) -> io::Result<(u16, String)> {
+        let mut stream = self.send(head, body)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+        Ok((status.unwrap_or(0), body.to_owned()))
+    }
+
+    fn send(&self, head: &str, body: &str) -> io::Result<TcpStream> {
+        let mut stream = patient(self.ready.admin)?;
+        let length = body.len();
+        let (start, more) = head.split_once('\n').unwrap_or((head, ""));
+        // 1.0, so that the body is no more than what follows the head.
+        let head = format!("{start} HTTP/1.0\r\nContent-Length: {length}\r\n{more}\r\n{body}");
+        stream.write_all(head.as_bytes())?;
+        Ok(stream)
+    }
+
+    pub(crate) fn status(&self, path: &str) -> u16 {
+        self.request(&format!("GET {path}"), "").map_or(0, |(status, _)| status)
+    }
+
+    /// The answer to a request that must succeed.
+    pub(crate) fn ask(&self, head: &str, body: &str) -> Value {
+        let (status, answer) = self.request(head, body).expect("the admin interface answers");
+        assert_eq!(status, 200, "{head}: {answer}");
+        serde_json::from_str(&answer).unwrap_or(Value::String(answer))
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Value {
+        self.ask(&format!("GET {path}"), "")
+    }
+
+    /// The value of a sample.
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        let scrape = self.get("/metrics");
+        let lines = scrape.as_str().expect("no JSON").lines();
+        let values = lines.filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            let matches = name == series || name.split('{').next() == Some(series);
+            value.parse::<f64>().ok().filter(|_| matches)
+        });
+        values.sum()
+    }
+
+    /// The sessions, as a query selects them, once there are that many.
+    pub(crate) fn sessions(&self, query: &str, count: usize) -> Vec<Value> {
+        wait("the sessions", || {
+            let page = self.get(&format!("/api/v1/sessions?limit=500{query}"));
+            let sessions = page["sessions"].as_array().expect("a page").clone();
+            (sessions.len() == count).then_some(sessions)
+        })
+    }
+
+    /// Subscribes to the events.
+    pub(crate) fn events(&self, last: Option<&str>) -> Events {
+        let last = last.map(|id| format!("\nLast-Event-ID: {id}\r\n")).unwrap_or_default();
+        let stream = self.send(&format!("GET /api/v1/events{last}"), "").expect("it listens");
+        let mut events = Events(BufReader::new(stream));
+        assert!(events.line().contains(" 200 "));
+        while !events.line().is_empty() {}
+        events
+    }
+
+    /// The next line of the log that contains `text`, as the JSON it must be.
+    pub(crate) fn log(&mut self, text: &str) -> Value {
+        loop {
+            let line = self.program.told_line().expect("the gateway runs");
+            let value: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+            if line.contains(text) {
+                return value;
+            }
+        }
+    }
+
+    /// Has it drain, and waits for its end.
+    pub(crate) fn end(&mut self) {
+        self.program.signal("TERM");
+        assert_eq!(self.program.end(), 0);
+    }
+}
+
+/// Server-sent events as they come.
+pub(crate) struct Events(BufReader<TcpStream>);
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) kind: String,
+    pub(crate) id: Option<String>,
+    pub(crate) data: Value,
+}
+
+impl Events {
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        let count = self.0.read_line(&mut line).expect("a line within the time limit");
+        assert!(count > 0, "the stream has ended");
+        line.truncate(line.trim_end().len());
+        line
+    }
+
+    pub(crate) fn next(&mut self) -> Told {
+        let mut told = Told { kind: String::new(), id: None, data: Value::Null };
+        loop {
+            let line = self.line();
+            match line.split_once(": ") {
+                Some(("event", kind)) => told.kind = kind.to_owned(),
+                Some(("id", id)) => told.id = Some(id.to_owned()),
+                Some(("data", data)) => {
+                    told.data = serde_json::from_str(data).expect("data is JSON");
+                }
+                _ if line.is_empty() && !told.kind.is_empty() => return told,
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads on until an event of that kind.
+    pub(crate) fn until(&mut self, kind: &str) -> Told {
+        loop {
+            let told = self.next();
+            if told.kind == kind {
+                return told;
+            }
+        }
+    }
+}
+
+/// Looks again and again until `look` finds something, or a deadline passes.
+pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let clock = Clock::start();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(clock.monotonic() < Span::from(SOON), "{what}: not within {SOON:?}");
+        thread::park_timeout(LOOK);
+    }
+}
+
+/// A connection on which no read takes for ever.
+pub(crate) fn patient(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(SOON))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}

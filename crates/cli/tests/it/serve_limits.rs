@@ -1,0 +1,185 @@
+//! `systole serve` where it hurts: without descriptors, and stopped for seconds.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use systole_core::Span;
+use systole_net::Clock;
+
+use crate::gateway::{Gateway, ONE_SECOND, wait};
+
+/// Clients of the `line` listener, and what each was told.
+struct Clients(Vec<(TcpStream, usize)>);
+
+impl Clients {
+    fn connect(gateway: &Gateway, count: usize) -> Clients {
+        let connect = |_| {
+            let stream = gateway.connect("line");
+            stream.set_nonblocking(true).expect("it is open");
+            (stream, 0)
+        };
+        Clients((0..count).map(connect).collect())
+    }
+
+    fn beat(&mut self) {
+        for (stream, _) in &mut self.0 {
+            // Who is not accepted yet is heard later; who is given up is missed by the counts.
+            let _ = stream.write_all(b"ping\n");
+        }
+    }
+
+    /// How many were told anything so far.
+    fn answered(&mut self) -> usize {
+        let mut some = [0; 4_096];
+        for (stream, bytes) in &mut self.0 {
+            match stream.read(&mut some) {
+                Ok(count) => *bytes += count,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+        }
+        self.0.iter().filter(|(_, bytes)| *bytes > 0).count()
+    }
+
+    fn forget(&mut self) {
+        self.answered();
+        self.0.iter_mut().for_each(|(_, bytes)| *bytes = 0);
+    }
+
+    /// Beats for so long.
+    fn beat_for(&mut self, span: Span) {
+        let clock = Clock::start();
+        while clock.monotonic() < span {
+            self.beat();
+            thread::park_timeout(Duration::from_millis(50));
+            self.answered();
+        }
+    }
+
+    fn answers(&mut self, count: usize) {
+        wait("answers", || (self.answered() == count).then_some(()));
+    }
+}
+
+/// The processor time that a process has used, in seconds, to 10 ms.
+fn cpu_seconds(process: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
+    let (_, fields) = stat.rsplit_once(')').expect("the end of its name");
+    // Fields 14 and 15 of the whole line, in ticks of 1/100 s.
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    ticks.map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / 100.0
+}
+
+/// The limit under which a process can open `count` more descriptors: it is one on their numbers,
+/// which may have gaps.
+fn room_for(count: usize, process: u32) -> u64 {
+    let open = fs::read_dir(format!("/proc/{process}/fd")).expect("it runs");
+    let name = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<u64>().ok();
+    let open: Vec<u64> = open.filter_map(|entry| entry.ok().and_then(name)).collect();
+    let free = (0..).filter(|number| !open.contains(number));
+    free.take(count).max().map_or(0, |last| last + 1)
+}
+
+/// One shard, and nobody is given up meanwhile.
+fn patient_config() -> String {
+    ONE_SECOND.replace("shards = 2", "shards = 1").replace("400ms", "1h")
+}
+
+/// More clients came than fit: those that do are served, the others wait without being spun on.
+fn holds_out(gateway: &mut Gateway, clients: &mut Clients, served: usize, limit: u64) {
+    let told = gateway.log("accepting is paused");
+    assert_eq!(told["reason"], "descriptor_limit", "{told}");
+    assert!(told["hint"].as_str().is_some_and(|hint| hint.contains("LimitNOFILE=")), "{told}");
+    assert!(told["limit"].as_u64().is_some_and(|told| told >= limit), "{told}");
+    clients.answers(served);
+    clients.forget();
+    let before = cpu_seconds(gateway.process());
+    clients.beat_for(Span::from_secs(1));
+    let used = cpu_seconds(gateway.process()) - before;
+    assert!(used < 0.3, "{used} s of processor time in 1 s");
+    clients.answers(served);
+    // More go than wait, so that those who waited come in and room is left.
+    let waiting = clients.0.len() - served;
+    clients.0.drain(..waiting + 5);
+    clients.forget();
+    clients.beat();
+    let all = clients.0.len();
+    clients.answers(all);
+}
+
+#[test]
+fn below_a_low_descriptor_limit_clients_wait_and_the_others_are_served() {
+    let mut gateway = Gateway::start_by("limits-low", &patient_config(), |command| {
+        let program = command.get_program().to_owned();
+        let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        let directory = command.get_current_dir().unwrap().to_owned();
+        *command = Command::new("/bin/sh");
+        command.args(["-c", "ulimit -n 150; exec \"$0\" \"$@\""]).arg(program).args(args);
+        command.current_dir(directory).env_clear();
+    });
+    let mut clients = Clients::connect(&gateway, 100);
+    clients.beat();
+    // Half of so low a limit is kept for the gateway itself.
+    let online = wait("the pause", || {
+        let online = gateway.metric("systole_sessions_online") as usize;
+        (gateway.status("/readyz") == 503 && online >= 75).then_some(online)
+    });
+    assert_eq!(online, 75);
+    holds_out(&mut gateway, &mut clients, online, 150);
+    gateway.log("accepting again");
+    wait("readiness", || (gateway.status("/readyz") == 200).then_some(()));
+    gateway.end();
+}
+
+#[test]
+fn when_the_system_refuses_descriptors_nothing_breaks() {
+    let mut gateway = Gateway::start("limits-refused", &patient_config());
+    let process = Pid::from_raw(i32::try_from(gateway.process()).unwrap());
+    let mut early = Clients::connect(&gateway, 10);
+    early.beat();
+    early.answers(10);
+    let limit = room_for(20, gateway.process());
+    let before = rustix::process::getrlimit(Resource::Nofile);
+    let few = Rlimit { current: Some(limit), maximum: before.maximum };
+    prlimit(process, Resource::Nofile, few).unwrap();
+    let mut clients = Clients::connect(&gateway, 30);
+    clients.beat();
+    holds_out(&mut gateway, &mut clients, 20, limit);
+    early.forget();
+    early.beat();
+    early.answers(10);
+    prlimit(process, Resource::Nofile, before).unwrap();
+    gateway.log("accepting again");
+    gateway.end();
+}
+
+#[test]
+fn a_gateway_that_was_stopped_for_seconds_loses_nobody_who_lives() {
+    let mut gateway = Gateway::start("limits-stopped", ONE_SECOND);
+    let mut clients = Clients::connect(&gateway, 50);
+    clients.beat();
+    clients.answers(50);
+    let mut dead = gateway.connect("line");
+    dead.write_all(b"hello\n").unwrap();
+    gateway.sessions("", 51);
+    gateway.program.signal("STOP");
+    clients.beat_for(Span::from_secs(3));
+    gateway.program.signal("CONT");
+    let clock = Clock::start();
+    let verdicts = "systole_verdicts_total{cause=\"unknown\"}";
+    while gateway.metric(verdicts) < 1.0 {
+        clients.beat_for(Span::from_millis(50));
+        assert!(clock.monotonic() < Span::from_secs(30), "the dead one is not found");
+    }
+    clients.forget();
+    clients.beat_for(Span::from_millis(1_500));
+    clients.answers(50);
+    assert_eq!(gateway.metric(verdicts), 1.0);
+    assert_eq!(gateway.metric("systole_sessions_online"), 50.0);
+    assert!(gateway.metric("systole_stalls_total") >= 1.0);
+    gateway.log("stalled");
+}
