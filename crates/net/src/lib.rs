@@ -1,11 +1,19 @@
 //! What Systole needs of the operating system, and nothing else: the one clock, listening sockets,
-//! the identity of machine and process, and the descriptor limit.
+//! the options of a connection and what the kernel knows of it, the identity of machine and
+//! process, and the descriptor limit.
 //!
 //! Nothing here decides anything; decisions live in `systole-core`.
 
 pub mod clock;
+pub mod examine;
 pub mod identity;
 pub mod limits;
 pub mod listener;
+pub mod recipe;
+mod sockopt;
+pub mod tcp_info;
 
 pub use clock::Clock;
+pub use examine::examine;
+pub use recipe::Recipe;
+pub use sockopt::TcpSocket;

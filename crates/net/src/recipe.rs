@@ -1,0 +1,463 @@
+//! The options of a TCP connection, derived from one policy, so that the kernel gives up later than
+//! the core would, and still gives up when the process is not looking.
+//!
+//! The arithmetic, the values of each preset, and what was measured are in `docs/sockets.md`.
+
+use std::io;
+
+use socket2::{SockRef, TcpKeepalive};
+use systole_core::kernel::TcpSnapshot;
+use systole_core::{Policy, Span};
+
+use crate::sockopt::{self, TcpSocket};
+
+/// For a peer whose silence is not judged: RFC 1122 lets no kernel ask sooner than after two hours.
+pub const LAST_RESORT: Span = Span::from_secs(7_200);
+
+/// The cap of the retransmission time while data flows, which is the least that Linux takes. After
+/// an outage the same socket moves again within this time.
+pub const RTO_MAX: Span = Span::from_secs(1);
+
+/// The largest cap that Linux takes, and what it has of itself.
+const RTO_MAX_OF_LINUX: Span = Span::from_secs(120);
+
+/// How many keepalive probes go unanswered; the user timeout ends at the same moment.
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// The longest `TCP_KEEPIDLE` and `TCP_KEEPINTVL` that Linux takes.
+const MAX_KEEPALIVE_SECS: u64 = 32_767;
+
+/// The longest `TCP_USER_TIMEOUT` that Linux takes: 24 days and 20 hours.
+const MAX_USER_TIMEOUT_MS: u64 = i32::MAX as u64;
+
+/// The least by which the kernel is later than the core: what a stalled process may lose before
+/// its kernel acts for it.
+const LEAST_MARGIN_SECS: u64 = 6;
+
+/// What to tell the kernel about one connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Recipe {
+    /// Nothing heard for this long: the kernel asks. Whole seconds.
+    pub keepalive_idle: Span,
+    /// From one question to the next. Whole seconds.
+    pub keepalive_interval: Span,
+    /// How many questions may go unanswered.
+    pub keepalive_probes: u32,
+    /// How long sent data may stay unacknowledged: `TCP_USER_TIMEOUT`.
+    pub user_timeout: Span,
+    /// Cap of the retransmission time in [`Phase::Stranded`]: `TCP_RTO_MAX_MS`.
+    pub rto_max_stranded: Span,
+    /// The same in [`Phase::Closed`].
+    pub rto_max_closed: Span,
+}
+
+impl Recipe {
+    /// The options for a link under `policy` that shall survive outages of `survive`.
+    ///
+    /// L, the longest outage to live through, is the policy's bound or `survive`, whichever is
+    /// longer. A policy that never kills counts as [`LAST_RESORT`]: off means off, for the kernel
+    /// too, but a host that has been gone for two hours is not kept for ever.
+    ///
+    /// The kernel gives up at L + max(L / 4, 6 s), rounded up to whole seconds, whether data is in
+    /// flight (user timeout) or not (keepalive). Beyond 24 days and 20 hours it knows no longer
+    /// timeout, and would give up before such a policy.
+    pub fn new(policy: &Policy, survive: Option<Span>) -> Recipe {
+        let judged = if policy.enforce() { policy.bound() } else { None };
+        let outage = judged.unwrap_or(LAST_RESORT).max(survive.unwrap_or(Span::ZERO));
+        let idle = secs_up(outage);
+        let margin = secs_up(outage).div_ceil(4).max(LEAST_MARGIN_SECS);
+        let interval = margin.div_ceil(u64::from(KEEPALIVE_PROBES));
+        let timeout = idle.saturating_add(interval.saturating_mul(KEEPALIVE_PROBES.into()));
+        let user_timeout = Span::from_secs(timeout).min(Span::from_millis(MAX_USER_TIMEOUT_MS));
+        // Whole seconds: the kernel counts in jiffies, and would otherwise round.
+        let part = |parts: u64| {
+            let cap = Span::from_secs(secs_up(user_timeout).div_ceil(parts));
+            cap.clamp(RTO_MAX, RTO_MAX_OF_LINUX)
+        };
+        Recipe {
+            keepalive_idle: Span::from_secs(idle.clamp(1, MAX_KEEPALIVE_SECS)),
+            keepalive_interval: Span::from_secs(interval.clamp(1, MAX_KEEPALIVE_SECS)),
+            keepalive_probes: KEEPALIVE_PROBES,
+            user_timeout,
+            rto_max_stranded: part(8),
+            rto_max_closed: part(2),
+        }
+    }
+
+    /// User timeout (zero: none) and cap of the retransmission time in that phase.
+    pub const fn timeouts(&self, phase: Phase) -> (Span, Span) {
+        match phase {
+            Phase::Sending => (self.user_timeout, RTO_MAX),
+            Phase::Stranded => (self.user_timeout, self.rto_max_stranded),
+            Phase::Closed => (Span::ZERO, self.rto_max_closed),
+        }
+    }
+}
+
+/// What a connection's kernel is doing with our bytes, as far as it changes the options.
+///
+/// Linux counts window probes and gives up at the 15th that stays unanswered, whatever the user
+/// timeout says. With a cap of one second that is 14 s, and sooner than most policies.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Phase {
+    /// It sends, retransmits, or has nothing to send.
+    #[default]
+    Sending,
+    /// It cannot send although the window is open: our own interface, address or route is gone.
+    Stranded,
+    /// The peer has closed its window. It may be alive for ever that way, and a user timeout would
+    /// end it nevertheless.
+    Closed,
+}
+
+impl Phase {
+    /// The phase that a snapshot shows.
+    pub fn of(tcp: &TcpSnapshot) -> Phase {
+        if tcp.send_window == Some(0) {
+            return Phase::Closed;
+        }
+        let unsent = tcp.notsent.is_some_and(|bytes| bytes > 0);
+        if unsent && tcp.unacked == 0 && tcp.probes > 0 { Phase::Stranded } else { Phase::Sending }
+    }
+}
+
+/// Which parts of a recipe took on one connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Applied {
+    /// Small writes leave at once (`TCP_NODELAY`).
+    pub nodelay: bool,
+    /// Keepalive with its three parameters.
+    pub keepalive: bool,
+    /// `TCP_USER_TIMEOUT`: Linux.
+    pub user_timeout: bool,
+    /// `TCP_RTO_MAX_MS`: Linux 6.15.
+    pub rto_max: bool,
+    /// Routers' messages are reported at once (`IP_RECVERR`, `IPV6_RECVERR`): Linux.
+    pub soft_errors: bool,
+}
+
+impl Applied {
+    /// The options that did not take, by name, for whoever says so once.
+    pub fn missing(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let Applied { nodelay, keepalive, user_timeout, rto_max, soft_errors } = *self;
+        let parts = [
+            (nodelay, "TCP_NODELAY"),
+            (keepalive, "keepalive"),
+            (user_timeout, "TCP_USER_TIMEOUT"),
+            (rto_max, "TCP_RTO_MAX_MS"),
+            (soft_errors, "IP_RECVERR"),
+        ];
+        parts.into_iter().filter_map(|(took, name)| (!took).then_some(name))
+    }
+}
+
+/// Gives a connection, in [`Phase::Sending`], the options of `recipe`, as far as this system has
+/// them; a link works without any.
+///
+/// On Linux a listening socket may be given them instead: what it accepts inherits all.
+///
+/// Routers' messages are then reported by whatever call touches the socket next, also as an error
+/// of a read or write, while the connection lives on.
+pub fn apply(recipe: &Recipe, socket: &impl TcpSocket) -> Applied {
+    let socket = SockRef::from(socket);
+    let (user_timeout, rto_max) = recipe.timeouts(Phase::Sending);
+    let user_timeout = set_user_timeout(&socket, user_timeout).is_ok();
+    Applied {
+        nodelay: socket.set_tcp_nodelay(true).is_ok(),
+        keepalive: socket.set_tcp_keepalive(&keepalive(recipe)).is_ok(),
+        user_timeout,
+        // Never alone: without a user timeout the cap would end the connection after 15 s.
+        rto_max: user_timeout && set_rto_max(&socket, rto_max).is_ok(),
+        soft_errors: set_soft_errors(&socket).is_ok(),
+    }
+}
+
+/// Adapts the options of a connection that has [`apply`] behind it to another phase.
+///
+/// Ask in time: a kernel with `TCP_RTO_MAX_MS` gives up 14 s after bytes were stranded or a closed
+/// window fell silent.
+///
+/// # Errors
+/// Those of the system; the link stays usable, with its former user timeout. A system without
+/// these options is no error.
+pub fn enter(recipe: &Recipe, phase: Phase, socket: &impl TcpSocket) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    let (user_timeout, rto_max) = recipe.timeouts(phase);
+    // At no moment may there be a low cap without a user timeout.
+    let change = match phase {
+        Phase::Sending | Phase::Stranded => set_user_timeout(&socket, user_timeout)
+            .and_then(|()| absent_is_fine(set_rto_max(&socket, rto_max))),
+        Phase::Closed => absent_is_fine(set_rto_max(&socket, rto_max))
+            .and_then(|()| set_user_timeout(&socket, user_timeout)),
+    };
+    absent_is_fine(change)
+}
+
+/// Sets the user timeout alone; `None` switches it off.
+///
+/// Switched off under a low `TCP_RTO_MAX_MS` the connection ends at the 15th retransmission, after
+/// about 15 s: [`enter`] does both.
+///
+/// # Errors
+/// Those of the system; `Unsupported` where it has no such option.
+pub fn user_timeout(timeout: Option<Span>, socket: &impl TcpSocket) -> io::Result<()> {
+    set_user_timeout(&SockRef::from(socket), timeout.unwrap_or(Span::ZERO))
+}
+
+fn keepalive(recipe: &Recipe) -> TcpKeepalive {
+    let keepalive = TcpKeepalive::new()
+        .with_time(recipe.keepalive_idle.into())
+        .with_interval(recipe.keepalive_interval.into());
+    #[cfg(any(target_os = "linux", target_vendor = "apple", windows))]
+    let keepalive = keepalive.with_retries(recipe.keepalive_probes);
+    keepalive
+}
+
+fn set_user_timeout(socket: &SockRef<'_>, timeout: Span) -> io::Result<()> {
+    sockopt::set_user_timeout_ms(
+        socket,
+        millis(timeout.min(Span::from_millis(MAX_USER_TIMEOUT_MS))),
+    )
+}
+
+fn set_rto_max(socket: &SockRef<'_>, cap: Span) -> io::Result<()> {
+    sockopt::set_rto_max_ms(socket, millis(cap))
+}
+
+/// An IPv6 socket may carry IPv4, and each has its own option; the socket's own family counts.
+fn set_soft_errors(socket: &SockRef<'_>) -> io::Result<()> {
+    let v4 = sockopt::set_recverr_v4(socket);
+    if socket.local_addr()?.is_ipv6() { sockopt::set_recverr_v6(socket) } else { v4 }
+}
+
+/// A kernel older than an option answers ENOPROTOOPT or EINVAL.
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    let Err(error) = result else {
+        return Ok(());
+    };
+    let unknown = matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput);
+    if unknown || is_no_such_option(&error) { Ok(()) } else { Err(error) }
+}
+
+#[cfg(unix)]
+fn is_no_such_option(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::NOPROTOOPT.raw_os_error())
+}
+
+#[cfg(not(unix))]
+fn is_no_such_option(_error: &io::Error) -> bool {
+    false
+}
+
+fn millis(span: Span) -> u32 {
+    u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn secs_up(span: Span) -> u64 {
+    span.as_nanos().div_ceil(1_000_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use systole_core::policy::PRESETS;
+
+    use super::*;
+
+    const HOUR: Span = Span::from_secs(3_600);
+
+    /// Every recipe that a test looks at, with the outage it must outlive.
+    fn cases() -> Vec<(String, Recipe, Span)> {
+        let policy = |idle, interval, probes| {
+            Policy::new(Span::from_millis(idle), Span::from_millis(interval), probes).unwrap()
+        };
+        let mut policies: Vec<_> =
+            PRESETS.iter().map(|(name, policy)| ((*name).to_owned(), *policy)).collect();
+        for (idle, interval, probes) in
+            [(1, 1, 1), (999, 1, 100), (1_000, 500, 4), (3_600_000, 1, 1), (86_400_000, 1_000, 100)]
+        {
+            let name = format!("{idle}/{interval}/{probes}");
+            policies.push((name, policy(idle, interval, probes)));
+        }
+        let mut cases = Vec::new();
+        for (name, policy) in policies {
+            for survive in [Span::ZERO, Span::from_secs(1), Span::from_secs(60), HOUR.times(20)] {
+                let outage = policy.bound().unwrap().max(survive);
+                cases.push((
+                    format!("{name}, survive {survive}"),
+                    Recipe::new(&policy, Some(survive)),
+                    outage,
+                ));
+            }
+        }
+        cases
+    }
+
+    /// When Linux ends an idle link: at the first question due at or after the user timeout.
+    fn keepalive_ends(recipe: &Recipe) -> Span {
+        let mut tick = recipe.keepalive_idle + recipe.keepalive_interval;
+        while tick < recipe.user_timeout {
+            tick = tick + recipe.keepalive_interval;
+        }
+        tick
+    }
+
+    /// When Linux ends a link whose probes stay unanswered, if each phase was entered at once.
+    fn probes_end(cap: Span) -> Span {
+        let fired = (0..=15).map(|n| Span::from_millis(200).times(1 << n).min(cap));
+        fired.fold(Span::ZERO, |sum, interval| sum + interval)
+    }
+
+    #[test]
+    fn the_kernel_gives_up_later_than_the_core_but_does() {
+        for (name, recipe, outage) in cases() {
+            assert!(recipe.user_timeout > outage, "{name}: {recipe:?}");
+            let at_most = outage + Span::from_nanos(outage.as_nanos() / 4) + Span::from_secs(12);
+            assert!(recipe.user_timeout <= at_most, "{name}: {recipe:?}");
+            let idle = keepalive_ends(&recipe);
+            assert!(idle >= recipe.user_timeout, "{name}: {recipe:?}");
+            assert!(idle <= recipe.user_timeout + recipe.keepalive_interval, "{name}: {recipe:?}");
+        }
+    }
+
+    #[test]
+    fn probes_outlast_the_user_timeout_up_to_what_linux_can() {
+        for (name, recipe, _) in cases() {
+            // Half of all probes may be spent when the phase is noticed.
+            let cap = recipe.rto_max_stranded;
+            assert!(
+                cap.times(8) + RTO_MAX >= recipe.user_timeout || cap == RTO_MAX_OF_LINUX,
+                "{name}: {recipe:?}"
+            );
+            assert!(probes_end(cap) >= recipe.user_timeout || cap == RTO_MAX_OF_LINUX, "{name}");
+            let cap = recipe.rto_max_closed;
+            assert!(
+                cap.times(2) + RTO_MAX >= recipe.user_timeout || cap == RTO_MAX_OF_LINUX,
+                "{name}: {recipe:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_policy_that_never_kills_leaves_only_the_last_resort() {
+        let observe = Policy::datacenter().with_enforce(false);
+        for policy in [Policy::never(), observe] {
+            let recipe = Recipe::new(&policy, None);
+            assert_eq!(recipe.keepalive_idle, LAST_RESORT);
+            assert_eq!(recipe.user_timeout, Span::from_secs(9_000));
+            assert_eq!(recipe, Recipe::new(&policy, Some(Span::from_secs(60))));
+        }
+    }
+
+    #[test]
+    fn the_longest_policy_gets_what_linux_has() {
+        let longest = Policy::new(Span::from_millis((1 << 40) - 1), Span::from_millis(1), 1);
+        let recipe = Recipe::new(&longest.unwrap(), Some(Span::from_nanos(u64::MAX)));
+        assert_eq!(recipe.user_timeout.as_millis(), MAX_USER_TIMEOUT_MS);
+        assert_eq!(recipe.keepalive_idle, Span::from_secs(MAX_KEEPALIVE_SECS));
+        assert_eq!(recipe.keepalive_interval, Span::from_secs(MAX_KEEPALIVE_SECS));
+    }
+
+    #[test]
+    fn the_phase_follows_the_snapshot() {
+        let healthy =
+            TcpSnapshot { notsent: Some(0), send_window: Some(65_535), ..Default::default() };
+        assert_eq!(Phase::of(&healthy), Phase::Sending);
+        let lost = TcpSnapshot { unacked: 1, retransmits: 3, backoff: 3, ..healthy };
+        assert_eq!(Phase::of(&lost), Phase::Sending);
+        let stranded = TcpSnapshot { notsent: Some(1), probes: 1, ..healthy };
+        assert_eq!(Phase::of(&stranded), Phase::Stranded);
+        assert_eq!(Phase::of(&TcpSnapshot { probes: 0, ..stranded }), Phase::Sending);
+        let kept_alive = TcpSnapshot { probes: 1, ..healthy };
+        assert_eq!(Phase::of(&kept_alive), Phase::Sending);
+        assert_eq!(Phase::of(&TcpSnapshot { send_window: Some(0), ..stranded }), Phase::Closed);
+        assert_eq!(Phase::of(&TcpSnapshot::default()), Phase::Sending, "an old kernel");
+    }
+
+    #[test]
+    fn the_table_of_the_document_holds() {
+        let document = include_str!("../../../docs/sockets.md");
+        let never = ("never", Policy::never());
+        for (name, policy) in PRESETS.iter().copied().chain([never]) {
+            let recipe = Recipe::new(&policy, None);
+            let secs = |span: Span| (span.as_millis() / 1_000).to_string();
+            let row = format!(
+                "| `{name}` | {} | {} | {} / {} / {} | {} | {} | {} |",
+                policy.bound().map_or("–".to_owned(), secs),
+                secs(recipe.user_timeout),
+                secs(recipe.keepalive_idle),
+                secs(recipe.keepalive_interval),
+                recipe.keepalive_probes,
+                secs(RTO_MAX),
+                secs(recipe.rto_max_stranded),
+                secs(recipe.rto_max_closed),
+            );
+            assert!(document.lines().any(|line| line == row), "docs/sockets.md lacks\n{row}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    mod on_linux {
+        use std::net::{TcpListener, TcpStream};
+        use std::time::Duration;
+
+        use super::*;
+
+        /// A kernel before 6.15 lacks this one, and nothing else may be missing.
+        const NEWEST: &str = "TCP_RTO_MAX_MS";
+
+        fn assert_in_force(socket: &impl TcpSocket, recipe: &Recipe, phase: Phase, name: &str) {
+            let socket = SockRef::from(socket);
+            let (user_timeout, rto_max) = recipe.timeouts(phase);
+            assert!(socket.tcp_nodelay().unwrap(), "{name}");
+            assert!(socket.keepalive().unwrap(), "{name}");
+            let read = (
+                Span::from(socket.tcp_keepalive_time().unwrap()),
+                Span::from(socket.tcp_keepalive_interval().unwrap()),
+                socket.tcp_keepalive_retries().unwrap(),
+                socket.tcp_user_timeout().unwrap().unwrap_or(Duration::ZERO),
+            );
+            let asked = (
+                recipe.keepalive_idle,
+                recipe.keepalive_interval,
+                recipe.keepalive_probes,
+                user_timeout.into(),
+            );
+            assert_eq!(read, asked, "{name}");
+            if let Some(cap) = sockopt::rto_max_ms(&socket) {
+                assert_eq!(u64::from(cap), rto_max.as_millis(), "{name}");
+            }
+            let v6 = socket.local_addr().unwrap().is_ipv6();
+            assert!(sockopt::has_recverr(&socket, v6), "{name}");
+        }
+
+        #[test]
+        fn every_recipe_is_in_force_on_both_ends() {
+            for (name, recipe, _) in cases() {
+                for listen in ["127.0.0.1:0", "[::1]:0"] {
+                    let listener = TcpListener::bind(listen).unwrap();
+                    let applied = apply(&recipe, &listener);
+                    assert!(applied.missing().all(|part| part == NEWEST), "{name}: {applied:?}");
+                    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                    assert_eq!(apply(&recipe, &stream), applied, "{name}");
+                    assert_in_force(&stream, &recipe, Phase::Sending, &name);
+                    let (accepted, _) = listener.accept().unwrap();
+                    assert_in_force(&accepted, &recipe, Phase::Sending, &name);
+                    for phase in [Phase::Closed, Phase::Stranded, Phase::Closed, Phase::Sending] {
+                        enter(&recipe, phase, &stream).unwrap();
+                        assert_in_force(&stream, &recipe, phase, &name);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn the_user_timeout_goes_off_and_on() {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let read = || SockRef::from(&listener).tcp_user_timeout().unwrap();
+            user_timeout(Some(Span::from_secs(5)), &listener).unwrap();
+            assert_eq!(read(), Some(Duration::from_secs(5)));
+            user_timeout(None, &listener).unwrap();
+            assert_eq!(read(), None);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Linux `struct tcp_info` (linux/tcp.h), read from bytes: any length, any kernel, no panic.
+
+use systole_core::Span;
+use systole_core::kernel::TcpSnapshot;
+
+/// As many bytes as anything here reads; newer kernels have more.
+pub const MAX_LEN: usize = 232;
+
+/// Since which Linux release the structure has at least how many bytes. Only the steps at which a
+/// field that is read here arrived.
+pub const LENGTHS: [((u32, u32), usize); 5] =
+    [((0, 0), 104), ((4, 2), 144), ((4, 6), 160), ((4, 10), 192), ((5, 4), MAX_LEN)];
+
+/// Where each field lies, in bytes from the start; the numbers are part of the kernel's interface
+/// to user space and never change.
+mod at {
+    pub(super) const RETRANSMITS: usize = 2;
+    pub(super) const PROBES: usize = 3;
+    pub(super) const BACKOFF: usize = 4;
+    pub(super) const UNACKED: usize = 24;
+    pub(super) const LAST_DATA_RECV: usize = 52;
+    pub(super) const LAST_ACK_RECV: usize = 56;
+    pub(super) const RTT: usize = 68;
+    pub(super) const TOTAL_RETRANS: usize = 100;
+    pub(super) const BYTES_ACKED: usize = 120;
+    pub(super) const BYTES_RECEIVED: usize = 128;
+    pub(super) const NOTSENT_BYTES: usize = 144;
+    pub(super) const RWND_LIMITED: usize = 176;
+    pub(super) const SND_WND: usize = 228;
+}
+
+/// What the kernel wrote, in the byte order of this machine.
+///
+/// `None` for less than the 104 bytes that every kernel since 2.6 has. A later field that is not
+/// whole in `bytes` is `None`.
+pub fn parse(bytes: &[u8]) -> Option<TcpSnapshot> {
+    let total_retrans = u32_at(bytes, at::TOTAL_RETRANS)?;
+    Some(TcpSnapshot {
+        unacked: u32_at(bytes, at::UNACKED)?,
+        notsent: u32_at(bytes, at::NOTSENT_BYTES),
+        retransmits: *bytes.get(at::RETRANSMITS)?,
+        backoff: *bytes.get(at::BACKOFF)?,
+        probes: *bytes.get(at::PROBES)?,
+        last_ack: Span::from_millis(u64::from(u32_at(bytes, at::LAST_ACK_RECV)?)),
+        last_data: Span::from_millis(u64::from(u32_at(bytes, at::LAST_DATA_RECV)?)),
+        rtt: Span::from_micros(u64::from(u32_at(bytes, at::RTT)?)),
+        total_retrans,
+        bytes_acked: u64_at(bytes, at::BYTES_ACKED),
+        bytes_received: u64_at(bytes, at::BYTES_RECEIVED),
+        send_window: u32_at(bytes, at::SND_WND),
+        window_limited: u64_at(bytes, at::RWND_LIMITED).map(Span::from_micros),
+    })
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every length the structure has had, with the release that brought it.
+    const HISTORIC: [(usize, &str); 12] = [
+        (104, "2.6"),
+        (120, "3.15"),
+        (136, "4.1"),
+        (144, "4.2"),
+        (160, "4.6"),
+        (168, "4.9"),
+        (192, "4.10"),
+        (200, "4.18"),
+        (224, "4.19"),
+        (232, "5.4"),
+        (240, "6.2"),
+        (280, "6.18"),
+    ];
+
+    /// A structure in which each field read here has a value of its own.
+    fn sample() -> Vec<u8> {
+        let mut bytes = vec![0xee; 280];
+        bytes[at::RETRANSMITS] = 1;
+        bytes[at::PROBES] = 2;
+        bytes[at::BACKOFF] = 3;
+        for (at, value) in [
+            (at::UNACKED, 4_u32),
+            (at::LAST_DATA_RECV, 5),
+            (at::LAST_ACK_RECV, 6),
+            (at::RTT, 7),
+            (at::TOTAL_RETRANS, 8),
+            (at::NOTSENT_BYTES, 9),
+            (at::SND_WND, 10),
+        ] {
+            bytes[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        }
+        for (at, value) in
+            [(at::BYTES_ACKED, 11_u64), (at::BYTES_RECEIVED, 12), (at::RWND_LIMITED, 13)]
+        {
+            bytes[at..at + 8].copy_from_slice(&value.to_ne_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn each_historic_length_brings_the_fields_it_has() {
+        let bytes = sample();
+        for (len, release) in HISTORIC {
+            let expected = TcpSnapshot {
+                unacked: 4,
+                notsent: (len >= 160).then_some(9),
+                retransmits: 1,
+                backoff: 3,
+                probes: 2,
+                last_ack: Span::from_millis(6),
+                last_data: Span::from_millis(5),
+                rtt: Span::from_micros(7),
+                total_retrans: 8,
+                bytes_acked: (len >= 136).then_some(11),
+                bytes_received: (len >= 136).then_some(12),
+                send_window: (len >= 232).then_some(10),
+                window_limited: (len >= 192).then_some(Span::from_micros(13)),
+            };
+            assert_eq!(parse(&bytes[..len]), Some(expected), "{len} bytes, Linux {release}");
+        }
+    }
+
+    #[test]
+    fn every_other_length_is_survived() {
+        let bytes = sample();
+        for len in 0..=bytes.len() {
+            assert_eq!(parse(&bytes[..len]).is_some(), len >= 104, "{len}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn fields_lie_where_the_c_library_says() {
+        use core::mem::offset_of;
+
+        use nix::libc::tcp_info;
+        for (ours, theirs) in [
+            (at::RETRANSMITS, offset_of!(tcp_info, tcpi_retransmits)),
+            (at::PROBES, offset_of!(tcp_info, tcpi_probes)),
+            (at::BACKOFF, offset_of!(tcp_info, tcpi_backoff)),
+            (at::UNACKED, offset_of!(tcp_info, tcpi_unacked)),
+            (at::LAST_DATA_RECV, offset_of!(tcp_info, tcpi_last_data_recv)),
+            (at::LAST_ACK_RECV, offset_of!(tcp_info, tcpi_last_ack_recv)),
+            (at::RTT, offset_of!(tcp_info, tcpi_rtt)),
+            (at::TOTAL_RETRANS, offset_of!(tcp_info, tcpi_total_retrans)),
+            (at::BYTES_ACKED, offset_of!(tcp_info, tcpi_bytes_acked)),
+            (at::BYTES_RECEIVED, offset_of!(tcp_info, tcpi_bytes_received)),
+            (at::NOTSENT_BYTES, offset_of!(tcp_info, tcpi_notsent_bytes)),
+            (at::RWND_LIMITED, offset_of!(tcp_info, tcpi_rwnd_limited)),
+            (at::SND_WND, offset_of!(tcp_info, tcpi_snd_wnd)),
+        ] {
+            assert_eq!(ours, theirs);
+        }
+        assert_eq!(MAX_LEN, offset_of!(tcp_info, tcpi_snd_wnd) + 4);
+    }
+}
