@@ -46,6 +46,23 @@ pub fn socket_error(error: &io::Error) -> SocketError {
     }
 }
 
+/// Whether `socket` is still connected although a call on it failed with `error`: a router said
+/// that the peer cannot be reached, which may pass.
+///
+/// To be asked wherever a read or write fails under a [recipe](crate::Recipe). The connection that
+/// has ended reads as a plain end of file after its error was taken, and would be misjudged.
+pub fn outlived(error: &io::Error, socket: &impl TcpSocket) -> bool {
+    match socket_error(error) {
+        // Only a connection that has not ended tells its peer.
+        SocketError::HostUnreachable | SocketError::NetworkUnreachable => {
+            SockRef::from(socket).peer_addr().is_ok()
+        }
+        SocketError::Reset | SocketError::Refused | SocketError::TimedOut | SocketError::Local => {
+            false
+        }
+    }
+}
+
 /// Whether this machine has lost the address `local` or, if asked, every route from it to `remote`.
 ///
 /// Nothing is sent: a UDP socket is bound and connected, for which the kernel looks both up.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use socket2::SockRef;
 use systole_core::kernel::{Examination, SocketError, TcpSnapshot};
 use systole_core::{Policy, Span};
-use systole_net::recipe::{Phase, apply, enter};
+use systole_net::examine::outlived;
+use systole_net::recipe::{Phase, apply, enter, user_timeout};
 use systole_net::{Clock, Recipe, examine};
 
 use crate::namespaces::{Host, Net};
@@ -168,6 +169,41 @@ fn a_router_that_says_unreachable_is_heard_while_the_link_lives() {
         let mut byte = [0];
         there.read_exact(&mut byte).unwrap();
         assert_eq!(&byte, b"x");
+    }
+}
+
+#[test]
+fn a_read_that_tells_of_a_router_does_not_end_the_link_and_a_timeout_does() {
+    let Some(net) = Net::make("read") else { return };
+    let (mut here, _there) = link(&net);
+    here.set_nonblocking(true).unwrap();
+    net.ip(Host::Router, "route add unreachable 10.2.0.2/32");
+    here.write_all(b"x").unwrap();
+    let error = failing_read(&mut here);
+    assert_eq!(error.kind(), ErrorKind::HostUnreachable);
+    assert!(outlived(&error, &here));
+
+    net.ip(Host::Router, "route replace blackhole 10.2.0.2/32");
+    user_timeout(Some(Span::from_secs(1)), &here).unwrap();
+    let mut error = failing_read(&mut here);
+    // What the router said last may still have been on its way.
+    while outlived(&error, &here) {
+        error = failing_read(&mut here);
+    }
+    assert!(matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::HostUnreachable), "{error}");
+    assert_eq!(here.read(&mut [0]).unwrap(), 0, "its error taken, a dead link reads as ended");
+}
+
+/// The next error of reading, other than that there is nothing to read.
+fn failing_read(stream: &mut TcpStream) -> std::io::Error {
+    let clock = Clock::start();
+    loop {
+        let error = stream.read(&mut [0]).unwrap_err();
+        if error.kind() != ErrorKind::WouldBlock {
+            return error;
+        }
+        assert!(clock.monotonic() < SOON, "no error within {SOON}");
+        pause(Duration::from_millis(10));
     }
 }
 

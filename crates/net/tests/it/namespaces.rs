@@ -25,7 +25,7 @@ impl Net {
     /// `None`, after saying so, where namespaces cannot be made and nobody insists on it.
     pub(crate) fn make(test: &str) -> Option<Net> {
         if !rustix::process::geteuid().is_root() || Command::new("ip").arg("-V").output().is_err() {
-            let required = std::env::var_os("SYSTOLE_REQUIRE_TOOLS").is_some_and(|set| set == "1");
+            let required = std::env::var_os("SYSTOLE_REQUIRE_TOOLS").is_some();
             assert!(!required, "{test}: needs root and the command `ip`");
             eprintln!("{test}: skipped, it needs root and the command `ip`");
             return None;
