@@ -8,7 +8,6 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use systole_client::{Client, Ending, Event, Options};
 use systole_core::Policy;
-use systole_core::cause::Cause;
 use systole_core::link::BeatKind;
 use systole_core::policy::PolicyError;
 use systole_core::reconnect::Backoff;
@@ -174,7 +173,9 @@ fn ended(event: &Event, end: Option<Exit>, report: &Report) -> Option<Exit> {
     };
     Some(match (ending, report.last_loss()) {
         (Ending::Finished, _) => Exit::Success,
-        (Ending::NotReconnecting | Ending::Stopped(_), Some(Cause::Unknown)) => Exit::PeerDead,
+        (Ending::NotReconnecting | Ending::Stopped(_), Some(loss)) if loss.is_silence() => {
+            Exit::PeerDead
+        }
         (Ending::NotReconnecting | Ending::Stopped(_), _) => Exit::Failure,
     })
 }

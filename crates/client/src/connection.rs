@@ -4,13 +4,16 @@ use std::io::{self, ErrorKind, Read};
 use std::time::Duration;
 
 use socket2::SockRef;
+use systole_core::kernel::{Examination, SocketError};
 use systole_core::link::{
-    Closing, Command as Order, Failure, Goodbye, Input, Introduction, Output, SessionKey, Settings,
-    Side,
+    Closing, Command as Order, Event as Told, Goodbye, Input, Introduction, Output, SessionKey,
+    Settings, Side,
 };
 use systole_core::wire::outbox::Outbox;
 use systole_core::wire::{BootId, CloseReason, DataKind, InstanceId};
 use systole_core::{Link, Machine, Span, Time};
+use systole_net::examine::{examine, outlived, socket_error};
+use systole_net::recipe::{self, Recipe};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::mpsc;
@@ -74,6 +77,7 @@ pub(crate) struct Connection {
     number: u64,
     /// What the messages in the outbox took off the queue and have not given back.
     owed: usize,
+    recipe: Recipe,
     paused: bool,
     finishing: bool,
 }
@@ -109,8 +113,13 @@ impl Connection {
             instance_id,
             wall_origin_ms: watch.wall_origin_ms(),
             report_heartbeats: options.report_heartbeats,
+            examines: true,
+            hung: options.hung,
             ..Settings::new(options.codec, Side::Connecting(introduction), policy)
         };
+        let recipe = Recipe::new(&policy, None);
+        // What this system lacks it goes on without; the machine keeps the bound by itself.
+        let _ = recipe::apply(&recipe, &stream);
         Connection {
             stream,
             link: Link::new(now, settings, SessionKey::default(), seed),
@@ -120,6 +129,7 @@ impl Connection {
             closing: Closing::Abort,
             number: link,
             owed: 0,
+            recipe,
             paused: false,
             finishing: false,
         }
@@ -222,6 +232,7 @@ impl Connection {
         let input = match &read {
             Ok(0) => Input::Ended,
             Ok(n) => Input::Received(self.buffer.get(..*n).unwrap_or_default()),
+            Err(error) if outlived(error, &self.stream) => Input::Warned(socket_error(error)),
             Err(error) => match failure(error) {
                 Some(failure) => Input::Failed(failure),
                 None => return false,
@@ -273,9 +284,17 @@ impl Connection {
     /// Carries out what the machine wants, and writes what the socket takes.
     fn carry_out(&mut self, now: Time, shared: &Shared) {
         self.collect(now, shared);
-        if let Err(error) = self.flush() {
+        let mut flushed = self.flush();
+        if let Err(error) = &flushed
+            && outlived(error, &self.stream)
+        {
+            // A router's word, and no end: reading it has taken it off the socket.
+            self.link.handle(now, Input::Warned(socket_error(error)));
+            flushed = self.flush();
+        }
+        if let Err(error) = flushed {
             self.hear_last_words(now, shared);
-            self.link.handle(now, Input::Failed(failure(&error).unwrap_or(Failure::Local)));
+            self.link.handle(now, Input::Failed(failure(&error).unwrap_or(SocketError::Local)));
             self.collect(now, shared);
         }
         let held = self.outbox.held();
@@ -300,15 +319,27 @@ impl Connection {
         // Known before it is told that the link stands.
         shared.cut_into(self.link.piece());
         loop {
-            let mut overflowed = false;
+            let (mut overflowed, mut look) = (false, false);
             while let Some(output) = self.link.poll_output() {
                 match output {
                     Output::Transmit { bytes, lane } => {
                         overflowed |= self.outbox.push(lane, bytes).is_err();
                     }
-                    Output::Event(event) => self.news.hear(event, shared),
+                    Output::Examine => look = true,
+                    Output::Event(event) => {
+                        if let Told::Established { policy, .. } | Told::Retuned(policy) = event {
+                            self.recipe = Recipe::new(&policy, None);
+                            let _ = recipe::apply(&self.recipe, &self.stream);
+                        }
+                        self.news.hear(event, shared);
+                    }
                     Output::Close(closing) => self.closing = closing,
                 }
+            }
+            if look {
+                let examination = self.examine();
+                self.link.handle(now, Input::Examined(examination));
+                continue;
             }
             // A goodbye that finds no room either is left out.
             if !overflowed || self.is_over() {
@@ -316,6 +347,16 @@ impl Connection {
             }
             self.link.handle(now, Input::Overflowed);
         }
+    }
+
+    /// Looks at the socket, and lets its timeouts follow what is seen.
+    fn examine(&self) -> Examination {
+        let examination = examine(&self.stream);
+        if let Some(tcp) = &examination.tcp {
+            // A connection that is ending takes no options, and needs none.
+            let _ = recipe::enter(&self.recipe, recipe::Phase::of(tcp), &self.stream);
+        }
+        examination
     }
 
     fn is_over(&self) -> bool {
@@ -384,8 +425,6 @@ async fn connect(addr: &str, within: Duration) -> Result<TcpStream, ConnectError
     for addr in found {
         match tokio::time::timeout(share, TcpStream::connect(addr)).await {
             Ok(Ok(stream)) => {
-                // Heartbeats are small and must not wait for company.
-                stream.set_nodelay(true).map_err(|error| ConnectError::from_io(&error))?;
                 return Ok(stream);
             }
             Ok(Err(error)) => last = ConnectError::from_io(&error),
@@ -396,19 +435,7 @@ async fn connect(addr: &str, within: Duration) -> Result<TcpStream, ConnectError
 }
 
 /// What a socket's error means for the link; `None` if nothing.
-fn failure(error: &io::Error) -> Option<Failure> {
-    // The kinds are not ours: new ones may come, and are taken for our own failure.
-    #[allow(clippy::wildcard_enum_match_arm)]
-    match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::Interrupted => None,
-        ErrorKind::ConnectionReset
-        | ErrorKind::ConnectionAborted
-        | ErrorKind::BrokenPipe
-        | ErrorKind::NotConnected => Some(Failure::Reset),
-        ErrorKind::TimedOut
-        | ErrorKind::HostUnreachable
-        | ErrorKind::NetworkUnreachable
-        | ErrorKind::NetworkDown => Some(Failure::Unreachable),
-        _ => Some(Failure::Local),
-    }
+fn failure(error: &io::Error) -> Option<SocketError> {
+    let nothing = [ErrorKind::WouldBlock, ErrorKind::Interrupted];
+    (!nothing.contains(&error.kind())).then(|| socket_error(error))
 }

@@ -1,6 +1,6 @@
 //! What a client tells its application.
 
-use systole_core::cause::Verdict;
+use systole_core::cause::{Cause, Verdict};
 use systole_core::link::{BeatKind, Goodbye};
 use systole_core::reconnect::Stop;
 use systole_core::{Policy, Span};
@@ -25,6 +25,8 @@ pub enum Event {
     Recovered,
     /// The bound has passed, and the policy says only to tell.
     Overdue,
+    /// The bound has passed; the server hangs or does not read, and is kept for a while.
+    Hung(Cause),
     /// A message, whole.
     Message(Vec<u8>),
     /// A message was longer than [`crate::Options::max_message`] and was dropped; the link lives.
@@ -126,6 +128,7 @@ impl Event {
             Event::AttemptFailed(_) => Class::Latest(12),
             Event::Reconnected { .. } => Class::Latest(13),
             Event::Closed(_) => Class::Latest(14),
+            Event::Hung(_) => Class::Latest(15),
         }
     }
 }

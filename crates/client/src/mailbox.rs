@@ -74,6 +74,7 @@ fn cost(event: &Event) -> Option<usize> {
         | Event::Suspect
         | Event::Recovered
         | Event::Overdue
+        | Event::Hung(_)
         | Event::MessageTooLong { .. }
         | Event::HeartbeatData(_)
         | Event::Retuned(_)

@@ -74,6 +74,7 @@ impl News {
             Told::Suspect => shared.tell(Event::Suspect),
             Told::Recovered => shared.tell(Event::Recovered),
             Told::Overdue { due: _ } => shared.tell(Event::Overdue),
+            Told::Hung { cause, until: _ } => shared.tell(Event::Hung(cause)),
             Told::HeartbeatData(bytes) => shared.tell(Event::HeartbeatData(bytes.to_vec())),
             Told::Retuned(policy) => shared.tell(Event::Retuned(policy)),
             Told::RoundTrip(rtt) if self.rtt => shared.tell(Event::RoundTrip(rtt)),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use systole_core::Policy;
-use systole_core::link::HANDSHAKE_TIMEOUT;
+use systole_core::link::{HANDSHAKE_TIMEOUT, Hung};
 use systole_core::reconnect::Backoff;
 use systole_core::wire::Codec;
 
@@ -37,6 +37,9 @@ pub struct Options {
     /// How many bytes may wait to be sent, framing included; a longer message is refused. Shorter
     /// means earlier backpressure, longer means later news of it. At most 1 GiB; default: 8 MiB.
     pub send_queue: usize,
+    /// What becomes, at the bound, of a server whose machine lives and whose process does not answer.
+    /// Default: the link ends.
+    pub hung: Hung,
     /// Whether each heartbeat is told as an event. Default: no.
     pub report_heartbeats: bool,
 }
@@ -53,6 +56,7 @@ impl Default for Options {
             reconnect: Some(Backoff::default()),
             max_message: 4 << 20,
             send_queue: 8 << 20,
+            hung: Hung::End,
             report_heartbeats: false,
         }
     }

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::diagnosis::{Ground, Grounds};
 use crate::time::Time;
 use crate::wire::{CloseReason, Malformed};
 
@@ -20,6 +21,15 @@ pub struct Verdict {
     pub last_heard: Time,
     /// How many probes were unanswered.
     pub probes: u8,
+    /// What the cause rests on, where it was diagnosed.
+    pub grounds: Grounds,
+}
+
+impl Verdict {
+    /// Whether a deadline passed, rather than something having happened.
+    pub fn is_silence(&self) -> bool {
+        self.grounds.contains(Ground::ApplicationSilent) || self.cause == Cause::HandshakeTimeout
+    }
 }
 
 /// Why a link ended.

@@ -13,7 +13,7 @@ use crate::kernel::{Examination, SocketError, TcpSnapshot};
 use crate::time::{Span, Time};
 
 /// The least time for which an acknowledgement counts as fresh, whatever the interval.
-const LEAST_FRESHNESS: Span = Span::from_secs(1);
+pub const LEAST_FRESHNESS: Span = Span::from_secs(1);
 
 /// Retransmissions of one segment without an answer that make a path suspicious: one is lost now
 /// and then, two in a row rarely.
@@ -134,6 +134,12 @@ impl Grounds {
         Grounds(grounds.iter().fold(0, |bits, ground| bits | 1 << *ground as u8))
     }
 
+    /// These and `ground`.
+    #[must_use]
+    pub const fn with(self, ground: Ground) -> Grounds {
+        Grounds(self.0 | 1 << ground as u16)
+    }
+
     /// Whether `ground` is among them.
     pub const fn contains(self, ground: Ground) -> bool {
         self.0 & (1 << ground as u8) != 0
@@ -150,8 +156,6 @@ impl Grounds {
 pub struct Silence {
     /// How long the application has said nothing.
     pub lasted: Span,
-    /// D.
-    pub bound: Span,
     /// From one probe to the next.
     pub interval: Span,
 }
@@ -213,6 +217,11 @@ impl Doubts {
         tcp.bytes_acked.unwrap_or(0).saturating_sub(before.bytes_acked.unwrap_or(0))
     }
 
+    /// What the socket reported.
+    pub const fn error(&self) -> Option<SocketError> {
+        self.error
+    }
+
     /// When the last look was taken.
     pub const fn last_at(&self) -> Time {
         self.last_at
@@ -264,8 +273,10 @@ pub fn diagnose(silence: &Silence, doubts: &Doubts) -> Diagnosis {
     if waiting && tcp.unacked == 0 && open && tcp.probes > 0 && tcp.backoff > 0 {
         return high(Cause::LocalNetworkDown, &[silent, G::BytesWaiting, G::NothingLeft]);
     }
-    let none_left = tcp.total_retrans == doubts.first.total_retrans;
-    if tcp.retransmits > 0 && none_left && doubts.last_at > doubts.first_at {
+    // What is counted per segment is counted when it is tried, and in all when it has left.
+    let tried = u32::from(tcp.retransmits.saturating_sub(doubts.first.retransmits));
+    let left = tcp.total_retrans.saturating_sub(doubts.first.total_retrans);
+    if tried > 0 && left.saturating_mul(2) <= tried {
         return high(Cause::LocalNeighbourGone, &[silent, G::Retransmitting, G::NeighbourSilent]);
     }
     if fresh && closed && waiting {

@@ -11,7 +11,8 @@ use alloc::boxed::Box;
 pub(crate) use outbound::Outbound;
 pub(crate) use peer::{Context, Effect, Peer};
 
-use crate::cause::Verdict;
+use crate::cause::{Cause, Verdict};
+use crate::kernel::{Examination, SocketError};
 use crate::liveness::{Deadline, Role};
 use crate::policy::Policy;
 use crate::random::Random;
@@ -52,6 +53,22 @@ pub struct Settings {
     pub wall_origin_ms: u64,
     /// Whether each heartbeat is told as an event.
     pub report_heartbeats: bool,
+    /// Whether the shell can look at the socket when asked, [`Output::Examine`]. Where it cannot,
+    /// a silence ends as [`crate::cause::Cause::Unknown`].
+    pub examines: bool,
+    /// What becomes of a peer whose machine lives and whose application does not answer.
+    pub hung: Hung,
+}
+
+/// What becomes, at the bound, of a peer that hangs or does not read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Hung {
+    /// It ends: whoever waits for it waits in vain, alive or not.
+    #[default]
+    End,
+    /// It is told, and ends only if it is still silent after this long: for peers that are debugged,
+    /// or pause to load a level, and whose sessions are dear.
+    Keep(Span),
 }
 
 impl Settings {
@@ -69,6 +86,8 @@ impl Settings {
             instance_id: InstanceId::default(),
             wall_origin_ms: 0,
             report_heartbeats: false,
+            examines: false,
+            hung: Hung::End,
         }
     }
 }
@@ -138,24 +157,18 @@ pub enum Input<'a> {
     /// The stream ended: the peer's side is closed.
     Ended,
     /// The socket failed.
-    Failed(Failure),
+    Failed(SocketError),
+    /// A router said that the peer cannot be reached, and the connection stands all the same: it is
+    /// remembered for the verdict, and evidence of the peer outweighs it.
+    Warned(SocketError),
+    /// The answer to [`Output::Examine`], to be given before any other input for this link.
+    Examined(Examination),
     /// What the peer was to read exceeds the bounded queue.
     Overflowed,
     /// The time of the next deadline has come, or may have.
     Deadline,
     /// The application or an operator wants something.
     Command(Command<'a>),
-}
-
-/// How a socket failed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Failure {
-    /// A reset: ECONNRESET, EPIPE.
-    Reset,
-    /// The kernel gave up: ETIMEDOUT, or no route to the host.
-    Unreachable,
-    /// An error of our own: no descriptors, no memory.
-    Local,
 }
 
 /// What an application or an operator may want of a link.
@@ -213,6 +226,8 @@ pub enum Output<'a> {
     },
     /// Something happened.
     Event(Event<'a>),
+    /// Look at the socket and hand in what it shows, [`Input::Examined`], at once.
+    Examine,
     /// Close the socket; the link takes no further input.
     Close(Closing),
 }
@@ -255,6 +270,13 @@ pub enum Event<'a> {
     Overdue {
         /// When the verdict would have fallen.
         due: Time,
+    },
+    /// The bound has passed; the peer hangs or does not read, and is kept for a while.
+    Hung {
+        /// Which of the two.
+        cause: Cause,
+        /// When it will end unless it is heard.
+        until: Time,
     },
     /// A message, or a piece of one.
     Data {
@@ -375,3 +397,6 @@ impl Machine for Link {
         self.outbound.poll().map(|(_, output)| output)
     }
 }
+
+#[cfg(test)]
+mod tests;

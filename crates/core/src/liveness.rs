@@ -6,6 +6,7 @@
 //! asks for the next one only when the last one fires (see [`crate::wheel`]).
 
 mod signal;
+mod steering;
 
 pub use signal::{Deadline, Evidence, Input, Output, Reason, Silence};
 
@@ -57,6 +58,8 @@ enum State {
     Listening { lead_ms: u32 },
     /// Silence: `sent` probes are out, the first since `since`.
     Probing { since: Time, sent: u8, suspect: bool },
+    /// The bound has passed, and the verdict was put off.
+    Spared { until: Time, sent: u8 },
     /// The bound has passed, unenforced.
     Overdue { due: Time, sent: u8 },
     /// Given up.
@@ -114,6 +117,7 @@ impl Liveness {
             Input::Deadline => self.expire(now, policy),
             Input::Retuned { from, seed } => self.retune(now, &from, policy, seed),
             Input::Hold { until } => self.hold(until),
+            Input::Spare { until } => self.spare(until),
             Input::Release => self.silent_since = self.silent_since.min(now).max(self.last_heard),
         }
     }
@@ -141,6 +145,7 @@ impl Liveness {
                 earliest(self.detection_deadline(policy), self.keepalive_deadline(policy))
             }
             State::Probing { .. } => self.detection_deadline(policy),
+            State::Spared { until, .. } => Some(Deadline { at: until, reason: Reason::Verdict }),
             State::Overdue { .. } | State::Dead { .. } => None,
         }
     }
@@ -165,12 +170,15 @@ impl Liveness {
 
     /// Whether the peer is suspected, or overdue.
     pub const fn is_suspect(&self) -> bool {
-        matches!(self.state, State::Probing { suspect: true, .. } | State::Overdue { .. })
+        matches!(
+            self.state,
+            State::Probing { suspect: true, .. } | State::Spared { .. } | State::Overdue { .. }
+        )
     }
 
     /// Whether a probe is out, or the peer is suspected or overdue.
     pub const fn is_in_doubt(&self) -> bool {
-        matches!(self.state, State::Probing { .. } | State::Overdue { .. })
+        matches!(self.state, State::Probing { .. } | State::Spared { .. } | State::Overdue { .. })
     }
 
     /// Whether the verdict has fallen.
@@ -205,6 +213,7 @@ impl Liveness {
                 State::Probing { sent, .. } => sent,
                 State::Greeting { .. }
                 | State::Listening { .. }
+                | State::Spared { .. }
                 | State::Overdue { .. }
                 | State::Dead { .. } => 0,
             };
@@ -220,7 +229,10 @@ impl Liveness {
         let (due, probes, in_handshake) = match self.state {
             State::Overdue { due, sent } => (due, sent, false),
             State::Dead { due, sent, in_handshake } => (due, sent, in_handshake),
-            State::Greeting { .. } | State::Listening { .. } | State::Probing { .. } => {
+            State::Greeting { .. }
+            | State::Listening { .. }
+            | State::Probing { .. }
+            | State::Spared { .. } => {
                 return None;
             }
         };
@@ -229,7 +241,9 @@ impl Liveness {
 
     #[inline]
     fn hear(&mut self, now: Time, evidence: Evidence) {
-        if let State::Dead { .. } = self.state {
+        if let State::Dead { in_handshake, .. } = self.state
+            && (in_handshake || evidence != Evidence::Progress)
+        {
             return;
         }
         self.last_heard = self.last_heard.max(now);
@@ -242,10 +256,10 @@ impl Liveness {
 
     /// Leaves suspicion, if there was any.
     fn trust(&mut self) {
-        let (State::Probing { .. } | State::Overdue { .. }) = self.state else {
+        if let State::Greeting { .. } | State::Listening { .. } = self.state {
             return;
-        };
-        if self.is_suspect() && !self.pending.take(Pending::SUSPECT) {
+        }
+        if (self.is_suspect() || self.is_dead()) && !self.pending.take(Pending::SUSPECT) {
             self.pending.0 |= Pending::RECOVERED;
         }
         self.state = State::Listening { lead_ms: 0 };
@@ -280,7 +294,7 @@ impl Liveness {
         if let State::Greeting { .. } = self.state {
             self.last_heard = self.last_heard.max(now);
             self.silent_since = self.silent_since.max(now);
-            self.state = State::Listening { lead_ms: lead_ms(policy, seed) };
+            self.state = State::Listening { lead_ms: steering::lead_ms(policy, seed) };
         }
     }
 
@@ -303,6 +317,12 @@ impl Liveness {
             }
             State::Probing { since, sent, suspect } => {
                 self.judge(now, policy, Doubt { lead_ms: 0, since: Some(since), sent, suspect });
+            }
+            State::Spared { until, sent } => {
+                if now >= until {
+                    self.state = State::Dead { due: until, sent, in_handshake: false };
+                    self.pending.0 |= Pending::DEAD;
+                }
             }
             State::Overdue { .. } | State::Dead { .. } => {}
         }
@@ -381,7 +401,10 @@ impl Liveness {
             State::Probing { since, sent, suspect } => {
                 Doubt { lead_ms: 0, since: Some(since), sent, suspect }
             }
-            State::Greeting { .. } | State::Overdue { .. } | State::Dead { .. } => return None,
+            State::Greeting { .. }
+            | State::Spared { .. }
+            | State::Overdue { .. }
+            | State::Dead { .. } => return None,
         };
         let due = self.silent_since + idle + interval.times(u64::from(probes));
         let mut next = Deadline { at: due, reason: Reason::Verdict };
@@ -406,43 +429,6 @@ impl Liveness {
         self.beat_sent = now;
         self.last_sent = self.last_sent.max(now);
     }
-
-    /// The new policy never condemns for a silence that the old one allowed: the verdict falls no
-    /// sooner than the earlier of the old deadline and one new bound from now.
-    fn retune(&mut self, now: Time, from: &Policy, to: &Policy, seed: u32) {
-        match self.state {
-            State::Greeting { .. } | State::Dead { .. } => return,
-            State::Overdue { .. } if to.enforce() => {
-                self.silent_since = self.silent_since.max(now);
-                self.state = State::Probing { since: now, sent: 0, suspect: true };
-            }
-            State::Overdue { .. } | State::Listening { .. } | State::Probing { .. } => {}
-        }
-        let Some(bound) = to.bound() else {
-            self.trust();
-            return;
-        };
-        let allowed = match from.bound() {
-            Some(old) => (self.silent_since + old).min(now + bound),
-            None => now + bound,
-        };
-        self.silent_since = self.silent_since.max(allowed - bound);
-        match &mut self.state {
-            State::Listening { lead_ms: lead } => *lead = lead_ms(to, seed),
-            State::Probing { .. }
-            | State::Greeting { .. }
-            | State::Overdue { .. }
-            | State::Dead { .. } => {}
-        }
-    }
-
-    fn hold(&mut self, until: Time) {
-        if let State::Greeting { .. } | State::Dead { .. } = self.state {
-            return;
-        }
-        self.silent_since = self.silent_since.max(until);
-        self.trust();
-    }
 }
 
 /// What is in doubt about a silent peer.
@@ -456,19 +442,6 @@ struct Doubt {
 
 impl Doubt {
     const NONE: Doubt = Doubt { lead_ms: 0, since: None, sent: 0, suspect: false };
-}
-
-/// How long before `idle` the first probe goes out: a random part of `idle/2`.
-fn lead_ms(policy: &Policy, seed: u32) -> u32 {
-    let Detection::Bounded { idle, .. } = policy.detection() else {
-        return 0;
-    };
-    if !policy.spread() {
-        return 0;
-    }
-    let half_ms = u32::try_from(idle.as_millis() / 2).unwrap_or(u32::MAX);
-    let scaled = (u64::from(half_ms) * u64::from(seed)) >> 32;
-    u32::try_from(scaled).unwrap_or(half_ms)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
 
+use systole_core::link::Hung;
 use systole_core::{Policy, Span};
 use toml::de::DeTable;
 
@@ -55,6 +56,8 @@ pub struct Config {
     /// How long a client may take from being accepted to having introduced itself. Longer forgives
     /// bad networks, and lets those who never speak hold descriptors.
     pub handshake_timeout: Span,
+    /// What becomes, at the bound, of a peer whose machine lives and whose process does not answer.
+    pub hung: Hung,
     /// What answers data.
     pub logic: Logic,
     /// The policy that listeners start from; whether verdicts are enforced is part of it.
@@ -77,6 +80,7 @@ impl Default for Config {
         Config {
             shards: Shards::default(),
             handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
+            hung: Hung::default(),
             logic: Logic::default(),
             policy: Policy::default(),
             listeners: Listener::defaults(Policy::default()),
@@ -150,6 +154,7 @@ fn read_root(
     // Up to an hour: nobody waits longer for an introduction.
     let timeouts = Span::from_millis(1)..=Span::from_secs(3_600);
     let handshake_timeout = root.take(reading, "handshake_timeout", value::span(timeouts));
+    let hung = Given::or(root.take(reading, "hung", settings::hung), Hung::default());
     let enforce = Given::or(root.take(reading, "enforce", value::boolean), true);
     let logic = Given::or(root.take(reading, "logic", value::parsed), Logic::default());
     let table = root.section(reading, "policy");
@@ -171,6 +176,7 @@ fn read_root(
     Config {
         shards: overrides.shards.unwrap_or(shards),
         handshake_timeout: Given::or(handshake_timeout, DEFAULT_HANDSHAKE_TIMEOUT),
+        hung,
         logic,
         policy,
         listeners,

@@ -124,6 +124,10 @@ impl Logs {
             }
             Body::Suspect(session) => about(session, "suspect"),
             Body::Recovered(session) => about(session, "recovered"),
+            Body::Hung { session, cause } => {
+                let Session { session, identity, listener, .. } = session;
+                info!(session, %identity, %listener, cause, "hung: kept for a while");
+            }
             Body::Overdue(session) => about(session, "overdue: the bound has passed, unenforced"),
             Body::Retuned { session, policy } => {
                 let Session { session, identity, .. } = session;

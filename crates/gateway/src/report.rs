@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde::Serialize;
-use systole_core::cause::Verdict;
+use systole_core::cause::{Cause, Verdict};
 use systole_core::hub::Presence;
 use systole_core::link::BeatKind;
 use systole_core::{Policy, Span, Time};
@@ -79,6 +79,8 @@ pub enum Change {
     Suspect,
     /// The suspicion is over.
     Recovered,
+    /// The bound has passed; it hangs or does not read, and is kept for a while.
+    Hung(Cause),
     /// The bound has passed, unenforced.
     Overdue,
     /// Another policy is in force.

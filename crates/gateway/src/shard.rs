@@ -6,6 +6,7 @@
 //! ports they listen on.
 
 mod answer;
+mod carry;
 mod door;
 mod sockets;
 mod turn;

@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 use systole_client::Event;
 use systole_core::Span;
-use systole_core::cause::Cause;
+use systole_core::cause::Verdict;
 use systole_core::link::BeatKind;
 use systole_gateway::report::session_text;
 use systole_net::Clock;
@@ -24,7 +24,7 @@ pub(super) struct Report {
     received: u64,
     rtt: RoundTrips,
     last_rtt: Option<Span>,
-    last_loss: Option<Cause>,
+    last_loss: Option<Verdict>,
 }
 
 /// One line of `--json`. Scripts rely on the names.
@@ -97,7 +97,7 @@ impl Report {
     }
 
     /// Why the link was lost last.
-    pub(super) fn last_loss(&self) -> Option<Cause> {
+    pub(super) fn last_loss(&self) -> Option<Verdict> {
         self.last_loss
     }
 
@@ -161,7 +161,7 @@ impl Report {
             self.last_rtt = Some(*rtt);
         }
         if let Event::Lost { verdict, .. } = event {
-            self.last_loss = Some(verdict.cause);
+            self.last_loss = Some(*verdict);
         }
     }
 
@@ -178,7 +178,7 @@ impl Report {
                 let rtt = rtt.map_or_else(String::new, |rtt| format!(" (rtt {rtt})"));
                 always(format!("received heartbeat, make heartbeats to 0{rtt}"))
             }
-            Event::Lost { verdict, .. } if verdict.cause == Cause::Unknown => {
+            Event::Lost { verdict, .. } if verdict.is_silence() => {
                 always("connection dead".to_owned())
             }
             Event::Lost { verdict, .. } => always(format!("connection lost: {}", verdict.cause)),
@@ -203,6 +203,7 @@ impl Report {
                 asked(format!("received {} bytes on a heartbeat", bytes.len()))
             }
             Event::Overdue => asked("the server is overdue".to_owned()),
+            Event::Hung(cause) => asked(format!("kept for a while: {cause}")),
             Event::RoundTrip(_) | Event::Closed(_) => None,
         }
     }
@@ -228,7 +229,7 @@ impl Report {
             Event::Lost { verdict, silent_for, .. } => Line {
                 cause: Some(verdict.cause.name()),
                 silent_ms: Some(silent_for.as_millis()),
-                ..line(if verdict.cause == Cause::Unknown { "dead" } else { "lost" })
+                ..line(if verdict.is_silence() { "dead" } else { "lost" })
             },
             Event::Reconnecting { attempt, after } => Line {
                 attempt: Some(*attempt),
@@ -245,6 +246,7 @@ impl Report {
             Event::HeartbeatSent { beat: BeatKind::Pong, .. }
             | Event::HeartbeatReceived { beat: BeatKind::Ping, .. }
             | Event::Overdue
+            | Event::Hung(_)
             | Event::Message(_)
             | Event::MessageTooLong { .. }
             | Event::HeartbeatData(_)

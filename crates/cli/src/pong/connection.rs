@@ -138,6 +138,7 @@ impl Connection {
                     Event::Suspect
                     | Event::Recovered
                     | Event::Overdue { .. }
+                    | Event::Hung { .. }
                     | Event::Data { .. }
                     | Event::HeartbeatData(_)
                     | Event::Retuned(_)
@@ -145,6 +146,7 @@ impl Connection {
                     | Event::HeartbeatSent { .. }
                     | Event::HeartbeatReceived { .. },
                 )
+                | Output::Examine
                 | Output::Close(_) => {}
             }
         }

@@ -165,10 +165,12 @@ impl Peer {
                     Event::Suspect
                     | Event::Recovered
                     | Event::Overdue { .. }
+                    | Event::Hung { .. }
                     | Event::RoundTrip(_)
                     | Event::HeartbeatSent { .. }
                     | Event::HeartbeatReceived { .. },
                 )
+                | Output::Examine
                 | Output::Close(_) => {}
             }
         }

@@ -11,11 +11,8 @@ fn span(millis: u64) -> Span {
 }
 
 /// Idle 1 s, interval 0.5 s, 4 probes: D = 3 s.
-const SILENCE: Silence = Silence {
-    lasted: Span::from_millis(3_000),
-    bound: Span::from_millis(3_000),
-    interval: Span::from_millis(500),
-};
+const SILENCE: Silence =
+    Silence { lasted: Span::from_millis(3_000), interval: Span::from_millis(500) };
 
 /// A connection on which nothing is wrong.
 fn healthy() -> TcpSnapshot {

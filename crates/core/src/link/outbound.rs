@@ -27,6 +27,7 @@ enum Queued {
     Data { bytes: Range<u32>, more: bool, kind: DataKind },
     HeartbeatData(Range<u32>),
     Event(Event<'static>),
+    Examine,
     Close(Closing),
 }
 
@@ -57,6 +58,7 @@ impl Outbound {
             }
             Queued::HeartbeatData(range) => Output::Event(Event::HeartbeatData(bytes(range))),
             Queued::Event(event) => Output::Event(event),
+            Queued::Examine => Output::Examine,
             Queued::Close(closing) => Output::Close(closing),
         };
         Some((link, output))
@@ -118,6 +120,11 @@ impl Pen<'_> {
     /// Tells an event that carries no bytes.
     pub(crate) fn event(&mut self, event: Event<'static>) {
         self.push(Queued::Event(event));
+    }
+
+    /// Asks for a look at the socket.
+    pub(crate) fn examine(&mut self) {
+        self.push(Queued::Examine);
     }
 
     /// Asks for the socket to be closed.

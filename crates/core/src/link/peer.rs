@@ -3,9 +3,8 @@
 mod conversation;
 
 use super::outbound::Pen;
-use super::{Event, Failure, Input, SessionKey, Settings, Side};
-use crate::cause::{Cause, Verdict};
-use crate::liveness::{self, Deadline, Evidence, Liveness, Role, Silence};
+use super::{Event, Input, SessionKey, Settings, Side};
+use crate::liveness::{self, Deadline, Evidence, Liveness, Role};
 use crate::policy::Policy;
 use crate::random::Random;
 use crate::time::Time;
@@ -62,10 +61,19 @@ impl Peer {
         if self.conversation.is_over() {
             return Effect::Ended;
         }
+        if !matches!(input, Input::Examined(_))
+            && let Some(effect) = self.conversation.forfeit_look(now, out)
+        {
+            return effect;
+        }
         match input {
             Input::Received(bytes) => self.receive(now, bytes, context, out),
-            Input::Ended => self.conversation.end(now, Cause::PeerExited, out),
-            Input::Failed(failure) => self.conversation.end(now, cause_of(failure), out),
+            Input::Ended => self.conversation.end_of_stream(now, out),
+            Input::Warned(error) => self.conversation.warned(now, error),
+            Input::Failed(error) => self.conversation.fail(now, error, out),
+            Input::Examined(examination) => {
+                self.conversation.examined(now, &examination, context, out)
+            }
             Input::Overflowed => self.conversation.overflow(now, out),
             Input::Deadline => self.conversation.expire(now, context, out),
             Input::Command(command) => self.conversation.command(now, command, context, out),
@@ -137,27 +145,6 @@ impl Peer {
         } else {
             Effect::None
         }
-    }
-}
-
-fn cause_of(failure: Failure) -> Cause {
-    match failure {
-        Failure::Reset => Cause::PeerReset,
-        Failure::Unreachable => Cause::Unknown,
-        Failure::Local => Cause::LocalFault,
-    }
-}
-
-/// The verdict on a silence that lasted too long.
-fn silence_verdict(now: Time, silence: Silence) -> Verdict {
-    let cause = if silence.in_handshake { Cause::HandshakeTimeout } else { Cause::Unknown };
-    Verdict {
-        cause,
-        confidence: cause.confidence(),
-        at: now,
-        due: silence.due,
-        last_heard: silence.last_heard,
-        probes: silence.probes,
     }
 }
 

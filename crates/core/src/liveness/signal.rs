@@ -31,6 +31,12 @@ pub enum Input {
     },
     /// End a hold now; silence counts from now.
     Release,
+    /// The verdict that has just fallen is put off: the peer stays suspected, and is judged at
+    /// `until`.
+    Spare {
+        /// When.
+        until: Time,
+    },
 }
 
 /// What proves that the peer lives.
@@ -43,6 +49,9 @@ pub enum Evidence {
         /// The heartbeat it answers; `None` in protocols without sequence numbers.
         sequence: Option<u8>,
     },
+    /// The peer takes what we send it, if slowly. It may come after the verdict, which it takes
+    /// back.
+    Progress,
 }
 
 /// What the machine wants, or tells.

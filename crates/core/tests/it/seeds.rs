@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use systole_core::hub::{self, Hub};
-use systole_core::link::{Command, Failure, Goodbye, Input};
+use systole_core::kernel::{Examination, SocketError, TcpSnapshot};
+use systole_core::link::{Command, Goodbye, Input};
 use systole_core::tap::Tap;
 use systole_core::tap::record::Recorder;
 use systole_core::wire::{Beat, CloseReason, Codec, DataKind, Frame};
@@ -50,7 +51,12 @@ fn records_have_their_seeds() {
     ];
     let mut inputs =
         vec![Input::Received(b"ping\n"), Input::Overflowed, Input::Deadline, Input::Ended];
-    inputs.extend([Failure::Reset, Failure::Unreachable, Failure::Local].map(Input::Failed));
+    let errors = [SocketError::Reset, SocketError::HostUnreachable, SocketError::Local];
+    inputs.extend(errors.map(Input::Failed));
+    inputs.push(Input::Warned(SocketError::NetworkUnreachable));
+    let tcp = Some(TcpSnapshot { send_window: Some(7), ..TcpSnapshot::default() });
+    let error = Some(SocketError::TimedOut);
+    inputs.push(Input::Examined(Examination { tcp, error, local_down: Some(false) }));
     inputs.extend(commands.map(Input::Command));
     let all = [
         hub::Input::Deadline,

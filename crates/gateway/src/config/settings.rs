@@ -6,7 +6,9 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 use systole_core::Span;
+use systole_core::link::Hung;
 use systole_net::listener::MAX_SHARDS;
+use toml::de::DeValue;
 
 use super::section::{Given, Reading, Section};
 use super::value;
@@ -29,6 +31,15 @@ pub enum Logic {
     Echo,
     /// Data is counted and dropped.
     None,
+}
+
+/// Reads what becomes of a peer that hangs: `"end"`, or how long it is kept.
+pub(super) fn hung(value: &DeValue<'_>) -> Result<Hung, String> {
+    if value::text(value).as_deref() == Ok("end") {
+        return Ok(Hung::End);
+    }
+    let kept = value::span(Span::from_secs(1)..=Span::from_secs(86_400))(value);
+    kept.map(Hung::Keep).map_err(|range| format!("\"end\", or {range}"))
 }
 
 /// Where the gateway stops taking more. Each trades memory against what is lost when full.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use systole_core::diagnosis::Ground;
 use systole_core::policy::Detection;
 use systole_core::{Policy, Span};
 use utoipa::ToSchema;
@@ -46,6 +47,14 @@ pub enum Body {
     Suspect(Session),
     /// The suspicion is over.
     Recovered(Session),
+    /// The bound has passed; the peer hangs or does not read, and is kept for a while.
+    Hung {
+        /// Which.
+        #[serde(flatten)]
+        session: Session,
+        /// `app_hung` or `not_reading`.
+        cause: &'static str,
+    },
     /// The bound has passed, and the policy does not enforce it.
     Overdue(Session),
     /// Another policy is in force for a session.
@@ -99,6 +108,7 @@ impl Body {
             Body::Leave { .. } => "leave",
             Body::Suspect(_) => "suspect",
             Body::Recovered(_) => "recovered",
+            Body::Hung { .. } => "hung",
             Body::Overdue(_) => "overdue",
             Body::Retuned { .. } => "retuned",
             Body::Stalled { .. } => "stalled",
@@ -144,6 +154,8 @@ pub struct End {
     pub late_us: u64,
     /// How many probes were unanswered.
     pub probes: u8,
+    /// What the cause rests on, for people; empty where it was not diagnosed.
+    pub grounds: Vec<&'static str>,
     /// How long the connection was open.
     pub lasted_ms: u64,
 }
@@ -263,6 +275,7 @@ fn change_body(at_ms: u64, session: Session, change: Change) -> Option<Body> {
         Change::Join(policy) => Body::Join { session, policy: PolicyInfo::new(&policy) },
         Change::Suspect => Body::Suspect(session),
         Change::Recovered => Body::Recovered(session),
+        Change::Hung(cause) => Body::Hung { session, cause: cause.name() },
         Change::Overdue => Body::Overdue(session),
         Change::Retuned(policy) => Body::Retuned { session, policy: PolicyInfo::new(&policy) },
         Change::Leave { verdict, lasted } => {
@@ -275,6 +288,7 @@ fn change_body(at_ms: u64, session: Session, change: Change) -> Option<Body> {
                 due_ms: at_ms.saturating_sub(late.as_millis()),
                 late_us: late.as_micros(),
                 probes: verdict.probes,
+                grounds: verdict.grounds.iter().map(Ground::text).collect(),
                 lasted_ms: lasted.as_millis(),
             };
             Body::Leave { session, end }

@@ -69,6 +69,7 @@ fn numbers_are_one_order_over_all_shards() {
 fn a_leave_carries_its_evidence() {
     let events = events(10);
     let verdict = Verdict {
+        grounds: Default::default(),
         cause: Cause::Unknown,
         confidence: Cause::Unknown.confidence(),
         at: Time::from_millis(50_001),

@@ -68,6 +68,7 @@ fn need_a_restart(now: &Config, new: &Config) -> Vec<&'static str> {
     let differences = [
         ("shards", now.shards != new.shards),
         ("handshake_timeout", now.handshake_timeout != new.handshake_timeout),
+        ("hung", now.hung != new.hung),
         ("logic", now.logic != new.logic),
         ("listener", places(now) != places(new)),
         ("admin", now.admin != new.admin),

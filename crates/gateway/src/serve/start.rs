@@ -180,6 +180,8 @@ fn settings(config: &Config, clock: Clock) -> std::io::Result<Vec<Settings>> {
             instance_id,
             wall_origin_ms,
             report_heartbeats: config.log.heartbeats,
+            examines: true,
+            hung: config.hung,
             ..Settings::new(listener.codec(), Side::Accepting, listener.policy())
         }
     };

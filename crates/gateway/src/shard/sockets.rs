@@ -1,16 +1,19 @@
 //! The sockets of a shard's links: writing, queueing what they do not take, and closing.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::ops::Range;
 
 use mio::net::TcpStream;
 use slab::Slab;
-use systole_core::link::{Failure, Lane};
+use systole_core::kernel::{Examination, SocketError};
+use systole_core::link::Lane;
 use systole_core::wire::DataKind;
 use systole_core::wire::outbox::Outbox;
 use systole_core::{Span, Time};
+use systole_net::examine::{outlived, socket_error};
+use systole_net::recipe::{self, Recipe};
 
 /// How long a link that we ended may take to read our goodbye and close its side. Closing at once
 /// could destroy the goodbye: unread bytes turn a close into a reset.
@@ -28,6 +31,10 @@ pub(super) enum Feedback {
     /// The socket failed while it was written to. What it holds unread comes first: the goodbye of
     /// a peer that left answers unread is among it.
     Failed,
+    /// A router said something while it was written to; the connection stands.
+    Warned(SocketError),
+    /// The hub wants a look at the socket.
+    Examine,
     /// Data to be echoed.
     Echo { bytes: Range<usize>, more: bool, kind: DataKind },
 }
@@ -44,7 +51,7 @@ pub(super) struct Conn {
     /// The loop comes back to it without an event.
     unread: bool,
     /// It takes no more bytes, because of this.
-    failed: Option<Failure>,
+    failed: Option<SocketError>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,8 +79,10 @@ pub(super) enum ReadOutcome {
     Empty,
     /// The peer closed its side.
     Ended,
+    /// A router said something; the connection stands.
+    Warned(SocketError),
     /// The socket failed.
-    Failed(Failure),
+    Failed(SocketError),
 }
 
 /// All sockets of a shard, and the bytes on their way to one of them.
@@ -140,7 +149,10 @@ impl Sockets {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     conn.failed.map_or(ReadOutcome::Empty, ReadOutcome::Failed)
                 }
-                Err(error) => ReadOutcome::Failed(failure(&error)),
+                Err(error) if outlived(&error, &conn.stream) => {
+                    ReadOutcome::Warned(socket_error(&error))
+                }
+                Err(error) => ReadOutcome::Failed(socket_error(&error)),
             };
         }
     }
@@ -154,6 +166,31 @@ impl Sockets {
         }
         self.gathered.extend_from_slice(bytes);
         self.frames.push((self.gathered.len(), lane));
+    }
+
+    /// Looks at a socket, and lets its timeouts follow what is seen.
+    pub(super) fn examine(&self, link: u32, recipe: Option<&Recipe>) -> Examination {
+        let Some(conn) = self.conns.get(link as usize) else {
+            return Examination::default();
+        };
+        let examination = systole_net::examine::examine(&conn.stream);
+        if let (Some(tcp), Some(recipe)) = (&examination.tcp, recipe) {
+            // A connection that is ending takes no options, and needs none.
+            let _ = recipe::enter(recipe, recipe::Phase::of(tcp), &conn.stream);
+        }
+        examination
+    }
+
+    /// Gives a socket the options that a policy asks for.
+    pub(super) fn prepare(&self, link: u32, recipe: &Recipe) {
+        if let Some(conn) = self.conns.get(link as usize) {
+            let _ = recipe::apply(recipe, &conn.stream);
+        }
+    }
+
+    /// Notes that the hub wants a look.
+    pub(super) fn ask_for_look(&mut self, link: u32) {
+        self.feedback.push_back((link, Feedback::Examine));
     }
 
     /// Keeps data that is to be echoed once the hub's outputs have been carried out.
@@ -192,10 +229,14 @@ impl Sockets {
         let link = self.gathered_for;
         let conn = self.conns.get_mut(link as usize);
         if let Some(conn) = conn.filter(|conn| conn.failed.is_none()) {
+            let mut warning = None;
             let written = match &conn.outbox {
                 Some(_) => Ok(0),
-                None => write(&mut conn.stream, &self.gathered),
+                None => write(&mut conn.stream, &self.gathered, &mut warning),
             };
+            if let Some(error) = warning {
+                self.feedback.push_back((link, Feedback::Warned(error)));
+            }
             match written {
                 Ok(count) => {
                     self.bytes_out += count as u64;
@@ -247,7 +288,12 @@ impl Sockets {
         };
         while !outbox.is_empty() {
             let front = outbox.front();
-            match write(&mut conn.stream, front) {
+            let mut warning = None;
+            let written = write(&mut conn.stream, front, &mut warning);
+            if let Some(error) = warning {
+                self.feedback.push_back((link, Feedback::Warned(error)));
+            }
+            match written {
                 Ok(count) => {
                     let all = count == front.len();
                     self.bytes_out += count as u64;
@@ -320,7 +366,7 @@ impl Sockets {
         };
         match self.read(link, scratch) {
             ReadOutcome::Ended | ReadOutcome::Failed(_) => self.doom(link),
-            ReadOutcome::Bytes(_) | ReadOutcome::Empty => {}
+            ReadOutcome::Bytes(_) | ReadOutcome::Empty | ReadOutcome::Warned(_) => {}
         }
     }
 
@@ -337,7 +383,7 @@ impl Sockets {
         for link in self.doomed.drain(..count) {
             let mut conn = self.conns.remove(link as usize);
             if let Some(outbox) = conn.outbox.take() {
-                let _ = write(&mut conn.stream, outbox.front());
+                let _ = write(&mut conn.stream, outbox.front(), &mut None);
             }
         }
         count
@@ -355,29 +401,23 @@ impl Sockets {
 }
 
 /// Writes once; a full socket takes nothing.
-fn write(stream: &mut TcpStream, bytes: &[u8]) -> Result<usize, Failure> {
+fn write(
+    stream: &mut TcpStream,
+    bytes: &[u8],
+    warning: &mut Option<SocketError>,
+) -> Result<usize, SocketError> {
     loop {
         return match stream.write(bytes) {
             Ok(count) => Ok(count),
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
-            Err(error) => Err(failure(&error)),
+            // Reading the warning has taken it off the socket.
+            Err(error) if warning.is_none() && outlived(&error, stream) => {
+                *warning = Some(socket_error(&error));
+                continue;
+            }
+            Err(error) => Err(socket_error(&error)),
         };
-    }
-}
-
-/// What a socket's error says about the other end.
-fn failure(error: &io::Error) -> Failure {
-    let kind = error.kind();
-    let reset = [ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe];
-    let unreachable =
-        [ErrorKind::TimedOut, ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable];
-    if reset.contains(&kind) {
-        Failure::Reset
-    } else if unreachable.contains(&kind) {
-        Failure::Unreachable
-    } else {
-        Failure::Local
     }
 }
 

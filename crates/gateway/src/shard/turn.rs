@@ -7,22 +7,22 @@ use std::time::Duration;
 
 use mio::event::Event as Readiness;
 use mio::{Events, Interest, Poll, Token};
-use systole_core::cause::{Cause, Verdict};
 use systole_core::gather::Gather;
 use systole_core::hub::{self, Hub};
-use systole_core::link::{self, Closing, Event, Output};
+use systole_core::link;
 use systole_core::tap::{Tapped, Untapped};
 use systole_core::vigilance::{Turn, Vigilance};
 use systole_core::{Machine, Span, Time};
 use systole_net::Clock;
+use systole_net::recipe::{self, Recipe};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::ShardSetup;
 use super::door::{Accepted, Doors};
-use super::sockets::{Conn, Feedback, ReadOutcome, Sockets};
+use super::sockets::{Conn, ReadOutcome, Sockets};
 use crate::epochs::Epochs;
-use crate::report::{Change, Report, Subject};
+use crate::report::Report;
 use crate::request::Request;
 use crate::stats::{Distributions, ShardStats, seconds};
 
@@ -59,13 +59,15 @@ pub(super) struct Turning {
     pub(super) vigilance: Vigilance,
     gather: Gather,
     /// Whether data passed in this turn, one way or the other.
-    data: bool,
-    sockets: Sockets,
+    pub(super) data: bool,
+    pub(super) sockets: Sockets,
+    /// What accepted sockets inherit from their listener.
+    pub(super) recipes: Vec<Recipe>,
     pub(super) doors: Doors,
     scratch: Box<[u8]>,
     /// Sockets that were not read to the end, although no further edge will tell.
     unread: Vec<u32>,
-    echo: bool,
+    pub(super) echo: bool,
     epochs: Arc<Epochs>,
     requests: Receiver<Request>,
     /// More requests may wait, although no further wake will tell.
@@ -74,8 +76,8 @@ pub(super) struct Turning {
     missed: u64,
     bytes_in: u64,
     accepted: u64,
-    stats: Arc<ShardStats>,
-    distributions: Distributions,
+    pub(super) stats: Arc<ShardStats>,
+    pub(super) distributions: Distributions,
     pub(super) stopping: bool,
 }
 
@@ -86,8 +88,17 @@ impl Turning {
         requests: Receiver<Request>,
     ) -> io::Result<Turning> {
         let (sockets, settings): (Vec<_>, Vec<_>) = setup.listeners.into_iter().unzip();
+        let recipes: Vec<_> =
+            settings.iter().map(|settings| Recipe::new(&settings.policy, None)).collect();
         let mut doors = Vec::new();
         for (index, socket) in sockets.into_iter().enumerate() {
+            if let Some(recipe) = recipes.get(index) {
+                let applied = recipe::apply(recipe, &socket);
+                let missing = applied.missing().collect::<Vec<_>>().join(", ");
+                if setup.index == 0 && index == 0 && !missing.is_empty() {
+                    tracing::warn!(missing, "this kernel lacks socket options; going on without");
+                }
+            }
             let mut socket = mio::net::TcpListener::from_std(socket);
             let token = Token(FIRST_DOOR + index);
             poll.registry().register(&mut socket, token, Interest::READABLE)?;
@@ -101,6 +112,7 @@ impl Turning {
             clock: setup.clock,
             gather: Gather::new(Time::ZERO),
             data: false,
+            recipes,
             sockets: Sockets::new(setup.outbox_limit),
             doors: Doors::new(doors, setup.max_links as usize),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
@@ -271,8 +283,13 @@ impl Turning {
                     }
                     continue;
                 }
+                ReadOutcome::Warned(error) => {
+                    let input = link::Input::Warned(error);
+                    self.hub.handle(now, hub::Input::Link { link, input });
+                    continue;
+                }
                 ReadOutcome::Ended => link::Input::Ended,
-                ReadOutcome::Failed(failure) => link::Input::Failed(failure),
+                ReadOutcome::Failed(error) => link::Input::Failed(error),
             };
             self.hub.handle(now, hub::Input::Link { link, input });
             return self.carry();
@@ -281,7 +298,7 @@ impl Turning {
     }
 
     /// Comes back to a socket in the next turn, without an event.
-    fn read_on(&mut self, link: u32) {
+    pub(super) fn read_on(&mut self, link: u32) {
         if !self.sockets.is_unread(link) {
             self.sockets.set_unread(link, true);
             self.unread.push(link);
@@ -334,93 +351,6 @@ impl Turning {
         EXPIRIES_PER_TURN
     }
 
-    /// Carries out what the hub wants, until it wants nothing more.
-    #[inline]
-    pub(super) fn carry(&mut self) {
-        loop {
-            while let Some(hub::Output { link, output }) = self.hub.poll_output() {
-                match output {
-                    Output::Transmit { bytes, lane } => self.sockets.transmit(link, lane, bytes),
-                    Output::Event(Event::Data { bytes, more, kind }) => {
-                        self.data = true;
-                        if self.echo {
-                            self.sockets.echo(link, bytes, more, kind);
-                        }
-                    }
-                    Output::Event(event) => {
-                        if let Some(told) = Told::of(event) {
-                            self.tell(link, told);
-                        }
-                    }
-                    Output::Close(Closing::Flush) => {
-                        self.sockets.leave(link, self.vigilance.now());
-                    }
-                    Output::Close(Closing::Abort) => self.sockets.doom(link),
-                }
-            }
-            let Some((link, feedback)) = self.sockets.next_feedback() else {
-                break;
-            };
-            let input = match feedback {
-                Feedback::Overflowed => link::Input::Overflowed,
-                Feedback::Failed => {
-                    self.read_on(link);
-                    continue;
-                }
-                Feedback::Echo { bytes, more, kind } => {
-                    let bytes = self.sockets.echoed(bytes);
-                    link::Input::Command(link::Command::Send { bytes, more, kind })
-                }
-            };
-            self.hub.handle(self.vigilance.now(), hub::Input::Link { link, input });
-        }
-        self.sockets.end_echo();
-    }
-
-    fn tell(&mut self, link: u32, told: Told) {
-        let change = match told {
-            Told::RoundTrip(rtt) => return self.distributions.rtt.observe(seconds(rtt)),
-            Told::Change(change) => change,
-        };
-        let Some(known) = self.hub.machine().presence(link) else {
-            return;
-        };
-        let subject = Subject {
-            session: known.session,
-            epoch: known.epoch,
-            identity: known.identity.into(),
-            listener: known.listener,
-            address: known.address,
-            established: known.established.is_some(),
-        };
-        let change = match change {
-            Change::Leave { verdict, .. } => {
-                self.count(&verdict);
-                Change::Leave { verdict, lasted: self.vigilance.now().since(known.opened) }
-            }
-            Change::Overdue => {
-                self.stats.overdue.add(1);
-                Change::Overdue
-            }
-            Change::Join(_)
-            | Change::Suspect
-            | Change::Recovered
-            | Change::Retuned(_)
-            | Change::Heartbeat { .. } => change,
-        };
-        let at_ms = self.clock.wall_ms();
-        self.report(Report::Session { at_ms, subject, change });
-    }
-
-    fn count(&self, verdict: &Verdict) {
-        if let Some(cell) = self.stats.verdicts.get(verdict.cause.index()) {
-            cell.add(1);
-        }
-        if let Cause::Unknown | Cause::HandshakeTimeout = verdict.cause {
-            self.distributions.lateness.observe(seconds(self.now().since(verdict.due)));
-        }
-    }
-
     /// Tells the control plane; if it is too slow, counts what it missed and tells that first.
     pub(super) fn report(&mut self, report: Report) {
         if self.missed > 0 {
@@ -452,32 +382,5 @@ impl Turning {
         stats.bytes_in.set(self.bytes_in);
         stats.bytes_out.set(self.sockets.bytes_out);
         stats.turns.add(1);
-    }
-}
-
-/// What of the hub's events leaves the loop.
-enum Told {
-    Change(Change),
-    RoundTrip(Span),
-}
-
-impl Told {
-    fn of(event: Event<'_>) -> Option<Told> {
-        Some(Told::Change(match event {
-            Event::Established { policy, .. } => Change::Join(policy),
-            Event::Suspect => Change::Suspect,
-            Event::Recovered => Change::Recovered,
-            Event::Overdue { .. } => Change::Overdue,
-            Event::Retuned(policy) => Change::Retuned(policy),
-            Event::Lost { verdict, .. } => Change::Leave { verdict, lasted: Span::ZERO },
-            Event::HeartbeatSent { beat, sequence, .. } => {
-                Change::Heartbeat { sent: true, beat, sequence }
-            }
-            Event::HeartbeatReceived { beat, sequence } => {
-                Change::Heartbeat { sent: false, beat, sequence }
-            }
-            Event::RoundTrip(rtt) => return Some(Told::RoundTrip(rtt)),
-            Event::Data { .. } | Event::HeartbeatData(_) => return None,
-        }))
     }
 }

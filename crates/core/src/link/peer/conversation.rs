@@ -1,11 +1,15 @@
 //! What is said on a link: handshake, heartbeats, data, retune, goodbye.
 
 mod handshake;
+mod inquiry;
 
 use alloc::boxed::Box;
 
-use super::{Context, Effect, connects, silence_verdict, told};
+use inquiry::Inquiry;
+
+use super::{Context, Effect, connects, told};
 use crate::cause::{Cause, Verdict};
+use crate::diagnosis::Grounds;
 use crate::link::outbound::Pen;
 use crate::link::{BeatKind, Closing, Command, Event, Goodbye, Lane, PIECE, SessionKey, Settings};
 use crate::liveness::{self, Evidence, Liveness};
@@ -37,6 +41,8 @@ pub(super) struct Conversation {
     unanswered: u16,
     sequence: u8,
     retuned: bool,
+    /// What is being found out about a suspect.
+    inquiry: Option<Box<Inquiry>>,
 }
 
 /// What the peer said of itself in its handshake.
@@ -69,6 +75,7 @@ impl Conversation {
             unanswered: 0,
             sequence: 0,
             retuned: false,
+            inquiry: None,
         }
     }
 
@@ -87,6 +94,9 @@ impl Conversation {
 
     #[inline]
     pub(super) fn hear(&mut self, now: Time, evidence: Evidence, out: &mut Pen<'_>) {
+        if self.inquiry.is_some() {
+            self.end_inquiry();
+        }
         self.tell_liveness(now, liveness::Input::Heard(evidence), out);
     }
 
@@ -156,17 +166,19 @@ impl Conversation {
             match output {
                 liveness::Output::Probe { sequence, number } => {
                     self.transmit_beat(BeatKind::Ping, sequence, number, context, out);
+                    self.look_again(out);
                 }
                 liveness::Output::Keepalive { sequence } => {
                     self.transmit_beat(BeatKind::Ping, sequence, 0, context, out);
                 }
                 liveness::Output::Dead(silence) => {
-                    // The goodbye is for a peer that hung and comes back to find its link closed.
-                    self.goodbye(CloseReason::Silent.into(), out);
-                    return self.pronounce(silence_verdict(now, silence), None, out);
+                    return self.bound_passed(now, silence, context, out);
+                }
+                liveness::Output::Suspect => {
+                    out.event(Event::Suspect);
+                    self.inquire(now, context, out);
                 }
                 liveness::Output::RoundTrip(_)
-                | liveness::Output::Suspect
                 | liveness::Output::Recovered
                 | liveness::Output::Overdue(_) => {
                     if let Some(event) = told(output) {
@@ -262,6 +274,7 @@ impl Conversation {
             due: now,
             last_heard: self.liveness.last_heard(),
             probes: 0,
+            grounds: Grounds::default(),
         }
     }
 
@@ -412,6 +425,9 @@ impl Conversation {
     fn tell_liveness(&mut self, now: Time, input: liveness::Input, out: &mut Pen<'_>) {
         self.liveness.handle(now, input, &self.policy);
         while let Some(output) = self.liveness.poll_output() {
+            if output == liveness::Output::Recovered {
+                self.end_inquiry();
+            }
             if let Some(event) = told(output) {
                 out.event(event);
             }

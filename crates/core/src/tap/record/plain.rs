@@ -8,7 +8,8 @@ use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use super::Damage;
 use crate::hub::{Command as HubCommand, Input as HubInput};
-use crate::link::{Command as LinkCommand, Failure, Goodbye, Input as LinkInput};
+use crate::kernel::{Examination, SocketError, TcpSnapshot};
+use crate::link::{Command as LinkCommand, Goodbye, Input as LinkInput};
 use crate::policy::{Detection, Policy};
 use crate::time::{Span, Time};
 use crate::wire::{CloseReason, DataKind};
@@ -102,12 +103,35 @@ plain_enum! { LinkInput<'a> {
     3 => Overflowed {}
     4 => Deadline {}
     5 => Command { 0: command }
+    6 => Examined { 0: examination }
+    7 => Warned { 0: error }
 } }
 
-plain_enum! { Failure {
+plain_enum! { SocketError {
     0 => Reset {}
-    1 => Unreachable {}
+    1 => HostUnreachable {}
     2 => Local {}
+    3 => NetworkUnreachable {}
+    4 => Refused {}
+    5 => TimedOut {}
+} }
+
+plain_struct! { Examination { tcp, error, local_down } }
+
+plain_struct! { TcpSnapshot {
+    unacked,
+    notsent,
+    retransmits,
+    backoff,
+    probes,
+    last_ack,
+    last_data,
+    rtt,
+    total_retrans,
+    bytes_acked,
+    bytes_received,
+    send_window,
+    window_limited
 } }
 
 plain_enum! { LinkCommand<'a> {
@@ -290,7 +314,7 @@ mod tests {
         LinkInput::Command(match chance.below(11) {
             0 => return LinkInput::Received(bytes(chance, pool)),
             1 => return LinkInput::Ended,
-            2 => return LinkInput::Failed(Failure::Unreachable),
+            2 => return LinkInput::Failed(SocketError::HostUnreachable),
             3 => return LinkInput::Overflowed,
             4 => return LinkInput::Deadline,
             5 => LinkCommand::Send {

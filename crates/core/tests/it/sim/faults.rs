@@ -177,8 +177,10 @@ fn silence(policy: Policy) -> (Vec<Span>, Option<Span>) {
                 link::Output::Event(Event::Lost { verdict: told, .. }) => {
                     verdict = Some(told.at.since(Time::ZERO));
                 }
-                link::Output::Event(_) | link::Output::Transmit { .. } | link::Output::Close(_) => {
-                }
+                link::Output::Event(_)
+                | link::Output::Transmit { .. }
+                | link::Output::Examine
+                | link::Output::Close(_) => {}
             }
         }
         wakes += 1;

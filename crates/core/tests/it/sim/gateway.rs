@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 use systole_core::hub::{self, Hub, Input, Output};
-use systole_core::link::{self, Event, Failure, Settings};
+use systole_core::kernel::SocketError;
+use systole_core::link::{self, Event, Settings};
 use systole_core::random::Random;
 use systole_core::tap::record::{Recorder, ReplayError, ReplaySummary, replay};
 use systole_core::tap::{Machine, Tapped};
@@ -257,7 +258,7 @@ impl Gateway {
                 }
                 Parcel::Fin => self.command(raw, index, link::Input::Ended, peers, chance),
                 Parcel::Reset => {
-                    let input = link::Input::Failed(Failure::Reset);
+                    let input = link::Input::Failed(SocketError::Reset);
                     self.command(raw, index, input, peers, chance);
                 }
             }
@@ -345,7 +346,7 @@ impl Gateway {
                     assert!(!judged || unread.is_none(), "condemned with bytes unread");
                     assert!(!(judged && peer.healthy), "gateway's {index}: condemned in health");
                 }
-                link::Output::Event(_) => {}
+                link::Output::Event(_) | link::Output::Examine => {}
                 link::Output::Close(how) => {
                     self.lanes.flush(raw, &mut peer.down, chance);
                     peer.down.send(raw, farewell(how), chance);

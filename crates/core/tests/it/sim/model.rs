@@ -2,7 +2,8 @@
 //! simple way. It sees the inputs and outputs of that end, and nothing inside.
 
 use systole_core::cause::Cause;
-use systole_core::link::{BeatKind, Command, Event, Failure, Input, Lane, Output, Settings, Side};
+use systole_core::kernel::SocketError;
+use systole_core::link::{BeatKind, Command, Event, Input, Lane, Output, Settings, Side};
 use systole_core::liveness::Role;
 use systole_core::policy::Detection;
 use systole_core::wire::{CloseReason, Codec, Decoder, Frame, MAX_DATA};
@@ -117,6 +118,23 @@ impl Model {
         self.stage == Stage::Established
     }
 
+    /// A reset while the peer was heard, or while nothing waited for its answer, is its process
+    /// ending; after silence it is another machine, or the same one started anew.
+    fn cause_of(&self, now: Time, error: SocketError) -> Cause {
+        let patience = match self.policy.detection() {
+            Detection::Bounded { interval, .. } => interval.times(2).max(Span::from_secs(1)),
+            Detection::Never => Span::from_secs(1),
+        };
+        let fresh = self.sent <= self.heard || now.since(self.heard) <= patience;
+        match error {
+            SocketError::Reset if fresh => Cause::PeerExited,
+            SocketError::Reset | SocketError::Refused => Cause::PeerReset,
+            SocketError::HostUnreachable | SocketError::NetworkUnreachable => Cause::Unreachable,
+            SocketError::TimedOut => Cause::Unknown,
+            SocketError::Local => Cause::LocalFault,
+        }
+    }
+
     /// An input is about to be handled.
     pub(super) fn input(&mut self, now: Time, input: &Input<'_>) {
         if self.verbose {
@@ -131,9 +149,9 @@ impl Model {
                 self.trust();
             }
             Input::Ended => self.turn.expects = Some(Cause::PeerExited),
-            Input::Failed(Failure::Reset) => self.turn.expects = Some(Cause::PeerReset),
-            Input::Failed(Failure::Unreachable) => self.turn.expects = Some(Cause::Unknown),
-            Input::Failed(Failure::Local) => self.turn.expects = Some(Cause::LocalFault),
+            Input::Failed(error) => self.turn.expects = Some(self.cause_of(now, error)),
+            Input::Examined(_) => panic!("nobody asked for a look"),
+            Input::Warned(_) => {}
             Input::Overflowed => self.turn.expects = Some(Cause::SlowConsumer),
             Input::Deadline => self.turn.by_deadline = true,
             Input::Command(Command::Hold(span)) if self.is_established() => {
@@ -177,6 +195,7 @@ impl Model {
         match *output {
             Output::Transmit { bytes, lane } => self.transmit(now, bytes, lane),
             Output::Event(ref event) => self.event(now, event),
+            Output::Examine => panic!("{}: nobody here can look", self.name),
             Output::Close(_) => {
                 assert_eq!(self.stage, Stage::Lost, "{}: closed without a verdict", self.name);
                 self.stage = Stage::Closed;
@@ -303,6 +322,7 @@ impl Model {
                 self.spread = policy.spread();
             }
             Event::Suspect => self.suspected(now),
+            Event::Hung { .. } => panic!("{name}: nobody here can tell"),
             Event::Recovered => {
                 assert!(self.suspect, "{name}: recovered from nothing");
                 self.suspect = false;
@@ -450,6 +470,8 @@ fn brief(input: &Input<'_>) -> String {
         Input::Ended
         | Input::Failed(_)
         | Input::Overflowed
+        | Input::Examined(_)
+        | Input::Warned(_)
         | Input::Deadline
         | Input::Command(_) => format!("{input:?}"),
     }
@@ -464,6 +486,6 @@ fn brief_output(output: &Output<'_>) -> String {
         Output::Event(Event::Data { bytes, more, .. }) => {
             format!("Data {} bytes, more: {more}", bytes.len())
         }
-        Output::Event(_) | Output::Close(_) => format!("{output:?}"),
+        Output::Event(_) | Output::Examine | Output::Close(_) => format!("{output:?}"),
     }
 }

@@ -120,7 +120,7 @@ impl Peer {
                 }
                 Parcel::Fin => self.tell(raw, Input::Ended, chance),
                 Parcel::Reset => {
-                    self.tell(raw, Input::Failed(systole_core::link::Failure::Reset), chance);
+                    self.tell(raw, Input::Failed(systole_core::kernel::SocketError::Reset), chance);
                 }
             }
         }
@@ -209,7 +209,7 @@ impl Peer {
                     let said = self.agreed.remove(0);
                     assert_eq!(policy.detection(), said, "both ends hold the same policy");
                 }
-                Output::Event(_) => {}
+                Output::Event(_) | Output::Examine => {}
                 Output::Close(how) => closing = Some(how),
             }
         }

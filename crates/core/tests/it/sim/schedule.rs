@@ -1,7 +1,8 @@
 //! A random schedule from a seed: policies, roles, traffic, commands and faults.
 
 use systole_core::hub::Command as HubCommand;
-use systole_core::link::{Command, Failure, Goodbye, Input, Introduction, Limits, Settings, Side};
+use systole_core::kernel::SocketError;
+use systole_core::link::{Command, Goodbye, Input, Introduction, Limits, Settings, Side};
 use systole_core::liveness::Role;
 use systole_core::random::Random;
 use systole_core::tap::record::ReplaySummary;
@@ -204,8 +205,8 @@ impl Schedule {
             3 if self.world.peers[index].codec() != Codec::Line => {
                 self.world.exit(index, Some(Parcel::Bytes(vec![0; 4])));
             }
-            3 | 4 => self.world.fail(index, Failure::Unreachable),
-            5 => self.world.fail(index, Failure::Local),
+            3 | 4 => self.world.fail(index, SocketError::TimedOut),
+            5 => self.world.fail(index, SocketError::Local),
             _ => self.world.input(index, Input::Overflowed),
         }
     }

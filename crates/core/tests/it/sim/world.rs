@@ -1,7 +1,8 @@
 //! Everything together, in virtual time: whatever happens next happens now.
 
 use systole_core::hub;
-use systole_core::link::{Command, Failure, Input};
+use systole_core::kernel::SocketError;
+use systole_core::link::{Command, Input};
 use systole_core::random::Random;
 use systole_core::tap::record::ReplaySummary;
 
@@ -68,7 +69,7 @@ impl World {
     }
 
     /// The gateway's socket of a link reports something of its own.
-    pub(super) fn fail(&mut self, index: usize, failure: Failure) {
+    pub(super) fn fail(&mut self, index: usize, failure: SocketError) {
         self.peers[index].healthy = false;
         self.input(index, Input::Failed(failure));
     }

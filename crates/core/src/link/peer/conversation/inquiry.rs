@@ -1,0 +1,260 @@
+//! What is found out about a suspect, and the verdict that comes of it.
+//!
+//! The socket is looked at when a peer becomes suspect, with each further probe, and at the bound:
+//! of suspects, never of the fleet. Between two looks the peer may prove that it takes what we send
+//! it; then it is slow, and not silent.
+
+use alloc::boxed::Box;
+
+use super::Conversation;
+use crate::cause::{Cause, Verdict};
+use crate::diagnosis::{self, Doubts, Ground, Grounds, diagnose};
+use crate::kernel::{Examination, SocketError};
+use crate::link::outbound::Pen;
+use crate::link::peer::{Context, Effect};
+use crate::link::{Event, Hung};
+use crate::liveness::{self, Evidence, Silence};
+use crate::policy::Detection;
+use crate::time::{Span, Time};
+use crate::wire::{CloseReason, Codec, message1028};
+
+/// Bytes that a peer must take per second for its progress to be evidence: a message of 10 MB may
+/// take hours, but a peer that takes a byte a minute holds its session for nothing.
+const FLOOR_PER_SECOND: u64 = 1_024;
+
+/// Bytes that are the least progress, however short the time.
+const LEAST_PROGRESS: u64 = 1_024;
+
+/// What is being found out about a suspect.
+#[derive(Debug)]
+pub(super) struct Inquiry {
+    doubts: Doubts,
+    /// The bound has passed, and the last look is awaited.
+    judging: Option<Silence>,
+    /// The peer hung at the bound before, and was kept.
+    kept: bool,
+    /// Bytes acknowledged since the first look.
+    acknowledged: u64,
+    /// Bytes of heartbeats among them, at most: a hung peer's kernel acknowledges those by itself.
+    heartbeats: u64,
+    /// What was progress up to the look before.
+    progress: u64,
+}
+
+impl Conversation {
+    /// A suspicion begins.
+    pub(super) fn inquire(&mut self, now: Time, context: &Context<'_>, out: &mut Pen<'_>) {
+        if context.settings.examines {
+            self.inquiry(now);
+            out.examine();
+        }
+    }
+
+    /// A router has a word to say.
+    pub(in crate::link::peer) fn warned(&mut self, now: Time, error: SocketError) -> Effect {
+        let examination = Examination { error: Some(error), ..Examination::default() };
+        self.inquiry(now).doubts.see(now, &examination);
+        Effect::None
+    }
+
+    /// The stream has ended: by the peer's process, unless the kernel gave up after a router's word
+    /// that was taken before.
+    pub(in crate::link::peer) fn end_of_stream(&mut self, now: Time, out: &mut Pen<'_>) -> Effect {
+        match self.inquiry.as_ref().and_then(|inquiry| inquiry.doubts.error()) {
+            Some(error @ (SocketError::HostUnreachable | SocketError::NetworkUnreachable)) => {
+                self.fail(now, error, out)
+            }
+            Some(_) | None => self.end(now, Cause::PeerExited, out),
+        }
+    }
+
+    fn inquiry(&mut self, now: Time) -> &mut Inquiry {
+        // Those that left before the suspicion and are not yet acknowledged.
+        let heartbeats = self.beat_length() * 2;
+        self.inquiry.get_or_insert_with(|| {
+            Box::new(Inquiry {
+                doubts: Doubts::new(now),
+                judging: None,
+                kept: false,
+                acknowledged: 0,
+                heartbeats,
+                progress: 0,
+            })
+        })
+    }
+
+    /// Another probe of a suspect has left.
+    pub(super) fn look_again(&mut self, out: &mut Pen<'_>) {
+        let length = self.beat_length();
+        if let Some(inquiry) = &mut self.inquiry {
+            inquiry.heartbeats += length;
+            out.examine();
+        }
+    }
+
+    /// The suspicion is over.
+    pub(super) fn end_inquiry(&mut self) {
+        self.inquiry = None;
+    }
+
+    /// The bound has passed: a last look, where one can be taken, and the verdict.
+    pub(super) fn bound_passed(
+        &mut self,
+        now: Time,
+        silence: Silence,
+        context: &mut Context<'_>,
+        out: &mut Pen<'_>,
+    ) -> Effect {
+        if silence.in_handshake || !context.settings.examines {
+            return self.condemn(now, silence, out);
+        }
+        self.inquiry(now).judging = Some(silence);
+        out.examine();
+        Effect::None
+    }
+
+    /// The shell took a look.
+    pub(in crate::link::peer) fn examined(
+        &mut self,
+        now: Time,
+        examination: &Examination,
+        context: &mut Context<'_>,
+        out: &mut Pen<'_>,
+    ) -> Effect {
+        let Some(inquiry) = &mut self.inquiry else {
+            return Effect::None;
+        };
+        let since = now.since(inquiry.doubts.last_at());
+        inquiry.acknowledged += inquiry.doubts.see(now, examination);
+        let progress = inquiry.acknowledged.saturating_sub(inquiry.heartbeats);
+        let taken = progress.saturating_sub(inquiry.progress);
+        inquiry.progress = inquiry.progress.max(progress);
+        let judging = inquiry.judging.take();
+        if taken >= LEAST_PROGRESS && taken >= floor(since) {
+            self.tell_liveness(now, liveness::Input::Heard(Evidence::Progress), out);
+            return Effect::Rearm;
+        }
+        let Some(silence) = judging else {
+            // Reading the error has ended the connection for good; nothing more will tell.
+            return match examination.error {
+                Some(
+                    error @ (SocketError::Reset | SocketError::Refused | SocketError::TimedOut),
+                ) => self.fail(now, error, out),
+                Some(
+                    SocketError::HostUnreachable
+                    | SocketError::NetworkUnreachable
+                    | SocketError::Local,
+                )
+                | None => Effect::None,
+            };
+        };
+        if let Hung::Keep(span) = context.settings.hung
+            && let cause @ (Cause::AppHung | Cause::NotReading) = self.diagnosis(now).cause
+            && let Some(inquiry) = self.inquiry.as_mut().filter(|inquiry| !inquiry.kept)
+        {
+            inquiry.kept = true;
+            let until = now + span;
+            self.tell_liveness(now, liveness::Input::Spare { until }, out);
+            out.event(Event::Hung { cause, until });
+            return Effect::Rearm;
+        }
+        self.condemn(now, silence, out)
+    }
+
+    /// A shell that has something else to say before it took the look it was asked for forfeits
+    /// it; the verdict is due.
+    pub(in crate::link::peer) fn forfeit_look(
+        &mut self,
+        now: Time,
+        out: &mut Pen<'_>,
+    ) -> Option<Effect> {
+        let silence = self.inquiry.as_mut()?.judging.take()?;
+        Some(self.condemn(now, silence, out))
+    }
+
+    /// The socket failed, which says something only beside what was known before.
+    pub(in crate::link::peer) fn fail(
+        &mut self,
+        now: Time,
+        error: SocketError,
+        out: &mut Pen<'_>,
+    ) -> Effect {
+        let (cause, grounds) = match error {
+            SocketError::Reset if self.was_fresh(now) => {
+                (Cause::PeerExited, Grounds::of(&[Ground::Reset, Ground::KernelFresh]))
+            }
+            SocketError::Reset | SocketError::Refused => {
+                (Cause::PeerReset, Grounds::of(&[Ground::Reset]))
+            }
+            SocketError::HostUnreachable | SocketError::NetworkUnreachable => {
+                (Cause::Unreachable, Grounds::of(&[Ground::RouterSaidUnreachable]))
+            }
+            SocketError::TimedOut => {
+                let found = self.diagnosis(now);
+                (found.cause, found.grounds.with(Ground::KernelGaveUp))
+            }
+            SocketError::Local => (Cause::LocalFault, Grounds::default()),
+        };
+        let verdict = Verdict { grounds, ..self.verdict(now, cause) };
+        self.pronounce(verdict, None, out)
+    }
+
+    /// Whether the peer's machine was heard so recently that a reset cannot be the answer of one
+    /// that restarted: nothing of ours was waiting for an answer, or answers still came.
+    fn was_fresh(&self, now: Time) -> bool {
+        let heard = self.liveness.last_heard();
+        let patience = self.interval().times(2).max(diagnosis::LEAST_FRESHNESS);
+        let acknowledged = self.inquiry.as_ref().is_some_and(|inquiry| {
+            inquiry.doubts.is_informed() && inquiry.doubts.last().last_ack <= patience
+        });
+        self.liveness.last_sent() <= heard || now.since(heard) <= patience || acknowledged
+    }
+
+    /// How long a heartbeat is on the wire, at most.
+    fn beat_length(&self) -> u64 {
+        let riding = self.heartbeat_data.as_ref().map_or(0, |data| data.len());
+        match self.codec {
+            Codec::Native => riding as u64 + 8,
+            Codec::Message1028 => message1028::MESSAGE as u64,
+            Codec::Line => 5,
+        }
+    }
+
+    fn diagnosis(&self, now: Time) -> diagnosis::Diagnosis {
+        let silence = diagnosis::Silence {
+            lasted: now.since(self.liveness.last_heard()),
+            interval: self.interval(),
+        };
+        match &self.inquiry {
+            Some(inquiry) => diagnose(&silence, &inquiry.doubts),
+            None => diagnose(&silence, &Doubts::new(now)),
+        }
+    }
+
+    fn interval(&self) -> Span {
+        match self.policy.detection() {
+            Detection::Bounded { interval, .. } => interval,
+            Detection::Never => Span::ZERO,
+        }
+    }
+
+    fn condemn(&mut self, now: Time, silence: Silence, out: &mut Pen<'_>) -> Effect {
+        // The goodbye is for a peer that hung and comes back to find its link closed.
+        self.goodbye(CloseReason::Silent.into(), out);
+        let (cause, confidence, grounds) = if silence.in_handshake {
+            let cause = Cause::HandshakeTimeout;
+            (cause, cause.confidence(), Grounds::default())
+        } else {
+            let found = self.diagnosis(now);
+            (found.cause, found.confidence, found.grounds)
+        };
+        let Silence { due, last_heard, probes, .. } = silence;
+        let verdict = Verdict { cause, confidence, at: now, due, last_heard, probes, grounds };
+        self.pronounce(verdict, None, out)
+    }
+}
+
+/// What a peer must have taken in this time.
+fn floor(time: Span) -> u64 {
+    time.as_millis().saturating_mul(FLOOR_PER_SECOND) / 1_000
+}

@@ -1,0 +1,67 @@
+//! What operators want, and verdicts that are put off, change about a link's liveness.
+
+use super::{Liveness, State};
+use crate::policy::{Detection, Policy};
+use crate::time::Time;
+
+impl Liveness {
+    /// The new policy never condemns for a silence that the old one allowed: the verdict falls no
+    /// sooner than the earlier of the old deadline and one new bound from now.
+    pub(super) fn retune(&mut self, now: Time, from: &Policy, to: &Policy, seed: u32) {
+        match self.state {
+            State::Greeting { .. } | State::Dead { .. } => return,
+            State::Overdue { .. } if to.enforce() => {
+                self.silent_since = self.silent_since.max(now);
+                self.state = State::Probing { since: now, sent: 0, suspect: true };
+            }
+            State::Spared { .. }
+            | State::Overdue { .. }
+            | State::Listening { .. }
+            | State::Probing { .. } => {}
+        }
+        let Some(bound) = to.bound() else {
+            self.trust();
+            return;
+        };
+        let allowed = match from.bound() {
+            Some(old) => (self.silent_since + old).min(now + bound),
+            None => now + bound,
+        };
+        self.silent_since = self.silent_since.max(allowed - bound);
+        match &mut self.state {
+            State::Listening { lead_ms: lead } => *lead = lead_ms(to, seed),
+            State::Probing { .. }
+            | State::Greeting { .. }
+            | State::Spared { .. }
+            | State::Overdue { .. }
+            | State::Dead { .. } => {}
+        }
+    }
+
+    pub(super) fn spare(&mut self, until: Time) {
+        if let State::Dead { sent, in_handshake: false, .. } = self.state {
+            self.state = State::Spared { until, sent };
+        }
+    }
+
+    pub(super) fn hold(&mut self, until: Time) {
+        if let State::Greeting { .. } | State::Dead { .. } = self.state {
+            return;
+        }
+        self.silent_since = self.silent_since.max(until);
+        self.trust();
+    }
+}
+
+/// How long before `idle` the first probe goes out: a random part of `idle/2`.
+pub(super) fn lead_ms(policy: &Policy, seed: u32) -> u32 {
+    let Detection::Bounded { idle, .. } = policy.detection() else {
+        return 0;
+    };
+    if !policy.spread() {
+        return 0;
+    }
+    let half_ms = u32::try_from(idle.as_millis() / 2).unwrap_or(u32::MAX);
+    let scaled = (u64::from(half_ms) * u64::from(seed)) >> 32;
+    u32::try_from(scaled).unwrap_or(half_ms)
+}

@@ -1,0 +1,155 @@
+//! Carries out what the hub wants: bytes to sockets, looks at them, events to the control plane.
+
+use systole_core::cause::Verdict;
+use systole_core::hub;
+use systole_core::link::{self, Closing, Event, Output};
+use systole_core::{Machine, Policy, Span};
+use systole_net::recipe::Recipe;
+
+use super::sockets::Feedback;
+use super::turn::Turning;
+use crate::report::{Change, Report, Subject};
+use crate::stats::seconds;
+
+impl Turning {
+    /// Carries out what the hub wants, until it wants nothing more.
+    #[inline]
+    pub(super) fn carry(&mut self) {
+        loop {
+            while let Some(hub::Output { link, output }) = self.hub.poll_output() {
+                match output {
+                    Output::Transmit { bytes, lane } => self.sockets.transmit(link, lane, bytes),
+                    Output::Event(Event::Data { bytes, more, kind }) => {
+                        self.data = true;
+                        if self.echo {
+                            self.sockets.echo(link, bytes, more, kind);
+                        }
+                    }
+                    Output::Examine => self.sockets.ask_for_look(link),
+                    Output::Event(event) => {
+                        if let Some(told) = Told::of(event) {
+                            self.tell(link, told);
+                        }
+                    }
+                    Output::Close(Closing::Flush) => {
+                        self.sockets.leave(link, self.vigilance.now());
+                    }
+                    Output::Close(Closing::Abort) => self.sockets.doom(link),
+                }
+            }
+            let Some((link, feedback)) = self.sockets.next_feedback() else {
+                break;
+            };
+            let input = match feedback {
+                Feedback::Overflowed => link::Input::Overflowed,
+                Feedback::Warned(error) => link::Input::Warned(error),
+                Feedback::Examine => {
+                    let recipe = self.recipe_of(link);
+                    link::Input::Examined(self.sockets.examine(link, recipe.as_ref()))
+                }
+                Feedback::Failed => {
+                    self.read_on(link);
+                    continue;
+                }
+                Feedback::Echo { bytes, more, kind } => {
+                    let bytes = self.sockets.echoed(bytes);
+                    link::Input::Command(link::Command::Send { bytes, more, kind })
+                }
+            };
+            self.hub.handle(self.vigilance.now(), hub::Input::Link { link, input });
+        }
+        self.sockets.end_echo();
+    }
+
+    /// A link whose policy is not its listener's has options of its own.
+    fn suit(&mut self, link: u32, policy: &Policy) {
+        let hub = self.hub.machine();
+        let listener = hub.presence(link).map(|known| usize::from(known.listener));
+        let common = listener.and_then(|listener| self.recipes.get(listener));
+        let own = Recipe::new(policy, None);
+        if common != Some(&own) {
+            self.sockets.prepare(link, &own);
+        }
+    }
+
+    fn recipe_of(&self, link: u32) -> Option<Recipe> {
+        let known = self.hub.machine().presence(link)?;
+        Some(Recipe::new(known.policy, None))
+    }
+
+    fn tell(&mut self, link: u32, told: Told) {
+        let change = match told {
+            Told::RoundTrip(rtt) => return self.distributions.rtt.observe(seconds(rtt)),
+            Told::Change(change) => change,
+        };
+        if let Change::Join(policy) | Change::Retuned(policy) = &change {
+            self.suit(link, policy);
+        }
+        let Some(known) = self.hub.machine().presence(link) else {
+            return;
+        };
+        let subject = Subject {
+            session: known.session,
+            epoch: known.epoch,
+            identity: known.identity.into(),
+            listener: known.listener,
+            address: known.address,
+            established: known.established.is_some(),
+        };
+        let change = match change {
+            Change::Leave { verdict, .. } => {
+                self.count(&verdict);
+                Change::Leave { verdict, lasted: self.vigilance.now().since(known.opened) }
+            }
+            Change::Overdue => {
+                self.stats.overdue.add(1);
+                Change::Overdue
+            }
+            Change::Join(_)
+            | Change::Suspect
+            | Change::Recovered
+            | Change::Hung(_)
+            | Change::Retuned(_)
+            | Change::Heartbeat { .. } => change,
+        };
+        let at_ms = self.clock.wall_ms();
+        self.report(Report::Session { at_ms, subject, change });
+    }
+
+    fn count(&self, verdict: &Verdict) {
+        if let Some(cell) = self.stats.verdicts.get(verdict.cause.index()) {
+            cell.add(1);
+        }
+        if verdict.is_silence() {
+            self.distributions.lateness.observe(seconds(self.now().since(verdict.due)));
+        }
+    }
+}
+
+/// What of the hub's events leaves the loop.
+enum Told {
+    Change(Change),
+    RoundTrip(Span),
+}
+
+impl Told {
+    fn of(event: Event<'_>) -> Option<Told> {
+        Some(Told::Change(match event {
+            Event::Established { policy, .. } => Change::Join(policy),
+            Event::Suspect => Change::Suspect,
+            Event::Recovered => Change::Recovered,
+            Event::Overdue { .. } => Change::Overdue,
+            Event::Hung { cause, .. } => Change::Hung(cause),
+            Event::Retuned(policy) => Change::Retuned(policy),
+            Event::Lost { verdict, .. } => Change::Leave { verdict, lasted: Span::ZERO },
+            Event::HeartbeatSent { beat, sequence, .. } => {
+                Change::Heartbeat { sent: true, beat, sequence }
+            }
+            Event::HeartbeatReceived { beat, sequence } => {
+                Change::Heartbeat { sent: false, beat, sequence }
+            }
+            Event::RoundTrip(rtt) => return Some(Told::RoundTrip(rtt)),
+            Event::Data { .. } | Event::HeartbeatData(_) => return None,
+        }))
+    }
+}
