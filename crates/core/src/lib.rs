@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+pub mod beacon;
 pub mod cause;
 pub mod diagnosis;
 pub mod gather;

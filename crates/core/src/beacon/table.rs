@@ -1,0 +1,228 @@
+//! Devices by their number, in a table whose growth never moves an entry.
+//!
+//! Linear hashing (Litwin, 1980): with each new entry at most one bucket is split in two, so that no
+//! insertion pays for a million others, as the doubling of an ordinary hash table would make it.
+//! A bucket is a chain through its entries, which stand in pages: four bytes for the bucket and four
+//! in the entry, and a lookup costs two fetches. A B-tree has no such stalls either, but takes five
+//! fetches at a million entries, and three times the memory.
+
+use alloc::vec::Vec;
+
+use crate::pages::Pages;
+use crate::random::Random;
+
+/// The number that no entry has.
+const NONE: u32 = u32::MAX;
+
+/// Entries of `T`, each under a device and a number of its own.
+#[derive(Debug)]
+pub(super) struct Table<T> {
+    entries: Pages<Option<Entry<T>>>,
+    /// Numbers that were used and are free again; and how many were ever used.
+    free: Vec<u32>,
+    used: u32,
+    buckets: Pages<Bucket>,
+    /// How many buckets there are, at least 1.
+    split: u32,
+    /// Chance, so that nobody can choose devices that meet in one bucket.
+    seed: u64,
+}
+
+/// One device's entry.
+#[derive(Debug)]
+pub(super) struct Entry<T> {
+    device: u64,
+    /// The next entry of the same bucket.
+    next: u32,
+    pub(super) value: T,
+}
+
+/// The first entry of a chain.
+#[derive(Clone, Copy, Debug)]
+struct Bucket(u32);
+
+impl Default for Bucket {
+    fn default() -> Bucket {
+        Bucket(NONE)
+    }
+}
+
+impl<T> Entry<T> {
+    pub(super) const fn device(&self) -> u64 {
+        self.device
+    }
+}
+
+impl<T> Table<T> {
+    pub(super) fn new(seed: u64) -> Table<T> {
+        let (entries, buckets) = (Pages::new(), Pages::new());
+        Table { entries, free: Vec::new(), used: 0, buckets, split: 1, seed }
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        self.used - self.free.len() as u32
+    }
+
+    pub(super) fn get(&self, number: u32) -> Option<&Entry<T>> {
+        self.entries.get(number)?.as_ref()
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Entry<T>> {
+        self.entries.get_mut(number)?.as_mut()
+    }
+
+    /// The entries from `number` upwards, in order of their numbers.
+    pub(super) fn iter_from(&self, number: u32) -> impl Iterator<Item = (u32, &Entry<T>)> {
+        let entries = self.entries.iter_from(number);
+        entries.filter_map(|(number, entry)| Some((number, entry.as_ref()?)))
+    }
+
+    /// The number of a device's entry.
+    #[inline]
+    pub(super) fn find(&self, device: u64) -> Option<u32> {
+        let mut number = self.first(self.bucket_of(device));
+        while let Some(entry) = self.get(number) {
+            if entry.device == device {
+                return Some(number);
+            }
+            number = entry.next;
+        }
+        None
+    }
+
+    /// The number that the next new entry will have.
+    pub(super) fn next_number(&self) -> u32 {
+        self.free.last().copied().unwrap_or(self.used)
+    }
+
+    /// Adds an entry for a device that has none, under [`Table::next_number`].
+    pub(super) fn insert(&mut self, device: u64, value: T) {
+        let number = self.next_number();
+        if self.free.pop().is_none() {
+            self.used += 1;
+        }
+        *self.entries.entry(number) = Some(Entry { device, next: NONE, value });
+        self.link(number, device);
+        if self.len() > self.split {
+            self.split_one();
+        }
+    }
+
+    /// Takes an entry out. Its number is free from now on.
+    pub(super) fn remove(&mut self, number: u32) -> Option<T> {
+        let entry = self.entries.get_mut(number)?.take()?;
+        let bucket = self.bucket_of(entry.device);
+        if self.first(bucket) == number {
+            *self.buckets.entry(bucket) = Bucket(entry.next);
+        } else {
+            let mut before = self.first(bucket);
+            while let Some(other) = self.get_mut(before) {
+                if other.next == number {
+                    other.next = entry.next;
+                    break;
+                }
+                before = other.next;
+            }
+        }
+        self.free.push(number);
+        Some(entry.value)
+    }
+
+    fn first(&self, bucket: u32) -> u32 {
+        self.buckets.get(bucket).map_or(NONE, |bucket| bucket.0)
+    }
+
+    /// Puts an entry at the head of its bucket.
+    fn link(&mut self, number: u32, device: u64) {
+        let bucket = self.bucket_of(device);
+        let head = core::mem::replace(self.buckets.entry(bucket), Bucket(number));
+        if let Some(entry) = self.get_mut(number) {
+            entry.next = head.0;
+        }
+    }
+
+    /// Adds a bucket, and moves to it what now belongs there from the one that it halves.
+    fn split_one(&mut self) {
+        let added = self.split;
+        let halved = added ^ 1 << added.ilog2();
+        self.split += 1;
+        let mut number = core::mem::take(self.buckets.entry(halved)).0;
+        while let Some(entry) = self.get(number) {
+            let (next, device) = (entry.next, entry.device);
+            self.link(number, device);
+            number = next;
+        }
+    }
+
+    /// The low bits of the hash; one bit fewer where that bucket is not there yet.
+    #[inline]
+    fn bucket_of(&self, device: u64) -> u32 {
+        let hash = Random::new(device ^ self.seed).next_u64() as u32;
+        let mask = self.split.next_power_of_two() - 1;
+        let bucket = hash & mask;
+        if bucket < self.split { bucket } else { bucket & mask >> 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_map_agrees_through_growing_and_shrinking() {
+        let mut random = Random::new(3);
+        let mut table: Table<u64> = Table::new(9);
+        let mut map = BTreeMap::new();
+        for round in 0..200_000_u64 {
+            let device = random.below(6_000);
+            let grows = round / 20_000 % 2 == 0;
+            match table.find(device) {
+                Some(number) => {
+                    assert_eq!(table.get(number).unwrap().value, map[&device]);
+                    assert_eq!(table.get(number).unwrap().device(), device);
+                    if !grows || random.below(4) == 0 {
+                        assert_eq!(table.remove(number), map.remove(&device));
+                        assert!(table.get(number).is_none());
+                    }
+                }
+                None => {
+                    assert!(!map.contains_key(&device));
+                    if grows {
+                        let number = table.next_number();
+                        table.insert(device, round);
+                        assert_eq!(table.find(device), Some(number));
+                        map.insert(device, round);
+                    }
+                }
+            }
+            assert_eq!(table.len() as usize, map.len());
+        }
+        let mut found: BTreeMap<u64, u64> = BTreeMap::new();
+        found.extend(table.iter_from(0).map(|(_, entry)| (entry.device(), entry.value)));
+        assert_eq!(found, map);
+    }
+
+    #[test]
+    fn numbers_stay_dense_and_chains_short() {
+        let mut table: Table<()> = Table::new(1);
+        for device in 0..50_000 {
+            table.insert(device << 32, ());
+        }
+        assert_eq!(table.next_number(), 50_000);
+        let longest = (0..table.split).map(|bucket| {
+            let mut length = 0;
+            let mut number = table.first(bucket);
+            while let Some(entry) = table.get(number) {
+                (length, number) = (length + 1, entry.next);
+            }
+            length
+        });
+        assert!(longest.max().unwrap() < 20);
+        let number = table.find(77 << 32).unwrap();
+        table.remove(number);
+        assert_eq!(table.next_number(), number, "the free one is used first");
+    }
+}
