@@ -1,5 +1,8 @@
 //! What must hold for any bytes: whichever codec reads them, and as the record of a hub.
 
+use std::net::SocketAddr;
+
+use systole_core::beacon::{self, BeaconHub, Datagram, SIGNED};
 use systole_core::hub::Hub;
 use systole_core::link::{Settings, Side};
 use systole_core::tap::record::{Entries, Entry, Recorder, replay};
@@ -50,6 +53,38 @@ pub fn record(input: &[u8]) {
         assert_eq!(again.record(), &input[..entries.offset()]);
     }
     let _ = replay(hub(), input);
+}
+
+/// Reads `input` as datagrams, the last of any length, and feeds the statements among them to a hub,
+/// as if their tags were right. Panics if what was read, written again, is not the same bytes, or if
+/// more is answered than was said.
+pub fn beacon(input: &[u8]) {
+    let settings = beacon::Settings {
+        shard: 1,
+        policy: Policy::demanding(),
+        max_beacons: 3,
+        wall_origin_ms: 0,
+        seed: 1,
+    };
+    let mut hub = BeaconHub::new(Time::ZERO, settings);
+    for (n, bytes) in input.chunks(beacon::DATAGRAM).enumerate() {
+        let Ok((datagram, tag)) = Datagram::decode(bytes) else { continue };
+        assert_eq!(datagram.encode(), bytes[..SIGNED]);
+        assert_eq!(tag, bytes[SIGNED..]);
+        let Datagram::Statement(statement) = datagram else { continue };
+        let address = SocketAddr::from(([127, 0, 0, 1], n as u16));
+        let now = Time::from_millis(n as u64 * 100);
+        hub.handle(now, beacon::Input::Statement { statement, address });
+        let mut answers = 0;
+        while let Some(output) = hub.poll_output() {
+            answers += usize::from(matches!(output, beacon::Output::Answer { .. }));
+        }
+        assert!(answers <= 1);
+        hub.handle(now, beacon::Input::Deadline);
+        while let Some(output) = hub.poll_output() {
+            assert!(matches!(output, beacon::Output::Event { .. }), "unasked: {output:?}");
+        }
+    }
 }
 
 /// Pieces of one byte and of `size - 1` bytes by turns.

@@ -6,9 +6,10 @@
 //!
 //! Nothing is kept of a device that is gone either. So that none of its old statements brings it
 //! back, the machine keeps one number for all of them, the floor: the highest counter of any device
-//! that was let go. A device that is not known must count from above it, and is told so.
+//! that was let go or refused. A device that is not known must count from above it, and is told so.
 
 mod datagram;
+mod device;
 mod door;
 mod sweep;
 mod table;
@@ -20,6 +21,7 @@ use alloc::collections::VecDeque;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 pub use datagram::{Answer, BadDatagram, DATAGRAM, Datagram, SIGNED, Says, Statement, TAG, Tag};
+pub use device::{Device, Heard};
 pub use door::{Command, Counters, Event, Input, Output, Presence, Settings, Subject};
 use sweep::Tuning;
 use table::{Entry, Table};
@@ -51,7 +53,7 @@ pub struct BeaconHub {
     max_beacons: u32,
     tuning: Tuning,
     challenge: u32,
-    /// The highest counter, under this challenge, of any device that was let go.
+    /// The highest counter, under this challenge, of any device that was let go or refused.
     floor: u32,
     table: Table<Slot>,
     wheel: Wheel,
@@ -125,7 +127,8 @@ impl BeaconHub {
         hub
     }
 
-    /// When to call with [`Input::Deadline`] unless something changes before; it may be in the past.
+    /// When to call with [`Input::Deadline`] unless something changes before; it may be
+    /// in the past.
     pub fn next_deadline(&self) -> Option<Time> {
         if self.backlog || self.tuning.is_under_way() {
             return Some(Time::ZERO);
@@ -199,6 +202,8 @@ impl BeaconHub {
             self.let_go(statement.challenge, statement.counter);
             self.acknowledge(statement, address);
         } else if self.table.len() >= self.max_beacons {
+            // Refused, not forgotten: it may not come in as an old one when there is room.
+            self.let_go(statement.challenge, statement.counter);
             self.counters.full += 1;
         } else {
             self.join(now, statement, address);
@@ -218,7 +223,7 @@ impl BeaconHub {
             slot.window.hear(statement.counter)
         } else if follows_floor {
             slot.challenge = current;
-            slot.window = Window::new(statement.counter);
+            slot.window = Window::new(statement.counter, self.floor);
             Standing::Newest
         } else {
             Standing::Ahead
@@ -271,7 +276,7 @@ impl BeaconHub {
             epoch: self.serial,
             since: now,
             place: address.into(),
-            window: Window::new(statement.counter),
+            window: Window::new(statement.counter, self.floor),
             challenge: statement.challenge,
             status: statement.status,
             tuned: self.tuning.number(),

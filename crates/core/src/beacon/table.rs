@@ -1,10 +1,10 @@
 //! Devices by their number, in a table whose growth never moves an entry.
 //!
-//! Linear hashing (Litwin, 1980): with each new entry at most one bucket is split in two, so that no
-//! insertion pays for a million others, as the doubling of an ordinary hash table would make it.
-//! A bucket is a chain through its entries, which stand in pages: four bytes for the bucket and four
-//! in the entry, and a lookup costs two fetches. A B-tree has no such stalls either, but takes five
-//! fetches at a million entries, and three times the memory.
+//! Linear hashing (Litwin, 1980): with each new entry at most one bucket is split in two, so that
+//! no insertion pays for a million others, as the doubling of an ordinary hash table would make it.
+//! A bucket is a chain through its entries, which stand in pages: four bytes for the bucket and
+//! four in the entry, and a lookup costs two fetches. A B-tree has no such stalls either, but takes
+//! five fetches at a million entries, and three times the memory.
 
 use alloc::vec::Vec;
 

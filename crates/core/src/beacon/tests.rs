@@ -231,6 +231,8 @@ fn a_full_table_takes_no_more_and_loses_nobody() {
     let (challenge, above) = bench.learn(50);
     let goodbye = Statement { leaving: true, ..statement(50, challenge, above + 1) };
     bench.state(goodbye, 1);
+    let told = bench.state(statement(100, challenge, above + 1), 666);
+    assert!(matches!(told[..], [answer!(Says::Again { .. })]), "refused once, and now old");
     bench.join(100);
 }
 

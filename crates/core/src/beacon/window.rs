@@ -29,9 +29,10 @@ pub(super) enum Standing {
 }
 
 impl Window {
-    /// A window in which only `counter` was heard.
-    pub(super) const fn new(counter: u32) -> Window {
-        Window { highest: counter, heard: 1 }
+    /// A window in which `counter` was heard, and counts as old whatever is not above `floor`.
+    pub(super) fn new(counter: u32, floor: u32) -> Window {
+        let above = counter.saturating_sub(floor);
+        Window { highest: counter, heard: u64::MAX.checked_shl(above).unwrap_or(0) | 1 }
     }
 
     pub(super) const fn highest(&self) -> u32 {
@@ -67,7 +68,7 @@ mod tests {
 
     #[test]
     fn each_counter_is_heard_once_within_reach() {
-        let mut window = Window::new(100);
+        let mut window = Window::new(100, 10);
         assert_eq!(window.hear(100), Standing::Old);
         assert_eq!(window.hear(103), Standing::Newest);
         assert_eq!(window.hear(101), Standing::Late);
@@ -83,11 +84,22 @@ mod tests {
     }
 
     #[test]
+    fn nothing_up_to_the_floor_is_new() {
+        let mut window = Window::new(100, 97);
+        assert_eq!(window.hear(97), Standing::Old);
+        assert_eq!(window.hear(90), Standing::Old);
+        assert_eq!(window.hear(98), Standing::Late);
+        assert_eq!(window.hear(105), Standing::Newest);
+        assert_eq!(window.hear(97), Standing::Old);
+        assert_eq!(window.hear(99), Standing::Late);
+    }
+
+    #[test]
     fn the_ends_of_the_numbers_do_no_harm() {
-        let mut window = Window::new(u32::MAX);
+        let mut window = Window::new(u32::MAX, 0);
         assert_eq!(window.hear(0), Standing::Old);
         assert_eq!(window.hear(u32::MAX - 1), Standing::Late);
-        let mut window = Window::new(0);
+        let mut window = Window::new(0, 0);
         assert_eq!(window.hear(0), Standing::Old);
         assert_eq!(window.hear(u32::MAX), Standing::Ahead);
     }
@@ -95,7 +107,7 @@ mod tests {
     #[test]
     fn a_set_of_all_heard_agrees() {
         let mut random = Random::new(5);
-        let (mut window, mut set, mut highest) = (Window::new(500), BTreeSet::from([500]), 500);
+        let (mut window, mut set, mut highest) = (Window::new(500, 0), BTreeSet::from([500]), 500);
         for _ in 0..100_000 {
             let counter = highest - 80 + random.below(90) as u32;
             let standing = window.hear(counter);

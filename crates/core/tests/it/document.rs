@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// A fenced block whose bytes mean something.
 pub(crate) struct Block {
-    /// Whether it is marked `illegal` rather than `hex`.
+    /// Whether its mark says that it is illegal.
     pub(crate) illegal: bool,
     /// What stands after the mark.
     pub(crate) title: String,
@@ -24,6 +24,11 @@ pub(crate) fn text() -> String {
 
 /// All blocks marked `hex` or `illegal`, in their order.
 pub(crate) fn blocks() -> Vec<Block> {
+    marked("hex", "illegal")
+}
+
+/// All blocks with one of these marks, in their order.
+pub(crate) fn marked(legal: &str, illegal: &str) -> Vec<Block> {
     let text = text();
     let mut lines = text.lines();
     let mut blocks = Vec::new();
@@ -31,9 +36,9 @@ pub(crate) fn blocks() -> Vec<Block> {
         let Some(mark) = line.strip_prefix("```") else { continue };
         let body: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
         let (word, title) = mark.split_once(' ').unwrap_or((mark, ""));
-        if word == "hex" || word == "illegal" {
+        if word == legal || word == illegal {
             let bytes = body.iter().flat_map(|line| bytes_of(line)).collect();
-            blocks.push(Block { illegal: word == "illegal", title: title.to_owned(), bytes });
+            blocks.push(Block { illegal: word == illegal, title: title.to_owned(), bytes });
         }
     }
     blocks

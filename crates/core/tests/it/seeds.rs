@@ -40,6 +40,15 @@ fn every_block_has_its_seeds() {
 }
 
 #[test]
+fn beacons_have_their_seeds() {
+    let folder = document::root().join("fuzz/corpus/beacon");
+    for block in document::marked("beacon", "beacon-illegal") {
+        let word = if block.illegal { "illegal" } else { "beacon" };
+        hold_one(&folder, &plain(&format!("{word} {}", block.title)), &block.bytes);
+    }
+}
+
+#[test]
 fn records_have_their_seeds() {
     let commands = [
         Command::Send { bytes: b"hello", more: true, kind: DataKind::TwentyOne },
@@ -84,13 +93,18 @@ fn records_have_their_seeds() {
 
 /// Compares the seeds of that name with what they should be, or writes them when asked to.
 fn hold(folder: &Path, title: &str, bytes: &[u8]) {
-    let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
-    let name: String = title.to_lowercase().chars().map(plain).collect();
     for piece in PIECES {
         let mut seed = vec![piece];
         seed.extend_from_slice(bytes);
-        hold_one(folder, &format!("{}-{piece}", name.trim_matches('-')), &seed);
+        hold_one(folder, &format!("{}-{piece}", plain(title)), &seed);
     }
+}
+
+/// A title as a file name.
+fn plain(title: &str) -> String {
+    let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
+    let name: String = title.to_lowercase().chars().map(plain).collect();
+    name.trim_matches('-').to_owned()
 }
 
 fn hold_one(folder: &Path, name: &str, seed: &[u8]) {

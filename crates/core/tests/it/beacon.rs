@@ -1,0 +1,74 @@
+//! Beacons: their bytes against `docs/protocol.md`, and a fleet of devices in virtual time over a
+//! network that loses, doubles, delays and replays.
+
+mod fleet;
+
+use systole_core::beacon::{
+    Answer, BadDatagram, DATAGRAM, Datagram, MAX_AHEAD, SIGNED, Says, Statement, TAG,
+};
+
+use crate::document;
+
+const DEVICE: u64 = 0x0123_4567_89ab_cdef;
+const CHALLENGE: u32 = 0xc0ff_ee01;
+
+/// What each legal block means.
+fn meanings() -> [(&'static str, Datagram); 4] {
+    let said = Statement {
+        device: DEVICE,
+        challenge: CHALLENGE,
+        counter: 7,
+        status: 0x61,
+        leaving: false,
+    };
+    let goodbye = Statement { counter: 8, leaving: true, ..said };
+    let answer = |challenge, says| Datagram::Answer(Answer { device: DEVICE, challenge, says });
+    let statement = "statement of 0123456789abcdef, challenge c0ffee01, counter 7, status 0061";
+    let heard = Says::Heard { counter: 7, bound_tenths: 300 };
+    let again = Says::Again { above: 41, echo: 7 };
+    [
+        (statement, Datagram::Statement(said)),
+        ("goodbye, counter 8", Datagram::Statement(goodbye)),
+        ("heard, counter 7, bound 30 s", answer(CHALLENGE, heard)),
+        ("again, under challenge c0ffee02, counters above 41", answer(CHALLENGE + 1, again)),
+    ]
+}
+
+const FAULTS: [(&str, BadDatagram); 5] = [
+    ("shorter than 32 bytes", BadDatagram::Length),
+    ("longer than 32 bytes", BadDatagram::Length),
+    ("unknown kind", BadDatagram::Kind),
+    ("unknown flag on a statement", BadDatagram::Flag),
+    ("unknown flag on an answer", BadDatagram::Flag),
+];
+
+#[test]
+fn each_beacon_block_is_one_datagram_and_encodes_to_the_same_bytes() {
+    let blocks = document::marked("beacon", "beacon-illegal");
+    let (illegal, legal): (Vec<_>, Vec<_>) = blocks.into_iter().partition(|block| block.illegal);
+    assert_eq!(legal.len(), meanings().len());
+    for (block, (title, meaning)) in legal.iter().zip(meanings()) {
+        assert_eq!(block.title, title);
+        let (datagram, tag) = Datagram::decode(&block.bytes).unwrap();
+        assert_eq!(datagram, meaning, "{title}");
+        assert_eq!([&datagram.encode()[..], &tag].concat(), block.bytes, "{title}");
+    }
+    assert_eq!(illegal.len(), FAULTS.len());
+    for (block, (title, fault)) in illegal.iter().zip(FAULTS) {
+        assert_eq!(block.title, title);
+        assert_eq!(Datagram::decode(&block.bytes), Err(fault), "{title}");
+    }
+}
+
+#[test]
+fn the_numbers_of_beacons_are_those_of_the_document() {
+    let text = document::text().replace('\n', " ");
+    for sentence in [
+        format!("Each datagram is {DATAGRAM} bytes long"),
+        format!("the first {TAG} bytes of HMAC-SHA256"),
+        format!("over the {SIGNED} bytes before it"),
+        format!("at most {},{:03} above the floor", MAX_AHEAD / 1_000, MAX_AHEAD % 1_000),
+    ] {
+        assert!(text.contains(&sentence), "{sentence}");
+    }
+}
