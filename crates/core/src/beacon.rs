@@ -52,6 +52,8 @@ pub struct BeaconHub {
     serial: u64,
     max_beacons: u32,
     tuning: Tuning,
+    /// The place in the table from which a drain goes on; nobody comes online any more.
+    draining: Option<u32>,
     challenge: u32,
     /// The highest counter, under this challenge, of any device that was let go or refused.
     floor: u32,
@@ -114,6 +116,7 @@ impl BeaconHub {
             serial: settings.wall_origin_ms << 20,
             max_beacons: settings.max_beacons.min(MAX_BEACONS),
             tuning: Tuning::new(settings.policy),
+            draining: None,
             challenge: 0,
             floor: 0,
             table,
@@ -130,7 +133,7 @@ impl BeaconHub {
     /// When to call with [`Input::Deadline`] unless something changes before; it may be
     /// in the past.
     pub fn next_deadline(&self) -> Option<Time> {
-        if self.backlog || self.tuning.is_under_way() {
+        if self.backlog || self.is_sweeping() {
             return Some(Time::ZERO);
         }
         self.wheel.next_deadline()
@@ -453,6 +456,7 @@ impl Machine for BeaconHub {
 
     fn handle(&mut self, now: Time, input: Input) {
         match input {
+            Input::Statement { .. } if self.draining.is_some() => {}
             Input::Statement { statement, address } => self.statement(now, statement, address),
             Input::Deadline => {
                 self.sweep(now);

@@ -4,6 +4,7 @@
 //! metrics, events, logs) is Tokio. They talk through bounded channels and a waker.
 
 pub mod admin;
+pub mod beacon;
 pub mod config;
 pub mod epochs;
 pub mod events;

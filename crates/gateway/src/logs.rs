@@ -133,6 +133,10 @@ impl Logs {
                 let Session { session, identity, .. } = session;
                 info!(session, %identity, bound_ms = policy.bound_ms, "retuned");
             }
+            Body::Moved { session, from } => {
+                let Session { session, identity, address, .. } = session;
+                info!(session, %identity, address, from, "moved");
+            }
         }
     }
 }

@@ -85,6 +85,11 @@ pub enum Change {
     Overdue,
     /// Another policy is in force.
     Retuned(Policy),
+    /// It is heard from another address than before.
+    Moved {
+        /// The address before.
+        from: SocketAddr,
+    },
     /// It is gone.
     Leave {
         /// Why, and when.

@@ -67,6 +67,28 @@ pub struct ShardStats {
     pub turns: Cell,
 }
 
+/// What a shard of beacons counts besides.
+#[derive(Debug, Default)]
+pub struct BeaconStats {
+    /// Datagrams received.
+    pub datagrams_in: Cell,
+    /// Datagrams sent.
+    pub datagrams_out: Cell,
+    /// Datagrams dropped without an answer, by reason, in the order of [`BeaconStats::REASONS`].
+    pub dropped: [Cell; BeaconStats::REASONS.len()],
+    /// Statements answered with a challenge.
+    pub challenged: Cell,
+    /// Answers that the system did not take.
+    pub unsent: Cell,
+}
+
+impl BeaconStats {
+    /// Why a datagram is dropped: it is none of the protocol; its device has no key; its tag is
+    /// wrong; it was heard before; there is no room for another device; its shard was too far behind.
+    pub const REASONS: [&'static str; 6] =
+        ["illegal", "unknown_device", "wrong_tag", "replayed", "full", "overloaded"];
+}
+
 /// The distributions, shared by all shards: each is touched rarely enough for a lock.
 #[derive(Clone, Debug)]
 pub struct Distributions {

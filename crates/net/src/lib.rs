@@ -5,6 +5,7 @@
 //! Nothing here decides anything; decisions live in `systole-core`.
 
 pub mod clock;
+pub mod datagrams;
 pub mod examine;
 pub mod identity;
 pub mod limits;

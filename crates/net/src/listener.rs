@@ -80,12 +80,12 @@ pub fn prepare(stream: &TcpStream) -> io::Result<()> {
 }
 
 #[cfg(unix)]
-fn share_port(socket: &Socket) -> io::Result<()> {
+pub(crate) fn share_port(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_port(true)
 }
 
 #[cfg(not(unix))]
-fn share_port(_socket: &Socket) -> io::Result<()> {
+pub(crate) fn share_port(_socket: &Socket) -> io::Result<()> {
     let text = "this system cannot share a port between shards; run with one shard";
     Err(io::Error::new(io::ErrorKind::Unsupported, text))
 }

@@ -46,6 +46,8 @@ pub enum Input {
 pub enum Command {
     /// Put this policy in force, for new devices at once, for the others in turn.
     Retune(Policy),
+    /// Let all devices go, in turn, and take no statement any more.
+    Drain,
     /// No suspicion and no verdict for this device for this long.
     Hold {
         /// Which.

@@ -40,14 +40,10 @@ impl Tuning {
         if tuned == self.number { &self.policy } else { &self.former }
     }
 
-    pub(super) const fn is_under_way(&self) -> bool {
-        self.next.is_some()
-    }
-
     /// A retune waits for the one before it, so that there are never three policies at a time; of
     /// several that wait only the last matters.
     fn retune(&mut self, policy: Policy) {
-        if self.is_under_way() {
+        if self.next.is_some() {
             self.waiting = Some(policy);
             return;
         }
@@ -61,6 +57,7 @@ impl BeaconHub {
     pub(super) fn command(&mut self, now: Time, command: Command) {
         let (device, input) = match command {
             Command::Retune(policy) => return self.tuning.retune(policy),
+            Command::Drain => return self.draining = self.draining.or(Some(0)),
             Command::Hold { device, span } => (device, liveness::Input::Hold { until: now + span }),
             Command::Release { device } => (device, liveness::Input::Release),
             Command::Kick { device } => {
@@ -75,8 +72,28 @@ impl BeaconHub {
         }
     }
 
-    /// One step of the retune that is under way.
+    /// Whether there is anything to do for all devices in turn.
+    pub(super) fn is_sweeping(&self) -> bool {
+        self.tuning.next.is_some() || self.draining.is_some() && self.table.len() > 0
+    }
+
+    /// One step of what is under way for all devices.
     pub(super) fn sweep(&mut self, now: Time) {
+        let Some(next) = self.draining else {
+            return self.retune_some(now);
+        };
+        let mut next = next;
+        for _ in 0..SWEEP_STEP {
+            let Some((number, _)) = self.table.iter_from(next).next() else {
+                break;
+            };
+            self.end(now, number, Cause::Drained);
+            next = number + 1;
+        }
+        self.draining = Some(next);
+    }
+
+    fn retune_some(&mut self, now: Time) {
         let Some(next) = self.tuning.next else {
             return;
         };

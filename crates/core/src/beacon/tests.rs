@@ -300,6 +300,24 @@ fn a_hold_shields_and_a_kick_ends() {
 }
 
 #[test]
+fn a_drain_lets_all_go_in_steps_and_takes_nobody() {
+    let mut bench = Bench::new(Settings { max_beacons: 5_000, ..settings() });
+    for device in 0..3_000 {
+        bench.join(device);
+    }
+    let (challenge, above) = bench.learn(9_999);
+    bench.input(Input::Command(Command::Drain));
+    assert_eq!(bench.state(statement(9_999, challenge, above + 1), 1), []);
+    let told = bench.input(Input::Deadline);
+    assert_eq!(told.len(), sweep::SWEEP_STEP);
+    let told = bench.pass(at(1));
+    assert_eq!(told.len(), 3_000 - sweep::SWEEP_STEP);
+    let drained = |event: &Event| matches!(event, Event::Lost(it) if it.cause == Cause::Drained);
+    assert!(told.iter().all(|(_, event)| drained(event)));
+    assert_eq!((bench.hub.counters().online, bench.hub.next_deadline()), (0, None));
+}
+
+#[test]
 fn an_unenforced_bound_is_told_and_ends_nothing() {
     let policy = settings().policy.with_enforce(false);
     let mut bench = Bench::new(Settings { policy, ..settings() });

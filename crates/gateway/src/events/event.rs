@@ -65,6 +65,14 @@ pub enum Body {
         /// The policy now in force.
         policy: PolicyInfo,
     },
+    /// A session is heard from another address than before.
+    Moved {
+        /// Which, with its new address.
+        #[serde(flatten)]
+        session: Session,
+        /// The address before.
+        from: String,
+    },
     /// A shard did not run although it should have; all deadlines moved by that.
     Stalled {
         /// Which shard.
@@ -111,6 +119,7 @@ impl Body {
             Body::Hung { .. } => "hung",
             Body::Overdue(_) => "overdue",
             Body::Retuned { .. } => "retuned",
+            Body::Moved { .. } => "moved",
             Body::Stalled { .. } => "stalled",
             Body::AcceptingPaused { .. } => "accepting_paused",
             Body::AcceptingResumed { .. } => "accepting_resumed",
@@ -278,6 +287,7 @@ fn change_body(at_ms: u64, session: Session, change: Change) -> Option<Body> {
         Change::Hung(cause) => Body::Hung { session, cause: cause.name() },
         Change::Overdue => Body::Overdue(session),
         Change::Retuned(policy) => Body::Retuned { session, policy: PolicyInfo::new(&policy) },
+        Change::Moved { from } => Body::Moved { session, from: from.to_string() },
         Change::Leave { verdict, lasted } => {
             let late = verdict.at.since(verdict.due);
             let end = End {

@@ -110,6 +110,7 @@ impl Turning {
             | Change::Recovered
             | Change::Hung(_)
             | Change::Retuned(_)
+            | Change::Moved { .. }
             | Change::Heartbeat { .. } => change,
         };
         let at_ms = self.clock.wall_ms();

@@ -1,0 +1,108 @@
+//! What the control plane asks of a shard of beacons, and the answers.
+
+use systole_core::beacon::{Command, Input, Presence};
+use systole_core::{Machine, Span, hub};
+
+use super::keys::device_text;
+use super::turn::Turning;
+use crate::report::{SessionInfo, session_text};
+use crate::request::{Filter, LINKS_PER_SEARCH, Order, Page, Request, SESSIONS_PER_PAGE};
+
+/// The bits of a session's number that are its place in the table.
+const PLACE: u64 = (1 << 24) - 1;
+
+impl Turning {
+    pub(super) fn answer(&mut self, request: Request) {
+        // Whoever asked may have gone: then the answer is of no use to anybody.
+        match request {
+            Request::Sessions { from, limit, filter, reply } => {
+                let _ = reply.send(self.page(from, limit, &filter));
+            }
+            Request::Session { session, reply } => {
+                let _ = reply.send(self.find(session).map(|known| self.info(&known)));
+            }
+            Request::Order { session, order, reply } => {
+                let found = self.find(session);
+                if let Some(known) = found {
+                    self.order(known.subject.device, order);
+                }
+                let _ = reply.send(found.is_some());
+            }
+            Request::Command(command) => match command {
+                hub::Command::Retune { listener, policy } if listener == self.listener => {
+                    self.command(Command::Retune(policy));
+                }
+                hub::Command::Drain { .. } => self.command(Command::Drain),
+                hub::Command::Retune { .. } | hub::Command::ReportHeartbeats(_) => {}
+            },
+            // What is not online yet is refused with the drain that follows.
+            Request::StopAccepting => {}
+            Request::Stop => self.stopping = true,
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        self.hub.handle(self.vigilance.now(), Input::Command(command));
+        self.carry();
+    }
+
+    /// A retune of one device alone is not offered: all of a listener are told the same bound.
+    fn order(&mut self, device: u64, order: Order) {
+        match order {
+            Order::Kick { .. } => self.command(Command::Kick { device }),
+            Order::Hold(span) => self.command(Command::Hold { device, span }),
+            Order::Release => self.command(Command::Release { device }),
+            Order::Retune(_) => {}
+        }
+    }
+
+    fn find(&self, session: u64) -> Option<Presence> {
+        let place = u32::try_from(session & PLACE).ok()?;
+        self.hub.presence_at(place).filter(|known| known.subject.session == session)
+    }
+
+    fn page(&self, from: u32, limit: usize, filter: &Filter) -> Page {
+        let limit = limit.clamp(1, SESSIONS_PER_PAGE);
+        let mut page = Page::default();
+        if filter.listener.is_some_and(|listener| listener != self.listener) {
+            return page;
+        }
+        for (looked_at, known) in self.hub.presences(from).enumerate() {
+            if page.sessions.len() == limit || looked_at == LINKS_PER_SEARCH {
+                page.next = Some(known.number);
+                break;
+            }
+            let wanted = filter.suspect.is_none_or(|suspect| known.suspect == suspect)
+                && filter
+                    .identity
+                    .as_ref()
+                    .is_none_or(|identity| device_text(known.subject.device) == *identity);
+            if wanted {
+                page.sessions.push(self.info(&known));
+            }
+        }
+        page
+    }
+
+    fn info(&self, known: &Presence) -> SessionInfo {
+        let (now, wall_ms) = (self.vigilance.now(), self.clock.wall_ms());
+        let held = known.held_until.filter(|until| *until > now);
+        let last_heard_ago_ms = now.since(known.last_heard).as_millis();
+        SessionInfo {
+            session: session_text(known.subject.session),
+            epoch: known.subject.epoch,
+            identity: device_text(known.subject.device),
+            listener: self.listener,
+            address: known.subject.address,
+            since_ms: wall_ms.saturating_sub(now.since(known.subject.since).as_millis()),
+            last_heard_ago_ms,
+            // Each statement is answered, and nothing else is sent.
+            last_sent_ago_ms: last_heard_ago_ms,
+            rtt_us: None,
+            suspect: known.suspect,
+            held_for_ms: held.map(|until| until.since(now).as_millis()),
+            bound_ms: known.policy.bound().map(Span::as_millis),
+            policy: known.policy.to_string(),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! One UDP socket, read and written many datagrams at a time.
+
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+
+use mio::net::UdpSocket;
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
+use systole_core::beacon::DATAGRAM;
+
+/// The bytes into which one entry of a batch is read: as many beacons of one sender as the kernel
+/// may gather. What is longer is no beacon, and its end is of no interest.
+const ENTRY: usize = 64 * DATAGRAM;
+
+/// A socket and its buffers.
+pub(super) struct Datagrams {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    buffer: Box<[u8]>,
+    meta: [RecvMeta; BATCH_SIZE],
+    /// Answers not yet sent, end to end, and for whom they are, in order.
+    unsent: Vec<u8>,
+    addresses: Vec<(SocketAddr, Option<IpAddr>)>,
+}
+
+impl std::fmt::Debug for Datagrams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Datagrams").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+/// What sending came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sent {
+    pub(super) sent: u64,
+    /// The system took no more, or would not send there.
+    pub(super) dropped: u64,
+}
+
+impl Datagrams {
+    pub(super) fn new(socket: UdpSocket) -> io::Result<Datagrams> {
+        let state = UdpSocketState::new((&socket).into())?;
+        Ok(Datagrams {
+            socket,
+            state,
+            buffer: vec![0; ENTRY * BATCH_SIZE].into_boxed_slice(),
+            meta: [RecvMeta::default(); BATCH_SIZE],
+            unsent: Vec::new(),
+            addresses: Vec::new(),
+        })
+    }
+
+    /// Reads one batch, and gives each datagram with its sender, and the address of ours that it was
+    /// sent to, to `take`. Returns how many there were; 0 once the socket is empty.
+    ///
+    /// # Errors
+    /// The socket failed, which the network does not cause: it is ours.
+    pub(super) fn receive(
+        &mut self,
+        mut take: impl FnMut(&[u8], SocketAddr, Option<IpAddr>),
+    ) -> io::Result<usize> {
+        let Datagrams { socket, state, buffer, meta, .. } = self;
+        let read = socket.try_io(|| {
+            let mut entries = buffer.chunks_mut(ENTRY).map(IoSliceMut::new);
+            let mut entries: [IoSliceMut<'_>; BATCH_SIZE] =
+                std::array::from_fn(|_| entries.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
+            state.recv((&*socket).into(), &mut entries, meta)
+        });
+        let read = match read {
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
+            // A report about a datagram sent earlier; there may be more to read.
+            Err(error) if is_about_a_peer(&error) => return Ok(1),
+            Err(error) => return Err(error),
+        };
+        let mut datagrams = 0;
+        for (meta, entry) in self.meta.iter().zip(self.buffer.chunks(ENTRY)).take(read) {
+            let bytes = entry.get(..meta.len).unwrap_or(entry);
+            if bytes.is_empty() {
+                // No pieces, but a datagram.
+                datagrams += 1;
+                take(bytes, meta.addr, meta.dst_ip);
+            }
+            for datagram in bytes.chunks(meta.stride.max(1)) {
+                datagrams += 1;
+                take(datagram, meta.addr, meta.dst_ip);
+            }
+        }
+        Ok(datagrams)
+    }
+
+    /// Keeps an answer to be sent.
+    pub(super) fn keep(
+        &mut self,
+        answer: &[u8; DATAGRAM],
+        address: SocketAddr,
+        from: Option<IpAddr>,
+    ) {
+        self.unsent.extend_from_slice(answer);
+        self.addresses.push((address, from));
+    }
+
+    /// Sends what was kept. What the system does not take at once is dropped: devices repeat
+    /// themselves, and an answer that waited would say nothing new.
+    pub(super) fn send(&mut self) -> Sent {
+        let mut outcome = Sent::default();
+        let most = self.state.max_gso_segments().clamp(1, ENTRY / DATAGRAM);
+        let (mut unsent, mut addresses) = (&self.unsent[..], &self.addresses[..]);
+        while let Some(first) = addresses.first() {
+            let run = addresses.iter().take(most).take_while(|address| *address == first).count();
+            let (contents, rest) = unsent.split_at((run * DATAGRAM).min(unsent.len()));
+            let transmit = Transmit {
+                destination: first.0,
+                ecn: None,
+                contents,
+                segment_size: (run > 1).then_some(DATAGRAM),
+                src_ip: first.1,
+            };
+            let socket = &self.socket;
+            match socket.try_io(|| self.state.try_send(socket.into(), &transmit)) {
+                Ok(()) => outcome.sent += run as u64,
+                Err(_) => outcome.dropped += run as u64,
+            }
+            (unsent, addresses) = (rest, &addresses[run..]);
+        }
+        self.unsent.clear();
+        self.addresses.clear();
+        outcome
+    }
+}
+
+/// Whether an error tells of a peer that could not be reached, rather than of this socket.
+fn is_about_a_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused
+            | ErrorKind::ConnectionReset
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::Interrupted
+    )
+}

@@ -1,0 +1,330 @@
+//! Shards of beacons and plain UDP sockets.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::process::Command as Process;
+use std::sync::Arc;
+use std::time::Duration;
+
+use systole_core::beacon::{Answer, DATAGRAM, Datagram, Device, Heard};
+use systole_core::cause::Cause;
+use systole_core::wire::CloseReason;
+use systole_core::{Policy, Span, hub};
+use systole_gateway::beacon::keys::{KEY, Keys, device_text};
+use systole_gateway::beacon::{BeaconSetup, BeaconShard, spawn};
+use systole_gateway::report::{Change, Report};
+use systole_gateway::request::{Filter, Order, Page, Request};
+use systole_gateway::shard::Shard;
+use systole_gateway::stats::{BeaconStats, Distributions, ShardStats};
+use systole_net::{Clock, datagrams};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::oneshot;
+
+/// No test may hang: everything expected arrives within this.
+const PATIENCE: Duration = Duration::from_secs(20);
+const FIRST: u8 = 5;
+const MASTER: [u8; KEY] = [0x5e; KEY];
+
+struct Running {
+    shards: Vec<Shard>,
+    address: SocketAddr,
+    reports: Receiver<Report>,
+    stats: Vec<Arc<BeaconStats>>,
+}
+
+fn start(policy: Policy, shards: usize) -> Running {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let sockets = datagrams::bind_datagrams(any, shards).unwrap();
+    let address = sockets[0].local_addr().unwrap();
+    let (reports, receiver): (Sender<Report>, _) = channel(10_000);
+    let stats: Vec<Arc<BeaconStats>> = (0..shards).map(|_| Arc::default()).collect();
+    let setup = BeaconSetup {
+        first_index: FIRST,
+        listener: 2,
+        policy,
+        max_beacons: 1_000,
+        keys: Arc::new(Keys::derived(&MASTER)),
+        clock: Clock::start(),
+        seed: 7,
+        distributions: Distributions::default(),
+    };
+    let own = sockets.into_iter().zip(&stats).map(|(socket, beacon_stats)| BeaconShard {
+        socket,
+        reports: reports.clone(),
+        stats: Arc::new(ShardStats::default()),
+        beacon_stats: beacon_stats.clone(),
+    });
+    let shards = spawn(&setup, own.collect()).unwrap();
+    Running { shards, address, reports: receiver, stats }
+}
+
+impl Running {
+    /// The next change of a device, skipping others until `wanted` says yes.
+    fn change(&mut self, wanted: impl Fn(&str, &Change) -> bool) -> (u64, SocketAddr, Change) {
+        loop {
+            let report = self.reports.blocking_recv().expect("the shards run");
+            if let Report::Session { subject, change, .. } = report
+                && wanted(&subject.identity, &change)
+            {
+                assert_eq!(subject.listener, 2);
+                return (subject.session, subject.address, change);
+            }
+        }
+    }
+
+    fn leave(&mut self, device: u64) -> Cause {
+        let device = device_text(device);
+        let leave = |identity: &str, change: &Change| {
+            identity == device && matches!(change, Change::Leave { .. })
+        };
+        match self.change(leave).2 {
+            Change::Leave { verdict, .. } => verdict.cause,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn dropped(&self, reason: &str) -> u64 {
+        let index = BeaconStats::REASONS.iter().position(|known| *known == reason).unwrap();
+        self.stats.iter().map(|stats| stats.dropped[index].get()).sum()
+    }
+
+    fn sessions(&self) -> Page {
+        let mut all = Page::default();
+        for shard in &self.shards {
+            let (reply, answer) = oneshot::channel();
+            let filter = Filter::default();
+            shard.requests.send(Request::Sessions { from: 0, limit: 100, filter, reply }).unwrap();
+            all.sessions.extend(answer.blocking_recv().unwrap().sessions);
+        }
+        all
+    }
+
+    fn stop(mut self) {
+        for shard in &self.shards {
+            shard.requests.send(Request::Stop).unwrap();
+        }
+        let mut left = self.shards.len();
+        while left > 0 {
+            let report = self.reports.blocking_recv().expect("each says that it stopped");
+            left -= usize::from(matches!(report, Report::Stopped));
+        }
+        for shard in self.shards {
+            shard.thread.join().unwrap();
+        }
+    }
+}
+
+/// A device with a socket of its own.
+struct Client {
+    device: Device,
+    number: u64,
+    keys: Keys,
+    socket: UdpSocket,
+    gateway: SocketAddr,
+}
+
+impl Client {
+    fn new(gateway: SocketAddr, number: u64) -> Client {
+        let keys = Keys::derived(&MASTER);
+        let device = Device::new(number, 0x7777_0000 + number as u32);
+        Client { device, number, keys, socket: socket(), gateway }
+    }
+
+    /// The bytes of the next statement.
+    fn statement(&mut self, leaving: bool) -> [u8; DATAGRAM] {
+        let statement = Datagram::Statement(self.device.state(0, leaving));
+        self.keys.of(self.number).unwrap().seal(&statement)
+    }
+
+    fn send(&self, bytes: &[u8]) {
+        self.socket.send_to(bytes, self.gateway).unwrap();
+    }
+
+    fn receive(&self) -> (Answer, usize) {
+        let mut bytes = [0; 2_000];
+        let (length, from) = self.socket.recv_from(&mut bytes).unwrap();
+        assert_eq!(from, self.gateway);
+        let (datagram, tag) = Datagram::decode(&bytes[..length]).unwrap();
+        assert!(self.keys.of(self.number).unwrap().proves(&datagram, &tag));
+        match datagram {
+            Datagram::Answer(answer) => (answer, length),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// States until heard; returns the bound.
+    fn state(&mut self, leaving: bool) -> Option<Span> {
+        loop {
+            let bytes = self.statement(leaving);
+            self.send(&bytes);
+            let (answer, length) = self.receive();
+            assert!(length <= bytes.len(), "never more than was said");
+            match self.device.handle(answer) {
+                Heard::Latest { bound } => return bound,
+                Heard::Again => {}
+                Heard::Nothing => panic!("{answer:?}"),
+            }
+        }
+    }
+}
+
+fn socket() -> UdpSocket {
+    let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+#[test]
+fn a_device_comes_online_moves_and_says_goodbye() {
+    let mut running = start(Policy::standard(), 1);
+    let mut client = Client::new(running.address, 0xd1);
+    assert_eq!(client.state(false), Some(Span::from_secs(30)));
+    let (session, address, _) = running.change(|_, change| matches!(change, Change::Join(_)));
+    assert_eq!(session >> 56, u64::from(FIRST));
+    assert_eq!(address, client.socket.local_addr().unwrap());
+    let before = address;
+    client.socket = socket();
+    client.state(false);
+    let (_, address, change) = running.change(|_, change| matches!(change, Change::Moved { .. }));
+    assert_eq!(address, client.socket.local_addr().unwrap());
+    assert!(matches!(change, Change::Moved { from } if from == before));
+    let sessions = running.sessions().sessions;
+    assert_eq!(sessions[0].identity, "00000000000000d1");
+    assert_eq!(sessions.len(), 1);
+    client.state(true);
+    assert_eq!(running.leave(0xd1), Cause::PeerClosed(CloseReason::Done));
+    running.stop();
+}
+
+#[test]
+fn nothing_is_answered_to_whoever_proves_nothing() {
+    let mut running = start(Policy::standard(), 1);
+    let mut client = Client::new(running.address, 1);
+    client.state(false);
+    running.change(|_, change| matches!(change, Change::Join(_)));
+    let good = client.statement(false);
+    client.send(&good);
+    client.receive();
+    let stranger = socket();
+    let mut forged = client.statement(false);
+    forged[31] ^= 1;
+    let mut of_another = client.statement(false);
+    of_another[4] ^= 1;
+    let mut answer = good;
+    answer[0] = 0xb2;
+    let attempts: [&[u8]; 7] =
+        [&[], b"x", &good[..31], &[0xb1; 1_400], &forged, &of_another, &answer];
+    for attempt in attempts {
+        stranger.send_to(attempt, running.address).unwrap();
+    }
+    stranger.send_to(&good, running.address).unwrap();
+    // Datagrams of one path keep their order: once this one is heard, those were refused.
+    while running.dropped("replayed") == 0 {
+        client.state(false);
+    }
+    stranger.set_nonblocking(true).unwrap();
+    let error = stranger.recv_from(&mut [0; 64]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    assert_eq!(running.dropped("illegal"), 5);
+    assert_eq!(running.dropped("wrong_tag"), 2);
+    assert_eq!(running.dropped("replayed"), 1);
+    running.stop();
+}
+
+#[test]
+fn the_verdict_falls_at_the_bound_whichever_shard_was_spoken_to() {
+    let policy = Policy::new(Span::from_millis(300), Span::from_millis(100), 3).unwrap();
+    let mut running = start(policy, 2);
+    let mut shards = BTreeSet::new();
+    for number in 0..8 {
+        let mut client = Client::new(running.address, number);
+        // From several addresses, so that both shards receive statements of each device.
+        for _ in 0..8 {
+            client.socket = socket();
+            client.state(false);
+        }
+    }
+    let mut left = 8;
+    while left > 0 {
+        let (session, _, change) =
+            running.change(|_, change| matches!(change, Change::Leave { .. }));
+        let Change::Leave { verdict, .. } = change else { unreachable!() };
+        assert_eq!(verdict.cause, Cause::Unknown);
+        assert_eq!(verdict.due, verdict.last_heard + Span::from_millis(600));
+        assert!(verdict.at >= verdict.due);
+        shards.insert(session >> 56);
+        left -= 1;
+    }
+    assert_eq!(shards.len(), 2, "devices belong to both");
+    running.stop();
+}
+
+#[test]
+fn operators_hold_kick_retune_and_drain() {
+    let mut running = start(Policy::standard(), 1);
+    let mut client = Client::new(running.address, 1);
+    client.state(false);
+    let (session, ..) = running.change(|_, change| matches!(change, Change::Join(_)));
+    let order = |running: &Running, session, order| {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Order { session, order, reply };
+        running.shards[0].requests.send(request).unwrap();
+        answer.blocking_recv().unwrap()
+    };
+    assert!(!order(&running, session + (1 << 24), Order::Release), "of another serial");
+    assert!(order(&running, session, Order::Hold(Span::from_secs(60))));
+    assert!(running.sessions().sessions[0].held_for_ms.is_some());
+    assert!(order(&running, session, Order::Kick { stay_away: false }));
+    assert_eq!(running.leave(1), Cause::Kicked);
+    let policy = Policy::demanding();
+    for command in [
+        hub::Command::Retune { listener: 0, policy: Policy::never() },
+        hub::Command::Retune { listener: 2, policy },
+    ] {
+        running.shards[0].requests.send(Request::Command(command)).unwrap();
+    }
+    assert_eq!(client.state(false), Some(Span::from_secs(8)));
+    let drain = hub::Command::Drain { reconnect_within: Span::ZERO };
+    running.shards[0].requests.send(Request::Command(drain)).unwrap();
+    assert_eq!(running.leave(1), Cause::Drained);
+    running.stop();
+}
+
+#[test]
+fn a_python_client_of_thirty_lines_is_understood() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/outside/beacon.py");
+    let text = std::fs::read_to_string(script).unwrap();
+    assert!(text.lines().count() <= 36, "thirty lines, and what it is for");
+    let mut running = start(Policy::datacenter(), 1);
+    let number = 0xfeed_u64;
+    // The key is derived by hand, as a device's maker would.
+    let key = derived_key(number);
+    let output = Process::new("python3")
+        .arg(script)
+        .args([running.address.ip().to_string(), running.address.port().to_string()])
+        .args([device_text(number), key, "3".to_owned()])
+        .output();
+    let output = match output {
+        Ok(output) => output,
+        Err(error) if std::env::var_os("SYSTOLE_REQUIRE_TOOLS").is_none() => {
+            println!("skipped: python3 does not start: {error}");
+            return running.stop();
+        }
+        Err(error) => panic!("python3 does not start: {error}"),
+    };
+    let said = String::from_utf8(output.stdout).unwrap();
+    let words: Vec<&str> = said.lines().filter_map(|line| line.split(' ').next()).collect();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(words, ["again", "heard", "heard", "heard", "goodbye"], "{said}{errors}");
+    assert_eq!(running.leave(number), Cause::PeerClosed(CloseReason::Done));
+    running.stop();
+}
+
+fn derived_key(device: u64) -> String {
+    use hmac::{Hmac, KeyInit, Mac};
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&MASTER).unwrap();
+    mac.update(b"systole beacon 1");
+    mac.update(&device.to_le_bytes());
+    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}

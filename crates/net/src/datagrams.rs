@@ -1,0 +1,95 @@
+//! UDP sockets: one port shared by all shards, with room for a burst.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::listener::{MAX_SHARDS, share_port};
+
+/// How many bytes of datagrams the kernel is asked to hold per socket while its loop is away. A
+/// small datagram counts as 768 bytes or so: 20,000 of them are 100 ms of 200,000 a second.
+pub const RECEIVE_BUFFER: usize = 16 << 20;
+
+/// `shards` non-blocking sockets bound to the same address; the kernel deals senders out among them.
+///
+/// With port 0 the first picks the port and the others follow. All are bound or none is. A port that
+/// anyone else has is refused, shared or not.
+///
+/// # Errors
+/// Those of the system, `AddrInUse` and `PermissionDenied` above all; `InvalidInput` for 0 shards or
+/// more than [`MAX_SHARDS`]; `Unsupported` for several where the system cannot share a port.
+pub fn bind_datagrams(addr: SocketAddr, shards: usize) -> io::Result<Vec<UdpSocket>> {
+    if shards == 0 || shards > MAX_SHARDS {
+        let text = format!("shards must be 1 to {MAX_SHARDS}, not {shards}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let shared = shards > 1;
+    if shared && addr.port() != 0 {
+        // Only a socket that does not share is told that others are there.
+        drop(bind(addr, false)?);
+    }
+    let first = bind(addr, shared)?;
+    let chosen = first.local_addr()?;
+    let mut sockets = vec![first];
+    while sockets.len() < shards {
+        sockets.push(bind(chosen, shared)?);
+    }
+    Ok(sockets)
+}
+
+/// Asks for a receive buffer of `bytes`, beyond the system's limit where this process may, and
+/// returns how much there is.
+///
+/// # Errors
+/// The system tells no size.
+pub fn grow_receive_buffer(socket: &UdpSocket, bytes: usize) -> io::Result<usize> {
+    let wanted = socket2::SockRef::from(socket);
+    // What is granted counts, not what is asked for.
+    let _ = wanted.set_recv_buffer_size(bytes);
+    #[cfg(target_os = "linux")]
+    if wanted.recv_buffer_size()? < bytes {
+        let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(socket, bytes);
+    }
+    wanted.recv_buffer_size()
+}
+
+fn bind(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if shared {
+        share_port(&socket)?;
+    }
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&addr.into())?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_share_a_port_that_nobody_else_gets() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let sockets = bind_datagrams(any, 3).unwrap();
+        let addr = sockets[0].local_addr().unwrap();
+        assert_ne!(addr.port(), 0);
+        for socket in &sockets {
+            assert_eq!(socket.local_addr().unwrap(), addr);
+            assert!(grow_receive_buffer(socket, RECEIVE_BUFFER).unwrap() > 0);
+        }
+        for shards in [1, 2] {
+            let error = bind_datagrams(addr, shards).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        }
+        drop(sockets);
+        assert_eq!(bind_datagrams(addr, 2).unwrap().len(), 2);
+        for shards in [0, MAX_SHARDS + 1] {
+            let error = bind_datagrams(any, shards).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        }
+    }
+}
