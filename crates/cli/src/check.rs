@@ -5,7 +5,7 @@ use std::io;
 use systole_core::Policy;
 use systole_core::policy::Detection;
 use systole_gateway::Config;
-use systole_gateway::config::{Listener, codec_name, role_name, show_span};
+use systole_gateway::config::{BEACON, BeaconListener, Listener, codec_name, role_name, show_span};
 
 use crate::cli::CheckArgs;
 use crate::exit::Exit;
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> io::Result<Exit> {
 /// What the configuration means, as lines.
 fn describe(config: &Config) -> Vec<String> {
     let heads = ["listener", "codec", "address", "role", "bound", "policy"].map(str::to_owned);
-    let rows = config.listeners.iter().map(row);
+    let rows = config.listeners.iter().map(row).chain(config.beacons.iter().map(beacon_row));
     let mut lines = columns(std::iter::once(heads).chain(rows).collect());
     let guard = match config.admin.token() {
         Some(_) => "with a token",
@@ -52,6 +52,18 @@ fn row(listener: &Listener) -> [String; 6] {
         codec_name(listener.codec()).to_owned(),
         listener.address().to_string(),
         role_name(listener.role()).to_owned(),
+        policy.bound().map_or_else(|| "none".to_owned(), show_span),
+        describe_policy(policy),
+    ]
+}
+
+fn beacon_row(listener: &BeaconListener) -> [String; 6] {
+    let policy = listener.policy();
+    [
+        listener.name().to_owned(),
+        BEACON.to_owned(),
+        listener.address().to_string(),
+        "answer".to_owned(),
         policy.bound().map_or_else(|| "none".to_owned(), show_span),
         describe_policy(policy),
     ]

@@ -29,6 +29,7 @@ pub use window::MAX_AHEAD;
 use window::{Standing, Window};
 
 use crate::cause::{Cause, Verdict};
+use crate::diagnosis::{Ground, Grounds};
 use crate::liveness::{self, Evidence, Liveness, Role};
 use crate::random::Random;
 use crate::tap::Machine;
@@ -366,6 +367,7 @@ impl BeaconHub {
             due: now,
             last_heard: entry.map_or(now, |entry| entry.value.liveness.last_heard()),
             probes: 0,
+            grounds: Grounds::of(&[Ground::ApplicationSilent]),
         }
     }
 

@@ -5,6 +5,7 @@
 //! repository shows every setting, and `docs/configuration.md` lists them.
 
 mod admin;
+mod beacon;
 mod listener;
 mod overrides;
 mod policy;
@@ -27,6 +28,7 @@ use systole_core::{Policy, Span};
 use toml::de::DeTable;
 
 pub use admin::Admin;
+pub use beacon::{BEACON, BeaconListener, DEFAULT_MAX_BEACONS};
 pub use listener::{
     CODECS, DEFAULT_LONGEST_BOUND, DEFAULT_MAX_DATA, DEFAULT_SHORTEST_BOUND, Listener,
     MAX_LISTENERS, MAX_NAME, MESSAGE1028_DATA, ROLES, codec_name, role_name,
@@ -62,8 +64,10 @@ pub struct Config {
     pub logic: Logic,
     /// The policy that listeners start from; whether verdicts are enforced is part of it.
     pub policy: Policy,
-    /// Where clients connect; 1 to [`MAX_LISTENERS`], with distinct names.
+    /// Where clients connect, with distinct names; at most [`MAX_LISTENERS`] with those of beacons.
     pub listeners: Vec<Listener>,
+    /// Where devices state that they live; their names are no others' either.
+    pub beacons: Vec<BeaconListener>,
     /// Where operators look and steer.
     pub admin: Admin,
     /// Where the gateway stops taking more.
@@ -84,6 +88,7 @@ impl Default for Config {
             logic: Logic::default(),
             policy: Policy::default(),
             listeners: Listener::defaults(Policy::default()),
+            beacons: Vec::new(),
             admin: Admin::default(),
             limits: Limits::default(),
             drain: Drain::default(),
@@ -160,7 +165,7 @@ fn read_root(
     let table = root.section(reading, "policy");
     let base = Policy::default().with_enforce(overrides.enforce.unwrap_or(enforce));
     let policy = policy::read(reading, table, base);
-    let listeners = read_listeners(reading, &mut root, policy, overrides);
+    let (listeners, beacons) = read_listeners(reading, &mut root, policy, directory, overrides);
     let table = root.section(reading, "admin");
     let admin = admin::read(reading, table, directory, overrides);
     let table = root.section(reading, "limits");
@@ -180,6 +185,7 @@ fn read_root(
         logic,
         policy,
         listeners,
+        beacons,
         admin,
         limits,
         drain,
@@ -195,15 +201,16 @@ fn read_listeners(
     reading: &mut Reading<'_>,
     root: &mut Section<'_>,
     policy: Policy,
+    directory: &Path,
     overrides: &Overrides,
-) -> Vec<Listener> {
+) -> (Vec<Listener>, Vec<BeaconListener>) {
     let given = root.sections(reading, "listener");
     if given.as_ref().is_some_and(Vec::is_empty) {
         let help = "write at least one [[listener]], or none at all for the default ones";
         reading.problems.add(None, "there is no listener".to_owned(), Some(help.to_owned()));
     }
-    let mut places = Vec::new();
-    let mut listeners = Vec::new();
+    let (mut places, mut listeners) = (Vec::new(), Vec::new());
+    let (mut beacon_places, mut beacons) = (Vec::new(), Vec::new());
     for section in given.iter().flatten().skip(MAX_LISTENERS) {
         let what = format!("more than {MAX_LISTENERS} listeners");
         reading.problems.add(section.span(), what, None);
@@ -211,20 +218,33 @@ fn read_listeners(
     let is_default = given.is_none();
     for section in given.into_iter().flatten().take(MAX_LISTENERS) {
         let place = section.span();
-        if let Some(listener) = listener::read(reading, section, policy) {
-            listeners.push(listener);
-            places.push(place);
+        match listener::read(reading, section, policy, directory) {
+            Some(listener::Read::Stream(listener)) => {
+                listeners.push(listener);
+                places.push(place);
+            }
+            Some(listener::Read::Beacon(beacon)) => {
+                beacons.push(beacon);
+                beacon_places.push(place);
+            }
+            None => {}
         }
     }
     if !overrides.listen.is_empty() {
         listeners = overridden_listeners(&overrides.listen, policy);
         places = vec![None; listeners.len()];
+        (beacons, beacon_places) = (Vec::new(), Vec::new());
     } else if is_default {
         listeners = Listener::defaults(policy);
         places = vec![None; listeners.len()];
     }
-    refuse_twins(reading, &listeners, &places);
-    listeners
+    // Streams and datagrams have ports of their own, but names in common.
+    let stream = |it: &Listener| (it.name().to_owned(), it.address(), false);
+    let datagram = |it: &BeaconListener| (it.name().to_owned(), it.address(), true);
+    let all: Vec<_> = listeners.iter().map(stream).chain(beacons.iter().map(datagram)).collect();
+    places.append(&mut beacon_places);
+    refuse_twins(reading, &all, &places);
+    (listeners, beacons)
 }
 
 /// Listeners from the command line; the second of a codec is called `native-2` and so on.
@@ -241,22 +261,24 @@ fn overridden_listeners(listen: &[ListenAt], policy: Policy) -> Vec<Listener> {
     listeners
 }
 
-/// Refuses two listeners with one name or one address.
+/// Refuses two listeners with one name, or one address for the same transport: name, address, and
+/// whether it takes datagrams.
 fn refuse_twins(
     reading: &mut Reading<'_>,
-    listeners: &[Listener],
+    listeners: &[(String, SocketAddr, bool)],
     places: &[Option<Range<usize>>],
 ) {
-    for (n, (listener, place)) in listeners.iter().zip(places).enumerate() {
+    for (n, ((name, address, datagrams), place)) in listeners.iter().zip(places).enumerate() {
         let earlier = &listeners[..n];
-        if earlier.iter().any(|other| other.name == listener.name) {
-            let what = format!("a second listener with the name \"{}\"", listener.name);
+        if earlier.iter().any(|(other, ..)| other == name) {
+            let what = format!("a second listener with the name \"{name}\"");
             let help = "give each its own `name`; without one it is called as its codec";
             reading.problems.add(place.clone(), what, Some(help.to_owned()));
         }
-        if let Some(other) = earlier.iter().find(|o| collide(o.address, listener.address)) {
-            let what = format!("a second listener at {}", listener.address);
-            let help = format!("\"{}\" listens at {} already", other.name, other.address);
+        let mut same = earlier.iter().filter(|(.., other)| other == datagrams);
+        if let Some((name, other, _)) = same.find(|(_, other, _)| collide(*other, *address)) {
+            let what = format!("a second listener at {address}");
+            let help = format!("\"{name}\" listens at {other} already");
             reading.problems.add(place.clone(), what, Some(help));
         }
     }

@@ -14,7 +14,7 @@ use systole_core::Span;
 use systole_core::cause::Cause;
 use systole_net::Clock;
 
-use crate::stats::{Cell, Distributions, ShardStats, seconds};
+use crate::stats::{BeaconStats, Cell, Distributions, ShardStats, seconds};
 
 /// What a scrape is labelled as.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -27,8 +27,10 @@ pub struct Metrics {
 
 impl Metrics {
     /// Metrics over the counts of the shards, in their order, and their common distributions.
+    /// `beacons` are the numbers of those that hold beacons, with what they count besides.
     pub fn new(
         shards: Vec<Arc<ShardStats>>,
+        beacons: Vec<(usize, Arc<BeaconStats>)>,
         distributions: &Distributions,
         clock: Clock,
     ) -> Metrics {
@@ -42,6 +44,7 @@ impl Metrics {
         registry.register("systole_loop_lag_seconds", help, lag);
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("systole_build", "The version that runs", build);
+        registry.register_collector(Box::new(Beacons { shards: shards.clone(), beacons }));
         registry.register_collector(Box::new(Shards { shards, clock }));
         Metrics { registry }
     }
@@ -148,6 +151,56 @@ impl Shards {
     }
 }
 
+/// Reads what only shards of beacons count.
+#[derive(Debug)]
+struct Beacons {
+    shards: Vec<Arc<ShardStats>>,
+    beacons: Vec<(usize, Arc<BeaconStats>)>,
+}
+
+impl Collector for Beacons {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let out = &mut encoder;
+        let online = self.beacons.iter().filter_map(|(shard, _)| {
+            let online = self.shards.get(*shard)?.online.get();
+            Some(([shard_label(*shard)], ConstGauge::new(online)))
+        });
+        family(out, "systole_beacons", "Devices online now", MetricType::Gauge, online)?;
+        let datagrams = self.beacons.iter().flat_map(|(shard, stats)| {
+            let counts = [&stats.datagrams_in, &stats.datagrams_out];
+            counts.into_iter().zip(DIRECTIONS).map(move |(count, direction)| {
+                let labels = [("direction", direction.to_owned()), shard_label(*shard)];
+                (labels, ConstCounter::new(count.get()))
+            })
+        });
+        let help = "Datagrams of beacon listeners";
+        family(out, "systole_beacon_datagrams", help, MetricType::Counter, datagrams)?;
+        let dropped = BeaconStats::REASONS.into_iter().enumerate().map(|(index, reason)| {
+            let counts = self.beacons.iter().map(|(_, stats)| stats.dropped[index].get());
+            ([("reason", reason)], ConstCounter::new(counts.sum::<u64>()))
+        });
+        let help = "Datagrams dropped without an answer";
+        family(out, "systole_beacon_dropped", help, MetricType::Counter, dropped)?;
+        let challenged = self.each(|stats| &stats.challenged);
+        let help = "Statements that had to be repeated under a challenge";
+        family(out, "systole_beacon_challenged", help, MetricType::Counter, challenged)?;
+        let unsent = self.each(|stats| &stats.unsent);
+        let help = "Answers that the system did not take";
+        family(out, "systole_beacon_unsent", help, MetricType::Counter, unsent)
+    }
+}
+
+impl Beacons {
+    fn each(
+        &self,
+        read: impl Fn(&BeaconStats) -> &Cell,
+    ) -> impl Iterator<Item = (Labels, ConstCounter<u64>)> {
+        self.beacons.iter().map(move |(shard, stats)| {
+            ([shard_label(*shard)], ConstCounter::new(read(stats).get()))
+        })
+    }
+}
+
 type Labels = [(&'static str, String); 1];
 
 fn shard_label(number: usize) -> (&'static str, String) {
@@ -186,7 +239,10 @@ mod tests {
         shards[0].heartbeats_out.add(9);
         let distributions = Distributions::default();
         distributions.lateness.observe(0.0021);
-        Metrics::new(shards, &distributions, Clock::start()).scrape().unwrap()
+        let beacons = vec![(1, Arc::new(BeaconStats::default()))];
+        shards[1].online.set(12);
+        beacons[0].1.dropped[2].add(4);
+        Metrics::new(shards, beacons, &distributions, Clock::start()).scrape().unwrap()
     }
 
     /// Type and label names of each family, read as strictly as the format allows.
@@ -238,6 +294,8 @@ mod tests {
             "systole_links{shard=\"1\"} 3",
             "systole_verdicts_total{cause=\"unknown\"} 7",
             "systole_verdicts_total{cause=\"kicked\"} 0",
+            "systole_beacons{shard=\"1\"} 12",
+            "systole_beacon_dropped_total{reason=\"wrong_tag\"} 4",
             "systole_stalled_seconds_total{shard=\"1\"} 1.5",
             "systole_heartbeats_total{direction=\"out\",shard=\"0\"} 9",
             "systole_verdict_lateness_seconds_bucket{le=\"0.0025\"} 1",

@@ -125,7 +125,7 @@ fn gateway(shards: Vec<Requests>) -> Gateway {
         links_by_descriptors: false,
     };
     let stats = shards.iter().map(|_| Arc::default()).collect();
-    let metrics = Metrics::new(stats, &Distributions::default(), Clock::start());
+    let metrics = Metrics::new(stats, Vec::new(), &Distributions::default(), Clock::start());
     let events = Events::new(16, 0xa, names);
     let logs = Logs::detached(&Log::default());
     Gateway::new(shards, listeners.into(), events, metrics, logs)

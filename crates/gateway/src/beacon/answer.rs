@@ -90,7 +90,7 @@ impl Turning {
         let last_heard_ago_ms = now.since(known.last_heard).as_millis();
         SessionInfo {
             session: session_text(known.subject.session),
-            epoch: known.subject.epoch,
+            epoch: known.subject.epoch.to_string(),
             identity: device_text(known.subject.device),
             listener: self.listener,
             address: known.subject.address,

@@ -26,7 +26,10 @@ pub struct Keys(Source);
 
 #[derive(Clone)]
 enum Source {
-    Master(Hmac<Sha256>),
+    Master {
+        secret: [u8; KEY],
+        mac: Hmac<Sha256>,
+    },
     /// In order of the devices.
     List(Box<[(u64, [u8; KEY])]>),
 }
@@ -37,10 +40,27 @@ impl fmt::Debug for Keys {
     }
 }
 
+impl PartialEq for Keys {
+    /// To see whether a file has changed, not to check what a stranger presents.
+    fn eq(&self, other: &Keys) -> bool {
+        match (&self.0, &other.0) {
+            (Source::Master { secret, .. }, Source::Master { secret: other, .. }) => {
+                secret == other
+            }
+            (Source::List(list), Source::List(other)) => list == other,
+            (Source::Master { .. }, Source::List(_)) | (Source::List(_), Source::Master { .. }) => {
+                false
+            }
+        }
+    }
+}
+
+impl Eq for Keys {}
+
 impl Keys {
     /// Keys of all devices there may be, derived from a master secret.
     pub fn derived(master: &[u8; KEY]) -> Keys {
-        Keys(Source::Master(mac(master)))
+        Keys(Source::Master { secret: *master, mac: mac(master) })
     }
 
     /// The master secret in the first line of a file: 64 hexadecimal digits.
@@ -87,7 +107,7 @@ impl Keys {
     /// The key of a device, if it has one.
     pub fn of(&self, device: u64) -> Option<DeviceKey> {
         match &self.0 {
-            Source::Master(master) => {
+            Source::Master { mac: master, .. } => {
                 let mut derive = master.clone();
                 derive.update(LABEL);
                 derive.update(&device.to_le_bytes());

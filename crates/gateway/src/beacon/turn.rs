@@ -230,6 +230,7 @@ impl Turning {
                     self.feed(statement, from, None, &key);
                 }
             }
+            self.vigilance.work(self.clock.monotonic());
         }
         self.unread = true;
         statements
@@ -248,6 +249,7 @@ impl Turning {
             self.unread = count > 0;
             datagrams += count;
             self.check_all();
+            self.vigilance.work(self.clock.monotonic());
         }
         let lost = self.mesh.hand_over();
         self.drop_some(OVERLOADED, lost);
@@ -332,6 +334,7 @@ impl Turning {
             }
             self.hub.handle(horizon, Input::Deadline);
             self.carry();
+            self.vigilance.work(self.clock.monotonic());
         }
         EXPIRIES_PER_TURN
     }

@@ -2,12 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use systole_core::liveness::Role;
 use systole_core::policy::MAX_BOUND;
 use systole_core::wire::Codec;
 use systole_core::{Policy, Span};
 
+use super::beacon::{self, BEACON, BeaconListener, DEFAULT_MAX_BEACONS};
 use super::policy;
 use super::section::{Given, Reading, Section};
 use super::value;
@@ -131,27 +133,100 @@ fn largest_data(codec: Codec) -> u64 {
     }
 }
 
-/// Reads one `[[listener]]`; `None` if it was refused.
+/// What clients of a listener speak.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Speech {
+    Stream(Codec),
+    Beacon,
+}
+
+const SPEECHES: [(&str, Speech); 4] = [
+    ("native", Speech::Stream(Codec::Native)),
+    ("message1028", Speech::Stream(Codec::Message1028)),
+    ("line", Speech::Stream(Codec::Line)),
+    (BEACON, Speech::Beacon),
+];
+
+/// One `[[listener]]`, read.
+#[derive(Debug)]
+pub(super) enum Read {
+    /// Where clients connect.
+    Stream(Listener),
+    /// Where devices send datagrams.
+    Beacon(BeaconListener),
+}
+
+/// Reads one `[[listener]]`; `None` if it was refused. Relative paths start from `directory`.
 pub(super) fn read(
     reading: &mut Reading<'_>,
     mut section: Section<'_>,
     base: Policy,
-) -> Option<Listener> {
+    directory: &Path,
+) -> Option<Read> {
     let place = section.span();
     let name = section.take(reading, "name", |value| value::text(value).and_then(check_name));
     let address = section.take(reading, "address", value::address);
-    let codec = Given::or(section.take(reading, "codec", value::chosen(&CODECS)), Codec::Native);
+    let speech = section.take(reading, "codec", value::chosen(&SPEECHES));
+    let speech = Given::or(speech, Speech::Stream(Codec::Native));
     let role = section.take(reading, "role", value::chosen(&ROLES));
     let data = section.take(reading, "max_data", value::bytes(1..=DEFAULT_MAX_DATA));
     let bounds = || value::span(Span::from_millis(1)..=MAX_BOUND);
     let shortest = section.take(reading, "shortest_bound", bounds());
     let longest = section.take(reading, "longest_bound", bounds());
+    let beacons = beacon::Settings {
+        keys_file: section.take(reading, "keys_file", value::text),
+        master_secret_file: section.take(reading, "master_secret_file", value::text),
+        max_beacons: section.take(
+            reading,
+            "max_beacons",
+            value::integer(beacon::max_beacons_range()),
+        ),
+    };
     let table = section.section(reading, "policy");
     let policy = policy::read(reading, table, base);
     let has_address = section.has("address");
     section.finish(reading);
 
-    refuse_what_the_codec_lacks(reading, codec, data.as_ref(), [&shortest, &longest]);
+    let role_at = role.as_ref().map(|role| role.span.clone());
+    refuse_what_the_codec_lacks(reading, speech, data.as_ref(), [&shortest, &longest], role_at);
+    refuse_what_is_for_beacons(reading, speech, &beacons);
+    let bounds = agreed_bounds(reading, shortest, longest);
+    let keys = match speech {
+        Speech::Beacon => beacons.keys(reading, directory, place.clone()),
+        Speech::Stream(_) => None,
+    };
+    let Some(address) = address else {
+        if !has_address {
+            let help = "say where to listen, as in address = \"127.0.0.1:7400\"".to_owned();
+            reading.problems.add(place, "this listener has no `address`".to_owned(), Some(help));
+        }
+        return None;
+    };
+    let address = address.value;
+    let codec = match speech {
+        Speech::Stream(codec) => codec,
+        Speech::Beacon => {
+            let name = Given::or(name, BEACON.to_owned());
+            let given = beacons.max_beacons.and_then(|given| u32::try_from(given.value).ok());
+            let max_beacons = given.unwrap_or(DEFAULT_MAX_BEACONS);
+            let keys = keys?;
+            return Some(Read::Beacon(BeaconListener { name, address, policy, max_beacons, keys }));
+        }
+    };
+    let name = Given::or(name, codec_name(codec).to_owned());
+    let mut listener = Listener::new(&name, address, codec, policy);
+    listener.role = Given::or(role, listener.role);
+    let data = data.and_then(|data| u32::try_from(data.value).ok());
+    listener.max_data = data.unwrap_or(listener.max_data);
+    listener.bounds = bounds;
+    Some(Read::Stream(listener))
+}
+
+fn agreed_bounds(
+    reading: &mut Reading<'_>,
+    shortest: Option<Given<Span>>,
+    longest: Option<Given<Span>>,
+) -> RangeInclusive<Span> {
     let given = longest.as_ref().or(shortest.as_ref()).map(|given| given.span.clone());
     let shortest = Given::or(shortest, DEFAULT_SHORTEST_BOUND);
     let longest = Given::or(longest, DEFAULT_LONGEST_BOUND);
@@ -161,20 +236,7 @@ pub(super) fn read(
         let help = format!("they are {shortest} and {longest}");
         reading.problems.add(given, what, Some(help));
     }
-    let Some(address) = address else {
-        if !has_address {
-            let help = "say where to listen, as in address = \"127.0.0.1:7400\"".to_owned();
-            reading.problems.add(place, "this listener has no `address`".to_owned(), Some(help));
-        }
-        return None;
-    };
-    let name = Given::or(name, codec_name(codec).to_owned());
-    let mut listener = Listener::new(&name, address.value, codec, policy);
-    listener.role = Given::or(role, listener.role);
-    let data = data.and_then(|data| u32::try_from(data.value).ok());
-    listener.max_data = data.unwrap_or(listener.max_data);
-    listener.bounds = shortest..=longest;
-    Some(listener)
+    shortest..=longest
 }
 
 fn check_name(name: String) -> Result<String, String> {
@@ -185,27 +247,56 @@ fn check_name(name: String) -> Result<String, String> {
     Ok(name)
 }
 
-/// The older codecs have messages of one size and cannot negotiate: a setting that would do nothing
+/// The other codecs have messages of one size, or cannot negotiate: a setting that would do nothing
 /// is a misunderstanding, so it is refused.
 fn refuse_what_the_codec_lacks(
     reading: &mut Reading<'_>,
-    codec: Codec,
+    speech: Speech,
     data: Option<&Given<u64>>,
     bounds: [&Option<Given<Span>>; 2],
+    role: Option<std::ops::Range<usize>>,
 ) {
-    if codec == Codec::Native {
-        return;
-    }
-    if let (Codec::Message1028, Some(data)) = (codec, data) {
-        let what = "`max_data` has no effect on a message1028 listener".to_owned();
-        let help = "leave it out: these messages always hold 1024 bytes".to_owned();
-        reading.problems.add(Some(data.span.clone()), what, Some(help));
+    let name = value::name_of(&speech, &SPEECHES);
+    let mut refuse = |place, key: &str, why: &str| {
+        let what = format!("`{key}` has no effect on a {name} listener");
+        reading.problems.add(Some(place), what, Some(format!("leave it out: {why}")));
+    };
+    let data = data.map(|data| data.span.clone());
+    match speech {
+        Speech::Stream(Codec::Native) => return,
+        Speech::Stream(Codec::Line) => {}
+        Speech::Stream(Codec::Message1028) => {
+            if let Some(place) = data {
+                refuse(place, "max_data", "these messages always hold 1024 bytes");
+            }
+        }
+        Speech::Beacon => {
+            if let Some(place) = data {
+                refuse(place, "max_data", "beacons are always 32 bytes");
+            }
+            if let Some(place) = role {
+                refuse(place, "role", "the gateway never speaks first to a beacon");
+            }
+        }
     }
     for (bound, key) in bounds.into_iter().zip(["shortest_bound", "longest_bound"]) {
         if let Some(bound) = bound {
-            let what = format!("`{key}` has no effect on a {} listener", codec_name(codec));
-            let help = "leave it out: only native clients can ask for a bound".to_owned();
-            reading.problems.add(Some(bound.span.clone()), what, Some(help));
+            refuse(bound.span.clone(), key, "only native clients can ask for a bound");
         }
+    }
+}
+
+fn refuse_what_is_for_beacons(
+    reading: &mut Reading<'_>,
+    speech: Speech,
+    settings: &beacon::Settings,
+) {
+    if speech == Speech::Beacon {
+        return;
+    }
+    for (place, key) in settings.given() {
+        let what = format!("`{key}` belongs to beacon listeners");
+        let help = "leave it out, or set codec = \"beacon\"".to_owned();
+        reading.problems.add(Some(place), what, Some(help));
     }
 }

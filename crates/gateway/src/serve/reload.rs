@@ -24,11 +24,12 @@ pub(super) async fn reload(gateway: &Gateway, config: &mut Config, options: &Ser
     if gateway.log_heartbeats(new.log.heartbeats).await.is_err() {
         tracing::error!("a shard is too busy to change log.heartbeats: send SIGHUP again");
     }
-    for listener in &new.listeners {
-        let Some(index) = gateway.listener(listener.name()) else {
+    let streams = new.listeners.iter().map(|it| (it.name(), it.policy()));
+    let beacons = new.beacons.iter().map(|it| (it.name(), it.policy()));
+    for (name, policy) in streams.chain(beacons) {
+        let Some(index) = gateway.listener(name) else {
             continue;
         };
-        let policy = listener.policy();
         let held = gateway.listeners()[usize::from(index)].policy();
         if held == policy {
             continue;
@@ -36,11 +37,9 @@ pub(super) async fn reload(gateway: &Gateway, config: &mut Config, options: &Ser
         match gateway.retune(index, policy).await {
             Ok(old) => {
                 let enforce = policy.enforce();
-                let name = listener.name();
                 tracing::info!(listener = name, %old, new = %policy, enforce, "retuned");
             }
             Err(_) => {
-                let name = listener.name();
                 tracing::error!(listener = name, "a shard is too busy: send SIGHUP again");
             }
         }
@@ -65,12 +64,19 @@ fn need_a_restart(now: &Config, new: &Config) -> Vec<&'static str> {
         };
         config.listeners.iter().map(place).collect()
     };
+    let beacons = |config: &Config| -> Vec<_> {
+        let place = |it: &crate::config::BeaconListener| {
+            (it.name().to_owned(), it.address(), it.max_beacons(), it.keys().clone())
+        };
+        config.beacons.iter().map(place).collect()
+    };
+    let listeners_differ = places(now) != places(new) || beacons(now) != beacons(new);
     let differences = [
         ("shards", now.shards != new.shards),
         ("handshake_timeout", now.handshake_timeout != new.handshake_timeout),
         ("hung", now.hung != new.hung),
         ("logic", now.logic != new.logic),
-        ("listener", places(now) != places(new)),
+        ("listener", listeners_differ),
         ("admin", now.admin != new.admin),
         ("limits", now.limits != new.limits),
         ("log.format", now.log.format != new.log.format),

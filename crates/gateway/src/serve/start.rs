@@ -1,26 +1,28 @@
 //! Binds the sockets and starts the shards.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::thread::{JoinHandle, available_parallelism};
 
 use systole_core::hub::MAX_LINKS;
 use systole_core::link::{Limits, Settings, Side};
 use systole_net::listener::MAX_SHARDS;
-use systole_net::{Clock, identity, limits, listener};
+use systole_net::{Clock, datagrams, identity, limits, listener};
 use tokio::sync::mpsc::{self, Receiver};
 
 use super::error::ServeError;
 use crate::admin::SPARE_CONNECTIONS;
-use crate::config::{Config, Listener, Logic, Shards, codec_name};
+use crate::beacon::{self, BeaconSetup, BeaconShard};
+use crate::config::{BEACON, BeaconListener, Config, Listener, Logic, Shards, codec_name};
 use crate::epochs::Epochs;
 use crate::events::{Events, Names};
 use crate::gateway::{Gateway, ListenerState};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::report::{REPORTS, Report};
-use crate::shard::{self, ShardSetup};
-use crate::stats::{Distributions, ShardStats};
+use crate::request::Requests;
+use crate::shard::{self, Shard, ShardSetup};
+use crate::stats::{BeaconStats, Distributions, ShardStats};
 
 /// Descriptors kept for what is neither a client nor an operator: polls, pipes, files.
 const OWN_DESCRIPTORS: u64 = 32;
@@ -34,6 +36,8 @@ pub(super) struct Bound {
     admin: TcpListener,
     /// For each listener, its sockets, one per shard.
     listeners: Vec<Vec<TcpListener>>,
+    /// For each listener of beacons likewise.
+    beacons: Vec<Vec<UdpSocket>>,
     shards: usize,
 }
 
@@ -54,6 +58,8 @@ pub(super) fn bind(config: &Config) -> Result<Bound, ServeError> {
         Shards::Auto => available_parallelism().map_or(1, usize::from).min(MAX_SHARDS),
         Shards::Exactly(number) => number.into(),
     };
+    // Each listener of beacons has as many shards again.
+    let shards = shards.min(MAX_SHARDS / (1 + config.beacons.len())).max(1);
     let failed = |what: &str, address| {
         let what = what.to_owned();
         move |error| ServeError::Bind { what, address, error }
@@ -68,24 +74,30 @@ pub(super) fn bind(config: &Config) -> Result<Bound, ServeError> {
         let sockets = listener::bind_shards(address, shards).map_err(failed(&what, address))?;
         listeners.push(sockets);
     }
-    Ok(Bound { admin, listeners, shards })
+    let mut beacons = Vec::new();
+    for wanted in &config.beacons {
+        let address = wanted.address();
+        let what = format!("listener \"{}\"", wanted.name());
+        let sockets = datagrams::bind_datagrams(address, shards).map_err(failed(&what, address))?;
+        beacons.push(sockets);
+    }
+    Ok(Bound { admin, listeners, beacons, shards })
 }
 
 /// Starts the shards. If one cannot be started, those that were end with their handles.
 pub(super) fn start(config: &Config, bound: Bound, logs: Logs) -> Result<Running, ServeError> {
-    let Bound { admin, listeners: sockets, shards } = bound;
+    let Bound { admin, listeners: sockets, beacons, shards } = bound;
     let clock = Clock::start();
     let room = Room::find(config, shards);
     let epochs = Arc::new(Epochs::new(clock.wall_ms()));
     let distributions = Distributions::default();
-    let stats: Vec<Arc<ShardStats>> = (0..shards).map(|_| Arc::default()).collect();
-    let states = states(config, &sockets).map_err(ServeError::Thread)?;
+    let states = states(config, &sockets, &beacons).map_err(ServeError::Thread)?;
     let settings = settings(config, clock).map_err(ServeError::Thread)?;
     let mut sockets: Vec<_> = sockets.into_iter().map(Vec::into_iter).collect();
-    let (mut requests, mut reports, mut threads) = (Vec::new(), Vec::new(), Vec::new());
-    for (index, stats) in stats.iter().enumerate() {
+    let mut started = Started::default();
+    for index in 0..shards {
         let own = sockets.iter_mut().filter_map(Iterator::next);
-        let (sender, receiver) = mpsc::channel(REPORTS);
+        let (reports, stats) = started.prepare();
         let setup = ShardSetup {
             index: u8::try_from(index).unwrap_or(u8::MAX),
             listeners: own.zip(settings.iter().cloned()).collect(),
@@ -95,15 +107,18 @@ pub(super) fn start(config: &Config, bound: Bound, logs: Logs) -> Result<Running
             outbox_limit: usize::try_from(config.limits.outbox).unwrap_or(usize::MAX),
             echo: config.logic == Logic::Echo,
             epochs: epochs.clone(),
-            reports: sender,
-            stats: stats.clone(),
+            reports,
+            stats,
             distributions: distributions.clone(),
         };
-        let shard = shard::spawn(setup).map_err(ServeError::Thread)?;
-        requests.push(shard.requests);
-        threads.push(shard.thread);
-        reports.push(receiver);
+        started.add(shard::spawn(setup).map_err(ServeError::Thread)?);
     }
+    for (number, (wanted, sockets)) in config.beacons.iter().zip(beacons).enumerate() {
+        let listener = u16::try_from(config.listeners.len() + number).unwrap_or(u16::MAX);
+        start_beacons(&mut started, wanted, listener, sockets, clock, &distributions)
+            .map_err(ServeError::Thread)?;
+    }
+    let Started { requests, stats, reports, threads, beacons } = started;
     let names = Names {
         listeners: states.iter().map(|state| state.name.clone()).collect(),
         descriptors: room.descriptors,
@@ -112,9 +127,73 @@ pub(super) fn start(config: &Config, bound: Bound, logs: Logs) -> Result<Running
     };
     let kept = usize::try_from(config.limits.events).unwrap_or(usize::MAX);
     let events = Events::new(kept, clock.wall_ms(), names);
-    let metrics = Metrics::new(stats.clone(), &distributions, clock);
+    let metrics = Metrics::new(stats.clone(), beacons, &distributions, clock);
     let gateway = Arc::new(Gateway::new(requests, states, events, metrics, logs));
     Ok(Running { gateway, admin, clock, stats, reports, threads })
+}
+
+/// What has been started so far, in the order of the shards' numbers.
+#[derive(Debug, Default)]
+struct Started {
+    requests: Vec<Requests>,
+    stats: Vec<Arc<ShardStats>>,
+    reports: Vec<Receiver<Report>>,
+    threads: Vec<JoinHandle<()>>,
+    /// For each shard of beacons, its number and what it counts besides.
+    beacons: Vec<(usize, Arc<BeaconStats>)>,
+}
+
+impl Started {
+    /// Where the next shard reports and counts.
+    fn prepare(&mut self) -> (mpsc::Sender<Report>, Arc<ShardStats>) {
+        let (sender, receiver) = mpsc::channel(REPORTS);
+        let stats = Arc::<ShardStats>::default();
+        self.reports.push(receiver);
+        self.stats.push(stats.clone());
+        (sender, stats)
+    }
+
+    fn add(&mut self, shard: Shard) {
+        self.requests.push(shard.requests);
+        self.threads.push(shard.thread);
+    }
+}
+
+/// Starts the shards of one listener of beacons.
+fn start_beacons(
+    started: &mut Started,
+    wanted: &BeaconListener,
+    listener: u16,
+    sockets: Vec<UdpSocket>,
+    clock: Clock,
+    distributions: &Distributions,
+) -> std::io::Result<()> {
+    let shards = u32::try_from(sockets.len()).unwrap_or(u32::MAX).max(1);
+    // Devices fall to shards by chance: a share is a little more than its part.
+    let share = wanted.max_beacons().div_ceil(shards);
+    let spare = if shards > 1 { share.div_ceil(16) } else { 0 };
+    // No challenge may come twice, so chance must be new at each start.
+    let [a, b, c, d, e, f, g, h, ..] = identity::instance_id()?.0;
+    let setup = BeaconSetup {
+        first_index: u8::try_from(started.stats.len()).unwrap_or(u8::MAX),
+        listener,
+        policy: wanted.policy(),
+        max_beacons: share.saturating_add(spare),
+        keys: wanted.keys().clone(),
+        clock,
+        seed: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        distributions: distributions.clone(),
+    };
+    let own = sockets.into_iter().map(|socket| {
+        let number = started.stats.len();
+        let (reports, stats) = started.prepare();
+        let beacon_stats = Arc::<BeaconStats>::default();
+        started.beacons.push((number, beacon_stats.clone()));
+        BeaconShard { socket, reports, stats, beacon_stats }
+    });
+    let own = own.collect();
+    beacon::spawn(&setup, own)?.into_iter().for_each(|shard| started.add(shard));
+    Ok(())
 }
 
 /// How many links there is room for.
@@ -133,7 +212,7 @@ impl Room {
             limits::descriptor_limit()
         });
         let subscribers = config.limits.sse_subscribers.saturating_add(SPARE_CONNECTIONS as u64);
-        let per_shard = config.listeners.len() as u64 + 2;
+        let per_shard = config.listeners.len() as u64 + 2 + 3 * config.beacons.len() as u64;
         let own = subscribers.saturating_add(per_shard * shards as u64) + OWN_DESCRIPTORS;
         // A tiny limit is halved: better few links than none.
         let left = limit.soft.map(|limit| limit - own.min(limit / 2));
@@ -154,14 +233,24 @@ impl Room {
     }
 }
 
-fn states(config: &Config, sockets: &[Vec<TcpListener>]) -> std::io::Result<Vec<ListenerState>> {
-    let state = |(wanted, sockets): (&Listener, &Vec<TcpListener>)| {
+/// The listeners as the control plane knows them, those of beacons last.
+fn states(
+    config: &Config,
+    sockets: &[Vec<TcpListener>],
+    beacons: &[Vec<UdpSocket>],
+) -> std::io::Result<Vec<ListenerState>> {
+    let stream = |(wanted, sockets): (&Listener, &Vec<TcpListener>)| {
         let address: SocketAddr =
             sockets.first().map_or(Ok(wanted.address()), TcpListener::local_addr)?;
         let name = wanted.name().into();
         Ok(ListenerState::new(name, codec_name(wanted.codec()), address, wanted.policy()))
     };
-    config.listeners.iter().zip(sockets).map(state).collect()
+    let beacon = |(wanted, sockets): (&BeaconListener, &Vec<UdpSocket>)| {
+        let address = sockets.first().map_or(Ok(wanted.address()), UdpSocket::local_addr)?;
+        Ok(ListenerState::new(wanted.name().into(), BEACON, address, wanted.policy()))
+    };
+    let streams = config.listeners.iter().zip(sockets).map(stream);
+    streams.chain(config.beacons.iter().zip(beacons).map(beacon)).collect()
 }
 
 /// How each listener behaves.
