@@ -89,7 +89,7 @@ address = "0.0.0.0:7480"
 --- stderr
 error: bad.toml: 5 problems
 
-bad.toml:1:10: `shards` must be "auto" or a number from 1 to 1024
+bad.toml:1:10: `shards` must be "auto" or a number from 1 to 256
   |
 1 | shards = 0
   |          ^
