@@ -39,6 +39,11 @@ codec = \"line\"
 address = \"127.0.0.1:0\"
 ";
 
+/// The same, but for a test during which nobody is probed or given up.
+pub(crate) fn unhurried() -> String {
+    ONE_SECOND.replace("400ms", "1h")
+}
+
 /// A gateway that is ready.
 pub(crate) struct Gateway {
     pub(crate) program: Program,
