@@ -83,14 +83,20 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 }
 
 async fn pong(args: &Args, listener: &TcpListener, output: &mut Output) -> io::Result<Exit> {
+    let interrupt = tokio::signal::ctrl_c();
+    tokio::pin!(interrupt);
+    // Its first poll takes hold of the signal, and whoever reads the address may send one.
+    tokio::select! {
+        biased;
+        _ = &mut interrupt => return Ok(Exit::Success),
+        () = std::future::ready(()) => {}
+    }
     match listener.local_addr() {
         Ok(addr) => output.note(&format!("listening on {addr}")),
         Err(error) => output.error(&error.to_string()),
     }
     let clock = Clock::start();
     let (news, mut lines) = mpsc::channel(LINES);
-    let interrupt = tokio::signal::ctrl_c();
-    tokio::pin!(interrupt);
     let mut clients = 0;
     loop {
         tokio::select! {
