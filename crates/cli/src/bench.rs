@@ -4,6 +4,7 @@
 //! process of its own too, so that its CPU time and memory are its alone.
 
 mod args;
+mod beacon;
 mod codec;
 mod control;
 mod echo;
@@ -61,6 +62,11 @@ pub(crate) fn run(args: Args, output: &mut Output) -> io::Result<Exit> {
 /// What is to be printed, and whether all budgets were met.
 fn measure(plan: &Plan) -> Result<(String, bool), BenchError> {
     let json = plan.args.json;
+    if plan.args.codec == codec::Codec::Beacon {
+        let found = beacon::run(plan)?;
+        let text = if json { report::json(&found)? } else { found.to_string() };
+        return Ok((text, found.ok));
+    }
     if let Some(length) = plan.args.soak {
         let found = soak::run(plan, length)?;
         let text = if json { report::json(&found)? } else { found.to_string() };

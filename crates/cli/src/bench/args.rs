@@ -20,6 +20,10 @@ Examples:
   Ten minutes under full CPU load, with the gateway stopped for ten seconds in the middle:
     systole bench --soak 10m --burn --stop 10s --check
 
+  A million devices that state that they live over UDP, all at one socket:
+    systole bench --codec beacon --links 1000000 --idle 30s --interval 10s \\
+                  --period 20s --window 60s --silent 10000
+
 How to read it:
   heartbeat   one ping and its answer, whoever asked
   CPU         user and kernel time of the target's threads, as its kernel accounts it
@@ -92,7 +96,8 @@ pub(crate) struct Args {
     /// Rounds for each target [default: 1, with --baseline 3]
     #[arg(long)]
     pub(crate) rounds: Option<usize>,
-    /// Threads of the baseline [default: one for each core, as the gateway has shards]
+    /// Threads of the baseline [default: one for each core, as the gateway has shards]; with
+    /// --codec beacon, shards of the gateway [default: 1, so that one socket holds all]
     #[arg(long)]
     pub(crate) threads: Option<usize>,
     /// Measure the gateway that listens here, instead of starting one
@@ -175,7 +180,9 @@ impl Plan {
         if links == 0 {
             return Err(BenchError::new("--links 0 measures nothing"));
         }
-        if args.target.is_none() && links > room {
+        // Beacons share few sockets.
+        let is_stream = args.codec != Codec::Beacon;
+        if is_stream && args.target.is_none() && links > room {
             return Err(BenchError::new(format!(
                 "a gateway started here may hold {room} links: --links {links} needs a higher \
                  descriptor limit (ulimit -Hn)"
@@ -193,7 +200,7 @@ impl Plan {
             active: args.active.unwrap_or(links).min(links),
             silent: args.silent.unwrap_or(links / 3).min(links),
             rounds: args.rounds.unwrap_or(if args.baseline { 3 } else { 1 }).max(1),
-            threads: args.threads.unwrap_or(cores).max(1),
+            threads: args.threads.unwrap_or(if is_stream { cores } else { 1 }).max(1),
             modes,
             args,
         })

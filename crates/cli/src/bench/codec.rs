@@ -14,6 +14,9 @@ pub(crate) enum Codec {
     Message1028,
     /// Lines of text: `ping` and `pong`.
     Line,
+    /// Datagrams of 32 bytes, from many devices on few sockets; never a stream, so that what follows
+    /// says nothing for it.
+    Beacon,
 }
 
 const PING: u8 = 0x10;
@@ -41,6 +44,7 @@ impl Codec {
             Codec::Native => "native",
             Codec::Message1028 => "message1028",
             Codec::Line => "line",
+            Codec::Beacon => "beacon",
         }
     }
 
@@ -63,6 +67,7 @@ impl Codec {
                 out.resize(MESSAGE, 0);
             }
             Codec::Line => out.extend(line),
+            Codec::Beacon => {}
         }
     }
 }
@@ -139,6 +144,7 @@ impl Reader {
                 Codec::Native => self.native(*byte),
                 Codec::Message1028 => self.message(*byte),
                 Codec::Line => self.line(*byte),
+                Codec::Beacon => Some(Seen::Alien),
             };
             if let Some(what) = done {
                 self.state = State::Start;

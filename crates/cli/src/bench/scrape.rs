@@ -17,6 +17,18 @@ pub(crate) struct Buckets(Vec<(f64, u64)>);
 
 /// Fetches the histogram from `admin` (`HOST:PORT`, with or without `http://`).
 pub(crate) fn lateness(admin: &str) -> io::Result<Buckets> {
+    page(admin).map(|page| Buckets::parse(&page))
+}
+
+/// The values of all samples in `page` that begin with `name`, labels included as far as given.
+pub(crate) fn values(page: &str, name: &str) -> Vec<f64> {
+    let samples = page.lines().filter_map(|line| line.strip_prefix(name));
+    let samples = samples.filter(|rest| rest.starts_with(['{', ' ']));
+    samples.filter_map(|rest| rest.rsplit(' ').next()?.parse().ok()).collect()
+}
+
+/// Fetches the metrics page.
+pub(crate) fn page(admin: &str) -> io::Result<String> {
     let host = admin.trim_start_matches("http://").trim_end_matches('/');
     let mut stream = TcpStream::connect(host)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
@@ -29,12 +41,12 @@ pub(crate) fn lateness(admin: &str) -> io::Result<Buckets> {
         let line = head.lines().next().unwrap_or("nothing");
         return Err(io::Error::other(format!("{host}/metrics answered: {line}")));
     }
-    Ok(Buckets::parse(body))
+    Ok(body.to_owned())
 }
 
 impl Buckets {
     /// Adds up the buckets of all label sets.
-    fn parse(page: &str) -> Buckets {
+    pub(crate) fn parse(page: &str) -> Buckets {
         let mut buckets: Vec<(f64, u64)> = Vec::new();
         for line in page.lines().filter(|line| line.starts_with(LATENESS)) {
             let Some((_, rest)) = line.split_once("le=\"") else { continue };

@@ -16,8 +16,9 @@ use systole_net::Clock;
 use tempfile::TempDir;
 
 use super::args::Plan;
+use super::codec::Codec;
 use super::fleet::{Destination, own_process};
-use super::{BenchError, proc};
+use super::{BenchError, beacon, proc};
 
 /// A gateway listens within milliseconds; a loaded machine may need seconds.
 const READY: Duration = Duration::from_secs(20);
@@ -182,6 +183,11 @@ fn gateway(plan: &Plan) -> Result<Target, BenchError> {
     let log = dir.path().join("log");
     fs::write(&config, configuration(plan))
         .map_err(|error| BenchError::io("cannot write the gateway's configuration", &error))?;
+    if plan.args.codec == Codec::Beacon {
+        let secret: String = beacon::MASTER.iter().map(|byte| format!("{byte:02x}")).collect();
+        fs::write(dir.path().join("secret"), secret)
+            .map_err(|error| BenchError::io("cannot write the gateway's secret", &error))?;
+    }
     let output = fs::File::create(&log)
         .map_err(|error| BenchError::io("cannot write the gateway's log", &error))?;
     let errors =
@@ -250,11 +256,20 @@ fn did_not_start(log: &Path) -> BenchError {
 /// A configuration with nothing but what the run needs: the rest is what users have by default.
 fn configuration(plan: &Plan) -> String {
     let args = &plan.args;
+    // A line of log for each of a million devices would be measured as well.
+    let (head, keys, log) = match args.codec {
+        Codec::Beacon => (
+            format!("shards = {}\n\n", plan.threads),
+            format!("master_secret_file = \"secret\"\nmax_beacons = {}\n", plan.links),
+            "\n[log]\nlevel = \"warn\"\n",
+        ),
+        Codec::Native | Codec::Message1028 | Codec::Line => (String::new(), String::new(), ""),
+    };
     format!(
-        "[admin]\naddress = \"127.0.0.1:0\"\n\n\
-         [[listener]]\nname = \"bench\"\naddress = \"127.0.0.1:0\"\ncodec = \"{}\"\n\n\
+        "{head}[admin]\naddress = \"127.0.0.1:0\"\n\n\
+         [[listener]]\nname = \"bench\"\naddress = \"127.0.0.1:0\"\ncodec = \"{}\"\n{keys}\n\
          [policy]\nidle = \"{}ms\"\ninterval = \"{}ms\"\nprobes = {}\nspread = true\n\n\
-         [drain]\nlimit = \"5s\"\n",
+         [drain]\nlimit = \"5s\"\n{log}",
         args.codec.name(),
         args.idle.as_millis(),
         args.interval.as_millis(),

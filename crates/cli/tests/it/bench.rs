@@ -83,3 +83,15 @@ fn what_no_run_can_have_is_wrong_usage() {
         assert!(!output.stderr.is_empty());
     }
 }
+
+#[test]
+fn a_thousand_devices_state_that_they_live() {
+    let fleet = ["--codec", "beacon", "--links", "1000", "--silent", "100", "--threads", "2"];
+    let pace = ["--idle", "500ms", "--interval", "500ms", "--period", "500ms", "--window", "1s"];
+    let report = bench("bench-beacon", &[&fleet[..], &pace, &["--settle", "100ms"]].concat());
+    assert_eq!(report["online"], 1000);
+    assert_eq!(report["shards"], 2);
+    assert!(report["most_on_one_socket"].as_u64().unwrap() < 700, "both hold some");
+    assert_eq!((&report["false_verdicts"], &report["found"]), (&0.into(), &100.into()));
+    assert!(report["window"]["statements"].as_u64().unwrap() > 1_000);
+}

@@ -1,0 +1,234 @@
+//! `systole bench --codec beacon`: a fleet of devices over UDP, what each costs the gateway, and
+//! whether any of them is given up wrongly.
+
+mod load;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+use systole_gateway::beacon::keys::{KEY, Keys};
+use systole_net::Clock;
+
+use super::args::Plan;
+use super::measure::progress_bar;
+use super::report::table;
+use super::target::{Kind, Target, wait_until};
+use super::{BenchError, scrape};
+use load::Load;
+
+/// The secret of the bench's own gateway, which nobody else reaches.
+pub(super) const MASTER: [u8; KEY] = [0x42; KEY];
+/// Memory that one device may take of the gateway, all in.
+const MEMORY: f64 = 1_024.0;
+/// How long all devices may take to come online, and verdicts to be counted after they are due.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What a fleet of devices cost, and what became of it.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) devices: usize,
+    pub(super) shards: usize,
+    /// Devices online at the shard that has most of them, on one socket.
+    pub(super) most_on_one_socket: u64,
+    pub(super) online: u64,
+    pub(super) bound_ms: u64,
+    pub(super) period_ms: u64,
+    /// How long all of them took to come online.
+    pub(super) rollout_seconds: f64,
+    pub(super) memory_before_bytes: u64,
+    pub(super) memory_bytes: u64,
+    pub(super) bytes_per_device: f64,
+    pub(super) window: Window,
+    /// Devices that were given up although they lived.
+    pub(super) false_verdicts: u64,
+    pub(super) silenced: u64,
+    pub(super) found: u64,
+    /// How much later than due verdicts fell, as the gateway counts it: upper bounds.
+    pub(super) late_ms_p99: Option<f64>,
+    pub(super) late_ms_p999: Option<f64>,
+    pub(super) dropped: u64,
+    pub(super) ok: bool,
+}
+
+/// All devices alive, for a while.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Window {
+    pub(super) seconds: f64,
+    pub(super) statements: u64,
+    pub(super) statements_per_second: f64,
+    pub(super) unanswered: u64,
+    pub(super) cpu_ns_per_statement: f64,
+    /// Cores that the gateway kept busy.
+    pub(super) cpu_share: f64,
+}
+
+/// Brings the fleet online, lets it live, lets a part fall silent, and looks at the gateway.
+pub(super) fn run(plan: &Plan) -> Result<Report, BenchError> {
+    let (period, bound) = (plan.args.period, plan.bound());
+    refuse(plan)?;
+    let clock = Clock::start();
+    let target = Target::start(Kind::Gateway, plan)?;
+    let address: SocketAddr = target
+        .destination
+        .address
+        .parse()
+        .map_err(|_| BenchError::new("the gateway's address is none"))?;
+    let memory_before_bytes = target.memory()?;
+    let mut load = Load::new(address, plan.links, Keys::derived(&MASTER), clock).map_err(failed)?;
+    let bar = progress_bar(plan.links);
+    bar.set_message("coming online");
+    let began = clock.monotonic();
+    load.come_online(PATIENCE, |online| bar.set_position(online as u64)).map_err(failed)?;
+    let rollout = Duration::from(clock.monotonic().less(began));
+    bar.set_message("living");
+    let window = live(plan, &target, &mut load, clock)?;
+    let memory_bytes = target.memory()?;
+    let living = page(&target)?;
+    bar.set_message("some fall silent");
+    let last = fall_silent(plan, &target, &mut load, clock, verdicts(&living))?;
+    bar.finish_and_clear();
+    target.stop(clock)?;
+
+    let per_shard = scrape::values(&living, "systole_beacons");
+    let false_verdicts = verdicts(&living);
+    let found = verdicts(&last).saturating_sub(false_verdicts);
+    let online = sum(&last, "systole_beacons");
+    let lateness = scrape::Buckets::parse(&last);
+    let late = |q| lateness.quantile(q).map(|seconds| seconds * 1e3);
+    let grown = memory_bytes.saturating_sub(memory_before_bytes);
+    let bytes_per_device = grown as f64 / plan.links as f64;
+    let met = bytes_per_device <= MEMORY
+        && false_verdicts == 0
+        && found == plan.silent as u64
+        && online == (plan.links - plan.silent) as u64;
+    Ok(Report {
+        devices: plan.links,
+        shards: per_shard.len(),
+        most_on_one_socket: per_shard.iter().copied().fold(0.0, f64::max) as u64,
+        online: per_shard.iter().sum::<f64>() as u64,
+        bound_ms: bound.as_millis() as u64,
+        period_ms: period.as_millis() as u64,
+        rollout_seconds: rollout.as_secs_f64(),
+        memory_before_bytes,
+        memory_bytes,
+        bytes_per_device,
+        window,
+        false_verdicts,
+        silenced: plan.silent as u64,
+        found,
+        late_ms_p99: late(0.99),
+        late_ms_p999: late(0.999),
+        dropped: sum(&last, "systole_beacon_dropped_total"),
+        ok: met,
+    })
+}
+
+fn refuse(plan: &Plan) -> Result<(), BenchError> {
+    if plan.args.period * 2 > plan.bound() {
+        let what = "a device must state twice within the bound: shorten --period, or lengthen \
+                    --idle and --interval";
+        return Err(BenchError::new(what));
+    }
+    let args = &plan.args;
+    if args.target.is_some() || args.soak.is_some() || args.baseline || args.baseline_only {
+        let what = "--codec beacon starts its own gateway, and knows no --soak and no --baseline";
+        return Err(BenchError::new(what));
+    }
+    Ok(())
+}
+
+/// All devices live for a while, at least one bound, of which the warm-up is no part.
+fn live(plan: &Plan, target: &Target, load: &mut Load, clock: Clock) -> Result<Window, BenchError> {
+    load.live(plan.args.warmup, plan.args.period, plan.links).map_err(failed)?;
+    let (before, cpu, began) = (load.seen, target.cpu_ns()?, clock.monotonic());
+    load.live(plan.args.window.max(plan.bound()), plan.args.period, plan.links).map_err(failed)?;
+    let seconds = Duration::from(clock.monotonic().less(began)).as_secs_f64();
+    let cpu_ns = target.cpu_ns()?.saturating_sub(cpu);
+    let statements = load.seen.stated - before.stated;
+    let heard = load.seen.heard - before.heard;
+    Ok(Window {
+        seconds,
+        statements,
+        statements_per_second: statements as f64 / seconds,
+        unanswered: statements.saturating_sub(heard),
+        cpu_ns_per_statement: cpu_ns as f64 / statements.max(1) as f64,
+        cpu_share: cpu_ns as f64 / 1e9 / seconds,
+    })
+}
+
+/// The last devices fall silent, while the others live on. Returns the metrics once all verdicts
+/// have fallen, or at least should have.
+fn fall_silent(
+    plan: &Plan,
+    target: &Target,
+    load: &mut Load,
+    clock: Clock,
+    before: u64,
+) -> Result<String, BenchError> {
+    let (period, kept) = (plan.args.period, plan.links - plan.silent);
+    load.live(plan.bound() + period + plan.args.settle, period, kept).map_err(failed)?;
+    let mut last = page(target)?;
+    wait_until(clock, plan.bound(), || {
+        let enough = verdicts(&last) >= plan.silent as u64 + before;
+        if !enough && let Ok(page) = page(target) {
+            last = page;
+        }
+        // Those that live must go on living while we wait.
+        enough || load.live(Duration::from_millis(100), period, kept).is_err()
+    });
+    Ok(last)
+}
+
+fn failed(error: std::io::Error) -> BenchError {
+    BenchError::io("the devices", &error)
+}
+
+fn page(target: &Target) -> Result<String, BenchError> {
+    let admin = target.admin.as_deref().unwrap_or_default();
+    scrape::page(admin).map_err(|error| BenchError::io("cannot read the metrics", &error))
+}
+
+fn sum(page: &str, name: &str) -> u64 {
+    scrape::values(page, name).iter().sum::<f64>() as u64
+}
+
+/// Verdicts of silence so far.
+fn verdicts(page: &str) -> u64 {
+    sum(page, "systole_verdicts_total{cause=\"unknown\"}")
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { devices, shards, bound_ms, period_ms, .. } = self;
+        writeln!(
+            f,
+            "{devices} devices, {shards} shards, a statement each {period_ms} ms, D = {bound_ms} ms"
+        )?;
+        let mut rows = table(["", ""], 1);
+        let late = |late: Option<f64>| late.map_or("-".to_owned(), |ms| format!("<= {ms} ms"));
+        for (what, value) in [
+            ("online", self.online.to_string()),
+            ("most on one socket", self.most_on_one_socket.to_string()),
+            ("all online after", format!("{:.1} s", self.rollout_seconds)),
+            ("memory per device", format!("{:.0} B", self.bytes_per_device)),
+            ("statements a second", format!("{:.0}", self.window.statements_per_second)),
+            ("CPU per statement", format!("{:.2} us", self.window.cpu_ns_per_statement / 1e3)),
+            ("statements without an answer", self.window.unanswered.to_string()),
+            ("dropped by the gateway", self.dropped.to_string()),
+            ("living devices given up", self.false_verdicts.to_string()),
+            ("silent devices found", format!("{} of {}", self.found, self.silenced)),
+            ("lateness p99", late(self.late_ms_p99)),
+            ("lateness p99.9", late(self.late_ms_p999)),
+        ] {
+            rows.add_row([what.to_owned(), value]);
+        }
+        writeln!(f, "{rows}")?;
+        let verdict = if self.ok { "ok" } else { "MISSED" };
+        writeln!(
+            f,
+            "at most {MEMORY} B a device, none given up wrongly, all silent found: {verdict}"
+        )
+    }
+}

@@ -1,0 +1,215 @@
+//! A fleet of devices on a few UDP sockets: states what is due, and takes in what is answered.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use systole_core::beacon::{Answer, DATAGRAM, Datagram, Device, Heard};
+use systole_gateway::beacon::keys::Keys;
+use systole_net::Clock;
+use systole_net::datagrams::{RECEIVE_BUFFER, grow_receive_buffer};
+
+/// Sockets that the devices share: enough addresses for every shard to receive of each.
+const SOCKETS: usize = 16;
+/// Datagrams sent before the answers are looked at, so that neither side's queue overflows.
+const BURST: usize = 128;
+/// Between two looks when nothing is due.
+const LOOK: Duration = Duration::from_micros(200);
+/// While devices come online: how many may be unanswered at a time, and for how long.
+const OPEN: usize = 4_096;
+const RETRY_NS: u64 = 1_000_000_000;
+
+/// What the fleet has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Statements sent.
+    pub(super) stated: u64,
+    /// Answers that the latest statement of a device was heard.
+    pub(super) heard: u64,
+    /// Answers that asked for another statement.
+    pub(super) again: u64,
+}
+
+/// The devices, numbered from 0.
+pub(super) struct Load {
+    sockets: Vec<UdpSocket>,
+    devices: Vec<Device>,
+    /// Whether each device was ever heard.
+    online: Vec<bool>,
+    pub(super) count: usize,
+    keys: Keys,
+    clock: Clock,
+    /// The device that states next.
+    next: usize,
+    pub(super) seen: Seen,
+}
+
+impl Load {
+    pub(super) fn new(
+        gateway: SocketAddr,
+        devices: usize,
+        keys: Keys,
+        clock: Clock,
+    ) -> io::Result<Load> {
+        let any = match gateway {
+            SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
+            SocketAddr::V6(_) => SocketAddr::from(([0; 8], 0)),
+        };
+        let socket = || {
+            let socket = UdpSocket::bind(any)?;
+            socket.connect(gateway)?;
+            socket.set_nonblocking(true)?;
+            grow_receive_buffer(&socket, RECEIVE_BUFFER)?;
+            Ok(socket)
+        };
+        let sockets = (0..SOCKETS.min(devices)).map(|_| socket());
+        Ok(Load {
+            sockets: sockets.collect::<io::Result<_>>()?,
+            devices: (0..devices as u64).map(|device| Device::new(device, device as u32)).collect(),
+            online: vec![false; devices],
+            count: 0,
+            keys,
+            clock,
+            next: 0,
+            seen: Seen::default(),
+        })
+    }
+
+    /// Brings all devices online, as fast as they are answered. `look` is told how many are.
+    pub(super) fn come_online(&mut self, limit: Duration, look: impl Fn(usize)) -> io::Result<()> {
+        let began = self.now();
+        let mut asked = vec![0_u64; self.devices.len()];
+        let (mut next, mut answered_at) = (0, began);
+        while self.count < self.devices.len() {
+            let now = self.now();
+            if now - began > limit.as_nanos() as u64 {
+                return Err(io::Error::other(format!("only {} devices came online", self.count)));
+            }
+            let open = next.min(self.devices.len()) - self.count.min(next);
+            for _ in 0..BURST.min(OPEN.saturating_sub(open)) {
+                if next == self.devices.len() {
+                    break;
+                }
+                self.state(next)?;
+                asked[next] = now;
+                next += 1;
+            }
+            let before = self.count;
+            self.take_in(true)?;
+            if self.count > before {
+                answered_at = now;
+                look(self.count);
+            } else if now - answered_at > RETRY_NS {
+                self.retry(&mut asked, next, now)?;
+                answered_at = now;
+            } else {
+                thread::park_timeout(LOOK);
+            }
+        }
+        Ok(())
+    }
+
+    /// States again for those that were not heard for too long.
+    fn retry(&mut self, asked: &mut [u64], next: usize, now: u64) -> io::Result<()> {
+        for (device, asked) in asked.iter_mut().enumerate().take(next) {
+            if !self.online[device] && now - *asked > RETRY_NS {
+                self.state(device)?;
+                *asked = now;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the first `living` devices state once a `period` each, evenly, for so long.
+    pub(super) fn live(
+        &mut self,
+        length: Duration,
+        period: Duration,
+        living: usize,
+    ) -> io::Result<()> {
+        let began = self.now();
+        let length = length.as_nanos() as u64;
+        let per_device = (period.as_nanos() as u64 / living.max(1) as u64).max(1);
+        let mut stated = 0;
+        loop {
+            let elapsed = self.now() - began;
+            if elapsed >= length {
+                return Ok(());
+            }
+            let due = elapsed / per_device;
+            let burst = (due - stated).min(BURST as u64);
+            for _ in 0..if living > 0 { burst } else { 0 } {
+                self.next = if self.next + 1 < living { self.next + 1 } else { 0 };
+                self.state(self.next)?;
+            }
+            stated += burst;
+            self.take_in(false)?;
+            if burst == 0 {
+                thread::park_timeout(LOOK);
+            }
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.clock.monotonic().as_nanos()
+    }
+
+    fn state(&mut self, device: usize) -> io::Result<()> {
+        let statement = Datagram::Statement(self.devices[device].state(0, false));
+        let key = self.keys.of(device as u64).ok_or(ErrorKind::NotFound)?;
+        let socket = &self.sockets[device % self.sockets.len()];
+        self.seen.stated += 1;
+        match socket.send(&key.seal(&statement)) {
+            Ok(_) => Ok(()),
+            // Lost, as anything may be on a network.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads all answers that are there. A device that is asked to states again at once, if `obey`
+    /// or if it was online before.
+    fn take_in(&mut self, obey: bool) -> io::Result<()> {
+        let mut bytes = [0; DATAGRAM + 1];
+        for socket in 0..self.sockets.len() {
+            loop {
+                let length = match self.sockets[socket].recv(&mut bytes) {
+                    Ok(length) => length,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                };
+                let Ok((datagram, tag)) = Datagram::decode(&bytes[..length]) else { continue };
+                let Datagram::Answer(answer) = datagram else { continue };
+                let proven =
+                    self.keys.of(answer.device).is_some_and(|key| key.proves(&datagram, &tag));
+                if proven {
+                    self.hear(answer, obey)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, answer: Answer, obey: bool) -> io::Result<()> {
+        let index = usize::try_from(answer.device).unwrap_or(usize::MAX);
+        let Some(device) = self.devices.get_mut(index) else {
+            return Ok(());
+        };
+        match device.handle(answer) {
+            Heard::Latest { .. } => {
+                self.seen.heard += 1;
+                self.count += usize::from(!self.online[index]);
+                self.online[index] = true;
+            }
+            Heard::Again => {
+                self.seen.again += 1;
+                if obey {
+                    self.state(index)?;
+                }
+            }
+            Heard::Nothing => {}
+        }
+        Ok(())
+    }
+}
