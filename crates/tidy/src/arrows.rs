@@ -13,7 +13,8 @@ pub const ARROWS: &[(&str, &[&str])] = &[
     ("net", &["core"]),
     ("client", &["core", "net"]),
     ("gateway", &["core", "net"]),
-    ("cli", &["client", "core", "gateway", "net"]),
+    ("lab", &["client", "core", "net"]),
+    ("cli", &["client", "core", "gateway", "lab", "net"]),
     ("tidy", &[]),
 ];
 

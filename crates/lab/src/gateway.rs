@@ -1,0 +1,172 @@
+//! The gateway of a lab: `systole serve` in its namespace, and what it tells.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use systole_core::Span;
+use systole_net::Clock;
+
+use crate::log::{Log, Seen};
+use crate::namespace::{Namespace, Place};
+use crate::network::GATEWAY;
+use crate::process::{Process, pause};
+use crate::trouble::Trouble;
+
+/// The namespace is the gateway's alone, so its ports are free.
+pub(crate) const NATIVE_PORT: u16 = 7400;
+/// Answers pings of the older protocol, for peers that judge nobody.
+pub(crate) const LINE_PORT: u16 = 7410;
+/// Never judges: kernel keepalive is alone there.
+pub(crate) const BARE_PORT: u16 = 7420;
+
+/// From the start of the process to its ready file, on a machine under load.
+const READY_WITHIN: Span = Span::from_secs(20);
+const LOOK: Span = Span::from_millis(5);
+/// The event stream says at least this often that it lives; see the admin interface.
+const STREAM_SILENCE: Duration = Duration::from_secs(60);
+
+/// When silence becomes a probe and when a verdict, as the configuration says it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Beat {
+    pub(crate) idle_ms: u64,
+    pub(crate) interval_ms: u64,
+    /// 0: silence is never judged.
+    pub(crate) probes: u8,
+}
+
+impl Beat {
+    /// D.
+    pub(crate) const fn bound_ms(self) -> u64 {
+        self.idle_ms + self.interval_ms * self.probes as u64
+    }
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) process: Process,
+}
+
+impl Gateway {
+    /// Starts one and waits until it is ready and its events are being read into `log`.
+    pub(crate) fn start(
+        program: &Path,
+        place: &Place,
+        namespace: &Namespace,
+        beat: Beat,
+        boot: &str,
+        (log, clock): (&Log, Clock),
+    ) -> Result<Gateway, Trouble> {
+        let (config, ready) = (place.file("systole.toml"), place.file("ready.json"));
+        let doing = Trouble::while_doing("the gateway's files");
+        fs::write(&config, configuration(beat)).map_err(&doing)?;
+        let _ = fs::remove_file(&ready);
+        let said = fs::File::create(place.file("gateway.log")).map_err(&doing)?;
+        let mut command = Command::new(program);
+        command
+            .args(["serve", "--log", "info"])
+            .arg("--config")
+            .arg(&config)
+            .arg("--ready-file")
+            .arg(&ready)
+            .env("SYSTOLE_BOOT_ID", boot)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(said);
+        let mut process = Process::new(namespace.spawn(&mut command)?);
+        let admin = await_ready(&mut process, &ready, clock)
+            .ok_or_else(|| why_not(&place.file("gateway.log")))?;
+        let from = log.len();
+        let stream = namespace.enter(|| TcpStream::connect(admin))?;
+        follow(stream.map_err(Trouble::while_doing("the gateway's events"))?, log.clone(), clock)?;
+        let live = |events: &[Seen]| events.iter().find_map(|it| (it.kind == "live").then_some(()));
+        log.wait(clock, READY_WITHIN, from, live)
+            .ok_or_else(|| Trouble::new("the gateway's events did not begin"))?;
+        Ok(Gateway { process })
+    }
+}
+
+fn configuration(beat: Beat) -> String {
+    let policy = if beat.probes == 0 {
+        "never = true".to_owned()
+    } else {
+        let Beat { idle_ms, interval_ms, probes } = beat;
+        format!("idle = \"{idle_ms}ms\"\ninterval = \"{interval_ms}ms\"\nprobes = {probes}")
+    };
+    let listener = |name, port, codec| {
+        let address = SocketAddr::from((GATEWAY, port));
+        format!("[[listener]]\nname = \"{name}\"\naddress = \"{address}\"\ncodec = \"{codec}\"\n")
+    };
+    format!(
+        "shards = 1\n[policy]\n{policy}\n{}{}{}[listener.policy]\nnever = true\n\
+         [admin]\naddress = \"127.0.0.1:0\"\n[drain]\nlimit = \"2s\"\nreconnect_within = \"1s\"\n",
+        listener("native", NATIVE_PORT, "native"),
+        listener("line", LINE_PORT, "line"),
+        listener("bare", BARE_PORT, "line"),
+    )
+}
+
+/// Where the admin interface is, once the gateway is ready.
+fn await_ready(process: &mut Process, ready: &Path, clock: Clock) -> Option<SocketAddr> {
+    let until = clock.monotonic() + READY_WITHIN;
+    while clock.monotonic() < until && matches!(process.child().try_wait(), Ok(None)) {
+        if let Ok(text) = fs::read_to_string(ready) {
+            let ready: Value = serde_json::from_str(&text).ok()?;
+            return ready.get("admin")?.as_str()?.parse().ok();
+        }
+        pause(LOOK);
+    }
+    None
+}
+
+fn why_not(log: &Path) -> Trouble {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let tail: Vec<&str> = text.lines().rev().take(3).collect();
+    let tail: Vec<&str> = tail.into_iter().rev().collect();
+    Trouble::new(format!("the gateway did not become ready: {}", tail.join(" / ")))
+}
+
+/// Reads the event stream on a thread until the gateway ends it.
+fn follow(mut stream: TcpStream, log: Log, clock: Clock) -> Result<(), Trouble> {
+    let doing = Trouble::while_doing("the gateway's events");
+    stream.set_read_timeout(Some(STREAM_SILENCE)).map_err(&doing)?;
+    // HTTP/1.0, so that the body comes as it is and not in chunks.
+    let request = "GET /api/v1/events HTTP/1.0\r\nHost: lab\r\nAccept: text/event-stream\r\n\r\n";
+    stream.write_all(request.as_bytes()).map_err(&doing)?;
+    let reading = move || {
+        let mut kind = String::new();
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if let Some(name) = line.strip_prefix("event:") {
+                name.trim().clone_into(&mut kind);
+            } else if let Some(data) = line.strip_prefix("data:")
+                && let Some(seen) = Seen::parse(data.trim(), &kind, clock.wall_ms())
+            {
+                log.push(seen);
+            }
+        }
+    };
+    std::thread::Builder::new().spawn(reading).map_err(&doing)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_is_idle_and_all_intervals() {
+        assert_eq!(Beat { idle_ms: 1_000, interval_ms: 500, probes: 4 }.bound_ms(), 3_000);
+    }
+
+    #[test]
+    fn a_policy_that_never_judges_has_no_numbers() {
+        let never = configuration(Beat { idle_ms: 1, interval_ms: 1, probes: 0 });
+        assert!(never.contains("[policy]\nnever = true"), "{never}");
+        assert!(!never.contains("idle"), "{never}");
+    }
+}

@@ -1,0 +1,230 @@
+//! Many runs, some at a time, with their progress shown.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use systole_core::random::Random;
+
+use crate::namespace;
+use crate::run::{self, Run};
+use crate::scenario::{Role, SCENARIOS, Scenario};
+use crate::tools;
+use crate::trouble::Trouble;
+
+/// The most labs that may stand at a time: each is three to four namespaces and two processes.
+pub const MAX_JOBS: usize = 64;
+/// The most repetitions of one scenario; more would take days.
+pub const MAX_REPEAT: u32 = 10_000;
+
+/// What is to be run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// These scenarios by name; all if empty.
+    pub scenarios: Vec<String>,
+    /// With this observer alone; with each that makes sense if `None`.
+    pub role: Option<Role>,
+    /// How often each, 1 to [`MAX_REPEAT`].
+    pub repeat: u32,
+    /// If given, only scenarios that expect a verdict, so often that at least so many runs are made.
+    pub matrix: Option<u32>,
+    /// How many labs at a time, 1 to [`MAX_JOBS`].
+    pub jobs: usize,
+    /// What chance is drawn from.
+    pub seed: u64,
+    /// The `systole` binary, which is gateway and peer.
+    pub program: PathBuf,
+}
+
+/// One run to be made.
+#[derive(Clone, Copy)]
+struct Job {
+    scenario: &'static Scenario,
+    role: Role,
+    repetition: u32,
+    seed: u64,
+}
+
+/// Makes all runs; their order is that of the table.
+///
+/// On an interrupt or a panic everything that was built is removed, and the process ends.
+///
+/// # Errors
+/// This machine cannot run a lab, or a scenario does not exist; nothing was built. What goes wrong
+/// in one run is told in that run.
+pub fn run(options: &Options) -> Result<Vec<Run>, Trouble> {
+    let jobs = jobs(options)?;
+    tools::check()?;
+    clean_up_at_the_end()?;
+    let bar = ProgressBar::new(jobs.len() as u64);
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {elapsed} {msg}");
+    bar.set_style(style.expect("the template is ours and legal"));
+    let mut runs = work(&jobs, options, &bar);
+    bar.finish_and_clear();
+    runs.sort_by_key(|(index, _)| *index);
+    Ok(runs.into_iter().map(|(_, run)| run).collect())
+}
+
+/// The names of all scenarios, with their faults, observers and explanations.
+pub fn list() -> Vec<[String; 4]> {
+    let row = |scenario: &Scenario| {
+        let roles: Vec<&str> = scenario.roles.iter().map(|role| role.name()).collect();
+        let texts = [scenario.name, scenario.fault, &roles.join(", "), scenario.about];
+        texts.map(ToOwned::to_owned)
+    };
+    SCENARIOS.iter().map(row).collect()
+}
+
+/// Removes what killed runs left, and tells what it was.
+///
+/// # Errors
+/// This machine cannot run a lab, so there is nothing that this process could remove.
+pub fn clean() -> Result<Vec<String>, Trouble> {
+    tools::check()?;
+    Ok(namespace::clean())
+}
+
+fn jobs(options: &Options) -> Result<Vec<Job>, Trouble> {
+    for name in &options.scenarios {
+        if !SCENARIOS.iter().any(|scenario| scenario.name == name) {
+            let text = format!("no scenario is called {name}; --list names them");
+            return Err(Trouble::new(text));
+        }
+    }
+    let wanted = |scenario: &Scenario| {
+        let named = options.scenarios.is_empty()
+            || options.scenarios.iter().any(|name| name == scenario.name);
+        named && (options.matrix.is_none() || scenario.has_verdict())
+    };
+    let pairs: Vec<(&Scenario, Role)> = SCENARIOS
+        .iter()
+        .filter(|scenario| wanted(scenario))
+        .flat_map(|scenario| scenario.roles.iter().map(move |role| (scenario, *role)))
+        .filter(|(_, role)| options.role.is_none_or(|wanted| wanted == *role))
+        .collect();
+    let each = u32::try_from(pairs.len()).unwrap_or(u32::MAX).max(1);
+    let repeat = options.matrix.map_or(options.repeat, |runs| runs.div_ceil(each));
+    let mut seeds = Random::new(options.seed);
+    let mut jobs = Vec::new();
+    for (scenario, role) in pairs {
+        for repetition in 1..=repeat.min(MAX_REPEAT) {
+            let seed = seeds.next_u64() >> 16;
+            jobs.push(Job { scenario, role, repetition, seed });
+        }
+    }
+    Ok(jobs)
+}
+
+fn work(jobs: &[Job], options: &Options, bar: &ProgressBar) -> Vec<(usize, Run)> {
+    let mut order: Vec<usize> = (0..jobs.len()).collect();
+    // The longest first, so that none of them is begun when all others are done.
+    order.sort_by_key(|index| std::cmp::Reverse(jobs[*index].scenario.lasts_ms()));
+    let next = AtomicUsize::new(0);
+    let (sender, receiver) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..options.jobs.clamp(1, MAX_JOBS) {
+            let (sender, next, order) = (sender.clone(), &next, &order);
+            scope.spawn(move || {
+                while let Some(index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let Job { scenario, role, repetition, seed } = jobs[*index];
+                    let run = run::run(scenario, role, repetition, seed, &options.program);
+                    let _ = sender.send((*index, run));
+                }
+            });
+        }
+        drop(sender);
+        let done = receiver.iter().inspect(|(_, run)| {
+            bar.set_message(format!("{} {}", run.scenario, run.score.name()));
+            bar.inc(1);
+        });
+        done.collect()
+    })
+}
+
+/// Whatever ends this process, short of SIGKILL, removes what it built.
+fn clean_up_at_the_end() -> Result<(), Trouble> {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        before(info);
+        namespace::abandon();
+        std::process::exit(1);
+    }));
+    let doing = Trouble::while_doing("listening for interrupts");
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build().map_err(&doing)?;
+    let (ready, listening) = mpsc::channel();
+    let waiting = move || {
+        runtime.block_on(async {
+            let terminated = tokio::signal::unix::SignalKind::terminate();
+            let signals = tokio::signal::unix::signal(terminated)
+                .and_then(|terminated| Ok((terminated, interrupts()?)));
+            let (mut terminated, mut interrupted) = match signals {
+                Ok(signals) => signals,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            let _ = ready.send(Ok(()));
+            let code = tokio::select! {
+                _ = terminated.recv() => 143,
+                _ = interrupted.recv() => 130,
+            };
+            namespace::abandon();
+            std::process::exit(code);
+        });
+    };
+    thread::Builder::new().spawn(waiting).map_err(&doing)?;
+    let result = listening.recv();
+    result.map_err(|_| Trouble::new("listening for interrupts ended"))?.map_err(doing)
+}
+
+fn interrupts() -> std::io::Result<tokio::signal::unix::Signal> {
+    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(scenarios: &[&str]) -> Options {
+        Options {
+            scenarios: scenarios.iter().map(|name| (*name).to_owned()).collect(),
+            role: None,
+            repeat: 2,
+            matrix: None,
+            jobs: 1,
+            seed: 7,
+            program: PathBuf::new(),
+        }
+    }
+
+    #[test]
+    fn each_observer_repeats_each_scenario_with_its_own_seed() {
+        let found = jobs(&options(&["drop", "switch"])).unwrap();
+        let named: Vec<_> =
+            found.iter().map(|job| (job.scenario.name, job.role, job.repetition)).collect();
+        let expected = [
+            ("drop", Role::Gateway, 1),
+            ("drop", Role::Gateway, 2),
+            ("drop", Role::Client, 1),
+            ("drop", Role::Client, 2),
+            ("switch", Role::Gateway, 1),
+            ("switch", Role::Gateway, 2),
+        ];
+        assert_eq!(named, expected);
+        let seeds: std::collections::BTreeSet<u64> = found.iter().map(|job| job.seed).collect();
+        assert_eq!(seeds.len(), 6);
+    }
+
+    #[test]
+    fn a_matrix_has_at_least_the_runs_asked_for() {
+        let found = jobs(&Options { matrix: Some(300), ..options(&[]) }).unwrap();
+        assert!(found.len() >= 300, "{}", found.len());
+        assert!(found.iter().all(|job| job.scenario.has_verdict()));
+    }
+
+    #[test]
+    fn an_unknown_scenario_is_refused() {
+        assert!(jobs(&options(&["nonsense"])).is_err());
+    }
+}

@@ -1,0 +1,31 @@
+//! The fault lab: real cables to pull, and whether the verdicts are right.
+//!
+//! Each run builds its own network of namespaces (gateway, router, hosts), starts the `systole`
+//! binary in them as gateway and as peers, makes a fault, compares what the observer tells with
+//! what it must tell, and removes everything. Runs share nothing, so many stand at a time. The
+//! table of scenarios is `scenario/table.rs`; judging is `judge.rs`, which is pure.
+
+mod control;
+mod gateway;
+mod inject;
+pub mod judge;
+mod lab;
+mod log;
+pub mod matrix;
+mod namespace;
+mod network;
+mod peer;
+mod process;
+pub mod report;
+mod run;
+mod scenario;
+mod stage;
+pub mod svg;
+mod tools;
+mod trouble;
+
+pub use lab::{MAX_JOBS, MAX_REPEAT, Options, clean, list, run};
+pub use peer::{SUBCOMMAND, run as run_peer};
+pub use run::{Finding, Lane, Mark, Run};
+pub use scenario::Role;
+pub use trouble::Trouble;

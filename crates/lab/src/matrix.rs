@@ -1,0 +1,118 @@
+//! The confusion matrix: which fault was called what, how often.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use crate::judge::Score;
+use crate::report;
+use crate::run::{Finding, Run};
+
+const BEGIN: &str = "<!-- matrix: begin -->";
+const END: &str = "<!-- matrix: end -->";
+
+/// The matrix of first verdicts as Markdown, one row per fault, one column per verdict.
+pub fn markdown(runs: &[Run]) -> String {
+    let told: BTreeSet<&str> = firsts(runs).map(|(_, finding)| cause(finding)).collect();
+    let mut rows: Vec<(&str, BTreeMap<&str, usize>, [usize; Score::ALL.len()])> = Vec::new();
+    for (run, finding) in firsts(runs) {
+        if rows.last().is_none_or(|row| row.0 != run.fault) {
+            rows.push((run.fault, BTreeMap::new(), [0; Score::ALL.len()]));
+        }
+        if let Some(row) = rows.last_mut() {
+            *row.1.entry(cause(finding)).or_default() += 1;
+            for (count, score) in row.2.iter_mut().zip(Score::ALL) {
+                *count += usize::from(run.score == score);
+            }
+        }
+    }
+    let mut text = String::from("| fault |");
+    told.iter().for_each(|cause| text.extend([" ", cause, " |"]));
+    text.push_str(" right | unknown | late, missed | wrong |\n|---|");
+    text.push_str(&"---|".repeat(told.len() + 4));
+    for (fault, causes, scores) in &rows {
+        let _ = write!(text, "\n| {fault} |");
+        for cause in &told {
+            match causes.get(cause) {
+                Some(count) => drop(write!(text, " {count} |")),
+                None => text.push_str("  |"),
+            }
+        }
+        let [right, unknown, late, missed, wrong, _] = scores;
+        let _ = write!(text, " {right} | {unknown} | {} | {wrong} |", late + missed);
+    }
+    let _ = write!(text, "\n\n{}.\n", report::summary(runs));
+    text
+}
+
+/// Puts `section` between the two markers of a document; `None` if it does not have them.
+pub fn replace(document: &str, section: &str) -> Option<String> {
+    let (before, rest) = document.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n{section}{END}{after}"))
+}
+
+fn firsts(runs: &[Run]) -> impl Iterator<Item = (&Run, &Finding)> {
+    let of = |run: &Run| run.findings.iter().position(|finding| finding.first);
+    runs.iter().filter_map(move |run| Some((run, run.findings.get(of(run)?)?)))
+}
+
+fn cause(finding: &Finding) -> &str {
+    if finding.verdict.is_empty() { "nothing" } else { &finding.verdict }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Role;
+
+    fn run(fault: &'static str, verdict: &str, score: Score) -> Run {
+        let finding = Finding {
+            expected: String::new(),
+            verdict: verdict.to_owned(),
+            confidence: String::new(),
+            detail: String::new(),
+            after_ms: Some(1),
+            bound_ms: 2,
+            score,
+            first: true,
+        };
+        Run {
+            scenario: "x",
+            fault,
+            role: Role::Gateway,
+            repetition: 1,
+            seed: 0,
+            score,
+            findings: vec![finding],
+            keepalive: String::new(),
+            trouble: None,
+            marks: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn verdicts_are_counted_by_fault() {
+        let runs = [
+            run("drop", "path_lost", Score::Right),
+            run("drop", "path_lost", Score::Late),
+            run("drop", "unknown", Score::Unknown),
+            run("hang", "", Score::Missed),
+        ];
+        let text = markdown(&runs);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[0],
+            "| fault | nothing | path_lost | unknown | right | unknown | late, missed | wrong |"
+        );
+        assert_eq!(lines[2], "| drop |  | 2 | 1 | 1 | 1 | 1 | 0 |");
+        assert_eq!(lines[3], "| hang | 1 |  |  | 0 | 0 | 1 | 0 |");
+    }
+
+    #[test]
+    fn only_what_is_between_the_markers_changes() {
+        let document = format!("a\n{BEGIN}\nold\n{END}\nb\n");
+        let expected = format!("a\n{BEGIN}\nnew\n{END}\nb\n");
+        assert_eq!(replace(&document, "new\n"), Some(expected));
+        assert_eq!(replace("nothing", "new"), None);
+    }
+}

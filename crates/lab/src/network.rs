@@ -1,0 +1,207 @@
+//! Gateway, router and hosts: namespaces joined by virtual cables.
+//!
+//! ```text
+//!   gateway 10.1.0.1 ── 10.1.0.254 router 10.2.i.254 ── 10.2.i.1 host i
+//! ```
+//!
+//! Faults on the way are rules in the router, so that neither end's kernel learns of them by itself.
+
+use std::net::Ipv4Addr;
+
+use crate::namespace::{Namespace, Place};
+use crate::trouble::Trouble;
+
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+/// The side of the router that the gateway sees; its clients' address when there is NAT.
+const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
+
+/// The rules that a router starts with. `through` sees what is forwarded, `inside` what is for the
+/// router itself: with NAT, whatever belongs to no mapping.
+const CHAINS: &str = "
+table ip lab {
+    chain through { type filter hook forward priority 0; }
+    chain inside { type filter hook input priority 0; }
+}
+";
+const NAT: &str = "
+table ip lab {
+    chain behind {
+        type nat hook postrouting priority 100;
+        oifname \"gw0\" masquerade;
+    }
+}
+";
+
+/// One end of the network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Node {
+    Gateway,
+    /// The host of that number.
+    Host(u8),
+}
+
+impl Node {
+    pub(crate) fn address(self) -> Ipv4Addr {
+        match self {
+            Node::Gateway => GATEWAY,
+            Node::Host(host) => Ipv4Addr::new(10, 2, host, 1),
+        }
+    }
+
+    fn router(self) -> Ipv4Addr {
+        match self {
+            Node::Gateway => ROUTER,
+            Node::Host(host) => Ipv4Addr::new(10, 2, host, 254),
+        }
+    }
+
+    /// The router's interface towards this node.
+    pub(crate) fn port(self) -> String {
+        match self {
+            Node::Gateway => "gw0".to_owned(),
+            Node::Host(host) => format!("host{host}"),
+        }
+    }
+
+    fn role(self) -> String {
+        match self {
+            Node::Gateway => "gw".to_owned(),
+            Node::Host(host) => format!("h{host}"),
+        }
+    }
+}
+
+/// The network of one lab.
+#[derive(Debug)]
+pub(crate) struct Network {
+    gateway: Option<Namespace>,
+    hosts: Vec<Option<Namespace>>,
+    router: Namespace,
+}
+
+impl Network {
+    pub(crate) fn new(place: &Place, hosts: u8, nat: bool) -> Result<Network, Trouble> {
+        let router = place.namespace("router")?;
+        router.set(&[("ipv4/ip_forward", "1")])?;
+        router.run("nft", &["-f", "-"], CHAINS)?;
+        if nat {
+            router.run("nft", &["-f", "-"], NAT)?;
+            // A mapping that was forgotten must not come back by itself in mid-stream.
+            router.set(&[("netfilter/nf_conntrack_tcp_loose", "0")])?;
+        }
+        let hosts: Vec<Node> = (0..hosts).map(Node::Host).collect();
+        let mut network =
+            Network { gateway: None, hosts: hosts.iter().map(|_| None).collect(), router };
+        for node in [Node::Gateway].into_iter().chain(hosts) {
+            network.attach(place, node)?;
+        }
+        Ok(network)
+    }
+
+    pub(crate) fn router(&self) -> &Namespace {
+        &self.router
+    }
+
+    pub(crate) fn at(&self, node: Node) -> Result<&Namespace, Trouble> {
+        let namespace = match node {
+            Node::Gateway => self.gateway.as_ref(),
+            Node::Host(host) => self.hosts.get(usize::from(host)).and_then(Option::as_ref),
+        };
+        namespace.ok_or_else(|| Trouble::new(format!("{node:?} does not exist at the moment")))
+    }
+
+    /// Makes a node and its cable.
+    pub(crate) fn attach(&mut self, place: &Place, node: Node) -> Result<(), Trouble> {
+        let namespace = place.namespace(&node.role())?;
+        let (port, name) = (node.port(), namespace.name());
+        self.router.ip(&[
+            &format!("link add {port} type veth peer name eth0 netns {name}"),
+            &format!("addr add {}/24 dev {port}", node.router()),
+            &format!("link set {port} up"),
+        ])?;
+        namespace.ip(&[
+            &format!("addr add {}/24 dev eth0", node.address()),
+            "link set eth0 up",
+            &format!("route add default via {}", node.router()),
+        ])?;
+        match node {
+            Node::Gateway => self.gateway = Some(namespace),
+            Node::Host(host) => {
+                if let Some(slot) = self.hosts.get_mut(usize::from(host)) {
+                    *slot = Some(namespace);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts the cable for good and deletes the node with everything that runs there: its last
+    /// packets, which a machine that crashes does not send either, find no way out.
+    pub(crate) fn detach(&mut self, node: Node) -> Result<(), Trouble> {
+        self.router.ip(&[&format!("link del {}", node.port())])?;
+        match node {
+            Node::Gateway => self.gateway = None,
+            Node::Host(host) => {
+                if let Some(slot) = self.hosts.get_mut(usize::from(host)) {
+                    *slot = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The node's own interface, up or down. Coming up restores the route that going down removed.
+    pub(crate) fn interface(&self, node: Node, up: bool) -> Result<(), Trouble> {
+        let namespace = self.at(node)?;
+        if !up {
+            return namespace.ip(&["link set eth0 down"]);
+        }
+        let route = format!("route add default via {}", node.router());
+        namespace.ip(&["link set eth0 up", &route])
+    }
+
+    /// Takes the node's own address away. The routes that rest on it go with it.
+    pub(crate) fn remove_address(&self, node: Node) -> Result<(), Trouble> {
+        self.at(node)?.ip(&[&format!("addr del {}/24 dev eth0", node.address())])
+    }
+
+    /// Adds rules to a chain of the router. `counter` in a rule shows later whether it bit.
+    pub(crate) fn rules(&self, chain: &str, rules: &[String]) -> Result<(), Trouble> {
+        let lines: String =
+            rules.iter().map(|rule| format!("add rule ip lab {chain} {rule}\n")).collect();
+        self.router.run("nft", &["-f", "-"], &lines).map(drop)
+    }
+
+    /// Takes all rules away.
+    pub(crate) fn flush(&self) -> Result<(), Trouble> {
+        let script = "flush chain ip lab through\nflush chain ip lab inside\n";
+        self.router.run("nft", &["-f", "-"], script).map(drop)
+    }
+
+    /// How many packets the rules with a counter have met.
+    pub(crate) fn bitten(&self) -> Result<u64, Trouble> {
+        let text = self.router.run("nft", &["list", "table", "ip", "lab"], "")?;
+        Ok(counted(&text))
+    }
+}
+
+/// The sum of the packets in nft's listing.
+fn counted(listing: &str) -> u64 {
+    let after = listing.split("counter packets ").skip(1);
+    after.filter_map(|rest| rest.split(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_summed() {
+        let listing = "
+            ip saddr 10.1.0.1 counter packets 3 bytes 180 drop
+            ct state invalid counter packets 12 bytes 7 drop
+            masquerade";
+        assert_eq!(counted(listing), 15);
+        assert_eq!(counted(""), 0);
+    }
+}

@@ -1,0 +1,135 @@
+//! The other end: a process of its own in a host's namespace, told what to do over its standard
+//! input, telling what happens over its standard output.
+
+mod answering;
+mod client;
+mod deaf;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use systole_core::Span;
+use systole_net::Clock;
+
+use crate::log::{Log, Seen};
+use crate::namespace::Namespace;
+use crate::process::Process;
+use crate::trouble::Trouble;
+
+/// The hidden subcommand of the binary that calls [`run`].
+pub const SUBCOMMAND: &str = "lab-peer";
+
+/// From the start of the process until all its links are up.
+const UP_WITHIN: Span = Span::from_secs(20);
+
+/// What a peer process is to be.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Spec {
+    pub(crate) kind: Kind,
+    pub(crate) gateway: SocketAddr,
+    /// Links are called this, a dash, and their number.
+    pub(crate) identity: String,
+    pub(crate) links: u32,
+    /// Where to hold a connection that carries nothing.
+    pub(crate) control: Option<SocketAddr>,
+}
+
+/// How a peer behaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// The client library, which judges the gateway in turn, tells it, and comes back.
+    Client,
+    /// Introduces itself, and on `fill` sends much and never reads what comes back.
+    Deaf,
+    /// Answers pings of the line codec, and judges nobody.
+    Answering,
+}
+
+/// Is the peer process until its standard input ends. For the subcommand [`SUBCOMMAND`].
+///
+/// # Errors
+/// The specification is not one, or the gateway could not be reached.
+pub fn run(spec: &str) -> Result<(), Trouble> {
+    let spec: Spec =
+        serde_json::from_str(spec).map_err(|error| Trouble::new(format!("{error}")))?;
+    let doing = Trouble::while_doing("the control connection");
+    let control = spec.control.map(TcpStream::connect).transpose().map_err(&doing)?;
+    match spec.kind {
+        Kind::Client => client::run(&spec)?,
+        Kind::Deaf => deaf::run(&spec)?,
+        Kind::Answering => answering::run(&spec)?,
+    }
+    drop(control);
+    Ok(())
+}
+
+/// Prints one event as a line of JSON, with its time.
+fn tell(clock: Clock, kind: &str, identity: &str, more: Value) {
+    let mut body = json!({"kind": kind, "identity": identity, "at_ms": clock.wall_ms()});
+    if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
+        body.extend(more);
+    }
+    let mut out = std::io::stdout().lock();
+    // Nobody reading means that the lab is gone; standard input ends then as well.
+    let _ = writeln!(out, "{body}").and_then(|()| out.flush());
+}
+
+/// A peer process, as the lab holds it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) process: Process,
+}
+
+impl Peer {
+    /// Starts one and waits until all its links are up.
+    pub(crate) fn start(
+        program: &Path,
+        namespace: &Namespace,
+        spec: &Spec,
+        boot: &str,
+        (log, clock): (&Log, Clock),
+    ) -> Result<Peer, Trouble> {
+        let text = serde_json::to_string(spec).expect("plain data has string keys");
+        let mut command = Command::new(program);
+        command
+            .args([SUBCOMMAND, &text])
+            .env("SYSTOLE_BOOT_ID", boot)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        let mut process = Process::new(namespace.spawn(&mut command)?);
+        let from = log.len();
+        let stdout = process.child().stdout.take();
+        let stdout = stdout.ok_or_else(|| Trouble::new("a peer without output"))?;
+        let (writer, read) = (log.clone(), BufReader::new(stdout));
+        let reading = move || {
+            for line in read.lines().map_while(Result::ok) {
+                if let Some(seen) = Seen::parse(&line, "", clock.wall_ms()) {
+                    writer.push(seen);
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().spawn(reading);
+        thread.map_err(Trouble::while_doing("reading a peer's output"))?;
+        let wanted = spec.links as usize;
+        let up = |events: &[Seen]| {
+            let joined = events.iter().filter(|it| it.kind == "join").count();
+            (joined >= wanted).then_some(())
+        };
+        log.wait(clock, UP_WITHIN, from, up)
+            .ok_or_else(|| Trouble::new(format!("{} did not come up", spec.identity)))?;
+        Ok(Peer { process })
+    }
+
+    /// Gives an order, a word of the peer's kind.
+    pub(crate) fn order(&mut self, order: &str) -> Result<(), Trouble> {
+        let stdin = self.process.child().stdin.as_mut();
+        let stdin = stdin.ok_or_else(|| Trouble::new("a peer without input"))?;
+        writeln!(stdin, "{order}").map_err(Trouble::while_doing("an order to a peer"))
+    }
+}

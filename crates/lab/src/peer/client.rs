@@ -1,0 +1,100 @@
+//! A peer that is the client library: what its users' programs are.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use systole_client::{Client, Event, Options};
+use systole_core::reconnect::Backoff;
+use systole_core::wire::CloseReason;
+use systole_core::Span;
+use systole_net::Clock;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use super::{Spec, tell};
+use crate::trouble::Trouble;
+
+/// Coming back is tried often, so that scenarios need not wait for it.
+const BASE: Span = Span::from_millis(100);
+const CAP: Span = Span::from_millis(500);
+const STABLE: Span = Span::from_secs(10);
+
+/// `fill` sends this much: more than any socket buffer takes.
+const FILLING: usize = 64;
+const MESSAGE: [u8; 65_536] = [0; 65_536];
+
+pub(super) fn run(spec: &Spec) -> Result<(), Trouble> {
+    let doing = Trouble::while_doing("a runtime for the client");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(doing)?;
+    runtime.block_on(async {
+        let clock = Clock::start();
+        let mut clients = Vec::new();
+        for number in 0..spec.links {
+            clients.push(open(spec, number, clock).await?);
+        }
+        let mut lines = BufReader::new(tokio::io::stdin()).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            for client in &clients {
+                match line.as_str() {
+                    "close" => drop(client.close(CloseReason::Done).await),
+                    "fill" => fill(client),
+                    other => return Err(Trouble::new(format!("no such order: {other}"))),
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+async fn open(spec: &Spec, number: u32, clock: Clock) -> Result<Arc<Client>, Trouble> {
+    let identity = format!("{}-{number}", spec.identity);
+    let mut options = Options::default();
+    options.identity.clone_from(&identity);
+    options.report_heartbeats = true;
+    options.reconnect =
+        Some(Backoff::new(BASE, CAP, STABLE).expect("the base is below the cap, both in range"));
+    let client = Client::connect(spec.gateway, options).await;
+    let client = Arc::new(client.map_err(|error| Trouble::new(format!("{identity}: {error}")))?);
+    let listener = Arc::clone(&client);
+    tokio::spawn(async move {
+        while let Some(event) = listener.next_event().await {
+            told(clock, &identity, &event);
+        }
+    });
+    Ok(client)
+}
+
+/// Queues as much as the queue takes.
+fn fill(client: &Client) {
+    for _ in 0..FILLING {
+        if client.try_send(&MESSAGE).is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells an event in the gateway's words, so that both ends' events read alike.
+fn told(clock: Clock, identity: &str, event: &Event) {
+    let session = |session: &u64| json!({"session": format!("{session:016x}")});
+    match event {
+        Event::Connected { session: number, .. } => tell(clock, "join", identity, session(number)),
+        Event::Reconnected { session: number, .. } => {
+            tell(clock, "join", identity, session(number));
+        }
+        Event::Suspect => tell(clock, "suspect", identity, json!({})),
+        Event::Recovered => tell(clock, "recovered", identity, json!({})),
+        Event::RoundTrip(rtt) => {
+            tell(clock, "round_trip", identity, json!({"rtt_us": rtt.as_micros()}));
+        }
+        Event::Lost { verdict, silent_for, .. } => {
+            let more = json!({
+                "cause": verdict.cause.name(),
+                "confidence": verdict.confidence.name(),
+                "detail": verdict.cause.to_string(),
+                "last_heard_ago_ms": silent_for.as_millis(),
+            });
+            tell(clock, "leave", identity, more);
+        }
+        other => tell(clock, "other", identity, json!({"detail": format!("{other:.80?}")})),
+    }
+}

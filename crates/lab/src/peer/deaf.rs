@@ -1,0 +1,63 @@
+//! A peer that sends and does not read: its window closes while its kernel goes on answering.
+
+use std::io::{BufRead, Read, Write};
+use std::net::TcpStream;
+
+use serde_json::json;
+use socket2::{Domain, Protocol, Socket, Type};
+use systole_core::wire::{Codec, DataKind, Frame, Hello};
+use systole_net::{Clock, identity};
+
+use super::{Spec, tell};
+use crate::trouble::Trouble;
+
+/// The smallest receive buffer that the kernel grants, so that a little closes the window.
+const RECEIVE_BUFFER: usize = 2_048;
+/// What comes back as echo: more than that window, less than the gateway's bounded queue, which
+/// would call the peer a slow consumer.
+const MESSAGE: [u8; 8_192] = [0; 8_192];
+const MESSAGES: usize = 12;
+/// The kind and the length of a WELCOME, whose length takes one byte or two.
+const HEADER: usize = 2;
+
+pub(super) fn run(spec: &Spec) -> Result<(), Trouble> {
+    let doing = Trouble::while_doing("a peer that does not read");
+    let mut stream = connect(spec).map_err(&doing)?;
+    let name = format!("{}-0", spec.identity);
+    let mut bytes = Vec::new();
+    let hello = Hello {
+        asks: None,
+        resume: None,
+        capabilities: 0,
+        boot_id: identity::boot_id(),
+        instance_id: identity::instance_id().map_err(&doing)?,
+        identity: &name,
+        token: &[],
+    };
+    Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
+    stream.write_all(&bytes).map_err(&doing)?;
+    stream.read_exact(&mut [0; HEADER]).map_err(&doing)?;
+    tell(Clock::start(), "join", &name, json!({}));
+    for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+        if line == "fill" {
+            fill(&mut stream).map_err(&doing)?;
+        }
+    }
+    Ok(())
+}
+
+fn connect(spec: &Spec) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.connect(&spec.gateway.into())?;
+    Ok(socket.into())
+}
+
+fn fill(stream: &mut TcpStream) -> std::io::Result<()> {
+    let mut bytes = Vec::new();
+    let kind = DataKind::default();
+    for _ in 0..MESSAGES {
+        Codec::Native.encode(&Frame::Data { bytes: &MESSAGE, more: false, kind }, &mut bytes);
+    }
+    stream.write_all(&bytes)
+}

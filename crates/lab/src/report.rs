@@ -1,0 +1,63 @@
+//! The table of results, and how many of which kind.
+
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+
+use crate::judge::Score;
+use crate::run::{Finding, Run, seconds};
+
+/// The width of the table where nobody says how wide the screen is.
+const WIDTH: u16 = 160;
+
+/// The results as a table for people, and below it what went wrong and how many were right.
+pub fn table(runs: &[Run]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
+    table.set_header([
+        "fault", "observer", "expected", "verdict", "confidence", "after", "bound", "score",
+        "keepalive alone",
+    ]);
+    for run in runs {
+        if run.findings.is_empty() {
+            table.add_row([run.fault, run.role.name(), "", "", "", "", "", run.score.name(), ""]);
+        }
+        for (at, finding) in run.findings.iter().enumerate() {
+            table.add_row(row(run, finding, at == 0));
+        }
+    }
+    let mut text = table.trim_fmt();
+    text.push('\n');
+    for run in runs {
+        if let Some(trouble) = &run.trouble {
+            let (name, role, seed) = (run.scenario, run.role.name(), run.seed);
+            text.push_str(&format!("{name} ({role}, seed {seed}): {trouble}\n"));
+        }
+    }
+    text.push_str(&summary(runs));
+    text
+}
+
+/// One line: how many runs of which score.
+pub fn summary(runs: &[Run]) -> String {
+    let counts = Score::ALL.map(|score| {
+        let count = runs.iter().filter(|run| run.score == score).count();
+        format!("{count} {}", score.name())
+    });
+    format!("{} runs: {}", runs.len(), counts.join(", "))
+}
+
+fn row(run: &Run, finding: &Finding, first: bool) -> Vec<Cell> {
+    let once = |text: &str| Cell::new(if first { text } else { "" });
+    let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+    vec![
+        once(run.fault),
+        once(run.role.name()),
+        Cell::new(&finding.expected),
+        Cell::new(if finding.verdict.is_empty() { "nothing" } else { &finding.verdict }),
+        Cell::new(&finding.confidence),
+        right(finding.after_ms.map(seconds).unwrap_or_default()),
+        right(if finding.bound_ms == 0 { String::new() } else { seconds(finding.bound_ms) }),
+        Cell::new(finding.score.name()),
+        once(&run.keepalive),
+    ]
+}

@@ -1,0 +1,239 @@
+//! What a scenario is made of: a setting, faults at their times, and what must be told of them.
+
+mod table;
+
+use serde::Serialize;
+
+use crate::gateway::Beat;
+use crate::judge::Expected;
+use crate::peer::Kind;
+
+pub(crate) use table::SCENARIOS;
+
+/// Who observes: whose verdicts are judged.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The gateway observes a client.
+    Gateway,
+    /// The client library observes the gateway.
+    Client,
+}
+
+impl Role {
+    /// One word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Gateway => "gateway",
+            Role::Client => "client",
+        }
+    }
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// The fault in a few words.
+    pub(crate) fault: &'static str,
+    /// What it is made of, and what it shows.
+    pub(crate) about: &'static str,
+    /// With which observers it makes sense.
+    pub(crate) roles: &'static [Role],
+    pub(crate) setting: Setting,
+    pub(crate) steps: &'static [Step],
+}
+
+/// Who is there when the fault comes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    pub(crate) beat: Beat,
+    pub(crate) kind: Kind,
+    /// Links from each host: the first has so many, the second so many, …
+    pub(crate) hosts: &'static [u32],
+    /// Whether the router translates the hosts' addresses.
+    pub(crate) nat: bool,
+}
+
+/// What happens next. Times of expectations count from the last [`Step::Do`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step {
+    Do(Fault),
+    /// So many milliseconds pass.
+    Rest(u64),
+    Repeat(u32, &'static [Step]),
+    /// The observer's verdict on the first link.
+    Verdict(Expected),
+    /// What that verdict is revised to.
+    Revised(Expected),
+    /// The first link has not ended, and a heartbeat goes round on it again.
+    Alive { within_ms: u64 },
+    /// The peer is online again, in a new session.
+    Returns { within_ms: u64 },
+    /// One outage event that tells so many links, and a verdict on each link of the second host.
+    Outage { links: u64, within_ms: u64 },
+    /// Each link of the second host has ended, and none of the first.
+    OnlySecondHostEnds { links: u64, within_ms: u64 },
+    /// No link of any host has ended.
+    NobodyEnds,
+    /// The kernel's keepalive alone finds the peer dead at that time.
+    Keepalive { from_ms: u64, to_ms: u64 },
+}
+
+/// A fault, or the end of one, as the observer sees it: "ours" is the observer's, "its" the peer's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    /// The peer says CLOSE.
+    PeerCloses,
+    /// SIGKILL.
+    PeerKilled,
+    /// SIGSTOP.
+    PeerStopped,
+    /// A new process at the peer's place.
+    PeerStarts,
+    /// So much is sent to the peer that its window closes.
+    WindowFilled,
+    /// The router drops both directions between the two hosts.
+    DropBoth,
+    /// The router drops what we send.
+    DropOurs,
+    /// The router drops what the peer sends.
+    DropIts,
+    /// The router drops this one connection.
+    DropFlow,
+    /// The router drops everything of the second host.
+    DropSecondHost,
+    /// The router drops so many percent of all packets, by chance.
+    Loss(u8),
+    /// The router answers that the host is unreachable.
+    Unreachable,
+    /// The router has no route to the peer, and says so.
+    NoRoute,
+    /// The cable between the router and the peer has no carrier.
+    CableDown,
+    CableUp,
+    OurInterfaceDown,
+    OurAddressRemoved,
+    /// The peer's machine is gone from one moment to the next.
+    HostCrashes,
+    /// It is back, with the same address and nothing running.
+    HostReturns,
+    /// The router forgets all mappings, and drops what belongs to none.
+    NatForgets,
+    /// The same, because the mapping was idle for a second.
+    NatExpires,
+    /// The router forgets all mappings, and answers with RST.
+    NatResets,
+    /// SIGSTOP.
+    ObserverStopped,
+    /// SIGCONT.
+    ObserverContinues,
+    /// For so many milliseconds the observer runs 50 ms of each 250 ms.
+    ObserverStarved(u64),
+    /// All rules of the router are taken away.
+    Heal,
+}
+
+impl Fault {
+    /// For the timeline.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Fault::Loss(percent) => format!("{percent} % loss"),
+            Fault::ObserverStarved(_) => "observer starved".to_owned(),
+            Fault::PeerCloses
+            | Fault::PeerKilled
+            | Fault::PeerStopped
+            | Fault::PeerStarts
+            | Fault::WindowFilled
+            | Fault::DropBoth
+            | Fault::DropOurs
+            | Fault::DropIts
+            | Fault::DropFlow
+            | Fault::DropSecondHost
+            | Fault::Unreachable
+            | Fault::NoRoute
+            | Fault::CableDown
+            | Fault::CableUp
+            | Fault::OurInterfaceDown
+            | Fault::OurAddressRemoved
+            | Fault::HostCrashes
+            | Fault::HostReturns
+            | Fault::NatForgets
+            | Fault::NatExpires
+            | Fault::NatResets
+            | Fault::ObserverStopped
+            | Fault::ObserverContinues
+            | Fault::Heal => words(&format!("{self:?}")),
+        }
+    }
+}
+
+impl Scenario {
+    /// Whether a verdict is expected at all: whether it belongs in the confusion matrix.
+    pub(crate) fn has_verdict(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Verdict(_)))
+    }
+
+    /// About how long a run takes, in milliseconds; for starting the longest first.
+    pub(crate) fn lasts_ms(&self) -> u64 {
+        lasts_ms(self.steps)
+    }
+}
+
+fn lasts_ms(steps: &[Step]) -> u64 {
+    let each = steps.iter().map(|step| match *step {
+        Step::Do(Fault::ObserverStarved(ms)) | Step::Rest(ms) => ms,
+        Step::Do(_) | Step::NobodyEnds => 0,
+        Step::Repeat(times, steps) => u64::from(times) * lasts_ms(steps),
+        Step::Verdict(expected) | Step::Revised(expected) => expected.within_ms,
+        Step::Alive { within_ms }
+        | Step::Returns { within_ms }
+        | Step::Outage { within_ms, .. }
+        | Step::OnlySecondHostEnds { within_ms, .. } => within_ms,
+        Step::Keepalive { to_ms, .. } => to_ms,
+    });
+    each.sum()
+}
+
+/// `DropBoth` as `drop both`.
+fn words(name: &str) -> String {
+    let mut words = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.extend(letter.to_lowercase());
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_every_scenario_expects_something() {
+        let names: BTreeSet<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), SCENARIOS.len());
+        for scenario in SCENARIOS {
+            let faults = scenario.steps.iter().filter(|step| matches!(step, Step::Rest(_)));
+            assert!(scenario.steps.len() > faults.count() + 1, "{}", scenario.name);
+            assert!(!scenario.roles.is_empty() && !scenario.setting.hosts.is_empty());
+        }
+    }
+
+    #[test]
+    fn no_scenario_waits_for_more_than_a_minute() {
+        for scenario in SCENARIOS {
+            assert!(scenario.lasts_ms() <= 60_000, "{} {}", scenario.name, scenario.lasts_ms());
+        }
+    }
+
+    #[test]
+    fn faults_are_named_in_words() {
+        assert_eq!(Fault::DropBoth.name(), "drop both");
+        assert_eq!(Fault::Loss(30).name(), "30 % loss");
+    }
+}

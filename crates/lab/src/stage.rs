@@ -1,0 +1,216 @@
+//! A lab that stands: network, gateway, peers, and their logs.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use systole_core::random::Random;
+use systole_net::Clock;
+
+use crate::control::{self, Control};
+use crate::gateway::{Gateway, LINE_PORT, NATIVE_PORT};
+use crate::log::Log;
+use crate::namespace::Place;
+use crate::network::{GATEWAY, Network, Node};
+use crate::peer::{Kind, Peer, Spec};
+use crate::process::Process;
+use crate::scenario::{Role, Setting};
+use crate::trouble::Trouble;
+
+/// What the first host's links are called.
+pub(crate) const FIRST_LINK: &str = "h0-0";
+
+/// Everything of one run. Dropping it ends the processes first and deletes the namespaces then.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) role: Role,
+    pub(crate) clock: Clock,
+    /// What the gateway told.
+    pub(crate) told_by_gateway: Log,
+    /// What the peers told.
+    pub(crate) told_by_peers: Log,
+    gateway: Option<Gateway>,
+    peers: Vec<Option<Peer>>,
+    pub(crate) control: Option<Control>,
+    pub(crate) network: Network,
+    program: PathBuf,
+    setting: Setting,
+    boots: Random,
+    /// The boot ids of gateway and first host.
+    boot: [String; 2],
+    place: Place,
+}
+
+impl Stage {
+    /// Builds the lab and waits until all links are up.
+    pub(crate) fn build(
+        program: PathBuf,
+        setting: Setting,
+        role: Role,
+        seed: u64,
+        clock: Clock,
+    ) -> Result<Stage, Trouble> {
+        let place = Place::new()?;
+        let hosts = u8::try_from(setting.hosts.len()).unwrap_or(u8::MAX);
+        let network = Network::new(&place, hosts, setting.nat)?;
+        let mut boots = Random::new(seed);
+        let boot = [boot_id(&mut boots), boot_id(&mut boots)];
+        let mut stage = Stage {
+            role,
+            clock,
+            told_by_gateway: Log::default(),
+            told_by_peers: Log::default(),
+            control: None,
+            network,
+            gateway: None,
+            peers: setting.hosts.iter().map(|_| None).collect(),
+            program,
+            setting,
+            boots,
+            boot,
+            place,
+        };
+        stage.start_gateway()?;
+        for host in 0..hosts {
+            stage.start_peer(host, host == 0)?;
+        }
+        Ok(stage)
+    }
+
+    /// The observer's log.
+    pub(crate) fn told(&self) -> &Log {
+        match self.role {
+            Role::Gateway => &self.told_by_gateway,
+            Role::Client => &self.told_by_peers,
+        }
+    }
+
+    /// Where the observer is.
+    pub(crate) fn ours(&self) -> Node {
+        match self.role {
+            Role::Gateway => Node::Gateway,
+            Role::Client => Node::Host(0),
+        }
+    }
+
+    /// Where its peer is.
+    pub(crate) fn its(&self) -> Node {
+        match self.role {
+            Role::Gateway => Node::Host(0),
+            Role::Client => Node::Gateway,
+        }
+    }
+
+    pub(crate) fn process(&mut self, node: Node) -> Result<&mut Process, Trouble> {
+        let process = match node {
+            Node::Gateway => self.gateway.as_mut().map(|gateway| &mut gateway.process),
+            Node::Host(host) => self.peer(host).map(|peer| &mut peer.process),
+        };
+        process.ok_or_else(|| Trouble::new("the process has ended already"))
+    }
+
+    /// Gives an order to the process on the first host.
+    pub(crate) fn order(&mut self, order: &str) -> Result<(), Trouble> {
+        let peer = self.peer(0).ok_or_else(|| Trouble::new("no peer"))?;
+        peer.order(order)
+    }
+
+    /// Starts the observer's peer anew.
+    pub(crate) fn start_its(&mut self) -> Result<(), Trouble> {
+        match self.its() {
+            Node::Gateway => self.start_gateway(),
+            Node::Host(host) => self.start_peer(host, false),
+        }
+    }
+
+    /// The peer's machine is gone; its processes go with it, and nobody hears of it.
+    pub(crate) fn crash_its(&mut self) -> Result<(), Trouble> {
+        let its = self.its();
+        self.network.detach(its)?;
+        match its {
+            Node::Gateway => self.gateway = None,
+            Node::Host(host) => {
+                if let Some(slot) = self.peers.get_mut(usize::from(host)) {
+                    *slot = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The machine is back: a new boot, the old address.
+    pub(crate) fn return_its(&mut self) -> Result<(), Trouble> {
+        let its = self.its();
+        let boot = boot_id(&mut self.boots);
+        match its {
+            Node::Gateway => self.boot[0] = boot,
+            Node::Host(_) => self.boot[1] = boot,
+        }
+        self.network.attach(&self.place, its)
+    }
+
+    /// The port that the first link uses at the first host, as the gateway told it.
+    pub(crate) fn first_port(&self) -> Result<u16, Trouble> {
+        let all = self.told_by_gateway.all();
+        let join = all.iter().rev().find(|seen| seen.is("join", FIRST_LINK));
+        let address = join.and_then(|seen| seen.body.get("address")).and_then(Value::as_str);
+        let port = address.and_then(|address| address.rsplit_once(':')?.1.parse().ok());
+        port.ok_or_else(|| Trouble::new("the gateway told no address of the first link"))
+    }
+
+    fn peer(&mut self, host: u8) -> Option<&mut Peer> {
+        self.peers.get_mut(usize::from(host))?.as_mut()
+    }
+
+    fn start_gateway(&mut self) -> Result<(), Trouble> {
+        // An older process that was killed goes before its successor takes the port.
+        self.gateway = None;
+        let gateway = Gateway::start(
+            &self.program,
+            &self.place,
+            self.network.at(Node::Gateway)?,
+            self.setting.beat,
+            &self.boot[0],
+            (&self.told_by_gateway, self.clock),
+        )?;
+        self.gateway = Some(gateway);
+        Ok(())
+    }
+
+    /// `controlled`: with a control connection beside it, at whose observer's end the lab looks.
+    fn start_peer(&mut self, host: u8, controlled: bool) -> Result<(), Trouble> {
+        let port = match self.setting.kind {
+            Kind::Client | Kind::Deaf => NATIVE_PORT,
+            Kind::Answering => LINE_PORT,
+        };
+        let listener = match self.role {
+            Role::Gateway if controlled => {
+                Some(Control::listen(self.network.at(Node::Gateway)?)?)
+            }
+            Role::Gateway | Role::Client => None,
+        };
+        let spec = Spec {
+            kind: self.setting.kind,
+            gateway: (GATEWAY, port).into(),
+            identity: format!("h{host}"),
+            links: self.setting.hosts.get(usize::from(host)).copied().unwrap_or(0),
+            control: listener.as_ref().map(|_| (GATEWAY, control::PORT).into()),
+        };
+        let namespace = self.network.at(Node::Host(host))?;
+        let logs = (&self.told_by_peers, self.clock);
+        let peer = Peer::start(&self.program, namespace, &spec, &self.boot[1], logs)?;
+        if let Some(listener) = listener {
+            self.control = Some(Control::accept(&listener, self.clock)?);
+        } else if controlled {
+            self.control = Some(Control::connect(namespace, self.clock)?);
+        }
+        if let Some(slot) = self.peers.get_mut(usize::from(host)) {
+            *slot = Some(peer);
+        }
+        Ok(())
+    }
+}
+
+/// A boot id as Linux would write one.
+fn boot_id(random: &mut Random) -> String {
+    format!("{:016x}{:016x}", random.next_u64(), random.next_u64())
+}

@@ -1,0 +1,28 @@
+//! Why a run could not be made.
+
+use std::fmt;
+use std::io;
+
+/// The lab could not do what it was asked: its own fault, or this machine's; never a verdict about
+/// the program under test. Whatever was built is gone, and running again is safe.
+#[derive(Clone, Debug)]
+pub struct Trouble(String);
+
+impl Trouble {
+    pub(crate) fn new(what: impl Into<String>) -> Trouble {
+        Trouble(what.into())
+    }
+
+    /// For `map_err`: what was attempted when `error` happened.
+    pub(crate) fn while_doing(what: &str) -> impl Fn(io::Error) -> Trouble {
+        move |error| Trouble(format!("{what}: {error}"))
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Trouble {}
