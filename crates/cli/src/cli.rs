@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config_args::ConfigArgs;
+use crate::lab;
 use crate::{bench, ping, pong};
 
 const TOP_EXAMPLES: &str = "\
@@ -74,6 +75,13 @@ pub(crate) enum Command {
     /// Burn a core beside a soak
     #[command(hide = true)]
     BenchBurn,
+    Lab(lab::Args),
+    /// Be a peer of the lab
+    #[command(hide = true)]
+    LabPeer {
+        /// What kind of peer, as JSON
+        spec: String,
+    },
     /// Print the completions for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {

@@ -5,6 +5,7 @@ mod check;
 mod cli;
 mod config_args;
 mod exit;
+mod lab;
 mod output;
 mod ping;
 mod pong;
@@ -48,6 +49,8 @@ fn run(cli: Cli, output: &mut Output) -> io::Result<Exit> {
         Command::BenchWorker => bench::helper(bench::run_worker(), output),
         Command::BenchEcho(args) => bench::helper(bench::run_echo(&args), output),
         Command::BenchBurn => bench::helper(bench::run_burn(), output),
+        Command::Lab(args) => lab::run(&args, output),
+        Command::LabPeer { spec } => lab::run_peer(&spec, output),
         Command::Completions { shell } => self_help::completions(shell, output),
         Command::Man { command } => self_help::man(command.as_deref(), output),
     }

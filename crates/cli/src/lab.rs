@@ -1,0 +1,201 @@
+//! `systole lab`: real faults, and whether the verdicts are right.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::exit::Exit;
+use crate::output::Output;
+
+const EXAMPLES: &str = "\
+Examples:
+  systole lab --list                    what can be broken, and what must be told of it
+  sudo systole lab                      everything once, a few at a time
+  sudo systole lab drop hang --repeat 5 --svg timelines
+  sudo systole lab --matrix 300         the confusion matrix in docs/diagnosis.md
+  sudo systole lab --clean              remove what a killed run left behind
+
+How to read it:
+  right     the expected cause, within the bound
+  unknown   within the bound, but without the cause: allowed, if rare
+  late      after the bound; missed: never
+  wrong     another cause, or a living peer was condemned
+  invalid   the fault did not bite or the lab failed: says nothing about the program
+
+Exit code 0 if at least 95 % are right and the others unknown.";
+
+/// Pull real cables, and see whether the verdicts are right
+///
+/// Builds networks of namespaces with a router in them, runs a gateway and clients there, injects
+/// faults, and compares what is told with what must be. Needs root on Linux, iproute2, nftables and
+/// conntrack. Touches no interface outside its own namespaces, and removes everything it made.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Scenarios to run, as --list names them [default: all]
+    scenarios: Vec<String>,
+    /// Say what each scenario does, and run nothing
+    #[arg(long)]
+    list: bool,
+    /// Remove what killed runs left behind, and run nothing
+    #[arg(long)]
+    clean: bool,
+    /// Observe from this end alone
+    #[arg(long, value_enum)]
+    observer: Option<Observer>,
+    /// How often to run each scenario
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    repeat: u32,
+    /// Make at least N runs of the scenarios that end in a verdict, and write down what they found
+    #[arg(long, value_name = "N", conflicts_with = "repeat",
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    matrix: Option<u32>,
+    /// Where the confusion matrix goes, between its two markers
+    #[arg(long, value_name = "FILE", default_value = "docs/diagnosis.md", requires = "matrix")]
+    document: PathBuf,
+    /// How many labs stand at a time
+    #[arg(long, value_name = "N", default_value_t = 6,
+          value_parser = clap::value_parser!(u8).range(1..=64))]
+    jobs: u8,
+    /// What chance is drawn from: when in the heartbeat a fault falls
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Print the results as JSON
+    #[arg(long)]
+    json: bool,
+    /// Draw a timeline of each run into DIR
+    #[arg(long, value_name = "DIR")]
+    svg: Option<PathBuf>,
+}
+
+/// Whose verdicts are judged.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Observer {
+    Gateway,
+    Client,
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn run(_: &Args, output: &mut Output) -> io::Result<Exit> {
+    output.error("the lab needs Linux: network namespaces and nftables");
+    Ok(Exit::Failure)
+}
+
+/// The lab's peer needs what the lab needs.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn run_peer(_: &str, output: &mut Output) -> io::Result<Exit> {
+    output.error("the lab needs Linux");
+    Ok(Exit::Failure)
+}
+
+#[cfg(target_os = "linux")]
+pub(crate) use linux::{run, run_peer};
+
+#[cfg(target_os = "linux")]
+mod linux {
+    //! What the command does where it can do something.
+
+    use std::fs;
+    use std::path::Path;
+
+    use systole_lab::judge::Score;
+    use systole_lab::{Options, Role, Run, matrix, report, svg};
+
+    use super::{Args, Exit, Observer, Output, io};
+
+    /// Of a hundred runs so many must be right; the others may be unknown.
+    const RIGHT_OF_100: usize = 95;
+
+    pub(crate) fn run(args: &Args, output: &mut Output) -> io::Result<Exit> {
+        if args.list {
+            return list(output);
+        }
+        match act(args, output) {
+            Ok(exit) => Ok(exit),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(error),
+            Err(error) => {
+                output.error(&error.to_string());
+                Ok(Exit::Failure)
+            }
+        }
+    }
+
+    /// Is a peer of the lab until its standard input ends.
+    pub(crate) fn run_peer(spec: &str, output: &mut Output) -> io::Result<Exit> {
+        match systole_lab::run_peer(spec) {
+            Ok(()) => Ok(Exit::Success),
+            Err(trouble) => {
+                output.error(&format!("a peer of the lab ended: {trouble}"));
+                Ok(Exit::Failure)
+            }
+        }
+    }
+
+    fn list(output: &mut Output) -> io::Result<Exit> {
+        for [name, fault, observers, about] in systole_lab::list() {
+            output.line(&format!("{name}: {fault} (observed by {observers})\n    {about}"))?;
+        }
+        Ok(Exit::Success)
+    }
+
+    fn act(args: &Args, output: &mut Output) -> io::Result<Exit> {
+        if args.clean {
+            let gone = systole_lab::clean().map_err(io::Error::other)?;
+            for name in &gone {
+                output.line(&format!("removed {name}"))?;
+            }
+            return Ok(Exit::Success);
+        }
+        let options = Options {
+            scenarios: args.scenarios.clone(),
+            role: args.observer.map(|observer| match observer {
+                Observer::Gateway => Role::Gateway,
+                Observer::Client => Role::Client,
+            }),
+            repeat: args.repeat,
+            matrix: args.matrix,
+            jobs: usize::from(args.jobs),
+            seed: args.seed,
+            program: std::env::current_exe()?,
+        };
+        let runs = systole_lab::run(&options).map_err(io::Error::other)?;
+        if let Some(directory) = &args.svg {
+            draw(&runs, directory)?;
+        }
+        if args.matrix.is_some() {
+            write_down(&runs, &args.document)?;
+        }
+        if args.json {
+            output.line(&serde_json::to_string_pretty(&runs)?)?;
+        } else {
+            output.line(&report::table(&runs))?;
+        }
+        Ok(if is_good(&runs) { Exit::Success } else { Exit::Failure })
+    }
+
+    fn is_good(runs: &[Run]) -> bool {
+        let right = runs.iter().filter(|run| run.score == Score::Right).count();
+        let allowed = |run: &Run| matches!(run.score, Score::Right | Score::Unknown);
+        runs.iter().all(allowed) && right * 100 >= runs.len() * RIGHT_OF_100
+    }
+
+    fn draw(runs: &[Run], directory: &Path) -> io::Result<()> {
+        fs::create_dir_all(directory)?;
+        for run in runs {
+            let name = format!("{}-{}-{}.svg", run.scenario, run.role.name(), run.repetition);
+            let timeline = svg::timeline(run).map_err(io::Error::other)?;
+            fs::write(directory.join(name), timeline)?;
+        }
+        Ok(())
+    }
+
+    fn write_down(runs: &[Run], path: &Path) -> io::Result<()> {
+        let text = fs::read_to_string(path).map_err(|error| {
+            io::Error::other(format!("{}: {error}; the runs are lost", path.display()))
+        })?;
+        let text = matrix::replace(&text, &matrix::markdown(runs)).ok_or_else(|| {
+            io::Error::other(format!("{} has no markers for the matrix", path.display()))
+        })?;
+        fs::write(path, text)
+    }
+}
