@@ -4,9 +4,16 @@ use std::io;
 
 use systole_core::wire::{BootId, InstanceId};
 
+/// Overrides what the system says: for tests, in which a machine restarts within a machine.
+const BOOT_ID: &str = "SYSTOLE_BOOT_ID";
+
 /// A number that changes when this machine restarts; zeros, which mean "unknown", where the
 /// system tells no such number.
 pub fn boot_id() -> BootId {
+    let given = std::env::var(BOOT_ID).ok();
+    if let Some(given) = given.as_deref().and_then(parse_uuid) {
+        return BootId(given);
+    }
     #[cfg(target_os = "linux")]
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
     #[cfg(not(target_os = "linux"))]
