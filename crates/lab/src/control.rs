@@ -34,6 +34,7 @@ type Noticed = Arc<Mutex<Option<(u64, String)>>>;
 pub(crate) struct Control {
     stream: TcpStream,
     noticed: Noticed,
+    since_ms: u64,
 }
 
 impl Control {
@@ -92,7 +93,12 @@ impl Control {
             *writer.lock().unwrap_or_else(PoisonError::into_inner) = Some((clock.wall_ms(), what));
         };
         std::thread::Builder::new().spawn(reading).map_err(&doing)?;
-        Ok(Control { stream, noticed })
+        Ok(Control { stream, noticed, since_ms: clock.wall_ms() })
+    }
+
+    /// Since when it is silent, in milliseconds of the wall clock.
+    pub(crate) fn since_ms(&self) -> u64 {
+        self.since_ms
     }
 
     /// What the kernel has told so far, and when, in milliseconds of the wall clock.

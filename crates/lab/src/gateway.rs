@@ -46,6 +46,10 @@ impl Beat {
     }
 }
 
+/// HTTP/1.0, so that the body comes as it is and not in chunks.
+const REQUEST: &[u8] =
+    b"GET /api/v1/events HTTP/1.0\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
+
 /// A running gateway.
 #[derive(Debug)]
 pub(crate) struct Gateway {
@@ -135,9 +139,7 @@ fn why_not(log: &Path) -> Trouble {
 fn follow(mut stream: TcpStream, log: Log, clock: Clock) -> Result<(), Trouble> {
     let doing = Trouble::while_doing("the gateway's events");
     stream.set_read_timeout(Some(STREAM_SILENCE)).map_err(&doing)?;
-    // HTTP/1.0, so that the body comes as it is and not in chunks.
-    let request = "GET /api/v1/events HTTP/1.0\r\nHost: lab\r\nAccept: text/event-stream\r\n\r\n";
-    stream.write_all(request.as_bytes()).map_err(&doing)?;
+    stream.write_all(REQUEST).map_err(&doing)?;
     let reading = move || {
         let mut kind = String::new();
         for line in BufReader::new(stream).lines().map_while(Result::ok) {

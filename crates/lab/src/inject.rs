@@ -13,6 +13,10 @@ use crate::trouble::Trouble;
 const RUNS: Span = Span::from_millis(50);
 /// … and is stopped so long.
 const STOPPED: Span = Span::from_millis(200);
+/// What fits into a window has long arrived by then, on a path of less than a millisecond.
+const FILLING: Span = Span::from_millis(300);
+/// More than any heartbeats that wait.
+const ENOUGH: u64 = 4_096;
 
 impl Stage {
     /// Makes a fault, or ends one. When it returns the fault is in force.
@@ -27,7 +31,7 @@ impl Stage {
             Fault::PeerKilled => self.process(its)?.kill(),
             Fault::PeerStopped => self.process(its)?.stop(clock),
             Fault::PeerStarts => self.start_its(),
-            Fault::WindowFilled => self.order("fill"),
+            Fault::WindowFilled => self.fill(),
             Fault::DropBoth => self.through(&[drop(ours, its), drop(its, ours)]),
             Fault::DropOurs => self.through(&[drop(ours, its)]),
             Fault::DropIts => self.through(&[drop(its, ours)]),
@@ -74,6 +78,14 @@ impl Stage {
         }
     }
 
+    /// Sends until the peer's window is closed: until much waits in our kernel and stays there.
+    fn fill(&mut self) -> Result<(), Trouble> {
+        self.order("fill")?;
+        pause(FILLING);
+        let said = self.network.at(self.ours())?.run("ss", &["-Htn"], "")?;
+        (waiting(&said) > ENOUGH).then_some(()).ok_or_else(|| not_biting(&said))
+    }
+
     fn through(&self, rules: &[String]) -> Result<(), Trouble> {
         self.network.rules("through", rules)
     }
@@ -92,8 +104,11 @@ impl Stage {
 
     /// The cable between the router and the peer: the router's end decides.
     fn cable(&self, state: &str) -> Result<(), Trouble> {
-        let port = self.its().port();
-        self.network.router().ip(&[&format!("link set {port} {state}")])
+        let (port, router) = (self.its().port(), self.network.router());
+        router.ip(&[&format!("link set {port} {state}")])?;
+        let said = router.ip_says(&format!("link show {port}"))?;
+        let down = said.contains("state DOWN");
+        (down == (state == "down")).then_some(()).ok_or_else(|| not_biting(&said))
     }
 
     /// Empties the router's table of mappings. What belongs to none is dropped silently, or
@@ -105,11 +120,8 @@ impl Stage {
 
     fn expire(&self) -> Result<(), Trouble> {
         self.unmapped(true)?;
-        let router = self.network.router();
-        router.set(&[("netfilter/nf_conntrack_tcp_timeout_established", "1")])?;
-        // The timeout of a mapping is set by the next packet: shorten those that stand.
-        let args = ["-U", "-p", "tcp", "--timeout", "1"];
-        router.run("conntrack", &args, "").map(std::mem::drop)
+        let timeout = ("netfilter/nf_conntrack_tcp_timeout_established", "1");
+        self.network.router().set(&[timeout])
     }
 
     fn unmapped(&self, silently: bool) -> Result<(), Trouble> {
@@ -135,6 +147,12 @@ impl Stage {
     }
 }
 
+/// The most bytes that wait in one of the kernel's send queues, as `ss -tn` lists them.
+fn waiting(listing: &str) -> u64 {
+    let queues = listing.lines().filter_map(|line| line.split_whitespace().nth(2));
+    queues.filter_map(|queue| queue.parse().ok()).max().unwrap_or(0)
+}
+
 impl Fault {
     /// Whether the router's counters show that it bites.
     pub(crate) fn is_counted(self) -> bool {
@@ -146,6 +164,7 @@ impl Fault {
             | Fault::DropSecondHost
             | Fault::Loss(_)
             | Fault::Unreachable
+            | Fault::NoRoute
             | Fault::NatForgets
             | Fault::NatExpires
             | Fault::NatResets => true,
@@ -154,7 +173,6 @@ impl Fault {
             | Fault::PeerStopped
             | Fault::PeerStarts
             | Fault::WindowFilled
-            | Fault::NoRoute
             | Fault::CableDown
             | Fault::CableUp
             | Fault::OurInterfaceDown
@@ -179,4 +197,17 @@ fn drop(from: Node, to: Node) -> String {
 
 fn not_biting(said: &str) -> Trouble {
     Trouble::new(format!("the fault does not bite: {}", said.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_send_queue_is_found() {
+        let listing = "ESTAB 0 0     10.1.0.1:7400 10.2.0.1:40000\n\
+                       ESTAB 0 81920 10.1.0.1:7400 10.2.0.1:40002\n";
+        assert_eq!(waiting(listing), 81_920);
+        assert_eq!(waiting(""), 0);
+    }
 }

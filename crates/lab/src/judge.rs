@@ -84,12 +84,13 @@ fn content(expected: &Expected, told: &Told) -> Score {
         return Score::Wrong;
     }
     let particulars = [(expected.direction, &told.direction), (expected.scope, &told.scope)];
-    let scores = particulars.into_iter().map(|(expected, told)| match (expected, told.as_deref()) {
-        (None, _) => Score::Right,
-        (Some(_), None | Some("unknown")) => Score::Unknown,
-        (Some(expected), Some(told)) if expected == told => Score::Right,
-        (Some(_), Some(_)) => Score::Wrong,
-    });
+    let scores =
+        particulars.into_iter().map(|(expected, told)| match (expected, told.as_deref()) {
+            (None, _) => Score::Right,
+            (Some(_), None | Some("unknown")) => Score::Unknown,
+            (Some(expected), Some(told)) if expected == told => Score::Right,
+            (Some(_), Some(_)) => Score::Wrong,
+        });
     scores.max().unwrap_or(Score::Right)
 }
 

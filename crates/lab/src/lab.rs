@@ -28,7 +28,7 @@ pub struct Options {
     pub role: Option<Role>,
     /// How often each, 1 to [`MAX_REPEAT`].
     pub repeat: u32,
-    /// If given, only scenarios that expect a verdict, so often that at least so many runs are made.
+    /// If given, only scenarios that expect a verdict, and at least so many runs in all.
     pub matrix: Option<u32>,
     /// How many labs at a time, 1 to [`MAX_JOBS`].
     pub jobs: usize,

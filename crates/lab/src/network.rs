@@ -4,7 +4,7 @@
 //!   gateway 10.1.0.1 ── 10.1.0.254 router 10.2.i.254 ── 10.2.i.1 host i
 //! ```
 //!
-//! Faults on the way are rules in the router, so that neither end's kernel learns of them by itself.
+//! Faults on the way are rules in the router: neither end's kernel learns of them by itself.
 
 use std::net::Ipv4Addr;
 

@@ -80,7 +80,8 @@ impl Drop for Process {
 }
 
 /// Lets time pass: between two faults of a scenario, or between two looks.
-#[allow(clippy::disallowed_methods)] // Faults happen at their time; there is no condition to wait for.
+// Faults happen at their time: there is no condition to wait for.
+#[allow(clippy::disallowed_methods)]
 pub(crate) fn pause(span: Span) {
     std::thread::sleep(span.into());
 }

@@ -14,7 +14,14 @@ pub fn table(runs: &[Run]) -> String {
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
     table.set_header([
-        "fault", "observer", "expected", "verdict", "confidence", "after", "bound", "score",
+        "fault",
+        "observer",
+        "expected",
+        "verdict",
+        "confidence",
+        "after",
+        "bound",
+        "score",
         "keepalive alone",
     ]);
     for run in runs {

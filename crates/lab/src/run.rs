@@ -141,7 +141,15 @@ struct Play<'a> {
 
 impl Play<'_> {
     fn new(stage: Stage, run: &mut Run) -> Play<'_> {
-        Play { stage, run, from: 0, first_ms: None, last_ms: 0, faults: Vec::new(), unproven: false }
+        Play {
+            stage,
+            run,
+            from: 0,
+            first_ms: None,
+            last_ms: 0,
+            faults: Vec::new(),
+            unproven: false,
+        }
     }
 
     fn play(mut self, scenario: &Scenario, phase: Span) {
@@ -278,8 +286,8 @@ impl Play<'_> {
 
     fn outage(&mut self, links: u64, within_ms: u64) {
         let found = self.wait(within_ms, |events| {
-            let outages = events.iter().filter(|seen| seen.kind == "outage");
-            outages.last().map(|seen| (seen.at_ms, seen.number("links")))
+            let mut outages = events.iter().filter(|seen| seen.kind == "outage");
+            outages.next_back().map(|seen| (seen.at_ms, seen.number("links")))
         });
         let after = found.map(|(at_ms, _)| at_ms.saturating_sub(self.last_ms));
         let count = found.and_then(|(_, links)| links);
@@ -296,10 +304,9 @@ impl Play<'_> {
         let last = self.wait(within_ms, find);
         let after = last.map(|at_ms| at_ms.saturating_sub(self.last_ms));
         let (dead, living) = (self.ends("10.2.1."), self.ends("10.2.0."));
-        let score = match judge::judge_alive(living, after, within_ms) {
-            Score::Right if dead as u64 != links => Score::Wrong,
-            score => score,
-        };
+        let alive = judge::judge_alive(living, after, within_ms);
+        let count = after.map_or(Score::Right, |_| judge::judge_count(links, Some(dead as u64)));
+        let score = judge::overall([alive, count]);
         let verdict = format!("{dead} ended, {living} of the living");
         self.push(&format!("{links} end, nobody else"), &verdict, after, within_ms, score);
     }
@@ -319,7 +326,9 @@ impl Play<'_> {
             }
             pause(Span::from_millis(5));
         };
-        let after = noticed.as_ref().map(|(at_ms, _)| at_ms.saturating_sub(self.last_ms));
+        // Keepalive counts from the last segment; the fault came before the first probe.
+        let since_ms = self.stage.control.as_ref().map_or(0, |control| control.since_ms());
+        let after = noticed.as_ref().map(|(at_ms, _)| at_ms.saturating_sub(since_ms));
         let score = match after {
             None => Score::Missed,
             Some(after) if after < from_ms => Score::Wrong,
@@ -375,14 +384,17 @@ impl Play<'_> {
         };
         let mut marks: Vec<Mark> =
             self.faults.iter().map(|(at, what)| mark(*at, Lane::Fault, what.clone())).collect();
-        let logs =
-            [(Lane::Gateway, &self.stage.told_by_gateway), (Lane::Client, &self.stage.told_by_peers)];
+        let logs = [
+            (Lane::Gateway, &self.stage.told_by_gateway),
+            (Lane::Client, &self.stage.told_by_peers),
+        ];
         for (lane, log) in logs {
             let told = log.all();
             let shown = told.iter().filter(|seen| is_shown(seen) && seen.at_ms + 2_000 > first);
             marks.extend(shown.map(|seen| mark(seen.at_ms, lane, label(seen))));
         }
-        if let Some((at, what)) = self.stage.control.as_ref().and_then(|control| control.noticed()) {
+        if let Some((at, what)) = self.stage.control.as_ref().and_then(|control| control.noticed())
+        {
             marks.push(mark(at, Lane::Keepalive, what));
         }
         marks.sort_by_key(|mark| mark.at_ms);

@@ -67,17 +67,30 @@ pub(crate) enum Step {
     /// What that verdict is revised to.
     Revised(Expected),
     /// The first link has not ended, and a heartbeat goes round on it again.
-    Alive { within_ms: u64 },
+    Alive {
+        within_ms: u64,
+    },
     /// The peer is online again, in a new session.
-    Returns { within_ms: u64 },
+    Returns {
+        within_ms: u64,
+    },
     /// One outage event that tells so many links, and a verdict on each link of the second host.
-    Outage { links: u64, within_ms: u64 },
+    Outage {
+        links: u64,
+        within_ms: u64,
+    },
     /// Each link of the second host has ended, and none of the first.
-    OnlySecondHostEnds { links: u64, within_ms: u64 },
+    OnlySecondHostEnds {
+        links: u64,
+        within_ms: u64,
+    },
     /// No link of any host has ended.
     NobodyEnds,
-    /// The kernel's keepalive alone finds the peer dead at that time.
-    Keepalive { from_ms: u64, to_ms: u64 },
+    /// The kernel's keepalive alone finds the peer dead so long after the last segment.
+    Keepalive {
+        from_ms: u64,
+        to_ms: u64,
+    },
 }
 
 /// A fault, or the end of one, as the observer sees it: "ours" is the observer's, "its" the peer's.

@@ -183,9 +183,7 @@ impl Stage {
             Kind::Answering => LINE_PORT,
         };
         let listener = match self.role {
-            Role::Gateway if controlled => {
-                Some(Control::listen(self.network.at(Node::Gateway)?)?)
-            }
+            Role::Gateway if controlled => Some(Control::listen(self.network.at(Node::Gateway)?)?),
             Role::Gateway | Role::Client => None,
         };
         let spec = Spec {

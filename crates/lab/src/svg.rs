@@ -34,13 +34,9 @@ fn draw(run: &Run, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
         .x_label_area_size(30)
         .y_label_area_size(70)
         .build_cartesian_2d(seconds(first)..seconds(last) * 1.1, 0.0..4.0)?;
-    chart
-        .configure_mesh()
-        .disable_y_mesh()
-        .x_desc("seconds since the fault")
-        .y_labels(0)
-        .draw()?;
-    for (row, lane) in [Lane::Keepalive, Lane::Client, Lane::Gateway, Lane::Fault].iter().enumerate()
+    chart.configure_mesh().disable_y_mesh().x_desc("seconds since the fault").y_labels(0).draw()?;
+    for (row, lane) in
+        [Lane::Keepalive, Lane::Client, Lane::Gateway, Lane::Fault].iter().enumerate()
     {
         let height = row as f64 + 0.2;
         let here = run.marks.iter().filter(|mark| mark.lane == *lane);
