@@ -31,7 +31,7 @@ Exit code 0 if at least 95 % are right and the others unknown.";
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Scenarios to run, as --list names them [default: all]
+    /// Scenarios to run, as --list names them [default: all but the long ones]
     scenarios: Vec<String>,
     /// Say what each scenario does, and run nothing
     #[arg(long)]

@@ -114,6 +114,14 @@ pub fn judge_count(expected: u64, told: Option<u64>) -> Score {
     }
 }
 
+/// Judges how many living links were condemned by mistake, of so many in so many milliseconds: one
+/// per link in two hours may be.
+pub fn judge_mistakes(ends: u64, links: u64, in_ms: u64) -> Score {
+    const TWO_HOURS_MS: u64 = 2 * 60 * 60 * 1_000;
+    let allowed = links.saturating_mul(in_ms) / TWO_HOURS_MS;
+    if ends <= allowed { Score::Right } else { Score::Wrong }
+}
+
 /// The score of a run with several expectations: the worst of them.
 pub fn overall(scores: impl IntoIterator<Item = Score>) -> Score {
     scores.into_iter().max().unwrap_or(Score::Invalid)
@@ -180,6 +188,14 @@ mod tests {
         assert_eq!(judge_alive(0, Some(1_201), 1_200), Score::Late);
         assert_eq!(judge_alive(0, None, 1_200), Score::Missed);
         assert_eq!(judge_alive(1, Some(10), 1_200), Score::Wrong);
+    }
+
+    #[test]
+    fn one_mistake_per_link_in_two_hours_is_allowed() {
+        assert_eq!(judge_mistakes(0, 20, 20_000), Score::Right);
+        assert_eq!(judge_mistakes(1, 20, 20_000), Score::Wrong);
+        assert_eq!(judge_mistakes(8, 100, 600_000), Score::Right);
+        assert_eq!(judge_mistakes(9, 100, 600_000), Score::Wrong);
     }
 
     #[test]

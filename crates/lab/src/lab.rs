@@ -22,7 +22,7 @@ pub const MAX_REPEAT: u32 = 10_000;
 /// What is to be run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// These scenarios by name; all if empty.
+    /// These scenarios by name; all but the long ones if empty.
     pub scenarios: Vec<String>,
     /// With this observer alone; with each that makes sense if `None`.
     pub role: Option<Role>,
@@ -94,7 +94,7 @@ fn jobs(options: &Options) -> Result<Vec<Job>, Trouble> {
         }
     }
     let wanted = |scenario: &Scenario| {
-        let named = options.scenarios.is_empty()
+        let named = options.scenarios.is_empty() && !scenario.long
             || options.scenarios.iter().any(|name| name == scenario.name);
         named && (options.matrix.is_none() || scenario.has_verdict())
     };

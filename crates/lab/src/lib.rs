@@ -16,6 +16,7 @@ mod namespace;
 mod network;
 mod peer;
 mod process;
+mod relay;
 pub mod report;
 mod run;
 mod scenario;

@@ -156,6 +156,7 @@ impl Play<'_> {
         pause(SETTLE + phase);
         self.from = self.stage.told().len();
         let done = self.steps(scenario.steps).and_then(|()| self.prove());
+        let done = done.and_then(|()| self.prove_delay(scenario.setting.delay_ms));
         if let Err(trouble) = done {
             self.run.trouble = Some(trouble.to_string());
         }
@@ -180,6 +181,7 @@ impl Play<'_> {
                 Step::Outage { links, within_ms } => self.outage(links, within_ms),
                 Step::OnlySecondHostEnds { links, within_ms } => self.second(links, within_ms),
                 Step::NobodyEnds => self.nobody(),
+                Step::FewEnd { links, in_ms } => self.few(links, in_ms),
                 Step::Keepalive { from_ms, to_ms } => self.kernel(from_ms, to_ms),
             }
         }
@@ -204,6 +206,16 @@ impl Play<'_> {
             return Err(Trouble::new("the fault did not bite: no packet met its rules"));
         }
         Ok(())
+    }
+
+    /// No heartbeat may have gone round in less than twice the delay.
+    fn prove_delay(&self, delay_ms: u64) -> Result<(), Trouble> {
+        let told = self.stage.told_by_peers.all();
+        let shortest = told.iter().filter_map(|seen| seen.number("rtt_us")).min();
+        if delay_ms == 0 || shortest.is_some_and(|rtt_us| rtt_us >= 2_000 * delay_ms) {
+            return Ok(());
+        }
+        Err(Trouble::new(format!("packets are not delayed: shortest round trip {shortest:?} us")))
     }
 
     /// Waits for an event that satisfies `find`, until a while after the bound.
@@ -315,6 +327,12 @@ impl Play<'_> {
         let ends = self.ends("");
         let score = judge::judge_alive(ends, Some(0), 0);
         self.push("nobody ends", &lives(ends), None, 0, score);
+    }
+
+    fn few(&mut self, links: u64, in_ms: u64) {
+        let ends = self.ends("");
+        let score = judge::judge_mistakes(ends as u64, links, in_ms);
+        self.push("at most one per link in 2 h", &lives(ends), None, 0, score);
     }
 
     fn kernel(&mut self, from_ms: u64, to_ms: u64) {

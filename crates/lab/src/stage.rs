@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
+use systole_core::Span;
 use systole_core::random::Random;
 use systole_net::Clock;
 
@@ -13,6 +14,7 @@ use crate::namespace::Place;
 use crate::network::{GATEWAY, Network, Node};
 use crate::peer::{Kind, Peer, Spec};
 use crate::process::Process;
+use crate::relay::Relay;
 use crate::scenario::{Role, Setting};
 use crate::trouble::Trouble;
 
@@ -32,6 +34,7 @@ pub(crate) struct Stage {
     peers: Vec<Option<Peer>>,
     pub(crate) control: Option<Control>,
     pub(crate) network: Network,
+    _relay: Option<Relay>,
     program: PathBuf,
     setting: Setting,
     boots: Random,
@@ -52,6 +55,14 @@ impl Stage {
         let place = Place::new()?;
         let hosts = u8::try_from(setting.hosts.len()).unwrap_or(u8::MAX);
         let network = Network::new(&place, hosts, setting.nat)?;
+        let relay = match setting.delay_ms {
+            0 => None,
+            delay_ms => {
+                let nodes = (0..hosts).map(Node::Host).chain([Node::Gateway]);
+                let ports: Vec<String> = nodes.map(Node::port).collect();
+                Some(Relay::start(network.router(), &ports, Span::from_millis(delay_ms), clock)?)
+            }
+        };
         let mut boots = Random::new(seed);
         let boot = [boot_id(&mut boots), boot_id(&mut boots)];
         let mut stage = Stage {
@@ -61,6 +72,7 @@ impl Stage {
             told_by_peers: Log::default(),
             control: None,
             network,
+            _relay: relay,
             gateway: None,
             peers: setting.hosts.iter().map(|_| None).collect(),
             program,

@@ -18,7 +18,7 @@ const SEGMENT: u64 = 1_200;
 const BOTH: &[Role] = &[Role::Gateway, Role::Client];
 const GATEWAY: &[Role] = &[Role::Gateway];
 
-const ONE: Setting = Setting { beat: C, kind: Kind::Client, hosts: &[1], nat: false };
+const ONE: Setting = Setting { beat: C, kind: Kind::Client, hosts: &[1], delay_ms: 0, nat: false };
 const BEHIND_NAT: Setting = Setting { nat: true, ..ONE };
 
 const fn within(causes: &'static [&'static str], within_ms: u64) -> Expected {
@@ -38,6 +38,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "goodbye",
         fault: "peer says CLOSE",
         about: "An orderly end: the verdict repeats what the peer said, at once.",
+        long: false,
         roles: BOTH,
         setting: ONE,
         steps: &[Step::Do(Fault::PeerCloses), verdict(&["peer_closed"], AT_ONCE)],
@@ -46,6 +47,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "kill",
         fault: "SIGKILL, nothing unread",
         about: "The peer's kernel closes for it: an end of stream without a goodbye.",
+        long: false,
         roles: BOTH,
         setting: ONE,
         steps: &[Step::Do(Fault::PeerKilled), verdict(&["peer_exited"], AT_ONCE)],
@@ -54,6 +56,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "kill-unread",
         fault: "SIGKILL with unread data",
         about: "Stopped until a probe lies unread in its socket, then killed: its kernel sends RST.",
+        long: false,
         roles: BOTH,
         setting: ONE,
         steps: &[
@@ -67,6 +70,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "hang",
         fault: "SIGSTOP, small beats",
         about: "The application hangs; its kernel goes on acknowledging our probes.",
+        long: false,
         roles: BOTH,
         setting: ONE,
         steps: &[Step::Do(Fault::PeerStopped), verdict(&["app_hung"], D + 200)],
@@ -75,6 +79,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "not-reading",
         fault: "reader stops, we fill its window",
         about: "Its kernel acknowledges window probes, and has no room for more.",
+        long: false,
         roles: GATEWAY,
         setting: Setting { kind: Kind::Deaf, ..ONE },
         steps: &[Step::Do(Fault::WindowFilled), verdict(&["not_reading"], D + 1_000)],
@@ -83,6 +88,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "hang-full",
         fault: "SIGSTOP while we fill its window",
         about: "The application hangs, and what we send fills its buffers.",
+        long: false,
         roles: &[Role::Client],
         setting: ONE,
         steps: &[
@@ -95,6 +101,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "drop",
         fault: "drop both ways, silently",
         about: "A firewall, a cable beyond the first hop, a crashed host: nothing comes back.",
+        long: false,
         roles: BOTH,
         setting: ONE,
         steps: &[Step::Do(Fault::DropBoth), verdict(&["path_lost"], D + 200)],
@@ -103,6 +110,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "drop-ours",
         fault: "drop our direction only",
         about: "The peer's segments still arrive: its retransmissions show that it lives.",
+        long: false,
         roles: BOTH,
         setting: ONE,
         steps: &[
@@ -117,6 +125,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "drop-its",
         fault: "drop the peer's direction only",
         about: "Silence, as when both ways are lost; only the peer can tell later that it heard us.",
+        long: false,
         roles: BOTH,
         setting: ONE,
         steps: &[
@@ -131,6 +140,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "drop-flow",
         fault: "drop this flow only, others of the host fine",
         about: "A stale rule or a broken middlebox: another link of the same host lives.",
+        long: false,
         roles: GATEWAY,
         setting: Setting { hosts: &[2], ..ONE },
         steps: &[
@@ -142,6 +152,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "unreachable",
         fault: "router answers unreachable",
         about: "ICMP host unreachable for each of our segments; the socket stays established.",
+        long: false,
         roles: BOTH,
         setting: ONE,
         steps: &[Step::Do(Fault::Unreachable), verdict(&["unreachable"], D + 200)],
@@ -150,6 +161,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "no-route",
         fault: "router has no route",
         about: "The router's table has lost the peer's network, and the router says so.",
+        long: false,
         roles: BOTH,
         setting: ONE,
         steps: &[Step::Do(Fault::NoRoute), verdict(&["unreachable"], D + 200)],
@@ -158,6 +170,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "interface-down",
         fault: "own interface down",
         about: "Our own fault: no peer is condemned as such.",
+        long: false,
         roles: BOTH,
         setting: ONE,
         steps: &[Step::Do(Fault::OurInterfaceDown), verdict(&["local_network_down"], D + 1_000)],
@@ -166,6 +179,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "address-removed",
         fault: "own address removed",
         about: "Our own fault again; send() goes on succeeding.",
+        long: false,
         roles: BOTH,
         setting: ONE,
         steps: &[Step::Do(Fault::OurAddressRemoved), verdict(&["local_network_down"], D + 1_000)],
@@ -174,6 +188,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "reboot",
         fault: "peer host reboots and returns",
         about: "Gone without a word, back with the same address: its new kernel knows no connection.",
+        long: false,
         roles: BOTH,
         setting: ONE,
         steps: &[
@@ -189,6 +204,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "restart",
         fault: "peer process restarts on the same host",
         about: "An end without a goodbye, then a new instance on the same boot.",
+        long: false,
         roles: BOTH,
         setting: ONE,
         steps: &[
@@ -202,6 +218,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "nat-forgets",
         fault: "NAT mappings flushed, silently",
         about: "The router drops what belongs to no mapping; both ends live and do not know.",
+        long: false,
         roles: BOTH,
         setting: BEHIND_NAT,
         steps: &[
@@ -214,6 +231,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "nat-expires",
         fault: "NAT mapping expires while idle",
         about: "The mapping lives a second, the first probe comes after two: too late.",
+        long: false,
         roles: BOTH,
         setting: Setting {
             beat: Beat { idle_ms: 4_000, interval_ms: 500, probes: 4 },
@@ -229,6 +247,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "nat-resets",
         fault: "NAT forgets and answers RST",
         about: "Some clouds do after 350 s: a reset without a cause of the peer's.",
+        long: false,
         roles: BOTH,
         setting: BEHIND_NAT,
         steps: &[
@@ -241,6 +260,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "observer-stops",
         fault: "observer SIGSTOP 5 s, 1,000 healthy, 50 dead",
         about: "The observer is the first suspect: nobody is condemned for its absence.",
+        long: false,
         roles: GATEWAY,
         setting: Setting { kind: Kind::Answering, hosts: &[1_000, 50], ..ONE },
         steps: &[
@@ -257,6 +277,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "observer-starved",
         fault: "observer gets 50 ms of each 250 ms for 30 s",
         about: "A starved loop is late, and wrong about nobody.",
+        long: false,
         roles: GATEWAY,
         setting: Setting { kind: Kind::Answering, hosts: &[200], ..ONE },
         steps: &[Step::Do(Fault::ObserverStarved(30_000)), Step::NobodyEnds],
@@ -265,6 +286,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "short-outage",
         fault: "outage 2 s, below D",
         about: "At most a suspicion; the same link carries on.",
+        long: false,
         roles: BOTH,
         setting: ONE,
         steps: &[
@@ -278,6 +300,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "long-outage",
         fault: "outage 30 s with D = 60 s",
         about: "The kernel must not give up before D, nor wait long before it tries again.",
+        long: false,
         roles: BOTH,
         setting: Setting { beat: Beat { idle_ms: 10_000, interval_ms: 5_000, probes: 10 }, ..ONE },
         steps: &[
@@ -291,6 +314,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "lossy",
         fault: "30 % loss for 5 s, D = 15 s",
         about: "Retransmissions carry the heartbeats through.",
+        long: false,
         roles: BOTH,
         setting: Setting {
             beat: Beat { idle_ms: 3_000, interval_ms: 3_000, probes: 4 },
@@ -306,9 +330,36 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         ],
     },
     Scenario {
+        name: "lossy-path",
+        fault: "5 % loss, RTT 50 ms, D = 3 s",
+        about: "An ordinary bad path; so short a run shows only that the bound is not far off.",
+        long: false,
+        roles: BOTH,
+        setting: Setting { hosts: &[20], delay_ms: 25, ..ONE },
+        steps: &[
+            Step::Do(Fault::Loss(5)),
+            Step::Rest(20_000),
+            Step::FewEnd { links: 20, in_ms: 20_000 },
+        ],
+    },
+    Scenario {
+        name: "lossy-path-long",
+        fault: "5 % loss, RTT 50 ms, D = 3 s, for 10 min",
+        about: "The same for long enough to count: at most one mistake per link in two hours.",
+        long: true,
+        roles: BOTH,
+        setting: Setting { hosts: &[100], delay_ms: 25, ..ONE },
+        steps: &[
+            Step::Do(Fault::Loss(5)),
+            Step::Rest(600_000),
+            Step::FewEnd { links: 100, in_ms: 600_000 },
+        ],
+    },
+    Scenario {
         name: "flapping",
         fault: "cable flaps 1 s down, 2 s up, for 30 s",
         about: "Each gap is below D: nobody may be condemned.",
+        long: false,
         roles: BOTH,
         setting: ONE,
         steps: &[
@@ -328,6 +379,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "switch",
         fault: "half of all peers cut at one switch",
         about: "One outage with the count, besides each verdict.",
+        long: false,
         roles: GATEWAY,
         setting: Setting { hosts: &[10, 10], ..ONE },
         steps: &[
@@ -340,6 +392,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "keepalive-alone",
         fault: "no heartbeats, kernel keepalive 5/3/3",
         about: "What the kernel can do by itself: a dead peer is found after 14.3 s.",
+        long: false,
         roles: BOTH,
         setting: Setting { beat: Beat { idle_ms: 0, interval_ms: 0, probes: 0 }, ..ONE },
         steps: &[Step::Do(Fault::DropBoth), Step::Keepalive { from_ms: 14_000, to_ms: 14_600 }],
