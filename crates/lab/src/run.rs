@@ -21,6 +21,16 @@ const SETTLE: Span = Span::from_millis(300);
 /// The first fault falls at a random point of this: at any phase of the heartbeat.
 const PHASE: Span = Span::from_millis(1_000);
 
+/// How the causes' texts for people say which way is lost.
+const DIRECTIONS: [(&str, &str); 3] = [
+    ("nothing comes back", "both"),
+    ("what we send does not arrive", "outbound"),
+    ("what the peer sends does not arrive", "inbound"),
+];
+/// And how much.
+const SCOPES: [(&str, &str); 3] =
+    [("this flow alone", "flow"), ("the whole host", "host"), ("many hosts", "many")];
+
 /// What became of one run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
@@ -168,6 +178,7 @@ impl Play<'_> {
         for step in steps {
             match *step {
                 Step::Do(fault) => self.make(fault)?,
+                Step::AfterBeat => self.beat()?,
                 Step::Rest(ms) => pause(Span::from_millis(ms)),
                 Step::Repeat(times, steps) => {
                     for _ in 0..times {
@@ -198,6 +209,15 @@ impl Play<'_> {
         self.faults.push((now_ms, fault.name()));
         self.unproven |= fault.is_counted();
         self.stage.inject(fault)
+    }
+
+    fn beat(&self) -> Result<(), Trouble> {
+        let (log, from) = (&self.stage.told_by_peers, self.stage.told_by_peers.len());
+        let round = |events: &[Seen]| {
+            events.iter().any(|seen| seen.is("round_trip", FIRST_LINK)).then_some(())
+        };
+        let beat = log.wait(self.stage.clock, Span::from_millis(GRACE_MS), from, round);
+        beat.ok_or_else(|| Trouble::new("no heartbeat went round before the fault"))
     }
 
     /// A rule that met no packet was no fault.
@@ -261,8 +281,8 @@ impl Play<'_> {
         Told {
             cause: seen.text("cause").to_owned(),
             confidence: seen.text("confidence").to_owned(),
-            direction: field("direction"),
-            scope: field("scope"),
+            direction: field("direction").or_else(|| particular(&DIRECTIONS, seen)),
+            scope: field("scope").or_else(|| particular(&SCOPES, seen)),
             detail: seen.text("detail").to_owned(),
             after_ms: seen.at_ms.saturating_sub(self.last_ms),
         }
@@ -418,6 +438,12 @@ impl Play<'_> {
         marks.sort_by_key(|mark| mark.at_ms);
         marks
     }
+}
+
+/// What the words for people say where no field does.
+fn particular(words: &[(&str, &str)], seen: &Seen) -> Option<String> {
+    let said = |(phrase, _): &&(&str, &str)| seen.text("detail").contains(phrase);
+    words.iter().find(said).map(|(_, name)| (*name).to_owned())
 }
 
 fn leaves(events: &[Seen]) -> impl Iterator<Item = &Seen> {

@@ -63,6 +63,8 @@ pub(crate) struct Setting {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
     Do(Fault),
+    /// The next heartbeat goes round, so that both ends have just been heard.
+    AfterBeat,
     /// So many milliseconds pass.
     Rest(u64),
     Repeat(u32, &'static [Step]),
@@ -205,7 +207,7 @@ impl Scenario {
 fn lasts_ms(steps: &[Step]) -> u64 {
     let each = steps.iter().map(|step| match *step {
         Step::Do(Fault::ObserverStarved(ms)) | Step::Rest(ms) => ms,
-        Step::Do(_) | Step::NobodyEnds | Step::FewEnd { .. } => 0,
+        Step::Do(_) | Step::AfterBeat | Step::NobodyEnds | Step::FewEnd { .. } => 0,
         Step::Repeat(times, steps) => u64::from(times) * lasts_ms(steps),
         Step::Verdict(expected) | Step::Revised(expected) => expected.within_ms,
         Step::Alive { within_ms }

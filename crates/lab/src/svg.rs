@@ -10,6 +10,8 @@ const SIZE: (u32, u32) = (1_000, 260);
 const MAX_LABELS: usize = 24;
 /// Texts of neighbouring marks take turns on so many lines.
 const LINES: usize = 3;
+/// From the lowest up.
+const LANES: [Lane; 4] = [Lane::Keepalive, Lane::Client, Lane::Gateway, Lane::Fault];
 
 /// Draws the timeline of a run as an SVG document.
 ///
@@ -27,23 +29,21 @@ fn draw(run: &Run, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
     let first = run.marks.first().map_or(0, |mark| mark.at_ms).min(-200);
     let last = run.marks.last().map_or(1_000, |mark| mark.at_ms).max(1_000);
     let bound = run.findings.iter().find(|finding| finding.first).map(|finding| finding.bound_ms);
+    // Names stand in a margin of a tenth on the left; the last labels need one on the right.
+    let tenth = seconds(last - first) / 10.0;
     let title = format!("{}, observed by the {}: {}", run.fault, run.role.name(), run.score.name());
     let mut chart = ChartBuilder::on(&root)
         .caption(title, ("sans-serif", 18))
         .margin(10)
-        .x_label_area_size(30)
-        .y_label_area_size(70)
-        .build_cartesian_2d(seconds(first)..seconds(last) * 1.1, 0.0..4.0)?;
-    chart.configure_mesh().disable_y_mesh().x_desc("seconds since the fault").y_labels(0).draw()?;
-    for (row, lane) in
-        [Lane::Keepalive, Lane::Client, Lane::Gateway, Lane::Fault].iter().enumerate()
-    {
+        .x_label_area_size(36)
+        .build_cartesian_2d(seconds(first) - tenth..seconds(last) + tenth, 0.0..4.0)?;
+    chart.configure_mesh().disable_mesh().x_desc("seconds since the fault").draw()?;
+    for (row, lane) in LANES.into_iter().enumerate() {
         let height = row as f64 + 0.2;
-        let here = run.marks.iter().filter(|mark| mark.lane == *lane);
-        let name = [(seconds(first), height)];
+        let name = [(seconds(first) - tenth, height)];
         chart.draw_series(name.map(|at| Text::new(lane.name(), at, ("sans-serif", 12))))?;
-        for (at, mark) in here.filter(|mark| mark.what != "round_trip").take(MAX_LABELS).enumerate()
-        {
+        let here = run.marks.iter().filter(|mark| mark.lane == lane && mark.what != "round_trip");
+        for (at, mark) in here.take(MAX_LABELS).enumerate() {
             let (x, color) = (seconds(mark.at_ms), lane.color());
             let text_height = height + 0.2 + 0.2 * (at % LINES) as f64;
             chart.draw_series([Circle::new((x, height), 3, color.filled())])?;

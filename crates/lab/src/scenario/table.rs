@@ -29,6 +29,11 @@ const fn verdict(causes: &'static [&'static str], within_ms: u64) -> Step {
     Step::Verdict(within(causes, within_ms))
 }
 
+/// Neither end hears the other.
+const fn silence(within_ms: u64) -> Step {
+    Step::Verdict(Expected { direction: Some("both"), ..within(&["path_lost"], within_ms) })
+}
+
 const fn revised(causes: &'static [&'static str]) -> Step {
     Step::Revised(within(causes, 5_000))
 }
@@ -55,7 +60,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "kill-unread",
         fault: "SIGKILL with unread data",
-        about: "Stopped until a probe lies unread in its socket, then killed: its kernel sends RST.",
+        about: "Stopped until a probe lies unread in its socket, then killed: its kernel resets.",
         long: false,
         roles: BOTH,
         setting: ONE,
@@ -104,12 +109,12 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         long: false,
         roles: BOTH,
         setting: ONE,
-        steps: &[Step::Do(Fault::DropBoth), verdict(&["path_lost"], D + 200)],
+        steps: &[Step::Do(Fault::DropBoth), silence(D + 200)],
     },
     Scenario {
         name: "drop-ours",
         fault: "drop our direction only",
-        about: "The peer's segments still arrive: its retransmissions show that it lives.",
+        about: "Its probes still arrive until it retransmits: silence begins up to an idle later.",
         long: false,
         roles: BOTH,
         setting: ONE,
@@ -117,20 +122,20 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
             Step::Do(Fault::DropOurs),
             Step::Verdict(Expected {
                 direction: Some("outbound"),
-                ..within(&["path_lost"], D + 500)
+                ..within(&["path_lost"], C.idle_ms + D + 500)
             }),
         ],
     },
     Scenario {
         name: "drop-its",
         fault: "drop the peer's direction only",
-        about: "Silence, as when both ways are lost; only the peer can tell later that it heard us.",
+        about: "Silence, as when both ways are lost; only the peer can tell later what it heard.",
         long: false,
         roles: BOTH,
         setting: ONE,
         steps: &[
             Step::Do(Fault::DropIts),
-            verdict(&["path_lost"], D + 200),
+            silence(D + 200),
             Step::Rest(1_500),
             Step::Do(Fault::Heal),
             Step::Revised(Expected { direction: Some("inbound"), ..within(&["path_lost"], 5_000) }),
@@ -187,7 +192,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "reboot",
         fault: "peer host reboots and returns",
-        about: "Gone without a word, back with the same address: its new kernel knows no connection.",
+        about: "Gone without a word, back with the same address and a kernel that knows nothing.",
         long: false,
         roles: BOTH,
         setting: ONE,
@@ -221,11 +226,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         long: false,
         roles: BOTH,
         setting: BEHIND_NAT,
-        steps: &[
-            Step::Do(Fault::NatForgets),
-            verdict(&["path_lost"], D + 200),
-            revised(&["middlebox_forgot"]),
-        ],
+        steps: &[Step::Do(Fault::NatForgets), silence(D + 200), revised(&["middlebox_forgot"])],
     },
     Scenario {
         name: "nat-expires",
@@ -237,11 +238,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
             beat: Beat { idle_ms: 4_000, interval_ms: 500, probes: 4 },
             ..BEHIND_NAT
         },
-        steps: &[
-            Step::Do(Fault::NatExpires),
-            verdict(&["path_lost"], 10_200),
-            revised(&["middlebox_forgot"]),
-        ],
+        steps: &[Step::Do(Fault::NatExpires), silence(10_200), revised(&["middlebox_forgot"])],
     },
     Scenario {
         name: "nat-resets",
@@ -285,11 +282,12 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "short-outage",
         fault: "outage 2 s, below D",
-        about: "At most a suspicion; the same link carries on.",
+        about: "At most a suspicion; the same link carries on. Counted from the last heartbeat.",
         long: false,
         roles: BOTH,
         setting: ONE,
         steps: &[
+            Step::AfterBeat,
             Step::Do(Fault::DropBoth),
             Step::Rest(2_000),
             Step::Do(Fault::Heal),
