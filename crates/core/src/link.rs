@@ -14,7 +14,7 @@ pub(crate) use peer::{Context, Effect, Peer};
 use crate::cause::{Cause, Verdict};
 use crate::kernel::{Examination, SocketError};
 use crate::liveness::{Deadline, Role};
-use crate::policy::Policy;
+use crate::policy::{Detection, Policy};
 use crate::random::Random;
 use crate::tap::Machine;
 use crate::time::{Span, Time};
@@ -119,6 +119,10 @@ impl core::fmt::Debug for Introduction {
     }
 }
 
+/// The shortest idle and interval granted to a peer that asks: within a bound that is granted, a
+/// shorter one would only buy it a flood of probes.
+pub const LEAST_PATIENCE: Span = Span::from_millis(50);
+
 /// The policies a listener grants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -139,7 +143,12 @@ impl Limits {
     /// What is granted to an end that asks for `wish` at a listener whose own policy is `own`.
     pub fn grant(&self, wish: Option<Policy>, own: Policy) -> Policy {
         let within = |wish: &Policy| {
-            wish.bound().is_some_and(|d| d >= self.shortest_bound && d <= self.longest_bound)
+            let patient = match wish.detection() {
+                Detection::Never => false,
+                Detection::Bounded { idle, interval, .. } => idle.min(interval) >= LEAST_PATIENCE,
+            };
+            let bound = self.shortest_bound..=self.longest_bound;
+            patient && wish.bound().is_some_and(|asked| bound.contains(&asked))
         };
         match wish.filter(within) {
             // Only the numbers are the peer's to choose; how we behave is ours.

@@ -245,3 +245,49 @@ fn acknowledged_heartbeats_are_no_progress_however_long_they_are() {
     let (at, verdict) = run(&mut link, 10_000, shows).lost.unwrap();
     assert_eq!((at, verdict.cause), (3_000, Cause::AppHung));
 }
+
+#[test]
+fn a_wish_for_a_flood_of_probes_is_not_granted() {
+    let limits = Limits::default();
+    let own = Policy::default();
+    let ask = |idle_ms, interval_ms, probes| {
+        let wish = Policy::new(Span::from_millis(idle_ms), Span::from_millis(interval_ms), probes);
+        limits.grant(Some(wish.unwrap()), own).bound()
+    };
+    assert_eq!(ask(1_000, 500, 2), Some(Span::from_secs(2)));
+    assert_eq!(ask(1_999, 1, 1), own.bound(), "patience");
+    assert_eq!(ask(100, 100, 2), own.bound(), "a bound below the shortest");
+    assert_eq!(limits.grant(Some(Policy::never()), own), own);
+}
+
+#[test]
+fn retunes_in_one_read_change_the_policy_once() {
+    let settings = Settings::new(Codec::Native, Side::Accepting, policy());
+    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut bytes = Vec::new();
+    let client =
+        Settings::new(Codec::Native, Side::Connecting(Introduction::default()), Policy::default());
+    let mut hello = Link::new(Time::ZERO, client, SessionKey::default(), 1);
+    while let Some(output) = hello.poll_output() {
+        if let Output::Transmit { bytes: frame, .. } = output {
+            bytes.extend_from_slice(frame);
+        }
+    }
+    for bound in 0..100 {
+        let interval = Span::from_millis(1_000 + bound);
+        let wish = Policy::new(Span::from_secs(2), interval, 3).unwrap();
+        Codec::Native.encode(&crate::wire::Frame::Retune(wish), &mut bytes);
+    }
+    link.handle(Time::ZERO, Input::Received(&bytes));
+    let mut retuned = 0;
+    let mut answers = 0;
+    while let Some(output) = link.poll_output() {
+        match output {
+            Output::Event(Event::Retuned(_)) => retuned += 1,
+            Output::Transmit { bytes, .. } => answers += u32::from(bytes.first() == Some(&0x60)),
+            Output::Event(_) | Output::Examine | Output::Close(_) => {}
+        }
+    }
+    assert_eq!((retuned, answers), (1, 100));
+    assert_eq!(link.policy().bound(), Some(Span::from_millis(5_000)), "the first");
+}

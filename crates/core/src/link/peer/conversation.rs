@@ -132,7 +132,13 @@ impl Conversation {
             }
             Frame::Retune(wish) => {
                 let granted = context.settings.limits.grant(Some(wish), context.settings.policy);
-                self.retune(now, granted, context, out);
+                // One change for each read: whoever asks again and again is told what is in force.
+                if self.retuned || granted == self.policy {
+                    out.transmit(self.codec, Lane::Control, &Frame::Retune(self.policy));
+                    self.sent(now);
+                } else {
+                    self.retune(now, granted, context, out);
+                }
             }
             Frame::Close(close) => self.farewell(now, close, out),
             Frame::Hello(_) | Frame::Welcome(_) => {

@@ -5,11 +5,13 @@ use std::collections::VecDeque;
 use systole_core::hub::{self, Hub, Input, Output};
 use systole_core::kernel::SocketError;
 use systole_core::link::{self, Event, Settings};
+use systole_core::policy::Detection;
 use systole_core::random::Random;
 use systole_core::tap::record::{Recorder, ReplayError, ReplaySummary, replay};
 use systole_core::tap::{Machine, Tapped};
 use systole_core::vigilance::{TOLERANCE, Turn, Vigilance};
 use systole_core::wheel::TICK;
+use systole_core::wire::{Codec, Decoder, Frame, MAX_DATA};
 use systole_core::{Span, Time};
 
 use super::model::Model;
@@ -328,14 +330,17 @@ impl Gateway {
             let codec = peer.codec();
             peer.judge.as_mut().expect("accepted").output(now, &output);
             match output {
-                link::Output::Transmit { bytes, lane } => self.lanes.put(bytes, lane),
+                link::Output::Transmit { bytes, lane } => {
+                    peer.agreed.extend(retuned(codec, bytes));
+                    self.lanes.put(bytes, lane);
+                }
                 link::Output::Event(Event::Data { bytes, more, .. }) => {
                     peer.to_gateway.hear(codec, bytes, more);
                 }
                 link::Output::Event(Event::HeartbeatData(data)) => {
                     peer.to_gateway.hear_riding(data);
                 }
-                link::Output::Event(Event::Established { policy, .. } | Event::Retuned(policy)) => {
+                link::Output::Event(Event::Established { policy, .. }) => {
                     peer.agreed.push(policy.detection());
                 }
                 link::Output::Event(Event::Lost { verdict, .. }) => {
@@ -399,5 +404,14 @@ impl Gateway {
     pub(super) fn replay(self) -> Result<ReplaySummary, ReplayError> {
         let fresh = self.making.hub();
         replay(fresh, self.hub.into_tap().record())
+    }
+}
+
+/// What a RETUNE on its way puts in force at the other end.
+fn retuned(codec: Codec, bytes: &[u8]) -> Option<Detection> {
+    let mut rest = bytes;
+    match Decoder::new(codec, MAX_DATA as u32).next(&mut rest) {
+        Ok(Some(Frame::Retune(policy))) => Some(policy.detection()),
+        _ => None,
     }
 }
