@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use systole_core::random::Random;
 
 use crate::namespace;
-use crate::run::{self, Run};
+use crate::record::Run;
 use crate::scenario::{Role, SCENARIOS, Scenario};
 use crate::tools;
 use crate::trouble::Trouble;
@@ -129,7 +129,7 @@ fn work(jobs: &[Job], options: &Options, bar: &ProgressBar) -> Vec<(usize, Run)>
             scope.spawn(move || {
                 while let Some(index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let Job { scenario, role, repetition, seed } = jobs[*index];
-                    let run = run::run(scenario, role, repetition, seed, &options.program);
+                    let run = crate::run::run(scenario, role, repetition, seed, &options.program);
                     let _ = sender.send((*index, run));
                 }
             });

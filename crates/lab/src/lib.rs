@@ -16,6 +16,7 @@ mod namespace;
 mod network;
 mod peer;
 mod process;
+mod record;
 mod relay;
 pub mod report;
 mod run;
@@ -27,6 +28,6 @@ mod trouble;
 
 pub use lab::{MAX_JOBS, MAX_REPEAT, Options, clean, list, run};
 pub use peer::{SUBCOMMAND, run as run_peer};
-pub use run::{Finding, Lane, Mark, Run};
+pub use record::{Finding, Lane, Mark, Run};
 pub use scenario::Role;
 pub use trouble::Trouble;

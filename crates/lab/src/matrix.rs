@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::judge::Score;
+use crate::record::{Finding, Run};
 use crate::report;
-use crate::run::{Finding, Run};
 
 const BEGIN: &str = "<!-- matrix: begin -->";
 const END: &str = "<!-- matrix: end -->";
@@ -82,6 +82,7 @@ mod tests {
             role: Role::Gateway,
             repetition: 1,
             seed: 0,
+            attempts: 1,
             score,
             findings: vec![finding],
             keepalive: String::new(),

@@ -3,7 +3,7 @@
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 
 use crate::judge::Score;
-use crate::run::{Finding, Run, seconds};
+use crate::record::{Finding, Run, seconds};
 
 /// The width of the table where nobody says how wide the screen is.
 const WIDTH: u16 = 160;

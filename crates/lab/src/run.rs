@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use serde::Serialize;
 use systole_core::Span;
 use systole_core::random::Random;
 use systole_net::Clock;
@@ -10,6 +9,7 @@ use systole_net::Clock;
 use crate::judge::{self, Expected, Score, Told};
 use crate::log::Seen;
 use crate::process::pause;
+use crate::record::{Finding, Lane, Mark, Run, seconds};
 use crate::scenario::{Fault, Role, Scenario, Step};
 use crate::stage::{FIRST_LINK, Stage};
 use crate::trouble::Trouble;
@@ -21,6 +21,11 @@ const SETTLE: Span = Span::from_millis(300);
 /// The first fault falls at a random point of this: at any phase of the heartbeat.
 const PHASE: Span = Span::from_millis(1_000);
 
+/// A pause of the lab may be late by so much; beyond it the machine has no time for a lab.
+const LATEST: Span = Span::from_millis(100);
+/// How often a run is made where the machine had no time for it.
+const ATTEMPTS: u32 = 3;
+
 /// How the causes' texts for people say which way is lost.
 const DIRECTIONS: [(&str, &str); 3] = [
     ("nothing comes back", "both"),
@@ -31,78 +36,7 @@ const DIRECTIONS: [(&str, &str); 3] = [
 const SCOPES: [(&str, &str); 3] =
     [("this flow alone", "flow"), ("the whole host", "host"), ("many hosts", "many")];
 
-/// What became of one run.
-#[derive(Clone, Debug, Serialize)]
-pub struct Run {
-    /// The scenario's name.
-    pub scenario: &'static str,
-    /// The fault in words.
-    pub fault: &'static str,
-    /// Whose verdicts were judged.
-    pub role: Role,
-    /// Which repetition, from 1.
-    pub repetition: u32,
-    /// What chance was drawn from.
-    pub seed: u64,
-    /// The worst of the findings.
-    pub score: Score,
-    /// One per expectation.
-    pub findings: Vec<Finding>,
-    /// What kernel keepalive alone had noticed when the run was over.
-    pub keepalive: String,
-    /// Why the run says nothing.
-    pub trouble: Option<String>,
-    /// What happened when.
-    pub marks: Vec<Mark>,
-}
-
-/// One expectation and what was told.
-#[derive(Clone, Debug, Serialize)]
-pub struct Finding {
-    /// What was expected.
-    pub expected: String,
-    /// What was told; empty if nothing.
-    pub verdict: String,
-    /// How sure the verdict claims to be.
-    pub confidence: String,
-    /// The verdict in full.
-    pub detail: String,
-    /// How long after the fault, in milliseconds.
-    pub after_ms: Option<u64>,
-    /// How long it might take.
-    pub bound_ms: u64,
-    /// How that is judged.
-    pub score: Score,
-    /// Whether it belongs in the confusion matrix: it is a first verdict.
-    pub first: bool,
-}
-
-/// A point on the timeline.
-#[derive(Clone, Debug, Serialize)]
-pub struct Mark {
-    /// Milliseconds since the first fault; negative before it.
-    pub at_ms: i64,
-    /// Who.
-    pub lane: Lane,
-    /// What.
-    pub what: String,
-}
-
-/// Whose point on the timeline it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Lane {
-    /// A fault was made or ended.
-    Fault,
-    /// The gateway told something.
-    Gateway,
-    /// A client told something.
-    Client,
-    /// The kernel's keepalive noticed something.
-    Keepalive,
-}
-
-/// Runs a scenario once.
+/// Runs a scenario, and again where the machine was too busy for it.
 pub(crate) fn run(
     scenario: &'static Scenario,
     role: Role,
@@ -110,29 +44,39 @@ pub(crate) fn run(
     seed: u64,
     program: &Path,
 ) -> Run {
-    let clock = Clock::start();
     let mut run = Run {
         scenario: scenario.name,
         fault: scenario.fault,
         role,
         repetition,
         seed,
+        attempts: 0,
         score: Score::Invalid,
         findings: Vec::new(),
         keepalive: String::new(),
         trouble: None,
         marks: Vec::new(),
     };
-    let mut random = Random::new(seed);
-    let program = program.to_owned();
-    match Stage::build(program, scenario.setting, role, random.next_u64(), clock) {
-        Ok(stage) => Play::new(stage, &mut run).play(scenario, random.up_to(PHASE)),
-        Err(trouble) => run.trouble = Some(trouble.to_string()),
+    while run.attempts < ATTEMPTS {
+        run.attempts += 1;
+        run.findings.clear();
+        let trouble = attempt(&mut run, scenario, program).err();
+        run.trouble = trouble.as_ref().map(ToString::to_string);
+        if !trouble.is_some_and(|trouble| trouble.is_busy()) {
+            break;
+        }
     }
     if run.trouble.is_none() {
         run.score = judge::overall(run.findings.iter().map(|finding| finding.score));
     }
     run
+}
+
+fn attempt(run: &mut Run, scenario: &Scenario, program: &Path) -> Result<(), Trouble> {
+    let mut random = Random::new(run.seed);
+    let (boots, program, clock) = (random.next_u64(), program.to_owned(), Clock::start());
+    let stage = Stage::build(program, scenario.setting, run.role, boots, clock)?;
+    Play::new(stage, run).play(scenario, random.up_to(PHASE))
 }
 
 /// A run in progress.
@@ -162,16 +106,14 @@ impl Play<'_> {
         }
     }
 
-    fn play(mut self, scenario: &Scenario, phase: Span) {
+    fn play(mut self, scenario: &Scenario, phase: Span) -> Result<(), Trouble> {
         pause(SETTLE + phase);
         self.from = self.stage.told().len();
         let done = self.steps(scenario.steps).and_then(|()| self.prove());
         let done = done.and_then(|()| self.prove_delay(scenario.setting.delay_ms));
-        if let Err(trouble) = done {
-            self.run.trouble = Some(trouble.to_string());
-        }
         self.run.keepalive = self.keepalive();
         self.run.marks = self.marks();
+        done
     }
 
     fn steps(&mut self, steps: &[Step]) -> Result<(), Trouble> {
@@ -179,7 +121,7 @@ impl Play<'_> {
             match *step {
                 Step::Do(fault) => self.make(fault)?,
                 Step::AfterBeat => self.beat()?,
-                Step::Rest(ms) => pause(Span::from_millis(ms)),
+                Step::Rest(ms) => self.rest(ms)?,
                 Step::Repeat(times, steps) => {
                     for _ in 0..times {
                         self.steps(steps)?;
@@ -211,11 +153,21 @@ impl Play<'_> {
         self.stage.inject(fault)
     }
 
+    /// Lets a fault last so long, and no longer: an outage that took more would be another one.
+    fn rest(&self, ms: u64) -> Result<(), Trouble> {
+        let (clock, length) = (self.stage.clock, Span::from_millis(ms));
+        let since = clock.monotonic();
+        pause(length);
+        let late = clock.monotonic().less(since).less(length);
+        if late > LATEST {
+            return Err(Trouble::busy(format!("this machine is too busy: {late} late")));
+        }
+        Ok(())
+    }
+
     fn beat(&self) -> Result<(), Trouble> {
         let (log, from) = (&self.stage.told_by_peers, self.stage.told_by_peers.len());
-        let round = |events: &[Seen]| {
-            events.iter().any(|seen| seen.is("round_trip", FIRST_LINK)).then_some(())
-        };
+        let round = |events: &[Seen]| events.iter().any(is_beat).then_some(());
         let beat = log.wait(self.stage.clock, Span::from_millis(GRACE_MS), from, round);
         beat.ok_or_else(|| Trouble::new("no heartbeat went round before the fault"))
     }
@@ -292,11 +244,8 @@ impl Play<'_> {
         let last_ms = self.last_ms;
         let round = |events: &[Seen]| {
             let after = |seen: &&Seen| seen.at_ms >= last_ms;
-            events
-                .iter()
-                .filter(|seen| seen.is("round_trip", FIRST_LINK))
-                .find(after)
-                .map(|seen| seen.at_ms - last_ms)
+            let mut beats = events.iter().filter(|seen| is_beat(seen));
+            beats.find(after).map(|seen| seen.at_ms - last_ms)
         };
         let left = Span::from_millis(within_ms + GRACE_MS);
         let back = self.stage.told_by_peers.wait(self.stage.clock, left, 0, round);
@@ -440,6 +389,11 @@ impl Play<'_> {
     }
 }
 
+/// A heartbeat reached the first client. It is an answer, or it is answered at once.
+fn is_beat(seen: &Seen) -> bool {
+    seen.is("heard", FIRST_LINK) || seen.is("round_trip", FIRST_LINK)
+}
+
 /// What the words for people say where no field does.
 fn particular(words: &[(&str, &str)], seen: &Seen) -> Option<String> {
     let said = |(phrase, _): &&(&str, &str)| seen.text("detail").contains(phrase);
@@ -457,7 +411,9 @@ fn is_of_host(seen: &Seen, host: u8) -> bool {
 /// The first link of each host stands for all in a timeline.
 fn is_shown(seen: &Seen) -> bool {
     let first = seen.text("identity").is_empty() || seen.text("identity").ends_with("-0");
-    let telling = ["session", "snapshot", "live", "other"].iter().all(|kind| seen.kind != *kind);
+    let telling = ["session", "snapshot", "live", "heard", "round_trip"]
+        .iter()
+        .all(|kind| seen.kind != *kind);
     first && telling
 }
 
@@ -480,20 +436,9 @@ fn lives(ends: usize) -> String {
     if ends == 0 { "alive".to_owned() } else { format!("{ends} ended") }
 }
 
-/// Milliseconds as seconds, for people.
-pub(crate) fn seconds(ms: u64) -> String {
-    format!("{}.{:02} s", ms / 1_000, ms % 1_000 / 10)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lengths_are_in_seconds_with_two_digits() {
-        assert_eq!(seconds(14_309), "14.30 s");
-        assert_eq!(seconds(7), "0.00 s");
-    }
 
     #[test]
     fn a_verdict_is_spelled_with_its_particulars() {

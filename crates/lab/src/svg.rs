@@ -2,7 +2,7 @@
 
 use plotters::prelude::*;
 
-use crate::run::{Lane, Run};
+use crate::record::{Lane, Run};
 use crate::trouble::Trouble;
 
 const SIZE: (u32, u32) = (1_000, 260);
@@ -42,7 +42,7 @@ fn draw(run: &Run, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
         let height = row as f64 + 0.2;
         let name = [(seconds(first) - tenth, height)];
         chart.draw_series(name.map(|at| Text::new(lane.name(), at, ("sans-serif", 12))))?;
-        let here = run.marks.iter().filter(|mark| mark.lane == lane && mark.what != "round_trip");
+        let here = run.marks.iter().filter(|mark| mark.lane == lane);
         for (at, mark) in here.take(MAX_LABELS).enumerate() {
             let (x, color) = (seconds(mark.at_ms), lane.color());
             let text_height = height + 0.2 + 0.2 * (at % LINES) as f64;

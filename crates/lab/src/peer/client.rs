@@ -87,6 +87,7 @@ fn told(clock: Clock, identity: &str, event: &Event) {
         Event::RoundTrip(rtt) => {
             tell(clock, "round_trip", identity, json!({"rtt_us": rtt.as_micros()}));
         }
+        Event::HeartbeatReceived { .. } => tell(clock, "heard", identity, json!({})),
         Event::Lost { verdict, silent_for, .. } => {
             let more = json!({
                 "cause": verdict.cause.name(),
