@@ -8,7 +8,7 @@
 #include "outside.h"
 
 enum { PING = 1, PONG, HELLO, WELCOME, DATA, RETUNE, CLOSE };
-enum { POLICY = 18, DRAINED = 1, OTHER_VERSION = 7 };
+enum { POLICY = 18, ACCOUNT = 25, DRAINED = 1, OTHER_VERSION = 7 };
 
 static struct policy { uint64_t idle, interval; unsigned probes; } policy; /* of the options */
 
@@ -62,6 +62,7 @@ static void send_hello(void)
     put_ids(&b);
     put_le(&b, 0, 8), put_le(&b, 0, 8), put_le(&b, 0, 8); /* no session to resume */
     put_policy(&b, opt.ask ? policy : (struct policy){0});
+    put(&b, (const uint8_t[ACCOUNT]){0}, ACCOUNT); /* there was no link before this one */
     put_text(&b, ""), put_text(&b, opt.identity), put_text(&b, opt.token);
     send_body(HELLO, &b);
 }
@@ -159,8 +160,8 @@ static void on_hello(const uint8_t *at, size_t length)
 {
     struct policy agreed = {15000, 5000, 3};
     uint32_t n = 0;
-    size_t used = 84, identity = 0;
-    if (length < 87 || memcmp(at, "SYS1", 4)) fail("illegal: HELLO");
+    size_t used = 84 + ACCOUNT, identity = 0;
+    if (length < 87 + ACCOUNT || memcmp(at, "SYS1", 4)) fail("illegal: HELLO");
     if (at[4] != 1) { send_close(OTHER_VERSION, 0), end_writing(); return; }
     for (int i = 0; i < 3; i++, used += n) {
         size_t width = get_varint(at + used, length - used, &n);

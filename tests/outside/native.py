@@ -24,10 +24,11 @@ MAX_MESSAGE = 4 * 65536
 
 # Fixed parts, little-endian; "s" fields are bytes.
 POLICY = struct.Struct("<QQBB")  # idle, interval, probes, flags
-HELLO_HEAD = struct.Struct("<4sBBI16s16sQQQ18s")
+HELLO_HEAD = struct.Struct("<4sBBI16s16sQQQ18s25s")
 WELCOME_HEAD = struct.Struct("<BBI16s16sQQQQII18s")
 CLOSE_HEAD = struct.Struct("<BBI")
 NO_POLICY = bytes(POLICY.size)
+NO_ACCOUNT = bytes(25)  # there was no link before this one
 UNKNOWN_BOOT = bytes(16)
 INSTANCE = os.urandom(16)
 
@@ -101,7 +102,7 @@ class Native(Connection):
             return
         asked = self.options.policy
         head = HELLO_HEAD.pack(b"SYS1", 1, 1 if asked else 0, 0, UNKNOWN_BOOT, INSTANCE, 0, 0, 0,
-                               POLICY.pack(*asked, 0) if asked else NO_POLICY)
+                               POLICY.pack(*asked, 0) if asked else NO_POLICY, NO_ACCOUNT)
         texts = (b"", self.options.identity.encode(), self.options.token.encode())
         self.send_body(HELLO, head + b"".join(text_field(text) for text in texts))
 
@@ -147,7 +148,7 @@ class Native(Connection):
             raise Failed(f"illegal: frame of type {frame} at this point")
 
     def on_hello(self, reader):
-        magic, version, flags, *_, policy = reader.fields(HELLO_HEAD)
+        magic, version, flags, *_, policy, _account = reader.fields(HELLO_HEAD)
         if magic != b"SYS1":
             raise Failed("illegal: HELLO")
         if version != 1:

@@ -146,6 +146,7 @@ impl Driver {
                 identity: options.identity.as_str().into(),
                 token: options.token.as_slice().into(),
                 asks: self.wishes.policy,
+                account: None,
             },
             boot_id: identity::boot_id(),
             instance_id,

@@ -51,7 +51,7 @@ impl News {
 
     pub(crate) fn hear(&mut self, told: Told<'_>, shared: &Shared) {
         match told {
-            Told::Established { session, epoch, policy } => {
+            Told::Established { session, epoch, policy, account: _ } => {
                 self.stage = Stage::Established;
                 shared.stand(self.number);
                 shared.tell(match self.attempt {

@@ -18,7 +18,7 @@ use crate::policy::{Detection, Policy};
 use crate::random::Random;
 use crate::tap::Machine;
 use crate::time::{Span, Time};
-use crate::wire::{BootId, CloseReason, Codec, DataKind, InstanceId, MAX_DATA};
+use crate::wire::{Account, BootId, CloseReason, Codec, DataKind, InstanceId, MAX_DATA};
 
 /// The longest piece into which DATA is cut, so that the next frame boundary, at which a heartbeat
 /// may overtake, is near: 8 KiB are 65 ms at 1 Mbit/s.
@@ -110,12 +110,18 @@ pub struct Introduction {
     pub token: Box<[u8]>,
     /// The policy it asks for, if it has a wish.
     pub asks: Option<Policy>,
+    /// How its link before this one ended, if this process had one.
+    pub account: Option<Account>,
 }
 
 impl core::fmt::Debug for Introduction {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Introduction { identity, token: _, asks } = self;
-        f.debug_struct("Introduction").field("identity", identity).field("asks", asks).finish()
+        let Introduction { identity, token: _, asks, account } = self;
+        f.debug_struct("Introduction")
+            .field("identity", identity)
+            .field("asks", asks)
+            .field("account", account)
+            .finish()
     }
 }
 
@@ -270,6 +276,8 @@ pub enum Event<'a> {
         epoch: u64,
         /// The policy in force.
         policy: Policy,
+        /// What a connecting peer says of its link before this one.
+        account: Option<Account>,
     },
     /// A probe has been out for longer than it should.
     Suspect,

@@ -2,6 +2,7 @@
 //!
 //! `docs/protocol.md` is the authority; the tests read it.
 
+mod account;
 mod extent;
 mod fields;
 mod handshake;
@@ -16,6 +17,7 @@ pub mod outbox;
 use alloc::vec::Vec;
 use core::fmt;
 
+pub use account::{Account, Saw};
 pub use decoder::Decoder;
 pub use handshake::{BootId, Hello, InstanceId, Resume, Welcome};
 

@@ -72,17 +72,18 @@ impl Codec {
     }
 }
 
-/// A native HELLO without resumption, wishes or token.
+/// A native HELLO without resumption, wishes, account or token; of the identity, what keeps the
+/// length in one byte.
 pub(crate) fn hello(boot_id: [u8; 16], instance_id: [u8; 16], identity: &str) -> Vec<u8> {
-    let mut body = Vec::with_capacity(96);
+    let mut body = Vec::with_capacity(128);
     body.extend(b"SYS1");
     body.extend([1, 0]);
     body.extend([0; 4]);
     body.extend(boot_id);
     body.extend(instance_id);
-    body.extend([0; 8 + 8 + 8 + 18]);
+    body.extend([0; 8 + 8 + 8 + 18 + 25]);
     body.push(0);
-    let identity = &identity.as_bytes()[..identity.len().min(20)];
+    let identity = &identity.as_bytes()[..identity.len().min(15)];
     body.push(identity.len() as u8);
     body.extend(identity);
     body.push(0);
@@ -276,7 +277,7 @@ mod tests {
     #[test]
     fn hello_has_the_length_that_the_document_draws() {
         let frame = hello([1; 16], [2; 16], "ada");
-        assert_eq!(frame[..2], [0x30, 90]);
+        assert_eq!(frame[..2], [0x30, 115]);
         assert_eq!(frame.len(), 92);
     }
 }

@@ -4,17 +4,18 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::fields::{self, Fields};
-use super::{MAX_DATA, MAX_IDENTITY, MAX_RESUME_TOKEN, MAX_TOKEN, Malformed};
+use super::{Account, MAX_DATA, MAX_IDENTITY, MAX_RESUME_TOKEN, MAX_TOKEN, Malformed};
 use crate::policy::Policy;
 
 const MAGIC: [u8; 4] = *b"SYS1";
 const VERSION: u8 = 1;
 const HELLO_ASKS: u8 = 0x01;
 const HELLO_RESUMES: u8 = 0x02;
+const HELLO_ACCOUNTS: u8 = 0x04;
 const WELCOME_RESUMED: u8 = 0x01;
 
 /// The bodies up to their first varint.
-const HELLO_FIXED: usize = 4 + 1 + 1 + 4 + 16 + 16 + 8 + 8 + 8 + fields::POLICY;
+const HELLO_FIXED: usize = 4 + 1 + 1 + 4 + 16 + 16 + 8 + 8 + 8 + fields::POLICY + Account::SIZE;
 const WELCOME_FIXED: usize = 1 + 1 + 4 + 16 + 16 + 8 + 8 + 8 + 8 + 4 + 4 + fields::POLICY;
 
 /// Changes when a machine restarts; zeros, the default, mean unknown.
@@ -35,6 +36,8 @@ pub struct Hello<'a> {
     pub asks: Option<Policy>,
     /// The session it wants to go on with.
     pub resume: Option<Resume<'a>>,
+    /// How it saw its link before this one end, if this process had one.
+    pub account: Option<Account>,
     /// Bits, none defined yet: 0 when sent, ignored when received.
     pub capabilities: u32,
     /// Of the client's machine.
@@ -104,7 +107,7 @@ impl<'a> Hello<'a> {
             return Err(Malformed::Magic);
         }
         check_version(&mut body)?;
-        let flags = body.flags(HELLO_ASKS | HELLO_RESUMES)?;
+        let flags = body.flags(HELLO_ASKS | HELLO_RESUMES | HELLO_ACCOUNTS)?;
         let capabilities = body.u32()?;
         let boot_id = BootId(body.array()?);
         let instance_id = InstanceId(body.array()?);
@@ -112,6 +115,13 @@ impl<'a> Hello<'a> {
         let asks = if flags & HELLO_ASKS != 0 {
             Some(body.policy()?)
         } else if body.array()? == [0; fields::POLICY] {
+            None
+        } else {
+            return Err(Malformed::LeftOver);
+        };
+        let account = if flags & HELLO_ACCOUNTS != 0 {
+            Some(Account::parse(&mut body)?)
+        } else if body.array()? == [0; Account::SIZE] {
             None
         } else {
             return Err(Malformed::LeftOver);
@@ -127,7 +137,7 @@ impl<'a> Hello<'a> {
         let identity = body.text(MAX_IDENTITY)?;
         let token = body.counted(MAX_TOKEN)?;
         body.end()?;
-        Ok(Hello { asks, resume, capabilities, boot_id, instance_id, identity, token })
+        Ok(Hello { asks, resume, account, capabilities, boot_id, instance_id, identity, token })
     }
 
     /// How many bytes [`Hello::write`] appends.
@@ -145,8 +155,9 @@ impl<'a> Hello<'a> {
         debug_assert!(self.token.len() <= MAX_TOKEN, "token");
         let asks = if self.asks.is_some() { HELLO_ASKS } else { 0 };
         let resumes = if self.resume.is_some() { HELLO_RESUMES } else { 0 };
+        let accounts = if self.account.is_some() { HELLO_ACCOUNTS } else { 0 };
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&[VERSION, asks | resumes]);
+        out.extend_from_slice(&[VERSION, asks | resumes | accounts]);
         fields::put_u32(self.capabilities, out);
         out.extend_from_slice(&self.boot_id.0);
         out.extend_from_slice(&self.instance_id.0);
@@ -157,6 +168,10 @@ impl<'a> Hello<'a> {
         match &self.asks {
             Some(policy) => fields::put_policy(policy, out),
             None => out.extend_from_slice(&[0; fields::POLICY]),
+        }
+        match &self.account {
+            Some(account) => account.write(out),
+            None => out.extend_from_slice(&[0; Account::SIZE]),
         }
         fields::put_counted(self.resume_token(), out);
         fields::put_counted(self.identity.as_bytes(), out);
@@ -264,6 +279,7 @@ impl fmt::Debug for Hello<'_> {
         f.debug_struct("Hello")
             .field("asks", &self.asks)
             .field("resume", &self.resume)
+            .field("account", &self.account)
             .field("capabilities", &self.capabilities)
             .field("boot_id", &self.boot_id)
             .field("instance_id", &self.instance_id)
@@ -313,6 +329,7 @@ mod tests {
         let hello = Hello {
             asks: None,
             resume: Some(Resume { session: 1, epoch: 2, received: 3, token: b"AAAA" }),
+            account: None,
             capabilities: 0,
             boot_id: BootId([0xab; 16]),
             instance_id: InstanceId::default(),

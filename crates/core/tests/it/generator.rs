@@ -2,9 +2,9 @@
 
 use systole_core::policy::MAX_PROBES;
 use systole_core::wire::{
-    Beat, BootId, Close, CloseReason, Codec, DataKind, Frame, Hello, InstanceId, MAX_CLOSE_TEXT,
-    MAX_DATA, MAX_HEARTBEAT_DATA, MAX_IDENTITY, MAX_RESUME_TOKEN, MAX_TOKEN, Resume, Welcome, line,
-    message1028,
+    Account, Beat, BootId, Close, CloseReason, Codec, DataKind, Frame, Hello, InstanceId,
+    MAX_CLOSE_TEXT, MAX_DATA, MAX_HEARTBEAT_DATA, MAX_IDENTITY, MAX_RESUME_TOKEN, MAX_TOKEN,
+    Resume, Saw, Welcome, line, message1028,
 };
 use systole_core::{Policy, Span};
 
@@ -131,11 +131,23 @@ fn hello<'a>(random: &mut Random, pool: &'a Pool) -> Hello<'a> {
     Hello {
         asks: random.flip().then(|| policy(random)),
         resume,
+        account: random.flip().then(|| account(random)),
         capabilities: random.number() as u32,
         boot_id: BootId(random.array()),
         instance_id: InstanceId(random.array()),
         identity: pool.text(random, MAX_IDENTITY),
         token: pool.bytes(random, MAX_TOKEN),
+    }
+}
+
+fn account(random: &mut Random) -> Account {
+    Account {
+        session: random.number(),
+        saw: Saw::from_byte(random.number() as u8),
+        silent_ms: random.number() as u32,
+        ended_ms: random.number() as u32,
+        absent_ms: random.number() as u32,
+        suspended_ms: random.number() as u32,
     }
 }
 

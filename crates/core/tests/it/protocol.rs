@@ -1,8 +1,8 @@
 //! Holds the codecs against `docs/protocol.md`.
 
 use systole_core::wire::{
-    self, Beat, BootId, Close, CloseReason, Codec, DataKind, Decoder, Frame, Hello, InstanceId,
-    Malformed, Welcome,
+    self, Account, Beat, BootId, Close, CloseReason, Codec, DataKind, Decoder, Frame, Hello,
+    InstanceId, Malformed, Saw, Welcome,
 };
 use systole_core::{Policy, Span};
 
@@ -12,6 +12,7 @@ const HEARTBEAT_DATA: &str = "PING sequence 8, business data \"hp=97\"";
 const HEARTBEAT_ALL: &str = "PONG sequence 8, 300 messages acknowledged, business data \"ok\"";
 const HELLO: &str =
     "HELLO identity \"ada\", no token, asking for idle 10 s, interval 3 s, 3 probes";
+const RETURNING: &str = "HELLO identity \"ada\", back after a reset";
 const WELCOME: &str =
     "WELCOME session 0x0100000500000003, epoch 9, idle 15 s, interval 5 s, 3 probes";
 const KICKED: &str = "CLOSE kicked, do not come back, \"maintenance\"";
@@ -28,6 +29,7 @@ fn meanings() -> Vec<(&'static str, Frame<'static>)> {
         (HEARTBEAT_DATA, Frame::Ping(Beat { data: Some(b"hp=97"), ..Beat::bare(8) })),
         (HEARTBEAT_ALL, Frame::Pong(Beat { sequence: 8, received: Some(300), data: Some(b"ok") })),
         (HELLO, Frame::Hello(hello())),
+        (RETURNING, Frame::Hello(returning())),
         (WELCOME, Frame::Welcome(welcome())),
         ("DATA \"hello\"", data(b"hello", false)),
         ("DATA first piece \"hel\"", data(b"hel", true)),
@@ -63,12 +65,25 @@ fn hello() -> Hello<'static> {
     Hello {
         asks: Some(policy(10, 3, 3)),
         resume: None,
+        account: None,
         capabilities: 0,
         boot_id: BootId(std::array::from_fn(|index| 0xb0 + index as u8)),
         instance_id: InstanceId(std::array::from_fn(|index| 0xa0 + index as u8)),
         identity: "ada",
         token: b"",
     }
+}
+
+fn returning() -> Hello<'static> {
+    let account = Account {
+        session: 0x0100_0005_0000_0003,
+        saw: Saw::Reset,
+        silent_ms: 1_250,
+        ended_ms: 420,
+        absent_ms: 300,
+        suspended_ms: 100,
+    };
+    Hello { asks: None, account: Some(account), ..hello() }
 }
 
 fn welcome() -> Welcome<'static> {
@@ -200,19 +215,31 @@ fn the_reasons_of_close_are_those_of_the_document() {
 }
 
 #[test]
+fn what_an_account_saw_is_that_of_the_document() {
+    let rows = document::table("| saw | name |");
+    assert_eq!(rows.len(), 9);
+    for (byte, name) in rows {
+        let saw = Saw::from_byte(byte.parse().unwrap());
+        assert_eq!(saw.name(), name);
+        assert_eq!(saw.to_byte().to_string(), byte);
+    }
+}
+
+#[test]
 fn what_hello_declares_unused_must_be_empty() {
     let mut bytes = Vec::new();
     Codec::Native.encode(&Frame::Hello(Hello { asks: None, ..hello() }), &mut bytes);
     assert_eq!(fault(&[&bytes]), None);
     let body = 2;
-    let (session, policy) = (body + 42, body + 66);
-    for position in [session, session + 8, session + 16, policy, policy + 17] {
+    let (session, policy, account) = (body + 42, body + 66, body + 84);
+    let fields = [session, session + 8, session + 16, policy, policy + 17, account, account + 24];
+    for position in fields {
         let mut spoilt = bytes.clone();
         spoilt[position] = 1;
         assert_eq!(fault(&[&spoilt]), Some(Malformed::LeftOver), "byte {position}");
     }
     let mut spoilt = bytes.clone();
-    spoilt[body + 84] = 1;
+    spoilt[body + 109] = 1;
     assert_eq!(fault(&[&spoilt]), Some(Malformed::LeftOver), "resume token");
 }
 

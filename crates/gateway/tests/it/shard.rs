@@ -119,6 +119,7 @@ fn hello() -> Hello<'static> {
     Hello {
         asks: None,
         resume: None,
+        account: None,
         capabilities: 0,
         boot_id: Default::default(),
         instance_id: Default::default(),

@@ -9,7 +9,7 @@ use crate::link::peer::{Context, connects};
 use crate::link::{Event, Lane, SessionKey, Side};
 use crate::liveness;
 use crate::time::Time;
-use crate::wire::{Frame, Hello, MAX_IDENTITY, MAX_TOKEN, Malformed, Welcome};
+use crate::wire::{Account, Frame, Hello, MAX_IDENTITY, MAX_TOKEN, Malformed, Welcome};
 
 impl Conversation {
     /// Says HELLO where it is on us to speak first. Without a handshake there is nothing to
@@ -25,11 +25,12 @@ impl Conversation {
             return;
         };
         if !self.codec.has_handshake() {
-            return self.establish(now, context, out);
+            return self.establish(now, None, context, out);
         }
         let hello = Hello {
             asks: introduction.asks,
             resume: None,
+            account: introduction.account,
             capabilities: 0,
             boot_id: settings.boot_id,
             instance_id: settings.instance_id,
@@ -56,11 +57,11 @@ impl Conversation {
                 let largest = u16::try_from(welcome.largest_data).unwrap_or(u16::MAX);
                 self.piece = self.piece.min(largest);
                 self.policy = welcome.policy.with_conduct_of(&context.settings.policy);
-                self.establish(now, context, out);
+                self.establish(now, None, context, out);
             }
             Frame::Close(close) if connects => self.farewell(now, close, out),
             Frame::Ping(_) | Frame::Pong(_) | Frame::Data { .. } if !self.codec.has_handshake() => {
-                self.establish(now, context, out);
+                self.establish(now, None, context, out);
                 self.frame(now, frame, context, out);
             }
             Frame::Ping(_)
@@ -104,16 +105,22 @@ impl Conversation {
             resume_token: &[],
         };
         out.transmit(self.codec, Lane::Control, &Frame::Welcome(welcome));
-        self.establish(now, context, out);
+        self.establish(now, hello.account, context, out);
         self.sent(now);
     }
 
-    fn establish(&mut self, now: Time, context: &mut Context<'_>, out: &mut Pen<'_>) {
+    fn establish(
+        &mut self,
+        now: Time,
+        account: Option<Account>,
+        context: &mut Context<'_>,
+        out: &mut Pen<'_>,
+    ) {
         self.stage = Stage::Established;
         let seed = context.random.next_u32();
         self.tell_liveness(now, liveness::Input::Introduced { seed }, out);
         let SessionKey { session, epoch } = self.session;
-        out.event(Event::Established { session, epoch, policy: self.policy });
+        out.event(Event::Established { session, epoch, policy: self.policy, account });
     }
 }
 
