@@ -13,6 +13,7 @@ pub mod diagnosis;
 pub mod gather;
 pub mod hub;
 pub mod kernel;
+pub mod ledger;
 pub mod link;
 pub mod liveness;
 pub mod pages;

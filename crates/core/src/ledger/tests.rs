@@ -1,0 +1,384 @@
+//! Each rule, each thing that looks like it and is not, bounds, and random schedules.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr};
+
+use super::*;
+use crate::cause::Direction;
+use crate::random::Random;
+use crate::wire::{CloseReason, Saw};
+
+const BOOT: BootId = BootId([1; 16]);
+const INSTANCE: InstanceId = InstanceId([2; 16]);
+const SILENT: Span = Span::from_secs(30);
+const ASKED: Span = Span::from_secs(15);
+
+fn who(session: u64, identity: &str) -> Who<'_> {
+    Who {
+        session,
+        epoch: session,
+        identity,
+        listener: 0,
+        address: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 40_000),
+        boot_id: BOOT,
+        instance_id: INSTANCE,
+    }
+}
+
+fn lost(direction: Direction, scope: Scope) -> Cause {
+    Cause::PathLost { direction, scope }
+}
+
+fn both() -> Cause {
+    lost(Direction::Both, Scope::Unknown)
+}
+
+/// It ended `ended_ms` ago as `saw`, and heard nothing for `silent_ms` at the longest.
+fn account(saw: Saw, ended_ms: u32, silent_ms: u32) -> Account {
+    Account { session: 7, saw, silent_ms, ended_ms, absent_ms: 0, suspended_ms: 0 }
+}
+
+/// Session 7 of "ada" ends at 100 s.
+fn ended(ledger: &mut Ledger, cause: Cause) -> Option<Revised> {
+    let who = who(7, "ada");
+    ledger.handle(at(100_000), Input::Ended { who, cause, silent: SILENT, asked: ASKED });
+    ledger.poll_output()
+}
+
+fn joined(ledger: &mut Ledger, ms: u64, who: Who<'_>, account: Option<Account>) -> Option<Revised> {
+    ledger.handle(at(ms), Input::Joined { who, account });
+    ledger.poll_output()
+}
+
+fn at(ms: u64) -> Time {
+    Time::from_millis(ms)
+}
+
+/// What becomes of `cause` when the peer tells `account` at `ms`.
+fn merged(cause: Cause, ms: u64, account: Account) -> Option<Revised> {
+    let mut ledger = Ledger::new();
+    if ms < 100_000 {
+        assert_eq!(joined(&mut ledger, ms, who(8, "ada"), Some(account)), None);
+        return ended(&mut ledger, cause);
+    }
+    assert_eq!(ended(&mut ledger, cause), None);
+    let revised = joined(&mut ledger, ms, who(8, "ada"), Some(account));
+    let again = joined(&mut ledger, ms, who(9, "ada"), Some(account));
+    assert_eq!(again, None, "at most once");
+    revised
+}
+
+fn cause_of(revised: Option<Revised>) -> Option<Cause> {
+    revised.map(|revised| revised.to)
+}
+
+#[test]
+fn a_reset_peer_that_returns_with_a_new_boot_id_had_rebooted() {
+    let mut ledger = Ledger::new();
+    assert_eq!(ended(&mut ledger, Cause::PeerReset), None);
+    let mut back = who(8, "ada");
+    (back.boot_id, back.instance_id) = (BootId([9; 16]), InstanceId([9; 16]));
+    let revised = joined(&mut ledger, 101_000, back, None).unwrap();
+    assert_eq!((revised.session, revised.from), (7, Cause::PeerReset));
+    assert_eq!((revised.to, revised.confidence), (Cause::PeerRebooted, Confidence::Certain));
+    assert_eq!(ledger.waiting(), 0);
+    assert_eq!(joined(&mut ledger, 102_000, back, None), None, "at most once");
+}
+
+#[test]
+fn a_silent_peer_that_returns_with_a_new_boot_id_has_likely_rebooted() {
+    for cause in [Cause::Unknown, both()] {
+        let mut ledger = Ledger::new();
+        ended(&mut ledger, cause);
+        let back = Who { boot_id: BootId([9; 16]), ..who(8, "ada") };
+        let revised = joined(&mut ledger, 101_000, back, None).unwrap();
+        assert_eq!((revised.to, revised.confidence), (Cause::PeerRebooted, Confidence::Medium));
+    }
+}
+
+#[test]
+fn a_reset_peer_that_returns_from_the_same_machine_as_another_process_had_exited() {
+    let mut ledger = Ledger::new();
+    ended(&mut ledger, Cause::PeerReset);
+    let back = Who { instance_id: InstanceId([9; 16]), ..who(8, "ada") };
+    let revised = joined(&mut ledger, 101_000, back, None).unwrap();
+    assert_eq!((revised.to, revised.confidence), (Cause::PeerExited, Confidence::High));
+    assert_eq!(revised.note, Note::NewInstance);
+}
+
+#[test]
+fn what_does_not_say_who_it_is_revises_nothing() {
+    let new = BootId([9; 16]);
+    let zeros = (BootId::default(), InstanceId::default());
+    let elsewhere = SocketAddr::from(([198, 51, 100, 1], 1));
+    for back in [
+        Who { boot_id: zeros.0, ..who(8, "ada") },
+        Who { instance_id: zeros.1, ..who(8, "ada") },
+        Who { boot_id: new, ..who(8, "bob") },
+        Who { boot_id: new, ..who(8, "ad") },
+        Who { boot_id: new, ..who(8, "") },
+        Who { boot_id: new, address: elsewhere, ..who(8, "ada") },
+        // The same process, which says nothing of that link: it may have another.
+        who(8, "ada"),
+    ] {
+        let mut ledger = Ledger::new();
+        ended(&mut ledger, Cause::PeerReset);
+        assert_eq!(joined(&mut ledger, 101_000, back, None), None, "{back:?}");
+    }
+    let mut ledger = Ledger::new();
+    let nobody = Who { boot_id: zeros.0, ..who(7, "ada") };
+    let input = Input::Ended { who: nobody, cause: Cause::PeerReset, silent: SILENT, asked: ASKED };
+    ledger.handle(at(100_000), input);
+    let back = Who { boot_id: new, ..who(8, "ada") };
+    assert_eq!(joined(&mut ledger, 101_000, back, None), None);
+}
+
+#[test]
+fn two_verdicts_of_one_identity_wait_for_accounts() {
+    let mut ledger = Ledger::new();
+    ended(&mut ledger, Cause::PeerReset);
+    let other = who(6, "ada");
+    let cause = Cause::PeerReset;
+    ledger.handle(at(100_000), Input::Ended { who: other, cause, silent: SILENT, asked: ASKED });
+    let back = Who { boot_id: BootId([9; 16]), ..who(8, "ada") };
+    assert_eq!(joined(&mut ledger, 101_000, back, None), None, "which of them?");
+    let told = Some(account(Saw::Reset, 500, 0));
+    assert_eq!(joined(&mut ledger, 101_000, who(8, "ada"), told).unwrap().session, 7);
+}
+
+#[test]
+fn an_account_is_believed_from_the_same_process_alone() {
+    let told = account(Saw::Reset, 500, 0);
+    for back in [
+        Who { boot_id: BootId([9; 16]), ..who(8, "ada") },
+        Who { instance_id: InstanceId([9; 16]), ..who(8, "ada") },
+        Who { boot_id: BootId::default(), ..who(8, "ada") },
+        Who { instance_id: InstanceId::default(), ..who(8, "ada") },
+    ] {
+        let mut ledger = Ledger::new();
+        ended(&mut ledger, Cause::PeerReset);
+        assert_eq!(joined(&mut ledger, 101_000, back, Some(told)), None);
+        let mut ledger = Ledger::new();
+        joined(&mut ledger, 90_000, back, Some(told));
+        assert_eq!(ended(&mut ledger, both()), None);
+    }
+}
+
+#[test]
+fn a_reset_at_both_ends_came_from_between() {
+    // We found it first: after 15 s without traffic, when we sent.
+    let revised = merged(Cause::PeerReset, 102_000, account(Saw::Reset, 1_000, 0)).unwrap();
+    assert_eq!((revised.to, revised.confidence), (Cause::MiddleboxForgot, Confidence::Certain));
+    assert_eq!(revised.note, Note::NeitherClosed { idle: Span::from_secs(15) });
+    // The peer found it first, after 12 s.
+    let revised = merged(Cause::PeerReset, 102_000, account(Saw::Reset, 20_000, 0)).unwrap();
+    assert_eq!(revised.note, Note::NeitherClosed { idle: Span::from_secs(12) });
+}
+
+#[test]
+fn a_peer_that_was_reset_before_we_gave_up_lost_its_mapping() {
+    for cause in [Cause::Unknown, both()] {
+        // It came back while we were still asking the old link, or later.
+        for (ms, ended_ms) in [(90_000, 100), (105_000, 15_100)] {
+            let revised = merged(cause, ms, account(Saw::Reset, ended_ms, 0)).unwrap();
+            assert_eq!(revised.to, Cause::MiddleboxForgot);
+        }
+    }
+}
+
+/// A path that is cut and healed: whoever did not give up is reset by whoever did.
+#[test]
+fn a_healed_cut_is_never_called_forgotten() {
+    let forgot =
+        |cause, ms, told| cause_of(merged(cause, ms, told)) == Some(Cause::MiddleboxForgot);
+    for cause in [Cause::Unknown, both()] {
+        // We gave up at 100 s; it healed, the peer sent, and our kernel knew nothing of the link.
+        for left in (99_960..130_000).step_by(10) {
+            let told = account(Saw::Reset, (130_000 - left) as u32, 15_000);
+            assert!(!forgot(cause, 130_000, told), "{left}");
+        }
+        assert!(!forgot(cause, 130_000, account(Saw::Silence, 30_000, 15_000)));
+    }
+    // The peer gave up; it healed, we sent, and its kernel knew nothing of the link.
+    for saw in [Saw::Silence, Saw::Unheard, Saw::Own, Saw::NetworkDown, Saw::Ended, Saw::Other(77)]
+    {
+        for ended_ms in [100, 1_000, 40_000] {
+            assert!(!forgot(Cause::PeerReset, 102_000, account(saw, ended_ms, 15_000)), "{saw:?}");
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_heard_us_to_the_end_was_lost_inbound() {
+    let inbound = Some(lost(Direction::Inbound, Scope::Unknown));
+    for cause in [Cause::Unknown, both()] {
+        let told = account(Saw::Goodbye, 2_000, 5_000);
+        assert_eq!(cause_of(merged(cause, 102_050, told)), inbound);
+        assert_eq!(cause_of(merged(cause, 102_050, account(Saw::Unheard, 0, 0))), inbound);
+        // Behind a healed path the goodbye comes as well: late, or after a silence.
+        for (ended_ms, silent_ms) in [(2_000, 14_000), (2_000, 15_000)] {
+            let told = account(Saw::Goodbye, ended_ms, silent_ms);
+            assert_eq!(merged(cause, 102_050, told), None, "{told:?}");
+        }
+        assert_eq!(merged(cause, 140_000, account(Saw::Goodbye, 10_000, 5_000)), None, "too late");
+        assert_eq!(merged(cause, 100_050, account(Saw::Goodbye, 9_000, 5_000)), None, "another");
+    }
+}
+
+#[test]
+fn two_ends_that_heard_nothing_agree() {
+    let told = account(Saw::Silence, 1_000, 15_000);
+    assert_eq!(cause_of(merged(Cause::Unknown, 101_000, told)), Some(both()));
+    assert_eq!(merged(both(), 101_000, told), None, "that is what was said");
+}
+
+#[test]
+fn a_peer_that_was_away_says_nothing_about_the_path() {
+    let away = |absent_ms, suspended_ms, saw| Account {
+        absent_ms,
+        suspended_ms,
+        ..account(saw, 100, 1_000)
+    };
+    for saw in [Saw::Silence, Saw::Goodbye, Saw::Reset] {
+        let asleep = merged(both(), 101_000, away(20_000, 20_000, saw)).unwrap();
+        assert_eq!(asleep.to, Cause::Unknown);
+        assert_eq!(asleep.note, Note::PeerSuspended(Span::from_secs(20)));
+        assert_eq!(merged(Cause::Unknown, 101_000, away(20_000, 20_000, saw)), None);
+        let stopped = merged(Cause::Unknown, 101_000, away(20_000, 0, saw)).unwrap();
+        assert_eq!(stopped.to, Cause::AppHung);
+        assert_eq!(merged(both(), 101_000, away(20_000, 0, saw)), None, "its kernel was silent");
+        assert_eq!(merged(Cause::Unknown, 101_000, away(8_000, 4_000, saw)), None, "half away");
+    }
+}
+
+#[test]
+fn a_peer_whose_own_network_was_down_was_lost_as_a_host() {
+    let told = account(Saw::NetworkDown, 100, 0);
+    let expected = Some(lost(Direction::Both, Scope::Host));
+    assert_eq!(cause_of(merged(both(), 101_000, told)), expected);
+}
+
+#[test]
+fn siblings_settle_the_scope_once() {
+    for direction in [Direction::Both, Direction::Outbound] {
+        let mut ledger = Ledger::new();
+        ended(&mut ledger, lost(direction, Scope::Unknown));
+        let mut settle = |scope| {
+            ledger.handle(at(101_000), Input::Scoped { session: 7, scope });
+            cause_of(ledger.poll_output())
+        };
+        assert_eq!(settle(Scope::Unknown), None);
+        assert_eq!(settle(Scope::Flow), Some(lost(direction, Scope::Flow)));
+        assert_eq!(settle(Scope::Host), None);
+        assert_eq!(
+            joined(&mut ledger, 102_000, who(8, "ada"), Some(account(Saw::Unheard, 0, 0))),
+            None
+        );
+    }
+}
+
+#[test]
+fn what_is_certain_is_never_revised() {
+    for cause in [Cause::PeerClosed(CloseReason::Done), Cause::PeerExited, Cause::AppHung] {
+        let mut ledger = Ledger::new();
+        ended(&mut ledger, cause);
+        assert_eq!(ledger.waiting(), 0);
+        assert_eq!(merged(cause, 90_000, account(Saw::Reset, 100, 0)), None);
+    }
+}
+
+#[test]
+fn who_waits_too_long_is_not_revised() {
+    let late = 100_001 + WAITING.as_millis();
+    let mut told = account(Saw::Reset, 0, 0);
+    told.ended_ms = WAITING.as_millis() as u32;
+    assert_eq!(merged(Cause::PeerReset, late, told), None);
+    assert!(merged(Cause::PeerReset, late - 1, told).is_some());
+}
+
+#[test]
+fn the_oldest_gives_way() {
+    let mut ledger = Ledger::new();
+    let names: Vec<String> = (0..=VERDICTS).map(|n| format!("peer {n}")).collect();
+    for (session, name) in (0_u64..).zip(&names) {
+        let who = who(session, name);
+        let cause = Cause::PeerReset;
+        ledger.handle(at(session), Input::Ended { who, cause, silent: SILENT, asked: ASKED });
+    }
+    assert_eq!((ledger.held.len(), ledger.sessions.len()), (VERDICTS, VERDICTS));
+    assert_eq!(ledger.identities.len(), VERDICTS);
+    let back = |session, name| Who { boot_id: BootId([9; 16]), ..who(session, name) };
+    assert_eq!(joined(&mut ledger, 20_000, back(99_999, &names[0]), None), None);
+    assert!(joined(&mut ledger, 20_000, back(99_999, &names[1]), None).is_some());
+
+    for session in 0..=ACCOUNTS as u64 {
+        let told = Account { session: 1 << 32 | session, ..account(Saw::Reset, 0, 0) };
+        joined(&mut ledger, 30_000, who(99_999, "x"), Some(told));
+    }
+    assert_eq!((ledger.early.len(), ledger.early_sessions.len()), (ACCOUNTS, ACCOUNTS));
+    for (session, expected) in [(0, false), (1, true)] {
+        let who = who(1 << 32 | session, "x");
+        let input = Input::Ended { who, cause: both(), silent: SILENT, asked: ASKED };
+        ledger.handle(at(100_000), input);
+        assert_eq!(ledger.poll_output().is_some(), expected);
+    }
+}
+
+/// Whatever happens in whatever order: nobody is revised twice, nothing certain is revised, the
+/// indices agree, and the same inputs give the same outputs.
+#[test]
+fn random_schedules_revise_each_verdict_at_most_once() {
+    let run = |seed| {
+        let mut random = Random::new(seed);
+        let mut ledger = Ledger::new();
+        let mut revised: BTreeMap<u64, Revised> = BTreeMap::new();
+        let mut provisional = BTreeSet::new();
+        let mut now = 100_000;
+        for serial in 0..2_000_u64 {
+            now += random.below(2_000);
+            let identity = ["", "ada", "bob"][random.below(3) as usize];
+            let named = random.below(serial + 1);
+            let mut who = who(serial, identity);
+            who.boot_id = BootId([random.below(3) as u8; 16]);
+            who.instance_id = InstanceId([random.below(3) as u8; 16]);
+            let direction = [Direction::Both, Direction::Outbound][random.below(2) as usize];
+            let causes = [Cause::PeerReset, Cause::Unknown, lost(direction, Scope::Unknown)];
+            let cause = *causes.get(random.below(4) as usize).unwrap_or(&Cause::PeerExited);
+            let mut told = account(Saw::from_byte(random.below(11) as u8), 0, 0);
+            told.session = serial.saturating_sub(random.below(3)) + random.below(3);
+            told.ended_ms = random.below(60_000) as u32;
+            told.absent_ms = random.below(2) as u32 * random.below(40_000) as u32;
+            let scopes = [Scope::Unknown, Scope::Flow, Scope::Host, Scope::Many];
+            let input = match random.below(4) {
+                0 => Input::Joined { who, account: random.below(2).eq(&0).then_some(told) },
+                1 => Input::Scoped { session: named, scope: scopes[random.below(4) as usize] },
+                _ => {
+                    if cause.is_provisional() {
+                        provisional.insert(serial);
+                    }
+                    Input::Ended { who, cause, silent: SILENT, asked: ASKED }
+                }
+            };
+            ledger.handle(at(now), input);
+            if let Some(one) = ledger.poll_output() {
+                assert!(provisional.contains(&one.session), "{one:?}");
+                assert_ne!(one.from, one.to);
+                assert!(revised.insert(one.session, one).is_none(), "twice");
+            }
+            assert_eq!(ledger.held.len(), ledger.sessions.len());
+            assert_eq!(ledger.early.len(), ledger.early_sessions.len());
+            let named = ledger.held.values().filter(|held| !held.identity.is_empty()).count();
+            assert_eq!(ledger.identities.len(), named);
+        }
+        revised
+    };
+    let mut total = 0;
+    for seed in 0..20 {
+        let revised = run(seed);
+        assert_eq!(revised, run(seed));
+        total += revised.len();
+    }
+    assert!(total > 500, "{total}: the schedules must reach the rules");
+}
