@@ -16,6 +16,7 @@ pub mod kernel;
 pub mod ledger;
 pub mod link;
 pub mod liveness;
+pub mod outage;
 pub mod pages;
 pub mod policy;
 pub mod random;

@@ -1,0 +1,391 @@
+//! Outages, scopes, what looks like them and is not, bounds, and random schedules.
+
+use alloc::vec::Vec;
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use super::*;
+use crate::random::Random;
+
+const IDLE: Span = Span::from_secs(10);
+const ASKED: Span = Span::from_secs(10);
+const LOST: Cause = Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown };
+
+fn host(net: u8, host: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 0, net, host))
+}
+
+fn at(ms: u64) -> Time {
+    Time::from_millis(ms)
+}
+
+fn join(outages: &mut Outages, ms: u64, session: u64, address: IpAddr) -> Vec<Output> {
+    outages.handle(at(ms), Input::Joined { session, listener: 0, address });
+    polled(outages)
+}
+
+fn lose(outages: &mut Outages, ms: u64, session: u64, address: IpAddr) -> Vec<Output> {
+    end(outages, ms, session, address, LOST)
+}
+
+fn end(o: &mut Outages, ms: u64, session: u64, address: IpAddr, cause: Cause) -> Vec<Output> {
+    let (silent, lasted) = (IDLE + ASKED, Span::from_millis(ms));
+    let asked = ASKED;
+    o.handle(at(ms), Input::Ended { session, listener: 0, address, cause, silent, asked, lasted });
+    polled(o)
+}
+
+fn polled(outages: &mut Outages) -> Vec<Output> {
+    core::iter::from_fn(|| outages.poll_output()).collect()
+}
+
+/// Runs every deadline up to `ms`, at its time; gives what was told, and when.
+fn run(outages: &mut Outages, ms: u64) -> Vec<(u64, Output)> {
+    let mut told = Vec::new();
+    while let Some(due) = outages.next_deadline().filter(|due| *due <= at(ms)) {
+        outages.handle(due, Input::Deadline);
+        told.extend(polled(outages).into_iter().map(|output| (due.as_millis(), output)));
+    }
+    told
+}
+
+fn began(told: &[(u64, Output)]) -> Vec<(u64, Outage)> {
+    let began = |&(at, output): &(u64, Output)| match output {
+        Output::Began(outage) => Some((at, outage)),
+        Output::Over(_) | Output::Scoped { .. } | Output::AskSiblings { .. } => None,
+    };
+    told.iter().filter_map(began).collect()
+}
+
+fn scopes(told: &[(u64, Output)]) -> Vec<(u64, Scope)> {
+    let scope = |&(_, output): &(u64, Output)| match output {
+        Output::Scoped { session, scope } => Some((session, scope)),
+        Output::Over(_) | Output::Began(_) | Output::AskSiblings { .. } => None,
+    };
+    told.iter().filter_map(scope).collect()
+}
+
+/// Twenty hosts of network 1 and as many of network 2, one session each, numbered from 1.
+fn two_networks() -> Outages {
+    let mut outages = Outages::new();
+    for n in 1..=20_u8 {
+        join(&mut outages, 0, u64::from(n), host(1, n));
+        join(&mut outages, 0, 100 + u64::from(n), host(2, n));
+    }
+    outages
+}
+
+#[test]
+fn verdicts_that_fall_together_are_told_once() {
+    let mut outages = two_networks();
+    for n in 1..=10_u8 {
+        assert!(
+            lose(&mut outages, 60_000 + u64::from(n) * 40, u64::from(n), host(1, n)).is_empty()
+        );
+    }
+    let told = run(&mut outages, 120_000);
+    let [(when, outage)] = began(&told)[..] else { panic!("{told:?}") };
+    assert_eq!(when, 60_400 + 500, "half a second after the last verdict");
+    assert_eq!((outage.affected, outage.of_online, outage.hosts), (10, 20, 10));
+    assert_eq!((outage.began, outage.last), (at(60_040), at(60_400)));
+    let network = Network::V4([10, 0, 1]);
+    assert_eq!(outage.place, Place::There { network, listener: 0 });
+    let all: Vec<_> = (1..=10).map(|session| (session, Scope::Many)).collect();
+    assert_eq!(scopes(&told), all);
+    // One that falls later belongs to it.
+    lose(&mut outages, 121_000, 11, host(1, 11));
+    let told = run(&mut outages, 200_000);
+    assert!(began(&told).is_empty());
+    assert_eq!(scopes(&told), [(11, Scope::Many)]);
+}
+
+#[test]
+fn an_outage_is_over_when_half_of_its_hosts_are_back() {
+    let mut outages = two_networks();
+    for n in 1..=10_u8 {
+        lose(&mut outages, 60_000, u64::from(n), host(1, n));
+    }
+    run(&mut outages, 70_000);
+    for n in 1..=4_u8 {
+        assert!(join(&mut outages, 80_000, 200 + u64::from(n), host(1, n)).is_empty());
+        assert!(join(&mut outages, 80_000, 300 + u64::from(n), host(1, n)).is_empty(), "known");
+        assert!(join(&mut outages, 80_000, 400 + u64::from(n), host(1, 20)).is_empty(), "other");
+    }
+    let over = join(&mut outages, 81_000, 205, host(1, 5));
+    let [Output::Over(outage)] = over[..] else { panic!("{over:?}") };
+    assert!(outage.recovered);
+    assert_eq!((outage.number, outage.returned, outage.affected), (1, 5, 10));
+    assert_eq!(outages.groups.len() + outages.timers.len(), 0);
+}
+
+#[test]
+fn an_outage_without_return_is_forgotten() {
+    let mut outages = two_networks();
+    for n in 1..=3_u8 {
+        lose(&mut outages, 60_000, u64::from(n), host(1, n));
+    }
+    let told = run(&mut outages, 60_000 + FORGOTTEN.as_millis());
+    let Some((when, Output::Over(outage))) = told.last() else { panic!("{told:?}") };
+    assert_eq!(*when, 60_000 + FORGOTTEN.as_millis());
+    assert!(!outage.recovered);
+}
+
+#[test]
+fn who_came_back_before_it_was_told_is_counted() {
+    let mut outages = two_networks();
+    for n in 1..=4_u8 {
+        lose(&mut outages, 60_000, u64::from(n), host(1, n));
+        join(&mut outages, 60_100, 200 + u64::from(n), host(1, n));
+    }
+    let told = run(&mut outages, 70_000);
+    assert!(matches!(told[0], (60_500, Output::Began(_))));
+    let over = told.iter().any(|(_, output)| matches!(output, Output::Over(it) if it.recovered));
+    assert!(over, "{told:?}");
+}
+
+#[test]
+fn what_is_too_little_too_spread_or_no_silence_is_no_outage() {
+    let mut few = two_networks();
+    lose(&mut few, 60_000, 1, host(1, 1));
+    lose(&mut few, 60_000, 2, host(1, 2));
+    lose(&mut few, 60_000, 101, host(2, 1));
+    assert!(began(&run(&mut few, 100_000)).is_empty());
+
+    let mut spread = two_networks();
+    let mut told = Vec::new();
+    for n in 1..=10_u8 {
+        let ms = 60_000 + u64::from(n) * 6_000;
+        lose(&mut spread, ms, u64::from(n), host(1, n));
+        told.extend(run(&mut spread, ms));
+    }
+    assert!(began(&told).is_empty());
+
+    let mut told = two_networks();
+    for n in 1..=10_u8 {
+        end(&mut told, 60_000, u64::from(n), host(1, n), Cause::PeerExited);
+    }
+    assert!(run(&mut told, 100_000).is_empty());
+
+    let mut large = Outages::new();
+    for session in 1..=40 {
+        join(&mut large, 0, session, host(1, 1));
+    }
+    for session in 1..=3 {
+        lose(&mut large, 60_000, session, host(1, 1));
+    }
+    assert!(began(&run(&mut large, 100_000)).is_empty(), "fewer than one in ten");
+}
+
+#[test]
+fn what_is_down_here_is_one_outage_wherever_the_peers_are() {
+    let mut outages = two_networks();
+    for n in 1..=5_u8 {
+        end(&mut outages, 60_000, u64::from(n), host(1, n), Cause::LocalNetworkDown);
+        end(&mut outages, 60_000, 100 + u64::from(n), host(2, n), Cause::LocalNetworkDown);
+    }
+    let told = run(&mut outages, 90_000);
+    let [(_, outage)] = began(&told)[..] else { panic!("{told:?}") };
+    assert_eq!((outage.place, outage.affected, outage.of_online), (Place::Here, 10, 40));
+}
+
+/// Two sessions of one host, and others elsewhere; the first is lost at 60 s.
+fn siblings() -> Outages {
+    let mut outages = two_networks();
+    join(&mut outages, 0, 31, host(3, 1));
+    join(&mut outages, 0, 32, host(3, 1));
+    outages.handle(at(51_000), Input::Suspect { session: 31, address: host(3, 1) });
+    let asked = lose(&mut outages, 60_000, 31, host(3, 1));
+    assert_eq!(asked, [Output::AskSiblings { session: 31, siblings: [0, 32, 0, 0] }]);
+    outages
+}
+
+fn answer(outages: &mut Outages, heard_ago_ms: Option<u64>, suspect: bool) -> Vec<Output> {
+    let heard_ago = heard_ago_ms.map(Span::from_millis);
+    outages.handle(at(60_010), Input::Siblings { session: 31, heard_ago, suspect });
+    polled(outages)
+}
+
+#[test]
+fn a_sibling_heard_while_we_asked_in_vain_makes_it_the_flow() {
+    let mut outages = siblings();
+    let flow = Output::Scoped { session: 31, scope: Scope::Flow };
+    assert_eq!(answer(&mut outages, Some(9_000), false), [flow]);
+    assert_eq!(answer(&mut outages, Some(9_000), false), [], "once");
+    assert!(run(&mut outages, 100_000).is_empty());
+}
+
+#[test]
+fn a_sibling_that_proves_nothing_settles_nothing() {
+    for (heard_ago, suspect) in [(Some(10_010), false), (Some(0), true), (None, false)] {
+        let mut outages = siblings();
+        assert_eq!(answer(&mut outages, heard_ago, suspect), [], "{heard_ago:?}");
+        assert!(run(&mut outages, 100_000).is_empty(), "nobody else died");
+    }
+    // The sibling was doubted meanwhile: the path may have been cut and have healed.
+    let mut outages = siblings();
+    outages.handle(at(59_000), Input::Suspect { session: 32, address: host(3, 1) });
+    assert_eq!(answer(&mut outages, Some(0), false), []);
+}
+
+#[test]
+fn siblings_that_die_while_others_live_make_it_the_host() {
+    let mut outages = siblings();
+    answer(&mut outages, Some(15_000), false);
+    lose(&mut outages, 63_000, 32, host(3, 1));
+    let told = run(&mut outages, 100_000);
+    assert_eq!(scopes(&told), [(31, Scope::Host), (32, Scope::Host)]);
+    assert!(began(&told).is_empty());
+}
+
+#[test]
+fn a_host_is_not_blamed_where_nobody_else_is_left() {
+    let mut outages = Outages::new();
+    join(&mut outages, 0, 31, host(3, 1));
+    join(&mut outages, 0, 32, host(3, 1));
+    lose(&mut outages, 60_000, 31, host(3, 1));
+    lose(&mut outages, 60_000, 32, host(3, 1));
+    assert!(scopes(&run(&mut outages, 100_000)).is_empty());
+}
+
+#[test]
+fn one_host_of_many_sessions_is_an_outage_but_not_many() {
+    let mut outages = two_networks();
+    for session in 31..=34 {
+        join(&mut outages, 0, session, host(3, 1));
+    }
+    for session in 31..=34 {
+        lose(&mut outages, 60_000, session, host(3, 1));
+    }
+    let told = run(&mut outages, 100_000);
+    assert_eq!(began(&told)[0].1.hosts, 1);
+    let all: Vec<_> = (31..=34).map(|session| (session, Scope::Host)).collect();
+    assert_eq!(scopes(&told), all);
+}
+
+#[test]
+fn who_was_online_before_a_gap_is_not_counted_out_after_it() {
+    let mut outages = two_networks();
+    outages.handle(at(50_000), Input::Missed);
+    assert_eq!(outages.online(), 0);
+    join(&mut outages, 55_000, 99, host(1, 99));
+    lose(&mut outages, 60_000, 1, host(1, 1));
+    assert_eq!(outages.online(), 1);
+    let (listener, address, lasted) = (0, host(1, 99), Span::from_secs(6));
+    let (cause, silent, asked) = (Cause::PeerExited, Span::ZERO, Span::ZERO);
+    let ended = Input::Ended { session: 99, listener, address, cause, silent, asked, lasted };
+    outages.handle(at(61_000), ended);
+    assert_eq!(outages.online(), 0, "61 s − 6 s is after the gap");
+}
+
+#[test]
+fn networks_are_written_as_people_write_them() {
+    use alloc::string::ToString;
+    assert_eq!(Network::from(host(7, 9)).to_string(), "10.0.7.0/24");
+    let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0xab, 0xcd, 0, 0, 0, 1);
+    assert_eq!(Network::from(IpAddr::V6(v6)).to_string(), "2001:db8:ab::/48");
+    let mapped = IpAddr::V6(Ipv4Addr::new(10, 0, 7, 9).to_ipv6_mapped());
+    assert_eq!(Network::from(mapped), Network::V4([10, 0, 7]));
+}
+
+#[test]
+fn full_tables_give_way_and_stay_consistent() {
+    let mut outages = Outages::new();
+    for n in 0..=(HOSTS as u32) {
+        let address = IpAddr::V4(Ipv4Addr::from_bits(n << 8));
+        join(&mut outages, 0, u64::from(n) + 1, address);
+    }
+    assert_eq!(outages.online(), HOSTS as u32 + 1, "counted all the same");
+    assert!(outages.hosts.siblings(IpAddr::V4(Ipv4Addr::from_bits((HOSTS as u32) << 8))).is_none());
+    for n in 0..=(UNSETTLED as u32) {
+        let address = IpAddr::V4(Ipv4Addr::from_bits(n << 8));
+        lose(&mut outages, 60_000 + u64::from(n), u64::from(n) + 1, address);
+    }
+    assert_eq!((outages.unsettled.len(), outages.groups.len()), (UNSETTLED, GROUPS));
+    assert!(outages.timers.len() <= UNSETTLED + GROUPS);
+    run(&mut outages, 1_000_000);
+    assert_eq!((outages.unsettled.len(), outages.groups.len(), outages.timers.len()), (0, 0, 0));
+
+    for n in 0..=HOSTS_PER_OUTAGE as u32 {
+        let address = IpAddr::V6(Ipv6Addr::from_bits(u128::from(n)));
+        lose(&mut outages, 2_000_000, u64::from(n) + 1, address);
+    }
+    let told = run(&mut outages, 2_001_000);
+    let outage = began(&told)[0].1;
+    assert_eq!(outage.hosts, HOSTS_PER_OUTAGE as u32);
+    assert_eq!(outage.affected, HOSTS_PER_OUTAGE as u32 + 1);
+}
+
+/// Whatever happens in whatever order: each outage begins once and is over once, each verdict is
+/// scoped at most once and only if it was one, the counts are those of a simple model, and the same
+/// inputs give the same outputs.
+#[test]
+fn random_schedules_keep_the_promises() {
+    let run_one = |seed| {
+        let mut random = Random::new(seed);
+        let mut outages = Outages::new();
+        let mut online: BTreeMap<u64, IpAddr> = BTreeMap::new();
+        let (mut lost, mut scoped, mut open) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut all = Vec::new();
+        let mut now = 100_000;
+        for session in 1..3_000_u64 {
+            let pause = if random.below(20) == 0 { 20_000 } else { 200 };
+            now += random.below(pause);
+            let mut told: Vec<_> =
+                run(&mut outages, now).into_iter().map(|(_, output)| output).collect();
+            let chosen = online.iter().nth(random.below(online.len() as u64 + 1) as usize);
+            match (random.below(5), chosen.map(|(session, address)| (*session, *address))) {
+                (0, Some((session, address))) => {
+                    outages.handle(at(now), Input::Suspect { session, address });
+                }
+                (1 | 2, Some((session, address))) => {
+                    online.remove(&session);
+                    let cause = [LOST, Cause::PeerExited, Cause::Unknown, Cause::LocalNetworkDown]
+                        [random.below(4) as usize];
+                    if cause == LOST {
+                        lost.insert(session);
+                    }
+                    told.extend(end(&mut outages, now, session, address, cause));
+                }
+                _ => {
+                    let address = host(random.below(3) as u8, random.below(8) as u8);
+                    online.insert(session, address);
+                    told.extend(join(&mut outages, now, session, address));
+                }
+            }
+            for output in told.iter().copied() {
+                if let Output::AskSiblings { session, siblings } = output {
+                    let known = siblings.iter().filter(|known| **known != 0);
+                    assert!(known.clone().all(|known| online.contains_key(known)));
+                    let heard_ago = Some(Span::from_millis(random.below(15_000)));
+                    let suspect = random.below(3) == 0;
+                    outages.handle(at(now), Input::Siblings { session, heard_ago, suspect });
+                }
+            }
+            told.extend(polled(&mut outages));
+            for output in &told {
+                match output {
+                    Output::Began(outage) => assert!(open.insert(outage.number)),
+                    Output::Over(outage) => assert!(open.remove(&outage.number)),
+                    Output::Scoped { session, .. } => {
+                        assert!(lost.contains(session) && scoped.insert(*session));
+                    }
+                    Output::AskSiblings { .. } => {}
+                }
+            }
+            all.extend(told);
+            assert_eq!(outages.online() as usize, online.len());
+            assert_eq!(outages.timers.len(), outages.groups.len() + outages.unsettled.len());
+        }
+        all
+    };
+    let (mut outages, mut scopes) = (0, BTreeSet::new());
+    for seed in 0..20 {
+        let all = run_one(seed);
+        assert_eq!(all, run_one(seed));
+        outages += all.iter().filter(|output| matches!(output, Output::Began(_))).count();
+        scopes.extend(all.iter().filter_map(|output| match output {
+            Output::Scoped { scope, .. } => Some(*scope as u8),
+            Output::Began(_) | Output::Over(_) | Output::AskSiblings { .. } => None,
+        }));
+    }
+    assert!(outages > 100 && scopes.len() == 3, "{outages}, {scopes:?}");
+}
