@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-pub use event::{Body, End, Event, Names, PolicyInfo, Session};
+pub use event::{Body, End, Event, Names, OutageInfo, PolicyInfo, Revision, Session};
 
 use crate::report::Report;
 
@@ -115,6 +115,11 @@ impl Events {
     /// event. `wall_ms` is the time of reports that have none. Wakes nobody: see [`Events::wake`].
     pub fn publish(&self, shard: usize, report: Report, wall_ms: u64) -> Option<Arc<Event>> {
         let (at_ms, body) = self.shared.names.body(shard, report)?;
+        Some(self.tell(at_ms.unwrap_or(wall_ms), body))
+    }
+
+    /// Numbers and keeps what was found out otherwise than by one report. Wakes nobody either.
+    pub(crate) fn tell(&self, at_ms: u64, body: Body) -> Arc<Event> {
         let mut ring = self.lock();
         ring.last += 1;
         let number = ring.last;
@@ -124,9 +129,13 @@ impl Events {
         if ring.kept.len() == ring.capacity {
             ring.kept.pop_front();
         }
-        let event = Arc::new(Event { number, at_ms: at_ms.unwrap_or(wall_ms), body });
+        let event = Arc::new(Event { number, at_ms, body });
         ring.kept.push_back(event.clone());
-        Some(event)
+        event
+    }
+
+    pub(crate) fn names(&self) -> &Names {
+        &self.shared.names
     }
 
     /// Wakes the subscribers if there is anything new; once per batch of reports is enough.

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use systole_core::{Policy, hub};
+use systole_core::{Policy, Span, hub};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::correlation::{Correlation, Findings, Questions};
 use crate::events::Events;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
@@ -80,6 +81,8 @@ pub struct Gateway {
     events: Events,
     metrics: Metrics,
     logs: Logs,
+    correlation: Correlation,
+    questions: Questions,
     phase: watch::Sender<Phase>,
 }
 
@@ -112,7 +115,19 @@ impl Gateway {
     ) -> Gateway {
         let accepting = shards.iter().map(|_| AtomicBool::new(true)).collect();
         let phase = watch::Sender::new(Phase::Running);
-        Gateway { shards, accepting, listeners, events, metrics, logs, phase }
+        let (correlation, questions) = Correlation::new(events.names().clone());
+        let questions = Arc::new(Mutex::new(Some(questions)));
+        Gateway {
+            shards,
+            accepting,
+            listeners,
+            events,
+            metrics,
+            logs,
+            correlation,
+            questions,
+            phase,
+        }
     }
 
     /// The listeners, by index.
@@ -183,7 +198,53 @@ impl Gateway {
             known.store(accepting, Ordering::Relaxed);
         }
         self.logs.heartbeat(&report);
+        let findings = self.correlation.report(&report);
         if let Some(event) = self.events.publish(shard, report, wall_ms) {
+            self.logs.event(&event);
+        }
+        self.tell(findings);
+    }
+
+    /// Asks what correlation wants to know of other sessions, and tells what time alone brings to
+    /// light. Never ends; a second call does only the latter.
+    pub async fn correlate(&self) {
+        let taken = self.questions.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let ask = async {
+            let Some(mut questions) = taken else {
+                return std::future::pending().await;
+            };
+            while let Some(question) = questions.recv().await {
+                let (heard_ago, suspect) = self.look_at(&question.siblings).await;
+                self.tell(self.correlation.answered(question.session, heard_ago, suspect));
+                self.events.wake();
+            }
+        };
+        let wait = async {
+            loop {
+                self.tell(self.correlation.due().await);
+                self.events.wake();
+            }
+        };
+        tokio::join!(ask, wait);
+    }
+
+    /// When the one of these sessions was heard that was heard last, and whether one is suspected.
+    async fn look_at(&self, sessions: &[u64]) -> (Option<Span>, bool) {
+        let (mut heard_ago, mut suspect) = (None, false);
+        for session in sessions.iter().filter(|session| **session != 0) {
+            if let Ok(Some(info)) = self.session(*session).await {
+                let ago = Span::from_millis(info.last_heard_ago_ms);
+                heard_ago = Some(heard_ago.map_or(ago, |known: Span| known.min(ago)));
+                suspect |= info.suspect;
+            }
+        }
+        (heard_ago, suspect)
+    }
+
+    fn tell(&self, findings: Findings) {
+        for (at_ms, body) in findings {
+            self.metrics.count(&body);
+            let event = self.events.tell(at_ms, body);
             self.logs.event(&event);
         }
     }

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod beacon;
 pub mod config;
+mod correlation;
 pub mod epochs;
 pub mod events;
 pub mod gateway;

@@ -12,7 +12,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::config::{Format, Level, Log};
-use crate::events::{Body, Event, Session};
+use crate::events::{Body, Event, OutageInfo, Revision, Session};
 use crate::report::{Change, Report, session_text};
 
 /// The switches of the log.
@@ -122,6 +122,34 @@ impl Logs {
                     "leave"
                 );
             }
+            Body::VerdictRevised { session, revision } => {
+                let Session { session, identity, .. } = session;
+                let Revision { from, to, confidence, detail, because, idle_ms } = revision;
+                info!(
+                    session,
+                    %identity,
+                    from,
+                    to,
+                    confidence,
+                    detail,
+                    because,
+                    idle_ms,
+                    "verdict revised"
+                );
+            }
+            Body::Outage(outage) => {
+                let (network, listener) = place(outage);
+                let OutageInfo { outage, affected, of_online, hosts, .. } = *outage;
+                warn!(outage, network, listener, affected, of_online, hosts, "outage");
+            }
+            Body::OutageOver(outage) => {
+                let (network, listener) = place(outage);
+                let OutageInfo { outage, affected, hosts, returned, recovered, .. } = *outage;
+                info!(
+                    outage,
+                    network, listener, affected, hosts, returned, recovered, "outage over"
+                );
+            }
             Body::Suspect(session) => about(session, "suspect"),
             Body::Recovered(session) => about(session, "recovered"),
             Body::Hung { session, cause } => {
@@ -144,6 +172,12 @@ impl Logs {
 fn about(session: &Session, what: &str) {
     let Session { session, identity, listener, address, .. } = session;
     info!(session, %identity, %listener, address, "{what}");
+}
+
+/// Where an outage is.
+fn place(outage: &OutageInfo) -> (&str, &str) {
+    let network = outage.network.as_deref().unwrap_or("our own");
+    (network, outage.listener.as_deref().unwrap_or("all"))
 }
 
 fn filter(level: Level) -> LevelFilter {

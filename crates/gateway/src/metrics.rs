@@ -14,6 +14,7 @@ use systole_core::Span;
 use systole_core::cause::Cause;
 use systole_net::Clock;
 
+use crate::events::Body;
 use crate::stats::{BeaconStats, Cell, Distributions, ShardStats, seconds};
 
 /// What a scrape is labelled as.
@@ -23,6 +24,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    distributions: Distributions,
 }
 
 impl Metrics {
@@ -35,18 +37,48 @@ impl Metrics {
         clock: Clock,
     ) -> Metrics {
         let mut registry = Registry::default();
-        let Distributions { lateness, rtt, lag } = distributions.clone();
+        let Distributions { lateness, rtt, lag, revised, outages } = distributions.clone();
         let help = "How long after it was due a verdict of silence fell";
         registry.register("systole_verdict_lateness_seconds", help, lateness);
         let help = "Round-trip times of heartbeats that the gateway sent";
         registry.register("systole_rtt_seconds", help, rtt);
         let help = "How much later than planned a shard's loop came round";
         registry.register("systole_loop_lag_seconds", help, lag);
+        let help = "Verdicts revised, by cause before and after";
+        registry.register("systole_verdicts_revised", help, revised);
+        let help = "Outages found: verdicts that fell together";
+        registry.register("systole_outages", help, outages);
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("systole_build", "The version that runs", build);
         registry.register_collector(Box::new(Beacons { shards: shards.clone(), beacons }));
         registry.register_collector(Box::new(Shards { shards, clock }));
-        Metrics { registry }
+        Metrics { registry, distributions: distributions.clone() }
+    }
+
+    /// Counts what was found out over several sessions.
+    pub(crate) fn count(&self, body: &Body) {
+        match body {
+            Body::VerdictRevised { revision, .. } => {
+                let labels = [("from", revision.from), ("to", revision.to)];
+                self.distributions.revised.get_or_create(&labels).inc();
+            }
+            Body::Outage(_) => {
+                self.distributions.outages.inc();
+            }
+            Body::OutageOver(_)
+            | Body::Join { .. }
+            | Body::Leave { .. }
+            | Body::Suspect(_)
+            | Body::Recovered(_)
+            | Body::Hung { .. }
+            | Body::Overdue(_)
+            | Body::Retuned { .. }
+            | Body::Moved { .. }
+            | Body::Stalled { .. }
+            | Body::AcceptingPaused { .. }
+            | Body::AcceptingResumed { .. }
+            | Body::Missed { .. } => {}
+        }
     }
 
     /// One scrape, as [`CONTENT_TYPE`].
@@ -242,6 +274,8 @@ mod tests {
         let beacons = vec![(1, Arc::new(BeaconStats::default()))];
         shards[1].online.set(12);
         beacons[0].1.dropped[2].add(4);
+        let revised = [("from", "unknown"), ("to", "peer_rebooted")];
+        distributions.revised.get_or_create(&revised).inc();
         Metrics::new(shards, beacons, &distributions, Clock::start()).scrape().unwrap()
     }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 use systole_core::cause::{Cause, Verdict};
 use systole_core::hub::Presence;
 use systole_core::link::BeatKind;
+use systole_core::wire::{Account, BootId, InstanceId};
 use systole_core::{Policy, Span, Time};
 use utoipa::ToSchema;
 
@@ -66,6 +67,10 @@ pub struct Subject {
     pub listener: u16,
     /// Where it comes from.
     pub address: SocketAddr,
+    /// Its machine; zeros where unknown.
+    pub boot_id: BootId,
+    /// Its process; zeros where unknown.
+    pub instance_id: InstanceId,
     /// Whether it was ever online: its handshake was complete.
     pub established: bool,
 }
@@ -74,7 +79,12 @@ pub struct Subject {
 #[derive(Clone, Debug)]
 pub enum Change {
     /// It is online.
-    Join(Policy),
+    Join {
+        /// The policy in force.
+        policy: Policy,
+        /// What it says of its link before this one.
+        account: Option<Account>,
+    },
     /// A probe is unanswered for longer than it should be.
     Suspect,
     /// The suspicion is over.
@@ -94,6 +104,8 @@ pub enum Change {
     Leave {
         /// Why, and when.
         verdict: Verdict,
+        /// For how long it was asked in vain; rather less than more.
+        asked: Span,
         /// How long it was open.
         lasted: Span,
     },

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use systole_core::Span;
 use systole_core::cause::Cause;
@@ -98,6 +100,10 @@ pub struct Distributions {
     pub rtt: Histogram,
     /// How much later than planned the loop came round.
     pub lag: Histogram,
+    /// Verdicts revised, by cause before and after.
+    pub revised: Family<[(&'static str, &'static str); 2], Counter>,
+    /// Outages found.
+    pub outages: Counter,
 }
 
 /// Fine around the budget of 2 ms and 5 ms, coarse beyond; in seconds.
@@ -118,6 +124,8 @@ impl Default for Distributions {
             lateness: Histogram::new(LATENESS),
             rtt: Histogram::new(RTT),
             lag: Histogram::new(LATENESS),
+            revised: Family::default(),
+            outages: Counter::default(),
         }
     }
 }

@@ -99,9 +99,11 @@ impl Fixture {
             identity: "anna".into(),
             listener: 0,
             address: address(),
+            boot_id: Default::default(),
+            instance_id: Default::default(),
             established: true,
         };
-        let change = Change::Join(Policy::default());
+        let change = Change::Join { policy: Policy::default(), account: None };
         self.gateway.note(0, Report::Session { at_ms: 5, subject, change }, 0);
         self.gateway.events().wake();
     }

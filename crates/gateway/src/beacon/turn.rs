@@ -14,6 +14,7 @@ use systole_core::beacon::{
 use systole_core::cause::Cause;
 use systole_core::gather::Gather;
 use systole_core::vigilance::{Turn, Vigilance};
+use systole_core::wire::{BootId, InstanceId};
 use systole_core::{Machine, Span, Time};
 use systole_net::Clock;
 use systole_net::datagrams::{RECEIVE_BUFFER, grow_receive_buffer};
@@ -349,7 +350,7 @@ impl Turning {
 
     fn tell(&mut self, known: &Known, event: Event) {
         let change = match event {
-            Event::Online(policy) => Change::Join(policy),
+            Event::Online(policy) => Change::Join { policy, account: None },
             Event::Suspect => Change::Suspect,
             Event::Recovered => Change::Recovered,
             Event::Overdue { .. } => {
@@ -367,7 +368,10 @@ impl Turning {
                     let late = self.now().since(verdict.due);
                     self.distributions.lateness.observe(seconds(late));
                 }
-                Change::Leave { verdict, lasted: self.vigilance.now().since(known.since) }
+                // A device is never asked: it states its life by itself.
+                let asked = Span::ZERO;
+                let lasted = self.vigilance.now().since(known.since);
+                Change::Leave { verdict, asked, lasted }
             }
         };
         let subject = Subject {
@@ -376,6 +380,8 @@ impl Turning {
             identity: device_text(known.device).into(),
             listener: self.listener,
             address: known.address,
+            boot_id: BootId::default(),
+            instance_id: InstanceId::default(),
             established: true,
         };
         let at_ms = self.clock.wall_ms();

@@ -43,6 +43,19 @@ pub enum Body {
         #[serde(flatten)]
         end: End,
     },
+    /// A verdict that was told has another cause, as the peer's return or other links showed.
+    VerdictRevised {
+        /// Whose verdict; long gone.
+        #[serde(flatten)]
+        session: Session,
+        /// From what, to what, and why.
+        #[serde(flatten)]
+        revision: Revision,
+    },
+    /// Verdicts that fell together are one outage.
+    Outage(OutageInfo),
+    /// An outage is over: half of its hosts are back, or it was given up.
+    OutageOver(OutageInfo),
     /// A probe is unanswered for longer than it should be.
     Suspect(Session),
     /// The suspicion is over.
@@ -114,6 +127,9 @@ impl Body {
         match self {
             Body::Join { .. } => "join",
             Body::Leave { .. } => "leave",
+            Body::VerdictRevised { .. } => "verdict_revised",
+            Body::Outage(_) => "outage",
+            Body::OutageOver(_) => "outage_over",
             Body::Suspect(_) => "suspect",
             Body::Recovered(_) => "recovered",
             Body::Hung { .. } => "hung",
@@ -167,6 +183,49 @@ pub struct End {
     pub grounds: Vec<&'static str>,
     /// How long the connection was open.
     pub lasted_ms: u64,
+}
+
+/// How a verdict was revised.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Revision {
+    /// The cause as it was told, by name.
+    pub from: &'static str,
+    /// The better one.
+    pub to: &'static str,
+    /// How sure that is: `medium`, `high` or `certain`.
+    pub confidence: &'static str,
+    /// The better cause with its particulars, for people.
+    pub detail: String,
+    /// What it rests on, for people.
+    pub because: String,
+    /// How long the link had carried nothing when it was found forgotten; absent for other causes.
+    pub idle_ms: Option<u64>,
+}
+
+/// An outage: verdicts that fell together.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct OutageInfo {
+    /// Its number, from 1.
+    pub outage: u64,
+    /// The network of the peers, such as `192.0.2.0/24`; absent if our own network is down.
+    pub network: Option<String>,
+    /// The name of the listener; likewise.
+    #[schema(value_type = Option<String>)]
+    pub listener: Option<Arc<str>>,
+    /// How many verdicts.
+    pub affected: u32,
+    /// How many sessions were online there before.
+    pub of_online: u32,
+    /// From how many hosts.
+    pub hosts: u32,
+    /// How many of these hosts have come back.
+    pub returned: u32,
+    /// Whether enough came back.
+    pub recovered: bool,
+    /// When the first verdict fell, in milliseconds since 1970-01-01 UTC.
+    pub began_ms: u64,
+    /// When the last verdict fell, likewise.
+    pub last_ms: u64,
 }
 
 /// A policy in numbers.
@@ -244,7 +303,7 @@ impl Names {
         Some((None, body))
     }
 
-    fn session(&self, subject: Subject) -> Session {
+    pub(crate) fn session(&self, subject: Subject) -> Session {
         let listener = self.listeners.get(usize::from(subject.listener));
         Session {
             session: session_text(subject.session),
@@ -281,14 +340,16 @@ impl Names {
 
 fn change_body(at_ms: u64, session: Session, change: Change) -> Option<Body> {
     Some(match change {
-        Change::Join(policy) => Body::Join { session, policy: PolicyInfo::new(&policy) },
+        Change::Join { policy, account: _ } => {
+            Body::Join { session, policy: PolicyInfo::new(&policy) }
+        }
         Change::Suspect => Body::Suspect(session),
         Change::Recovered => Body::Recovered(session),
         Change::Hung(cause) => Body::Hung { session, cause: cause.name() },
         Change::Overdue => Body::Overdue(session),
         Change::Retuned(policy) => Body::Retuned { session, policy: PolicyInfo::new(&policy) },
         Change::Moved { from } => Body::Moved { session, from: from.to_string() },
-        Change::Leave { verdict, lasted } => {
+        Change::Leave { verdict, asked: _, lasted } => {
             let late = verdict.at.since(verdict.due);
             let end = End {
                 cause: verdict.cause.name(),

@@ -30,6 +30,8 @@ fn report(session: u64, change: Change) -> Report {
         identity: "anna".into(),
         listener: 0,
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, 4_711)),
+        boot_id: Default::default(),
+        instance_id: Default::default(),
         established: true,
     };
     Report::Session { at_ms: 60_000, subject, change }
@@ -77,7 +79,7 @@ fn a_leave_carries_its_evidence() {
         last_heard: Time::from_millis(20_000),
         probes: 3,
     };
-    let change = Change::Leave { verdict, lasted: Span::from_secs(45) };
+    let change = Change::Leave { verdict, asked: Span::ZERO, lasted: Span::from_secs(45) };
     let event = events.publish(0, report(0x1f, change), 0).unwrap();
     let expected = serde_json::json!({
         "number": 1, "at_ms": 60_000, "kind": "leave",
@@ -104,7 +106,7 @@ fn every_report_has_its_kind() {
         })
     };
     let stall = Report::Stalled { absent: Span::from_secs(2), suspended: Span::ZERO };
-    assert_eq!(kind(report(1, Change::Join(policy))).unwrap(), "join");
+    assert_eq!(kind(report(1, Change::Join { policy, account: None })).unwrap(), "join");
     assert_eq!(kind(report(1, Change::Recovered)).unwrap(), "recovered");
     assert_eq!(kind(report(1, Change::Overdue)).unwrap(), "overdue");
     assert_eq!(kind(report(1, Change::Retuned(policy))).unwrap(), "retuned");

@@ -44,6 +44,8 @@ pub(super) async fn run(
     for (shard, receiver) in reports.into_iter().enumerate() {
         pumps.spawn(pump(gateway.clone(), shard, receiver, clock));
     }
+    let correlating = gateway.clone();
+    tokio::spawn(async move { correlating.correlate().await });
     let admin = TcpListener::from_std(admin).map_err(ServeError::Thread)?;
     let address = admin.local_addr().map_err(ServeError::Thread)?;
     let subscribers = usize::try_from(config.limits.sse_subscribers).unwrap_or(usize::MAX);

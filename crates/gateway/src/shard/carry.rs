@@ -3,6 +3,7 @@
 use systole_core::cause::Verdict;
 use systole_core::hub;
 use systole_core::link::{self, Closing, Event, Output};
+use systole_core::policy::Detection;
 use systole_core::{Machine, Policy, Span};
 use systole_net::recipe::Recipe;
 
@@ -82,7 +83,7 @@ impl Turning {
             Told::RoundTrip(rtt) => return self.distributions.rtt.observe(seconds(rtt)),
             Told::Change(change) => change,
         };
-        if let Change::Join(policy) | Change::Retuned(policy) = &change {
+        if let Change::Join { policy, .. } | Change::Retuned(policy) = &change {
             self.suit(link, policy);
         }
         let Some(known) = self.hub.machine().presence(link) else {
@@ -94,18 +95,22 @@ impl Turning {
             identity: known.identity.into(),
             listener: known.listener,
             address: known.address,
+            boot_id: known.boot_id,
+            instance_id: known.instance_id,
             established: known.established.is_some(),
         };
         let change = match change {
             Change::Leave { verdict, .. } => {
                 self.count(&verdict);
-                Change::Leave { verdict, lasted: self.vigilance.now().since(known.opened) }
+                let asked = asked_in_vain(&verdict, known.policy);
+                let lasted = self.vigilance.now().since(known.opened);
+                Change::Leave { verdict, asked, lasted }
             }
             Change::Overdue => {
                 self.stats.overdue.add(1);
                 Change::Overdue
             }
-            Change::Join(_)
+            Change::Join { .. }
             | Change::Suspect
             | Change::Recovered
             | Change::Hung(_)
@@ -127,6 +132,17 @@ impl Turning {
     }
 }
 
+/// For how long a peer was asked in vain: since the first of the unanswered probes, as if each had
+/// left as late as it may. One that was answered by an error counts for nothing.
+fn asked_in_vain(verdict: &Verdict, policy: &Policy) -> Span {
+    let unanswered =
+        if verdict.is_silence() { verdict.probes } else { verdict.probes.saturating_sub(1) };
+    match policy.detection() {
+        Detection::Never => Span::ZERO,
+        Detection::Bounded { interval, .. } => interval.times(u64::from(unanswered)),
+    }
+}
+
 /// What of the hub's events leaves the loop.
 enum Told {
     Change(Change),
@@ -136,13 +152,15 @@ enum Told {
 impl Told {
     fn of(event: Event<'_>) -> Option<Told> {
         Some(Told::Change(match event {
-            Event::Established { policy, .. } => Change::Join(policy),
+            Event::Established { policy, account, .. } => Change::Join { policy, account },
             Event::Suspect => Change::Suspect,
             Event::Recovered => Change::Recovered,
             Event::Overdue { .. } => Change::Overdue,
             Event::Hung { cause, .. } => Change::Hung(cause),
             Event::Retuned(policy) => Change::Retuned(policy),
-            Event::Lost { verdict, .. } => Change::Leave { verdict, lasted: Span::ZERO },
+            Event::Lost { verdict, .. } => {
+                Change::Leave { verdict, asked: Span::ZERO, lasted: Span::ZERO }
+            }
             Event::HeartbeatSent { beat, sequence, .. } => {
                 Change::Heartbeat { sent: true, beat, sequence }
             }

@@ -180,7 +180,7 @@ fn a_device_comes_online_moves_and_says_goodbye() {
     let mut running = start(Policy::standard(), 1);
     let mut client = Client::new(running.address, 0xd1);
     assert_eq!(client.state(false), Some(Span::from_secs(30)));
-    let (session, address, _) = running.change(|_, change| matches!(change, Change::Join(_)));
+    let (session, address, _) = running.change(|_, change| matches!(change, Change::Join { .. }));
     assert_eq!(session >> 56, u64::from(FIRST));
     assert_eq!(address, client.socket.local_addr().unwrap());
     let before = address;
@@ -202,7 +202,7 @@ fn nothing_is_answered_to_whoever_proves_nothing() {
     let mut running = start(Policy::standard(), 1);
     let mut client = Client::new(running.address, 1);
     client.state(false);
-    running.change(|_, change| matches!(change, Change::Join(_)));
+    running.change(|_, change| matches!(change, Change::Join { .. }));
     let good = client.statement(false);
     client.send(&good);
     client.receive();
@@ -265,7 +265,7 @@ fn operators_hold_kick_retune_and_drain() {
     let mut running = start(Policy::standard(), 1);
     let mut client = Client::new(running.address, 1);
     client.state(false);
-    let (session, ..) = running.change(|_, change| matches!(change, Change::Join(_)));
+    let (session, ..) = running.change(|_, change| matches!(change, Change::Join { .. }));
     let order = |running: &Running, session, order| {
         let (reply, answer) = oneshot::channel();
         let request = Request::Order { session, order, reply };

@@ -101,7 +101,7 @@ impl Running {
     }
 
     fn join(&mut self) -> u64 {
-        self.change(|change| matches!(change, Change::Join(_))).0
+        self.change(|change| matches!(change, Change::Join { .. })).0
     }
 
     fn stop(mut self) {

@@ -27,6 +27,7 @@ pub(super) fn run(spec: &Spec) -> Result<(), Trouble> {
     let mut bytes = Vec::new();
     let hello = Hello {
         asks: None,
+        account: None,
         resume: None,
         capabilities: 0,
         boot_id: identity::boot_id(),

@@ -1,0 +1,273 @@
+//! What several verdicts, or a verdict and a return, say together: feeds the two machines that
+//! decide it, and makes events of what they tell.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use systole_core::ledger::{self, Ledger, Note, Revised, Who};
+use systole_core::outage::{self, Outage, Outages, Place};
+use systole_core::{Machine, Span, Time};
+use systole_net::Clock;
+use tokio::sync::{Notify, mpsc};
+
+use crate::events::{Body, Names, OutageInfo, Revision};
+use crate::report::{Change, Report, Subject};
+
+/// How many questions about siblings may wait. They are asked one after the other; one that finds
+/// no room is not asked, and the scope of that verdict stays unknown.
+const QUESTIONS: usize = 256;
+
+/// A question about other sessions of a host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question {
+    /// The session that has ended.
+    pub session: u64,
+    /// The others; zeros are none.
+    pub siblings: [u64; outage::SIBLINGS],
+}
+
+/// What was found out, as events with their times in milliseconds since 1970-01-01 UTC.
+pub(crate) type Findings = Vec<(u64, Body)>;
+
+/// The machines, and the way to them.
+#[derive(Debug)]
+pub(crate) struct Correlation {
+    machines: Mutex<Machines>,
+    clock: Clock,
+    names: Names,
+    questions: mpsc::Sender<Question>,
+    /// A deadline may have moved nearer.
+    moved: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Machines {
+    ledger: Ledger,
+    outages: Outages,
+}
+
+impl Correlation {
+    pub(crate) fn new(names: Names) -> (Correlation, mpsc::Receiver<Question>) {
+        let (questions, receiver) = mpsc::channel(QUESTIONS);
+        let machines = Mutex::default();
+        let (clock, moved) = (Clock::start(), Notify::new());
+        (Correlation { machines, clock, names, questions, moved }, receiver)
+    }
+
+    /// Takes note of a report that was made at `wall_ms`.
+    pub(crate) fn report(&self, report: &Report) -> Findings {
+        match report {
+            Report::Session { at_ms, subject, change } => self.change(*at_ms, subject, change),
+            Report::Missed(_) => self.feed(self.now(), Some(outage::Input::Missed), None),
+            Report::Stalled { .. }
+            | Report::AcceptingPaused(_)
+            | Report::AcceptingResumed
+            | Report::Stopped => Vec::new(),
+        }
+    }
+
+    fn change(&self, at_ms: u64, subject: &Subject, change: &Change) -> Findings {
+        // The report waited on its way; what matters is when it was made.
+        let now = self.now();
+        let at = now - Span::from_millis(self.clock.wall_ms().saturating_sub(at_ms));
+        let Subject { session, listener, .. } = *subject;
+        let address = subject.address.ip();
+        let who = who(subject);
+        match change {
+            Change::Join { account, .. } => {
+                let joined = outage::Input::Joined { session, listener, address };
+                let account = *account;
+                self.feed(at, Some(joined), Some(ledger::Input::Joined { who, account }))
+            }
+            Change::Suspect => {
+                self.feed(at, Some(outage::Input::Suspect { session, address }), None)
+            }
+            Change::Leave { verdict, asked, lasted } if subject.established => {
+                let (cause, asked, lasted) = (verdict.cause, *asked, *lasted);
+                let silent = verdict.at.since(verdict.last_heard);
+                let ended = outage::Input::Ended {
+                    session,
+                    listener,
+                    address,
+                    cause,
+                    silent,
+                    asked,
+                    lasted,
+                };
+                let told = ledger::Input::Ended { who, cause, silent, asked };
+                self.feed(at, Some(ended), Some(told))
+            }
+            Change::Leave { .. }
+            | Change::Recovered
+            | Change::Hung(_)
+            | Change::Overdue
+            | Change::Retuned(_)
+            | Change::Moved { .. }
+            | Change::Heartbeat { .. } => Vec::new(),
+        }
+    }
+
+    /// The siblings of a session that has ended were looked at.
+    pub(crate) fn answered(
+        &self,
+        session: u64,
+        heard_ago: Option<Span>,
+        suspect: bool,
+    ) -> Findings {
+        let input = outage::Input::Siblings { session, heard_ago, suspect };
+        self.feed(self.now(), Some(input), None)
+    }
+
+    /// Waits until something is to be done without a report, and does it.
+    pub(crate) async fn due(&self) -> Findings {
+        loop {
+            let moved = self.moved.notified();
+            let next = self.lock().outages.next_deadline();
+            let Some(at) = next else {
+                moved.await;
+                continue;
+            };
+            let now = self.now();
+            if at <= now {
+                return self.feed(now, Some(outage::Input::Deadline), None);
+            }
+            let wait = std::time::Duration::from(at.since(now));
+            // An earlier deadline, or the time of this one.
+            let _ = tokio::time::timeout(wait, moved).await;
+        }
+    }
+
+    /// The ledger learns first that a verdict fell, and then its scope.
+    fn feed(
+        &self,
+        at: Time,
+        outage: Option<outage::Input>,
+        told: Option<ledger::Input<'_>>,
+    ) -> Findings {
+        let now_ms = self.clock.wall_ms();
+        let now = self.now();
+        let mut machines = self.lock();
+        let Machines { ledger, outages } = &mut *machines;
+        let before = outages.next_deadline();
+        let mut findings = Vec::new();
+        if let Some(told) = told {
+            ledger.handle(at, told);
+            self.revised(ledger, now_ms, &mut findings);
+        }
+        if let Some(input) = outage {
+            outages.handle(at, input);
+        }
+        while let Some(output) = outages.poll_output() {
+            match output {
+                outage::Output::Began(outage) => {
+                    let info = self.outage(&outage, now, now_ms);
+                    findings.push((now_ms, Body::Outage(info)));
+                }
+                outage::Output::Over(outage) => {
+                    let info = self.outage(&outage, now, now_ms);
+                    findings.push((now_ms, Body::OutageOver(info)));
+                }
+                outage::Output::Scoped { session, scope } => {
+                    ledger.handle(at, ledger::Input::Scoped { session, scope });
+                    self.revised(ledger, now_ms, &mut findings);
+                }
+                outage::Output::AskSiblings { session, siblings } => {
+                    let _ = self.questions.try_send(Question { session, siblings });
+                }
+            }
+        }
+        if outages.next_deadline() != before {
+            self.moved.notify_one();
+        }
+        findings
+    }
+
+    fn revised(&self, ledger: &mut Ledger, now_ms: u64, findings: &mut Findings) {
+        while let Some(revised) = ledger.poll_output() {
+            let Revised { from, to, confidence, note, .. } = revised;
+            let idle_ms = match note {
+                Note::NeitherClosed { idle } => Some(idle.as_millis()),
+                Note::NewBoot
+                | Note::NewInstance
+                | Note::PeerHeardUs
+                | Note::PeerHeardNothing
+                | Note::PeerSuspended(_)
+                | Note::PeerStopped(_)
+                | Note::PeerNetworkDown
+                | Note::Siblings => None,
+            };
+            let revision = Revision {
+                from: from.name(),
+                to: to.name(),
+                confidence: confidence.name(),
+                detail: to.to_string(),
+                because: note.to_string(),
+                idle_ms,
+            };
+            let subject = Subject {
+                session: revised.session,
+                epoch: revised.epoch,
+                identity: revised.identity,
+                listener: revised.listener,
+                address: revised.address,
+                boot_id: Default::default(),
+                instance_id: Default::default(),
+                established: true,
+            };
+            let session = self.names.session(subject);
+            findings.push((now_ms, Body::VerdictRevised { session, revision }));
+        }
+    }
+
+    fn outage(&self, outage: &Outage, now: Time, now_ms: u64) -> OutageInfo {
+        let wall = |at: Time| now_ms.saturating_sub(now.since(at).as_millis());
+        let (network, listener) = match outage.place {
+            Place::Here => (None, None),
+            Place::There { network, listener } => {
+                (Some(network.to_string()), self.names.listeners.get(usize::from(listener)))
+            }
+        };
+        OutageInfo {
+            outage: outage.number,
+            network,
+            listener: listener.cloned(),
+            affected: outage.affected,
+            of_online: outage.of_online,
+            hosts: outage.hosts,
+            returned: outage.returned,
+            recovered: outage.recovered,
+            began_ms: wall(outage.began),
+            last_ms: wall(outage.last),
+        }
+    }
+
+    /// Time that goes on while the machine sleeps, since peers' accounts of theirs do.
+    fn now(&self) -> Time {
+        Time::ZERO + ORIGIN + self.clock.boottime()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Machines> {
+        // The machines are whole between two calls, whatever the caller did next.
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What happened before the start lies after the origin: times never saturate there.
+const ORIGIN: Span = Span::from_secs(24 * 60 * 60);
+
+fn who(subject: &Subject) -> Who<'_> {
+    let Subject { session, epoch, identity, listener, address, boot_id, instance_id, .. } = subject;
+    let address: SocketAddr = *address;
+    Who {
+        session: *session,
+        epoch: *epoch,
+        identity,
+        listener: *listener,
+        address,
+        boot_id: *boot_id,
+        instance_id: *instance_id,
+    }
+}
+
+/// The receiving end of the questions, until somebody takes it.
+pub(crate) type Questions = Arc<Mutex<Option<mpsc::Receiver<Question>>>>;
