@@ -11,6 +11,7 @@ use systole_core::link::{
 };
 use systole_core::wire::outbox::Outbox;
 use systole_core::wire::{BootId, CloseReason, DataKind, InstanceId};
+use systole_core::witness::{Hearing, Past};
 use systole_core::{Link, Machine, Span, Time};
 use systole_net::examine::{examine, outlived, socket_error};
 use systole_net::recipe::{self, Recipe};
@@ -41,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) addr: String,
     pub(crate) options: Options,
     pub(crate) introduction: Introduction,
+    /// How the link before this one ended.
+    pub(crate) past: Option<Past>,
     pub(crate) boot_id: BootId,
     pub(crate) instance_id: InstanceId,
     /// The number of this link among the client's, from 1.
@@ -78,6 +81,9 @@ pub(crate) struct Connection {
     /// What the messages in the outbox took off the queue and have not given back.
     owed: usize,
     recipe: Recipe,
+    hearing: Hearing,
+    /// The system ended the connection because its own network changed.
+    network_changed: bool,
     paused: bool,
     finishing: bool,
 }
@@ -105,7 +111,10 @@ impl Connection {
     }
 
     fn new(plan: Plan, stream: TcpStream, now: Time, watch: &Watch, shared: &Shared) -> Connection {
-        let Plan { options, introduction, boot_id, instance_id, link, attempt, seed, .. } = plan;
+        let Plan {
+            options, mut introduction, past, boot_id, instance_id, link, attempt, seed, ..
+        } = plan;
+        introduction.account = past.map(|past| past.account(watch.boottime(), watch.absences()));
         let policy = introduction.asks.unwrap_or_default();
         let settings = Settings {
             handshake_timeout: options.handshake_timeout.into(),
@@ -130,6 +139,8 @@ impl Connection {
             number: link,
             owed: 0,
             recipe,
+            hearing: Hearing::new(now, &policy),
+            network_changed: false,
             paused: false,
             finishing: false,
         }
@@ -145,9 +156,11 @@ impl Connection {
     ) -> End {
         let data = Order::HeartbeatData(&wishes.heartbeat_data);
         self.link.handle(watch.now(), Input::Command(data));
+        wishes.past = None;
         loop {
             self.carry_out(watch.now(), shared);
             if let Stage::Lost(farewell) = self.news.stage {
+                wishes.past = self.past(watch);
                 self.leave(shared).await;
                 return if self.finishing { End::Finished } else { End::Lost(farewell) };
             }
@@ -229,6 +242,10 @@ impl Connection {
 
     /// Hands over what a read returned; false if there is no point in reading on.
     fn received(&mut self, now: Time, read: io::Result<usize>, shared: &Shared) -> bool {
+        if let Ok(1..) = read {
+            self.hearing.heard(now);
+        }
+        self.notice(read.as_ref().err());
         let input = match &read {
             Ok(0) => Input::Ended,
             Ok(n) => Input::Received(self.buffer.get(..*n).unwrap_or_default()),
@@ -281,6 +298,22 @@ impl Connection {
         self.link.handle(now, Input::Command(Order::Close(reason.into())));
     }
 
+    /// What the next link tells of this one; nothing in codecs without sessions.
+    fn past(&mut self, watch: &Watch) -> Option<Past> {
+        let (session, now) = (self.news.session, watch.now());
+        let bound = self.link.policy().bound().unwrap_or_default();
+        let saw = Past::saw(self.news.cause?, self.network_changed);
+        let silent = self.hearing.longest_silence(now);
+        let ended_at = watch.boottime();
+        (session != 0).then_some(Past { session, saw, silent, ended: now, ended_at, bound })
+    }
+
+    /// ECONNABORTED is no reset by anybody: systems abort connections when their network changes.
+    fn notice(&mut self, error: Option<&io::Error>) {
+        self.network_changed |=
+            error.is_some_and(|error| error.kind() == ErrorKind::ConnectionAborted);
+    }
+
     /// Carries out what the machine wants, and writes what the socket takes.
     fn carry_out(&mut self, now: Time, shared: &Shared) {
         self.collect(now, shared);
@@ -293,6 +326,7 @@ impl Connection {
             flushed = self.flush();
         }
         if let Err(error) = flushed {
+            self.notice(Some(&error));
             self.hear_last_words(now, shared);
             self.link.handle(now, Input::Failed(failure(&error).unwrap_or(SocketError::Local)));
             self.collect(now, shared);
@@ -329,6 +363,7 @@ impl Connection {
                     Output::Event(event) => {
                         if let Told::Established { policy, .. } | Told::Retuned(policy) = event {
                             self.recipe = Recipe::new(&policy, None);
+                            self.hearing = Hearing::new(now, &policy);
                             let _ = recipe::apply(&self.recipe, &self.stream);
                         }
                         self.news.hear(event, shared);

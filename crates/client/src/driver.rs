@@ -6,6 +6,7 @@ use std::{io, time::Duration};
 use systole_core::link::{Goodbye, Introduction};
 use systole_core::reconnect::{self, Next, Reconnect};
 use systole_core::wire::InstanceId;
+use systole_core::witness::Past;
 use systole_core::{Policy, Span};
 use systole_net::identity;
 use tokio::sync::mpsc;
@@ -28,11 +29,13 @@ pub(crate) struct Driver {
     links: u64,
 }
 
-/// What the application wants of every link, this one and the next.
+/// What every link hands to the next: what the application wants, and how it ended.
 #[derive(Debug, Default)]
 pub(crate) struct Wishes {
     pub(crate) heartbeat_data: Vec<u8>,
     pub(crate) policy: Option<Policy>,
+    /// The link before, of which the next handshake gives an account.
+    pub(crate) past: Option<Past>,
 }
 
 /// What became of a wait for the next link.
@@ -52,7 +55,7 @@ impl Driver {
         let chance = identity::instance_id().map_err(|error| ConnectError::from_io(&error))?;
         let seed = chance.0.iter().fold(0, |seed: u64, byte| seed << 4 ^ u64::from(*byte));
         let reconnect = options.reconnect.map(|backoff| Reconnect::new(backoff, seed));
-        let wishes = Wishes { heartbeat_data: Vec::new(), policy: options.policy };
+        let wishes = Wishes { heartbeat_data: Vec::new(), policy: options.policy, past: None };
         let watch = Watch::start();
         Ok(Driver { addr, options, shared, commands, watch, reconnect, wishes, seed, links: 0 })
     }
@@ -148,6 +151,7 @@ impl Driver {
                 asks: self.wishes.policy,
                 account: None,
             },
+            past: self.wishes.past,
             boot_id: identity::boot_id(),
             instance_id,
             link: self.links,

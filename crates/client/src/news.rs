@@ -1,6 +1,7 @@
 //! What one link's machine tells, made into the application's events: pieces into messages, and the
 //! state of the link into what may be sent.
 
+use systole_core::cause::Cause;
 use systole_core::link::{Event as Told, Goodbye};
 use systole_core::wire::DataKind;
 
@@ -24,6 +25,10 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct News {
     pub(crate) stage: Stage,
+    /// The session that the link carries; 0 in codecs without one.
+    pub(crate) session: u64,
+    /// Why the link was lost, once it was.
+    pub(crate) cause: Option<Cause>,
     number: u64,
     attempt: u32,
     max_message: usize,
@@ -40,6 +45,8 @@ impl News {
     pub(crate) fn new(number: u64, attempt: u32, options: &Options) -> News {
         News {
             stage: Stage::Greeting,
+            session: 0,
+            cause: None,
             number,
             attempt,
             max_message: options.max_message,
@@ -53,6 +60,7 @@ impl News {
         match told {
             Told::Established { session, epoch, policy, account: _ } => {
                 self.stage = Stage::Established;
+                self.session = session;
                 shared.stand(self.number);
                 shared.tell(match self.attempt {
                     0 => Event::Connected { session, epoch, policy },
@@ -64,6 +72,7 @@ impl News {
             }
             Told::Lost { verdict, farewell } if self.stage == Stage::Established => {
                 self.stage = Stage::Lost(farewell);
+                self.cause = Some(verdict.cause);
                 shared.stand(0);
                 let silent_for = verdict.at.since(verdict.last_heard);
                 shared.tell(Event::Lost { verdict, farewell, silent_for });

@@ -1,6 +1,7 @@
 //! A client's clocks: vigilant time, from the one place where clocks are read.
 
 use systole_core::vigilance::{Turn, Vigilance};
+use systole_core::witness::Absences;
 use systole_core::{Span, Time};
 use systole_net::Clock;
 
@@ -12,20 +13,35 @@ pub(crate) const OPEN_ENDED: Span = Span::from_nanos(u64::MAX);
 pub(crate) struct Watch {
     clock: Clock,
     vigilance: Vigilance,
+    absences: Absences,
 }
 
 impl Watch {
     pub(crate) fn start() -> Watch {
         let clock = Clock::start();
-        Watch { clock, vigilance: Vigilance::new(clock.monotonic(), clock.boottime()) }
+        let vigilance = Vigilance::new(clock.monotonic(), clock.boottime());
+        Watch { clock, vigilance, absences: Absences::default() }
     }
 
     /// The client woke from a wait that was to last `planned` at most.
     pub(crate) fn turn(&mut self, planned: Span) -> Time {
         let (monotonic, boottime) = (self.clock.monotonic(), self.clock.boottime());
-        // What was slept through shows in the clock; nobody else needs to know of it.
-        let _stall = self.vigilance.turn(Turn { monotonic, boottime, planned });
-        self.vigilance.now()
+        let stall = self.vigilance.turn(Turn { monotonic, boottime, planned });
+        let now = self.vigilance.now();
+        if let Some(stall) = stall {
+            self.absences.note(now, stall.absent + stall.suspended, stall.suspended);
+        }
+        now
+    }
+
+    /// A clock that does not stop in suspension, read anew.
+    pub(crate) fn boottime(&self) -> Span {
+        self.clock.boottime()
+    }
+
+    /// When this client was not watching, lately.
+    pub(crate) fn absences(&self) -> &Absences {
+        &self.absences
     }
 
     /// Vigilant time at the last turn.

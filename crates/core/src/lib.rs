@@ -26,6 +26,7 @@ pub mod time;
 pub mod vigilance;
 pub mod wheel;
 pub mod wire;
+pub mod witness;
 
 pub use hub::Hub;
 pub use link::Link;

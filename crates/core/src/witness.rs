@@ -1,0 +1,190 @@
+//! What one end remembers of a link, to give an account of it on return.
+//!
+//! Silence is kept in slots rather than times: sixteen of them over the last interval × probes. A
+//! silence comes out too long by up to two slots, never too short.
+
+use crate::cause::Cause;
+use crate::policy::{Detection, Policy};
+use crate::time::{Span, Time};
+use crate::wire::{Account, Saw};
+
+/// Slots in the time that is looked back on.
+const SLOTS: u32 = 16;
+
+/// How much is looked back on where silence is never judged.
+const NEVER: Span = Span::from_secs(16);
+
+/// Absences that are kept apart; when full, the two oldest become one.
+const ABSENCES: usize = 8;
+
+/// When something was heard, in slots.
+#[derive(Clone, Copy, Debug)]
+pub struct Hearing {
+    /// The lowest bit is the newest slot.
+    heard: u32,
+    newest: Time,
+    slot: Span,
+}
+
+impl Hearing {
+    /// Listens from `now` on by `policy`. Nothing was heard before.
+    pub fn new(now: Time, policy: &Policy) -> Hearing {
+        let span = match policy.detection() {
+            Detection::Never => NEVER,
+            Detection::Bounded { interval, probes, .. } => interval.times(u64::from(probes)),
+        };
+        let slot = Span::from_nanos((span.as_nanos() / u64::from(SLOTS)).max(1));
+        Hearing { heard: 0, newest: now, slot }
+    }
+
+    /// Something was heard.
+    pub fn heard(&mut self, now: Time) {
+        self.turn(now);
+        self.heard |= 1;
+    }
+
+    /// The longest time in which nothing was heard, of those that are looked back on.
+    pub fn longest_silence(&mut self, now: Time) -> Span {
+        self.turn(now);
+        let (mut longest, mut run) = (0, 0);
+        for slot in 0..SLOTS {
+            run = if self.heard >> slot & 1 == 0 { run + 1 } else { 0 };
+            longest = longest.max(run);
+        }
+        self.slot.times(u64::from((longest + 2).min(SLOTS)))
+    }
+
+    fn turn(&mut self, now: Time) {
+        let slots = now.since(self.newest).as_nanos() / self.slot.as_nanos();
+        let shift = u32::try_from(slots).unwrap_or(u32::MAX);
+        self.heard = self.heard.checked_shl(shift).unwrap_or(0);
+        self.newest = self.newest + self.slot.times(slots);
+    }
+}
+
+/// When one end was not watching, lately.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Absences {
+    /// The oldest first.
+    kept: [Absence; ABSENCES],
+    count: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Absence {
+    at: Time,
+    absent: Span,
+    suspended: Span,
+}
+
+impl Absences {
+    /// Until `at` it was absent for so long, and for so much of that suspended.
+    pub fn note(&mut self, at: Time, absent: Span, suspended: Span) {
+        if self.count == ABSENCES {
+            let oldest = self.kept[0];
+            self.kept.copy_within(1.., 0);
+            self.count -= 1;
+            self.kept[0].absent = self.kept[0].absent + oldest.absent;
+            self.kept[0].suspended = self.kept[0].suspended + oldest.suspended;
+        }
+        if let Some(free) = self.kept.get_mut(self.count) {
+            *free = Absence { at, absent, suspended };
+            self.count += 1;
+        }
+    }
+
+    /// All absence since `from`, and how much of it was suspension.
+    pub fn since(&self, from: Time) -> (Span, Span) {
+        let recent = self.kept.iter().take(self.count).filter(|absence| absence.at >= from);
+        recent.fold((Span::ZERO, Span::ZERO), |(absent, suspended), one| {
+            (absent + one.absent, suspended + one.suspended)
+        })
+    }
+}
+
+/// A link that ended, as its end saw it.
+#[derive(Clone, Copy, Debug)]
+pub struct Past {
+    /// The session that it carried.
+    pub session: u64,
+    /// How it ended.
+    pub saw: Saw,
+    /// The longest silence before; see [`Hearing::longest_silence`].
+    pub silent: Span,
+    /// When it ended, in vigilant time.
+    pub ended: Time,
+    /// When it ended, by a clock that does not stop in suspension.
+    pub ended_at: Span,
+    /// D.
+    pub bound: Span,
+}
+
+impl Past {
+    /// What it says of a link that ended for `cause`.
+    pub fn saw(cause: Cause, network_changed: bool) -> Saw {
+        if network_changed { Saw::NetworkDown } else { cause.into() }
+    }
+
+    /// The account, given at `now` by the clock of [`Past::ended_at`].
+    pub fn account(&self, now: Span, absences: &Absences) -> Account {
+        let (absent, suspended) = absences.since(self.ended - self.bound);
+        let ms = |span: Span| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+        Account {
+            session: self.session,
+            saw: self.saw,
+            silent_ms: ms(self.silent),
+            ended_ms: ms(now.less(self.ended_at)),
+            absent_ms: ms(absent),
+            suspended_ms: ms(suspended),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Time {
+        Time::from_millis(ms)
+    }
+
+    #[test]
+    fn a_silence_is_never_too_short_and_at_most_two_slots_too_long() {
+        let policy = Policy::new(Span::from_secs(10), Span::from_secs(8), 2).unwrap();
+        for gap in [1_000, 2_500, 5_000, 9_000] {
+            for offset in (0..1_000).step_by(50) {
+                let mut hearing = Hearing::new(at(0), &policy);
+                let mut now = offset;
+                while now < 100_000 {
+                    hearing.heard(at(now));
+                    now += gap;
+                }
+                let silent = hearing.longest_silence(at(now - gap)).as_millis();
+                assert!(silent >= gap && silent <= gap + 3_000, "{silent} for {gap}");
+            }
+        }
+    }
+
+    /// What was not sent for the whole time and then comes in a burst was a silence all the same.
+    #[test]
+    fn a_burst_at_the_end_does_not_hide_the_silence_before_it() {
+        let policy = Policy::new(Span::from_secs(10), Span::from_secs(8), 2).unwrap();
+        let mut hearing = Hearing::new(at(0), &policy);
+        hearing.heard(at(1_000));
+        for ms in [40_000, 40_200, 40_400, 40_600, 40_800, 41_000] {
+            hearing.heard(at(ms));
+        }
+        assert!(hearing.longest_silence(at(41_000)) >= Span::from_millis(14_800));
+    }
+
+    #[test]
+    fn absences_are_summed_and_never_lost() {
+        let mut absences = Absences::default();
+        let second = Span::from_secs(1);
+        for n in 0..20 {
+            absences.note(at(n * 1_000), second, Span::from_millis(100));
+        }
+        assert_eq!(absences.since(at(0)), (Span::from_secs(20), second.times(2)));
+        assert_eq!(absences.since(at(18_000)).0, Span::from_secs(2));
+    }
+}
