@@ -271,3 +271,109 @@ fn who(subject: &Subject) -> Who<'_> {
 
 /// The receiving end of the questions, until somebody takes it.
 pub(crate) type Questions = Arc<Mutex<Option<mpsc::Receiver<Question>>>>;
+
+#[cfg(test)]
+mod tests {
+    use systole_core::Policy;
+    use systole_core::cause::{Cause, Confidence, Verdict};
+    use systole_core::diagnosis::Grounds;
+    use systole_core::wire::{Account, BootId, InstanceId, Saw};
+
+    use super::*;
+
+    fn correlation() -> (Correlation, mpsc::Receiver<Question>) {
+        Correlation::new(Names {
+            listeners: vec!["native".into()],
+            descriptors: None,
+            max_links: 1,
+            links_by_descriptors: false,
+        })
+    }
+
+    fn subject(session: u64, host: u8) -> Subject {
+        Subject {
+            session,
+            epoch: session,
+            identity: format!("peer {host}").into(),
+            listener: 0,
+            address: SocketAddr::from(([192, 0, 2, host], 4_711)),
+            boot_id: BootId([host; 16]),
+            instance_id: InstanceId([host; 16]),
+            established: true,
+        }
+    }
+
+    fn join(correlation: &Correlation, subject: Subject, account: Option<Account>) -> Findings {
+        let change = Change::Join { policy: Policy::default(), account };
+        let at_ms = correlation.clock.wall_ms();
+        correlation.report(&Report::Session { at_ms, subject, change })
+    }
+
+    fn leave(correlation: &Correlation, subject: Subject, cause: Cause) -> Findings {
+        let verdict = Verdict {
+            cause,
+            confidence: Confidence::Medium,
+            grounds: Grounds::default(),
+            at: Time::from_millis(100_000),
+            due: Time::from_millis(100_000),
+            last_heard: Time::from_millis(98_000),
+            probes: 2,
+        };
+        let asked = Span::from_secs(1);
+        let change = Change::Leave { verdict, asked, lasted: Span::from_secs(60) };
+        let at_ms = correlation.clock.wall_ms();
+        correlation.report(&Report::Session { at_ms, subject, change })
+    }
+
+    #[test]
+    fn a_return_revises_a_verdict() {
+        let (correlation, _questions) = correlation();
+        assert!(leave(&correlation, subject(1, 1), Cause::PeerReset).is_empty());
+        let account = Account {
+            session: 1,
+            saw: Saw::Reset,
+            silent_ms: 0,
+            ended_ms: 0,
+            absent_ms: 0,
+            suspended_ms: 0,
+        };
+        let found = join(&correlation, subject(2, 1), Some(account));
+        let [(_, Body::VerdictRevised { session, revision })] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!((&*session.session, &*session.identity), ("0000000000000001", "peer 1"));
+        assert_eq!((revision.from, revision.to), ("peer_reset", "middlebox_forgot"));
+        assert_eq!((revision.idle_ms, revision.confidence), (Some(1_000), "certain"));
+    }
+
+    #[tokio::test]
+    async fn verdicts_that_fall_together_are_an_outage_and_its_end_is_told() {
+        let (correlation, mut questions) = correlation();
+        for host in 1..=4 {
+            join(&correlation, subject(u64::from(host), host), None);
+        }
+        join(&correlation, subject(9, 1), None);
+        let lost = Cause::PathLost {
+            direction: systole_core::cause::Direction::Both,
+            scope: systole_core::cause::Scope::Unknown,
+        };
+        for host in 1..=3 {
+            assert!(leave(&correlation, subject(u64::from(host), host), lost).is_empty());
+        }
+        let question = questions.try_recv().unwrap();
+        assert_eq!((question.session, question.siblings), (1, [0, 9, 0, 0]));
+        let found = correlation.due().await;
+        let Some((_, Body::Outage(outage))) = found.first() else { panic!("{found:?}") };
+        assert_eq!(outage.network.as_deref(), Some("192.0.2.0/24"));
+        assert_eq!(outage.listener.as_deref(), Some("native"));
+        assert_eq!((outage.affected, outage.of_online, outage.hosts), (3, 5, 3));
+        let details = found.iter().skip(1).map(|(_, body)| match body {
+            Body::VerdictRevised { revision, .. } => revision.detail.as_str(),
+            _ => "",
+        });
+        assert!(details.clone().count() == 3 && details.clone().all(|it| it.contains("many")));
+        assert!(join(&correlation, subject(11, 1), None).is_empty());
+        let over = join(&correlation, subject(12, 2), None);
+        assert!(matches!(&over[..], [(_, Body::OutageOver(outage))] if outage.recovered));
+    }
+}

@@ -5,7 +5,7 @@ use systole_core::Span;
 use systole_core::cause::Cause;
 use systole_core::link::Goodbye;
 use systole_core::reconnect::{Backoff, Stop};
-use systole_core::wire::{CloseReason, Codec};
+use systole_core::wire::{CloseReason, Codec, Saw};
 use systole_net::Clock;
 use tokio::io::AsyncWriteExt;
 
@@ -112,4 +112,29 @@ async fn a_goodbye_ends_the_wait_for_the_next_attempt() {
     until(&client, |event| matches!(event, Event::Reconnecting { .. })).await;
     client.close(CloseReason::Done).await.unwrap();
     assert_eq!(next(&client).await, Event::Closed(Ending::Finished));
+}
+
+#[tokio::test]
+async fn who_comes_back_tells_how_the_link_before_ended() {
+    let server = Server::bind(Codec::Native, quick()).await;
+    let connecting = Client::connect(server.addr(), quick_options());
+    let (client, silent) = tokio::join!(connecting, server.welcome(7));
+    let client = client.unwrap();
+    assert_eq!(silent.account, None, "there was none before");
+    until(&client, |event| matches!(event, Event::Lost { .. })).await;
+    let peer = server.welcome(8).await;
+    let account = peer.account.unwrap();
+    assert_eq!((account.session, account.absent_ms), (7, 0));
+    assert!(matches!(account.saw, Saw::Silence | Saw::Hung), "{account:?}");
+    assert!(account.silent_ms > 0 && account.ended_ms < 60_000, "{account:?}");
+    until(&client, |event| matches!(event, Event::Reconnected { .. })).await;
+    // Closed with bytes unread, a socket resets.
+    client.send(b"unread").await.unwrap();
+    soon(peer.stream.readable()).await.unwrap();
+    socket2::SockRef::from(&peer.stream).set_linger(Some(Span::ZERO.into())).unwrap();
+    drop(peer);
+    until(&client, |event| matches!(event, Event::Lost { .. })).await;
+    let account = server.welcome(9).await.account.unwrap();
+    assert_eq!(account.session, 8);
+    assert!(matches!(account.saw, Saw::Reset | Saw::Ended), "{account:?}");
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use systole_core::link::{
     Command, Event, Goodbye, Input, Limits, Output, SessionKey, Settings, Side,
 };
-use systole_core::wire::{Codec, DataKind};
+use systole_core::wire::{Account, Codec, DataKind};
 use systole_core::{Link, Machine, Policy, Span, Time};
 use systole_net::Clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -47,7 +47,15 @@ impl Server {
             ..Settings::new(self.codec, Side::Accepting, self.policy)
         };
         let link = Link::new(Time::ZERO, settings, SessionKey { session, epoch: session }, 7);
-        Peer { stream, link, clock, heard: Vec::new(), partial: Vec::new(), single_bytes: false }
+        Peer {
+            stream,
+            link,
+            clock,
+            heard: Vec::new(),
+            account: None,
+            partial: Vec::new(),
+            single_bytes: false,
+        }
     }
 
     /// The next connection, greeted.
@@ -94,6 +102,8 @@ pub(crate) struct Peer {
     link: Link,
     clock: Clock,
     pub(crate) heard: Vec<Heard>,
+    /// What the client said of its link before.
+    pub(crate) account: Option<Account>,
     partial: Vec<u8>,
     /// Whether each byte is written by itself.
     pub(crate) single_bytes: bool,
@@ -149,7 +159,10 @@ impl Peer {
         while let Some(output) = self.link.poll_output() {
             match output {
                 Output::Transmit { bytes, .. } => bytes_out.extend_from_slice(bytes),
-                Output::Event(Event::Established { .. }) => self.heard.push(Heard::Established),
+                Output::Event(Event::Established { account, .. }) => {
+                    self.account = account;
+                    self.heard.push(Heard::Established);
+                }
                 Output::Event(Event::Data { bytes, more, .. }) => {
                     self.partial.extend_from_slice(bytes);
                     if !more {
