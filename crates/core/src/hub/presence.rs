@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 
 use super::Slot;
+use crate::flight::Flight;
 use crate::liveness::Deadline;
 use crate::policy::Policy;
 use crate::time::{Span, Time};
@@ -45,6 +46,8 @@ pub struct Presence<'a> {
     pub next_deadline: Option<Deadline>,
     /// The policy in force.
     pub policy: &'a Policy,
+    /// What happened lately, the verdict included once it has fallen.
+    pub flight: &'a Flight,
 }
 
 impl<'a> Presence<'a> {
@@ -61,7 +64,7 @@ impl<'a> Presence<'a> {
             identity: introduced.map_or("", |introduced| &introduced.identity),
             boot_id: introduced.map_or(BootId::default(), |introduced| introduced.boot_id),
             instance_id: introduced.map_or(InstanceId::default(), |known| known.instance_id),
-            opened: slot.opened,
+            opened: slot.peer.flight().opened(),
             established: slot.established,
             last_heard: liveness.last_heard(),
             last_sent: liveness.last_sent(),
@@ -70,6 +73,7 @@ impl<'a> Presence<'a> {
             held_until: liveness.held_until(),
             next_deadline: slot.peer.next_deadline(),
             policy: slot.peer.policy(),
+            flight: slot.peer.flight(),
         }
     }
 }

@@ -6,6 +6,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::*;
 use crate::cause::Cause;
+use crate::flight::Incident;
 use crate::link::{Closing, Event, Side};
 use crate::wire::Codec;
 
@@ -226,4 +227,31 @@ fn a_shorter_round_trip_hurries_the_suspicion_of_a_watcher_on_hold() {
     assert!(known.smoothed_rtt.is_some_and(|rtt| rtt < Span::from_secs(2)));
     let next = known.next_deadline.unwrap();
     assert!(hub.next_deadline().is_some_and(|at| at <= next.at + crate::wheel::TICK));
+}
+
+#[test]
+fn the_flight_of_one_that_has_just_ended_tells_what_led_to_it() {
+    let mut hub = hub(Policy::kernel_like());
+    open(&mut hub, 7, 0);
+    drain(&mut hub);
+    let mut lost = BTreeMap::new();
+    while lost.is_empty() {
+        let now = hub.next_deadline().unwrap();
+        lost = run(&mut hub, now);
+    }
+    let flight = hub.presence(7).map(|known| known.flight.clone()).unwrap();
+    let story: Vec<(u64, Incident)> =
+        flight.iter().map(|entry| (entry.at.as_millis().div_ceil(1_000), entry.incident)).collect();
+    let expected = [
+        (0, Incident::Opened),
+        (0, Incident::Introduced),
+        (10, Incident::Probe { number: 1 }),
+        (11, Incident::Suspect),
+        (13, Incident::Probe { number: 2 }),
+        (16, Incident::Probe { number: 3 }),
+        (19, Incident::verdict(Cause::Unknown)),
+    ];
+    assert_eq!(story, expected);
+    hub.handle(Time::from_millis(19_100), Input::Deadline);
+    assert!(hub.presence(7).is_none());
 }

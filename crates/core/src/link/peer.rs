@@ -4,6 +4,7 @@ mod conversation;
 
 use super::outbound::Pen;
 use super::{Event, Input, SessionKey, Settings, Side};
+use crate::flight::Flight;
 use crate::liveness::{self, Deadline, Evidence, Liveness, Role};
 use crate::policy::Policy;
 use crate::random::Random;
@@ -96,6 +97,10 @@ impl Peer {
         &self.conversation.liveness
     }
 
+    pub(crate) fn flight(&self) -> &Flight {
+        &self.conversation.flight
+    }
+
     pub(crate) fn introduced(&self) -> Option<&Introduced> {
         self.conversation.introduced.as_deref()
     }
@@ -123,12 +128,14 @@ impl Peer {
         let was_settled =
             self.conversation.is_established() && !self.conversation.liveness.is_in_doubt();
         let rtt = self.conversation.liveness.smoothed_rtt();
+        let read = bytes.len();
         self.conversation.hear(now, Evidence::Bytes, out);
         loop {
             match self.decoder.next(&mut bytes) {
                 Ok(None) => break,
                 Ok(Some(frame)) => self.conversation.frame(now, frame, context, out),
                 Err(malformed) => {
+                    self.conversation.flight.heard(now, read);
                     return self.conversation.refuse(now, malformed, out);
                 }
             }
@@ -136,6 +143,8 @@ impl Peer {
                 return Effect::Ended;
             }
         }
+        // After the frames: what they are is told rather than their bytes.
+        self.conversation.flight.heard(now, read);
         self.conversation.answer(now, context, out);
         // A watcher's patience shrinks with the round trip, while a hold may stay as it is.
         let hurries =

@@ -10,6 +10,7 @@ use inquiry::Inquiry;
 use super::{Context, Effect, connects, told};
 use crate::cause::{Cause, Verdict};
 use crate::diagnosis::Grounds;
+use crate::flight::{Flight, Incident};
 use crate::link::outbound::Pen;
 use crate::link::{BeatKind, Closing, Command, Event, Goodbye, Lane, PIECE, SessionKey, Settings};
 use crate::liveness::{self, Evidence, Liveness};
@@ -24,6 +25,8 @@ use crate::wire::{
 #[derive(Debug)]
 pub(super) struct Conversation {
     pub(super) liveness: Liveness,
+    /// What happened lately.
+    pub(super) flight: Flight,
     pub(super) session: SessionKey,
     /// What the peer said of itself; kept where it said anything.
     pub(super) introduced: Option<Box<Introduced>>,
@@ -64,6 +67,7 @@ impl Conversation {
     pub(super) fn open(now: Time, settings: &Settings, session: SessionKey) -> Conversation {
         Conversation {
             liveness: Liveness::new(now, settings.role, settings.handshake_timeout),
+            flight: Flight::new(now),
             session,
             introduced: None,
             policy: settings.policy,
@@ -171,22 +175,26 @@ impl Conversation {
         while let Some(output) = self.liveness.poll_output() {
             match output {
                 liveness::Output::Probe { sequence, number } => {
+                    self.flight.record(now, Incident::Probe { number });
                     self.transmit_beat(BeatKind::Ping, sequence, number, context, out);
                     self.look_again(out);
                 }
                 liveness::Output::Keepalive { sequence } => {
+                    self.flight.record(now, Incident::Keepalive);
                     self.transmit_beat(BeatKind::Ping, sequence, 0, context, out);
                 }
                 liveness::Output::Dead(silence) => {
                     return self.bound_passed(now, silence, context, out);
                 }
                 liveness::Output::Suspect => {
+                    self.note(now, output);
                     out.event(Event::Suspect);
                     self.inquire(now, context, out);
                 }
                 liveness::Output::RoundTrip(_)
                 | liveness::Output::Recovered
                 | liveness::Output::Overdue(_) => {
+                    self.note(now, output);
                     if let Some(event) = told(output) {
                         out.event(event);
                     }
@@ -207,6 +215,7 @@ impl Conversation {
             Command::Send { bytes, more, kind } => {
                 if self.stage == Stage::Established {
                     self.send(bytes, more, kind, out);
+                    self.flight.record(now, Incident::DataSent);
                     self.sent(now);
                 }
                 Effect::None
@@ -227,15 +236,17 @@ impl Conversation {
                 Effect::Rearm
             }
             Command::Hold(span) => {
+                self.flight.record(now, Incident::Held);
                 self.tell_liveness(now, liveness::Input::Hold { until: now + span }, out);
                 Effect::Rearm
             }
             Command::Release => {
+                self.flight.record(now, Incident::Released);
                 self.tell_liveness(now, liveness::Input::Release, out);
                 Effect::Rearm
             }
             Command::Close(goodbye) => {
-                self.goodbye(goodbye, out);
+                self.goodbye(now, goodbye, out);
                 let cause = match goodbye.reason {
                     CloseReason::Drained => Cause::Drained,
                     CloseReason::Kicked => Cause::Kicked,
@@ -254,14 +265,14 @@ impl Conversation {
     }
 
     pub(super) fn overflow(&mut self, now: Time, out: &mut Pen<'_>) -> Effect {
-        self.goodbye(CloseReason::Slow.into(), out);
+        self.goodbye(now, CloseReason::Slow.into(), out);
         self.end(now, Cause::SlowConsumer, out)
     }
 
     /// Illegal bytes get no answer, but for the one that a peer of another version understands.
     pub(super) fn refuse(&mut self, now: Time, malformed: Malformed, out: &mut Pen<'_>) -> Effect {
         if malformed == Malformed::Version {
-            self.goodbye(CloseReason::Version.into(), out);
+            self.goodbye(now, CloseReason::Version.into(), out);
         }
         self.end(now, Cause::Protocol(malformed), out)
     }
@@ -291,6 +302,7 @@ impl Conversation {
         out: &mut Pen<'_>,
     ) -> Effect {
         self.stage = Stage::Over;
+        self.flight.record(verdict.at, Incident::verdict(verdict.cause));
         out.event(Event::Lost { verdict, farewell });
         out.close(match verdict.cause {
             Cause::PeerClosed(_)
@@ -339,6 +351,7 @@ impl Conversation {
         self.policy =
             if connects(context.settings) { policy.with_conduct_of(&from) } else { policy };
         self.retuned = true;
+        self.flight.record(now, Incident::Retuned);
         let seed = context.random.next_u32();
         self.tell_liveness(now, liveness::Input::Retuned { from, seed }, out);
         out.event(Event::Retuned(self.policy));
@@ -350,11 +363,15 @@ impl Conversation {
             stay_away: close.final_,
             return_after: Span::from_millis(u64::from(close.return_after_ms)),
         };
+        self.flight.record(now, Incident::CloseHeard(close.reason));
         let verdict = self.verdict(now, Cause::PeerClosed(close.reason));
         let _ = self.pronounce(verdict, Some(farewell), out);
     }
 
-    fn goodbye(&mut self, goodbye: Goodbye, out: &mut Pen<'_>) {
+    fn goodbye(&mut self, now: Time, goodbye: Goodbye, out: &mut Pen<'_>) {
+        if self.codec.has_handshake() {
+            self.flight.record(now, Incident::CloseSaid(goodbye.reason));
+        }
         let close = Close {
             reason: goodbye.reason,
             final_: goodbye.stay_away,
@@ -434,9 +451,23 @@ impl Conversation {
             if output == liveness::Output::Recovered {
                 self.end_inquiry();
             }
+            self.note(now, output);
             if let Some(event) = told(output) {
                 out.event(event);
             }
+        }
+    }
+
+    #[inline]
+    fn note(&mut self, now: Time, output: liveness::Output) {
+        match output {
+            liveness::Output::RoundTrip(rtt) => self.flight.record(now, Incident::Pong { rtt }),
+            liveness::Output::Suspect => self.flight.record(now, Incident::Suspect),
+            liveness::Output::Recovered => self.flight.record(now, Incident::Recovered),
+            liveness::Output::Overdue(_) => self.flight.record(now, Incident::Overdue),
+            liveness::Output::Probe { .. }
+            | liveness::Output::Keepalive { .. }
+            | liveness::Output::Dead(_) => {}
         }
     }
 }

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 
 use super::{Conversation, Introduced, Stage};
 use crate::cause::Cause;
+use crate::flight::Incident;
 use crate::link::outbound::Pen;
 use crate::link::peer::{Context, connects};
 use crate::link::{Event, Lane, SessionKey, Side};
@@ -117,6 +118,7 @@ impl Conversation {
         out: &mut Pen<'_>,
     ) {
         self.stage = Stage::Established;
+        self.flight.record(now, Incident::Introduced);
         let seed = context.random.next_u32();
         self.tell_liveness(now, liveness::Input::Introduced { seed }, out);
         let SessionKey { session, epoch } = self.session;

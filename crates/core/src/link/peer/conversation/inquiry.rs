@@ -9,6 +9,7 @@ use alloc::boxed::Box;
 use super::Conversation;
 use crate::cause::{Cause, Verdict};
 use crate::diagnosis::{self, Doubts, Ground, Grounds, diagnose};
+use crate::flight::{Findings, Incident};
 use crate::kernel::{Examination, SocketError};
 use crate::link::outbound::Pen;
 use crate::link::peer::{Context, Effect};
@@ -52,6 +53,7 @@ impl Conversation {
 
     /// A router has a word to say.
     pub(in crate::link::peer) fn warned(&mut self, now: Time, error: SocketError) -> Effect {
+        self.flight.record(now, Incident::Error(error));
         let examination = Examination { error: Some(error), ..Examination::default() };
         self.inquiry(now).doubts.see(now, &examination);
         Effect::None
@@ -60,9 +62,10 @@ impl Conversation {
     /// The stream has ended: by the peer's process, unless the kernel gave up after a router's word
     /// that was taken before.
     pub(in crate::link::peer) fn end_of_stream(&mut self, now: Time, out: &mut Pen<'_>) -> Effect {
+        self.flight.record(now, Incident::Fin);
         match self.inquiry.as_ref().and_then(|inquiry| inquiry.doubts.error()) {
             Some(error @ (SocketError::HostUnreachable | SocketError::NetworkUnreachable)) => {
-                self.fail(now, error, out)
+                self.end_by(now, error, out)
             }
             Some(_) | None => self.end(now, Cause::PeerExited, out),
         }
@@ -130,6 +133,7 @@ impl Conversation {
         let taken = progress.saturating_sub(inquiry.progress);
         inquiry.progress = inquiry.progress.max(progress);
         let judging = inquiry.judging.take();
+        self.record_look(now, examination);
         if taken >= LEAST_PROGRESS && taken >= floor(since) {
             self.tell_liveness(now, liveness::Input::Heard(Evidence::Progress), out);
             return Effect::Rearm;
@@ -139,7 +143,7 @@ impl Conversation {
             return match examination.error {
                 Some(
                     error @ (SocketError::Reset | SocketError::Refused | SocketError::TimedOut),
-                ) => self.fail(now, error, out),
+                ) => self.end_by(now, error, out),
                 Some(
                     SocketError::HostUnreachable
                     | SocketError::NetworkUnreachable
@@ -154,6 +158,7 @@ impl Conversation {
         {
             inquiry.kept = true;
             let until = now + span;
+            self.flight.record(now, Incident::Hung);
             self.tell_liveness(now, liveness::Input::Spare { until }, out);
             out.event(Event::Hung { cause, until });
             return Effect::Rearm;
@@ -172,13 +177,19 @@ impl Conversation {
         Some(self.condemn(now, silence, out))
     }
 
-    /// The socket failed, which says something only beside what was known before.
+    /// The socket failed.
     pub(in crate::link::peer) fn fail(
         &mut self,
         now: Time,
         error: SocketError,
         out: &mut Pen<'_>,
     ) -> Effect {
+        self.flight.record(now, Incident::Error(error));
+        self.end_by(now, error, out)
+    }
+
+    /// An error says something only beside what was known before.
+    fn end_by(&mut self, now: Time, error: SocketError, out: &mut Pen<'_>) -> Effect {
         let (cause, grounds) = match error {
             SocketError::Reset if self.was_fresh(now) => {
                 (Cause::PeerExited, Grounds::of(&[Ground::Reset, Ground::KernelFresh]))
@@ -203,11 +214,32 @@ impl Conversation {
     /// that restarted: nothing of ours was waiting for an answer, or answers still came.
     fn was_fresh(&self, now: Time) -> bool {
         let heard = self.liveness.last_heard();
-        let patience = self.interval().times(2).max(diagnosis::LEAST_FRESHNESS);
+        let patience = self.patience();
         let acknowledged = self.inquiry.as_ref().is_some_and(|inquiry| {
             inquiry.doubts.is_informed() && inquiry.doubts.last().last_ack <= patience
         });
         self.liveness.last_sent() <= heard || now.since(heard) <= patience || acknowledged
+    }
+
+    /// How long an acknowledgement counts as fresh.
+    fn patience(&self) -> Span {
+        self.interval().times(2).max(diagnosis::LEAST_FRESHNESS)
+    }
+
+    fn record_look(&mut self, now: Time, look: &Examination) {
+        if let Some(error) = look.error {
+            self.flight.record(now, Incident::Error(error));
+        }
+        let Some(tcp) = look.tcp else {
+            return self.flight.record(now, Incident::Unexaminable);
+        };
+        let findings = Findings::default()
+            .with(Findings::FRESH, tcp.last_ack <= self.patience())
+            .with(Findings::WINDOW_CLOSED, tcp.send_window == Some(0))
+            .with(Findings::WAITING, tcp.notsent.is_some_and(|bytes| bytes > 0))
+            .with(Findings::RETRANSMITTING, tcp.retransmits > 0)
+            .with(Findings::LOCAL_DOWN, look.local_down == Some(true));
+        self.flight.record(now, Incident::Examined(findings));
     }
 
     /// How long a heartbeat is on the wire, at most.
@@ -240,7 +272,7 @@ impl Conversation {
 
     fn condemn(&mut self, now: Time, silence: Silence, out: &mut Pen<'_>) -> Effect {
         // The goodbye is for a peer that hung and comes back to find its link closed.
-        self.goodbye(CloseReason::Silent.into(), out);
+        self.goodbye(now, CloseReason::Silent.into(), out);
         let (cause, confidence, grounds) = if silence.in_handshake {
             let cause = Cause::HandshakeTimeout;
             (cause, cause.confidence(), Grounds::default())

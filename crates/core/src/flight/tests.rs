@@ -1,0 +1,169 @@
+//! The ring keeps what it promises, however long a link lives.
+
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use super::*;
+use crate::cause::Cause;
+use crate::kernel::SocketError;
+use crate::wire::CloseReason;
+
+const DAY: Span = Span::from_secs(86_400);
+
+fn at(millis: u64) -> Time {
+    Time::from_millis(1_000 + millis)
+}
+
+fn incidents(flight: &Flight) -> Vec<(Incident, u32)> {
+    flight.iter().map(|entry| (entry.incident, entry.count)).collect()
+}
+
+#[test]
+fn every_incident_comes_out_as_it_went_in() {
+    let all = [
+        Incident::Opened,
+        Incident::Introduced,
+        Incident::Heard { bytes: 0 },
+        Incident::Heard { bytes: 3 },
+        Incident::Heard { bytes: 49_152 },
+        Incident::Pong { rtt: Span::from_micros(0) },
+        Incident::Pong { rtt: Span::from_micros(49_152 * 64) },
+        Incident::Probe { number: 31 },
+        Incident::Keepalive,
+        Incident::DataSent,
+        Incident::Suspect,
+        Incident::Recovered,
+        Incident::Overdue,
+        Incident::Examined(Findings::default()),
+        Incident::Examined(Findings::FRESH.with(Findings::LOCAL_DOWN, true)),
+        Incident::Unexaminable,
+        Incident::Error(SocketError::Reset),
+        Incident::Error(SocketError::Local),
+        Incident::Held,
+        Incident::Released,
+        Incident::Retuned,
+        Incident::Fin,
+        Incident::CloseSaid(CloseReason::Drained),
+        Incident::CloseHeard(CloseReason::Other(31)),
+        Incident::Hung,
+        Incident::verdict(Cause::PeerExited),
+        Incident::verdict(Cause::Unknown),
+    ];
+    for incident in all {
+        assert_eq!(incident.code().incident(), Some(incident));
+        assert_eq!(Code::of_word(incident.code().word(63)), incident.code());
+    }
+}
+
+#[test]
+fn what_is_too_large_is_told_as_the_most_there_is() {
+    let same = |given: Incident, told| assert_eq!(given.code().incident(), Some(told));
+    same(Incident::Heard { bytes: u32::MAX }, Incident::Heard { bytes: 49_152 });
+    let three_seconds = Span::from_micros(49_152 * 64);
+    same(Incident::Pong { rtt: DAY }, Incident::Pong { rtt: three_seconds });
+    same(Incident::Probe { number: 255 }, Incident::Probe { number: 31 });
+    let other = |byte| Incident::CloseSaid(CloseReason::Other(byte));
+    same(other(200), other(31));
+}
+
+#[test]
+fn what_is_rounded_is_told_as_a_bound() {
+    let heard = |bytes| Incident::Heard { bytes }.to_string();
+    assert_eq!([heard(1), heard(2)], ["heard 1 byte", "heard 2 bytes"]);
+    assert_eq!([heard(4), heard(1_024)], ["heard up to 5 bytes", "heard up to 1535 bytes"]);
+    assert_eq!(heard(49_152), "heard 49152 bytes or more");
+    let pong = |micros| Incident::Pong { rtt: Span::from_micros(micros) }.to_string();
+    assert_eq!([pong(0), pong(64)], ["pong within 0.064 ms", "pong within 0.128 ms"]);
+    assert_eq!(pong(49_152 * 64), "pong after 3.145 s or more");
+    let findings = Findings::FRESH.with(Findings::WAITING, true).with(Findings::LOCAL_DOWN, false);
+    assert_eq!(findings.to_string(), "its kernel acknowledges, bytes wait");
+}
+
+#[test]
+fn squeezed_numbers_keep_their_order_and_lose_little() {
+    for mantissa in [MANTISSA_OF_SIZES, COUNT_MANTISSA] {
+        let mut before = 0;
+        for number in 0..70_000 {
+            let squeezed = squeeze(number, mantissa);
+            let least = expand(squeezed, mantissa);
+            assert!(squeezed >= before && least <= number);
+            assert!(
+                number - least <= number >> mantissa.min(1) && squeeze(least, mantissa) == squeezed
+            );
+            before = squeezed;
+        }
+    }
+    assert!(squeeze(u32::from(u16::MAX), COUNT_MANTISSA) < 1 << COUNT_BITS);
+}
+
+const MANTISSA_OF_SIZES: u32 = 1;
+
+#[test]
+fn like_events_in_a_row_are_one_entry_with_the_last_time_and_the_largest_size() {
+    let mut flight = Flight::new(at(0));
+    for (index, bytes) in [2, 3, 2].into_iter().enumerate() {
+        flight.heard(at(10 * index as u64), bytes);
+    }
+    let heard = (Incident::Heard { bytes: 3 }, 3);
+    assert_eq!(incidents(&flight), [(Incident::Opened, 1), heard]);
+    let last = flight.iter().last().map(|entry| at(20).since(entry.at));
+    assert!(last.is_some_and(|early| early < Span::from_micros(66)));
+}
+
+#[test]
+fn two_kinds_that_take_turns_are_two_entries() {
+    let mut flight = Flight::new(at(0));
+    let pong = Incident::Pong { rtt: Span::from_micros(128) };
+    for round in 0..1_000 {
+        flight.record(at(1_000 * round), Incident::Probe { number: 1 });
+        flight.record(at(1_000 * round + 1), pong);
+        flight.heard(at(1_000 * round + 1), 3);
+    }
+    let probe = Incident::Probe { number: 1 };
+    assert_eq!(incidents(&flight), [(Incident::Opened, 1), (probe, 1_000), (pong, 1_000)]);
+    // Once it is older, its count is rounded, and says so.
+    flight.record(at(2_000_000), Incident::Suspect);
+    flight.record(at(2_000_001), Incident::Recovered);
+    let older = flight.iter().nth(1);
+    assert!(older.is_some_and(|older| older.count == 896 && older.or_more));
+}
+
+#[test]
+fn the_oldest_entry_gives_way_when_all_are_taken() {
+    let mut flight = Flight::new(at(0));
+    let number = |index: u32| Incident::Probe { number: (index % 31) as u8 };
+    for index in 1..=100 {
+        flight.record(at(u64::from(index)), number(index));
+        let kept = incidents(&flight);
+        assert_eq!(kept.len(), ENTRIES.min(index as usize + 1));
+        assert_eq!(kept.last(), Some(&(number(index), 1)));
+    }
+    let expected: Vec<_> = (69..=100).map(|index| (number(index), 1)).collect();
+    assert_eq!(incidents(&flight), expected);
+    assert!(flight.iter().is_sorted_by_key(|entry| entry.at));
+}
+
+#[test]
+fn counts_end_at_their_limit() {
+    let mut flight = Flight::new(at(0));
+    for index in 0..70_000 {
+        flight.heard(at(index), 2);
+    }
+    let last = flight.iter().last();
+    assert!(last.is_some_and(|last| last.count == 65_535 && last.or_more));
+}
+
+#[test]
+fn stamps_outlast_the_link() {
+    let mut flight = Flight::new(at(0));
+    for days in [1, 4, 30, 3_650] {
+        let now = at(0) + DAY.times(days);
+        flight.record(now, Incident::Suspect);
+        flight.record(now, Incident::Recovered);
+        let last = flight.iter().last().map(|last| now.since(last.at).as_nanos());
+        assert!(last.is_some_and(|early| early <= DAY.times(days).as_nanos() >> 31));
+    }
+    flight.record(Time::from_nanos(u64::MAX), Incident::Fin);
+    assert_eq!(flight.iter().next().map(|first| first.at), Some(at(0)));
+    assert!(flight.iter().is_sorted_by_key(|entry| entry.at));
+}
