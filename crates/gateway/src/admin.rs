@@ -11,6 +11,7 @@ mod state;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod why;
 
 use std::sync::Arc;
 
@@ -45,6 +46,8 @@ pub const MAX_BODY: usize = 16 * 1024;
         sessions::hold,
         sessions::release,
         sessions::policy,
+        why::why,
+        why::verdicts,
         control::listeners,
         control::listener_policy,
         control::retune,
@@ -83,7 +86,7 @@ fn open_routes() -> [(&'static str, MethodRouter<Shared>); 2] {
     [("/healthz", get(health::healthz)), ("/readyz", get(health::readyz))]
 }
 
-fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 13] {
+fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 15] {
     [
         ("/metrics", get(health::metrics)),
         ("/api/v1/openapi.json", get(document)),
@@ -94,6 +97,8 @@ fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 13] {
         ("/api/v1/sessions/{id}/hold", post(sessions::hold)),
         ("/api/v1/sessions/{id}/release", post(sessions::release)),
         ("/api/v1/sessions/{id}/policy", post(sessions::policy)),
+        ("/api/v1/sessions/{id}/why", get(why::why)),
+        ("/api/v1/verdicts", get(why::verdicts)),
         ("/api/v1/listeners", get(control::listeners)),
         ("/api/v1/listeners/{name}/policy", get(control::listener_policy).put(control::retune)),
         ("/api/v1/log", put(control::log)),

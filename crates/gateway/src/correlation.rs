@@ -82,7 +82,7 @@ impl Correlation {
             Change::Suspect => {
                 self.feed(at, Some(outage::Input::Suspect { session, address }), None)
             }
-            Change::Leave { verdict, asked, lasted } if subject.established => {
+            Change::Leave { verdict, asked, lasted, .. } if subject.established => {
                 let (cause, asked, lasted) = (verdict.cause, *asked, *lasted);
                 let silent = verdict.at.since(verdict.last_heard);
                 let ended = outage::Input::Ended {
@@ -320,7 +320,7 @@ mod tests {
             probes: 2,
         };
         let asked = Span::from_secs(1);
-        let change = Change::Leave { verdict, asked, lasted: Span::from_secs(60) };
+        let change = Change::Leave { verdict, asked, lasted: Span::from_secs(60), flight: None };
         let at_ms = correlation.clock.wall_ms();
         correlation.report(&Report::Session { at_ms, subject, change })
     }

@@ -13,8 +13,9 @@ use crate::correlation::{Correlation, Findings, Questions};
 use crate::events::Events;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
-use crate::report::{Report, SessionInfo};
-use crate::request::{Filter, Order, Page, Refused, Request, Requests, SESSIONS_PER_PAGE};
+use crate::report::{Change, Report, SessionInfo};
+use crate::request::{Filter, Order, Page, Refused, Request, Requests, SESSIONS_PER_PAGE, Story};
+use crate::verdicts::{VERDICTS, Verdicts};
 
 /// How long an answer of a shard is awaited. A turn of its loop takes milliseconds: one that takes
 /// longer is stalled, and whoever asked should know.
@@ -79,6 +80,7 @@ pub struct Gateway {
     accepting: Vec<AtomicBool>,
     listeners: Vec<ListenerState>,
     events: Events,
+    verdicts: Verdicts,
     metrics: Metrics,
     logs: Logs,
     correlation: Correlation,
@@ -122,6 +124,7 @@ impl Gateway {
             accepting,
             listeners,
             events,
+            verdicts: Verdicts::new(VERDICTS),
             metrics,
             logs,
             correlation,
@@ -149,6 +152,11 @@ impl Gateway {
     /// What happened.
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// Why those ended that ended lately.
+    pub fn verdicts(&self) -> &Verdicts {
+        &self.verdicts
     }
 
     /// What was counted.
@@ -198,6 +206,7 @@ impl Gateway {
             known.store(accepting, Ordering::Relaxed);
         }
         self.logs.heartbeat(&report);
+        self.keep_verdict(&report);
         let findings = self.correlation.report(&report);
         if let Some(event) = self.events.publish(shard, report, wall_ms) {
             self.logs.event(&event);
@@ -249,6 +258,15 @@ impl Gateway {
         }
     }
 
+    /// Before the event is told: whoever hears of it may ask why at once.
+    fn keep_verdict(&self, report: &Report) {
+        if let Report::Session { at_ms, subject, change } = report
+            && let Change::Leave { verdict, lasted, flight, .. } = change
+        {
+            self.verdicts.keep(*at_ms, subject.clone(), *verdict, *lasted, flight.clone());
+        }
+    }
+
     /// Sessions from `cursor` on: at most `limit`, and where to go on. A page may hold fewer, even
     /// none, and still have a successor.
     ///
@@ -290,6 +308,17 @@ impl Gateway {
     pub async fn session(&self, session: u64) -> Result<Option<SessionInfo>, Unanswered> {
         match self.shard_of(session) {
             Some(shard) => ask(shard, |reply| Request::Session { session, reply }).await,
+            None => Ok(None),
+        }
+    }
+
+    /// What happened lately to a session; `None` if it is not online.
+    ///
+    /// # Errors
+    /// Its shard gave no answer in time.
+    pub async fn story(&self, session: u64) -> Result<Option<Box<Story>>, Unanswered> {
+        match self.shard_of(session) {
+            Some(shard) => ask(shard, |reply| Request::Story { session, reply }).await,
             None => Ok(None),
         }
     }

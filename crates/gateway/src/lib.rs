@@ -18,6 +18,7 @@ pub mod request;
 pub mod serve;
 pub mod shard;
 pub mod stats;
+pub mod verdicts;
 
 pub use config::Config;
 pub use serve::{ServeError, ServeOptions, serve};

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 use systole_core::cause::{Cause, Verdict};
+use systole_core::flight::Flight;
 use systole_core::hub::Presence;
 use systole_core::link::BeatKind;
 use systole_core::wire::{Account, BootId, InstanceId};
@@ -75,6 +76,22 @@ pub struct Subject {
     pub established: bool,
 }
 
+impl Subject {
+    /// The session of `presence`.
+    pub fn new(presence: &Presence<'_>) -> Subject {
+        Subject {
+            session: presence.session,
+            epoch: presence.epoch,
+            identity: presence.identity.into(),
+            listener: presence.listener,
+            address: presence.address,
+            boot_id: presence.boot_id,
+            instance_id: presence.instance_id,
+            established: presence.established.is_some(),
+        }
+    }
+}
+
 /// What happened to a session.
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -108,6 +125,8 @@ pub enum Change {
         asked: Span,
         /// How long it was open.
         lasted: Span,
+        /// What led to it; `None` for a beacon, which keeps no flight.
+        flight: Option<Box<Flight>>,
     },
     /// A heartbeat was sent or received; told only while heartbeats are logged.
     Heartbeat {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
 use mio::Waker;
-use systole_core::{Policy, Span, hub};
+use systole_core::flight::Flight;
+use systole_core::{Policy, Span, Time, hub};
 use tokio::sync::oneshot;
 
-use crate::report::SessionInfo;
+use crate::report::{SessionInfo, Subject};
 
 /// How many requests may wait for a shard: people and scripts ask, not traffic. A full channel
 /// refuses, and whoever asked is told to try again.
@@ -40,6 +41,13 @@ pub enum Request {
         session: u64,
         /// Where the answer goes; `None` if it is not online here.
         reply: oneshot::Sender<Option<SessionInfo>>,
+    },
+    /// How one session is doing.
+    Story {
+        /// Its number.
+        session: u64,
+        /// Where the answer goes; `None` if it is not online here.
+        reply: oneshot::Sender<Option<Box<Story>>>,
     },
     /// Something is wanted of one session.
     Order {
@@ -83,6 +91,21 @@ pub struct Filter {
     pub listener: Option<u16>,
     /// Those that are suspected, or those that are not.
     pub suspect: Option<bool>,
+}
+
+/// What happened lately to a session that is online.
+#[derive(Clone, Debug)]
+pub struct Story {
+    /// Which.
+    pub subject: Subject,
+    /// Whether it is suspected.
+    pub suspect: bool,
+    /// What happened; `None` for a beacon, which keeps no flight.
+    pub flight: Option<Flight>,
+    /// The present, in vigilant time.
+    pub now: Time,
+    /// The present, in milliseconds since 1970-01-01 UTC.
+    pub wall_ms: u64,
 }
 
 /// Some sessions of one shard.

@@ -238,7 +238,7 @@ async fn give(
     Ok(Json(Done { session: id, order: name }))
 }
 
-fn read_id(id: &str) -> Result<u64, Trouble> {
+pub(super) fn read_id(id: &str) -> Result<u64, Trouble> {
     let digits = id.len() == 16 && id.bytes().all(|digit| digit.is_ascii_hexdigit());
     let number = digits.then(|| u64::from_str_radix(id, 16).ok()).flatten();
     number.ok_or_else(|| Trouble::no_session(id))

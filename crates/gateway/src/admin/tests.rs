@@ -1,5 +1,7 @@
 //! The API over shards that are played by threads: no sockets, no clocks.
 
+mod why;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +13,8 @@ use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use mio::{Poll, Token as MioToken, Waker};
 use serde_json::{Value, json};
-use systole_core::{Policy, Span, hub};
+use systole_core::flight::Flight;
+use systole_core::{Policy, Span, Time, hub};
 use systole_net::Clock;
 use tower::ServiceExt;
 
@@ -22,7 +25,7 @@ use crate::gateway::{ListenerState, Phase};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::report::{Change, PauseReason, Report, SessionInfo, Subject, session_text};
-use crate::request::{Order, Page, REQUESTS, Request, Requests};
+use crate::request::{Order, Page, REQUESTS, Request, Requests, Story};
 use crate::stats::Distributions;
 
 /// Sessions that each played shard has, at the links 0, 1 and so on.
@@ -94,6 +97,8 @@ impl Fixture {
 
     fn join(&self, session: u64) {
         let subject = Subject {
+            boot_id: Default::default(),
+            instance_id: Default::default(),
             session,
             epoch: 1,
             identity: "anna".into(),
@@ -175,6 +180,9 @@ fn play_shard(shard: u64, requests: &Receiver<Request>, told: &Told) {
             Request::Session { session, reply } => {
                 let _ = reply.send(link_of(session).map(|link| info(shard, link)));
             }
+            Request::Story { session, reply } => {
+                let _ = reply.send(link_of(session).map(|link| Box::new(story(shard, link))));
+            }
             Request::Order { session, order, reply } => {
                 note(format!("{shard}: {order:?} {session:x}"));
                 let _ = reply.send(link_of(session).is_some());
@@ -201,6 +209,25 @@ fn info(shard: u64, link: u32) -> SessionInfo {
         held_for_ms: None,
         bound_ms: Some(30_000),
         policy: Policy::default().to_string(),
+    }
+}
+
+fn story(shard: u64, link: u32) -> Story {
+    let subject = Subject {
+        session: shard << 56 | u64::from(link),
+        epoch: 9,
+        identity: format!("user-{}", link % 3).into(),
+        listener: u16::try_from(link % 2).unwrap(),
+        address: address(),
+        established: true,
+    };
+    let now = Time::from_millis(3_000);
+    Story {
+        subject,
+        suspect: link == 5,
+        flight: Some(Flight::new(Time::ZERO)),
+        now,
+        wall_ms: 90_000,
     }
 }
 

@@ -1,12 +1,13 @@
 //! What the control plane asks of a shard of beacons, and the answers.
 
 use systole_core::beacon::{Command, Input, Presence};
+use systole_core::wire::{BootId, InstanceId};
 use systole_core::{Machine, Span, hub};
 
 use super::keys::device_text;
 use super::turn::Turning;
-use crate::report::{SessionInfo, session_text};
-use crate::request::{Filter, LINKS_PER_SEARCH, Order, Page, Request, SESSIONS_PER_PAGE};
+use crate::report::{SessionInfo, Subject, session_text};
+use crate::request::{Filter, LINKS_PER_SEARCH, Order, Page, Request, SESSIONS_PER_PAGE, Story};
 
 /// The bits of a session's number that are its place in the table.
 const PLACE: u64 = (1 << 24) - 1;
@@ -20,6 +21,10 @@ impl Turning {
             }
             Request::Session { session, reply } => {
                 let _ = reply.send(self.find(session).map(|known| self.info(&known)));
+            }
+            Request::Story { session, reply } => {
+                let known = self.find(session);
+                let _ = reply.send(known.map(|known| Box::new(self.story(&known))));
             }
             Request::Order { session, order, reply } => {
                 let found = self.find(session);
@@ -82,6 +87,25 @@ impl Turning {
             }
         }
         page
+    }
+
+    fn story(&self, known: &Presence) -> Story {
+        Story {
+            subject: Subject {
+                session: known.subject.session,
+                epoch: known.subject.epoch,
+                identity: device_text(known.subject.device).into(),
+                listener: self.listener,
+                address: known.subject.address,
+                boot_id: BootId::default(),
+                instance_id: InstanceId::default(),
+                established: true,
+            },
+            suspect: known.suspect,
+            flight: None,
+            now: self.vigilance.now(),
+            wall_ms: self.clock.wall_ms(),
+        }
     }
 
     fn info(&self, known: &Presence) -> SessionInfo {

@@ -371,7 +371,7 @@ impl Turning {
                 // A device is never asked: it states its life by itself.
                 let asked = Span::ZERO;
                 let lasted = self.vigilance.now().since(known.since);
-                Change::Leave { verdict, asked, lasted }
+                Change::Leave { verdict, asked, lasted, flight: None }
             }
         };
         let subject = Subject {

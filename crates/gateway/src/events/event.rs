@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use systole_core::cause::Verdict;
 use systole_core::diagnosis::Ground;
 use systole_core::policy::Detection;
 use systole_core::{Policy, Span};
@@ -162,6 +163,20 @@ pub struct Session {
     pub established: bool,
 }
 
+impl Session {
+    /// The session of `subject`, at the listener of that name.
+    pub fn new(subject: Subject, listener: Arc<str>) -> Session {
+        Session {
+            session: session_text(subject.session),
+            epoch: subject.epoch.to_string(),
+            identity: subject.identity,
+            listener,
+            address: subject.address.to_string(),
+            established: subject.established,
+        }
+    }
+}
+
 /// How a session ended.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct End {
@@ -226,6 +241,24 @@ pub struct OutageInfo {
     pub began_ms: u64,
     /// When the last verdict fell, likewise.
     pub last_ms: u64,
+}
+
+impl End {
+    /// What the API shows of `verdict`, which fell at `at_ms`.
+    pub fn new(at_ms: u64, verdict: &Verdict, lasted: Span) -> End {
+        let late = verdict.at.since(verdict.due);
+        End {
+            cause: verdict.cause.name(),
+            confidence: verdict.confidence.name(),
+            detail: verdict.cause.to_string(),
+            last_heard_ago_ms: verdict.at.since(verdict.last_heard).as_millis(),
+            due_ms: at_ms.saturating_sub(late.as_millis()),
+            late_us: late.as_micros(),
+            probes: verdict.probes,
+            grounds: verdict.grounds.iter().map(Ground::text).collect(),
+            lasted_ms: lasted.as_millis(),
+        }
+    }
 }
 
 /// A policy in numbers.
@@ -305,14 +338,8 @@ impl Names {
 
     pub(crate) fn session(&self, subject: Subject) -> Session {
         let listener = self.listeners.get(usize::from(subject.listener));
-        Session {
-            session: session_text(subject.session),
-            epoch: subject.epoch.to_string(),
-            identity: subject.identity,
-            listener: listener.cloned().unwrap_or_default(),
-            address: subject.address.to_string(),
-            established: subject.established,
-        }
+        let listener = listener.cloned().unwrap_or_default();
+        Session::new(subject, listener)
     }
 
     fn paused(&self, shard: usize, reason: PauseReason) -> Body {
@@ -349,20 +376,8 @@ fn change_body(at_ms: u64, session: Session, change: Change) -> Option<Body> {
         Change::Overdue => Body::Overdue(session),
         Change::Retuned(policy) => Body::Retuned { session, policy: PolicyInfo::new(&policy) },
         Change::Moved { from } => Body::Moved { session, from: from.to_string() },
-        Change::Leave { verdict, asked: _, lasted } => {
-            let late = verdict.at.since(verdict.due);
-            let end = End {
-                cause: verdict.cause.name(),
-                confidence: verdict.confidence.name(),
-                detail: verdict.cause.to_string(),
-                last_heard_ago_ms: verdict.at.since(verdict.last_heard).as_millis(),
-                due_ms: at_ms.saturating_sub(late.as_millis()),
-                late_us: late.as_micros(),
-                probes: verdict.probes,
-                grounds: verdict.grounds.iter().map(Ground::text).collect(),
-                lasted_ms: lasted.as_millis(),
-            };
-            Body::Leave { session, end }
+        Change::Leave { verdict, lasted, .. } => {
+            Body::Leave { session, end: End::new(at_ms, &verdict, lasted) }
         }
         Change::Heartbeat { .. } => return None,
     })

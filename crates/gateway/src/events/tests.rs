@@ -79,7 +79,8 @@ fn a_leave_carries_its_evidence() {
         last_heard: Time::from_millis(20_000),
         probes: 3,
     };
-    let change = Change::Leave { verdict, asked: Span::ZERO, lasted: Span::from_secs(45) };
+    let (asked, lasted) = (Span::ZERO, Span::from_secs(45));
+    let change = Change::Leave { verdict, asked, lasted, flight: None };
     let event = events.publish(0, report(0x1f, change), 0).unwrap();
     let expected = serde_json::json!({
         "number": 1, "at_ms": 60_000, "kind": "leave",
@@ -87,7 +88,7 @@ fn a_leave_carries_its_evidence() {
         "address": "127.0.0.1:4711", "established": true,
         "cause": "unknown", "confidence": "medium",
         "detail": "silent beyond the bound, cause unknown",
-        "last_heard_ago_ms": 30_001, "due_ms": 59_999, "late_us": 1_000, "probes": 3,
+        "last_heard_ago_ms": 30_001, "due_ms": 59_999, "late_us": 1_000, "probes": 3, "grounds": [],
         "lasted_ms": 45_000,
     });
     assert_eq!(serde_json::to_value(&*event).unwrap(), expected);

@@ -6,8 +6,8 @@ use systole_core::wire::CloseReason;
 use systole_core::{Machine, Span};
 
 use super::turn::Turning;
-use crate::report::SessionInfo;
-use crate::request::{Filter, LINKS_PER_SEARCH, Order, Page, Request, SESSIONS_PER_PAGE};
+use crate::report::{SessionInfo, Subject};
+use crate::request::{Filter, LINKS_PER_SEARCH, Order, Page, Request, SESSIONS_PER_PAGE, Story};
 
 impl Turning {
     pub(super) fn answer(&mut self, request: Request) {
@@ -21,6 +21,11 @@ impl Turning {
                 let known = hub.find(session).and_then(|link| hub.presence(link));
                 let info = known.map(|known| self.info(&known));
                 let _ = reply.send(info);
+            }
+            Request::Story { session, reply } => {
+                let hub = self.hub.machine();
+                let known = hub.find(session).and_then(|link| hub.presence(link));
+                let _ = reply.send(known.map(|known| Box::new(self.story(&known))));
             }
             Request::Order { session, order, reply } => {
                 let link = self.hub.machine().find(session);
@@ -53,6 +58,16 @@ impl Turning {
             }
         }
         page
+    }
+
+    fn story(&self, known: &Presence<'_>) -> Story {
+        Story {
+            subject: Subject::new(known),
+            suspect: known.suspect,
+            flight: Some(known.flight.clone()),
+            now: self.vigilance.now(),
+            wall_ms: self.clock.wall_ms(),
+        }
     }
 
     fn info(&self, known: &Presence<'_>) -> SessionInfo {

@@ -79,44 +79,31 @@ impl Turning {
     }
 
     fn tell(&mut self, link: u32, told: Told) {
-        let change = match told {
-            Told::RoundTrip(rtt) => return self.distributions.rtt.observe(seconds(rtt)),
-            Told::Change(change) => change,
-        };
-        if let Change::Join { policy, .. } | Change::Retuned(policy) = &change {
+        if let Told::RoundTrip(rtt) = told {
+            return self.distributions.rtt.observe(seconds(rtt));
+        }
+        if let Told::Change(Change::Join { policy, .. } | Change::Retuned(policy)) = &told {
             self.suit(link, policy);
         }
         let Some(known) = self.hub.machine().presence(link) else {
             return;
         };
-        let subject = Subject {
-            session: known.session,
-            epoch: known.epoch,
-            identity: known.identity.into(),
-            listener: known.listener,
-            address: known.address,
-            boot_id: known.boot_id,
-            instance_id: known.instance_id,
-            established: known.established.is_some(),
-        };
-        let change = match change {
-            Change::Leave { verdict, .. } => {
-                self.count(&verdict);
-                let asked = asked_in_vain(&verdict, known.policy);
+        let subject = Subject::new(&known);
+        let change = match told {
+            Told::Lost(verdict) => {
                 let lasted = self.vigilance.now().since(known.opened);
-                Change::Leave { verdict, asked, lasted }
+                let flight = Some(Box::new(known.flight.clone()));
+                let asked = asked_in_vain(&verdict, known.policy);
+                self.count(&verdict);
+                Change::Leave { verdict, asked, lasted, flight }
             }
-            Change::Overdue => {
-                self.stats.overdue.add(1);
-                Change::Overdue
+            Told::Change(change) => {
+                if let Change::Overdue = change {
+                    self.stats.overdue.add(1);
+                }
+                change
             }
-            Change::Join { .. }
-            | Change::Suspect
-            | Change::Recovered
-            | Change::Hung(_)
-            | Change::Retuned(_)
-            | Change::Moved { .. }
-            | Change::Heartbeat { .. } => change,
+            Told::RoundTrip(_) => return,
         };
         let at_ms = self.clock.wall_ms();
         self.report(Report::Session { at_ms, subject, change });
@@ -146,6 +133,7 @@ fn asked_in_vain(verdict: &Verdict, policy: &Policy) -> Span {
 /// What of the hub's events leaves the loop.
 enum Told {
     Change(Change),
+    Lost(Verdict),
     RoundTrip(Span),
 }
 
@@ -158,9 +146,7 @@ impl Told {
             Event::Overdue { .. } => Change::Overdue,
             Event::Hung { cause, .. } => Change::Hung(cause),
             Event::Retuned(policy) => Change::Retuned(policy),
-            Event::Lost { verdict, .. } => {
-                Change::Leave { verdict, asked: Span::ZERO, lasted: Span::ZERO }
-            }
+            Event::Lost { verdict, .. } => return Some(Told::Lost(verdict)),
             Event::HeartbeatSent { beat, sequence, .. } => {
                 Change::Heartbeat { sent: true, beat, sequence }
             }

@@ -1,0 +1,142 @@
+//! What led to a verdict can be asked for, by session and in pages.
+
+use systole_core::Time;
+use systole_core::cause::{Cause, Confidence, Verdict};
+use systole_core::diagnosis::{Ground, Grounds};
+use systole_core::flight::{Flight, Incident};
+
+use super::*;
+
+/// A session of shard 0 was opened 20 s before `at_ms`, heard 12 s before, and is gone.
+fn leave(fixture: &Fixture, link: u32, cause: Cause, identity: &str) {
+    let now = Time::from_millis(50_000);
+    let mut flight = Flight::new(now - Span::from_secs(20));
+    flight.heard(now - Span::from_secs(13), 2);
+    flight.heard(now - Span::from_secs(12), 2);
+    flight.record(now, Incident::verdict(cause));
+    let subject = Subject {
+        boot_id: Default::default(),
+        instance_id: Default::default(),
+        session: u64::from(link),
+        epoch: 1,
+        identity: identity.into(),
+        listener: 1,
+        address: address(),
+        established: true,
+    };
+    let verdict = Verdict {
+        cause,
+        confidence: cause.confidence(),
+        at: now,
+        due: now,
+        last_heard: now - Span::from_secs(12),
+        probes: 3,
+        grounds: Grounds::of(&[Ground::ApplicationSilent, Ground::KernelFresh]),
+    };
+    let flight = Some(Box::new(flight));
+    let change = Change::Leave { verdict, asked: Span::ZERO, lasted: Span::from_secs(20), flight };
+    fixture.gateway.note(0, Report::Session { at_ms: 90_000, subject, change }, 0);
+}
+
+#[tokio::test]
+async fn an_ended_session_tells_why() {
+    let fixture = Fixture::new();
+    leave(&fixture, SESSIONS, Cause::AppHung, "anna");
+    let (status, why) = fixture.get(&format!("/api/v1/sessions/{}/why", id(0, SESSIONS))).await;
+    assert_eq!(status, StatusCode::OK, "{why}");
+    let document = serde_json::to_value(Document::openapi()).unwrap();
+    conforms(&document, &json!({"$ref": "#/components/schemas/Why"}), &why, "why");
+    assert_eq!((&why["online"], &why["listener"]), (&json!(false), &json!("line")));
+    let verdict = &why["verdict"];
+    assert_eq!(verdict["cause"], "app_hung");
+    assert_eq!(verdict["confidence"], "high");
+    assert_eq!(verdict["last_heard_ago_ms"], 12_000);
+    assert_eq!(verdict["provisional"], false);
+    assert_eq!(verdict["advice"], Cause::AppHung.advice());
+    let grounds = [Ground::ApplicationSilent.text(), Ground::KernelFresh.text()];
+    assert_eq!(verdict["grounds"], json!(grounds));
+    let timeline = why["timeline"].as_array().unwrap();
+    let what = timeline.iter().map(|moment| moment["what"].as_str().unwrap());
+    assert_eq!(what.collect::<Vec<_>>(), ["opened", "heard 2 bytes", "verdict: app_hung"]);
+    assert_eq!(timeline[1]["count"], 2);
+    // A stamp is a unit of 66 µs early at most.
+    let before = timeline[1]["before_us"].as_u64().unwrap();
+    assert!((12_000_000..12_000_066).contains(&before), "{before}");
+    assert_eq!(timeline[1]["at_ms"], 78_000);
+}
+
+#[tokio::test]
+async fn a_session_online_tells_how_it_is_doing() {
+    let fixture = Fixture::new();
+    let (status, why) = fixture.get(&format!("/api/v1/sessions/{}/why", id(1, 5))).await;
+    assert_eq!(status, StatusCode::OK, "{why}");
+    assert_eq!((&why["online"], &why["suspect"]), (&json!(true), &json!(true)));
+    assert_eq!(why.get("verdict"), None);
+    assert_eq!(why["timeline"][0]["what"], "opened");
+    assert_eq!(why["timeline"][0]["before_us"], 3_000_000);
+}
+
+#[tokio::test]
+async fn of_an_unknown_session_nothing_is_known() {
+    let fixture = Fixture::new();
+    for session in ["7", "ff00000000000000", &id(0, SESSIONS)] {
+        let (status, body) = fixture.get(&format!("/api/v1/sessions/{session}/why")).await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert!(body["error"].is_string() && body["hint"].is_string(), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_revised_verdict_tells_both_causes() {
+    let fixture = Fixture::new();
+    leave(&fixture, SESSIONS, Cause::PeerReset, "anna");
+    let path = format!("/api/v1/sessions/{}/why", id(0, SESSIONS));
+    assert_eq!(fixture.get(&path).await.1["verdict"]["provisional"], true);
+    let revise = |cause| {
+        let session = u64::from(SESSIONS);
+        fixture.gateway.verdicts().revise(session, cause, Confidence::Certain, Grounds::default())
+    };
+    assert!(revise(Cause::PeerRebooted) && !revise(Cause::MiddleboxForgot));
+    let verdict = &fixture.get(&path).await.1["verdict"];
+    assert_eq!(
+        (&verdict["cause"], &verdict["confidence"]),
+        (&json!("peer_rebooted"), &json!("certain"))
+    );
+    assert_eq!(verdict["revised_from"], json!({"cause": "peer_reset", "confidence": "high"}));
+    assert_eq!(verdict["provisional"], false);
+}
+
+#[tokio::test]
+async fn verdicts_come_in_pages_latest_first() {
+    let fixture = Fixture::new();
+    for link in 0..10 {
+        let cause = if link % 2 == 0 { Cause::Unknown } else { Cause::AppHung };
+        leave(&fixture, link, cause, ["anna", "bert"][link as usize / 5]);
+    }
+    let mut seen = Vec::new();
+    let mut cursor = String::new();
+    for page in 0.. {
+        assert!(page < 10, "the end is never reached");
+        let (status, body) = fixture.get(&format!("/api/v1/verdicts?limit=4{cursor}")).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        let verdicts = body["verdicts"].as_array().unwrap();
+        seen.extend(verdicts.iter().map(|one| one["session"].as_str().unwrap().to_owned()));
+        match body["next"].as_u64() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen, (0..10).rev().map(|link| id(0, link)).collect::<Vec<_>>());
+    for (query, count) in
+        [("cause=app_hung", 5), ("cause=app_hung&identity=bert", 3), ("cause=kicked", 0)]
+    {
+        let (_, body) = fixture.get(&format!("/api/v1/verdicts?{query}")).await;
+        assert_eq!(body["verdicts"].as_array().unwrap().len(), count, "{query}");
+        assert_eq!(body.get("next"), None, "{query}");
+    }
+    for query in ["limit=0", "limit=501", "cause=boredom", "cursor=x", "colour=red"] {
+        let (status, body) = fixture.get(&format!("/api/v1/verdicts?{query}")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{query}");
+        assert!(body["error"].is_string() && body["hint"].is_string(), "{body}");
+    }
+}
