@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use crate::config_args::ConfigArgs;
 use crate::lab;
-use crate::{bench, ping, pong};
+use crate::{bench, ping, pong, why};
 
 const TOP_EXAMPLES: &str = "\
 Examples:
@@ -15,6 +15,7 @@ Examples:
   systole check                         is ./systole.toml right, and what does it mean?
   systole ping 127.0.0.1:7400           is it alive, and how fast does it answer?
   systole pong --delay 5                answers heartbeats, five seconds late
+  systole why 00c0600001000000          why did that session end?
   systole help serve                    more about one command
 
 Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 the peer is dead.";
@@ -65,6 +66,7 @@ pub(crate) enum Command {
     Check(CheckArgs),
     Ping(ping::Args),
     Pong(pong::Args),
+    Why(why::Args),
     Bench(Box<bench::Args>),
     /// Hold links for the bench
     #[command(hide = true)]

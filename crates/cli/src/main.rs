@@ -1,5 +1,6 @@
 //! The `systole` program: what was typed becomes one command, and the command an exit code.
 
+mod admin;
 mod bench;
 mod check;
 mod cli;
@@ -12,6 +13,7 @@ mod pong;
 mod seconds;
 mod self_help;
 mod serve;
+mod why;
 
 use std::io;
 use std::process::ExitCode;
@@ -45,6 +47,7 @@ fn run(cli: Cli, output: &mut Output) -> io::Result<Exit> {
         Command::Check(args) => check::run(&args, output),
         Command::Ping(args) => ping::run(&args, output),
         Command::Pong(args) => pong::run(&args, output),
+        Command::Why(args) => why::run(&args, output),
         Command::Bench(args) => bench::run(*args, output),
         Command::BenchWorker => bench::helper(bench::run_worker(), output),
         Command::BenchEcho(args) => bench::helper(bench::run_echo(&args), output),

@@ -9,6 +9,7 @@ mod ping;
 mod program;
 mod serve;
 mod serve_limits;
+mod why;
 
 use std::fs;
 use std::path::{Path, PathBuf};

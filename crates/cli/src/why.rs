@@ -1,0 +1,195 @@
+//! `systole why`: why a session ended, or how it is doing.
+
+use std::io;
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::Deserialize;
+use systole_core::Span;
+
+use crate::admin::AdminArgs;
+use crate::exit::Exit;
+use crate::output::Output;
+
+const EXAMPLES: &str = "\
+Examples:
+  systole why 00c0600001000000
+  systole why 00c0600001000000 --json | jq .verdict.cause
+  systole why 00c0600001000000 --admin http://gateway.example.org:7480 --token-file token
+
+The gateway keeps the last 10,000 verdicts. `curl localhost:7480/api/v1/verdicts?identity=NAME`
+finds the sessions of a client.
+
+Exit codes: 0 told, 1 nothing is known of that session, or no gateway answers, 2 wrong usage.";
+
+/// Tell why a session ended, or how it is doing
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The session's number, 16 hexadecimal digits, as events and logs show it
+    #[arg(value_name = "SESSION", value_parser = session)]
+    session: String,
+
+    /// Print the gateway's answer as it is, as JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+fn session(text: &str) -> Result<String, String> {
+    let legal = text.len() == 16 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    legal.then(|| text.to_ascii_lowercase()).ok_or_else(|| "16 hexadecimal digits".to_owned())
+}
+
+/// What is shown of the answer.
+#[derive(Deserialize)]
+struct Why {
+    session: String,
+    identity: String,
+    listener: String,
+    address: String,
+    suspect: bool,
+    verdict: Option<Verdict>,
+    timeline: Vec<Moment>,
+}
+
+#[derive(Deserialize)]
+struct Verdict {
+    at_ms: u64,
+    cause: String,
+    confidence: String,
+    detail: String,
+    last_heard_ago_ms: u64,
+    late_us: u64,
+    lasted_ms: u64,
+    grounds: Vec<String>,
+    advice: String,
+    provisional: bool,
+    revised_from: Option<Revised>,
+}
+
+#[derive(Deserialize)]
+struct Revised {
+    cause: String,
+    confidence: String,
+}
+
+#[derive(Deserialize)]
+struct Moment {
+    before_us: u64,
+    what: String,
+    count: u32,
+    or_more: bool,
+}
+
+pub(crate) fn run(args: &Args, output: &mut Output) -> io::Result<Exit> {
+    let answer = match args.admin.get(&format!("/api/v1/sessions/{}/why", args.session)) {
+        Ok(answer) => answer,
+        Err(text) => {
+            output.error(&text);
+            return Ok(Exit::Failure);
+        }
+    };
+    if args.json {
+        output.line(answer.trim_end())?;
+        return Ok(Exit::Success);
+    }
+    match serde_json::from_str::<Why>(&answer) {
+        Ok(why) => {
+            for line in why.lines() {
+                output.line(&line)?;
+            }
+            Ok(Exit::Success)
+        }
+        Err(error) => {
+            output.error(&format!(
+                "the answer is not understood: {error}\nhint: gateway and program should be of one \
+                 version; --json shows the answer as it is"
+            ));
+            Ok(Exit::Failure)
+        }
+    }
+}
+
+impl Why {
+    fn lines(&self) -> Vec<String> {
+        let mut lines = match &self.verdict {
+            Some(verdict) => vec![
+                format!("{} ({}): {}", verdict.cause, verdict.confidence, verdict.detail),
+                self.subject(),
+                verdict.times(),
+            ],
+            None => {
+                let state = if self.suspect { "suspected" } else { "heard in time" };
+                vec![format!("online, {state}"), self.subject()]
+            }
+        };
+        let (head, end) = match &self.verdict {
+            Some(verdict) => {
+                lines.extend(verdict.rest());
+                ("what led to it", "the verdict")
+            }
+            None => ("what happened lately", "now"),
+        };
+        lines.extend([String::new(), format!("{head}, in seconds before {end}")]);
+        let times: Vec<String> = self
+            .timeline
+            .iter()
+            .map(|moment| format!("-{} s", seconds(moment.before_us)))
+            .collect();
+        let width = times.iter().map(String::len).max().unwrap_or(0);
+        for (time, moment) in times.iter().zip(&self.timeline) {
+            lines.push(format!("  {time:>width$}  {}{}", moment.what, moment.times()));
+        }
+        lines
+    }
+
+    /// Whatever a client says of itself is shown quoted: it must not steer a terminal.
+    fn subject(&self) -> String {
+        let Why { session, identity, listener, address, .. } = self;
+        format!("session {session} of {identity:?} from {address} at listener {listener}")
+    }
+}
+
+impl Verdict {
+    fn times(&self) -> String {
+        let at = UNIX_EPOCH + Duration::from_millis(self.at_ms);
+        let at = humantime::format_rfc3339_millis(at);
+        let lasted = seconds(self.lasted_ms.saturating_mul(1_000));
+        let heard = seconds(self.last_heard_ago_ms.saturating_mul(1_000));
+        let late = Span::from_micros(self.late_us);
+        format!("fell at {at}, {late} late; open for {lasted} s, last heard {heard} s before")
+    }
+
+    fn rest(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let Some(Revised { cause, confidence }) = &self.revised_from {
+            lines.push(format!("at first it seemed: {cause} ({confidence})"));
+        }
+        if self.provisional {
+            lines.push("provisional: the peer's return may show a better cause".to_owned());
+        }
+        if !self.grounds.is_empty() {
+            lines.extend([String::new(), "what it rests on".to_owned()]);
+            lines.extend(self.grounds.iter().map(|ground| format!("  {ground}")));
+        }
+        lines.extend([String::new(), "what to do".to_owned(), format!("  {}", self.advice)]);
+        lines
+    }
+}
+
+impl Moment {
+    fn times(&self) -> String {
+        match (self.count, self.or_more) {
+            (1, false) => String::new(),
+            (count, false) => format!(" ×{count}"),
+            (count, true) => format!(" ×{count} or more"),
+        }
+    }
+}
+
+/// With milliseconds.
+fn seconds(micros: u64) -> String {
+    format!("{}.{:03}", micros / 1_000_000, micros / 1_000 % 1_000)
+}

@@ -1,0 +1,152 @@
+//! `systole why` against a real `systole serve`.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+
+use serde_json::Value;
+use systole_gateway::ready::Ready;
+
+use crate::program::{Program, SOON};
+use crate::{directory, snapshot, systole};
+
+const TOKEN: &str = "0123456789abcdefgh";
+
+/// Text lines, and dead after a second of silence.
+const CONFIG: &str = r#"
+shards = 1
+[admin]
+address = "127.0.0.1:0"
+token_file = "token"
+[[listener]]
+address = "127.0.0.1:0"
+codec = "line"
+policy = { idle = "400ms", interval = "200ms", probes = 3, spread = false }
+"#;
+
+struct Gateway {
+    serve: Program,
+    ready: Ready,
+    directory: PathBuf,
+}
+
+impl Gateway {
+    /// With these settings beside the usual ones.
+    fn start(name: &str, settings: &str) -> Gateway {
+        let directory = directory(name);
+        fs::write(directory.join("systole.toml"), format!("{settings}\n{CONFIG}"))
+            .expect("the directory is writable");
+        fs::write(directory.join("token"), format!("{TOKEN}\n"))
+            .expect("the directory is writable");
+        let args = ["serve", "--log-format", "json", "--ready-file", "ready"];
+        let mut serve = Program::start(&mut systole(&directory, &args));
+        // The ready file is written right after this line; the wait ends with the file.
+        serve.told("\"admin interface\"");
+        let ready = loop {
+            let text = fs::read(directory.join("ready")).unwrap_or_default();
+            if let Ok(ready) = serde_json::from_slice(&text) {
+                break ready;
+            }
+            std::thread::yield_now();
+        };
+        Gateway { serve, ready, directory }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream =
+            TcpStream::connect(self.ready.listeners[0].address).expect("the gateway listens");
+        stream.set_read_timeout(Some(SOON)).expect("a legal timeout");
+        stream
+    }
+
+    /// The session of the next event of that kind in the log.
+    fn session(&mut self, kind: &str) -> String {
+        let rest = self.serve.told(&format!("\"message\":\"{kind}\",\"session\":\""));
+        rest.chars().take_while(char::is_ascii_hexdigit).collect()
+    }
+
+    fn why(&self, session: &str, args: &[&str]) -> String {
+        let admin = self.ready.admin.to_string();
+        let base = ["why", session, "--admin", &admin, "--token-file", "token"];
+        snapshot(&mut systole(&self.directory, &[&base[..], args].concat()))
+    }
+}
+
+/// Asks for a pong, three times, and waits for each.
+fn beat(stream: &TcpStream) {
+    let mut answers = BufReader::new(stream.try_clone().expect("a descriptor")).lines();
+    for _ in 0..3 {
+        (&mut &*stream).write_all(b"ping\n").expect("the gateway reads");
+        assert_eq!(answers.next().expect("an answer").expect("text"), "pong");
+    }
+}
+
+/// What follows the time in each line of the timeline.
+fn story(shown: &str) -> Vec<&str> {
+    let (_, timeline) = shown.split_once("in seconds before ").expect("a timeline");
+    let lines = timeline.lines().skip(1).take_while(|line| line.starts_with("  "));
+    lines.map(|line| line.split_once(" s  ").expect("a time").1).collect()
+}
+
+#[test]
+fn a_dead_session_tells_its_cause_first_and_then_what_led_to_it() {
+    let mut gateway = Gateway::start("why-dead", "");
+    let stream = gateway.connect();
+    beat(&stream);
+    let session = gateway.session("leave");
+    let shown = gateway.why(&session, &[]);
+    // This kernel acknowledges what its silent application leaves unread, where that can be seen.
+    let cause = if cfg!(target_os = "linux") { "app_hung" } else { "unknown" };
+    assert!(shown.starts_with(&format!("exit 0\n--- stdout\n{cause} (")), "{shown}");
+    let is_told = shown.contains("\nwhat it rests on\n  its application said nothing for longer");
+    assert!(is_told, "{shown}");
+    assert!(shown.contains(&format!("\nsession {session} of \"\" from 127.0.0.1:")), "{shown}");
+    assert!(shown.contains("\nwhat to do\n  "), "{shown}");
+    let story = story(&shown);
+    assert_eq!(story[..2], ["opened", "handshake complete"], "{shown}");
+    assert!(story.iter().any(|what| what.starts_with("heard up to 5 bytes")), "{shown}");
+    let end = ["sent probe 1", "sent probe 2", "suspected", "sent probe 3"];
+    assert!(end.iter().all(|what| story.contains(what)), "{shown}");
+    assert_eq!(*story.last().unwrap(), format!("verdict: {cause}"), "{shown}");
+
+    let json = gateway.why(&session, &["--json"]);
+    let json = json.strip_prefix("exit 0\n--- stdout\n").unwrap();
+    let json: Value = serde_json::from_str(json.split('\n').next().unwrap()).unwrap();
+    assert_eq!((&json["session"], &json["online"]), (&session.as_str().into(), &false.into()));
+    assert_eq!(json["verdict"]["cause"], cause);
+}
+
+#[test]
+fn a_session_online_tells_what_happened_so_far() {
+    // It stays, however long this test takes.
+    let mut gateway = Gateway::start("why-online", "enforce = false");
+    let stream = gateway.connect();
+    beat(&stream);
+    let session = gateway.session("overdue: the bound has passed, unenforced");
+    let shown = gateway.why(&session, &[]);
+    assert!(shown.starts_with("exit 0\n--- stdout\nonline, suspected\n"), "{shown}");
+    let story = story(&shown);
+    assert_eq!(story[..2], ["opened", "handshake complete"], "{shown}");
+    assert_eq!(story.last(), Some(&"the bound passed; the policy only tells"), "{shown}");
+}
+
+#[test]
+fn what_cannot_be_told_is_an_error_with_a_hint() {
+    let gateway = Gateway::start("why-unknown", "");
+    let unknown = gateway.why("00000000000000ff", &[]);
+    assert!(unknown.starts_with("exit 1\n--- stdout\n--- stderr\nerror: session "), "{unknown}");
+    assert!(unknown.contains("00000000000000ff is not online") && unknown.contains("\nhint: "));
+    assert!(gateway.why("7", &[]).starts_with("exit 2\n"));
+
+    let admin = gateway.ready.admin.to_string();
+    let args = ["why", "00000000000000ff", "--admin", &admin];
+    let refused = snapshot(&mut systole(&gateway.directory, &args));
+    assert!(refused.starts_with("exit 1\n") && refused.contains("token"), "{refused}");
+    let missing =
+        snapshot(&mut systole(&gateway.directory, &[&args[..], &["--token-file", "no"]].concat()));
+    assert!(missing.starts_with("exit 1\n") && missing.contains("cannot be read"), "{missing}");
+    drop(gateway);
+    let gone = snapshot(&mut systole(&directory("why-gone"), &args));
+    assert!(gone.starts_with("exit 1\n") && gone.contains("is the gateway running?"), "{gone}");
+}
