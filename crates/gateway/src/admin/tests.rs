@@ -97,8 +97,6 @@ impl Fixture {
 
     fn join(&self, session: u64) {
         let subject = Subject {
-            boot_id: Default::default(),
-            instance_id: Default::default(),
             session,
             epoch: 1,
             identity: "anna".into(),
@@ -214,6 +212,8 @@ fn info(shard: u64, link: u32) -> SessionInfo {
 
 fn story(shard: u64, link: u32) -> Story {
     let subject = Subject {
+        boot_id: Default::default(),
+        instance_id: Default::default(),
         session: shard << 56 | u64::from(link),
         epoch: 9,
         identity: format!("user-{}", link % 3).into(),
