@@ -203,6 +203,7 @@ impl Correlation {
                 detail: to.to_string(),
                 because: note.to_string(),
                 idle_ms,
+                kept: (revised.session, to, confidence),
             };
             let subject = Subject {
                 session: revised.session,

@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::correlation::{Correlation, Findings, Questions};
-use crate::events::Events;
+use crate::events::{Body, Events};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::report::{Change, Report, SessionInfo};
@@ -253,6 +253,10 @@ impl Gateway {
     fn tell(&self, findings: Findings) {
         for (at_ms, body) in findings {
             self.metrics.count(&body);
+            if let Body::VerdictRevised { revision, .. } = &body {
+                let (session, cause, confidence) = revision.kept;
+                self.verdicts.revise(session, cause, confidence);
+            }
             let event = self.events.tell(at_ms, body);
             self.logs.event(&event);
         }

@@ -124,7 +124,7 @@ impl Logs {
             }
             Body::VerdictRevised { session, revision } => {
                 let Session { session, identity, .. } = session;
-                let Revision { from, to, confidence, detail, because, idle_ms } = revision;
+                let Revision { from, to, confidence, detail, because, idle_ms, .. } = revision;
                 info!(
                     session,
                     %identity,

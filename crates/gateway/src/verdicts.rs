@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use systole_core::Span;
 use systole_core::cause::{Cause, Confidence, Verdict};
-use systole_core::diagnosis::Grounds;
 use systole_core::flight::Flight;
 
 use crate::report::Subject;
@@ -88,13 +87,7 @@ impl Verdicts {
 
     /// Puts a better cause in the place of the one that a session's verdict had at first. A verdict
     /// is revised once: `false` if it was already, or is not kept.
-    pub fn revise(
-        &self,
-        session: u64,
-        cause: Cause,
-        confidence: Confidence,
-        grounds: Grounds,
-    ) -> bool {
+    pub fn revise(&self, session: u64, cause: Cause, confidence: Confidence) -> bool {
         let mut ring = self.lock();
         let found = ring.kept.iter_mut().rev().find(|ended| ended.subject.session == session);
         let Some(ended) = found.filter(|ended| ended.revised_from.is_none()) else {
@@ -102,7 +95,7 @@ impl Verdicts {
         };
         let ended = Arc::make_mut(ended);
         ended.revised_from = Some((ended.verdict.cause, ended.verdict.confidence));
-        ended.verdict = Verdict { cause, confidence, grounds, ..ended.verdict };
+        ended.verdict = Verdict { cause, confidence, ..ended.verdict };
         true
     }
 
@@ -161,7 +154,7 @@ mod tests {
             due: now,
             last_heard: now,
             probes: 0,
-            grounds: Grounds::default(),
+            grounds: Default::default(),
         };
         verdicts.keep(session, subject, verdict, Span::ZERO, None);
     }
@@ -202,9 +195,7 @@ mod tests {
         let verdicts = Verdicts::new(3);
         keep(&verdicts, 1, Cause::PeerReset);
         let before = verdicts.find(1);
-        let grounds = Grounds::of(&[Ground::Reset]);
-        let revise =
-            |session| verdicts.revise(session, Cause::PeerRebooted, Confidence::Certain, grounds);
+        let revise = |session| verdicts.revise(session, Cause::PeerRebooted, Confidence::Certain);
         assert!(revise(1) && !revise(1) && !revise(2));
         let after = verdicts.find(1).unwrap();
         assert_eq!(after.verdict.cause, Cause::PeerRebooted);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use systole_core::cause::Verdict;
+use systole_core::cause::{Cause, Confidence, Verdict};
 use systole_core::diagnosis::Ground;
 use systole_core::policy::Detection;
 use systole_core::{Policy, Span};
@@ -215,6 +215,9 @@ pub struct Revision {
     pub because: String,
     /// How long the link had carried nothing when it was found forgotten; absent for other causes.
     pub idle_ms: Option<u64>,
+    /// The session's number, its better cause and how sure that is, as they are kept.
+    #[serde(skip)]
+    pub(crate) kept: (u64, Cause, Confidence),
 }
 
 /// An outage: verdicts that fell together.

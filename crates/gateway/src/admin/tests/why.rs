@@ -94,7 +94,7 @@ async fn a_revised_verdict_tells_both_causes() {
     assert_eq!(fixture.get(&path).await.1["verdict"]["provisional"], true);
     let revise = |cause| {
         let session = u64::from(SESSIONS);
-        fixture.gateway.verdicts().revise(session, cause, Confidence::Certain, Grounds::default())
+        fixture.gateway.verdicts().revise(session, cause, Confidence::Certain)
     };
     assert!(revise(Cause::PeerRebooted) && !revise(Cause::MiddleboxForgot));
     let verdict = &fixture.get(&path).await.1["verdict"];
