@@ -212,11 +212,11 @@ impl Ledger {
             return;
         }
         if let Some(early) = account.filter(|early| is_recent(early.at, held.at)) {
-            return match rules::by_account(&held, &early) {
-                Some(finding) => self.revise(held, finding),
-                // The peer is back and has said all it knows.
-                None => {}
-            };
+            // If that says nothing better, the peer is back and has said all it knows.
+            if let Some(finding) = rules::by_account(&held, &early) {
+                self.revise(held, finding);
+            }
+            return;
         }
         if self.held.len() == VERDICTS
             && let Some((&oldest, _)) = self.held.first_key_value()

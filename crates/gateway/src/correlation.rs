@@ -368,9 +368,11 @@ mod tests {
         assert_eq!(outage.network.as_deref(), Some("192.0.2.0/24"));
         assert_eq!(outage.listener.as_deref(), Some("native"));
         assert_eq!((outage.affected, outage.of_online, outage.hosts), (3, 5, 3));
-        let details = found.iter().skip(1).map(|(_, body)| match body {
-            Body::VerdictRevised { revision, .. } => revision.detail.as_str(),
-            _ => "",
+        let details = found.iter().skip(1).map(|(_, body)| {
+            let Body::VerdictRevised { revision, .. } = body else {
+                return "";
+            };
+            revision.detail.as_str()
         });
         assert!(details.clone().count() == 3 && details.clone().all(|it| it.contains("many")));
         assert!(join(&correlation, subject(11, 1), None).is_empty());

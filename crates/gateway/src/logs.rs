@@ -122,33 +122,8 @@ impl Logs {
                     "leave"
                 );
             }
-            Body::VerdictRevised { session, revision } => {
-                let Session { session, identity, .. } = session;
-                let Revision { from, to, confidence, detail, because, idle_ms, .. } = revision;
-                info!(
-                    session,
-                    %identity,
-                    from,
-                    to,
-                    confidence,
-                    detail,
-                    because,
-                    idle_ms,
-                    "verdict revised"
-                );
-            }
-            Body::Outage(outage) => {
-                let (network, listener) = place(outage);
-                let OutageInfo { outage, affected, of_online, hosts, .. } = *outage;
-                warn!(outage, network, listener, affected, of_online, hosts, "outage");
-            }
-            Body::OutageOver(outage) => {
-                let (network, listener) = place(outage);
-                let OutageInfo { outage, affected, hosts, returned, recovered, .. } = *outage;
-                info!(
-                    outage,
-                    network, listener, affected, hosts, returned, recovered, "outage over"
-                );
+            Body::VerdictRevised { .. } | Body::Outage(_) | Body::OutageOver(_) => {
+                correlated(&event.body);
             }
             Body::Suspect(session) => about(session, "suspect"),
             Body::Recovered(session) => about(session, "recovered"),
@@ -166,6 +141,49 @@ impl Logs {
                 info!(session, %identity, address, from, "moved");
             }
         }
+    }
+}
+
+/// Logs what was found out over several sessions.
+fn correlated(body: &Body) {
+    match body {
+        Body::VerdictRevised { session, revision } => {
+            let Session { session, identity, .. } = session;
+            let Revision { from, to, confidence, detail, because, idle_ms, .. } = revision;
+            info!(
+                session,
+                %identity,
+                from,
+                to,
+                confidence,
+                detail,
+                because,
+                idle_ms,
+                "verdict revised"
+            );
+        }
+        Body::Outage(outage) => {
+            let (network, listener) = place(outage);
+            let OutageInfo { outage, affected, of_online, hosts, .. } = *outage;
+            warn!(outage, network, listener, affected, of_online, hosts, "outage");
+        }
+        Body::OutageOver(outage) => {
+            let (network, listener) = place(outage);
+            let OutageInfo { outage, affected, hosts, returned, recovered, .. } = *outage;
+            info!(outage, network, listener, affected, hosts, returned, recovered, "outage over");
+        }
+        Body::Join { .. }
+        | Body::Leave { .. }
+        | Body::Suspect(_)
+        | Body::Recovered(_)
+        | Body::Hung { .. }
+        | Body::Overdue(_)
+        | Body::Retuned { .. }
+        | Body::Moved { .. }
+        | Body::Stalled { .. }
+        | Body::AcceptingPaused { .. }
+        | Body::AcceptingResumed { .. }
+        | Body::Missed { .. } => {}
     }
 }
 

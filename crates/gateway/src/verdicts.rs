@@ -131,7 +131,6 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use systole_core::Time;
-    use systole_core::diagnosis::Ground;
 
     use super::*;
 

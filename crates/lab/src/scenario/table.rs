@@ -9,6 +9,8 @@ use crate::judge::Expected;
 use crate::peer::Kind;
 
 const C: Beat = Beat { idle_ms: 1_000, interval_ms: 500, probes: 4 };
+/// D = 6 s: longer than the fastest restart of a machine.
+const PATIENT: Beat = Beat { idle_ms: 1_000, interval_ms: 500, probes: 10 };
 const D: u64 = C.bound_ms();
 /// What a verdict that rests on what the peer's kernel says may take.
 const AT_ONCE: u64 = 50;
@@ -198,10 +200,10 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         about: "Gone without a word, back with the same address and a kernel that knows nothing.",
         long: false,
         roles: BOTH,
-        setting: ONE,
+        setting: Setting { beat: PATIENT, ..ONE },
         steps: &[
             Step::Do(Fault::HostCrashes),
-            Step::Rest(500),
+            Step::Rest(2_000),
             Step::Do(Fault::HostReturns),
             verdict(&["peer_reset"], SEGMENT),
             Step::Do(Fault::PeerStarts),
