@@ -55,9 +55,9 @@ pub fn record(input: &[u8]) {
     let _ = replay(hub(), input);
 }
 
-/// Reads `input` as datagrams, the last of any length, and feeds the statements among them to a hub,
-/// as if their tags were right. Panics if what was read, written again, is not the same bytes, or if
-/// more is answered than was said.
+/// Reads `input` as datagrams, the last of any length, and feeds the statements among them to a
+/// hub, as if their tags were right. Panics if what was read, written again, is not the same bytes,
+/// or if more is answered than was said.
 pub fn beacon(input: &[u8]) {
     let settings = beacon::Settings {
         shard: 1,

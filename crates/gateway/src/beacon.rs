@@ -1,8 +1,8 @@
 //! The beacons' data plane: one thread per shard with one loop, one UDP socket and one machine.
 //!
-//! The kernel deals datagrams out by the sender's address, and a device may change that; so a device
-//! belongs to the shard that its number chooses. Whichever shard receives a statement checks its tag,
-//! which is most of the work, and hands what belongs to another over to it.
+//! The kernel deals datagrams out by the sender's address, and a device may change that; so a
+//! device belongs to the shard that its number chooses. Whichever shard receives a statement checks
+//! its tag, which is most of the work, and hands what belongs to another over to it.
 
 mod answer;
 pub mod keys;
@@ -64,8 +64,8 @@ pub struct BeaconShard {
 /// Starts a thread for each of `shards`.
 ///
 /// # Errors
-/// The operating system refused a thread, a poll or a socket's registration. Those that were started
-/// end with their handles.
+/// The operating system refused a thread, a poll or a socket's registration. Those that were
+/// started end with their handles.
 pub fn spawn(setup: &BeaconSetup, shards: Vec<BeaconShard>) -> io::Result<Vec<Shard>> {
     let mut polls = Vec::new();
     let mut wakers = Vec::new();

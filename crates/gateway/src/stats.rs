@@ -86,7 +86,8 @@ pub struct BeaconStats {
 
 impl BeaconStats {
     /// Why a datagram is dropped: it is none of the protocol; its device has no key; its tag is
-    /// wrong; it was heard before; there is no room for another device; its shard was too far behind.
+    /// wrong; it was heard before; there is no room for another device; its shard was too far
+    /// behind.
     pub const REASONS: [&'static str; 6] =
         ["illegal", "unknown_device", "wrong_tag", "replayed", "full", "overloaded"];
 }

@@ -11,14 +11,15 @@ use crate::listener::{MAX_SHARDS, share_port};
 /// small datagram counts as 768 bytes or so: 20,000 of them are 100 ms of 200,000 a second.
 pub const RECEIVE_BUFFER: usize = 16 << 20;
 
-/// `shards` non-blocking sockets bound to the same address; the kernel deals senders out among them.
+/// `shards` non-blocking sockets bound to the same address; the kernel deals senders out among
+/// them.
 ///
-/// With port 0 the first picks the port and the others follow. All are bound or none is. A port that
-/// anyone else has is refused, shared or not.
+/// With port 0 the first picks the port and the others follow. All are bound or none is. A port
+/// that anyone else has is refused, shared or not.
 ///
 /// # Errors
-/// Those of the system, `AddrInUse` and `PermissionDenied` above all; `InvalidInput` for 0 shards or
-/// more than [`MAX_SHARDS`]; `Unsupported` for several where the system cannot share a port.
+/// Those of the system, `AddrInUse` and `PermissionDenied` above all; `InvalidInput` for 0 shards
+/// or more than [`MAX_SHARDS`]; `Unsupported` for several where the system cannot share a port.
 pub fn bind_datagrams(addr: SocketAddr, shards: usize) -> io::Result<Vec<UdpSocket>> {
     if shards == 0 || shards > MAX_SHARDS {
         let text = format!("shards must be 1 to {MAX_SHARDS}, not {shards}");

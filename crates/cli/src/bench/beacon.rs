@@ -49,6 +49,8 @@ pub(super) struct Report {
     pub(super) late_ms_p99: Option<f64>,
     pub(super) late_ms_p999: Option<f64>,
     pub(super) dropped: u64,
+    /// Statements that were due and that the bench could not send: many make the rest worthless.
+    pub(super) left_out: u64,
     pub(super) ok: bool,
 }
 
@@ -121,6 +123,7 @@ pub(super) fn run(plan: &Plan) -> Result<Report, BenchError> {
         late_ms_p99: late(0.99),
         late_ms_p999: late(0.999),
         dropped: sum(&last, "systole_beacon_dropped_total"),
+        left_out: load.left_out,
         ok: met,
     })
 }
@@ -217,6 +220,7 @@ impl fmt::Display for Report {
             ("CPU per statement", format!("{:.2} us", self.window.cpu_ns_per_statement / 1e3)),
             ("statements without an answer", self.window.unanswered.to_string()),
             ("dropped by the gateway", self.dropped.to_string()),
+            ("left out by the bench, overloaded", self.left_out.to_string()),
             ("living devices given up", self.false_verdicts.to_string()),
             ("silent devices found", format!("{} of {}", self.found, self.silenced)),
             ("lateness p99", late(self.late_ms_p99)),

@@ -14,8 +14,8 @@ pub(crate) enum Codec {
     Message1028,
     /// Lines of text: `ping` and `pong`.
     Line,
-    /// Datagrams of 32 bytes, from many devices on few sockets; never a stream, so that what follows
-    /// says nothing for it.
+    /// Datagrams of 32 bytes, from many devices on few sockets; never a stream, so that what
+    /// follows says nothing for it.
     Beacon,
 }
 

@@ -138,8 +138,8 @@ impl DeviceKey {
         DeviceKey(mac(key))
     }
 
-    /// Whether `tag` proves the bytes of `datagram`, in a time that does not tell how much of it was
-    /// right.
+    /// Whether `tag` proves the bytes of `datagram`, in a time that does not tell how much of it
+    /// was right.
     pub fn proves(&self, datagram: &Datagram, tag: &Tag) -> bool {
         let mut mac = self.0.clone();
         mac.update(&datagram.encode());

@@ -49,8 +49,8 @@ impl Datagrams {
         })
     }
 
-    /// Reads one batch, and gives each datagram with its sender, and the address of ours that it was
-    /// sent to, to `take`. Returns how many there were; 0 once the socket is empty.
+    /// Reads one batch, and gives each datagram with its sender, and the address of ours that it
+    /// was sent to, to `take`. Returns how many there were; 0 once the socket is empty.
     ///
     /// # Errors
     /// The socket failed, which the network does not cause: it is ours.

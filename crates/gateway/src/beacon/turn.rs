@@ -42,8 +42,8 @@ const DATAGRAMS_PER_TURN: usize = 512;
 /// Batches of other shards per turn, for the same reason.
 const BATCHES_PER_TURN: usize = 8;
 
-/// Steps of deadlines per turn, each bounded by the machine to about 100 µs. A million deadlines may
-/// have to move down the wheel at one time, and no verdict falls before they have.
+/// Steps of deadlines per turn, each bounded by the machine to about 100 µs. A million deadlines
+/// may have to move down the wheel at one time, and no verdict falls before they have.
 const EXPIRIES_PER_TURN: usize = 16;
 
 /// Requests per turn; more wait for the next.

@@ -43,6 +43,8 @@ pub(super) struct Load {
     /// The device that states next.
     next: usize,
     pub(super) seen: Seen,
+    /// Statements that were due and not sent: this machine could not drive the load.
+    pub(super) left_out: u64,
 }
 
 impl Load {
@@ -73,6 +75,7 @@ impl Load {
             clock,
             next: 0,
             seen: Seen::default(),
+            left_out: 0,
         })
     }
 
@@ -96,7 +99,7 @@ impl Load {
                 next += 1;
             }
             let before = self.count;
-            self.take_in(true)?;
+            self.take_in()?;
             if self.count > before {
                 answered_at = now;
                 look(self.count);
@@ -135,6 +138,7 @@ impl Load {
         loop {
             let elapsed = self.now() - began;
             if elapsed >= length {
+                self.left_out += (length / per_device).saturating_sub(stated);
                 return Ok(());
             }
             let due = elapsed / per_device;
@@ -144,7 +148,7 @@ impl Load {
                 self.state(self.next)?;
             }
             stated += burst;
-            self.take_in(false)?;
+            self.take_in()?;
             if burst == 0 {
                 thread::park_timeout(LOOK);
             }
@@ -168,9 +172,8 @@ impl Load {
         }
     }
 
-    /// Reads all answers that are there. A device that is asked to states again at once, if `obey`
-    /// or if it was online before.
-    fn take_in(&mut self, obey: bool) -> io::Result<()> {
+    /// Reads all answers that are there. A device that is asked to states again at once.
+    fn take_in(&mut self) -> io::Result<()> {
         let mut bytes = [0; DATAGRAM + 1];
         for socket in 0..self.sockets.len() {
             loop {
@@ -184,14 +187,14 @@ impl Load {
                 let proven =
                     self.keys.of(answer.device).is_some_and(|key| key.proves(&datagram, &tag));
                 if proven {
-                    self.hear(answer, obey)?;
+                    self.hear(answer)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn hear(&mut self, answer: Answer, obey: bool) -> io::Result<()> {
+    fn hear(&mut self, answer: Answer) -> io::Result<()> {
         let index = usize::try_from(answer.device).unwrap_or(usize::MAX);
         let Some(device) = self.devices.get_mut(index) else {
             return Ok(());
@@ -204,9 +207,7 @@ impl Load {
             }
             Heard::Again => {
                 self.seen.again += 1;
-                if obey {
-                    self.state(index)?;
-                }
+                self.state(index)?;
             }
             Heard::Nothing => {}
         }
