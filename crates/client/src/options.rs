@@ -37,8 +37,8 @@ pub struct Options {
     /// How many bytes may wait to be sent, framing included; a longer message is refused. Shorter
     /// means earlier backpressure, longer means later news of it. At most 1 GiB; default: 8 MiB.
     pub send_queue: usize,
-    /// What becomes, at the bound, of a server whose machine lives and whose process does not answer.
-    /// Default: the link ends.
+    /// What becomes, at the bound, of a server whose machine lives and whose process does not
+    /// answer. Default: the link ends.
     pub hung: Hung,
     /// Whether each heartbeat is told as an event. Default: no.
     pub report_heartbeats: bool,

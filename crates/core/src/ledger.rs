@@ -212,7 +212,7 @@ impl Ledger {
             return;
         }
         if let Some(early) = account.filter(|early| is_recent(early.at, held.at)) {
-            // If that says nothing better, the peer is back and has said all it knows.
+            // The peer is back and has said all it knows: if that is nothing, nothing will come.
             if let Some(finding) = rules::by_account(&held, &early) {
                 self.revise(held, finding);
             }

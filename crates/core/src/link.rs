@@ -67,8 +67,8 @@ pub enum Hung {
     /// It ends: whoever waits for it waits in vain, alive or not.
     #[default]
     End,
-    /// It is told, and ends only if it is still silent after this long: for peers that are debugged,
-    /// or pause to load a level, and whose sessions are dear.
+    /// It is told, and ends only if it is still silent after this long: for peers that are
+    /// debugged, or pause to load a level, and whose sessions are dear.
     Keep(Span),
 }
 

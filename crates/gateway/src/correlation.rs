@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use systole_core::cause::Cause;
 use systole_core::ledger::{self, Ledger, Note, Revised, Who};
 use systole_core::outage::{self, Outage, Outages, Place};
 use systole_core::{Machine, Span, Time};
@@ -97,12 +98,26 @@ impl Correlation {
                 let told = ledger::Input::Ended { who, cause, silent, asked };
                 self.feed(at, Some(ended), Some(told))
             }
+            Change::Moved { from } => {
+                let left = outage::Input::Ended {
+                    session,
+                    listener,
+                    address: from.ip(),
+                    cause: Cause::Finished,
+                    silent: Span::ZERO,
+                    asked: Span::ZERO,
+                    lasted: Span::ZERO,
+                };
+                let mut findings = self.feed(at, Some(left), None);
+                let joined = outage::Input::Joined { session, listener, address };
+                findings.extend(self.feed(at, Some(joined), None));
+                findings
+            }
             Change::Leave { .. }
             | Change::Recovered
             | Change::Hung(_)
             | Change::Overdue
             | Change::Retuned(_)
-            | Change::Moved { .. }
             | Change::Heartbeat { .. } => Vec::new(),
         }
     }
@@ -276,7 +291,7 @@ pub(crate) type Questions = Arc<Mutex<Option<mpsc::Receiver<Question>>>>;
 #[cfg(test)]
 mod tests {
     use systole_core::Policy;
-    use systole_core::cause::{Cause, Confidence, Verdict};
+    use systole_core::cause::{Confidence, Verdict};
     use systole_core::diagnosis::Grounds;
     use systole_core::wire::{Account, BootId, InstanceId, Saw};
 
@@ -368,13 +383,11 @@ mod tests {
         assert_eq!(outage.network.as_deref(), Some("192.0.2.0/24"));
         assert_eq!(outage.listener.as_deref(), Some("native"));
         assert_eq!((outage.affected, outage.of_online, outage.hosts), (3, 5, 3));
-        let details = found.iter().skip(1).map(|(_, body)| {
-            let Body::VerdictRevised { revision, .. } = body else {
-                return "";
-            };
-            revision.detail.as_str()
-        });
-        assert!(details.clone().count() == 3 && details.clone().all(|it| it.contains("many")));
+        for (_, body) in &found[1..] {
+            let Body::VerdictRevised { revision, .. } = body else { panic!("{body:?}") };
+            assert!(revision.detail.contains("many"), "{revision:?}");
+        }
+        assert_eq!(found.len(), 4);
         assert!(join(&correlation, subject(11, 1), None).is_empty());
         let over = join(&correlation, subject(12, 2), None);
         assert!(matches!(&over[..], [(_, Body::OutageOver(outage))] if outage.recovered));

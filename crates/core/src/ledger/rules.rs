@@ -131,9 +131,9 @@ pub(super) fn by_siblings(held: &Held, scope: Scope) -> Option<Finding> {
     high(path(direction, scope), Note::Siblings, held.cause)
 }
 
-/// The goodbye followed our verdict, and until it came the peer had heard us while we asked in vain:
-/// what we sent arrived, and its answers did not. Behind a healed path a goodbye arrives as well,
-/// after a silence as long as ours.
+/// The goodbye followed our verdict, and until it came the peer had heard us while we asked in
+/// vain: what we sent arrived, and its answers did not. Behind a healed path a goodbye arrives as
+/// well, after a silence as long as ours.
 fn heard_us(held: &Held, left: Time, silent: Span) -> bool {
     let follows = left + SKEW >= held.at;
     let promptly = left.since(held.at) <= held.silent.less(held.asked);
