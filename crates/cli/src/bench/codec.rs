@@ -278,6 +278,6 @@ mod tests {
     fn hello_has_the_length_that_the_document_draws() {
         let frame = hello([1; 16], [2; 16], "ada");
         assert_eq!(frame[..2], [0x30, 115]);
-        assert_eq!(frame.len(), 92);
+        assert_eq!(frame.len(), 117);
     }
 }

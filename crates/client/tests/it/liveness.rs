@@ -34,7 +34,8 @@ async fn a_server_that_falls_silent_is_given_up_at_the_bound() {
         let Event::Lost { verdict, farewell: None, silent_for } = lost else {
             panic!("{codec}: {lost:?}");
         };
-        assert_eq!((verdict.cause, verdict.probes), (Cause::Unknown, 3), "{codec}");
+        // The kernel of this very machine acknowledges what the server does not answer.
+        assert_eq!((verdict.cause, verdict.probes), (Cause::AppHung, 3), "{codec}");
         assert_eq!(verdict.due.since(verdict.last_heard), ms(500), "{codec}");
         assert!(silent_for >= ms(500) && silent_for < ms(2_000), "{codec}: {silent_for}");
         assert!(matches!(next(&client).await, Event::Closed(_)), "{codec}");

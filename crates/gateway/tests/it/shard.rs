@@ -66,6 +66,8 @@ impl Running {
         };
         let stream = TcpStream::connect(self.addresses[index]).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // What is sent before a reset must have left by then.
+        stream.set_nodelay(true).unwrap();
         stream
     }
 
