@@ -13,8 +13,8 @@ use super::target::Kind;
 
 /// CPU per heartbeat, as a multiple of the baseline's.
 const CPU_RATIO: f64 = 1.15;
-/// Anonymous memory per idle native link, in bytes.
-const MEMORY: f64 = 480.0;
+/// Anonymous memory per idle native link, its flight recorder included, in bytes.
+const MEMORY: f64 = 640.0;
 /// Lateness of verdicts, in milliseconds.
 const LATE_P99: f64 = 2.0;
 const LATE_P999: f64 = 5.0;

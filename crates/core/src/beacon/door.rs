@@ -16,7 +16,7 @@ pub struct Settings {
     /// effect.
     pub policy: Policy,
     /// The most devices online at once; statements of more are dropped and counted. Never more than
-    /// [`MAX_BEACONS`].
+    /// [`super::MAX_BEACONS`].
     pub max_beacons: u32,
     /// The wall clock at [`Time::ZERO`], in milliseconds since 1970-01-01 UTC: from it the epochs
     /// rise across restarts.
