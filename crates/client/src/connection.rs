@@ -19,10 +19,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::mpsc;
 
-use crate::driver::Wishes;
 use crate::news::{News, Stage};
 use crate::shared::{Command, Shared};
 use crate::watch::{OPEN_ENDED, Watch};
+use crate::wishes::Wishes;
 use crate::{ConnectError, Options};
 
 /// What one read takes; small, because a process may run thousands of clients.

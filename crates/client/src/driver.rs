@@ -3,17 +3,17 @@
 use std::sync::{Arc, OnceLock};
 use std::{io, time::Duration};
 
+use systole_core::Span;
 use systole_core::link::{Goodbye, Introduction};
 use systole_core::reconnect::{self, Next, Reconnect};
 use systole_core::wire::InstanceId;
-use systole_core::witness::Past;
-use systole_core::{Policy, Span};
 use systole_net::identity;
 use tokio::sync::mpsc;
 
 use crate::connection::{Connection, End, Plan};
 use crate::shared::{Command, Shared};
 use crate::watch::{OPEN_ENDED, Watch};
+use crate::wishes::Wishes;
 use crate::{ConnectError, Ending, Event, Options};
 
 /// Owns everything that outlives a link.
@@ -27,15 +27,6 @@ pub(crate) struct Driver {
     wishes: Wishes,
     seed: u64,
     links: u64,
-}
-
-/// What every link hands to the next: what the application wants, and how it ended.
-#[derive(Debug, Default)]
-pub(crate) struct Wishes {
-    pub(crate) heartbeat_data: Vec<u8>,
-    pub(crate) policy: Option<Policy>,
-    /// The link before, of which the next handshake gives an account.
-    pub(crate) past: Option<Past>,
 }
 
 /// What became of a wait for the next link.

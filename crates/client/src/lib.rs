@@ -31,6 +31,7 @@ mod news;
 mod options;
 mod shared;
 mod watch;
+mod wishes;
 
 pub use client::Client;
 pub use error::{ConnectError, SendError};

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::diagnosis::{Ground, Grounds};
+use crate::grounds::{Ground, Grounds};
 use crate::time::Time;
 use crate::wire::{CloseReason, Malformed};
 

@@ -4,12 +4,14 @@
 //! knows who is online. Whatever concerns all links at once, such as a drain, is done a bounded
 //! number of links at a time, so that no input stalls the others.
 
+mod address;
 mod presence;
 mod sweep;
 
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
+use address::Address;
 pub use presence::Presence;
 use sweep::Sweep;
 
@@ -124,8 +126,9 @@ pub struct Hub {
 #[derive(Debug)]
 struct Slot {
     peer: Peer,
-    established: Option<Time>,
-    address: SocketAddr,
+    /// Whole milliseconds since the link was opened, and one; 0 if it never was.
+    established: u32,
+    address: Address,
     listener: u16,
 }
 
@@ -212,7 +215,7 @@ impl Hub {
         if let Some(deadline) = peer.next_deadline() {
             self.wheel.arm(link, deadline.at);
         }
-        let slot = Some(Slot { peer, established: None, address, listener });
+        let slot = Some(Slot { peer, established: 0, address: address.into(), listener });
         *self.slots.entry(link) = slot;
         self.counters.links += 1;
     }
@@ -231,7 +234,8 @@ impl Hub {
         let is = (slot.peer.is_established(), slot.peer.is_suspect());
         if was != is {
             if is.0 && !was.0 {
-                slot.established = Some(now);
+                let after = now.since(slot.peer.flight().opened()).as_millis();
+                slot.established = u32::try_from(after).unwrap_or(u32::MAX - 1) + 1;
             }
             self.counters.online += u32::from(is.0);
             self.counters.online -= u32::from(was.0);
@@ -330,7 +334,7 @@ impl Machine for Hub {
 }
 
 // What a link costs before its socket, its share of the wheel apart.
-const _: () = assert!(size_of::<Option<Slot>>() <= 472);
+const _: () = assert!(size_of::<Option<Slot>>() <= 432);
 
 #[cfg(test)]
 mod tests;

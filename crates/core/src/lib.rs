@@ -12,6 +12,7 @@ pub mod cause;
 pub mod diagnosis;
 pub mod flight;
 pub mod gather;
+pub mod grounds;
 pub mod hub;
 pub mod kernel;
 pub mod ledger;

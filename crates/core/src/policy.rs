@@ -21,7 +21,8 @@ pub const MAX_PROBES: u8 = 100;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Policy {
     detection: Detection,
-    keepalive: Option<Span>,
+    /// Zero stands for none, which no constructor grants: each link holds a policy.
+    keepalive: Span,
     spread: bool,
     enforce: bool,
 }
@@ -73,12 +74,12 @@ impl Policy {
             return Err(PolicyError::BoundTooLong);
         }
         let detection = Detection::Bounded { idle, interval, probes };
-        Ok(Policy { detection, keepalive: None, spread: true, enforce: true })
+        Ok(Policy { detection, keepalive: Span::ZERO, spread: true, enforce: true })
     }
 
     /// The policy that never judges silence.
     pub const fn never() -> Policy {
-        Policy { detection: Detection::Never, keepalive: None, spread: true, enforce: true }
+        Policy { detection: Detection::Never, keepalive: Span::ZERO, spread: true, enforce: true }
     }
 
     /// For links where a false alarm costs more than a late one: D = 40 s (20 s, 5 s, 4 probes).
@@ -119,7 +120,7 @@ impl Policy {
                 interval: Span::from_millis(interval_ms),
                 probes,
             },
-            keepalive: None,
+            keepalive: Span::ZERO,
             spread: true,
             enforce: true,
         }
@@ -161,13 +162,13 @@ impl Policy {
         if keepalive > MAX_BOUND {
             return Err(PolicyError::BoundTooLong);
         }
-        Ok(Policy { keepalive: Some(keepalive), ..self })
+        Ok(Policy { keepalive, ..self })
     }
 
     /// Everything a policy is made of, for whoever writes one down.
     pub(crate) const fn parts(&self) -> (Detection, Option<Span>, bool, bool) {
-        let Policy { detection, keepalive, spread, enforce } = *self;
-        (detection, keepalive, spread, enforce)
+        let Policy { detection, keepalive: _, spread, enforce } = *self;
+        (detection, self.keepalive(), spread, enforce)
     }
 
     /// Whether and how silence is judged.
@@ -187,7 +188,10 @@ impl Policy {
 
     /// After how long without a byte either way a heartbeat goes out for the mappings on the way.
     pub const fn keepalive(&self) -> Option<Span> {
-        self.keepalive
+        match self.keepalive {
+            Span::ZERO => None,
+            keepalive => Some(keepalive),
+        }
     }
 
     /// Whether the first probe of a link is spread.

@@ -12,6 +12,7 @@ pub mod events;
 pub mod gateway;
 pub mod logs;
 pub mod metrics;
+mod outlet;
 pub mod ready;
 pub mod report;
 pub mod request;

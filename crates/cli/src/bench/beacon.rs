@@ -8,18 +8,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
-use systole_gateway::beacon::keys::{KEY, Keys};
+use systole_gateway::beacon::keys::Keys;
 use systole_net::Clock;
 
 use super::args::Plan;
 use super::measure::progress_bar;
 use super::report::table;
-use super::target::{Kind, Target, wait_until};
+use super::target::{Kind, MASTER, Target, wait_until};
 use super::{BenchError, scrape};
 use load::Load;
 
-/// The secret of the bench's own gateway, which nobody else reaches.
-pub(super) const MASTER: [u8; KEY] = [0x42; KEY];
 /// Memory that one device may take of the gateway, all in.
 const MEMORY: f64 = 1_024.0;
 /// How long all devices may take to come online, and verdicts to be counted after they are due.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
+use systole_gateway::beacon::keys::KEY;
 use systole_gateway::ready::Ready;
 use systole_net::Clock;
 use tempfile::TempDir;
@@ -18,7 +19,10 @@ use tempfile::TempDir;
 use super::args::Plan;
 use super::codec::Codec;
 use super::fleet::{Destination, own_process};
-use super::{BenchError, beacon, proc};
+use super::{BenchError, proc};
+
+/// The secret of the bench's own gateway, which nobody else reaches.
+pub(super) const MASTER: [u8; KEY] = [0x42; KEY];
 
 /// A gateway listens within milliseconds; a loaded machine may need seconds.
 const READY: Duration = Duration::from_secs(20);
@@ -184,7 +188,7 @@ fn gateway(plan: &Plan) -> Result<Target, BenchError> {
     fs::write(&config, configuration(plan))
         .map_err(|error| BenchError::io("cannot write the gateway's configuration", &error))?;
     if plan.args.codec == Codec::Beacon {
-        let secret: String = beacon::MASTER.iter().map(|byte| format!("{byte:02x}")).collect();
+        let secret: String = MASTER.iter().map(|byte| format!("{byte:02x}")).collect();
         fs::write(dir.path().join("secret"), secret)
             .map_err(|error| BenchError::io("cannot write the gateway's secret", &error))?;
     }

@@ -58,14 +58,17 @@ impl<'a> Presence<'a> {
         Presence {
             link,
             listener: slot.listener,
-            address: slot.address,
+            address: slot.address.get(),
             session: key.session,
             epoch: key.epoch,
             identity: introduced.map_or("", |introduced| &introduced.identity),
             boot_id: introduced.map_or(BootId::default(), |introduced| introduced.boot_id),
             instance_id: introduced.map_or(InstanceId::default(), |known| known.instance_id),
             opened: slot.peer.flight().opened(),
-            established: slot.established,
+            established: slot
+                .established
+                .checked_sub(1)
+                .map(|after| slot.peer.flight().opened() + Span::from_millis(u64::from(after))),
             last_heard: liveness.last_heard(),
             last_sent: liveness.last_sent(),
             smoothed_rtt: liveness.smoothed_rtt(),

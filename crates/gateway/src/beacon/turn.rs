@@ -18,13 +18,12 @@ use systole_core::wire::{BootId, InstanceId};
 use systole_core::{Machine, Span, Time};
 use systole_net::Clock;
 use systole_net::datagrams::{RECEIVE_BUFFER, grow_receive_buffer};
-use tokio::sync::mpsc::Sender;
-use tokio::sync::mpsc::error::TrySendError;
 
 use super::keys::{DeviceKey, Keys, device_text};
 use super::mesh::Mesh;
 use super::socket::Datagrams;
 use super::{BeaconSetup, BeaconShard};
+use crate::outlet::Outlet;
 use crate::report::{Change, Report, Subject};
 use crate::request::Request;
 use crate::stats::{BeaconStats, Distributions, ShardStats, seconds};
@@ -70,8 +69,7 @@ pub(super) struct Turning {
     mesh: Mesh,
     received: Vec<Received>,
     requests: Receiver<Request>,
-    reports: Sender<Report>,
-    missed: u64,
+    pub(super) outlet: Outlet,
     stats: Arc<ShardStats>,
     beacon_stats: Arc<BeaconStats>,
     distributions: Distributions,
@@ -130,8 +128,7 @@ impl Turning {
             mesh,
             received: Vec::new(),
             requests,
-            reports: shard.reports,
-            missed: 0,
+            outlet: Outlet::new(shard.reports, Arc::clone(&shard.stats)),
             stats: shard.stats,
             beacon_stats: shard.beacon_stats,
             distributions: setup.distributions.clone(),
@@ -165,7 +162,7 @@ impl Turning {
             self.publish();
             self.rest(things);
         }
-        let _ = self.reports.blocking_send(Report::Stopped);
+        self.outlet.end();
     }
 
     /// How long the loop may be away.
@@ -207,7 +204,7 @@ impl Turning {
             self.stats.stalls.add(1);
             self.stats.stalled_nanos.add((stall.absent + stall.suspended).as_nanos());
             let (absent, suspended) = (stall.absent, stall.suspended);
-            self.report(Report::Stalled { absent, suspended });
+            self.outlet.tell(Report::Stalled { absent, suspended });
         }
     }
 
@@ -385,25 +382,7 @@ impl Turning {
             established: true,
         };
         let at_ms = self.clock.wall_ms();
-        self.report(Report::Session { at_ms, subject, change });
-    }
-
-    /// Tells the control plane; if it is too slow, counts what it missed and tells that first.
-    fn report(&mut self, report: Report) {
-        if self.missed > 0 {
-            match self.reports.try_send(Report::Missed(self.missed)) {
-                Ok(()) => self.missed = 0,
-                Err(_) => return self.miss(),
-            }
-        }
-        if let Err(TrySendError::Full(_)) = self.reports.try_send(report) {
-            self.miss();
-        }
-    }
-
-    fn miss(&mut self) {
-        self.missed += 1;
-        self.stats.reports_missed.add(1);
+        self.outlet.tell(Report::Session { at_ms, subject, change });
     }
 
     fn publish(&mut self) {

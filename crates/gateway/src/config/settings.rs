@@ -127,7 +127,7 @@ pub const FORMATS: [(&str, Format); 3] =
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { max_links: None, outbox: 256 << 10, events: 65_536, sse_subscribers: 64 }
+        Limits { max_links: None, outbox: 256 << 10, events: 1_024, sse_subscribers: 64 }
     }
 }
 

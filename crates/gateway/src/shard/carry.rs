@@ -106,7 +106,7 @@ impl Turning {
             Told::RoundTrip(_) => return,
         };
         let at_ms = self.clock.wall_ms();
-        self.report(Report::Session { at_ms, subject, change });
+        self.outlet.tell(Report::Session { at_ms, subject, change });
     }
 
     fn count(&self, verdict: &Verdict) {

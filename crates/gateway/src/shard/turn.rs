@@ -15,13 +15,12 @@ use systole_core::vigilance::{Turn, Vigilance};
 use systole_core::{Machine, Span, Time};
 use systole_net::Clock;
 use systole_net::recipe::{self, Recipe};
-use tokio::sync::mpsc::Sender;
-use tokio::sync::mpsc::error::TrySendError;
 
 use super::ShardSetup;
 use super::door::{Accepted, Doors};
 use super::sockets::{Conn, ReadOutcome, Sockets};
 use crate::epochs::Epochs;
+use crate::outlet::Outlet;
 use crate::report::Report;
 use crate::request::Request;
 use crate::stats::{Distributions, ShardStats, seconds};
@@ -72,8 +71,7 @@ pub(super) struct Turning {
     requests: Receiver<Request>,
     /// More requests may wait, although no further wake will tell.
     asked: bool,
-    reports: Sender<Report>,
-    missed: u64,
+    pub(super) outlet: Outlet,
     bytes_in: u64,
     accepted: u64,
     pub(super) stats: Arc<ShardStats>,
@@ -121,8 +119,7 @@ impl Turning {
             epochs: setup.epochs,
             requests,
             asked: false,
-            reports: setup.reports,
-            missed: 0,
+            outlet: Outlet::new(setup.reports, Arc::clone(&setup.stats)),
             bytes_in: 0,
             accepted: 0,
             stats: setup.stats,
@@ -159,7 +156,7 @@ impl Turning {
             self.publish();
             self.rest(reread + read + expired);
         }
-        let _ = self.reports.blocking_send(Report::Stopped);
+        self.outlet.end();
     }
 
     /// How long the loop may be away.
@@ -208,7 +205,7 @@ impl Turning {
             self.stats.stalls.add(1);
             self.stats.stalled_nanos.add((stall.absent + stall.suspended).as_nanos());
             let (absent, suspended) = (stall.absent, stall.suspended);
-            self.report(Report::Stalled { absent, suspended });
+            self.outlet.tell(Report::Stalled { absent, suspended });
         }
     }
 
@@ -326,13 +323,13 @@ impl Turning {
                 }
                 Accepted::Paused(reason) => {
                     self.stats.accept_pauses.add(1);
-                    self.report(Report::AcceptingPaused(reason));
+                    self.outlet.tell(Report::AcceptingPaused(reason));
                 }
                 Accepted::Resumed | Accepted::Nothing => break,
             }
         }
         if let Accepted::Resumed = self.doors.resumed() {
-            self.report(Report::AcceptingResumed);
+            self.outlet.tell(Report::AcceptingResumed);
         }
     }
 
@@ -349,24 +346,6 @@ impl Turning {
             self.vigilance.work(self.clock.monotonic());
         }
         EXPIRIES_PER_TURN
-    }
-
-    /// Tells the control plane; if it is too slow, counts what it missed and tells that first.
-    pub(super) fn report(&mut self, report: Report) {
-        if self.missed > 0 {
-            match self.reports.try_send(Report::Missed(self.missed)) {
-                Ok(()) => self.missed = 0,
-                Err(_) => return self.miss(),
-            }
-        }
-        if let Err(TrySendError::Full(_)) = self.reports.try_send(report) {
-            self.miss();
-        }
-    }
-
-    fn miss(&mut self) {
-        self.missed += 1;
-        self.stats.reports_missed.add(1);
     }
 
     fn publish(&mut self) {

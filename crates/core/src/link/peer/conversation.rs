@@ -33,7 +33,8 @@ pub(super) struct Conversation {
     /// The policy in force.
     pub(super) policy: Policy,
     /// Rides on every heartbeat.
-    heartbeat_data: Option<Box<[u8]>>,
+    /// Two boxes, so that a link without it holds a pointer less.
+    heartbeat_data: Option<Box<Box<[u8]>>>,
     /// DATA messages received so far.
     received: u32,
     stage: Stage,
@@ -222,7 +223,7 @@ impl Conversation {
             }
             Command::HeartbeatData(data) => {
                 if data.len() <= MAX_HEARTBEAT_DATA {
-                    self.heartbeat_data = (!data.is_empty()).then(|| data.into());
+                    self.heartbeat_data = (!data.is_empty()).then(|| Box::new(data.into()));
                 }
                 Effect::None
             }
@@ -410,7 +411,11 @@ impl Conversation {
         context: &Context<'_>,
         out: &mut Pen<'_>,
     ) {
-        let beat = Beat { sequence, received: None, data: self.heartbeat_data.as_deref() };
+        let beat = Beat {
+            sequence,
+            received: None,
+            data: self.heartbeat_data.as_deref().map(|data| &**data),
+        };
         let frame = match kind {
             BeatKind::Ping => Frame::Ping(beat),
             BeatKind::Pong => Frame::Pong(beat),

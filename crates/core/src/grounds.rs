@@ -1,0 +1,106 @@
+//! What a cause rests on.
+
+/// One thing a diagnosis can rest on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Ground {
+    /// The application said nothing for longer than the bound.
+    ApplicationSilent,
+    /// The peer's kernel acknowledged recently.
+    KernelFresh,
+    /// The peer's kernel acknowledged nothing for longer than the bound.
+    KernelSilent,
+    /// What we sent since the doubt began was acknowledged.
+    BytesAcknowledged,
+    /// Nothing we sent since the doubt began was acknowledged.
+    NothingAcknowledged,
+    /// The peer's window is closed.
+    WindowClosed,
+    /// Bytes wait that the peer's window does not let out.
+    BytesWaiting,
+    /// One segment was sent again and again.
+    Retransmitting,
+    /// Segments of the peer arrived although none of ours was acknowledged.
+    PeerStillHeard,
+    /// Nothing we sent has left this machine.
+    NothingLeft,
+    /// Retransmissions were tried, and none left this machine.
+    NeighbourSilent,
+    /// Our own interface or address is gone.
+    InterfaceDown,
+    /// A router said that the peer cannot be reached.
+    RouterSaidUnreachable,
+    /// The connection was reset.
+    Reset,
+    /// The kernel gave up; that alone says nothing about the peer.
+    KernelGaveUp,
+}
+
+impl Ground {
+    /// Every ground, in the order of its bit.
+    pub const ALL: [Ground; 15] = [
+        Ground::ApplicationSilent,
+        Ground::KernelFresh,
+        Ground::KernelSilent,
+        Ground::BytesAcknowledged,
+        Ground::NothingAcknowledged,
+        Ground::WindowClosed,
+        Ground::BytesWaiting,
+        Ground::Retransmitting,
+        Ground::PeerStillHeard,
+        Ground::NothingLeft,
+        Ground::NeighbourSilent,
+        Ground::InterfaceDown,
+        Ground::RouterSaidUnreachable,
+        Ground::Reset,
+        Ground::KernelGaveUp,
+    ];
+
+    /// For people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Ground::ApplicationSilent => "its application said nothing for longer than the bound",
+            Ground::KernelFresh => "its kernel acknowledged recently",
+            Ground::KernelSilent => "its kernel acknowledged nothing for longer than the bound",
+            Ground::BytesAcknowledged => "what we sent was acknowledged",
+            Ground::NothingAcknowledged => "nothing we sent was acknowledged",
+            Ground::WindowClosed => "its receive window is closed",
+            Ground::BytesWaiting => "bytes are waiting that its window does not let out",
+            Ground::Retransmitting => "a segment was sent again and again",
+            Ground::PeerStillHeard => "segments of it arrived while none of ours got through",
+            Ground::NothingLeft => "nothing we sent has left this machine",
+            Ground::NeighbourSilent => "retransmissions did not leave: the next hop is silent",
+            Ground::InterfaceDown => "our own interface or address is gone",
+            Ground::RouterSaidUnreachable => "a router said that it cannot be reached",
+            Ground::Reset => "the connection was reset",
+            Ground::KernelGaveUp => "our kernel gave up on the connection",
+        }
+    }
+}
+
+/// A set of [`Ground`]s.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Grounds(u16);
+
+impl Grounds {
+    /// These grounds.
+    pub fn of(grounds: &[Ground]) -> Grounds {
+        Grounds(grounds.iter().fold(0, |bits, ground| bits | 1 << *ground as u8))
+    }
+
+    /// These and `ground`.
+    #[must_use]
+    pub const fn with(self, ground: Ground) -> Grounds {
+        Grounds(self.0 | 1 << ground as u16)
+    }
+
+    /// Whether `ground` is among them.
+    pub const fn contains(self, ground: Ground) -> bool {
+        self.0 & (1 << ground as u8) != 0
+    }
+
+    /// All of them.
+    pub fn iter(self) -> impl Iterator<Item = Ground> {
+        Ground::ALL.into_iter().filter(move |ground| self.contains(*ground))
+    }
+}
