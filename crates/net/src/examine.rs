@@ -5,10 +5,15 @@ use std::io;
 use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use systole_core::Span;
 use systole_core::kernel::{Examination, SocketError};
 
 use crate::sockopt::{self, TcpSocket};
 use crate::tcp_info;
+
+/// How recently the peer's kernel must have been heard to prove that our own network is up: less
+/// than the shortest bound a listener grants.
+const HEARD: Span = Span::from_millis(500);
 
 /// Examines `socket`, which costs about ten system calls: for suspects, never for the fleet.
 ///
@@ -24,7 +29,11 @@ pub fn examine(socket: &impl TcpSocket) -> Examination {
         Ok(found) => found.as_ref().map(socket_error),
         Err(_) => None,
     };
-    Examination { tcp, error, local_down: local_down_of(&socket) }
+    // A peer whose kernel was heard just now was heard over our interface: no need to ask for it,
+    // which would cost four fifths of the look.
+    let heard = tcp.is_some_and(|tcp| tcp.last_ack < HEARD);
+    let local_down = if heard { Some(false) } else { local_down_of(&socket) };
+    Examination { tcp, error, local_down }
 }
 
 /// What an error of a TCP socket says about the other end.
