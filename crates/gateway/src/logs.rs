@@ -122,9 +122,9 @@ impl Logs {
                     "leave"
                 );
             }
-            Body::VerdictRevised { .. } | Body::Outage(_) | Body::OutageOver(_) => {
-                correlated(&event.body);
-            }
+            Body::VerdictRevised { session, revision } => revised(session, revision),
+            Body::Outage(info) => outage(info),
+            Body::OutageOver(info) => outage_over(info),
             Body::Suspect(session) => about(session, "suspect"),
             Body::Recovered(session) => about(session, "recovered"),
             Body::Hung { session, cause } => {
@@ -144,47 +144,22 @@ impl Logs {
     }
 }
 
-/// Logs what was found out over several sessions.
-fn correlated(body: &Body) {
-    match body {
-        Body::VerdictRevised { session, revision } => {
-            let Session { session, identity, .. } = session;
-            let Revision { from, to, confidence, detail, because, idle_ms, .. } = revision;
-            info!(
-                session,
-                %identity,
-                from,
-                to,
-                confidence,
-                detail,
-                because,
-                idle_ms,
-                "verdict revised"
-            );
-        }
-        Body::Outage(outage) => {
-            let (network, listener) = place(outage);
-            let OutageInfo { outage, affected, of_online, hosts, .. } = *outage;
-            warn!(outage, network, listener, affected, of_online, hosts, "outage");
-        }
-        Body::OutageOver(outage) => {
-            let (network, listener) = place(outage);
-            let OutageInfo { outage, affected, hosts, returned, recovered, .. } = *outage;
-            info!(outage, network, listener, affected, hosts, returned, recovered, "outage over");
-        }
-        Body::Join { .. }
-        | Body::Leave { .. }
-        | Body::Suspect(_)
-        | Body::Recovered(_)
-        | Body::Hung { .. }
-        | Body::Overdue(_)
-        | Body::Retuned { .. }
-        | Body::Moved { .. }
-        | Body::Stalled { .. }
-        | Body::AcceptingPaused { .. }
-        | Body::AcceptingResumed { .. }
-        | Body::Missed { .. } => {}
-    }
+fn revised(session: &Session, revision: &Revision) {
+    let Session { session, identity, .. } = session;
+    let Revision { from, to, confidence, detail, because, idle_ms, .. } = revision;
+    info!(session, %identity, from, to, confidence, detail, because, idle_ms, "verdict revised");
+}
+
+fn outage(info: &OutageInfo) {
+    let (network, listener) = place(info);
+    let OutageInfo { outage, affected, of_online, hosts, .. } = *info;
+    warn!(outage, network, listener, affected, of_online, hosts, "outage");
+}
+
+fn outage_over(info: &OutageInfo) {
+    let (network, listener) = place(info);
+    let OutageInfo { outage, affected, hosts, returned, recovered, .. } = *info;
+    info!(outage, network, listener, affected, hosts, returned, recovered, "outage over");
 }
 
 fn about(session: &Session, what: &str) {
