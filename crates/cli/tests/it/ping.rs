@@ -34,10 +34,12 @@ fn number(line: &str, name: &str) -> u64 {
     digits.parse().expect("a number")
 }
 
-/// Between `ms` and one second later, as busy machines have it.
+/// Around `ms`: a busy machine is late, and the program counts from when it learned that it is
+/// connected, which was somewhat earlier.
 fn assert_around(line: &str, ms: u64) {
+    let (early, late) = (100, 1_000);
     let time = number(line, "time_ms");
-    assert!(time >= ms && time < ms + 1_000, "{time} instead of {ms}: {line}");
+    assert!(time + early >= ms && time < ms + late, "{time} instead of {ms}: {line}");
 }
 
 #[test]
