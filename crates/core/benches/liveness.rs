@@ -27,8 +27,11 @@ const SECOND: u64 = 1_000 * MILLI;
 const SECONDS: u64 = 30;
 /// What a loop may do in one go before it looks at its sockets again.
 const BUDGET: u32 = 1_000;
-/// How many links are fetched before the first is judged.
-const BATCH: usize = 32;
+/// How many links are fetched before the first is heard or judged.
+const BATCH: usize = 64;
+
+/// What one cell measures; the rest is zero.
+type Figures = [f64; 5];
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -94,17 +97,18 @@ fn thousands(number: u32) -> String {
 
 /// All rows of one size.
 fn measure(links: u32) -> Vec<Row> {
-    let [in_order, at_random, deadline, bytes] = least_of("link", links);
-    let [_, _, quad_deadline, quad_bytes] = least_of("quad_link", links);
+    let [in_order, at_random, batched, deadline, bytes] = least_of("link", links);
+    let [_, _, _, quad_deadline, quad_bytes] = least_of("quad_link", links);
     let [floor, ..] = least_of("floor", links);
-    let [noted, noted_at_random, round, recorder] = least_of("flight", links);
+    let [noted, noted_at_random, round, recorder, _] = least_of("flight", links);
     let ours = least_of("wheel", links);
     let other = least_of("quad_wheel", links);
     let cached = links <= 10_000;
     let row = |what, unit, goal, ours, other| Row { links, what, unit, goal, ours, other };
     vec![
         row("evidence, links in order", "ns", Some(20), in_order, None),
-        row("evidence, links at random", "ns", Some(20), at_random, None),
+        row("evidence, links at random in batches", "ns", Some(20), batched, None),
+        row("evidence, links at random, one by one", "ns", None, at_random, None),
         row("for comparison: one store at random", "ns", None, floor, None),
         // Beyond the caches it is memory that costs, and in a gateway a read has fetched it.
         row("flight: noting a read, in order", "ns", cached.then_some(5), noted, None),
@@ -121,8 +125,8 @@ fn measure(links: u32) -> Vec<Row> {
 }
 
 /// Runs a cell in processes of its own, so that none inherits another's memory, and takes the least
-/// of each of its four figures.
-fn least_of(cell: &str, links: u32) -> [f64; 4] {
+/// of each of its figures.
+fn least_of(cell: &str, links: u32) -> Figures {
     let program = std::env::current_exe().expect("the benchmark knows its own path");
     let runs: Vec<Vec<f64>> = (0..REPEATS)
         .map(|_| {
@@ -140,7 +144,7 @@ fn least_of(cell: &str, links: u32) -> [f64; 4] {
 fn run_cell(cell: &str, links: u32) {
     let figures = match cell {
         "link" => link_cell(links, || Wheel::new(Time::ZERO)),
-        "floor" => [store_at_random(links), 0.0, 0.0, 0.0],
+        "floor" => [store_at_random(links), 0.0, 0.0, 0.0, 0.0],
         "flight" => flight_cell(links),
         "quad_link" => link_cell(links, Quad::default),
         "wheel" => timer_cell(links, || Wheel::new(Time::ZERO)),
@@ -208,7 +212,7 @@ impl Timers for Quad {
 
 /// `arm` ns, `expire and arm again` ns, bytes per link, and the longest step in µs when all links
 /// are due in one instant.
-fn timer_cell<T: Timers>(links: u32, new: impl Fn() -> T) -> [f64; 4] {
+fn timer_cell<T: Timers>(links: u32, new: impl Fn() -> T) -> Figures {
     let mut arming = Duration::ZERO;
     let mut running = Duration::ZERO;
     let (mut armed, mut fired) = (0, 0);
@@ -237,7 +241,7 @@ fn timer_cell<T: Timers>(links: u32, new: impl Fn() -> T) -> [f64; 4] {
         armed += u64::from(links);
     }
     let longest = longest_step(links, new());
-    [per(arming, armed), per(running, fired), bytes, longest.as_secs_f64() * 1e6]
+    [per(arming, armed), per(running, fired), bytes, longest.as_secs_f64() * 1e6, 0.0]
 }
 
 /// All links due in one instant: how long the loop is away from its sockets at most.
@@ -270,10 +274,11 @@ fn lazy_deadline(key: u32, now: u64) -> u64 {
     now + 10 * SECOND + Random::new(u64::from(key) << 40 ^ now).below(5 * SECOND)
 }
 
-/// ns per evidence in order and at random, ns per deadline, bytes per link.
-fn link_cell<T: Timers>(links: u32, new: impl Fn() -> T) -> [f64; 4] {
+/// ns per evidence in order, at random one by one and in batches, ns per deadline, bytes per link.
+fn link_cell<T: Timers>(links: u32, new: impl Fn() -> T) -> Figures {
     let mut in_order = Duration::ZERO;
     let mut at_random = Duration::ZERO;
+    let mut batched = Duration::ZERO;
     let mut deadlines = Duration::ZERO;
     let (mut opened, mut fired) = (0, 0);
     let mut bytes = 0.0;
@@ -294,6 +299,11 @@ fn link_cell<T: Timers>(links: u32, new: impl Fn() -> T) -> [f64; 4] {
                 fleet.hear(index, Time::from_nanos(2 * MILLI));
             }
         });
+        batched += timed(|| {
+            for _ in 0..links.div_ceil(BATCH as u32) {
+                fleet.hear_batch(Time::from_nanos(3 * MILLI));
+            }
+        });
         for second in 0..SECONDS {
             // Each link is heard every five seconds in the mean; some fall silent, and are probed.
             for _ in 0..links / 5 {
@@ -304,7 +314,8 @@ fn link_cell<T: Timers>(links: u32, new: impl Fn() -> T) -> [f64; 4] {
         }
         opened += u64::from(links);
     }
-    [per(in_order, opened), per(at_random, opened), per(deadlines, fired), bytes]
+    let heard = [in_order, at_random, batched].map(|time| per(time, opened));
+    [heard[0], heard[1], heard[2], per(deadlines, fired), bytes]
 }
 
 /// ns per store into a plain table of the same size: what memory alone costs.
@@ -322,7 +333,7 @@ fn store_at_random(links: u32) -> f64 {
 }
 
 /// ns per read noted in order and at random, ns per probe and pong in order, bytes per link.
-fn flight_cell(links: u32) -> [f64; 4] {
+fn flight_cell(links: u32) -> Figures {
     // One in three of the links: the largest table would take more memory than the wheel's does.
     let links = links / 3;
     let passes = LEAST_LINKS.div_ceil(links);
@@ -354,7 +365,7 @@ fn flight_cell(links: u32) -> [f64; 4] {
         }
     });
     black_box(&table);
-    [noted, at_random, round, size_of::<Flight>() as f64]
+    [noted, at_random, round, size_of::<Flight>() as f64, 0.0]
 }
 
 /// A table of introduced links and their wheel.
@@ -364,14 +375,22 @@ struct Fleet<T> {
     random: Random,
 }
 
+/// One link in one cache line: at random, a link that straddles two lines costs two misses.
+#[repr(align(64))]
+#[derive(Default)]
+struct Line(Option<Liveness>);
+
+const _: () = assert!(size_of::<Line>() == 64);
+
 struct Links {
-    table: Pages<Option<Liveness>>,
+    table: Pages<Line>,
+    count: u32,
     policy: Policy,
 }
 
 impl<T: Timers> Fleet<T> {
     fn open(count: u32, seed: u64, mut timers: T) -> Fleet<T> {
-        let mut links = Links { table: Pages::new(), policy: Policy::standard() };
+        let mut links = Links { table: Pages::new(), count, policy: Policy::standard() };
         let mut random = Random::new(seed);
         for index in 0..count {
             let mut link = Liveness::new(Time::ZERO, Role::Probe, Span::from_secs(5));
@@ -380,13 +399,23 @@ impl<T: Timers> Fleet<T> {
             if let Some(deadline) = link.next_deadline(&links.policy) {
                 timers.arm(index, 0, deadline.at.as_nanos());
             }
-            *links.table.entry(index) = Some(link);
+            links.table.entry(index).0 = Some(link);
         }
         Fleet { links, timers, random }
     }
 
     fn hear(&mut self, index: u32, now: Time) {
         self.links.handle(index, now, Input::Heard(Evidence::Bytes));
+    }
+
+    /// One turn of a loop that knows its links before it handles the first.
+    fn hear_batch(&mut self, now: Time) {
+        let count = u64::from(self.links.count);
+        let batch: [u32; BATCH] = std::array::from_fn(|_| self.random.below(count) as u32);
+        self.links.touch(&batch);
+        for index in batch {
+            self.hear(index, now);
+        }
     }
 
     /// Fires the deadlines of one second in steps of a millisecond, and returns how many it were.
@@ -412,7 +441,7 @@ impl<T: Timers> Fleet<T> {
 impl Links {
     #[inline]
     fn handle(&mut self, index: u32, now: Time, input: Input) {
-        if let Some(Some(link)) = self.table.get_mut(index) {
+        if let Some(Line(Some(link))) = self.table.get_mut(index) {
             link.handle(now, input, &self.policy);
             while let Some(output) = link.poll_output() {
                 black_box(output);
@@ -420,18 +449,18 @@ impl Links {
         }
     }
 
-    /// Reads all of them before the first is judged, so that their cache misses overlap.
+    /// Reads all of them before the first is handled, so that their cache misses overlap.
     fn touch(&self, due: &[u32]) {
         for index in due {
-            let link = self.table.get(*index).and_then(Option::as_ref);
-            black_box(link.map(|link| (link.last_heard(), link.is_suspect())));
+            let link = self.table.get(*index).and_then(|line| line.0.as_ref());
+            black_box(link.map(Liveness::last_heard));
         }
     }
 
     /// What a fired deadline means, and when to look again.
     fn judge(&mut self, index: u32, now: Time) -> Option<Time> {
         self.handle(index, now, Input::Deadline);
-        let link = self.table.get(index)?.as_ref()?;
+        let link = self.table.get(index)?.0.as_ref()?;
         link.next_deadline(&self.policy).map(|deadline| deadline.at)
     }
 }
