@@ -23,7 +23,7 @@ use crate::news::{News, Stage};
 use crate::shared::{Command, Shared};
 use crate::watch::{OPEN_ENDED, Watch};
 use crate::wishes::Wishes;
-use crate::{ConnectError, Options};
+use crate::{ConnectError, Event, Options};
 
 /// What one read takes; small, because a process may run thousands of clients.
 const READ: usize = 16 * 1024;
@@ -156,7 +156,11 @@ impl Connection {
     ) -> End {
         let data = Order::HeartbeatData(&wishes.heartbeat_data);
         self.link.handle(watch.now(), Input::Command(data));
-        wishes.past = None;
+        if let Some(past) = wishes.past.take()
+            && let Some((to, confidence)) = self.link.peer_ids().and_then(|ids| past.returned(ids))
+        {
+            shared.tell(Event::Revised { from: past.cause, to, confidence });
+        }
         loop {
             self.carry_out(watch.now(), shared);
             if let Stage::Lost(farewell) = self.news.stage {
@@ -302,10 +306,18 @@ impl Connection {
     fn past(&mut self, watch: &Watch) -> Option<Past> {
         let (session, now) = (self.news.session, watch.now());
         let bound = self.link.policy().bound().unwrap_or_default();
-        let saw = Past::saw(self.news.cause?, self.network_changed);
-        let silent = self.hearing.longest_silence(now);
-        let ended_at = watch.boottime();
-        (session != 0).then_some(Past { session, saw, silent, ended: now, ended_at, bound })
+        let verdict = self.news.verdict?;
+        (session != 0).then_some(Past {
+            session,
+            ids: self.link.peer_ids()?,
+            cause: verdict.cause,
+            saw: Past::saw(verdict.cause, self.network_changed),
+            unheard: verdict.at.since(verdict.last_heard),
+            silent: self.hearing.longest_silence(now),
+            ended: now,
+            ended_at: watch.boottime(),
+            bound,
+        })
     }
 
     /// ECONNABORTED is no reset by anybody: systems abort connections when their network changes.

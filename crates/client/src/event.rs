@@ -1,6 +1,6 @@
 //! What a client tells its application.
 
-use systole_core::cause::{Cause, Verdict};
+use systole_core::cause::{Cause, Confidence, Verdict};
 use systole_core::link::{BeatKind, Goodbye};
 use systole_core::reconnect::Stop;
 use systole_core::{Policy, Span};
@@ -85,6 +85,16 @@ pub enum Event {
         /// Which attempt it was, from 1.
         attempt: u32,
     },
+    /// What is known better of the loss before, now that the gateway answers again; follows
+    /// [`Event::Reconnected`], at most once for each loss.
+    Revised {
+        /// The cause that [`Event::Lost`] told.
+        from: Cause,
+        /// The better one.
+        to: Cause,
+        /// How sure that is.
+        confidence: Confidence,
+    },
     /// The last event.
     Closed(Ending),
 }
@@ -129,6 +139,7 @@ impl Event {
             Event::Reconnected { .. } => Class::Latest(13),
             Event::Closed(_) => Class::Latest(14),
             Event::Hung(_) => Class::Latest(15),
+            Event::Revised { .. } => Class::Latest(16),
         }
     }
 }

@@ -85,6 +85,7 @@ fn cost(event: &Event) -> Option<usize> {
         | Event::Reconnecting { .. }
         | Event::AttemptFailed(_)
         | Event::Reconnected { .. }
+        | Event::Revised { .. }
         | Event::Closed(_) => None,
     }
 }

@@ -1,7 +1,7 @@
 //! What one link's machine tells, made into the application's events: pieces into messages, and the
 //! state of the link into what may be sent.
 
-use systole_core::cause::Cause;
+use systole_core::cause::Verdict;
 use systole_core::link::{Event as Told, Goodbye};
 use systole_core::wire::DataKind;
 
@@ -27,8 +27,8 @@ pub(crate) struct News {
     pub(crate) stage: Stage,
     /// The session that the link carries; 0 in codecs without one.
     pub(crate) session: u64,
-    /// Why the link was lost, once it was.
-    pub(crate) cause: Option<Cause>,
+    /// The verdict, once the link was lost.
+    pub(crate) verdict: Option<Verdict>,
     number: u64,
     attempt: u32,
     max_message: usize,
@@ -46,7 +46,7 @@ impl News {
         News {
             stage: Stage::Greeting,
             session: 0,
-            cause: None,
+            verdict: None,
             number,
             attempt,
             max_message: options.max_message,
@@ -72,7 +72,7 @@ impl News {
             }
             Told::Lost { verdict, farewell } if self.stage == Stage::Established => {
                 self.stage = Stage::Lost(farewell);
-                self.cause = Some(verdict.cause);
+                self.verdict = Some(verdict);
                 shared.stand(0);
                 let silent_for = verdict.at.since(verdict.last_heard);
                 shared.tell(Event::Lost { verdict, farewell, silent_for });

@@ -371,6 +371,11 @@ impl Link {
         self.peer.next_deadline()
     }
 
+    /// The peer's machine and its process, once it introduced itself; zeros where it did not say.
+    pub fn peer_ids(&self) -> Option<(BootId, InstanceId)> {
+        self.peer.introduced().map(|introduced| (introduced.boot_id, introduced.instance_id))
+    }
+
     /// The policy in force.
     pub fn policy(&self) -> &Policy {
         self.peer.policy()

@@ -1,12 +1,13 @@
-//! What one end remembers of a link, to give an account of it on return.
+//! What one end remembers of a link: to give an account of it on return, and to see its own verdict
+//! in the light of who answers then.
 //!
 //! Silence is kept in slots rather than times: sixteen of them over the last interval × probes. A
 //! silence comes out too long by up to two slots, never too short.
 
-use crate::cause::Cause;
+use crate::cause::{Cause, Confidence};
 use crate::policy::{Detection, Policy};
 use crate::time::{Span, Time};
-use crate::wire::{Account, Saw};
+use crate::wire::{Account, BootId, InstanceId, Saw};
 
 /// Slots in the time that is looked back on.
 const SLOTS: u32 = 16;
@@ -107,8 +108,14 @@ impl Absences {
 pub struct Past {
     /// The session that it carried.
     pub session: u64,
-    /// How it ended.
+    /// The other end's machine and process.
+    pub ids: (BootId, InstanceId),
+    /// Why it ended, as far as this end could tell.
+    pub cause: Cause,
+    /// How it ended, for the other end.
     pub saw: Saw,
+    /// How long nothing had been heard when it ended.
+    pub unheard: Span,
     /// The longest silence before; see [`Hearing::longest_silence`].
     pub silent: Span,
     /// When it ended, in vigilant time.
@@ -123,6 +130,32 @@ impl Past {
     /// What it says of a link that ended for `cause`.
     pub fn saw(cause: Cause, network_changed: bool) -> Saw {
         if network_changed { Saw::NetworkDown } else { cause.into() }
+    }
+
+    /// What it shows that `ids` answer when we come back: a better cause and how sure it is, or
+    /// nothing.
+    ///
+    /// A reset that answered us after silence came from a machine that had restarted, from one
+    /// whose process had, or, if the very same process is still there, from something on the way
+    /// that forgot the connection: that process cannot have given us up before its bound passed.
+    pub fn returned(&self, ids: (BootId, InstanceId)) -> Option<(Cause, Confidence)> {
+        let unknown = (BootId::default(), InstanceId::default());
+        let ((old_boot, old_instance), (boot, instance)) = (self.ids, ids);
+        if [old_boot, boot].contains(&unknown.0) || [old_instance, instance].contains(&unknown.1) {
+            return None;
+        }
+        let reset = self.cause == Cause::PeerReset && self.saw == Saw::Reset;
+        let silence = self.saw == Saw::Silence;
+        match (old_boot == boot, old_instance == instance) {
+            (false, _) if reset => Some((Cause::PeerRebooted, Confidence::Certain)),
+            // It may have been restarted because its path was lost.
+            (false, _) if silence => Some((Cause::PeerRebooted, Confidence::Medium)),
+            (true, false) if reset => Some((Cause::PeerExited, Confidence::High)),
+            (true, true) if reset && self.unheard < self.bound => {
+                Some((Cause::MiddleboxForgot, Confidence::High))
+            }
+            (_, _) => None,
+        }
     }
 
     /// The account, given at `now` by the clock of [`Past::ended_at`].
@@ -186,5 +219,47 @@ mod tests {
         }
         assert_eq!(absences.since(at(0)), (Span::from_secs(20), second.times(2)));
         assert_eq!(absences.since(at(18_000)).0, Span::from_secs(2));
+    }
+
+    const SAME: (BootId, InstanceId) = (BootId([1; 16]), InstanceId([1; 16]));
+    const RESTARTED: (BootId, InstanceId) = (BootId([1; 16]), InstanceId([2; 16]));
+    const REBOOTED: (BootId, InstanceId) = (BootId([2; 16]), InstanceId([2; 16]));
+
+    fn past(cause: Cause, unheard_ms: u64) -> Past {
+        Past {
+            session: 1,
+            ids: SAME,
+            cause,
+            saw: Past::saw(cause, false),
+            unheard: Span::from_millis(unheard_ms),
+            silent: Span::ZERO,
+            ended: at(10_000),
+            ended_at: Span::ZERO,
+            bound: Span::from_secs(3),
+        }
+    }
+
+    #[test]
+    fn who_answers_on_return_tells_what_a_reset_was() {
+        let reset = past(Cause::PeerReset, 1_000);
+        let certain = Some((Cause::PeerRebooted, Confidence::Certain));
+        assert_eq!(reset.returned(REBOOTED), certain);
+        assert_eq!(reset.returned(RESTARTED), Some((Cause::PeerExited, Confidence::High)));
+        assert_eq!(reset.returned(SAME), Some((Cause::MiddleboxForgot, Confidence::High)));
+        // It may have given us up itself by then.
+        assert_eq!(past(Cause::PeerReset, 3_000).returned(SAME), None);
+        assert_eq!(reset.returned((BootId::default(), InstanceId::default())), None);
+        let aborted_here = Past { saw: Saw::NetworkDown, ..reset };
+        assert_eq!(aborted_here.returned(SAME), None);
+    }
+
+    #[test]
+    fn who_answers_on_return_tells_little_about_silence() {
+        let silent = past(Cause::Unknown, 3_000);
+        let medium = Some((Cause::PeerRebooted, Confidence::Medium));
+        assert_eq!(silent.returned(REBOOTED), medium);
+        assert_eq!(silent.returned(RESTARTED), None);
+        assert_eq!(silent.returned(SAME), None);
+        assert_eq!(past(Cause::PeerExited, 0).returned(RESTARTED), None);
     }
 }

@@ -187,6 +187,7 @@ impl Report {
             }
             Event::AttemptFailed(error) => always(error.to_string()),
             Event::Reconnected { .. } => always("connected again".to_owned()),
+            Event::Revised { to, .. } => always(format!("the loss before was: {to}")),
             Event::Connected { session, policy, .. } => {
                 asked(format!("connected to {}, session {session:016x}: {policy}", self.addr))
             }
@@ -243,6 +244,7 @@ impl Report {
                 attempt: Some(*attempt),
                 ..line("reconnected")
             },
+            Event::Revised { to, .. } => Line { cause: Some(to.name()), ..line("revised") },
             Event::HeartbeatSent { beat: BeatKind::Pong, .. }
             | Event::HeartbeatReceived { beat: BeatKind::Ping, .. }
             | Event::Overdue

@@ -55,6 +55,11 @@ impl Conversation {
             Frame::Hello(hello) if !connects => self.admit(now, &hello, context, out),
             Frame::Welcome(welcome) if connects => {
                 self.session = SessionKey { session: welcome.session, epoch: welcome.epoch };
+                self.introduced = Some(Box::new(Introduced {
+                    identity: "".into(),
+                    boot_id: welcome.boot_id,
+                    instance_id: welcome.instance_id,
+                }));
                 let largest = u16::try_from(welcome.largest_data).unwrap_or(u16::MAX);
                 self.piece = self.piece.min(largest);
                 self.policy = welcome.policy.with_conduct_of(&context.settings.policy);
