@@ -295,6 +295,43 @@ fn large_messages_come_back_whole_through_a_slow_reader() {
     running.stop();
 }
 
+/// Five times as long as the bound, and the reader says nothing meanwhile: what it takes of our
+/// bytes is all that shows it alive. Once it takes no more, it is given up.
+#[test]
+fn who_reads_a_large_message_slowly_lives_until_it_reads_no_more() {
+    let policy = Policy::new(Span::from_millis(600), Span::from_millis(200), 3).unwrap();
+    let mut running = start(policy, |setup| {
+        setup.outbox_limit = 8 * 1024 * 1024;
+        for (_, settings) in &mut setup.listeners {
+            settings.examines = true;
+        }
+    });
+    let mut client = running.hello();
+    running.join();
+    socket2::SockRef::from(&client.stream).set_recv_buffer_size(16 * 1024).unwrap();
+    let message = vec![7; 60_000];
+    let mut bytes = Vec::new();
+    let frame = Frame::Data { bytes: &message, more: false, kind: DataKind::default() };
+    Codec::Native.encode(&frame, &mut bytes);
+    for _ in 0..100 {
+        client.stream.write_all(&bytes).unwrap();
+    }
+    let bound = Duration::from(policy.bound().unwrap());
+    let clock = Clock::start();
+    let mut buffer = [0; 8 * 1024];
+    while clock.monotonic() < (bound * 5).into() {
+        assert!(client.stream.read(&mut buffer).unwrap() > 0);
+        #[allow(clippy::disallowed_methods)] // A pace, not a wait: 400 kB a second.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    while let Ok(report) = running.reports.try_recv() {
+        let left = matches!(report, Report::Session { change: Change::Leave { .. }, .. });
+        assert!(!left, "{report:?}");
+    }
+    assert!(matches!(running.leave(), Cause::NotReading | Cause::AppHung));
+    running.stop();
+}
+
 #[test]
 fn who_does_not_read_is_a_slow_consumer() {
     let mut running = start(Policy::default(), |setup| setup.outbox_limit = 64 * 1024);
