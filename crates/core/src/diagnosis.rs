@@ -8,7 +8,10 @@
 //! that rests on a field the kernel does not have does not fit, so that what cannot be known comes
 //! out as [`Cause::Unknown`] and never as a guess.
 
+mod reset;
+
 pub use crate::grounds::{Ground, Grounds};
+pub use reset::{DELAYED_ACK, Reset, diagnose_reset};
 
 use crate::cause::{Cause, Confidence, Direction, Scope};
 use crate::kernel::{Examination, SocketError, TcpSnapshot};
@@ -71,6 +74,8 @@ impl Doubts {
             rtt: Span::ZERO,
             total_retrans: 0,
             bytes_acked: None,
+            bytes_sent: None,
+            bytes_retrans: None,
             bytes_received: None,
             send_window: None,
             window_limited: None,
@@ -122,16 +127,6 @@ impl Doubts {
     /// When the last look was taken.
     pub const fn last_at(&self) -> Time {
         self.last_at
-    }
-
-    /// Whether a look has shown anything.
-    pub const fn is_informed(&self) -> bool {
-        self.seen
-    }
-
-    /// What the last look showed.
-    pub const fn last(&self) -> &TcpSnapshot {
-        &self.last
     }
 
     /// Bytes acknowledged between the first look and the last; `None` if the kernel does not say.

@@ -34,11 +34,17 @@ pub enum Ground {
     Reset,
     /// The kernel gave up; that alone says nothing about the peer.
     KernelGaveUp,
+    /// A segment of ours was never acknowledged.
+    SegmentOwed,
+    /// All that we had sent was acknowledged.
+    NothingOwed,
+    /// The peer closed its side without a goodbye.
+    SideClosed,
 }
 
 impl Ground {
     /// Every ground, in the order of its bit.
-    pub const ALL: [Ground; 15] = [
+    pub const ALL: [Ground; 18] = [
         Ground::ApplicationSilent,
         Ground::KernelFresh,
         Ground::KernelSilent,
@@ -54,6 +60,9 @@ impl Ground {
         Ground::RouterSaidUnreachable,
         Ground::Reset,
         Ground::KernelGaveUp,
+        Ground::SegmentOwed,
+        Ground::NothingOwed,
+        Ground::SideClosed,
     ];
 
     /// For people.
@@ -74,13 +83,16 @@ impl Ground {
             Ground::RouterSaidUnreachable => "a router said that it cannot be reached",
             Ground::Reset => "the connection was reset",
             Ground::KernelGaveUp => "our kernel gave up on the connection",
+            Ground::SegmentOwed => "a segment of ours was never acknowledged",
+            Ground::NothingOwed => "all that we had sent was acknowledged",
+            Ground::SideClosed => "it closed its side without a goodbye",
         }
     }
 }
 
 /// A set of [`Ground`]s.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Grounds(u16);
+pub struct Grounds(u32);
 
 impl Grounds {
     /// These grounds.
@@ -91,7 +103,7 @@ impl Grounds {
     /// These and `ground`.
     #[must_use]
     pub const fn with(self, ground: Ground) -> Grounds {
-        Grounds(self.0 | 1 << ground as u16)
+        Grounds(self.0 | 1 << ground as u8)
     }
 
     /// Whether `ground` is among them.

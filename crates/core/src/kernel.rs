@@ -29,12 +29,27 @@ pub struct TcpSnapshot {
     pub total_retrans: u32,
     /// Bytes acknowledged so far (`tcpi_bytes_acked`, Linux 4.1).
     pub bytes_acked: Option<u64>,
+    /// Bytes of payload sent so far, those sent again included (`tcpi_bytes_sent`, Linux 4.19).
+    pub bytes_sent: Option<u64>,
+    /// Bytes of payload sent again so far (`tcpi_bytes_retrans`, Linux 4.19).
+    pub bytes_retrans: Option<u64>,
     /// Bytes received so far (`tcpi_bytes_received`, Linux 4.1).
     pub bytes_received: Option<u64>,
     /// The window the peer offers (`tcpi_snd_wnd`, Linux 5.4).
     pub send_window: Option<u32>,
     /// Time spent limited by the peer's window (`tcpi_rwnd_limited`, Linux 4.9).
     pub window_limited: Option<Span>,
+}
+
+impl TcpSnapshot {
+    /// Whether a segment of ours was never acknowledged, which can still be told once a reset has
+    /// cleared [`TcpSnapshot::unacked`]; `None` if the kernel does not count what it sends.
+    ///
+    /// Where the connection was opened from here its SYN counts as an acknowledged byte, so that a
+    /// single byte goes unnoticed; a heartbeat has at least two.
+    pub fn is_owed(&self) -> Option<bool> {
+        Some(self.bytes_sent?.saturating_sub(self.bytes_retrans?) > self.bytes_acked?)
+    }
 }
 
 /// An error that a socket reports, as far as it says something about the other end.

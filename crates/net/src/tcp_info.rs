@@ -8,8 +8,14 @@ pub const MAX_LEN: usize = 232;
 
 /// Since which Linux release the structure has at least how many bytes. Only the steps at which a
 /// field that is read here arrived.
-pub const LENGTHS: [((u32, u32), usize); 5] =
-    [((0, 0), 104), ((4, 2), 144), ((4, 6), 160), ((4, 10), 192), ((5, 4), MAX_LEN)];
+pub const LENGTHS: [((u32, u32), usize); 6] = [
+    ((0, 0), 104),
+    ((4, 2), 144),
+    ((4, 6), 160),
+    ((4, 10), 192),
+    ((4, 19), 224),
+    ((5, 4), MAX_LEN),
+];
 
 /// Where each field lies, in bytes from the start; the numbers are part of the kernel's interface
 /// to user space and never change.
@@ -26,6 +32,8 @@ mod at {
     pub(super) const BYTES_RECEIVED: usize = 128;
     pub(super) const NOTSENT_BYTES: usize = 144;
     pub(super) const RWND_LIMITED: usize = 176;
+    pub(super) const BYTES_SENT: usize = 200;
+    pub(super) const BYTES_RETRANS: usize = 208;
     pub(super) const SND_WND: usize = 228;
 }
 
@@ -46,6 +54,8 @@ pub fn parse(bytes: &[u8]) -> Option<TcpSnapshot> {
         rtt: Span::from_micros(u64::from(u32_at(bytes, at::RTT)?)),
         total_retrans,
         bytes_acked: u64_at(bytes, at::BYTES_ACKED),
+        bytes_sent: u64_at(bytes, at::BYTES_SENT),
+        bytes_retrans: u64_at(bytes, at::BYTES_RETRANS),
         bytes_received: u64_at(bytes, at::BYTES_RECEIVED),
         send_window: u32_at(bytes, at::SND_WND),
         window_limited: u64_at(bytes, at::RWND_LIMITED).map(Span::from_micros),
@@ -97,9 +107,13 @@ mod tests {
         ] {
             bytes[at..at + 4].copy_from_slice(&value.to_ne_bytes());
         }
-        for (at, value) in
-            [(at::BYTES_ACKED, 11_u64), (at::BYTES_RECEIVED, 12), (at::RWND_LIMITED, 13)]
-        {
+        for (at, value) in [
+            (at::BYTES_ACKED, 11_u64),
+            (at::BYTES_RECEIVED, 12),
+            (at::RWND_LIMITED, 13),
+            (at::BYTES_SENT, 14),
+            (at::BYTES_RETRANS, 15),
+        ] {
             bytes[at..at + 8].copy_from_slice(&value.to_ne_bytes());
         }
         bytes
@@ -121,6 +135,8 @@ mod tests {
                 total_retrans: 8,
                 bytes_acked: (len >= 136).then_some(11),
                 bytes_received: (len >= 136).then_some(12),
+                bytes_sent: (len >= 224).then_some(14),
+                bytes_retrans: (len >= 224).then_some(15),
                 send_window: (len >= 232).then_some(10),
                 window_limited: (len >= 192).then_some(Span::from_micros(13)),
             };
@@ -155,6 +171,8 @@ mod tests {
             (at::BYTES_RECEIVED, offset_of!(tcp_info, tcpi_bytes_received)),
             (at::NOTSENT_BYTES, offset_of!(tcp_info, tcpi_notsent_bytes)),
             (at::RWND_LIMITED, offset_of!(tcp_info, tcpi_rwnd_limited)),
+            (at::BYTES_SENT, offset_of!(tcp_info, tcpi_bytes_sent)),
+            (at::BYTES_RETRANS, offset_of!(tcp_info, tcpi_bytes_retrans)),
             (at::SND_WND, offset_of!(tcp_info, tcpi_snd_wnd)),
         ] {
             assert_eq!(ours, theirs);

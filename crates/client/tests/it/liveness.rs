@@ -1,7 +1,8 @@
 //! Dead servers are found in time, and live ones are left alone.
 
 use systole_client::{Client, Event};
-use systole_core::cause::Cause;
+use systole_core::cause::{Cause, Confidence};
+use systole_core::diagnosis::Ground;
 use systole_core::link::{BeatKind, Command};
 use systole_core::wire::Codec;
 use systole_core::{Policy, Span};
@@ -42,6 +43,25 @@ async fn a_server_that_falls_silent_is_given_up_at_the_bound() {
         assert_eq!(client.next_event().await, None, "{codec}");
         assert_eq!(client.next_event().await, None, "{codec}");
     }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_server_killed_with_a_message_unread_is_a_process_that_ended() {
+    let server = Server::bind(Codec::Native, Policy::standard()).await;
+    let mut options = quick_options();
+    (options.policy, options.reconnect) = (None, None);
+    let (client, peer) = tokio::join!(Client::connect(server.addr(), options), server.welcome(1));
+    let (client, mut peer) = (client.unwrap(), peer);
+    client.send(b"unread").await.unwrap();
+    soon(peer.stream.peek(&mut [0])).await.unwrap();
+    // The acknowledgement of what lies unread rides on it.
+    peer.send(b"last words").await;
+    drop(peer);
+    let lost = until(&client, |event| matches!(event, Event::Lost { .. })).await;
+    let Event::Lost { verdict, .. } = lost else { panic!("{lost:?}") };
+    assert_eq!((verdict.cause, verdict.confidence), (Cause::PeerExited, Confidence::High));
+    assert!(verdict.grounds.contains(Ground::NothingOwed), "{verdict:?}");
 }
 
 #[tokio::test]

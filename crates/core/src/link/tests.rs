@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::*;
-use crate::cause::{Direction, Scope};
+use crate::cause::{Confidence, Direction, Scope};
 use crate::diagnosis::Ground;
 use crate::kernel::TcpSnapshot;
 
@@ -178,25 +178,53 @@ fn a_shell_that_does_not_look_forfeits_it() {
     assert_eq!(outputs.flatten().next(), Some(Cause::Unknown));
 }
 
+/// The verdict on a reset at `at`, the probes before it looked at as ever, and the last look, if
+/// there is one, showing `tcp`.
+fn reset_at(at: u64, tcp: Option<TcpSnapshot>) -> Verdict {
+    let mut link = link(Hung::End);
+    assert!(run(&mut link, at, acknowledging).lost.is_none());
+    let now = Time::from_millis(at);
+    link.handle(now, Input::Failed(SocketError::Reset));
+    assert_eq!(link.poll_output(), Some(Output::Examine));
+    assert_eq!(link.poll_output(), None, "no verdict before the look");
+    link.handle(
+        now,
+        match tcp {
+            Some(_) => Input::Examined(Examination { tcp, ..Examination::default() }),
+            None => Input::Deadline,
+        },
+    );
+    let mut lost = Run::default();
+    take(&mut link, now, &acknowledging, &mut lost);
+    lost.lost.unwrap().1
+}
+
 #[test]
-fn a_reset_means_a_process_that_ended_or_a_machine_that_forgot() {
-    let cause = |sent: bool, at: u64| {
-        let mut link = link(Hung::End);
-        if sent {
-            let run = run(&mut link, at, |_| TcpSnapshot {
-                last_ack: Span::from_secs(9),
-                ..TcpSnapshot::default()
-            });
-            assert!(run.lost.is_none());
-        }
-        link.handle(Time::from_millis(at), Input::Failed(SocketError::Reset));
-        let mut lost = Run::default();
-        take(&mut link, Time::from_millis(at), &acknowledging, &mut lost);
-        lost.lost.unwrap().1.cause
+fn a_reset_is_told_by_what_it_answers() {
+    let kernel = |last_ack, sent| TcpSnapshot {
+        last_ack: Span::from_millis(last_ack),
+        bytes_sent: Some(sent),
+        bytes_retrans: Some(0),
+        bytes_acked: Some(20),
+        ..TcpSnapshot::default()
     };
-    assert_eq!(cause(false, 900), Cause::PeerExited, "nothing of ours was waiting");
-    assert_eq!(cause(true, 1_000), Cause::PeerExited, "it was heard a second ago");
-    assert_eq!(cause(true, 2_500), Cause::PeerReset, "in answer to a probe after silence");
+    let killed = reset_at(2_400, Some(kernel(360, 20)));
+    assert_eq!((killed.cause, killed.confidence), (Cause::PeerExited, Confidence::High));
+    assert!(killed.grounds.contains(Ground::NothingOwed));
+    let forgotten = reset_at(2_400, Some(kernel(2_400, 25)));
+    assert_eq!((forgotten.cause, forgotten.confidence), (Cause::PeerReset, Confidence::High));
+    assert!(forgotten.grounds.contains(Ground::SegmentOwed));
+}
+
+#[test]
+fn a_reset_without_a_look_is_told_by_what_was_sent_since() {
+    let verdict = |at| {
+        let verdict = reset_at(at, None);
+        (verdict.cause, verdict.confidence)
+    };
+    assert_eq!(verdict(900), (Cause::PeerExited, Confidence::High), "nothing was waiting");
+    assert_eq!(verdict(1_000), (Cause::PeerReset, Confidence::Medium), "just asked");
+    assert_eq!(verdict(2_500), (Cause::PeerReset, Confidence::High), "after silence");
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use systole_core::cause::Cause;
+use systole_core::cause::{Cause, Confidence, Verdict};
+use systole_core::diagnosis::Ground;
 use systole_core::hub;
 use systole_core::link::{Settings, Side};
 use systole_core::wire::{Beat, Close, CloseReason, Codec, DataKind, Decoder, Frame, Hello};
@@ -96,8 +97,12 @@ impl Running {
     }
 
     fn leave(&mut self) -> Cause {
+        self.verdict().cause
+    }
+
+    fn verdict(&mut self) -> Verdict {
         match self.change(|change| matches!(change, Change::Leave { .. })).1 {
-            Change::Leave { verdict, .. } => verdict.cause,
+            Change::Leave { verdict, .. } => verdict,
             other => panic!("{other:?}"),
         }
     }
@@ -173,6 +178,13 @@ impl Native {
     }
 }
 
+/// What the control plane tells every listener: its sockets can be looked at.
+fn examined(setup: &mut ShardSetup) {
+    for (_, settings) in &mut setup.listeners {
+        settings.examines = true;
+    }
+}
+
 fn short() -> Policy {
     Policy::new(Span::from_millis(200), Span::from_millis(100), 3).unwrap()
 }
@@ -195,6 +207,23 @@ fn a_native_client_is_welcomed_answered_and_seen() {
     assert_eq!(page.next, None);
     drop(client);
     assert_eq!(running.leave(), Cause::PeerExited);
+    running.stop();
+}
+
+#[test]
+fn a_client_killed_with_an_answer_unread_is_a_process_that_ended() {
+    let mut running = start(Policy::default(), examined);
+    let mut client = running.hello();
+    client.send(&Frame::Ping(Beat::bare(9)));
+    assert_eq!(client.stream.peek(&mut [0]).unwrap(), 1, "the answer is there, and stays unread");
+    // The beginning of a frame: no answer to it, and the acknowledgement of what came rides on it.
+    client.stream.write_all(&[0x30]).unwrap();
+    drop(client);
+    let verdict = running.verdict();
+    if cfg!(target_os = "linux") {
+        assert_eq!((verdict.cause, verdict.confidence), (Cause::PeerExited, Confidence::High));
+        assert!(verdict.grounds.contains(Ground::NothingOwed), "{verdict:?}");
+    }
     running.stop();
 }
 

@@ -126,6 +126,46 @@ fn a_peer_that_refuses_is_a_reset() {
 }
 
 #[test]
+fn a_reset_by_a_process_that_ended_leaves_nothing_unacknowledged() {
+    let Some(net) = Net::make("unread") else { return };
+    let (mut here, there) = link(&net);
+    here.write_all(b"unread").unwrap();
+    until(&net, &here, SOON, |found| tcp(found).is_owed() == Some(false));
+    drop(there);
+    let found = until(&net, &here, SOON, |found| found.error.is_some());
+    assert_eq!(found.error, Some(SocketError::Reset));
+    assert_eq!(tcp(&found).is_owed(), Some(false), "{found:?}");
+}
+
+#[test]
+fn a_reset_by_a_machine_that_knows_nothing_answers_what_it_never_acknowledged() {
+    for accepted in [false, true] {
+        let Some(net) = Net::make(if accepted { "knows" } else { "knew" }) else { return };
+        let (here, there) = link(&net);
+        let (mut asking, at, other) = if accepted {
+            (there, Host::There, "10.1.0.2/32")
+        } else {
+            (here, Host::Here, "10.2.0.2/32")
+        };
+        // The router takes the address of the other end: a kernel that never heard of the link.
+        net.ip(Host::Router, &format!("addr add {other} dev lo"));
+        asking.write_all(b"hi").unwrap();
+        let clock = Clock::start();
+        let found = loop {
+            let found = net.within(at, || examine(&asking));
+            if found.error.is_some() {
+                break found;
+            }
+            assert!(clock.monotonic() < SOON, "{found:?}");
+            pause(Duration::from_millis(10));
+        };
+        assert_eq!(found.error, Some(SocketError::Reset));
+        assert_eq!(tcp(&found).is_owed(), Some(true), "accepted {accepted}: {found:?}");
+        assert_eq!(tcp(&found).unacked, 0, "the reset has cleared it");
+    }
+}
+
+#[test]
 fn our_own_interface_down_strands_our_bytes() {
     stranded("ifdown", "link set eth down");
 }

@@ -129,6 +129,8 @@ plain_struct! { TcpSnapshot {
     rtt,
     total_retrans,
     bytes_acked,
+    bytes_sent,
+    bytes_retrans,
     bytes_received,
     send_window,
     window_limited

@@ -118,16 +118,11 @@ impl Model {
         self.stage == Stage::Established
     }
 
-    /// A reset while the peer was heard, or while nothing waited for its answer, is its process
-    /// ending; after silence it is another machine, or the same one started anew.
-    fn cause_of(&self, now: Time, error: SocketError) -> Cause {
-        let patience = match self.policy.detection() {
-            Detection::Bounded { interval, .. } => interval.times(2).max(Span::from_secs(1)),
-            Detection::Never => Span::from_secs(1),
-        };
-        let fresh = self.sent <= self.heard || now.since(self.heard) <= patience;
+    /// A reset that nothing of ours can have prompted is a process that ended; any other may be
+    /// the answer of a machine that does not know the connection. Nobody here can look.
+    fn cause_of(&self, error: SocketError) -> Cause {
         match error {
-            SocketError::Reset if fresh => Cause::PeerExited,
+            SocketError::Reset if self.sent <= self.heard => Cause::PeerExited,
             SocketError::Reset | SocketError::Refused => Cause::PeerReset,
             SocketError::HostUnreachable | SocketError::NetworkUnreachable => Cause::Unreachable,
             SocketError::TimedOut => Cause::Unknown,
@@ -149,7 +144,7 @@ impl Model {
                 self.trust();
             }
             Input::Ended => self.turn.expects = Some(Cause::PeerExited),
-            Input::Failed(error) => self.turn.expects = Some(self.cause_of(now, error)),
+            Input::Failed(error) => self.turn.expects = Some(self.cause_of(error)),
             Input::Examined(_) => panic!("nobody asked for a look"),
             Input::Warned(_) => {}
             Input::Overflowed => self.turn.expects = Some(Cause::SlowConsumer),

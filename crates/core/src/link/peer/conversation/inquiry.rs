@@ -8,9 +8,9 @@ use alloc::boxed::Box;
 
 use super::Conversation;
 use crate::cause::{Cause, Verdict};
-use crate::diagnosis::{self, Doubts, Ground, Grounds, diagnose};
+use crate::diagnosis::{self, Diagnosis, Doubts, Ground, Grounds, Reset, diagnose, diagnose_reset};
 use crate::flight::{Findings, Incident};
-use crate::kernel::{Examination, SocketError};
+use crate::kernel::{Examination, SocketError, TcpSnapshot};
 use crate::link::outbound::Pen;
 use crate::link::peer::{Context, Effect};
 use crate::link::{Event, Hung};
@@ -30,8 +30,8 @@ const LEAST_PROGRESS: u64 = 1_024;
 #[derive(Debug)]
 pub(super) struct Inquiry {
     doubts: Doubts,
-    /// The bound has passed, and the last look is awaited.
-    judging: Option<Silence>,
+    /// The verdict is due, and the look that it waits for.
+    awaiting: Option<Awaiting>,
     /// The peer hung at the bound before, and was kept.
     kept: bool,
     /// Bytes acknowledged since the first look.
@@ -40,6 +40,15 @@ pub(super) struct Inquiry {
     heartbeats: u64,
     /// What was progress up to the look before.
     progress: u64,
+}
+
+/// Why a verdict waits for a last look.
+#[derive(Clone, Copy, Debug)]
+enum Awaiting {
+    /// The bound has passed.
+    Bound(Silence),
+    /// The connection was reset.
+    Reset,
 }
 
 impl Conversation {
@@ -77,7 +86,7 @@ impl Conversation {
         self.inquiry.get_or_insert_with(|| {
             Box::new(Inquiry {
                 doubts: Doubts::new(now),
-                judging: None,
+                awaiting: None,
                 kept: false,
                 acknowledged: 0,
                 heartbeats,
@@ -111,7 +120,7 @@ impl Conversation {
         if silence.in_handshake || !context.settings.examines {
             return self.condemn(now, silence, out);
         }
-        self.inquiry(now).judging = Some(silence);
+        self.inquiry(now).awaiting = Some(Awaiting::Bound(silence));
         out.examine();
         Effect::None
     }
@@ -132,8 +141,16 @@ impl Conversation {
         let progress = inquiry.acknowledged.saturating_sub(inquiry.heartbeats);
         let taken = progress.saturating_sub(inquiry.progress);
         inquiry.progress = inquiry.progress.max(progress);
-        let judging = inquiry.judging.take();
+        let awaiting = inquiry.awaiting.take();
         self.record_look(now, examination);
+        if examination.error == Some(SocketError::Reset) {
+            return self.end_by_reset(now, examination.tcp, out);
+        }
+        let judging = match awaiting {
+            Some(Awaiting::Reset) => return self.end_by_reset(now, examination.tcp, out),
+            Some(Awaiting::Bound(silence)) => Some(silence),
+            None => None,
+        };
         if taken >= LEAST_PROGRESS && taken >= floor(since) {
             self.tell_liveness(now, liveness::Input::Heard(Evidence::Progress), out);
             return Effect::Rearm;
@@ -141,11 +158,12 @@ impl Conversation {
         let Some(silence) = judging else {
             // Reading the error has ended the connection for good; nothing more will tell.
             return match examination.error {
+                Some(error @ (SocketError::Refused | SocketError::TimedOut)) => {
+                    self.end_by(now, error, out)
+                }
                 Some(
-                    error @ (SocketError::Reset | SocketError::Refused | SocketError::TimedOut),
-                ) => self.end_by(now, error, out),
-                Some(
-                    SocketError::HostUnreachable
+                    SocketError::Reset
+                    | SocketError::HostUnreachable
                     | SocketError::NetworkUnreachable
                     | SocketError::Local,
                 )
@@ -173,30 +191,34 @@ impl Conversation {
         now: Time,
         out: &mut Pen<'_>,
     ) -> Option<Effect> {
-        let silence = self.inquiry.as_mut()?.judging.take()?;
-        Some(self.condemn(now, silence, out))
+        Some(match self.inquiry.as_mut()?.awaiting.take()? {
+            Awaiting::Bound(silence) => self.condemn(now, silence, out),
+            Awaiting::Reset => self.end_by_reset(now, None, out),
+        })
     }
 
-    /// The socket failed.
+    /// The socket failed. Who sent a reset is told by what the kernel still knows of it.
     pub(in crate::link::peer) fn fail(
         &mut self,
         now: Time,
         error: SocketError,
+        context: &Context<'_>,
         out: &mut Pen<'_>,
     ) -> Effect {
         self.flight.record(now, Incident::Error(error));
+        if error == SocketError::Reset && context.settings.examines {
+            self.inquiry(now).awaiting = Some(Awaiting::Reset);
+            out.examine();
+            return Effect::None;
+        }
         self.end_by(now, error, out)
     }
 
     /// An error says something only beside what was known before.
     fn end_by(&mut self, now: Time, error: SocketError, out: &mut Pen<'_>) -> Effect {
         let (cause, grounds) = match error {
-            SocketError::Reset if self.was_fresh(now) => {
-                (Cause::PeerExited, Grounds::of(&[Ground::Reset, Ground::KernelFresh]))
-            }
-            SocketError::Reset | SocketError::Refused => {
-                (Cause::PeerReset, Grounds::of(&[Ground::Reset]))
-            }
+            SocketError::Reset => return self.end_by_reset(now, None, out),
+            SocketError::Refused => (Cause::PeerReset, Grounds::of(&[Ground::Reset])),
             SocketError::HostUnreachable | SocketError::NetworkUnreachable => {
                 (Cause::Unreachable, Grounds::of(&[Ground::RouterSaidUnreachable]))
             }
@@ -210,15 +232,14 @@ impl Conversation {
         self.pronounce(verdict, None, out)
     }
 
-    /// Whether the peer's machine was heard so recently that a reset cannot be the answer of one
-    /// that restarted: nothing of ours was waiting for an answer, or answers still came.
-    fn was_fresh(&self, now: Time) -> bool {
-        let heard = self.liveness.last_heard();
-        let patience = self.patience();
-        let acknowledged = self.inquiry.as_ref().is_some_and(|inquiry| {
-            inquiry.doubts.is_informed() && inquiry.doubts.last().last_ack <= patience
-        });
-        self.liveness.last_sent() <= heard || now.since(heard) <= patience || acknowledged
+    /// The connection was reset, and `tcp` is what the kernel still knows of it.
+    fn end_by_reset(&mut self, now: Time, tcp: Option<TcpSnapshot>, out: &mut Pen<'_>) -> Effect {
+        let heard = now.since(self.liveness.last_heard());
+        let sent = now.since(self.liveness.last_sent());
+        let reset = Reset { heard, sent, patience: self.patience(), tcp };
+        let Diagnosis { cause, confidence, grounds } = diagnose_reset(&reset);
+        let verdict = Verdict { confidence, grounds, ..self.verdict(now, cause) };
+        self.pronounce(verdict, None, out)
     }
 
     /// How long an acknowledgement counts as fresh.
@@ -252,7 +273,7 @@ impl Conversation {
         }
     }
 
-    fn diagnosis(&self, now: Time) -> diagnosis::Diagnosis {
+    fn diagnosis(&self, now: Time) -> Diagnosis {
         let silence = diagnosis::Silence {
             lasted: now.since(self.liveness.last_heard()),
             interval: self.interval(),
