@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use systole_core::kernel::SocketError;
 use systole_core::link::{Command, Event, Input, Output, SessionKey, Settings, Side};
 use systole_core::wire::{Codec, DataKind};
 use systole_core::{Link, Machine, Policy, Span, Time};
@@ -14,6 +15,9 @@ use systole_net::Clock;
 
 /// The system refuses a timeout of zero.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
+/// From one look at a socket that was closed on the other side to the next.
+const AFTER_END: Duration = Duration::from_millis(20);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -41,11 +45,19 @@ fn serve(mut stream: TcpStream, policy: Policy, session: u64) -> std::io::Result
     let key = SessionKey { session, epoch: session };
     let mut link = Link::new(now(), settings, key, session);
     let mut buffer = [0; 4_096];
+    let mut ended = false;
     while carry_out(&mut link, &mut stream, now())? {
         let wait = link.next_deadline().map(|next| Duration::from(next.at.since(now())));
+        if ended {
+            link.handle(now(), after_end(&stream));
+            continue;
+        }
         stream.set_read_timeout(wait.map(|wait| wait.max(SHORTEST_WAIT)))?;
         match stream.read(&mut buffer) {
-            Ok(0) => link.handle(now(), Input::Ended),
+            Ok(0) => {
+                ended = true;
+                link.handle(now(), Input::Ended);
+            }
             Ok(n) => link.handle(now(), Input::Received(&buffer[..n])),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 link.handle(now(), Input::Deadline);
@@ -54,6 +66,16 @@ fn serve(mut stream: TcpStream, policy: Policy, session: u64) -> std::io::Result
         }
     }
     Ok(())
+}
+
+/// A stream that has ended would read as ended for ever. What tells that the peer does not read on
+/// either is the error that the machine's PING brings.
+fn after_end(stream: &TcpStream) -> Input<'static> {
+    std::thread::park_timeout(AFTER_END);
+    match stream.take_error() {
+        Ok(None) => Input::Deadline,
+        Ok(Some(_)) | Err(_) => Input::Failed(SocketError::Reset),
+    }
 }
 
 /// Does what the machine wants; false when the link has ended.

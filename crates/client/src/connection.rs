@@ -15,10 +15,11 @@ use systole_core::witness::{Hearing, Past};
 use systole_core::{Link, Machine, Span, Time};
 use systole_net::examine::{examine, outlived, socket_error};
 use systole_net::recipe::{self, Recipe};
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use crate::dial::connect;
 use crate::news::{News, Stage};
 use crate::shared::{Command, Shared};
 use crate::watch::{OPEN_ENDED, Watch};
@@ -65,6 +66,8 @@ pub(crate) enum End {
 enum Wake {
     Time,
     Socket,
+    /// The socket holds an error.
+    Trouble,
     Room,
     Command(Option<Command>),
 }
@@ -85,6 +88,8 @@ pub(crate) struct Connection {
     /// The system ended the connection because its own network changed.
     network_changed: bool,
     paused: bool,
+    /// The server has closed its side.
+    ended: bool,
     finishing: bool,
 }
 
@@ -142,6 +147,7 @@ impl Connection {
             hearing: Hearing::new(now, &policy),
             network_changed: false,
             paused: false,
+            ended: false,
             finishing: false,
         }
     }
@@ -189,6 +195,7 @@ impl Connection {
         match wake {
             Wake::Command(command) => return Some(command),
             Wake::Socket => self.read(now, shared),
+            Wake::Trouble => self.hear_trouble(now, shared),
             Wake::Time | Wake::Room => {}
         }
         if self.link.next_deadline().is_some_and(|deadline| deadline.at <= now) {
@@ -210,7 +217,8 @@ impl Connection {
             }
         };
         tokio::select! {
-            _ = self.stream.readable(), if !self.paused => Wake::Socket,
+            _ = self.stream.readable(), if self.listens() => Wake::Socket,
+            _ = self.stream.ready(Interest::ERROR), if !self.paused => Wake::Trouble,
             _ = self.stream.writable(), if !self.outbox.is_empty() => Wake::Socket,
             command = commands.recv() => Wake::Command(command),
             () = shared.taken(), if self.paused => Wake::Room,
@@ -221,7 +229,7 @@ impl Connection {
     /// A deadline has come. Silence is judged only after all was read that the kernel holds, asked
     /// for directly: the runtime may not have had the time yet to notice that something is there.
     fn judge(&mut self, now: Time, watch: &mut Watch, shared: &Shared) {
-        if !self.paused {
+        if self.listens() {
             let read = (&*SockRef::from(&self.stream)).read(&mut self.buffer);
             self.received(now, read, shared);
         }
@@ -233,7 +241,7 @@ impl Connection {
 
     fn read(&mut self, now: Time, shared: &Shared) {
         for _ in 0..READS {
-            if self.paused {
+            if !self.listens() {
                 return;
             }
             let read = self.stream.try_read(&mut self.buffer);
@@ -244,12 +252,33 @@ impl Connection {
         }
     }
 
+    /// Whether bytes may be read: a stream that has ended would be readable for ever.
+    fn listens(&self) -> bool {
+        !self.paused && !self.ended
+    }
+
+    /// The socket holds an error: of a router, which does not end it, or of a server that takes
+    /// nothing any more, which a stream that has ended does not tell whoever reads it.
+    fn hear_trouble(&mut self, now: Time, shared: &Shared) {
+        self.read(now, shared);
+        let take = || match self.stream.take_error() {
+            Ok(None) => Err(ErrorKind::WouldBlock.into()),
+            Ok(Some(error)) | Err(error) => Err(error),
+        };
+        // That there is none any more is told to the runtime, too, which else would wake us again.
+        let taken: io::Result<()> = self.stream.try_io(Interest::ERROR, take);
+        if !self.is_over() && taken.is_err() {
+            self.received(now, taken.map(|()| 0), shared);
+        }
+    }
+
     /// Hands over what a read returned; false if there is no point in reading on.
     fn received(&mut self, now: Time, read: io::Result<usize>, shared: &Shared) -> bool {
         if let Ok(1..) = read {
             self.hearing.heard(now);
         }
         self.notice(read.as_ref().err());
+        self.ended |= matches!(read, Ok(0));
         let input = match &read {
             Ok(0) => Input::Ended,
             Ok(n) => Input::Received(self.buffer.get(..*n).unwrap_or_default()),
@@ -457,28 +486,6 @@ impl Connection {
             }
         }
     }
-}
-
-/// Finds the addresses of `addr` and connects to the first that accepts. Each has the same share of
-/// the time, so that one that is silent does not hide the next.
-async fn connect(addr: &str, within: Duration) -> Result<TcpStream, ConnectError> {
-    let unresolved = |why: String| ConnectError::Resolve { name: addr.to_owned(), why };
-    let found = match tokio::time::timeout(within, lookup_host(addr)).await {
-        Ok(found) => found.map_err(|error| unresolved(error.to_string()))?.collect::<Vec<_>>(),
-        Err(_) => return Err(ConnectError::Timeout(within)),
-    };
-    let share = within / u32::try_from(found.len()).unwrap_or(u32::MAX).max(1);
-    let mut last = unresolved("it has none".to_owned());
-    for addr in found {
-        match tokio::time::timeout(share, TcpStream::connect(addr)).await {
-            Ok(Ok(stream)) => {
-                return Ok(stream);
-            }
-            Ok(Err(error)) => last = ConnectError::from_io(&error),
-            Err(_) => last = ConnectError::Timeout(share),
-        }
-    }
-    Err(last)
 }
 
 /// What a socket's error means for the link; `None` if nothing.

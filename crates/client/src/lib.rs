@@ -23,6 +23,7 @@
 
 mod client;
 mod connection;
+mod dial;
 mod driver;
 mod error;
 mod event;

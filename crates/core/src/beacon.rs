@@ -345,6 +345,7 @@ impl BeaconHub {
                 Some(
                     liveness::Output::Probe { .. }
                     | liveness::Output::Keepalive { .. }
+                    | liveness::Output::Confirm { .. }
                     | liveness::Output::RoundTrip(_),
                 ) => {}
                 None => break,

@@ -9,6 +9,7 @@ mod peer;
 use alloc::boxed::Box;
 
 pub(crate) use outbound::Outbound;
+pub use peer::HALF_CLOSED;
 pub(crate) use peer::{Context, Effect, Peer};
 
 use crate::cause::{Cause, Verdict};
@@ -170,7 +171,8 @@ impl Limits {
 pub enum Input<'a> {
     /// Bytes arrived.
     Received(&'a [u8]),
-    /// The stream ended: the peer's side is closed.
+    /// The stream ended: the peer's side is closed. It may still read, and is written to until it
+    /// resets or [`HALF_CLOSED`] has passed; in `line`, and before the handshake, the link ends.
     Ended,
     /// The socket failed.
     Failed(SocketError),

@@ -62,6 +62,8 @@ enum State {
     Spared { until: Time, sent: u8 },
     /// The bound has passed, unenforced.
     Overdue { due: Time, sent: u8 },
+    /// The peer has closed its side.
+    HalfClosed { until: Time },
     /// Given up.
     Dead { due: Time, sent: u8, in_handshake: bool },
 }
@@ -78,6 +80,7 @@ impl Pending {
     const DEAD: u8 = 16;
     const PROBE: u8 = 32;
     const KEEPALIVE: u8 = 64;
+    const CONFIRM: u8 = 128;
 
     fn take(&mut self, bit: u8) -> bool {
         let set = self.0 & bit != 0;
@@ -118,6 +121,7 @@ impl Liveness {
             Input::Retuned { from, seed } => self.retune(now, &from, policy, seed),
             Input::Hold { until } => self.hold(until),
             Input::Spare { until } => self.spare(until),
+            Input::HalfClosed { until } => self.half_close(now, until),
             Input::Release => self.silent_since = self.silent_since.min(now).max(self.last_heard),
         }
     }
@@ -146,6 +150,7 @@ impl Liveness {
             }
             State::Probing { .. } => self.detection_deadline(policy),
             State::Spared { until, .. } => Some(Deadline { at: until, reason: Reason::Verdict }),
+            State::HalfClosed { until } => Some(Deadline { at: until, reason: Reason::HalfClose }),
             State::Overdue { .. } | State::Dead { .. } => None,
         }
     }
@@ -215,12 +220,16 @@ impl Liveness {
                 | State::Listening { .. }
                 | State::Spared { .. }
                 | State::Overdue { .. }
+                | State::HalfClosed { .. }
                 | State::Dead { .. } => 0,
             };
             return Some(Output::Probe { sequence: self.sequence, number });
         }
         if self.pending.take(Pending::KEEPALIVE) {
             return Some(Output::Keepalive { sequence: self.sequence });
+        }
+        if self.pending.take(Pending::CONFIRM) {
+            return Some(Output::Confirm { sequence: self.sequence });
         }
         None
     }
@@ -232,6 +241,7 @@ impl Liveness {
             State::Greeting { .. }
             | State::Listening { .. }
             | State::Probing { .. }
+            | State::HalfClosed { .. }
             | State::Spared { .. } => {
                 return None;
             }
@@ -256,7 +266,9 @@ impl Liveness {
 
     /// Leaves suspicion, if there was any.
     fn trust(&mut self) {
-        if let State::Greeting { .. } | State::Listening { .. } = self.state {
+        if let State::Greeting { .. } | State::Listening { .. } | State::HalfClosed { .. } =
+            self.state
+        {
             return;
         }
         if (self.is_suspect() || self.is_dead()) && !self.pending.take(Pending::SUSPECT) {
@@ -318,13 +330,16 @@ impl Liveness {
             State::Probing { since, sent, suspect } => {
                 self.judge(now, policy, Doubt { lead_ms: 0, since: Some(since), sent, suspect });
             }
-            State::Spared { until, sent } => {
-                if now >= until {
-                    self.state = State::Dead { due: until, sent, in_handshake: false };
-                    self.pending.0 |= Pending::DEAD;
-                }
-            }
+            State::Spared { until, sent } => self.give_up_at(now, until, sent),
+            State::HalfClosed { until } => self.give_up_at(now, until, 0),
             State::Overdue { .. } | State::Dead { .. } => {}
+        }
+    }
+
+    fn give_up_at(&mut self, now: Time, until: Time, sent: u8) {
+        if now >= until {
+            self.state = State::Dead { due: until, sent, in_handshake: false };
+            self.pending.0 |= Pending::DEAD;
         }
     }
 
@@ -404,6 +419,7 @@ impl Liveness {
             State::Greeting { .. }
             | State::Spared { .. }
             | State::Overdue { .. }
+            | State::HalfClosed { .. }
             | State::Dead { .. } => return None,
         };
         let due = self.silent_since + idle + interval.times(u64::from(probes));

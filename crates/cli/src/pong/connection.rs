@@ -102,6 +102,9 @@ impl Connection {
             tokio::select! {
                 read = stream.read(&mut buffer), if !self.answers.is_full() => {
                     let bytes = buffer.get(..read?).unwrap_or_default();
+                    if bytes.is_empty() {
+                        break;
+                    }
                     for len in self.meter.measure(bytes) {
                         let told = Told::Received(len);
                         let _ = news.send(News { peer, at: self.clock.monotonic(), told }).await;
@@ -119,12 +122,11 @@ impl Connection {
         stream.shutdown().await
     }
 
-    /// Hands over what was read, nothing being the end; returns what goes out at once. Until the
-    /// handshake is complete that is everything: the delay is one of heartbeats.
+    /// Hands over what was read; returns what goes out at once. Until the handshake is complete
+    /// that is everything: the delay is one of heartbeats.
     fn handle(&mut self, bytes: &[u8]) -> Vec<u8> {
         let now = self.clock.monotonic();
-        let input = if bytes.is_empty() { Input::Ended } else { Input::Received(bytes) };
-        self.link.handle(Time::ZERO + now, input);
+        self.link.handle(Time::ZERO + now, Input::Received(bytes));
         let mut at_once = Vec::new();
         while let Some(output) = self.link.poll_output() {
             match output {

@@ -2,11 +2,12 @@
 
 use systole_client::{Client, Event};
 use systole_core::cause::{Cause, Confidence};
-use systole_core::diagnosis::Ground;
-use systole_core::link::{BeatKind, Command};
+use systole_core::diagnosis::{Ground, Grounds};
+use systole_core::link::{BeatKind, Command, HALF_CLOSED};
 use systole_core::wire::Codec;
 use systole_core::{Policy, Span};
 use systole_net::Clock;
+use tokio::io::AsyncWriteExt;
 
 use crate::server::{Heard, Server};
 use crate::{ms, next, quick, quick_options, soon, until};
@@ -62,6 +63,39 @@ async fn a_server_killed_with_a_message_unread_is_a_process_that_ended() {
     let Event::Lost { verdict, .. } = lost else { panic!("{lost:?}") };
     assert_eq!((verdict.cause, verdict.confidence), (Cause::PeerExited, Confidence::High));
     assert!(verdict.grounds.contains(Ground::NothingOwed), "{verdict:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_closes_its_side_still_gets_what_it_is_sent() {
+    let server = Server::bind(Codec::Native, Policy::standard()).await;
+    let mut options = quick_options();
+    (options.policy, options.reconnect) = (None, None);
+    let (client, peer) = tokio::join!(Client::connect(server.addr(), options), server.welcome(1));
+    let (client, mut peer) = (client.unwrap(), peer);
+    peer.stream.shutdown().await.unwrap();
+    // Asked whether it reads on, which it does; and it cannot answer.
+    assert!(soon(peer.turn()).await);
+    client.send(b"late").await.unwrap();
+    peer.until(&Heard::Message(b"late".to_vec())).await;
+    let lost = until(&client, |event| matches!(event, Event::Lost { .. })).await;
+    let Event::Lost { verdict, .. } = lost else { panic!("{lost:?}") };
+    assert_eq!((verdict.cause, verdict.confidence), (Cause::PeerExited, Confidence::Medium));
+    assert!(verdict.due.since(verdict.last_heard) >= HALF_CLOSED, "{verdict:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_server_killed_with_nothing_unread_is_known_to_have_ended_within_a_round_trip() {
+    let server = Server::bind(Codec::Native, Policy::standard()).await;
+    let mut options = quick_options();
+    (options.policy, options.reconnect) = (None, None);
+    let (client, peer) = tokio::join!(Client::connect(server.addr(), options), server.welcome(1));
+    let client = client.unwrap();
+    drop(peer);
+    let lost = until(&client, |event| matches!(event, Event::Lost { .. })).await;
+    let Event::Lost { verdict, .. } = lost else { panic!("{lost:?}") };
+    let grounds = Grounds::of(&[Ground::SideClosed, Ground::Reset]);
+    assert_eq!((verdict.cause, verdict.grounds), (Cause::PeerExited, grounds));
 }
 
 #[tokio::test]

@@ -66,6 +66,8 @@ pub enum Incident {
     Retuned,
     /// The peer's side of the stream was closed.
     Fin,
+    /// A heartbeat went out to a peer that had closed its side, to see whether it reads on.
+    Confirm,
     /// We said goodbye.
     CloseSaid(CloseReason),
     /// The peer said goodbye.
@@ -170,6 +172,7 @@ impl Code {
             Kind::CloseSaid => Incident::CloseSaid(CloseReason::from_byte(argument as u8)),
             Kind::CloseHeard => Incident::CloseHeard(CloseReason::from_byte(argument as u8)),
             Kind::Hung => Incident::Hung,
+            Kind::Confirm => Incident::Confirm,
             Kind::Verdict => Incident::Verdict { cause: argument as u8 },
             Kind::Heard => Incident::Heard { bytes: expand(argument, MANTISSA) },
             Kind::Pong => {
@@ -202,13 +205,14 @@ enum Kind {
     CloseSaid,
     CloseHeard,
     Hung,
+    Confirm,
     Verdict,
     Heard,
     Pong,
 }
 
 impl Kind {
-    const ALL: [Kind; 21] = [
+    const ALL: [Kind; 22] = [
         Kind::Opened,
         Kind::Introduced,
         Kind::Probe,
@@ -227,6 +231,7 @@ impl Kind {
         Kind::CloseSaid,
         Kind::CloseHeard,
         Kind::Hung,
+        Kind::Confirm,
         Kind::Verdict,
         Kind::Heard,
         Kind::Pong,
@@ -273,6 +278,7 @@ impl Incident {
             Incident::Fin => Code::of(Kind::Fin, 0),
             Incident::CloseSaid(why) => Code::of(Kind::CloseSaid, u16::from(why.to_byte())),
             Incident::CloseHeard(why) => Code::of(Kind::CloseHeard, u16::from(why.to_byte())),
+            Incident::Confirm => Code::of(Kind::Confirm, 0),
             Incident::Hung => Code::of(Kind::Hung, 0),
             Incident::Verdict { cause } => Code::of(Kind::Verdict, u16::from(cause)),
         }
@@ -321,6 +327,7 @@ impl fmt::Display for Incident {
             Incident::Fin => "the peer closed its side",
             Incident::CloseSaid(reason) => return write!(f, "said goodbye: {reason}"),
             Incident::CloseHeard(reason) => return write!(f, "the peer said goodbye: {reason}"),
+            Incident::Confirm => "asked whether it still reads",
             Incident::Hung => "its kernel answers, its application does not",
             Incident::Verdict { cause } => {
                 let name = Cause::NAMES.get(usize::from(*cause)).unwrap_or(&"unknown");

@@ -46,6 +46,7 @@ fn every_incident_comes_out_as_it_went_in() {
         Incident::CloseSaid(CloseReason::Drained),
         Incident::CloseHeard(CloseReason::Other(31)),
         Incident::Hung,
+        Incident::Confirm,
         Incident::verdict(Cause::PeerExited),
         Incident::verdict(Cause::Unknown),
     ];

@@ -11,6 +11,7 @@ use crate::random::Random;
 use crate::time::Time;
 use crate::wire::decoder::Decoder;
 use conversation::Conversation;
+pub use conversation::HALF_CLOSED;
 pub(crate) use conversation::Introduced;
 
 /// What every peer of one listener shares, lent to it for one input.
@@ -69,7 +70,7 @@ impl Peer {
         }
         match input {
             Input::Received(bytes) => self.receive(now, bytes, context, out),
-            Input::Ended => self.conversation.end_of_stream(now, out),
+            Input::Ended => self.conversation.end_of_stream(now, context, out),
             Input::Warned(error) => self.conversation.warned(now, error),
             Input::Failed(error) => self.conversation.fail(now, error, context, out),
             Input::Examined(examination) => {
@@ -166,6 +167,7 @@ fn told(output: liveness::Output) -> Option<Event<'static>> {
         liveness::Output::Overdue(silence) => Some(Event::Overdue { due: silence.due }),
         liveness::Output::Probe { .. }
         | liveness::Output::Keepalive { .. }
+        | liveness::Output::Confirm { .. }
         | liveness::Output::Dead(_) => None,
     }
 }

@@ -1,10 +1,12 @@
 //! What becomes of a suspect: the looks that are asked for, and the verdict that comes of them.
 
+mod half_close;
+
 use alloc::vec::Vec;
 
 use super::*;
 use crate::cause::{Confidence, Direction, Scope};
-use crate::diagnosis::Ground;
+use crate::diagnosis::{Ground, Grounds};
 use crate::kernel::TcpSnapshot;
 
 /// Idle 1 s, interval 0.5 s, 4 probes: suspect at 1.5 s, D = 3 s.

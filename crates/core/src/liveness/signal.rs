@@ -37,6 +37,12 @@ pub enum Input {
         /// When.
         until: Time,
     },
+    /// The peer has closed its side: nothing more is heard of it, its silence counts no longer, and
+    /// it is given up at `until`.
+    HalfClosed {
+        /// When.
+        until: Time,
+    },
 }
 
 /// What proves that the peer lives.
@@ -66,6 +72,12 @@ pub enum Output {
     },
     /// Send PING `sequence`: nothing has passed either way, and mappings on the way may forget.
     Keepalive {
+        /// Its sequence number.
+        sequence: u8,
+    },
+    /// Send PING `sequence` to a peer that closed its side: a process that has ended answers with a
+    /// reset.
+    Confirm {
         /// Its sequence number.
         sequence: u8,
     },
@@ -116,4 +128,6 @@ pub enum Reason {
     Suspicion,
     /// The verdict is due.
     Verdict,
+    /// A peer that closed its side is given up.
+    HalfClose,
 }

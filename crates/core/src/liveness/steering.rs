@@ -1,6 +1,6 @@
 //! What operators want, and verdicts that are put off, change about a link's liveness.
 
-use super::{Liveness, State};
+use super::{Liveness, Pending, State};
 use crate::policy::{Detection, Policy};
 use crate::time::Time;
 
@@ -9,7 +9,7 @@ impl Liveness {
     /// sooner than the earlier of the old deadline and one new bound from now.
     pub(super) fn retune(&mut self, now: Time, from: &Policy, to: &Policy, seed: u32) {
         match self.state {
-            State::Greeting { .. } | State::Dead { .. } => return,
+            State::Greeting { .. } | State::HalfClosed { .. } | State::Dead { .. } => return,
             State::Overdue { .. } if to.enforce() => {
                 self.silent_since = self.silent_since.max(now);
                 self.state = State::Probing { since: now, sent: 0, suspect: true };
@@ -32,6 +32,7 @@ impl Liveness {
             State::Listening { lead_ms: lead } => *lead = lead_ms(to, seed),
             State::Probing { .. }
             | State::Greeting { .. }
+            | State::HalfClosed { .. }
             | State::Spared { .. }
             | State::Overdue { .. }
             | State::Dead { .. } => {}
@@ -44,8 +45,17 @@ impl Liveness {
         }
     }
 
+    pub(super) fn half_close(&mut self, now: Time, until: Time) {
+        if let State::Greeting { .. } | State::HalfClosed { .. } | State::Dead { .. } = self.state {
+            return;
+        }
+        self.state = State::HalfClosed { until };
+        self.beat(now);
+        self.pending.0 = Pending::CONFIRM;
+    }
+
     pub(super) fn hold(&mut self, until: Time) {
-        if let State::Greeting { .. } | State::Dead { .. } = self.state {
+        if let State::Greeting { .. } | State::HalfClosed { .. } | State::Dead { .. } = self.state {
             return;
         }
         self.silent_since = self.silent_since.max(until);

@@ -70,6 +70,27 @@ impl Conn {
     }
 }
 
+impl Conn {
+    /// A stream that has ended reads as ended ever after; the error that says that the peer takes
+    /// nothing any more must be asked for.
+    fn read_after_end(&mut self) -> ReadOutcome {
+        if let Some(error) = self.failed {
+            return ReadOutcome::Failed(error);
+        }
+        match self.stream.take_error() {
+            Ok(None) => ReadOutcome::Empty,
+            Ok(Some(error)) | Err(error) if outlived(&error, &self.stream) => {
+                ReadOutcome::Warned(socket_error(&error))
+            }
+            Ok(Some(error)) | Err(error) => {
+                let error = socket_error(&error);
+                (self.failed, self.outbox) = (Some(error), None);
+                ReadOutcome::Failed(error)
+            }
+        }
+    }
+}
+
 /// What one read brought.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ReadOutcome {
@@ -77,7 +98,7 @@ pub(super) enum ReadOutcome {
     Bytes(usize),
     /// Nothing more for now.
     Empty,
-    /// The peer closed its side.
+    /// The peer closed its side; told once.
     Ended,
     /// A router said something; the connection stands.
     Warned(SocketError),
@@ -140,9 +161,10 @@ impl Sockets {
         };
         loop {
             return match conn.stream.read(scratch) {
+                Ok(0) if conn.ended => conn.read_after_end(),
                 Ok(0) => {
                     conn.ended = true;
-                    conn.failed.map_or(ReadOutcome::Ended, ReadOutcome::Failed)
+                    ReadOutcome::Ended
                 }
                 Ok(count) => ReadOutcome::Bytes(count),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,

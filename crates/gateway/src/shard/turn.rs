@@ -285,7 +285,16 @@ impl Turning {
                     self.hub.handle(now, hub::Input::Link { link, input });
                     continue;
                 }
-                ReadOutcome::Ended => link::Input::Ended,
+                ReadOutcome::Ended => {
+                    let input = link::Input::Ended;
+                    self.hub.handle(now, hub::Input::Link { link, input });
+                    self.carry();
+                    if !self.sockets.is_open(link) {
+                        return;
+                    }
+                    // What failed while the end was unread is told after it.
+                    continue;
+                }
                 ReadOutcome::Failed(error) => link::Input::Failed(error),
             };
             self.hub.handle(now, hub::Input::Link { link, input });

@@ -1,12 +1,12 @@
 //! One shard and plain blocking sockets.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use systole_core::cause::{Cause, Confidence, Verdict};
-use systole_core::diagnosis::Ground;
+use systole_core::diagnosis::{Ground, Grounds};
 use systole_core::hub;
 use systole_core::link::{Settings, Side};
 use systole_core::wire::{Beat, Close, CloseReason, Codec, DataKind, Decoder, Frame, Hello};
@@ -224,6 +224,62 @@ fn a_client_killed_with_an_answer_unread_is_a_process_that_ended() {
         assert_eq!((verdict.cause, verdict.confidence), (Cause::PeerExited, Confidence::High));
         assert!(verdict.grounds.contains(Ground::NothingOwed), "{verdict:?}");
     }
+    running.stop();
+}
+
+#[test]
+fn a_client_that_closes_its_side_is_served_on_for_a_while() {
+    let mut running = start(Policy::default(), examined);
+    let mut client = running.hello();
+    let data = Frame::Data { bytes: b"last words", more: false, kind: DataKind::default() };
+    client.send(&data);
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    assert!(client.next(|frame| frame == data), "the echo");
+    assert!(client.next(|frame| matches!(frame, Frame::Ping(_))), "does it read on?");
+    assert!(client.next(|frame| matches!(frame, Frame::Close(_))), "a goodbye, two seconds later");
+    assert!(client.is_closed());
+    let verdict = running.verdict();
+    assert_eq!((verdict.cause, verdict.confidence), (Cause::PeerExited, Confidence::Medium));
+    assert!(verdict.grounds.contains(Ground::SideClosed));
+    running.stop();
+}
+
+#[test]
+fn a_client_killed_with_nothing_unread_is_known_to_have_ended_within_a_round_trip() {
+    for codec in [Codec::Native, Codec::Message1028] {
+        let mut running = start(Policy::default(), examined);
+        let mut client = running.connect(codec);
+        let mut hello_or_ping = Vec::new();
+        codec.encode(&Frame::Hello(hello()), &mut hello_or_ping);
+        if !codec.has_handshake() {
+            codec.encode(&Frame::Ping(Beat::bare(0)), &mut hello_or_ping);
+        }
+        client.write_all(&hello_or_ping).unwrap();
+        running.join();
+        // Whatever the answer is, all of it was read.
+        let mut answer = vec![0; 2_048];
+        while client.read(&mut answer).unwrap() < 2 {}
+        drop(client);
+        let verdict = running.verdict();
+        let grounds = Grounds::of(&[Ground::SideClosed, Ground::Reset]);
+        assert_eq!((verdict.cause, verdict.grounds), (Cause::PeerExited, grounds), "{codec}");
+        running.stop();
+    }
+}
+
+#[test]
+fn lines_piped_into_a_socket_are_answered_before_it_ends() {
+    let mut running = start(Policy::default(), examined);
+    let mut client = running.connect(Codec::Line);
+    client.write_all(b"ping\nhello\n").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    // Control may overtake data, and nothing else is said.
+    let mut lines: Vec<_> = answer.split_inclusive(|byte| *byte == b'\n').collect();
+    lines.sort_unstable();
+    assert_eq!(lines, [b"hello\n", &b"pong\n"[..]]);
+    assert_eq!(running.leave(), Cause::PeerExited);
     running.stop();
 }
 

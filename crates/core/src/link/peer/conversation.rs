@@ -1,10 +1,12 @@
 //! What is said on a link: handshake, heartbeats, data, retune, goodbye.
 
+mod half_close;
 mod handshake;
 mod inquiry;
 
 use alloc::boxed::Box;
 
+pub use half_close::HALF_CLOSED;
 use inquiry::Inquiry;
 
 use super::{Context, Effect, connects, told};
@@ -61,6 +63,8 @@ pub(crate) struct Introduced {
 enum Stage {
     Greeting,
     Established,
+    /// The peer has closed its side, and may still read; the deadline is its liveness's.
+    HalfClosed,
     Over,
 }
 
@@ -89,7 +93,10 @@ impl Conversation {
     }
 
     pub(super) fn is_established(&self) -> bool {
-        self.stage == Stage::Established
+        match self.stage {
+            Stage::Established | Stage::HalfClosed => true,
+            Stage::Greeting | Stage::Over => false,
+        }
     }
 
     /// Whether the policy changed since the last call.
@@ -193,6 +200,7 @@ impl Conversation {
                     self.inquire(now, context, out);
                 }
                 liveness::Output::RoundTrip(_)
+                | liveness::Output::Confirm { .. }
                 | liveness::Output::Recovered
                 | liveness::Output::Overdue(_) => {
                     self.note(now, output);
@@ -214,7 +222,7 @@ impl Conversation {
     ) -> Effect {
         match command {
             Command::Send { bytes, more, kind } => {
-                if self.stage == Stage::Established {
+                if self.is_established() {
                     self.send(bytes, more, kind, out);
                     self.flight.record(now, Incident::DataSent);
                     self.sent(now);
@@ -228,7 +236,7 @@ impl Conversation {
                 Effect::None
             }
             Command::Retune(policy) => {
-                if self.stage == Stage::Established {
+                if self.is_established() {
                     self.retune(now, policy, context, out);
                     self.retuned = false;
                 } else {
@@ -472,6 +480,7 @@ impl Conversation {
             liveness::Output::Overdue(_) => self.flight.record(now, Incident::Overdue),
             liveness::Output::Probe { .. }
             | liveness::Output::Keepalive { .. }
+            | liveness::Output::Confirm { .. }
             | liveness::Output::Dead(_) => {}
         }
     }

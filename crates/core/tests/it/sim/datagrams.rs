@@ -90,6 +90,7 @@ impl Path {
                 Output::Recovered => {}
                 Output::Probe { .. }
                 | Output::Keepalive { .. }
+                | Output::Confirm { .. }
                 | Output::Suspect
                 | Output::Overdue(_)
                 | Output::Dead(_) => panic!("seed {}: {output:?} on hearing", self.seed),
@@ -110,6 +111,7 @@ impl Path {
                 }
                 Output::Suspect => {}
                 Output::Keepalive { .. }
+                | Output::Confirm { .. }
                 | Output::RoundTrip(_)
                 | Output::Recovered
                 | Output::Overdue(_) => panic!("seed {}: {output:?} at {now:?}", self.seed),

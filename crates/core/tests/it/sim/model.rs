@@ -3,7 +3,9 @@
 
 use systole_core::cause::Cause;
 use systole_core::kernel::SocketError;
-use systole_core::link::{BeatKind, Command, Event, Input, Lane, Output, Settings, Side};
+use systole_core::link::{
+    BeatKind, Command, Event, HALF_CLOSED, Input, Lane, Output, Settings, Side,
+};
 use systole_core::liveness::Role;
 use systole_core::policy::Detection;
 use systole_core::wire::{CloseReason, Codec, Decoder, Frame, MAX_DATA};
@@ -45,6 +47,8 @@ pub(super) struct Model {
     spread: bool,
     pub(super) suspect: bool,
     overdue: bool,
+    /// The other end has closed its side, and is given up then.
+    half_closed: Option<Time>,
     rtt_us: u64,
     sequence: u8,
     /// Heartbeats sent in all.
@@ -67,6 +71,8 @@ struct Turn {
     recovered: bool,
     expects: Option<Cause>,
     by_deadline: bool,
+    /// The other end has just closed its side, and is asked whether it reads on.
+    confirms: bool,
     asked: u32,
     asked_last: u8,
     answered: u32,
@@ -94,6 +100,7 @@ impl Model {
             spread: false,
             suspect: false,
             overdue: false,
+            half_closed: None,
             rtt_us: 0,
             sequence: 0,
             beats: 0,
@@ -122,7 +129,9 @@ impl Model {
     /// the answer of a machine that does not know the connection. Nobody here can look.
     fn cause_of(&self, error: SocketError) -> Cause {
         match error {
-            SocketError::Reset if self.sent <= self.heard => Cause::PeerExited,
+            SocketError::Reset if self.half_closed.is_some() || self.sent <= self.heard => {
+                Cause::PeerExited
+            }
             SocketError::Reset | SocketError::Refused => Cause::PeerReset,
             SocketError::HostUnreachable | SocketError::NetworkUnreachable => Cause::Unreachable,
             SocketError::TimedOut => Cause::Unknown,
@@ -143,7 +152,7 @@ impl Model {
                 self.silent = self.silent.max(now);
                 self.trust();
             }
-            Input::Ended => self.turn.expects = Some(Cause::PeerExited),
+            Input::Ended => self.half_close(now),
             Input::Failed(error) => self.turn.expects = Some(self.cause_of(error)),
             Input::Examined(_) => panic!("nobody asked for a look"),
             Input::Warned(_) => {}
@@ -176,6 +185,17 @@ impl Model {
         }
     }
 
+    /// Whoever closes its side may still read, unless it never said who it is, or speaks in lines.
+    fn half_close(&mut self, now: Time) {
+        if !self.is_established() || self.codec == Codec::Line {
+            self.turn.expects = Some(Cause::PeerExited);
+        } else if self.half_closed.is_none() {
+            self.half_closed = Some(now + HALF_CLOSED);
+            self.turn.confirms = true;
+            (self.suspect, self.overdue, self.asked, self.number) = (false, false, None, 0);
+        }
+    }
+
     /// The deadline of the whole hub is about to be handled, this end's perhaps with it.
     pub(super) fn input_deadline(&mut self) {
         self.turn = Turn { by_deadline: true, ..Turn::default() };
@@ -202,6 +222,7 @@ impl Model {
     pub(super) fn settled(&mut self) {
         let Turn { heard, may_trust, recovered, asked, asked_last: _, answered, .. } = self.turn;
         let name = &self.name;
+        assert!(!self.turn.confirms, "{name}: nobody asks who reads on");
         assert!(!recovered || may_trust, "{name}: recovered without evidence");
         if !self.is_established() {
             return;
@@ -218,6 +239,9 @@ impl Model {
         match self.stage {
             Stage::Greeting => {
                 assert!(!passed(self.handshake_due), "{name}: {now:?} past the handshake");
+            }
+            Stage::Established if self.half_closed.is_some() => {
+                assert!(!self.half_closed.is_some_and(passed), "{name}: {now:?} half-closed");
             }
             Stage::Established => {
                 self.check_silence(now);
@@ -362,6 +386,7 @@ impl Model {
 
     fn suspected(&mut self, now: Time) {
         let name = &self.name;
+        assert!(self.half_closed.is_none(), "{name}: suspected although half-closed");
         let Detection::Bounded { idle, interval, .. } = self.policy.detection() else {
             panic!("{name}: suspected although nobody judges");
         };
@@ -381,6 +406,11 @@ impl Model {
         self.sequence = self.sequence.wrapping_add(1);
         assert_eq!(sequence, self.sequence, "{name}: sequence numbers count");
         assert!(self.is_established() && !self.overdue, "{name}: asked at the wrong time");
+        if self.half_closed.is_some() {
+            assert!(number == 0 && self.turn.confirms, "{name}: asked whoever closed its side");
+            self.turn.confirms = false;
+            return;
+        }
         if number == 0 {
             let keepalive = self.policy.keepalive().expect("a keepalive that nobody wanted");
             let due = self.heard.max(self.sent_before) + keepalive;
@@ -447,6 +477,11 @@ impl Model {
             assert_eq!(verdict.cause, Cause::HandshakeTimeout, "{name}");
             assert_eq!(verdict.due, self.handshake_due, "{name}: the handshake's deadline moved");
             assert!(now >= verdict.due, "{name}: given up too soon");
+            return;
+        }
+        if let Some(until) = self.half_closed {
+            assert_eq!((verdict.cause, verdict.due), (Cause::PeerExited, until), "{name}");
+            assert!(now >= until, "{name}: given up too soon");
             return;
         }
         assert_eq!(verdict.cause, Cause::Unknown, "{name}");

@@ -42,6 +42,8 @@ pub(super) struct Path {
     outage_until: u64,
     /// Whatever is sent vanishes.
     cut: bool,
+    /// Its sender has closed it: nothing but a reset follows.
+    closed: bool,
 }
 
 impl Path {
@@ -50,7 +52,7 @@ impl Path {
     }
 
     pub(super) fn send(&mut self, raw: u64, parcel: Parcel, chance: &mut Random) {
-        if self.cut {
+        if self.cut || self.closed && parcel != Parcel::Reset {
             return;
         }
         if parcel == Parcel::Reset {
@@ -80,6 +82,11 @@ impl Path {
             *arrival = (*arrival).max(until);
         }
         self.last = self.last.max(until);
+    }
+
+    /// Its sender sends no more.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
     }
 
     /// From now on everything vanishes, what is under way included.

@@ -43,6 +43,8 @@ pub(super) struct Peer {
     pub(super) agreed: Vec<Detection>,
     /// This end still has its socket.
     pub(super) open: bool,
+    /// Its kernel is there, and answers with a reset what comes for a process that is not.
+    refuses: bool,
     /// Nothing bad ever happened to it.
     pub(super) healthy: bool,
     /// It does not run before this.
@@ -76,6 +78,7 @@ impl Peer {
             to_peer: Talk::default(),
             agreed: Vec::new(),
             open: true,
+            refuses: false,
             healthy: true,
             asleep_until: 0,
             slept: 0,
@@ -96,7 +99,7 @@ impl Peer {
     /// When something happens at this end.
     pub(super) fn next(&self) -> Option<u64> {
         if !self.open {
-            return None;
+            return self.down.next().filter(|_| self.refuses);
         }
         let deadline = self.link.next_deadline().map(|deadline| deadline.at.as_nanos());
         let deadline = deadline.map(|at| at.saturating_add(self.slept));
@@ -107,6 +110,13 @@ impl Peer {
 
     /// What has happened at this end by `raw`: first what arrived, then what is due.
     pub(super) fn run(&mut self, raw: u64, chance: &mut Random) {
+        while self.refuses {
+            let Some(parcel) = self.down.take(raw) else { break };
+            if let Parcel::Bytes(_) = parcel {
+                self.up.send(raw, Parcel::Reset, chance);
+            }
+            self.refuses = parcel == Parcel::Open;
+        }
         while self.open {
             let Some(parcel) = self.down.take(raw) else { break };
             match parcel {
@@ -165,10 +175,20 @@ impl Peer {
     /// The process ends: with a FIN, a reset, or without a word.
     pub(super) fn exit(&mut self, raw: u64, parcel: Option<Parcel>, chance: &mut Random) {
         if let Some(parcel) = parcel.filter(|_| self.open) {
+            self.refuses = parcel == Parcel::Fin;
             self.up.send(raw, parcel, chance);
         }
         self.healthy = false;
         self.open = false;
+    }
+
+    /// The process closes its sending side, and reads on.
+    pub(super) fn half_close(&mut self, raw: u64, chance: &mut Random) {
+        self.healthy = false;
+        if self.open {
+            self.up.send(raw, Parcel::Fin, chance);
+            self.up.close();
+        }
     }
 
     /// The gateway's next message, if it wants to send one now.

@@ -198,7 +198,13 @@ impl Schedule {
     }
 
     fn end(&mut self, index: usize) {
-        match self.world.chance.below(7) {
+        match self.world.chance.below(9) {
+            7 => self.world.half_close(index),
+            8 => {
+                self.world.half_close(index);
+                let reset = self.world.chance.below(2) == 0;
+                self.world.exit(index, reset.then_some(Parcel::Reset));
+            }
             0 => self.world.exit(index, Some(Parcel::Fin)),
             1 => self.world.exit(index, Some(Parcel::Reset)),
             2 => self.world.exit(index, None),

@@ -130,6 +130,11 @@ impl World {
         self.peers[index].exit(self.raw, parcel, &mut self.chance);
     }
 
+    /// A peer closes its sending side, and reads on.
+    pub(super) fn half_close(&mut self, index: usize) {
+        self.peers[index].half_close(self.raw, &mut self.chance);
+    }
+
     /// The end: everything that passed the hub's doors must come again from a fresh one.
     pub(super) fn replay(self) -> ReplaySummary {
         match self.gateway.replay() {

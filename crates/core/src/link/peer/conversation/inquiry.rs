@@ -6,7 +6,7 @@
 
 use alloc::boxed::Box;
 
-use super::Conversation;
+use super::{Conversation, Stage};
 use crate::cause::{Cause, Verdict};
 use crate::diagnosis::{self, Diagnosis, Doubts, Ground, Grounds, Reset, diagnose, diagnose_reset};
 use crate::flight::{Findings, Incident};
@@ -68,16 +68,9 @@ impl Conversation {
         Effect::None
     }
 
-    /// The stream has ended: by the peer's process, unless the kernel gave up after a router's word
-    /// that was taken before.
-    pub(in crate::link::peer) fn end_of_stream(&mut self, now: Time, out: &mut Pen<'_>) -> Effect {
-        self.flight.record(now, Incident::Fin);
-        match self.inquiry.as_ref().and_then(|inquiry| inquiry.doubts.error()) {
-            Some(error @ (SocketError::HostUnreachable | SocketError::NetworkUnreachable)) => {
-                self.end_by(now, error, out)
-            }
-            Some(_) | None => self.end(now, Cause::PeerExited, out),
-        }
+    /// What the socket reported of a suspect so far.
+    pub(super) fn known_error(&self) -> Option<SocketError> {
+        self.inquiry.as_ref().and_then(|inquiry| inquiry.doubts.error())
     }
 
     fn inquiry(&mut self, now: Time) -> &mut Inquiry {
@@ -117,6 +110,9 @@ impl Conversation {
         context: &mut Context<'_>,
         out: &mut Pen<'_>,
     ) -> Effect {
+        if self.stage == Stage::HalfClosed {
+            return self.half_close_passed(now, silence, out);
+        }
         if silence.in_handshake || !context.settings.examines {
             return self.condemn(now, silence, out);
         }
@@ -206,6 +202,13 @@ impl Conversation {
         out: &mut Pen<'_>,
     ) -> Effect {
         self.flight.record(now, Incident::Error(error));
+        if error == SocketError::Reset && self.stage == Stage::HalfClosed {
+            return self.end_half_closed(
+                now,
+                Grounds::of(&[Ground::SideClosed, Ground::Reset]),
+                out,
+            );
+        }
         if error == SocketError::Reset && context.settings.examines {
             self.inquiry(now).awaiting = Some(Awaiting::Reset);
             out.examine();
@@ -215,7 +218,7 @@ impl Conversation {
     }
 
     /// An error says something only beside what was known before.
-    fn end_by(&mut self, now: Time, error: SocketError, out: &mut Pen<'_>) -> Effect {
+    pub(super) fn end_by(&mut self, now: Time, error: SocketError, out: &mut Pen<'_>) -> Effect {
         let (cause, grounds) = match error {
             SocketError::Reset => return self.end_by_reset(now, None, out),
             SocketError::Refused => (Cause::PeerReset, Grounds::of(&[Ground::Reset])),
