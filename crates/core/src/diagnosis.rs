@@ -141,8 +141,8 @@ pub fn diagnose(silence: &Silence, doubts: &Doubts) -> Diagnosis {
     let tcp = &doubts.last;
     let fresh = tcp.last_ack <= silence.interval.times(2).max(LEAST_FRESHNESS);
     let waiting = tcp.notsent.is_some_and(|bytes| bytes > 0);
-    let closed = tcp.send_window == Some(0);
-    let open = tcp.send_window.is_some_and(|window| window > 0);
+    let closed = tcp.is_window_closed();
+    let open = !closed && tcp.send_window.is_some();
     let acknowledged = doubts.acknowledged();
     let lost = tcp.unacked > 0 && tcp.retransmits >= LOST;
     let silent = Ground::ApplicationSilent;
@@ -162,7 +162,8 @@ pub fn diagnose(silence: &Silence, doubts: &Doubts) -> Diagnosis {
     if !doubts.seen {
         return unknown(&[silent]);
     }
-    if waiting && tcp.unacked == 0 && open && tcp.probes > 0 && tcp.backoff > 0 {
+    // A single probe may be one that the peer's kernel does not answer: Linux does so twice a second at most.
+    if open && tcp.is_stranded() && tcp.backoff > 0 && (!fresh || tcp.probes > 1) {
         return high(Cause::LocalNetworkDown, &[silent, G::BytesWaiting, G::NothingLeft]);
     }
     // What is counted per segment is counted when it is tried, and in all when it has left.
@@ -171,7 +172,11 @@ pub fn diagnose(silence: &Silence, doubts: &Doubts) -> Diagnosis {
     if tried > 0 && left.saturating_mul(2) <= tried {
         return high(Cause::LocalNeighbourGone, &[silent, G::Retransmitting, G::NeighbourSilent]);
     }
-    if fresh && closed && waiting {
+    // Window probes come ever more rarely, so that the last answer may be old without anything
+    // being unanswered.
+    let asked = tcp.unacked == 0 && tcp.backoff > 0;
+    let answers = asked && tcp.probes == 0 && tcp.last_ack < silence.lasted;
+    if (fresh || answers) && closed && waiting {
         let grounds = [silent, G::KernelFresh, G::WindowClosed, G::BytesWaiting];
         return high(Cause::NotReading, &grounds);
     }

@@ -50,6 +50,21 @@ impl TcpSnapshot {
     pub fn is_owed(&self) -> Option<bool> {
         Some(self.bytes_sent?.saturating_sub(self.bytes_retrans?) > self.bytes_acked?)
     }
+
+    /// Whether the peer's window takes nothing of what waits: it is 0, or a remainder into which no
+    /// segment fits (RFC 9293, 3.8.6.2.1), while the peer answers what asks for more.
+    pub fn is_window_closed(&self) -> bool {
+        let (Some(window), unsent) = (self.send_window, self.notsent.unwrap_or(0)) else {
+            return false;
+        };
+        window == 0 || self.unacked == 0 && self.probes <= 1 && window < unsent
+    }
+
+    /// Whether bytes wait that could leave, nothing is in flight, and questions go unanswered.
+    pub fn is_stranded(&self) -> bool {
+        let waiting = self.notsent.is_some_and(|bytes| bytes > 0);
+        waiting && self.unacked == 0 && self.probes > 0 && !self.is_window_closed()
+    }
 }
 
 /// An error that a socket reports, as far as it says something about the other end.

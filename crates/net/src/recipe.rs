@@ -113,11 +113,13 @@ pub enum Phase {
 impl Phase {
     /// The phase that a snapshot shows.
     pub fn of(tcp: &TcpSnapshot) -> Phase {
-        if tcp.send_window == Some(0) {
-            return Phase::Closed;
+        if tcp.is_window_closed() {
+            Phase::Closed
+        } else if tcp.is_stranded() {
+            Phase::Stranded
+        } else {
+            Phase::Sending
         }
-        let unsent = tcp.notsent.is_some_and(|bytes| bytes > 0);
-        if unsent && tcp.unacked == 0 && tcp.probes > 0 { Phase::Stranded } else { Phase::Sending }
     }
 }
 
@@ -370,6 +372,9 @@ mod tests {
         let kept_alive = TcpSnapshot { probes: 1, ..healthy };
         assert_eq!(Phase::of(&kept_alive), Phase::Sending);
         assert_eq!(Phase::of(&TcpSnapshot { send_window: Some(0), ..stranded }), Phase::Closed);
+        let remainder = TcpSnapshot { notsent: Some(100_000), ..stranded };
+        assert_eq!(Phase::of(&remainder), Phase::Closed, "no segment fits");
+        assert_eq!(Phase::of(&TcpSnapshot { probes: 2, ..remainder }), Phase::Stranded);
         assert_eq!(Phase::of(&TcpSnapshot::default()), Phase::Sending, "an old kernel");
     }
 

@@ -85,6 +85,43 @@ fn an_application_that_does_not_read() {
     assert_ne!(after(look(healthy()), look(stale)).cause, Cause::NotReading);
 }
 
+/// A live kernel answers each window probe, and the next one comes after twice the time.
+#[test]
+fn window_probes_that_come_rarely_and_are_answered() {
+    let closed = TcpSnapshot {
+        send_window: Some(0),
+        notsent: Some(32_850),
+        backoff: 3,
+        probes: 0,
+        last_ack: span(1_396),
+        ..healthy()
+    };
+    assert_eq!(after(look(closed), look(closed)).cause, Cause::NotReading);
+    let unanswered = TcpSnapshot { probes: 1, ..closed };
+    assert_ne!(after(look(closed), look(unanswered)).cause, Cause::NotReading);
+    let retransmitted = TcpSnapshot { unacked: 1, ..closed };
+    assert_ne!(after(look(closed), look(retransmitted)).cause, Cause::NotReading);
+    let older_than_the_silence = TcpSnapshot { last_ack: span(3_000), ..closed };
+    assert_ne!(after(look(closed), look(older_than_the_silence)).cause, Cause::NotReading);
+}
+
+#[test]
+fn a_window_too_small_for_what_waits() {
+    let remainder = TcpSnapshot {
+        send_window: Some(80),
+        notsent: Some(5_000),
+        backoff: 1,
+        probes: 1,
+        last_ack: span(300),
+        ..healthy()
+    };
+    assert_eq!(after(look(healthy()), look(remainder)).cause, Cause::NotReading);
+    let ours = TcpSnapshot { probes: 3, backoff: 3, last_ack: span(3_000), ..remainder };
+    assert_eq!(after(look(healthy()), look(ours)).cause, Cause::LocalNetworkDown);
+    let in_flight = TcpSnapshot { unacked: 2, probes: 0, backoff: 0, ..remainder };
+    assert_eq!(after(look(healthy()), look(in_flight)).cause, Cause::Unknown);
+}
+
 #[test]
 fn a_path_that_loses_everything_or_only_what_we_send() {
     let first = TcpSnapshot {
