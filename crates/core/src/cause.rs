@@ -104,6 +104,29 @@ pub enum Scope {
     Many,
 }
 
+impl Direction {
+    /// `both`, `outbound` or `inbound`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Direction::Both => "both",
+            Direction::Outbound => "outbound",
+            Direction::Inbound => "inbound",
+        }
+    }
+}
+
+impl Scope {
+    /// `unknown`, `flow`, `host` or `many`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Scope::Unknown => "unknown",
+            Scope::Flow => "flow",
+            Scope::Host => "host",
+            Scope::Many => "many",
+        }
+    }
+}
+
 impl Cause {
     /// The names of all causes, as metrics and the API show them.
     pub const NAMES: [&'static str; 19] = [

@@ -11,7 +11,7 @@ use systole_core::{Machine, Span, Time};
 use systole_net::Clock;
 use tokio::sync::{Notify, mpsc};
 
-use crate::events::{Body, Names, OutageInfo, Revision};
+use crate::events::{Body, Loss, Names, OutageInfo, Revision};
 use crate::report::{Change, Report, Subject};
 
 /// How many questions about siblings may wait. They are asked one after the other; one that finds
@@ -214,9 +214,10 @@ impl Correlation {
             let revision = Revision {
                 from: from.name(),
                 to: to.name(),
+                loss: Loss::new(to),
                 confidence: confidence.name(),
-                detail: to.to_string(),
-                because: note.to_string(),
+                detail: to.to_string().into(),
+                because: note.to_string().into(),
                 idle_ms,
                 kept: (revised.session, to, confidence),
             };
@@ -291,7 +292,7 @@ pub(crate) type Questions = Arc<Mutex<Option<mpsc::Receiver<Question>>>>;
 #[cfg(test)]
 mod tests {
     use systole_core::Policy;
-    use systole_core::cause::{Confidence, Verdict};
+    use systole_core::cause::{Confidence, Direction, Scope, Verdict};
     use systole_core::diagnosis::Grounds;
     use systole_core::wire::{Account, BootId, InstanceId, Saw};
 
@@ -369,10 +370,7 @@ mod tests {
             join(&correlation, subject(u64::from(host), host), None);
         }
         join(&correlation, subject(9, 1), None);
-        let lost = Cause::PathLost {
-            direction: systole_core::cause::Direction::Both,
-            scope: systole_core::cause::Scope::Unknown,
-        };
+        let lost = Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown };
         for host in 1..=3 {
             assert!(leave(&correlation, subject(u64::from(host), host), lost).is_empty());
         }
@@ -385,7 +383,7 @@ mod tests {
         assert_eq!((outage.affected, outage.of_online, outage.hosts), (3, 5, 3));
         for (_, body) in &found[1..] {
             let Body::VerdictRevised { revision, .. } = body else { panic!("{body:?}") };
-            assert!(revision.detail.contains("many"), "{revision:?}");
+            assert_eq!(revision.loss.scope, Some(Scope::Many), "{revision:?}");
         }
         assert_eq!(found.len(), 4);
         assert!(join(&correlation, subject(11, 1), None).is_empty());

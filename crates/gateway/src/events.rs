@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-pub use event::{Body, End, Event, Names, OutageInfo, PolicyInfo, Revision, Session};
+pub use event::{Body, End, Event, Loss, Names, OutageInfo, PolicyInfo, Revision, Session};
 
 use crate::report::Report;
 

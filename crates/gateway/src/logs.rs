@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use systole_core::cause::{Direction, Scope};
 use systole_core::link::BeatKind;
 use tracing::level_filters::LevelFilter;
 use tracing::{error, info, warn};
@@ -114,6 +115,8 @@ impl Logs {
                     %listener,
                     address,
                     cause = end.cause,
+                    direction = end.loss.direction.map(Direction::name),
+                    scope = end.loss.scope.map(Scope::name),
                     confidence = end.confidence,
                     detail = end.detail,
                     last_heard_ago_ms = end.last_heard_ago_ms,
@@ -146,8 +149,21 @@ impl Logs {
 
 fn revised(session: &Session, revision: &Revision) {
     let Session { session, identity, .. } = session;
-    let Revision { from, to, confidence, detail, because, idle_ms, .. } = revision;
-    info!(session, %identity, from, to, confidence, detail, because, idle_ms, "verdict revised");
+    let Revision { from, to, loss, confidence, detail, because, idle_ms, .. } = revision;
+    let (direction, scope) = (loss.direction.map(Direction::name), loss.scope.map(Scope::name));
+    info!(
+        session,
+        %identity,
+        from,
+        to,
+        direction,
+        scope,
+        confidence,
+        detail,
+        because,
+        idle_ms,
+        "verdict revised"
+    );
 }
 
 fn outage(info: &OutageInfo) {

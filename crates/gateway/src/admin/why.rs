@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::answer::{Asked, Trouble};
 use super::sessions::read_id;
 use super::state::Shared;
-use crate::events::{End, Session};
+use crate::events::{End, Loss, Session};
 use crate::gateway::Gateway;
 use crate::request::Story;
 use crate::verdicts::{self, Ended, VERDICTS};
@@ -48,6 +48,9 @@ pub(super) struct VerdictView {
 struct Revised {
     /// By name.
     cause: &'static str,
+    /// What of a path was lost.
+    #[serde(flatten)]
+    loss: Loss,
     /// How sure it seemed.
     confidence: &'static str,
 }
@@ -57,6 +60,7 @@ impl VerdictView {
         let Ended { verdict, subject, .. } = ended;
         let revised_from = ended.revised_from.map(|(cause, confidence)| Revised {
             cause: cause.name(),
+            loss: Loss::new(cause),
             confidence: confidence.name(),
         });
         let listener = gateway.listener_name(subject.listener);

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
-use systole_core::cause::{Cause, Confidence, Verdict};
+use serde::{Serialize, Serializer};
+use systole_core::cause::{Cause, Confidence, Direction, Scope, Verdict};
 use systole_core::diagnosis::Ground;
 use systole_core::policy::Detection;
 use systole_core::{Policy, Span};
@@ -177,11 +177,64 @@ impl Session {
     }
 }
 
+/// What of a path is lost; empty for any cause but `path_lost`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
+pub struct Loss {
+    /// Which way: `both`, `outbound` (what we send does not arrive) or `inbound`.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "direction_name")]
+    #[schema(value_type = Option<String>)]
+    pub direction: Option<Direction>,
+    /// How much: this `flow` alone, its whole `host`, or `many` hosts; `unknown` where no other
+    /// link tells.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "scope_name")]
+    #[schema(value_type = Option<String>)]
+    pub scope: Option<Scope>,
+}
+
+impl Loss {
+    /// What `cause` says of it.
+    pub fn new(cause: Cause) -> Loss {
+        let (direction, scope) = match cause {
+            Cause::PathLost { direction, scope } => (Some(direction), Some(scope)),
+            Cause::PeerClosed(_)
+            | Cause::PeerExited
+            | Cause::PeerReset
+            | Cause::PeerRebooted
+            | Cause::MiddleboxForgot
+            | Cause::AppHung
+            | Cause::NotReading
+            | Cause::SlowConsumer
+            | Cause::Unreachable
+            | Cause::LocalNetworkDown
+            | Cause::LocalNeighbourGone
+            | Cause::HandshakeTimeout
+            | Cause::Protocol(_)
+            | Cause::Kicked
+            | Cause::Drained
+            | Cause::Finished
+            | Cause::LocalFault
+            | Cause::Unknown => (None, None),
+        };
+        Loss { direction, scope }
+    }
+}
+
+fn direction_name<S: Serializer>(way: &Option<Direction>, to: S) -> Result<S::Ok, S::Error> {
+    way.map(Direction::name).serialize(to)
+}
+
+fn scope_name<S: Serializer>(scope: &Option<Scope>, to: S) -> Result<S::Ok, S::Error> {
+    scope.map(Scope::name).serialize(to)
+}
+
 /// How a session ended.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct End {
     /// Why, by name: one of those that the metric `systole_verdicts_total` counts.
     pub cause: &'static str,
+    /// What of a path is lost.
+    #[serde(flatten)]
+    pub loss: Loss,
     /// How sure that is: `medium`, `high` or `certain`.
     pub confidence: &'static str,
     /// The cause with its particulars, for people.
@@ -207,12 +260,15 @@ pub struct Revision {
     pub from: &'static str,
     /// The better one.
     pub to: &'static str,
+    /// What of a path is lost, by the better cause.
+    #[serde(flatten)]
+    pub loss: Loss,
     /// How sure that is: `medium`, `high` or `certain`.
     pub confidence: &'static str,
     /// The better cause with its particulars, for people.
-    pub detail: String,
+    pub detail: Box<str>,
     /// What it rests on, for people.
-    pub because: String,
+    pub because: Box<str>,
     /// How long the link had carried nothing when it was found forgotten; absent for other causes.
     pub idle_ms: Option<u64>,
     /// The session's number, its better cause and how sure that is, as they are kept.
@@ -252,6 +308,7 @@ impl End {
         let late = verdict.at.since(verdict.due);
         End {
             cause: verdict.cause.name(),
+            loss: Loss::new(verdict.cause),
             confidence: verdict.confidence.name(),
             detail: verdict.cause.to_string(),
             last_heard_ago_ms: verdict.at.since(verdict.last_heard).as_millis(),

@@ -1,7 +1,7 @@
 //! What led to a verdict can be asked for, by session and in pages.
 
 use systole_core::Time;
-use systole_core::cause::{Cause, Confidence, Verdict};
+use systole_core::cause::{Cause, Confidence, Direction, Scope, Verdict};
 use systole_core::diagnosis::{Ground, Grounds};
 use systole_core::flight::{Flight, Incident};
 
@@ -104,6 +104,25 @@ async fn a_revised_verdict_tells_both_causes() {
     );
     assert_eq!(verdict["revised_from"], json!({"cause": "peer_reset", "confidence": "high"}));
     assert_eq!(verdict["provisional"], false);
+}
+
+#[tokio::test]
+async fn a_lost_path_tells_which_way_and_how_much() {
+    let fixture = Fixture::new();
+    let lost = |scope| Cause::PathLost { direction: Direction::Outbound, scope };
+    leave(&fixture, 0, Cause::AppHung, "anna");
+    leave(&fixture, 1, lost(Scope::Unknown), "anna");
+    assert!(fixture.gateway.verdicts().revise(1, lost(Scope::Flow), Confidence::High));
+    let (_, page) = fixture.get("/api/v1/verdicts").await;
+    let document = serde_json::to_value(Document::openapi()).unwrap();
+    conforms(&document, &json!({"$ref": "#/components/schemas/VerdictPage"}), &page, "page");
+    let [revised, hung] = &page["verdicts"].as_array().unwrap()[..] else { panic!("{page}") };
+    assert_eq!((&revised["direction"], &revised["scope"]), (&json!("outbound"), &json!("flow")));
+    let first = json!({
+        "cause": "path_lost", "direction": "outbound", "scope": "unknown", "confidence": "medium"
+    });
+    assert_eq!(revised["revised_from"], first);
+    assert_eq!((hung.get("direction"), hung.get("scope")), (None, None));
 }
 
 #[tokio::test]
