@@ -7,6 +7,8 @@ mod help;
 mod outside;
 mod ping;
 mod program;
+#[cfg(target_os = "linux")]
+mod revised;
 mod serve;
 mod serve_limits;
 mod why;
