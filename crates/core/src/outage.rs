@@ -26,7 +26,8 @@ use crate::cause::{Cause, Direction, Scope};
 use crate::tap::Machine;
 use crate::time::{Span, Time};
 
-/// Verdicts that make an outage, at the least: one or two fall together by chance.
+/// Verdicts that make an outage, at the least: one or two fall together by chance. One is enough
+/// where our own network is down, which chance does not explain.
 pub const LEAST_AFFECTED: u32 = 3;
 
 /// An outage takes at least one in so many of the sessions that were online in its network: in a

@@ -390,4 +390,19 @@ mod tests {
         let over = join(&correlation, subject(12, 2), None);
         assert!(matches!(&over[..], [(_, Body::OutageOver(outage))] if outage.recovered));
     }
+
+    #[tokio::test]
+    async fn our_own_network_is_one_outage_of_no_network_and_no_listener() {
+        let (correlation, _questions) = correlation();
+        for host in 1..=2 {
+            join(&correlation, subject(u64::from(host), host), None);
+        }
+        assert!(leave(&correlation, subject(1, 1), Cause::LocalNetworkDown).is_empty());
+        let found = correlation.due().await;
+        let [(_, Body::Outage(outage))] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((&outage.network, &outage.listener), (&None, &None));
+        assert_eq!((outage.affected, outage.of_online, outage.hosts), (1, 2, 1));
+        let over = join(&correlation, subject(3, 1), None);
+        assert!(matches!(&over[..], [(_, Body::OutageOver(outage))] if outage.recovered));
+    }
 }

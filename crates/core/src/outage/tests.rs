@@ -187,6 +187,32 @@ fn what_is_down_here_is_one_outage_wherever_the_peers_are() {
     assert_eq!((outage.place, outage.affected, outage.of_online), (Place::Here, 10, 40));
 }
 
+/// Our own network is down for all who listen on it, and for one link as surely as for many.
+#[test]
+fn what_is_down_here_is_told_for_a_single_link_and_for_all_listeners_at_once() {
+    let mut outages = two_networks();
+    end(&mut outages, 60_000, 1, host(1, 1), Cause::LocalNetworkDown);
+    let told = run(&mut outages, 70_000);
+    let [(when, outage)] = began(&told)[..] else { panic!("{told:?}") };
+    assert_eq!((when, outage.place, outage.affected), (60_500, Place::Here, 1));
+    assert!(scopes(&told).is_empty(), "no peer is condemned");
+
+    // Whoever falls later, by whatever listener, belongs to it; who comes back ends it.
+    for (listener, cause) in [(1, Cause::LocalNetworkDown), (2, Cause::LocalNeighbourGone)] {
+        let (session, address) = (100 + u64::from(listener), host(2, listener as u8));
+        let (silent, asked, lasted) = (IDLE + ASKED, ASKED, Span::from_secs(71));
+        let ended = Input::Ended { session, listener, address, cause, silent, asked, lasted };
+        outages.handle(at(71_000), ended);
+        assert_eq!(polled(&mut outages), []);
+    }
+    assert!(run(&mut outages, 80_000).is_empty());
+    assert!(join(&mut outages, 81_000, 201, host(1, 1)).is_empty());
+    let over = join(&mut outages, 82_000, 202, host(2, 1));
+    let [Output::Over(outage)] = over[..] else { panic!("{over:?}") };
+    assert_eq!((outage.number, outage.affected, outage.hosts), (1, 3, 3));
+    assert!(outage.recovered);
+}
+
 /// Two sessions of one host, and others elsewhere; the first is lost at 60 s.
 fn siblings() -> Outages {
     let mut outages = two_networks();
