@@ -162,7 +162,7 @@ pub fn diagnose(silence: &Silence, doubts: &Doubts) -> Diagnosis {
     if !doubts.seen {
         return unknown(&[silent]);
     }
-    // A single probe may be one that the peer's kernel does not answer: Linux does so twice a second at most.
+    // One probe may be one that the peer leaves unanswered: Linux answers two a second.
     if open && tcp.is_stranded() && tcp.backoff > 0 && (!fresh || tcp.probes > 1) {
         return high(Cause::LocalNetworkDown, &[silent, G::BytesWaiting, G::NothingLeft]);
     }

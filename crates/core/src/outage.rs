@@ -37,7 +37,8 @@ pub const LEAST_SHARE: u32 = 10;
 /// Hosts that make [`Scope::Many`], at the least.
 pub const MANY_HOSTS: usize = 3;
 
-/// An outage is told when no verdict was added for so long, so that its count is near the truth.
+/// An outage is told when no verdict was added for so long, at the least, so that its count is near
+/// the truth; later where few sessions spread their verdicts over a long window.
 pub const QUIET: Span = Span::from_millis(500);
 
 /// The shortest and the longest window, whatever the policy.

@@ -10,6 +10,10 @@ use super::{
 use crate::cause::Scope;
 use crate::time::{Span, Time};
 
+/// Mean gaps without a verdict that show that no more fall: at random, one gap in four hundred (e^6)
+/// is as long.
+const GAPS: u64 = 6;
+
 /// What verdicts are gathered by.
 pub(super) type Key = Place;
 
@@ -91,10 +95,21 @@ impl Group {
         if self.number.is_some() {
             self.last + FORGOTTEN
         } else if self.is_enough(place) {
-            (self.last + QUIET).min((self.first + self.window).max(self.last))
+            (self.last + self.quiet(place)).min((self.first + self.window).max(self.last))
         } else {
             // Kept until the last of its verdicts has asked it for its scope.
             self.last + self.window + QUIET.times(2)
+        }
+    }
+
+    /// How long without another verdict shows that no more fall, if they go on as they came. What
+    /// is down here is told without waiting for its count.
+    fn quiet(&self, place: Place) -> Span {
+        let gaps = u64::from(self.affected.saturating_sub(1).max(1));
+        let mean = Span::from_nanos(self.last.since(self.first).as_nanos() / gaps);
+        match place {
+            Place::Here => QUIET,
+            Place::There { .. } => mean.times(GAPS).max(QUIET),
         }
     }
 

@@ -98,6 +98,19 @@ fn verdicts_that_fall_together_are_told_once() {
     assert_eq!(scopes(&told), [(11, Scope::Many)]);
 }
 
+/// Few sessions, whose heartbeats are far apart, fall one after the other.
+#[test]
+fn verdicts_that_fall_slowly_are_waited_for() {
+    let mut outages = two_networks();
+    for (n, ms) in [(1, 0), (2, 900), (3, 2_000), (4, 3_500), (5, 5_900)] {
+        assert!(run(&mut outages, 60_000 + ms).is_empty(), "before verdict {n}");
+        lose(&mut outages, 60_000 + ms, n.into(), host(1, n));
+    }
+    let told = run(&mut outages, 120_000);
+    let [(when, outage)] = began(&told)[..] else { panic!("{told:?}") };
+    assert_eq!((when, outage.affected), (70_000, 5), "at the end of the window, no later");
+}
+
 #[test]
 fn an_outage_is_over_when_half_of_its_hosts_are_back() {
     let mut outages = two_networks();
