@@ -34,6 +34,10 @@ const MAX_USER_TIMEOUT_MS: u64 = i32::MAX as u64;
 /// its kernel acts for it.
 const LEAST_MARGIN_SECS: u64 = 6;
 
+/// When Linux gives up by the number of its attempts alone, under the least cap: after 15
+/// retransmissions, or 15 questions whether it may send.
+const BY_NUMBER: Span = Span::from_secs(14);
+
 /// What to tell the kernel about one connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Recipe {
@@ -84,13 +88,25 @@ impl Recipe {
         }
     }
 
-    /// User timeout (zero: none) and cap of the retransmission time in that phase.
+    /// User timeout (zero: none) and cap of the retransmission time in that phase. A kernel without
+    /// such a cap keeps the user timeout while a window is open.
     pub const fn timeouts(&self, phase: Phase) -> (Span, Span) {
         match phase {
+            Phase::Sending if self.gives_up_by_number() => (Span::ZERO, RTO_MAX),
+            Phase::Stranded if self.gives_up_by_number() => (Span::ZERO, self.rto_max_stranded),
             Phase::Sending => (self.user_timeout, RTO_MAX),
             Phase::Stranded => (self.user_timeout, self.rto_max_stranded),
             Phase::Closed => (Span::ZERO, self.rto_max_closed),
         }
+    }
+
+    /// Whether the cap alone ends the connection late enough, and soon enough.
+    ///
+    /// Linux counts the user timeout of bytes that cannot leave from a stamp which it may leave
+    /// standing when they could: after two failures of our own network that lie further apart than
+    /// the timeout, it ends the connection at once. So there is none where none is needed.
+    const fn gives_up_by_number(&self) -> bool {
+        self.user_timeout.as_nanos() <= BY_NUMBER.as_nanos()
     }
 }
 
@@ -162,14 +178,19 @@ impl Applied {
 /// of a read or write, while the connection lives on.
 pub fn apply(recipe: &Recipe, socket: &impl TcpSocket) -> Applied {
     let socket = SockRef::from(socket);
+    // Never a low cap alone, unless it was found to be enough: first the timeout, then the cap,
+    // and where that took, the timeout that goes with it.
     let (user_timeout, rto_max) = recipe.timeouts(Phase::Sending);
-    let user_timeout = set_user_timeout(&socket, user_timeout).is_ok();
+    let timed = set_user_timeout(&socket, recipe.user_timeout).is_ok();
+    let capped = timed && set_rto_max(&socket, rto_max).is_ok();
+    if capped {
+        let _ = set_user_timeout(&socket, user_timeout);
+    }
     Applied {
         nodelay: socket.set_tcp_nodelay(true).is_ok(),
         keepalive: socket.set_tcp_keepalive(&keepalive(recipe)).is_ok(),
-        user_timeout,
-        // Never alone: without a user timeout the cap would end the connection after 15 s.
-        rto_max: user_timeout && set_rto_max(&socket, rto_max).is_ok(),
+        user_timeout: timed,
+        rto_max: capped,
         soft_errors: set_soft_errors(&socket).is_ok(),
     }
 }
@@ -185,10 +206,13 @@ pub fn apply(recipe: &Recipe, socket: &impl TcpSocket) -> Applied {
 pub fn enter(recipe: &Recipe, phase: Phase, socket: &impl TcpSocket) -> io::Result<()> {
     let socket = SockRef::from(socket);
     let (user_timeout, rto_max) = recipe.timeouts(phase);
-    // At no moment may there be a low cap without a user timeout.
+    // At no moment may there be a low cap without the user timeout that it needs.
     let change = match phase {
-        Phase::Sending | Phase::Stranded => set_user_timeout(&socket, user_timeout)
-            .and_then(|()| absent_is_fine(set_rto_max(&socket, rto_max))),
+        Phase::Sending | Phase::Stranded => set_user_timeout(&socket, recipe.user_timeout)
+            .and_then(|()| match set_rto_max(&socket, rto_max) {
+                Ok(()) => set_user_timeout(&socket, user_timeout),
+                absent => absent_is_fine(absent),
+            }),
         Phase::Closed => absent_is_fine(set_rto_max(&socket, rto_max))
             .and_then(|()| set_user_timeout(&socket, user_timeout)),
     };
@@ -350,6 +374,23 @@ mod tests {
         }
     }
 
+    /// Without a user timeout Linux gives up at the 15th retransmission or question.
+    #[test]
+    fn a_user_timeout_is_set_only_where_numbers_would_end_the_link_too_soon() {
+        for (name, recipe, outage) in cases() {
+            let (user_timeout, cap) = recipe.timeouts(Phase::Sending);
+            assert_eq!(recipe.timeouts(Phase::Stranded).0, user_timeout, "{name}");
+            if user_timeout == Span::ZERO {
+                assert!(probes_end(cap) > outage + Span::from_secs(LEAST_MARGIN_SECS), "{name}");
+            } else {
+                assert_eq!(user_timeout, recipe.user_timeout, "{name}");
+                assert!(user_timeout > BY_NUMBER, "{name}");
+            }
+        }
+        let short = Policy::new(Span::from_secs(1), Span::from_millis(500), 4).unwrap();
+        assert_eq!(Recipe::new(&short, None).timeouts(Phase::Sending).0, Span::ZERO);
+    }
+
     #[test]
     fn the_longest_policy_gets_what_linux_has() {
         let longest = Policy::new(Span::from_millis((1 << 40) - 1), Span::from_millis(1), 1);
@@ -412,7 +453,11 @@ mod tests {
 
         fn assert_in_force(socket: &impl TcpSocket, recipe: &Recipe, phase: Phase, name: &str) {
             let socket = SockRef::from(socket);
-            let (user_timeout, rto_max) = recipe.timeouts(phase);
+            let (mut user_timeout, rto_max) = recipe.timeouts(phase);
+            let cap = sockopt::rto_max_ms(&socket);
+            if cap.is_none() && phase != Phase::Closed {
+                user_timeout = recipe.user_timeout;
+            }
             assert!(socket.tcp_nodelay().unwrap(), "{name}");
             assert!(socket.keepalive().unwrap(), "{name}");
             let read = (
@@ -428,7 +473,7 @@ mod tests {
                 user_timeout.into(),
             );
             assert_eq!(read, asked, "{name}");
-            if let Some(cap) = sockopt::rto_max_ms(&socket) {
+            if let Some(cap) = cap {
                 assert_eq!(u64::from(cap), rto_max.as_millis(), "{name}");
             }
             let v6 = socket.local_addr().unwrap().is_ipv6();
