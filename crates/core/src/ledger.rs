@@ -15,14 +15,19 @@
 //! reset, then neither had closed before: the reset was sent, or provoked, by something between.
 //! A path that was cut and healed brings a reset as well, but always from an end that had given up
 //! before; so the client's account must say that it ended by a reset, and ours either that too, or
-//! that we had not given up by then. Two ends that both gave up in silence prove nothing.
+//! that we had not given up by then.
+//!
+//! Two ends that both gave up in silence prove nothing by themselves, for the path may have healed
+//! since. If the peer was back at once, it must have healed just between the first goodbye, which
+//! did not arrive, and the new connection, which did; more likely the old flow alone was blocked.
+//! Then, unless other links of the host tell more, the mapping was forgotten.
 
 mod rules;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::fmt;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use crate::cause::{Cause, Confidence, Scope};
 use crate::tap::Machine;
@@ -84,7 +89,7 @@ pub enum Input<'a> {
     Scoped {
         /// The session whose path it was.
         session: u64,
-        /// How much is lost.
+        /// How much is lost; [`Scope::Unknown`] if they cannot tell.
         scope: Scope,
     },
 }
@@ -124,6 +129,11 @@ pub enum Note {
         /// How long the link had carried nothing before somebody sent again.
         idle: Span,
     },
+    /// A new connection passed at once where the old one passed nothing.
+    NewFlowPassed {
+        /// How long the link had carried nothing before somebody sent again.
+        idle: Span,
+    },
     /// The peer heard us while we asked in vain.
     PeerHeardUs,
     /// The peer, too, heard nothing.
@@ -146,6 +156,11 @@ impl fmt::Display for Note {
             Note::NeitherClosed { idle } => {
                 write!(f, "reset although neither end had closed, after {idle} without traffic")
             }
+            Note::NewFlowPassed { idle } => write!(
+                f,
+                "a new connection passed at once where this one passed nothing, after {idle} \
+                 without traffic"
+            ),
             Note::PeerHeardUs => f.write_str("it heard us while we asked in vain"),
             Note::PeerHeardNothing => f.write_str("it heard nothing of us either"),
             Note::PeerSuspended(span) => write!(f, "its machine was suspended for {span}"),
@@ -184,12 +199,16 @@ struct Held {
     cause: Cause,
     silent: Span,
     asked: Span,
+    /// A new flow passed at once; until other links have told what they know.
+    passed: bool,
 }
 
 /// What a process said of its link before, and when.
 #[derive(Clone, Copy, Debug)]
 struct Early {
     at: Time,
+    /// Where from.
+    host: IpAddr,
     boot_id: BootId,
     instance_id: InstanceId,
     account: Account,
@@ -206,17 +225,20 @@ impl Ledger {
         self.held.len()
     }
 
-    fn ended(&mut self, held: Held) {
+    fn ended(&mut self, mut held: Held) {
         let account = self.take_early(held.session);
         if !held.cause.is_provisional() {
             return;
         }
         if let Some(early) = account.filter(|early| is_recent(early.at, held.at)) {
-            // The peer is back and has said all it knows: if that is nothing, nothing will come.
+            held.passed = rules::new_flow_passed(&held, &early);
             if let Some(finding) = rules::by_account(&held, &early) {
-                self.revise(held, finding);
+                return self.revise(held, finding);
             }
-            return;
+            // The peer is back and has said all it knows: if that is nothing, nothing will come.
+            if !held.passed {
+                return;
+            }
         }
         if self.held.len() == VERDICTS
             && let Some((&oldest, _)) = self.held.first_key_value()
@@ -238,11 +260,11 @@ impl Ledger {
         let Some(held) = self.sessions.get(&early.account.session).copied() else {
             return self.keep_early(early);
         };
-        let finding = self
-            .held
-            .get(&held)
-            .filter(|held| is_recent(held.at, early.at))
-            .and_then(|held| rules::by_account(held, &early));
+        let recent = self.held.get_mut(&held).filter(|held| is_recent(held.at, early.at));
+        let finding = recent.and_then(|held| {
+            held.passed |= rules::new_flow_passed(held, &early);
+            rules::by_account(held, &early)
+        });
         if let Some(finding) = finding
             && let Some(held) = self.take(held)
         {
@@ -349,12 +371,14 @@ impl Machine for Ledger {
                 cause,
                 silent,
                 asked,
+                passed: false,
             }),
             Input::Joined { who, account: Some(account) } => {
-                let Who { boot_id, instance_id, .. } = who;
+                let Who { boot_id, instance_id, address, .. } = who;
                 // Who does not say which process it is may be anybody.
                 if boot_id != BootId::default() && instance_id != InstanceId::default() {
-                    self.told(Early { at: now, boot_id, instance_id, account });
+                    let host = address.ip();
+                    self.told(Early { at: now, host, boot_id, instance_id, account });
                 }
             }
             Input::Joined { who, account: None } => self.returned(now, &who),

@@ -171,11 +171,11 @@ pub enum Output {
     Began(Outage),
     /// An outage is over.
     Over(Outage),
-    /// The scope of a verdict is settled.
+    /// The scope of a verdict is settled, or nobody can tell.
     Scoped {
         /// Whose verdict.
         session: u64,
-        /// How much is lost.
+        /// How much is lost; [`Scope::Unknown`] if nobody was there to tell.
         scope: Scope,
     },
     /// Other sessions of a host should be looked at; answered by [`Input::Siblings`], or never.
@@ -341,16 +341,17 @@ impl Outages {
         let Some(unsettled) = self.unsettled.remove(&session) else {
             return;
         };
-        let Some(group) = self.groups.get(&unsettled.key).filter(|_| !unsettled.alive) else {
+        if unsettled.alive {
             return;
-        };
-        let scope = if group.is_many() {
+        }
+        let group = self.groups.get(&unsettled.key);
+        let deaths = group.map_or(0, |group| group.deaths_of(unsettled.address));
+        let scope = if group.is_some_and(Group::is_many) {
             Scope::Many
-        } else if group.deaths_of(unsettled.address) > 1 && self.hosts.others(unsettled.address) > 0
-        {
+        } else if deaths > 1 && self.hosts.others(unsettled.address) > 0 {
             Scope::Host
         } else {
-            return;
+            Scope::Unknown
         };
         self.outputs.push_back(Output::Scoped { session, scope });
     }

@@ -201,7 +201,9 @@ impl Correlation {
         while let Some(revised) = ledger.poll_output() {
             let Revised { from, to, confidence, note, .. } = revised;
             let idle_ms = match note {
-                Note::NeitherClosed { idle } => Some(idle.as_millis()),
+                Note::NeitherClosed { idle } | Note::NewFlowPassed { idle } => {
+                    Some(idle.as_millis())
+                }
                 Note::NewBoot
                 | Note::NewInstance
                 | Note::PeerHeardUs

@@ -9,6 +9,10 @@ use crate::wire::{BootId, InstanceId, Saw};
 /// and a round trip. A burst that arrives then ends a silence, and does not disprove it.
 const HEALING: Span = Span::from_millis(1_200);
 
+/// The return is prompt within one in so many parts of the time in which we asked in vain: a path
+/// that heals by itself rarely does so in just that part.
+const PROMPTLY: u64 = 8;
+
 /// How far two clocks that count the same milliseconds may lie apart when rounded.
 const SKEW: Span = Span::from_millis(50);
 
@@ -22,14 +26,11 @@ pub(super) struct Finding {
 
 /// What the peer's own account shows. Only its successor can give it: the same process.
 pub(super) fn by_account(held: &Held, told: &Early) -> Option<Finding> {
-    let is_same = held.boot_id == told.boot_id && held.instance_id == told.instance_id;
-    let is_known = held.boot_id != BootId::default() && held.instance_id != InstanceId::default();
-    if !(is_same && is_known) {
+    if !is_same_process(held, told) {
         return None;
     }
     let account = &told.account;
-    // On its way here the account grew older, so that the end lay no later than this.
-    let left = told.at - Span::from_millis(u64::from(account.ended_ms));
+    let left = left(told);
     let absent = Span::from_millis(u64::from(account.absent_ms));
     let suspended = Span::from_millis(u64::from(account.suspended_ms));
     let silent = Span::from_millis(u64::from(account.silent_ms));
@@ -55,10 +56,7 @@ pub(super) fn by_account(held: &Held, told: &Early) -> Option<Finding> {
         Saw::Goodbye if heard_us(held, left, silent) => {
             high(inbound, Note::PeerHeardUs, held.cause)
         }
-        Saw::Silence => {
-            let both = path(Direction::Both, Scope::Unknown);
-            high(both, Note::PeerHeardNothing, held.cause)
-        }
+        Saw::Silence => high(path_lost(), Note::PeerHeardNothing, held.cause),
         Saw::Goodbye
         | Saw::Reset
         | Saw::Ended
@@ -68,6 +66,28 @@ pub(super) fn by_account(held: &Held, told: &Early) -> Option<Finding> {
         | Saw::Own
         | Saw::Other(_) => None,
     }
+}
+
+/// Both ends gave up in silence, nobody heard the other's goodbye, and the same process was back
+/// from the same host within a small part of the time in which we had asked in vain.
+pub(super) fn new_flow_passed(held: &Held, told: &Early) -> bool {
+    let silently = told.account.saw == Saw::Silence && held.cause == path_lost();
+    let first = left(told).min(held.at);
+    let promptly = told.at.since(first).times(PROMPTLY) <= held.asked;
+    let alike = is_same_process(held, told) && held.address.ip() == told.host;
+    let absent = Span::from_millis(u64::from(told.account.absent_ms));
+    silently && promptly && alike && absent.times(2) < held.asked
+}
+
+fn is_same_process(held: &Held, told: &Early) -> bool {
+    let is_same = held.boot_id == told.boot_id && held.instance_id == told.instance_id;
+    let is_known = held.boot_id != BootId::default() && held.instance_id != InstanceId::default();
+    is_same && is_known
+}
+
+/// When the peer's link ended. On its way here the account grew older, so that it was no later.
+fn left(told: &Early) -> Time {
+    told.at - Span::from_millis(u64::from(told.account.ended_ms))
 }
 
 /// A reset reached the peer while neither end had closed. Where we were reset as well, the first
@@ -123,8 +143,14 @@ pub(super) fn by_return(held: &Held, who: &Who<'_>) -> Option<Finding> {
     None
 }
 
-/// What other links show.
+/// What other links show, or that they show nothing: one that lives beside a flow that is lost, or
+/// others that died, and then whether a new flow passed at once.
 pub(super) fn by_siblings(held: &Held, scope: Scope) -> Option<Finding> {
+    if held.passed && scope != Scope::Flow {
+        let note = Note::NewFlowPassed { idle: held.silent.less(held.asked) };
+        let (to, confidence) = (Cause::MiddleboxForgot, Confidence::Medium);
+        return Some(Finding { to, confidence, note });
+    }
     let Cause::PathLost { direction, scope: Scope::Unknown } = held.cause else {
         return None;
     };
@@ -142,8 +168,11 @@ fn heard_us(held: &Held, left: Time, silent: Span) -> bool {
 
 /// Whether the verdict says no more than that nothing came back.
 fn is_silence(cause: Cause) -> bool {
-    let nothing = path(Direction::Both, Scope::Unknown);
-    cause == Cause::Unknown || cause == nothing
+    cause == Cause::Unknown || cause == path_lost()
+}
+
+fn path_lost() -> Cause {
+    path(Direction::Both, Scope::Unknown)
 }
 
 fn path(direction: Direction, scope: Scope) -> Cause {

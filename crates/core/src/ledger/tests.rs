@@ -234,6 +234,61 @@ fn two_ends_that_heard_nothing_agree() {
     assert_eq!(merged(both(), 101_000, told), None, "that is what was said");
 }
 
+fn scoped(ledger: &mut Ledger, ms: u64, scope: Scope) -> Option<Revised> {
+    ledger.handle(at(ms), Input::Scoped { session: 7, scope });
+    ledger.poll_output()
+}
+
+/// A mapping that was forgotten while idle, and answers nothing: both ends fall silent, and the
+/// peer's new connection passes at once.
+#[test]
+fn a_new_flow_that_passes_at_once_shows_a_forgotten_mapping() {
+    let told = account(Saw::Silence, 90, 15_000);
+    let idle = SILENT.less(ASKED);
+    for (joins, ends_first) in [(100_100, true), (99_900, false)] {
+        let mut ledger = Ledger::new();
+        if ends_first {
+            assert_eq!(ended(&mut ledger, both()), None);
+        }
+        assert_eq!(joined(&mut ledger, joins, who(8, "ada"), Some(told)), None, "not yet");
+        if !ends_first {
+            assert_eq!(ended(&mut ledger, both()), None);
+        }
+        let revised = scoped(&mut ledger, 101_500, Scope::Unknown).unwrap();
+        assert_eq!(
+            (revised.to, revised.note),
+            (Cause::MiddleboxForgot, Note::NewFlowPassed { idle })
+        );
+        assert_eq!(revised.confidence, Confidence::Medium, "a path may heal at any moment");
+        assert_eq!(scoped(&mut ledger, 101_600, Scope::Host), None, "at most once");
+    }
+}
+
+#[test]
+fn a_new_flow_says_nothing_where_something_else_explains_it() {
+    let told = account(Saw::Silence, 90, 15_000);
+    let moved = SocketAddr::from(([198, 51, 100, 1], 1));
+    let other = InstanceId([9; 16]);
+    for (ms, back, told) in [
+        (103_000, who(8, "ada"), account(Saw::Silence, 2_990, 15_000)),
+        (103_000, who(8, "ada"), account(Saw::Silence, 90, 15_000)),
+        (100_100, Who { address: moved, ..who(8, "ada") }, told),
+        (100_100, Who { instance_id: other, ..who(8, "ada") }, told),
+        (100_100, who(8, "ada"), account(Saw::Unreachable, 90, 15_000)),
+        (100_100, who(8, "ada"), Account { absent_ms: 8_000, ..told }),
+    ] {
+        let mut ledger = Ledger::new();
+        assert_eq!(ended(&mut ledger, both()), None);
+        assert_eq!(joined(&mut ledger, ms, back, Some(told)), None);
+        assert_eq!(scoped(&mut ledger, 104_000, Scope::Unknown), None, "{told:?}");
+    }
+    let mut ledger = Ledger::new();
+    ended(&mut ledger, both());
+    joined(&mut ledger, 100_100, who(8, "ada"), Some(told));
+    let flow = scoped(&mut ledger, 101_500, Scope::Flow);
+    assert_eq!(cause_of(flow), Some(lost(Direction::Both, Scope::Flow)), "a sibling lives");
+}
+
 #[test]
 fn a_peer_that_was_away_says_nothing_about_the_path() {
     let away = |absent_ms, suspended_ms, saw| Account {
