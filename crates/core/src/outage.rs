@@ -20,7 +20,7 @@ use core::net::IpAddr;
 
 use groups::{Group, Key};
 use hosts::Hosts;
-pub use hosts::{HOSTS, SIBLINGS};
+pub use hosts::{GONE, HOSTS, SESSIONS, SIBLINGS};
 
 use crate::cause::{Cause, Direction, Scope};
 use crate::tap::Machine;
@@ -146,8 +146,6 @@ pub enum Input {
         silent: Span,
         /// For how long of that it was asked in vain; rather less than more.
         asked: Span,
-        /// How long it was open.
-        lasted: Span,
     },
     /// What the siblings said that [`Output::AskSiblings`] asked for.
     Siblings {
@@ -158,8 +156,22 @@ pub enum Input {
         /// Whether one of them is suspected.
         suspect: bool,
     },
-    /// Inputs were lost: who is online must be learned anew.
+    /// Inputs were lost: who is online must be learned anew, from a list that is asked for after
+    /// this. Until it is complete, an outage shows a share that is too large.
     Missed,
+    /// The list names a session; one that is known or gone meanwhile changes nothing.
+    Listed {
+        /// Which.
+        session: u64,
+        /// The index of its listener.
+        listener: u16,
+        /// Where it comes from.
+        address: IpAddr,
+        /// Since when it is online.
+        since: Time,
+    },
+    /// The list is complete.
+    Learned,
     /// The time of the next deadline has come, or may have.
     Deadline,
 }
@@ -264,6 +276,11 @@ impl Outages {
     /// How many sessions are known to be online.
     pub fn online(&self) -> u32 {
         self.hosts.online()
+    }
+
+    /// Whether the list of those who are online is still awaited.
+    pub fn is_learning(&self) -> bool {
+        self.hosts.is_learning()
     }
 
     fn ended(&mut self, now: Time, session: u64, key: Key, address: IpAddr, end: End) {
@@ -388,16 +405,24 @@ impl Machine for Outages {
                 self.returned(Key::Here, address);
             }
             Input::Suspect { session, address } => self.hosts.doubt(address, session, now),
-            Input::Ended { session, listener, address, cause, silent, asked, lasted } => {
+            Input::Ended { session, listener, address, cause, silent, asked } => {
                 let network = address.into();
-                self.hosts.ended(now, session, address, (listener, network), lasted);
+                self.hosts.ended(session, address, (listener, network));
                 let key = Key::There { network, listener };
                 self.ended(now, session, key, address, End { cause, silent, asked });
             }
             Input::Siblings { session, heard_ago, suspect } => {
                 self.answered(now, session, heard_ago, suspect);
             }
-            Input::Missed => self.hosts.forget(now),
+            Input::Missed => self.hosts.forget(),
+            Input::Listed { session, listener, address, since } => {
+                let network = address.into();
+                self.hosts.listed(session, address, (listener, network));
+                for key in [Key::There { network, listener }, Key::Here] {
+                    self.was_back(key, address, since);
+                }
+            }
+            Input::Learned => self.hosts.learned(),
             Input::Deadline => self.expire(now),
         }
     }

@@ -12,7 +12,7 @@ use systole_net::Clock;
 use tokio::sync::{Notify, mpsc};
 
 use crate::events::{Body, Loss, Names, OutageInfo, Revision};
-use crate::report::{Change, Report, Subject};
+use crate::report::{Change, Report, SessionInfo, Subject};
 
 /// How many questions about siblings may wait. They are asked one after the other; one that finds
 /// no room is not asked, and the scope of that verdict stays unknown.
@@ -39,27 +39,31 @@ pub(crate) struct Correlation {
     questions: mpsc::Sender<Question>,
     /// A deadline may have moved nearer.
     moved: Notify,
+    /// Reports were missed.
+    gap: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Machines {
     ledger: Ledger,
     outages: Outages,
+    /// How often reports were missed.
+    gaps: u64,
 }
 
 impl Correlation {
     pub(crate) fn new(names: Names) -> (Correlation, mpsc::Receiver<Question>) {
         let (questions, receiver) = mpsc::channel(QUESTIONS);
         let machines = Mutex::default();
-        let (clock, moved) = (Clock::start(), Notify::new());
-        (Correlation { machines, clock, names, questions, moved }, receiver)
+        let (clock, moved, gap) = (Clock::start(), Notify::new(), Notify::new());
+        (Correlation { machines, clock, names, questions, moved, gap }, receiver)
     }
 
     /// Takes note of a report that was made at `wall_ms`.
     pub(crate) fn report(&self, report: &Report) -> Findings {
         match report {
             Report::Session { at_ms, subject, change } => self.change(*at_ms, subject, change),
-            Report::Missed(_) => self.feed(self.now(), Some(outage::Input::Missed), None),
+            Report::Missed(_) => self.missed(),
             Report::Stalled { .. }
             | Report::AcceptingPaused(_)
             | Report::AcceptingResumed
@@ -83,18 +87,11 @@ impl Correlation {
             Change::Suspect => {
                 self.feed(at, Some(outage::Input::Suspect { session, address }), None)
             }
-            Change::Leave { verdict, asked, lasted, .. } if subject.established => {
-                let (cause, asked, lasted) = (verdict.cause, *asked, *lasted);
+            Change::Leave { verdict, asked, .. } if subject.established => {
+                let (cause, asked) = (verdict.cause, *asked);
                 let silent = verdict.at.since(verdict.last_heard);
-                let ended = outage::Input::Ended {
-                    session,
-                    listener,
-                    address,
-                    cause,
-                    silent,
-                    asked,
-                    lasted,
-                };
+                let ended =
+                    outage::Input::Ended { session, listener, address, cause, silent, asked };
                 let told = ledger::Input::Ended { who, cause, silent, asked };
                 self.feed(at, Some(ended), Some(told))
             }
@@ -106,7 +103,6 @@ impl Correlation {
                     cause: Cause::Finished,
                     silent: Span::ZERO,
                     asked: Span::ZERO,
-                    lasted: Span::ZERO,
                 };
                 let mut findings = self.feed(at, Some(left), None);
                 let joined = outage::Input::Joined { session, listener, address };
@@ -120,6 +116,56 @@ impl Correlation {
             | Change::Retuned(_)
             | Change::Heartbeat { .. } => Vec::new(),
         }
+    }
+
+    fn missed(&self) -> Findings {
+        let mut machines = self.lock();
+        machines.gaps += 1;
+        let findings = self.feed_all(&mut machines, self.now(), Some(outage::Input::Missed), None);
+        drop(machines);
+        self.gap.notify_one();
+        findings
+    }
+
+    /// Waits until reports were missed, so that who is online must be listed; how often that was.
+    pub(crate) async fn gap(&self) -> u64 {
+        self.gap.notified().await;
+        self.lock().gaps
+    }
+
+    /// Takes note of sessions that were online after the `gap`th time that reports were missed;
+    /// `None` if there was another since, and the list must be started anew.
+    pub(crate) fn listed(&self, gap: u64, sessions: &[SessionInfo]) -> Option<Findings> {
+        let (now, now_ms) = (self.now(), self.clock.wall_ms());
+        let mut machines = self.lock();
+        if machines.gaps != gap {
+            return None;
+        }
+        let mut findings = Vec::new();
+        for info in sessions {
+            let Ok(session) = u64::from_str_radix(&info.session, 16) else {
+                continue;
+            };
+            let (listener, address) = (info.listener, info.address.ip());
+            let since = now - Span::from_millis(now_ms.saturating_sub(info.since_ms));
+            let listed = outage::Input::Listed { session, listener, address, since };
+            findings.extend(self.feed_all(&mut machines, now, Some(listed), None));
+        }
+        Some(findings)
+    }
+
+    /// The list is complete, unless reports were missed again since.
+    pub(crate) fn learned(&self, gap: u64) {
+        let mut machines = self.lock();
+        if machines.gaps == gap {
+            self.feed_all(&mut machines, self.now(), Some(outage::Input::Learned), None);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn known_online(&self) -> (u32, bool) {
+        let machines = self.lock();
+        (machines.outages.online(), !machines.outages.is_learning())
     }
 
     /// The siblings of a session that has ended were looked at.
@@ -152,17 +198,26 @@ impl Correlation {
         }
     }
 
-    /// The ledger learns first that a verdict fell, and then its scope.
     fn feed(
         &self,
         at: Time,
         outage: Option<outage::Input>,
         told: Option<ledger::Input<'_>>,
     ) -> Findings {
+        self.feed_all(&mut self.lock(), at, outage, told)
+    }
+
+    /// The ledger learns first that a verdict fell, and then its scope.
+    fn feed_all(
+        &self,
+        machines: &mut Machines,
+        at: Time,
+        outage: Option<outage::Input>,
+        told: Option<ledger::Input<'_>>,
+    ) -> Findings {
         let now_ms = self.clock.wall_ms();
         let now = self.now();
-        let mut machines = self.lock();
-        let Machines { ledger, outages } = &mut *machines;
+        let Machines { ledger, outages, gaps: _ } = machines;
         let before = outages.next_deadline();
         let mut findings = Vec::new();
         if let Some(told) = told {

@@ -28,6 +28,10 @@ pub const ASKS_PER_PAGE: usize = 32;
 /// How long to wait before a busy shard is asked again.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
 
+/// How long to wait before a list of who is online goes on at a shard that gave no answer: it has
+/// enough to do as it is.
+const LIST_AGAIN: Duration = Duration::from_secs(1);
+
 /// How far a gateway has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
@@ -214,8 +218,8 @@ impl Gateway {
         self.tell(findings);
     }
 
-    /// Asks what correlation wants to know of other sessions, and tells what time alone brings to
-    /// light. Never ends; a second call does only the latter.
+    /// Asks what correlation wants to know of other sessions, tells what time alone brings to light,
+    /// and lists who is online after reports were missed. Never ends; a second call asks nothing.
     pub async fn correlate(&self) {
         let taken = self.questions.lock().unwrap_or_else(PoisonError::into_inner).take();
         let ask = async {
@@ -234,7 +238,42 @@ impl Gateway {
                 self.events.wake();
             }
         };
-        tokio::join!(ask, wait);
+        let learn = async {
+            loop {
+                let gap = self.correlation.gap().await;
+                self.list_online(gap).await;
+            }
+        };
+        tokio::join!(ask, wait, learn);
+    }
+
+    /// Tells correlation who is online, once reports were missed; goes on where a busy shard did
+    /// not answer, and gives up for another gap, which asks again.
+    async fn list_online(&self, gap: u64) {
+        let (everyone, mut cursor) = (Filter::default(), Cursor::default());
+        loop {
+            match self.sessions(&everyone, cursor, SESSIONS_PER_PAGE).await {
+                Ok((sessions, next)) => {
+                    let Some(findings) = self.correlation.listed(gap, &sessions) else {
+                        return;
+                    };
+                    self.tell(findings);
+                    self.events.wake();
+                    match next {
+                        Some(next) => cursor = next,
+                        None => return self.correlation.learned(gap),
+                    }
+                }
+                Err(Unanswered::Busy) => sleep(LIST_AGAIN).await,
+                Err(Unanswered::Gone) => return,
+            }
+        }
+    }
+
+    /// How many sessions correlation knows to be online, and whether it has been told of all.
+    #[cfg(test)]
+    pub(crate) fn known_online(&self) -> (u32, bool) {
+        self.correlation.known_online()
     }
 
     /// When the one of these sessions was heard that was heard last, and whether one is suspected.

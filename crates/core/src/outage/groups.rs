@@ -172,6 +172,14 @@ impl Outages {
         }
     }
 
+    /// A session is online at that address, whose join was not told. What is older than the last
+    /// verdict may have survived.
+    pub(super) fn was_back(&mut self, key: Key, address: IpAddr, since: Time) {
+        if self.groups.get(&key).is_some_and(|group| since > group.last) {
+            self.returned(key, address);
+        }
+    }
+
     pub(super) fn group_due(&mut self, key: Key) {
         let Some(group) = self.groups.get_mut(&key) else {
             return;

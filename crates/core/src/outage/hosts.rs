@@ -1,10 +1,18 @@
 //! Who is online, by host and by network: counts, and a few sessions of each host to ask.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use core::net::IpAddr;
 
 use super::{NETWORKS, Network};
-use crate::time::{Span, Time};
+use crate::time::Time;
+
+/// Sessions that are counted, each by its number, so that none counts twice however it is learned
+/// of: 40 MB at most. When full, others are not counted, neither in nor out.
+pub const SESSIONS: usize = 1 << 21;
+
+/// Sessions that end while the others are being listed, and are remembered because the list may
+/// still name them. When full, such a one may be counted although it is gone.
+pub const GONE: usize = 65_536;
 
 /// Hosts of which sessions are known. When full, those of others have no siblings, and the scope of
 /// their losses stays unknown. Eight megabytes at most.
@@ -18,9 +26,9 @@ pub const SIBLINGS: usize = 4;
 pub(super) struct Hosts {
     hosts: BTreeMap<IpAddr, Host>,
     networks: BTreeMap<(u16, Network), u32>,
-    online: u32,
-    /// Sessions from before are not counted.
-    since: Option<Time>,
+    counted: BTreeSet<u64>,
+    /// Who ended since who is online began to be learned anew, until that is done.
+    gone: Option<BTreeSet<u64>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,13 +41,13 @@ struct Host {
 
 impl Hosts {
     pub(super) fn online(&self) -> u32 {
-        self.online
+        u32::try_from(self.counted.len()).unwrap_or(u32::MAX)
     }
 
     /// Sessions online at other hosts.
     pub(super) fn others(&self, address: IpAddr) -> u32 {
         let own = self.hosts.get(&address).map_or(0, |host| host.online);
-        self.online.saturating_sub(own)
+        self.online().saturating_sub(own)
     }
 
     /// Sessions online in a network.
@@ -48,7 +56,9 @@ impl Hosts {
     }
 
     pub(super) fn joined(&mut self, session: u64, address: IpAddr, network: (u16, Network)) {
-        self.online = self.online.saturating_add(1);
+        if self.counted.len() == SESSIONS || !self.counted.insert(session) {
+            return;
+        }
         if self.networks.len() < NETWORKS || self.networks.contains_key(&network) {
             let online = self.networks.entry(network).or_default();
             *online = online.saturating_add(1);
@@ -62,18 +72,13 @@ impl Hosts {
         }
     }
 
-    pub(super) fn ended(
-        &mut self,
-        now: Time,
-        session: u64,
-        address: IpAddr,
-        network: (u16, Network),
-        lasted: Span,
-    ) {
-        if self.since.is_some_and(|since| now.since(since) < lasted) {
+    pub(super) fn ended(&mut self, session: u64, address: IpAddr, network: (u16, Network)) {
+        if let Some(gone) = self.gone.as_mut().filter(|gone| gone.len() < GONE) {
+            gone.insert(session);
+        }
+        if !self.counted.remove(&session) {
             return;
         }
-        self.online = self.online.saturating_sub(1);
         if let Some(online) = self.networks.get_mut(&network) {
             *online = online.saturating_sub(1);
             if *online == 0 {
@@ -115,7 +120,23 @@ impl Hosts {
     }
 
     /// Who is online must be learned anew.
-    pub(super) fn forget(&mut self, now: Time) {
-        *self = Hosts { since: Some(now), ..Hosts::default() };
+    pub(super) fn forget(&mut self) {
+        *self = Hosts { gone: Some(BTreeSet::new()), ..Hosts::default() };
+    }
+
+    /// A list names a session; it may be older than what was told meanwhile.
+    pub(super) fn listed(&mut self, session: u64, address: IpAddr, network: (u16, Network)) {
+        if self.gone.as_ref().is_some_and(|gone| !gone.contains(&session)) {
+            self.joined(session, address, network);
+        }
+    }
+
+    pub(super) fn is_learning(&self) -> bool {
+        self.gone.is_some()
+    }
+
+    /// All are listed.
+    pub(super) fn learned(&mut self) {
+        self.gone = None;
     }
 }

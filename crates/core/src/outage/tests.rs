@@ -29,9 +29,8 @@ fn lose(outages: &mut Outages, ms: u64, session: u64, address: IpAddr) -> Vec<Ou
 }
 
 fn end(o: &mut Outages, ms: u64, session: u64, address: IpAddr, cause: Cause) -> Vec<Output> {
-    let (silent, lasted) = (IDLE + ASKED, Span::from_millis(ms));
-    let asked = ASKED;
-    o.handle(at(ms), Input::Ended { session, listener: 0, address, cause, silent, asked, lasted });
+    let (silent, asked) = (IDLE + ASKED, ASKED);
+    o.handle(at(ms), Input::Ended { session, listener: 0, address, cause, silent, asked });
     polled(o)
 }
 
@@ -214,8 +213,8 @@ fn what_is_down_here_is_told_for_a_single_link_and_for_all_listeners_at_once() {
     // Whoever falls later, by whatever listener, belongs to it; who comes back ends it.
     for (listener, cause) in [(1, Cause::LocalNetworkDown), (2, Cause::LocalNeighbourGone)] {
         let (session, address) = (100 + u64::from(listener), host(2, listener as u8));
-        let (silent, asked, lasted) = (IDLE + ASKED, ASKED, Span::from_secs(71));
-        let ended = Input::Ended { session, listener, address, cause, silent, asked, lasted };
+        let (silent, asked) = (IDLE + ASKED, ASKED);
+        let ended = Input::Ended { session, listener, address, cause, silent, asked };
         outages.handle(at(71_000), ended);
         assert_eq!(polled(&mut outages), []);
     }
@@ -306,19 +305,49 @@ fn one_host_of_many_sessions_is_an_outage_but_not_many() {
     assert_eq!(scopes(&told), all);
 }
 
+fn listed(outages: &mut Outages, session: u64, address: IpAddr, since: u64) -> Vec<Output> {
+    let since = at(since);
+    outages.handle(at(61_000), Input::Listed { session, listener: 0, address, since });
+    polled(outages)
+}
+
 #[test]
-fn who_was_online_before_a_gap_is_not_counted_out_after_it() {
+fn who_is_online_is_learned_anew_after_a_gap_and_nobody_counts_twice() {
     let mut outages = two_networks();
     outages.handle(at(50_000), Input::Missed);
     assert_eq!(outages.online(), 0);
-    join(&mut outages, 55_000, 99, host(1, 99));
     lose(&mut outages, 60_000, 1, host(1, 1));
-    assert_eq!(outages.online(), 1);
-    let (listener, address, lasted) = (0, host(1, 99), Span::from_secs(6));
-    let (cause, silent, asked) = (Cause::PeerExited, Span::ZERO, Span::ZERO);
-    let ended = Input::Ended { session: 99, listener, address, cause, silent, asked, lasted };
-    outages.handle(at(61_000), ended);
-    assert_eq!(outages.online(), 0, "61 s − 6 s is after the gap");
+    join(&mut outages, 60_000, 99, host(1, 99));
+    lose(&mut outages, 60_100, 2, host(1, 2));
+    assert_eq!(outages.online(), 1, "the others are not counted, and not counted out");
+    // The list was written before the last verdict fell, and is told after it.
+    let rest =
+        (2..=20).map(|n| (u64::from(n), host(1, n))).chain([(50, host(1, 20)), (99, host(1, 99))]);
+    for (session, address) in rest {
+        listed(&mut outages, session, address, 0);
+    }
+    outages.handle(at(61_000), Input::Learned);
+    assert_eq!(outages.online(), 20, "3 to 20, 50, and 99 once");
+    listed(&mut outages, 7_777, host(1, 77), 0);
+    assert_eq!(outages.online(), 20, "nothing is listed after the end of the list");
+    lose(&mut outages, 62_000, 3, host(1, 3));
+    assert_eq!(outages.online(), 19);
+    let asked = lose(&mut outages, 62_000, 50, host(1, 20));
+    assert_eq!(asked, [Output::AskSiblings { session: 50, siblings: [20, 0, 0, 0] }]);
+}
+
+#[test]
+fn who_came_back_in_a_gap_is_found_in_the_list() {
+    let mut outages = two_networks();
+    for n in 1..=4_u8 {
+        lose(&mut outages, 60_000, u64::from(n), host(1, n));
+    }
+    assert_eq!(began(&run(&mut outages, 60_900)).len(), 1);
+    outages.handle(at(60_900), Input::Missed);
+    assert!(listed(&mut outages, 201, host(1, 1), 59_999).is_empty(), "it had survived");
+    assert!(listed(&mut outages, 202, host(1, 2), 60_500).is_empty());
+    let over = listed(&mut outages, 203, host(1, 3), 60_500);
+    assert!(matches!(over[..], [Output::Over(outage)] if outage.recovered), "{over:?}");
 }
 
 #[test]
@@ -348,6 +377,23 @@ fn full_tables_give_way_and_stay_consistent() {
     assert!(outages.timers.len() <= UNSETTLED + GROUPS);
     run(&mut outages, 1_000_000);
     assert_eq!((outages.unsettled.len(), outages.groups.len(), outages.timers.len()), (0, 0, 0));
+
+    outages.handle(at(1_000_000), Input::Missed);
+    for session in 0..=GONE as u64 {
+        end(&mut outages, 1_000_000, session, host(1, 1), Cause::PeerExited);
+    }
+    // The last was not remembered, and is taken for one that is online.
+    for session in [0, GONE as u64 - 1, GONE as u64] {
+        listed(&mut outages, session, host(1, 1), 0);
+    }
+    assert_eq!(outages.online(), 1);
+    outages.handle(at(1_000_000), Input::Learned);
+    for session in 0..=SESSIONS as u64 {
+        join(&mut outages, 1_000_000, session, host(1, 1));
+    }
+    assert_eq!(outages.online() as usize, SESSIONS);
+    end(&mut outages, 1_000_000, SESSIONS as u64, host(1, 1), Cause::PeerExited);
+    assert_eq!(outages.online() as usize, SESSIONS, "never counted, never counted out");
 
     for n in 0..=HOSTS_PER_OUTAGE as u32 {
         let address = IpAddr::V6(Ipv6Addr::from_bits(u128::from(n)));

@@ -1,5 +1,6 @@
 //! The API over shards that are played by threads: no sockets, no clocks.
 
+mod gap;
 mod why;
 
 use std::net::{Ipv4Addr, SocketAddr};
