@@ -10,8 +10,8 @@ use super::{
 use crate::cause::Scope;
 use crate::time::{Span, Time};
 
-/// Mean gaps without a verdict that show that no more fall: at random, one gap in four hundred (e^6)
-/// is as long.
+/// Mean gaps without a verdict that show that no more fall: at random, one gap in four hundred
+/// (e^6) is as long.
 const GAPS: u64 = 6;
 
 /// What verdicts are gathered by.
