@@ -46,14 +46,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     repeat: u32,
-    /// Make at least N runs of the scenarios that end in a verdict, and write down what they found
+    /// Make at least N runs, spread evenly, and write down what they found
     #[arg(long, value_name = "N", conflicts_with = "repeat",
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     matrix: Option<u32>,
     /// Where the confusion matrix goes, between its two markers
     #[arg(long, value_name = "FILE", default_value = "docs/diagnosis.md", requires = "matrix")]
     document: PathBuf,
-    /// How many labs stand at a time
+    /// How many labs stand at a time; those with hundreds of links stand alone
     #[arg(long, value_name = "N", default_value_t = 6,
           value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: u8,
@@ -146,12 +146,13 @@ mod linux {
             }
             return Ok(Exit::Success);
         }
+        if args.matrix.is_some() {
+            // Before hours of work, not after.
+            document(args, "")?;
+        }
         let options = Options {
             scenarios: args.scenarios.clone(),
-            role: args.observer.map(|observer| match observer {
-                Observer::Gateway => Role::Gateway,
-                Observer::Client => Role::Client,
-            }),
+            role: args.observer.map(role),
             repeat: args.repeat,
             matrix: args.matrix,
             jobs: usize::from(args.jobs),
@@ -163,12 +164,15 @@ mod linux {
             draw(&runs, directory)?;
         }
         if args.matrix.is_some() {
-            write_down(&runs, &args.document)?;
+            write_down(&runs, args)?;
         }
         if args.json {
             output.line(&serde_json::to_string_pretty(&runs)?)?;
         } else {
-            output.line(&report::table(&runs))?;
+            // Hundreds of runs that were right are told by their number, in the document.
+            let shown = |run: &&Run| args.matrix.is_none() || run.score != Score::Right;
+            output.line(&report::table(runs.iter().filter(shown)))?;
+            output.line(&report::summary(&runs))?;
         }
         Ok(if is_good(&runs) { Exit::Success } else { Exit::Failure })
     }
@@ -189,13 +193,40 @@ mod linux {
         Ok(())
     }
 
-    fn write_down(runs: &[Run], path: &Path) -> io::Result<()> {
-        let text = fs::read_to_string(path).map_err(|error| {
-            io::Error::other(format!("{}: {error}; the runs are lost", path.display()))
-        })?;
-        let text = matrix::replace(&text, &matrix::markdown(runs)).ok_or_else(|| {
+    fn write_down(runs: &[Run], args: &Args) -> io::Result<()> {
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let section = matrix::markdown(runs, &command(args), &format!("Linux {}", kernel.trim()));
+        fs::write(&args.document, document(args, &section)?)
+    }
+
+    /// The document with `section` as its matrix.
+    fn document(args: &Args, section: &str) -> io::Result<String> {
+        let path = &args.document;
+        let text = fs::read_to_string(path)
+            .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
+        matrix::replace(&text, section).ok_or_else(|| {
             io::Error::other(format!("{} has no markers for the matrix", path.display()))
-        })?;
-        fs::write(path, text)
+        })
+    }
+
+    /// The command that makes the same runs again.
+    fn command(args: &Args) -> String {
+        let mut words = vec!["systole lab".to_owned()];
+        words.extend(args.scenarios.iter().cloned());
+        if let Some(observer) = args.observer {
+            words.push(format!("--observer {}", role(observer).name()));
+        }
+        if let Some(runs) = args.matrix {
+            words.push(format!("--matrix {runs}"));
+        }
+        words.push(format!("--jobs {} --seed {}", args.jobs, args.seed));
+        words.join(" ")
+    }
+
+    fn role(observer: Observer) -> Role {
+        match observer {
+            Observer::Gateway => Role::Gateway,
+            Observer::Client => Role::Client,
+        }
     }
 }

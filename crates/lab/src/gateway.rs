@@ -1,7 +1,7 @@
 //! The gateway of a lab: `systole serve` in its namespace, and what it tells.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -27,6 +27,7 @@ pub(crate) const BARE_PORT: u16 = 7420;
 /// From the start of the process to its ready file, on a machine under load.
 const READY_WITHIN: Span = Span::from_secs(20);
 const LOOK: Span = Span::from_millis(5);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// The event stream says at least this often that it lives; see the admin interface.
 const STREAM_SILENCE: Duration = Duration::from_secs(60);
 
@@ -47,6 +48,7 @@ impl Beat {
 }
 
 /// HTTP/1.0, so that the body comes as it is and not in chunks.
+const METRICS: &[u8] = b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n";
 const REQUEST: &[u8] =
     b"GET /api/v1/events HTTP/1.0\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
 
@@ -54,6 +56,7 @@ const REQUEST: &[u8] =
 #[derive(Debug)]
 pub(crate) struct Gateway {
     pub(crate) process: Process,
+    admin: SocketAddr,
 }
 
 impl Gateway {
@@ -62,13 +65,13 @@ impl Gateway {
         program: &Path,
         place: &Place,
         namespace: &Namespace,
-        beat: Beat,
+        (beat, keep_hung_ms): (Beat, u64),
         boot: &str,
         (log, clock): (&Log, Clock),
     ) -> Result<Gateway, Trouble> {
         let (config, ready) = (place.file("systole.toml"), place.file("ready.json"));
         let doing = Trouble::while_doing("the gateway's files");
-        fs::write(&config, configuration(beat)).map_err(&doing)?;
+        fs::write(&config, configuration(beat, keep_hung_ms)).map_err(&doing)?;
         let _ = fs::remove_file(&ready);
         let said = fs::File::create(place.file("gateway.log")).map_err(&doing)?;
         let mut command = Command::new(program);
@@ -91,11 +94,32 @@ impl Gateway {
         let live = |events: &[Seen]| events.iter().find_map(|it| (it.kind == "live").then_some(()));
         log.wait(clock, READY_WITHIN, from, live)
             .ok_or_else(|| Trouble::new("the gateway's events did not begin"))?;
-        Ok(Gateway { process })
+        Ok(Gateway { process, admin })
+    }
+
+    /// The sum of all samples of a metric.
+    pub(crate) fn metric(&self, namespace: &Namespace, name: &str) -> Result<f64, Trouble> {
+        let doing = Trouble::while_doing("the gateway's metrics");
+        let stream = namespace.enter(|| TcpStream::connect(self.admin))?;
+        let mut stream = stream.map_err(&doing)?;
+        stream.set_read_timeout(Some(ANSWERS_WITHIN)).map_err(&doing)?;
+        stream.write_all(METRICS).map_err(&doing)?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map_err(&doing)?;
+        sum(&text, name).ok_or_else(|| Trouble::new(format!("the gateway has no metric {name}")))
     }
 }
 
-fn configuration(beat: Beat) -> String {
+/// The sum of a metric's samples in a scrape; `None` if there are none.
+fn sum(scrape: &str, name: &str) -> Option<f64> {
+    let after = scrape.lines().filter_map(|line| line.strip_prefix(name));
+    let samples = after.filter(|rest| rest.starts_with(['{', ' ']));
+    let values: Option<Vec<f64>> =
+        samples.map(|rest| rest.rsplit(' ').next()?.parse().ok()).collect();
+    values.filter(|values| !values.is_empty()).map(|values| values.iter().sum())
+}
+
+fn configuration(beat: Beat, keep_hung_ms: u64) -> String {
     let policy = if beat.probes == 0 {
         "never = true".to_owned()
     } else {
@@ -106,8 +130,12 @@ fn configuration(beat: Beat) -> String {
         let address = SocketAddr::from((GATEWAY, port));
         format!("[[listener]]\nname = \"{name}\"\naddress = \"{address}\"\ncodec = \"{codec}\"\n")
     };
+    let hung = match keep_hung_ms {
+        0 => String::new(),
+        ms => format!("hung = \"{ms}ms\"\n"),
+    };
     format!(
-        "shards = 1\n[policy]\n{policy}\n{}{}{}[listener.policy]\nnever = true\n\
+        "shards = 1\n{hung}[policy]\n{policy}\n{}{}{}[listener.policy]\nnever = true\n\
          [admin]\naddress = \"127.0.0.1:0\"\n[drain]\nlimit = \"2s\"\nreconnect_within = \"1s\"\n",
         listener("native", NATIVE_PORT, "native"),
         listener("line", LINE_PORT, "line"),
@@ -167,8 +195,22 @@ mod tests {
 
     #[test]
     fn a_policy_that_never_judges_has_no_numbers() {
-        let never = configuration(Beat { idle_ms: 1, interval_ms: 1, probes: 0 });
+        let never = configuration(Beat { idle_ms: 1, interval_ms: 1, probes: 0 }, 0);
         assert!(never.contains("[policy]\nnever = true"), "{never}");
-        assert!(!never.contains("idle"), "{never}");
+        assert!(!never.contains("idle") && !never.contains("hung"), "{never}");
+    }
+
+    #[test]
+    fn who_hangs_is_kept_where_that_is_asked_for() {
+        let kept = configuration(Beat { idle_ms: 1, interval_ms: 1, probes: 1 }, 5_000);
+        assert!(kept.starts_with("shards = 1\nhung = \"5000ms\"\n[policy]"), "{kept}");
+    }
+
+    #[test]
+    fn the_samples_of_a_metric_are_summed() {
+        let scrape = "# TYPE a counter\na_total{shard=\"0\"} 1.5\na_total{shard=\"1\"} 2\nb 7\n";
+        assert_eq!(sum(scrape, "a_total"), Some(3.5));
+        assert_eq!(sum(scrape, "b"), Some(7.0));
+        assert_eq!(sum(scrape, "a"), None);
     }
 }

@@ -15,6 +15,8 @@ const RUNS: Span = Span::from_millis(50);
 const STOPPED: Span = Span::from_millis(200);
 /// What fits into a window has long arrived by then, on a path of less than a millisecond.
 const FILLING: Span = Span::from_millis(300);
+/// Below those from which a host chooses the ports of its own connections.
+const OTHER_PORTS: &str = "20000-29999";
 /// More than any heartbeats that wait.
 const ENOUGH: u64 = 4_096;
 
@@ -30,6 +32,7 @@ impl Stage {
             },
             Fault::PeerKilled => self.process(its)?.kill(),
             Fault::PeerStopped => self.process(its)?.stop(clock),
+            Fault::PeerContinues => self.process(its)?.go_on(),
             Fault::PeerStarts => self.start_its(),
             Fault::WindowFilled => self.fill(),
             Fault::DropBoth => self.through(&[drop(ours, its), drop(its, ours)]),
@@ -71,6 +74,7 @@ impl Stage {
             Fault::HostCrashes => self.crash_its(),
             Fault::HostReturns => self.return_its(),
             Fault::NatForgets => self.forget(true),
+            Fault::NatRemaps => self.remap(),
             Fault::NatResets => self.forget(false),
             Fault::NatExpires => self.expire(),
             Fault::ObserverStopped => self.process(ours)?.stop(clock),
@@ -118,6 +122,18 @@ impl Stage {
     fn forget(&self, silently: bool) -> Result<(), Trouble> {
         self.unmapped(silently)?;
         self.network.router().run("conntrack", &["-F"], "").map(std::mem::drop)
+    }
+
+    /// Forgets, and takes up what goes on from inside as if it were new, from another port.
+    fn remap(&self) -> Result<(), Trouble> {
+        let router = self.network.router();
+        self.network
+            .rules("inside", &["iifname \"gw0\" ip protocol tcp counter drop".to_owned()])?;
+        router.run("nft", &["flush", "chain", "ip", "lab", "behind"], "")?;
+        let elsewhere = format!("ip protocol tcp counter masquerade to :{OTHER_PORTS}");
+        self.network.rules("behind", &[format!("oifname \"gw0\" {elsewhere}")])?;
+        router.set(&[("netfilter/nf_conntrack_tcp_loose", "1")])?;
+        router.run("conntrack", &["-F"], "").map(std::mem::drop)
     }
 
     fn expire(&self) -> Result<(), Trouble> {
@@ -169,10 +185,12 @@ impl Fault {
             | Fault::NoRoute
             | Fault::NatForgets
             | Fault::NatExpires
+            | Fault::NatRemaps
             | Fault::NatResets => true,
             Fault::PeerCloses
             | Fault::PeerKilled
             | Fault::PeerStopped
+            | Fault::PeerContinues
             | Fault::PeerStarts
             | Fault::WindowFilled
             | Fault::CableDown

@@ -114,6 +114,28 @@ pub fn judge_count(expected: u64, told: Option<u64>) -> Score {
     }
 }
 
+/// Judges when a socket died, in milliseconds, if it should at all.
+pub fn judge_death(dies_ms: Option<u64>, died_ms: Option<u64>, tolerance_ms: u64) -> Score {
+    match (dies_ms, died_ms) {
+        (None, None) => Score::Right,
+        (None, Some(_)) => Score::Wrong,
+        (Some(_), None) => Score::Missed,
+        (Some(dies), Some(died)) if died + tolerance_ms < dies => Score::Wrong,
+        (Some(dies), Some(died)) if died > dies + tolerance_ms => Score::Late,
+        (Some(_), Some(_)) => Score::Right,
+    }
+}
+
+/// Judges how long a link is said to have been idle, in milliseconds: within a twentieth.
+pub fn judge_idle(idle_ms: Option<u64>, told_ms: Option<u64>) -> Score {
+    match (idle_ms, told_ms) {
+        (None, _) => Score::Invalid,
+        (Some(_), None) => Score::Unknown,
+        (Some(idle), Some(told)) if idle.abs_diff(told) <= idle / 20 => Score::Right,
+        (Some(_), Some(_)) => Score::Wrong,
+    }
+}
+
 /// Judges how many living links were condemned by mistake, of so many in so many milliseconds: one
 /// per link in two hours may be.
 pub fn judge_mistakes(ends: u64, links: u64, in_ms: u64) -> Score {
@@ -188,6 +210,26 @@ mod tests {
         assert_eq!(judge_alive(0, Some(1_201), 1_200), Score::Late);
         assert_eq!(judge_alive(0, None, 1_200), Score::Missed);
         assert_eq!(judge_alive(1, Some(10), 1_200), Score::Wrong);
+    }
+
+    #[test]
+    fn a_death_falls_when_the_arithmetic_says() {
+        assert_eq!(judge_death(Some(3_400), Some(3_900), 500), Score::Right);
+        assert_eq!(judge_death(Some(3_400), Some(2_900), 500), Score::Right);
+        assert_eq!(judge_death(Some(3_400), Some(2_899), 500), Score::Wrong);
+        assert_eq!(judge_death(Some(3_400), Some(3_901), 500), Score::Late);
+        assert_eq!(judge_death(Some(3_400), None, 500), Score::Missed);
+        assert_eq!(judge_death(None, Some(1), 500), Score::Wrong);
+        assert_eq!(judge_death(None, None, 500), Score::Right);
+    }
+
+    #[test]
+    fn an_idle_age_is_right_within_a_twentieth() {
+        assert_eq!(judge_idle(Some(4_000), Some(4_200)), Score::Right);
+        assert_eq!(judge_idle(Some(4_000), Some(4_201)), Score::Wrong);
+        assert_eq!(judge_idle(Some(4_000), Some(3_799)), Score::Wrong);
+        assert_eq!(judge_idle(Some(4_000), None), Score::Unknown);
+        assert_eq!(judge_idle(None, Some(4_000)), Score::Invalid);
     }
 
     #[test]

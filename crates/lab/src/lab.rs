@@ -1,20 +1,22 @@
 //! Many runs, some at a time, with their progress shown.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use systole_core::random::Random;
+use systole_net::Clock;
 
 use crate::namespace;
+use crate::progress::Progress;
 use crate::record::Run;
-use crate::scenario::{Role, SCENARIOS, Scenario};
+use crate::scenario::{Role, Scenario, scenarios};
 use crate::tools;
 use crate::trouble::Trouble;
 
 /// The most labs that may stand at a time: each is three to four namespaces and two processes.
+/// Heavy ones have the machine to themselves whatever is asked for.
 pub const MAX_JOBS: usize = 64;
 /// The most repetitions of one scenario; more would take days.
 pub const MAX_REPEAT: u32 = 10_000;
@@ -28,7 +30,7 @@ pub struct Options {
     pub role: Option<Role>,
     /// How often each, 1 to [`MAX_REPEAT`].
     pub repeat: u32,
-    /// If given, only scenarios that expect a verdict, and at least so many runs in all.
+    /// If given, at least so many runs in all, spread evenly.
     pub matrix: Option<u32>,
     /// How many labs at a time, 1 to [`MAX_JOBS`].
     pub jobs: usize,
@@ -47,6 +49,13 @@ struct Job {
     seed: u64,
 }
 
+impl Job {
+    /// About how long it takes, in milliseconds: its steps, and building and removing the lab.
+    fn lasts_ms(&self) -> u64 {
+        self.scenario.lasts_ms() + 2_000
+    }
+}
+
 /// Makes all runs; their order is that of the table.
 ///
 /// On an interrupt or a panic everything that was built is removed, and the process ends.
@@ -58,11 +67,16 @@ pub fn run(options: &Options) -> Result<Vec<Run>, Trouble> {
     let jobs = jobs(options)?;
     tools::check()?;
     clean_up_at_the_end()?;
-    let bar = ProgressBar::new(jobs.len() as u64);
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {elapsed} {msg}");
-    bar.set_style(style.expect("the template is ours and legal"));
-    let mut runs = work(&jobs, options, &bar);
-    bar.finish_and_clear();
+    let work_ms = jobs.iter().map(|job| job.lasts_ms()).sum();
+    let mut progress = Progress::new(Clock::start(), jobs.len(), work_ms);
+    // The longest first, so that none of them is begun when all others are done.
+    let mut order: Vec<usize> = (0..jobs.len()).collect();
+    order.sort_by_key(|index| std::cmp::Reverse(jobs[*index].scenario.lasts_ms()));
+    let (heavy, light): (Vec<usize>, Vec<usize>) =
+        order.into_iter().partition(|index| jobs[*index].scenario.is_heavy());
+    let mut runs = work(&jobs, &light, (options.jobs, &options.program), &mut progress);
+    runs.extend(work(&jobs, &heavy, (1, &options.program), &mut progress));
+    progress.finish();
     runs.sort_by_key(|(index, _)| *index);
     Ok(runs.into_iter().map(|(_, run)| run).collect())
 }
@@ -74,7 +88,7 @@ pub fn list() -> Vec<[String; 4]> {
         let texts = [scenario.name, scenario.fault, &roles.join(", "), scenario.about];
         texts.map(ToOwned::to_owned)
     };
-    SCENARIOS.iter().map(row).collect()
+    scenarios().map(row).collect()
 }
 
 /// Removes what killed runs left, and tells what it was.
@@ -88,18 +102,16 @@ pub fn clean() -> Result<Vec<String>, Trouble> {
 
 fn jobs(options: &Options) -> Result<Vec<Job>, Trouble> {
     for name in &options.scenarios {
-        if !SCENARIOS.iter().any(|scenario| scenario.name == name) {
+        if !scenarios().any(|scenario| scenario.name == name) {
             let text = format!("no scenario is called {name}; --list names them");
             return Err(Trouble::new(text));
         }
     }
     let wanted = |scenario: &Scenario| {
-        let named = options.scenarios.is_empty() && !scenario.long
-            || options.scenarios.iter().any(|name| name == scenario.name);
-        named && (options.matrix.is_none() || scenario.has_verdict())
+        options.scenarios.is_empty() && !scenario.long
+            || options.scenarios.iter().any(|name| name == scenario.name)
     };
-    let pairs: Vec<(&Scenario, Role)> = SCENARIOS
-        .iter()
+    let pairs: Vec<(&Scenario, Role)> = scenarios()
         .filter(|scenario| wanted(scenario))
         .flat_map(|scenario| scenario.roles.iter().map(move |role| (scenario, *role)))
         .filter(|(_, role)| options.role.is_none_or(|wanted| wanted == *role))
@@ -117,28 +129,29 @@ fn jobs(options: &Options) -> Result<Vec<Job>, Trouble> {
     Ok(jobs)
 }
 
-fn work(jobs: &[Job], options: &Options, bar: &ProgressBar) -> Vec<(usize, Run)> {
-    let mut order: Vec<usize> = (0..jobs.len()).collect();
-    // The longest first, so that none of them is begun when all others are done.
-    order.sort_by_key(|index| std::cmp::Reverse(jobs[*index].scenario.lasts_ms()));
+/// Makes the runs of `order`, so many at a time.
+fn work(
+    jobs: &[Job],
+    order: &[usize],
+    (at_a_time, program): (usize, &Path),
+    progress: &mut Progress,
+) -> Vec<(usize, Run)> {
     let next = AtomicUsize::new(0);
     let (sender, receiver) = mpsc::channel();
     thread::scope(|scope| {
-        for _ in 0..options.jobs.clamp(1, MAX_JOBS) {
-            let (sender, next, order) = (sender.clone(), &next, &order);
+        for _ in 0..at_a_time.clamp(1, MAX_JOBS) {
+            let (sender, next) = (sender.clone(), &next);
             scope.spawn(move || {
                 while let Some(index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let Job { scenario, role, repetition, seed } = jobs[*index];
-                    let run = crate::run::run(scenario, role, repetition, seed, &options.program);
+                    let run = crate::run::run(scenario, role, repetition, seed, program);
                     let _ = sender.send((*index, run));
                 }
             });
         }
         drop(sender);
-        let done = receiver.iter().inspect(|(_, run)| {
-            bar.set_message(format!("{} {}", run.scenario, run.score.name()));
-            bar.inc(1);
-        });
+        let done =
+            receiver.iter().inspect(|(index, run)| progress.done(run, jobs[*index].lasts_ms()));
         done.collect()
     })
 }
@@ -220,7 +233,8 @@ mod tests {
     fn a_matrix_has_at_least_the_runs_asked_for() {
         let found = jobs(&Options { matrix: Some(300), ..options(&[]) }).unwrap();
         assert!(found.len() >= 300, "{}", found.len());
-        assert!(found.iter().all(|job| job.scenario.has_verdict()));
+        let often = |job: &&Job| job.scenario.name == "drop" && job.role == Role::Gateway;
+        assert!(found.iter().filter(often).count() > 1);
     }
 
     #[test]

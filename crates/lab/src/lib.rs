@@ -5,6 +5,8 @@
 //! what it must tell, and removes everything. Runs share nothing, so many stand at a time. The
 //! table of scenarios is `scenario/table.rs`; judging is `judge.rs`, which is pure.
 
+mod arithmetic;
+mod busy;
 mod control;
 mod gateway;
 mod inject;
@@ -16,6 +18,7 @@ mod namespace;
 mod network;
 mod peer;
 mod process;
+mod progress;
 mod record;
 mod relay;
 pub mod report;

@@ -10,8 +10,22 @@ use crate::report;
 const BEGIN: &str = "<!-- matrix: begin -->";
 const END: &str = "<!-- matrix: end -->";
 
-/// The matrix of first verdicts as Markdown, one row per fault, one column per verdict.
-pub fn markdown(runs: &[Run]) -> String {
+/// What stands between the markers of the document.
+///
+/// `command` is how the runs were made, `kernel` what they were made on.
+pub fn markdown(runs: &[Run], command: &str, kernel: &str) -> String {
+    let again = runs.iter().filter(|run| run.attempts > 1).count();
+    format!(
+        "Made by `{command}` on {kernel}.\n\n{}\n{}\n{}; {again} were made again because the \
+         machine was busy.\n",
+        verdicts(runs),
+        condemned(runs),
+        report::summary(runs),
+    )
+}
+
+/// First verdicts, one row per fault, one column per verdict.
+fn verdicts(runs: &[Run]) -> String {
     let told: BTreeSet<&str> = firsts(runs).map(|(_, finding)| cause(finding)).collect();
     let mut rows: Vec<(&str, BTreeMap<&str, usize>, [usize; Score::ALL.len()])> = Vec::new();
     for (run, finding) in firsts(runs) {
@@ -27,8 +41,8 @@ pub fn markdown(runs: &[Run]) -> String {
     }
     let mut text = String::from("| fault |");
     told.iter().for_each(|cause| text.extend([" ", cause, " |"]));
-    text.push_str(" right | unknown | late, missed | wrong |\n|---|");
-    text.push_str(&"---|".repeat(told.len() + 4));
+    text.push_str(" right | unknown | late | missed | wrong |\n|---|");
+    text.push_str(&"---|".repeat(told.len() + 5));
     for (fault, causes, scores) in &rows {
         let _ = write!(text, "\n| {fault} |");
         for cause in &told {
@@ -38,9 +52,35 @@ pub fn markdown(runs: &[Run]) -> String {
             }
         }
         let [right, unknown, late, missed, wrong, _] = scores;
-        let _ = write!(text, " {right} | {unknown} | {} | {wrong} |", late + missed);
+        let _ = write!(text, " {right} | {unknown} | {late} | {missed} | {wrong} |");
     }
-    let _ = write!(text, "\n\n{}.\n", report::summary(runs));
+    text.push('\n');
+    text
+}
+
+/// Links that lived and had to, one row per fault: how many were condemned.
+fn condemned(runs: &[Run]) -> String {
+    let mut text = String::from(
+        "| healthy or bad path, on which links live | runs | links | false verdicts |\n\
+         |---|---|---|---|\n",
+    );
+    let mut rows: Vec<(&str, u64, u64, u64)> = Vec::new();
+    for run in runs {
+        let Some(false_verdicts) = run.findings.iter().filter_map(|it| it.condemned).max() else {
+            continue;
+        };
+        if rows.last().is_none_or(|row| row.0 != run.fault) {
+            rows.push((run.fault, 0, 0, 0));
+        }
+        if let Some(row) = rows.last_mut() {
+            *row = (row.0, row.1 + 1, row.2 + run.living, row.3 + false_verdicts);
+        }
+    }
+    for (fault, runs, links, false_verdicts) in &rows {
+        let _ = writeln!(text, "| {fault} | {runs} | {links} | {false_verdicts} |");
+    }
+    let all: u64 = rows.iter().map(|row| row.3).sum();
+    let _ = writeln!(text, "\nFalse verdicts on links that live: {all}.");
     text
 }
 
@@ -75,8 +115,10 @@ mod tests {
             bound_ms: 2,
             score,
             first: true,
+            condemned: None,
         };
         Run {
+            living: 1,
             scenario: "x",
             fault,
             role: Role::Gateway,
@@ -99,14 +141,27 @@ mod tests {
             run("drop", "unknown", Score::Unknown),
             run("hang", "", Score::Missed),
         ];
-        let text = markdown(&runs);
+        let text = verdicts(&runs);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[0],
-            "| fault | nothing | path_lost | unknown | right | unknown | late, missed | wrong |"
+            "| fault | nothing | path_lost | unknown | right | unknown | late | missed | wrong |"
         );
-        assert_eq!(lines[2], "| drop |  | 2 | 1 | 1 | 1 | 1 | 0 |");
-        assert_eq!(lines[3], "| hang | 1 |  |  | 0 | 0 | 1 | 0 |");
+        assert_eq!(lines[2], "| drop |  | 2 | 1 | 1 | 1 | 1 | 0 | 0 |");
+        assert_eq!(lines[3], "| hang | 1 |  |  | 0 | 0 | 0 | 1 | 0 |");
+    }
+
+    #[test]
+    fn links_that_were_condemned_by_mistake_are_counted() {
+        let mut runs = [run("loss", "", Score::Right), run("loss", "", Score::Wrong)];
+        runs[1].findings[0].condemned = Some(2);
+        runs[1].living = 20;
+        let text = condemned(&runs);
+        assert!(text.contains("| loss | 1 | 20 | 2 |"), "{text}");
+        assert!(text.ends_with("False verdicts on links that live: 2.\n"), "{text}");
+        let whole = markdown(&runs, "systole lab", "Linux");
+        assert!(whole.starts_with("Made by `systole lab` on Linux.\n"), "{whole}");
+        assert!(whole.contains("2 runs: 1 right, 0 unknown"), "{whole}");
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub(crate) struct Spec {
     pub(crate) links: u32,
     /// Where to hold a connection that carries nothing.
     pub(crate) control: Option<SocketAddr>,
+    /// For how long a gateway that hangs is kept; 0: not at all.
+    pub(crate) keep_hung_ms: u64,
 }
 
 /// How a peer behaves.

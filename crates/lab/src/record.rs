@@ -18,6 +18,8 @@ pub struct Run {
     pub repetition: u32,
     /// What chance was drawn from.
     pub seed: u64,
+    /// How many links there were that had to live.
+    pub living: u64,
     /// How often it was begun: again where the machine was too busy for it.
     pub attempts: u32,
     /// The worst of the findings.
@@ -51,6 +53,8 @@ pub struct Finding {
     pub score: Score,
     /// Whether it belongs in the confusion matrix: it is a first verdict.
     pub first: bool,
+    /// How many links that lived were condemned, where that was to be shown.
+    pub condemned: Option<u64>,
 }
 
 /// A point on the timeline.

@@ -126,6 +126,12 @@ impl Stage {
         peer.order(order)
     }
 
+    /// The sum of all samples of one of the gateway's metrics.
+    pub(crate) fn metric(&self, name: &str) -> Result<f64, Trouble> {
+        let gateway = self.gateway.as_ref().ok_or_else(|| Trouble::new("no gateway"))?;
+        gateway.metric(self.network.at(Node::Gateway)?, name)
+    }
+
     /// Starts the observer's peer anew.
     pub(crate) fn start_its(&mut self) -> Result<(), Trouble> {
         match self.its() {
@@ -180,7 +186,7 @@ impl Stage {
             &self.program,
             &self.place,
             self.network.at(Node::Gateway)?,
-            self.setting.beat,
+            (self.setting.beat, self.setting.keep_hung_ms),
             &self.boot[0],
             (&self.told_by_gateway, self.clock),
         )?;
@@ -204,6 +210,7 @@ impl Stage {
             identity: format!("h{host}"),
             links: self.setting.hosts.get(usize::from(host)).copied().unwrap_or(0),
             control: listener.as_ref().map(|_| (GATEWAY, control::PORT).into()),
+            keep_hung_ms: self.setting.keep_hung_ms,
         };
         let namespace = self.network.at(Node::Host(host))?;
         let logs = (&self.told_by_peers, self.clock);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 use systole_client::{Client, Event, Options};
 use systole_core::Span;
+use systole_core::link::Hung;
 use systole_core::reconnect::Backoff;
 use systole_core::wire::CloseReason;
 use systole_net::Clock;
@@ -53,6 +54,9 @@ async fn open(spec: &Spec, number: u32, clock: Clock) -> Result<Arc<Client>, Tro
     options.report_heartbeats = true;
     options.reconnect =
         Some(Backoff::new(BASE, CAP, STABLE).expect("the base is below the cap, both in range"));
+    if spec.keep_hung_ms > 0 {
+        options.hung = Hung::Keep(Span::from_millis(spec.keep_hung_ms));
+    }
     let client = Client::connect(spec.gateway, options).await;
     let client = Arc::new(client.map_err(|error| Trouble::new(format!("{identity}: {error}")))?);
     let listener = Arc::clone(&client);
@@ -97,6 +101,7 @@ fn told(clock: Clock, identity: &str, event: &Event) {
             });
             tell(clock, "leave", identity, more);
         }
+        Event::Hung(cause) => tell(clock, "hung", identity, json!({"cause": cause.name()})),
         Event::Overdue => tell(clock, "overdue", identity, json!({})),
         Event::Closed(_) => tell(clock, "closed", identity, json!({})),
         // The rest is frequent, or says nothing about the link's life.

@@ -1,0 +1,295 @@
+//! What each expectation of a scenario asks of the logs, and how it was met.
+
+use serde_json::Value;
+use systole_core::Span;
+
+use super::{GRACE_MS, Play, is_beat};
+use crate::judge::{self, Expected, Score, Told};
+use crate::log::{Log, Seen};
+use crate::process::pause;
+use crate::record::{Finding, seconds};
+use crate::stage::FIRST_LINK;
+use crate::trouble::Trouble;
+
+/// How the causes' texts for people say which way is lost.
+const DIRECTIONS: [(&str, &str); 3] = [
+    ("nothing comes back", "both"),
+    ("what we send does not arrive", "outbound"),
+    ("what the peer sends does not arrive", "inbound"),
+];
+/// And how much.
+const SCOPES: [(&str, &str); 3] =
+    [("this flow alone", "flow"), ("the whole host", "host"), ("many hosts", "many")];
+
+impl Play<'_> {
+    /// Waits for an event that satisfies `find`, until a while after the bound.
+    fn wait<T>(&self, within_ms: u64, find: impl Fn(&[Seen]) -> Option<T>) -> Option<T> {
+        let passed = self.stage.clock.wall_ms().saturating_sub(self.last_ms);
+        let left = Span::from_millis((within_ms + GRACE_MS).saturating_sub(passed));
+        self.stage.told().wait(self.stage.clock, left, self.from, find)
+    }
+
+    /// The first event of that kind of the first link.
+    pub(super) fn verdict(&mut self, kind: &str, expected: &Expected) {
+        let first = kind == "leave";
+        let found = self.wait(expected.within_ms, |events| {
+            events.iter().find(|seen| seen.is(kind, FIRST_LINK)).cloned()
+        });
+        let told = found.map(|seen| self.told(&seen));
+        let mut score = judge::judge(expected, told.as_ref());
+        if score == Score::Missed && kind == "verdict_revised" {
+            // The first verdict stands: not wrong, but vaguer than it should be by now.
+            score = Score::Unknown;
+        }
+        let told_text = told.as_ref().map(spell).unwrap_or_default();
+        let told = told.unwrap_or_default();
+        let particulars = [expected.direction, expected.scope].into_iter().flatten();
+        let mut text = expected.causes.join(" or ");
+        particulars.for_each(|word| text.extend([" ", word]));
+        match kind {
+            "leave" => {}
+            "verdict_revised" => text.insert_str(0, "then "),
+            other => text.insert_str(0, &format!("{other}: ")),
+        }
+        self.run.findings.push(Finding {
+            expected: text,
+            after_ms: (!told_text.is_empty()).then_some(told.after_ms),
+            verdict: told_text,
+            confidence: told.confidence,
+            detail: told.detail,
+            bound_ms: expected.within_ms,
+            score,
+            first,
+            condemned: None,
+        });
+    }
+
+    fn told(&self, seen: &Seen) -> Told {
+        let field = |name| Some(seen.text(name).to_owned()).filter(|text| !text.is_empty());
+        Told {
+            cause: cause(seen).to_owned(),
+            confidence: seen.text("confidence").to_owned(),
+            direction: field("direction").or_else(|| particular(&DIRECTIONS, seen)),
+            scope: field("scope").or_else(|| particular(&SCOPES, seen)),
+            detail: seen.text("detail").to_owned(),
+            after_ms: seen.at_ms.saturating_sub(self.last_ms),
+        }
+    }
+
+    pub(super) fn alive(&mut self, within_ms: u64) {
+        let last_ms = self.last_ms;
+        let round = |events: &[Seen]| {
+            let after = |seen: &&Seen| seen.at_ms >= last_ms;
+            let mut beats = events.iter().filter(|seen| is_beat(seen));
+            beats.find(after).map(|seen| seen.at_ms - last_ms)
+        };
+        let left = Span::from_millis(within_ms + GRACE_MS);
+        let back = self.stage.told_by_peers.wait(self.stage.clock, left, 0, round);
+        let ends = self.ends("");
+        let score = judge::judge_alive(ends, back, within_ms);
+        self.push("same link, alive", &lives(ends), back, within_ms, score);
+        self.condemned(ends);
+    }
+
+    pub(super) fn returns(&mut self, within_ms: u64) {
+        let last_ms = self.last_ms;
+        let found = self.wait(within_ms, |events| {
+            let joins = events.iter().filter(|seen| seen.is("join", FIRST_LINK));
+            joins.map(|seen| seen.at_ms.saturating_sub(last_ms)).next()
+        });
+        let score = judge::judge_alive(0, found, within_ms);
+        let verdict = if found.is_some() { "join" } else { "" };
+        self.push("then a new session", verdict, found, within_ms, score);
+    }
+
+    pub(super) fn outage(&mut self, links: u64, within_ms: u64) {
+        let found = self.wait(within_ms, |events| {
+            let mut outages = events.iter().filter(|seen| seen.kind == "outage");
+            outages.next_back().map(|seen| (seen.at_ms, seen.number("affected")))
+        });
+        let after = found.map(|(at_ms, _)| at_ms.saturating_sub(self.last_ms));
+        let count = found.and_then(|(_, links)| links);
+        let score = judge::judge_count(links, count);
+        let verdict = count.map(|count| format!("outage of {count}")).unwrap_or_default();
+        self.push(&format!("outage of {links}"), &verdict, after, within_ms, score);
+    }
+
+    pub(super) fn outage_here(&mut self, links: u64, within_ms: u64) {
+        let find = |events: &[Seen]| {
+            let here = |seen: &&Seen| {
+                seen.kind == "outage" && seen.body.get("network").is_none_or(Value::is_null)
+            };
+            events.iter().find(here).map(|seen| (seen.at_ms, seen.number("affected")))
+        };
+        let found = self.wait(within_ms, find);
+        let after = found.map(|(at_ms, _)| at_ms.saturating_sub(self.last_ms));
+        let count = found.and_then(|(_, links)| links);
+        let score = judge::judge_count(links, count);
+        let verdict = count.map(|count| format!("outage of {count}, here")).unwrap_or_default();
+        self.push(&format!("one outage of {links}, here"), &verdict, after, within_ms, score);
+    }
+
+    /// The link carried its last heartbeat, and was found forgotten when an end told so first.
+    pub(super) fn idle_told(&mut self) {
+        let leave = |log: &Log| {
+            let all = log.all();
+            all.iter().rev().find(|seen| seen.is("leave", FIRST_LINK)).map(|seen| seen.at_ms)
+        };
+        let ends = [leave(&self.stage.told_by_gateway), leave(&self.stage.told_by_peers)];
+        let found_ms = ends.into_iter().flatten().min();
+        let beats = self.stage.told_by_peers.all();
+        let beats = beats.iter().filter(|seen| is_beat(seen)).map(|seen| seen.at_ms);
+        let last_ms =
+            beats.filter(|at_ms| found_ms.is_some_and(|found_ms| *at_ms < found_ms)).max();
+        let idle_ms = found_ms.zip(last_ms).map(|(found_ms, last_ms)| found_ms - last_ms);
+        let told = self.stage.told().all();
+        let revised = told.iter().find(|seen| seen.is("verdict_revised", FIRST_LINK));
+        let told_ms = revised.and_then(|seen| seen.number("idle_ms"));
+        let score = judge::judge_idle(idle_ms, told_ms);
+        let told = told_ms.map(|ms| format!("idle for {}", seconds(ms))).unwrap_or_default();
+        let expected = idle_ms.map_or("?".to_owned(), seconds);
+        self.push(&format!("idle for {expected}"), &told, None, 0, score);
+    }
+
+    pub(super) fn lag_told(&mut self) -> Result<(), Trouble> {
+        let stalls = self.stage.metric("systole_stalls_total")?;
+        let lag = self.stage.metric("systole_loop_lag_seconds_sum")?;
+        let score = if stalls > 0.0 && lag > 0.0 { Score::Right } else { Score::Missed };
+        let told = format!("{stalls} stalls, {lag:.1} s late in all");
+        self.push("stalls and lag in the metrics", &told, None, 0, score);
+        Ok(())
+    }
+
+    pub(super) fn second(&mut self, links: u64, within_ms: u64) {
+        let find = |events: &[Seen]| {
+            let ends: Vec<&Seen> = leaves(events).filter(|seen| is_of_host(seen, 1)).collect();
+            (ends.len() as u64 >= links).then(|| ends.iter().map(|seen| seen.at_ms).max())?
+        };
+        let last = self.wait(within_ms, find);
+        let after = last.map(|at_ms| at_ms.saturating_sub(self.last_ms));
+        let (dead, living) = (self.ends("10.2.1."), self.ends("10.2.0."));
+        let alive = judge::judge_alive(living, after, within_ms);
+        let count = after.map_or(Score::Right, |_| judge::judge_count(links, Some(dead as u64)));
+        let score = judge::overall([alive, count]);
+        let verdict = format!("{dead} ended, {living} of the living");
+        self.push(&format!("{links} end, nobody else"), &verdict, after, within_ms, score);
+        self.condemned(living);
+    }
+
+    pub(super) fn nobody(&mut self) {
+        let ends = self.ends("");
+        let score = judge::judge_alive(ends, Some(0), 0);
+        self.push("nobody ends", &lives(ends), None, 0, score);
+        self.condemned(ends);
+    }
+
+    pub(super) fn few(&mut self, links: u64, in_ms: u64) {
+        let ends = self.ends("");
+        let score = judge::judge_mistakes(ends as u64, links, in_ms);
+        self.push("at most one per link in 2 h", &lives(ends), None, 0, score);
+        self.condemned(ends);
+    }
+
+    pub(super) fn kernel(&mut self, from_ms: u64, to_ms: u64) {
+        let until = self.stage.clock.monotonic() + Span::from_millis(to_ms + GRACE_MS);
+        let noticed = loop {
+            let noticed = self.stage.control.as_ref().and_then(|control| control.noticed());
+            if noticed.is_some() || self.stage.clock.monotonic() > until {
+                break noticed;
+            }
+            pause(Span::from_millis(5));
+        };
+        // Keepalive counts from the last segment; the fault came before the first probe.
+        let since_ms = self.stage.control.as_ref().map_or(0, |control| control.since_ms());
+        let after = noticed.as_ref().map(|(at_ms, _)| at_ms.saturating_sub(since_ms));
+        let tolerance_ms = (to_ms - from_ms) / 2;
+        let score = judge::judge_death(Some(from_ms + tolerance_ms), after, tolerance_ms);
+        let what = noticed.map(|(_, what)| what).unwrap_or_default();
+        self.push("the kernel gives up", &what, after, to_ms, score);
+    }
+
+    /// The expectation just met was that links live, and so many were condemned.
+    fn condemned(&mut self, ends: usize) {
+        if let Some(finding) = self.run.findings.last_mut() {
+            finding.condemned = Some(ends as u64);
+        }
+    }
+
+    fn push(
+        &mut self,
+        expected: &str,
+        verdict: &str,
+        after_ms: Option<u64>,
+        bound_ms: u64,
+        score: Score,
+    ) {
+        self.run.findings.push(Finding {
+            expected: expected.to_owned(),
+            verdict: verdict.to_owned(),
+            confidence: String::new(),
+            detail: String::new(),
+            after_ms,
+            bound_ms,
+            score,
+            first: false,
+            condemned: None,
+        });
+    }
+
+    /// How many links whose address begins so have ended since the first fault.
+    fn ends(&self, address: &str) -> usize {
+        let all = self.stage.told().all();
+        let events = all.get(self.from..).unwrap_or_default();
+        leaves(events).filter(|seen| seen.text("address").starts_with(address)).count()
+    }
+}
+
+/// The cause that an event tells: of a revision, the better one.
+pub(super) fn cause(seen: &Seen) -> &str {
+    match seen.kind.as_str() {
+        "verdict_revised" => seen.text("to"),
+        _ => seen.text("cause"),
+    }
+}
+
+/// What the words for people say where no field does.
+fn particular(words: &[(&str, &str)], seen: &Seen) -> Option<String> {
+    let said = |(phrase, _): &&(&str, &str)| seen.text("detail").contains(phrase);
+    words.iter().find(said).map(|(_, name)| (*name).to_owned())
+}
+
+fn leaves(events: &[Seen]) -> impl Iterator<Item = &Seen> {
+    events.iter().filter(|seen| seen.kind == "leave")
+}
+
+fn is_of_host(seen: &Seen, host: u8) -> bool {
+    seen.text("address").starts_with(&format!("10.2.{host}."))
+}
+
+fn spell(told: &Told) -> String {
+    let mut text = told.cause.clone();
+    for word in [&told.direction, &told.scope].into_iter().flatten() {
+        text.extend([" ", word]);
+    }
+    text
+}
+
+fn lives(ends: usize) -> String {
+    if ends == 0 { "alive".to_owned() } else { format!("{ends} ended") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_spelled_with_its_particulars() {
+        let told = Told {
+            cause: "path_lost".to_owned(),
+            direction: Some("outbound".to_owned()),
+            scope: Some("flow".to_owned()),
+            ..Told::default()
+        };
+        assert_eq!(spell(&told), "path_lost outbound flow");
+    }
+}

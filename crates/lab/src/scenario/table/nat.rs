@@ -1,0 +1,81 @@
+//! A router that forgets its mappings, silently or not.
+
+use super::{BOTH, C, D, ONE, SEGMENT, revised, silence, verdict};
+use crate::gateway::Beat;
+use crate::scenario::{Fault, Scenario, Setting, Step};
+
+const BEHIND_NAT: Setting = Setting { nat: true, ..ONE };
+const LATE: Beat = Beat { idle_ms: 4_000, interval_ms: 500, probes: 4 };
+/// The first probe comes after two seconds of silence or more.
+const IDLE_BEHIND_NAT: Setting = Setting { beat: LATE, ..BEHIND_NAT };
+const FORGOT: Step = revised(&["middlebox_forgot"]);
+
+pub(super) static SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "nat-forgets",
+        fault: "NAT mappings flushed, silently",
+        about: "The router drops what belongs to no mapping; both ends live and do not know.",
+        long: false,
+        roles: BOTH,
+        setting: BEHIND_NAT,
+        steps: &[Step::Do(Fault::NatForgets), silence(D + 200), FORGOT],
+    },
+    Scenario {
+        name: "nat-expires",
+        fault: "NAT mapping expires while idle",
+        about: "The mapping lives a second, the first probe comes after two: too late.",
+        long: false,
+        roles: BOTH,
+        setting: IDLE_BEHIND_NAT,
+        steps: &[
+            Step::Do(Fault::NatExpires),
+            silence(LATE.idle_ms + LATE.bound_ms() + 200),
+            FORGOT,
+            Step::IdleTold,
+        ],
+    },
+    Scenario {
+        name: "nat-remaps",
+        fault: "NAT gives the flow another port",
+        about: "What the client sends arrives from another port, and is unknown there: a reset.",
+        long: false,
+        roles: BOTH,
+        setting: IDLE_BEHIND_NAT,
+        steps: &[
+            Step::AfterBeat,
+            Step::Do(Fault::NatRemaps),
+            // Whoever speaks first: the gateway's own segments find no mapping, and get no answer.
+            verdict(&["path_lost", "peer_reset"], LATE.idle_ms + LATE.bound_ms() + 200),
+            FORGOT,
+            Step::IdleTold,
+        ],
+    },
+    Scenario {
+        name: "nat-resets",
+        fault: "NAT forgets and answers RST",
+        about: "As some clouds do after 350 s: a reset after silence, unknown to the peer.",
+        long: false,
+        roles: BOTH,
+        setting: IDLE_BEHIND_NAT,
+        steps: &[
+            Step::Do(Fault::NatResets),
+            verdict(&["peer_reset"], LATE.idle_ms + 200),
+            FORGOT,
+            Step::IdleTold,
+        ],
+    },
+    Scenario {
+        name: "nat-resets-soon",
+        fault: "NAT forgets and answers RST within a second",
+        about: "The reset comes while the last acknowledgement is fresh, as from a killed process.",
+        long: false,
+        roles: BOTH,
+        setting: BEHIND_NAT,
+        steps: &[
+            Step::AfterBeat,
+            Step::Do(Fault::NatResets),
+            verdict(&["peer_reset"], C.idle_ms + SEGMENT),
+            FORGOT,
+        ],
+    },
+];

@@ -1,0 +1,121 @@
+//! The way between two ends that live: cut both ways or one, refused by routers, gone at our end.
+
+use super::{BOTH, C, D, GATEWAY, ONE, silence, verdict, within};
+use crate::judge::Expected;
+use crate::scenario::{Fault, Scenario, Setting, Step};
+
+/// Enough links for their verdicts to be one outage.
+const FIVE: Setting = Setting { hosts: &[5], ..ONE };
+
+pub(super) static SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "drop",
+        fault: "drop both ways, silently",
+        about: "A firewall, a cable beyond the first hop, a crashed host: nothing comes back.",
+        long: false,
+        roles: BOTH,
+        setting: ONE,
+        steps: &[Step::Do(Fault::DropBoth), silence(D + 200)],
+    },
+    Scenario {
+        name: "drop-ours",
+        fault: "drop our direction only",
+        about: "Its probes still arrive until it retransmits: silence begins up to an idle later.",
+        long: false,
+        roles: BOTH,
+        setting: ONE,
+        steps: &[
+            Step::Do(Fault::DropOurs),
+            Step::Verdict(Expected {
+                direction: Some("outbound"),
+                ..within(&["path_lost"], C.idle_ms + D + 500)
+            }),
+        ],
+    },
+    Scenario {
+        name: "drop-its",
+        fault: "drop the peer's direction only",
+        about: "Silence, as when both ways are lost; only the peer can tell later what it heard.",
+        long: false,
+        roles: BOTH,
+        setting: ONE,
+        steps: &[
+            Step::Do(Fault::DropIts),
+            silence(D + 200),
+            Step::Rest(1_500),
+            Step::Do(Fault::Heal),
+            Step::Revised(Expected { direction: Some("inbound"), ..within(&["path_lost"], 5_000) }),
+        ],
+    },
+    Scenario {
+        name: "drop-flow",
+        fault: "drop this flow only, others of the host fine",
+        about: "A stale rule or a broken middlebox: another link of the same host lives.",
+        long: false,
+        roles: GATEWAY,
+        setting: Setting { hosts: &[2], ..ONE },
+        steps: &[
+            Step::Do(Fault::DropFlow),
+            silence(D + 500),
+            // Its siblings are asked when it has ended; they answer at once.
+            Step::Revised(Expected { scope: Some("flow"), ..within(&["path_lost"], D + 500) }),
+        ],
+    },
+    Scenario {
+        name: "unreachable",
+        fault: "router answers unreachable",
+        about: "ICMP host unreachable for each of our segments; the socket stays established.",
+        long: false,
+        roles: BOTH,
+        setting: ONE,
+        steps: &[Step::Do(Fault::Unreachable), verdict(&["unreachable"], D + 200)],
+    },
+    Scenario {
+        name: "no-route",
+        fault: "router has no route",
+        about: "The router's table has lost the peer's network, and the router says so.",
+        long: false,
+        roles: BOTH,
+        setting: ONE,
+        steps: &[Step::Do(Fault::NoRoute), verdict(&["unreachable"], D + 200)],
+    },
+    Scenario {
+        name: "interface-down",
+        fault: "own interface down",
+        about: "Our own fault: no peer is condemned as such.",
+        long: false,
+        roles: BOTH,
+        setting: FIVE,
+        steps: &[
+            Step::Do(Fault::OurInterfaceDown),
+            verdict(&["local_network_down"], D + 1_000),
+            Step::GatewayAlone(&[Step::OutageHere { links: 5, within_ms: D + 2_000 }]),
+        ],
+    },
+    Scenario {
+        name: "address-removed",
+        fault: "own address removed",
+        about: "Our own fault again; send() goes on succeeding.",
+        long: false,
+        roles: BOTH,
+        setting: FIVE,
+        steps: &[
+            Step::Do(Fault::OurAddressRemoved),
+            verdict(&["local_network_down"], D + 1_000),
+            Step::GatewayAlone(&[Step::OutageHere { links: 5, within_ms: D + 2_000 }]),
+        ],
+    },
+    Scenario {
+        name: "switch",
+        fault: "half of all peers cut at one switch",
+        about: "One outage with the count, besides each verdict.",
+        long: false,
+        roles: GATEWAY,
+        setting: Setting { hosts: &[10, 10], ..ONE },
+        steps: &[
+            Step::Do(Fault::DropSecondHost),
+            Step::OnlySecondHostEnds { links: 10, within_ms: D + 1_000 },
+            Step::Outage { links: 10, within_ms: D + 1_000 },
+        ],
+    },
+];
