@@ -154,8 +154,8 @@ impl Play<'_> {
                 Step::LagTold => self.lag_told()?,
                 Step::Alive { within_ms } => self.alive(within_ms),
                 Step::Returns { within_ms } => self.returns(within_ms),
-                Step::Outage { links, within_ms } => self.outage(links, within_ms),
-                Step::OutageHere { links, within_ms } => self.outage_here(links, within_ms),
+                Step::Outage { links, within_ms } => self.outage(links, false, within_ms),
+                Step::OutageHere { links, within_ms } => self.outage(links, true, within_ms),
                 Step::OnlySecondHostEnds { links, within_ms } => self.second(links, within_ms),
                 Step::NobodyEnds => self.nobody(),
                 Step::FewEnd { links, in_ms } => self.few(links, in_ms),
@@ -193,7 +193,8 @@ impl Play<'_> {
     fn beat(&self) -> Result<(), Trouble> {
         let (log, from) = (&self.stage.told_by_peers, self.stage.told_by_peers.len());
         let round = |events: &[Seen]| events.iter().any(is_beat).then_some(());
-        let beat = log.wait(self.stage.clock, Span::from_millis(GRACE_MS), from, round);
+        let within = Span::from_millis(self.stage.idle_ms() + GRACE_MS);
+        let beat = log.wait(self.stage.clock, within, from, round);
         beat.ok_or_else(|| Trouble::new("no heartbeat went round before the fault"))
     }
 

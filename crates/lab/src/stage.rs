@@ -126,6 +126,11 @@ impl Stage {
         peer.order(order)
     }
 
+    /// The longest silence before a probe.
+    pub(crate) fn idle_ms(&self) -> u64 {
+        self.setting.beat.idle_ms
+    }
+
     /// The sum of all samples of one of the gateway's metrics.
     pub(crate) fn metric(&self, name: &str) -> Result<f64, Trouble> {
         let gateway = self.gateway.as_ref().ok_or_else(|| Trouble::new("no gateway"))?;

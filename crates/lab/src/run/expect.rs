@@ -102,31 +102,35 @@ impl Play<'_> {
         self.push("then a new session", verdict, found, within_ms, score);
     }
 
-    pub(super) fn outage(&mut self, links: u64, within_ms: u64) {
-        let found = self.wait(within_ms, |events| {
-            let mut outages = events.iter().filter(|seen| seen.kind == "outage");
-            outages.next_back().map(|seen| (seen.at_ms, seen.number("affected")))
-        });
-        let after = found.map(|(at_ms, _)| at_ms.saturating_sub(self.last_ms));
-        let count = found.and_then(|(_, links)| links);
-        let score = judge::judge_count(links, count);
-        let verdict = count.map(|count| format!("outage of {count}")).unwrap_or_default();
-        self.push(&format!("outage of {links}"), &verdict, after, within_ms, score);
-    }
-
-    pub(super) fn outage_here(&mut self, links: u64, within_ms: u64) {
-        let find = |events: &[Seen]| {
-            let here = |seen: &&Seen| {
-                seen.kind == "outage" && seen.body.get("network").is_none_or(Value::is_null)
-            };
-            events.iter().find(here).map(|seen| (seen.at_ms, seen.number("affected")))
+    /// One event tells the outage, and no other tells more of it. `here`: at our own end.
+    pub(super) fn outage(&mut self, links: u64, here: bool, within_ms: u64) {
+        let is_it = |seen: &&Seen| {
+            let network = seen.body.get("network").filter(|network| !network.is_null());
+            seen.kind == "outage" && network.is_none() == here
         };
-        let found = self.wait(within_ms, find);
-        let after = found.map(|(at_ms, _)| at_ms.saturating_sub(self.last_ms));
-        let count = found.and_then(|(_, links)| links);
-        let score = judge::judge_count(links, count);
-        let verdict = count.map(|count| format!("outage of {count}, here")).unwrap_or_default();
-        self.push(&format!("one outage of {links}, here"), &verdict, after, within_ms, score);
+        // Waits for the whole time: a second event would show that the first told too little.
+        let second = |events: &[Seen]| events.iter().filter(is_it).nth(1).map(drop);
+        let _ = self.wait(within_ms, second);
+        let all = self.stage.told().all();
+        let outages: Vec<&Seen> =
+            all.get(self.from..).unwrap_or_default().iter().filter(is_it).collect();
+        let affected: Vec<u64> =
+            outages.iter().filter_map(|seen| seen.number("affected")).collect();
+        let first = outages.first();
+        let after = first.map(|seen| seen.at_ms.saturating_sub(self.last_ms));
+        let count = match affected.as_slice() {
+            [] => None,
+            [one] => Some(*one),
+            [_, _, ..] => Some(0),
+        };
+        let mut score = judge::judge_count(links, count);
+        if score == Score::Right && after.is_some_and(|after| after > within_ms) {
+            score = Score::Late;
+        }
+        let place = if here { " here" } else { "" };
+        let verdicts = affected.iter().map(|count| format!("outage of {count}{place}"));
+        let verdict = verdicts.collect::<Vec<_>>().join(", ");
+        self.push(&format!("one outage of {links}{place}"), &verdict, after, within_ms, score);
     }
 
     /// The link carried its last heartbeat, and was found forgotten when an end told so first.
@@ -138,7 +142,8 @@ impl Play<'_> {
         let ends = [leave(&self.stage.told_by_gateway), leave(&self.stage.told_by_peers)];
         let found_ms = ends.into_iter().flatten().min();
         let beats = self.stage.told_by_peers.all();
-        let beats = beats.iter().filter(|seen| is_beat(seen)).map(|seen| seen.at_ms);
+        let carried = |seen: &&Seen| is_beat(seen) || seen.is("join", FIRST_LINK);
+        let beats = beats.iter().filter(carried).map(|seen| seen.at_ms);
         let last_ms =
             beats.filter(|at_ms| found_ms.is_some_and(|found_ms| *at_ms < found_ms)).max();
         let idle_ms = found_ms.zip(last_ms).map(|(found_ms, last_ms)| found_ms - last_ms);

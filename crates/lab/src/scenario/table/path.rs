@@ -4,8 +4,8 @@ use super::{BOTH, C, D, GATEWAY, ONE, silence, verdict, within};
 use crate::judge::Expected;
 use crate::scenario::{Fault, Scenario, Setting, Step};
 
-/// Enough links for their verdicts to be one outage.
-const FIVE: Setting = Setting { hosts: &[5], ..ONE };
+/// So many links that their verdicts follow one another closely: one outage beyond doubt.
+const MANY: Setting = Setting { hosts: &[20], ..ONE };
 
 pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -85,11 +85,11 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         about: "Our own fault: no peer is condemned as such.",
         long: false,
         roles: BOTH,
-        setting: FIVE,
+        setting: MANY,
         steps: &[
             Step::Do(Fault::OurInterfaceDown),
             verdict(&["local_network_down"], D + 1_000),
-            Step::GatewayAlone(&[Step::OutageHere { links: 5, within_ms: D + 2_000 }]),
+            Step::GatewayAlone(&[Step::OutageHere { links: 20, within_ms: D + 2_000 }]),
         ],
     },
     Scenario {
@@ -98,11 +98,11 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         about: "Our own fault again; send() goes on succeeding.",
         long: false,
         roles: BOTH,
-        setting: FIVE,
+        setting: MANY,
         steps: &[
             Step::Do(Fault::OurAddressRemoved),
             verdict(&["local_network_down"], D + 1_000),
-            Step::GatewayAlone(&[Step::OutageHere { links: 5, within_ms: D + 2_000 }]),
+            Step::GatewayAlone(&[Step::OutageHere { links: 20, within_ms: D + 2_000 }]),
         ],
     },
     Scenario {
@@ -111,11 +111,11 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         about: "One outage with the count, besides each verdict.",
         long: false,
         roles: GATEWAY,
-        setting: Setting { hosts: &[10, 10], ..ONE },
+        setting: Setting { hosts: &[20, 20], ..ONE },
         steps: &[
             Step::Do(Fault::DropSecondHost),
-            Step::OnlySecondHostEnds { links: 10, within_ms: D + 1_000 },
-            Step::Outage { links: 10, within_ms: D + 1_000 },
+            Step::OnlySecondHostEnds { links: 20, within_ms: D + 1_000 },
+            Step::Outage { links: 20, within_ms: D + 1_000 },
         ],
     },
 ];
