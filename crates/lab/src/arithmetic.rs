@@ -159,7 +159,11 @@ pub(crate) fn measure(clock: Clock) -> Result<Vec<Finding>, Trouble> {
 
 /// Nothing that arrives there is heard any more.
 fn silence(far: &Namespace) -> Result<(), Trouble> {
-    let rules = "table ip lab { chain input { type filter hook input priority 0; policy drop; } }";
+    let rules = "
+        table ip lab {
+            chain input { type filter hook input priority 0; policy drop; }
+        }
+    ";
     far.enter(|| tools::run(Command::new("nft").args(["-f", "-"]), rules))?.map(drop)
 }
 

@@ -144,11 +144,9 @@ impl Play<'_> {
                     }
                 }
                 Step::GatewayAlone(steps) if self.run.role == Role::Gateway => self.steps(steps)?,
-                Step::Revised(expected) if self.run.role == Role::Gateway => {
-                    self.verdict("verdict_revised", &expected);
-                }
-                Step::IdleTold if self.run.role == Role::Gateway => self.idle_told(),
-                Step::GatewayAlone(_) | Step::Revised(_) | Step::IdleTold => {}
+                Step::GatewayAlone(_) => {}
+                Step::Revised(expected) => self.verdict("verdict_revised", &expected),
+                Step::IdleTold => self.idle_told(),
                 Step::Verdict(expected) => self.verdict("leave", &expected),
                 Step::Tells(kind, expected) => self.verdict(kind, &expected),
                 Step::LagTold => self.lag_told()?,

@@ -75,7 +75,7 @@ pub(crate) enum Step {
     Repeat(u32, &'static [Step]),
     /// The observer's verdict on the first link.
     Verdict(Expected),
-    /// What that verdict is revised to. Only a gateway revises: it alone sees who comes back.
+    /// What that verdict is revised to.
     Revised(Expected),
     /// The observer tells an event of that kind of the first link, which goes on.
     Tells(&'static str, Expected),

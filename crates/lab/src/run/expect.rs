@@ -1,6 +1,5 @@
 //! What each expectation of a scenario asks of the logs, and how it was met.
 
-use serde_json::Value;
 use systole_core::Span;
 
 use super::{GRACE_MS, Play, is_beat};

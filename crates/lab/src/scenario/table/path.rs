@@ -44,7 +44,10 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             silence(D + 200),
             Step::Rest(1_500),
             Step::Do(Fault::Heal),
-            Step::Revised(Expected { direction: Some("inbound"), ..within(&["path_lost"], 5_000) }),
+            Step::GatewayAlone(&[Step::Revised(Expected {
+                direction: Some("inbound"),
+                ..within(&["path_lost"], 5_000)
+            })]),
         ],
     },
     Scenario {
