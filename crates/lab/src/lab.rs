@@ -7,6 +7,7 @@ use std::thread;
 
 use systole_core::random::Random;
 use systole_net::Clock;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::namespace;
 use crate::progress::Progress;
@@ -170,18 +171,12 @@ fn clean_up_at_the_end() -> Result<(), Trouble> {
     let (ready, listening) = mpsc::channel();
     let waiting = move || {
         runtime.block_on(async {
-            let terminated = tokio::signal::unix::SignalKind::terminate();
-            let signals = tokio::signal::unix::signal(terminated)
-                .and_then(|terminated| Ok((terminated, interrupts()?)));
-            let (mut terminated, mut interrupted) = match signals {
-                Ok(signals) => signals,
+            let mut endings = match Endings::listen() {
+                Ok(endings) => endings,
                 Err(error) => return drop(ready.send(Err(error))),
             };
             let _ = ready.send(Ok(()));
-            let code = tokio::select! {
-                _ = terminated.recv() => 143,
-                _ = interrupted.recv() => 130,
-            };
+            let code = endings.next().await;
             namespace::abandon();
             std::process::exit(code);
         });
@@ -191,8 +186,45 @@ fn clean_up_at_the_end() -> Result<(), Trouble> {
     result.map_err(|_| Trouble::new("listening for interrupts ended"))?.map_err(doing)
 }
 
-fn interrupts() -> std::io::Result<tokio::signal::unix::Signal> {
-    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
+/// The signals that end a program from outside.
+struct Endings {
+    interrupted: Signal,
+    terminated: Signal,
+    /// `None` where whoever started us wants it ignored, as `nohup` does.
+    hung_up: Option<Signal>,
+}
+
+impl Endings {
+    fn listen() -> std::io::Result<Endings> {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let hangup = (!ignores_hangup(&status)).then(SignalKind::hangup);
+        Ok(Endings {
+            interrupted: signal(SignalKind::interrupt())?,
+            terminated: signal(SignalKind::terminate())?,
+            hung_up: hangup.map(signal).transpose()?,
+        })
+    }
+
+    /// Waits for one of them, and returns the exit code that says which.
+    async fn next(&mut self) -> i32 {
+        let hung_up = async {
+            match &mut self.hung_up {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupted.recv() => 130,
+            _ = self.terminated.recv() => 143,
+            _ = hung_up => 129,
+        }
+    }
+}
+
+/// Whether the process status shows SIGHUP, the first signal, among those that are ignored.
+fn ignores_hangup(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & 1 == 1))
 }
 
 #[cfg(test)]
@@ -235,6 +267,13 @@ mod tests {
         assert!(found.len() >= 300, "{}", found.len());
         let often = |job: &&Job| job.scenario.name == "drop" && job.role == Role::Gateway;
         assert!(found.iter().filter(often).count() > 1);
+    }
+
+    #[test]
+    fn a_hangup_that_is_ignored_stays_so() {
+        assert!(ignores_hangup("SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n"));
+        assert!(!ignores_hangup("SigBlk:\t0000000000000001\nSigIgn:\t0000000000001000\n"));
+        assert!(!ignores_hangup(""));
     }
 
     #[test]

@@ -101,6 +101,15 @@ fn told(clock: Clock, identity: &str, event: &Event) {
             });
             tell(clock, "leave", identity, more);
         }
+        Event::Revised { from, to, confidence } => {
+            let more = json!({
+                "from": from.name(),
+                "to": to.name(),
+                "confidence": confidence.name(),
+                "detail": to.to_string(),
+            });
+            tell(clock, "verdict_revised", identity, more);
+        }
         Event::Hung(cause) => tell(clock, "hung", identity, json!({"cause": cause.name()})),
         Event::Overdue => tell(clock, "overdue", identity, json!({})),
         Event::Closed(_) => tell(clock, "closed", identity, json!({})),
