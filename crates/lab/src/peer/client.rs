@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 use systole_client::{Client, Event, Options};
 use systole_core::Span;
+use systole_core::cause::Cause;
 use systole_core::link::Hung;
 use systole_core::reconnect::Backoff;
 use systole_core::wire::CloseReason;
@@ -93,8 +94,11 @@ fn told(clock: Clock, identity: &str, event: &Event) {
         }
         Event::HeartbeatReceived { .. } => tell(clock, "heard", identity, json!({})),
         Event::Lost { verdict, silent_for, .. } => {
+            let (direction, scope) = loss(verdict.cause);
             let more = json!({
                 "cause": verdict.cause.name(),
+                "direction": direction,
+                "scope": scope,
                 "confidence": verdict.confidence.name(),
                 "detail": verdict.cause.to_string(),
                 "last_heard_ago_ms": silent_for.as_millis(),
@@ -102,9 +106,12 @@ fn told(clock: Clock, identity: &str, event: &Event) {
             tell(clock, "leave", identity, more);
         }
         Event::Revised { from, to, confidence } => {
+            let (direction, scope) = loss(*to);
             let more = json!({
                 "from": from.name(),
                 "to": to.name(),
+                "direction": direction,
+                "scope": scope,
                 "confidence": confidence.name(),
                 "detail": to.to_string(),
             });
@@ -115,5 +122,14 @@ fn told(clock: Clock, identity: &str, event: &Event) {
         Event::Closed(_) => tell(clock, "closed", identity, json!({})),
         // The rest is frequent, or says nothing about the link's life.
         _ => {}
+    }
+}
+
+/// The direction and the scope of a path that is lost.
+fn loss(cause: Cause) -> (Option<&'static str>, Option<&'static str>) {
+    if let Cause::PathLost { direction, scope } = cause {
+        (Some(direction.name()), Some(scope.name()))
+    } else {
+        (None, None)
     }
 }

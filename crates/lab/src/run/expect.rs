@@ -10,16 +10,6 @@ use crate::record::{Finding, seconds};
 use crate::stage::FIRST_LINK;
 use crate::trouble::Trouble;
 
-/// How the causes' texts for people say which way is lost.
-const DIRECTIONS: [(&str, &str); 3] = [
-    ("nothing comes back", "both"),
-    ("what we send does not arrive", "outbound"),
-    ("what the peer sends does not arrive", "inbound"),
-];
-/// And how much.
-const SCOPES: [(&str, &str); 3] =
-    [("this flow alone", "flow"), ("the whole host", "host"), ("many hosts", "many")];
-
 impl Play<'_> {
     /// Waits for an event that satisfies `find`, until a while after the bound.
     fn wait<T>(&self, within_ms: u64, find: impl Fn(&[Seen]) -> Option<T>) -> Option<T> {
@@ -68,8 +58,8 @@ impl Play<'_> {
         Told {
             cause: cause(seen).to_owned(),
             confidence: seen.text("confidence").to_owned(),
-            direction: field("direction").or_else(|| particular(&DIRECTIONS, seen)),
-            scope: field("scope").or_else(|| particular(&SCOPES, seen)),
+            direction: field("direction"),
+            scope: field("scope"),
             detail: seen.text("detail").to_owned(),
             after_ms: seen.at_ms.saturating_sub(self.last_ms),
         }
@@ -256,12 +246,6 @@ pub(super) fn cause(seen: &Seen) -> &str {
     }
 }
 
-/// What the words for people say where no field does.
-fn particular(words: &[(&str, &str)], seen: &Seen) -> Option<String> {
-    let said = |(phrase, _): &&(&str, &str)| seen.text("detail").contains(phrase);
-    words.iter().find(said).map(|(_, name)| (*name).to_owned())
-}
-
 fn leaves(events: &[Seen]) -> impl Iterator<Item = &Seen> {
     events.iter().filter(|seen| seen.kind == "leave")
 }
@@ -272,7 +256,8 @@ fn is_of_host(seen: &Seen, host: u8) -> bool {
 
 fn spell(told: &Told) -> String {
     let mut text = told.cause.clone();
-    for word in [&told.direction, &told.scope].into_iter().flatten() {
+    let particulars = [&told.direction, &told.scope].into_iter().flatten();
+    for word in particulars.filter(|word| *word != "unknown") {
         text.extend([" ", word]);
     }
     text
@@ -295,5 +280,7 @@ mod tests {
             ..Told::default()
         };
         assert_eq!(spell(&told), "path_lost outbound flow");
+        let told = Told { scope: Some("unknown".to_owned()), ..told };
+        assert_eq!(spell(&told), "path_lost outbound");
     }
 }
