@@ -21,7 +21,7 @@ impl<S: std::os::windows::io::AsSocket> TcpSocket for S {}
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) use system::{has_recverr, rto_max_ms};
 pub(crate) use system::{
-    set_recverr_v4, set_recverr_v6, set_rto_max_ms, set_user_timeout_ms, tcp_info,
+    set_recverr_v4, set_recverr_v6, set_rto_max_ms, set_unsent, set_user_timeout_ms, tcp_info,
 };
 
 #[cfg(target_os = "linux")]
@@ -69,6 +69,10 @@ mod system {
     pub(crate) fn set_user_timeout_ms(socket: &Socket, millis: u32) -> io::Result<()> {
         let timeout = Duration::from_millis(millis.into());
         socket.set_tcp_user_timeout((millis > 0).then_some(timeout))
+    }
+
+    pub(crate) fn set_unsent(socket: &Socket, bytes: u32) -> io::Result<()> {
+        socket.set_tcp_notsent_lowat(bytes)
     }
 
     pub(crate) fn set_recverr_v4(socket: &Socket) -> io::Result<()> {
@@ -162,6 +166,10 @@ mod system {
     }
 
     pub(crate) fn set_user_timeout_ms(_socket: &Socket, _millis: u32) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn set_unsent(_socket: &Socket, _bytes: u32) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

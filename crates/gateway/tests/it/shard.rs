@@ -380,6 +380,43 @@ fn large_messages_come_back_whole_through_a_slow_reader() {
     running.stop();
 }
 
+/// What lies in our own queue is overtaken; what the kernel holds unsent is little.
+#[test]
+fn a_heartbeat_overtakes_megabytes_that_wait() {
+    let mut running = start(Policy::default(), |setup| setup.outbox_limit = 8 * 1024 * 1024);
+    let mut client = running.hello();
+    running.join();
+    socket2::SockRef::from(&client.stream).set_recv_buffer_size(16 * 1024).unwrap();
+    let message = vec![7; 60_000];
+    let mut bytes = Vec::new();
+    let frame = Frame::Data { bytes: &message, more: false, kind: DataKind::default() };
+    Codec::Native.encode(&frame, &mut bytes);
+    for _ in 0..100 {
+        client.stream.write_all(&bytes).unwrap();
+    }
+    client.send(&Frame::Ping(Beat::bare(77)));
+    let mut greeting = Vec::new();
+    Codec::Native.encode(&Frame::Hello(hello()), &mut greeting);
+    let sent = greeting.len() + 100 * bytes.len() + 2;
+    let clock = Clock::start();
+    while running.stats.bytes_in.get() < sent as u64 {
+        assert!(clock.monotonic() < PATIENCE.into(), "the gateway reads");
+        std::thread::yield_now();
+    }
+    let mut before = 0;
+    let mut is_pong = |frame: Frame<'_>| match frame {
+        Frame::Data { bytes, .. } => {
+            before += bytes.len();
+            false
+        }
+        Frame::Pong(_) => true,
+        other => panic!("{other:?}"),
+    };
+    while !client.next(&mut is_pong) {}
+    assert!(before < 600_000, "{before} of {} bytes came first", 100 * message.len());
+    running.stop();
+}
+
 /// Five times as long as the bound, and the reader says nothing meanwhile: what it takes of our
 /// bytes is all that shows it alive. Once it takes no more, it is given up.
 #[test]
@@ -387,9 +424,7 @@ fn who_reads_a_large_message_slowly_lives_until_it_reads_no_more() {
     let policy = Policy::new(Span::from_millis(600), Span::from_millis(200), 3).unwrap();
     let mut running = start(policy, |setup| {
         setup.outbox_limit = 8 * 1024 * 1024;
-        for (_, settings) in &mut setup.listeners {
-            settings.examines = true;
-        }
+        examined(setup);
     });
     let mut client = running.hello();
     running.join();
