@@ -1,6 +1,7 @@
 //! What a client tells its application.
 
 use systole_core::cause::{Cause, Confidence, Verdict};
+use systole_core::diagnosis::Grounds;
 use systole_core::link::{BeatKind, Goodbye};
 use systole_core::reconnect::Stop;
 use systole_core::{Policy, Span};
@@ -21,6 +22,17 @@ pub enum Event {
     },
     /// A probe has been out for longer than it should. Nothing is lost yet.
     Suspect,
+    /// A router, our own network or our own neighbour says already why the verdict would fall.
+    /// Nothing is lost yet, and whatever the server says next outweighs it; at most once in a
+    /// silence.
+    Warned {
+        /// What the verdict would be now.
+        cause: Cause,
+        /// How sure that is.
+        confidence: Confidence,
+        /// What it rests on.
+        grounds: Grounds,
+    },
     /// The suspicion is over.
     Recovered,
     /// The bound has passed, and the policy says only to tell.
@@ -140,6 +152,7 @@ impl Event {
             Event::Closed(_) => Class::Latest(14),
             Event::Hung(_) => Class::Latest(15),
             Event::Revised { .. } => Class::Latest(16),
+            Event::Warned { .. } => Class::Latest(17),
         }
     }
 }

@@ -72,6 +72,7 @@ fn cost(event: &Event) -> Option<usize> {
         Event::Message(bytes) => Some(bytes.len() + MESSAGE_COST),
         Event::Connected { .. }
         | Event::Suspect
+        | Event::Warned { .. }
         | Event::Recovered
         | Event::Overdue
         | Event::Hung(_)

@@ -81,6 +81,9 @@ impl News {
                 self.stage = Stage::Refused(ConnectError::Handshake { verdict, farewell });
             }
             Told::Suspect => shared.tell(Event::Suspect),
+            Told::Warned { cause, confidence, grounds } => {
+                shared.tell(Event::Warned { cause, confidence, grounds });
+            }
             Told::Recovered => shared.tell(Event::Recovered),
             Told::Overdue { due: _ } => shared.tell(Event::Overdue),
             Told::Hung { cause, until: _ } => shared.tell(Event::Hung(cause)),

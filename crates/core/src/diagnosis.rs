@@ -135,6 +135,34 @@ impl Doubts {
     }
 }
 
+/// The rows that need no silence to be told: what a router, our own network or our own neighbour
+/// shows long before the bound has passed. Provisional: whoever is heard after all was not lost.
+pub fn early_word(doubts: &Doubts) -> Option<Diagnosis> {
+    use Ground as G;
+    if doubts.local_down {
+        return Some(high(Cause::LocalNetworkDown, &[G::InterfaceDown]));
+    }
+    match doubts.error {
+        Some(SocketError::HostUnreachable | SocketError::NetworkUnreachable) => {
+            return Some(high(Cause::Unreachable, &[G::RouterSaidUnreachable]));
+        }
+        Some(SocketError::Reset | SocketError::Refused) => return None,
+        Some(SocketError::TimedOut | SocketError::Local) | None => {}
+    }
+    let tcp = &doubts.last;
+    let open = !tcp.is_window_closed() && tcp.send_window.is_some();
+    if open && tcp.is_stranded() && tcp.backoff > 0 && tcp.probes > 1 {
+        return Some(high(Cause::LocalNetworkDown, &[G::BytesWaiting, G::NothingLeft]));
+    }
+    // What is counted per segment is counted when it is tried, and in all when it has left.
+    let tried = u32::from(tcp.retransmits.saturating_sub(doubts.first.retransmits));
+    let left = tcp.total_retrans.saturating_sub(doubts.first.total_retrans);
+    if tried > 0 && left.saturating_mul(2) <= tried {
+        return Some(high(Cause::LocalNeighbourGone, &[G::Retransmitting, G::NeighbourSilent]));
+    }
+    None
+}
+
 /// The table: from what was seen of a silent peer to the cause.
 pub fn diagnose(silence: &Silence, doubts: &Doubts) -> Diagnosis {
     use Ground as G;
@@ -147,17 +175,11 @@ pub fn diagnose(silence: &Silence, doubts: &Doubts) -> Diagnosis {
     let lost = tcp.unacked > 0 && tcp.retransmits >= LOST;
     let silent = Ground::ApplicationSilent;
 
-    if doubts.local_down {
-        return high(Cause::LocalNetworkDown, &[silent, G::InterfaceDown]);
+    if let Some(found) = early_word(doubts) {
+        return Diagnosis { grounds: found.grounds.with(silent), ..found };
     }
-    match doubts.error {
-        Some(SocketError::HostUnreachable | SocketError::NetworkUnreachable) => {
-            return high(Cause::Unreachable, &[silent, G::RouterSaidUnreachable]);
-        }
-        Some(SocketError::Reset | SocketError::Refused) => {
-            return high(Cause::PeerReset, &[silent, G::Reset]);
-        }
-        Some(SocketError::TimedOut | SocketError::Local) | None => {}
+    if let Some(SocketError::Reset | SocketError::Refused) = doubts.error {
+        return high(Cause::PeerReset, &[silent, G::Reset]);
     }
     if !doubts.seen {
         return unknown(&[silent]);
@@ -165,12 +187,6 @@ pub fn diagnose(silence: &Silence, doubts: &Doubts) -> Diagnosis {
     // One probe may be one that the peer leaves unanswered: Linux answers two a second.
     if open && tcp.is_stranded() && tcp.backoff > 0 && (!fresh || tcp.probes > 1) {
         return high(Cause::LocalNetworkDown, &[silent, G::BytesWaiting, G::NothingLeft]);
-    }
-    // What is counted per segment is counted when it is tried, and in all when it has left.
-    let tried = u32::from(tcp.retransmits.saturating_sub(doubts.first.retransmits));
-    let left = tcp.total_retrans.saturating_sub(doubts.first.total_retrans);
-    if tried > 0 && left.saturating_mul(2) <= tried {
-        return high(Cause::LocalNeighbourGone, &[silent, G::Retransmitting, G::NeighbourSilent]);
     }
     // Window probes come ever more rarely, so that the last answer may be old without anything
     // being unanswered.

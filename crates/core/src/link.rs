@@ -12,8 +12,9 @@ pub(crate) use outbound::Outbound;
 pub use peer::HALF_CLOSED;
 pub(crate) use peer::{Context, Effect, Peer};
 
-use crate::cause::{Cause, Verdict};
+use crate::cause::{Cause, Confidence, Verdict};
 use crate::flight::Flight;
+use crate::grounds::Grounds;
 use crate::kernel::{Examination, SocketError};
 use crate::liveness::{Deadline, Role};
 use crate::policy::{Detection, Policy};
@@ -177,7 +178,8 @@ pub enum Input<'a> {
     /// The socket failed.
     Failed(SocketError),
     /// A router said that the peer cannot be reached, and the connection stands all the same: it is
-    /// remembered for the verdict, and evidence of the peer outweighs it.
+    /// remembered for the verdict, told if the peer is asked in vain, [`Event::Warned`], and
+    /// evidence of the peer outweighs it.
     Warned(SocketError),
     /// The answer to [`Output::Examine`], to be given before any other input for this link.
     Examined(Examination),
@@ -284,6 +286,17 @@ pub enum Event<'a> {
     },
     /// A probe has been out for longer than it should.
     Suspect,
+    /// A router, our own network or our own neighbour says already, of a peer that is asked in
+    /// vain, why its verdict would fall. Nothing ends, and evidence of the peer outweighs it; at
+    /// most once in a silence.
+    Warned {
+        /// What the verdict would be now.
+        cause: Cause,
+        /// How sure that is.
+        confidence: Confidence,
+        /// What it rests on.
+        grounds: Grounds,
+    },
     /// The suspicion is over.
     Recovered,
     /// The bound has passed, and the policy says only to tell.

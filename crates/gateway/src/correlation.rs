@@ -112,6 +112,7 @@ impl Correlation {
             Change::Leave { .. }
             | Change::Recovered
             | Change::Hung(_)
+            | Change::Warned { .. }
             | Change::Overdue
             | Change::Retuned(_)
             | Change::Heartbeat { .. } => Vec::new(),

@@ -130,6 +130,10 @@ impl Logs {
             Body::OutageOver(info) => outage_over(info),
             Body::Suspect(session) => about(session, "suspect"),
             Body::Recovered(session) => about(session, "recovered"),
+            Body::Warned { session, cause, confidence, detail, .. } => {
+                let Session { session, identity, listener, .. } = session;
+                info!(session, %identity, %listener, cause, confidence, detail, "warned");
+            }
             Body::Hung { session, cause } => {
                 let Session { session, identity, listener, .. } = session;
                 info!(session, %identity, %listener, cause, "hung: kept for a while");

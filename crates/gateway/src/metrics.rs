@@ -71,6 +71,7 @@ impl Metrics {
             | Body::Suspect(_)
             | Body::Recovered(_)
             | Body::Hung { .. }
+            | Body::Warned { .. }
             | Body::Overdue(_)
             | Body::Retuned { .. }
             | Body::Moved { .. }

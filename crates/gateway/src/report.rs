@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use serde::Serialize;
-use systole_core::cause::{Cause, Verdict};
+use systole_core::cause::{Cause, Confidence, Verdict};
+use systole_core::diagnosis::Grounds;
 use systole_core::flight::Flight;
 use systole_core::hub::Presence;
 use systole_core::link::BeatKind;
@@ -104,6 +105,15 @@ pub enum Change {
     },
     /// A probe is unanswered for longer than it should be.
     Suspect,
+    /// What its verdict would be is known before its time; nothing ends yet.
+    Warned {
+        /// The cause.
+        cause: Cause,
+        /// How sure it is.
+        confidence: Confidence,
+        /// What it rests on.
+        grounds: Grounds,
+    },
     /// The suspicion is over.
     Recovered,
     /// The bound has passed; it hangs or does not read, and is kept for a while.

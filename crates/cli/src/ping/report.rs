@@ -196,6 +196,9 @@ impl Report {
             }
             Event::HeartbeatSent { beat: BeatKind::Pong, .. } => asked("answered it".to_owned()),
             Event::Suspect => asked("the server is suspect".to_owned()),
+            Event::Warned { cause, .. } => {
+                asked(format!("a first word, and no verdict yet: {cause}"))
+            }
             Event::Recovered => asked("the server is back".to_owned()),
             Event::Retuned(policy) => asked(format!("the server changed the policy: {policy}")),
             Event::Message(bytes) => asked(format!("received a message of {} bytes", bytes.len())),
@@ -225,6 +228,7 @@ impl Report {
                 Line { rtt_us: self.last_rtt.map(Span::as_micros), ..line("received") }
             }
             Event::Suspect => line("suspect"),
+            Event::Warned { cause, .. } => Line { cause: Some(cause.name()), ..line("warned") },
             Event::Recovered => line("recovered"),
             Event::Retuned(policy) => Line { bound_ms: bound(policy), ..line("retuned") },
             Event::Lost { verdict, silent_for, .. } => Line {

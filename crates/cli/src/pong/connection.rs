@@ -138,6 +138,7 @@ impl Connection {
                 Output::Event(Event::Lost { verdict, .. }) => self.lost = Some(verdict.cause),
                 Output::Event(
                     Event::Suspect
+                    | Event::Warned { .. }
                     | Event::Recovered
                     | Event::Overdue { .. }
                     | Event::Hung { .. }

@@ -176,6 +176,7 @@ impl Peer {
                 Output::Event(Event::Lost { .. }) => self.heard.push(Heard::Lost),
                 Output::Event(
                     Event::Suspect
+                    | Event::Warned { .. }
                     | Event::Recovered
                     | Event::Overdue { .. }
                     | Event::Hung { .. }

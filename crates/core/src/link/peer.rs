@@ -71,7 +71,7 @@ impl Peer {
         match input {
             Input::Received(bytes) => self.receive(now, bytes, context, out),
             Input::Ended => self.conversation.end_of_stream(now, context, out),
-            Input::Warned(error) => self.conversation.warned(now, error),
+            Input::Warned(error) => self.conversation.warned(now, error, context, out),
             Input::Failed(error) => self.conversation.fail(now, error, context, out),
             Input::Examined(examination) => {
                 self.conversation.examined(now, &examination, context, out)

@@ -1,5 +1,6 @@
 //! What becomes of a suspect: the looks that are asked for, and the verdict that comes of them.
 
+mod early;
 mod half_close;
 
 use alloc::vec::Vec;

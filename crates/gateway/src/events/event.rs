@@ -59,6 +59,21 @@ pub enum Body {
     OutageOver(OutageInfo),
     /// A probe is unanswered for longer than it should be.
     Suspect(Session),
+    /// A router, our own network or our own neighbour says already why a session's verdict would
+    /// fall; nothing ends yet. At most once in a silence.
+    Warned {
+        /// Which.
+        #[serde(flatten)]
+        session: Session,
+        /// The cause, by name.
+        cause: &'static str,
+        /// How sure it is: `medium`, `high` or `certain`.
+        confidence: &'static str,
+        /// The cause for people.
+        detail: String,
+        /// What it rests on, for people.
+        grounds: Vec<&'static str>,
+    },
     /// The suspicion is over.
     Recovered(Session),
     /// The bound has passed; the peer hangs or does not read, and is kept for a while.
@@ -132,6 +147,7 @@ impl Body {
             Body::Outage(_) => "outage",
             Body::OutageOver(_) => "outage_over",
             Body::Suspect(_) => "suspect",
+            Body::Warned { .. } => "warned",
             Body::Recovered(_) => "recovered",
             Body::Hung { .. } => "hung",
             Body::Overdue(_) => "overdue",
@@ -431,6 +447,13 @@ fn change_body(at_ms: u64, session: Session, change: Change) -> Option<Body> {
             Body::Join { session, policy: PolicyInfo::new(&policy) }
         }
         Change::Suspect => Body::Suspect(session),
+        Change::Warned { cause, confidence, grounds } => Body::Warned {
+            session,
+            cause: cause.name(),
+            confidence: confidence.name(),
+            detail: cause.to_string(),
+            grounds: grounds.iter().map(Ground::text).collect(),
+        },
         Change::Recovered => Body::Recovered(session),
         Change::Hung(cause) => Body::Hung { session, cause: cause.name() },
         Change::Overdue => Body::Overdue(session),

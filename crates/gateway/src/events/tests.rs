@@ -2,7 +2,9 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use systole_core::cause::{Cause, Verdict};
+use serde_json::json;
+use systole_core::cause::{Cause, Confidence, Verdict};
+use systole_core::diagnosis::{Ground, Grounds};
 use systole_core::{Policy, Span, Time};
 
 use super::*;
@@ -92,6 +94,23 @@ fn a_leave_carries_its_evidence() {
         "lasted_ms": 45_000,
     });
     assert_eq!(serde_json::to_value(&*event).unwrap(), expected);
+}
+
+#[test]
+fn an_early_word_says_what_it_rests_on() {
+    let events = events(10);
+    let word = Change::Warned {
+        cause: Cause::Unreachable,
+        confidence: Confidence::High,
+        grounds: Grounds::of(&[Ground::RouterSaidUnreachable]),
+    };
+    let event = events.publish(1, report(1, word), 0).unwrap();
+    let json = serde_json::to_value(&*event).unwrap();
+    assert_eq!((&json["kind"], &json["cause"]), (&json!("warned"), &json!("unreachable")));
+    assert_eq!(json["confidence"], "high");
+    assert_eq!(json["detail"], "a router said that the peer cannot be reached");
+    assert_eq!(json["grounds"], json!(["a router said that it cannot be reached"]));
+    assert_eq!(json["session"], "0000000000000001");
 }
 
 #[test]

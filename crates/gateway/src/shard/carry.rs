@@ -142,6 +142,9 @@ impl Told {
         Some(Told::Change(match event {
             Event::Established { policy, account, .. } => Change::Join { policy, account },
             Event::Suspect => Change::Suspect,
+            Event::Warned { cause, confidence, grounds } => {
+                Change::Warned { cause, confidence, grounds }
+            }
             Event::Recovered => Change::Recovered,
             Event::Overdue { .. } => Change::Overdue,
             Event::Hung { cause, .. } => Change::Hung(cause),

@@ -283,6 +283,7 @@ impl Turning {
                 ReadOutcome::Warned(error) => {
                     let input = link::Input::Warned(error);
                     self.hub.handle(now, hub::Input::Link { link, input });
+                    self.carry();
                     continue;
                 }
                 ReadOutcome::Ended => {

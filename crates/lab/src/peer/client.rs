@@ -88,6 +88,9 @@ fn told(clock: Clock, identity: &str, event: &Event) {
             tell(clock, "join", identity, session(number));
         }
         Event::Suspect => tell(clock, "suspect", identity, json!({})),
+        Event::Warned { cause, .. } => {
+            tell(clock, "warned", identity, json!({"cause": cause.name()}));
+        }
         Event::Recovered => tell(clock, "recovered", identity, json!({})),
         Event::RoundTrip(rtt) => {
             tell(clock, "round_trip", identity, json!({"rtt_us": rtt.as_micros()}));

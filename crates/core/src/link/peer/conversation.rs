@@ -185,7 +185,7 @@ impl Conversation {
                 liveness::Output::Probe { sequence, number } => {
                     self.flight.record(now, Incident::Probe { number });
                     self.transmit_beat(BeatKind::Ping, sequence, number, context, out);
-                    self.look_again(out);
+                    self.look_again(context, out);
                 }
                 liveness::Output::Keepalive { sequence } => {
                     self.flight.record(now, Incident::Keepalive);

@@ -47,6 +47,10 @@ pub(super) struct Model {
     spread: bool,
     pub(super) suspect: bool,
     overdue: bool,
+    /// A router has said that the other end cannot be reached, and nothing was heard since.
+    warned: bool,
+    /// And that was told.
+    told: bool,
     /// The other end has closed its side, and is given up then.
     half_closed: Option<Time>,
     rtt_us: u64,
@@ -100,6 +104,8 @@ impl Model {
             spread: false,
             suspect: false,
             overdue: false,
+            warned: false,
+            told: false,
             half_closed: None,
             rtt_us: 0,
             sequence: 0,
@@ -134,6 +140,7 @@ impl Model {
             }
             SocketError::Reset | SocketError::Refused => Cause::PeerReset,
             SocketError::HostUnreachable | SocketError::NetworkUnreachable => Cause::Unreachable,
+            SocketError::TimedOut if self.warned => Cause::Unreachable,
             SocketError::TimedOut => Cause::Unknown,
             SocketError::Local => Cause::LocalFault,
         }
@@ -148,6 +155,7 @@ impl Model {
         match *input {
             Input::Received(_) => {
                 self.turn.heard = true;
+                (self.warned, self.told) = (false, false);
                 self.heard = self.heard.max(now);
                 self.silent = self.silent.max(now);
                 self.trust();
@@ -155,7 +163,7 @@ impl Model {
             Input::Ended => self.half_close(now),
             Input::Failed(error) => self.turn.expects = Some(self.cause_of(error)),
             Input::Examined(_) => panic!("nobody asked for a look"),
-            Input::Warned(_) => {}
+            Input::Warned(_) => self.warned = true,
             Input::Overflowed => self.turn.expects = Some(Cause::SlowConsumer),
             Input::Deadline => self.turn.by_deadline = true,
             Input::Command(Command::Hold(span)) if self.is_established() => {
@@ -187,9 +195,14 @@ impl Model {
 
     /// Whoever closes its side may still read, unless it never said who it is, or speaks in lines.
     fn half_close(&mut self, now: Time) {
-        if !self.is_established() || self.codec == Codec::Line {
+        if self.half_closed.is_some() {
+            return;
+        }
+        if self.warned {
+            self.turn.expects = Some(Cause::Unreachable);
+        } else if !self.is_established() || self.codec == Codec::Line {
             self.turn.expects = Some(Cause::PeerExited);
-        } else if self.half_closed.is_none() {
+        } else {
             self.half_closed = Some(now + HALF_CLOSED);
             self.turn.confirms = true;
             (self.suspect, self.overdue, self.asked, self.number) = (false, false, None, 0);
@@ -227,6 +240,8 @@ impl Model {
         if !self.is_established() {
             return;
         }
+        let doubted = self.asked.is_some() || self.suspect;
+        assert!(self.told || !(self.warned && doubted), "{name}: a router's word is kept secret");
         assert!(!heard || !self.suspect, "{name}: suspected with fresh evidence");
         let owed = if self.codec == Codec::Native { asked.min(1) } else { asked };
         assert_eq!(answered, owed, "{name}: each PING is answered at once");
@@ -341,10 +356,16 @@ impl Model {
                 self.spread = policy.spread();
             }
             Event::Suspect => self.suspected(now),
+            Event::Warned { cause, .. } => {
+                assert_eq!(cause, Cause::Unreachable, "{name}: nobody else says anything");
+                assert!(self.warned && !self.told, "{name}: warned of nothing, or twice");
+                assert!(self.asked.is_some() || self.suspect, "{name}: warned in no doubt");
+                self.told = true;
+            }
             Event::Hung { .. } => panic!("{name}: nobody here can tell"),
             Event::Recovered => {
                 assert!(self.suspect, "{name}: recovered from nothing");
-                self.suspect = false;
+                (self.suspect, self.warned, self.told) = (false, false, false);
                 self.turn.recovered = true;
                 self.recoveries += 1;
             }
@@ -484,7 +505,8 @@ impl Model {
             assert!(now >= until, "{name}: given up too soon");
             return;
         }
-        assert_eq!(verdict.cause, Cause::Unknown, "{name}");
+        let cause = if self.warned { Cause::Unreachable } else { Cause::Unknown };
+        assert_eq!(verdict.cause, cause, "{name}");
         assert!(self.policy.enforce(), "{name}: killed although only told");
         assert_eq!(Some(verdict.due), self.due(), "{name}: due at another time than D says");
         assert!(now >= verdict.due, "{name}: given up too soon");

@@ -198,7 +198,11 @@ impl Schedule {
     }
 
     fn end(&mut self, index: usize) {
-        match self.world.chance.below(9) {
+        match self.world.chance.below(12) {
+            9.. => {
+                self.world.peers[index].healthy = false;
+                self.world.input(index, Input::Warned(SocketError::HostUnreachable));
+            }
             7 => self.world.half_close(index),
             8 => {
                 self.world.half_close(index);

@@ -8,7 +8,9 @@ use alloc::boxed::Box;
 
 use super::{Conversation, Stage};
 use crate::cause::{Cause, Verdict};
-use crate::diagnosis::{self, Diagnosis, Doubts, Ground, Grounds, Reset, diagnose, diagnose_reset};
+use crate::diagnosis::{
+    self, Diagnosis, Doubts, Ground, Grounds, Reset, diagnose, diagnose_reset, early_word,
+};
 use crate::flight::{Findings, Incident};
 use crate::kernel::{Examination, SocketError, TcpSnapshot};
 use crate::link::outbound::Pen;
@@ -40,6 +42,8 @@ pub(super) struct Inquiry {
     heartbeats: u64,
     /// What was progress up to the look before.
     progress: u64,
+    /// What is known before the bound has passed was told.
+    told: bool,
 }
 
 /// Why a verdict waits for a last look.
@@ -56,16 +60,48 @@ impl Conversation {
     pub(super) fn inquire(&mut self, now: Time, context: &Context<'_>, out: &mut Pen<'_>) {
         if context.settings.examines {
             self.inquiry(now);
-            out.examine();
         }
+        self.look(context, out);
     }
 
     /// A router has a word to say.
-    pub(in crate::link::peer) fn warned(&mut self, now: Time, error: SocketError) -> Effect {
+    pub(in crate::link::peer) fn warned(
+        &mut self,
+        now: Time,
+        error: SocketError,
+        context: &Context<'_>,
+        out: &mut Pen<'_>,
+    ) -> Effect {
         self.flight.record(now, Incident::Error(error));
         let examination = Examination { error: Some(error), ..Examination::default() };
-        self.inquiry(now).doubts.see(now, &examination);
+        let inquiry = self.inquiry(now);
+        inquiry.doubts.see(now, &examination);
+        // It comes again with each retransmission, and once is enough.
+        if !inquiry.told && self.liveness.is_in_doubt() {
+            self.look(context, out);
+        }
         Effect::None
+    }
+
+    /// Looks, and tells what is known already where nobody can.
+    fn look(&mut self, context: &Context<'_>, out: &mut Pen<'_>) {
+        if context.settings.examines {
+            out.examine();
+        } else {
+            self.tell_early(out);
+        }
+    }
+
+    /// Tells, once in a suspicion and only of a peer that is asked in vain, what need not wait for
+    /// the bound.
+    fn tell_early(&mut self, out: &mut Pen<'_>) {
+        if let Some(inquiry) = self.inquiry.as_mut().filter(|inquiry| !inquiry.told)
+            && self.liveness.is_in_doubt()
+            && let Some(Diagnosis { cause, confidence, grounds }) = early_word(&inquiry.doubts)
+        {
+            inquiry.told = true;
+            out.event(Event::Warned { cause, confidence, grounds });
+        }
     }
 
     /// What the socket reported of a suspect so far.
@@ -84,16 +120,17 @@ impl Conversation {
                 acknowledged: 0,
                 heartbeats,
                 progress: 0,
+                told: false,
             })
         })
     }
 
     /// Another probe of a suspect has left.
-    pub(super) fn look_again(&mut self, out: &mut Pen<'_>) {
+    pub(super) fn look_again(&mut self, context: &Context<'_>, out: &mut Pen<'_>) {
         let length = self.beat_length();
         if let Some(inquiry) = &mut self.inquiry {
             inquiry.heartbeats += length;
-            out.examine();
+            self.look(context, out);
         }
     }
 
@@ -163,7 +200,10 @@ impl Conversation {
                     | SocketError::NetworkUnreachable
                     | SocketError::Local,
                 )
-                | None => Effect::None,
+                | None => {
+                    self.tell_early(out);
+                    Effect::None
+                }
             };
         };
         if let Hung::Keep(span) = context.settings.hung
