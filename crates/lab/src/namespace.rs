@@ -12,13 +12,17 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use systole_core::Span;
 
+use crate::process::pause;
 use crate::tools;
 use crate::trouble::Trouble;
 
 /// Where iproute2 keeps the names of namespaces.
 const NAMES: &str = "/run/netns";
 const MARK: &str = "sysl-";
+/// Long enough for a namespace that is being made to exist.
+const BEING_MADE: Span = Span::from_millis(200);
 
 /// Set once the run is being ended from outside: nothing new may be made then.
 static CLOSED: AtomicBool = AtomicBool::new(false);
@@ -144,6 +148,9 @@ impl Drop for Namespace {
 /// Ends everything of this process, now, and lets nothing new begin. For signals and panics.
 pub(crate) fn abandon() {
     CLOSED.store(true, Ordering::SeqCst);
+    clean_mark(&own_mark());
+    // Another thread may have been about to make one when that was forbidden.
+    pause(BEING_MADE);
     clean_mark(&own_mark());
 }
 

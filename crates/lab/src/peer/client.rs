@@ -20,8 +20,9 @@ const BASE: Span = Span::from_millis(100);
 const CAP: Span = Span::from_millis(500);
 const STABLE: Span = Span::from_secs(10);
 
-/// `fill` sends this much: more than any socket buffer takes.
-const FILLING: usize = 64;
+/// `fill` sends this much: more than the receive buffer of a process that is stopped takes, less
+/// than makes us a slow consumer of the echo when it goes on.
+const FILLING: usize = 6;
 static MESSAGE: [u8; 65_536] = [0; 65_536];
 
 pub(super) fn run(spec: &Spec) -> Result<(), Trouble> {

@@ -20,6 +20,8 @@ const D: u64 = C.bound_ms();
 const AT_ONCE: u64 = 50;
 /// From one segment to its last retransmission that may still be on its way, and some.
 const SEGMENT: u64 = 1_200;
+/// After a heartbeat its acknowledgement may still follow; the next segment is a probe.
+const DELAYED_ACKNOWLEDGEMENT: Step = Step::Rest(250);
 
 const BOTH: &[Role] = &[Role::Gateway, Role::Client];
 const GATEWAY: &[Role] = &[Role::Gateway];

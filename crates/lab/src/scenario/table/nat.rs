@@ -1,6 +1,6 @@
 //! A router that forgets its mappings, silently or not.
 
-use super::{BOTH, C, D, ONE, SEGMENT, revised, silence, verdict, within};
+use super::{BOTH, C, D, DELAYED_ACKNOWLEDGEMENT, ONE, SEGMENT, revised, silence, verdict, within};
 use crate::gateway::Beat;
 use crate::scenario::{Fault, Scenario, Setting, Step};
 
@@ -8,8 +8,6 @@ const BEHIND_NAT: Setting = Setting { nat: true, ..ONE };
 const LATE: Beat = Beat { idle_ms: 4_000, interval_ms: 500, probes: 4 };
 /// The first probe comes after two seconds of silence or more.
 const IDLE_BEHIND_NAT: Setting = Setting { beat: LATE, ..BEHIND_NAT };
-/// After a heartbeat its acknowledgement may still follow; the next segment is a probe.
-const DELAYED_ACKNOWLEDGEMENT: Step = Step::Rest(250);
 const FORGOT: Step = revised(&["middlebox_forgot"]);
 /// From two silences: only who hears the account of the other can tell.
 const GATEWAY_LEARNS: Step = Step::GatewayAlone(&[FORGOT]);

@@ -1,6 +1,8 @@
 //! The peer's process or its machine: ended, stopped, started anew.
 
-use super::{AT_ONCE, BOTH, C, D, GATEWAY, ONE, SEGMENT, revised, verdict, within};
+use super::{
+    AT_ONCE, BOTH, C, D, DELAYED_ACKNOWLEDGEMENT, GATEWAY, ONE, SEGMENT, revised, verdict, within,
+};
 use crate::gateway::Beat;
 use crate::peer::Kind;
 use crate::scenario::{Fault, Role, Scenario, Setting, Step};
@@ -169,6 +171,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         setting: ONE,
         steps: &[
             Step::AfterBeat,
+            DELAYED_ACKNOWLEDGEMENT,
             Step::Do(Fault::HostCrashes),
             Step::Do(Fault::HostReturns),
             verdict(&["peer_reset"], C.idle_ms + SEGMENT),
