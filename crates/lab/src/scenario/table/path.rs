@@ -7,6 +7,13 @@ use crate::scenario::{Fault, Scenario, Setting, Step};
 /// So many links that their verdicts follow one another closely: one outage beyond doubt.
 const MANY: Setting = Setting { hosts: &[20], ..ONE };
 
+/// Told before the bound has passed: within so long of the next heartbeat, which comes within the
+/// idle time. A router's word takes half a second; that nothing leaves here any more shows after two
+/// retransmission times of 200 ms, and a look that comes each second.
+const fn warned(causes: &'static [&'static str], within_ms: u64) -> Step {
+    Step::Tells("warned", within(causes, within_ms))
+}
+
 pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "drop",
@@ -71,7 +78,11 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         long: false,
         roles: BOTH,
         setting: ONE,
-        steps: &[Step::Do(Fault::Unreachable), verdict(&["unreachable"], D + 200)],
+        steps: &[
+            Step::Do(Fault::Unreachable),
+            warned(&["unreachable"], C.idle_ms + 500),
+            verdict(&["unreachable"], D + 200),
+        ],
     },
     Scenario {
         name: "no-route",
@@ -80,7 +91,11 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         long: false,
         roles: BOTH,
         setting: ONE,
-        steps: &[Step::Do(Fault::NoRoute), verdict(&["unreachable"], D + 200)],
+        steps: &[
+            Step::Do(Fault::NoRoute),
+            warned(&["unreachable"], C.idle_ms + 500),
+            verdict(&["unreachable"], D + 200),
+        ],
     },
     Scenario {
         name: "interface-down",
@@ -91,6 +106,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         setting: MANY,
         steps: &[
             Step::Do(Fault::OurInterfaceDown),
+            warned(&["local_network_down"], C.idle_ms + 1_400),
             verdict(&["local_network_down"], D + 1_000),
             Step::GatewayAlone(&[Step::OutageHere { links: 20, within_ms: D + 2_000 }]),
         ],
@@ -104,6 +120,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         setting: MANY,
         steps: &[
             Step::Do(Fault::OurAddressRemoved),
+            warned(&["local_network_down"], C.idle_ms + 1_400),
             verdict(&["local_network_down"], D + 1_000),
             Step::GatewayAlone(&[Step::OutageHere { links: 20, within_ms: D + 2_000 }]),
         ],
