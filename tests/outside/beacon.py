@@ -12,7 +12,7 @@ udp = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.S
 udp.connect((host, int(port)))
 udp.settimeout(1)
 challenge, counter, heard = 0, random.getrandbits(32), False
-while True:
+while left >= 0:
     signed = SIGNED.pack(0xB1, int(left == 0), 0x61, device, challenge, counter)
     udp.send(signed + tag(signed))
     try:
@@ -27,5 +27,4 @@ while True:
     elif kind == 0xB2 and (told, count) == (challenge, counter):
         print("heard" if left else "goodbye", value, flush=True)
         left, counter = left - 1, counter + 1
-        left < 0 and sys.exit()
-        time.sleep(value / 40 if left else 0)
+        time.sleep(value / 40 if left > 0 else 0)
