@@ -20,6 +20,7 @@ pub mod serve;
 pub mod shard;
 pub mod stats;
 pub mod verdicts;
+mod watch;
 
 pub use config::Config;
 pub use serve::{ServeError, ServeOptions, serve};

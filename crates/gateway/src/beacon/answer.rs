@@ -47,7 +47,7 @@ impl Turning {
     }
 
     fn command(&mut self, command: Command) {
-        self.hub.handle(self.vigilance.now(), Input::Command(command));
+        self.hub.handle(self.watch.now(), Input::Command(command));
         self.carry();
     }
 
@@ -103,13 +103,13 @@ impl Turning {
             },
             suspect: known.suspect,
             flight: None,
-            now: self.vigilance.now(),
-            wall_ms: self.clock.wall_ms(),
+            now: self.watch.now(),
+            wall_ms: self.watch.wall_ms(),
         }
     }
 
     fn info(&self, known: &Presence) -> SessionInfo {
-        let (now, wall_ms) = (self.vigilance.now(), self.clock.wall_ms());
+        let (now, wall_ms) = (self.watch.now(), self.watch.wall_ms());
         let held = known.held_until.filter(|until| *until > now);
         let last_heard_ago_ms = now.since(known.last_heard).as_millis();
         SessionInfo {

@@ -13,10 +13,8 @@ use systole_core::beacon::{
 };
 use systole_core::cause::Cause;
 use systole_core::gather::Gather;
-use systole_core::vigilance::{Turn, Vigilance};
 use systole_core::wire::{BootId, InstanceId};
 use systole_core::{Machine, Span, Time};
-use systole_net::Clock;
 use systole_net::datagrams::{RECEIVE_BUFFER, grow_receive_buffer};
 
 use super::keys::{DeviceKey, Keys, device_text};
@@ -27,13 +25,10 @@ use crate::outlet::Outlet;
 use crate::report::{Change, Report, Subject};
 use crate::request::Request;
 use crate::stats::{BeaconStats, Distributions, ShardStats, seconds};
+use crate::watch::{LONGEST_WAIT, Watch};
 
 pub(super) const WAKER: Token = Token(0);
 const SOCKET: Token = Token(1);
-
-/// The longest wait. A stall is noticed by coming back later than planned, so the plan must be
-/// short beside the deadlines it protects; ten wakes a second cost nothing.
-const LONGEST_WAIT: Span = Span::from_millis(100);
 
 /// Datagrams per turn, about: at 2 µs each, checked and answered, a verdict waits 1 ms for them.
 const DATAGRAMS_PER_TURN: usize = 512;
@@ -56,8 +51,7 @@ const LEAST_KERNEL_BYTES: usize = 256;
 pub(super) struct Turning {
     poll: Poll,
     pub(super) hub: BeaconHub,
-    pub(super) clock: Clock,
-    pub(super) vigilance: Vigilance,
+    pub(super) watch: Watch,
     pub(super) listener: u16,
     gather: Gather,
     socket: Datagrams,
@@ -117,8 +111,7 @@ impl Turning {
         Ok(Turning {
             poll,
             hub: BeaconHub::new(Time::ZERO, settings),
-            vigilance: Vigilance::new(clock.monotonic(), clock.boottime()),
-            clock,
+            watch: Watch::new(clock, Arc::clone(&shard.stats), setup.distributions.clone()),
             listener: setup.listener,
             gather: Gather::new(Time::ZERO),
             socket: Datagrams::new(socket)?,
@@ -147,7 +140,7 @@ impl Turning {
                 break;
             }
             self.unread |= events.iter().any(|event| event.token() == SOCKET);
-            self.wake(planned);
+            self.watch.wake(planned, &mut self.outlet);
             self.take_requests();
             let mut things = self.take_others();
             match self.receive() {
@@ -170,41 +163,21 @@ impl Turning {
         if self.unread {
             return Span::ZERO;
         }
-        let now = self.now();
+        let now = self.watch.anew();
         let next = self.hub.next_deadline();
         next.map_or(LONGEST_WAIT, |at| at.since(now).min(LONGEST_WAIT))
     }
 
     /// Lets statements gather: no device waits for an answer to its heartbeat.
     fn rest(&mut self, things: usize) {
-        let now = self.vigilance.now();
+        let now = self.watch.now();
         let rest = self.gather.rest(now, things, false);
         let is_behind = self.hub.next_deadline().is_some_and(|at| at <= now);
         if rest > Span::ZERO && !self.unread && !is_behind {
-            let rest = rest.less(self.now().since(now));
+            let rest = rest.less(self.watch.anew().since(now));
             // Not for luck: the poll that follows finds what gathered meanwhile.
             #[allow(clippy::disallowed_methods)]
             std::thread::sleep(Duration::from(rest));
-        }
-    }
-
-    /// Vigilant time, read anew.
-    pub(super) fn now(&self) -> Time {
-        self.vigilance.at(self.clock.monotonic())
-    }
-
-    fn wake(&mut self, planned: Span) {
-        let monotonic = self.clock.monotonic();
-        let late = self.vigilance.elapsed(monotonic).less(planned);
-        let boottime = self.clock.boottime();
-        if late > Span::ZERO {
-            self.distributions.lag.observe(seconds(late));
-        }
-        if let Some(stall) = self.vigilance.turn(Turn { monotonic, boottime, planned }) {
-            self.stats.stalls.add(1);
-            self.stats.stalled_nanos.add((stall.absent + stall.suspended).as_nanos());
-            let (absent, suspended) = (stall.absent, stall.suspended);
-            self.outlet.tell(Report::Stalled { absent, suspended });
         }
     }
 
@@ -230,7 +203,7 @@ impl Turning {
                     self.feed(statement, from, None, &key);
                 }
             }
-            self.vigilance.work(self.clock.monotonic());
+            self.watch.worked();
         }
         self.unread = true;
         statements
@@ -249,7 +222,7 @@ impl Turning {
             self.unread = count > 0;
             datagrams += count;
             self.check_all();
-            self.vigilance.work(self.clock.monotonic());
+            self.watch.worked();
         }
         let lost = self.mesh.hand_over();
         self.drop_some(OVERLOADED, lost);
@@ -257,7 +230,7 @@ impl Turning {
             self.mesh.watch();
         }
         self.beacon_stats.datagrams_in.add(datagrams as u64);
-        self.vigilance.read(datagrams, self.kernel_holds, !self.unread);
+        self.watch.read(datagrams, self.kernel_holds, !self.unread);
         Ok(datagrams)
     }
 
@@ -299,7 +272,7 @@ impl Turning {
         to: Option<IpAddr>,
         key: &DeviceKey,
     ) {
-        let now = self.vigilance.now();
+        let now = self.watch.now();
         self.hub.handle(now, Input::Statement { statement, address });
         while let Some(output) = self.hub.poll_output() {
             match output {
@@ -327,14 +300,14 @@ impl Turning {
         if !self.mesh.is_watched(LONGEST_WAIT) {
             return 0;
         }
-        let horizon = self.vigilance.horizon();
+        let horizon = self.watch.horizon();
         for step in 0..EXPIRIES_PER_TURN {
             if self.hub.next_deadline().is_none_or(|at| at > horizon) {
                 return step;
             }
             self.hub.handle(horizon, Input::Deadline);
             self.carry();
-            self.vigilance.work(self.clock.monotonic());
+            self.watch.worked();
         }
         EXPIRIES_PER_TURN
     }
@@ -362,12 +335,12 @@ impl Turning {
                     cell.add(1);
                 }
                 if verdict.cause == Cause::Unknown {
-                    let late = self.now().since(verdict.due);
+                    let late = self.watch.anew().since(verdict.due);
                     self.distributions.lateness.observe(seconds(late));
                 }
                 // A device is never asked: it states its life by itself.
                 let asked = Span::ZERO;
-                let lasted = self.vigilance.now().since(known.since);
+                let lasted = self.watch.now().since(known.since);
                 Change::Leave { verdict, asked, lasted, flight: None }
             }
         };
@@ -381,7 +354,7 @@ impl Turning {
             instance_id: InstanceId::default(),
             established: true,
         };
-        let at_ms = self.clock.wall_ms();
+        let at_ms = self.watch.wall_ms();
         self.outlet.tell(Report::Session { at_ms, subject, change });
     }
 

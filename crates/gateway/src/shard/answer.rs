@@ -31,13 +31,13 @@ impl Turning {
                 let link = self.hub.machine().find(session);
                 if let Some(link) = link {
                     let input = link::Input::Command(command(order));
-                    self.hub.handle(self.vigilance.now(), hub::Input::Link { link, input });
+                    self.hub.handle(self.watch.now(), hub::Input::Link { link, input });
                     self.carry();
                 }
                 let _ = reply.send(link.is_some());
             }
             Request::Command(command) => {
-                self.hub.handle(self.vigilance.now(), hub::Input::Command(command));
+                self.hub.handle(self.watch.now(), hub::Input::Command(command));
                 self.carry();
             }
             Request::StopAccepting => self.doors.close(),
@@ -65,13 +65,13 @@ impl Turning {
             subject: Subject::new(known),
             suspect: known.suspect,
             flight: Some(known.flight.clone()),
-            now: self.vigilance.now(),
-            wall_ms: self.clock.wall_ms(),
+            now: self.watch.now(),
+            wall_ms: self.watch.wall_ms(),
         }
     }
 
     fn info(&self, known: &Presence<'_>) -> SessionInfo {
-        SessionInfo::new(known, self.vigilance.now(), self.clock.wall_ms())
+        SessionInfo::new(known, self.watch.now(), self.watch.wall_ms())
     }
 }
 

@@ -33,7 +33,7 @@ impl Turning {
                         }
                     }
                     Output::Close(Closing::Flush) => {
-                        self.sockets.leave(link, self.vigilance.now());
+                        self.sockets.leave(link, self.watch.now());
                     }
                     Output::Close(Closing::Abort) => self.sockets.doom(link),
                 }
@@ -57,7 +57,7 @@ impl Turning {
                     link::Input::Command(link::Command::Send { bytes, more, kind })
                 }
             };
-            self.hub.handle(self.vigilance.now(), hub::Input::Link { link, input });
+            self.hub.handle(self.watch.now(), hub::Input::Link { link, input });
         }
         self.sockets.end_echo();
     }
@@ -91,7 +91,7 @@ impl Turning {
         let subject = Subject::new(&known);
         let change = match told {
             Told::Lost(verdict) => {
-                let lasted = self.vigilance.now().since(known.opened);
+                let lasted = self.watch.now().since(known.opened);
                 let flight = Some(Box::new(known.flight.clone()));
                 let asked = asked_in_vain(&verdict, known.policy);
                 self.count(&verdict);
@@ -105,7 +105,7 @@ impl Turning {
             }
             Told::RoundTrip(_) => return,
         };
-        let at_ms = self.clock.wall_ms();
+        let at_ms = self.watch.wall_ms();
         self.outlet.tell(Report::Session { at_ms, subject, change });
     }
 
@@ -114,7 +114,7 @@ impl Turning {
             cell.add(1);
         }
         if verdict.is_silence() {
-            self.distributions.lateness.observe(seconds(self.now().since(verdict.due)));
+            self.distributions.lateness.observe(seconds(self.watch.anew().since(verdict.due)));
         }
     }
 }

@@ -11,9 +11,7 @@ use systole_core::gather::Gather;
 use systole_core::hub::{self, Hub};
 use systole_core::link;
 use systole_core::tap::{Tapped, Untapped};
-use systole_core::vigilance::{Turn, Vigilance};
 use systole_core::{Machine, Span, Time};
-use systole_net::Clock;
 use systole_net::recipe::{self, Recipe};
 
 use super::ShardSetup;
@@ -23,16 +21,13 @@ use crate::epochs::Epochs;
 use crate::outlet::Outlet;
 use crate::report::Report;
 use crate::request::Request;
-use crate::stats::{Distributions, ShardStats, seconds};
+use crate::stats::{Distributions, ShardStats};
+use crate::watch::{LONGEST_WAIT, Watch};
 
 pub(super) const WAKER: Token = Token(usize::MAX);
 
 /// Listeners have the tokens below the waker's, links have their numbers.
 const FIRST_DOOR: usize = usize::MAX - 1 - u16::MAX as usize;
-
-/// The longest wait. A stall is noticed by coming back later than planned, so the plan must be
-/// short beside the deadlines it protects; ten wakes a second cost nothing.
-const LONGEST_WAIT: Span = Span::from_millis(100);
 
 /// Sockets worked off per turn: at about 5 µs each a verdict waits for them 1.3 ms at most.
 const EVENTS: usize = 256;
@@ -54,8 +49,7 @@ const REQUESTS_PER_TURN: usize = 16;
 pub(super) struct Turning {
     poll: Poll,
     pub(super) hub: Tapped<Hub, Untapped>,
-    pub(super) clock: Clock,
-    pub(super) vigilance: Vigilance,
+    pub(super) watch: Watch,
     gather: Gather,
     /// Whether data passed in this turn, one way or the other.
     pub(super) data: bool,
@@ -103,11 +97,12 @@ impl Turning {
             doors.push(socket);
         }
         let hub = Hub::new(Time::ZERO, setup.index, settings, setup.seed);
+        let stats = Arc::clone(&setup.stats);
+        let watch = Watch::new(setup.clock, stats, setup.distributions.clone());
         Ok(Turning {
             poll,
             hub: Tapped::new(hub, Untapped),
-            vigilance: Vigilance::new(setup.clock.monotonic(), setup.clock.boottime()),
-            clock: setup.clock,
+            watch,
             gather: Gather::new(Time::ZERO),
             data: false,
             recipes,
@@ -138,7 +133,7 @@ impl Turning {
                 tracing::error!(%error, "the shard cannot wait for its sockets, and ends");
                 break;
             }
-            self.wake(planned);
+            self.watch.wake(planned, &mut self.outlet);
             self.take_requests();
             let reread = self.reread();
             let mut read = 0;
@@ -148,9 +143,9 @@ impl Turning {
             self.accept();
             // What is left unread was heard in this turn all the same, and is not judged in it.
             let drained = events.iter().count() < EVENTS;
-            self.vigilance.read(read, self.sockets.conns.len(), drained);
+            self.watch.read(read, self.sockets.conns.len(), drained);
             let expired = self.expire();
-            if self.sockets.reap(self.vigilance.now()) > 0 {
+            if self.sockets.reap(self.watch.now()) > 0 {
                 self.doors.relieve();
             }
             self.publish();
@@ -161,7 +156,7 @@ impl Turning {
 
     /// How long the loop may be away.
     fn plan(&self) -> Span {
-        let now = self.now();
+        let now = self.watch.anew();
         if self.is_busy(now) {
             return Span::ZERO;
         }
@@ -172,10 +167,10 @@ impl Turning {
 
     /// Lets heartbeats gather, unless something is to be done at once.
     fn rest(&mut self, things: usize) {
-        let now = self.vigilance.now();
+        let now = self.watch.now();
         let rest = self.gather.rest(now, things, std::mem::take(&mut self.data));
         if rest > Span::ZERO && !self.is_busy(now) {
-            let rest = rest.less(self.now().since(now));
+            let rest = rest.less(self.watch.anew().since(now));
             // Not for luck: the poll that follows finds what gathered meanwhile.
             #[allow(clippy::disallowed_methods)]
             std::thread::sleep(Duration::from(rest));
@@ -186,27 +181,6 @@ impl Turning {
     fn is_busy(&self, now: Time) -> bool {
         let left_over = self.asked || !self.unread.is_empty() || self.sockets.has_doomed();
         left_over || self.doors.is_pending(now)
-    }
-
-    /// Vigilant time, read anew.
-    pub(super) fn now(&self) -> Time {
-        self.vigilance.at(self.clock.monotonic())
-    }
-
-    fn wake(&mut self, planned: Span) {
-        let monotonic = self.clock.monotonic();
-        let late = self.vigilance.elapsed(monotonic).less(planned);
-        let boottime = self.clock.boottime();
-        if late > Span::ZERO {
-            self.distributions.lag.observe(seconds(late));
-        }
-        let stall = self.vigilance.turn(Turn { monotonic, boottime, planned });
-        if let Some(stall) = stall {
-            self.stats.stalls.add(1);
-            self.stats.stalled_nanos.add((stall.absent + stall.suspended).as_nanos());
-            let (absent, suspended) = (stall.absent, stall.suspended);
-            self.outlet.tell(Report::Stalled { absent, suspended });
-        }
     }
 
     fn take_requests(&mut self) {
@@ -264,7 +238,7 @@ impl Turning {
         if !self.sockets.is_open(link) {
             return self.sockets.hear_out(link, &mut self.scratch);
         }
-        let now = self.vigilance.now();
+        let now = self.watch.now();
         for _ in 0..READS_PER_TURN {
             let input = match self.sockets.read(link, &mut self.scratch) {
                 ReadOutcome::Empty => return,
@@ -274,7 +248,7 @@ impl Turning {
                     let input = link::Input::Received(bytes);
                     self.hub.handle(now, hub::Input::Link { link, input });
                     self.carry();
-                    self.vigilance.work(self.clock.monotonic());
+                    self.watch.worked();
                     if count < SCRATCH && !to_the_end || !self.sockets.is_open(link) {
                         return;
                     }
@@ -313,7 +287,7 @@ impl Turning {
     }
 
     fn accept(&mut self) {
-        let now = self.vigilance.now();
+        let now = self.watch.now();
         for _ in 0..self.doors.batch() {
             match self.doors.accept(now, self.sockets.conns.len()) {
                 Accepted::Link { listener, mut stream, address } => {
@@ -346,14 +320,14 @@ impl Turning {
     /// Judges up to the horizon: the time up to which every socket has been read. Returns how many
     /// steps that took.
     fn expire(&mut self) -> usize {
-        let horizon = self.vigilance.horizon();
+        let horizon = self.watch.horizon();
         for step in 0..EXPIRIES_PER_TURN {
             if self.hub.machine().next_deadline().is_none_or(|at| at > horizon) {
                 return step;
             }
             self.hub.handle(horizon, hub::Input::Deadline);
             self.carry();
-            self.vigilance.work(self.clock.monotonic());
+            self.watch.worked();
         }
         EXPIRIES_PER_TURN
     }
