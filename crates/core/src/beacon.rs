@@ -346,6 +346,7 @@ impl BeaconHub {
                     liveness::Output::Probe { .. }
                     | liveness::Output::Keepalive { .. }
                     | liveness::Output::Confirm { .. }
+                    | liveness::Output::Look
                     | liveness::Output::RoundTrip(_),
                 ) => {}
                 None => break,

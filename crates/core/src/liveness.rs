@@ -7,8 +7,10 @@
 
 mod signal;
 mod steering;
+mod unanswered;
 
 pub use signal::{Deadline, Evidence, Input, Output, Reason, Silence};
+pub use unanswered::UNANSWERED;
 
 use crate::policy::{Detection, Policy};
 use crate::time::{Span, Time};
@@ -55,7 +57,8 @@ enum State {
     /// The handshake is not complete.
     Greeting { until: Time },
     /// The peer was heard recently. The first probe of a link goes out `lead_ms` before `idle`.
-    Listening { lead_ms: u32 },
+    /// What we sent since is looked after from `looked` on.
+    Listening { lead_ms: u32, looked: u32 },
     /// Silence: `sent` probes are out, the first since `since`.
     Probing { since: Time, sent: u8, suspect: bool },
     /// The bound has passed, and the verdict was put off.
@@ -80,7 +83,7 @@ impl Pending {
     const DEAD: u8 = 16;
     const PROBE: u8 = 32;
     const KEEPALIVE: u8 = 64;
-    const CONFIRM: u8 = 128;
+    const LOOK: u8 = 128;
 
     fn take(&mut self, bit: u8) -> bool {
         let set = self.0 & bit != 0;
@@ -115,7 +118,7 @@ impl Liveness {
     pub fn handle(&mut self, now: Time, input: Input, policy: &Policy) {
         match input {
             Input::Heard(evidence) => self.hear(now, evidence),
-            Input::Sent => self.last_sent = self.last_sent.max(now),
+            Input::Sent => self.send(now),
             Input::Introduced { seed } => self.introduce(now, seed, policy),
             Input::Deadline => self.expire(now, policy),
             Input::Retuned { from, seed } => self.retune(now, &from, policy, seed),
@@ -136,8 +139,9 @@ impl Liveness {
     }
 
     /// When to call with [`Input::Deadline`] unless something changes before; `None` if no time
-    /// matters. Hearing and sending only move it later, with two exceptions: evidence that ends a
-    /// doubt, and for a watcher a round trip shorter than those before.
+    /// matters. Hearing and sending only move it later, with three exceptions: evidence that ends a
+    /// doubt, for a watcher a round trip shorter than those before, and the first thing sent since
+    /// the peer was heard.
     pub fn next_deadline(&self, policy: &Policy) -> Option<Deadline> {
         let earliest = |a: Option<Deadline>, b: Option<Deadline>| match (a, b) {
             (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),
@@ -146,7 +150,9 @@ impl Liveness {
         match self.state {
             State::Greeting { until } => Some(Deadline { at: until, reason: Reason::Handshake }),
             State::Listening { .. } => {
-                earliest(self.detection_deadline(policy), self.keepalive_deadline(policy))
+                let beat =
+                    earliest(self.detection_deadline(policy), self.keepalive_deadline(policy));
+                earliest(beat, self.look_deadline())
             }
             State::Probing { .. } => self.detection_deadline(policy),
             State::Spared { until, .. } => Some(Deadline { at: until, reason: Reason::Verdict }),
@@ -226,10 +232,15 @@ impl Liveness {
             return Some(Output::Probe { sequence: self.sequence, number });
         }
         if self.pending.take(Pending::KEEPALIVE) {
-            return Some(Output::Keepalive { sequence: self.sequence });
+            let sequence = self.sequence;
+            let closed = matches!(self.state, State::HalfClosed { .. });
+            return Some(match closed {
+                true => Output::Confirm { sequence },
+                false => Output::Keepalive { sequence },
+            });
         }
-        if self.pending.take(Pending::CONFIRM) {
-            return Some(Output::Confirm { sequence: self.sequence });
+        if self.pending.take(Pending::LOOK) {
+            return Some(Output::Look);
         }
         None
     }
@@ -274,7 +285,7 @@ impl Liveness {
         if (self.is_suspect() || self.is_dead()) && !self.pending.take(Pending::SUSPECT) {
             self.pending.0 |= Pending::RECOVERED;
         }
-        self.state = State::Listening { lead_ms: 0 };
+        self.state = State::Listening { lead_ms: 0, looked: 0 };
     }
 
     /// A round trip is measured only where the pong can belong to one heartbeat alone: the latest,
@@ -306,7 +317,7 @@ impl Liveness {
         if let State::Greeting { .. } = self.state {
             self.last_heard = self.last_heard.max(now);
             self.silent_since = self.silent_since.max(now);
-            self.state = State::Listening { lead_ms: steering::lead_ms(policy, seed) };
+            self.state = State::Listening { lead_ms: steering::lead_ms(policy, seed), looked: 0 };
         }
     }
 
@@ -318,13 +329,18 @@ impl Liveness {
                     self.pending.0 |= Pending::DEAD;
                 }
             }
-            State::Listening { lead_ms } => {
+            State::Listening { lead_ms, .. } => {
                 let keepalive = self.keepalive_deadline(policy);
+                let look = self.look_deadline();
                 self.judge(now, policy, Doubt { lead_ms, ..Doubt::NONE });
                 let quiet = matches!(self.state, State::Listening { .. });
                 if quiet && keepalive.is_some_and(|keepalive| now >= keepalive.at) {
                     self.beat(now);
                     self.pending.0 |= Pending::KEEPALIVE;
+                }
+                if quiet && look.is_some_and(|look| now >= look.at) {
+                    self.look_from(now);
+                    self.pending.0 |= Pending::LOOK;
                 }
             }
             State::Probing { since, sent, suspect } => {
@@ -412,7 +428,7 @@ impl Liveness {
             return None;
         };
         let doubt = match self.state {
-            State::Listening { lead_ms } => Doubt { lead_ms, ..Doubt::NONE },
+            State::Listening { lead_ms, .. } => Doubt { lead_ms, ..Doubt::NONE },
             State::Probing { since, sent, suspect } => {
                 Doubt { lead_ms: 0, since: Some(since), sent, suspect }
             }
@@ -443,7 +459,7 @@ impl Liveness {
         self.sequence = self.sequence.wrapping_add(1);
         self.unanswered = self.unanswered.saturating_add(1).min(MAX_UNANSWERED);
         self.beat_sent = now;
-        self.last_sent = self.last_sent.max(now);
+        self.send(now);
     }
 }
 

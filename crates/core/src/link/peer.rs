@@ -168,6 +168,7 @@ fn told(output: liveness::Output) -> Option<Event<'static>> {
         liveness::Output::Probe { .. }
         | liveness::Output::Keepalive { .. }
         | liveness::Output::Confirm { .. }
+        | liveness::Output::Look
         | liveness::Output::Dead(_) => None,
     }
 }

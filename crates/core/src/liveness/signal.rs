@@ -81,6 +81,8 @@ pub enum Output {
         /// Its sequence number.
         sequence: u8,
     },
+    /// Look at the socket: what was sent is unanswered, and the kernel may be about to give up.
+    Look,
     /// A heartbeat came back after this long.
     RoundTrip(Span),
     /// A probe has been out for longer than it should. Nothing is to be destroyed yet.
@@ -124,6 +126,8 @@ pub enum Reason {
     Probe,
     /// A keepalive is due.
     Keepalive,
+    /// The socket is to be looked at, for what we sent is unanswered.
+    Look,
     /// An unanswered probe becomes a suspicion.
     Suspicion,
     /// The verdict is due.

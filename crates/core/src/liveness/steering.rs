@@ -29,7 +29,7 @@ impl Liveness {
         };
         self.silent_since = self.silent_since.max(allowed - bound);
         match &mut self.state {
-            State::Listening { lead_ms: lead } => *lead = lead_ms(to, seed),
+            State::Listening { lead_ms: lead, .. } => *lead = lead_ms(to, seed),
             State::Probing { .. }
             | State::Greeting { .. }
             | State::HalfClosed { .. }
@@ -51,7 +51,7 @@ impl Liveness {
         }
         self.state = State::HalfClosed { until };
         self.beat(now);
-        self.pending.0 = Pending::CONFIRM;
+        self.pending.0 = Pending::KEEPALIVE;
     }
 
     pub(super) fn hold(&mut self, until: Time) {

@@ -180,6 +180,40 @@ fn the_first_probe_is_spread_over_half_of_idle_and_the_verdict_is_not() {
 }
 
 #[test]
+fn what_goes_unanswered_is_looked_after_and_what_is_answered_is_not() {
+    let policy = Policy::new(span(60_000), span(1_000), 3).unwrap().with_spread(false);
+    let looks = |sent: &[u64], heard: &[u64]| {
+        let mut link = introduced(Role::Probe, &policy, 0);
+        let mut out = Vec::new();
+        for now in 0..50_000 {
+            if heard.contains(&now) {
+                link.handle(ms(now), Input::Heard(Evidence::Bytes), &policy);
+            }
+            if sent.contains(&now) {
+                link.handle(ms(now), Input::Sent, &policy);
+            }
+            if link.next_deadline(&policy).is_some_and(|next| next.at <= ms(now)) {
+                link.handle(ms(now), Input::Deadline, &policy);
+                assert_eq!(outputs(&mut link), [Output::Look]);
+                out.push(now);
+            }
+        }
+        out
+    };
+    assert_eq!(looks(&[], &[]), [], "who is told nothing is left alone");
+    assert_eq!(looks(&[1_000], &[]), [8_000, 16_000, 24_000, 32_000, 40_000, 48_000]);
+    let busy: Vec<u64> = (1_000..33_000).collect();
+    assert_eq!(looks(&busy, &[]), looks(&[1_000], &[]), "sending more puts nothing off");
+    assert_eq!(looks(&[1_000], &[7_999]), [], "answered in time");
+    assert_eq!(
+        looks(&[1_000, 9_000], &[8_500, 9_000]),
+        [8_000],
+        "an answer of ours is no question"
+    );
+    assert_eq!(looks(&[20_000], &[]), [24_000, 32_000, 40_000, 48_000], "from the first on");
+}
+
+#[test]
 fn a_keepalive_is_due_only_when_both_ends_are_quiet() {
     let policy = policy().with_keepalive(span(4_000)).unwrap();
     let mut link = introduced(Role::Probe, &policy, 0);
@@ -187,6 +221,7 @@ fn a_keepalive_is_due_only_when_both_ends_are_quiet() {
     let out = run(&mut link, &policy, ms(10_000));
     let expected = [
         (7_000, Output::Keepalive { sequence: 1 }),
+        (8_000, Output::Look),
         (10_000, Output::Probe { sequence: 2, number: 1 }),
     ];
     assert_eq!(out, expected, "and a keepalive is no probe");

@@ -191,18 +191,21 @@ impl Conversation {
                     self.flight.record(now, Incident::Keepalive);
                     self.transmit_beat(BeatKind::Ping, sequence, 0, context, out);
                 }
+                liveness::Output::Look if context.settings.examines => out.examine(),
                 liveness::Output::Dead(silence) => {
                     return self.bound_passed(now, silence, context, out);
                 }
-                liveness::Output::Suspect => {
+                liveness::Output::Suspect | liveness::Output::Overdue(_) => {
                     self.note(now, output);
-                    out.event(Event::Suspect);
+                    if let Some(event) = told(output) {
+                        out.event(event);
+                    }
                     self.inquire(now, context, out);
                 }
                 liveness::Output::RoundTrip(_)
                 | liveness::Output::Confirm { .. }
-                | liveness::Output::Recovered
-                | liveness::Output::Overdue(_) => {
+                | liveness::Output::Look
+                | liveness::Output::Recovered => {
                     self.note(now, output);
                     if let Some(event) = told(output) {
                         out.event(event);
@@ -222,12 +225,15 @@ impl Conversation {
     ) -> Effect {
         match command {
             Command::Send { bytes, more, kind } => {
+                let waited = self.liveness.is_unanswered();
                 if self.is_established() {
                     self.send(bytes, more, kind, out);
                     self.flight.record(now, Incident::DataSent);
                     self.sent(now);
                 }
-                Effect::None
+                // The first that goes unanswered is to be looked after.
+                let waits = self.liveness.is_unanswered() && !waited;
+                if waits { Effect::Rearm } else { Effect::None }
             }
             Command::HeartbeatData(data) => {
                 if data.len() <= MAX_HEARTBEAT_DATA {
@@ -481,6 +487,7 @@ impl Conversation {
             liveness::Output::Probe { .. }
             | liveness::Output::Keepalive { .. }
             | liveness::Output::Confirm { .. }
+            | liveness::Output::Look
             | liveness::Output::Dead(_) => {}
         }
     }

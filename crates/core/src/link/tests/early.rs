@@ -132,3 +132,45 @@ fn a_shell_that_cannot_look_hears_a_router_all_the_same() {
     let (words, _) = words(&mut link, |_| panic!("nobody can look"));
     assert_eq!(words.len(), 1);
 }
+
+/// A link that judges nobody for a minute and was sent something at 1 s, at its look at 8 s.
+fn looked_at() -> Link {
+    let policy = Policy::new(Span::from_secs(60), Span::from_secs(1), 3).unwrap();
+    let settings =
+        Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, policy) };
+    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    link.handle(Time::ZERO, Input::Received(b"ping\n"));
+    let send = Command::Send { bytes: b"news", more: false, kind: DataKind::default() };
+    link.handle(Time::from_millis(1_000), Input::Command(send));
+    while link.poll_output().is_some() {}
+    assert_eq!(link.next_deadline().map(|next| next.at), Some(LOOK));
+    link.handle(LOOK, Input::Deadline);
+    assert_eq!(link.poll_output(), Some(Output::Examine));
+    assert_eq!(link.poll_output(), None);
+    link
+}
+
+const LOOK: Time = Time::from_millis(8_000);
+
+#[test]
+fn a_look_at_what_goes_unanswered_raises_no_suspicion_and_loses_no_error() {
+    let look = |error| {
+        Input::Examined(Examination { tcp: Some(silent(8_000)), error, local_down: Some(true) })
+    };
+    let mut link = looked_at();
+    link.handle(LOOK, look(None));
+    assert_eq!(link.poll_output(), None, "it was for the shell");
+    assert_eq!(link.next_deadline().map(|next| next.at), Some(Time::from_millis(16_000)));
+
+    let mut reset = looked_at();
+    reset.handle(LOOK, look(Some(SocketError::Reset)));
+    let told = core::iter::from_fn(|| reset.poll_output().map(|output| format!("{output:?}")));
+    assert!(told.last().unwrap().contains("Close"), "nobody will read that error again");
+
+    let mut routed = looked_at();
+    routed.handle(LOOK, look(Some(SocketError::HostUnreachable)));
+    assert_eq!(routed.poll_output(), None);
+    routed.handle(LOOK, Input::Ended);
+    let told = core::iter::from_fn(|| routed.poll_output().map(|output| format!("{output:?}")));
+    assert!(told.map(|told| told.contains("Unreachable")).next().unwrap(), "remembered");
+}

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use systole_core::hub::{self, Hub, Input, Output};
-use systole_core::kernel::SocketError;
+use systole_core::kernel::{Examination, SocketError};
 use systole_core::link::{self, Event, Settings};
 use systole_core::policy::Detection;
 use systole_core::random::Random;
@@ -318,7 +318,23 @@ impl Gateway {
         }
     }
 
+    /// Carries out what the hub wants, until it wants no further look. Sockets here show nothing.
     fn collect(&mut self, raw: u64, now: Time, peers: &mut [Peer], chance: &mut Random) {
+        let mut looks = self.carry(raw, now, peers, chance);
+        while let Some(link) = looks.pop() {
+            let index = self.numbers.get(link as usize).copied().flatten();
+            let judge = index.and_then(|index| peers[index].judge.as_mut());
+            if judge.is_some_and(|judge| judge.is_open()) {
+                let input = link::Input::Examined(Examination::default());
+                self.hub.handle(now, Input::Link { link, input });
+                looks.extend(self.carry(raw, now, peers, chance));
+            }
+        }
+    }
+
+    /// Returns the links at which it wants a look.
+    fn carry(&mut self, raw: u64, now: Time, peers: &mut [Peer], chance: &mut Random) -> Vec<u32> {
+        let mut looks = Vec::new();
         let mut current: Option<usize> = None;
         while let Some(Output { link, output }) = self.hub.poll_output() {
             let index = self.numbers.get(link as usize).copied().flatten();
@@ -351,7 +367,8 @@ impl Gateway {
                     assert!(!judged || unread.is_none(), "condemned with bytes unread");
                     assert!(!(judged && peer.healthy), "gateway's {index}: condemned in health");
                 }
-                link::Output::Event(_) | link::Output::Examine => {}
+                link::Output::Examine => looks.push(link),
+                link::Output::Event(_) => {}
                 link::Output::Close(how) => {
                     self.lanes.flush(raw, &mut peer.down, chance);
                     peer.down.send(raw, farewell(how), chance);
@@ -362,6 +379,7 @@ impl Gateway {
         if let Some(index) = current {
             self.lanes.flush(raw, &mut peers[index].down, chance);
         }
+        looks
     }
 
     /// What can be looked at agrees with the model, and the next deadline with a linear scan.

@@ -6,7 +6,7 @@ use systole_core::kernel::SocketError;
 use systole_core::link::{
     BeatKind, Command, Event, HALF_CLOSED, Input, Lane, Output, Settings, Side,
 };
-use systole_core::liveness::Role;
+use systole_core::liveness::{Role, UNANSWERED};
 use systole_core::policy::Detection;
 use systole_core::wire::{CloseReason, Codec, Decoder, Frame, MAX_DATA};
 use systole_core::{Policy, Span, Time};
@@ -47,6 +47,11 @@ pub(super) struct Model {
     spread: bool,
     pub(super) suspect: bool,
     overdue: bool,
+    examines: bool,
+    /// When its socket was looked at last.
+    looked: Time,
+    /// When the first was sent that nothing heard has answered.
+    unanswered: Option<Time>,
     /// A router has said that the other end cannot be reached, and nothing was heard since.
     warned: bool,
     /// And that was told.
@@ -104,6 +109,9 @@ impl Model {
             spread: false,
             suspect: false,
             overdue: false,
+            examines: settings.examines,
+            looked: now,
+            unanswered: None,
             warned: false,
             told: false,
             half_closed: None,
@@ -156,6 +164,7 @@ impl Model {
             Input::Received(_) => {
                 self.turn.heard = true;
                 (self.warned, self.told) = (false, false);
+                self.unanswered = None;
                 self.heard = self.heard.max(now);
                 self.silent = self.silent.max(now);
                 self.trust();
@@ -223,7 +232,16 @@ impl Model {
         match *output {
             Output::Transmit { bytes, lane } => self.transmit(now, bytes, lane),
             Output::Event(ref event) => self.event(now, event),
-            Output::Examine => panic!("{}: nobody here can look", self.name),
+            Output::Examine => {
+                assert!(self.examines, "{}: nobody here can look", self.name);
+                let early = now < self.heard + UNANSWERED || self.unanswered.is_none();
+                let doubted = self.asked.is_some()
+                    || self.suspect
+                    || self.due().is_some_and(|due| now >= due);
+                let idle = !doubted && self.turn.expects.is_none();
+                assert!(!(early && idle), "{}: looked at for nothing", self.name);
+                self.looked = now;
+            }
             Output::Close(_) => {
                 assert_eq!(self.stage, Stage::Lost, "{}: closed without a verdict", self.name);
                 self.stage = Stage::Closed;
@@ -261,6 +279,9 @@ impl Model {
             Stage::Established => {
                 self.check_silence(now);
                 let quiet = self.asked.is_none() && !self.suspect;
+                if quiet && self.examines {
+                    self.check_looks(now);
+                }
                 if let Some(keepalive) = self.policy.keepalive().filter(|_| quiet) {
                     let due = self.heard.max(self.sent) + keepalive;
                     assert!(!passed(due), "{name}: {now:?} no keepalive since {due:?}");
@@ -269,6 +290,21 @@ impl Model {
             Stage::Lost => panic!("{name}: lost and not closed"),
             Stage::Closed => {}
         }
+    }
+
+    /// Bytes that went unanswered are looked after, though nobody is suspected.
+    fn check_looks(&self, now: Time) {
+        let periods = (now - self.slack).since(self.heard).as_nanos() / UNANSWERED.as_nanos();
+        let due = self.heard + UNANSWERED.times(periods);
+        // Times of looks are kept in a unit, and rounded up.
+        let unit = Span::from_millis(70);
+        // And of nine years' worth of them.
+        if now > Time::ZERO + unit.times(4_000_000_000) {
+            return;
+        }
+        let owed = self.unanswered.is_some_and(|first| first + unit < due);
+        let name = &self.name;
+        assert!(!owed || self.looked + unit >= due, "{name}: {now:?} no look, due {due:?}");
     }
 
     /// When the verdict falls, unless something is heard.
@@ -327,6 +363,9 @@ impl Model {
         let name = &self.name;
         assert_ne!(self.stage, Stage::Lost, "{name}: spoke after the verdict");
         (self.sent_before, self.sent) = (self.sent, self.sent.max(now));
+        if self.unanswered.is_none() && self.sent > self.heard {
+            self.unanswered = Some(now);
+        }
         let mut decoder = Decoder::new(self.codec, MAX_DATA as u32);
         let mut rest = bytes;
         let frame = decoder.next(&mut rest).expect("legal").expect("whole");

@@ -102,6 +102,7 @@ impl Schedule {
             let longest_bound = Span::from_nanos(unit.saturating_mul(200));
             settings.limits = Limits { shortest_bound: Span::from_nanos(unit), longest_bound };
             settings.report_heartbeats = true;
+            settings.examines = chance.below(2) == 0;
             settings
         });
         let making = Making { listeners: listeners.to_vec(), seed: chance.next_u64() };

@@ -166,9 +166,11 @@ impl Conversation {
         context: &mut Context<'_>,
         out: &mut Pen<'_>,
     ) -> Effect {
-        let Some(inquiry) = &mut self.inquiry else {
+        if self.inquiry.is_none() && examination.error.is_none() {
+            // It was for the shell alone: bytes of ours are unanswered, and nobody is suspected.
             return Effect::None;
-        };
+        }
+        let inquiry = self.inquiry(now);
         let since = now.since(inquiry.doubts.last_at());
         inquiry.acknowledged += inquiry.doubts.see(now, examination);
         let progress = inquiry.acknowledged.saturating_sub(inquiry.heartbeats);
