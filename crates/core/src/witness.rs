@@ -15,6 +15,9 @@ const SLOTS: u32 = 16;
 /// How much is looked back on where silence is never judged.
 const NEVER: Span = Span::from_secs(16);
 
+/// What is forgotten on the way was idle; more than a round trip and a delayed acknowledgement.
+const LEAST_IDLE: Span = Span::from_millis(200);
+
 /// Absences that are kept apart; when full, the two oldest become one.
 const ABSENCES: usize = 8;
 
@@ -138,6 +141,8 @@ impl Past {
     /// A reset that answered us after silence came from a machine that had restarted, from one
     /// whose process had, or, if the very same process is still there, from something on the way
     /// that forgot the connection: that process cannot have given us up before its bound passed.
+    /// In the midst of traffic it can have ended the link by its own decision, and the reset may
+    /// have destroyed its goodbye.
     pub fn returned(&self, ids: (BootId, InstanceId)) -> Option<(Cause, Confidence)> {
         let unknown = (BootId::default(), InstanceId::default());
         let ((old_boot, old_instance), (boot, instance)) = (self.ids, ids);
@@ -151,7 +156,7 @@ impl Past {
             // It may have been restarted because its path was lost.
             (false, _) if silence => Some((Cause::PeerRebooted, Confidence::Medium)),
             (true, false) if reset => Some((Cause::PeerExited, Confidence::High)),
-            (true, true) if reset && self.unheard < self.bound => {
+            (true, true) if reset && (LEAST_IDLE..self.bound).contains(&self.unheard) => {
                 Some((Cause::MiddleboxForgot, Confidence::High))
             }
             (_, _) => None,
@@ -248,6 +253,8 @@ mod tests {
         assert_eq!(reset.returned(SAME), Some((Cause::MiddleboxForgot, Confidence::High)));
         // It may have given us up itself by then.
         assert_eq!(past(Cause::PeerReset, 3_000).returned(SAME), None);
+        // It may have ended the link by its own decision, whose goodbye the reset destroyed.
+        assert_eq!(past(Cause::PeerReset, 199).returned(SAME), None);
         assert_eq!(reset.returned((BootId::default(), InstanceId::default())), None);
         let aborted_here = Past { saw: Saw::NetworkDown, ..reset };
         assert_eq!(aborted_here.returned(SAME), None);
