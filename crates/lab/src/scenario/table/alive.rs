@@ -1,4 +1,4 @@
-//! Peers that live: nobody may be condemned for a path that is bad, or for an observer that is late.
+//! Peers that live: nobody is condemned for a path that is bad, or an observer that is late.
 
 use super::{BOTH, D, GATEWAY, ONE, SEGMENT};
 use crate::gateway::Beat;

@@ -8,8 +8,8 @@ use crate::scenario::{Fault, Scenario, Setting, Step};
 const MANY: Setting = Setting { hosts: &[20], ..ONE };
 
 /// Told before the bound has passed: within so long of the next heartbeat, which comes within the
-/// idle time. A router's word takes half a second; that nothing leaves here any more shows after two
-/// retransmission times of 200 ms, and a look that comes each second.
+/// idle time. A router's word takes half a second; that nothing leaves here any more shows after
+/// two retransmission times of 200 ms, and a look that comes each second.
 const fn warned(causes: &'static [&'static str], within_ms: u64) -> Step {
     Step::Tells("warned", within(causes, within_ms))
 }
