@@ -86,9 +86,9 @@ fn attempt(run: &mut Run, scenario: &Scenario, program: &Path) -> Result<(), Tro
     let mut random = Random::new(run.seed);
     let (boots, program, clock) = (random.next_u64(), program.to_owned(), Clock::start());
     let watch = Watch::start(clock)?;
-    if scenario.steps.iter().any(|step| matches!(step, Step::Arithmetic)) {
-        run.findings = arithmetic::measure(clock)?;
-        return undisturbed(run, watch.worst());
+    if let [Step::Arithmetic { from_ms, to_ms }] = *scenario.steps {
+        run.findings = arithmetic::measure((from_ms, to_ms), clock)?;
+        return Ok(());
     }
     let stage = Stage::build(program, scenario.setting, run.role, boots, clock)?;
     Play::new(stage, run).play(scenario, random.up_to(PHASE))?;
@@ -158,7 +158,9 @@ impl Play<'_> {
                 Step::NobodyEnds => self.nobody(),
                 Step::FewEnd { links, in_ms } => self.few(links, in_ms),
                 Step::Keepalive { from_ms, to_ms } => self.kernel(from_ms, to_ms),
-                Step::Arithmetic => return Err(Trouble::new("arithmetic has no other steps")),
+                Step::Arithmetic { .. } => {
+                    return Err(Trouble::new("arithmetic has no other steps"));
+                }
             }
         }
         Ok(())

@@ -121,8 +121,12 @@ pub(crate) enum Step {
         from_ms: u64,
         to_ms: u64,
     },
-    /// Plain sockets with all sorts of options die when the arithmetic says.
-    Arithmetic,
+    /// Plain sockets with all sorts of options die when the arithmetic says: those that last from so
+    /// long to below so long.
+    Arithmetic {
+        from_ms: u64,
+        to_ms: u64,
+    },
 }
 
 /// A fault, or the end of one, as the observer sees it: "ours" is the observer's, "its" the peer's.
@@ -255,8 +259,7 @@ fn lasts_ms(steps: &[Step]) -> u64 {
         | Step::Outage { within_ms, .. }
         | Step::OutageHere { within_ms, .. }
         | Step::OnlySecondHostEnds { within_ms, .. } => within_ms,
-        Step::Keepalive { to_ms, .. } => to_ms,
-        Step::Arithmetic => crate::arithmetic::LASTS_MS,
+        Step::Keepalive { to_ms, .. } | Step::Arithmetic { to_ms, .. } => to_ms,
     });
     each.sum()
 }
