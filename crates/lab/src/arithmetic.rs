@@ -226,3 +226,21 @@ impl Row {
         socket.read(&mut [0]).map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{Step, scenarios};
+
+    #[test]
+    fn each_row_is_measured_by_one_scenario() {
+        let steps: Vec<&Step> = scenarios().flat_map(|scenario| scenario.steps).collect();
+        for row in ROWS {
+            let measures = |step: &&&Step| {
+                matches!(step, Step::Arithmetic { from_ms, to_ms }
+                    if (*from_ms..*to_ms).contains(&row.lasts_ms()))
+            };
+            assert_eq!(steps.iter().filter(measures).count(), 1, "{}", row.name);
+        }
+    }
+}

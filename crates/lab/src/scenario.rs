@@ -121,8 +121,8 @@ pub(crate) enum Step {
         from_ms: u64,
         to_ms: u64,
     },
-    /// Plain sockets with all sorts of options die when the arithmetic says: those that last from so
-    /// long to below so long.
+    /// Plain sockets with all sorts of options die when the arithmetic says: those that last from
+    /// so long to below so long.
     Arithmetic {
         from_ms: u64,
         to_ms: u64,

@@ -27,7 +27,8 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "kernel-arithmetic-long",
         fault: "when a plain socket dies by default",
-        about: "One lost send without any option, 16 minutes. Left out: keepalive by default, 7,875 s.",
+        about: "One lost send without any option, 16 minutes. Left out: keepalive by default, \
+                7,875 s.",
         long: true,
         roles: GATEWAY,
         setting: Setting { hosts: &[], ..ONE },
