@@ -218,8 +218,9 @@ impl Gateway {
         self.tell(findings);
     }
 
-    /// Asks what correlation wants to know of other sessions, tells what time alone brings to light,
-    /// and lists who is online after reports were missed. Never ends; a second call asks nothing.
+    /// Asks what correlation wants to know of other sessions, tells what time alone brings to
+    /// light, and lists who is online after reports were missed. Never ends; a second call asks
+    /// nothing.
     pub async fn correlate(&self) {
         let taken = self.questions.lock().unwrap_or_else(PoisonError::into_inner).take();
         let ask = async {
