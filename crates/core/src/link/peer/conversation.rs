@@ -200,7 +200,7 @@ impl Conversation {
                     if let Some(event) = told(output) {
                         out.event(event);
                     }
-                    self.inquire(now, context, out);
+                    self.inquire(now, output, context, out);
                 }
                 liveness::Output::RoundTrip(_)
                 | liveness::Output::Confirm { .. }

@@ -56,12 +56,22 @@ enum Awaiting {
 }
 
 impl Conversation {
-    /// A suspicion begins.
-    pub(super) fn inquire(&mut self, now: Time, context: &Context<'_>, out: &mut Pen<'_>) {
-        if context.settings.examines {
+    /// A suspicion begins, or a link that is never ended becomes overdue: then only a word that was
+    /// kept so far is worth a look.
+    pub(super) fn inquire(
+        &mut self,
+        now: Time,
+        doubt: liveness::Output,
+        context: &Context<'_>,
+        out: &mut Pen<'_>,
+    ) {
+        let suspect = doubt == liveness::Output::Suspect;
+        if suspect && context.settings.examines {
             self.inquiry(now);
         }
-        self.look(context, out);
+        if suspect || self.known_error().is_some() {
+            self.look(context, out);
+        }
     }
 
     /// A router has a word to say.
