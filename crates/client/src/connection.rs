@@ -233,6 +233,11 @@ impl Connection {
             let read = (&*SockRef::from(&self.stream)).read(&mut self.buffer);
             self.received(now, read, shared);
         }
+        if self.ended
+            && let Some(error) = self.stream.take_error().unwrap_or_else(Some)
+        {
+            self.received(now, Err(error), shared);
+        }
         watch.drained();
         if self.link.next_deadline().is_some_and(|deadline| deadline.at <= watch.horizon()) {
             self.link.handle(now, Input::Deadline);
