@@ -1,8 +1,7 @@
 //! When plain sockets die of a peer that is silent, by their options: the kernel's arithmetic.
 //!
 //! Every row of the table is one socket between two namespaces, all at once. Left out: keepalive
-//! by default, which takes 7,875 s. A kernel's longer timers are coarse: of two minutes it may make
-//! some seconds more.
+//! by default, which takes 7,875 s.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -32,8 +31,11 @@ const FAR: Ipv4Addr = Ipv4Addr::new(10, 3, 0, 2);
 const PORT: u16 = 7400;
 /// Who is to live for ever is watched for so long.
 const FOREVER_MS: u64 = 120_000;
-/// How far from the arithmetic a death may fall.
+/// How far from the arithmetic a death may fall …
 const TOLERANCE_MS: u64 = 500;
+/// … and one part in so many of it: the kernel's longer timers are coarser, and a long row is known
+/// to whole seconds only.
+const TOLERATED_PART: u64 = 200;
 /// What a socket does when nobody answers any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Does {
@@ -205,6 +207,7 @@ impl Row {
             Err(error) if error.kind() == ErrorKind::WouldBlock => ("alive".to_owned(), None),
             Err(error) => (error.kind().to_string(), Some(after_ms)),
         };
+        let tolerance_ms = TOLERANCE_MS + self.lasts_ms() / TOLERATED_PART;
         let when = self.dies_ms.map_or("never".to_owned(), seconds);
         Finding {
             expected: format!("{}: {when}", self.name),
@@ -212,8 +215,8 @@ impl Row {
             confidence: String::new(),
             detail: String::new(),
             after_ms: died_ms,
-            bound_ms: self.dies_ms.map_or(0, |ms| ms + TOLERANCE_MS),
-            score: judge_death(self.dies_ms, died_ms, TOLERANCE_MS),
+            bound_ms: self.dies_ms.map_or(0, |ms| ms + tolerance_ms),
+            score: judge_death(self.dies_ms, died_ms, tolerance_ms),
             first: false,
             condemned: None,
         }
