@@ -6,11 +6,10 @@ use std::time::Duration;
 use socket2::SockRef;
 use systole_core::kernel::{Examination, SocketError};
 use systole_core::link::{
-    Closing, Command as Order, Event as Told, Goodbye, Input, Introduction, Output, SessionKey,
-    Settings, Side,
+    Closing, Command as Order, Event as Told, Goodbye, Input, Output, SessionKey, Settings, Side,
 };
 use systole_core::wire::outbox::Outbox;
-use systole_core::wire::{BootId, CloseReason, DataKind, InstanceId};
+use systole_core::wire::{CloseReason, DataKind};
 use systole_core::witness::{Hearing, Past};
 use systole_core::{Link, Machine, Span, Time};
 use systole_net::examine::{examine, outlived, socket_error};
@@ -19,12 +18,12 @@ use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::dial::connect;
+use crate::dial::{Plan, connect, register_anew};
 use crate::news::{News, Stage};
 use crate::shared::{Command, Shared};
 use crate::watch::{OPEN_ENDED, Watch};
 use crate::wishes::Wishes;
-use crate::{ConnectError, Event, Options};
+use crate::{ConnectError, Event};
 
 /// What one read takes; small, because a process may run thousands of clients.
 const READ: usize = 16 * 1024;
@@ -37,22 +36,6 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// A hold without an end; it is released by hand.
 const WITHOUT_END: Span = Span::from_secs(1 << 32);
-
-/// How to open a link.
-pub(crate) struct Plan {
-    pub(crate) addr: String,
-    pub(crate) options: Options,
-    pub(crate) introduction: Introduction,
-    /// How the link before this one ended.
-    pub(crate) past: Option<Past>,
-    pub(crate) boot_id: BootId,
-    pub(crate) instance_id: InstanceId,
-    /// The number of this link among the client's, from 1.
-    pub(crate) link: u64,
-    /// Which attempt to reconnect it is; 0 for the first link.
-    pub(crate) attempt: u32,
-    pub(crate) seed: u64,
-}
 
 /// How a link ended.
 pub(crate) enum End {
@@ -287,7 +270,10 @@ impl Connection {
         let input = match &read {
             Ok(0) => Input::Ended,
             Ok(n) => Input::Received(self.buffer.get(..*n).unwrap_or_default()),
-            Err(error) if outlived(error, &self.stream) => Input::Warned(socket_error(error)),
+            Err(error) if outlived(error, &self.stream) => {
+                self.outlive();
+                Input::Warned(socket_error(error))
+            }
             Err(error) => match failure(error) {
                 Some(failure) => Input::Failed(failure),
                 None => return false,
@@ -354,6 +340,14 @@ impl Connection {
         })
     }
 
+    /// A router's word, and no end: reading it has taken it off the socket, but not from the
+    /// runtime, to which a socket that ever held an error is ready for ever.
+    fn outlive(&mut self) {
+        if let Ok(stream) = register_anew(&self.stream) {
+            self.stream = stream;
+        }
+    }
+
     /// ECONNABORTED is no reset by anybody: systems abort connections when their network changes.
     fn notice(&mut self, error: Option<&io::Error>) {
         self.network_changed |=
@@ -367,7 +361,7 @@ impl Connection {
         if let Err(error) = &flushed
             && outlived(error, &self.stream)
         {
-            // A router's word, and no end: reading it has taken it off the socket.
+            self.outlive();
             self.link.handle(now, Input::Warned(socket_error(error)));
             flushed = self.flush();
         }

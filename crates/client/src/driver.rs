@@ -10,7 +10,8 @@ use systole_core::wire::InstanceId;
 use systole_net::identity;
 use tokio::sync::mpsc;
 
-use crate::connection::{Connection, End, Plan};
+use crate::connection::{Connection, End};
+use crate::dial::Plan;
 use crate::shared::{Command, Shared};
 use crate::watch::{OPEN_ENDED, Watch};
 use crate::wishes::Wishes;
