@@ -2,6 +2,7 @@
 //! whether any of them is given up wrongly.
 
 mod load;
+mod pressure;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use super::report::table;
 use super::target::{Kind, MASTER, Target, wait_until};
 use super::{BenchError, scrape};
 use load::Load;
+use pressure::Pressure;
 
 /// Memory that one device may take of the gateway, all in.
 const MEMORY: f64 = 1_024.0;
@@ -49,6 +51,10 @@ pub(super) struct Report {
     pub(super) dropped: u64,
     /// Statements that were due and that the bench could not send: many make the rest worthless.
     pub(super) left_out: u64,
+    /// How late a statement was sent at most, and why, if that is so much that the gateway is not
+    /// to blame for what comes of it.
+    pub(super) behind_ms: f64,
+    pub(super) overrun: Option<String>,
     pub(super) ok: bool,
 }
 
@@ -83,12 +89,14 @@ pub(super) fn run(plan: &Plan) -> Result<Report, BenchError> {
     load.come_online(PATIENCE, |online| bar.set_position(online as u64)).map_err(failed)?;
     let rollout = Duration::from(clock.monotonic().less(began));
     bar.set_message("living");
+    let pressure = Pressure::start(clock, &target)?;
     let window = live(plan, &target, &mut load, clock)?;
     let memory_bytes = target.memory()?;
     let living = page(&target)?;
     bar.set_message("some fall silent");
     let last = fall_silent(plan, &target, &mut load, clock, verdicts(&living))?;
     bar.finish_and_clear();
+    let overrun = pressure.overrun(&target, load.behind)?;
     target.stop(clock)?;
 
     let per_shard = scrape::values(&living, "systole_beacons");
@@ -122,6 +130,8 @@ pub(super) fn run(plan: &Plan) -> Result<Report, BenchError> {
         late_ms_p999: late(0.999),
         dropped: sum(&last, "systole_beacon_dropped_total"),
         left_out: load.left_out,
+        behind_ms: load.behind.as_secs_f64() * 1e3,
+        overrun,
         ok: met,
     })
 }
@@ -219,6 +229,7 @@ impl fmt::Display for Report {
             ("statements without an answer", self.window.unanswered.to_string()),
             ("dropped by the gateway", self.dropped.to_string()),
             ("left out by the bench, overloaded", self.left_out.to_string()),
+            ("sent late by the bench, at most", format!("{:.0} ms", self.behind_ms)),
             ("living devices given up", self.false_verdicts.to_string()),
             ("silent devices found", format!("{} of {}", self.found, self.silenced)),
             ("lateness p99", late(self.late_ms_p99)),
@@ -231,6 +242,10 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "at most {MEMORY} B a device, none given up wrongly, all silent found: {verdict}"
-        )
+        )?;
+        if let Some(why) = &self.overrun {
+            writeln!(f, "OVERRUN: the load was late, so that lateness may be its own: {why}")?;
+        }
+        Ok(())
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct Load {
     pub(super) seen: Seen,
     /// Statements that were due and not sent: this machine could not drive the load.
     pub(super) left_out: u64,
+    /// How much later than due a statement was sent, at most.
+    pub(super) behind: Duration,
 }
 
 impl Load {
@@ -76,6 +78,7 @@ impl Load {
             next: 0,
             seen: Seen::default(),
             left_out: 0,
+            behind: Duration::ZERO,
         })
     }
 
@@ -142,6 +145,10 @@ impl Load {
                 return Ok(());
             }
             let due = elapsed / per_device;
+            if living > 0 {
+                let behind = Duration::from_nanos((due - stated).saturating_mul(per_device));
+                self.behind = self.behind.max(behind);
+            }
             let burst = (due - stated).min(BURST as u64);
             for _ in 0..if living > 0 { burst } else { 0 } {
                 self.next = if self.next + 1 < living { self.next + 1 } else { 0 };
