@@ -6,6 +6,10 @@
 //! socket yet. The first makes vigilant time stand still, which moves every deadline by exactly the
 //! stall; the second holds judgement back at a horizon, the time up to which every socket was read.
 
+mod stamps;
+
+pub use stamps::{LEEWAY, LONGEST, Stamps};
+
 use crate::time::{Span, Time};
 
 /// How much later than planned the loop may come round before the excess counts as a stall. Less is
@@ -114,13 +118,19 @@ impl Vigilance {
         if drained && !blind {
             self.horizon = self.now;
         } else if self.sweep_read >= self.sweep_open {
-            self.horizon = self.sweep_began;
+            self.horizon = self.horizon.max(self.sweep_began);
         } else {
             return;
         }
         self.sweep_began = self.now;
         self.sweep_read = 0;
         self.sweep_open = open as u64;
+    }
+
+    /// What this turn has read is not all there is, but all that had arrived `behind` before it.
+    /// Where the only socket is a queue with stamps, this is known long before the queue is empty.
+    pub fn read_up_to(&mut self, behind: Span) {
+        self.horizon = self.horizon.max(self.now - behind);
     }
 
     /// Vigilant time.
@@ -254,5 +264,26 @@ mod tests {
         turn(&mut clock, 10_011, 10_011, 0);
         clock.read(30, 100, true);
         assert_eq!(clock.horizon(), Time::from_millis(111));
+    }
+
+    #[test]
+    fn a_backlog_holds_judgement_back_by_its_age_alone() {
+        let mut clock = Vigilance::new(ms(0), ms(0));
+        turn(&mut clock, 100, 100, 100);
+        clock.read(5, 131_072, true);
+        for at in [200, 300, 400] {
+            turn(&mut clock, at, at, 100);
+            clock.read(512, 131_072, false);
+            assert!(clock.horizon() < Time::from_millis(at - 70));
+            clock.read_up_to(ms(70));
+            assert_eq!(clock.horizon(), Time::from_millis(at - 70));
+            clock.read_up_to(ms(90));
+            assert_eq!(clock.horizon(), Time::from_millis(at - 70), "never back");
+        }
+        // Nor does a sweep that ends later than it began take it back.
+        turn(&mut clock, 500, 500, 100);
+        clock.read_up_to(ms(10));
+        clock.read(131_072, 131_072, false);
+        assert_eq!(clock.horizon(), Time::from_millis(490));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use systole_core::vigilance::{Turn, Vigilance};
+use systole_core::vigilance::{Stamps, Turn, Vigilance};
 use systole_core::{Span, Time};
 use systole_net::Clock;
 
@@ -19,6 +19,7 @@ pub(crate) const LONGEST_WAIT: Span = Span::from_millis(100);
 pub(crate) struct Watch {
     clock: Clock,
     vigilance: Vigilance,
+    stamps: Stamps,
     stats: Arc<ShardStats>,
     distributions: Distributions,
 }
@@ -27,7 +28,7 @@ impl Watch {
     /// Begins to watch.
     pub(crate) fn new(clock: Clock, stats: Arc<ShardStats>, distributions: Distributions) -> Watch {
         let vigilance = Vigilance::new(clock.monotonic(), clock.boottime());
-        Watch { clock, vigilance, stats, distributions }
+        Watch { clock, vigilance, stamps: Stamps::default(), stats, distributions }
     }
 
     /// The loop came round after a wait that was to be no longer than `planned`. A stall is counted
@@ -55,6 +56,19 @@ impl Watch {
     /// See [`Vigilance::read`].
     pub(crate) fn read(&mut self, read: usize, open: usize, drained: bool) {
         self.vigilance.read(read, open, drained);
+    }
+
+    /// A loop's only queue is empty, or what was read of it last was stamped so, since 1970-01-01
+    /// UTC. Returns how far behind the loop is; `None` if that cannot be said.
+    pub(crate) fn queue(&mut self, empty: bool, stamp: Option<Span>) -> Option<Span> {
+        let (wall, boottime) = (Span::from_millis(self.clock.wall_ms()), self.clock.boottime());
+        if empty {
+            self.stamps.emptied(wall, boottime);
+            return Some(Span::ZERO);
+        }
+        let behind = self.stamps.behind(stamp?, wall, boottime)?;
+        self.vigilance.read_up_to(behind);
+        Some(behind)
     }
 
     /// Up to when silence may be judged.

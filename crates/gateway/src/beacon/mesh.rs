@@ -94,11 +94,12 @@ impl Mesh {
         lost
     }
 
-    /// Says that this shard has read its socket to the end and handed over all of it.
-    pub(super) fn watch(&self) {
-        let now = self.clock.monotonic().as_nanos();
+    /// Says that this shard has read all that had arrived at its socket `behind` before now, and
+    /// handed it over.
+    pub(super) fn watch(&self, behind: Span) {
+        let until = self.clock.monotonic().less(behind).as_nanos();
         if let Some(watched) = self.watched.get(self.own) {
-            watched.store(now, Ordering::Release);
+            watched.fetch_max(until, Ordering::Release);
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use mio::net::UdpSocket;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
+use systole_core::Span;
 use systole_core::beacon::DATAGRAM;
 
 /// The bytes into which one entry of a batch is read: as many beacons of one sender as the kernel
@@ -17,6 +18,8 @@ pub(super) struct Datagrams {
     state: UdpSocketState,
     buffer: Box<[u8]>,
     meta: [RecvMeta; BATCH_SIZE],
+    /// When the last datagram of the last batch arrived, since 1970-01-01 UTC.
+    stamp: Option<Span>,
     /// Answers not yet sent, end to end, and for whom they are, in order.
     unsent: Vec<u8>,
     addresses: Vec<(SocketAddr, Option<IpAddr>)>,
@@ -44,6 +47,7 @@ impl Datagrams {
             state,
             buffer: vec![0; ENTRY * BATCH_SIZE].into_boxed_slice(),
             meta: [RecvMeta::default(); BATCH_SIZE],
+            stamp: None,
             unsent: Vec::new(),
             addresses: Vec::new(),
         })
@@ -72,6 +76,8 @@ impl Datagrams {
             Err(error) if is_about_a_peer(&error) => return Ok(1),
             Err(error) => return Err(error),
         };
+        let last = read.checked_sub(1).and_then(|last| self.meta.get(last));
+        self.stamp = last.and_then(|meta| meta.timestamp).map(Span::from);
         let mut datagrams = 0;
         for (meta, entry) in self.meta.iter().zip(self.buffer.chunks(ENTRY)).take(read) {
             let bytes = entry.get(..meta.len).unwrap_or(entry);
@@ -86,6 +92,12 @@ impl Datagrams {
             }
         }
         Ok(datagrams)
+    }
+
+    /// When what was received last had arrived, by the wall clock; `None` where the kernel does not
+    /// say.
+    pub(super) fn stamp(&self) -> Option<Span> {
+        self.stamp
     }
 
     /// Keeps an answer to be sent.
@@ -138,4 +150,25 @@ fn is_about_a_peer(error: &io::Error) -> bool {
             | ErrorKind::NetworkUnreachable
             | ErrorKind::Interrupted
     )
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use systole_net::Clock;
+
+    use super::*;
+
+    #[test]
+    fn what_arrives_is_stamped_by_the_kernel() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let mut datagrams = Datagrams::new(UdpSocket::from_std(socket)).unwrap();
+        let wall = || Span::from_millis(Clock::start().wall_ms());
+        let before = wall();
+        std::net::UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", address).unwrap();
+        while datagrams.receive(|_, _, _| {}).unwrap() == 0 {}
+        let stamp = datagrams.stamp().unwrap();
+        assert!(stamp >= before && stamp <= wall() + Span::from_millis(1), "{stamp}");
+    }
 }

@@ -226,11 +226,11 @@ impl Turning {
         }
         let lost = self.mesh.hand_over();
         self.drop_some(OVERLOADED, lost);
-        if !self.unread {
-            self.mesh.watch();
-        }
         self.beacon_stats.datagrams_in.add(datagrams as u64);
         self.watch.read(datagrams, self.kernel_holds, !self.unread);
+        if let Some(behind) = self.watch.queue(!self.unread, self.socket.stamp()) {
+            self.mesh.watch(behind);
+        }
         Ok(datagrams)
     }
 
