@@ -99,9 +99,8 @@ pub(crate) enum Step {
         links: u64,
         within_ms: u64,
     },
-    /// One outage event of so many links, whose place is here: our own end.
+    /// One outage event whose place is here, our own end; it does not wait for the last link.
     OutageHere {
-        links: u64,
         within_ms: u64,
     },
     /// Each link of the second host has ended, and none of the first.
@@ -257,7 +256,7 @@ fn lasts_ms(steps: &[Step]) -> u64 {
         Step::Alive { within_ms }
         | Step::Returns { within_ms }
         | Step::Outage { within_ms, .. }
-        | Step::OutageHere { within_ms, .. }
+        | Step::OutageHere { within_ms }
         | Step::OnlySecondHostEnds { within_ms, .. } => within_ms,
         Step::Keepalive { to_ms, .. } | Step::Arithmetic { to_ms, .. } => to_ms,
     });

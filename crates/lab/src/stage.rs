@@ -131,6 +131,11 @@ impl Stage {
         self.setting.beat.idle_ms
     }
 
+    /// How long a silence is probed before the verdict.
+    pub(crate) fn probing_ms(&self) -> u64 {
+        self.setting.beat.bound_ms() - self.setting.beat.idle_ms
+    }
+
     /// The sum of all samples of one of the gateway's metrics.
     pub(crate) fn metric(&self, name: &str) -> Result<f64, Trouble> {
         let gateway = self.gateway.as_ref().ok_or_else(|| Trouble::new("no gateway"))?;

@@ -91,8 +91,10 @@ impl Play<'_> {
         self.push("then a new session", verdict, found, within_ms, score);
     }
 
-    /// One event tells the outage, and no other tells more of it. `here`: at our own end.
-    pub(super) fn outage(&mut self, links: u64, here: bool, within_ms: u64) {
+    /// One event tells the outage, and no other tells more of it. Without `links` it is at our own
+    /// end, which is told at once, of as many links as have ended by then.
+    pub(super) fn outage(&mut self, links: Option<u64>, within_ms: u64) {
+        let here = links.is_none();
         let is_it = |seen: &&Seen| {
             let network = seen.body.get("network").filter(|network| !network.is_null());
             seen.kind == "outage" && network.is_none() == here
@@ -112,21 +114,28 @@ impl Play<'_> {
             [one] => Some(*one),
             [_, _, ..] => Some(0),
         };
-        let mut score = judge::judge_count(links, count);
+        let expected = links.or(count.filter(|count| *count > 0)).unwrap_or(1);
+        let mut score = judge::judge_count(expected, count);
         if score == Score::Right && after.is_some_and(|after| after > within_ms) {
             score = Score::Late;
         }
         let place = if here { " here" } else { "" };
         let verdicts = affected.iter().map(|count| format!("outage of {count}{place}"));
         let verdict = verdicts.collect::<Vec<_>>().join(", ");
-        self.push(&format!("one outage of {links}{place}"), &verdict, after, within_ms, score);
+        let what =
+            links.map_or("one outage here".to_owned(), |links| format!("one outage of {links}"));
+        self.push(&what, &verdict, after, within_ms, score);
     }
 
-    /// The link carried its last heartbeat, and was found forgotten when an end told so first.
+    /// The link carried its last heartbeat, and was found forgotten by the first segment that was
+    /// reset, or that began the probes of a silence.
     pub(super) fn idle_told(&mut self) {
+        let probing_ms = self.stage.probing_ms();
         let leave = |log: &Log| {
             let all = log.all();
-            all.iter().rev().find(|seen| seen.is("leave", FIRST_LINK)).map(|seen| seen.at_ms)
+            let seen = all.iter().rev().find(|seen| seen.is("leave", FIRST_LINK))?;
+            let asked_ms = if cause(seen) == "path_lost" { probing_ms } else { 0 };
+            Some(seen.at_ms.saturating_sub(asked_ms))
         };
         let ends = [leave(&self.stage.told_by_gateway), leave(&self.stage.told_by_peers)];
         let found_ms = ends.into_iter().flatten().min();

@@ -9,6 +9,9 @@ const LATE: Beat = Beat { idle_ms: 4_000, interval_ms: 500, probes: 4 };
 /// The first probe comes after two seconds of silence or more.
 const IDLE_BEHIND_NAT: Setting = Setting { beat: LATE, ..BEHIND_NAT };
 const FORGOT: Step = revised(&["middlebox_forgot"]);
+/// The same where the verdict may take twice the idle time, and siblings are asked once more.
+const LATE_FORGOT: Step =
+    Step::Revised(within(&["middlebox_forgot"], 2 * LATE.idle_ms + LATE.bound_ms() + 1_000));
 /// From two silences: only who hears the account of the other can tell.
 const GATEWAY_LEARNS: Step = Step::GatewayAlone(&[FORGOT]);
 
@@ -32,7 +35,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         steps: &[
             Step::Do(Fault::NatExpires),
             silence(LATE.idle_ms + LATE.bound_ms() + 200),
-            Step::GatewayAlone(&[FORGOT, Step::IdleTold]),
+            Step::GatewayAlone(&[LATE_FORGOT, Step::IdleTold]),
         ],
     },
     Scenario {
@@ -46,7 +49,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             Step::Do(Fault::NatRemaps),
             // Whoever speaks first: the gateway's own segments find no mapping, and get no answer.
             verdict(&["path_lost", "peer_reset"], LATE.bound_ms() + 200),
-            Step::Revised(within(&["middlebox_forgot"], LATE.bound_ms() + 5_000)),
+            LATE_FORGOT,
             Step::GatewayAlone(&[Step::IdleTold]),
         ],
     },
