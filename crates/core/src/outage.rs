@@ -20,7 +20,7 @@ use core::net::IpAddr;
 
 use groups::{Group, Key};
 use hosts::Hosts;
-pub use hosts::{GONE, HOSTS, SESSIONS, SIBLINGS};
+pub use hosts::{GONE, HOSTS, SESSIONS, SETTLING, SIBLINGS};
 
 use crate::cause::{Cause, Direction, Scope};
 use crate::tap::Machine;
@@ -400,14 +400,14 @@ impl Machine for Outages {
         match input {
             Input::Joined { session, listener, address } => {
                 let network = address.into();
-                self.hosts.joined(session, address, (listener, network));
+                self.hosts.joined(now, session, address, (listener, network));
                 self.returned(Key::There { network, listener }, address);
                 self.returned(Key::Here, address);
             }
             Input::Suspect { session, address } => self.hosts.doubt(address, session, now),
             Input::Ended { session, listener, address, cause, silent, asked } => {
                 let network = address.into();
-                self.hosts.ended(session, address, (listener, network));
+                self.hosts.ended(now, session, address, (listener, network));
                 let key = Key::There { network, listener };
                 self.ended(now, session, key, address, End { cause, silent, asked });
             }
@@ -417,12 +417,12 @@ impl Machine for Outages {
             Input::Missed => self.hosts.forget(),
             Input::Listed { session, listener, address, since } => {
                 let network = address.into();
-                self.hosts.listed(session, address, (listener, network));
+                self.hosts.listed(now, session, address, (listener, network));
                 for key in [Key::There { network, listener }, Key::Here] {
                     self.was_back(key, address, since);
                 }
             }
-            Input::Learned => self.hosts.learned(),
+            Input::Learned => self.hosts.learned(now),
             Input::Deadline => self.expire(now),
         }
     }

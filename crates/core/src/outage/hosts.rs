@@ -4,11 +4,14 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use core::net::IpAddr;
 
 use super::{NETWORKS, Network};
-use crate::time::Time;
+use crate::time::{Span, Time};
 
-/// Sessions that are counted, each by its number, so that none counts twice however it is learned
-/// of: 40 MB at most. When full, others are not counted, neither in nor out.
+/// Sessions that are told apart while they are learned anew, so that none counts twice: 40 MB at
+/// most. When full, others are not counted in, and their ends count others out.
 pub const SESSIONS: usize = 1 << 21;
+
+/// How long after the end of a list reports may still speak of the time before it.
+pub const SETTLING: Span = Span::from_secs(60);
 
 /// Sessions that end while the others are being listed, and are remembered because the list may
 /// still name them. When full, such a one may be counted although it is gone.
@@ -26,9 +29,18 @@ pub const SIBLINGS: usize = 4;
 pub(super) struct Hosts {
     hosts: BTreeMap<IpAddr, Host>,
     networks: BTreeMap<(u16, Network), u32>,
+    online: u32,
+    learning: Option<Learning>,
+}
+
+/// Who is known by number, while a list of who is online and reports may speak of the same.
+#[derive(Clone, Debug, Default)]
+struct Learning {
     counted: BTreeSet<u64>,
-    /// Who ended since who is online began to be learned anew, until that is done.
-    gone: Option<BTreeSet<u64>>,
+    /// Who ended since this began.
+    gone: BTreeSet<u64>,
+    /// The list is complete, and this ends then.
+    until: Option<Time>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,7 +53,7 @@ struct Host {
 
 impl Hosts {
     pub(super) fn online(&self) -> u32 {
-        u32::try_from(self.counted.len()).unwrap_or(u32::MAX)
+        self.online
     }
 
     /// Sessions online at other hosts.
@@ -55,10 +67,20 @@ impl Hosts {
         self.networks.get(&network).copied().unwrap_or(0)
     }
 
-    pub(super) fn joined(&mut self, session: u64, address: IpAddr, network: (u16, Network)) {
-        if self.counted.len() == SESSIONS || !self.counted.insert(session) {
+    pub(super) fn joined(
+        &mut self,
+        now: Time,
+        session: u64,
+        address: IpAddr,
+        network: (u16, Network),
+    ) {
+        self.settle(now);
+        if let Some(learning) = &mut self.learning
+            && (learning.counted.len() == SESSIONS || !learning.counted.insert(session))
+        {
             return;
         }
+        self.online = self.online.saturating_add(1);
         if self.networks.len() < NETWORKS || self.networks.contains_key(&network) {
             let online = self.networks.entry(network).or_default();
             *online = online.saturating_add(1);
@@ -72,13 +94,23 @@ impl Hosts {
         }
     }
 
-    pub(super) fn ended(&mut self, session: u64, address: IpAddr, network: (u16, Network)) {
-        if let Some(gone) = self.gone.as_mut().filter(|gone| gone.len() < GONE) {
-            gone.insert(session);
+    pub(super) fn ended(
+        &mut self,
+        now: Time,
+        session: u64,
+        address: IpAddr,
+        network: (u16, Network),
+    ) {
+        self.settle(now);
+        if let Some(Learning { counted, gone, .. }) = &mut self.learning {
+            if gone.len() < GONE {
+                gone.insert(session);
+            }
+            if !counted.remove(&session) {
+                return;
+            }
         }
-        if !self.counted.remove(&session) {
-            return;
-        }
+        self.online = self.online.saturating_sub(1);
         if let Some(online) = self.networks.get_mut(&network) {
             *online = online.saturating_sub(1);
             if *online == 0 {
@@ -121,22 +153,45 @@ impl Hosts {
 
     /// Who is online must be learned anew.
     pub(super) fn forget(&mut self) {
-        *self = Hosts { gone: Some(BTreeSet::new()), ..Hosts::default() };
+        *self = Hosts { learning: Some(Learning::default()), ..Hosts::default() };
     }
 
     /// A list names a session; it may be older than what was told meanwhile.
-    pub(super) fn listed(&mut self, session: u64, address: IpAddr, network: (u16, Network)) {
-        if self.gone.as_ref().is_some_and(|gone| !gone.contains(&session)) {
-            self.joined(session, address, network);
+    pub(super) fn listed(
+        &mut self,
+        now: Time,
+        session: u64,
+        address: IpAddr,
+        network: (u16, Network),
+    ) {
+        let gone = self.learning.as_ref().map(|learning| learning.gone.contains(&session));
+        if self.is_learning() && gone == Some(false) {
+            self.joined(now, session, address, network);
         }
     }
 
     pub(super) fn is_learning(&self) -> bool {
-        self.gone.is_some()
+        self.learning.as_ref().is_some_and(|learning| learning.until.is_none())
+    }
+
+    /// Whether sessions are known by number.
+    #[cfg(test)]
+    pub(super) fn knows_numbers(&self) -> bool {
+        self.learning.is_some()
     }
 
     /// All are listed.
-    pub(super) fn learned(&mut self) {
-        self.gone = None;
+    pub(super) fn learned(&mut self, now: Time) {
+        if let Some(learning) = &mut self.learning {
+            learning.until = Some(now + SETTLING);
+        }
+    }
+
+    /// Numbers cost memory for each session, so they are kept no longer than they are needed.
+    fn settle(&mut self, now: Time) {
+        let until = self.learning.as_ref().and_then(|learning| learning.until);
+        if until.is_some_and(|until| now >= until) {
+            self.learning = None;
+        }
     }
 }

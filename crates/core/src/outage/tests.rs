@@ -334,6 +334,12 @@ fn who_is_online_is_learned_anew_after_a_gap_and_nobody_counts_twice() {
     assert_eq!(outages.online(), 19);
     let asked = lose(&mut outages, 62_000, 50, host(1, 20));
     assert_eq!(asked, [Output::AskSiblings { session: 50, siblings: [20, 0, 0, 0] }]);
+    join(&mut outages, 62_000, 99, host(1, 99));
+    lose(&mut outages, 62_000, 2, host(1, 2));
+    assert_eq!(outages.online(), 18, "reports may still speak of the time before");
+    join(&mut outages, 61_000 + SETTLING.as_millis(), 300, host(1, 30));
+    assert!(!outages.hosts.knows_numbers(), "no memory for each session");
+    assert_eq!(outages.online(), 19);
 }
 
 #[test]
@@ -387,13 +393,13 @@ fn full_tables_give_way_and_stay_consistent() {
         listed(&mut outages, session, host(1, 1), 0);
     }
     assert_eq!(outages.online(), 1);
-    outages.handle(at(1_000_000), Input::Learned);
     for session in 0..=SESSIONS as u64 {
         join(&mut outages, 1_000_000, session, host(1, 1));
     }
     assert_eq!(outages.online() as usize, SESSIONS);
     end(&mut outages, 1_000_000, SESSIONS as u64, host(1, 1), Cause::PeerExited);
     assert_eq!(outages.online() as usize, SESSIONS, "never counted, never counted out");
+    outages.handle(at(1_000_000), Input::Learned);
 
     for n in 0..=HOSTS_PER_OUTAGE as u32 {
         let address = IpAddr::V6(Ipv6Addr::from_bits(u128::from(n)));
