@@ -274,7 +274,8 @@ impl Cause {
             Cause::Finished => "Nothing: we ended the session in good order.",
             Cause::LocalFault => "Look at this machine's log: memory, descriptors, disk.",
             Cause::Unknown => {
-                "Run where the kernel's view of a connection can be read (Linux), to learn more."
+                "Look at the timeline: what the kernel showed fits no cause, or could not be read, \
+                 as on any system but Linux."
             }
         }
     }

@@ -8,7 +8,7 @@ pub enum Ground {
     ApplicationSilent,
     /// The peer's kernel acknowledged recently.
     KernelFresh,
-    /// The peer's kernel acknowledged nothing for longer than the bound.
+    /// The peer's kernel acknowledged nothing lately: for two intervals, or a second if that is longer.
     KernelSilent,
     /// What we sent since the doubt began was acknowledged.
     BytesAcknowledged,
@@ -70,7 +70,7 @@ impl Ground {
         match self {
             Ground::ApplicationSilent => "its application said nothing for longer than the bound",
             Ground::KernelFresh => "its kernel acknowledged recently",
-            Ground::KernelSilent => "its kernel acknowledged nothing for longer than the bound",
+            Ground::KernelSilent => "its kernel has acknowledged nothing lately",
             Ground::BytesAcknowledged => "what we sent was acknowledged",
             Ground::NothingAcknowledged => "nothing we sent was acknowledged",
             Ground::WindowClosed => "its receive window is closed",

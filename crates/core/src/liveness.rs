@@ -62,7 +62,7 @@ enum State {
     /// Silence: `sent` probes are out, the first since `since`.
     Probing { since: Time, sent: u8, suspect: bool },
     /// The bound has passed, and the verdict was put off.
-    Spared { until: Time, sent: u8 },
+    Spared { until: Time, sent: u8, asked: bool },
     /// The bound has passed, unenforced.
     Overdue { due: Time, sent: u8 },
     /// The peer has closed its side.
@@ -155,7 +155,7 @@ impl Liveness {
                 earliest(beat, self.look_deadline())
             }
             State::Probing { .. } => self.detection_deadline(policy),
-            State::Spared { until, .. } => Some(Deadline { at: until, reason: Reason::Verdict }),
+            State::Spared { until, asked, .. } => Some(self.spared_deadline(until, asked, policy)),
             State::HalfClosed { until } => Some(Deadline { at: until, reason: Reason::HalfClose }),
             State::Overdue { .. } | State::Dead { .. } => None,
         }
@@ -221,10 +221,9 @@ impl Liveness {
         }
         if self.pending.take(Pending::PROBE) {
             let number = match self.state {
-                State::Probing { sent, .. } => sent,
+                State::Probing { sent, .. } | State::Spared { sent, .. } => sent,
                 State::Greeting { .. }
                 | State::Listening { .. }
-                | State::Spared { .. }
                 | State::Overdue { .. }
                 | State::HalfClosed { .. }
                 | State::Dead { .. } => 0,
@@ -346,7 +345,13 @@ impl Liveness {
             State::Probing { since, sent, suspect } => {
                 self.judge(now, policy, Doubt { lead_ms: 0, since: Some(since), sent, suspect });
             }
-            State::Spared { until, sent } => self.give_up_at(now, until, sent),
+            State::Spared { until, sent, asked } => {
+                let ask = self.spared_deadline(until, asked, policy);
+                if now < until && now >= ask.at {
+                    self.ask_once_more(now, until, sent);
+                }
+                self.give_up_at(now, until, sent);
+            }
             State::HalfClosed { until } => self.give_up_at(now, until, 0),
             State::Overdue { .. } | State::Dead { .. } => {}
         }

@@ -82,6 +82,20 @@ fn acknowledging(millis: u64) -> TcpSnapshot {
     }
 }
 
+/// When a peer that is kept for a minute is asked.
+const ASKED: [u64; 5] = [1_000, 1_500, 2_000, 2_500, 62_500];
+
+/// A machine that acknowledges what is sent at these times, and nothing in between.
+fn answering(asked: &[u64], millis: u64) -> TcpSnapshot {
+    let before = asked.iter().filter(|at| **at < millis);
+    let last = before.clone().max().copied().unwrap_or(0);
+    TcpSnapshot {
+        last_ack: Span::from_millis(millis - last),
+        bytes_acked: Some(before.count() as u64 * 5),
+        ..acknowledging(0)
+    }
+}
+
 #[test]
 fn a_suspect_is_looked_at_with_each_probe_and_at_the_bound_and_nobody_else_is() {
     let mut link = link(Hung::End);
@@ -106,10 +120,26 @@ fn evidence_ends_the_looking() {
 #[test]
 fn who_hangs_may_be_kept_for_a_while_and_ends_after_it() {
     let mut link = link(Hung::Keep(Span::from_secs(60)));
-    let kept = run(&mut link, 100_000, acknowledging);
+    let kept = run(&mut link, 100_000, |millis| answering(&ASKED, millis));
     assert_eq!(kept.hung, [(3_000, Cause::AppHung)]);
+    assert_eq!(kept.looks, [1_500, 2_000, 2_500, 3_000, 62_500, 63_000], "asked once more");
     let (at, verdict) = kept.lost.unwrap();
     assert_eq!((at, verdict.cause), (63_000, Cause::AppHung));
+    assert_eq!(verdict.probes, 5);
+}
+
+#[test]
+fn whose_machine_dies_while_it_is_kept_has_not_hung() {
+    let mut link = link(Hung::Keep(Span::from_secs(60)));
+    let kept = run(&mut link, 100_000, |millis| {
+        let before = answering(&ASKED[..4], millis);
+        let (unacked, retransmits) = if millis > 62_500 { (1, 2) } else { (0, 0) };
+        let total_retrans = u32::from(retransmits);
+        TcpSnapshot { unacked, retransmits, total_retrans, ..before }
+    });
+    assert_eq!(kept.hung, [(3_000, Cause::AppHung)]);
+    let cause = Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown };
+    assert_eq!(kept.lost.map(|(at, verdict)| (at, verdict.cause)), Some((63_000, cause)));
 }
 
 #[test]

@@ -31,8 +31,8 @@ pub enum Input {
     },
     /// End a hold now; silence counts from now.
     Release,
-    /// The verdict that has just fallen is put off: the peer stays suspected, and is judged at
-    /// `until`.
+    /// The verdict that has just fallen is put off: the peer stays suspected, is asked once more an
+    /// interval before `until`, and is judged then.
     Spare {
         /// When.
         until: Time,

@@ -1,6 +1,6 @@
 //! What operators want, and verdicts that are put off, change about a link's liveness.
 
-use super::{Liveness, Pending, State};
+use super::{Deadline, Liveness, Pending, Reason, Role, State};
 use crate::policy::{Detection, Policy};
 use crate::time::Time;
 
@@ -41,8 +41,27 @@ impl Liveness {
 
     pub(super) fn spare(&mut self, until: Time) {
         if let State::Dead { sent, in_handshake: false, .. } = self.state {
-            self.state = State::Spared { until, sent };
+            self.state = State::Spared { until, sent, asked: false };
         }
+    }
+
+    /// Whoever was spared is asked once more, an interval before it is judged: what its kernel
+    /// showed at the bound says nothing of what it is like now.
+    pub(super) fn spared_deadline(&self, until: Time, asked: bool, policy: &Policy) -> Deadline {
+        match (policy.detection(), self.role) {
+            (Detection::Bounded { interval, .. }, Role::Probe) if !asked => {
+                Deadline { at: until - interval, reason: Reason::Probe }
+            }
+            (Detection::Bounded { .. } | Detection::Never, Role::Probe | Role::Watch) => {
+                Deadline { at: until, reason: Reason::Verdict }
+            }
+        }
+    }
+
+    pub(super) fn ask_once_more(&mut self, now: Time, until: Time, sent: u8) {
+        self.state = State::Spared { until, sent: sent.saturating_add(1), asked: true };
+        self.beat(now);
+        self.pending.0 |= Pending::PROBE;
     }
 
     pub(super) fn half_close(&mut self, now: Time, until: Time) {

@@ -241,6 +241,30 @@ fn unenforced_bounds_are_told_once_and_kill_nobody() {
 }
 
 #[test]
+fn who_is_spared_is_asked_once_more_an_interval_before_the_end() {
+    let policy = policy();
+    let bound = policy.bound().unwrap().as_millis();
+    let Detection::Bounded { interval, probes, .. } = policy.detection() else { panic!() };
+    for (role, asked) in [(Role::Probe, true), (Role::Watch, false)] {
+        let mut link = introduced(role, &policy, 0);
+        run(&mut link, &policy, ms(bound));
+        assert!(link.is_dead());
+        let until = ms(bound + 60_000);
+        link.handle(ms(bound), Input::Spare { until }, &policy);
+        let told = run(&mut link, &policy, until);
+        let questions: Vec<u64> = told
+            .iter()
+            .filter(|(_, output)| matches!(output, Output::Probe { .. }))
+            .map(|(at, _)| *at)
+            .collect();
+        let at = bound + 60_000 - interval.as_millis();
+        assert_eq!(questions, if asked { [at].to_vec() } else { Vec::new() });
+        let sent = if asked { probes + 1 } else { 0 };
+        assert_eq!(told.last(), Some(&(bound + 60_000, dead(bound + 60_000, 0, sent))));
+    }
+}
+
+#[test]
 fn never_judges_nobody() {
     let policy = Policy::never();
     let mut link = introduced(Role::Probe, &policy, 0);

@@ -278,8 +278,10 @@ impl Conversation {
                 (Cause::Unreachable, Grounds::of(&[Ground::RouterSaidUnreachable]))
             }
             SocketError::TimedOut => {
-                let found = self.diagnosis(now);
-                (found.cause, found.grounds.with(Ground::KernelGaveUp))
+                let Diagnosis { cause, confidence, grounds } = self.diagnosis(now);
+                let grounds = grounds.with(Ground::KernelGaveUp);
+                let verdict = Verdict { confidence, grounds, ..self.verdict(now, cause) };
+                return self.pronounce(verdict, None, out);
             }
             SocketError::Local => (Cause::LocalFault, Grounds::default()),
         };
