@@ -86,8 +86,9 @@ pub fn run(options: &Options) -> Result<Vec<Run>, Trouble> {
 pub fn list() -> Vec<[String; 4]> {
     let row = |scenario: &Scenario| {
         let roles: Vec<&str> = scenario.roles.iter().map(|role| role.name()).collect();
-        let texts = [scenario.name, scenario.fault, &roles.join(", "), scenario.about];
-        texts.map(ToOwned::to_owned)
+        let named = if scenario.long { " Runs only if it is named." } else { "" };
+        let about = format!("{}{named}", scenario.about);
+        [scenario.name, scenario.fault, &roles.join(", "), &about].map(ToOwned::to_owned)
     };
     scenarios().map(row).collect()
 }

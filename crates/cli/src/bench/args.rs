@@ -14,7 +14,7 @@ Examples:
     systole bench --links 1000 --window 2s --silent 300 --json
 
   A gateway that runs already (say its policy, it is what lateness is measured against):
-    systole bench --target 127.0.0.1:7400 --admin 127.0.0.1:7401 --pid 4711 \\
+    systole bench --target 127.0.0.1:7400 --admin 127.0.0.1:7480 --pid 4711 \\
                   --idle 15s --interval 5s --probes 3
 
   Ten minutes under full CPU load, with the gateway stopped for ten seconds in the middle:

@@ -3,6 +3,7 @@
 mod gap;
 mod why;
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
@@ -584,6 +585,26 @@ fn events_are_as_documented() {
     let schema = json!({"$ref": "#/components/schemas/Event"});
     for event in subscriber.ready().unwrap() {
         conforms(&document, &schema, &serde_json::to_value(&*event).unwrap(), "an event");
+    }
+}
+
+#[test]
+fn the_page_for_people_names_each_kind_of_event() {
+    const PAGE: &str = include_str!("../../../../docs/admin-api.md");
+    let (_, events) = PAGE.split_once("## Events").unwrap();
+    let document = serde_json::to_value(Document::openapi()).unwrap();
+    let bodies = document.pointer("/components/schemas/Body/oneOf").unwrap().as_array().unwrap();
+    let kinds: BTreeSet<&str> = bodies
+        .iter()
+        .map(|body| {
+            let all = body["allOf"].as_array().into_iter().flatten().chain([body]);
+            let mut kinds = all.filter_map(|part| part["properties"]["kind"]["enum"][0].as_str());
+            kinds.next().unwrap_or_else(|| panic!("{body} has no kind"))
+        })
+        .collect();
+    assert_eq!(kinds.len(), bodies.len());
+    for kind in kinds {
+        assert!(events.contains(&format!("`{kind}`")), "{kind} is not in docs/admin-api.md");
     }
 }
 
