@@ -73,6 +73,7 @@ struct Verdict {
 struct Revised {
     cause: String,
     confidence: String,
+    because: String,
 }
 
 #[derive(Deserialize)]
@@ -164,14 +165,16 @@ impl Verdict {
 
     fn rest(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        if let Some(Revised { cause, confidence }) = &self.revised_from {
-            lines.push(format!("at first it seemed: {cause} ({confidence})"));
+        let mut rests = "what it rests on";
+        if let Some(Revised { cause, confidence, because }) = &self.revised_from {
+            lines.push(format!("revised: {because}; at first it seemed {cause} ({confidence})"));
+            rests = "what it rested on at first";
         }
         if self.provisional {
             lines.push("provisional: the peer's return may show a better cause".to_owned());
         }
         if !self.grounds.is_empty() {
-            lines.extend([String::new(), "what it rests on".to_owned()]);
+            lines.extend([String::new(), rests.to_owned()]);
             lines.extend(self.grounds.iter().map(|ground| format!("  {ground}")));
         }
         lines.extend([String::new(), "what to do".to_owned(), format!("  {}", self.advice)]);

@@ -277,7 +277,7 @@ impl Correlation {
                 detail: to.to_string().into(),
                 because: note.to_string().into(),
                 idle_ms,
-                kept: (revised.session, to, confidence),
+                kept: Box::new((revised.session, to, confidence, note)),
             };
             let subject = Subject {
                 session: revised.session,

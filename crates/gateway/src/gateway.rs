@@ -294,8 +294,8 @@ impl Gateway {
         for (at_ms, body) in findings {
             self.metrics.count(&body);
             if let Body::VerdictRevised { revision, .. } = &body {
-                let (session, cause, confidence) = revision.kept;
-                self.verdicts.revise(session, cause, confidence);
+                let (session, cause, confidence, note) = *revision.kept;
+                self.verdicts.revise(session, cause, confidence, note);
             }
             let event = self.events.tell(at_ms, body);
             self.logs.event(&event);

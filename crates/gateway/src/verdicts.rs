@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use systole_core::Span;
 use systole_core::cause::{Cause, Confidence, Verdict};
 use systole_core::flight::Flight;
+use systole_core::ledger::Note;
 
 use crate::report::Subject;
 
@@ -39,8 +40,8 @@ pub struct Ended {
     pub subject: Subject,
     /// Why, as far as is known now.
     pub verdict: Verdict,
-    /// Why, as it seemed at first, if something better was found out.
-    pub revised_from: Option<(Cause, Confidence)>,
+    /// Why, as it seemed at first, if something better was found out, and what showed that.
+    pub revised_from: Option<(Cause, Confidence, Note)>,
     /// How long it was open.
     pub lasted: Span,
     /// What led to it; `None` for a beacon, which keeps no flight.
@@ -85,16 +86,16 @@ impl Verdicts {
         ring.kept.push_back(Arc::new(ended));
     }
 
-    /// Puts a better cause in the place of the one that a session's verdict had at first. A verdict
-    /// is revised once: `false` if it was already, or is not kept.
-    pub fn revise(&self, session: u64, cause: Cause, confidence: Confidence) -> bool {
+    /// Puts a better cause, which `note` showed, in the place of the one that a session's verdict
+    /// had at first. A verdict is revised once: `false` if it was already, or is not kept.
+    pub fn revise(&self, session: u64, cause: Cause, confidence: Confidence, note: Note) -> bool {
         let mut ring = self.lock();
         let found = ring.kept.iter_mut().rev().find(|ended| ended.subject.session == session);
         let Some(ended) = found.filter(|ended| ended.revised_from.is_none()) else {
             return false;
         };
         let ended = Arc::make_mut(ended);
-        ended.revised_from = Some((ended.verdict.cause, ended.verdict.confidence));
+        ended.revised_from = Some((ended.verdict.cause, ended.verdict.confidence, note));
         ended.verdict = Verdict { cause, confidence, ..ended.verdict };
         true
     }
@@ -194,11 +195,12 @@ mod tests {
         let verdicts = Verdicts::new(3);
         keep(&verdicts, 1, Cause::PeerReset);
         let before = verdicts.find(1);
-        let revise = |session| verdicts.revise(session, Cause::PeerRebooted, Confidence::Certain);
+        let (cause, confidence) = (Cause::PeerRebooted, Confidence::Certain);
+        let revise = |session| verdicts.revise(session, cause, confidence, Note::NewBoot);
         assert!(revise(1) && !revise(1) && !revise(2));
         let after = verdicts.find(1).unwrap();
         assert_eq!(after.verdict.cause, Cause::PeerRebooted);
-        assert_eq!(after.revised_from, Some((Cause::PeerReset, Confidence::High)));
+        assert_eq!(after.revised_from, Some((Cause::PeerReset, Confidence::High, Note::NewBoot)));
         // Whoever was reading the old one goes on reading it.
         assert_eq!(before.unwrap().verdict.cause, Cause::PeerReset);
     }

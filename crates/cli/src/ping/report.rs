@@ -179,7 +179,8 @@ impl Report {
                 always(format!("received heartbeat, make heartbeats to 0{rtt}"))
             }
             Event::Lost { verdict, .. } if verdict.is_silence() => {
-                always("connection dead".to_owned())
+                let why = if self.verbose { format!(": {}", verdict.cause) } else { String::new() };
+                always(format!("connection dead{why}"))
             }
             Event::Lost { verdict, .. } => always(format!("connection lost: {}", verdict.cause)),
             Event::Reconnecting { attempt, after } => {

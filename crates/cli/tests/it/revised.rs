@@ -224,6 +224,7 @@ fn a_verdict_is_revised_by_the_return_of_its_peer_and_once() {
     assert_eq!(why["verdict"]["provisional"], false);
     let before = &why["verdict"]["revised_from"];
     assert_eq!((&before["cause"], &before["direction"]), (&"path_lost".into(), &"both".into()));
+    assert_eq!(before["because"], "it came back with another boot id");
     assert_eq!(gateway.metric("systole_verdicts_revised_total"), 3.0);
     let series = r#"systole_verdicts_revised_total{from="path_lost",to="peer_rebooted"}"#;
     assert_eq!(gateway.metric(series), 1.0);

@@ -53,15 +53,18 @@ struct Revised {
     loss: Loss,
     /// How sure it seemed.
     confidence: &'static str,
+    /// What showed the better one, for people.
+    because: String,
 }
 
 impl VerdictView {
     fn new(gateway: &Gateway, ended: &Ended) -> VerdictView {
         let Ended { verdict, subject, .. } = ended;
-        let revised_from = ended.revised_from.map(|(cause, confidence)| Revised {
+        let revised_from = ended.revised_from.map(|(cause, confidence, note)| Revised {
             cause: cause.name(),
             loss: Loss::new(cause),
             confidence: confidence.name(),
+            because: note.to_string(),
         });
         let listener = gateway.listener_name(subject.listener);
         VerdictView {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 use systole_core::cause::{Cause, Confidence, Direction, Scope, Verdict};
 use systole_core::diagnosis::Ground;
+use systole_core::ledger::Note;
 use systole_core::policy::Detection;
 use systole_core::{Policy, Span};
 use utoipa::ToSchema;
@@ -287,9 +288,10 @@ pub struct Revision {
     pub because: Box<str>,
     /// How long the link had carried nothing when it was found forgotten; absent for other causes.
     pub idle_ms: Option<u64>,
-    /// The session's number, its better cause and how sure that is, as they are kept.
+    /// The session's number, its better cause, how sure that is and what showed it, as they are
+    /// kept; boxed, since every event takes as much room as the largest.
     #[serde(skip)]
-    pub(crate) kept: (u64, Cause, Confidence),
+    pub(crate) kept: Box<(u64, Cause, Confidence, Note)>,
 }
 
 /// An outage: verdicts that fell together.

@@ -4,6 +4,7 @@ use systole_core::Time;
 use systole_core::cause::{Cause, Confidence, Direction, Scope, Verdict};
 use systole_core::diagnosis::{Ground, Grounds};
 use systole_core::flight::{Flight, Incident};
+use systole_core::ledger::Note;
 
 use super::*;
 
@@ -94,7 +95,7 @@ async fn a_revised_verdict_tells_both_causes() {
     assert_eq!(fixture.get(&path).await.1["verdict"]["provisional"], true);
     let revise = |cause| {
         let session = u64::from(SESSIONS);
-        fixture.gateway.verdicts().revise(session, cause, Confidence::Certain)
+        fixture.gateway.verdicts().revise(session, cause, Confidence::Certain, Note::NewBoot)
     };
     assert!(revise(Cause::PeerRebooted) && !revise(Cause::MiddleboxForgot));
     let verdict = &fixture.get(&path).await.1["verdict"];
@@ -102,7 +103,10 @@ async fn a_revised_verdict_tells_both_causes() {
         (&verdict["cause"], &verdict["confidence"]),
         (&json!("peer_rebooted"), &json!("certain"))
     );
-    assert_eq!(verdict["revised_from"], json!({"cause": "peer_reset", "confidence": "high"}));
+    let first = json!({
+        "cause": "peer_reset", "confidence": "high", "because": "it came back with another boot id"
+    });
+    assert_eq!(verdict["revised_from"], first);
     assert_eq!(verdict["provisional"], false);
 }
 
@@ -112,14 +116,16 @@ async fn a_lost_path_tells_which_way_and_how_much() {
     let lost = |scope| Cause::PathLost { direction: Direction::Outbound, scope };
     leave(&fixture, 0, Cause::AppHung, "anna");
     leave(&fixture, 1, lost(Scope::Unknown), "anna");
-    assert!(fixture.gateway.verdicts().revise(1, lost(Scope::Flow), Confidence::High));
+    let (verdicts, high) = (fixture.gateway.verdicts(), Confidence::High);
+    assert!(verdicts.revise(1, lost(Scope::Flow), high, Note::Siblings));
     let (_, page) = fixture.get("/api/v1/verdicts").await;
     let document = serde_json::to_value(Document::openapi()).unwrap();
     conforms(&document, &json!({"$ref": "#/components/schemas/VerdictPage"}), &page, "page");
     let [revised, hung] = &page["verdicts"].as_array().unwrap()[..] else { panic!("{page}") };
     assert_eq!((&revised["direction"], &revised["scope"]), (&json!("outbound"), &json!("flow")));
     let first = json!({
-        "cause": "path_lost", "direction": "outbound", "scope": "unknown", "confidence": "medium"
+        "cause": "path_lost", "direction": "outbound", "scope": "unknown", "confidence": "medium",
+        "because": "by what became of other links"
     });
     assert_eq!(revised["revised_from"], first);
     assert_eq!((hung.get("direction"), hung.get("scope")), (None, None));
