@@ -8,8 +8,7 @@ pub enum Ground {
     ApplicationSilent,
     /// The peer's kernel acknowledged recently.
     KernelFresh,
-    /// The peer's kernel acknowledged nothing lately: for two intervals, or for one second if that is
-    /// longer.
+    /// The peer's kernel acknowledged nothing for two intervals, or for a second if that is longer.
     KernelSilent,
     /// What we sent since the doubt began was acknowledged.
     BytesAcknowledged,
