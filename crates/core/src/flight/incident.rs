@@ -340,7 +340,11 @@ impl fmt::Display for Incident {
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_fresh = self.contains(Findings::FRESH);
-        f.write_str(if is_fresh { "its kernel acknowledges" } else { "its kernel is silent" })?;
+        f.write_str(if is_fresh {
+            "its kernel acknowledges"
+        } else {
+            "nothing of its kernel lately"
+        })?;
         for (finding, text) in [
             (Findings::WINDOW_CLOSED, ", its window is closed"),
             (Findings::WAITING, ", bytes wait"),
