@@ -82,13 +82,15 @@ fn acknowledging(millis: u64) -> TcpSnapshot {
     }
 }
 
-/// When a peer that is kept for a minute is asked.
-const ASKED: [u64; 5] = [1_000, 1_500, 2_000, 2_500, 62_500];
+/// When a peer that is kept for a minute is asked: up to the bound, and once in each further one.
+fn asked() -> impl Iterator<Item = u64> {
+    [1_000, 1_500, 2_000, 2_500].into_iter().chain((1..=20).map(|n| 2_500 + n * 3_000))
+}
 
-/// A machine that acknowledges what is sent at these times, and nothing in between.
-fn answering(asked: &[u64], millis: u64) -> TcpSnapshot {
-    let before = asked.iter().filter(|at| **at < millis);
-    let last = before.clone().max().copied().unwrap_or(0);
+/// A machine that acknowledges what it is asked, until it dies.
+fn answering(dies: u64, millis: u64) -> TcpSnapshot {
+    let before = asked().filter(|at| *at < millis.min(dies));
+    let last = asked().filter(|at| *at < millis.min(dies)).last().unwrap_or(0);
     TcpSnapshot {
         last_ack: Span::from_millis(millis - last),
         bytes_acked: Some(before.count() as u64 * 5),
@@ -120,26 +122,29 @@ fn evidence_ends_the_looking() {
 #[test]
 fn who_hangs_may_be_kept_for_a_while_and_ends_after_it() {
     let mut link = link(Hung::Keep(Span::from_secs(60)));
-    let kept = run(&mut link, 100_000, |millis| answering(&ASKED, millis));
+    let kept = run(&mut link, 100_000, |millis| answering(u64::MAX, millis));
     assert_eq!(kept.hung, [(3_000, Cause::AppHung)]);
-    assert_eq!(kept.looks, [1_500, 2_000, 2_500, 3_000, 62_500, 63_000], "asked once more");
+    let (suspected, looks) = kept.looks.split_at(4);
+    assert_eq!(suspected, [1_500, 2_000, 2_500, 3_000]);
+    let rounds: Vec<u64> = (1..=20).flat_map(|n| [2_500 + n * 3_000, 3_000 + n * 3_000]).collect();
+    assert_eq!(looks, rounds, "asked once in each further bound, and judged");
     let (at, verdict) = kept.lost.unwrap();
     assert_eq!((at, verdict.cause), (63_000, Cause::AppHung));
-    assert_eq!(verdict.probes, 5);
+    assert_eq!(verdict.probes, 24);
 }
 
 #[test]
 fn whose_machine_dies_while_it_is_kept_has_not_hung() {
     let mut link = link(Hung::Keep(Span::from_secs(60)));
     let kept = run(&mut link, 100_000, |millis| {
-        let before = answering(&ASKED[..4], millis);
-        let (unacked, retransmits) = if millis > 62_500 { (1, 2) } else { (0, 0) };
+        let before = answering(20_000, millis);
+        let (unacked, retransmits) = if millis > 20_500 { (1, 2) } else { (0, 0) };
         let total_retrans = u32::from(retransmits);
         TcpSnapshot { unacked, retransmits, total_retrans, ..before }
     });
     assert_eq!(kept.hung, [(3_000, Cause::AppHung)]);
     let cause = Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown };
-    assert_eq!(kept.lost.map(|(at, verdict)| (at, verdict.cause)), Some((63_000, cause)));
+    assert_eq!(kept.lost.map(|(at, verdict)| (at, verdict.cause)), Some((21_000, cause)));
 }
 
 #[test]

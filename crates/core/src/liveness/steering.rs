@@ -45,8 +45,8 @@ impl Liveness {
         }
     }
 
-    /// Whoever was spared is asked once more, an interval before it is judged: what its kernel
-    /// showed at the bound says nothing of what it is like now.
+    /// Whoever was spared is asked once more, an interval before it is judged again: what its
+    /// kernel showed then says nothing of what it is like now.
     pub(super) fn spared_deadline(&self, until: Time, asked: bool, policy: &Policy) -> Deadline {
         match (policy.detection(), self.role) {
             (Detection::Bounded { interval, .. }, Role::Probe) if !asked => {

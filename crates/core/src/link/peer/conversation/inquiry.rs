@@ -16,7 +16,7 @@ use crate::kernel::{Examination, SocketError, TcpSnapshot};
 use crate::link::outbound::Pen;
 use crate::link::peer::{Context, Effect};
 use crate::link::{Event, Hung};
-use crate::liveness::{self, Evidence, Silence};
+use crate::liveness::{self, Evidence, Role, Silence};
 use crate::policy::Detection;
 use crate::time::{Span, Time};
 use crate::wire::{CloseReason, Codec, message1028};
@@ -34,8 +34,8 @@ pub(super) struct Inquiry {
     doubts: Doubts,
     /// The verdict is due, and the look that it waits for.
     awaiting: Option<Awaiting>,
-    /// The peer hung at the bound before, and was kept.
-    kept: bool,
+    /// The peer hung at the bound before, and is kept until then.
+    kept: Option<Time>,
     /// Bytes acknowledged since the first look.
     acknowledged: u64,
     /// Bytes of heartbeats among them, at most: a hung peer's kernel acknowledges those by itself.
@@ -126,7 +126,7 @@ impl Conversation {
             Box::new(Inquiry {
                 doubts: Doubts::new(now),
                 awaiting: None,
-                kept: false,
+                kept: None,
                 acknowledged: 0,
                 heartbeats,
                 progress: 0,
@@ -220,16 +220,37 @@ impl Conversation {
         };
         if let Hung::Keep(span) = context.settings.hung
             && let cause @ (Cause::AppHung | Cause::NotReading) = self.diagnosis(now).cause
-            && let Some(inquiry) = self.inquiry.as_mut().filter(|inquiry| !inquiry.kept)
+            && self.keep(now, cause, span, context, out)
         {
-            inquiry.kept = true;
-            let until = now + span;
-            self.flight.record(now, Incident::Hung);
-            self.tell_liveness(now, liveness::Input::Spare { until }, out);
-            out.event(Event::Hung { cause, until });
             return Effect::Rearm;
         }
         self.condemn(now, silence, out)
+    }
+
+    /// Puts off the verdict on a peer that hangs, for so long since the bound. Whoever probes looks
+    /// after it once in each further bound: its machine may die meanwhile. False if it is time.
+    fn keep(
+        &mut self,
+        now: Time,
+        cause: Cause,
+        span: Span,
+        context: &Context<'_>,
+        out: &mut Pen<'_>,
+    ) -> bool {
+        let kept = self.inquiry(now).kept;
+        let end = kept.unwrap_or(now + span);
+        if now >= end {
+            return false;
+        }
+        let round = self.policy.bound().filter(|_| context.settings.role == Role::Probe);
+        let until = round.map_or(end, |bound| end.min(now + bound));
+        self.tell_liveness(now, liveness::Input::Spare { until }, out);
+        if kept.is_none() {
+            self.inquiry(now).kept = Some(end);
+            self.flight.record(now, Incident::Hung);
+            out.event(Event::Hung { cause, until: end });
+        }
+        true
     }
 
     /// A shell that has something else to say before it took the look it was asked for forfeits
