@@ -60,15 +60,15 @@ enum State {
     /// What we sent since is looked after from `looked` on.
     Listening { lead_ms: u32, looked: u32 },
     /// Silence: `sent` probes are out, the first since `since`.
-    Probing { since: Time, sent: u8, suspect: bool },
+    Probing { sent: u8, suspect: bool, since: Time },
     /// The bound has passed, and the verdict was put off.
-    Spared { until: Time, sent: u8, asked: bool },
+    Spared { sent: u8, asked: bool, until: Time },
     /// The bound has passed, unenforced.
-    Overdue { due: Time, sent: u8 },
+    Overdue { sent: u8, due: Time },
     /// The peer has closed its side.
     HalfClosed { until: Time },
     /// Given up.
-    Dead { due: Time, sent: u8, in_handshake: bool },
+    Dead { sent: u8, in_handshake: bool, due: Time },
 }
 
 /// Outputs not yet taken, a bit each, polled in this order.
@@ -119,13 +119,13 @@ impl Liveness {
         match input {
             Input::Heard(evidence) => self.hear(now, evidence),
             Input::Sent => self.send(now),
-            Input::Introduced { seed } => self.introduce(now, seed, policy),
-            Input::Deadline => self.expire(now, policy),
-            Input::Retuned { from, seed } => self.retune(now, &from, policy, seed),
-            Input::Hold { until } => self.hold(until),
-            Input::Spare { until } => self.spare(until),
-            Input::HalfClosed { until } => self.half_close(now, until),
-            Input::Release => self.silent_since = self.silent_since.min(now).max(self.last_heard),
+            Input::Introduced { .. }
+            | Input::Deadline
+            | Input::Retuned { .. }
+            | Input::Hold { .. }
+            | Input::Spare { .. }
+            | Input::HalfClosed { .. }
+            | Input::Release => self.handle_rare(now, input, policy),
         }
     }
 
@@ -261,17 +261,27 @@ impl Liveness {
 
     #[inline]
     fn hear(&mut self, now: Time, evidence: Evidence) {
-        if let State::Dead { in_handshake, .. } = self.state
-            && (in_handshake || evidence != Evidence::Progress)
-        {
+        if !matches!(self.state, State::Listening { .. }) && !self.believe(evidence) {
             return;
         }
         self.last_heard = self.last_heard.max(now);
         self.silent_since = self.silent_since.max(now);
-        self.trust();
         if let Evidence::Pong { sequence } = evidence {
             self.confirm(now, sequence);
         }
+    }
+
+    /// Whether evidence still counts; if so, suspicion is over. Kept apart, so that hearing from a
+    /// peer that nobody doubts is a comparison and two stores.
+    #[cold]
+    fn believe(&mut self, evidence: Evidence) -> bool {
+        if let State::Dead { in_handshake, .. } = self.state
+            && (in_handshake || evidence != Evidence::Progress)
+        {
+            return false;
+        }
+        self.trust();
+        true
     }
 
     /// Leaves suspicion, if there was any.

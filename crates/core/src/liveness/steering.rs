@@ -1,10 +1,25 @@
 //! What operators want, and verdicts that are put off, change about a link's liveness.
 
-use super::{Deadline, Liveness, Pending, Reason, Role, State};
+use super::{Deadline, Input, Liveness, Pending, Reason, Role, State};
 use crate::policy::{Detection, Policy};
 use crate::time::Time;
 
 impl Liveness {
+    /// Apart from what comes with every byte, which is small enough to stand where it is called.
+    #[inline(never)]
+    pub(super) fn handle_rare(&mut self, now: Time, input: Input, policy: &Policy) {
+        match input {
+            Input::Heard(_) | Input::Sent => {}
+            Input::Introduced { seed } => self.introduce(now, seed, policy),
+            Input::Deadline => self.expire(now, policy),
+            Input::Retuned { from, seed } => self.retune(now, &from, policy, seed),
+            Input::Hold { until } => self.hold(until),
+            Input::Spare { until } => self.spare(until),
+            Input::HalfClosed { until } => self.half_close(now, until),
+            Input::Release => self.silent_since = self.silent_since.min(now).max(self.last_heard),
+        }
+    }
+
     /// The new policy never condemns for a silence that the old one allowed: the verdict falls no
     /// sooner than the earlier of the old deadline and one new bound from now.
     pub(super) fn retune(&mut self, now: Time, from: &Policy, to: &Policy, seed: u32) {
