@@ -4,7 +4,7 @@
 //! Peers that lose one path at one moment were last heard at different moments, at most as far
 //! apart as heartbeats are: within the idle time of their policy their verdicts fall as well.
 //! Verdicts of one network and listener within that window, if they are enough, are one outage. It
-//! is told once, when no more fall, and its end when half of its hosts are back.
+//! is told once, when no more can fall, and its end when half of its hosts are back.
 //!
 //! The scope of a single loss is settled by other links of the same host: one that was heard while
 //! the lost one was asked in vain shows that the flow alone is blocked, unless the host was doubted
@@ -13,6 +13,7 @@
 
 mod groups;
 mod hosts;
+mod suspects;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::fmt;
@@ -21,6 +22,8 @@ use core::net::IpAddr;
 use groups::{Group, Key};
 use hosts::Hosts;
 pub use hosts::{GONE, HOSTS, SESSIONS, SETTLING, SIBLINGS};
+pub use suspects::SUSPECTS;
+use suspects::Suspects;
 
 use crate::cause::{Cause, Direction, Scope};
 use crate::tap::Machine;
@@ -37,8 +40,9 @@ pub const LEAST_SHARE: u32 = 10;
 /// Hosts that make [`Scope::Many`], at the least.
 pub const MANY_HOSTS: usize = 3;
 
-/// An outage is told when no verdict was added for so long, at the least, so that its count is near
-/// the truth; later where few sessions spread their verdicts over a long window.
+/// An outage is told when nobody in its network is suspected any more and no verdict was added for
+/// so long, or at the end of its window, so that its count is whole. What is down here is told
+/// without waiting for the others.
 pub const QUIET: Span = Span::from_millis(500);
 
 /// The shortest and the longest window, whatever the policy.
@@ -129,8 +133,15 @@ pub enum Input {
     Suspect {
         /// Which.
         session: u64,
+        /// The index of its listener.
+        listener: u16,
         /// Where it comes from.
         address: IpAddr,
+    },
+    /// A session is suspected no more.
+    Recovered {
+        /// Which.
+        session: u64,
     },
     /// A session that was online has ended.
     Ended {
@@ -226,6 +237,7 @@ pub struct Outage {
 #[derive(Clone, Debug, Default)]
 pub struct Outages {
     hosts: Hosts,
+    suspects: Suspects,
     groups: BTreeMap<Key, Group>,
     unsettled: BTreeMap<u64, Unsettled>,
     timers: BTreeSet<(Time, Timer)>,
@@ -404,17 +416,32 @@ impl Machine for Outages {
                 self.returned(Key::There { network, listener }, address);
                 self.returned(Key::Here, address);
             }
-            Input::Suspect { session, address } => self.hosts.doubt(address, session, now),
+            Input::Suspect { session, listener, address } => {
+                self.hosts.doubt(address, session, now);
+                let network = address.into();
+                self.suspects.suspected(session, Key::There { network, listener });
+            }
+            Input::Recovered { session } => {
+                if let Some(key) = self.suspects.settled(session) {
+                    self.rearm(key);
+                }
+            }
             Input::Ended { session, listener, address, cause, silent, asked } => {
                 let network = address.into();
                 self.hosts.ended(now, session, address, (listener, network));
+                if let Some(key) = self.suspects.settled(session) {
+                    self.rearm(key);
+                }
                 let key = Key::There { network, listener };
                 self.ended(now, session, key, address, End { cause, silent, asked });
             }
             Input::Siblings { session, heard_ago, suspect } => {
                 self.answered(now, session, heard_ago, suspect);
             }
-            Input::Missed => self.hosts.forget(),
+            Input::Missed => {
+                self.hosts.forget();
+                self.suspects = Suspects::default();
+            }
             Input::Listed { session, listener, address, since } => {
                 let network = address.into();
                 self.hosts.listed(now, session, address, (listener, network));

@@ -85,8 +85,9 @@ impl Correlation {
                 self.feed(at, Some(joined), Some(ledger::Input::Joined { who, account }))
             }
             Change::Suspect => {
-                self.feed(at, Some(outage::Input::Suspect { session, address }), None)
+                self.feed(at, Some(outage::Input::Suspect { session, listener, address }), None)
             }
+            Change::Recovered => self.feed(at, Some(outage::Input::Recovered { session }), None),
             Change::Leave { verdict, asked, .. } if subject.established => {
                 let (cause, asked) = (verdict.cause, *asked);
                 let silent = verdict.at.since(verdict.last_heard);
@@ -110,7 +111,6 @@ impl Correlation {
                 findings
             }
             Change::Leave { .. }
-            | Change::Recovered
             | Change::Hung(_)
             | Change::Warned { .. }
             | Change::Overdue

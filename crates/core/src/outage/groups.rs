@@ -10,10 +10,6 @@ use super::{
 use crate::cause::Scope;
 use crate::time::{Span, Time};
 
-/// Mean gaps without a verdict that show that no more fall: at random, one gap in four hundred
-/// (e^6) is as long.
-const GAPS: u64 = 6;
-
 /// What verdicts are gathered by.
 pub(super) type Key = Place;
 
@@ -90,26 +86,17 @@ impl Group {
         }
     }
 
-    /// When something about it changes by itself.
-    fn due(&self, place: Place) -> Time {
+    /// When something about it changes by itself. While others of its network are suspected it is
+    /// not told before its window is over, so that its count is whole.
+    fn due(&self, place: Place, awaited: bool) -> Time {
+        let window_ends = (self.first + self.window).max(self.last);
         if self.number.is_some() {
             self.last + FORGOTTEN
         } else if self.is_enough(place) {
-            (self.last + self.quiet(place)).min((self.first + self.window).max(self.last))
+            if awaited { window_ends } else { window_ends.min(self.last + QUIET) }
         } else {
             // Kept until the last of its verdicts has asked it for its scope.
             self.last + self.window + QUIET.times(2)
-        }
-    }
-
-    /// How long without another verdict shows that no more fall, if they go on as they came. What
-    /// is down here is told without waiting for its count.
-    fn quiet(&self, place: Place) -> Span {
-        let gaps = u64::from(self.affected.saturating_sub(1).max(1));
-        let mean = Span::from_nanos(self.last.since(self.first).as_nanos() / gaps);
-        match place {
-            Place::Here => QUIET,
-            Place::There { .. } => mean.times(GAPS).max(QUIET),
         }
     }
 
@@ -220,10 +207,11 @@ impl Outages {
         }
     }
 
-    fn rearm(&mut self, key: Key) {
+    pub(super) fn rearm(&mut self, key: Key) {
+        let awaited = self.suspects.are_in(key);
         if let Some(group) = self.groups.get_mut(&key) {
             self.timers.remove(&(group.timer, Timer::Group(key)));
-            group.timer = group.due(key);
+            group.timer = group.due(key, awaited);
             self.timers.insert((group.timer, Timer::Group(key)));
         }
     }

@@ -98,17 +98,41 @@ fn verdicts_that_fall_together_are_told_once() {
     assert_eq!(scopes(&told), [(11, Scope::Many)]);
 }
 
-/// Few sessions, whose heartbeats are far apart, fall one after the other.
+/// Heartbeats come in step, or far apart: as long as others are suspected, the count is not whole.
 #[test]
-fn verdicts_that_fall_slowly_are_waited_for() {
+fn verdicts_of_suspects_are_waited_for() {
     let mut outages = two_networks();
-    for (n, ms) in [(1, 0), (2, 900), (3, 2_000), (4, 3_500), (5, 5_900)] {
+    let suspect = |outages: &mut Outages, n: u8| {
+        let (session, address) = (u64::from(n), host(1, n));
+        outages.handle(at(55_000), Input::Suspect { session, listener: 0, address });
+    };
+    (1..=6).for_each(|n| suspect(&mut outages, n));
+    for (n, ms) in [(1, 0), (2, 0), (3, 0), (4, 3_000), (5, 5_900)] {
         assert!(run(&mut outages, 60_000 + ms).is_empty(), "before verdict {n}");
         lose(&mut outages, 60_000 + ms, n.into(), host(1, n));
     }
+    assert!(run(&mut outages, 66_900).is_empty(), "the sixth is still suspected");
+    outages.handle(at(66_900), Input::Recovered { session: 6 });
     let told = run(&mut outages, 120_000);
     let [(when, outage)] = began(&told)[..] else { panic!("{told:?}") };
-    assert_eq!((when, outage.affected), (70_000, 5), "at the end of the window, no later");
+    assert_eq!((when, outage.affected), (66_400, 5), "nobody is left, and all is quiet");
+}
+
+#[test]
+fn a_suspect_is_waited_for_until_the_window_ends() {
+    let mut outages = two_networks();
+    let (session, address) = (6, host(1, 6));
+    outages.handle(at(55_000), Input::Suspect { session, listener: 0, address });
+    for n in 1..=3_u8 {
+        lose(&mut outages, 60_000, n.into(), host(1, n));
+    }
+    let told = run(&mut outages, 120_000);
+    assert_eq!(began(&told)[0].0, 70_000);
+    for session in 0..=SUSPECTS as u64 {
+        outages.handle(at(200_000), Input::Suspect { session, listener: 0, address });
+    }
+    let sessions = (0..=SUSPECTS as u64).filter_map(|n| outages.suspects.settled(n)).count();
+    assert_eq!(sessions, SUSPECTS, "the last found no room");
 }
 
 #[test]
@@ -231,7 +255,7 @@ fn siblings() -> Outages {
     let mut outages = two_networks();
     join(&mut outages, 0, 31, host(3, 1));
     join(&mut outages, 0, 32, host(3, 1));
-    outages.handle(at(51_000), Input::Suspect { session: 31, address: host(3, 1) });
+    outages.handle(at(51_000), Input::Suspect { session: 31, listener: 0, address: host(3, 1) });
     let asked = lose(&mut outages, 60_000, 31, host(3, 1));
     assert_eq!(asked, [Output::AskSiblings { session: 31, siblings: [0, 32, 0, 0] }]);
     outages
@@ -264,7 +288,7 @@ fn a_sibling_that_proves_nothing_settles_nothing() {
     }
     // The sibling was doubted meanwhile: the path may have been cut and have healed.
     let mut outages = siblings();
-    outages.handle(at(59_000), Input::Suspect { session: 32, address: host(3, 1) });
+    outages.handle(at(59_000), Input::Suspect { session: 32, listener: 0, address: host(3, 1) });
     assert_eq!(answer(&mut outages, Some(0), false), []);
     assert_eq!(scopes(&run(&mut outages, 100_000)), [], "it lives, and nobody else died");
 }
@@ -431,7 +455,7 @@ fn random_schedules_keep_the_promises() {
             let chosen = online.iter().nth(random.below(online.len() as u64 + 1) as usize);
             match (random.below(5), chosen.map(|(session, address)| (*session, *address))) {
                 (0, Some((session, address))) => {
-                    outages.handle(at(now), Input::Suspect { session, address });
+                    outages.handle(at(now), Input::Suspect { session, listener: 0, address });
                 }
                 (1 | 2, Some((session, address))) => {
                     online.remove(&session);
