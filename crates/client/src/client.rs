@@ -8,7 +8,7 @@ use systole_core::wire::{CloseReason, MAX_HEARTBEAT_DATA};
 use tokio::sync::mpsc;
 
 use crate::driver::Driver;
-use crate::shared::{COMMANDS, Command, Shared};
+use crate::shared::{COMMANDS, Request, Shared};
 use crate::{ConnectError, Event, Options, SendError};
 
 /// A link to a server, and its successors.
@@ -23,7 +23,7 @@ use crate::{ConnectError, Event, Options, SendError};
 /// another. Dropped, it says goodbye.
 pub struct Client {
     shared: Arc<Shared>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Request>,
 }
 
 impl Client {
@@ -66,7 +66,7 @@ impl Client {
         }
         let slot = self.commands.reserve().await.map_err(|_| SendError::Closed)?;
         room.forget();
-        slot.send(Command::Send { bytes: message.to_vec(), cost: cost as usize, link });
+        slot.send(Request::Send { bytes: message.to_vec(), cost: cost as usize, link });
         Ok(())
     }
 
@@ -80,7 +80,7 @@ impl Client {
         let room = self.shared.queue().try_acquire_many(cost).map_err(|_| SendError::Full)?;
         let slot = self.commands.try_reserve().map_err(|_| SendError::Full)?;
         room.forget();
-        slot.send(Command::Send { bytes: message.to_vec(), cost: cost as usize, link });
+        slot.send(Request::Send { bytes: message.to_vec(), cost: cost as usize, link });
         Ok(())
     }
 
@@ -93,7 +93,7 @@ impl Client {
         if bytes.len() > MAX_HEARTBEAT_DATA {
             return Err(SendError::TooLong { longest: MAX_HEARTBEAT_DATA });
         }
-        self.command(Command::HeartbeatData(bytes.to_vec())).await
+        self.command(Request::HeartbeatData(bytes.to_vec())).await
     }
 
     /// Asks the gateway for this policy, now and at each reconnect; [`Event::Retuned`] tells what
@@ -102,7 +102,7 @@ impl Client {
     /// # Errors
     /// `Closed` at the end.
     pub async fn ask_policy(&self, policy: Policy) -> Result<(), SendError> {
-        self.command(Command::AskPolicy(policy)).await
+        self.command(Request::AskPolicy(policy)).await
     }
 
     /// Says goodbye and reconnects no more. What is queued is sent first, within two seconds;
@@ -111,10 +111,10 @@ impl Client {
     /// # Errors
     /// `Closed` if it was at its end before.
     pub async fn close(&self, reason: CloseReason) -> Result<(), SendError> {
-        self.command(Command::Close(reason)).await
+        self.command(Request::Close(reason)).await
     }
 
-    async fn command(&self, command: Command) -> Result<(), SendError> {
+    async fn command(&self, command: Request) -> Result<(), SendError> {
         self.commands.send(command).await.map_err(|_| SendError::Closed)
     }
 }

@@ -13,15 +13,15 @@ use systole_core::wire::{CloseReason, DataKind};
 use systole_core::witness::{Hearing, Past};
 use systole_core::{Link, Machine, Span, Time};
 use systole_net::examine::{examine, outlived, socket_error};
-use systole_net::recipe::{self, Recipe};
+use systole_net::socket_options::{self, SocketOptions};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::dial::{Plan, connect, register_anew};
+use crate::loop_clock::{LoopClock, OPEN_ENDED};
 use crate::news::{News, Stage};
-use crate::shared::{Command, Shared};
-use crate::watch::{OPEN_ENDED, Watch};
+use crate::shared::{Request, Shared};
 use crate::wishes::Wishes;
 use crate::{ConnectError, Event};
 
@@ -52,7 +52,7 @@ enum Wake {
     /// The socket holds an error.
     Trouble,
     Room,
-    Command(Option<Command>),
+    Request(Option<Request>),
 }
 
 /// One link.
@@ -66,7 +66,7 @@ pub(crate) struct Connection {
     number: u64,
     /// What the messages in the outbox took off the queue and have not given back.
     owed: usize,
-    recipe: Recipe,
+    socket_options: SocketOptions,
     hearing: Hearing,
     /// The system ended the connection because its own network changed.
     network_changed: bool,
@@ -80,43 +80,49 @@ impl Connection {
     /// Connects and completes the handshake.
     pub(crate) async fn open(
         plan: Plan,
-        watch: &mut Watch,
+        clock: &mut LoopClock,
         shared: &Shared,
     ) -> Result<Connection, ConnectError> {
         let stream = connect(&plan.addr, plan.options.connect_timeout).await?;
-        let now = watch.turn(OPEN_ENDED);
-        let mut connection = Connection::new(plan, stream, now, watch, shared);
+        let now = clock.turn(OPEN_ENDED);
+        let mut connection = Connection::new(plan, stream, now, clock, shared);
         // Nobody commands a link that does not stand; the sender is kept so that nobody ends it.
         let (_kept, mut nobody) = mpsc::channel(1);
         loop {
-            connection.carry_out(watch.now(), shared);
+            connection.carry_out(clock.now(), shared);
             match connection.news.stage {
-                Stage::Greeting => connection.turn(watch, &mut nobody, shared).await,
+                Stage::Greeting => connection.turn(clock, &mut nobody, shared).await,
                 Stage::Established | Stage::Lost(_) => return Ok(connection),
                 Stage::Refused(error) => return Err(error),
             };
         }
     }
 
-    fn new(plan: Plan, stream: TcpStream, now: Time, watch: &Watch, shared: &Shared) -> Connection {
+    fn new(
+        plan: Plan,
+        stream: TcpStream,
+        now: Time,
+        clock: &LoopClock,
+        shared: &Shared,
+    ) -> Connection {
         let Plan {
             options, mut introduction, past, boot_id, instance_id, link, attempt, seed, ..
         } = plan;
-        introduction.account = past.map(|past| past.account(watch.boottime(), watch.absences()));
+        introduction.account = past.map(|past| past.account(clock.boottime(), clock.absences()));
         let policy = introduction.asks.unwrap_or_default();
         let settings = Settings {
             handshake_timeout: options.handshake_timeout.into(),
             boot_id,
             instance_id,
-            wall_origin_ms: watch.wall_origin_ms(),
+            wall_origin_ms: clock.wall_origin_ms(),
             report_heartbeats: options.report_heartbeats,
             examines: true,
             hung: options.hung,
             ..Settings::new(options.codec, Side::Connecting(introduction), policy)
         };
-        let recipe = Recipe::new(&policy, None);
+        let socket_options = SocketOptions::new(&policy, None);
         // What this system lacks it goes on without; the machine keeps the bound by itself.
-        let _ = recipe::apply(&recipe, &stream);
+        let _ = socket_options::apply(&socket_options, &stream);
         Connection {
             stream,
             link: Link::new(now, settings, SessionKey::default(), seed),
@@ -126,7 +132,7 @@ impl Connection {
             closing: Closing::Abort,
             number: link,
             owed: 0,
-            recipe,
+            socket_options,
             hearing: Hearing::new(now, &policy),
             network_changed: false,
             paused: false,
@@ -138,27 +144,27 @@ impl Connection {
     /// Drives the link to its end.
     pub(crate) async fn serve(
         mut self,
-        watch: &mut Watch,
-        commands: &mut mpsc::Receiver<Command>,
+        clock: &mut LoopClock,
+        commands: &mut mpsc::Receiver<Request>,
         wishes: &mut Wishes,
         shared: &Shared,
     ) -> End {
         let data = Order::HeartbeatData(&wishes.heartbeat_data);
-        self.link.handle(watch.now(), Input::Command(data));
+        self.link.handle(clock.now(), Input::Command(data));
         if let Some(past) = wishes.past.take()
             && let Some((to, confidence)) = self.link.peer_ids().and_then(|ids| past.returned(ids))
         {
             shared.tell(Event::Revised { from: past.cause, to, confidence });
         }
         loop {
-            self.carry_out(watch.now(), shared);
+            self.carry_out(clock.now(), shared);
             if let Stage::Lost(farewell) = self.news.stage {
-                wishes.past = self.past(watch);
+                wishes.past = self.past(clock);
                 self.leave(shared).await;
                 return if self.finishing { End::Finished } else { End::Lost(farewell) };
             }
-            if let Some(command) = self.turn(watch, commands, shared).await {
-                self.obey(watch.now(), command, wishes, shared);
+            if let Some(command) = self.turn(clock, commands, shared).await {
+                self.obey(clock.now(), command, wishes, shared);
             }
         }
     }
@@ -166,23 +172,23 @@ impl Connection {
     /// Waits for something to happen and hands it to the machine; a command is handed back.
     async fn turn(
         &mut self,
-        watch: &mut Watch,
-        commands: &mut mpsc::Receiver<Command>,
+        clock: &mut LoopClock,
+        commands: &mut mpsc::Receiver<Request>,
         shared: &Shared,
-    ) -> Option<Option<Command>> {
-        self.pause(watch.now(), shared);
-        let planned = self.link.next_deadline().map(|deadline| deadline.at.since(watch.now()));
+    ) -> Option<Option<Request>> {
+        self.pause(clock.now(), shared);
+        let planned = self.link.next_deadline().map(|deadline| deadline.at.since(clock.now()));
         let wake = self.wait(planned, commands, shared).await;
-        let now = watch.turn(planned.unwrap_or(OPEN_ENDED));
+        let now = clock.turn(planned.unwrap_or(OPEN_ENDED));
         self.pause(now, shared);
         match wake {
-            Wake::Command(command) => return Some(command),
+            Wake::Request(command) => return Some(command),
             Wake::Socket => self.read(now, shared),
             Wake::Trouble => self.hear_trouble(now, shared),
             Wake::Time | Wake::Room => {}
         }
         if self.link.next_deadline().is_some_and(|deadline| deadline.at <= now) {
-            self.judge(now, watch, shared);
+            self.judge(now, clock, shared);
         }
         None
     }
@@ -190,7 +196,7 @@ impl Connection {
     async fn wait(
         &self,
         planned: Option<Span>,
-        commands: &mut mpsc::Receiver<Command>,
+        commands: &mut mpsc::Receiver<Request>,
         shared: &Shared,
     ) -> Wake {
         let time = async {
@@ -203,7 +209,7 @@ impl Connection {
             _ = self.stream.readable(), if self.listens() => Wake::Socket,
             _ = self.stream.ready(Interest::ERROR), if !self.paused => Wake::Trouble,
             _ = self.stream.writable(), if !self.outbox.is_empty() => Wake::Socket,
-            command = commands.recv() => Wake::Command(command),
+            command = commands.recv() => Wake::Request(command),
             () = shared.taken(), if self.paused => Wake::Room,
             () = time => Wake::Time,
         }
@@ -211,7 +217,7 @@ impl Connection {
 
     /// A deadline has come. Silence is judged only after all was read that the kernel holds, asked
     /// for directly: the runtime may not have had the time yet to notice that something is there.
-    fn judge(&mut self, now: Time, watch: &mut Watch, shared: &Shared) {
+    fn judge(&mut self, now: Time, clock: &mut LoopClock, shared: &Shared) {
         if self.listens() {
             let read = (&*SockRef::from(&self.stream)).read(&mut self.buffer);
             self.received(now, read, shared);
@@ -221,8 +227,8 @@ impl Connection {
         {
             self.received(now, Err(error), shared);
         }
-        watch.drained();
-        if self.link.next_deadline().is_some_and(|deadline| deadline.at <= watch.horizon()) {
+        clock.drained();
+        if self.link.next_deadline().is_some_and(|deadline| deadline.at <= clock.horizon()) {
             self.link.handle(now, Input::Deadline);
         }
     }
@@ -295,24 +301,24 @@ impl Connection {
         }
     }
 
-    fn obey(&mut self, now: Time, command: Option<Command>, wishes: &mut Wishes, shared: &Shared) {
+    fn obey(&mut self, now: Time, command: Option<Request>, wishes: &mut Wishes, shared: &Shared) {
         match command {
-            Some(Command::Send { cost, link, .. }) if link != self.number => shared.release(cost),
-            Some(Command::Send { bytes, cost, .. }) => {
+            Some(Request::Send { cost, link, .. }) if link != self.number => shared.release(cost),
+            Some(Request::Send { bytes, cost, .. }) => {
                 self.owed += cost;
                 let kind = DataKind::default();
                 let order = Order::Send { bytes: &bytes, more: false, kind };
                 self.link.handle(now, Input::Command(order));
             }
-            Some(Command::HeartbeatData(bytes)) => {
+            Some(Request::HeartbeatData(bytes)) => {
                 self.link.handle(now, Input::Command(Order::HeartbeatData(&bytes)));
                 wishes.heartbeat_data = bytes;
             }
-            Some(Command::AskPolicy(policy)) => {
+            Some(Request::AskPolicy(policy)) => {
                 wishes.policy = Some(policy);
                 self.link.handle(now, Input::Command(Order::Retune(policy)));
             }
-            Some(Command::Close(reason)) => self.finish(now, reason),
+            Some(Request::Close(reason)) => self.finish(now, reason),
             None => self.finish(now, CloseReason::Done),
         }
     }
@@ -323,8 +329,8 @@ impl Connection {
     }
 
     /// What the next link tells of this one; nothing in codecs without sessions.
-    fn past(&mut self, watch: &Watch) -> Option<Past> {
-        let (session, now) = (self.news.session, watch.now());
+    fn past(&mut self, clock: &LoopClock) -> Option<Past> {
+        let (session, now) = (self.news.session, clock.now());
         let bound = self.link.policy().bound().unwrap_or_default();
         let verdict = self.news.verdict?;
         (session != 0).then_some(Past {
@@ -335,7 +341,7 @@ impl Connection {
             unheard: verdict.at.since(verdict.last_heard),
             silent: self.hearing.longest_silence(now),
             ended: now,
-            ended_at: watch.boottime(),
+            ended_at: clock.boottime(),
             bound,
         })
     }
@@ -402,9 +408,9 @@ impl Connection {
                     Output::Examine => look = true,
                     Output::Event(event) => {
                         if let Told::Established { policy, .. } | Told::Retuned(policy) = event {
-                            self.recipe = Recipe::new(&policy, None);
+                            self.socket_options = SocketOptions::new(&policy, None);
                             self.hearing = Hearing::new(now, &policy);
-                            let _ = recipe::apply(&self.recipe, &self.stream);
+                            let _ = socket_options::apply(&self.socket_options, &self.stream);
                         }
                         self.news.hear(event, shared);
                     }
@@ -429,7 +435,11 @@ impl Connection {
         let examination = examine(&self.stream);
         if let Some(tcp) = &examination.tcp {
             // A connection that is ending takes no options, and needs none.
-            let _ = recipe::enter(&self.recipe, recipe::Phase::of(tcp), &self.stream);
+            let _ = socket_options::enter(
+                &self.socket_options,
+                socket_options::SendState::of(tcp),
+                &self.stream,
+            );
         }
         examination
     }

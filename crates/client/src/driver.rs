@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 
 use crate::connection::{Connection, End};
 use crate::dial::Plan;
-use crate::shared::{Command, Shared};
-use crate::watch::{OPEN_ENDED, Watch};
+use crate::loop_clock::{LoopClock, OPEN_ENDED};
+use crate::shared::{Request, Shared};
 use crate::wishes::Wishes;
 use crate::{ConnectError, Ending, Event, Options};
 
@@ -22,8 +22,8 @@ pub(crate) struct Driver {
     addr: String,
     options: Options,
     shared: Arc<Shared>,
-    commands: mpsc::Receiver<Command>,
-    watch: Watch,
+    commands: mpsc::Receiver<Request>,
+    clock: LoopClock,
     reconnect: Option<Reconnect>,
     wishes: Wishes,
     seed: u64,
@@ -41,21 +41,21 @@ impl Driver {
         addr: String,
         options: Options,
         shared: Arc<Shared>,
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::Receiver<Request>,
     ) -> Result<Driver, ConnectError> {
         // Clients of one process must not reconnect in step, so each draws its own.
         let chance = identity::instance_id().map_err(|error| ConnectError::from_io(&error))?;
         let seed = chance.0.iter().fold(0, |seed: u64, byte| seed << 4 ^ u64::from(*byte));
         let reconnect = options.reconnect.map(|backoff| Reconnect::new(backoff, seed));
         let wishes = Wishes { heartbeat_data: Vec::new(), policy: options.policy, past: None };
-        let watch = Watch::start();
-        Ok(Driver { addr, options, shared, commands, watch, reconnect, wishes, seed, links: 0 })
+        let clock = LoopClock::start();
+        Ok(Driver { addr, options, shared, commands, clock, reconnect, wishes, seed, links: 0 })
     }
 
     /// Opens a link, up to the end of its handshake.
     pub(crate) async fn open(&mut self) -> Result<Connection, ConnectError> {
         let plan = self.plan(0)?;
-        Connection::open(plan, &mut self.watch, &self.shared).await
+        Connection::open(plan, &mut self.clock, &self.shared).await
     }
 
     /// Drives links until there are to be no more.
@@ -77,17 +77,17 @@ impl Driver {
 
     async fn serve(&mut self, connection: Connection) -> End {
         if let Some(reconnect) = &mut self.reconnect {
-            reconnect.handle(self.watch.now(), reconnect::Input::Established);
+            reconnect.handle(self.clock.now(), reconnect::Input::Established);
         }
         let serving =
-            connection.serve(&mut self.watch, &mut self.commands, &mut self.wishes, &self.shared);
+            connection.serve(&mut self.clock, &mut self.commands, &mut self.wishes, &self.shared);
         serving.await
     }
 
     /// Comes back, as often as it takes.
     async fn return_after(&mut self, mut farewell: Option<Goodbye>) -> Result<Connection, Ending> {
         loop {
-            let now = self.watch.turn(OPEN_ENDED);
+            let now = self.clock.turn(OPEN_ENDED);
             let Some(reconnect) = &mut self.reconnect else {
                 return Err(Ending::NotReconnecting);
             };
@@ -120,10 +120,10 @@ impl Driver {
         if let Waited::Closed = waiting.await {
             return Waited::Closed;
         }
-        self.watch.turn(OPEN_ENDED);
+        self.clock.turn(OPEN_ENDED);
         match self.plan(attempt) {
             Ok(plan) => {
-                let opening = Connection::open(plan, &mut self.watch, &self.shared);
+                let opening = Connection::open(plan, &mut self.clock, &self.shared);
                 obey(&mut self.commands, &mut self.wishes, &self.shared, opening).await
             }
             Err(error) => Waited::Done(Err(error)),
@@ -156,7 +156,7 @@ impl Driver {
 /// Runs `work` to its end, unless the application says goodbye first. Messages for links that are
 /// gone are dropped; wishes are kept for the next one.
 async fn obey<T>(
-    commands: &mut mpsc::Receiver<Command>,
+    commands: &mut mpsc::Receiver<Request>,
     wishes: &mut Wishes,
     shared: &Shared,
     work: impl Future<Output = T>,
@@ -166,10 +166,10 @@ async fn obey<T>(
         tokio::select! {
             done = &mut work => return Waited::Done(done),
             command = commands.recv() => match command {
-                Some(Command::Send { cost, .. }) => shared.release(cost),
-                Some(Command::HeartbeatData(bytes)) => wishes.heartbeat_data = bytes,
-                Some(Command::AskPolicy(policy)) => wishes.policy = Some(policy),
-                Some(Command::Close(_)) | None => return Waited::Closed,
+                Some(Request::Send { cost, .. }) => shared.release(cost),
+                Some(Request::HeartbeatData(bytes)) => wishes.heartbeat_data = bytes,
+                Some(Request::AskPolicy(policy)) => wishes.policy = Some(policy),
+                Some(Request::Close(_)) | None => return Waited::Closed,
             },
         }
     }

@@ -27,11 +27,11 @@ mod dial;
 mod driver;
 mod error;
 mod event;
+mod loop_clock;
 mod mailbox;
 mod news;
 mod options;
 mod shared;
-mod watch;
 mod wishes;
 
 pub use client::Client;

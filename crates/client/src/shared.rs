@@ -21,7 +21,7 @@ pub(crate) const LONGEST_QUEUE: usize = 1 << 30;
 
 /// What the application asks of the driver.
 #[derive(Debug)]
-pub(crate) enum Command {
+pub(crate) enum Request {
     /// Send this on the link of that number, if it still stands; `cost` was taken off the queue.
     Send { bytes: Vec<u8>, cost: usize, link: u64 },
     /// Let this ride on heartbeats.

@@ -10,7 +10,7 @@
 
 mod datagram;
 mod device;
-mod door;
+mod signal;
 mod sweep;
 mod table;
 #[cfg(test)]
@@ -22,7 +22,7 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 pub use datagram::{Answer, BadDatagram, DATAGRAM, Datagram, SIGNED, Says, Statement, TAG, Tag};
 pub use device::{Device, Heard};
-pub use door::{Command, Counters, Event, Input, Output, Presence, Settings, Subject};
+pub use signal::{BeaconCommand, Counters, Event, Input, Output, Presence, Settings, Subject};
 use sweep::Tuning;
 use table::{Entry, Table};
 pub use window::MAX_AHEAD;
@@ -72,7 +72,7 @@ struct Slot {
     liveness: Liveness,
     epoch: u64,
     since: Time,
-    place: Place,
+    place: PackedAddress,
     window: Window,
     /// The challenge that the window belongs to.
     challenge: u32,
@@ -86,23 +86,23 @@ const _: () = assert!(size_of::<Option<Entry<Slot>>>() <= 136);
 
 /// An address in 18 bytes instead of 32: it is kept to be shown and compared, not to be sent to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Place {
+struct PackedAddress {
     ip: [u8; 16],
     port: u16,
 }
 
-impl From<SocketAddr> for Place {
-    fn from(address: SocketAddr) -> Place {
+impl From<SocketAddr> for PackedAddress {
+    fn from(address: SocketAddr) -> PackedAddress {
         let ip = match address.ip() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
         };
-        Place { ip: ip.octets(), port: address.port() }
+        PackedAddress { ip: ip.octets(), port: address.port() }
     }
 }
 
-impl From<Place> for SocketAddr {
-    fn from(place: Place) -> SocketAddr {
+impl From<PackedAddress> for SocketAddr {
+    fn from(place: PackedAddress) -> SocketAddr {
         SocketAddr::new(Ipv6Addr::from(place.ip).to_canonical(), place.port)
     }
 }
@@ -346,7 +346,7 @@ impl BeaconHub {
                     liveness::Output::Probe { .. }
                     | liveness::Output::Keepalive { .. }
                     | liveness::Output::Confirm { .. }
-                    | liveness::Output::Look
+                    | liveness::Output::Examine
                     | liveness::Output::RoundTrip(_),
                 ) => {}
                 None => break,

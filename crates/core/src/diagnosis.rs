@@ -53,7 +53,7 @@ pub struct Diagnosis {
 
 /// The silence that is to be explained.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Silence {
+pub struct Case {
     /// How long the application has said nothing.
     pub lasted: Span,
     /// From one probe to the next.
@@ -164,7 +164,7 @@ pub fn early_word(doubts: &Doubts) -> Option<Diagnosis> {
 }
 
 /// The table: from what was seen of a silent peer to the cause.
-pub fn diagnose(silence: &Silence, doubts: &Doubts) -> Diagnosis {
+pub fn diagnose(silence: &Case, doubts: &Doubts) -> Diagnosis {
     use Ground as G;
     let tcp = &doubts.last;
     let fresh = tcp.last_ack <= silence.interval.times(2).max(LEAST_FRESHNESS);

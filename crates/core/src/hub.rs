@@ -59,12 +59,12 @@ pub enum Input<'a> {
     /// The time of the next deadline has come, or may have.
     Deadline,
     /// Something is wanted of all links.
-    Command(Command),
+    Command(HubCommand),
 }
 
 /// What may be wanted of all links.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Command {
+pub enum HubCommand {
     /// Put this policy in force for a listener: for new links at once, for the others in turn.
     Retune {
         /// The index of the listener.

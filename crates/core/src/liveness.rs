@@ -5,12 +5,12 @@
 //! decides whether a keepalive is due. Hearing from a peer is a store; whoever keeps the deadlines
 //! asks for the next one only when the last one fires (see [`crate::wheel`]).
 
+mod outstanding;
 mod signal;
 mod steering;
-mod unanswered;
 
+pub use outstanding::OUTSTANDING;
 pub use signal::{Deadline, Evidence, Input, Output, Reason, Silence};
-pub use unanswered::UNANSWERED;
 
 use crate::policy::{Detection, Policy};
 use crate::time::{Span, Time};
@@ -20,7 +20,7 @@ use crate::time::{Span, Time};
 pub const LEAST_SUSPICION: Span = Span::from_secs(1);
 
 /// Unanswered heartbeats beyond which counting stops: sequence numbers are compared modulo 256.
-const MAX_UNANSWERED: u8 = 127;
+const MAX_UNCONFIRMED: u8 = 127;
 
 /// Whether this end asks, or only listens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +45,7 @@ pub struct Liveness {
     /// The sequence number of the latest heartbeat sent.
     sequence: u8,
     /// How many of the latest heartbeats no pong has confirmed.
-    unanswered: u8,
+    unconfirmed: u8,
     role: Role,
     pending: Pending,
 }
@@ -62,7 +62,7 @@ enum State {
     /// Silence: `sent` probes are out, the first since `since`.
     Probing { sent: u8, suspect: bool, since: Time },
     /// The bound has passed, and the verdict was put off.
-    Spared { sent: u8, asked: bool, until: Time },
+    Kept { sent: u8, asked: bool, until: Time },
     /// The bound has passed, unenforced.
     Overdue { sent: u8, due: Time },
     /// The peer has closed its side.
@@ -83,7 +83,7 @@ impl Pending {
     const DEAD: u8 = 16;
     const PROBE: u8 = 32;
     const KEEPALIVE: u8 = 64;
-    const LOOK: u8 = 128;
+    const EXAMINE: u8 = 128;
 
     fn take(&mut self, bit: u8) -> bool {
         let set = self.0 & bit != 0;
@@ -106,7 +106,7 @@ impl Liveness {
             },
             smoothed_rtt_us: 0,
             sequence: 0,
-            unanswered: 0,
+            unconfirmed: 0,
             role,
             pending: Pending(0),
         }
@@ -123,7 +123,7 @@ impl Liveness {
             | Input::Deadline
             | Input::Retuned { .. }
             | Input::Hold { .. }
-            | Input::Spare { .. }
+            | Input::Keep { .. }
             | Input::HalfClosed { .. }
             | Input::Release => self.handle_rare(now, input, policy),
         }
@@ -152,10 +152,10 @@ impl Liveness {
             State::Listening { .. } => {
                 let beat =
                     earliest(self.detection_deadline(policy), self.keepalive_deadline(policy));
-                earliest(beat, self.look_deadline())
+                earliest(beat, self.examine_deadline())
             }
             State::Probing { .. } => self.detection_deadline(policy),
-            State::Spared { until, asked, .. } => Some(self.spared_deadline(until, asked, policy)),
+            State::Kept { until, asked, .. } => Some(self.kept_deadline(until, asked, policy)),
             State::HalfClosed { until } => Some(Deadline { at: until, reason: Reason::HalfClose }),
             State::Overdue { .. } | State::Dead { .. } => None,
         }
@@ -183,13 +183,13 @@ impl Liveness {
     pub const fn is_suspect(&self) -> bool {
         matches!(
             self.state,
-            State::Probing { suspect: true, .. } | State::Spared { .. } | State::Overdue { .. }
+            State::Probing { suspect: true, .. } | State::Kept { .. } | State::Overdue { .. }
         )
     }
 
     /// Whether a probe is out, or the peer is suspected or overdue.
     pub const fn is_in_doubt(&self) -> bool {
-        matches!(self.state, State::Probing { .. } | State::Spared { .. } | State::Overdue { .. })
+        matches!(self.state, State::Probing { .. } | State::Kept { .. } | State::Overdue { .. })
     }
 
     /// Whether the verdict has fallen.
@@ -221,7 +221,7 @@ impl Liveness {
         }
         if self.pending.take(Pending::PROBE) {
             let number = match self.state {
-                State::Probing { sent, .. } | State::Spared { sent, .. } => sent,
+                State::Probing { sent, .. } | State::Kept { sent, .. } => sent,
                 State::Greeting { .. }
                 | State::Listening { .. }
                 | State::Overdue { .. }
@@ -238,8 +238,8 @@ impl Liveness {
                 false => Output::Keepalive { sequence },
             });
         }
-        if self.pending.take(Pending::LOOK) {
-            return Some(Output::Look);
+        if self.pending.take(Pending::EXAMINE) {
+            return Some(Output::Examine);
         }
         None
     }
@@ -252,7 +252,7 @@ impl Liveness {
             | State::Listening { .. }
             | State::Probing { .. }
             | State::HalfClosed { .. }
-            | State::Spared { .. } => {
+            | State::Kept { .. } => {
                 return None;
             }
         };
@@ -302,12 +302,12 @@ impl Liveness {
     fn confirm(&mut self, now: Time, sequence: Option<u8>) {
         let behind = match sequence {
             Some(sequence) => self.sequence.wrapping_sub(sequence),
-            None => self.unanswered.saturating_sub(1),
+            None => self.unconfirmed.saturating_sub(1),
         };
-        if behind >= self.unanswered {
+        if behind >= self.unconfirmed {
             return;
         }
-        self.unanswered = behind;
+        self.unconfirmed = behind;
         if behind == 0 {
             let rtt_us = now.since(self.beat_sent).as_micros();
             let rtt_us = u32::try_from(rtt_us).unwrap_or(u32::MAX).max(1);
@@ -340,7 +340,7 @@ impl Liveness {
             }
             State::Listening { lead_ms, .. } => {
                 let keepalive = self.keepalive_deadline(policy);
-                let look = self.look_deadline();
+                let look = self.examine_deadline();
                 self.judge(now, policy, Doubt { lead_ms, ..Doubt::NONE });
                 let quiet = matches!(self.state, State::Listening { .. });
                 if quiet && keepalive.is_some_and(|keepalive| now >= keepalive.at) {
@@ -348,15 +348,15 @@ impl Liveness {
                     self.pending.0 |= Pending::KEEPALIVE;
                 }
                 if quiet && look.is_some_and(|look| now >= look.at) {
-                    self.look_from(now);
-                    self.pending.0 |= Pending::LOOK;
+                    self.schedule_examination(now);
+                    self.pending.0 |= Pending::EXAMINE;
                 }
             }
             State::Probing { since, sent, suspect } => {
                 self.judge(now, policy, Doubt { lead_ms: 0, since: Some(since), sent, suspect });
             }
-            State::Spared { until, sent, asked } => {
-                let ask = self.spared_deadline(until, asked, policy);
+            State::Kept { until, sent, asked } => {
+                let ask = self.kept_deadline(until, asked, policy);
                 if now < until && now >= ask.at {
                     self.ask_once_more(now, until, sent);
                 }
@@ -448,7 +448,7 @@ impl Liveness {
                 Doubt { lead_ms: 0, since: Some(since), sent, suspect }
             }
             State::Greeting { .. }
-            | State::Spared { .. }
+            | State::Kept { .. }
             | State::Overdue { .. }
             | State::HalfClosed { .. }
             | State::Dead { .. } => return None,
@@ -472,7 +472,7 @@ impl Liveness {
 
     fn beat(&mut self, now: Time) {
         self.sequence = self.sequence.wrapping_add(1);
-        self.unanswered = self.unanswered.saturating_add(1).min(MAX_UNANSWERED);
+        self.unconfirmed = self.unconfirmed.saturating_add(1).min(MAX_UNCONFIRMED);
         self.beat_sent = now;
         self.send(now);
     }

@@ -105,11 +105,11 @@ impl fmt::Display for Network {
 
 /// Where an outage is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Place {
+pub enum Site {
     /// Here: our own interface, address, route or next hop. All listeners and networks are one.
-    Here,
+    Local,
     /// In a network of peers, as far as one listener has to do with it.
-    There {
+    Network {
         /// The network.
         network: Network,
         /// The index of the listener.
@@ -216,7 +216,7 @@ pub struct Outage {
     /// Its number, from 1.
     pub number: u64,
     /// Where.
-    pub place: Place,
+    pub place: Site,
     /// When the first verdict fell.
     pub began: Time,
     /// When the last verdict fell.
@@ -267,7 +267,7 @@ enum Timer {
 
 /// A verdict of silence, as it is handed around.
 #[derive(Clone, Copy, Debug)]
-struct Silence {
+struct SilentEnd {
     address: IpAddr,
     key: Key,
     at: Time,
@@ -298,7 +298,7 @@ impl Outages {
     fn ended(&mut self, now: Time, session: u64, key: Key, address: IpAddr, end: End) {
         let End { cause, silent, asked } = end;
         let place = match cause {
-            Cause::LocalNetworkDown | Cause::LocalNeighbourGone => Key::Here,
+            Cause::LocalNetworkDown | Cause::LocalNeighbourGone => Key::Local,
             Cause::PathLost { .. } | Cause::Unreachable | Cause::Unknown => key,
             Cause::PeerClosed(_)
             | Cause::PeerExited
@@ -316,7 +316,7 @@ impl Outages {
             | Cause::LocalFault => return,
         };
         let window = silent.less(asked).max(WINDOW.0).min(WINDOW.1);
-        self.gather(Silence { address, key: place, at: now, window });
+        self.gather(SilentEnd { address, key: place, at: now, window });
         self.hosts.doubt(address, session, now);
         let unscoped = matches!(
             cause,
@@ -413,13 +413,13 @@ impl Machine for Outages {
             Input::Joined { session, listener, address } => {
                 let network = address.into();
                 self.hosts.joined(now, session, address, (listener, network));
-                self.returned(Key::There { network, listener }, address);
-                self.returned(Key::Here, address);
+                self.returned(Key::Network { network, listener }, address);
+                self.returned(Key::Local, address);
             }
             Input::Suspect { session, listener, address } => {
                 self.hosts.doubt(address, session, now);
                 let network = address.into();
-                self.suspects.suspected(session, Key::There { network, listener });
+                self.suspects.suspected(session, Key::Network { network, listener });
             }
             Input::Recovered { session } => {
                 if let Some(key) = self.suspects.settled(session) {
@@ -432,7 +432,7 @@ impl Machine for Outages {
                 if let Some(key) = self.suspects.settled(session) {
                     self.rearm(key);
                 }
-                let key = Key::There { network, listener };
+                let key = Key::Network { network, listener };
                 self.ended(now, session, key, address, End { cause, silent, asked });
             }
             Input::Siblings { session, heard_ago, suspect } => {
@@ -445,7 +445,7 @@ impl Machine for Outages {
             Input::Listed { session, listener, address, since } => {
                 let network = address.into();
                 self.hosts.listed(now, session, address, (listener, network));
-                for key in [Key::There { network, listener }, Key::Here] {
+                for key in [Key::Network { network, listener }, Key::Local] {
                     self.was_back(key, address, since);
                 }
             }

@@ -5,10 +5,10 @@
 //! its tag, which is most of the work, and hands what belongs to another over to it.
 
 mod answer;
+mod beacon_loop;
 pub mod keys;
 mod mesh;
 mod socket;
-mod turn;
 
 use std::io;
 use std::net::UdpSocket;
@@ -24,8 +24,8 @@ use crate::report::Report;
 use crate::request::{REQUESTS, Requests};
 use crate::shard::Shard;
 use crate::stats::{BeaconStats, Distributions, ShardStats};
+use beacon_loop::BeaconLoop;
 use keys::Keys;
-use turn::Turning;
 
 /// What all shards of one beacon listener have in common.
 #[derive(Clone, Debug)]
@@ -71,7 +71,7 @@ pub fn spawn(setup: &BeaconSetup, shards: Vec<BeaconShard>) -> io::Result<Vec<Sh
     let mut wakers = Vec::new();
     for _ in &shards {
         let poll = Poll::new()?;
-        wakers.push(Arc::new(Waker::new(poll.registry(), turn::WAKER)?));
+        wakers.push(Arc::new(Waker::new(poll.registry(), beacon_loop::WAKER)?));
         polls.push(poll);
     }
     let mut meshes = mesh::between(&wakers, setup.clock).into_iter();
@@ -79,9 +79,9 @@ pub fn spawn(setup: &BeaconSetup, shards: Vec<BeaconShard>) -> io::Result<Vec<Sh
     for (index, ((shard, poll), waker)) in shards.into_iter().zip(polls).zip(wakers).enumerate() {
         let Some(mesh) = meshes.next() else { break };
         let (sender, receiver) = sync_channel(REQUESTS);
-        let turning = Turning::new(poll, setup, index as u8, shard, mesh, receiver)?;
+        let beacon_loop = BeaconLoop::new(poll, setup, index as u8, shard, mesh, receiver)?;
         let name = format!("beacon-{index}");
-        let thread = std::thread::Builder::new().name(name).spawn(move || turning.run())?;
+        let thread = std::thread::Builder::new().name(name).spawn(move || beacon_loop.run())?;
         spawned.push(Shard { requests: Requests::new(sender, waker), thread });
     }
     Ok(spawned)

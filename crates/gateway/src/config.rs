@@ -34,7 +34,7 @@ pub use listener::{
     MAX_LISTENERS, MAX_NAME, MESSAGE1028_DATA, ROLES, codec_name, role_name,
 };
 pub use overrides::{ListenAt, Overrides};
-pub use problem::{ConfigError, Place, Problem};
+pub use problem::{ConfigError, Problem, SourceSpan};
 pub use settings::{Drain, FORMATS, Format, LEVELS, LOGICS, Level, Limits, Log, Logic, Shards};
 pub use token::{MAX_TOKEN, MIN_TOKEN, Token};
 pub use value::{show_bytes, show_span};

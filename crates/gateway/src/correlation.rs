@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use systole_core::cause::Cause;
 use systole_core::ledger::{self, Ledger, Note, Revised, Who};
-use systole_core::outage::{self, Outage, Outages, Place};
+use systole_core::outage::{self, Outage, Outages, Site};
 use systole_core::{Machine, Span, Time};
 use systole_net::Clock;
 use tokio::sync::{Notify, mpsc};
@@ -297,8 +297,8 @@ impl Correlation {
     fn outage(&self, outage: &Outage, now: Time, now_ms: u64) -> OutageInfo {
         let wall = |at: Time| now_ms.saturating_sub(now.since(at).as_millis());
         let (network, listener) = match outage.place {
-            Place::Here => (None, None),
-            Place::There { network, listener } => {
+            Site::Local => (None, None),
+            Site::Network { network, listener } => {
                 (Some(network.to_string()), self.names.listeners.get(usize::from(listener)))
             }
         };

@@ -34,7 +34,7 @@ const LIST_AGAIN: Duration = Duration::from_secs(1);
 
 /// How far a gateway has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Phase {
+pub enum Lifecycle {
     /// It serves.
     Running,
     /// It takes leave: no new connections.
@@ -89,12 +89,12 @@ pub struct Gateway {
     logs: Logs,
     correlation: Correlation,
     questions: Questions,
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<Lifecycle>,
 }
 
 /// Why a shard gave no answer. Ours, not the caller's; the sessions are unharmed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unanswered {
+pub enum ShardUnavailable {
     /// It took no request, or took one and was too slow: try again.
     Busy,
     /// It has ended: the gateway is stopping.
@@ -120,7 +120,7 @@ impl Gateway {
         logs: Logs,
     ) -> Gateway {
         let accepting = shards.iter().map(|_| AtomicBool::new(true)).collect();
-        let phase = watch::Sender::new(Phase::Running);
+        let phase = watch::Sender::new(Lifecycle::Running);
         let (correlation, questions) = Correlation::new(events.names().clone());
         let questions = Arc::new(Mutex::new(Some(questions)));
         Gateway {
@@ -174,12 +174,12 @@ impl Gateway {
     }
 
     /// How far the gateway has come, to look at and to wait for.
-    pub fn phase(&self) -> watch::Receiver<Phase> {
+    pub fn phase(&self) -> watch::Receiver<Lifecycle> {
         self.phase.subscribe()
     }
 
     /// Goes on to `phase`; never back.
-    pub fn advance(&self, phase: Phase) {
+    pub fn advance(&self, phase: Lifecycle) {
         self.phase.send_if_modified(|now| {
             let is_later = phase as u8 > *now as u8;
             if is_later {
@@ -191,7 +191,7 @@ impl Gateway {
 
     /// Whether new connections are accepted at every listener of every shard.
     pub fn is_ready(&self) -> bool {
-        let running = *self.phase.borrow() == Phase::Running;
+        let running = *self.phase.borrow() == Lifecycle::Running;
         running && self.accepting.iter().all(|accepting| accepting.load(Ordering::Relaxed))
     }
 
@@ -265,8 +265,8 @@ impl Gateway {
                         None => return self.correlation.learned(gap),
                     }
                 }
-                Err(Unanswered::Busy) => sleep(LIST_AGAIN).await,
-                Err(Unanswered::Gone) => return,
+                Err(ShardUnavailable::Busy) => sleep(LIST_AGAIN).await,
+                Err(ShardUnavailable::Gone) => return,
             }
         }
     }
@@ -321,7 +321,7 @@ impl Gateway {
         filter: &Filter,
         mut cursor: Cursor,
         limit: usize,
-    ) -> Result<(Vec<SessionInfo>, Option<Cursor>), Unanswered> {
+    ) -> Result<(Vec<SessionInfo>, Option<Cursor>), ShardUnavailable> {
         let mut found = Vec::new();
         for _ in 0..ASKS_PER_PAGE {
             let Some(shard) = self.shards.get(cursor.shard) else {
@@ -349,7 +349,7 @@ impl Gateway {
     ///
     /// # Errors
     /// Its shard gave no answer in time.
-    pub async fn session(&self, session: u64) -> Result<Option<SessionInfo>, Unanswered> {
+    pub async fn session(&self, session: u64) -> Result<Option<SessionInfo>, ShardUnavailable> {
         match self.shard_of(session) {
             Some(shard) => ask(shard, |reply| Request::Session { session, reply }).await,
             None => Ok(None),
@@ -360,7 +360,7 @@ impl Gateway {
     ///
     /// # Errors
     /// Its shard gave no answer in time.
-    pub async fn story(&self, session: u64) -> Result<Option<Box<Story>>, Unanswered> {
+    pub async fn story(&self, session: u64) -> Result<Option<Box<Story>>, ShardUnavailable> {
         match self.shard_of(session) {
             Some(shard) => ask(shard, |reply| Request::Story { session, reply }).await,
             None => Ok(None),
@@ -371,7 +371,7 @@ impl Gateway {
     ///
     /// # Errors
     /// Its shard gave no answer in time; the order may have been carried out all the same.
-    pub async fn order(&self, session: u64, order: Order) -> Result<bool, Unanswered> {
+    pub async fn order(&self, session: u64, order: Order) -> Result<bool, ShardUnavailable> {
         match self.shard_of(session) {
             Some(shard) => ask(shard, |reply| Request::Order { session, order, reply }).await,
             None => Ok(false),
@@ -383,8 +383,8 @@ impl Gateway {
     ///
     /// # Errors
     /// A shard took no request in time. Others may have: ask again for one policy everywhere.
-    pub async fn retune(&self, listener: u16, policy: Policy) -> Result<Policy, Unanswered> {
-        self.command(hub::Command::Retune { listener, policy }).await?;
+    pub async fn retune(&self, listener: u16, policy: Policy) -> Result<Policy, ShardUnavailable> {
+        self.command(hub::HubCommand::Retune { listener, policy }).await?;
         let state = self.listeners.get(usize::from(listener));
         Ok(state.map_or(policy, |state| state.replace_policy(policy)))
     }
@@ -393,16 +393,16 @@ impl Gateway {
     ///
     /// # Errors
     /// As [`Gateway::retune`].
-    pub async fn log_heartbeats(&self, on: bool) -> Result<(), Unanswered> {
+    pub async fn log_heartbeats(&self, on: bool) -> Result<(), ShardUnavailable> {
         self.logs.set_heartbeats(on);
-        self.command(hub::Command::ReportHeartbeats(on)).await
+        self.command(hub::HubCommand::ReportHeartbeats(on)).await
     }
 
     /// Gives a command to all shards.
     ///
     /// # Errors
     /// As [`Gateway::retune`].
-    pub async fn command(&self, command: hub::Command) -> Result<(), Unanswered> {
+    pub async fn command(&self, command: hub::HubCommand) -> Result<(), ShardUnavailable> {
         for shard in &self.shards {
             hand_over(shard, || Request::Command(command)).await?;
         }
@@ -413,7 +413,7 @@ impl Gateway {
     ///
     /// # Errors
     /// As [`Gateway::retune`].
-    pub async fn stop_accepting(&self) -> Result<(), Unanswered> {
+    pub async fn stop_accepting(&self) -> Result<(), ShardUnavailable> {
         for shard in &self.shards {
             hand_over(shard, || Request::StopAccepting).await?;
         }
@@ -424,13 +424,13 @@ impl Gateway {
     ///
     /// # Errors
     /// A shard took no request in time.
-    pub async fn stop(&self) -> Result<(), Unanswered> {
+    pub async fn stop(&self) -> Result<(), ShardUnavailable> {
         let mut result = Ok(());
         for shard in &self.shards {
             match hand_over(shard, || Request::Stop).await {
                 // It has ended already, which is what is wanted.
-                Ok(()) | Err(Unanswered::Gone) => {}
-                Err(Unanswered::Busy) => result = Err(Unanswered::Busy),
+                Ok(()) | Err(ShardUnavailable::Gone) => {}
+                Err(ShardUnavailable::Busy) => result = Err(ShardUnavailable::Busy),
             }
         }
         result
@@ -445,32 +445,35 @@ impl Gateway {
 async fn ask<T>(
     shard: &Requests,
     request: impl FnOnce(oneshot::Sender<T>) -> Request,
-) -> Result<T, Unanswered> {
+) -> Result<T, ShardUnavailable> {
     let (reply, answer) = oneshot::channel();
     shard.send(request(reply)).map_err(unanswered)?;
     match timeout(ANSWER_TIMEOUT, answer).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(_)) => Err(Unanswered::Gone),
-        Err(_) => Err(Unanswered::Busy),
+        Ok(Err(_)) => Err(ShardUnavailable::Gone),
+        Err(_) => Err(ShardUnavailable::Busy),
     }
 }
 
 /// What concerns all shards should reach all of them: a busy one is asked again for a while.
-async fn hand_over(shard: &Requests, request: impl Fn() -> Request) -> Result<(), Unanswered> {
+async fn hand_over(
+    shard: &Requests,
+    request: impl Fn() -> Request,
+) -> Result<(), ShardUnavailable> {
     let insist = async {
         loop {
             match shard.send(request()).map_err(unanswered) {
-                Err(Unanswered::Busy) => sleep(RETRY_AFTER).await,
+                Err(ShardUnavailable::Busy) => sleep(RETRY_AFTER).await,
                 done => return done,
             }
         }
     };
-    timeout(ANSWER_TIMEOUT, insist).await.unwrap_or(Err(Unanswered::Busy))
+    timeout(ANSWER_TIMEOUT, insist).await.unwrap_or(Err(ShardUnavailable::Busy))
 }
 
-fn unanswered(refused: Refused) -> Unanswered {
+fn unanswered(refused: Refused) -> ShardUnavailable {
     match refused {
-        Refused::Busy => Unanswered::Busy,
-        Refused::Gone => Unanswered::Gone,
+        Refused::Busy => ShardUnavailable::Busy,
+        Refused::Gone => ShardUnavailable::Gone,
     }
 }

@@ -11,6 +11,7 @@ pub mod epochs;
 pub mod events;
 pub mod gateway;
 pub mod logs;
+mod loop_clock;
 pub mod metrics;
 mod outlet;
 pub mod ready;
@@ -20,7 +21,6 @@ pub mod serve;
 pub mod shard;
 pub mod stats;
 pub mod verdicts;
-mod watch;
 
 pub use config::Config;
 pub use serve::{ServeError, ServeOptions, serve};

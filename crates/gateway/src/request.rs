@@ -59,7 +59,7 @@ pub enum Request {
         reply: oneshot::Sender<bool>,
     },
     /// Something is wanted of all links.
-    Command(hub::Command),
+    Command(hub::HubCommand),
     /// Accept no more links.
     StopAccepting,
     /// Close what is open, and end.

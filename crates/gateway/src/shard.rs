@@ -5,11 +5,11 @@
 //! and flushes. The hub decides everything; the shard carries bytes. Shards share nothing but the
 //! ports they listen on.
 
+mod acceptor;
 mod answer;
 mod carry;
-mod door;
+mod shard_loop;
 mod sockets;
-mod turn;
 
 use std::io;
 use std::net::TcpListener;
@@ -26,7 +26,7 @@ use crate::epochs::Epochs;
 use crate::report::Report;
 use crate::request::{REQUESTS, Requests};
 use crate::stats::{Distributions, ShardStats};
-use turn::Turning;
+use shard_loop::ShardLoop;
 
 /// What a shard is made of.
 #[derive(Debug)]
@@ -70,10 +70,10 @@ pub struct Shard {
 /// The operating system refused a thread, a poll or a socket's registration; nothing was started.
 pub fn spawn(setup: ShardSetup) -> io::Result<Shard> {
     let poll = Poll::new()?;
-    let waker = Arc::new(Waker::new(poll.registry(), turn::WAKER)?);
+    let waker = Arc::new(Waker::new(poll.registry(), shard_loop::WAKER)?);
     let (sender, receiver) = sync_channel(REQUESTS);
     let name = format!("shard-{}", setup.index);
-    let turning = Turning::new(poll, setup, receiver)?;
-    let thread = std::thread::Builder::new().name(name).spawn(move || turning.run())?;
+    let shard_loop = ShardLoop::new(poll, setup, receiver)?;
+    let thread = std::thread::Builder::new().name(name).spawn(move || shard_loop.run())?;
     Ok(Shard { requests: Requests::new(sender, waker), thread })
 }

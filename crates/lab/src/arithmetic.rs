@@ -16,7 +16,7 @@ use systole_core::Span;
 use systole_net::Clock;
 
 use crate::judge::judge_death;
-use crate::namespace::{Namespace, Place};
+use crate::namespace::{Namespace, Workspace};
 use crate::record::{Finding, seconds};
 use crate::tools;
 use crate::trouble::Trouble;
@@ -124,7 +124,7 @@ const ROWS: [Row; 12] = [
 
 /// Measures at once all rows that last from `from_ms` to below `to_ms`.
 pub(crate) fn measure((from_ms, to_ms): (u64, u64), clock: Clock) -> Result<Vec<Finding>, Trouble> {
-    let place = Place::new()?;
+    let place = Workspace::new()?;
     let (near, far) = (place.namespace("near")?, place.namespace("far")?);
     far.ip(&[
         &format!("link add eth0 type veth peer name eth0 netns {}", near.name()),

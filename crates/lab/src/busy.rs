@@ -15,14 +15,14 @@ const EVERY: Span = Span::from_millis(5);
 
 /// A running watch; ends soon after it is dropped.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct CpuMonitor {
     worst_us: Arc<AtomicU64>,
     over: Arc<AtomicBool>,
 }
 
-impl Watch {
-    pub(crate) fn start(clock: Clock) -> Result<Watch, Trouble> {
-        let watch = Watch { worst_us: Arc::default(), over: Arc::default() };
+impl CpuMonitor {
+    pub(crate) fn start(clock: Clock) -> Result<CpuMonitor, Trouble> {
+        let watch = CpuMonitor { worst_us: Arc::default(), over: Arc::default() };
         let (worst, over) = (Arc::clone(&watch.worst_us), Arc::clone(&watch.over));
         let watching = move || {
             while !over.load(Ordering::Relaxed) {
@@ -43,7 +43,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for CpuMonitor {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
     }

@@ -24,7 +24,7 @@ const INTERVAL: Duration = Duration::from_secs(3);
 const PROBES: u32 = 3;
 
 const CONNECTS_WITHIN: Span = Span::from_secs(5);
-const LOOK: Span = Span::from_millis(5);
+const POLL: Span = Span::from_millis(5);
 
 /// When the kernel told something, and what.
 type Noticed = Arc<Mutex<Option<(u64, String)>>>;
@@ -48,7 +48,7 @@ impl Control {
                 Ok((stream, _)) => return Control::watch(stream, clock),
                 Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(doing(error)),
                 Err(error) if clock.monotonic() > until => return Err(doing(error)),
-                Err(_) => pause(LOOK),
+                Err(_) => pause(POLL),
             }
         }
     }

@@ -12,7 +12,7 @@ use systole_core::Span;
 use systole_net::Clock;
 
 use crate::log::{Log, Seen};
-use crate::namespace::{Namespace, Place};
+use crate::namespace::{Namespace, Workspace};
 use crate::network::GATEWAY;
 use crate::process::{Process, pause};
 use crate::trouble::Trouble;
@@ -26,7 +26,7 @@ pub(crate) const BARE_PORT: u16 = 7420;
 
 /// From the start of the process to its ready file, on a machine under load.
 const READY_WITHIN: Span = Span::from_secs(20);
-const LOOK: Span = Span::from_millis(5);
+const POLL: Span = Span::from_millis(5);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// The event stream says at least this often that it lives; see the admin interface.
 const STREAM_SILENCE: Duration = Duration::from_secs(60);
@@ -63,7 +63,7 @@ impl Gateway {
     /// Starts one and waits until it is ready and its events are being read into `log`.
     pub(crate) fn start(
         program: &Path,
-        place: &Place,
+        place: &Workspace,
         namespace: &Namespace,
         (beat, keep_hung_ms): (Beat, u64),
         boot: &str,
@@ -151,7 +151,7 @@ fn await_ready(process: &mut Process, ready: &Path, clock: Clock) -> Option<Sock
             let ready: Value = serde_json::from_str(&text).ok()?;
             return ready.get("admin")?.as_str()?.parse().ok();
         }
-        pause(LOOK);
+        pause(POLL);
     }
     None
 }

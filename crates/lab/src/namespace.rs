@@ -36,18 +36,18 @@ pub(crate) struct Namespace {
 
 /// A prefix for the namespaces of one lab, and where its files go; deleted when dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Workspace {
     prefix: String,
     directory: PathBuf,
 }
 
-impl Place {
-    pub(crate) fn new() -> Result<Place, Trouble> {
+impl Workspace {
+    pub(crate) fn new() -> Result<Workspace, Trouble> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("{}{number}", own_mark());
         let directory = std::env::temp_dir().join(&prefix);
         fs::create_dir(&directory).map_err(Trouble::while_doing("a directory for the lab"))?;
-        Ok(Place { prefix, directory })
+        Ok(Workspace { prefix, directory })
     }
 
     /// A path for a file of this lab.
@@ -68,7 +68,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Workspace {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.directory);
     }
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn what_belongs_to_a_living_process_is_left_alone() {
-        let place = Place::new().unwrap();
+        let place = Workspace::new().unwrap();
         assert!(place.file("x").parent().is_some_and(Path::is_dir));
         let ours = own_mark();
         assert!(!clean().iter().any(|name| name.starts_with(&ours)));

@@ -8,7 +8,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::namespace::{Namespace, Place};
+use crate::namespace::{Namespace, Workspace};
 use crate::trouble::Trouble;
 
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
@@ -80,7 +80,7 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    pub(crate) fn new(place: &Place, hosts: u8, nat: bool) -> Result<Network, Trouble> {
+    pub(crate) fn new(place: &Workspace, hosts: u8, nat: bool) -> Result<Network, Trouble> {
         let router = place.namespace("router")?;
         router.set(&[("ipv4/ip_forward", "1")])?;
         router.run("nft", &["-f", "-"], CHAINS)?;
@@ -111,7 +111,7 @@ impl Network {
     }
 
     /// Makes a node and its cable.
-    pub(crate) fn attach(&mut self, place: &Place, node: Node) -> Result<(), Trouble> {
+    pub(crate) fn attach(&mut self, place: &Workspace, node: Node) -> Result<(), Trouble> {
         let namespace = place.namespace(&node.role())?;
         let (port, name) = (node.port(), namespace.name());
         self.router.ip(&[

@@ -11,7 +11,7 @@ use crate::trouble::Trouble;
 
 /// How long a signal may take to show: the scheduler's affair, on a machine under load.
 const TAKES_EFFECT: Span = Span::from_secs(2);
-const LOOK: Span = Span::from_millis(1);
+const POLL: Span = Span::from_millis(1);
 
 /// A child process.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Process {
             if clock.monotonic() > until {
                 return Err(Trouble::new("a signal had no effect"));
             }
-            pause(LOOK);
+            pause(POLL);
         }
     }
 

@@ -9,7 +9,7 @@ use systole_core::random::Random;
 use systole_net::Clock;
 
 use crate::arithmetic;
-use crate::busy::Watch;
+use crate::busy::CpuMonitor;
 use crate::judge::{self, Score};
 use crate::log::Seen;
 use crate::process::pause;
@@ -85,7 +85,7 @@ fn undisturbed(run: &Run, worst: Span) -> Result<(), Trouble> {
 fn attempt(run: &mut Run, scenario: &Scenario, program: &Path) -> Result<(), Trouble> {
     let mut random = Random::new(run.seed);
     let (boots, program, clock) = (random.next_u64(), program.to_owned(), Clock::start());
-    let watch = Watch::start(clock)?;
+    let watch = CpuMonitor::start(clock)?;
     if let [Step::Arithmetic { from_ms, to_ms }] = *scenario.steps {
         run.findings = arithmetic::measure((from_ms, to_ms), clock)?;
         return Ok(());

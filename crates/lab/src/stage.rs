@@ -10,7 +10,7 @@ use systole_net::Clock;
 use crate::control::{self, Control};
 use crate::gateway::{Gateway, LINE_PORT, NATIVE_PORT};
 use crate::log::Log;
-use crate::namespace::Place;
+use crate::namespace::Workspace;
 use crate::network::{GATEWAY, Network, Node};
 use crate::peer::{Kind, Peer, Spec};
 use crate::process::Process;
@@ -40,7 +40,7 @@ pub(crate) struct Stage {
     boots: Random,
     /// The boot ids of gateway and first host.
     boot: [String; 2],
-    place: Place,
+    place: Workspace,
 }
 
 impl Stage {
@@ -52,7 +52,7 @@ impl Stage {
         seed: u64,
         clock: Clock,
     ) -> Result<Stage, Trouble> {
-        let place = Place::new()?;
+        let place = Workspace::new()?;
         let hosts = u8::try_from(setting.hosts.len()).unwrap_or(u8::MAX);
         let network = Network::new(&place, hosts, setting.nat)?;
         let relay = match setting.delay_ms {

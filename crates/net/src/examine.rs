@@ -58,7 +58,7 @@ pub fn socket_error(error: &io::Error) -> SocketError {
 /// Whether `socket` is still connected although a call on it failed with `error`: a router said
 /// that the peer cannot be reached, which may pass.
 ///
-/// To be asked wherever a read or write fails under a [recipe](crate::Recipe). The connection that
+/// Ask wherever a read or write fails under [`crate::socket_options`]. The connection that
 /// has ended reads as a plain end of file after its error was taken, and would be misjudged.
 pub fn outlived(error: &io::Error, socket: &impl TcpSocket) -> bool {
     match socket_error(error) {

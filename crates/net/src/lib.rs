@@ -10,11 +10,11 @@ pub mod examine;
 pub mod identity;
 pub mod limits;
 pub mod listener;
-pub mod recipe;
+pub mod socket_options;
 mod sockopt;
 pub mod tcp_info;
 
 pub use clock::Clock;
 pub use examine::examine;
-pub use recipe::Recipe;
+pub use socket_options::SocketOptions;
 pub use sockopt::TcpSocket;

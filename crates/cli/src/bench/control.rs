@@ -7,7 +7,7 @@ use super::codec::Codec;
 /// From the bench to a worker, on the worker's standard input.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
-pub(crate) enum Command {
+pub(crate) enum WorkerCommand {
     /// Opens the links. Answered by [`Event::Connected`].
     Connect(Connect),
     /// Each loud link sends a heartbeat every `period_ns`, phases spread evenly.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use systole_net::Clock;
 
 use super::codec::Codec;
-use super::control::{Command, Connect, Event, Report, Verdict};
+use super::control::{Connect, Event, Report, Verdict, WorkerCommand};
 use super::{BenchError, proc};
 
 /// A worker answers between two turns of its loop; one that needs longer hangs.
@@ -84,7 +84,7 @@ impl Fleet {
                 echo: to.echo,
             };
             first += worker.links;
-            worker.tell(&Command::Connect(how))?;
+            worker.tell(&WorkerCommand::Connect(how))?;
         }
         let deadline = self.now() + CONNECT;
         let mut up = vec![0; self.workers.len()];
@@ -106,14 +106,14 @@ impl Fleet {
     }
 
     /// Says the same to all workers.
-    pub(crate) fn tell(&mut self, command: &Command) -> Result<(), BenchError> {
+    pub(crate) fn tell(&mut self, command: &WorkerCommand) -> Result<(), BenchError> {
         self.workers.iter_mut().try_for_each(|worker| worker.tell(command))
     }
 
     /// Lets the first `active` links run in a closed loop, shared evenly among the workers.
     pub(crate) fn closed_loop(&mut self, active: usize) -> Result<(), BenchError> {
         for (share, worker) in shares(active, self.workers.len()).zip(&mut self.workers) {
-            worker.tell(&Command::Loop { active: share })?;
+            worker.tell(&WorkerCommand::Loop { active: share })?;
         }
         Ok(())
     }
@@ -125,14 +125,14 @@ impl Fleet {
             let count = share.min(worker.loud);
             worker.loud -= count;
             silenced += count;
-            worker.tell(&Command::Silence { count, burst })?;
+            worker.tell(&WorkerCommand::Silence { count, burst })?;
         }
         Ok(silenced)
     }
 
     /// What happened since the last report.
     pub(crate) fn report(&mut self) -> Result<Sum, BenchError> {
-        self.tell(&Command::Report)?;
+        self.tell(&WorkerCommand::Report)?;
         let deadline = self.now() + ANSWER;
         let (mut sum, mut open) = (Sum::default(), self.workers.len());
         while open > 0 {
@@ -237,7 +237,7 @@ impl Worker {
         Ok(Worker { child, input, links, loud: links })
     }
 
-    fn tell(&mut self, command: &Command) -> Result<(), BenchError> {
+    fn tell(&mut self, command: &WorkerCommand) -> Result<(), BenchError> {
         let mut line = serde_json::to_vec(command).expect("commands hold nothing but numbers");
         line.push(b'\n');
         self.input

@@ -59,7 +59,7 @@ enum Drive {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum LinkStage {
     Connecting,
     Greeting,
     Up,
@@ -68,7 +68,7 @@ enum Phase {
 
 struct Link {
     stream: Option<TcpStream>,
-    phase: Phase,
+    phase: LinkStage,
     silent: bool,
     seq: u8,
     /// When the heartbeat that is not answered yet was sent.
@@ -133,7 +133,7 @@ impl Links {
         while self.tally.under_way < most && self.links.len() < self.how.links {
             let index = self.links.len();
             let opened = self.open(index);
-            let phase = if opened.is_ok() { Phase::Connecting } else { Phase::Gone };
+            let phase = if opened.is_ok() { LinkStage::Connecting } else { LinkStage::Gone };
             let stream = match opened {
                 Ok(stream) => {
                     self.tally.under_way += 1;
@@ -205,7 +205,7 @@ impl Links {
         report.span_ns = now.saturating_sub(self.reported_ns);
         report.undetected = self.links[self.loud.min(self.links.len())..]
             .iter()
-            .filter(|link| link.phase == Phase::Up)
+            .filter(|link| link.phase == LinkStage::Up)
             .count();
         let recorded = self.rtt.iter_recorded();
         report.rtt = recorded.map(|at| (at.value_iterated_to(), at.count_at_value())).collect();
@@ -233,7 +233,7 @@ impl Links {
             }
             let index = (next % count) as usize;
             next += 1;
-            if index >= self.loud || self.links[index].phase != Phase::Up {
+            if index >= self.loud || self.links[index].phase != LinkStage::Up {
                 continue;
             }
             if self.links[index].asked_ns.is_some() {
@@ -249,11 +249,11 @@ impl Links {
     /// Handles what the kernel says about a link.
     pub(crate) fn ready(&mut self, index: usize, flags: EventFlags) {
         match self.links[index].phase {
-            Phase::Connecting if flags.intersects(EventFlags::OUT | EventFlags::ERR) => {
+            LinkStage::Connecting if flags.intersects(EventFlags::OUT | EventFlags::ERR) => {
                 self.finish_connect(index);
             }
-            Phase::Greeting | Phase::Up => self.read(index),
-            Phase::Connecting | Phase::Gone => {}
+            LinkStage::Greeting | LinkStage::Up => self.read(index),
+            LinkStage::Connecting | LinkStage::Gone => {}
         }
     }
 
@@ -297,14 +297,14 @@ impl Links {
         if self.how.codec != Codec::Native || self.how.echo {
             return self.up(index);
         }
-        self.links[index].phase = Phase::Greeting;
+        self.links[index].phase = LinkStage::Greeting;
         let identity = format!("bench-{}", self.how.first + index);
         self.out = codec::hello(self.boot_id, self.instance_id, &identity);
         self.write_out(index);
     }
 
     fn up(&mut self, index: usize) {
-        self.links[index].phase = Phase::Up;
+        self.links[index].phase = LinkStage::Up;
         self.tally.under_way -= 1;
         self.tally.up += 1;
     }
@@ -326,7 +326,7 @@ impl Links {
 
     fn saw(&mut self, index: usize, seen: Seen) {
         match seen {
-            Seen::Welcome if self.links[index].phase == Phase::Greeting => self.up(index),
+            Seen::Welcome if self.links[index].phase == LinkStage::Greeting => self.up(index),
             Seen::Pong => self.answered(index),
             Seen::Ping(_) if self.how.echo => self.answered(index),
             Seen::Ping(seq) if !self.links[index].silent => {
@@ -354,7 +354,7 @@ impl Links {
     }
 
     fn ping(&mut self, index: usize) {
-        if self.links[index].phase != Phase::Up {
+        if self.links[index].phase != LinkStage::Up {
             return;
         }
         let link = &mut self.links[index];
@@ -389,18 +389,18 @@ impl Links {
         let link = &mut self.links[index];
         link.stream = None;
         link.asked_ns = None;
-        let phase = std::mem::replace(&mut link.phase, Phase::Gone);
+        let phase = std::mem::replace(&mut link.phase, LinkStage::Gone);
         match phase {
-            Phase::Connecting | Phase::Greeting => {
+            LinkStage::Connecting | LinkStage::Greeting => {
                 self.tally.under_way -= 1;
                 self.fail(error);
             }
-            Phase::Up if link.silent => {
+            LinkStage::Up if link.silent => {
                 let verdict = Verdict { last_sent_ns: link.last_sent_ns, closed_ns: now };
                 self.report.verdicts.push(verdict);
             }
-            Phase::Up => self.report.lost += 1,
-            Phase::Gone => {}
+            LinkStage::Up => self.report.lost += 1,
+            LinkStage::Gone => {}
         }
     }
 }

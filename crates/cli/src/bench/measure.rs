@@ -9,7 +9,7 @@ use systole_net::Clock;
 
 use super::BenchError;
 use super::args::{Mode, Plan};
-use super::control::{Command, Verdict};
+use super::control::{Verdict, WorkerCommand};
 use super::fleet::{Fleet, Sum};
 use super::links::histogram;
 use super::target::{Kind, Target};
@@ -18,7 +18,7 @@ use super::{proc, scrape};
 /// How much longer than the bound the bench waits for verdicts before it calls them missing.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at the verdicts.
-const LOOK: Duration = Duration::from_millis(250);
+const POLL: Duration = Duration::from_millis(250);
 
 /// One target from its start to its end.
 #[derive(Clone, Debug, Serialize)]
@@ -29,7 +29,7 @@ pub(crate) struct Round {
     pub(crate) connect_seconds: f64,
     pub(crate) memory: Memory,
     pub(crate) windows: Vec<Window>,
-    pub(crate) silence: Option<Silence>,
+    pub(crate) silence: Option<SilenceRun>,
     /// Links that were closed although they were alive, at any time in the round.
     pub(crate) lost: u64,
     /// The target ended when it was asked to.
@@ -79,7 +79,7 @@ pub(crate) struct Quantiles {
 
 /// Links fell silent at once.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Silence {
+pub(crate) struct SilenceRun {
     pub(crate) silenced: usize,
     pub(crate) found: usize,
     pub(crate) missing: usize,
@@ -212,7 +212,7 @@ impl<'a> Runner<'a> {
         match mode {
             Mode::Paced => {
                 let period_ns = u64::try_from(self.plan.args.period.as_nanos()).unwrap_or(u64::MAX);
-                self.fleet.tell(&Command::Pace { period_ns })
+                self.fleet.tell(&WorkerCommand::Pace { period_ns })
             }
             Mode::ClosedLoop => self.fleet.closed_loop(self.plan.active),
         }
@@ -228,7 +228,7 @@ impl<'a> Runner<'a> {
         let sum = self.fleet.report()?;
         let used = self.used()?.since(before);
         // Else the closed loop would go on into the next part.
-        self.fleet.tell(&Command::Idle)?;
+        self.fleet.tell(&WorkerCommand::Idle)?;
         Ok(Window::new(mode, &sum, used))
     }
 
@@ -243,7 +243,7 @@ impl<'a> Runner<'a> {
         })
     }
 
-    fn silence(&mut self) -> Result<Silence, BenchError> {
+    fn silence(&mut self) -> Result<SilenceRun, BenchError> {
         self.say("silence");
         self.drive(Mode::Paced)?;
         self.fleet.run_for(self.plan.args.warmup)?;
@@ -254,7 +254,7 @@ impl<'a> Runner<'a> {
         let end = self.clock.monotonic().as_nanos() + limit.as_nanos() as u64;
         let (mut lost, mut verdicts): (u64, Vec<Verdict>) = (0, Vec::new());
         while verdicts.len() < silenced && self.clock.monotonic().as_nanos() < end {
-            self.fleet.run_for(LOOK)?;
+            self.fleet.run_for(POLL)?;
             let sum = self.fleet.report()?;
             lost += sum.lost;
             verdicts.extend(sum.verdicts);
@@ -264,7 +264,7 @@ impl<'a> Runner<'a> {
         let late =
             |verdict: &Verdict| (verdict.closed_ns - verdict.last_sent_ns).checked_sub(bound_ns);
         let early = verdicts.iter().filter(|verdict| late(verdict).is_none()).count() as u64;
-        Ok(Silence {
+        Ok(SilenceRun {
             silenced,
             found: verdicts.len(),
             missing: silenced - verdicts.len(),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::BenchError;
 use super::args::{Mode, Plan};
 use super::codec::Codec;
-use super::measure::{Round, Silence, Window};
+use super::measure::{Round, SilenceRun, Window};
 use super::target::Kind;
 
 /// CPU per heartbeat, as a multiple of the baseline's.
@@ -151,7 +151,8 @@ fn budgets(plan: &Plan, rounds: &[Round], ratios: &[Ratio]) -> Vec<Budget> {
         let note = format!("{:.0} to {:.0} at {} links", memory.min, memory.max, plan.links);
         budgets.push(Budget::new(what, Some(memory.median), MEMORY, "B", note));
     }
-    let silences: Vec<&Silence> = gateways().filter_map(|round| round.silence.as_ref()).collect();
+    let silences: Vec<&SilenceRun> =
+        gateways().filter_map(|round| round.silence.as_ref()).collect();
     if !silences.is_empty() {
         budgets.extend(verdict_budgets(&silences));
     }
@@ -163,16 +164,17 @@ fn budgets(plan: &Plan, rounds: &[Round], ratios: &[Ratio]) -> Vec<Budget> {
     budgets
 }
 
-fn verdict_budgets(silences: &[&Silence]) -> Vec<Budget> {
-    let lateness = |what: &str, limit: f64, of: fn(&Silence) -> Option<f64>, seen: Option<f64>| {
-        // One round without a figure is a round whose figure lies in the last bucket.
-        let values: Option<Vec<f64>> = silences.iter().map(|silence| of(silence)).collect();
-        let spread = values.and_then(|values| Spread::new(values.into_iter()));
-        let seen = seen.map_or(String::new(), |ms| format!("; {ms:.2} as clients see it"));
-        let note = format!("upper bound of the gateway's histogram{seen}");
-        Budget::new(what, spread.map(|spread| spread.median), limit, "ms", note)
-    };
-    let seen = |of: fn(&Silence) -> f64| {
+fn verdict_budgets(silences: &[&SilenceRun]) -> Vec<Budget> {
+    let lateness =
+        |what: &str, limit: f64, of: fn(&SilenceRun) -> Option<f64>, seen: Option<f64>| {
+            // One round without a figure is a round whose figure lies in the last bucket.
+            let values: Option<Vec<f64>> = silences.iter().map(|silence| of(silence)).collect();
+            let spread = values.and_then(|values| Spread::new(values.into_iter()));
+            let seen = seen.map_or(String::new(), |ms| format!("; {ms:.2} as clients see it"));
+            let note = format!("upper bound of the gateway's histogram{seen}");
+            Budget::new(what, spread.map(|spread| spread.median), limit, "ms", note)
+        };
+    let seen = |of: fn(&SilenceRun) -> f64| {
         Spread::new(silences.iter().map(|silence| of(silence))).map(|spread| spread.median)
     };
     let p99 = lateness(
@@ -187,7 +189,7 @@ fn verdict_budgets(silences: &[&Silence]) -> Vec<Budget> {
         |silence| silence.gateway_ms.and_then(|ms| ms.p999),
         seen(|silence| silence.client_ms.p999),
     );
-    let sum = |of: fn(&Silence) -> f64| Some(silences.iter().map(|silence| of(silence)).sum());
+    let sum = |of: fn(&SilenceRun) -> f64| Some(silences.iter().map(|silence| of(silence)).sum());
     let wrong = sum(|silence| silence.false_verdicts as f64);
     let missing = sum(|silence| silence.missing as f64);
     vec![

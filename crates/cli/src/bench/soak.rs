@@ -12,7 +12,7 @@ use systole_net::Clock;
 
 use super::BenchError;
 use super::args::Plan;
-use super::control::{Command, Verdict};
+use super::control::{Verdict, WorkerCommand};
 use super::fleet::{Fleet, own_process};
 use super::measure::{Quantiles, progress_bar, quantiles};
 use super::report::table;
@@ -25,7 +25,7 @@ const POINTS: [u32; 4] = [10, 30, 60, 75];
 /// How long before the stop another hundred fall silent: their bound runs into it.
 const BEFORE_STOP: Duration = Duration::from_secs(1);
 /// Between two looks at the verdicts.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(500);
 
 /// What a soak found.
 #[derive(Clone, Debug, Serialize)]
@@ -56,7 +56,7 @@ pub(crate) struct Soak {
 /// Something that happens at its time after the start.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Step {
-    Silence,
+    SilenceRun,
     Stop,
     Continue,
     End,
@@ -66,7 +66,7 @@ enum Step {
 pub(crate) fn run(plan: &Plan, length: Duration) -> Result<Soak, BenchError> {
     let stop = plan.args.stop.unwrap_or_default();
     let steps = steps(length, stop);
-    let silenced = steps.iter().filter(|(_, step)| *step == Step::Silence).count() * SILENT_EACH;
+    let silenced = steps.iter().filter(|(_, step)| *step == Step::SilenceRun).count() * SILENT_EACH;
     let needed = (plan.bound() + stop + plan.args.tolerance) * 4;
     if length < needed || silenced * 2 > plan.links {
         return Err(BenchError::new(format!(
@@ -84,7 +84,7 @@ pub(crate) fn run(plan: &Plan, length: Duration) -> Result<Soak, BenchError> {
     fleet.connect(&target.destination, |up| bar.set_position(up as u64))?;
     let burners = if plan.args.burn { burn()? } else { Burners(Vec::new()) };
     let period_ns = u64::try_from(plan.args.period.as_nanos()).unwrap_or(u64::MAX);
-    fleet.tell(&Command::Pace { period_ns })?;
+    fleet.tell(&WorkerCommand::Pace { period_ns })?;
     let mut soaking = Soaking { plan, clock, target, fleet, seen: Seen::default() };
     soaking.follow(&steps, &bar)?;
     drop(burners);
@@ -95,10 +95,10 @@ pub(crate) fn run(plan: &Plan, length: Duration) -> Result<Soak, BenchError> {
 /// The timetable, in order.
 fn steps(length: Duration, stop: Duration) -> Vec<(Duration, Step)> {
     let mut steps: Vec<(Duration, Step)> =
-        POINTS.iter().map(|point| (length / 100 * *point, Step::Silence)).collect();
+        POINTS.iter().map(|point| (length / 100 * *point, Step::SilenceRun)).collect();
     if !stop.is_zero() {
         let middle = length / 2;
-        steps.push((middle - BEFORE_STOP.min(middle), Step::Silence));
+        steps.push((middle - BEFORE_STOP.min(middle), Step::SilenceRun));
         steps.push((middle, Step::Stop));
         steps.push((middle + stop, Step::Continue));
     }
@@ -162,14 +162,14 @@ impl Soaking<'_> {
                 if left == 0 {
                     break;
                 }
-                self.fleet.run_for(Duration::from_nanos(left).min(LOOK))?;
-                self.look()?;
+                self.fleet.run_for(Duration::from_nanos(left).min(POLL))?;
+                self.examine()?;
                 let passed = Duration::from_nanos(self.now() - start).as_secs();
                 let found = self.seen.verdicts.len();
                 bar.set_message(format!("soak: {passed} s, {found} dead links found"));
             }
             match step {
-                Step::Silence => self.seen.silenced += self.fleet.silence(SILENT_EACH, false)?,
+                Step::SilenceRun => self.seen.silenced += self.fleet.silence(SILENT_EACH, false)?,
                 Step::Stop => {
                     self.target.signal(Signal::STOP)?;
                     self.seen.stopped_ns = self.now();
@@ -184,7 +184,7 @@ impl Soaking<'_> {
         Ok(())
     }
 
-    fn look(&mut self) -> Result<(), BenchError> {
+    fn examine(&mut self) -> Result<(), BenchError> {
         let sum = self.fleet.report()?;
         self.seen.heartbeats += sum.answered + sum.probes;
         self.seen.overruns += sum.overruns;
@@ -321,7 +321,7 @@ mod tests {
         let steps = steps(Duration::from_secs(600), Duration::from_secs(10));
         assert!(steps.is_sorted_by_key(|(at, _)| *at));
         let count = |wanted| steps.iter().filter(|(_, step)| *step == wanted).count();
-        assert_eq!([count(Step::Silence), count(Step::Stop), count(Step::Continue)], [5, 1, 1]);
+        assert_eq!([count(Step::SilenceRun), count(Step::Stop), count(Step::Continue)], [5, 1, 1]);
         assert_eq!(steps.last(), Some(&(Duration::from_secs(600), Step::End)));
     }
 }

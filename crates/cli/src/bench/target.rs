@@ -29,7 +29,7 @@ const READY: Duration = Duration::from_secs(20);
 /// Longer than the drain limit of the configuration below.
 const STOP: Duration = Duration::from_secs(15);
 /// Between two looks at a condition.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(10);
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -141,7 +141,7 @@ pub(crate) fn wait_until(
         if clock.monotonic().as_nanos() > end {
             return false;
         }
-        thread::park_timeout(LOOK);
+        thread::park_timeout(POLL);
     }
 }
 

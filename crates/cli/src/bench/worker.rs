@@ -9,7 +9,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 
-use super::control::{Command, Event};
+use super::control::{Event, WorkerCommand};
 use super::links::Links;
 
 /// Events taken from the kernel in one go.
@@ -116,17 +116,17 @@ impl Worker {
         Ok(true)
     }
 
-    fn obey(&mut self, command: Command) -> io::Result<()> {
+    fn obey(&mut self, command: WorkerCommand) -> io::Result<()> {
         match command {
-            Command::Connect(how) => {
+            WorkerCommand::Connect(how) => {
                 self.links.begin(how)?;
                 self.connecting = true;
             }
-            Command::Pace { period_ns } => self.links.pace(period_ns),
-            Command::Loop { active } => self.links.closed_loop(active),
-            Command::Idle => self.links.idle(),
-            Command::Silence { count, burst } => self.links.silence(count, burst),
-            Command::Report => tell(&Event::Report(self.links.report()))?,
+            WorkerCommand::Pace { period_ns } => self.links.pace(period_ns),
+            WorkerCommand::Loop { active } => self.links.closed_loop(active),
+            WorkerCommand::Idle => self.links.idle(),
+            WorkerCommand::Silence { count, burst } => self.links.silence(count, burst),
+            WorkerCommand::Report => tell(&Event::Report(self.links.report()))?,
         }
         Ok(())
     }

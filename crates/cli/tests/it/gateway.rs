@@ -17,7 +17,7 @@ use crate::program::{Program, SOON};
 use crate::{directory, systole};
 
 /// How often a condition is looked at that nothing announces.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(10);
 
 /// One second to the verdict, and a listener of each kind.
 pub(crate) const ONE_SECOND: &str = "\
@@ -246,7 +246,7 @@ pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(clock.monotonic() < Span::from(SOON), "{what}: not within {SOON:?}");
-        thread::park_timeout(LOOK);
+        thread::park_timeout(POLL);
     }
 }
 

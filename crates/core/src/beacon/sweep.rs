@@ -1,6 +1,6 @@
 //! What operators want of beacons: of one, at once; of all, a bounded number at a time.
 
-use super::{BeaconHub, Command, Event};
+use super::{BeaconCommand, BeaconHub, Event};
 use crate::cause::Cause;
 use crate::liveness;
 use crate::policy::Policy;
@@ -54,13 +54,15 @@ impl Tuning {
 }
 
 impl BeaconHub {
-    pub(super) fn command(&mut self, now: Time, command: Command) {
+    pub(super) fn command(&mut self, now: Time, command: BeaconCommand) {
         let (device, input) = match command {
-            Command::Retune(policy) => return self.tuning.retune(policy),
-            Command::Drain => return self.draining = self.draining.or(Some(0)),
-            Command::Hold { device, span } => (device, liveness::Input::Hold { until: now + span }),
-            Command::Release { device } => (device, liveness::Input::Release),
-            Command::Kick { device } => {
+            BeaconCommand::Retune(policy) => return self.tuning.retune(policy),
+            BeaconCommand::Drain => return self.draining = self.draining.or(Some(0)),
+            BeaconCommand::Hold { device, span } => {
+                (device, liveness::Input::Hold { until: now + span })
+            }
+            BeaconCommand::Release { device } => (device, liveness::Input::Release),
+            BeaconCommand::Kick { device } => {
                 if let Some(number) = self.table.find(device) {
                     self.end(now, number, Cause::Kicked);
                 }

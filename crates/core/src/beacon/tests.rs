@@ -271,7 +271,7 @@ fn a_retune_reaches_everybody_in_steps() {
         bench.join(device);
     }
     for policy in [Policy::relaxed(), Policy::standard(), Policy::never()] {
-        assert_eq!(bench.input(Input::Command(Command::Retune(policy))), []);
+        assert_eq!(bench.input(Input::Command(BeaconCommand::Retune(policy))), []);
     }
     let mut retuned = 0;
     for _ in 0..6 {
@@ -288,15 +288,15 @@ fn a_retune_reaches_everybody_in_steps() {
 fn a_hold_shields_and_a_kick_ends() {
     let mut bench = Bench::new(settings());
     bench.join(DEVICE);
-    let hold = Command::Hold { device: DEVICE, span: Span::from_secs(100) };
+    let hold = BeaconCommand::Hold { device: DEVICE, span: Span::from_secs(100) };
     bench.input(Input::Command(hold));
     assert_eq!(bench.pass(at(99_000)), []);
-    bench.input(Input::Command(Command::Release { device: DEVICE }));
+    bench.input(Input::Command(BeaconCommand::Release { device: DEVICE }));
     assert_eq!(bench.pass(at(105_000)).len(), 1);
-    let told = bench.input(Input::Command(Command::Kick { device: DEVICE }));
+    let told = bench.input(Input::Command(BeaconCommand::Kick { device: DEVICE }));
     assert!(matches!(told[..], [event!(Event::Lost(Verdict { cause: Cause::Kicked, .. }))]));
     assert_eq!(bench.hub.counters(), Counters { suspects: 0, online: 0, ..bench.hub.counters() });
-    assert_eq!(bench.input(Input::Command(Command::Kick { device: DEVICE })), []);
+    assert_eq!(bench.input(Input::Command(BeaconCommand::Kick { device: DEVICE })), []);
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn a_drain_lets_all_go_in_steps_and_takes_nobody() {
         bench.join(device);
     }
     let (challenge, above) = bench.learn(9_999);
-    bench.input(Input::Command(Command::Drain));
+    bench.input(Input::Command(BeaconCommand::Drain));
     assert_eq!(bench.state(statement(9_999, challenge, above + 1), 1), []);
     let told = bench.input(Input::Deadline);
     assert_eq!(told.len(), sweep::SWEEP_STEP);
@@ -332,6 +332,6 @@ fn an_unenforced_bound_is_told_and_ends_nothing() {
 fn addresses_come_back_as_they_went_in() {
     for text in ["192.0.2.1:7", "[2001:db8::1]:9", "0.0.0.0:0"] {
         let address: SocketAddr = text.parse().unwrap();
-        assert_eq!(SocketAddr::from(Place::from(address)), address);
+        assert_eq!(SocketAddr::from(PackedAddress::from(address)), address);
     }
 }

@@ -11,8 +11,7 @@ fn span(millis: u64) -> Span {
 }
 
 /// Idle 1 s, interval 0.5 s, 4 probes: D = 3 s.
-const SILENCE: Silence =
-    Silence { lasted: Span::from_millis(3_000), interval: Span::from_millis(500) };
+const SILENCE: Case = Case { lasted: Span::from_millis(3_000), interval: Span::from_millis(500) };
 
 /// A connection on which nothing is wrong.
 fn healthy() -> TcpSnapshot {
@@ -30,7 +29,7 @@ fn healthy() -> TcpSnapshot {
     }
 }
 
-fn look(tcp: TcpSnapshot) -> Examination {
+fn examination(tcp: TcpSnapshot) -> Examination {
     Examination { tcp: Some(tcp), ..Examination::default() }
 }
 
@@ -59,14 +58,14 @@ const OUTBOUND: Cause = Cause::PathLost { direction: Direction::Outbound, scope:
 
 #[test]
 fn an_application_that_hangs_under_a_kernel_that_answers() {
-    let first = look(healthy());
-    let last = look(TcpSnapshot { bytes_acked: Some(1_008), ..healthy() });
+    let first = examination(healthy());
+    let last = examination(TcpSnapshot { bytes_acked: Some(1_008), ..healthy() });
     let found = after(first, last);
     assert_eq!((found.cause, found.confidence), (Cause::AppHung, Confidence::High));
     assert!(found.grounds.contains(Ground::KernelFresh));
     assert!(found.grounds.contains(Ground::BytesAcknowledged));
     assert_eq!(found.grounds.iter().count(), 3);
-    let nothing_sent = look(healthy());
+    let nothing_sent = examination(healthy());
     assert_eq!(after(first, nothing_sent).cause, Cause::Unknown, "an old ACK proves nothing");
 }
 
@@ -80,9 +79,9 @@ fn an_application_that_does_not_read() {
         last_ack: span(400),
         ..healthy()
     };
-    assert_eq!(after(look(healthy()), look(closed)).cause, Cause::NotReading);
+    assert_eq!(after(examination(healthy()), examination(closed)).cause, Cause::NotReading);
     let stale = TcpSnapshot { last_ack: span(5_000), ..closed };
-    assert_ne!(after(look(healthy()), look(stale)).cause, Cause::NotReading);
+    assert_ne!(after(examination(healthy()), examination(stale)).cause, Cause::NotReading);
 }
 
 /// A live kernel answers each window probe, and the next one comes after twice the time.
@@ -96,13 +95,16 @@ fn window_probes_that_come_rarely_and_are_answered() {
         last_ack: span(1_396),
         ..healthy()
     };
-    assert_eq!(after(look(closed), look(closed)).cause, Cause::NotReading);
+    assert_eq!(after(examination(closed), examination(closed)).cause, Cause::NotReading);
     let unanswered = TcpSnapshot { probes: 1, ..closed };
-    assert_ne!(after(look(closed), look(unanswered)).cause, Cause::NotReading);
+    assert_ne!(after(examination(closed), examination(unanswered)).cause, Cause::NotReading);
     let retransmitted = TcpSnapshot { unacked: 1, ..closed };
-    assert_ne!(after(look(closed), look(retransmitted)).cause, Cause::NotReading);
+    assert_ne!(after(examination(closed), examination(retransmitted)).cause, Cause::NotReading);
     let older_than_the_silence = TcpSnapshot { last_ack: span(3_000), ..closed };
-    assert_ne!(after(look(closed), look(older_than_the_silence)).cause, Cause::NotReading);
+    assert_ne!(
+        after(examination(closed), examination(older_than_the_silence)).cause,
+        Cause::NotReading
+    );
 }
 
 #[test]
@@ -115,11 +117,11 @@ fn a_window_too_small_for_what_waits() {
         last_ack: span(300),
         ..healthy()
     };
-    assert_eq!(after(look(healthy()), look(remainder)).cause, Cause::NotReading);
+    assert_eq!(after(examination(healthy()), examination(remainder)).cause, Cause::NotReading);
     let ours = TcpSnapshot { probes: 3, backoff: 3, last_ack: span(3_000), ..remainder };
-    assert_eq!(after(look(healthy()), look(ours)).cause, Cause::LocalNetworkDown);
+    assert_eq!(after(examination(healthy()), examination(ours)).cause, Cause::LocalNetworkDown);
     let in_flight = TcpSnapshot { unacked: 2, probes: 0, backoff: 0, ..remainder };
-    assert_eq!(after(look(healthy()), look(in_flight)).cause, Cause::Unknown);
+    assert_eq!(after(examination(healthy()), examination(in_flight)).cause, Cause::Unknown);
 }
 
 #[test]
@@ -132,31 +134,35 @@ fn a_path_that_loses_everything_or_only_what_we_send() {
         total_retrans: 8,
         ..healthy()
     };
-    let found = after(look(first), look(lost()));
+    let found = after(examination(first), examination(lost()));
     assert_eq!((found.cause, found.confidence), (BOTH, Confidence::Medium));
     let duplicates = TcpSnapshot { last_ack: span(200), ..lost() };
-    let found = after(look(first), look(duplicates));
+    let found = after(examination(first), examination(duplicates));
     assert_eq!((found.cause, found.confidence), (OUTBOUND, Confidence::High));
     let once = TcpSnapshot { retransmits: 1, ..lost() };
-    assert_eq!(after(look(first), look(once)).cause, Cause::Unknown, "one loss is no outage");
+    assert_eq!(
+        after(examination(first), examination(once)).cause,
+        Cause::Unknown,
+        "one loss is no outage"
+    );
 }
 
 #[test]
 fn a_router_that_says_so_and_a_reset_that_was_seen() {
     for error in [SocketError::HostUnreachable, SocketError::NetworkUnreachable] {
-        let last = Examination { error: Some(error), ..look(lost()) };
-        assert_eq!(after(look(healthy()), last).cause, Cause::Unreachable);
+        let last = Examination { error: Some(error), ..examination(lost()) };
+        assert_eq!(after(examination(healthy()), last).cause, Cause::Unreachable);
     }
-    let soft = Examination { error: Some(SocketError::HostUnreachable), ..look(healthy()) };
-    assert_eq!(after(soft, look(lost())).cause, Cause::Unreachable, "it is remembered");
-    let reset = Examination { error: Some(SocketError::Reset), ..look(lost()) };
-    assert_eq!(after(look(healthy()), reset).cause, Cause::PeerReset);
+    let soft = Examination { error: Some(SocketError::HostUnreachable), ..examination(healthy()) };
+    assert_eq!(after(soft, examination(lost())).cause, Cause::Unreachable, "it is remembered");
+    let reset = Examination { error: Some(SocketError::Reset), ..examination(lost()) };
+    assert_eq!(after(examination(healthy()), reset).cause, Cause::PeerReset);
 }
 
 #[test]
 fn a_kernel_that_gave_up_says_nothing_by_itself() {
-    let gave_up = Examination { error: Some(SocketError::TimedOut), ..look(lost()) };
-    assert_eq!(after(look(healthy()), gave_up).cause, BOTH);
+    let gave_up = Examination { error: Some(SocketError::TimedOut), ..examination(lost()) };
+    assert_eq!(after(examination(healthy()), gave_up).cause, BOTH);
     let alone = Examination { error: Some(SocketError::TimedOut), ..Examination::default() };
     assert_eq!(after(alone, alone).cause, Cause::Unknown);
 }
@@ -165,18 +171,18 @@ fn a_kernel_that_gave_up_says_nothing_by_itself() {
 fn our_own_network_and_our_own_neighbour() {
     let stuck =
         TcpSnapshot { notsent: Some(8), probes: 3, backoff: 3, last_ack: span(3_000), ..healthy() };
-    assert_eq!(after(look(healthy()), look(stuck)).cause, Cause::LocalNetworkDown);
-    let told = Examination { local_down: Some(true), ..look(lost()) };
-    assert_eq!(after(look(healthy()), told).cause, Cause::LocalNetworkDown);
+    assert_eq!(after(examination(healthy()), examination(stuck)).cause, Cause::LocalNetworkDown);
+    let told = Examination { local_down: Some(true), ..examination(lost()) };
+    assert_eq!(after(examination(healthy()), told).cause, Cause::LocalNetworkDown);
     let first = TcpSnapshot { retransmits: 1, unacked: 1, ..healthy() };
     let unsent = TcpSnapshot { retransmits: 4, unacked: 4, last_ack: span(3_000), ..healthy() };
-    assert_eq!(after(look(first), look(unsent)).cause, Cause::LocalNeighbourGone);
+    assert_eq!(after(examination(first), examination(unsent)).cause, Cause::LocalNeighbourGone);
 }
 
 #[test]
 fn what_the_kernel_does_not_tell_is_not_guessed() {
     let old = TcpSnapshot { bytes_acked: None, send_window: None, notsent: None, ..healthy() };
-    assert_eq!(after(look(old), look(old)).cause, Cause::Unknown);
+    assert_eq!(after(examination(old), examination(old)).cause, Cause::Unknown);
     let nothing = Examination::default();
     assert_eq!(after(nothing, nothing).cause, Cause::Unknown);
 }
@@ -184,10 +190,14 @@ fn what_the_kernel_does_not_tell_is_not_guessed() {
 #[test]
 fn acknowledged_bytes_are_counted_from_look_to_look() {
     let mut doubts = Doubts::new(ms(0));
-    assert_eq!(doubts.see(ms(1_000), &look(healthy())), 0, "the first look compares with nothing");
+    assert_eq!(
+        doubts.see(ms(1_000), &examination(healthy())),
+        0,
+        "the first look compares with nothing"
+    );
     let more = TcpSnapshot { bytes_acked: Some(5_000), ..healthy() };
-    assert_eq!(doubts.see(ms(2_000), &look(more)), 4_000);
-    assert_eq!(doubts.see(ms(3_000), &look(more)), 0);
+    assert_eq!(doubts.see(ms(2_000), &examination(more)), 4_000);
+    assert_eq!(doubts.see(ms(3_000), &examination(more)), 0);
     assert_eq!(doubts.see(ms(4_000), &Examination::default()), 0);
 }
 

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Command, Hub};
+use super::{Hub, HubCommand};
 use crate::link::{self, Goodbye};
 use crate::policy::Policy;
 use crate::time::{Span, Time};
@@ -40,17 +40,17 @@ impl Task {
 }
 
 impl Hub {
-    pub(super) fn command(&mut self, command: Command) {
+    pub(super) fn command(&mut self, command: HubCommand) {
         match command {
-            Command::Retune { listener, policy } => {
+            HubCommand::Retune { listener, policy } => {
                 let Some(settings) = self.listeners.get_mut(usize::from(listener)) else {
                     return;
                 };
                 settings.policy = policy;
                 self.begin(Task::Retune { listener, policy });
             }
-            Command::Drain { reconnect_within } => self.begin(Task::Drain { reconnect_within }),
-            Command::ReportHeartbeats(report) => {
+            HubCommand::Drain { reconnect_within } => self.begin(Task::Drain { reconnect_within }),
+            HubCommand::ReportHeartbeats(report) => {
                 for settings in &mut self.listeners {
                     settings.report_heartbeats = report;
                 }

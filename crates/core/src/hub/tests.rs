@@ -89,7 +89,7 @@ fn a_drain_says_goodbye_to_all_in_turn() {
         open(&mut hub, link, 0);
     }
     drain(&mut hub);
-    hub.handle(Time::ZERO, Input::Command(Command::Drain { reconnect_within: Span::ZERO }));
+    hub.handle(Time::ZERO, Input::Command(HubCommand::Drain { reconnect_within: Span::ZERO }));
     hub.handle(Time::ZERO, Input::Deadline);
     let step = sweep::SWEEP_STEP as u32;
     assert_eq!(drain(&mut hub).0.get("drained"), Some(&step));
@@ -104,7 +104,7 @@ fn a_retune_reaches_its_listener_alone_and_new_links_at_once() {
     open(&mut hub, 0, 0);
     open(&mut hub, 1, 1);
     let policy = Policy::demanding();
-    hub.handle(Time::ZERO, Input::Command(Command::Retune { listener: 0, policy }));
+    hub.handle(Time::ZERO, Input::Command(HubCommand::Retune { listener: 0, policy }));
     open(&mut hub, 2, 0);
     hub.handle(Time::ZERO, Input::Deadline);
     drain(&mut hub);
@@ -120,10 +120,10 @@ fn sweeps_replace_each_other() {
     let mut hub = hub(Policy::default());
     for idle in 1..100 {
         let policy = Policy::new(Span::from_secs(idle), Span::from_secs(1), 1).unwrap();
-        hub.handle(Time::ZERO, Input::Command(Command::Retune { listener: 0, policy }));
+        hub.handle(Time::ZERO, Input::Command(HubCommand::Retune { listener: 0, policy }));
     }
     assert_eq!(hub.sweeps.len(), 1);
-    hub.handle(Time::ZERO, Input::Command(Command::Drain { reconnect_within: Span::ZERO }));
+    hub.handle(Time::ZERO, Input::Command(HubCommand::Drain { reconnect_within: Span::ZERO }));
     assert_eq!(hub.sweeps.len(), 1);
 }
 
@@ -132,7 +132,7 @@ fn what_does_not_exist_is_ignored_and_what_is_impossible_is_closed() {
     let mut hub = hub(Policy::default());
     hub.handle(Time::ZERO, Input::Link { link: 5, input: link::Input::Ended });
     assert_eq!(hub.poll_output(), None);
-    let retune = Command::Retune { listener: 9, policy: Policy::never() };
+    let retune = HubCommand::Retune { listener: 9, policy: Policy::never() };
     hub.handle(Time::ZERO, Input::Command(retune));
     open(&mut hub, 7, 0);
     drain(&mut hub);

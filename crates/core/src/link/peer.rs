@@ -64,7 +64,7 @@ impl Peer {
             return Effect::Ended;
         }
         if !matches!(input, Input::Examined(_))
-            && let Some(effect) = self.conversation.forfeit_look(now, out)
+            && let Some(effect) = self.conversation.forfeit_examination(now, out)
         {
             return effect;
         }
@@ -168,7 +168,7 @@ fn told(output: liveness::Output) -> Option<Event<'static>> {
         liveness::Output::Probe { .. }
         | liveness::Output::Keepalive { .. }
         | liveness::Output::Confirm { .. }
-        | liveness::Output::Look
+        | liveness::Output::Examine
         | liveness::Output::Dead(_) => None,
     }
 }

@@ -33,7 +33,7 @@ pub enum Input {
     Release,
     /// The verdict that has just fallen is put off: the peer stays suspected, is asked once more an
     /// interval before `until`, and is judged then.
-    Spare {
+    Keep {
         /// When.
         until: Time,
     },
@@ -82,7 +82,7 @@ pub enum Output {
         sequence: u8,
     },
     /// Look at the socket: what was sent is unanswered, and the kernel may be about to give up.
-    Look,
+    Examine,
     /// A heartbeat came back after this long.
     RoundTrip(Span),
     /// A probe has been out for longer than it should. Nothing is to be destroyed yet.
@@ -127,7 +127,7 @@ pub enum Reason {
     /// A keepalive is due.
     Keepalive,
     /// The socket is to be looked at, for what we sent is unanswered.
-    Look,
+    Examine,
     /// An unanswered probe becomes a suspicion.
     Suspicion,
     /// The verdict is due.

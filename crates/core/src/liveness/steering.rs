@@ -14,7 +14,7 @@ impl Liveness {
             Input::Deadline => self.expire(now, policy),
             Input::Retuned { from, seed } => self.retune(now, &from, policy, seed),
             Input::Hold { until } => self.hold(until),
-            Input::Spare { until } => self.spare(until),
+            Input::Keep { until } => self.keep(until),
             Input::HalfClosed { until } => self.half_close(now, until),
             Input::Release => self.silent_since = self.silent_since.min(now).max(self.last_heard),
         }
@@ -29,7 +29,7 @@ impl Liveness {
                 self.silent_since = self.silent_since.max(now);
                 self.state = State::Probing { since: now, sent: 0, suspect: true };
             }
-            State::Spared { .. }
+            State::Kept { .. }
             | State::Overdue { .. }
             | State::Listening { .. }
             | State::Probing { .. } => {}
@@ -48,21 +48,21 @@ impl Liveness {
             State::Probing { .. }
             | State::Greeting { .. }
             | State::HalfClosed { .. }
-            | State::Spared { .. }
+            | State::Kept { .. }
             | State::Overdue { .. }
             | State::Dead { .. } => {}
         }
     }
 
-    pub(super) fn spare(&mut self, until: Time) {
+    pub(super) fn keep(&mut self, until: Time) {
         if let State::Dead { sent, in_handshake: false, .. } = self.state {
-            self.state = State::Spared { until, sent, asked: false };
+            self.state = State::Kept { until, sent, asked: false };
         }
     }
 
     /// Whoever was spared is asked once more, an interval before it is judged again: what its
     /// kernel showed then says nothing of what it is like now.
-    pub(super) fn spared_deadline(&self, until: Time, asked: bool, policy: &Policy) -> Deadline {
+    pub(super) fn kept_deadline(&self, until: Time, asked: bool, policy: &Policy) -> Deadline {
         match (policy.detection(), self.role) {
             (Detection::Bounded { interval, .. }, Role::Probe) if !asked => {
                 Deadline { at: until - interval, reason: Reason::Probe }
@@ -74,7 +74,7 @@ impl Liveness {
     }
 
     pub(super) fn ask_once_more(&mut self, now: Time, until: Time, sent: u8) {
-        self.state = State::Spared { until, sent: sent.saturating_add(1), asked: true };
+        self.state = State::Kept { until, sent: sent.saturating_add(1), asked: true };
         self.beat(now);
         self.pending.0 |= Pending::PROBE;
     }

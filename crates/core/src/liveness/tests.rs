@@ -194,7 +194,7 @@ fn what_goes_unanswered_is_looked_after_and_what_is_answered_is_not() {
             }
             if link.next_deadline(&policy).is_some_and(|next| next.at <= ms(now)) {
                 link.handle(ms(now), Input::Deadline, &policy);
-                assert_eq!(outputs(&mut link), [Output::Look]);
+                assert_eq!(outputs(&mut link), [Output::Examine]);
                 out.push(now);
             }
         }
@@ -221,7 +221,7 @@ fn a_keepalive_is_due_only_when_both_ends_are_quiet() {
     let out = run(&mut link, &policy, ms(10_000));
     let expected = [
         (7_000, Output::Keepalive { sequence: 1 }),
-        (8_000, Output::Look),
+        (8_000, Output::Examine),
         (10_000, Output::Probe { sequence: 2, number: 1 }),
     ];
     assert_eq!(out, expected, "and a keepalive is no probe");
@@ -241,7 +241,7 @@ fn unenforced_bounds_are_told_once_and_kill_nobody() {
 }
 
 #[test]
-fn who_is_spared_is_asked_once_more_an_interval_before_the_end() {
+fn a_kept_peer_is_asked_once_more_an_interval_before_the_end() {
     let policy = policy();
     let bound = policy.bound().unwrap().as_millis();
     let Detection::Bounded { interval, probes, .. } = policy.detection() else { panic!() };
@@ -250,7 +250,7 @@ fn who_is_spared_is_asked_once_more_an_interval_before_the_end() {
         run(&mut link, &policy, ms(bound));
         assert!(link.is_dead());
         let until = ms(bound + 60_000);
-        link.handle(ms(bound), Input::Spare { until }, &policy);
+        link.handle(ms(bound), Input::Keep { until }, &policy);
         let told = run(&mut link, &policy, until);
         let questions: Vec<u64> = told
             .iter()

@@ -5,13 +5,13 @@ use core::net::IpAddr;
 
 use super::{
     FORGOTTEN, GROUPS, HOSTS_PER_OUTAGE, LEAST_AFFECTED, LEAST_SHARE, MANY_HOSTS, Outage, Outages,
-    Output, Place, QUIET, Silence, Timer,
+    Output, QUIET, SilentEnd, Site, Timer,
 };
 use crate::cause::Scope;
 use crate::time::{Span, Time};
 
 /// What verdicts are gathered by.
-pub(super) type Key = Place;
+pub(super) type Key = Site;
 
 /// Verdicts that fell together.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ struct HostState {
 }
 
 impl Group {
-    fn new(silence: &Silence, of_online: u32) -> Group {
+    fn new(silence: &SilentEnd, of_online: u32) -> Group {
         Group {
             number: None,
             first: silence.at,
@@ -64,7 +64,7 @@ impl Group {
         self.number.is_some() || at.since(self.first) <= self.window
     }
 
-    fn add(&mut self, silence: &Silence) {
+    fn add(&mut self, silence: &SilentEnd) {
         self.last = self.last.max(silence.at);
         self.affected = self.affected.saturating_add(1);
         if self.hosts.len() < HOSTS_PER_OUTAGE || self.hosts.contains_key(&silence.address) {
@@ -76,10 +76,10 @@ impl Group {
         }
     }
 
-    fn is_enough(&self, place: Place) -> bool {
+    fn is_enough(&self, place: Site) -> bool {
         match place {
-            Place::Here => true,
-            Place::There { .. } => {
+            Site::Local => true,
+            Site::Network { .. } => {
                 self.affected >= LEAST_AFFECTED
                     && self.affected.saturating_mul(LEAST_SHARE) >= self.of_online
             }
@@ -88,7 +88,7 @@ impl Group {
 
     /// When something about it changes by itself. While others of its network are suspected it is
     /// not told before its window is over, so that its count is whole.
-    fn due(&self, place: Place, awaited: bool) -> Time {
+    fn due(&self, place: Site, awaited: bool) -> Time {
         let window_ends = (self.first + self.window).max(self.last);
         if self.number.is_some() {
             self.last + FORGOTTEN
@@ -100,7 +100,7 @@ impl Group {
         }
     }
 
-    fn outage(&self, place: Place, recovered: bool) -> Outage {
+    fn outage(&self, place: Site, recovered: bool) -> Outage {
         Outage {
             number: self.number.unwrap_or(0),
             place,
@@ -117,7 +117,7 @@ impl Group {
 
 impl Outages {
     /// Adds a verdict to those that fall together with it. Its session is counted out already.
-    pub(super) fn gather(&mut self, silence: Silence) {
+    pub(super) fn gather(&mut self, silence: SilentEnd) {
         let key = silence.key;
         if self.groups.get(&key).is_some_and(|group| !group.takes(silence.at)) {
             self.end(key, false);
@@ -130,8 +130,8 @@ impl Outages {
                 }
             }
             let online = match key {
-                Place::Here => self.hosts.online(),
-                Place::There { network, listener } => self.hosts.online_in((listener, network)),
+                Site::Local => self.hosts.online(),
+                Site::Network { network, listener } => self.hosts.online_in((listener, network)),
             };
             let group = Group::new(&silence, online.saturating_add(1));
             self.timers.insert((group.timer, Timer::Group(key)));

@@ -88,7 +88,7 @@ fn verdicts_that_fall_together_are_told_once() {
     assert_eq!((outage.affected, outage.of_online, outage.hosts), (10, 20, 10));
     assert_eq!((outage.began, outage.last), (at(60_040), at(60_400)));
     let network = Network::V4([10, 0, 1]);
-    assert_eq!(outage.place, Place::There { network, listener: 0 });
+    assert_eq!(outage.place, Site::Network { network, listener: 0 });
     let all: Vec<_> = (1..=10).map(|session| (session, Scope::Many)).collect();
     assert_eq!(scopes(&told), all);
     // One that falls later belongs to it.
@@ -221,7 +221,7 @@ fn what_is_down_here_is_one_outage_wherever_the_peers_are() {
     }
     let told = run(&mut outages, 90_000);
     let [(_, outage)] = began(&told)[..] else { panic!("{told:?}") };
-    assert_eq!((outage.place, outage.affected, outage.of_online), (Place::Here, 10, 40));
+    assert_eq!((outage.place, outage.affected, outage.of_online), (Site::Local, 10, 40));
 }
 
 /// Our own network is down for all who listen on it, and for one link as surely as for many.
@@ -231,7 +231,7 @@ fn what_is_down_here_is_told_for_a_single_link_and_for_all_listeners_at_once() {
     end(&mut outages, 60_000, 1, host(1, 1), Cause::LocalNetworkDown);
     let told = run(&mut outages, 70_000);
     let [(when, outage)] = began(&told)[..] else { panic!("{told:?}") };
-    assert_eq!((when, outage.place, outage.affected), (60_500, Place::Here, 1));
+    assert_eq!((when, outage.place, outage.affected), (60_500, Site::Local, 1));
     assert!(scopes(&told).is_empty(), "no peer is condemned");
 
     // Whoever falls later, by whatever listener, belongs to it; who comes back ends it.

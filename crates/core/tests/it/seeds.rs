@@ -69,9 +69,9 @@ fn records_have_their_seeds() {
     inputs.extend(commands.map(Input::Command));
     let all = [
         hub::Input::Deadline,
-        hub::Input::Command(hub::Command::ReportHeartbeats(true)),
-        hub::Input::Command(hub::Command::Retune { listener: 2, policy: Policy::never() }),
-        hub::Input::Command(hub::Command::Drain { reconnect_within: Span::from_secs(9) }),
+        hub::Input::Command(hub::HubCommand::ReportHeartbeats(true)),
+        hub::Input::Command(hub::HubCommand::Retune { listener: 2, policy: Policy::never() }),
+        hub::Input::Command(hub::HubCommand::Drain { reconnect_within: Span::from_secs(9) }),
     ];
     let mut recorder = Recorder::new();
     let mut millis = 0;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
 
-use crate::gateway::Unanswered;
+use crate::gateway::ShardUnavailable;
 
 /// An answer that says what went wrong and what to do about it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -49,14 +49,16 @@ impl IntoResponse for Trouble {
     }
 }
 
-impl From<Unanswered> for Trouble {
-    fn from(why: Unanswered) -> Trouble {
+impl From<ShardUnavailable> for Trouble {
+    fn from(why: ShardUnavailable) -> Trouble {
         let (error, hint) = match why {
-            Unanswered::Busy => (
+            ShardUnavailable::Busy => (
                 "a shard did not answer in time",
                 "try again; if it persists, look at systole_loop_lag_seconds in /metrics",
             ),
-            Unanswered::Gone => ("a shard has ended", "the gateway is stopping: do not retry here"),
+            ShardUnavailable::Gone => {
+                ("a shard has ended", "the gateway is stopping: do not retry here")
+            }
         };
         Trouble::new(StatusCode::SERVICE_UNAVAILABLE, error, hint)
     }

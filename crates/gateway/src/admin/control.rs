@@ -13,7 +13,7 @@ use super::policy::PolicyWish;
 use super::state::Shared;
 use crate::config::LEVELS;
 use crate::events::PolicyInfo;
-use crate::gateway::{ListenerState, Phase};
+use crate::gateway::{Lifecycle, ListenerState};
 
 /// A place where clients connect.
 #[derive(Serialize, ToSchema)]
@@ -155,6 +155,6 @@ pub(super) struct Draining {
 /// Takes leave: no new connections, a goodbye to each client, then the end of the process.
 #[utoipa::path(post, path = "/api/v1/drain", responses((status = 202, body = Draining)))]
 pub(super) async fn drain(State(shared): State<Shared>) -> (StatusCode, Json<Draining>) {
-    shared.gateway.advance(Phase::Draining);
+    shared.gateway.advance(Lifecycle::Draining);
     (StatusCode::ACCEPTED, Json(Draining { draining: true }))
 }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::answer::Trouble;
 use super::state::Shared;
-use crate::gateway::Phase;
+use crate::gateway::Lifecycle;
 use crate::metrics::CONTENT_TYPE;
 
 /// That the process lives.
@@ -45,11 +45,13 @@ pub(super) async fn readyz(State(shared): State<Shared>) -> Result<Json<Readines
         return Ok(Json(Readiness { ready: true }));
     }
     let (error, hint) = match *shared.gateway.phase().borrow() {
-        Phase::Running => (
+        Lifecycle::Running => (
             "accepting is paused at a limit; open links are unharmed",
             "the log and the events of kind accepting_paused say which limit and how to raise it",
         ),
-        Phase::Draining | Phase::Stopped => ("the gateway is draining", "connect elsewhere"),
+        Lifecycle::Draining | Lifecycle::Stopped => {
+            ("the gateway is draining", "connect elsewhere")
+        }
     };
     Err(Trouble::new(StatusCode::SERVICE_UNAVAILABLE, error, hint))
 }

@@ -16,7 +16,7 @@ use super::answer::Trouble;
 use super::sessions::SessionView;
 use super::state::Shared;
 use crate::events::{Gap, Position, Subscriber};
-use crate::gateway::{Cursor, Gateway, Phase, Unanswered};
+use crate::gateway::{Cursor, Gateway, Lifecycle, ShardUnavailable};
 use crate::request::{Filter, SESSIONS_PER_PAGE};
 
 /// How often a silent stream says that it lives: below the minute after which proxies give up.
@@ -59,7 +59,7 @@ struct Feed {
     stage: Stage,
     /// Ready to be sent; at most a page of sessions or a batch of events.
     ready: VecDeque<Event>,
-    phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<Lifecycle>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -129,7 +129,7 @@ impl Feed {
         let (sessions, next) = match page {
             Ok(page) => page,
             // Without an id told so far, the client's next attempt starts over.
-            Err(Unanswered::Busy | Unanswered::Gone) => {
+            Err(ShardUnavailable::Busy | ShardUnavailable::Gone) => {
                 self.stage = Stage::Ended;
                 return;
             }
@@ -149,7 +149,7 @@ impl Feed {
     }
 
     async fn read_events(&mut self) {
-        let stopped = self.phase.wait_for(|phase| *phase == Phase::Stopped);
+        let stopped = self.phase.wait_for(|phase| *phase == Lifecycle::Stopped);
         let batch = tokio::select! {
             biased;
             batch = self.subscriber.next() => batch,

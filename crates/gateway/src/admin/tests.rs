@@ -23,7 +23,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::config::Log;
 use crate::events::{Events, Names};
-use crate::gateway::{ListenerState, Phase};
+use crate::gateway::{Lifecycle, ListenerState};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::report::{Change, PauseReason, Report, SessionInfo, Subject, session_text};
@@ -375,7 +375,7 @@ async fn a_retune_reaches_all_shards_and_tells_both_bounds() {
     );
     assert_eq!(fixture.get(path).await.1["bound_ms"], 2_000);
     let policy = Policy::new(Span::from_secs(1), Span::from_millis(500), 2).unwrap();
-    let command = hub::Command::Retune { listener: 1, policy };
+    let command = hub::HubCommand::Retune { listener: 1, policy };
     // The second answer shows that the shards have seen what came before it.
     fixture.get(&format!("/api/v1/sessions/{}", id(0, 0))).await;
     fixture.get(&format!("/api/v1/sessions/{}", id(1, 0))).await;
@@ -394,7 +394,7 @@ async fn readiness_follows_accepting_and_draining() {
     assert_eq!(fixture.get("/readyz").await.0, StatusCode::OK);
     let (status, _) = fixture.send(Method::POST, "/api/v1/drain", None).await;
     assert_eq!(status, StatusCode::ACCEPTED);
-    assert_eq!(*fixture.gateway.phase().borrow(), Phase::Draining);
+    assert_eq!(*fixture.gateway.phase().borrow(), Lifecycle::Draining);
     assert_eq!(fixture.get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(fixture.get("/healthz").await.0, StatusCode::OK);
 }
@@ -500,7 +500,7 @@ async fn subscribers_are_bounded_and_end_with_the_gateway() {
     let mut frames = fixture.events(Some("a-0")).await;
     assert_eq!(fixture.get("/api/v1/events").await.0, StatusCode::SERVICE_UNAVAILABLE);
     fixture.join(1);
-    fixture.gateway.advance(Phase::Stopped);
+    fixture.gateway.advance(Lifecycle::Stopped);
     assert_eq!(frames.next().await.unwrap().0, "join", "the last events are still told");
     assert_eq!(frames.next().await, None);
     drop(frames);

@@ -1,18 +1,18 @@
 //! What the control plane asks of a shard of beacons, and the answers.
 
-use systole_core::beacon::{Command, Input, Presence};
+use systole_core::beacon::{BeaconCommand, Input, Presence};
 use systole_core::wire::{BootId, InstanceId};
 use systole_core::{Machine, Span, hub};
 
+use super::beacon_loop::BeaconLoop;
 use super::keys::device_text;
-use super::turn::Turning;
 use crate::report::{SessionInfo, Subject, session_text};
 use crate::request::{Filter, LINKS_PER_SEARCH, Order, Page, Request, SESSIONS_PER_PAGE, Story};
 
 /// The bits of a session's number that are its place in the table.
 const PLACE: u64 = (1 << 24) - 1;
 
-impl Turning {
+impl BeaconLoop {
     pub(super) fn answer(&mut self, request: Request) {
         // Whoever asked may have gone: then the answer is of no use to anybody.
         match request {
@@ -34,11 +34,11 @@ impl Turning {
                 let _ = reply.send(found.is_some());
             }
             Request::Command(command) => match command {
-                hub::Command::Retune { listener, policy } if listener == self.listener => {
-                    self.command(Command::Retune(policy));
+                hub::HubCommand::Retune { listener, policy } if listener == self.listener => {
+                    self.command(BeaconCommand::Retune(policy));
                 }
-                hub::Command::Drain { .. } => self.command(Command::Drain),
-                hub::Command::Retune { .. } | hub::Command::ReportHeartbeats(_) => {}
+                hub::HubCommand::Drain { .. } => self.command(BeaconCommand::Drain),
+                hub::HubCommand::Retune { .. } | hub::HubCommand::ReportHeartbeats(_) => {}
             },
             // What is not online yet is refused with the drain that follows.
             Request::StopAccepting => {}
@@ -46,17 +46,17 @@ impl Turning {
         }
     }
 
-    fn command(&mut self, command: Command) {
-        self.hub.handle(self.watch.now(), Input::Command(command));
+    fn command(&mut self, command: BeaconCommand) {
+        self.hub.handle(self.clock.now(), Input::Command(command));
         self.carry();
     }
 
     /// A retune of one device alone is not offered: all of a listener are told the same bound.
     fn order(&mut self, device: u64, order: Order) {
         match order {
-            Order::Kick { .. } => self.command(Command::Kick { device }),
-            Order::Hold(span) => self.command(Command::Hold { device, span }),
-            Order::Release => self.command(Command::Release { device }),
+            Order::Kick { .. } => self.command(BeaconCommand::Kick { device }),
+            Order::Hold(span) => self.command(BeaconCommand::Hold { device, span }),
+            Order::Release => self.command(BeaconCommand::Release { device }),
             Order::Retune(_) => {}
         }
     }
@@ -103,13 +103,13 @@ impl Turning {
             },
             suspect: known.suspect,
             flight: None,
-            now: self.watch.now(),
-            wall_ms: self.watch.wall_ms(),
+            now: self.clock.now(),
+            wall_ms: self.clock.wall_ms(),
         }
     }
 
     fn info(&self, known: &Presence) -> SessionInfo {
-        let (now, wall_ms) = (self.watch.now(), self.watch.wall_ms());
+        let (now, wall_ms) = (self.clock.now(), self.clock.wall_ms());
         let held = known.held_until.filter(|until| *until > now);
         let last_heard_ago_ms = now.since(known.last_heard).as_millis();
         SessionInfo {

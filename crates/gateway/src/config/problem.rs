@@ -20,12 +20,12 @@ pub struct Problem {
     /// What would be right.
     pub help: Option<String>,
     /// Where it stands, unless it is in no file.
-    pub place: Option<Place>,
+    pub place: Option<SourceSpan>,
 }
 
 /// A place in a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct SourceSpan {
     /// The file as it was named by whoever asked.
     pub path: String,
     /// The line, from 1.
@@ -120,7 +120,7 @@ impl fmt::Display for Problem {
     }
 }
 
-fn place(path: &str, text: &str, at: Range<usize>) -> Place {
+fn place(path: &str, text: &str, at: Range<usize>) -> SourceSpan {
     let mut start = at.start.min(text.len());
     while !text.is_char_boundary(start) {
         start -= 1;
@@ -132,7 +132,7 @@ fn place(path: &str, text: &str, at: Range<usize>) -> Place {
     let meant = &source.as_bytes()[(start - line_start).min(source.len())..];
     let width = at.end.saturating_sub(start).min(meant.len());
     let width = String::from_utf8_lossy(&meant[..width]).chars().count().max(1);
-    Place {
+    SourceSpan {
         path: path.to_owned(),
         line: before.matches('\n').count() + 1,
         column: text[line_start..start].chars().count() + 1,

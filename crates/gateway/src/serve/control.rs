@@ -18,7 +18,7 @@ use super::signals::{Signal, Signals};
 use super::start::Running;
 use crate::admin;
 use crate::config::Config;
-use crate::gateway::{Gateway, ListenerState, Phase};
+use crate::gateway::{Gateway, Lifecycle, ListenerState};
 use crate::ready::{Ready, ReadyListener};
 use crate::report::Report;
 use crate::stats::ShardStats;
@@ -63,7 +63,7 @@ pub(super) async fn run(
                 Signal::Reload => reload::reload(&gateway, &mut config, &options).await,
             },
             // The gateway holds the sender, so this ends with the drain alone.
-            _ = phase.wait_for(|phase| *phase != Phase::Running) => break,
+            _ = phase.wait_for(|phase| *phase != Lifecycle::Running) => break,
             _ = pumps.join_next() => return Err(ServeError::ShardEnded),
         }
     }
@@ -116,10 +116,10 @@ async fn drain(
     config: &Config,
     pumps: &mut JoinSet<()>,
 ) -> Result<(), ServeError> {
-    gateway.advance(Phase::Draining);
+    gateway.advance(Lifecycle::Draining);
     let limit = config.drain.limit;
     tracing::info!(links = links(stats), limit_ms = limit.as_millis(), "draining");
-    let farewell = hub::Command::Drain { reconnect_within: config.drain.reconnect_within };
+    let farewell = hub::HubCommand::Drain { reconnect_within: config.drain.reconnect_within };
     // A shard too busy for this is closed without a goodbye at the limit.
     if gateway.stop_accepting().await.is_err() || gateway.command(farewell).await.is_err() {
         tracing::warn!("a shard is too busy to drain; its links will be closed at the limit");
@@ -138,7 +138,7 @@ async fn drain(
     gateway.stop().await.map_err(|_| ServeError::ShardStuck)?;
     let ended = async { while pumps.join_next().await.is_some() {} };
     timeout(STOP_TIMEOUT, ended).await.map_err(|_| ServeError::ShardStuck)?;
-    gateway.advance(Phase::Stopped);
+    gateway.advance(Lifecycle::Stopped);
     tracing::info!("drained");
     Ok(())
 }

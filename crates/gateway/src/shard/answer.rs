@@ -5,11 +5,11 @@ use systole_core::link::{self, Command, Goodbye};
 use systole_core::wire::CloseReason;
 use systole_core::{Machine, Span};
 
-use super::turn::Turning;
+use super::shard_loop::ShardLoop;
 use crate::report::{SessionInfo, Subject};
 use crate::request::{Filter, LINKS_PER_SEARCH, Order, Page, Request, SESSIONS_PER_PAGE, Story};
 
-impl Turning {
+impl ShardLoop {
     pub(super) fn answer(&mut self, request: Request) {
         // Whoever asked may have gone: then the answer is of no use to anybody.
         match request {
@@ -31,16 +31,16 @@ impl Turning {
                 let link = self.hub.machine().find(session);
                 if let Some(link) = link {
                     let input = link::Input::Command(command(order));
-                    self.hub.handle(self.watch.now(), hub::Input::Link { link, input });
+                    self.hub.handle(self.clock.now(), hub::Input::Link { link, input });
                     self.carry();
                 }
                 let _ = reply.send(link.is_some());
             }
             Request::Command(command) => {
-                self.hub.handle(self.watch.now(), hub::Input::Command(command));
+                self.hub.handle(self.clock.now(), hub::Input::Command(command));
                 self.carry();
             }
-            Request::StopAccepting => self.doors.close(),
+            Request::StopAccepting => self.acceptor.close(),
             Request::Stop => self.stopping = true,
         }
     }
@@ -65,13 +65,13 @@ impl Turning {
             subject: Subject::new(known),
             suspect: known.suspect,
             flight: Some(known.flight.clone()),
-            now: self.watch.now(),
-            wall_ms: self.watch.wall_ms(),
+            now: self.clock.now(),
+            wall_ms: self.clock.wall_ms(),
         }
     }
 
     fn info(&self, known: &Presence<'_>) -> SessionInfo {
-        SessionInfo::new(known, self.watch.now(), self.watch.wall_ms())
+        SessionInfo::new(known, self.clock.now(), self.clock.wall_ms())
     }
 }
 

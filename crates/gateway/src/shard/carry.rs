@@ -5,14 +5,14 @@ use systole_core::hub;
 use systole_core::link::{self, Closing, Event, Output};
 use systole_core::policy::Detection;
 use systole_core::{Machine, Policy, Span};
-use systole_net::recipe::Recipe;
+use systole_net::socket_options::SocketOptions;
 
+use super::shard_loop::ShardLoop;
 use super::sockets::Feedback;
-use super::turn::Turning;
 use crate::report::{Change, Report, Subject};
 use crate::stats::seconds;
 
-impl Turning {
+impl ShardLoop {
     /// Carries out what the hub wants, until it wants nothing more.
     #[inline]
     pub(super) fn carry(&mut self) {
@@ -26,16 +26,16 @@ impl Turning {
                             self.sockets.echo(link, bytes, more, kind);
                         }
                     }
-                    Output::Examine => self.sockets.ask_for_look(link),
+                    Output::Examine => self.sockets.request_examination(link),
                     Output::Event(event) => {
                         if let Some(told) = Told::of(event) {
                             self.tell(link, told);
                         }
                     }
                     Output::Close(Closing::Flush) => {
-                        self.sockets.leave(link, self.watch.now());
+                        self.sockets.leave(link, self.clock.now());
                     }
-                    Output::Close(Closing::Abort) => self.sockets.doom(link),
+                    Output::Close(Closing::Abort) => self.sockets.mark_for_close(link),
                 }
             }
             let Some((link, feedback)) = self.sockets.next_feedback() else {
@@ -45,8 +45,8 @@ impl Turning {
                 Feedback::Overflowed => link::Input::Overflowed,
                 Feedback::Warned(error) => link::Input::Warned(error),
                 Feedback::Examine => {
-                    let recipe = self.recipe_of(link);
-                    link::Input::Examined(self.sockets.examine(link, recipe.as_ref()))
+                    let options = self.socket_options_of(link);
+                    link::Input::Examined(self.sockets.examine(link, options.as_ref()))
                 }
                 Feedback::Failed => {
                     self.read_on(link);
@@ -57,25 +57,25 @@ impl Turning {
                     link::Input::Command(link::Command::Send { bytes, more, kind })
                 }
             };
-            self.hub.handle(self.watch.now(), hub::Input::Link { link, input });
+            self.hub.handle(self.clock.now(), hub::Input::Link { link, input });
         }
         self.sockets.end_echo();
     }
 
     /// A link whose policy is not its listener's has options of its own.
-    fn suit(&mut self, link: u32, policy: &Policy) {
+    fn apply_socket_options(&mut self, link: u32, policy: &Policy) {
         let hub = self.hub.machine();
         let listener = hub.presence(link).map(|known| usize::from(known.listener));
-        let common = listener.and_then(|listener| self.recipes.get(listener));
-        let own = Recipe::new(policy, None);
+        let common = listener.and_then(|listener| self.socket_options.get(listener));
+        let own = SocketOptions::new(policy, None);
         if common != Some(&own) {
             self.sockets.prepare(link, &own);
         }
     }
 
-    fn recipe_of(&self, link: u32) -> Option<Recipe> {
+    fn socket_options_of(&self, link: u32) -> Option<SocketOptions> {
         let known = self.hub.machine().presence(link)?;
-        Some(Recipe::new(known.policy, None))
+        Some(SocketOptions::new(known.policy, None))
     }
 
     fn tell(&mut self, link: u32, told: Told) {
@@ -83,7 +83,7 @@ impl Turning {
             return self.distributions.rtt.observe(seconds(rtt));
         }
         if let Told::Change(Change::Join { policy, .. } | Change::Retuned(policy)) = &told {
-            self.suit(link, policy);
+            self.apply_socket_options(link, policy);
         }
         let Some(known) = self.hub.machine().presence(link) else {
             return;
@@ -91,7 +91,7 @@ impl Turning {
         let subject = Subject::new(&known);
         let change = match told {
             Told::Lost(verdict) => {
-                let lasted = self.watch.now().since(known.opened);
+                let lasted = self.clock.now().since(known.opened);
                 let flight = Some(Box::new(known.flight.clone()));
                 let asked = asked_in_vain(&verdict, known.policy);
                 self.count(&verdict);
@@ -105,7 +105,7 @@ impl Turning {
             }
             Told::RoundTrip(_) => return,
         };
-        let at_ms = self.watch.wall_ms();
+        let at_ms = self.clock.wall_ms();
         self.outlet.tell(Report::Session { at_ms, subject, change });
     }
 
@@ -114,7 +114,7 @@ impl Turning {
             cell.add(1);
         }
         if verdict.is_silence() {
-            self.distributions.lateness.observe(seconds(self.watch.anew().since(verdict.due)));
+            self.distributions.lateness.observe(seconds(self.clock.anew().since(verdict.due)));
         }
     }
 }

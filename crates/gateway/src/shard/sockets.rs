@@ -13,7 +13,7 @@ use systole_core::wire::DataKind;
 use systole_core::wire::outbox::Outbox;
 use systole_core::{Span, Time};
 use systole_net::examine::{outlived, socket_error};
-use systole_net::recipe::{self, Recipe};
+use systole_net::socket_options::{self, SocketOptions};
 
 /// How long a link that we ended may take to read our goodbye and close its side. Closing at once
 /// could destroy the goodbye: unread bytes turn a close into a reset.
@@ -45,7 +45,7 @@ pub(super) struct Conn {
     stream: TcpStream,
     /// What the socket has not taken; nothing while it keeps up.
     outbox: Option<Box<Outbox>>,
-    phase: Phase,
+    state: ConnState,
     /// The peer has closed its side.
     ended: bool,
     /// The loop comes back to it without an event.
@@ -55,18 +55,25 @@ pub(super) struct Conn {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
+enum ConnState {
     /// The hub knows it.
     Open,
     /// Ended by us: waiting for the peer to read our goodbye and close.
     Leaving { until: Time },
     /// To be closed.
-    Doomed,
+    Marked,
 }
 
 impl Conn {
     pub(super) fn new(stream: TcpStream) -> Conn {
-        Conn { stream, outbox: None, phase: Phase::Open, ended: false, unread: false, failed: None }
+        Conn {
+            stream,
+            outbox: None,
+            state: ConnState::Open,
+            ended: false,
+            unread: false,
+            failed: None,
+        }
     }
 }
 
@@ -120,7 +127,7 @@ pub(super) struct Sockets {
     frames: Vec<(usize, Lane)>,
     gathered_for: u32,
     leaving: VecDeque<(Time, u32)>,
-    doomed: VecDeque<u32>,
+    marked: VecDeque<u32>,
 }
 
 impl Sockets {
@@ -135,13 +142,13 @@ impl Sockets {
             frames: Vec::new(),
             gathered_for: 0,
             leaving: VecDeque::new(),
-            doomed: VecDeque::new(),
+            marked: VecDeque::new(),
         }
     }
 
     /// Whether the hub still knows this link.
     pub(super) fn is_open(&self, link: u32) -> bool {
-        self.conns.get(link as usize).is_some_and(|conn| conn.phase == Phase::Open)
+        self.conns.get(link as usize).is_some_and(|conn| conn.state == ConnState::Open)
     }
 
     /// Whether the loop comes back to this socket without an event.
@@ -191,27 +198,28 @@ impl Sockets {
     }
 
     /// Looks at a socket, and lets its timeouts follow what is seen.
-    pub(super) fn examine(&self, link: u32, recipe: Option<&Recipe>) -> Examination {
+    pub(super) fn examine(&self, link: u32, options: Option<&SocketOptions>) -> Examination {
         let Some(conn) = self.conns.get(link as usize) else {
             return Examination::default();
         };
         let examination = systole_net::examine::examine(&conn.stream);
-        if let (Some(tcp), Some(recipe)) = (&examination.tcp, recipe) {
+        if let (Some(tcp), Some(options)) = (&examination.tcp, options) {
             // A connection that is ending takes no options, and needs none.
-            let _ = recipe::enter(recipe, recipe::Phase::of(tcp), &conn.stream);
+            let _ =
+                socket_options::enter(options, socket_options::SendState::of(tcp), &conn.stream);
         }
         examination
     }
 
     /// Gives a socket the options that a policy asks for.
-    pub(super) fn prepare(&self, link: u32, recipe: &Recipe) {
+    pub(super) fn prepare(&self, link: u32, options: &SocketOptions) {
         if let Some(conn) = self.conns.get(link as usize) {
-            let _ = recipe::apply(recipe, &conn.stream);
+            let _ = socket_options::apply(options, &conn.stream);
         }
     }
 
     /// Notes that the hub wants a look.
-    pub(super) fn ask_for_look(&mut self, link: u32) {
+    pub(super) fn request_examination(&mut self, link: u32) {
         self.feedback.push_back((link, Feedback::Examine));
     }
 
@@ -333,8 +341,8 @@ impl Sockets {
             }
         }
         conn.outbox = None;
-        if let Phase::Leaving { .. } = conn.phase {
-            self.say_no_more(link);
+        if let ConnState::Leaving { .. } = conn.state {
+            self.shutdown_write(link);
         }
     }
 
@@ -345,17 +353,17 @@ impl Sockets {
             return;
         };
         let until = now + LINGER;
-        conn.phase = Phase::Leaving { until };
+        conn.state = ConnState::Leaving { until };
         self.leaving.push_back((until, link));
         if conn.outbox.is_none() {
-            self.say_no_more(link);
+            self.shutdown_write(link);
         }
     }
 
     /// Our goodbye is written: what is left is the peer's.
-    fn say_no_more(&mut self, link: u32) {
+    fn shutdown_write(&mut self, link: u32) {
         match self.conns.get_mut(link as usize) {
-            Some(conn) if conn.ended => self.doom(link),
+            Some(conn) if conn.ended => self.mark_for_close(link),
             Some(conn) => {
                 let _ = conn.stream.shutdown(Shutdown::Write);
             }
@@ -365,29 +373,29 @@ impl Sockets {
 
     /// The hub has ended a link of which nothing more is expected. What is gathered for it is
     /// written when its turn to be closed comes, and if the socket does not take it, it is lost.
-    pub(super) fn doom(&mut self, link: u32) {
+    pub(super) fn mark_for_close(&mut self, link: u32) {
         if self.gathered_for == link && !self.gathered.is_empty() {
             self.queue(link, 0);
             self.gathered.clear();
             self.frames.clear();
         }
         if let Some(conn) = self.conns.get_mut(link as usize)
-            && conn.phase != Phase::Doomed
+            && conn.state != ConnState::Marked
         {
-            conn.phase = Phase::Doomed;
-            self.doomed.push_back(link);
+            conn.state = ConnState::Marked;
+            self.marked.push_back(link);
         }
     }
 
     /// A link that is leaving became readable: whatever it says is too late; when it closes, so do
     /// we.
-    pub(super) fn hear_out(&mut self, link: u32, scratch: &mut [u8]) {
-        let Some(Phase::Leaving { .. }) = self.conns.get(link as usize).map(|conn| conn.phase)
+    pub(super) fn drain_until_fin(&mut self, link: u32, scratch: &mut [u8]) {
+        let Some(ConnState::Leaving { .. }) = self.conns.get(link as usize).map(|conn| conn.state)
         else {
             return;
         };
         match self.read(link, scratch) {
-            ReadOutcome::Ended | ReadOutcome::Failed(_) => self.doom(link),
+            ReadOutcome::Ended | ReadOutcome::Failed(_) => self.mark_for_close(link),
             ReadOutcome::Bytes(_) | ReadOutcome::Empty | ReadOutcome::Warned(_) => {}
         }
     }
@@ -396,13 +404,13 @@ impl Sockets {
     pub(super) fn reap(&mut self, now: Time) -> usize {
         while let Some(&(until, link)) = self.leaving.front().filter(|(until, _)| *until <= now) {
             self.leaving.pop_front();
-            let phase = self.conns.get(link as usize).map(|conn| conn.phase);
-            if phase == Some(Phase::Leaving { until }) {
-                self.doom(link);
+            let phase = self.conns.get(link as usize).map(|conn| conn.state);
+            if phase == Some(ConnState::Leaving { until }) {
+                self.mark_for_close(link);
             }
         }
-        let count = self.doomed.len().min(CLOSES_PER_TURN);
-        for link in self.doomed.drain(..count) {
+        let count = self.marked.len().min(CLOSES_PER_TURN);
+        for link in self.marked.drain(..count) {
             let mut conn = self.conns.remove(link as usize);
             if let Some(outbox) = conn.outbox.take() {
                 let _ = write(&mut conn.stream, outbox.front(), &mut None);
@@ -412,8 +420,8 @@ impl Sockets {
     }
 
     /// Whether sockets wait to be closed.
-    pub(super) fn has_doomed(&self) -> bool {
-        !self.doomed.is_empty()
+    pub(super) fn has_marked(&self) -> bool {
+        !self.marked.is_empty()
     }
 
     /// When the next link that is leaving is to be closed.

@@ -279,13 +279,13 @@ fn operators_hold_kick_retune_and_drain() {
     assert_eq!(running.leave(1), Cause::Kicked);
     let policy = Policy::demanding();
     for command in [
-        hub::Command::Retune { listener: 0, policy: Policy::never() },
-        hub::Command::Retune { listener: 2, policy },
+        hub::HubCommand::Retune { listener: 0, policy: Policy::never() },
+        hub::HubCommand::Retune { listener: 2, policy },
     ] {
         running.shards[0].requests.send(Request::Command(command)).unwrap();
     }
     assert_eq!(client.state(false), Some(Span::from_secs(8)));
-    let drain = hub::Command::Drain { reconnect_within: Span::ZERO };
+    let drain = hub::HubCommand::Drain { reconnect_within: Span::ZERO };
     running.shards[0].requests.send(Request::Command(drain)).unwrap();
     assert_eq!(running.leave(1), Cause::Drained);
     running.stop();

@@ -523,7 +523,7 @@ fn a_drain_says_when_to_come_back() {
     let mut clients: Vec<_> = (0..20).map(|_| running.hello()).collect();
     running.shard.requests.send(Request::StopAccepting).unwrap();
     let reconnect_within = Span::from_secs(5);
-    let drain = Request::Command(hub::Command::Drain { reconnect_within });
+    let drain = Request::Command(hub::HubCommand::Drain { reconnect_within });
     running.shard.requests.send(drain).unwrap();
     let mut slots = std::collections::BTreeSet::new();
     for client in &mut clients {

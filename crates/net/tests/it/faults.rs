@@ -8,18 +8,18 @@ use socket2::SockRef;
 use systole_core::kernel::{Examination, SocketError, TcpSnapshot};
 use systole_core::{Policy, Span};
 use systole_net::examine::outlived;
-use systole_net::recipe::{Phase, apply, enter, user_timeout};
-use systole_net::{Clock, Recipe, examine};
+use systole_net::socket_options::{SendState, apply, enter, user_timeout};
+use systole_net::{Clock, SocketOptions, examine};
 
 use crate::namespaces::{Host, Net};
 
 const SOON: Span = Span::from_secs(5);
 
-/// A connection with the recipe for outages of a minute on both ends, over which data has gone.
+/// A connection with the options for outages of a minute on both ends, over which data has gone.
 fn link(net: &Net) -> (TcpStream, TcpStream) {
     let (mut here, mut there) = net.connect();
     for end in [&here, &there] {
-        let applied = apply(&recipe(), end);
+        let applied = apply(&options(), end);
         assert!(applied.missing().all(|part| part == "TCP_RTO_MAX_MS"), "{applied:?}");
     }
     here.write_all(b"ping").unwrap();
@@ -30,8 +30,8 @@ fn link(net: &Net) -> (TcpStream, TcpStream) {
     (here, there)
 }
 
-fn recipe() -> Recipe {
-    Recipe::new(&Policy::datacenter(), Some(Span::from_secs(60)))
+fn options() -> SocketOptions {
+    SocketOptions::new(&Policy::datacenter(), Some(Span::from_secs(60)))
 }
 
 /// Examines `stream` in its namespace until `seen`, or fails with the last that was found.
@@ -75,7 +75,7 @@ fn a_black_hole_shows_unacknowledged_bytes_and_retransmissions() {
     assert!(tcp.unacked > 0 && tcp.backoff >= 2 && tcp.total_retrans >= 3, "{tcp:?}");
     assert!(tcp.last_ack > Span::from_millis(500), "{tcp:?}");
     assert_eq!((found.error, found.local_down), (None, Some(false)));
-    assert_eq!(Phase::of(&tcp), Phase::Sending);
+    assert_eq!(SendState::of(&tcp), SendState::Sending);
 }
 
 #[test]
@@ -98,8 +98,8 @@ fn a_reader_that_stops_shows_a_closed_window() {
         pause(Duration::from_millis(10));
     };
     assert!(closed.notsent.is_some_and(|bytes| bytes > 0), "{closed:?}");
-    assert_eq!(Phase::of(&closed), Phase::Closed);
-    enter(&recipe(), Phase::Closed, &here).unwrap();
+    assert_eq!(SendState::of(&closed), SendState::Closed);
+    enter(&options(), SendState::Closed, &here).unwrap();
     assert_eq!(SockRef::from(&here).tcp_user_timeout().unwrap(), None);
 
     let mut buffer = vec![0; 1 << 20];
@@ -107,11 +107,11 @@ fn a_reader_that_stops_shows_a_closed_window() {
     while received < sent {
         received += there.read(&mut buffer).unwrap();
     }
-    let open = |found: &Examination| Phase::of(&tcp(found)) == Phase::Sending;
+    let open = |found: &Examination| SendState::of(&tcp(found)) == SendState::Sending;
     until(&net, &here, SOON, open);
-    enter(&recipe(), Phase::Sending, &here).unwrap();
+    enter(&options(), SendState::Sending, &here).unwrap();
     let restored = SockRef::from(&here).tcp_user_timeout().unwrap().map(Span::from);
-    assert_eq!(restored, Some(recipe().user_timeout));
+    assert_eq!(restored, Some(options().user_timeout));
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn stranded(test: &str, fault: &str) {
     assert_eq!((tcp.unacked, tcp.notsent, tcp.total_retrans), (0, Some(1), 0), "{tcp:?}");
     assert!(tcp.send_window.is_some_and(|window| window > 0) && tcp.backoff > 0, "{tcp:?}");
     assert_eq!((found.error, found.local_down), (None, Some(true)));
-    assert_eq!(Phase::of(&tcp), Phase::Stranded);
+    assert_eq!(SendState::of(&tcp), SendState::Stranded);
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn failing_read(stream: &mut TcpStream) -> std::io::Error {
 fn after_an_outage_the_same_socket_moves_within_the_cap() {
     let Some(net) = Net::make("heal") else { return };
     let (mut here, mut there) = link(&net);
-    if apply(&recipe(), &here).missing().next().is_some() {
+    if apply(&options(), &here).missing().next().is_some() {
         eprintln!("heal: skipped, this kernel has no TCP_RTO_MAX_MS");
         return;
     }

@@ -15,7 +15,7 @@ const SOCKETS: usize = 16;
 /// Datagrams sent before the answers are looked at, so that neither side's queue overflows.
 const BURST: usize = 128;
 /// Between two looks when nothing is due.
-const LOOK: Duration = Duration::from_micros(200);
+const POLL: Duration = Duration::from_micros(200);
 /// While devices come online: how many may be unanswered at a time, and for how long.
 const OPEN: usize = 4_096;
 const RETRY_NS: u64 = 1_000_000_000;
@@ -110,7 +110,7 @@ impl Load {
                 self.retry(&mut asked, next, now)?;
                 answered_at = now;
             } else {
-                thread::park_timeout(LOOK);
+                thread::park_timeout(POLL);
             }
         }
         Ok(())
@@ -157,7 +157,7 @@ impl Load {
             stated += burst;
             self.take_in()?;
             if burst == 0 {
-                thread::park_timeout(LOOK);
+                thread::park_timeout(POLL);
             }
         }
     }

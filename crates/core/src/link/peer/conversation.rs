@@ -44,7 +44,7 @@ pub(super) struct Conversation {
     /// The longest piece that is sent: [`PIECE`], or less if WELCOME says so.
     piece: u16,
     /// PINGs not yet answered, and the sequence number of the latest.
-    unanswered: u16,
+    pongs_owed: u16,
     sequence: u8,
     retuned: bool,
     /// What is being found out about a suspect.
@@ -81,7 +81,7 @@ impl Conversation {
             stage: Stage::Greeting,
             codec: settings.codec,
             piece: PIECE as u16,
-            unanswered: 0,
+            pongs_owed: 0,
             sequence: 0,
             retuned: false,
             inquiry: None,
@@ -126,7 +126,7 @@ impl Conversation {
         }
         match frame {
             Frame::Ping(beat) => {
-                self.unanswered = self.unanswered.saturating_add(1);
+                self.pongs_owed = self.pongs_owed.saturating_add(1);
                 self.sequence = beat.sequence;
                 self.beat_received(BeatKind::Ping, beat, context, out);
             }
@@ -162,11 +162,11 @@ impl Conversation {
     /// Answers the PINGs of one read. Where PINGs are numbered the last answer confirms the others.
     #[inline]
     pub(super) fn answer(&mut self, now: Time, context: &mut Context<'_>, out: &mut Pen<'_>) {
-        if self.unanswered == 0 {
+        if self.pongs_owed == 0 {
             return;
         }
-        let answers = if self.codec == Codec::Native { 1 } else { self.unanswered };
-        self.unanswered = 0;
+        let answers = if self.codec == Codec::Native { 1 } else { self.pongs_owed };
+        self.pongs_owed = 0;
         for _ in 0..answers {
             self.transmit_beat(BeatKind::Pong, self.sequence, 0, context, out);
         }
@@ -185,13 +185,13 @@ impl Conversation {
                 liveness::Output::Probe { sequence, number } => {
                     self.flight.record(now, Incident::Probe { number });
                     self.transmit_beat(BeatKind::Ping, sequence, number, context, out);
-                    self.look_again(context, out);
+                    self.examine_again(context, out);
                 }
                 liveness::Output::Keepalive { sequence } => {
                     self.flight.record(now, Incident::Keepalive);
                     self.transmit_beat(BeatKind::Ping, sequence, 0, context, out);
                 }
-                liveness::Output::Look if context.settings.examines => out.examine(),
+                liveness::Output::Examine if context.settings.examines => out.examine(),
                 liveness::Output::Dead(silence) => {
                     return self.bound_passed(now, silence, context, out);
                 }
@@ -204,7 +204,7 @@ impl Conversation {
                 }
                 liveness::Output::RoundTrip(_)
                 | liveness::Output::Confirm { .. }
-                | liveness::Output::Look
+                | liveness::Output::Examine
                 | liveness::Output::Recovered => {
                     self.note(now, output);
                     if let Some(event) = told(output) {
@@ -225,14 +225,14 @@ impl Conversation {
     ) -> Effect {
         match command {
             Command::Send { bytes, more, kind } => {
-                let waited = self.liveness.is_unanswered();
+                let waited = self.liveness.is_outstanding();
                 if self.is_established() {
                     self.send(bytes, more, kind, out);
                     self.flight.record(now, Incident::DataSent);
                     self.sent(now);
                 }
                 // The first that goes unanswered is to be looked after.
-                let waits = self.liveness.is_unanswered() && !waited;
+                let waits = self.liveness.is_outstanding() && !waited;
                 if waits { Effect::Rearm } else { Effect::None }
             }
             Command::HeartbeatData(data) => {
@@ -487,7 +487,7 @@ impl Conversation {
             liveness::Output::Probe { .. }
             | liveness::Output::Keepalive { .. }
             | liveness::Output::Confirm { .. }
-            | liveness::Output::Look
+            | liveness::Output::Examine
             | liveness::Output::Dead(_) => {}
         }
     }

@@ -143,34 +143,34 @@ fn looked_at() -> Link {
     let send = Command::Send { bytes: b"news", more: false, kind: DataKind::default() };
     link.handle(Time::from_millis(1_000), Input::Command(send));
     while link.poll_output().is_some() {}
-    assert_eq!(link.next_deadline().map(|next| next.at), Some(LOOK));
-    link.handle(LOOK, Input::Deadline);
+    assert_eq!(link.next_deadline().map(|next| next.at), Some(EXAMINED_AT));
+    link.handle(EXAMINED_AT, Input::Deadline);
     assert_eq!(link.poll_output(), Some(Output::Examine));
     assert_eq!(link.poll_output(), None);
     link
 }
 
-const LOOK: Time = Time::from_millis(8_000);
+const EXAMINED_AT: Time = Time::from_millis(8_000);
 
 #[test]
 fn a_look_at_what_goes_unanswered_raises_no_suspicion_and_loses_no_error() {
-    let look = |error| {
+    let examined = |error| {
         Input::Examined(Examination { tcp: Some(silent(8_000)), error, local_down: Some(true) })
     };
     let mut link = looked_at();
-    link.handle(LOOK, look(None));
+    link.handle(EXAMINED_AT, examined(None));
     assert_eq!(link.poll_output(), None, "it was for the shell");
     assert_eq!(link.next_deadline().map(|next| next.at), Some(Time::from_millis(16_000)));
 
     let mut reset = looked_at();
-    reset.handle(LOOK, look(Some(SocketError::Reset)));
+    reset.handle(EXAMINED_AT, examined(Some(SocketError::Reset)));
     let told = core::iter::from_fn(|| reset.poll_output().map(|output| format!("{output:?}")));
     assert!(told.last().unwrap().contains("Close"), "nobody will read that error again");
 
     let mut routed = looked_at();
-    routed.handle(LOOK, look(Some(SocketError::HostUnreachable)));
+    routed.handle(EXAMINED_AT, examined(Some(SocketError::HostUnreachable)));
     assert_eq!(routed.poll_output(), None);
-    routed.handle(LOOK, Input::Ended);
+    routed.handle(EXAMINED_AT, Input::Ended);
     let told = core::iter::from_fn(|| routed.poll_output().map(|output| format!("{output:?}")));
     assert!(told.map(|told| told.contains("Unreachable")).next().unwrap(), "remembered");
 }

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use super::Damage;
-use crate::hub::{Command as HubCommand, Input as HubInput};
+use crate::hub::{HubCommand, Input as HubInput};
 use crate::kernel::{Examination, SocketError, TcpSnapshot};
 use crate::link::{Command as LinkCommand, Goodbye, Input as LinkInput};
 use crate::policy::{Detection, Policy};

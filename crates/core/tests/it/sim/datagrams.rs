@@ -91,7 +91,7 @@ impl Path {
                 Output::Probe { .. }
                 | Output::Keepalive { .. }
                 | Output::Confirm { .. }
-                | Output::Look
+                | Output::Examine
                 | Output::Suspect
                 | Output::Overdue(_)
                 | Output::Dead(_) => panic!("seed {}: {output:?} on hearing", self.seed),
@@ -113,7 +113,7 @@ impl Path {
                 Output::Suspect => {}
                 Output::Keepalive { .. }
                 | Output::Confirm { .. }
-                | Output::Look
+                | Output::Examine
                 | Output::RoundTrip(_)
                 | Output::Recovered
                 | Output::Overdue(_) => panic!("seed {}: {output:?} at {now:?}", self.seed),

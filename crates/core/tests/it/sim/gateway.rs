@@ -185,10 +185,10 @@ impl Gateway {
     }
 
     /// A command for all links.
-    pub(super) fn command_all(&mut self, command: hub::Command) {
+    pub(super) fn command_all(&mut self, command: hub::HubCommand) {
         match command {
-            hub::Command::Drain { .. } => self.draining = true,
-            hub::Command::Retune { .. } | hub::Command::ReportHeartbeats(_) => {}
+            hub::HubCommand::Drain { .. } => self.draining = true,
+            hub::HubCommand::Retune { .. } | hub::HubCommand::ReportHeartbeats(_) => {}
         }
         self.hub.handle(self.vigilance.now(), Input::Command(command));
         assert!(self.hub.poll_output().is_none(), "it is done at the next deadline");

@@ -6,7 +6,7 @@ use systole_core::kernel::SocketError;
 use systole_core::link::{
     BeatKind, Command, Event, HALF_CLOSED, Input, Lane, Output, Settings, Side,
 };
-use systole_core::liveness::{Role, UNANSWERED};
+use systole_core::liveness::{OUTSTANDING, Role};
 use systole_core::policy::Detection;
 use systole_core::wire::{CloseReason, Codec, Decoder, Frame, MAX_DATA};
 use systole_core::{Policy, Span, Time};
@@ -234,7 +234,7 @@ impl Model {
             Output::Event(ref event) => self.event(now, event),
             Output::Examine => {
                 assert!(self.examines, "{}: nobody here can look", self.name);
-                let early = now < self.heard + UNANSWERED || self.unanswered.is_none();
+                let early = now < self.heard + OUTSTANDING || self.unanswered.is_none();
                 let doubted = self.asked.is_some()
                     || self.suspect
                     || self.due().is_some_and(|due| now >= due);
@@ -294,8 +294,8 @@ impl Model {
 
     /// Bytes that went unanswered are looked after, though nobody is suspected.
     fn check_looks(&self, now: Time) {
-        let periods = (now - self.slack).since(self.heard).as_nanos() / UNANSWERED.as_nanos();
-        let due = self.heard + UNANSWERED.times(periods);
+        let periods = (now - self.slack).since(self.heard).as_nanos() / OUTSTANDING.as_nanos();
+        let due = self.heard + OUTSTANDING.times(periods);
         // Times of looks are kept in a unit, and rounded up.
         let unit = Span::from_millis(70);
         // And of nine years' worth of them.

@@ -1,6 +1,6 @@
 //! A random schedule from a seed: policies, roles, traffic, commands and faults.
 
-use systole_core::hub::Command as HubCommand;
+use systole_core::hub::HubCommand;
 use systole_core::kernel::SocketError;
 use systole_core::link::{Command, Goodbye, Input, Introduction, Limits, Settings, Side};
 use systole_core::liveness::Role;

@@ -84,7 +84,7 @@ impl World {
     }
 
     /// Something is wanted of all links.
-    pub(super) fn command_all(&mut self, command: hub::Command) {
+    pub(super) fn command_all(&mut self, command: hub::HubCommand) {
         if self.wake() {
             self.gateway.command_all(command);
         }

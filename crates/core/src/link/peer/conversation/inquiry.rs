@@ -70,7 +70,7 @@ impl Conversation {
             self.inquiry(now);
         }
         if suspect || self.known_error().is_some() {
-            self.look(context, out);
+            self.examine(context, out);
         }
     }
 
@@ -88,13 +88,13 @@ impl Conversation {
         inquiry.doubts.see(now, &examination);
         // It comes again with each retransmission, and once is enough.
         if !inquiry.told && self.liveness.is_in_doubt() {
-            self.look(context, out);
+            self.examine(context, out);
         }
         Effect::None
     }
 
     /// Looks, and tells what is known already where nobody can.
-    fn look(&mut self, context: &Context<'_>, out: &mut Pen<'_>) {
+    fn examine(&mut self, context: &Context<'_>, out: &mut Pen<'_>) {
         if context.settings.examines {
             out.examine();
         } else {
@@ -136,11 +136,11 @@ impl Conversation {
     }
 
     /// Another probe of a suspect has left.
-    pub(super) fn look_again(&mut self, context: &Context<'_>, out: &mut Pen<'_>) {
+    pub(super) fn examine_again(&mut self, context: &Context<'_>, out: &mut Pen<'_>) {
         let length = self.beat_length();
         if let Some(inquiry) = &mut self.inquiry {
             inquiry.heartbeats += length;
-            self.look(context, out);
+            self.examine(context, out);
         }
     }
 
@@ -187,7 +187,7 @@ impl Conversation {
         let taken = progress.saturating_sub(inquiry.progress);
         inquiry.progress = inquiry.progress.max(progress);
         let awaiting = inquiry.awaiting.take();
-        self.record_look(now, examination);
+        self.record_examination(now, examination);
         if examination.error == Some(SocketError::Reset) {
             return self.end_by_reset(now, examination.tcp, out);
         }
@@ -244,7 +244,7 @@ impl Conversation {
         }
         let round = self.policy.bound().filter(|_| context.settings.role == Role::Probe);
         let until = round.map_or(end, |bound| end.min(now + bound));
-        self.tell_liveness(now, liveness::Input::Spare { until }, out);
+        self.tell_liveness(now, liveness::Input::Keep { until }, out);
         if kept.is_none() {
             self.inquiry(now).kept = Some(end);
             self.flight.record(now, Incident::Hung);
@@ -255,7 +255,7 @@ impl Conversation {
 
     /// A shell that has something else to say before it took the look it was asked for forfeits
     /// it; the verdict is due.
-    pub(in crate::link::peer) fn forfeit_look(
+    pub(in crate::link::peer) fn forfeit_examination(
         &mut self,
         now: Time,
         out: &mut Pen<'_>,
@@ -325,7 +325,7 @@ impl Conversation {
         self.interval().times(2).max(diagnosis::LEAST_FRESHNESS)
     }
 
-    fn record_look(&mut self, now: Time, look: &Examination) {
+    fn record_examination(&mut self, now: Time, look: &Examination) {
         if let Some(error) = look.error {
             self.flight.record(now, Incident::Error(error));
         }
@@ -352,7 +352,7 @@ impl Conversation {
     }
 
     fn diagnosis(&self, now: Time) -> Diagnosis {
-        let silence = diagnosis::Silence {
+        let silence = diagnosis::Case {
             lasted: now.since(self.liveness.last_heard()),
             interval: self.interval(),
         };

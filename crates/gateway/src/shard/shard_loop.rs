@@ -12,22 +12,22 @@ use systole_core::hub::{self, Hub};
 use systole_core::link;
 use systole_core::tap::{Tapped, Untapped};
 use systole_core::{Machine, Span, Time};
-use systole_net::recipe::{self, Recipe};
+use systole_net::socket_options::{self, SocketOptions};
 
 use super::ShardSetup;
-use super::door::{Accepted, Doors};
+use super::acceptor::{Accepted, Acceptor};
 use super::sockets::{Conn, ReadOutcome, Sockets};
 use crate::epochs::Epochs;
+use crate::loop_clock::{LONGEST_WAIT, LoopClock};
 use crate::outlet::Outlet;
 use crate::report::Report;
 use crate::request::Request;
 use crate::stats::{Distributions, ShardStats};
-use crate::watch::{LONGEST_WAIT, Watch};
 
 pub(super) const WAKER: Token = Token(usize::MAX);
 
 /// Listeners have the tokens below the waker's, links have their numbers.
-const FIRST_DOOR: usize = usize::MAX - 1 - u16::MAX as usize;
+const FIRST_LISTENER: usize = usize::MAX - 1 - u16::MAX as usize;
 
 /// Sockets worked off per turn: at about 5 µs each a verdict waits for them 1.3 ms at most.
 const EVENTS: usize = 256;
@@ -46,17 +46,17 @@ const REQUESTS_PER_TURN: usize = 16;
 
 /// One shard's loop and all it owns.
 #[derive(Debug)]
-pub(super) struct Turning {
+pub(super) struct ShardLoop {
     poll: Poll,
     pub(super) hub: Tapped<Hub, Untapped>,
-    pub(super) watch: Watch,
+    pub(super) clock: LoopClock,
     gather: Gather,
     /// Whether data passed in this turn, one way or the other.
     pub(super) data: bool,
     pub(super) sockets: Sockets,
     /// What accepted sockets inherit from their listener.
-    pub(super) recipes: Vec<Recipe>,
-    pub(super) doors: Doors,
+    pub(super) socket_options: Vec<SocketOptions>,
+    pub(super) acceptor: Acceptor,
     scratch: Box<[u8]>,
     /// Sockets that were not read to the end, although no further edge will tell.
     unread: Vec<u32>,
@@ -73,41 +73,41 @@ pub(super) struct Turning {
     pub(super) stopping: bool,
 }
 
-impl Turning {
+impl ShardLoop {
     pub(super) fn new(
         poll: Poll,
         setup: ShardSetup,
         requests: Receiver<Request>,
-    ) -> io::Result<Turning> {
+    ) -> io::Result<ShardLoop> {
         let (sockets, settings): (Vec<_>, Vec<_>) = setup.listeners.into_iter().unzip();
-        let recipes: Vec<_> =
-            settings.iter().map(|settings| Recipe::new(&settings.policy, None)).collect();
-        let mut doors = Vec::new();
+        let socket_options: Vec<_> =
+            settings.iter().map(|settings| SocketOptions::new(&settings.policy, None)).collect();
+        let mut acceptor = Vec::new();
         for (index, socket) in sockets.into_iter().enumerate() {
-            if let Some(recipe) = recipes.get(index) {
-                let applied = recipe::apply(recipe, &socket);
+            if let Some(options) = socket_options.get(index) {
+                let applied = socket_options::apply(options, &socket);
                 let missing = applied.missing().collect::<Vec<_>>().join(", ");
                 if setup.index == 0 && index == 0 && !missing.is_empty() {
                     tracing::warn!(missing, "this kernel lacks socket options; going on without");
                 }
             }
             let mut socket = mio::net::TcpListener::from_std(socket);
-            let token = Token(FIRST_DOOR + index);
+            let token = Token(FIRST_LISTENER + index);
             poll.registry().register(&mut socket, token, Interest::READABLE)?;
-            doors.push(socket);
+            acceptor.push(socket);
         }
         let hub = Hub::new(Time::ZERO, setup.index, settings, setup.seed);
         let stats = Arc::clone(&setup.stats);
-        let watch = Watch::new(setup.clock, stats, setup.distributions.clone());
-        Ok(Turning {
+        let clock = LoopClock::new(setup.clock, stats, setup.distributions.clone());
+        Ok(ShardLoop {
             poll,
             hub: Tapped::new(hub, Untapped),
-            watch,
+            clock,
             gather: Gather::new(Time::ZERO),
             data: false,
-            recipes,
+            socket_options,
             sockets: Sockets::new(setup.outbox_limit),
-            doors: Doors::new(doors, setup.max_links as usize),
+            acceptor: Acceptor::new(acceptor, setup.max_links as usize),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             unread: Vec::new(),
             echo: setup.echo,
@@ -133,7 +133,7 @@ impl Turning {
                 tracing::error!(%error, "the shard cannot wait for its sockets, and ends");
                 break;
             }
-            self.watch.wake(planned, &mut self.outlet);
+            self.clock.wake(planned, &mut self.outlet);
             self.take_requests();
             let reread = self.reread();
             let mut read = 0;
@@ -143,10 +143,10 @@ impl Turning {
             self.accept();
             // What is left unread was heard in this turn all the same, and is not judged in it.
             let drained = events.iter().count() < EVENTS;
-            self.watch.read(read, self.sockets.conns.len(), drained);
+            self.clock.read(read, self.sockets.conns.len(), drained);
             let expired = self.expire();
-            if self.sockets.reap(self.watch.now()) > 0 {
-                self.doors.relieve();
+            if self.sockets.reap(self.clock.now()) > 0 {
+                self.acceptor.relieve();
             }
             self.publish();
             self.rest(reread + read + expired);
@@ -156,7 +156,7 @@ impl Turning {
 
     /// How long the loop may be away.
     fn plan(&self) -> Span {
-        let now = self.watch.anew();
+        let now = self.clock.anew();
         if self.is_busy(now) {
             return Span::ZERO;
         }
@@ -167,10 +167,10 @@ impl Turning {
 
     /// Lets heartbeats gather, unless something is to be done at once.
     fn rest(&mut self, things: usize) {
-        let now = self.watch.now();
+        let now = self.clock.now();
         let rest = self.gather.rest(now, things, std::mem::take(&mut self.data));
         if rest > Span::ZERO && !self.is_busy(now) {
-            let rest = rest.less(self.watch.anew().since(now));
+            let rest = rest.less(self.clock.anew().since(now));
             // Not for luck: the poll that follows finds what gathered meanwhile.
             #[allow(clippy::disallowed_methods)]
             std::thread::sleep(Duration::from(rest));
@@ -179,8 +179,8 @@ impl Turning {
 
     /// Whether the next turn has something to do already.
     fn is_busy(&self, now: Time) -> bool {
-        let left_over = self.asked || !self.unread.is_empty() || self.sockets.has_doomed();
-        left_over || self.doors.is_pending(now)
+        let left_over = self.asked || !self.unread.is_empty() || self.sockets.has_marked();
+        left_over || self.acceptor.is_pending(now)
     }
 
     fn take_requests(&mut self) {
@@ -211,8 +211,8 @@ impl Turning {
         if token == WAKER {
             return 0;
         }
-        if token.0 >= FIRST_DOOR {
-            self.doors.ready(token.0 - FIRST_DOOR);
+        if token.0 >= FIRST_LISTENER {
+            self.acceptor.ready(token.0 - FIRST_LISTENER);
             return 0;
         }
         let link = token.0 as u32;
@@ -236,9 +236,9 @@ impl Turning {
     #[inline]
     fn readable(&mut self, link: u32, to_the_end: bool) {
         if !self.sockets.is_open(link) {
-            return self.sockets.hear_out(link, &mut self.scratch);
+            return self.sockets.drain_until_fin(link, &mut self.scratch);
         }
-        let now = self.watch.now();
+        let now = self.clock.now();
         for _ in 0..READS_PER_TURN {
             let input = match self.sockets.read(link, &mut self.scratch) {
                 ReadOutcome::Empty => return,
@@ -248,7 +248,7 @@ impl Turning {
                     let input = link::Input::Received(bytes);
                     self.hub.handle(now, hub::Input::Link { link, input });
                     self.carry();
-                    self.watch.worked();
+                    self.clock.worked();
                     if count < SCRATCH && !to_the_end || !self.sockets.is_open(link) {
                         return;
                     }
@@ -287,9 +287,9 @@ impl Turning {
     }
 
     fn accept(&mut self) {
-        let now = self.watch.now();
-        for _ in 0..self.doors.batch() {
-            match self.doors.accept(now, self.sockets.conns.len()) {
+        let now = self.clock.now();
+        for _ in 0..self.acceptor.batch() {
+            match self.acceptor.accept(now, self.sockets.conns.len()) {
                 Accepted::Link { listener, mut stream, address } => {
                     let _ = stream.set_nodelay(true);
                     let entry = self.sockets.conns.vacant_entry();
@@ -312,7 +312,7 @@ impl Turning {
                 Accepted::Resumed | Accepted::Nothing => break,
             }
         }
-        if let Accepted::Resumed = self.doors.resumed() {
+        if let Accepted::Resumed = self.acceptor.resumed() {
             self.outlet.tell(Report::AcceptingResumed);
         }
     }
@@ -320,14 +320,14 @@ impl Turning {
     /// Judges up to the horizon: the time up to which every socket has been read. Returns how many
     /// steps that took.
     fn expire(&mut self) -> usize {
-        let horizon = self.watch.horizon();
+        let horizon = self.clock.horizon();
         for step in 0..EXPIRIES_PER_TURN {
             if self.hub.machine().next_deadline().is_none_or(|at| at > horizon) {
                 return step;
             }
             self.hub.handle(horizon, hub::Input::Deadline);
             self.carry();
-            self.watch.worked();
+            self.clock.worked();
         }
         EXPIRIES_PER_TURN
     }

@@ -16,7 +16,7 @@ pub(crate) const LONGEST_WAIT: Span = Span::from_millis(100);
 
 /// The watch that one loop keeps.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct LoopClock {
     clock: Clock,
     vigilance: Vigilance,
     stamps: Stamps,
@@ -24,11 +24,15 @@ pub(crate) struct Watch {
     distributions: Distributions,
 }
 
-impl Watch {
+impl LoopClock {
     /// Begins to watch.
-    pub(crate) fn new(clock: Clock, stats: Arc<ShardStats>, distributions: Distributions) -> Watch {
+    pub(crate) fn new(
+        clock: Clock,
+        stats: Arc<ShardStats>,
+        distributions: Distributions,
+    ) -> LoopClock {
         let vigilance = Vigilance::new(clock.monotonic(), clock.boottime());
-        Watch { clock, vigilance, stamps: Stamps::default(), stats, distributions }
+        LoopClock { clock, vigilance, stamps: Stamps::default(), stats, distributions }
     }
 
     /// The loop came round after a wait that was to be no longer than `planned`. A stall is counted

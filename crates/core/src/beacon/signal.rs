@@ -38,12 +38,12 @@ pub enum Input {
     /// The time of the next deadline has come, or may have.
     Deadline,
     /// Something is wanted.
-    Command(Command),
+    Command(BeaconCommand),
 }
 
 /// What may be wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Command {
+pub enum BeaconCommand {
     /// Put this policy in force, for new devices at once, for the others in turn.
     Retune(Policy),
     /// Let all devices go, in turn, and take no statement any more.

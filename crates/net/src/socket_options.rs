@@ -44,7 +44,7 @@ pub const UNSENT: u32 = 64 * 1024;
 
 /// What to tell the kernel about one connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Recipe {
+pub struct SocketOptions {
     /// Nothing heard for this long: the kernel asks. Whole seconds.
     pub keepalive_idle: Span,
     /// From one question to the next. Whole seconds.
@@ -53,13 +53,13 @@ pub struct Recipe {
     pub keepalive_probes: u32,
     /// How long sent data may stay unacknowledged: `TCP_USER_TIMEOUT`.
     pub user_timeout: Span,
-    /// Cap of the retransmission time in [`Phase::Stranded`]: `TCP_RTO_MAX_MS`.
+    /// Cap of the retransmission time in [`SendState::Stranded`]: `TCP_RTO_MAX_MS`.
     pub rto_max_stranded: Span,
-    /// The same in [`Phase::Closed`].
+    /// The same in [`SendState::Closed`].
     pub rto_max_closed: Span,
 }
 
-impl Recipe {
+impl SocketOptions {
     /// The options for a link under `policy` that shall survive outages of `survive`.
     ///
     /// L, the longest outage to live through, is the policy's bound or `survive`, whichever is
@@ -69,7 +69,7 @@ impl Recipe {
     /// The kernel gives up at L + max(L / 4, 6 s), rounded up to whole seconds, whether data is in
     /// flight (user timeout) or not (keepalive). Beyond 24 days and 20 hours it knows no longer
     /// timeout, and would give up before such a policy.
-    pub fn new(policy: &Policy, survive: Option<Span>) -> Recipe {
+    pub fn new(policy: &Policy, survive: Option<Span>) -> SocketOptions {
         let judged = if policy.enforce() { policy.bound() } else { None };
         let outage = judged.unwrap_or(LAST_RESORT).max(survive.unwrap_or(Span::ZERO));
         let idle = secs_up(outage);
@@ -82,7 +82,7 @@ impl Recipe {
             let cap = Span::from_secs(secs_up(user_timeout).div_ceil(parts));
             cap.clamp(RTO_MAX, RTO_MAX_OF_LINUX)
         };
-        Recipe {
+        SocketOptions {
             keepalive_idle: Span::from_secs(idle.clamp(1, MAX_KEEPALIVE_SECS)),
             keepalive_interval: Span::from_secs(interval.clamp(1, MAX_KEEPALIVE_SECS)),
             keepalive_probes: KEEPALIVE_PROBES,
@@ -94,13 +94,13 @@ impl Recipe {
 
     /// User timeout (zero: none) and cap of the retransmission time in that phase. A kernel without
     /// such a cap keeps the user timeout while a window is open.
-    pub const fn timeouts(&self, phase: Phase) -> (Span, Span) {
+    pub const fn timeouts(&self, phase: SendState) -> (Span, Span) {
         match phase {
-            Phase::Sending if self.gives_up_by_number() => (Span::ZERO, RTO_MAX),
-            Phase::Stranded if self.gives_up_by_number() => (Span::ZERO, self.rto_max_stranded),
-            Phase::Sending => (self.user_timeout, RTO_MAX),
-            Phase::Stranded => (self.user_timeout, self.rto_max_stranded),
-            Phase::Closed => (Span::ZERO, self.rto_max_closed),
+            SendState::Sending if self.gives_up_by_number() => (Span::ZERO, RTO_MAX),
+            SendState::Stranded if self.gives_up_by_number() => (Span::ZERO, self.rto_max_stranded),
+            SendState::Sending => (self.user_timeout, RTO_MAX),
+            SendState::Stranded => (self.user_timeout, self.rto_max_stranded),
+            SendState::Closed => (Span::ZERO, self.rto_max_closed),
         }
     }
 
@@ -119,7 +119,7 @@ impl Recipe {
 /// Linux counts window probes and gives up at the 15th that stays unanswered, whatever the user
 /// timeout says. With a cap of one second that is 14 s, and sooner than most policies.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum Phase {
+pub enum SendState {
     /// It sends, retransmits, or has nothing to send.
     #[default]
     Sending,
@@ -130,20 +130,20 @@ pub enum Phase {
     Closed,
 }
 
-impl Phase {
+impl SendState {
     /// The phase that a snapshot shows.
-    pub fn of(tcp: &TcpSnapshot) -> Phase {
+    pub fn of(tcp: &TcpSnapshot) -> SendState {
         if tcp.is_window_closed() {
-            Phase::Closed
+            SendState::Closed
         } else if tcp.is_stranded() {
-            Phase::Stranded
+            SendState::Stranded
         } else {
-            Phase::Sending
+            SendState::Sending
         }
     }
 }
 
-/// Which parts of a recipe took on one connection.
+/// Which parts of a options took on one connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Applied {
     /// Small writes leave at once (`TCP_NODELAY`).
@@ -176,20 +176,20 @@ impl Applied {
     }
 }
 
-/// Gives a connection, in [`Phase::Sending`], the options of `recipe`, as far as this system has
+/// Gives a connection, in [`SendState::Sending`], `options`, as far as this system has
 /// them; a link works without any.
 ///
 /// On Linux a listening socket may be given them instead: what it accepts inherits all.
 ///
 /// Routers' messages are then reported by whatever call touches the socket next, also as an error
 /// of a read or write, while the connection lives on.
-pub fn apply(recipe: &Recipe, socket: &impl TcpSocket) -> Applied {
+pub fn apply(options: &SocketOptions, socket: &impl TcpSocket) -> Applied {
     let socket = SockRef::from(socket);
     set_linear(&socket);
     // Never a low cap alone, unless it was found to be enough: first the timeout, then the cap,
     // and where that took, the timeout that goes with it.
-    let (user_timeout, rto_max) = recipe.timeouts(Phase::Sending);
-    let timed = set_user_timeout(&socket, recipe.user_timeout).is_ok();
+    let (user_timeout, rto_max) = options.timeouts(SendState::Sending);
+    let timed = set_user_timeout(&socket, options.user_timeout).is_ok();
     let capped = timed && set_rto_max(&socket, rto_max).is_ok();
     if capped {
         let _ = set_user_timeout(&socket, user_timeout);
@@ -197,7 +197,7 @@ pub fn apply(recipe: &Recipe, socket: &impl TcpSocket) -> Applied {
     Applied {
         nodelay: socket.set_tcp_nodelay(true).is_ok(),
         unsent: sockopt::set_unsent(&socket, UNSENT).is_ok(),
-        keepalive: socket.set_tcp_keepalive(&keepalive(recipe)).is_ok(),
+        keepalive: socket.set_tcp_keepalive(&keepalive(options)).is_ok(),
         user_timeout: timed,
         rto_max: capped,
         soft_errors: set_soft_errors(&socket).is_ok(),
@@ -212,17 +212,17 @@ pub fn apply(recipe: &Recipe, socket: &impl TcpSocket) -> Applied {
 /// # Errors
 /// Those of the system; the link stays usable, with its former user timeout. A system without
 /// these options is no error.
-pub fn enter(recipe: &Recipe, phase: Phase, socket: &impl TcpSocket) -> io::Result<()> {
+pub fn enter(options: &SocketOptions, phase: SendState, socket: &impl TcpSocket) -> io::Result<()> {
     let socket = SockRef::from(socket);
-    let (user_timeout, rto_max) = recipe.timeouts(phase);
+    let (user_timeout, rto_max) = options.timeouts(phase);
     // At no moment may there be a low cap without the user timeout that it needs.
     let change = match phase {
-        Phase::Sending | Phase::Stranded => set_user_timeout(&socket, recipe.user_timeout)
+        SendState::Sending | SendState::Stranded => set_user_timeout(&socket, options.user_timeout)
             .and_then(|()| match set_rto_max(&socket, rto_max) {
                 Ok(()) => set_user_timeout(&socket, user_timeout),
                 absent => absent_is_fine(absent),
             }),
-        Phase::Closed => absent_is_fine(set_rto_max(&socket, rto_max))
+        SendState::Closed => absent_is_fine(set_rto_max(&socket, rto_max))
             .and_then(|()| set_user_timeout(&socket, user_timeout)),
     };
     absent_is_fine(change)
@@ -239,12 +239,12 @@ pub fn user_timeout(timeout: Option<Span>, socket: &impl TcpSocket) -> io::Resul
     set_user_timeout(&SockRef::from(socket), timeout.unwrap_or(Span::ZERO))
 }
 
-fn keepalive(recipe: &Recipe) -> TcpKeepalive {
+fn keepalive(options: &SocketOptions) -> TcpKeepalive {
     let keepalive = TcpKeepalive::new()
-        .with_time(recipe.keepalive_idle.into())
-        .with_interval(recipe.keepalive_interval.into());
+        .with_time(options.keepalive_idle.into())
+        .with_interval(options.keepalive_interval.into());
     #[cfg(any(target_os = "linux", target_vendor = "apple", windows))]
-    let keepalive = keepalive.with_retries(recipe.keepalive_probes);
+    let keepalive = keepalive.with_retries(options.keepalive_probes);
     keepalive
 }
 
@@ -310,8 +310,8 @@ mod tests {
 
     const HOUR: Span = Span::from_secs(3_600);
 
-    /// Every recipe that a test looks at, with the outage it must outlive.
-    fn cases() -> Vec<(String, Recipe, Span)> {
+    /// Every options that a test looks at, with the outage it must outlive.
+    fn cases() -> Vec<(String, SocketOptions, Span)> {
         let policy = |idle, interval, probes| {
             Policy::new(Span::from_millis(idle), Span::from_millis(interval), probes).unwrap()
         };
@@ -329,7 +329,7 @@ mod tests {
                 let outage = policy.bound().unwrap().max(survive);
                 cases.push((
                     format!("{name}, survive {survive}"),
-                    Recipe::new(&policy, Some(survive)),
+                    SocketOptions::new(&policy, Some(survive)),
                     outage,
                 ));
             }
@@ -338,10 +338,10 @@ mod tests {
     }
 
     /// When Linux ends an idle link: at the first question due at or after the user timeout.
-    fn keepalive_ends(recipe: &Recipe) -> Span {
-        let mut tick = recipe.keepalive_idle + recipe.keepalive_interval;
-        while tick < recipe.user_timeout {
-            tick = tick + recipe.keepalive_interval;
+    fn keepalive_ends(options: &SocketOptions) -> Span {
+        let mut tick = options.keepalive_idle + options.keepalive_interval;
+        while tick < options.user_timeout {
+            tick = tick + options.keepalive_interval;
         }
         tick
     }
@@ -354,30 +354,33 @@ mod tests {
 
     #[test]
     fn the_kernel_gives_up_later_than_the_core_but_does() {
-        for (name, recipe, outage) in cases() {
-            assert!(recipe.user_timeout > outage, "{name}: {recipe:?}");
+        for (name, options, outage) in cases() {
+            assert!(options.user_timeout > outage, "{name}: {options:?}");
             let at_most = outage + Span::from_nanos(outage.as_nanos() / 4) + Span::from_secs(12);
-            assert!(recipe.user_timeout <= at_most, "{name}: {recipe:?}");
-            let idle = keepalive_ends(&recipe);
-            assert!(idle >= recipe.user_timeout, "{name}: {recipe:?}");
-            assert!(idle <= recipe.user_timeout + recipe.keepalive_interval, "{name}: {recipe:?}");
+            assert!(options.user_timeout <= at_most, "{name}: {options:?}");
+            let idle = keepalive_ends(&options);
+            assert!(idle >= options.user_timeout, "{name}: {options:?}");
+            assert!(
+                idle <= options.user_timeout + options.keepalive_interval,
+                "{name}: {options:?}"
+            );
         }
     }
 
     #[test]
     fn probes_outlast_the_user_timeout_up_to_what_linux_can() {
-        for (name, recipe, _) in cases() {
+        for (name, options, _) in cases() {
             // Half of all probes may be spent when the phase is noticed.
-            let cap = recipe.rto_max_stranded;
+            let cap = options.rto_max_stranded;
             assert!(
-                cap.times(8) + RTO_MAX >= recipe.user_timeout || cap == RTO_MAX_OF_LINUX,
-                "{name}: {recipe:?}"
+                cap.times(8) + RTO_MAX >= options.user_timeout || cap == RTO_MAX_OF_LINUX,
+                "{name}: {options:?}"
             );
-            assert!(probes_end(cap) >= recipe.user_timeout || cap == RTO_MAX_OF_LINUX, "{name}");
-            let cap = recipe.rto_max_closed;
+            assert!(probes_end(cap) >= options.user_timeout || cap == RTO_MAX_OF_LINUX, "{name}");
+            let cap = options.rto_max_closed;
             assert!(
-                cap.times(2) + RTO_MAX >= recipe.user_timeout || cap == RTO_MAX_OF_LINUX,
-                "{name}: {recipe:?}"
+                cap.times(2) + RTO_MAX >= options.user_timeout || cap == RTO_MAX_OF_LINUX,
+                "{name}: {options:?}"
             );
         }
     }
@@ -386,56 +389,59 @@ mod tests {
     fn a_policy_that_never_kills_leaves_only_the_last_resort() {
         let observe = Policy::datacenter().with_enforce(false);
         for policy in [Policy::never(), observe] {
-            let recipe = Recipe::new(&policy, None);
-            assert_eq!(recipe.keepalive_idle, LAST_RESORT);
-            assert_eq!(recipe.user_timeout, Span::from_secs(9_000));
-            assert_eq!(recipe, Recipe::new(&policy, Some(Span::from_secs(60))));
+            let options = SocketOptions::new(&policy, None);
+            assert_eq!(options.keepalive_idle, LAST_RESORT);
+            assert_eq!(options.user_timeout, Span::from_secs(9_000));
+            assert_eq!(options, SocketOptions::new(&policy, Some(Span::from_secs(60))));
         }
     }
 
     /// Without a user timeout Linux gives up at the 15th retransmission or question.
     #[test]
     fn a_user_timeout_is_set_only_where_numbers_would_end_the_link_too_soon() {
-        for (name, recipe, outage) in cases() {
-            let (user_timeout, cap) = recipe.timeouts(Phase::Sending);
-            assert_eq!(recipe.timeouts(Phase::Stranded).0, user_timeout, "{name}");
+        for (name, options, outage) in cases() {
+            let (user_timeout, cap) = options.timeouts(SendState::Sending);
+            assert_eq!(options.timeouts(SendState::Stranded).0, user_timeout, "{name}");
             if user_timeout == Span::ZERO {
                 assert!(probes_end(cap) > outage + Span::from_secs(LEAST_MARGIN_SECS), "{name}");
             } else {
-                assert_eq!(user_timeout, recipe.user_timeout, "{name}");
+                assert_eq!(user_timeout, options.user_timeout, "{name}");
                 assert!(user_timeout > BY_NUMBER, "{name}");
             }
         }
         let short = Policy::new(Span::from_secs(1), Span::from_millis(500), 4).unwrap();
-        assert_eq!(Recipe::new(&short, None).timeouts(Phase::Sending).0, Span::ZERO);
+        assert_eq!(SocketOptions::new(&short, None).timeouts(SendState::Sending).0, Span::ZERO);
     }
 
     #[test]
     fn the_longest_policy_gets_what_linux_has() {
         let longest = Policy::new(Span::from_millis((1 << 40) - 1), Span::from_millis(1), 1);
-        let recipe = Recipe::new(&longest.unwrap(), Some(Span::from_nanos(u64::MAX)));
-        assert_eq!(recipe.user_timeout.as_millis(), MAX_USER_TIMEOUT_MS);
-        assert_eq!(recipe.keepalive_idle, Span::from_secs(MAX_KEEPALIVE_SECS));
-        assert_eq!(recipe.keepalive_interval, Span::from_secs(MAX_KEEPALIVE_SECS));
+        let options = SocketOptions::new(&longest.unwrap(), Some(Span::from_nanos(u64::MAX)));
+        assert_eq!(options.user_timeout.as_millis(), MAX_USER_TIMEOUT_MS);
+        assert_eq!(options.keepalive_idle, Span::from_secs(MAX_KEEPALIVE_SECS));
+        assert_eq!(options.keepalive_interval, Span::from_secs(MAX_KEEPALIVE_SECS));
     }
 
     #[test]
     fn the_phase_follows_the_snapshot() {
         let healthy =
             TcpSnapshot { notsent: Some(0), send_window: Some(65_535), ..Default::default() };
-        assert_eq!(Phase::of(&healthy), Phase::Sending);
+        assert_eq!(SendState::of(&healthy), SendState::Sending);
         let lost = TcpSnapshot { unacked: 1, retransmits: 3, backoff: 3, ..healthy };
-        assert_eq!(Phase::of(&lost), Phase::Sending);
+        assert_eq!(SendState::of(&lost), SendState::Sending);
         let stranded = TcpSnapshot { notsent: Some(1), probes: 1, ..healthy };
-        assert_eq!(Phase::of(&stranded), Phase::Stranded);
-        assert_eq!(Phase::of(&TcpSnapshot { probes: 0, ..stranded }), Phase::Sending);
+        assert_eq!(SendState::of(&stranded), SendState::Stranded);
+        assert_eq!(SendState::of(&TcpSnapshot { probes: 0, ..stranded }), SendState::Sending);
         let kept_alive = TcpSnapshot { probes: 1, ..healthy };
-        assert_eq!(Phase::of(&kept_alive), Phase::Sending);
-        assert_eq!(Phase::of(&TcpSnapshot { send_window: Some(0), ..stranded }), Phase::Closed);
+        assert_eq!(SendState::of(&kept_alive), SendState::Sending);
+        assert_eq!(
+            SendState::of(&TcpSnapshot { send_window: Some(0), ..stranded }),
+            SendState::Closed
+        );
         let remainder = TcpSnapshot { notsent: Some(100_000), ..stranded };
-        assert_eq!(Phase::of(&remainder), Phase::Closed, "no segment fits");
-        assert_eq!(Phase::of(&TcpSnapshot { probes: 2, ..remainder }), Phase::Stranded);
-        assert_eq!(Phase::of(&TcpSnapshot::default()), Phase::Sending, "an old kernel");
+        assert_eq!(SendState::of(&remainder), SendState::Closed, "no segment fits");
+        assert_eq!(SendState::of(&TcpSnapshot { probes: 2, ..remainder }), SendState::Stranded);
+        assert_eq!(SendState::of(&TcpSnapshot::default()), SendState::Sending, "an old kernel");
     }
 
     #[test]
@@ -443,18 +449,18 @@ mod tests {
         let document = include_str!("../../../docs/sockets.md");
         let never = ("never", Policy::never());
         for (name, policy) in PRESETS.iter().copied().chain([never]) {
-            let recipe = Recipe::new(&policy, None);
+            let options = SocketOptions::new(&policy, None);
             let secs = |span: Span| (span.as_millis() / 1_000).to_string();
             let row = format!(
                 "| `{name}` | {} | {} | {} / {} / {} | {} | {} | {} |",
                 policy.bound().map_or("–".to_owned(), secs),
-                secs(recipe.user_timeout),
-                secs(recipe.keepalive_idle),
-                secs(recipe.keepalive_interval),
-                recipe.keepalive_probes,
+                secs(options.user_timeout),
+                secs(options.keepalive_idle),
+                secs(options.keepalive_interval),
+                options.keepalive_probes,
                 secs(RTO_MAX),
-                secs(recipe.rto_max_stranded),
-                secs(recipe.rto_max_closed),
+                secs(options.rto_max_stranded),
+                secs(options.rto_max_closed),
             );
             assert!(document.lines().any(|line| line == row), "docs/sockets.md lacks\n{row}");
         }
@@ -470,12 +476,17 @@ mod tests {
         /// A kernel before 6.15 lacks this one, and nothing else may be missing.
         const NEWEST: &str = "TCP_RTO_MAX_MS";
 
-        fn assert_in_force(socket: &impl TcpSocket, recipe: &Recipe, phase: Phase, name: &str) {
+        fn assert_in_force(
+            socket: &impl TcpSocket,
+            options: &SocketOptions,
+            phase: SendState,
+            name: &str,
+        ) {
             let socket = SockRef::from(socket);
-            let (mut user_timeout, rto_max) = recipe.timeouts(phase);
+            let (mut user_timeout, rto_max) = options.timeouts(phase);
             let cap = sockopt::rto_max_ms(&socket);
-            if cap.is_none() && phase != Phase::Closed {
-                user_timeout = recipe.user_timeout;
+            if cap.is_none() && phase != SendState::Closed {
+                user_timeout = options.user_timeout;
             }
             assert!(socket.tcp_nodelay().unwrap(), "{name}");
             assert!(socket.tcp_thin_linear_timeouts().unwrap(), "{name}");
@@ -488,9 +499,9 @@ mod tests {
                 socket.tcp_user_timeout().unwrap().unwrap_or(Duration::ZERO),
             );
             let asked = (
-                recipe.keepalive_idle,
-                recipe.keepalive_interval,
-                recipe.keepalive_probes,
+                options.keepalive_idle,
+                options.keepalive_interval,
+                options.keepalive_probes,
                 user_timeout.into(),
             );
             assert_eq!(read, asked, "{name}");
@@ -502,20 +513,25 @@ mod tests {
         }
 
         #[test]
-        fn every_recipe_is_in_force_on_both_ends() {
-            for (name, recipe, _) in cases() {
+        fn all_socket_options_are_in_force_on_both_ends() {
+            for (name, options, _) in cases() {
                 for listen in ["127.0.0.1:0", "[::1]:0"] {
                     let listener = TcpListener::bind(listen).unwrap();
-                    let applied = apply(&recipe, &listener);
+                    let applied = apply(&options, &listener);
                     assert!(applied.missing().all(|part| part == NEWEST), "{name}: {applied:?}");
                     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-                    assert_eq!(apply(&recipe, &stream), applied, "{name}");
-                    assert_in_force(&stream, &recipe, Phase::Sending, &name);
+                    assert_eq!(apply(&options, &stream), applied, "{name}");
+                    assert_in_force(&stream, &options, SendState::Sending, &name);
                     let (accepted, _) = listener.accept().unwrap();
-                    assert_in_force(&accepted, &recipe, Phase::Sending, &name);
-                    for phase in [Phase::Closed, Phase::Stranded, Phase::Closed, Phase::Sending] {
-                        enter(&recipe, phase, &stream).unwrap();
-                        assert_in_force(&stream, &recipe, phase, &name);
+                    assert_in_force(&accepted, &options, SendState::Sending, &name);
+                    for phase in [
+                        SendState::Closed,
+                        SendState::Stranded,
+                        SendState::Closed,
+                        SendState::Sending,
+                    ] {
+                        enter(&options, phase, &stream).unwrap();
+                        assert_in_force(&stream, &options, phase, &name);
                     }
                 }
             }

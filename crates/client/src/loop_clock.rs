@@ -10,17 +10,17 @@ pub(crate) const OPEN_ENDED: Span = Span::from_nanos(u64::MAX);
 
 /// Vigilant time: a client that slept, was stopped or starved does not blame the server for it.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct LoopClock {
     clock: Clock,
     vigilance: Vigilance,
     absences: Absences,
 }
 
-impl Watch {
-    pub(crate) fn start() -> Watch {
+impl LoopClock {
+    pub(crate) fn start() -> LoopClock {
         let clock = Clock::start();
         let vigilance = Vigilance::new(clock.monotonic(), clock.boottime());
-        Watch { clock, vigilance, absences: Absences::default() }
+        LoopClock { clock, vigilance, absences: Absences::default() }
     }
 
     /// The client woke from a wait that was to last `planned` at most.

@@ -21,11 +21,11 @@ use super::keys::{DeviceKey, Keys, device_text};
 use super::mesh::Mesh;
 use super::socket::Datagrams;
 use super::{BeaconSetup, BeaconShard};
+use crate::loop_clock::{LONGEST_WAIT, LoopClock};
 use crate::outlet::Outlet;
 use crate::report::{Change, Report, Subject};
 use crate::request::Request;
 use crate::stats::{BeaconStats, Distributions, ShardStats, seconds};
-use crate::watch::{LONGEST_WAIT, Watch};
 
 pub(super) const WAKER: Token = Token(0);
 const SOCKET: Token = Token(1);
@@ -48,10 +48,10 @@ const LEAST_KERNEL_BYTES: usize = 256;
 
 /// One shard's loop and all it owns.
 #[derive(Debug)]
-pub(super) struct Turning {
+pub(super) struct BeaconLoop {
     poll: Poll,
     pub(super) hub: BeaconHub,
-    pub(super) watch: Watch,
+    pub(super) clock: LoopClock,
     pub(super) listener: u16,
     gather: Gather,
     socket: Datagrams,
@@ -88,7 +88,7 @@ const REPLAYED: usize = 3;
 const FULL: usize = 4;
 const OVERLOADED: usize = 5;
 
-impl Turning {
+impl BeaconLoop {
     pub(super) fn new(
         poll: Poll,
         setup: &BeaconSetup,
@@ -96,7 +96,7 @@ impl Turning {
         shard: BeaconShard,
         mesh: Mesh,
         requests: Receiver<Request>,
-    ) -> io::Result<Turning> {
+    ) -> io::Result<BeaconLoop> {
         let buffer = grow_receive_buffer(&shard.socket, RECEIVE_BUFFER)?;
         let mut socket = UdpSocket::from_std(shard.socket);
         poll.registry().register(&mut socket, SOCKET, Interest::READABLE)?;
@@ -108,10 +108,10 @@ impl Turning {
             wall_origin_ms: clock.wall_ms().saturating_sub(clock.monotonic().as_millis()),
             seed: setup.seed ^ u64::from(number) << 56,
         };
-        Ok(Turning {
+        Ok(BeaconLoop {
             poll,
             hub: BeaconHub::new(Time::ZERO, settings),
-            watch: Watch::new(clock, Arc::clone(&shard.stats), setup.distributions.clone()),
+            clock: LoopClock::new(clock, Arc::clone(&shard.stats), setup.distributions.clone()),
             listener: setup.listener,
             gather: Gather::new(Time::ZERO),
             socket: Datagrams::new(socket)?,
@@ -140,7 +140,7 @@ impl Turning {
                 break;
             }
             self.unread |= events.iter().any(|event| event.token() == SOCKET);
-            self.watch.wake(planned, &mut self.outlet);
+            self.clock.wake(planned, &mut self.outlet);
             self.take_requests();
             let mut things = self.take_others();
             match self.receive() {
@@ -163,18 +163,18 @@ impl Turning {
         if self.unread {
             return Span::ZERO;
         }
-        let now = self.watch.anew();
+        let now = self.clock.anew();
         let next = self.hub.next_deadline();
         next.map_or(LONGEST_WAIT, |at| at.since(now).min(LONGEST_WAIT))
     }
 
     /// Lets statements gather: no device waits for an answer to its heartbeat.
     fn rest(&mut self, things: usize) {
-        let now = self.watch.now();
+        let now = self.clock.now();
         let rest = self.gather.rest(now, things, false);
         let is_behind = self.hub.next_deadline().is_some_and(|at| at <= now);
         if rest > Span::ZERO && !self.unread && !is_behind {
-            let rest = rest.less(self.watch.anew().since(now));
+            let rest = rest.less(self.clock.anew().since(now));
             // Not for luck: the poll that follows finds what gathered meanwhile.
             #[allow(clippy::disallowed_methods)]
             std::thread::sleep(Duration::from(rest));
@@ -203,7 +203,7 @@ impl Turning {
                     self.feed(statement, from, None, &key);
                 }
             }
-            self.watch.worked();
+            self.clock.worked();
         }
         self.unread = true;
         statements
@@ -222,13 +222,13 @@ impl Turning {
             self.unread = count > 0;
             datagrams += count;
             self.check_all();
-            self.watch.worked();
+            self.clock.worked();
         }
         let lost = self.mesh.hand_over();
         self.drop_some(OVERLOADED, lost);
         self.beacon_stats.datagrams_in.add(datagrams as u64);
-        self.watch.read(datagrams, self.kernel_holds, !self.unread);
-        if let Some(behind) = self.watch.queue(!self.unread, self.socket.stamp()) {
+        self.clock.read(datagrams, self.kernel_holds, !self.unread);
+        if let Some(behind) = self.clock.queue(!self.unread, self.socket.stamp()) {
             self.mesh.watch(behind);
         }
         Ok(datagrams)
@@ -272,7 +272,7 @@ impl Turning {
         to: Option<IpAddr>,
         key: &DeviceKey,
     ) {
-        let now = self.watch.now();
+        let now = self.clock.now();
         self.hub.handle(now, Input::Statement { statement, address });
         while let Some(output) = self.hub.poll_output() {
             match output {
@@ -300,14 +300,14 @@ impl Turning {
         if !self.mesh.is_watched(LONGEST_WAIT) {
             return 0;
         }
-        let horizon = self.watch.horizon();
+        let horizon = self.clock.horizon();
         for step in 0..EXPIRIES_PER_TURN {
             if self.hub.next_deadline().is_none_or(|at| at > horizon) {
                 return step;
             }
             self.hub.handle(horizon, Input::Deadline);
             self.carry();
-            self.watch.worked();
+            self.clock.worked();
         }
         EXPIRIES_PER_TURN
     }
@@ -335,12 +335,12 @@ impl Turning {
                     cell.add(1);
                 }
                 if verdict.cause == Cause::Unknown {
-                    let late = self.watch.anew().since(verdict.due);
+                    let late = self.clock.anew().since(verdict.due);
                     self.distributions.lateness.observe(seconds(late));
                 }
                 // A device is never asked: it states its life by itself.
                 let asked = Span::ZERO;
-                let lasted = self.watch.now().since(known.since);
+                let lasted = self.clock.now().since(known.since);
                 Change::Leave { verdict, asked, lasted, flight: None }
             }
         };
@@ -354,7 +354,7 @@ impl Turning {
             instance_id: InstanceId::default(),
             established: true,
         };
-        let at_ms = self.watch.wall_ms();
+        let at_ms = self.clock.wall_ms();
         self.outlet.tell(Report::Session { at_ms, subject, change });
     }
 

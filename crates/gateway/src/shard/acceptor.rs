@@ -17,8 +17,8 @@ const PAUSE: Span = Span::from_millis(250);
 
 /// Where a shard's links come in.
 #[derive(Debug)]
-pub(super) struct Doors {
-    sockets: Vec<Door>,
+pub(super) struct Acceptor {
+    sockets: Vec<Listening>,
     /// The listener whose turn it is, so that a storm at one does not shut out the others.
     next: usize,
     paused_until: Option<Time>,
@@ -29,7 +29,7 @@ pub(super) struct Doors {
 }
 
 #[derive(Debug)]
-struct Door {
+struct Listening {
     socket: TcpListener,
     /// Peers may be waiting: the edge was seen, and not worked off.
     pending: bool,
@@ -48,16 +48,17 @@ pub(super) enum Accepted {
     Nothing,
 }
 
-impl Doors {
-    pub(super) fn new(sockets: Vec<TcpListener>, max_links: usize) -> Doors {
-        let sockets = sockets.into_iter().map(|socket| Door { socket, pending: true }).collect();
-        Doors { sockets, next: 0, paused_until: None, told: None, max_links, open: true }
+impl Acceptor {
+    pub(super) fn new(sockets: Vec<TcpListener>, max_links: usize) -> Acceptor {
+        let sockets =
+            sockets.into_iter().map(|socket| Listening { socket, pending: true }).collect();
+        Acceptor { sockets, next: 0, paused_until: None, told: None, max_links, open: true }
     }
 
     /// Peers are waiting at a listener.
     pub(super) fn ready(&mut self, listener: usize) {
-        if let Some(door) = self.sockets.get_mut(listener) {
-            door.pending = true;
+        if let Some(listening) = self.sockets.get_mut(listener) {
+            listening.pending = true;
         }
     }
 
@@ -77,7 +78,7 @@ impl Doors {
     /// Whether a turn would accept anything.
     pub(super) fn is_pending(&self, now: Time) -> bool {
         self.paused_until.is_none_or(|until| until <= now)
-            && self.sockets.iter().any(|door| door.pending)
+            && self.sockets.iter().any(|listening| listening.pending)
     }
 
     /// How many links a turn may accept.
@@ -95,10 +96,11 @@ impl Doors {
         }
         let count = self.sockets.len();
         for index in (0..count).map(|step| (self.next + step) % count) {
-            let Some(door) = self.sockets.get_mut(index).filter(|door| door.pending) else {
+            let Some(listening) = self.sockets.get_mut(index).filter(|listening| listening.pending)
+            else {
                 continue;
             };
-            match door.socket.accept() {
+            match listening.socket.accept() {
                 Ok((stream, address)) => {
                     self.paused_until = None;
                     self.next = index + 1;
@@ -106,7 +108,7 @@ impl Doors {
                     return Accepted::Link { listener, stream, address };
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    door.pending = false;
+                    listening.pending = false;
                     self.paused_until = None;
                 }
                 Err(error) => {
@@ -168,9 +170,9 @@ mod tests {
         };
         let clients: Vec<_> = [0, 0, 0, 0, 2, 2].map(|index| connect(&sockets[index])).into();
         let sockets = sockets.into_iter().map(TcpListener::from_std).collect();
-        let mut doors = Doors::new(sockets, 100);
+        let mut acceptor = Acceptor::new(sockets, 100);
         let mut order = Vec::new();
-        while let Accepted::Link { listener, .. } = doors.accept(Time::ZERO, 0) {
+        while let Accepted::Link { listener, .. } = acceptor.accept(Time::ZERO, 0) {
             order.push(listener);
         }
         assert_eq!(order, [0, 2, 0, 2, 0, 0]);
