@@ -1,8 +1,60 @@
-//! The decisions of Systole, pure: when a peer is probed, suspected and given up, what goes on the
-//! wire, and who is online.
+//! The decisions of Systole, as pure state machines: when a peer is probed, when it becomes
+//! suspect, when the verdict falls, and what goes on the wire.
 //!
 //! Nothing here reads a clock, opens a socket, logs, or draws a random number. Every machine has
-//! one door in (`handle`, with an explicit time) and one door out (`poll_output`).
+//! one door in, [`Machine::handle`] with an explicit time, and one door out,
+//! [`Machine::poll_output`]. This drives one [`Link`] in virtual time, from the open to the verdict
+//! on a silent peer:
+//!
+//! ```
+//! use systole_core::link::{Event, Input, Output, SessionKey, Settings, Side};
+//! use systole_core::{Link, Machine, Policy, Time, wire::Codec};
+//!
+//! // First probe after 10 s of silence, one each 3 s, three in all: the bound is 19 s.
+//! let settings = Settings::new(Codec::Line, Side::Accepting, Policy::kernel_like());
+//! let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+//! link.handle(Time::ZERO, Input::Received(b"hello\n"));
+//! let mut probes = 0;
+//! let verdict = 'open: loop {
+//!     while let Some(output) = link.poll_output() {
+//!         match output {
+//!             Output::Transmit { bytes, .. } => probes += u32::from(bytes == b"ping\n"),
+//!             Output::Event(Event::Lost { verdict, .. }) => break 'open verdict,
+//!             _ => {}
+//!         }
+//!     }
+//!     let deadline = link.next_deadline().expect("an open link has a deadline");
+//!     link.handle(deadline.at, Input::Deadline);
+//! };
+//! assert_eq!((probes, verdict.at), (3, Time::from_millis(19_000)));
+//! ```
+//!
+//! # One link
+//! - [`policy`]: idle, interval and probes, which make the bound
+//! - [`liveness`]: probes, suspicion and the verdict of one link
+//! - [`link`]: one connection with its handshake, heartbeats, data and inquiry
+//! - [`wire`]: frames and their codecs
+//! - [`reconnect`]: when a client connects again
+//!
+//! # Many links
+//! - [`hub`]: the links of one gateway shard
+//! - [`beacon`]: devices that state that they are alive in single datagrams
+//!
+//! # Why a link ended
+//! - [`cause`]: the verdict and its cause
+//! - [`kernel`]: what an examination of a socket shows
+//! - [`diagnosis`]: from examinations to a cause
+//! - [`flight`]: the latest events of one link
+//! - [`witness`]: what a client remembers of a link for its next connection
+//! - [`ledger`]: verdicts that are revised when the peer returns
+//! - [`outage`]: verdicts that belong to one outage
+//!
+//! # Running the machines
+//! - [`tap`]: the machine trait, recording and replay
+//! - [`vigilance`]: the clock that stands still while the observer is stalled
+//! - [`gather`]: when a loop rests so that its next turn finds more work
+//! - [`wheel`], [`pages`]: containers for deadlines and for large tables
+//! - [`random`]: numbers from a seed
 #![no_std]
 
 extern crate alloc;
@@ -12,7 +64,7 @@ pub mod cause;
 pub mod diagnosis;
 pub mod flight;
 pub mod gather;
-pub mod grounds;
+mod grounds;
 pub mod hub;
 pub mod kernel;
 pub mod ledger;
@@ -24,12 +76,13 @@ pub mod policy;
 pub mod random;
 pub mod reconnect;
 pub mod tap;
-pub mod time;
+mod time;
 pub mod vigilance;
 pub mod wheel;
 pub mod wire;
 pub mod witness;
 
+pub use cause::{Cause, Verdict};
 pub use hub::Hub;
 pub use link::Link;
 pub use policy::Policy;

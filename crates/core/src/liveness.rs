@@ -1,50 +1,54 @@
-//! The liveness of one link: silence in; probes, suspicion and the verdict out.
+//! The liveness machine of one link: evidence and deadlines in; probes, suspicion and the verdict
+//! out.
 //!
-//! Two clocks decide. `last_heard`, the last evidence of the peer, alone decides suspicion and
-//! death: sending to a dead peer never keeps it alive. The later of `last_heard` and `last_sent`
-//! decides whether a keepalive is due. Hearing from a peer is a store; whoever keeps the deadlines
-//! asks for the next one only when the last one fires (see [`crate::wheel`]).
+//! A link has two clocks. `last_heard`, the time of the last evidence, alone decides suspicion and
+//! the verdict: sending to a dead peer never keeps it alive. The later of `last_heard` and
+//! `last_sent` decides whether a keepalive is due. Evidence costs a store and touches no timer: the
+//! owner of the timers reads the next deadline only when the last one fires (see [`crate::wheel`]).
 
+mod commands;
+mod detection;
 mod outstanding;
 mod signal;
-mod steering;
 
 pub use outstanding::OUTSTANDING;
 pub use signal::{Deadline, Evidence, Input, Output, Reason, Silence};
 
-use crate::policy::{Detection, Policy};
+use crate::policy::Policy;
 use crate::time::{Span, Time};
+use detection::Probing;
 
-/// The least time a probe may be out before its sender grows suspicious, unless `interval` is less.
-/// One second forgives one retransmission on nearly every path.
-pub const LEAST_SUSPICION: Span = Span::from_secs(1);
+/// The least time for which a probe is out before the peer is suspect, unless `interval` is less.
+/// One second tolerates one retransmission on nearly every path.
+const LEAST_SUSPICION: Span = Span::from_secs(1);
 
-/// Unanswered heartbeats beyond which counting stops: sequence numbers are compared modulo 256.
+/// The largest count of unconfirmed heartbeats: sequence numbers are compared modulo 256.
 const MAX_UNCONFIRMED: u8 = 127;
 
-/// Whether this end asks, or only listens.
+/// Whether this end of a link sends probes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// Sends probes into silence, and judges.
+    /// This end sends probes when the peer is silent, and gives a verdict at the bound.
     Probe,
-    /// Sends no probes, and judges all the same: the peer is expected to speak.
+    /// This end sends no probes, and gives a verdict at the same bound: the peer is expected to
+    /// send.
     Watch,
 }
 
-/// The liveness of one link.
+/// The liveness machine of one link: decides when to probe the peer, suspect it and give it up.
 #[derive(Clone, Debug)]
 pub struct Liveness {
     last_heard: Time,
     last_sent: Time,
-    /// Where silence counts from: `last_heard`, unless a hold or a retune moved it later.
+    /// The time from which silence counts: `last_heard`, unless a hold or a retune moved it later.
     silent_since: Time,
-    /// When the latest heartbeat left.
+    /// When the latest heartbeat was sent.
     beat_sent: Time,
     state: State,
     smoothed_rtt_us: u32,
     /// The sequence number of the latest heartbeat sent.
     sequence: u8,
-    /// How many of the latest heartbeats no pong has confirmed.
+    /// The number of latest heartbeats that no pong has confirmed.
     unconfirmed: u8,
     role: Role,
     pending: Pending,
@@ -55,23 +59,25 @@ const _: () = assert!(size_of::<Liveness>() <= 64);
 #[derive(Clone, Copy, Debug)]
 enum State {
     /// The handshake is not complete.
-    Greeting { until: Time },
-    /// The peer was heard recently. The first probe of a link goes out `lead_ms` before `idle`.
-    /// What we sent since is looked after from `looked` on.
-    Listening { lead_ms: u32, looked: u32 },
-    /// Silence: `sent` probes are out, the first since `since`.
+    Handshake { until: Time },
+    /// Evidence is recent. The first probe of a link is sent `lead_ms` before `idle`. `examined`
+    /// is the time of the last examination for outstanding bytes, or of the send that left the
+    /// first byte unanswered; see [`outstanding`].
+    Listening { lead_ms: u32, examined: u32 },
+    /// The peer is silent, and `sent` probes are out, the first since `since`.
     Probing { sent: u8, suspect: bool, since: Time },
-    /// The bound has passed, and the verdict was put off.
-    Kept { sent: u8, asked: bool, until: Time },
+    /// The bound has passed, and the hung peer is kept until `until`. `probed` is whether its last
+    /// probe was sent.
+    Kept { sent: u8, probed: bool, until: Time },
     /// The bound has passed, unenforced.
     Overdue { sent: u8, due: Time },
     /// The peer has closed its side.
     HalfClosed { until: Time },
-    /// Given up.
+    /// The verdict has fallen.
     Dead { sent: u8, in_handshake: bool, due: Time },
 }
 
-/// Outputs not yet taken, a bit each, polled in this order.
+/// The outputs that were not polled yet, one bit each, in the order in which they are polled.
 #[derive(Clone, Copy, Debug)]
 struct Pending(u8);
 
@@ -93,16 +99,16 @@ impl Pending {
 }
 
 impl Liveness {
-    /// A link that was opened at `now`; unless it is introduced before `greeting` has passed, the
-    /// verdict falls then.
-    pub const fn new(now: Time, role: Role, greeting: Span) -> Liveness {
+    /// Creates the liveness of a link that was opened at `now`. Unless the handshake is complete
+    /// within `handshake`, the verdict falls then.
+    pub const fn new(now: Time, role: Role, handshake: Span) -> Liveness {
         Liveness {
             last_heard: now,
             last_sent: now,
             silent_since: now,
             beat_sent: now,
-            state: State::Greeting {
-                until: Time::from_nanos(now.as_nanos().saturating_add(greeting.as_nanos())),
+            state: State::Handshake {
+                until: Time::from_nanos(now.as_nanos().saturating_add(handshake.as_nanos())),
             },
             smoothed_rtt_us: 0,
             sequence: 0,
@@ -112,8 +118,8 @@ impl Liveness {
         }
     }
 
-    /// The door in. `policy` is the one in force; times never run backwards by intent, and do no
-    /// harm if they do.
+    /// Handles one input at `now`. `policy` is the policy in force. A `now` earlier than the one
+    /// before does no harm.
     #[inline]
     pub fn handle(&mut self, now: Time, input: Input, policy: &Policy) {
         match input {
@@ -125,11 +131,11 @@ impl Liveness {
             | Input::Hold { .. }
             | Input::Keep { .. }
             | Input::HalfClosed { .. }
-            | Input::Release => self.handle_rare(now, input, policy),
+            | Input::Release => self.handle_other(now, input, policy),
         }
     }
 
-    /// The door out: call until `None` after each input.
+    /// Returns the next output; call it until `None` after each input.
     #[inline]
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.pending.0 == 0 {
@@ -138,40 +144,42 @@ impl Liveness {
         self.poll_pending()
     }
 
-    /// When to call with [`Input::Deadline`] unless something changes before; `None` if no time
-    /// matters. Hearing and sending only move it later, with three exceptions: evidence that ends a
-    /// doubt, for a watcher a round trip shorter than those before, and the first thing sent since
-    /// the peer was heard.
+    /// Returns when to call [`Liveness::handle`] with [`Input::Deadline`], or `None` if no time
+    /// matters.
+    ///
+    /// Evidence and sending only move the deadline later, with three exceptions: evidence that ends
+    /// a doubt, for a watching end a shorter round trip, and the first send since the last
+    /// evidence.
     pub fn next_deadline(&self, policy: &Policy) -> Option<Deadline> {
         let earliest = |a: Option<Deadline>, b: Option<Deadline>| match (a, b) {
             (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),
             (a, b) => a.or(b),
         };
         match self.state {
-            State::Greeting { until } => Some(Deadline { at: until, reason: Reason::Handshake }),
+            State::Handshake { until } => Some(Deadline { at: until, reason: Reason::Handshake }),
             State::Listening { .. } => {
-                let beat =
+                let heartbeat =
                     earliest(self.detection_deadline(policy), self.keepalive_deadline(policy));
-                earliest(beat, self.examine_deadline())
+                earliest(heartbeat, self.examine_deadline())
             }
             State::Probing { .. } => self.detection_deadline(policy),
-            State::Kept { until, asked, .. } => Some(self.kept_deadline(until, asked, policy)),
+            State::Kept { until, probed, .. } => Some(self.kept_deadline(until, probed, policy)),
             State::HalfClosed { until } => Some(Deadline { at: until, reason: Reason::HalfClose }),
             State::Overdue { .. } | State::Dead { .. } => None,
         }
     }
 
-    /// The last evidence of the peer; the opening of the link if there was none.
+    /// Returns the time of the last evidence, or of the opening of the link if there was none.
     pub const fn last_heard(&self) -> Time {
         self.last_heard
     }
 
-    /// When we last sent anything; the opening of the link if never.
-    pub const fn last_sent(&self) -> Time {
+    /// Returns the time of the last send, or of the opening of the link if there was none.
+    pub(crate) const fn last_sent(&self) -> Time {
         self.last_sent
     }
 
-    /// The smoothed round-trip time (RFC 6298, gain 1/8); `None` before the first measurement.
+    /// Returns the smoothed round-trip time (RFC 6298, gain 1/8); `None` before the first sample.
     pub const fn smoothed_rtt(&self) -> Option<Span> {
         match self.smoothed_rtt_us {
             0 => None,
@@ -179,7 +187,7 @@ impl Liveness {
         }
     }
 
-    /// Whether the peer is suspected, or overdue.
+    /// Returns whether the peer is suspect, kept or overdue.
     pub const fn is_suspect(&self) -> bool {
         matches!(
             self.state,
@@ -187,18 +195,18 @@ impl Liveness {
         )
     }
 
-    /// Whether a probe is out, or the peer is suspected or overdue.
-    pub const fn is_in_doubt(&self) -> bool {
+    /// Returns whether a probe is out, or the peer is suspect, kept or overdue.
+    pub(crate) const fn is_in_doubt(&self) -> bool {
         matches!(self.state, State::Probing { .. } | State::Kept { .. } | State::Overdue { .. })
     }
 
-    /// Whether the verdict has fallen.
+    /// Returns whether the verdict has fallen.
     pub const fn is_dead(&self) -> bool {
         matches!(self.state, State::Dead { .. })
     }
 
-    /// The end of a hold, if one was set since the last evidence; it may be past.
-    pub fn held_until(&self) -> Option<Time> {
+    /// Returns the end of a hold that was set since the last evidence, if any; it may be past.
+    pub(crate) fn held_until(&self) -> Option<Time> {
         (self.silent_since > self.last_heard).then_some(self.silent_since)
     }
 
@@ -222,7 +230,7 @@ impl Liveness {
         if self.pending.take(Pending::PROBE) {
             let number = match self.state {
                 State::Probing { sent, .. } | State::Kept { sent, .. } => sent,
-                State::Greeting { .. }
+                State::Handshake { .. }
                 | State::Listening { .. }
                 | State::Overdue { .. }
                 | State::HalfClosed { .. }
@@ -248,7 +256,7 @@ impl Liveness {
         let (due, probes, in_handshake) = match self.state {
             State::Overdue { due, sent } => (due, sent, false),
             State::Dead { due, sent, in_handshake } => (due, sent, in_handshake),
-            State::Greeting { .. }
+            State::Handshake { .. }
             | State::Listening { .. }
             | State::Probing { .. }
             | State::HalfClosed { .. }
@@ -261,32 +269,32 @@ impl Liveness {
 
     #[inline]
     fn hear(&mut self, now: Time, evidence: Evidence) {
-        if !matches!(self.state, State::Listening { .. }) && !self.believe(evidence) {
+        if !matches!(self.state, State::Listening { .. }) && !self.accept_evidence(evidence) {
             return;
         }
         self.last_heard = self.last_heard.max(now);
         self.silent_since = self.silent_since.max(now);
         if let Evidence::Pong { sequence } = evidence {
-            self.confirm(now, sequence);
+            self.confirm_heartbeats(now, sequence);
         }
     }
 
-    /// Whether evidence still counts; if so, suspicion is over. Kept apart, so that hearing from a
-    /// peer that nobody doubts is a comparison and two stores.
+    /// Returns whether evidence still counts; if so, ends the suspicion. A cold function, so that
+    /// evidence of a peer that is not in doubt costs a comparison and two stores.
     #[cold]
-    fn believe(&mut self, evidence: Evidence) -> bool {
+    fn accept_evidence(&mut self, evidence: Evidence) -> bool {
         if let State::Dead { in_handshake, .. } = self.state
             && (in_handshake || evidence != Evidence::Progress)
         {
             return false;
         }
-        self.trust();
+        self.clear_suspicion();
         true
     }
 
-    /// Leaves suspicion, if there was any.
-    fn trust(&mut self) {
-        if let State::Greeting { .. } | State::Listening { .. } | State::HalfClosed { .. } =
+    /// Returns to `Listening`, and reports the recovery if the peer was suspect or dead.
+    fn clear_suspicion(&mut self) {
+        if let State::Handshake { .. } | State::Listening { .. } | State::HalfClosed { .. } =
             self.state
         {
             return;
@@ -294,12 +302,12 @@ impl Liveness {
         if (self.is_suspect() || self.is_dead()) && !self.pending.take(Pending::SUSPECT) {
             self.pending.0 |= Pending::RECOVERED;
         }
-        self.state = State::Listening { lead_ms: 0, looked: 0 };
+        self.state = State::Listening { lead_ms: 0, examined: 0 };
     }
 
-    /// A round trip is measured only where the pong can belong to one heartbeat alone: the latest,
-    /// by its number, or the only one outstanding.
-    fn confirm(&mut self, now: Time, sequence: Option<u8>) {
+    /// Confirms the heartbeats up to `sequence`. Measures the round trip only if the pong can
+    /// answer one heartbeat alone: the latest, by its sequence number, or the only one unconfirmed.
+    fn confirm_heartbeats(&mut self, now: Time, sequence: Option<u8>) {
         let behind = match sequence {
             Some(sequence) => self.sequence.wrapping_sub(sequence),
             None => self.unconfirmed.saturating_sub(1),
@@ -323,16 +331,17 @@ impl Liveness {
     }
 
     fn introduce(&mut self, now: Time, seed: u32, policy: &Policy) {
-        if let State::Greeting { .. } = self.state {
+        if let State::Handshake { .. } = self.state {
             self.last_heard = self.last_heard.max(now);
             self.silent_since = self.silent_since.max(now);
-            self.state = State::Listening { lead_ms: steering::lead_ms(policy, seed), looked: 0 };
+            self.state =
+                State::Listening { lead_ms: detection::lead_ms(policy, seed), examined: 0 };
         }
     }
 
     fn expire(&mut self, now: Time, policy: &Policy) {
         match self.state {
-            State::Greeting { until } => {
+            State::Handshake { until } => {
                 if now >= until {
                     self.state = State::Dead { due: until, sent: 0, in_handshake: true };
                     self.pending.0 |= Pending::DEAD;
@@ -340,128 +349,43 @@ impl Liveness {
             }
             State::Listening { lead_ms, .. } => {
                 let keepalive = self.keepalive_deadline(policy);
-                let look = self.examine_deadline();
-                self.judge(now, policy, Doubt { lead_ms, ..Doubt::NONE });
+                let examination = self.examine_deadline();
+                self.advance_silence(now, policy, Probing { lead_ms, ..Probing::NOT_STARTED });
                 let quiet = matches!(self.state, State::Listening { .. });
                 if quiet && keepalive.is_some_and(|keepalive| now >= keepalive.at) {
-                    self.beat(now);
+                    self.record_heartbeat(now);
                     self.pending.0 |= Pending::KEEPALIVE;
                 }
-                if quiet && look.is_some_and(|look| now >= look.at) {
-                    self.schedule_examination(now);
+                if quiet && examination.is_some_and(|examination| now >= examination.at) {
+                    self.record_examination(now);
                     self.pending.0 |= Pending::EXAMINE;
                 }
             }
             State::Probing { since, sent, suspect } => {
-                self.judge(now, policy, Doubt { lead_ms: 0, since: Some(since), sent, suspect });
+                self.advance_silence(
+                    now,
+                    policy,
+                    Probing { lead_ms: 0, since: Some(since), sent, suspect },
+                );
             }
-            State::Kept { until, sent, asked } => {
-                let ask = self.kept_deadline(until, asked, policy);
-                if now < until && now >= ask.at {
-                    self.ask_once_more(now, until, sent);
+            State::Kept { until, sent, probed } => {
+                let next = self.kept_deadline(until, probed, policy);
+                if now < until && now >= next.at {
+                    self.probe_kept(now, until, sent);
                 }
-                self.give_up_at(now, until, sent);
+                self.expire_at(now, until, sent);
             }
-            State::HalfClosed { until } => self.give_up_at(now, until, 0),
+            State::HalfClosed { until } => self.expire_at(now, until, 0),
             State::Overdue { .. } | State::Dead { .. } => {}
         }
     }
 
-    fn give_up_at(&mut self, now: Time, until: Time, sent: u8) {
+    /// Lets the verdict fall if `until` has come.
+    fn expire_at(&mut self, now: Time, until: Time, sent: u8) {
         if now >= until {
             self.state = State::Dead { due: until, sent, in_handshake: false };
             self.pending.0 |= Pending::DEAD;
         }
-    }
-
-    /// Verdict, suspicion and probe, in this order: a probe that leaves now is not yet suspicious.
-    fn judge(&mut self, now: Time, policy: &Policy, mut doubt: Doubt) {
-        let Detection::Bounded { idle, interval, probes } = policy.detection() else {
-            return;
-        };
-        let due = self.silent_since + idle + interval.times(u64::from(probes));
-        if now >= due {
-            let sent = doubt.sent;
-            if policy.enforce() {
-                self.state = State::Dead { due, sent, in_handshake: false };
-                self.pending.0 |= Pending::DEAD;
-            } else {
-                self.state = State::Overdue { due, sent };
-                self.pending.0 |= Pending::OVERDUE;
-            }
-            return;
-        }
-        if !doubt.suspect && self.suspicion_at(doubt, idle, interval).is_some_and(|at| now >= at) {
-            doubt.suspect = true;
-            doubt.since = doubt.since.or(Some(self.silent_since + idle));
-            self.pending.0 |= Pending::SUSPECT;
-        }
-        if self.probe_at(doubt, idle, interval, probes).is_some_and(|at| now >= at) {
-            doubt.sent = doubt.sent.saturating_add(1).max(self.scheduled(now, idle, interval));
-            doubt.sent = doubt.sent.min(probes);
-            doubt.since = doubt.since.or(Some(now));
-            self.beat(now);
-            self.pending.0 |= Pending::PROBE;
-        }
-        if let Some(since) = doubt.since {
-            let Doubt { sent, suspect, .. } = doubt;
-            self.state = State::Probing { since, sent, suspect };
-        }
-    }
-
-    /// How many probes the schedule holds up to `now`: late callers skip, they do not catch up.
-    fn scheduled(&self, now: Time, idle: Span, interval: Span) -> u8 {
-        let first = self.silent_since + idle;
-        if now < first {
-            return 0;
-        }
-        let further = now.since(first).as_nanos() / interval.as_nanos().max(1);
-        u8::try_from(further.saturating_add(1)).unwrap_or(u8::MAX)
-    }
-
-    fn probe_at(&self, doubt: Doubt, idle: Span, interval: Span, probes: u8) -> Option<Time> {
-        if self.role == Role::Watch || doubt.sent >= probes {
-            return None;
-        }
-        let scheduled = self.silent_since + idle + interval.times(u64::from(doubt.sent));
-        Some(scheduled - Span::from_millis(u64::from(doubt.lead_ms)))
-    }
-
-    fn suspicion_at(&self, doubt: Doubt, idle: Span, interval: Span) -> Option<Time> {
-        let rtt = Span::from_micros(u64::from(self.smoothed_rtt_us));
-        let patience = rtt.times(4).max(LEAST_SUSPICION).min(interval);
-        match (doubt.since, self.role) {
-            (_, _) if doubt.suspect => None,
-            (Some(since), _) => Some(since + patience),
-            (None, Role::Probe) => None,
-            (None, Role::Watch) => Some(self.silent_since + idle + patience),
-        }
-    }
-
-    fn detection_deadline(&self, policy: &Policy) -> Option<Deadline> {
-        let Detection::Bounded { idle, interval, probes } = policy.detection() else {
-            return None;
-        };
-        let doubt = match self.state {
-            State::Listening { lead_ms, .. } => Doubt { lead_ms, ..Doubt::NONE },
-            State::Probing { since, sent, suspect } => {
-                Doubt { lead_ms: 0, since: Some(since), sent, suspect }
-            }
-            State::Greeting { .. }
-            | State::Kept { .. }
-            | State::Overdue { .. }
-            | State::HalfClosed { .. }
-            | State::Dead { .. } => return None,
-        };
-        let due = self.silent_since + idle + interval.times(u64::from(probes));
-        let mut next = Deadline { at: due, reason: Reason::Verdict };
-        if let Some(at) = self.suspicion_at(doubt, idle, interval).filter(|at| *at < next.at) {
-            next = Deadline { at, reason: Reason::Suspicion };
-        }
-        if let Some(at) = self.probe_at(doubt, idle, interval, probes).filter(|at| *at < next.at) {
-            next = Deadline { at, reason: Reason::Probe };
-        }
-        Some(next)
     }
 
     fn keepalive_deadline(&self, policy: &Policy) -> Option<Deadline> {
@@ -470,25 +394,13 @@ impl Liveness {
         Some(Deadline { at, reason: Reason::Keepalive })
     }
 
-    fn beat(&mut self, now: Time) {
+    /// Numbers a heartbeat that is sent now.
+    fn record_heartbeat(&mut self, now: Time) {
         self.sequence = self.sequence.wrapping_add(1);
         self.unconfirmed = self.unconfirmed.saturating_add(1).min(MAX_UNCONFIRMED);
         self.beat_sent = now;
         self.send(now);
     }
-}
-
-/// What is in doubt about a silent peer.
-#[derive(Clone, Copy)]
-struct Doubt {
-    lead_ms: u32,
-    since: Option<Time>,
-    sent: u8,
-    suspect: bool,
-}
-
-impl Doubt {
-    const NONE: Doubt = Doubt { lead_ms: 0, since: None, sent: 0, suspect: false };
 }
 
 #[cfg(test)]

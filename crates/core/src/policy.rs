@@ -1,59 +1,63 @@
-//! What the detection bound is made of, and the presets.
+//! The detection policy: idle, interval and probes, which make the bound, and the presets.
 //!
-//! A policy that exists is legal: both ends can hold it, put it on the wire, and compute the same
-//! bound from it.
+//! Every `Policy` value is legal: both ends can hold it, encode it, and compute the same bound
+//! from it.
 
 use core::fmt;
 
 use crate::time::Span;
 
-/// The longest bound a policy may have: 2^40 ms, about 35 years. Beyond it `Never` is meant.
+/// The longest bound that a policy may have: 2^40 ms, about 35 years. For anything longer, use
+/// [`Detection::Never`].
 pub const MAX_BOUND: Span = Span::from_millis(1 << 40);
 
-/// The most probes a policy may ask for. Sequence numbers are one byte and compared modulo 256, so
-/// fewer than 128 may be unanswered at a time; nobody needs even that.
+/// The largest number of probes that a policy may have. Sequence numbers are one byte and compared
+/// modulo 256, so fewer than 128 probes may be unanswered at a time.
 pub const MAX_PROBES: u8 = 100;
 
-/// When silence becomes a probe, and when it becomes a verdict.
+/// The rules that say when a silent peer is probed and when the verdict falls.
 ///
-/// The bound is D = idle + interval × probes: a peer that falls silent is given up exactly D after
-/// the last evidence of it.
+/// The bound is D = idle + interval × probes: the verdict on a silent peer falls exactly D after
+/// the last evidence.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Policy {
     detection: Detection,
-    /// Zero stands for none, which no constructor grants: each link holds a policy.
+    /// Zero means no keepalive; no constructor accepts a zero keepalive. Not an `Option`, which
+    /// would make every link larger.
     keepalive: Span,
     spread: bool,
     enforce: bool,
 }
 
-/// Whether silence is ever judged, and by which measure.
+/// The part of a policy that says whether and when silence leads to a verdict.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Detection {
-    /// Silence is never judged; no probe is ever sent.
+    /// Silence never leads to a verdict, and no probe is sent.
     Never,
-    /// Silence of `idle` draws a probe, each further `interval` another, and `interval` after the
-    /// last of `probes` the verdict falls.
+    /// The first probe is sent after `idle` of silence and another after each `interval`; the
+    /// verdict falls one `interval` after the last of `probes` probes.
     Bounded {
-        /// Silence tolerated before the first probe. Shorter finds the dead sooner and costs more
-        /// heartbeats.
+        /// The silence before the first probe. A shorter value detects a dead peer sooner and costs
+        /// more heartbeats.
         idle: Span,
-        /// From one probe to the next. Shorter finds the dead sooner and forgives less jitter.
+        /// The time between two probes. A shorter value detects a dead peer sooner and tolerates
+        /// less jitter.
         interval: Span,
-        /// How many probes may go unanswered. More forgive more loss and lengthen the bound.
+        /// The number of probes that may go unanswered. A larger value tolerates more loss and
+        /// lengthens the bound.
         probes: u8,
     },
 }
 
 impl Policy {
-    /// A policy that gives up a silent peer after `idle + interval × probes`.
+    /// Creates a policy whose bound is `idle + interval × probes`.
     ///
-    /// Its probes are spread, and it is enforced; see [`Policy::with_spread`] and
+    /// Its first probes are spread, and its bound is enforced; see [`Policy::with_spread`] and
     /// [`Policy::with_enforce`].
     ///
     /// # Errors
-    /// Refuses a zero `idle` or `interval`, lengths that are not whole milliseconds (the wire could
-    /// not carry them), `probes` of 0 or above [`MAX_PROBES`], and a bound above [`MAX_BOUND`].
+    /// Refuses a zero `idle` or `interval`, lengths that are not whole milliseconds (the wire
+    /// cannot carry them), `probes` of 0 or above [`MAX_PROBES`], and a bound above [`MAX_BOUND`].
     pub fn new(idle: Span, interval: Span, probes: u8) -> Result<Policy, PolicyError> {
         if idle == Span::ZERO {
             return Err(PolicyError::ZeroIdle);
@@ -77,38 +81,40 @@ impl Policy {
         Ok(Policy { detection, keepalive: Span::ZERO, spread: true, enforce: true })
     }
 
-    /// The policy that never judges silence.
+    /// Returns the policy under which silence never leads to a verdict.
     pub const fn never() -> Policy {
         Policy { detection: Detection::Never, keepalive: Span::ZERO, spread: true, enforce: true }
     }
 
-    /// For links where a false alarm costs more than a late one: D = 40 s (20 s, 5 s, 4 probes).
+    /// Preset for links where a false verdict costs more than a late one: D = 40 s
+    /// (20 s, 5 s, 4 probes).
     pub const fn relaxed() -> Policy {
         Policy::preset(20_000, 5_000, 4)
     }
 
-    /// For people on the public internet: D = 30 s (15 s, 5 s, 3 probes).
+    /// Preset for people on the public internet: D = 30 s (15 s, 5 s, 3 probes).
     pub const fn standard() -> Policy {
         Policy::preset(15_000, 5_000, 3)
     }
 
-    /// For games and trading screens, where a ghost hurts within seconds: D = 8 s
-    /// (2 s, 2 s, 3 probes).
+    /// Preset for games and trading screens, where an undetected dead peer does harm within
+    /// seconds: D = 8 s (2 s, 2 s, 3 probes).
     pub const fn demanding() -> Policy {
         Policy::preset(2_000, 2_000, 3)
     }
 
-    /// For machines in one building, RTT below 10 ms: D = 2 s (500 ms, 500 ms, 3 probes).
+    /// Preset for machines in one building, RTT below 10 ms: D = 2 s (500 ms, 500 ms, 3 probes).
     pub const fn datacenter() -> Policy {
         Policy::preset(500, 500, 3)
     }
 
-    /// As `tcp_keepalive` would do it with 10/3/3: first probe at 10 s, D = 19 s, no spread.
+    /// Preset that acts as `tcp_keepalive` with 10/3/3: first probe at 10 s, D = 19 s, no spread.
     pub const fn kernel_like() -> Policy {
         Policy { spread: false, ..Policy::preset(10_000, 3_000, 3) }
     }
 
-    /// The preset of that name: `relaxed`, `default`, `demanding`, `datacenter` or `kernel_like`.
+    /// Returns the preset called `name`: `relaxed`, `default`, `demanding`, `datacenter` or
+    /// `kernel_like`.
     pub fn by_name(name: &str) -> Option<Policy> {
         PRESETS.iter().find(|(known, _)| *known == name).map(|(_, policy)| *policy)
     }
@@ -126,32 +132,35 @@ impl Policy {
         }
     }
 
-    /// The same policy with the first probe of each link at a random point in `[idle/2, idle]`
-    /// (`true`), so that links accepted together do not beat together, or exactly at `idle`.
+    /// Returns the same policy with the first probe of each link at a random point in
+    /// `[idle/2, idle]` (`true`), so that links accepted together do not send heartbeats together,
+    /// or exactly at `idle` (`false`).
     #[must_use]
     pub const fn with_spread(self, spread: bool) -> Policy {
         Policy { spread, ..self }
     }
 
-    /// The same policy, killing at the bound (`true`) or only telling (`false`).
+    /// Returns the same policy with the bound enforced (`true`: the verdict ends the link) or only
+    /// reported (`false`).
     #[must_use]
     pub const fn with_enforce(self, enforce: bool) -> Policy {
         Policy { enforce, ..self }
     }
 
-    /// The same numbers, with the conduct of `other`: its spread, keepalive and enforcement, which
-    /// are not the peer's business.
+    /// Returns the same idle, interval and probes with the spread, keepalive and enforcement of
+    /// `other`. These three are local and are not negotiated with the peer.
     #[must_use]
     pub const fn with_conduct_of(self, other: &Policy) -> Policy {
         Policy { detection: self.detection, ..*other }
     }
 
-    /// The same policy, sending a heartbeat whenever neither end has sent anything for `keepalive`.
+    /// Returns the same policy with a heartbeat whenever neither end has sent anything for
+    /// `keepalive`.
     ///
-    /// Meant for mappings on the way (NAT, firewalls) that forget sooner than `idle`.
+    /// Use a keepalive where a NAT or firewall on the path drops its mapping sooner than `idle`.
     ///
     /// # Errors
-    /// Refuses zero, more than [`MAX_BOUND`], and what is not whole milliseconds.
+    /// Refuses zero, more than [`MAX_BOUND`], and lengths that are not whole milliseconds.
     pub fn with_keepalive(self, keepalive: Span) -> Result<Policy, PolicyError> {
         if keepalive == Span::ZERO {
             return Err(PolicyError::ZeroInterval);
@@ -165,18 +174,18 @@ impl Policy {
         Ok(Policy { keepalive, ..self })
     }
 
-    /// Everything a policy is made of, for whoever writes one down.
+    /// Returns every part of the policy (detection, keepalive, spread, enforce), for recording.
     pub(crate) const fn parts(&self) -> (Detection, Option<Span>, bool, bool) {
         let Policy { detection, keepalive: _, spread, enforce } = *self;
         (detection, self.keepalive(), spread, enforce)
     }
 
-    /// Whether and how silence is judged.
+    /// Returns whether and when silence leads to a verdict.
     pub const fn detection(&self) -> Detection {
         self.detection
     }
 
-    /// D, or `None` if silence is never judged.
+    /// Returns the bound D, or `None` if silence never leads to a verdict.
     pub fn bound(&self) -> Option<Span> {
         match self.detection {
             Detection::Never => None,
@@ -186,7 +195,7 @@ impl Policy {
         }
     }
 
-    /// After how long without a byte either way a heartbeat goes out for the mappings on the way.
+    /// Returns the time without a byte in either direction after which a keepalive is sent, if any.
     pub const fn keepalive(&self) -> Option<Span> {
         match self.keepalive {
             Span::ZERO => None,
@@ -194,18 +203,18 @@ impl Policy {
         }
     }
 
-    /// Whether the first probe of a link is spread.
+    /// Returns whether the first probe of a link is spread.
     pub const fn spread(&self) -> bool {
         self.spread
     }
 
-    /// Whether the verdict ends the link, or is only told.
+    /// Returns whether the verdict ends the link (`true`) or is only reported.
     pub const fn enforce(&self) -> bool {
         self.enforce
     }
 }
 
-/// Every preset with its name, in order of falling bound.
+/// All presets with their names, from the longest bound to the shortest.
 pub const PRESETS: [(&str, Policy); 5] = [
     ("relaxed", Policy::relaxed()),
     ("default", Policy::standard()),
@@ -215,7 +224,7 @@ pub const PRESETS: [(&str, Policy); 5] = [
 ];
 
 impl Default for Policy {
-    /// [`Policy::standard`].
+    /// Returns [`Policy::standard`].
     fn default() -> Policy {
         Policy::standard()
     }
@@ -232,7 +241,8 @@ impl fmt::Display for Policy {
     }
 }
 
-/// Why a policy was refused. The caller's fault; nothing was changed; ask again with other values.
+/// The reason why a policy was refused. The caller's values are at fault and nothing was changed;
+/// retry with other values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PolicyError {
     /// `idle` was zero.
@@ -279,31 +289,31 @@ mod tests {
     }
 
     #[test]
-    fn presets_keep_the_bound_they_declare() {
+    fn each_preset_has_its_documented_bound() {
         let bound = |name| Policy::by_name(name).and_then(|policy| policy.bound());
         assert_eq!(bound("relaxed"), Some(Span::from_secs(40)));
         assert_eq!(bound("default"), Some(Span::from_secs(30)));
         assert_eq!(bound("kernel_like"), Some(Span::from_secs(19)));
         assert_eq!(bound("demanding"), Some(Span::from_secs(8)));
         assert_eq!(bound("datacenter"), Some(Span::from_secs(2)));
-        assert_eq!(bound("unheard of"), None);
+        assert_eq!(bound("unknown"), None);
         assert!(!Policy::kernel_like().spread());
         let kernel_like = Policy::new(millis(10_000), millis(3_000), 3).unwrap();
         assert_eq!(Policy::kernel_like(), kernel_like.with_spread(false));
     }
 
     #[test]
-    fn every_preset_would_be_accepted_by_the_constructor() {
+    fn the_constructor_accepts_every_preset() {
         for (name, policy) in PRESETS {
             let Detection::Bounded { idle, interval, probes } = policy.detection() else {
-                panic!("{name} judges nobody");
+                panic!("{name} has no bound");
             };
             assert!(Policy::new(idle, interval, probes).is_ok(), "{name}");
         }
     }
 
     #[test]
-    fn illegal_policies_do_not_exist() {
+    fn illegal_policies_are_refused() {
         assert_eq!(Policy::new(Span::ZERO, millis(1), 1), Err(PolicyError::ZeroIdle));
         assert_eq!(Policy::new(millis(1), Span::ZERO, 1), Err(PolicyError::ZeroInterval));
         assert_eq!(Policy::new(millis(1), millis(1), 0), Err(PolicyError::NoProbes));
@@ -316,7 +326,7 @@ mod tests {
         assert_eq!(
             Policy::new(millis(u64::MAX), millis(u64::MAX), 100),
             Err(PolicyError::NotWholeMillis),
-            "saturated, hence not whole"
+            "saturated, so not whole milliseconds"
         );
         assert!(Policy::default().with_keepalive(Span::ZERO).is_err());
     }

@@ -1,4 +1,5 @@
-//! Outputs waiting to be polled: a queue, and the bytes they refer to in one buffer.
+//! The outputs of links that wait to be polled: a queue, and one buffer for the bytes that they
+//! refer to.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -7,12 +8,13 @@ use core::ops::Range;
 use super::{Closing, Event, Lane, Output};
 use crate::wire::{Codec, DataKind, Frame};
 
-/// What the buffers keep between inputs; more, as after a large message, is given back.
-const KEEP: usize = 64 * 1024;
+/// The capacity that the byte buffer keeps between inputs; more, as after a large message, is
+/// freed.
+const KEPT_CAPACITY: usize = 64 * 1024;
 
-/// The outputs of one machine, each with the number of the link it belongs to.
+/// The outputs of one machine, each with the number of its link.
 ///
-/// It is emptied after every input, so its size is bounded by what one input can cause.
+/// The shell polls all outputs after every input, so one input bounds the size.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
     queue: VecDeque<(u32, Queued)>,
@@ -32,19 +34,19 @@ enum Queued {
 }
 
 impl Outbound {
-    /// A pen for the outputs of `link`.
+    /// Returns the writer for the outputs of `link`.
     #[inline]
-    pub(crate) fn to(&mut self, link: u32) -> Pen<'_> {
-        Pen { outbound: self, link }
+    pub(crate) fn to(&mut self, link: u32) -> Writer<'_> {
+        Writer { outbound: self, link }
     }
 
-    /// The next output, and the link it belongs to.
+    /// Returns the next output with the number of its link.
     #[inline]
     pub(crate) fn poll(&mut self) -> Option<(u32, Output<'_>)> {
         let Some((link, queued)) = self.queue.pop_front() else {
             self.bytes.clear();
-            if self.bytes.capacity() > KEEP {
-                self.bytes.shrink_to(KEEP);
+            if self.bytes.capacity() > KEPT_CAPACITY {
+                self.bytes.shrink_to(KEPT_CAPACITY);
             }
             return None;
         };
@@ -64,7 +66,7 @@ impl Outbound {
         Some((link, output))
     }
 
-    /// Heartbeats received and sent so far.
+    /// Returns the numbers of heartbeats received and sent.
     pub(crate) fn heartbeats(&self) -> (u64, u64) {
         (self.heartbeats_in, self.heartbeats_out)
     }
@@ -78,12 +80,12 @@ impl Outbound {
 
 /// Writes the outputs of one link.
 #[derive(Debug)]
-pub(crate) struct Pen<'a> {
+pub(crate) struct Writer<'a> {
     outbound: &'a mut Outbound,
     link: u32,
 }
 
-impl Pen<'_> {
+impl Writer<'_> {
     /// Encodes a frame and queues it for transmission.
     #[inline]
     pub(crate) fn transmit(&mut self, codec: Codec, lane: Lane, frame: &Frame<'_>) {
@@ -99,35 +101,35 @@ impl Pen<'_> {
         self.outbound.heartbeats_in += 1;
     }
 
-    /// Counts a heartbeat that left.
+    /// Counts a heartbeat that was sent.
     #[inline]
     pub(crate) fn count_heartbeat_out(&mut self) {
         self.outbound.heartbeats_out += 1;
     }
 
-    /// Tells a piece of a message.
+    /// Queues a message or a part of it, as an event.
     pub(crate) fn data(&mut self, bytes: &[u8], more: bool, kind: DataKind) {
         let bytes = self.outbound.append(|buffer| buffer.extend_from_slice(bytes));
         self.push(Queued::Data { bytes, more, kind });
     }
 
-    /// Tells business data that rode on a heartbeat.
+    /// Queues business data that arrived with a heartbeat, as an event.
     pub(crate) fn heartbeat_data(&mut self, bytes: &[u8]) {
         let bytes = self.outbound.append(|buffer| buffer.extend_from_slice(bytes));
         self.push(Queued::HeartbeatData(bytes));
     }
 
-    /// Tells an event that carries no bytes.
+    /// Queues an event that carries no bytes.
     pub(crate) fn event(&mut self, event: Event<'static>) {
         self.push(Queued::Event(event));
     }
 
-    /// Asks for a look at the socket.
+    /// Queues a request to examine the socket.
     pub(crate) fn examine(&mut self) {
         self.push(Queued::Examine);
     }
 
-    /// Asks for the socket to be closed.
+    /// Queues a request to close the socket.
     pub(crate) fn close(&mut self, closing: Closing) {
         self.push(Queued::Close(closing));
     }

@@ -1,38 +1,34 @@
-//! The compact part of a link, of which a gateway holds one per connection.
+//! The compact part of a link; a gateway holds one per connection.
 
-mod conversation;
-
-use super::outbound::Pen;
-use super::{Event, Input, SessionKey, Settings, Side};
+use super::conversation::{Conversation, Introduced};
+use super::outbound::Writer;
+use super::{Input, SessionKey, Settings};
 use crate::flight::Flight;
-use crate::liveness::{self, Deadline, Evidence, Liveness, Role};
+use crate::liveness::{Deadline, Evidence, Liveness, Role};
 use crate::policy::Policy;
 use crate::random::Random;
 use crate::time::Time;
 use crate::wire::decoder::Decoder;
-use conversation::Conversation;
-pub use conversation::HALF_CLOSED;
-pub(crate) use conversation::Introduced;
 
-/// What every peer of one listener shares, lent to it for one input.
+/// The state that all peers of one listener share, borrowed for one input.
 pub(crate) struct Context<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) random: &'a mut Random,
 }
 
-/// What the owner of the deadlines must do after an input.
+/// What the owner of the timers must do after an input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub(crate) enum Effect {
-    /// Nothing: the next deadline has at most moved later.
+    /// Nothing; the next deadline has not moved earlier.
     None,
-    /// Ask for the next deadline: it may have moved earlier.
+    /// Read the next deadline, which may have moved earlier.
     Rearm,
-    /// Forget the peer: the link has ended.
+    /// Remove the peer; the link has ended.
     Ended,
 }
 
-/// One end's knowledge of the other.
+/// One link without its settings and outputs: the decoder and the conversation.
 #[derive(Debug)]
 pub(crate) struct Peer {
     decoder: Decoder,
@@ -44,11 +40,11 @@ impl Peer {
         now: Time,
         session: SessionKey,
         context: &mut Context<'_>,
-        out: &mut Pen<'_>,
+        out: &mut Writer<'_>,
     ) -> Peer {
         let settings = context.settings;
         let mut conversation = Conversation::open(now, settings, session);
-        conversation.greet(now, context, out);
+        conversation.send_hello(now, context, out);
         Peer { decoder: Decoder::new(settings.codec, settings.max_data), conversation }
     }
 
@@ -58,7 +54,7 @@ impl Peer {
         now: Time,
         input: Input<'_>,
         context: &mut Context<'_>,
-        out: &mut Pen<'_>,
+        out: &mut Writer<'_>,
     ) -> Effect {
         if self.conversation.is_over() {
             return Effect::Ended;
@@ -70,15 +66,15 @@ impl Peer {
         }
         match input {
             Input::Received(bytes) => self.receive(now, bytes, context, out),
-            Input::Ended => self.conversation.end_of_stream(now, context, out),
-            Input::Warned(error) => self.conversation.warned(now, error, context, out),
-            Input::Failed(error) => self.conversation.fail(now, error, context, out),
+            Input::Ended => self.conversation.handle_ended(now, context, out),
+            Input::Warned(error) => self.conversation.handle_warned(now, error, context, out),
+            Input::Failed(error) => self.conversation.handle_failed(now, error, context, out),
             Input::Examined(examination) => {
-                self.conversation.examined(now, &examination, context, out)
+                self.conversation.handle_examined(now, &examination, context, out)
             }
-            Input::Overflowed => self.conversation.overflow(now, out),
+            Input::Overflowed => self.conversation.end_by_overflow(now, out),
             Input::Deadline => self.conversation.expire(now, context, out),
-            Input::Command(command) => self.conversation.command(now, command, context, out),
+            Input::Command(command) => self.conversation.handle_command(now, command, context, out),
         }
     }
 
@@ -124,9 +120,9 @@ impl Peer {
         now: Time,
         mut bytes: &[u8],
         context: &mut Context<'_>,
-        out: &mut Pen<'_>,
+        out: &mut Writer<'_>,
     ) -> Effect {
-        let was_settled =
+        let was_trusted =
             self.conversation.is_established() && !self.conversation.liveness.is_in_doubt();
         let rtt = self.conversation.liveness.smoothed_rtt();
         let read = bytes.len();
@@ -134,49 +130,26 @@ impl Peer {
         loop {
             match self.decoder.next(&mut bytes) {
                 Ok(None) => break,
-                Ok(Some(frame)) => self.conversation.frame(now, frame, context, out),
+                Ok(Some(frame)) => self.conversation.handle_frame(now, frame, context, out),
                 Err(malformed) => {
                     self.conversation.flight.heard(now, read);
-                    return self.conversation.refuse(now, malformed, out);
+                    return self.conversation.end_by_malformed(now, malformed, out);
                 }
             }
             if self.conversation.is_over() {
                 return Effect::Ended;
             }
         }
-        // After the frames: what they are is told rather than their bytes.
+        // Recorded after the frames, whose own incidents come first.
         self.conversation.flight.heard(now, read);
-        self.conversation.answer(now, context, out);
-        // A watcher's patience shrinks with the round trip, while a hold may stay as it is.
-        let hurries =
+        self.conversation.answer_pings(now, context, out);
+        // On a watching end a shorter round trip brings the suspicion forward.
+        let suspects_sooner =
             context.settings.role == Role::Watch && self.conversation.liveness.smoothed_rtt() < rtt;
-        if self.conversation.take_retuned() || !was_settled || hurries {
+        if self.conversation.take_retuned() || !was_trusted || suspects_sooner {
             Effect::Rearm
         } else {
             Effect::None
         }
-    }
-}
-
-/// What the liveness machine tells that needs no answer of ours.
-fn told(output: liveness::Output) -> Option<Event<'static>> {
-    match output {
-        liveness::Output::RoundTrip(rtt) => Some(Event::RoundTrip(rtt)),
-        liveness::Output::Suspect => Some(Event::Suspect),
-        liveness::Output::Recovered => Some(Event::Recovered),
-        liveness::Output::Overdue(silence) => Some(Event::Overdue { due: silence.due }),
-        liveness::Output::Probe { .. }
-        | liveness::Output::Keepalive { .. }
-        | liveness::Output::Confirm { .. }
-        | liveness::Output::Examine
-        | liveness::Output::Dead(_) => None,
-    }
-}
-
-/// Whether this end speaks first.
-fn connects(settings: &Settings) -> bool {
-    match settings.side {
-        Side::Connecting(_) => true,
-        Side::Accepting => false,
     }
 }

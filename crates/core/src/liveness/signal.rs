@@ -1,137 +1,138 @@
-//! What goes in at the door of the liveness machine, and what comes out.
+//! The inputs and outputs of the liveness machine.
 
 use crate::policy::Policy;
 use crate::time::{Span, Time};
 
-/// What can change the liveness of a link.
+/// An input of the liveness machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Input {
-    /// Something proves that the peer lives.
+    /// Evidence that the peer is alive.
     Heard(Evidence),
-    /// We sent something; it keeps mappings on the way alive, and nothing else.
+    /// This end sent something. That postpones the keepalive and is no evidence.
     Sent,
-    /// The handshake is complete: from now on silence is judged by the policy.
+    /// The handshake is complete: the policy applies from now on.
     Introduced {
-        /// Chance, for the point at which the first probe falls.
+        /// A random number, for the spread of the first probe.
         seed: u32,
     },
-    /// The time of [`super::Liveness::next_deadline`] has come, or may have.
+    /// The time of [`super::Liveness::next_deadline`] may have come.
     Deadline,
-    /// The policy passed along with this input has replaced another.
+    /// The policy passed with this input has replaced another.
     Retuned {
-        /// The one that was in force.
+        /// The policy that was in force.
         from: Policy,
-        /// Chance, as in `Introduced`: links retuned together must not beat together.
+        /// A random number, as in `Introduced`: links retuned together must not send heartbeats
+        /// together.
         seed: u32,
     },
-    /// No suspicion and no verdict before `until`.
+    /// A hold begins: no suspicion and no verdict before `until`.
     Hold {
         /// When the hold ends; silence counts from there.
         until: Time,
     },
-    /// End a hold now; silence counts from now.
+    /// The hold ends; silence counts from now.
     Release,
-    /// The verdict that has just fallen is put off: the peer stays suspected, is asked once more an
-    /// interval before `until`, and is judged then.
+    /// The verdict that has just fallen is withdrawn and the hung peer is kept: it stays suspect
+    /// and is probed once more, one interval before `until`.
     Keep {
-        /// When.
+        /// When the verdict falls unless there is evidence.
         until: Time,
     },
-    /// The peer has closed its side: nothing more is heard of it, its silence counts no longer, and
-    /// it is given up at `until`.
+    /// The peer has closed its side: it sends no more evidence, and its silence no longer counts.
     HalfClosed {
-        /// When.
+        /// When the verdict falls.
         until: Time,
     },
 }
 
-/// What proves that the peer lives.
+/// A proof that the peer is alive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Evidence {
-    /// Any byte, part of a frame included.
+    /// Bytes arrived, at least part of a frame.
     Bytes,
-    /// The answer to a heartbeat of ours.
+    /// The answer to one of our heartbeats arrived.
     Pong {
-        /// The heartbeat it answers; `None` in protocols without sequence numbers.
+        /// The sequence number of that heartbeat; `None` in protocols without sequence numbers.
         sequence: Option<u8>,
     },
-    /// The peer takes what we send it, if slowly. It may come after the verdict, which it takes
-    /// back.
+    /// The peer's kernel acknowledges our data, if slowly. This evidence may follow the verdict,
+    /// and then withdraws it.
     Progress,
 }
 
-/// What the machine wants, or tells.
+/// A request or report of the liveness machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Output {
     /// Send PING `sequence`: the peer has been silent.
     Probe {
-        /// Its sequence number.
+        /// The sequence number of the PING.
         sequence: u8,
-        /// Which probe of this silence it is, from 1.
+        /// The number of the probe in this silence, from 1.
         number: u8,
     },
-    /// Send PING `sequence`: nothing has passed either way, and mappings on the way may forget.
+    /// Send PING `sequence`: no byte has passed in either direction, and mappings (NAT, firewalls)
+    /// on the path may expire.
     Keepalive {
-        /// Its sequence number.
+        /// The sequence number of the PING.
         sequence: u8,
     },
-    /// Send PING `sequence` to a peer that closed its side: a process that has ended answers with a
-    /// reset.
+    /// Send PING `sequence` to a peer that closed its side: if its process has ended, its kernel
+    /// answers with a reset.
     Confirm {
-        /// Its sequence number.
+        /// The sequence number of the PING.
         sequence: u8,
     },
-    /// Look at the socket: what was sent is unanswered, and the kernel may be about to give up.
+    /// Examine the socket: our bytes are outstanding, and the kernel may be about to give up.
     Examine,
-    /// A heartbeat came back after this long.
+    /// The pong to a heartbeat arrived after this time.
     RoundTrip(Span),
-    /// A probe has been out for longer than it should. Nothing is to be destroyed yet.
+    /// A probe is unanswered for longer than it should be. Nothing is to be cleaned up yet.
     Suspect,
-    /// The suspicion is over.
+    /// The suspicion has ended.
     Recovered,
-    /// The bound has passed, and the policy says only to tell.
+    /// The bound has passed, and the policy says to report only.
     Overdue(Silence),
-    /// The peer is given up; the machine takes no further input.
+    /// The verdict has fallen; the machine takes no further input.
     Dead(Silence),
 }
 
-/// The silence a verdict rests on.
+/// The silence that led to a verdict.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Silence {
     /// The deadline that passed.
     pub due: Time,
-    /// The last evidence of the peer.
+    /// The time of the last evidence.
     pub last_heard: Time,
-    /// Probes sent into this silence.
+    /// The number of probes sent in this silence.
     pub probes: u8,
-    /// Whether the peer never introduced itself.
+    /// Whether the handshake was not complete.
     pub in_handshake: bool,
 }
 
-/// When the machine wants to be called, and what for.
+/// The time at which the machine wants its next `Deadline` input, and the reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Deadline {
-    /// When.
+    /// The time.
     pub at: Time,
-    /// What for.
+    /// The reason.
     pub reason: Reason,
 }
 
-/// What a deadline is for.
+/// The reason of a deadline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
-    /// The peer must have introduced itself.
+    /// The handshake must be complete.
     Handshake,
     /// A probe is due.
     Probe,
     /// A keepalive is due.
     Keepalive,
-    /// The socket is to be looked at, for what we sent is unanswered.
+    /// The socket is to be examined because our bytes are outstanding.
     Examine,
-    /// An unanswered probe becomes a suspicion.
+    /// The peer becomes suspect.
     Suspicion,
     /// The verdict is due.
     Verdict,
-    /// A peer that closed its side is given up.
+    /// The verdict on a peer that closed its side is due.
     HalfClose,
 }

@@ -1,8 +1,9 @@
-//! The rules of liveness, one at a time, at exact times.
+//! Each rule of liveness, at exact times.
 
 use alloc::vec::Vec;
 
 use super::*;
+use crate::policy::Detection;
 
 fn ms(millis: u64) -> Time {
     Time::from_millis(millis)
@@ -27,7 +28,7 @@ fn outputs(link: &mut Liveness) -> Vec<Output> {
     core::iter::from_fn(|| link.poll_output()).collect()
 }
 
-/// Runs every deadline up to and including `until`, and returns what came out, with its time.
+/// Runs every deadline up to and including `until`, and returns the outputs with their times.
 fn run(link: &mut Liveness, policy: &Policy, until: Time) -> Vec<(u64, Output)> {
     let mut seen = Vec::new();
     while let Some(next) = link.next_deadline(policy).filter(|next| next.at <= until) {
@@ -45,7 +46,7 @@ fn dead(due: u64, last_heard: u64, probes: u8) -> Output {
 }
 
 #[test]
-fn silence_draws_probes_then_suspicion_then_the_verdict() {
+fn silence_leads_to_probes_suspicion_and_the_verdict() {
     let mut link = introduced(Role::Probe, &policy(), 0);
     let expected = [
         (10_000, Output::Probe { sequence: 1, number: 1 }),
@@ -61,14 +62,14 @@ fn silence_draws_probes_then_suspicion_then_the_verdict() {
 }
 
 #[test]
-fn a_watcher_sends_nothing_and_judges_at_the_same_bound() {
+fn a_watching_end_sends_no_probes_and_has_the_same_bound() {
     let mut link = introduced(Role::Watch, &policy(), 0);
     let expected = [(11_000, Output::Suspect), (19_000, dead(19_000, 0, 0))];
     assert_eq!(run(&mut link, &policy(), ms(100_000)), expected);
 }
 
 #[test]
-fn any_evidence_clears_suspicion_and_starts_over() {
+fn any_evidence_ends_the_suspicion_and_restarts_idle() {
     let mut link = introduced(Role::Probe, &policy(), 0);
     run(&mut link, &policy(), ms(16_500));
     assert!(link.is_suspect());
@@ -79,7 +80,7 @@ fn any_evidence_clears_suspicion_and_starts_over() {
 }
 
 #[test]
-fn sending_keeps_nobody_alive() {
+fn sending_does_not_delay_the_verdict() {
     let mut link = introduced(Role::Probe, &policy(), 0);
     for at in 0..19 {
         link.handle(ms(at * 1_000), Input::Sent, &policy());
@@ -88,7 +89,7 @@ fn sending_keeps_nobody_alive() {
 }
 
 #[test]
-fn the_verdict_is_neither_early_nor_late() {
+fn the_verdict_falls_exactly_at_the_bound() {
     let mut link = introduced(Role::Probe, &policy(), 0);
     let last = Time::from_nanos(19_000_000_000 - 1);
     link.handle(last, Input::Deadline, &policy());
@@ -98,7 +99,7 @@ fn the_verdict_is_neither_early_nor_late() {
 }
 
 #[test]
-fn a_late_caller_skips_probes_and_never_exceeds_them() {
+fn a_late_deadline_skips_probes_and_never_exceeds_their_number() {
     let mut link = introduced(Role::Probe, &policy(), 0);
     link.handle(ms(17_000), Input::Deadline, &policy());
     assert_eq!(outputs(&mut link), [Output::Probe { sequence: 1, number: 3 }]);
@@ -107,7 +108,7 @@ fn a_late_caller_skips_probes_and_never_exceeds_them() {
 }
 
 #[test]
-fn the_handshake_is_bounded_whatever_arrives() {
+fn the_handshake_is_bounded_even_if_bytes_arrive() {
     let mut link = Liveness::new(Time::ZERO, Role::Probe, span(5_000));
     for at in 0..5 {
         link.handle(ms(at * 1_000), Input::Heard(Evidence::Bytes), &policy());
@@ -117,7 +118,7 @@ fn the_handshake_is_bounded_whatever_arrives() {
 }
 
 #[test]
-fn a_pong_confirms_the_probes_before_it_and_measures_the_latest_alone() {
+fn a_pong_confirms_earlier_probes_and_measures_only_the_latest() {
     let mut link = introduced(Role::Probe, &policy(), 0);
     run(&mut link, &policy(), ms(13_000));
     let first = Evidence::Pong { sequence: Some(1) };
@@ -132,7 +133,7 @@ fn a_pong_confirms_the_probes_before_it_and_measures_the_latest_alone() {
 }
 
 #[test]
-fn a_pong_without_number_measures_only_where_it_must_be_the_latest() {
+fn a_pong_without_sequence_number_measures_only_a_single_unconfirmed_probe() {
     let mut link = introduced(Role::Probe, &policy(), 0);
     run(&mut link, &policy(), ms(13_000));
     let pong = Input::Heard(Evidence::Pong { sequence: None });
@@ -141,11 +142,11 @@ fn a_pong_without_number_measures_only_where_it_must_be_the_latest() {
     link.handle(ms(18_000), pong, &policy());
     assert_eq!(outputs(&mut link), [Output::RoundTrip(span(5_000))]);
     link.handle(ms(18_000), pong, &policy());
-    assert_eq!(outputs(&mut link), [], "nothing was asked");
+    assert_eq!(outputs(&mut link), [], "no heartbeat is unconfirmed");
 }
 
 #[test]
-fn suspicion_waits_four_round_trips_but_never_beyond_the_interval() {
+fn suspicion_waits_four_round_trips_and_at_most_one_interval() {
     let suspicion_after = |rtt_ms: u64| {
         let mut link = introduced(Role::Probe, &policy(), 0);
         run(&mut link, &policy(), ms(10_000));
@@ -165,7 +166,7 @@ fn suspicion_waits_four_round_trips_but_never_beyond_the_interval() {
 }
 
 #[test]
-fn the_first_probe_is_spread_over_half_of_idle_and_the_verdict_is_not() {
+fn the_first_probe_is_spread_over_half_of_idle_without_moving_the_verdict() {
     let policy = policy().with_spread(true);
     let first = |seed| {
         let mut link = introduced(Role::Probe, &policy, seed);
@@ -180,9 +181,9 @@ fn the_first_probe_is_spread_over_half_of_idle_and_the_verdict_is_not() {
 }
 
 #[test]
-fn what_goes_unanswered_is_looked_after_and_what_is_answered_is_not() {
+fn a_socket_is_examined_only_while_our_bytes_are_outstanding() {
     let policy = Policy::new(span(60_000), span(1_000), 3).unwrap().with_spread(false);
-    let looks = |sent: &[u64], heard: &[u64]| {
+    let examinations = |sent: &[u64], heard: &[u64]| {
         let mut link = introduced(Role::Probe, &policy, 0);
         let mut out = Vec::new();
         for now in 0..50_000 {
@@ -200,21 +201,21 @@ fn what_goes_unanswered_is_looked_after_and_what_is_answered_is_not() {
         }
         out
     };
-    assert_eq!(looks(&[], &[]), [], "who is told nothing is left alone");
-    assert_eq!(looks(&[1_000], &[]), [8_000, 16_000, 24_000, 32_000, 40_000, 48_000]);
+    assert_eq!(examinations(&[], &[]), [], "nothing was sent");
+    assert_eq!(examinations(&[1_000], &[]), [8_000, 16_000, 24_000, 32_000, 40_000, 48_000]);
     let busy: Vec<u64> = (1_000..33_000).collect();
-    assert_eq!(looks(&busy, &[]), looks(&[1_000], &[]), "sending more puts nothing off");
-    assert_eq!(looks(&[1_000], &[7_999]), [], "answered in time");
+    assert_eq!(examinations(&busy, &[]), examinations(&[1_000], &[]), "more data delays nothing");
+    assert_eq!(examinations(&[1_000], &[7_999]), [], "answered in time");
     assert_eq!(
-        looks(&[1_000, 9_000], &[8_500, 9_000]),
+        examinations(&[1_000, 9_000], &[8_500, 9_000]),
         [8_000],
-        "an answer of ours is no question"
+        "bytes sent in the instant of evidence are not outstanding"
     );
-    assert_eq!(looks(&[20_000], &[]), [24_000, 32_000, 40_000, 48_000], "from the first on");
+    assert_eq!(examinations(&[20_000], &[]), [24_000, 32_000, 40_000, 48_000]);
 }
 
 #[test]
-fn a_keepalive_is_due_only_when_both_ends_are_quiet() {
+fn a_keepalive_is_due_when_no_byte_passed_in_either_direction() {
     let policy = policy().with_keepalive(span(4_000)).unwrap();
     let mut link = introduced(Role::Probe, &policy, 0);
     link.handle(ms(3_000), Input::Sent, &policy);
@@ -224,48 +225,48 @@ fn a_keepalive_is_due_only_when_both_ends_are_quiet() {
         (8_000, Output::Examine),
         (10_000, Output::Probe { sequence: 2, number: 1 }),
     ];
-    assert_eq!(out, expected, "and a keepalive is no probe");
+    assert_eq!(out, expected, "a keepalive is not a probe");
     link.handle(ms(10_010), Input::Heard(Evidence::Pong { sequence: Some(2) }), &policy);
     assert_eq!(outputs(&mut link), [Output::RoundTrip(span(10))]);
 }
 
 #[test]
-fn unenforced_bounds_are_told_once_and_kill_nobody() {
+fn an_unenforced_bound_is_reported_once_and_ends_no_link() {
     let policy = policy().with_enforce(false);
     let mut link = introduced(Role::Probe, &policy, 0);
     let out = run(&mut link, &policy, ms(1_000_000));
     assert!(matches!(out.last(), Some((19_000, Output::Overdue(_)))));
     link.handle(ms(2_000_000), Input::Heard(Evidence::Bytes), &policy);
     assert_eq!(outputs(&mut link), [Output::Recovered]);
-    assert_eq!(run(&mut link, &policy, ms(2_010_000)).len(), 1, "and it probes again");
+    assert_eq!(run(&mut link, &policy, ms(2_010_000)).len(), 1, "it is probed again");
 }
 
 #[test]
-fn a_kept_peer_is_asked_once_more_an_interval_before_the_end() {
+fn a_kept_peer_is_probed_once_more_an_interval_before_the_verdict() {
     let policy = policy();
     let bound = policy.bound().unwrap().as_millis();
     let Detection::Bounded { interval, probes, .. } = policy.detection() else { panic!() };
-    for (role, asked) in [(Role::Probe, true), (Role::Watch, false)] {
+    for (role, probed) in [(Role::Probe, true), (Role::Watch, false)] {
         let mut link = introduced(role, &policy, 0);
         run(&mut link, &policy, ms(bound));
         assert!(link.is_dead());
         let until = ms(bound + 60_000);
         link.handle(ms(bound), Input::Keep { until }, &policy);
-        let told = run(&mut link, &policy, until);
-        let questions: Vec<u64> = told
+        let out = run(&mut link, &policy, until);
+        let probes_at: Vec<u64> = out
             .iter()
             .filter(|(_, output)| matches!(output, Output::Probe { .. }))
             .map(|(at, _)| *at)
             .collect();
         let at = bound + 60_000 - interval.as_millis();
-        assert_eq!(questions, if asked { [at].to_vec() } else { Vec::new() });
-        let sent = if asked { probes + 1 } else { 0 };
-        assert_eq!(told.last(), Some(&(bound + 60_000, dead(bound + 60_000, 0, sent))));
+        assert_eq!(probes_at, if probed { [at].to_vec() } else { Vec::new() });
+        let sent = if probed { probes + 1 } else { 0 };
+        assert_eq!(out.last(), Some(&(bound + 60_000, dead(bound + 60_000, 0, sent))));
     }
 }
 
 #[test]
-fn never_judges_nobody() {
+fn the_policy_never_has_no_deadline() {
     let policy = Policy::never();
     let mut link = introduced(Role::Probe, &policy, 0);
     assert_eq!(link.next_deadline(&policy), None);
@@ -274,14 +275,14 @@ fn never_judges_nobody() {
 }
 
 #[test]
-fn a_hold_puts_off_judgement_and_silence_counts_from_its_end() {
+fn silence_counts_from_the_end_of_a_hold() {
     let mut link = introduced(Role::Probe, &policy(), 0);
     run(&mut link, &policy(), ms(12_000));
     link.handle(ms(12_000), Input::Hold { until: ms(60_000) }, &policy());
     assert_eq!(outputs(&mut link), [Output::Recovered]);
     assert_eq!(link.held_until(), Some(ms(60_000)));
     link.handle(ms(20_000), Input::Heard(Evidence::Bytes), &policy());
-    assert_eq!(link.held_until(), Some(ms(60_000)), "evidence does not end it");
+    assert_eq!(link.held_until(), Some(ms(60_000)), "evidence does not end a hold");
     let mut released = link.clone();
     let out = run(&mut link, &policy(), ms(200_000));
     assert_eq!(out.last().map(|(at, _)| *at), Some(79_000));
@@ -291,7 +292,7 @@ fn a_hold_puts_off_judgement_and_silence_counts_from_its_end() {
 }
 
 #[test]
-fn retuning_never_condemns_for_a_silence_that_was_allowed() {
+fn a_retune_never_ends_a_link_for_a_silence_that_was_allowed() {
     let tight = Policy::new(span(1_000), span(500), 2).unwrap().with_spread(false);
     let retuned = |at: u64, from: Policy, to: Policy| {
         let mut link = introduced(Role::Probe, &from, 0);
@@ -302,25 +303,29 @@ fn retuning_never_condemns_for_a_silence_that_was_allowed() {
     };
     assert_eq!(retuned(9_000, policy(), tight), Some(11_000), "one new bound from now");
     assert_eq!(retuned(18_500, policy(), tight), Some(19_000), "not later than the old bound");
-    assert_eq!(retuned(1_500, tight, policy()), Some(19_000), "a longer bound counts from silence");
+    assert_eq!(
+        retuned(1_500, tight, policy()),
+        Some(19_000),
+        "a longer bound counts from the last evidence"
+    );
     assert_eq!(retuned(9_000, Policy::never(), tight), Some(11_000));
     assert_eq!(retuned(9_000, policy(), Policy::never()), None);
 }
 
 #[test]
-fn enforcing_again_gives_the_overdue_one_more_bound() {
+fn enforcing_again_gives_an_overdue_link_one_more_bound() {
     let observing = policy().with_enforce(false);
     let mut link = introduced(Role::Probe, &observing, 0);
     run(&mut link, &observing, ms(50_000));
     link.handle(ms(50_000), Input::Retuned { from: observing, seed: 0 }, &policy());
     assert_eq!(outputs(&mut link), []);
-    assert!(link.is_suspect(), "still, until it is heard");
+    assert!(link.is_suspect(), "suspect until there is evidence");
     let out = run(&mut link, &policy(), ms(100_000));
     assert_eq!(out.last(), Some(&(69_000, dead(69_000, 0, 3))));
 }
 
 #[test]
-fn fifty_silent_days_are_as_one_silent_minute() {
+fn fifty_silent_days_count_like_one_silent_minute() {
     let day = 86_400_000;
     let policy = Policy::new(span(51 * day), span(1_000), 1).unwrap().with_spread(false);
     let mut link = introduced(Role::Probe, &policy, 0);
@@ -330,7 +335,7 @@ fn fifty_silent_days_are_as_one_silent_minute() {
 }
 
 #[test]
-fn a_link_that_hears_at_least_every_idle_sends_no_heartbeat() {
+fn a_link_with_evidence_in_every_idle_sends_no_heartbeat() {
     let mut link = introduced(Role::Probe, &policy().with_spread(true), 0);
     for at in (0..86_400_000).step_by(9_999) {
         assert_eq!(run(&mut link, &policy(), ms(at)), []);

@@ -1,4 +1,4 @@
-//! A peer that closes its side: what it is still sent, and when it is given up.
+//! A half-closed peer: what is still sent to it, and when the verdict falls.
 
 use alloc::vec::Vec;
 
@@ -9,7 +9,7 @@ use crate::wire::{Decoder, Frame, Hello};
 
 const AT: Time = Time::from_millis(700);
 
-/// An accepting link that was introduced at time zero.
+/// An accepting link whose handshake was complete at time zero.
 fn established(codec: Codec) -> Link {
     let settings = Settings { examines: true, ..Settings::new(codec, Side::Accepting, policy()) };
     let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
@@ -35,28 +35,28 @@ fn established(codec: Codec) -> Link {
     link
 }
 
-/// What one input led to.
+/// The outputs that one input led to.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Told {
+struct Outputs {
     pings: u32,
     closes: u32,
     data: u32,
-    looks: u32,
+    examinations: u32,
     events: u32,
     lost: Option<(Cause, Confidence, Grounds)>,
     closing: Option<Closing>,
 }
 
-fn tell(link: &mut Link, codec: Codec, now: Time, input: Input<'_>) -> Told {
+fn handle(link: &mut Link, codec: Codec, now: Time, input: Input<'_>) -> Outputs {
     link.handle(now, input);
-    let mut told = Told::default();
+    let mut outputs = Outputs::default();
     while let Some(output) = link.poll_output() {
         match output {
             Output::Transmit { mut bytes, .. } => {
                 match Decoder::new(codec, 65_536).next(&mut bytes).unwrap().unwrap() {
-                    Frame::Ping(_) => told.pings += 1,
-                    Frame::Close(_) => told.closes += 1,
-                    Frame::Data { .. } => told.data += 1,
+                    Frame::Ping(_) => outputs.pings += 1,
+                    Frame::Close(_) => outputs.closes += 1,
+                    Frame::Data { .. } => outputs.data += 1,
                     other @ (Frame::Pong(_)
                     | Frame::Hello(_)
                     | Frame::Welcome(_)
@@ -64,38 +64,38 @@ fn tell(link: &mut Link, codec: Codec, now: Time, input: Input<'_>) -> Told {
                 }
             }
             Output::Event(Event::Lost { verdict, .. }) => {
-                told.lost = Some((verdict.cause, verdict.confidence, verdict.grounds));
+                outputs.lost = Some((verdict.cause, verdict.confidence, verdict.grounds));
             }
-            Output::Event(_) => told.events += 1,
-            Output::Examine => told.looks += 1,
-            Output::Close(closing) => told.closing = Some(closing),
+            Output::Event(_) => outputs.events += 1,
+            Output::Examine => outputs.examinations += 1,
+            Output::Close(closing) => outputs.closing = Some(closing),
         }
     }
-    told
+    outputs
 }
 
 #[test]
-fn whoever_closes_its_side_is_asked_and_sent_what_it_waits_for_until_it_resets() {
+fn a_half_closed_peer_is_probed_and_sent_data_until_it_resets() {
     for codec in [Codec::Native, Codec::Message1028] {
         let mut link = established(codec);
-        let asked = tell(&mut link, codec, AT, Input::Ended);
-        assert_eq!(asked, Told { pings: 1, ..Told::default() }, "{codec}");
-        let again = tell(&mut link, codec, AT, Input::Ended);
-        assert_eq!(again, Told::default(), "{codec}: it reads as ended ever after");
+        let probed = handle(&mut link, codec, AT, Input::Ended);
+        assert_eq!(probed, Outputs { pings: 1, ..Outputs::default() }, "{codec}");
+        let again = handle(&mut link, codec, AT, Input::Ended);
+        assert_eq!(again, Outputs::default(), "{codec}: every later read reports the end again");
         let send = Command::Send { bytes: b"late", more: false, kind: DataKind::default() };
-        let sent = tell(&mut link, codec, AT, Input::Command(send));
+        let sent = handle(&mut link, codec, AT, Input::Command(send));
         assert_eq!(sent.data, 1, "{codec}");
-        let reset = tell(&mut link, codec, AT, Input::Failed(SocketError::Reset));
+        let reset = handle(&mut link, codec, AT, Input::Failed(SocketError::Reset));
         let grounds = Grounds::of(&[Ground::SideClosed, Ground::Reset]);
         assert_eq!(reset.lost, Some((Cause::PeerExited, Confidence::High, grounds)), "{codec}");
-        assert_eq!((reset.looks, reset.closing), (0, Some(Closing::Flush)), "{codec}");
+        assert_eq!((reset.examinations, reset.closing), (0, Some(Closing::Flush)), "{codec}");
     }
 }
 
 #[test]
-fn whoever_reads_on_is_given_up_at_a_deadline_that_nothing_moves() {
+fn a_half_closed_peer_that_reads_on_ends_at_a_fixed_deadline() {
     let mut link = established(Codec::Native);
-    tell(&mut link, Codec::Native, AT, Input::Ended);
+    handle(&mut link, Codec::Native, AT, Input::Ended);
     let until = AT + HALF_CLOSED;
     for command in [
         Command::Hold(Span::from_secs(60)),
@@ -103,27 +103,27 @@ fn whoever_reads_on_is_given_up_at_a_deadline_that_nothing_moves() {
         Command::HeartbeatData(b"hp=97"),
         Command::Send { bytes: b"late", more: false, kind: DataKind::default() },
     ] {
-        let told = tell(&mut link, Codec::Native, AT, Input::Command(command));
-        assert_eq!((told.events, told.lost), (0, None), "{command:?}");
+        let outputs = handle(&mut link, Codec::Native, AT, Input::Command(command));
+        assert_eq!((outputs.events, outputs.lost), (0, None), "{command:?}");
         let next = link.next_deadline().unwrap();
         assert_eq!((next.at, next.reason), (until, Reason::HalfClose), "{command:?}");
     }
-    // A bound that is long past, and no word of it.
-    let early = tell(&mut link, Codec::Native, until - Span::from_millis(1), Input::Deadline);
-    assert_eq!(early, Told::default());
-    let last = tell(&mut link, Codec::Native, until, Input::Deadline);
+    // The bound of the policy is long past and reports nothing.
+    let early = handle(&mut link, Codec::Native, until - Span::from_millis(1), Input::Deadline);
+    assert_eq!(early, Outputs::default());
+    let last = handle(&mut link, Codec::Native, until, Input::Deadline);
     let grounds = Grounds::of(&[Ground::SideClosed]);
     assert_eq!(last.lost, Some((Cause::PeerExited, Confidence::Medium, grounds)));
     assert_eq!((last.closes, last.closing), (1, Some(Closing::Flush)));
 }
 
 #[test]
-fn a_suspicion_ends_with_the_stream() {
+fn a_half_close_ends_the_suspicion() {
     let mut link = established(Codec::Native);
     run(&mut link, 1_600, acknowledging);
     let now = Time::from_millis(1_700);
-    tell(&mut link, Codec::Native, now, Input::Ended);
-    let rest = run(&mut link, 60_000, |_| panic!("nobody is suspected"));
+    handle(&mut link, Codec::Native, now, Input::Ended);
+    let rest = run(&mut link, 60_000, |_| panic!("no peer is suspect"));
     assert_eq!(
         rest.lost.map(|(at, verdict)| (at, verdict.cause)),
         Some((3_700, Cause::PeerExited))
@@ -131,20 +131,23 @@ fn a_suspicion_ends_with_the_stream() {
 }
 
 #[test]
-fn lines_and_whoever_is_not_introduced_end_at_once() {
+fn a_line_peer_and_a_peer_before_its_handshake_end_at_once() {
     let exited = Some((Cause::PeerExited, Confidence::High, Grounds::of(&[Ground::SideClosed])));
     let mut line = established(Codec::Line);
-    let told = tell(&mut line, Codec::Line, AT, Input::Ended);
-    assert_eq!(told, Told { lost: exited, closing: Some(Closing::Flush), ..Told::default() });
+    let outputs = handle(&mut line, Codec::Line, AT, Input::Ended);
+    assert_eq!(
+        outputs,
+        Outputs { lost: exited, closing: Some(Closing::Flush), ..Outputs::default() }
+    );
     let settings = Settings::new(Codec::Native, Side::Accepting, policy());
     let mut mute = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
-    assert_eq!(tell(&mut mute, Codec::Native, AT, Input::Ended).lost, exited);
+    assert_eq!(handle(&mut mute, Codec::Native, AT, Input::Ended).lost, exited);
 }
 
 #[test]
-fn an_end_after_a_routers_word_is_the_kernel_giving_up() {
+fn an_end_after_a_routers_error_is_unreachable() {
     let mut link = established(Codec::Native);
-    tell(&mut link, Codec::Native, AT, Input::Warned(SocketError::HostUnreachable));
-    let told = tell(&mut link, Codec::Native, AT, Input::Ended);
-    assert_eq!(told.lost.map(|(cause, ..)| cause), Some(Cause::Unreachable));
+    handle(&mut link, Codec::Native, AT, Input::Warned(SocketError::HostUnreachable));
+    let outputs = handle(&mut link, Codec::Native, AT, Input::Ended);
+    assert_eq!(outputs.lost.map(|(cause, ..)| cause), Some(Cause::Unreachable));
 }

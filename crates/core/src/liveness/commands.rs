@@ -1,13 +1,14 @@
-//! What operators want, and verdicts that are put off, change about a link's liveness.
+//! The rare inputs of the liveness machine: retune, hold, keep and half-close.
 
+use super::detection::lead_ms;
 use super::{Deadline, Input, Liveness, Pending, Reason, Role, State};
 use crate::policy::{Detection, Policy};
 use crate::time::Time;
 
 impl Liveness {
-    /// Apart from what comes with every byte, which is small enough to stand where it is called.
+    /// Handles every input but `Heard` and `Sent`. Not inlined: only those two are on the hot path.
     #[inline(never)]
-    pub(super) fn handle_rare(&mut self, now: Time, input: Input, policy: &Policy) {
+    pub(super) fn handle_other(&mut self, now: Time, input: Input, policy: &Policy) {
         match input {
             Input::Heard(_) | Input::Sent => {}
             Input::Introduced { seed } => self.introduce(now, seed, policy),
@@ -20,11 +21,11 @@ impl Liveness {
         }
     }
 
-    /// The new policy never condemns for a silence that the old one allowed: the verdict falls no
-    /// sooner than the earlier of the old deadline and one new bound from now.
+    /// Puts the policy `to` in force. The verdict never falls for a silence that the old policy
+    /// allowed: it falls no sooner than the earlier of the old deadline and one new bound from now.
     pub(super) fn retune(&mut self, now: Time, from: &Policy, to: &Policy, seed: u32) {
         match self.state {
-            State::Greeting { .. } | State::HalfClosed { .. } | State::Dead { .. } => return,
+            State::Handshake { .. } | State::HalfClosed { .. } | State::Dead { .. } => return,
             State::Overdue { .. } if to.enforce() => {
                 self.silent_since = self.silent_since.max(now);
                 self.state = State::Probing { since: now, sent: 0, suspect: true };
@@ -35,7 +36,7 @@ impl Liveness {
             | State::Probing { .. } => {}
         }
         let Some(bound) = to.bound() else {
-            self.trust();
+            self.clear_suspicion();
             return;
         };
         let allowed = match from.bound() {
@@ -46,7 +47,7 @@ impl Liveness {
         match &mut self.state {
             State::Listening { lead_ms: lead, .. } => *lead = lead_ms(to, seed),
             State::Probing { .. }
-            | State::Greeting { .. }
+            | State::Handshake { .. }
             | State::HalfClosed { .. }
             | State::Kept { .. }
             | State::Overdue { .. }
@@ -54,17 +55,18 @@ impl Liveness {
         }
     }
 
+    /// Withdraws the verdict that has just fallen, and keeps the peer suspect until `until`.
     pub(super) fn keep(&mut self, until: Time) {
         if let State::Dead { sent, in_handshake: false, .. } = self.state {
-            self.state = State::Kept { until, sent, asked: false };
+            self.state = State::Kept { until, sent, probed: false };
         }
     }
 
-    /// Whoever was spared is asked once more, an interval before it is judged again: what its
-    /// kernel showed then says nothing of what it is like now.
-    pub(super) fn kept_deadline(&self, until: Time, asked: bool, policy: &Policy) -> Deadline {
+    /// Returns the next deadline of a kept peer. It is probed once more, one interval before
+    /// `until`, because what its kernel showed at the bound is out of date by then.
+    pub(super) fn kept_deadline(&self, until: Time, probed: bool, policy: &Policy) -> Deadline {
         match (policy.detection(), self.role) {
-            (Detection::Bounded { interval, .. }, Role::Probe) if !asked => {
+            (Detection::Bounded { interval, .. }, Role::Probe) if !probed => {
                 Deadline { at: until - interval, reason: Reason::Probe }
             }
             (Detection::Bounded { .. } | Detection::Never, Role::Probe | Role::Watch) => {
@@ -73,39 +75,31 @@ impl Liveness {
         }
     }
 
-    pub(super) fn ask_once_more(&mut self, now: Time, until: Time, sent: u8) {
-        self.state = State::Kept { until, sent: sent.saturating_add(1), asked: true };
-        self.beat(now);
+    /// Sends the last probe of a kept peer.
+    pub(super) fn probe_kept(&mut self, now: Time, until: Time, sent: u8) {
+        self.state = State::Kept { until, sent: sent.saturating_add(1), probed: true };
+        self.record_heartbeat(now);
         self.pending.0 |= Pending::PROBE;
     }
 
+    /// Sends one heartbeat to a peer that closed its side, and counts its silence no longer.
     pub(super) fn half_close(&mut self, now: Time, until: Time) {
-        if let State::Greeting { .. } | State::HalfClosed { .. } | State::Dead { .. } = self.state {
+        if let State::Handshake { .. } | State::HalfClosed { .. } | State::Dead { .. } = self.state
+        {
             return;
         }
         self.state = State::HalfClosed { until };
-        self.beat(now);
+        self.record_heartbeat(now);
         self.pending.0 = Pending::KEEPALIVE;
     }
 
+    /// Ends the suspicion, and counts silence from `until`.
     pub(super) fn hold(&mut self, until: Time) {
-        if let State::Greeting { .. } | State::HalfClosed { .. } | State::Dead { .. } = self.state {
+        if let State::Handshake { .. } | State::HalfClosed { .. } | State::Dead { .. } = self.state
+        {
             return;
         }
         self.silent_since = self.silent_since.max(until);
-        self.trust();
+        self.clear_suspicion();
     }
-}
-
-/// How long before `idle` the first probe goes out: a random part of `idle/2`.
-pub(super) fn lead_ms(policy: &Policy, seed: u32) -> u32 {
-    let Detection::Bounded { idle, .. } = policy.detection() else {
-        return 0;
-    };
-    if !policy.spread() {
-        return 0;
-    }
-    let half_ms = u32::try_from(idle.as_millis() / 2).unwrap_or(u32::MAX);
-    let scaled = (u64::from(half_ms) * u64::from(seed)) >> 32;
-    u32::try_from(scaled).unwrap_or(half_ms)
 }

@@ -1,25 +1,25 @@
-//! The handshake: HELLO and WELCOME, or the first frame where there is none.
+//! The handshake: HELLO and WELCOME, or the first frame in codecs without a handshake.
 
 use alloc::boxed::Box;
 
 use super::{Conversation, Introduced, Stage};
 use crate::cause::Cause;
 use crate::flight::Incident;
-use crate::link::outbound::Pen;
-use crate::link::peer::{Context, connects};
+use crate::link::outbound::Writer;
+use crate::link::peer::Context;
 use crate::link::{Event, Lane, SessionKey, Side};
 use crate::liveness;
 use crate::time::Time;
 use crate::wire::{Account, Frame, Hello, MAX_IDENTITY, MAX_TOKEN, Malformed, Welcome};
 
 impl Conversation {
-    /// Says HELLO where it is on us to speak first. Without a handshake there is nothing to
-    /// wait for.
-    pub(in crate::link::peer) fn greet(
+    /// Sends HELLO on the connecting side. In codecs without a handshake, the connecting side is
+    /// established at once.
+    pub(in crate::link) fn send_hello(
         &mut self,
         now: Time,
         context: &mut Context<'_>,
-        out: &mut Pen<'_>,
+        out: &mut Writer<'_>,
     ) {
         let settings = context.settings;
         let Side::Connecting(introduction) = &settings.side else {
@@ -41,18 +41,18 @@ impl Conversation {
         out.transmit(self.codec, Lane::Control, &Frame::Hello(hello));
     }
 
-    /// Only HELLO may open a conversation, and only WELCOME or CLOSE may answer it; the codecs
-    /// without a handshake take their first frame for an introduction.
-    pub(super) fn first_frame(
+    /// Handles the first frame. Only HELLO may open a conversation, and only WELCOME or CLOSE may
+    /// answer it; in codecs without a handshake, any first frame completes it.
+    pub(super) fn handle_first_frame(
         &mut self,
         now: Time,
         frame: Frame<'_>,
         context: &mut Context<'_>,
-        out: &mut Pen<'_>,
+        out: &mut Writer<'_>,
     ) {
-        let connects = connects(context.settings);
+        let connects = context.settings.connects();
         match frame {
-            Frame::Hello(hello) if !connects => self.admit(now, &hello, context, out),
+            Frame::Hello(hello) if !connects => self.accept_hello(now, &hello, context, out),
             Frame::Welcome(welcome) if connects => {
                 self.session = SessionKey { session: welcome.session, epoch: welcome.epoch };
                 self.introduced = Some(Box::new(Introduced {
@@ -65,10 +65,10 @@ impl Conversation {
                 self.policy = welcome.policy.with_conduct_of(&context.settings.policy);
                 self.establish(now, None, context, out);
             }
-            Frame::Close(close) if connects => self.farewell(now, close, out),
+            Frame::Close(close) if connects => self.handle_close(now, close, out),
             Frame::Ping(_) | Frame::Pong(_) | Frame::Data { .. } if !self.codec.has_handshake() => {
                 self.establish(now, None, context, out);
-                self.frame(now, frame, context, out);
+                self.handle_frame(now, frame, context, out);
             }
             Frame::Ping(_)
             | Frame::Pong(_)
@@ -82,12 +82,13 @@ impl Conversation {
         }
     }
 
-    fn admit(
+    /// Grants a policy, answers with WELCOME, and completes the handshake.
+    fn accept_hello(
         &mut self,
         now: Time,
         hello: &Hello<'_>,
         context: &mut Context<'_>,
-        out: &mut Pen<'_>,
+        out: &mut Writer<'_>,
     ) {
         let settings = context.settings;
         self.introduced = Some(Box::new(Introduced {
@@ -112,26 +113,27 @@ impl Conversation {
         };
         out.transmit(self.codec, Lane::Control, &Frame::Welcome(welcome));
         self.establish(now, hello.account, context, out);
-        self.sent(now);
+        self.record_sent(now);
     }
 
+    /// Completes the handshake.
     fn establish(
         &mut self,
         now: Time,
         account: Option<Account>,
         context: &mut Context<'_>,
-        out: &mut Pen<'_>,
+        out: &mut Writer<'_>,
     ) {
         self.stage = Stage::Established;
         self.flight.record(now, Incident::Introduced);
         let seed = context.random.next_u32();
-        self.tell_liveness(now, liveness::Input::Introduced { seed }, out);
+        self.feed_liveness(now, liveness::Input::Introduced { seed }, out);
         let SessionKey { session, epoch } = self.session;
         out.event(Event::Established { session, epoch, policy: self.policy, account });
     }
 }
 
-/// The longest beginning of `text` that is at most `longest` bytes of whole characters.
+/// Returns the longest prefix of `text` that is at most `longest` bytes of whole characters.
 fn cut(text: &str, longest: usize) -> &str {
     let mut end = text.len().min(longest);
     while !text.is_char_boundary(end) {

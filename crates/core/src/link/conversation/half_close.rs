@@ -1,6 +1,7 @@
-//! A peer that closed its side without a goodbye: either its process has ended, or it has only
-//! nothing more to say and goes on reading. Both look alike until we send something: the kernel of
-//! a process that has ended answers with a reset.
+//! Half-close: a peer that closed its side without CLOSE.
+//!
+//! Either its process has ended, or it sends nothing more and still reads. The two look alike until
+//! this end sends something: the kernel of an ended process answers with a reset.
 
 use super::{Conversation, Stage};
 use crate::cause::{Cause, Confidence, Verdict};
@@ -8,33 +9,33 @@ use crate::diagnosis::{Ground, Grounds};
 use crate::flight::Incident;
 use crate::kernel::SocketError;
 use crate::link::BeatKind;
-use crate::link::outbound::Pen;
+use crate::link::outbound::Writer;
 use crate::link::peer::{Context, Effect};
 use crate::liveness::{self, Silence};
 use crate::time::{Span, Time};
 use crate::wire::{CloseReason, Codec};
 
-/// For how long a peer that closed its side is still written to. It is sent what it waits for, and
-/// a reset has come within a round trip, a retransmission included; a session whose peer can
-/// neither say anything nor prove that it lives is not worth more.
+/// The time for which a link goes on sending to a peer that closed its side. It covers the answers
+/// that the peer waits for, and a round trip with one retransmission, within which a reset arrives.
+/// A longer time would hold a session whose peer can give no evidence.
 pub const HALF_CLOSED: Span = Span::from_secs(2);
 
 impl Conversation {
-    /// The stream has ended, and the kernel did not say why: unless it gave up after a router's
-    /// word that was taken before.
-    pub(in crate::link::peer) fn end_of_stream(
+    /// Handles the end of the stream. If a router reported an error before, the kernel gave up the
+    /// connection; otherwise the peer closed its side.
+    pub(in crate::link) fn handle_ended(
         &mut self,
         now: Time,
         context: &Context<'_>,
-        out: &mut Pen<'_>,
+        out: &mut Writer<'_>,
     ) -> Effect {
-        let asks = match self.stage {
-            Stage::Greeting | Stage::Over => false,
+        let goes_on = match self.stage {
+            Stage::Handshake | Stage::Over => false,
             Stage::HalfClosed => return Effect::None,
             Stage::Established => match self.codec {
                 Codec::Native | Codec::Message1028 => true,
-                // Whoever pipes lines into a socket waits for the answers and nothing else: they
-                // are flushed, and an end at once lets it end.
+                // Clients like `nc` close after writing and wait only for answers: flush, then
+                // close at once.
                 Codec::Line => false,
             },
         };
@@ -42,9 +43,9 @@ impl Conversation {
         if let Some(error @ (SocketError::HostUnreachable | SocketError::NetworkUnreachable)) =
             self.known_error()
         {
-            return self.end_by(now, error, out);
+            return self.end_by_error(now, error, out);
         }
-        if !asks {
+        if !goes_on {
             return self.end_half_closed(now, Grounds::of(&[Ground::SideClosed]), out);
         }
         self.end_inquiry();
@@ -54,37 +55,38 @@ impl Conversation {
         while let Some(output) = self.liveness.poll_output() {
             if let liveness::Output::Confirm { sequence } = output {
                 self.flight.record(now, Incident::Confirm);
-                self.transmit_beat(BeatKind::Ping, sequence, 0, context, out);
+                self.send_heartbeat(BeatKind::Ping, sequence, 0, context, out);
             }
         }
         Effect::Rearm
     }
 
-    /// It has ended: nobody reads on, or nobody is to be waited for.
+    /// Ends the conversation with [`Cause::PeerExited`].
     pub(super) fn end_half_closed(
         &mut self,
         now: Time,
         grounds: Grounds,
-        out: &mut Pen<'_>,
+        out: &mut Writer<'_>,
     ) -> Effect {
         let verdict = Verdict { grounds, ..self.verdict(now, Cause::PeerExited) };
-        self.pronounce(verdict, None, out)
+        self.end_with(verdict, None, out)
     }
 
-    /// Its time is up. What became of its process is not known: it may read to this day.
-    pub(super) fn half_close_passed(
+    /// Ends the conversation after [`HALF_CLOSED`]. The confidence is medium, because the peer may
+    /// still read.
+    pub(super) fn half_close_expired(
         &mut self,
         now: Time,
         silence: Silence,
-        out: &mut Pen<'_>,
+        out: &mut Writer<'_>,
     ) -> Effect {
-        self.goodbye(now, CloseReason::Done.into(), out);
+        self.send_close(now, CloseReason::Done.into(), out);
         let verdict = Verdict {
             due: silence.due,
             confidence: Confidence::Medium,
             grounds: Grounds::of(&[Ground::SideClosed]),
             ..self.verdict(now, Cause::PeerExited)
         };
-        self.pronounce(verdict, None, out)
+        self.end_with(verdict, None, out)
     }
 }

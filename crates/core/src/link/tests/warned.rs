@@ -1,4 +1,4 @@
-//! What is told of a suspect before its bound has passed.
+//! Warnings: causes that are known before the bound.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -6,12 +6,12 @@ use alloc::vec::Vec;
 use super::*;
 use crate::cause::Confidence;
 
-type Word = (u64, Cause, Confidence, Grounds);
+type Warning = (u64, Cause, Confidence, Grounds);
 
-/// Runs `link` from deadline to deadline until it is lost; each look shows what `shows` says of its
-/// time. Returns the early words, and the verdict.
-fn words(link: &mut Link, shows: impl Fn(u64) -> Examination) -> (Vec<Word>, (u64, Cause)) {
-    let mut words = Vec::new();
+/// Runs `link` from deadline to deadline until it is lost; each examination shows what `shows`
+/// returns for its time in milliseconds. Returns the warnings and the verdict.
+fn warnings(link: &mut Link, shows: impl Fn(u64) -> Examination) -> (Vec<Warning>, (u64, Cause)) {
+    let mut warnings = Vec::new();
     while let Some(next) = link.next_deadline() {
         let millis = next.at.as_millis();
         link.handle(next.at, Input::Deadline);
@@ -19,16 +19,16 @@ fn words(link: &mut Link, shows: impl Fn(u64) -> Examination) -> (Vec<Word>, (u6
             match output {
                 Output::Examine => link.handle(next.at, Input::Examined(shows(millis))),
                 Output::Event(Event::Warned { cause, confidence, grounds }) => {
-                    words.push((millis, cause, confidence, grounds));
+                    warnings.push((millis, cause, confidence, grounds));
                 }
                 Output::Event(Event::Lost { verdict, .. }) => {
-                    return (words, (millis, verdict.cause));
+                    return (warnings, (millis, verdict.cause));
                 }
                 Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
             }
         }
     }
-    panic!("never lost: {words:?}");
+    panic!("never lost: {warnings:?}");
 }
 
 fn silent(millis: u64) -> TcpSnapshot {
@@ -38,20 +38,20 @@ fn silent(millis: u64) -> TcpSnapshot {
 const UNREACHABLE: Input<'_> = Input::Warned(SocketError::HostUnreachable);
 
 #[test]
-fn our_own_network_is_named_at_the_suspicion_and_the_verdict_falls_at_the_bound() {
+fn a_local_network_down_is_a_warning_at_the_suspicion_and_a_verdict_at_the_bound() {
     let shows = |millis| Examination {
         tcp: Some(silent(millis)),
         local_down: Some(true),
         ..Examination::default()
     };
-    let (words, lost) = words(&mut link(Hung::End), shows);
+    let (warnings, lost) = warnings(&mut link(Hung::End), shows);
     let grounds = Grounds::of(&[Ground::InterfaceDown]);
-    assert_eq!(words, [(1_500, Cause::LocalNetworkDown, Confidence::High, grounds)], "once");
+    assert_eq!(warnings, [(1_500, Cause::LocalNetworkDown, Confidence::High, grounds)], "once");
     assert_eq!(lost, (3_000, Cause::LocalNetworkDown));
 }
 
 #[test]
-fn a_neighbour_is_named_once_its_silence_shows() {
+fn a_silent_neighbour_is_a_warning_once_retransmissions_show_it() {
     let shows = |millis: u64| Examination {
         tcp: Some(TcpSnapshot {
             unacked: 1,
@@ -60,36 +60,36 @@ fn a_neighbour_is_named_once_its_silence_shows() {
         }),
         ..Examination::default()
     };
-    let (words, lost) = words(&mut link(Hung::End), shows);
-    let told: Vec<_> = words.iter().map(|(at, cause, ..)| (*at, *cause)).collect();
-    assert_eq!(told, [(2_000, Cause::LocalNeighbourGone)], "at the second look");
+    let (warnings, lost) = warnings(&mut link(Hung::End), shows);
+    let causes: Vec<_> = warnings.iter().map(|(at, cause, ..)| (*at, *cause)).collect();
+    assert_eq!(causes, [(2_000, Cause::LocalNeighbourGone)], "at the second examination");
     assert_eq!(lost, (3_000, Cause::LocalNeighbourGone));
 }
 
 #[test]
-fn a_router_is_quoted_at_once_while_the_peer_is_asked_and_once() {
+fn a_routers_error_is_a_warning_at_once_while_a_probe_is_out_and_only_once() {
     let mut link = link(Hung::End);
-    // The first probe leaves.
+    // The first probe is sent.
     link.handle(Time::from_millis(1_000), Input::Deadline);
     while link.poll_output().is_some() {}
     let now = Time::from_millis(1_200);
     link.handle(now, UNREACHABLE);
-    assert_eq!(link.poll_output(), Some(Output::Examine), "is it our own network?");
+    assert_eq!(link.poll_output(), Some(Output::Examine), "the local network is examined");
     link.handle(now, Input::Examined(Examination::default()));
-    let word = Event::Warned {
+    let warning = Event::Warned {
         cause: Cause::Unreachable,
         confidence: Confidence::High,
         grounds: Grounds::of(&[Ground::RouterSaidUnreachable]),
     };
-    assert_eq!(link.poll_output(), Some(Output::Event(word)));
+    assert_eq!(link.poll_output(), Some(Output::Event(warning)));
     link.handle(now, UNREACHABLE);
-    assert_eq!(link.poll_output(), None, "it comes again with each retransmission");
-    let (words, lost) = words(&mut link, |_| Examination::default());
-    assert_eq!((words, lost), (Vec::new(), (3_000, Cause::Unreachable)));
+    assert_eq!(link.poll_output(), None, "the router repeats its error");
+    let (warnings, lost) = warnings(&mut link, |_| Examination::default());
+    assert_eq!((warnings, lost), (Vec::new(), (3_000, Cause::Unreachable)));
 }
 
 #[test]
-fn a_routers_word_about_our_own_network_is_no_word_about_the_route() {
+fn a_local_network_down_outweighs_a_routers_error() {
     let mut link = link(Hung::End);
     link.handle(Time::from_millis(1_000), Input::Deadline);
     while link.poll_output().is_some() {}
@@ -98,18 +98,18 @@ fn a_routers_word_about_our_own_network_is_no_word_about_the_route() {
     while link.poll_output().is_some() {}
     let local_down = Some(true);
     link.handle(now, Input::Examined(Examination { local_down, ..Examination::default() }));
-    let told = core::iter::from_fn(|| link.poll_output().map(|output| format!("{output:?}")));
-    assert!(told.last().unwrap().contains("LocalNetworkDown"));
+    let outputs = core::iter::from_fn(|| link.poll_output().map(|output| format!("{output:?}")));
+    assert!(outputs.last().unwrap().contains("LocalNetworkDown"));
 }
 
 #[test]
-fn a_word_about_a_peer_that_is_not_asked_waits_for_the_first_probe_and_for_evidence() {
+fn a_routers_error_before_the_first_probe_is_a_warning_at_the_probe_unless_evidence_comes() {
     let mut waiting = link(Hung::End);
     waiting.handle(Time::from_millis(500), UNREACHABLE);
     assert_eq!(waiting.poll_output(), None);
-    let (words_told, lost) = words(&mut waiting, |_| Examination::default());
-    let told: Vec<_> = words_told.iter().map(|(at, cause, ..)| (*at, *cause)).collect();
-    assert_eq!(told, [(1_000, Cause::Unreachable)], "the first probe");
+    let (warned, lost) = warnings(&mut waiting, |_| Examination::default());
+    let causes: Vec<_> = warned.iter().map(|(at, cause, ..)| (*at, *cause)).collect();
+    assert_eq!(causes, [(1_000, Cause::Unreachable)], "at the first probe");
     assert_eq!(lost.0, 3_000);
 
     let mut heard = link(Hung::End);
@@ -117,24 +117,24 @@ fn a_word_about_a_peer_that_is_not_asked_waits_for_the_first_probe_and_for_evide
     heard.handle(Time::from_millis(600), Input::Received(b"hello\n"));
     while heard.poll_output().is_some() {}
     assert_eq!(
-        words(&mut heard, |_| Examination::default()),
+        warnings(&mut heard, |_| Examination::default()),
         (Vec::new(), (3_600, Cause::Unknown))
     );
 }
 
 #[test]
-fn a_shell_that_cannot_look_hears_a_router_all_the_same() {
+fn a_routers_error_is_a_warning_even_if_the_shell_cannot_examine() {
     let settings = Settings::new(Codec::Line, Side::Accepting, policy());
     let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
     link.handle(Time::ZERO, Input::Received(b"ping\n"));
     while link.poll_output().is_some() {}
     link.handle(Time::from_millis(500), UNREACHABLE);
-    let (words, _) = words(&mut link, |_| panic!("nobody can look"));
-    assert_eq!(words.len(), 1);
+    let (warnings, _) = warnings(&mut link, |_| panic!("the shell cannot examine"));
+    assert_eq!(warnings.len(), 1);
 }
 
-/// A link that judges nobody for a minute and was sent something at 1 s, at its look at 8 s.
-fn looked_at() -> Link {
+/// A link with an idle of a minute, to which data was sent at 1 s, at its examination at 8 s.
+fn outstanding() -> Link {
     let policy = Policy::new(Span::from_secs(60), Span::from_secs(1), 3).unwrap();
     let settings =
         Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, policy) };
@@ -153,24 +153,40 @@ fn looked_at() -> Link {
 const EXAMINED_AT: Time = Time::from_millis(8_000);
 
 #[test]
-fn a_look_at_what_goes_unanswered_raises_no_suspicion_and_loses_no_error() {
+fn an_examination_for_outstanding_bytes_raises_no_suspicion_and_loses_no_error() {
     let examined = |error| {
         Input::Examined(Examination { tcp: Some(silent(8_000)), error, local_down: Some(true) })
     };
-    let mut link = looked_at();
+    let mut link = outstanding();
     link.handle(EXAMINED_AT, examined(None));
-    assert_eq!(link.poll_output(), None, "it was for the shell");
+    assert_eq!(link.poll_output(), None, "the peer is not suspect");
     assert_eq!(link.next_deadline().map(|next| next.at), Some(Time::from_millis(16_000)));
 
-    let mut reset = looked_at();
+    let mut reset = outstanding();
     reset.handle(EXAMINED_AT, examined(Some(SocketError::Reset)));
-    let told = core::iter::from_fn(|| reset.poll_output().map(|output| format!("{output:?}")));
-    assert!(told.last().unwrap().contains("Close"), "nobody will read that error again");
+    let outputs = core::iter::from_fn(|| reset.poll_output().map(|output| format!("{output:?}")));
+    assert!(outputs.last().unwrap().contains("Close"), "the socket does not report it again");
 
-    let mut routed = looked_at();
+    let mut routed = outstanding();
     routed.handle(EXAMINED_AT, examined(Some(SocketError::HostUnreachable)));
     assert_eq!(routed.poll_output(), None);
     routed.handle(EXAMINED_AT, Input::Ended);
-    let told = core::iter::from_fn(|| routed.poll_output().map(|output| format!("{output:?}")));
-    assert!(told.map(|told| told.contains("Unreachable")).next().unwrap(), "remembered");
+    let first = routed.poll_output().map(|output| format!("{output:?}"));
+    assert!(first.unwrap().contains("Unreachable"), "kept for the verdict");
+}
+
+#[test]
+fn a_routers_error_is_kept_until_there_is_evidence() {
+    let mut silent = link(Hung::End);
+    let warned = Input::Warned(SocketError::HostUnreachable);
+    silent.handle(Time::from_millis(1_100), warned);
+    let lost = run(&mut silent, 10_000, |_| TcpSnapshot::default()).lost.unwrap();
+    assert_eq!((lost.0, lost.1.cause), (3_000, Cause::Unreachable));
+
+    let mut heard = link(Hung::End);
+    heard.handle(Time::from_millis(1_100), warned);
+    heard.handle(Time::from_millis(1_200), Input::Received(b"hello\n"));
+    while heard.poll_output().is_some() {}
+    let lost = run(&mut heard, 10_000, |_| TcpSnapshot::default()).lost.unwrap();
+    assert_eq!((lost.0, lost.1.cause), (4_200, Cause::Unknown), "evidence came after the error");
 }

@@ -1,0 +1,255 @@
+//! The conversation on one link: dispatches frames, deadlines and commands.
+
+mod closing;
+mod data;
+mod half_close;
+mod handshake;
+mod heartbeat;
+mod inquiry;
+mod retune;
+mod socket_error;
+mod verdict;
+
+use alloc::boxed::Box;
+
+pub use half_close::HALF_CLOSED;
+use inquiry::Inquiry;
+
+use super::outbound::Writer;
+use super::peer::{Context, Effect};
+use super::{BeatKind, Command, Event, PIECE, SessionKey, Settings};
+use crate::cause::Cause;
+use crate::flight::{Flight, Incident};
+use crate::liveness::{self, Evidence, Liveness};
+use crate::policy::Policy;
+use crate::time::Time;
+use crate::wire::{BootId, Codec, Frame, InstanceId, Malformed};
+
+/// The state of a conversation.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    pub(super) liveness: Liveness,
+    pub(super) flight: Flight,
+    pub(super) session: SessionKey,
+    /// What the peer sent of itself in its handshake; `None` in codecs without a handshake.
+    pub(super) introduced: Option<Box<Introduced>>,
+    /// The policy in force.
+    pub(super) policy: Policy,
+    /// The data attached to every heartbeat. A box in a box, so that a link without such data holds
+    /// one pointer less.
+    heartbeat_data: Option<Box<Box<[u8]>>>,
+    /// The number of DATA messages received.
+    received: u32,
+    stage: Stage,
+    codec: Codec,
+    /// The longest piece that is sent: [`PIECE`], or less if WELCOME says so.
+    piece: u16,
+    /// The number of PINGs that are not answered yet.
+    pongs_owed: u16,
+    /// The sequence number of the latest PING received.
+    ping_sequence: u8,
+    /// Whether the policy has changed since [`Conversation::take_retuned`].
+    retuned: bool,
+    /// The inquiry into a suspect peer.
+    inquiry: Option<Box<Inquiry>>,
+}
+
+/// What the peer sent of itself in its handshake.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Introduced {
+    pub(crate) identity: Box<str>,
+    pub(crate) boot_id: BootId,
+    pub(crate) instance_id: InstanceId,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// The handshake is not complete.
+    Handshake,
+    Established,
+    /// The peer has closed its side and may still read; its liveness holds the deadline.
+    HalfClosed,
+    Over,
+}
+
+impl Conversation {
+    pub(super) fn open(now: Time, settings: &Settings, session: SessionKey) -> Conversation {
+        Conversation {
+            liveness: Liveness::new(now, settings.role, settings.handshake_timeout),
+            flight: Flight::new(now),
+            session,
+            introduced: None,
+            policy: settings.policy,
+            heartbeat_data: None,
+            received: 0,
+            stage: Stage::Handshake,
+            codec: settings.codec,
+            piece: PIECE as u16,
+            pongs_owed: 0,
+            ping_sequence: 0,
+            retuned: false,
+            inquiry: None,
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    pub(super) fn is_established(&self) -> bool {
+        match self.stage {
+            Stage::Established | Stage::HalfClosed => true,
+            Stage::Handshake | Stage::Over => false,
+        }
+    }
+
+    /// Handles evidence, which ends an inquiry.
+    #[inline]
+    pub(super) fn hear(&mut self, now: Time, evidence: Evidence, out: &mut Writer<'_>) {
+        if self.inquiry.is_some() {
+            self.end_inquiry();
+        }
+        self.feed_liveness(now, liveness::Input::Heard(evidence), out);
+    }
+
+    /// Handles a frame, which may end the conversation.
+    #[inline]
+    pub(super) fn handle_frame(
+        &mut self,
+        now: Time,
+        frame: Frame<'_>,
+        context: &mut Context<'_>,
+        out: &mut Writer<'_>,
+    ) {
+        if self.stage == Stage::Handshake {
+            return self.handle_first_frame(now, frame, context, out);
+        }
+        match frame {
+            Frame::Ping(beat) => {
+                self.pongs_owed = self.pongs_owed.saturating_add(1);
+                self.ping_sequence = beat.sequence;
+                self.report_received(BeatKind::Ping, beat, context, out);
+            }
+            Frame::Pong(beat) => {
+                let sequence = (self.codec == Codec::Native).then_some(beat.sequence);
+                self.hear(now, Evidence::Pong { sequence }, out);
+                self.report_received(BeatKind::Pong, beat, context, out);
+            }
+            Frame::Data { bytes, more, kind } => {
+                self.received = self.received.wrapping_add(u32::from(!more));
+                out.data(bytes, more, kind);
+            }
+            Frame::Retune(policy) => self.handle_retune(now, policy, context, out),
+            Frame::Close(close) => self.handle_close(now, close, out),
+            Frame::Hello(_) | Frame::Welcome(_) => {
+                let _ = self.end(now, Cause::Protocol(Malformed::OutOfPlace), out);
+            }
+        }
+    }
+
+    /// Handles a deadline.
+    pub(super) fn expire(
+        &mut self,
+        now: Time,
+        context: &mut Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        self.liveness.handle(now, liveness::Input::Deadline, &self.policy);
+        while let Some(output) = self.liveness.poll_output() {
+            match output {
+                liveness::Output::Probe { sequence, number } => {
+                    self.flight.record(now, Incident::Probe { number });
+                    self.send_heartbeat(BeatKind::Ping, sequence, number, context, out);
+                    self.examine_after_probe(context, out);
+                }
+                liveness::Output::Keepalive { sequence } => {
+                    self.flight.record(now, Incident::Keepalive);
+                    self.send_heartbeat(BeatKind::Ping, sequence, 0, context, out);
+                }
+                liveness::Output::Examine if context.settings.examines => out.examine(),
+                liveness::Output::Dead(silence) => {
+                    return self.handle_bound(now, silence, context, out);
+                }
+                liveness::Output::Suspect | liveness::Output::Overdue(_) => {
+                    self.report_liveness(now, output, out);
+                    self.start_inquiry(now, output, context, out);
+                }
+                liveness::Output::RoundTrip(_)
+                | liveness::Output::Confirm { .. }
+                | liveness::Output::Examine
+                | liveness::Output::Recovered => self.report_liveness(now, output, out),
+            }
+        }
+        Effect::Rearm
+    }
+
+    /// Handles a command of the application or an operator.
+    pub(super) fn handle_command(
+        &mut self,
+        now: Time,
+        command: Command<'_>,
+        context: &mut Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        match command {
+            Command::Send { bytes, more, kind } => self.send_message(now, bytes, more, kind, out),
+            Command::HeartbeatData(data) => {
+                self.set_heartbeat_data(data);
+                Effect::None
+            }
+            Command::Retune(policy) => {
+                self.command_retune(now, policy, context, out);
+                Effect::Rearm
+            }
+            Command::Hold(span) => {
+                self.flight.record(now, Incident::Held);
+                self.feed_liveness(now, liveness::Input::Hold { until: now + span }, out);
+                Effect::Rearm
+            }
+            Command::Release => {
+                self.flight.record(now, Incident::Released);
+                self.feed_liveness(now, liveness::Input::Release, out);
+                Effect::Rearm
+            }
+            Command::Close(goodbye) => self.command_close(now, goodbye, out),
+        }
+    }
+
+    /// Records a send that is not a heartbeat of the liveness machine.
+    #[inline]
+    fn record_sent(&mut self, now: Time) {
+        self.liveness.handle(now, liveness::Input::Sent, &self.policy);
+    }
+
+    /// Hands an input to the liveness machine, and reports its outputs.
+    #[inline]
+    fn feed_liveness(&mut self, now: Time, input: liveness::Input, out: &mut Writer<'_>) {
+        self.liveness.handle(now, input, &self.policy);
+        while let Some(output) = self.liveness.poll_output() {
+            if output == liveness::Output::Recovered {
+                self.end_inquiry();
+            }
+            self.report_liveness(now, output, out);
+        }
+    }
+
+    /// Records an output of the liveness machine in the flight recorder, and emits its event.
+    #[inline]
+    fn report_liveness(&mut self, now: Time, output: liveness::Output, out: &mut Writer<'_>) {
+        let (incident, event) = match output {
+            liveness::Output::RoundTrip(rtt) => (Incident::Pong { rtt }, Event::RoundTrip(rtt)),
+            liveness::Output::Suspect => (Incident::Suspect, Event::Suspect),
+            liveness::Output::Recovered => (Incident::Recovered, Event::Recovered),
+            liveness::Output::Overdue(silence) => {
+                (Incident::Overdue, Event::Overdue { due: silence.due })
+            }
+            liveness::Output::Probe { .. }
+            | liveness::Output::Keepalive { .. }
+            | liveness::Output::Confirm { .. }
+            | liveness::Output::Examine
+            | liveness::Output::Dead(_) => return,
+        };
+        self.flight.record(now, incident);
+        out.event(event);
+    }
+}

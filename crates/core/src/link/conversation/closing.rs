@@ -1,0 +1,81 @@
+//! Closing: CLOSE frames, and the ends that this end decides.
+
+use super::Conversation;
+use crate::cause::Cause;
+use crate::flight::Incident;
+use crate::link::outbound::Writer;
+use crate::link::peer::Effect;
+use crate::link::{Goodbye, Lane};
+use crate::time::{Span, Time};
+use crate::wire::{Close, CloseReason, Frame, Malformed};
+
+impl Conversation {
+    /// Sends CLOSE and ends the conversation on command.
+    pub(super) fn command_close(
+        &mut self,
+        now: Time,
+        goodbye: Goodbye,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        self.send_close(now, goodbye, out);
+        let cause = match goodbye.reason {
+            CloseReason::Drained => Cause::Drained,
+            CloseReason::Kicked => Cause::Kicked,
+            CloseReason::Done
+            | CloseReason::Silent
+            | CloseReason::Unauthorized
+            | CloseReason::Replaced
+            | CloseReason::Slow
+            | CloseReason::Version
+            | CloseReason::Full
+            | CloseReason::Other(_) => Cause::Finished,
+        };
+        self.end(now, cause, out)
+    }
+
+    /// Ends the conversation with a peer that reads more slowly than data is queued for it.
+    pub(in crate::link) fn end_by_overflow(&mut self, now: Time, out: &mut Writer<'_>) -> Effect {
+        self.send_close(now, CloseReason::Slow.into(), out);
+        self.end(now, Cause::SlowConsumer, out)
+    }
+
+    /// Ends the conversation because of malformed bytes. They get no answer, except the CLOSE that
+    /// a peer of another version understands.
+    pub(in crate::link) fn end_by_malformed(
+        &mut self,
+        now: Time,
+        malformed: Malformed,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        if malformed == Malformed::Version {
+            self.send_close(now, CloseReason::Version.into(), out);
+        }
+        self.end(now, Cause::Protocol(malformed), out)
+    }
+
+    /// Handles the peer's CLOSE.
+    pub(super) fn handle_close(&mut self, now: Time, close: Close<'_>, out: &mut Writer<'_>) {
+        let farewell = Goodbye {
+            reason: close.reason,
+            stay_away: close.final_,
+            return_after: Span::from_millis(u64::from(close.return_after_ms)),
+        };
+        self.flight.record(now, Incident::CloseHeard(close.reason));
+        let verdict = self.verdict(now, Cause::PeerClosed(close.reason));
+        let _ = self.end_with(verdict, Some(farewell), out);
+    }
+
+    /// Sends CLOSE, in codecs that have it.
+    pub(super) fn send_close(&mut self, now: Time, goodbye: Goodbye, out: &mut Writer<'_>) {
+        if self.codec.has_handshake() {
+            self.flight.record(now, Incident::CloseSaid(goodbye.reason));
+        }
+        let close = Close {
+            reason: goodbye.reason,
+            final_: goodbye.stay_away,
+            return_after_ms: u32::try_from(goodbye.return_after.as_millis()).unwrap_or(u32::MAX),
+            text: "",
+        };
+        out.transmit(self.codec, Lane::Control, &Frame::Close(close));
+    }
+}

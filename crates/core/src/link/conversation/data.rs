@@ -1,0 +1,52 @@
+//! Data: sending a message, cut into pieces.
+
+use super::Conversation;
+use crate::flight::Incident;
+use crate::link::Lane;
+use crate::link::outbound::Writer;
+use crate::link::peer::Effect;
+use crate::time::Time;
+use crate::wire::{Codec, DataKind, Frame};
+
+impl Conversation {
+    /// Sends a message, or drops it if the handshake is not complete.
+    pub(super) fn send_message(
+        &mut self,
+        now: Time,
+        bytes: &[u8],
+        more: bool,
+        kind: DataKind,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        let was_outstanding = self.liveness.is_outstanding();
+        if self.is_established() {
+            self.send_pieces(bytes, more, kind, out);
+            self.flight.record(now, Incident::DataSent);
+            self.record_sent(now);
+        }
+        // The first outstanding bytes bring the deadline of an examination.
+        let is_first = self.liveness.is_outstanding() && !was_outstanding;
+        if is_first { Effect::Rearm } else { Effect::None }
+    }
+
+    /// Returns the longest piece into which DATA is cut, in bytes.
+    pub(in crate::link) fn piece(&self) -> usize {
+        match self.codec {
+            Codec::Native => usize::from(self.piece),
+            // Each piece would arrive as a message of its own, so a message is cut only if it
+            // exceeds the longest message.
+            Codec::Message1028 | Codec::Line => self.codec.max_data(),
+        }
+    }
+
+    fn send_pieces(&mut self, bytes: &[u8], more: bool, kind: DataKind, out: &mut Writer<'_>) {
+        let piece = self.piece();
+        let mut rest = bytes;
+        while rest.len() > piece {
+            let (bytes, after) = rest.split_at(piece);
+            rest = after;
+            out.transmit(self.codec, Lane::Data, &Frame::Data { bytes, more: true, kind });
+        }
+        out.transmit(self.codec, Lane::Data, &Frame::Data { bytes: rest, more, kind });
+    }
+}

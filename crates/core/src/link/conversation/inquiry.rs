@@ -1,0 +1,288 @@
+//! The inquiry: what examinations of a suspect peer's socket show, up to the verdict.
+//!
+//! The socket of a suspect peer is examined at the suspicion, after each further probe, and at the
+//! bound; never those of all links at once. If the peer acknowledges enough of our data between two
+//! examinations, that progress is evidence: the peer is slow, not silent.
+
+use alloc::boxed::Box;
+
+use super::{Conversation, Stage};
+use crate::cause::Cause;
+use crate::diagnosis::{Diagnosis, Doubts, early_word};
+use crate::flight::{Findings, Incident};
+use crate::kernel::{Examination, SocketError};
+use crate::link::outbound::Writer;
+use crate::link::peer::{Context, Effect};
+use crate::link::{Event, Hung};
+use crate::liveness::{self, Evidence, Role, Silence};
+use crate::time::{Span, Time};
+
+/// The bytes that a peer must acknowledge per second for its progress to be evidence. A message of
+/// 10 MB may take hours, but a peer that takes a byte a minute must not hold its session.
+const FLOOR_PER_SECOND: u64 = 1_024;
+
+/// The least number of bytes that is progress, however short the time.
+const LEAST_PROGRESS: u64 = 1_024;
+
+/// What is known about a suspect peer.
+#[derive(Debug)]
+pub(super) struct Inquiry {
+    pub(super) doubts: Doubts,
+    /// The verdict that waits for a last examination.
+    pub(super) awaiting: Option<Awaiting>,
+    /// When a peer that was hung at the bound is no longer kept.
+    kept: Option<Time>,
+    /// The bytes acknowledged since the first examination.
+    acknowledged: u64,
+    /// The largest number of heartbeat bytes among them, which the kernel of a hung peer
+    /// acknowledges too.
+    heartbeats: u64,
+    /// The progress up to the previous examination, in bytes.
+    progress: u64,
+    /// Whether [`Event::Warned`] was emitted.
+    warned: bool,
+}
+
+/// The reason why a verdict waits for a last examination.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Awaiting {
+    /// The bound has passed.
+    Bound(Silence),
+    /// The connection was reset.
+    Reset,
+}
+
+impl Conversation {
+    /// Starts an inquiry on suspicion. An overdue (unenforced) link is examined only if its socket
+    /// has reported an error.
+    pub(super) fn start_inquiry(
+        &mut self,
+        now: Time,
+        output: liveness::Output,
+        context: &Context<'_>,
+        out: &mut Writer<'_>,
+    ) {
+        let suspect = output == liveness::Output::Suspect;
+        if suspect && context.settings.examines {
+            self.open_inquiry(now);
+        }
+        if suspect || self.known_error().is_some() {
+            self.request_examination(context, out);
+        }
+    }
+
+    /// Handles an error that a router reported while the connection stands.
+    pub(in crate::link) fn handle_warned(
+        &mut self,
+        now: Time,
+        error: SocketError,
+        context: &Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        self.flight.record(now, Incident::Error(error));
+        let examination = Examination { error: Some(error), ..Examination::default() };
+        let inquiry = self.open_inquiry(now);
+        inquiry.doubts.see(now, &examination);
+        // The router repeats its error with each retransmission; one warning is enough.
+        if !inquiry.warned && self.liveness.is_in_doubt() {
+            self.request_examination(context, out);
+        }
+        Effect::None
+    }
+
+    /// Requests an examination; warns at once if the shell cannot examine the socket.
+    fn request_examination(&mut self, context: &Context<'_>, out: &mut Writer<'_>) {
+        if context.settings.examines {
+            out.examine();
+        } else {
+            self.warn(out);
+        }
+    }
+
+    /// Emits [`Event::Warned`] if a probe is out and the cause is known before the bound; once per
+    /// inquiry.
+    fn warn(&mut self, out: &mut Writer<'_>) {
+        if let Some(inquiry) = self.inquiry.as_mut().filter(|inquiry| !inquiry.warned)
+            && self.liveness.is_in_doubt()
+            && let Some(Diagnosis { cause, confidence, grounds }) = early_word(&inquiry.doubts)
+        {
+            inquiry.warned = true;
+            out.event(Event::Warned { cause, confidence, grounds });
+        }
+    }
+
+    /// Returns the error that the socket has reported since the last evidence, if any.
+    pub(super) fn known_error(&self) -> Option<SocketError> {
+        self.inquiry.as_ref().and_then(|inquiry| inquiry.doubts.error())
+    }
+
+    /// Returns the inquiry, which starts now if there is none.
+    pub(super) fn open_inquiry(&mut self, now: Time) -> &mut Inquiry {
+        // Heartbeats that were sent before the suspicion and are not acknowledged yet.
+        let heartbeats = self.heartbeat_size() * 2;
+        self.inquiry.get_or_insert_with(|| {
+            Box::new(Inquiry {
+                doubts: Doubts::new(now),
+                awaiting: None,
+                kept: None,
+                acknowledged: 0,
+                heartbeats,
+                progress: 0,
+                warned: false,
+            })
+        })
+    }
+
+    /// Requests an examination after a probe of a suspect peer was sent.
+    pub(super) fn examine_after_probe(&mut self, context: &Context<'_>, out: &mut Writer<'_>) {
+        let size = self.heartbeat_size();
+        if let Some(inquiry) = &mut self.inquiry {
+            inquiry.heartbeats += size;
+            self.request_examination(context, out);
+        }
+    }
+
+    /// Ends the inquiry.
+    pub(super) fn end_inquiry(&mut self) {
+        self.inquiry = None;
+    }
+
+    /// Handles the bound: requests a last examination if the shell can make one; otherwise the
+    /// verdict falls now.
+    pub(super) fn handle_bound(
+        &mut self,
+        now: Time,
+        silence: Silence,
+        context: &mut Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        if self.stage == Stage::HalfClosed {
+            return self.half_close_expired(now, silence, out);
+        }
+        if silence.in_handshake || !context.settings.examines {
+            return self.end_by_silence(now, silence, out);
+        }
+        self.open_inquiry(now).awaiting = Some(Awaiting::Bound(silence));
+        out.examine();
+        Effect::None
+    }
+
+    /// Handles the result of an examination.
+    pub(in crate::link) fn handle_examined(
+        &mut self,
+        now: Time,
+        examination: &Examination,
+        context: &mut Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        if self.inquiry.is_none() && examination.error.is_none() {
+            // The examination was for outstanding bytes, and the peer is not suspect.
+            return Effect::None;
+        }
+        let inquiry = self.open_inquiry(now);
+        let since = now.since(inquiry.doubts.last_at());
+        inquiry.acknowledged += inquiry.doubts.see(now, examination);
+        let progress = inquiry.acknowledged.saturating_sub(inquiry.heartbeats);
+        let new_progress = progress.saturating_sub(inquiry.progress);
+        inquiry.progress = inquiry.progress.max(progress);
+        let awaiting = inquiry.awaiting.take();
+        self.record_examination(now, examination);
+        if examination.error == Some(SocketError::Reset) {
+            return self.end_by_reset(now, examination.tcp, out);
+        }
+        let at_bound = match awaiting {
+            Some(Awaiting::Reset) => return self.end_by_reset(now, examination.tcp, out),
+            Some(Awaiting::Bound(silence)) => Some(silence),
+            None => None,
+        };
+        if new_progress >= LEAST_PROGRESS && new_progress >= floor(since) {
+            self.feed_liveness(now, liveness::Input::Heard(Evidence::Progress), out);
+            return Effect::Rearm;
+        }
+        let Some(silence) = at_bound else {
+            // Reading the error has cleared it from the socket, so no later read would report it.
+            return match examination.error {
+                Some(error @ (SocketError::Refused | SocketError::TimedOut)) => {
+                    self.end_by_error(now, error, out)
+                }
+                Some(
+                    SocketError::Reset
+                    | SocketError::HostUnreachable
+                    | SocketError::NetworkUnreachable
+                    | SocketError::Local,
+                )
+                | None => {
+                    self.warn(out);
+                    Effect::None
+                }
+            };
+        };
+        if let Hung::Keep(span) = context.settings.hung
+            && let cause @ (Cause::AppHung | Cause::NotReading) = self.diagnosis(now).cause
+            && self.keep(now, cause, span, context, out)
+        {
+            return Effect::Rearm;
+        }
+        self.end_by_silence(now, silence, out)
+    }
+
+    /// Keeps a hung peer for `span` after the bound, re-examined once per bound by the probing
+    /// side, because its machine may die meanwhile. Returns false once the time is up.
+    fn keep(
+        &mut self,
+        now: Time,
+        cause: Cause,
+        span: Span,
+        context: &Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> bool {
+        let kept = self.open_inquiry(now).kept;
+        let end = kept.unwrap_or(now + span);
+        if now >= end {
+            return false;
+        }
+        let round = self.policy.bound().filter(|_| context.settings.role == Role::Probe);
+        let until = round.map_or(end, |bound| end.min(now + bound));
+        self.feed_liveness(now, liveness::Input::Keep { until }, out);
+        if kept.is_none() {
+            self.open_inquiry(now).kept = Some(end);
+            self.flight.record(now, Incident::Hung);
+            out.event(Event::Hung { cause, until: end });
+        }
+        true
+    }
+
+    /// Lets the verdict fall without its last examination, because the shell handed in another
+    /// input before the result.
+    pub(in crate::link) fn forfeit_examination(
+        &mut self,
+        now: Time,
+        out: &mut Writer<'_>,
+    ) -> Option<Effect> {
+        Some(match self.inquiry.as_mut()?.awaiting.take()? {
+            Awaiting::Bound(silence) => self.end_by_silence(now, silence, out),
+            Awaiting::Reset => self.end_by_reset(now, None, out),
+        })
+    }
+
+    fn record_examination(&mut self, now: Time, examination: &Examination) {
+        if let Some(error) = examination.error {
+            self.flight.record(now, Incident::Error(error));
+        }
+        let Some(tcp) = examination.tcp else {
+            return self.flight.record(now, Incident::Unexaminable);
+        };
+        let findings = Findings::default()
+            .with(Findings::FRESH, tcp.last_ack <= self.freshness())
+            .with(Findings::WINDOW_CLOSED, tcp.send_window == Some(0))
+            .with(Findings::WAITING, tcp.notsent.is_some_and(|bytes| bytes > 0))
+            .with(Findings::RETRANSMITTING, tcp.retransmits > 0)
+            .with(Findings::LOCAL_DOWN, examination.local_down == Some(true));
+        self.flight.record(now, Incident::Examined(findings));
+    }
+}
+
+/// Returns the bytes that a peer must acknowledge in `time` for its progress to be evidence.
+fn floor(time: Span) -> u64 {
+    time.as_millis().saturating_mul(FLOOR_PER_SECOND) / 1_000
+}

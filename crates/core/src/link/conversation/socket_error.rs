@@ -1,0 +1,80 @@
+//! Socket errors: the end of a link that its socket reports.
+
+use super::inquiry::Awaiting;
+use super::{Conversation, Stage};
+use crate::cause::{Cause, Verdict};
+use crate::diagnosis::{Diagnosis, Ground, Grounds, Reset, diagnose_reset};
+use crate::flight::Incident;
+use crate::kernel::{SocketError, TcpSnapshot};
+use crate::link::outbound::Writer;
+use crate::link::peer::{Context, Effect};
+use crate::time::Time;
+
+impl Conversation {
+    /// Handles a failed socket. A reset is examined first: what the kernel still knows of the
+    /// connection shows why the reset was sent.
+    pub(in crate::link) fn handle_failed(
+        &mut self,
+        now: Time,
+        error: SocketError,
+        context: &Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        self.flight.record(now, Incident::Error(error));
+        if error == SocketError::Reset && self.stage == Stage::HalfClosed {
+            return self.end_half_closed(
+                now,
+                Grounds::of(&[Ground::SideClosed, Ground::Reset]),
+                out,
+            );
+        }
+        if error == SocketError::Reset && context.settings.examines {
+            self.open_inquiry(now).awaiting = Some(Awaiting::Reset);
+            out.examine();
+            return Effect::None;
+        }
+        self.end_by_error(now, error, out)
+    }
+
+    /// Ends the conversation because of `error`.
+    pub(super) fn end_by_error(
+        &mut self,
+        now: Time,
+        error: SocketError,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        let (cause, grounds) = match error {
+            SocketError::Reset => return self.end_by_reset(now, None, out),
+            SocketError::Refused => (Cause::PeerReset, Grounds::of(&[Ground::Reset])),
+            SocketError::HostUnreachable | SocketError::NetworkUnreachable => {
+                (Cause::Unreachable, Grounds::of(&[Ground::RouterSaidUnreachable]))
+            }
+            // The kernel's timeout says nothing of the cause, so the inquiry decides.
+            SocketError::TimedOut => {
+                let Diagnosis { cause, confidence, grounds } = self.diagnosis(now);
+                let grounds = grounds.with(Ground::KernelGaveUp);
+                let verdict = Verdict { confidence, grounds, ..self.verdict(now, cause) };
+                return self.end_with(verdict, None, out);
+            }
+            SocketError::Local => (Cause::LocalFault, Grounds::default()),
+        };
+        let verdict = Verdict { grounds, ..self.verdict(now, cause) };
+        self.end_with(verdict, None, out)
+    }
+
+    /// Ends the conversation because of a reset; `tcp` is what the kernel still knows of the
+    /// connection.
+    pub(super) fn end_by_reset(
+        &mut self,
+        now: Time,
+        tcp: Option<TcpSnapshot>,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        let heard = now.since(self.liveness.last_heard());
+        let sent = now.since(self.liveness.last_sent());
+        let reset = Reset { heard, sent, patience: self.freshness(), tcp };
+        let Diagnosis { cause, confidence, grounds } = diagnose_reset(&reset);
+        let verdict = Verdict { confidence, grounds, ..self.verdict(now, cause) };
+        self.end_with(verdict, None, out)
+    }
+}

@@ -1,0 +1,113 @@
+//! The verdict: its cause and evidence, and the end of the conversation.
+
+use super::{Conversation, Stage};
+use crate::cause::{Cause, Verdict};
+use crate::diagnosis::{self, Diagnosis, Doubts, Grounds, diagnose};
+use crate::flight::Incident;
+use crate::link::outbound::Writer;
+use crate::link::peer::Effect;
+use crate::link::{Closing, Event, Goodbye};
+use crate::liveness::Silence;
+use crate::policy::Detection;
+use crate::time::{Span, Time};
+use crate::wire::CloseReason;
+
+impl Conversation {
+    /// Ends the conversation for a cause other than silence.
+    pub(super) fn end(&mut self, now: Time, cause: Cause, out: &mut Writer<'_>) -> Effect {
+        let verdict = self.verdict(now, cause);
+        self.end_with(verdict, None, out)
+    }
+
+    /// Ends the conversation at the bound, or at the time limit of the handshake.
+    pub(super) fn end_by_silence(
+        &mut self,
+        now: Time,
+        silence: Silence,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        // A hung peer that recovers later reads this CLOSE.
+        self.send_close(now, CloseReason::Silent.into(), out);
+        let (cause, confidence, grounds) = if silence.in_handshake {
+            let cause = Cause::HandshakeTimeout;
+            (cause, cause.confidence(), Grounds::default())
+        } else {
+            let found = self.diagnosis(now);
+            (found.cause, found.confidence, found.grounds)
+        };
+        let Silence { due, last_heard, probes, .. } = silence;
+        let verdict = Verdict { cause, confidence, at: now, due, last_heard, probes, grounds };
+        self.end_with(verdict, None, out)
+    }
+
+    /// Ends the conversation with `verdict`; `farewell` is the content of the peer's CLOSE.
+    pub(super) fn end_with(
+        &mut self,
+        verdict: Verdict,
+        farewell: Option<Goodbye>,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        self.stage = Stage::Over;
+        self.flight.record(verdict.at, Incident::verdict(verdict.cause));
+        out.event(Event::Lost { verdict, farewell });
+        out.close(match verdict.cause {
+            Cause::PeerClosed(_)
+            | Cause::PeerExited
+            | Cause::Kicked
+            | Cause::Drained
+            | Cause::Finished => Closing::Flush,
+            Cause::PeerReset
+            | Cause::PeerRebooted
+            | Cause::MiddleboxForgot
+            | Cause::AppHung
+            | Cause::NotReading
+            | Cause::PathLost { .. }
+            | Cause::Unreachable
+            | Cause::LocalNetworkDown
+            | Cause::LocalNeighbourGone
+            | Cause::HandshakeTimeout
+            | Cause::Protocol(_)
+            | Cause::SlowConsumer
+            | Cause::LocalFault
+            | Cause::Unknown => Closing::Abort,
+        });
+        Effect::Ended
+    }
+
+    /// Returns a verdict that falls now, with no grounds.
+    pub(super) fn verdict(&self, now: Time, cause: Cause) -> Verdict {
+        Verdict {
+            cause,
+            confidence: cause.confidence(),
+            at: now,
+            due: now,
+            last_heard: self.liveness.last_heard(),
+            probes: 0,
+            grounds: Grounds::default(),
+        }
+    }
+
+    /// Returns the cause of the silence, as far as the inquiry shows it.
+    pub(super) fn diagnosis(&self, now: Time) -> Diagnosis {
+        let silence = diagnosis::Case {
+            lasted: now.since(self.liveness.last_heard()),
+            interval: self.interval(),
+        };
+        match &self.inquiry {
+            Some(inquiry) => diagnose(&silence, &inquiry.doubts),
+            None => diagnose(&silence, &Doubts::new(now)),
+        }
+    }
+
+    /// Returns the age up to which an acknowledgement counts as fresh.
+    pub(super) fn freshness(&self) -> Span {
+        self.interval().times(2).max(diagnosis::LEAST_FRESHNESS)
+    }
+
+    fn interval(&self) -> Span {
+        match self.policy.detection() {
+            Detection::Bounded { interval, .. } => interval,
+            Detection::Never => Span::ZERO,
+        }
+    }
+}

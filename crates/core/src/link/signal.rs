@@ -1,0 +1,206 @@
+//! The inputs and outputs of a link.
+
+use crate::cause::{Cause, Confidence, Verdict};
+use crate::grounds::Grounds;
+use crate::kernel::{Examination, SocketError};
+use crate::policy::Policy;
+use crate::time::{Span, Time};
+use crate::wire::{Account, CloseReason, DataKind};
+
+/// An input of a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Input<'a> {
+    /// Bytes arrived.
+    Received(&'a [u8]),
+    /// The stream ended: the peer has closed its side. The peer may still read, so the link goes on
+    /// sending until a reset arrives or [`HALF_CLOSED`](super::HALF_CLOSED) has passed. With the
+    /// codec `line`, and before the handshake is complete, the link ends at once.
+    Ended,
+    /// The socket failed.
+    Failed(SocketError),
+    /// The kernel reported that a router cannot reach the peer, and the connection still stands.
+    /// The error is kept for the verdict and reported with [`Event::Warned`] once a probe is out;
+    /// evidence clears it.
+    Warned(SocketError),
+    /// The answer to [`Output::Examine`], before any other input for this link.
+    Examined(Examination),
+    /// The data queued for the peer exceeds the bounded queue.
+    Overflowed,
+    /// The time of the next deadline may have come.
+    Deadline,
+    /// A command of the application or an operator.
+    Command(Command<'a>),
+}
+
+/// A command of the application or an operator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Command<'a> {
+    /// Send a message. Before the handshake is complete the message is dropped.
+    Send {
+        /// The message or a part of it; cut into pieces of at most [`PIECE`](super::PIECE) if the
+        /// codec can mark a message as continued.
+        bytes: &'a [u8],
+        /// Whether the message continues in the next command of this kind.
+        more: bool,
+        /// The message type, for `message1028`.
+        kind: DataKind,
+    },
+    /// Attach these bytes to every heartbeat from now on; empty for none. More than
+    /// [`crate::wire::MAX_HEARTBEAT_DATA`] bytes are refused, and the previous bytes stay.
+    HeartbeatData(&'a [u8]),
+    /// Put this policy in force (accepting side), or ask for it (connecting side).
+    Retune(Policy),
+    /// Hold the link: no suspicion and no verdict for this time.
+    Hold(Span),
+    /// End a hold.
+    Release,
+    /// Send CLOSE and end the link.
+    Close(Goodbye),
+}
+
+/// The content of a CLOSE: why a link ends, and when to connect again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Goodbye {
+    /// The reason.
+    pub reason: CloseReason,
+    /// Whether the peer should not connect again.
+    pub stay_away: bool,
+    /// How long the peer should wait before it connects again.
+    pub return_after: Span,
+}
+
+impl From<CloseReason> for Goodbye {
+    fn from(reason: CloseReason) -> Goodbye {
+        Goodbye { reason, stay_away: false, return_after: Span::ZERO }
+    }
+}
+
+/// A request or report of a link to its shell.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Output<'a> {
+    /// Send these bytes, which are whole frames, in the order of their lane.
+    Transmit {
+        /// The bytes.
+        bytes: &'a [u8],
+        /// The queue that holds the bytes while the socket is full.
+        lane: Lane,
+    },
+    /// An event to report.
+    Event(Event<'a>),
+    /// Examine the socket, and hand in the result with [`Input::Examined`] at once.
+    Examine,
+    /// Close the socket; the link takes no further input.
+    Close(Closing),
+}
+
+/// The two send queues of a socket. Control is sent first, at the next frame boundary.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Lane {
+    /// The queue of heartbeats, handshake, retune and close.
+    Control,
+    /// The queue of data.
+    Data,
+}
+
+/// The way to close a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Closing {
+    /// Send what is queued, then close.
+    Flush,
+    /// Close at once and drop what is queued.
+    Abort,
+}
+
+/// An event on a link.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Event<'a> {
+    /// The handshake is complete.
+    Established {
+        /// The session's number; 0 on the connecting side in codecs without a handshake.
+        session: u64,
+        /// The session's epoch; 0 as above.
+        epoch: u64,
+        /// The policy in force.
+        policy: Policy,
+        /// The account that a connecting peer gives of its previous link.
+        account: Option<Account>,
+    },
+    /// The peer is suspect: a probe is unanswered for longer than it should be.
+    Suspect,
+    /// The cause of the verdict is known before the bound: a router, the local network or the local
+    /// neighbour table explains the silence. The link does not end, and evidence outweighs the
+    /// warning. Reported at most once in a silence, and only while a probe is out.
+    Warned {
+        /// The cause that the verdict would have now.
+        cause: Cause,
+        /// The confidence in the cause.
+        confidence: Confidence,
+        /// The evidence for the cause.
+        grounds: Grounds,
+    },
+    /// The suspicion has ended.
+    Recovered,
+    /// The bound has passed, and the policy does not enforce it.
+    Overdue {
+        /// When the verdict would have fallen.
+        due: Time,
+    },
+    /// The bound has passed; the peer is hung or does not read, and is kept for a time.
+    Hung {
+        /// [`Cause::AppHung`] or [`Cause::NotReading`].
+        cause: Cause,
+        /// When the verdict falls unless there is evidence.
+        until: Time,
+    },
+    /// A message or a part of it arrived.
+    Data {
+        /// The bytes.
+        bytes: &'a [u8],
+        /// Whether the message continues in the next event of this kind.
+        more: bool,
+        /// The message type, for `message1028`.
+        kind: DataKind,
+    },
+    /// Business data arrived with a heartbeat.
+    HeartbeatData(&'a [u8]),
+    /// Another policy is in force.
+    Retuned(Policy),
+    /// The pong to a heartbeat arrived after this time.
+    RoundTrip(Span),
+    /// A heartbeat was sent; reported only if [`Settings::report_heartbeats`] is set.
+    ///
+    /// [`Settings::report_heartbeats`]: super::Settings::report_heartbeats
+    HeartbeatSent {
+        /// The kind of heartbeat.
+        beat: BeatKind,
+        /// The sequence number; 0 in codecs without one.
+        sequence: u8,
+        /// The number of the probe in this silence, from 1; 0 if the heartbeat is not a probe.
+        number: u8,
+    },
+    /// A heartbeat arrived; reported only if [`Settings::report_heartbeats`] is set.
+    ///
+    /// [`Settings::report_heartbeats`]: super::Settings::report_heartbeats
+    HeartbeatReceived {
+        /// The kind of heartbeat.
+        beat: BeatKind,
+        /// The sequence number; 0 in codecs without one.
+        sequence: u8,
+    },
+    /// The link has ended.
+    Lost {
+        /// The verdict.
+        verdict: Verdict,
+        /// The content of the peer's CLOSE, if one arrived.
+        farewell: Option<Goodbye>,
+    },
+}
+
+/// The two kinds of heartbeat.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum BeatKind {
+    /// A request.
+    Ping,
+    /// An answer.
+    Pong,
+}

@@ -1,0 +1,68 @@
+//! Resets, and the examination that explains them.
+
+use super::*;
+use crate::cause::Confidence;
+
+/// Returns the verdict on a reset at `at` whose examination shows `tcp`; `None` if the shell does
+/// not examine.
+fn reset_at(at: u64, tcp: Option<TcpSnapshot>) -> Verdict {
+    let mut link = link(Hung::End);
+    assert!(run(&mut link, at, acknowledging).lost.is_none());
+    let now = Time::from_millis(at);
+    link.handle(now, Input::Failed(SocketError::Reset));
+    assert_eq!(link.poll_output(), Some(Output::Examine));
+    assert_eq!(link.poll_output(), None, "no verdict before the examination");
+    link.handle(
+        now,
+        match tcp {
+            Some(_) => Input::Examined(Examination { tcp, ..Examination::default() }),
+            None => Input::Deadline,
+        },
+    );
+    let mut lost = Run::default();
+    poll(&mut link, now, &acknowledging, &mut lost);
+    lost.lost.unwrap().1
+}
+
+#[test]
+fn the_cause_of_a_reset_depends_on_whether_a_segment_was_unacknowledged() {
+    let kernel = |last_ack, sent| TcpSnapshot {
+        last_ack: Span::from_millis(last_ack),
+        bytes_sent: Some(sent),
+        bytes_retrans: Some(0),
+        bytes_acked: Some(20),
+        ..TcpSnapshot::default()
+    };
+    let killed = reset_at(2_400, Some(kernel(360, 20)));
+    assert_eq!((killed.cause, killed.confidence), (Cause::PeerExited, Confidence::High));
+    assert!(killed.grounds.contains(Ground::NothingOwed));
+    let forgotten = reset_at(2_400, Some(kernel(2_400, 25)));
+    assert_eq!((forgotten.cause, forgotten.confidence), (Cause::PeerReset, Confidence::High));
+    assert!(forgotten.grounds.contains(Ground::SegmentOwed));
+}
+
+#[test]
+fn the_cause_of_a_reset_without_examination_depends_on_what_was_sent_since_evidence() {
+    let verdict = |at| {
+        let verdict = reset_at(at, None);
+        (verdict.cause, verdict.confidence)
+    };
+    assert_eq!(verdict(900), (Cause::PeerExited, Confidence::High), "nothing was unanswered");
+    assert_eq!(verdict(1_000), (Cause::PeerReset, Confidence::Medium), "a probe was just sent");
+    assert_eq!(verdict(2_500), (Cause::PeerReset, Confidence::High), "after silence");
+}
+
+#[test]
+fn a_reset_that_an_examination_reads_ends_the_link_at_once() {
+    let mut link = link(Hung::End);
+    run(&mut link, 1_400, acknowledging);
+    let now = Time::from_millis(1_500);
+    link.handle(now, Input::Deadline);
+    while link.poll_output().is_some() {}
+    let error = Some(SocketError::Reset);
+    link.handle(now, Input::Examined(Examination { error, ..Examination::default() }));
+    let mut lost = Run::default();
+    poll(&mut link, now, &acknowledging, &mut lost);
+    let lost = lost.lost.map(|(at, verdict)| (at, verdict.cause));
+    assert_eq!(lost, Some((1_500, Cause::PeerReset)));
+}
