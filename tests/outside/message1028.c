@@ -63,7 +63,7 @@ static size_t take(const uint8_t *at, size_t have)
         printf(", business \"%s\"", plain((const uint8_t *)text, strlen(text)));
     if (me.quiet) printf(", %lld ms after the last byte sent", now_ms() - me.last_sent);
     printf("\n");
-    if (type == PING) owe_pong(0);
+    if (type == PING) queue_pong(0);
     return MESSAGE;
 }
 
@@ -86,4 +86,4 @@ static void send_pong(uint8_t sequence)
     printf("sent PONG\n");
 }
 
-static void send_goodbye(void) {} /* the end of the stream says it all */
+static void send_goodbye(void) {} /* the end of the stream is the goodbye */

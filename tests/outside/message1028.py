@@ -46,7 +46,7 @@ class Message1028(Connection):
             what += f', business "{plain(text)}"'
         say(what + self.since_last_sent())
         if kind == PING:
-            self.owe_pong(0)
+            self.queue_pong(0)
         return MESSAGE.size
 
     def on_pong(self):

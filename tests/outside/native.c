@@ -38,7 +38,7 @@ static void put_policy(struct bytes *b, struct policy p)
     put_le(b, p.idle, 8), put_le(b, p.interval, 8), put_le(b, p.probes, 1), put_le(b, 0, 1);
 }
 
-static void put_ids(struct bytes *b) /* the boot id as "unknown", the instance id by chance */
+static void put_ids(struct bytes *b) /* the boot id as "unknown", a random instance id */
 {
     uint8_t boot[16] = {0}, instance[16] = {0};
     FILE *file = fopen("/dev/urandom", "r");
@@ -146,7 +146,7 @@ static void say_policy(const char *what, struct policy p)
            (unsigned long long)p.interval, p.probes);
 }
 
-/* ---- what a frame means ---- */
+/* ---- handling frames ---- */
 
 static void after_handshake(void)
 {
@@ -195,7 +195,7 @@ static void on_beat(const struct frame *f)
     if (me.quiet) printf(", %lld ms after the last byte sent", now_ms() - me.last_sent);
     printf("\n");
     if (answers) me.confirmed += newly;
-    if (f->type == PING) owe_pong(f->seq);
+    if (f->type == PING) queue_pong(f->seq);
 }
 
 static void on_data(const struct frame *f)
@@ -253,7 +253,7 @@ static size_t take(const uint8_t *at, size_t have)
 }
 
 
-/* ---- what the connection asks of the protocol ---- */
+/* ---- the hooks of outside.h ---- */
 
 static void start(void)
 {

@@ -188,7 +188,7 @@ class Native(Connection):
         if business is not None:
             what += f', business "{plain(business)}"'
         if frame == PING:
-            self.owe_pong(sequence)
+            self.queue_pong(sequence)
         else:
             newly = (sequence - self.confirmed) & 0xFF  # a PONG confirms every earlier PING too
             if 1 <= newly <= self.sent - self.confirmed:

@@ -1,5 +1,5 @@
-/* What the two examples in C share: options, connecting and accepting, and the life of one
- * connection. The protocol comes from the file that includes this one: see "hooks".
+/* Common code of the two examples in C: options, connecting and accepting, and one connection.
+ * The file that includes this one adds the protocol: see "hooks".
  *
  * Both:    --pieces N       write at most N bytes at a time
  *          --delay MS       answer a PING this much later
@@ -10,14 +10,14 @@
  *          --data TEXT [--expect-echo]
  *          --policy IDLE,INTERVAL,PROBES    ask for this policy
  *          --identity NAME --token TEXT
- *          --stay MS              remain at least so long after WELCOME
+ *          --stay MS              remain at least this long after WELCOME
  *          --silent-after MS      then send nothing more, and report when the other end closes
- *          --no-hello             never say anything at all, and report the same
+ *          --no-hello             send nothing at all, and report the same
  * Server:  --once           end when the first client has gone
  *          --mute           answer neither PING nor DATA
  *          --probe MS       send PINGs too
  *          --retune IDLE,INTERVAL,PROBES    send RETUNE after WELCOME
- *          --close-after MS say CLOSE (drained) this long after accepting
+ *          --close-after MS send CLOSE (drained) this long after accepting
  *
  * Exit code: 0 all went as expected, 1 it did not (reason on stderr), 2 usage, 3 limit. */
 #define _POSIX_C_SOURCE 200809L
@@ -51,24 +51,24 @@ static struct {
 /* The one connection of this process; the server forks for each. */
 static struct {
     int fd;
-    uint64_t session;                       /* the server's number for it */
+    uint64_t session;                       /* the server's number of the connection */
     bool greeted, quiet, goodbye, echoed;   /* goodbye: a CLOSE has arrived or been sent */
     long sent, confirmed;                   /* our PINGs */
     long long opened, greeted_at, last_sent, ping_at;
-    struct { long long at; uint8_t sequence; } due[MAX_DUE]; /* PONGs that we owe */
-    size_t owed, have, message_length;
+    struct { long long at; uint8_t sequence; } due[MAX_DUE]; /* PONGs that wait */
+    size_t queued, have, message_length;
     uint8_t in[8 + MAX_DATA], message[4 * MAX_DATA];
 } me;
 
-/* ---- hooks: what the protocol has to say ---- */
+/* ---- hooks, which the protocol implements ---- */
 
-static void start(void); /* connected, or accepted */
+static void start(void); /* the connection is established */
 static size_t take(const uint8_t *at, size_t have); /* one message: bytes used, 0 if incomplete */
 static void send_ping(uint8_t sequence);
 static void send_pong(uint8_t sequence);
-static void send_goodbye(void); /* the last words, if the protocol has any */
+static void send_goodbye(void); /* the last message, if the protocol has one */
 
-/* ---- small things ---- */
+/* ---- helpers ---- */
 
 static _Noreturn void fail(const char *format, ...)
 {
@@ -119,19 +119,19 @@ static void send_bytes(const struct bytes *b)
         size_t piece = b->length - at < (size_t)opt.pieces ? b->length - at : (size_t)opt.pieces;
         ssize_t n = send(me.fd, b->at + at, piece, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return; /* the next read says why */
+        if (n < 0) return; /* the next read reports the reason */
         at += n;
     }
     me.last_sent = now_ms();
 }
 
-/* A PING to be answered, later if `--delay` says so. */
-static void owe_pong(uint8_t sequence)
+/* Queues the answer to a PING, delayed by `--delay`. */
+static void queue_pong(uint8_t sequence)
 {
     if (opt.mute || me.quiet) return;
-    if (me.owed == MAX_DUE) memmove(me.due, me.due + 1, --me.owed * sizeof *me.due);
-    me.due[me.owed].at = now_ms() + opt.delay; /* when full, the oldest answer is left out */
-    me.due[me.owed++].sequence = sequence;
+    if (me.queued == MAX_DUE) memmove(me.due, me.due + 1, --me.queued * sizeof *me.due);
+    me.due[me.queued].at = now_ms() + opt.delay; /* when full, the oldest answer is dropped */
+    me.due[me.queued++].sequence = sequence;
 }
 
 static void fall_silent(void)
@@ -140,7 +140,7 @@ static void fall_silent(void)
     printf("silent from now on\n");
 }
 
-/* From here on PINGs may be sent: after the handshake, if there is one. */
+/* Ends the handshake, if there is one: from now on PINGs may be sent. */
 static void greet(void)
 {
     me.greeted = true;
@@ -154,9 +154,9 @@ static void end_writing(void)
     shutdown(me.fd, SHUT_WR);
 }
 
-/* ---- the life of a connection ---- */
+/* ---- one connection ---- */
 
-/* Reads what is there; false if the other end has closed. Frames come in any pieces. */
+/* Reads what has arrived; false if the other end has closed. Frames may come in pieces. */
 static bool receive(void)
 {
     ssize_t n = recv(me.fd, me.in + me.have, sizeof me.in - me.have, 0);
@@ -174,9 +174,9 @@ static bool receive(void)
 static long long on_time(long long now)
 {
     long long next = now + 1000;
-    while (me.owed && me.due[0].at <= now && !me.quiet && !me.goodbye) {
+    while (me.queued && me.due[0].at <= now && !me.quiet && !me.goodbye) {
         send_pong(me.due[0].sequence);
-        memmove(me.due, me.due + 1, --me.owed * sizeof *me.due);
+        memmove(me.due, me.due + 1, --me.queued * sizeof *me.due);
     }
     if (me.greeted && !me.quiet && !me.goodbye && me.sent < opt.pings && me.ping_at <= now) {
         send_ping(++me.sent);
@@ -184,18 +184,18 @@ static long long on_time(long long now)
     }
     if (me.quiet || me.goodbye) return next;
     if (me.greeted && me.sent < opt.pings && me.ping_at < next) next = me.ping_at;
-    if (me.owed && me.due[0].at < next) next = me.due[0].at;
+    if (me.queued && me.due[0].at < next) next = me.due[0].at;
     return next;
 }
 
 /* ---- the two roles ---- */
 
-static bool client_is_content(void)
+static bool client_is_complete(void)
 {
     return me.greeted && me.confirmed >= opt.pings && (!opt.expect_echo || me.echoed);
 }
 
-/* Lives with the connection until it ends. */
+/* Runs the connection until it ends. */
 static void run(void)
 {
     int no_delay = 1;
@@ -212,7 +212,7 @@ static void run(void)
             else if (quiet_at < next) next = quiet_at;
         }
         bool closes = opt.server ? opt.close_after >= 0
-                                 : client_is_content() && opt.silent_after < 0;
+                                 : client_is_complete() && opt.silent_after < 0;
         if (closes && !me.goodbye) {
             if (now >= close_at) send_goodbye(), end_writing();
             else if (close_at < next) next = close_at;
@@ -226,7 +226,7 @@ static void run(void)
     printf("\n");
     close(me.fd);
     if (opt.server || me.quiet) return;
-    if (!client_is_content()) fail("closed too early: %ld of %ld PINGs answered%s", me.confirmed,
+    if (!client_is_complete()) fail("closed too early: %ld of %ld PINGs answered%s", me.confirmed,
                                    opt.pings, opt.expect_echo && !me.echoed ? ", no echo" : "");
     if (!me.goodbye) fail("the other end closed first");
 }
@@ -254,7 +254,7 @@ static void server(void)
         || getsockname(listener, (struct sockaddr *)&address, &size))
         fail("port %s: %s", opt.port, strerror(errno));
     printf("listening on %d\n", ntohs(address.sin_port));
-    signal(SIGCHLD, SIG_IGN); /* no child waits to be buried */
+    signal(SIGCHLD, SIG_IGN); /* ended children leave no zombies */
     for (;;) {
         me.fd = accept(listener, NULL, NULL);
         if (me.fd < 0) continue;

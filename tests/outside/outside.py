@@ -1,5 +1,5 @@
-"""What the two examples in Python share: options, connecting and accepting, and the life of one
-connection. The protocol comes from a subclass of Connection. Python 3 and its library suffice."""
+"""Common code of the two examples in Python: options, connecting and accepting, and one connection.
+A subclass of Connection adds the protocol. Needs only Python 3 and its standard library."""
 
 import argparse
 import os
@@ -11,11 +11,11 @@ import threading
 import time
 
 READ_SIZE = 65536
-MAX_DUE = 64  # PONGs owed at once; when full, the oldest is left out
+MAX_DUE = 64  # PONGs that wait; when full, the oldest is dropped
 
 
 class Failed(Exception):
-    """An expectation that did not hold, or something illegal from the other end."""
+    """An expectation that failed, or an illegal message from the other end."""
 
 
 def say(text):
@@ -24,7 +24,7 @@ def say(text):
 
 
 def plain(data):
-    """Bytes as printable text."""
+    """Returns bytes as printable text."""
     return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in data)
 
 
@@ -43,14 +43,14 @@ class Connection:
         self.greeted_at = None  # from here on PINGs may be sent
         self.ping_at = None
         self.sent = self.confirmed = 0  # our PINGs
-        self.due = []  # PONGs that we owe: (when, sequence)
+        self.due = []  # PONGs that wait: (when, sequence)
         self.quiet = options.no_hello  # nothing more is sent
         self.goodbye = False  # the last message has been sent or has arrived
         self.echoed = False
         self.received = bytearray()
 
     def run(self):
-        """Lives with the connection until it ends."""
+        """Runs the connection until it ends."""
         self.start()
         while True:
             wait_ms = self.on_time(now_ms())
@@ -61,20 +61,20 @@ class Connection:
         say("closed by the other end" + (silence if self.quiet else ""))
         if self.server or self.quiet:
             return
-        if not self.content():
+        if not self.is_complete():
             missing = ", no echo" if self.options.expect_echo and not self.echoed else ""
             raise Failed(f"closed too early: {self.confirmed} of {self.options.pings} PINGs "
                          f"answered{missing}")
         if not self.goodbye:
             raise Failed("the other end closed first")
 
-    def content(self):
-        """Whether a client has seen all it waits for."""
+    def is_complete(self):
+        """Whether a client has received everything that it expects."""
         return (self.greeted_at is not None and self.confirmed >= self.options.pings
                 and (self.echoed or not self.options.expect_echo))
 
     def on_time(self, now):
-        """Does what is due; returns how many milliseconds may pass until the next time."""
+        """Does what is due; returns the milliseconds until something is due next."""
         options = self.options
         times = [now + 1000]
         if self.greeted_at is not None and options.silent_after is not None and not self.quiet:
@@ -104,12 +104,12 @@ class Connection:
         options = self.options
         if self.server:
             return None if options.close_after is None else self.opened + options.close_after
-        if self.content() and options.silent_after is None:
+        if self.is_complete() and options.silent_after is None:
             return self.greeted_at + options.stay
         return None
 
     def receive(self):
-        """Reads what is there; False if the other end has closed. Messages come in any pieces."""
+        """Reads what has arrived; False if the other end has closed. Messages may be split."""
         try:
             data = self.sock.recv(READ_SIZE)
         except ConnectionError:
@@ -128,14 +128,14 @@ class Connection:
                 self.sock.sendall(data[at:at + self.options.pieces])
             self.last_sent = now_ms()
         except OSError:
-            pass  # the next read says why
+            pass  # the next read reports the reason
 
     def end_writing(self):
         self.goodbye = True
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:
-            pass  # closed already; the next read says so
+            pass  # closed already; the next read reports it
 
     def greet(self):
         self.greeted_at = self.ping_at = now_ms()
@@ -146,8 +146,8 @@ class Connection:
         self.quiet = True
         say("silent from now on")
 
-    def owe_pong(self, sequence):
-        """A PING to be answered, later if --delay says so."""
+    def queue_pong(self, sequence):
+        """Queues the answer to a PING, delayed by --delay."""
         if self.options.mute or self.quiet:
             return
         self.due = self.due[-(MAX_DUE - 1):]
@@ -156,10 +156,10 @@ class Connection:
     def since_last_sent(self):
         return f", {now_ms() - self.last_sent} ms after the last byte sent" if self.quiet else ""
 
-    # What the protocol has to say.
+    # Hooks, which a protocol implements.
 
     def start(self):
-        """Connected, or accepted."""
+        """Called when the connection is established."""
         raise NotImplementedError
 
     def take(self, data):
@@ -173,7 +173,7 @@ class Connection:
         raise NotImplementedError
 
     def send_goodbye(self):
-        """The last words, if the protocol has any."""
+        """Sends the last message, if the protocol has one."""
 
 
 def parse(description):
@@ -204,12 +204,12 @@ def parse(description):
     client.add_argument("--token", default="")
     client.add_argument("--stay", type=int, metavar="MS", help="at least, after the handshake")
     client.add_argument("--silent-after", type=int, metavar="MS", help="then send nothing more")
-    client.add_argument("--no-hello", action="store_true", help="never say anything at all")
+    client.add_argument("--no-hello", action="store_true", help="send nothing at all")
     server.add_argument("--once", action="store_true", help="end with the first client")
     server.add_argument("--mute", action="store_true", help="answer neither PING nor DATA")
     server.add_argument("--probe", type=int, metavar="MS", help="send PINGs too")
     server.add_argument("--retune", type=policy, metavar="IDLE,INTERVAL,PROBES")
-    server.add_argument("--close-after", type=int, metavar="MS", help="close so long after accept")
+    server.add_argument("--close-after", type=int, metavar="MS", help="close MS after accept")
     options = parser.parse_args()
     if options.probe is not None:
         options.pings, options.every = sys.maxsize, options.probe

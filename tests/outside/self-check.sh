@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The clients and servers in this folder against each other: every client language against every
-# server language, in both protocols. They were written from docs/protocol.md alone, so where they agree
-# with each other and not with Systole, Systole is wrong.
+# Tests the clients and servers in this folder against each other: every client language against
+# every server language, in both protocols. They were written from docs/protocol.md alone, so where
+# they agree with each other and not with Systole, Systole is wrong.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -62,11 +62,11 @@ client_ends_with() { # EXIT CODE, OPTIONS...
     [[ $code == "$expected" ]] || fail "exit code $code of the client, expected $expected"
 }
 
-said() { # client|server, then lines that must occur as whole lines (extended regular expressions)
+printed() { # client|server, then regular expressions, each of which must match a whole line
     local who=$1 line
     shift
     for line; do
-        grep -Eqx -- "$line" "$scratch/$who.log" || fail "the $who did not say: $line"
+        grep -Eqx -- "$line" "$scratch/$who.log" || fail "the $who did not print: $line"
     done
 }
 
@@ -75,13 +75,13 @@ check_heartbeats_and_data() {
     client_ends_with 0 --pings 3 --every 20 --business hp=97 --data "hello there" --expect-echo \
         --pieces 3 --policy 10000,3000,3
     server_ends_with 0
-    said client "received PONG 1" "received PONG 2" "received PONG 3" \
+    printed client "received PONG 1" "received PONG 2" "received PONG 3" \
         "received DATA of 11 bytes: hello there"
-    said server 'received PING 1, business "hp=97"' 'received PING 3, business "hp=97"' \
+    printed server 'received PING 1, business "hp=97"' 'received PING 3, business "hp=97"' \
         "received DATA of 11 bytes: hello there"
     if [[ $protocol == native ]]; then
-        said client "welcome session 0x1 epoch 1 idle 10000 interval 3000 probes 3"
-        said server 'hello identity "outside"' "asked for idle 10000 interval 3000 probes 3" \
+        printed client "welcome session 0x1 epoch 1 idle 10000 interval 3000 probes 3"
+        printed server 'hello identity "outside"' "asked for idle 10000 interval 3000 probes 3" \
             'received CLOSE 0 \(done\) flags 0 return-after 0 ""'
     fi
 }
@@ -92,7 +92,7 @@ check_cumulative_pongs() {
     start_server --once --delay 300
     client_ends_with 0 --pings 100 --every 1
     server_ends_with 0
-    said client "received PONG 100"
+    printed client "received PONG 100"
 }
 
 # 300 PINGs, so that a sequence number of one byte wraps.
@@ -107,8 +107,8 @@ check_probes_of_the_server() {
     start_server --once --probe 30 --delay 40
     client_ends_with 0 --pings 1 --stay 250
     server_ends_with 0
-    said client "received PING 1" "received PING 2" "received PONG 1"
-    said server "received PONG 1" "received PONG 2"
+    printed client "received PING 1" "received PING 2" "received PONG 1"
+    printed server "received PONG 1" "received PONG 2"
 }
 
 check_silence() {
@@ -118,9 +118,9 @@ check_silence() {
     local elapsed
     elapsed=$(sed -n 's/^closed by the other end \([0-9]*\) ms after.*/\1/p' "$scratch/client.log")
     ((elapsed >= 300 && elapsed < 2000)) || fail "closed after '$elapsed' ms instead of 350"
-    said client "silent from now on"
+    printed client "silent from now on"
     ! grep -q "^received PONG" "$scratch/server.log" || fail "the silent client answered"
-    [[ $protocol != native ]] || said client \
+    [[ $protocol != native ]] || printed client \
         "received RETUNE idle 2000 interval 1000 probes 3" \
         'received CLOSE 1 \(drained\) flags 0 return-after 2500 ""'
 }
@@ -136,7 +136,7 @@ check_two_clients() {
     stop_server
 }
 
-check_failures_are_told() {
+check_failures_are_reported() {
     start_server --once --mute --close-after 100
     client_ends_with 1 --pings 1
     server_ends_with 0
@@ -144,7 +144,7 @@ check_failures_are_told() {
     start_server --mute
     client_ends_with 3 --pings 1 --limit 1
     stop_server
-    client_ends_with 1 --pings 1 # nobody listens any more
+    client_ends_with 1 --pings 1 # the server has ended
     client_ends_with 2 --no-such-option
 }
 
@@ -162,8 +162,8 @@ check_little_endian_pong() {
     start_server --once --little-endian-pong --probe 20
     client_ends_with 0 --pings 2 --every 20 --stay 200 --little-endian-pong
     server_ends_with 0
-    said client "received PONG 2, in little-endian"
-    said server "received PONG 1, in little-endian"
+    printed client "received PONG 2, in little-endian"
+    printed server "received PONG 1, in little-endian"
 }
 
 checks=$(declare -F | sed -n 's/^declare -f \(check_.*\)/\1/p')
@@ -182,7 +182,7 @@ check_pair() { # PROTOCOL CLIENT SERVER
     printf '   %s: client in %s, server in %s: agree\n' "$protocol" "$client" "$server"
 }
 
-# Mostly waiting: all pairs at once.
+# The checks mostly wait, so all pairs run in parallel.
 pids=()
 for protocol in native message1028; do
     for client in c py; do

@@ -1,4 +1,4 @@
-//! Asks the admin interface of a running gateway.
+//! Sends requests to the admin interface of a running gateway.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,40 +8,40 @@ use serde::Deserialize;
 use systole_gateway::config::Token;
 use ureq::{Agent, Body, Error};
 
-/// A shard answers within 2 s or not at all; the rest is for the network.
+/// Time limit of a request: a shard answers within 2 s or not at all; the rest is for the network.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest answer in bytes; far above what one session amounts to.
+/// Longest answer in bytes; far above the answer for one session.
 const MAX_ANSWER: u64 = 1 << 20;
 
-/// Where the admin interface is, and what it wants to see.
+/// Address and token of the admin interface.
 #[derive(Debug, clap::Args)]
 pub(crate) struct AdminArgs {
-    /// Where the gateway's admin interface is
+    /// URL of the gateway's admin interface
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7480")]
     admin: String,
 
-    /// The file with its token, if it wants one
+    /// File with the admin token, if the interface requires one
     #[arg(long, value_name = "FILE", env = "SYSTOLE_ADMIN_TOKEN_FILE")]
     token_file: Option<PathBuf>,
 }
 
-/// The answer of an admin interface that does not do as asked.
+/// The admin interface's answer to a request that failed.
 #[derive(Deserialize)]
-struct Trouble {
+struct ErrorAnswer {
     error: String,
     hint: String,
 }
 
 impl AdminArgs {
-    /// What the interface answers for `path`.
+    /// Returns the interface's answer for `path`.
     ///
     /// # Errors
-    /// What went wrong and what to do about it, for people.
+    /// A message for the user: what went wrong, and what to do about it.
     pub(crate) fn get(&self, path: &str) -> Result<String, String> {
         let base = self.admin.trim_end_matches('/');
         let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
-        // Neither a proxy nor another address is to see the token.
+        // Neither a proxy nor the target of a redirect may receive the token.
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -57,10 +57,10 @@ impl AdminArgs {
             return Ok(text);
         }
         Err(match serde_json::from_str(&text) {
-            Ok(Trouble { error, hint }) => format!("{error}\nhint: {hint}"),
+            Ok(ErrorAnswer { error, hint }) => format!("{error}\nhint: {hint}"),
             Err(_) => format!(
-                "{base} answers {}, and not as a gateway would\nhint: give the address of [admin] \
-                 with --admin",
+                "{base} answers {}, but not as a gateway does\nhint: set --admin to the address \
+                of the section [admin]",
                 response.status()
             ),
         })
@@ -72,14 +72,14 @@ impl AdminArgs {
         let text = fs::read_to_string(path)
             .map_err(|error| format!("the token in {shown} cannot be read: {error}"))?;
         let token = text.lines().next().unwrap_or("").trim();
-        Token::new(token).map_err(|right| format!("the token in {shown} must be {right}"))?;
+        Token::new(token).map_err(|expected| format!("the token in {shown} must be {expected}"))?;
         Ok(Some(token.to_owned()))
     }
 
     fn unreachable(&self, error: &Error) -> String {
         format!(
-            "no answer from {}: {error}\nhint: is the gateway running? --admin says where its \
-             admin interface is",
+            "no answer from {}: {error}\nhint: is the gateway running? --admin sets the address of \
+            its admin interface",
             self.admin
         )
     }

@@ -1,7 +1,7 @@
-//! `systole bench`: load from outside, what it costs the target, and how late its verdicts are.
+//! `systole bench`: puts load on a target, and measures its cost and the lateness of its verdicts.
 //!
-//! The bench, its load workers and the baseline are processes of this one binary; the target is a
-//! process of its own too, so that its CPU time and memory are its alone.
+//! The bench, its load workers and the baseline are processes of this one binary. The target is a
+//! process of its own too, so that its CPU time and memory can be measured separately.
 
 mod args;
 mod beacon;
@@ -32,12 +32,12 @@ use args::Plan;
 use crate::exit::Exit;
 use crate::output::Output;
 
-/// Why a run could not be finished. Nothing that it started still runs, and running again is safe.
+/// An error that ended a run early. All processes of the run have ended, and running again is safe.
 #[derive(Debug)]
 struct BenchError(String);
 
-/// Runs the bench and prints what it found. Fails if it could not be finished, or if `--check` was
-/// given and a budget was missed.
+/// Runs the bench and prints the results. Fails if the run could not be finished, or if `--check`
+/// was given and a budget was missed.
 pub(crate) fn run(args: Args, output: &mut Output) -> io::Result<Exit> {
     let check = args.check;
     let plan = match Plan::new(args) {
@@ -59,7 +59,7 @@ pub(crate) fn run(args: Args, output: &mut Output) -> io::Result<Exit> {
     }
 }
 
-/// What is to be printed, and whether all budgets were met.
+/// Measures; returns the text to print, and whether all budgets were met.
 fn measure(plan: &Plan) -> Result<(String, bool), BenchError> {
     let json = plan.args.json;
     if plan.args.codec == codec::Codec::Beacon {
@@ -77,18 +77,18 @@ fn measure(plan: &Plan) -> Result<(String, bool), BenchError> {
     Ok((text, report.ok))
 }
 
-/// Tells how one of the bench's helper processes ended.
+/// Reports the end of a helper process of the bench.
 pub(crate) fn helper(result: io::Result<()>, output: &mut Output) -> io::Result<Exit> {
     match result {
         Ok(()) => Ok(Exit::Success),
         Err(error) => {
-            output.error(&format!("a helper of the bench ended: {error}"));
+            output.error(&format!("a helper process of the bench failed: {error}"));
             Ok(Exit::Failure)
         }
     }
 }
 
-/// Burns one core until killed: the company that a soak asks for.
+/// Keeps one core busy until killed, for a soak with `--burn`.
 pub(crate) fn run_burn() -> io::Result<()> {
     die_with_parent();
     let mut state = 1_u64;
@@ -97,9 +97,10 @@ pub(crate) fn run_burn() -> io::Result<()> {
     }
 }
 
-/// A helper process whose bench was killed must not go on loading the machine.
+/// Has this helper process killed when the bench dies, so that it does not go on loading the
+/// machine.
 fn die_with_parent() {
-    // Where it is refused, helpers end with their pipes, or are ended by the bench.
+    // If this fails, a helper still ends when its pipe closes, or when the bench kills it.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
 }
 

@@ -1,4 +1,4 @@
-//! `systole check`: is the configuration right, and what does it mean?
+//! `systole check`: checks the configuration and prints what it means.
 
 use std::io;
 
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> io::Result<Exit> {
     }
 }
 
-/// What the configuration means, as lines.
+/// Describes the configuration in lines of text.
 fn describe(config: &Config) -> Vec<String> {
     let heads = ["listener", "codec", "address", "role", "bound", "policy"].map(str::to_owned);
     let rows = config.listeners.iter().map(row).chain(config.beacons.iter().map(beacon_row));
@@ -40,7 +40,7 @@ fn describe(config: &Config) -> Vec<String> {
     lines.push(String::new());
     lines.push(format!("admin at {}, {guard}", config.admin.address()));
     if !config.policy.enforce() {
-        lines.push("enforce is off: the dead are reported, never disconnected".to_owned());
+        lines.push("enforce is off: dead peers are reported, never disconnected".to_owned());
     }
     lines
 }
@@ -83,7 +83,7 @@ fn describe_policy(policy: Policy) -> String {
     text
 }
 
-/// Rows as lines in which each column begins at the same place.
+/// Formats rows as lines with aligned columns.
 fn columns<const N: usize>(rows: Vec<[String; N]>) -> Vec<String> {
     let mut widths = [0; N];
     for row in &rows {

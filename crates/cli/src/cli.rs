@@ -1,4 +1,5 @@
-//! What may be typed: subcommands and their help. What it means is decided elsewhere.
+//! The command line: subcommands and their help texts. Each command's module interprets its
+//! arguments.
 
 use std::path::PathBuf;
 
@@ -11,12 +12,12 @@ use crate::{bench, ping, pong, why};
 
 const TOP_EXAMPLES: &str = "\
 Examples:
-  systole serve                         a gateway with the defaults, on loopback
-  systole check                         is ./systole.toml right, and what does it mean?
-  systole ping 127.0.0.1:7400           is it alive, and how fast does it answer?
-  systole pong --delay 5                answers heartbeats, five seconds late
-  systole why 00c0600001000000          why did that session end?
-  systole help serve                    more about one command
+  systole serve                         run a gateway with the defaults, on loopback
+  systole check                         check ./systole.toml and show what it means
+  systole ping 127.0.0.1:7400           send heartbeats to a server, report when it is dead
+  systole pong --delay 5                answer heartbeats, five seconds late
+  systole why 00c0600001000000          show why a session ended
+  systole help serve                    show the help of one command
 
 Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 the peer is dead.";
 
@@ -27,8 +28,8 @@ Examples:
   systole serve --listen 0.0.0.0:7400 --listen line=127.0.0.1:7420
   systole serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --ready-file ready.json
 
-SIGTERM drains: no more clients are taken, those connected are told when to come back. A second one
-ends at once, with exit code 1.";
+SIGTERM drains: the gateway accepts no more clients, and sends CLOSE with a time to reconnect to
+those connected. A second SIGTERM ends it at once, with exit code 1.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
@@ -48,7 +49,7 @@ Examples:
 
 /// The liveness layer for long-lived connections.
 ///
-/// Who is still there, who went, when and why: with a bound that is declared in advance.
+/// Shows which clients are alive, which are gone, when and why, within a bound declared in advance.
 #[derive(Debug, Parser)]
 #[command(name = "systole", version, after_help = TOP_EXAMPLES, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -58,10 +59,10 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a gateway until it is told to stop
+    /// Run a gateway until a signal stops it
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
-    /// Say whether the configuration is right and what it means, without starting anything
+    /// Check the configuration and show what it means, without starting anything
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
     Ping(ping::Args),
@@ -74,26 +75,26 @@ pub(crate) enum Command {
     /// Echo bytes: the bench's baseline
     #[command(hide = true)]
     BenchEcho(bench::EchoArgs),
-    /// Burn a core beside a soak
+    /// Keep one core busy during a soak
     #[command(hide = true)]
     BenchBurn,
     Lab(lab::Args),
-    /// Be a peer of the lab
+    /// Run a peer process of the lab
     #[command(hide = true)]
     LabPeer {
-        /// What kind of peer, as JSON
+        /// Specification of the peer, as JSON
         spec: String,
     },
     /// Print the completions for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {
-        /// Which shell
+        /// The shell
         shell: Shell,
     },
     /// Print the manual page
     #[command(after_help = MAN_EXAMPLES)]
     Man {
-        /// Of which command; of systole itself if left out
+        /// The command; without it, systole itself
         command: Option<String>,
     },
 }
@@ -121,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound_and_every_command_has_an_example() {
+    fn the_definition_is_valid_and_every_command_has_an_example() {
         Cli::command().debug_assert();
         for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! The flags and variables that stand over the configuration file, and which file that is.
+//! The flags and environment variables that override the configuration file, and the choice of that
+//! file.
 
 use std::env;
 use std::net::SocketAddr;
@@ -11,28 +12,28 @@ use systole_gateway::config::{
     ConfigError, FORMATS, Format, LEVELS, Level, ListenAt, Overrides, Shards, Token,
 };
 
-/// The file that is read when none is named.
+/// The configuration file that is read without `--config`, if it exists.
 const DEFAULT_FILE: &str = "systole.toml";
 
-/// The variable that may hold the admin token. There is no flag: every user of the machine could
-/// read it in the list of processes.
+/// The environment variable for the admin token. There is no flag, because the process list would
+/// show the token to every user of the machine.
 const TOKEN_VARIABLE: &str = "SYSTOLE_ADMIN_TOKEN";
 
 #[derive(Args, Debug)]
 pub(crate) struct ConfigArgs {
-    /// The configuration file [default: systole.toml if it is there]
+    /// The configuration file [default: systole.toml if it exists]
     #[arg(long, value_name = "FILE", env = "SYSTOLE_CONFIG")]
     config: Option<PathBuf>,
 
-    /// Listen exactly here: ADDRESS (native) or CODEC=ADDRESS; may be repeated
+    /// Listen only here: ADDRESS (native) or CODEC=ADDRESS; may be repeated
     #[arg(long, value_name = "[CODEC=]ADDRESS", env = "SYSTOLE_LISTEN", value_delimiter = ',')]
     listen: Vec<ListenAt>,
 
-    /// Where the admin interface listens
+    /// Address of the admin interface
     #[arg(long, value_name = "ADDRESS", env = "SYSTOLE_ADMIN")]
     admin: Option<SocketAddr>,
 
-    /// A file whose first line is the admin token (or set SYSTOLE_ADMIN_TOKEN to the token itself)
+    /// File whose first line is the admin token (or set SYSTOLE_ADMIN_TOKEN to the token itself)
     #[arg(long, value_name = "FILE", env = "SYSTOLE_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
 
@@ -40,24 +41,24 @@ pub(crate) struct ConfigArgs {
     #[arg(long, value_name = "N", env = "SYSTOLE_SHARDS")]
     shards: Option<Shards>,
 
-    /// Whether the dead are disconnected (true) or only reported (false)
+    /// Disconnect dead peers (true) or only report them (false)
     #[arg(long, value_name = "BOOL", env = "SYSTOLE_ENFORCE")]
     enforce: Option<bool>,
 
-    /// The least important level that is logged
+    /// The lowest level that is logged
     #[arg(long, value_name = "LEVEL", env = "SYSTOLE_LOG", value_parser = level_parser())]
     log: Option<Level>,
 
-    /// How a line of the log looks
+    /// Format of the log lines
     #[arg(long, value_name = "FORMAT", env = "SYSTOLE_LOG_FORMAT", value_parser = format_parser())]
     log_format: Option<Format>,
 
-    /// Whether each heartbeat is logged
+    /// Log each heartbeat (true) or not (false)
     #[arg(long, value_name = "BOOL", env = "SYSTOLE_LOG_HEARTBEATS")]
     log_heartbeats: Option<bool>,
 }
 
-/// A configuration and where it came from.
+/// A configuration, its file, and the overrides.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) config: Config,
@@ -66,9 +67,9 @@ pub(crate) struct Loaded {
 }
 
 impl ConfigArgs {
-    /// The configuration that the file, the environment and the flags make together.
+    /// Loads the configuration from file, environment and flags.
     ///
-    /// The error is the whole text for people.
+    /// The error is the complete message for the user.
     pub(crate) fn load(&self) -> Result<Loaded, String> {
         let overrides = self.overrides()?;
         let file = self.file();
@@ -92,7 +93,7 @@ impl ConfigArgs {
                 return Err(format!("{TOKEN_VARIABLE} must be ASCII"));
             }
             Ok(text) => {
-                let refused = |right| format!("{TOKEN_VARIABLE} must be {right}");
+                let refused = |expected| format!("{TOKEN_VARIABLE} must be {expected}");
                 Some(Token::new(&text).map_err(refused)?)
             }
         };
@@ -111,7 +112,7 @@ impl ConfigArgs {
 }
 
 impl Loaded {
-    /// What the configuration is called in output.
+    /// Name of the configuration in output: the file, or `defaults`.
     pub(crate) fn name(&self) -> String {
         name(self.file.as_deref())
     }

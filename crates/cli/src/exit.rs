@@ -1,4 +1,4 @@
-//! The exit codes.
+//! The exit codes of the program.
 
 use std::process::ExitCode;
 
@@ -6,13 +6,13 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum Exit {
-    /// It did what was asked.
+    /// The command succeeded.
     Success = 0,
-    /// It was asked rightly, and failed.
+    /// The usage was correct, but the command failed.
     Failure = 1,
-    /// It was asked wrongly: flags or configuration. Nothing was done.
+    /// The flags or the configuration are wrong. Nothing was done.
     Usage = 2,
-    /// The peer was given up as dead.
+    /// The verdict on the peer is dead.
     PeerDead = 3,
 }
 

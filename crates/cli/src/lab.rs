@@ -1,4 +1,4 @@
-//! `systole lab`: real faults, and whether the verdicts are right.
+//! `systole lab`: injects real faults and judges the verdicts.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,56 +8,58 @@ use crate::output::Output;
 
 const EXAMPLES: &str = "\
 Examples:
-  systole lab --list                    what can be broken, and what must be told of it
-  sudo systole lab                      everything once, a few at a time
+  systole lab --list                    list the scenarios and what each of them shows
+  sudo systole lab                      run each scenario once, some in parallel
   sudo systole lab drop hang --repeat 5 --svg timelines
-  sudo systole lab --matrix 300         the confusion matrix in docs/diagnosis.md
+  sudo systole lab --matrix 300         write the confusion matrix in docs/diagnosis.md
   sudo systole lab --clean              remove what a killed run left behind
 
 How to read it:
   right     the expected cause, within the bound
   unknown   within the bound, but without the cause: allowed, if rare
-  late      after the bound; missed: never
-  wrong     another cause, or a living peer was condemned
-  invalid   the fault did not bite or the lab failed: says nothing about the program
+  late      after the bound
+  missed    no verdict at all
+  wrong     another cause, or a verdict on a living peer
+  invalid   the fault had no effect or the lab failed: no result for the program
 
 Exit code 0 if at least 95 % are right and the others unknown.";
 
-/// Pull real cables, and see whether the verdicts are right
+/// Inject real network faults, and check that the verdicts are right
 ///
 /// Builds networks of namespaces with a router in them, runs a gateway and clients there, injects
-/// faults, and compares what is told with what must be. Needs root on Linux, iproute2, nftables and
-/// conntrack. Touches no interface outside its own namespaces, and removes everything it made.
+/// faults, and compares the verdicts with the expected ones. Needs root on Linux, iproute2,
+/// nftables and conntrack. Touches no interface outside its own namespaces, and removes everything
+/// it created.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Scenarios to run, as --list names them [default: all but the long ones]
     scenarios: Vec<String>,
-    /// Say what each scenario does, and run nothing
+    /// List the scenarios with explanations, and run nothing
     #[arg(long)]
     list: bool,
     /// Remove what killed runs left behind, and run nothing
     #[arg(long)]
     clean: bool,
-    /// Observe from this end alone
+    /// Judge the verdicts of this end only
     #[arg(long, value_enum)]
     observer: Option<Observer>,
     /// How often to run each scenario
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     repeat: u32,
-    /// Make at least N runs, spread evenly, and write down what they found
+    /// Make at least N runs, spread evenly over the scenarios, and write the confusion matrix
     #[arg(long, value_name = "N", conflicts_with = "repeat",
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     matrix: Option<u32>,
-    /// Where the confusion matrix goes, between its two markers
+    /// File for the confusion matrix, which is written between its two markers
     #[arg(long, value_name = "FILE", default_value = "docs/diagnosis.md", requires = "matrix")]
     document: PathBuf,
-    /// How many labs stand at a time; those with hundreds of links stand alone
+    /// Number of labs in parallel; those with hundreds of links run alone
     #[arg(long, value_name = "N", default_value_t = 6,
           value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: u8,
-    /// What chance is drawn from: when in the heartbeat a fault falls
+    /// Seed of the random phase of the heartbeat at which a fault occurs
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Print the results as JSON
@@ -68,7 +70,7 @@ pub(crate) struct Args {
     svg: Option<PathBuf>,
 }
 
-/// Whose verdicts are judged.
+/// The end whose verdicts are judged.
 #[derive(clap::ValueEnum, Clone, Copy, Debug)]
 enum Observer {
     Gateway,
@@ -81,7 +83,7 @@ pub(crate) fn run(_: &Args, output: &mut Output) -> io::Result<Exit> {
     Ok(Exit::Failure)
 }
 
-/// The lab's peer needs what the lab needs.
+/// Fails: a peer of the lab needs Linux too.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn run_peer(_: &str, output: &mut Output) -> io::Result<Exit> {
     output.error("the lab needs Linux");
@@ -93,7 +95,7 @@ pub(crate) use linux::{run, run_peer};
 
 #[cfg(target_os = "linux")]
 mod linux {
-    //! What the command does where it can do something.
+    //! The command on Linux.
 
     use std::fs;
     use std::path::Path;
@@ -103,14 +105,14 @@ mod linux {
 
     use super::{Args, Exit, Observer, Output, io};
 
-    /// Of a hundred runs so many must be right; the others may be unknown.
-    const RIGHT_OF_100: usize = 95;
+    /// Percentage of runs that must be right; the others may be unknown.
+    const MIN_RIGHT_PERCENT: usize = 95;
 
     pub(crate) fn run(args: &Args, output: &mut Output) -> io::Result<Exit> {
         if args.list {
             return list(output);
         }
-        match act(args, output) {
+        match execute(args, output) {
             Ok(exit) => Ok(exit),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(error),
             Err(error) => {
@@ -120,12 +122,12 @@ mod linux {
         }
     }
 
-    /// Is a peer of the lab until its standard input ends.
+    /// Runs a peer of the lab until its standard input ends.
     pub(crate) fn run_peer(spec: &str, output: &mut Output) -> io::Result<Exit> {
         match systole_lab::run_peer(spec) {
             Ok(()) => Ok(Exit::Success),
             Err(trouble) => {
-                output.error(&format!("a peer of the lab ended: {trouble}"));
+                output.error(&format!("a peer of the lab failed: {trouble}"));
                 Ok(Exit::Failure)
             }
         }
@@ -138,7 +140,7 @@ mod linux {
         Ok(Exit::Success)
     }
 
-    fn act(args: &Args, output: &mut Output) -> io::Result<Exit> {
+    fn execute(args: &Args, output: &mut Output) -> io::Result<Exit> {
         if args.clean {
             let gone = systole_lab::clean().map_err(io::Error::other)?;
             for name in &gone {
@@ -147,7 +149,7 @@ mod linux {
             return Ok(Exit::Success);
         }
         if args.matrix.is_some() {
-            // Before hours of work, not after.
+            // Fails now, before hours of runs, if the document is unusable.
             document(args, "")?;
         }
         let options = Options {
@@ -164,12 +166,12 @@ mod linux {
             draw(&runs, directory)?;
         }
         if args.matrix.is_some() {
-            write_down(&runs, args)?;
+            write_matrix(&runs, args)?;
         }
         if args.json {
             output.line(&serde_json::to_string_pretty(&runs)?)?;
         } else {
-            // Hundreds of runs that were right are told by their number, in the document.
+            // With a matrix, right runs are only counted; the others are listed.
             let shown = |run: &&Run| args.matrix.is_none() || run.score != Score::Right;
             output.line(&report::table(runs.iter().filter(shown)))?;
             output.line(&report::summary(&runs))?;
@@ -180,7 +182,7 @@ mod linux {
     fn is_good(runs: &[Run]) -> bool {
         let right = runs.iter().filter(|run| run.score == Score::Right).count();
         let allowed = |run: &Run| matches!(run.score, Score::Right | Score::Unknown);
-        runs.iter().all(allowed) && right * 100 >= runs.len() * RIGHT_OF_100
+        runs.iter().all(allowed) && right * 100 >= runs.len() * MIN_RIGHT_PERCENT
     }
 
     fn draw(runs: &[Run], directory: &Path) -> io::Result<()> {
@@ -193,13 +195,13 @@ mod linux {
         Ok(())
     }
 
-    fn write_down(runs: &[Run], args: &Args) -> io::Result<()> {
+    fn write_matrix(runs: &[Run], args: &Args) -> io::Result<()> {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let section = matrix::markdown(runs, &command(args), &format!("Linux {}", kernel.trim()));
         fs::write(&args.document, document(args, &section)?)
     }
 
-    /// The document with `section` as its matrix.
+    /// Returns the text of the document with `section` as its matrix.
     fn document(args: &Args, section: &str) -> io::Result<String> {
         let path = &args.document;
         let text = fs::read_to_string(path)
@@ -209,7 +211,7 @@ mod linux {
         })
     }
 
-    /// The command that makes the same runs again.
+    /// Returns the command line that repeats these runs.
     fn command(args: &Args) -> String {
         let mut words = vec!["systole lab".to_owned()];
         words.extend(args.scenarios.iter().cloned());

@@ -1,4 +1,4 @@
-//! The `systole` program: what was typed becomes one command, and the command an exit code.
+//! The `systole` program: parses the command line, runs one command, and returns its exit code.
 
 mod admin;
 mod bench;
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     let result = run(cli, &mut output).and_then(|exit| output.flush().map(|()| exit));
     match result {
         Ok(exit) => exit.into(),
-        // Whoever read our output has seen enough of it.
+        // The reader of stdout closed it on purpose, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success.into(),
         Err(error) => {
             output.error(&format!("the output could not be written: {error}"));
@@ -39,8 +39,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the command. Only failures of the output are errors here; all others are exit codes, told
-/// on the way.
+/// Runs the command. Only a failure to write output is an error here; every other failure is
+/// printed and becomes an exit code.
 fn run(cli: Cli, output: &mut Output) -> io::Result<Exit> {
     match cli.command {
         Command::Serve(args) => serve::run(&args, output),

@@ -1,41 +1,41 @@
-//! The one place that prints: data to stdout, talk to stderr.
+//! The only place that prints: data to stdout, messages to stderr.
 
 use std::io::{self, BufWriter, Stderr, Stdout, Write};
 
-/// Where a command prints.
+/// The stdout and stderr of a command.
 #[derive(Debug)]
 pub(crate) struct Output {
     data: BufWriter<Stdout>,
-    talk: Stderr,
+    messages: Stderr,
 }
 
 impl Output {
     pub(crate) fn new() -> Output {
-        Output { data: BufWriter::new(io::stdout()), talk: io::stderr() }
+        Output { data: BufWriter::new(io::stdout()), messages: io::stderr() }
     }
 
-    /// One line of data. It may wait in a buffer until [`Output::flush`].
+    /// Writes one line of data, which may stay in a buffer until [`Output::flush`].
     pub(crate) fn line(&mut self, line: &str) -> io::Result<()> {
         writeln!(self.data, "{line}")
     }
 
-    /// Data as it is.
+    /// Writes data unchanged.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.data.write_all(bytes)
     }
 
-    /// Sends buffered data on its way.
+    /// Flushes the buffered data.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.data.flush()
     }
 
-    /// Tells what is worth knowing beside the data. Nobody may be listening.
+    /// Prints a message to stderr. A failure is ignored: stderr may be closed.
     pub(crate) fn note(&mut self, text: &str) {
-        let _ = writeln!(self.talk, "{}", text.trim_end());
+        let _ = writeln!(self.messages, "{}", text.trim_end());
     }
 
-    /// Tells what went wrong. Nobody may be listening, and there is nobody else to tell.
+    /// Prints an error to stderr. A failure is ignored: there is no other place to report it.
     pub(crate) fn error(&mut self, text: &str) {
-        let _ = writeln!(self.talk, "error: {}", text.trim_end());
+        let _ = writeln!(self.messages, "error: {}", text.trim_end());
     }
 }

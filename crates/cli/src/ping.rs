@@ -1,4 +1,4 @@
-//! `systole ping`: heartbeats to a server, until it is dead or was pinged enough.
+//! `systole ping`: sends heartbeats to a server, until it is dead or `--count` is reached.
 
 mod report;
 
@@ -27,60 +27,60 @@ Examples:
   systole ping HOST:PORT --codec message1028 --reconnect
   systole ping HOST:PORT --json | jq .rtt_us
 
-A heartbeat goes out after IDLE of silence, another after each INTERVAL, at most PROBES of them. If
-IDLE + INTERVAL × PROBES pass without a single byte, the connection is dead: 19 s by default.
-Whatever arrives counts as life, and the count of heartbeats starts anew.
+After IDLE of silence a heartbeat is sent, then another after each INTERVAL, at most PROBES of them.
+If no byte arrives for IDLE + INTERVAL × PROBES, the connection is dead: 19 s by default. Any byte
+is evidence of life, and resets the count of heartbeats.
 
-A gateway may refuse the policy that is asked for (native only); its own is in force then, and told.
+A gateway may refuse the requested policy (native only). Then its own is in force and is printed.
 
-Exit codes: 0 pinged enough or interrupted, 1 not connected, lost for another reason, or never
+Exit codes: 0 --count reached or interrupted, 1 not connected, lost for another reason, or never
 answered, 2 wrong usage, 3 the connection is dead.";
 
-/// How long a goodbye may keep the user waiting.
+/// Time limit for the goodbye at the end.
 const GOODBYE: Duration = Duration::from_millis(250);
 
-/// Send heartbeats to a server and tell when it is dead
+/// Send heartbeats to a server and report when it is dead
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Where the server listens
+    /// Address of the server
     #[arg(value_name = "HOST:PORT")]
     addr: String,
 
-    /// How long silence lasts before the first heartbeat
+    /// Silence before the first heartbeat
     #[arg(long, value_name = "TIME", default_value = "10", value_parser = seconds::parse)]
     idle: Duration,
 
-    /// How long one heartbeat waits for an answer before the next
+    /// Time between heartbeats while no answer comes
     #[arg(long, value_name = "TIME", default_value = "3", value_parser = seconds::parse)]
     interval: Duration,
 
-    /// How many heartbeats go unanswered before the connection is dead
+    /// Unanswered heartbeats before the connection is dead
     #[arg(long, value_name = "N", default_value_t = 3)]
     probes: u8,
 
-    /// Which bytes are spoken
+    /// Codec of the connection
     #[arg(long, default_value = "native", value_parser = codec_parser())]
     codec: Codec,
 
-    /// Come back when the connection is lost
+    /// Reconnect when the connection is lost
     #[arg(long)]
     reconnect: bool,
 
-    /// Stop after N heartbeats were answered
+    /// Stop after N answered heartbeats
     #[arg(long, value_name = "N")]
     count: Option<u64>,
 
-    /// Print JSON, one object a line; times in milliseconds, round trips in microseconds
+    /// Print JSON, one object per line; times in milliseconds, round trips in microseconds
     #[arg(long)]
     json: bool,
 
-    /// Print times, round trips, and what else happens
+    /// Print times, round trips, and all other events
     #[arg(short, long)]
     verbose: bool,
 }
 
-/// The three codecs by name.
+/// Parses the name of one of the three stream codecs.
 pub(crate) fn codec_parser() -> impl TypedValueParser<Value = Codec> {
     let names = [Codec::Native, Codec::Message1028, Codec::Line].map(Codec::name);
     PossibleValuesParser::new(names).map(|name| Codec::by_name(&name).unwrap_or(Codec::Native))
@@ -106,7 +106,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> io::Result<Exit> {
 impl Args {
     fn policy(&self) -> Result<Policy, PolicyError> {
         let (idle, interval) = (self.idle.into(), self.interval.into());
-        // Spread serves fleets; here it would only blur the numbers.
+        // Spread is for many links; here it would only blur the times.
         Ok(Policy::new(idle, interval, self.probes)?.with_spread(false))
     }
 
@@ -140,13 +140,13 @@ async fn ping(args: &Args, policy: Policy, output: &mut Output) -> io::Result<Ex
         tokio::select! {
             event = client.next_event() => {
                 let Some(event) = event else { break };
-                end = ended(&event, end, &report);
+                end = exit_of(&event, end, &report);
                 if let Event::Connected { policy: agreed, .. } = &event
                     && agreed.bound() != policy.bound()
                 {
                     output.note(&format!("the server grants its own policy: {agreed}"));
                 }
-                report.tell(&event, output)?;
+                report.record(&event, output)?;
             }
             _ = &mut interrupt => break,
         }
@@ -156,7 +156,7 @@ async fn ping(args: &Args, policy: Policy, output: &mut Output) -> io::Result<Ex
         _ => Exit::Success,
     });
     report.summary(output)?;
-    // Whether the goodbye arrives in this time changes nothing here.
+    // A goodbye that is not complete in time is given up.
     let _ = tokio::time::timeout(GOODBYE, async {
         if client.close(CloseReason::Done).await.is_ok() {
             while client.next_event().await.is_some() {}
@@ -166,8 +166,8 @@ async fn ping(args: &Args, policy: Policy, output: &mut Output) -> io::Result<Ex
     Ok(exit)
 }
 
-/// The exit code, if this event is the end.
-fn ended(event: &Event, end: Option<Exit>, report: &Report) -> Option<Exit> {
+/// Returns the exit code if this event is the last one, else `end`.
+fn exit_of(event: &Event, end: Option<Exit>, report: &Report) -> Option<Exit> {
     let Event::Closed(ending) = event else {
         return end;
     };
@@ -180,7 +180,7 @@ fn ended(event: &Event, end: Option<Exit>, report: &Report) -> Option<Exit> {
     })
 }
 
-/// Whether that event is a heartbeat's answer.
+/// Whether the event is the answer to a heartbeat.
 fn is_answer(event: &Event) -> bool {
     matches!(event, Event::HeartbeatReceived { beat: BeatKind::Pong, .. })
 }

@@ -1,5 +1,5 @@
-//! `systole pong`: the other end of `systole ping`. It answers heartbeats, as late as it is told,
-//! and judges nobody.
+//! `systole pong`: the peer of `systole ping`. It answers heartbeats after a chosen delay, and
+//! gives no verdicts.
 
 mod answers;
 mod connection;
@@ -17,24 +17,25 @@ use tokio::sync::mpsc;
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::{ping, seconds};
-use connection::{Connection, News, Told};
+use connection::{Connection, Notice, NoticeKind};
 
 const EXAMPLES: &str = "\
 Examples:
   systole pong                                    answers at once, on loopback
-  systole pong --delay 5 -v                       five seconds late, with times and names
+  systole pong --delay 5 -v                       five seconds late, with times and addresses
   systole pong --codec message1028 --port 9000 --bind 0.0.0.0
   systole pong --delay 60 & systole ping 127.0.0.1:7430   a server that seems dead
 
-One line for each message, whatever pieces it arrives in. Answers to one client wait for no other.";
+Prints one line for each message, also if it arrives in pieces. Delayed answers to one client delay
+no other client.";
 
-/// Lines that may wait to be printed. When they are too many, clients are read no further.
+/// Maximum of lines that wait to be printed. While the queue is full, clients are not read.
 const LINES: usize = 1_024;
 
-/// How long accepting rests after it failed, as it does when descriptors run out.
+/// Pause after a failed accept, for example when descriptors run out.
 const REST: Duration = Duration::from_millis(100);
 
-/// Answer heartbeats, as late as you like
+/// Answer heartbeats, at once or after a delay
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -46,15 +47,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     bind: IpAddr,
 
-    /// How late each heartbeat is answered
+    /// Delay of each answer
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = seconds::parse)]
     delay: Duration,
 
-    /// Which bytes are spoken
+    /// Codec of the connections
     #[arg(long, default_value = "native", value_parser = ping::codec_parser())]
     codec: Codec,
 
-    /// Print times and clients' addresses, and who comes and goes
+    /// Print times, client addresses, connects and disconnects
     #[arg(short, long)]
     verbose: bool,
 }
@@ -85,7 +86,8 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 async fn pong(args: &Args, listener: &TcpListener, output: &mut Output) -> io::Result<Exit> {
     let interrupt = tokio::signal::ctrl_c();
     tokio::pin!(interrupt);
-    // Its first poll takes hold of the signal, and whoever reads the address may send one.
+    // The first poll installs the signal handler, before the address is printed and a signal may
+    // come.
     tokio::select! {
         biased;
         _ = &mut interrupt => return Ok(Exit::Success),
@@ -96,7 +98,7 @@ async fn pong(args: &Args, listener: &TcpListener, output: &mut Output) -> io::R
         Err(error) => output.error(&error.to_string()),
     }
     let clock = Clock::start();
-    let (news, mut lines) = mpsc::channel(LINES);
+    let (notices, mut lines) = mpsc::channel(LINES);
     let mut clients = 0;
     loop {
         tokio::select! {
@@ -105,28 +107,28 @@ async fn pong(args: &Args, listener: &TcpListener, output: &mut Output) -> io::R
                     clients += 1;
                     let delay = Span::from(args.delay);
                     let connection = Connection::new(args.codec, clients, delay, clock);
-                    tokio::spawn(connection.serve(stream, peer, news.clone()));
+                    tokio::spawn(connection.serve(stream, peer, notices.clone()));
                 }
                 Err(error) => {
                     output.error(&format!("a client could not be accepted: {error}"));
                     tokio::time::sleep(REST).await;
                 }
             },
-            // A sender is kept here, so there is always another line to come.
-            Some(line) = lines.recv() => tell(&line, args.verbose, output)?,
+            // `notices` keeps the channel open, so `recv` never returns `None`.
+            Some(notice) = lines.recv() => print(&notice, args.verbose, output)?,
             _ = &mut interrupt => return Ok(Exit::Success),
         }
     }
 }
 
-fn tell(news: &News, verbose: bool, output: &mut Output) -> io::Result<()> {
-    let News { peer, at, told } = news;
-    let text = match told {
-        Told::Received(len) => format!("received {len} bytes"),
-        Told::Joined | Told::Left(_) if !verbose => return Ok(()),
-        Told::Joined => "joined".to_owned(),
-        Told::Left(cause) => format!("left: {cause}"),
-        Told::Illegal(what) => {
+fn print(notice: &Notice, verbose: bool, output: &mut Output) -> io::Result<()> {
+    let Notice { peer, at, kind } = notice;
+    let text = match kind {
+        NoticeKind::Received(len) => format!("received {len} bytes"),
+        NoticeKind::Joined | NoticeKind::Left(_) if !verbose => return Ok(()),
+        NoticeKind::Joined => "joined".to_owned(),
+        NoticeKind::Left(cause) => format!("left: {cause}"),
+        NoticeKind::Illegal(what) => {
             output.note(&format!("{peer}: illegal bytes, connection closed: {what}"));
             return Ok(());
         }

@@ -1,14 +1,14 @@
-//! Lengths of time as people type them: plain seconds, or with units.
+//! Parses times on the command line: plain seconds, or with units.
 
 use std::time::Duration;
 
-/// `10` and `0.5` are seconds; `500ms` and `1m 30s` say what they are.
+/// Parses a time: `10` and `0.5` are seconds; `500ms` and `1m 30s` have units.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string());
     }
-    let right = "seconds such as 10 or 0.5, or a length such as 500ms or \"1m 30s\"";
-    humantime::parse_duration(text).map_err(|_| format!("expected {right}"))
+    let expected = "seconds such as 10 or 0.5, or a time such as 500ms or \"1m 30s\"";
+    humantime::parse_duration(text).map_err(|_| format!("expected {expected}"))
 }
 
 #[cfg(test)]
@@ -16,7 +16,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_and_lengths_are_understood() {
+    fn seconds_and_times_with_units_are_parsed() {
         let millis = |text| parse(text).map(|duration| duration.as_millis()).ok();
         assert_eq!(millis("10"), Some(10_000));
         assert_eq!(millis("0.5"), Some(500));

@@ -1,4 +1,4 @@
-//! `systole completions` and `systole man`: the program describes itself.
+//! `systole completions` and `systole man`: prints shell completions and manual pages.
 
 use std::io;
 
@@ -18,7 +18,7 @@ pub(crate) fn completions(shell: Shell, output: &mut Output) -> io::Result<Exit>
 
 pub(crate) fn man(command: Option<&str>, output: &mut Output) -> io::Result<Exit> {
     let mut root = Cli::command();
-    // Gives each subcommand its full name.
+    // Sets the full name of each subcommand.
     root.build();
     let described = match command {
         None => root,

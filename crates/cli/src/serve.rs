@@ -1,4 +1,4 @@
-//! `systole serve`: a gateway until it is told to stop.
+//! `systole serve`: runs a gateway until a signal stops it.
 
 use std::io;
 

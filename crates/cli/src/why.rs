@@ -1,4 +1,4 @@
-//! `systole why`: why a session ended, or how it is doing.
+//! `systole why`: prints why a session ended, or the state of a session online.
 
 use std::io;
 use std::time::{Duration, UNIX_EPOCH};
@@ -19,17 +19,17 @@ Examples:
 The gateway keeps the last 10,000 verdicts. `curl localhost:7480/api/v1/verdicts?identity=NAME`
 finds the sessions of a client.
 
-Exit codes: 0 told, 1 nothing is known of that session, or no gateway answers, 2 wrong usage.";
+Exit codes: 0 success, 1 the session is unknown or no gateway answers, 2 wrong usage.";
 
-/// Tell why a session ended, or how it is doing
+/// Show why a session ended, or the state of a session online
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The session's number, 16 hexadecimal digits, as events and logs show it
+    /// Number of the session, 16 hexadecimal digits, as in events and logs
     #[arg(value_name = "SESSION", value_parser = session)]
     session: String,
 
-    /// Print the gateway's answer as it is, as JSON
+    /// Print the gateway's answer unchanged, as JSON
     #[arg(long)]
     json: bool,
 
@@ -39,10 +39,12 @@ pub(crate) struct Args {
 
 fn session(text: &str) -> Result<String, String> {
     let legal = text.len() == 16 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-    legal.then(|| text.to_ascii_lowercase()).ok_or_else(|| "16 hexadecimal digits".to_owned())
+    legal
+        .then(|| text.to_ascii_lowercase())
+        .ok_or_else(|| "expected 16 hexadecimal digits".to_owned())
 }
 
-/// What is shown of the answer.
+/// The printed part of the gateway's answer.
 #[derive(Deserialize)]
 struct Why {
     session: String,
@@ -105,8 +107,8 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> io::Result<Exit> {
         }
         Err(error) => {
             output.error(&format!(
-                "the answer is not understood: {error}\nhint: gateway and program should be of one \
-                 version; --json shows the answer as it is"
+                "the answer cannot be parsed: {error}\nhint: use a gateway and a program of \
+                the same version; --json prints the answer unchanged"
             ));
             Ok(Exit::Failure)
         }
@@ -122,16 +124,16 @@ impl Why {
                 verdict.times(),
             ],
             None => {
-                let state = if self.suspect { "suspected" } else { "heard in time" };
+                let state = if self.suspect { "suspected" } else { "not suspected" };
                 vec![format!("online, {state}"), self.subject()]
             }
         };
         let (head, end) = match &self.verdict {
             Some(verdict) => {
-                lines.extend(verdict.rest());
-                ("what led to it", "the verdict")
+                lines.extend(verdict.details());
+                ("timeline", "the verdict")
             }
-            None => ("what happened lately", "now"),
+            None => ("timeline", "now"),
         };
         lines.extend([String::new(), format!("{head}, in seconds before {end}")]);
         let times: Vec<String> = self
@@ -146,7 +148,8 @@ impl Why {
         lines
     }
 
-    /// Whatever a client says of itself is shown quoted: it must not steer a terminal.
+    /// Describes the session. The identity comes from the client, so it is quoted: it must not
+    /// control the terminal.
     fn subject(&self) -> String {
         let Why { session, identity, listener, address, .. } = self;
         format!("session {session} of {identity:?} from {address} at listener {listener}")
@@ -163,18 +166,18 @@ impl Verdict {
         format!("fell at {at}, {late} late; open for {lasted} s, last heard {heard} s before")
     }
 
-    fn rest(&self) -> Vec<String> {
+    fn details(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        let mut rests = "what it rests on";
+        let mut heading = "evidence";
         if let Some(Revised { cause, confidence, because }) = &self.revised_from {
-            lines.push(format!("revised: {because}; at first it seemed {cause} ({confidence})"));
-            rests = "what it rested on at first";
+            lines.push(format!("revised: {because}; the first verdict was {cause} ({confidence})"));
+            heading = "evidence of the first verdict";
         }
         if self.provisional {
-            lines.push("provisional: the peer's return may show a better cause".to_owned());
+            lines.push("provisional: the cause may be revised when the peer returns".to_owned());
         }
         if !self.grounds.is_empty() {
-            lines.extend([String::new(), rests.to_owned()]);
+            lines.extend([String::new(), heading.to_owned()]);
             lines.extend(self.grounds.iter().map(|ground| format!("  {ground}")));
         }
         lines.extend([String::new(), "what to do".to_owned(), format!("  {}", self.advice)]);
@@ -192,7 +195,7 @@ impl Moment {
     }
 }
 
-/// With milliseconds.
+/// Formats microseconds as seconds with three decimals.
 fn seconds(micros: u64) -> String {
     format!("{}.{:03}", micros / 1_000_000, micros / 1_000 % 1_000)
 }

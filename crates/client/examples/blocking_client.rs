@@ -1,5 +1,5 @@
-//! The core under a blocking socket: a `read` that would wait for ever on a dead link ends at the
-//! bound, because its timeout is the machine's next deadline. No task, no thread, no runtime.
+//! The link machine with a blocking socket, without task, thread or runtime: a `read` on a dead
+//! link returns at the bound, because its timeout is the machine's next deadline.
 //!
 //! `cargo run --example blocking_client -- 127.0.0.1:7400 [bound in seconds]`
 
@@ -13,11 +13,11 @@ use systole_core::wire::{Codec, DataKind};
 use systole_core::{Link, Machine, Policy, Span, Time};
 use systole_net::Clock;
 
-/// The system refuses a timeout of zero.
+/// Shortest read timeout: the system refuses zero.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
-/// From one look at a socket that was closed on the other side to the next.
-const AFTER_END: Duration = Duration::from_millis(20);
+/// Time between two examinations of a socket whose peer has sent FIN.
+const AFTER_FIN: Duration = Duration::from_millis(20);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -28,21 +28,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut stream = TcpStream::connect(addr)?;
     let clock = Clock::start();
-    let wish = Introduction { asks: Some(policy), ..Introduction::default() };
-    let settings = Settings::new(Codec::Native, Side::Connecting(wish), policy);
+    let introduction = Introduction { asks: Some(policy), ..Introduction::default() };
+    let settings = Settings::new(Codec::Native, Side::Connecting(introduction), policy);
     let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
     let mut buffer = [0; 4_096];
-    let mut ended = false;
-    while carry_out(&mut link, &mut stream, &clock)? {
+    let mut peer_closed = false;
+    while process_outputs(&mut link, &mut stream, &clock)? {
         let wait = link.next_deadline().map(|next| Duration::from(next.at.since(now(&clock))));
-        if ended {
-            link.handle(now(&clock), after_end(&stream));
+        if peer_closed {
+            link.handle(now(&clock), wait_after_fin(&stream));
             continue;
         }
         stream.set_read_timeout(wait.map(|wait| wait.max(SHORTEST_WAIT)))?;
         match stream.read(&mut buffer) {
             Ok(0) => {
-                ended = true;
+                peer_closed = true;
                 link.handle(now(&clock), Input::Ended);
             }
             Ok(n) => link.handle(now(&clock), Input::Received(&buffer[..n])),
@@ -55,18 +55,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// A stream that has ended would read as ended for ever. What tells that the peer does not read on
-/// either is the error that the machine's PING brings.
-fn after_end(stream: &TcpStream) -> Input<'static> {
-    std::thread::park_timeout(AFTER_END);
+/// Waits instead of reading, since a stream after its FIN always reads as ended. A socket error,
+/// the peer's answer to the machine's PING, shows that the peer does not read either.
+fn wait_after_fin(stream: &TcpStream) -> Input<'static> {
+    std::thread::park_timeout(AFTER_FIN);
     match stream.take_error() {
         Ok(None) => Input::Deadline,
         Ok(Some(_)) | Err(_) => Input::Failed(SocketError::Reset),
     }
 }
 
-/// Does what the machine wants; false when the link has ended.
-fn carry_out(link: &mut Link, stream: &mut TcpStream, clock: &Clock) -> std::io::Result<bool> {
+/// Performs the machine's outputs; returns false when the link has ended.
+fn process_outputs(
+    link: &mut Link,
+    stream: &mut TcpStream,
+    clock: &Clock,
+) -> std::io::Result<bool> {
     let mut open = true;
     let mut established = false;
     while let Some(output) = link.poll_output() {
@@ -76,7 +80,7 @@ fn carry_out(link: &mut Link, stream: &mut TcpStream, clock: &Clock) -> std::io:
                 println!("{event:?}");
                 established |= matches!(event, Event::Established { .. });
             }
-            // Asked for only of shells that can look at their sockets.
+            // Requested only if `Settings::examines` is set.
             Output::Examine => {}
             Output::Close(_) => open = false,
         }
@@ -84,7 +88,7 @@ fn carry_out(link: &mut Link, stream: &mut TcpStream, clock: &Clock) -> std::io:
     if established {
         let hello = Command::Send { bytes: b"hello", more: false, kind: DataKind::default() };
         link.handle(now(clock), Input::Command(hello));
-        return carry_out(link, stream, clock);
+        return process_outputs(link, stream, clock);
     }
     Ok(open)
 }

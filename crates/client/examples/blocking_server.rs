@@ -1,5 +1,5 @@
-//! The core under blocking sockets, a thread for each client: messages are sent back, and a client
-//! that falls silent is found although its thread sits in `read`.
+//! The link machine with blocking sockets, one thread per client: it echoes messages, and detects a
+//! silent client although the thread blocks in `read`.
 //!
 //! `cargo run --example blocking_server -- 127.0.0.1:7400 [bound in seconds]`
 
@@ -13,11 +13,11 @@ use systole_core::wire::{Codec, DataKind};
 use systole_core::{Link, Machine, Policy, Span, Time};
 use systole_net::Clock;
 
-/// The system refuses a timeout of zero.
+/// Shortest read timeout: the system refuses zero.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
-/// From one look at a socket that was closed on the other side to the next.
-const AFTER_END: Duration = Duration::from_millis(20);
+/// Time between two examinations of a socket whose peer has sent FIN.
+const AFTER_FIN: Duration = Duration::from_millis(20);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -45,17 +45,17 @@ fn serve(mut stream: TcpStream, policy: Policy, session: u64) -> std::io::Result
     let key = SessionKey { session, epoch: session };
     let mut link = Link::new(now(), settings, key, session);
     let mut buffer = [0; 4_096];
-    let mut ended = false;
-    while carry_out(&mut link, &mut stream, now())? {
+    let mut peer_closed = false;
+    while process_outputs(&mut link, &mut stream, now())? {
         let wait = link.next_deadline().map(|next| Duration::from(next.at.since(now())));
-        if ended {
-            link.handle(now(), after_end(&stream));
+        if peer_closed {
+            link.handle(now(), wait_after_fin(&stream));
             continue;
         }
         stream.set_read_timeout(wait.map(|wait| wait.max(SHORTEST_WAIT)))?;
         match stream.read(&mut buffer) {
             Ok(0) => {
-                ended = true;
+                peer_closed = true;
                 link.handle(now(), Input::Ended);
             }
             Ok(n) => link.handle(now(), Input::Received(&buffer[..n])),
@@ -68,18 +68,18 @@ fn serve(mut stream: TcpStream, policy: Policy, session: u64) -> std::io::Result
     Ok(())
 }
 
-/// A stream that has ended would read as ended for ever. What tells that the peer does not read on
-/// either is the error that the machine's PING brings.
-fn after_end(stream: &TcpStream) -> Input<'static> {
-    std::thread::park_timeout(AFTER_END);
+/// Waits instead of reading, since a stream after its FIN always reads as ended. A socket error,
+/// the peer's answer to the machine's PING, shows that the peer does not read either.
+fn wait_after_fin(stream: &TcpStream) -> Input<'static> {
+    std::thread::park_timeout(AFTER_FIN);
     match stream.take_error() {
         Ok(None) => Input::Deadline,
         Ok(Some(_)) | Err(_) => Input::Failed(SocketError::Reset),
     }
 }
 
-/// Does what the machine wants; false when the link has ended.
-fn carry_out(link: &mut Link, stream: &mut TcpStream, now: Time) -> std::io::Result<bool> {
+/// Performs the machine's outputs; returns false when the link has ended.
+fn process_outputs(link: &mut Link, stream: &mut TcpStream, now: Time) -> std::io::Result<bool> {
     let mut echoes = Vec::new();
     let mut open = true;
     while let Some(output) = link.poll_output() {
@@ -87,7 +87,7 @@ fn carry_out(link: &mut Link, stream: &mut TcpStream, now: Time) -> std::io::Res
             Output::Transmit { bytes, .. } => stream.write_all(bytes)?,
             Output::Event(Event::Data { bytes, more, .. }) => echoes.push((bytes.to_vec(), more)),
             Output::Event(event) => println!("{event:?}"),
-            // Asked for only of shells that can look at their sockets.
+            // Requested only if `Settings::examines` is set.
             Output::Examine => {}
             Output::Close(_) => open = false,
         }
@@ -99,5 +99,5 @@ fn carry_out(link: &mut Link, stream: &mut TcpStream, now: Time) -> std::io::Res
         let echo = Command::Send { bytes: &bytes, more, kind: DataKind::default() };
         link.handle(now, Input::Command(echo));
     }
-    carry_out(link, stream, now)
+    process_outputs(link, stream, now)
 }

@@ -1,4 +1,4 @@
-//! Connects to a gateway, says hello, and prints whatever happens until the end.
+//! Connects to a gateway, sends a message, and prints all events until the client ends.
 //!
 //! `cargo run --example hello -- 127.0.0.1:7400`
 

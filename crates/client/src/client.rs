@@ -1,4 +1,4 @@
-//! The application's handle.
+//! The application's handle to a client.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,119 +8,120 @@ use systole_core::wire::{CloseReason, MAX_HEARTBEAT_DATA};
 use tokio::sync::mpsc;
 
 use crate::driver::Driver;
-use crate::shared::{COMMANDS, Request, Shared};
+use crate::shared::{MAX_REQUESTS, Request, Shared};
 use crate::{ConnectError, Event, Options, SendError};
 
-/// A link to a server, and its successors.
+/// A client, with a link to a server that is reestablished after a loss.
 ///
-/// One task drives it and never waits for the application: if events are not taken, messages wait
-/// up to a megabyte and then the socket is no longer read; of other events, beyond 256, the older
-/// of each kind give way. While the socket is not read, the server's silence is not held against
-/// it. The server's own patience is not changed by that: who takes no messages for longer than the
-/// bound is given up by it, as the policy says.
+/// One task serves the client and never waits for the application. If the application does not take
+/// events, up to a megabyte of messages waits before reading pauses; of other events, beyond 256,
+/// the oldest of each kind is dropped. While reading is paused, the client does not judge the
+/// server's silence. The server still judges the client: if the client reads nothing for longer
+/// than the bound, the server ends the link according to its policy.
 ///
-/// All methods take `&self`, so that an `Arc` of it can be sent from one task and listened to in
-/// another. Dropped, it says goodbye.
+/// All methods take `&self`, so that tasks can share a client in an `Arc`. Dropping the client
+/// closes the link with CLOSE.
 pub struct Client {
     shared: Arc<Shared>,
-    commands: mpsc::Sender<Request>,
+    requests: mpsc::Sender<Request>,
 }
 
 impl Client {
     /// Connects to `addr`, a `host:port`, and returns when the handshake is complete.
     ///
-    /// The first attempt is the only one: a wrong address is an error to be told. Later losses are
-    /// answered as [`Options::reconnect`] says. Must be called within a Tokio runtime with its time
-    /// and I/O enabled.
+    /// There is only one attempt, so that a wrong address is reported. After a later loss the
+    /// client reconnects according to [`Options::reconnect`]. Call this within a Tokio runtime with
+    /// time and I/O enabled.
     ///
     /// # Errors
-    /// See [`ConnectError`]; no later than `connect_timeout` + `handshake_timeout`.
+    /// See [`ConnectError`]; returned no later than `connect_timeout` + `handshake_timeout`.
     pub async fn connect(addr: impl ToString, options: Options) -> Result<Client, ConnectError> {
         let shared = Arc::new(Shared::new(options.codec, options.send_queue));
-        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let (requests, inbox) = mpsc::channel(MAX_REQUESTS);
         let mut driver = Driver::new(addr.to_string(), options, Arc::clone(&shared), inbox)?;
         let connection = driver.open().await?;
         tokio::spawn(driver.run(connection));
-        Ok(Client { shared, commands })
+        Ok(Client { shared, requests })
     }
 
-    /// The next event, in order; `None` after [`Event::Closed`]. Cancel-safe.
+    /// Waits for the next event; returns `None` after [`Event::Closed`]. Cancel-safe.
     pub async fn next_event(&self) -> Option<Event> {
         self.shared.next_event().await
     }
 
-    /// Sends a message, waiting for room in the queue ([`Options::send_queue`]). Cancel-safe: what
-    /// was not taken is not sent.
+    /// Sends a message; waits while the queue is full ([`Options::send_queue`]). Cancel-safe: a
+    /// canceled call sends nothing.
     ///
-    /// `Ok` says that it was queued. If the link is lost before it has left, it is gone.
+    /// `Ok` means that the message was queued. A message still queued when the link is lost is
+    /// dropped.
     ///
     /// # Errors
     /// See [`SendError`]; never [`SendError::Full`].
     pub async fn send(&self, message: &[u8]) -> Result<(), SendError> {
         let cost = self.shared.cost(message.len())?;
-        let link = self.shared.standing()?;
+        let link = self.shared.current_link()?;
         let room = self.shared.queue().acquire_many(cost).await;
         let room = room.map_err(|_| SendError::Closed)?;
-        if self.shared.standing()? != link {
+        if self.shared.current_link()? != link {
             return Err(SendError::NotConnected);
         }
-        let slot = self.commands.reserve().await.map_err(|_| SendError::Closed)?;
+        let slot = self.requests.reserve().await.map_err(|_| SendError::Closed)?;
         room.forget();
         slot.send(Request::Send { bytes: message.to_vec(), cost: cost as usize, link });
         Ok(())
     }
 
-    /// Sends a message if the queue has room for it now.
+    /// Sends a message if the queue has room now.
     ///
     /// # Errors
     /// See [`SendError`].
     pub fn try_send(&self, message: &[u8]) -> Result<(), SendError> {
         let cost = self.shared.cost(message.len())?;
-        let link = self.shared.standing()?;
+        let link = self.shared.current_link()?;
         let room = self.shared.queue().try_acquire_many(cost).map_err(|_| SendError::Full)?;
-        let slot = self.commands.try_reserve().map_err(|_| SendError::Full)?;
+        let slot = self.requests.try_reserve().map_err(|_| SendError::Full)?;
         room.forget();
         slot.send(Request::Send { bytes: message.to_vec(), cost: cost as usize, link });
         Ok(())
     }
 
-    /// Lets these bytes ride on every heartbeat from now on, those of later links included; none if
-    /// empty. Codecs other than the native one cannot carry them.
+    /// Attaches these bytes to every heartbeat from now on, also on later links; empty for none.
+    /// Only the native codec can carry them.
     ///
     /// # Errors
-    /// `TooLong` above [`MAX_HEARTBEAT_DATA`], `Closed` at the end.
+    /// `TooLong` above [`MAX_HEARTBEAT_DATA`]; `Closed` after the client has ended.
     pub async fn set_heartbeat_data(&self, bytes: &[u8]) -> Result<(), SendError> {
         if bytes.len() > MAX_HEARTBEAT_DATA {
             return Err(SendError::TooLong { longest: MAX_HEARTBEAT_DATA });
         }
-        self.command(Request::HeartbeatData(bytes.to_vec())).await
+        self.request(Request::HeartbeatData(bytes.to_vec())).await
     }
 
-    /// Asks the gateway for this policy, now and at each reconnect; [`Event::Retuned`] tells what
-    /// it grants. Where nobody can be asked, as in the older codecs, it is in force at once.
+    /// Asks the gateway for this policy, now and at each reconnect; [`Event::Retuned`] reports the
+    /// policy granted. In codecs without negotiation, the policy is in force at once.
     ///
     /// # Errors
-    /// `Closed` at the end.
+    /// `Closed` after the client has ended.
     pub async fn ask_policy(&self, policy: Policy) -> Result<(), SendError> {
-        self.command(Request::AskPolicy(policy)).await
+        self.request(Request::AskPolicy(policy)).await
     }
 
-    /// Says goodbye and reconnects no more. What is queued is sent first, within two seconds;
-    /// [`Event::Closed`] tells that it is done.
+    /// Sends CLOSE and ends the client. Queued messages are sent first, within two seconds;
+    /// [`Event::Closed`] reports the end.
     ///
     /// # Errors
-    /// `Closed` if it was at its end before.
+    /// `Closed` if the client had ended before.
     pub async fn close(&self, reason: CloseReason) -> Result<(), SendError> {
-        self.command(Request::Close(reason)).await
+        self.request(Request::Close(reason)).await
     }
 
-    async fn command(&self, command: Request) -> Result<(), SendError> {
-        self.commands.send(command).await.map_err(|_| SendError::Closed)
+    async fn request(&self, request: Request) -> Result<(), SendError> {
+        self.requests.send(request).await.map_err(|_| SendError::Closed)
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("connected", &self.shared.standing().is_ok()).finish()
+        f.debug_struct("Client").field("connected", &self.shared.current_link().is_ok()).finish()
     }
 }

@@ -1,4 +1,4 @@
-//! From a plan and a name to a connected socket.
+//! Dialing: the parameters of a link, and its connected socket.
 
 use std::io;
 use std::time::Duration;
@@ -11,31 +11,31 @@ use tokio::net::{TcpStream, lookup_host};
 
 use crate::{ConnectError, Options};
 
-/// How to open a link.
-pub(crate) struct Plan {
+/// Parameters of one link.
+pub(crate) struct LinkParams {
     pub(crate) addr: String,
     pub(crate) options: Options,
     pub(crate) introduction: Introduction,
-    /// How the link before this one ended.
+    /// How the previous link ended.
     pub(crate) past: Option<Past>,
     pub(crate) boot_id: BootId,
     pub(crate) instance_id: InstanceId,
-    /// The number of this link among the client's, from 1.
-    pub(crate) link: u64,
-    /// Which attempt to reconnect it is; 0 for the first link.
+    /// Number of this link among those of the client, from 1.
+    pub(crate) link_number: u64,
+    /// Number of the attempt to reconnect; 0 for the first link.
     pub(crate) attempt: u32,
     pub(crate) seed: u64,
 }
 
-/// Finds the addresses of `addr` and connects to the first that accepts. Each has the same share of
-/// the time, so that one that is silent does not hide the next.
-pub(crate) async fn connect(addr: &str, within: Duration) -> Result<TcpStream, ConnectError> {
+/// Resolves `addr` and connects to the first address that accepts. Each address has an equal share
+/// of the time, so that a silent one does not prevent a try of the next.
+pub(crate) async fn connect(addr: &str, limit: Duration) -> Result<TcpStream, ConnectError> {
     let unresolved = |why: String| ConnectError::Resolve { name: addr.to_owned(), why };
-    let found = match tokio::time::timeout(within, lookup_host(addr)).await {
+    let found = match tokio::time::timeout(limit, lookup_host(addr)).await {
         Ok(found) => found.map_err(|error| unresolved(error.to_string()))?.collect::<Vec<_>>(),
-        Err(_) => return Err(ConnectError::Timeout(within)),
+        Err(_) => return Err(ConnectError::Timeout(limit)),
     };
-    let share = within / u32::try_from(found.len()).unwrap_or(u32::MAX).max(1);
+    let share = limit / u32::try_from(found.len()).unwrap_or(u32::MAX).max(1);
     let mut last = unresolved("it has none".to_owned());
     for addr in found {
         match tokio::time::timeout(share, TcpStream::connect(addr)).await {
@@ -49,7 +49,7 @@ pub(crate) async fn connect(addr: &str, within: Duration) -> Result<TcpStream, C
     Err(last)
 }
 
-/// The same connection as a socket that the runtime has not seen.
-pub(crate) fn register_anew(stream: &TcpStream) -> io::Result<TcpStream> {
+/// Duplicates the socket and registers the duplicate with the runtime.
+pub(crate) fn reregister(stream: &TcpStream) -> io::Result<TcpStream> {
     TcpStream::from_std(SockRef::from(stream).try_clone()?.into())
 }

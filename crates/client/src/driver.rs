@@ -1,4 +1,4 @@
-//! The task behind a client: one link after the other.
+//! The task of a client, which serves one link after the other.
 
 use std::sync::{Arc, OnceLock};
 use std::{io, time::Duration};
@@ -10,30 +10,30 @@ use systole_core::wire::InstanceId;
 use systole_net::identity;
 use tokio::sync::mpsc;
 
-use crate::connection::{Connection, End};
-use crate::dial::Plan;
+use crate::carry_over::CarryOver;
+use crate::connection::{Connection, LinkEnd};
+use crate::dial::LinkParams;
 use crate::loop_clock::{LoopClock, OPEN_ENDED};
 use crate::shared::{Request, Shared};
-use crate::wishes::Wishes;
 use crate::{ConnectError, Ending, Event, Options};
 
-/// Owns everything that outlives a link.
+/// Task of a client; owns the state that outlives a link.
 pub(crate) struct Driver {
     addr: String,
     options: Options,
     shared: Arc<Shared>,
-    commands: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<Request>,
     clock: LoopClock,
     reconnect: Option<Reconnect>,
-    wishes: Wishes,
+    carry_over: CarryOver,
     seed: u64,
     links: u64,
 }
 
-/// What became of a wait for the next link.
-enum Waited<T> {
+/// Result of work that a request to close interrupts.
+enum WorkResult<T> {
     Done(T),
-    Closed,
+    CloseRequested,
 }
 
 impl Driver {
@@ -41,51 +41,59 @@ impl Driver {
         addr: String,
         options: Options,
         shared: Arc<Shared>,
-        commands: mpsc::Receiver<Request>,
+        requests: mpsc::Receiver<Request>,
     ) -> Result<Driver, ConnectError> {
-        // Clients of one process must not reconnect in step, so each draws its own.
-        let chance = identity::instance_id().map_err(|error| ConnectError::from_io(&error))?;
-        let seed = chance.0.iter().fold(0, |seed: u64, byte| seed << 4 ^ u64::from(*byte));
+        // Each client has its own seed, so that those of one process do not reconnect in step.
+        let random = identity::instance_id().map_err(|error| ConnectError::from_io(&error))?;
+        let seed = random.0.iter().fold(0, |seed: u64, byte| seed << 4 ^ u64::from(*byte));
         let reconnect = options.reconnect.map(|backoff| Reconnect::new(backoff, seed));
-        let wishes = Wishes { heartbeat_data: Vec::new(), policy: options.policy, past: None };
+        let carry_over =
+            CarryOver { heartbeat_data: Vec::new(), policy: options.policy, past: None };
         let clock = LoopClock::start();
-        Ok(Driver { addr, options, shared, commands, clock, reconnect, wishes, seed, links: 0 })
+        Ok(Driver { addr, options, shared, requests, clock, reconnect, carry_over, seed, links: 0 })
     }
 
-    /// Opens a link, up to the end of its handshake.
+    /// Opens the first link, handshake included.
     pub(crate) async fn open(&mut self) -> Result<Connection, ConnectError> {
-        let plan = self.plan(0)?;
-        Connection::open(plan, &mut self.clock, &self.shared).await
+        let params = self.next_link_params(0)?;
+        Connection::open(params, &mut self.clock, &self.shared).await
     }
 
-    /// Drives links until there are to be no more.
+    /// Serves one link after the other until the client ends.
     pub(crate) async fn run(mut self, first: Connection) {
-        let _guard = EndGuard(Arc::clone(&self.shared));
+        let _guard = CloseGuard(Arc::clone(&self.shared));
         let mut connection = first;
         let ending = loop {
             let end = self.serve(connection).await;
-            let End::Lost(farewell) = end else {
+            let LinkEnd::Lost(farewell) = end else {
                 break Ending::Finished;
             };
-            match self.return_after(farewell).await {
+            match self.reconnect_after(farewell).await {
                 Ok(next) => connection = next,
                 Err(ending) => break ending,
             }
         };
-        self.shared.tell(Event::Closed(ending));
+        self.shared.publish(Event::Closed(ending));
     }
 
-    async fn serve(&mut self, connection: Connection) -> End {
+    async fn serve(&mut self, connection: Connection) -> LinkEnd {
         if let Some(reconnect) = &mut self.reconnect {
             reconnect.handle(self.clock.now(), reconnect::Input::Established);
         }
-        let serving =
-            connection.serve(&mut self.clock, &mut self.commands, &mut self.wishes, &self.shared);
+        let serving = connection.serve(
+            &mut self.clock,
+            &mut self.requests,
+            &mut self.carry_over,
+            &self.shared,
+        );
         serving.await
     }
 
-    /// Comes back, as often as it takes.
-    async fn return_after(&mut self, mut farewell: Option<Goodbye>) -> Result<Connection, Ending> {
+    /// Retries until a link is established, the application closes the client, or the backoff ends.
+    async fn reconnect_after(
+        &mut self,
+        mut farewell: Option<Goodbye>,
+    ) -> Result<Connection, Ending> {
         loop {
             let now = self.clock.turn(OPEN_ENDED);
             let Some(reconnect) = &mut self.reconnect else {
@@ -97,85 +105,87 @@ impl Driver {
                 Some(Next::Stop(stop)) => return Err(Ending::Stopped(stop)),
                 None => return Err(Ending::NotReconnecting),
             };
-            self.shared.tell(Event::Reconnecting { attempt, after: delay });
-            match self.attempt(attempt, delay).await {
-                Waited::Closed => return Err(Ending::Finished),
-                Waited::Done(Ok(connection)) => return Ok(connection),
-                Waited::Done(Err(error)) => {
+            self.shared.publish(Event::Reconnecting { attempt, after: delay });
+            match self.wait_and_connect(attempt, delay).await {
+                WorkResult::CloseRequested => return Err(Ending::Finished),
+                WorkResult::Done(Ok(connection)) => return Ok(connection),
+                WorkResult::Done(Err(error)) => {
                     farewell = error.farewell();
-                    self.shared.tell(Event::AttemptFailed(error));
+                    self.shared.publish(Event::AttemptFailed(error));
                 }
             }
         }
     }
 
-    /// Waits, then connects; a goodbye of the application ends both.
-    async fn attempt(
+    /// Waits, then connects; a request to close ends both.
+    async fn wait_and_connect(
         &mut self,
         attempt: u32,
         delay: Span,
-    ) -> Waited<Result<Connection, ConnectError>> {
+    ) -> WorkResult<Result<Connection, ConnectError>> {
         let sleep = tokio::time::sleep(Duration::from(delay));
-        let waiting = obey(&mut self.commands, &mut self.wishes, &self.shared, sleep);
-        if let Waited::Closed = waiting.await {
-            return Waited::Closed;
+        let waiting =
+            run_until_close(&mut self.requests, &mut self.carry_over, &self.shared, sleep);
+        if let WorkResult::CloseRequested = waiting.await {
+            return WorkResult::CloseRequested;
         }
         self.clock.turn(OPEN_ENDED);
-        match self.plan(attempt) {
-            Ok(plan) => {
-                let opening = Connection::open(plan, &mut self.clock, &self.shared);
-                obey(&mut self.commands, &mut self.wishes, &self.shared, opening).await
+        match self.next_link_params(attempt) {
+            Ok(params) => {
+                let opening = Connection::open(params, &mut self.clock, &self.shared);
+                run_until_close(&mut self.requests, &mut self.carry_over, &self.shared, opening)
+                    .await
             }
-            Err(error) => Waited::Done(Err(error)),
+            Err(error) => WorkResult::Done(Err(error)),
         }
     }
 
-    fn plan(&mut self, attempt: u32) -> Result<Plan, ConnectError> {
+    fn next_link_params(&mut self, attempt: u32) -> Result<LinkParams, ConnectError> {
         self.links += 1;
         let options = &self.options;
         let instance_id = instance_id().map_err(|error| ConnectError::from_io(&error))?;
-        Ok(Plan {
+        Ok(LinkParams {
             addr: self.addr.clone(),
             options: options.clone(),
             introduction: Introduction {
                 identity: options.identity.as_str().into(),
                 token: options.token.as_slice().into(),
-                asks: self.wishes.policy,
+                asks: self.carry_over.policy,
                 account: None,
             },
-            past: self.wishes.past,
+            past: self.carry_over.past,
             boot_id: identity::boot_id(),
             instance_id,
-            link: self.links,
+            link_number: self.links,
             attempt,
             seed: self.seed.wrapping_add(self.links),
         })
     }
 }
 
-/// Runs `work` to its end, unless the application says goodbye first. Messages for links that are
-/// gone are dropped; wishes are kept for the next one.
-async fn obey<T>(
-    commands: &mut mpsc::Receiver<Request>,
-    wishes: &mut Wishes,
+/// Runs `work` to completion, unless the application asks to close first. Messages for ended links
+/// are dropped; settings are kept for the next link.
+async fn run_until_close<T>(
+    requests: &mut mpsc::Receiver<Request>,
+    carry_over: &mut CarryOver,
     shared: &Shared,
     work: impl Future<Output = T>,
-) -> Waited<T> {
+) -> WorkResult<T> {
     tokio::pin!(work);
     loop {
         tokio::select! {
-            done = &mut work => return Waited::Done(done),
-            command = commands.recv() => match command {
+            done = &mut work => return WorkResult::Done(done),
+            request = requests.recv() => match request {
                 Some(Request::Send { cost, .. }) => shared.release(cost),
-                Some(Request::HeartbeatData(bytes)) => wishes.heartbeat_data = bytes,
-                Some(Request::AskPolicy(policy)) => wishes.policy = Some(policy),
-                Some(Request::Close(_)) | None => return Waited::Closed,
+                Some(Request::HeartbeatData(bytes)) => carry_over.heartbeat_data = bytes,
+                Some(Request::AskPolicy(policy)) => carry_over.policy = Some(policy),
+                Some(Request::Close(_)) | None => return WorkResult::CloseRequested,
             },
         }
     }
 }
 
-/// This process's identity, drawn once.
+/// Returns the identity of this process, which is drawn once.
 fn instance_id() -> io::Result<InstanceId> {
     static DRAWN: OnceLock<InstanceId> = OnceLock::new();
     match DRAWN.get() {
@@ -187,11 +197,11 @@ fn instance_id() -> io::Result<InstanceId> {
     }
 }
 
-/// Ends the handle's waits however the task ends.
-struct EndGuard(Arc<Shared>);
+/// Closes the shared state when the task ends, so that no caller waits for ever.
+struct CloseGuard(Arc<Shared>);
 
-impl Drop for EndGuard {
+impl Drop for CloseGuard {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.close();
     }
 }

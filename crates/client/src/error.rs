@@ -1,4 +1,4 @@
-//! What can go wrong, whose fault it is, and what to do about it.
+//! Errors: for each, whose fault it is, and whether to retry.
 
 use std::fmt;
 use std::io;
@@ -7,40 +7,42 @@ use std::time::Duration;
 use systole_core::cause::Verdict;
 use systole_core::link::Goodbye;
 
-/// Why there is no link. Nothing stays open; try again with [`crate::Client::connect`].
+/// Error of an attempt to connect. Nothing stays open; retry with [`crate::Client::connect`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The name was not found. The caller's fault, or that of the name service.
+    /// The name has no address. The caller's fault, or that of the name service.
     Resolve {
-        /// The name as it was given.
+        /// The name as given by the caller.
         name: String,
-        /// What the system said.
+        /// The message of the system.
         why: String,
     },
-    /// No address of the name accepted; the last one's answer. The server's fault or the path's.
+    /// No address accepted the connection; this is the error of the last one. The fault of the
+    /// server or of the path.
     Io {
-        /// What kind of error.
+        /// The kind of the error.
         kind: io::ErrorKind,
-        /// What the system said.
+        /// The message of the system.
         why: String,
     },
-    /// Nobody answered in this time. The server's fault, who is full, or the path's.
+    /// The server did not answer within this time. The fault of the server, which may be
+    /// overloaded, or of the path.
     Timeout(Duration),
-    /// Connected, but the handshake failed. The server's fault, or it does not want us.
+    /// The connection was established, but its handshake failed. The server's fault, or a refusal.
     Handshake {
-        /// Why.
+        /// Why the link ended.
         verdict: Verdict,
-        /// What the gateway said about coming back, if it said goodbye.
+        /// The gateway's CLOSE, if one arrived, which says whether to reconnect.
         farewell: Option<Goodbye>,
     },
 }
 
 impl ConnectError {
-    /// Whether the same attempt may succeed later.
+    /// Returns whether the same attempt may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            // A name service has its bad moments as well.
+            // An error of the name service may be temporary too.
             ConnectError::Io { .. } | ConnectError::Timeout(_) | ConnectError::Resolve { .. } => {
                 true
             }
@@ -79,22 +81,22 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// Why a message was not taken. None of it was.
+/// Error of a call to the client; nothing was sent or changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SendError {
-    /// There is no link at the moment. Nobody's fault here; try again after
+    /// There is no link at the moment. Not the caller's fault; retry after
     /// [`crate::Event::Reconnected`].
     NotConnected,
-    /// Longer than can ever be sent. The caller's fault; do not try again.
+    /// The message is too long to be sent. The caller's fault; do not retry.
     TooLong {
-        /// The most bytes that this client's queue or codec takes.
+        /// Maximum number of bytes that this client's queue and codec accept.
         longest: usize,
     },
-    /// The queue is full: the server reads more slowly than we write. Try again, or use
+    /// The queue is full: the server reads more slowly than the client writes. Retry, or use
     /// [`crate::Client::send`], which waits.
     Full,
-    /// The client is at its end. Connect anew.
+    /// The client has ended. Create a new one.
     Closed,
 }
 

@@ -1,4 +1,4 @@
-//! What a client tells its application.
+//! Events that a client reports to the application.
 
 use systole_core::cause::{Cause, Confidence, Verdict};
 use systole_core::diagnosis::Grounds;
@@ -8,126 +8,127 @@ use systole_core::{Policy, Span};
 
 use crate::ConnectError;
 
-/// What happened.
+/// Event of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// The link is up for the first time; always the first event.
+    /// The link is established for the first time; always the first event.
     Connected {
-        /// The session's number; 0 in codecs without one.
+        /// The session's number; 0 in codecs without sessions.
         session: u64,
-        /// Its epoch; likewise.
+        /// The session's epoch; 0 in codecs without sessions.
         epoch: u64,
         /// The policy in force.
         policy: Policy,
     },
-    /// A probe has been out for longer than it should. Nothing is lost yet.
+    /// A probe has gone unanswered for longer than expected. Nothing is lost yet.
     Suspect,
-    /// A router, our own network or our own neighbour says already why the verdict would fall.
-    /// Nothing is lost yet, and whatever the server says next outweighs it; at most once in a
-    /// silence.
+    /// A router, our own network or our own neighbour already shows the cause of a possible
+    /// verdict. Nothing is lost yet, and new evidence from the server outweighs it; reported at
+    /// most once per silence.
     Warned {
-        /// What the verdict would be now.
+        /// Cause of a verdict at this time.
         cause: Cause,
-        /// How sure that is.
+        /// Confidence in this cause.
         confidence: Confidence,
-        /// What it rests on.
+        /// Evidence for this cause.
         grounds: Grounds,
     },
-    /// The suspicion is over.
+    /// New evidence has ended the suspicion.
     Recovered,
-    /// The bound has passed, and the policy says only to tell.
+    /// The bound has passed under a policy that only reports.
     Overdue,
-    /// The bound has passed; the server hangs or does not read, and is kept for a while.
+    /// The bound has passed, but the link is kept for a while: the server hangs or does not read.
     Hung(Cause),
-    /// A message, whole.
+    /// A complete message arrived.
     Message(Vec<u8>),
-    /// A message was longer than [`crate::Options::max_message`] and was dropped; the link lives.
+    /// A message longer than [`crate::Options::max_message`] was dropped; the link continues.
     MessageTooLong {
-        /// How long it was, in bytes.
+        /// Its length in bytes.
         len: u64,
     },
-    /// Business data that rode on a heartbeat.
+    /// Application data arrived with a heartbeat.
     HeartbeatData(Vec<u8>),
-    /// Another policy is in force: the gateway changed it, or granted what was asked for.
+    /// A new policy is in force: the gateway changed it, or granted a request.
     Retuned(Policy),
-    /// A heartbeat came back after this long; told only if the options ask for heartbeats.
+    /// The answer to a heartbeat took this long; reported only with
+    /// [`crate::Options::report_heartbeats`].
     RoundTrip(Span),
-    /// A heartbeat left; told only if the options ask for it.
+    /// A heartbeat was sent; reported only with [`crate::Options::report_heartbeats`].
     HeartbeatSent {
-        /// Whether it asks or answers.
+        /// Whether it is a PING or an answer.
         beat: BeatKind,
-        /// Its sequence number; 0 in codecs without one.
+        /// Its sequence number; 0 in codecs without sequence numbers.
         sequence: u8,
-        /// Which probe of this silence it is, from 1; 0 if it is none.
+        /// Number of the probe in this silence, from 1; 0 if the heartbeat is not a probe.
         number: u8,
     },
-    /// A heartbeat arrived; told only if the options ask for it.
+    /// A heartbeat arrived; reported only with [`crate::Options::report_heartbeats`].
     HeartbeatReceived {
-        /// Whether it asks or answers.
+        /// Whether it is a PING or an answer.
         beat: BeatKind,
-        /// Its sequence number; 0 in codecs without one.
+        /// Its sequence number; 0 in codecs without sequence numbers.
         sequence: u8,
     },
-    /// The link has ended. What was sent and not answered may or may not have arrived.
+    /// The link has ended. Messages sent but not answered may or may not have arrived.
     Lost {
-        /// Why; its times count vigilant time since the client was made.
+        /// Why the link ended; times are vigilant time since the client was created.
         verdict: Verdict,
-        /// What the gateway said about coming back, if it said goodbye.
+        /// The gateway's CLOSE, if one arrived, which says whether to reconnect.
         farewell: Option<Goodbye>,
-        /// How long nothing had been heard.
+        /// Time since the last evidence from the server.
         silent_for: Span,
     },
-    /// Another attempt follows after a wait.
+    /// An attempt to reconnect follows after a wait.
     Reconnecting {
-        /// Which attempt in a row, from 1.
+        /// Number of the attempt since the loss, from 1.
         attempt: u32,
-        /// How long it waits first.
+        /// Time until the attempt.
         after: Span,
     },
-    /// An attempt to reconnect failed; what follows is told next.
+    /// An attempt to reconnect failed; the next event reports what follows.
     AttemptFailed(ConnectError),
-    /// The link is up again: a new session, and nothing of the old one is repeated.
+    /// The link is established again, with a new session; nothing of the old one is repeated.
     Reconnected {
-        /// The session's number; 0 in codecs without one.
+        /// The session's number; 0 in codecs without sessions.
         session: u64,
-        /// Its epoch; likewise.
+        /// The session's epoch; 0 in codecs without sessions.
         epoch: u64,
         /// The policy in force.
         policy: Policy,
-        /// Which attempt it was, from 1.
+        /// Number of the attempt that succeeded, from 1.
         attempt: u32,
     },
-    /// What is known better of the loss before, now that the gateway answers again; follows
-    /// [`Event::Reconnected`], at most once for each loss.
+    /// The cause of the previous loss was revised after the gateway answered again; follows
+    /// [`Event::Reconnected`], at most once per loss.
     Revised {
-        /// The cause that [`Event::Lost`] told.
+        /// The cause that [`Event::Lost`] reported.
         from: Cause,
-        /// The better one.
+        /// The revised cause.
         to: Cause,
-        /// How sure that is.
+        /// Confidence in the revised cause.
         confidence: Confidence,
     },
-    /// The last event.
+    /// The client has ended; always the last event.
     Closed(Ending),
 }
 
-/// Why a client is at its end.
+/// Reason why a client ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ending {
     /// The application closed it.
     Finished,
-    /// The link was lost, and the options say not to come back.
+    /// The link was lost, and the options do not allow to reconnect.
     NotReconnecting,
-    /// Coming back makes no sense, or was tried too often.
+    /// Reconnecting is useless, or all attempts failed.
     Stopped(Stop),
 }
 
-/// What an event is, without its particulars.
+/// Class of an event, which decides what is dropped when the mailbox is full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Class {
-    /// Costs memory in proportion to its bytes, is never dropped, and holds up reading.
+    /// A message: never dropped. Reading pauses while too many bytes wait.
     Message,
-    /// Only the latest of each number is worth keeping when the application falls behind.
+    /// Another event: older ones of the same number are dropped if the application is slow.
     Latest(u8),
 }
 

@@ -1,9 +1,9 @@
-//! A client that notices when its server is gone, says why, and comes back.
+//! A Tokio client that detects the loss of its server, reports the cause, and reconnects.
 //!
-//! [`Client::connect`] opens a link; [`Client::next_event`] tells what becomes of it. The
-//! decisions are those of [`systole_core::Link`], the same machine that the gateway runs, so both
-//! ends compute the same bound. For code without Tokio that machine can be used directly: see the
-//! examples `blocking_client` and `blocking_server`.
+//! [`Client::connect`] opens a link; [`Client::next_event`] reports what happens to it. All
+//! decisions are made by [`systole_core::Link`], the machine that the gateway runs too, so both
+//! ends compute the same bound. Code without Tokio can use that machine directly: see the examples
+//! `blocking_client` and `blocking_server`.
 //!
 //! ```no_run
 //! use systole_client::{Client, Event, Options};
@@ -21,18 +21,18 @@
 //! # }
 //! ```
 
+mod carry_over;
 mod client;
 mod connection;
 mod dial;
 mod driver;
 mod error;
 mod event;
+mod event_translator;
 mod loop_clock;
 mod mailbox;
-mod news;
 mod options;
 mod shared;
-mod wishes;
 
 pub use client::Client;
 pub use error::{ConnectError, SendError};

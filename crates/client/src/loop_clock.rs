@@ -1,14 +1,15 @@
-//! A client's clocks: vigilant time, from the one place where clocks are read.
+//! Vigilant time of a client, computed from the clock of `systole_net`.
 
 use systole_core::vigilance::{Turn, Vigilance};
 use systole_core::witness::Absences;
 use systole_core::{Span, Time};
 use systole_net::Clock;
 
-/// A wait that plans no end: however long it takes, it was watched.
+/// Planned length of a wait without a deadline, which never counts as a stall.
 pub(crate) const OPEN_ENDED: Span = Span::from_nanos(u64::MAX);
 
-/// Vigilant time: a client that slept, was stopped or starved does not blame the server for it.
+/// Clock of vigilant time: time in which the client was suspended, stopped or starved does not
+/// count as silence of the server.
 #[derive(Debug)]
 pub(crate) struct LoopClock {
     clock: Clock,
@@ -23,7 +24,7 @@ impl LoopClock {
         LoopClock { clock, vigilance, absences: Absences::default() }
     }
 
-    /// The client woke from a wait that was to last `planned` at most.
+    /// Reads the clocks after a wait that was planned to last at most `planned`.
     pub(crate) fn turn(&mut self, planned: Span) -> Time {
         let (monotonic, boottime) = (self.clock.monotonic(), self.clock.boottime());
         let stall = self.vigilance.turn(Turn { monotonic, boottime, planned });
@@ -34,32 +35,32 @@ impl LoopClock {
         now
     }
 
-    /// A clock that does not stop in suspension, read anew.
+    /// Reads the clock that continues while the machine is suspended.
     pub(crate) fn boottime(&self) -> Span {
         self.clock.boottime()
     }
 
-    /// When this client was not watching, lately.
+    /// Returns the recent times in which this client was not watching.
     pub(crate) fn absences(&self) -> &Absences {
         &self.absences
     }
 
-    /// Vigilant time at the last turn.
+    /// Returns the vigilant time at the last turn.
     pub(crate) fn now(&self) -> Time {
         self.vigilance.now()
     }
 
-    /// The socket was read until it held nothing more.
+    /// Records that the socket was read until it was empty.
     pub(crate) fn drained(&mut self) {
         self.vigilance.read(1, 1, true);
     }
 
-    /// The time up to which silence may be judged.
+    /// Returns the time up to which silence may be judged.
     pub(crate) fn horizon(&self) -> Time {
         self.vigilance.horizon()
     }
 
-    /// The wall clock at [`Time::ZERO`], in milliseconds since 1970-01-01 UTC.
+    /// Returns the wall clock at [`Time::ZERO`], in milliseconds since 1970-01-01 UTC.
     pub(crate) fn wall_origin_ms(&self) -> u64 {
         self.clock.wall_ms().saturating_sub(self.vigilance.now().as_millis())
     }

@@ -1,28 +1,28 @@
-//! Events on their way to the application: bounded, and never in the way of the link.
+//! Bounded queue of events that the application has not taken yet. Adding to it never waits.
 
 use std::collections::VecDeque;
 
 use crate::Event;
 use crate::event::Class;
 
-/// How many bytes of messages may wait before the socket is no longer read. One read and one
-/// message of the longest kind may come on top.
-pub(crate) const INBOX: usize = 1 << 20;
+/// Bytes of waiting messages at which reading pauses. One more read and one message of maximum
+/// length may still be added.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
-/// What a message counts for besides its bytes, so that empty ones are bounded too.
+/// Cost of a message in addition to its bytes, so that the number of empty ones is bounded too.
 const MESSAGE_COST: usize = 64;
 
-/// How many events other than messages may wait before the older of each kind give way.
-pub(crate) const MAX_NEWS: usize = 256;
+/// Number of waiting events other than messages, above which the oldest of each class is dropped.
+pub(crate) const MAX_OTHER_EVENTS: usize = 256;
 
-/// Events not yet taken, in the order in which they happened.
+/// Queue of events in the order in which they happened.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
     events: VecDeque<Event>,
-    /// What the messages among them count for.
+    /// Total cost of the messages in the queue.
     cost: usize,
-    /// How many others there are.
-    news: usize,
+    /// Number of other events in the queue.
+    other_events: usize,
 }
 
 impl Mailbox {
@@ -30,9 +30,9 @@ impl Mailbox {
         match cost(&event) {
             Some(cost) => self.cost += cost,
             None => {
-                self.news += 1;
-                if self.news > MAX_NEWS {
-                    self.make_way_for(event.class());
+                self.other_events += 1;
+                if self.other_events > MAX_OTHER_EVENTS {
+                    self.drop_oldest(event.class());
                 }
             }
         }
@@ -43,7 +43,7 @@ impl Mailbox {
         let event = self.events.pop_front()?;
         match cost(&event) {
             Some(cost) => self.cost -= cost,
-            None => self.news -= 1,
+            None => self.other_events -= 1,
         }
         if self.events.is_empty() {
             self.events = VecDeque::new();
@@ -51,22 +51,22 @@ impl Mailbox {
         Some(event)
     }
 
-    /// Whether the application should take messages before more are read.
+    /// Returns whether the application must take messages before more are read.
     pub(crate) fn is_full(&self) -> bool {
-        self.cost >= INBOX
+        self.cost >= MAX_MESSAGE_BYTES
     }
 
-    /// Drops the oldest event of that class. There are fewer classes than [`MAX_NEWS`], so a class
-    /// that has none waiting adds at most itself to the bound.
-    fn make_way_for(&mut self, class: Class) {
+    /// Drops the oldest event of `class`, if there is one. If there is none, the queue exceeds its
+    /// limit, by at most the number of classes.
+    fn drop_oldest(&mut self, class: Class) {
         if let Some(oldest) = self.events.iter().position(|event| event.class() == class) {
             self.events.remove(oldest);
-            self.news -= 1;
+            self.other_events -= 1;
         }
     }
 }
 
-/// What a message counts for; `None` for other events.
+/// Returns the cost of a message; `None` for other events.
 fn cost(event: &Event) -> Option<usize> {
     match event {
         Event::Message(bytes) => Some(bytes.len() + MESSAGE_COST),
@@ -107,11 +107,11 @@ mod tests {
         assert_eq!(mailbox.pop(), Some(Event::Message(vec![1])));
         assert_eq!(mailbox.pop(), Some(Event::Recovered));
         assert_eq!(mailbox.pop(), None);
-        assert_eq!((mailbox.cost, mailbox.news, mailbox.events.capacity()), (0, 0, 0));
+        assert_eq!((mailbox.cost, mailbox.other_events, mailbox.events.capacity()), (0, 0, 0));
     }
 
     #[test]
-    fn who_falls_behind_still_learns_the_latest_of_each_kind() {
+    fn a_slow_application_still_gets_the_latest_event_of_each_class() {
         let mut mailbox = Mailbox::default();
         mailbox.push(Event::Message(vec![7]));
         mailbox.push(Event::Retuned(Policy::default()));
@@ -120,7 +120,7 @@ mod tests {
             mailbox.push(Event::Recovered);
         }
         mailbox.push(Event::Overdue);
-        assert!(mailbox.events.len() <= MAX_NEWS + 16, "{}", mailbox.events.len());
+        assert!(mailbox.events.len() <= MAX_OTHER_EVENTS + 16, "{}", mailbox.events.len());
         assert_eq!(mailbox.pop(), Some(Event::Message(vec![7])));
         assert_eq!(mailbox.pop(), Some(Event::Retuned(Policy::default())));
         let rest: Vec<Event> = std::iter::from_fn(|| mailbox.pop()).collect();
@@ -128,14 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_never_dropped_and_say_when_to_stop_reading() {
+    fn messages_are_never_dropped_and_fill_the_mailbox() {
         let mut mailbox = Mailbox::default();
         let mut pushed = 0;
         while !mailbox.is_full() {
             mailbox.push(Event::Message(Vec::new()));
             pushed += 1;
         }
-        assert_eq!(pushed, INBOX / MESSAGE_COST);
+        assert_eq!(pushed, MAX_MESSAGE_BYTES / MESSAGE_COST);
         assert!(mailbox.pop().is_some());
         assert!(!mailbox.is_full());
         assert_eq!(std::iter::from_fn(|| mailbox.pop()).count(), pushed - 1);

@@ -1,4 +1,4 @@
-//! How a client behaves.
+//! Options of a client.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,39 +8,42 @@ use systole_core::link::{HANDSHAKE_TIMEOUT, Hung};
 use systole_core::reconnect::Backoff;
 use systole_core::wire::Codec;
 
-/// How long connecting may take unless the options say otherwise: name, and all addresses of it.
-/// Three retransmissions of a lost SYN fit.
+/// Default of [`Options::connect_timeout`], for the name and all its addresses: enough for three
+/// retransmissions of a lost SYN.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How a client behaves; every field has a default.
+/// Options of a client; every field has a default.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// Which bytes are spoken. Default: [`Codec::Native`].
+    /// The wire format. Default: [`Codec::Native`].
     pub codec: Codec,
-    /// Who this client says it is; at most [`systole_core::wire::MAX_IDENTITY`] bytes, the rest is
-    /// cut. Default: nobody.
+    /// Identity that this client claims; at most [`systole_core::wire::MAX_IDENTITY`] bytes, the
+    /// rest is cut off. Default: empty, an anonymous client.
     pub identity: String,
-    /// What proves it; at most [`systole_core::wire::MAX_TOKEN`] bytes, the rest is cut.
+    /// Token that proves the identity; at most [`systole_core::wire::MAX_TOKEN`] bytes, the rest is
+    /// cut off. Default: empty.
     pub token: Vec<u8>,
-    /// The policy to ask for; where nobody is asked, as in the older codecs, the one in force.
-    /// Default: the gateway's own, or [`Policy::standard`] where nobody is asked.
+    /// Policy to ask the gateway for; in codecs without negotiation, the policy in force. Default:
+    /// the gateway's own, or [`Policy::standard`] in codecs without negotiation.
     pub policy: Option<Policy>,
-    /// How long finding the address and connecting to it may take. Default: 10 s.
+    /// Maximum time to resolve the address and connect to it. Default: 10 s.
     pub connect_timeout: Duration,
-    /// How long the handshake after that may take. Default: 10 s.
+    /// Maximum time of the handshake after that. Default: 10 s.
     pub handshake_timeout: Duration,
-    /// How to come back after a loss; `None`: not at all. Default: [`Backoff::default`].
+    /// How to reconnect after a loss; `None` for not at all. Default: [`Backoff::default`].
     pub reconnect: Option<Backoff>,
-    /// The longest message received, in bytes; a longer one is dropped and told. Default: 4 MiB.
+    /// Maximum length of a received message in bytes; a longer one is dropped and reported.
+    /// Default: 4 MiB.
     pub max_message: usize,
-    /// How many bytes may wait to be sent, framing included; a longer message is refused. Shorter
-    /// means earlier backpressure, longer means later news of it. At most 1 GiB; default: 8 MiB.
+    /// Maximum number of bytes that wait to be sent, framing included; a longer message is refused.
+    /// A shorter queue reports backpressure earlier, a longer one later. At most 1 GiB; default:
+    /// 8 MiB.
     pub send_queue: usize,
-    /// What becomes, at the bound, of a server whose machine lives and whose process does not
+    /// What happens at the bound if the server's kernel acknowledges but its process does not
     /// answer. Default: the link ends.
     pub hung: Hung,
-    /// Whether each heartbeat is told as an event. Default: no.
+    /// Whether each heartbeat is reported as an event. Default: no.
     pub report_heartbeats: bool,
 }
 
@@ -63,7 +66,7 @@ impl Default for Options {
 }
 
 impl fmt::Debug for Options {
-    /// Everything but the token.
+    /// Formats selected fields, never the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("codec", &self.codec)

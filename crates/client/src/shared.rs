@@ -1,4 +1,4 @@
-//! What the application's handle and the driver of the link have in common.
+//! State shared by the application's handle and the driver task.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,79 +12,79 @@ use tokio::sync::{Notify, Semaphore};
 use crate::mailbox::Mailbox;
 use crate::{Event, SendError};
 
-/// How many commands may wait for the driver, which takes them at every turn: enough that a burst
-/// of small messages does not switch tasks for each.
-pub(crate) const COMMANDS: usize = 64;
+/// Capacity of the request channel: large enough that a burst of small messages does not switch
+/// tasks for each.
+pub(crate) const MAX_REQUESTS: usize = 64;
 
-/// The longest queue of bytes to send: a count of permits must fit 32 bits.
-pub(crate) const LONGEST_QUEUE: usize = 1 << 30;
+/// Maximum length of the send queue in bytes: a number of permits must fit 32 bits.
+pub(crate) const MAX_QUEUE_LEN: usize = 1 << 30;
 
-/// What the application asks of the driver.
+/// A request of the application to the driver.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// Send this on the link of that number, if it still stands; `cost` was taken off the queue.
+    /// Send a message on link number `link`, unless that has ended; `cost` is its queue permits.
     Send { bytes: Vec<u8>, cost: usize, link: u64 },
-    /// Let this ride on heartbeats.
+    /// Attach these bytes to heartbeats.
     HeartbeatData(Vec<u8>),
-    /// Ask for this policy.
+    /// Ask the gateway for this policy.
     AskPolicy(Policy),
-    /// Say goodbye.
+    /// Send CLOSE and end the client.
     Close(CloseReason),
 }
 
-/// The mailbox, the room in the queue, and which link stands.
+/// The mailbox, the permits of the send queue, and the number of the current link.
 #[derive(Debug)]
 pub(crate) struct Shared {
     mailbox: Mutex<Mailbox>,
     arrived: Notify,
-    taken: Notify,
+    mailbox_room: Notify,
     queue: Semaphore,
     queue_len: usize,
     codec: Codec,
-    /// The longest piece into which the link cuts a message.
-    piece: AtomicUsize,
-    /// The number of the link that stands, from 1; 0 if none does.
+    /// Maximum length of the pieces into which the link cuts messages.
+    piece_len: AtomicUsize,
+    /// Number of the established link, from 1; 0 if there is none.
     link: AtomicU64,
-    ended: AtomicBool,
+    closed: AtomicBool,
 }
 
 impl Shared {
     pub(crate) fn new(codec: Codec, queue_len: usize) -> Shared {
-        let queue_len = queue_len.min(LONGEST_QUEUE);
+        let queue_len = queue_len.min(MAX_QUEUE_LEN);
         Shared {
             mailbox: Mutex::default(),
             arrived: Notify::new(),
-            taken: Notify::new(),
+            mailbox_room: Notify::new(),
             queue: Semaphore::new(queue_len),
             queue_len,
             codec,
-            piece: AtomicUsize::new(PIECE),
+            piece_len: AtomicUsize::new(PIECE),
             link: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
         }
     }
 
-    /// Tells the application; never waits.
-    pub(crate) fn tell(&self, event: Event) {
+    /// Adds an event to the mailbox. Never waits.
+    pub(crate) fn publish(&self, event: Event) {
         self.mailbox().push(event);
         self.arrived.notify_one();
     }
 
-    /// The next event; `None` once the last was taken and no more can come.
+    /// Waits for the next event; `None` after the last.
     pub(crate) async fn next_event(&self) -> Option<Event> {
         loop {
-            // Read before looking, so that what is told last is not missed.
-            let ended = self.ended.load(Ordering::Acquire);
+            // Read before the mailbox, so that the last event is not missed.
+            let closed = self.closed.load(Ordering::Acquire);
             let (event, was_full) = {
                 let mut mailbox = self.mailbox();
                 let was_full = mailbox.is_full();
                 (mailbox.pop(), was_full && !mailbox.is_full())
             };
             if was_full {
-                self.taken.notify_one();
+                self.mailbox_room.notify_one();
             }
-            if event.is_some() || ended {
-                // Others may be waiting for the rest, or for the end.
+            if event.is_some() || closed {
+                // Other callers may be waiting for the remaining events or for the end.
                 self.arrived.notify_one();
                 return event;
             }
@@ -97,29 +97,29 @@ impl Shared {
     }
 
     /// Waits until the mailbox may no longer be full.
-    pub(crate) async fn taken(&self) {
-        self.taken.notified().await;
+    pub(crate) async fn mailbox_room(&self) {
+        self.mailbox_room.notified().await;
     }
 
-    /// Messages are cut into pieces of this length from now on.
-    pub(crate) fn cut_into(&self, piece: usize) {
-        self.piece.store(piece, Ordering::Relaxed);
+    /// Sets the maximum length of the pieces into which the link cuts messages.
+    pub(crate) fn set_piece_len(&self, piece_len: usize) {
+        self.piece_len.store(piece_len, Ordering::Relaxed);
     }
 
-    /// The link of that number stands from now on; none does if it is 0.
-    pub(crate) fn stand(&self, link: u64) {
+    /// Sets the number of the established link; 0 if there is none.
+    pub(crate) fn set_link(&self, link: u64) {
         self.link.store(link, Ordering::Release);
     }
 
-    /// Nothing more will happen.
-    pub(crate) fn end(&self) {
-        self.stand(0);
-        self.ended.store(true, Ordering::Release);
+    /// Marks the client as closed and wakes all waiting callers.
+    pub(crate) fn close(&self) {
+        self.set_link(0);
+        self.closed.store(true, Ordering::Release);
         self.queue.close();
         self.arrived.notify_one();
     }
 
-    /// Gives back what was taken off the queue.
+    /// Returns `cost` permits to the send queue.
     pub(crate) fn release(&self, cost: usize) {
         self.queue.add_permits(cost);
     }
@@ -128,10 +128,10 @@ impl Shared {
         self.queue_len
     }
 
-    /// The number of the link that stands.
-    pub(crate) fn standing(&self) -> Result<u64, SendError> {
+    /// Returns the number of the established link.
+    pub(crate) fn current_link(&self) -> Result<u64, SendError> {
         match self.link.load(Ordering::Acquire) {
-            0 if self.ended.load(Ordering::Acquire) => Err(SendError::Closed),
+            0 if self.closed.load(Ordering::Acquire) => Err(SendError::Closed),
             0 => Err(SendError::NotConnected),
             link => Ok(link),
         }
@@ -141,12 +141,12 @@ impl Shared {
         &self.queue
     }
 
-    /// What a message of this length takes of the queue: no less than the outbox counts for it.
+    /// Returns the queue permits for a message of length `len`: at least what the outbox counts.
     pub(crate) fn cost(&self, len: usize) -> Result<u32, SendError> {
         let (cost, longest) = match self.codec {
             Codec::Native => {
                 let framing = native::FRAMING + BOUNDARY;
-                let piece = self.piece.load(Ordering::Relaxed).max(1);
+                let piece = self.piece_len.load(Ordering::Relaxed).max(1);
                 let pieces = len.div_ceil(piece).max(1);
                 let longest = self.queue_len / (piece + framing) * piece;
                 (len.saturating_add(pieces * framing), longest)
@@ -154,7 +154,7 @@ impl Shared {
             Codec::Message1028 => (message1028::MESSAGE + BOUNDARY, message1028::MAX_DATA),
             Codec::Line => (len.saturating_add(2 + BOUNDARY), line::MAX_LINE - 2),
         };
-        // Not even an empty queue would hold it.
+        // A message that does not fit an empty queue can never be sent.
         let longest = longest.min(self.queue_len);
         if len > longest || cost > self.queue_len {
             return Err(SendError::TooLong { longest });
@@ -163,13 +163,13 @@ impl Shared {
     }
 
     fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
-        // A mailbox is whole after every step, whatever its holder did next.
+        // A panic of a holder cannot leave the mailbox half changed.
         self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The native protocol's framing.
+/// Framing of the native protocol.
 mod native {
-    /// The kind, and up to three bytes of length, of one DATA frame.
+    /// Bytes before the data of a DATA frame: its kind, and up to three bytes of length.
     pub(super) const FRAMING: usize = 4;
 }

@@ -1,12 +1,12 @@
-//! Many devices that state "alive" in single datagrams: what one shard decides about them.
+//! Beacons: devices that state "alive" in single datagrams, and the machine that judges them.
 //!
-//! The shell checks each datagram's tag and hands over what is authentic; the machine decides
-//! whether it is new, who is online, and what is answered. Nothing is kept for a device before a
-//! statement of it was shown to be new: until then the answer is a challenge, which holds no state.
+//! The shell checks each datagram's tag and hands over authentic statements. The machine decides
+//! whether a statement is new, which devices are online, and what is answered. It keeps no state
+//! for a device before a statement is proven new; until then the answer is a stateless challenge.
 //!
-//! Nothing is kept of a device that is gone either. So that none of its old statements brings it
-//! back, the machine keeps one number for all of them, the floor: the highest counter of any device
-//! that was let go or refused. A device that is not known must count from above it, and is told so.
+//! It keeps no state of a removed device either. Against replay it keeps one number for all of
+//! them, the floor: the highest counter of any device that was removed or refused. An unknown
+//! device must count from above the floor; the challenge carries the floor.
 
 mod datagram;
 mod device;
@@ -23,10 +23,10 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 pub use datagram::{Answer, BadDatagram, DATAGRAM, Datagram, SIGNED, Says, Statement, TAG, Tag};
 pub use device::{Device, Heard};
 pub use signal::{BeaconCommand, Counters, Event, Input, Output, Presence, Settings, Subject};
-use sweep::Tuning;
+use sweep::PolicyRollout;
 use table::{Entry, Table};
 pub use window::MAX_AHEAD;
-use window::{Standing, Window};
+use window::{CounterClass, Window};
 
 use crate::cause::{Cause, Verdict};
 use crate::diagnosis::{Ground, Grounds};
@@ -37,30 +37,32 @@ use crate::time::{Span, Time};
 use crate::wheel::Wheel;
 use crate::wire::CloseReason;
 
-/// The most devices online at once: their numbers share a session's with the shard and a serial.
+/// The maximum number of devices online at once. A session number has 24 bits for the table
+/// place, beside the shard and a serial number.
 pub const MAX_BEACONS: u32 = 1 << 24;
 
-/// How many steps of the wheel one [`Input::Deadline`] may cost: about 100 µs of work.
+/// The maximum number of wheel steps per [`Input::Deadline`]: about 100 µs of work.
 pub const DEADLINE_STEPS: u32 = 1_024;
 
-/// Once a device counts so high, a new challenge begins, under which all count from 1 again.
-const LAST_COUNTER: u32 = 1 << 31;
+/// A device whose counter reaches this value is moved to a new challenge, under which counters
+/// begin at 1 again.
+const RENEWAL_COUNTER: u32 = 1 << 31;
 
-/// The machine of one shard's beacons.
+/// The machine for all beacons of one shard.
 #[derive(Debug)]
 pub struct BeaconHub {
     shard: u8,
     serial: u64,
     max_beacons: u32,
-    tuning: Tuning,
-    /// The place in the table from which a drain goes on; nobody comes online any more.
+    rollout: PolicyRollout,
+    /// The table place at which the drain continues; while it is set, no statement is accepted.
     draining: Option<u32>,
     challenge: u32,
-    /// The highest counter, under this challenge, of any device that was let go or refused.
+    /// The highest counter, under this challenge, of any device that was removed or refused.
     floor: u32,
     table: Table<Slot>,
     wheel: Wheel,
-    /// The wheel has more that is due than one input may do.
+    /// More deadlines are due than one input may handle.
     backlog: bool,
     outputs: VecDeque<Output>,
     random: Random,
@@ -72,19 +74,19 @@ struct Slot {
     liveness: Liveness,
     epoch: u64,
     since: Time,
-    place: PackedAddress,
+    address: PackedAddress,
     window: Window,
     /// The challenge that the window belongs to.
     challenge: u32,
     status: u16,
-    /// Which retune it has seen.
-    tuned: u8,
+    /// The generation of the policy applied last.
+    generation: u8,
 }
 
-// What a device costs: this, 4 bytes for its bucket, and its 16.3 bytes of the wheel.
+// The memory of a device: this, 4 bytes for its bucket, and 16.3 bytes of the wheel.
 const _: () = assert!(size_of::<Option<Entry<Slot>>>() <= 136);
 
-/// An address in 18 bytes instead of 32: it is kept to be shown and compared, not to be sent to.
+/// A socket address in 18 bytes instead of 32, enough to show and compare it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct PackedAddress {
     ip: [u8; 16],
@@ -102,13 +104,13 @@ impl From<SocketAddr> for PackedAddress {
 }
 
 impl From<PackedAddress> for SocketAddr {
-    fn from(place: PackedAddress) -> SocketAddr {
-        SocketAddr::new(Ipv6Addr::from(place.ip).to_canonical(), place.port)
+    fn from(packed: PackedAddress) -> SocketAddr {
+        SocketAddr::new(Ipv6Addr::from(packed.ip).to_canonical(), packed.port)
     }
 }
 
 impl BeaconHub {
-    /// A machine that starts at `now` and knows no device.
+    /// Creates a machine that starts at `now` and knows no device.
     pub fn new(now: Time, settings: Settings) -> BeaconHub {
         let mut random = Random::new(settings.seed);
         let table = Table::new(random.next_u64());
@@ -116,7 +118,7 @@ impl BeaconHub {
             shard: settings.shard,
             serial: settings.wall_origin_ms << 20,
             max_beacons: settings.max_beacons.min(MAX_BEACONS),
-            tuning: Tuning::new(settings.policy),
+            rollout: PolicyRollout::new(settings.policy),
             draining: None,
             challenge: 0,
             floor: 0,
@@ -127,12 +129,11 @@ impl BeaconHub {
             random,
             counters: Counters::default(),
         };
-        hub.renew();
+        hub.renew_challenge();
         hub
     }
 
-    /// When to call with [`Input::Deadline`] unless something changes before; it may be
-    /// in the past.
+    /// Returns when the next [`Input::Deadline`] is due; the time may be in the past.
     pub fn next_deadline(&self) -> Option<Time> {
         if self.backlog || self.is_sweeping() {
             return Some(Time::ZERO);
@@ -140,28 +141,28 @@ impl BeaconHub {
         self.wheel.next_deadline()
     }
 
-    /// What was counted.
+    /// Returns the counters.
     pub fn counters(&self) -> Counters {
         Counters { online: self.table.len(), ..self.counters }
     }
 
-    /// What is known of a device, if it is online.
+    /// Returns the presence of a device, if it is online.
     pub fn presence(&self, device: u64) -> Option<Presence> {
         let number = self.table.find(device)?;
-        self.table.get(number).map(|entry| self.present(number, entry))
+        self.table.get(number).map(|entry| self.presence_of(number, entry))
     }
 
-    /// What is known of the device in this place of the table, if one is online there.
+    /// Returns the presence of the device at place `number` of the table, if there is one.
     pub fn presence_at(&self, number: u32) -> Option<Presence> {
-        self.table.get(number).map(|entry| self.present(number, entry))
+        self.table.get(number).map(|entry| self.presence_of(number, entry))
     }
 
-    /// The devices that are online, from place `number` of the table upwards, in order.
+    /// Returns the online devices from place `number` of the table upwards, in order.
     pub fn presences(&self, number: u32) -> impl Iterator<Item = Presence> {
-        self.table.iter_from(number).map(|(number, entry)| self.present(number, entry))
+        self.table.iter_from(number).map(|(number, entry)| self.presence_of(number, entry))
     }
 
-    fn present(&self, number: u32, entry: &Entry<Slot>) -> Presence {
+    fn presence_of(&self, number: u32, entry: &Entry<Slot>) -> Presence {
         let slot = &entry.value;
         Presence {
             number,
@@ -169,7 +170,7 @@ impl BeaconHub {
             last_heard: slot.liveness.last_heard(),
             suspect: slot.liveness.is_suspect(),
             held_until: slot.liveness.held_until(),
-            policy: *self.tuning.policy_of(slot.tuned),
+            policy: *self.rollout.policy_of(slot.generation),
         }
     }
 
@@ -180,34 +181,34 @@ impl BeaconHub {
             device: entry.device(),
             session: u64::from(self.shard) << 56 | serial << 24 | u64::from(number),
             epoch: slot.epoch,
-            address: slot.place.into(),
+            address: slot.address.into(),
             since: slot.since,
             status: slot.status,
         }
     }
 
-    fn statement(&mut self, now: Time, statement: Statement, address: SocketAddr) {
+    fn handle_statement(&mut self, now: Time, statement: Statement, address: SocketAddr) {
         match self.table.find(statement.device) {
-            Some(number) => self.known(now, number, statement, address),
-            None => self.unknown(now, statement, address),
+            Some(number) => self.handle_known(now, number, statement, address),
+            None => self.handle_unknown(now, statement, address),
         }
     }
 
-    /// A statement of a device that is not online: it must be newer than all that were let go.
-    fn unknown(&mut self, now: Time, statement: Statement, address: SocketAddr) {
+    /// Handles a statement of a device that is not online: its counter must be above the floor.
+    fn handle_unknown(&mut self, now: Time, statement: Statement, address: SocketAddr) {
         if !self.follows_floor(statement) {
-            return self.demand_again(statement, self.floor, address);
+            return self.send_challenge(statement, self.floor, address);
         }
-        if statement.counter >= LAST_COUNTER {
-            self.renew();
-            self.demand_again(statement, self.floor, address);
+        if statement.counter >= RENEWAL_COUNTER {
+            self.renew_challenge();
+            self.send_challenge(statement, self.floor, address);
         } else if statement.leaving {
-            // It says goodbye again, because our answer to the first was lost.
-            self.let_go(statement.challenge, statement.counter);
+            // A repeated goodbye: the answer to the first one was lost.
+            self.raise_floor(statement.challenge, statement.counter);
             self.acknowledge(statement, address);
         } else if self.table.len() >= self.max_beacons {
-            // Refused, not forgotten: it may not come in as an old one when there is room.
-            self.let_go(statement.challenge, statement.counter);
+            // The floor rises, so that a replay of this statement is refused when there is room.
+            self.raise_floor(statement.challenge, statement.counter);
             self.counters.full += 1;
         } else {
             self.join(now, statement, address);
@@ -215,55 +216,55 @@ impl BeaconHub {
         }
     }
 
-    /// A device that is online stays under its challenge, also when a newer one is in force.
-    fn known(&mut self, now: Time, number: u32, statement: Statement, address: SocketAddr) {
+    /// Handles a statement of an online device, which keeps its challenge when a new one begins.
+    fn handle_known(&mut self, now: Time, number: u32, statement: Statement, address: SocketAddr) {
         let (current, follows_floor) = (self.challenge, self.follows_floor(statement));
         let Some(entry) = self.table.get_mut(number) else {
             return;
         };
         let slot = &mut entry.value;
-        let highest = if slot.challenge == current { slot.window.highest() } else { self.floor };
-        let standing = if statement.challenge == slot.challenge {
-            slot.window.hear(statement.counter)
+        let above = if slot.challenge == current { slot.window.highest() } else { self.floor };
+        let class = if statement.challenge == slot.challenge {
+            slot.window.record(statement.counter)
         } else if follows_floor {
             slot.challenge = current;
             slot.window = Window::new(statement.counter, self.floor);
-            Standing::Newest
+            CounterClass::Newest
         } else {
-            Standing::Ahead
+            CounterClass::TooFarAhead
         };
-        match standing {
-            Standing::Newest => {
-                self.hear(now, number);
-                self.describe(number, statement, address);
-                self.respond(statement, address);
+        match class {
+            CounterClass::Newest => {
+                self.record_evidence(now, number);
+                self.update_address_and_status(number, statement, address);
+                self.answer_evidence(statement, address);
                 if statement.leaving {
                     self.end(now, number, Cause::PeerClosed(CloseReason::Done));
                 }
             }
-            Standing::Late => {
-                self.hear(now, number);
-                self.respond(statement, address);
+            CounterClass::Late => {
+                self.record_evidence(now, number);
+                self.answer_evidence(statement, address);
             }
-            Standing::Old => self.counters.replayed += 1,
-            Standing::Ahead => self.demand_again(statement, highest, address),
+            CounterClass::Old => self.counters.replayed += 1,
+            CounterClass::TooFarAhead => self.send_challenge(statement, above, address),
         }
     }
 
-    /// Answers a statement that was a sign of life. A device that has counted high enough is moved
-    /// to another challenge.
-    fn respond(&mut self, statement: Statement, address: SocketAddr) {
-        if statement.counter < LAST_COUNTER {
+    /// Answers a statement that counts as evidence; moves the device to a new challenge if its
+    /// counter has reached [`RENEWAL_COUNTER`].
+    fn answer_evidence(&mut self, statement: Statement, address: SocketAddr) {
+        if statement.counter < RENEWAL_COUNTER {
             return self.acknowledge(statement, address);
         }
         if statement.challenge == self.challenge {
-            self.renew();
+            self.renew_challenge();
         }
         self.counters.heard += 1;
-        self.demand_again(statement, self.floor, address);
+        self.send_challenge(statement, self.floor, address);
     }
 
-    /// Whether a statement is newer than all of any device that was let go.
+    /// Returns whether a statement is newer than all statements of removed devices.
     fn follows_floor(&self, statement: Statement) -> bool {
         let above = statement.counter.saturating_sub(self.floor);
         statement.challenge == self.challenge && (1..=MAX_AHEAD).contains(&above)
@@ -271,7 +272,7 @@ impl BeaconHub {
 
     fn join(&mut self, now: Time, statement: Statement, address: SocketAddr) {
         self.serial = self.serial.wrapping_add(1);
-        let policy = *self.tuning.policy();
+        let policy = *self.rollout.policy();
         let mut liveness = Liveness::new(now, Role::Watch, Span::ZERO);
         let seed = self.random.next_u32();
         liveness.handle(now, liveness::Input::Introduced { seed }, &policy);
@@ -279,68 +280,73 @@ impl BeaconHub {
             liveness,
             epoch: self.serial,
             since: now,
-            place: address.into(),
+            address: address.into(),
             window: Window::new(statement.counter, self.floor),
             challenge: statement.challenge,
             status: statement.status,
-            tuned: self.tuning.number(),
+            generation: self.rollout.generation(),
         };
         let number = self.table.next_number();
         self.table.insert(statement.device, slot);
         self.rearm(number);
-        self.tell(number, Event::Online(policy));
+        self.emit(number, Event::Online(policy));
     }
 
-    /// A statement is a sign of life.
-    fn hear(&mut self, now: Time, number: u32) {
-        self.liveness(now, number, liveness::Input::Heard(Evidence::Bytes));
+    /// Feeds a statement to the device's liveness as evidence.
+    fn record_evidence(&mut self, now: Time, number: u32) {
+        self.handle_liveness(now, number, liveness::Input::Heard(Evidence::Bytes));
     }
 
-    /// Takes over what only the newest statement may change.
-    fn describe(&mut self, number: u32, statement: Statement, address: SocketAddr) {
+    /// Stores the address and the status, which only the newest statement may change.
+    fn update_address_and_status(
+        &mut self,
+        number: u32,
+        statement: Statement,
+        address: SocketAddr,
+    ) {
         let Some(entry) = self.table.get_mut(number) else {
             return;
         };
         let slot = &mut entry.value;
-        let place = core::mem::replace(&mut slot.place, address.into());
+        let former = core::mem::replace(&mut slot.address, address.into());
         let status = core::mem::replace(&mut slot.status, statement.status);
-        if place != address.into() {
-            self.tell(number, Event::Moved { from: place.into() });
+        if former != address.into() {
+            self.emit(number, Event::Moved { from: former.into() });
         }
         if status != statement.status {
-            self.tell(number, Event::Status { from: status });
+            self.emit(number, Event::Status { from: status });
         }
     }
 
-    fn liveness(&mut self, now: Time, number: u32, input: liveness::Input) {
-        self.tune(now, number);
+    fn handle_liveness(&mut self, now: Time, number: u32, input: liveness::Input) {
+        self.apply_policy(now, number);
         let Some(entry) = self.table.get_mut(number) else {
             return;
         };
         let slot = &mut entry.value;
         let (was_in_doubt, was_suspect) = (slot.liveness.is_in_doubt(), slot.liveness.is_suspect());
-        slot.liveness.handle(now, input, self.tuning.policy());
+        slot.liveness.handle(now, input, self.rollout.policy());
         self.counters.suspects += u32::from(slot.liveness.is_suspect());
         self.counters.suspects -= u32::from(was_suspect);
-        // Other evidence only moves a deadline later, which is found out when it fires.
+        // Other evidence only moves the deadline later: the entry is armed again when it fires.
         if was_in_doubt || !matches!(input, liveness::Input::Heard(_)) {
             self.rearm(number);
         }
-        self.carry(now, number);
+        self.forward_liveness_outputs(now, number);
     }
 
-    /// Carries on what the liveness of a device tells.
-    fn carry(&mut self, now: Time, number: u32) {
+    /// Turns the outputs of a device's liveness into events.
+    fn forward_liveness_outputs(&mut self, now: Time, number: u32) {
         while let Some(entry) = self.table.get_mut(number) {
             match entry.value.liveness.poll_output() {
-                Some(liveness::Output::Suspect) => self.tell(number, Event::Suspect),
-                Some(liveness::Output::Recovered) => self.tell(number, Event::Recovered),
+                Some(liveness::Output::Suspect) => self.emit(number, Event::Suspect),
+                Some(liveness::Output::Recovered) => self.emit(number, Event::Recovered),
                 Some(liveness::Output::Overdue(silence)) => {
-                    self.tell(number, Event::Overdue { due: silence.due });
+                    self.emit(number, Event::Overdue { due: silence.due });
                 }
                 Some(liveness::Output::Dead(silence)) => {
                     let verdict = Verdict { due: silence.due, ..self.verdict(now, number) };
-                    self.pronounce(number, verdict);
+                    self.remove_with_verdict(number, verdict);
                 }
                 Some(
                     liveness::Output::Probe { .. }
@@ -356,10 +362,13 @@ impl BeaconHub {
 
     fn end(&mut self, now: Time, number: u32, cause: Cause) {
         let verdict = self.verdict(now, number);
-        self.pronounce(number, Verdict { cause, confidence: cause.confidence(), ..verdict });
+        self.remove_with_verdict(
+            number,
+            Verdict { cause, confidence: cause.confidence(), ..verdict },
+        );
     }
 
-    /// The verdict on a silence, due now.
+    /// Returns a verdict on silence that is due now.
     fn verdict(&self, now: Time, number: u32) -> Verdict {
         let entry = self.table.get(number);
         Verdict {
@@ -373,24 +382,24 @@ impl BeaconHub {
         }
     }
 
-    fn pronounce(&mut self, number: u32, verdict: Verdict) {
-        self.tell(number, Event::Lost(verdict));
+    fn remove_with_verdict(&mut self, number: u32, verdict: Verdict) {
+        self.emit(number, Event::Lost(verdict));
         self.wheel.disarm(number);
         if let Some(slot) = self.table.remove(number) {
             self.counters.suspects -= u32::from(slot.liveness.is_suspect());
-            self.let_go(slot.challenge, slot.window.highest());
+            self.raise_floor(slot.challenge, slot.window.highest());
         }
     }
 
-    /// No statement up to this counter brings anybody back.
-    fn let_go(&mut self, challenge: u32, counter: u32) {
+    /// Raises the floor: statements up to this counter are refused from now on.
+    fn raise_floor(&mut self, challenge: u32, counter: u32) {
         if challenge == self.challenge {
             self.floor = self.floor.max(counter);
         }
     }
 
-    /// Begins a new challenge, for devices that are not online.
-    fn renew(&mut self) {
+    /// Begins a new challenge for devices that are not online.
+    fn renew_challenge(&mut self) {
         self.floor = 0;
         let former = self.challenge;
         while self.challenge == former || self.challenge == 0 {
@@ -401,33 +410,34 @@ impl BeaconHub {
     fn acknowledge(&mut self, statement: Statement, address: SocketAddr) {
         self.counters.heard += 1;
         let tenths = |bound: Span| u16::try_from(bound.as_millis() / 100).unwrap_or(u16::MAX);
-        let bound_tenths = self.tuning.policy().bound().map_or(0, |bound| tenths(bound).max(1));
+        let bound_tenths = self.rollout.policy().bound().map_or(0, |bound| tenths(bound).max(1));
         let says = Says::Heard { counter: statement.counter, bound_tenths };
         let Statement { device, challenge, .. } = statement;
         let answer = Answer { device, challenge, says };
         self.outputs.push_back(Output::Answer { answer, address });
     }
 
-    fn demand_again(&mut self, statement: Statement, above: u32, address: SocketAddr) {
+    fn send_challenge(&mut self, statement: Statement, above: u32, address: SocketAddr) {
         self.counters.challenged += 1;
         let says = Says::Again { above, echo: statement.counter as u16 };
         let answer = Answer { device: statement.device, challenge: self.challenge, says };
         self.outputs.push_back(Output::Answer { answer, address });
     }
 
-    fn tell(&mut self, number: u32, event: Event) {
+    fn emit(&mut self, number: u32, event: Event) {
         if let Some(entry) = self.table.get(number) {
             let subject = self.subject(number, entry);
             self.outputs.push_back(Output::Event { subject, event });
         }
     }
 
-    /// Deadlines are re-armed lazily: an entry that is earlier than need be stays where it is.
+    /// Arms the wheel for a device's next deadline. Lazy: an entry that is too early stays, because
+    /// it is armed again when it fires.
     fn rearm(&mut self, number: u32) {
         let Some(entry) = self.table.get(number) else {
             return;
         };
-        let policy = self.tuning.policy_of(entry.value.tuned);
+        let policy = self.rollout.policy_of(entry.value.generation);
         match (entry.value.liveness.next_deadline(policy), self.wheel.armed(number)) {
             (Some(next), Some(armed)) if armed <= next.at => {}
             (Some(next), _) => self.wheel.arm(number, next.at),
@@ -441,10 +451,10 @@ impl BeaconHub {
             let Some(entry) = self.table.get(number) else {
                 continue;
             };
-            let policy = self.tuning.policy_of(entry.value.tuned);
+            let policy = self.rollout.policy_of(entry.value.generation);
             match entry.value.liveness.next_deadline(policy) {
                 Some(next) if next.at <= now => {
-                    self.liveness(now, number, liveness::Input::Deadline);
+                    self.handle_liveness(now, number, liveness::Input::Deadline);
                 }
                 Some(next) => self.wheel.arm(number, next.at),
                 None => {}
@@ -461,7 +471,9 @@ impl Machine for BeaconHub {
     fn handle(&mut self, now: Time, input: Input) {
         match input {
             Input::Statement { .. } if self.draining.is_some() => {}
-            Input::Statement { statement, address } => self.statement(now, statement, address),
+            Input::Statement { statement, address } => {
+                self.handle_statement(now, statement, address)
+            }
             Input::Deadline => {
                 self.sweep(now);
                 self.expire(now);

@@ -1,4 +1,4 @@
-//! Why a link ended, and how sure we are of it.
+//! The verdict on a link: why the link ended, and how sure the diagnosis is.
 
 use core::fmt;
 
@@ -6,106 +6,106 @@ use crate::grounds::{Ground, Grounds};
 use crate::time::Time;
 use crate::wire::{CloseReason, Malformed};
 
-/// The end of a link: what, how sure, and the times it rests on.
+/// The verdict on a link: a cause, a confidence, and the times and grounds behind them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Verdict {
     /// Why the link ended.
     pub cause: Cause,
-    /// How sure that is.
+    /// How sure the cause is.
     pub confidence: Confidence,
     /// When the verdict fell.
     pub at: Time,
-    /// When it was due: the deadline that passed, or `at` where no deadline was involved.
+    /// When the verdict was due: the deadline that passed, or `at` if no deadline was involved.
     pub due: Time,
-    /// The last evidence of the peer.
+    /// When the last evidence of the peer arrived.
     pub last_heard: Time,
-    /// How many probes were unanswered.
+    /// The number of unanswered probes.
     pub probes: u8,
-    /// What the cause rests on, where it was diagnosed.
+    /// The findings that support the cause; empty where no diagnosis was made.
     pub grounds: Grounds,
 }
 
 impl Verdict {
-    /// Whether a deadline passed, rather than something having happened.
+    /// Returns true if the verdict fell because a deadline passed without evidence.
     pub fn is_silence(&self) -> bool {
         self.grounds.contains(Ground::ApplicationSilent) || self.cause == Cause::HandshakeTimeout
     }
 }
 
-/// Why a link ended.
+/// The reason why a link ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Cause {
-    /// It said goodbye: a CLOSE with this reason.
+    /// The peer sent a CLOSE with this reason.
     PeerClosed(CloseReason),
-    /// Its process ended: end of stream without a goodbye.
+    /// The peer's process ended: end of stream without a CLOSE.
     PeerExited,
-    /// A live stack refused our segment, or aborted the connection.
+    /// A live TCP stack refused our segment or aborted the connection.
     PeerReset,
-    /// Its machine restarted: it came back with another boot id.
+    /// The peer's machine restarted: the peer returned with a new boot id.
     PeerRebooted,
-    /// Something on the way forgot the connection: the same process came back.
+    /// A NAT or firewall on the path forgot the connection: the same process returned.
     MiddleboxForgot,
-    /// Its kernel acknowledges, its application does not answer.
+    /// The peer's kernel acknowledges, but the application does not answer.
     AppHung,
-    /// Its window is closed: its application has stopped reading.
+    /// The peer's receive window is closed: the application has stopped reading.
     NotReading,
-    /// It reads, but more slowly than our bounded queue allows.
+    /// The peer reads more slowly than our bounded queue allows.
     SlowConsumer,
-    /// Nothing comes back.
+    /// The path loses the segments of one direction or of both.
     PathLost {
-        /// Which way segments are lost.
+        /// The direction in which segments are lost.
         direction: Direction,
-        /// How much is affected.
+        /// How many flows or hosts are affected.
         scope: Scope,
     },
-    /// A router or the neighbour table said that it cannot be reached.
+    /// A router or the neighbour table reported that the peer cannot be reached.
     Unreachable,
-    /// Our own interface, address or route is gone. No peer is condemned as such.
+    /// Our own interface, address or route is gone. The peer is not at fault.
     LocalNetworkDown,
-    /// Our own next hop does not answer.
+    /// The next hop of this machine does not answer.
     LocalNeighbourGone,
-    /// Connected, and never introduced itself.
+    /// The peer connected, but did not complete the handshake in time.
     HandshakeTimeout,
-    /// It sent something illegal; closed without an answer.
+    /// The peer sent illegal bytes; the link was closed without an answer.
     Protocol(Malformed),
     /// An operator ended the session.
     Kicked,
     /// The gateway is being stopped or emptied.
     Drained,
-    /// We ended the session ourselves, in good order.
+    /// This end finished the session in good order.
     Finished,
-    /// Our own error.
+    /// An error of this machine or process ended the link.
     LocalFault,
-    /// The evidence supports none of these; the bound passed in silence.
+    /// The bound passed in silence, and the evidence supports no other cause.
     Unknown,
 }
 
-/// Which way a path loses segments, as far as one end can tell.
+/// The direction in which a path loses segments, as far as the evidence shows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Direction {
-    /// Nothing of the peer arrives, and nothing of ours is acknowledged.
+    /// No segment of the peer arrives, and none of ours is acknowledged.
     Both,
-    /// The peer's segments arrive; ours do not.
+    /// Segments of the peer arrive; ours do not reach the peer.
     Outbound,
-    /// Ours arrived, as the peer said when it came back; the peer's did not.
+    /// Our segments reached the peer, as its account shows; segments of the peer were lost.
     Inbound,
 }
 
-/// How much a lost path affects, as far as other links tell.
+/// The extent of a path loss, as far as other links show it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Scope {
-    /// No other link can tell.
+    /// No other link gave evidence.
     Unknown,
-    /// This flow alone: other links of the same host live.
+    /// Only this flow is lost: other links of the same host live.
     Flow,
-    /// This host: other links of it died too, and other hosts live.
+    /// The host is lost: other links of the same host died too, and other hosts live.
     Host,
-    /// Many hosts at once.
+    /// Many hosts are lost at once.
     Many,
 }
 
 impl Direction {
-    /// `both`, `outbound` or `inbound`.
+    /// Returns `both`, `outbound` or `inbound`.
     pub const fn name(self) -> &'static str {
         match self {
             Direction::Both => "both",
@@ -116,7 +116,7 @@ impl Direction {
 }
 
 impl Scope {
-    /// `unknown`, `flow`, `host` or `many`.
+    /// Returns `unknown`, `flow`, `host` or `many`.
     pub const fn name(self) -> &'static str {
         match self {
             Scope::Unknown => "unknown",
@@ -151,7 +151,7 @@ impl Cause {
         "unknown",
     ];
 
-    /// The position of this cause's name in [`Cause::NAMES`].
+    /// Returns the position of this cause's name in [`Cause::NAMES`].
     pub const fn index(self) -> usize {
         match self {
             Cause::PeerClosed(_) => 0,
@@ -176,12 +176,12 @@ impl Cause {
         }
     }
 
-    /// This cause's name, without its particulars.
+    /// Returns this cause's name, without reason, direction or scope.
     pub const fn name(self) -> &'static str {
         Cause::NAMES[self.index()]
     }
 
-    /// How sure this cause is where no diagnosis says otherwise.
+    /// Returns the confidence that applies unless a diagnosis sets another.
     pub const fn confidence(self) -> Confidence {
         match self {
             Cause::PeerClosed(_)
@@ -205,7 +205,7 @@ impl Cause {
         }
     }
 
-    /// Whether the peer's return, or what happens to others, may still show a better cause.
+    /// Returns true if the peer's return or the fate of other links may still show a better cause.
     pub const fn is_provisional(self) -> bool {
         match self {
             Cause::PeerReset | Cause::PathLost { .. } | Cause::Unreachable | Cause::Unknown => true,
@@ -227,7 +227,7 @@ impl Cause {
         }
     }
 
-    /// What an operator can do about it, in one sentence.
+    /// Returns one sentence on what an operator can do about this cause.
     pub const fn advice(self) -> &'static str {
         match self {
             Cause::PeerClosed(_) => "Nothing: the peer ended the session in good order.",
@@ -319,19 +319,19 @@ impl fmt::Display for Cause {
     }
 }
 
-/// How sure a cause is.
+/// The confidence in a cause.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Confidence {
-    /// Likely, on evidence that has other explanations.
+    /// The cause is likely, but the evidence has other common explanations.
     Medium,
     /// The evidence has no other common explanation.
     High,
-    /// Said by the peer, or our own decision.
+    /// The peer stated the cause, or the cause is our own decision.
     Certain,
 }
 
 impl Confidence {
-    /// `medium`, `high` or `certain`.
+    /// Returns `medium`, `high` or `certain`.
     pub const fn name(self) -> &'static str {
         match self {
             Confidence::Medium => "medium",
@@ -346,7 +346,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_stand_where_their_index_says() {
+    fn each_name_stands_at_its_index() {
         assert_eq!(Cause::PeerClosed(CloseReason::Done).name(), "peer_closed");
         assert_eq!(Cause::LocalFault.name(), "local_fault");
         assert_eq!(Cause::Unknown.name(), "unknown");

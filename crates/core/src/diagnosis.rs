@@ -1,12 +1,12 @@
-//! Why a peer is silent: what two looks at its socket say about it.
+//! Finds why a peer is silent, from two or more examinations of its socket.
 //!
-//! Two freshnesses decide, not one: that of the application, which its bytes show, and that of its
-//! kernel, which acknowledges without asking the application. A peer is dead only if both are
-//! stale; where the kernel answers and the application does not, it hangs or does not read.
+//! The diagnosis separates two kinds of evidence: bytes of the peer's application, and
+//! acknowledgements, which the peer's kernel sends without the application. A peer is dead only if
+//! both are stale. If only the application is stale, it hangs or does not read.
 //!
-//! [`diagnose`] is one table, read from the top, of which the first row that fits decides. A row
-//! that rests on a field the kernel does not have does not fit, so that what cannot be known comes
-//! out as [`Cause::Unknown`] and never as a guess.
+//! [`diagnose`] is a table: its rows are tried from the top, and the first row that fits gives the
+//! cause. A row that needs a field which the kernel does not report never fits, so missing data
+//! leads to [`Cause::Unknown`] and never to a guess.
 
 mod reset;
 
@@ -17,14 +17,14 @@ use crate::cause::{Cause, Confidence, Direction, Scope};
 use crate::kernel::{Examination, SocketError, TcpSnapshot};
 use crate::time::{Span, Time};
 
-/// The least time for which an acknowledgement counts as fresh, whatever the interval.
+/// The minimum age limit of a fresh acknowledgement, for policies with a short interval.
 pub const LEAST_FRESHNESS: Span = Span::from_secs(1);
 
-/// Retransmissions of one segment without an answer that make a path suspicious: one is lost now
-/// and then, two in a row rarely.
-const LOST: u8 = 2;
+/// The number of unanswered retransmissions of one segment that indicates a lost path. A single
+/// loss is common, two in a row are rare.
+const LOST_RETRANSMISSIONS: u8 = 2;
 
-/// What a peer's socket showed since its silence became suspicious.
+/// The examinations of a peer's socket since suspicion began, summarised.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Doubts {
     first: TcpSnapshot,
@@ -32,36 +32,36 @@ pub struct Doubts {
     first_at: Time,
     last_at: Time,
     seen: bool,
-    /// The peer's kernel was heard after the first retransmission: its segments come through, and
-    /// ours do not.
+    /// The peer's kernel was heard after the first retransmission: its segments arrive, and ours
+    /// do not.
     heard_since_retransmission: bool,
     retransmitting_since: Option<Time>,
     error: Option<SocketError>,
     local_down: bool,
 }
 
-/// A cause, how sure it is, and what it rests on.
+/// A diagnosed cause with its confidence and grounds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Diagnosis {
-    /// The cause.
+    /// The cause that fits the evidence.
     pub cause: Cause,
-    /// How sure it is.
+    /// How sure the cause is.
     pub confidence: Confidence,
-    /// What it rests on.
+    /// The findings that support the cause.
     pub grounds: Grounds,
 }
 
-/// The silence that is to be explained.
+/// The silence of one peer that [`diagnose`] explains: its length, and the probe interval.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Case {
-    /// How long the application has said nothing.
+    /// The time since the last bytes from the peer's application.
     pub lasted: Span,
-    /// From one probe to the next.
+    /// The policy's interval between two probes.
     pub interval: Span,
 }
 
 impl Doubts {
-    /// Nothing seen yet.
+    /// Creates an empty summary; suspicion began at `now`.
     pub const fn new(now: Time) -> Doubts {
         const NOTHING: TcpSnapshot = TcpSnapshot {
             unacked: 0,
@@ -93,8 +93,8 @@ impl Doubts {
         }
     }
 
-    /// Takes one more look into account. Returns how many bytes the peer's kernel acknowledged
-    /// since the look before.
+    /// Adds one examination. Returns how many bytes the peer's kernel acknowledged since the
+    /// previous examination.
     pub fn see(&mut self, now: Time, examination: &Examination) -> u64 {
         self.error = examination.error.or(self.error);
         self.local_down = examination.local_down.unwrap_or(self.local_down);
@@ -109,7 +109,7 @@ impl Doubts {
             self.retransmitting_since = None;
             self.heard_since_retransmission = false;
         } else {
-            // The first retransmission may have left at any time since the look before.
+            // The first retransmission may have left at any time since the previous examination.
             let since = *self.retransmitting_since.get_or_insert(now);
             if tcp.last_ack < now.since(since) {
                 self.heard_since_retransmission = true;
@@ -119,24 +119,25 @@ impl Doubts {
         tcp.bytes_acked.unwrap_or(0).saturating_sub(before.bytes_acked.unwrap_or(0))
     }
 
-    /// What the socket reported.
+    /// Returns the last error that the socket reported.
     pub const fn error(&self) -> Option<SocketError> {
         self.error
     }
 
-    /// When the last look was taken.
+    /// Returns when the last snapshot was taken.
     pub const fn last_at(&self) -> Time {
         self.last_at
     }
 
-    /// Bytes acknowledged between the first look and the last; `None` if the kernel does not say.
+    /// Bytes acknowledged from the first to the last snapshot; `None` if the kernel has no counter.
     fn acknowledged(&self) -> Option<u64> {
         Some(self.last.bytes_acked?.saturating_sub(self.first.bytes_acked?))
     }
 }
 
-/// The rows that need no silence to be told: what a router, our own network or our own neighbour
-/// shows long before the bound has passed. Provisional: whoever is heard after all was not lost.
+/// Returns a cause that is visible before the bound has passed, if there is one: a fault that a
+/// router, our own network or our own next hop shows. Provisional: evidence from the peer refutes
+/// the cause.
 pub fn early_word(doubts: &Doubts) -> Option<Diagnosis> {
     use Ground as G;
     if doubts.local_down {
@@ -154,7 +155,7 @@ pub fn early_word(doubts: &Doubts) -> Option<Diagnosis> {
     if open && tcp.is_stranded() && tcp.backoff > 0 && tcp.probes > 1 {
         return Some(high(Cause::LocalNetworkDown, &[G::BytesWaiting, G::NothingLeft]));
     }
-    // What is counted per segment is counted when it is tried, and in all when it has left.
+    // `retransmits` counts attempts; `total_retrans` counts only segments that left this machine.
     let tried = u32::from(tcp.retransmits.saturating_sub(doubts.first.retransmits));
     let left = tcp.total_retrans.saturating_sub(doubts.first.total_retrans);
     if tried > 0 && left.saturating_mul(2) <= tried {
@@ -163,16 +164,16 @@ pub fn early_word(doubts: &Doubts) -> Option<Diagnosis> {
     None
 }
 
-/// The table: from what was seen of a silent peer to the cause.
-pub fn diagnose(silence: &Case, doubts: &Doubts) -> Diagnosis {
+/// Finds the cause of a silence from the examinations of the peer's socket.
+pub fn diagnose(case: &Case, doubts: &Doubts) -> Diagnosis {
     use Ground as G;
     let tcp = &doubts.last;
-    let fresh = tcp.last_ack <= silence.interval.times(2).max(LEAST_FRESHNESS);
+    let fresh = tcp.last_ack <= case.interval.times(2).max(LEAST_FRESHNESS);
     let waiting = tcp.notsent.is_some_and(|bytes| bytes > 0);
     let closed = tcp.is_window_closed();
     let open = !closed && tcp.send_window.is_some();
     let acknowledged = doubts.acknowledged();
-    let lost = tcp.unacked > 0 && tcp.retransmits >= LOST;
+    let lost = tcp.unacked > 0 && tcp.retransmits >= LOST_RETRANSMISSIONS;
     let silent = Ground::ApplicationSilent;
 
     if let Some(found) = early_word(doubts) {
@@ -184,15 +185,15 @@ pub fn diagnose(silence: &Case, doubts: &Doubts) -> Diagnosis {
     if !doubts.seen {
         return unknown(&[silent]);
     }
-    // One probe may be one that the peer leaves unanswered: Linux answers two a second.
+    // One unanswered probe proves nothing: Linux probes_answered at most two a second.
     if open && tcp.is_stranded() && tcp.backoff > 0 && (!fresh || tcp.probes > 1) {
         return high(Cause::LocalNetworkDown, &[silent, G::BytesWaiting, G::NothingLeft]);
     }
-    // Window probes come ever more rarely, so that the last answer may be old without anything
-    // being unanswered.
-    let asked = tcp.unacked == 0 && tcp.backoff > 0;
-    let answers = asked && tcp.probes == 0 && tcp.last_ack < silence.lasted;
-    if (fresh || answers) && closed && waiting {
+    // The kernel doubles the time between window probes, so the last answer may be old although
+    // no probe is unanswered.
+    let probing_window = tcp.unacked == 0 && tcp.backoff > 0;
+    let probes_answered = probing_window && tcp.probes == 0 && tcp.last_ack < case.lasted;
+    if (fresh || probes_answered) && closed && waiting {
         let grounds = [silent, G::KernelFresh, G::WindowClosed, G::BytesWaiting];
         return high(Cause::NotReading, &grounds);
     }

@@ -1,53 +1,52 @@
-//! What happened on one link lately: a fixed ring of events, to be read once the link has died.
+//! The flight recorder of one link: a fixed ring of its latest events, read after a verdict.
 //!
-//! A fleet pays for this memory on every link, dead or not, so an event takes six bytes: what it
-//! was, how often, and when. Like events in a row are one entry with a count, and so are two kinds
-//! that take turns, as probe and pong do: the ring reaches back as far as the story does, not as
-//! far as the last 32 heartbeats.
+//! Every link needs this memory, so an event takes only six bytes: kind, count and time. Equal
+//! events in a row share one entry with a count. Two kinds that alternate, such as probe and pong,
+//! take two entries. So the ring covers much more than the last 32 heartbeats.
 
 mod incident;
 
 use core::mem::swap;
 
 use crate::time::{Span, Time};
-use incident::{COUNT_BITS, Code, expand, squeeze};
+use incident::{COUNT_BITS, Code, decompress, compress};
 pub use incident::{Findings, Incident};
 
-/// How many entries are kept; the oldest gives way.
+/// The number of entries in the ring. A new entry replaces the oldest.
 pub const ENTRIES: usize = 32;
 
-/// The two latest are kept apart, with exact counts.
+/// The number of compressed entries. The two latest entries are separate, with exact counts.
 const OLDER: usize = ENTRIES - 2;
 
-/// Stamps begin with a unit of 2^16 ns, 66 µs, and hold 3 days of it. When a link outlives that the
-/// unit doubles: a stamp is always good to a two-billionth of the link's age, and never overflows.
+/// The initial unit of stamps: 2^16 ns, 66 µs, which covers 3 days. The unit doubles when the link
+/// outlives the range: a stamp is exact to a two-billionth of the link's age, and never overflows.
 const FIRST_UNIT: u8 = 16;
 
-/// Of a count's six bits two are the mantissa's.
+/// The mantissa bits among the six bits of a count.
 const COUNT_MANTISSA: u32 = 2;
 
-/// The last [`ENTRIES`] events of one link.
+/// The flight recorder: the last [`ENTRIES`] entries of one link.
 ///
-/// What is written on every read lies together at the front.
+/// The fields that every read of the socket updates are adjacent, at the front.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct Flight {
     opened: Time,
     latest: Run,
     previous: Run,
-    /// The unit of all stamps is 2 to this power, in nanoseconds.
+    /// The unit of all stamps, as a power of 2 in nanoseconds.
     unit: u8,
-    /// Where the next of the older ones goes.
+    /// The index of the next compressed entry.
     next: u8,
-    /// What each was, and how often.
+    /// The kind and count of each compressed entry.
     words: [u16; OLDER],
-    /// When each was, the last time.
+    /// The last time of each compressed entry.
     stamps: [u32; OLDER],
 }
 
 const _: () = assert!(size_of::<Flight>() <= 208);
 
-/// Like events in a row. None yet if the count is 0.
+/// Equal events in a row; the run is empty if the count is 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 struct Run {
@@ -56,21 +55,21 @@ struct Run {
     code: Code,
 }
 
-/// One entry of a flight.
+/// One entry of a flight recorder: an incident, its time and its count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// When it happened, the last time if it happened often; at most a unit early.
+    /// When the incident last happened; at most one stamp unit too early.
     pub at: Time,
-    /// What.
+    /// What happened.
     pub incident: Incident,
-    /// How often.
+    /// How often the incident happened.
     pub count: u32,
-    /// Whether it may have been more often than that.
+    /// True if the incident may have happened more often than `count`.
     pub or_more: bool,
 }
 
 impl Flight {
-    /// A link that was opened at `now`, which is its first event.
+    /// Creates the recorder of a link opened at `now`, which is its first event.
     pub const fn new(now: Time) -> Flight {
         Flight {
             opened: now,
@@ -83,24 +82,24 @@ impl Flight {
         }
     }
 
-    /// When the link was opened.
+    /// Returns when the link was opened.
     pub const fn opened(&self) -> Time {
         self.opened
     }
 
-    /// Notes what happened.
+    /// Records an incident.
     #[inline]
     pub fn record(&mut self, now: Time, incident: Incident) {
         let code = incident.code();
         let at = self.stamp(now);
-        if self.latest.takes(code) {
+        if self.latest.accepts(code) {
             self.latest.add(at, code);
         } else {
-            self.turn(at, code);
+            self.switch_run(at, code);
         }
     }
 
-    /// Notes that so many bytes were read, unless what they said is noted at this instant already.
+    /// Records a read of `bytes` bytes, unless an incident that implies a read has the same stamp.
     #[inline]
     pub fn heard(&mut self, now: Time, bytes: usize) {
         let at = self.stamp(now);
@@ -109,14 +108,14 @@ impl Flight {
         }
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let code = Incident::Heard { bytes }.code();
-        if self.latest.takes(code) {
+        if self.latest.accepts(code) {
             self.latest.add(at, code);
         } else {
-            self.turn(at, code);
+            self.switch_run(at, code);
         }
     }
 
-    /// The entries, oldest first.
+    /// Iterates over the entries, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = Entry> + '_ {
         let (newer, older) = self.words.split_at(usize::from(self.next).min(OLDER));
         let (newer_stamps, older_stamps) = self.stamps.split_at(newer.len());
@@ -127,13 +126,13 @@ impl Flight {
     }
 
     fn older(&self, word: u16, stamp: u32) -> Option<Entry> {
-        let squeezed = word & ((1 << COUNT_BITS) - 1);
-        let count = expand(squeezed, COUNT_MANTISSA);
+        let compressed = word & ((1 << COUNT_BITS) - 1);
+        let count = decompress(compressed, COUNT_MANTISSA);
         Some(Entry {
             at: self.time(stamp),
             incident: Code::of_word(word).incident()?,
             count,
-            or_more: expand(squeezed + 1, COUNT_MANTISSA) > count + 1,
+            or_more: decompress(compressed + 1, COUNT_MANTISSA) > count + 1,
         })
     }
 
@@ -151,19 +150,19 @@ impl Flight {
         let nanos = now.since(self.opened).as_nanos();
         match u32::try_from(nanos >> self.unit) {
             Ok(stamp) => stamp,
-            Err(_) => self.coarsen(nanos),
+            Err(_) => self.double_unit(nanos),
         }
     }
 
-    /// Another kind of event than the latest.
-    fn turn(&mut self, at: u32, code: Code) {
-        if self.previous.takes(code) {
+    /// Adds an event of another kind than the latest.
+    fn switch_run(&mut self, at: u32, code: Code) {
+        if self.previous.accepts(code) {
             swap(&mut self.latest, &mut self.previous);
             return self.latest.add(at, code);
         }
         if self.previous.count > 0 {
             let index = usize::from(self.next);
-            let count = squeeze(u32::from(self.previous.count), COUNT_MANTISSA);
+            let count = compress(u32::from(self.previous.count), COUNT_MANTISSA);
             if let (Some(word), Some(stamp)) =
                 (self.words.get_mut(index), self.stamps.get_mut(index))
             {
@@ -178,7 +177,7 @@ impl Flight {
 
     /// Doubles the unit until `nanos` fits.
     #[cold]
-    fn coarsen(&mut self, nanos: u64) -> u32 {
+    fn double_unit(&mut self, nanos: u64) -> u32 {
         loop {
             self.unit += 1;
             self.latest.at >>= 1;
@@ -186,7 +185,7 @@ impl Flight {
             for stamp in &mut self.stamps {
                 *stamp >>= 1;
             }
-            // At 2^32 ns a stamp holds all that a `Time` does.
+            // At a unit of 2^32 ns a stamp covers the whole range of `Time`.
             if let Ok(stamp) = u32::try_from(nanos >> self.unit) {
                 return stamp;
             }
@@ -196,7 +195,7 @@ impl Flight {
 
 impl Run {
     #[inline]
-    fn takes(self, code: Code) -> bool {
+    fn accepts(self, code: Code) -> bool {
         self.code.is_like(code)
     }
 

@@ -1,49 +1,49 @@
-//! What a cause rests on.
+//! The grounds of a cause: the findings that support it.
 
-/// One thing a diagnosis can rest on.
+/// One finding that can support a diagnosis.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum Ground {
-    /// The application said nothing for longer than the bound.
+    /// The peer's application sent nothing for longer than the bound.
     ApplicationSilent,
     /// The peer's kernel acknowledged recently.
     KernelFresh,
     /// The peer's kernel acknowledged nothing for two intervals, or for a second if that is longer.
     KernelSilent,
-    /// What we sent since the doubt began was acknowledged.
+    /// The peer acknowledged bytes that we sent since suspicion began.
     BytesAcknowledged,
-    /// Nothing we sent since the doubt began was acknowledged.
+    /// The peer acknowledged none of the bytes that we sent since suspicion began.
     NothingAcknowledged,
-    /// The peer's window is closed.
+    /// The peer's receive window is closed.
     WindowClosed,
-    /// Bytes wait that the peer's window does not let out.
+    /// Bytes wait here because the peer's window does not admit them.
     BytesWaiting,
-    /// One segment was sent again and again.
+    /// One segment was retransmitted repeatedly.
     Retransmitting,
     /// Segments of the peer arrived although none of ours was acknowledged.
     PeerStillHeard,
-    /// Nothing we sent has left this machine.
+    /// None of the bytes that we sent have left this machine.
     NothingLeft,
     /// Retransmissions were tried, and none left this machine.
     NeighbourSilent,
     /// Our own interface or address is gone.
     InterfaceDown,
-    /// A router said that the peer cannot be reached.
+    /// A router reported that the peer cannot be reached.
     RouterSaidUnreachable,
     /// The connection was reset.
     Reset,
-    /// The kernel gave up; that alone says nothing about the peer.
+    /// Our kernel gave up on the connection. That alone proves nothing about the peer.
     KernelGaveUp,
-    /// A segment of ours was never acknowledged.
+    /// A segment of ours was never acknowledged before the reset.
     SegmentOwed,
-    /// All that we had sent was acknowledged.
+    /// All bytes that we sent were acknowledged before the reset.
     NothingOwed,
-    /// The peer closed its side without a goodbye.
+    /// The peer closed its side of the stream without a CLOSE.
     SideClosed,
 }
 
 impl Ground {
-    /// Every ground, in the order of its bit.
+    /// All grounds, in the order of their bits.
     pub const ALL: [Ground; 18] = [
         Ground::ApplicationSilent,
         Ground::KernelFresh,
@@ -65,7 +65,7 @@ impl Ground {
         Ground::SideClosed,
     ];
 
-    /// For people.
+    /// Returns the sentence that describes this ground to an operator.
     pub const fn text(self) -> &'static str {
         match self {
             Ground::ApplicationSilent => "its application said nothing for longer than the bound",
@@ -95,23 +95,23 @@ impl Ground {
 pub struct Grounds(u32);
 
 impl Grounds {
-    /// These grounds.
+    /// Creates a set of these grounds.
     pub fn of(grounds: &[Ground]) -> Grounds {
         Grounds(grounds.iter().fold(0, |bits, ground| bits | 1 << *ground as u8))
     }
 
-    /// These and `ground`.
+    /// Returns the set with `ground` added.
     #[must_use]
     pub const fn with(self, ground: Ground) -> Grounds {
         Grounds(self.0 | 1 << ground as u8)
     }
 
-    /// Whether `ground` is among them.
+    /// Returns true if the set contains `ground`.
     pub const fn contains(self, ground: Ground) -> bool {
         self.0 & (1 << ground as u8) != 0
     }
 
-    /// All of them.
+    /// Iterates over the grounds of the set.
     pub fn iter(self) -> impl Iterator<Item = Ground> {
         Ground::ALL.into_iter().filter(move |ground| self.contains(*ground))
     }

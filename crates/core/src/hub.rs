@@ -1,8 +1,8 @@
-//! Many links in one machine: what a gateway's shard decides.
+//! The hub: the machine that makes all decisions about the links of one gateway shard.
 //!
-//! The shell numbers the links; the hub keeps their peers, one timing wheel for all deadlines, and
-//! knows who is online. Whatever concerns all links at once, such as a drain, is done a bounded
-//! number of links at a time, so that no input stalls the others.
+//! The shell numbers the links. The hub owns each link's `Peer` and one timing wheel for all
+//! deadlines. A command for all links, such as a drain, visits a bounded number of links per step,
+//! so that no input delays the others.
 
 mod address;
 mod presence;
@@ -23,89 +23,90 @@ use crate::tap::Machine;
 use crate::time::{Span, Time};
 use crate::wheel::Wheel;
 
-/// The most links a hub takes: their numbers share a session's with the shard and a serial.
+/// The maximum number of links in a hub. A session number has 24 bits for the link number, beside
+/// the shard and a serial number.
 pub const MAX_LINKS: u32 = 1 << 24;
 
-/// How many steps of the wheel one [`Input::Deadline`] may cost: about 100 µs of work.
+/// The maximum number of wheel steps per [`Input::Deadline`]: about 100 µs of work.
 pub const DEADLINE_STEPS: u32 = 1_024;
 
-/// Links whose deadlines are looked at side by side.
+/// The number of due links whose deadlines are read together.
 const DEADLINE_BATCH: usize = 32;
 
-/// What can change a hub.
+/// An input of a [`Hub`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Input<'a> {
     /// A peer connected.
     Opened {
-        /// The number by which the shell will call this link. Numbers are reused once the link's
-        /// `Close` was polled, are below [`MAX_LINKS`], and should be handed out densely; one that
-        /// is taken or too large is closed at once.
+        /// The shell's number for this link: below [`MAX_LINKS`], and best assigned densely. A
+        /// number may be reused once the link's `Close` was polled. A link whose number is in use
+        /// or too large is closed at once.
         link: u32,
-        /// The index of its listener; of an unknown one the link is closed at once.
+        /// The index of the listener. A link of an unknown listener is closed at once.
         listener: u16,
-        /// Where it comes from.
+        /// The peer's address.
         address: SocketAddr,
-        /// Its session's epoch, if it gets that far: above all that any shard has given before,
-        /// which only the shell can know.
+        /// The epoch of the session that may follow. The shell provides it, because it must be
+        /// higher than any epoch that any shard has given.
         epoch: u64,
     },
-    /// Something happened to a link, or is wanted of it. For unknown links it is ignored.
+    /// An input of one link. An input of an unknown link is ignored.
     Link {
-        /// Which.
+        /// The link's number.
         link: u32,
-        /// What.
+        /// The link's input.
         input: link::Input<'a>,
     },
-    /// The time of the next deadline has come, or may have.
+    /// The time of the next deadline has come. An early call does no harm.
     Deadline,
-    /// Something is wanted of all links.
+    /// A command for all links.
     Command(HubCommand),
 }
 
-/// What may be wanted of all links.
+/// A command for all links of a hub.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HubCommand {
-    /// Put this policy in force for a listener: for new links at once, for the others in turn.
+    /// Puts a policy in force for a listener: for new links at once, for the others step by step.
     Retune {
         /// The index of the listener.
         listener: u16,
         /// The policy.
         policy: Policy,
     },
-    /// Say goodbye to every link, in turn.
+    /// Closes every link with CLOSE, step by step.
     Drain {
-        /// Each peer is asked to come back at a random point within this time.
+        /// Each peer is asked to reconnect after a random time of at most this span.
         reconnect_within: Span,
     },
-    /// Tell every heartbeat as an event, or no longer.
+    /// Turns the events for single heartbeats on or off.
     ReportHeartbeats(bool),
 }
 
-/// What a hub wants, or tells, of one link.
+/// An output of a [`Hub`], for one link.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Output<'a> {
-    /// Which link.
+    /// The link's number.
     pub link: u32,
-    /// What.
+    /// The link's output.
     pub output: link::Output<'a>,
 }
 
-/// What the hub counts.
+/// The counters of a hub.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
-    /// Links now open, in handshake or established.
+    /// Open links, in handshake or established.
     pub links: u32,
-    /// Links now established.
+    /// Established links.
     pub online: u32,
-    /// Links now suspected.
+    /// Suspect links.
     pub suspects: u32,
-    /// Heartbeats received so far, asked and answered.
+    /// Heartbeats received so far: PINGs and PONGs.
     pub heartbeats_in: u64,
-    /// Heartbeats sent so far, asked and answered.
+    /// Heartbeats sent so far: PINGs and PONGs.
     pub heartbeats_out: u64,
 }
 
-/// The machine of one shard.
+/// The machine for all links of one shard.
 #[derive(Debug)]
 pub struct Hub {
     shard: u8,
@@ -114,9 +115,9 @@ pub struct Hub {
     slots: Pages<Option<Slot>>,
     wheel: Wheel,
     sweeps: Vec<Sweep>,
-    /// Ended, but still to be looked at while their last outputs are polled.
+    /// Ended links, kept until the next input so that the shell can still query them.
     ended: Vec<u32>,
-    /// The wheel has more that is due than one input may do.
+    /// More deadlines are due than one input may handle.
     backlog: bool,
     outbound: Outbound,
     random: Random,
@@ -126,18 +127,18 @@ pub struct Hub {
 #[derive(Debug)]
 struct Slot {
     peer: Peer,
-    /// Whole milliseconds since the link was opened, and one; 0 if it never was.
+    /// Milliseconds from open to established, plus one; 0 until the link is established.
     established: u32,
     address: Address,
     listener: u16,
 }
 
 impl Hub {
-    /// A hub that starts at `now`, with these listeners, of which all have the accepting side.
+    /// Creates a hub that starts at `now`. All `listeners` must be of the accepting side.
     ///
-    /// `shard` is the first byte of its sessions' numbers; `seed` is chance, for spreading.
+    /// `shard` is the first byte of the session numbers; `seed` seeds the spread of probes.
     pub fn new(now: Time, shard: u8, listeners: Vec<Settings>, seed: u64) -> Hub {
-        // Session numbers of different runs differ: milliseconds of the wall clock, then a count.
+        // The wall clock in milliseconds makes the session numbers of different runs differ.
         let origin = listeners.first().map_or(0, |settings| settings.wall_origin_ms);
         Hub {
             shard,
@@ -154,8 +155,7 @@ impl Hub {
         }
     }
 
-    /// When to call with [`Input::Deadline`] unless something changes before; it may
-    /// be in the past.
+    /// Returns when the next [`Input::Deadline`] is due; the time may be in the past.
     pub fn next_deadline(&self) -> Option<Time> {
         if self.backlog || !self.sweeps.is_empty() {
             return Some(Time::ZERO);
@@ -163,25 +163,25 @@ impl Hub {
         self.wheel.next_deadline()
     }
 
-    /// What was counted.
+    /// Returns the counters.
     pub fn counters(&self) -> Counters {
         let (heartbeats_in, heartbeats_out) = self.outbound.heartbeats();
-        // Those that have just ended can still be looked at, but are open no longer.
+        // Links in `ended` can still be queried, but are no longer open.
         let links = self.counters.links.saturating_sub(self.ended.len() as u32);
         Counters { links, heartbeats_in, heartbeats_out, ..self.counters }
     }
 
-    /// The settings of each listener.
+    /// Returns the settings of each listener.
     pub fn listeners(&self) -> &[Settings] {
         &self.listeners
     }
 
-    /// What is known of a link; until the next input also of one that has just ended.
+    /// Returns the presence of a link. A link that has ended is available until the next input.
     pub fn presence(&self, link: u32) -> Option<Presence<'_>> {
         self.slots.get(link)?.as_ref().map(|slot| Presence::of(link, slot))
     }
 
-    /// The established links from number `from` upwards, in order.
+    /// Returns the established links from number `from` upwards, in order.
     pub fn presences(&self, from: u32) -> impl Iterator<Item = Presence<'_>> {
         self.slots
             .iter_from(from)
@@ -190,7 +190,7 @@ impl Hub {
             .map(|(link, slot)| Presence::of(link, slot))
     }
 
-    /// The link that carries this session.
+    /// Returns the established link that carries this session.
     pub fn find(&self, session: u64) -> Option<u32> {
         let link = u32::try_from(session & u64::from(MAX_LINKS - 1)).ok()?;
         let slot = self.slots.get(link)?.as_ref()?;
@@ -221,26 +221,26 @@ impl Hub {
     }
 
     #[inline]
-    fn input(&mut self, now: Time, link: u32, input: link::Input<'_>) {
+    fn handle_link(&mut self, now: Time, link: u32, input: link::Input<'_>) {
         let Some(Some(slot)) = self.slots.get_mut(link) else {
             return;
         };
         let Some(settings) = self.listeners.get(usize::from(slot.listener)) else {
             return;
         };
-        let was = (slot.peer.is_established(), slot.peer.is_suspect());
+        let before = (slot.peer.is_established(), slot.peer.is_suspect());
         let mut context = Context { settings, random: &mut self.random };
         let effect = slot.peer.handle(now, input, &mut context, &mut self.outbound.to(link));
-        let is = (slot.peer.is_established(), slot.peer.is_suspect());
-        if was != is {
-            if is.0 && !was.0 {
-                let after = now.since(slot.peer.flight().opened()).as_millis();
-                slot.established = u32::try_from(after).unwrap_or(u32::MAX - 1) + 1;
+        let after = (slot.peer.is_established(), slot.peer.is_suspect());
+        if before != after {
+            if after.0 && !before.0 {
+                let millis = now.since(slot.peer.flight().opened()).as_millis();
+                slot.established = u32::try_from(millis).unwrap_or(u32::MAX - 1) + 1;
             }
-            self.counters.online += u32::from(is.0);
-            self.counters.online -= u32::from(was.0);
-            self.counters.suspects += u32::from(is.1);
-            self.counters.suspects -= u32::from(was.1);
+            self.counters.online += u32::from(after.0);
+            self.counters.online -= u32::from(before.0);
+            self.counters.suspects += u32::from(after.1);
+            self.counters.suspects -= u32::from(before.1);
         }
         match effect {
             Effect::None => {}
@@ -252,7 +252,8 @@ impl Hub {
         }
     }
 
-    /// Deadlines are re-armed lazily: an entry that is earlier than need be stays where it is.
+    /// Arms the wheel for a link's next deadline. Lazy: an entry that is too early stays, because
+    /// it is armed again when it fires.
     fn rearm(&mut self, link: u32) {
         let Some(Some(slot)) = self.slots.get(link) else {
             return;
@@ -264,8 +265,8 @@ impl Hub {
         }
     }
 
-    /// In batches: the links that are due lie anywhere in memory, and reading a batch of them side
-    /// by side costs little more than waiting for one.
+    /// Handles the due deadlines, in batches: due links lie anywhere in memory, and the cache
+    /// misses of one batch overlap.
     fn expire(&mut self, now: Time) {
         let mut steps = DEADLINE_STEPS;
         let mut batch = [(0, None); DEADLINE_BATCH];
@@ -283,7 +284,9 @@ impl Hub {
             }
             for &(link, deadline) in batch.iter().take(due) {
                 match deadline {
-                    Some(due) if due.at <= now => self.input(now, link, link::Input::Deadline),
+                    Some(due) if due.at <= now => {
+                        self.handle_link(now, link, link::Input::Deadline)
+                    }
                     Some(due) => self.wheel.arm(link, due.at),
                     None => {}
                 }
@@ -296,7 +299,7 @@ impl Hub {
     }
 
     #[cold]
-    fn forget_ended(&mut self) {
+    fn remove_ended(&mut self) {
         while let Some(link) = self.ended.pop() {
             if self.slots.get_mut(link).and_then(Option::take).is_some() {
                 self.counters.links -= 1;
@@ -312,13 +315,13 @@ impl Machine for Hub {
     #[inline]
     fn handle(&mut self, now: Time, input: Input<'_>) {
         if !self.ended.is_empty() {
-            self.forget_ended();
+            self.remove_ended();
         }
         match input {
             Input::Opened { link, listener, address, epoch } => {
                 self.open(now, link, listener, address, epoch);
             }
-            Input::Link { link, input } => self.input(now, link, input),
+            Input::Link { link, input } => self.handle_link(now, link, input),
             Input::Deadline => {
                 self.sweep(now);
                 self.expire(now);
@@ -333,7 +336,7 @@ impl Machine for Hub {
     }
 }
 
-// What a link costs before its socket, its share of the wheel apart.
+// The memory of a link, without its socket and its share of the wheel.
 const _: () = assert!(size_of::<Option<Slot>>() <= 432);
 
 #[cfg(test)]

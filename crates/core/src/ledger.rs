@@ -1,26 +1,26 @@
-//! Verdicts that one end could not know better, until the peer comes back and tells the rest.
+//! The ledger keeps provisional verdicts and revises their causes when the peer returns.
 //!
-//! From one end a cut cable, a crashed machine and a forgotten mapping look alike. What splits them
-//! arrives later: the boot id of whoever returns, its own account of the link, or what became of
-//! other links of its host. The ledger keeps recent provisional verdicts and revises each at most
-//! once, or never: a wrong cause is worse than a vague one.
+//! One end cannot distinguish a cut cable, a crashed machine and a forgotten mapping. The evidence
+//! that separates them arrives later: the boot id of the returning peer, its own account of the
+//! link, or the fate of other links of its host. The ledger keeps recent provisional verdicts and
+//! revises each at most once. In doubt it does not revise: a wrong cause is worse than a vague one.
 //!
-//! An account speaks of one session and is believed only from the same process, told by boot and
-//! instance id, which nobody else knows. Who returns without one is matched by its identity, where
-//! exactly one verdict of that identity waits.
+//! An account describes one session. It is accepted only from the process that had the session,
+//! which is recognised by boot id and instance id; no other process knows them. A peer that returns
+//! without an account is matched by identity, if exactly one verdict of that identity waits.
 //!
-//! # When something on the way forgot
-//! [`Cause::MiddleboxForgot`] is told from a healed path by who closed first. A reset is sent by
-//! whoever does not know the connection. If a link ended at both ends, at the first of them by a
-//! reset, then neither had closed before: the reset was sent, or provoked, by something between.
-//! A path that was cut and healed brings a reset as well, but always from an end that had given up
-//! before; so the client's account must say that it ended by a reset, and ours either that too, or
-//! that we had not given up by then.
+//! # How a forgotten mapping is recognised
+//! [`Cause::MiddleboxForgot`] and a healed path differ in which end closed first. A reset is sent
+//! by a stack that does not know the connection. If the link ended at both ends, and at the first
+//! of them by a reset, then neither end had closed before: a middlebox sent or provoked the reset.
+//! After a cut that healed there is also a reset, but always from an end that had closed before.
+//! So the client's account must state a reset, and this end must either have been reset too, or
+//! have closed later.
 //!
-//! Two ends that both gave up in silence prove nothing by themselves, for the path may have healed
-//! since. If the peer was back at once, it must have healed just between the first goodbye, which
-//! did not arrive, and the new connection, which did; more likely the old flow alone was blocked.
-//! Then, unless other links of the host tell more, the mapping was forgotten.
+//! If both ends gave up in silence, that alone proves nothing, because the path may have healed
+//! since. But if the peer returned at once, the path would have healed exactly between the first
+//! CLOSE, which was lost, and the new connection. It is more likely that only the old flow was
+//! blocked: the mapping was forgotten, unless other links of the host show another scope.
 
 mod rules;
 
@@ -34,117 +34,117 @@ use crate::tap::Machine;
 use crate::time::{Span, Time};
 use crate::wire::{Account, BootId, InstanceId};
 
-/// How many verdicts wait for a better cause: 4 MB at most. When full, the oldest stays as it is.
+/// The maximum number of waiting verdicts: 4 MB. When full, the oldest is dropped unrevised.
 pub const VERDICTS: usize = 10_000;
 
-/// How many accounts wait for the verdict on their link, which we have not given up yet. When full,
-/// the oldest is forgotten, and its verdict stays as it falls.
+/// The maximum number of accounts that wait for the verdict on their link, which is still open at
+/// this end. When full, the oldest account is dropped, and its verdict is not revised.
 pub const ACCOUNTS: usize = 4_096;
 
-/// How long a verdict or an account waits: whoever comes back later has had time for more than one
-/// fault.
+/// The time for which a verdict or an account waits. A peer that returns later may have had more
+/// than one fault.
 pub const WAITING: Span = Span::from_secs(60 * 60);
 
-/// One end of a session, as it introduced itself.
+/// The peer of one session, as it introduced itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Who<'a> {
     /// The session's number.
     pub session: u64,
     /// Its epoch.
     pub epoch: u64,
-    /// Who it says it is; empty where it did not say.
+    /// The identity of the peer; empty if the session is anonymous.
     pub identity: &'a str,
     /// The index of its listener.
     pub listener: u16,
-    /// Where it comes from.
+    /// The address of the peer.
     pub address: SocketAddr,
-    /// Its machine; zeros where unknown.
+    /// The boot id of the peer's machine; zeros if unknown.
     pub boot_id: BootId,
-    /// Its process; zeros where unknown.
+    /// The instance id of the peer's process; zeros if unknown.
     pub instance_id: InstanceId,
 }
 
-/// What can change the ledger.
+/// An input of the ledger.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Input<'a> {
     /// A session has ended.
     Ended {
-        /// Whose.
+        /// The peer of the session.
         who: Who<'a>,
-        /// Why, as far as we could tell.
+        /// The cause of the verdict.
         cause: Cause,
-        /// How long the peer had not been heard.
+        /// The time since the last evidence of the peer.
         silent: Span,
-        /// For how long of that it was asked in vain; rather less than more.
+        /// The part of `silent` in which probes went unanswered; a lower bound.
         asked: Span,
     },
     /// A session is online.
     Joined {
-        /// Whose.
+        /// The peer of the session.
         who: Who<'a>,
-        /// What it says of its link before.
+        /// The peer's account of its previous link, if it sent one.
         account: Option<Account>,
     },
-    /// Other links of the same host, or of others, tell how much of a path is lost.
+    /// Other links have shown the scope of a path loss.
     Scoped {
-        /// The session whose path it was.
+        /// The session whose path was lost.
         session: u64,
-        /// How much is lost; [`Scope::Unknown`] if they cannot tell.
+        /// The scope; [`Scope::Unknown`] if the other links gave no evidence.
         scope: Scope,
     },
 }
 
-/// A verdict has another cause than it said.
+/// The revision of a verdict: the first cause, the better one, and the reason.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Revised {
     /// The session's number.
     pub session: u64,
     /// Its epoch.
     pub epoch: u64,
-    /// Who it said it was.
+    /// The identity of the peer; empty if the session was anonymous.
     pub identity: Box<str>,
     /// The index of its listener.
     pub listener: u16,
-    /// Where it came from.
+    /// The address of the peer.
     pub address: SocketAddr,
-    /// The cause as it was told.
+    /// The cause of the verdict as published.
     pub from: Cause,
-    /// The better one.
+    /// The revised cause.
     pub to: Cause,
-    /// How sure that is.
+    /// How sure the revised cause is.
     pub confidence: Confidence,
-    /// What it rests on.
+    /// The finding that supports the revision.
     pub note: Note,
 }
 
-/// What a revision rests on.
+/// The finding that supports a revision.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Note {
-    /// The peer came back with another boot id.
+    /// The peer returned with another boot id.
     NewBoot,
-    /// The peer came back from the same machine with another instance id.
+    /// The peer returned from the same machine with another instance id.
     NewInstance,
-    /// A reset reached an end while neither end had closed.
+    /// A reset reached one end before either end had closed.
     NeitherClosed {
-        /// How long the link had carried nothing before somebody sent again.
+        /// How long the link had carried no traffic before one end sent again.
         idle: Span,
     },
-    /// A new connection passed at once where the old one passed nothing.
+    /// A new connection worked at once although the old one was blocked.
     NewFlowPassed {
-        /// How long the link had carried nothing before somebody sent again.
+        /// How long the link had carried no traffic before one end sent again.
         idle: Span,
     },
-    /// The peer heard us while we asked in vain.
+    /// The peer heard our probes while we heard no answer.
     PeerHeardUs,
-    /// The peer, too, heard nothing.
+    /// The peer did not hear this end either.
     PeerHeardNothing,
     /// The peer's machine was suspended.
     PeerSuspended(Span),
-    /// The peer's process was stopped, while its machine ran.
+    /// The peer's process was stopped while its machine ran.
     PeerStopped(Span),
     /// The peer's own network was down, or changed.
     PeerNetworkDown,
-    /// What became of other links.
+    /// The fate of other links settled the scope.
     Siblings,
 }
 
@@ -171,23 +171,23 @@ impl fmt::Display for Note {
     }
 }
 
-/// Verdicts that wait for a better cause.
+/// The table of verdicts and accounts that wait for each other.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    /// In the order in which they came, by which the oldest gives way.
-    held: BTreeMap<u64, Held>,
+    /// Waiting verdicts by serial number: the first is the oldest.
+    pending: BTreeMap<u64, PendingVerdict>,
     sessions: BTreeMap<u64, u64>,
     identities: BTreeSet<(Box<str>, u64)>,
-    /// Accounts of links that have not ended here, likewise, and by session.
-    early: BTreeMap<u64, Early>,
+    /// Accounts of links that are still open here, by serial number.
+    early: BTreeMap<u64, EarlyAccount>,
     early_sessions: BTreeMap<u64, u64>,
     serial: u64,
     output: Option<Revised>,
 }
 
-/// A provisional verdict.
+/// A provisional verdict that waits for a better cause.
 #[derive(Clone, Debug)]
-struct Held {
+struct PendingVerdict {
     at: Time,
     session: u64,
     epoch: u64,
@@ -199,15 +199,15 @@ struct Held {
     cause: Cause,
     silent: Span,
     asked: Span,
-    /// A new flow passed at once; until other links have told what they know.
+    /// A new flow passed at once; the scope from other links is still awaited.
     passed: bool,
 }
 
-/// What a process said of its link before, and when.
+/// An account of a link that is still open at this end.
 #[derive(Clone, Copy, Debug)]
-struct Early {
+struct EarlyAccount {
     at: Time,
-    /// Where from.
+    /// The host that sent the account.
     host: IpAddr,
     boot_id: BootId,
     instance_id: InstanceId,
@@ -215,17 +215,17 @@ struct Early {
 }
 
 impl Ledger {
-    /// An empty ledger.
+    /// Creates an empty ledger.
     pub fn new() -> Ledger {
         Ledger::default()
     }
 
-    /// How many verdicts wait.
+    /// Returns how many verdicts wait.
     pub fn waiting(&self) -> usize {
-        self.held.len()
+        self.pending.len()
     }
 
-    fn ended(&mut self, mut held: Held) {
+    fn session_ended(&mut self, mut held: PendingVerdict) {
         let account = self.take_early(held.session);
         if !held.cause.is_provisional() {
             return;
@@ -235,13 +235,13 @@ impl Ledger {
             if let Some(finding) = rules::by_account(&held, &early) {
                 return self.revise(held, finding);
             }
-            // The peer is back and has said all it knows: if that is nothing, nothing will come.
+            // The peer has already returned and sent its account; no further evidence will come.
             if !held.passed {
                 return;
             }
         }
-        if self.held.len() == VERDICTS
-            && let Some((&oldest, _)) = self.held.first_key_value()
+        if self.pending.len() == VERDICTS
+            && let Some((&oldest, _)) = self.pending.first_key_value()
         {
             self.take(oldest);
         }
@@ -253,14 +253,14 @@ impl Ledger {
         if !held.identity.is_empty() {
             self.identities.insert((held.identity.clone(), serial));
         }
-        self.held.insert(serial, held);
+        self.pending.insert(serial, held);
     }
 
-    fn told(&mut self, early: Early) {
+    fn account_received(&mut self, early: EarlyAccount) {
         let Some(held) = self.sessions.get(&early.account.session).copied() else {
             return self.keep_early(early);
         };
-        let recent = self.held.get_mut(&held).filter(|held| is_recent(held.at, early.at));
+        let recent = self.pending.get_mut(&held).filter(|held| is_recent(held.at, early.at));
         let finding = recent.and_then(|held| {
             held.passed |= rules::new_flow_passed(held, &early);
             rules::by_account(held, &early)
@@ -272,7 +272,7 @@ impl Ledger {
         }
     }
 
-    fn returned(&mut self, now: Time, who: &Who<'_>) {
+    fn peer_returned(&mut self, now: Time, who: &Who<'_>) {
         let identity: Box<str> = who.identity.into();
         let from = (identity, 0);
         let mut same =
@@ -280,7 +280,7 @@ impl Ledger {
         let (Some(&(_, serial)), None) = (same.next(), same.next()) else {
             return;
         };
-        let held = self.held.get(&serial).filter(|held| is_recent(held.at, now));
+        let held = self.pending.get(&serial).filter(|held| is_recent(held.at, now));
         if let Some(finding) = held.and_then(|held| rules::by_return(held, who))
             && let Some(held) = self.take(serial)
         {
@@ -288,11 +288,11 @@ impl Ledger {
         }
     }
 
-    fn scoped(&mut self, now: Time, session: u64, scope: Scope) {
+    fn scope_known(&mut self, now: Time, session: u64, scope: Scope) {
         let Some(serial) = self.sessions.get(&session).copied() else {
             return;
         };
-        let held = self.held.get(&serial).filter(|held| is_recent(held.at, now));
+        let held = self.pending.get(&serial).filter(|held| is_recent(held.at, now));
         if let Some(finding) = held.and_then(|held| rules::by_siblings(held, scope))
             && let Some(held) = self.take(serial)
         {
@@ -300,8 +300,8 @@ impl Ledger {
         }
     }
 
-    fn revise(&mut self, held: Held, finding: rules::Finding) {
-        let Held { session, epoch, identity, listener, address, cause, .. } = held;
+    fn revise(&mut self, held: PendingVerdict, finding: rules::Finding) {
+        let PendingVerdict { session, epoch, identity, listener, address, cause, .. } = held;
         let rules::Finding { to, confidence, note } = finding;
         let from = cause;
         self.output = Some(Revised {
@@ -317,14 +317,14 @@ impl Ledger {
         });
     }
 
-    fn take(&mut self, serial: u64) -> Option<Held> {
-        let held = self.held.remove(&serial)?;
+    fn take(&mut self, serial: u64) -> Option<PendingVerdict> {
+        let held = self.pending.remove(&serial)?;
         self.sessions.remove(&held.session);
         self.identities.remove(&(held.identity.clone(), serial));
         Some(held)
     }
 
-    fn keep_early(&mut self, early: Early) {
+    fn keep_early(&mut self, early: EarlyAccount) {
         self.take_early(early.account.session);
         if self.early.len() == ACCOUNTS
             && let Some((_, oldest)) = self.early.pop_first()
@@ -336,7 +336,7 @@ impl Ledger {
         self.early.insert(serial, early);
     }
 
-    fn take_early(&mut self, session: u64) -> Option<Early> {
+    fn take_early(&mut self, session: u64) -> Option<EarlyAccount> {
         self.early.remove(&self.early_sessions.remove(&session)?)
     }
 
@@ -354,12 +354,12 @@ impl Machine for Ledger {
     type Input<'a> = Input<'a>;
     type Output<'a> = Revised;
 
-    /// Each input has at most one output: one that was not polled is lost. The time is that of what
-    /// happened, as exactly as the shell knows it, on a clock that does not stop in suspension; it
-    /// may go back a little from one input to the next.
+    /// Each input has at most one output; an output that is not polled before the next input is
+    /// lost. `now` is the time of the event, as exactly as the shell knows it, on a clock that runs
+    /// during suspension. It may go back a little from one input to the next.
     fn handle(&mut self, now: Time, input: Input<'_>) {
         match input {
-            Input::Ended { who, cause, silent, asked } => self.ended(Held {
+            Input::Ended { who, cause, silent, asked } => self.session_ended(PendingVerdict {
                 at: now,
                 session: who.session,
                 epoch: who.epoch,
@@ -375,14 +375,14 @@ impl Machine for Ledger {
             }),
             Input::Joined { who, account: Some(account) } => {
                 let Who { boot_id, instance_id, address, .. } = who;
-                // Who does not say which process it is may be anybody.
+                // Without both ids any process may have sent the account.
                 if boot_id != BootId::default() && instance_id != InstanceId::default() {
                     let host = address.ip();
-                    self.told(Early { at: now, host, boot_id, instance_id, account });
+                    self.account_received(EarlyAccount { at: now, host, boot_id, instance_id, account });
                 }
             }
-            Input::Joined { who, account: None } => self.returned(now, &who),
-            Input::Scoped { session, scope } => self.scoped(now, session, scope),
+            Input::Joined { who, account: None } => self.peer_returned(now, &who),
+            Input::Scoped { session, scope } => self.scope_known(now, session, scope),
         }
     }
 

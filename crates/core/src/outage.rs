@@ -1,15 +1,15 @@
-//! Verdicts of silence that fall together: one outage rather than many deaths, and how much of a
-//! path is lost.
+//! Correlates verdicts of silence: groups verdicts that fall together into one outage, and settles
+//! the scope of each path loss.
 //!
-//! Peers that lose one path at one moment were last heard at different moments, at most as far
-//! apart as heartbeats are: within the idle time of their policy their verdicts fall as well.
-//! Verdicts of one network and listener within that window, if they are enough, are one outage. It
-//! is told once, when no more can fall, and its end when half of its hosts are back.
+//! Peers that lose one path at the same moment were last heard at different moments, at most one
+//! idle time apart, so their verdicts fall within the idle time of their policy. Enough verdicts of
+//! one network and listener within that window are one outage. Its beginning is reported once, when
+//! no more verdicts are expected; its end is reported when half of its hosts have returned.
 //!
-//! The scope of a single loss is settled by other links of the same host: one that was heard while
-//! the lost one was asked in vain shows that the flow alone is blocked, unless the host was doubted
-//! meanwhile, for then the path may have healed in between. Where others of the host died too and
-//! other hosts live, the host is silent.
+//! Other links of the same host settle the scope of a single loss. A link that was heard while the
+//! probes of the lost one went unanswered shows that only the flow is blocked, unless the host was
+//! suspect meanwhile: then the path may have healed in between. If other links of the host died too
+//! and other hosts live, the host is lost.
 
 mod groups;
 mod hosts;
@@ -21,7 +21,7 @@ use core::net::IpAddr;
 
 use groups::{Group, Key};
 use hosts::Hosts;
-pub use hosts::{GONE, HOSTS, SESSIONS, SETTLING, SIBLINGS};
+pub use hosts::{ENDED_WHILE_LISTING, HOSTS, SESSIONS, AFTER_LISTING, SIBLINGS};
 pub use suspects::SUSPECTS;
 use suspects::Suspects;
 
@@ -29,48 +29,50 @@ use crate::cause::{Cause, Direction, Scope};
 use crate::tap::Machine;
 use crate::time::{Span, Time};
 
-/// Verdicts that make an outage, at the least: one or two fall together by chance. One is enough
-/// where our own network is down, which chance does not explain.
+/// The minimum number of verdicts in an outage: one or two may fall together by chance. For our own
+/// network one is enough, because its examination proves the fault.
 pub const LEAST_AFFECTED: u32 = 3;
 
-/// An outage takes at least one in so many of the sessions that were online in its network: in a
-/// large one, a few fall together at any time.
+/// The minimum share of an outage: 1/10 of the sessions that were online in its network. In a large
+/// network a few verdicts fall together at any time.
 pub const LEAST_SHARE: u32 = 10;
 
-/// Hosts that make [`Scope::Many`], at the least.
+/// The minimum number of hosts for [`Scope::Many`].
 pub const MANY_HOSTS: usize = 3;
 
-/// An outage is told when nobody in its network is suspected any more and no verdict was added for
-/// so long, or at the end of its window, so that its count is whole. What is down here is told
-/// without waiting for the others.
+/// The time without another verdict after which an outage is reported, if no session of its network
+/// is suspect; otherwise it is reported at the end of its window, so that its count is complete. A
+/// local outage does not wait for suspects.
 pub const QUIET: Span = Span::from_millis(500);
 
-/// The shortest and the longest window, whatever the policy.
+/// The minimum and maximum window, for any policy.
 pub const WINDOW: (Span, Span) = (Span::from_secs(1), Span::from_secs(60));
 
-/// Networks whose verdicts are gathered, or whose outage goes on, at the same time. When full, the
-/// one that began first is over.
+/// The maximum number of networks with gathered verdicts or a current outage. When full, the oldest
+/// group ends.
 pub const GROUPS: usize = 1_024;
 
-/// Hosts of one outage whose return is waited for; more are counted, and not waited for.
+/// The maximum number of hosts per outage whose return is awaited. Verdicts of further hosts are
+/// counted, but their return is not awaited.
 pub const HOSTS_PER_OUTAGE: usize = 1_024;
 
-/// Networks whose sessions are counted. When full, sessions of others are not, and an outage there
-/// shows a share that is too large.
+/// The maximum number of networks with a session count. When full, sessions of other networks are
+/// not counted, and an outage there reports too large a share.
 pub const NETWORKS: usize = 65_536;
 
-/// Verdicts whose scope is being settled. When full, that of another stays unknown.
+/// The maximum number of verdicts whose scope is open. When full, the scope of another verdict stays
+/// unknown.
 pub const UNSETTLED: usize = 4_096;
 
-/// An outage whose hosts do not come back is over after this time without another verdict.
-pub const FORGOTTEN: Span = Span::from_secs(60 * 60);
+/// The time without another verdict after which an outage ends although its hosts have not returned.
+pub const OUTAGE_TIMEOUT: Span = Span::from_secs(60 * 60);
 
-/// A network: the first 24 bits of an IPv4 address, the first 48 of an IPv6 address.
+/// A network prefix: the first 24 bits of an IPv4 address, or the first 48 of an IPv6 address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Network {
-    /// 24 bits.
+    /// The first 24 bits of an IPv4 address.
     V4([u8; 3]),
-    /// 48 bits.
+    /// The first 48 bits of an IPv6 address.
     V6([u8; 6]),
 }
 
@@ -103,137 +105,139 @@ impl fmt::Display for Network {
     }
 }
 
-/// Where an outage is.
+/// The place of an outage: this machine, or one network of peers at one listener.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Site {
-    /// Here: our own interface, address, route or next hop. All listeners and networks are one.
+    /// This machine: its interface, address, route or next hop. One outage covers all listeners and
+    /// networks.
     Local,
-    /// In a network of peers, as far as one listener has to do with it.
+    /// The sessions of one listener in one network of peers.
     Network {
-        /// The network.
+        /// The network of the peers.
         network: Network,
         /// The index of the listener.
         listener: u16,
     },
 }
 
-/// What can change it.
+/// An input of [`Outages`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Input {
     /// A session is online.
     Joined {
-        /// Which.
+        /// The session's number.
         session: u64,
         /// The index of its listener.
         listener: u16,
-        /// Where it comes from.
+        /// The address of the peer.
         address: IpAddr,
     },
-    /// A session is suspected: its host is doubted.
+    /// A session became suspect, and so did its host.
     Suspect {
-        /// Which.
+        /// The session's number.
         session: u64,
         /// The index of its listener.
         listener: u16,
-        /// Where it comes from.
+        /// The address of the peer.
         address: IpAddr,
     },
-    /// A session is suspected no more.
+    /// A session is no longer suspect.
     Recovered {
-        /// Which.
+        /// The session's number.
         session: u64,
     },
     /// A session that was online has ended.
     Ended {
-        /// Which.
+        /// The session's number.
         session: u64,
         /// The index of its listener.
         listener: u16,
-        /// Where it came from.
+        /// The address of the peer.
         address: IpAddr,
-        /// Why.
+        /// The cause of the verdict.
         cause: Cause,
-        /// How long it had not been heard.
+        /// The time since the last evidence of the peer.
         silent: Span,
-        /// For how long of that it was asked in vain; rather less than more.
+        /// The part of `silent` in which probes went unanswered; a lower bound.
         asked: Span,
     },
-    /// What the siblings said that [`Output::AskSiblings`] asked for.
+    /// The answer to [`Output::AskSiblings`]: the state of other sessions of the host.
     Siblings {
-        /// The session that had ended.
+        /// The session that ended.
         session: u64,
-        /// How long ago the one of them was heard that was heard last; `None` if none is online.
+        /// The time since the latest evidence of any sibling; `None` if none is online.
         heard_ago: Option<Span>,
-        /// Whether one of them is suspected.
+        /// Whether a sibling is suspect.
         suspect: bool,
     },
-    /// Inputs were lost: who is online must be learned anew, from a list that is asked for after
-    /// this. Until it is complete, an outage shows a share that is too large.
+    /// Inputs were lost: the sessions online must be learned from a new list, requested after this
+    /// input. Until the list is complete, an outage reports too large a share.
     Missed,
-    /// The list names a session; one that is known or gone meanwhile changes nothing.
+    /// The list contains a session. No effect if the session is known or has ended meanwhile.
     Listed {
-        /// Which.
+        /// The session's number.
         session: u64,
         /// The index of its listener.
         listener: u16,
-        /// Where it comes from.
+        /// The address of the peer.
         address: IpAddr,
-        /// Since when it is online.
+        /// When the session came online.
         since: Time,
     },
     /// The list is complete.
     Learned,
-    /// The time of the next deadline has come, or may have.
+    /// The time of [`Outages::next_deadline`] may have come.
     Deadline,
 }
 
-/// What it wants, or tells.
+/// An output of [`Outages`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Output {
-    /// An outage was found.
+    /// An outage was detected.
     Began(Outage),
     /// An outage is over.
     Over(Outage),
-    /// The scope of a verdict is settled, or nobody can tell.
+    /// The scope of a verdict is settled, or stays unknown.
     Scoped {
-        /// Whose verdict.
+        /// The session of the verdict.
         session: u64,
-        /// How much is lost; [`Scope::Unknown`] if nobody was there to tell.
+        /// The scope; [`Scope::Unknown`] if no other link gave evidence.
         scope: Scope,
     },
-    /// Other sessions of a host should be looked at; answered by [`Input::Siblings`], or never.
+    /// A request for the state of other sessions of a host, answered by [`Input::Siblings`] or not
+    /// at all.
     AskSiblings {
-        /// The session that has ended.
+        /// The session that ended, whose scope is open.
         session: u64,
-        /// Sessions of the same host; zeros are none.
+        /// Other sessions of the same host; 0 marks an unused place.
         siblings: [u64; SIBLINGS],
     },
 }
 
-/// An outage.
+/// Verdicts of silence that fell together at one place, reported as one outage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Outage {
-    /// Its number, from 1.
+    /// The outage's number, from 1.
     pub number: u64,
-    /// Where.
+    /// The place of the outage.
     pub place: Site,
     /// When the first verdict fell.
     pub began: Time,
     /// When the last verdict fell.
     pub last: Time,
-    /// How many verdicts.
+    /// The number of verdicts.
     pub affected: u32,
-    /// How many sessions were online there before.
+    /// The number of sessions online at this place before the outage.
     pub of_online: u32,
-    /// From how many hosts, up to [`HOSTS_PER_OUTAGE`].
+    /// The number of affected hosts, at most [`HOSTS_PER_OUTAGE`].
     pub hosts: u32,
-    /// How many of these hosts came back.
+    /// The number of these hosts that returned.
     pub returned: u32,
-    /// Whether enough came back; `false` while it goes on, and where it was given up.
+    /// True if enough hosts returned; false while the outage goes on, and if it ended otherwise.
     pub recovered: bool,
 }
 
-/// Correlates verdicts.
+/// The machine that groups verdicts of silence into outages and settles scopes.
 #[derive(Clone, Debug, Default)]
 pub struct Outages {
     hosts: Hosts,
@@ -245,7 +249,7 @@ pub struct Outages {
     number: u64,
 }
 
-/// A verdict whose scope may become known.
+/// A verdict whose scope is open.
 #[derive(Clone, Copy, Debug)]
 struct Unsettled {
     address: IpAddr,
@@ -253,9 +257,9 @@ struct Unsettled {
     at: Time,
     silent: Span,
     asked: Span,
-    /// When it stays unknown.
+    /// The deadline for evidence from siblings.
     until: Time,
-    /// A sibling was heard: whatever else, the host lives.
+    /// A sibling was heard since the first unanswered probe, so the host lives.
     alive: bool,
 }
 
@@ -265,7 +269,7 @@ enum Timer {
     Unsettled(u64),
 }
 
-/// A verdict of silence, as it is handed around.
+/// A session that ended in silence: its host, its group, and the time and window of the verdict.
 #[derive(Clone, Copy, Debug)]
 struct SilentEnd {
     address: IpAddr,
@@ -275,27 +279,27 @@ struct SilentEnd {
 }
 
 impl Outages {
-    /// Nobody online, and no outage.
+    /// Creates a machine with no session online and no outage.
     pub fn new() -> Outages {
         Outages::default()
     }
 
-    /// When to call with [`Input::Deadline`] unless something changes before.
+    /// Returns when [`Input::Deadline`] is due, unless another input changes it.
     pub fn next_deadline(&self) -> Option<Time> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// How many sessions are known to be online.
+    /// Returns how many sessions are known to be online.
     pub fn online(&self) -> u32 {
         self.hosts.online()
     }
 
-    /// Whether the list of those who are online is still awaited.
+    /// Returns true while the list of online sessions is incomplete.
     pub fn is_learning(&self) -> bool {
         self.hosts.is_learning()
     }
 
-    fn ended(&mut self, now: Time, session: u64, key: Key, address: IpAddr, end: End) {
+    fn session_ended(&mut self, now: Time, session: u64, key: Key, address: IpAddr, end: End) {
         let End { cause, silent, asked } = end;
         let place = match cause {
             Cause::LocalNetworkDown | Cause::LocalNeighbourGone => Key::Local,
@@ -317,7 +321,7 @@ impl Outages {
         };
         let window = silent.less(asked).max(WINDOW.0).min(WINDOW.1);
         self.gather(SilentEnd { address, key: place, at: now, window });
-        self.hosts.doubt(address, session, now);
+        self.hosts.suspected(address, session, now);
         let unscoped = matches!(
             cause,
             Cause::PathLost {
@@ -338,7 +342,7 @@ impl Outages {
         }
     }
 
-    fn answered(&mut self, now: Time, session: u64, heard_ago: Option<Span>, suspect: bool) {
+    fn siblings_answered(&mut self, now: Time, session: u64, heard_ago: Option<Span>, suspect: bool) {
         let Some(unsettled) = self.unsettled.get_mut(&session) else {
             return;
         };
@@ -353,7 +357,7 @@ impl Outages {
         unsettled.alive = true;
         let silent_from = unsettled.at - unsettled.silent;
         let (address, session_of) = (unsettled.address, session);
-        if !suspect && !self.hosts.was_doubted(address, session_of, silent_from) {
+        if !suspect && !self.hosts.was_suspect(address, session_of, silent_from) {
             self.settle(session, Scope::Flow);
         }
     }
@@ -365,8 +369,9 @@ impl Outages {
         }
     }
 
-    /// Nobody answered for the flow: others of its host, or of its network, may tell.
-    fn give_up(&mut self, session: u64) {
+    /// Settles a scope at its deadline, without a live sibling: by other verdicts of the host or the
+    /// network.
+    fn settle_at_deadline(&mut self, session: u64) {
         let Some(unsettled) = self.unsettled.remove(&session) else {
             return;
         };
@@ -374,10 +379,10 @@ impl Outages {
             return;
         }
         let group = self.groups.get(&unsettled.key);
-        let deaths = group.map_or(0, |group| group.deaths_of(unsettled.address));
+        let verdicts = group.map_or(0, |group| group.verdicts_on(unsettled.address));
         let scope = if group.is_some_and(Group::is_many) {
             Scope::Many
-        } else if deaths > 1 && self.hosts.others(unsettled.address) > 0 {
+        } else if verdicts > 1 && self.hosts.others(unsettled.address) > 0 {
             Scope::Host
         } else {
             Scope::Unknown
@@ -389,14 +394,14 @@ impl Outages {
         while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, timer));
             match timer {
-                Timer::Group(key) => self.group_due(key),
-                Timer::Unsettled(session) => self.give_up(session),
+                Timer::Group(key) => self.group_deadline(key),
+                Timer::Unsettled(session) => self.settle_at_deadline(session),
             }
         }
     }
 }
 
-/// What an end was like.
+/// The cause and the times of one ended session.
 #[derive(Clone, Copy, Debug)]
 struct End {
     cause: Cause,
@@ -417,26 +422,26 @@ impl Machine for Outages {
                 self.returned(Key::Local, address);
             }
             Input::Suspect { session, listener, address } => {
-                self.hosts.doubt(address, session, now);
+                self.hosts.suspected(address, session, now);
                 let network = address.into();
-                self.suspects.suspected(session, Key::Network { network, listener });
+                self.suspects.insert(session, Key::Network { network, listener });
             }
             Input::Recovered { session } => {
-                if let Some(key) = self.suspects.settled(session) {
+                if let Some(key) = self.suspects.remove(session) {
                     self.rearm(key);
                 }
             }
             Input::Ended { session, listener, address, cause, silent, asked } => {
                 let network = address.into();
                 self.hosts.ended(now, session, address, (listener, network));
-                if let Some(key) = self.suspects.settled(session) {
+                if let Some(key) = self.suspects.remove(session) {
                     self.rearm(key);
                 }
                 let key = Key::Network { network, listener };
-                self.ended(now, session, key, address, End { cause, silent, asked });
+                self.session_ended(now, session, key, address, End { cause, silent, asked });
             }
             Input::Siblings { session, heard_ago, suspect } => {
-                self.answered(now, session, heard_ago, suspect);
+                self.siblings_answered(now, session, heard_ago, suspect);
             }
             Input::Missed => {
                 self.hosts.forget();
@@ -446,7 +451,7 @@ impl Machine for Outages {
                 let network = address.into();
                 self.hosts.listed(now, session, address, (listener, network));
                 for key in [Key::Network { network, listener }, Key::Local] {
-                    self.was_back(key, address, since);
+                    self.returned_unreported(key, address, since);
                 }
             }
             Input::Learned => self.hosts.learned(now),

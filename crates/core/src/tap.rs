@@ -1,38 +1,38 @@
-//! The one place that all inputs and outputs of a machine pass.
+//! The interface of a machine, and a tap that observes all its inputs and outputs.
 //!
-//! A machine is a function of its inputs: whoever writes down what passes here has everything that
-//! is needed to run it again, and what it answered the first time.
+//! A machine's outputs depend on its inputs alone, so a record of what passes here is enough to
+//! run the machine again and compare its outputs.
 
 pub mod record;
 
 use crate::time::Time;
 
-/// A machine with one door in and one door out.
+/// A state machine with one function for input and one for output.
 pub trait Machine {
-    /// Everything that can change it.
+    /// An input: everything that can change the machine.
     type Input<'a>;
-    /// Everything it wants, or tells.
+    /// An output: everything the machine requests or reports.
     type Output<'a>
     where
         Self: 'a;
 
-    /// The door in.
+    /// Handles one input.
     fn handle(&mut self, now: Time, input: Self::Input<'_>);
 
-    /// The door out: call until `None` after each input.
+    /// Returns the next output; call until `None` after each input.
     fn poll_output(&mut self) -> Option<Self::Output<'_>>;
 }
 
-/// Listens to a machine's doors.
+/// An observer of a machine's inputs and outputs.
 pub trait Tap<M: Machine> {
-    /// An input is about to be handled.
+    /// Observes an input before the machine handles it.
     fn input(&mut self, now: Time, input: &M::Input<'_>);
 
-    /// An output is about to be handed out.
+    /// Observes an output before the caller receives it.
     fn output(&mut self, output: &M::Output<'_>);
 }
 
-/// Listens to nothing.
+/// A tap that ignores everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Untapped;
 
@@ -44,7 +44,7 @@ impl<M: Machine> Tap<M> for Untapped {
     fn output(&mut self, _: &M::Output<'_>) {}
 }
 
-/// A machine whose doors are listened to.
+/// A machine together with its tap.
 #[derive(Clone, Debug)]
 pub struct Tapped<M, T> {
     machine: M,
@@ -52,27 +52,27 @@ pub struct Tapped<M, T> {
 }
 
 impl<M: Machine, T: Tap<M>> Tapped<M, T> {
-    /// `machine`, with `tap` at its doors.
+    /// Combines `machine` and `tap`.
     pub const fn new(machine: M, tap: T) -> Tapped<M, T> {
         Tapped { machine, tap }
     }
 
-    /// The machine, to look at.
+    /// Returns the machine, read-only.
     pub const fn machine(&self) -> &M {
         &self.machine
     }
 
-    /// The tap.
+    /// Returns the tap.
     pub const fn tap(&self) -> &T {
         &self.tap
     }
 
-    /// The tap, to take out what it holds.
+    /// Returns the tap for changes.
     pub const fn tap_mut(&mut self) -> &mut T {
         &mut self.tap
     }
 
-    /// The tap, and the end of the machine.
+    /// Drops the machine and returns the tap.
     pub fn into_tap(self) -> T {
         self.tap
     }

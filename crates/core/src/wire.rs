@@ -1,6 +1,6 @@
-//! The bytes: frames of the native protocol and of the two older ones, and their decoder.
+//! The wire formats: frames of the native protocol and of two older ones, and their decoder.
 //!
-//! `docs/protocol.md` is the authority; the tests read it.
+//! `docs/protocol.md` is normative; the tests read its examples.
 
 mod account;
 mod extent;
@@ -23,41 +23,41 @@ pub use handshake::{BootId, Hello, InstanceId, Resume, Welcome};
 
 use crate::policy::Policy;
 
-/// The longest DATA body, in bytes: large enough for any message worth sending in one piece, small
-/// enough that a heartbeat behind it waits for microseconds.
+/// The maximum length of a DATA body in bytes: large enough for most messages in one piece, small
+/// enough that a heartbeat behind it waits only microseconds.
 pub const MAX_DATA: usize = 65_536;
-/// The longest body of HELLO and WELCOME.
+/// The maximum length of a HELLO or WELCOME body in bytes.
 pub const MAX_HANDSHAKE: usize = 2_048;
-/// The longest body of RETUNE and CLOSE.
+/// The maximum length of a RETUNE or CLOSE body in bytes.
 pub const MAX_CONTROL: usize = 256;
-/// The most business data that may ride on one heartbeat.
+/// The maximum length of the business data in one heartbeat, in bytes.
 pub const MAX_HEARTBEAT_DATA: usize = 1_024;
-/// The longest resume token.
+/// The maximum length of a resume token in bytes.
 pub const MAX_RESUME_TOKEN: usize = 64;
-/// The longest identity.
+/// The maximum length of an identity in bytes.
 pub const MAX_IDENTITY: usize = 64;
-/// The longest token.
+/// The maximum length of a token in bytes.
 pub const MAX_TOKEN: usize = 1_024;
-/// The longest text of a CLOSE.
+/// The maximum length of the text of a CLOSE in bytes.
 pub const MAX_CLOSE_TEXT: usize = 128;
 
-/// Which bytes a link speaks.
+/// The wire format of a link.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Codec {
-    /// Our own protocol: two-byte heartbeats, handshake, negotiated policy.
+    /// The native protocol: two-byte heartbeats, handshake, negotiated policy.
     Native,
-    /// Messages of 1,028 bytes: a big-endian type and 1,024 bytes of data.
+    /// The older protocol of 1,028-byte messages: a big-endian type and 1,024 bytes of data.
     Message1028,
-    /// `ping` and `pong` as lines of text.
+    /// The older protocol of text lines: `ping`, `pong` and data.
     Line,
 }
 
 impl Codec {
     /// Appends `frame` to `out`.
     ///
-    /// The caller keeps to the limits of this module and to [`Codec::max_data`]. What a codec
-    /// cannot express (a HELLO as a line, say) appends nothing; see [`native::encode`],
-    /// [`message1028::encode`] and [`line::encode`].
+    /// The caller must keep to the limits of this module and to [`Codec::max_data`]. A frame that
+    /// the codec cannot express (for example a HELLO as a line) appends nothing; see
+    /// [`native::encode`], [`message1028::encode`] and [`line::encode`].
     pub fn encode(self, frame: &Frame<'_>, out: &mut Vec<u8>) {
         match self {
             Codec::Native => native::encode(frame, out),
@@ -66,7 +66,7 @@ impl Codec {
         }
     }
 
-    /// The most bytes one `Data` may carry.
+    /// Returns the maximum length of one `Data` in bytes.
     pub const fn max_data(self) -> usize {
         match self {
             Codec::Native => MAX_DATA,
@@ -75,7 +75,7 @@ impl Codec {
         }
     }
 
-    /// The longest frame in bytes, its header included: what a decoder holds at the very most.
+    /// Returns the maximum length of a frame in bytes, header included. A decoder never holds more.
     pub const fn max_frame(self) -> usize {
         match self {
             // The kind, and three bytes of varint for the length.
@@ -85,7 +85,8 @@ impl Codec {
         }
     }
 
-    /// Whether the client introduces itself with HELLO; otherwise its first message does.
+    /// Returns whether the client must begin with HELLO. Without a handshake the first message
+    /// introduces the client.
     pub const fn has_handshake(self) -> bool {
         match self {
             Codec::Native => true,
@@ -93,7 +94,7 @@ impl Codec {
         }
     }
 
-    /// The name in configuration, on command lines and in metrics.
+    /// Returns the name used in configuration, on command lines and in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Codec::Native => "native",
@@ -102,7 +103,7 @@ impl Codec {
         }
     }
 
-    /// The codec of that name.
+    /// Returns the codec with this name.
     pub fn by_name(name: &str) -> Option<Codec> {
         [Codec::Native, Codec::Message1028, Codec::Line].into_iter().find(|it| it.name() == name)
     }
@@ -114,20 +115,20 @@ impl fmt::Display for Codec {
     }
 }
 
-/// One frame, borrowed from the bytes it was decoded from.
+/// One frame, borrowed from the decoded bytes.
 ///
-/// All codecs share it; the older ones know only `Ping`, `Pong` and `Data`.
+/// All codecs share this type; the older ones have only `Ping`, `Pong` and `Data`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Frame<'a> {
-    /// Asks for a PONG.
+    /// PING: requests a PONG.
     Ping(Beat<'a>),
-    /// Answers a PING.
+    /// PONG: answers a PING.
     Pong(Beat<'a>),
-    /// The client introduces itself.
+    /// HELLO: introduces the client.
     Hello(Hello<'a>),
-    /// The gateway accepts.
+    /// WELCOME: the gateway accepts the client.
     Welcome(Welcome<'a>),
-    /// A message, or a piece of one.
+    /// DATA: a message or a piece of one.
     Data {
         /// The bytes.
         bytes: &'a [u8],
@@ -136,25 +137,25 @@ pub enum Frame<'a> {
         /// The type of a `message1028` data message, 11 or 21; ignored by the other codecs.
         kind: DataKind,
     },
-    /// Asks for a policy, or puts one in force.
+    /// RETUNE: requests a policy (client) or puts it in force (gateway).
     Retune(Policy),
-    /// The last frame.
+    /// CLOSE: the last frame.
     Close(Close<'a>),
 }
 
-/// What a heartbeat carries besides itself.
+/// The content of a PING or PONG.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Beat<'a> {
     /// The sequence number; 0 in codecs without one.
     pub sequence: u8,
-    /// How many DATA messages were received in the session so far.
+    /// The number of DATA messages received in the session so far.
     pub received: Option<u32>,
-    /// Business data.
+    /// The business data of the application.
     pub data: Option<&'a [u8]>,
 }
 
 impl Beat<'_> {
-    /// A heartbeat that carries nothing but its sequence number.
+    /// Creates a heartbeat with only a sequence number.
     pub const fn bare(sequence: u8) -> Beat<'static> {
         Beat { sequence, received: None, data: None }
     }
@@ -163,53 +164,53 @@ impl Beat<'_> {
 /// The two data types of `message1028`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum DataKind {
-    /// Type 11, and what the other codecs use.
+    /// Type 11, also used by the other codecs.
     #[default]
     Eleven,
     /// Type 21.
     TwentyOne,
 }
 
-/// A goodbye.
+/// The content of a CLOSE.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Close<'a> {
-    /// Why.
+    /// The reason for closing.
     pub reason: CloseReason,
-    /// Whether the other end should stay away.
+    /// Whether the peer must not reconnect.
     pub final_: bool,
-    /// How long to wait before connecting again, in milliseconds.
+    /// The time to wait before reconnecting, in milliseconds.
     pub return_after_ms: u32,
-    /// For people; at most [`MAX_CLOSE_TEXT`] bytes.
+    /// A text for people, at most [`MAX_CLOSE_TEXT`] bytes.
     pub text: &'a str,
 }
 
-/// Why one end says goodbye.
+/// The reason in a CLOSE.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CloseReason {
-    /// Nothing more to say.
+    /// The application is finished.
     Done,
-    /// The gateway is being stopped or emptied.
+    /// The gateway is stopping or draining.
     Drained,
     /// An operator ended the session.
     Kicked,
-    /// The bound passed without evidence of the other end.
+    /// The bound passed without evidence from the peer.
     Silent,
     /// The token was not accepted.
     Unauthorized,
     /// A newer session of the same identity took over.
     Replaced,
-    /// The other end reads too slowly.
+    /// The peer reads too slowly.
     Slow,
-    /// This version of the protocol is not spoken here.
+    /// The protocol version is not supported.
     Version,
-    /// No more sessions are taken at the moment.
+    /// The gateway accepts no more sessions at the moment.
     Full,
-    /// A reason this version does not name.
+    /// A reason that this version does not define.
     Other(u8),
 }
 
 impl CloseReason {
-    /// The reason that a byte on the wire stands for.
+    /// Returns the reason for a byte on the wire.
     pub const fn from_byte(byte: u8) -> CloseReason {
         match byte {
             0 => CloseReason::Done,
@@ -225,7 +226,7 @@ impl CloseReason {
         }
     }
 
-    /// The byte on the wire.
+    /// Returns the byte on the wire.
     pub const fn to_byte(self) -> u8 {
         match self {
             CloseReason::Done => 0,
@@ -241,7 +242,7 @@ impl CloseReason {
         }
     }
 
-    /// The name in the protocol document.
+    /// Returns the name in the protocol document.
     pub const fn name(self) -> &'static str {
         match self {
             CloseReason::Done => "done",
@@ -264,37 +265,37 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// What was illegal about some bytes.
+/// The reason why received bytes are illegal.
 ///
-/// The peer's fault; the link is unusable; retrying sends the same.
+/// The peer's fault; the link is unusable; a retry fails in the same way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Malformed {
-    /// A kind or message type that does not exist.
+    /// The frame kind or message type is unknown.
     UnknownKind,
-    /// A flag that does not exist.
+    /// A flag is unknown.
     UnknownFlag,
-    /// A varint in other than its shortest form, or too large.
+    /// A varint is too large or not in its shortest form.
     Varint,
-    /// A length above its limit, or a WELCOME whose limit for DATA is none.
+    /// A length is above its limit, or the DATA limit in a WELCOME is out of range.
     TooLong,
-    /// A body that ends before its fields do.
+    /// A body ends before its last field.
     Truncated,
-    /// Bytes after the last field of a body, or in a field of HELLO that its flags declare unused.
+    /// A body has bytes after its last field, or in a HELLO field that the flags declare unused.
     LeftOver,
-    /// A text that is not UTF-8.
+    /// A text is not UTF-8.
     NotText,
-    /// HELLO with another magic: not our protocol at all.
+    /// HELLO has another magic: not this protocol.
     Magic,
-    /// HELLO or WELCOME of a version other than 1; what follows the version was not looked at.
+    /// HELLO or WELCOME has a version other than 1; the rest of the body was not read.
     Version,
-    /// A policy that no constructor would accept.
+    /// A policy is one that no constructor accepts.
     Policy,
-    /// A legal frame where it may not stand, as DATA before HELLO.
+    /// A legal frame arrived at the wrong time, for example DATA before HELLO.
     OutOfPlace,
 }
 
 impl Malformed {
-    /// A short name for logs and metrics.
+    /// Returns a short name for logs and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Malformed::UnknownKind => "unknown kind",

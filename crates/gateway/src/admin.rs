@@ -1,4 +1,4 @@
-//! The admin interface: HTTP for operators and their tools. `docs/admin-api.md` describes it.
+//! The admin interface: an HTTP API for operators and tools, documented in `docs/admin-api.md`.
 
 mod answer;
 mod control;
@@ -25,13 +25,13 @@ use utoipa::OpenApi;
 
 use crate::config::Token;
 use crate::gateway::Gateway;
-pub use server::{HEADER_TIMEOUT, SPARE_CONNECTIONS, serve};
+pub(crate) use server::{SPARE_CONNECTIONS, serve};
 use state::Shared;
 
-/// The longest request body in bytes: requests are a few numbers and a name.
-pub const MAX_BODY: usize = 16 * 1024;
+/// Maximum size of a request body in bytes. A request holds a few numbers and a name.
+const MAX_BODY: usize = 16 * 1024;
 
-/// The document that describes the API.
+/// The OpenAPI document of the admin API.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Systole admin API", description = "Who is there, who went, and when."),
@@ -59,9 +59,9 @@ pub const MAX_BODY: usize = 16 * 1024;
 )]
 struct Document;
 
-/// The API over `gateway`. Requests must present `token` if there is one, except to ask whether the
-/// gateway lives and is ready. At most `subscribers` may follow the events at a time.
-pub fn router(gateway: Arc<Gateway>, token: Option<Token>, subscribers: usize) -> Router {
+/// Builds the admin API of `gateway`. If `token` is set, every request except `/healthz` and
+/// `/readyz` must present it. At most `subscribers` clients may follow the events at a time.
+pub(crate) fn router(gateway: Arc<Gateway>, token: Option<Token>, subscribers: usize) -> Router {
     let subscribers = subscribers.min(Semaphore::MAX_PERMITS);
     let shared = Shared { gateway, token, subscribers: Arc::new(Semaphore::new(subscribers)) };
     let mut guarded = Router::new();
@@ -75,17 +75,18 @@ pub fn router(gateway: Arc<Gateway>, token: Option<Token>, subscribers: usize) -
     }
     router
         .merge(guarded)
-        .fallback(nowhere)
-        .method_not_allowed_fallback(not_so)
+        .fallback(path_not_found)
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(shared)
 }
 
-/// Where whoever starts and watches the process asks, without a secret.
+/// Routes that need no token: process supervisors and load balancers have none.
 fn open_routes() -> [(&'static str, MethodRouter<Shared>); 2] {
     [("/healthz", get(health::healthz)), ("/readyz", get(health::readyz))]
 }
 
+/// Routes that pass the [`guard`].
 fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 15] {
     [
         ("/metrics", get(health::metrics)),
@@ -106,18 +107,18 @@ fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 15] {
     ]
 }
 
-/// This description of the API, as OpenAPI.
+/// Returns the OpenAPI document of this API.
 #[utoipa::path(get, path = "/api/v1/openapi.json", responses((status = 200, body = Object)))]
 async fn document() -> axum::Json<utoipa::openapi::OpenApi> {
     axum::Json(Document::openapi())
 }
 
-async fn nowhere() -> answer::Trouble {
+async fn path_not_found() -> answer::Trouble {
     let hint = "GET /api/v1/openapi.json lists what there is";
     answer::Trouble::new(StatusCode::NOT_FOUND, "there is nothing at this path", hint)
 }
 
-async fn not_so() -> answer::Trouble {
+async fn method_not_allowed() -> answer::Trouble {
     let hint = "GET /api/v1/openapi.json lists the methods of each path";
     answer::Trouble::new(StatusCode::METHOD_NOT_ALLOWED, "this path has no such method", hint)
 }

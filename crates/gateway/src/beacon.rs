@@ -1,8 +1,9 @@
-//! The beacons' data plane: one thread per shard with one loop, one UDP socket and one machine.
+//! The data plane of beacons: each shard is one thread with one loop, one UDP socket and one
+//! machine.
 //!
-//! The kernel deals datagrams out by the sender's address, and a device may change that; so a
-//! device belongs to the shard that its number chooses. Whichever shard receives a statement checks
-//! its tag, which is most of the work, and hands what belongs to another over to it.
+//! The kernel distributes datagrams by the sender's address, which a device may change. Therefore
+//! the device's number chooses its shard. The receiving shard verifies the tag, which is most of
+//! the work, and hands the statement over to the shard of the device.
 
 mod answer;
 mod beacon_loop;
@@ -27,45 +28,47 @@ use crate::stats::{BeaconStats, Distributions, ShardStats};
 use beacon_loop::BeaconLoop;
 use keys::Keys;
 
-/// What all shards of one beacon listener have in common.
+/// The setup shared by all shards of one beacon listener.
 #[derive(Clone, Debug)]
 pub struct BeaconSetup {
-    /// The number of the first of these shards; the first byte of their sessions' numbers.
+    /// Index of the first of these shards. A shard's index is the first byte of its sessions'
+    /// numbers.
     pub first_index: u8,
     /// The index of the listener.
     pub listener: u16,
-    /// The policy to begin with.
+    /// The policy at the start.
     pub policy: Policy,
-    /// The most devices online, per shard.
+    /// Maximum number of devices online, per shard.
     pub max_beacons: u32,
-    /// What proves the devices.
+    /// The keys that authenticate the devices.
     pub keys: Arc<Keys>,
-    /// The clock, common to all shards.
+    /// The clock, shared by all shards.
     pub clock: Clock,
-    /// Chance, different at each start: no challenge may come twice under the same keys.
+    /// Seed of random numbers. Must differ at each start: no challenge may repeat under the same
+    /// keys.
     pub seed: u64,
-    /// The distributions they add to.
+    /// The histograms to which the shards add.
     pub distributions: Distributions,
 }
 
-/// What each shard has for itself.
+/// The setup of one beacon shard.
 #[derive(Debug)]
 pub struct BeaconShard {
-    /// Where it listens, non-blocking, and shared with the others.
+    /// The non-blocking socket, bound to the same address as those of the other shards.
     pub socket: UdpSocket,
-    /// Where its reports go.
+    /// The channel for reports to the control plane.
     pub reports: Sender<Report>,
-    /// What it counts, as every shard.
+    /// The counters that every shard has.
     pub stats: Arc<ShardStats>,
-    /// What it counts besides.
+    /// The counters that only beacon shards have.
     pub beacon_stats: Arc<BeaconStats>,
 }
 
 /// Starts a thread for each of `shards`.
 ///
 /// # Errors
-/// The operating system refused a thread, a poll or a socket's registration. Those that were
-/// started end with their handles.
+/// The operating system refused a thread, a poll or the registration of a socket. Shards already
+/// started end when their handles are dropped.
 pub fn spawn(setup: &BeaconSetup, shards: Vec<BeaconShard>) -> io::Result<Vec<Shard>> {
     let mut polls = Vec::new();
     let mut wakers = Vec::new();
@@ -74,7 +77,7 @@ pub fn spawn(setup: &BeaconSetup, shards: Vec<BeaconShard>) -> io::Result<Vec<Sh
         wakers.push(Arc::new(Waker::new(poll.registry(), beacon_loop::WAKER)?));
         polls.push(poll);
     }
-    let mut meshes = mesh::between(&wakers, setup.clock).into_iter();
+    let mut meshes = mesh::connect(&wakers, setup.clock).into_iter();
     let mut spawned = Vec::new();
     for (index, ((shard, poll), waker)) in shards.into_iter().zip(polls).zip(wakers).enumerate() {
         let Some(mesh) = meshes.next() else { break };

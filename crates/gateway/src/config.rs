@@ -1,8 +1,8 @@
-//! The configuration: a TOML file, and over it the environment and the command line.
+//! The configuration: a TOML file, overridden by the environment and the command line.
 //!
-//! A [`Config`] that exists is legal; the only ways to one are [`Config::load`], which names
-//! everything that is wrong at once, and [`Config::default`]. `systole.toml` at the root of the
-//! repository shows every setting, and `docs/configuration.md` lists them.
+//! Every [`Config`] is legal: it comes from [`Config::load`], which reports all errors at once, or
+//! from [`Config::default`]. `systole.toml` at the root of the repository shows every setting, and
+//! `docs/configuration.md` lists them.
 
 mod admin;
 mod beacon;
@@ -28,58 +28,55 @@ use systole_core::{Policy, Span};
 use toml::de::DeTable;
 
 pub use admin::Admin;
-pub use beacon::{BEACON, BeaconListener, DEFAULT_MAX_BEACONS};
-pub use listener::{
-    CODECS, DEFAULT_LONGEST_BOUND, DEFAULT_MAX_DATA, DEFAULT_SHORTEST_BOUND, Listener,
-    MAX_LISTENERS, MAX_NAME, MESSAGE1028_DATA, ROLES, codec_name, role_name,
-};
+pub use beacon::{BEACON, BeaconListener};
+pub use listener::{Listener, codec_name, role_name};
 pub use overrides::{ListenAt, Overrides};
 pub use problem::{ConfigError, Problem, SourceSpan};
-pub use settings::{Drain, FORMATS, Format, LEVELS, LOGICS, Level, Limits, Log, Logic, Shards};
-pub use token::{MAX_TOKEN, MIN_TOKEN, Token};
-pub use value::{show_bytes, show_span};
+pub use settings::{Drain, FORMATS, Format, LEVELS, Level, Limits, Log, Logic, Shards};
+pub use token::Token;
+pub use value::show_span;
 
+use listener::MAX_LISTENERS;
 use problem::Problems;
 use section::{Given, Reading, Section};
 
-/// The longest configuration file in bytes; a longer one is some other file.
-pub const MAX_FILE: usize = 1 << 20;
+/// Maximum size of a configuration file in bytes; a larger file was named by mistake.
+const MAX_FILE: usize = 1 << 20;
 
-/// How long a client may take to introduce itself, unless said otherwise: several round trips with
-/// retransmissions on a bad mobile network.
-pub const DEFAULT_HANDSHAKE_TIMEOUT: Span = Span::from_secs(10);
+/// Default handshake timeout: several round trips with retransmissions on a bad mobile network.
+const DEFAULT_HANDSHAKE_TIMEOUT: Span = Span::from_secs(10);
 
-/// Everything the gateway needs to know, resolved and legal.
+/// The complete configuration of a gateway, resolved and legal.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// How many data-plane threads run.
+    /// Number of data-plane threads.
     pub shards: Shards,
-    /// How long a client may take from being accepted to having introduced itself. Longer forgives
-    /// bad networks, and lets those who never speak hold descriptors.
+    /// Time limit from accept to the end of the handshake. A longer limit tolerates bad networks,
+    /// but lets silent clients hold descriptors longer.
     pub handshake_timeout: Span,
-    /// What becomes, at the bound, of a peer whose machine lives and whose process does not answer.
+    /// What happens at the bound to a peer whose kernel answers and whose process does not.
     pub hung: Hung,
-    /// What answers data.
+    /// The logic that answers data.
     pub logic: Logic,
-    /// The policy that listeners start from; whether verdicts are enforced is part of it.
+    /// The base policy of all listeners, including whether verdicts are enforced.
     pub policy: Policy,
-    /// Where clients connect, with distinct names; at most [`MAX_LISTENERS`] with those of beacons.
+    /// The stream listeners; at most 64 together with the beacon listeners, all names distinct.
     pub listeners: Vec<Listener>,
-    /// Where devices state that they live; their names are no others' either.
+    /// The beacon listeners.
     pub beacons: Vec<BeaconListener>,
-    /// Where operators look and steer.
+    /// The admin interface.
     pub admin: Admin,
-    /// Where the gateway stops taking more.
+    /// Limits on links, memory and subscribers.
     pub limits: Limits,
-    /// How it takes leave.
+    /// How the gateway drains.
     pub drain: Drain,
-    /// What is logged.
+    /// What is logged, and in which format.
     pub log: Log,
 }
 
 impl Default for Config {
-    /// What an empty file means.
+    /// Returns the configuration of an empty file.
     fn default() -> Config {
         Config {
             shards: Shards::default(),
@@ -98,30 +95,30 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The configuration in `text` with `overrides` over it. `path` is what errors call the file,
-    /// and a relative `token_file` starts from its directory.
+    /// Reads the configuration in `text` and applies `overrides`. `path` names the file in errors,
+    /// and relative paths in `text` start from its directory.
     ///
     /// # Errors
-    /// All that is wrong, each with its place and what would be right.
+    /// All problems of the configuration, each with its place and a correction.
     pub fn load(text: &str, path: &str, overrides: &Overrides) -> Result<Config, ConfigError> {
         read(text, path, overrides).map(|(config, _)| config)
     }
 
-    /// The configuration in the file at `path` with `overrides` over it.
+    /// Reads the configuration file at `path` and applies `overrides`.
     ///
     /// # Errors
-    /// As [`Config::load`], or that the file cannot be read.
+    /// The errors of [`Config::load`], or the file cannot be read.
     pub fn load_file(path: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
         let shown = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|error| {
             let help = "name another file with --config, or leave it out to run with the defaults";
-            ConfigError::one(format!("{shown} cannot be read: {error}"), Some(help.to_owned()))
+            ConfigError::single(format!("{shown} cannot be read: {error}"), Some(help.to_owned()))
         })?;
         Config::load(&text, &shown, overrides)
     }
 }
 
-/// The configuration, and every key that was asked for on the way.
+/// Reads the configuration, and returns it with every key of the schema.
 fn read(
     text: &str,
     path: &str,
@@ -129,14 +126,14 @@ fn read(
 ) -> Result<(Config, BTreeSet<String>), ConfigError> {
     if text.len() > MAX_FILE {
         let help = "is this the right file?".to_owned();
-        return Err(ConfigError::one(format!("{path} is longer than 1 MiB"), Some(help)));
+        return Err(ConfigError::single(format!("{path} is longer than 1 MiB"), Some(help)));
     }
     let mut problems = Problems::new(path, text);
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         problems.add(error.span(), format!("not TOML: {}", error.message()), None);
     }
-    // Half a document would only draw complaints about what stands in the other half.
+    // After a syntax error keys are missing, and further problems would be misleading.
     if !errors.is_empty() {
         problems.into_result()?;
         problems = Problems::new(path, text);
@@ -156,7 +153,7 @@ fn read_root(
     overrides: &Overrides,
 ) -> Config {
     let shards = settings::read_shards(reading, &mut root);
-    // Up to an hour: nobody waits longer for an introduction.
+    // At most an hour: no handshake needs longer.
     let timeouts = Span::from_millis(1)..=Span::from_secs(3_600);
     let handshake_timeout = root.take(reading, "handshake_timeout", value::span(timeouts));
     let hung = Given::or(root.take(reading, "hung", settings::hung), Hung::default());
@@ -238,16 +235,16 @@ fn read_listeners(
         listeners = Listener::defaults(policy);
         places = vec![None; listeners.len()];
     }
-    // Streams and datagrams have ports of their own, but names in common.
+    // TCP and UDP ports are separate, names are shared.
     let stream = |it: &Listener| (it.name().to_owned(), it.address(), false);
     let datagram = |it: &BeaconListener| (it.name().to_owned(), it.address(), true);
     let all: Vec<_> = listeners.iter().map(stream).chain(beacons.iter().map(datagram)).collect();
     places.append(&mut beacon_places);
-    refuse_twins(reading, &all, &places);
+    refuse_duplicates(reading, &all, &places);
     (listeners, beacons)
 }
 
-/// Listeners from the command line; the second of a codec is called `native-2` and so on.
+/// Creates the listeners of the command line; the second one of a codec is named `native-2`.
 fn overridden_listeners(listen: &[ListenAt], policy: Policy) -> Vec<Listener> {
     let mut listeners: Vec<Listener> = Vec::new();
     for at in listen {
@@ -261,9 +258,9 @@ fn overridden_listeners(listen: &[ListenAt], policy: Policy) -> Vec<Listener> {
     listeners
 }
 
-/// Refuses two listeners with one name, or one address for the same transport: name, address, and
-/// whether it takes datagrams.
-fn refuse_twins(
+/// Refuses two listeners with the same name, or with the same address and transport. Each entry is
+/// a name, an address, and whether it receives datagrams.
+fn refuse_duplicates(
     reading: &mut Reading<'_>,
     listeners: &[(String, SocketAddr, bool)],
     places: &[Option<Range<usize>>],
@@ -276,7 +273,9 @@ fn refuse_twins(
             reading.problems.add(place.clone(), what, Some(help.to_owned()));
         }
         let mut same = earlier.iter().filter(|(.., other)| other == datagrams);
-        if let Some((name, other, _)) = same.find(|(_, other, _)| collide(*other, *address)) {
+        if let Some((name, other, _)) =
+            same.find(|(_, other, _)| addresses_overlap(*other, *address))
+        {
             let what = format!("a second listener at {address}");
             let help = format!("\"{name}\" listens at {other} already");
             reading.problems.add(place.clone(), what, Some(help));
@@ -284,13 +283,14 @@ fn refuse_twins(
     }
 }
 
-fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+/// Returns whether two sockets of one transport cannot listen at both addresses.
+fn addresses_overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() == b.port() && a.port() != 0 && a.is_ipv4() == b.is_ipv4() && same_ip
 }
 
-/// An outbox must take a second message while the first is being sent, or a client that asks for
-/// two answers at once would end as a slow consumer.
+/// Refuses an outbox that cannot hold a second message while the first is being sent: a client that
+/// requests two answers at once would end as a slow consumer.
 fn refuse_small_outbox(
     reading: &mut Reading<'_>,
     listeners: &[Listener],

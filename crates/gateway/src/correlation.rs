@@ -1,5 +1,5 @@
-//! What several verdicts, or a verdict and a return, say together: feeds the two machines that
-//! decide it, and makes events of what they tell.
+//! Correlates verdicts with each other and with returns: feeds the ledger and the outage machine,
+//! and turns their outputs into events.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,56 +14,60 @@ use tokio::sync::{Notify, mpsc};
 use crate::events::{Body, Loss, Names, OutageInfo, Revision};
 use crate::report::{Change, Report, SessionInfo, Subject};
 
-/// How many questions about siblings may wait. They are asked one after the other; one that finds
-/// no room is not asked, and the scope of that verdict stays unknown.
+/// Maximum number of waiting questions about siblings, which are asked one after the other. A
+/// question that finds no room is dropped, and the scope of that verdict stays unknown.
 const QUESTIONS: usize = 256;
 
-/// A question about other sessions of a host.
+/// A question about other sessions of the host of an ended session.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Question {
     /// The session that has ended.
     pub session: u64,
-    /// The others; zeros are none.
+    /// The other sessions; zeros are empty places.
     pub siblings: [u64; outage::SIBLINGS],
 }
 
-/// What was found out, as events with their times in milliseconds since 1970-01-01 UTC.
+/// Findings of correlation: events with their times in milliseconds since 1970-01-01 UTC.
 pub(crate) type Findings = Vec<(u64, Body)>;
 
-/// The machines, and the way to them.
+/// The correlation of one gateway: its machines behind a lock, its clock and its notifications.
 #[derive(Debug)]
 pub(crate) struct Correlation {
     machines: Mutex<Machines>,
     clock: Clock,
     names: Names,
     questions: mpsc::Sender<Question>,
-    /// A deadline may have moved nearer.
-    moved: Notify,
-    /// Reports were missed.
-    gap: Notify,
+    /// Notified when the next deadline changed.
+    deadline_changed: Notify,
+    /// Notified when reports were missed.
+    missed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Machines {
     ledger: Ledger,
     outages: Outages,
-    /// How often reports were missed.
-    gaps: u64,
+    /// The number of times that reports were missed.
+    misses: u64,
 }
 
 impl Correlation {
     pub(crate) fn new(names: Names) -> (Correlation, mpsc::Receiver<Question>) {
         let (questions, receiver) = mpsc::channel(QUESTIONS);
         let machines = Mutex::default();
-        let (clock, moved, gap) = (Clock::start(), Notify::new(), Notify::new());
-        (Correlation { machines, clock, names, questions, moved, gap }, receiver)
+        let (clock, deadline_changed, missed) = (Clock::start(), Notify::new(), Notify::new());
+        let correlation =
+            Correlation { machines, clock, names, questions, deadline_changed, missed };
+        (correlation, receiver)
     }
 
-    /// Takes note of a report that was made at `wall_ms`.
-    pub(crate) fn report(&self, report: &Report) -> Findings {
+    /// Feeds a report to the machines.
+    pub(crate) fn handle_report(&self, report: &Report) -> Findings {
         match report {
-            Report::Session { at_ms, subject, change } => self.change(*at_ms, subject, change),
-            Report::Missed(_) => self.missed(),
+            Report::Session { at_ms, subject, change } => {
+                self.handle_change(*at_ms, subject, change)
+            }
+            Report::Missed(_) => self.handle_missed(),
             Report::Stalled { .. }
             | Report::AcceptingPaused(_)
             | Report::AcceptingResumed
@@ -71,8 +75,8 @@ impl Correlation {
         }
     }
 
-    fn change(&self, at_ms: u64, subject: &Subject, change: &Change) -> Findings {
-        // The report waited on its way; what matters is when it was made.
+    fn handle_change(&self, at_ms: u64, subject: &Subject, change: &Change) -> Findings {
+        // The report may have waited in its channel: its own time counts, not that of its arrival.
         let now = self.now();
         let at = now - Span::from_millis(self.clock.wall_ms().saturating_sub(at_ms));
         let Subject { session, listener, .. } = *subject;
@@ -93,8 +97,8 @@ impl Correlation {
                 let silent = verdict.at.since(verdict.last_heard);
                 let ended =
                     outage::Input::Ended { session, listener, address, cause, silent, asked };
-                let told = ledger::Input::Ended { who, cause, silent, asked };
-                self.feed(at, Some(ended), Some(told))
+                let ledger_input = ledger::Input::Ended { who, cause, silent, asked };
+                self.feed(at, Some(ended), Some(ledger_input))
             }
             Change::Moved { from } => {
                 let left = outage::Input::Ended {
@@ -119,27 +123,28 @@ impl Correlation {
         }
     }
 
-    fn missed(&self) -> Findings {
+    fn handle_missed(&self) -> Findings {
         let mut machines = self.lock();
-        machines.gaps += 1;
+        machines.misses += 1;
         let findings = self.feed_all(&mut machines, self.now(), Some(outage::Input::Missed), None);
         drop(machines);
-        self.gap.notify_one();
+        self.missed.notify_one();
         findings
     }
 
-    /// Waits until reports were missed, so that who is online must be listed; how often that was.
-    pub(crate) async fn gap(&self) -> u64 {
-        self.gap.notified().await;
-        self.lock().gaps
+    /// Waits until reports were missed, so that the sessions online must be listed. Returns the
+    /// number of times that reports were missed so far.
+    pub(crate) async fn wait_for_missed(&self) -> u64 {
+        self.missed.notified().await;
+        self.lock().misses
     }
 
-    /// Takes note of sessions that were online after the `gap`th time that reports were missed;
-    /// `None` if there was another since, and the list must be started anew.
-    pub(crate) fn listed(&self, gap: u64, sessions: &[SessionInfo]) -> Option<Findings> {
+    /// Feeds sessions listed as online after reports were missed for the `misses`th time. Returns
+    /// `None` if reports were missed again since: the list must start anew.
+    pub(crate) fn handle_listed(&self, misses: u64, sessions: &[SessionInfo]) -> Option<Findings> {
         let (now, now_ms) = (self.now(), self.clock.wall_ms());
         let mut machines = self.lock();
-        if machines.gaps != gap {
+        if machines.misses != misses {
             return None;
         }
         let mut findings = Vec::new();
@@ -155,10 +160,10 @@ impl Correlation {
         Some(findings)
     }
 
-    /// The list is complete, unless reports were missed again since.
-    pub(crate) fn learned(&self, gap: u64) {
+    /// Declares the list complete, unless reports were missed again since.
+    pub(crate) fn complete_list(&self, misses: u64) {
         let mut machines = self.lock();
-        if machines.gaps == gap {
+        if machines.misses == misses {
             self.feed_all(&mut machines, self.now(), Some(outage::Input::Learned), None);
         }
     }
@@ -169,8 +174,8 @@ impl Correlation {
         (machines.outages.online(), !machines.outages.is_learning())
     }
 
-    /// The siblings of a session that has ended were looked at.
-    pub(crate) fn answered(
+    /// Feeds the answer to a [`Question`] about the siblings of an ended session.
+    pub(crate) fn handle_siblings(
         &self,
         session: u64,
         heard_ago: Option<Span>,
@@ -180,13 +185,13 @@ impl Correlation {
         self.feed(self.now(), Some(input), None)
     }
 
-    /// Waits until something is to be done without a report, and does it.
-    pub(crate) async fn due(&self) -> Findings {
+    /// Waits for the next deadline of the outage machine, and handles it.
+    pub(crate) async fn handle_next_deadline(&self) -> Findings {
         loop {
-            let moved = self.moved.notified();
+            let changed = self.deadline_changed.notified();
             let next = self.lock().outages.next_deadline();
             let Some(at) = next else {
-                moved.await;
+                changed.await;
                 continue;
             };
             let now = self.now();
@@ -194,53 +199,53 @@ impl Correlation {
                 return self.feed(now, Some(outage::Input::Deadline), None);
             }
             let wait = std::time::Duration::from(at.since(now));
-            // An earlier deadline, or the time of this one.
-            let _ = tokio::time::timeout(wait, moved).await;
+            // Ends early if the deadline changed.
+            let _ = tokio::time::timeout(wait, changed).await;
         }
     }
 
     fn feed(
         &self,
         at: Time,
-        outage: Option<outage::Input>,
-        told: Option<ledger::Input<'_>>,
+        outage_input: Option<outage::Input>,
+        ledger_input: Option<ledger::Input<'_>>,
     ) -> Findings {
-        self.feed_all(&mut self.lock(), at, outage, told)
+        self.feed_all(&mut self.lock(), at, outage_input, ledger_input)
     }
 
-    /// The ledger learns first that a verdict fell, and then its scope.
+    /// Feeds both machines; the ledger comes first, since it must know a verdict before its scope.
     fn feed_all(
         &self,
         machines: &mut Machines,
         at: Time,
-        outage: Option<outage::Input>,
-        told: Option<ledger::Input<'_>>,
+        outage_input: Option<outage::Input>,
+        ledger_input: Option<ledger::Input<'_>>,
     ) -> Findings {
         let now_ms = self.clock.wall_ms();
         let now = self.now();
-        let Machines { ledger, outages, gaps: _ } = machines;
+        let Machines { ledger, outages, misses: _ } = machines;
         let before = outages.next_deadline();
         let mut findings = Vec::new();
-        if let Some(told) = told {
-            ledger.handle(at, told);
-            self.revised(ledger, now_ms, &mut findings);
+        if let Some(input) = ledger_input {
+            ledger.handle(at, input);
+            self.take_revisions(ledger, now_ms, &mut findings);
         }
-        if let Some(input) = outage {
+        if let Some(input) = outage_input {
             outages.handle(at, input);
         }
         while let Some(output) = outages.poll_output() {
             match output {
                 outage::Output::Began(outage) => {
-                    let info = self.outage(&outage, now, now_ms);
+                    let info = self.outage_info(&outage, now, now_ms);
                     findings.push((now_ms, Body::Outage(info)));
                 }
                 outage::Output::Over(outage) => {
-                    let info = self.outage(&outage, now, now_ms);
+                    let info = self.outage_info(&outage, now, now_ms);
                     findings.push((now_ms, Body::OutageOver(info)));
                 }
                 outage::Output::Scoped { session, scope } => {
                     ledger.handle(at, ledger::Input::Scoped { session, scope });
-                    self.revised(ledger, now_ms, &mut findings);
+                    self.take_revisions(ledger, now_ms, &mut findings);
                 }
                 outage::Output::AskSiblings { session, siblings } => {
                     let _ = self.questions.try_send(Question { session, siblings });
@@ -248,12 +253,12 @@ impl Correlation {
             }
         }
         if outages.next_deadline() != before {
-            self.moved.notify_one();
+            self.deadline_changed.notify_one();
         }
         findings
     }
 
-    fn revised(&self, ledger: &mut Ledger, now_ms: u64, findings: &mut Findings) {
+    fn take_revisions(&self, ledger: &mut Ledger, now_ms: u64, findings: &mut Findings) {
         while let Some(revised) = ledger.poll_output() {
             let Revised { from, to, confidence, note, .. } = revised;
             let idle_ms = match note {
@@ -294,7 +299,7 @@ impl Correlation {
         }
     }
 
-    fn outage(&self, outage: &Outage, now: Time, now_ms: u64) -> OutageInfo {
+    fn outage_info(&self, outage: &Outage, now: Time, now_ms: u64) -> OutageInfo {
         let wall = |at: Time| now_ms.saturating_sub(now.since(at).as_millis());
         let (network, listener) = match outage.place {
             Site::Local => (None, None),
@@ -316,18 +321,19 @@ impl Correlation {
         }
     }
 
-    /// Time that goes on while the machine sleeps, since peers' accounts of theirs do.
+    /// The time on a clock that advances during suspend, as the times in peers' accounts do.
     fn now(&self) -> Time {
         Time::ZERO + ORIGIN + self.clock.boottime()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Machines> {
-        // The machines are whole between two calls, whatever the caller did next.
+        // A panic of a caller leaves the machines consistent: they change only within their calls.
         self.machines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What happened before the start lies after the origin: times never saturate there.
+/// Distance of the process start from [`Time::ZERO`], so that times before the start do not
+/// saturate.
 const ORIGIN: Span = Span::from_secs(24 * 60 * 60);
 
 fn who(subject: &Subject) -> Who<'_> {
@@ -344,7 +350,7 @@ fn who(subject: &Subject) -> Who<'_> {
     }
 }
 
-/// The receiving end of the questions, until somebody takes it.
+/// The receiving end of the questions; `None` once taken.
 pub(crate) type Questions = Arc<Mutex<Option<mpsc::Receiver<Question>>>>;
 
 #[cfg(test)]
@@ -381,7 +387,7 @@ mod tests {
     fn join(correlation: &Correlation, subject: Subject, account: Option<Account>) -> Findings {
         let change = Change::Join { policy: Policy::default(), account };
         let at_ms = correlation.clock.wall_ms();
-        correlation.report(&Report::Session { at_ms, subject, change })
+        correlation.handle_report(&Report::Session { at_ms, subject, change })
     }
 
     fn leave(correlation: &Correlation, subject: Subject, cause: Cause) -> Findings {
@@ -397,11 +403,11 @@ mod tests {
         let asked = Span::from_secs(1);
         let change = Change::Leave { verdict, asked, lasted: Span::from_secs(60), flight: None };
         let at_ms = correlation.clock.wall_ms();
-        correlation.report(&Report::Session { at_ms, subject, change })
+        correlation.handle_report(&Report::Session { at_ms, subject, change })
     }
 
     #[test]
-    fn a_return_revises_a_verdict() {
+    fn a_return_revises_the_verdict() {
         let (correlation, _questions) = correlation();
         assert!(leave(&correlation, subject(1, 1), Cause::PeerReset).is_empty());
         let account = Account {
@@ -422,7 +428,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn verdicts_that_fall_together_are_an_outage_and_its_end_is_told() {
+    async fn verdicts_that_fall_together_are_an_outage_whose_end_is_published() {
         let (correlation, mut questions) = correlation();
         for host in 1..=4 {
             join(&correlation, subject(u64::from(host), host), None);
@@ -434,7 +440,7 @@ mod tests {
         }
         let question = questions.try_recv().unwrap();
         assert_eq!((question.session, question.siblings), (1, [0, 9, 0, 0]));
-        let found = correlation.due().await;
+        let found = correlation.handle_next_deadline().await;
         let Some((_, Body::Outage(outage))) = found.first() else { panic!("{found:?}") };
         assert_eq!(outage.network.as_deref(), Some("192.0.2.0/24"));
         assert_eq!(outage.listener.as_deref(), Some("native"));
@@ -450,13 +456,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn our_own_network_is_one_outage_of_no_network_and_no_listener() {
+    async fn a_local_network_failure_is_one_outage_without_network_and_listener() {
         let (correlation, _questions) = correlation();
         for host in 1..=2 {
             join(&correlation, subject(u64::from(host), host), None);
         }
         assert!(leave(&correlation, subject(1, 1), Cause::LocalNetworkDown).is_empty());
-        let found = correlation.due().await;
+        let found = correlation.handle_next_deadline().await;
         let [(_, Body::Outage(outage))] = &found[..] else { panic!("{found:?}") };
         assert_eq!((&outage.network, &outage.listener), (&None, &None));
         assert_eq!((outage.affected, outage.of_online, outage.hosts), (1, 2, 1));

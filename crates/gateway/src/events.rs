@@ -1,9 +1,9 @@
-//! What happened, in one numbered order over all shards, for whoever subscribes.
+//! The events of all shards in one numbered order, and their subscribers.
 //!
-//! The last events are kept in one ring, and each subscriber reads from it at its own pace: there
-//! is no queue per subscriber that could fill, and one that is slow costs nobody anything. One
-//! that falls behind by more than the ring holds is told of the gap and starts over with a
-//! snapshot.
+//! One ring keeps the last events, and each subscriber reads from it at its own pace: there is no
+//! queue per subscriber that could fill, and a slow subscriber costs the others nothing. A
+//! subscriber that falls behind by more than the ring holds gets an error, the gap, and starts over
+//! with a snapshot.
 
 mod event;
 #[cfg(test)]
@@ -18,8 +18,8 @@ pub use event::{Body, End, Event, Loss, Names, OutageInfo, PolicyInfo, Revision,
 
 use crate::report::Report;
 
-/// How many events a subscriber is handed at once: enough to keep up with a reconnect storm, few
-/// enough that none holds on to much.
+/// Maximum number of events that a subscriber gets at once: enough to keep up with a reconnect
+/// storm, few enough that a subscriber holds little memory.
 pub const BATCH: usize = 256;
 
 /// The events of one gateway.
@@ -40,22 +40,22 @@ struct Shared {
 
 #[derive(Debug)]
 struct Ring {
-    /// The kept events; their numbers are without gaps and end at `last`.
+    /// The last events; their numbers have no gaps and end at `last`.
     kept: VecDeque<Arc<Event>>,
     capacity: usize,
     last: u64,
-    /// The number of the last [`Body::Missed`]: nobody may resume there, for what stands behind it
-    /// does not follow from what stood before.
-    broken: u64,
+    /// The number of the last [`Body::Missed`]. Subscribers cannot resume there, since events were
+    /// lost between the events before and those after.
+    last_missed: u64,
 }
 
-/// Where a subscriber stands, as it is told and gives back: the process, and the number of the last
-/// event that it has.
+/// The position of a subscriber: the process and the number of the last event received. Published
+/// to the subscriber, which presents it to resume.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Position {
-    /// The process's stream of numbers.
+    /// Identifies the gateway process that numbered the events.
     pub stream: u64,
-    /// The last event that the subscriber has.
+    /// The number of the last event that the subscriber has.
     pub number: u64,
 }
 
@@ -75,23 +75,23 @@ impl std::str::FromStr for Position {
     }
 }
 
-/// The text is not a position that this gateway has told. The caller's fault: start over.
+/// Error: the text is not a position in the format of this gateway. The caller's fault: start over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotAPosition;
 
-/// Why a subscriber cannot go on from where it stands and needs a new snapshot.
+/// The reason why a subscriber cannot continue at its position and needs a new snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Gap {
-    /// The events that it lacks are no longer kept: it was away or slow for too long.
+    /// The next events are no longer kept: the subscriber was away or slow for too long.
     TooFarBehind,
-    /// Its position is of another process, or none that was ever told.
+    /// The position is of another process, or was never published.
     UnknownPosition,
-    /// Reports of a shard were lost on the way.
+    /// Reports of a shard were lost.
     ReportsMissed,
 }
 
 impl Gap {
-    /// `too_far_behind`, `unknown_position` or `reports_missed`.
+    /// Returns `too_far_behind`, `unknown_position` or `reports_missed`.
     pub const fn name(self) -> &'static str {
         match self {
             Gap::TooFarBehind => "too_far_behind",
@@ -102,29 +102,31 @@ impl Gap {
 }
 
 impl Events {
-    /// No events yet. The last `capacity` (at least 1) will be kept; each takes at most about 600
-    /// bytes, its texts included. `stream` should differ from that of any earlier process: the wall
-    /// clock in ms.
+    /// Makes an empty ring that keeps the last `capacity` events (at least 1), each of at most
+    /// about 600 bytes including its texts. `stream` should differ from that of any earlier
+    /// process: use the wall clock in ms.
     pub fn new(capacity: usize, stream: u64, names: Names) -> Events {
-        let ring = Ring { kept: VecDeque::new(), capacity: capacity.max(1), last: 0, broken: 0 };
+        let ring =
+            Ring { kept: VecDeque::new(), capacity: capacity.max(1), last: 0, last_missed: 0 };
         let last = watch::Sender::new(0);
         Events { shared: Arc::new(Shared { names, stream, ring: Mutex::new(ring), last }) }
     }
 
-    /// Numbers and keeps what `report` of `shard` amounts to, and returns it; `None` for what is no
-    /// event. `wall_ms` is the time of reports that have none. Wakes nobody: see [`Events::wake`].
+    /// Numbers, keeps and returns the event of `report` of `shard`; `None` if the report is no
+    /// event. `wall_ms` is the time of reports that have none. Wakes no subscriber: see
+    /// [`Events::wake`].
     pub fn publish(&self, shard: usize, report: Report, wall_ms: u64) -> Option<Arc<Event>> {
         let (at_ms, body) = self.shared.names.body(shard, report)?;
-        Some(self.tell(at_ms.unwrap_or(wall_ms), body))
+        Some(self.publish_body(at_ms.unwrap_or(wall_ms), body))
     }
 
-    /// Numbers and keeps what was found out otherwise than by one report. Wakes nobody either.
-    pub(crate) fn tell(&self, at_ms: u64, body: Body) -> Arc<Event> {
+    /// Numbers, keeps and returns an event that does not stem from one report. Wakes no subscriber.
+    pub(crate) fn publish_body(&self, at_ms: u64, body: Body) -> Arc<Event> {
         let mut ring = self.lock();
         ring.last += 1;
         let number = ring.last;
         if matches!(body, Body::Missed { .. }) {
-            ring.broken = number;
+            ring.last_missed = number;
         }
         if ring.kept.len() == ring.capacity {
             ring.kept.pop_front();
@@ -138,27 +140,27 @@ impl Events {
         &self.shared.names
     }
 
-    /// Wakes the subscribers if there is anything new; once per batch of reports is enough.
+    /// Wakes the subscribers if there are new events; once per batch of reports is enough.
     pub fn wake(&self) {
         let last = self.lock().last;
         self.shared.last.send_if_modified(|known| {
-            let is_new = *known != last;
+            let changed = *known != last;
             *known = last;
-            is_new
+            changed
         });
     }
 
-    /// Subscribes to what happens from now on. A snapshot taken after this call, and then the
-    /// events, miss nothing; events that the snapshot already reflects may be told again.
+    /// Subscribes to the events after this call. A snapshot taken after this call and then the
+    /// events miss nothing; the events may repeat what the snapshot already shows.
     pub fn subscribe(&self) -> Subscriber {
         let number = self.lock().last;
         self.subscriber(number)
     }
 
-    /// Subscribes to what happened after `position`.
+    /// Subscribes to the events after `position`.
     ///
     /// # Errors
-    /// The gap, if there is one: subscribe anew, and take a snapshot.
+    /// There is a gap after `position`: subscribe anew, and take a snapshot.
     pub fn resume(&self, position: Position) -> Result<Subscriber, Gap> {
         let ring = self.lock();
         if position.stream != self.shared.stream || position.number > ring.last {
@@ -167,7 +169,7 @@ impl Events {
         if position.number + 1 < ring.oldest() {
             return Err(Gap::TooFarBehind);
         }
-        if position.number == ring.broken && ring.broken != 0 {
+        if position.number == ring.last_missed && ring.last_missed != 0 {
             return Err(Gap::ReportsMissed);
         }
         drop(ring);
@@ -176,17 +178,17 @@ impl Events {
 
     fn subscriber(&self, number: u64) -> Subscriber {
         let last = self.shared.last.subscribe();
-        Subscriber { events: self.clone(), number, last, broken: false }
+        Subscriber { events: self.clone(), number, last, after_missed: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, Ring> {
-        // A panic elsewhere leaves the ring as whole as it was: it is changed in single steps.
+        // A panic elsewhere leaves the ring consistent: each change of it is a single step.
         self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Ring {
-    /// The number of the oldest event that is kept, or would be.
+    /// Returns the number of the oldest event in the ring; of the next one if the ring is empty.
     fn oldest(&self) -> u64 {
         self.last + 1 - self.kept.len() as u64
     }
@@ -196,26 +198,26 @@ impl Ring {
 #[derive(Debug)]
 pub struct Subscriber {
     events: Events,
-    /// The last event that was handed out.
+    /// The number of the last event handed out.
     number: u64,
     last: watch::Receiver<u64>,
-    /// The last event handed out says that reports were missed.
-    broken: bool,
+    /// Whether the last event handed out is [`Body::Missed`].
+    after_missed: bool,
 }
 
 impl Subscriber {
-    /// Where this subscriber stands.
+    /// Returns the position of this subscriber.
     pub fn position(&self) -> Position {
         Position { stream: self.events.shared.stream, number: self.number }
     }
 
-    /// The next events, at least one and at most [`BATCH`]; waits for them.
+    /// Waits for the next events and returns at least one and at most [`BATCH`].
     ///
     /// # Errors
-    /// The gap that keeps this subscriber from going on; it will never get any further.
+    /// There is a gap after the last event; this subscriber can never continue.
     pub async fn next(&mut self) -> Result<Vec<Arc<Event>>, Gap> {
         loop {
-            // Before looking, so that what comes while we look is not slept over.
+            // Marked as seen before the ring is read, so that an event published meanwhile wakes.
             self.last.borrow_and_update();
             let events = self.ready()?;
             if !events.is_empty() {
@@ -226,12 +228,12 @@ impl Subscriber {
         }
     }
 
-    /// The next events, as far as there are any.
+    /// Returns the next events without waiting, at most [`BATCH`]; none if there are none.
     ///
     /// # Errors
     /// As [`Subscriber::next`].
     pub fn ready(&mut self) -> Result<Vec<Arc<Event>>, Gap> {
-        if self.broken {
+        if self.after_missed {
             return Err(Gap::ReportsMissed);
         }
         let ring = self.events.lock();
@@ -244,7 +246,7 @@ impl Subscriber {
         for event in ring.kept.iter().skip(skip).take(BATCH) {
             batch.push(event.clone());
             if matches!(event.body, Body::Missed { .. }) {
-                self.broken = true;
+                self.after_missed = true;
                 break;
             }
         }

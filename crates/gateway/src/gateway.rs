@@ -1,4 +1,4 @@
-//! The handle through which the control plane asks and steers the shards.
+//! The handle through which the control plane queries and controls the shards.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,46 +17,46 @@ use crate::report::{Change, Report, SessionInfo};
 use crate::request::{Filter, Order, Page, Refused, Request, Requests, SESSIONS_PER_PAGE, Story};
 use crate::verdicts::{VERDICTS, Verdicts};
 
-/// How long an answer of a shard is awaited. A turn of its loop takes milliseconds: one that takes
-/// longer is stalled, and whoever asked should know.
+/// Longest wait for a shard's answer. A turn of its loop takes milliseconds, so a shard that takes
+/// longer is stalled, and the caller should know.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many requests one page of sessions may cost. A filter that matches little would otherwise
-/// search all links for one question; the cursor goes on where the search stopped.
+/// Maximum number of requests for one page of sessions, so that a filter with few matches does not
+/// search all links at once; the cursor continues where the search stopped.
 pub const ASKS_PER_PAGE: usize = 32;
 
-/// How long to wait before a busy shard is asked again.
+/// The wait before a request to a busy shard is repeated.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
 
-/// How long to wait before a list of who is online goes on at a shard that gave no answer: it has
-/// enough to do as it is.
-const LIST_AGAIN: Duration = Duration::from_secs(1);
+/// The wait before the list of online sessions continues at a shard that gave no answer; long,
+/// since that shard is overloaded.
+const LIST_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How far a gateway has come.
+/// The phase of a gateway's life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lifecycle {
-    /// It serves.
+    /// The gateway serves.
     Running,
-    /// It takes leave: no new connections.
+    /// The gateway drains: it accepts no new connections.
     Draining,
-    /// All is told.
+    /// All shards have ended and all reports are published.
     Stopped,
 }
 
-/// One listener, as the control plane knows it.
+/// One listener, as the control plane sees it.
 #[derive(Debug)]
 pub struct ListenerState {
-    /// Its name in the configuration.
+    /// The listener's name in the configuration.
     pub name: Arc<str>,
-    /// What clients speak there.
+    /// The name of the codec that clients use.
     pub codec: &'static str,
-    /// Where it listens.
+    /// The address that clients connect to.
     pub address: SocketAddr,
     policy: Mutex<Policy>,
 }
 
 impl ListenerState {
-    /// A listener with the policy that it starts with.
+    /// Makes a listener that starts with `policy`.
     pub fn new(
         name: Arc<str>,
         codec: &'static str,
@@ -66,7 +66,7 @@ impl ListenerState {
         ListenerState { name, codec, address, policy: Mutex::new(policy) }
     }
 
-    /// The policy in force.
+    /// Returns the policy in force.
     pub fn policy(&self) -> Policy {
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -92,26 +92,27 @@ pub struct Gateway {
     phase: watch::Sender<Lifecycle>,
 }
 
-/// Why a shard gave no answer. Ours, not the caller's; the sessions are unharmed.
+/// The reason why a shard gave no answer. The gateway's fault, not the caller's; the sessions are
+/// unharmed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ShardUnavailable {
-    /// It took no request, or took one and was too slow: try again.
+    /// The shard refused the request or was too slow to answer: try again.
     Busy,
-    /// It has ended: the gateway is stopping.
+    /// The shard has ended: the gateway is stopping.
     Gone,
 }
 
-/// Where a listing of sessions goes on.
+/// The position at which a listing of sessions continues.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Cursor {
     /// The shard.
     pub shard: usize,
-    /// Its first link not yet looked at.
+    /// The shard's first link not yet examined.
     pub link: u32,
 }
 
 impl Gateway {
-    /// A gateway of these shards and listeners, each in the order of its index.
+    /// Makes a gateway of shards and listeners, each in the order of its index.
     pub fn new(
         shards: Vec<Requests>,
         listeners: Vec<ListenerState>,
@@ -137,48 +138,48 @@ impl Gateway {
         }
     }
 
-    /// The listeners, by index.
+    /// Returns the listeners, by index.
     pub fn listeners(&self) -> &[ListenerState] {
         &self.listeners
     }
 
-    /// The index of the listener of that name.
+    /// Returns the index of the listener called `name`.
     pub fn listener(&self, name: &str) -> Option<u16> {
         let index = self.listeners.iter().position(|listener| *listener.name == *name)?;
         u16::try_from(index).ok()
     }
 
-    /// The name of a listener; empty for an unknown index.
+    /// Returns the name of a listener; empty for an unknown index.
     pub fn listener_name(&self, index: u16) -> Arc<str> {
         self.listeners.get(usize::from(index)).map(|found| found.name.clone()).unwrap_or_default()
     }
 
-    /// What happened.
+    /// Returns the published events.
     pub fn events(&self) -> &Events {
         &self.events
     }
 
-    /// Why those ended that ended lately.
+    /// Returns the last verdicts.
     pub fn verdicts(&self) -> &Verdicts {
         &self.verdicts
     }
 
-    /// What was counted.
+    /// Returns the metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// What is logged.
+    /// Returns the logs.
     pub fn logs(&self) -> &Logs {
         &self.logs
     }
 
-    /// How far the gateway has come, to look at and to wait for.
+    /// Returns the phase of the gateway, to read and to wait for.
     pub fn phase(&self) -> watch::Receiver<Lifecycle> {
         self.phase.subscribe()
     }
 
-    /// Goes on to `phase`; never back.
+    /// Advances to `phase`; never goes back.
     pub fn advance(&self, phase: Lifecycle) {
         self.phase.send_if_modified(|now| {
             let is_later = phase as u8 > *now as u8;
@@ -195,8 +196,8 @@ impl Gateway {
         running && self.accepting.iter().all(|accepting| accepting.load(Ordering::Relaxed))
     }
 
-    /// Takes note of a report: logs it, remembers it, keeps it as an event. Call
-    /// [`Events::wake`] after a batch.
+    /// Processes a report: logs it, keeps its verdict, correlates it and publishes it as an event.
+    /// Call [`Events::wake`] after a batch.
     pub fn note(&self, shard: usize, report: Report, wall_ms: u64) {
         let accepting = match &report {
             Report::AcceptingPaused(_) => Some(false),
@@ -211,16 +212,16 @@ impl Gateway {
         }
         self.logs.heartbeat(&report);
         self.keep_verdict(&report);
-        let findings = self.correlation.report(&report);
+        let findings = self.correlation.handle_report(&report);
         if let Some(event) = self.events.publish(shard, report, wall_ms) {
             self.logs.event(&event);
         }
-        self.tell(findings);
+        self.publish_findings(findings);
     }
 
-    /// Asks what correlation wants to know of other sessions, tells what time alone brings to
-    /// light, and lists who is online after reports were missed. Never ends; a second call asks
-    /// nothing.
+    /// Runs correlation: answers its questions about siblings, handles its deadlines, and lists
+    /// the online sessions after reports were missed. Never ends; only the first call answers
+    /// questions.
     pub async fn correlate(&self) {
         let taken = self.questions.lock().unwrap_or_else(PoisonError::into_inner).take();
         let ask = async {
@@ -228,57 +229,59 @@ impl Gateway {
                 return std::future::pending().await;
             };
             while let Some(question) = questions.recv().await {
-                let (heard_ago, suspect) = self.look_at(&question.siblings).await;
-                self.tell(self.correlation.answered(question.session, heard_ago, suspect));
+                let (heard_ago, suspect) = self.query_siblings(&question.siblings).await;
+                let findings =
+                    self.correlation.handle_siblings(question.session, heard_ago, suspect);
+                self.publish_findings(findings);
                 self.events.wake();
             }
         };
-        let wait = async {
+        let expire = async {
             loop {
-                self.tell(self.correlation.due().await);
+                self.publish_findings(self.correlation.handle_next_deadline().await);
                 self.events.wake();
             }
         };
         let learn = async {
             loop {
-                let gap = self.correlation.gap().await;
-                self.list_online(gap).await;
+                let misses = self.correlation.wait_for_missed().await;
+                self.list_online(misses).await;
             }
         };
-        tokio::join!(ask, wait, learn);
+        tokio::join!(ask, expire, learn);
     }
 
-    /// Tells correlation who is online, once reports were missed; goes on where a busy shard did
-    /// not answer, and gives up for another gap, which asks again.
-    async fn list_online(&self, gap: u64) {
+    /// Lists the online sessions for correlation after reports were missed. Retries a busy shard;
+    /// gives up if reports are missed again, which starts a new list.
+    async fn list_online(&self, misses: u64) {
         let (everyone, mut cursor) = (Filter::default(), Cursor::default());
         loop {
             match self.sessions(&everyone, cursor, SESSIONS_PER_PAGE).await {
                 Ok((sessions, next)) => {
-                    let Some(findings) = self.correlation.listed(gap, &sessions) else {
+                    let Some(findings) = self.correlation.handle_listed(misses, &sessions) else {
                         return;
                     };
-                    self.tell(findings);
+                    self.publish_findings(findings);
                     self.events.wake();
                     match next {
                         Some(next) => cursor = next,
-                        None => return self.correlation.learned(gap),
+                        None => return self.correlation.complete_list(misses),
                     }
                 }
-                Err(ShardUnavailable::Busy) => sleep(LIST_AGAIN).await,
+                Err(ShardUnavailable::Busy) => sleep(LIST_RETRY_AFTER).await,
                 Err(ShardUnavailable::Gone) => return,
             }
         }
     }
 
-    /// How many sessions correlation knows to be online, and whether it has been told of all.
+    /// Returns how many sessions correlation knows to be online, and whether it knows all of them.
     #[cfg(test)]
     pub(crate) fn known_online(&self) -> (u32, bool) {
         self.correlation.known_online()
     }
 
-    /// When the one of these sessions was heard that was heard last, and whether one is suspected.
-    async fn look_at(&self, sessions: &[u64]) -> (Option<Span>, bool) {
+    /// Returns how long ago any of these sessions was last heard, and whether one is suspect.
+    async fn query_siblings(&self, sessions: &[u64]) -> (Option<Span>, bool) {
         let (mut heard_ago, mut suspect) = (None, false);
         for session in sessions.iter().filter(|session| **session != 0) {
             if let Ok(Some(info)) = self.session(*session).await {
@@ -290,19 +293,20 @@ impl Gateway {
         (heard_ago, suspect)
     }
 
-    fn tell(&self, findings: Findings) {
+    fn publish_findings(&self, findings: Findings) {
         for (at_ms, body) in findings {
             self.metrics.count(&body);
             if let Body::VerdictRevised { revision, .. } = &body {
                 let (session, cause, confidence, note) = *revision.kept;
                 self.verdicts.revise(session, cause, confidence, note);
             }
-            let event = self.events.tell(at_ms, body);
+            let event = self.events.publish_body(at_ms, body);
             self.logs.event(&event);
         }
     }
 
-    /// Before the event is told: whoever hears of it may ask why at once.
+    /// Keeps the verdict of a leave. Called before the event is published, since a subscriber may
+    /// ask for the verdict at once.
     fn keep_verdict(&self, report: &Report) {
         if let Report::Session { at_ms, subject, change } = report
             && let Change::Leave { verdict, lasted, flight, .. } = change
@@ -311,8 +315,8 @@ impl Gateway {
         }
     }
 
-    /// Sessions from `cursor` on: at most `limit`, and where to go on. A page may hold fewer, even
-    /// none, and still have a successor.
+    /// Returns at most `limit` sessions from `cursor` on, and the cursor of the next page. A page
+    /// may hold fewer sessions, even none, and still have a successor.
     ///
     /// # Errors
     /// A shard gave no answer in time.
@@ -345,10 +349,10 @@ impl Gateway {
         Ok((found, next))
     }
 
-    /// One session; `None` if it is not online.
+    /// Returns one session; `None` if it is not online.
     ///
     /// # Errors
-    /// Its shard gave no answer in time.
+    /// The session's shard gave no answer in time.
     pub async fn session(&self, session: u64) -> Result<Option<SessionInfo>, ShardUnavailable> {
         match self.shard_of(session) {
             Some(shard) => ask(shard, |reply| Request::Session { session, reply }).await,
@@ -356,10 +360,10 @@ impl Gateway {
         }
     }
 
-    /// What happened lately to a session; `None` if it is not online.
+    /// Returns the recent history of a session; `None` if it is not online.
     ///
     /// # Errors
-    /// Its shard gave no answer in time.
+    /// The session's shard gave no answer in time.
     pub async fn story(&self, session: u64) -> Result<Option<Box<Story>>, ShardUnavailable> {
         match self.shard_of(session) {
             Some(shard) => ask(shard, |reply| Request::Story { session, reply }).await,
@@ -367,10 +371,10 @@ impl Gateway {
         }
     }
 
-    /// Gives an order to one session; `false` if it is not online.
+    /// Gives an order to one session. Returns `false` if the session is not online.
     ///
     /// # Errors
-    /// Its shard gave no answer in time; the order may have been carried out all the same.
+    /// The session's shard gave no answer in time; the order may still have been carried out.
     pub async fn order(&self, session: u64, order: Order) -> Result<bool, ShardUnavailable> {
         match self.shard_of(session) {
             Some(shard) => ask(shard, |reply| Request::Order { session, order, reply }).await,
@@ -378,18 +382,19 @@ impl Gateway {
         }
     }
 
-    /// Puts a policy in force for all sessions of a listener and those to come, and returns the one
-    /// before. The shards carry it out in turn, after this returns.
+    /// Puts a policy in force for all present and future sessions of a listener, and returns the
+    /// previous policy. The shards apply the new one after this returns.
     ///
     /// # Errors
-    /// A shard took no request in time. Others may have: ask again for one policy everywhere.
+    /// A shard accepted no request in time, though others may have. Repeat the call, so that all
+    /// shards have the same policy.
     pub async fn retune(&self, listener: u16, policy: Policy) -> Result<Policy, ShardUnavailable> {
         self.command(hub::HubCommand::Retune { listener, policy }).await?;
         let state = self.listeners.get(usize::from(listener));
         Ok(state.map_or(policy, |state| state.replace_policy(policy)))
     }
 
-    /// Has heartbeats logged, or no longer.
+    /// Switches the logging of heartbeats on or off.
     ///
     /// # Errors
     /// As [`Gateway::retune`].
@@ -404,31 +409,31 @@ impl Gateway {
     /// As [`Gateway::retune`].
     pub async fn command(&self, command: hub::HubCommand) -> Result<(), ShardUnavailable> {
         for shard in &self.shards {
-            hand_over(shard, || Request::Command(command)).await?;
+            send_with_retry(shard, || Request::Command(command)).await?;
         }
         Ok(())
     }
 
-    /// Has no more connections accepted.
+    /// Stops accepting connections on all shards.
     ///
     /// # Errors
     /// As [`Gateway::retune`].
     pub async fn stop_accepting(&self) -> Result<(), ShardUnavailable> {
         for shard in &self.shards {
-            hand_over(shard, || Request::StopAccepting).await?;
+            send_with_retry(shard, || Request::StopAccepting).await?;
         }
         Ok(())
     }
 
-    /// Ends all shards; tries each, whatever the others say.
+    /// Ends all shards; an error of one does not keep the others running.
     ///
     /// # Errors
-    /// A shard took no request in time.
+    /// A shard accepted no request in time.
     pub async fn stop(&self) -> Result<(), ShardUnavailable> {
         let mut result = Ok(());
         for shard in &self.shards {
-            match hand_over(shard, || Request::Stop).await {
-                // It has ended already, which is what is wanted.
+            match send_with_retry(shard, || Request::Stop).await {
+                // Gone: the shard has already ended.
                 Ok(()) | Err(ShardUnavailable::Gone) => {}
                 Err(ShardUnavailable::Busy) => result = Err(ShardUnavailable::Busy),
             }
@@ -436,7 +441,7 @@ impl Gateway {
         result
     }
 
-    /// The first byte of a session's number is its shard.
+    /// Returns the shard of a session: the first byte of the session's number.
     fn shard_of(&self, session: u64) -> Option<&Requests> {
         self.shards.get(usize::try_from(session >> 56).ok()?)
     }
@@ -447,7 +452,7 @@ async fn ask<T>(
     request: impl FnOnce(oneshot::Sender<T>) -> Request,
 ) -> Result<T, ShardUnavailable> {
     let (reply, answer) = oneshot::channel();
-    shard.send(request(reply)).map_err(unanswered)?;
+    shard.send(request(reply)).map_err(unavailable)?;
     match timeout(ANSWER_TIMEOUT, answer).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(_)) => Err(ShardUnavailable::Gone),
@@ -455,23 +460,24 @@ async fn ask<T>(
     }
 }
 
-/// What concerns all shards should reach all of them: a busy one is asked again for a while.
-async fn hand_over(
+/// Sends a request; retries a busy shard for [`ANSWER_TIMEOUT`], so that a command for all shards
+/// reaches all of them.
+async fn send_with_retry(
     shard: &Requests,
     request: impl Fn() -> Request,
 ) -> Result<(), ShardUnavailable> {
-    let insist = async {
+    let send = async {
         loop {
-            match shard.send(request()).map_err(unanswered) {
+            match shard.send(request()).map_err(unavailable) {
                 Err(ShardUnavailable::Busy) => sleep(RETRY_AFTER).await,
                 done => return done,
             }
         }
     };
-    timeout(ANSWER_TIMEOUT, insist).await.unwrap_or(Err(ShardUnavailable::Busy))
+    timeout(ANSWER_TIMEOUT, send).await.unwrap_or(Err(ShardUnavailable::Busy))
 }
 
-fn unanswered(refused: Refused) -> ShardUnavailable {
+fn unavailable(refused: Refused) -> ShardUnavailable {
     match refused {
         Refused::Busy => ShardUnavailable::Busy,
         Refused::Gone => ShardUnavailable::Gone,

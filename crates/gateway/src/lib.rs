@@ -1,23 +1,31 @@
-//! The gateway: stands between clients and logic, and knows who is there.
+//! The gateway: accepts client links, decides which sessions are alive, and publishes presence.
 //!
-//! The data plane is one thread per shard with one loop each; the control plane (admin API,
-//! metrics, events, logs) is Tokio. They talk through bounded channels and a waker.
+//! The data plane has one thread with one loop per shard. The control plane (admin API, metrics,
+//! events, log) runs on Tokio. They communicate through bounded channels and a waker.
+//!
+//! - [`serve`] runs a gateway with a [`Config`] and [`ServeOptions`]; [`ServeError`] is its error.
+//! - [`config`] reads a configuration file and applies overrides.
+//! - [`ready`] is the file that publishes the addresses of a running gateway.
+//! - [`shard`] and [`beacon`] start single shards, for tests and benchmarks. [`epochs`] numbers
+//!   their sessions, [`request`] controls a shard, [`report`] and [`stats`] are what it publishes.
+//! - [`gateway`], [`events`] and [`verdicts`] are the control plane's view of all shards. Only this
+//!   crate uses them.
 
-pub mod admin;
+mod admin;
 pub mod beacon;
 pub mod config;
 mod correlation;
 pub mod epochs;
 pub mod events;
 pub mod gateway;
-pub mod logs;
+mod logs;
 mod loop_clock;
-pub mod metrics;
+mod metrics;
 mod outlet;
 pub mod ready;
 pub mod report;
 pub mod request;
-pub mod serve;
+mod serve;
 pub mod shard;
 pub mod stats;
 pub mod verdicts;

@@ -1,4 +1,4 @@
-//! What the gateway writes to its log, and switches that turn while it runs.
+//! The log of the gateway: its lines, and switches that can change at run time.
 
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::config::{Format, Level, Log};
 use crate::events::{Body, Event, OutageInfo, Revision, Session};
 use crate::report::{Change, Report, session_text};
 
-/// The switches of the log.
+/// The log of the process, with switches for its level and for heartbeats.
 #[derive(Clone, Debug)]
 pub struct Logs {
     level: Option<reload::Handle<LevelFilter, Registry>>,
@@ -24,12 +24,12 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Begins to log for the whole process, to stderr.
+    /// Starts logging of the whole process to stderr.
     ///
     /// # Errors
-    /// Something in this process logs already; it goes on as before.
+    /// The process has a logger already, which remains in use.
     pub fn start(log: &Log) -> Result<Logs, TryInitError> {
-        let (filter, level) = reload::Layer::new(filter(log.level));
+        let (filter, level) = reload::Layer::new(level_filter(log.level));
         let human = match log.format {
             Format::Auto => io::stderr().is_terminal(),
             Format::Human => true,
@@ -46,30 +46,30 @@ impl Logs {
         Ok(Logs { level: Some(level), heartbeats })
     }
 
-    /// Switches that are connected to nothing: whoever embeds the gateway logs as it likes.
+    /// Creates switches without a logger, for a process that has its own.
     pub fn detached(log: &Log) -> Logs {
         Logs { level: None, heartbeats: Arc::new(AtomicBool::new(log.heartbeats)) }
     }
 
-    /// Logs from this level on.
+    /// Sets the least important level that is logged.
     pub fn set_level(&self, level: Level) {
         if let Some(handle) = &self.level {
-            // Fails only when the subscriber is gone, and then nothing is logged anyway.
-            let _ = handle.modify(|now| *now = filter(level));
+            // Fails only when the subscriber is gone and nothing is logged.
+            let _ = handle.modify(|now| *now = level_filter(level));
         }
     }
 
-    /// Whether heartbeats are logged.
+    /// Returns whether heartbeats are logged.
     pub fn heartbeats(&self) -> bool {
         self.heartbeats.load(Ordering::Relaxed)
     }
 
-    /// Logs heartbeats, or no longer; the shards must be told as well.
+    /// Sets whether heartbeats are logged. The shards need a command of their own.
     pub(crate) fn set_heartbeats(&self, on: bool) {
         self.heartbeats.store(on, Ordering::Relaxed);
     }
 
-    /// Logs the heartbeat that `report` tells of, if it does and they are wanted.
+    /// Logs `report` if it is a heartbeat and heartbeats are logged.
     pub(crate) fn heartbeat(&self, report: &Report) {
         let Report::Session { subject, change, .. } = report else {
             return;
@@ -125,11 +125,11 @@ impl Logs {
                     "leave"
                 );
             }
-            Body::VerdictRevised { session, revision } => revised(session, revision),
-            Body::Outage(info) => outage(info),
-            Body::OutageOver(info) => outage_over(info),
-            Body::Suspect(session) => about(session, "suspect"),
-            Body::Recovered(session) => about(session, "recovered"),
+            Body::VerdictRevised { session, revision } => log_revision(session, revision),
+            Body::Outage(info) => log_outage(info),
+            Body::OutageOver(info) => log_outage_over(info),
+            Body::Suspect(session) => log_session(session, "suspect"),
+            Body::Recovered(session) => log_session(session, "recovered"),
             Body::Warned { session, cause, confidence, detail, .. } => {
                 let Session { session, identity, listener, .. } = session;
                 info!(session, %identity, %listener, cause, confidence, detail, "warned");
@@ -138,7 +138,9 @@ impl Logs {
                 let Session { session, identity, listener, .. } = session;
                 info!(session, %identity, %listener, cause, "hung: kept for a while");
             }
-            Body::Overdue(session) => about(session, "overdue: the bound has passed, unenforced"),
+            Body::Overdue(session) => {
+                log_session(session, "overdue: the bound has passed, unenforced")
+            }
             Body::Retuned { session, policy } => {
                 let Session { session, identity, .. } = session;
                 info!(session, %identity, bound_ms = policy.bound_ms, "retuned");
@@ -151,7 +153,7 @@ impl Logs {
     }
 }
 
-fn revised(session: &Session, revision: &Revision) {
+fn log_revision(session: &Session, revision: &Revision) {
     let Session { session, identity, .. } = session;
     let Revision { from, to, loss, confidence, detail, because, idle_ms, .. } = revision;
     let (direction, scope) = (loss.direction.map(Direction::name), loss.scope.map(Scope::name));
@@ -170,30 +172,31 @@ fn revised(session: &Session, revision: &Revision) {
     );
 }
 
-fn outage(info: &OutageInfo) {
-    let (network, listener) = place(info);
+fn log_outage(info: &OutageInfo) {
+    let (network, listener) = location(info);
     let OutageInfo { outage, affected, of_online, hosts, .. } = *info;
     warn!(outage, network, listener, affected, of_online, hosts, "outage");
 }
 
-fn outage_over(info: &OutageInfo) {
-    let (network, listener) = place(info);
+fn log_outage_over(info: &OutageInfo) {
+    let (network, listener) = location(info);
     let OutageInfo { outage, affected, hosts, returned, recovered, .. } = *info;
     info!(outage, network, listener, affected, hosts, returned, recovered, "outage over");
 }
 
-fn about(session: &Session, what: &str) {
+/// Logs a line about one session.
+fn log_session(session: &Session, what: &str) {
     let Session { session, identity, listener, address, .. } = session;
     info!(session, %identity, %listener, address, "{what}");
 }
 
-/// Where an outage is.
-fn place(outage: &OutageInfo) -> (&str, &str) {
+/// Returns the network and the listener of an outage.
+fn location(outage: &OutageInfo) -> (&str, &str) {
     let network = outage.network.as_deref().unwrap_or("our own");
     (network, outage.listener.as_deref().unwrap_or("all"))
 }
 
-fn filter(level: Level) -> LevelFilter {
+fn level_filter(level: Level) -> LevelFilter {
     match level {
         Level::Error => LevelFilter::ERROR,
         Level::Warn => LevelFilter::WARN,

@@ -1,4 +1,4 @@
-//! What makes a loop an observer: its clock, its vigilant time, and the stalls that it tells.
+//! The clock of a shard's loop: vigilant time, and the detection of stalls.
 
 use std::sync::Arc;
 
@@ -6,15 +6,15 @@ use systole_core::vigilance::{Stamps, Turn, Vigilance};
 use systole_core::{Span, Time};
 use systole_net::Clock;
 
-use crate::outlet::Outlet;
+use crate::outlet::ReportSender;
 use crate::report::Report;
 use crate::stats::{Distributions, ShardStats, seconds};
 
-/// The longest wait of a loop. A stall is noticed by coming back later than planned, so the plan
-/// must be short beside the deadlines it protects; ten wakes a second cost nothing.
+/// The longest wait of a loop. A stall is detected by a wake-up later than planned, so the planned
+/// wait must be short compared with the deadlines; ten wake-ups a second cost nothing.
 pub(crate) const LONGEST_WAIT: Span = Span::from_millis(100);
 
-/// The watch that one loop keeps.
+/// The vigilant clock of one loop; counts and reports the stalls of that loop.
 #[derive(Debug)]
 pub(crate) struct LoopClock {
     clock: Clock,
@@ -25,7 +25,7 @@ pub(crate) struct LoopClock {
 }
 
 impl LoopClock {
-    /// Begins to watch.
+    /// Starts vigilant time now.
     pub(crate) fn new(
         clock: Clock,
         stats: Arc<ShardStats>,
@@ -35,9 +35,8 @@ impl LoopClock {
         LoopClock { clock, vigilance, stamps: Stamps::default(), stats, distributions }
     }
 
-    /// The loop came round after a wait that was to be no longer than `planned`. A stall is counted
-    /// and told.
-    pub(crate) fn wake(&mut self, planned: Span, outlet: &mut Outlet) {
+    /// Begins a turn, after a wait planned to last at most `planned`. Counts and reports a stall.
+    pub(crate) fn begin_turn(&mut self, planned: Span, reports: &mut ReportSender) {
         let monotonic = self.clock.monotonic();
         let late = self.vigilance.elapsed(monotonic).less(planned);
         let boottime = self.clock.boottime();
@@ -48,23 +47,23 @@ impl LoopClock {
             self.stats.stalls.add(1);
             self.stats.stalled_nanos.add((stall.absent + stall.suspended).as_nanos());
             let (absent, suspended) = (stall.absent, stall.suspended);
-            outlet.tell(Report::Stalled { absent, suspended });
+            reports.send(Report::Stalled { absent, suspended });
         }
     }
 
-    /// A piece of this turn's work is done.
-    pub(crate) fn worked(&mut self) {
+    /// Records that a piece of this turn's work is done, so that the work is no stall.
+    pub(crate) fn record_work(&mut self) {
         self.vigilance.work(self.clock.monotonic());
     }
 
-    /// See [`Vigilance::read`].
-    pub(crate) fn read(&mut self, read: usize, open: usize, drained: bool) {
+    /// Records what this turn read; see [`Vigilance::read`].
+    pub(crate) fn record_reads(&mut self, read: usize, open: usize, drained: bool) {
         self.vigilance.read(read, open, drained);
     }
 
-    /// A loop's only queue is empty, or what was read of it last was stamped so, since 1970-01-01
-    /// UTC. Returns how far behind the loop is; `None` if that cannot be said.
-    pub(crate) fn queue(&mut self, empty: bool, stamp: Option<Span>) -> Option<Span> {
+    /// Records the state of the loop's only queue: empty, or last read up to an item that arrived
+    /// at `stamp`, since 1970-01-01 UTC. Returns how far the loop is behind; `None` if unknown.
+    pub(crate) fn record_queue(&mut self, empty: bool, stamp: Option<Span>) -> Option<Span> {
         let (wall, boottime) = (Span::from_millis(self.clock.wall_ms()), self.clock.boottime());
         if empty {
             self.stamps.emptied(wall, boottime);
@@ -75,18 +74,18 @@ impl LoopClock {
         Some(behind)
     }
 
-    /// Up to when silence may be judged.
+    /// The vigilant time up to which silence may be judged.
     pub(crate) fn horizon(&self) -> Time {
         self.vigilance.horizon()
     }
 
-    /// Vigilant time, as it was when this turn began.
+    /// Vigilant time at the beginning of this turn.
     pub(crate) fn now(&self) -> Time {
         self.vigilance.now()
     }
 
-    /// Vigilant time, read anew.
-    pub(crate) fn anew(&self) -> Time {
+    /// Vigilant time at this moment.
+    pub(crate) fn read_now(&self) -> Time {
         self.vigilance.at(self.clock.monotonic())
     }
 

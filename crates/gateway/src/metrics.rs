@@ -1,4 +1,4 @@
-//! The metrics, in the OpenMetrics text that Prometheus reads; `docs/metrics.md` lists them.
+//! The metrics as OpenMetrics text, which Prometheus reads; `docs/metrics.md` lists them.
 
 use std::fmt::{self, Debug};
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use systole_net::Clock;
 use crate::events::Body;
 use crate::stats::{BeaconStats, Cell, Distributions, ShardStats, seconds};
 
-/// What a scrape is labelled as.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The content type of a scrape.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All metrics of a gateway.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics over the counts of the shards, in their order, and their common distributions.
-    /// `beacons` are the numbers of those that hold beacons, with what they count besides.
+    /// Creates the metrics of `shards`, in the order of their numbers, and of their common
+    /// distributions. `beacons` has the number and the additional counts of each beacon shard.
     pub fn new(
         shards: Vec<Arc<ShardStats>>,
         beacons: Vec<(usize, Arc<BeaconStats>)>,
@@ -50,12 +50,12 @@ impl Metrics {
         registry.register("systole_outages", help, outages);
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("systole_build", "The version that runs", build);
-        registry.register_collector(Box::new(Beacons { shards: shards.clone(), beacons }));
-        registry.register_collector(Box::new(Shards { shards, clock }));
+        registry.register_collector(Box::new(BeaconCollector { shards: shards.clone(), beacons }));
+        registry.register_collector(Box::new(ShardCollector { shards, clock }));
         Metrics { registry, distributions: distributions.clone() }
     }
 
-    /// Counts what was found out over several sessions.
+    /// Counts revised verdicts and outages; other events are counted by the shards.
     pub(crate) fn count(&self, body: &Body) {
         match body {
             Body::VerdictRevised { revision, .. } => {
@@ -82,10 +82,10 @@ impl Metrics {
         }
     }
 
-    /// One scrape, as [`CONTENT_TYPE`].
+    /// Returns the present values as OpenMetrics text.
     ///
     /// # Errors
-    /// Only if a metric refuses to be written, which would be an error of ours.
+    /// A metric could not be encoded, which is a bug of the gateway.
     pub fn scrape(&self) -> Result<String, fmt::Error> {
         let mut out = String::new();
         text::encode(&mut out, &self.registry)?;
@@ -93,23 +93,23 @@ impl Metrics {
     }
 }
 
-/// Reads the shards' counts when asked.
+/// A collector that reads the counts of all shards at each scrape.
 #[derive(Debug)]
-struct Shards {
+struct ShardCollector {
     shards: Vec<Arc<ShardStats>>,
     clock: Clock,
 }
 
-/// A number of one shard: its name, what it says, and where it stands.
-type Row = (&'static str, &'static str, fn(&ShardStats) -> &Cell);
+/// A metric with one value per shard: name, help, and accessor.
+type ShardMetric = (&'static str, &'static str, fn(&ShardStats) -> &Cell);
 
-const GAUGES: [Row; 3] = [
+const GAUGES: [ShardMetric; 3] = [
     ("systole_links", "Links open now, in handshake or online", |shard| &shard.links),
     ("systole_sessions_online", "Sessions online now", |shard| &shard.online),
     ("systole_suspects", "Sessions suspected now", |shard| &shard.suspects),
 ];
 
-const COUNTERS: [Row; 6] = [
+const COUNTERS: [ShardMetric; 6] = [
     ("systole_accepted", "Connections accepted", |shard| &shard.accepted),
     ("systole_accept_pauses", "Times accepting paused at a limit", |shard| &shard.accept_pauses),
     ("systole_overdue", "Bounds that passed unenforced", |shard| &shard.overdue),
@@ -120,12 +120,12 @@ const COUNTERS: [Row; 6] = [
     ("systole_loop_turns", "Turns of the loop", |shard| &shard.turns),
 ];
 
-/// A number of one shard in both directions: in, then out.
-type Pair = (&'static str, &'static str, [fn(&ShardStats) -> &Cell; 2]);
+/// A metric with two values per shard: name, help, and accessors for in and out.
+type DirectionMetric = (&'static str, &'static str, [fn(&ShardStats) -> &Cell; 2]);
 
 const DIRECTIONS: [&str; 2] = ["in", "out"];
 
-const PAIRS: [Pair; 2] = [
+const PAIRS: [DirectionMetric; 2] = [
     (
         "systole_heartbeats",
         "Heartbeats, asked and answered",
@@ -134,26 +134,26 @@ const PAIRS: [Pair; 2] = [
     ("systole_bytes", "Bytes of clients", [|shard| &shard.bytes_in, |shard| &shard.bytes_out]),
 ];
 
-impl Collector for Shards {
+impl Collector for ShardCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         for (name, help, read) in GAUGES {
-            let values = self.each(|shard| ConstGauge::new(read(shard).get()));
-            family(&mut encoder, name, help, MetricType::Gauge, values)?;
+            let values = self.per_shard(|shard| ConstGauge::new(read(shard).get()));
+            encode_family(&mut encoder, name, help, MetricType::Gauge, values)?;
         }
         for (name, help, read) in COUNTERS {
-            let values = self.each(|shard| ConstCounter::new(read(shard).get()));
-            family(&mut encoder, name, help, MetricType::Counter, values)?;
+            let values = self.per_shard(|shard| ConstCounter::new(read(shard).get()));
+            encode_family(&mut encoder, name, help, MetricType::Counter, values)?;
         }
         let stalled = |shard: &ShardStats| {
             ConstCounter::new(seconds(Span::from_nanos(shard.stalled_nanos.get())))
         };
         let help = "Time during which the loop was absent";
-        family(
+        encode_family(
             &mut encoder,
             "systole_stalled_seconds",
             help,
             MetricType::Counter,
-            self.each(stalled),
+            self.per_shard(stalled),
         )?;
         for (name, help, reads) in PAIRS {
             let values = self.shards.iter().enumerate().flat_map(|(number, shard)| {
@@ -162,14 +162,14 @@ impl Collector for Shards {
                     (labels, ConstCounter::new(read(shard).get()))
                 })
             });
-            family(&mut encoder, name, help, MetricType::Counter, values)?;
+            encode_family(&mut encoder, name, help, MetricType::Counter, values)?;
         }
         let values = Cause::NAMES.into_iter().enumerate().map(|(index, cause)| {
             let counts = self.shards.iter().map(|shard| shard.verdicts[index].get());
             ([("cause", cause)], ConstCounter::new(counts.sum::<u64>()))
         });
         let help = "Links ended, by cause";
-        family(&mut encoder, "systole_verdicts", help, MetricType::Counter, values)?;
+        encode_family(&mut encoder, "systole_verdicts", help, MetricType::Counter, values)?;
         let uptime = ConstGauge::new(seconds(self.clock.monotonic()));
         let help = "Time since the start";
         let metric =
@@ -178,27 +178,27 @@ impl Collector for Shards {
     }
 }
 
-impl Shards {
-    fn each<T>(&self, read: impl Fn(&ShardStats) -> T) -> impl Iterator<Item = (Labels, T)> {
+impl ShardCollector {
+    fn per_shard<T>(&self, read: impl Fn(&ShardStats) -> T) -> impl Iterator<Item = (Labels, T)> {
         self.shards.iter().enumerate().map(move |(n, shard)| ([shard_label(n)], read(shard)))
     }
 }
 
-/// Reads what only shards of beacons count.
+/// A collector that reads the additional counts of beacon shards at each scrape.
 #[derive(Debug)]
-struct Beacons {
+struct BeaconCollector {
     shards: Vec<Arc<ShardStats>>,
     beacons: Vec<(usize, Arc<BeaconStats>)>,
 }
 
-impl Collector for Beacons {
+impl Collector for BeaconCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let out = &mut encoder;
         let online = self.beacons.iter().filter_map(|(shard, _)| {
             let online = self.shards.get(*shard)?.online.get();
             Some(([shard_label(*shard)], ConstGauge::new(online)))
         });
-        family(out, "systole_beacons", "Devices online now", MetricType::Gauge, online)?;
+        encode_family(out, "systole_beacons", "Devices online now", MetricType::Gauge, online)?;
         let datagrams = self.beacons.iter().flat_map(|(shard, stats)| {
             let counts = [&stats.datagrams_in, &stats.datagrams_out];
             counts.into_iter().zip(DIRECTIONS).map(move |(count, direction)| {
@@ -207,24 +207,24 @@ impl Collector for Beacons {
             })
         });
         let help = "Datagrams of beacon listeners";
-        family(out, "systole_beacon_datagrams", help, MetricType::Counter, datagrams)?;
+        encode_family(out, "systole_beacon_datagrams", help, MetricType::Counter, datagrams)?;
         let dropped = BeaconStats::REASONS.into_iter().enumerate().map(|(index, reason)| {
             let counts = self.beacons.iter().map(|(_, stats)| stats.dropped[index].get());
             ([("reason", reason)], ConstCounter::new(counts.sum::<u64>()))
         });
         let help = "Datagrams dropped without an answer";
-        family(out, "systole_beacon_dropped", help, MetricType::Counter, dropped)?;
-        let challenged = self.each(|stats| &stats.challenged);
+        encode_family(out, "systole_beacon_dropped", help, MetricType::Counter, dropped)?;
+        let challenged = self.per_shard(|stats| &stats.challenged);
         let help = "Statements that had to be repeated under a challenge";
-        family(out, "systole_beacon_challenged", help, MetricType::Counter, challenged)?;
-        let unsent = self.each(|stats| &stats.unsent);
+        encode_family(out, "systole_beacon_challenged", help, MetricType::Counter, challenged)?;
+        let unsent = self.per_shard(|stats| &stats.unsent);
         let help = "Answers that the system did not take";
-        family(out, "systole_beacon_unsent", help, MetricType::Counter, unsent)
+        encode_family(out, "systole_beacon_unsent", help, MetricType::Counter, unsent)
     }
 }
 
-impl Beacons {
-    fn each(
+impl BeaconCollector {
+    fn per_shard(
         &self,
         read: impl Fn(&BeaconStats) -> &Cell,
     ) -> impl Iterator<Item = (Labels, ConstCounter<u64>)> {
@@ -240,7 +240,8 @@ fn shard_label(number: usize) -> (&'static str, String) {
     ("shard", number.to_string())
 }
 
-fn family<L: EncodeLabelSet>(
+/// Encodes a metric with one value per set of labels.
+fn encode_family<L: EncodeLabelSet>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
@@ -262,7 +263,7 @@ mod tests {
 
     const DOCUMENT: &str = include_str!("../../../docs/metrics.md");
 
-    /// A scrape of two shards in which everything has happened once and more.
+    /// Returns a scrape of two shards, one of them a beacon shard, with some counts above zero.
     fn scrape() -> String {
         let shards: Vec<Arc<ShardStats>> = (0..2).map(|_| Arc::default()).collect();
         shards[1].links.set(3);
@@ -280,7 +281,7 @@ mod tests {
         Metrics::new(shards, beacons, &distributions, Clock::start()).scrape().unwrap()
     }
 
-    /// Type and label names of each family, read as strictly as the format allows.
+    /// Parses type and label names of each family, as strictly as the format allows.
     fn families(scrape: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
         let mut families = BTreeMap::new();
         let mut current: Option<(String, String)> = None;
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scrape_parses_and_says_what_was_counted() {
+    fn a_scrape_parses_and_has_the_counts() {
         let scrape = scrape();
         for line in [
             "systole_links{shard=\"1\"} 3",
@@ -342,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_names_each_cause_and_no_other() {
+    fn the_document_names_exactly_the_causes() {
         let (_, rest) = DOCUMENT.split_once("The causes are ").expect("the sentence");
         let (sentence, _) = rest.split_once(':').expect("its end");
         let named: Vec<_> = sentence.split('`').skip(1).step_by(2).collect();
@@ -350,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_lists_each_metric_and_no_other() {
+    fn the_document_lists_exactly_the_metrics() {
         let documented: BTreeMap<String, (String, BTreeSet<String>)> = DOCUMENT
             .lines()
             .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))

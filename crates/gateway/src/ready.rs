@@ -1,4 +1,4 @@
-//! The ready file: how whoever started the gateway learns that it is ready, and where.
+//! The ready file, which informs the starter of the gateway that it is ready, and of its addresses.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -7,43 +7,43 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// What the ready file says, as one JSON object.
+/// The content of the ready file, one JSON object.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Ready {
-    /// The process.
+    /// The process id of the gateway.
     pub pid: u32,
-    /// Where the admin interface listens.
+    /// The address of the admin interface.
     pub admin: SocketAddr,
-    /// Where clients connect, with the ports that the system chose.
+    /// The listeners for clients, with the ports that the system chose.
     pub listeners: Vec<ReadyListener>,
 }
 
 /// One listener in the ready file.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ReadyListener {
-    /// Its name in the configuration.
+    /// The listener's name in the configuration.
     pub name: String,
-    /// What clients speak there, by its name in the configuration.
+    /// The name of the codec in the configuration.
     pub codec: String,
-    /// Where it listens.
+    /// The address that clients connect to.
     pub address: SocketAddr,
 }
 
 impl Ready {
-    /// Writes the file so that a reader sees all of it or nothing: beside it first, as `FILE.tmp`,
-    /// then renamed over it.
+    /// Writes the file at once, so that a reader sees all of it or nothing: writes `FILE.tmp`, then
+    /// renames it to `FILE`.
     ///
     /// # Errors
-    /// Those of the file system; `FILE.tmp` may then be left over. The gateway is unharmed.
+    /// The file system's error; `FILE.tmp` may be left over. The gateway is unharmed.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".tmp");
-        let beside = PathBuf::from(beside);
-        let mut file = File::create(&beside)?;
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".tmp");
+        let temporary = PathBuf::from(temporary);
+        let mut file = File::create(&temporary)?;
         serde_json::to_writer(&mut file, self)?;
         file.write_all(b"\n")?;
         drop(file);
-        fs::rename(&beside, path)
+        fs::rename(&temporary, path)
     }
 }
 
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_appears_whole_and_is_replaced() {
+    fn the_file_is_written_whole_and_replaced() {
         let name = format!("systole-ready-{}", std::process::id());
         let directory = std::env::temp_dir().join(name);
         fs::create_dir_all(&directory).unwrap();
@@ -75,7 +75,7 @@ mod tests {
         ready.write(&path).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(serde_json::from_str::<Ready>(&text).unwrap(), ready);
-        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "no temporary file is left");
         fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! What a shard tells the control plane, as plain data.
+//! The reports that a shard sends to the control plane, as plain data.
 
 use std::net::SocketAddr;
 
@@ -12,40 +12,40 @@ use systole_core::wire::{Account, BootId, InstanceId};
 use systole_core::{Policy, Span, Time};
 use utoipa::ToSchema;
 
-/// How many reports may wait for the control plane, per shard. A full channel loses reports, never
-/// the loop's time; the loss is counted and told.
+/// Capacity of a shard's report channel. A full channel loses reports instead of delaying the loop;
+/// the loss is counted and reported.
 pub const REPORTS: usize = 65_536;
 
-/// One thing a shard has to tell.
+/// One report of a shard.
 #[derive(Clone, Debug)]
 pub enum Report {
     /// Something happened to a session.
     Session {
-        /// When, in milliseconds since 1970-01-01 UTC.
+        /// When it happened, in milliseconds since 1970-01-01 UTC.
         at_ms: u64,
-        /// Whose.
+        /// The session.
         subject: Subject,
-        /// What.
+        /// What happened.
         change: Change,
     },
-    /// Reports were lost because the control plane was slow.
+    /// This many reports were lost because the control plane was slow.
     Missed(u64),
-    /// The loop did not run although it should have; all deadlines moved by that.
+    /// The loop did not run when it should have; all deadlines moved by the stall.
     Stalled {
         /// How long the loop was absent.
         absent: Span,
         /// How long the host was suspended.
         suspended: Span,
     },
-    /// No more links can be accepted for now; those that are open are unharmed.
+    /// No more links can be accepted for now; open links are unharmed.
     AcceptingPaused(PauseReason),
     /// Links are accepted again.
     AcceptingResumed,
-    /// The shard has ended, and with it all its links.
+    /// The shard and all its links have ended.
     Stopped,
 }
 
-/// Why accepting pauses.
+/// The reason why accepting pauses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PauseReason {
     /// The process has no descriptor left (EMFILE).
@@ -56,29 +56,29 @@ pub enum PauseReason {
     LinkLimit,
 }
 
-/// The session a report is about.
+/// The session to which a report refers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Subject {
     /// The session's number.
     pub session: u64,
-    /// Its epoch.
+    /// The session's epoch.
     pub epoch: u64,
-    /// Who it says it is.
+    /// The identity that the peer claims.
     pub identity: Box<str>,
-    /// The index of its listener.
+    /// The index of the session's listener.
     pub listener: u16,
-    /// Where it comes from.
+    /// The peer's address.
     pub address: SocketAddr,
-    /// Its machine; zeros where unknown.
+    /// The boot id of the peer's host; zeros if unknown.
     pub boot_id: BootId,
-    /// Its process; zeros where unknown.
+    /// The instance id of the peer's process; zeros if unknown.
     pub instance_id: InstanceId,
-    /// Whether it was ever online: its handshake was complete.
+    /// Whether the handshake was ever complete, so that the session was online.
     pub established: bool,
 }
 
 impl Subject {
-    /// The session of `presence`.
+    /// Returns the subject of `presence`.
     pub fn new(presence: &Presence<'_>) -> Subject {
         Subject {
             session: presence.session,
@@ -96,94 +96,94 @@ impl Subject {
 /// What happened to a session.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// It is online.
+    /// The session is online.
     Join {
         /// The policy in force.
         policy: Policy,
-        /// What it says of its link before this one.
+        /// The peer's account of its previous link.
         account: Option<Account>,
     },
-    /// A probe is unanswered for longer than it should be.
+    /// A probe has gone unanswered longer than it should: the session is suspect.
     Suspect,
-    /// What its verdict would be is known before its time; nothing ends yet.
+    /// The cause of a possible verdict is known before the bound; nothing ends yet.
     Warned {
         /// The cause.
         cause: Cause,
-        /// How sure it is.
+        /// The confidence in the cause.
         confidence: Confidence,
-        /// What it rests on.
+        /// The grounds of the cause.
         grounds: Grounds,
     },
     /// The suspicion is over.
     Recovered,
-    /// The bound has passed; it hangs or does not read, and is kept for a while.
+    /// The bound has passed; the peer hangs or does not read, and the session is kept for a while.
     Hung(Cause),
-    /// The bound has passed, unenforced.
+    /// The bound has passed, and the policy does not enforce it.
     Overdue,
     /// Another policy is in force.
     Retuned(Policy),
-    /// It is heard from another address than before.
+    /// The session is heard from a new address.
     Moved {
         /// The address before.
         from: SocketAddr,
     },
-    /// It is gone.
+    /// The session has ended.
     Leave {
-        /// Why, and when.
+        /// The verdict: its cause, evidence and times.
         verdict: Verdict,
-        /// For how long it was asked in vain; rather less than more.
+        /// A lower bound of the time for which probes went unanswered.
         asked: Span,
-        /// How long it was open.
+        /// How long the link was open.
         lasted: Span,
-        /// What led to it; `None` for a beacon, which keeps no flight.
+        /// The flight recorder; `None` for a beacon, which has none.
         flight: Option<Box<Flight>>,
     },
-    /// A heartbeat was sent or received; told only while heartbeats are logged.
+    /// A heartbeat was sent or received; reported only while heartbeats are logged.
     Heartbeat {
-        /// Whether we sent it.
+        /// Whether the gateway sent the heartbeat.
         sent: bool,
-        /// Whether it asks or answers.
+        /// Whether the heartbeat asks or answers.
         beat: BeatKind,
-        /// Its sequence number.
+        /// The sequence number of the heartbeat.
         sequence: u8,
     },
 }
 
-/// One session, as the API shows it.
+/// One session that is online, as the API shows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub struct SessionInfo {
     /// The session's number, 16 hexadecimal digits.
     pub session: String,
-    /// Its epoch, in decimal; numbers in JSON would lose its last digits.
+    /// The session's epoch, in decimal; a JSON number would lose the last digits.
     pub epoch: String,
-    /// Who it says it is; empty where it did not say.
+    /// The identity that the peer claims; empty if the peer gave none.
     pub identity: String,
-    /// The index of its listener.
+    /// The index of the session's listener.
     #[serde(skip)]
     pub listener: u16,
-    /// Where it comes from.
+    /// The peer's address.
     #[schema(value_type = String)]
     pub address: SocketAddr,
-    /// Since when it is online, in milliseconds since 1970-01-01 UTC.
+    /// When the session came online, in milliseconds since 1970-01-01 UTC.
     pub since_ms: u64,
-    /// How long ago it was last heard.
+    /// How long ago the peer was last heard.
     pub last_heard_ago_ms: u64,
-    /// How long ago we last sent it anything.
+    /// How long ago the gateway last sent anything to the peer.
     pub last_sent_ago_ms: u64,
-    /// The smoothed round-trip time, once one was measured.
+    /// The smoothed round-trip time; absent until one was measured.
     pub rtt_us: Option<u64>,
-    /// Whether it is suspected.
+    /// Whether the session is suspect.
     pub suspect: bool,
-    /// How long it is still on hold.
+    /// The rest of a hold; absent without one.
     pub held_for_ms: Option<u64>,
-    /// The detection bound in force; absent where silence is never judged.
+    /// The detection bound in force; absent if silence is never judged.
     pub bound_ms: Option<u64>,
-    /// The policy in force, for people.
+    /// The policy in force, as text for people.
     pub policy: String,
 }
 
 impl SessionInfo {
-    /// What the API shows of `presence` at vigilant time `now`, which is `wall_ms` on the clock.
+    /// Describes `presence` at vigilant time `now`, which is `wall_ms` on the wall clock.
     pub fn new(presence: &Presence<'_>, now: Time, wall_ms: u64) -> SessionInfo {
         let since = presence.established.unwrap_or(presence.opened);
         let held = presence.held_until.filter(|until| *until > now);
@@ -205,7 +205,7 @@ impl SessionInfo {
     }
 }
 
-/// A session's number as people and the API write it.
+/// Returns a session's number as people and the API write it.
 pub fn session_text(session: u64) -> String {
     format!("{session:016x}")
 }

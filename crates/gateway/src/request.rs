@@ -1,4 +1,4 @@
-//! What the control plane wants of a shard.
+//! Requests from the control plane to a shard.
 
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -10,114 +10,114 @@ use tokio::sync::oneshot;
 
 use crate::report::{SessionInfo, Subject};
 
-/// How many requests may wait for a shard: people and scripts ask, not traffic. A full channel
-/// refuses, and whoever asked is told to try again.
+/// Capacity of a shard's request channel: requests come from people and scripts, not from traffic.
+/// A full channel refuses, and the caller is asked to try again.
 pub const REQUESTS: usize = 256;
 
-/// The most sessions one request may return, which bounds what a question costs the loop to about
-/// 0.2 ms.
+/// Maximum number of sessions that one request returns. Bounds the cost of a request for the loop
+/// to about 0.2 ms.
 pub const SESSIONS_PER_PAGE: usize = 500;
 
-/// The most links one request may look through in search of matches, for the same reason.
+/// Maximum number of links that one request searches for matches, for the same reason.
 pub const LINKS_PER_SEARCH: usize = 5_000;
 
-/// One thing wanted of a shard.
+/// One request to a shard.
 #[derive(Debug)]
 pub enum Request {
-    /// A page of sessions.
+    /// Asks for a page of sessions.
     Sessions {
-        /// From this link number on.
+        /// The first link number of the page.
         from: u32,
-        /// At most so many; never more than [`SESSIONS_PER_PAGE`].
+        /// Maximum number of sessions; never more than [`SESSIONS_PER_PAGE`].
         limit: usize,
-        /// Only these.
+        /// Which sessions are wanted.
         filter: Filter,
-        /// Where the answer goes.
+        /// The channel for the answer.
         reply: oneshot::Sender<Page>,
     },
-    /// One session.
+    /// Asks for one session.
     Session {
-        /// Its number.
+        /// The session's number.
         session: u64,
-        /// Where the answer goes; `None` if it is not online here.
+        /// The channel for the answer; `None` if the session is not online here.
         reply: oneshot::Sender<Option<SessionInfo>>,
     },
-    /// How one session is doing.
+    /// Asks for the recent history of one session.
     Story {
-        /// Its number.
+        /// The session's number.
         session: u64,
-        /// Where the answer goes; `None` if it is not online here.
+        /// The channel for the answer; `None` if the session is not online here.
         reply: oneshot::Sender<Option<Box<Story>>>,
     },
-    /// Something is wanted of one session.
+    /// Gives an order to one session.
     Order {
-        /// Its number.
+        /// The session's number.
         session: u64,
-        /// What.
+        /// The order.
         order: Order,
-        /// Whether it was online here.
+        /// The channel for the answer: whether the session was online here.
         reply: oneshot::Sender<bool>,
     },
-    /// Something is wanted of all links.
+    /// Gives a command to all links.
     Command(hub::HubCommand),
-    /// Accept no more links.
+    /// Stops accepting links.
     StopAccepting,
-    /// Close what is open, and end.
+    /// Ends the shard and closes its sockets.
     Stop,
 }
 
-/// What may be wanted of one session.
+/// An order to one session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
-    /// End it.
+    /// Ends the session.
     Kick {
-        /// Whether it should stay away.
+        /// Whether the peer is asked not to return.
         stay_away: bool,
     },
-    /// No suspicion and no verdict for this long.
+    /// Suspends suspicion and verdict for this long.
     Hold(Span),
-    /// End a hold.
+    /// Ends a hold.
     Release,
-    /// Put this policy in force.
+    /// Puts this policy in force.
     Retune(Policy),
 }
 
-/// Which sessions are wanted; what is `None` does not matter.
+/// Selects sessions; a field that is `None` matches all.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Filter {
-    /// Those whose identity is this.
+    /// Sessions of this identity.
     pub identity: Option<String>,
-    /// Those of this listener.
+    /// Sessions of this listener.
     pub listener: Option<u16>,
-    /// Those that are suspected, or those that are not.
+    /// Sessions that are suspect, or those that are not.
     pub suspect: Option<bool>,
 }
 
-/// What happened lately to a session that is online.
+/// The recent history of a session that is online.
 #[derive(Clone, Debug)]
 pub struct Story {
-    /// Which.
+    /// The session.
     pub subject: Subject,
-    /// Whether it is suspected.
+    /// Whether the session is suspect.
     pub suspect: bool,
-    /// What happened; `None` for a beacon, which keeps no flight.
+    /// The flight recorder; `None` for a beacon, which has none.
     pub flight: Option<Flight>,
-    /// The present, in vigilant time.
+    /// The time of the answer, in vigilant time.
     pub now: Time,
-    /// The present, in milliseconds since 1970-01-01 UTC.
+    /// The time of the answer, in milliseconds since 1970-01-01 UTC.
     pub wall_ms: u64,
 }
 
-/// Some sessions of one shard.
+/// A page of the sessions of one shard.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// The sessions, in order of their link's number.
+    /// The sessions, in the order of their link numbers.
     pub sessions: Vec<SessionInfo>,
-    /// Where to go on; `None` at the end.
+    /// The first link number of the next page; `None` at the end.
     pub next: Option<u32>,
 }
 
-/// Sends requests to one shard.
+/// The sending end of one shard's requests.
 #[derive(Clone, Debug)]
 pub struct Requests {
     sender: SyncSender<Request>,
@@ -125,15 +125,15 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Requests that go into `sender` and wake the loop through `waker`.
+    /// Makes a sender into `sender` that wakes the loop through `waker`.
     pub fn new(sender: SyncSender<Request>, waker: Arc<Waker>) -> Requests {
         Requests { sender, waker }
     }
 
-    /// Hands over a request and wakes the shard.
+    /// Sends a request and wakes the shard.
     ///
     /// # Errors
-    /// Refuses when the shard is busy (try again) or gone (do not).
+    /// The shard is busy (try again) or has ended (do not).
     pub fn send(&self, request: Request) -> Result<(), Refused> {
         self.sender.try_send(request).map_err(|error| match error {
             TrySendError::Full(_) => Refused::Busy,
@@ -143,10 +143,10 @@ impl Requests {
     }
 }
 
-/// Why a shard took no request.
+/// The reason why a shard refused a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
-    /// Too many wait already; try again.
+    /// The request channel is full; try again.
     Busy,
     /// The shard has ended.
     Gone,

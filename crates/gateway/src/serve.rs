@@ -1,4 +1,4 @@
-//! Runs a gateway until it is told to stop.
+//! Runs a gateway until it is stopped: binds, starts the shards, handles signals, drains.
 
 mod control;
 mod error;
@@ -17,19 +17,19 @@ pub use options::ServeOptions;
 use crate::config::Config;
 use crate::logs::Logs;
 
-/// Threads of the control plane: one can carry reports while another answers HTTP. The cores belong
-/// to the shards.
+/// Number of control-plane threads: one can forward reports while another answers HTTP. The cores
+/// are for the shards.
 const CONTROL_THREADS: usize = 2;
 
-/// How long answers under way may take when all else has ended.
-const LAST_ANSWERS: Duration = Duration::from_millis(500);
+/// Time limit for HTTP answers still in progress after the drain.
+const ANSWERS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Serves until told to stop, then drains: by SIGTERM, SIGINT, or over the admin interface.
+/// Runs a gateway until SIGTERM, SIGINT or a drain request of the admin interface, then drains it.
 ///
-/// SIGHUP reads the configuration file again and puts in force what can change at run time.
+/// SIGHUP reloads the configuration file and applies the settings that can change at run time.
 ///
 /// # Errors
-/// See [`ServeError`]: nothing was started, or it ended before its time.
+/// The gateway could not start, or ended other than by a complete drain; see [`ServeError`].
 pub fn serve(config: Config, options: ServeOptions) -> Result<(), ServeError> {
     let logs = Logs::start(&config.log).unwrap_or_else(|_| Logs::detached(&config.log));
     let bound = start::bind(&config)?;
@@ -46,10 +46,10 @@ pub fn serve(config: Config, options: ServeOptions) -> Result<(), ServeError> {
     match result {
         Ok(threads) => {
             for thread in threads {
-                // Each has said that it has stopped; a panic was told by then.
+                // Every shard has reported its end; a panic is in the log already.
                 let _ = thread.join();
             }
-            runtime.shutdown_timeout(LAST_ANSWERS);
+            runtime.shutdown_timeout(ANSWERS_TIMEOUT);
             Ok(())
         }
         Err(error) => {

@@ -1,9 +1,9 @@
-//! The data plane: one shard is one thread with one loop, its own listening sockets and its own
-//! hub.
+//! The data plane of stream links: a shard is one thread with one loop, its own listening sockets
+//! and its own hub.
 //!
-//! A turn of the loop polls, reads the clock, feeds what arrived to the hub, expires what is due,
-//! and flushes. The hub decides everything; the shard carries bytes. Shards share nothing but the
-//! ports they listen on.
+//! A turn of the loop polls, reads the clock, feeds received bytes to the hub, expires due
+//! deadlines, and flushes. The hub decides everything; the shard only moves bytes. Shards share
+//! nothing but the ports that they listen on.
 
 mod acceptor;
 mod answer;
@@ -28,46 +28,47 @@ use crate::request::{REQUESTS, Requests};
 use crate::stats::{Distributions, ShardStats};
 use shard_loop::ShardLoop;
 
-/// What a shard is made of.
+/// Everything that [`spawn`] needs to start one shard.
 #[derive(Debug)]
 pub struct ShardSetup {
-    /// Its number, which is the first byte of its sessions' numbers.
+    /// The shard's index: the first byte of the numbers of its sessions.
     pub index: u8,
-    /// Where it listens, non-blocking, and how each listener behaves.
+    /// The non-blocking listening sockets, each with the settings of its links.
     pub listeners: Vec<(TcpListener, Settings)>,
-    /// The clock, common to all shards.
+    /// The clock, shared by all shards.
     pub clock: Clock,
-    /// Chance, for spreading heartbeats and reconnects.
+    /// Seed of the random numbers that spread heartbeats and reconnects.
     pub seed: u64,
-    /// The most links it holds; beyond that it leaves peers waiting to be accepted.
+    /// Maximum number of links; further peers wait in the kernel to be accepted.
     pub max_links: u32,
-    /// The most bytes of data that wait for one peer; beyond that it is a slow consumer.
+    /// Maximum number of unsent bytes queued for one peer; beyond it the peer is a slow consumer.
     pub outbox_limit: usize,
-    /// Whether data is echoed to whoever sent it; otherwise it is dropped.
+    /// Whether received data is echoed to its sender; otherwise it is dropped.
     pub echo: bool,
-    /// Where its sessions' epochs come from, common to all shards.
+    /// The source of session epochs, shared by all shards.
     pub epochs: Arc<Epochs>,
-    /// Where its reports go.
+    /// The channel for reports to the control plane.
     pub reports: Sender<Report>,
-    /// What it counts.
+    /// The counters of this shard.
     pub stats: Arc<ShardStats>,
-    /// The distributions it adds to.
+    /// The histograms to which this shard adds.
     pub distributions: Distributions,
 }
 
 /// A running shard.
 #[derive(Debug)]
 pub struct Shard {
-    /// Where to ask it something.
+    /// Sends requests to the shard.
     pub requests: Requests,
-    /// Ends after [`crate::request::Request::Stop`].
+    /// The shard's thread; ends after [`crate::request::Request::Stop`].
     pub thread: JoinHandle<()>,
 }
 
 /// Starts a shard on a thread of its own.
 ///
 /// # Errors
-/// The operating system refused a thread, a poll or a socket's registration; nothing was started.
+/// The operating system refused a thread, a poll or the registration of a socket. Nothing was
+/// started.
 pub fn spawn(setup: ShardSetup) -> io::Result<Shard> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), shard_loop::WAKER)?);

@@ -1,4 +1,4 @@
-//! The last verdicts, each with what led to it, for whoever asks why.
+//! The last verdicts with their flight recorders, for queries about the cause.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,9 +10,9 @@ use systole_core::ledger::Note;
 
 use crate::report::Subject;
 
-/// How many verdicts are kept; the oldest gives way. Each takes at most 800 bytes, its identity
-/// included: 8 MB when all are taken. An operator who asks why does so within minutes, and within
-/// these even a failure of many is not forgotten.
+/// The number of verdicts kept; a new one replaces the oldest. Each takes at most 800 bytes
+/// including its identity, 8 MB in all. Operators ask within minutes, and this holds the verdicts
+/// of minutes even when many sessions fail.
 pub const VERDICTS: usize = 10_000;
 
 /// The last verdicts of one gateway.
@@ -23,7 +23,7 @@ pub struct Verdicts {
 
 #[derive(Debug)]
 struct Ring {
-    /// Their numbers are without gaps and end at `last`.
+    /// The last verdicts; their numbers have no gaps and end at `last`.
     kept: VecDeque<Arc<Ended>>,
     capacity: usize,
     last: u64,
@@ -32,41 +32,41 @@ struct Ring {
 /// A session that has ended, or a connection that never became one.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// Its place in the order of the verdicts, from 1.
+    /// The number of the verdict in the order of all verdicts, from 1.
     pub number: u64,
     /// When the verdict fell, in milliseconds since 1970-01-01 UTC.
     pub at_ms: u64,
-    /// Whose it is.
+    /// The session or connection that ended.
     pub subject: Subject,
-    /// Why, as far as is known now.
+    /// The verdict, with its cause as known now.
     pub verdict: Verdict,
-    /// Why, as it seemed at first, if something better was found out, and what showed that.
+    /// The first cause and confidence if the verdict was revised, and what showed the better cause.
     pub revised_from: Option<(Cause, Confidence, Note)>,
-    /// How long it was open.
+    /// How long the link was open.
     pub lasted: Span,
-    /// What led to it; `None` for a beacon, which keeps no flight.
+    /// The flight recorder; `None` for a beacon, which has none.
     pub flight: Option<Box<Flight>>,
 }
 
-/// Which verdicts are wanted; what is `None` does not matter.
+/// Selects verdicts; a field that is `None` matches all.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Wanted {
-    /// Those of the cause of this name.
+    /// Verdicts with the cause of this name.
     pub cause: Option<String>,
-    /// Those of this identity.
+    /// Verdicts on this identity.
     pub identity: Option<String>,
-    /// Those with smaller numbers: older ones.
+    /// Verdicts with smaller numbers than this: older ones.
     pub before: Option<u64>,
 }
 
 impl Verdicts {
-    /// None yet. The last `capacity` (at least 1) will be kept.
+    /// Makes an empty ring that keeps the last `capacity` verdicts (at least 1).
     pub fn new(capacity: usize) -> Verdicts {
         let ring = Ring { kept: VecDeque::new(), capacity: capacity.max(1), last: 0 };
         Verdicts { ring: Mutex::new(ring) }
     }
 
-    /// Keeps one more.
+    /// Keeps a verdict.
     pub fn keep(
         &self,
         at_ms: u64,
@@ -86,8 +86,8 @@ impl Verdicts {
         ring.kept.push_back(Arc::new(ended));
     }
 
-    /// Puts a better cause, which `note` showed, in the place of the one that a session's verdict
-    /// had at first. A verdict is revised once: `false` if it was already, or is not kept.
+    /// Replaces the cause of a session's verdict by a better one, which `note` showed. A verdict is
+    /// revised at most once: returns `false` if it already was, or is no longer kept.
     pub fn revise(&self, session: u64, cause: Cause, confidence: Confidence, note: Note) -> bool {
         let mut ring = self.lock();
         let found = ring.kept.iter_mut().rev().find(|ended| ended.subject.session == session);
@@ -100,16 +100,17 @@ impl Verdicts {
         true
     }
 
-    /// The verdict of a session, if it is still kept.
+    /// Returns the verdict on a session, if still kept.
     pub fn find(&self, session: u64) -> Option<Arc<Ended>> {
         let ring = self.lock();
         ring.kept.iter().rev().find(|ended| ended.subject.session == session).cloned()
     }
 
-    /// The latest `limit` that are wanted, latest first, and whether there are more.
+    /// Returns the latest `limit` verdicts that match `wanted`, latest first, and whether there are
+    /// more.
     pub fn page(&self, wanted: &Wanted, limit: usize) -> (Vec<Arc<Ended>>, bool) {
         let ring = self.lock();
-        let mut found = ring.kept.iter().rev().filter(|ended| wanted.takes(ended));
+        let mut found = ring.kept.iter().rev().filter(|ended| wanted.matches(ended));
         let page = found.by_ref().take(limit).cloned().collect();
         (page, found.next().is_some())
     }
@@ -120,7 +121,7 @@ impl Verdicts {
 }
 
 impl Wanted {
-    fn takes(&self, ended: &Ended) -> bool {
+    fn matches(&self, ended: &Ended) -> bool {
         self.before.is_none_or(|before| ended.number < before)
             && self.cause.as_ref().is_none_or(|cause| ended.verdict.cause.name() == cause)
             && self.identity.as_ref().is_none_or(|wanted| *ended.subject.identity == **wanted)
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_gives_way_when_all_are_taken() {
+    fn a_new_verdict_replaces_the_oldest() {
         let verdicts = Verdicts::new(3);
         for session in 1..=5 {
             keep(&verdicts, session, Cause::Unknown);
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_the_wanted_ones_latest_first() {
+    fn pages_hold_the_matching_verdicts_latest_first() {
         let verdicts = Verdicts::new(VERDICTS);
         for session in 1..=9 {
             let cause = if session < 6 { Cause::Unknown } else { Cause::Kicked };
@@ -201,7 +202,7 @@ mod tests {
         let after = verdicts.find(1).unwrap();
         assert_eq!(after.verdict.cause, Cause::PeerRebooted);
         assert_eq!(after.revised_from, Some((Cause::PeerReset, Confidence::High, Note::NewBoot)));
-        // Whoever was reading the old one goes on reading it.
+        // A reader of the old verdict keeps the old cause.
         assert_eq!(before.unwrap().verdict.cause, Cause::PeerReset);
     }
 }

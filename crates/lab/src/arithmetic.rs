@@ -1,7 +1,7 @@
-//! When plain sockets die of a peer that is silent, by their options: the kernel's arithmetic.
+//! Measures when the kernel ends plain sockets with a silent peer, depending on their options.
 //!
-//! Every row of the table is one socket between two namespaces, all at once. Left out: keepalive
-//! by default, which takes 7,875 s.
+//! Every row of the table is one socket between two namespaces; all rows run at once. Keepalive by
+//! default is left out, since it takes 7,875 s.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -29,40 +29,40 @@ sockopt_impl!(RtoMaxMs, SetOnly, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, u32);
 const NEAR: Ipv4Addr = Ipv4Addr::new(10, 3, 0, 1);
 const FAR: Ipv4Addr = Ipv4Addr::new(10, 3, 0, 2);
 const PORT: u16 = 7400;
-/// Who is to live for ever is watched for so long.
+/// Time for which a socket without a timeout is watched.
 const FOREVER_MS: u64 = 120_000;
-/// How far from the arithmetic a death may fall …
+/// Tolerated difference between computed and measured time, in addition to [`TOLERATED_PART`].
 const TOLERANCE_MS: u64 = 500;
-/// … and one part in so many of it: the kernel's longer timers are coarser, and a long row is known
-/// to whole seconds only.
+/// Tolerated part of the computed time, as a divisor: the kernel's longer timers are coarser, and a
+/// long row is known to whole seconds only.
 const TOLERATED_PART: u64 = 200;
-/// What a socket does when nobody answers any more.
+/// The activity of a socket while the peer is silent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Does {
-    /// Nothing; times run from the connection.
+enum Activity {
+    /// Nothing; times count from the connection.
     Idles,
-    /// It sends once; times run from there.
+    /// Sends one byte; times count from then.
     Sends,
-    /// It has yet to connect.
+    /// Connects; times count from the start.
     Connects,
 }
 
-/// One socket.
+/// One row of the table: a socket with its options, and when the kernel must end it.
 #[derive(Clone, Copy, Debug)]
 struct Row {
     name: &'static str,
-    does: Does,
-    /// Seconds of idleness, seconds between probes, probes.
+    activity: Activity,
+    /// Seconds of idle time, seconds between probes, number of probes.
     keepalive: Option<(u64, u64, u32)>,
     user_timeout_ms: Option<u64>,
     rto_max_ms: Option<u32>,
-    /// `None`: never.
+    /// The computed time of the socket's end; `None`: never.
     dies_ms: Option<u64>,
 }
 
 const PLAIN: Row = Row {
     name: "one lost send, defaults",
-    does: Does::Sends,
+    activity: Activity::Sends,
     keepalive: None,
     user_timeout_ms: None,
     rto_max_ms: None,
@@ -72,7 +72,7 @@ const PLAIN: Row = Row {
 const fn kept_alive(name: &'static str, timeout_ms: u64, dies_ms: u64) -> Row {
     let keepalive = Some((1, 11, 3));
     let (user_timeout_ms, dies_ms) = (Some(timeout_ms), Some(dies_ms));
-    Row { name, does: Does::Idles, keepalive, user_timeout_ms, dies_ms, ..PLAIN }
+    Row { name, activity: Activity::Idles, keepalive, user_timeout_ms, dies_ms, ..PLAIN }
 }
 
 const fn sending(name: &'static str, timeout_ms: u64, dies_ms: u64) -> Row {
@@ -82,7 +82,7 @@ const fn sending(name: &'static str, timeout_ms: u64, dies_ms: u64) -> Row {
 const ROWS: [Row; 12] = [
     Row {
         name: "keepalive 5/3/3, idle",
-        does: Does::Idles,
+        activity: Activity::Idles,
         keepalive: Some((5, 3, 3)),
         dies_ms: Some(14_300),
         ..PLAIN
@@ -96,20 +96,20 @@ const ROWS: [Row; 12] = [
     sending("one lost send, user timeout 30 s", 30_000, 30_600),
     Row {
         name: "user timeout 5 s alone, idle",
-        does: Does::Idles,
+        activity: Activity::Idles,
         user_timeout_ms: Some(5_000),
         dies_ms: None,
         ..PLAIN
     },
     Row {
         name: "connect into silence, defaults",
-        does: Does::Connects,
+        activity: Activity::Connects,
         dies_ms: Some(134_000),
         ..PLAIN
     },
     Row {
         name: "connect into silence, user timeout 5 s",
-        does: Does::Connects,
+        activity: Activity::Connects,
         user_timeout_ms: Some(5_000),
         dies_ms: Some(5_000),
         ..PLAIN
@@ -122,7 +122,7 @@ const ROWS: [Row; 12] = [
     },
 ];
 
-/// Measures at once all rows that last from `from_ms` to below `to_ms`.
+/// Measures all rows that last from `from_ms` to below `to_ms`, in parallel.
 pub(crate) fn measure((from_ms, to_ms): (u64, u64), clock: Clock) -> Result<Vec<Finding>, Trouble> {
     let place = Workspace::new()?;
     let (near, far) = (place.namespace("near")?, place.namespace("far")?);
@@ -138,9 +138,9 @@ pub(crate) fn measure((from_ms, to_ms): (u64, u64), clock: Clock) -> Result<Vec<
     let mut peers = Vec::new();
     for row in ROWS.into_iter().filter(|row| (from_ms..to_ms).contains(&row.lasts_ms())) {
         let socket = row.socket(&near)?;
-        if row.does != Does::Connects {
+        if row.activity != Activity::Connects {
             socket.connect(&SocketAddr::from((FAR, PORT)).into()).map_err(&doing)?;
-            // Kept open: an end that is closed would answer with its own FIN.
+            // Kept open: a closed socket would send FIN.
             peers.push(listener.accept().map_err(&doing)?);
         }
         sockets.push((row, socket, clock.monotonic()));
@@ -157,7 +157,7 @@ pub(crate) fn measure((from_ms, to_ms): (u64, u64), clock: Clock) -> Result<Vec<
     findings.map_err(|_| Trouble::new("a thread that watched a plain socket ended"))
 }
 
-/// Nothing that arrives there is heard any more.
+/// Drops everything that arrives at `far`.
 fn silence(far: &Namespace) -> Result<(), Trouble> {
     let rules = "
         table ip lab {
@@ -192,14 +192,14 @@ impl Row {
         Ok(socket)
     }
 
-    /// Waits for the socket's death.
+    /// Waits until the kernel ends the socket, and judges the time.
     fn watch(&self, mut socket: Socket, connected: Span, clock: Clock) -> Finding {
         let began = clock.monotonic();
-        let since = if self.does == Does::Idles { connected } else { began };
-        let outcome = match self.does {
-            Does::Connects => socket.connect(&SocketAddr::from((FAR, PORT)).into()),
-            Does::Sends => socket.write_all(&[0]).and_then(|()| self.read(&mut socket)),
-            Does::Idles => self.read(&mut socket),
+        let since = if self.activity == Activity::Idles { connected } else { began };
+        let outcome = match self.activity {
+            Activity::Connects => socket.connect(&SocketAddr::from((FAR, PORT)).into()),
+            Activity::Sends => socket.write_all(&[0]).and_then(|()| self.read(&mut socket)),
+            Activity::Idles => self.read(&mut socket),
         };
         let after_ms = clock.monotonic().less(since).as_millis();
         let (verdict, died_ms) = match outcome {
@@ -222,7 +222,7 @@ impl Row {
         }
     }
 
-    /// Reads until the kernel gives up, or until that is no longer waited for.
+    /// Reads until the kernel ends the socket, or until the longest wait has passed.
     fn read(&self, socket: &mut Socket) -> std::io::Result<()> {
         let longest = self.dies_ms.map_or(FOREVER_MS, |ms| ms + ms / 10 + 10 * TOLERANCE_MS);
         socket.set_read_timeout(Some(Span::from_millis(longest).into()))?;

@@ -1,5 +1,5 @@
-//! Whether this machine had time for a lab: a thread that wants to run each few milliseconds, and
-//! notes how late it came to it.
+//! Detects a machine that is too busy for a lab: a thread wakes each few milliseconds, and records
+//! how late it wakes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use crate::trouble::Trouble;
 
 const EVERY: Span = Span::from_millis(5);
 
-/// A running watch; ends soon after it is dropped.
+/// A running monitor thread, which ends soon after this is dropped.
 #[derive(Debug)]
 pub(crate) struct CpuMonitor {
     worst_us: Arc<AtomicU64>,
@@ -22,9 +22,9 @@ pub(crate) struct CpuMonitor {
 
 impl CpuMonitor {
     pub(crate) fn start(clock: Clock) -> Result<CpuMonitor, Trouble> {
-        let watch = CpuMonitor { worst_us: Arc::default(), over: Arc::default() };
-        let (worst, over) = (Arc::clone(&watch.worst_us), Arc::clone(&watch.over));
-        let watching = move || {
+        let monitor = CpuMonitor { worst_us: Arc::default(), over: Arc::default() };
+        let (worst, over) = (Arc::clone(&monitor.worst_us), Arc::clone(&monitor.over));
+        let monitoring = move || {
             while !over.load(Ordering::Relaxed) {
                 let since = clock.monotonic();
                 pause(EVERY);
@@ -32,12 +32,12 @@ impl CpuMonitor {
                 worst.fetch_max(late.as_micros(), Ordering::Relaxed);
             }
         };
-        let thread = Builder::new().spawn(watching);
+        let thread = Builder::new().spawn(monitoring);
         thread.map(drop).map_err(Trouble::while_doing("a thread that watches this machine"))?;
-        Ok(watch)
+        Ok(monitor)
     }
 
-    /// How late it came at the worst.
+    /// Returns the greatest lateness so far.
     pub(crate) fn worst(&self) -> Span {
         Span::from_micros(self.worst_us.load(Ordering::Relaxed))
     }

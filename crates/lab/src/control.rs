@@ -1,5 +1,5 @@
-//! A connection beside the one under test, with kernel keepalive alone: what would everyone else
-//! have noticed?
+//! A control connection beside the link under test, with kernel keepalive alone: it shows what a
+//! program without Systole would detect.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -16,9 +16,9 @@ use crate::network::GATEWAY;
 use crate::process::pause;
 use crate::trouble::Trouble;
 
-/// Where the lab waits for a peer's control connection, in the gateway's namespace.
+/// Port on which the lab accepts a peer's control connection, in the gateway's namespace.
 pub(crate) const PORT: u16 = 7499;
-/// The measure of FAULTS: 5 s idle, 3 s apart, 3 probes.
+/// Keepalive of a control connection: 5 s idle, 3 s interval, 3 probes.
 const IDLE: Duration = Duration::from_secs(5);
 const INTERVAL: Duration = Duration::from_secs(3);
 const PROBES: u32 = 3;
@@ -26,7 +26,7 @@ const PROBES: u32 = 3;
 const CONNECTS_WITHIN: Span = Span::from_secs(5);
 const POLL: Span = Span::from_millis(5);
 
-/// When the kernel told something, and what.
+/// What the kernel reported on a control connection, after the time of the report.
 type Noticed = Arc<Mutex<Option<(u64, String)>>>;
 
 /// The observer's end of a control connection.
@@ -38,7 +38,7 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Waits in the gateway's namespace for the peer to connect.
+    /// Accepts the peer's control connection in the gateway's namespace.
     pub(crate) fn accept(listener: &TcpListener, clock: Clock) -> Result<Control, Trouble> {
         let doing = Trouble::while_doing("the control connection");
         listener.set_nonblocking(true).map_err(&doing)?;
@@ -53,18 +53,19 @@ impl Control {
         }
     }
 
-    /// A listener for [`Control::accept`].
+    /// Creates a listener for [`Control::accept`].
     pub(crate) fn listen(namespace: &Namespace) -> Result<TcpListener, Trouble> {
         let listener = namespace.enter(|| TcpListener::bind((GATEWAY, PORT)))?;
         listener.map_err(Trouble::while_doing("the control connection"))
     }
 
-    /// Connects from a client's namespace to the gateway's listener that never judges.
+    /// Connects from a client's namespace to the gateway's listener without verdicts.
     pub(crate) fn connect(namespace: &Namespace, clock: Clock) -> Result<Control, Trouble> {
         let doing = Trouble::while_doing("the control connection");
         let address = SocketAddr::from((GATEWAY, BARE_PORT));
         let mut stream = namespace.enter(|| TcpStream::connect(address))?.map_err(&doing)?;
-        // A first message introduces a peer there; it comes back, and nothing else ever does.
+        // The first line completes the handshake there; the gateway echoes it and sends nothing
+        // else.
         stream.write_all(b"control\n").map_err(&doing)?;
         stream.set_read_timeout(Some(CONNECTS_WITHIN.into())).map_err(&doing)?;
         stream.read_exact(&mut [0; 8]).map_err(&doing)?;
@@ -96,12 +97,13 @@ impl Control {
         Ok(Control { stream, noticed, since_ms: clock.wall_ms() })
     }
 
-    /// Since when it is silent, in milliseconds of the wall clock.
+    /// Returns the time since which the connection is silent, in milliseconds of the wall clock.
     pub(crate) fn since_ms(&self) -> u64 {
         self.since_ms
     }
 
-    /// What the kernel has told so far, and when, in milliseconds of the wall clock.
+    /// Returns what the kernel has reported so far, after the time in milliseconds of the wall
+    /// clock.
     pub(crate) fn noticed(&self) -> Option<(u64, String)> {
         self.noticed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -1,4 +1,4 @@
-//! The gateway of a lab: `systole serve` in its namespace, and what it tells.
+//! The gateway of a lab: `systole serve` in its namespace, its events and its metrics.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,37 +17,37 @@ use crate::network::GATEWAY;
 use crate::process::{Process, pause};
 use crate::trouble::Trouble;
 
-/// The namespace is the gateway's alone, so its ports are free.
+/// Port of the native listener. The gateway is alone in its namespace, so the fixed ports are free.
 pub(crate) const NATIVE_PORT: u16 = 7400;
-/// Answers pings of the older protocol, for peers that judge nobody.
+/// Port of the line listener, for peers that give no verdicts.
 pub(crate) const LINE_PORT: u16 = 7410;
-/// Never judges: kernel keepalive is alone there.
+/// Port of a listener without verdicts, where only kernel keepalive acts.
 pub(crate) const BARE_PORT: u16 = 7420;
 
-/// From the start of the process to its ready file, on a machine under load.
+/// Time limit from the start of the process to its ready file, on a machine under load.
 const READY_WITHIN: Span = Span::from_secs(20);
 const POLL: Span = Span::from_millis(5);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
-/// The event stream says at least this often that it lives; see the admin interface.
+/// Read timeout of the event stream; the gateway sends at least a comment in this time.
 const STREAM_SILENCE: Duration = Duration::from_secs(60);
 
-/// When silence becomes a probe and when a verdict, as the configuration says it.
+/// The policy of a lab's links, as in the configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Beat {
     pub(crate) idle_ms: u64,
     pub(crate) interval_ms: u64,
-    /// 0: silence is never judged.
+    /// 0: no verdict on silence.
     pub(crate) probes: u8,
 }
 
 impl Beat {
-    /// D.
+    /// Returns the bound D.
     pub(crate) const fn bound_ms(self) -> u64 {
         self.idle_ms + self.interval_ms * self.probes as u64
     }
 }
 
-/// HTTP/1.0, so that the body comes as it is and not in chunks.
+/// The request for the metrics; HTTP/1.0, so that the body is not chunked.
 const METRICS: &[u8] = b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n";
 const REQUEST: &[u8] =
     b"GET /api/v1/events HTTP/1.0\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
@@ -60,7 +60,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts one and waits until it is ready and its events are being read into `log`.
+    /// Starts a gateway, and waits until it is ready and its events are being read into `log`.
     pub(crate) fn start(
         program: &Path,
         place: &Workspace,
@@ -73,7 +73,7 @@ impl Gateway {
         let doing = Trouble::while_doing("the gateway's files");
         fs::write(&config, configuration(beat, keep_hung_ms)).map_err(&doing)?;
         let _ = fs::remove_file(&ready);
-        let said = fs::File::create(place.file("gateway.log")).map_err(&doing)?;
+        let stderr = fs::File::create(place.file("gateway.log")).map_err(&doing)?;
         let mut command = Command::new(program);
         command
             .args(["serve", "--log", "info"])
@@ -84,10 +84,10 @@ impl Gateway {
             .env("SYSTOLE_BOOT_ID", boot)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(said);
+            .stderr(stderr);
         let mut process = Process::new(namespace.spawn(&mut command)?);
         let admin = await_ready(&mut process, &ready, clock)
-            .ok_or_else(|| why_not(&place.file("gateway.log")))?;
+            .ok_or_else(|| startup_error(&place.file("gateway.log")))?;
         let from = log.len();
         let stream = namespace.enter(|| TcpStream::connect(admin))?;
         follow(stream.map_err(Trouble::while_doing("the gateway's events"))?, log.clone(), clock)?;
@@ -97,7 +97,7 @@ impl Gateway {
         Ok(Gateway { process, admin })
     }
 
-    /// The sum of all samples of a metric.
+    /// Returns the sum of all samples of a metric.
     pub(crate) fn metric(&self, namespace: &Namespace, name: &str) -> Result<f64, Trouble> {
         let doing = Trouble::while_doing("the gateway's metrics");
         let stream = namespace.enter(|| TcpStream::connect(self.admin))?;
@@ -110,7 +110,7 @@ impl Gateway {
     }
 }
 
-/// The sum of a metric's samples in a scrape; `None` if there are none.
+/// Returns the sum of a metric's samples in a scrape; `None` if there are none.
 fn sum(scrape: &str, name: &str) -> Option<f64> {
     let after = scrape.lines().filter_map(|line| line.strip_prefix(name));
     let samples = after.filter(|rest| rest.starts_with(['{', ' ']));
@@ -143,7 +143,7 @@ fn configuration(beat: Beat, keep_hung_ms: u64) -> String {
     )
 }
 
-/// Where the admin interface is, once the gateway is ready.
+/// Waits until the gateway is ready, and returns the address of its admin interface.
 fn await_ready(process: &mut Process, ready: &Path, clock: Clock) -> Option<SocketAddr> {
     let until = clock.monotonic() + READY_WITHIN;
     while clock.monotonic() < until && matches!(process.child().try_wait(), Ok(None)) {
@@ -156,7 +156,7 @@ fn await_ready(process: &mut Process, ready: &Path, clock: Clock) -> Option<Sock
     None
 }
 
-fn why_not(log: &Path) -> Trouble {
+fn startup_error(log: &Path) -> Trouble {
     let text = fs::read_to_string(log).unwrap_or_default();
     let tail: Vec<&str> = text.lines().rev().take(3).collect();
     let tail: Vec<&str> = tail.into_iter().rev().collect();
@@ -189,19 +189,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bound_is_idle_and_all_intervals() {
+    fn the_bound_is_idle_plus_all_intervals() {
         assert_eq!(Beat { idle_ms: 1_000, interval_ms: 500, probes: 4 }.bound_ms(), 3_000);
     }
 
     #[test]
-    fn a_policy_that_never_judges_has_no_numbers() {
+    fn a_policy_without_verdicts_has_no_times() {
         let never = configuration(Beat { idle_ms: 1, interval_ms: 1, probes: 0 }, 0);
         assert!(never.contains("[policy]\nnever = true"), "{never}");
         assert!(!never.contains("idle") && !never.contains("hung"), "{never}");
     }
 
     #[test]
-    fn who_hangs_is_kept_where_that_is_asked_for() {
+    fn keep_hung_is_written_to_the_configuration() {
         let kept = configuration(Beat { idle_ms: 1, interval_ms: 1, probes: 1 }, 5_000);
         assert!(kept.starts_with("shards = 1\nhung = \"5000ms\"\n[policy]"), "{kept}");
     }

@@ -1,4 +1,4 @@
-//! Makes the faults, and makes sure that they bite.
+//! Injects the faults, and verifies that they take effect.
 
 use rustix::process::Signal;
 use systole_core::Span;
@@ -9,31 +9,31 @@ use crate::scenario::{Fault, Role};
 use crate::stage::Stage;
 use crate::trouble::Trouble;
 
-/// A starved observer runs so long …
+/// Time that a starved observer runs in each cycle.
 const RUNS: Span = Span::from_millis(50);
-/// … and is stopped so long.
+/// Time that a starved observer is stopped in each cycle.
 const STOPPED: Span = Span::from_millis(200);
-/// What fits into a window has long arrived by then, on a path of less than a millisecond.
+/// Time to fill a window, with a large margin on a path of less than a millisecond.
 const FILLING: Span = Span::from_millis(300);
-/// Below those from which a host chooses the ports of its own connections.
+/// Ports for remapped flows, below the range from which a host chooses its own ports.
 const OTHER_PORTS: &str = "20000-29999";
-/// More than any heartbeats that wait.
-const ENOUGH: u64 = 4_096;
+/// Unsent bytes that show a closed window: more than waiting heartbeats can be.
+const WINDOW_IS_CLOSED: u64 = 4_096;
 
 impl Stage {
-    /// Makes a fault, or ends one. When it returns the fault is in force.
+    /// Injects a fault, or ends one. On return the fault is in force.
     pub(crate) fn inject(&mut self, fault: Fault) -> Result<(), Trouble> {
-        let (ours, its, clock) = (self.ours(), self.its(), self.clock);
+        let (ours, its, clock) = (self.observer_node(), self.peer_node(), self.clock);
         match fault {
             Fault::PeerCloses => match self.role {
                 Role::Gateway => self.order("close"),
-                // A gateway that is asked to stop says goodbye to everybody.
+                // A gateway that gets SIGTERM sends CLOSE to all clients.
                 Role::Client => self.process(its)?.signal(Signal::TERM),
             },
             Fault::PeerKilled => self.process(its)?.kill(),
             Fault::PeerStopped => self.process(its)?.stop(clock),
-            Fault::PeerContinues => self.process(its)?.go_on(),
-            Fault::PeerStarts => self.start_its(),
+            Fault::PeerContinues => self.process(its)?.resume(),
+            Fault::PeerStarts => self.restart_peer(),
             Fault::WindowFilled => self.fill(),
             Fault::DropBoth => self.through(&[drop(ours, its), drop(its, ours)]),
             Fault::DropOurs => self.through(&[drop(ours, its)]),
@@ -50,7 +50,7 @@ impl Stage {
                 self.through(&[drop(other, gateway), drop(gateway, other)])
             }
             Fault::Loss(percent) => {
-                // With a relay a packet comes by twice; it is lost before the second time.
+                // With a relay each packet passes twice; this rule drops it only the second time.
                 let once = "oifname != \"delay0\"";
                 self.through(&[format!("{once} numgen random mod 100 < {percent} counter drop")])
             }
@@ -63,43 +63,43 @@ impl Stage {
             Fault::CableUp => self.cable("up"),
             Fault::OurInterfaceDown => {
                 self.network.interface(ours, false)?;
-                let said = self.network.at(ours)?.ip_says("link show eth0")?;
-                said.contains("state DOWN").then_some(()).ok_or_else(|| not_biting(&said))
+                let output = self.network.at(ours)?.ip_output("link show eth0")?;
+                output.contains("state DOWN").then_some(()).ok_or_else(|| no_effect(&output))
             }
             Fault::OurAddressRemoved => {
                 self.network.remove_address(ours)?;
-                let said = self.network.at(ours)?.ip_says("-4 addr show eth0")?;
-                (!said.contains("inet ")).then_some(()).ok_or_else(|| not_biting(&said))
+                let output = self.network.at(ours)?.ip_output("-4 addr show eth0")?;
+                (!output.contains("inet ")).then_some(()).ok_or_else(|| no_effect(&output))
             }
-            Fault::HostCrashes => self.crash_its(),
-            Fault::HostReturns => self.return_its(),
+            Fault::HostCrashes => self.crash_peer_host(),
+            Fault::HostReturns => self.restore_peer_host(),
             Fault::NatForgets => self.forget(true),
             Fault::NatRemaps => self.remap(),
             Fault::NatResets => self.forget(false),
             Fault::NatExpires => self.expire(),
             Fault::ObserverStopped => self.process(ours)?.stop(clock),
-            Fault::ObserverContinues => self.process(ours)?.go_on(),
+            Fault::ObserverContinues => self.process(ours)?.resume(),
             Fault::ObserverStarved(ms) => self.starve(Span::from_millis(ms)),
             Fault::Heal => self.network.flush(),
         }
     }
 
-    /// Sends until the peer's window is closed: until much waits in our kernel and stays there.
+    /// Sends until the peer's window is closed, so that many bytes stay in our kernel's send queue.
     fn fill(&mut self) -> Result<(), Trouble> {
         self.order("fill")?;
         pause(FILLING);
-        let said = self.network.at(self.ours())?.run("ss", &["-Htn"], "")?;
-        (waiting(&said) > ENOUGH).then_some(()).ok_or_else(|| not_biting(&said))
+        let output = self.network.at(self.observer_node())?.run("ss", &["-Htn"], "")?;
+        (waiting(&output) > WINDOW_IS_CLOSED).then_some(()).ok_or_else(|| no_effect(&output))
     }
 
     fn through(&self, rules: &[String]) -> Result<(), Trouble> {
         self.network.rules("through", rules)
     }
 
-    /// Without its own route the router answers "network unreachable" to whoever sends there.
+    /// Removes the router's route to the peer, so that it answers "network unreachable".
     fn no_route(&self) -> Result<(), Trouble> {
-        let (ours, its) = (self.ours(), self.its());
-        // What comes from the peer would still pass: its cable is whole.
+        let (ours, its) = (self.observer_node(), self.peer_node());
+        // Packets from the peer would still pass: the cable works.
         self.through(&[drop(its, ours)])?;
         let network = match its {
             Node::Gateway => "10.1.0.0/24".to_owned(),
@@ -108,23 +108,23 @@ impl Stage {
         self.network.router().ip(&[&format!("route del {network} dev {}", its.port())])
     }
 
-    /// The cable between the router and the peer: the router's end decides.
+    /// Sets the cable between router and peer up or down, at the router's end.
     fn cable(&self, state: &str) -> Result<(), Trouble> {
-        let (port, router) = (self.its().port(), self.network.router());
+        let (port, router) = (self.peer_node().port(), self.network.router());
         router.ip(&[&format!("link set {port} {state}")])?;
-        let said = router.ip_says(&format!("link show {port}"))?;
-        let down = said.contains("state DOWN");
-        (down == (state == "down")).then_some(()).ok_or_else(|| not_biting(&said))
+        let output = router.ip_output(&format!("link show {port}"))?;
+        let down = output.contains("state DOWN");
+        (down == (state == "down")).then_some(()).ok_or_else(|| no_effect(&output))
     }
 
-    /// Empties the router's table of mappings. What belongs to none is dropped silently, or
-    /// answered with RST: where it is for the router itself, the router's own kernel does that.
+    /// Empties the router's table of mappings. Packets without a mapping are dropped silently, or
+    /// answered with RST; the router's own kernel answers those addressed to the router.
     fn forget(&self, silently: bool) -> Result<(), Trouble> {
         self.unmapped(silently)?;
         self.network.router().run("conntrack", &["-F"], "").map(std::mem::drop)
     }
 
-    /// Forgets, and takes up what goes on from inside as if it were new, from another port.
+    /// Empties the table of mappings, and maps packets from inside to another port, like new flows.
     fn remap(&self) -> Result<(), Trouble> {
         let router = self.network.router();
         self.network
@@ -153,26 +153,26 @@ impl Stage {
     }
 
     fn starve(&mut self, length: Span) -> Result<(), Trouble> {
-        let (ours, clock) = (self.ours(), self.clock);
+        let (ours, clock) = (self.observer_node(), self.clock);
         let until = clock.monotonic() + length;
         while clock.monotonic() < until {
             self.process(ours)?.stop(clock)?;
             pause(STOPPED);
-            self.process(ours)?.go_on()?;
+            self.process(ours)?.resume()?;
             pause(RUNS);
         }
         Ok(())
     }
 }
 
-/// The most bytes that wait in one of the kernel's send queues, as `ss -tn` lists them.
+/// Returns the length of the longest send queue in bytes, from the output of `ss -tn`.
 fn waiting(listing: &str) -> u64 {
     let queues = listing.lines().filter_map(|line| line.split_whitespace().nth(2));
     queues.filter_map(|queue| queue.parse().ok()).max().unwrap_or(0)
 }
 
 impl Fault {
-    /// Whether the router's counters show that it bites.
+    /// Whether the router's counters show that the fault takes effect.
     pub(crate) fn is_counted(self) -> bool {
         match self {
             Fault::DropBoth
@@ -215,8 +215,8 @@ fn drop(from: Node, to: Node) -> String {
     format!("{} counter drop", between(from, to))
 }
 
-fn not_biting(said: &str) -> Trouble {
-    Trouble::new(format!("the fault does not bite: {}", said.trim()))
+fn no_effect(output: &str) -> Trouble {
+    Trouble::new(format!("the fault has no effect: {}", output.trim()))
 }
 
 #[cfg(test)]

@@ -1,31 +1,31 @@
-//! Whether a verdict is right. Pure: no clock, no process, no chance.
+//! Judges verdicts. Pure: no clock, no process, no random numbers.
 
 use serde::Serialize;
 
-/// How one expectation was met.
+/// The result of one expectation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Score {
-    /// As expected and in time.
+    /// The expected report, in time.
     Right,
-    /// In time, but the cause, its direction or its scope was not told.
+    /// A report in time, but without the cause, its direction or its scope.
     Unknown,
-    /// Told rightly or as unknown, but after the bound.
+    /// A right or unknown report, but after the bound.
     Late,
-    /// Nothing was told although something should have been.
+    /// No report although one was expected.
     Missed,
-    /// Something else was told, or a living peer was condemned.
+    /// Another report, or a verdict on a living peer.
     Wrong,
-    /// The fault did not take effect or the lab failed: this says nothing about the program.
+    /// The fault did not take effect or the lab failed: no result for the program.
     Invalid,
 }
 
 impl Score {
-    /// All of them.
+    /// All scores.
     pub const ALL: [Score; 6] =
         [Score::Right, Score::Unknown, Score::Late, Score::Missed, Score::Wrong, Score::Invalid];
 
-    /// One word.
+    /// Returns the score in one word.
     pub const fn name(self) -> &'static str {
         match self {
             Score::Right => "right",
@@ -38,64 +38,64 @@ impl Score {
     }
 }
 
-/// A verdict that is expected.
+/// An expected verdict.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Expected {
-    /// Any of these causes.
+    /// The accepted causes.
     pub causes: &'static [&'static str],
-    /// The direction that must be told, where it matters.
+    /// The direction that must be reported, if any.
     pub direction: Option<&'static str>,
-    /// The scope that must be told, where it matters.
+    /// The scope that must be reported, if any.
     pub scope: Option<&'static str>,
-    /// How long after the fault at most, in milliseconds.
+    /// Time limit after the fault, in milliseconds.
     pub within_ms: u64,
 }
 
-/// A verdict as it was told.
+/// A verdict as an observer reported it.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Told {
-    /// The cause by name.
+pub struct Reported {
+    /// The name of the cause.
     pub cause: String,
-    /// How sure it claims to be.
+    /// The confidence of the verdict.
     pub confidence: String,
-    /// Which direction is lost, where that is told.
+    /// The lost direction, if reported.
     pub direction: Option<String>,
-    /// How much is lost, where that is told.
+    /// The scope of the loss, if reported.
     pub scope: Option<String>,
-    /// The cause for people.
+    /// The cause as a sentence.
     pub detail: String,
-    /// How long after the fault, in milliseconds.
+    /// Time after the fault, in milliseconds.
     pub after_ms: u64,
 }
 
-/// Judges a verdict. What is wrong is wrong whenever it is told; what is late is late even where it
-/// would have been unknown.
-pub fn judge(expected: &Expected, told: Option<&Told>) -> Score {
-    let Some(told) = told else { return Score::Missed };
-    let what = content(expected, told);
-    if what != Score::Wrong && told.after_ms > expected.within_ms { Score::Late } else { what }
+/// Judges a verdict. A wrong one is wrong at any time; a late one is late even if it is unknown.
+pub fn judge(expected: &Expected, reported: Option<&Reported>) -> Score {
+    let Some(reported) = reported else { return Score::Missed };
+    let what = score_in_time(expected, reported);
+    if what != Score::Wrong && reported.after_ms > expected.within_ms { Score::Late } else { what }
 }
 
-fn content(expected: &Expected, told: &Told) -> Score {
-    if told.cause == "unknown" && !expected.causes.contains(&"unknown") {
+fn score_in_time(expected: &Expected, reported: &Reported) -> Score {
+    if reported.cause == "unknown" && !expected.causes.contains(&"unknown") {
         return Score::Unknown;
     }
-    if !expected.causes.contains(&told.cause.as_str()) {
+    if !expected.causes.contains(&reported.cause.as_str()) {
         return Score::Wrong;
     }
-    let particulars = [(expected.direction, &told.direction), (expected.scope, &told.scope)];
+    let particulars =
+        [(expected.direction, &reported.direction), (expected.scope, &reported.scope)];
     let scores =
-        particulars.into_iter().map(|(expected, told)| match (expected, told.as_deref()) {
+        particulars.into_iter().map(|(expected, reported)| match (expected, reported.as_deref()) {
             (None, _) => Score::Right,
             (Some(_), None | Some("unknown")) => Score::Unknown,
-            (Some(expected), Some(told)) if expected == told => Score::Right,
+            (Some(expected), Some(reported)) if expected == reported => Score::Right,
             (Some(_), Some(_)) => Score::Wrong,
         });
     scores.max().unwrap_or(Score::Right)
 }
 
-/// Judges a link that must live through a fault: `ends` is how many verdicts fell on the living,
-/// `back_after_ms` when it was heard again after the fault was over.
+/// Judges a link that must survive a fault: `ends` is the number of verdicts on living links,
+/// `back_after_ms` the time from the end of the fault until the link is heard again.
 pub fn judge_alive(ends: usize, back_after_ms: Option<u64>, within_ms: u64) -> Score {
     match back_after_ms {
         _ if ends > 0 => Score::Wrong,
@@ -105,16 +105,16 @@ pub fn judge_alive(ends: usize, back_after_ms: Option<u64>, within_ms: u64) -> S
     }
 }
 
-/// Judges a count of something that must be told exactly so often.
-pub fn judge_count(expected: u64, told: Option<u64>) -> Score {
-    match told {
+/// Judges a count that must be reported exactly.
+pub fn judge_count(expected: u64, reported: Option<u64>) -> Score {
+    match reported {
         None => Score::Missed,
-        Some(told) if told == expected => Score::Right,
+        Some(reported) if reported == expected => Score::Right,
         Some(_) => Score::Wrong,
     }
 }
 
-/// Judges when a socket died, in milliseconds, if it should at all.
+/// Judges the time at which the kernel ended a socket, in milliseconds; `None`: never.
 pub fn judge_death(dies_ms: Option<u64>, died_ms: Option<u64>, tolerance_ms: u64) -> Score {
     match (dies_ms, died_ms) {
         (None, None) => Score::Right,
@@ -126,25 +126,25 @@ pub fn judge_death(dies_ms: Option<u64>, died_ms: Option<u64>, tolerance_ms: u64
     }
 }
 
-/// Judges how long a link is said to have been idle, in milliseconds: within a twentieth.
-pub fn judge_idle(idle_ms: Option<u64>, told_ms: Option<u64>) -> Score {
-    match (idle_ms, told_ms) {
+/// Judges the reported idle time of a link, in milliseconds: it must be right within a twentieth.
+pub fn judge_idle(idle_ms: Option<u64>, reported_ms: Option<u64>) -> Score {
+    match (idle_ms, reported_ms) {
         (None, _) => Score::Invalid,
         (Some(_), None) => Score::Unknown,
-        (Some(idle), Some(told)) if idle.abs_diff(told) <= idle / 20 => Score::Right,
+        (Some(idle), Some(reported)) if idle.abs_diff(reported) <= idle / 20 => Score::Right,
         (Some(_), Some(_)) => Score::Wrong,
     }
 }
 
-/// Judges how many living links were condemned by mistake, of so many in so many milliseconds: one
-/// per link in two hours may be.
+/// Judges the number of verdicts on living links, of `links` in `in_ms`: one per link in two hours
+/// is allowed.
 pub fn judge_mistakes(ends: u64, links: u64, in_ms: u64) -> Score {
     const TWO_HOURS_MS: u64 = 2 * 60 * 60 * 1_000;
     let allowed = links.saturating_mul(in_ms) / TWO_HOURS_MS;
     if ends <= allowed { Score::Right } else { Score::Wrong }
 }
 
-/// The score of a run with several expectations: the worst of them.
+/// Returns the score of a run: the worst score of its expectations.
 pub fn overall(scores: impl IntoIterator<Item = Score>) -> Score {
     scores.into_iter().max().unwrap_or(Score::Invalid)
 }
@@ -160,44 +160,44 @@ mod tests {
         within_ms: 3_500,
     };
 
-    fn told(cause: &str, direction: Option<&str>, after_ms: u64) -> Told {
+    fn reported(cause: &str, direction: Option<&str>, after_ms: u64) -> Reported {
         let direction = direction.map(ToOwned::to_owned);
-        Told { cause: cause.to_owned(), direction, after_ms, ..Told::default() }
+        Reported { cause: cause.to_owned(), direction, after_ms, ..Reported::default() }
     }
 
     fn score(cause: &str, direction: Option<&str>, after_ms: u64) -> Score {
-        judge(&LOST, Some(&told(cause, direction, after_ms)))
+        judge(&LOST, Some(&reported(cause, direction, after_ms)))
     }
 
     #[test]
-    fn a_verdict_in_time_and_to_the_point_is_right() {
+    fn an_expected_verdict_in_time_is_right() {
         assert_eq!(score("path_lost", Some("outbound"), 3_500), Score::Right);
         let any = Expected { causes: &["peer_exited", "peer_reset"], direction: None, ..LOST };
-        assert_eq!(judge(&any, Some(&told("peer_reset", Some("x"), 0))), Score::Right);
+        assert_eq!(judge(&any, Some(&reported("peer_reset", Some("x"), 0))), Score::Right);
     }
 
     #[test]
-    fn what_is_not_told_is_unknown() {
+    fn a_missing_cause_or_direction_is_unknown() {
         assert_eq!(score("unknown", None, 3_000), Score::Unknown);
         assert_eq!(score("path_lost", None, 3_000), Score::Unknown);
         assert_eq!(score("path_lost", Some("unknown"), 3_000), Score::Unknown);
     }
 
     #[test]
-    fn something_else_is_wrong_at_any_time() {
+    fn another_verdict_is_wrong_at_any_time() {
         assert_eq!(score("app_hung", None, 3_000), Score::Wrong);
         assert_eq!(score("app_hung", None, 9_000), Score::Wrong);
         assert_eq!(score("path_lost", Some("inbound"), 3_000), Score::Wrong);
     }
 
     #[test]
-    fn after_the_bound_is_late_whatever_it_says() {
+    fn a_verdict_after_the_bound_is_late() {
         assert_eq!(score("path_lost", Some("outbound"), 3_501), Score::Late);
         assert_eq!(score("unknown", None, 3_501), Score::Late);
     }
 
     #[test]
-    fn silence_is_a_miss() {
+    fn no_report_is_a_miss() {
         assert_eq!(judge(&LOST, None), Score::Missed);
         assert_eq!(judge_count(10, None), Score::Missed);
         assert_eq!(judge_count(10, Some(9)), Score::Wrong);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_living_must_stay_and_come_back() {
+    fn living_links_must_stay_and_be_heard_again() {
         assert_eq!(judge_alive(0, Some(1_200), 1_200), Score::Right);
         assert_eq!(judge_alive(0, Some(1_201), 1_200), Score::Late);
         assert_eq!(judge_alive(0, None, 1_200), Score::Missed);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_death_falls_when_the_arithmetic_says() {
+    fn a_socket_ends_at_the_computed_time() {
         assert_eq!(judge_death(Some(3_400), Some(3_900), 500), Score::Right);
         assert_eq!(judge_death(Some(3_400), Some(2_900), 500), Score::Right);
         assert_eq!(judge_death(Some(3_400), Some(2_899), 500), Score::Wrong);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_age_is_right_within_a_twentieth() {
+    fn an_idle_time_is_right_within_a_twentieth() {
         assert_eq!(judge_idle(Some(4_000), Some(4_200)), Score::Right);
         assert_eq!(judge_idle(Some(4_000), Some(4_201)), Score::Wrong);
         assert_eq!(judge_idle(Some(4_000), Some(3_799)), Score::Wrong);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_counts() {
+    fn the_worst_score_counts() {
         assert_eq!(overall([Score::Right, Score::Late, Score::Unknown]), Score::Late);
         assert_eq!(overall([Score::Right, Score::Right]), Score::Right);
         assert_eq!(overall([Score::Wrong, Score::Invalid]), Score::Invalid);

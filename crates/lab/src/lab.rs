@@ -1,4 +1,4 @@
-//! Many runs, some at a time, with their progress shown.
+//! Makes many runs, some in parallel, and shows the progress.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,32 +16,32 @@ use crate::scenario::{Role, Scenario, scenarios};
 use crate::tools;
 use crate::trouble::Trouble;
 
-/// The most labs that may stand at a time: each is three to four namespaces and two processes.
-/// Heavy ones have the machine to themselves whatever is asked for.
+/// Maximum of labs in parallel: each has three to four namespaces and two processes. Heavy labs
+/// always run alone.
 pub const MAX_JOBS: usize = 64;
-/// The most repetitions of one scenario; more would take days.
+/// Maximum of repetitions of one scenario; more would take days.
 pub const MAX_REPEAT: u32 = 10_000;
 
-/// What is to be run.
+/// The selection of runs, and how to make them.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// These scenarios by name; all but the long ones if empty.
+    /// Scenarios by name; if empty, all but the long ones.
     pub scenarios: Vec<String>,
-    /// With this observer alone; with each that makes sense if `None`.
+    /// The only observer; if `None`, each observer that the scenario supports.
     pub role: Option<Role>,
-    /// How often each, 1 to [`MAX_REPEAT`].
+    /// Repetitions of each scenario, 1 to [`MAX_REPEAT`].
     pub repeat: u32,
-    /// If given, at least so many runs in all, spread evenly.
+    /// If given, the minimum number of runs in all, spread evenly.
     pub matrix: Option<u32>,
-    /// How many labs at a time, 1 to [`MAX_JOBS`].
+    /// Labs in parallel, 1 to [`MAX_JOBS`].
     pub jobs: usize,
-    /// What chance is drawn from.
+    /// Seed of all random choices.
     pub seed: u64,
-    /// The `systole` binary, which is gateway and peer.
+    /// The `systole` binary, which runs as gateway and as peer.
     pub program: PathBuf,
 }
 
-/// One run to be made.
+/// The parameters of one run.
 #[derive(Clone, Copy)]
 struct Job {
     scenario: &'static Scenario,
@@ -51,38 +51,38 @@ struct Job {
 }
 
 impl Job {
-    /// About how long it takes, in milliseconds: its steps, and building and removing the lab.
+    /// Returns the estimated time in milliseconds: the steps, and building and removing the lab.
     fn lasts_ms(&self) -> u64 {
         self.scenario.lasts_ms() + 2_000
     }
 }
 
-/// Makes all runs; their order is that of the table.
+/// Makes all runs, and returns them in the order of the table.
 ///
-/// On an interrupt or a panic everything that was built is removed, and the process ends.
+/// On an interrupt or a panic everything that was built is removed, and the process exits.
 ///
 /// # Errors
-/// This machine cannot run a lab, or a scenario does not exist; nothing was built. What goes wrong
-/// in one run is told in that run.
+/// This machine cannot run a lab, or a scenario does not exist; nothing was built. An error in one
+/// run is recorded in that run.
 pub fn run(options: &Options) -> Result<Vec<Run>, Trouble> {
     let jobs = jobs(options)?;
     tools::check()?;
-    clean_up_at_the_end()?;
+    clean_up_on_exit()?;
     let work_ms = jobs.iter().map(|job| job.lasts_ms()).sum();
     let mut progress = Progress::new(Clock::start(), jobs.len(), work_ms);
-    // The longest first, so that none of them is begun when all others are done.
+    // The longest first, so that none of them starts when all others are done.
     let mut order: Vec<usize> = (0..jobs.len()).collect();
     order.sort_by_key(|index| std::cmp::Reverse(jobs[*index].scenario.lasts_ms()));
     let (heavy, light): (Vec<usize>, Vec<usize>) =
         order.into_iter().partition(|index| jobs[*index].scenario.is_heavy());
-    let mut runs = work(&jobs, &light, (options.jobs, &options.program), &mut progress);
-    runs.extend(work(&jobs, &heavy, (1, &options.program), &mut progress));
+    let mut runs = make_runs(&jobs, &light, (options.jobs, &options.program), &mut progress);
+    runs.extend(make_runs(&jobs, &heavy, (1, &options.program), &mut progress));
     progress.finish();
     runs.sort_by_key(|(index, _)| *index);
     Ok(runs.into_iter().map(|(_, run)| run).collect())
 }
 
-/// The names of all scenarios, with their faults, observers and explanations.
+/// Returns name, fault, observers and explanation of each scenario.
 pub fn list() -> Vec<[String; 4]> {
     let row = |scenario: &Scenario| {
         let roles: Vec<&str> = scenario.roles.iter().map(|role| role.name()).collect();
@@ -93,10 +93,10 @@ pub fn list() -> Vec<[String; 4]> {
     scenarios().map(row).collect()
 }
 
-/// Removes what killed runs left, and tells what it was.
+/// Removes what killed runs left behind, and returns the names of it.
 ///
 /// # Errors
-/// This machine cannot run a lab, so there is nothing that this process could remove.
+/// This machine cannot run a lab, so this process could remove nothing.
 pub fn clean() -> Result<Vec<String>, Trouble> {
     tools::check()?;
     Ok(namespace::clean())
@@ -131,8 +131,8 @@ fn jobs(options: &Options) -> Result<Vec<Job>, Trouble> {
     Ok(jobs)
 }
 
-/// Makes the runs of `order`, so many at a time.
-fn work(
+/// Makes the runs of `order`, with `at_a_time` in parallel.
+fn make_runs(
     jobs: &[Job],
     order: &[usize],
     (at_a_time, program): (usize, &Path),
@@ -158,8 +158,9 @@ fn work(
     })
 }
 
-/// Whatever ends this process, short of SIGKILL, removes what it built.
-fn clean_up_at_the_end() -> Result<(), Trouble> {
+/// Has everything that this process built removed when a signal other than SIGKILL or a panic ends
+/// it.
+fn clean_up_on_exit() -> Result<(), Trouble> {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         before(info);
@@ -172,12 +173,12 @@ fn clean_up_at_the_end() -> Result<(), Trouble> {
     let (ready, listening) = mpsc::channel();
     let waiting = move || {
         runtime.block_on(async {
-            let mut endings = match Endings::listen() {
-                Ok(endings) => endings,
+            let mut signals = match ExitSignals::listen() {
+                Ok(signals) => signals,
                 Err(error) => return drop(ready.send(Err(error))),
             };
             let _ = ready.send(Ok(()));
-            let code = endings.next().await;
+            let code = signals.next().await;
             namespace::abandon();
             std::process::exit(code);
         });
@@ -187,26 +188,26 @@ fn clean_up_at_the_end() -> Result<(), Trouble> {
     result.map_err(|_| Trouble::new("listening for interrupts ended"))?.map_err(doing)
 }
 
-/// The signals that end a program from outside.
-struct Endings {
+/// The signals that end this process from outside.
+struct ExitSignals {
     interrupted: Signal,
     terminated: Signal,
-    /// `None` where whoever started us wants it ignored, as `nohup` does.
+    /// `None` if the parent process set SIGHUP to be ignored, as `nohup` does.
     hung_up: Option<Signal>,
 }
 
-impl Endings {
-    fn listen() -> std::io::Result<Endings> {
+impl ExitSignals {
+    fn listen() -> std::io::Result<ExitSignals> {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let hangup = (!ignores_hangup(&status)).then(SignalKind::hangup);
-        Ok(Endings {
+        Ok(ExitSignals {
             interrupted: signal(SignalKind::interrupt())?,
             terminated: signal(SignalKind::terminate())?,
             hung_up: hangup.map(signal).transpose()?,
         })
     }
 
-    /// Waits for one of them, and returns the exit code that says which.
+    /// Waits for one of the signals, and returns its exit code.
     async fn next(&mut self) -> i32 {
         let hung_up = async {
             match &mut self.hung_up {
@@ -222,7 +223,7 @@ impl Endings {
     }
 }
 
-/// Whether the process status shows SIGHUP, the first signal, among those that are ignored.
+/// Whether the process status lists SIGHUP, the first signal, as ignored.
 fn ignores_hangup(status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & 1 == 1))
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hangup_that_is_ignored_stays_so() {
+    fn an_ignored_hangup_is_recognized() {
         assert!(ignores_hangup("SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n"));
         assert!(!ignores_hangup("SigBlk:\t0000000000000001\nSigIgn:\t0000000000001000\n"));
         assert!(!ignores_hangup(""));

@@ -1,9 +1,9 @@
-//! The fault lab: real cables to pull, and whether the verdicts are right.
+//! The fault lab: injects real faults, and judges the verdicts.
 //!
 //! Each run builds its own network of namespaces (gateway, router, hosts), starts the `systole`
-//! binary in them as gateway and as peers, makes a fault, compares what the observer tells with
-//! what it must tell, and removes everything. Runs share nothing, so many stand at a time. The
-//! table of scenarios is `scenario/table.rs`; judging is `judge.rs`, which is pure.
+//! binary in them as gateway and as peers, injects a fault, compares the observer's reports with
+//! the expected ones, and removes everything. Runs share nothing, so they can run in parallel. The
+//! table of scenarios is `scenario/table.rs`; `judge.rs`, which is pure, judges the reports.
 
 mod arithmetic;
 mod busy;

@@ -1,4 +1,4 @@
-//! What the ends of a link told, in the order in which it arrived.
+//! The events that the ends of a link reported, in the order of arrival.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -6,23 +6,23 @@ use serde_json::Value;
 use systole_core::Span;
 use systole_net::Clock;
 
-/// How many events are kept of one lab. The largest scenario has some thousand; beyond this the
-/// program under test is in a loop, and what it goes on telling is dropped.
+/// Maximum of events kept of one lab. The largest scenario has some thousand; beyond this the
+/// program under test is in a loop, and further events are dropped.
 const MAX_EVENTS: usize = 100_000;
 
 /// One event of a gateway or a client.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    /// When it happened, in milliseconds since 1970-01-01 UTC.
+    /// Time of the event, in milliseconds since 1970-01-01 UTC.
     pub(crate) at_ms: u64,
-    /// What kind of event.
+    /// The kind of event.
     pub(crate) kind: String,
-    /// All of it.
+    /// The whole event.
     pub(crate) body: Value,
 }
 
 impl Seen {
-    /// Reads one event; one that does not say its kind or time is told these.
+    /// Parses one event; `kind` and `now_ms` apply if the text has no kind or time.
     pub(crate) fn parse(text: &str, kind: &str, now_ms: u64) -> Option<Seen> {
         let body: Value = serde_json::from_str(text).ok()?;
         let kind = body.get("kind").and_then(Value::as_str).unwrap_or(kind).to_owned();
@@ -30,12 +30,12 @@ impl Seen {
         Some(Seen { at_ms, kind, body })
     }
 
-    /// A field that is a text; empty where there is none.
+    /// Returns a text field; empty if there is none.
     pub(crate) fn text(&self, field: &str) -> &str {
         self.body.get(field).and_then(Value::as_str).unwrap_or("")
     }
 
-    /// A field that is a number.
+    /// Returns a number field.
     pub(crate) fn number(&self, field: &str) -> Option<u64> {
         self.body.get(field).and_then(Value::as_u64)
     }
@@ -45,7 +45,7 @@ impl Seen {
     }
 }
 
-/// A list of events that one thread or more write, and one waits on.
+/// A list of events, to which threads append and on which one thread waits.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log(Arc<(Mutex<Vec<Seen>>, Condvar)>);
 
@@ -58,17 +58,17 @@ impl Log {
         self.0.1.notify_all();
     }
 
-    /// All events so far.
+    /// Returns all events so far.
     pub(crate) fn all(&self) -> Vec<Seen> {
         self.events().clone()
     }
 
-    /// How many events there are: what comes later stands from here on.
+    /// Returns the number of events so far, which is the index of the next one.
     pub(crate) fn len(&self) -> usize {
         self.events().len()
     }
 
-    /// Waits until `find` finds something in the events from `from` on, at most for `within`.
+    /// Waits until `find` returns a value for the events from `from` on, at most for `within`.
     pub(crate) fn wait<T>(
         &self,
         clock: Clock,
@@ -94,7 +94,7 @@ impl Log {
     }
 
     fn events(&self) -> MutexGuard<'_, Vec<Seen>> {
-        // A list is whole after each push, so a writer that panicked has broken nothing.
+        // The list is consistent after each push, so a writer that panicked has done no harm.
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_finds_what_came_later_and_gives_up_in_time() {
+    fn waiting_finds_later_events_and_times_out() {
         let (log, clock) = (Log::default(), Clock::start());
         log.push(seen(1));
         let writer = log.clone();

@@ -1,4 +1,4 @@
-//! The confusion matrix: which fault was called what, how often.
+//! The confusion matrix: how often each fault got each verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -10,23 +10,23 @@ use crate::report;
 const BEGIN: &str = "<!-- matrix: begin -->";
 const END: &str = "<!-- matrix: end -->";
 
-/// What stands between the markers of the document.
+/// Formats the section between the markers of the document.
 ///
-/// `command` is how the runs were made, `kernel` what they were made on.
+/// `command` is the command line that made the runs, `kernel` the kernel on which they ran.
 pub fn markdown(runs: &[Run], command: &str, kernel: &str) -> String {
     let again = runs.iter().filter(|run| run.attempts > 1).count();
     format!(
         "Made by `{command}` on {kernel}.\n\n{}\n{}\n{}; {again} were made again because the \
          machine was busy.\n",
         verdicts(runs),
-        condemned(runs),
+        false_verdicts(runs),
         report::summary(runs),
     )
 }
 
-/// First verdicts, one row per fault, one column per verdict.
+/// Formats the first verdicts: one row per fault, one column per verdict.
 fn verdicts(runs: &[Run]) -> String {
-    let told: BTreeSet<&str> = firsts(runs).map(|(_, finding)| cause(finding)).collect();
+    let verdicts: BTreeSet<&str> = firsts(runs).map(|(_, finding)| cause(finding)).collect();
     let mut rows: Vec<(&str, BTreeMap<&str, usize>, [usize; Score::ALL.len()])> = Vec::new();
     for (run, finding) in firsts(runs) {
         if rows.last().is_none_or(|row| row.0 != run.fault) {
@@ -40,12 +40,12 @@ fn verdicts(runs: &[Run]) -> String {
         }
     }
     let mut text = String::from("| fault |");
-    told.iter().for_each(|cause| text.extend([" ", cause, " |"]));
+    verdicts.iter().for_each(|cause| text.extend([" ", cause, " |"]));
     text.push_str(" right | unknown | late | missed | wrong |\n|---|");
-    text.push_str(&"---|".repeat(told.len() + 5));
+    text.push_str(&"---|".repeat(verdicts.len() + 5));
     for (fault, causes, scores) in &rows {
         let _ = write!(text, "\n| {fault} |");
-        for cause in &told {
+        for cause in &verdicts {
             match causes.get(cause) {
                 Some(count) => drop(write!(text, " {count} |")),
                 None => text.push_str("  |"),
@@ -58,8 +58,8 @@ fn verdicts(runs: &[Run]) -> String {
     text
 }
 
-/// Links that lived and had to, one row per fault: how many were condemned.
-fn condemned(runs: &[Run]) -> String {
+/// Formats the verdicts on links that had to live: one row per fault.
+fn false_verdicts(runs: &[Run]) -> String {
     let mut text = String::from(
         "| healthy or bad path, on which links live | runs | links | false verdicts |\n\
          |---|---|---|---|\n",
@@ -84,7 +84,7 @@ fn condemned(runs: &[Run]) -> String {
     text
 }
 
-/// Puts `section` between the two markers of a document; `None` if it does not have them.
+/// Replaces the text between the two markers of a document by `section`; `None` without markers.
 pub fn replace(document: &str, section: &str) -> Option<String> {
     let (before, rest) = document.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
@@ -152,11 +152,11 @@ mod tests {
     }
 
     #[test]
-    fn links_that_were_condemned_by_mistake_are_counted() {
+    fn verdicts_on_living_links_are_counted() {
         let mut runs = [run("loss", "", Score::Right), run("loss", "", Score::Wrong)];
         runs[1].findings[0].condemned = Some(2);
         runs[1].living = 20;
-        let text = condemned(&runs);
+        let text = false_verdicts(&runs);
         assert!(text.contains("| loss | 1 | 20 | 2 |"), "{text}");
         assert!(text.ends_with("False verdicts on links that live: 2.\n"), "{text}");
         let whole = markdown(&runs, "systole lab", "Linux");

@@ -1,8 +1,8 @@
-//! Network namespaces: made, entered, and deleted whatever happens.
+//! Network namespaces: creates them, enters them, and deletes them in every case.
 //!
-//! Everything that a run leaves in the system carries the prefix `sysl-PID-`: the namespaces, and a
+//! Everything that a run creates in the system has the prefix `sysl-PID-`: the namespaces, and a
 //! directory for files. Interfaces and addresses exist inside namespaces only. So cleaning up needs
-//! no memory of what was made: whatever carries the prefix goes, with the processes inside.
+//! no list: it removes everything with the prefix, and the processes inside.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,13 +18,13 @@ use crate::process::pause;
 use crate::tools;
 use crate::trouble::Trouble;
 
-/// Where iproute2 keeps the names of namespaces.
+/// Directory in which iproute2 keeps the names of namespaces.
 const NAMES: &str = "/run/netns";
 const MARK: &str = "sysl-";
-/// Long enough for a namespace that is being made to exist.
-const BEING_MADE: Span = Span::from_millis(200);
+/// Time in which the creation of a namespace completes.
+const CREATION_TIME: Span = Span::from_millis(200);
 
-/// Set once the run is being ended from outside: nothing new may be made then.
+/// Set once a signal or a panic ends the process: nothing new may be created then.
 static CLOSED: AtomicBool = AtomicBool::new(false);
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -34,7 +34,7 @@ pub(crate) struct Namespace {
     name: String,
 }
 
-/// A prefix for the namespaces of one lab, and where its files go; deleted when dropped.
+/// The name prefix and the directory of one lab; the directory is deleted when dropped.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     prefix: String,
@@ -50,12 +50,12 @@ impl Workspace {
         Ok(Workspace { prefix, directory })
     }
 
-    /// A path for a file of this lab.
+    /// Returns the path of a file of this lab.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
-    /// A new namespace with its loopback up.
+    /// Creates a namespace with its loopback up.
     pub(crate) fn namespace(&self, role: &str) -> Result<Namespace, Trouble> {
         if CLOSED.load(Ordering::SeqCst) {
             return Err(Trouble::new("interrupted"));
@@ -79,26 +79,26 @@ impl Namespace {
         &self.name
     }
 
-    /// Runs `ip` commands, one a line.
+    /// Runs `ip` commands, one per line.
     pub(crate) fn ip(&self, lines: &[&str]) -> Result<(), Trouble> {
         let mut command = Command::new("ip");
         command.args(["-n", &self.name, "-batch", "-"]);
         tools::run(&mut command, &format!("{}\n", lines.join("\n"))).map(drop)
     }
 
-    /// What one `ip` command prints.
-    pub(crate) fn ip_says(&self, line: &str) -> Result<String, Trouble> {
+    /// Runs one `ip` command, and returns its output.
+    pub(crate) fn ip_output(&self, line: &str) -> Result<String, Trouble> {
         let mut command = Command::new("ip");
         command.args(["-n", &self.name]).args(line.split(' '));
         tools::run(&mut command, "")
     }
 
-    /// Runs a program inside, to its end.
+    /// Runs a program in the namespace to its end, and returns its output.
     pub(crate) fn run(&self, program: &str, args: &[&str], input: &str) -> Result<String, Trouble> {
         self.enter(|| tools::run(Command::new(program).args(args), input))?
     }
 
-    /// Sets kernel parameters of the namespace, named as below `/proc/sys/net`.
+    /// Sets kernel parameters of the namespace, by their path below `/proc/sys/net`.
     pub(crate) fn set(&self, parameters: &[(&str, &str)]) -> Result<(), Trouble> {
         self.enter(|| {
             for (name, value) in parameters {
@@ -109,7 +109,7 @@ impl Namespace {
         })?
     }
 
-    /// Starts a program inside.
+    /// Starts a program in the namespace.
     pub(crate) fn spawn(&self, command: &mut Command) -> Result<Child, Trouble> {
         if CLOSED.load(Ordering::SeqCst) {
             return Err(Trouble::new("interrupted"));
@@ -118,8 +118,8 @@ impl Namespace {
         self.enter(|| command.spawn())?.map_err(Trouble::while_doing(&name))
     }
 
-    /// Calls `inside` on a thread of its own that is in the namespace. Sockets that it makes, and
-    /// processes that it starts, stay there.
+    /// Calls `inside` on a new thread in the namespace. Sockets that it opens, and processes that
+    /// it starts, stay in the namespace.
     pub(crate) fn enter<R: Send>(&self, inside: impl FnOnce() -> R + Send) -> Result<R, Trouble> {
         let doing = Trouble::while_doing("a thread inside a namespace");
         std::thread::scope(|scope| {
@@ -145,16 +145,16 @@ impl Drop for Namespace {
     }
 }
 
-/// Ends everything of this process, now, and lets nothing new begin. For signals and panics.
+/// Removes everything of this process at once, and prevents anything new. For signals and panics.
 pub(crate) fn abandon() {
     CLOSED.store(true, Ordering::SeqCst);
     clean_mark(&own_mark());
-    // Another thread may have been about to make one when that was forbidden.
-    pause(BEING_MADE);
+    // Another thread may have been creating a namespace when `CLOSED` was set.
+    pause(CREATION_TIME);
     clean_mark(&own_mark());
 }
 
-/// Ends what killed runs left: everything whose process is gone. Returns what was removed.
+/// Removes what killed runs left behind: everything whose process has ended. Returns the names.
 pub(crate) fn clean() -> Vec<String> {
     let mut gone: Vec<String> = leftovers();
     gone.retain(|name| owner(name).is_some_and(|pid| test_kill_process(pid).is_err()));
@@ -164,7 +164,7 @@ pub(crate) fn clean() -> Vec<String> {
     gone
 }
 
-/// Whatever carries the mark of any run, by name.
+/// Returns the names of everything with the mark of any run.
 fn leftovers() -> Vec<String> {
     let mut found = names_in(Path::new(NAMES), MARK);
     found.extend(names_in(&std::env::temp_dir(), MARK));
@@ -177,7 +177,7 @@ fn own_mark() -> String {
     format!("{MARK}{}-", std::process::id())
 }
 
-/// The process that made what carries this name.
+/// Returns the process that created something with this name.
 fn owner(name: &str) -> Option<Pid> {
     let number = name.strip_prefix(MARK)?.split('-').next()?;
     Pid::from_raw(number.parse().ok()?)
@@ -199,7 +199,7 @@ fn names_in(directory: &Path, mark: &str) -> Vec<String> {
     names.filter(|name| name.starts_with(mark)).collect()
 }
 
-/// Kills the processes of a namespace and deletes it. It may be gone already.
+/// Kills the processes of a namespace and deletes it, if it still exists.
 fn remove(name: &str) {
     if let Ok(pids) = tools::run(Command::new("ip").args(["netns", "pids", name]), "") {
         for pid in pids.lines().filter_map(|line| Pid::from_raw(line.trim().parse().ok()?)) {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_a_living_process_is_left_alone() {
+    fn files_of_a_living_process_are_kept() {
         let place = Workspace::new().unwrap();
         assert!(place.file("x").parent().is_some_and(Path::is_dir));
         let ours = own_mark();

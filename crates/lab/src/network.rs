@@ -1,10 +1,10 @@
-//! Gateway, router and hosts: namespaces joined by virtual cables.
+//! The network of a lab: gateway, router and hosts, which are namespaces joined by virtual cables.
 //!
 //! ```text
 //!   gateway 10.1.0.1 ── 10.1.0.254 router 10.2.i.254 ── 10.2.i.1 host i
 //! ```
 //!
-//! Faults on the way are rules in the router: neither end's kernel learns of them by itself.
+//! Path faults are rules in the router, which neither end's kernel can see.
 
 use std::net::Ipv4Addr;
 
@@ -12,11 +12,11 @@ use crate::namespace::{Namespace, Workspace};
 use crate::trouble::Trouble;
 
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
-/// The side of the router that the gateway sees; its clients' address when there is NAT.
+/// The router's address on the gateway's side; with NAT it is the address of all clients.
 const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
 
-/// The rules that a router starts with. `through` sees what is forwarded, `inside` what is for the
-/// router itself: with NAT, whatever belongs to no mapping.
+/// The initial rules of a router. Chain `through` filters forwarded packets, chain `inside` packets
+/// to the router itself: with NAT, those without a mapping.
 const CHAINS: &str = "
 table ip lab {
     chain through { type filter hook forward priority 0; }
@@ -36,7 +36,7 @@ table ip lab {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Node {
     Gateway,
-    /// The host of that number.
+    /// The host with this number.
     Host(u8),
 }
 
@@ -55,7 +55,7 @@ impl Node {
         }
     }
 
-    /// The router's interface towards this node.
+    /// Returns the name of the router's interface towards this node.
     pub(crate) fn port(self) -> String {
         match self {
             Node::Gateway => "gw0".to_owned(),
@@ -86,7 +86,7 @@ impl Network {
         router.run("nft", &["-f", "-"], CHAINS)?;
         if nat {
             router.run("nft", &["-f", "-"], NAT)?;
-            // A mapping that was forgotten must not come back by itself in mid-stream.
+            // A mapping that was removed must not be created again by a packet in mid-stream.
             router.set(&[("netfilter/nf_conntrack_tcp_loose", "0")])?;
         }
         let hosts: Vec<Node> = (0..hosts).map(Node::Host).collect();
@@ -110,7 +110,7 @@ impl Network {
         namespace.ok_or_else(|| Trouble::new(format!("{node:?} does not exist at the moment")))
     }
 
-    /// Makes a node and its cable.
+    /// Creates a node and its cable.
     pub(crate) fn attach(&mut self, place: &Workspace, node: Node) -> Result<(), Trouble> {
         let namespace = place.namespace(&node.role())?;
         let (port, name) = (node.port(), namespace.name());
@@ -135,8 +135,8 @@ impl Network {
         Ok(())
     }
 
-    /// Cuts the cable for good and deletes the node with everything that runs there: its last
-    /// packets, which a machine that crashes does not send either, find no way out.
+    /// Removes the cable, then deletes the node with its processes. Their last packets are lost,
+    /// since a crashing machine sends none either.
     pub(crate) fn detach(&mut self, node: Node) -> Result<(), Trouble> {
         self.router.ip(&[&format!("link del {}", node.port())])?;
         match node {
@@ -150,7 +150,7 @@ impl Network {
         Ok(())
     }
 
-    /// The node's own interface, up or down. Coming up restores the route that going down removed.
+    /// Sets the node's own interface up or down. Up restores the route that down removed.
     pub(crate) fn interface(&self, node: Node, up: bool) -> Result<(), Trouble> {
         let namespace = self.at(node)?;
         if !up {
@@ -160,33 +160,33 @@ impl Network {
         namespace.ip(&["link set eth0 up", &route])
     }
 
-    /// Takes the node's own address away. The routes that rest on it go with it.
+    /// Removes the node's own address, and with it the routes that need it.
     pub(crate) fn remove_address(&self, node: Node) -> Result<(), Trouble> {
         self.at(node)?.ip(&[&format!("addr del {}/24 dev eth0", node.address())])
     }
 
-    /// Adds rules to a chain of the router. `counter` in a rule shows later whether it bit.
+    /// Adds rules to a chain of the router. `counter` in a rule shows later whether it matched.
     pub(crate) fn rules(&self, chain: &str, rules: &[String]) -> Result<(), Trouble> {
         let lines: String =
             rules.iter().map(|rule| format!("add rule ip lab {chain} {rule}\n")).collect();
         self.router.run("nft", &["-f", "-"], &lines).map(drop)
     }
 
-    /// Takes all rules away.
+    /// Removes all rules.
     pub(crate) fn flush(&self) -> Result<(), Trouble> {
         let script = "flush chain ip lab through\nflush chain ip lab inside\n";
         self.router.run("nft", &["-f", "-"], script).map(drop)
     }
 
-    /// How many packets the rules with a counter have met.
-    pub(crate) fn bitten(&self) -> Result<u64, Trouble> {
+    /// Returns the number of packets that matched the rules with a counter.
+    pub(crate) fn matched_packets(&self) -> Result<u64, Trouble> {
         let text = self.router.run("nft", &["list", "table", "ip", "lab"], "")?;
-        Ok(counted(&text))
+        Ok(sum_of_counters(&text))
     }
 }
 
-/// The sum of the packets in nft's listing.
-fn counted(listing: &str) -> u64 {
+/// Returns the sum of the packet counters in nft's listing.
+fn sum_of_counters(listing: &str) -> u64 {
     let after = listing.split("counter packets ").skip(1);
     after.filter_map(|rest| rest.split(' ').next()?.parse::<u64>().ok()).sum()
 }
@@ -201,7 +201,7 @@ mod tests {
             ip saddr 10.1.0.1 counter packets 3 bytes 180 drop
             ct state invalid counter packets 12 bytes 7 drop
             masquerade";
-        assert_eq!(counted(listing), 15);
-        assert_eq!(counted(""), 0);
+        assert_eq!(sum_of_counters(listing), 15);
+        assert_eq!(sum_of_counters(""), 0);
     }
 }

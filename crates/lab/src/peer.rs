@@ -1,5 +1,5 @@
-//! The other end: a process of its own in a host's namespace, told what to do over its standard
-//! input, telling what happens over its standard output.
+//! A peer: a process in a host's namespace that reads orders from its standard input, and writes
+//! events to its standard output.
 
 mod answering;
 mod client;
@@ -23,39 +23,39 @@ use crate::trouble::Trouble;
 /// The hidden subcommand of the binary that calls [`run`].
 pub const SUBCOMMAND: &str = "lab-peer";
 
-/// From the start of the process until all its links are up.
+/// Time limit from the start of the process until all its links are up.
 const UP_WITHIN: Span = Span::from_secs(20);
 
-/// What a peer process is to be.
+/// The specification of a peer process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Spec {
     pub(crate) kind: Kind,
     pub(crate) gateway: SocketAddr,
-    /// Links are called this, a dash, and their number.
+    /// Prefix of the identities of the links; a dash and the number of the link follow.
     pub(crate) identity: String,
     pub(crate) links: u32,
-    /// Where to hold a connection that carries nothing.
+    /// Address for a control connection, which carries nothing.
     pub(crate) control: Option<SocketAddr>,
-    /// For how long a gateway that hangs is kept; 0: not at all.
+    /// Time for which a hung gateway is kept; 0: not at all.
     pub(crate) keep_hung_ms: u64,
 }
 
-/// How a peer behaves.
+/// The behaviour of a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
-    /// The client library, which judges the gateway in turn, tells it, and comes back.
+    /// Uses the client library, which gives verdicts on the gateway, and reconnects.
     Client,
-    /// Introduces itself, and on `fill` sends much and never reads what comes back.
+    /// Completes the handshake, and on `fill` sends much data and never reads the echo.
     Deaf,
-    /// Answers pings of the line codec, and judges nobody.
+    /// Answers pings of the line codec, and gives no verdicts.
     Answering,
 }
 
-/// Is the peer process until its standard input ends. For the subcommand [`SUBCOMMAND`].
+/// Runs a peer process until its standard input ends. For the subcommand [`SUBCOMMAND`].
 ///
 /// # Errors
-/// The specification is not one, or the gateway could not be reached.
+/// The specification is invalid, or the gateway could not be reached.
 pub fn run(spec: &str) -> Result<(), Trouble> {
     let spec: Spec =
         serde_json::from_str(spec).map_err(|error| Trouble::new(format!("{error}")))?;
@@ -71,24 +71,24 @@ pub fn run(spec: &str) -> Result<(), Trouble> {
 }
 
 /// Prints one event as a line of JSON, with its time.
-fn tell(clock: Clock, kind: &str, identity: &str, more: Value) {
+fn print_event(clock: Clock, kind: &str, identity: &str, more: Value) {
     let mut body = json!({"kind": kind, "identity": identity, "at_ms": clock.wall_ms()});
     if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
         body.extend(more);
     }
     let mut out = std::io::stdout().lock();
-    // Nobody reading means that the lab is gone; standard input ends then as well.
+    // If nothing reads the output, the lab has ended; then standard input ends as well.
     let _ = writeln!(out, "{body}").and_then(|()| out.flush());
 }
 
-/// A peer process, as the lab holds it.
+/// The lab's handle of a peer process.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) process: Process,
 }
 
 impl Peer {
-    /// Starts one and waits until all its links are up.
+    /// Starts a peer process, and waits until all its links are up.
     pub(crate) fn start(
         program: &Path,
         namespace: &Namespace,
@@ -128,7 +128,7 @@ impl Peer {
         Ok(Peer { process })
     }
 
-    /// Gives an order, a word of the peer's kind.
+    /// Sends an order that this kind of peer knows.
     pub(crate) fn order(&mut self, order: &str) -> Result<(), Trouble> {
         let stdin = self.process.child().stdin.as_mut();
         let stdin = stdin.ok_or_else(|| Trouble::new("a peer without input"))?;

@@ -1,4 +1,4 @@
-//! A process of the lab: signalled, watched, and killed when dropped.
+//! A process of the lab, which gets signals and is killed when dropped.
 
 use std::fs;
 use std::process::Child;
@@ -9,11 +9,11 @@ use systole_net::Clock;
 
 use crate::trouble::Trouble;
 
-/// How long a signal may take to show: the scheduler's affair, on a machine under load.
-const TAKES_EFFECT: Span = Span::from_secs(2);
+/// Time limit for the effect of a signal, on a machine under load.
+const TAKES_EFFECT_WITHIN: Span = Span::from_secs(2);
 const POLL: Span = Span::from_millis(1);
 
-/// A child process.
+/// A child process, killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -34,18 +34,18 @@ impl Process {
         kill_process(self.pid()?, signal).map_err(|error| doing(error.into()))
     }
 
-    /// Stops the process, and makes sure that it has stopped.
+    /// Stops the process, and waits until it has stopped.
     pub(crate) fn stop(&self, clock: Clock) -> Result<(), Trouble> {
         self.signal(Signal::STOP)?;
         self.wait_for_state(clock, "Tt")
     }
 
-    /// Lets it go on.
-    pub(crate) fn go_on(&self) -> Result<(), Trouble> {
+    /// Continues a stopped process.
+    pub(crate) fn resume(&self) -> Result<(), Trouble> {
         self.signal(Signal::CONT)
     }
 
-    /// Kills it, and makes sure that its sockets are closed.
+    /// Kills the process, and waits until its sockets are closed.
     pub(crate) fn kill(&mut self) -> Result<(), Trouble> {
         self.signal(Signal::KILL)?;
         self.child.wait().map(drop).map_err(Trouble::while_doing("waiting for a killed process"))
@@ -53,7 +53,7 @@ impl Process {
 
     fn wait_for_state(&self, clock: Clock, wanted: &str) -> Result<(), Trouble> {
         let path = format!("/proc/{}/stat", self.child.id());
-        let until = clock.monotonic() + TAKES_EFFECT;
+        let until = clock.monotonic() + TAKES_EFFECT_WITHIN;
         loop {
             let text = fs::read_to_string(&path).map_err(Trouble::while_doing(&path))?;
             if state(&text).is_some_and(|state| wanted.contains(state)) {
@@ -79,14 +79,15 @@ impl Drop for Process {
     }
 }
 
-/// Lets time pass: between two faults of a scenario, or between two looks.
-// Faults happen at their time: there is no condition to wait for.
+/// Sleeps: between two faults of a scenario, or between two polls.
+// Faults occur at fixed times: there is no condition to wait for.
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn pause(span: Span) {
     std::thread::sleep(span.into());
 }
 
-/// The state letter in `/proc/PID/stat`, behind the program's name, which may hold anything.
+/// Returns the state letter in `/proc/PID/stat`, after the program's name, which may contain
+/// anything.
 fn state(stat: &str) -> Option<char> {
     stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_state_is_found_behind_any_name() {
+    fn the_state_is_found_after_any_name() {
         assert_eq!(state("12 (systole) T 1 12"), Some('T'));
         assert_eq!(state("12 (a) S (b) R 1 12"), Some('R'));
         assert_eq!(state("12"), None);

@@ -1,4 +1,4 @@
-//! How far many runs are, for people who wait: a bar on a terminal, a line for each run elsewhere.
+//! Shows the progress of many runs: a bar on a terminal, a line for each run elsewhere.
 
 use std::io::{IsTerminal, Write};
 
@@ -8,14 +8,15 @@ use systole_net::Clock;
 
 use crate::record::Run;
 
-/// Counts runs as they end.
+/// Counts finished runs, and shows the progress.
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     clock: Clock,
     began: Span,
     done: usize,
     of: usize,
-    /// The sum of what all runs take one after the other, in milliseconds, and of what is done.
+    /// The estimated time of all runs one after the other, in milliseconds, and of the finished
+    /// ones.
     work_ms: u64,
     done_ms: u64,
 }
@@ -31,7 +32,7 @@ impl Progress {
         Progress { bar, clock, began: clock.monotonic(), done: 0, of, work_ms, done_ms: 0 }
     }
 
-    /// One more run is over, which was thought to take that long.
+    /// Records a finished run, whose estimated time was `lasts_ms`.
     pub(crate) fn done(&mut self, run: &Run, lasts_ms: u64) {
         self.done += 1;
         self.done_ms += lasts_ms;
@@ -46,7 +47,7 @@ impl Progress {
             None => {
                 let (done, of) = (self.done, self.of);
                 let mut out = std::io::stderr().lock();
-                // Nobody who reads is told nothing: that is no reason to stop.
+                // A closed stderr is no reason to stop.
                 let _ = writeln!(out, "{done}/{of}, about {left} s left: {what}");
             }
         }
@@ -59,7 +60,7 @@ impl Progress {
     }
 }
 
-/// What is left takes as long as what is done took, by its length.
+/// Returns the estimated time left: the remaining work at the pace of the finished work.
 fn left_ms(passed_ms: u64, done_ms: u64, work_ms: u64) -> u64 {
     let left = u128::from(work_ms.saturating_sub(done_ms));
     let left = left * u128::from(passed_ms) / u128::from(done_ms.max(1));
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_goes_at_the_same_pace() {
+    fn the_remaining_work_goes_at_the_same_pace() {
         assert_eq!(left_ms(1_000, 10_000, 40_000), 3_000);
         assert_eq!(left_ms(1_000, 0, 0), 0);
         assert_eq!(left_ms(1_000, 50_000, 40_000), 0);

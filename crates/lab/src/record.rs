@@ -1,59 +1,59 @@
-//! What is known of a run when it is over.
+//! The results of a run.
 
 use serde::Serialize;
 
 use crate::judge::Score;
 use crate::scenario::Role;
 
-/// What became of one run.
+/// The results of one run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
     /// The scenario's name.
     pub scenario: &'static str,
     /// The fault in words.
     pub fault: &'static str,
-    /// Whose verdicts were judged.
+    /// The end whose verdicts were judged.
     pub role: Role,
-    /// Which repetition, from 1.
+    /// Number of the repetition, from 1.
     pub repetition: u32,
-    /// What chance was drawn from.
+    /// Seed of the random choices.
     pub seed: u64,
-    /// How many links there were that had to live.
+    /// Number of links that had to live.
     pub living: u64,
-    /// How often it was begun: again where the machine was too busy for it.
+    /// Number of attempts: a run is repeated where the machine was too busy for it.
     pub attempts: u32,
     /// The worst of the findings.
     pub score: Score,
-    /// One per expectation.
+    /// The findings, one per expectation.
     pub findings: Vec<Finding>,
-    /// What kernel keepalive alone had noticed when the run was over.
+    /// What kernel keepalive alone had detected at the end of the run.
     pub keepalive: String,
-    /// Why the run says nothing.
+    /// Why the run is invalid.
     pub trouble: Option<String>,
-    /// What happened when.
+    /// The points of the timeline.
     pub marks: Vec<Mark>,
 }
 
-/// One expectation and what was told.
+/// One expectation, and the report on it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// What was expected.
+    /// The expected report.
     pub expected: String,
-    /// What was told; empty if nothing.
+    /// The verdict that was reported; empty if none.
     pub verdict: String,
-    /// How sure the verdict claims to be.
+    /// The confidence of the verdict.
     pub confidence: String,
-    /// The verdict in full.
+    /// The cause as a sentence.
     pub detail: String,
-    /// How long after the fault, in milliseconds.
+    /// Time after the fault, in milliseconds.
     pub after_ms: Option<u64>,
-    /// How long it might take.
+    /// Time limit in milliseconds.
     pub bound_ms: u64,
-    /// How that is judged.
+    /// The score of this expectation.
     pub score: Score,
-    /// Whether it belongs in the confusion matrix: it is a first verdict.
+    /// Whether this is a first verdict, which belongs in the confusion matrix.
     pub first: bool,
-    /// How many links that lived were condemned, where that was to be shown.
+    /// Number of verdicts on living links, where that is the expectation.
     pub condemned: Option<u64>,
 }
 
@@ -62,27 +62,27 @@ pub struct Finding {
 pub struct Mark {
     /// Milliseconds since the first fault; negative before it.
     pub at_ms: i64,
-    /// Who.
+    /// The lane of the timeline.
     pub lane: Lane,
-    /// What.
+    /// What happened.
     pub what: String,
 }
 
-/// Whose point on the timeline it is.
+/// A lane of the timeline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lane {
-    /// A fault was made or ended.
+    /// A fault was injected or ended.
     Fault,
-    /// The gateway told something.
+    /// An event of the gateway.
     Gateway,
-    /// A client told something.
+    /// An event of a client.
     Client,
-    /// The kernel's keepalive noticed something.
+    /// A report of the kernel's keepalive.
     Keepalive,
 }
 
-/// Milliseconds as seconds, for people.
+/// Formats milliseconds as seconds.
 pub(crate) fn seconds(ms: u64) -> String {
     format!("{}.{:02} s", ms / 1_000, ms % 1_000 / 10)
 }
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_are_in_seconds_with_two_digits() {
+    fn times_are_in_seconds_with_two_digits() {
         assert_eq!(seconds(14_309), "14.30 s");
         assert_eq!(seconds(7), "0.00 s");
     }

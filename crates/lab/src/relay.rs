@@ -1,7 +1,7 @@
-//! Makes a path long: every packet that the router forwards waits a while in user space.
+//! Delays every packet that the router forwards, in user space.
 //!
-//! Kernels without netem can lose packets by themselves, but not delay them. So the router routes
-//! what arrives through a TUN device of its own, and a thread gives it back when its time has come.
+//! Kernels without netem can drop packets, but not delay them. So the router routes incoming
+//! packets through a TUN device of its own, and a thread sends them back after the delay.
 
 use std::collections::VecDeque;
 
@@ -13,25 +13,25 @@ use tokio_tun::Tun;
 use crate::namespace::Namespace;
 use crate::trouble::Trouble;
 
-/// The TUN device in the router.
+/// Name of the TUN device in the router.
 pub(crate) const DEVICE: &str = "delay0";
 
-/// Packets that may be on their way. Beyond it they are lost, as in a full queue of a router; far
+/// Maximum of packets in transit. More are dropped, as in a full queue of a router; this is far
 /// more than all heartbeats of a lab within one delay.
-const MAX_ON_THE_WAY: usize = 10_000;
-/// The longest packet of a virtual cable.
+const MAX_IN_TRANSIT: usize = 10_000;
+/// Length of the longest packet of a virtual cable.
 const LONGEST: usize = 1_500;
-/// The router's table for packets that have not been delayed yet.
+/// The router's routing table for packets that have not been delayed yet.
 const TABLE: &str = "100";
 
-/// A running relay; dropped, its device vanishes and packets pass no more.
+/// A running relay. When dropped, its device vanishes and packets no longer pass.
 #[derive(Debug)]
 pub(crate) struct Relay {
     _stop: oneshot::Sender<()>,
 }
 
 impl Relay {
-    /// Delays what comes in by one of `ports` for `delay`.
+    /// Starts to delay all packets that arrive on one of `ports` by `delay`.
     pub(crate) fn start(
         router: &Namespace,
         ports: &[String],
@@ -47,7 +47,7 @@ impl Relay {
         })?;
         let tun = tun.map_err(|error| Trouble::new(format!("a TUN device: {error}")))?.pop();
         let tun = tun.ok_or_else(|| Trouble::new("no TUN device"))?;
-        // What comes back from the device is the same as before, from another side.
+        // Packets come back from the device unchanged, but on another interface.
         router.set(&[("ipv4/conf/all/rp_filter", "0"), ("ipv4/conf/delay0/rp_filter", "0")])?;
         router.ip(&[&format!("route add default dev {DEVICE} table {TABLE}")])?;
         for port in ports {
@@ -69,7 +69,7 @@ async fn relay(tun: Tun, delay: Span, clock: Clock, mut stopped: oneshot::Receiv
             if *due > clock.monotonic() {
                 break;
             }
-            // A router may lose packets; the ends live with that.
+            // A failure counts as loss in a router.
             let _ = tun.try_send(packet);
             waiting.pop_front();
         }
@@ -84,7 +84,7 @@ async fn relay(tun: Tun, delay: Span, clock: Clock, mut stopped: oneshot::Receiv
             _ = &mut stopped => return,
             received = tun.recv(&mut buffer) => {
                 let Ok(length) = received else { return };
-                if waiting.len() < MAX_ON_THE_WAY {
+                if waiting.len() < MAX_IN_TRANSIT {
                     let packet = buffer.get(..length).unwrap_or_default().to_vec();
                     waiting.push_back((clock.monotonic() + delay, packet));
                 }

@@ -1,14 +1,14 @@
-//! The table of results, and how many of which kind.
+//! The table of results, and the number of runs with each score.
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 
 use crate::judge::Score;
 use crate::record::{Finding, Run, seconds};
 
-/// The width of the table where nobody says how wide the screen is.
+/// The width of the table in columns.
 const WIDTH: u16 = 160;
 
-/// The results as a table for people, and below it why some say nothing.
+/// Formats the results as a table, with the reasons of invalid runs below it.
 pub fn table<'a>(runs: impl Iterator<Item = &'a Run> + Clone) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -43,7 +43,7 @@ pub fn table<'a>(runs: impl Iterator<Item = &'a Run> + Clone) -> String {
     text
 }
 
-/// One line: how many runs of which score.
+/// Formats the number of runs with each score, in one line.
 pub fn summary(runs: &[Run]) -> String {
     let counts = Score::ALL.map(|score| {
         let count = runs.iter().filter(|run| run.score == score).count();

@@ -1,4 +1,4 @@
-//! One run: builds a lab, makes the faults at their times, and judges what is told.
+//! One run: builds a lab, injects the faults at their times, and judges the reports.
 
 mod expect;
 
@@ -18,22 +18,23 @@ use crate::scenario::{Fault, Role, Scenario, Step};
 use crate::stage::{FIRST_LINK, Stage};
 use crate::trouble::Trouble;
 
-/// How much longer than the bound the lab listens, to tell late from never.
+/// Time that the lab waits after the bound, to distinguish late from missed.
 const GRACE_MS: u64 = 2_000;
-/// After the links are up: the round-trip times settle.
+/// Time for the round-trip times to settle after the links are up.
 const SETTLE: Span = Span::from_millis(300);
-/// The first fault falls at a random point of this: at any phase of the heartbeat.
+/// Range of the random delay before the first fault, so that it occurs at any phase of the
+/// heartbeat.
 const PHASE: Span = Span::from_millis(1_000);
 
-/// A pause of the lab may be late by so much; beyond it the machine has no time for a lab.
+/// Tolerated lateness of a pause of the lab; beyond it the machine is too busy for a lab.
 const LATEST: Span = Span::from_millis(100);
-/// Where the lab itself came so late, a verdict that is late or missing says nothing: half of the
+/// Lateness of the lab itself, beyond which a late or missing verdict is no result: half of the
 /// shortest bound.
 const DISTURBED: Span = Span::from_millis(25);
-/// How often a run is made where the machine had no time for it.
+/// Maximum of attempts at a run while the machine is too busy for it.
 const ATTEMPTS: u32 = 3;
 
-/// Runs a scenario, and again where the machine was too busy for it.
+/// Runs a scenario, and repeats it if the machine was too busy for it.
 pub(crate) fn run(
     scenario: &'static Scenario,
     role: Role,
@@ -71,9 +72,9 @@ pub(crate) fn run(
     run
 }
 
-/// Refuses a result that this machine may have spoiled. A wrong cause, or a living peer that was
-/// condemned, counts on any machine.
-fn undisturbed(run: &Run, worst: Span) -> Result<(), Trouble> {
+/// Refuses a late or missing verdict if this machine was too busy. A wrong cause, or a verdict on a
+/// living peer, counts on any machine.
+fn check_disturbance(run: &Run, worst: Span) -> Result<(), Trouble> {
     let score = judge::overall(run.findings.iter().map(|finding| finding.score));
     if matches!(score, Score::Late | Score::Missed) && worst > DISTURBED {
         let score = score.name();
@@ -85,28 +86,28 @@ fn undisturbed(run: &Run, worst: Span) -> Result<(), Trouble> {
 fn attempt(run: &mut Run, scenario: &Scenario, program: &Path) -> Result<(), Trouble> {
     let mut random = Random::new(run.seed);
     let (boots, program, clock) = (random.next_u64(), program.to_owned(), Clock::start());
-    let watch = CpuMonitor::start(clock)?;
+    let monitor = CpuMonitor::start(clock)?;
     if let [Step::Arithmetic { from_ms, to_ms }] = *scenario.steps {
         run.findings = arithmetic::measure((from_ms, to_ms), clock)?;
         return Ok(());
     }
     let stage = Stage::build(program, scenario.setting, run.role, boots, clock)?;
     Play::new(stage, run).play(scenario, random.up_to(PHASE))?;
-    undisturbed(run, watch.worst())
+    check_disturbance(run, monitor.worst())
 }
 
 /// A run in progress.
 struct Play<'a> {
     stage: Stage,
     run: &'a mut Run,
-    /// Where the events after the first fault begin, in the observer's log.
+    /// Index of the first event after the first fault, in the observer's log.
     from: usize,
-    /// When the first fault came and when the last one did, on the wall clock.
+    /// Times of the first and the last fault, on the wall clock.
     first_ms: Option<u64>,
     last_ms: u64,
     faults: Vec<(u64, String)>,
-    /// Whether counted rules are in force that have not been seen to bite.
-    unproven: bool,
+    /// Whether rules with counters are in force that have not been checked for an effect.
+    unchecked: bool,
 }
 
 impl Play<'_> {
@@ -118,15 +119,15 @@ impl Play<'_> {
             first_ms: None,
             last_ms: 0,
             faults: Vec::new(),
-            unproven: false,
+            unchecked: false,
         }
     }
 
     fn play(mut self, scenario: &Scenario, phase: Span) -> Result<(), Trouble> {
         pause(SETTLE + phase);
-        self.from = self.stage.told().len();
-        let done = self.steps(scenario.steps).and_then(|()| self.prove());
-        let done = done.and_then(|()| self.prove_delay(scenario.setting.delay_ms));
+        self.from = self.stage.observer_log().len();
+        let done = self.steps(scenario.steps).and_then(|()| self.check_effect());
+        let done = done.and_then(|()| self.check_delay(scenario.setting.delay_ms));
         self.run.keepalive = self.keepalive();
         self.run.marks = self.marks();
         done
@@ -135,8 +136,8 @@ impl Play<'_> {
     fn steps(&mut self, steps: &[Step]) -> Result<(), Trouble> {
         for step in steps {
             match *step {
-                Step::Do(fault) => self.make(fault)?,
-                Step::AfterBeat => self.beat()?,
+                Step::Do(fault) => self.inject(fault)?,
+                Step::AfterBeat => self.await_heartbeat()?,
                 Step::Rest(ms) => self.rest(ms)?,
                 Step::Repeat(times, steps) => {
                     for _ in 0..times {
@@ -146,16 +147,16 @@ impl Play<'_> {
                 Step::GatewayAlone(steps) if self.run.role == Role::Gateway => self.steps(steps)?,
                 Step::GatewayAlone(_) => {}
                 Step::Revised(expected) => self.verdict("verdict_revised", &expected),
-                Step::IdleTold => self.idle_told(),
+                Step::IdleReported => self.idle_reported(),
                 Step::Verdict(expected) => self.verdict("leave", &expected),
-                Step::Tells(kind, expected) => self.verdict(kind, &expected),
-                Step::LagTold => self.lag_told()?,
+                Step::Reports(kind, expected) => self.verdict(kind, &expected),
+                Step::LagReported => self.lag_reported()?,
                 Step::Alive { within_ms } => self.alive(within_ms),
                 Step::Returns { within_ms } => self.returns(within_ms),
                 Step::Outage { links, within_ms } => self.outage(Some(links), within_ms),
                 Step::OutageHere { within_ms } => self.outage(None, within_ms),
                 Step::OnlySecondHostEnds { links, within_ms } => self.second(links, within_ms),
-                Step::NobodyEnds => self.nobody(),
+                Step::NoLinkEnds => self.no_link_ends(),
                 Step::FewEnd { links, in_ms } => self.few(links, in_ms),
                 Step::Keepalive { from_ms, to_ms } => self.kernel(from_ms, to_ms),
                 Step::Arithmetic { .. } => {
@@ -166,19 +167,20 @@ impl Play<'_> {
         Ok(())
     }
 
-    fn make(&mut self, fault: Fault) -> Result<(), Trouble> {
+    fn inject(&mut self, fault: Fault) -> Result<(), Trouble> {
         if fault == Fault::Heal {
-            self.prove()?;
+            self.check_effect()?;
         }
         let now_ms = self.stage.clock.wall_ms();
         self.first_ms.get_or_insert(now_ms);
         self.last_ms = now_ms;
         self.faults.push((now_ms, fault.name()));
-        self.unproven |= fault.is_counted();
+        self.unchecked |= fault.is_counted();
         self.stage.inject(fault)
     }
 
-    /// Lets a fault last so long, and no longer: an outage that took more would be another one.
+    /// Lets a fault last for `ms`, and fails if the pause was much longer, since that would be
+    /// another fault.
     fn rest(&self, ms: u64) -> Result<(), Trouble> {
         let (clock, length) = (self.stage.clock, Span::from_millis(ms));
         let since = clock.monotonic();
@@ -190,26 +192,26 @@ impl Play<'_> {
         Ok(())
     }
 
-    fn beat(&self) -> Result<(), Trouble> {
-        let (log, from) = (&self.stage.told_by_peers, self.stage.told_by_peers.len());
+    fn await_heartbeat(&self) -> Result<(), Trouble> {
+        let (log, from) = (&self.stage.peer_log, self.stage.peer_log.len());
         let round = |events: &[Seen]| events.iter().any(is_beat).then_some(());
         let within = Span::from_millis(self.stage.idle_ms() + GRACE_MS);
         let beat = log.wait(self.stage.clock, within, from, round);
-        beat.ok_or_else(|| Trouble::new("no heartbeat went round before the fault"))
+        beat.ok_or_else(|| Trouble::new("no heartbeat was answered before the fault"))
     }
 
-    /// A rule that met no packet was no fault.
-    fn prove(&mut self) -> Result<(), Trouble> {
-        if std::mem::take(&mut self.unproven) && self.stage.network.bitten()? == 0 {
-            return Err(Trouble::new("the fault did not bite: no packet met its rules"));
+    /// Checks that a rule with a counter matched a packet: otherwise there was no fault.
+    fn check_effect(&mut self) -> Result<(), Trouble> {
+        if std::mem::take(&mut self.unchecked) && self.stage.network.matched_packets()? == 0 {
+            return Err(Trouble::new("the fault had no effect: no packet matched its rules"));
         }
         Ok(())
     }
 
-    /// No heartbeat may have gone round in less than twice the delay.
-    fn prove_delay(&self, delay_ms: u64) -> Result<(), Trouble> {
-        let told = self.stage.told_by_peers.all();
-        let shortest = told.iter().filter_map(|seen| seen.number("rtt_us")).min();
+    /// Checks that no round trip was shorter than twice the delay.
+    fn check_delay(&self, delay_ms: u64) -> Result<(), Trouble> {
+        let reported = self.stage.peer_log.all();
+        let shortest = reported.iter().filter_map(|seen| seen.number("rtt_us")).min();
         if delay_ms == 0 || shortest.is_some_and(|rtt_us| rtt_us >= 2_000 * delay_ms) {
             return Ok(());
         }
@@ -234,13 +236,10 @@ impl Play<'_> {
         };
         let mut marks: Vec<Mark> =
             self.faults.iter().map(|(at, what)| mark(*at, Lane::Fault, what.clone())).collect();
-        let logs = [
-            (Lane::Gateway, &self.stage.told_by_gateway),
-            (Lane::Client, &self.stage.told_by_peers),
-        ];
+        let logs = [(Lane::Gateway, &self.stage.gateway_log), (Lane::Client, &self.stage.peer_log)];
         for (lane, log) in logs {
-            let told = log.all();
-            let shown = told.iter().filter(|seen| is_shown(seen) && seen.at_ms + 2_000 > first);
+            let reported = log.all();
+            let shown = reported.iter().filter(|seen| is_shown(seen) && seen.at_ms + 2_000 > first);
             marks.extend(shown.map(|seen| mark(seen.at_ms, lane, label(seen))));
         }
         if let Some((at, what)) = self.stage.control.as_ref().and_then(|control| control.noticed())
@@ -252,18 +251,19 @@ impl Play<'_> {
     }
 }
 
-/// A heartbeat reached the first client. It is an answer, or it is answered at once.
+/// Whether a heartbeat reached the first client: either an answer, or a ping that is answered at
+/// once.
 fn is_beat(seen: &Seen) -> bool {
     seen.is("heard", FIRST_LINK) || seen.is("round_trip", FIRST_LINK)
 }
 
-/// The first link of each host stands for all in a timeline.
+/// Whether an event is shown in a timeline, where the first link of each host stands for all.
 fn is_shown(seen: &Seen) -> bool {
     let first = seen.text("identity").is_empty() || seen.text("identity").ends_with("-0");
-    let telling = ["session", "snapshot", "live", "heard", "round_trip"]
+    let relevant = ["session", "snapshot", "live", "heard", "round_trip"]
         .iter()
         .all(|kind| seen.kind != *kind);
-    first && telling
+    first && relevant
 }
 
 fn label(seen: &Seen) -> String {

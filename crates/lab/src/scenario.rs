@@ -1,4 +1,4 @@
-//! What a scenario is made of: a setting, faults at their times, and what must be told of them.
+//! The parts of a scenario: a setting, faults at their times, and the expected reports.
 
 mod table;
 
@@ -10,7 +10,7 @@ use crate::peer::Kind;
 
 pub(crate) use table::scenarios;
 
-/// Who observes: whose verdicts are judged.
+/// The observer, which is the end whose verdicts are judged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -21,7 +21,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// One word.
+    /// Returns the role in one word.
     pub const fn name(self) -> &'static str {
         match self {
             Role::Gateway => "gateway",
@@ -30,63 +30,63 @@ impl Role {
     }
 }
 
-/// One row of the table.
+/// A scenario: one row of the table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     /// The fault in a few words.
     pub(crate) fault: &'static str,
-    /// What it is made of, and what it shows.
+    /// How the fault is made, and what the scenario shows.
     pub(crate) about: &'static str,
-    /// Whether it is left out unless asked for by name: it takes minutes.
+    /// Whether the scenario takes minutes, so that it runs only if it is named.
     pub(crate) long: bool,
-    /// With which observers it makes sense.
+    /// The observers that the scenario supports.
     pub(crate) roles: &'static [Role],
     pub(crate) setting: Setting,
     pub(crate) steps: &'static [Step],
 }
 
-/// Who is there when the fault comes.
+/// The network and the peers before the fault.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
     pub(crate) beat: Beat,
     pub(crate) kind: Kind,
-    /// Links from each host: the first has so many, the second so many, …
+    /// Number of links of each host.
     pub(crate) hosts: &'static [u32],
-    /// How long each packet is on its way, in milliseconds; a round trip takes twice that.
+    /// Delay of each packet in milliseconds; a round trip takes twice that.
     pub(crate) delay_ms: u64,
     /// Whether the router translates the hosts' addresses.
     pub(crate) nat: bool,
-    /// For how long both ends keep a peer that hangs, in milliseconds; 0: it ends at the bound.
+    /// Time for which both ends keep a hung peer, in milliseconds; 0: it ends at the bound.
     pub(crate) keep_hung_ms: u64,
 }
 
-/// A lab of so many links has this machine to itself.
+/// Number of links from which on a lab runs alone on this machine.
 const HEAVY_LINKS: u32 = 200;
 
-/// What happens next. Times of expectations count from the last [`Step::Do`].
+/// A step of a scenario. Times of expectations count from the last [`Step::Do`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
     Do(Fault),
-    /// The next heartbeat goes round, so that both ends have just been heard.
+    /// Waits until the next heartbeat is answered, so that both ends have just been heard.
     AfterBeat,
-    /// So many milliseconds pass.
+    /// Waits for this number of milliseconds.
     Rest(u64),
     Repeat(u32, &'static [Step]),
     /// The observer's verdict on the first link.
     Verdict(Expected),
-    /// What that verdict is revised to.
+    /// The verdict to which the first one is revised.
     Revised(Expected),
-    /// The observer tells an event of that kind of the first link, which goes on.
-    Tells(&'static str, Expected),
-    /// The revision says, within a twentieth, how long the link had been idle when it was found
-    /// forgotten.
-    IdleTold,
-    /// The gateway's metrics show that its loop came late.
-    LagTold,
-    /// Only with the gateway as observer.
+    /// The observer reports an event of this kind on the first link, which goes on.
+    Reports(&'static str, Expected),
+    /// The revision reports, within a twentieth, how long the link had been idle when the loss of
+    /// its mapping was detected.
+    IdleReported,
+    /// The gateway's metrics show that its loop was late.
+    LagReported,
+    /// Steps only with the gateway as observer.
     GatewayAlone(&'static [Step]),
-    /// The first link has not ended, and a heartbeat goes round on it again.
+    /// The first link has not ended, and a heartbeat is answered on it again.
     Alive {
         within_ms: u64,
     },
@@ -94,12 +94,12 @@ pub(crate) enum Step {
     Returns {
         within_ms: u64,
     },
-    /// One outage event that tells so many links, and a verdict on each link of the second host.
+    /// One outage event with this number of links, and a verdict on each link of the second host.
     Outage {
         links: u64,
         within_ms: u64,
     },
-    /// One outage event whose place is here, our own end; it does not wait for the last link.
+    /// One outage event at our own end, which does not wait for the last link.
     OutageHere {
         within_ms: u64,
     },
@@ -109,19 +109,20 @@ pub(crate) enum Step {
         within_ms: u64,
     },
     /// No link of any host has ended.
-    NobodyEnds,
-    /// At most one link in two hours has ended, of so many links in so many milliseconds.
+    NoLinkEnds,
+    /// At most one verdict per link in two hours, of `links` links in `in_ms` milliseconds.
     FewEnd {
         links: u64,
         in_ms: u64,
     },
-    /// The kernel's keepalive alone finds the peer dead so long after the last segment.
+    /// Kernel keepalive alone finds the peer dead, from `from_ms` to `to_ms` after the last
+    /// segment.
     Keepalive {
         from_ms: u64,
         to_ms: u64,
     },
-    /// Plain sockets with all sorts of options die when the arithmetic says: those that last from
-    /// so long to below so long.
+    /// The kernel ends plain sockets at the computed times: those rows that last from `from_ms` to
+    /// below `to_ms`.
     Arithmetic {
         from_ms: u64,
         to_ms: u64,
@@ -131,17 +132,17 @@ pub(crate) enum Step {
 /// A fault, or the end of one, as the observer sees it: "ours" is the observer's, "its" the peer's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
-    /// The peer says CLOSE.
+    /// The peer sends CLOSE.
     PeerCloses,
-    /// SIGKILL.
+    /// The peer gets SIGKILL.
     PeerKilled,
     /// SIGSTOP.
     PeerStopped,
     /// SIGCONT.
     PeerContinues,
-    /// A new process at the peer's place.
+    /// A new peer process starts on the same host.
     PeerStarts,
-    /// So much is sent to the peer that its window closes.
+    /// Data is sent to the peer until its window closes.
     WindowFilled,
     /// The router drops both directions between the two hosts.
     DropBoth,
@@ -153,41 +154,41 @@ pub(crate) enum Fault {
     DropFlow,
     /// The router drops everything of the second host.
     DropSecondHost,
-    /// The router drops so many percent of all packets, by chance.
+    /// The router drops this percentage of all packets, at random.
     Loss(u8),
     /// The router answers that the host is unreachable.
     Unreachable,
-    /// The router has no route to the peer, and says so.
+    /// The router has no route to the peer, and reports it.
     NoRoute,
     /// The cable between the router and the peer has no carrier.
     CableDown,
     CableUp,
     OurInterfaceDown,
     OurAddressRemoved,
-    /// The peer's machine is gone from one moment to the next.
+    /// The peer's machine vanishes at once.
     HostCrashes,
-    /// It is back, with the same address and nothing running.
+    /// The peer's machine is back, with the same address and without processes.
     HostReturns,
-    /// The router forgets all mappings, and drops what belongs to none.
+    /// The router removes all mappings, and drops packets without one.
     NatForgets,
-    /// The same, because the mapping was idle for a second.
+    /// The router removes a mapping that was idle for a second, and drops packets without one.
     NatExpires,
-    /// The router forgets all mappings, and gives the next one of each flow another port.
+    /// The router removes all mappings, and maps each flow to another port.
     NatRemaps,
-    /// The router forgets all mappings, and answers with RST.
+    /// The router removes all mappings, and answers packets without one with RST.
     NatResets,
     /// SIGSTOP.
     ObserverStopped,
     /// SIGCONT.
     ObserverContinues,
-    /// For so many milliseconds the observer runs 50 ms of each 250 ms.
+    /// The observer runs 50 ms of each 250 ms, for this number of milliseconds.
     ObserverStarved(u64),
-    /// All rules of the router are taken away.
+    /// All rules of the router are removed.
     Heal,
 }
 
 impl Fault {
-    /// For the timeline.
+    /// Returns the name in the timeline.
     pub(crate) fn name(self) -> String {
         match self {
             Fault::Loss(percent) => format!("{percent} % loss"),
@@ -223,17 +224,17 @@ impl Fault {
 }
 
 impl Scenario {
-    /// How many links have to live; all but those of the second host.
+    /// Returns the number of links that have to live: all but those of the second host.
     pub(crate) fn living(&self) -> u64 {
         self.setting.hosts.first().copied().unwrap_or(0).into()
     }
 
-    /// Whether it disturbs, and is disturbed by, others that run beside it.
+    /// Whether the lab is so large that it would disturb others on the same machine.
     pub(crate) fn is_heavy(&self) -> bool {
         self.setting.hosts.iter().sum::<u32>() >= HEAVY_LINKS
     }
 
-    /// About how long a run takes, in milliseconds; for starting the longest first.
+    /// Returns the estimated time of a run in milliseconds, by which the longest starts first.
     pub(crate) fn lasts_ms(&self) -> u64 {
         lasts_ms(self.steps)
     }
@@ -244,13 +245,13 @@ fn lasts_ms(steps: &[Step]) -> u64 {
         Step::Do(Fault::ObserverStarved(ms)) | Step::Rest(ms) => ms,
         Step::Do(_)
         | Step::AfterBeat
-        | Step::NobodyEnds
+        | Step::NoLinkEnds
         | Step::FewEnd { .. }
-        | Step::IdleTold
-        | Step::LagTold => 0,
+        | Step::IdleReported
+        | Step::LagReported => 0,
         Step::Repeat(times, steps) => u64::from(times) * lasts_ms(steps),
         Step::GatewayAlone(steps) => lasts_ms(steps),
-        Step::Verdict(expected) | Step::Revised(expected) | Step::Tells(_, expected) => {
+        Step::Verdict(expected) | Step::Revised(expected) | Step::Reports(_, expected) => {
             expected.within_ms
         }
         Step::Alive { within_ms }
@@ -263,7 +264,7 @@ fn lasts_ms(steps: &[Step]) -> u64 {
     each.sum()
 }
 
-/// `DropBoth` as `drop both`.
+/// Splits a name into words: `DropBoth` becomes `drop both`.
 fn words(name: &str) -> String {
     let mut words = String::new();
     for letter in name.chars() {

@@ -1,4 +1,4 @@
-//! A lab that stands: network, gateway, peers, and their logs.
+//! A running lab: network, gateway, peers, and their logs.
 
 use std::path::PathBuf;
 
@@ -18,18 +18,19 @@ use crate::relay::Relay;
 use crate::scenario::{Role, Setting};
 use crate::trouble::Trouble;
 
-/// What the first host's links are called.
+/// Identity of the first link of the first host.
 pub(crate) const FIRST_LINK: &str = "h0-0";
 
-/// Everything of one run. Dropping it ends the processes first and deletes the namespaces then.
+/// Everything of one run. When dropped, it ends the processes first and then deletes the
+/// namespaces.
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) role: Role,
     pub(crate) clock: Clock,
-    /// What the gateway told.
-    pub(crate) told_by_gateway: Log,
-    /// What the peers told.
-    pub(crate) told_by_peers: Log,
+    /// The events of the gateway.
+    pub(crate) gateway_log: Log,
+    /// The events of the peers.
+    pub(crate) peer_log: Log,
     gateway: Option<Gateway>,
     peers: Vec<Option<Peer>>,
     pub(crate) control: Option<Control>,
@@ -68,8 +69,8 @@ impl Stage {
         let mut stage = Stage {
             role,
             clock,
-            told_by_gateway: Log::default(),
-            told_by_peers: Log::default(),
+            gateway_log: Log::default(),
+            peer_log: Log::default(),
             control: None,
             network,
             _relay: relay,
@@ -88,24 +89,24 @@ impl Stage {
         Ok(stage)
     }
 
-    /// The observer's log.
-    pub(crate) fn told(&self) -> &Log {
+    /// Returns the observer's log.
+    pub(crate) fn observer_log(&self) -> &Log {
         match self.role {
-            Role::Gateway => &self.told_by_gateway,
-            Role::Client => &self.told_by_peers,
+            Role::Gateway => &self.gateway_log,
+            Role::Client => &self.peer_log,
         }
     }
 
-    /// Where the observer is.
-    pub(crate) fn ours(&self) -> Node {
+    /// Returns the observer's node.
+    pub(crate) fn observer_node(&self) -> Node {
         match self.role {
             Role::Gateway => Node::Gateway,
             Role::Client => Node::Host(0),
         }
     }
 
-    /// Where its peer is.
-    pub(crate) fn its(&self) -> Node {
+    /// Returns the node of the observer's peer.
+    pub(crate) fn peer_node(&self) -> Node {
         match self.role {
             Role::Gateway => Node::Host(0),
             Role::Client => Node::Gateway,
@@ -120,39 +121,39 @@ impl Stage {
         process.ok_or_else(|| Trouble::new("the process has ended already"))
     }
 
-    /// Gives an order to the process on the first host.
+    /// Sends an order to the process on the first host.
     pub(crate) fn order(&mut self, order: &str) -> Result<(), Trouble> {
         let peer = self.peer(0).ok_or_else(|| Trouble::new("no peer"))?;
         peer.order(order)
     }
 
-    /// The longest silence before a probe.
+    /// Returns the longest silence before a probe.
     pub(crate) fn idle_ms(&self) -> u64 {
         self.setting.beat.idle_ms
     }
 
-    /// How long a silence is probed before the verdict.
+    /// Returns the time from the first probe of a silence to the verdict.
     pub(crate) fn probing_ms(&self) -> u64 {
         self.setting.beat.bound_ms() - self.setting.beat.idle_ms
     }
 
-    /// The sum of all samples of one of the gateway's metrics.
+    /// Returns the sum of all samples of one of the gateway's metrics.
     pub(crate) fn metric(&self, name: &str) -> Result<f64, Trouble> {
         let gateway = self.gateway.as_ref().ok_or_else(|| Trouble::new("no gateway"))?;
         gateway.metric(self.network.at(Node::Gateway)?, name)
     }
 
-    /// Starts the observer's peer anew.
-    pub(crate) fn start_its(&mut self) -> Result<(), Trouble> {
-        match self.its() {
+    /// Starts the process of the observer's peer again.
+    pub(crate) fn restart_peer(&mut self) -> Result<(), Trouble> {
+        match self.peer_node() {
             Node::Gateway => self.start_gateway(),
             Node::Host(host) => self.start_peer(host, false),
         }
     }
 
-    /// The peer's machine is gone; its processes go with it, and nobody hears of it.
-    pub(crate) fn crash_its(&mut self) -> Result<(), Trouble> {
-        let its = self.its();
+    /// Removes the peer's machine with its processes, without a packet to the other end.
+    pub(crate) fn crash_peer_host(&mut self) -> Result<(), Trouble> {
+        let its = self.peer_node();
         self.network.detach(its)?;
         match its {
             Node::Gateway => self.gateway = None,
@@ -165,9 +166,9 @@ impl Stage {
         Ok(())
     }
 
-    /// The machine is back: a new boot, the old address.
-    pub(crate) fn return_its(&mut self) -> Result<(), Trouble> {
-        let its = self.its();
+    /// Restores the peer's machine with a new boot id and the old address.
+    pub(crate) fn restore_peer_host(&mut self) -> Result<(), Trouble> {
+        let its = self.peer_node();
         let boot = boot_id(&mut self.boots);
         match its {
             Node::Gateway => self.boot[0] = boot,
@@ -176,13 +177,13 @@ impl Stage {
         self.network.attach(&self.place, its)
     }
 
-    /// The port that the first link uses at the first host, as the gateway told it.
+    /// Returns the port of the first link at the first host, as the gateway reports it.
     pub(crate) fn first_port(&self) -> Result<u16, Trouble> {
-        let all = self.told_by_gateway.all();
+        let all = self.gateway_log.all();
         let join = all.iter().rev().find(|seen| seen.is("join", FIRST_LINK));
         let address = join.and_then(|seen| seen.body.get("address")).and_then(Value::as_str);
         let port = address.and_then(|address| address.rsplit_once(':')?.1.parse().ok());
-        port.ok_or_else(|| Trouble::new("the gateway told no address of the first link"))
+        port.ok_or_else(|| Trouble::new("the gateway reported no address of the first link"))
     }
 
     fn peer(&mut self, host: u8) -> Option<&mut Peer> {
@@ -190,7 +191,7 @@ impl Stage {
     }
 
     fn start_gateway(&mut self) -> Result<(), Trouble> {
-        // An older process that was killed goes before its successor takes the port.
+        // A predecessor that was killed is removed first, so that its port is free.
         self.gateway = None;
         let gateway = Gateway::start(
             &self.program,
@@ -198,13 +199,14 @@ impl Stage {
             self.network.at(Node::Gateway)?,
             (self.setting.beat, self.setting.keep_hung_ms),
             &self.boot[0],
-            (&self.told_by_gateway, self.clock),
+            (&self.gateway_log, self.clock),
         )?;
         self.gateway = Some(gateway);
         Ok(())
     }
 
-    /// `controlled`: with a control connection beside it, at whose observer's end the lab looks.
+    /// Starts the peer process of a host. `controlled` adds a control connection, which the lab
+    /// watches at the observer's end.
     fn start_peer(&mut self, host: u8, controlled: bool) -> Result<(), Trouble> {
         let port = match self.setting.kind {
             Kind::Client | Kind::Deaf => NATIVE_PORT,
@@ -223,7 +225,7 @@ impl Stage {
             keep_hung_ms: self.setting.keep_hung_ms,
         };
         let namespace = self.network.at(Node::Host(host))?;
-        let logs = (&self.told_by_peers, self.clock);
+        let logs = (&self.peer_log, self.clock);
         let peer = Peer::start(&self.program, namespace, &spec, &self.boot[1], logs)?;
         if let Some(listener) = listener {
             self.control = Some(Control::accept(&listener, self.clock)?);
@@ -237,7 +239,7 @@ impl Stage {
     }
 }
 
-/// A boot id as Linux would write one.
+/// Returns a random boot id.
 fn boot_id(random: &mut Random) -> String {
     format!("{:016x}{:016x}", random.next_u64(), random.next_u64())
 }

@@ -1,4 +1,4 @@
-//! A run as a timeline.
+//! Draws a run as a timeline.
 
 use plotters::prelude::*;
 
@@ -6,17 +6,17 @@ use crate::record::{Lane, Run};
 use crate::trouble::Trouble;
 
 const SIZE: (u32, u32) = (1_000, 260);
-/// More marks than this on one lane would cover each other; the rest is left out.
+/// Maximum of marks on one lane; more would overlap, and are left out.
 const MAX_LABELS: usize = 24;
-/// Texts of neighbouring marks take turns on so many lines.
+/// Number of lines over which the labels of neighbouring marks are distributed.
 const LINES: usize = 3;
-/// From the lowest up.
+/// The lanes from the lowest up.
 const LANES: [Lane; 4] = [Lane::Keepalive, Lane::Client, Lane::Gateway, Lane::Fault];
 
 /// Draws the timeline of a run as an SVG document.
 ///
 /// # Errors
-/// The drawing library refused.
+/// The drawing library failed.
 pub fn timeline(run: &Run) -> Result<String, Trouble> {
     let mut svg = String::new();
     draw(run, &mut svg).map_err(|error| Trouble::new(format!("drawing a timeline: {error}")))?;
@@ -29,7 +29,8 @@ fn draw(run: &Run, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
     let first = run.marks.first().map_or(0, |mark| mark.at_ms).min(-200);
     let last = run.marks.last().map_or(1_000, |mark| mark.at_ms).max(1_000);
     let bound = run.findings.iter().find(|finding| finding.first).map(|finding| finding.bound_ms);
-    // Names stand in a margin of a tenth on the left; the last labels need one on the right.
+    // A margin of a tenth of the width is for the names on the left and the last labels on the
+    // right.
     let tenth = seconds(last - first) / 10.0;
     let title = format!("{}, observed by the {}: {}", run.fault, run.role.name(), run.score.name());
     let mut chart = ChartBuilder::on(&root)

@@ -1,15 +1,15 @@
-//! The programs that the lab drives the kernel with, and what is missing of them.
+//! Runs the external programs of the lab, and checks that they exist.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use crate::trouble::Trouble;
 
-/// A program, the Debian package it comes in, and an argument that only proves that it is there.
+/// The programs, each with its Debian package and a harmless argument to check that it exists.
 const TOOLS: [(&str, &str, &str); 3] =
     [("ip", "iproute2", "-V"), ("nft", "nftables", "-v"), ("conntrack", "conntrack", "-V")];
 
-/// Refuses to go on where the lab cannot work: not Linux, not root, or programs missing.
+/// Fails where the lab cannot work: not Linux, not root, or programs missing.
 pub(crate) fn check() -> Result<(), Trouble> {
     if !cfg!(target_os = "linux") {
         return Err(Trouble::new("the lab needs Linux: network namespaces and nftables"));
@@ -19,44 +19,44 @@ pub(crate) fn check() -> Result<(), Trouble> {
     }
     let missing: Vec<&str> = TOOLS
         .iter()
-        .filter(|(program, _, argument)| !answers(program, argument))
+        .filter(|(program, _, argument)| !exists(program, argument))
         .map(|(_, package, _)| *package)
         .collect();
     if missing.is_empty() {
         return Ok(());
     }
     let list = missing.join(" ");
-    Err(Trouble::new(format!("missing here; on Debian: apt-get install {list}")))
+    Err(Trouble::new(format!("programs are missing; on Debian: apt-get install {list}")))
 }
 
-fn answers(program: &str, argument: &str) -> bool {
-    let silent = Command::new(program)
+fn exists(program: &str, argument: &str) -> bool {
+    let status = Command::new(program)
         .arg(argument)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
-    silent.is_ok()
+    status.is_ok()
 }
 
 /// Runs a command to its end and returns what it printed.
 ///
 /// # Errors
-/// It could not be started, or it failed; with what it said.
+/// The command could not be started, or it failed; then the error contains its stderr.
 pub(crate) fn run(command: &mut Command, input: &str) -> Result<String, Trouble> {
     let name = format!("{command:?}").replace('"', "");
-    let said = Trouble::while_doing(&name);
+    let doing = Trouble::while_doing(&name);
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(&said)?;
+        .map_err(&doing)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that ends before it has read everything tells why by itself.
+        // A program that ends before it has read everything reports the reason itself.
         let _ = stdin.write_all(input.as_bytes());
     }
-    let output = child.wait_with_output().map_err(&said)?;
+    let output = child.wait_with_output().map_err(&doing)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

@@ -1,32 +1,32 @@
-//! Why a run could not be made.
+//! Errors of the lab itself.
 
 use std::fmt;
 use std::io;
 
-/// The lab could not do what it was asked: its own fault, or this machine's; never a verdict about
-/// the program under test. Whatever was built is gone, and running again is safe.
+/// An error of the lab or of this machine, never a result for the program under test. Everything
+/// that was built has been removed, and running again is safe.
 #[derive(Clone, Debug)]
 pub struct Trouble {
     what: String,
-    again: bool,
+    busy: bool,
 }
 
 impl Trouble {
     pub(crate) fn new(what: impl Into<String>) -> Trouble {
-        Trouble { what: what.into(), again: false }
+        Trouble { what: what.into(), busy: false }
     }
 
-    /// This machine was too busy to make the fault as it should be. Another time it may not be.
+    /// Creates the error that this machine was too busy for the fault. Another attempt may succeed.
     pub(crate) fn busy(what: impl Into<String>) -> Trouble {
-        Trouble { what: what.into(), again: true }
+        Trouble { what: what.into(), busy: true }
     }
 
-    /// Whether the same run may succeed when it is made again.
+    /// Whether another attempt may succeed.
     pub(crate) fn is_busy(&self) -> bool {
-        self.again
+        self.busy
     }
 
-    /// For `map_err`: what was attempted when `error` happened.
+    /// Returns a function for `map_err` that adds what was attempted.
     pub(crate) fn while_doing(what: &str) -> impl Fn(io::Error) -> Trouble {
         move |error| Trouble::new(format!("{what}: {error}"))
     }

@@ -1,12 +1,12 @@
-//! The one place that reads clocks, so that everything else can be driven by any time at all.
+//! The only code that reads clocks, so that tests and replays can drive all other code.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use systole_core::Span;
 
-/// Three clocks read against one common start.
+/// Reads the monotonic and the boot-time clock relative to one start, and the wall clock.
 ///
-/// Cheap to copy; copies share the start, so shards that hold one each agree on the time.
+/// Cheap to copy. Copies share the start, so all shards agree on the time.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,
@@ -14,25 +14,26 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that reads about zero now.
-    #[allow(clippy::disallowed_methods)] // The place where clocks may be read.
+    /// Returns a clock that reads about zero now.
+    #[allow(clippy::disallowed_methods)] // Clocks may be read here.
     pub fn start() -> Clock {
         let start = Instant::now();
         Clock { start, boot_start: since_boot().unwrap_or(Span::ZERO) }
     }
 
-    /// Time since the start during which the machine was running. Never goes back.
+    /// Returns the time since the start, suspension of the machine excluded. Never decreases.
     ///
-    /// Suspending the machine stops this clock on Linux, a stopped process does not.
-    #[allow(clippy::disallowed_methods)] // The place where clocks may be read.
+    /// On Linux this clock stops while the machine is suspended, but not while the process is
+    /// stopped.
+    #[allow(clippy::disallowed_methods)] // Clocks may be read here.
     pub fn monotonic(&self) -> Span {
         Span::from(self.start.elapsed())
     }
 
-    /// Time since the start, suspension of the machine included. Never goes back.
+    /// Returns the time since the start, suspension of the machine included. Never decreases.
     ///
-    /// What it gains on [`Clock::monotonic`] was spent suspended. Where the system has no such
-    /// clock the two are equal.
+    /// The time by which it runs ahead of [`Clock::monotonic`] was spent suspended. On systems
+    /// without such a clock, both are equal.
     pub fn boottime(&self) -> Span {
         match since_boot() {
             Some(now) => now.less(self.boot_start),
@@ -40,17 +41,17 @@ impl Clock {
         }
     }
 
-    /// The wall clock in milliseconds since 1970-01-01 UTC; 0 for a clock set earlier.
+    /// Returns the wall clock in milliseconds since 1970-01-01 UTC; 0 for a clock set earlier.
     ///
-    /// It jumps when someone sets it: for display and for stamps, never for deadlines.
-    #[allow(clippy::disallowed_methods)] // The place where clocks may be read.
+    /// For display and timestamps, never for deadlines: the clock jumps when it is set.
+    #[allow(clippy::disallowed_methods)] // Clocks may be read here.
     pub fn wall_ms(&self) -> u64 {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
-/// Time since the machine was booted, suspension included.
+/// Returns the time since the machine was booted, suspension included.
 #[cfg(target_os = "linux")]
 fn since_boot() -> Option<Span> {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
@@ -59,7 +60,7 @@ fn since_boot() -> Option<Span> {
     Some(Span::from_secs(secs) + Span::from_nanos(nanos))
 }
 
-/// This system has no clock that counts suspension and is known to this crate.
+/// Returns `None`: no clock of this system that counts suspension is supported.
 #[cfg(not(target_os = "linux"))]
 fn since_boot() -> Option<Span> {
     None

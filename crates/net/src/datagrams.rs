@@ -1,4 +1,4 @@
-//! UDP sockets: one port shared by all shards, with room for a burst.
+//! UDP sockets: one port shared by all shards, with a receive buffer for bursts.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -7,19 +7,19 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::listener::{MAX_SHARDS, share_port};
 
-/// How many bytes of datagrams the kernel is asked to hold per socket while its loop is away. A
-/// small datagram counts as 768 bytes or so: 20,000 of them are 100 ms of 200,000 a second.
+/// Receive buffer requested for each socket, in bytes. The kernel counts about 768 bytes for a
+/// small datagram: 20,000 of them are 100 ms of 200,000 a second.
 pub const RECEIVE_BUFFER: usize = 16 << 20;
 
-/// `shards` non-blocking sockets bound to the same address; the kernel deals senders out among
+/// Binds `shards` non-blocking sockets to the same address; the kernel distributes senders among
 /// them.
 ///
-/// With port 0 the first picks the port and the others follow. All are bound or none is. A port
-/// that anyone else has is refused, shared or not.
+/// With port 0, the system chooses the port of the first socket and the others use the same. All
+/// sockets are bound or none. A port that another program uses is refused, even if it is shared.
 ///
 /// # Errors
-/// Those of the system, `AddrInUse` and `PermissionDenied` above all; `InvalidInput` for 0 shards
-/// or more than [`MAX_SHARDS`]; `Unsupported` for several where the system cannot share a port.
+/// Errors of the system, mostly `AddrInUse` and `PermissionDenied`; `InvalidInput` for 0 shards or
+/// more than [`MAX_SHARDS`]; `Unsupported` for several where the system cannot share a port.
 pub fn bind_datagrams(addr: SocketAddr, shards: usize) -> io::Result<Vec<UdpSocket>> {
     if shards == 0 || shards > MAX_SHARDS {
         let text = format!("shards must be 1 to {MAX_SHARDS}, not {shards}");
@@ -27,7 +27,7 @@ pub fn bind_datagrams(addr: SocketAddr, shards: usize) -> io::Result<Vec<UdpSock
     }
     let shared = shards > 1;
     if shared && addr.port() != 0 {
-        // Only a socket that does not share is told that others are there.
+        // Only an unshared bind fails if the port is in use by shared sockets.
         drop(bind(addr, false)?);
     }
     let first = bind(addr, shared)?;
@@ -39,20 +39,20 @@ pub fn bind_datagrams(addr: SocketAddr, shards: usize) -> io::Result<Vec<UdpSock
     Ok(sockets)
 }
 
-/// Asks for a receive buffer of `bytes`, beyond the system's limit where this process may, and
-/// returns how much there is.
+/// Requests a receive buffer of `bytes`, beyond the system's limit if this process is privileged,
+/// and returns the size granted.
 ///
 /// # Errors
-/// The system tells no size.
+/// The size cannot be read.
 pub fn grow_receive_buffer(socket: &UdpSocket, bytes: usize) -> io::Result<usize> {
-    let wanted = socket2::SockRef::from(socket);
-    // What is granted counts, not what is asked for.
-    let _ = wanted.set_recv_buffer_size(bytes);
+    let socket_ref = socket2::SockRef::from(socket);
+    // A refusal shows in the size that is read below.
+    let _ = socket_ref.set_recv_buffer_size(bytes);
     #[cfg(target_os = "linux")]
-    if wanted.recv_buffer_size()? < bytes {
+    if socket_ref.recv_buffer_size()? < bytes {
         let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(socket, bytes);
     }
-    wanted.recv_buffer_size()
+    socket_ref.recv_buffer_size()
 }
 
 fn bind(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shards_share_a_port_that_nobody_else_gets() {
+    fn shards_share_a_port_that_other_programs_cannot_bind() {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let sockets = bind_datagrams(any, 3).unwrap();
         let addr = sockets[0].local_addr().unwrap();

@@ -1,5 +1,5 @@
-//! One look at a connection: what the kernel knows of it, what error it holds, and whether our own
-//! address and route are still there.
+//! Examination of a connection: the kernel's TCP state, the pending socket error, and whether our
+//! own address and route still exist.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,35 +11,35 @@ use systole_core::kernel::{Examination, SocketError};
 use crate::sockopt::{self, TcpSocket};
 use crate::tcp_info;
 
-/// How recently the peer's kernel must have been heard to prove that our own network is up: less
-/// than the shortest bound a listener grants.
-const HEARD: Span = Span::from_millis(500);
+/// Age of the peer's last ACK below which our own network counts as up; less than the shortest
+/// bound a listener grants.
+const RECENT_ACK: Span = Span::from_millis(500);
 
-/// Examines `socket`, which costs about ten system calls: for suspects, never for the fleet.
+/// Examines `socket`, which costs about ten system calls: for suspects, never for all links.
 ///
-/// Takes the socket's error away, the final one or the soft one of a router's message: whoever
-/// reads or writes next will not see it again. Never waits, never fails; what could not be found
-/// out is `None`. The look at address and route happens in the network namespace of the thread that
-/// asks, which must be that of the socket.
+/// Clears the pending error of the socket, whether final or soft (a router's message): the next
+/// read or write does not return it. Never waits, never fails; a value that could not be read is
+/// `None`. Address and route are checked in the network namespace of the calling thread, which must
+/// be that of the socket.
 pub fn examine(socket: &impl TcpSocket) -> Examination {
     let socket = SockRef::from(socket);
-    // First, since reading the error of a dead connection leaves little to see.
+    // First: reading the error of a dead connection clears most of its state.
     let tcp = sockopt::tcp_info(&socket).and_then(|(len, bytes)| tcp_info::parse(&bytes[..len]));
     let error = match socket.take_error() {
         Ok(found) => found.as_ref().map(socket_error),
         Err(_) => None,
     };
-    // A peer whose kernel was heard just now was heard over our interface: no need to ask for it,
-    // which would cost four fifths of the look.
-    let heard = tcp.is_some_and(|tcp| tcp.last_ack < HEARD);
-    let local_down = if heard { Some(false) } else { local_down_of(&socket) };
+    // A recent ACK came over our own interface. Checking address and route as well would be four
+    // fifths of the cost of an examination.
+    let acked = tcp.is_some_and(|tcp| tcp.last_ack < RECENT_ACK);
+    let local_down = if acked { Some(false) } else { local_down_of(&socket) };
     Examination { tcp, error, local_down }
 }
 
-/// What an error of a TCP socket says about the other end.
+/// Classifies an error of a TCP socket by what it shows about the peer.
 pub fn socket_error(error: &io::Error) -> SocketError {
-    // Not `Other`: an error that nobody could name is nobody's but ours.
-    #[allow(clippy::wildcard_enum_match_arm)] // The kinds are not ours and not all known.
+    // An error that shows nothing about the peer counts as a local one.
+    #[allow(clippy::wildcard_enum_match_arm)] // `ErrorKind` is foreign and non-exhaustive.
     match error.kind() {
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
@@ -55,14 +55,14 @@ pub fn socket_error(error: &io::Error) -> SocketError {
     }
 }
 
-/// Whether `socket` is still connected although a call on it failed with `error`: a router said
-/// that the peer cannot be reached, which may pass.
+/// Returns whether `socket` is still connected although a call on it failed with `error`: a router
+/// reported that the peer cannot be reached, which may be temporary.
 ///
-/// Ask wherever a read or write fails under [`crate::socket_options`]. The connection that
-/// has ended reads as a plain end of file after its error was taken, and would be misjudged.
+/// Call this whenever a read or write fails on a socket with [`crate::socket_options`]. Once its
+/// error is cleared, a connection that has ended reads as end of file, like a FIN of the peer.
 pub fn outlived(error: &io::Error, socket: &impl TcpSocket) -> bool {
     match socket_error(error) {
-        // Only a connection that has not ended tells its peer.
+        // `getpeername` succeeds only while the connection stands.
         SocketError::HostUnreachable | SocketError::NetworkUnreachable => {
             SockRef::from(socket).peer_addr().is_ok()
         }
@@ -72,27 +72,28 @@ pub fn outlived(error: &io::Error, socket: &impl TcpSocket) -> bool {
     }
 }
 
-/// Whether this machine has lost the address `local` or, if asked, every route from it to `remote`.
+/// Returns whether this machine has lost the address `local` or every route from it to `remote`;
+/// the route is checked only if `remote` is given.
 ///
-/// Nothing is sent: a UDP socket is bound and connected, for which the kernel looks both up.
-/// `None` where that failed for another reason. A cable without a signal is not noticed, since
-/// address and route outlive it; nor are routes that only TCP, a mark or a device binding may use.
+/// Sends nothing: it binds and connects a UDP socket, for which the kernel looks up address and
+/// route. `None` if that failed for another reason. A cable without a signal is not detected, since
+/// address and route remain; nor are routes that only TCP, a mark or a device binding may use.
 pub fn local_down(local: SocketAddr, remote: Option<SocketAddr>) -> Option<bool> {
-    let probe = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP)).ok()?;
+    let lookup = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP)).ok()?;
     let mut local = local;
     local.set_port(0);
-    let route = |remote: SocketAddr| probe.connect(&remote.into());
-    let asked = probe.bind(&local.into()).and_then(|()| remote.map_or(Ok(()), route));
-    let Err(error) = asked else {
+    let route = |remote: SocketAddr| lookup.connect(&remote.into());
+    let looked_up = lookup.bind(&local.into()).and_then(|()| remote.map_or(Ok(()), route));
+    let Err(error) = looked_up else {
         return Some(false);
     };
-    #[allow(clippy::wildcard_enum_match_arm)] // The kinds are not ours and not all known.
+    #[allow(clippy::wildcard_enum_match_arm)] // `ErrorKind` is foreign and non-exhaustive.
     match error.kind() {
         io::ErrorKind::AddrNotAvailable
         | io::ErrorKind::NetworkUnreachable
         | io::ErrorKind::NetworkDown
         | io::ErrorKind::HostUnreachable => Some(true),
-        // Linux answers EINVAL for a blackhole route.
+        // Linux returns EINVAL for a blackhole route.
         io::ErrorKind::InvalidInput if cfg!(target_os = "linux") => Some(true),
         _ => None,
     }
@@ -100,12 +101,12 @@ pub fn local_down(local: SocketAddr, remote: Option<SocketAddr>) -> Option<bool>
 
 fn local_down_of(socket: &SockRef<'_>) -> Option<bool> {
     let local = socket.local_addr().ok()?.as_socket()?;
-    // A connection that has died has no peer any more, but still its address.
+    // A dead connection has no peer address, but still its local one.
     let remote = socket.peer_addr().ok().and_then(|addr| addr.as_socket());
     local_down(local, remote)
 }
 
-/// EHOSTDOWN has no kind of its own.
+/// Returns whether `error` is EHOSTDOWN, which has no `ErrorKind`.
 #[cfg(unix)]
 fn is_host_down(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::HOSTDOWN.raw_os_error())
@@ -124,7 +125,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn errors_are_sorted_by_what_they_say() {
+    fn socket_errors_are_classified() {
         use rustix::io::Errno;
         for (errno, expected) in [
             (Errno::CONNRESET, SocketError::Reset),
@@ -145,7 +146,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_healthy_connection_shows_no_fault() {
+    fn examining_a_healthy_connection_finds_no_fault() {
         for listen in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(listen).unwrap();
             let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_not_ours_is_seen() {
+    fn a_foreign_address_counts_as_lost() {
         // TEST-NET-1 belongs to nobody (RFC 5737).
         let foreign = "192.0.2.1:1".parse().unwrap();
         assert_eq!(local_down(foreign, None), Some(true));

@@ -1,18 +1,18 @@
-//! Who this machine and this process are, in the two numbers that each end tells the other.
+//! Identity of this machine and this process: the two numbers that each end sends to the other.
 
 use std::io;
 
 use systole_core::wire::{BootId, InstanceId};
 
-/// Overrides what the system says: for tests, in which a machine restarts within a machine.
-const BOOT_ID: &str = "SYSTOLE_BOOT_ID";
+/// Environment variable that overrides the boot id, so that tests can simulate a reboot.
+const BOOT_ID_VAR: &str = "SYSTOLE_BOOT_ID";
 
-/// A number that changes when this machine restarts; zeros, which mean "unknown", where the
-/// system tells no such number.
+/// Returns a number that changes when this machine restarts; zeros ("unknown") on systems without
+/// such a number.
 pub fn boot_id() -> BootId {
-    let given = std::env::var(BOOT_ID).ok();
-    if let Some(given) = given.as_deref().and_then(parse_uuid) {
-        return BootId(given);
+    let override_text = std::env::var(BOOT_ID_VAR).ok();
+    if let Some(override_text) = override_text.as_deref().and_then(parse_uuid) {
+        return BootId(override_text);
     }
     #[cfg(target_os = "linux")]
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
@@ -21,17 +21,17 @@ pub fn boot_id() -> BootId {
     BootId(text.as_deref().and_then(parse_uuid).unwrap_or_default())
 }
 
-/// A random number; draw them once per process.
+/// Returns a random number that identifies a process; call it once per process.
 ///
 /// # Errors
-/// The system gave no random bytes: its fault, and not worth retrying.
+/// The system has no random bytes; do not retry.
 pub fn instance_id() -> io::Result<InstanceId> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(InstanceId(bytes))
 }
 
-/// The bytes of a UUID in its usual text form: 32 hexadecimal digits, dashes anywhere between them.
+/// Parses a UUID: 32 hexadecimal digits, with dashes anywhere between them.
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     let mut bytes = [0; 16];
     let mut digits = 0;
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn uuids_are_read_as_written() {
+    fn uuids_are_parsed() {
         let expected = [
             0xb0, 0xb1, 0xb2, 0xb3, 0xb4, 0xb5, 0xb6, 0xb7, 0xb8, 0xb9, 0xba, 0xbb, 0xbc, 0xbd,
             0xbe, 0xbf,
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn the_boot_id_stays_and_the_instance_id_is_drawn_anew() {
+    fn the_boot_id_is_stable_and_each_instance_id_is_new() {
         assert_eq!(boot_id(), boot_id());
         #[cfg(target_os = "linux")]
         assert_ne!(boot_id(), BootId::default());

@@ -1,8 +1,8 @@
-//! What Systole needs of the operating system, and nothing else: the one clock, listening sockets,
-//! the options of a connection and what the kernel knows of it, the identity of machine and
-//! process, and the descriptor limit.
+//! Operating-system services for Systole: the one clock, listening sockets, the options of a
+//! connection, the kernel's evidence about it, the identity of machine and process, and the
+//! descriptor limit.
 //!
-//! Nothing here decides anything; decisions live in `systole-core`.
+//! This crate decides nothing; decisions live in `systole-core`.
 
 pub mod clock;
 pub mod datagrams;

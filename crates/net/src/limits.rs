@@ -1,22 +1,23 @@
-//! The descriptor limit: every link is one descriptor, so it is the first wall a gateway meets.
+//! The limit on open descriptors: each link uses one, so a gateway reaches this limit first.
 
 use std::io;
 
-/// How many descriptors this process may hold open.
+/// Limits on the number of descriptors that this process may have open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DescriptorLimit {
-    /// What is in force; `None` is no limit.
+    /// The limit in force; `None` means no limit.
     pub soft: Option<u64>,
-    /// Up to what this process may raise it without privileges; `None` is no limit.
+    /// The value up to which this process may raise `soft` without privileges; `None` means no
+    /// limit.
     pub hard: Option<u64>,
 }
 
-/// Raises the soft limit on open descriptors to the hard one, and tells both as they then are.
+/// Raises the soft limit on open descriptors to the hard limit, and returns both.
 ///
-/// The usual soft limit of 1,024 protects programs that call `select`; none of ours does.
+/// The usual soft limit of 1,024 protects programs that call `select`, which Systole does not.
 ///
 /// # Errors
-/// The system refused; the limit in force is unchanged, and [`descriptor_limit`] tells it.
+/// The system refused; the limit in force is unchanged, see [`descriptor_limit`].
 #[cfg(unix)]
 pub fn raise_descriptor_limit() -> io::Result<DescriptorLimit> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -27,14 +28,14 @@ pub fn raise_descriptor_limit() -> io::Result<DescriptorLimit> {
     Ok(descriptor_limit())
 }
 
-/// The limit as it is in force now.
+/// Returns the limits in force now.
 #[cfg(unix)]
 pub fn descriptor_limit() -> DescriptorLimit {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     DescriptorLimit { soft: limit.current, hard: limit.maximum }
 }
 
-/// This system has no such limit.
+/// Returns no limits: this system has none.
 ///
 /// # Errors
 /// None here.
@@ -43,7 +44,7 @@ pub fn raise_descriptor_limit() -> io::Result<DescriptorLimit> {
     Ok(descriptor_limit())
 }
 
-/// This system has no such limit.
+/// Returns no limits: this system has none.
 #[cfg(not(unix))]
 pub fn descriptor_limit() -> DescriptorLimit {
     DescriptorLimit { soft: None, hard: None }
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn raising_reaches_the_hard_limit_and_may_be_repeated() {
+    fn raising_reaches_the_hard_limit_and_is_idempotent() {
         let raised = raise_descriptor_limit().unwrap();
         assert_eq!(raised.soft, raised.hard);
         assert_eq!(raise_descriptor_limit().unwrap(), raised);

@@ -1,29 +1,28 @@
-//! Listening sockets: one port shared by all shards, and what an accepted connection needs.
+//! Listening sockets: one port shared by all shards, and the setup of accepted connections.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that may wait to be accepted, per listening socket.
+/// Number of connections that may wait to be accepted, per listening socket.
 ///
-/// A reconnect storm after a restart is the case it is for; the kernel caps it at its own
-/// `net.core.somaxconn` (4,096 by default), so asking for more would be in vain.
+/// Sized for a reconnect storm after a restart. The kernel caps it at `net.core.somaxconn`, 4,096
+/// by default.
 pub const BACKLOG: i32 = 4_096;
 
-/// The most shards that may listen on one port: a session's number begins with its shard's, in one
-/// byte.
+/// Maximum number of shards on one port: a session's number starts with the shard's, in one byte.
 pub const MAX_SHARDS: usize = 256;
 
-/// A non-blocking socket that listens on `addr`; port 0 lets the system choose.
+/// Opens a non-blocking socket that listens on `addr`; with port 0, the system chooses the port.
 ///
-/// With `shared`, other sockets of this user that are bound `shared` as well may listen on the same
-/// port, and the kernel deals connections out among them. A port in `TIME_WAIT` is taken at once.
-/// An IPv6 socket takes no IPv4 connections, so that both may be bound side by side.
+/// With `shared`, other `shared` sockets of this user may listen on the same port, and the kernel
+/// distributes connections among them. A port in `TIME_WAIT` can be bound at once. An IPv6 socket
+/// accepts no IPv4 connections, so that both can be bound to the same port.
 ///
 /// # Errors
-/// Those of the system, `AddrInUse` and `PermissionDenied` above all; nothing stays open. `shared`
-/// where the system cannot is `Unsupported`.
+/// Errors of the system, mostly `AddrInUse` and `PermissionDenied`; nothing stays open.
+/// `Unsupported` for `shared` on systems that cannot share a port.
 pub fn bind(addr: SocketAddr, backlog: i32, shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     // On Windows this option would let two programs take the same port.
@@ -41,14 +40,14 @@ pub fn bind(addr: SocketAddr, backlog: i32, shared: bool) -> io::Result<TcpListe
     Ok(socket.into())
 }
 
-/// `shards` sockets that listen on the same address, with [`BACKLOG`] each.
+/// Opens `shards` sockets that listen on the same address, with [`BACKLOG`] each.
 ///
-/// With port 0 the first picks the port and the others follow. All are bound or none is. A port on
-/// which anyone else listens is refused, shared or not: a second gateway started by mistake would
-/// get half of the clients.
+/// With port 0, the system chooses the port of the first socket and the others use the same. All
+/// sockets are bound or none. A port on which another program listens is refused, even if it is
+/// shared: a second gateway started by mistake would get half of the clients.
 ///
 /// # Errors
-/// As [`bind`]; `InvalidInput` for 0 shards or more than [`MAX_SHARDS`].
+/// See [`bind`]; `InvalidInput` for 0 shards or more than [`MAX_SHARDS`].
 pub fn bind_shards(addr: SocketAddr, shards: usize) -> io::Result<Vec<TcpListener>> {
     if shards == 0 || shards > MAX_SHARDS {
         let text = format!("shards must be 1 to {MAX_SHARDS}, not {shards}");
@@ -56,7 +55,7 @@ pub fn bind_shards(addr: SocketAddr, shards: usize) -> io::Result<Vec<TcpListene
     }
     let shared = shards > 1;
     if shared && addr.port() != 0 {
-        // Only a socket that does not share is told that others are there.
+        // Only an unshared bind fails if the port is in use by shared sockets.
         drop(bind(addr, BACKLOG, false)?);
     }
     let first = bind(addr, BACKLOG, shared)?;
@@ -68,13 +67,13 @@ pub fn bind_shards(addr: SocketAddr, shards: usize) -> io::Result<Vec<TcpListene
     Ok(listeners)
 }
 
-/// Makes an accepted or connected stream fit for heartbeats: small writes leave at once.
+/// Sets `TCP_NODELAY` on an accepted or connected stream, so that heartbeats are sent at once.
 ///
-/// Without this, a heartbeat behind unacknowledged data waits for the peer's delayed
-/// acknowledgement, about 40 ms.
+/// Without it, a heartbeat behind unacknowledged data waits for the peer's delayed acknowledgement,
+/// about 40 ms.
 ///
 /// # Errors
-/// Those of the system; the connection is then already gone.
+/// Errors of the system; the connection has then already ended.
 pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)
 }
@@ -98,7 +97,7 @@ mod tests {
         SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
     #[test]
-    fn shards_follow_the_port_of_the_first() {
+    fn all_shards_use_the_port_of_the_first() {
         let listeners = bind_shards(ANY_PORT, 4).unwrap();
         let first = listeners[0].local_addr().unwrap();
         assert_ne!(first.port(), 0);
@@ -113,7 +112,7 @@ mod tests {
     fn each_connection_reaches_exactly_one_shard() {
         let listeners = bind_shards(ANY_PORT, 2).unwrap();
         let addr = listeners[0].local_addr().unwrap();
-        // Connected means queued at a listener already: nothing to wait for.
+        // A connected client is already in the queue of a listener, so no wait is needed.
         let clients: Vec<_> = (0..16).map(|_| TcpStream::connect(addr).unwrap()).collect();
         let mut accepted = Vec::new();
         for listener in &listeners {

@@ -1,18 +1,18 @@
-//! Socket options that the socket crate does not have, by name.
+//! Socket options that the `socket2` crate lacks or has on some systems only.
 //!
-//! On systems without an option, setting it is `Unsupported` and reading it brings nothing.
+//! On systems without an option, setting it returns `Unsupported` and reading it returns `None`.
 
 use std::io;
 
 use socket2::Socket;
 
-/// Any TCP socket that can be borrowed: of the standard library, of mio, of Tokio.
+/// A TCP socket that can be borrowed: of the standard library, of mio or of Tokio.
 #[cfg(unix)]
 pub trait TcpSocket: std::os::fd::AsFd {}
 #[cfg(unix)]
 impl<S: std::os::fd::AsFd> TcpSocket for S {}
 
-/// Any TCP socket that can be borrowed: of the standard library, of mio, of Tokio.
+/// A TCP socket that can be borrowed: of the standard library, of mio or of Tokio.
 #[cfg(windows)]
 pub trait TcpSocket: std::os::windows::io::AsSocket {}
 #[cfg(windows)]
@@ -21,7 +21,8 @@ impl<S: std::os::windows::io::AsSocket> TcpSocket for S {}
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) use system::{has_recverr, rto_max_ms};
 pub(crate) use system::{
-    set_recverr_v4, set_recverr_v6, set_rto_max_ms, set_unsent, set_user_timeout_ms, tcp_info,
+    set_notsent_lowat, set_recverr_v4, set_recverr_v6, set_rto_max_ms, set_user_timeout_ms,
+    tcp_info,
 };
 
 #[cfg(target_os = "linux")]
@@ -35,13 +36,13 @@ mod system {
     use super::{Socket, io};
     use crate::tcp_info::{LENGTHS, MAX_LEN};
 
-    /// `TCP_RTO_MAX_MS` (linux/tcp.h, Linux 6.15), too new for the libc crate.
+    /// Option number of `TCP_RTO_MAX_MS` (linux/tcp.h, Linux 6.15), which the libc crate lacks.
     const TCP_RTO_MAX_MS: libc::c_int = 44;
 
     sockopt_impl!(RtoMaxMs, Both, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, u32);
 
-    // The binding insists on getting exactly as many bytes as it asked for, and a kernel gives at
-    // most as many as it has: one type per length that some kernel is sure to have.
+    // The binding requires exactly as many bytes as it asked for, and a kernel returns no more than
+    // it has: hence one type per length.
     sockopt_impl!(Info104, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, [u8; 104]);
     sockopt_impl!(Info144, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, [u8; 144]);
     sockopt_impl!(Info160, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, [u8; 160]);
@@ -71,7 +72,7 @@ mod system {
         socket.set_tcp_user_timeout((millis > 0).then_some(timeout))
     }
 
-    pub(crate) fn set_unsent(socket: &Socket, bytes: u32) -> io::Result<()> {
+    pub(crate) fn set_notsent_lowat(socket: &Socket, bytes: u32) -> io::Result<()> {
         socket.set_tcp_notsent_lowat(bytes)
     }
 
@@ -83,12 +84,12 @@ mod system {
         Ok(setsockopt(socket, sockopt::Ipv6RecvErr, &true)?)
     }
 
-    /// `TCP_INFO` as far as this kernel is sure to have it: how many bytes, and the bytes.
+    /// Reads `TCP_INFO`: the length that this kernel certainly has, and the bytes.
     pub(crate) fn tcp_info(socket: &Socket) -> Option<(usize, [u8; MAX_LEN])> {
         static LEN: OnceLock<usize> = OnceLock::new();
         let len = *LEN.get_or_init(|| {
             let release = rustix::system::uname();
-            length_of(&release.release().to_string_lossy())
+            min_length(&release.release().to_string_lossy())
         });
         let mut bytes = [0; MAX_LEN];
         let part = &mut bytes[..len];
@@ -103,11 +104,11 @@ mod system {
         Some((len, bytes))
     }
 
-    /// How many bytes of `TCP_INFO` a kernel of that release (`uname -r`) is sure to have.
+    /// Returns the length of `TCP_INFO` that a kernel of this release (`uname -r`) has at least.
     ///
-    /// Distributors carry fields back to older releases, which lengthens the structure and never
-    /// shortens it. What cannot be read counts as the oldest.
-    fn length_of(release: &str) -> usize {
+    /// Distributors backport fields to older releases, which only lengthens the structure. A
+    /// release that cannot be parsed counts as the oldest.
+    fn min_length(release: &str) -> usize {
         let mut numbers = release
             .split(|c: char| !c.is_ascii_digit())
             .map(|digits| digits.parse::<u32>().unwrap_or(0));
@@ -139,12 +140,12 @@ mod system {
                 ("unknown", 104),
                 ("99999999999999999999.1", 104),
             ] {
-                assert_eq!(length_of(release), len, "{release}");
+                assert_eq!(min_length(release), len, "{release}");
             }
         }
 
         #[test]
-        fn each_length_is_served_by_this_kernel() {
+        fn this_kernel_returns_each_length() {
             let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
             let socket = socket.unwrap();
             assert!(getsockopt(&socket, Info104).is_ok());
@@ -169,7 +170,7 @@ mod system {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    pub(crate) fn set_unsent(_socket: &Socket, _bytes: u32) -> io::Result<()> {
+    pub(crate) fn set_notsent_lowat(_socket: &Socket, _bytes: u32) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

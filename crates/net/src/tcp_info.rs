@@ -1,13 +1,12 @@
-//! Linux `struct tcp_info` (linux/tcp.h), read from bytes: any length, any kernel, no panic.
+//! Parser of the Linux `struct tcp_info` (linux/tcp.h), of any length and from any kernel.
 
 use systole_core::Span;
 use systole_core::kernel::TcpSnapshot;
 
-/// As many bytes as anything here reads; newer kernels have more.
+/// Length in bytes up to the last field read here; newer kernels have more.
 pub const MAX_LEN: usize = 232;
 
-/// Since which Linux release the structure has at least how many bytes. Only the steps at which a
-/// field that is read here arrived.
+/// Linux releases and the minimum length of the structure since each, for the fields read here.
 pub const LENGTHS: [((u32, u32), usize); 6] = [
     ((0, 0), 104),
     ((4, 2), 144),
@@ -17,8 +16,8 @@ pub const LENGTHS: [((u32, u32), usize); 6] = [
     ((5, 4), MAX_LEN),
 ];
 
-/// Where each field lies, in bytes from the start; the numbers are part of the kernel's interface
-/// to user space and never change.
+/// Offset of each field in bytes; a part of the kernel's interface to user space that never
+/// changes.
 mod at {
     pub(super) const RETRANSMITS: usize = 2;
     pub(super) const PROBES: usize = 3;
@@ -37,10 +36,10 @@ mod at {
     pub(super) const SND_WND: usize = 228;
 }
 
-/// What the kernel wrote, in the byte order of this machine.
+/// Parses what the kernel wrote, in the byte order of this machine. Never panics.
 ///
-/// `None` for less than the 104 bytes that every kernel since 2.6 has. A later field that is not
-/// whole in `bytes` is `None`.
+/// Returns `None` for fewer than the 104 bytes that every kernel since 2.6 writes. A later field
+/// that `bytes` does not hold completely is `None`.
 pub fn parse(bytes: &[u8]) -> Option<TcpSnapshot> {
     let total_retrans = u32_at(bytes, at::TOTAL_RETRANS)?;
     Some(TcpSnapshot {
@@ -74,7 +73,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// Every length the structure has had, with the release that brought it.
+    /// All lengths of the structure, with the release that introduced each.
     const HISTORIC: [(usize, &str); 12] = [
         (104, "2.6"),
         (120, "3.15"),
@@ -90,7 +89,7 @@ mod tests {
         (280, "6.18"),
     ];
 
-    /// A structure in which each field read here has a value of its own.
+    /// Returns a structure in which each field read here has a different value.
     fn sample() -> Vec<u8> {
         let mut bytes = vec![0xee; 280];
         bytes[at::RETRANSMITS] = 1;
@@ -120,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn each_historic_length_brings_the_fields_it_has() {
+    fn each_historic_length_yields_its_fields() {
         let bytes = sample();
         for (len, release) in HISTORIC {
             let expected = TcpSnapshot {
@@ -145,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_length_is_survived() {
+    fn no_length_panics() {
         let bytes = sample();
         for len in 0..=bytes.len() {
             assert_eq!(parse(&bytes[..len]).is_some(), len >= 104, "{len}");
@@ -154,7 +153,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn fields_lie_where_the_c_library_says() {
+    fn field_offsets_match_the_c_library() {
         use core::mem::offset_of;
 
         use nix::libc::tcp_info;

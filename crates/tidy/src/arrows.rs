@@ -6,8 +6,8 @@ use toml::{Table, Value};
 
 use crate::Problem;
 
-/// Each crate under `crates/`, with those of ours that it depends on. A new arrow is a decision
-/// about the shape of the whole: it is made here first.
+/// Each crate under `crates/`, with the workspace crates that it depends on. A new arrow changes
+/// the architecture, so it is added here first.
 pub const ARROWS: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("net", &["core"]),
@@ -18,13 +18,13 @@ pub const ARROWS: &[(&str, &[&str])] = &[
     ("tidy", &[]),
 ];
 
-/// Crates that depend on nothing at all, ours or not.
+/// Crates that may have no dependency, neither from this workspace nor from outside.
 pub const WITHOUT_DEPENDENCIES: &[&str] = &["core"];
 
 const PREFIX: &str = "systole-";
 
 /// Compares the manifests (crate name to text of its `Cargo.toml`) with [`ARROWS`]. Dependencies of
-/// tests are no arrows: a test may stand anywhere.
+/// tests are not checked: a test may use any crate.
 pub fn check(manifests: &BTreeMap<String, String>) -> Vec<Problem> {
     let table: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
     let mut problems: Vec<Problem> = table
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_arrow_is_found_however_it_is_written() {
+    fn a_new_arrow_is_found_in_each_manifest_syntax() {
         for text in [
             "[dependencies]\nsystole-core.workspace = true\nsystole-client = { path = \"x\" }",
             "[dependencies]\nsystole-core = \"1\"\nc = { package = \"systole-client\" }",
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn an_arrow_that_is_gone_is_found() {
+    fn a_removed_arrow_is_found() {
         assert!(with("net", "[dependencies]").contains("says net → core"));
     }
 

@@ -1,13 +1,13 @@
-//! What the documents point at exists: links, and paths in backticks.
+//! Checks that link targets and paths in backticks exist, in the documents.
 
 use std::collections::BTreeSet;
 
 use crate::Problem;
 
-/// Endings that make a word in backticks a file name.
+/// Endings by which a word in backticks is recognized as a file name.
 const ENDINGS: &[&str] = &[".rs", ".toml", ".md", ".sh", ".c", ".py", ".yml", ".yaml", ".json"];
 
-/// Relative links in one Markdown file lead to something in the repository.
+/// Reports the relative links of a Markdown file whose target is not in the repository.
 pub fn links(path: &str, text: &str, paths: &BTreeSet<String>) -> Vec<Problem> {
     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
     let mut problems = Vec::new();
@@ -18,15 +18,19 @@ pub fn links(path: &str, text: &str, paths: &BTreeSet<String>) -> Vec<Problem> {
                 continue;
             }
             if !resolve(folder, file).is_some_and(|file| exists(&file, paths)) {
-                problems.push(Problem::new(path, line, format!("the link {target} leads nowhere")));
+                problems.push(Problem::new(
+                    path,
+                    line,
+                    format!("the target of link {target} is missing"),
+                ));
             }
         }
     }
     problems
 }
 
-/// Whatever stands in backticks and looks like a path of this repository exists in it. A name
-/// without folder, or with only its last folders, is enough, as long as some path ends in it.
+/// Reports words in backticks that look like a path of this repository but do not exist. A file
+/// name alone, or the end of a path, is accepted if any path ends in it.
 pub fn backticks(path: &str, text: &str, paths: &BTreeSet<String>) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (line, prose) in prose(text) {
@@ -43,7 +47,7 @@ pub fn backticks(path: &str, text: &str, paths: &BTreeSet<String>) -> Vec<Proble
     problems
 }
 
-/// The lines outside fenced blocks, with their numbers.
+/// Returns the lines outside fenced code blocks, with their numbers.
 fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut fenced = false;
     text.lines().enumerate().filter_map(move |(at, line)| {
@@ -79,13 +83,13 @@ fn looks_like_path(span: &str, paths: &BTreeSet<String>) -> bool {
     })
 }
 
-/// Whether the repository holds a file of this path, or anything below it.
+/// Whether the repository contains this file or folder.
 fn exists(path: &str, paths: &BTreeSet<String>) -> bool {
     let folder = format!("{path}/");
     path.is_empty() || paths.contains(path) || paths.iter().any(|other| other.starts_with(&folder))
 }
 
-/// `link` as seen from `folder`, without `.` and `..`; `None` if it leaves the repository.
+/// Resolves `link` relative to `folder`; `None` if the result is outside the repository.
 fn resolve(folder: &str, link: &str) -> Option<String> {
     let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
     for part in link.split('/') {
@@ -120,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn links_that_lead_somewhere_pass() {
+    fn links_with_existing_targets_pass() {
         assert_eq!(bad_links("README.md", "[a](docs/protocol.md#x) [b](docs/) [c](#here)"), 0);
         assert_eq!(bad_links("docs/a.md", "[a](protocol.md) [b](../README.md) [c](../docs)"), 0);
         assert_eq!(bad_links("README.md", "[a](https://example.org/x) ![b](mailto:a@b)"), 0);
@@ -128,30 +132,30 @@ mod tests {
     }
 
     #[test]
-    fn links_that_lead_nowhere_are_found() {
+    fn links_with_missing_targets_are_found() {
         assert_eq!(bad_links("README.md", "[a](protocol.md) and [b](docs/prot.md)"), 2);
         assert_eq!(bad_links("docs/a.md", "[a](docs/protocol.md) ![b](../../README.md)"), 2);
         assert_eq!(bad_links("README.md", "```\n```\n[a](doc/protocol.md \"title\")"), 1);
     }
 
     #[test]
-    fn the_line_of_a_broken_link_is_told() {
+    fn the_line_of_a_broken_link_is_reported() {
         assert_eq!(links("README.md", "\n\n[a](x.md)", &repo())[0].line, 3);
     }
 
     #[test]
-    fn paths_in_backticks_that_exist_pass() {
+    fn existing_paths_in_backticks_pass() {
         assert_eq!(bad_paths("`docs/protocol.md` `crates/core` `link.rs` `./test` `core/src/`"), 0);
     }
 
     #[test]
-    fn what_is_no_path_is_left_alone() {
+    fn words_that_are_no_paths_are_ignored() {
         assert_eq!(bad_paths("`a::b` `/healthz` `HOST:PORT` `text/plain` `x.y` `crates/*`"), 0);
         assert_eq!(bad_paths("```\n`gone.rs`\n```"), 0);
     }
 
     #[test]
-    fn paths_in_backticks_that_are_gone_are_found() {
+    fn missing_paths_in_backticks_are_found() {
         assert_eq!(bad_paths("`docs/gone.md` `gone.rs` `crates/gone` `./gone` `ink.rs`"), 5);
     }
 }

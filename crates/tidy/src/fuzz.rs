@@ -1,4 +1,4 @@
-//! Each fuzz target is declared, exists, and starts from a corpus that is committed.
+//! Checks that each fuzz target is declared, exists, and has a committed corpus.
 
 use std::collections::BTreeSet;
 
@@ -29,13 +29,13 @@ pub fn check(manifest: Option<&str>, paths: &BTreeSet<String>) -> Vec<Problem> {
     }
     for path in paths.iter().filter(|path| path.starts_with("fuzz/fuzz_targets/")) {
         if path.ends_with(".rs") && !targets.iter().any(|(_, source)| source == path) {
-            problems.push(problem(format!("{path} is no target, so nothing runs it")));
+            problems.push(problem(format!("{path} is not a declared target, so nothing runs it")));
         }
     }
     problems
 }
 
-/// Name and source path of each target.
+/// Returns the name and the source path of each target.
 fn targets(manifest: &str) -> Result<Vec<(String, String)>, String> {
     let root: Table = manifest.parse().map_err(|error| format!("not TOML: {error}"))?;
     let bins = root.get("bin").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_missing_is_found() {
+    fn missing_parts_are_found() {
         assert!(what(None, &[]).contains("must be fuzzed"));
         assert!(what(Some(""), &[]).contains("no target"));
         assert!(what(Some("[[bin"), &[]).contains("not TOML"));
@@ -74,6 +74,6 @@ mod tests {
         let found = what(Some(GOOD), &["fuzz/corpus/wire2/a", "fuzz/fuzz_targets/other.rs"]);
         assert!(found.contains("fuzz_targets/wire.rs does not exist"), "{found}");
         assert!(found.contains("fuzz/corpus/wire/ holds no input"), "{found}");
-        assert!(found.contains("other.rs is no target"), "{found}");
+        assert!(found.contains("other.rs is not a declared target"), "{found}");
     }
 }

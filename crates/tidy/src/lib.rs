@@ -1,7 +1,7 @@
-//! The house rules of this repository that neither rustfmt nor clippy can express.
+//! Checks for the rules of this repository that neither rustfmt nor clippy can express.
 //!
-//! Every check is a pure function from text to [`Problem`]s, tested on bad examples beside it; the
-//! integration test reads the repository and hands each file to the checks that concern it.
+//! Every check is a pure function from text to [`Problem`]s, with unit tests on bad examples. The
+//! integration test reads the repository and applies the checks to each file.
 
 pub mod arrows;
 pub mod docs;

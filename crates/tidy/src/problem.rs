@@ -1,4 +1,4 @@
-//! What a check reports: where, and what is wrong.
+//! A problem that a check reports: the place, and what is wrong.
 
 use std::fmt;
 
@@ -9,12 +9,12 @@ pub struct Problem {
     pub path: String,
     /// Line, counted from 1.
     pub line: usize,
-    /// What is wrong, and what would be right.
+    /// Description of the problem, and of the correct form.
     pub what: String,
 }
 
 impl Problem {
-    /// A problem in line `line` (counted from 1) of the file `path`.
+    /// Creates a problem in line `line` (counted from 1) of the file `path`.
     pub fn new(path: &str, line: usize, what: impl Into<String>) -> Self {
         Self { path: path.to_owned(), line, what: what.into() }
     }

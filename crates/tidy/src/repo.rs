@@ -1,4 +1,4 @@
-//! The repository as the checks see it: the paths git knows or would add, and their texts.
+//! The files of the repository: the paths that git tracks or would add, and their texts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +9,7 @@ use std::process::Command;
 #[derive(Debug)]
 pub struct Repo {
     root: PathBuf,
-    /// Paths with `/` between folders.
+    /// Paths relative to the root, with `/` as separator.
     pub paths: BTreeSet<String>,
 }
 
@@ -18,8 +18,8 @@ impl Repo {
     ///
     /// # Errors
     ///
-    /// What git says if it is missing or `root` is not a repository: an unpacked archive of the
-    /// sources cannot tell which files are its own.
+    /// The error if git is missing, or git's message if `root` is not a repository, as in an
+    /// unpacked source archive.
     pub fn open(root: &Path) -> Result<Self, String> {
         let listing = Command::new("git")
             .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
@@ -37,12 +37,12 @@ impl Repo {
         Ok(Self { root: root.to_owned(), paths })
     }
 
-    /// The text of a file, or `None` if it is absent or not UTF-8.
+    /// Returns the text of a file, or `None` if it is absent or not UTF-8.
     pub fn text(&self, path: &str) -> Option<String> {
         fs::read_to_string(self.root.join(path)).ok()
     }
 
-    /// Paths with this ending and their texts.
+    /// Returns the texts of all files whose path has this ending, by path.
     pub fn texts(&self, ending: &str) -> BTreeMap<String, String> {
         let paths = self.paths.iter().filter(|path| path.ends_with(ending));
         paths.filter_map(|path| Some((path.clone(), self.text(path)?))).collect()

@@ -2,12 +2,12 @@
 
 use crate::Problem;
 
-/// Production lines that one file may hold: what a reader can keep in mind at one sitting.
+/// Maximum of production lines in one file: a reader can keep that much in mind.
 pub const MAX_PRODUCTION_LINES: usize = 500;
-/// Characters in one line: two files fit side by side on a common screen.
+/// Maximum of characters in one line: two files fit side by side on a common screen.
 pub const MAX_COLUMNS: usize = 100;
 
-/// All rules for one Rust file.
+/// Applies all rules to one Rust file.
 pub fn check(path: &str, text: &str) -> Vec<Problem> {
     let mut problems = columns(path, text);
     problems.extend(module_doc(path, text));
@@ -17,7 +17,7 @@ pub fn check(path: &str, text: &str) -> Vec<Problem> {
     problems
 }
 
-/// The first line says what the file is for.
+/// Requires a first line that says what the file is for.
 fn module_doc(path: &str, text: &str) -> Option<Problem> {
     let first = text.lines().next().unwrap_or("");
     let says_something = first.strip_prefix("//!").is_some_and(|rest| rest.trim().len() > 3);
@@ -25,7 +25,8 @@ fn module_doc(path: &str, text: &str) -> Option<Problem> {
         .then(|| Problem::new(path, 1, "the first line must be `//!` and what the file is for"))
 }
 
-/// `session.rs` beside `session/` shows in an editor's tab what it is; `mod.rs` does not.
+/// Rejects `mod.rs`: an editor's tab shows the module's name for `session.rs` beside `session/`,
+/// but not for `mod.rs`.
 fn no_mod_rs(path: &str) -> Option<Problem> {
     let name = path.rsplit('/').next().unwrap_or(path);
     (name == "mod.rs")
@@ -43,7 +44,7 @@ fn columns(path: &str, text: &str) -> Vec<Problem> {
         .collect()
 }
 
-/// Tests may be as long as they need to be; production code may not.
+/// Limits the production lines of one file. The length of tests is not limited.
 fn length(path: &str, text: &str) -> Option<Problem> {
     if is_test_file(path) {
         return None;
@@ -57,7 +58,7 @@ fn length(path: &str, text: &str) -> Option<Problem> {
     })
 }
 
-/// A reader who meets the test module has seen all of the production code.
+/// Requires that the test module is last, so that its reader has seen all production code.
 fn tests_last(path: &str, text: &str) -> Option<Problem> {
     let (_, to) = test_module(text)?;
     let after = text.lines().skip(to).position(|line| !line.trim().is_empty())?;
@@ -68,7 +69,7 @@ fn is_test_file(path: &str) -> bool {
     path.split('/').any(|part| part == "tests" || part == "tests.rs")
 }
 
-/// The lines of the first inline test module, from its attribute to its closing brace, as a
+/// Returns the lines of the first inline test module, from its attribute to its closing brace, as a
 /// half-open range counted from 0. rustfmt puts that brace alone in the first column.
 fn test_module(text: &str) -> Option<(usize, usize)> {
     let lines: Vec<&str> = text.lines().collect();
@@ -114,14 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn production_lines_behind_the_tests_count_and_are_out_of_place() {
+    fn production_lines_after_the_tests_are_counted_and_reported() {
         let found = what("src/a.rs", &format!("{}{TESTS}\n{}", code(400), "y\n".repeat(150)));
         assert!(found.contains("551 production lines"), "{found}");
         assert!(found.contains("src/a.rs:406: code after the test module"), "{found}");
     }
 
     #[test]
-    fn a_test_attribute_on_something_else_hides_nothing() {
+    fn a_test_attribute_on_a_function_excludes_no_lines() {
         let found = what("src/a.rs", &format!("{}#[cfg(test)]\nfn f() {{\n}}\n", code(498)));
         assert!(found.contains("501 production lines"), "{found}");
     }

@@ -1,9 +1,9 @@
-//! Words that no file of the repository may hold: unfinished business, the marks of an unfinished
-//! merge, and one machine's paths.
+//! Finds words that no file of the repository may contain: markers of unfinished work, merge
+//! conflict markers, and paths that exist on one machine only.
 
 use crate::Problem;
 
-// Written in halves, so that this file passes its own check.
+// Each word is split in halves, so that this file passes its own check.
 const UNFINISHED: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME")];
 const MERGE: &[&str] = &[concat!("<<<<", "<<< "), concat!(">>>>", ">>> ")];
 const ONE_MACHINE: &[&str] = &[
@@ -14,7 +14,7 @@ const ONE_MACHINE: &[&str] = &[
     concat!("/tm", "p/target-"),
 ];
 
-/// Files whose text is not ours.
+/// Generated or third-party files, which are not checked.
 const FOREIGN: &[&str] = &["Cargo.lock", "fuzz/Cargo.lock", "LICENSE-APACHE"];
 
 /// Finds the forbidden words in a text file.
@@ -29,7 +29,7 @@ pub fn check(path: &str, text: &str) -> Vec<Problem> {
             problems.push(Problem::new(path, at + 1, what));
         }
         if MERGE.iter().any(|mark| line.starts_with(mark)) {
-            problems.push(Problem::new(path, at + 1, "a merge was left unfinished here"));
+            problems.push(Problem::new(path, at + 1, "unresolved merge conflict"));
         }
         for word in ONE_MACHINE.iter().filter(|word| has_path(line, word)) {
             let what = format!("`{word}` exists on one machine only");
@@ -45,7 +45,8 @@ fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
-/// A path is absolute where no name stands before its first slash: `net/work/` is none.
+/// Whether `line` contains the absolute path `path`. A name before its first slash makes the path
+/// relative, as in `net/work/`.
 fn has_path(line: &str, path: &str) -> bool {
     line.match_indices(path).any(|(at, _)| {
         let before = line[..at].chars().next_back();
@@ -71,19 +72,19 @@ mod tests {
     }
 
     #[test]
-    fn the_marks_of_a_merge_are_found() {
+    fn merge_conflict_markers_are_found() {
         assert_eq!(check("a.toml", &format!("{}HEAD\na\n{}b\n", MERGE[0], MERGE[1])).len(), 2);
         assert_eq!(check("a.sh", &format!("cat <<E\n echo {}\n", MERGE[0])), []);
     }
 
     #[test]
-    fn words_that_only_contain_one_are_left_alone() {
+    fn longer_words_that_contain_a_forbidden_word_pass() {
         let words = format!("{0}S my{0} todo net{1}x {{}}{1}", UNFINISHED[0], ONE_MACHINE[1]);
         assert_eq!(check("a.md", &words), []);
     }
 
     #[test]
-    fn foreign_texts_are_left_alone() {
+    fn foreign_files_are_ignored() {
         assert_eq!(check("Cargo.lock", UNFINISHED[0]), []);
         assert_eq!(check("docs/Cargo.lock", UNFINISHED[0]).len(), 1);
     }

@@ -1,4 +1,4 @@
-//! The checks, applied to this repository.
+//! Applies the checks to this repository.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 use systole_tidy::repo::Repo;
 use systole_tidy::{Problem, arrows, docs, fuzz, source, words};
 
-/// Documents that every reader meets, and whose mentioned paths must exist.
+/// Documents in which every path in backticks must exist.
 const GUIDES: &[&str] = &["README.md", "ARCHITECTURE.md"];
 
-/// The repository, or `None` (said aloud) where the sources are not in git.
+/// Opens the repository; returns `None`, and prints why, where the sources are not in git.
 fn repo() -> Option<Repo> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     match Repo::open(&root) {
@@ -33,7 +33,7 @@ fn sources_keep_the_rules() {
     let sources = repo.texts(".rs");
     assert!(
         sources.contains_key("crates/core/src/lib.rs"),
-        "the listing is not of this repository"
+        "git lists the files of another repository"
     );
     let problems: Vec<_> =
         sources.iter().flat_map(|(path, text)| source::check(path, text)).collect();
@@ -41,7 +41,7 @@ fn sources_keep_the_rules() {
 }
 
 #[test]
-fn no_file_holds_a_forbidden_word() {
+fn no_file_contains_a_forbidden_word() {
     let Some(repo) = repo() else { return };
     let problems: Vec<_> =
         repo.texts("").iter().flat_map(|(path, text)| words::check(path, text)).collect();
@@ -63,7 +63,7 @@ fn the_arrows_between_crates_equal_the_table() {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn link_targets_exist() {
     let Some(repo) = repo() else { return };
     let problems: Vec<_> = repo
         .texts(".md")

@@ -1,4 +1,4 @@
-//! What can be asked of `systole bench`, and what it means once defaults are filled in.
+//! The arguments of `systole bench`, and the plan of a run after defaults are filled in.
 
 use std::time::Duration;
 
@@ -10,35 +10,35 @@ Examples:
   The budgets, in one run (about five minutes):
     systole bench --baseline --check
 
-  A quick look with fewer links, as JSON:
+  A quick run with fewer links, as JSON:
     systole bench --links 1000 --window 2s --silent 300 --json
 
-  A gateway that runs already (say its policy, it is what lateness is measured against):
+  A running gateway (pass its policy, against which lateness is measured):
     systole bench --target 127.0.0.1:7400 --admin 127.0.0.1:7480 --pid 4711 \\
                   --idle 15s --interval 5s --probes 3
 
   Ten minutes under full CPU load, with the gateway stopped for ten seconds in the middle:
     systole bench --soak 10m --burn --stop 10s --check
 
-  A million devices that state that they live over UDP, all at one socket:
+  A million beacon devices over UDP, all at one socket:
     systole bench --codec beacon --links 1000000 --idle 30s --interval 10s \\
                   --period 20s --window 60s --silent 10000
 
 How to read it:
-  heartbeat   one ping and its answer, whoever asked
-  CPU         user and kernel time of the target's threads, as its kernel accounts it
-  memory      anonymous pages (heap, stacks) per idle link; socket buffers are the kernel's
+  heartbeat   one ping and its answer, in either direction
+  CPU         user and kernel time of the target's threads, as the kernel counts it
+  memory      anonymous pages (heap, stacks) per idle link, without the kernel's socket buffers
   RTT         from just before the write to just after the read, in the client
-  lateness    close of a silent link, less its last byte, less the bound
+  lateness    time from a silent link's last byte to its close, minus the bound
               D = idle + interval x probes
   overruns    heartbeats left out because the last was unanswered: above 0, the load exceeds
-              what this machine can serve, and paced figures mean little";
+              what this machine can serve, and paced figures are unreliable";
 
 /// Put load on a gateway, and measure what it costs
 ///
-/// Opens many links from several processes, lets them beat, lets some of them fall silent, and
-/// prints what the gateway spent and how late its verdicts were. Starts a gateway of its own
-/// unless --target names one.
+/// Opens many links from several processes, sends heartbeats on them, silences some of them, and
+/// prints the gateway's cost and the lateness of its verdicts. Starts a gateway of its own unless
+/// --target names one.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -51,19 +51,19 @@ pub(crate) struct Args {
     /// Protocol that the links speak
     #[arg(long, value_enum, default_value = "native")]
     pub(crate) codec: Codec,
-    /// Measure paced heartbeats only: each link beats once a period
+    /// Measure paced heartbeats only: each link sends one per period
     #[arg(long)]
     pub(crate) paced: bool,
     /// Measure the closed loop only: each answer triggers the next heartbeat
     #[arg(long)]
     pub(crate) closed_loop: bool,
-    /// Time from one heartbeat of a link to its next, when paced
+    /// Time between two heartbeats of a link, when paced
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub(crate) period: Duration,
     /// Links in the closed loop; the others only answer [default: all]
     #[arg(long)]
     pub(crate) active: Option<usize>,
-    /// Load before each measurement that does not count
+    /// Load before each measurement, which is not measured
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
     pub(crate) warmup: Duration,
     /// Length of each measurement
@@ -75,7 +75,7 @@ pub(crate) struct Args {
     /// Links that fall silent at once; 0 skips this part [default: a third]
     #[arg(long)]
     pub(crate) silent: Option<usize>,
-    /// Each silent link sends one last heartbeat as it falls silent: all deadlines in one instant
+    /// Send one last heartbeat on each silent link, so that all deadlines fall at one instant
     #[arg(long)]
     pub(crate) burst: bool,
     /// Silence before the gateway's first probe
@@ -103,22 +103,22 @@ pub(crate) struct Args {
     /// Measure the gateway that listens here, instead of starting one
     #[arg(long, value_name = "HOST:PORT", requires = "pid")]
     pub(crate) target: Option<String>,
-    /// Admin address of --target; its own account of lateness is read there
+    /// Admin address of --target, where its own histogram of lateness is read
     #[arg(long, value_name = "HOST:PORT", requires = "target")]
     pub(crate) admin: Option<String>,
     /// Process of --target
     #[arg(long, requires = "target")]
     pub(crate) pid: Option<u32>,
-    /// Keep paced links for so long, let some fall silent, and look for wrong verdicts
+    /// Run paced links for TIME, silence some of them, and check for wrong verdicts
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) soak: Option<Duration>,
     /// In a soak: one busy loop per core, all the time
     #[arg(long, requires = "soak")]
     pub(crate) burn: bool,
-    /// In a soak: stop the gateway (SIGSTOP) in the middle, for so long
+    /// In a soak: stop the gateway (SIGSTOP) in the middle, for this time
     #[arg(long, requires = "soak", value_parser = humantime::parse_duration)]
     pub(crate) stop: Option<Duration>,
-    /// In a soak: how much later than its bound a verdict may be seen
+    /// In a soak: how much later than its bound a verdict may be
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub(crate) tolerance: Duration,
     /// Print JSON instead of tables
@@ -132,10 +132,10 @@ pub(crate) struct Args {
 /// Descriptors that a gateway needs beside its links.
 const SPARE_DESCRIPTORS: u64 = 512;
 const DEFAULT_LINKS: usize = 15_000;
-/// Few enough that a worker's own loop stays far from its limits, on two cores as well.
+/// Links of one worker: few enough that its loop stays far from its limits, even on two cores.
 const LINKS_PER_WORKER: usize = 7_500;
 
-/// The arguments with everything decided.
+/// The arguments with all defaults filled in.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) args: Args,
@@ -148,7 +148,7 @@ pub(crate) struct Plan {
     pub(crate) modes: Vec<Mode>,
 }
 
-/// What the links do during a measurement.
+/// The kind of load during a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Mode {
@@ -157,7 +157,7 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
-    /// For tables.
+    /// The name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Mode::Paced => "paced",
@@ -167,10 +167,10 @@ impl Mode {
 }
 
 impl Plan {
-    /// Fills in what was not said.
+    /// Fills in the defaults.
     ///
     /// # Errors
-    /// Values that no run can have: no links, more than the descriptor limit allows.
+    /// Values that no run can use: no links, or more than the descriptor limit allows.
     pub(crate) fn new(args: Args) -> Result<Plan, BenchError> {
         let limit = systole_net::limits::raise_descriptor_limit()
             .map_err(|error| BenchError::io("cannot raise the descriptor limit", &error))?;
@@ -206,7 +206,7 @@ impl Plan {
         })
     }
 
-    /// D: the silence after which a verdict falls.
+    /// The bound D: the silence after which a verdict falls.
     pub(crate) fn bound(&self) -> Duration {
         self.args.idle + self.args.interval * u32::from(self.args.probes)
     }

@@ -1,5 +1,5 @@
-//! `systole bench --codec beacon`: a fleet of devices over UDP, what each costs the gateway, and
-//! whether any of them is given up wrongly.
+//! `systole bench --codec beacon`: runs a fleet of devices over UDP, and measures the gateway's
+//! cost per device and its wrong verdicts.
 
 mod load;
 mod pressure;
@@ -20,12 +20,12 @@ use super::{BenchError, scrape};
 use load::Load;
 use pressure::Pressure;
 
-/// Memory that one device may take of the gateway, all in.
+/// Budget of the gateway's memory per device, in bytes.
 const MEMORY: f64 = 1_024.0;
-/// How long all devices may take to come online, and verdicts to be counted after they are due.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Time limit for all devices to come online.
+const ONLINE_WITHIN: Duration = Duration::from_secs(300);
 
-/// What a fleet of devices cost, and what became of it.
+/// The results of a run with beacon devices.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Report {
     pub(super) devices: usize,
@@ -35,30 +35,31 @@ pub(super) struct Report {
     pub(super) online: u64,
     pub(super) bound_ms: u64,
     pub(super) period_ms: u64,
-    /// How long all of them took to come online.
+    /// Time until all devices were online.
     pub(super) rollout_seconds: f64,
     pub(super) memory_before_bytes: u64,
     pub(super) memory_bytes: u64,
     pub(super) bytes_per_device: f64,
     pub(super) window: Window,
-    /// Devices that were given up although they lived.
+    /// Verdicts on living devices.
     pub(super) false_verdicts: u64,
     pub(super) silenced: u64,
     pub(super) found: u64,
-    /// How much later than due verdicts fell, as the gateway counts it: upper bounds.
+    /// Lateness of verdicts by the gateway's own histogram: upper bounds.
     pub(super) late_ms_p99: Option<f64>,
     pub(super) late_ms_p999: Option<f64>,
     pub(super) dropped: u64,
-    /// Statements that were due and that the bench could not send: many make the rest worthless.
+    /// Due statements that the bench could not send: if they are many, the other figures are
+    /// unreliable.
     pub(super) left_out: u64,
-    /// How late a statement was sent at most, and why, if that is so much that the gateway is not
-    /// to blame for what comes of it.
+    /// The greatest lateness of a sent statement. If it is too great to blame the gateway for the
+    /// results, `overrun` says why.
     pub(super) behind_ms: f64,
     pub(super) overrun: Option<String>,
     pub(super) ok: bool,
 }
 
-/// All devices alive, for a while.
+/// A measurement while all devices live.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Window {
     pub(super) seconds: f64,
@@ -70,23 +71,23 @@ pub(super) struct Window {
     pub(super) cpu_share: f64,
 }
 
-/// Brings the fleet online, lets it live, lets a part fall silent, and looks at the gateway.
+/// Brings the fleet online, keeps it alive, silences a part of it, and reads the gateway's metrics.
 pub(super) fn run(plan: &Plan) -> Result<Report, BenchError> {
     let (period, bound) = (plan.args.period, plan.bound());
-    refuse(plan)?;
+    refuse_unsupported(plan)?;
     let clock = Clock::start();
     let target = Target::start(Kind::Gateway, plan)?;
     let address: SocketAddr = target
         .destination
         .address
         .parse()
-        .map_err(|_| BenchError::new("the gateway's address is none"))?;
+        .map_err(|_| BenchError::new("the gateway's address is not IP:PORT"))?;
     let memory_before_bytes = target.memory()?;
     let mut load = Load::new(address, plan.links, Keys::derived(&MASTER), clock).map_err(failed)?;
     let bar = progress_bar(plan.links);
     bar.set_message("coming online");
     let began = clock.monotonic();
-    load.come_online(PATIENCE, |online| bar.set_position(online as u64)).map_err(failed)?;
+    load.come_online(ONLINE_WITHIN, |online| bar.set_position(online as u64)).map_err(failed)?;
     let rollout = Duration::from(clock.monotonic().less(began));
     bar.set_message("living");
     let pressure = Pressure::start(clock, &target)?;
@@ -136,21 +137,21 @@ pub(super) fn run(plan: &Plan) -> Result<Report, BenchError> {
     })
 }
 
-fn refuse(plan: &Plan) -> Result<(), BenchError> {
+fn refuse_unsupported(plan: &Plan) -> Result<(), BenchError> {
     if plan.args.period * 2 > plan.bound() {
-        let what = "a device must state twice within the bound: shorten --period, or lengthen \
-                    --idle and --interval";
+        let what = "a device must send two statements within the bound: shorten --period, or \
+                    lengthen --idle and --interval";
         return Err(BenchError::new(what));
     }
     let args = &plan.args;
     if args.target.is_some() || args.soak.is_some() || args.baseline || args.baseline_only {
-        let what = "--codec beacon starts its own gateway, and knows no --soak and no --baseline";
+        let what = "--codec beacon starts its own gateway, without --soak and --baseline";
         return Err(BenchError::new(what));
     }
     Ok(())
 }
 
-/// All devices live for a while, at least one bound, of which the warm-up is no part.
+/// Measures while all devices live, after the warm-up, for at least one bound.
 fn live(plan: &Plan, target: &Target, load: &mut Load, clock: Clock) -> Result<Window, BenchError> {
     load.live(plan.args.warmup, plan.args.period, plan.links).map_err(failed)?;
     let (before, cpu, began) = (load.seen, target.cpu_ns()?, clock.monotonic());
@@ -169,8 +170,8 @@ fn live(plan: &Plan, target: &Target, load: &mut Load, clock: Clock) -> Result<W
     })
 }
 
-/// The last devices fall silent, while the others live on. Returns the metrics once all verdicts
-/// have fallen, or at least should have.
+/// Silences the last devices while the others live on. Returns the metrics once all verdicts have
+/// fallen or are overdue.
 fn fall_silent(
     plan: &Plan,
     target: &Target,
@@ -186,7 +187,7 @@ fn fall_silent(
         if !enough && let Ok(page) = page(target) {
             last = page;
         }
-        // Those that live must go on living while we wait.
+        // The living devices must go on sending while we wait.
         enough || load.live(Duration::from_millis(100), period, kept).is_err()
     });
     Ok(last)
@@ -205,7 +206,7 @@ fn sum(page: &str, name: &str) -> u64 {
     scrape::values(page, name).iter().sum::<f64>() as u64
 }
 
-/// Verdicts of silence so far.
+/// Returns the number of verdicts of silence so far.
 fn verdicts(page: &str) -> u64 {
     sum(page, "systole_verdicts_total{cause=\"unknown\"}")
 }
@@ -230,7 +231,7 @@ impl fmt::Display for Report {
             ("dropped by the gateway", self.dropped.to_string()),
             ("left out by the bench, overloaded", self.left_out.to_string()),
             ("sent late by the bench, at most", format!("{:.0} ms", self.behind_ms)),
-            ("living devices given up", self.false_verdicts.to_string()),
+            ("verdicts on living devices", self.false_verdicts.to_string()),
             ("silent devices found", format!("{} of {}", self.found, self.silenced)),
             ("lateness p99", late(self.late_ms_p99)),
             ("lateness p99.9", late(self.late_ms_p999)),
@@ -241,10 +242,10 @@ impl fmt::Display for Report {
         let verdict = if self.ok { "ok" } else { "MISSED" };
         writeln!(
             f,
-            "at most {MEMORY} B a device, none given up wrongly, all silent found: {verdict}"
+            "at most {MEMORY} B per device, no wrong verdict, all silent ones found: {verdict}"
         )?;
         if let Some(why) = &self.overrun {
-            writeln!(f, "OVERRUN: the load was late, so that lateness may be its own: {why}")?;
+            writeln!(f, "OVERRUN: the load itself was late, and may cause the lateness: {why}")?;
         }
         Ok(())
     }

@@ -1,40 +1,39 @@
-//! The bytes of a heartbeat in each codec, written from the protocol document alone: the load must
-//! not share a mistake with the server that it measures.
+//! The bytes of a heartbeat in each codec, written from the protocol document alone, so that the
+//! load shares no mistake with the server that it measures.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// The protocol that the load speaks.
+/// The protocol of the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Codec {
-    /// Systole's own: a handshake, then two bytes each way.
+    /// Systole's own protocol: a handshake, then two bytes each way.
     Native,
     /// Messages of 1,028 bytes: a big-endian type, then 1,024 bytes.
     Message1028,
     /// Lines of text: `ping` and `pong`.
     Line,
-    /// Datagrams of 32 bytes, from many devices on few sockets; never a stream, so that what
-    /// follows says nothing for it.
+    /// Datagrams of 32 bytes, from many devices on few sockets; not a stream.
     Beacon,
 }
 
 const PING: u8 = 0x10;
 const PONG: u8 = 0x20;
 const MESSAGE: usize = 1028;
-/// The longest line that means anything here, with its line feed and a carriage return.
+/// The longest meaningful line, with carriage return and line feed.
 const LONGEST_LINE: usize = 6;
 
-/// Something complete that the other end said.
+/// A complete message from the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seen {
+pub(crate) enum Message {
     Ping(u8),
     Pong,
     Welcome,
-    /// A goodbye, or anything else that asks for nothing.
+    /// A goodbye, or another message that needs no answer.
     Other,
-    /// Nothing that this codec knows.
-    Alien,
+    /// Bytes that are illegal in this codec.
+    Illegal,
 }
 
 impl Codec {
@@ -48,12 +47,12 @@ impl Codec {
         }
     }
 
-    /// Replaces `out` by a ping.
+    /// Replaces the content of `out` by a ping.
     pub(crate) fn ping(self, seq: u8, out: &mut Vec<u8>) {
         self.heartbeat(PING, 1, b"ping\n", seq, out);
     }
 
-    /// Replaces `out` by the answer to a ping.
+    /// Replaces the content of `out` by the answer to a ping.
     pub(crate) fn pong(self, seq: u8, out: &mut Vec<u8>) {
         self.heartbeat(PONG, 2, b"pong\n", seq, out);
     }
@@ -72,8 +71,8 @@ impl Codec {
     }
 }
 
-/// A native HELLO without resumption, wishes, account or token; of the identity, what keeps the
-/// length in one byte.
+/// Encodes a native HELLO without resumption, policy, account or token. The identity is cut to 15
+/// bytes, so that each length fits into one byte.
 pub(crate) fn hello(boot_id: [u8; 16], instance_id: [u8; 16], identity: &str) -> Vec<u8> {
     let mut body = Vec::with_capacity(128);
     body.extend(b"SYS1");
@@ -92,7 +91,8 @@ pub(crate) fn hello(boot_id: [u8; 16], instance_id: [u8; 16], identity: &str) ->
     frame
 }
 
-/// Cuts a stream into what was said, however it arrives; holds no bytes but a line's first few.
+/// Splits a stream into messages, also if they arrive in pieces; buffers only the first bytes of a
+/// line.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Reader {
     state: State,
@@ -115,7 +115,7 @@ enum State {
         value: u32,
     },
     Body {
-        seen: Seen,
+        seen: Message,
         left: u32,
     },
     Line {
@@ -125,8 +125,8 @@ enum State {
 }
 
 impl Reader {
-    /// Calls `seen` for each thing that `bytes` complete.
-    pub(crate) fn feed(&mut self, codec: Codec, bytes: &[u8], mut seen: impl FnMut(Seen)) {
+    /// Calls `seen` for each message that `bytes` complete.
+    pub(crate) fn feed(&mut self, codec: Codec, bytes: &[u8], mut seen: impl FnMut(Message)) {
         let mut rest = bytes;
         while let [byte, after @ ..] = rest {
             if let State::Body { seen: what, left } = self.state {
@@ -145,7 +145,7 @@ impl Reader {
                 Codec::Native => self.native(*byte),
                 Codec::Message1028 => self.message(*byte),
                 Codec::Line => self.line(*byte),
-                Codec::Beacon => Some(Seen::Alien),
+                Codec::Beacon => Some(Message::Illegal),
             };
             if let Some(what) = done {
                 self.state = State::Start;
@@ -154,18 +154,18 @@ impl Reader {
         }
     }
 
-    fn native(&mut self, byte: u8) -> Option<Seen> {
+    fn native(&mut self, byte: u8) -> Option<Message> {
         match self.state {
             State::Sequence { kind } => {
-                return Some(if kind == PING { Seen::Ping(byte) } else { Seen::Pong });
+                return Some(if kind == PING { Message::Ping(byte) } else { Message::Pong });
             }
             State::Length { kind, shift, value } => {
                 let value = value | u32::from(byte & 0x7f) << shift.min(28);
                 if byte & 0x80 != 0 {
                     self.state = State::Length { kind, shift: shift + 7, value };
-                    return (shift >= 28).then_some(Seen::Alien);
+                    return (shift >= 28).then_some(Message::Illegal);
                 }
-                let seen = if kind == 0x40 { Seen::Welcome } else { Seen::Other };
+                let seen = if kind == 0x40 { Message::Welcome } else { Message::Other };
                 self.state = State::Body { seen, left: value };
                 return (value == 0).then_some(seen);
             }
@@ -176,12 +176,12 @@ impl Reader {
             0x40 | 0x50 | 0x51 | 0x60 | 0x70 => {
                 self.state = State::Length { kind: byte, shift: 0, value: 0 };
             }
-            _ => return Some(Seen::Alien),
+            _ => return Some(Message::Illegal),
         }
         None
     }
 
-    fn message(&mut self, byte: u8) -> Option<Seen> {
+    fn message(&mut self, byte: u8) -> Option<Message> {
         let (have, value) = match self.state {
             State::Header { have, value } => (have, value),
             State::Start
@@ -194,17 +194,17 @@ impl Reader {
         self.state = State::Header { have: have + 1, value };
         if have + 1 == 4 {
             let seen = match value {
-                1 => Seen::Ping(0),
-                2 => Seen::Pong,
-                11 | 21 => Seen::Other,
-                _ => Seen::Alien,
+                1 => Message::Ping(0),
+                2 => Message::Pong,
+                11 | 21 => Message::Other,
+                _ => Message::Illegal,
             };
             self.state = State::Body { seen, left: MESSAGE as u32 - 4 };
         }
         None
     }
 
-    fn line(&mut self, byte: u8) -> Option<Seen> {
+    fn line(&mut self, byte: u8) -> Option<Message> {
         let (mut have, mut text) = match self.state {
             State::Line { have, text } => (have, text),
             State::Start
@@ -216,9 +216,9 @@ impl Reader {
         if byte == b'\n' {
             let line = &text[..usize::from(have)];
             return Some(match line.strip_suffix(b"\r").unwrap_or(line) {
-                b"ping" => Seen::Ping(0),
-                b"pong" => Seen::Pong,
-                _ => Seen::Other,
+                b"ping" => Message::Ping(0),
+                b"pong" => Message::Pong,
+                _ => Message::Other,
             });
         }
         if usize::from(have) < LONGEST_LINE {
@@ -234,7 +234,7 @@ impl Reader {
 mod tests {
     use super::*;
 
-    fn read(codec: Codec, bytes: &[u8], piece: usize) -> Vec<Seen> {
+    fn read(codec: Codec, bytes: &[u8], piece: usize) -> Vec<Message> {
         let (mut reader, mut all) = (Reader::default(), Vec::new());
         for piece in bytes.chunks(piece) {
             reader.feed(codec, piece, |seen| all.push(seen));
@@ -250,7 +250,11 @@ mod tests {
             codec.pong(0, &mut pong);
             let both = [ping, pong].concat();
             for piece in [1, 2, 3, 1000, both.len()] {
-                assert_eq!(read(codec, &both, piece), [Seen::Ping(0), Seen::Pong], "{codec:?}");
+                assert_eq!(
+                    read(codec, &both, piece),
+                    [Message::Ping(0), Message::Pong],
+                    "{codec:?}"
+                );
             }
         }
     }
@@ -260,22 +264,22 @@ mod tests {
         let frames = [&[0x40, 0x81, 0x01][..], &[9; 129], &[0x70, 2, 0, 0], &[0x20, 7]].concat();
         for piece in [1, 5, 200] {
             let seen = read(Codec::Native, &frames, piece);
-            assert_eq!(seen, [Seen::Welcome, Seen::Other, Seen::Pong]);
+            assert_eq!(seen, [Message::Welcome, Message::Other, Message::Pong]);
         }
     }
 
     #[test]
-    fn what_no_codec_knows_is_alien() {
-        assert_eq!(read(Codec::Native, &[0xf0], 1), [Seen::Alien]);
-        assert_eq!(read(Codec::Native, &[0x50, 255, 255, 255, 255, 255], 1), [Seen::Alien]);
-        assert_eq!(read(Codec::Message1028, &[0; 1028], 9), [Seen::Alien]);
+    fn unknown_bytes_are_illegal() {
+        assert_eq!(read(Codec::Native, &[0xf0], 1), [Message::Illegal]);
+        assert_eq!(read(Codec::Native, &[0x50, 255, 255, 255, 255, 255], 1), [Message::Illegal]);
+        assert_eq!(read(Codec::Message1028, &[0; 1028], 9), [Message::Illegal]);
         assert_eq!(read(Codec::Line, b"a line of some length\nping\r\n", 4), {
-            [Seen::Other, Seen::Ping(0)]
+            [Message::Other, Message::Ping(0)]
         });
     }
 
     #[test]
-    fn hello_has_the_length_that_the_document_draws() {
+    fn hello_has_the_length_of_the_protocol_document() {
         let frame = hello([1; 16], [2; 16], "ada");
         assert_eq!(frame[..2], [0x30, 115]);
         assert_eq!(frame.len(), 117);

@@ -1,10 +1,10 @@
-//! What the bench and its load workers say to each other: one JSON object per line over pipes.
+//! The messages between the bench and its load workers: one JSON object per line over pipes.
 
 use serde::{Deserialize, Serialize};
 
 use super::codec::Codec;
 
-/// From the bench to a worker, on the worker's standard input.
+/// A command from the bench to a worker, on the worker's standard input.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub(crate) enum WorkerCommand {
@@ -14,33 +14,33 @@ pub(crate) enum WorkerCommand {
     Pace { period_ns: u64 },
     /// The first `active` loud links send the next heartbeat as soon as one is answered.
     Loop { active: usize },
-    /// Nothing is sent but answers.
+    /// The links send only answers.
     Idle,
     /// The last `count` loud links stop sending and answering, and keep their sockets open. With
-    /// `burst` each sends one last heartbeat first, so that all were heard at one instant.
+    /// `burst` each sends one last heartbeat first, so that all deadlines fall at one instant.
     Silence { count: usize, burst: bool },
-    /// Asks for [`Event::Report`], and starts the next one at zero.
+    /// Requests an [`Event::Report`], and resets the counts.
     Report,
 }
 
-/// How a worker is to open its links.
+/// The parameters with which a worker opens its links.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Connect {
     /// `HOST:PORT` with a literal address.
     pub(crate) target: String,
     pub(crate) codec: Codec,
-    /// Number of this worker's first link: names and source addresses follow from it.
+    /// Number of this worker's first link, from which identities and source addresses follow.
     pub(crate) first: usize,
     pub(crate) links: usize,
-    /// The other end repeats bytes: no handshake, and our own ping comes back as the answer.
+    /// The target echoes bytes: no handshake, and our own ping comes back as the answer.
     pub(crate) echo: bool,
 }
 
-/// From a worker to the bench, on the worker's standard output.
+/// An event from a worker to the bench, on the worker's standard output.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Event {
-    /// So many links are up.
+    /// Some more links are up.
     Progress { connected: usize },
     /// All links are up, or have failed.
     Connected { connected: usize, failed: usize, error: Option<String> },
@@ -56,27 +56,27 @@ pub(crate) struct Report {
     pub(crate) span_ns: u64,
     pub(crate) sent: u64,
     pub(crate) answered: u64,
-    /// Heartbeats of the other end that were answered.
+    /// Heartbeats from the target that were answered.
     pub(crate) probes: u64,
     /// Heartbeats that were due while the previous one was unanswered, and were left out.
     pub(crate) overruns: u64,
-    /// Links that were neither silent nor closed by us, and are gone.
+    /// Links that ended although they were neither silent nor closed by us.
     pub(crate) lost: u64,
     /// Silent links that are still open.
     pub(crate) undetected: usize,
     /// The longest time between two turns of the worker's loop.
     pub(crate) gap_ns: u64,
-    /// The other end's verdicts on silent links.
+    /// The target's verdicts on silent links.
     pub(crate) verdicts: Vec<Verdict>,
     /// Round-trip times: (nanoseconds, count).
     pub(crate) rtt: Vec<(u64, u64)>,
 }
 
-/// A silent link that the other end has closed.
+/// A silent link that the target has closed.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Verdict {
-    /// When its last byte was sent.
+    /// Time at which the last byte was sent.
     pub(crate) last_sent_ns: u64,
-    /// When the close was seen.
+    /// Time at which the close was detected.
     pub(crate) closed_ns: u64,
 }

@@ -1,5 +1,5 @@
-//! The baseline: the plainest epoll echo there is, as one would write it in C. Level-triggered,
-//! one thread and one listening socket per shard; wait, read, write the same bytes.
+//! The baseline: a minimal epoll echo server, as one would write it in C. Level-triggered, with one
+//! thread and one listening socket per shard; each waits, reads, and writes the same bytes.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use systole_net::listener::bind_shards;
 
-/// Arguments of the hidden subcommand.
+/// Arguments of the hidden subcommand `bench-echo`.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct EchoArgs {
     /// Shards, each a thread with its own listening socket
@@ -18,12 +18,12 @@ pub(crate) struct EchoArgs {
     threads: usize,
 }
 
-/// Events taken from the kernel in one go.
+/// Maximum of events per `epoll_wait`.
 const EVENTS: usize = 512;
-/// Holds the longest heartbeat of any codec several times over.
+/// Size of the read buffer: several times the longest heartbeat of any codec.
 const BUFFER: usize = 16 * 1024;
 
-/// Binds to a free port of the loopback, prints the address, and echoes until killed.
+/// Listens on a free port of the loopback, prints the address, and echoes until killed.
 pub(crate) fn run(args: &EchoArgs) -> io::Result<()> {
     super::die_with_parent();
     systole_net::limits::raise_descriptor_limit()?;

@@ -1,4 +1,4 @@
-//! The load workers seen from the bench: start them, tell them what to do, add up what they say.
+//! Controls the load workers: starts them, sends commands, and adds up their reports.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command as Process, Stdio};
@@ -12,12 +12,12 @@ use super::codec::Codec;
 use super::control::{Connect, Event, Report, Verdict, WorkerCommand};
 use super::{BenchError, proc};
 
-/// A worker answers between two turns of its loop; one that needs longer hangs.
+/// Time limit for a report: a worker answers within one turn of its loop, unless it hangs.
 const ANSWER: Duration = Duration::from_secs(30);
-/// For all links together; a slow machine opens a thousand a second.
+/// Time limit for opening all links; a slow machine opens a thousand per second.
 const CONNECT: Duration = Duration::from_secs(120);
 
-/// All workers of one round. Dropping it ends them, and with them the links.
+/// All load workers of one round. Dropping the fleet ends the workers and closes their links.
 pub(crate) struct Fleet {
     clock: Clock,
     workers: Vec<Worker>,
@@ -32,7 +32,7 @@ struct Worker {
     loud: usize,
 }
 
-/// The reports of all workers, added up; times in nanoseconds of the bench's clock.
+/// The sum of the reports of all workers; times in nanoseconds of the bench's clock.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sum {
     pub(crate) sent: u64,
@@ -48,7 +48,7 @@ pub(crate) struct Sum {
     pub(crate) per_second: f64,
 }
 
-/// Where the links go.
+/// The target of the links.
 #[derive(Clone, Debug)]
 pub(crate) struct Destination {
     pub(crate) address: String,
@@ -57,7 +57,7 @@ pub(crate) struct Destination {
 }
 
 impl Fleet {
-    /// Starts `workers` processes that will hold `links` links between them.
+    /// Starts `workers` processes that will share `links` links.
     pub(crate) fn start(clock: Clock, workers: usize, links: usize) -> Result<Fleet, BenchError> {
         let (sender, events) = channel();
         let mut fleet = Fleet { clock, workers: Vec::new(), events, lost: 0 };
@@ -68,7 +68,7 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Opens all links; `progress` hears how many are up.
+    /// Opens all links; `progress` gets the number of links that are up.
     pub(crate) fn connect(
         &mut self,
         to: &Destination,
@@ -84,7 +84,7 @@ impl Fleet {
                 echo: to.echo,
             };
             first += worker.links;
-            worker.tell(&WorkerCommand::Connect(how))?;
+            worker.send(&WorkerCommand::Connect(how))?;
         }
         let deadline = self.now() + CONNECT;
         let mut up = vec![0; self.workers.len()];
@@ -105,34 +105,34 @@ impl Fleet {
         Ok(())
     }
 
-    /// Says the same to all workers.
-    pub(crate) fn tell(&mut self, command: &WorkerCommand) -> Result<(), BenchError> {
-        self.workers.iter_mut().try_for_each(|worker| worker.tell(command))
+    /// Sends a command to all workers.
+    pub(crate) fn broadcast(&mut self, command: &WorkerCommand) -> Result<(), BenchError> {
+        self.workers.iter_mut().try_for_each(|worker| worker.send(command))
     }
 
-    /// Lets the first `active` links run in a closed loop, shared evenly among the workers.
+    /// Runs a closed loop on the first `active` links, shared evenly among the workers.
     pub(crate) fn closed_loop(&mut self, active: usize) -> Result<(), BenchError> {
         for (share, worker) in shares(active, self.workers.len()).zip(&mut self.workers) {
-            worker.tell(&WorkerCommand::Loop { active: share })?;
+            worker.send(&WorkerCommand::Loop { active: share })?;
         }
         Ok(())
     }
 
-    /// Lets `count` links fall silent, shared evenly among the workers; returns how many did.
+    /// Silences `count` links, shared evenly among the workers; returns the number silenced.
     pub(crate) fn silence(&mut self, count: usize, burst: bool) -> Result<usize, BenchError> {
         let mut silenced = 0;
         for (share, worker) in shares(count, self.workers.len()).zip(&mut self.workers) {
             let count = share.min(worker.loud);
             worker.loud -= count;
             silenced += count;
-            worker.tell(&WorkerCommand::Silence { count, burst })?;
+            worker.send(&WorkerCommand::Silence { count, burst })?;
         }
         Ok(silenced)
     }
 
-    /// What happened since the last report.
+    /// Collects the counts since the last report.
     pub(crate) fn report(&mut self) -> Result<Sum, BenchError> {
-        self.tell(&WorkerCommand::Report)?;
+        self.broadcast(&WorkerCommand::Report)?;
         let deadline = self.now() + ANSWER;
         let (mut sum, mut open) = (Sum::default(), self.workers.len());
         while open > 0 {
@@ -149,12 +149,12 @@ impl Fleet {
         Ok(sum)
     }
 
-    /// Links closed although they were alive, in all reports so far.
+    /// Returns the number of links closed although they were alive, in all reports so far.
     pub(crate) fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// CPU time that the workers have used so far, in nanoseconds.
+    /// Returns the CPU time that the workers have used so far, in nanoseconds.
     pub(crate) fn cpu_ns(&self) -> Result<u64, BenchError> {
         let each = self.workers.iter().map(|worker| proc::cpu_ns(worker.child.id()));
         each.sum::<io::Result<u64>>()
@@ -188,8 +188,8 @@ impl Fleet {
 }
 
 impl Sum {
-    /// `received_ns` is now on the bench's clock: it ties the worker's clock to it, within the time
-    /// that a line takes through a pipe.
+    /// Adds a worker's report. `received_ns` is the time of receipt on the bench's clock: the
+    /// worker's times are converted by it, to within the delay of the pipe.
     fn add(&mut self, report: Report, received_ns: u64) {
         let heartbeats = report.answered + report.probes;
         self.per_second += heartbeats as f64 * 1e9 / report.span_ns.max(1) as f64;
@@ -220,8 +220,8 @@ impl Worker {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| BenchError::io("cannot start a load worker", &error))?;
-        let input = child.stdin.take().expect("stdin was asked for");
-        let output = child.stdout.take().expect("stdout was asked for");
+        let input = child.stdin.take().expect("stdin is piped");
+        let output = child.stdout.take().expect("stdout is piped");
         let sender = sender.clone();
         thread::spawn(move || {
             for line in BufReader::new(output).lines() {
@@ -231,13 +231,13 @@ impl Worker {
                     return;
                 }
             }
-            // Whoever listens learns of the end; if no one does, it was asked for.
+            // Reports the end of the worker. If this fails, the fleet has been dropped.
             let _ = sender.send((index, None));
         });
         Ok(Worker { child, input, links, loud: links })
     }
 
-    fn tell(&mut self, command: &WorkerCommand) -> Result<(), BenchError> {
+    fn send(&mut self, command: &WorkerCommand) -> Result<(), BenchError> {
         let mut line = serde_json::to_vec(command).expect("commands hold nothing but numbers");
         line.push(b'\n');
         self.input
@@ -248,13 +248,13 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // It holds nothing that would need an orderly end.
+        // A worker holds nothing that needs an orderly shutdown.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// This very binary with one of its hidden subcommands.
+/// Returns a command that runs this binary with one of its hidden subcommands.
 pub(crate) fn own_process(subcommand: &str) -> Result<Process, BenchError> {
     let path = std::env::current_exe()
         .map_err(|error| BenchError::io("cannot find this program's own file", &error))?;

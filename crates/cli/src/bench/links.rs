@@ -1,4 +1,4 @@
-//! The links of one load worker: connect, greet, send when due, answer, notice the end.
+//! The links of one load worker: connect, handshake, send when due, answer, detect the end.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -11,16 +11,16 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use systole_net::Clock;
 
-use super::codec::{self, Codec, Reader, Seen};
+use super::codec::{self, Codec, Message, Reader};
 use super::control::{Connect, Report, Verdict};
 
-/// Source addresses 127.0.0.2 to 127.0.0.251: no one of them runs out of ports.
+/// Number of source addresses, 127.0.0.2 to 127.0.0.251, so that none runs out of ports.
 const SOURCES: usize = 250;
-/// The longest time that a histogram holds apart: a minute.
+/// The longest time that a histogram distinguishes: a minute.
 const MAX_TIME_NS: u64 = 60_000_000_000;
-/// Three digits: quantiles are right to one in a thousand.
+/// Significant digits of a histogram: quantiles are right to one in a thousand.
 const DIGITS: u8 = 3;
-/// Holds several of the longest messages.
+/// Size of the read buffer: several of the longest messages.
 const BUFFER: usize = 16 * 1024;
 
 /// All links of a worker, the loud ones first.
@@ -43,7 +43,7 @@ pub(crate) struct Links {
     out: Vec<u8>,
 }
 
-/// What happens of itself.
+/// The load that the links generate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Drive {
     Idle,
@@ -71,7 +71,7 @@ struct Link {
     phase: LinkStage,
     silent: bool,
     seq: u8,
-    /// When the heartbeat that is not answered yet was sent.
+    /// Time at which the unanswered heartbeat was sent.
     asked_ns: Option<u64>,
     last_sent_ns: u64,
     reader: Reader,
@@ -112,14 +112,14 @@ impl Links {
         &self.epoll
     }
 
-    /// Notes that the loop has come round.
+    /// Records one turn of the worker's loop.
     pub(crate) fn mark_turn(&mut self) {
         let now = self.now();
         self.report.gap_ns = self.report.gap_ns.max(now.saturating_sub(self.turned_ns));
         self.turned_ns = now;
     }
 
-    /// Says what is to be opened; [`Links::open_more`] does it.
+    /// Sets what to open; [`Links::open_more`] opens it.
     pub(crate) fn begin(&mut self, how: Connect) -> io::Result<()> {
         how.target.parse::<SocketAddr>().map_err(io::Error::other)?;
         self.links.reserve_exact(how.links);
@@ -156,13 +156,13 @@ impl Links {
         }
     }
 
-    /// Links up, links failed, and whether that is all of them.
+    /// Returns the links up, the links failed, and whether these are all.
     pub(crate) fn connected(&self) -> (usize, usize, bool) {
         let Tally { up, failed, .. } = self.tally;
         (up, failed, up + failed >= self.how.links)
     }
 
-    /// The first thing that went wrong.
+    /// Takes the first error.
     pub(crate) fn take_error(&mut self) -> Option<String> {
         self.tally.error.take()
     }
@@ -197,7 +197,7 @@ impl Links {
         self.loud = from;
     }
 
-    /// What happened since the last report.
+    /// Returns the counts since the last report.
     pub(crate) fn report(&mut self) -> Report {
         let now = self.now();
         let mut report = std::mem::take(&mut self.report);
@@ -214,8 +214,8 @@ impl Links {
         report
     }
 
-    /// Sends at most `most` heartbeats that are due; returns the time until the next one, if one
-    /// is foreseen.
+    /// Sends at most `most` due heartbeats; returns the time until the next one if the load is
+    /// paced.
     pub(crate) fn send_due(&mut self, most: usize) -> Option<Duration> {
         let Drive::Pace { base_ns, period_ns, mut next } = self.drive else { return None };
         let count = self.links.len() as u64;
@@ -246,7 +246,7 @@ impl Links {
         Some(Duration::from_nanos(due(next).saturating_sub(self.now())))
     }
 
-    /// Handles what the kernel says about a link.
+    /// Handles an event of the kernel for a link.
     pub(crate) fn ready(&mut self, index: usize, flags: EventFlags) {
         match self.links[index].phase {
             LinkStage::Connecting if flags.intersects(EventFlags::OUT | EventFlags::ERR) => {
@@ -319,30 +319,30 @@ impl Links {
         };
         let buffer = std::mem::take(&mut self.buffer);
         let mut reader = self.links[index].reader;
-        reader.feed(self.how.codec, &buffer[..length], |seen| self.saw(index, seen));
+        reader.feed(self.how.codec, &buffer[..length], |seen| self.handle_message(index, seen));
         self.links[index].reader = reader;
         self.buffer = buffer;
     }
 
-    fn saw(&mut self, index: usize, seen: Seen) {
+    fn handle_message(&mut self, index: usize, seen: Message) {
         match seen {
-            Seen::Welcome if self.links[index].phase == LinkStage::Greeting => self.up(index),
-            Seen::Pong => self.answered(index),
-            Seen::Ping(_) if self.how.echo => self.answered(index),
-            Seen::Ping(seq) if !self.links[index].silent => {
+            Message::Welcome if self.links[index].phase == LinkStage::Greeting => self.up(index),
+            Message::Pong => self.handle_answer(index),
+            Message::Ping(_) if self.how.echo => self.handle_answer(index),
+            Message::Ping(seq) if !self.links[index].silent => {
                 self.how.codec.pong(seq, &mut self.out);
                 self.write_out(index);
                 self.report.probes += 1;
             }
-            Seen::Alien => {
+            Message::Illegal => {
                 let what = "the target speaks another protocol";
                 self.close(index, &io::Error::new(io::ErrorKind::InvalidData, what));
             }
-            Seen::Ping(_) | Seen::Welcome | Seen::Other => {}
+            Message::Ping(_) | Message::Welcome | Message::Other => {}
         }
     }
 
-    fn answered(&mut self, index: usize) {
+    fn handle_answer(&mut self, index: usize) {
         let now = self.now();
         let Some(asked) = self.links[index].asked_ns.take() else { return };
         self.report.answered += 1;
@@ -365,8 +365,8 @@ impl Links {
         self.write_out(index);
     }
 
-    /// Sends what stands in `out`. A heartbeat that does not fit into the socket's buffer at once
-    /// means that the target reads nothing: the link is given up rather than cut in the middle.
+    /// Sends the content of `out`. If the socket's buffer cannot take all of it, the target does
+    /// not read: the link is closed, since a partial heartbeat would break the stream.
     fn write_out(&mut self, index: usize) {
         let now = self.now();
         let link = &mut self.links[index];
@@ -405,7 +405,7 @@ impl Links {
     }
 }
 
-/// For times in nanoseconds up to a minute; longer ones count as a minute.
+/// Creates a histogram of times in nanoseconds up to a minute; longer times count as a minute.
 pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_max(MAX_TIME_NS, DIGITS).expect("three digits below a minute are legal")
 }

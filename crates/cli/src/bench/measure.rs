@@ -1,4 +1,4 @@
-//! The rounds of a run: start a target, fill it with links, let them beat, let some fall silent.
+//! The rounds of a run: each starts a target, opens links, sends heartbeats, and silences some.
 
 use std::io;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use super::links::histogram;
 use super::target::{Kind, Target};
 use super::{proc, scrape};
 
-/// How much longer than the bound the bench waits for verdicts before it calls them missing.
+/// Time after the bound at which verdicts that have not fallen count as missing.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Between two looks at the verdicts.
+/// Time between two reports while verdicts are awaited.
 const POLL: Duration = Duration::from_millis(250);
 
-/// One target from its start to its end.
+/// The results of one round: one target from its start to its end.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Round {
     pub(crate) target: Kind,
@@ -32,7 +32,7 @@ pub(crate) struct Round {
     pub(crate) silence: Option<SilenceRun>,
     /// Links that were closed although they were alive, at any time in the round.
     pub(crate) lost: u64,
-    /// The target ended when it was asked to.
+    /// Whether the target ended after SIGTERM.
     pub(crate) clean_stop: bool,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct Memory {
     pub(crate) idle_bytes_per_link: f64,
 }
 
-/// A measurement under steady load.
+/// The results of a measurement under steady load.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Window {
     pub(crate) mode: Mode,
@@ -58,17 +58,17 @@ pub(crate) struct Window {
     pub(crate) cpu_ns_per_heartbeat: f64,
     /// CPU time of the target over time: 1 is one core.
     pub(crate) cores: f64,
-    /// Of the heartbeats, those that the target asked for.
+    /// Heartbeats that the target began.
     pub(crate) probes: u64,
     pub(crate) overruns: u64,
     pub(crate) rtt_us: Quantiles,
-    /// What processes that are not part of the run used meanwhile, in cores.
+    /// CPU use of processes that are not part of the run, in cores.
     pub(crate) others_cores: f64,
-    /// The longest time that a load worker did not look.
+    /// The longest time between two turns of a load worker's loop.
     pub(crate) worker_gap_ms: f64,
 }
 
-/// Quantiles of one sort of times; the unit is the field's that holds them.
+/// Quantiles of a set of times, in the unit that the name of the containing field gives.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Quantiles {
     pub(crate) p50: f64,
@@ -77,7 +77,7 @@ pub(crate) struct Quantiles {
     pub(crate) max: f64,
 }
 
-/// Links fell silent at once.
+/// The results of silencing many links at once.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct SilenceRun {
     pub(crate) silenced: usize,
@@ -85,12 +85,12 @@ pub(crate) struct SilenceRun {
     pub(crate) missing: usize,
     /// Links closed although they were not silent, and silent ones closed before the bound.
     pub(crate) false_verdicts: u64,
-    /// What the gateway's own histogram says: upper bounds of buckets; null if it says nothing, or
-    /// if the quantile lies in the last bucket.
+    /// Lateness by the gateway's own histogram: upper bounds of buckets; null without data, or if
+    /// the quantile lies in the last bucket.
     pub(crate) gateway_ms: Option<Bounds>,
     /// Why the gateway's histogram could not be read; the run goes on without it.
     pub(crate) gateway_error: Option<String>,
-    /// As the clients saw it, with the time that closing and noticing take.
+    /// Lateness as the clients see it, including the time for closing and detection.
     pub(crate) client_ms: Quantiles,
 }
 
@@ -102,7 +102,7 @@ pub(crate) struct Bounds {
     pub(crate) p999: Option<f64>,
 }
 
-/// Runs all rounds, the targets alternately: what changes on the machine meanwhile meets both.
+/// Runs all rounds, with alternating targets, so that changes on the machine affect both.
 pub(crate) fn run(plan: &Plan) -> Result<Vec<Round>, BenchError> {
     let kinds: &[Kind] = match (plan.args.baseline_only, plan.args.baseline) {
         (true, _) => &[Kind::Baseline],
@@ -121,7 +121,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Vec<Round>, BenchError> {
     Ok(rounds)
 }
 
-/// Counts links up, with a line about what goes on. Shows nothing unless stderr is a terminal.
+/// Creates a progress bar for the links that are up. It shows nothing unless stderr is a terminal.
 pub(crate) fn progress_bar(links: usize) -> ProgressBar {
     let bar = ProgressBar::new(links as u64);
     let style = ProgressStyle::with_template("{spinner} {msg:36} {bar:30} {pos}/{len} links");
@@ -130,7 +130,7 @@ pub(crate) fn progress_bar(links: usize) -> ProgressBar {
     bar
 }
 
-/// Quantiles of samples in nanoseconds with their counts, divided by `unit_ns`.
+/// Returns the quantiles of samples in nanoseconds with their counts, divided by `unit_ns`.
 pub(crate) fn quantiles(samples: impl Iterator<Item = (u64, u64)>, unit_ns: f64) -> Quantiles {
     let mut all = histogram();
     for (value, count) in samples {
@@ -166,12 +166,12 @@ impl<'a> Runner<'a> {
 
     fn run(mut self, round: usize) -> Result<Round, BenchError> {
         let before_bytes = self.target.memory()?;
-        self.say("connecting");
+        self.show("connecting");
         let start = self.clock.monotonic();
         let bar = self.bar;
         self.fleet.connect(&self.target.destination, |up| bar.set_position(up as u64))?;
         let connect_seconds = seconds(self.clock.monotonic().less(start).as_nanos());
-        self.say("idle");
+        self.show("idle");
         self.fleet.run_for(self.plan.args.settle)?;
         let idle_bytes = self.target.memory()?;
         let windows: Result<Vec<Window>, BenchError> =
@@ -182,7 +182,7 @@ impl<'a> Runner<'a> {
         let silence = wanted.then(|| self.silence()).transpose()?;
         self.fleet.report()?;
         let lost = self.fleet.lost();
-        self.say("stopping");
+        self.show("stopping");
         let kind = self.target.kind;
         drop(self.fleet);
         Ok(Round {
@@ -204,7 +204,7 @@ impl<'a> Runner<'a> {
         })
     }
 
-    fn say(&self, what: &str) {
+    fn show(&self, what: &str) {
         self.bar.set_message(format!("{}: {what}", self.name));
     }
 
@@ -212,14 +212,14 @@ impl<'a> Runner<'a> {
         match mode {
             Mode::Paced => {
                 let period_ns = u64::try_from(self.plan.args.period.as_nanos()).unwrap_or(u64::MAX);
-                self.fleet.tell(&WorkerCommand::Pace { period_ns })
+                self.fleet.broadcast(&WorkerCommand::Pace { period_ns })
             }
             Mode::ClosedLoop => self.fleet.closed_loop(self.plan.active),
         }
     }
 
     fn window(&mut self, mode: Mode) -> Result<Window, BenchError> {
-        self.say(mode.name());
+        self.show(mode.name());
         self.drive(mode)?;
         self.fleet.run_for(self.plan.args.warmup)?;
         self.fleet.report()?;
@@ -227,8 +227,8 @@ impl<'a> Runner<'a> {
         self.fleet.run_for(self.plan.args.window)?;
         let sum = self.fleet.report()?;
         let used = self.used()?.since(before);
-        // Else the closed loop would go on into the next part.
-        self.fleet.tell(&WorkerCommand::Idle)?;
+        // Otherwise the closed loop would go on into the next part.
+        self.fleet.broadcast(&WorkerCommand::Idle)?;
         Ok(Window::new(mode, &sum, used))
     }
 
@@ -244,7 +244,7 @@ impl<'a> Runner<'a> {
     }
 
     fn silence(&mut self) -> Result<SilenceRun, BenchError> {
-        self.say("silence");
+        self.show("silence");
         self.drive(Mode::Paced)?;
         self.fleet.run_for(self.plan.args.warmup)?;
         self.fleet.report()?;
@@ -283,7 +283,7 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// CPU time by user, and when.
+/// The CPU times of target, workers and machine at one time.
 #[derive(Clone, Copy, Debug)]
 struct Used {
     at_ns: u64,

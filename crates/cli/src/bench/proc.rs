@@ -1,11 +1,11 @@
-//! What Linux says about a process: CPU time in nanoseconds, and memory that is its own.
+//! Reads the CPU time of a process in nanoseconds, and its anonymous memory, from Linux.
 
 use std::fs;
 use std::io;
 
-/// Nanoseconds of CPU that the threads of `pid` have used so far, kernel time included.
+/// Returns the CPU time of all threads of `pid` so far, kernel time included, in nanoseconds.
 ///
-/// The scheduler's own account is exact, where `/proc/PID/stat` counts ticks of 10 ms.
+/// The scheduler's own figure is exact, while `/proc/PID/stat` counts ticks of 10 ms.
 pub(crate) fn cpu_ns(pid: u32) -> io::Result<u64> {
     let mut total = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -16,22 +16,22 @@ pub(crate) fn cpu_ns(pid: u32) -> io::Result<u64> {
     Ok(total)
 }
 
-/// Nanoseconds that all cores together have been busy since the machine started.
+/// Returns the busy time of all cores together since the machine started, in nanoseconds.
 ///
-/// The kernel counts them in ticks of 10 ms: good enough to see that a machine is not ours alone.
+/// The kernel counts ticks of 10 ms: precise enough to detect other load on the machine.
 pub(crate) fn machine_ns() -> io::Result<u64> {
     let text = fs::read_to_string("/proc/stat")?;
     let first = text.lines().next().unwrap_or_default();
     let ticks: Vec<u64> =
         first.split_whitespace().skip(1).map_while(|field| field.parse().ok()).collect();
-    // user, nice, system, idle, iowait, irq, softirq, steal; guests are in user already.
+    // user, nice, system, idle, iowait, irq, softirq, steal; guest time is part of user.
     let [user, nice, system, _, _, irq, softirq, steal, ..] = ticks[..] else {
         return Err(io::Error::other("no CPU times in /proc/stat"));
     };
     Ok((user + nice + system + irq + softirq + steal) * 10_000_000)
 }
 
-/// Bytes of anonymous memory that `pid` holds: heap and stacks, without files and shared pages.
+/// Returns the anonymous memory of `pid` in bytes: heap and stacks, without files and shared pages.
 pub(crate) fn anonymous_bytes(pid: u32) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let kib = text.lines().find_map(|line| {

@@ -1,4 +1,4 @@
-//! What a run found: tables for people, JSON for programs, and the budgets.
+//! The results of a run as tables and as JSON, and the budgets.
 
 use std::fmt;
 
@@ -11,18 +11,18 @@ use super::codec::Codec;
 use super::measure::{Round, SilenceRun, Window};
 use super::target::Kind;
 
-/// CPU per heartbeat, as a multiple of the baseline's.
+/// Budget of CPU per heartbeat, as a multiple of the baseline's.
 const CPU_RATIO: f64 = 1.15;
-/// Anonymous memory per idle native link, its flight recorder included, in bytes.
+/// Budget of anonymous memory per idle native link, its flight recorder included, in bytes.
 const MEMORY: f64 = 640.0;
-/// Lateness of verdicts, in milliseconds.
+/// Budgets of the lateness of verdicts, in milliseconds.
 const LATE_P99: f64 = 2.0;
 const LATE_P999: f64 = 5.0;
 
-/// Cores used by others from which on CPU figures deserve a word of caution.
+/// CPU use of other processes, in cores, above which the report warns of noisy figures.
 const OTHERS: f64 = 0.25;
 
-/// A whole run.
+/// The results of a whole run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) links: usize,
@@ -30,7 +30,7 @@ pub(crate) struct Report {
     pub(crate) cores: usize,
     pub(crate) codec: Codec,
     pub(crate) period_ms: f64,
-    /// D: the silence after which a verdict falls.
+    /// The bound D: the silence after which a verdict falls.
     pub(crate) bound_ms: f64,
     pub(crate) rounds: Vec<Round>,
     pub(crate) ratios: Vec<Ratio>,
@@ -42,14 +42,14 @@ pub(crate) struct Report {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Ratio {
     pub(crate) mode: Mode,
-    /// Of the medians.
+    /// The ratio of the medians.
     pub(crate) median: f64,
-    /// Of the gateway's best round over the baseline's worst.
+    /// The gateway's best round over the baseline's worst.
     pub(crate) min: f64,
     pub(crate) max: f64,
 }
 
-/// A promise and what became of it.
+/// A limit, the measured value, and the outcome.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Budget {
     pub(crate) what: String,
@@ -62,7 +62,7 @@ pub(crate) struct Budget {
 }
 
 impl Report {
-    /// Judges the rounds.
+    /// Compares the rounds with the budgets.
     pub(crate) fn new(plan: &Plan, rounds: Vec<Round>) -> Report {
         let ratios: Vec<Ratio> =
             plan.modes.iter().filter_map(|mode| Ratio::new(*mode, &rounds)).collect();
@@ -83,7 +83,7 @@ impl Report {
 }
 
 impl Ratio {
-    /// None unless both were measured.
+    /// Returns `None` unless both targets were measured.
     fn new(mode: Mode, rounds: &[Round]) -> Option<Ratio> {
         let of = |kind: Kind| {
             let windows = rounds.iter().filter(|round| round.target == kind);
@@ -113,7 +113,7 @@ impl Budget {
     }
 }
 
-/// Median and extremes over the rounds.
+/// Median and extremes of a figure over the rounds.
 #[derive(Clone, Copy, Debug)]
 struct Spread {
     median: f64,
@@ -167,7 +167,7 @@ fn budgets(plan: &Plan, rounds: &[Round], ratios: &[Ratio]) -> Vec<Budget> {
 fn verdict_budgets(silences: &[&SilenceRun]) -> Vec<Budget> {
     let lateness =
         |what: &str, limit: f64, of: fn(&SilenceRun) -> Option<f64>, seen: Option<f64>| {
-            // One round without a figure is a round whose figure lies in the last bucket.
+            // A round without a figure has it in the last bucket: then the budget has no value.
             let values: Option<Vec<f64>> = silences.iter().map(|silence| of(silence)).collect();
             let spread = values.and_then(|values| Spread::new(values.into_iter()));
             let seen = seen.map_or(String::new(), |ms| format!("; {ms:.2} as clients see it"));
@@ -200,13 +200,13 @@ fn verdict_budgets(silences: &[&SilenceRun]) -> Vec<Budget> {
     ]
 }
 
-/// Any result as JSON.
+/// Formats a result as JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<String, BenchError> {
     serde_json::to_string_pretty(value)
         .map_err(|error| BenchError::new(format!("cannot write the result as JSON: {error}")))
 }
 
-/// A table without borders beside the text; all columns but the first `left` are numbers.
+/// Creates a table without borders; all columns but the first `left` are numbers.
 pub(crate) fn table<const N: usize>(header: [&str; N], left: usize) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
@@ -231,8 +231,8 @@ impl fmt::Display for Report {
         if others > OTHERS {
             writeln!(
                 f,
-                "other processes used up to {others:.1} cores meanwhile: these figures are noisy, \
-                 a quiet machine gives better ones\n"
+                "other processes used up to {others:.1} cores during the run: the figures are \
+                noisy, a quiet machine gives better ones\n"
             )?;
         }
         writeln!(f, "{}\n", self.memory())?;
@@ -356,7 +356,7 @@ impl fmt::Display for Budget {
     }
 }
 
-/// Two decimals, unless they are zeros.
+/// Formats with two decimals, without zeros at the end.
 fn short(value: f64) -> String {
     let text = format!("{value:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_says_value_limit_and_outcome() {
+    fn a_budget_shows_value_limit_and_outcome() {
         let kept = Budget::new("CPU", Some(1.02), 1.15, "x baseline", "0.99 to 1.05");
         assert_eq!(kept.to_string(), "CPU: 1.02 x baseline (budget 1.15; 0.99 to 1.05) ok");
         assert!(Budget::new("a", Some(480.01), 480.0, "B", "").to_string().ends_with("MISSED"));

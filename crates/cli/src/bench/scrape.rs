@@ -1,17 +1,17 @@
-//! One figure of the gateway's `/metrics`: the histogram of how late its verdicts were.
+//! Reads the gateway's `/metrics`: the histogram of verdict lateness, and single samples.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// The histogram's name, in seconds.
+/// Name of the histogram, whose unit is seconds.
 const LATENESS: &str = "systole_verdict_lateness_seconds_bucket";
-/// A loopback scrape takes milliseconds; a gateway that needs longer is in trouble.
+/// Time limit of a scrape, which usually takes milliseconds on the loopback.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Far above what a metrics page holds.
+/// Longest metrics page in bytes; far above the real size.
 const MAX_PAGE: u64 = 4 << 20;
 
-/// A Prometheus histogram: upper bounds with cumulative counts, rising.
+/// A Prometheus histogram: pairs of an upper bound and a cumulative count, in rising order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Buckets(Vec<(f64, u64)>);
 
@@ -20,7 +20,8 @@ pub(crate) fn lateness(admin: &str) -> io::Result<Buckets> {
     page(admin).map(|page| Buckets::parse(&page))
 }
 
-/// The values of all samples in `page` that begin with `name`, labels included as far as given.
+/// Returns the values of all samples in `page` whose line begins with `name`, which may include
+/// labels.
 pub(crate) fn values(page: &str, name: &str) -> Vec<f64> {
     let samples = page.lines().filter_map(|line| line.strip_prefix(name));
     let samples = samples.filter(|rest| rest.starts_with(['{', ' ']));
@@ -32,7 +33,7 @@ pub(crate) fn page(admin: &str) -> io::Result<String> {
     let host = admin.trim_start_matches("http://").trim_end_matches('/');
     let mut stream = TcpStream::connect(host)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
-    // Version 1.0 keeps the answer in one piece.
+    // HTTP/1.0, so that the answer is not chunked.
     write!(stream, "GET /metrics HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
     let mut answer = String::new();
     stream.take(MAX_PAGE).read_to_string(&mut answer)?;
@@ -45,7 +46,7 @@ pub(crate) fn page(admin: &str) -> io::Result<String> {
 }
 
 impl Buckets {
-    /// Adds up the buckets of all label sets.
+    /// Parses a metrics page; adds up the buckets of all label sets.
     pub(crate) fn parse(page: &str) -> Buckets {
         let mut buckets: Vec<(f64, u64)> = Vec::new();
         for line in page.lines().filter(|line| line.starts_with(LATENESS)) {
@@ -64,7 +65,7 @@ impl Buckets {
         Buckets(buckets)
     }
 
-    /// What was added since `before`.
+    /// Returns the increase since `before`.
     pub(crate) fn since(&self, before: &Buckets) -> Buckets {
         let of = |bound: f64| {
             before.0.iter().find(|(known, _)| *known == bound).map_or(0, |(_, count)| *count)
@@ -72,13 +73,13 @@ impl Buckets {
         Buckets(self.0.iter().map(|(at, count)| (*at, count.saturating_sub(of(*at)))).collect())
     }
 
-    /// Verdicts in all.
+    /// Returns the number of verdicts.
     pub(crate) fn count(&self) -> u64 {
         self.0.last().map_or(0, |(_, count)| *count)
     }
 
-    /// The upper bound, in seconds, of the bucket that holds the quantile: the true value is not
-    /// above it. None without verdicts, infinite in the last bucket.
+    /// Returns the upper bound, in seconds, of the bucket that contains the quantile: the true
+    /// value is not above it. `None` without verdicts, infinite in the last bucket.
     pub(crate) fn quantile(&self, q: f64) -> Option<f64> {
         let rank = ((self.count() as f64) * q).ceil().max(1.0) as u64;
         self.0.iter().find(|(_, count)| *count >= rank).map(|(bound, _)| *bound)
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_before_does_not_count() {
+    fn earlier_counts_are_subtracted() {
         let buckets = Buckets::parse(PAGE);
         assert_eq!(buckets.since(&Buckets::default()), buckets);
         assert_eq!(buckets.since(&buckets).count(), 0);

@@ -1,5 +1,6 @@
-//! The long run: paced links under CPU load, the gateway stopped for a while in the middle, some
-//! links dead at several times. No live link may be closed, and each dead one must be found.
+//! The soak: a long run of paced links under CPU load. The gateway is stopped for some time in the
+//! middle, and links fall silent at several times. No live link may be closed, and each dead one
+//! must be found.
 
 use std::fmt;
 use std::process::{Child, Stdio};
@@ -22,12 +23,13 @@ use super::target::{Kind, Target};
 const SILENT_EACH: usize = 100;
 /// Points of the run at which links fall silent, in hundredths of its length.
 const POINTS: [u32; 4] = [10, 30, 60, 75];
-/// How long before the stop another hundred fall silent: their bound runs into it.
+/// Time before the stop at which another hundred links fall silent, so that their bound overlaps
+/// the stop.
 const BEFORE_STOP: Duration = Duration::from_secs(1);
-/// Between two looks at the verdicts.
+/// Time between two reports of the workers.
 const POLL: Duration = Duration::from_millis(500);
 
-/// What a soak found.
+/// The results of a soak.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Soak {
     pub(crate) seconds: f64,
@@ -46,27 +48,28 @@ pub(crate) struct Soak {
     pub(crate) early: usize,
     /// Silent links closed later than the bound, the stall and the tolerance together.
     pub(crate) late: usize,
-    /// Lateness as the clients saw it, the stall taken off.
+    /// Lateness as the clients see it, minus the stall.
     pub(crate) late_ms: Quantiles,
-    /// The longest time that a load worker did not look: near the bound it would excuse a verdict.
+    /// The longest time between two turns of a load worker's loop; near the bound it could cause a
+    /// verdict.
     pub(crate) worker_gap_ms: f64,
     pub(crate) ok: bool,
 }
 
-/// Something that happens at its time after the start.
+/// A step of the timetable.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Step {
-    SilenceRun,
+    Silence,
     Stop,
     Continue,
     End,
 }
 
-/// Runs it for `length`, which must leave room for the bound and the stop.
+/// Runs a soak for `length`, which must leave room for the bound and the stop.
 pub(crate) fn run(plan: &Plan, length: Duration) -> Result<Soak, BenchError> {
     let stop = plan.args.stop.unwrap_or_default();
     let steps = steps(length, stop);
-    let silenced = steps.iter().filter(|(_, step)| *step == Step::SilenceRun).count() * SILENT_EACH;
+    let silenced = steps.iter().filter(|(_, step)| *step == Step::Silence).count() * SILENT_EACH;
     let needed = (plan.bound() + stop + plan.args.tolerance) * 4;
     if length < needed || silenced * 2 > plan.links {
         return Err(BenchError::new(format!(
@@ -84,21 +87,21 @@ pub(crate) fn run(plan: &Plan, length: Duration) -> Result<Soak, BenchError> {
     fleet.connect(&target.destination, |up| bar.set_position(up as u64))?;
     let burners = if plan.args.burn { burn()? } else { Burners(Vec::new()) };
     let period_ns = u64::try_from(plan.args.period.as_nanos()).unwrap_or(u64::MAX);
-    fleet.tell(&WorkerCommand::Pace { period_ns })?;
-    let mut soaking = Soaking { plan, clock, target, fleet, seen: Seen::default() };
-    soaking.follow(&steps, &bar)?;
+    fleet.broadcast(&WorkerCommand::Pace { period_ns })?;
+    let mut runner = Runner { plan, clock, target, fleet, seen: Observed::default() };
+    runner.run_steps(&steps, &bar)?;
     drop(burners);
     bar.finish_and_clear();
-    Ok(soaking.judge(length, stop))
+    Ok(runner.judge(length, stop))
 }
 
-/// The timetable, in order.
+/// Returns the timetable, ordered by time.
 fn steps(length: Duration, stop: Duration) -> Vec<(Duration, Step)> {
     let mut steps: Vec<(Duration, Step)> =
-        POINTS.iter().map(|point| (length / 100 * *point, Step::SilenceRun)).collect();
+        POINTS.iter().map(|point| (length / 100 * *point, Step::Silence)).collect();
     if !stop.is_zero() {
         let middle = length / 2;
-        steps.push((middle - BEFORE_STOP.min(middle), Step::SilenceRun));
+        steps.push((middle - BEFORE_STOP.min(middle), Step::Silence));
         steps.push((middle, Step::Stop));
         steps.push((middle + stop, Step::Continue));
     }
@@ -107,13 +110,13 @@ fn steps(length: Duration, stop: Duration) -> Vec<(Duration, Step)> {
     steps
 }
 
-/// Processes that burn a core each, until dropped.
+/// Processes that keep one core busy each, until dropped.
 struct Burners(Vec<Child>);
 
 impl Drop for Burners {
     fn drop(&mut self) {
         for child in &mut self.0 {
-            // It holds nothing.
+            // A burner holds nothing that needs an orderly shutdown.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -131,16 +134,16 @@ fn burn() -> Result<Burners, BenchError> {
     Ok(burners)
 }
 
-struct Soaking<'a> {
+struct Runner<'a> {
     plan: &'a Plan,
     clock: Clock,
     target: Target,
     fleet: Fleet,
-    seen: Seen,
+    seen: Observed,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct Observed {
     heartbeats: u64,
     overruns: u64,
     lost: u64,
@@ -151,10 +154,14 @@ struct Seen {
     continued_ns: u64,
 }
 
-impl Soaking<'_> {
-    fn follow(&mut self, steps: &[(Duration, Step)], bar: &ProgressBar) -> Result<(), BenchError> {
+impl Runner<'_> {
+    fn run_steps(
+        &mut self,
+        steps: &[(Duration, Step)],
+        bar: &ProgressBar,
+    ) -> Result<(), BenchError> {
         let start = self.now();
-        // Gaps from before the load say nothing.
+        // Discards the gaps from before the load.
         self.fleet.report()?;
         for (at, step) in steps {
             loop {
@@ -163,13 +170,13 @@ impl Soaking<'_> {
                     break;
                 }
                 self.fleet.run_for(Duration::from_nanos(left).min(POLL))?;
-                self.examine()?;
+                self.collect_report()?;
                 let passed = Duration::from_nanos(self.now() - start).as_secs();
                 let found = self.seen.verdicts.len();
                 bar.set_message(format!("soak: {passed} s, {found} dead links found"));
             }
             match step {
-                Step::SilenceRun => self.seen.silenced += self.fleet.silence(SILENT_EACH, false)?,
+                Step::Silence => self.seen.silenced += self.fleet.silence(SILENT_EACH, false)?,
                 Step::Stop => {
                     self.target.signal(Signal::STOP)?;
                     self.seen.stopped_ns = self.now();
@@ -184,7 +191,7 @@ impl Soaking<'_> {
         Ok(())
     }
 
-    fn examine(&mut self) -> Result<(), BenchError> {
+    fn collect_report(&mut self) -> Result<(), BenchError> {
         let sum = self.fleet.report()?;
         self.seen.heartbeats += sum.answered + sum.probes;
         self.seen.overruns += sum.overruns;
@@ -228,10 +235,11 @@ impl Soaking<'_> {
     }
 }
 
-impl Seen {
-    /// How much later than bound and stall together a verdict came; none if before the bound.
+impl Observed {
+    /// Returns how much later than bound plus stall a verdict came; `None` if before the bound.
     ///
-    /// A stall counts only for links whose bound was running during it, and only as far as it was.
+    /// A stall counts only for links whose bound was running during it, and only from their last
+    /// byte.
     fn lateness(&self, verdict: &Verdict, bound_ns: u64) -> Option<u64> {
         let silent_ns = verdict.closed_ns.saturating_sub(verdict.last_sent_ns);
         let late = silent_ns.checked_sub(bound_ns)?;
@@ -299,20 +307,24 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn lateness(last_sent: u64, closed: u64) -> Option<u64> {
-        let seen = Seen { stopped_ns: 100 * SECOND, continued_ns: 110 * SECOND, ..Seen::default() };
+        let seen = Observed {
+            stopped_ns: 100 * SECOND,
+            continued_ns: 110 * SECOND,
+            ..Observed::default()
+        };
         let verdict = Verdict { last_sent_ns: last_sent * SECOND, closed_ns: closed * SECOND };
         seen.lateness(&verdict, 5 * SECOND).map(|ns| ns / SECOND)
     }
 
     #[test]
-    fn a_stall_excuses_only_what_it_delayed() {
+    fn only_the_delay_by_the_stall_is_subtracted() {
         assert_eq!(lateness(50, 56), Some(1));
         assert_eq!(lateness(98, 114), Some(1));
         assert_eq!(lateness(120, 126), Some(1));
         assert_eq!(lateness(98, 102), None);
-        // Its bound had run out before the stop.
+        // The bound had passed before the stop.
         assert_eq!(lateness(94, 105), Some(6));
-        // Its last byte was sent into the stop, so the gateway heard it afterwards.
+        // The last byte was sent during the stop, so the gateway received it afterwards.
         assert_eq!(lateness(104, 117), Some(2));
     }
 
@@ -321,7 +333,7 @@ mod tests {
         let steps = steps(Duration::from_secs(600), Duration::from_secs(10));
         assert!(steps.is_sorted_by_key(|(at, _)| *at));
         let count = |wanted| steps.iter().filter(|(_, step)| *step == wanted).count();
-        assert_eq!([count(Step::SilenceRun), count(Step::Stop), count(Step::Continue)], [5, 1, 1]);
+        assert_eq!([count(Step::Silence), count(Step::Stop), count(Step::Continue)], [5, 1, 1]);
         assert_eq!(steps.last(), Some(&(Duration::from_secs(600), Step::End)));
     }
 }

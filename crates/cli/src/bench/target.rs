@@ -1,5 +1,5 @@
-//! What is measured: a gateway or a baseline started here and ended with the run, or a process
-//! that runs already and is left alone.
+//! The process under load: a gateway or a baseline that the bench starts and ends, or a running
+//! process that the bench only measures.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -21,17 +21,17 @@ use super::codec::Codec;
 use super::fleet::{Destination, own_process};
 use super::{BenchError, proc};
 
-/// The secret of the bench's own gateway, which nobody else reaches.
+/// Master secret of the bench's own gateway, which listens only on the loopback.
 pub(super) const MASTER: [u8; KEY] = [0x42; KEY];
 
-/// A gateway listens within milliseconds; a loaded machine may need seconds.
+/// Time limit for a gateway to listen: usually milliseconds, on a loaded machine seconds.
 const READY: Duration = Duration::from_secs(20);
-/// Longer than the drain limit of the configuration below.
+/// Time limit for a gateway to end; longer than the drain limit of the configuration below.
 const STOP: Duration = Duration::from_secs(15);
-/// Between two looks at a condition.
+/// Time between two checks of a condition.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Which of the two.
+/// The kind of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
@@ -40,7 +40,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// For tables.
+    /// The name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Gateway => "gateway",
@@ -54,16 +54,16 @@ pub(crate) struct Target {
     pub(crate) kind: Kind,
     pub(crate) pid: u32,
     pub(crate) destination: Destination,
-    /// Where `/metrics` is, if anywhere.
+    /// Address of `/metrics`, if there is one.
     pub(crate) admin: Option<String>,
-    /// None for a process that was there before.
+    /// `None` for a process that the bench did not start.
     child: Option<Child>,
-    /// Holds the gateway's configuration for as long as it runs.
+    /// The directory of the gateway's configuration, deleted when dropped.
     _dir: Option<TempDir>,
 }
 
 impl Target {
-    /// Starts a target, or takes the one that was named.
+    /// Starts a target, or takes the one that `--target` names.
     pub(crate) fn start(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
         match (kind, &plan.args.target, plan.args.pid) {
             (Kind::Baseline, ..) => baseline(plan),
@@ -79,24 +79,25 @@ impl Target {
         }
     }
 
-    /// CPU time used so far, in nanoseconds.
+    /// Returns the CPU time used so far, in nanoseconds.
     pub(crate) fn cpu_ns(&self) -> Result<u64, BenchError> {
-        proc::cpu_ns(self.pid).map_err(|error| self.gone(&error))
+        proc::cpu_ns(self.pid).map_err(|error| self.unreadable(&error))
     }
 
-    /// Anonymous memory held now, in bytes.
+    /// Returns the current anonymous memory, in bytes.
     pub(crate) fn memory(&self) -> Result<u64, BenchError> {
-        proc::anonymous_bytes(self.pid).map_err(|error| self.gone(&error))
+        proc::anonymous_bytes(self.pid).map_err(|error| self.unreadable(&error))
     }
 
     /// Sends a signal to the target.
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), BenchError> {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| BenchError::new(format!("{} is no process", self.pid)))?;
-        kill_process(pid, signal).map_err(|error| self.gone(&error.into()))
+        kill_process(pid, signal).map_err(|error| self.unreadable(&error.into()))
     }
 
-    /// Ends what was started here: asks a gateway to drain first. True if it ended by itself.
+    /// Ends a target that the bench started; a gateway drains first. Returns whether it ended by
+    /// itself.
     pub(crate) fn stop(mut self, clock: Clock) -> Result<bool, BenchError> {
         if self.kind == Kind::Baseline || self.child.is_none() {
             return Ok(true);
@@ -110,7 +111,7 @@ impl Target {
         Ok(ended)
     }
 
-    fn gone(&self, error: &std::io::Error) -> BenchError {
+    fn unreadable(&self, error: &std::io::Error) -> BenchError {
         let what = format!("the {} (process {}) cannot be read", self.kind.name(), self.pid);
         BenchError::io(&what, error)
     }
@@ -119,14 +120,14 @@ impl Target {
 impl Drop for Target {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // Only what was started here; it may have ended already.
+            // Kills only a process that the bench started; it may have ended already.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 }
 
-/// Looks at `condition` until it holds or `limit` has passed; tells which.
+/// Checks `condition` until it holds or `limit` has passed; returns whether it holds.
 pub(crate) fn wait_until(
     clock: Clock,
     limit: Duration,
@@ -160,7 +161,7 @@ fn baseline(plan: &Plan) -> Result<Target, BenchError> {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| BenchError::io("cannot start the baseline", &error))?;
-    let mut output = BufReader::new(child.stdout.take().expect("stdout was asked for"));
+    let mut output = BufReader::new(child.stdout.take().expect("stdout is piped"));
     let mut address = String::new();
     let read = output.read_line(&mut address);
     let mut target = Target {
@@ -197,7 +198,7 @@ fn gateway(plan: &Plan) -> Result<Target, BenchError> {
     let errors =
         output.try_clone().map_err(|error| BenchError::io("cannot write a log", &error))?;
     let mut serve = own_process("serve")?;
-    // The caller's settings would win over the file.
+    // The caller's environment would override the file.
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_setting(name)) {
         serve.env_remove(name);
     }
@@ -219,14 +220,14 @@ fn gateway(plan: &Plan) -> Result<Target, BenchError> {
         child: Some(child),
         _dir: Some(dir),
     };
-    let said = wait_ready(&mut target, &ready).ok_or_else(|| did_not_start(&log))?;
+    let ready = wait_ready(&mut target, &ready).ok_or_else(|| did_not_start(&log))?;
     let codec = plan.args.codec.name();
-    let listener = said.listeners.iter().find(|one| one.codec == codec);
+    let listener = ready.listeners.iter().find(|one| one.codec == codec);
     let listener =
         listener.ok_or_else(|| BenchError::new(format!("the gateway has no {codec} listener")))?;
-    target.pid = said.pid;
+    target.pid = ready.pid;
     target.destination.address = listener.address.to_string();
-    target.admin = Some(said.admin.to_string());
+    target.admin = Some(ready.admin.to_string());
     Ok(target)
 }
 
@@ -234,7 +235,7 @@ fn is_setting(name: &OsStr) -> bool {
     name.to_string_lossy().starts_with("SYSTOLE_")
 }
 
-/// What the gateway said once it listens; None if it ended or took too long.
+/// Waits for the gateway's ready file; `None` if the gateway ended or took too long.
 fn wait_ready(target: &mut Target, file: &Path) -> Option<Ready> {
     let mut ready = None;
     wait_until(Clock::start(), READY, || {
@@ -251,16 +252,16 @@ fn wait_ready(target: &mut Target, file: &Path) -> Option<Ready> {
 fn did_not_start(log: &Path) -> BenchError {
     let mut text = String::new();
     if let Ok(file) = fs::File::open(log) {
-        // The beginning says why; if it cannot be read, the bare fact must do.
+        // The first lines show the reason; without them the error has no details.
         let _ = file.take(4096).read_to_string(&mut text);
     }
-    BenchError::new(format!("the gateway did not start; it said:\n{text}"))
+    BenchError::new(format!("the gateway did not start; its output:\n{text}"))
 }
 
-/// A configuration with nothing but what the run needs: the rest is what users have by default.
+/// Builds a configuration with only what the run needs; everything else has its default.
 fn configuration(plan: &Plan) -> String {
     let args = &plan.args;
-    // A line of log for each of a million devices would be measured as well.
+    // A log line for each of a million devices would be measured too.
     let (head, keys, log) = match args.codec {
         Codec::Beacon => (
             format!("shards = {}\n\n", plan.threads),
@@ -291,7 +292,7 @@ mod tests {
     use crate::bench::Args;
 
     #[derive(Parser)]
-    struct Typed {
+    struct CommandLine {
         #[command(flatten)]
         args: Args,
     }
@@ -299,7 +300,7 @@ mod tests {
     #[test]
     fn the_gateway_accepts_its_configuration() {
         for codec in ["native", "message1028", "line"] {
-            let typed = Typed::try_parse_from(["bench", "--links", "10", "--codec", codec]);
+            let typed = CommandLine::try_parse_from(["bench", "--links", "10", "--codec", codec]);
             let plan = Plan::new(typed.unwrap().args).unwrap();
             let text = configuration(&plan);
             let config = Config::load(&text, "systole.toml", &Overrides::default()).unwrap();

@@ -1,5 +1,5 @@
-//! A load worker: a process that holds some thousand links in one epoll loop and does what the
-//! bench says over its standard input.
+//! A load worker: a process that holds some thousand links in one epoll loop, and executes the
+//! bench's commands from its standard input.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -12,20 +12,20 @@ use rustix::io::Errno;
 use super::control::{Event, WorkerCommand};
 use super::links::Links;
 
-/// Events taken from the kernel in one go.
+/// Maximum of events per `epoll_wait`.
 const EVENTS: usize = 512;
-/// Connects under way at once: well below any listener's backlog.
+/// Maximum of connects in progress: well below any listener's backlog.
 const CONNECTING: usize = 128;
-/// Heartbeats sent before looking at the sockets again.
+/// Maximum of heartbeats sent before the sockets are polled again.
 const SENDS_PER_TURN: usize = 256;
-/// Links that come up before the bench is told.
+/// Number of links that come up between two progress events.
 const PROGRESS: usize = 500;
-/// Longest line that the bench may send.
+/// Longest command line in bytes.
 const MAX_COMMAND: usize = 64 * 1024;
-/// The name of standard input among the events; links have their index.
+/// Event data of standard input; the event data of a link is its index.
 const STDIN: u64 = u64::MAX;
 
-/// Does as it is told until its standard input ends.
+/// Executes commands until its standard input ends.
 pub(crate) fn run() -> io::Result<()> {
     super::die_with_parent();
     systole_net::limits::raise_descriptor_limit()?;
@@ -36,9 +36,9 @@ struct Worker {
     links: Links,
     events: Vec<epoll::Event>,
     input: Vec<u8>,
-    /// A `Connect` is being carried out.
+    /// Whether a `Connect` is in progress.
     connecting: bool,
-    told: usize,
+    reported: usize,
 }
 
 impl Worker {
@@ -50,7 +50,7 @@ impl Worker {
             events: Vec::with_capacity(EVENTS),
             input: Vec::new(),
             connecting: false,
-            told: 0,
+            reported: 0,
         })
     }
 
@@ -66,7 +66,7 @@ impl Worker {
         }
     }
 
-    /// Waits for events and handles them; false once there is no one left to serve.
+    /// Waits for events and handles them; returns false once standard input has ended.
     fn turn(&mut self, wait: Option<Duration>) -> io::Result<bool> {
         let timeout = wait.map(|wait| Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
@@ -94,10 +94,10 @@ impl Worker {
         if done {
             self.connecting = false;
             let error = self.links.take_error();
-            tell(&Event::Connected { connected, failed, error })?;
-        } else if connected >= self.told + PROGRESS {
-            self.told = connected;
-            tell(&Event::Progress { connected })?;
+            send(&Event::Connected { connected, failed, error })?;
+        } else if connected >= self.reported + PROGRESS {
+            self.reported = connected;
+            send(&Event::Progress { connected })?;
         }
         Ok(())
     }
@@ -111,12 +111,12 @@ impl Worker {
         self.input.extend_from_slice(&piece[..length]);
         while let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.input.drain(..=end).collect();
-            self.obey(serde_json::from_slice(&line)?)?;
+            self.execute(serde_json::from_slice(&line)?)?;
         }
         Ok(true)
     }
 
-    fn obey(&mut self, command: WorkerCommand) -> io::Result<()> {
+    fn execute(&mut self, command: WorkerCommand) -> io::Result<()> {
         match command {
             WorkerCommand::Connect(how) => {
                 self.links.begin(how)?;
@@ -126,13 +126,13 @@ impl Worker {
             WorkerCommand::Loop { active } => self.links.closed_loop(active),
             WorkerCommand::Idle => self.links.idle(),
             WorkerCommand::Silence { count, burst } => self.links.silence(count, burst),
-            WorkerCommand::Report => tell(&Event::Report(self.links.report()))?,
+            WorkerCommand::Report => send(&Event::Report(self.links.report()))?,
         }
         Ok(())
     }
 }
 
-fn tell(event: &Event) -> io::Result<()> {
+fn send(event: &Event) -> io::Result<()> {
     let mut line = serde_json::to_vec(event)?;
     line.push(b'\n');
     let mut out = io::stdout().lock();

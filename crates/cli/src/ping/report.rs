@@ -1,4 +1,4 @@
-//! What `systole ping` prints.
+//! The output of `systole ping`: a line per event, and a summary.
 
 use std::io;
 
@@ -13,7 +13,7 @@ use systole_net::Clock;
 use super::is_answer;
 use crate::output::Output;
 
-/// Counts, and prints a line for each event.
+/// Counts heartbeats, and prints a line for each event.
 #[derive(Debug)]
 pub(super) struct Report {
     addr: String,
@@ -96,13 +96,13 @@ impl Report {
         self.received
     }
 
-    /// Why the link was lost last.
+    /// The verdict on the last link that was lost.
     pub(super) fn last_loss(&self) -> Option<Verdict> {
         self.last_loss
     }
 
-    /// Counts the event, and prints it as far as it is asked for.
-    pub(super) fn tell(&mut self, event: &Event, output: &mut Output) -> io::Result<()> {
+    /// Counts the event, and prints it if the options select it.
+    pub(super) fn record(&mut self, event: &Event, output: &mut Output) -> io::Result<()> {
         self.count(event);
         let time = self.clock.monotonic();
         let line = if self.json {
@@ -110,8 +110,8 @@ impl Report {
         } else {
             match self.text(event) {
                 Some(text) if self.verbose => Some(format!("{} {}", stamp(time), text.0)),
-                Some(Text(text, Asked::No)) => Some(text),
-                Some(Text(_, Asked::Yes)) | None => None,
+                Some(Text(text, Shown::Always)) => Some(text),
+                Some(Text(_, Shown::Verbose)) | None => None,
             }
         };
         if is_answer(event) {
@@ -123,7 +123,7 @@ impl Report {
         }
     }
 
-    /// What was sent and what came back, as ping(8) says it.
+    /// Prints the counts and round trips in the format of ping(8).
     pub(super) fn summary(&self, output: &mut Output) -> io::Result<()> {
         let (sent, received, time) = (self.sent, self.received, self.clock.monotonic());
         let rtt = &self.rtt;
@@ -165,10 +165,10 @@ impl Report {
         }
     }
 
-    /// The event as a line for people.
+    /// Formats the event as a line of text.
     fn text(&self, event: &Event) -> Option<Text> {
-        let always = |text: String| Some(Text(text, Asked::No));
-        let asked = |text: String| Some(Text(text, Asked::Yes));
+        let always = |text: String| Some(Text(text, Shown::Always));
+        let verbose = |text: String| Some(Text(text, Shown::Verbose));
         match event {
             Event::HeartbeatSent { beat: BeatKind::Ping, number, .. } => {
                 always(format!("sending heartbeat #{number}"))
@@ -188,27 +188,29 @@ impl Report {
             }
             Event::AttemptFailed(error) => always(error.to_string()),
             Event::Reconnected { .. } => always("connected again".to_owned()),
-            Event::Revised { to, .. } => always(format!("the loss before was: {to}")),
+            Event::Revised { to, .. } => always(format!("the previous loss was revised: {to}")),
             Event::Connected { session, policy, .. } => {
-                asked(format!("connected to {}, session {session:016x}: {policy}", self.addr))
+                verbose(format!("connected to {}, session {session:016x}: {policy}", self.addr))
             }
             Event::HeartbeatReceived { beat: BeatKind::Ping, .. } => {
-                asked("received a heartbeat of the server".to_owned())
+                verbose("received a heartbeat from the server".to_owned())
             }
-            Event::HeartbeatSent { beat: BeatKind::Pong, .. } => asked("answered it".to_owned()),
-            Event::Suspect => asked("the server is suspect".to_owned()),
-            Event::Warned { cause, .. } => {
-                asked(format!("a first word, and no verdict yet: {cause}"))
+            Event::HeartbeatSent { beat: BeatKind::Pong, .. } => {
+                verbose("answered the heartbeat".to_owned())
             }
-            Event::Recovered => asked("the server is back".to_owned()),
-            Event::Retuned(policy) => asked(format!("the server changed the policy: {policy}")),
-            Event::Message(bytes) => asked(format!("received a message of {} bytes", bytes.len())),
-            Event::MessageTooLong { len } => asked(format!("dropped a message of {len} bytes")),
+            Event::Suspect => verbose("the server is suspect".to_owned()),
+            Event::Warned { cause, .. } => verbose(format!("warning, no verdict yet: {cause}")),
+            Event::Recovered => verbose("the server has recovered".to_owned()),
+            Event::Retuned(policy) => verbose(format!("the server changed the policy: {policy}")),
+            Event::Message(bytes) => {
+                verbose(format!("received a message of {} bytes", bytes.len()))
+            }
+            Event::MessageTooLong { len } => verbose(format!("dropped a message of {len} bytes")),
             Event::HeartbeatData(bytes) => {
-                asked(format!("received {} bytes on a heartbeat", bytes.len()))
+                verbose(format!("received {} bytes on a heartbeat", bytes.len()))
             }
-            Event::Overdue => asked("the server is overdue".to_owned()),
-            Event::Hung(cause) => asked(format!("kept for a while: {cause}")),
+            Event::Overdue => verbose("the server is overdue".to_owned()),
+            Event::Hung(cause) => verbose(format!("the server hangs, the link is kept: {cause}")),
             Event::RoundTrip(_) | Event::Closed(_) => None,
         }
     }
@@ -263,12 +265,12 @@ impl Report {
     }
 }
 
-/// A line for people, and whether it must be asked for.
-struct Text(String, Asked);
+/// A line of text, and when it is printed.
+struct Text(String, Shown);
 
-enum Asked {
-    No,
-    Yes,
+enum Shown {
+    Always,
+    Verbose,
 }
 
 impl RoundTrips {
@@ -284,7 +286,7 @@ impl RoundTrips {
     }
 }
 
-/// Seconds since the connection stood, in a column.
+/// Formats the seconds since the start with a fixed width.
 pub(crate) fn stamp(time: Span) -> String {
     format!("{:>5}.{:03}", time.as_millis() / 1_000, time.as_millis() % 1_000)
 }

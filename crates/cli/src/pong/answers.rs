@@ -1,37 +1,37 @@
-//! Answers that wait for their time.
+//! A queue of delayed answers to one client.
 
 use std::collections::VecDeque;
 
 use systole_core::Span;
 
-/// How many answers to one client may wait. When they are too many the client is read no further
-/// until one has gone, which is what a slow server does.
+/// Maximum of answers to one client that wait. While the queue is full the client is not read, as
+/// by a slow server.
 pub(crate) const MAX_WAITING: usize = 4_096;
 
-/// The answers to one client, in order.
+/// The delayed answers to one client, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
     waiting: VecDeque<(Span, Vec<u8>)>,
 }
 
 impl Answers {
-    /// This answer goes out at `due`, and not before those that wait already.
+    /// Adds an answer that is sent at `due`, but not before the answers already in the queue.
     pub(crate) fn push(&mut self, due: Span, bytes: Vec<u8>) {
         self.waiting.push_back((due, bytes));
     }
 
-    /// When the next one goes out.
+    /// Returns the time at which the next answer is due.
     pub(crate) fn next_due(&self) -> Option<Span> {
         self.waiting.front().map(|(due, _)| *due)
     }
 
-    /// The next one, if its time has come.
+    /// Removes and returns the next answer if it is due.
     pub(crate) fn pop(&mut self, now: Span) -> Option<Vec<u8>> {
         self.next_due().filter(|due| *due <= now)?;
         self.waiting.pop_front().map(|(_, bytes)| bytes)
     }
 
-    /// Whether the client should be read no further for now.
+    /// Whether reading from the client must pause.
     pub(crate) fn is_full(&self) -> bool {
         self.waiting.len() >= MAX_WAITING
     }
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_wait_for_their_time_and_for_each_other() {
+    fn answers_are_sent_when_due_and_in_order() {
         let second = Span::from_secs;
         let mut answers = Answers::default();
         answers.push(second(5), vec![1]);
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_answers_say_so() {
+    fn a_full_queue_is_reported() {
         let mut answers = Answers::default();
         for _ in 0..MAX_WAITING {
             assert!(!answers.is_full());

@@ -1,4 +1,4 @@
-//! One client of `systole pong`.
+//! The connection of one client of `systole pong`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,21 +16,21 @@ use tokio::sync::mpsc;
 
 use super::answers::Answers;
 
-/// What one read takes.
+/// Size of the read buffer in bytes.
 const READ: usize = 16 * 1024;
 
-/// What happened, to be printed.
+/// An event of one client, to be printed.
 #[derive(Debug)]
-pub(crate) struct News {
+pub(crate) struct Notice {
     pub(crate) peer: SocketAddr,
     pub(crate) at: Span,
-    pub(crate) told: Told,
+    pub(crate) kind: NoticeKind,
 }
 
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) enum NoticeKind {
     Joined,
-    /// A message of that many bytes.
+    /// A message, with its length in bytes.
     Received(usize),
     Illegal(Malformed),
     Left(Cause),
@@ -47,19 +47,19 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Judges nobody: no deadline of this machine is ever handed to it.
+    /// Creates a connection without verdicts: its link machine never gets a deadline as input.
     pub(crate) fn new(codec: Codec, session: u64, delay: Span, clock: Clock) -> Connection {
         let now = Time::ZERO + clock.monotonic();
         let settings = Settings {
             role: Role::Watch,
-            // Whatever a client asks for is its own business.
+            // Every policy that a client requests is granted.
             limits: Limits { shortest_bound: Span::ZERO, longest_bound: MAX_BOUND },
             ..Settings::new(codec, Side::Accepting, Policy::never())
         };
         let key = SessionKey { session, epoch: session };
         Connection {
             link: Link::new(now, settings, key, session),
-            meter: Meter { decoder: Decoder::new(codec, MAX_DATA as u32), begun: 0 },
+            meter: Meter { decoder: Decoder::new(codec, MAX_DATA as u32), partial: 0 },
             answers: Answers::default(),
             delay,
             clock,
@@ -72,27 +72,27 @@ impl Connection {
         mut self,
         stream: TcpStream,
         peer: SocketAddr,
-        news: mpsc::Sender<News>,
+        notices: mpsc::Sender<Notice>,
     ) {
-        let told = Told::Joined;
-        let _ = news.send(News { peer, at: self.clock.monotonic(), told }).await;
-        let cause = match self.converse(stream, peer, &news).await {
+        let kind = NoticeKind::Joined;
+        let _ = notices.send(Notice { peer, at: self.clock.monotonic(), kind }).await;
+        let cause = match self.converse(stream, peer, &notices).await {
             Ok(()) => self.lost.unwrap_or(Cause::PeerExited),
             Err(_) => Cause::PeerReset,
         };
         let at = self.clock.monotonic();
         if let Cause::Protocol(malformed) = cause {
-            let _ = news.send(News { peer, at, told: Told::Illegal(malformed) }).await;
+            let _ = notices.send(Notice { peer, at, kind: NoticeKind::Illegal(malformed) }).await;
         }
-        // Nobody prints any more if it fails: the program is ending.
-        let _ = news.send(News { peer, at, told: Told::Left(cause) }).await;
+        // A failure means that the program is ending.
+        let _ = notices.send(Notice { peer, at, kind: NoticeKind::Left(cause) }).await;
     }
 
     async fn converse(
         &mut self,
         mut stream: TcpStream,
         peer: SocketAddr,
-        news: &mpsc::Sender<News>,
+        notices: &mpsc::Sender<Notice>,
     ) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let mut buffer = vec![0; READ];
@@ -106,8 +106,9 @@ impl Connection {
                         break;
                     }
                     for len in self.meter.measure(bytes) {
-                        let told = Told::Received(len);
-                        let _ = news.send(News { peer, at: self.clock.monotonic(), told }).await;
+                        let kind = NoticeKind::Received(len);
+                        let at = self.clock.monotonic();
+                        let _ = notices.send(Notice { peer, at, kind }).await;
                     }
                     let at_once = self.handle(bytes);
                     stream.write_all(&at_once).await?;
@@ -122,8 +123,8 @@ impl Connection {
         stream.shutdown().await
     }
 
-    /// Hands over what was read; returns what goes out at once. Until the handshake is complete
-    /// that is everything: the delay is one of heartbeats.
+    /// Passes received bytes to the link; returns the bytes to send at once. The delay begins after
+    /// the handshake, since it applies to heartbeats only.
     fn handle(&mut self, bytes: &[u8]) -> Vec<u8> {
         let now = self.clock.monotonic();
         self.link.handle(Time::ZERO + now, Input::Received(bytes));
@@ -157,15 +158,16 @@ impl Connection {
     }
 }
 
-/// Measures messages, in whatever pieces they arrive.
+/// Measures the length of messages, also if they arrive in pieces.
 struct Meter {
     decoder: Decoder,
-    /// How much of the next message has arrived.
-    begun: usize,
+    /// Bytes of the next message that have arrived.
+    partial: usize,
 }
 
 impl Meter {
-    /// How long each message is that ends in `bytes`. What is illegal the link says itself.
+    /// Returns the length of each message that ends in `bytes`. The link itself reports illegal
+    /// bytes.
     fn measure(&mut self, mut bytes: &[u8]) -> Vec<usize> {
         let mut lengths = Vec::new();
         loop {
@@ -174,11 +176,11 @@ impl Meter {
                 Ok(frame) => frame.is_some(),
                 Err(_) => return lengths,
             };
-            self.begun += before - bytes.len();
+            self.partial += before - bytes.len();
             if !whole {
                 return lengths;
             }
-            lengths.push(std::mem::take(&mut self.begun));
+            lengths.push(std::mem::take(&mut self.partial));
         }
     }
 }
@@ -188,8 +190,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_measured_and_not_reads() {
-        let mut meter = Meter { decoder: Decoder::new(Codec::Native, 65_536), begun: 0 };
+    fn messages_are_measured_instead_of_reads() {
+        let mut meter = Meter { decoder: Decoder::new(Codec::Native, 65_536), partial: 0 };
         let stream = b"\x10\x01\x50\x05hello\x50\x00\x12\x02\x03abc";
         let whole = meter.measure(stream);
         assert_eq!(whole, [2, 7, 2, 6]);

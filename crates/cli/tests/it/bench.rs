@@ -1,4 +1,4 @@
-//! The bench measures itself: short runs whose JSON must hold what was asked for.
+//! Tests of `systole bench`: short runs whose JSON must match the options.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ fn bench(name: &str, args: &[&str]) -> Value {
 }
 
 #[test]
-fn two_hundred_links_beat_against_the_baseline() {
+fn two_hundred_links_send_heartbeats_to_the_baseline() {
     let args = ["--baseline-only", "--links", "200", "--workers", "2", "--threads", "2"];
     let pace = ["--settle", "100ms", "--window", "1s", "--period", "100ms"];
     let report = bench("bench-baseline", &[&args[..], &pace].concat());
@@ -36,15 +36,15 @@ fn two_hundred_links_beat_against_the_baseline() {
         let [p50, p99, max] = ["p50", "p99", "max"].map(|q| rtt[q].as_f64().unwrap());
         assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{rtt}");
     }
-    // 200 links at ten beats a second, whatever else this machine does: never more, and at least
-    // as many as a machine at a fifth of its speed would manage.
+    // 200 links at ten heartbeats per second: never more, and at least a fifth of that on a busy
+    // machine.
     let paced = windows[0]["heartbeats"].as_u64().unwrap() as f64;
     let most = 2_000.0 * windows[0]["seconds"].as_f64().unwrap() * 1.1;
     assert!((400.0..=most).contains(&paced), "{paced} heartbeats, at most {most}");
 }
 
 #[test]
-fn every_codec_beats_against_the_baseline() {
+fn every_codec_sends_heartbeats_to_the_baseline() {
     for codec in ["native", "message1028", "line"] {
         let args = ["--baseline-only", "--links", "20", "--codec", codec, "--closed-loop"];
         let report = bench(
@@ -74,7 +74,7 @@ fn the_gateway_finds_exactly_the_silent_links() {
 }
 
 #[test]
-fn what_no_run_can_have_is_wrong_usage() {
+fn impossible_values_are_wrong_usage() {
     let directory = directory("bench-usage");
     for args in [&["--links", "0"][..], &["--links", "4000000000"], &["--burn"]] {
         let output =
@@ -85,13 +85,13 @@ fn what_no_run_can_have_is_wrong_usage() {
 }
 
 #[test]
-fn a_thousand_devices_state_that_they_live() {
+fn a_thousand_devices_stay_online() {
     let fleet = ["--codec", "beacon", "--links", "1000", "--silent", "100", "--threads", "2"];
     let pace = ["--idle", "500ms", "--interval", "500ms", "--period", "500ms", "--window", "1s"];
     let report = bench("bench-beacon", &[&fleet[..], &pace, &["--settle", "100ms"]].concat());
     assert_eq!(report["online"], 1000);
     assert_eq!(report["shards"], 2);
-    assert!(report["most_on_one_socket"].as_u64().unwrap() < 700, "both hold some");
+    assert!(report["most_on_one_socket"].as_u64().unwrap() < 700, "both shards have some");
     assert_eq!((&report["false_verdicts"], &report["found"]), (&0.into(), &100.into()));
     assert!(report["window"]["statements"].as_u64().unwrap() > 1_000);
 }

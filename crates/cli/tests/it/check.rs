@@ -1,4 +1,4 @@
-//! `systole check` for good and bad configurations.
+//! Tests of `systole check` with good and bad configurations.
 
 use std::fs;
 
@@ -21,7 +21,7 @@ fn without_a_file_the_defaults_are_shown() {
 }
 
 #[test]
-fn the_file_of_the_repository_is_found_and_means_the_defaults() {
+fn the_file_of_the_repository_has_the_defaults() {
     let directory = directory("check-repository");
     fs::write(directory.join("systole.toml"), include_str!("../../../../systole.toml")).unwrap();
     let expected = format!("exit 0\n--- stdout\nsystole.toml: ok\n\n{DEFAULTS}--- stderr\n");
@@ -29,7 +29,7 @@ fn the_file_of_the_repository_is_found_and_means_the_defaults() {
 }
 
 #[test]
-fn a_good_file_is_shown_as_it_is_understood() {
+fn a_good_file_is_shown_as_parsed() {
     let directory = directory("check-good");
     let text = r#"
 enforce = false
@@ -61,14 +61,14 @@ games     native  [::1]:9000      probe  8s     idle 2s, interval 2s, probes 3
 line      line    127.0.0.1:9001  watch  none   never, keepalive 1m 30s
 
 admin at 0.0.0.0:9002, with a token
-enforce is off: the dead are reported, never disconnected
+enforce is off: dead peers are reported, never disconnected
 --- stderr
 ";
     assert_eq!(snapshot(&mut systole(&directory, &["check", "--config", "good.toml"])), expected);
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_with_what_would_be_right() {
+fn all_problems_are_reported_with_the_legal_values() {
     let directory = directory("check-bad");
     let text = r#"shards = 0
 
@@ -154,7 +154,7 @@ none.toml cannot be read: No such file or directory (os error 2)
 }
 
 #[test]
-fn flags_win_over_the_environment_and_both_over_the_file() {
+fn flags_override_the_environment_and_both_the_file() {
     let directory = directory("check-over");
     fs::write(directory.join("systole.toml"), "[admin]\naddress = \"127.0.0.1:1\"\n").unwrap();
     let admin = |command: &mut std::process::Command| {
@@ -177,7 +177,7 @@ fn flags_win_over_the_environment_and_both_over_the_file() {
 }
 
 #[test]
-fn a_bad_token_in_the_environment_is_refused_unseen() {
+fn a_bad_token_in_the_environment_is_refused_without_printing_it() {
     let directory = directory("check-token");
     let mut command = systole(&directory, &["check"]);
     let shown = snapshot(command.env("SYSTOLE_ADMIN_TOKEN", "hunter2"));

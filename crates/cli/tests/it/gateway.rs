@@ -1,4 +1,4 @@
-//! A `systole serve` that runs beside the test, and what its admin interface says.
+//! A `systole serve` process for a test, and its admin interface.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -16,10 +16,10 @@ use systole_net::Clock;
 use crate::program::{Program, SOON};
 use crate::{directory, systole};
 
-/// How often a condition is looked at that nothing announces.
+/// Time between two checks of a condition.
 const POLL: Duration = Duration::from_millis(10);
 
-/// One second to the verdict, and a listener of each kind.
+/// A configuration with a bound of one second and a listener of each stream codec.
 pub(crate) const ONE_SECOND: &str = "\
 shards = 2
 [policy]
@@ -39,12 +39,12 @@ codec = \"line\"
 address = \"127.0.0.1:0\"
 ";
 
-/// The same, but for a test during which nobody is probed or given up.
+/// Returns [`ONE_SECOND`] with an idle time of one hour, so that no peer is probed during a test.
 pub(crate) fn unhurried() -> String {
     ONE_SECOND.replace("400ms", "1h")
 }
 
-/// A gateway that is ready.
+/// A running gateway that is ready.
 pub(crate) struct Gateway {
     pub(crate) program: Program,
     directory: PathBuf,
@@ -52,12 +52,12 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts one with that configuration, in a directory of that name.
+    /// Starts a gateway with `config`, in a test directory called `name`.
     pub(crate) fn start(name: &str, config: &str) -> Gateway {
         Gateway::start_by(name, config, |_| {})
     }
 
-    /// As `start`, after `adjust` has had its way with the command.
+    /// Starts a gateway as [`Gateway::start`] does, after `adjust` has changed the command.
     pub(crate) fn start_by(name: &str, config: &str, adjust: impl FnOnce(&mut Command)) -> Gateway {
         let directory = directory(name);
         fs::write(directory.join("systole.toml"), config).expect("the directory is writable");
@@ -67,24 +67,24 @@ impl Gateway {
         let mut program = Program::start(&mut command);
         let ready = wait("the ready file", || {
             if !program.runs() {
-                let mut told = String::new();
-                while let Some(line) = program.told_line() {
-                    told += &line;
+                let mut stderr = String::new();
+                while let Some(line) = program.stderr_line() {
+                    stderr += &line;
                 }
-                panic!("the gateway has ended: {told}");
+                panic!("the gateway has ended: {stderr}");
             }
             let text = fs::read_to_string(directory.join("ready.json")).ok()?;
-            Some(serde_json::from_str::<Ready>(&text).expect("it appears whole"))
+            Some(serde_json::from_str::<Ready>(&text).expect("it is written atomically"))
         });
         Gateway { program, directory, ready }
     }
 
-    /// Writes another configuration over the first.
+    /// Replaces the configuration file.
     pub(crate) fn rewrite(&self, config: &str) {
         fs::write(self.directory.join("systole.toml"), config).expect("it was writable before");
     }
 
-    /// Where the listener of that name listens.
+    /// Returns the address of the listener called `listener`.
     pub(crate) fn address(&self, listener: &str) -> SocketAddr {
         let found = self.ready.listeners.iter().find(|known| known.name == listener);
         found.expect("it is configured").address
@@ -101,10 +101,10 @@ impl Gateway {
 
     /// Connects to a listener.
     pub(crate) fn connect(&self, listener: &str) -> TcpStream {
-        patient(self.address(listener)).expect("it listens")
+        connect_with_timeout(self.address(listener)).expect("it listens")
     }
 
-    /// Status and body of the answer to a request; an error if there is none.
+    /// Sends a request; returns status and body of the answer, or an error if there is none.
     pub(crate) fn request(&self, head: &str, body: &str) -> io::Result<(u16, String)> {
         let mut stream = self.send(head, body)?;
         let mut answer = String::new();
@@ -115,10 +115,10 @@ impl Gateway {
     }
 
     fn send(&self, head: &str, body: &str) -> io::Result<TcpStream> {
-        let mut stream = patient(self.ready.admin)?;
+        let mut stream = connect_with_timeout(self.ready.admin)?;
         let length = body.len();
         let (start, more) = head.split_once('\n').unwrap_or((head, ""));
-        // 1.0, so that the body is no more than what follows the head.
+        // HTTP/1.0, so that the body is not chunked.
         let head = format!("{start} HTTP/1.0\r\nContent-Length: {length}\r\n{more}\r\n{body}");
         stream.write_all(head.as_bytes())?;
         Ok(stream)
@@ -128,7 +128,7 @@ impl Gateway {
         self.request(&format!("GET {path}"), "").map_or(0, |(status, _)| status)
     }
 
-    /// The answer to a request that must succeed.
+    /// Sends a request that must succeed, and returns the answer.
     pub(crate) fn ask(&self, head: &str, body: &str) -> Value {
         let (status, answer) = self.request(head, body).expect("the admin interface answers");
         assert_eq!(status, 200, "{head}: {answer}");
@@ -139,7 +139,7 @@ impl Gateway {
         self.ask(&format!("GET {path}"), "")
     }
 
-    /// The value of a sample.
+    /// Returns the value of a sample, or the sum of all samples of a metric.
     pub(crate) fn metric(&self, series: &str) -> f64 {
         let scrape = self.get("/metrics");
         let lines = scrape.as_str().expect("no JSON").lines();
@@ -151,7 +151,7 @@ impl Gateway {
         values.sum()
     }
 
-    /// The sessions, as a query selects them, once there are that many.
+    /// Waits until `query` selects `count` sessions, and returns them.
     pub(crate) fn sessions(&self, query: &str, count: usize) -> Vec<Value> {
         wait("the sessions", || {
             let page = self.get(&format!("/api/v1/sessions?limit=500{query}"));
@@ -160,7 +160,7 @@ impl Gateway {
         })
     }
 
-    /// Subscribes to the events.
+    /// Subscribes to the event stream, after the event with the id `last` if given.
     pub(crate) fn events(&self, last: Option<&str>) -> Events {
         let last = last.map(|id| format!("\nLast-Event-ID: {id}\r\n")).unwrap_or_default();
         let stream = self.send(&format!("GET /api/v1/events{last}"), "").expect("it listens");
@@ -170,10 +170,10 @@ impl Gateway {
         events
     }
 
-    /// The next line of the log that contains `text`, as the JSON it must be.
+    /// Reads the log up to a line that contains `text`; returns the line, which must be JSON.
     pub(crate) fn log(&mut self, text: &str) -> Value {
         loop {
-            let line = self.program.told_line().expect("the gateway runs");
+            let line = self.program.stderr_line().expect("the gateway runs");
             let value: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
             if line.contains(text) {
                 return value;
@@ -181,19 +181,19 @@ impl Gateway {
         }
     }
 
-    /// Has it drain, and waits for its end.
+    /// Drains the gateway, and waits for its end.
     pub(crate) fn end(&mut self) {
         self.program.signal("TERM");
         assert_eq!(self.program.end(), 0);
     }
 }
 
-/// Server-sent events as they come.
+/// A stream of server-sent events.
 pub(crate) struct Events(BufReader<TcpStream>);
 
-/// One of them.
+/// A server-sent event.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct ServerEvent {
     pub(crate) kind: String,
     pub(crate) id: Option<String>,
     pub(crate) data: Value,
@@ -208,41 +208,41 @@ impl Events {
         line
     }
 
-    pub(crate) fn next(&mut self) -> Told {
-        let mut told = Told { kind: String::new(), id: None, data: Value::Null };
+    pub(crate) fn next(&mut self) -> ServerEvent {
+        let mut event = ServerEvent { kind: String::new(), id: None, data: Value::Null };
         let clock = Clock::start();
         loop {
             let line = self.line();
-            // Comments keep a silent stream from ever being late.
+            // A stream without events still sends comments, so the read never times out.
             assert!(clock.monotonic() < Span::from(SOON), "no event within {SOON:?}");
             match line.split_once(": ") {
-                Some(("event", kind)) => told.kind = kind.to_owned(),
-                Some(("id", id)) => told.id = Some(id.to_owned()),
+                Some(("event", kind)) => event.kind = kind.to_owned(),
+                Some(("id", id)) => event.id = Some(id.to_owned()),
                 Some(("data", data)) => {
-                    told.data = serde_json::from_str(data).expect("data is JSON");
+                    event.data = serde_json::from_str(data).expect("data is JSON");
                 }
-                _ if line.is_empty() && !told.kind.is_empty() => return told,
+                _ if line.is_empty() && !event.kind.is_empty() => return event,
                 _ => {}
             }
         }
     }
 
-    /// Reads on until an event of that kind.
-    pub(crate) fn until(&mut self, kind: &str) -> Told {
+    /// Reads events up to the next one of this kind.
+    pub(crate) fn until(&mut self, kind: &str) -> ServerEvent {
         loop {
-            let told = self.next();
-            if told.kind == kind {
-                return told;
+            let event = self.next();
+            if event.kind == kind {
+                return event;
             }
         }
     }
 }
 
-/// Looks again and again until `look` finds something, or a deadline passes.
-pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+/// Calls `find` until it returns a value; panics after a deadline.
+pub(crate) fn wait<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
     let clock = Clock::start();
     loop {
-        if let Some(found) = look() {
+        if let Some(found) = find() {
             return found;
         }
         assert!(clock.monotonic() < Span::from(SOON), "{what}: not within {SOON:?}");
@@ -250,8 +250,8 @@ pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A connection on which no read takes for ever.
-pub(crate) fn patient(address: SocketAddr) -> io::Result<TcpStream> {
+/// Connects with a read timeout.
+pub(crate) fn connect_with_timeout(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(SOON))?;
     stream.set_nodelay(true)?;

@@ -1,4 +1,4 @@
-//! Usage errors, completions, the manual page, and readers that go away.
+//! Tests of usage errors, completions, the manual page, and a closed stdout.
 
 use std::io::Read;
 use std::process::Stdio;
@@ -6,7 +6,7 @@ use std::process::Stdio;
 use crate::{directory, snapshot, systole};
 
 #[test]
-fn wrong_usage_exits_with_2_and_says_so_on_stderr() {
+fn wrong_usage_exits_with_2_and_a_message_on_stderr() {
     let directory = directory("usage");
     for args in [&["sreve"][..], &[], &["check", "--log", "loud"], &["man", "sreve"]] {
         let shown = snapshot(&mut systole(&directory, args));
@@ -14,11 +14,11 @@ fn wrong_usage_exits_with_2_and_says_so_on_stderr() {
     }
     let shown = snapshot(&mut systole(&directory, &["check", "--log", "loud"]));
     assert!(shown.contains("error, warn, info, debug, trace"), "{shown}");
-    assert!(!shown.contains('\u{1b}'), "no colour off a terminal: {shown}");
+    assert!(!shown.contains('\u{1b}'), "no colour without a terminal: {shown}");
 }
 
 #[test]
-fn the_program_describes_itself() {
+fn completions_manual_and_help_are_printed() {
     let directory = directory("describes");
     let shown = snapshot(&mut systole(&directory, &["completions", "bash"]));
     assert!(shown.starts_with("exit 0\n"), "{shown}");
@@ -38,7 +38,7 @@ fn a_broken_pipe_is_success() {
     let mut command = systole(&directory, &["completions", "bash"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
-    let mut talk = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut talk).unwrap();
-    assert_eq!((child.wait().unwrap().code(), talk.as_str()), (Some(0), ""));
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
 }

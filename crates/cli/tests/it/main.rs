@@ -1,4 +1,4 @@
-//! The whole program from outside: exit code, stdout, stderr.
+//! Tests of the whole program from outside: exit code, stdout, stderr.
 
 mod bench;
 mod check;
@@ -17,7 +17,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A directory of its own for one test, empty at the start.
+/// Creates an empty directory for one test.
 fn directory(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&path);
@@ -25,14 +25,14 @@ fn directory(name: &str) -> PathBuf {
     path
 }
 
-/// The program with these arguments in that directory, untouched by the caller's environment.
+/// Returns a command that runs the program in `directory` with an empty environment.
 fn systole(directory: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_systole"));
     command.args(args).current_dir(directory).stdin(Stdio::null()).env_clear();
     command
 }
 
-/// Runs it to its end and shows everything that it said.
+/// Runs a command to its end; returns the exit code and everything that it printed.
 fn snapshot(command: &mut Command) -> String {
     let output = command.output().expect("the program was built");
     format!(

@@ -1,5 +1,5 @@
-//! Clients and servers in C and Python, written from the protocol document alone, against
-//! `systole ping` and `systole pong`.
+//! Tests of `systole ping` and `systole pong` against clients and servers in C and Python that were
+//! written from the protocol document alone.
 
 use std::env;
 use std::fs;
@@ -9,12 +9,12 @@ use std::process::{Command, Stdio};
 use crate::program::Program;
 use crate::{directory, systole};
 
-/// Where their sources lie.
+/// Folder of the sources in C and Python.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/outside");
 
 const PROTOCOLS: [&str; 2] = ["native", "message1028"];
 
-/// A program of each language for each protocol; none if a tool is missing and may be.
+/// A client and server for one protocol, written in C or Python.
 pub(crate) struct Outside {
     name: &'static str,
     pub(crate) protocol: &'static str,
@@ -22,7 +22,8 @@ pub(crate) struct Outside {
 }
 
 impl Outside {
-    /// All of them, compiled into a directory of that name.
+    /// Returns all outside programs whose compiler or interpreter exists, built in a directory
+    /// called `directory_name`.
     pub(crate) fn all(directory_name: &str) -> Vec<Outside> {
         let build = directory(directory_name);
         let mut all = Vec::new();
@@ -51,7 +52,7 @@ impl Outside {
         Program::start(&mut command)
     }
 
-    /// A server on a free port, and its address.
+    /// Starts a server on a free port; returns it and its address.
     fn server(&self, args: &[&str]) -> (Program, String) {
         let mut server = self.start(&[&["server", "0", "--once"], args].concat());
         let port = server.until("listening on ").replace("listening on ", "");
@@ -63,7 +64,7 @@ impl Outside {
     }
 }
 
-/// Whether a tool exists; where it must, it is an error that it does not.
+/// Whether a tool exists; panics if it is missing but required.
 fn has(tool: &str) -> bool {
     let found = Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok();
     let required = env::var_os("SYSTOLE_REQUIRE_TOOLS").is_some_and(|value| value == "1");
@@ -93,13 +94,13 @@ fn ping(outside: &Outside, addr: &str, args: &[&str]) -> Program {
 fn pong(outside: &Outside, args: &[&str]) -> (Program, String) {
     let args = [&["pong", "--port", "0", "--codec", outside.protocol][..], args].concat();
     let mut pong = Program::start(&mut systole(Path::new("."), &args));
-    let addr = pong.told("listening on ");
+    let addr = pong.stderr_after("listening on ");
     let port = addr.rsplit(':').next().expect("split gives at least one part").to_owned();
     (pong, port)
 }
 
 #[test]
-fn ping_keeps_a_server_that_answers() {
+fn ping_keeps_the_connection_to_a_server_that_answers() {
     for outside in Outside::all("outside-answers") {
         let label = outside.label();
         let (mut server, addr) = outside.server(&["--pieces", "1"]);
@@ -133,7 +134,7 @@ fn ping_answers_a_server_that_probes() {
             server.until(&format!("received PONG {n}"));
         }
         ping.signal("INT");
-        // The server's probes are life enough: a heartbeat of ours is the exception.
+        // The server's probes are evidence enough, so ping rarely sends a heartbeat.
         assert_ne!(ping.end(), 3, "{label}: {:?}", ping.seen);
     }
 }
@@ -167,7 +168,7 @@ fn ping_understands_a_pong_in_the_other_byte_order() {
 }
 
 #[test]
-fn ping_tells_what_a_server_says_before_it_leaves() {
+fn ping_prints_retune_and_close_of_the_server() {
     for outside in Outside::all("outside-leaves") {
         let label = outside.label();
         let timing = ["--retune", "2000,1000,3", "--close-after", "300"];
@@ -198,7 +199,7 @@ fn pong_answers_clients() {
             assert!(client.seen.iter().any(|l| l.starts_with(&received)), "{label}: {received}");
         }
         let lengths = match outside.protocol {
-            // HELLO with its identity, then PINGs with their business data.
+            // A HELLO with an identity, then PINGs with business data.
             "native" => &[121, 8, 8, 8][..],
             _ => &[1_028; 3],
         };
@@ -209,14 +210,14 @@ fn pong_answers_clients() {
 }
 
 #[test]
-fn pong_answers_late_and_never_judges() {
+fn pong_answers_late_and_gives_no_verdicts() {
     for outside in Outside::all("outside-late") {
         let label = outside.label();
         let (_pong, port) = pong(&outside, &["--delay", "0.3"]);
         let client = |args: &[&str]| {
             outside.start(&[&["client", "127.0.0.1", &port, "--every", "10"][..], args].concat())
         };
-        // Silent for ten bounds of the policy it asked for.
+        // Silent for ten times the bound of the requested policy.
         let policy = ["--policy", "20,20,3", "--stay", "800"];
         let mut silent = client(&[&["--pings", "0"][..], &policy].concat());
         let mut many = client(&["--pings", "40"]);

@@ -1,4 +1,4 @@
-//! `systole ping` against `systole pong`, as processes.
+//! Tests of `systole ping` against `systole pong`, as processes.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -16,10 +16,10 @@ fn start(args: &[&str]) -> Program {
     Program::start(&mut systole(Path::new("."), args))
 }
 
-/// A pong on a free port, and its address.
+/// Starts a pong on a free port; returns it and its address.
 fn pong(args: &[&str]) -> (Program, String) {
     let mut pong = start(&[&["pong", "--port", "0"], args].concat());
-    let addr = pong.told("listening on ");
+    let addr = pong.stderr_after("listening on ");
     (pong, addr)
 }
 
@@ -27,15 +27,15 @@ fn ping(addr: &str, args: &[&str]) -> Program {
     start(&[&["ping", addr], args].concat())
 }
 
-/// The number of that name in a line of JSON.
+/// Returns the number called `name` in a line of JSON.
 fn number(line: &str, name: &str) -> u64 {
     let (_, rest) = line.split_once(&format!("\"{name}\":")).unwrap_or_else(|| panic!("{line}"));
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().expect("a number")
 }
 
-/// Around `ms`: a busy machine is late, and the program counts from when it learned that it is
-/// connected, which was somewhat earlier.
+/// Asserts that a line was printed around `ms`. A busy machine is late, and a time may be early
+/// because the program's clock starts somewhat after the connection.
 fn assert_around(line: &str, ms: u64) {
     let (early, late) = (100, 1_000);
     let time = number(line, "time_ms");
@@ -43,7 +43,7 @@ fn assert_around(line: &str, ms: u64) {
 }
 
 #[test]
-fn the_numbers_of_tcp_keepalive_are_kept_to_the_second() {
+fn the_times_of_tcp_keepalive_are_kept_to_the_second() {
     let (_pong, addr) = pong(&["--codec", "message1028", "--delay", "60"]);
     let numbers = ["--idle", "10", "--interval", "3", "--probes", "3"];
     let args = [&["--codec", "message1028", "--json"][..], &numbers].concat();
@@ -84,9 +84,10 @@ fn a_server_that_never_answers_is_dead_after_three_heartbeats() {
 }
 
 #[test]
-fn late_answers_make_the_count_start_anew_for_ever() {
+fn late_answers_reset_the_count_each_time() {
     for codec in ["message1028", "line", "native"] {
-        // As 10/3/3 against a delay of 5: the answers come between the second and the third.
+        // Like 10/3/3 with a delay of 5: the answers come between the second and the third
+        // heartbeat.
         let (mut pong, addr) = pong(&["--codec", codec, "--delay", "0.75"]);
         let timing = ["--idle", "1", "--interval", "0.5", "--probes", "3"];
         let mut ping = ping(&addr, &[&["--codec", codec][..], &timing].concat());
@@ -111,7 +112,7 @@ fn late_answers_make_the_count_start_anew_for_ever() {
 }
 
 #[test]
-fn enough_answers_end_it() {
+fn ping_ends_after_count_answers() {
     let (_pong, addr) = pong(&[]);
     let quick = ["--idle", "0.05", "--interval", "0.5", "--count", "3"];
     let mut json = ping(&addr, &[&quick[..], &["--json"]].concat());
@@ -129,7 +130,7 @@ fn enough_answers_end_it() {
 }
 
 #[test]
-fn messages_are_counted_in_whatever_pieces_they_arrive() {
+fn messages_in_pieces_are_counted_once() {
     let (mut pong, addr) = pong(&["--codec", "message1028"]);
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_nodelay(true).unwrap();
@@ -158,7 +159,8 @@ fn a_delay_for_one_client_delays_no_other() {
         stream.set_read_timeout(Some(SOON)).unwrap();
     }
     let clock = Clock::start();
-    // More than may wait for one client: it is read no further, and the other does not notice.
+    // More than the queue of one client holds: this client is no longer read, and the other has no
+    // delay.
     let flood = 20_000;
     let writing = std::thread::spawn({
         let mut busy = busy.try_clone().unwrap();
@@ -181,7 +183,7 @@ fn a_delay_for_one_client_delays_no_other() {
 }
 
 #[test]
-fn it_comes_back_if_it_is_told_to() {
+fn ping_reconnects_if_requested() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = server.local_addr().unwrap().to_string();
     let quick = ["--idle", "0.2", "--interval", "0.2", "--probes", "2"];
@@ -203,13 +205,13 @@ fn it_comes_back_if_it_is_told_to() {
 
 #[test]
 fn every_end_has_its_exit_code() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let mut refused = ping(&nobody, &[]);
-    assert!(refused.told("error: ").contains("not connected"));
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut refused = ping(&unused, &[]);
+    assert!(refused.stderr_after("error: ").contains("not connected"));
     assert_eq!(refused.end(), 1);
 
     for wrong in [&["--interval", "0"][..], &["--probes", "0"], &["--idle", "soon"], &[]] {
-        let mut usage = if wrong.is_empty() { start(&["ping"]) } else { ping(&nobody, wrong) };
+        let mut usage = if wrong.is_empty() { start(&["ping"]) } else { ping(&unused, wrong) };
         assert_eq!(usage.end(), 2, "{wrong:?}");
     }
 
@@ -221,21 +223,21 @@ fn every_end_has_its_exit_code() {
     assert_eq!(lost.end(), 1);
 
     let mut taken = start(&["pong", "--port", addr.rsplit(':').next().unwrap()]);
-    let addr = taken.told("listening on ");
+    let addr = taken.stderr_after("listening on ");
     let mut second = start(&["pong", "--port", addr.rsplit(':').next().unwrap()]);
-    assert!(second.told("error: ").contains("cannot listen"));
+    assert!(second.stderr_after("error: ").contains("cannot listen"));
     assert_eq!(second.end(), 1);
     taken.signal("INT");
     assert_eq!(taken.end(), 0);
 }
 
 #[test]
-fn what_is_illegal_is_told_and_closed() {
+fn illegal_bytes_are_reported_and_the_connection_closed() {
     let (mut pong, addr) = pong(&["--codec", "message1028"]);
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-    assert!(pong.told("illegal bytes").contains("unknown kind"));
+    assert!(pong.stderr_after("illegal bytes").contains("unknown kind"));
     let closed = stream.read(&mut [0; 16]);
     assert!(matches!(closed, Ok(0)) || closed.is_err());
 }

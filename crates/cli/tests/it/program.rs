@@ -1,4 +1,4 @@
-//! A program that runs beside the test: its lines as they come, its exit code in the end.
+//! A child process of a test, with its output lines and its exit code.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-/// How long anything may take that should happen soon: far beyond what a busy machine needs.
+/// Time limit for every expected event: far beyond what a busy machine needs.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// A running program; killed when dropped.
@@ -14,7 +14,7 @@ pub(crate) struct Program {
     child: Child,
     stdout: Receiver<String>,
     stderr: Receiver<String>,
-    /// Everything that was read from stdout so far.
+    /// All lines that were read from stdout so far.
     pub(crate) seen: Vec<String>,
 }
 
@@ -27,17 +27,17 @@ impl Program {
         Program { child, stdout, stderr, seen: Vec::new() }
     }
 
-    /// The next line of stdout.
+    /// Returns the next line of stdout.
     pub(crate) fn line(&mut self) -> String {
         let line = self.stdout.recv_timeout(SOON).unwrap_or_else(|error| {
-            let told: Vec<String> = self.stderr.try_iter().collect();
-            panic!("no further line ({error}) after {:#?}, {told:#?}", self.seen)
+            let stderr: Vec<String> = self.stderr.try_iter().collect();
+            panic!("no further line ({error}) after {:#?}, {stderr:#?}", self.seen)
         });
         self.seen.push(line.clone());
         line
     }
 
-    /// Reads on until a line that contains `text`.
+    /// Reads stdout up to a line that contains `text`, and returns that line.
     pub(crate) fn until(&mut self, text: &str) -> String {
         loop {
             let line = self.line();
@@ -47,8 +47,8 @@ impl Program {
         }
     }
 
-    /// What follows `text` in a line of stderr.
-    pub(crate) fn told(&mut self, text: &str) -> String {
+    /// Reads stderr up to a line that contains `text`, and returns the rest of the line after it.
+    pub(crate) fn stderr_after(&mut self, text: &str) -> String {
         loop {
             let line = self.stderr.recv_timeout(SOON).expect("a line of stderr");
             if let Some((_, rest)) = line.split_once(text) {
@@ -57,38 +57,38 @@ impl Program {
         }
     }
 
-    /// The next line of stderr; `None` at its end.
-    pub(crate) fn told_line(&mut self) -> Option<String> {
+    /// Returns the next line of stderr; `None` at its end.
+    pub(crate) fn stderr_line(&mut self) -> Option<String> {
         match self.stderr.recv_timeout(SOON) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("nothing more is told, and no end either"),
+            Err(RecvTimeoutError::Timeout) => panic!("stderr has neither another line nor an end"),
         }
     }
 
-    /// The lines of stderr that are there already.
-    pub(crate) fn told_now(&mut self) -> Vec<String> {
+    /// Returns the lines of stderr that have arrived.
+    pub(crate) fn stderr_now(&mut self) -> Vec<String> {
         self.stderr.try_iter().collect()
     }
 
-    /// The process.
+    /// Returns the process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it still runs.
+    /// Whether the program still runs.
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().expect("it was started").is_none()
     }
 
-    /// Sends a signal, by its name.
+    /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         let status = Command::new("kill").args([&format!("-{name}"), &id]).status();
         assert!(status.expect("kill exists").success());
     }
 
-    /// The exit code, when all of stdout was read; -1 if a signal ended it.
+    /// Reads all of stdout and returns the exit code; -1 if a signal ended the program.
     pub(crate) fn end(&mut self) -> i32 {
         while let Ok(line) = self.stdout.recv_timeout(SOON) {
             self.seen.push(line);

@@ -1,8 +1,8 @@
-//! What is found out only after a verdict: by the peer's return, by its siblings, by those that
-//! were lost with it.
+//! Tests of revised verdicts: what is learned after a verdict from the peer's return, from its
+//! siblings, and from links lost with it.
 //!
-//! A peer is lost when its socket drops what arrives, acknowledgements included: for the gateway
-//! its machine is gone, although it is this one.
+//! A peer is lost when a filter on its socket drops what arrives, acknowledgements included: the
+//! gateway sees this as a machine that has vanished.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -17,7 +17,7 @@ use systole_core::wire::{Account, Beat, BootId, Codec, Decoder, Frame, Hello, In
 use crate::gateway::{Events, Gateway};
 use crate::program::SOON;
 
-/// Long enough for a kernel to be missed, which takes a second; room for what is awaited meanwhile.
+/// A configuration whose bound is long enough to detect an absent kernel, which takes a second.
 const CONFIG: &str = r#"
 shards = 1
 [policy]
@@ -31,33 +31,33 @@ shortest_bound = "100ms"
 address = "127.0.0.1:0"
 "#;
 
-/// How often a peer says that it lives; well below the time after which it would be asked.
-const CHATTER: Duration = Duration::from_millis(50);
+/// Interval of the pings of a living peer; well below the time before a probe.
+const PING_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A classic packet filter that lets nothing pass: "return 0".
-const NOTHING: [SockFilter; 1] = [SockFilter::new(6, 0, 0, 0)];
+/// A classic packet filter that drops everything: "return 0".
+const DROP_ALL: [SockFilter; 1] = [SockFilter::new(6, 0, 0, 0)];
 
-/// A client that was welcomed.
+/// A client whose handshake is complete.
 struct Peer {
     stream: TcpStream,
     session: u64,
 }
 
-/// One that goes on sending until dropped.
+/// A peer that goes on sending until dropped.
 struct Living(Sender<()>);
 
-/// Who a client says it is.
-struct Who {
-    /// The last two bytes of its address, of which the first tells its network.
+/// The address, identity and boot id of a client.
+struct ClientId {
+    /// The last two bytes of the address, of which the first selects the network.
     host: [u8; 2],
     identity: &'static str,
     boot: u8,
 }
 
-const ADA: Who = Who { host: [1, 1], identity: "ada", boot: 1 };
-const BOB: Who = Who { host: [2, 1], identity: "bob", boot: 1 };
+const ADA: ClientId = ClientId { host: [1, 1], identity: "ada", boot: 1 };
+const BOB: ClientId = ClientId { host: [2, 1], identity: "bob", boot: 1 };
 
-impl Who {
+impl ClientId {
     fn connect(&self, gateway: &Gateway, account: Option<Account>) -> Peer {
         let socket = self.socket(gateway.address("native")).expect("the gateway listens");
         let mut stream = TcpStream::from(socket);
@@ -94,15 +94,15 @@ impl Who {
 }
 
 impl Peer {
-    /// From now on its kernel hears nothing, and says nothing.
+    /// From now on the peer's kernel receives nothing, and so acknowledges nothing.
     fn lose(&self) {
-        SockRef::from(&self.stream).attach_filter(&NOTHING).expect("a legal filter");
+        SockRef::from(&self.stream).attach_filter(&DROP_ALL).expect("a legal filter");
     }
 
     fn live(mut self) -> Living {
         let (sender, stop) = channel();
         thread::spawn(move || {
-            while stop.recv_timeout(CHATTER) == Err(RecvTimeoutError::Timeout) {
+            while stop.recv_timeout(PING_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 send(&mut self.stream, Frame::Ping(Beat::bare(0)));
             }
         });
@@ -113,7 +113,7 @@ impl Peer {
         format!("{:016x}", self.session)
     }
 
-    /// What its process says of it when it comes back after so long.
+    /// Returns the account of this link that the client gives when it returns.
     fn account(&self, saw: Saw, ended_ms: u32) -> Account {
         let (silent_ms, absent_ms, suspended_ms) = (0, 0, 0);
         Account { session: self.session, saw, silent_ms, ended_ms, absent_ms, suspended_ms }
@@ -122,7 +122,7 @@ impl Peer {
 
 impl Drop for Living {
     fn drop(&mut self) {
-        // It has ended already if the gateway has.
+        // The thread has ended already if the gateway has.
         let _ = self.0.send(());
     }
 }
@@ -145,25 +145,25 @@ fn welcomed(stream: &mut TcpStream) -> u64 {
     }
 }
 
-/// All events up to the one for which `last` holds.
+/// Reads events up to the one for which `last` holds, and returns all of them.
 fn until(events: &mut Events, mut last: impl FnMut(&str, &Value) -> bool) -> Vec<(String, Value)> {
     let mut seen = Vec::new();
     loop {
-        let told = events.next();
-        let is_last = last(&told.kind, &told.data);
-        seen.push((told.kind, told.data));
+        let event = events.next();
+        let is_last = last(&event.kind, &event.data);
+        seen.push((event.kind, event.data));
         if is_last {
             return seen;
         }
     }
 }
 
-/// The events of that kind.
+/// Returns the events of this kind.
 fn all<'a>(seen: &'a [(String, Value)], kind: &str) -> Vec<&'a Value> {
     seen.iter().filter(|(known, _)| known == kind).map(|(_, data)| data).collect()
 }
 
-/// Says yes when it is asked about the event of that kind for the `count`th time.
+/// Returns a predicate that holds for the `count`th event of this kind.
 fn nth(kind: &'static str, count: usize) -> impl FnMut(&str, &Value) -> bool {
     let mut seen = 0;
     move |known, _| {
@@ -172,8 +172,8 @@ fn nth(kind: &'static str, count: usize) -> impl FnMut(&str, &Value) -> bool {
     }
 }
 
-/// Waits until so many sessions are gone, and checks that their paths were lost.
-fn are_lost(events: &mut Events, count: usize) {
+/// Waits until `count` sessions have ended, and checks that the cause is a lost path.
+fn assert_lost(events: &mut Events, count: usize) {
     let seen = until(events, nth("leave", count));
     for leave in all(&seen, "leave") {
         assert_eq!(leave["cause"], "path_lost", "{leave}");
@@ -183,22 +183,22 @@ fn are_lost(events: &mut Events, count: usize) {
 }
 
 #[test]
-fn a_verdict_is_revised_by_the_return_of_its_peer_and_once() {
-    // Each in a network of its own, or they were an outage.
+fn a_verdict_is_revised_once_when_its_peer_returns() {
+    // Each client has a network of its own, since otherwise this would be an outage.
     let gateway = Gateway::start("revised-return", CONFIG);
     let mut events = gateway.events(None);
     let (ada, bob) = (ADA.connect(&gateway, None), BOB.connect(&gateway, None));
-    let bert = Who { host: [3, 1], identity: "bert", boot: 1 }.connect(&gateway, None);
+    let bert = ClientId { host: [3, 1], identity: "bert", boot: 1 }.connect(&gateway, None);
     [&ada, &bob, &bert].into_iter().for_each(Peer::lose);
-    are_lost(&mut events, 3);
+    assert_lost(&mut events, 3);
 
-    // One process heard us all the time, one machine restarted, one link had been reset before.
+    // One process received our bytes all the time, one machine restarted, one link had been reset.
     let unheard = || Some(ada.account(Saw::Unheard, 0));
     let reset = || Some(bert.account(Saw::Reset, 5_000));
-    let rebooted = Who { boot: 2, ..BOB };
+    let rebooted = ClientId { boot: 2, ..BOB };
     let _ada = ADA.connect(&gateway, unheard());
     let _bob = rebooted.connect(&gateway, None);
-    let bert_now = Who { host: [4, 1], identity: "bert", boot: 1 };
+    let bert_now = ClientId { host: [4, 1], identity: "bert", boot: 1 };
     let _bert = bert_now.connect(&gateway, reset());
     let seen = until(&mut events, nth("verdict_revised", 3));
     let [first, second, third] = all(&seen, "verdict_revised")[..] else { panic!("{seen:?}") };
@@ -209,10 +209,10 @@ fn a_verdict_is_revised_by_the_return_of_its_peer_and_once() {
     assert_eq!((&third["session"], &third["to"]), (&bert.id().into(), &"middlebox_forgot".into()));
     assert!(third["idle_ms"].is_u64(), "{third}");
 
-    // What was said once changes nothing when it is said again.
+    // The same account changes nothing the second time.
     let _again = [ADA.connect(&gateway, unheard()), bert_now.connect(&gateway, reset())];
-    let _rebooted = Who { boot: 3, ..BOB }.connect(&gateway, None);
-    let _last = Who { host: [5, 1], identity: "last", boot: 1 }.connect(&gateway, None);
+    let _rebooted = ClientId { boot: 3, ..BOB }.connect(&gateway, None);
+    let _last = ClientId { host: [5, 1], identity: "last", boot: 1 }.connect(&gateway, None);
     let seen = until(&mut events, |kind, data| kind == "join" && data["identity"] == "last");
     assert!(all(&seen, "verdict_revised").is_empty(), "{seen:?}");
 
@@ -232,16 +232,16 @@ fn a_verdict_is_revised_by_the_return_of_its_peer_and_once() {
 }
 
 #[test]
-fn peers_that_are_lost_together_are_one_outage_until_half_of_them_are_back() {
+fn peers_lost_together_are_one_outage_until_half_of_them_return() {
     const LOST: u8 = 6;
     let gateway = Gateway::start("revised-outage", CONFIG);
     let mut events = gateway.events(None);
-    let who = |number| Who { host: [0, 20 + number], identity: "", boot: 1 };
-    let _living =
-        [1, 2].map(|host| Who { host: [0, host], ..who(0) }.connect(&gateway, None).live());
+    let client_id = |number| ClientId { host: [0, 20 + number], identity: "", boot: 1 };
+    let _living = [1, 2]
+        .map(|host| ClientId { host: [0, host], ..client_id(0) }.connect(&gateway, None).live());
     let mut peers: Vec<Peer> =
-        (0..LOST).map(|number| who(number).connect(&gateway, None)).collect();
-    // Heard at one time, they are lost at one time.
+        (0..LOST).map(|number| client_id(number).connect(&gateway, None)).collect();
+    // All are heard at the same time, so their verdicts fall at the same time.
     for peer in &mut peers {
         send(&mut peer.stream, Frame::Ping(Beat::bare(0)));
         peer.lose();
@@ -261,25 +261,25 @@ fn peers_that_are_lost_together_are_one_outage_until_half_of_them_are_back() {
     assert_eq!((&outage["listener"], &outage["of_online"]), (&"native".into(), &8.into()));
     assert_eq!(gateway.metric("systole_outages_total"), 1.0);
 
-    let _back: Vec<Peer> = (0..3).map(|number| who(number).connect(&gateway, None)).collect();
+    let _back: Vec<Peer> = (0..3).map(|number| client_id(number).connect(&gateway, None)).collect();
     let seen = until(&mut events, |kind, _| kind == "outage_over");
     assert!(all(&seen, "outage").is_empty() && all(&seen, "verdict_revised").is_empty());
     let [over] = all(&seen, "outage_over")[..] else { panic!("{seen:?}") };
-    // Counted to its end: a verdict or two may fall after the outage is told.
+    // Counted at the end of the outage: a verdict or two may fall after its first event.
     assert_eq!((&over["affected"], &over["hosts"]), (&LOST.into(), &LOST.into()));
     assert_eq!((&over["returned"], &over["recovered"]), (&3.into(), &true.into()));
     assert_eq!(over["outage"], outage["outage"]);
 }
 
 #[test]
-fn a_lost_link_whose_sibling_lives_was_lost_alone() {
+fn a_lost_link_with_a_living_sibling_has_the_scope_flow() {
     let gateway = Gateway::start("revised-flow", CONFIG);
     let mut events = gateway.events(None);
-    let who = || Who { host: [0, 31], identity: "", boot: 1 };
-    let _sibling = who().connect(&gateway, None).live();
-    let lost = who().connect(&gateway, None);
+    let client_id = || ClientId { host: [0, 31], identity: "", boot: 1 };
+    let _sibling = client_id().connect(&gateway, None).live();
+    let lost = client_id().connect(&gateway, None);
     lost.lose();
-    are_lost(&mut events, 1);
+    assert_lost(&mut events, 1);
     let seen = until(&mut events, |kind, _| kind == "verdict_revised");
     assert!(all(&seen, "outage").is_empty(), "{seen:?}");
     let (_, revised) = seen.last().unwrap();

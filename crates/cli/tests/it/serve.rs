@@ -1,4 +1,4 @@
-//! `systole serve` as a process, with clients that have nothing of ours in them.
+//! Tests of `systole serve` as a process, with clients that share no code with it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use crate::outside::Outside;
 use crate::program::Program;
 use crate::{directory, snapshot, systole};
 
-/// How much later than due a verdict may be seen.
+/// Tolerated lateness of a verdict, as a client sees it.
 const TOLERANCE_MS: f64 = 200.0;
 
 fn client(gateway: &Gateway, outside: &Outside, args: &[&str]) -> Program {
@@ -24,11 +24,11 @@ fn native(name: &str) -> impl Iterator<Item = Outside> {
     Outside::all(name).into_iter().filter(|outside| outside.protocol == "native")
 }
 
-fn says(program: &Program, text: &str) -> bool {
+fn printed(program: &Program, text: &str) -> bool {
     program.seen.iter().any(|line| line.starts_with(text))
 }
 
-/// A client of the `line` listener that was answered.
+/// Connects to the `line` listener and exchanges one heartbeat.
 fn line(gateway: &Gateway) -> TcpStream {
     let mut stream = gateway.connect("line");
     assert!(beats(&mut stream));
@@ -44,7 +44,7 @@ fn beats(stream: &mut TcpStream) -> bool {
 }
 
 #[test]
-fn it_starts_and_says_how_it_is() {
+fn it_starts_and_serves_health_and_metrics() {
     let mut gateway = Gateway::start("serve-starts", &unhurried());
     gateway.log("listening");
     assert_eq!(gateway.status("/healthz"), 200);
@@ -68,37 +68,37 @@ fn outside_clients_are_answered_probed_and_kept() {
         let data = ["--data", "hello there", "--expect-echo", "--stay", "1500"];
         let mut client = client(&gateway, &outside, &[&args[..], &data].concat());
         assert_eq!(client.end(), 0, "{label}: {:?}", client.seen);
-        assert!(says(&client, "received PONG 3"), "{label}: {:?}", client.seen);
-        assert!(says(&client, "received DATA of 11 bytes: hello there"), "{label}");
+        assert!(printed(&client, "received PONG 3"), "{label}: {:?}", client.seen);
+        assert!(printed(&client, "received DATA of 11 bytes: hello there"), "{label}");
         // Silent but for its answers, for longer than the bound.
-        assert!(says(&client, "received PING 1"), "{label}: {:?}", client.seen);
+        assert!(printed(&client, "received PING 1"), "{label}: {:?}", client.seen);
     }
     assert_eq!(gateway.metric("systole_verdict_lateness_seconds_count"), 0.0);
 }
 
 #[test]
-fn silence_is_found_within_the_bound() {
+fn silence_is_detected_within_the_bound() {
     let gateway = Gateway::start("serve-silence", ONE_SECOND);
     for outside in Outside::all("serve-silence-build") {
         let label = outside.label();
         let args = ["--data", "hello", "--silent-after", "100"];
         let mut client = client(&gateway, &outside, &args);
         assert_eq!(client.end(), 0, "{label}: {:?}", client.seen);
-        let last = client.seen.last().expect("it says how it ended");
+        let last = client.seen.last().expect("it printed how it ended");
         let number = last.strip_prefix("closed by the other end ").expect(last);
         let elapsed: f64 = number.split(' ').next().unwrap().parse().expect(last);
-        // What the machine kept from the gateway moves its deadlines.
+        // A stall of the gateway moves its deadlines.
         let stalled = gateway.metric("systole_stalled_seconds_total") * 1_000.0;
         let latest = 1_000.0 + TOLERANCE_MS + stalled;
         assert!((999.0..latest).contains(&elapsed), "{label}: {elapsed} ms, {stalled} stalled");
         if outside.protocol == "native" {
-            assert!(says(&client, "received CLOSE 3 (silent)"), "{label}: {:?}", client.seen);
+            assert!(printed(&client, "received CLOSE 3 (silent)"), "{label}: {:?}", client.seen);
         }
     }
 }
 
 #[test]
-fn a_changed_policy_is_held_at_both_ends() {
+fn a_changed_policy_is_in_force_at_both_ends() {
     for outside in native("serve-retune-build") {
         let gateway = Gateway::start("serve-retune", ONE_SECOND);
         let mut client = client(&gateway, &outside, &["--stay", "20000", "--identity", "ada"]);
@@ -134,7 +134,7 @@ fn sigterm_drains() {
         .map(|outside| client(&gateway, &outside, &["--stay", "20000"]))
         .collect();
     clients.iter_mut().for_each(|client| drop(client.until("welcome session")));
-    // It hears the goodbye and does not go, so that the drain takes a moment.
+    // This client gets the goodbye and does not close, so that the drain takes a moment.
     let lingering = line(&gateway);
     let clock = Clock::start();
     gateway.program.signal("TERM");
@@ -157,18 +157,18 @@ fn sigterm_drains() {
 fn a_second_sigterm_ends_at_once() {
     let config = format!("{ONE_SECOND}[drain]\nlimit = \"1h\"\n");
     let mut gateway = Gateway::start("serve-second", &config);
-    // Its goodbye cannot leave at once, so that the drain is not done before the second signal.
+    // This client does not close, so that the drain is not done before the second signal.
     let _lingering = line(&gateway);
     gateway.program.signal("TERM");
     gateway.log("draining");
     gateway.program.signal("TERM");
     assert_eq!(gateway.program.end(), 1);
-    let last = std::iter::from_fn(|| gateway.program.told_line()).last();
+    let last = std::iter::from_fn(|| gateway.program.stderr_line()).last();
     assert_eq!(last.as_deref(), Some("error: the drain was cut short by a second signal"));
 }
 
 #[test]
-fn unenforced_the_silent_are_reported_and_kept() {
+fn without_enforce_silent_peers_are_reported_and_kept() {
     let mut gateway = Gateway::start("serve-unenforced", &format!("enforce = false\n{ONE_SECOND}"));
     let mut silent = gateway.connect("line");
     silent.write_all(b"hello\n").unwrap();
@@ -188,27 +188,27 @@ fn unenforced_the_silent_are_reported_and_kept() {
 }
 
 #[test]
-fn heartbeats_are_logged_while_they_should_be() {
+fn heartbeats_are_logged_while_enabled() {
     let mut gateway = Gateway::start("serve-heartbeats", &unhurried());
     let mut client = line(&gateway);
     gateway.log("join");
     gateway.ask("PUT /api/v1/log", "{\"heartbeats\": true}");
-    // The shards are told in their next turn.
+    // The shards apply the change in their next turn.
     let logged = (0..1_000).any(|_| {
         assert!(beats(&mut client));
         gateway.get("/api/v1/sessions");
-        gateway.program.told_now().iter().any(|line| line.contains("ping received"))
+        gateway.program.stderr_now().iter().any(|line| line.contains("ping received"))
     });
     assert!(logged);
     gateway.ask("PUT /api/v1/log", "{\"heartbeats\": false}");
-    // What was logged before stands above this one's join.
+    // All earlier log lines stand above the join of this client.
     let mut later = line(&gateway);
     gateway.log("join");
     for client in [&mut client, &mut later] {
         (0..10).for_each(|_| assert!(beats(client)));
     }
     drop(later);
-    let next = gateway.program.told_line().expect("a line");
+    let next = gateway.program.stderr_line().expect("a line");
     assert!(next.contains("\"leave\""), "{next}");
 }
 
@@ -243,7 +243,7 @@ fn the_log_is_json_and_holds_no_secret() {
     }
     assert_eq!(gateway.status("/healthz"), 200);
     gateway.end();
-    let lines: Vec<_> = std::iter::from_fn(|| gateway.program.told_line()).collect();
+    let lines: Vec<_> = std::iter::from_fn(|| gateway.program.stderr_line()).collect();
     assert!(lines.len() > 10, "{lines:#?}");
     for line in lines {
         let value: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
@@ -255,7 +255,7 @@ fn the_log_is_json_and_holds_no_secret() {
 }
 
 #[test]
-fn events_are_a_snapshot_then_numbers_and_go_on_where_one_left() {
+fn events_begin_with_a_snapshot_and_resume_after_an_id() {
     let gateway = Gateway::start("serve-events", &unhurried());
     let mut here = line(&gateway);
     let online = gateway.sessions("", 1).remove(0);
@@ -274,7 +274,7 @@ fn events_are_a_snapshot_then_numbers_and_go_on_where_one_left() {
     let leave = events.until("leave");
     assert_eq!(leave.data["session"], join.data["session"]);
     assert_eq!(leave.data["cause"], json!("peer_exited"));
-    let number = |told: &Value| told["number"].as_u64().unwrap();
+    let number = |event: &Value| event["number"].as_u64().unwrap();
     assert!(number(&live.data) < number(&join.data));
     assert!(number(&join.data) < number(&leave.data));
 
@@ -290,8 +290,8 @@ fn events_are_a_snapshot_then_numbers_and_go_on_where_one_left() {
 }
 
 #[test]
-fn a_drained_client_comes_back_in_its_slot() {
-    // An address of its own: no other test takes the port between the two gateways.
+fn a_drained_client_reconnects_in_its_slot() {
+    // An address of its own, so that no other test takes the port between the two gateways.
     let config = ONE_SECOND.replacen("127.0.0.1:0", "127.77.0.1:0", 1);
     let config = format!("{config}[drain]\nreconnect_within = \"6s\"\n");
     let mut first = Gateway::start("serve-first", &config);

@@ -1,4 +1,4 @@
-//! `systole serve` where it hurts: without descriptors, and stopped for seconds.
+//! Tests of `systole serve` at its limits: without descriptors, and stopped for seconds.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -13,7 +13,7 @@ use systole_net::Clock;
 
 use crate::gateway::{Gateway, ONE_SECOND, unhurried, wait};
 
-/// Clients of the `line` listener, and what each was told.
+/// Clients of the `line` listener, each with the number of bytes that it received.
 struct Clients(Vec<(TcpStream, usize)>);
 
 impl Clients {
@@ -28,12 +28,13 @@ impl Clients {
 
     fn beat(&mut self) {
         for (stream, _) in &mut self.0 {
-            // Who is not accepted yet is heard later; who is given up is missed by the counts.
+            // A client that is not accepted yet is read later; one that was closed shows in the
+            // counts.
             let _ = stream.write_all(b"ping\n");
         }
     }
 
-    /// How many were told anything so far.
+    /// Returns the number of clients that received anything so far.
     fn answered(&mut self) -> usize {
         let mut some = [0; 4_096];
         for (stream, bytes) in &mut self.0 {
@@ -45,12 +46,12 @@ impl Clients {
         self.0.iter().filter(|(_, bytes)| *bytes > 0).count()
     }
 
-    fn forget(&mut self) {
+    fn reset_counts(&mut self) {
         self.answered();
         self.0.iter_mut().for_each(|(_, bytes)| *bytes = 0);
     }
 
-    /// Beats for so long.
+    /// Sends heartbeats for the time `span`.
     fn beat_for(&mut self, span: Span) {
         let clock = Clock::start();
         while clock.monotonic() < span {
@@ -60,12 +61,12 @@ impl Clients {
         }
     }
 
-    fn answers(&mut self, count: usize) {
-        wait("answers", || (self.answered() == count).then_some(()));
+    fn wait_for_answers(&mut self, count: usize) {
+        wait("the answers", || (self.answered() == count).then_some(()));
     }
 }
 
-/// The processor time that a process has used, in seconds, to 10 ms.
+/// Returns the CPU time that a process has used, in seconds, to 10 ms.
 fn cpu_seconds(process: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
     let (_, fields) = stat.rsplit_once(')').expect("the end of its name");
@@ -74,8 +75,8 @@ fn cpu_seconds(process: u32) -> f64 {
     ticks.map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / 100.0
 }
 
-/// The limit under which a process can open `count` more descriptors: it is one on their numbers,
-/// which may have gaps.
+/// Returns the limit under which a process can open `count` more descriptors. The limit applies to
+/// descriptor numbers, which may have gaps.
 fn room_for(count: usize, process: u32) -> u64 {
     let open = fs::read_dir(format!("/proc/{process}/fd")).expect("it runs");
     let name = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<u64>().ok();
@@ -88,30 +89,30 @@ fn one_shard() -> String {
     unhurried().replace("shards = 2", "shards = 1")
 }
 
-/// More clients came than fit: those that do are served, the others wait without being spun on.
-fn holds_out(gateway: &mut Gateway, clients: &mut Clients, served: usize, limit: u64) {
-    let told = gateway.log("accepting is paused");
-    assert_eq!(told["reason"], "descriptor_limit", "{told}");
-    assert!(told["hint"].as_str().is_some_and(|hint| hint.contains("LimitNOFILE=")), "{told}");
-    assert!(told["limit"].as_u64().is_some_and(|told| told >= limit), "{told}");
-    clients.answers(served);
-    clients.forget();
+/// Checks that the clients that fit are served, and that the others wait without a busy loop.
+fn check_excess_clients(gateway: &mut Gateway, clients: &mut Clients, served: usize, limit: u64) {
+    let line = gateway.log("accepting is paused");
+    assert_eq!(line["reason"], "descriptor_limit", "{line}");
+    assert!(line["hint"].as_str().is_some_and(|hint| hint.contains("LimitNOFILE=")), "{line}");
+    assert!(line["limit"].as_u64().is_some_and(|logged| logged >= limit), "{line}");
+    clients.wait_for_answers(served);
+    clients.reset_counts();
     let before = cpu_seconds(gateway.process());
     clients.beat_for(Span::from_secs(1));
     let used = cpu_seconds(gateway.process()) - before;
-    assert!(used < 0.3, "{used} s of processor time in 1 s");
-    clients.answers(served);
-    // More go than wait, so that those who waited come in and room is left.
+    assert!(used < 0.3, "{used} s of CPU time in 1 s");
+    clients.wait_for_answers(served);
+    // More clients leave than wait, so that the waiting ones are accepted and room is left.
     let waiting = clients.0.len() - served;
     clients.0.drain(..waiting + 5);
-    clients.forget();
+    clients.reset_counts();
     clients.beat();
     let all = clients.0.len();
-    clients.answers(all);
+    clients.wait_for_answers(all);
 }
 
 #[test]
-fn below_a_low_descriptor_limit_clients_wait_and_the_others_are_served() {
+fn with_a_low_descriptor_limit_excess_clients_wait() {
     let mut gateway = Gateway::start_by("limits-low", &one_shard(), |command| {
         let program = command.get_program().to_owned();
         let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
@@ -122,46 +123,46 @@ fn below_a_low_descriptor_limit_clients_wait_and_the_others_are_served() {
     });
     let mut clients = Clients::connect(&gateway, 100);
     clients.beat();
-    // Half of so low a limit is kept for the gateway itself.
+    // With so low a limit, half of it is reserved for the gateway itself.
     let online = wait("the pause", || {
         let online = gateway.metric("systole_sessions_online") as usize;
         (gateway.status("/readyz") == 503 && online >= 75).then_some(online)
     });
     assert_eq!(online, 75);
-    holds_out(&mut gateway, &mut clients, online, 150);
+    check_excess_clients(&mut gateway, &mut clients, online, 150);
     gateway.log("accepting again");
     wait("readiness", || (gateway.status("/readyz") == 200).then_some(()));
     gateway.end();
 }
 
 #[test]
-fn when_the_system_refuses_descriptors_nothing_breaks() {
+fn with_refused_descriptors_new_clients_wait() {
     let mut gateway = Gateway::start("limits-refused", &one_shard());
     let process = Pid::from_raw(i32::try_from(gateway.process()).unwrap());
     let mut early = Clients::connect(&gateway, 10);
     early.beat();
-    early.answers(10);
+    early.wait_for_answers(10);
     let limit = room_for(20, gateway.process());
     let before = rustix::process::getrlimit(Resource::Nofile);
     let few = Rlimit { current: Some(limit), maximum: before.maximum };
     prlimit(process, Resource::Nofile, few).unwrap();
     let mut clients = Clients::connect(&gateway, 30);
     clients.beat();
-    holds_out(&mut gateway, &mut clients, 20, limit);
-    early.forget();
+    check_excess_clients(&mut gateway, &mut clients, 20, limit);
+    early.reset_counts();
     early.beat();
-    early.answers(10);
+    early.wait_for_answers(10);
     prlimit(process, Resource::Nofile, before).unwrap();
     gateway.log("accepting again");
     gateway.end();
 }
 
 #[test]
-fn a_gateway_that_was_stopped_for_seconds_loses_nobody_who_lives() {
+fn a_gateway_stopped_for_seconds_loses_no_living_client() {
     let mut gateway = Gateway::start("limits-stopped", ONE_SECOND);
     let mut clients = Clients::connect(&gateway, 50);
     clients.beat();
-    clients.answers(50);
+    clients.wait_for_answers(50);
     let mut dead = gateway.connect("line");
     dead.write_all(b"hello\n").unwrap();
     gateway.sessions("", 51);
@@ -169,15 +170,15 @@ fn a_gateway_that_was_stopped_for_seconds_loses_nobody_who_lives() {
     clients.beat_for(Span::from_secs(3));
     gateway.program.signal("CONT");
     let clock = Clock::start();
-    // Whatever the cause is: each verdict of silence has its lateness.
+    // Counts every verdict of silence, whatever its cause.
     let verdicts = "systole_verdict_lateness_seconds_count";
     while gateway.metric(verdicts) < 1.0 {
         clients.beat_for(Span::from_millis(50));
-        assert!(clock.monotonic() < Span::from_secs(30), "the dead one is not found");
+        assert!(clock.monotonic() < Span::from_secs(30), "the dead client is not detected");
     }
-    clients.forget();
+    clients.reset_counts();
     clients.beat_for(Span::from_millis(1_500));
-    clients.answers(50);
+    clients.wait_for_answers(50);
     assert_eq!(gateway.metric(verdicts), 1.0);
     assert_eq!(gateway.metric("systole_sessions_online"), 50.0);
     assert!(gateway.metric("systole_stalls_total") >= 1.0);

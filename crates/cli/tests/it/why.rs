@@ -1,4 +1,4 @@
-//! `systole why` against a real `systole serve`.
+//! Tests of `systole why` against a real `systole serve`.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -13,7 +13,7 @@ use crate::{directory, snapshot, systole};
 
 const TOKEN: &str = "0123456789abcdefgh";
 
-/// Text lines, and dead after a second of silence.
+/// A configuration with a `line` listener and a bound of one second.
 const CONFIG: &str = r#"
 shards = 1
 [admin]
@@ -32,7 +32,7 @@ struct Gateway {
 }
 
 impl Gateway {
-    /// With these settings beside the usual ones.
+    /// Starts a gateway with `settings` in addition to [`CONFIG`].
     fn start(name: &str, settings: &str) -> Gateway {
         let directory = directory(name);
         fs::write(directory.join("systole.toml"), format!("{settings}\n{CONFIG}"))
@@ -42,7 +42,7 @@ impl Gateway {
         let args = ["serve", "--log-format", "json", "--ready-file", "ready"];
         let mut serve = Program::start(&mut systole(&directory, &args));
         // The ready file is written right after this line; the wait ends with the file.
-        serve.told("\"admin interface\"");
+        serve.stderr_after("\"admin interface\"");
         let ready = loop {
             let text = fs::read(directory.join("ready")).unwrap_or_default();
             if let Ok(ready) = serde_json::from_slice(&text) {
@@ -60,9 +60,9 @@ impl Gateway {
         stream
     }
 
-    /// The session of the next event of that kind in the log.
+    /// Returns the session of the next event of this kind in the log.
     fn session(&mut self, kind: &str) -> String {
-        let rest = self.serve.told(&format!("\"message\":\"{kind}\",\"session\":\""));
+        let rest = self.serve.stderr_after(&format!("\"message\":\"{kind}\",\"session\":\""));
         rest.chars().take_while(char::is_ascii_hexdigit).collect()
     }
 
@@ -73,7 +73,7 @@ impl Gateway {
     }
 }
 
-/// Asks for a pong, three times, and waits for each.
+/// Sends three pings, and waits for each pong.
 fn beat(stream: &TcpStream) {
     let mut answers = BufReader::new(stream.try_clone().expect("a descriptor")).lines();
     for _ in 0..3 {
@@ -82,33 +82,33 @@ fn beat(stream: &TcpStream) {
     }
 }
 
-/// What follows the time in each line of the timeline.
-fn story(shown: &str) -> Vec<&str> {
+/// Returns the event text of each line of the timeline.
+fn timeline_of(shown: &str) -> Vec<&str> {
     let (_, timeline) = shown.split_once("in seconds before ").expect("a timeline");
     let lines = timeline.lines().skip(1).take_while(|line| line.starts_with("  "));
     lines.map(|line| line.split_once(" s  ").expect("a time").1).collect()
 }
 
 #[test]
-fn a_dead_session_tells_its_cause_first_and_then_what_led_to_it() {
+fn a_dead_session_shows_its_cause_and_then_the_timeline() {
     let mut gateway = Gateway::start("why-dead", "");
     let stream = gateway.connect();
     beat(&stream);
     let session = gateway.session("leave");
     let shown = gateway.why(&session, &[]);
-    // This kernel acknowledges what its silent application leaves unread, where that can be seen.
+    // The kernel acknowledges what the silent application leaves unread; only Linux shows this.
     let cause = if cfg!(target_os = "linux") { "app_hung" } else { "unknown" };
     assert!(shown.starts_with(&format!("exit 0\n--- stdout\n{cause} (")), "{shown}");
-    let is_told = shown.contains("\nwhat it rests on\n  its application said nothing for longer");
-    assert!(is_told, "{shown}");
+    let has_evidence = shown.contains("\nevidence\n  its application said nothing for longer");
+    assert!(has_evidence, "{shown}");
     assert!(shown.contains(&format!("\nsession {session} of \"\" from 127.0.0.1:")), "{shown}");
     assert!(shown.contains("\nwhat to do\n  "), "{shown}");
-    let story = story(&shown);
-    assert_eq!(story[..2], ["opened", "handshake complete"], "{shown}");
-    assert!(story.iter().any(|what| what.starts_with("heard up to 5 bytes")), "{shown}");
+    let timeline = timeline_of(&shown);
+    assert_eq!(timeline[..2], ["opened", "handshake complete"], "{shown}");
+    assert!(timeline.iter().any(|what| what.starts_with("heard up to 5 bytes")), "{shown}");
     let end = ["sent probe 1", "sent probe 2", "suspected", "sent probe 3"];
-    assert!(end.iter().all(|what| story.contains(what)), "{shown}");
-    assert_eq!(*story.last().unwrap(), format!("verdict: {cause}"), "{shown}");
+    assert!(end.iter().all(|what| timeline.contains(what)), "{shown}");
+    assert_eq!(*timeline.last().unwrap(), format!("verdict: {cause}"), "{shown}");
 
     let json = gateway.why(&session, &["--json"]);
     let json = json.strip_prefix("exit 0\n--- stdout\n").unwrap();
@@ -118,21 +118,21 @@ fn a_dead_session_tells_its_cause_first_and_then_what_led_to_it() {
 }
 
 #[test]
-fn a_session_online_tells_what_happened_so_far() {
-    // It stays, however long this test takes.
+fn a_session_online_shows_its_timeline() {
+    // Without enforcement the session stays, however long this test takes.
     let mut gateway = Gateway::start("why-online", "enforce = false");
     let stream = gateway.connect();
     beat(&stream);
     let session = gateway.session("overdue: the bound has passed, unenforced");
     let shown = gateway.why(&session, &[]);
     assert!(shown.starts_with("exit 0\n--- stdout\nonline, suspected\n"), "{shown}");
-    let story = story(&shown);
-    assert_eq!(story[..2], ["opened", "handshake complete"], "{shown}");
-    assert_eq!(story.last(), Some(&"the bound passed; the policy only tells"), "{shown}");
+    let timeline = timeline_of(&shown);
+    assert_eq!(timeline[..2], ["opened", "handshake complete"], "{shown}");
+    assert_eq!(timeline.last(), Some(&"the bound passed; the policy only tells"), "{shown}");
 }
 
 #[test]
-fn what_cannot_be_told_is_an_error_with_a_hint() {
+fn a_failed_request_is_an_error_with_a_hint() {
     let gateway = Gateway::start("why-unknown", "");
     let unknown = gateway.why("00000000000000ff", &[]);
     assert!(unknown.starts_with("exit 1\n--- stdout\n--- stderr\nerror: session "), "{unknown}");

@@ -1,4 +1,4 @@
-//! Full queues: of an application that takes nothing, and of a server that reads nothing.
+//! Tests of full queues: the application takes no events, or the server reads nothing.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{next, quick, quick_options, soon, until};
 
 const MESSAGE: usize = 60_000;
 
-/// One DATA frame as it goes over the wire.
+/// Encodes one DATA frame.
 fn frame(number: u32) -> Vec<u8> {
     let mut frame = vec![0x50, 0xe0, 0xd4, 0x03];
     frame.extend_from_slice(&number.to_le_bytes());
@@ -22,7 +22,7 @@ fn frame(number: u32) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn who_takes_no_messages_is_sent_no_more_and_blames_nobody_for_it() {
+async fn a_client_with_a_full_mailbox_stops_reading_and_does_not_blame_the_server() {
     let server = Server::bind(Codec::Native, quick()).await;
     let connecting = Client::connect(server.addr(), quick_options());
     let (client, mut peer) = tokio::join!(connecting, server.welcome(1));
@@ -31,7 +31,7 @@ async fn who_takes_no_messages_is_sent_no_more_and_blames_nobody_for_it() {
     loop {
         let frame = frame(written);
         let writing = peer.stream.write_all(&frame);
-        // Four bounds without progress: the client has stopped reading, and is not offended.
+        // Four bounds without progress: the client has stopped reading, and keeps the link.
         if tokio::time::timeout(Duration::from_secs(2), writing).await.is_err() {
             break;
         }
@@ -47,7 +47,7 @@ async fn who_takes_no_messages_is_sent_no_more_and_blames_nobody_for_it() {
 }
 
 #[tokio::test]
-async fn a_server_that_reads_nothing_fills_the_queue_and_no_more() {
+async fn a_server_that_reads_nothing_fills_the_bounded_queue() {
     let server = Server::bind(Codec::Native, quick()).await;
     let mut options = quick_options();
     options.send_queue = 200_000;
@@ -59,7 +59,7 @@ async fn a_server_that_reads_nothing_fills_the_queue_and_no_more() {
     let clock = Clock::start();
     let mut accepted = 0_u32;
     let mut full_since = None;
-    // Full for a second on end: nothing drains any more.
+    // Full for a whole second: the socket takes no more.
     while full_since.is_none_or(|since| clock.monotonic().less(since) < Span::from_secs(1)) {
         match client.try_send(&message) {
             Ok(()) => (accepted, full_since) = (accepted + 1, None),

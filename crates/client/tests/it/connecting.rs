@@ -1,4 +1,4 @@
-//! Connecting, and failing to in bounded time.
+//! Tests of connecting, and of failures within bounded time.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::server::Server;
 use crate::{quick_options, soon};
 
 #[tokio::test]
-async fn nobody_listening_is_an_error_at_once() {
+async fn a_closed_port_is_an_error_at_once() {
     let server = Server::bind(Codec::Native, Policy::default()).await;
     let addr = server.addr();
     drop(server);
@@ -22,7 +22,7 @@ async fn nobody_listening_is_an_error_at_once() {
 }
 
 #[tokio::test]
-async fn a_name_without_an_address_is_told_as_such() {
+async fn a_name_without_an_address_is_a_resolve_error() {
     for name in ["no port", "127.0.0.1", "host.invalid:7400"] {
         let error = soon(Client::connect(name, quick_options())).await.unwrap_err();
         assert!(matches!(error, ConnectError::Resolve { .. }), "{name}: {error}");
@@ -30,13 +30,13 @@ async fn a_name_without_an_address_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn a_full_listener_is_given_up_in_time() {
+async fn connecting_to_a_full_listener_times_out() {
     let full = listener::bind("127.0.0.1:0".parse().unwrap(), 0, false).unwrap();
     let addr = full.local_addr().unwrap();
     let mut options = quick_options();
     options.connect_timeout = Duration::from_millis(300);
     options.handshake_timeout = Duration::from_secs(60);
-    // Connections that nobody accepts fill the backlog; the next SYN goes unanswered.
+    // Connections that are not accepted fill the backlog; the next SYN goes unanswered.
     let connect = || tokio::net::TcpStream::connect(addr);
     let mut filling = Vec::new();
     while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(300), connect()).await {
@@ -50,7 +50,7 @@ async fn a_full_listener_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn a_server_that_never_welcomes_is_given_up_in_time() {
+async fn a_handshake_without_an_answer_times_out() {
     let server = Server::bind(Codec::Native, Policy::default()).await;
     let mut options = quick_options();
     options.handshake_timeout = Duration::from_millis(200);
@@ -62,7 +62,7 @@ async fn a_server_that_never_welcomes_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_is_quoted() {
+async fn a_refusal_reports_the_close_of_the_server() {
     let server = Server::bind(Codec::Native, Policy::default()).await;
     let refusing = async {
         let mut peer = server.accept(1).await;

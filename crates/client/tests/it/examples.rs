@@ -1,4 +1,4 @@
-//! The examples, run as programs against each other and against the dead.
+//! Tests that run the examples as programs, with each other and with stopped peers.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -31,7 +31,7 @@ impl Example {
         Example { child, lines }
     }
 
-    /// The next line that holds `text`.
+    /// Waits for the next line that contains `text`.
     fn until(&self, text: &str) -> String {
         loop {
             let line = self.lines.recv_timeout(SOON);
@@ -50,7 +50,7 @@ impl Drop for Example {
     }
 }
 
-/// Examples lie beside the directory of the test binaries.
+/// Returns the path of an example, in a directory next to that of the test binaries.
 fn path(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
     let profile = test.parent().and_then(|deps| deps.parent()).expect("target/profile/deps");
@@ -58,7 +58,7 @@ fn path(name: &str) -> PathBuf {
 }
 
 #[test]
-fn the_blocking_server_echoes_to_both_clients_and_finds_a_dead_one() {
+fn the_blocking_server_echoes_to_both_clients_and_detects_a_hung_one() {
     let server = Example::start("blocking_server", &["127.0.0.1:0", "1"]);
     let line = server.until("listening on ");
     let addr = line.trim_start_matches("listening on ");
@@ -68,7 +68,7 @@ fn the_blocking_server_echoes_to_both_clients_and_finds_a_dead_one() {
     let blocking = Example::start("blocking_client", &[addr, "1"]);
     blocking.until("Data { bytes: [104, 101, 108, 108, 111]");
 
-    // A client that never introduces itself, and one that is stopped dead.
+    // One client exits, the other is stopped.
     drop(hello);
     server.until("PeerExited");
     stop(&blocking.child);
@@ -76,7 +76,7 @@ fn the_blocking_server_echoes_to_both_clients_and_finds_a_dead_one() {
 }
 
 #[test]
-fn the_blocking_client_finds_a_dead_server_in_a_read_that_would_last_for_ever() {
+fn the_blocking_client_detects_a_hung_server_while_it_blocks_in_read() {
     let server = Example::start("blocking_server", &["127.0.0.1:0", "1"]);
     let line = server.until("listening on ");
     let client =
@@ -87,13 +87,13 @@ fn the_blocking_client_finds_a_dead_server_in_a_read_that_would_last_for_ever() 
 }
 
 #[test]
-fn hello_says_why_it_cannot_connect() {
+fn hello_fails_if_it_cannot_connect() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let mut hello = Example::start("hello", &[&nobody]);
     assert!(!hello.child.wait().unwrap().success());
 }
 
-/// Stops a process without ending it: its kernel goes on to acknowledge, it does not go on at all.
+/// Stops a process without ending it: its kernel still acknowledges.
 fn stop(child: &Child) {
     let id = child.id().to_string();
     let status = Command::new("kill").args(["-STOP", &id]).status();

@@ -1,4 +1,4 @@
-//! Dead servers are found in time, and live ones are left alone.
+//! Tests that dead servers are detected in time, and live ones are kept.
 
 use systole_client::{Client, Event};
 use systole_core::cause::{Cause, Confidence};
@@ -13,7 +13,7 @@ use crate::server::{Heard, Server};
 use crate::{ms, next, quick, quick_options, soon, until};
 
 #[tokio::test]
-async fn a_server_that_falls_silent_is_given_up_at_the_bound() {
+async fn a_silent_server_is_lost_at_the_bound() {
     for codec in [Codec::Native, Codec::Message1028, Codec::Line] {
         let server = Server::bind(codec, quick()).await;
         let mut options = quick_options();
@@ -36,7 +36,7 @@ async fn a_server_that_falls_silent_is_given_up_at_the_bound() {
         let Event::Lost { verdict, farewell: None, silent_for } = lost else {
             panic!("{codec}: {lost:?}");
         };
-        // The kernel of this very machine acknowledges what the server does not answer.
+        // The local kernel acknowledges for the server, which does not answer.
         assert_eq!((verdict.cause, verdict.probes), (Cause::AppHung, 3), "{codec}");
         assert_eq!(verdict.due.since(verdict.last_heard), ms(500), "{codec}");
         assert!(silent_for >= ms(500) && silent_for < ms(2_000), "{codec}: {silent_for}");
@@ -48,7 +48,7 @@ async fn a_server_that_falls_silent_is_given_up_at_the_bound() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_server_killed_with_a_message_unread_is_a_process_that_ended() {
+async fn a_server_killed_with_an_unread_message_is_reported_as_exited() {
     let server = Server::bind(Codec::Native, Policy::standard()).await;
     let mut options = quick_options();
     (options.policy, options.reconnect) = (None, None);
@@ -56,7 +56,7 @@ async fn a_server_killed_with_a_message_unread_is_a_process_that_ended() {
     let (client, mut peer) = (client.unwrap(), peer);
     client.send(b"unread").await.unwrap();
     soon(peer.stream.peek(&mut [0])).await.unwrap();
-    // The acknowledgement of what lies unread rides on it.
+    // This segment also acknowledges the unread message.
     peer.send(b"last words").await;
     drop(peer);
     let lost = until(&client, |event| matches!(event, Event::Lost { .. })).await;
@@ -66,14 +66,14 @@ async fn a_server_killed_with_a_message_unread_is_a_process_that_ended() {
 }
 
 #[tokio::test]
-async fn a_server_that_closes_its_side_still_gets_what_it_is_sent() {
+async fn a_half_closed_server_still_receives_messages() {
     let server = Server::bind(Codec::Native, Policy::standard()).await;
     let mut options = quick_options();
     (options.policy, options.reconnect) = (None, None);
     let (client, peer) = tokio::join!(Client::connect(server.addr(), options), server.welcome(1));
     let (client, mut peer) = (client.unwrap(), peer);
     peer.stream.shutdown().await.unwrap();
-    // Asked whether it reads on, which it does; and it cannot answer.
+    // The probe after the FIN arrives; the server reads it but cannot answer.
     assert!(soon(peer.turn()).await);
     client.send(b"late").await.unwrap();
     peer.until(&Heard::Message(b"late".to_vec())).await;
@@ -85,7 +85,7 @@ async fn a_server_that_closes_its_side_still_gets_what_it_is_sent() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_server_killed_with_nothing_unread_is_known_to_have_ended_within_a_round_trip() {
+async fn a_server_killed_with_nothing_unread_is_reported_as_exited_after_a_reset() {
     let server = Server::bind(Codec::Native, Policy::standard()).await;
     let mut options = quick_options();
     (options.policy, options.reconnect) = (None, None);
@@ -99,7 +99,7 @@ async fn a_server_killed_with_nothing_unread_is_known_to_have_ended_within_a_rou
 }
 
 #[tokio::test]
-async fn a_server_that_answers_is_kept_and_its_round_trips_are_told() {
+async fn a_server_that_answers_is_kept_and_its_round_trips_are_reported() {
     let server = Server::bind(Codec::Native, quick()).await;
     let mut options = quick_options();
     options.report_heartbeats = true;
@@ -120,33 +120,33 @@ async fn a_server_that_answers_is_kept_and_its_round_trips_are_told() {
 async fn a_client_that_did_not_run_does_not_blame_the_server() {
     let server = Server::bind(Codec::Native, quick()).await;
     let addr = server.addr();
-    // The client's runtime is a thread of its own, so that it can be held up alone.
+    // The client's runtime has its own thread, so that only the client is stalled.
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let client = Client::connect(addr, quick_options()).await.unwrap();
             next(&client).await;
             let clock = Clock::start();
-            // Holds the whole runtime up for four bounds, while the server answers nothing.
+            // Stalls the runtime for four bounds, while the server answers nothing.
             while clock.monotonic() < Span::from_secs(2) {
                 std::hint::spin_loop();
             }
-            let held_up = clock.monotonic();
+            let stalled_for = clock.monotonic();
             let event = until(&client, |event| *event != Event::Suspect).await;
-            (event, held_up)
+            (event, stalled_for)
         })
     });
     let mut peer = server.welcome(1).await;
-    // The first heartbeat comes when the client does: nothing was said for four bounds by then.
+    // The first heartbeat arrives when the client runs again, after four bounds of silence.
     assert!(soon(peer.turn()).await);
     peer.send(b"still here").await;
-    let (event, held_up) = thread.join().unwrap();
-    assert!(held_up >= Span::from_secs(2));
+    let (event, stalled_for) = thread.join().unwrap();
+    assert!(stalled_for >= Span::from_secs(2));
     assert_eq!(event, Event::Message(b"still here".to_vec()));
 }
 
 #[tokio::test]
-async fn the_server_changes_the_policy_and_the_client_may_ask() {
+async fn the_server_changes_the_policy_and_grants_a_request() {
     let server = Server::bind(Codec::Native, Policy::standard()).await;
     let mut options = quick_options();
     options.policy = None;
@@ -159,16 +159,16 @@ async fn the_server_changes_the_policy_and_the_client_may_ask() {
     let Event::Retuned(policy) = next(&client).await else { panic!("not retuned") };
     assert_eq!(policy.bound(), Some(Span::from_secs(8)));
 
-    let wish = Policy::new(ms(3_000), ms(1_000), 2).unwrap();
-    client.ask_policy(wish).await.unwrap();
-    let granted = wish.with_conduct_of(&Policy::standard());
+    let asked = Policy::new(ms(3_000), ms(1_000), 2).unwrap();
+    client.ask_policy(asked).await.unwrap();
+    let granted = asked.with_conduct_of(&Policy::standard());
     peer.until(&Heard::Retuned(granted)).await;
     let Event::Retuned(policy) = next(&client).await else { panic!("not granted") };
     assert_eq!(policy.bound(), Some(Span::from_secs(5)));
 }
 
 #[tokio::test]
-async fn business_data_rides_on_heartbeats_both_ways() {
+async fn heartbeat_data_is_carried_both_ways() {
     let server = Server::bind(Codec::Native, quick()).await;
     let connecting = Client::connect(server.addr(), quick_options());
     let (client, mut peer) = tokio::join!(connecting, server.welcome(1));

@@ -1,4 +1,4 @@
-//! The client against servers of the tests, over real sockets.
+//! Tests of the client with test servers, over real sockets.
 
 mod backpressure;
 mod connecting;
@@ -14,14 +14,14 @@ use systole_client::{Client, Event, Options};
 use systole_core::reconnect::Backoff;
 use systole_core::{Policy, Span};
 
-/// How long anything may take that should happen soon: far beyond what a busy machine needs.
+/// Time limit of every wait, far beyond what a busy machine needs.
 const SOON: Duration = Duration::from_secs(20);
 
 fn ms(millis: u64) -> Span {
     Span::from_millis(millis)
 }
 
-/// D = 500 ms: 200 ms of silence, then three probes in 100 ms each.
+/// Policy with D = 500 ms: 200 ms of silence, then three probes at intervals of 100 ms.
 fn quick() -> Policy {
     Policy::new(ms(200), ms(100), 3).expect("legal").with_spread(false)
 }
@@ -33,13 +33,13 @@ fn quick_options() -> Options {
     options
 }
 
-/// The next event, which must come soon.
+/// Waits for the next event; panics after [`SOON`].
 async fn next(client: &Client) -> Event {
     let event = tokio::time::timeout(SOON, client.next_event()).await;
     event.expect("an event in time").expect("not at its end")
 }
 
-/// The next event that `wanted` accepts; others are passed over.
+/// Waits for the next event that `wanted` accepts; skips others.
 async fn until(client: &Client, wanted: impl Fn(&Event) -> bool) -> Event {
     loop {
         let event = next(client).await;
@@ -49,7 +49,7 @@ async fn until(client: &Client, wanted: impl Fn(&Event) -> bool) -> Event {
     }
 }
 
-/// Awaits `work`, which must be done soon.
+/// Awaits `work`; panics after [`SOON`].
 async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(SOON, work).await.expect("done in time")
 }

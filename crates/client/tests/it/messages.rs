@@ -1,4 +1,4 @@
-//! Messages both ways, of all sizes, in any pieces.
+//! Tests of messages both ways, of all sizes, in any pieces.
 
 use systole_client::{Client, Event, SendError};
 use systole_core::wire::Codec;
@@ -27,7 +27,7 @@ async fn every_codec_carries_messages_both_ways() {
 }
 
 #[tokio::test]
-async fn bytes_one_by_one_make_the_same_messages() {
+async fn messages_that_arrive_byte_by_byte_are_complete() {
     let server = Server::bind(Codec::Native, quick()).await;
     let connecting = Client::connect(server.addr(), quick_options());
     let greeting = async {
@@ -46,7 +46,7 @@ async fn bytes_one_by_one_make_the_same_messages() {
 }
 
 #[tokio::test]
-async fn messages_of_megabytes_pass_whole_and_heartbeats_with_them() {
+async fn messages_of_megabytes_are_complete_and_do_not_delay_heartbeats() {
     let server = Server::bind(Codec::Native, quick()).await;
     let mut options = quick_options();
     options.send_queue = 8 << 20;
@@ -62,7 +62,7 @@ async fn messages_of_megabytes_pass_whole_and_heartbeats_with_them() {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_short_pieces_gets_short_pieces() {
+async fn a_server_with_a_small_frame_limit_gets_short_pieces() {
     let mut server = Server::bind(Codec::Native, quick()).await;
     server.max_data = 7;
     let mut options = quick_options();
@@ -79,7 +79,7 @@ async fn a_server_that_takes_short_pieces_gets_short_pieces() {
 }
 
 #[tokio::test]
-async fn what_is_too_long_is_told_and_harms_nothing() {
+async fn a_too_long_message_is_reported_and_the_link_continues() {
     let server = Server::bind(Codec::Native, quick()).await;
     let mut options = quick_options();
     options.max_message = 100;
@@ -89,8 +89,8 @@ async fn what_is_too_long_is_told_and_harms_nothing() {
     let client = client.unwrap();
     peer.send(&[7; 20_000]).await;
     peer.send(&[8; 100]).await;
-    let told = until(&client, |event| !matches!(event, Event::Connected { .. })).await;
-    assert_eq!(told, Event::MessageTooLong { len: 20_000 });
+    let event = until(&client, |event| !matches!(event, Event::Connected { .. })).await;
+    assert_eq!(event, Event::MessageTooLong { len: 20_000 });
     assert_eq!(next(&client).await, Event::Message(vec![8; 100]));
     let refused = client.send(&[9; 50_000]).await;
     let Err(SendError::TooLong { longest }) = refused else { panic!("{refused:?}") };
@@ -99,7 +99,7 @@ async fn what_is_too_long_is_told_and_harms_nothing() {
 }
 
 #[tokio::test]
-async fn codecs_that_cannot_continue_a_message_refuse_a_longer_one() {
+async fn codecs_without_fragmentation_refuse_longer_messages() {
     for (codec, longest) in [(Codec::Message1028, 1_024), (Codec::Line, 65_534)] {
         let server = Server::bind(codec, quick()).await;
         let mut options = quick_options();

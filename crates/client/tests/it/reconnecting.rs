@@ -1,4 +1,4 @@
-//! Coming back: when, how often, and when not.
+//! Tests of reconnecting: when, how often, and when not.
 
 use systole_client::{Client, Ending, Event, SendError};
 use systole_core::Span;
@@ -13,7 +13,7 @@ use crate::server::{Heard, Server};
 use crate::{ms, next, quick, quick_options, soon, until};
 
 #[tokio::test]
-async fn a_silent_server_is_left_and_found_again() {
+async fn after_a_silent_server_the_client_reconnects() {
     let server = Server::bind(Codec::Native, quick()).await;
     let connecting = Client::connect(server.addr(), quick_options());
     let (client, _silent) = tokio::join!(connecting, server.welcome(1));
@@ -31,7 +31,7 @@ async fn a_silent_server_is_left_and_found_again() {
 }
 
 #[tokio::test]
-async fn a_slot_is_waited_for() {
+async fn the_client_waits_for_its_slot_after_a_drain() {
     let server = Server::bind(Codec::Native, quick()).await;
     let connecting = Client::connect(server.addr(), quick_options());
     let (client, mut peer) = tokio::join!(connecting, server.welcome(1));
@@ -52,7 +52,7 @@ async fn a_slot_is_waited_for() {
 }
 
 #[tokio::test]
-async fn who_is_told_to_stay_away_stays_away() {
+async fn a_close_with_stay_away_ends_the_client() {
     let server = Server::bind(Codec::Native, quick()).await;
     let connecting = Client::connect(server.addr(), quick_options());
     let (client, mut peer) = tokio::join!(connecting, server.welcome(1));
@@ -66,7 +66,7 @@ async fn who_is_told_to_stay_away_stays_away() {
 }
 
 #[tokio::test]
-async fn failed_attempts_are_told_and_counted_until_they_are_enough() {
+async fn failed_attempts_are_reported_up_to_the_limit() {
     let server = Server::bind(Codec::Native, quick()).await;
     let mut options = quick_options();
     let backoff = Backoff::new(ms(1), ms(20), ms(10_000)).unwrap();
@@ -87,7 +87,7 @@ async fn failed_attempts_are_told_and_counted_until_they_are_enough() {
 }
 
 #[tokio::test]
-async fn a_goodbye_of_ours_arrives_and_ends_everything() {
+async fn closing_sends_queued_messages_and_close_and_ends_the_client() {
     let server = Server::bind(Codec::Native, quick()).await;
     let connecting = Client::connect(server.addr(), quick_options());
     let (client, mut peer) = tokio::join!(connecting, server.welcome(1));
@@ -102,7 +102,7 @@ async fn a_goodbye_of_ours_arrives_and_ends_everything() {
 }
 
 #[tokio::test]
-async fn a_goodbye_ends_the_wait_for_the_next_attempt() {
+async fn closing_ends_the_wait_for_the_next_attempt() {
     let server = Server::bind(Codec::Native, quick()).await;
     let connecting = Client::connect(server.addr(), quick_options());
     let (client, mut peer) = tokio::join!(connecting, server.welcome(1));
@@ -115,12 +115,12 @@ async fn a_goodbye_ends_the_wait_for_the_next_attempt() {
 }
 
 #[tokio::test]
-async fn who_comes_back_tells_how_the_link_before_ended() {
+async fn a_reconnect_reports_how_the_previous_link_ended() {
     let server = Server::bind(Codec::Native, quick()).await;
     let connecting = Client::connect(server.addr(), quick_options());
     let (client, silent) = tokio::join!(connecting, server.welcome(7));
     let client = client.unwrap();
-    assert_eq!(silent.account, None, "there was none before");
+    assert_eq!(silent.account, None, "there was no previous link");
     until(&client, |event| matches!(event, Event::Lost { .. })).await;
     let peer = server.welcome(8).await;
     let account = peer.account.unwrap();
@@ -128,7 +128,7 @@ async fn who_comes_back_tells_how_the_link_before_ended() {
     assert!(matches!(account.saw, Saw::Silence | Saw::Hung), "{account:?}");
     assert!(account.silent_ms > 0 && account.ended_ms < 60_000, "{account:?}");
     until(&client, |event| matches!(event, Event::Reconnected { .. })).await;
-    // Closed with bytes unread, a socket resets.
+    // Closing a socket with unread bytes resets the connection.
     client.send(b"unread").await.unwrap();
     soon(peer.stream.readable()).await.unwrap();
     socket2::SockRef::from(&peer.stream).set_linger(Some(Span::ZERO.into())).unwrap();

@@ -1,4 +1,5 @@
-//! A server for one connection at a time, on the core's own machine, under full control of a test.
+//! Test server for one connection at a time, with the link machine of the core, controlled by the
+//! test.
 
 use std::fmt;
 
@@ -13,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::soon;
 
-/// A listening socket on a free port.
+/// Test server: a listening socket on a free port.
 pub(crate) struct Server {
     listener: TcpListener,
     codec: Codec,
@@ -35,7 +36,7 @@ impl Server {
         self.listener.local_addr().expect("bound").to_string()
     }
 
-    /// The next connection, not yet greeted.
+    /// Accepts the next connection, without its handshake.
     pub(crate) async fn accept(&self, session: u64) -> Peer {
         let (stream, _) = soon(self.listener.accept()).await.expect("a connection");
         stream.set_nodelay(true).expect("a TCP socket");
@@ -58,7 +59,7 @@ impl Server {
         }
     }
 
-    /// The next connection, greeted.
+    /// Accepts the next connection and completes its handshake.
     pub(crate) async fn welcome(&self, session: u64) -> Peer {
         let mut peer = self.accept(session).await;
         if self.codec.has_handshake() {
@@ -73,7 +74,7 @@ impl Server {
     }
 }
 
-/// What a peer's machine told.
+/// An event of a peer's link machine.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Heard {
     Established,
@@ -84,7 +85,7 @@ pub(crate) enum Heard {
 }
 
 impl fmt::Debug for Heard {
-    /// Messages by their length: some are of megabytes.
+    /// Formats messages by length only: some have megabytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Heard::Established => f.write_str("Established"),
@@ -96,21 +97,21 @@ impl fmt::Debug for Heard {
     }
 }
 
-/// One accepted connection. It does nothing unless it is told to.
+/// One accepted connection, which acts only when the test calls it.
 pub(crate) struct Peer {
     pub(crate) stream: TcpStream,
     link: Link,
     clock: Clock,
     pub(crate) heard: Vec<Heard>,
-    /// What the client said of its link before.
+    /// The client's account of its previous link.
     pub(crate) account: Option<Account>,
     partial: Vec<u8>,
-    /// Whether each byte is written by itself.
+    /// Whether each byte is written separately.
     pub(crate) single_bytes: bool,
 }
 
 impl Peer {
-    /// Reads once, answers, and hears. False at the end of the stream.
+    /// Reads once, passes the bytes to the machine, and writes its answers. False at end of file.
     pub(crate) async fn turn(&mut self) -> bool {
         let mut buffer = vec![0; 65_536];
         let n = self.stream.read(&mut buffer).await.unwrap_or(0);
@@ -120,12 +121,12 @@ impl Peer {
         n > 0
     }
 
-    /// Goes on until the client is gone.
+    /// Serves the client until it closes its side.
     pub(crate) async fn serve(mut self) {
         while self.turn().await {}
     }
 
-    /// Goes on until that was heard.
+    /// Serves the client until the machine has reported `wanted`.
     pub(crate) async fn until(&mut self, wanted: &Heard) {
         soon(async {
             while !self.heard.contains(wanted) {

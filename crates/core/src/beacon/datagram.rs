@@ -1,16 +1,18 @@
-//! The bytes of beacons, as `docs/protocol.md` draws them.
+//! Encoding and decoding of beacon datagrams, as drawn in `docs/protocol.md`.
 //!
-//! Whoever holds the keys computes and checks the tags; here they are twelve opaque bytes.
+//! The shell holds the keys and computes and checks the tags; here a tag is twelve opaque bytes.
 
 use core::fmt;
 
-/// The length of every beacon datagram, in bytes: an answer is never longer than what it answers.
+/// The length of every beacon datagram in bytes. An answer is as long as its statement, so that
+/// the gateway cannot amplify traffic.
 pub const DATAGRAM: usize = 32;
 
-/// How many of its bytes the tag covers: all before it.
+/// The number of bytes that the tag covers: all bytes before the tag.
 pub const SIGNED: usize = DATAGRAM - TAG;
 
-/// The length of a tag: 96 bits, as in RFC 2404. Guessing one takes 2^95 datagrams on average.
+/// The length of a tag in bytes: 96 bits, as in RFC 2404. To guess a tag takes 2^95 datagrams on
+/// average.
 pub const TAG: usize = 12;
 
 const STATEMENT: u8 = 0xb1;
@@ -19,71 +21,71 @@ const CHALLENGE: u8 = 0xb3;
 
 const LEAVING: u8 = 0x01;
 
-/// What proves a datagram.
+/// The authentication tag of a datagram.
 pub type Tag = [u8; TAG];
 
-/// One datagram, without its tag.
+/// A beacon datagram without its tag.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Datagram {
-    /// From a device.
+    /// A datagram from a device.
     Statement(Statement),
-    /// To a device.
+    /// A datagram to a device.
     Answer(Answer),
 }
 
-/// "I am alive", from a device.
+/// A statement of a device: "I am alive".
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Statement {
-    /// Who says it.
+    /// The number of the device that sends the statement.
     pub device: u64,
-    /// The challenge it was last told; 0 if none.
+    /// The last challenge that the device received; 0 if none.
     pub challenge: u32,
-    /// Higher than in any earlier statement under the same challenge.
+    /// The statement counter, higher than in any earlier statement under the same challenge.
     pub counter: u32,
-    /// Two bytes of its owner's, carried as they are.
+    /// Two bytes that the application defines, passed on unchanged.
     pub status: u16,
-    /// Whether it says goodbye.
+    /// Whether the statement is a goodbye.
     pub leaving: bool,
 }
 
-/// To a device, about one of its statements.
+/// The answer to one statement of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Answer {
-    /// Whom it is for.
+    /// The number of the device that receives the answer.
     pub device: u64,
     /// The challenge now in force.
     pub challenge: u32,
-    /// What it says.
+    /// The content of the answer.
     pub says: Says,
 }
 
-/// What an answer says.
+/// The content of an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Says {
-    /// Statement `counter` was heard.
+    /// The statement was accepted.
     Heard {
         /// The counter of the statement.
         counter: u32,
         /// The detection bound in tenths of a second; 0 if silence is never judged.
         bound_tenths: u16,
     },
-    /// The statement may be an old one; say it again, under this challenge.
+    /// The statement may be a replay; the device must state again under this challenge.
     Again {
-        /// The next counter must be above this one.
+        /// The value that the next counter must exceed.
         above: u32,
-        /// The low 16 bits of the counter of the statement.
+        /// The low 16 bits of the statement's counter.
         echo: u16,
     },
 }
 
-/// Why bytes are no beacon datagram.
+/// The reason why bytes are not a beacon datagram.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum BadDatagram {
-    /// Not [`DATAGRAM`] bytes.
+    /// The length is not [`DATAGRAM`] bytes.
     Length,
-    /// A kind that the document does not name.
+    /// The protocol document does not define the kind.
     Kind,
-    /// A flag that the document does not name.
+    /// The protocol document does not define a flag that is set.
     Flag,
 }
 
@@ -98,11 +100,11 @@ impl fmt::Display for BadDatagram {
 }
 
 impl Datagram {
-    /// Reads one datagram. Its tag is returned unchecked: nothing may be believed before the tag
-    /// was compared.
+    /// Decodes one datagram and returns its tag unchecked. The caller must check the tag before it
+    /// uses the datagram.
     ///
     /// # Errors
-    /// What the document calls illegal; the sender's fault, to be dropped without an answer.
+    /// The datagram is illegal by the protocol document: the sender's fault. Drop it unanswered.
     pub fn decode(bytes: &[u8]) -> Result<(Datagram, Tag), BadDatagram> {
         let bytes: &[u8; DATAGRAM] = bytes.try_into().map_err(|_| BadDatagram::Length)?;
         let [kind, flags, v0, v1, rest @ ..] = *bytes;
@@ -130,7 +132,7 @@ impl Datagram {
         Ok((Datagram::Answer(Answer { device, challenge, says }), tag))
     }
 
-    /// The bytes that the tag covers. The tag follows them.
+    /// Encodes the bytes that the tag covers. The tag follows them on the wire.
     pub fn encode(&self) -> [u8; SIGNED] {
         let (kind, flags, value, device, challenge, counter) = match *self {
             Datagram::Statement(Statement { device, challenge, counter, status, leaving }) => {

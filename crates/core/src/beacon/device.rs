@@ -1,10 +1,10 @@
-//! The other end: what a device states next, and what an answer means to it.
+//! The device's end of the beacon protocol: what it states next and what an answer means.
 
 use super::datagram::{Answer, Says, Statement};
 use crate::time::Span;
 
-/// One device's side of the protocol. It has no clock and needs no storage: whatever it forgets,
-/// the gateway tells it.
+/// A device's end of the beacon protocol. It has no clock and needs no storage: after a restart
+/// the gateway's challenge supplies what the device has lost.
 #[derive(Clone, Debug)]
 pub struct Device {
     device: u64,
@@ -12,34 +12,35 @@ pub struct Device {
     counter: u32,
 }
 
-/// What an answer meant.
+/// The meaning of an answer for the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Heard {
-    /// The latest statement was heard. State again within a quarter of the bound.
+    /// The latest statement was accepted. Send the next one within a quarter of the bound.
     Latest {
-        /// The detection bound, cut to tenths of a second; `None` if silence is never judged.
+        /// The detection bound, rounded down to tenths of a second; `None` if silence is never
+        /// judged.
         bound: Option<Span>,
     },
-    /// The gateway wants another statement, at once.
+    /// The gateway demands another statement at once.
     Again,
-    /// Nothing new: it answers an older statement, or another device.
+    /// The answer is for an older statement or another device. Ignore it.
     Nothing,
 }
 
 impl Device {
-    /// A device that knows nothing yet. `chance` should differ from start to start.
+    /// Creates a device without a challenge. `chance` should differ at each start.
     pub const fn new(device: u64, chance: u32) -> Device {
         Device { device, challenge: 0, counter: chance }
     }
 
-    /// The next statement.
+    /// Returns the next statement to send.
     pub fn state(&mut self, status: u16, leaving: bool) -> Statement {
         self.counter = self.counter.wrapping_add(1);
         let Device { device, challenge, counter } = *self;
         Statement { device, challenge, counter, status, leaving }
     }
 
-    /// An answer arrived, and its tag was right.
+    /// Handles an answer whose tag was right.
     pub fn handle(&mut self, answer: Answer) -> Heard {
         if answer.device != self.device {
             return Heard::Nothing;

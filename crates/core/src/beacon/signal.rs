@@ -1,4 +1,4 @@
-//! What goes in at the door of the beacons' machine, what comes out, and what can be seen of it.
+//! Settings, inputs, outputs, counters and read-only views of the beacon machine.
 
 use core::net::SocketAddr;
 
@@ -7,161 +7,160 @@ use crate::cause::Verdict;
 use crate::policy::Policy;
 use crate::time::{Span, Time};
 
-/// How a shard's beacons are judged.
+/// The settings of a shard's beacon machine.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The first byte of its sessions' numbers.
+    /// The first byte of the session numbers.
     pub shard: u8,
-    /// The policy of all devices. Nothing is ever sent unasked, so that its keepalive is without
-    /// effect.
+    /// The policy for all devices. The keepalive has no effect: the machine only answers.
     pub policy: Policy,
-    /// The most devices online at once; statements of more are dropped and counted. Never more than
-    /// [`super::MAX_BEACONS`].
+    /// The maximum number of devices online at once, at most [`super::MAX_BEACONS`]. Statements of
+    /// further devices are dropped and counted.
     pub max_beacons: u32,
-    /// The wall clock at [`Time::ZERO`], in milliseconds since 1970-01-01 UTC: from it the epochs
-    /// rise across restarts.
+    /// The wall clock at [`Time::ZERO`], in milliseconds since 1970-01-01 UTC. It makes epochs rise
+    /// across restarts.
     pub wall_origin_ms: u64,
-    /// Chance. It must differ at each start: no challenge may ever come twice under the same keys.
+    /// The random seed. It must differ at each start: no challenge may repeat under the same keys.
     pub seed: u64,
 }
 
-/// What can change the machine.
+/// An input of the beacon machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Input {
-    /// A statement arrived, and its tag was right.
+    /// A statement arrived whose tag was right.
     Statement {
-        /// What it says.
+        /// The statement.
         statement: Statement,
-        /// Where it comes from.
+        /// The sender's address.
         address: SocketAddr,
     },
-    /// The time of the next deadline has come, or may have.
+    /// The time of the next deadline has come. An early call does no harm.
     Deadline,
-    /// Something is wanted.
+    /// A command of an operator.
     Command(BeaconCommand),
 }
 
-/// What may be wanted.
+/// A command to the beacon machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BeaconCommand {
-    /// Put this policy in force, for new devices at once, for the others in turn.
+    /// Puts a policy in force: for new devices at once, for the others step by step.
     Retune(Policy),
-    /// Let all devices go, in turn, and take no statement any more.
+    /// Removes all devices step by step, and ignores all further statements.
     Drain,
-    /// No suspicion and no verdict for this device for this long.
+    /// Suspends suspicion and verdict for one device.
     Hold {
-        /// Which.
+        /// The device's number.
         device: u64,
-        /// How long.
+        /// The length of the hold.
         span: Span,
     },
-    /// End a hold.
+    /// Ends a hold.
     Release {
-        /// Of which device.
+        /// The device's number.
         device: u64,
     },
-    /// Let this device go. Its next statement brings it back.
+    /// Removes one device. Its next statement brings it back online.
     Kick {
-        /// Which.
+        /// The device's number.
         device: u64,
     },
 }
 
-/// What the machine wants, or tells.
+/// An output of the beacon machine.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Output {
-    /// Send this, with its tag.
+    /// An answer to be sent with its tag.
     Answer {
-        /// What.
+        /// The answer.
         answer: Answer,
-        /// Where to: where the statement came from.
+        /// The address that the statement came from.
         address: SocketAddr,
     },
-    /// Something happened to a device.
+    /// An event of a device.
     Event {
-        /// Which, and as what it was known then.
+        /// The device as it was at the time of the event.
         subject: Subject,
-        /// What.
+        /// The event.
         event: Event,
     },
 }
 
-/// The device that an event is about.
+/// The device and session of an event or a presence.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Subject {
-    /// Its number among its owner's devices.
+    /// The device's number.
     pub device: u64,
-    /// Its session's number.
+    /// The session's number.
     pub session: u64,
-    /// Its session's epoch.
+    /// The session's epoch.
     pub epoch: u64,
-    /// Where it was last heard from.
+    /// The address of the newest statement.
     pub address: SocketAddr,
-    /// When it came online.
+    /// The time at which the device came online.
     pub since: Time,
-    /// Its last status bytes.
+    /// The status bytes of the newest statement.
     pub status: u16,
 }
 
-/// What happened to a device.
+/// An event of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Event {
-    /// It is online.
+    /// The device came online under this policy.
     Online(Policy),
-    /// It has been silent for longer than it should.
+    /// The device became suspect.
     Suspect,
-    /// The suspicion is over.
+    /// The suspicion ended on evidence.
     Recovered,
-    /// The bound has passed, and the policy says only to tell.
+    /// The bound has passed, but the policy does not enforce it.
     Overdue {
-        /// When the verdict would have fallen.
+        /// The time at which the verdict would have fallen.
         due: Time,
     },
-    /// It is heard from another address.
+    /// The device's address changed.
     Moved {
-        /// Where it was heard from before.
+        /// The former address.
         from: SocketAddr,
     },
-    /// Its status bytes have changed.
+    /// The device's status bytes changed.
     Status {
-        /// What they were.
+        /// The former status bytes.
         from: u16,
     },
-    /// Another policy is in force.
+    /// A new policy is in force for the device.
     Retuned(Policy),
-    /// It is gone.
+    /// The session ended with this verdict.
     Lost(Verdict),
 }
 
-/// What was counted.
+/// The counters of the beacon machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
-    /// Devices now online.
+    /// Online devices.
     pub online: u32,
-    /// Devices now suspected.
+    /// Suspect devices.
     pub suspects: u32,
-    /// Statements that counted as a sign of life.
+    /// Statements that counted as evidence.
     pub heard: u64,
     /// Statements that were answered with a challenge.
     pub challenged: u64,
-    /// Statements that were dropped because they had been heard before.
+    /// Statements that were dropped as replays.
     pub replayed: u64,
-    /// Statements of new devices that were dropped because there was no room.
+    /// Statements of new devices that were dropped because the table was full.
     pub full: u64,
 }
 
-/// What is known of a device that is online.
+/// A read-only view of an online device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Presence {
-    /// Its place in the table, for going on from there.
+    /// The device's place in the table, at which an iteration can continue.
     pub number: u32,
-    /// Who it is.
+    /// The device and its session.
     pub subject: Subject,
-    /// When it was last heard.
+    /// The time of the last evidence.
     pub last_heard: Time,
-    /// Whether it is suspected or overdue.
+    /// Whether the device is suspect or overdue.
     pub suspect: bool,
-    /// The end of a hold, which may be past.
+    /// The end of the last hold, which may be in the past.
     pub held_until: Option<Time>,
     /// The policy in force.
     pub policy: Policy,

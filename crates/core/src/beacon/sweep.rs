@@ -1,4 +1,4 @@
-//! What operators want of beacons: of one, at once; of all, a bounded number at a time.
+//! Operator commands for beacons: for one device at once, for all in bounded steps.
 
 use super::{BeaconCommand, BeaconHub, Event};
 use crate::cause::Cause;
@@ -6,49 +6,49 @@ use crate::liveness;
 use crate::policy::Policy;
 use crate::time::Time;
 
-/// How many devices one step of a retune touches: about 100 µs of work.
+/// The number of devices that one step of a sweep visits: about 100 µs of work.
 pub(super) const SWEEP_STEP: usize = 1_024;
 
-/// Which policy is in force for whom while one takes the place of another.
+/// The replacement of one policy by another, device by device.
 #[derive(Debug)]
-pub(super) struct Tuning {
+pub(super) struct PolicyRollout {
     policy: Policy,
     former: Policy,
-    /// Counts the retunes; a device with another number has not seen the last one.
-    number: u8,
-    /// The place in the table from which the last retune goes on.
+    /// The number of retunes so far; a device of another generation still has the former policy.
+    generation: u8,
+    /// The table place at which the current rollout continues; `None` if none is in progress.
     next: Option<u32>,
-    /// The one that comes after it.
-    waiting: Option<Policy>,
+    /// The policy of the next rollout.
+    queued: Option<Policy>,
 }
 
-impl Tuning {
-    pub(super) const fn new(policy: Policy) -> Tuning {
-        Tuning { policy, former: policy, number: 0, next: None, waiting: None }
+impl PolicyRollout {
+    pub(super) const fn new(policy: Policy) -> PolicyRollout {
+        PolicyRollout { policy, former: policy, generation: 0, next: None, queued: None }
     }
 
     pub(super) const fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    pub(super) const fn number(&self) -> u8 {
-        self.number
+    pub(super) const fn generation(&self) -> u8 {
+        self.generation
     }
 
-    /// The policy of a device that has seen retune `tuned`.
-    pub(super) const fn policy_of(&self, tuned: u8) -> &Policy {
-        if tuned == self.number { &self.policy } else { &self.former }
+    /// Returns the policy in force for a device of this generation.
+    pub(super) const fn policy_of(&self, generation: u8) -> &Policy {
+        if generation == self.generation { &self.policy } else { &self.former }
     }
 
-    /// A retune waits for the one before it, so that there are never three policies at a time; of
-    /// several that wait only the last matters.
+    /// Starts a rollout, or queues it behind the current one, so that at most two policies are in
+    /// force. Of several queued policies only the last is kept.
     fn retune(&mut self, policy: Policy) {
         if self.next.is_some() {
-            self.waiting = Some(policy);
+            self.queued = Some(policy);
             return;
         }
         self.former = core::mem::replace(&mut self.policy, policy);
-        self.number = self.number.wrapping_add(1);
+        self.generation = self.generation.wrapping_add(1);
         self.next = Some(0);
     }
 }
@@ -56,7 +56,7 @@ impl Tuning {
 impl BeaconHub {
     pub(super) fn command(&mut self, now: Time, command: BeaconCommand) {
         let (device, input) = match command {
-            BeaconCommand::Retune(policy) => return self.tuning.retune(policy),
+            BeaconCommand::Retune(policy) => return self.rollout.retune(policy),
             BeaconCommand::Drain => return self.draining = self.draining.or(Some(0)),
             BeaconCommand::Hold { device, span } => {
                 (device, liveness::Input::Hold { until: now + span })
@@ -70,19 +70,19 @@ impl BeaconHub {
             }
         };
         if let Some(number) = self.table.find(device) {
-            self.liveness(now, number, input);
+            self.handle_liveness(now, number, input);
         }
     }
 
-    /// Whether there is anything to do for all devices in turn.
+    /// Returns whether a retune or a drain is in progress.
     pub(super) fn is_sweeping(&self) -> bool {
-        self.tuning.next.is_some() || self.draining.is_some() && self.table.len() > 0
+        self.rollout.next.is_some() || self.draining.is_some() && self.table.len() > 0
     }
 
-    /// One step of what is under way for all devices.
+    /// Performs one step of the drain or retune in progress.
     pub(super) fn sweep(&mut self, now: Time) {
         let Some(next) = self.draining else {
-            return self.retune_some(now);
+            return self.retune_step(now);
         };
         let mut next = next;
         for _ in 0..SWEEP_STEP {
@@ -95,8 +95,8 @@ impl BeaconHub {
         self.draining = Some(next);
     }
 
-    fn retune_some(&mut self, now: Time) {
-        let Some(next) = self.tuning.next else {
+    fn retune_step(&mut self, now: Time) {
+        let Some(next) = self.rollout.next else {
             return;
         };
         let mut visited = 0;
@@ -106,35 +106,35 @@ impl BeaconHub {
             let Some((number, _)) = self.table.iter_from(from).next() else {
                 break;
             };
-            self.tune(now, number);
+            self.apply_policy(now, number);
             last = Some(number);
             visited += 1;
         }
-        self.tuning.next = last.map(|last| last + 1).filter(|_| visited == SWEEP_STEP);
-        if self.tuning.next.is_none()
-            && let Some(policy) = self.tuning.waiting.take()
+        self.rollout.next = last.map(|last| last + 1).filter(|_| visited == SWEEP_STEP);
+        if self.rollout.next.is_none()
+            && let Some(policy) = self.rollout.queued.take()
         {
-            self.tuning.retune(policy);
+            self.rollout.retune(policy);
         }
     }
 
-    /// Puts the policy in force for a device that has another one.
-    pub(super) fn tune(&mut self, now: Time, number: u32) {
+    /// Puts the current policy in force for a device that still has the former one.
+    pub(super) fn apply_policy(&mut self, now: Time, number: u32) {
         let Some(entry) = self.table.get_mut(number) else {
             return;
         };
-        if entry.value.tuned == self.tuning.number {
+        if entry.value.generation == self.rollout.generation {
             return;
         }
-        entry.value.tuned = self.tuning.number;
-        let (from, seed) = (self.tuning.former, self.random.next_u32());
+        entry.value.generation = self.rollout.generation;
+        let (from, seed) = (self.rollout.former, self.random.next_u32());
         let input = liveness::Input::Retuned { from, seed };
         let liveness = &mut entry.value.liveness;
         self.counters.suspects -= u32::from(liveness.is_suspect());
-        liveness.handle(now, input, &self.tuning.policy);
+        liveness.handle(now, input, &self.rollout.policy);
         self.counters.suspects += u32::from(liveness.is_suspect());
         self.rearm(number);
-        self.tell(number, Event::Retuned(self.tuning.policy));
-        self.carry(now, number);
+        self.emit(number, Event::Retuned(self.rollout.policy));
+        self.forward_liveness_outputs(now, number);
     }
 }

@@ -1,34 +1,35 @@
-//! Devices by their number, in a table whose growth never moves an entry.
+//! A hash table of devices by number, whose growth never moves an entry.
 //!
-//! Linear hashing (Litwin, 1980): with each new entry at most one bucket is split in two, so that
-//! no insertion pays for a million others, as the doubling of an ordinary hash table would make it.
-//! A bucket is a chain through its entries, which stand in pages: four bytes for the bucket and
-//! four in the entry, and a lookup costs two fetches. A B-tree has no such stalls either, but takes
-//! five fetches at a million entries, and three times the memory.
+//! Linear hashing (Litwin, 1980): each insertion splits at most one bucket in two, so that no
+//! insertion stalls as it does when an ordinary hash table doubles. A bucket is a chain through its
+//! entries, which are stored in pages: four bytes for the bucket and four in the entry. A lookup
+//! costs two memory fetches. A B-tree has no stalls either, but takes five fetches at a million
+//! entries, and three times the memory.
 
 use alloc::vec::Vec;
 
 use crate::pages::Pages;
 use crate::random::Random;
 
-/// The number that no entry has.
+/// The end of a chain: no entry has this number.
 const NONE: u32 = u32::MAX;
 
-/// Entries of `T`, each under a device and a number of its own.
+/// A table of values `T`, each found by its device or by its own dense number.
 #[derive(Debug)]
 pub(super) struct Table<T> {
     entries: Pages<Option<Entry<T>>>,
-    /// Numbers that were used and are free again; and how many were ever used.
+    /// Numbers of removed entries, to be reused.
     free: Vec<u32>,
+    /// One more than the highest number ever used.
     used: u32,
     buckets: Pages<Bucket>,
-    /// How many buckets there are, at least 1.
-    split: u32,
-    /// Chance, so that nobody can choose devices that meet in one bucket.
+    /// The number of buckets, at least 1.
+    bucket_count: u32,
+    /// The random hash seed, so that an attacker cannot choose devices that share a bucket.
     seed: u64,
 }
 
-/// One device's entry.
+/// The table entry of one device.
 #[derive(Debug)]
 pub(super) struct Entry<T> {
     device: u64,
@@ -37,7 +38,7 @@ pub(super) struct Entry<T> {
     pub(super) value: T,
 }
 
-/// The first entry of a chain.
+/// A bucket: the number of the first entry of its chain.
 #[derive(Clone, Copy, Debug)]
 struct Bucket(u32);
 
@@ -56,7 +57,7 @@ impl<T> Entry<T> {
 impl<T> Table<T> {
     pub(super) fn new(seed: u64) -> Table<T> {
         let (entries, buckets) = (Pages::new(), Pages::new());
-        Table { entries, free: Vec::new(), used: 0, buckets, split: 1, seed }
+        Table { entries, free: Vec::new(), used: 0, buckets, bucket_count: 1, seed }
     }
 
     pub(super) fn len(&self) -> u32 {
@@ -72,16 +73,16 @@ impl<T> Table<T> {
         self.entries.get_mut(number)?.as_mut()
     }
 
-    /// The entries from `number` upwards, in order of their numbers.
+    /// Returns the entries from `number` upwards, in order of their numbers.
     pub(super) fn iter_from(&self, number: u32) -> impl Iterator<Item = (u32, &Entry<T>)> {
         let entries = self.entries.iter_from(number);
         entries.filter_map(|(number, entry)| Some((number, entry.as_ref()?)))
     }
 
-    /// The number of a device's entry.
+    /// Returns the number of a device's entry.
     #[inline]
     pub(super) fn find(&self, device: u64) -> Option<u32> {
-        let mut number = self.first(self.bucket_of(device));
+        let mut number = self.head_of(self.bucket_of(device));
         while let Some(entry) = self.get(number) {
             if entry.device == device {
                 return Some(number);
@@ -91,7 +92,7 @@ impl<T> Table<T> {
         None
     }
 
-    /// The number that the next new entry will have.
+    /// Returns the number that the next inserted entry will have.
     pub(super) fn next_number(&self) -> u32 {
         self.free.last().copied().unwrap_or(self.used)
     }
@@ -103,20 +104,20 @@ impl<T> Table<T> {
             self.used += 1;
         }
         *self.entries.entry(number) = Some(Entry { device, next: NONE, value });
-        self.link(number, device);
-        if self.len() > self.split {
+        self.push_front(number, device);
+        if self.len() > self.bucket_count {
             self.split_one();
         }
     }
 
-    /// Takes an entry out. Its number is free from now on.
+    /// Removes an entry and frees its number.
     pub(super) fn remove(&mut self, number: u32) -> Option<T> {
         let entry = self.entries.get_mut(number)?.take()?;
         let bucket = self.bucket_of(entry.device);
-        if self.first(bucket) == number {
+        if self.head_of(bucket) == number {
             *self.buckets.entry(bucket) = Bucket(entry.next);
         } else {
-            let mut before = self.first(bucket);
+            let mut before = self.head_of(bucket);
             while let Some(other) = self.get_mut(before) {
                 if other.next == number {
                     other.next = entry.next;
@@ -129,12 +130,12 @@ impl<T> Table<T> {
         Some(entry.value)
     }
 
-    fn first(&self, bucket: u32) -> u32 {
+    fn head_of(&self, bucket: u32) -> u32 {
         self.buckets.get(bucket).map_or(NONE, |bucket| bucket.0)
     }
 
-    /// Puts an entry at the head of its bucket.
-    fn link(&mut self, number: u32, device: u64) {
+    /// Inserts an entry at the head of its bucket.
+    fn push_front(&mut self, number: u32, device: u64) {
         let bucket = self.bucket_of(device);
         let head = core::mem::replace(self.buckets.entry(bucket), Bucket(number));
         if let Some(entry) = self.get_mut(number) {
@@ -142,26 +143,27 @@ impl<T> Table<T> {
         }
     }
 
-    /// Adds a bucket, and moves to it what now belongs there from the one that it halves.
+    /// Adds a bucket, and moves the entries that now belong there from the bucket that it halves.
     fn split_one(&mut self) {
-        let added = self.split;
+        let added = self.bucket_count;
         let halved = added ^ 1 << added.ilog2();
-        self.split += 1;
+        self.bucket_count += 1;
         let mut number = core::mem::take(self.buckets.entry(halved)).0;
         while let Some(entry) = self.get(number) {
             let (next, device) = (entry.next, entry.device);
-            self.link(number, device);
+            self.push_front(number, device);
             number = next;
         }
     }
 
-    /// The low bits of the hash; one bit fewer where that bucket is not there yet.
+    /// Returns the bucket of a device: the low bits of the hash, one bit fewer if that bucket does
+    /// not exist yet.
     #[inline]
     fn bucket_of(&self, device: u64) -> u32 {
         let hash = Random::new(device ^ self.seed).next_u64() as u32;
-        let mask = self.split.next_power_of_two() - 1;
+        let mask = self.bucket_count.next_power_of_two() - 1;
         let bucket = hash & mask;
-        if bucket < self.split { bucket } else { bucket & mask >> 1 }
+        if bucket < self.bucket_count { bucket } else { bucket & mask >> 1 }
     }
 }
 
@@ -172,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_map_agrees_through_growing_and_shrinking() {
+    fn the_table_agrees_with_a_map_while_growing_and_shrinking() {
         let mut random = Random::new(3);
         let mut table: Table<u64> = Table::new(9);
         let mut map = BTreeMap::new();
@@ -212,9 +214,9 @@ mod tests {
             table.insert(device << 32, ());
         }
         assert_eq!(table.next_number(), 50_000);
-        let longest = (0..table.split).map(|bucket| {
+        let longest = (0..table.bucket_count).map(|bucket| {
             let mut length = 0;
-            let mut number = table.first(bucket);
+            let mut number = table.head_of(bucket);
             while let Some(entry) = table.get(number) {
                 (length, number) = (length + 1, entry.next);
             }
@@ -223,6 +225,6 @@ mod tests {
         assert!(longest.max().unwrap() < 20);
         let number = table.find(77 << 32).unwrap();
         table.remove(number);
-        assert_eq!(table.next_number(), number, "the free one is used first");
+        assert_eq!(table.next_number(), number, "free numbers are reused first");
     }
 }

@@ -1,4 +1,5 @@
-//! The table, row by row: two looks at a socket, and what they must and must not lead to.
+//! Tests each row of the diagnosis table: the examinations that lead to a cause, and similar ones
+//! that must not.
 
 use super::*;
 
@@ -11,7 +12,7 @@ fn span(millis: u64) -> Span {
 }
 
 /// Idle 1 s, interval 0.5 s, 4 probes: D = 3 s.
-const SILENCE: Case = Case { lasted: Span::from_millis(3_000), interval: Span::from_millis(500) };
+const CASE: Case = Case { lasted: Span::from_millis(3_000), interval: Span::from_millis(500) };
 
 /// A connection on which nothing is wrong.
 fn healthy() -> TcpSnapshot {
@@ -33,15 +34,15 @@ fn examination(tcp: TcpSnapshot) -> Examination {
     Examination { tcp: Some(tcp), ..Examination::default() }
 }
 
-/// The diagnosis after a first look at 1.5 s and a last at 3 s.
+/// The diagnosis after a first examination at 1.5 s and a last one at 3 s.
 fn after(first: Examination, last: Examination) -> Diagnosis {
     let mut doubts = Doubts::new(ms(0));
     doubts.see(ms(1_500), &first);
     doubts.see(ms(3_000), &last);
-    diagnose(&SILENCE, &doubts)
+    diagnose(&CASE, &doubts)
 }
 
-/// A path on which nothing comes back, as of the last look.
+/// A path on which nothing comes back, as the last examination shows it.
 fn lost() -> TcpSnapshot {
     TcpSnapshot {
         unacked: 4,
@@ -57,7 +58,7 @@ const BOTH: Cause = Cause::PathLost { direction: Direction::Both, scope: Scope::
 const OUTBOUND: Cause = Cause::PathLost { direction: Direction::Outbound, scope: Scope::Unknown };
 
 #[test]
-fn an_application_that_hangs_under_a_kernel_that_answers() {
+fn acknowledged_bytes_without_an_answer_show_a_hung_application() {
     let first = examination(healthy());
     let last = examination(TcpSnapshot { bytes_acked: Some(1_008), ..healthy() });
     let found = after(first, last);
@@ -70,7 +71,7 @@ fn an_application_that_hangs_under_a_kernel_that_answers() {
 }
 
 #[test]
-fn an_application_that_does_not_read() {
+fn a_closed_window_shows_an_application_that_does_not_read() {
     let closed = TcpSnapshot {
         send_window: Some(0),
         notsent: Some(10_000),
@@ -84,9 +85,9 @@ fn an_application_that_does_not_read() {
     assert_ne!(after(examination(healthy()), examination(stale)).cause, Cause::NotReading);
 }
 
-/// A live kernel answers each window probe, and the next one comes after twice the time.
+/// A live kernel answers each window probe, and the time to the next one doubles.
 #[test]
-fn window_probes_that_come_rarely_and_are_answered() {
+fn answered_window_probes_show_an_application_that_does_not_read() {
     let closed = TcpSnapshot {
         send_window: Some(0),
         notsent: Some(32_850),
@@ -108,7 +109,7 @@ fn window_probes_that_come_rarely_and_are_answered() {
 }
 
 #[test]
-fn a_window_too_small_for_what_waits() {
+fn a_window_smaller_than_the_waiting_bytes_counts_as_closed() {
     let remainder = TcpSnapshot {
         send_window: Some(80),
         notsent: Some(5_000),
@@ -125,7 +126,7 @@ fn a_window_too_small_for_what_waits() {
 }
 
 #[test]
-fn a_path_that_loses_everything_or_only_what_we_send() {
+fn retransmissions_show_a_path_lost_both_ways_or_outbound() {
     let first = TcpSnapshot {
         unacked: 1,
         retransmits: 1,
@@ -148,7 +149,7 @@ fn a_path_that_loses_everything_or_only_what_we_send() {
 }
 
 #[test]
-fn a_router_that_says_so_and_a_reset_that_was_seen() {
+fn socket_errors_lead_to_unreachable_or_peer_reset() {
     for error in [SocketError::HostUnreachable, SocketError::NetworkUnreachable] {
         let last = Examination { error: Some(error), ..examination(lost()) };
         assert_eq!(after(examination(healthy()), last).cause, Cause::Unreachable);
@@ -160,7 +161,7 @@ fn a_router_that_says_so_and_a_reset_that_was_seen() {
 }
 
 #[test]
-fn a_kernel_that_gave_up_says_nothing_by_itself() {
+fn a_kernel_timeout_alone_is_no_cause() {
     let gave_up = Examination { error: Some(SocketError::TimedOut), ..examination(lost()) };
     assert_eq!(after(examination(healthy()), gave_up).cause, BOTH);
     let alone = Examination { error: Some(SocketError::TimedOut), ..Examination::default() };
@@ -168,19 +169,19 @@ fn a_kernel_that_gave_up_says_nothing_by_itself() {
 }
 
 #[test]
-fn our_own_network_and_our_own_neighbour() {
+fn local_faults_are_not_blamed_on_the_peer() {
     let stuck =
         TcpSnapshot { notsent: Some(8), probes: 3, backoff: 3, last_ack: span(3_000), ..healthy() };
     assert_eq!(after(examination(healthy()), examination(stuck)).cause, Cause::LocalNetworkDown);
-    let told = Examination { local_down: Some(true), ..examination(lost()) };
-    assert_eq!(after(examination(healthy()), told).cause, Cause::LocalNetworkDown);
+    let reported = Examination { local_down: Some(true), ..examination(lost()) };
+    assert_eq!(after(examination(healthy()), reported).cause, Cause::LocalNetworkDown);
     let first = TcpSnapshot { retransmits: 1, unacked: 1, ..healthy() };
     let unsent = TcpSnapshot { retransmits: 4, unacked: 4, last_ack: span(3_000), ..healthy() };
     assert_eq!(after(examination(first), examination(unsent)).cause, Cause::LocalNeighbourGone);
 }
 
 #[test]
-fn what_the_kernel_does_not_tell_is_not_guessed() {
+fn missing_kernel_fields_lead_to_unknown() {
     let old = TcpSnapshot { bytes_acked: None, send_window: None, notsent: None, ..healthy() };
     assert_eq!(after(examination(old), examination(old)).cause, Cause::Unknown);
     let nothing = Examination::default();
@@ -188,12 +189,12 @@ fn what_the_kernel_does_not_tell_is_not_guessed() {
 }
 
 #[test]
-fn acknowledged_bytes_are_counted_from_look_to_look() {
+fn acknowledged_bytes_are_counted_between_examinations() {
     let mut doubts = Doubts::new(ms(0));
     assert_eq!(
         doubts.see(ms(1_000), &examination(healthy())),
         0,
-        "the first look compares with nothing"
+        "the first examination has no predecessor"
     );
     let more = TcpSnapshot { bytes_acked: Some(5_000), ..healthy() };
     assert_eq!(doubts.see(ms(2_000), &examination(more)), 4_000);

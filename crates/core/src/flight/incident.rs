@@ -1,4 +1,4 @@
-//! The kinds of event that a flight keeps, and the ten bits each of them takes.
+//! The incidents of a flight recorder, and their encoding in ten bits each.
 
 use core::fmt;
 
@@ -7,108 +7,108 @@ use crate::kernel::SocketError;
 use crate::time::Span;
 use crate::wire::CloseReason;
 
-/// The bits of an argument, of a count, and of the argument's mantissa where it is a size.
+/// The bits of an argument, of a count, and of the mantissa of an argument that is a size.
 const ARGUMENT_BITS: u32 = 5;
 pub(super) const COUNT_BITS: u32 = 6;
-const MANTISSA: u32 = 1;
+const SIZE_MANTISSA: u32 = 1;
 
-/// The largest argument; what is more counts as that.
-const MOST: u16 = (1 << ARGUMENT_BITS) - 1;
+/// The maximum argument. Larger values are stored as this one.
+const MAX_ARGUMENT: u16 = (1 << ARGUMENT_BITS) - 1;
 
-/// Round trips are kept in units of 2^6 µs: from 64 µs to 3 s.
+/// The unit of round-trip times is 2^6 µs: they range from 64 µs to 3 s.
 const ROUND_TRIP_SHIFT: u32 = 6;
 
-/// Something that happened on a link and says something about its peer.
+/// An event on a link that is evidence about the peer or explains the verdict.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Incident {
     /// The link was opened.
     Opened,
-    /// The handshake was complete.
+    /// The handshake was completed.
     Introduced,
-    /// A read brought bytes.
+    /// A read returned bytes.
     Heard {
-        /// How many: exact up to 4, beyond that rounded down by less than a third, and 49,152 at
-        /// most. Of several reads that of the largest.
+        /// The number of bytes: exact up to 4, above that rounded down by less than a third, at
+        /// most 49,152. An entry of several reads holds the largest.
         bytes: u32,
     },
-    /// It answered a heartbeat.
+    /// The peer answered a heartbeat.
     Pong {
-        /// After how long: rounded down by less than a third or 64 µs, and 3 s at most. Of several
-        /// answers that of the slowest.
+        /// The round-trip time: rounded down by less than a third or 64 µs, at most 3 s. An entry
+        /// of several answers holds the slowest.
         rtt: Span,
     },
-    /// A probe went out.
+    /// A probe was sent.
     Probe {
-        /// Which of this silence, from 1; 31 at most.
+        /// The number of the probe in this silence, from 1, at most 31.
         number: u8,
     },
-    /// A heartbeat went out to keep the path open.
+    /// A heartbeat was sent to keep mappings on the path open.
     Keepalive,
     /// Data was sent.
     DataSent,
-    /// A probe had been out for longer than it should.
+    /// The link became suspect: a probe was unanswered for too long.
     Suspect,
-    /// The suspicion was over.
+    /// New evidence ended the suspicion.
     Recovered,
-    /// The bound passed, unenforced.
+    /// The bound passed, and the policy does not enforce a verdict.
     Overdue,
-    /// The kernel's view was taken.
+    /// The socket was examined.
     Examined(Findings),
-    /// The kernel's view was asked for, and there was none.
+    /// An examination was requested, but the kernel's view was not available.
     Unexaminable,
     /// The socket reported an error.
     Error(SocketError),
-    /// No suspicion and no verdict from here on for a while.
+    /// A hold began: no suspicion and no verdict until it ends.
     Held,
-    /// The hold was ended.
+    /// The hold ended.
     Released,
-    /// Another policy was put in force.
+    /// Another policy came into force.
     Retuned,
-    /// The peer's side of the stream was closed.
+    /// The peer closed its side of the stream.
     Fin,
-    /// A heartbeat went out to a peer that had closed its side, to see whether it reads on.
+    /// A heartbeat was sent to a half-closed peer, to check whether the peer still reads.
     Confirm,
-    /// We said goodbye.
+    /// This end sent CLOSE.
     CloseSaid(CloseReason),
-    /// The peer said goodbye.
+    /// The peer sent CLOSE.
     CloseHeard(CloseReason),
-    /// Its kernel answered and its application did not, for longer than the bound.
+    /// The peer's kernel answered but its application did not, for longer than the bound.
     Hung,
-    /// The link was given up, or ended.
+    /// The verdict fell.
     Verdict {
-        /// The cause's place in [`Cause::NAMES`].
+        /// The position of the cause in [`Cause::NAMES`].
         cause: u8,
     },
 }
 
-/// What an examination showed, a bit each.
+/// The findings of one examination, one bit each.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Findings(u8);
 
 impl Findings {
     /// The peer's kernel acknowledged recently.
     pub const FRESH: Findings = Findings(1);
-    /// The peer's window is closed.
+    /// The peer's receive window is closed.
     pub const WINDOW_CLOSED: Findings = Findings(2);
-    /// Bytes wait that were not yet sent.
+    /// Bytes wait in the socket buffer.
     pub const WAITING: Findings = Findings(4);
-    /// A segment is sent again and again.
+    /// A segment is retransmitted repeatedly.
     pub const RETRANSMITTING: Findings = Findings(8);
     /// Our own interface or address is gone.
     pub const LOCAL_DOWN: Findings = Findings(16);
 
-    /// These and `others`, if `condition` holds.
+    /// Returns these findings, with `others` added if `condition` is true.
     pub const fn with(self, others: Findings, condition: bool) -> Findings {
         if condition { Findings(self.0 | others.0) } else { self }
     }
 
-    /// Whether `others` are among them.
+    /// Returns true if these findings contain all of `others`.
     pub const fn contains(self, others: Findings) -> bool {
         self.0 & others.0 == others.0
     }
 }
 
-/// A kind and its argument; none is 0.
+/// An encoded incident: its kind and its argument. 0 encodes no incident.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Code(u16);
 
@@ -117,21 +117,21 @@ impl Code {
     pub(super) const OPENED: Code = Code::of(Kind::Opened, 0);
 
     const fn of(kind: Kind, argument: u16) -> Code {
-        let argument = if argument < MOST { argument } else { MOST };
+        let argument = if argument < MAX_ARGUMENT { argument } else { MAX_ARGUMENT };
         Code((kind as u16) << ARGUMENT_BITS | argument)
     }
 
-    /// Of what [`Code::word`] returned.
+    /// Extracts the code from a word made by [`Code::word`].
     pub(super) const fn of_word(word: u16) -> Code {
         Code(word >> COUNT_BITS)
     }
 
-    /// This and a squeezed count in 16 bits.
+    /// Packs the code and a compressed count into 16 bits.
     pub(super) const fn word(self, count: u16) -> u16 {
         self.0 << COUNT_BITS | count
     }
 
-    /// Whether the two can be one entry; of sizes the larger is told.
+    /// Returns true if both incidents can share one entry. An entry of sizes keeps the largest.
     #[inline]
     pub(super) const fn is_like(self, other: Code) -> bool {
         let sizes = (Kind::Heard as u16) << ARGUMENT_BITS;
@@ -142,16 +142,16 @@ impl Code {
         }
     }
 
-    /// Whether bytes were heard by that alone.
+    /// Returns true if the incident implies that bytes were read.
     #[inline]
     pub(super) const fn implies_heard(self) -> bool {
         let kind = self.0 >> ARGUMENT_BITS;
         kind == Kind::Pong as u16 || kind == Kind::Introduced as u16
     }
 
-    /// What it stands for; `None` for nothing.
+    /// Decodes the incident; `None` if the code encodes none.
     pub(super) fn incident(self) -> Option<Incident> {
-        let argument = self.0 & MOST;
+        let argument = self.0 & MAX_ARGUMENT;
         let kind = Kind::ALL.into_iter().find(|kind| *kind as u16 == self.0 >> ARGUMENT_BITS)?;
         Some(match kind {
             Kind::Opened => Incident::Opened,
@@ -174,16 +174,16 @@ impl Code {
             Kind::Hung => Incident::Hung,
             Kind::Confirm => Incident::Confirm,
             Kind::Verdict => Incident::Verdict { cause: argument as u8 },
-            Kind::Heard => Incident::Heard { bytes: expand(argument, MANTISSA) },
+            Kind::Heard => Incident::Heard { bytes: decompress(argument, SIZE_MANTISSA) },
             Kind::Pong => {
-                let micros = u64::from(expand(argument, MANTISSA)) << ROUND_TRIP_SHIFT;
+                let micros = u64::from(decompress(argument, SIZE_MANTISSA)) << ROUND_TRIP_SHIFT;
                 Incident::Pong { rtt: Span::from_micros(micros) }
             }
         })
     }
 }
 
-/// The kinds; from [`Kind::Heard`] on the argument is a size.
+/// The kind of an incident. From [`Kind::Heard`] on the argument is a size.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Kind {
@@ -238,7 +238,7 @@ impl Kind {
     ];
 }
 
-/// In the order of their argument.
+/// Socket errors, in the order of their argument.
 const ERRORS: [SocketError; 6] = [
     SocketError::Reset,
     SocketError::Refused,
@@ -254,11 +254,11 @@ impl Incident {
         match self {
             Incident::Opened => Code::OPENED,
             Incident::Introduced => Code::of(Kind::Introduced, 0),
-            Incident::Heard { bytes } => Code::of(Kind::Heard, squeeze(bytes, MANTISSA)),
+            Incident::Heard { bytes } => Code::of(Kind::Heard, compress(bytes, SIZE_MANTISSA)),
             Incident::Pong { rtt } => {
                 let units = rtt.as_micros() >> ROUND_TRIP_SHIFT;
                 let units = u32::try_from(units).unwrap_or(u32::MAX);
-                Code::of(Kind::Pong, squeeze(units, MANTISSA))
+                Code::of(Kind::Pong, compress(units, SIZE_MANTISSA))
             }
             Incident::Probe { number } => Code::of(Kind::Probe, u16::from(number)),
             Incident::Keepalive => Code::of(Kind::Keepalive, 0),
@@ -284,14 +284,14 @@ impl Incident {
         }
     }
 
-    /// The verdict of this cause.
+    /// Creates the incident of a verdict with this cause.
     pub const fn verdict(cause: Cause) -> Incident {
         Incident::Verdict { cause: cause.index() as u8 }
     }
 }
 
 impl fmt::Display for Incident {
-    /// For people, as in `heard 2 bytes`.
+    /// Writes the incident for operators, as in `heard 2 bytes`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Incident::Opened => "opened",
@@ -370,16 +370,16 @@ const fn error_text(error: SocketError) -> &'static str {
     }
 }
 
-/// The smallest size that is told from `size` as the larger one, if any is.
+/// Returns the smallest size above `size` that has another code, if there is one.
 fn next_size(size: u32) -> Option<u32> {
-    let squeezed = squeeze(size, MANTISSA);
-    (squeezed < MOST).then(|| expand(squeezed + 1, MANTISSA))
+    let compressed = compress(size, SIZE_MANTISSA);
+    (compressed < MAX_ARGUMENT).then(|| decompress(compressed + 1, SIZE_MANTISSA))
 }
 
-/// A number as a tiny float of an exponent and `mantissa` bits, rounded down: exact up to
-/// 2^(`mantissa` + 1), and in the order of the numbers.
+/// Compresses a number to a small float with `mantissa` bits, rounded down: exact up to
+/// 2^(`mantissa` + 1), and monotonic.
 #[inline]
-pub(super) const fn squeeze(number: u32, mantissa: u32) -> u16 {
+pub(super) const fn compress(number: u32, mantissa: u32) -> u16 {
     if number < 2 << mantissa {
         return number as u16;
     }
@@ -387,12 +387,12 @@ pub(super) const fn squeeze(number: u32, mantissa: u32) -> u16 {
     (shift << mantissa) as u16 + (number >> shift) as u16
 }
 
-/// The smallest number that [`squeeze`] makes that of.
-pub(super) const fn expand(squeezed: u16, mantissa: u32) -> u32 {
-    let squeezed = squeezed as u32;
-    if squeezed < 2 << mantissa {
-        return squeezed;
+/// Returns the smallest number that [`compress`] maps to `compressed`.
+pub(super) const fn decompress(compressed: u16, mantissa: u32) -> u32 {
+    let compressed = compressed as u32;
+    if compressed < 2 << mantissa {
+        return compressed;
     }
-    let shift = (squeezed >> mantissa) - 1;
-    (squeezed & ((1 << mantissa) - 1) | 1 << mantissa) << shift
+    let shift = (compressed >> mantissa) - 1;
+    (compressed & ((1 << mantissa) - 1) | 1 << mantissa) << shift
 }

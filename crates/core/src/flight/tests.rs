@@ -1,4 +1,4 @@
-//! The ring keeps what it promises, however long a link lives.
+//! Tests the ring: encoding, order, counts, and stamps over the whole life of a link.
 
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -19,7 +19,7 @@ fn incidents(flight: &Flight) -> Vec<(Incident, u32)> {
 }
 
 #[test]
-fn every_incident_comes_out_as_it_went_in() {
+fn every_incident_is_decoded_as_it_was_encoded() {
     let all = [
         Incident::Opened,
         Incident::Introduced,
@@ -57,8 +57,8 @@ fn every_incident_comes_out_as_it_went_in() {
 }
 
 #[test]
-fn what_is_too_large_is_told_as_the_most_there_is() {
-    let same = |given: Incident, told| assert_eq!(given.code().incident(), Some(told));
+fn values_above_the_maximum_are_stored_as_the_maximum() {
+    let same = |given: Incident, stored| assert_eq!(given.code().incident(), Some(stored));
     same(Incident::Heard { bytes: u32::MAX }, Incident::Heard { bytes: 49_152 });
     let three_seconds = Span::from_micros(49_152 * 64);
     same(Incident::Pong { rtt: DAY }, Incident::Pong { rtt: three_seconds });
@@ -68,7 +68,7 @@ fn what_is_too_large_is_told_as_the_most_there_is() {
 }
 
 #[test]
-fn what_is_rounded_is_told_as_a_bound() {
+fn rounded_values_are_displayed_as_bounds() {
     let heard = |bytes| Incident::Heard { bytes }.to_string();
     assert_eq!([heard(1), heard(2)], ["heard 1 byte", "heard 2 bytes"]);
     assert_eq!([heard(4), heard(1_024)], ["heard up to 5 bytes", "heard up to 1535 bytes"]);
@@ -81,26 +81,26 @@ fn what_is_rounded_is_told_as_a_bound() {
 }
 
 #[test]
-fn squeezed_numbers_keep_their_order_and_lose_little() {
-    for mantissa in [MANTISSA_OF_SIZES, COUNT_MANTISSA] {
+fn compressed_numbers_keep_their_order_and_precision() {
+    for mantissa in [SIZE_MANTISSA, COUNT_MANTISSA] {
         let mut before = 0;
         for number in 0..70_000 {
-            let squeezed = squeeze(number, mantissa);
-            let least = expand(squeezed, mantissa);
-            assert!(squeezed >= before && least <= number);
+            let compressed = compress(number, mantissa);
+            let least = decompress(compressed, mantissa);
+            assert!(compressed >= before && least <= number);
             assert!(
-                number - least <= number >> mantissa.min(1) && squeeze(least, mantissa) == squeezed
+                number - least <= number >> mantissa.min(1) && compress(least, mantissa) == compressed
             );
-            before = squeezed;
+            before = compressed;
         }
     }
-    assert!(squeeze(u32::from(u16::MAX), COUNT_MANTISSA) < 1 << COUNT_BITS);
+    assert!(compress(u32::from(u16::MAX), COUNT_MANTISSA) < 1 << COUNT_BITS);
 }
 
-const MANTISSA_OF_SIZES: u32 = 1;
+const SIZE_MANTISSA: u32 = 1;
 
 #[test]
-fn like_events_in_a_row_are_one_entry_with_the_last_time_and_the_largest_size() {
+fn equal_events_in_a_row_are_one_entry_with_the_last_time_and_the_largest_size() {
     let mut flight = Flight::new(at(0));
     for (index, bytes) in [2, 3, 2].into_iter().enumerate() {
         flight.heard(at(10 * index as u64), bytes);
@@ -112,7 +112,7 @@ fn like_events_in_a_row_are_one_entry_with_the_last_time_and_the_largest_size() 
 }
 
 #[test]
-fn two_kinds_that_take_turns_are_two_entries() {
+fn two_alternating_kinds_are_two_entries() {
     let mut flight = Flight::new(at(0));
     let pong = Incident::Pong { rtt: Span::from_micros(128) };
     for round in 0..1_000 {
@@ -122,7 +122,7 @@ fn two_kinds_that_take_turns_are_two_entries() {
     }
     let probe = Incident::Probe { number: 1 };
     assert_eq!(incidents(&flight), [(Incident::Opened, 1), (probe, 1_000), (pong, 1_000)]);
-    // Once it is older, its count is rounded, and says so.
+    // A compressed entry has a rounded count, and `or_more` is set.
     flight.record(at(2_000_000), Incident::Suspect);
     flight.record(at(2_000_001), Incident::Recovered);
     let older = flight.iter().nth(1);
@@ -130,7 +130,7 @@ fn two_kinds_that_take_turns_are_two_entries() {
 }
 
 #[test]
-fn the_oldest_entry_gives_way_when_all_are_taken() {
+fn a_full_ring_replaces_the_oldest_entry() {
     let mut flight = Flight::new(at(0));
     let number = |index: u32| Incident::Probe { number: (index % 31) as u8 };
     for index in 1..=100 {
@@ -145,7 +145,7 @@ fn the_oldest_entry_gives_way_when_all_are_taken() {
 }
 
 #[test]
-fn counts_end_at_their_limit() {
+fn counts_saturate() {
     let mut flight = Flight::new(at(0));
     for index in 0..70_000 {
         flight.heard(at(index), 2);
@@ -155,7 +155,7 @@ fn counts_end_at_their_limit() {
 }
 
 #[test]
-fn stamps_outlast_the_link() {
+fn stamps_cover_the_whole_life_of_a_link() {
     let mut flight = Flight::new(at(0));
     for days in [1, 4, 30, 3_650] {
         let now = at(0) + DAY.times(days);

@@ -1,9 +1,9 @@
-//! Where a peer comes from, in half the memory: each link holds one.
+//! A compact socket address: half the memory, because each link holds one.
 
 use alloc::boxed::Box;
 use core::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
-/// A socket address that is small if it is IPv4.
+/// A socket address of 16 bytes; an IPv6 address is boxed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Address {
     V4(SocketAddrV4),
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_in_comes_out() {
+    fn addresses_survive_the_round_trip() {
         for text in ["192.0.2.7:80", "[2001:db8::1]:65535"] {
             let address: SocketAddr = text.parse().unwrap();
             assert_eq!(Address::from(address).get(), address);

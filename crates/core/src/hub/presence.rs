@@ -1,4 +1,4 @@
-//! Who is online: what a hub knows of one session, to look at.
+//! A read-only view of one link and its session.
 
 use core::net::SocketAddr;
 
@@ -9,44 +9,44 @@ use crate::policy::Policy;
 use crate::time::{Span, Time};
 use crate::wire::{BootId, InstanceId};
 
-/// What is known of one link and its session.
+/// A read-only view of one link and its session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Presence<'a> {
     /// The shell's number for the link.
     pub link: u32,
-    /// The index of its listener.
+    /// The index of the link's listener.
     pub listener: u16,
-    /// Where it comes from.
+    /// The peer's address.
     pub address: SocketAddr,
     /// The session's number, never used twice.
     pub session: u64,
-    /// Higher than that of any earlier session of this shard.
+    /// The session's epoch, higher than that of any earlier session of this shard.
     pub epoch: u64,
-    /// Who it says it is; empty where it did not say.
+    /// The identity that the peer claims; empty if it claims none.
     pub identity: &'a str,
-    /// The peer's boot id; zeros where unknown.
+    /// The peer's boot id; zeros if unknown.
     pub boot_id: BootId,
-    /// The peer's instance id; zeros where unknown.
+    /// The peer's instance id; zeros if unknown.
     pub instance_id: InstanceId,
-    /// When the link was opened.
+    /// The time at which the link was opened.
     pub opened: Time,
-    /// When the handshake was complete, if it is or was.
+    /// The time at which the handshake was complete; `None` before.
     pub established: Option<Time>,
-    /// The last evidence of the peer.
+    /// The time of the last evidence from the peer.
     pub last_heard: Time,
-    /// When we last sent anything.
+    /// The time at which the gateway last sent anything.
     pub last_sent: Time,
-    /// The smoothed round-trip time, once one was measured.
+    /// The smoothed round-trip time; `None` until one was measured.
     pub smoothed_rtt: Option<Span>,
-    /// Whether the peer is suspected or overdue.
+    /// Whether the peer is suspect or overdue.
     pub suspect: bool,
-    /// The end of a hold, which may be past.
+    /// The end of the last hold, which may be in the past.
     pub held_until: Option<Time>,
-    /// What happens next unless something is heard or sent before; `None` if no time matters.
+    /// The next deadline unless something is received or sent before; `None` if there is none.
     pub next_deadline: Option<Deadline>,
     /// The policy in force.
     pub policy: &'a Policy,
-    /// What happened lately, the verdict included once it has fallen.
+    /// The flight recorder, with the verdict once it has fallen.
     pub flight: &'a Flight,
 }
 

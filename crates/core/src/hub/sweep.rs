@@ -1,4 +1,4 @@
-//! What is wanted of all links, done a bounded number at a time.
+//! Commands for all links, applied to a bounded number of links per step.
 
 use alloc::vec::Vec;
 
@@ -8,11 +8,11 @@ use crate::policy::Policy;
 use crate::time::{Span, Time};
 use crate::wire::CloseReason;
 
-/// How many links one step of a sweep touches: each may send a frame, which costs the shell a
-/// system call, and between two steps the loop looks at its sockets.
+/// The number of links that one step of a sweep visits. Each may send a frame, which costs the
+/// shell a system call, and the loop polls its sockets only between steps.
 pub(super) const SWEEP_STEP: usize = 256;
 
-/// One pass over all links.
+/// A pass over all links that is in progress.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Sweep {
     task: Task,
@@ -27,7 +27,7 @@ enum Task {
 }
 
 impl Task {
-    /// Whether this task makes `other` pointless.
+    /// Returns whether this task makes `other` unnecessary.
     fn supersedes(&self, other: &Task) -> bool {
         match (self, other) {
             (Task::Retune { listener, .. }, Task::Retune { listener: other, .. }) => {
@@ -58,13 +58,14 @@ impl Hub {
         }
     }
 
-    /// At most one retune per listener and one drain are under way: a newer one replaces an older.
+    /// Starts a sweep. It replaces an older retune of the same listener or an older drain, so that
+    /// the number of sweeps stays bounded.
     fn begin(&mut self, task: Task) {
         self.sweeps.retain(|sweep| !task.supersedes(&sweep.task));
         self.sweeps.push(Sweep { task, next: 0 });
     }
 
-    /// One step of the oldest sweep.
+    /// Performs one step of the oldest sweep.
     pub(super) fn sweep(&mut self, now: Time) {
         let Some(&Sweep { task, next }) = self.sweeps.first() else {
             return;
@@ -75,9 +76,9 @@ impl Hub {
         };
         let visited: Vec<(u32, u16)> =
             self.slots.iter_from(next).filter_map(occupied).take(SWEEP_STEP).collect();
-        for &(link, of) in &visited {
+        for &(link, its_listener) in &visited {
             let command = match task {
-                Task::Retune { listener, .. } if listener != of => continue,
+                Task::Retune { listener, .. } if listener != its_listener => continue,
                 Task::Retune { policy, .. } => link::Command::Retune(policy),
                 Task::Drain { reconnect_within } => link::Command::Close(Goodbye {
                     reason: CloseReason::Drained,
@@ -85,7 +86,7 @@ impl Hub {
                     return_after: self.random.up_to(reconnect_within),
                 }),
             };
-            self.input(now, link, link::Input::Command(command));
+            self.handle_link(now, link, link::Input::Command(command));
         }
         match visited.last() {
             Some(&(link, _)) if visited.len() == SWEEP_STEP => {

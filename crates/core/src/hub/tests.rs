@@ -1,4 +1,4 @@
-//! Many links at once: order, bounds and counts.
+//! Tests of the hub with many links: order, bounds and counters.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -23,7 +23,7 @@ fn open(hub: &mut Hub, link: u32, listener: u16) {
     hub.handle(Time::ZERO, Input::Link { link, input });
 }
 
-/// Takes all outputs; counts the lost by cause, and collects the bytes sent.
+/// Takes all outputs. Returns the number of lost links by cause, and the bytes sent.
 fn drain(hub: &mut Hub) -> (BTreeMap<&'static str, u32>, Vec<u8>) {
     let mut lost = BTreeMap::new();
     let mut sent = Vec::new();
@@ -39,7 +39,7 @@ fn drain(hub: &mut Hub) -> (BTreeMap<&'static str, u32>, Vec<u8>) {
     (lost, sent)
 }
 
-/// Runs every deadline up to `until`, at its time.
+/// Handles every deadline up to `until`, each at its time. Returns the lost links by cause.
 fn run(hub: &mut Hub, until: Time) -> BTreeMap<&'static str, u32> {
     let mut all = BTreeMap::new();
     let mut now = Time::ZERO;
@@ -83,7 +83,7 @@ fn links_that_fall_silent_at_once_die_in_bounded_steps() {
 }
 
 #[test]
-fn a_drain_says_goodbye_to_all_in_turn() {
+fn a_drain_closes_all_links_in_bounded_steps() {
     let mut hub = hub(Policy::default());
     for link in 0..1_000 {
         open(&mut hub, link, 0);
@@ -99,7 +99,7 @@ fn a_drain_says_goodbye_to_all_in_turn() {
 }
 
 #[test]
-fn a_retune_reaches_its_listener_alone_and_new_links_at_once() {
+fn a_retune_reaches_only_its_listener_and_new_links_at_once() {
     let mut hub = hub(Policy::kernel_like());
     open(&mut hub, 0, 0);
     open(&mut hub, 1, 1);
@@ -116,7 +116,7 @@ fn a_retune_reaches_its_listener_alone_and_new_links_at_once() {
 }
 
 #[test]
-fn sweeps_replace_each_other() {
+fn a_newer_sweep_replaces_an_older_one() {
     let mut hub = hub(Policy::default());
     for idle in 1..100 {
         let policy = Policy::new(Span::from_secs(idle), Span::from_secs(1), 1).unwrap();
@@ -128,7 +128,7 @@ fn sweeps_replace_each_other() {
 }
 
 #[test]
-fn what_does_not_exist_is_ignored_and_what_is_impossible_is_closed() {
+fn unknown_links_are_ignored_and_impossible_ones_are_closed() {
     let mut hub = hub(Policy::default());
     hub.handle(Time::ZERO, Input::Link { link: 5, input: link::Input::Ended });
     assert_eq!(hub.poll_output(), None);
@@ -146,7 +146,7 @@ fn what_does_not_exist_is_ignored_and_what_is_impossible_is_closed() {
 }
 
 #[test]
-fn a_session_is_found_by_its_number_until_it_ends_and_looked_at_until_the_next_input() {
+fn a_session_is_found_until_it_ends_and_its_link_is_queryable_until_the_next_input() {
     let mut hub = hub(Policy::default());
     open(&mut hub, 3, 0);
     drain(&mut hub);
@@ -158,14 +158,14 @@ fn a_session_is_found_by_its_number_until_it_ends_and_looked_at_until_the_next_i
     assert_eq!(drain(&mut hub).0.get(Cause::PeerExited.name()), Some(&1));
     assert_eq!(hub.find(session), None);
     assert!(hub.presence(3).is_some());
-    assert_eq!(hub.counters().links, 0, "no longer open, although it can be looked at");
+    assert_eq!(hub.counters().links, 0, "no longer open, although it can be queried");
     open(&mut hub, 3, 0);
     assert_ne!(hub.presence(3).map(|known| known.session), Some(session));
 }
 
-/// The wheel holds the deadline of the doubt, which may lie far behind that of the next silence.
+/// The wheel is armed for the deadline after the probe, which may be far later than the next probe.
 #[test]
-fn evidence_that_ends_a_doubt_brings_the_next_probe_nearer() {
+fn evidence_after_a_probe_arms_the_next_probe_earlier() {
     let policy = Policy::new(Span::from_millis(500), Span::from_secs(10), 1).unwrap();
     let mut hub = hub(policy.with_spread(false));
     open(&mut hub, 0, 0);
@@ -180,7 +180,7 @@ fn evidence_that_ends_a_doubt_brings_the_next_probe_nearer() {
 }
 
 #[test]
-fn who_was_overdue_and_came_back_is_judged_again() {
+fn an_overdue_link_that_recovers_can_become_overdue_again() {
     let mut hub = hub(Policy::kernel_like().with_enforce(false));
     open(&mut hub, 0, 0);
     drain(&mut hub);
@@ -195,34 +195,34 @@ fn who_was_overdue_and_came_back_is_judged_again() {
 }
 
 #[test]
-fn a_retune_that_cannot_be_told_the_peer_is_not_sending() {
+fn a_retune_that_the_codec_cannot_send_does_not_count_as_sending() {
     let mut hub = hub(Policy::default());
     open(&mut hub, 0, 0);
     drain(&mut hub);
     let sent = hub.presence(0).map(|known| known.last_sent);
     let retune = link::Input::Command(link::Command::Retune(Policy::demanding()));
     hub.handle(Time::from_millis(5_000), Input::Link { link: 0, input: retune });
-    assert_eq!(drain(&mut hub).1, b"", "lines know no RETUNE");
-    assert_eq!(hub.presence(0).map(|known| known.last_sent), sent, "a keepalive counts from there");
+    assert_eq!(drain(&mut hub).1, b"", "the line codec has no RETUNE");
+    assert_eq!(hub.presence(0).map(|known| known.last_sent), sent, "keepalives count from here");
 }
 
 #[test]
-fn a_shorter_round_trip_hurries_the_suspicion_of_a_watcher_on_hold() {
+fn a_shorter_round_trip_makes_a_watcher_on_hold_suspect_earlier() {
     let policy = Policy::new(Span::from_secs(1), Span::from_secs(60), 1).unwrap();
     let policy = policy.with_keepalive(Span::from_secs(28)).unwrap();
     let mut line = Settings::new(Codec::Line, Side::Accepting, policy);
     line.role = crate::liveness::Role::Watch;
     let mut hub = Hub::new(Time::ZERO, 1, Vec::from([line]), 42);
     open(&mut hub, 0, 0);
-    let tell = |hub: &mut Hub, millis, input| {
+    let input_at = |hub: &mut Hub, millis, input| {
         run(hub, Time::from_millis(millis));
         hub.handle(Time::from_millis(millis), Input::Link { link: 0, input });
         drain(hub);
     };
     let hold = link::Command::Hold(Span::from_secs(60));
-    tell(&mut hub, 0, link::Input::Command(hold));
-    tell(&mut hub, 30_000, link::Input::Received(b"pong\n"));
-    tell(&mut hub, 58_500, link::Input::Received(b"pong\n"));
+    input_at(&mut hub, 0, link::Input::Command(hold));
+    input_at(&mut hub, 30_000, link::Input::Received(b"pong\n"));
+    input_at(&mut hub, 58_500, link::Input::Received(b"pong\n"));
     let known = hub.presence(0).unwrap();
     assert!(known.smoothed_rtt.is_some_and(|rtt| rtt < Span::from_secs(2)));
     let next = known.next_deadline.unwrap();
@@ -230,7 +230,7 @@ fn a_shorter_round_trip_hurries_the_suspicion_of_a_watcher_on_hold() {
 }
 
 #[test]
-fn the_flight_of_one_that_has_just_ended_tells_what_led_to_it() {
+fn the_flight_recorder_of_an_ended_link_shows_the_way_to_the_verdict() {
     let mut hub = hub(Policy::kernel_like());
     open(&mut hub, 7, 0);
     drain(&mut hub);
@@ -240,7 +240,7 @@ fn the_flight_of_one_that_has_just_ended_tells_what_led_to_it() {
         lost = run(&mut hub, now);
     }
     let flight = hub.presence(7).map(|known| known.flight.clone()).unwrap();
-    let story: Vec<(u64, Incident)> =
+    let timeline: Vec<(u64, Incident)> =
         flight.iter().map(|entry| (entry.at.as_millis().div_ceil(1_000), entry.incident)).collect();
     let expected = [
         (0, Incident::Opened),
@@ -251,7 +251,7 @@ fn the_flight_of_one_that_has_just_ended_tells_what_led_to_it() {
         (16, Incident::Probe { number: 3 }),
         (19, Incident::verdict(Cause::Unknown)),
     ];
-    assert_eq!(story, expected);
+    assert_eq!(timeline, expected);
     hub.handle(Time::from_millis(19_100), Input::Deadline);
     assert!(hub.presence(7).is_none());
 }

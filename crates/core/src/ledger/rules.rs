@@ -1,22 +1,22 @@
-//! The table: from a provisional verdict and what came to light to the better cause.
+//! The rules of revision: which later evidence replaces the cause of a provisional verdict.
 
-use super::{Early, Held, Note, Who};
+use super::{EarlyAccount, PendingVerdict, Note, Who};
 use crate::cause::{Cause, Confidence, Direction, Scope};
 use crate::time::{Span, Time};
 use crate::wire::{BootId, InstanceId, Saw};
 
-/// How long a flow may take to carry data again once its path is healed: a capped retransmission
-/// and a round trip. A burst that arrives then ends a silence, and does not disprove it.
-const HEALING: Span = Span::from_millis(1_200);
+/// The time a flow may take to carry data again after its path has healed: a capped retransmission
+/// timeout and a round trip. A burst in that time ends a silence, and does not disprove it.
+const RECOVERY_TIME: Span = Span::from_millis(1_200);
 
-/// The return is prompt within one in so many parts of the time in which we asked in vain: a path
-/// that heals by itself rarely does so in just that part.
-const PROMPTLY: u64 = 8;
+/// A return is prompt within this fraction (1/8) of the time in which probes went unanswered. A
+/// path rarely heals by itself in just that part.
+const PROMPT_SHARE: u64 = 8;
 
-/// How far two clocks that count the same milliseconds may lie apart when rounded.
+/// The tolerance for comparing times that two ends have rounded to milliseconds.
 const SKEW: Span = Span::from_millis(50);
 
-/// A better cause.
+/// A better cause, with its confidence and the finding that supports it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Finding {
     pub(super) to: Cause,
@@ -24,20 +24,20 @@ pub(super) struct Finding {
     pub(super) note: Note,
 }
 
-/// What the peer's own account shows. Only its successor can give it: the same process.
-pub(super) fn by_account(held: &Held, told: &Early) -> Option<Finding> {
-    if !is_same_process(held, told) {
+/// The better cause that the peer's own account shows. Only the same process can give an account.
+pub(super) fn by_account(held: &PendingVerdict, early: &EarlyAccount) -> Option<Finding> {
+    if !is_same_process(held, early) {
         return None;
     }
-    let account = &told.account;
-    let left = left(told);
+    let account = &early.account;
+    let peer_ended_at = peer_ended_at(early);
     let absent = Span::from_millis(u64::from(account.absent_ms));
     let suspended = Span::from_millis(u64::from(account.suspended_ms));
     let silent = Span::from_millis(u64::from(account.silent_ms));
-    if account.saw == Saw::Reset && reset_unclosed(held, left) {
-        // Whoever sent first found it forgotten.
+    if account.saw == Saw::Reset && reset_before_close(held, peer_ended_at) {
+        // The end that sent first after the idle time was reset first.
         let ours = held.silent.less(held.asked);
-        let idle = ours.min(left.since(held.at - held.silent));
+        let idle = ours.min(peer_ended_at.since(held.at - held.silent));
         let (to, confidence) = (Cause::MiddleboxForgot, Confidence::Certain);
         return Some(Finding { to, confidence, note: Note::NeitherClosed { idle } });
     }
@@ -53,7 +53,7 @@ pub(super) fn by_account(held: &Held, told: &Early) -> Option<Finding> {
     let inbound = path(Direction::Inbound, Scope::Unknown);
     match account.saw {
         Saw::Unheard => high(inbound, Note::PeerHeardUs, held.cause),
-        Saw::Goodbye if heard_us(held, left, silent) => {
+        Saw::Goodbye if heard_us(held, peer_ended_at, silent) => {
             high(inbound, Note::PeerHeardUs, held.cause)
         }
         Saw::Silence => high(path_lost(), Note::PeerHeardNothing, held.cause),
@@ -68,53 +68,53 @@ pub(super) fn by_account(held: &Held, told: &Early) -> Option<Finding> {
     }
 }
 
-/// Both ends gave up in silence, nobody heard the other's goodbye, and the same process was back
-/// from the same host within a small part of the time in which we had asked in vain.
-pub(super) fn new_flow_passed(held: &Held, told: &Early) -> bool {
-    let silently = told.account.saw == Saw::Silence && held.cause == path_lost();
-    let first = left(told).min(held.at);
-    let promptly = told.at.since(first).times(PROMPTLY) <= held.asked;
-    let alike = is_same_process(held, told) && held.address.ip() == told.host;
-    let absent = Span::from_millis(u64::from(told.account.absent_ms));
+/// Returns true if both ends gave up in silence, neither received a CLOSE, and the same process
+/// returned from the same host within a small part of the time in which probes went unanswered.
+pub(super) fn new_flow_passed(held: &PendingVerdict, early: &EarlyAccount) -> bool {
+    let silently = early.account.saw == Saw::Silence && held.cause == path_lost();
+    let first = peer_ended_at(early).min(held.at);
+    let promptly = early.at.since(first).times(PROMPT_SHARE) <= held.asked;
+    let alike = is_same_process(held, early) && held.address.ip() == early.host;
+    let absent = Span::from_millis(u64::from(early.account.absent_ms));
     silently && promptly && alike && absent.times(2) < held.asked
 }
 
-fn is_same_process(held: &Held, told: &Early) -> bool {
-    let is_same = held.boot_id == told.boot_id && held.instance_id == told.instance_id;
+fn is_same_process(held: &PendingVerdict, early: &EarlyAccount) -> bool {
+    let is_same = held.boot_id == early.boot_id && held.instance_id == early.instance_id;
     let is_known = held.boot_id != BootId::default() && held.instance_id != InstanceId::default();
     is_same && is_known
 }
 
-/// When the peer's link ended. On its way here the account grew older, so that it was no later.
-fn left(told: &Early) -> Time {
-    told.at - Span::from_millis(u64::from(told.account.ended_ms))
+/// The latest time at which the peer's link can have ended: the account aged in transit.
+fn peer_ended_at(early: &EarlyAccount) -> Time {
+    early.at - Span::from_millis(u64::from(early.account.ended_ms))
 }
 
-/// A reset reached the peer while neither end had closed. Where we were reset as well, the first
-/// of the two was; where we fell silent, the peer's was, if it came before we gave up.
-fn reset_unclosed(held: &Held, left: Time) -> bool {
-    held.cause == Cause::PeerReset || is_silence(held.cause) && left + SKEW < held.at
+/// Returns true if a reset reached one end before either end had closed: both ends were reset, or
+/// the peer was reset before this end gave up.
+fn reset_before_close(held: &PendingVerdict, peer_ended_at: Time) -> bool {
+    held.cause == Cause::PeerReset || is_silence(held.cause) && peer_ended_at + SKEW < held.at
 }
 
-/// The peer was not watching for much of the time in which we asked in vain. Its silence proves
-/// nothing about the path, and if it was away for all of that time, that is the cause.
-fn absence(held: &Held, stopped: Span, suspended: Span) -> Option<Finding> {
+/// The cause if the peer was suspended or stopped for the whole time in which probes went
+/// unanswered; `None` if it was absent for a part, because then its silence proves nothing.
+fn absence(held: &PendingVerdict, stopped: Span, suspended: Span) -> Option<Finding> {
     if held.asked == Span::ZERO {
         return None;
     }
     if suspended >= held.asked {
         return high(Cause::Unknown, Note::PeerSuspended(suspended), held.cause);
     }
-    // An acknowledging kernel would have been seen, had anybody looked.
+    // The kernel would have acknowledged, but `Unknown` means that no examination showed it.
     if stopped >= held.asked && held.cause == Cause::Unknown {
         return high(Cause::AppHung, Note::PeerStopped(stopped), held.cause);
     }
     None
 }
 
-/// What it shows that somebody of this identity comes back without an account: a process that is
-/// new, or another one. From another address it may as well be another machine.
-pub(super) fn by_return(held: &Held, who: &Who<'_>) -> Option<Finding> {
+/// The better cause if a peer of the same identity returns without an account, as a restarted or
+/// another process. From another address it may be another machine.
+pub(super) fn by_return(held: &PendingVerdict, who: &Who<'_>) -> Option<Finding> {
     let unknown = BootId::default();
     if held.boot_id == unknown || who.boot_id == unknown {
         return None;
@@ -126,7 +126,7 @@ pub(super) fn by_return(held: &Held, who: &Who<'_>) -> Option<Finding> {
         let confidence = if held.cause == Cause::PeerReset {
             Confidence::Certain
         } else if is_silence(held.cause) {
-            // It may have been restarted because its path was lost.
+            // The machine may have been restarted because its path was lost.
             Confidence::Medium
         } else {
             return None;
@@ -143,9 +143,9 @@ pub(super) fn by_return(held: &Held, who: &Who<'_>) -> Option<Finding> {
     None
 }
 
-/// What other links show, or that they show nothing: one that lives beside a flow that is lost, or
-/// others that died, and then whether a new flow passed at once.
-pub(super) fn by_siblings(held: &Held, scope: Scope) -> Option<Finding> {
+/// The better cause that the scope from other links shows. If a new flow passed at once, the
+/// mapping was forgotten, unless another link of the host lives.
+pub(super) fn by_siblings(held: &PendingVerdict, scope: Scope) -> Option<Finding> {
     if held.passed && scope != Scope::Flow {
         let note = Note::NewFlowPassed { idle: held.silent.less(held.asked) };
         let (to, confidence) = (Cause::MiddleboxForgot, Confidence::Medium);
@@ -157,16 +157,16 @@ pub(super) fn by_siblings(held: &Held, scope: Scope) -> Option<Finding> {
     high(path(direction, scope), Note::Siblings, held.cause)
 }
 
-/// The goodbye followed our verdict, and until it came the peer had heard us while we asked in
-/// vain: what we sent arrived, and its answers did not. Behind a healed path a goodbye arrives as
-/// well, after a silence as long as ours.
-fn heard_us(held: &Held, left: Time, silent: Span) -> bool {
-    let follows = left + SKEW >= held.at;
-    let promptly = left.since(held.at) <= held.silent.less(held.asked);
-    follows && promptly && silent + HEALING < held.asked
+/// Returns true if the peer heard our probes until it received our CLOSE: our segments arrived, and
+/// its answers did not. After a healed path the CLOSE arrives too, but after a silence as long as
+/// ours.
+fn heard_us(held: &PendingVerdict, peer_ended_at: Time, silent: Span) -> bool {
+    let follows = peer_ended_at + SKEW >= held.at;
+    let promptly = peer_ended_at.since(held.at) <= held.silent.less(held.asked);
+    follows && promptly && silent + RECOVERY_TIME < held.asked
 }
 
-/// Whether the verdict says no more than that nothing came back.
+/// Returns true if the verdict rests on silence alone.
 fn is_silence(cause: Cause) -> bool {
     cause == Cause::Unknown || cause == path_lost()
 }
@@ -179,7 +179,7 @@ fn path(direction: Direction, scope: Scope) -> Cause {
     Cause::PathLost { direction, scope }
 }
 
-/// A finding of high confidence; none if it is what was said already.
+/// A finding of high confidence; `None` if the verdict already has this cause.
 fn high(to: Cause, note: Note, from: Cause) -> Option<Finding> {
     (to != from).then_some(Finding { to, confidence: Confidence::High, note })
 }

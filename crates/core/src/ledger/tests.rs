@@ -1,4 +1,4 @@
-//! Each rule, each thing that looks like it and is not, bounds, and random schedules.
+//! Tests each rule and similar cases where it must not apply, the limits, and random schedules.
 
 use alloc::format;
 use alloc::string::String;
@@ -35,7 +35,7 @@ fn both() -> Cause {
     lost(Direction::Both, Scope::Unknown)
 }
 
-/// It ended `ended_ms` ago as `saw`, and heard nothing for `silent_ms` at the longest.
+/// An account: the link ended `ended_ms` ago with `saw`; the longest silence was `silent_ms`.
 fn account(saw: Saw, ended_ms: u32, silent_ms: u32) -> Account {
     Account { session: 7, saw, silent_ms, ended_ms, absent_ms: 0, suspended_ms: 0 }
 }
@@ -56,8 +56,8 @@ fn at(ms: u64) -> Time {
     Time::from_millis(ms)
 }
 
-/// What becomes of `cause` when the peer tells `account` at `ms`.
-fn merged(cause: Cause, ms: u64, account: Account) -> Option<Revised> {
+/// The revision of a verdict with `cause` if the peer sends `account` at `ms`.
+fn revision_by_account(cause: Cause, ms: u64, account: Account) -> Option<Revised> {
     let mut ledger = Ledger::new();
     if ms < 100_000 {
         assert_eq!(joined(&mut ledger, ms, who(8, "ada"), Some(account)), None);
@@ -75,7 +75,7 @@ fn cause_of(revised: Option<Revised>) -> Option<Cause> {
 }
 
 #[test]
-fn a_reset_peer_that_returns_with_a_new_boot_id_had_rebooted() {
+fn a_reset_peer_that_returns_with_a_new_boot_id_has_rebooted() {
     let mut ledger = Ledger::new();
     assert_eq!(ended(&mut ledger, Cause::PeerReset), None);
     let mut back = who(8, "ada");
@@ -99,7 +99,7 @@ fn a_silent_peer_that_returns_with_a_new_boot_id_has_likely_rebooted() {
 }
 
 #[test]
-fn a_reset_peer_that_returns_from_the_same_machine_as_another_process_had_exited() {
+fn a_reset_peer_that_returns_with_a_new_instance_id_has_exited() {
     let mut ledger = Ledger::new();
     ended(&mut ledger, Cause::PeerReset);
     let back = Who { instance_id: InstanceId([9; 16]), ..who(8, "ada") };
@@ -109,7 +109,7 @@ fn a_reset_peer_that_returns_from_the_same_machine_as_another_process_had_exited
 }
 
 #[test]
-fn what_does_not_say_who_it_is_revises_nothing() {
+fn a_return_that_cannot_be_matched_revises_nothing() {
     let new = BootId([9; 16]);
     let zeros = (BootId::default(), InstanceId::default());
     let elsewhere = SocketAddr::from(([198, 51, 100, 1], 1));
@@ -120,7 +120,7 @@ fn what_does_not_say_who_it_is_revises_nothing() {
         Who { boot_id: new, ..who(8, "ad") },
         Who { boot_id: new, ..who(8, "") },
         Who { boot_id: new, address: elsewhere, ..who(8, "ada") },
-        // The same process, which says nothing of that link: it may have another.
+        // The same process without an account: it may have several links.
         who(8, "ada"),
     ] {
         let mut ledger = Ledger::new();
@@ -144,13 +144,13 @@ fn two_verdicts_of_one_identity_wait_for_accounts() {
     ledger.handle(at(100_000), Input::Ended { who: other, cause, silent: SILENT, asked: ASKED });
     let back = Who { boot_id: BootId([9; 16]), ..who(8, "ada") };
     assert_eq!(joined(&mut ledger, 101_000, back, None), None, "which of them?");
-    let told = Some(account(Saw::Reset, 500, 0));
-    assert_eq!(joined(&mut ledger, 101_000, who(8, "ada"), told).unwrap().session, 7);
+    let sent_account = Some(account(Saw::Reset, 500, 0));
+    assert_eq!(joined(&mut ledger, 101_000, who(8, "ada"), sent_account).unwrap().session, 7);
 }
 
 #[test]
-fn an_account_is_believed_from_the_same_process_alone() {
-    let told = account(Saw::Reset, 500, 0);
+fn an_account_is_accepted_only_from_the_same_process() {
+    let sent_account = account(Saw::Reset, 500, 0);
     for back in [
         Who { boot_id: BootId([9; 16]), ..who(8, "ada") },
         Who { instance_id: InstanceId([9; 16]), ..who(8, "ada") },
@@ -159,49 +159,49 @@ fn an_account_is_believed_from_the_same_process_alone() {
     ] {
         let mut ledger = Ledger::new();
         ended(&mut ledger, Cause::PeerReset);
-        assert_eq!(joined(&mut ledger, 101_000, back, Some(told)), None);
+        assert_eq!(joined(&mut ledger, 101_000, back, Some(sent_account)), None);
         let mut ledger = Ledger::new();
-        joined(&mut ledger, 90_000, back, Some(told));
+        joined(&mut ledger, 90_000, back, Some(sent_account));
         assert_eq!(ended(&mut ledger, both()), None);
     }
 }
 
 #[test]
-fn a_reset_at_both_ends_came_from_between() {
-    // We found it first: after 15 s without traffic, when we sent.
-    let revised = merged(Cause::PeerReset, 102_000, account(Saw::Reset, 1_000, 0)).unwrap();
+fn a_reset_at_both_ends_shows_a_forgotten_mapping() {
+    // This end was reset first: it sent after 15 s without traffic.
+    let revised = revision_by_account(Cause::PeerReset, 102_000, account(Saw::Reset, 1_000, 0)).unwrap();
     assert_eq!((revised.to, revised.confidence), (Cause::MiddleboxForgot, Confidence::Certain));
     assert_eq!(revised.note, Note::NeitherClosed { idle: Span::from_secs(15) });
-    // The peer found it first, after 12 s.
-    let revised = merged(Cause::PeerReset, 102_000, account(Saw::Reset, 20_000, 0)).unwrap();
+    // The peer was reset first, after 12 s.
+    let revised = revision_by_account(Cause::PeerReset, 102_000, account(Saw::Reset, 20_000, 0)).unwrap();
     assert_eq!(revised.note, Note::NeitherClosed { idle: Span::from_secs(12) });
 }
 
 #[test]
-fn a_peer_that_was_reset_before_we_gave_up_lost_its_mapping() {
+fn a_peer_reset_before_our_verdict_shows_a_forgotten_mapping() {
     for cause in [Cause::Unknown, both()] {
-        // It came back while we were still asking the old link, or later.
+        // The peer returned while we were still probing the old link, or later.
         for (ms, ended_ms) in [(90_000, 100), (105_000, 15_100)] {
-            let revised = merged(cause, ms, account(Saw::Reset, ended_ms, 0)).unwrap();
+            let revised = revision_by_account(cause, ms, account(Saw::Reset, ended_ms, 0)).unwrap();
             assert_eq!(revised.to, Cause::MiddleboxForgot);
         }
     }
 }
 
-/// A path that is cut and healed: whoever did not give up is reset by whoever did.
+/// A path that is cut and healed: the end that gave up resets the end that did not.
 #[test]
-fn a_healed_cut_is_never_called_forgotten() {
+fn a_healed_path_is_never_taken_for_a_forgotten_mapping() {
     let forgot =
-        |cause, ms, told| cause_of(merged(cause, ms, told)) == Some(Cause::MiddleboxForgot);
+        |cause, ms, sent_account| cause_of(revision_by_account(cause, ms, sent_account)) == Some(Cause::MiddleboxForgot);
     for cause in [Cause::Unknown, both()] {
-        // We gave up at 100 s; it healed, the peer sent, and our kernel knew nothing of the link.
+        // We gave up at 100 s; the path healed, the peer sent, and our kernel did not know the link.
         for left in (99_960..130_000).step_by(10) {
-            let told = account(Saw::Reset, (130_000 - left) as u32, 15_000);
-            assert!(!forgot(cause, 130_000, told), "{left}");
+            let sent_account = account(Saw::Reset, (130_000 - left) as u32, 15_000);
+            assert!(!forgot(cause, 130_000, sent_account), "{left}");
         }
         assert!(!forgot(cause, 130_000, account(Saw::Silence, 30_000, 15_000)));
     }
-    // The peer gave up; it healed, we sent, and its kernel knew nothing of the link.
+    // The peer gave up; the path healed, we sent, and the peer's kernel did not know the link.
     for saw in [Saw::Silence, Saw::Unheard, Saw::Own, Saw::NetworkDown, Saw::Ended, Saw::Other(77)]
     {
         for ended_ms in [100, 1_000, 40_000] {
@@ -211,27 +211,27 @@ fn a_healed_cut_is_never_called_forgotten() {
 }
 
 #[test]
-fn a_peer_that_heard_us_to_the_end_was_lost_inbound() {
+fn a_peer_that_heard_our_probes_was_lost_inbound() {
     let inbound = Some(lost(Direction::Inbound, Scope::Unknown));
     for cause in [Cause::Unknown, both()] {
-        let told = account(Saw::Goodbye, 2_000, 5_000);
-        assert_eq!(cause_of(merged(cause, 102_050, told)), inbound);
-        assert_eq!(cause_of(merged(cause, 102_050, account(Saw::Unheard, 0, 0))), inbound);
-        // Behind a healed path the goodbye comes as well: late, or after a silence.
+        let sent_account = account(Saw::Goodbye, 2_000, 5_000);
+        assert_eq!(cause_of(revision_by_account(cause, 102_050, sent_account)), inbound);
+        assert_eq!(cause_of(revision_by_account(cause, 102_050, account(Saw::Unheard, 0, 0))), inbound);
+        // After a healed path the CLOSE arrives too, but late or after a silence.
         for (ended_ms, silent_ms) in [(2_000, 14_000), (2_000, 15_000)] {
-            let told = account(Saw::Goodbye, ended_ms, silent_ms);
-            assert_eq!(merged(cause, 102_050, told), None, "{told:?}");
+            let sent_account = account(Saw::Goodbye, ended_ms, silent_ms);
+            assert_eq!(revision_by_account(cause, 102_050, sent_account), None, "{sent_account:?}");
         }
-        assert_eq!(merged(cause, 140_000, account(Saw::Goodbye, 10_000, 5_000)), None, "too late");
-        assert_eq!(merged(cause, 100_050, account(Saw::Goodbye, 9_000, 5_000)), None, "another");
+        assert_eq!(revision_by_account(cause, 140_000, account(Saw::Goodbye, 10_000, 5_000)), None, "too late");
+        assert_eq!(revision_by_account(cause, 100_050, account(Saw::Goodbye, 9_000, 5_000)), None, "another");
     }
 }
 
 #[test]
-fn two_ends_that_heard_nothing_agree() {
-    let told = account(Saw::Silence, 1_000, 15_000);
-    assert_eq!(cause_of(merged(Cause::Unknown, 101_000, told)), Some(both()));
-    assert_eq!(merged(both(), 101_000, told), None, "that is what was said");
+fn two_silent_ends_show_a_path_lost_both_ways() {
+    let sent_account = account(Saw::Silence, 1_000, 15_000);
+    assert_eq!(cause_of(revision_by_account(Cause::Unknown, 101_000, sent_account)), Some(both()));
+    assert_eq!(revision_by_account(both(), 101_000, sent_account), None, "that is what was said");
 }
 
 fn scoped(ledger: &mut Ledger, ms: u64, scope: Scope) -> Option<Revised> {
@@ -239,18 +239,18 @@ fn scoped(ledger: &mut Ledger, ms: u64, scope: Scope) -> Option<Revised> {
     ledger.poll_output()
 }
 
-/// A mapping that was forgotten while idle, and answers nothing: both ends fall silent, and the
-/// peer's new connection passes at once.
+/// A NAT forgets an idle mapping and drops its segments: both ends fall silent, and the peer's new
+/// connection works at once.
 #[test]
-fn a_new_flow_that_passes_at_once_shows_a_forgotten_mapping() {
-    let told = account(Saw::Silence, 90, 15_000);
+fn a_new_flow_that_works_at_once_shows_a_forgotten_mapping() {
+    let sent_account = account(Saw::Silence, 90, 15_000);
     let idle = SILENT.less(ASKED);
     for (joins, ends_first) in [(100_100, true), (99_900, false)] {
         let mut ledger = Ledger::new();
         if ends_first {
             assert_eq!(ended(&mut ledger, both()), None);
         }
-        assert_eq!(joined(&mut ledger, joins, who(8, "ada"), Some(told)), None, "not yet");
+        assert_eq!(joined(&mut ledger, joins, who(8, "ada"), Some(sent_account)), None, "not yet");
         if !ends_first {
             assert_eq!(ended(&mut ledger, both()), None);
         }
@@ -265,54 +265,54 @@ fn a_new_flow_that_passes_at_once_shows_a_forgotten_mapping() {
 }
 
 #[test]
-fn a_new_flow_says_nothing_where_something_else_explains_it() {
-    let told = account(Saw::Silence, 90, 15_000);
+fn a_new_flow_proves_nothing_if_there_is_another_explanation() {
+    let sent_account = account(Saw::Silence, 90, 15_000);
     let moved = SocketAddr::from(([198, 51, 100, 1], 1));
     let other = InstanceId([9; 16]);
-    for (ms, back, told) in [
+    for (ms, back, sent_account) in [
         (103_000, who(8, "ada"), account(Saw::Silence, 2_990, 15_000)),
         (103_000, who(8, "ada"), account(Saw::Silence, 90, 15_000)),
-        (100_100, Who { address: moved, ..who(8, "ada") }, told),
-        (100_100, Who { instance_id: other, ..who(8, "ada") }, told),
+        (100_100, Who { address: moved, ..who(8, "ada") }, sent_account),
+        (100_100, Who { instance_id: other, ..who(8, "ada") }, sent_account),
         (100_100, who(8, "ada"), account(Saw::Unreachable, 90, 15_000)),
-        (100_100, who(8, "ada"), Account { absent_ms: 8_000, ..told }),
+        (100_100, who(8, "ada"), Account { absent_ms: 8_000, ..sent_account }),
     ] {
         let mut ledger = Ledger::new();
         assert_eq!(ended(&mut ledger, both()), None);
-        assert_eq!(joined(&mut ledger, ms, back, Some(told)), None);
-        assert_eq!(scoped(&mut ledger, 104_000, Scope::Unknown), None, "{told:?}");
+        assert_eq!(joined(&mut ledger, ms, back, Some(sent_account)), None);
+        assert_eq!(scoped(&mut ledger, 104_000, Scope::Unknown), None, "{sent_account:?}");
     }
     let mut ledger = Ledger::new();
     ended(&mut ledger, both());
-    joined(&mut ledger, 100_100, who(8, "ada"), Some(told));
+    joined(&mut ledger, 100_100, who(8, "ada"), Some(sent_account));
     let flow = scoped(&mut ledger, 101_500, Scope::Flow);
     assert_eq!(cause_of(flow), Some(lost(Direction::Both, Scope::Flow)), "a sibling lives");
 }
 
 #[test]
-fn a_peer_that_was_away_says_nothing_about_the_path() {
+fn an_absent_peer_proves_nothing_about_the_path() {
     let away = |absent_ms, suspended_ms, saw| Account {
         absent_ms,
         suspended_ms,
         ..account(saw, 100, 1_000)
     };
     for saw in [Saw::Silence, Saw::Goodbye, Saw::Reset] {
-        let asleep = merged(both(), 101_000, away(20_000, 20_000, saw)).unwrap();
+        let asleep = revision_by_account(both(), 101_000, away(20_000, 20_000, saw)).unwrap();
         assert_eq!(asleep.to, Cause::Unknown);
         assert_eq!(asleep.note, Note::PeerSuspended(Span::from_secs(20)));
-        assert_eq!(merged(Cause::Unknown, 101_000, away(20_000, 20_000, saw)), None);
-        let stopped = merged(Cause::Unknown, 101_000, away(20_000, 0, saw)).unwrap();
+        assert_eq!(revision_by_account(Cause::Unknown, 101_000, away(20_000, 20_000, saw)), None);
+        let stopped = revision_by_account(Cause::Unknown, 101_000, away(20_000, 0, saw)).unwrap();
         assert_eq!(stopped.to, Cause::AppHung);
-        assert_eq!(merged(both(), 101_000, away(20_000, 0, saw)), None, "its kernel was silent");
-        assert_eq!(merged(Cause::Unknown, 101_000, away(8_000, 4_000, saw)), None, "half away");
+        assert_eq!(revision_by_account(both(), 101_000, away(20_000, 0, saw)), None, "its kernel was silent");
+        assert_eq!(revision_by_account(Cause::Unknown, 101_000, away(8_000, 4_000, saw)), None, "half away");
     }
 }
 
 #[test]
-fn a_peer_whose_own_network_was_down_was_lost_as_a_host() {
-    let told = account(Saw::NetworkDown, 100, 0);
+fn a_peer_whose_own_network_was_down_has_host_scope() {
+    let sent_account = account(Saw::NetworkDown, 100, 0);
     let expected = Some(lost(Direction::Both, Scope::Host));
-    assert_eq!(cause_of(merged(both(), 101_000, told)), expected);
+    assert_eq!(cause_of(revision_by_account(both(), 101_000, sent_account)), expected);
 }
 
 #[test]
@@ -335,26 +335,26 @@ fn siblings_settle_the_scope_once() {
 }
 
 #[test]
-fn what_is_certain_is_never_revised() {
+fn certain_verdicts_are_never_revised() {
     for cause in [Cause::PeerClosed(CloseReason::Done), Cause::PeerExited, Cause::AppHung] {
         let mut ledger = Ledger::new();
         ended(&mut ledger, cause);
         assert_eq!(ledger.waiting(), 0);
-        assert_eq!(merged(cause, 90_000, account(Saw::Reset, 100, 0)), None);
+        assert_eq!(revision_by_account(cause, 90_000, account(Saw::Reset, 100, 0)), None);
     }
 }
 
 #[test]
-fn who_waits_too_long_is_not_revised() {
+fn a_verdict_that_waited_too_long_is_not_revised() {
     let late = 100_001 + WAITING.as_millis();
-    let mut told = account(Saw::Reset, 0, 0);
-    told.ended_ms = WAITING.as_millis() as u32;
-    assert_eq!(merged(Cause::PeerReset, late, told), None);
-    assert!(merged(Cause::PeerReset, late - 1, told).is_some());
+    let mut sent_account = account(Saw::Reset, 0, 0);
+    sent_account.ended_ms = WAITING.as_millis() as u32;
+    assert_eq!(revision_by_account(Cause::PeerReset, late, sent_account), None);
+    assert!(revision_by_account(Cause::PeerReset, late - 1, sent_account).is_some());
 }
 
 #[test]
-fn the_oldest_gives_way() {
+fn a_full_ledger_drops_the_oldest() {
     let mut ledger = Ledger::new();
     let names: Vec<String> = (0..=VERDICTS).map(|n| format!("peer {n}")).collect();
     for (session, name) in (0_u64..).zip(&names) {
@@ -362,15 +362,15 @@ fn the_oldest_gives_way() {
         let cause = Cause::PeerReset;
         ledger.handle(at(session), Input::Ended { who, cause, silent: SILENT, asked: ASKED });
     }
-    assert_eq!((ledger.held.len(), ledger.sessions.len()), (VERDICTS, VERDICTS));
+    assert_eq!((ledger.pending.len(), ledger.sessions.len()), (VERDICTS, VERDICTS));
     assert_eq!(ledger.identities.len(), VERDICTS);
     let back = |session, name| Who { boot_id: BootId([9; 16]), ..who(session, name) };
     assert_eq!(joined(&mut ledger, 20_000, back(99_999, &names[0]), None), None);
     assert!(joined(&mut ledger, 20_000, back(99_999, &names[1]), None).is_some());
 
     for session in 0..=ACCOUNTS as u64 {
-        let told = Account { session: 1 << 32 | session, ..account(Saw::Reset, 0, 0) };
-        joined(&mut ledger, 30_000, who(99_999, "x"), Some(told));
+        let sent_account = Account { session: 1 << 32 | session, ..account(Saw::Reset, 0, 0) };
+        joined(&mut ledger, 30_000, who(99_999, "x"), Some(sent_account));
     }
     assert_eq!((ledger.early.len(), ledger.early_sessions.len()), (ACCOUNTS, ACCOUNTS));
     for (session, expected) in [(0, false), (1, true)] {
@@ -381,8 +381,8 @@ fn the_oldest_gives_way() {
     }
 }
 
-/// Whatever happens in whatever order: nobody is revised twice, nothing certain is revised, the
-/// indices agree, and the same inputs give the same outputs.
+/// For any order of inputs: no verdict is revised twice, no certain verdict is revised, the indices
+/// agree, and the same inputs give the same outputs.
 #[test]
 fn random_schedules_revise_each_verdict_at_most_once() {
     let run = |seed| {
@@ -401,13 +401,13 @@ fn random_schedules_revise_each_verdict_at_most_once() {
             let direction = [Direction::Both, Direction::Outbound][random.below(2) as usize];
             let causes = [Cause::PeerReset, Cause::Unknown, lost(direction, Scope::Unknown)];
             let cause = *causes.get(random.below(4) as usize).unwrap_or(&Cause::PeerExited);
-            let mut told = account(Saw::from_byte(random.below(11) as u8), 0, 0);
-            told.session = serial.saturating_sub(random.below(3)) + random.below(3);
-            told.ended_ms = random.below(60_000) as u32;
-            told.absent_ms = random.below(2) as u32 * random.below(40_000) as u32;
+            let mut sent_account = account(Saw::from_byte(random.below(11) as u8), 0, 0);
+            sent_account.session = serial.saturating_sub(random.below(3)) + random.below(3);
+            sent_account.ended_ms = random.below(60_000) as u32;
+            sent_account.absent_ms = random.below(2) as u32 * random.below(40_000) as u32;
             let scopes = [Scope::Unknown, Scope::Flow, Scope::Host, Scope::Many];
             let input = match random.below(4) {
-                0 => Input::Joined { who, account: random.below(2).eq(&0).then_some(told) },
+                0 => Input::Joined { who, account: random.below(2).eq(&0).then_some(sent_account) },
                 1 => Input::Scoped { session: named, scope: scopes[random.below(4) as usize] },
                 _ => {
                     if cause.is_provisional() {
@@ -422,9 +422,9 @@ fn random_schedules_revise_each_verdict_at_most_once() {
                 assert_ne!(one.from, one.to);
                 assert!(revised.insert(one.session, one).is_none(), "twice");
             }
-            assert_eq!(ledger.held.len(), ledger.sessions.len());
+            assert_eq!(ledger.pending.len(), ledger.sessions.len());
             assert_eq!(ledger.early.len(), ledger.early_sessions.len());
-            let named = ledger.held.values().filter(|held| !held.identity.is_empty()).count();
+            let named = ledger.pending.values().filter(|held| !held.identity.is_empty()).count();
             assert_eq!(ledger.identities.len(), named);
         }
         revised

@@ -1,22 +1,22 @@
-//! The verdicts of one network: gathered, told, and over.
+//! Groups of verdicts that fall together, and the outages that they become.
 
 use alloc::collections::BTreeMap;
 use core::net::IpAddr;
 
 use super::{
-    FORGOTTEN, GROUPS, HOSTS_PER_OUTAGE, LEAST_AFFECTED, LEAST_SHARE, MANY_HOSTS, Outage, Outages,
+    OUTAGE_TIMEOUT, GROUPS, HOSTS_PER_OUTAGE, LEAST_AFFECTED, LEAST_SHARE, MANY_HOSTS, Outage, Outages,
     Output, QUIET, SilentEnd, Site, Timer,
 };
 use crate::cause::Scope;
 use crate::time::{Span, Time};
 
-/// What verdicts are gathered by.
+/// The key of a group of verdicts.
 pub(super) type Key = Site;
 
-/// Verdicts that fell together.
+/// Verdicts of one place that fell together.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
-    /// The outage's number, once it is told.
+    /// The outage's number, once `Began` was emitted.
     number: Option<u64>,
     first: Time,
     last: Time,
@@ -30,46 +30,46 @@ pub(super) struct Group {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct HostState {
-    deaths: u32,
+    verdicts: u32,
     is_back: bool,
 }
 
 impl Group {
-    fn new(silence: &SilentEnd, of_online: u32) -> Group {
+    fn new(end: &SilentEnd, of_online: u32) -> Group {
         Group {
             number: None,
-            first: silence.at,
-            last: silence.at,
-            window: silence.window,
+            first: end.at,
+            last: end.at,
+            window: end.window,
             affected: 0,
             of_online,
             hosts: BTreeMap::new(),
             returned: 0,
-            timer: silence.at,
+            timer: end.at,
         }
     }
 
-    /// Whether it is an outage of many hosts.
+    /// Returns true if the group is a reported outage of many hosts.
     pub(super) fn is_many(&self) -> bool {
         self.number.is_some() && self.hosts.len() >= MANY_HOSTS
     }
 
-    /// How many verdicts fell on that host.
-    pub(super) fn deaths_of(&self, address: IpAddr) -> u32 {
-        self.hosts.get(&address).map_or(0, |host| host.deaths)
+    /// Returns how many verdicts fell on the host at `address`.
+    pub(super) fn verdicts_on(&self, address: IpAddr) -> u32 {
+        self.hosts.get(&address).map_or(0, |host| host.verdicts)
     }
 
-    /// Whether a verdict of now falls together with these.
-    fn takes(&self, at: Time) -> bool {
+    /// Returns true if a verdict at `at` belongs to this group.
+    fn accepts(&self, at: Time) -> bool {
         self.number.is_some() || at.since(self.first) <= self.window
     }
 
-    fn add(&mut self, silence: &SilentEnd) {
-        self.last = self.last.max(silence.at);
+    fn add(&mut self, end: &SilentEnd) {
+        self.last = self.last.max(end.at);
         self.affected = self.affected.saturating_add(1);
-        if self.hosts.len() < HOSTS_PER_OUTAGE || self.hosts.contains_key(&silence.address) {
-            let host = self.hosts.entry(silence.address).or_default();
-            host.deaths = host.deaths.saturating_add(1);
+        if self.hosts.len() < HOSTS_PER_OUTAGE || self.hosts.contains_key(&end.address) {
+            let host = self.hosts.entry(end.address).or_default();
+            host.verdicts = host.verdicts.saturating_add(1);
             if core::mem::take(&mut host.is_back) {
                 self.returned = self.returned.saturating_sub(1);
             }
@@ -86,16 +86,16 @@ impl Group {
         }
     }
 
-    /// When something about it changes by itself. While others of its network are suspected it is
-    /// not told before its window is over, so that its count is whole.
-    fn due(&self, place: Site, awaited: bool) -> Time {
+    /// Returns the deadline of the group. While sessions of the network are suspect, the outage is not
+    /// reported before its window ends, so that its count is complete.
+    fn due(&self, place: Site, has_suspects: bool) -> Time {
         let window_ends = (self.first + self.window).max(self.last);
         if self.number.is_some() {
-            self.last + FORGOTTEN
+            self.last + OUTAGE_TIMEOUT
         } else if self.is_enough(place) {
-            if awaited { window_ends } else { window_ends.min(self.last + QUIET) }
+            if has_suspects { window_ends } else { window_ends.min(self.last + QUIET) }
         } else {
-            // Kept until the last of its verdicts has asked it for its scope.
+            // Kept until the scope of its last verdict is settled, which needs the group.
             self.last + self.window + QUIET.times(2)
         }
     }
@@ -116,10 +116,10 @@ impl Group {
 }
 
 impl Outages {
-    /// Adds a verdict to those that fall together with it. Its session is counted out already.
-    pub(super) fn gather(&mut self, silence: SilentEnd) {
-        let key = silence.key;
-        if self.groups.get(&key).is_some_and(|group| !group.takes(silence.at)) {
+    /// Adds a verdict to its group. The session must no longer be counted as online.
+    pub(super) fn gather(&mut self, end: SilentEnd) {
+        let key = end.key;
+        if self.groups.get(&key).is_some_and(|group| !group.accepts(end.at)) {
             self.end(key, false);
         }
         if !self.groups.contains_key(&key) {
@@ -133,17 +133,17 @@ impl Outages {
                 Site::Local => self.hosts.online(),
                 Site::Network { network, listener } => self.hosts.online_in((listener, network)),
             };
-            let group = Group::new(&silence, online.saturating_add(1));
+            let group = Group::new(&end, online.saturating_add(1));
             self.timers.insert((group.timer, Timer::Group(key)));
             self.groups.insert(key, group);
         }
         if let Some(group) = self.groups.get_mut(&key) {
-            group.add(&silence);
+            group.add(&end);
             self.rearm(key);
         }
     }
 
-    /// A session came from that address.
+    /// Handles a session that joined from `address`: its host has returned.
     pub(super) fn returned(&mut self, key: Key, address: IpAddr) {
         let Some(group) = self.groups.get_mut(&key) else {
             return;
@@ -159,15 +159,15 @@ impl Outages {
         }
     }
 
-    /// A session is online at that address, whose join was not told. What is older than the last
-    /// verdict may have survived.
-    pub(super) fn was_back(&mut self, key: Key, address: IpAddr, since: Time) {
+    /// Handles a listed session whose join was not reported. If the session is older than the last
+    /// verdict, it may have survived the outage, and does not count as a return.
+    pub(super) fn returned_unreported(&mut self, key: Key, address: IpAddr, since: Time) {
         if self.groups.get(&key).is_some_and(|group| since > group.last) {
             self.returned(key, address);
         }
     }
 
-    pub(super) fn group_due(&mut self, key: Key) {
+    pub(super) fn group_deadline(&mut self, key: Key) {
         let Some(group) = self.groups.get_mut(&key) else {
             return;
         };
@@ -182,7 +182,7 @@ impl Outages {
         if is_many {
             self.settle_all(key);
         }
-        // All may have come back while their verdicts were still being gathered.
+        // The hosts may have returned while verdicts were still gathered.
         if is_back { self.end(key, true) } else { self.rearm(key) }
     }
 
@@ -196,7 +196,7 @@ impl Outages {
         }
     }
 
-    /// Forgets a group, and tells it if it was told.
+    /// Removes a group; emits `Over` if `Began` was emitted for it.
     fn end(&mut self, key: Key, recovered: bool) {
         let Some(group) = self.groups.remove(&key) else {
             return;
@@ -208,10 +208,10 @@ impl Outages {
     }
 
     pub(super) fn rearm(&mut self, key: Key) {
-        let awaited = self.suspects.are_in(key);
+        let has_suspects = self.suspects.any_in(key);
         if let Some(group) = self.groups.get_mut(&key) {
             self.timers.remove(&(group.timer, Timer::Group(key)));
-            group.timer = group.due(key, awaited);
+            group.timer = group.due(key, has_suspects);
             self.timers.insert((group.timer, Timer::Group(key)));
         }
     }

@@ -1,4 +1,4 @@
-//! Who is online, by host and by network: counts, and a few sessions of each host to ask.
+//! Online sessions by host and by network: counts, and the numbers of a few sessions per host.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::net::IpAddr;
@@ -6,25 +6,25 @@ use core::net::IpAddr;
 use super::{NETWORKS, Network};
 use crate::time::{Span, Time};
 
-/// Sessions that are told apart while they are learned anew, so that none counts twice: 40 MB at
-/// most. When full, others are not counted in, and their ends count others out.
+/// The maximum number of sessions tracked by number while a list is read, so that none counts twice:
+/// 40 MB. When full, further sessions are not counted, and neither are their ends.
 pub const SESSIONS: usize = 1 << 21;
 
-/// How long after the end of a list reports may still speak of the time before it.
-pub const SETTLING: Span = Span::from_secs(60);
+/// The time after the end of a list in which reports may still concern the time before it.
+pub const AFTER_LISTING: Span = Span::from_secs(60);
 
-/// Sessions that end while the others are being listed, and are remembered because the list may
-/// still name them. When full, such a one may be counted although it is gone.
-pub const GONE: usize = 65_536;
+/// The maximum number of sessions remembered because they ended while a list was read, which may
+/// still contain them. When full, a further one may be counted as online although it has ended.
+pub const ENDED_WHILE_LISTING: usize = 65_536;
 
-/// Hosts of which sessions are known. When full, those of others have no siblings, and the scope of
-/// their losses stays unknown. Eight megabytes at most.
+/// The maximum number of hosts with known sessions: eight megabytes. When full, sessions of other
+/// hosts have no siblings, and the scope of their losses stays unknown.
 pub const HOSTS: usize = 65_536;
 
-/// Sessions of one host that are known by number: enough to find one that lives.
+/// The maximum number of sessions per host known by number: enough to find a live one.
 pub const SIBLINGS: usize = 4;
 
-/// The table.
+/// The counts of online sessions, and a few session numbers per host.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Hosts {
     hosts: BTreeMap<IpAddr, Host>,
@@ -33,13 +33,13 @@ pub(super) struct Hosts {
     learning: Option<Learning>,
 }
 
-/// Who is known by number, while a list of who is online and reports may speak of the same.
+/// Session numbers, kept while a list and reports may concern the same sessions.
 #[derive(Clone, Debug, Default)]
 struct Learning {
     counted: BTreeSet<u64>,
-    /// Who ended since this began.
+    /// Sessions that ended since the list was requested.
     gone: BTreeSet<u64>,
-    /// The list is complete, and this ends then.
+    /// When the numbers are dropped, once the list is complete.
     until: Option<Time>,
 }
 
@@ -47,8 +47,8 @@ struct Learning {
 struct Host {
     online: u32,
     sessions: [u64; SIBLINGS],
-    /// The last two sessions that were doubted, and when.
-    doubts: [Option<(u64, Time)>; 2],
+    /// The last two sessions that became suspect or ended in silence, and when.
+    suspects: [Option<(u64, Time)>; 2],
 }
 
 impl Hosts {
@@ -56,13 +56,13 @@ impl Hosts {
         self.online
     }
 
-    /// Sessions online at other hosts.
+    /// Returns the number of sessions online at other hosts.
     pub(super) fn others(&self, address: IpAddr) -> u32 {
         let own = self.hosts.get(&address).map_or(0, |host| host.online);
         self.online().saturating_sub(own)
     }
 
-    /// Sessions online in a network.
+    /// Returns the number of sessions online in a network.
     pub(super) fn online_in(&self, network: (u16, Network)) -> u32 {
         self.networks.get(&network).copied().unwrap_or(0)
     }
@@ -74,7 +74,7 @@ impl Hosts {
         address: IpAddr,
         network: (u16, Network),
     ) {
-        self.settle(now);
+        self.end_learning(now);
         if let Some(learning) = &mut self.learning
             && (learning.counted.len() == SESSIONS || !learning.counted.insert(session))
         {
@@ -101,9 +101,9 @@ impl Hosts {
         address: IpAddr,
         network: (u16, Network),
     ) {
-        self.settle(now);
+        self.end_learning(now);
         if let Some(Learning { counted, gone, .. }) = &mut self.learning {
-            if gone.len() < GONE {
+            if gone.len() < ENDED_WHILE_LISTING {
                 gone.insert(session);
             }
             if !counted.remove(&session) {
@@ -128,35 +128,35 @@ impl Hosts {
         }
     }
 
-    /// Others of that host, if any are known.
+    /// Returns other sessions of the host, if any are known.
     pub(super) fn siblings(&self, address: IpAddr) -> Option<[u64; SIBLINGS]> {
         let sessions = self.hosts.get(&address)?.sessions;
         sessions.iter().any(|known| *known != 0).then_some(sessions)
     }
 
-    pub(super) fn doubt(&mut self, address: IpAddr, session: u64, now: Time) {
+    pub(super) fn suspected(&mut self, address: IpAddr, session: u64, now: Time) {
         let Some(host) = self.hosts.get_mut(&address) else {
             return;
         };
-        let [newest, older] = &mut host.doubts;
+        let [newest, older] = &mut host.suspects;
         if newest.is_none_or(|(known, _)| known != session) {
             *older = *newest;
         }
         *newest = Some((session, now));
     }
 
-    /// Whether another session of that host was doubted since.
-    pub(super) fn was_doubted(&self, address: IpAddr, except: u64, since: Time) -> bool {
-        let doubts = self.hosts.get(&address).map_or([None; 2], |host| host.doubts);
-        doubts.iter().flatten().any(|(session, at)| *session != except && *at >= since)
+    /// Returns true if another session of the host was suspect at or after `since`.
+    pub(super) fn was_suspect(&self, address: IpAddr, except: u64, since: Time) -> bool {
+        let suspects = self.hosts.get(&address).map_or([None; 2], |host| host.suspects);
+        suspects.iter().flatten().any(|(session, at)| *session != except && *at >= since)
     }
 
-    /// Who is online must be learned anew.
+    /// Clears all counts; the sessions online must be learned from a new list.
     pub(super) fn forget(&mut self) {
         *self = Hosts { learning: Some(Learning::default()), ..Hosts::default() };
     }
 
-    /// A list names a session; it may be older than what was told meanwhile.
+    /// Adds a listed session. Reports received meanwhile may be newer than the list.
     pub(super) fn listed(
         &mut self,
         now: Time,
@@ -174,21 +174,21 @@ impl Hosts {
         self.learning.as_ref().is_some_and(|learning| learning.until.is_none())
     }
 
-    /// Whether sessions are known by number.
+    /// Returns true while session numbers are kept.
     #[cfg(test)]
     pub(super) fn knows_numbers(&self) -> bool {
         self.learning.is_some()
     }
 
-    /// All are listed.
+    /// Handles the end of the list.
     pub(super) fn learned(&mut self, now: Time) {
         if let Some(learning) = &mut self.learning {
-            learning.until = Some(now + SETTLING);
+            learning.until = Some(now + AFTER_LISTING);
         }
     }
 
-    /// Numbers cost memory for each session, so they are kept no longer than they are needed.
-    fn settle(&mut self, now: Time) {
+    /// Drops the session numbers once they are no longer needed, to free their memory.
+    fn end_learning(&mut self, now: Time) {
         let until = self.learning.as_ref().and_then(|learning| learning.until);
         if until.is_some_and(|until| now >= until) {
             self.learning = None;

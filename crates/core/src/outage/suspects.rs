@@ -1,14 +1,14 @@
-//! Who is suspected, by network: their verdicts may still fall together with those of others.
+//! Suspect sessions by network. Their verdicts may still belong to an outage of the network.
 
 use alloc::collections::BTreeMap;
 
 use super::groups::Key;
 
-/// Suspected sessions that are waited for: five megabytes at most. When full, the verdicts of
-/// others are not waited for, and an outage may be told with too small a count.
+/// The maximum number of suspect sessions whose verdicts are awaited: five megabytes. When full, the
+/// verdicts of others are not awaited, and an outage may be reported with too small a count.
 pub const SUSPECTS: usize = 65_536;
 
-/// The table.
+/// The suspect sessions, and their number by group.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Suspects {
     sessions: BTreeMap<u64, Key>,
@@ -16,15 +16,15 @@ pub(super) struct Suspects {
 }
 
 impl Suspects {
-    pub(super) fn suspected(&mut self, session: u64, key: Key) {
+    pub(super) fn insert(&mut self, session: u64, key: Key) {
         if self.sessions.len() < SUSPECTS && self.sessions.insert(session, key).is_none() {
             let count = self.counts.entry(key).or_default();
             *count = count.saturating_add(1);
         }
     }
 
-    /// The suspicion is over, one way or the other; gives where it was.
-    pub(super) fn settled(&mut self, session: u64) -> Option<Key> {
+    /// Removes a session that recovered or ended; returns its group.
+    pub(super) fn remove(&mut self, session: u64) -> Option<Key> {
         let key = self.sessions.remove(&session)?;
         if let Some(count) = self.counts.get_mut(&key) {
             *count = count.saturating_sub(1);
@@ -35,7 +35,7 @@ impl Suspects {
         Some(key)
     }
 
-    pub(super) fn are_in(&self, key: Key) -> bool {
+    pub(super) fn any_in(&self, key: Key) -> bool {
         self.counts.contains_key(&key)
     }
 }

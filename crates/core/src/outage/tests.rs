@@ -1,4 +1,4 @@
-//! Outages, scopes, what looks like them and is not, bounds, and random schedules.
+//! Tests outages, scopes, similar cases that are neither, limits, and random schedules.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -38,30 +38,30 @@ fn polled(outages: &mut Outages) -> Vec<Output> {
     core::iter::from_fn(|| outages.poll_output()).collect()
 }
 
-/// Runs every deadline up to `ms`, at its time; gives what was told, and when.
+/// Runs every deadline up to `ms`, at its time; returns the outputs with their times.
 fn run(outages: &mut Outages, ms: u64) -> Vec<(u64, Output)> {
-    let mut told = Vec::new();
+    let mut emitted = Vec::new();
     while let Some(due) = outages.next_deadline().filter(|due| *due <= at(ms)) {
         outages.handle(due, Input::Deadline);
-        told.extend(polled(outages).into_iter().map(|output| (due.as_millis(), output)));
+        emitted.extend(polled(outages).into_iter().map(|output| (due.as_millis(), output)));
     }
-    told
+    emitted
 }
 
-fn began(told: &[(u64, Output)]) -> Vec<(u64, Outage)> {
+fn began(emitted: &[(u64, Output)]) -> Vec<(u64, Outage)> {
     let began = |&(at, output): &(u64, Output)| match output {
         Output::Began(outage) => Some((at, outage)),
         Output::Over(_) | Output::Scoped { .. } | Output::AskSiblings { .. } => None,
     };
-    told.iter().filter_map(began).collect()
+    emitted.iter().filter_map(began).collect()
 }
 
-fn scopes(told: &[(u64, Output)]) -> Vec<(u64, Scope)> {
+fn scopes(emitted: &[(u64, Output)]) -> Vec<(u64, Scope)> {
     let scope = |&(_, output): &(u64, Output)| match output {
         Output::Scoped { session, scope } => Some((session, scope)),
         Output::Over(_) | Output::Began(_) | Output::AskSiblings { .. } => None,
     };
-    told.iter().filter_map(scope).collect()
+    emitted.iter().filter_map(scope).collect()
 }
 
 /// Twenty hosts of network 1 and as many of network 2, one session each, numbered from 1.
@@ -75,32 +75,32 @@ fn two_networks() -> Outages {
 }
 
 #[test]
-fn verdicts_that_fall_together_are_told_once() {
+fn verdicts_that_fall_together_are_reported_once() {
     let mut outages = two_networks();
     for n in 1..=10_u8 {
         assert!(
             lose(&mut outages, 60_000 + u64::from(n) * 40, u64::from(n), host(1, n)).is_empty()
         );
     }
-    let told = run(&mut outages, 120_000);
-    let [(when, outage)] = began(&told)[..] else { panic!("{told:?}") };
+    let emitted = run(&mut outages, 120_000);
+    let [(when, outage)] = began(&emitted)[..] else { panic!("{emitted:?}") };
     assert_eq!(when, 60_400 + 500, "half a second after the last verdict");
     assert_eq!((outage.affected, outage.of_online, outage.hosts), (10, 20, 10));
     assert_eq!((outage.began, outage.last), (at(60_040), at(60_400)));
     let network = Network::V4([10, 0, 1]);
     assert_eq!(outage.place, Site::Network { network, listener: 0 });
     let all: Vec<_> = (1..=10).map(|session| (session, Scope::Many)).collect();
-    assert_eq!(scopes(&told), all);
-    // One that falls later belongs to it.
+    assert_eq!(scopes(&emitted), all);
+    // A later verdict belongs to the same outage.
     lose(&mut outages, 121_000, 11, host(1, 11));
-    let told = run(&mut outages, 200_000);
-    assert!(began(&told).is_empty());
-    assert_eq!(scopes(&told), [(11, Scope::Many)]);
+    let emitted = run(&mut outages, 200_000);
+    assert!(began(&emitted).is_empty());
+    assert_eq!(scopes(&emitted), [(11, Scope::Many)]);
 }
 
-/// Heartbeats come in step, or far apart: as long as others are suspected, the count is not whole.
+/// While other sessions are suspect, the count is not complete.
 #[test]
-fn verdicts_of_suspects_are_waited_for() {
+fn verdicts_of_suspects_are_awaited() {
     let mut outages = two_networks();
     let suspect = |outages: &mut Outages, n: u8| {
         let (session, address) = (u64::from(n), host(1, n));
@@ -113,30 +113,30 @@ fn verdicts_of_suspects_are_waited_for() {
     }
     assert!(run(&mut outages, 66_900).is_empty(), "the sixth is still suspected");
     outages.handle(at(66_900), Input::Recovered { session: 6 });
-    let told = run(&mut outages, 120_000);
-    let [(when, outage)] = began(&told)[..] else { panic!("{told:?}") };
+    let emitted = run(&mut outages, 120_000);
+    let [(when, outage)] = began(&emitted)[..] else { panic!("{emitted:?}") };
     assert_eq!((when, outage.affected), (66_400, 5), "nobody is left, and all is quiet");
 }
 
 #[test]
-fn a_suspect_is_waited_for_until_the_window_ends() {
+fn a_suspect_is_awaited_until_the_window_ends() {
     let mut outages = two_networks();
     let (session, address) = (6, host(1, 6));
     outages.handle(at(55_000), Input::Suspect { session, listener: 0, address });
     for n in 1..=3_u8 {
         lose(&mut outages, 60_000, n.into(), host(1, n));
     }
-    let told = run(&mut outages, 120_000);
-    assert_eq!(began(&told)[0].0, 70_000);
+    let emitted = run(&mut outages, 120_000);
+    assert_eq!(began(&emitted)[0].0, 70_000);
     for session in 0..=SUSPECTS as u64 {
         outages.handle(at(200_000), Input::Suspect { session, listener: 0, address });
     }
-    let sessions = (0..=SUSPECTS as u64).filter_map(|n| outages.suspects.settled(n)).count();
+    let sessions = (0..=SUSPECTS as u64).filter_map(|n| outages.suspects.remove(n)).count();
     assert_eq!(sessions, SUSPECTS, "the last found no room");
 }
 
 #[test]
-fn an_outage_is_over_when_half_of_its_hosts_are_back() {
+fn an_outage_is_over_when_half_of_its_hosts_have_returned() {
     let mut outages = two_networks();
     for n in 1..=10_u8 {
         lose(&mut outages, 60_000, u64::from(n), host(1, n));
@@ -155,32 +155,32 @@ fn an_outage_is_over_when_half_of_its_hosts_are_back() {
 }
 
 #[test]
-fn an_outage_without_return_is_forgotten() {
+fn an_outage_without_return_ends_after_a_timeout() {
     let mut outages = two_networks();
     for n in 1..=3_u8 {
         lose(&mut outages, 60_000, u64::from(n), host(1, n));
     }
-    let told = run(&mut outages, 60_000 + FORGOTTEN.as_millis());
-    let Some((when, Output::Over(outage))) = told.last() else { panic!("{told:?}") };
-    assert_eq!(*when, 60_000 + FORGOTTEN.as_millis());
+    let emitted = run(&mut outages, 60_000 + OUTAGE_TIMEOUT.as_millis());
+    let Some((when, Output::Over(outage))) = emitted.last() else { panic!("{emitted:?}") };
+    assert_eq!(*when, 60_000 + OUTAGE_TIMEOUT.as_millis());
     assert!(!outage.recovered);
 }
 
 #[test]
-fn who_came_back_before_it_was_told_is_counted() {
+fn a_host_that_returns_before_the_report_is_counted() {
     let mut outages = two_networks();
     for n in 1..=4_u8 {
         lose(&mut outages, 60_000, u64::from(n), host(1, n));
         join(&mut outages, 60_100, 200 + u64::from(n), host(1, n));
     }
-    let told = run(&mut outages, 70_000);
-    assert!(matches!(told[0], (60_500, Output::Began(_))));
-    let over = told.iter().any(|(_, output)| matches!(output, Output::Over(it) if it.recovered));
-    assert!(over, "{told:?}");
+    let emitted = run(&mut outages, 70_000);
+    assert!(matches!(emitted[0], (60_500, Output::Began(_))));
+    let over = emitted.iter().any(|(_, output)| matches!(output, Output::Over(it) if it.recovered));
+    assert!(over, "{emitted:?}");
 }
 
 #[test]
-fn what_is_too_little_too_spread_or_no_silence_is_no_outage() {
+fn few_or_spread_verdicts_and_other_causes_are_no_outage() {
     let mut few = two_networks();
     lose(&mut few, 60_000, 1, host(1, 1));
     lose(&mut few, 60_000, 2, host(1, 2));
@@ -188,19 +188,19 @@ fn what_is_too_little_too_spread_or_no_silence_is_no_outage() {
     assert!(began(&run(&mut few, 100_000)).is_empty());
 
     let mut spread = two_networks();
-    let mut told = Vec::new();
+    let mut emitted = Vec::new();
     for n in 1..=10_u8 {
         let ms = 60_000 + u64::from(n) * 6_000;
         lose(&mut spread, ms, u64::from(n), host(1, n));
-        told.extend(run(&mut spread, ms));
+        emitted.extend(run(&mut spread, ms));
     }
-    assert!(began(&told).is_empty());
+    assert!(began(&emitted).is_empty());
 
-    let mut told = two_networks();
+    let mut emitted = two_networks();
     for n in 1..=10_u8 {
-        end(&mut told, 60_000, u64::from(n), host(1, n), Cause::PeerExited);
+        end(&mut emitted, 60_000, u64::from(n), host(1, n), Cause::PeerExited);
     }
-    assert!(run(&mut told, 100_000).is_empty());
+    assert!(run(&mut emitted, 100_000).is_empty());
 
     let mut large = Outages::new();
     for session in 1..=40 {
@@ -213,28 +213,28 @@ fn what_is_too_little_too_spread_or_no_silence_is_no_outage() {
 }
 
 #[test]
-fn what_is_down_here_is_one_outage_wherever_the_peers_are() {
+fn a_local_fault_is_one_outage_for_all_networks() {
     let mut outages = two_networks();
     for n in 1..=5_u8 {
         end(&mut outages, 60_000, u64::from(n), host(1, n), Cause::LocalNetworkDown);
         end(&mut outages, 60_000, 100 + u64::from(n), host(2, n), Cause::LocalNetworkDown);
     }
-    let told = run(&mut outages, 90_000);
-    let [(_, outage)] = began(&told)[..] else { panic!("{told:?}") };
+    let emitted = run(&mut outages, 90_000);
+    let [(_, outage)] = began(&emitted)[..] else { panic!("{emitted:?}") };
     assert_eq!((outage.place, outage.affected, outage.of_online), (Site::Local, 10, 40));
 }
 
-/// Our own network is down for all who listen on it, and for one link as surely as for many.
+/// A local fault affects all listeners, and one link proves it as surely as many.
 #[test]
-fn what_is_down_here_is_told_for_a_single_link_and_for_all_listeners_at_once() {
+fn a_local_fault_is_reported_for_one_link_and_all_listeners() {
     let mut outages = two_networks();
     end(&mut outages, 60_000, 1, host(1, 1), Cause::LocalNetworkDown);
-    let told = run(&mut outages, 70_000);
-    let [(when, outage)] = began(&told)[..] else { panic!("{told:?}") };
+    let emitted = run(&mut outages, 70_000);
+    let [(when, outage)] = began(&emitted)[..] else { panic!("{emitted:?}") };
     assert_eq!((when, outage.place, outage.affected), (60_500, Site::Local, 1));
-    assert!(scopes(&told).is_empty(), "no peer is condemned");
+    assert!(scopes(&emitted).is_empty(), "no peer is condemned");
 
-    // Whoever falls later, by whatever listener, belongs to it; who comes back ends it.
+    // Later verdicts of any listener belong to the outage; returning hosts end it.
     for (listener, cause) in [(1, Cause::LocalNetworkDown), (2, Cause::LocalNeighbourGone)] {
         let (session, address) = (100 + u64::from(listener), host(2, listener as u8));
         let (silent, asked) = (IDLE + ASKED, ASKED);
@@ -268,7 +268,7 @@ fn answer(outages: &mut Outages, heard_ago_ms: Option<u64>, suspect: bool) -> Ve
 }
 
 #[test]
-fn a_sibling_heard_while_we_asked_in_vain_makes_it_the_flow() {
+fn a_sibling_heard_during_unanswered_probes_gives_flow_scope() {
     let mut outages = siblings();
     let flow = Output::Scoped { session: 31, scope: Scope::Flow };
     assert_eq!(answer(&mut outages, Some(9_000), false), [flow]);
@@ -277,16 +277,16 @@ fn a_sibling_heard_while_we_asked_in_vain_makes_it_the_flow() {
 }
 
 #[test]
-fn a_sibling_that_proves_nothing_settles_nothing() {
+fn a_sibling_without_evidence_settles_no_scope() {
     for (heard_ago, suspect) in [(Some(10_010), false), (Some(0), true), (None, false)] {
         let mut outages = siblings();
         assert_eq!(answer(&mut outages, heard_ago, suspect), [], "{heard_ago:?}");
-        // Nobody else died, and of a host that lives there is nothing to say either.
-        let told = scopes(&run(&mut outages, 100_000));
+        // No other verdict fell, and the scope of a loss on a live host stays open.
+        let emitted = scopes(&run(&mut outages, 100_000));
         let nothing = if suspect { vec![] } else { vec![(31, Scope::Unknown)] };
-        assert_eq!(told, nothing, "{heard_ago:?}");
+        assert_eq!(emitted, nothing, "{heard_ago:?}");
     }
-    // The sibling was doubted meanwhile: the path may have been cut and have healed.
+    // The sibling was suspect meanwhile: the path may have been cut and have healed.
     let mut outages = siblings();
     outages.handle(at(59_000), Input::Suspect { session: 32, listener: 0, address: host(3, 1) });
     assert_eq!(answer(&mut outages, Some(0), false), []);
@@ -294,28 +294,28 @@ fn a_sibling_that_proves_nothing_settles_nothing() {
 }
 
 #[test]
-fn siblings_that_die_while_others_live_make_it_the_host() {
+fn dead_siblings_while_other_hosts_live_give_host_scope() {
     let mut outages = siblings();
     answer(&mut outages, Some(15_000), false);
     lose(&mut outages, 63_000, 32, host(3, 1));
-    let told = run(&mut outages, 100_000);
-    assert_eq!(scopes(&told), [(31, Scope::Host), (32, Scope::Host)]);
-    assert!(began(&told).is_empty());
+    let emitted = run(&mut outages, 100_000);
+    assert_eq!(scopes(&emitted), [(31, Scope::Host), (32, Scope::Host)]);
+    assert!(began(&emitted).is_empty());
 }
 
 #[test]
-fn a_host_is_not_blamed_where_nobody_else_is_left() {
+fn without_other_hosts_the_scope_stays_unknown() {
     let mut outages = Outages::new();
     join(&mut outages, 0, 31, host(3, 1));
     join(&mut outages, 0, 32, host(3, 1));
     lose(&mut outages, 60_000, 31, host(3, 1));
     lose(&mut outages, 60_000, 32, host(3, 1));
-    let told = run(&mut outages, 100_000);
-    assert_eq!(scopes(&told), [(31, Scope::Unknown), (32, Scope::Unknown)]);
+    let emitted = run(&mut outages, 100_000);
+    assert_eq!(scopes(&emitted), [(31, Scope::Unknown), (32, Scope::Unknown)]);
 }
 
 #[test]
-fn one_host_of_many_sessions_is_an_outage_but_not_many() {
+fn one_host_with_many_sessions_is_an_outage_with_host_scope() {
     let mut outages = two_networks();
     for session in 31..=34 {
         join(&mut outages, 0, session, host(3, 1));
@@ -323,10 +323,10 @@ fn one_host_of_many_sessions_is_an_outage_but_not_many() {
     for session in 31..=34 {
         lose(&mut outages, 60_000, session, host(3, 1));
     }
-    let told = run(&mut outages, 100_000);
-    assert_eq!(began(&told)[0].1.hosts, 1);
+    let emitted = run(&mut outages, 100_000);
+    assert_eq!(began(&emitted)[0].1.hosts, 1);
     let all: Vec<_> = (31..=34).map(|session| (session, Scope::Host)).collect();
-    assert_eq!(scopes(&told), all);
+    assert_eq!(scopes(&emitted), all);
 }
 
 fn listed(outages: &mut Outages, session: u64, address: IpAddr, since: u64) -> Vec<Output> {
@@ -336,7 +336,7 @@ fn listed(outages: &mut Outages, session: u64, address: IpAddr, since: u64) -> V
 }
 
 #[test]
-fn who_is_online_is_learned_anew_after_a_gap_and_nobody_counts_twice() {
+fn a_list_after_a_gap_counts_each_session_once() {
     let mut outages = two_networks();
     outages.handle(at(50_000), Input::Missed);
     assert_eq!(outages.online(), 0);
@@ -344,7 +344,7 @@ fn who_is_online_is_learned_anew_after_a_gap_and_nobody_counts_twice() {
     join(&mut outages, 60_000, 99, host(1, 99));
     lose(&mut outages, 60_100, 2, host(1, 2));
     assert_eq!(outages.online(), 1, "the others are not counted, and not counted out");
-    // The list was written before the last verdict fell, and is told after it.
+    // The list was written before the last verdict fell, and is read after it.
     let rest =
         (2..=20).map(|n| (u64::from(n), host(1, n))).chain([(50, host(1, 20)), (99, host(1, 99))]);
     for (session, address) in rest {
@@ -361,13 +361,13 @@ fn who_is_online_is_learned_anew_after_a_gap_and_nobody_counts_twice() {
     join(&mut outages, 62_000, 99, host(1, 99));
     lose(&mut outages, 62_000, 2, host(1, 2));
     assert_eq!(outages.online(), 18, "reports may still speak of the time before");
-    join(&mut outages, 61_000 + SETTLING.as_millis(), 300, host(1, 30));
+    join(&mut outages, 61_000 + AFTER_LISTING.as_millis(), 300, host(1, 30));
     assert!(!outages.hosts.knows_numbers(), "no memory for each session");
     assert_eq!(outages.online(), 19);
 }
 
 #[test]
-fn who_came_back_in_a_gap_is_found_in_the_list() {
+fn a_host_that_returned_in_a_gap_is_found_in_the_list() {
     let mut outages = two_networks();
     for n in 1..=4_u8 {
         lose(&mut outages, 60_000, u64::from(n), host(1, n));
@@ -381,7 +381,7 @@ fn who_came_back_in_a_gap_is_found_in_the_list() {
 }
 
 #[test]
-fn networks_are_written_as_people_write_them() {
+fn networks_are_displayed_as_prefixes() {
     use alloc::string::ToString;
     assert_eq!(Network::from(host(7, 9)).to_string(), "10.0.7.0/24");
     let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0xab, 0xcd, 0, 0, 0, 1);
@@ -391,7 +391,7 @@ fn networks_are_written_as_people_write_them() {
 }
 
 #[test]
-fn full_tables_give_way_and_stay_consistent() {
+fn full_tables_drop_entries_and_stay_consistent() {
     let mut outages = Outages::new();
     for n in 0..=(HOSTS as u32) {
         let address = IpAddr::V4(Ipv4Addr::from_bits(n << 8));
@@ -409,11 +409,11 @@ fn full_tables_give_way_and_stay_consistent() {
     assert_eq!((outages.unsettled.len(), outages.groups.len(), outages.timers.len()), (0, 0, 0));
 
     outages.handle(at(1_000_000), Input::Missed);
-    for session in 0..=GONE as u64 {
+    for session in 0..=ENDED_WHILE_LISTING as u64 {
         end(&mut outages, 1_000_000, session, host(1, 1), Cause::PeerExited);
     }
-    // The last was not remembered, and is taken for one that is online.
-    for session in [0, GONE as u64 - 1, GONE as u64] {
+    // The last end was not remembered, so the session is taken as online.
+    for session in [0, ENDED_WHILE_LISTING as u64 - 1, ENDED_WHILE_LISTING as u64] {
         listed(&mut outages, session, host(1, 1), 0);
     }
     assert_eq!(outages.online(), 1);
@@ -429,17 +429,17 @@ fn full_tables_give_way_and_stay_consistent() {
         let address = IpAddr::V6(Ipv6Addr::from_bits(u128::from(n)));
         lose(&mut outages, 2_000_000, u64::from(n) + 1, address);
     }
-    let told = run(&mut outages, 2_001_000);
-    let outage = began(&told)[0].1;
+    let emitted = run(&mut outages, 2_001_000);
+    let outage = began(&emitted)[0].1;
     assert_eq!(outage.hosts, HOSTS_PER_OUTAGE as u32);
     assert_eq!(outage.affected, HOSTS_PER_OUTAGE as u32 + 1);
 }
 
-/// Whatever happens in whatever order: each outage begins once and is over once, each verdict is
-/// scoped at most once and only if it was one, the counts are those of a simple model, and the same
-/// inputs give the same outputs.
+/// For any order of inputs: each outage begins once and ends once, each path loss is scoped at most
+/// once and nothing else is, the counts equal those of a simple model, and the same inputs give the
+/// same outputs.
 #[test]
-fn random_schedules_keep_the_promises() {
+fn random_schedules_keep_the_invariants() {
     let run_one = |seed| {
         let mut random = Random::new(seed);
         let mut outages = Outages::new();
@@ -450,7 +450,7 @@ fn random_schedules_keep_the_promises() {
         for session in 1..3_000_u64 {
             let pause = if random.below(20) == 0 { 20_000 } else { 200 };
             now += random.below(pause);
-            let mut told: Vec<_> =
+            let mut emitted: Vec<_> =
                 run(&mut outages, now).into_iter().map(|(_, output)| output).collect();
             let chosen = online.iter().nth(random.below(online.len() as u64 + 1) as usize);
             match (random.below(5), chosen.map(|(session, address)| (*session, *address))) {
@@ -464,15 +464,15 @@ fn random_schedules_keep_the_promises() {
                     if cause == LOST {
                         lost.insert(session);
                     }
-                    told.extend(end(&mut outages, now, session, address, cause));
+                    emitted.extend(end(&mut outages, now, session, address, cause));
                 }
                 _ => {
                     let address = host(random.below(3) as u8, random.below(8) as u8);
                     online.insert(session, address);
-                    told.extend(join(&mut outages, now, session, address));
+                    emitted.extend(join(&mut outages, now, session, address));
                 }
             }
-            for output in told.iter().copied() {
+            for output in emitted.iter().copied() {
                 if let Output::AskSiblings { session, siblings } = output {
                     let known = siblings.iter().filter(|known| **known != 0);
                     assert!(known.clone().all(|known| online.contains_key(known)));
@@ -481,8 +481,8 @@ fn random_schedules_keep_the_promises() {
                     outages.handle(at(now), Input::Siblings { session, heard_ago, suspect });
                 }
             }
-            told.extend(polled(&mut outages));
-            for output in &told {
+            emitted.extend(polled(&mut outages));
+            for output in &emitted {
                 match output {
                     Output::Began(outage) => assert!(open.insert(outage.number)),
                     Output::Over(outage) => assert!(open.remove(&outage.number)),
@@ -492,7 +492,7 @@ fn random_schedules_keep_the_promises() {
                     Output::AskSiblings { .. } => {}
                 }
             }
-            all.extend(told);
+            all.extend(emitted);
             assert_eq!(outages.online() as usize, online.len());
             assert_eq!(outages.timers.len(), outages.groups.len() + outages.unsettled.len());
         }

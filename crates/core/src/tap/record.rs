@@ -1,16 +1,16 @@
-//! A record of all that passed a hub's doors, and its replay.
+//! A record of a hub's inputs and outputs, and its replay.
 //!
-//! Of each input the record holds the time and everything it says; of each output a digest of all
-//! it says, the bytes on the wire included. So a record is enough to run the same hub again, and
-//! to tell at which output another version of it first decides differently.
+//! The record holds each input completely, with its time, and a digest of each output, with the
+//! bytes on the wire. It is enough to run the same hub again, and to find the first output at which
+//! another version decides differently.
 //!
-//! What a record does not hold is the hub it began with: the one given to [`replay`] must be made
-//! by [`Hub::new`] with the same time, shard, settings and seed.
+//! A record does not hold the hub's initial state: the hub given to [`replay`] must be made by
+//! [`Hub::new`] with the same time, shard, settings and seed.
 //!
-//! # The form
+//! # Format
 //! `SYR1`, then entries. An input is the byte 1, its time in nanoseconds (8 bytes), and its plain
-//! form: a tag byte for each choice, then the fields in their order, integers little-endian and in
-//! full width, bytes after their length (4 bytes). An output is the byte 2 and its digest (8
+//! form: a tag byte for each enum variant, then the fields in order, integers little-endian in full
+//! width, byte strings after their length (4 bytes). An output is the byte 2 and its digest (8
 //! bytes).
 
 mod digest;
@@ -28,32 +28,31 @@ const MAGIC: [u8; 4] = *b"SYR1";
 const INPUT: u8 = 1;
 const OUTPUT: u8 = 2;
 
-/// Writes down what passes a hub's doors.
+/// A tap that records a hub's inputs and outputs.
 ///
-/// It grows by what passes: whoever drives the hub bounds it, by taking the record out with
-/// [`Recorder::take`] or by ending.
+/// The record grows without limit: the caller bounds it with [`Recorder::take`].
 #[derive(Clone, Debug)]
 pub struct Recorder {
     record: Vec<u8>,
 }
 
 impl Recorder {
-    /// An empty record.
+    /// Creates a recorder with an empty record.
     pub fn new() -> Recorder {
         Recorder { record: MAGIC.to_vec() }
     }
 
-    /// The record so far, without what was taken out.
+    /// Returns the record so far, without what was taken out.
     pub fn record(&self) -> &[u8] {
         &self.record
     }
 
-    /// Takes out what was written since the last call; the pieces together are the record.
+    /// Takes out what was recorded since the last call; all pieces together are the record.
     pub fn take(&mut self) -> Vec<u8> {
         core::mem::take(&mut self.record)
     }
 
-    /// What is left of the record, and the end of the recorder.
+    /// Drops the recorder and returns the rest of the record.
     pub fn into_record(self) -> Vec<u8> {
         self.record
     }
@@ -81,18 +80,18 @@ impl Tap<Hub> for Recorder {
 /// One entry of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Entry<'a> {
-    /// What the hub was told, and when.
+    /// An input of the hub.
     Input {
-        /// When.
+        /// The time of the input.
         now: Time,
-        /// What.
+        /// The input.
         input: Input<'a>,
     },
-    /// The digest of what it wanted, or told.
+    /// The digest of an output of the hub.
     Output(u64),
 }
 
-/// The entries of a record, read where they lie: nothing is allocated. After damage it ends.
+/// An iterator over the entries of a record, without allocation. It ends after damage.
 #[derive(Clone, Debug)]
 pub struct Entries<'a> {
     whole: usize,
@@ -102,12 +101,12 @@ pub struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    /// The entries of `record`.
+    /// Creates an iterator over the entries of `record`.
     pub const fn new(record: &'a [u8]) -> Entries<'a> {
         Entries { whole: record.len(), rest: record, started: false, over: false }
     }
 
-    /// How many bytes of the record have been read.
+    /// Returns the number of bytes read so far.
     pub const fn offset(&self) -> usize {
         self.whole - self.rest.len()
     }
@@ -144,17 +143,17 @@ impl<'a> Iterator for Entries<'a> {
     }
 }
 
-/// What is wrong with a record. Not the reader's fault; what was read before it is good, and
-/// nothing after it can be read; trying again reads the same.
+/// The damage of a record. Not the reader's fault; entries before it are good, entries after it
+/// cannot be read, and a retry gives the same error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Damage {
-    /// It does not begin as a record of this version does.
+    /// The record does not begin with the magic of this version.
     Magic,
-    /// It ends within an entry, as it does after a crash of the recording process.
+    /// The record ends within an entry, as after a crash of the recording process.
     Truncated,
-    /// A tag that stands for nothing.
+    /// An entry has an unknown tag.
     UnknownTag,
-    /// A policy that no constructor would accept.
+    /// An entry has a policy that no constructor accepts.
     Policy,
 }
 
@@ -163,7 +162,7 @@ impl fmt::Display for Damage {
         f.write_str(match self {
             Damage::Magic => "not a record of this version",
             Damage::Truncated => "it ends within an entry",
-            Damage::UnknownTag => "a tag that stands for nothing",
+            Damage::UnknownTag => "an unknown tag",
             Damage::Policy => "an illegal policy",
         })
     }
@@ -171,65 +170,65 @@ impl fmt::Display for Damage {
 
 impl core::error::Error for Damage {}
 
-/// What was replayed.
+/// The summary of a complete replay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ReplaySummary {
-    /// Inputs fed.
+    /// The number of inputs replayed.
     pub inputs: u64,
-    /// Outputs that were the same.
+    /// The number of outputs, all equal to the recorded ones.
     pub outputs: u64,
-    /// Outputs of the last input that the record does not have: none, unless the recording ended
-    /// before all of them were polled.
+    /// The number of outputs of the last input that are not in the record: 0, unless the recording
+    /// ended before all were polled.
     pub unrecorded: u64,
     /// The time of the last input.
     pub until: Time,
 }
 
-/// Why a replay stopped.
+/// The reason why a replay stopped early.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReplayError {
-    /// The record cannot be read on.
+    /// The record is damaged.
     Damaged {
         /// The number of the entry, from 0.
         entry: u64,
-        /// The byte at which that entry begins.
+        /// The byte offset at which that entry begins.
         offset: usize,
-        /// What is wrong with it.
+        /// The damage of the entry.
         damage: Damage,
     },
-    /// The hub decided otherwise: it, its settings, or its seed are not those of the recording.
+    /// The hub decided differently: its version, settings or seed are not those of the recording.
     Diverged {
-        /// The number of the entry, from 0, at which the difference showed.
+        /// The number of the first different entry, from 0.
         entry: u64,
-        /// When, in the hub's time.
+        /// The time of the last input, in the hub's time.
         at: Time,
-        /// How the two differ.
+        /// The difference.
         divergence: Divergence,
     },
 }
 
-/// How a replay differs from its record.
+/// The difference between a replay and its record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Divergence {
-    /// Another output.
+    /// The output differs from the recorded one.
     Other {
-        /// The link it is about now.
+        /// The link of the replayed output.
         link: u32,
         /// The digest in the record.
         recorded: u64,
-        /// The digest now.
+        /// The digest in the replay.
         replayed: u64,
     },
-    /// The record has an output, and the hub has none.
+    /// The record has an output, but the hub has none.
     Missing {
         /// The digest in the record.
         recorded: u64,
     },
-    /// The hub has an output, and the record goes on with an input.
+    /// The hub has an output, but the next entry of the record is an input.
     Surplus {
-        /// The link it is about.
+        /// The link of the replayed output.
         link: u32,
-        /// Its digest.
+        /// The digest in the replay.
         replayed: u64,
     },
 }
@@ -244,11 +243,11 @@ impl fmt::Display for ReplayError {
                 write!(f, "entry {entry}, at {}: ", at.since(Time::ZERO))?;
                 match divergence {
                     Divergence::Other { link, .. } => {
-                        write!(f, "the replay says something else, about link {link}")
+                        write!(f, "the replay has a different output, for link {link}")
                     }
-                    Divergence::Missing { .. } => f.write_str("the replay says nothing"),
+                    Divergence::Missing { .. } => f.write_str("the replay has no output"),
                     Divergence::Surplus { link, .. } => {
-                        write!(f, "the replay says something more, about link {link}")
+                        write!(f, "the replay has an extra output, for link {link}")
                     }
                 }
             }
@@ -258,11 +257,11 @@ impl fmt::Display for ReplayError {
 
 impl core::error::Error for ReplayError {}
 
-/// Feeds the inputs of `record` to `hub`, which must be made as the recorded one was, and compares
-/// its outputs with the recorded ones.
+/// Replays the inputs of `record` on `hub`, and compares the outputs with the recorded ones.
+/// `hub` must be made in the same way as the recorded one.
 ///
 /// # Errors
-/// Stops at the first difference, or where the record is damaged. No bytes make it panic.
+/// The first difference, or damage of the record. No bytes cause a panic.
 pub fn replay(mut hub: Hub, record: &[u8]) -> Result<ReplaySummary, ReplayError> {
     let mut summary = ReplaySummary::default();
     let mut entries = Entries::new(record);
@@ -276,7 +275,7 @@ pub fn replay(mut hub: Hub, record: &[u8]) -> Result<ReplaySummary, ReplayError>
                 return Err(ReplayError::Damaged { entry: number, offset, damage });
             }
         };
-        let checked = match entry {
+        let result = match entry {
             Entry::Output(recorded) => {
                 summary.outputs += 1;
                 compare(&mut hub, recorded)
@@ -286,7 +285,7 @@ pub fn replay(mut hub: Hub, record: &[u8]) -> Result<ReplaySummary, ReplayError>
                 summary.until = now;
             }),
         };
-        checked.map_err(|divergence| ReplayError::Diverged {
+        result.map_err(|divergence| ReplayError::Diverged {
             entry: number,
             at: summary.until,
             divergence,

@@ -1,4 +1,4 @@
-//! What a client that comes back says of the link it had before.
+//! A returning client's account of how its previous link ended.
 
 use alloc::vec::Vec;
 
@@ -6,54 +6,54 @@ use super::Malformed;
 use super::fields::{self, Fields};
 use crate::cause::{Cause, Direction};
 
-/// How one end of a link saw it end, told to the other on return.
+/// A client's account of its previous link, sent in HELLO when it returns.
 ///
-/// All times are of the client's own clocks, in milliseconds, and saturate at 2^32 − 1.
+/// All times are from the client's own clocks, in milliseconds, and saturate at 2^32 − 1.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Account {
-    /// The session that the link carried.
+    /// The session of the previous link.
     pub session: u64,
-    /// How it ended, as the client saw it.
+    /// The end of the link as the client observed it.
     pub saw: Saw,
-    /// The longest time in which it heard nothing, within the last interval × probes of the link:
-    /// while it would have asked in vain, had it been silent.
+    /// The longest silence within the last interval × probes of the link: the time in which the
+    /// probes of a silent link go unanswered.
     pub silent_ms: u32,
-    /// How long ago the link ended when this is said, by a clock that does not stop in suspension.
+    /// The time since the link ended, by a clock that runs during suspension.
     pub ended_ms: u32,
-    /// For how long it was not watching, within the last D of the link and since: suspended
-    /// or stopped.
+    /// The time in which the client was suspended or stopped, within the last D of the link and
+    /// since.
     pub absent_ms: u32,
-    /// How much of that its machine was suspended.
+    /// The part of `absent_ms` in which the client's machine was suspended.
     pub suspended_ms: u32,
 }
 
-/// How one end saw a link end.
+/// The end of a link as one end observed it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Saw {
-    /// The other end said CLOSE.
+    /// The peer sent CLOSE.
     Goodbye,
-    /// The stream ended without a goodbye.
+    /// The stream ended without CLOSE.
     Ended,
     /// A reset arrived.
     Reset,
-    /// The bound passed, and nothing came back.
+    /// The bound passed without any evidence from the peer.
     Silence,
-    /// The other end was heard, and acknowledged nothing.
+    /// The peer was heard, but acknowledged nothing.
     Unheard,
-    /// The other machine acknowledged, and the other application did not answer.
+    /// The peer's kernel acknowledged, but its application did not answer.
     Hung,
-    /// A router said that the other end cannot be reached.
+    /// A router reported that the peer is unreachable.
     Unreachable,
-    /// Its own network was down or changed.
+    /// The observer's own network was down or changed.
     NetworkDown,
-    /// It ended the link itself, for a reason of its own.
+    /// The observer ended the link for a reason of its own.
     Own,
-    /// Anything else.
+    /// An end that this version does not define.
     Other(u8),
 }
 
 impl Saw {
-    /// What `byte` stands for.
+    /// Returns the value for a byte on the wire.
     pub const fn from_byte(byte: u8) -> Saw {
         match byte {
             1 => Saw::Goodbye,
@@ -69,7 +69,7 @@ impl Saw {
         }
     }
 
-    /// The byte that stands for this.
+    /// Returns the byte on the wire.
     pub const fn to_byte(self) -> u8 {
         match self {
             Saw::Goodbye => 1,
@@ -85,7 +85,7 @@ impl Saw {
         }
     }
 
-    /// Its name in the document.
+    /// Returns the name in the protocol document.
     pub const fn name(self) -> &'static str {
         match self {
             Saw::Goodbye => "goodbye",
@@ -126,7 +126,7 @@ impl From<Cause> for Saw {
 }
 
 impl Account {
-    /// How many bytes it takes.
+    /// The encoded length in bytes.
     pub(super) const SIZE: usize = 8 + 1 + 4 * 4;
 
     pub(super) fn parse(body: &mut Fields<'_>) -> Result<Account, Malformed> {

@@ -1,4 +1,4 @@
-//! Frames out of a byte stream that arrives in any number of pieces.
+//! The decoder: frames from a byte stream that arrives in any pieces.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -6,53 +6,53 @@ use core::fmt;
 use super::extent::Extent;
 use super::{Beat, Codec, Frame, Malformed, line, message1028, native};
 
-/// The first allocation for a partial frame, in bytes: what a small frame needs at once.
+/// The first allocation for a partial frame in bytes, enough for a small frame.
 const FIRST_HOLD: usize = 32;
 
-/// Takes bytes as they come and gives frames.
+/// A decoder that turns received bytes into frames.
 ///
-/// Frames that arrive whole are read where they lie. Only while it holds part of a frame does the
-/// decoder own memory: at most twice the bytes that have arrived (or 32 bytes), never because of a
-/// declared length, and never more than [`Codec::max_frame`].
+/// Frames that arrive whole are decoded in place. The decoder owns memory only while it holds part
+/// of a frame: at most twice the bytes that have arrived (or 32 bytes), regardless of the declared
+/// length, and never more than [`Codec::max_frame`].
 pub struct Decoder {
-    /// Part of a frame, or a whole one that the last call handed out; empty otherwise.
+    /// The bytes of a partial frame, or of the frame that the last call returned; else empty.
     partial: Vec<u8>,
     max_data: u32,
     codec: Codec,
     state: State,
 }
 
-// An idle link of the gateway carries one; see the budget for memory per session.
+// Each idle link of the gateway owns a decoder; see the budget for memory per session.
 const _: () = assert!(size_of::<Decoder>() <= 40);
 
 #[derive(Clone, Copy)]
 enum State {
-    /// Between frames; nothing is held.
+    /// The stream is between two frames; nothing is held.
     Between,
     /// `partial` is the front of a frame.
     Within,
-    /// `partial` is the frame that was handed out last.
+    /// `partial` is the frame that was returned last.
     HandedOut,
-    /// Something illegal arrived, and nothing after it can be trusted.
+    /// Illegal bytes arrived; frame boundaries are lost.
     Poisoned(Malformed),
 }
 
 impl Decoder {
-    /// A decoder between frames.
+    /// Creates a decoder at the beginning of a stream.
     ///
-    /// `max_data` bounds the bytes of one `Data` in addition to [`Codec::max_data`], for a line
-    /// with its carriage return. The messages of `message1028` have their one length regardless.
+    /// `max_data` limits the bytes of one `Data` in addition to [`Codec::max_data`]; in a line the
+    /// carriage return counts too. Messages of `message1028` have a fixed length regardless.
     pub fn new(codec: Codec, max_data: u32) -> Decoder {
         let max_data = max_data.min(codec.max_data() as u32);
         Decoder { partial: Vec::new(), max_data, codec, state: State::Between }
     }
 
-    /// Which bytes it understands.
+    /// Returns the decoder's codec.
     pub fn codec(&self) -> Codec {
         self.codec
     }
 
-    /// How many bytes of an unfinished frame it holds, at most [`Codec::max_frame`].
+    /// Returns the number of held bytes of a partial frame, at most [`Codec::max_frame`].
     pub fn held(&self) -> usize {
         match self.state {
             State::Within => self.partial.len(),
@@ -60,22 +60,22 @@ impl Decoder {
         }
     }
 
-    /// Takes bytes off the front of `input` and gives the next frame, or `None` when all of `input`
-    /// is taken and ends within a frame or between two.
+    /// Consumes bytes from the front of `input` and returns the next frame, or `None` when all of
+    /// `input` is consumed.
     ///
-    /// Call it until it gives `None`: the memory of a frame that arrived in pieces is released by
-    /// the call after the one that gave it. For the same reason a frame lives until the next call.
+    /// Call it until it returns `None`: the memory of a frame that arrived in pieces is released by
+    /// the next call. For the same reason a frame is valid only until the next call.
     ///
     /// # Errors
-    /// What is illegal about the bytes, as soon as it can be told: the kind and flags from the
-    /// first byte, a length from the header. The peer's fault; the stream has lost its frames, so
-    /// the same error comes for ever after.
+    /// The bytes are illegal, reported as early as possible: kind and flags at the first byte, a
+    /// length at the header. The peer's fault; frame boundaries are lost, so every further call
+    /// returns the same error.
     #[inline]
     pub fn next<'a, 'i: 'a>(
         &'a mut self,
         input: &mut &'i [u8],
     ) -> Result<Option<Frame<'a>>, Malformed> {
-        // Nearly all traffic of an idle fleet is this: two bytes, whole, between frames.
+        // Fast path: nearly all traffic of idle links is whole two-byte heartbeats.
         if matches!((self.codec, self.state), (Codec::Native, State::Between))
             && let [kind @ (native::BARE_PING | native::BARE_PONG), sequence, rest @ ..] = *input
         {
@@ -108,7 +108,7 @@ impl Decoder {
         }
     }
 
-    /// The next frame when nothing is held: read where it lies, or its front put aside.
+    /// Returns the next frame when nothing is held: decodes it in place, or holds its front.
     fn next_in_place<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Frame<'a>>, Malformed> {
         if input.is_empty() {
             return Ok(None);
@@ -126,7 +126,7 @@ impl Decoder {
         parse(self.codec, whole).map(Some).map_err(|it| self.poison(it))
     }
 
-    /// The next frame when its front is held.
+    /// Returns the next frame when its front is held.
     fn next_held<'a>(&'a mut self, input: &mut &[u8]) -> Result<Option<Frame<'a>>, Malformed> {
         loop {
             let extent = self.extent(&self.partial, input).map_err(|it| self.poison(it))?;
@@ -152,7 +152,7 @@ impl Decoder {
         frame.map(Some)
     }
 
-    /// Measures the frame that starts with `front`; `fresh` are the bytes not looked at before.
+    /// Measures the frame that starts with `front`; `fresh` are the bytes not examined before.
     fn extent(&self, front: &[u8], fresh: &[u8]) -> Result<Extent, Malformed> {
         let max_data = self.max_data as usize;
         match self.codec {
@@ -162,7 +162,7 @@ impl Decoder {
         }
     }
 
-    /// Puts `bytes` aside; memory doubles, up to the longest frame.
+    /// Appends `bytes` to the partial frame; the memory doubles, up to the longest frame.
     fn hold(&mut self, bytes: &[u8]) {
         let needed = self.partial.len() + bytes.len();
         if needed > self.partial.capacity() {
@@ -181,7 +181,7 @@ impl Decoder {
 }
 
 impl fmt::Debug for Decoder {
-    /// Tells how much it holds, not what: a token may be among it.
+    /// Prints how many bytes are held, not which: they may contain a token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Decoder")
             .field("codec", &self.codec)
@@ -206,7 +206,7 @@ mod tests {
     use alloc::vec;
 
     #[test]
-    fn memory_follows_what_arrived_and_is_gone_after_the_frame() {
+    fn memory_is_bounded_by_the_received_bytes_and_released_after_the_frame() {
         let bytes = vec![b'x'; MAX_DATA];
         for codec in [Codec::Native, Codec::Message1028, Codec::Line] {
             let data = &bytes[..codec.max_data()];
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_frames_are_read_where_they_lie() {
+    fn whole_frames_are_decoded_in_place() {
         let mut decoder = Decoder::new(Codec::Native, 65_536);
         let mut input = &b"\x10\x01\x50\x02hi\x21\x01\x05\x60"[..];
         let ends = input.as_ptr_range();

@@ -1,10 +1,10 @@
-//! How far a frame reaches.
+//! The length of a frame.
 
-/// How long a frame is, judged by its first bytes.
+/// The length of a frame, as far as its first bytes determine it.
 #[derive(Clone, Copy)]
 pub(super) enum Extent {
-    /// Exactly so many bytes, which need not be there yet.
+    /// The frame has exactly this length in bytes, which may not all have arrived.
     Whole(usize),
-    /// So many bytes must be there to tell; more than were looked at.
+    /// At least this many bytes are needed to determine the length, more than have arrived.
     AtLeast(usize),
 }

@@ -1,4 +1,4 @@
-//! The fields of a body, read and written in their order.
+//! Reading and writing the fields of a frame body, in order.
 
 use alloc::vec::Vec;
 
@@ -6,13 +6,13 @@ use super::{Malformed, varint};
 use crate::policy::{Detection, Policy};
 use crate::time::Span;
 
-/// The length of a policy in bytes.
+/// The encoded length of a policy in bytes.
 pub(super) const POLICY: usize = 18;
 
-/// The policy flag that says the verdict is only reported.
+/// The policy flag for an unenforced bound: the verdict is only reported.
 const REPORT_ONLY: u8 = 0x01;
 
-/// What is left of a body.
+/// A reader of fields; holds the rest of a body.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -40,7 +40,7 @@ impl<'a> Fields<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// A byte of flags of which only those in `known` may be set.
+    /// Reads a byte of flags, of which only those in `known` may be set.
     pub(super) fn flags(&mut self, known: u8) -> Result<u8, Malformed> {
         let flags = self.u8()?;
         if flags & !known == 0 { Ok(flags) } else { Err(Malformed::UnknownFlag) }
@@ -52,7 +52,7 @@ impl<'a> Fields<'a> {
         Ok(value)
     }
 
-    /// A varint length of at most `limit`, and that many bytes.
+    /// Reads a varint length of at most `limit`, and that many bytes.
     pub(super) fn counted(&mut self, limit: usize) -> Result<&'a [u8], Malformed> {
         let length = self.varint()? as usize;
         if length > limit {
@@ -61,7 +61,7 @@ impl<'a> Fields<'a> {
         self.bytes(length)
     }
 
-    /// As [`Fields::counted`], in UTF-8.
+    /// Reads a field as [`Fields::counted`] does, and checks that it is UTF-8.
     pub(super) fn text(&mut self, limit: usize) -> Result<&'a str, Malformed> {
         core::str::from_utf8(self.counted(limit)?).map_err(|_| Malformed::NotText)
     }
@@ -78,18 +78,18 @@ impl<'a> Fields<'a> {
         Ok(policy.with_enforce(flags & REPORT_ONLY == 0))
     }
 
-    /// Nothing may be left.
+    /// Checks that no bytes are left.
     pub(super) fn end(self) -> Result<(), Malformed> {
         if self.0.is_empty() { Ok(()) } else { Err(Malformed::LeftOver) }
     }
 }
 
-/// A length as it stands on the wire. All lengths are far below 2^32; see the limits of `wire`.
+/// Returns a length for the wire. All lengths are far below 2^32; see the limits of `wire`.
 pub(super) fn length(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
 
-/// How many bytes [`put_counted`] appends.
+/// Returns the number of bytes that [`put_counted`] appends.
 pub(super) fn counted_size(bytes: &[u8]) -> usize {
     varint::size(length(bytes)) + bytes.len()
 }

@@ -1,4 +1,4 @@
-//! HELLO and WELCOME: who the two ends are, and what they agree on.
+//! HELLO and WELCOME: the identities of both ends and the agreed policy.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -14,93 +14,94 @@ const HELLO_RESUMES: u8 = 0x02;
 const HELLO_ACCOUNTS: u8 = 0x04;
 const WELCOME_RESUMED: u8 = 0x01;
 
-/// The bodies up to their first varint.
+/// The length of the HELLO body up to its first varint.
 const HELLO_FIXED: usize = 4 + 1 + 1 + 4 + 16 + 16 + 8 + 8 + 8 + fields::POLICY + Account::SIZE;
+/// The length of the WELCOME body up to its first varint.
 const WELCOME_FIXED: usize = 1 + 1 + 4 + 16 + 16 + 8 + 8 + 8 + 8 + 4 + 4 + fields::POLICY;
 
-/// Changes when a machine restarts; zeros, the default, mean unknown.
+/// An id that changes when the machine restarts; zeros, the default, mean unknown.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BootId(pub [u8; 16]);
 
-/// Changes when a process restarts; zeros, the default, mean unknown.
+/// An id that changes when the process restarts; zeros, the default, mean unknown.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct InstanceId(pub [u8; 16]);
 
-/// What a client says first.
+/// The content of HELLO, the client's first frame.
 ///
-/// Its `Debug` shows the length of the tokens, never their bytes: secrets do not reach a log.
+/// `Debug` shows the length of the tokens, never their bytes: secrets must not reach a log.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Hello<'a> {
-    /// The policy it asks for. `spread` and `keepalive` do not travel: each end has its own, and a
-    /// decoded policy has the constructor's.
+    /// The policy that the client requests. `spread` and `keepalive` are not sent: each end has its
+    /// own, and a decoded policy has the constructor's defaults.
     pub asks: Option<Policy>,
-    /// The session it wants to go on with.
+    /// The session that the client wants to resume.
     pub resume: Option<Resume<'a>>,
-    /// How it saw its link before this one end, if this process had one.
+    /// The account of the previous link, if this process had one.
     pub account: Option<Account>,
-    /// Bits, none defined yet: 0 when sent, ignored when received.
+    /// Capability bits, none defined yet: 0 when sent, ignored when received.
     pub capabilities: u32,
-    /// Of the client's machine.
+    /// The boot id of the client's machine.
     pub boot_id: BootId,
-    /// Of the client's process.
+    /// The instance id of the client's process.
     pub instance_id: InstanceId,
-    /// Who it says it is; at most [`MAX_IDENTITY`] bytes, may be empty.
+    /// The identity that the client claims; at most [`MAX_IDENTITY`] bytes, may be empty.
     pub identity: &'a str,
-    /// What proves it; at most [`MAX_TOKEN`] bytes, may be empty.
+    /// The proof of the identity; at most [`MAX_TOKEN`] bytes, may be empty.
     pub token: &'a [u8],
 }
 
-/// Where a client wants to go on.
+/// A client's request to resume a session.
 ///
-/// Its `Debug` shows the length of the token, never its bytes.
+/// `Debug` shows the length of the token, never its bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Resume<'a> {
     /// The session's number.
     pub session: u64,
-    /// Its epoch.
+    /// The session's epoch.
     pub epoch: u64,
-    /// How many DATA messages the client has received in it so far.
+    /// The number of DATA messages that the client has received in the session.
     pub received: u64,
-    /// From WELCOME; at most [`MAX_RESUME_TOKEN`] bytes.
+    /// The resume token from WELCOME; at most [`MAX_RESUME_TOKEN`] bytes.
     pub token: &'a [u8],
 }
 
-/// What the gateway answers when it accepts.
+/// The content of WELCOME, with which the gateway accepts a client.
 ///
-/// Its `Debug` shows the length of the resume token, never its bytes.
+/// `Debug` shows the length of the resume token, never its bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Welcome<'a> {
-    /// Whether the session that HELLO named goes on.
+    /// Whether the session named in HELLO is resumed.
     pub resumed: bool,
-    /// As in [`Hello::capabilities`].
+    /// Capability bits, as in [`Hello::capabilities`].
     pub capabilities: u32,
-    /// Of the gateway's machine.
+    /// The boot id of the gateway's machine.
     pub boot_id: BootId,
-    /// Of the gateway's process.
+    /// The instance id of the gateway's process.
     pub instance_id: InstanceId,
     /// The session's number.
     pub session: u64,
-    /// Higher than that of any earlier session of the same identity.
+    /// The session's epoch, higher than that of any earlier session of the same identity.
     pub epoch: u64,
-    /// How many DATA messages the gateway has received in this session so far.
+    /// The number of DATA messages that the gateway has received in the session.
     pub received: u64,
-    /// The gateway's wall clock in milliseconds since 1970-01-01 UTC; for display alone.
+    /// The gateway's wall clock in milliseconds since 1970-01-01 UTC, for display only.
     pub server_time_ms: u64,
-    /// How long the session outlives its link, in milliseconds; 0: not at all.
+    /// The time for which the session outlives its link, in milliseconds; 0 for not at all.
     pub resume_window_ms: u32,
-    /// The longest DATA body the gateway accepts, 1 to [`MAX_DATA`] bytes.
+    /// The maximum DATA body that the gateway accepts, 1 to [`MAX_DATA`] bytes.
     pub largest_data: u32,
-    /// The agreed policy; of `spread` and `keepalive` see [`Hello::asks`].
+    /// The agreed policy; for `spread` and `keepalive` see [`Hello::asks`].
     pub policy: Policy,
-    /// What proves the right to resume; at most [`MAX_RESUME_TOKEN`] bytes, may be empty.
+    /// The proof of the right to resume; at most [`MAX_RESUME_TOKEN`] bytes, may be empty.
     pub resume_token: &'a [u8],
 }
 
 impl<'a> Hello<'a> {
-    /// Reads a body.
+    /// Decodes a body.
     ///
-    /// A field that the flags declare unused must be zero or empty, else it is
-    /// [`Malformed::LeftOver`]: a sender that fills it means something that we would not do.
+    /// A field that the flags declare unused must be zero or empty, otherwise the result is
+    /// [`Malformed::LeftOver`]: a sender that fills it expects something that would not happen.
     pub(super) fn parse(body: &'a [u8]) -> Result<Hello<'a>, Malformed> {
         let mut body = Fields(body);
         if body.array()? != MAGIC {
@@ -140,7 +141,7 @@ impl<'a> Hello<'a> {
         Ok(Hello { asks, resume, account, capabilities, boot_id, instance_id, identity, token })
     }
 
-    /// How many bytes [`Hello::write`] appends.
+    /// Returns the number of bytes that [`Hello::write`] appends.
     pub(super) fn size(&self) -> usize {
         HELLO_FIXED
             + fields::counted_size(self.resume_token())
@@ -184,7 +185,7 @@ impl<'a> Hello<'a> {
 }
 
 impl<'a> Welcome<'a> {
-    /// Reads a body.
+    /// Decodes a body.
     pub(super) fn parse(body: &'a [u8]) -> Result<Welcome<'a>, Malformed> {
         let mut body = Fields(body);
         check_version(&mut body)?;
@@ -209,7 +210,7 @@ impl<'a> Welcome<'a> {
         Ok(welcome)
     }
 
-    /// How many bytes [`Welcome::write`] appends.
+    /// Returns the number of bytes that [`Welcome::write`] appends.
     pub(super) fn size(&self) -> usize {
         WELCOME_FIXED + fields::counted_size(self.resume_token)
     }
@@ -265,7 +266,7 @@ fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
-/// Stands for the bytes of a secret wherever something is printed.
+/// A placeholder that prints the length of a secret instead of its bytes.
 struct Secret(usize);
 
 impl fmt::Debug for Secret {

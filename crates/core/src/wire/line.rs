@@ -1,20 +1,20 @@
-//! The older protocol of text lines: `ping` asks, `pong` answers, any other line is data.
+//! The older protocol of text lines: `ping`, the answer `pong`, and any other line as data.
 
 use alloc::vec::Vec;
 
 use super::extent::Extent;
 use super::{Beat, DataKind, Frame, Malformed};
 
-/// The longest line in bytes, its line feed included: the largest data of the native protocol.
+/// The maximum length of a line in bytes, line feed included: the native protocol's data limit.
 pub const MAX_LINE: usize = 65_536;
 
 /// Appends `frame` to `out` as one line.
 ///
-/// Neither sequence number nor business data travels. Data is sent as it is: with a line feed in
-/// it, it arrives as several lines, and the data `ping` arrives as a PING; that is the caller's
-/// concern. Data that ends in a carriage return gets another one, because the last one before the
-/// line feed is ignored; it may hold one byte less. HELLO, WELCOME, RETUNE and CLOSE do not exist
-/// here and append nothing.
+/// Sequence numbers and business data are not sent. Data is sent unchanged, and the caller must
+/// avoid ambiguity: data with a line feed arrives as several lines, and the data `ping` arrives as
+/// a PING. Data that ends in a carriage return gets another one, because the decoder ignores one
+/// before the line feed; such data may have one byte less. HELLO, WELCOME, RETUNE and CLOSE do not
+/// exist in this protocol and append nothing.
 pub fn encode(frame: &Frame<'_>, out: &mut Vec<u8>) {
     match frame {
         Frame::Ping(_) => out.extend_from_slice(b"ping\n"),
@@ -29,10 +29,9 @@ pub fn encode(frame: &Frame<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// How long the line is of which `held` bytes without a line feed came before `fresh`.
+/// Measures a line of which `held` bytes without a line feed arrived before `fresh`.
 ///
-/// Only fresh bytes are searched: else a line that arrives byte by byte would cost its length
-/// squared.
+/// Only `fresh` is searched: otherwise a line that arrives byte by byte takes quadratic time.
 pub(super) fn extent(held: usize, fresh: &[u8], limit: usize) -> Result<Extent, Malformed> {
     let room = limit.saturating_sub(held);
     match fresh.iter().take(room).position(|&byte| byte == b'\n') {
@@ -42,7 +41,7 @@ pub(super) fn extent(held: usize, fresh: &[u8], limit: usize) -> Result<Extent, 
     }
 }
 
-/// Reads the line that `bytes` is, its line feed included.
+/// Decodes one whole line, line feed included.
 pub(super) fn parse(bytes: &[u8]) -> Frame<'_> {
     let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     match line.strip_suffix(b"\r").unwrap_or(line) {

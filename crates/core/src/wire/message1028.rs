@@ -5,9 +5,9 @@ use alloc::vec::Vec;
 use super::extent::Extent;
 use super::{Beat, DataKind, Frame, Malformed};
 
-/// The data of a message, in bytes; shorter data is padded with zeros.
+/// The length of a message's data in bytes; shorter data is padded with zeros.
 pub const MAX_DATA: usize = 1_024;
-/// A whole message, in bytes.
+/// The length of a whole message in bytes.
 pub const MESSAGE: usize = TYPE + MAX_DATA;
 
 const TYPE: usize = 4;
@@ -15,15 +15,16 @@ const PING: u32 = 1;
 const PONG: u32 = 2;
 const ELEVEN: u32 = 11;
 const TWENTY_ONE: u32 = 21;
-/// A PONG from an implementation that forgot the byte order: read, never sent.
+/// The type of a PONG in the wrong byte order, which some implementations send: accepted, never
+/// sent.
 const PONG_SWAPPED: u32 = PONG.swap_bytes();
 
 /// Appends `frame` to `out` as one message.
 ///
-/// PING and PONG carry zeros: neither sequence number nor business data travels. Data is padded
-/// with zeros, so the other end receives [`MAX_DATA`] bytes whatever was sent; whether it continues
-/// does not travel. Data beyond [`MAX_DATA`], which the caller avoids, is cut off (debug builds
-/// panic). HELLO, WELCOME, RETUNE and CLOSE do not exist here and append nothing.
+/// PING and PONG carry zeros: sequence numbers and business data are not sent. Data is padded with
+/// zeros, so the peer always receives [`MAX_DATA`] bytes; `more` is not sent. The caller must avoid
+/// data beyond [`MAX_DATA`], which is cut off (debug builds panic). HELLO, WELCOME, RETUNE and
+/// CLOSE do not exist in this protocol and append nothing.
 pub fn encode(frame: &Frame<'_>, out: &mut Vec<u8>) {
     let (message_type, data): (u32, &[u8]) = match frame {
         Frame::Ping(_) => (PING, &[]),
@@ -40,7 +41,7 @@ pub fn encode(frame: &Frame<'_>, out: &mut Vec<u8>) {
     out.resize(end, 0);
 }
 
-/// How long the message is that starts with `bytes`; its type is judged as soon as it is there.
+/// Measures the message that starts with `bytes`; an unknown type is refused as soon as it arrives.
 pub(super) fn extent(bytes: &[u8]) -> Result<Extent, Malformed> {
     match bytes.first_chunk() {
         None => Ok(Extent::AtLeast(TYPE)),
@@ -51,7 +52,7 @@ pub(super) fn extent(bytes: &[u8]) -> Result<Extent, Malformed> {
     }
 }
 
-/// Reads the message that `bytes` is, exactly as long as [`extent`] said.
+/// Decodes one message of the length that [`extent`] returned.
 pub(super) fn parse(bytes: &[u8]) -> Result<Frame<'_>, Malformed> {
     let (front, data) = bytes.split_first_chunk().ok_or(Malformed::Truncated)?;
     match u32::from_be_bytes(*front) {

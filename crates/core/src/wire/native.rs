@@ -1,4 +1,4 @@
-//! The native protocol's frames: their headers, and the bodies after the handshake.
+//! Frames of the native protocol: all headers, and the bodies except those of the handshake.
 
 use alloc::vec::Vec;
 
@@ -9,9 +9,9 @@ use super::{
     MAX_HANDSHAKE, MAX_HEARTBEAT_DATA, Malformed, Welcome, varint,
 };
 
-/// The kind byte of a PING that carries nothing but its sequence number.
+/// The kind byte of a PING with only a sequence number.
 pub(super) const BARE_PING: u8 = 0x10;
-/// The same of a PONG.
+/// The kind byte of a PONG with only a sequence number.
 pub(super) const BARE_PONG: u8 = 0x20;
 const HELLO: u8 = 0x30;
 const WELCOME: u8 = 0x40;
@@ -26,8 +26,8 @@ const CLOSE_FINAL: u8 = 0x01;
 
 /// Appends `frame` to `out`.
 ///
-/// The caller keeps to the limits of [`wire`](super); nothing is cut here. A frame beyond them is
-/// appended as it is, and the peer will refuse it; debug builds panic instead.
+/// The caller must keep to the limits of [`wire`](super). A frame beyond them is appended unchanged
+/// and refused by the peer; debug builds panic instead.
 pub fn encode(frame: &Frame<'_>, out: &mut Vec<u8>) {
     match frame {
         Frame::Ping(beat) => put_beat(BARE_PING, beat, out),
@@ -82,9 +82,9 @@ fn put_header(kind: u8, length: usize, out: &mut Vec<u8>) {
     varint::write(u32::try_from(length).unwrap_or(u32::MAX), out);
 }
 
-/// How long the frame is that starts with `bytes`, as far as they say; `bytes` is not empty.
+/// Measures the frame that starts with `bytes`, which is not empty.
 ///
-/// Kind, flags and every length are judged here, as soon as they have arrived.
+/// Kind, flags and every length are checked here, as soon as they have arrived.
 pub(super) fn extent(bytes: &[u8], max_data: usize) -> Result<Extent, Malformed> {
     let Some((&kind, rest)) = bytes.split_first() else {
         return Ok(Extent::AtLeast(1));
@@ -119,7 +119,7 @@ pub(super) fn extent(bytes: &[u8], max_data: usize) -> Result<Extent, Malformed>
     }
 }
 
-/// Reads the frame that `bytes` is, exactly as long as [`extent`] said.
+/// Decodes one frame of the length that [`extent`] returned.
 pub(super) fn parse(bytes: &[u8]) -> Result<Frame<'_>, Malformed> {
     let mut frame = Fields(bytes);
     let kind = frame.u8()?;

@@ -1,52 +1,52 @@
-//! Bytes that a socket has not taken yet: two lanes, bounded, frames never torn apart.
+//! The send queue of a socket: two bounded lanes that never split a frame.
 //!
-//! Whoever writes to a socket keeps one while the socket is full, and none otherwise.
+//! The shell keeps an outbox for a socket only while the socket is full.
 
 use alloc::collections::VecDeque;
 use core::fmt;
 
 use crate::link::Lane;
 
-/// The most bytes the control lane holds, beyond the limit for data: a handshake, a goodbye and a
-/// dozen of the largest heartbeats. A peer for whom more than that is waiting does not read.
+/// The maximum number of bytes in the control lane, beside the limit for data: a handshake, a CLOSE
+/// and a dozen of the largest heartbeats. A peer with more than that waiting does not read.
 pub const CONTROL_RESERVE: usize = 16 * 1024;
 
-/// What a boundary between two chunks of data costs in bytes, counted against the limit, so that
-/// many tiny chunks cannot hold more memory than the limit says.
+/// The bytes that each chunk of data counts against the limit beside its own, so that many tiny
+/// chunks cannot use more memory than the limit.
 pub const BOUNDARY: usize = size_of::<u32>();
 
-/// Bytes waiting for one socket.
+/// The send queue of one socket.
 ///
-/// Control goes before data, from the next boundary between chunks on. It holds at most its limit
-/// of data and [`CONTROL_RESERVE`] of control, in buffers of at most twice that; when the last byte
-/// has gone it holds no memory.
+/// Control goes before data at the next boundary between chunks. The queue holds at most its limit
+/// of data and [`CONTROL_RESERVE`] of control, in buffers of at most twice that; when empty it
+/// holds no memory.
 #[derive(Debug)]
 pub struct Outbox {
     control: VecDeque<u8>,
     data: VecDeque<u8>,
-    /// How much is left of each chunk of data. Control needs no boundaries: nothing overtakes it.
+    /// The rest of each chunk of data in bytes. Control needs no boundaries: nothing overtakes it.
     chunks: VecDeque<u32>,
-    /// Whether the first chunk of data has been written in part, so that nothing may come between.
-    torn: bool,
+    /// Whether the first chunk of data has been written in part, so that control must wait for it.
+    front_begun: bool,
     limit: usize,
 }
 
 impl Outbox {
-    /// An empty one that takes at most `limit` bytes of data, four more being counted per chunk.
+    /// Creates an empty outbox for at most `limit` bytes of data; each chunk counts four more.
     pub const fn new(limit: usize) -> Outbox {
         Outbox {
             control: VecDeque::new(),
             data: VecDeque::new(),
             chunks: VecDeque::new(),
-            torn: false,
+            front_begun: false,
             limit,
         }
     }
 
-    /// Queues `bytes`, one or more whole frames, behind what its lane holds already.
+    /// Queues `bytes`, one or more whole frames, at the end of a lane.
     ///
     /// # Errors
-    /// The lane has no room for all of them; none was taken, and what was queued before stays good.
+    /// The lane has no room for all of `bytes`; none was queued, and the queue stays usable.
     pub fn push(&mut self, lane: Lane, bytes: &[u8]) -> Result<(), Full> {
         if bytes.is_empty() {
             return Ok(());
@@ -70,54 +70,55 @@ impl Outbox {
         Ok(())
     }
 
-    /// Queues the rest of a frame whose beginning the socket has taken before anything was queued:
-    /// nothing may come between, control included. It counts as data, whatever it is, because a
-    /// frame of data may be longer than all that waits as control.
+    /// Queues the rest of a frame whose beginning was written to the socket while nothing was
+    /// queued. Control must wait for it. The rest counts as data, whatever the frame is, because a
+    /// data frame may be longer than the control lane.
     ///
     /// # Errors
-    /// As [`Outbox::push`]; the frame stays torn, and the stream is of no further use.
+    /// As [`Outbox::push`]; the frame stays incomplete, and the stream is unusable.
     pub fn push_begun(&mut self, rest: &[u8]) -> Result<(), Full> {
-        debug_assert!(self.is_empty(), "something is queued before the frame that was begun");
+        debug_assert!(self.is_empty(), "bytes are queued before the begun frame");
         self.push(Lane::Data, rest)?;
-        self.torn = !rest.is_empty();
+        self.front_begun = !rest.is_empty();
         Ok(())
     }
 
-    /// How many bytes of data would be taken now, in one chunk.
+    /// Returns the number of data bytes that [`Outbox::push`] would accept now in one chunk.
     pub fn room(&self) -> usize {
         self.limit.saturating_sub(self.held()).saturating_sub(BOUNDARY)
     }
 
-    /// What the data that waits counts for against the limit: its bytes, and [`BOUNDARY`] a chunk.
+    /// Returns what the queued data counts against the limit: its bytes plus [`BOUNDARY`] a chunk.
     pub fn held(&self) -> usize {
         self.data.len() + self.chunks.len() * BOUNDARY
     }
 
-    /// The bytes to write next; empty only if nothing is queued.
+    /// Returns the bytes to write next; empty only if nothing is queued.
     ///
-    /// There may be more behind them: write, [`Outbox::advance`], and ask again.
+    /// More may follow: write, call [`Outbox::advance`], and call again.
     pub fn front(&self) -> &[u8] {
-        match self.lane() {
+        match self.next_lane() {
             Lane::Control => self.control.as_slices().0,
             Lane::Data => {
                 let bytes = self.data.as_slices().0;
-                // Where control waits, only the frame that has been begun may go before it.
+                // While control waits, only the begun frame may go before it.
                 let begun = self.chunks.front().map_or(0, |chunk| *chunk as usize);
                 if self.control.is_empty() { bytes } else { bytes.get(..begun).unwrap_or(bytes) }
             }
         }
     }
 
-    /// The socket took the first `n` bytes of [`Outbox::front`]; nothing was pushed in between.
+    /// Removes the first `n` bytes of [`Outbox::front`], which the socket has accepted. Nothing may
+    /// have been pushed since `front`.
     pub fn advance(&mut self, n: usize) {
         let n = n.min(self.front().len());
-        match self.lane() {
+        match self.next_lane() {
             Lane::Control => {
                 self.control.drain(..n);
             }
             Lane::Data => {
                 self.data.drain(..n);
-                self.pass(n);
+                self.shorten_chunks(n);
             }
         }
         if self.is_empty() {
@@ -125,27 +126,27 @@ impl Outbox {
         }
     }
 
-    /// Whether nothing is waiting.
+    /// Returns whether nothing is queued.
     pub fn is_empty(&self) -> bool {
         self.control.is_empty() && self.data.is_empty()
     }
 
-    /// How many bytes are waiting in both lanes.
+    /// Returns the number of bytes in both lanes.
     pub fn len(&self) -> usize {
         self.control.len() + self.data.len()
     }
 
-    /// The lane whose turn it is.
-    fn lane(&self) -> Lane {
-        if self.torn || self.control.is_empty() { Lane::Data } else { Lane::Control }
+    /// Returns the lane of the next bytes.
+    fn next_lane(&self) -> Lane {
+        if self.front_begun || self.control.is_empty() { Lane::Data } else { Lane::Control }
     }
 
-    /// Takes `n` bytes off the chunks of data.
-    fn pass(&mut self, n: usize) {
+    /// Removes `n` bytes from the chunk lengths.
+    fn shorten_chunks(&mut self, n: usize) {
         let mut n = u32::try_from(n).unwrap_or(u32::MAX);
         while let Some(chunk) = self.chunks.front_mut().filter(|_| n > 0) {
-            self.torn = n < *chunk;
-            if self.torn {
+            self.front_begun = n < *chunk;
+            if self.front_begun {
                 *chunk -= n;
                 return;
             }
@@ -155,12 +156,12 @@ impl Outbox {
     }
 }
 
-/// A lane of an [`Outbox`] has no room.
+/// The error of a full lane of an [`Outbox`].
 ///
-/// The peer's fault, who reads too slowly; the outbox is usable; try again after some was written.
+/// The peer's fault: it reads too slowly. The outbox stays usable; retry after some was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full {
-    /// Which lane.
+    /// The full lane.
     pub lane: Lane,
 }
 
@@ -183,13 +184,13 @@ mod tests {
     use super::*;
     use crate::random::Random;
 
-    /// Chunks are told apart by their bytes: lane, number, and place in the chunk.
+    /// Returns a chunk whose bytes identify its lane and number.
     fn chunk(lane: Lane, number: u8, len: usize) -> Vec<u8> {
         let mark = if lane == Lane::Control { 0x80 } else { 0 };
         vec![mark | number & 0x7f; len]
     }
 
-    /// The simple way: whole chunks in two lists, one of them perhaps begun.
+    /// A reference model: whole chunks in two lists, at most one of them begun.
     #[derive(Default)]
     struct Model {
         control: VecDeque<Vec<u8>>,
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn random_use_gives_the_bytes_that_the_simple_model_gives() {
+    fn the_outbox_agrees_with_the_model_under_random_use() {
         for seed in 0..300 {
             let mut random = Random::new(seed);
             let (mut outbox, mut model) = (Outbox::new(600), Model::default());
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn control_overtakes_at_the_next_boundary_and_not_before() {
+    fn control_overtakes_data_at_the_next_boundary() {
         let mut outbox = Outbox::new(100);
         outbox.push(Lane::Data, b"first").unwrap();
         outbox.push(Lane::Data, b"second").unwrap();
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_a_frame_goes_before_control_and_may_be_longer_than_all_of_it() {
+    fn the_rest_of_a_frame_goes_before_control_and_may_exceed_its_reserve() {
         let mut outbox = Outbox::new(2 * CONTROL_RESERVE);
         outbox.push_begun(&[1; CONTROL_RESERVE + 1]).unwrap();
         outbox.push(Lane::Data, b"next").unwrap();
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn both_lanes_refuse_what_exceeds_their_limit_and_go_on() {
+    fn a_full_lane_refuses_more_bytes_and_stays_usable() {
         let mut outbox = Outbox::new(100);
         assert_eq!(outbox.room(), 96);
         outbox.push(Lane::Data, &[1; 60]).unwrap();
@@ -302,14 +303,14 @@ mod tests {
     }
 
     #[test]
-    fn tiny_chunks_count_with_their_boundaries() {
+    fn each_tiny_chunk_also_counts_its_boundary() {
         let mut outbox = Outbox::new(60);
         let pushed = (0..60).take_while(|_| outbox.push(Lane::Data, &[7]).is_ok()).count();
         assert_eq!(pushed, 60 / (1 + BOUNDARY));
     }
 
     #[test]
-    fn nothing_is_held_when_nothing_waits() {
+    fn an_empty_outbox_holds_no_memory() {
         let mut outbox = Outbox::new(1 << 20);
         outbox.push(Lane::Data, &[1; 1 << 19]).unwrap();
         outbox.push(Lane::Control, &[1; 100]).unwrap();

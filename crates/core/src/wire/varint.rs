@@ -1,17 +1,17 @@
-//! Varints: LEB128 in its shortest form, at most five bytes, at most 2^32 − 1.
+//! Varints: LEB128 in its shortest form, at most five bytes, values up to 2^32 − 1.
 
 use alloc::vec::Vec;
 
 use super::Malformed;
 
-/// The varint at the front of `bytes` and its length, or `None` if it does not end there yet.
+/// Returns the varint at the front of `bytes` and its length, or `None` if it is incomplete.
 ///
 /// # Errors
-/// [`Malformed::Varint`] for a longer form than necessary, and for a value above 2^32 − 1.
+/// [`Malformed::Varint`] if the form is not the shortest, or the value is above 2^32 − 1.
 pub(super) fn read(bytes: &[u8]) -> Result<Option<(u32, usize)>, Malformed> {
     let mut value = 0;
     for (index, &byte) in bytes.iter().enumerate() {
-        // The fifth byte has room for the topmost four bits alone, and nothing may follow it.
+        // The fifth byte may hold only the topmost four bits, and must be the last.
         if index == 4 && byte > 0x0f {
             return Err(Malformed::Varint);
         }
@@ -26,7 +26,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<(u32, usize)>, Malformed> {
     Ok(None)
 }
 
-/// Appends `value`.
+/// Appends `value` as a varint.
 pub(super) fn write(mut value: u32, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(0x80 | (value & 0x7f) as u8);
@@ -35,7 +35,7 @@ pub(super) fn write(mut value: u32, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-/// How many bytes `value` takes.
+/// Returns the encoded length of `value` in bytes.
 pub(super) const fn size(value: u32) -> usize {
     match value {
         0..0x80 => 1,

@@ -1,5 +1,5 @@
-//! Beacons: their bytes against `docs/protocol.md`, and a fleet of devices in virtual time over a
-//! network that loses, doubles, delays and replays.
+//! Tests of beacons: the datagrams against `docs/protocol.md`, and a simulated fleet of devices on
+//! a network with loss, duplicates, delay and replays.
 
 mod fleet;
 
@@ -12,7 +12,7 @@ use crate::document;
 const DEVICE: u64 = 0x0123_4567_89ab_cdef;
 const CHALLENGE: u32 = 0xc0ff_ee01;
 
-/// What each legal block means.
+/// Returns the title and the datagram of each legal block.
 fn meanings() -> [(&'static str, Datagram); 4] {
     let said = Statement {
         device: DEVICE,
@@ -44,7 +44,7 @@ const FAULTS: [(&str, BadDatagram); 5] = [
 
 #[test]
 fn each_beacon_block_is_one_datagram_and_encodes_to_the_same_bytes() {
-    let blocks = document::marked("beacon", "beacon-illegal");
+    let blocks = document::blocks_marked("beacon", "beacon-illegal");
     let (illegal, legal): (Vec<_>, Vec<_>) = blocks.into_iter().partition(|block| block.illegal);
     assert_eq!(legal.len(), meanings().len());
     for (block, (title, meaning)) in legal.iter().zip(meanings()) {
@@ -61,7 +61,7 @@ fn each_beacon_block_is_one_datagram_and_encodes_to_the_same_bytes() {
 }
 
 #[test]
-fn the_numbers_of_beacons_are_those_of_the_document() {
+fn the_beacon_constants_match_the_document() {
     let text = document::text().replace('\n', " ");
     for sentence in [
         format!("Each datagram is {DATAGRAM} bytes long"),

@@ -1,34 +1,34 @@
-//! Reads `docs/protocol.md`: its blocks of bytes and its table of bounds.
+//! A parser of `docs/protocol.md`: its byte blocks and its tables.
 
 use std::path::PathBuf;
 
-/// A fenced block whose bytes mean something.
+/// A fenced block of example bytes.
 pub(crate) struct Block {
-    /// Whether its mark says that it is illegal.
+    /// Whether the block is blocks_marked as illegal.
     pub(crate) illegal: bool,
-    /// What stands after the mark.
+    /// The text after the mark.
     pub(crate) title: String,
-    /// Its bytes.
+    /// The bytes of the block.
     pub(crate) bytes: Vec<u8>,
 }
 
-/// The root of the repository.
+/// Returns the root of the repository.
 pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The text of the document.
+/// Returns the text of the document.
 pub(crate) fn text() -> String {
     std::fs::read_to_string(root().join("docs/protocol.md")).expect("docs/protocol.md is there")
 }
 
-/// All blocks marked `hex` or `illegal`, in their order.
+/// Returns all blocks blocks_marked `hex` or `illegal`, in order.
 pub(crate) fn blocks() -> Vec<Block> {
-    marked("hex", "illegal")
+    blocks_marked("hex", "illegal")
 }
 
-/// All blocks with one of these marks, in their order.
-pub(crate) fn marked(legal: &str, illegal: &str) -> Vec<Block> {
+/// Returns all blocks with one of these two marks, in order.
+pub(crate) fn blocks_marked(legal: &str, illegal: &str) -> Vec<Block> {
     let text = text();
     let mut lines = text.lines();
     let mut blocks = Vec::new();
@@ -50,7 +50,7 @@ fn bytes_of(line: &str) -> Vec<u8> {
     bytes.split_whitespace().map(byte).collect()
 }
 
-/// The rows of the table whose header starts with `header`, as their first two cells.
+/// Returns the first two cells of each row of the table whose header starts with `header`.
 pub(crate) fn table(header: &str) -> Vec<(String, String)> {
     let text = text();
     let rows = text.lines().skip_while(|line| !line.starts_with(header)).skip(2);

@@ -1,4 +1,4 @@
-//! Random frames, bytes and cuts from a seed.
+//! A generator of random frames and bytes from a seed.
 
 use systole_core::policy::MAX_PROBES;
 use systole_core::wire::{
@@ -8,7 +8,7 @@ use systole_core::wire::{
 };
 use systole_core::{Policy, Span};
 
-/// SplitMix64: small, seedable, and good enough to choose test cases.
+/// A SplitMix64 generator: small, seedable, and good enough to choose test cases.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -20,28 +20,28 @@ impl Random {
         word ^ (word >> 31)
     }
 
-    /// A number in `0..=most`.
-    pub(crate) fn upto(&mut self, most: usize) -> usize {
-        (self.next() % (most as u64 + 1)) as usize
+    /// Returns a number in `0..=max`.
+    pub(crate) fn up_to(&mut self, max: usize) -> usize {
+        (self.next() % (max as u64 + 1)) as usize
     }
 
     pub(crate) fn flip(&mut self) -> bool {
         self.next() & 1 == 1
     }
 
-    /// A number of any magnitude: edges of varints and of fields are as likely as large numbers.
+    /// Returns a number of random magnitude, so that small values are as likely as large ones.
     fn number(&mut self) -> u64 {
-        let bits = self.upto(63);
+        let bits = self.up_to(63);
         self.next() >> bits
     }
 
-    /// A length of at most `most`: nothing, little, anything, or all of it.
-    fn length(&mut self, most: usize) -> usize {
-        match self.upto(9) {
+    /// Returns a length of at max `max`: zero, short, any, or the maximum.
+    fn length(&mut self, max: usize) -> usize {
+        match self.up_to(9) {
             0 => 0,
-            1 => self.upto(most),
-            2 if most <= 1_024 || self.upto(20) == 0 => most,
-            _ => self.upto(most.min(40)),
+            1 => self.up_to(max),
+            2 if max <= 1_024 || self.up_to(20) == 0 => max,
+            _ => self.up_to(max.min(40)),
         }
     }
 
@@ -50,7 +50,7 @@ impl Random {
     }
 }
 
-/// Bytes that frames borrow from.
+/// A pool of random bytes and text that frames borrow from.
 pub(crate) struct Pool {
     bytes: Vec<u8>,
     text: String,
@@ -63,14 +63,14 @@ impl Pool {
         Pool { bytes, text }
     }
 
-    fn bytes(&self, random: &mut Random, most: usize) -> &[u8] {
-        let length = random.length(most);
-        let start = random.upto(self.bytes.len() - length);
+    fn bytes(&self, random: &mut Random, max: usize) -> &[u8] {
+        let length = random.length(max);
+        let start = random.up_to(self.bytes.len() - length);
         &self.bytes[start..start + length]
     }
 
-    fn text(&self, random: &mut Random, most: usize) -> &str {
-        let mut length = random.length(most);
+    fn text(&self, random: &mut Random, max: usize) -> &str {
+        let mut length = random.length(max);
         while !self.text.is_char_boundary(length) {
             length -= 1;
         }
@@ -78,9 +78,9 @@ impl Pool {
     }
 }
 
-/// A frame that `codec` can carry without loss.
+/// Returns a random frame that `codec` can express without loss.
 pub(crate) fn frame<'a>(codec: Codec, random: &mut Random, pool: &'a Pool) -> Frame<'a> {
-    match (codec, random.upto(9)) {
+    match (codec, random.up_to(9)) {
         (Codec::Native, 0) => Frame::Hello(hello(random, pool)),
         (Codec::Native, 1) => Frame::Welcome(welcome(random, pool)),
         (Codec::Native, 2) => Frame::Retune(policy(random)),
@@ -94,7 +94,7 @@ pub(crate) fn frame<'a>(codec: Codec, random: &mut Random, pool: &'a Pool) -> Fr
         },
         (Codec::Message1028, _) => {
             let kind = if random.flip() { DataKind::Eleven } else { DataKind::TwentyOne };
-            let start = random.upto(pool.bytes.len() - message1028::MAX_DATA);
+            let start = random.up_to(pool.bytes.len() - message1028::MAX_DATA);
             let bytes = &pool.bytes[start..start + message1028::MAX_DATA];
             Frame::Data { bytes, more: false, kind }
         }
@@ -162,7 +162,7 @@ fn welcome<'a>(random: &mut Random, pool: &'a Pool) -> Welcome<'a> {
         received: random.number(),
         server_time_ms: random.number(),
         resume_window_ms: random.number() as u32,
-        largest_data: 1 + random.upto(MAX_DATA - 1) as u32,
+        largest_data: 1 + random.up_to(MAX_DATA - 1) as u32,
         policy: policy(random),
         resume_token: pool.bytes(random, MAX_RESUME_TOKEN),
     }
@@ -172,8 +172,8 @@ fn policy(random: &mut Random) -> Policy {
     let enforce = random.flip();
     let idle = Span::from_millis(1 + (random.number() >> 25));
     let interval = Span::from_millis(1 + (random.number() >> 32));
-    let probes = 1 + random.upto(usize::from(MAX_PROBES) - 1) as u8;
-    let policy = if random.upto(9) == 0 { None } else { Policy::new(idle, interval, probes).ok() };
+    let probes = 1 + random.up_to(usize::from(MAX_PROBES) - 1) as u8;
+    let policy = if random.up_to(9) == 0 { None } else { Policy::new(idle, interval, probes).ok() };
     policy.unwrap_or(Policy::never()).with_enforce(enforce)
 }
 

@@ -1,5 +1,5 @@
-//! The tests of `systole-core` that stand outside it: one binary.
-#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
+//! The integration tests of `systole-core`, in one binary.
+#![allow(clippy::unwrap_used, reason = "test helpers are test code")]
 
 mod beacon;
 mod document;

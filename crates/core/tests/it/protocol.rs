@@ -1,4 +1,4 @@
-//! Holds the codecs against `docs/protocol.md`.
+//! Tests of the codecs against `docs/protocol.md`.
 
 use systole_core::wire::{
     self, Account, Beat, BootId, Close, CloseReason, Codec, DataKind, Decoder, Frame, Hello,
@@ -17,7 +17,8 @@ const WELCOME: &str =
     "WELCOME session 0x0100000500000003, epoch 9, idle 15 s, interval 5 s, 3 probes";
 const KICKED: &str = "CLOSE kicked, do not come back, \"maintenance\"";
 
-/// What each legal block means. A title that is missing here, or there, fails a test.
+/// Returns the title and the frame of each legal block. A title missing here or in the document
+/// fails a test.
 fn meanings() -> Vec<(&'static str, Frame<'static>)> {
     let data = |bytes, more| Frame::Data { bytes, more, kind: DataKind::Eleven };
     let close = |reason, final_, return_after_ms, text| {
@@ -41,7 +42,7 @@ fn meanings() -> Vec<(&'static str, Frame<'static>)> {
     ]
 }
 
-/// What is wrong with each illegal block.
+/// The title and the expected error of each illegal block.
 const FAULTS: [(&str, Malformed); 12] = [
     ("unknown kind", Malformed::UnknownKind),
     ("unknown type", Malformed::UnknownKind),
@@ -103,8 +104,8 @@ fn welcome() -> Welcome<'static> {
     }
 }
 
-/// Feeds the pieces; gives whether exactly `expected` came out, at the very end.
-fn gives(pieces: &[&[u8]], expected: &Frame<'_>) -> bool {
+/// Feeds the pieces; returns whether exactly the frame `expected` was decoded, at the last byte.
+fn decodes_to(pieces: &[&[u8]], expected: &Frame<'_>) -> bool {
     let mut decoder = Decoder::new(Codec::Native, wire::MAX_DATA as u32);
     let mut seen = 0;
     for (index, piece) in pieces.iter().enumerate() {
@@ -114,13 +115,13 @@ fn gives(pieces: &[&[u8]], expected: &Frame<'_>) -> bool {
             assert_eq!(&frame, expected);
             seen += 1;
         }
-        assert!(input.is_empty(), "None means that all is taken");
+        assert!(input.is_empty(), "None means that all input is consumed");
     }
     seen == 1 && decoder.held() == 0
 }
 
-/// Feeds the pieces until something is refused.
-fn fault(pieces: &[&[u8]]) -> Option<Malformed> {
+/// Feeds the pieces and returns the first error.
+fn first_error(pieces: &[&[u8]]) -> Option<Malformed> {
     let mut decoder = Decoder::new(Codec::Native, wire::MAX_DATA as u32);
     pieces.iter().find_map(|piece| decode_all(&mut decoder, piece).err())
 }
@@ -134,45 +135,45 @@ fn decode_all(decoder: &mut Decoder, mut input: &[u8]) -> Result<(), Malformed> 
 fn each_legal_block_is_one_frame_and_encodes_to_the_same_bytes() {
     let meanings = meanings();
     let blocks: Vec<_> = document::blocks().into_iter().filter(|it| !it.illegal).collect();
-    assert_eq!(blocks.len(), meanings.len(), "blocks in the document, and here");
+    assert_eq!(blocks.len(), meanings.len(), "blocks in the document and in this test");
     for block in blocks {
         let title = &block.title;
         let (_, expected) = meanings
             .iter()
             .find(|(known, _)| known == title)
             .unwrap_or_else(|| panic!("no meaning is given for the block {title:?}"));
-        assert!(gives(&[&block.bytes], expected), "{title}");
+        assert!(decodes_to(&[&block.bytes], expected), "{title}");
         let mut encoded = Vec::new();
         Codec::Native.encode(expected, &mut encoded);
         assert_eq!(encoded, block.bytes, "{title}");
         for position in 0..=block.bytes.len() {
             let (front, back) = block.bytes.split_at(position);
             let last = if back.is_empty() { vec![front] } else { vec![front, back] };
-            assert!(gives(&last, expected), "{title} cut at {position}");
+            assert!(decodes_to(&last, expected), "{title} cut at {position}");
         }
         let bytes: Vec<&[u8]> = block.bytes.chunks(1).collect();
-        assert!(gives(&bytes, expected), "{title} byte by byte");
+        assert!(decodes_to(&bytes, expected), "{title} byte by byte");
     }
 }
 
 #[test]
 fn each_illegal_block_is_refused_for_its_reason() {
     let blocks: Vec<_> = document::blocks().into_iter().filter(|it| it.illegal).collect();
-    assert_eq!(blocks.len(), FAULTS.len(), "blocks in the document, and here");
+    assert_eq!(blocks.len(), FAULTS.len(), "blocks in the document and in this test");
     for block in blocks {
         let title = &block.title;
         let (_, expected) = FAULTS
             .iter()
             .find(|(known, _)| known == title)
             .unwrap_or_else(|| panic!("no fault is given for the block {title:?}"));
-        assert_eq!(fault(&[&block.bytes]), Some(*expected), "{title}");
+        assert_eq!(first_error(&[&block.bytes]), Some(*expected), "{title}");
         let bytes: Vec<&[u8]> = block.bytes.chunks(1).collect();
-        assert_eq!(fault(&bytes), Some(*expected), "{title} byte by byte");
+        assert_eq!(first_error(&bytes), Some(*expected), "{title} byte by byte");
     }
 }
 
 #[test]
-fn the_limits_are_those_of_the_document() {
+fn the_limits_match_the_document() {
     let limit = |number: &str, unit| format!("{number} bytes{unit}");
     let expected = [
         ("body of HELLO, WELCOME", limit(&grouped(wire::MAX_HANDSHAKE), "")),
@@ -195,7 +196,7 @@ fn the_limits_are_those_of_the_document() {
     }
 }
 
-/// A number as the document writes it: 65,536.
+/// Formats a number as the document does: 65,536.
 fn grouped(number: usize) -> String {
     if number < 1_000 {
         return number.to_string();
@@ -204,7 +205,7 @@ fn grouped(number: usize) -> String {
 }
 
 #[test]
-fn the_reasons_of_close_are_those_of_the_document() {
+fn the_close_reasons_match_the_document() {
     let rows = document::table("| reason | name |");
     assert_eq!(rows.len(), 9);
     for (byte, name) in rows {
@@ -215,7 +216,7 @@ fn the_reasons_of_close_are_those_of_the_document() {
 }
 
 #[test]
-fn what_an_account_saw_is_that_of_the_document() {
+fn the_saw_values_of_an_account_match_the_document() {
     let rows = document::table("| saw | name |");
     assert_eq!(rows.len(), 9);
     for (byte, name) in rows {
@@ -226,36 +227,40 @@ fn what_an_account_saw_is_that_of_the_document() {
 }
 
 #[test]
-fn what_hello_declares_unused_must_be_empty() {
+fn unused_fields_of_hello_must_be_empty() {
     let mut bytes = Vec::new();
     Codec::Native.encode(&Frame::Hello(Hello { asks: None, ..hello() }), &mut bytes);
-    assert_eq!(fault(&[&bytes]), None);
+    assert_eq!(first_error(&[&bytes]), None);
     let body = 2;
     let (session, policy, account) = (body + 42, body + 66, body + 84);
     let fields = [session, session + 8, session + 16, policy, policy + 17, account, account + 24];
     for position in fields {
         let mut spoilt = bytes.clone();
         spoilt[position] = 1;
-        assert_eq!(fault(&[&spoilt]), Some(Malformed::LeftOver), "byte {position}");
+        assert_eq!(first_error(&[&spoilt]), Some(Malformed::LeftOver), "byte {position}");
     }
     let mut spoilt = bytes.clone();
     spoilt[body + 109] = 1;
-    assert_eq!(fault(&[&spoilt]), Some(Malformed::LeftOver), "resume token");
+    assert_eq!(first_error(&[&spoilt]), Some(Malformed::LeftOver), "resume token");
 }
 
 #[test]
-fn other_versions_are_told_from_other_protocols() {
+fn another_version_is_distinguished_from_another_protocol() {
     for (frame, version) in [(Frame::Hello(hello()), 2 + 4), (Frame::Welcome(welcome()), 2)] {
         let mut bytes = Vec::new();
         Codec::Native.encode(&frame, &mut bytes);
         bytes[version] = 2;
-        assert_eq!(fault(&[&bytes]), Some(Malformed::Version));
+        assert_eq!(first_error(&[&bytes]), Some(Malformed::Version));
     }
-    assert_eq!(fault(&[b"\x30\x05SYS1\x02"]), Some(Malformed::Version), "of another length");
+    assert_eq!(
+        first_error(&[b"\x30\x05SYS1\x02"]),
+        Some(Malformed::Version),
+        "with another length"
+    );
 }
 
 #[test]
-fn welcome_must_allow_some_data_and_no_more_than_the_limit() {
+fn the_data_limit_in_welcome_must_be_in_range() {
     let mut bytes = Vec::new();
     Codec::Native.encode(&Frame::Welcome(welcome()), &mut bytes);
     let largest = 2 + 1 + 1 + 4 + 32 + 32 + 4;
@@ -266,6 +271,6 @@ fn welcome_must_allow_some_data_and_no_more_than_the_limit() {
         (65_537, Some(Malformed::TooLong)),
     ] {
         bytes[largest..largest + 4].copy_from_slice(&value.to_le_bytes());
-        assert_eq!(fault(&[&bytes]), expected, "largest data {value}");
+        assert_eq!(first_error(&[&bytes]), expected, "largest data {value}");
     }
 }

@@ -1,7 +1,7 @@
-//! The fuzzers' corpus begins with the blocks of the document, one message of each older kind, and
-//! one input of each kind for the hub.
+//! The seeds of the fuzz corpus: the blocks of the protocol document, one message of each older
+//! kind, and one hub input of each kind.
 //!
-//! `SYSTOLE_WRITE_SEEDS=1 cargo test -p systole-core seeds` writes what is missing.
+//! `SYSTOLE_WRITE_SEEDS=1 cargo test -p systole-core seeds` writes the seeds.
 
 use std::path::{Path, PathBuf};
 
@@ -15,15 +15,15 @@ use systole_core::{Policy, Span, Time};
 
 use crate::document;
 
-/// A fuzz input starts with a byte that says how long the pieces are; see `fuzz/src/lib.rs`.
+/// The first bytes of the seeds, which select the length of the pieces; see `fuzz/src/lib.rs`.
 const PIECES: [u8; 2] = [0, 1];
 
 #[test]
-fn every_block_has_its_seeds() {
+fn every_block_has_seeds() {
     let corpus = document::root().join("fuzz/corpus");
     for block in document::blocks() {
         let word = if block.illegal { "illegal" } else { "hex" };
-        hold(&corpus.join("native"), &format!("{word} {}", block.title), &block.bytes);
+        check_seeds(&corpus.join("native"), &format!("{word} {}", block.title), &block.bytes);
     }
     let beats = [Frame::Ping(Beat::bare(0)), Frame::Pong(Beat::bare(0))];
     let data = [DataKind::Eleven, DataKind::TwentyOne];
@@ -31,25 +31,25 @@ fn every_block_has_its_seeds() {
     for codec in [Codec::Message1028, Codec::Line] {
         let mut all = Vec::new();
         beats.iter().chain(&data).for_each(|frame| codec.encode(frame, &mut all));
-        hold(&corpus.join(codec.name()), "one of each", &all);
+        check_seeds(&corpus.join(codec.name()), "one of each", &all);
     }
     let mut swapped = vec![0; Codec::Message1028.max_frame()];
     swapped[0] = 2;
-    hold(&corpus.join("message1028"), "pong in the other byte order", &swapped);
-    hold(&corpus.join("line"), "carriage returns", b"ping\r\npong\r\n\r\nhello\r\r\nend");
+    check_seeds(&corpus.join("message1028"), "pong in the other byte order", &swapped);
+    check_seeds(&corpus.join("line"), "carriage returns", b"ping\r\npong\r\n\r\nhello\r\r\nend");
 }
 
 #[test]
-fn beacons_have_their_seeds() {
+fn every_beacon_block_has_a_seed() {
     let folder = document::root().join("fuzz/corpus/beacon");
-    for block in document::marked("beacon", "beacon-illegal") {
+    for block in document::blocks_marked("beacon", "beacon-illegal") {
         let word = if block.illegal { "illegal" } else { "beacon" };
-        hold_one(&folder, &plain(&format!("{word} {}", block.title)), &block.bytes);
+        check_seed(&folder, &file_name(&format!("{word} {}", block.title)), &block.bytes);
     }
 }
 
 #[test]
-fn records_have_their_seeds() {
+fn every_hub_input_is_in_the_record_seed() {
     let commands = [
         Command::Send { bytes: b"hello", more: true, kind: DataKind::TwentyOne },
         Command::HeartbeatData(b"hp=97"),
@@ -75,44 +75,45 @@ fn records_have_their_seeds() {
     ];
     let mut recorder = Recorder::new();
     let mut millis = 0;
-    let mut tell = |input: hub::Input<'_>| {
+    let mut record_input = |input: hub::Input<'_>| {
         millis += 700;
         Tap::<Hub>::input(&mut recorder, Time::from_millis(millis), &input);
     };
     for (link, &input) in (0..).zip(&inputs) {
         let address = ([127, 0, 0, 1], 7).into();
-        tell(hub::Input::Opened { link, listener: 2, address, epoch: 1 });
+        record_input(hub::Input::Opened { link, listener: 2, address, epoch: 1 });
         let first = Input::Received(b"hello\n");
-        tell(hub::Input::Link { link, input: first });
-        tell(hub::Input::Link { link, input });
+        record_input(hub::Input::Link { link, input: first });
+        record_input(hub::Input::Link { link, input });
     }
-    all.into_iter().for_each(tell);
+    all.into_iter().for_each(record_input);
     let folder = document::root().join("fuzz/corpus/record");
-    hold_one(&folder, "one-of-each", recorder.record());
+    check_seed(&folder, "one-of-each", recorder.record());
 }
 
-/// Compares the seeds of that name with what they should be, or writes them when asked to.
-fn hold(folder: &Path, title: &str, bytes: &[u8]) {
+/// Checks the seeds of one block, one for each length of pieces.
+fn check_seeds(folder: &Path, title: &str, bytes: &[u8]) {
     for piece in PIECES {
         let mut seed = vec![piece];
         seed.extend_from_slice(bytes);
-        hold_one(folder, &format!("{}-{piece}", plain(title)), &seed);
+        check_seed(folder, &format!("{}-{piece}", file_name(title)), &seed);
     }
 }
 
-/// A title as a file name.
-fn plain(title: &str) -> String {
+/// Converts a title to a file name.
+fn file_name(title: &str) -> String {
     let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
     let name: String = title.to_lowercase().chars().map(plain).collect();
     name.trim_matches('-').to_owned()
 }
 
-fn hold_one(folder: &Path, name: &str, seed: &[u8]) {
+/// Checks that a seed file holds `seed`; writes it first if `SYSTOLE_WRITE_SEEDS` is set.
+fn check_seed(folder: &Path, name: &str, seed: &[u8]) {
     let path: PathBuf = folder.join(name);
     if std::env::var_os("SYSTOLE_WRITE_SEEDS").is_some() {
         std::fs::create_dir_all(folder).unwrap();
         std::fs::write(&path, seed).unwrap();
     }
     let found = std::fs::read(&path).ok();
-    assert_eq!(found.as_deref(), Some(seed), "{} is missing or old", path.display());
+    assert_eq!(found.as_deref(), Some(seed), "{} is missing or out of date", path.display());
 }

@@ -1,4 +1,4 @@
-//! Streams of frames in any pieces, at their limits, and after an error.
+//! Tests of the decoder: streams in random pieces, at the limits, and after an error.
 
 use systole_core::wire::{
     self, Beat, Close, CloseReason, Codec, DataKind, Decoder, Frame, Malformed, line, message1028,
@@ -8,7 +8,7 @@ use crate::generator::{self, Pool, Random};
 
 const CODECS: [Codec; 3] = [Codec::Native, Codec::Message1028, Codec::Line];
 
-/// Random streams per run, over all codecs.
+/// The number of random streams per run, over all codecs.
 const CASES: u64 = 20_000;
 
 fn decoder(codec: Codec) -> Decoder {
@@ -19,29 +19,29 @@ fn data(bytes: &[u8]) -> Frame<'_> {
     Frame::Data { bytes, more: false, kind: DataKind::Eleven }
 }
 
-/// Feeds all of `input`; gives how many frames came out.
+/// Feeds all of `input`; returns the number of frames.
 fn feed(decoder: &mut Decoder, mut input: &[u8]) -> Result<usize, Malformed> {
     let mut frames = 0;
     while decoder.next(&mut input)?.is_some() {
         frames += 1;
     }
-    assert!(input.is_empty(), "None means that all is taken");
+    assert!(input.is_empty(), "None means that all input is consumed");
     Ok(frames)
 }
 
 #[test]
-fn what_is_encoded_is_decoded_whatever_the_pieces() {
+fn encoded_frames_are_decoded_from_any_pieces() {
     let pool = Pool::new(&mut Random(1));
     for seed in 0..CASES {
-        let run = std::panic::catch_unwind(|| one_stream(seed, &pool));
+        let run = std::panic::catch_unwind(|| check_random_stream(seed, &pool));
         assert!(run.is_ok(), "seed {seed}");
     }
 }
 
-fn one_stream(seed: u64, pool: &Pool) {
+fn check_random_stream(seed: u64, pool: &Pool) {
     let mut random = Random(seed);
-    let codec = CODECS[random.upto(CODECS.len() - 1)];
-    let count = random.upto(6);
+    let codec = CODECS[random.up_to(CODECS.len() - 1)];
+    let count = random.up_to(6);
     let frames: Vec<_> = (0..count).map(|_| generator::frame(codec, &mut random, pool)).collect();
     let mut bytes = Vec::new();
     for frame in &frames {
@@ -52,12 +52,12 @@ fn one_stream(seed: u64, pool: &Pool) {
     let longest = if random.flip() { 8 } else { bytes.len() };
     let mut rest = &bytes[..];
     while !rest.is_empty() {
-        let (mut piece, after) = rest.split_at(random.upto(longest).min(rest.len()));
+        let (mut piece, after) = rest.split_at(random.up_to(longest).min(rest.len()));
         rest = after;
         while let Some(frame) = decoder.next(&mut piece).unwrap() {
             assert_eq!(Some(&frame), expected.next());
         }
-        assert!(piece.is_empty(), "None means that all is taken");
+        assert!(piece.is_empty(), "None means that all input is consumed");
         assert!(decoder.held() <= codec.max_frame());
     }
     assert_eq!(expected.next(), None);
@@ -78,7 +78,7 @@ fn the_longest_data_is_accepted_and_one_byte_more_refused() {
         let (last, front) = stream.split_last().unwrap();
         for (index, byte) in front.iter().enumerate() {
             assert_eq!(feed(&mut pieces, &[*byte]), Ok(0));
-            assert_eq!(pieces.held(), index + 1, "only what arrived is held");
+            assert_eq!(pieces.held(), index + 1, "held bytes are those that arrived");
         }
         let mut input = &[*last][..];
         assert_eq!(pieces.next(&mut input), Ok(Some(data(longest))), "{codec} byte by byte");
@@ -89,25 +89,25 @@ fn the_longest_data_is_accepted_and_one_byte_more_refused() {
 }
 
 #[test]
-fn a_smaller_limit_for_data_holds_for_data_alone() {
+fn a_smaller_data_limit_applies_only_to_data() {
     let mut native = Decoder::new(Codec::Native, 10);
     assert_eq!(feed(&mut native, b"\x50\x0a0123456789"), Ok(1));
-    assert_eq!(feed(&mut native, b"\x12\x01\x0b01234567890"), Ok(1), "business data is no DATA");
+    assert_eq!(feed(&mut native, b"\x12\x01\x0b01234567890"), Ok(1), "business data is not DATA");
     assert_eq!(feed(&mut native, b"\x50\x0b"), Err(Malformed::TooLong), "at the header");
 
     let mut lines = Decoder::new(Codec::Line, 10);
     assert_eq!(feed(&mut lines, b"0123456789\n012345678\r\n"), Ok(2));
     assert_eq!(feed(&mut lines, b"01234"), Ok(0));
-    assert_eq!(feed(&mut lines, b"567890"), Err(Malformed::TooLong), "without its end");
+    assert_eq!(feed(&mut lines, b"567890"), Err(Malformed::TooLong), "before the line feed");
 
     let mut messages = Decoder::new(Codec::Message1028, 10);
     let mut message = Vec::new();
     Codec::Message1028.encode(&data(b"x"), &mut message);
-    assert_eq!(feed(&mut messages, &message), Ok(1), "one length regardless");
+    assert_eq!(feed(&mut messages, &message), Ok(1), "the length is fixed");
 }
 
 #[test]
-fn each_limit_of_the_native_protocol_is_reached_and_kept() {
+fn each_native_limit_is_accepted_and_one_byte_more_refused() {
     let (token, text) = ([7; wire::MAX_TOKEN], "x".repeat(wire::MAX_CLOSE_TEXT));
     let close = Close { reason: CloseReason::Done, final_: false, return_after_ms: 0, text: &text };
     let beat = Beat { data: Some(&token[..wire::MAX_HEARTBEAT_DATA]), ..Beat::bare(1) };
@@ -117,7 +117,7 @@ fn each_limit_of_the_native_protocol_is_reached_and_kept() {
         let mut input = &stream[..];
         assert_eq!(decoder(Codec::Native).next(&mut input), Ok(Some(frame)));
     }
-    // CLOSE whose text claims one byte more than it may, with that byte.
+    // A CLOSE with a text of one byte more than the limit.
     let mut stream = vec![0x70, 0x89, 0x01, 0, 0, 0, 0, 0, 0, 0x81, 0x01];
     stream.extend_from_slice(&[b'x'; wire::MAX_CLOSE_TEXT + 1]);
     assert_eq!(feed(&mut decoder(Codec::Native), &stream), Err(Malformed::TooLong));
@@ -128,7 +128,7 @@ fn each_limit_of_the_native_protocol_is_reached_and_kept() {
 }
 
 #[test]
-fn an_error_stays() {
+fn an_error_is_permanent() {
     for (codec, illegal) in [
         (Codec::Native, &[0x70, 0x08, 1, 0, 0, 0, 0, 0, 0, 0xff][..]),
         (Codec::Message1028, &[0, 0, 0, 3]),
@@ -147,7 +147,7 @@ fn an_error_stays() {
 }
 
 #[test]
-fn message1028_reads_a_pong_in_either_byte_order_and_writes_one() {
+fn message1028_accepts_a_pong_in_either_byte_order_and_sends_one() {
     let mut message = [0; message1028::MESSAGE];
     for front in [[0, 0, 0, 2], [2, 0, 0, 0]] {
         message[..4].copy_from_slice(&front);
@@ -182,7 +182,7 @@ fn message1028_pads_data_and_keeps_its_type() {
 }
 
 #[test]
-fn lines_end_in_a_line_feed_and_perhaps_a_carriage_return() {
+fn lines_end_in_a_line_feed_with_an_optional_carriage_return() {
     let mut decoder = decoder(Codec::Line);
     let mut input = &b"ping\npong\r\nPING\n\n \rx\r\r\nrest"[..];
     let expected = [
@@ -205,7 +205,7 @@ fn lines_end_in_a_line_feed_and_perhaps_a_carriage_return() {
 }
 
 #[test]
-fn what_the_older_codecs_cannot_say_is_not_written() {
+fn frames_that_an_older_codec_cannot_express_append_nothing() {
     let close = Close { reason: CloseReason::Done, final_: true, return_after_ms: 0, text: "" };
     for codec in [Codec::Message1028, Codec::Line] {
         let mut out = Vec::new();
@@ -216,7 +216,7 @@ fn what_the_older_codecs_cannot_say_is_not_written() {
 }
 
 #[test]
-fn codecs_are_found_by_their_names() {
+fn codecs_are_found_by_name() {
     for codec in CODECS {
         assert_eq!(Codec::by_name(codec.name()), Some(codec));
     }

@@ -1,4 +1,4 @@
-//! What the admin API answers when it cannot do as asked, and how it reads what it is sent.
+//! Error answers of the admin API, and the extractors for bodies and queries that produce them.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -12,14 +12,14 @@ use utoipa::ToSchema;
 
 use crate::gateway::ShardUnavailable;
 
-/// An answer that says what went wrong and what to do about it.
+/// An error answer: what went wrong and what to do about it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Trouble {
     #[serde(skip)]
     status: StatusCode,
-    /// What went wrong.
+    /// The error.
     error: String,
-    /// What to do about it.
+    /// What the caller can do about the error.
     hint: String,
 }
 
@@ -54,7 +54,7 @@ impl From<ShardUnavailable> for Trouble {
         let (error, hint) = match why {
             ShardUnavailable::Busy => (
                 "a shard did not answer in time",
-                "try again; if it persists, look at systole_loop_lag_seconds in /metrics",
+                "try again; if it persists, check systole_loop_lag_seconds in /metrics",
             ),
             ShardUnavailable::Gone => {
                 ("a shard has ended", "the gateway is stopping: do not retry here")
@@ -64,7 +64,7 @@ impl From<ShardUnavailable> for Trouble {
     }
 }
 
-/// A JSON body; an empty one counts as `{}`.
+/// Extracts a JSON body; an empty body is read as `{}`.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
@@ -79,14 +79,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     }
 }
 
-/// The query of a request.
-pub(super) struct Asked<T>(pub(super) T);
+/// Extracts the query parameters of a request.
+pub(super) struct QueryParams<T>(pub(super) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParams<T> {
     type Rejection = Trouble;
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Asked<T>, Trouble> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<QueryParams<T>, Trouble> {
         let query: Result<Query<T>, QueryRejection> = Query::from_request_parts(parts, state).await;
         let hint = "GET /api/v1/openapi.json describes what may be asked";
-        query.map(|Query(asked)| Asked(asked)).map_err(|why| Trouble::bad(why.body_text(), hint))
+        query
+            .map(|Query(asked)| QueryParams(asked))
+            .map_err(|why| Trouble::bad(why.body_text(), hint))
     }
 }

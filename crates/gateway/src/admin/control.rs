@@ -1,4 +1,4 @@
-//! Listeners and their policies, the log, and taking leave.
+//! Handlers for listeners and their policies, the log, and the drain.
 
 use std::net::SocketAddr;
 
@@ -15,28 +15,28 @@ use crate::config::LEVELS;
 use crate::events::PolicyInfo;
 use crate::gateway::{Lifecycle, ListenerState};
 
-/// A place where clients connect.
+/// A listener and its policy.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ListenerView {
-    /// Its name.
+    /// The name of the listener.
     name: String,
-    /// What clients speak there.
+    /// The codec that its clients use.
     codec: &'static str,
-    /// Where it listens.
+    /// The address it listens at.
     #[schema(value_type = String)]
     address: SocketAddr,
-    /// The policy of its clients unless they agreed on another one.
+    /// The policy of its sessions, except those that negotiated another one.
     policy: PolicyInfo,
 }
 
-/// All of them.
+/// All listeners.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ListenerList {
-    /// In the order of the configuration.
+    /// The listeners, in the order of the configuration.
     listeners: Vec<ListenerView>,
 }
 
-/// Where clients connect.
+/// Lists the listeners.
 #[utoipa::path(get, path = "/api/v1/listeners", responses((status = 200, body = ListenerList)))]
 pub(super) async fn listeners(State(shared): State<Shared>) -> Json<ListenerList> {
     let view = |listener: &ListenerState| ListenerView {
@@ -48,7 +48,7 @@ pub(super) async fn listeners(State(shared): State<Shared>) -> Json<ListenerList
     Json(ListenerList { listeners: shared.gateway.listeners().iter().map(view).collect() })
 }
 
-/// The policy of a listener.
+/// Returns the policy of a listener.
 #[utoipa::path(
     get,
     path = "/api/v1/listeners/{name}/policy",
@@ -65,10 +65,10 @@ pub(super) async fn listener_policy(
     Ok(Json(PolicyInfo::new(&listener.policy())))
 }
 
-/// What a retune changed.
+/// The result of a retune.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Retuned {
-    /// The listener.
+    /// The name of the listener.
     listener: String,
     /// The policy before.
     old: PolicyInfo,
@@ -76,8 +76,8 @@ pub(super) struct Retuned {
     new: PolicyInfo,
 }
 
-/// Puts a policy in force for a listener: all its sessions, and those to come. It holds until the
-/// gateway restarts or reads its configuration again.
+/// Sets the policy of a listener, for its present and future sessions. The policy stays in force
+/// until the gateway restarts or reloads its configuration.
 #[utoipa::path(
     put,
     path = "/api/v1/listeners/{name}/policy",
@@ -96,31 +96,31 @@ pub(super) async fn retune(
 ) -> Result<Json<Retuned>, Trouble> {
     let gateway = &shared.gateway;
     let index = gateway.listener(&name).ok_or_else(|| Trouble::no_listener(&name))?;
-    let new = wish.over(gateway.listeners()[usize::from(index)].policy())?;
+    let new = wish.apply_to(gateway.listeners()[usize::from(index)].policy())?;
     let old = gateway.retune(index, new).await?;
     tracing::info!(listener = name, %old, %new, "retuned over the admin interface");
     let (old, new) = (PolicyInfo::new(&old), PolicyInfo::new(&new));
     Ok(Json(Retuned { listener: name, old, new }))
 }
 
-/// What to change about the log; what is not said stays.
+/// Changes to the log; absent fields leave a setting unchanged.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct LogWish {
     /// Whether heartbeats are logged.
     heartbeats: Option<bool>,
-    /// From which level on: `error`, `warn`, `info`, `debug` or `trace`.
+    /// The least important level that is logged: `error`, `warn`, `info`, `debug` or `trace`.
     level: Option<String>,
 }
 
-/// What is logged now.
+/// The present settings of the log.
 #[derive(Serialize, ToSchema)]
 pub(super) struct LogView {
     /// Whether heartbeats are logged.
     heartbeats: bool,
 }
 
-/// Changes what is logged, until the gateway restarts or reads its configuration again.
+/// Changes what is logged, until the gateway restarts or reloads its configuration.
 #[utoipa::path(
     put,
     path = "/api/v1/log",
@@ -145,14 +145,14 @@ pub(super) async fn log(
     Ok(Json(LogView { heartbeats: shared.gateway.logs().heartbeats() }))
 }
 
-/// That the gateway takes leave.
+/// Confirmation that the gateway is draining.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Draining {
     /// Always true.
     draining: bool,
 }
 
-/// Takes leave: no new connections, a goodbye to each client, then the end of the process.
+/// Drains the gateway: stops accepting, sends CLOSE to each client, then ends the process.
 #[utoipa::path(post, path = "/api/v1/drain", responses((status = 202, body = Draining)))]
 pub(super) async fn drain(State(shared): State<Shared>) -> (StatusCode, Json<Draining>) {
     shared.gateway.advance(Lifecycle::Draining);

@@ -1,4 +1,4 @@
-//! Whether the gateway lives, whether it is ready, and what it counts.
+//! Handlers for liveness, readiness and metrics of the gateway.
 
 use axum::Json;
 use axum::extract::State;
@@ -12,29 +12,29 @@ use super::state::Shared;
 use crate::gateway::Lifecycle;
 use crate::metrics::CONTENT_TYPE;
 
-/// That the process lives.
+/// The answer of a running process.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Health {
-    /// `ok`.
+    /// Always `ok`.
     status: &'static str,
-    /// The version that runs.
+    /// The version of the gateway.
     version: &'static str,
 }
 
-/// The process lives.
+/// Confirms that the process is running.
 #[utoipa::path(get, path = "/healthz", responses((status = 200, body = Health)))]
 pub(super) async fn healthz() -> Json<Health> {
     Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
 }
 
-/// Whether new connections are accepted.
+/// The answer of a gateway that accepts connections.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Readiness {
-    /// Whether they are.
+    /// Always true; a gateway that is not ready answers with an error.
     ready: bool,
 }
 
-/// New connections are accepted at every listener.
+/// Confirms that every listener accepts connections.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -56,7 +56,7 @@ pub(super) async fn readyz(State(shared): State<Shared>) -> Result<Json<Readines
     Err(Trouble::new(StatusCode::SERVICE_UNAVAILABLE, error, hint))
 }
 
-/// The metrics in OpenMetrics text, as Prometheus reads it.
+/// Returns the metrics as OpenMetrics text, which Prometheus reads.
 #[utoipa::path(
     get,
     path = "/metrics",

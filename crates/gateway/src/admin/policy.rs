@@ -1,4 +1,4 @@
-//! A policy as it is asked for over HTTP.
+//! Policies requested over the admin API.
 
 use serde::Deserialize;
 use systole_core::policy::{Detection, PRESETS, PolicyError};
@@ -7,32 +7,32 @@ use utoipa::ToSchema;
 
 use super::answer::Trouble;
 
-/// A policy to put in force. What is not said stays as it is; `preset`, `never`, and the three
+/// A requested policy. Absent fields leave a value unchanged. `preset`, `never`, and the three
 /// numbers of the bound exclude each other.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PolicyWish {
-    /// `relaxed`, `default`, `kernel_like`, `demanding` or `datacenter`.
+    /// The name of a preset: `relaxed`, `default`, `kernel_like`, `demanding` or `datacenter`.
     preset: Option<String>,
-    /// Never judge silence.
+    /// If true, silence never leads to a verdict.
     never: Option<bool>,
     /// Silence before the first probe, in milliseconds.
     idle_ms: Option<u64>,
-    /// From one probe to the next, in milliseconds.
+    /// Time between two probes, in milliseconds.
     interval_ms: Option<u64>,
-    /// How many probes may go unanswered: 1 to 100.
+    /// Unanswered probes before the verdict, 1 to 100.
     probes: Option<u8>,
-    /// After how long without a byte either way a heartbeat goes out; 0 for none.
+    /// Time without a byte in either direction before a keepalive, in milliseconds; 0 for none.
     keepalive_ms: Option<u64>,
-    /// Whether first probes are spread.
+    /// Whether the first probes of links are spread in time.
     spread: Option<bool>,
-    /// Whether the verdict ends the link, or is only told.
+    /// Whether a verdict ends the link; if not, it is only reported.
     enforce: Option<bool>,
 }
 
 impl PolicyWish {
-    /// The policy wished for, where `base` is in force now.
-    pub(super) fn over(self, base: Policy) -> Result<Policy, Trouble> {
+    /// Returns `base` with the requested changes.
+    pub(super) fn apply_to(self, base: Policy) -> Result<Policy, Trouble> {
         if self == PolicyWish::default() {
             let hint = "for example {\"preset\": \"demanding\"} or {\"idle_ms\": 10000, \
                         \"interval_ms\": 3000, \"probes\": 3}";
@@ -52,7 +52,7 @@ impl PolicyWish {
         } else if never {
             Policy::never().with_spread(base.spread())
         } else if numbers {
-            self.numbers(base)?.with_spread(base.spread())
+            self.numbers_over(base)?.with_spread(base.spread())
         } else {
             base
         };
@@ -62,19 +62,21 @@ impl PolicyWish {
             Some(millis) => Some(Span::from_millis(millis)),
         };
         let spread = self.spread.unwrap_or(detection.spread());
-        // Starts without a keepalive: from a preset, or from the numbers alone.
+        // Built anew, because a policy that has a keepalive cannot drop it.
         let policy = match detection.detection() {
             Detection::Never => Policy::never(),
             Detection::Bounded { idle, interval, probes } => {
-                Policy::new(idle, interval, probes).map_err(refused)?
+                Policy::new(idle, interval, probes).map_err(bad_policy)?
             }
         };
         let policy =
             policy.with_spread(spread).with_enforce(self.enforce.unwrap_or(base.enforce()));
-        keepalive.map_or(Ok(policy), |keepalive| policy.with_keepalive(keepalive).map_err(refused))
+        keepalive
+            .map_or(Ok(policy), |keepalive| policy.with_keepalive(keepalive).map_err(bad_policy))
     }
 
-    fn numbers(&self, base: Policy) -> Result<Policy, Trouble> {
+    /// Returns the policy of the given numbers; `base` supplies the absent ones.
+    fn numbers_over(&self, base: Policy) -> Result<Policy, Trouble> {
         let (idle, interval, probes) = match base.detection() {
             Detection::Bounded { idle, interval, probes } => {
                 (Some(idle), Some(interval), Some(probes))
@@ -86,13 +88,13 @@ impl PolicyWish {
         let (Some(idle), Some(interval), Some(probes)) = (idle, interval, self.probes.or(probes))
         else {
             let error = "`idle_ms`, `interval_ms` and `probes` are needed together here";
-            return Err(Trouble::bad(error, "the policy in force judges nobody and has none"));
+            return Err(Trouble::bad(error, "the policy in force is `never` and has none of them"));
         };
-        Policy::new(idle, interval, probes).map_err(refused)
+        Policy::new(idle, interval, probes).map_err(bad_policy)
     }
 }
 
-fn refused(error: PolicyError) -> Trouble {
+fn bad_policy(error: PolicyError) -> Trouble {
     Trouble::bad(error, "nothing was changed; ask again with other values")
 }
 
@@ -100,27 +102,27 @@ fn refused(error: PolicyError) -> Trouble {
 mod tests {
     use super::*;
 
-    fn over(json: &str, base: Policy) -> Option<Policy> {
-        serde_json::from_str::<PolicyWish>(json).ok()?.over(base).ok()
+    fn apply(json: &str, base: Policy) -> Option<Policy> {
+        serde_json::from_str::<PolicyWish>(json).ok()?.apply_to(base).ok()
     }
 
     #[test]
-    fn what_is_not_said_stays() {
+    fn absent_fields_stay_unchanged() {
         let base = Policy::kernel_like().with_enforce(false);
         let base = base.with_keepalive(Span::from_secs(9)).unwrap();
-        let idle = over(r#"{"idle_ms": 20000}"#, base).unwrap();
+        let idle = apply(r#"{"idle_ms": 20000}"#, base).unwrap();
         assert_eq!(idle.bound(), Some(Span::from_secs(29)));
         assert_eq!((idle.enforce(), idle.spread()), (false, false));
         assert_eq!(idle.keepalive(), Some(Span::from_secs(9)));
-        let enforced = over(r#"{"enforce": true, "keepalive_ms": 0}"#, base).unwrap();
+        let enforced = apply(r#"{"enforce": true, "keepalive_ms": 0}"#, base).unwrap();
         assert_eq!(enforced, Policy::kernel_like());
-        let preset = over(r#"{"preset": "demanding"}"#, base).unwrap();
+        let preset = apply(r#"{"preset": "demanding"}"#, base).unwrap();
         assert_eq!(preset.bound(), Some(Span::from_secs(8)));
         assert!(!preset.enforce() && preset.spread());
     }
 
     #[test]
-    fn what_is_illegal_is_refused() {
+    fn illegal_policies_are_refused() {
         let base = Policy::default();
         for wrong in [
             "{}",
@@ -131,9 +133,9 @@ mod tests {
             r#"{"probes": 0}"#,
             r#"{"idle": 5}"#,
         ] {
-            assert_eq!(over(wrong, base), None, "{wrong}");
+            assert_eq!(apply(wrong, base), None, "{wrong}");
         }
-        assert_eq!(over(r#"{"idle_ms": 5}"#, Policy::never()), None);
-        assert_eq!(over(r#"{"never": true}"#, base).unwrap().bound(), None);
+        assert_eq!(apply(r#"{"idle_ms": 5}"#, Policy::never()), None);
+        assert_eq!(apply(r#"{"never": true}"#, base).unwrap().bound(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Takes the connections of the admin interface, within bounds of number and patience.
+//! Accepts connections of the admin interface, with limits on their number and idle time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,22 +11,22 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
-/// Connections beyond those of subscribers to events: scrapers, dashboards and people. Further ones
-/// wait in the kernel's queue.
-pub const SPARE_CONNECTIONS: usize = 64;
+/// Number of connections for requests other than event streams: scrapers, dashboards and people.
+/// Further connections wait in the kernel's accept queue.
+pub(crate) const SPARE_CONNECTIONS: usize = 64;
 
-/// How long a connection may take to send the head of a request, idle time before it included; a
-/// scraper that comes every 15 s keeps its connection.
-pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time limit for the head of a request, including the idle time before it. A scraper with a period
+/// of 15 s keeps its connection.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long to leave a listener alone that cannot accept, for lack of descriptors as a rule.
+/// Pause after a failed accept, which is usually caused by a lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `router` to at most `connections` at a time, until dropped.
-pub async fn serve(listener: TcpListener, router: Router, connections: usize) {
+/// Serves `router` on at most `connections` connections at a time, until dropped.
+pub(crate) async fn serve(listener: TcpListener, router: Router, connections: usize) {
     let free = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
     loop {
-        // It is never closed, so a permit always comes.
+        // The semaphore is never closed, so this never returns.
         let Ok(permit) = free.clone().acquire_owned().await else {
             return;
         };
@@ -34,7 +34,7 @@ pub async fn serve(listener: TcpListener, router: Router, connections: usize) {
             Ok((stream, _)) => {
                 let router = router.clone();
                 tokio::spawn(async move {
-                    converse(stream, router).await;
+                    serve_connection(stream, router).await;
                     drop(permit);
                 });
             }
@@ -46,8 +46,8 @@ pub async fn serve(listener: TcpListener, router: Router, connections: usize) {
     }
 }
 
-async fn converse(stream: TcpStream, router: Router) {
-    // Small answers should not wait for each other; without it they are only slower.
+async fn serve_connection(stream: TcpStream, router: Router) {
+    // Without TCP_NODELAY small answers are only slower, so a failure is ignored.
     let _ = stream.set_nodelay(true);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);

@@ -1,4 +1,4 @@
-//! Who is online, and what may be done about one of them.
+//! Handlers that list the sessions online and act on one session.
 
 use std::sync::Arc;
 
@@ -9,23 +9,23 @@ use systole_core::policy::MAX_BOUND;
 use systole_core::{Policy, Span};
 use utoipa::{IntoParams, ToSchema};
 
-use super::answer::{Asked, Body, Trouble};
+use super::answer::{Body, QueryParams, Trouble};
 use super::policy::PolicyWish;
 use super::state::Shared;
 use crate::gateway::{Cursor, Gateway};
 use crate::report::SessionInfo;
 use crate::request::{Filter, Order, SESSIONS_PER_PAGE};
 
-/// How many sessions a page holds unless asked otherwise.
+/// Default number of sessions per page.
 const DEFAULT_LIMIT: usize = 100;
 
 /// A session that is online.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SessionView {
-    /// What its shard tells.
+    /// The session as its shard reports it.
     #[serde(flatten)]
     info: SessionInfo,
-    /// The name of its listener.
+    /// The name of the session's listener.
     #[schema(value_type = String)]
     listener: Arc<str>,
 }
@@ -37,44 +37,44 @@ impl SessionView {
     }
 }
 
-/// Which sessions are wanted.
+/// Filters and paging of a session list.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
-    /// Only those of exactly this identity.
+    /// Only sessions with exactly this identity.
     identity: Option<String>,
-    /// Only those of the listener of this name.
+    /// Only sessions of the listener with this name.
     listener: Option<String>,
-    /// Only those that are suspected, or those that are not.
+    /// Only suspect sessions (`true`), or only sessions that are not suspect (`false`).
     suspect: Option<bool>,
-    /// At most so many, 1 to 500; 100 unless said.
+    /// Page size, 1 to 500; 100 by default.
     limit: Option<usize>,
-    /// Where the page before ended.
+    /// `next` of the previous page.
     cursor: Option<String>,
 }
 
 /// A page of sessions.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SessionPage {
-    /// The sessions.
+    /// The sessions of this page.
     sessions: Vec<SessionView>,
-    /// What to pass as `cursor` for the next page; absent at the end. A page may be short, or even
-    /// empty, and still have a next one.
+    /// `cursor` of the next page; absent on the last page. A page may be short, or even empty, and
+    /// still have a next page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
-/// That an order was given.
+/// Confirmation that an order was sent to a session.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Done {
-    /// The session.
+    /// The session's number.
     session: String,
-    /// What was ordered: `kick`, `hold`, `release` or `policy`.
+    /// The order: `kick`, `hold`, `release` or `policy`.
     order: &'static str,
 }
 
-/// Who is online.
+/// Lists the sessions that are online.
 #[utoipa::path(
     get,
     path = "/api/v1/sessions",
@@ -83,7 +83,7 @@ pub(super) struct Done {
 )]
 pub(super) async fn list(
     State(shared): State<Shared>,
-    Asked(wanted): Asked<Wanted>,
+    QueryParams(wanted): QueryParams<Wanted>,
 ) -> Result<Json<SessionPage>, Trouble> {
     let gateway = &shared.gateway;
     let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT);
@@ -92,7 +92,7 @@ pub(super) async fn list(
     }
     let cursor = wanted.cursor.as_deref().map_or(Some(Cursor::default()), read_cursor);
     let Some(cursor) = cursor else {
-        return Err(Trouble::bad("`cursor` is none of ours", "pass `next` of the page before"));
+        return Err(Trouble::bad("`cursor` is unknown", "pass `next` of the previous page"));
     };
     let listener = match &wanted.listener {
         Some(name) => Some(gateway.listener(name).ok_or_else(|| Trouble::no_listener(name))?),
@@ -104,7 +104,7 @@ pub(super) async fn list(
     Ok(Json(SessionPage { sessions, next: next.map(write_cursor) }))
 }
 
-/// One session.
+/// Returns one session.
 #[utoipa::path(
     get,
     path = "/api/v1/sessions/{id}",
@@ -120,15 +120,15 @@ pub(super) async fn one(
     Ok(Json(SessionView::new(&shared.gateway, info)))
 }
 
-/// How to end a session.
+/// Options of a kick.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Kick {
-    /// Whether its client is told to stay away; it may come back at once unless said.
+    /// Whether the client is asked to stay away; by default it may reconnect at once.
     stay_away: bool,
 }
 
-/// Ends a session; its client may come back.
+/// Ends a session; the client may reconnect.
 #[utoipa::path(
     delete,
     path = "/api/v1/sessions/{id}",
@@ -139,10 +139,10 @@ pub(super) async fn delete(
     State(shared): State<Shared>,
     Path(id): Path<String>,
 ) -> Result<Json<Done>, Trouble> {
-    give(&shared, id, "kick", Order::Kick { stay_away: false }).await
+    send_order(&shared, id, "kick", Order::Kick { stay_away: false }).await
 }
 
-/// Ends a session, and says whether its client may come back.
+/// Ends a session and informs the client whether it may reconnect.
 #[utoipa::path(
     post,
     path = "/api/v1/sessions/{id}/kick",
@@ -155,18 +155,18 @@ pub(super) async fn kick(
     Path(id): Path<String>,
     Body(Kick { stay_away }): Body<Kick>,
 ) -> Result<Json<Done>, Trouble> {
-    give(&shared, id, "kick", Order::Kick { stay_away }).await
+    send_order(&shared, id, "kick", Order::Kick { stay_away }).await
 }
 
-/// How long to judge a session not at all.
+/// Duration of a hold.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Hold {
-    /// For so long from now.
+    /// Seconds from now.
     seconds: u64,
 }
 
-/// Neither suspects nor gives up a session for a while, for debugging its client.
+/// Suspends suspicion and verdict for a session, to allow debugging of its client.
 #[utoipa::path(
     post,
     path = "/api/v1/sessions/{id}/hold",
@@ -184,10 +184,10 @@ pub(super) async fn hold(
         let hint = "1 second to 2^40 ms; POST …/release ends a hold early";
         return Err(Trouble::bad("`seconds` is out of range", hint));
     }
-    give(&shared, id, "hold", Order::Hold(span)).await
+    send_order(&shared, id, "hold", Order::Hold(span)).await
 }
 
-/// Ends a hold.
+/// Ends a hold early.
 #[utoipa::path(
     post,
     path = "/api/v1/sessions/{id}/release",
@@ -198,10 +198,10 @@ pub(super) async fn release(
     State(shared): State<Shared>,
     Path(id): Path<String>,
 ) -> Result<Json<Done>, Trouble> {
-    give(&shared, id, "release", Order::Release).await
+    send_order(&shared, id, "release", Order::Release).await
 }
 
-/// Puts a policy in force for one session; what is not said comes from its listener.
+/// Sets the policy of one session; the policy of its listener supplies absent values.
 #[utoipa::path(
     post,
     path = "/api/v1/sessions/{id}/policy",
@@ -222,10 +222,10 @@ pub(super) async fn policy(
     let info = found.ok_or_else(|| Trouble::no_session(&id))?;
     let listener = shared.gateway.listeners().get(usize::from(info.listener));
     let base = listener.map_or(Policy::default(), |listener| listener.policy());
-    give(&shared, id, "policy", Order::Retune(wish.over(base)?)).await
+    send_order(&shared, id, "policy", Order::Retune(wish.apply_to(base)?)).await
 }
 
-async fn give(
+async fn send_order(
     shared: &Shared,
     id: String,
     name: &'static str,

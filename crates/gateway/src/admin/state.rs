@@ -1,4 +1,4 @@
-//! What the handlers of the admin API share.
+//! State shared by the handlers of the admin API.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use tokio::sync::Semaphore;
 use crate::config::Token;
 use crate::gateway::Gateway;
 
-/// What the handlers share; cheap to copy.
+/// State shared by the handlers; cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
-    /// The gateway that is looked at and steered.
+    /// The gateway that the handlers read and control.
     pub(super) gateway: Arc<Gateway>,
-    /// What requests must present.
+    /// The token that requests must present, if any.
     pub(super) token: Option<Token>,
-    /// One permit for each subscriber to events that may still come.
+    /// One permit for each further event subscriber.
     pub(super) subscribers: Arc<Semaphore>,
 }

@@ -1,4 +1,4 @@
-//! The events as server-sent events: a snapshot, then what happens.
+//! The handler that streams events as server-sent events: a snapshot, then each new event.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -19,17 +19,17 @@ use crate::events::{Gap, Position, Subscriber};
 use crate::gateway::{Cursor, Gateway, Lifecycle, ShardUnavailable};
 use crate::request::{Filter, SESSIONS_PER_PAGE};
 
-/// How often a silent stream says that it lives: below the minute after which proxies give up.
+/// Interval of comments on a silent stream: below the minute after which proxies close it.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// What happens, as server-sent events. Without `Last-Event-ID`, or where there is a gap:
-/// `snapshot` (forget what you know), a `session` for each session online, `live`. Then numbered
-/// events, named by their kind. Each event states what is so: one that repeats what is known
-/// changes nothing.
+/// Streams events as server-sent events. Without `Last-Event-ID`, or after a gap, the stream starts
+/// with `snapshot` (discard earlier state), one `session` for each session online, then `live`.
+/// Numbered events follow, named by their kind. Each event states the new state, so a repeated
+/// event changes nothing.
 #[utoipa::path(
     get,
     path = "/api/v1/events",
-    params(("Last-Event-ID" = Option<String>, Header, description = "The last id that was seen")),
+    params(("Last-Event-ID" = Option<String>, Header, description = "Id of the last event seen")),
     responses(
         (status = 200, body = crate::events::Event, content_type = "text/event-stream"),
         (status = 503, body = Trouble)
@@ -43,8 +43,8 @@ pub(super) async fn events(
         let hint = "end another subscription, or raise sse_subscribers in [limits]";
         Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "too many subscribers", hint)
     })?;
-    let told = headers.get("last-event-id");
-    let feed = Feed::new(shared.gateway, told.map(|told| told.to_str().unwrap_or("")), permit);
+    let last_id = headers.get("last-event-id").map(|id| id.to_str().unwrap_or(""));
+    let feed = Feed::new(shared.gateway, last_id, permit);
     let stream = stream::unfold(feed, |mut feed| async {
         let event = feed.next().await?;
         Some((Ok(event), feed))
@@ -52,43 +52,44 @@ pub(super) async fn events(
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEPALIVE)))
 }
 
-/// One subscriber's stream.
+/// The event stream of one subscriber.
 struct Feed {
     gateway: Arc<Gateway>,
     subscriber: Subscriber,
     stage: Stage,
-    /// Ready to be sent; at most a page of sessions or a batch of events.
+    /// Events ready to be sent: at most one page of sessions or one batch of events.
     ready: VecDeque<Event>,
     phase: watch::Receiver<Lifecycle>,
     _permit: OwnedSemaphorePermit,
 }
 
+/// The part of the stream that comes next.
 #[derive(Clone, Copy)]
 enum Stage {
-    /// Sessions from there on are still to be told.
+    /// Sessions from this cursor on are still to be sent.
     Snapshot(Cursor),
     Live,
     Ended,
 }
 
-/// A gap in the numbers.
+/// The data of a `gap` event: events were lost.
 #[derive(Serialize)]
 struct GapView {
-    /// Why.
+    /// Why they were lost.
     reason: &'static str,
 }
 
-/// The beginning and the end of a snapshot.
+/// The data of the `snapshot` and `live` events, which enclose a snapshot.
 #[derive(Serialize)]
-struct Mark {
+struct SnapshotMark {
     /// The number of the last event before the snapshot.
     number: u64,
 }
 
 impl Feed {
-    fn new(gateway: Arc<Gateway>, told: Option<&str>, permit: OwnedSemaphorePermit) -> Feed {
-        let resumed = told.map(|told| {
-            let position = told.parse::<Position>().map_err(|_| Gap::UnknownPosition)?;
+    fn new(gateway: Arc<Gateway>, last_id: Option<&str>, permit: OwnedSemaphorePermit) -> Feed {
+        let resumed = last_id.map(|id| {
+            let position = id.parse::<Position>().map_err(|_| Gap::UnknownPosition)?;
             gateway.events().resume(position)
         });
         let (resumed, gap) = match resumed {
@@ -101,7 +102,7 @@ impl Feed {
             Some(subscriber) => (subscriber, Stage::Live),
             None => {
                 let subscriber = gateway.events().subscribe();
-                let mark = Mark { number: subscriber.position().number };
+                let mark = SnapshotMark { number: subscriber.position().number };
                 ready.push_back(event("snapshot", &mark));
                 (subscriber, Stage::Snapshot(Cursor::default()))
             }
@@ -128,7 +129,7 @@ impl Feed {
         let page = self.gateway.sessions(&everyone, cursor, SESSIONS_PER_PAGE).await;
         let (sessions, next) = match page {
             Ok(page) => page,
-            // Without an id told so far, the client's next attempt starts over.
+            // No id was sent yet, so the client's next request starts with a new snapshot.
             Err(ShardUnavailable::Busy | ShardUnavailable::Gone) => {
                 self.stage = Stage::Ended;
                 return;
@@ -141,9 +142,9 @@ impl Feed {
             self.stage = Stage::Snapshot(next);
             return;
         }
-        // Only now has the client something to resume from: a part of a snapshot is nothing.
+        // The first id: a client cannot resume from a part of a snapshot.
         let position = self.subscriber.position();
-        let mark = Mark { number: position.number };
+        let mark = SnapshotMark { number: position.number };
         self.ready.push_back(event("live", &mark).id(position.to_string()));
         self.stage = Stage::Live;
     }

@@ -1,4 +1,4 @@
-//! The API over shards that are played by threads: no sockets, no clocks.
+//! Tests of the admin API with simulated shards: threads without sockets or clocks.
 
 mod gap;
 mod why;
@@ -30,16 +30,16 @@ use crate::report::{Change, PauseReason, Report, SessionInfo, Subject, session_t
 use crate::request::{Order, Page, REQUESTS, Request, Requests, Story};
 use crate::stats::Distributions;
 
-/// Sessions that each played shard has, at the links 0, 1 and so on.
+/// Number of sessions of each simulated shard; they use the links 0, 1 and so on.
 const SESSIONS: u32 = 7;
 
-/// What the played shards were told, in short.
-type Told = Arc<Mutex<Vec<String>>>;
+/// A record of the orders and commands that the simulated shards received.
+type Received = Arc<Mutex<Vec<String>>>;
 
-/// A gateway over two played shards.
+/// A gateway with two simulated shards.
 struct Fixture {
     gateway: Arc<Gateway>,
-    told: Told,
+    received: Received,
     router: Router,
     _polls: Vec<Poll>,
 }
@@ -50,18 +50,18 @@ impl Fixture {
     }
 
     fn with(token: Option<Token>, subscribers: usize) -> Fixture {
-        let told = Told::default();
+        let received = Received::default();
         let mut polls = Vec::new();
-        let mut play = |shard: u64| {
+        let mut start = |shard: u64| {
             let (requests, receiver) = connect(&mut polls);
-            let told = told.clone();
-            std::thread::spawn(move || play_shard(shard, &receiver, &told));
+            let received = received.clone();
+            std::thread::spawn(move || simulate_shard(shard, &receiver, &received));
             requests
         };
-        let shards = vec![play(0), play(1)];
+        let shards = vec![start(0), start(1)];
         let gateway = Arc::new(gateway(shards));
         let router = router(gateway.clone(), token, subscribers);
-        Fixture { gateway, told, router, _polls: polls }
+        Fixture { gateway, received, router, _polls: polls }
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
@@ -82,8 +82,9 @@ impl Fixture {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    fn told(&self) -> Vec<String> {
-        std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Returns what the shards received since the last call.
+    fn take_received(&self) -> Vec<String> {
+        std::mem::take(&mut *self.received.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn events(&self, last: Option<&str>) -> Frames {
@@ -150,9 +151,9 @@ fn id(shard: u64, link: u32) -> String {
     session_text(shard << 56 | u64::from(link))
 }
 
-/// Answers as a shard would: the session of link n is number n of the shard.
-fn play_shard(shard: u64, requests: &Receiver<Request>, told: &Told) {
-    let note = |what: String| told.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+/// Answers requests as a shard does. The session of link n is number n of the shard.
+fn simulate_shard(shard: u64, requests: &Receiver<Request>, received: &Received) {
+    let note = |what: String| received.lock().unwrap_or_else(PoisonError::into_inner).push(what);
     let link_of = |session: u64| {
         let link = u32::try_from(session & 0xff_ffff).unwrap();
         (link < SESSIONS).then_some(link)
@@ -160,7 +161,7 @@ fn play_shard(shard: u64, requests: &Receiver<Request>, told: &Told) {
     while let Ok(request) = requests.recv() {
         match request {
             Request::Sessions { from, limit, filter, reply } => {
-                // Looks at no more than four links for one question.
+                // Examines at most four links per request.
                 let all = (from..SESSIONS).take(4).map(|link| info(shard, link));
                 let found = all.filter(|info| {
                     filter.identity.as_ref().is_none_or(|wanted| *wanted == info.identity)
@@ -168,13 +169,13 @@ fn play_shard(shard: u64, requests: &Receiver<Request>, told: &Told) {
                         && filter.suspect.is_none_or(|wanted| wanted == info.suspect)
                 });
                 let sessions: Vec<_> = found.take(limit).collect();
-                let looked = if sessions.len() == limit {
+                let searched = if sessions.len() == limit {
                     let last = u64::from_str_radix(&sessions[limit - 1].session, 16).unwrap();
                     u32::try_from(last & 0xff_ffff).unwrap() + 1
                 } else {
                     from + 4
                 };
-                let next = (looked < SESSIONS).then_some(looked);
+                let next = (searched < SESSIONS).then_some(searched);
                 let _ = reply.send(Page { sessions, next });
             }
             Request::Session { session, reply } => {
@@ -233,14 +234,14 @@ fn story(shard: u64, link: u32) -> Story {
     }
 }
 
-/// Reads server-sent events one by one.
+/// A reader of server-sent events.
 struct Frames {
     stream: BodyDataStream,
     text: String,
 }
 
 impl Frames {
-    /// Name, id and data of the next; `None` at the end.
+    /// Returns name, id and data of the next event; `None` at the end.
     async fn next(&mut self) -> Option<(String, String, Value)> {
         while !self.text.contains("\n\n") {
             let more = tokio::time::timeout(Duration::from_secs(10), self.stream.next()).await;
@@ -267,7 +268,7 @@ impl Frames {
 }
 
 #[tokio::test]
-async fn pages_cross_shards_and_tell_each_session_once() {
+async fn pages_cross_shards_and_list_each_session_once() {
     let fixture = Fixture::new();
     let mut seen = Vec::new();
     let mut cursor = String::new();
@@ -288,7 +289,7 @@ async fn pages_cross_shards_and_tell_each_session_once() {
 }
 
 #[tokio::test]
-async fn filters_are_passed_on() {
+async fn filters_are_forwarded_to_the_shards() {
     let fixture = Fixture::new();
     for (query, count) in [
         ("identity=user-2", 4),
@@ -304,7 +305,7 @@ async fn filters_are_passed_on() {
 }
 
 #[tokio::test]
-async fn what_is_asked_wrongly_is_answered_with_a_hint() {
+async fn bad_requests_get_an_error_with_a_hint() {
     let fixture = Fixture::new();
     let policy = "/api/v1/listeners/native/policy";
     for (method, path, body, expected) in [
@@ -330,7 +331,7 @@ async fn what_is_asked_wrongly_is_answered_with_a_hint() {
         assert_eq!(status.as_u16(), expected, "{method} {path} {answer}");
         assert!(answer["error"].is_string() && answer["hint"].is_string(), "{answer}");
     }
-    assert_eq!(fixture.told().len(), 1, "only the order to a session that is not online");
+    assert_eq!(fixture.take_received().len(), 1, "only the order to a session that is not online");
 }
 
 #[tokio::test]
@@ -359,11 +360,11 @@ async fn orders_reach_the_shard_of_the_session() {
         Order::Release,
         Order::Retune(Policy::demanding()),
     ];
-    assert_eq!(fixture.told(), expected.map(order));
+    assert_eq!(fixture.take_received(), expected.map(order));
 }
 
 #[tokio::test]
-async fn a_retune_reaches_all_shards_and_tells_both_bounds() {
+async fn a_retune_reaches_all_shards_and_returns_both_bounds() {
     let fixture = Fixture::new();
     let path = "/api/v1/listeners/line/policy";
     let wish = json!({"idle_ms": 1_000, "interval_ms": 500, "probes": 2});
@@ -376,12 +377,12 @@ async fn a_retune_reaches_all_shards_and_tells_both_bounds() {
     assert_eq!(fixture.get(path).await.1["bound_ms"], 2_000);
     let policy = Policy::new(Span::from_secs(1), Span::from_millis(500), 2).unwrap();
     let command = hub::HubCommand::Retune { listener: 1, policy };
-    // The second answer shows that the shards have seen what came before it.
+    // Requests are handled in order: an answer proves that the command was handled.
     fixture.get(&format!("/api/v1/sessions/{}", id(0, 0))).await;
     fixture.get(&format!("/api/v1/sessions/{}", id(1, 0))).await;
-    let mut told = fixture.told();
-    told.sort();
-    assert_eq!(told, [format!("0: {command:?}"), format!("1: {command:?}")]);
+    let mut received = fixture.take_received();
+    received.sort();
+    assert_eq!(received, [format!("0: {command:?}"), format!("1: {command:?}")]);
 }
 
 #[tokio::test]
@@ -400,7 +401,7 @@ async fn readiness_follows_accepting_and_draining() {
 }
 
 #[tokio::test]
-async fn a_token_is_asked_for_everywhere_but_at_the_probes() {
+async fn all_routes_but_health_and_readiness_need_the_token() {
     let token = Token::new("0123456789abcdef").unwrap();
     let fixture = Fixture::with(Some(token), 1);
     for (path, _) in guarded_routes() {
@@ -430,7 +431,7 @@ async fn a_token_is_asked_for_everywhere_but_at_the_probes() {
 }
 
 #[tokio::test]
-async fn web_pages_are_kept_out_where_there_is_no_token() {
+async fn requests_of_web_pages_are_refused_without_a_token() {
     let fixture = Fixture::new();
     for (method, name, value, expected) in [
         (Method::POST, header::ORIGIN, "https://example.org", 403),
@@ -465,7 +466,7 @@ async fn a_subscriber_gets_a_snapshot_then_events_and_resumes() {
 }
 
 #[tokio::test]
-async fn a_gap_is_told_and_leads_to_a_new_snapshot() {
+async fn a_gap_is_reported_and_leads_to_a_new_snapshot() {
     let fixture = Fixture::new();
     for _ in 0..20 {
         fixture.join(1);
@@ -481,7 +482,7 @@ async fn a_gap_is_told_and_leads_to_a_new_snapshot() {
 }
 
 #[tokio::test]
-async fn a_slow_subscriber_is_cut_off_and_the_fast_are_not() {
+async fn a_slow_subscriber_is_disconnected_and_a_fast_one_is_not() {
     let fixture = Fixture::new();
     let mut slow = fixture.events(Some("a-0")).await;
     let mut fast = fixture.events(Some("a-0")).await;
@@ -491,7 +492,7 @@ async fn a_slow_subscriber_is_cut_off_and_the_fast_are_not() {
     }
     let (name, _, gap) = slow.next().await.unwrap();
     assert_eq!((name.as_str(), &gap["reason"]), ("gap", &json!("too_far_behind")));
-    assert_eq!(slow.next().await, None, "cut off");
+    assert_eq!(slow.next().await, None, "disconnected");
 }
 
 #[tokio::test]
@@ -501,14 +502,14 @@ async fn subscribers_are_bounded_and_end_with_the_gateway() {
     assert_eq!(fixture.get("/api/v1/events").await.0, StatusCode::SERVICE_UNAVAILABLE);
     fixture.join(1);
     fixture.gateway.advance(Lifecycle::Stopped);
-    assert_eq!(frames.next().await.unwrap().0, "join", "the last events are still told");
+    assert_eq!(frames.next().await.unwrap().0, "join", "the last events are still sent");
     assert_eq!(frames.next().await, None);
     drop(frames);
     fixture.events(Some("a-1")).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_is_silent_full_or_gone_is_unavailable() {
+async fn a_shard_that_is_silent_busy_or_stopped_is_unavailable() {
     let mut polls = Vec::new();
     let (requests, receiver) = connect(&mut polls);
     let router = router(Arc::new(gateway(vec![requests.clone()])), None, 1);
@@ -523,8 +524,8 @@ async fn a_shard_that_is_silent_full_or_gone_is_unavailable() {
     assert_eq!(ask().await, StatusCode::SERVICE_UNAVAILABLE, "gone");
 }
 
-/// A body that the operation accepts.
-fn sample(path: &str) -> Option<Value> {
+/// Returns a request body that the operation accepts.
+fn sample_body(path: &str) -> Option<Value> {
     Some(match path.rsplit('/').next()? {
         "hold" => json!({"seconds": 5}),
         "policy" => json!({"preset": "relaxed"}),
@@ -533,7 +534,8 @@ fn sample(path: &str) -> Option<Value> {
     })
 }
 
-fn concrete(path: &str) -> String {
+/// Fills in the parameters of a path.
+fn with_parameters(path: &str) -> String {
     path.replace("{id}", &id(1, 5)).replace("{name}", "line")
 }
 
@@ -553,8 +555,8 @@ async fn the_document_and_the_router_describe_the_same() {
         for method in [Method::GET, Method::PUT, Method::POST, Method::DELETE, Method::PATCH] {
             let fixture = Fixture::new();
             let name = method.as_str().to_ascii_lowercase();
-            let request = HttpRequest::builder().method(method).uri(concrete(path));
-            let body = sample(path).map_or(String::new(), |body| body.to_string());
+            let request = HttpRequest::builder().method(method).uri(with_parameters(path));
+            let body = sample_body(path).map_or(String::new(), |body| body.to_string());
             let request = request.body(Body::from(body)).unwrap();
             let response = fixture.router.clone().oneshot(request).await.unwrap();
             let status = response.status();
@@ -569,13 +571,13 @@ async fn the_document_and_the_router_describe_the_same() {
             };
             let bytes = response.into_body().collect().await.unwrap().to_bytes();
             let answer = serde_json::from_slice(&bytes).unwrap();
-            conforms(&document, schema, &answer, &format!("{name} {path}"));
+            assert_conforms(&document, schema, &answer, &format!("{name} {path}"));
         }
     }
 }
 
 #[test]
-fn events_are_as_documented() {
+fn events_match_the_document() {
     let document = serde_json::to_value(Document::openapi()).unwrap();
     let fixture = Fixture::new();
     let mut subscriber = fixture.gateway.events().subscribe();
@@ -584,12 +586,12 @@ fn events_are_as_documented() {
     fixture.gateway.note(0, Report::Missed(2), 7);
     let schema = json!({"$ref": "#/components/schemas/Event"});
     for event in subscriber.ready().unwrap() {
-        conforms(&document, &schema, &serde_json::to_value(&*event).unwrap(), "an event");
+        assert_conforms(&document, &schema, &serde_json::to_value(&*event).unwrap(), "an event");
     }
 }
 
 #[test]
-fn the_page_for_people_names_each_kind_of_event() {
+fn the_manual_names_each_kind_of_event() {
     const PAGE: &str = include_str!("../../../../docs/admin-api.md");
     let (_, events) = PAGE.split_once("## Events").unwrap();
     let document = serde_json::to_value(Document::openapi()).unwrap();
@@ -608,8 +610,9 @@ fn the_page_for_people_names_each_kind_of_event() {
     }
 }
 
-/// Holds `value` against the parts of JSON Schema that the document uses.
-fn conforms(document: &Value, schema: &Value, value: &Value, place: &str) {
+/// Panics unless `value` conforms to `schema`. Supports the parts of JSON Schema that the document
+/// uses.
+fn assert_conforms(document: &Value, schema: &Value, value: &Value, place: &str) {
     if let Err(why) = check(document, schema, value) {
         panic!("{place}: {why}\n{value}");
     }

@@ -1,4 +1,4 @@
-//! Why a session ended, or how it is doing: the verdict, what it rests on, and what led to it.
+//! Handlers that explain a session: its verdict, the grounds for it, and the events before it.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use systole_core::flight::{Entry, Flight};
 use systole_core::{Span, Time};
 use utoipa::{IntoParams, ToSchema};
 
-use super::answer::{Asked, Trouble};
+use super::answer::{QueryParams, Trouble};
 use super::sessions::read_id;
 use super::state::Shared;
 use crate::events::{End, Loss, Session};
@@ -18,42 +18,44 @@ use crate::gateway::Gateway;
 use crate::request::Story;
 use crate::verdicts::{self, Ended, VERDICTS};
 
-/// How many verdicts a page holds unless asked otherwise, and at most.
+/// Default number of verdicts per page.
 const DEFAULT_LIMIT: usize = 100;
+
+/// Maximum number of verdicts per page.
 const MAX_LIMIT: usize = 500;
 
-/// A verdict.
+/// A verdict on a session.
 #[derive(Serialize, ToSchema)]
 pub(super) struct VerdictView {
-    /// Whose.
+    /// The session that ended.
     #[serde(flatten)]
     session: Session,
-    /// When it fell, in milliseconds since 1970-01-01 UTC.
+    /// Time of the verdict, in milliseconds since 1970-01-01 UTC.
     at_ms: u64,
-    /// Why, and when.
+    /// The cause, its evidence and the times.
     #[serde(flatten)]
     end: End,
-    /// What an operator can do about it.
+    /// What an operator can do about the cause.
     advice: &'static str,
-    /// Whether a better cause may still be found out: when the peer returns, or from what happens
-    /// to others.
+    /// Whether the cause may still be revised, when the peer returns or other sessions settle the
+    /// scope.
     provisional: bool,
-    /// The cause that was given at first, if a better one was found out.
+    /// The original cause, if it was revised.
     #[serde(skip_serializing_if = "Option::is_none")]
     revised_from: Option<Revised>,
 }
 
-/// A cause that was given at first.
+/// The original cause of a revised verdict.
 #[derive(Serialize, ToSchema)]
 struct Revised {
-    /// By name.
+    /// The name of the cause.
     cause: &'static str,
-    /// What of a path was lost.
+    /// Direction and scope, if the cause is a lost path.
     #[serde(flatten)]
     loss: Loss,
-    /// How sure it seemed.
+    /// Its confidence: `certain`, `high` or `medium`.
     confidence: &'static str,
-    /// What showed the better one, for people.
+    /// The reason for the revision, as a phrase for people.
     because: String,
 }
 
@@ -78,32 +80,32 @@ impl VerdictView {
     }
 }
 
-/// Which verdicts are wanted.
+/// Filters and paging of a verdict list.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
-    /// Only those of the cause of this name.
+    /// Only verdicts with the cause of this name.
     cause: Option<String>,
-    /// Only those of exactly this identity.
+    /// Only verdicts on exactly this identity.
     identity: Option<String>,
-    /// At most so many, 1 to 500; 100 unless said.
+    /// Page size, 1 to 500; 100 by default.
     limit: Option<usize>,
-    /// Where the page before ended.
+    /// `next` of the previous page.
     cursor: Option<u64>,
 }
 
 /// A page of verdicts, latest first.
 #[derive(Serialize, ToSchema)]
 pub(super) struct VerdictPage {
-    /// The verdicts.
+    /// The verdicts of this page.
     verdicts: Vec<VerdictView>,
-    /// What to pass as `cursor` for the next page; absent at the end.
+    /// `cursor` of the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<u64>,
 }
 
-/// The last 10,000 verdicts, latest first.
+/// Lists the last 10,000 verdicts, latest first.
 #[utoipa::path(
     get,
     path = "/api/v1/verdicts",
@@ -112,7 +114,7 @@ pub(super) struct VerdictPage {
 )]
 pub(super) async fn verdicts(
     State(shared): State<Shared>,
-    Asked(wanted): Asked<Wanted>,
+    QueryParams(wanted): QueryParams<Wanted>,
 ) -> Result<Json<VerdictPage>, Trouble> {
     let gateway = &shared.gateway;
     let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT);
@@ -131,39 +133,39 @@ pub(super) async fn verdicts(
     Ok(Json(VerdictPage { verdicts, next }))
 }
 
-/// How a session is doing, or why it ended.
+/// The state of a session that is online, or the verdict on one that ended.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Why {
-    /// Which.
+    /// The session.
     #[serde(flatten)]
     session: Session,
-    /// Whether it is online.
+    /// Whether the session is online.
     online: bool,
-    /// Whether it is online and suspected.
+    /// Whether the session is online and suspect.
     suspect: bool,
-    /// The verdict, unless it is online.
+    /// The verdict; absent if the session is online.
     #[serde(skip_serializing_if = "Option::is_none")]
     verdict: Option<VerdictView>,
-    /// What happened lately, oldest first: at most 32 entries; none of a beacon.
+    /// The last events of the link, oldest first: at most 32; empty for a beacon.
     timeline: Vec<Moment>,
 }
 
-/// Something that happened, once or several times in a row.
+/// An event of a link that occurred once or several times in a row.
 #[derive(Serialize, ToSchema)]
 struct Moment {
-    /// How long before the verdict, or before now; the last time if it happened often.
+    /// Time from the last occurrence to the verdict or to now, in microseconds.
     before_us: u64,
-    /// When, in milliseconds since 1970-01-01 UTC; the last time if it happened often.
+    /// Time of the last occurrence, in milliseconds since 1970-01-01 UTC.
     at_ms: u64,
-    /// What, for people.
+    /// The event, as a phrase for people.
     what: String,
-    /// How often.
+    /// Number of occurrences.
     count: u32,
-    /// Whether it may have been more often than that.
+    /// Whether `count` is only a minimum.
     or_more: bool,
 }
 
-/// Why a session ended, or how it is doing.
+/// Explains why a session ended, or the state of one that is online.
 #[utoipa::path(
     get,
     path = "/api/v1/sessions/{id}/why",
@@ -176,26 +178,26 @@ pub(super) async fn why(
 ) -> Result<Json<Why>, Trouble> {
     let gateway = &shared.gateway;
     let session = read_id(&id)?;
-    // A verdict is answered at once, whatever has become of the shard.
+    // A stored verdict needs no answer from the shard, which may have ended.
     if let Some(ended) = gateway.verdicts().find(session) {
-        return Ok(Json(of_ended(gateway, &ended)));
+        return Ok(Json(explain_ended(gateway, &ended)));
     }
     if let Some(story) = gateway.story(session).await? {
-        return Ok(Json(of_live(gateway, *story)));
+        return Ok(Json(explain_online(gateway, *story)));
     }
-    // It may have fallen meanwhile.
-    let ended = gateway.verdicts().find(session).ok_or_else(|| unknown(&id))?;
-    Ok(Json(of_ended(gateway, &ended)))
+    // The session may have ended while the shard was asked.
+    let ended = gateway.verdicts().find(session).ok_or_else(|| unknown_session(&id))?;
+    Ok(Json(explain_ended(gateway, &ended)))
 }
 
-fn unknown(id: &str) -> Trouble {
+fn unknown_session(id: &str) -> Trouble {
     let error =
         format!("session {id} is not online, and its verdict is not among the last {VERDICTS}");
     let hint = "GET /api/v1/verdicts lists the last verdicts, GET /api/v1/sessions who is online";
     Trouble::new(axum::http::StatusCode::NOT_FOUND, error, hint)
 }
 
-fn of_ended(gateway: &Gateway, ended: &Arc<Ended>) -> Why {
+fn explain_ended(gateway: &Gateway, ended: &Arc<Ended>) -> Why {
     let listener = gateway.listener_name(ended.subject.listener);
     Why {
         session: Session::new(ended.subject.clone(), listener),
@@ -206,7 +208,7 @@ fn of_ended(gateway: &Gateway, ended: &Arc<Ended>) -> Why {
     }
 }
 
-fn of_live(gateway: &Gateway, story: Story) -> Why {
+fn explain_online(gateway: &Gateway, story: Story) -> Why {
     let Story { subject, suspect, flight, now, wall_ms } = story;
     let listener = gateway.listener_name(subject.listener);
     Why {
@@ -218,7 +220,7 @@ fn of_live(gateway: &Gateway, story: Story) -> Why {
     }
 }
 
-/// What a flight holds, seen from `end`, which is `end_ms` on the clock.
+/// Returns the entries of `flight` relative to `end`, which is `end_ms` by the wall clock.
 fn timeline(flight: Option<&Flight>, end: Time, end_ms: u64) -> Vec<Moment> {
     let moment = |Entry { at, incident, count, or_more }: Entry| {
         let before: Span = end.since(at);

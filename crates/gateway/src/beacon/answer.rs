@@ -1,4 +1,4 @@
-//! What the control plane asks of a shard of beacons, and the answers.
+//! Answers the requests of the control plane to a beacon shard.
 
 use systole_core::beacon::{BeaconCommand, Input, Presence};
 use systole_core::wire::{BootId, InstanceId};
@@ -9,27 +9,27 @@ use super::keys::device_text;
 use crate::report::{SessionInfo, Subject, session_text};
 use crate::request::{Filter, LINKS_PER_SEARCH, Order, Page, Request, SESSIONS_PER_PAGE, Story};
 
-/// The bits of a session's number that are its place in the table.
-const PLACE: u64 = (1 << 24) - 1;
+/// Mask of the bits of a session's number that are the session's place in the table.
+const PLACE_MASK: u64 = (1 << 24) - 1;
 
 impl BeaconLoop {
     pub(super) fn answer(&mut self, request: Request) {
-        // Whoever asked may have gone: then the answer is of no use to anybody.
+        // Send errors are ignored: the caller no longer waits for the answer.
         match request {
             Request::Sessions { from, limit, filter, reply } => {
                 let _ = reply.send(self.page(from, limit, &filter));
             }
             Request::Session { session, reply } => {
-                let _ = reply.send(self.find(session).map(|known| self.info(&known)));
+                let _ = reply.send(self.find(session).map(|presence| self.info(&presence)));
             }
             Request::Story { session, reply } => {
-                let known = self.find(session);
-                let _ = reply.send(known.map(|known| Box::new(self.story(&known))));
+                let presence = self.find(session);
+                let _ = reply.send(presence.map(|presence| Box::new(self.story(&presence))));
             }
             Request::Order { session, order, reply } => {
                 let found = self.find(session);
-                if let Some(known) = found {
-                    self.order(known.subject.device, order);
+                if let Some(presence) = found {
+                    self.order(presence.subject.device, order);
                 }
                 let _ = reply.send(found.is_some());
             }
@@ -40,7 +40,7 @@ impl BeaconLoop {
                 hub::HubCommand::Drain { .. } => self.command(BeaconCommand::Drain),
                 hub::HubCommand::Retune { .. } | hub::HubCommand::ReportHeartbeats(_) => {}
             },
-            // What is not online yet is refused with the drain that follows.
+            // The drain that follows refuses devices that are not yet online.
             Request::StopAccepting => {}
             Request::Stop => self.stopping = true,
         }
@@ -48,10 +48,11 @@ impl BeaconLoop {
 
     fn command(&mut self, command: BeaconCommand) {
         self.hub.handle(self.clock.now(), Input::Command(command));
-        self.carry();
+        self.carry_out();
     }
 
-    /// A retune of one device alone is not offered: all of a listener are told the same bound.
+    /// Gives an order to one device. A retune of one device is not offered: all devices of a
+    /// listener have the same bound.
     fn order(&mut self, device: u64, order: Order) {
         match order {
             Order::Kick { .. } => self.command(BeaconCommand::Kick { device }),
@@ -62,8 +63,8 @@ impl BeaconLoop {
     }
 
     fn find(&self, session: u64) -> Option<Presence> {
-        let place = u32::try_from(session & PLACE).ok()?;
-        self.hub.presence_at(place).filter(|known| known.subject.session == session)
+        let place = u32::try_from(session & PLACE_MASK).ok()?;
+        self.hub.presence_at(place).filter(|presence| presence.subject.session == session)
     }
 
     fn page(&self, from: u32, limit: usize, filter: &Filter) -> Page {
@@ -72,61 +73,61 @@ impl BeaconLoop {
         if filter.listener.is_some_and(|listener| listener != self.listener) {
             return page;
         }
-        for (looked_at, known) in self.hub.presences(from).enumerate() {
-            if page.sessions.len() == limit || looked_at == LINKS_PER_SEARCH {
-                page.next = Some(known.number);
+        for (searched, presence) in self.hub.presences(from).enumerate() {
+            if page.sessions.len() == limit || searched == LINKS_PER_SEARCH {
+                page.next = Some(presence.number);
                 break;
             }
-            let wanted = filter.suspect.is_none_or(|suspect| known.suspect == suspect)
+            let wanted = filter.suspect.is_none_or(|suspect| presence.suspect == suspect)
                 && filter
                     .identity
                     .as_ref()
-                    .is_none_or(|identity| device_text(known.subject.device) == *identity);
+                    .is_none_or(|identity| device_text(presence.subject.device) == *identity);
             if wanted {
-                page.sessions.push(self.info(&known));
+                page.sessions.push(self.info(&presence));
             }
         }
         page
     }
 
-    fn story(&self, known: &Presence) -> Story {
+    fn story(&self, presence: &Presence) -> Story {
         Story {
             subject: Subject {
-                session: known.subject.session,
-                epoch: known.subject.epoch,
-                identity: device_text(known.subject.device).into(),
+                session: presence.subject.session,
+                epoch: presence.subject.epoch,
+                identity: device_text(presence.subject.device).into(),
                 listener: self.listener,
-                address: known.subject.address,
+                address: presence.subject.address,
                 boot_id: BootId::default(),
                 instance_id: InstanceId::default(),
                 established: true,
             },
-            suspect: known.suspect,
+            suspect: presence.suspect,
             flight: None,
             now: self.clock.now(),
             wall_ms: self.clock.wall_ms(),
         }
     }
 
-    fn info(&self, known: &Presence) -> SessionInfo {
+    fn info(&self, presence: &Presence) -> SessionInfo {
         let (now, wall_ms) = (self.clock.now(), self.clock.wall_ms());
-        let held = known.held_until.filter(|until| *until > now);
-        let last_heard_ago_ms = now.since(known.last_heard).as_millis();
+        let held = presence.held_until.filter(|until| *until > now);
+        let last_heard_ago_ms = now.since(presence.last_heard).as_millis();
         SessionInfo {
-            session: session_text(known.subject.session),
-            epoch: known.subject.epoch.to_string(),
-            identity: device_text(known.subject.device),
+            session: session_text(presence.subject.session),
+            epoch: presence.subject.epoch.to_string(),
+            identity: device_text(presence.subject.device),
             listener: self.listener,
-            address: known.subject.address,
-            since_ms: wall_ms.saturating_sub(now.since(known.subject.since).as_millis()),
+            address: presence.subject.address,
+            since_ms: wall_ms.saturating_sub(now.since(presence.subject.since).as_millis()),
             last_heard_ago_ms,
-            // Each statement is answered, and nothing else is sent.
+            // The gateway sends only answers to statements.
             last_sent_ago_ms: last_heard_ago_ms,
             rtt_us: None,
-            suspect: known.suspect,
+            suspect: presence.suspect,
             held_for_ms: held.map(|until| until.since(now).as_millis()),
-            bound_ms: known.policy.bound().map(Span::as_millis),
-            policy: known.policy.to_string(),
+            bound_ms: presence.policy.bound().map(Span::as_millis),
+            policy: presence.policy.to_string(),
         }
     }
 }

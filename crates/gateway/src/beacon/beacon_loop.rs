@@ -1,4 +1,4 @@
-//! The loop: wait, read the clock, check and feed what arrived, expire, answer.
+//! The loop of a beacon shard: poll, read the clock, verify and feed statements, expire, answer.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 use systole_core::beacon::{
-    BeaconHub, Datagram, Event, Input, Output, Settings, Statement, Subject as Known, Tag,
+    BeaconHub, Datagram, Event, Input, Output, Settings, Statement, Subject as BeaconSubject, Tag,
 };
 use systole_core::cause::Cause;
 use systole_core::gather::Gather;
@@ -22,7 +22,7 @@ use super::mesh::Mesh;
 use super::socket::Datagrams;
 use super::{BeaconSetup, BeaconShard};
 use crate::loop_clock::{LONGEST_WAIT, LoopClock};
-use crate::outlet::Outlet;
+use crate::outlet::ReportSender;
 use crate::report::{Change, Report, Subject};
 use crate::request::Request;
 use crate::stats::{BeaconStats, Distributions, ShardStats, seconds};
@@ -30,23 +30,25 @@ use crate::stats::{BeaconStats, Distributions, ShardStats, seconds};
 pub(super) const WAKER: Token = Token(0);
 const SOCKET: Token = Token(1);
 
-/// Datagrams per turn, about: at 2 µs each, checked and answered, a verdict waits 1 ms for them.
+/// Approximate maximum of datagrams per turn: at 2 µs each, verified and answered, they delay a
+/// verdict by 1 ms.
 const DATAGRAMS_PER_TURN: usize = 512;
 
-/// Batches of other shards per turn, for the same reason.
+/// Maximum number of batches from other shards per turn, for the same reason.
 const BATCHES_PER_TURN: usize = 8;
 
-/// Steps of deadlines per turn, each bounded by the machine to about 100 µs. A million deadlines
-/// may have to move down the wheel at one time, and no verdict falls before they have.
+/// Maximum number of deadline steps per turn, each bounded by the machine to about 100 µs. A
+/// million deadlines may have to move down the wheel at one time, before any verdict falls.
 const EXPIRIES_PER_TURN: usize = 16;
 
-/// Requests per turn; more wait for the next.
+/// Maximum number of requests per turn; more wait for the next.
 const REQUESTS_PER_TURN: usize = 16;
 
-/// The least that a waiting datagram takes of the kernel's buffer, so that what waits is bounded.
+/// The minimum that a waiting datagram takes of the kernel's buffer, in bytes; bounds the number of
+/// waiting datagrams.
 const LEAST_KERNEL_BYTES: usize = 256;
 
-/// One shard's loop and all it owns.
+/// One beacon shard's loop and all it owns.
 #[derive(Debug)]
 pub(super) struct BeaconLoop {
     poll: Poll,
@@ -55,28 +57,28 @@ pub(super) struct BeaconLoop {
     pub(super) listener: u16,
     gather: Gather,
     socket: Datagrams,
-    /// As many datagrams as the kernel may hold for this socket.
-    kernel_holds: usize,
-    /// The socket was not read to the end, although no further edge will tell.
+    /// Maximum number of datagrams that the kernel holds for this socket.
+    kernel_capacity: usize,
+    /// Whether the socket may hold unread datagrams for which no further edge will come.
     unread: bool,
     keys: Arc<Keys>,
     mesh: Mesh,
     received: Vec<Received>,
     requests: Receiver<Request>,
-    pub(super) outlet: Outlet,
+    pub(super) reports: ReportSender,
     stats: Arc<ShardStats>,
     beacon_stats: Arc<BeaconStats>,
     distributions: Distributions,
     pub(super) stopping: bool,
 }
 
-/// A datagram whose tag is still to be checked.
+/// A received datagram whose tag is not yet verified.
 #[derive(Debug)]
 struct Received {
     datagram: Datagram,
     tag: Tag,
     from: SocketAddr,
-    /// The address of ours that it was sent to.
+    /// The local address to which the datagram was sent.
     to: Option<IpAddr>,
 }
 
@@ -115,13 +117,13 @@ impl BeaconLoop {
             listener: setup.listener,
             gather: Gather::new(Time::ZERO),
             socket: Datagrams::new(socket)?,
-            kernel_holds: buffer / LEAST_KERNEL_BYTES,
+            kernel_capacity: buffer / LEAST_KERNEL_BYTES,
             unread: true,
             keys: setup.keys.clone(),
             mesh,
             received: Vec::new(),
             requests,
-            outlet: Outlet::new(shard.reports, Arc::clone(&shard.stats)),
+            reports: ReportSender::new(shard.reports, Arc::clone(&shard.stats)),
             stats: shard.stats,
             beacon_stats: shard.beacon_stats,
             distributions: setup.distributions.clone(),
@@ -132,7 +134,7 @@ impl BeaconLoop {
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(2);
         while !self.stopping {
-            let planned = self.plan();
+            let planned = self.next_wait();
             if let Err(error) = self.poll.poll(&mut events, Some(Duration::from(planned)))
                 && error.kind() != ErrorKind::Interrupted
             {
@@ -140,42 +142,42 @@ impl BeaconLoop {
                 break;
             }
             self.unread |= events.iter().any(|event| event.token() == SOCKET);
-            self.clock.wake(planned, &mut self.outlet);
+            self.clock.begin_turn(planned, &mut self.reports);
             self.take_requests();
-            let mut things = self.take_others();
+            let mut handled = self.feed_handed_over();
             match self.receive() {
-                Ok(count) => things += count,
+                Ok(count) => handled += count,
                 Err(error) => {
                     tracing::error!(%error, "the shard cannot read its socket, and ends");
                     break;
                 }
             }
-            things += self.expire();
-            self.answer_all();
-            self.publish();
-            self.rest(things);
+            handled += self.expire();
+            self.send_answers();
+            self.publish_stats();
+            self.sleep_to_gather(handled);
         }
-        self.outlet.end();
+        self.reports.send_stopped();
     }
 
-    /// How long the loop may be away.
-    fn plan(&self) -> Span {
+    /// Returns how long the next poll may wait.
+    fn next_wait(&self) -> Span {
         if self.unread {
             return Span::ZERO;
         }
-        let now = self.clock.anew();
+        let now = self.clock.read_now();
         let next = self.hub.next_deadline();
         next.map_or(LONGEST_WAIT, |at| at.since(now).min(LONGEST_WAIT))
     }
 
-    /// Lets statements gather: no device waits for an answer to its heartbeat.
-    fn rest(&mut self, things: usize) {
+    /// Sleeps while statements gather: no device waits for an answer to its heartbeat.
+    fn sleep_to_gather(&mut self, handled: usize) {
         let now = self.clock.now();
-        let rest = self.gather.rest(now, things, false);
+        let rest = self.gather.rest(now, handled, false);
         let is_behind = self.hub.next_deadline().is_some_and(|at| at <= now);
         if rest > Span::ZERO && !self.unread && !is_behind {
-            let rest = rest.less(self.clock.anew().since(now));
-            // Not for luck: the poll that follows finds what gathered meanwhile.
+            let rest = rest.less(self.clock.read_now().since(now));
+            // Deliberate sleep: the next poll returns a batch.
             #[allow(clippy::disallowed_methods)]
             std::thread::sleep(Duration::from(rest));
         }
@@ -190,11 +192,11 @@ impl BeaconLoop {
         }
     }
 
-    /// Feeds what other shards received for this one. Returns how much that was.
-    fn take_others(&mut self) -> usize {
+    /// Feeds statements that other shards handed over. Returns how many.
+    fn feed_handed_over(&mut self) -> usize {
         let mut statements = 0;
         for _ in 0..BATCHES_PER_TURN {
-            let Some(batch) = self.mesh.take() else {
+            let Some(batch) = self.mesh.next_batch() else {
                 return statements;
             };
             statements += batch.len();
@@ -203,13 +205,13 @@ impl BeaconLoop {
                     self.feed(statement, from, None, &key);
                 }
             }
-            self.clock.worked();
+            self.clock.record_work();
         }
         self.unread = true;
         statements
     }
 
-    /// Reads the socket, and feeds what is authentic. Returns how many datagrams there were.
+    /// Reads the socket, and feeds authentic statements. Returns the number of datagrams.
     fn receive(&mut self) -> io::Result<usize> {
         let mut datagrams = 0;
         while self.unread && datagrams < DATAGRAMS_PER_TURN {
@@ -218,46 +220,47 @@ impl BeaconLoop {
                 Ok((datagram, tag)) => received.push(Received { datagram, tag, from, to }),
                 Err(_) => illegal += 1,
             })?;
-            self.drop_some(ILLEGAL, illegal);
+            self.count_dropped(ILLEGAL, illegal);
             self.unread = count > 0;
             datagrams += count;
-            self.check_all();
-            self.clock.worked();
+            self.verify_received();
+            self.clock.record_work();
         }
         let lost = self.mesh.hand_over();
-        self.drop_some(OVERLOADED, lost);
+        self.count_dropped(OVERLOADED, lost);
         self.beacon_stats.datagrams_in.add(datagrams as u64);
-        self.clock.read(datagrams, self.kernel_holds, !self.unread);
-        if let Some(behind) = self.clock.queue(!self.unread, self.socket.stamp()) {
-            self.mesh.watch(behind);
+        self.clock.record_reads(datagrams, self.kernel_capacity, !self.unread);
+        if let Some(behind) = self.clock.record_queue(!self.unread, self.socket.arrival_stamp()) {
+            self.mesh.record_read(behind);
         }
         Ok(datagrams)
     }
 
-    /// Feeds what is authentic of what was received, or keeps it for the shard that it belongs to.
-    fn check_all(&mut self) {
+    /// Verifies the received datagrams; feeds authentic statements, or queues them for the shard of
+    /// their device.
+    fn verify_received(&mut self) {
         let mut received = std::mem::take(&mut self.received);
         for Received { datagram, tag, from, to } in received.drain(..) {
             let Datagram::Statement(statement) = datagram else {
-                self.drop_some(ILLEGAL, 1);
+                self.count_dropped(ILLEGAL, 1);
                 continue;
             };
             let Some(key) = self.keys.of(statement.device) else {
-                self.drop_some(UNKNOWN_DEVICE, 1);
+                self.count_dropped(UNKNOWN_DEVICE, 1);
                 continue;
             };
             if !key.proves(&datagram, &tag) {
-                self.drop_some(WRONG_TAG, 1);
-            } else if self.mesh.is_own(statement.device) {
+                self.count_dropped(WRONG_TAG, 1);
+            } else if self.mesh.owns(statement.device) {
                 self.feed(statement, from, to, &key);
             } else {
-                self.mesh.keep(statement, from);
+                self.mesh.queue(statement, from);
             }
         }
         self.received = received;
     }
 
-    fn drop_some(&self, reason: usize, count: usize) {
+    fn count_dropped(&self, reason: usize, count: usize) {
         if let Some(cell) = self.beacon_stats.dropped.get(reason)
             && count > 0
         {
@@ -278,26 +281,26 @@ impl BeaconLoop {
             match output {
                 Output::Answer { answer, address } => {
                     let bytes = key.seal(&Datagram::Answer(answer));
-                    self.socket.keep(&bytes, address, to);
+                    self.socket.queue_answer(&bytes, address, to);
                 }
-                Output::Event { subject, event } => self.tell(&subject, event),
+                Output::Event { subject, event } => self.report(&subject, event),
             }
         }
     }
 
-    /// Carries what the machine tells when nobody is to be answered.
-    pub(super) fn carry(&mut self) {
+    /// Reports the machine's events after an input that has no answer.
+    pub(super) fn carry_out(&mut self) {
         while let Some(output) = self.hub.poll_output() {
             if let Output::Event { subject, event } = output {
-                self.tell(&subject, event);
+                self.report(&subject, event);
             }
         }
     }
 
-    /// Judges up to the horizon, unless another shard holds back what it received. Returns how many
-    /// steps that took.
+    /// Expires deadlines up to the horizon, unless another shard has not handed over all that it
+    /// received. Returns the number of steps.
     fn expire(&mut self) -> usize {
-        if !self.mesh.is_watched(LONGEST_WAIT) {
+        if !self.mesh.others_are_current(LONGEST_WAIT) {
             return 0;
         }
         let horizon = self.clock.horizon();
@@ -306,19 +309,19 @@ impl BeaconLoop {
                 return step;
             }
             self.hub.handle(horizon, Input::Deadline);
-            self.carry();
-            self.clock.worked();
+            self.carry_out();
+            self.clock.record_work();
         }
         EXPIRIES_PER_TURN
     }
 
-    fn answer_all(&mut self) {
-        let sent = self.socket.send();
+    fn send_answers(&mut self) {
+        let sent = self.socket.send_queued();
         self.beacon_stats.datagrams_out.add(sent.sent);
         self.beacon_stats.unsent.add(sent.dropped);
     }
 
-    fn tell(&mut self, known: &Known, event: Event) {
+    fn report(&mut self, beacon: &BeaconSubject, event: Event) {
         let change = match event {
             Event::Online(policy) => Change::Join { policy, account: None },
             Event::Suspect => Change::Suspect,
@@ -335,30 +338,30 @@ impl BeaconLoop {
                     cell.add(1);
                 }
                 if verdict.cause == Cause::Unknown {
-                    let late = self.clock.anew().since(verdict.due);
+                    let late = self.clock.read_now().since(verdict.due);
                     self.distributions.lateness.observe(seconds(late));
                 }
-                // A device is never asked: it states its life by itself.
+                // A device is never probed: it sends statements by itself.
                 let asked = Span::ZERO;
-                let lasted = self.clock.now().since(known.since);
+                let lasted = self.clock.now().since(beacon.since);
                 Change::Leave { verdict, asked, lasted, flight: None }
             }
         };
         let subject = Subject {
-            session: known.session,
-            epoch: known.epoch,
-            identity: device_text(known.device).into(),
+            session: beacon.session,
+            epoch: beacon.epoch,
+            identity: device_text(beacon.device).into(),
             listener: self.listener,
-            address: known.address,
+            address: beacon.address,
             boot_id: BootId::default(),
             instance_id: InstanceId::default(),
             established: true,
         };
         let at_ms = self.clock.wall_ms();
-        self.outlet.tell(Report::Session { at_ms, subject, change });
+        self.reports.send(Report::Session { at_ms, subject, change });
     }
 
-    fn publish(&mut self) {
+    fn publish_stats(&mut self) {
         let counters = self.hub.counters();
         let stats = &self.stats;
         stats.links.set(u64::from(counters.online));

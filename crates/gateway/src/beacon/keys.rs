@@ -1,9 +1,9 @@
-//! The devices' keys, and the tags that they make.
+//! The devices' keys, and the tags that authenticate datagrams.
 //!
-//! HMAC-SHA256, cut to 96 bits: it is in the standard library or the crypto hardware of whatever a
-//! device runs, and the `hmac` and `sha2` crates are kept by many. BLAKE3 would be faster and is in
-//! neither; SipHash is made to keep hash tables from being attacked, with 64 bits and no promise
-//! beyond that. At 32 bytes a datagram all of them cost less than the system call.
+//! The tags are HMAC-SHA256, truncated to 96 bits: devices have it in a standard library or in
+//! crypto hardware, and the `hmac` and `sha2` crates have many maintainers. BLAKE3 would be faster
+//! and is in neither; SipHash is made for hash tables, with 64 bits and no promise beyond that. At
+//! 32 bytes a datagram each of them costs less than the system call.
 
 use std::fmt;
 
@@ -11,16 +11,16 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use systole_core::beacon::{DATAGRAM, Datagram, SIGNED, TAG, Tag};
 
-/// The length of a key and of a master secret, in bytes.
+/// Length of a key and of a master secret, in bytes.
 pub const KEY: usize = 32;
 
-/// The most devices in a list of keys: 40 bytes of memory each.
+/// Maximum number of devices in a list of keys: 40 bytes of memory each.
 pub const MAX_DEVICES: usize = 1 << 24;
 
-/// What stands before the device in what its key is derived from.
+/// The label that precedes the device's number in the derivation of its key.
 const LABEL: &[u8; 16] = b"systole beacon 1";
 
-/// What proves the devices of one listener. Never shows itself.
+/// The keys of the devices of one listener. `Debug` output never shows them.
 #[derive(Clone)]
 pub struct Keys(Source);
 
@@ -30,7 +30,7 @@ enum Source {
         secret: [u8; KEY],
         mac: Hmac<Sha256>,
     },
-    /// In order of the devices.
+    /// Sorted by device.
     List(Box<[(u64, [u8; KEY])]>),
 }
 
@@ -41,7 +41,7 @@ impl fmt::Debug for Keys {
 }
 
 impl PartialEq for Keys {
-    /// To see whether a file has changed, not to check what a stranger presents.
+    /// Compares in variable time: detects a changed file, and must not verify foreign input.
     fn eq(&self, other: &Keys) -> bool {
         match (&self.0, &other.0) {
             (Source::Master { secret, .. }, Source::Master { secret: other, .. }) => {
@@ -58,27 +58,27 @@ impl PartialEq for Keys {
 impl Eq for Keys {}
 
 impl Keys {
-    /// Keys of all devices there may be, derived from a master secret.
+    /// Makes the keys of all possible devices, derived from a master secret.
     pub fn derived(master: &[u8; KEY]) -> Keys {
         Keys(Source::Master { secret: *master, mac: mac(master) })
     }
 
-    /// The master secret in the first line of a file: 64 hexadecimal digits.
+    /// Reads a master secret from the first line of a file: 64 hexadecimal digits.
     ///
     /// # Errors
-    /// What is wrong, without the secret.
+    /// Returns what is wrong, without the secret.
     pub fn parse_master(text: &str) -> Result<Keys, String> {
         let first = text.lines().next().unwrap_or_default().trim();
-        let right = "its first line must be 64 hexadecimal digits, as from `openssl rand -hex 32`";
-        let master = hex(first).ok_or(right)?;
+        let format = "its first line must be 64 hexadecimal digits, as from `openssl rand -hex 32`";
+        let master = hex(first).ok_or(format)?;
         Ok(Keys::derived(&master))
     }
 
-    /// A list of devices with their keys, a line each: 16 and 64 hexadecimal digits with a space
-    /// between. Empty lines and what follows a `#` are ignored.
+    /// Reads a list of devices and keys, one line each: 16 and 64 hexadecimal digits with a space
+    /// between. Empty lines and comments after `#` are ignored.
     ///
     /// # Errors
-    /// What is wrong and where, without the keys.
+    /// Returns what is wrong and in which line, without the keys.
     pub fn parse_list(text: &str) -> Result<Keys, String> {
         let mut list = Vec::new();
         for (at, line) in (1..).zip(text.lines()) {
@@ -104,7 +104,7 @@ impl Keys {
         Ok(Keys(Source::List(list.into_boxed_slice())))
     }
 
-    /// The key of a device, if it has one.
+    /// Returns the key of a device, if there is one.
     pub fn of(&self, device: u64) -> Option<DeviceKey> {
         match &self.0 {
             Source::Master { mac: master, .. } => {
@@ -133,20 +133,20 @@ impl fmt::Debug for DeviceKey {
 }
 
 impl DeviceKey {
-    /// The key in these bytes.
+    /// Makes a key from its bytes.
     pub fn new(key: &[u8; KEY]) -> DeviceKey {
         DeviceKey(mac(key))
     }
 
-    /// Whether `tag` proves the bytes of `datagram`, in a time that does not tell how much of it
-    /// was right.
+    /// Whether `tag` authenticates the bytes of `datagram`. The time taken does not reveal how much
+    /// of the tag was right.
     pub fn proves(&self, datagram: &Datagram, tag: &Tag) -> bool {
         let mut mac = self.0.clone();
         mac.update(&datagram.encode());
         mac.verify_truncated_left(tag).is_ok()
     }
 
-    /// The bytes of a datagram with its tag.
+    /// Returns the bytes of a datagram with its tag.
     pub fn seal(&self, datagram: &Datagram) -> [u8; DATAGRAM] {
         let signed = datagram.encode();
         let mut mac = self.0.clone();
@@ -159,7 +159,7 @@ impl DeviceKey {
     }
 }
 
-/// A device as people and the API write it.
+/// Returns a device's number as people and the API write it.
 pub fn device_text(device: u64) -> String {
     format!("{device:016x}")
 }
@@ -168,7 +168,7 @@ fn mac(key: &[u8; KEY]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
 }
 
-/// Exactly `N` bytes from twice as many hexadecimal digits.
+/// Parses exactly `2 * N` hexadecimal digits.
 fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     if text.len() != 2 * N || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -191,7 +191,7 @@ mod tests {
         std::array::from_fn(|index| index as u8)
     }
 
-    /// The bytes of each block of the document with that mark.
+    /// Returns the bytes of each block of `docs/protocol.md` that is marked with `mark`.
     fn blocks(mark: &str) -> Vec<Vec<u8>> {
         let opening = format!("```{mark} ");
         let mut lines = DOCUMENT.lines();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_tags_are_those_of_the_document() {
+    fn keys_and_tags_match_the_protocol_document() {
         let [key] = &blocks("beacon-key")[..] else { panic!("one key") };
         let derived = Keys::derived(&master()).of(DEVICE).unwrap();
         let listed = DeviceKey::new(key[..].try_into().unwrap());
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_read_or_refused_without_showing_secrets() {
+    fn key_files_are_read_or_refused_without_showing_secrets() {
         let key = "ab".repeat(32);
         assert!(Keys::parse_master(&format!("{key}\n")).is_ok());
         for bad in ["", "ab", &"xy".repeat(32), &"ab".repeat(33), &"é".repeat(32)] {

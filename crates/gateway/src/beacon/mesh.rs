@@ -1,4 +1,4 @@
-//! Hands statements from the shard that received them to the one that they belong to.
+//! Hands statements over from the shard that received them to the shard of their device.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,45 +12,47 @@ use systole_core::random::Random;
 use systole_core::vigilance::TOLERANCE;
 use systole_net::Clock;
 
-/// How many batches may wait for a shard. One that is so far behind loses statements as it would if
+/// Capacity of a shard's channel, in batches. A shard with a full channel loses statements, as if
 /// its own socket overflowed; the loss is counted.
 const BATCHES: usize = 1_024;
 
-/// Statements whose tag was right, and where they came from.
+/// Authentic statements with the addresses of their senders.
 pub(super) type Batch = Vec<(Statement, SocketAddr)>;
 
-/// One shard's ends of all channels.
+/// One shard's ends of the channels between all shards.
 #[derive(Debug)]
 pub(super) struct Mesh {
     own: usize,
     clock: Clock,
-    /// One per shard; what is to be handed over, and where.
-    others: Vec<Other>,
+    /// The outgoing statements, by shard; this shard included.
+    outgoing: Vec<Outgoing>,
     incoming: Receiver<Batch>,
-    /// When each shard last handed over all that it had received.
-    watched: Arc<[AtomicU64]>,
+    /// By shard, the monotonic time in nanoseconds up to which it has handed over all statements.
+    read_up_to: Arc<[AtomicU64]>,
 }
 
+/// The channel to one shard, and the statements to be handed over.
 #[derive(Debug)]
-struct Other {
+struct Outgoing {
     sender: SyncSender<Batch>,
     waker: Arc<Waker>,
     batch: Batch,
 }
 
-/// The meshes of as many shards as there are wakers.
-pub(super) fn between(wakers: &[Arc<Waker>], clock: Clock) -> Vec<Mesh> {
+/// Connects shards with each other; returns one mesh per waker.
+pub(super) fn connect(wakers: &[Arc<Waker>], clock: Clock) -> Vec<Mesh> {
     let now = clock.monotonic().as_nanos();
-    let watched: Arc<[AtomicU64]> = wakers.iter().map(|_| AtomicU64::new(now)).collect();
+    let read_up_to: Arc<[AtomicU64]> = wakers.iter().map(|_| AtomicU64::new(now)).collect();
     let (senders, receivers): (Vec<_>, Vec<_>) =
         wakers.iter().map(|_| sync_channel(BATCHES)).unzip();
     let mesh = |(own, incoming)| {
-        let others = senders.iter().zip(wakers).map(|(sender, waker)| Other {
+        let outgoing = senders.iter().zip(wakers).map(|(sender, waker)| Outgoing {
             sender: sender.clone(),
             waker: waker.clone(),
             batch: Batch::new(),
         });
-        Mesh { own, clock, others: others.collect(), incoming, watched: watched.clone() }
+        let (outgoing, read_up_to) = (outgoing.collect(), read_up_to.clone());
+        Mesh { own, clock, outgoing, incoming, read_up_to }
     };
     receivers.into_iter().enumerate().map(mesh).collect()
 }
@@ -58,34 +60,34 @@ pub(super) fn between(wakers: &[Arc<Waker>], clock: Clock) -> Vec<Mesh> {
 impl Mesh {
     /// Whether a device belongs to this shard.
     #[inline]
-    pub(super) fn is_own(&self, device: u64) -> bool {
+    pub(super) fn owns(&self, device: u64) -> bool {
         self.owner(device) == self.own
     }
 
     fn owner(&self, device: u64) -> usize {
-        let shards = self.others.len() as u64;
+        let shards = self.outgoing.len() as u64;
         if shards == 1 { 0 } else { Random::new(device).below(shards) as usize }
     }
 
-    /// Keeps a statement for the shard that it belongs to.
-    pub(super) fn keep(&mut self, statement: Statement, address: SocketAddr) {
+    /// Queues a statement for the shard of its device.
+    pub(super) fn queue(&mut self, statement: Statement, address: SocketAddr) {
         let owner = self.owner(statement.device);
-        if let Some(other) = self.others.get_mut(owner) {
-            other.batch.push((statement, address));
+        if let Some(outgoing) = self.outgoing.get_mut(owner) {
+            outgoing.batch.push((statement, address));
         }
     }
 
-    /// Hands over what was kept. Returns how many statements were lost, because a shard is too far
+    /// Hands over the queued statements. Returns how many were lost because a shard is too far
     /// behind or has ended.
     pub(super) fn hand_over(&mut self) -> usize {
         let mut lost = 0;
-        for other in &mut self.others {
-            if other.batch.is_empty() {
+        for outgoing in &mut self.outgoing {
+            if outgoing.batch.is_empty() {
                 continue;
             }
-            match other.sender.try_send(std::mem::take(&mut other.batch)) {
-                // A shard that cannot be woken looks by itself within its longest wait.
-                Ok(()) => drop(other.waker.wake()),
+            match outgoing.sender.try_send(std::mem::take(&mut outgoing.batch)) {
+                // If the wake-up fails, the shard reads its channel within its longest wait.
+                Ok(()) => drop(outgoing.waker.wake()),
                 Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) => {
                     lost += batch.len();
                 }
@@ -94,26 +96,26 @@ impl Mesh {
         lost
     }
 
-    /// Says that this shard has read all that had arrived at its socket `behind` before now, and
-    /// handed it over.
-    pub(super) fn watch(&self, behind: Span) {
+    /// Records that this shard has handed over all statements that had arrived at its socket
+    /// `behind` before now.
+    pub(super) fn record_read(&self, behind: Span) {
         let until = self.clock.monotonic().less(behind).as_nanos();
-        if let Some(watched) = self.watched.get(self.own) {
-            watched.fetch_max(until, Ordering::Release);
+        if let Some(read_up_to) = self.read_up_to.get(self.own) {
+            read_up_to.fetch_max(until, Ordering::Release);
         }
     }
 
-    /// Whether all other shards have handed over what they received until lately. While one has
-    /// not, the silence of a device may be its silence, and nobody is judged.
-    pub(super) fn is_watched(&self, longest_wait: Span) -> bool {
+    /// Whether all other shards have recently handed over what they received. Until they have, a
+    /// device's silence may be a shard's delay, and no verdict may fall.
+    pub(super) fn others_are_current(&self, longest_wait: Span) -> bool {
         let now = self.clock.monotonic();
-        let lately = now.less(longest_wait + TOLERANCE).as_nanos();
-        let mut others = self.watched.iter().enumerate().filter(|(shard, _)| *shard != self.own);
-        others.all(|(_, watched)| watched.load(Ordering::Acquire) >= lately)
+        let oldest = now.less(longest_wait + TOLERANCE).as_nanos();
+        let mut others = self.read_up_to.iter().enumerate().filter(|(shard, _)| *shard != self.own);
+        others.all(|(_, read_up_to)| read_up_to.load(Ordering::Acquire) >= oldest)
     }
 
-    /// The next batch from another shard.
-    pub(super) fn take(&self) -> Option<Batch> {
+    /// Returns the next batch from another shard.
+    pub(super) fn next_batch(&self) -> Option<Batch> {
         self.incoming.try_recv().ok()
     }
 }

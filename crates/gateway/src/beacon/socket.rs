@@ -1,4 +1,4 @@
-//! One UDP socket, read and written many datagrams at a time.
+//! One UDP socket, read and written in batches of datagrams.
 
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
@@ -8,20 +8,21 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use systole_core::Span;
 use systole_core::beacon::DATAGRAM;
 
-/// The bytes into which one entry of a batch is read: as many beacons of one sender as the kernel
-/// may gather. What is longer is no beacon, and its end is of no interest.
+/// Buffer size of one entry of a batch, in bytes: the maximum of beacons of one sender that the
+/// kernel may gather. A longer datagram is no beacon, and its truncation does no harm.
 const ENTRY: usize = 64 * DATAGRAM;
 
-/// A socket and its buffers.
+/// A UDP socket with its buffers.
 pub(super) struct Datagrams {
     socket: UdpSocket,
     state: UdpSocketState,
     buffer: Box<[u8]>,
     meta: [RecvMeta; BATCH_SIZE],
-    /// When the last datagram of the last batch arrived, since 1970-01-01 UTC.
+    /// The arrival of the last datagram of the last batch, since 1970-01-01 UTC.
     stamp: Option<Span>,
-    /// Answers not yet sent, end to end, and for whom they are, in order.
+    /// The answers not yet sent, end to end.
     unsent: Vec<u8>,
+    /// The receiver and the local address of each unsent answer, in order.
     addresses: Vec<(SocketAddr, Option<IpAddr>)>,
 }
 
@@ -31,11 +32,11 @@ impl std::fmt::Debug for Datagrams {
     }
 }
 
-/// What sending came to.
+/// The numbers of datagrams sent and dropped.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sent {
     pub(super) sent: u64,
-    /// The system took no more, or would not send there.
+    /// Datagrams that the kernel did not accept for sending.
     pub(super) dropped: u64,
 }
 
@@ -53,11 +54,11 @@ impl Datagrams {
         })
     }
 
-    /// Reads one batch, and gives each datagram with its sender, and the address of ours that it
-    /// was sent to, to `take`. Returns how many there were; 0 once the socket is empty.
+    /// Reads one batch, and passes each datagram with its sender and the local address to `take`.
+    /// Returns the number of datagrams; 0 once the socket is empty.
     ///
     /// # Errors
-    /// The socket failed, which the network does not cause: it is ours.
+    /// The socket failed. A local error: the network cannot cause it.
     pub(super) fn receive(
         &mut self,
         mut take: impl FnMut(&[u8], SocketAddr, Option<IpAddr>),
@@ -72,7 +73,7 @@ impl Datagrams {
         let read = match read {
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
-            // A report about a datagram sent earlier; there may be more to read.
+            // The error refers to a datagram sent earlier; there may be more to read.
             Err(error) if is_about_a_peer(&error) => return Ok(1),
             Err(error) => return Err(error),
         };
@@ -82,7 +83,7 @@ impl Datagrams {
         for (meta, entry) in self.meta.iter().zip(self.buffer.chunks(ENTRY)).take(read) {
             let bytes = entry.get(..meta.len).unwrap_or(entry);
             if bytes.is_empty() {
-                // No pieces, but a datagram.
+                // `chunks` yields nothing for an empty datagram.
                 datagrams += 1;
                 take(bytes, meta.addr, meta.dst_ip);
             }
@@ -94,14 +95,14 @@ impl Datagrams {
         Ok(datagrams)
     }
 
-    /// When what was received last had arrived, by the wall clock; `None` where the kernel does not
-    /// say.
-    pub(super) fn stamp(&self) -> Option<Span> {
+    /// Returns when the last received datagram arrived, by the wall clock; `None` if the kernel
+    /// does not report it.
+    pub(super) fn arrival_stamp(&self) -> Option<Span> {
         self.stamp
     }
 
-    /// Keeps an answer to be sent.
-    pub(super) fn keep(
+    /// Queues an answer.
+    pub(super) fn queue_answer(
         &mut self,
         answer: &[u8; DATAGRAM],
         address: SocketAddr,
@@ -111,9 +112,9 @@ impl Datagrams {
         self.addresses.push((address, from));
     }
 
-    /// Sends what was kept. What the system does not take at once is dropped: devices repeat
-    /// themselves, and an answer that waited would say nothing new.
-    pub(super) fn send(&mut self) -> Sent {
+    /// Sends the queued answers. Drops answers that the kernel does not accept at once: devices
+    /// repeat their statements, and a delayed answer would add nothing.
+    pub(super) fn send_queued(&mut self) -> Sent {
         let mut outcome = Sent::default();
         let most = self.state.max_gso_segments().clamp(1, ENTRY / DATAGRAM);
         let (mut unsent, mut addresses) = (&self.unsent[..], &self.addresses[..]);
@@ -140,7 +141,7 @@ impl Datagrams {
     }
 }
 
-/// Whether an error tells of a peer that could not be reached, rather than of this socket.
+/// Whether an error refers to an unreachable peer instead of this socket.
 fn is_about_a_peer(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -159,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_arrives_is_stamped_by_the_kernel() {
+    fn received_datagrams_are_stamped_by_the_kernel() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -168,7 +169,7 @@ mod tests {
         let before = wall();
         std::net::UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", address).unwrap();
         while datagrams.receive(|_, _, _| {}).unwrap() == 0 {}
-        let stamp = datagrams.stamp().unwrap();
+        let stamp = datagrams.arrival_stamp().unwrap();
         assert!(stamp >= before && stamp <= wall() + Span::from_millis(1), "{stamp}");
     }
 }

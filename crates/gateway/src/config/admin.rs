@@ -1,4 +1,4 @@
-//! Reads `[admin]`: where operators look and steer, and who may.
+//! Reads `[admin]`: the address and the token of the admin interface.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,7 +9,7 @@ use super::section::{Reading, Section};
 use super::token::Token;
 use super::value;
 
-/// The admin interface.
+/// Configuration of the admin interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Admin {
     pub(super) address: SocketAddr,
@@ -17,19 +17,19 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Where it listens. Off loopback there is a token.
+    /// Returns the address to listen at. Unless it is a loopback address, there is a token.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What requests must present; `None` lets every local user in.
+    /// Returns the token that requests must present; `None` authorizes every local user.
     pub fn token(&self) -> Option<&Token> {
         self.token.as_ref()
     }
 }
 
 impl Default for Admin {
-    /// On loopback, port 7480, without a token.
+    /// Returns the loopback address with port 7480 and no token.
     fn default() -> Admin {
         Admin { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 7480)), token: None }
     }
@@ -57,10 +57,10 @@ pub(super) fn read(
     let token = if let Some(token) = &overrides.admin_token {
         Some(token.clone())
     } else if let Some(path) = &overrides.admin_token_file {
-        take_or_report(reading, None, read_token(path))
+        ok_or_report(reading, None, read_token(path))
     } else if let Some(file) = file {
         let path = directory.join(&file.value);
-        take_or_report(reading, Some(file.span), read_token(&path))
+        ok_or_report(reading, Some(file.span), read_token(&path))
     } else {
         token.map(|token| token.value)
     };
@@ -76,7 +76,8 @@ pub(super) fn read(
     Admin { address, token }
 }
 
-fn take_or_report(
+/// Returns the token, or reports the problem.
+fn ok_or_report(
     reading: &mut Reading<'_>,
     place: Option<std::ops::Range<usize>>,
     token: Result<Token, String>,
@@ -84,7 +85,7 @@ fn take_or_report(
     token.map_err(|what| reading.problems.add(place, what, None)).ok()
 }
 
-/// The token in the first line of a file.
+/// Reads the token in the first line of a file.
 fn read_token(path: &Path) -> Result<Token, String> {
     let shown = path.display();
     let text = fs::read_to_string(path)

@@ -1,4 +1,4 @@
-//! Reads the `[[listener]]` of beacons: where devices state that they live, and what proves them.
+//! Reads the settings of a `[[listener]]` for beacons: address, device keys and limit.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -12,16 +12,16 @@ use systole_core::beacon::MAX_BEACONS;
 use super::section::{Given, Reading};
 use crate::beacon::keys::Keys;
 
-/// What a listener of beacons speaks, by its name in the file.
+/// The `codec` of a beacon listener in the configuration file.
 pub const BEACON: &str = "beacon";
 
-/// The most devices online at one listener, unless said otherwise: 165 MB of memory if all are.
-pub const DEFAULT_MAX_BEACONS: u32 = 1 << 20;
+/// Default maximum of devices online at one listener; they take 165 MB of memory.
+pub(super) const DEFAULT_MAX_BEACONS: u32 = 1 << 20;
 
-/// The longest file of keys in bytes: as many lines as devices are allowed.
+/// Maximum size of a keys file in bytes: one line for each device that is allowed.
 const MAX_KEYS_FILE: u64 = 4 << 30;
 
-/// A place where devices state that they live.
+/// A UDP listener that receives the beacons of devices.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BeaconListener {
     pub(super) name: String,
@@ -32,49 +32,50 @@ pub struct BeaconListener {
 }
 
 impl BeaconListener {
-    /// What metrics, logs and the ready file call it; unique.
+    /// Returns the unique name of the listener in metrics, logs and the ready file.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it listens; with port 0 the system chooses.
+    /// Returns the address to listen at; with port 0 the system chooses the port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The policy of its devices.
+    /// Returns the policy for its devices.
     pub fn policy(&self) -> Policy {
         self.policy
     }
 
-    /// The most devices online at once.
+    /// Returns the maximum number of devices online.
     pub fn max_beacons(&self) -> u32 {
         self.max_beacons
     }
 
-    /// What proves its devices.
+    /// Returns the keys that authenticate its devices.
     pub fn keys(&self) -> &Arc<Keys> {
         &self.keys
     }
 }
 
+/// A parser of one format of keys file.
 type Parse = fn(&str) -> Result<Keys, String>;
 
-/// What only listeners of beacons have.
+/// The settings that only beacon listeners have.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(super) struct BeaconSettings {
     pub(super) keys_file: Option<Given<String>>,
     pub(super) master_secret_file: Option<Given<String>>,
     pub(super) max_beacons: Option<Given<u64>>,
 }
 
-/// The range of `max_beacons`.
+/// Returns the range of `max_beacons`.
 pub(super) fn max_beacons_range() -> std::ops::RangeInclusive<u64> {
     1..=u64::from(MAX_BEACONS)
 }
 
-impl Settings {
-    /// Where the settings stand that another codec does not have, and what they are called.
+impl BeaconSettings {
+    /// Returns the place and the key of each setting that was given.
     pub(super) fn given(&self) -> impl Iterator<Item = (Range<usize>, &'static str)> {
         let span = |given: &Given<String>| given.span.clone();
         [
@@ -86,7 +87,8 @@ impl Settings {
         .filter_map(|(span, key)| Some((span?, key)))
     }
 
-    /// The keys, if there is one good file of them; relative paths start from `directory`.
+    /// Reads the keys from the one file that was given, or reports the problem. A relative path
+    /// starts from `directory`.
     pub(super) fn keys(
         &self,
         reading: &mut Reading<'_>,

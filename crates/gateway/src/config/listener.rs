@@ -1,4 +1,4 @@
-//! Reads `[[listener]]`: where clients connect, what they speak, and what they may ask for.
+//! Reads `[[listener]]`: address, codec, policy, and the limits of what clients may negotiate.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -9,34 +9,34 @@ use systole_core::policy::MAX_BOUND;
 use systole_core::wire::Codec;
 use systole_core::{Policy, Span};
 
-use super::beacon::{self, BEACON, BeaconListener, DEFAULT_MAX_BEACONS};
+use super::beacon::{self, BEACON, BeaconListener, BeaconSettings, DEFAULT_MAX_BEACONS};
 use super::policy;
 use super::section::{Given, Reading, Section};
 use super::value;
 
-/// The most listeners of one gateway. Each costs a socket and a poll entry per shard; nobody needs
-/// as many, and a generated file gone wrong is caught.
-pub const MAX_LISTENERS: usize = 64;
+/// Maximum number of listeners of one gateway. Each takes a socket and a poll entry per shard; a
+/// larger number is a mistake in a generated file.
+pub(super) const MAX_LISTENERS: usize = 64;
 
-/// The longest name of a listener in bytes: it is a label of every metric.
-pub const MAX_NAME: usize = 32;
+/// Maximum length of a listener's name in bytes: events and log lines repeat it.
+const MAX_NAME: usize = 32;
 
-/// The longest message a client may send in one piece, unless said otherwise: what the protocol
-/// allows, for a smaller one would surprise clients that keep to the document.
-pub const DEFAULT_MAX_DATA: u64 = 65_536;
+/// Default maximum of the data in one message, in bytes: the maximum of the protocol, because
+/// clients that follow its document may send it.
+const DEFAULT_MAX_DATA: u64 = 65_536;
 
-/// The data bytes of every `message1028` message.
-pub const MESSAGE1028_DATA: u64 = 1_024;
+/// Number of data bytes in every `message1028` message.
+const MESSAGE1028_DATA: u64 = 1_024;
 
-/// The shortest bound that a client may ask for, unless said otherwise: that of the most demanding
-/// preset. Shorter costs heartbeats that the client does not pay for.
-pub const DEFAULT_SHORTEST_BOUND: Span = Span::from_secs(2);
+/// Default of the shortest bound that a client may request: the bound of the most demanding preset.
+/// A shorter bound costs the gateway more heartbeats.
+const DEFAULT_SHORTEST_BOUND: Span = Span::from_secs(2);
 
-/// The longest bound that a client may ask for, unless said otherwise. Longer keeps ghosts longer
-/// than an operator would look for them.
-pub const DEFAULT_LONGEST_BOUND: Span = Span::from_secs(300);
+/// Default of the longest bound that a client may request. A longer bound keeps dead sessions
+/// longer than an operator expects.
+const DEFAULT_LONGEST_BOUND: Span = Span::from_secs(300);
 
-/// A place where clients connect.
+/// A TCP listener for clients.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listener {
     pub(super) name: String,
@@ -48,51 +48,51 @@ pub struct Listener {
     pub(super) bounds: RangeInclusive<Span>,
 }
 
-/// Codecs by the names they have in the file and on the command line.
-pub const CODECS: [(&str, Codec); 3] =
+/// Names of the codecs in the file and on the command line.
+pub(super) const CODECS: [(&str, Codec); 3] =
     [("native", Codec::Native), ("message1028", Codec::Message1028), ("line", Codec::Line)];
 
-/// Roles of the gateway by the names they have in the file.
-pub const ROLES: [(&str, Role); 2] = [("probe", Role::Probe), ("watch", Role::Watch)];
+/// Names of the roles of the gateway in the file.
+const ROLES: [(&str, Role); 2] = [("probe", Role::Probe), ("watch", Role::Watch)];
 
 impl Listener {
-    /// What metrics, logs and the ready file call it; unique, at most [`MAX_NAME`] bytes.
+    /// Returns the listener's name in metrics, logs and the ready file: unique, at most 32 bytes.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it listens; with port 0 the system chooses.
+    /// Returns the address to listen at; with port 0 the system chooses the port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What clients speak there.
+    /// Returns the codec that clients use.
     pub fn codec(&self) -> Codec {
         self.codec
     }
 
-    /// Whether the gateway probes or only watches.
+    /// Returns whether the gateway sends probes or only watches.
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// The policy of its clients unless they agree on another one.
+    /// Returns the policy for its clients, except those that negotiate another one.
     pub fn policy(&self) -> Policy {
         self.policy
     }
 
-    /// The longest message it takes, in bytes: 1 to 65,536.
+    /// Returns the maximum of the data in one message, in bytes: 1 to 65,536.
     pub fn max_data(&self) -> u32 {
         self.max_data
     }
 
-    /// The bounds D that a client may ask for; what lies outside is answered with the nearer end.
-    /// The listener's own policy may lie outside.
+    /// Returns the range of bounds that a client may request; a request outside gets the nearest
+    /// bound of the range. The listener's own policy may be outside.
     pub fn bounds(&self) -> RangeInclusive<Span> {
         self.bounds.clone()
     }
 
-    /// A listener with all defaults.
+    /// Creates a listener with default settings.
     pub(super) fn new(name: &str, address: SocketAddr, codec: Codec, policy: Policy) -> Listener {
         Listener {
             name: name.to_owned(),
@@ -105,7 +105,7 @@ impl Listener {
         }
     }
 
-    /// One per codec, on loopback: reaching further is a decision that belongs in the file.
+    /// Creates one listener per codec, on loopback: only the file can open them to the network.
     pub(super) fn defaults(policy: Policy) -> Vec<Listener> {
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         vec![
@@ -116,16 +116,17 @@ impl Listener {
     }
 }
 
-/// What a codec is called in the file, on the command line, in metrics and logs.
+/// Returns the name of a codec in the file, on the command line, in metrics and logs.
 pub fn codec_name(codec: Codec) -> &'static str {
     value::name_of(&codec, &CODECS)
 }
 
-/// What a role is called in the file.
+/// Returns the name of a role in the file.
 pub fn role_name(role: Role) -> &'static str {
     value::name_of(&role, &ROLES)
 }
 
+/// Returns the maximum of the data in one message of `codec`, in bytes.
 fn largest_data(codec: Codec) -> u64 {
     match codec {
         Codec::Native | Codec::Line => DEFAULT_MAX_DATA,
@@ -133,30 +134,31 @@ fn largest_data(codec: Codec) -> u64 {
     }
 }
 
-/// What clients of a listener speak.
+/// The protocol of a listener: the value of its `codec`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Speech {
+enum Protocol {
     Stream(Codec),
     Beacon,
 }
 
-const SPEECHES: [(&str, Speech); 4] = [
-    ("native", Speech::Stream(Codec::Native)),
-    ("message1028", Speech::Stream(Codec::Message1028)),
-    ("line", Speech::Stream(Codec::Line)),
-    (BEACON, Speech::Beacon),
+const PROTOCOLS: [(&str, Protocol); 4] = [
+    ("native", Protocol::Stream(Codec::Native)),
+    ("message1028", Protocol::Stream(Codec::Message1028)),
+    ("line", Protocol::Stream(Codec::Line)),
+    (BEACON, Protocol::Beacon),
 ];
 
-/// One `[[listener]]`, read.
+/// A `[[listener]]` that was read.
 #[derive(Debug)]
 pub(super) enum Read {
-    /// Where clients connect.
+    /// A TCP listener.
     Stream(Listener),
-    /// Where devices send datagrams.
+    /// A UDP listener for beacons.
     Beacon(BeaconListener),
 }
 
-/// Reads one `[[listener]]`; `None` if it was refused. Relative paths start from `directory`.
+/// Reads one `[[listener]]`; returns `None` if it was refused. Relative paths start from
+/// `directory`.
 pub(super) fn read(
     reading: &mut Reading<'_>,
     mut section: Section<'_>,
@@ -166,14 +168,14 @@ pub(super) fn read(
     let place = section.span();
     let name = section.take(reading, "name", |value| value::text(value).and_then(check_name));
     let address = section.take(reading, "address", value::address);
-    let speech = section.take(reading, "codec", value::chosen(&SPEECHES));
-    let speech = Given::or(speech, Speech::Stream(Codec::Native));
+    let protocol = section.take(reading, "codec", value::chosen(&PROTOCOLS));
+    let protocol = Given::or(protocol, Protocol::Stream(Codec::Native));
     let role = section.take(reading, "role", value::chosen(&ROLES));
     let data = section.take(reading, "max_data", value::bytes(1..=DEFAULT_MAX_DATA));
     let bounds = || value::span(Span::from_millis(1)..=MAX_BOUND);
     let shortest = section.take(reading, "shortest_bound", bounds());
     let longest = section.take(reading, "longest_bound", bounds());
-    let beacons = beacon::Settings {
+    let beacons = BeaconSettings {
         keys_file: section.take(reading, "keys_file", value::text),
         master_secret_file: section.take(reading, "master_secret_file", value::text),
         max_beacons: section.take(
@@ -188,12 +190,12 @@ pub(super) fn read(
     section.finish(reading);
 
     let role_at = role.as_ref().map(|role| role.span.clone());
-    refuse_what_the_codec_lacks(reading, speech, data.as_ref(), [&shortest, &longest], role_at);
-    refuse_what_is_for_beacons(reading, speech, &beacons);
-    let bounds = agreed_bounds(reading, shortest, longest);
-    let keys = match speech {
-        Speech::Beacon => beacons.keys(reading, directory, place.clone()),
-        Speech::Stream(_) => None,
+    refuse_without_effect(reading, protocol, data.as_ref(), [&shortest, &longest], role_at);
+    refuse_beacon_settings(reading, protocol, &beacons);
+    let bounds = requestable_bounds(reading, shortest, longest);
+    let keys = match protocol {
+        Protocol::Beacon => beacons.keys(reading, directory, place.clone()),
+        Protocol::Stream(_) => None,
     };
     let Some(address) = address else {
         if !has_address {
@@ -203,9 +205,9 @@ pub(super) fn read(
         return None;
     };
     let address = address.value;
-    let codec = match speech {
-        Speech::Stream(codec) => codec,
-        Speech::Beacon => {
+    let codec = match protocol {
+        Protocol::Stream(codec) => codec,
+        Protocol::Beacon => {
             let name = Given::or(name, BEACON.to_owned());
             let given = beacons.max_beacons.and_then(|given| u32::try_from(given.value).ok());
             let max_beacons = given.unwrap_or(DEFAULT_MAX_BEACONS);
@@ -222,7 +224,8 @@ pub(super) fn read(
     Some(Read::Stream(listener))
 }
 
-fn agreed_bounds(
+/// Returns the range of bounds that clients may request.
+fn requestable_bounds(
     reading: &mut Reading<'_>,
     shortest: Option<Given<Span>>,
     longest: Option<Given<Span>>,
@@ -247,30 +250,30 @@ fn check_name(name: String) -> Result<String, String> {
     Ok(name)
 }
 
-/// The other codecs have messages of one size, or cannot negotiate: a setting that would do nothing
-/// is a misunderstanding, so it is refused.
-fn refuse_what_the_codec_lacks(
+/// Refuses settings that have no effect on this protocol, because its messages have one size or its
+/// clients cannot negotiate.
+fn refuse_without_effect(
     reading: &mut Reading<'_>,
-    speech: Speech,
+    protocol: Protocol,
     data: Option<&Given<u64>>,
     bounds: [&Option<Given<Span>>; 2],
     role: Option<std::ops::Range<usize>>,
 ) {
-    let name = value::name_of(&speech, &SPEECHES);
+    let name = value::name_of(&protocol, &PROTOCOLS);
     let mut refuse = |place, key: &str, why: &str| {
         let what = format!("`{key}` has no effect on a {name} listener");
         reading.problems.add(Some(place), what, Some(format!("leave it out: {why}")));
     };
     let data = data.map(|data| data.span.clone());
-    match speech {
-        Speech::Stream(Codec::Native) => return,
-        Speech::Stream(Codec::Line) => {}
-        Speech::Stream(Codec::Message1028) => {
+    match protocol {
+        Protocol::Stream(Codec::Native) => return,
+        Protocol::Stream(Codec::Line) => {}
+        Protocol::Stream(Codec::Message1028) => {
             if let Some(place) = data {
                 refuse(place, "max_data", "these messages always hold 1024 bytes");
             }
         }
-        Speech::Beacon => {
+        Protocol::Beacon => {
             if let Some(place) = data {
                 refuse(place, "max_data", "beacons are always 32 bytes");
             }
@@ -286,12 +289,13 @@ fn refuse_what_the_codec_lacks(
     }
 }
 
-fn refuse_what_is_for_beacons(
+/// Refuses settings of beacon listeners on other listeners.
+fn refuse_beacon_settings(
     reading: &mut Reading<'_>,
-    speech: Speech,
-    settings: &beacon::Settings,
+    protocol: Protocol,
+    settings: &BeaconSettings,
 ) {
-    if speech == Speech::Beacon {
+    if protocol == Protocol::Beacon {
         return;
     }
     for (place, key) in settings.given() {

@@ -1,4 +1,4 @@
-//! What the command line and the environment say over the file.
+//! Settings of the command line and the environment, which override those of the file.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,15 +11,15 @@ use super::settings::{Format, Level, Shards};
 use super::token::Token;
 use super::value;
 
-/// Settings that win over those of the file; `None` and empty leave the file's.
+/// Settings that override those of the file; `None` or an empty list overrides nothing.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Overrides {
-    /// If not empty, exactly these listeners, with the gateway's policy and defaults otherwise; the
-    /// file's are dropped.
+    /// Listeners that replace all listeners of the file. They use the gateway's policy and the
+    /// defaults.
     pub listen: Vec<ListenAt>,
-    /// Where the admin interface listens.
+    /// Address of the admin interface.
     pub admin: Option<SocketAddr>,
-    /// The admin token; wins over `admin_token_file`.
+    /// The admin token; overrides `admin_token_file`.
     pub admin_token: Option<Token>,
     /// A file whose first line is the admin token, relative to the working directory.
     pub admin_token_file: Option<PathBuf>,
@@ -29,18 +29,18 @@ pub struct Overrides {
     pub enforce: Option<bool>,
     /// The least important level that is logged.
     pub log_level: Option<Level>,
-    /// How a line of the log looks.
+    /// The format of a log line.
     pub log_format: Option<Format>,
     /// Whether each heartbeat is logged.
     pub log_heartbeats: Option<bool>,
 }
 
-/// A listener as it is written on the command line: `ADDRESS` or `CODEC=ADDRESS`.
+/// A listener of the command line, written `ADDRESS` or `CODEC=ADDRESS`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ListenAt {
-    /// What clients speak there; native if not said.
+    /// The codec that clients use; native by default.
     pub codec: Codec,
-    /// Where.
+    /// The address to listen at.
     pub address: SocketAddr,
 }
 

@@ -8,11 +8,11 @@ use systole_core::{Policy, Span};
 use super::section::{Given, Reading, Section};
 use super::value;
 
-/// Reads a policy from a table in which everything may be absent; what is absent comes from `base`.
+/// Reads a policy; `base` supplies absent settings.
 ///
-/// A preset sets when silence is judged and whether probes are spread; so do `idle`, `interval` and
-/// `probes`, of which missing ones come from `base`. The two ways exclude each other, for a reader
-/// of the file would not know which one holds.
+/// The bound is set by `preset`, by `never`, or by `idle`, `interval` and `probes`. These exclude
+/// each other, because a reader of the file could not see which one is in force. A preset also sets
+/// `spread`.
 pub(super) fn read(reading: &mut Reading<'_>, mut section: Section<'_>, base: Policy) -> Policy {
     let lengths = Span::from_millis(1)..=MAX_BOUND;
     let preset = section.take(reading, "preset", value::chosen(&PRESETS));
@@ -27,36 +27,36 @@ pub(super) fn read(reading: &mut Reading<'_>, mut section: Section<'_>, base: Po
     let spread = section.take(reading, "spread", value::boolean);
     section.finish(reading);
 
-    let lengths = Lengths { idle, interval, probes };
+    let numbers = BoundNumbers { idle, interval, probes };
     let mut policy = if Given::or(never, false) {
-        refuse_beside(reading, "never = true", &lengths, preset.as_ref());
+        refuse_conflict(reading, "never = true", &numbers, preset.as_ref());
         Policy::never().with_spread(base.spread())
     } else if let Some(preset) = preset {
         let name = format!("preset = \"{}\"", value::name_of(&preset.value, &PRESETS));
-        refuse_beside(reading, &name, &lengths, None);
+        refuse_conflict(reading, &name, &numbers, None);
         preset.value
-    } else if lengths.first().is_some() {
-        lengths.resolve(reading, base).with_spread(base.spread())
+    } else if numbers.first().is_some() {
+        numbers.resolve(reading, base).with_spread(base.spread())
     } else {
         base
     };
     policy = policy.with_spread(Given::or(spread, policy.spread())).with_enforce(base.enforce());
     match Given::or(keepalive, base.keepalive()) {
-        // In range by the way it was read, hence accepted.
+        // Always accepted: `take` has checked the range.
         Some(keepalive) => policy.with_keepalive(keepalive).unwrap_or(policy),
         None => policy,
     }
 }
 
-/// The three numbers of the bound, as far as they were given.
-struct Lengths {
+/// The three numbers of the bound; absent ones are `None`.
+struct BoundNumbers {
     idle: Option<Given<Span>>,
     interval: Option<Given<Span>>,
     probes: Option<Given<u64>>,
 }
 
-impl Lengths {
-    /// The name and place of the first that was given.
+impl BoundNumbers {
+    /// Returns the name and the place of the first number that was given.
     fn first(&self) -> Option<(&'static str, Range<usize>)> {
         let idle = self.idle.as_ref().map(|given| ("idle", given.span.clone()));
         let interval = self.interval.as_ref().map(|given| ("interval", given.span.clone()));
@@ -64,7 +64,7 @@ impl Lengths {
         idle.or(interval).or(probes)
     }
 
-    /// The policy of these numbers; missing ones come from `base`.
+    /// Returns the policy of these numbers; `base` supplies absent ones.
     fn resolve(self, reading: &mut Reading<'_>, base: Policy) -> Policy {
         let place = self.first().map(|(_, span)| span);
         let (idle, interval, probes) = match base.detection() {
@@ -93,19 +93,19 @@ impl Lengths {
     }
 }
 
-/// Refuses what says something else about the bound than `leader` does.
-fn refuse_beside(
+/// Refuses settings that contradict `winner`, which sets the bound.
+fn refuse_conflict(
     reading: &mut Reading<'_>,
-    leader: &str,
-    lengths: &Lengths,
+    winner: &str,
+    numbers: &BoundNumbers,
     preset: Option<&Given<Policy>>,
 ) {
     let preset = preset.map(|preset| ("preset", preset.span.clone()));
-    if let Some((key, span)) = preset.or_else(|| lengths.first()) {
-        let what = format!("`{key}` and `{leader}` exclude each other");
+    if let Some((key, span)) = preset.or_else(|| numbers.first()) {
+        let what = format!("`{key}` and `{winner}` exclude each other");
         let help = match key {
-            "preset" => format!("leave out one of the two: {leader} already says all"),
-            _ => format!("leave out `{leader}`, or leave out idle, interval and probes"),
+            "preset" => format!("leave out one of the two: {winner} already says all"),
+            _ => format!("leave out `{winner}`, or leave out idle, interval and probes"),
         };
         reading.problems.add(Some(span), what, Some(help));
     }

@@ -1,55 +1,56 @@
-//! What is wrong with a configuration, where, and what would be right.
+//! Problems of a configuration: what is wrong, where, and the correction.
 
 use std::fmt;
 use std::ops::Range;
 
-/// Why a configuration was refused.
+/// The problems of a configuration that was refused, in the order of the file.
 ///
-/// The author's fault; nothing was changed or started. It names everything that is wrong, in the
-/// order of the file, so that one round of corrections is enough.
+/// The author of the file must correct them; nothing was changed or started. All problems are
+/// reported at once, so that one round of corrections is enough.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfigError {
     problems: Vec<Problem>,
 }
 
-/// One thing that is wrong.
+/// A problem of a configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problem {
     /// What is wrong, as a sentence without a full stop.
     pub what: String,
-    /// What would be right.
+    /// How to correct it.
     pub help: Option<String>,
-    /// Where it stands, unless it is in no file.
+    /// Its place; `None` if it is not in the file.
     pub place: Option<SourceSpan>,
 }
 
-/// A place in a file.
+/// A place in a configuration file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SourceSpan {
-    /// The file as it was named by whoever asked.
+    /// The path of the file, as the caller wrote it.
     pub path: String,
-    /// The line, from 1.
+    /// Line number, from 1.
     pub line: usize,
-    /// The column in characters, from 1.
+    /// Column in characters, from 1.
     pub column: usize,
-    /// How many characters from there on are meant, at least 1.
+    /// Number of characters at this place, at least 1.
     pub width: usize,
     /// The text of that line; empty if it may hold a secret.
     pub source: String,
 }
 
 impl ConfigError {
-    /// Everything that is wrong; at least one entry.
+    /// Returns all problems; at least one.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
 
-    pub(super) fn one(what: String, help: Option<String>) -> ConfigError {
+    /// Creates an error of one problem that is not in the file.
+    pub(super) fn single(what: String, help: Option<String>) -> ConfigError {
         ConfigError { problems: vec![Problem { what, help, place: None }] }
     }
 }
 
-/// Collects problems while a file is read.
+/// A collector of problems while a file is read.
 #[derive(Debug)]
 pub(super) struct Problems<'a> {
     path: &'a str,
@@ -62,14 +63,15 @@ impl<'a> Problems<'a> {
         Problems { path, text, found: Vec::new() }
     }
 
-    /// Something is wrong at these bytes of the file, or nowhere in it.
+    /// Adds a problem at a range of bytes of the file, or at no place in it.
     pub(super) fn add(&mut self, at: Option<Range<usize>>, what: String, help: Option<String>) {
-        // What is in no file comes last.
+        // Problems without a place come last.
         let order = at.as_ref().map_or(usize::MAX, |at| at.start);
         let place = at.map(|at| place(self.path, self.text, at));
         self.found.push((order, Problem { what, help, place }));
     }
 
+    /// Returns the problems as an error, if there are any.
     pub(super) fn into_result(mut self) -> Result<(), ConfigError> {
         if self.found.is_empty() {
             return Ok(());
@@ -120,6 +122,7 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Translates a range of bytes into a line and a column.
 fn place(path: &str, text: &str, at: Range<usize>) -> SourceSpan {
     let mut start = at.start.min(text.len());
     while !text.is_char_boundary(start) {
@@ -145,10 +148,10 @@ fn place(path: &str, text: &str, at: Range<usize>) -> SourceSpan {
     }
 }
 
-/// Whether the last line of `text` must not be shown, for what it may hold would end up in a log.
+/// Returns whether the last line of `text` may hold a secret, which must not reach a log.
 ///
-/// A misspelt `token` counts, for that is when lines are shown; so does one earlier in the same
-/// table, for its text may go on over several lines.
+/// A misspelt `token` counts, because errors show lines with misspelt keys. A `token` earlier in
+/// the same table counts too, because its value may continue over several lines.
 fn may_hold_secret(text: &str) -> bool {
     let word_is_near = |word: &str| distance(word, "token") <= 2;
     let names_it = |line: &str| line.split(|c: char| !c.is_alphabetic()).any(word_is_near);
@@ -164,9 +167,9 @@ fn may_hold_secret(text: &str) -> bool {
     false
 }
 
-/// The known name that was most likely meant, if one is near enough.
+/// Returns the known name that is most similar to `name`, if one is similar enough.
 pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    // Three slips in a short word make another word.
+    // Three wrong letters turn a short word into another word.
     let tolerance = (name.chars().count() / 3).clamp(1, 3);
     known
         .iter()
@@ -176,7 +179,8 @@ pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
         .map(|(_, candidate)| candidate)
 }
 
-/// How many letters must be added, removed, replaced or swapped with their neighbour.
+/// Returns the edit distance of two words: letters added, removed, replaced, or swapped with their
+/// neighbour.
 fn distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.chars().collect();
     let b: Vec<char> = b.chars().collect();
@@ -203,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_name_is_found_and_far_ones_are_not() {
+    fn only_similar_names_are_suggested() {
         let known = ["idle", "interval", "probes", "name"];
         assert_eq!(nearest("idel", &known), Some("idle"));
         assert_eq!(nearest("probe", &known), Some("probes"));
@@ -215,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn places_count_characters_and_survive_any_range() {
+    fn places_count_characters_and_accept_any_range() {
         let text = "a = 1\nb = \"ä\" # ü\r\nlast";
         let at = text.find("# ").unwrap();
         let found = place("f", text, at..at + 4);

@@ -1,7 +1,6 @@
-//! A table of the file as it is read: what is taken from it is what is known, the rest is unknown.
+//! Reads a table of the file: keys that a reader takes are known, all other keys are refused.
 //!
-//! Because taking a key is what makes it known, the readers are the schema, and no list of keys can
-//! disagree with them.
+//! The readers are the schema, so there is no separate list of keys that could disagree with them.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -11,15 +10,15 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::{Problems, nearest};
 
-/// What all sections of one file share.
+/// The state shared by all sections while a file is read.
 #[derive(Debug)]
 pub(super) struct Reading<'a> {
     pub(super) problems: Problems<'a>,
-    /// Every key that was asked for, as in `listener.policy.idle`.
+    /// Every key that a reader takes, such as `listener.policy.idle`.
     pub(super) known: BTreeSet<String>,
 }
 
-/// One table being read; an absent one reads as empty.
+/// A table that is being read; an absent table is read as an empty one.
 #[derive(Debug)]
 pub(super) struct Section<'a> {
     path: String,
@@ -28,7 +27,7 @@ pub(super) struct Section<'a> {
     taken: Vec<&'static str>,
 }
 
-/// A value with its place in the file.
+/// A value that the file gives, with its place.
 #[derive(Clone, Debug)]
 pub(super) struct Given<T> {
     pub(super) value: T,
@@ -36,14 +35,14 @@ pub(super) struct Given<T> {
 }
 
 impl<'a> Section<'a> {
-    /// The whole file.
+    /// Starts to read the top level of the file.
     pub(super) fn root(table: &'a DeTable<'a>) -> Section<'a> {
         Section { path: String::new(), table: Some(table), span: None, taken: Vec::new() }
     }
 
-    /// The value of `key` if it is there and `convert` accepts it.
+    /// Takes the value of `key`, if present and accepted by `convert`.
     ///
-    /// `convert` answers with the value or with what would be right, to follow "must be".
+    /// The error of `convert` describes a legal value and follows the words "must be".
     pub(super) fn take<T>(
         &mut self,
         reading: &mut Reading<'_>,
@@ -62,7 +61,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The table under `key`.
+    /// Takes the table under `key`.
     pub(super) fn section(&mut self, reading: &mut Reading<'_>, key: &'static str) -> Section<'a> {
         let path = self.path_of(key);
         let found = self.find(reading, key);
@@ -81,7 +80,7 @@ impl<'a> Section<'a> {
         section
     }
 
-    /// The tables under `key`, or `None` if there is no such key.
+    /// Takes the list of tables under `key`; returns `None` if the key is absent.
     pub(super) fn sections(
         &mut self,
         reading: &mut Reading<'_>,
@@ -107,17 +106,17 @@ impl<'a> Section<'a> {
         Some(sections.collect())
     }
 
-    /// Whether the file has this key, with whatever value.
+    /// Returns whether the table has this key, with a legal value or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))
     }
 
-    /// Where this table begins, if it stands in the file.
+    /// Returns the place of this table; `None` if the table is absent.
     pub(super) fn span(&self) -> Option<Range<usize>> {
         self.span.clone()
     }
 
-    /// Ends the reading of this table: whatever was not taken is unknown.
+    /// Finishes the table: refuses all keys that were not taken.
     pub(super) fn finish(self, reading: &mut Reading<'_>) {
         for (key, _) in self.table.into_iter().flatten() {
             let name: &str = key.get_ref();
@@ -153,7 +152,7 @@ impl<'a> Section<'a> {
 }
 
 impl<T> Given<T> {
-    /// The value, or `default` if none was given.
+    /// Returns the value, or `default` if none was given.
     pub(super) fn or(given: Option<Given<T>>, default: T) -> T {
         given.map_or(default, |given| given.value)
     }

@@ -1,4 +1,4 @@
-//! Reads the small tables: `[limits]`, `[drain]`, `[log]`, and how many shards.
+//! Reads `shards`, `hung` and the small tables `[limits]`, `[drain]` and `[log]`.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -13,27 +13,28 @@ use toml::de::DeValue;
 use super::section::{Given, Reading, Section};
 use super::value;
 
-/// How many data-plane threads run.
+/// The number of data-plane threads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Shards {
-    /// One per core that this process may use. More would only take turns.
+    /// One per core that this process may use. More threads would share the cores.
     #[default]
     Auto,
-    /// So many, 1 to 256. Fewer leave cores to others; one makes a run easier to follow.
+    /// A fixed number, 1 to 256. Fewer leave cores to other programs; one makes a run easier to
+    /// follow.
     Exactly(NonZeroUsize),
 }
 
-/// What answers data.
+/// The logic that answers data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Logic {
-    /// Data comes back as it was sent, so that a gateway started alone does something visible.
+    /// Echoes data, so that a gateway without a logic server does something visible.
     #[default]
     Echo,
-    /// Data is counted and dropped.
+    /// Counts and drops data.
     None,
 }
 
-/// Reads what becomes of a peer that hangs: `"end"`, or how long it is kept.
+/// Reads what happens to a hung peer at the bound: `"end"`, or how long it is kept.
 pub(super) fn hung(value: &DeValue<'_>) -> Result<Hung, String> {
     if value::text(value).as_deref() == Ok("end") {
         return Ok(Hung::End);
@@ -42,32 +43,32 @@ pub(super) fn hung(value: &DeValue<'_>) -> Result<Hung, String> {
     kept.map(Hung::Keep).map_err(|range| format!("\"end\", or {range}"))
 }
 
-/// Where the gateway stops taking more. Each trades memory against what is lost when full.
+/// The limits of the gateway. Each trades memory against what is lost when it is reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Links open at once; `None` takes what the descriptor limit allows. When full, accepting
-    /// pauses until a link goes.
+    /// Maximum of open links; `None` uses what the descriptor limit allows. When reached, accepting
+    /// pauses until a link ends.
     pub max_links: Option<NonZeroU64>,
-    /// Bytes that wait to be sent to one link. More forgives a slow reader longer, and costs that
-    /// much memory for each of them; a link that exceeds it ends as a slow consumer.
+    /// Maximum of bytes that wait to be sent on one link. A larger outbox tolerates slow readers
+    /// longer, but each of them takes that memory. A link that exceeds it ends as a slow consumer.
     pub outbox: u64,
-    /// Presence events kept for subscribers that come back. More lets them stay away longer; one
-    /// that stayed too long gets a fresh snapshot instead.
+    /// Number of presence events kept for subscribers that reconnect. More events allow a longer
+    /// absence; after a longer one the subscriber gets a new snapshot.
     pub events: u64,
-    /// Subscribers to the event stream at once. When full, another one is refused.
+    /// Maximum of subscribers to the event stream. When reached, further ones are refused.
     pub sse_subscribers: u64,
 }
 
-/// How the gateway takes leave.
+/// How the gateway drains.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Drain {
-    /// How long a drain may take; links that are left then are closed. Longer is kinder to slow
-    /// readers, and delays the restart.
+    /// Time limit of a drain; links still open then are closed. A longer limit loses less data of
+    /// slow readers, but delays the restart.
     pub limit: Span,
-    /// Clients are told to come back at a point spread over this time. Longer spreads the
-    /// reconnections thinner, and keeps clients away longer.
+    /// Time over which the reconnections of clients are spread. A longer time means fewer
+    /// reconnections per second, but keeps clients offline longer.
     pub reconnect_within: Span,
 }
 
@@ -77,42 +78,42 @@ pub struct Drain {
 pub struct Log {
     /// The least important level that is logged.
     pub level: Level,
-    /// How a line looks.
+    /// The format of a log line.
     pub format: Format,
-    /// Whether each heartbeat is logged. They outnumber everything else by far.
+    /// Whether each heartbeat is logged; there are far more of them than of all other lines.
     pub heartbeats: bool,
 }
 
-/// How important a line of the log is.
+/// The importance of a log line.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Level {
     /// Something failed.
     Error,
     /// Something may fail soon.
     Warn,
-    /// What an operator wants to know of an ordinary day.
+    /// Normal operation, for operators.
     Info,
-    /// What a developer wants to know.
+    /// Details for developers.
     Debug,
     /// Everything.
     Trace,
 }
 
-/// How a line of the log looks.
+/// The format of a log line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
     /// Human on a terminal, JSON otherwise.
     Auto,
-    /// For people.
+    /// Text for people.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Kinds of logic by the names they have in the file.
-pub const LOGICS: [(&str, Logic); 2] = [("echo", Logic::Echo), ("none", Logic::None)];
+/// Names of the kinds of logic in the file.
+const LOGICS: [(&str, Logic); 2] = [("echo", Logic::Echo), ("none", Logic::None)];
 
-/// Levels by the names they have in the file and on the command line.
+/// Names of the log levels in the file and on the command line.
 pub const LEVELS: [(&str, Level); 5] = [
     ("error", Level::Error),
     ("warn", Level::Warn),
@@ -121,7 +122,7 @@ pub const LEVELS: [(&str, Level); 5] = [
     ("trace", Level::Trace),
 ];
 
-/// Formats by the names they have in the file and on the command line.
+/// Names of the log formats in the file and on the command line.
 pub const FORMATS: [(&str, Format); 3] =
     [("auto", Format::Auto), ("human", Format::Human), ("json", Format::Json)];
 
@@ -197,7 +198,7 @@ impl FromStr for Format {
 pub(super) fn read_shards(reading: &mut Reading<'_>, root: &mut Section<'_>) -> Shards {
     let given = root.take(reading, "shards", |value| match value::parse_integer(value) {
         Some(number) => number.to_string().parse(),
-        // A number in quotes would read as a text elsewhere, so it is none here either.
+        // A number in quotes is refused, as in every other setting.
         None if value.as_str() == Some("auto") => Ok(Shards::Auto),
         None => "".parse(),
     });
@@ -228,7 +229,7 @@ pub(super) fn read_limits(reading: &mut Reading<'_>, mut section: Section<'_>) -
 /// Reads `[drain]`.
 pub(super) fn read_drain(reading: &mut Reading<'_>, mut section: Section<'_>) -> Drain {
     let default = Drain::default();
-    // Up to a day: beyond it a restart has been forgotten, not planned.
+    // At most a day: no planned restart takes longer.
     let lengths = || value::span(Span::ZERO..=Span::from_secs(86_400));
     let limit = section.take(reading, "limit", lengths());
     let reconnect_within = section.take(reading, "reconnect_within", lengths());

@@ -1,5 +1,6 @@
-//! The configuration against the files that show it, and what is refused.
+//! Tests of the configuration: its documents, its overrides, and what is refused.
 
+use super::beacon::DEFAULT_MAX_BEACONS;
 use super::*;
 
 const FILE: &str = include_str!("../../../../systole.toml");
@@ -9,7 +10,7 @@ fn load(text: &str) -> Result<Config, ConfigError> {
     Config::load(text, "systole.toml", &Overrides::default())
 }
 
-/// The first problem of a text that must be refused, with its line, column and help.
+/// Returns line, column, and text with help, of the first problem of a text that must be refused.
 fn refused(text: &str) -> (usize, usize, String) {
     let error = load(text).expect_err(text);
     let problem = &error.problems()[0];
@@ -18,7 +19,7 @@ fn refused(text: &str) -> (usize, usize, String) {
     (line, column, format!("{}{help}", problem.what))
 }
 
-/// Every key of the schema, with at least one listener to show those of listeners.
+/// Returns every key of the schema. `FILE` has a listener, so its keys are included.
 fn known_keys() -> BTreeSet<String> {
     read(FILE, "systole.toml", &Overrides::default()).unwrap().1
 }
@@ -38,17 +39,17 @@ fn is_setting(line: &str) -> bool {
 }
 
 #[test]
-fn an_empty_file_means_the_defaults() {
+fn an_empty_file_gives_the_defaults() {
     assert_eq!(load("").unwrap(), Config::default());
 }
 
 #[test]
-fn the_file_equals_the_defaults_as_it_is() {
+fn the_example_file_gives_the_defaults() {
     assert_eq!(load(FILE).unwrap(), Config::default());
 }
 
 #[test]
-fn the_file_equals_the_defaults_with_any_line_uncommented() {
+fn any_uncommented_line_of_the_example_file_gives_the_defaults() {
     let settings: Vec<_> = lines_of("#").filter(|(_, line)| is_setting(line)).collect();
     assert!(settings.len() >= 20, "{settings:?}");
     for (n, line) in settings {
@@ -57,14 +58,14 @@ fn the_file_equals_the_defaults_with_any_line_uncommented() {
 }
 
 #[test]
-fn the_examples_in_the_file_are_legal_and_no_defaults() {
+fn the_examples_in_the_file_are_legal_and_differ_from_the_defaults() {
     let examples: Vec<_> = lines_of("#! ").collect();
     assert_eq!(examples.len(), 6, "{examples:?}");
     for (n, line) in examples {
         assert!(is_setting(line), "{line}");
         match load(&with_line(n, line)) {
             Ok(config) => assert_ne!(config, Config::default(), "{line}"),
-            // A file that is not there; or what belongs to a listener of another codec.
+            // The file does not exist, or the setting belongs to a beacon listener.
             Err(error) => {
                 let excused = ["token_file", "master_secret_file", "keys_file", "max_beacons"];
                 assert!(excused.iter().any(|key| line.starts_with(key)), "{error}");
@@ -74,7 +75,7 @@ fn the_examples_in_the_file_are_legal_and_no_defaults() {
 }
 
 #[test]
-fn every_setting_stands_in_the_file_and_in_the_document() {
+fn every_setting_is_in_the_file_and_in_the_document() {
     let mut section = String::new();
     let mut shown = BTreeSet::new();
     for line in FILE.lines() {
@@ -98,7 +99,7 @@ fn every_setting_stands_in_the_file_and_in_the_document() {
 }
 
 #[test]
-fn a_setting_in_the_document_exists() {
+fn every_setting_in_the_document_exists() {
     let known = known_keys();
     for line in DOCUMENT.lines() {
         let first = line.strip_prefix("| `").and_then(|rest| rest.split_once("` |"));
@@ -109,7 +110,7 @@ fn a_setting_in_the_document_exists() {
 }
 
 #[test]
-fn unknown_settings_are_refused_with_the_nearest_known_one() {
+fn unknown_settings_are_refused_with_a_suggestion() {
     let unknown = |text| refused(text);
     assert_eq!(
         unknown("\n[policy]\n  idel = \"15s\""),
@@ -132,7 +133,7 @@ fn unknown_settings_are_refused_with_the_nearest_known_one() {
 }
 
 #[test]
-fn bad_values_are_refused_with_what_would_be_right() {
+fn bad_values_are_refused_with_a_correction() {
     let cases = [
         ("shards = 0", 10, "`shards` must be \"auto\" or a number from 1 to 256"),
         ("shards = 257", 10, "`shards` must be \"auto\" or a number from 1 to 256"),
@@ -183,7 +184,7 @@ fn bad_values_are_refused_with_what_would_be_right() {
 }
 
 #[test]
-fn what_contradicts_itself_is_refused() {
+fn contradictions_are_refused() {
     let cases = [
         ("[policy]\npreset = \"relaxed\"\nidle = \"1s\"", "`idle` and `preset = \"relaxed\"` excl"),
         ("[policy]\nnever = true\nprobes = 1", "`probes` and `never = true` exclude"),
@@ -228,7 +229,7 @@ fn what_contradicts_itself_is_refused() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_in_the_order_of_the_file() {
+fn all_problems_are_reported_in_the_order_of_the_file() {
     let text = "shards = 0\nenforce = 1\n[policy]\nidel = 1\nprobes = 0\n[lag]\n";
     let error = load(text).unwrap_err();
     let lines = error.problems().iter().map(|p| p.place.as_ref().unwrap().line);
@@ -257,7 +258,7 @@ fn no_error_shows_a_secret() {
 }
 
 #[test]
-fn a_listener_starts_from_the_policy_of_the_gateway() {
+fn a_listener_inherits_the_policy_of_the_gateway() {
     let text = "enforce = false\n[policy]\nidle = \"10s\"\nkeepalive = \"9s\"\nspread = false\n\
                 [[listener]]\naddress = \"127.0.0.1:0\"\npolicy.probes = 5\n\
                 [[listener]]\nname = \"b\"\naddress = \"127.0.0.1:0\"\npolicy.never = true\n\
@@ -273,7 +274,7 @@ fn a_listener_starts_from_the_policy_of_the_gateway() {
 }
 
 #[test]
-fn beacons_need_one_file_of_keys_and_nothing_of_streams() {
+fn beacon_listeners_need_one_keys_file_and_no_stream_settings() {
     let name = format!("systole-keys-{}", std::process::id());
     let directory = std::env::temp_dir().join(name);
     fs::create_dir_all(&directory).unwrap();
@@ -333,7 +334,7 @@ fn the_number_of_listeners_is_bounded() {
 }
 
 #[test]
-fn overrides_win_over_the_file() {
+fn overrides_replace_settings_of_the_file() {
     let listen = |text: &str| text.parse::<ListenAt>();
     let overrides = Overrides {
         listen: ["[::1]:1", "line=127.0.0.1:0", "native=127.0.0.1:2"]

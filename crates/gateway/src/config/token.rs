@@ -1,24 +1,25 @@
-//! A secret that operators share with the gateway.
+//! The admin token: a secret shared by operators and the gateway.
 
 use std::fmt;
 
 use subtle::ConstantTimeEq;
 
-/// The shortest token in characters: 16 of a random 64-letter alphabet are 96 bits.
-pub const MIN_TOKEN: usize = 16;
+/// Minimum length of a token: 16 random characters of a 64-letter alphabet have 96 bits.
+const MIN_TOKEN: usize = 16;
 
-/// The longest token in characters; far below what HTTP servers take as one header.
-pub const MAX_TOKEN: usize = 512;
+/// Maximum length of a token in characters, far below what HTTP servers accept as one header.
+const MAX_TOKEN: usize = 512;
 
-/// A secret that never shows itself: its `Debug` is redacted and it has no `Display`.
+/// A secret that requests must present. Its `Debug` is redacted and it has no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// A token of [`MIN_TOKEN`] to [`MAX_TOKEN`] printable ASCII characters without spaces.
+    /// Creates a token of 16 to 512 printable ASCII characters without spaces.
     ///
     /// # Errors
-    /// Any other text; the error says what would be right, to follow "must be", and not the text.
+    /// Refuses any other text. The error describes a legal token, follows the words "must be", and
+    /// does not contain the text.
     pub fn new(text: &str) -> Result<Token, String> {
         let legal = (MIN_TOKEN..=MAX_TOKEN).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_graphic());
@@ -27,7 +28,7 @@ impl Token {
         })
     }
 
-    /// Whether `given` is this token, in a time that does not tell how much of it was right.
+    /// Returns whether `given` is this token, compared in constant time.
     pub fn matches(&self, given: &str) -> bool {
         self.0.as_bytes().ct_eq(given.as_bytes()).into()
     }
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_hide_and_compare() {
+    fn tokens_are_compared_and_never_shown() {
         let token = Token::new("0123456789abcdef").unwrap();
         assert!(token.matches("0123456789abcdef"));
         for other in ["", "0123456789abcdeF", "0123456789abcdef0", "0123456789abcde"] {

@@ -1,4 +1,4 @@
-//! From a TOML value to a typed one. Each refusal says what would be right, to follow "must be".
+//! Converts TOML values to typed ones. Each error describes a legal value and follows "must be".
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use systole_core::Span;
 use toml::de::DeValue;
 
-/// A length of time such as "15s", within `range`, in whole milliseconds.
+/// Reads a duration such as "15s", within `range`, in whole milliseconds.
 pub(super) fn span(
     range: RangeInclusive<Span>,
 ) -> impl FnOnce(&DeValue<'_>) -> Result<Span, String> {
@@ -29,12 +29,12 @@ pub(super) fn span(
     }
 }
 
-/// A length of time as it is written in the file, as in `1m 30s`.
+/// Returns a duration as written in the file, such as `1m 30s`.
 pub fn show_span(span: Span) -> String {
     humantime::format_duration(Duration::from(span)).to_string()
 }
 
-/// A whole number within `range`.
+/// Reads a whole number within `range`.
 pub(super) fn integer(
     range: RangeInclusive<u64>,
 ) -> impl FnOnce(&DeValue<'_>) -> Result<u64, String> {
@@ -45,7 +45,7 @@ pub(super) fn integer(
     }
 }
 
-/// A number of bytes, plain or as in "256KiB", within `range`.
+/// Reads a number of bytes within `range`, such as 4096 or "256KiB".
 pub(super) fn bytes(
     range: RangeInclusive<u64>,
 ) -> impl FnOnce(&DeValue<'_>) -> Result<u64, String> {
@@ -58,8 +58,8 @@ pub(super) fn bytes(
     }
 }
 
-/// A number of bytes as it is written in the file, as in `256KiB`.
-pub fn show_bytes(bytes: u64) -> String {
+/// Returns a number of bytes as written in the file, such as `256KiB`.
+fn show_bytes(bytes: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     match units.iter().find(|(bits, _)| bytes > 0 && bytes.is_multiple_of(1 << bits)) {
         Some((bits, unit)) => format!("{}{unit}", bytes >> bits),
@@ -67,35 +67,35 @@ pub fn show_bytes(bytes: u64) -> String {
     }
 }
 
-/// `true` or `false`.
+/// Reads `true` or `false`.
 pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
     value.as_bool().ok_or_else(|| "true or false, without quotes".to_owned())
 }
 
-/// A text.
+/// Reads a string.
 pub(super) fn text(value: &DeValue<'_>) -> Result<String, String> {
     value.as_str().map(str::to_owned).ok_or_else(|| "a text in quotes".to_owned())
 }
 
-/// An address and port.
+/// Reads an IP address with a port.
 pub(super) fn address(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     let right = "an IP address and a port, as in \"127.0.0.1:7400\" or \"[::1]:7400\"";
     value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| right.to_owned())
 }
 
-/// A type whose `FromStr` error says what would be right.
+/// Reads a type whose `FromStr` error describes a legal value.
 pub(super) fn parsed<T: FromStr<Err: Display>>(value: &DeValue<'_>) -> Result<T, String> {
     text(value)?.parse().map_err(|right: T::Err| right.to_string())
 }
 
-/// One of the values in `choices`.
+/// Reads the name of one of the values in `choices`.
 pub(super) fn chosen<'a, T: Copy>(
     choices: &'a [(&str, T)],
 ) -> impl FnOnce(&DeValue<'_>) -> Result<T, String> + 'a {
     move |value| choose(&text(value)?, choices)
 }
 
-/// One of the values in `choices` by its name; the error lists the names, to follow "must be".
+/// Returns the value with this name in `choices`; the error lists the names.
 pub(super) fn choose<T: Copy>(name: &str, choices: &[(&str, T)]) -> Result<T, String> {
     choices.iter().find(|(known, _)| *known == name).map(|(_, value)| *value).ok_or_else(|| {
         let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
@@ -106,7 +106,7 @@ pub(super) fn choose<T: Copy>(name: &str, choices: &[(&str, T)]) -> Result<T, St
     })
 }
 
-/// The name of `value` in `choices`; empty if it has none.
+/// Returns the name of `value` in `choices`, or an empty string if there is none.
 pub(super) fn name_of<T: PartialEq>(value: &T, choices: &[(&'static str, T)]) -> &'static str {
     choices.iter().find(|(_, known)| known == value).map_or("", |(name, _)| name)
 }
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_read_as_they_are_shown() {
+    fn byte_counts_survive_a_round_trip() {
         for bytes in [0, 1, 1_000, 1_024, 65_536, 65_537, 3 << 20, 5 << 30] {
             assert_eq!(parse_bytes(&show_bytes(bytes)), Some(bytes));
         }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_of_time_are_read_as_they_are_shown() {
+    fn durations_survive_a_round_trip() {
         for millis in [1, 500, 15_000, 90_000, 1 << 40] {
             let span = Span::from_millis(millis);
             assert_eq!(parse_span(&show_span(span)), Some(span));
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_list_the_choices() {
+    fn errors_list_the_choices() {
         let choices = [("auto", 0), ("human", 1), ("json", 2)];
         assert_eq!(choose("json", &choices), Ok(2));
         assert_eq!(choose("xml", &choices).unwrap_err(), "\"auto\", \"human\" or \"json\"");

@@ -1,4 +1,4 @@
-//! One event as subscribers see it.
+//! The event that subscribers receive.
 
 use std::sync::Arc;
 
@@ -12,74 +12,74 @@ use utoipa::ToSchema;
 
 use crate::report::{Change, PauseReason, Report, Subject, session_text};
 
-/// One thing that happened, with its number.
+/// One event, with its number and time.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Event {
-    /// Its place in the order of all events of this gateway process, from 1.
+    /// The event's number in the order of all events of this gateway process, from 1.
     pub number: u64,
-    /// When, in milliseconds since 1970-01-01 UTC.
+    /// The time of the event, in milliseconds since 1970-01-01 UTC.
     pub at_ms: u64,
-    /// What.
+    /// What happened.
     #[serde(flatten)]
     pub body: Body,
 }
 
-/// What happened.
+/// What happened, by kind.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Body {
     /// A session is online.
     Join {
-        /// Which.
+        /// The session.
         #[serde(flatten)]
         session: Session,
         /// The policy in force.
         policy: PolicyInfo,
     },
-    /// A session, or a connection that never became one, is gone.
+    /// A session, or a connection that never became one, has ended.
     Leave {
-        /// Which.
+        /// The session.
         #[serde(flatten)]
         session: Session,
-        /// Why, and on what evidence.
+        /// The verdict: its cause, evidence and times.
         #[serde(flatten)]
         end: End,
     },
-    /// A verdict that was told has another cause, as the peer's return or other links showed.
+    /// A published verdict has another cause, as the peer's return or other links showed.
     VerdictRevised {
-        /// Whose verdict; long gone.
+        /// The ended session.
         #[serde(flatten)]
         session: Session,
-        /// From what, to what, and why.
+        /// The old cause, the new cause, and the reason.
         #[serde(flatten)]
         revision: Revision,
     },
-    /// Verdicts that fell together are one outage.
+    /// An outage began: verdicts fell together.
     Outage(OutageInfo),
-    /// An outage is over: half of its hosts are back, or it was given up.
+    /// An outage is over: half of its hosts are back, or the wait for them ended.
     OutageOver(OutageInfo),
-    /// A probe is unanswered for longer than it should be.
+    /// A probe has gone unanswered longer than it should: the session is suspect.
     Suspect(Session),
-    /// A router, our own network or our own neighbour says already why a session's verdict would
-    /// fall; nothing ends yet. At most once in a silence.
+    /// The cause of a possible verdict is known before the bound, from a router, the gateway's own
+    /// network or its neighbour; nothing ends yet. At most once in a silence.
     Warned {
-        /// Which.
+        /// The session.
         #[serde(flatten)]
         session: Session,
         /// The cause, by name.
         cause: &'static str,
-        /// How sure it is: `medium`, `high` or `certain`.
+        /// The confidence in the cause: `medium`, `high` or `certain`.
         confidence: &'static str,
-        /// The cause for people.
+        /// The cause, as text for people.
         detail: String,
-        /// What it rests on, for people.
+        /// The reason for the revision, as text for people.
         grounds: Vec<&'static str>,
     },
     /// The suspicion is over.
     Recovered(Session),
-    /// The bound has passed; the peer hangs or does not read, and is kept for a while.
+    /// The bound has passed; the peer hangs or does not read, and the session is kept for a while.
     Hung {
-        /// Which.
+        /// The session.
         #[serde(flatten)]
         session: Session,
         /// `app_hung` or `not_reading`.
@@ -89,57 +89,57 @@ pub enum Body {
     Overdue(Session),
     /// Another policy is in force for a session.
     Retuned {
-        /// Which.
+        /// The session.
         #[serde(flatten)]
         session: Session,
-        /// The policy now in force.
+        /// The policy in force now.
         policy: PolicyInfo,
     },
-    /// A session is heard from another address than before.
+    /// A session is heard from a new address.
     Moved {
-        /// Which, with its new address.
+        /// The session, with its new address.
         #[serde(flatten)]
         session: Session,
         /// The address before.
         from: String,
     },
-    /// A shard did not run although it should have; all deadlines moved by that.
+    /// A shard did not run when it should have; all deadlines moved by the stall.
     Stalled {
-        /// Which shard.
+        /// The index of the shard.
         shard: usize,
-        /// For how long it was absent.
+        /// How long the shard was absent, in milliseconds.
         absent_ms: u64,
-        /// How much of that the host was suspended.
+        /// How long the host was suspended within that time, in milliseconds.
         suspended_ms: u64,
     },
-    /// A shard accepts no more connections for now; those that are open are unharmed.
+    /// A shard accepts no more connections for now; open connections are unharmed.
     AcceptingPaused {
-        /// Which shard.
+        /// The index of the shard.
         shard: usize,
         /// `descriptor_limit`, `host_limit` or `link_limit`.
         reason: &'static str,
-        /// The limit that was met, where it is a number.
+        /// The limit that was reached, if it is a number.
         limit: Option<u64>,
-        /// How to raise it.
+        /// How to raise the limit.
         hint: &'static str,
     },
-    /// A shard accepts again.
+    /// A shard accepts connections again.
     AcceptingResumed {
-        /// Which shard.
+        /// The index of the shard.
         shard: usize,
     },
-    /// Reports of a shard were lost because the control plane was slow: what was learned from
-    /// events so far may be wrong, and a new snapshot is needed.
+    /// Reports of a shard were lost because the control plane was slow: a view built from the
+    /// events so far may be wrong, and needs a new snapshot.
     Missed {
-        /// Which shard.
+        /// The index of the shard.
         shard: usize,
-        /// How many.
+        /// How many reports were lost.
         count: u64,
     },
 }
 
 impl Body {
-    /// The kind, as in the JSON.
+    /// Returns the kind, as in the JSON.
     pub const fn kind(&self) -> &'static str {
         match self {
             Body::Join { .. } => "join",
@@ -162,26 +162,26 @@ impl Body {
     }
 }
 
-/// The session that an event is about.
+/// The session to which an event refers.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Session {
     /// The session's number, 16 hexadecimal digits.
     pub session: String,
-    /// Its epoch, in decimal; numbers in JSON would lose its last digits.
+    /// The session's epoch, in decimal; a JSON number would lose the last digits.
     pub epoch: String,
-    /// Who it says it is; empty where it did not say.
+    /// The identity that the peer claims; empty if the peer gave none.
     pub identity: Box<str>,
-    /// The name of its listener.
+    /// The name of the session's listener.
     #[schema(value_type = String)]
     pub listener: Arc<str>,
-    /// Where it comes from.
+    /// The peer's address.
     pub address: String,
-    /// Whether it was ever online: its handshake was complete.
+    /// Whether the handshake was ever complete, so that the session was online.
     pub established: bool,
 }
 
 impl Session {
-    /// The session of `subject`, at the listener of that name.
+    /// Describes `subject`, a session of the listener called `listener`.
     pub fn new(subject: Subject, listener: Arc<str>) -> Session {
         Session {
             session: session_text(subject.session),
@@ -194,22 +194,22 @@ impl Session {
     }
 }
 
-/// What of a path is lost; empty for any cause but `path_lost`.
+/// The direction and scope of a lost path; empty for any cause but `path_lost`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub struct Loss {
-    /// Which way: `both`, `outbound` (what we send does not arrive) or `inbound`.
+    /// The lost direction: `both`, `outbound` (bytes from the gateway do not arrive) or `inbound`.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "direction_name")]
     #[schema(value_type = Option<String>)]
     pub direction: Option<Direction>,
-    /// How much: this `flow` alone, its whole `host`, or `many` hosts; `unknown` where no other
-    /// link tells.
+    /// The scope of the loss: this `flow` alone, its whole `host`, or `many` hosts; `unknown` if no
+    /// other link shows it.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "scope_name")]
     #[schema(value_type = Option<String>)]
     pub scope: Option<Scope>,
 }
 
 impl Loss {
-    /// What `cause` says of it.
+    /// Returns the direction and scope in `cause`.
     pub fn new(cause: Cause) -> Loss {
         let (direction, scope) = match cause {
             Cause::PathLost { direction, scope } => (Some(direction), Some(scope)),
@@ -236,60 +236,64 @@ impl Loss {
     }
 }
 
-fn direction_name<S: Serializer>(way: &Option<Direction>, to: S) -> Result<S::Ok, S::Error> {
-    way.map(Direction::name).serialize(to)
+fn direction_name<S: Serializer>(
+    direction: &Option<Direction>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    direction.map(Direction::name).serialize(serializer)
 }
 
-fn scope_name<S: Serializer>(scope: &Option<Scope>, to: S) -> Result<S::Ok, S::Error> {
-    scope.map(Scope::name).serialize(to)
+fn scope_name<S: Serializer>(scope: &Option<Scope>, serializer: S) -> Result<S::Ok, S::Error> {
+    scope.map(Scope::name).serialize(serializer)
 }
 
 /// How a session ended.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct End {
-    /// Why, by name: one of those that the metric `systole_verdicts_total` counts.
+    /// The name of the cause, as in the metric `systole_verdicts_total`.
     pub cause: &'static str,
-    /// What of a path is lost.
+    /// The direction and scope of a lost path.
     #[serde(flatten)]
     pub loss: Loss,
-    /// How sure that is: `medium`, `high` or `certain`.
+    /// The confidence in the cause: `medium`, `high` or `certain`.
     pub confidence: &'static str,
-    /// The cause with its particulars, for people.
+    /// The cause with its details, as text for people.
     pub detail: String,
-    /// How long before the verdict the peer was last heard.
+    /// How long before the verdict the peer was last heard, in milliseconds.
     pub last_heard_ago_ms: u64,
     /// When the verdict was due, in milliseconds since 1970-01-01 UTC.
     pub due_ms: u64,
-    /// How much later than due it fell.
+    /// How much later than due the verdict fell, in microseconds.
     pub late_us: u64,
-    /// How many probes were unanswered.
+    /// The number of unanswered probes.
     pub probes: u8,
-    /// What the cause rests on, for people; empty where it was not diagnosed.
+    /// The grounds of the cause, as texts for people; empty if the cause was not diagnosed.
     pub grounds: Vec<&'static str>,
-    /// How long the connection was open.
+    /// How long the connection was open, in milliseconds.
     pub lasted_ms: u64,
 }
 
 /// How a verdict was revised.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Revision {
-    /// The cause as it was told, by name.
+    /// The name of the cause published first.
     pub from: &'static str,
-    /// The better one.
+    /// The name of the better cause.
     pub to: &'static str,
-    /// What of a path is lost, by the better cause.
+    /// The direction and scope of a lost path, by the better cause.
     #[serde(flatten)]
     pub loss: Loss,
-    /// How sure that is: `medium`, `high` or `certain`.
+    /// The confidence in the better cause: `medium`, `high` or `certain`.
     pub confidence: &'static str,
-    /// The better cause with its particulars, for people.
+    /// The better cause with its details, as text for people.
     pub detail: Box<str>,
-    /// What it rests on, for people.
+    /// The grounds of the cause, as texts for people.
     pub because: Box<str>,
-    /// How long the link had carried nothing when it was found forgotten; absent for other causes.
+    /// How long the link had been idle when a middlebox had forgotten it, in milliseconds; absent
+    /// for other causes.
     pub idle_ms: Option<u64>,
-    /// The session's number, its better cause, how sure that is and what showed it, as they are
-    /// kept; boxed, since every event takes as much room as the largest.
+    /// The session's number, better cause, confidence and reason, for the kept verdict. Boxed,
+    /// since every event is as large as the largest.
     #[serde(skip)]
     pub(crate) kept: Box<(u64, Cause, Confidence, Note)>,
 }
@@ -297,31 +301,31 @@ pub struct Revision {
 /// An outage: verdicts that fell together.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct OutageInfo {
-    /// Its number, from 1.
+    /// The outage's number, from 1.
     pub outage: u64,
-    /// The network of the peers, such as `192.0.2.0/24`; absent if our own network is down.
+    /// The network of the peers, such as `192.0.2.0/24`; absent if the gateway's network is down.
     pub network: Option<String>,
-    /// The name of the listener; likewise.
+    /// The name of the listener; absent if the gateway's network is down.
     #[schema(value_type = Option<String>)]
     pub listener: Option<Arc<str>>,
-    /// How many verdicts.
+    /// The number of verdicts.
     pub affected: u32,
-    /// How many sessions were online there before.
+    /// The number of sessions online before, in the network at the listener.
     pub of_online: u32,
-    /// From how many hosts.
+    /// The number of hosts lost.
     pub hosts: u32,
-    /// How many of these hosts have come back.
+    /// The number of lost hosts that returned.
     pub returned: u32,
-    /// Whether enough came back.
+    /// Whether enough hosts returned to end the outage.
     pub recovered: bool,
     /// When the first verdict fell, in milliseconds since 1970-01-01 UTC.
     pub began_ms: u64,
-    /// When the last verdict fell, likewise.
+    /// When the last verdict fell, in milliseconds since 1970-01-01 UTC.
     pub last_ms: u64,
 }
 
 impl End {
-    /// What the API shows of `verdict`, which fell at `at_ms`.
+    /// Describes `verdict`, which fell at `at_ms`.
     pub fn new(at_ms: u64, verdict: &Verdict, lasted: Span) -> End {
         let late = verdict.at.since(verdict.due);
         End {
@@ -339,27 +343,28 @@ impl End {
     }
 }
 
-/// A policy in numbers.
+/// The values of a policy.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub struct PolicyInfo {
-    /// D, the detection bound; absent where silence is never judged.
+    /// The detection bound D, in milliseconds; absent if silence is never judged.
     pub bound_ms: Option<u64>,
-    /// Silence before the first probe.
+    /// The silence before the first probe, in milliseconds.
     pub idle_ms: Option<u64>,
-    /// From one probe to the next.
+    /// The time from one probe to the next, in milliseconds.
     pub interval_ms: Option<u64>,
-    /// How many probes may go unanswered.
+    /// The number of probes that may go unanswered.
     pub probes: Option<u8>,
-    /// After how long without a byte either way a heartbeat goes out for mappings on the way.
+    /// The time without a byte in either direction after which a keepalive goes out, in
+    /// milliseconds; it keeps mappings on the path alive.
     pub keepalive_ms: Option<u64>,
-    /// Whether first probes are spread.
+    /// Whether first probes are spread over time.
     pub spread: bool,
-    /// Whether the verdict ends the link, or is only told.
+    /// Whether the verdict ends the link, or is only reported.
     pub enforce: bool,
 }
 
 impl PolicyInfo {
-    /// What the API shows of `policy`.
+    /// Describes `policy`.
     pub fn new(policy: &Policy) -> PolicyInfo {
         let (idle, interval, probes) = match policy.detection() {
             Detection::Never => (None, None, None),
@@ -379,22 +384,22 @@ impl PolicyInfo {
     }
 }
 
-/// What is needed to say a report in full.
+/// The names and limits that complete a report to an event.
 #[derive(Clone, Debug)]
 pub struct Names {
     /// The names of the listeners, by index.
     pub listeners: Vec<Arc<str>>,
-    /// How many descriptors this process may hold open.
+    /// The limit on open descriptors of this process.
     pub descriptors: Option<u64>,
-    /// How many links one shard may hold.
+    /// The limit on links per shard.
     pub max_links: u64,
-    /// Whether that follows from the descriptor limit, rather than from the configuration.
+    /// Whether `max_links` follows from the descriptor limit instead of the configuration.
     pub links_by_descriptors: bool,
 }
 
 impl Names {
-    /// The event that `report` of `shard` amounts to, and its time where the report has one. `None`
-    /// for what is logged but is no event.
+    /// Makes the event of `report` of `shard`, with its time if the report has one. `None` for a
+    /// report that is no event.
     pub(super) fn body(&self, shard: usize, report: Report) -> Option<(Option<u64>, Body)> {
         let body = match report {
             Report::Session { at_ms, subject, change } => {

@@ -1,4 +1,4 @@
-//! Order, resuming, gaps, and bounds.
+//! Tests of order, resuming, gaps and bounds.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -54,7 +54,7 @@ fn at(number: u64) -> Position {
 }
 
 #[test]
-fn numbers_are_one_order_over_all_shards() {
+fn events_of_all_shards_are_numbered_in_one_order() {
     let events = events(10);
     let mut subscriber = events.subscribe();
     for shard in [1, 0, 2] {
@@ -97,14 +97,14 @@ fn a_leave_carries_its_evidence() {
 }
 
 #[test]
-fn an_early_word_says_what_it_rests_on() {
+fn a_warning_carries_its_grounds() {
     let events = events(10);
-    let word = Change::Warned {
+    let warned = Change::Warned {
         cause: Cause::Unreachable,
         confidence: Confidence::High,
         grounds: Grounds::of(&[Ground::RouterSaidUnreachable]),
     };
-    let event = events.publish(1, report(1, word), 0).unwrap();
+    let event = events.publish(1, report(1, warned), 0).unwrap();
     let json = serde_json::to_value(&*event).unwrap();
     assert_eq!((&json["kind"], &json["cause"]), (&json!("warned"), &json!("unreachable")));
     assert_eq!(json["confidence"], "high");
@@ -114,7 +114,7 @@ fn an_early_word_says_what_it_rests_on() {
 }
 
 #[test]
-fn every_report_has_its_kind() {
+fn every_report_has_the_right_kind() {
     let events = events(20);
     let policy = Policy::demanding();
     let kind = |report| {
@@ -135,11 +135,11 @@ fn every_report_has_its_kind() {
     assert_eq!(kind(Report::Stopped), None);
     let beat = systole_core::link::BeatKind::Ping;
     let change = Change::Heartbeat { sent: true, beat, sequence: 1 };
-    assert_eq!(kind(report(1, change)), None, "heartbeats would push everything else out");
+    assert_eq!(kind(report(1, change)), None, "heartbeats would displace all other events");
 }
 
 #[test]
-fn a_pause_says_which_limit_and_how_to_raise_it() {
+fn a_pause_names_the_limit_and_how_to_raise_it() {
     for (reason, name, limit) in [
         (PauseReason::DescriptorLimit, "descriptor_limit", Some(1_024)),
         (PauseReason::HostLimit, "host_limit", None),
@@ -154,7 +154,7 @@ fn a_pause_says_which_limit_and_how_to_raise_it() {
 }
 
 #[test]
-fn who_comes_back_in_time_misses_nothing() {
+fn a_subscriber_that_resumes_in_time_misses_nothing() {
     let events = events(10);
     publish(&events, 5);
     let mut subscriber = events.resume(at(2)).unwrap();
@@ -166,35 +166,35 @@ fn who_comes_back_in_time_misses_nothing() {
 }
 
 #[test]
-fn the_ring_is_bounded_and_who_needs_more_is_told() {
+fn the_ring_is_bounded_and_a_slow_subscriber_gets_a_gap() {
     let events = events(10);
     let mut slow = events.subscribe();
     let mut fast = events.subscribe();
     for _ in 0..100 {
         publish(&events, 7);
-        assert_eq!(fast.ready().unwrap().len(), 7, "the slow one costs the fast one nothing");
+        assert_eq!(fast.ready().unwrap().len(), 7, "a slow subscriber does not delay a fast one");
     }
     assert_eq!(events.lock().kept.len(), 10);
     assert_eq!(slow.ready().unwrap_err(), Gap::TooFarBehind);
     assert_eq!(events.resume(at(689)).unwrap_err(), Gap::TooFarBehind);
     assert!(events.resume(at(690)).is_ok());
     assert_eq!(events.resume(at(701)).unwrap_err(), Gap::UnknownPosition);
-    let stranger = Position { stream: STREAM + 1, number: 695 };
-    assert_eq!(events.resume(stranger).unwrap_err(), Gap::UnknownPosition);
+    let other_process = Position { stream: STREAM + 1, number: 695 };
+    assert_eq!(events.resume(other_process).unwrap_err(), Gap::UnknownPosition);
 }
 
 #[test]
-fn missed_reports_are_a_gap_for_all_but_newcomers() {
+fn missed_reports_are_a_gap_for_all_but_new_subscribers() {
     let events = events(10);
     let mut subscriber = events.subscribe();
     publish(&events, 2);
     events.publish(0, Report::Missed(9), 0);
-    let mut newcomer = events.subscribe();
+    let mut new_subscriber = events.subscribe();
     publish(&events, 2);
-    assert_eq!(numbers(&subscriber.ready().unwrap()), [1, 2, 3], "up to the loss, it included");
+    assert_eq!(numbers(&subscriber.ready().unwrap()), [1, 2, 3], "up to and including the loss");
     assert_eq!(subscriber.ready().unwrap_err(), Gap::ReportsMissed);
     assert_eq!(events.resume(at(3)).unwrap_err(), Gap::ReportsMissed);
-    assert_eq!(numbers(&newcomer.ready().unwrap()), [4, 5]);
+    assert_eq!(numbers(&new_subscriber.ready().unwrap()), [4, 5]);
     assert!(events.resume(at(4)).is_ok());
 }
 
@@ -208,11 +208,11 @@ fn a_batch_is_bounded() {
 }
 
 #[tokio::test]
-async fn who_waits_is_woken() {
+async fn a_waiting_subscriber_is_woken() {
     let events = events(10);
     let mut subscriber = events.subscribe();
     let waiting = tokio::spawn(async move { subscriber.next().await.map(|batch| batch.len()) });
-    // Lets the subscriber begin to wait; were it not yet waiting, it would find the event anyway.
+    // Lets the subscriber begin to wait; the test also holds if it does not.
     tokio::task::yield_now().await;
     publish(&events, 1);
     events.wake();
@@ -221,7 +221,7 @@ async fn who_waits_is_woken() {
 }
 
 #[test]
-fn positions_survive_their_text() {
+fn positions_round_trip_through_text() {
     let position = Position { stream: 0x1f, number: 7 };
     assert_eq!(position.to_string(), "1f-7");
     assert_eq!("1f-7".parse(), Ok(position));
@@ -232,6 +232,6 @@ fn positions_survive_their_text() {
 
 #[test]
 fn an_event_is_small() {
-    // Its texts add at most 64 bytes of identity, 54 of address and about 150 of detail.
+    // The texts add at most 64 bytes of identity, 54 of address and about 150 of detail.
     assert!(size_of::<Event>() <= 256, "{}", size_of::<Event>());
 }

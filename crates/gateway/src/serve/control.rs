@@ -1,4 +1,4 @@
-//! The control plane of a running gateway: reports, signals, and taking leave.
+//! The control plane of a running gateway: reports, signals, and the drain.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -23,26 +23,27 @@ use crate::ready::{Ready, ReadyListener};
 use crate::report::Report;
 use crate::stats::ShardStats;
 
-/// Reports taken at a time: subscribers are woken once for all of them.
+/// Maximum number of reports in one batch; subscribers are woken once per batch.
 const REPORT_BATCH: usize = 1_024;
 
-/// How often a drain looks whether it is done.
-const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// Interval at which a drain counts the open connections.
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long a shard may take to end once told to: it closes what is open and tells all of it.
+/// Time limit for a shard to stop: it closes every open link and reports each of them.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs until drained; returns the threads of the shards, which have ended or are about to.
+/// Runs the gateway until it is drained; returns the shard threads, which have ended or are about
+/// to end.
 pub(super) async fn run(
     running: Running,
     mut config: Config,
     options: ServeOptions,
 ) -> Result<Vec<JoinHandle<()>>, ServeError> {
     let Running { gateway, admin, clock, stats, reports, threads } = running;
-    let mut signals = Signals::take().map_err(ServeError::Thread)?;
-    let mut pumps = JoinSet::new();
+    let mut signals = Signals::install().map_err(ServeError::Thread)?;
+    let mut forwarders = JoinSet::new();
     for (shard, receiver) in reports.into_iter().enumerate() {
-        pumps.spawn(pump(gateway.clone(), shard, receiver, clock));
+        forwarders.spawn(forward_reports(gateway.clone(), shard, receiver, clock));
     }
     let correlating = gateway.clone();
     tokio::spawn(async move { correlating.correlate().await });
@@ -62,20 +63,25 @@ pub(super) async fn run(
                 Signal::Stop => break,
                 Signal::Reload => reload::reload(&gateway, &mut config, &options).await,
             },
-            // The gateway holds the sender, so this ends with the drain alone.
+            // The gateway holds the sender, so only a drain ends the wait.
             _ = phase.wait_for(|phase| *phase != Lifecycle::Running) => break,
-            _ = pumps.join_next() => return Err(ServeError::ShardEnded),
+            _ = forwarders.join_next() => return Err(ServeError::ShardEnded),
         }
     }
     tokio::select! {
-        drained = drain(&gateway, &stats, &config, &mut pumps) => drained?,
-        () = second_stop(&mut signals) => return Err(ServeError::Interrupted),
+        drained = drain(&gateway, &stats, &config, &mut forwarders) => drained?,
+        () = wait_for_stop(&mut signals) => return Err(ServeError::Interrupted),
     }
     Ok(threads)
 }
 
-/// Carries the reports of one shard until it has ended.
-async fn pump(gateway: Arc<Gateway>, shard: usize, mut reports: Receiver<Report>, clock: Clock) {
+/// Forwards the reports of one shard to the gateway until the shard has ended.
+async fn forward_reports(
+    gateway: Arc<Gateway>,
+    shard: usize,
+    mut reports: Receiver<Report>,
+    clock: Clock,
+) {
     let mut batch = Vec::new();
     while reports.recv_many(&mut batch, REPORT_BATCH).await > 0 {
         let wall_ms = clock.wall_ms();
@@ -86,7 +92,7 @@ async fn pump(gateway: Arc<Gateway>, shard: usize, mut reports: Receiver<Report>
     }
 }
 
-/// Says where to find the gateway, now that it can be found.
+/// Logs the addresses of the gateway and writes the ready file.
 fn announce(
     gateway: &Gateway,
     admin: std::net::SocketAddr,
@@ -109,26 +115,26 @@ fn announce(
     ready.write(path).map_err(|error| ServeError::ReadyFile { path: path.clone(), error })
 }
 
-/// Takes leave of all clients, within the limit, and ends the shards.
+/// Closes all links within the drain limit and stops the shards.
 async fn drain(
     gateway: &Gateway,
     stats: &[Arc<ShardStats>],
     config: &Config,
-    pumps: &mut JoinSet<()>,
+    forwarders: &mut JoinSet<()>,
 ) -> Result<(), ServeError> {
     gateway.advance(Lifecycle::Draining);
     let limit = config.drain.limit;
     tracing::info!(links = links(stats), limit_ms = limit.as_millis(), "draining");
-    let farewell = hub::HubCommand::Drain { reconnect_within: config.drain.reconnect_within };
-    // A shard too busy for this is closed without a goodbye at the limit.
-    if gateway.stop_accepting().await.is_err() || gateway.command(farewell).await.is_err() {
+    let command = hub::HubCommand::Drain { reconnect_within: config.drain.reconnect_within };
+    // At the limit the links of a shard that is too busy are closed without CLOSE.
+    if gateway.stop_accepting().await.is_err() || gateway.command(command).await.is_err() {
         tracing::warn!("a shard is too busy to drain; its links will be closed at the limit");
     }
     let empty = async {
-        let mut look = interval(DRAIN_LOOK);
-        // Closed too early, a goodbye that is still on its way could be lost.
+        let mut ticks = interval(DRAIN_POLL_INTERVAL);
+        // Stopping earlier could lose a CLOSE that is still being sent.
         while connections(stats) > 0 {
-            look.tick().await;
+            ticks.tick().await;
         }
     };
     if timeout(Duration::from(limit), empty).await.is_err() {
@@ -136,7 +142,7 @@ async fn drain(
         tracing::warn!(connections, "the drain limit has passed: closing what is open");
     }
     gateway.stop().await.map_err(|_| ServeError::ShardStuck)?;
-    let ended = async { while pumps.join_next().await.is_some() {} };
+    let ended = async { while forwarders.join_next().await.is_some() {} };
     timeout(STOP_TIMEOUT, ended).await.map_err(|_| ServeError::ShardStuck)?;
     gateway.advance(Lifecycle::Stopped);
     tracing::info!("drained");
@@ -151,6 +157,7 @@ fn connections(stats: &[Arc<ShardStats>]) -> u64 {
     stats.iter().map(|shard| shard.connections.get()).sum()
 }
 
-async fn second_stop(signals: &mut Signals) {
+/// Waits for a stop signal.
+async fn wait_for_stop(signals: &mut Signals) {
     while signals.next().await != Signal::Stop {}
 }

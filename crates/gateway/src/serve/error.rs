@@ -1,42 +1,42 @@
-//! Why serving ended other than by a drain.
+//! The errors that end [`serve`](crate::serve).
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Why serving ended other than by a drain. But for `Bind`, shards may still run in threads of
-/// their own: the process should end.
+/// The error that kept a gateway from starting or from a complete drain. Except after `Bind`, shard
+/// threads may still run: the process should end.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServeError {
     /// An address could not be bound. Nothing was started.
     Bind {
-        /// What was to listen there.
+        /// The listener, as a phrase.
         what: String,
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
-    /// A thread, a poll or a signal handler could not be had.
+    /// The system refused a thread, a poll or a signal handler.
     Thread(io::Error),
     /// The ready file could not be written.
     ReadyFile {
-        /// Which.
+        /// The path of the ready file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
-    /// A shard ended that nobody had told to: an error of ours, which the log tells.
+    /// A shard thread ended unexpectedly. The log has the reason.
     ShardEnded,
-    /// A shard did not stop when told to.
+    /// A shard did not stop when requested.
     ShardStuck,
     /// A second signal ended the drain.
     Interrupted,
 }
 
-/// What to do when an address cannot be bound, by what the system says.
+/// Hints for an address that cannot be bound, by kind of system error.
 const BIND_HINTS: [(io::ErrorKind, &str); 3] = [
     (io::ErrorKind::AddrInUse, "another program listens there; stop it, or choose another port"),
     (io::ErrorKind::PermissionDenied, "ports below 1024 need a privilege; choose a higher one"),
@@ -55,7 +55,7 @@ impl fmt::Display for ServeError {
             }
             ServeError::Thread(error) => {
                 write!(f, "the system refuses what the gateway runs on: {error}")?;
-                f.write_str("\nhint: look at the limits on processes, threads and open files")
+                f.write_str("\nhint: check the limits on processes, threads and open files")
             }
             ServeError::ReadyFile { path, error } => {
                 write!(f, "the ready file {} cannot be written: {error}", path.display())
@@ -63,7 +63,7 @@ impl fmt::Display for ServeError {
             ServeError::ShardEnded => f.write_str(
                 "a shard ended unexpectedly\nhint: this is an error of ours: please report it",
             ),
-            ServeError::ShardStuck => f.write_str("a shard did not stop when told to"),
+            ServeError::ShardStuck => f.write_str("a shard did not stop when requested"),
             ServeError::Interrupted => f.write_str("the drain was cut short by a second signal"),
         }
     }

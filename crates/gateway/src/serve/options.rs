@@ -1,16 +1,16 @@
-//! What serving needs besides the configuration.
+//! The options of [`serve`](crate::serve).
 
 use std::path::PathBuf;
 
 use crate::config::Overrides;
 
-/// What serving needs besides the configuration.
+/// Options of [`serve`](crate::serve) that are not part of the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct ServeOptions {
-    /// Where to say that the gateway is ready; see [`crate::ready`].
+    /// The file to write once the gateway is ready; see [`crate::ready`].
     pub ready_file: Option<PathBuf>,
-    /// The file that the configuration came from, to read again when asked to.
+    /// The configuration file, which a reload reads again.
     pub config_file: Option<PathBuf>,
-    /// What stands over that file, then as now.
+    /// Environment and command-line overrides; also applied on reload.
     pub overrides: Overrides,
 }

@@ -1,12 +1,12 @@
-//! Reads the configuration again and puts in force what can change at run time.
+//! Reloads the configuration and applies the settings that can change at run time.
 
 use super::options::ServeOptions;
 use crate::config::Config;
 use crate::gateway::Gateway;
 
-/// Reads the file of `options` and applies it. `config` becomes what is in force.
+/// Reloads the configuration file of `options` and updates `config` to what is then in force.
 ///
-/// An error leaves everything as it was. What needs a restart is named in the log.
+/// An error changes nothing. The log names the settings that need a restart.
 pub(super) async fn reload(gateway: &Gateway, config: &mut Config, options: &ServeOptions) {
     let Some(path) = &options.config_file else {
         tracing::warn!("there is no configuration file to read again");
@@ -19,7 +19,7 @@ pub(super) async fn reload(gateway: &Gateway, config: &mut Config, options: &Ser
             return;
         }
     };
-    let waiting = need_a_restart(config, &new);
+    let needs_restart = settings_needing_restart(config, &new);
     gateway.logs().set_level(new.log.level);
     if gateway.log_heartbeats(new.log.heartbeats).await.is_err() {
         tracing::error!("a shard is too busy to change log.heartbeats: send SIGHUP again");
@@ -45,17 +45,17 @@ pub(super) async fn reload(gateway: &Gateway, config: &mut Config, options: &Ser
         }
     }
     config.drain = new.drain;
-    if waiting.is_empty() {
+    if needs_restart.is_empty() {
         tracing::info!("the configuration is in force");
     } else {
-        let settings = waiting.join(", ");
+        let settings = needs_restart.join(", ");
         tracing::warn!(settings, "in force, but for these settings, which need a restart");
     }
 }
 
-/// The settings that differ and cannot change while running.
-fn need_a_restart(now: &Config, new: &Config) -> Vec<&'static str> {
-    // What a listener is, its policy aside, which can change.
+/// Returns the names of changed settings that cannot change at run time.
+fn settings_needing_restart(now: &Config, new: &Config) -> Vec<&'static str> {
+    // Everything but the policy, which can change at run time.
     let places = |config: &Config| -> Vec<_> {
         let place = |listener: &crate::config::Listener| {
             let bounds = listener.bounds();
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_cannot_change_needs_a_restart() {
+    fn only_settings_fixed_at_start_need_a_restart() {
         let now = Config::default();
         for (text, needs) in [
             ("", vec![]),
@@ -107,7 +107,7 @@ mod tests {
             ("[[listener]]\naddress = \"127.0.0.1:9\"", vec!["listener"]),
             ("[log]\nformat = \"json\"", vec!["log.format"]),
         ] {
-            assert_eq!(need_a_restart(&now, &config(text)), needs, "{text}");
+            assert_eq!(settings_needing_restart(&now, &config(text)), needs, "{text}");
         }
     }
 }

@@ -1,17 +1,17 @@
-//! What the operating system tells the gateway to do.
+//! Signals of the operating system that stop or reload the gateway.
 
 use std::io;
 
-/// What is wanted.
+/// The request of a signal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Signal {
-    /// Drain and end.
+    /// Drain and stop.
     Stop,
-    /// Read the configuration again.
+    /// Reload the configuration.
     Reload,
 }
 
-/// The signals of this process.
+/// The signal handlers of this process.
 #[cfg(unix)]
 pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
@@ -21,8 +21,8 @@ pub(super) struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    /// From now on, signals are ours.
-    pub(super) fn take() -> io::Result<Signals> {
+    /// Installs the handlers in place of the default actions.
+    pub(super) fn install() -> io::Result<Signals> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
@@ -31,7 +31,7 @@ impl Signals {
         })
     }
 
-    /// The next one.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.terminate.recv() => Signal::Stop,
@@ -41,18 +41,18 @@ impl Signals {
     }
 }
 
-/// Where there are no signals, Ctrl-C stops.
+/// The handler of Ctrl-C, on systems without signals.
 #[cfg(not(unix))]
 pub(super) struct Signals;
 
 #[cfg(not(unix))]
 impl Signals {
-    /// From now on, Ctrl-C is ours.
-    pub(super) fn take() -> io::Result<Signals> {
+    /// Does nothing; [`Signals::next`] installs the handler.
+    pub(super) fn install() -> io::Result<Signals> {
         Ok(Signals)
     }
 
-    /// The next one.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) -> Signal {
         match tokio::signal::ctrl_c().await {
             Ok(()) => Signal::Stop,

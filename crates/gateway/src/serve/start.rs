@@ -24,24 +24,24 @@ use crate::request::Requests;
 use crate::shard::{self, Shard, ShardSetup};
 use crate::stats::{BeaconStats, Distributions, ShardStats};
 
-/// Descriptors kept for what is neither a client nor an operator: polls, pipes, files.
-const OWN_DESCRIPTORS: u64 = 32;
+/// Descriptors reserved for other uses than connections: polls, pipes, files.
+const RESERVED_DESCRIPTORS: u64 = 32;
 
-/// The queue of the admin listener: people and scrapers come one by one.
+/// Accept queue of the admin listener: people and scrapers connect one at a time.
 const ADMIN_BACKLOG: i32 = 128;
 
-/// Sockets that listen already, for shards that do not run yet.
+/// The listening sockets of shards that are not started yet.
 #[derive(Debug)]
-pub(super) struct Bound {
+pub(super) struct BoundSockets {
     admin: TcpListener,
-    /// For each listener, its sockets, one per shard.
+    /// The sockets of each stream listener, one per shard.
     listeners: Vec<Vec<TcpListener>>,
-    /// For each listener of beacons likewise.
+    /// The sockets of each beacon listener, one per shard.
     beacons: Vec<Vec<UdpSocket>>,
     shards: usize,
 }
 
-/// A gateway whose shards run.
+/// A gateway whose shards are running.
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) gateway: Arc<Gateway>,
@@ -52,13 +52,13 @@ pub(super) struct Running {
     pub(super) threads: Vec<JoinHandle<()>>,
 }
 
-/// Binds everything, or nothing.
-pub(super) fn bind(config: &Config) -> Result<Bound, ServeError> {
+/// Binds all sockets, or none.
+pub(super) fn bind(config: &Config) -> Result<BoundSockets, ServeError> {
     let shards = match config.shards {
         Shards::Auto => available_parallelism().map_or(1, usize::from).min(MAX_SHARDS),
         Shards::Exactly(number) => number.into(),
     };
-    // Each listener of beacons has as many shards again.
+    // Each beacon listener has as many shards of its own as the stream listeners share.
     let shards = shards.min(MAX_SHARDS / (1 + config.beacons.len())).max(1);
     let failed = |what: &str, address| {
         let what = what.to_owned();
@@ -81,20 +81,24 @@ pub(super) fn bind(config: &Config) -> Result<Bound, ServeError> {
         let sockets = datagrams::bind_datagrams(address, shards).map_err(failed(&what, address))?;
         beacons.push(sockets);
     }
-    Ok(Bound { admin, listeners, beacons, shards })
+    Ok(BoundSockets { admin, listeners, beacons, shards })
 }
 
-/// Starts the shards. If one cannot be started, those that were end with their handles.
-pub(super) fn start(config: &Config, bound: Bound, logs: Logs) -> Result<Running, ServeError> {
-    let Bound { admin, listeners: sockets, beacons, shards } = bound;
+/// Starts the shards. If one cannot be started, the others end when their handles are dropped.
+pub(super) fn start(
+    config: &Config,
+    bound: BoundSockets,
+    logs: Logs,
+) -> Result<Running, ServeError> {
+    let BoundSockets { admin, listeners: sockets, beacons, shards } = bound;
     let clock = Clock::start();
-    let room = Room::find(config, shards);
+    let budget = LinkBudget::compute(config, shards);
     let epochs = Arc::new(Epochs::new(clock.wall_ms()));
     let distributions = Distributions::default();
-    let states = states(config, &sockets, &beacons).map_err(ServeError::Thread)?;
-    let settings = settings(config, clock).map_err(ServeError::Thread)?;
+    let states = listener_states(config, &sockets, &beacons).map_err(ServeError::Thread)?;
+    let settings = link_settings(config, clock).map_err(ServeError::Thread)?;
     let mut sockets: Vec<_> = sockets.into_iter().map(Vec::into_iter).collect();
-    let mut started = Started::default();
+    let mut started = StartedShards::default();
     for index in 0..shards {
         let own = sockets.iter_mut().filter_map(Iterator::next);
         let (reports, stats) = started.prepare();
@@ -103,7 +107,7 @@ pub(super) fn start(config: &Config, bound: Bound, logs: Logs) -> Result<Running
             listeners: own.zip(settings.iter().cloned()).collect(),
             clock,
             seed: seed(index),
-            max_links: room.links_per_shard,
+            max_links: budget.links_per_shard,
             outbox_limit: usize::try_from(config.limits.outbox).unwrap_or(usize::MAX),
             echo: config.logic == Logic::Echo,
             epochs: epochs.clone(),
@@ -118,12 +122,12 @@ pub(super) fn start(config: &Config, bound: Bound, logs: Logs) -> Result<Running
         start_beacons(&mut started, wanted, listener, sockets, clock, &distributions)
             .map_err(ServeError::Thread)?;
     }
-    let Started { requests, stats, reports, threads, beacons } = started;
+    let StartedShards { requests, stats, reports, threads, beacons } = started;
     let names = Names {
         listeners: states.iter().map(|state| state.name.clone()).collect(),
-        descriptors: room.descriptors,
-        max_links: u64::from(room.links_per_shard),
-        links_by_descriptors: room.by_descriptors,
+        descriptors: budget.descriptors,
+        max_links: u64::from(budget.links_per_shard),
+        links_by_descriptors: budget.by_descriptors,
     };
     let kept = usize::try_from(config.limits.events).unwrap_or(usize::MAX);
     let events = Events::new(kept, clock.wall_ms(), names);
@@ -132,19 +136,19 @@ pub(super) fn start(config: &Config, bound: Bound, logs: Logs) -> Result<Running
     Ok(Running { gateway, admin, clock, stats, reports, threads })
 }
 
-/// What has been started so far, in the order of the shards' numbers.
+/// The shards started so far, in the order of their numbers.
 #[derive(Debug, Default)]
-struct Started {
+struct StartedShards {
     requests: Vec<Requests>,
     stats: Vec<Arc<ShardStats>>,
     reports: Vec<Receiver<Report>>,
     threads: Vec<JoinHandle<()>>,
-    /// For each shard of beacons, its number and what it counts besides.
+    /// The number and the additional counts of each beacon shard.
     beacons: Vec<(usize, Arc<BeaconStats>)>,
 }
 
-impl Started {
-    /// Where the next shard reports and counts.
+impl StartedShards {
+    /// Creates the report channel and the counts of the next shard.
     fn prepare(&mut self) -> (mpsc::Sender<Report>, Arc<ShardStats>) {
         let (sender, receiver) = mpsc::channel(REPORTS);
         let stats = Arc::<ShardStats>::default();
@@ -159,9 +163,9 @@ impl Started {
     }
 }
 
-/// Starts the shards of one listener of beacons.
+/// Starts the shards of one beacon listener.
 fn start_beacons(
-    started: &mut Started,
+    started: &mut StartedShards,
     wanted: &BeaconListener,
     listener: u16,
     sockets: Vec<UdpSocket>,
@@ -169,10 +173,10 @@ fn start_beacons(
     distributions: &Distributions,
 ) -> std::io::Result<()> {
     let shards = u32::try_from(sockets.len()).unwrap_or(u32::MAX).max(1);
-    // Devices fall to shards by chance: a share is a little more than its part.
+    // Devices are assigned to shards at random, so each shard gets a spare of 1/16.
     let share = wanted.max_beacons().div_ceil(shards);
     let spare = if shards > 1 { share.div_ceil(16) } else { 0 };
-    // No challenge may come twice, so chance must be new at each start.
+    // A challenge must never repeat, so the seed must be new at each start.
     let [a, b, c, d, e, f, g, h, ..] = identity::instance_id()?.0;
     let setup = BeaconSetup {
         first_index: u8::try_from(started.stats.len()).unwrap_or(u8::MAX),
@@ -196,25 +200,27 @@ fn start_beacons(
     Ok(())
 }
 
-/// How many links there is room for.
-struct Room {
+/// The number of links that each shard may hold, and why.
+struct LinkBudget {
+    /// The descriptor limit of the process.
     descriptors: Option<u64>,
     links_per_shard: u32,
+    /// Whether the descriptor limit, not the configuration, limits the links.
     by_descriptors: bool,
 }
 
-impl Room {
-    /// Links may take what the descriptor limit leaves after all else, so that operators can still
-    /// connect when clients have taken the rest.
-    fn find(config: &Config, shards: usize) -> Room {
+impl LinkBudget {
+    /// Computes the budget. Other uses of descriptors come first, so that operators can connect
+    /// when links have taken the rest.
+    fn compute(config: &Config, shards: usize) -> LinkBudget {
         let limit = limits::raise_descriptor_limit().unwrap_or_else(|error| {
             tracing::warn!(%error, "the limit on open files stays as it is");
             limits::descriptor_limit()
         });
         let subscribers = config.limits.sse_subscribers.saturating_add(SPARE_CONNECTIONS as u64);
         let per_shard = config.listeners.len() as u64 + 2 + 3 * config.beacons.len() as u64;
-        let own = subscribers.saturating_add(per_shard * shards as u64) + OWN_DESCRIPTORS;
-        // A tiny limit is halved: better few links than none.
+        let own = subscribers.saturating_add(per_shard * shards as u64) + RESERVED_DESCRIPTORS;
+        // Links get at least half of a very small limit.
         let left = limit.soft.map(|limit| limit - own.min(limit / 2));
         let wanted = config.limits.max_links.map(u64::from);
         let by_descriptors = match (wanted, left) {
@@ -229,12 +235,12 @@ impl Room {
         let links = wanted.unwrap_or(u64::MAX).min(left.unwrap_or(u64::MAX));
         let share = links.div_ceil(shards as u64).clamp(1, u64::from(MAX_LINKS));
         let links_per_shard = u32::try_from(share).unwrap_or(MAX_LINKS);
-        Room { descriptors: limit.soft, links_per_shard, by_descriptors }
+        LinkBudget { descriptors: limit.soft, links_per_shard, by_descriptors }
     }
 }
 
-/// The listeners as the control plane knows them, those of beacons last.
-fn states(
+/// Returns the control plane's view of the listeners; beacon listeners come last.
+fn listener_states(
     config: &Config,
     sockets: &[Vec<TcpListener>],
     beacons: &[Vec<UdpSocket>],
@@ -253,8 +259,8 @@ fn states(
     streams.chain(config.beacons.iter().zip(beacons).map(beacon)).collect()
 }
 
-/// How each listener behaves.
-fn settings(config: &Config, clock: Clock) -> std::io::Result<Vec<Settings>> {
+/// Returns the settings of the links of each stream listener.
+fn link_settings(config: &Config, clock: Clock) -> std::io::Result<Vec<Settings>> {
     let boot_id = identity::boot_id();
     let instance_id = identity::instance_id()?;
     let wall_origin_ms = clock.wall_ms().saturating_sub(clock.monotonic().as_millis());
@@ -277,7 +283,8 @@ fn settings(config: &Config, clock: Clock) -> std::io::Result<Vec<Settings>> {
     Ok(config.listeners.iter().map(setting).collect())
 }
 
-/// Chance for one shard: it spreads load and guards nothing, so the hasher's keys are good enough.
+/// Returns the random seed of one shard. The seed only spreads load and protects no secret, so the
+/// keys of the standard hasher are sufficient.
 fn seed(index: usize) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(index)

@@ -1,4 +1,4 @@
-//! Accepting: in batches, and with a pause when no descriptor is left.
+//! Accepts links in batches, and pauses when no descriptor is left.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -8,85 +8,85 @@ use systole_core::{Span, Time};
 
 use crate::report::PauseReason;
 
-/// How many links are accepted in a row before the loop looks at the others.
+/// Maximum number of links accepted per turn, before the loop serves the other sockets.
 const ACCEPTS_PER_TURN: usize = 64;
 
-/// How long accepting pauses before it is tried again, unless a descriptor becomes free before:
-/// long enough not to spin, short enough for a waiting peer.
+/// The length of a pause, unless a descriptor becomes free earlier: long enough not to spin, short
+/// enough for a waiting peer.
 const PAUSE: Span = Span::from_millis(250);
 
-/// Where a shard's links come in.
+/// Accepts a shard's links from all its listeners.
 #[derive(Debug)]
 pub(super) struct Acceptor {
-    sockets: Vec<Listening>,
-    /// The listener whose turn it is, so that a storm at one does not shut out the others.
+    sockets: Vec<ListeningSocket>,
+    /// The listener to accept from next, so that a storm at one does not starve the others.
     next: usize,
     paused_until: Option<Time>,
-    /// The reason that was told, until accepting works again.
-    told: Option<PauseReason>,
+    /// The reason reported for the pause, until accepting works again.
+    reported: Option<PauseReason>,
     max_links: usize,
     open: bool,
 }
 
 #[derive(Debug)]
-struct Listening {
+struct ListeningSocket {
     socket: TcpListener,
-    /// Peers may be waiting: the edge was seen, and not worked off.
+    /// Whether peers may be waiting: an edge was seen, and the queue not yet found empty.
     pending: bool,
 }
 
-/// What a try to accept brought.
+/// The result of an attempt to accept.
 #[derive(Debug)]
 pub(super) enum Accepted {
-    /// A link.
+    /// A link was accepted.
     Link { listener: u16, stream: TcpStream, address: SocketAddr },
-    /// Accepting pauses from now on; told once.
+    /// Accepting pauses from now on; returned once per pause and reason.
     Paused(PauseReason),
     /// Accepting works again.
     Resumed,
-    /// Nothing more for now.
+    /// No peer is waiting, or accepting is paused.
     Nothing,
 }
 
 impl Acceptor {
     pub(super) fn new(sockets: Vec<TcpListener>, max_links: usize) -> Acceptor {
         let sockets =
-            sockets.into_iter().map(|socket| Listening { socket, pending: true }).collect();
-        Acceptor { sockets, next: 0, paused_until: None, told: None, max_links, open: true }
+            sockets.into_iter().map(|socket| ListeningSocket { socket, pending: true }).collect();
+        Acceptor { sockets, next: 0, paused_until: None, reported: None, max_links, open: true }
     }
 
-    /// Peers are waiting at a listener.
-    pub(super) fn ready(&mut self, listener: usize) {
+    /// Records that peers are waiting at a listener.
+    pub(super) fn mark_pending(&mut self, listener: usize) {
         if let Some(listening) = self.sockets.get_mut(listener) {
             listening.pending = true;
         }
     }
 
-    /// Accepts no more.
+    /// Closes the listening sockets.
     pub(super) fn close(&mut self) {
         self.open = false;
         self.sockets.clear();
     }
 
-    /// A descriptor became free.
-    pub(super) fn relieve(&mut self) {
+    /// Ends a pause early, since a descriptor became free.
+    pub(super) fn end_pause(&mut self) {
         if self.paused_until.is_some() {
             self.paused_until = Some(Time::ZERO);
         }
     }
 
-    /// Whether a turn would accept anything.
+    /// Whether a turn would try to accept.
     pub(super) fn is_pending(&self, now: Time) -> bool {
         self.paused_until.is_none_or(|until| until <= now)
             && self.sockets.iter().any(|listening| listening.pending)
     }
 
-    /// How many links a turn may accept.
-    pub(super) fn batch(&self) -> usize {
+    /// Maximum number of links that a turn may accept.
+    pub(super) fn accepts_per_turn(&self) -> usize {
         ACCEPTS_PER_TURN
     }
 
-    /// Accepts one link, while there are `links` of them.
+    /// Accepts one link, given that `links` are open.
     pub(super) fn accept(&mut self, now: Time, links: usize) -> Accepted {
         if !self.open || !self.is_pending(now) {
             return Accepted::Nothing;
@@ -116,16 +116,16 @@ impl Acceptor {
                     if transient.contains(&error.kind()) {
                         continue;
                     }
-                    return self.pause(now, reason(&error));
+                    return self.pause(now, pause_reason(&error));
                 }
             }
         }
         Accepted::Nothing
     }
 
-    /// Whether a pause that was told is over.
-    pub(super) fn resumed(&mut self) -> Accepted {
-        match self.told.take_if(|_| self.paused_until.is_none()) {
+    /// Returns [`Accepted::Resumed`] once after the end of a reported pause.
+    pub(super) fn take_resumed(&mut self) -> Accepted {
+        match self.reported.take_if(|_| self.paused_until.is_none()) {
             Some(_) => Accepted::Resumed,
             None => Accepted::Nothing,
         }
@@ -133,15 +133,16 @@ impl Acceptor {
 
     fn pause(&mut self, now: Time, reason: PauseReason) -> Accepted {
         self.paused_until = Some(now + PAUSE);
-        if self.told.replace(reason) == Some(reason) {
+        if self.reported.replace(reason) == Some(reason) {
             return Accepted::Nothing;
         }
         Accepted::Paused(reason)
     }
 }
 
-/// What has run out. Whatever else the error may be, trying again at once would spin.
-fn reason(error: &io::Error) -> PauseReason {
+/// Returns the resource that has run out. Unknown errors also pause, since an immediate retry would
+/// spin.
+fn pause_reason(error: &io::Error) -> PauseReason {
     use rustix::io::Errno;
     if Errno::from_io_error(error) == Some(Errno::MFILE) {
         PauseReason::DescriptorLimit
@@ -157,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_queue_at_one_listener_does_not_shut_out_the_others() {
+    fn a_queue_at_one_listener_does_not_starve_the_others() {
         let sockets: Vec<_> = (0..3)
             .map(|_| {
                 let socket = net::TcpListener::bind(("127.0.0.1", 0)).unwrap();

@@ -1,4 +1,4 @@
-//! What the control plane asks of a shard, and the answers.
+//! Answers the requests of the control plane to a shard.
 
 use systole_core::hub::{self, Presence};
 use systole_core::link::{self, Command, Goodbye};
@@ -11,34 +11,34 @@ use crate::request::{Filter, LINKS_PER_SEARCH, Order, Page, Request, SESSIONS_PE
 
 impl ShardLoop {
     pub(super) fn answer(&mut self, request: Request) {
-        // Whoever asked may have gone: then the answer is of no use to anybody.
+        // Send errors are ignored: the caller no longer waits for the answer.
         match request {
             Request::Sessions { from, limit, filter, reply } => {
                 let _ = reply.send(self.page(from, limit, &filter));
             }
             Request::Session { session, reply } => {
                 let hub = self.hub.machine();
-                let known = hub.find(session).and_then(|link| hub.presence(link));
-                let info = known.map(|known| self.info(&known));
+                let presence = hub.find(session).and_then(|link| hub.presence(link));
+                let info = presence.map(|presence| self.info(&presence));
                 let _ = reply.send(info);
             }
             Request::Story { session, reply } => {
                 let hub = self.hub.machine();
-                let known = hub.find(session).and_then(|link| hub.presence(link));
-                let _ = reply.send(known.map(|known| Box::new(self.story(&known))));
+                let presence = hub.find(session).and_then(|link| hub.presence(link));
+                let _ = reply.send(presence.map(|presence| Box::new(self.story(&presence))));
             }
             Request::Order { session, order, reply } => {
                 let link = self.hub.machine().find(session);
                 if let Some(link) = link {
                     let input = link::Input::Command(command(order));
                     self.hub.handle(self.clock.now(), hub::Input::Link { link, input });
-                    self.carry();
+                    self.carry_out();
                 }
                 let _ = reply.send(link.is_some());
             }
             Request::Command(command) => {
                 self.hub.handle(self.clock.now(), hub::Input::Command(command));
-                self.carry();
+                self.carry_out();
             }
             Request::StopAccepting => self.acceptor.close(),
             Request::Stop => self.stopping = true,
@@ -48,37 +48,37 @@ impl ShardLoop {
     fn page(&self, from: u32, limit: usize, filter: &Filter) -> Page {
         let limit = limit.clamp(1, SESSIONS_PER_PAGE);
         let mut page = Page::default();
-        for (looked_at, known) in self.hub.machine().presences(from).enumerate() {
-            if page.sessions.len() == limit || looked_at == LINKS_PER_SEARCH {
-                page.next = Some(known.link);
+        for (searched, presence) in self.hub.machine().presences(from).enumerate() {
+            if page.sessions.len() == limit || searched == LINKS_PER_SEARCH {
+                page.next = Some(presence.link);
                 break;
             }
-            if matches(filter, &known) {
-                page.sessions.push(self.info(&known));
+            if matches(filter, &presence) {
+                page.sessions.push(self.info(&presence));
             }
         }
         page
     }
 
-    fn story(&self, known: &Presence<'_>) -> Story {
+    fn story(&self, presence: &Presence<'_>) -> Story {
         Story {
-            subject: Subject::new(known),
-            suspect: known.suspect,
-            flight: Some(known.flight.clone()),
+            subject: Subject::new(presence),
+            suspect: presence.suspect,
+            flight: Some(presence.flight.clone()),
             now: self.clock.now(),
             wall_ms: self.clock.wall_ms(),
         }
     }
 
-    fn info(&self, known: &Presence<'_>) -> SessionInfo {
-        SessionInfo::new(known, self.clock.now(), self.clock.wall_ms())
+    fn info(&self, presence: &Presence<'_>) -> SessionInfo {
+        SessionInfo::new(presence, self.clock.now(), self.clock.wall_ms())
     }
 }
 
-fn matches(filter: &Filter, known: &Presence<'_>) -> bool {
-    filter.identity.as_ref().is_none_or(|identity| known.identity == identity)
-        && filter.listener.is_none_or(|listener| known.listener == listener)
-        && filter.suspect.is_none_or(|suspect| known.suspect == suspect)
+fn matches(filter: &Filter, presence: &Presence<'_>) -> bool {
+    filter.identity.as_ref().is_none_or(|identity| presence.identity == identity)
+        && filter.listener.is_none_or(|listener| presence.listener == listener)
+        && filter.suspect.is_none_or(|suspect| presence.suspect == suspect)
 }
 
 fn command(order: Order) -> Command<'static> {

@@ -1,4 +1,4 @@
-//! Carries out what the hub wants: bytes to sockets, looks at them, events to the control plane.
+//! Carries out the hub's outputs: writes to sockets, examinations, reports to the control plane.
 
 use systole_core::cause::Verdict;
 use systole_core::hub;
@@ -13,27 +13,27 @@ use crate::report::{Change, Report, Subject};
 use crate::stats::seconds;
 
 impl ShardLoop {
-    /// Carries out what the hub wants, until it wants nothing more.
+    /// Carries out the hub's outputs, and feeds their results back, until there are none left.
     #[inline]
-    pub(super) fn carry(&mut self) {
+    pub(super) fn carry_out(&mut self) {
         loop {
             while let Some(hub::Output { link, output }) = self.hub.poll_output() {
                 match output {
                     Output::Transmit { bytes, lane } => self.sockets.transmit(link, lane, bytes),
                     Output::Event(Event::Data { bytes, more, kind }) => {
-                        self.data = true;
+                        self.data_received = true;
                         if self.echo {
-                            self.sockets.echo(link, bytes, more, kind);
+                            self.sockets.queue_echo(link, bytes, more, kind);
                         }
                     }
                     Output::Examine => self.sockets.request_examination(link),
                     Output::Event(event) => {
-                        if let Some(told) = Told::of(event) {
-                            self.tell(link, told);
+                        if let Some(reportable) = Reportable::of(event) {
+                            self.report(link, reportable);
                         }
                     }
                     Output::Close(Closing::Flush) => {
-                        self.sockets.leave(link, self.clock.now());
+                        self.sockets.start_leaving(link, self.clock.now());
                     }
                     Output::Close(Closing::Abort) => self.sockets.mark_for_close(link),
                 }
@@ -49,79 +49,82 @@ impl ShardLoop {
                     link::Input::Examined(self.sockets.examine(link, options.as_ref()))
                 }
                 Feedback::Failed => {
-                    self.read_on(link);
+                    self.read_in_next_turn(link);
                     continue;
                 }
                 Feedback::Echo { bytes, more, kind } => {
-                    let bytes = self.sockets.echoed(bytes);
+                    let bytes = self.sockets.echo_bytes(bytes);
                     link::Input::Command(link::Command::Send { bytes, more, kind })
                 }
             };
             self.hub.handle(self.clock.now(), hub::Input::Link { link, input });
         }
-        self.sockets.end_echo();
+        self.sockets.clear_echoes();
     }
 
-    /// A link whose policy is not its listener's has options of its own.
+    /// Applies a link's own socket options, if its policy differs from its listener's.
     fn apply_socket_options(&mut self, link: u32, policy: &Policy) {
         let hub = self.hub.machine();
-        let listener = hub.presence(link).map(|known| usize::from(known.listener));
-        let common = listener.and_then(|listener| self.socket_options.get(listener));
+        let listener = hub.presence(link).map(|presence| usize::from(presence.listener));
+        let inherited = listener.and_then(|listener| self.socket_options.get(listener));
         let own = SocketOptions::new(policy, None);
-        if common != Some(&own) {
-            self.sockets.prepare(link, &own);
+        if inherited != Some(&own) {
+            self.sockets.apply_options(link, &own);
         }
     }
 
     fn socket_options_of(&self, link: u32) -> Option<SocketOptions> {
-        let known = self.hub.machine().presence(link)?;
-        Some(SocketOptions::new(known.policy, None))
+        let presence = self.hub.machine().presence(link)?;
+        Some(SocketOptions::new(presence.policy, None))
     }
 
-    fn tell(&mut self, link: u32, told: Told) {
-        if let Told::RoundTrip(rtt) = told {
+    /// Reports an event of a link and counts it; a round trip only goes into the histogram.
+    fn report(&mut self, link: u32, reportable: Reportable) {
+        if let Reportable::RoundTrip(rtt) = reportable {
             return self.distributions.rtt.observe(seconds(rtt));
         }
-        if let Told::Change(Change::Join { policy, .. } | Change::Retuned(policy)) = &told {
+        if let Reportable::Change(Change::Join { policy, .. } | Change::Retuned(policy)) =
+            &reportable
+        {
             self.apply_socket_options(link, policy);
         }
-        let Some(known) = self.hub.machine().presence(link) else {
+        let Some(presence) = self.hub.machine().presence(link) else {
             return;
         };
-        let subject = Subject::new(&known);
-        let change = match told {
-            Told::Lost(verdict) => {
-                let lasted = self.clock.now().since(known.opened);
-                let flight = Some(Box::new(known.flight.clone()));
-                let asked = asked_in_vain(&verdict, known.policy);
-                self.count(&verdict);
+        let subject = Subject::new(&presence);
+        let change = match reportable {
+            Reportable::Lost(verdict) => {
+                let lasted = self.clock.now().since(presence.opened);
+                let flight = Some(Box::new(presence.flight.clone()));
+                let asked = unanswered_for(&verdict, presence.policy);
+                self.count_verdict(&verdict);
                 Change::Leave { verdict, asked, lasted, flight }
             }
-            Told::Change(change) => {
+            Reportable::Change(change) => {
                 if let Change::Overdue = change {
                     self.stats.overdue.add(1);
                 }
                 change
             }
-            Told::RoundTrip(_) => return,
+            Reportable::RoundTrip(_) => return,
         };
         let at_ms = self.clock.wall_ms();
-        self.outlet.tell(Report::Session { at_ms, subject, change });
+        self.reports.send(Report::Session { at_ms, subject, change });
     }
 
-    fn count(&self, verdict: &Verdict) {
+    fn count_verdict(&self, verdict: &Verdict) {
         if let Some(cell) = self.stats.verdicts.get(verdict.cause.index()) {
             cell.add(1);
         }
         if verdict.is_silence() {
-            self.distributions.lateness.observe(seconds(self.clock.anew().since(verdict.due)));
+            self.distributions.lateness.observe(seconds(self.clock.read_now().since(verdict.due)));
         }
     }
 }
 
-/// For how long a peer was asked in vain: since the first of the unanswered probes, as if each had
-/// left as late as it may. One that was answered by an error counts for nothing.
-fn asked_in_vain(verdict: &Verdict, policy: &Policy) -> Span {
+/// Returns a lower bound of the time since the first unanswered probe: as if each had left as late
+/// as it may. A probe answered by an error does not count.
+fn unanswered_for(verdict: &Verdict, policy: &Policy) -> Span {
     let unanswered =
         if verdict.is_silence() { verdict.probes } else { verdict.probes.saturating_sub(1) };
     match policy.detection() {
@@ -130,16 +133,16 @@ fn asked_in_vain(verdict: &Verdict, policy: &Policy) -> Span {
     }
 }
 
-/// What of the hub's events leaves the loop.
-enum Told {
+/// An event of the hub that leaves the loop.
+enum Reportable {
     Change(Change),
     Lost(Verdict),
     RoundTrip(Span),
 }
 
-impl Told {
-    fn of(event: Event<'_>) -> Option<Told> {
-        Some(Told::Change(match event {
+impl Reportable {
+    fn of(event: Event<'_>) -> Option<Reportable> {
+        Some(Reportable::Change(match event {
             Event::Established { policy, account, .. } => Change::Join { policy, account },
             Event::Suspect => Change::Suspect,
             Event::Warned { cause, confidence, grounds } => {
@@ -149,14 +152,14 @@ impl Told {
             Event::Overdue { .. } => Change::Overdue,
             Event::Hung { cause, .. } => Change::Hung(cause),
             Event::Retuned(policy) => Change::Retuned(policy),
-            Event::Lost { verdict, .. } => return Some(Told::Lost(verdict)),
+            Event::Lost { verdict, .. } => return Some(Reportable::Lost(verdict)),
             Event::HeartbeatSent { beat, sequence, .. } => {
                 Change::Heartbeat { sent: true, beat, sequence }
             }
             Event::HeartbeatReceived { beat, sequence } => {
                 Change::Heartbeat { sent: false, beat, sequence }
             }
-            Event::RoundTrip(rtt) => return Some(Told::RoundTrip(rtt)),
+            Event::RoundTrip(rtt) => return Some(Reportable::RoundTrip(rtt)),
             Event::Data { .. } | Event::HeartbeatData(_) => return None,
         }))
     }

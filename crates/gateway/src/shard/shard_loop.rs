@@ -1,4 +1,4 @@
-//! The loop: poll, read the clock, feed, expire, flush.
+//! The loop of a shard: poll, read the clock, feed, expire, flush.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -19,29 +19,30 @@ use super::acceptor::{Accepted, Acceptor};
 use super::sockets::{Conn, ReadOutcome, Sockets};
 use crate::epochs::Epochs;
 use crate::loop_clock::{LONGEST_WAIT, LoopClock};
-use crate::outlet::Outlet;
+use crate::outlet::ReportSender;
 use crate::report::Report;
 use crate::request::Request;
 use crate::stats::{Distributions, ShardStats};
 
 pub(super) const WAKER: Token = Token(usize::MAX);
 
-/// Listeners have the tokens below the waker's, links have their numbers.
+/// The token of the first listener. Listeners have the tokens just below the waker's; a link's
+/// token is its number.
 const FIRST_LISTENER: usize = usize::MAX - 1 - u16::MAX as usize;
 
-/// Sockets worked off per turn: at about 5 µs each a verdict waits for them 1.3 ms at most.
+/// Socket events per turn: at about 5 µs each they delay a verdict by at most 1.3 ms.
 const EVENTS: usize = 256;
 
-/// Reads of one socket in a row before the others have their turn.
+/// Maximum number of reads of one socket per turn, so that the others get their share.
 const READS_PER_TURN: usize = 4;
 
-/// The buffer into which every socket of the shard is read.
+/// Size of the buffer into which every socket of the shard is read, in bytes.
 const SCRATCH: usize = 64 * 1024;
 
-/// Steps of deadlines per turn, each bounded by the hub, before the sockets are looked at again.
+/// Maximum number of deadline steps per turn, each bounded by the hub, before the next poll.
 const EXPIRIES_PER_TURN: usize = 4;
 
-/// Requests per turn; more wait for the next.
+/// Maximum number of requests per turn; more wait for the next.
 const REQUESTS_PER_TURN: usize = 16;
 
 /// One shard's loop and all it owns.
@@ -51,21 +52,21 @@ pub(super) struct ShardLoop {
     pub(super) hub: Tapped<Hub, Untapped>,
     pub(super) clock: LoopClock,
     gather: Gather,
-    /// Whether data passed in this turn, one way or the other.
-    pub(super) data: bool,
+    /// Whether data was received in this turn.
+    pub(super) data_received: bool,
     pub(super) sockets: Sockets,
-    /// What accepted sockets inherit from their listener.
+    /// The options that accepted sockets inherit, by listener.
     pub(super) socket_options: Vec<SocketOptions>,
     pub(super) acceptor: Acceptor,
     scratch: Box<[u8]>,
-    /// Sockets that were not read to the end, although no further edge will tell.
+    /// Links whose sockets may hold unread bytes for which no further edge will come.
     unread: Vec<u32>,
     pub(super) echo: bool,
     epochs: Arc<Epochs>,
     requests: Receiver<Request>,
-    /// More requests may wait, although no further wake will tell.
-    asked: bool,
-    pub(super) outlet: Outlet,
+    /// Whether more requests may wait for which no further wake-up will come.
+    requests_pending: bool,
+    pub(super) reports: ReportSender,
     bytes_in: u64,
     accepted: u64,
     pub(super) stats: Arc<ShardStats>,
@@ -82,7 +83,7 @@ impl ShardLoop {
         let (sockets, settings): (Vec<_>, Vec<_>) = setup.listeners.into_iter().unzip();
         let socket_options: Vec<_> =
             settings.iter().map(|settings| SocketOptions::new(&settings.policy, None)).collect();
-        let mut acceptor = Vec::new();
+        let mut listening = Vec::new();
         for (index, socket) in sockets.into_iter().enumerate() {
             if let Some(options) = socket_options.get(index) {
                 let applied = socket_options::apply(options, &socket);
@@ -94,7 +95,7 @@ impl ShardLoop {
             let mut socket = mio::net::TcpListener::from_std(socket);
             let token = Token(FIRST_LISTENER + index);
             poll.registry().register(&mut socket, token, Interest::READABLE)?;
-            acceptor.push(socket);
+            listening.push(socket);
         }
         let hub = Hub::new(Time::ZERO, setup.index, settings, setup.seed);
         let stats = Arc::clone(&setup.stats);
@@ -104,17 +105,17 @@ impl ShardLoop {
             hub: Tapped::new(hub, Untapped),
             clock,
             gather: Gather::new(Time::ZERO),
-            data: false,
+            data_received: false,
             socket_options,
             sockets: Sockets::new(setup.outbox_limit),
-            acceptor: Acceptor::new(acceptor, setup.max_links as usize),
+            acceptor: Acceptor::new(listening, setup.max_links as usize),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             unread: Vec::new(),
             echo: setup.echo,
             epochs: setup.epochs,
             requests,
-            asked: false,
-            outlet: Outlet::new(setup.reports, Arc::clone(&setup.stats)),
+            requests_pending: false,
+            reports: ReportSender::new(setup.reports, Arc::clone(&setup.stats)),
             bytes_in: 0,
             accepted: 0,
             stats: setup.stats,
@@ -126,76 +127,77 @@ impl ShardLoop {
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS);
         while !self.stopping {
-            let planned = self.plan();
+            let planned = self.next_wait();
             if let Err(error) = self.poll.poll(&mut events, Some(Duration::from(planned)))
                 && error.kind() != ErrorKind::Interrupted
             {
                 tracing::error!(%error, "the shard cannot wait for its sockets, and ends");
                 break;
             }
-            self.clock.wake(planned, &mut self.outlet);
+            self.clock.begin_turn(planned, &mut self.reports);
             self.take_requests();
-            let reread = self.reread();
+            let reread = self.read_unread();
             let mut read = 0;
             for event in &events {
                 read += self.socket_ready(event);
             }
             self.accept();
-            // What is left unread was heard in this turn all the same, and is not judged in it.
+            // A socket left unread was read in part: its peer was heard and is not judged now.
             let drained = events.iter().count() < EVENTS;
-            self.clock.read(read, self.sockets.conns.len(), drained);
+            self.clock.record_reads(read, self.sockets.conns.len(), drained);
             let expired = self.expire();
-            if self.sockets.reap(self.clock.now()) > 0 {
-                self.acceptor.relieve();
+            if self.sockets.close_marked(self.clock.now()) > 0 {
+                self.acceptor.end_pause();
             }
-            self.publish();
-            self.rest(reread + read + expired);
+            self.publish_stats();
+            self.sleep_to_gather(reread + read + expired);
         }
-        self.outlet.end();
+        self.reports.send_stopped();
     }
 
-    /// How long the loop may be away.
-    fn plan(&self) -> Span {
-        let now = self.clock.anew();
+    /// Returns how long the next poll may wait.
+    fn next_wait(&self) -> Span {
+        let now = self.clock.read_now();
         if self.is_busy(now) {
             return Span::ZERO;
         }
-        let deadlines = [self.hub.machine().next_deadline(), self.sockets.next_leave()];
+        let deadlines = [self.hub.machine().next_deadline(), self.sockets.next_leaving_deadline()];
         let next = deadlines.into_iter().flatten().min();
         next.map_or(LONGEST_WAIT, |at| at.since(now).min(LONGEST_WAIT))
     }
 
-    /// Lets heartbeats gather, unless something is to be done at once.
-    fn rest(&mut self, things: usize) {
+    /// Sleeps while heartbeats gather, unless the next turn has work already.
+    fn sleep_to_gather(&mut self, handled: usize) {
         let now = self.clock.now();
-        let rest = self.gather.rest(now, things, std::mem::take(&mut self.data));
+        let rest = self.gather.rest(now, handled, std::mem::take(&mut self.data_received));
         if rest > Span::ZERO && !self.is_busy(now) {
-            let rest = rest.less(self.clock.anew().since(now));
-            // Not for luck: the poll that follows finds what gathered meanwhile.
+            let rest = rest.less(self.clock.read_now().since(now));
+            // Deliberate sleep: the next poll returns a batch.
             #[allow(clippy::disallowed_methods)]
             std::thread::sleep(Duration::from(rest));
         }
     }
 
-    /// Whether the next turn has something to do already.
+    /// Whether the next turn has work already.
     fn is_busy(&self, now: Time) -> bool {
-        let left_over = self.asked || !self.unread.is_empty() || self.sockets.has_marked();
+        let left_over =
+            self.requests_pending || !self.unread.is_empty() || self.sockets.has_marked();
         left_over || self.acceptor.is_pending(now)
     }
 
     fn take_requests(&mut self) {
-        self.asked = false;
+        self.requests_pending = false;
         for _ in 0..REQUESTS_PER_TURN {
             match self.requests.try_recv() {
                 Ok(request) => self.answer(request),
                 Err(_) => return,
             }
         }
-        self.asked = true;
+        self.requests_pending = true;
     }
 
-    /// Goes on with the sockets that were not read to the end. Returns how many.
-    fn reread(&mut self) -> usize {
+    /// Continues to read the sockets that may hold unread bytes. Returns how many.
+    fn read_unread(&mut self) -> usize {
         let unread = std::mem::take(&mut self.unread);
         for &link in &unread {
             self.sockets.set_unread(link, false);
@@ -204,7 +206,7 @@ impl ShardLoop {
         unread.len()
     }
 
-    /// Returns 1 if it was a link's socket.
+    /// Handles the readiness of a socket. Returns 1 if the socket is a link's, otherwise 0.
     #[inline]
     fn socket_ready(&mut self, event: &Readiness) -> usize {
         let token = event.token();
@@ -212,29 +214,29 @@ impl ShardLoop {
             return 0;
         }
         if token.0 >= FIRST_LISTENER {
-            self.acceptor.ready(token.0 - FIRST_LISTENER);
+            self.acceptor.mark_pending(token.0 - FIRST_LISTENER);
             return 0;
         }
         let link = token.0 as u32;
         if event.is_writable() {
             self.sockets.writable(link);
             if !self.sockets.feedback.is_empty() {
-                self.carry();
+                self.carry_out();
             }
         }
-        // One that is left unread has had its reads of this turn, and will have those of the next.
+        // A socket left unread has had its reads of this turn, and is read again in the next.
         let readable = event.is_readable() || event.is_read_closed() || event.is_error();
         if readable && !self.sockets.is_unread(link) {
-            let to_the_end = event.is_read_closed() || event.is_error();
-            self.readable(link, to_the_end);
+            let until_empty = event.is_read_closed() || event.is_error();
+            self.readable(link, until_empty);
         }
         1
     }
 
-    /// Reads a socket. A read that does not fill the buffer has emptied a stream socket (epoll(7),
-    /// question 9), so that a second read is only owed where the end of the stream is near.
+    /// Reads a socket and feeds the hub. A read that does not fill the buffer has emptied a stream
+    /// socket (epoll(7), question 9), so a second read is needed only if the stream may have ended.
     #[inline]
-    fn readable(&mut self, link: u32, to_the_end: bool) {
+    fn readable(&mut self, link: u32, until_empty: bool) {
         if !self.sockets.is_open(link) {
             return self.sockets.drain_until_fin(link, &mut self.scratch);
         }
@@ -247,9 +249,9 @@ impl ShardLoop {
                     let bytes = self.scratch.get(..count).unwrap_or_default();
                     let input = link::Input::Received(bytes);
                     self.hub.handle(now, hub::Input::Link { link, input });
-                    self.carry();
-                    self.clock.worked();
-                    if count < SCRATCH && !to_the_end || !self.sockets.is_open(link) {
+                    self.carry_out();
+                    self.clock.record_work();
+                    if count < SCRATCH && !until_empty || !self.sockets.is_open(link) {
                         return;
                     }
                     continue;
@@ -257,29 +259,29 @@ impl ShardLoop {
                 ReadOutcome::Warned(error) => {
                     let input = link::Input::Warned(error);
                     self.hub.handle(now, hub::Input::Link { link, input });
-                    self.carry();
+                    self.carry_out();
                     continue;
                 }
                 ReadOutcome::Ended => {
                     let input = link::Input::Ended;
                     self.hub.handle(now, hub::Input::Link { link, input });
-                    self.carry();
+                    self.carry_out();
                     if !self.sockets.is_open(link) {
                         return;
                     }
-                    // What failed while the end was unread is told after it.
+                    // A pending error is read after the end of the stream.
                     continue;
                 }
                 ReadOutcome::Failed(error) => link::Input::Failed(error),
             };
             self.hub.handle(now, hub::Input::Link { link, input });
-            return self.carry();
+            return self.carry_out();
         }
-        self.read_on(link);
+        self.read_in_next_turn(link);
     }
 
-    /// Comes back to a socket in the next turn, without an event.
-    pub(super) fn read_on(&mut self, link: u32) {
+    /// Schedules a read of a socket in the next turn, without an event.
+    pub(super) fn read_in_next_turn(&mut self, link: u32) {
         if !self.sockets.is_unread(link) {
             self.sockets.set_unread(link, true);
             self.unread.push(link);
@@ -288,7 +290,7 @@ impl ShardLoop {
 
     fn accept(&mut self) {
         let now = self.clock.now();
-        for _ in 0..self.acceptor.batch() {
+        for _ in 0..self.acceptor.accepts_per_turn() {
             match self.acceptor.accept(now, self.sockets.conns.len()) {
                 Accepted::Link { listener, mut stream, address } => {
                     let _ = stream.set_nodelay(true);
@@ -303,22 +305,22 @@ impl ShardLoop {
                     self.accepted += 1;
                     let epoch = self.epochs.next();
                     self.hub.handle(now, hub::Input::Opened { link, listener, address, epoch });
-                    self.carry();
+                    self.carry_out();
                 }
                 Accepted::Paused(reason) => {
                     self.stats.accept_pauses.add(1);
-                    self.outlet.tell(Report::AcceptingPaused(reason));
+                    self.reports.send(Report::AcceptingPaused(reason));
                 }
                 Accepted::Resumed | Accepted::Nothing => break,
             }
         }
-        if let Accepted::Resumed = self.acceptor.resumed() {
-            self.outlet.tell(Report::AcceptingResumed);
+        if let Accepted::Resumed = self.acceptor.take_resumed() {
+            self.reports.send(Report::AcceptingResumed);
         }
     }
 
-    /// Judges up to the horizon: the time up to which every socket has been read. Returns how many
-    /// steps that took.
+    /// Expires deadlines up to the horizon: the time up to which every socket has been read.
+    /// Returns the number of steps.
     fn expire(&mut self) -> usize {
         let horizon = self.clock.horizon();
         for step in 0..EXPIRIES_PER_TURN {
@@ -326,13 +328,13 @@ impl ShardLoop {
                 return step;
             }
             self.hub.handle(horizon, hub::Input::Deadline);
-            self.carry();
-            self.clock.worked();
+            self.carry_out();
+            self.clock.record_work();
         }
         EXPIRIES_PER_TURN
     }
 
-    fn publish(&mut self) {
+    fn publish_stats(&mut self) {
         let counters = self.hub.machine().counters();
         let stats = &self.stats;
         stats.links.set(u64::from(counters.links));

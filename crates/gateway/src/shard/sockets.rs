@@ -1,4 +1,4 @@
-//! The sockets of a shard's links: writing, queueing what they do not take, and closing.
+//! The sockets of a shard's links: reading, writing, queueing unsent bytes, and closing.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -15,52 +15,52 @@ use systole_core::{Span, Time};
 use systole_net::examine::{outlived, socket_error};
 use systole_net::socket_options::{self, SocketOptions};
 
-/// How long a link that we ended may take to read our goodbye and close its side. Closing at once
-/// could destroy the goodbye: unread bytes turn a close into a reset.
+/// Longest wait for a peer to read our goodbye and close its side. An immediate close could destroy
+/// the goodbye: unread bytes turn a close into a reset.
 pub(super) const LINGER: Span = Span::from_secs(1);
 
-/// How many sockets are closed per turn. A close costs the kernel about 10 µs, and when thousands
-/// of links die at once their verdicts must not wait for each other's sockets.
+/// Maximum number of sockets closed per turn. A close costs about 10 µs in the kernel, and when
+/// thousands of links die at once, closes must not delay verdicts.
 const CLOSES_PER_TURN: usize = 64;
 
-/// What a socket's shell has to tell the hub after its outputs were carried out.
+/// Results of carried-out outputs, to be fed back to the hub.
 #[derive(Debug)]
 pub(super) enum Feedback {
-    /// The peer reads too slowly.
+    /// The outbox is full: the peer reads too slowly.
     Overflowed,
-    /// The socket failed while it was written to. What it holds unread comes first: the goodbye of
-    /// a peer that left answers unread is among it.
+    /// A write failed. Unread bytes are read first, since they may hold the peer's goodbye.
     Failed,
-    /// A router said something while it was written to; the connection stands.
+    /// A write returned a router's error; the connection stands.
     Warned(SocketError),
-    /// The hub wants a look at the socket.
+    /// The hub asked for an examination of the socket.
     Examine,
-    /// Data to be echoed.
+    /// Data is to be echoed.
     Echo { bytes: Range<usize>, more: bool, kind: DataKind },
 }
 
-/// One link's socket.
+/// One link's socket and its unsent bytes.
 #[derive(Debug)]
 pub(super) struct Conn {
     stream: TcpStream,
-    /// What the socket has not taken; nothing while it keeps up.
+    /// The bytes that the socket has not accepted; `None` if there are none.
     outbox: Option<Box<Outbox>>,
     state: ConnState,
-    /// The peer has closed its side.
-    ended: bool,
-    /// The loop comes back to it without an event.
+    /// Whether the peer has closed its side.
+    fin_received: bool,
+    /// Whether the loop reads the socket in the next turn without an event.
     unread: bool,
-    /// It takes no more bytes, because of this.
+    /// The error after which the socket accepts no more bytes.
     failed: Option<SocketError>,
 }
 
+/// The state of a connection's end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ConnState {
-    /// The hub knows it.
+    /// The hub has the link.
     Open,
-    /// Ended by us: waiting for the peer to read our goodbye and close.
+    /// The hub has ended the link; the peer may read our goodbye and close, until this time.
     Leaving { until: Time },
-    /// To be closed.
+    /// The connection is marked for close.
     Marked,
 }
 
@@ -70,7 +70,7 @@ impl Conn {
             stream,
             outbox: None,
             state: ConnState::Open,
-            ended: false,
+            fin_received: false,
             unread: false,
             failed: None,
         }
@@ -78,9 +78,9 @@ impl Conn {
 }
 
 impl Conn {
-    /// A stream that has ended reads as ended ever after; the error that says that the peer takes
-    /// nothing any more must be asked for.
-    fn read_after_end(&mut self) -> ReadOutcome {
+    /// Returns the result of a read after the end of the stream. Such a read always returns 0
+    /// bytes, so the socket's error, which shows a reset, must be queried.
+    fn read_after_fin(&mut self) -> ReadOutcome {
         if let Some(error) = self.failed {
             return ReadOutcome::Failed(error);
         }
@@ -98,32 +98,32 @@ impl Conn {
     }
 }
 
-/// What one read brought.
+/// The result of one read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ReadOutcome {
-    /// So many bytes, and there may be more.
+    /// This many bytes were read, and there may be more.
     Bytes(usize),
-    /// Nothing more for now.
+    /// The socket holds no bytes now.
     Empty,
-    /// The peer closed its side; told once.
+    /// The peer closed its side; returned once.
     Ended,
-    /// A router said something; the connection stands.
+    /// The socket reported a router's error; the connection stands.
     Warned(SocketError),
     /// The socket failed.
     Failed(SocketError),
 }
 
-/// All sockets of a shard, and the bytes on their way to one of them.
+/// All sockets of a shard, and the frames gathered for one of them.
 #[derive(Debug)]
 pub(super) struct Sockets {
     pub(super) conns: Slab<Conn>,
     pub(super) feedback: VecDeque<(u32, Feedback)>,
     pub(super) bytes_out: u64,
-    echo: Vec<u8>,
+    echoes: Vec<u8>,
     outbox_limit: usize,
-    /// The frames of one link, gathered so that they leave in one write.
+    /// The frames of the link `gathered_for`, gathered so that they leave in one write.
     gathered: Vec<u8>,
-    /// Where each gathered frame ends, and its lane.
+    /// The end of each gathered frame in `gathered`, and the frame's lane.
     frames: Vec<(usize, Lane)>,
     gathered_for: u32,
     leaving: VecDeque<(Time, u32)>,
@@ -136,7 +136,7 @@ impl Sockets {
             conns: Slab::new(),
             feedback: VecDeque::new(),
             bytes_out: 0,
-            echo: Vec::new(),
+            echoes: Vec::new(),
             outbox_limit,
             gathered: Vec::new(),
             frames: Vec::new(),
@@ -146,12 +146,12 @@ impl Sockets {
         }
     }
 
-    /// Whether the hub still knows this link.
+    /// Whether the hub still has this link.
     pub(super) fn is_open(&self, link: u32) -> bool {
         self.conns.get(link as usize).is_some_and(|conn| conn.state == ConnState::Open)
     }
 
-    /// Whether the loop comes back to this socket without an event.
+    /// Whether the loop reads this socket in the next turn without an event.
     pub(super) fn is_unread(&self, link: u32) -> bool {
         self.conns.get(link as usize).is_some_and(|conn| conn.unread)
     }
@@ -168,9 +168,9 @@ impl Sockets {
         };
         loop {
             return match conn.stream.read(scratch) {
-                Ok(0) if conn.ended => conn.read_after_end(),
+                Ok(0) if conn.fin_received => conn.read_after_fin(),
                 Ok(0) => {
-                    conn.ended = true;
+                    conn.fin_received = true;
                     ReadOutcome::Ended
                 }
                 Ok(count) => ReadOutcome::Bytes(count),
@@ -186,7 +186,7 @@ impl Sockets {
         }
     }
 
-    /// Gathers frames for `link`; they leave with the next [`Sockets::flush`].
+    /// Gathers frames for `link`, to be written by the next [`Sockets::flush`].
     #[inline]
     pub(super) fn transmit(&mut self, link: u32, lane: Lane, bytes: &[u8]) {
         if self.gathered_for != link {
@@ -197,42 +197,42 @@ impl Sockets {
         self.frames.push((self.gathered.len(), lane));
     }
 
-    /// Looks at a socket, and lets its timeouts follow what is seen.
+    /// Examines a socket, and sets its timeouts by the result.
     pub(super) fn examine(&self, link: u32, options: Option<&SocketOptions>) -> Examination {
         let Some(conn) = self.conns.get(link as usize) else {
             return Examination::default();
         };
         let examination = systole_net::examine::examine(&conn.stream);
         if let (Some(tcp), Some(options)) = (&examination.tcp, options) {
-            // A connection that is ending takes no options, and needs none.
+            // A connection that is ending refuses options, and needs none.
             let _ =
                 socket_options::enter(options, socket_options::SendState::of(tcp), &conn.stream);
         }
         examination
     }
 
-    /// Gives a socket the options that a policy asks for.
-    pub(super) fn prepare(&self, link: u32, options: &SocketOptions) {
+    /// Applies options to a socket.
+    pub(super) fn apply_options(&self, link: u32, options: &SocketOptions) {
         if let Some(conn) = self.conns.get(link as usize) {
             let _ = socket_options::apply(options, &conn.stream);
         }
     }
 
-    /// Notes that the hub wants a look.
+    /// Queues an examination for the hub.
     pub(super) fn request_examination(&mut self, link: u32) {
         self.feedback.push_back((link, Feedback::Examine));
     }
 
-    /// Keeps data that is to be echoed once the hub's outputs have been carried out.
-    pub(super) fn echo(&mut self, link: u32, bytes: &[u8], more: bool, kind: DataKind) {
-        let start = self.echo.len();
-        self.echo.extend_from_slice(bytes);
-        let bytes = start..self.echo.len();
+    /// Queues data to be echoed once the hub's outputs have been carried out.
+    pub(super) fn queue_echo(&mut self, link: u32, bytes: &[u8], more: bool, kind: DataKind) {
+        let start = self.echoes.len();
+        self.echoes.extend_from_slice(bytes);
+        let bytes = start..self.echoes.len();
         self.feedback.push_back((link, Feedback::Echo { bytes, more, kind }));
     }
 
-    /// What the hub is to be told next. Frames are written once there is nothing else to tell, so
-    /// that the echoes of many small messages leave in one write.
+    /// Returns the next feedback for the hub. Flushes once none is left, so that the echoes of many
+    /// small messages leave in one write.
     pub(super) fn next_feedback(&mut self) -> Option<(u32, Feedback)> {
         if self.feedback.is_empty() {
             self.flush();
@@ -240,17 +240,17 @@ impl Sockets {
         self.feedback.pop_front()
     }
 
-    /// The bytes of an echo.
-    pub(super) fn echoed(&self, bytes: Range<usize>) -> &[u8] {
-        self.echo.get(bytes).unwrap_or_default()
+    /// Returns the bytes of an echo.
+    pub(super) fn echo_bytes(&self, bytes: Range<usize>) -> &[u8] {
+        self.echoes.get(bytes).unwrap_or_default()
     }
 
-    /// Forgets all echoes.
-    pub(super) fn end_echo(&mut self) {
-        self.echo.clear();
+    /// Discards all echoes.
+    pub(super) fn clear_echoes(&mut self) {
+        self.echoes.clear();
     }
 
-    /// Writes what is gathered; what the socket does not take is queued.
+    /// Writes the gathered frames; queues the bytes that the socket does not accept.
     #[inline]
     pub(super) fn flush(&mut self) {
         if self.gathered.is_empty() {
@@ -284,7 +284,7 @@ impl Sockets {
         self.frames.clear();
     }
 
-    /// Queues what is gathered from byte `written` on.
+    /// Queues the gathered frames from byte `written` on.
     #[cold]
     fn queue(&mut self, link: u32, written: usize) {
         let Some(conn) = self.conns.get_mut(link as usize) else {
@@ -308,7 +308,7 @@ impl Sockets {
         }
     }
 
-    /// The socket may take more.
+    /// Writes queued bytes to a socket that became writable.
     pub(super) fn writable(&mut self, link: u32) {
         let Some(conn) = self.conns.get_mut(link as usize) else {
             return;
@@ -346,8 +346,8 @@ impl Sockets {
         }
     }
 
-    /// The hub has ended a link that may still have to read our goodbye.
-    pub(super) fn leave(&mut self, link: u32, now: Time) {
+    /// Flushes a link that the hub has ended, and gives its peer [`LINGER`] to read our goodbye.
+    pub(super) fn start_leaving(&mut self, link: u32, now: Time) {
         self.flush();
         let Some(conn) = self.conns.get_mut(link as usize) else {
             return;
@@ -360,10 +360,11 @@ impl Sockets {
         }
     }
 
-    /// Our goodbye is written: what is left is the peer's.
+    /// Closes our side once the goodbye is written; marks the socket for close if the peer has
+    /// closed its side.
     fn shutdown_write(&mut self, link: u32) {
         match self.conns.get_mut(link as usize) {
-            Some(conn) if conn.ended => self.mark_for_close(link),
+            Some(conn) if conn.fin_received => self.mark_for_close(link),
             Some(conn) => {
                 let _ = conn.stream.shutdown(Shutdown::Write);
             }
@@ -371,8 +372,8 @@ impl Sockets {
         }
     }
 
-    /// The hub has ended a link of which nothing more is expected. What is gathered for it is
-    /// written when its turn to be closed comes, and if the socket does not take it, it is lost.
+    /// Marks the socket of an ended link for close. Frames gathered for the link are written at the
+    /// close, and lost if the socket does not accept them.
     pub(super) fn mark_for_close(&mut self, link: u32) {
         if self.gathered_for == link && !self.gathered.is_empty() {
             self.queue(link, 0);
@@ -387,8 +388,7 @@ impl Sockets {
         }
     }
 
-    /// A link that is leaving became readable: whatever it says is too late; when it closes, so do
-    /// we.
+    /// Reads and discards bytes of a leaving link; marks its socket for close once the peer closes.
     pub(super) fn drain_until_fin(&mut self, link: u32, scratch: &mut [u8]) {
         let Some(ConnState::Leaving { .. }) = self.conns.get(link as usize).map(|conn| conn.state)
         else {
@@ -400,12 +400,13 @@ impl Sockets {
         }
     }
 
-    /// Closes some of what is to be closed. Returns how many descriptors became free.
-    pub(super) fn reap(&mut self, now: Time) -> usize {
+    /// Marks leaving links whose time is up, then closes some of the marked sockets. Returns the
+    /// number of sockets closed.
+    pub(super) fn close_marked(&mut self, now: Time) -> usize {
         while let Some(&(until, link)) = self.leaving.front().filter(|(until, _)| *until <= now) {
             self.leaving.pop_front();
-            let phase = self.conns.get(link as usize).map(|conn| conn.state);
-            if phase == Some(ConnState::Leaving { until }) {
+            let state = self.conns.get(link as usize).map(|conn| conn.state);
+            if state == Some(ConnState::Leaving { until }) {
                 self.mark_for_close(link);
             }
         }
@@ -419,18 +420,18 @@ impl Sockets {
         count
     }
 
-    /// Whether sockets wait to be closed.
+    /// Whether any socket is marked for close.
     pub(super) fn has_marked(&self) -> bool {
         !self.marked.is_empty()
     }
 
-    /// When the next link that is leaving is to be closed.
-    pub(super) fn next_leave(&self) -> Option<Time> {
+    /// Returns when the next leaving link is to be closed.
+    pub(super) fn next_leaving_deadline(&self) -> Option<Time> {
         self.leaving.front().map(|(until, _)| *until)
     }
 }
 
-/// Writes once; a full socket takes nothing.
+/// Writes once. Returns the number of bytes accepted; 0 if the socket is full.
 fn write(
     stream: &mut TcpStream,
     bytes: &[u8],
@@ -441,7 +442,7 @@ fn write(
             Ok(count) => Ok(count),
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
-            // Reading the warning has taken it off the socket.
+            // The failed write has cleared the warning, so the write can be repeated.
             Err(error) if warning.is_none() && outlived(&error, stream) => {
                 *warning = Some(socket_error(&error));
                 continue;
@@ -456,7 +457,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_echoes_of_many_small_messages_leave_in_one_write() {
+    fn echoes_of_many_small_messages_leave_in_one_write() {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
@@ -464,12 +465,12 @@ mod tests {
         let mut sockets = Sockets::new(1_000);
         let link = sockets.conns.insert(Conn::new(TcpStream::from_std(stream))) as u32;
         for _ in 0..100 {
-            sockets.echo(link, b"a", false, DataKind::default());
+            sockets.queue_echo(link, b"a", false, DataKind::default());
         }
         while let Some((link, feedback)) = sockets.next_feedback() {
             let Feedback::Echo { bytes, .. } = feedback else { panic!("{feedback:?}") };
-            assert_eq!(sockets.bytes_out, 0, "not one by one");
-            let bytes = sockets.echoed(bytes).to_vec();
+            assert_eq!(sockets.bytes_out, 0, "echoes are not written one by one");
+            let bytes = sockets.echo_bytes(bytes).to_vec();
             sockets.transmit(link, Lane::Data, &bytes);
         }
         assert_eq!(sockets.bytes_out, 100);

@@ -1,4 +1,4 @@
-//! Shards of beacons and plain UDP sockets.
+//! Tests of beacon shards with plain UDP sockets.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -21,7 +21,7 @@ use systole_net::{Clock, datagrams};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
-/// No test may hang: everything expected arrives within this.
+/// Longest wait for anything expected, so that no test hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 const FIRST: u8 = 5;
 const MASTER: [u8; KEY] = [0x5e; KEY];
@@ -60,7 +60,7 @@ fn start(policy: Policy, shards: usize) -> Running {
 }
 
 impl Running {
-    /// The next change of a device, skipping others until `wanted` says yes.
+    /// Waits for the next change of a device for which `wanted` returns true.
     fn change(&mut self, wanted: impl Fn(&str, &Change) -> bool) -> (u64, SocketAddr, Change) {
         loop {
             let report = self.reports.blocking_recv().expect("the shards run");
@@ -106,7 +106,7 @@ impl Running {
         }
         let mut left = self.shards.len();
         while left > 0 {
-            let report = self.reports.blocking_recv().expect("each says that it stopped");
+            let report = self.reports.blocking_recv().expect("each shard reports that it stopped");
             left -= usize::from(matches!(report, Report::Stopped));
         }
         for shard in self.shards {
@@ -131,7 +131,7 @@ impl Client {
         Client { device, number, keys, socket: socket(), gateway }
     }
 
-    /// The bytes of the next statement.
+    /// Returns the bytes of the next statement.
     fn statement(&mut self, leaving: bool) -> [u8; DATAGRAM] {
         let statement = Datagram::Statement(self.device.state(0, leaving));
         self.keys.of(self.number).unwrap().seal(&statement)
@@ -153,13 +153,13 @@ impl Client {
         }
     }
 
-    /// States until heard; returns the bound.
-    fn state(&mut self, leaving: bool) -> Option<Span> {
+    /// Sends statements until one is accepted; returns the bound.
+    fn state_until_heard(&mut self, leaving: bool) -> Option<Span> {
         loop {
             let bytes = self.statement(leaving);
             self.send(&bytes);
             let (answer, length) = self.receive();
-            assert!(length <= bytes.len(), "never more than was said");
+            assert!(length <= bytes.len(), "an answer is never longer than the statement");
             match self.device.handle(answer) {
                 Heard::Latest { bound } => return bound,
                 Heard::Again => {}
@@ -179,29 +179,29 @@ fn socket() -> UdpSocket {
 fn a_device_comes_online_moves_and_says_goodbye() {
     let mut running = start(Policy::standard(), 1);
     let mut client = Client::new(running.address, 0xd1);
-    assert_eq!(client.state(false), Some(Span::from_secs(30)));
+    assert_eq!(client.state_until_heard(false), Some(Span::from_secs(30)));
     let (session, address, _) = running.change(|_, change| matches!(change, Change::Join { .. }));
     assert_eq!(session >> 56, u64::from(FIRST));
     assert_eq!(address, client.socket.local_addr().unwrap());
     let before = address;
     client.socket = socket();
-    client.state(false);
+    client.state_until_heard(false);
     let (_, address, change) = running.change(|_, change| matches!(change, Change::Moved { .. }));
     assert_eq!(address, client.socket.local_addr().unwrap());
     assert!(matches!(change, Change::Moved { from } if from == before));
     let sessions = running.sessions().sessions;
     assert_eq!(sessions[0].identity, "00000000000000d1");
     assert_eq!(sessions.len(), 1);
-    client.state(true);
+    client.state_until_heard(true);
     assert_eq!(running.leave(0xd1), Cause::PeerClosed(CloseReason::Done));
     running.stop();
 }
 
 #[test]
-fn nothing_is_answered_to_whoever_proves_nothing() {
+fn datagrams_that_are_not_authentic_get_no_answer() {
     let mut running = start(Policy::standard(), 1);
     let mut client = Client::new(running.address, 1);
-    client.state(false);
+    client.state_until_heard(false);
     running.change(|_, change| matches!(change, Change::Join { .. }));
     let good = client.statement(false);
     client.send(&good);
@@ -209,19 +209,19 @@ fn nothing_is_answered_to_whoever_proves_nothing() {
     let stranger = socket();
     let mut forged = client.statement(false);
     forged[31] ^= 1;
-    let mut of_another = client.statement(false);
-    of_another[4] ^= 1;
+    let mut of_other_device = client.statement(false);
+    of_other_device[4] ^= 1;
     let mut answer = good;
     answer[0] = 0xb2;
     let attempts: [&[u8]; 7] =
-        [&[], b"x", &good[..31], &[0xb1; 1_400], &forged, &of_another, &answer];
+        [&[], b"x", &good[..31], &[0xb1; 1_400], &forged, &of_other_device, &answer];
     for attempt in attempts {
         stranger.send_to(attempt, running.address).unwrap();
     }
     stranger.send_to(&good, running.address).unwrap();
-    // Datagrams of one path keep their order: once this one is heard, those were refused.
+    // Loopback keeps the order: once the replay is counted, the other datagrams were refused.
     while running.dropped("replayed") == 0 {
-        client.state(false);
+        client.state_until_heard(false);
     }
     stranger.set_nonblocking(true).unwrap();
     let error = stranger.recv_from(&mut [0; 64]).unwrap_err();
@@ -233,7 +233,7 @@ fn nothing_is_answered_to_whoever_proves_nothing() {
 }
 
 #[test]
-fn the_verdict_falls_at_the_bound_whichever_shard_was_spoken_to() {
+fn the_verdict_falls_at_the_bound_whichever_shard_received_the_statements() {
     let policy = Policy::new(Span::from_millis(300), Span::from_millis(100), 3).unwrap();
     let mut running = start(policy, 2);
     let mut shards = BTreeSet::new();
@@ -242,7 +242,7 @@ fn the_verdict_falls_at_the_bound_whichever_shard_was_spoken_to() {
         // From several addresses, so that both shards receive statements of each device.
         for _ in 0..8 {
             client.socket = socket();
-            client.state(false);
+            client.state_until_heard(false);
         }
     }
     let mut left = 8;
@@ -256,15 +256,15 @@ fn the_verdict_falls_at_the_bound_whichever_shard_was_spoken_to() {
         shards.insert(session >> 56);
         left -= 1;
     }
-    assert_eq!(shards.len(), 2, "devices belong to both");
+    assert_eq!(shards.len(), 2, "devices belong to both shards");
     running.stop();
 }
 
 #[test]
-fn operators_hold_kick_retune_and_drain() {
+fn operators_can_hold_kick_retune_and_drain() {
     let mut running = start(Policy::standard(), 1);
     let mut client = Client::new(running.address, 1);
-    client.state(false);
+    client.state_until_heard(false);
     let (session, ..) = running.change(|_, change| matches!(change, Change::Join { .. }));
     let order = |running: &Running, session, order| {
         let (reply, answer) = oneshot::channel();
@@ -272,7 +272,7 @@ fn operators_hold_kick_retune_and_drain() {
         running.shards[0].requests.send(request).unwrap();
         answer.blocking_recv().unwrap()
     };
-    assert!(!order(&running, session + (1 << 24), Order::Release), "of another serial");
+    assert!(!order(&running, session + (1 << 24), Order::Release), "a session of another serial");
     assert!(order(&running, session, Order::Hold(Span::from_secs(60))));
     assert!(running.sessions().sessions[0].held_for_ms.is_some());
     assert!(order(&running, session, Order::Kick { stay_away: false }));
@@ -284,7 +284,7 @@ fn operators_hold_kick_retune_and_drain() {
     ] {
         running.shards[0].requests.send(Request::Command(command)).unwrap();
     }
-    assert_eq!(client.state(false), Some(Span::from_secs(8)));
+    assert_eq!(client.state_until_heard(false), Some(Span::from_secs(8)));
     let drain = hub::HubCommand::Drain { reconnect_within: Span::ZERO };
     running.shards[0].requests.send(Request::Command(drain)).unwrap();
     assert_eq!(running.leave(1), Cause::Drained);
@@ -292,13 +292,13 @@ fn operators_hold_kick_retune_and_drain() {
 }
 
 #[test]
-fn a_python_client_of_thirty_lines_is_understood() {
+fn a_python_client_of_thirty_lines_works() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/outside/beacon.py");
     let text = std::fs::read_to_string(script).unwrap();
-    assert!(text.lines().count() <= 36, "thirty lines, and what it is for");
+    assert!(text.lines().count() <= 36, "thirty lines and a header");
     let mut running = start(Policy::datacenter(), 1);
     let number = 0xfeed_u64;
-    // The key is derived by hand, as a device's maker would.
+    // The key is derived independently, as a device's maker would do it.
     let key = derived_key(number);
     let output = Process::new("python3")
         .arg(script)
@@ -313,10 +313,10 @@ fn a_python_client_of_thirty_lines_is_understood() {
         }
         Err(error) => panic!("python3 does not start: {error}"),
     };
-    let said = String::from_utf8(output.stdout).unwrap();
-    let words: Vec<&str> = said.lines().filter_map(|line| line.split(' ').next()).collect();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let words: Vec<&str> = stdout.lines().filter_map(|line| line.split(' ').next()).collect();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(words, ["again", "heard", "heard", "heard", "goodbye"], "{said}{errors}");
+    assert_eq!(words, ["again", "heard", "heard", "heard", "goodbye"], "{stdout}{errors}");
     assert_eq!(running.leave(number), Cause::PeerClosed(CloseReason::Done));
     running.stop();
 }

@@ -1,4 +1,4 @@
-//! One shard and plain blocking sockets.
+//! Tests of one shard with plain blocking sockets.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ use systole_net::{Clock, listener};
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::sync::oneshot;
 
-/// No test may hang: everything expected arrives within this.
+/// Longest wait for anything expected, so that no test hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Running {
@@ -67,7 +67,7 @@ impl Running {
         };
         let stream = TcpStream::connect(self.addresses[index]).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // What is sent before a reset must have left by then.
+        // Bytes sent before a reset must leave before it.
         stream.set_nodelay(true).unwrap();
         stream
     }
@@ -84,7 +84,7 @@ impl Running {
         native
     }
 
-    /// The next change, skipping others until `wanted` says yes.
+    /// Waits for the next change for which `wanted` returns true.
     fn change(&mut self, wanted: impl Fn(&Change) -> bool) -> (u64, Change) {
         loop {
             let report = self.reports.blocking_recv().expect("the shard runs");
@@ -148,13 +148,13 @@ impl Native {
         self.stream.write_all(&bytes).unwrap();
     }
 
-    /// Reads one frame and asks about it; `false` also at the end of the stream.
-    fn next(&mut self, about: impl FnOnce(Frame<'_>) -> bool) -> bool {
+    /// Reads one frame and returns `check` of it; `false` at the end of the stream.
+    fn next(&mut self, check: impl FnOnce(Frame<'_>) -> bool) -> bool {
         loop {
             let mut input = self.unread.as_slice();
             let before = input.len();
             if let Some(frame) = self.decoder.next(&mut input).unwrap() {
-                let answer = about(frame);
+                let answer = check(frame);
                 let taken = before - input.len();
                 self.unread.drain(..taken);
                 return answer;
@@ -178,19 +178,20 @@ impl Native {
     }
 }
 
-/// What the control plane tells every listener: its sockets can be looked at.
-fn examined(setup: &mut ShardSetup) {
+/// Declares that the sockets of all listeners can be examined, as the control plane does.
+fn with_examinations(setup: &mut ShardSetup) {
     for (_, settings) in &mut setup.listeners {
         settings.examines = true;
     }
 }
 
-fn short() -> Policy {
+/// A policy with a bound of 500 ms.
+fn short_policy() -> Policy {
     Policy::new(Span::from_millis(200), Span::from_millis(100), 3).unwrap()
 }
 
 #[test]
-fn a_native_client_is_welcomed_answered_and_seen() {
+fn a_native_client_is_welcomed_answered_and_listed() {
     let mut running = start(Policy::default(), |_| {});
     let mut client = running.hello();
     let session = running.join();
@@ -211,12 +212,16 @@ fn a_native_client_is_welcomed_answered_and_seen() {
 }
 
 #[test]
-fn a_client_killed_with_an_answer_unread_is_a_process_that_ended() {
-    let mut running = start(Policy::default(), examined);
+fn a_client_killed_with_an_answer_unread_has_exited() {
+    let mut running = start(Policy::default(), with_examinations);
     let mut client = running.hello();
     client.send(&Frame::Ping(Beat::bare(9)));
-    assert_eq!(client.stream.peek(&mut [0]).unwrap(), 1, "the answer is there, and stays unread");
-    // The beginning of a frame: no answer to it, and the acknowledgement of what came rides on it.
+    assert_eq!(
+        client.stream.peek(&mut [0]).unwrap(),
+        1,
+        "the answer has arrived, and stays unread"
+    );
+    // The start of a frame gets no answer, and carries the acknowledgement of the pong.
     client.stream.write_all(&[0x30]).unwrap();
     drop(client);
     let verdict = running.verdict();
@@ -228,15 +233,18 @@ fn a_client_killed_with_an_answer_unread_is_a_process_that_ended() {
 }
 
 #[test]
-fn a_client_that_closes_its_side_is_served_on_for_a_while() {
-    let mut running = start(Policy::default(), examined);
+fn a_half_closed_client_is_served_for_a_while() {
+    let mut running = start(Policy::default(), with_examinations);
     let mut client = running.hello();
     let data = Frame::Data { bytes: b"last words", more: false, kind: DataKind::default() };
     client.send(&data);
     client.stream.shutdown(Shutdown::Write).unwrap();
     assert!(client.next(|frame| frame == data), "the echo");
-    assert!(client.next(|frame| matches!(frame, Frame::Ping(_))), "does it read on?");
-    assert!(client.next(|frame| matches!(frame, Frame::Close(_))), "a goodbye, two seconds later");
+    assert!(
+        client.next(|frame| matches!(frame, Frame::Ping(_))),
+        "a probe: does the client still read?"
+    );
+    assert!(client.next(|frame| matches!(frame, Frame::Close(_))), "a goodbye after two seconds");
     assert!(client.is_closed());
     let verdict = running.verdict();
     assert_eq!((verdict.cause, verdict.confidence), (Cause::PeerExited, Confidence::Medium));
@@ -245,9 +253,9 @@ fn a_client_that_closes_its_side_is_served_on_for_a_while() {
 }
 
 #[test]
-fn a_client_killed_with_nothing_unread_is_known_to_have_ended_within_a_round_trip() {
+fn a_client_killed_with_nothing_unread_has_exited_by_its_reset() {
     for codec in [Codec::Native, Codec::Message1028] {
-        let mut running = start(Policy::default(), examined);
+        let mut running = start(Policy::default(), with_examinations);
         let mut client = running.connect(codec);
         let mut hello_or_ping = Vec::new();
         codec.encode(&Frame::Hello(hello()), &mut hello_or_ping);
@@ -256,7 +264,7 @@ fn a_client_killed_with_nothing_unread_is_known_to_have_ended_within_a_round_tri
         }
         client.write_all(&hello_or_ping).unwrap();
         running.join();
-        // Whatever the answer is, all of it was read.
+        // The whole answer is read, whichever codec it has.
         let mut answer = vec![0; 2_048];
         while client.read(&mut answer).unwrap() < 2 {}
         drop(client);
@@ -268,14 +276,14 @@ fn a_client_killed_with_nothing_unread_is_known_to_have_ended_within_a_round_tri
 }
 
 #[test]
-fn lines_piped_into_a_socket_are_answered_before_it_ends() {
-    let mut running = start(Policy::default(), examined);
+fn lines_piped_into_a_socket_are_answered_before_the_close() {
+    let mut running = start(Policy::default(), with_examinations);
     let mut client = running.connect(Codec::Line);
     client.write_all(b"ping\nhello\n").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).unwrap();
-    // Control may overtake data, and nothing else is said.
+    // Control frames may overtake data; nothing else is sent.
     let mut lines: Vec<_> = answer.split_inclusive(|byte| *byte == b'\n').collect();
     lines.sort_unstable();
     assert_eq!(lines, [b"hello\n", &b"pong\n"[..]]);
@@ -284,8 +292,8 @@ fn lines_piped_into_a_socket_are_answered_before_it_ends() {
 }
 
 #[test]
-fn silence_ends_at_the_bound_and_a_pong_is_enough_to_live() {
-    let mut running = start(short(), |_| {});
+fn a_silent_link_ends_at_the_bound_and_pongs_keep_a_link_alive() {
+    let mut running = start(short_policy(), |_| {});
     let mut alive = running.hello();
     let silent = running.hello();
     let clock = Clock::start();
@@ -302,46 +310,46 @@ fn silence_ends_at_the_bound_and_a_pong_is_enough_to_live() {
         alive.send(&Frame::Pong(Beat::bare(sequence)));
         answered += 1;
     }
-    assert!(clock.monotonic() > Span::from_millis(900), "ten probes, idle apart");
+    assert!(clock.monotonic() > Span::from_millis(900), "ten probes with `idle` between them");
     assert_eq!(running.leave(), Cause::Unknown);
     alive.send(&Frame::Ping(Beat::bare(1)));
-    assert!(alive.next(|frame| matches!(frame, Frame::Pong(_))), "still there");
+    assert!(alive.next(|frame| matches!(frame, Frame::Pong(_))), "the link is still open");
     drop(silent);
     running.stop();
 }
 
 #[test]
-fn a_peer_that_never_introduces_itself_is_bounded() {
+fn a_peer_without_a_hello_ends_at_the_handshake_timeout() {
     let mut running = start(Policy::default(), |setup| {
         for (_, settings) in &mut setup.listeners {
             settings.handshake_timeout = Span::from_millis(150);
         }
     });
-    let mut mute = running.connect(Codec::Native);
-    mute.write_all(&[0x30]).unwrap();
+    let mut silent = running.connect(Codec::Native);
+    silent.write_all(&[0x30]).unwrap();
     assert_eq!(running.leave(), Cause::HandshakeTimeout);
     running.stop();
 }
 
 #[test]
-fn garbage_is_closed_without_an_answer_and_a_goodbye_is_a_goodbye() {
+fn garbage_is_closed_without_an_answer_and_a_goodbye_is_peer_closed() {
     let mut running = start(Policy::default(), |_| {});
-    let mut rude = running.connect(Codec::Native);
-    rude.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut garbage = running.connect(Codec::Native);
+    garbage.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     let mut byte = [0];
-    let read = rude.read(&mut byte);
+    let read = garbage.read(&mut byte);
     assert!(matches!(&read, Ok(0)) || read.is_err(), "{read:?}");
     assert_eq!(running.leave().name(), "protocol");
-    let mut polite = running.hello();
+    let mut closing = running.hello();
     let (reason, final_, return_after_ms, text) = (CloseReason::Done, false, 0, "bye");
-    polite.send(&Frame::Close(Close { reason, final_, return_after_ms, text }));
+    closing.send(&Frame::Close(Close { reason, final_, return_after_ms, text }));
     assert_eq!(running.leave(), Cause::PeerClosed(CloseReason::Done));
-    assert!(polite.is_closed());
+    assert!(closing.is_closed());
     running.stop();
 }
 
 #[test]
-fn large_messages_come_back_whole_through_a_slow_reader() {
+fn large_messages_are_echoed_whole_to_a_slow_reader() {
     let running = start(Policy::default(), |setup| setup.outbox_limit = 8 * 1024 * 1024);
     let mut client = running.hello();
     let message: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
@@ -380,9 +388,9 @@ fn large_messages_come_back_whole_through_a_slow_reader() {
     running.stop();
 }
 
-/// What lies in our own queue is overtaken; what the kernel holds unsent is little.
+/// A heartbeat overtakes the gateway's own queue; the kernel holds few unsent bytes.
 #[test]
-fn a_heartbeat_overtakes_megabytes_that_wait() {
+fn a_heartbeat_overtakes_megabytes_of_queued_data() {
     let mut running = start(Policy::default(), |setup| setup.outbox_limit = 8 * 1024 * 1024);
     let mut client = running.hello();
     running.join();
@@ -417,14 +425,14 @@ fn a_heartbeat_overtakes_megabytes_that_wait() {
     running.stop();
 }
 
-/// Five times as long as the bound, and the reader says nothing meanwhile: what it takes of our
-/// bytes is all that shows it alive. Once it takes no more, it is given up.
+/// The client reads for five times the bound and sends nothing: progress of our bytes is the only
+/// evidence of life. Once the client stops reading, the verdict falls.
 #[test]
-fn who_reads_a_large_message_slowly_lives_until_it_reads_no_more() {
+fn a_slow_reader_of_a_large_message_lives_until_it_stops_reading() {
     let policy = Policy::new(Span::from_millis(600), Span::from_millis(200), 3).unwrap();
     let mut running = start(policy, |setup| {
         setup.outbox_limit = 8 * 1024 * 1024;
-        examined(setup);
+        with_examinations(setup);
     });
     let mut client = running.hello();
     running.join();
@@ -441,7 +449,7 @@ fn who_reads_a_large_message_slowly_lives_until_it_reads_no_more() {
     let mut buffer = [0; 8 * 1024];
     while clock.monotonic() < (bound * 5).into() {
         assert!(client.stream.read(&mut buffer).unwrap() > 0);
-        #[allow(clippy::disallowed_methods)] // A pace, not a wait: 400 kB a second.
+        #[allow(clippy::disallowed_methods)] // Limits the rate to 400 kB a second.
         std::thread::sleep(Duration::from_millis(20));
     }
     while let Ok(report) = running.reports.try_recv() {
@@ -453,7 +461,7 @@ fn who_reads_a_large_message_slowly_lives_until_it_reads_no_more() {
 }
 
 #[test]
-fn who_does_not_read_is_a_slow_consumer() {
+fn a_client_that_does_not_read_is_a_slow_consumer() {
     let mut running = start(Policy::default(), |setup| setup.outbox_limit = 64 * 1024);
     let mut client = running.hello();
     let data = vec![7; 60_000];
@@ -467,7 +475,7 @@ fn who_does_not_read_is_a_slow_consumer() {
 }
 
 #[test]
-fn older_protocols_are_answered_in_any_pieces() {
+fn older_protocols_are_answered_however_their_bytes_are_cut() {
     let running = start(Policy::default(), |_| {});
     let mut line = running.connect(Codec::Line);
     for byte in b"ping\r\n" {
@@ -489,7 +497,7 @@ fn older_protocols_are_answered_in_any_pieces() {
 }
 
 #[test]
-fn orders_reach_their_session_alone() {
+fn an_order_reaches_only_its_session() {
     let mut running = start(Policy::default(), |_| {});
     let mut kicked = running.hello();
     let session = running.join();
@@ -511,14 +519,14 @@ fn orders_reach_their_session_alone() {
     )));
     assert!(kicked.is_closed());
     assert_eq!(running.leave(), Cause::Kicked);
-    assert!(!order(&running, session, Order::Release), "it is gone");
+    assert!(!order(&running, session, Order::Release), "the session has ended");
     other.send(&Frame::Ping(Beat::bare(1)));
     assert!(other.next(|frame| matches!(frame, Frame::Pong(_))));
     running.stop();
 }
 
 #[test]
-fn a_drain_says_when_to_come_back() {
+fn a_drain_spreads_the_return_of_clients() {
     let running = start(Policy::default(), |_| {});
     let mut clients: Vec<_> = (0..20).map(|_| running.hello()).collect();
     running.shard.requests.send(Request::StopAccepting).unwrap();
@@ -541,7 +549,7 @@ fn a_drain_says_when_to_come_back() {
 }
 
 #[test]
-fn beyond_the_link_limit_peers_wait_and_the_others_are_unharmed() {
+fn at_the_link_limit_new_peers_wait_and_open_links_are_unharmed() {
     let mut running = start(Policy::default(), |setup| setup.max_links = 2);
     let mut first = running.hello();
     let second = running.hello();
@@ -559,7 +567,7 @@ fn beyond_the_link_limit_peers_wait_and_the_others_are_unharmed() {
     let turns = running.stats.turns.get();
     first.send(&Frame::Ping(Beat::bare(1)));
     assert!(first.next(|frame| matches!(frame, Frame::Pong(_))));
-    assert!(running.stats.turns.get() < turns + 50, "it does not spin");
+    assert!(running.stats.turns.get() < turns + 50, "the loop does not spin");
     drop(second);
     let mut answer = [0; 5];
     waiting.read_exact(&mut answer).unwrap();
@@ -568,7 +576,7 @@ fn beyond_the_link_limit_peers_wait_and_the_others_are_unharmed() {
 }
 
 #[test]
-fn a_long_line_that_is_written_in_part_is_not_too_much() {
+fn a_long_line_written_in_part_does_not_overflow() {
     let mut running = start(Policy::default(), |setup| setup.outbox_limit = 64 * 1024 * 1024);
     let mut client = running.connect(Codec::Line);
     let mut line = vec![b'x'; 60_000];
@@ -581,7 +589,7 @@ fn a_long_line_that_is_written_in_part_is_not_too_much() {
             writer.write_all(&sent).unwrap();
         }
     });
-    // Nothing is read before all is written, so that the answers do not fit the socket.
+    // Nothing is read before all is written, so that the answers do not fit the socket buffers.
     writing.join().unwrap();
     let mut answer = vec![0; line.len()];
     for _ in 0..count {
@@ -594,7 +602,7 @@ fn a_long_line_that_is_written_in_part_is_not_too_much() {
 }
 
 #[test]
-fn thousands_of_tiny_messages_come_back() {
+fn thousands_of_tiny_messages_are_echoed() {
     let running = start(Policy::default(), |setup| setup.outbox_limit = 8 * 1024 * 1024);
     let mut client = running.hello();
     let tiny = [0x50, 0x00].repeat(32_000);
@@ -607,7 +615,7 @@ fn thousands_of_tiny_messages_come_back() {
     running.stop();
 }
 
-/// Writes messages as fast as they are taken, until the link is gone.
+/// Writes messages as fast as possible until the link ends.
 fn flood(mut stream: TcpStream) -> std::thread::JoinHandle<()> {
     let mut message = [7; 1_028];
     message[..4].copy_from_slice(&[0, 0, 0, 11]);
@@ -616,7 +624,7 @@ fn flood(mut stream: TcpStream) -> std::thread::JoinHandle<()> {
 }
 
 #[test]
-fn a_link_that_floods_has_its_share_of_a_turn_and_no_more() {
+fn a_flooding_link_gets_only_its_share_of_a_turn() {
     let running = start(Policy::default(), |setup| setup.echo = false);
     let flooding = flood(running.connect(Codec::Message1028));
     let clock = Clock::start();
@@ -624,7 +632,7 @@ fn a_link_that_floods_has_its_share_of_a_turn_and_no_more() {
         std::thread::yield_now();
     }
     let bytes = running.stats.bytes_in.get();
-    // Of both the turn's end is told, bytes last; the turn under way is not among them.
+    // Both counters are published at a turn's end; the turn under way is not yet counted.
     let turns = running.stats.turns.get() + 1;
     assert!(bytes / turns <= 4 * 64 * 1024, "{bytes} bytes in {turns} turns");
     running.stop();
@@ -636,7 +644,7 @@ fn a_flood_on_one_link_does_not_delay_the_verdict_on_another() {
     let mut running = start(Policy::default(), |setup| {
         setup.echo = false;
         setup.max_links = 4_000;
-        setup.listeners[0].1.policy = short();
+        setup.listeners[0].1.policy = short_policy();
     });
     let mut idle: Vec<_> = (0..3_000).map(|_| running.connect(Codec::Line)).collect();
     for stream in &mut idle {
@@ -655,9 +663,9 @@ fn a_flood_on_one_link_does_not_delay_the_verdict_on_another() {
 }
 
 #[test]
-fn requests_that_come_together_are_answered_together() {
+fn requests_sent_together_are_answered_together() {
     let running = start(Policy::default(), |_| {});
-    // The loop is at rest, and its longest wait is 100 ms.
+    // The loop is idle, and its longest wait is 100 ms.
     let mut answers = Vec::new();
     let clock = Clock::start();
     for _ in 0..200 {
@@ -674,7 +682,7 @@ fn requests_that_come_together_are_answered_together() {
 }
 
 #[test]
-fn a_goodbye_is_heard_although_the_peer_left_answers_unread() {
+fn a_goodbye_is_read_although_the_peer_left_answers_unread() {
     let mut running = start(Policy::default(), |setup| setup.outbox_limit = 64 * 1024 * 1024);
     let encoded = |frame: &Frame<'_>| {
         let mut bytes = Vec::new();
@@ -691,14 +699,14 @@ fn a_goodbye_is_heard_although_the_peer_left_answers_unread() {
         for _ in 0..200 {
             client.stream.write_all(&bytes).unwrap();
         }
-        // All that was sent is read, so that the goodbye is sent at once and not lost here.
+        // The gateway has read all bytes, so that the goodbye leaves the client at once.
         taken += encoded(&Frame::Hello(hello())).len() + 200 * bytes.len();
         while running.stats.bytes_in.get() < taken as u64 {
             std::thread::yield_now();
         }
         client.send(&close);
         taken += encoded(&close).len();
-        // What it has not read turns its end of stream into a reset.
+        // The client's unread answers turn its close into a reset.
         drop(client);
         assert_eq!(running.leave(), Cause::PeerClosed(CloseReason::Done));
     }
@@ -706,10 +714,10 @@ fn a_goodbye_is_heard_although_the_peer_left_answers_unread() {
 }
 
 #[test]
-fn a_loop_that_is_busy_all_the_time_still_gives_up_the_silent() {
+fn a_loop_that_is_always_busy_still_ends_silent_links() {
     let mut running = start(Policy::default(), |setup| {
         setup.echo = false;
-        setup.listeners[0].1.policy = short();
+        setup.listeners[0].1.policy = short_policy();
     });
     let silent = running.hello();
     let lines = vec![b'\n'; 256 * 1024];

@@ -1,4 +1,4 @@
-//! A peer that is the client library: what its users' programs are.
+//! A peer that uses the client library, as the programs of its users do.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use systole_core::wire::CloseReason;
 use systole_net::Clock;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::{Spec, tell};
+use super::{Spec, print_event};
 use crate::trouble::Trouble;
 
-/// Coming back is tried often, so that scenarios need not wait for it.
+/// Short times of the backoff, so that scenarios need not wait for a reconnect.
 const BASE: Span = Span::from_millis(100);
 const CAP: Span = Span::from_millis(500);
 const STABLE: Span = Span::from_secs(10);
 
-/// `fill` sends this much: more than the receive buffer of a process that is stopped takes, less
-/// than makes us a slow consumer of the echo when it goes on.
+/// Number of messages that `fill` sends: more than the receive buffer of a stopped process takes,
+/// less than makes the client a slow consumer of the echo when the process continues.
 const FILLING: usize = 6;
 static MESSAGE: [u8; 65_536] = [0; 65_536];
 
@@ -64,13 +64,13 @@ async fn open(spec: &Spec, number: u32, clock: Clock) -> Result<Arc<Client>, Tro
     let listener = Arc::clone(&client);
     tokio::spawn(async move {
         while let Some(event) = listener.next_event().await {
-            told(clock, &identity, &event);
+            print_client_event(clock, &identity, &event);
         }
     });
     Ok(client)
 }
 
-/// Queues as much as the queue takes.
+/// Queues messages, as far as the queue takes them.
 fn fill(client: &Client) {
     for _ in 0..FILLING {
         if client.try_send(&MESSAGE).is_err() {
@@ -79,24 +79,26 @@ fn fill(client: &Client) {
     }
 }
 
-/// Tells an event in the gateway's words, so that both ends' events read alike.
-#[allow(clippy::wildcard_enum_match_arm)] // The client may tell more some day.
-fn told(clock: Clock, identity: &str, event: &Event) {
+/// Prints an event with the gateway's names, so that the events of both ends have one format.
+#[allow(clippy::wildcard_enum_match_arm)] // The client may add events.
+fn print_client_event(clock: Clock, identity: &str, event: &Event) {
     let session = |session: &u64| json!({"session": format!("{session:016x}")});
     match event {
-        Event::Connected { session: number, .. } => tell(clock, "join", identity, session(number)),
+        Event::Connected { session: number, .. } => {
+            print_event(clock, "join", identity, session(number))
+        }
         Event::Reconnected { session: number, .. } => {
-            tell(clock, "join", identity, session(number));
+            print_event(clock, "join", identity, session(number));
         }
-        Event::Suspect => tell(clock, "suspect", identity, json!({})),
+        Event::Suspect => print_event(clock, "suspect", identity, json!({})),
         Event::Warned { cause, .. } => {
-            tell(clock, "warned", identity, json!({"cause": cause.name()}));
+            print_event(clock, "warned", identity, json!({"cause": cause.name()}));
         }
-        Event::Recovered => tell(clock, "recovered", identity, json!({})),
+        Event::Recovered => print_event(clock, "recovered", identity, json!({})),
         Event::RoundTrip(rtt) => {
-            tell(clock, "round_trip", identity, json!({"rtt_us": rtt.as_micros()}));
+            print_event(clock, "round_trip", identity, json!({"rtt_us": rtt.as_micros()}));
         }
-        Event::HeartbeatReceived { .. } => tell(clock, "heard", identity, json!({})),
+        Event::HeartbeatReceived { .. } => print_event(clock, "heard", identity, json!({})),
         Event::Lost { verdict, silent_for, .. } => {
             let (direction, scope) = loss(verdict.cause);
             let more = json!({
@@ -107,7 +109,7 @@ fn told(clock: Clock, identity: &str, event: &Event) {
                 "detail": verdict.cause.to_string(),
                 "last_heard_ago_ms": silent_for.as_millis(),
             });
-            tell(clock, "leave", identity, more);
+            print_event(clock, "leave", identity, more);
         }
         Event::Revised { from, to, confidence } => {
             let (direction, scope) = loss(*to);
@@ -119,17 +121,17 @@ fn told(clock: Clock, identity: &str, event: &Event) {
                 "confidence": confidence.name(),
                 "detail": to.to_string(),
             });
-            tell(clock, "verdict_revised", identity, more);
+            print_event(clock, "verdict_revised", identity, more);
         }
-        Event::Hung(cause) => tell(clock, "hung", identity, json!({"cause": cause.name()})),
-        Event::Overdue => tell(clock, "overdue", identity, json!({})),
-        Event::Closed(_) => tell(clock, "closed", identity, json!({})),
-        // The rest is frequent, or says nothing about the link's life.
+        Event::Hung(cause) => print_event(clock, "hung", identity, json!({"cause": cause.name()})),
+        Event::Overdue => print_event(clock, "overdue", identity, json!({})),
+        Event::Closed(_) => print_event(clock, "closed", identity, json!({})),
+        // Other events are frequent, or irrelevant to liveness.
         _ => {}
     }
 }
 
-/// The direction and the scope of a path that is lost.
+/// Returns the direction and the scope of a lost path.
 fn loss(cause: Cause) -> (Option<&'static str>, Option<&'static str>) {
     if let Cause::PathLost { direction, scope } = cause {
         (Some(direction.name()), Some(scope.name()))

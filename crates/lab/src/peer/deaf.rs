@@ -1,4 +1,4 @@
-//! A peer that sends and does not read: its window closes while its kernel goes on answering.
+//! A peer that sends and does not read: its window closes while its kernel still acknowledges.
 
 use std::io::{BufRead, Read, Write};
 use std::net::TcpStream;
@@ -8,16 +8,16 @@ use socket2::{Domain, Protocol, Socket, Type};
 use systole_core::wire::{Codec, DataKind, Frame, Hello};
 use systole_net::{Clock, identity};
 
-use super::{Spec, tell};
+use super::{Spec, print_event};
 use crate::trouble::Trouble;
 
-/// The smallest receive buffer that the kernel grants, so that a little closes the window.
+/// The smallest receive buffer that the kernel grants, so that little data closes the window.
 const RECEIVE_BUFFER: usize = 2_048;
-/// What comes back as echo: more than that window, less than the gateway's bounded queue, which
-/// would call the peer a slow consumer.
+/// One message. The echo of all messages exceeds the window, but not the gateway's bounded queue,
+/// which would make the peer a slow consumer.
 const MESSAGE: [u8; 8_192] = [0; 8_192];
 const MESSAGES: usize = 12;
-/// The kind and the length of a WELCOME, whose length takes one byte or two.
+/// Bytes read of a WELCOME: the kind and the first byte of the length.
 const HEADER: usize = 2;
 
 pub(super) fn run(spec: &Spec) -> Result<(), Trouble> {
@@ -38,7 +38,7 @@ pub(super) fn run(spec: &Spec) -> Result<(), Trouble> {
     Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
     stream.write_all(&bytes).map_err(&doing)?;
     stream.read_exact(&mut [0; HEADER]).map_err(&doing)?;
-    tell(Clock::start(), "join", &name, json!({}));
+    print_event(Clock::start(), "join", &name, json!({}));
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         if line == "fill" {
             fill(&mut stream).map_err(&doing)?;

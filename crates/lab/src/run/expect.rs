@@ -1,9 +1,9 @@
-//! What each expectation of a scenario asks of the logs, and how it was met.
+//! Compares each expectation of a scenario with the logs.
 
 use systole_core::Span;
 
 use super::{GRACE_MS, Play, is_beat};
-use crate::judge::{self, Expected, Score, Told};
+use crate::judge::{self, Expected, Reported, Score};
 use crate::log::{Log, Seen};
 use crate::process::pause;
 use crate::record::{Finding, seconds};
@@ -11,27 +11,27 @@ use crate::stage::FIRST_LINK;
 use crate::trouble::Trouble;
 
 impl Play<'_> {
-    /// Waits for an event that satisfies `find`, until a while after the bound.
+    /// Waits for an event that satisfies `find`, until [`GRACE_MS`] after the bound.
     fn wait<T>(&self, within_ms: u64, find: impl Fn(&[Seen]) -> Option<T>) -> Option<T> {
         let passed = self.stage.clock.wall_ms().saturating_sub(self.last_ms);
         let left = Span::from_millis((within_ms + GRACE_MS).saturating_sub(passed));
-        self.stage.told().wait(self.stage.clock, left, self.from, find)
+        self.stage.observer_log().wait(self.stage.clock, left, self.from, find)
     }
 
-    /// The first event of that kind of the first link.
+    /// Judges the first event of this kind on the first link.
     pub(super) fn verdict(&mut self, kind: &str, expected: &Expected) {
         let first = kind == "leave";
         let found = self.wait(expected.within_ms, |events| {
             events.iter().find(|seen| seen.is(kind, FIRST_LINK)).cloned()
         });
-        let told = found.map(|seen| self.told(&seen));
-        let mut score = judge::judge(expected, told.as_ref());
+        let reported = found.map(|seen| self.reported(&seen));
+        let mut score = judge::judge(expected, reported.as_ref());
         if score == Score::Missed && kind == "verdict_revised" {
-            // The first verdict stands: not wrong, but vaguer than it should be by now.
+            // The first verdict stands: not wrong, but less precise than expected.
             score = Score::Unknown;
         }
-        let told_text = told.as_ref().map(spell).unwrap_or_default();
-        let told = told.unwrap_or_default();
+        let reported_text = reported.as_ref().map(describe).unwrap_or_default();
+        let reported = reported.unwrap_or_default();
         let particulars = [expected.direction, expected.scope].into_iter().flatten();
         let mut text = expected.causes.join(" or ");
         particulars.for_each(|word| text.extend([" ", word]));
@@ -42,10 +42,10 @@ impl Play<'_> {
         }
         self.run.findings.push(Finding {
             expected: text,
-            after_ms: (!told_text.is_empty()).then_some(told.after_ms),
-            verdict: told_text,
-            confidence: told.confidence,
-            detail: told.detail,
+            after_ms: (!reported_text.is_empty()).then_some(reported.after_ms),
+            verdict: reported_text,
+            confidence: reported.confidence,
+            detail: reported.detail,
             bound_ms: expected.within_ms,
             score,
             first,
@@ -53,9 +53,9 @@ impl Play<'_> {
         });
     }
 
-    fn told(&self, seen: &Seen) -> Told {
+    fn reported(&self, seen: &Seen) -> Reported {
         let field = |name| Some(seen.text(name).to_owned()).filter(|text| !text.is_empty());
-        Told {
+        Reported {
             cause: cause(seen).to_owned(),
             confidence: seen.text("confidence").to_owned(),
             direction: field("direction"),
@@ -73,11 +73,11 @@ impl Play<'_> {
             beats.find(after).map(|seen| seen.at_ms - last_ms)
         };
         let left = Span::from_millis(within_ms + GRACE_MS);
-        let back = self.stage.told_by_peers.wait(self.stage.clock, left, 0, round);
+        let back = self.stage.peer_log.wait(self.stage.clock, left, 0, round);
         let ends = self.ends("");
         let score = judge::judge_alive(ends, back, within_ms);
         self.push("same link, alive", &lives(ends), back, within_ms, score);
-        self.condemned(ends);
+        self.record_condemned(ends);
     }
 
     pub(super) fn returns(&mut self, within_ms: u64) {
@@ -91,18 +91,18 @@ impl Play<'_> {
         self.push("then a new session", verdict, found, within_ms, score);
     }
 
-    /// One event tells the outage, and no other tells more of it. Without `links` it is at our own
-    /// end, which is told at once, of as many links as have ended by then.
+    /// Expects exactly one outage event. Without `links` the outage is at our own end, which is
+    /// reported at once, with the number of links that have ended by then.
     pub(super) fn outage(&mut self, links: Option<u64>, within_ms: u64) {
         let here = links.is_none();
         let is_it = |seen: &&Seen| {
             let network = seen.body.get("network").filter(|network| !network.is_null());
             seen.kind == "outage" && network.is_none() == here
         };
-        // Waits for the whole time: a second event would show that the first told too little.
+        // Waits for the whole time, since a second event would be an error.
         let second = |events: &[Seen]| events.iter().filter(is_it).nth(1).map(drop);
         let _ = self.wait(within_ms, second);
-        let all = self.stage.told().all();
+        let all = self.stage.observer_log().all();
         let outages: Vec<&Seen> =
             all.get(self.from..).unwrap_or_default().iter().filter(is_it).collect();
         let affected: Vec<u64> =
@@ -127,9 +127,9 @@ impl Play<'_> {
         self.push(&what, &verdict, after, within_ms, score);
     }
 
-    /// The link carried its last heartbeat, and was found forgotten by the first segment that was
-    /// reset, or that began the probes of a silence.
-    pub(super) fn idle_told(&mut self) {
+    /// Judges the reported idle time: from the link's last heartbeat to the first segment that was
+    /// reset, or that began the probing of a silence.
+    pub(super) fn idle_reported(&mut self) {
         let probing_ms = self.stage.probing_ms();
         let leave = |log: &Log| {
             let all = log.all();
@@ -137,29 +137,30 @@ impl Play<'_> {
             let asked_ms = if cause(seen) == "path_lost" { probing_ms } else { 0 };
             Some(seen.at_ms.saturating_sub(asked_ms))
         };
-        let ends = [leave(&self.stage.told_by_gateway), leave(&self.stage.told_by_peers)];
+        let ends = [leave(&self.stage.gateway_log), leave(&self.stage.peer_log)];
         let found_ms = ends.into_iter().flatten().min();
-        let beats = self.stage.told_by_peers.all();
+        let beats = self.stage.peer_log.all();
         let carried = |seen: &&Seen| is_beat(seen) || seen.is("join", FIRST_LINK);
         let beats = beats.iter().filter(carried).map(|seen| seen.at_ms);
         let last_ms =
             beats.filter(|at_ms| found_ms.is_some_and(|found_ms| *at_ms < found_ms)).max();
         let idle_ms = found_ms.zip(last_ms).map(|(found_ms, last_ms)| found_ms - last_ms);
-        let told = self.stage.told().all();
-        let revised = told.iter().find(|seen| seen.is("verdict_revised", FIRST_LINK));
-        let told_ms = revised.and_then(|seen| seen.number("idle_ms"));
-        let score = judge::judge_idle(idle_ms, told_ms);
-        let told = told_ms.map(|ms| format!("idle for {}", seconds(ms))).unwrap_or_default();
+        let reported = self.stage.observer_log().all();
+        let revised = reported.iter().find(|seen| seen.is("verdict_revised", FIRST_LINK));
+        let reported_ms = revised.and_then(|seen| seen.number("idle_ms"));
+        let score = judge::judge_idle(idle_ms, reported_ms);
+        let reported =
+            reported_ms.map(|ms| format!("idle for {}", seconds(ms))).unwrap_or_default();
         let expected = idle_ms.map_or("?".to_owned(), seconds);
-        self.push(&format!("idle for {expected}"), &told, None, 0, score);
+        self.push(&format!("idle for {expected}"), &reported, None, 0, score);
     }
 
-    pub(super) fn lag_told(&mut self) -> Result<(), Trouble> {
+    pub(super) fn lag_reported(&mut self) -> Result<(), Trouble> {
         let stalls = self.stage.metric("systole_stalls_total")?;
         let lag = self.stage.metric("systole_loop_lag_seconds_sum")?;
         let score = if stalls > 0.0 && lag > 0.0 { Score::Right } else { Score::Missed };
-        let told = format!("{stalls} stalls, {lag:.1} s late in all");
-        self.push("stalls and lag in the metrics", &told, None, 0, score);
+        let reported = format!("{stalls} stalls, {lag:.1} s late in all");
+        self.push("stalls and lag in the metrics", &reported, None, 0, score);
         Ok(())
     }
 
@@ -176,21 +177,21 @@ impl Play<'_> {
         let score = judge::overall([alive, count]);
         let verdict = format!("{dead} ended, {living} of the living");
         self.push(&format!("{links} end, nobody else"), &verdict, after, within_ms, score);
-        self.condemned(living);
+        self.record_condemned(living);
     }
 
-    pub(super) fn nobody(&mut self) {
+    pub(super) fn no_link_ends(&mut self) {
         let ends = self.ends("");
         let score = judge::judge_alive(ends, Some(0), 0);
         self.push("nobody ends", &lives(ends), None, 0, score);
-        self.condemned(ends);
+        self.record_condemned(ends);
     }
 
     pub(super) fn few(&mut self, links: u64, in_ms: u64) {
         let ends = self.ends("");
         let score = judge::judge_mistakes(ends as u64, links, in_ms);
         self.push("at most one per link in 2 h", &lives(ends), None, 0, score);
-        self.condemned(ends);
+        self.record_condemned(ends);
     }
 
     pub(super) fn kernel(&mut self, from_ms: u64, to_ms: u64) {
@@ -202,7 +203,7 @@ impl Play<'_> {
             }
             pause(Span::from_millis(5));
         };
-        // Keepalive counts from the last segment; the fault came before the first probe.
+        // Keepalive counts from the last segment; the fault occurred before the first probe.
         let since_ms = self.stage.control.as_ref().map_or(0, |control| control.since_ms());
         let after = noticed.as_ref().map(|(at_ms, _)| at_ms.saturating_sub(since_ms));
         let tolerance_ms = (to_ms - from_ms) / 2;
@@ -211,8 +212,8 @@ impl Play<'_> {
         self.push("the kernel gives up", &what, after, to_ms, score);
     }
 
-    /// The expectation just met was that links live, and so many were condemned.
-    fn condemned(&mut self, ends: usize) {
+    /// Records the number of verdicts on living links in the last finding.
+    fn record_condemned(&mut self, ends: usize) {
         if let Some(finding) = self.run.findings.last_mut() {
             finding.condemned = Some(ends as u64);
         }
@@ -239,15 +240,16 @@ impl Play<'_> {
         });
     }
 
-    /// How many links whose address begins so have ended since the first fault.
+    /// Returns the number of links that ended since the first fault, and whose address begins with
+    /// `address`.
     fn ends(&self, address: &str) -> usize {
-        let all = self.stage.told().all();
+        let all = self.stage.observer_log().all();
         let events = all.get(self.from..).unwrap_or_default();
         leaves(events).filter(|seen| seen.text("address").starts_with(address)).count()
     }
 }
 
-/// The cause that an event tells: of a revision, the better one.
+/// Returns the cause in an event; for a revision, the new cause.
 pub(super) fn cause(seen: &Seen) -> &str {
     match seen.kind.as_str() {
         "verdict_revised" => seen.text("to"),
@@ -263,9 +265,9 @@ fn is_of_host(seen: &Seen, host: u8) -> bool {
     seen.text("address").starts_with(&format!("10.2.{host}."))
 }
 
-fn spell(told: &Told) -> String {
-    let mut text = told.cause.clone();
-    let particulars = [&told.direction, &told.scope].into_iter().flatten();
+fn describe(reported: &Reported) -> String {
+    let mut text = reported.cause.clone();
+    let particulars = [&reported.direction, &reported.scope].into_iter().flatten();
     for word in particulars.filter(|word| *word != "unknown") {
         text.extend([" ", word]);
     }
@@ -281,15 +283,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_verdict_is_spelled_with_its_particulars() {
-        let told = Told {
+    fn a_verdict_is_described_with_direction_and_scope() {
+        let reported = Reported {
             cause: "path_lost".to_owned(),
             direction: Some("outbound".to_owned()),
             scope: Some("flow".to_owned()),
-            ..Told::default()
+            ..Reported::default()
         };
-        assert_eq!(spell(&told), "path_lost outbound flow");
-        let told = Told { scope: Some("unknown".to_owned()), ..told };
-        assert_eq!(spell(&told), "path_lost outbound");
+        assert_eq!(describe(&reported), "path_lost outbound flow");
+        let reported = Reported { scope: Some("unknown".to_owned()), ..reported };
+        assert_eq!(describe(&reported), "path_lost outbound");
     }
 }

@@ -1,4 +1,4 @@
-//! The table: every fault that the lab can make, and what must be told of it.
+//! The table of scenarios: every fault that the lab can inject, and the expected reports.
 //!
 //! Bounds are in milliseconds from the fault. C is the policy that most rows use: idle 1 s,
 //! interval 0.5 s, 4 probes, so D = 3 s. A lost segment is sent again after at most a second.
@@ -16,11 +16,11 @@ use crate::peer::Kind;
 
 const C: Beat = Beat { idle_ms: 1_000, interval_ms: 500, probes: 4 };
 const D: u64 = C.bound_ms();
-/// What a verdict that rests on what the peer's kernel says may take.
+/// Time limit of a verdict on a CLOSE, a FIN or a RST from the peer.
 const AT_ONCE: u64 = 50;
-/// From one segment to its last retransmission that may still be on its way, and some.
+/// Longest time between two transmissions of a segment, with a margin.
 const SEGMENT: u64 = 1_200;
-/// After a heartbeat its acknowledgement may still follow; the next segment is a probe.
+/// A pause after a heartbeat for its delayed acknowledgement, so that the next segment is a probe.
 const DELAYED_ACKNOWLEDGEMENT: Step = Step::Rest(250);
 
 const BOTH: &[Role] = &[Role::Gateway, Role::Client];
@@ -37,7 +37,7 @@ const fn verdict(causes: &'static [&'static str], within_ms: u64) -> Step {
     Step::Verdict(within(causes, within_ms))
 }
 
-/// Neither end hears the other.
+/// Expects the verdict that the path is lost in both directions.
 const fn silence(within_ms: u64) -> Step {
     Step::Verdict(Expected { direction: Some("both"), ..within(&["path_lost"], within_ms) })
 }
@@ -46,7 +46,7 @@ const fn revised(causes: &'static [&'static str]) -> Step {
     Step::Revised(within(causes, 5_000))
 }
 
-/// All scenarios, by what is broken.
+/// Returns all scenarios, grouped by the kind of fault.
 pub(crate) fn scenarios() -> impl Iterator<Item = &'static Scenario> {
     let tables =
         [process::SCENARIOS, path::SCENARIOS, nat::SCENARIOS, alive::SCENARIOS, kernel::SCENARIOS];

@@ -1,7 +1,7 @@
-//! Connections between network namespaces, with real faults between them.
+//! Tests of connections between network namespaces, with real faults on the path.
 //!
-//! Needs root and `ip` on Linux; says so and passes without them, unless `SYSTOLE_REQUIRE_TOOLS` is
-//! set.
+//! They need root and `ip` on Linux. Without them they print a note and pass, unless
+//! `SYSTOLE_REQUIRE_TOOLS` is set.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 

@@ -1,4 +1,4 @@
-//! Two hosts and a router of their own for one test, gone when the test ends.
+//! Network namespaces of one test: two hosts and a router, deleted when the test ends.
 
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::thread;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// The two ends; the router `r` stands between them.
+/// A namespace of a test: one of the two ends, or the router between them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Host {
     Here,
@@ -16,13 +16,14 @@ pub(crate) enum Host {
     Router,
 }
 
-/// A link from `10.1.0.2` (here) through a router to `10.2.0.2` (there).
+/// A path from `10.1.0.2` (here) through a router to `10.2.0.2` (there).
 pub(crate) struct Net {
     name: String,
 }
 
 impl Net {
-    /// `None`, after saying so, where namespaces cannot be made and nobody insists on it.
+    /// Creates the namespaces. Prints a note and returns `None` where that is impossible and
+    /// `SYSTOLE_REQUIRE_TOOLS` is not set.
     pub(crate) fn make(test: &str) -> Option<Net> {
         if !rustix::process::geteuid().is_root() || Command::new("ip").arg("-V").output().is_err() {
             let required = std::env::var_os("SYSTOLE_REQUIRE_TOOLS").is_some();
@@ -30,7 +31,7 @@ impl Net {
             eprintln!("{test}: skipped, it needs root and the command `ip`");
             return None;
         }
-        // Made before the commands run, so that a failure half-way is cleaned up as well.
+        // Created before the commands run, so that `drop` also cleans up after a failure.
         let net = Net { name: format!("sy{}{test}", std::process::id()) };
         let (here, there, router) = (net.of(Host::Here), net.of(Host::There), net.of(Host::Router));
         for line in [
@@ -56,7 +57,7 @@ impl Net {
         Some(net)
     }
 
-    /// Runs `ip` in one of the namespaces.
+    /// Runs the command `ip` in one of the namespaces.
     pub(crate) fn ip(&self, host: Host, line: &str) {
         ip(&format!("-n {} {line}", self.of(host)));
     }
@@ -75,7 +76,7 @@ impl Net {
         })
     }
 
-    /// A connection: the end here, and the accepted end there.
+    /// Opens a connection; returns the end here and the accepted end there.
     pub(crate) fn connect(&self) -> (TcpStream, TcpStream) {
         let listener = self.within(Host::There, || TcpListener::bind("10.2.0.2:0").unwrap());
         let addr = listener.local_addr().unwrap();
@@ -96,7 +97,7 @@ impl Net {
 impl Drop for Net {
     fn drop(&mut self) {
         for host in [Host::Here, Host::There, Host::Router] {
-            // What was never made cannot be deleted, which is fine.
+            // A namespace that was never created cannot be deleted; the error is ignored.
             let _ = Command::new("ip").args(["netns", "del", &self.of(host)]).output();
         }
     }

@@ -1,4 +1,4 @@
-//! A fleet of devices on a few UDP sockets: states what is due, and takes in what is answered.
+//! A fleet of devices on a few UDP sockets: sends due statements, and receives the answers.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
@@ -10,24 +10,24 @@ use systole_gateway::beacon::keys::Keys;
 use systole_net::Clock;
 use systole_net::datagrams::{RECEIVE_BUFFER, grow_receive_buffer};
 
-/// Sockets that the devices share: enough addresses for every shard to receive of each.
+/// Sockets that the devices share: enough source addresses that every shard gets some.
 const SOCKETS: usize = 16;
-/// Datagrams sent before the answers are looked at, so that neither side's queue overflows.
+/// Datagrams sent before the answers are read, so that neither side's queue overflows.
 const BURST: usize = 128;
-/// Between two looks when nothing is due.
+/// Pause before the next poll when nothing is due.
 const POLL: Duration = Duration::from_micros(200);
-/// While devices come online: how many may be unanswered at a time, and for how long.
-const OPEN: usize = 4_096;
+/// Maximum of unanswered devices while the fleet comes online, and the time before a retry.
+const MAX_UNANSWERED: usize = 4_096;
 const RETRY_NS: u64 = 1_000_000_000;
 
-/// What the fleet has seen.
+/// Counts of the statements sent and the answers received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     /// Statements sent.
     pub(super) stated: u64,
-    /// Answers that the latest statement of a device was heard.
+    /// Answers that confirm the latest statement of a device.
     pub(super) heard: u64,
-    /// Answers that asked for another statement.
+    /// Answers that request another statement.
     pub(super) again: u64,
 }
 
@@ -35,17 +35,17 @@ pub(super) struct Seen {
 pub(super) struct Load {
     sockets: Vec<UdpSocket>,
     devices: Vec<Device>,
-    /// Whether each device was ever heard.
+    /// Whether each device was ever confirmed.
     online: Vec<bool>,
     pub(super) count: usize,
     keys: Keys,
     clock: Clock,
-    /// The device that states next.
+    /// The device that sends the next statement.
     next: usize,
     pub(super) seen: Seen,
-    /// Statements that were due and not sent: this machine could not drive the load.
+    /// Statements that were due but not sent, because this machine could not drive the load.
     pub(super) left_out: u64,
-    /// How much later than due a statement was sent, at most.
+    /// The greatest lateness of a sent statement.
     pub(super) behind: Duration,
 }
 
@@ -82,8 +82,12 @@ impl Load {
         })
     }
 
-    /// Brings all devices online, as fast as they are answered. `look` is told how many are.
-    pub(super) fn come_online(&mut self, limit: Duration, look: impl Fn(usize)) -> io::Result<()> {
+    /// Brings all devices online, as fast as answers arrive. `progress` gets the number online.
+    pub(super) fn come_online(
+        &mut self,
+        limit: Duration,
+        progress: impl Fn(usize),
+    ) -> io::Result<()> {
         let began = self.now();
         let mut asked = vec![0_u64; self.devices.len()];
         let (mut next, mut answered_at) = (0, began);
@@ -92,20 +96,20 @@ impl Load {
             if now - began > limit.as_nanos() as u64 {
                 return Err(io::Error::other(format!("only {} devices came online", self.count)));
             }
-            let open = next.min(self.devices.len()) - self.count.min(next);
-            for _ in 0..BURST.min(OPEN.saturating_sub(open)) {
+            let unanswered = next.min(self.devices.len()) - self.count.min(next);
+            for _ in 0..BURST.min(MAX_UNANSWERED.saturating_sub(unanswered)) {
                 if next == self.devices.len() {
                     break;
                 }
-                self.state(next)?;
+                self.send_statement(next)?;
                 asked[next] = now;
                 next += 1;
             }
             let before = self.count;
-            self.take_in()?;
+            self.receive_answers()?;
             if self.count > before {
                 answered_at = now;
-                look(self.count);
+                progress(self.count);
             } else if now - answered_at > RETRY_NS {
                 self.retry(&mut asked, next, now)?;
                 answered_at = now;
@@ -116,18 +120,19 @@ impl Load {
         Ok(())
     }
 
-    /// States again for those that were not heard for too long.
+    /// Repeats the statement of each device that is unconfirmed for too long.
     fn retry(&mut self, asked: &mut [u64], next: usize, now: u64) -> io::Result<()> {
         for (device, asked) in asked.iter_mut().enumerate().take(next) {
             if !self.online[device] && now - *asked > RETRY_NS {
-                self.state(device)?;
+                self.send_statement(device)?;
                 *asked = now;
             }
         }
         Ok(())
     }
 
-    /// Lets the first `living` devices state once a `period` each, evenly, for so long.
+    /// Sends one statement per `period` for each of the first `living` devices, evenly spread, for
+    /// `length`.
     pub(super) fn live(
         &mut self,
         length: Duration,
@@ -152,10 +157,10 @@ impl Load {
             let burst = (due - stated).min(BURST as u64);
             for _ in 0..if living > 0 { burst } else { 0 } {
                 self.next = if self.next + 1 < living { self.next + 1 } else { 0 };
-                self.state(self.next)?;
+                self.send_statement(self.next)?;
             }
             stated += burst;
-            self.take_in()?;
+            self.receive_answers()?;
             if burst == 0 {
                 thread::park_timeout(POLL);
             }
@@ -166,21 +171,22 @@ impl Load {
         self.clock.monotonic().as_nanos()
     }
 
-    fn state(&mut self, device: usize) -> io::Result<()> {
+    fn send_statement(&mut self, device: usize) -> io::Result<()> {
         let statement = Datagram::Statement(self.devices[device].state(0, false));
         let key = self.keys.of(device as u64).ok_or(ErrorKind::NotFound)?;
         let socket = &self.sockets[device % self.sockets.len()];
         self.seen.stated += 1;
         match socket.send(&key.seal(&statement)) {
             Ok(_) => Ok(()),
-            // Lost, as anything may be on a network.
+            // A full buffer counts as loss on the network.
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Reads all answers that are there. A device that is asked to states again at once.
-    fn take_in(&mut self) -> io::Result<()> {
+    /// Reads all waiting answers. A device sends another statement at once if the answer requests
+    /// it.
+    fn receive_answers(&mut self) -> io::Result<()> {
         let mut bytes = [0; DATAGRAM + 1];
         for socket in 0..self.sockets.len() {
             loop {
@@ -194,14 +200,14 @@ impl Load {
                 let proven =
                     self.keys.of(answer.device).is_some_and(|key| key.proves(&datagram, &tag));
                 if proven {
-                    self.hear(answer)?;
+                    self.handle_answer(answer)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn hear(&mut self, answer: Answer) -> io::Result<()> {
+    fn handle_answer(&mut self, answer: Answer) -> io::Result<()> {
         let index = usize::try_from(answer.device).unwrap_or(usize::MAX);
         let Some(device) = self.devices.get_mut(index) else {
             return Ok(());
@@ -214,7 +220,7 @@ impl Load {
             }
             Heard::Again => {
                 self.seen.again += 1;
-                self.state(index)?;
+                self.send_statement(index)?;
             }
             Heard::Nothing => {}
         }

@@ -1,4 +1,4 @@
-//! Whether the bench could drive its load, and what kept it from doing so.
+//! Detects a load that this machine could not drive, and the reason.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use super::super::BenchError;
 use super::super::proc;
 use super::super::target::Target;
 
-/// How late the load may be without being called overrun: far less than any period.
+/// Lateness of the load above which it counts as overrun: far less than any period.
 const BEHIND: Duration = Duration::from_millis(100);
 
-/// The share of a core above which a thread has nothing to spare.
+/// Share of a core above which a thread has no time to spare.
 const BUSY: f64 = 0.9;
 
-/// CPU time of all who share the machine, from a moment on.
+/// The use of the machine's CPU time since a start time, by load, gateway and others.
 pub(super) struct Pressure {
     began: Used,
     clock: Clock,
@@ -33,7 +33,7 @@ impl Pressure {
         Ok(Pressure { began: used(clock, target)?, clock })
     }
 
-    /// Why the load was late by `behind`; `None` if that is little enough.
+    /// Returns why the load was late by `behind`; `None` if that is tolerable.
     pub(super) fn overrun(
         &self,
         target: &Target,
@@ -60,7 +60,7 @@ fn reason(own: f64, gateway: f64, others: f64, cores: usize) -> String {
     if own >= BUSY {
         format!("its one thread had no time to spare; fewer --links or a longer --period; {shares}")
     } else {
-        format!("it was not given the time when it was due; {shares}")
+        format!("it got no CPU time when it was due; {shares}")
     }
 }
 
@@ -77,11 +77,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reason_tells_who_had_the_cores() {
+    fn the_reason_shows_the_use_of_the_cores() {
         let alone = reason(0.97, 0.4, 0.1, 2);
         assert!(alone.starts_with("its one thread had no time to spare"), "{alone}");
         let crowded = reason(0.4, 0.3, 1.25, 2);
-        assert!(crowded.starts_with("it was not given the time"), "{crowded}");
+        assert!(crowded.starts_with("it got no CPU time"), "{crowded}");
         assert!(crowded.ends_with("of 2 cores the load took 0.40, the gateway 0.30, others 1.25"));
     }
 }

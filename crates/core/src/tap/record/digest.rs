@@ -1,8 +1,8 @@
-//! A digest of an output: the same on every machine, so that records travel.
+//! The digest of an output, the same on every architecture, so that records can be exchanged.
 
 use core::hash::{Hash, Hasher};
 
-/// The digest of `output`, its bytes included.
+/// Returns the digest of `output`, including its bytes.
 pub(super) fn digest(output: &impl Hash) -> u64 {
     let mut hasher = Fnv1a(OFFSET);
     output.hash(&mut hasher);
@@ -12,7 +12,7 @@ pub(super) fn digest(output: &impl Hash) -> u64 {
 const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0000_0100_0000_01b3;
 
-/// FNV-1a with 64 bits. It finds accidents, not forgers, and needs no table and no seed.
+/// A 64-bit FNV-1a hasher. It detects accidents, not forgery, and needs no table and no seed.
 struct Fnv1a(u64);
 
 impl Hasher for Fnv1a {
@@ -26,7 +26,7 @@ impl Hasher for Fnv1a {
         }
     }
 
-    // The defaults write integers as the machine keeps them.
+    // The default methods would hash integers in native byte order.
 
     fn write_u16(&mut self, value: u16) {
         self.write(&value.to_le_bytes());
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_digests_come_out() {
+    fn digests_match_known_values() {
         let of = |bytes: &[u8]| {
             let mut hasher = Fnv1a(OFFSET);
             hasher.write(bytes);

@@ -1,7 +1,7 @@
-//! Inputs as plain bytes, both ways from one description.
+//! The plain form of inputs in a record: encoder and decoder from one description.
 //!
-//! Each enum is listed once, and both directions come from that list: a variant that is missing
-//! there does not compile, and one that is there is written and read alike.
+//! Each enum is listed once, and both directions are generated from the list. A missing variant
+//! does not compile.
 
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -14,16 +14,17 @@ use crate::policy::{Detection, Policy};
 use crate::time::{Span, Time};
 use crate::wire::{CloseReason, DataKind};
 
-/// Has a form in plain bytes.
+/// A type that has a plain form: bytes in a record.
 pub(super) trait Plain<'a>: Sized {
-    /// Appends the form.
+    /// Appends the plain form of the value.
     fn put(&self, out: &mut Vec<u8>);
 
-    /// Takes one off the front. What is borrowed stays in `from`; nothing is allocated.
+    /// Decodes a value from the front of `from` without allocation.
     fn take(from: &mut &'a [u8]) -> Result<Self, Damage>;
 }
 
-/// `Type { tag => Variant { field: name, ... } ... }`; the fields of tuples are called 0, 1, ...
+/// Implements `Plain` for an enum: `Type { tag => Variant { field: name, ... } ... }`. Tuple fields
+/// are named 0, 1, ...
 macro_rules! plain_enum {
     ($type:ident $(<$life:lifetime>)? {
         $($tag:literal => $variant:ident { $($field:tt: $name:ident),* })*
@@ -48,7 +49,7 @@ macro_rules! plain_enum {
     };
 }
 
-/// `Type { field, ... }`, with all fields.
+/// Implements `Plain` for a struct: `Type { field, ... }`, with all fields.
 macro_rules! plain_struct {
     ($type:ident { $($field:ident),* }) => {
         impl<'a> Plain<'a> for $type {
@@ -64,7 +65,7 @@ macro_rules! plain_struct {
     };
 }
 
-/// Little-endian, in their full width.
+/// Implements `Plain` for integers: little-endian, in full width.
 macro_rules! plain_integer {
     ($($type:ident)*) => {$(
         impl Plain<'_> for $type {
@@ -202,7 +203,7 @@ impl<'a, T: Plain<'a>> Plain<'a> for Option<T> {
     }
 }
 
-/// Four bytes of length, then the bytes. No input is longer: the rest of it would be lost.
+/// A byte string: four bytes of length, then the bytes. No input exceeds 2^32 − 1 bytes.
 impl<'a> Plain<'a> for &'a [u8] {
     fn put(&self, out: &mut Vec<u8>) {
         let length = u32::try_from(self.len()).unwrap_or(u32::MAX);
@@ -247,7 +248,7 @@ impl Plain<'_> for Policy {
         enforce.put(out);
     }
 
-    /// Through the constructors, so that a policy that exists is legal.
+    /// Decodes through the constructors, so that every policy is legal.
     fn take(from: &mut &[u8]) -> Result<Self, Damage> {
         let policy = match Detection::take(from)? {
             Detection::Never => Policy::never(),
@@ -329,7 +330,7 @@ mod tests {
             8 => LinkCommand::Hold(span),
             9 => LinkCommand::Release,
             _ => {
-                // A byte that has a name is another value than the name.
+                // `Other` of a byte that has a name must stay `Other`.
                 let reason = CloseReason::Other(chance.below(12) as u8);
                 LinkCommand::Close(Goodbye { reason, stay_away: true, return_after: span })
             }
@@ -355,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn every_input_comes_back_and_no_part_of_one_does() {
+    fn every_input_survives_the_round_trip_and_no_truncated_one_decodes() {
         let pool: Vec<u8> = (0..40).collect();
         let mut chance = Random::new(7);
         for _ in 0..20_000 {
@@ -371,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_nothing_is_refused() {
+    fn unknown_tags_and_illegal_values_are_refused() {
         let take = |bytes: &[u8]| HubInput::take(&mut { bytes }).map(|_| ());
         assert_eq!(take(&[4]), Err(Damage::UnknownTag));
         assert_eq!(take(&[3, 2, 2]), Err(Damage::UnknownTag), "a bool is 0 or 1");

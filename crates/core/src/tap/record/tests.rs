@@ -1,4 +1,4 @@
-//! A record replays, and whatever is wrong with it is said and does no harm.
+//! Tests of the recorder and the replay: equal replays, differences and damage.
 
 use super::*;
 use crate::link::{self, Settings, Side};
@@ -15,22 +15,22 @@ fn hub(seed: u64) -> Hub {
 
 fn recorded() -> Vec<u8> {
     let mut hub = Tapped::new(hub(1), Recorder::new());
-    let mut tell = |millis, input| {
+    let mut input_at = |millis, input| {
         hub.handle(Time::from_millis(millis), input);
         while hub.poll_output().is_some() {}
     };
     let address = core::net::SocketAddr::from(([127, 0, 0, 1], 7));
-    tell(0, Input::Opened { link: 3, listener: 0, address, epoch: 1 });
-    tell(1, Input::Link { link: 3, input: link::Input::Received(b"hello\npi") });
-    tell(2, Input::Link { link: 3, input: link::Input::Received(b"ng\n") });
+    input_at(0, Input::Opened { link: 3, listener: 0, address, epoch: 1 });
+    input_at(1, Input::Link { link: 3, input: link::Input::Received(b"hello\npi") });
+    input_at(2, Input::Link { link: 3, input: link::Input::Received(b"ng\n") });
     let hold = link::Command::Hold(Span::from_secs(1));
-    tell(3, Input::Link { link: 3, input: link::Input::Command(hold) });
-    (1..60).for_each(|second| tell(second * 1_000, Input::Deadline));
+    input_at(3, Input::Link { link: 3, input: link::Input::Command(hold) });
+    (1..60).for_each(|second| input_at(second * 1_000, Input::Deadline));
     hub.into_tap().into_record()
 }
 
 #[test]
-fn the_same_hub_answers_the_same() {
+fn a_replay_on_the_same_hub_gives_the_same_outputs() {
     let summary = replay(hub(1), &recorded()).unwrap();
     assert_eq!((summary.inputs, summary.unrecorded), (63, 0));
     assert!(summary.outputs > 7, "{summary:?}");
@@ -38,7 +38,7 @@ fn the_same_hub_answers_the_same() {
 }
 
 #[test]
-fn another_hub_is_told_apart() {
+fn a_replay_with_other_settings_or_another_seed_diverges() {
     let settings = Settings::new(Codec::Line, Side::Accepting, Policy::demanding());
     let other = Hub::new(Time::ZERO, 1, Vec::from([settings]), 1);
     let error = replay(other, &recorded()).unwrap_err();
@@ -49,7 +49,7 @@ fn another_hub_is_told_apart() {
 }
 
 #[test]
-fn outputs_that_are_missing_or_too_many_are_told() {
+fn missing_and_extra_outputs_are_reported() {
     let record = recorded();
     let mut entries = Entries::new(&record);
     let mut cut = None;
@@ -73,7 +73,7 @@ fn outputs_that_are_missing_or_too_many_are_told() {
 }
 
 #[test]
-fn damage_is_placed_and_never_panics() {
+fn damage_is_located_and_never_panics() {
     let record = recorded();
     let error = replay(hub(1), b"SYR0").unwrap_err();
     let damage = Damage::Magic;

@@ -1,5 +1,5 @@
-//! Devices that come, go, move, restart and fall silent, an attacker who replays what was
-//! delivered, and after every step a model that knows nothing of windows, floors and wheels.
+//! A simulated fleet: devices join, leave, move, restart and fall silent while an attacker replays
+//! delivered statements. Each step is checked against a model without windows, floors and wheels.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -15,15 +15,15 @@ const DEVICES: u64 = 12;
 const SCHEDULES: u64 = 300;
 const STEPS: u64 = 1_500;
 
-/// D of the policy.
+/// The bound D of the policy.
 const BOUND: Span = Span::from_secs(8);
-/// Half of the devices fit at a time in some schedules.
+/// The table size in crowded schedules: room for half of the devices.
 const CROWDED: u32 = 6;
-/// What the attacker calls its own.
+/// The attacker's port.
 const ATTACKER: u16 = 666;
 
-/// A device, as the world sees it.
-struct Owner {
+/// A simulated device.
+struct SimulatedDevice {
     device: Device,
     port: u16,
     silent: bool,
@@ -31,14 +31,14 @@ struct Owner {
     leaving: bool,
 }
 
-/// What is on its way.
+/// A datagram in flight.
 #[derive(Clone, Copy)]
-enum Parcel {
-    ToHub { statement: Statement, port: u16, said: Time },
+enum Packet {
+    ToHub { statement: Statement, port: u16, sent_at: Time },
     ToDevice(Answer),
 }
 
-/// What the model knows of a device that is online.
+/// The model's state of an online device.
 struct Known {
     last_heard: Time,
     port: u16,
@@ -48,17 +48,17 @@ struct World {
     hub: BeaconHub,
     now: Time,
     random: Random,
-    owners: Vec<Owner>,
-    /// By arrival, then order of sending.
-    air: BTreeMap<(Time, u64), Parcel>,
+    devices: Vec<SimulatedDevice>,
+    /// Datagrams in flight, by arrival time and order of sending.
+    in_flight: BTreeMap<(Time, u64), Packet>,
     sent: u64,
     loss: u64,
-    /// Nothing happens to the devices any more.
-    calm: bool,
+    /// Whether the random changes of the devices have stopped.
+    quiet: bool,
     max_beacons: u32,
-    /// Every statement that was ever taken: none may be taken twice.
-    taken: BTreeSet<(u64, u32, u32)>,
-    /// What the attacker has seen delivered.
+    /// Every statement accepted so far: none may be accepted twice.
+    accepted: BTreeSet<(u64, u32, u32)>,
+    /// The statements that the attacker has seen delivered.
     recorded: Vec<Statement>,
     online: BTreeMap<u64, Known>,
     lost: u64,
@@ -77,26 +77,26 @@ impl World {
         let policy = Policy::demanding();
         let settings =
             Settings { shard: 1, policy, max_beacons, wall_origin_ms: 5, seed: random.next_u64() };
-        let owners = (0..DEVICES).map(|device| Owner {
+        let devices = (0..DEVICES).map(|device| SimulatedDevice {
             device: Device::new(device, random.next_u32()),
             port: device as u16,
             silent: false,
             next: Time::from_millis(random.below(3_000)),
             leaving: false,
         });
-        let owners = owners.collect();
+        let devices = devices.collect();
         let loss = [0, 10, 30][random.below(3) as usize];
         World {
             hub: BeaconHub::new(Time::ZERO, settings),
             now: Time::ZERO,
             random,
-            owners,
-            air: BTreeMap::new(),
+            devices,
+            in_flight: BTreeMap::new(),
             sent: 0,
             loss,
-            calm: false,
+            quiet: false,
             max_beacons,
-            taken: BTreeSet::new(),
+            accepted: BTreeSet::new(),
             recorded: Vec::new(),
             online: BTreeMap::new(),
             lost: 0,
@@ -105,52 +105,52 @@ impl World {
         }
     }
 
-    /// Whatever comes next in time: a delivery, a deadline, or a device that speaks.
+    /// Performs the next event: a delivery, a deadline, or a statement of a device.
     fn step(&mut self) {
-        let delivery = self.air.first_key_value().map(|((at, _), _)| *at);
+        let delivery = self.in_flight.first_key_value().map(|((at, _), _)| *at);
         let deadline = self.hub.next_deadline();
-        let speaker = (0..self.owners.len()).min_by_key(|index| self.owners[*index].next).unwrap();
-        let speaks = self.owners[speaker].next;
-        let next = [delivery, deadline, Some(speaks)].into_iter().flatten().min().unwrap();
+        let index = (0..self.devices.len()).min_by_key(|index| self.devices[*index].next).unwrap();
+        let next_statement = self.devices[index].next;
+        let next = [delivery, deadline, Some(next_statement)].into_iter().flatten().min().unwrap();
         self.now = self.now.max(next);
         if deadline == Some(next) {
             self.input(Input::Deadline);
         } else if delivery == Some(next) {
-            let (_, parcel) = self.air.pop_first().unwrap();
-            self.deliver(parcel);
+            let (_, packet) = self.in_flight.pop_first().unwrap();
+            self.deliver(packet);
         } else {
-            self.live(speaker);
+            self.act(index);
         }
         self.compare();
     }
 
-    fn live(&mut self, index: usize) {
+    fn act(&mut self, index: usize) {
         let pause = self.random.below(2_000);
-        let fate = if self.calm { 60 } else { self.random.below(60) };
+        let fate = if self.quiet { 60 } else { self.random.below(60) };
         let chance = self.random.next_u32();
-        let owner = &mut self.owners[index];
-        owner.next = self.now + Span::from_millis(1 + pause);
+        let simulated = &mut self.devices[index];
+        simulated.next = self.now + Span::from_millis(1 + pause);
         match fate {
-            0 => owner.silent = true,
-            1 => owner.silent = false,
-            2 => owner.port = owner.port.wrapping_add(20) % 600,
-            3 => owner.device = Device::new(index as u64, chance),
-            4 => owner.leaving = true,
-            5..12 => owner.leaving = false,
+            0 => simulated.silent = true,
+            1 => simulated.silent = false,
+            2 => simulated.port = simulated.port.wrapping_add(20) % 600,
+            3 => simulated.device = Device::new(index as u64, chance),
+            4 => simulated.leaving = true,
+            5..12 => simulated.leaving = false,
             12..16 => return self.attack(),
             _ => {}
         }
-        self.speak(index);
+        self.send_statement(index);
     }
 
-    fn speak(&mut self, index: usize) {
-        let owner = &mut self.owners[index];
-        if owner.silent {
+    fn send_statement(&mut self, index: usize) {
+        let simulated = &mut self.devices[index];
+        if simulated.silent {
             return;
         }
-        let statement = owner.device.state(0, owner.leaving);
-        let parcel = Parcel::ToHub { statement, port: owner.port, said: self.now };
-        self.send(parcel);
+        let statement = simulated.device.state(0, simulated.leaving);
+        let packet = Packet::ToHub { statement, port: simulated.port, sent_at: self.now };
+        self.send(packet);
     }
 
     fn attack(&mut self) {
@@ -160,11 +160,11 @@ impl World {
         let index = self.random.below(self.recorded.len() as u64) as usize;
         let statement = self.recorded[index];
         self.replayed += 1;
-        // Straight into the hub: what it then takes is checked as for everybody.
-        self.state(statement, ATTACKER, None);
+        // Delivered at once; an accepted replay fails the same checks as any statement.
+        self.handle_statement(statement, ATTACKER, None);
     }
 
-    fn send(&mut self, parcel: Parcel) {
+    fn send(&mut self, packet: Packet) {
         let copies = if self.random.below(100) < self.loss {
             0
         } else {
@@ -174,20 +174,20 @@ impl World {
             let delay = if self.random.below(10) == 0 { 3_000 } else { 50 };
             let at = self.now + Span::from_millis(self.random.below(delay));
             self.sent += 1;
-            self.air.insert((at, self.sent), parcel);
+            self.in_flight.insert((at, self.sent), packet);
         }
     }
 
-    fn deliver(&mut self, parcel: Parcel) {
-        match parcel {
-            Parcel::ToHub { statement, port, said } => {
-                self.state(statement, port, Some(said));
+    fn deliver(&mut self, packet: Packet) {
+        match packet {
+            Packet::ToHub { statement, port, sent_at } => {
+                self.handle_statement(statement, port, Some(sent_at));
                 self.recorded.push(statement);
             }
-            Parcel::ToDevice(answer) => {
+            Packet::ToDevice(answer) => {
                 let index = answer.device as usize;
-                match self.owners[index].device.handle(answer) {
-                    Heard::Again => self.speak(index),
+                match self.devices[index].device.handle(answer) {
+                    Heard::Again => self.send_statement(index),
                     Heard::Latest { bound } => assert_eq!(bound, Some(BOUND)),
                     Heard::Nothing => {}
                 }
@@ -195,7 +195,7 @@ impl World {
         }
     }
 
-    fn state(&mut self, statement: Statement, port: u16, said: Option<Time>) {
+    fn handle_statement(&mut self, statement: Statement, port: u16, sent_at: Option<Time>) {
         let fresh_at_most = Span::from_secs(3);
         let before = self.hub.counters();
         let answers = self.input(Input::Statement { statement, address: address(port) });
@@ -206,40 +206,46 @@ impl World {
                 assert_eq!((answer.challenge, counter), (statement.challenge, statement.counter));
             }
             if port != ATTACKER {
-                self.send(Parcel::ToDevice(answer));
+                self.send(Packet::ToDevice(answer));
             }
         }
         let after = self.hub.counters();
         if after.heard == before.heard {
             return;
         }
-        assert!(said.is_some_and(|said| self.now.since(said) <= fresh_at_most), "an old one taken");
+        assert!(
+            sent_at.is_some_and(|sent_at| self.now.since(sent_at) <= fresh_at_most),
+            "an old statement was accepted"
+        );
         let Statement { device, challenge, counter, leaving, .. } = statement;
-        assert!(self.taken.insert((device, challenge, counter)), "taken twice");
+        assert!(self.accepted.insert((device, challenge, counter)), "accepted twice");
         if let Some(known) = self.online.get_mut(&device) {
             known.last_heard = self.now;
         } else {
-            assert!(leaving, "taken, but not online");
+            assert!(leaving, "accepted, but not online");
         }
     }
 
-    /// Hands an input over; events go to the model, answers to the caller.
+    /// Feeds an input to the hub. Events update the model; answers are returned.
     fn input(&mut self, input: Input) -> Vec<(Answer, SocketAddr)> {
         self.hub.handle(self.now, input);
         let mut answers = Vec::new();
         while let Some(output) = self.hub.poll_output() {
             match output {
                 Output::Answer { answer, address } => {
-                    assert!(matches!(input, Input::Statement { .. }), "unasked");
+                    assert!(
+                        matches!(input, Input::Statement { .. }),
+                        "an answer without a statement"
+                    );
                     answers.push((answer, address));
                 }
-                Output::Event { subject, event } => self.note(&subject, event),
+                Output::Event { subject, event } => self.update_model(&subject, event),
             }
         }
         answers
     }
 
-    fn note(&mut self, subject: &beacon::Subject, event: Event) {
+    fn update_model(&mut self, subject: &beacon::Subject, event: Event) {
         let port = subject.address.port();
         match event {
             Event::Online(_) => {
@@ -264,7 +270,7 @@ impl World {
                 assert!(self.online.contains_key(&subject.device));
             }
             Event::Overdue { .. } | Event::Status { .. } | Event::Retuned(_) => {
-                panic!("nothing asks for {event:?}")
+                panic!("unexpected event {event:?}")
             }
         }
     }
@@ -274,29 +280,29 @@ impl World {
         assert!(self.hub.counters().online <= self.max_beacons);
         let mut suspects = 0;
         for (device, known) in &self.online {
-            let told = self.hub.presence(*device).unwrap();
-            assert_eq!(told.last_heard, known.last_heard);
-            assert_eq!(told.subject.address, address(known.port));
+            let presence = self.hub.presence(*device).unwrap();
+            assert_eq!(presence.last_heard, known.last_heard);
+            assert_eq!(presence.subject.address, address(known.port));
             assert_ne!(known.port, ATTACKER);
-            assert!(self.now.since(known.last_heard) <= BOUND + TICK, "a ghost");
-            suspects += u32::from(told.suspect);
+            assert!(self.now.since(known.last_heard) <= BOUND + TICK, "online after the bound");
+            suspects += u32::from(presence.suspect);
         }
         assert_eq!(self.hub.counters().suspects, suspects);
     }
 }
 
 #[test]
-fn a_fleet_behaves_as_its_model_whatever_the_network_does() {
+fn a_fleet_agrees_with_its_model_on_a_faulty_network() {
     let (mut lost, mut moved, mut replayed, mut full) = (0, 0, 0, 0);
     for seed in 0..SCHEDULES {
         let mut world = World::new(seed);
         (0..STEPS).for_each(|_| world.step());
         (lost, moved) = (lost + world.lost, moved + world.moved);
         (replayed, full) = (replayed + world.replayed, full + world.hub.counters().full);
-        // The network heals, the devices speak, and whoever fits is online.
-        (world.loss, world.calm) = (0, true);
-        for owner in &mut world.owners {
-            (owner.silent, owner.leaving) = (false, false);
+        // After the network heals, all devices that fit must come online.
+        (world.loss, world.quiet) = (0, true);
+        for simulated in &mut world.devices {
+            (simulated.silent, simulated.leaving) = (false, false);
         }
         let healed = world.now + BOUND.times(3);
         while world.now < healed {
@@ -305,5 +311,5 @@ fn a_fleet_behaves_as_its_model_whatever_the_network_does() {
         let expected = DEVICES.min(u64::from(world.max_beacons)) as usize;
         assert_eq!(world.online.len(), expected, "schedule {seed}");
     }
-    assert!(lost > 100 && moved > 1_000 && replayed > 10_000 && full > 100, "too tame");
+    assert!(lost > 100 && moved > 1_000 && replayed > 10_000 && full > 100, "too few events");
 }

@@ -1,4 +1,4 @@
-//! The liveness machine alone, over a path that loses, doubles and reorders.
+//! Tests of the liveness machine alone, on a path with loss, duplicates and reordering.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ fn sim_datagrams_in_any_order() {
     let (mut dead, mut measured, mut late) = (0, 0, 0);
     for seed in 0..SCHEDULES {
         let mut path = Path::new(seed);
-        path.play();
+        path.run();
         dead += u64::from(path.liveness.is_dead());
         measured += path.measured;
         late += path.late;
@@ -23,51 +23,51 @@ fn sim_datagrams_in_any_order() {
 
 struct Path {
     seed: u64,
-    chance: Random,
+    random: Random,
     policy: Policy,
     liveness: Liveness,
-    /// Answers under way, by arrival.
+    /// Answers in flight, by arrival time.
     answers: BTreeMap<(Time, u64), u8>,
-    /// When the heartbeat with this number left last.
-    left: BTreeMap<u8, Time>,
+    /// The time of the last probe with each sequence number.
+    sent_at: BTreeMap<u8, Time>,
     latest: u8,
-    heard: Time,
+    last_heard: Time,
     measured: u64,
-    /// Answers that came after those of later heartbeats.
+    /// The number of answers to other probes than the latest.
     late: u64,
 }
 
 impl Path {
     fn new(seed: u64) -> Path {
-        let mut chance = Random::new(seed);
-        let mut length = || Span::from_millis(100 + chance.below(2_000));
+        let mut random = Random::new(seed);
+        let mut length = || Span::from_millis(100 + random.below(2_000));
         let (idle, interval) = (length(), length());
-        let policy = Policy::new(idle, interval, 1 + chance.below(6) as u8).unwrap();
+        let policy = Policy::new(idle, interval, 1 + random.below(6) as u8).unwrap();
         let mut liveness = Liveness::new(Time::ZERO, Role::Probe, Span::from_secs(10));
-        let introduced = Input::Introduced { seed: chance.next_u32() };
+        let introduced = Input::Introduced { seed: random.next_u32() };
         liveness.handle(Time::ZERO, introduced, &policy);
         Path {
             seed,
-            chance,
+            random,
             policy,
             liveness,
             answers: BTreeMap::new(),
-            left: BTreeMap::new(),
+            sent_at: BTreeMap::new(),
             latest: 0,
-            heard: Time::ZERO,
+            last_heard: Time::ZERO,
             measured: 0,
             late: 0,
         }
     }
 
-    fn play(&mut self) {
+    fn run(&mut self) {
         for _ in 0..300 {
             let Some(deadline) = self.liveness.next_deadline(&self.policy) else { return };
             let arrival = self.answers.keys().next().copied();
             match arrival.filter(|(arrival, _)| *arrival <= deadline.at) {
                 Some(key) => {
                     if let Some(sequence) = self.answers.remove(&key) {
-                        self.hear(key.0, sequence);
+                        self.receive(key.0, sequence);
                     }
                 }
                 None => self.expire(deadline.at),
@@ -75,16 +75,16 @@ impl Path {
         }
     }
 
-    fn hear(&mut self, now: Time, sequence: u8) {
-        self.heard = now;
+    fn receive(&mut self, now: Time, sequence: u8) {
+        self.last_heard = now;
         self.late += u64::from(sequence != self.latest);
         let pong = Evidence::Pong { sequence: Some(sequence) };
         self.liveness.handle(now, Input::Heard(pong), &self.policy);
         while let Some(output) = self.liveness.poll_output() {
             match output {
                 Output::RoundTrip(rtt) => {
-                    assert_eq!(sequence, self.latest, "seed {}: of the latest alone", self.seed);
-                    assert_eq!(Some(rtt), self.left.get(&sequence).map(|left| now.since(*left)));
+                    assert_eq!(sequence, self.latest, "seed {}: only the latest is measured", self.seed);
+                    assert_eq!(Some(rtt), self.sent_at.get(&sequence).map(|sent| now.since(*sent)));
                     self.measured += 1;
                 }
                 Output::Recovered => {}
@@ -94,7 +94,7 @@ impl Path {
                 | Output::Examine
                 | Output::Suspect
                 | Output::Overdue(_)
-                | Output::Dead(_) => panic!("seed {}: {output:?} on hearing", self.seed),
+                | Output::Dead(_) => panic!("seed {}: {output:?} on evidence", self.seed),
             }
         }
         assert!(!self.liveness.is_suspect(), "seed {}", self.seed);
@@ -106,9 +106,9 @@ impl Path {
             match output {
                 Output::Probe { sequence, .. } => self.send(now, sequence),
                 Output::Dead(silence) => {
-                    let due = self.policy.bound().map(|bound| self.heard + bound);
+                    let due = self.policy.bound().map(|bound| self.last_heard + bound);
                     assert_eq!((Some(silence.due), now), (due, silence.due), "seed {}", self.seed);
-                    assert_eq!(silence.last_heard, self.heard, "seed {}", self.seed);
+                    assert_eq!(silence.last_heard, self.last_heard, "seed {}", self.seed);
                 }
                 Output::Suspect => {}
                 Output::Keepalive { .. }
@@ -121,12 +121,12 @@ impl Path {
         }
     }
 
-    /// The answer is lost, comes once, or comes twice; each after a time of its own.
+    /// Sends a probe. Its answer is lost, arrives once, or arrives twice, each with a random delay.
     fn send(&mut self, now: Time, sequence: u8) {
-        self.left.insert(sequence, now);
+        self.sent_at.insert(sequence, now);
         self.latest = sequence;
-        for copy in 0..[0, 1, 1, 2][self.chance.below(4) as usize] {
-            let delay = Span::from_millis(1 + self.chance.below(3_000));
+        for copy in 0..[0, 1, 1, 2][self.random.below(4) as usize] {
+            let delay = Span::from_millis(1 + self.random.below(3_000));
             self.answers.insert((now + delay, u64::from(sequence) * 2 + copy), sequence);
         }
     }

@@ -1,4 +1,4 @@
-//! Faults with a known right answer, in virtual time: each once, by hand.
+//! Single faults with a known correct outcome, in virtual time.
 
 use systole_core::hub::{Hub, Input};
 use systole_core::link::{self, Event, Settings, Side};
@@ -8,7 +8,7 @@ use systole_core::wheel::TICK;
 use systole_core::wire::Codec;
 use systole_core::{Policy, Span, Time};
 
-use super::gateway::{Loop, Making};
+use super::gateway::{LoopTiming, HubConfig};
 use super::network::Quality;
 use super::peer::{NEVER, Plan};
 use super::world::World;
@@ -16,7 +16,7 @@ use super::world::World;
 const MILLI: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MILLI;
 
-/// Idle 1 s, interval 0.5 s, 4 probes: D = 3 s.
+/// Returns a policy with idle 1 s, interval 0.5 s and 4 probes: D = 3 s.
 fn quick() -> Policy {
     policy(1_000, 500, 4)
 }
@@ -32,24 +32,25 @@ fn settings(side: Side, policy: Policy) -> Settings {
     settings
 }
 
-/// A gateway and `count` peers, 1 ms away, that say something each `talks` and hear each `hears`.
-fn world(policy: Policy, count: usize, talks: u64, hears: u64) -> World {
-    let making = Making { listeners: vec![settings(Side::Accepting, policy)], seed: 1 };
-    let manner = Loop { lag: 0, batch: 64, cost: MILLI };
-    let mut world = World::new(making, manner, Random::new(7), false);
+/// Creates a gateway and `count` peers with a round trip of 1 ms. Each peer sends a message every
+/// `to_gateway_period` ns and receives one every `to_peer_period` ns.
+fn world(policy: Policy, count: usize, to_gateway_period: u64, to_peer_period: u64) -> World {
+    let hub_config = HubConfig { listeners: vec![settings(Side::Accepting, policy)], seed: 1 };
+    let timing = LoopTiming { lag: 0, batch: 64, cost: MILLI };
+    let mut world = World::new(hub_config, timing, Random::new(7), false);
     for _ in 0..count {
         let side = Side::Connecting(link::Introduction::default());
-        // The peers only tell: what is tested is the gateway's judgement.
+        // The peers do not enforce the bound: the gateway's verdicts are under test.
         let settings = settings(side, policy.with_enforce(false));
         let quality = Quality { delay: MILLI / 2, jitter: 0, loss: 0 };
-        world.connect(Plan { listener: 0, settings, quality, talks, hears });
+        world.connect(Plan { listener: 0, settings, quality, to_gateway_period, to_peer_period });
     }
     world
 }
 
-/// How long an outage is for what was sent at its beginning: until the next retransmission after
-/// it, with the cap of 1 s that the socket options set.
-fn seen_by_tcp(outage: u64) -> u64 {
+/// Returns the delay of a segment sent at the beginning of an outage: the time to the first
+/// retransmission after the outage, with the cap of 1 s that the socket options set.
+fn outage_seen_by_tcp(outage: u64) -> u64 {
     let (mut at, mut pause) = (0, 200 * MILLI);
     while at < outage {
         at += pause;
@@ -58,13 +59,13 @@ fn seen_by_tcp(outage: u64) -> u64 {
     at
 }
 
-/// Of the peers: established, and lost.
-fn count(world: &World) -> (usize, usize) {
-    let judges = world.peers.iter().filter_map(|peer| peer.judge.as_ref());
+/// Returns the numbers of established and of lost peers.
+fn established_and_lost(world: &World) -> (usize, usize) {
+    let judges = world.peers.iter().filter_map(|peer| peer.gateway_model.as_ref());
     let (mut alive, mut lost) = (0, 0);
-    for judge in judges {
-        alive += usize::from(judge.is_established());
-        lost += usize::from(judge.cause.is_some());
+    for gateway_model in judges {
+        alive += usize::from(gateway_model.is_established());
+        lost += usize::from(gateway_model.cause.is_some());
     }
     (alive, lost)
 }
@@ -73,63 +74,63 @@ fn count(world: &World) -> (usize, usize) {
 fn sim_observer_stopped_five_seconds_with_dead_among_the_living() {
     let mut world = world(quick(), 1_050, NEVER, NEVER);
     world.run_until(10 * SECOND);
-    assert_eq!(count(&world), (1_050, 0));
+    assert_eq!(established_and_lost(&world), (1_050, 0));
     (0..50).for_each(|index| world.cut(index, true, true));
     world.run_until(10 * SECOND + 300 * MILLI);
     let (raw, stall) = (world.raw, 5 * SECOND);
     world.gateway.stop(raw, raw + stall, false);
     world.run_until(raw + stall);
-    assert_eq!(count(&world), (1_050, 0), "nobody is condemned for our absence");
+    assert_eq!(established_and_lost(&world), (1_050, 0), "no verdict because of the observer's stall");
     world.run_until(10 * SECOND + stall + 3 * SECOND + 50 * MILLI);
-    assert_eq!(count(&world), (1_000, 50), "the dead within stall + D, and nobody else");
+    assert_eq!(established_and_lost(&world), (1_000, 50), "only the dead peers, within stall + D");
     world.run_until(60 * SECOND);
-    assert_eq!(count(&world), (1_000, 50));
+    assert_eq!(established_and_lost(&world), (1_000, 50));
     world.replay();
 }
 
 #[test]
-fn sim_outage_shorter_than_the_bound_is_survived_and_soon_over() {
+fn sim_outage_shorter_than_the_bound_is_survived_and_suspicion_ends_soon() {
     for phase in 0..20 {
         let mut world = world(quick(), 1, 100 * MILLI, NEVER);
         world.run_until(10 * SECOND + phase * 50 * MILLI);
         let outage = 2 * SECOND;
         let healed = world.raw + outage;
-        // The first segment that is lost leaves up to 150 ms into the outage.
-        world.outage(0, seen_by_tcp(outage) + 150 * MILLI, true, true);
+        // The first lost segment is sent up to 150 ms after the outage began.
+        world.outage(0, outage_seen_by_tcp(outage) + 150 * MILLI, true, true);
         world.run_until(healed);
-        assert!(world.peers[0].judge.as_ref().is_some_and(|judge| judge.suspect));
+        assert!(world.peers[0].gateway_model.as_ref().is_some_and(|gateway_model| gateway_model.suspect));
         world.run_until(healed + 1_200 * MILLI);
-        let judge = world.peers[0].judge.as_ref().unwrap();
-        assert!(judge.is_established() && !judge.suspect && judge.recoveries == 1);
+        let gateway_model = world.peers[0].gateway_model.as_ref().unwrap();
+        assert!(gateway_model.is_established() && !gateway_model.suspect && gateway_model.recoveries == 1);
         world.replay();
     }
 }
 
 #[test]
-fn sim_outage_of_thirty_seconds_under_a_bound_of_sixty() {
+fn sim_outage_of_thirty_seconds_is_survived_under_a_bound_of_sixty() {
     let mut world = world(policy(20_000, 10_000, 4), 1, SECOND, NEVER);
     world.run_until(100 * SECOND);
     let outage = 30 * SECOND;
     let healed = world.raw + outage;
-    world.outage(0, seen_by_tcp(outage), true, true);
+    world.outage(0, outage_seen_by_tcp(outage), true, true);
     world.run_until(healed + 1_200 * MILLI);
-    let judge = world.peers[0].judge.as_ref().unwrap();
-    assert!(judge.is_established() && !judge.suspect && judge.recoveries == 1);
+    let gateway_model = world.peers[0].gateway_model.as_ref().unwrap();
+    assert!(gateway_model.is_established() && !gateway_model.suspect && gateway_model.recoveries == 1);
     world.replay();
 }
 
 #[test]
-fn sim_flapping_cable_condemns_nobody() {
+fn sim_flapping_cable_causes_no_verdict() {
     for phase in 0..20 {
         let mut world = world(quick(), 4, NEVER, NEVER);
         world.run_until(10 * SECOND + phase * 50 * MILLI);
         for _ in 0..10 {
             let next = world.raw + 3 * SECOND;
-            (0..4).for_each(|peer| world.outage(peer, seen_by_tcp(SECOND), true, true));
+            (0..4).for_each(|peer| world.outage(peer, outage_seen_by_tcp(SECOND), true, true));
             world.run_until(next);
         }
         world.run_until(60 * SECOND);
-        assert_eq!(count(&world), (4, 0));
+        assert_eq!(established_and_lost(&world), (4, 0));
         world.replay();
     }
 }
@@ -139,9 +140,9 @@ fn sim_link_busy_both_ways_carries_no_heartbeat() {
     let mut world = world(quick(), 2, 100 * MILLI, 100 * MILLI);
     world.run_until(600 * SECOND);
     for peer in &world.peers {
-        let judge = peer.judge.as_ref().unwrap();
-        assert!(judge.is_established());
-        assert_eq!((judge.beats, peer.own.beats), (0, 0));
+        let gateway_model = peer.gateway_model.as_ref().unwrap();
+        assert!(gateway_model.is_established());
+        assert_eq!((gateway_model.beats, peer.own.beats), (0, 0));
     }
     world.replay();
 }
@@ -150,12 +151,12 @@ fn sim_link_busy_both_ways_carries_no_heartbeat() {
 fn sim_link_busy_one_way_is_probed_only_by_the_end_that_hears_nothing() {
     let mut world = world(quick(), 1, 100 * MILLI, NEVER);
     world.run_until(60 * SECOND);
-    let judge = world.peers[0].judge.as_ref().unwrap();
-    assert_eq!(judge.pings, 0, "the gateway hears enough");
-    assert!(world.peers[0].own.pings > 50, "the peer hears nothing but its answers");
+    let gateway_model = world.peers[0].gateway_model.as_ref().unwrap();
+    assert_eq!(gateway_model.pings, 0, "the gateway to_peer_period enough");
+    assert!(world.peers[0].own.pings > 50, "the peer receives nothing but pongs");
 }
 
-/// The probes and the verdict of a silence, as times since the last evidence.
+/// Returns the times of the probes and the verdict after the last evidence.
 fn silence(policy: Policy) -> (Vec<Span>, Option<Span>) {
     let mut line = Settings::new(Codec::Line, Side::Accepting, policy);
     line.report_heartbeats = true;
@@ -174,8 +175,8 @@ fn silence(policy: Policy) -> (Vec<Span>, Option<Span>) {
                 link::Output::Event(Event::HeartbeatSent { .. }) => {
                     probes.push(now.since(Time::ZERO));
                 }
-                link::Output::Event(Event::Lost { verdict: told, .. }) => {
-                    verdict = Some(told.at.since(Time::ZERO));
+                link::Output::Event(Event::Lost { verdict: lost, .. }) => {
+                    verdict = Some(lost.at.since(Time::ZERO));
                 }
                 link::Output::Event(_)
                 | link::Output::Transmit { .. }
@@ -184,7 +185,7 @@ fn silence(policy: Policy) -> (Vec<Span>, Option<Span>) {
             }
         }
         wakes += 1;
-        assert!(wakes < 100, "a silent link is left alone");
+        assert!(wakes < 100, "a silent link must end");
     }
     (probes, verdict)
 }

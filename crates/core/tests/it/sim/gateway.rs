@@ -1,4 +1,4 @@
-//! The observer: a recorded hub, the vigilant clock, and one loop as a shell would run it.
+//! The simulated gateway: a recorded hub, the vigilant clock, and a loop like the shell's.
 
 use std::collections::VecDeque;
 
@@ -15,66 +15,67 @@ use systole_core::wire::{Codec, Decoder, Frame, MAX_DATA};
 use systole_core::{Span, Time};
 
 use super::model::Model;
-use super::network::{Lanes, Parcel, pieces};
-use super::peer::{NEVER, Peer, farewell};
-use super::talk::Talk;
+use super::network::{Lanes, Segment, split_randomly};
+use super::peer::{NEVER, Peer, closing_segment};
+use super::messages::MessageStream;
 
-/// What a hub is made of, to make it again.
+/// The configuration of a hub, from which it can be made again for the replay.
 #[derive(Clone, Debug)]
-pub(super) struct Making {
+pub(super) struct HubConfig {
     pub(super) listeners: Vec<Settings>,
     pub(super) seed: u64,
 }
 
-impl Making {
+impl HubConfig {
     fn hub(&self) -> Hub {
         Hub::new(Time::ZERO, 1, self.listeners.clone(), self.seed)
     }
 }
 
-/// How well the observer's loop runs; lengths in nanoseconds.
+/// The timing of the gateway's loop; times in nanoseconds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Loop {
-    /// It comes round up to this late.
+pub(super) struct LoopTiming {
+    /// The maximum lateness of a turn.
     pub(super) lag: u64,
-    /// How many sockets it reads in one turn.
+    /// The number of sockets read in one turn.
     pub(super) batch: usize,
-    /// What a turn costs when more is ready.
+    /// The duration of a turn when more sockets are ready.
     pub(super) cost: u64,
 }
 
-/// The observer.
+/// A simulated gateway.
 pub(super) struct Gateway {
     pub(super) hub: Tapped<Hub, Recorder>,
-    making: Making,
-    pub(super) manner: Loop,
+    hub_config: HubConfig,
+    pub(super) timing: LoopTiming,
     vigilance: Vigilance,
-    /// Vigilant time, reckoned the simple way.
+    /// The expected vigilant time, computed independently.
     clock: u64,
+    /// The raw time of the last turn.
     turned: u64,
     planned: u64,
-    /// How much later than it should it comes round next time.
+    /// The lateness of the next turn.
     late: u64,
-    /// Nothing runs before this.
+    /// The raw time before which the gateway does not run.
     stopped_until: u64,
     suspended: u64,
-    /// Sockets the kernel would report, in its order, as peers.
+    /// The ready sockets, as peers, in the order of the kernel's report.
     ready: VecDeque<usize>,
-    /// Turns, as vigilant and raw time, since the last time up to which all was read.
+    /// Vigilant and raw time of each turn since the last one at which everything had been read.
     turns: VecDeque<(Time, u64)>,
-    /// The peer behind each link.
-    numbers: Vec<Option<usize>>,
+    /// The peer of each link number.
+    peer_of_link: Vec<Option<usize>>,
     pub(super) draining: bool,
     pub(super) verbose: bool,
     lanes: Lanes,
 }
 
 impl Gateway {
-    pub(super) fn new(making: Making, manner: Loop, verbose: bool) -> Gateway {
+    pub(super) fn new(hub_config: HubConfig, timing: LoopTiming, verbose: bool) -> Gateway {
         Gateway {
-            hub: Tapped::new(making.hub(), Recorder::new()),
-            making,
-            manner,
+            hub: Tapped::new(hub_config.hub(), Recorder::new()),
+            hub_config,
+            timing,
             vigilance: Vigilance::new(Span::ZERO, Span::ZERO),
             clock: 0,
             turned: 0,
@@ -84,72 +85,72 @@ impl Gateway {
             suspended: 0,
             ready: VecDeque::new(),
             turns: VecDeque::from([(Time::ZERO, 0)]),
-            numbers: Vec::new(),
+            peer_of_link: Vec::new(),
             draining: false,
             verbose,
             lanes: Lanes::default(),
         }
     }
 
-    /// The raw time at which vigilant time will be `at`, unless the observer stops before.
+    /// Returns the raw time at which vigilant time will be `at`, unless the gateway stops before.
     pub(super) fn raw_at(&self, at: Time) -> u64 {
         self.turned.saturating_add(at.since(self.now()).as_nanos())
     }
 
-    /// Vigilant time at the last turn.
+    /// Returns vigilant time at the last turn.
     fn now(&self) -> Time {
         self.vigilance.now()
     }
 
-    /// When the loop comes round next.
+    /// Returns the raw time of the next turn.
     pub(super) fn next(&self, peers: &[Peer]) -> Option<u64> {
         let unread = |peer: &Peer| peer.up.next().filter(|_| self.is_served(peer));
         let arrival = peers.iter().filter_map(unread).min().unwrap_or(NEVER);
-        let spoken = peers.iter().filter(|peer| peer.judge.is_some()).map(|peer| peer.next_hear);
-        let spoken = spoken.min().unwrap_or(NEVER);
+        let next_message = peers.iter().filter(|peer| peer.gateway_model.is_some()).map(|peer| peer.next_to_peer);
+        let next_message = next_message.min().unwrap_or(NEVER);
         let planned = self.turned.saturating_add(self.planned);
-        let busy = if self.ready.is_empty() { NEVER } else { self.turned + self.manner.cost };
-        let next = planned.min(arrival).min(busy).min(spoken);
+        let busy = if self.ready.is_empty() { NEVER } else { self.turned + self.timing.cost };
+        let next = planned.min(arrival).min(busy).min(next_message);
         let next = next.saturating_add(self.late);
         (next < NEVER).then(|| next.max(self.turned + 1_000).max(self.stopped_until))
     }
 
-    /// The observer does not run until `until`; if suspended, the whole host does not.
+    /// Stops the gateway until `until`, or suspends the whole host for that time.
     pub(super) fn stop(&mut self, raw: u64, until: u64, suspend: bool) {
         if suspend {
-            // Raw time is the monotonic clock, which stands still: only boot time jumps.
+            // Raw time is the monotonic clock, which does not advance: only boot time does.
             self.suspended += until - raw;
         } else {
             self.stopped_until = self.stopped_until.max(until);
         }
     }
 
-    /// One turn of the loop: clock, feed, expire, flush.
-    pub(super) fn turn(&mut self, raw: u64, peers: &mut [Peer], chance: &mut Random) {
-        self.tick(raw);
+    /// Runs one turn of the loop: read the clock, feed, expire, flush.
+    pub(super) fn turn(&mut self, raw: u64, peers: &mut [Peer], random: &mut Random) {
+        self.read_clock(raw);
         let now = self.now();
         self.find_ready(raw, peers);
-        // Those that wait to be accepted are read as soon as they are.
+        // Connections that wait for accept count too: they are read as soon as they are accepted.
         let open = peers.iter().filter(|peer| self.is_served(peer)).count();
-        let batch = self.manner.batch.min(self.ready.len());
+        let batch = self.timing.batch.min(self.ready.len());
         for _ in 0..batch {
             if let Some(peer) = self.ready.pop_front() {
-                self.read(raw, now, peer, peers, chance);
+                self.read(raw, now, peer, peers, random);
             }
         }
         self.vigilance.read(batch, open, self.ready.is_empty());
         for index in 0..peers.len() {
-            if peers[index].judge.is_some() && peers[index].due_to_hear(raw, chance) {
-                self.say(raw, index, peers, chance);
+            if peers[index].gateway_model.is_some() && peers[index].is_message_due(raw, random) {
+                self.send_message(raw, index, peers, random);
             }
         }
-        self.expire(raw, peers, chance);
+        self.expire(raw, peers, random);
         self.check(peers);
-        self.late = chance.below(self.manner.lag + 1);
+        self.late = random.below(self.timing.lag + 1);
         self.plan();
     }
 
-    /// How long the loop means to be away.
+    /// Plans the time until the next turn.
     fn plan(&mut self) {
         self.planned = match self.hub.machine().next_deadline() {
             _ if !self.ready.is_empty() => 0,
@@ -158,58 +159,58 @@ impl Gateway {
         };
     }
 
-    /// A command for one link.
+    /// Feeds an input to one link.
     pub(super) fn command(
         &mut self,
         raw: u64,
         index: usize,
         input: link::Input<'_>,
         peers: &mut [Peer],
-        chance: &mut Random,
+        random: &mut Random,
     ) {
         let now = self.now();
         let Some(link) = peers[index].number else { return };
-        let Some(judge) = &mut peers[index].judge else { return };
-        judge.input(now, &input);
+        let Some(gateway_model) = &mut peers[index].gateway_model else { return };
+        gateway_model.input(now, &input);
         self.hub.handle(now, Input::Link { link, input });
-        self.collect(raw, now, peers, chance);
-        if let Some(judge) = &mut peers[index].judge {
-            judge.settled();
+        self.collect(raw, now, peers, random);
+        if let Some(gateway_model) = &mut peers[index].gateway_model {
+            gateway_model.check_settled();
         }
         self.plan();
     }
 
-    /// Whether the observer runs.
+    /// Returns whether the gateway is not stopped.
     pub(super) fn is_running(&self, raw: u64) -> bool {
         self.stopped_until <= raw
     }
 
-    /// A command for all links.
+    /// Feeds a command for all links.
     pub(super) fn command_all(&mut self, command: hub::HubCommand) {
         match command {
             hub::HubCommand::Drain { .. } => self.draining = true,
             hub::HubCommand::Retune { .. } | hub::HubCommand::ReportHeartbeats(_) => {}
         }
         self.hub.handle(self.vigilance.now(), Input::Command(command));
-        assert!(self.hub.poll_output().is_none(), "it is done at the next deadline");
+        assert!(self.hub.poll_output().is_none(), "it takes effect at the next deadline");
         self.plan();
     }
 
     /// Sends a message to a peer.
-    fn say(&mut self, raw: u64, index: usize, peers: &mut [Peer], chance: &mut Random) {
-        if !peers[index].judge.as_ref().is_some_and(Model::is_established) {
+    fn send_message(&mut self, raw: u64, index: usize, peers: &mut [Peer], random: &mut Random) {
+        if !peers[index].gateway_model.as_ref().is_some_and(Model::is_established) {
             return;
         }
         let codec = peers[index].codec();
-        let message = peers[index].to_peer.say(codec, chance);
-        for input in Talk::commands(codec, &message, chance) {
-            self.command(raw, index, input, peers, chance);
+        let message = peers[index].to_peer.next_message(codec, random);
+        for input in MessageStream::commands(codec, &message, random) {
+            self.command(raw, index, input, peers, random);
         }
     }
 
-    /// The clock, once each turn; and what it must say, reckoned the simple way: what lies beyond
-    /// the plan does not count, unless it is little.
-    fn tick(&mut self, raw: u64) {
+    /// Reads the clock and checks vigilant time against an independent computation: time beyond
+    /// the plan does not count, unless it is within the tolerance.
+    fn read_clock(&mut self, raw: u64) {
         let elapsed = raw - self.turned;
         let planned = self.planned.min(NEVER / 4);
         let stalled = elapsed > planned + TOLERANCE.as_nanos();
@@ -220,16 +221,16 @@ impl Gateway {
             boottime: Span::from_nanos(raw + self.suspended),
             planned: Span::from_nanos(planned),
         };
-        let told = self.vigilance.turn(turn);
-        let absent = told.map_or(Span::ZERO, |stall| stall.absent);
+        let stall = self.vigilance.turn(turn);
+        let absent = stall.map_or(Span::ZERO, |stall| stall.absent);
         let expected = if stalled { elapsed - planned } else { 0 };
-        assert_eq!(absent.as_nanos(), expected, "the stall is told");
-        assert_eq!(self.now().as_nanos(), self.clock, "and moves the deadlines by exactly itself");
+        assert_eq!(absent.as_nanos(), expected, "the stall is reported");
+        assert_eq!(self.now().as_nanos(), self.clock, "deadlines move by exactly the stall");
         self.turns.push_back((self.now(), raw));
     }
 
     fn is_served(&self, peer: &Peer) -> bool {
-        peer.judge.as_ref().is_none_or(Model::is_open)
+        peer.gateway_model.as_ref().is_none_or(Model::is_open)
     }
 
     fn find_ready(&mut self, raw: u64, peers: &[Peer]) {
@@ -245,23 +246,23 @@ impl Gateway {
     }
 
     /// Reads one socket until it is empty.
-    fn read(&mut self, raw: u64, now: Time, index: usize, peers: &mut [Peer], chance: &mut Random) {
+    fn read(&mut self, raw: u64, now: Time, index: usize, peers: &mut [Peer], random: &mut Random) {
         while self.is_served(&peers[index]) {
-            let Some(parcel) = peers[index].up.take(raw) else { break };
-            match parcel {
-                Parcel::Open => self.accept(raw, now, index, peers, chance),
-                Parcel::Bytes(bytes) => {
-                    for piece in pieces(&bytes, chance) {
+            let Some(segment) = peers[index].up.take(raw) else { break };
+            match segment {
+                Segment::Open => self.accept(raw, now, index, peers, random),
+                Segment::Bytes(bytes) => {
+                    for piece in split_randomly(&bytes, random) {
                         if self.is_served(&peers[index]) {
                             let input = link::Input::Received(piece);
-                            self.command(raw, index, input, peers, chance);
+                            self.command(raw, index, input, peers, random);
                         }
                     }
                 }
-                Parcel::Fin => self.command(raw, index, link::Input::Ended, peers, chance),
-                Parcel::Reset => {
+                Segment::Fin => self.command(raw, index, link::Input::Ended, peers, random),
+                Segment::Reset => {
                     let input = link::Input::Failed(SocketError::Reset);
-                    self.command(raw, index, input, peers, chance);
+                    self.command(raw, index, input, peers, random);
                 }
             }
         }
@@ -273,135 +274,137 @@ impl Gateway {
         now: Time,
         index: usize,
         peers: &mut [Peer],
-        chance: &mut Random,
+        random: &mut Random,
     ) {
-        let free = self.numbers.iter().position(Option::is_none);
+        let free = self.peer_of_link.iter().position(Option::is_none);
         let number = free.unwrap_or_else(|| {
-            self.numbers.push(None);
-            self.numbers.len() - 1
+            self.peer_of_link.push(None);
+            self.peer_of_link.len() - 1
         });
-        self.numbers[number] = Some(index);
+        self.peer_of_link[number] = Some(index);
         let peer = &mut peers[index];
         let listener = peer.plan.listener;
         let settings = &self.hub.machine().listeners()[usize::from(listener)];
-        let judge = Model::new(format!("gateway's {index}"), now, settings, TICK);
-        peer.judge = Some(judge.verbose(self.verbose));
+        let gateway_model = Model::new(format!("gateway's {index}"), now, settings, TICK);
+        peer.gateway_model = Some(gateway_model.verbose(self.verbose));
         peer.number = Some(number as u32);
         let address = ([127, 0, 0, 1], index as u16).into();
         let (link, epoch) = (number as u32, index as u64);
         self.hub.handle(now, Input::Opened { link, listener, address, epoch });
-        self.collect(raw, now, peers, chance);
+        self.collect(raw, now, peers, random);
     }
 
-    /// What is due up to the time at which every socket had been read.
-    fn expire(&mut self, raw: u64, peers: &mut [Peer], chance: &mut Random) {
+    /// Handles what is due up to the last time at which every socket had been read.
+    fn expire(&mut self, raw: u64, peers: &mut [Peer], random: &mut Random) {
         let horizon = self.vigilance.horizon();
         while self.turns.front().is_some_and(|(vigilant, _)| *vigilant < horizon) {
             self.turns.pop_front();
         }
         let mut rounds = 0;
         while self.hub.machine().next_deadline().is_some_and(|at| at <= horizon) {
-            for judge in peers.iter_mut().filter_map(|peer| peer.judge.as_mut()) {
-                judge.draining = self.draining;
-                judge.input_deadline();
+            for gateway_model in peers.iter_mut().filter_map(|peer| peer.gateway_model.as_mut()) {
+                gateway_model.draining = self.draining;
+                gateway_model.input_deadline();
             }
             self.hub.handle(horizon, Input::Deadline);
-            self.collect(raw, horizon, peers, chance);
-            for judge in peers.iter_mut().filter_map(|peer| peer.judge.as_mut()) {
-                judge.settled();
+            self.collect(raw, horizon, peers, random);
+            for gateway_model in peers.iter_mut().filter_map(|peer| peer.gateway_model.as_mut()) {
+                gateway_model.check_settled();
             }
             rounds += 1;
-            assert!(rounds < 1_000, "deadlines that never end");
+            assert!(rounds < 1_000, "endless deadlines");
         }
-        for judge in peers.iter().filter_map(|peer| peer.judge.as_ref()) {
-            judge.check(horizon);
+        for gateway_model in peers.iter().filter_map(|peer| peer.gateway_model.as_ref()) {
+            gateway_model.check(horizon);
         }
     }
 
-    /// Carries out what the hub wants, until it wants no further look. Sockets here show nothing.
-    fn collect(&mut self, raw: u64, now: Time, peers: &mut [Peer], chance: &mut Random) {
-        let mut looks = self.carry(raw, now, peers, chance);
-        while let Some(link) = looks.pop() {
-            let index = self.numbers.get(link as usize).copied().flatten();
-            let judge = index.and_then(|index| peers[index].judge.as_mut());
-            if judge.is_some_and(|judge| judge.is_open()) {
+    /// Executes the hub's outputs until it requests no more examinations. Simulated sockets show
+    /// nothing.
+    fn collect(&mut self, raw: u64, now: Time, peers: &mut [Peer], random: &mut Random) {
+        let mut examinations = self.execute_outputs(raw, now, peers, random);
+        while let Some(link) = examinations.pop() {
+            let index = self.peer_of_link.get(link as usize).copied().flatten();
+            let gateway_model = index.and_then(|index| peers[index].gateway_model.as_mut());
+            if gateway_model.is_some_and(|gateway_model| gateway_model.is_open()) {
                 let input = link::Input::Examined(Examination::default());
                 self.hub.handle(now, Input::Link { link, input });
-                looks.extend(self.carry(raw, now, peers, chance));
+                examinations.extend(self.execute_outputs(raw, now, peers, random));
             }
         }
     }
 
-    /// Returns the links at which it wants a look.
-    fn carry(&mut self, raw: u64, now: Time, peers: &mut [Peer], chance: &mut Random) -> Vec<u32> {
-        let mut looks = Vec::new();
+    /// Executes the hub's outputs; returns the links to examine.
+    fn execute_outputs(&mut self, raw: u64, now: Time, peers: &mut [Peer], random: &mut Random) -> Vec<u32> {
+        let mut examinations = Vec::new();
         let mut current: Option<usize> = None;
         while let Some(Output { link, output }) = self.hub.poll_output() {
-            let index = self.numbers.get(link as usize).copied().flatten();
+            let index = self.peer_of_link.get(link as usize).copied().flatten();
             let index = index.expect("an output about a link that is not open");
             if let Some(before) = current.replace(index).filter(|before| *before != index) {
-                self.lanes.flush(raw, &mut peers[before].down, chance);
+                self.lanes.flush(raw, &mut peers[before].down, random);
             }
             let peer = &mut peers[index];
             let codec = peer.codec();
-            peer.judge.as_mut().expect("accepted").output(now, &output);
+            peer.gateway_model.as_mut().expect("accepted").output(now, &output);
             match output {
                 link::Output::Transmit { bytes, lane } => {
-                    peer.agreed.extend(retuned(codec, bytes));
-                    self.lanes.put(bytes, lane);
+                    peer.sent_policies.extend(retuned_detection(codec, bytes));
+                    self.lanes.push(bytes, lane);
                 }
                 link::Output::Event(Event::Data { bytes, more, .. }) => {
-                    peer.to_gateway.hear(codec, bytes, more);
+                    peer.to_gateway.receive(codec, bytes, more);
                 }
                 link::Output::Event(Event::HeartbeatData(data)) => {
-                    peer.to_gateway.hear_riding(data);
+                    peer.to_gateway.receive_heartbeat_data(data);
                 }
                 link::Output::Event(Event::Established { policy, .. }) => {
-                    peer.agreed.push(policy.detection());
+                    peer.sent_policies.push(policy.detection());
                 }
                 link::Output::Event(Event::Lost { verdict, .. }) => {
                     let cause = verdict.cause.name();
                     let first = self.turns.front().map(|(_, raw)| *raw);
                     let unread = peer.up.next().zip(first).filter(|(next, read)| next <= read);
                     let judged = cause == "unknown" || cause == "handshake_timeout";
-                    assert!(!judged || unread.is_none(), "condemned with bytes unread");
-                    assert!(!(judged && peer.healthy), "gateway's {index}: condemned in health");
+                    assert!(!judged || unread.is_none(), "a verdict with bytes unread");
+                    assert!(!(judged && peer.healthy), "gateway's {index}: a verdict on a healthy peer");
                 }
-                link::Output::Examine => looks.push(link),
+                link::Output::Examine => examinations.push(link),
                 link::Output::Event(_) => {}
                 link::Output::Close(how) => {
-                    self.lanes.flush(raw, &mut peer.down, chance);
-                    peer.down.send(raw, farewell(how), chance);
-                    self.numbers[link as usize] = None;
+                    self.lanes.flush(raw, &mut peer.down, random);
+                    peer.down.send(raw, closing_segment(how), random);
+                    self.peer_of_link[link as usize] = None;
                 }
             }
         }
         if let Some(index) = current {
-            self.lanes.flush(raw, &mut peers[index].down, chance);
+            self.lanes.flush(raw, &mut peers[index].down, random);
         }
-        looks
+        examinations
     }
 
-    /// What can be looked at agrees with the model, and the next deadline with a linear scan.
+    /// Checks the hub's presences and counters against the models, and its next deadline against a
+    /// linear scan.
     fn check(&self, peers: &[Peer]) {
         let hub = self.hub.machine();
         let next = hub.next_deadline();
         let (mut links, mut online, mut suspects) = (0, 0, 0);
         for (index, peer) in peers.iter().enumerate() {
-            let Some((judge, number)) = peer.judge.as_ref().zip(peer.number) else { continue };
-            if !judge.is_open() {
+            let Some((gateway_model, number)) = peer.gateway_model.as_ref().zip(peer.number) else { continue };
+            if !gateway_model.is_open() {
                 continue;
             }
             links += 1;
-            online += u32::from(judge.is_established());
-            suspects += u32::from(judge.suspect);
+            online += u32::from(gateway_model.is_established());
+            suspects += u32::from(gateway_model.suspect);
             let known = hub.presence(number).expect("an open link is known");
-            assert_eq!(known.last_heard, judge.heard, "gateway's {index}: last heard");
-            assert_eq!(known.last_sent, judge.sent, "gateway's {index}: last sent");
-            assert_eq!(known.suspect, judge.suspect, "gateway's {index}: suspicion");
-            assert_eq!(known.established.is_some(), judge.is_established(), "gateway's {index}");
-            if judge.is_established() {
-                assert_eq!(*known.policy, judge.policy, "gateway's {index}: policy");
+            assert_eq!(known.last_heard, gateway_model.last_heard, "gateway's {index}: last heard");
+            assert_eq!(known.last_sent, gateway_model.last_sent, "gateway's {index}: last sent");
+            assert_eq!(known.suspect, gateway_model.suspect, "gateway's {index}: suspicion");
+            assert_eq!(known.established.is_some(), gateway_model.is_established(), "gateway's {index}");
+            if gateway_model.is_established() {
+                assert_eq!(*known.policy, gateway_model.policy, "gateway's {index}: policy");
             }
             if let Some(deadline) = known.next_deadline {
                 let latest = deadline.at + TICK;
@@ -411,22 +414,22 @@ impl Gateway {
                 );
             }
         }
-        let told = hub.counters();
-        assert_eq!((told.links, told.online, told.suspects), (links, online, suspects), "counters");
+        let counters = hub.counters();
+        assert_eq!((counters.links, counters.online, counters.suspects), (links, online, suspects), "counters");
         assert_eq!(hub.presences(0).count() as u32, online, "presences");
-        let beats = peers.iter().filter_map(|peer| peer.judge.as_ref()).map(|judge| judge.beats);
-        assert_eq!(told.heartbeats_out, beats.sum::<u64>(), "heartbeats out");
+        let beats = peers.iter().filter_map(|peer| peer.gateway_model.as_ref()).map(|gateway_model| gateway_model.beats);
+        assert_eq!(counters.heartbeats_out, beats.sum::<u64>(), "heartbeats out");
     }
 
-    /// The end: the record, fed to a hub made alike, must give the same outputs.
+    /// Replays the record on a new hub of the same configuration.
     pub(super) fn replay(self) -> Result<ReplaySummary, ReplayError> {
-        let fresh = self.making.hub();
+        let fresh = self.hub_config.hub();
         replay(fresh, self.hub.into_tap().record())
     }
 }
 
-/// What a RETUNE on its way puts in force at the other end.
-fn retuned(codec: Codec, bytes: &[u8]) -> Option<Detection> {
+/// Returns the detection of the policy in `bytes`, if they are a RETUNE.
+fn retuned_detection(codec: Codec, bytes: &[u8]) -> Option<Detection> {
     let mut rest = bytes;
     match Decoder::new(codec, MAX_DATA as u32).next(&mut rest) {
         Ok(Some(Frame::Retune(policy))) => Some(policy.detection()),

@@ -1,5 +1,5 @@
-//! The reference: what one end of a link may and must do, written from the design's rules the
-//! simple way. It sees the inputs and outputs of that end, and nothing inside.
+//! The reference model: what one end of a link may and must do, written directly from the design's
+//! rules. The model sees only the inputs and outputs of that end.
 
 use systole_core::cause::Cause;
 use systole_core::kernel::SocketError;
@@ -11,7 +11,7 @@ use systole_core::policy::Detection;
 use systole_core::wire::{CloseReason, Codec, Decoder, Frame, MAX_DATA};
 use systole_core::{Policy, Span, Time};
 
-/// How far a link has come, as its outputs tell.
+/// The stage of a link, derived from its outputs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
     Greeting,
@@ -20,11 +20,11 @@ pub(super) enum Stage {
     Closed,
 }
 
-/// One end of one link.
+/// The reference model of one end of a link.
 pub(super) struct Model {
     name: String,
     verbose: bool,
-    /// How late a deadline may be noticed: the wheel's tick, or nothing.
+    /// The maximum lateness of a deadline: the wheel's tick, or zero.
     slack: Span,
     codec: Codec,
     probes: bool,
@@ -32,59 +32,60 @@ pub(super) struct Model {
     pub(super) stage: Stage,
     handshake_due: Time,
     pub(super) policy: Policy,
-    /// The last evidence.
-    pub(super) heard: Time,
-    pub(super) sent: Time,
-    /// The same without the latest frame.
+    /// The time of the last evidence.
+    pub(super) last_heard: Time,
+    /// The time of the last frame sent.
+    pub(super) last_sent: Time,
+    /// The time of the last but one frame sent.
     sent_before: Time,
-    /// Silence counts from here: the last evidence, the end of a hold, or what a retune allows.
-    silent: Time,
-    /// The first probe of this silence left then.
-    asked: Option<Time>,
+    /// The start of the silence: the last evidence, the end of a hold, or what a retune allows.
+    silence_start: Time,
+    /// The time of the first probe of this silence.
+    first_probe: Option<Time>,
     /// The number of the last probe of this silence.
-    number: u8,
-    /// The first probe may come early.
+    last_probe: u8,
+    /// Whether the first probe may be early.
     spread: bool,
     pub(super) suspect: bool,
     overdue: bool,
     examines: bool,
-    /// When its socket was looked at last.
-    looked: Time,
-    /// When the first was sent that nothing heard has answered.
-    unanswered: Option<Time>,
-    /// A router has said that the other end cannot be reached, and nothing was heard since.
+    /// The time of the last examination of the socket.
+    last_examined: Time,
+    /// The time of the first frame sent since the last evidence.
+    first_unanswered: Option<Time>,
+    /// Whether a router reported the peer unreachable since the last evidence.
     warned: bool,
-    /// And that was told.
-    told: bool,
-    /// The other end has closed its side, and is given up then.
+    /// Whether `Warned` was emitted for that report.
+    warning_emitted: bool,
+    /// The deadline of a half-closed peer.
     half_closed: Option<Time>,
     rtt_us: u64,
     sequence: u8,
-    /// Heartbeats sent in all.
+    /// The number of heartbeats sent.
     pub(super) beats: u64,
-    /// PINGs of them.
+    /// The number of PINGs among them.
     pub(super) pings: u64,
     pub(super) recoveries: u64,
     pub(super) cause: Option<Cause>,
     pub(super) lost_at: Time,
-    /// A drain may end this link at any deadline.
+    /// Whether a drain may end this link at any deadline.
     pub(super) draining: bool,
     turn: Turn,
 }
 
-/// What one input has brought so far.
+/// The state of the checks within one input.
 #[derive(Default)]
 struct Turn {
-    heard: bool,
-    may_trust: bool,
+    received: bool,
+    may_end_silence: bool,
     recovered: bool,
     expects: Option<Cause>,
     by_deadline: bool,
-    /// The other end has just closed its side, and is asked whether it reads on.
-    confirms: bool,
-    asked: u32,
-    asked_last: u8,
-    answered: u32,
+    /// Whether a PING is due because the peer has just half-closed.
+    half_close_ping_due: bool,
+    pings_received: u32,
+    last_ping: u8,
+    pongs_sent: u32,
     retuned: Option<Policy>,
 }
 
@@ -100,20 +101,20 @@ impl Model {
             stage: Stage::Greeting,
             handshake_due: now + settings.handshake_timeout,
             policy: settings.policy,
-            heard: now,
-            sent: now,
+            last_heard: now,
+            last_sent: now,
             sent_before: now,
-            silent: now,
-            asked: None,
-            number: 0,
+            silence_start: now,
+            first_probe: None,
+            last_probe: 0,
             spread: false,
             suspect: false,
             overdue: false,
             examines: settings.examines,
-            looked: now,
-            unanswered: None,
+            last_examined: now,
+            first_unanswered: None,
             warned: false,
-            told: false,
+            warning_emitted: false,
             half_closed: None,
             rtt_us: 0,
             sequence: 0,
@@ -139,11 +140,12 @@ impl Model {
         self.stage == Stage::Established
     }
 
-    /// A reset that nothing of ours can have prompted is a process that ended; any other may be
-    /// the answer of a machine that does not know the connection. Nobody here can look.
+    /// Returns the expected cause for a socket error. A reset without a preceding frame of ours
+    /// means that the process ended; any other reset may come from a host that does not know the
+    /// connection. No socket can be examined here.
     fn cause_of(&self, error: SocketError) -> Cause {
         match error {
-            SocketError::Reset if self.half_closed.is_some() || self.sent <= self.heard => {
+            SocketError::Reset if self.half_closed.is_some() || self.last_sent <= self.last_heard => {
                 Cause::PeerExited
             }
             SocketError::Reset | SocketError::Refused => Cause::PeerReset,
@@ -154,7 +156,7 @@ impl Model {
         }
     }
 
-    /// An input is about to be handled.
+    /// Observes an input before the link handles it.
     pub(super) fn input(&mut self, now: Time, input: &Input<'_>) {
         if self.verbose {
             println!("{:?} {} <- {}", now, self.name, brief(input));
@@ -162,25 +164,25 @@ impl Model {
         self.turn = Turn::default();
         match *input {
             Input::Received(_) => {
-                self.turn.heard = true;
-                (self.warned, self.told) = (false, false);
-                self.unanswered = None;
-                self.heard = self.heard.max(now);
-                self.silent = self.silent.max(now);
-                self.trust();
+                self.turn.received = true;
+                (self.warned, self.warning_emitted) = (false, false);
+                self.first_unanswered = None;
+                self.last_heard = self.last_heard.max(now);
+                self.silence_start = self.silence_start.max(now);
+                self.end_silence();
             }
             Input::Ended => self.half_close(now),
             Input::Failed(error) => self.turn.expects = Some(self.cause_of(error)),
-            Input::Examined(_) => panic!("nobody asked for a look"),
+            Input::Examined(_) => panic!("an examination that was not requested"),
             Input::Warned(_) => self.warned = true,
             Input::Overflowed => self.turn.expects = Some(Cause::SlowConsumer),
             Input::Deadline => self.turn.by_deadline = true,
             Input::Command(Command::Hold(span)) if self.is_established() => {
-                self.silent = self.silent.max(now + span);
-                self.trust();
+                self.silence_start = self.silence_start.max(now + span);
+                self.end_silence();
             }
             Input::Command(Command::Release) => {
-                self.silent = self.silent.min(now).max(self.heard);
+                self.silence_start = self.silence_start.min(now).max(self.last_heard);
             }
             Input::Command(Command::Retune(policy)) => self.turn.retuned = Some(policy),
             Input::Command(Command::Close(goodbye)) => {
@@ -194,7 +196,7 @@ impl Model {
                     | CloseReason::Slow
                     | CloseReason::Version
                     | CloseReason::Full
-                    | CloseReason::Other(_) => panic!("never said here"),
+                    | CloseReason::Other(_) => panic!("never used here"),
                 });
             }
             Input::Command(Command::Send { .. } | Command::HeartbeatData(_) | Command::Hold(_)) => {
@@ -202,7 +204,8 @@ impl Model {
         }
     }
 
-    /// Whoever closes its side may still read, unless it never said who it is, or speaks in lines.
+    /// Observes the end of the peer's stream. The peer may still read, unless it is not established
+    /// or uses the line codec.
     fn half_close(&mut self, now: Time) {
         if self.half_closed.is_some() {
             return;
@@ -213,17 +216,17 @@ impl Model {
             self.turn.expects = Some(Cause::PeerExited);
         } else {
             self.half_closed = Some(now + HALF_CLOSED);
-            self.turn.confirms = true;
-            (self.suspect, self.overdue, self.asked, self.number) = (false, false, None, 0);
+            self.turn.half_close_ping_due = true;
+            (self.suspect, self.overdue, self.first_probe, self.last_probe) = (false, false, None, 0);
         }
     }
 
-    /// The deadline of the whole hub is about to be handled, this end's perhaps with it.
+    /// Observes a deadline of the whole hub, which may include one of this end.
     pub(super) fn input_deadline(&mut self) {
         self.turn = Turn { by_deadline: true, ..Turn::default() };
     }
 
-    /// An output of that input.
+    /// Checks an output of the current input.
     pub(super) fn output(&mut self, now: Time, output: &Output<'_>) {
         if self.verbose {
             println!("{:?} {} -> {}", now, self.name, brief_output(output));
@@ -233,14 +236,14 @@ impl Model {
             Output::Transmit { bytes, lane } => self.transmit(now, bytes, lane),
             Output::Event(ref event) => self.event(now, event),
             Output::Examine => {
-                assert!(self.examines, "{}: nobody here can look", self.name);
-                let early = now < self.heard + OUTSTANDING || self.unanswered.is_none();
-                let doubted = self.asked.is_some()
+                assert!(self.examines, "{}: examination is off", self.name);
+                let early = now < self.last_heard + OUTSTANDING || self.first_unanswered.is_none();
+                let probing = self.first_probe.is_some()
                     || self.suspect
                     || self.due().is_some_and(|due| now >= due);
-                let idle = !doubted && self.turn.expects.is_none();
-                assert!(!(early && idle), "{}: looked at for nothing", self.name);
-                self.looked = now;
+                let idle = !probing && self.turn.expects.is_none();
+                assert!(!(early && idle), "{}: an examination without need", self.name);
+                self.last_examined = now;
             }
             Output::Close(_) => {
                 assert_eq!(self.stage, Stage::Lost, "{}: closed without a verdict", self.name);
@@ -249,23 +252,23 @@ impl Model {
         }
     }
 
-    /// All outputs of that input were seen.
-    pub(super) fn settled(&mut self) {
-        let Turn { heard, may_trust, recovered, asked, asked_last: _, answered, .. } = self.turn;
+    /// Checks the state after all outputs of the current input.
+    pub(super) fn check_settled(&mut self) {
+        let Turn { received, may_end_silence, recovered, pings_received, last_ping: _, pongs_sent, .. } = self.turn;
         let name = &self.name;
-        assert!(!self.turn.confirms, "{name}: nobody asks who reads on");
-        assert!(!recovered || may_trust, "{name}: recovered without evidence");
+        assert!(!self.turn.half_close_ping_due, "{name}: no PING after the half-close");
+        assert!(!recovered || may_end_silence, "{name}: recovered without evidence");
         if !self.is_established() {
             return;
         }
-        let doubted = self.asked.is_some() || self.suspect;
-        assert!(self.told || !(self.warned && doubted), "{name}: a router's word is kept secret");
-        assert!(!heard || !self.suspect, "{name}: suspected with fresh evidence");
-        let owed = if self.codec == Codec::Native { asked.min(1) } else { asked };
-        assert_eq!(answered, owed, "{name}: each PING is answered at once");
+        let probing = self.first_probe.is_some() || self.suspect;
+        assert!(self.warning_emitted || !(self.warned && probing), "{name}: a router's report was not emitted");
+        assert!(!received || !self.suspect, "{name}: suspect with fresh evidence");
+        let owed = if self.codec == Codec::Native { pings_received.min(1) } else { pings_received };
+        assert_eq!(pongs_sent, owed, "{name}: each PING is answered at once");
     }
 
-    /// What must have happened by `now`.
+    /// Checks that everything due by `now` has happened.
     pub(super) fn check(&self, now: Time) {
         let name = &self.name;
         let passed = |due: Time| now >= due + self.slack;
@@ -278,12 +281,12 @@ impl Model {
             }
             Stage::Established => {
                 self.check_silence(now);
-                let quiet = self.asked.is_none() && !self.suspect;
+                let quiet = self.first_probe.is_none() && !self.suspect;
                 if quiet && self.examines {
-                    self.check_looks(now);
+                    self.check_examinations(now);
                 }
                 if let Some(keepalive) = self.policy.keepalive().filter(|_| quiet) {
-                    let due = self.heard.max(self.sent) + keepalive;
+                    let due = self.last_heard.max(self.last_sent) + keepalive;
                     assert!(!passed(due), "{name}: {now:?} no keepalive since {due:?}");
                 }
             }
@@ -292,24 +295,24 @@ impl Model {
         }
     }
 
-    /// Bytes that went unanswered are looked after, though nobody is suspected.
-    fn check_looks(&self, now: Time) {
-        let periods = (now - self.slack).since(self.heard).as_nanos() / OUTSTANDING.as_nanos();
-        let due = self.heard + OUTSTANDING.times(periods);
-        // Times of looks are kept in a unit, and rounded up.
+    /// Checks that a link with unanswered bytes was examined although it is not suspect.
+    fn check_examinations(&self, now: Time) {
+        let periods = (now - self.slack).since(self.last_heard).as_nanos() / OUTSTANDING.as_nanos();
+        let due = self.last_heard + OUTSTANDING.times(periods);
+        // The time of an examination is stored rounded up to a unit.
         let unit = Span::from_millis(70);
-        // And of nine years' worth of them.
+        // The stored time saturates after nine years.
         if now > Time::ZERO + unit.times(4_000_000_000) {
             return;
         }
-        let owed = self.unanswered.is_some_and(|first| first + unit < due);
+        let owed = self.first_unanswered.is_some_and(|first| first + unit < due);
         let name = &self.name;
-        assert!(!owed || self.looked + unit >= due, "{name}: {now:?} no look, due {due:?}");
+        assert!(!owed || self.last_examined + unit >= due, "{name}: {now:?} no examination, due {due:?}");
     }
 
-    /// When the verdict falls, unless something is heard.
+    /// Returns when the verdict falls unless there is evidence before.
     pub(super) fn due(&self) -> Option<Time> {
-        self.policy.bound().map(|bound| self.silent + bound)
+        self.policy.bound().map(|bound| self.silence_start + bound)
     }
 
     fn check_silence(&self, now: Time) {
@@ -326,18 +329,18 @@ impl Model {
         }
         let must = self.scheduled(now - self.slack, idle, interval).min(u64::from(probes));
         if self.probes {
-            assert!(u64::from(self.number) >= must, "{name}: {now:?} probe {must} is missing");
+            assert!(u64::from(self.last_probe) >= must, "{name}: {now:?} probe {must} is missing");
         }
-        let since = self.asked.or((!self.probes).then_some(self.silent + idle));
-        if let Some(since) = since.filter(|since| passed(*since + self.patience(interval))) {
-            assert!(self.suspect, "{name}: {now:?} no suspicion, asked at {since:?}");
+        let since = self.first_probe.or((!self.probes).then_some(self.silence_start + idle));
+        if let Some(since) = since.filter(|since| passed(*since + self.suspicion_delay(interval))) {
+            assert!(self.suspect, "{name}: {now:?} no suspicion, probed at {since:?}");
         }
     }
 
-    /// How many probes of this silence were due by `now`.
+    /// Returns the number of probes of this silence that were due by `now`.
     fn scheduled(&self, now: Time, idle: Span, interval: Span) -> u64 {
         let mut count = 0;
-        let mut next = self.silent + idle;
+        let mut next = self.silence_start + idle;
         while next <= now && count < 200 {
             count += 1;
             next = next + interval;
@@ -345,33 +348,33 @@ impl Model {
         count
     }
 
-    /// How long a probe may be out before suspicion.
-    fn patience(&self, interval: Span) -> Span {
+    /// Returns how long a probe may be unanswered before suspicion.
+    fn suspicion_delay(&self, interval: Span) -> Span {
         Span::from_micros(self.rtt_us * 4).max(Span::from_secs(1)).min(interval)
     }
 
-    /// Evidence, or the word of an operator: no doubt is left.
-    fn trust(&mut self) {
-        self.turn.may_trust = true;
-        self.spread &= self.asked.is_none() && !self.suspect;
+    /// Ends the silence, on evidence or on an operator's command.
+    fn end_silence(&mut self) {
+        self.turn.may_end_silence = true;
+        self.spread &= self.first_probe.is_none() && !self.suspect;
         self.overdue = false;
-        self.asked = None;
-        self.number = 0;
+        self.first_probe = None;
+        self.last_probe = 0;
     }
 
     fn transmit(&mut self, now: Time, bytes: &[u8], lane: Lane) {
         let name = &self.name;
-        assert_ne!(self.stage, Stage::Lost, "{name}: spoke after the verdict");
-        (self.sent_before, self.sent) = (self.sent, self.sent.max(now));
-        if self.unanswered.is_none() && self.sent > self.heard {
-            self.unanswered = Some(now);
+        assert_ne!(self.stage, Stage::Lost, "{name}: a frame after the verdict");
+        (self.sent_before, self.last_sent) = (self.last_sent, self.last_sent.max(now));
+        if self.first_unanswered.is_none() && self.last_sent > self.last_heard {
+            self.first_unanswered = Some(now);
         }
         let mut decoder = Decoder::new(self.codec, MAX_DATA as u32);
         let mut rest = bytes;
         let frame = decoder.next(&mut rest).expect("legal").expect("whole");
-        assert!(rest.is_empty(), "{name}: one frame for each output");
+        assert!(rest.is_empty(), "{name}: one frame per output");
         let is_data = matches!(frame, Frame::Data { .. });
-        assert_eq!(is_data, lane == Lane::Data, "{name}: control and data have their lanes");
+        assert_eq!(is_data, lane == Lane::Data, "{name}: the wrong lane");
         match frame {
             Frame::Ping(_) => {
                 self.pings += 1;
@@ -391,50 +394,50 @@ impl Model {
                 assert_eq!(self.stage, Stage::Greeting, "{name}: established twice");
                 self.stage = Stage::Established;
                 self.policy = policy;
-                (self.heard, self.silent) = (self.heard.max(now), self.silent.max(now));
+                (self.last_heard, self.silence_start) = (self.last_heard.max(now), self.silence_start.max(now));
                 self.spread = policy.spread();
             }
-            Event::Suspect => self.suspected(now),
+            Event::Suspect => self.check_suspicion(now),
             Event::Warned { cause, .. } => {
-                assert_eq!(cause, Cause::Unreachable, "{name}: nobody else says anything");
-                assert!(self.warned && !self.told, "{name}: warned of nothing, or twice");
-                assert!(self.asked.is_some() || self.suspect, "{name}: warned in no doubt");
-                self.told = true;
+                assert_eq!(cause, Cause::Unreachable, "{name}: the cause of a warning");
+                assert!(self.warned && !self.warning_emitted, "{name}: warned without a report, or twice");
+                assert!(self.first_probe.is_some() || self.suspect, "{name}: warned before the first probe");
+                self.warning_emitted = true;
             }
-            Event::Hung { .. } => panic!("{name}: nobody here can tell"),
+            Event::Hung { .. } => panic!("{name}: hung without an examination"),
             Event::Recovered => {
-                assert!(self.suspect, "{name}: recovered from nothing");
-                (self.suspect, self.warned, self.told) = (false, false, false);
+                assert!(self.suspect, "{name}: recovered without suspicion");
+                (self.suspect, self.warned, self.warning_emitted) = (false, false, false);
                 self.turn.recovered = true;
                 self.recoveries += 1;
             }
             Event::Overdue { due } => {
                 assert_eq!(Some(due), self.due(), "{name}: overdue at another time");
                 assert!(now >= due && !self.policy.enforce() && !self.overdue, "{name}: overdue");
-                (self.overdue, self.suspect, self.asked) = (true, true, None);
+                (self.overdue, self.suspect, self.first_probe) = (true, true, None);
             }
             Event::Retuned(policy) => self.retuned(now, policy),
             Event::RoundTrip(span) => {
-                assert!(self.turn.heard, "{name}: a round trip without an answer");
-                // Round trips beyond an hour are not told apart.
+                assert!(self.turn.received, "{name}: a round trip without an answer");
+                // The stored round trip saturates beyond an hour.
                 let sample = span.as_micros().clamp(1, u64::from(u32::MAX));
                 let old = self.rtt_us;
                 self.rtt_us = if old == 0 { sample } else { ((old * 7 + sample) / 8).max(1) };
             }
             Event::HeartbeatSent { beat: BeatKind::Ping, sequence, number } => {
-                self.asked(now, sequence, number);
+                self.ping_sent(now, sequence, number);
             }
             Event::HeartbeatSent { beat: BeatKind::Pong, sequence, .. } => {
-                self.turn.answered += 1;
-                assert_eq!(sequence, self.turn.asked_last, "{name}: a PONG repeats its PING");
+                self.turn.pongs_sent += 1;
+                assert_eq!(sequence, self.turn.last_ping, "{name}: a PONG repeats its PING");
             }
             Event::HeartbeatReceived { beat: BeatKind::Ping, sequence } => {
-                self.turn.asked += 1;
-                self.turn.asked_last = sequence;
+                self.turn.pings_received += 1;
+                self.turn.last_ping = sequence;
             }
             Event::HeartbeatReceived { beat: BeatKind::Pong, .. }
             | Event::Data { .. }
-            | Event::HeartbeatData(_) => assert!(self.turn.heard, "{name}: heard from nowhere"),
+            | Event::HeartbeatData(_) => assert!(self.turn.received, "{name}: received without an input"),
             Event::Lost { verdict, .. } => {
                 self.lost(now, verdict);
                 self.stage = Stage::Lost;
@@ -444,116 +447,116 @@ impl Model {
         }
     }
 
-    fn suspected(&mut self, now: Time) {
+    fn check_suspicion(&mut self, now: Time) {
         let name = &self.name;
-        assert!(self.half_closed.is_none(), "{name}: suspected although half-closed");
+        assert!(self.half_closed.is_none(), "{name}: suspect although half-closed");
         let Detection::Bounded { idle, interval, .. } = self.policy.detection() else {
-            panic!("{name}: suspected although nobody judges");
+            panic!("{name}: suspect without a bound");
         };
-        assert!(self.is_established() && !self.suspect, "{name}: suspected twice");
-        let since = self.asked.or((!self.probes).then_some(self.silent + idle));
-        let since = since.expect("suspected before it was asked");
-        let least = since + self.patience(interval);
-        assert!(now >= least, "{name}: suspected at {now:?}, before {least:?}");
-        assert!(Some(now) < self.due(), "{name}: suspected after the verdict was due");
+        assert!(self.is_established() && !self.suspect, "{name}: suspect twice");
+        let since = self.first_probe.or((!self.probes).then_some(self.silence_start + idle));
+        let since = since.expect("suspect before the first probe");
+        let least = since + self.suspicion_delay(interval);
+        assert!(now >= least, "{name}: suspect at {now:?}, before {least:?}");
+        assert!(Some(now) < self.due(), "{name}: suspect after the verdict was due");
         self.suspect = true;
-        self.asked = Some(since);
+        self.first_probe = Some(since);
     }
 
-    /// A PING left.
-    fn asked(&mut self, now: Time, sequence: u8, number: u8) {
+    /// Checks a PING that was sent.
+    fn ping_sent(&mut self, now: Time, sequence: u8, number: u8) {
         let name = &self.name;
         self.sequence = self.sequence.wrapping_add(1);
-        assert_eq!(sequence, self.sequence, "{name}: sequence numbers count");
-        assert!(self.is_established() && !self.overdue, "{name}: asked at the wrong time");
+        assert_eq!(sequence, self.sequence, "{name}: sequence numbers must be consecutive");
+        assert!(self.is_established() && !self.overdue, "{name}: a PING at the wrong time");
         if self.half_closed.is_some() {
-            assert!(number == 0 && self.turn.confirms, "{name}: asked whoever closed its side");
-            self.turn.confirms = false;
+            assert!(number == 0 && self.turn.half_close_ping_due, "{name}: a second PING after the half-close");
+            self.turn.half_close_ping_due = false;
             return;
         }
         if number == 0 {
-            let keepalive = self.policy.keepalive().expect("a keepalive that nobody wanted");
-            let due = self.heard.max(self.sent_before) + keepalive;
+            let keepalive = self.policy.keepalive().expect("a keepalive although it is off");
+            let due = self.last_heard.max(self.sent_before) + keepalive;
             assert!(now >= due, "{name}: a keepalive on a busy link");
-            assert!(self.asked.is_none(), "{name}: a keepalive among probes");
+            assert!(self.first_probe.is_none(), "{name}: a keepalive between probes");
             return;
         }
-        assert!(self.probes, "{name}: a watcher asked");
+        assert!(self.probes, "{name}: a watcher sent a probe");
         let Detection::Bounded { idle, interval, probes } = self.policy.detection() else {
-            panic!("{name}: asked although nobody judges");
+            panic!("{name}: a probe without a bound");
         };
-        assert!(number > self.number, "{name}: probe {number} twice");
+        assert!(number > self.last_probe, "{name}: probe {number} twice");
         assert!(number <= probes, "{name}: probe {number} of {probes}");
-        let mut least = self.silent + idle + interval.times(u64::from(number) - 1);
+        let mut least = self.silence_start + idle + interval.times(u64::from(number) - 1);
         if self.spread && number == 1 {
             least = least - Span::from_nanos(idle.as_nanos() / 2);
         }
         assert!(now >= least, "{name}: probe {number} at {now:?}, before {least:?}");
-        assert!(Some(now) < self.due(), "{name}: asked after the verdict was due");
-        self.asked = self.asked.or(Some(now));
-        self.number = number;
+        assert!(Some(now) < self.due(), "{name}: a probe after the verdict was due");
+        self.first_probe = self.first_probe.or(Some(now));
+        self.last_probe = number;
     }
 
     fn retuned(&mut self, now: Time, policy: Policy) {
         let name = &self.name;
         if let Some(wanted) = self.turn.retuned.filter(|_| !self.connects) {
-            assert_eq!(policy, wanted, "{name}: retuned to something else");
+            assert_eq!(policy, wanted, "{name}: retuned to another policy");
         }
         let from = std::mem::replace(&mut self.policy, policy);
         let Some(bound) = policy.bound() else {
-            self.trust();
+            self.end_silence();
             return;
         };
         if self.overdue && policy.enforce() {
-            // It was told and not killed; now it is to be killed, and gets one whole bound.
-            (self.overdue, self.silent) = (false, self.silent.max(now));
-            (self.asked, self.number) = (Some(now), 0);
-        } else if self.asked.is_none() && !self.suspect {
+            // The new policy enforces the bound, so the overdue link gets one whole new bound.
+            (self.overdue, self.silence_start) = (false, self.silence_start.max(now));
+            (self.first_probe, self.last_probe) = (Some(now), 0);
+        } else if self.first_probe.is_none() && !self.suspect {
             self.spread = policy.spread();
         }
-        // Not condemned for what the old policy allowed: the earlier of the old deadline and one
-        // new bound from now.
-        let allowed = from.bound().map_or(now + bound, |old| (self.silent + old).min(now + bound));
-        self.silent = self.silent.max(allowed - bound);
+        // No verdict for a silence that the old policy allowed: the new deadline is the earlier of
+        // the old deadline and one new bound from now.
+        let allowed = from.bound().map_or(now + bound, |old| (self.silence_start + old).min(now + bound));
+        self.silence_start = self.silence_start.max(allowed - bound);
     }
 
     fn lost(&mut self, now: Time, verdict: systole_core::cause::Verdict) {
         let name = &self.name;
-        assert_eq!((verdict.at, verdict.last_heard), (now, self.heard), "{name}: {verdict:?}");
+        assert_eq!((verdict.at, verdict.last_heard), (now, self.last_heard), "{name}: {verdict:?}");
         if let Some(cause) = self.turn.expects {
             assert_eq!(verdict.cause, cause, "{name}: another cause");
             return;
         }
-        if self.turn.heard {
+        if self.turn.received {
             let said = matches!(verdict.cause, Cause::PeerClosed(_) | Cause::Protocol(_));
-            assert!(said, "{name}: lost while hearing: {verdict:?}");
+            assert!(said, "{name}: lost on evidence: {verdict:?}");
             return;
         }
-        assert!(self.turn.by_deadline, "{name}: lost for nothing: {verdict:?}");
+        assert!(self.turn.by_deadline, "{name}: lost without a reason: {verdict:?}");
         if self.draining && verdict.cause == Cause::Drained {
             return;
         }
         if self.stage == Stage::Greeting {
             assert_eq!(verdict.cause, Cause::HandshakeTimeout, "{name}");
             assert_eq!(verdict.due, self.handshake_due, "{name}: the handshake's deadline moved");
-            assert!(now >= verdict.due, "{name}: given up too soon");
+            assert!(now >= verdict.due, "{name}: lost too early");
             return;
         }
         if let Some(until) = self.half_closed {
             assert_eq!((verdict.cause, verdict.due), (Cause::PeerExited, until), "{name}");
-            assert!(now >= until, "{name}: given up too soon");
+            assert!(now >= until, "{name}: lost too early");
             return;
         }
         let cause = if self.warned { Cause::Unreachable } else { Cause::Unknown };
         assert_eq!(verdict.cause, cause, "{name}");
-        assert!(self.policy.enforce(), "{name}: killed although only told");
-        assert_eq!(Some(verdict.due), self.due(), "{name}: due at another time than D says");
-        assert!(now >= verdict.due, "{name}: given up too soon");
-        assert_eq!(verdict.probes, self.number, "{name}: probes");
+        assert!(self.policy.enforce(), "{name}: lost although the bound is not enforced");
+        assert_eq!(Some(verdict.due), self.due(), "{name}: due at another time than last evidence + D");
+        assert!(now >= verdict.due, "{name}: lost too early");
+        assert_eq!(verdict.probes, self.last_probe, "{name}: probes");
     }
 }
 
-/// Bytes would drown the rest.
+/// Formats an input with the length of its bytes instead of the bytes.
 fn brief(input: &Input<'_>) -> String {
     match input {
         Input::Received(bytes) => format!("Received {} bytes", bytes.len()),

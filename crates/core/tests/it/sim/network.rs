@@ -1,48 +1,48 @@
-//! One direction of an emulated TCP connection: what is sent arrives late, in order, or never.
+//! One direction of an emulated TCP connection: segments arrive in order after a delay, or never.
 
 use std::collections::VecDeque;
 
 use systole_core::link::Lane;
 use systole_core::random::Random;
 
-/// A lost segment is sent again after this long, doubled each time; the cap is that of the socket
-/// options the project sets (1 s).
+/// The first retransmission timeout in nanoseconds; it doubles each time.
 const RETRANSMISSION: u64 = 200_000_000;
+/// The cap of the retransmission timeout: 1 s, as the socket options set it.
 const LONGEST_RETRANSMISSION: u64 = 1_000_000_000;
 
-/// What travels.
+/// A unit of transmission.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Parcel {
-    /// The connection itself.
+pub(super) enum Segment {
+    /// The start of the connection.
     Open,
     /// Whole frames.
     Bytes(Vec<u8>),
     /// The end of the stream.
     Fin,
-    /// The end of everything.
+    /// A reset of the connection.
     Reset,
 }
 
-/// How a path treats what travels on it; lengths in nanoseconds.
+/// The quality of a path; times in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Quality {
     pub(super) delay: u64,
     pub(super) jitter: u64,
-    /// Of 1,000 segments so many are lost once; of those as many again.
+    /// The loss per 1,000 transmissions, retransmissions included.
     pub(super) loss: u64,
 }
 
-/// One direction.
+/// One direction of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Path {
     pub(super) quality: Quality,
-    queue: VecDeque<(u64, Parcel)>,
+    queue: VecDeque<(u64, Segment)>,
     last: u64,
-    /// Nothing moves before this: an outage that heals.
+    /// The end of an outage, before which nothing arrives.
     outage_until: u64,
-    /// Whatever is sent vanishes.
+    /// Whether the path loses everything from now on.
     cut: bool,
-    /// Its sender has closed it: nothing but a reset follows.
+    /// Whether the sender has closed the path: only a reset may follow.
     closed: bool,
 }
 
@@ -51,31 +51,31 @@ impl Path {
         Path { quality, ..Path::default() }
     }
 
-    pub(super) fn send(&mut self, raw: u64, parcel: Parcel, chance: &mut Random) {
-        if self.cut || self.closed && parcel != Parcel::Reset {
+    pub(super) fn send(&mut self, raw: u64, segment: Segment, random: &mut Random) {
+        if self.cut || self.closed && segment != Segment::Reset {
             return;
         }
-        if parcel == Parcel::Reset {
-            // A reset overtakes nothing here, but what it finds unread on arrival is thrown away.
-            self.queue.retain(|(_, parcel)| *parcel == Parcel::Open);
+        if segment == Segment::Reset {
+            // A reset discards what was not read before.
+            self.queue.retain(|(_, segment)| *segment == Segment::Open);
         }
         let Quality { delay, jitter, loss } = self.quality;
-        let mut arrival = raw.max(self.outage_until) + delay + chance.below(jitter + 1);
+        let mut arrival = raw.max(self.outage_until) + delay + random.below(jitter + 1);
         let mut again = RETRANSMISSION;
-        while loss > 0 && chance.below(1_000) < loss {
+        while loss > 0 && random.below(1_000) < loss {
             arrival += again;
             again = (again * 2).min(LONGEST_RETRANSMISSION);
         }
         self.last = self.last.max(arrival);
-        self.queue.push_back((self.last, parcel));
+        self.queue.push_back((self.last, segment));
     }
 
-    /// What was sent last, before it leaves.
-    pub(super) fn recall(&mut self) -> Option<Parcel> {
-        self.queue.pop_back().map(|(_, parcel)| parcel)
+    /// Takes back the segment that was sent last.
+    pub(super) fn recall(&mut self) -> Option<Segment> {
+        self.queue.pop_back().map(|(_, segment)| segment)
     }
 
-    /// Nothing that has not arrived moves before `until`; then everything does, in order.
+    /// Starts an outage: what has not arrived arrives at `until` or later, in order.
     pub(super) fn outage(&mut self, until: u64) {
         self.outage_until = self.outage_until.max(until);
         for (arrival, _) in &mut self.queue {
@@ -84,44 +84,44 @@ impl Path {
         self.last = self.last.max(until);
     }
 
-    /// Its sender sends no more.
+    /// Closes the path: the sender sends no more.
     pub(super) fn close(&mut self) {
         self.closed = true;
     }
 
-    /// From now on everything vanishes, what is under way included.
+    /// Cuts the path: everything in flight and everything sent later is lost.
     pub(super) fn cut(&mut self, raw: u64) {
         self.cut = true;
         self.queue.retain(|(arrival, _)| *arrival <= raw);
     }
 
-    /// When the next parcel arrives, or arrived.
+    /// Returns the arrival time of the next segment, which may be in the past.
     pub(super) fn next(&self) -> Option<u64> {
         self.queue.front().map(|(arrival, _)| *arrival)
     }
 
-    /// The next parcel that has arrived.
-    pub(super) fn take(&mut self, raw: u64) -> Option<Parcel> {
+    /// Takes the next segment that has arrived.
+    pub(super) fn take(&mut self, raw: u64) -> Option<Segment> {
         if self.next()? > raw {
             return None;
         }
-        self.queue.pop_front().map(|(_, parcel)| parcel)
+        self.queue.pop_front().map(|(_, segment)| segment)
     }
 }
 
-/// The two lanes of one end's socket: what is polled together leaves together, and control may
+/// The two lanes of one end's socket: frames polled together are sent together, and control may
 /// overtake data.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     control: Vec<u8>,
     data: Vec<u8>,
-    /// As they came.
+    /// All frames in the order in which they were polled.
     all: Vec<u8>,
 }
 
 impl Lanes {
-    /// A frame wants to leave.
-    pub(super) fn put(&mut self, bytes: &[u8], lane: Lane) {
+    /// Queues a frame.
+    pub(super) fn push(&mut self, bytes: &[u8], lane: Lane) {
         self.all.extend_from_slice(bytes);
         match lane {
             Lane::Control => self.control.extend_from_slice(bytes),
@@ -129,12 +129,12 @@ impl Lanes {
         }
     }
 
-    /// Sends what has gathered.
-    pub(super) fn flush(&mut self, raw: u64, path: &mut Path, chance: &mut Random) {
+    /// Sends the queued frames.
+    pub(super) fn flush(&mut self, raw: u64, path: &mut Path, random: &mut Random) {
         if self.all.is_empty() {
             return;
         }
-        let bytes = if self.control.is_empty() || self.data.is_empty() || chance.below(2) == 0 {
+        let bytes = if self.control.is_empty() || self.data.is_empty() || random.below(2) == 0 {
             std::mem::take(&mut self.all)
         } else {
             [&self.control[..], &self.data].concat()
@@ -142,18 +142,18 @@ impl Lanes {
         self.control.clear();
         self.data.clear();
         self.all.clear();
-        path.send(raw, Parcel::Bytes(bytes), chance);
+        path.send(raw, Segment::Bytes(bytes), random);
     }
 }
 
-/// Cuts `bytes` into up to three pieces.
-pub(super) fn pieces<'a>(
+/// Splits `bytes` into up to three split_randomly at random positions.
+pub(super) fn split_randomly<'a>(
     bytes: &'a [u8],
-    chance: &mut Random,
+    random: &mut Random,
 ) -> impl Iterator<Item = &'a [u8]> + use<'a> {
     let mut cuts = [bytes.len(); 2];
-    if chance.below(3) == 0 {
-        cuts = cuts.map(|length| chance.below(length as u64 + 1) as usize);
+    if random.below(3) == 0 {
+        cuts = cuts.map(|length| random.below(length as u64 + 1) as usize);
         cuts.sort_unstable();
     }
     let [first, second] = cuts;

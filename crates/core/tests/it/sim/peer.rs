@@ -1,4 +1,4 @@
-//! One peer: a connecting link, the connection's two directions, and who watches both ends.
+//! One peer: a connecting link, both directions of its connection, and the models of both ends.
 
 use systole_core::link::{Closing, Command, Event, Input, Link, Output, SessionKey, Settings};
 use systole_core::policy::Detection;
@@ -8,51 +8,52 @@ use systole_core::wire::Codec;
 use systole_core::{Span, Time};
 
 use super::model::Model;
-use super::network::{Lanes, Parcel, Path, Quality, pieces};
-use super::talk::Talk;
+use super::network::{Lanes, Segment, Path, Quality, split_randomly};
+use super::messages::MessageStream;
 
-/// Never.
+/// A time that never comes.
 pub(super) const NEVER: u64 = u64::MAX;
 
-/// How a peer behaves; lengths in nanoseconds.
+/// The behaviour of a peer; times in nanoseconds.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) listener: u16,
     pub(super) settings: Settings,
     pub(super) quality: Quality,
-    /// From one message to the next, each way; [`NEVER`] for none.
-    pub(super) talks: u64,
-    pub(super) hears: u64,
+    /// The mean time between messages to the gateway; [`NEVER`] for none.
+    pub(super) to_gateway_period: u64,
+    /// The mean time between messages to the peer; [`NEVER`] for none.
+    pub(super) to_peer_period: u64,
 }
 
-/// One peer, both ends of its connection.
+/// A peer and both ends of its connection.
 pub(super) struct Peer {
     pub(super) plan: Plan,
     link: Link,
-    /// What this end must do.
-    pub(super) own: Model,
-    /// What the gateway must do about it; from the moment it knows.
-    pub(super) judge: Option<Model>,
-    /// The gateway's number for it.
+    /// The model of the peer's end.
+    pub(super) own_model: Model,
+    /// The model of the gateway's end; `None` until the gateway accepts the connection.
+    pub(super) gateway_model: Option<Model>,
+    /// The gateway's number for the link.
     pub(super) number: Option<u32>,
     pub(super) up: Path,
     pub(super) down: Path,
-    pub(super) to_gateway: Talk,
-    pub(super) to_peer: Talk,
-    /// The policies the gateway said, and this end has not yet heard.
-    pub(super) agreed: Vec<Detection>,
-    /// This end still has its socket.
+    pub(super) to_gateway: MessageStream,
+    pub(super) to_peer: MessageStream,
+    /// The policies that the gateway has sent and this end has not yet received.
+    pub(super) sent_policies: Vec<Detection>,
+    /// Whether this end still has its socket.
     pub(super) open: bool,
-    /// Its kernel is there, and answers with a reset what comes for a process that is not.
-    refuses: bool,
-    /// Nothing bad ever happened to it.
+    /// Whether the kernel answers bytes for the ended process with a reset.
+    resets: bool,
+    /// Whether no fault was ever injected.
     pub(super) healthy: bool,
-    /// It does not run before this.
-    asleep_until: u64,
-    /// How long it did not run, in all: its clock stands still meanwhile.
-    slept: u64,
-    pub(super) next_talk: u64,
-    pub(super) next_hear: u64,
+    /// The time at which the hung application continues.
+    hung_until: u64,
+    /// The total time in which the application hung; its clock did not advance meanwhile.
+    hung_total: u64,
+    pub(super) next_to_gateway: u64,
+    pub(super) next_to_peer: u64,
     lanes: Lanes,
 }
 
@@ -61,34 +62,34 @@ impl Peer {
         raw: u64,
         name: usize,
         plan: Plan,
-        chance: &mut Random,
+        random: &mut Random,
         verbose: bool,
     ) -> Peer {
         let now = Time::from_nanos(raw);
-        let own = Model::new(format!("peer {name}"), now, &plan.settings, Span::ZERO);
-        let seed = chance.next_u64();
+        let own_model = Model::new(format!("peer {name}"), now, &plan.settings, Span::ZERO);
+        let seed = random.next_u64();
         let mut peer = Peer {
             link: Link::new(now, plan.settings.clone(), SessionKey::default(), seed),
-            own: own.verbose(verbose),
-            judge: None,
+            own_model: own_model.verbose(verbose),
+            gateway_model: None,
             number: None,
             up: Path::new(plan.quality),
             down: Path::new(plan.quality),
-            to_gateway: Talk::default(),
-            to_peer: Talk::default(),
-            agreed: Vec::new(),
+            to_gateway: MessageStream::default(),
+            to_peer: MessageStream::default(),
+            sent_policies: Vec::new(),
             open: true,
-            refuses: false,
+            resets: false,
             healthy: true,
-            asleep_until: 0,
-            slept: 0,
-            next_talk: later(raw, plan.talks, chance),
-            next_hear: later(raw, plan.hears, chance),
+            hung_until: 0,
+            hung_total: 0,
+            next_to_gateway: later(raw, plan.to_gateway_period, random),
+            next_to_peer: later(raw, plan.to_peer_period, random),
             lanes: Lanes::default(),
             plan,
         };
-        peer.up.send(raw, Parcel::Open, chance);
-        peer.collect(raw, now, chance);
+        peer.up.send(raw, Segment::Open, random);
+        peer.collect(raw, now, random);
         peer
     }
 
@@ -96,160 +97,160 @@ impl Peer {
         self.plan.settings.codec
     }
 
-    /// When something happens at this end.
+    /// Returns when something happens at this end next.
     pub(super) fn next(&self) -> Option<u64> {
         if !self.open {
-            return self.down.next().filter(|_| self.refuses);
+            return self.down.next().filter(|_| self.resets);
         }
         let deadline = self.link.next_deadline().map(|deadline| deadline.at.as_nanos());
-        let deadline = deadline.map(|at| at.saturating_add(self.slept));
-        let parcel = self.down.next().unwrap_or(NEVER);
-        let next = deadline.unwrap_or(NEVER).min(parcel).min(self.next_talk);
-        (next < NEVER).then_some(next.max(self.asleep_until))
+        let deadline = deadline.map(|at| at.saturating_add(self.hung_total));
+        let segment = self.down.next().unwrap_or(NEVER);
+        let next = deadline.unwrap_or(NEVER).min(segment).min(self.next_to_gateway);
+        (next < NEVER).then_some(next.max(self.hung_until))
     }
 
-    /// What has happened at this end by `raw`: first what arrived, then what is due.
-    pub(super) fn run(&mut self, raw: u64, chance: &mut Random) {
-        while self.refuses {
-            let Some(parcel) = self.down.take(raw) else { break };
-            if let Parcel::Bytes(_) = parcel {
-                self.up.send(raw, Parcel::Reset, chance);
+    /// Runs this end up to `raw`: first what arrived, then what is due.
+    pub(super) fn run(&mut self, raw: u64, random: &mut Random) {
+        while self.resets {
+            let Some(segment) = self.down.take(raw) else { break };
+            if let Segment::Bytes(_) = segment {
+                self.up.send(raw, Segment::Reset, random);
             }
-            self.refuses = parcel == Parcel::Open;
+            self.resets = segment == Segment::Open;
         }
         while self.open {
-            let Some(parcel) = self.down.take(raw) else { break };
-            match parcel {
-                Parcel::Open => {}
-                Parcel::Bytes(bytes) => {
-                    for piece in pieces(&bytes, chance) {
+            let Some(segment) = self.down.take(raw) else { break };
+            match segment {
+                Segment::Open => {}
+                Segment::Bytes(bytes) => {
+                    for piece in split_randomly(&bytes, random) {
                         if self.open {
-                            self.tell(raw, Input::Received(piece), chance);
+                            self.handle(raw, Input::Received(piece), random);
                         }
                     }
                 }
-                Parcel::Fin => self.tell(raw, Input::Ended, chance),
-                Parcel::Reset => {
-                    self.tell(raw, Input::Failed(systole_core::kernel::SocketError::Reset), chance);
+                Segment::Fin => self.handle(raw, Input::Ended, random),
+                Segment::Reset => {
+                    self.handle(raw, Input::Failed(systole_core::kernel::SocketError::Reset), random);
                 }
             }
         }
-        if self.open && self.next_talk <= raw {
-            self.next_talk = later(raw, self.plan.talks, chance);
-            self.say(raw, chance);
+        if self.open && self.next_to_gateway <= raw {
+            self.next_to_gateway = later(raw, self.plan.to_gateway_period, random);
+            self.send_message(raw, random);
         }
         let now = self.now(raw);
         if self.open && self.link.next_deadline().is_some_and(|deadline| deadline.at <= now) {
-            self.tell(raw, Input::Deadline, chance);
-            self.own.check(now);
+            self.handle(raw, Input::Deadline, random);
+            self.own_model.check(now);
         }
     }
 
     /// Sends a message to the gateway.
-    pub(super) fn say(&mut self, raw: u64, chance: &mut Random) {
-        if self.own.is_established() {
-            let message = self.to_gateway.say(self.codec(), chance);
-            for input in Talk::commands(self.codec(), &message, chance) {
-                self.tell(raw, input, chance);
+    pub(super) fn send_message(&mut self, raw: u64, random: &mut Random) {
+        if self.own_model.is_established() {
+            let message = self.to_gateway.next_message(self.codec(), random);
+            for input in MessageStream::commands(self.codec(), &message, random) {
+                self.handle(raw, input, random);
             }
         }
     }
 
-    /// Says something to the machine of this end, if it runs.
-    pub(super) fn command(&mut self, raw: u64, command: Command<'_>, chance: &mut Random) {
-        if self.open && self.asleep_until <= raw {
-            self.tell(raw, Input::Command(command), chance);
+    /// Gives a command to the link of this end, if its application runs.
+    pub(super) fn command(&mut self, raw: u64, command: Command<'_>, random: &mut Random) {
+        if self.open && self.hung_until <= raw {
+            self.handle(raw, Input::Command(command), random);
         }
     }
 
-    /// The application hangs: its kernel goes on, it does not.
-    pub(super) fn sleep(&mut self, raw: u64, until: u64) {
+    /// Hangs the application until `until`, while its kernel continues.
+    pub(super) fn hang(&mut self, raw: u64, until: u64) {
         self.healthy = false;
-        let from = raw.max(self.asleep_until);
+        let from = raw.max(self.hung_until);
         if until > from {
-            self.slept = self.slept.saturating_add(until - from);
-            self.asleep_until = until;
+            self.hung_total = self.hung_total.saturating_add(until - from);
+            self.hung_until = until;
         }
     }
 
-    /// The process ends: with a FIN, a reset, or without a word.
-    pub(super) fn exit(&mut self, raw: u64, parcel: Option<Parcel>, chance: &mut Random) {
-        if let Some(parcel) = parcel.filter(|_| self.open) {
-            self.refuses = parcel == Parcel::Fin;
-            self.up.send(raw, parcel, chance);
+    /// Ends the process with `segment`: a FIN, a reset, other bytes, or nothing.
+    pub(super) fn exit(&mut self, raw: u64, segment: Option<Segment>, random: &mut Random) {
+        if let Some(segment) = segment.filter(|_| self.open) {
+            self.resets = segment == Segment::Fin;
+            self.up.send(raw, segment, random);
         }
         self.healthy = false;
         self.open = false;
     }
 
-    /// The process closes its sending side, and reads on.
-    pub(super) fn half_close(&mut self, raw: u64, chance: &mut Random) {
+    /// Closes the sending side; the process continues to read.
+    pub(super) fn half_close(&mut self, raw: u64, random: &mut Random) {
         self.healthy = false;
         if self.open {
-            self.up.send(raw, Parcel::Fin, chance);
+            self.up.send(raw, Segment::Fin, random);
             self.up.close();
         }
     }
 
-    /// The gateway's next message, if it wants to send one now.
-    pub(super) fn due_to_hear(&mut self, raw: u64, chance: &mut Random) -> bool {
-        let due = self.next_hear <= raw;
+    /// Returns whether the gateway sends its next message now, and schedules the one after it.
+    pub(super) fn is_message_due(&mut self, raw: u64, random: &mut Random) -> bool {
+        let due = self.next_to_peer <= raw;
         if due {
-            self.next_hear = later(raw, self.plan.hears, chance);
+            self.next_to_peer = later(raw, self.plan.to_peer_period, random);
         }
         due
     }
 
     fn now(&self, raw: u64) -> Time {
-        Time::from_nanos(raw - self.slept.min(raw))
+        Time::from_nanos(raw - self.hung_total.min(raw))
     }
 
-    fn tell(&mut self, raw: u64, input: Input<'_>, chance: &mut Random) {
+    fn handle(&mut self, raw: u64, input: Input<'_>, random: &mut Random) {
         let now = self.now(raw);
-        self.own.input(now, &input);
+        self.own_model.input(now, &input);
         self.link.handle(now, input);
-        self.collect(raw, now, chance);
-        self.own.settled();
+        self.collect(raw, now, random);
+        self.own_model.check_settled();
     }
 
-    fn collect(&mut self, raw: u64, now: Time, chance: &mut Random) {
+    fn collect(&mut self, raw: u64, now: Time, random: &mut Random) {
         let codec = self.plan.settings.codec;
         let mut closing = None;
         while let Some(output) = self.link.poll_output() {
-            self.own.output(now, &output);
+            self.own_model.output(now, &output);
             match output {
-                Output::Transmit { bytes, lane } => self.lanes.put(bytes, lane),
+                Output::Transmit { bytes, lane } => self.lanes.push(bytes, lane),
                 Output::Event(Event::Data { bytes, more, .. }) => {
-                    self.to_peer.hear(codec, bytes, more);
+                    self.to_peer.receive(codec, bytes, more);
                 }
-                Output::Event(Event::HeartbeatData(data)) => self.to_peer.hear_riding(data),
+                Output::Event(Event::HeartbeatData(data)) => self.to_peer.receive_heartbeat_data(data),
                 Output::Event(Event::Established { policy, .. } | Event::Retuned(policy))
                     if codec.has_handshake() =>
                 {
-                    let said = self.agreed.remove(0);
-                    assert_eq!(policy.detection(), said, "both ends hold the same policy");
+                    let sent = self.sent_policies.remove(0);
+                    assert_eq!(policy.detection(), sent, "both ends hold the same policy");
                 }
                 Output::Event(_) | Output::Examine => {}
                 Output::Close(how) => closing = Some(how),
             }
         }
-        self.lanes.flush(raw, &mut self.up, chance);
+        self.lanes.flush(raw, &mut self.up, random);
         if let Some(how) = closing {
             self.open = false;
-            self.up.send(raw, farewell(how), chance);
+            self.up.send(raw, closing_segment(how), random);
         }
     }
 }
 
-/// What the other end sees of a closed socket.
-pub(super) fn farewell(how: Closing) -> Parcel {
+/// Returns what the other end receives when a socket is closed.
+pub(super) fn closing_segment(how: Closing) -> Segment {
     match how {
-        Closing::Flush => Parcel::Fin,
-        Closing::Abort => Parcel::Reset,
+        Closing::Flush => Segment::Fin,
+        Closing::Abort => Segment::Reset,
     }
 }
 
-/// About one `period` after `raw`.
-pub(super) fn later(raw: u64, period: u64, chance: &mut Random) -> u64 {
-    if period == NEVER { NEVER } else { raw + period / 2 + chance.below(period + 1) }
+/// Returns a random time about one `period` after `raw`.
+pub(super) fn later(raw: u64, period: u64, random: &mut Random) -> u64 {
+    if period == NEVER { NEVER } else { raw + period / 2 + random.below(period + 1) }
 }

@@ -1,4 +1,4 @@
-//! A random schedule from a seed: policies, roles, traffic, commands and faults.
+//! Random schedules from a seed: policies, roles, traffic, commands and faults.
 
 use systole_core::hub::HubCommand;
 use systole_core::kernel::SocketError;
@@ -9,19 +9,19 @@ use systole_core::tap::record::ReplaySummary;
 use systole_core::wire::{CloseReason, Codec};
 use systole_core::{Policy, Span};
 
-use super::gateway::{Loop, Making};
+use super::gateway::{LoopTiming, HubConfig};
 use super::model::Model;
-use super::network::{Parcel, Quality};
+use super::network::{Segment, Quality};
 use super::peer::{NEVER, Plan};
 use super::world::World;
 
 const MILLI: u64 = 1_000_000;
 const CODECS: [Codec; 3] = [Codec::Native, Codec::Line, Codec::Message1028];
 
-/// The most steps of one schedule: what comes after is another schedule's to try.
+/// The maximum number of steps of one schedule.
 const STEPS: u64 = 600;
 
-/// What a schedule did.
+/// The counts of what happened in one or more schedules.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Outcome {
     pub(super) steps: u64,
@@ -46,8 +46,8 @@ impl Outcome {
         }
     }
 
-    /// Whether everything that is checked also happened.
-    pub(super) fn is_lively(&self) -> bool {
+    /// Returns whether each kind of checked event happened often enough.
+    pub(super) fn has_enough_events(&self) -> bool {
         self.condemned > 100 && self.recovered > 100 && self.beats > 1_000
     }
 }
@@ -61,17 +61,17 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// Runs the schedule of `seed`; panics with what does not hold.
+/// Runs the schedule of `seed`; panics if an invariant does not hold.
 pub(super) fn run(seed: u64, verbose: bool) -> Outcome {
     let mut schedule = Schedule::new(seed, verbose);
-    schedule.play();
+    schedule.run_actions();
     let Schedule { world, .. } = schedule;
     let mut outcome =
         Outcome { steps: world.steps, virtual_ns: u128::from(world.raw), ..Outcome::default() };
-    for judge in world.peers.iter().filter_map(|peer| peer.judge.as_ref()) {
-        outcome.condemned += u64::from(judge.cause.is_some_and(|cause| cause.name() == "unknown"));
-        outcome.recovered += judge.recoveries;
-        outcome.beats += judge.beats;
+    for gateway_model in world.peers.iter().filter_map(|peer| peer.gateway_model.as_ref()) {
+        outcome.condemned += u64::from(gateway_model.cause.is_some_and(|cause| cause.name() == "unknown"));
+        outcome.recovered += gateway_model.recoveries;
+        outcome.beats += gateway_model.beats;
     }
     let ReplaySummary { inputs, outputs, .. } = world.replay();
     Outcome { inputs, outputs, ..outcome }
@@ -79,44 +79,44 @@ pub(super) fn run(seed: u64, verbose: bool) -> Outcome {
 
 struct Schedule {
     world: World,
-    /// The measure of all lengths: no interval is shorter, no healthy delay longer than a quarter.
+    /// The unit of all times: no interval is shorter, no healthy delay longer than a quarter.
     unit: u64,
-    /// From one action to the next, about.
+    /// The mean time between two actions.
     pause: u64,
     until: u64,
 }
 
 impl Schedule {
     fn new(seed: u64, verbose: bool) -> Schedule {
-        let mut chance = Random::new(seed);
-        // From fast machines in one room to policies of years.
-        let unit = match chance.below(20) {
-            0 => 86_400_000 * MILLI * (1 + chance.below(90)),
-            1..4 => (1 + chance.below(600)) * 1_000 * MILLI,
-            _ => (50 + chance.below(2_000)) * MILLI,
+        let mut random = Random::new(seed);
+        // From policies for a local network to policies of years.
+        let unit = match random.below(20) {
+            0 => 86_400_000 * MILLI * (1 + random.below(90)),
+            1..4 => (1 + random.below(600)) * 1_000 * MILLI,
+            _ => (50 + random.below(2_000)) * MILLI,
         };
         let listeners = CODECS.map(|codec| {
-            let mut settings = Settings::new(codec, Side::Accepting, policy(unit, &mut chance));
-            settings.role = role(&mut chance);
-            settings.handshake_timeout = Span::from_nanos(unit * (2 + chance.below(10)));
+            let mut settings = Settings::new(codec, Side::Accepting, policy(unit, &mut random));
+            settings.role = role(&mut random);
+            settings.handshake_timeout = Span::from_nanos(unit * (2 + random.below(10)));
             let longest_bound = Span::from_nanos(unit.saturating_mul(200));
             settings.limits = Limits { shortest_bound: Span::from_nanos(unit), longest_bound };
             settings.report_heartbeats = true;
-            settings.examines = chance.below(2) == 0;
+            settings.examines = random.below(2) == 0;
             settings
         });
-        let making = Making { listeners: listeners.to_vec(), seed: chance.next_u64() };
-        let lag = chance.below(2) * chance.below((unit / 8).min(40 * MILLI));
-        let cost = 1 + chance.below((unit / 16).min(20 * MILLI));
-        let batch = if chance.below(3) == 0 { 1 } else { 64 };
-        let manner = Loop { lag, batch, cost };
-        let pause = unit * (1 + chance.below(20));
-        let until = pause * (8 + chance.below(40));
-        Schedule { world: World::new(making, manner, chance, verbose), unit, pause, until }
+        let hub_config = HubConfig { listeners: listeners.to_vec(), seed: random.next_u64() };
+        let lag = random.below(2) * random.below((unit / 8).min(40 * MILLI));
+        let cost = 1 + random.below((unit / 16).min(20 * MILLI));
+        let batch = if random.below(3) == 0 { 1 } else { 64 };
+        let timing = LoopTiming { lag, batch, cost };
+        let pause = unit * (1 + random.below(20));
+        let until = pause * (8 + random.below(40));
+        Schedule { world: World::new(hub_config, timing, random, verbose), unit, pause, until }
     }
 
-    fn play(&mut self) {
-        for _ in 0..=self.world.chance.below(3) {
+    fn run_actions(&mut self) {
+        for _ in 0..=self.world.random.below(3) {
             self.connect();
         }
         let mut action = self.next_action();
@@ -134,43 +134,43 @@ impl Schedule {
     }
 
     fn next_action(&mut self) -> u64 {
-        self.world.raw + 1 + self.world.chance.below(2 * self.pause)
+        self.world.raw + 1 + self.world.random.below(2 * self.pause)
     }
 
     fn connect(&mut self) {
-        let chance = &mut self.world.chance;
-        let listener = [0_u16, 0, 0, 1, 2][chance.below(5) as usize];
+        let random = &mut self.world.random;
+        let listener = [0_u16, 0, 0, 1, 2][random.below(5) as usize];
         let unit = self.unit;
         let codec = CODECS[usize::from(listener)];
-        let asks = (chance.below(3) == 0).then(|| policy(unit, chance));
+        let asks = (random.below(3) == 0).then(|| policy(unit, random));
         let side = Side::Connecting(Introduction { asks, ..Introduction::default() });
-        let mut settings = Settings::new(codec, side, policy(unit, chance));
-        settings.role = role(chance);
-        settings.handshake_timeout = Span::from_nanos(unit * (2 + chance.below(10)));
+        let mut settings = Settings::new(codec, side, policy(unit, random));
+        settings.role = role(random);
+        settings.handshake_timeout = Span::from_nanos(unit * (2 + random.below(10)));
         settings.report_heartbeats = true;
-        let loss = if chance.below(4) == 0 { chance.below(300) } else { 0 };
-        let (delay, jitter) = (chance.below(unit / 8), chance.below(unit / 8));
+        let loss = if random.below(4) == 0 { random.below(300) } else { 0 };
+        let (delay, jitter) = (random.below(unit / 8), random.below(unit / 8));
         let quality = Quality { delay, jitter, loss };
-        let talks = traffic(unit, chance);
-        let hears = traffic(unit, chance);
-        let plan = Plan { listener, settings, quality, talks, hears };
-        let watched = self.world.gateway.hub.machine().listeners()[usize::from(listener)].role;
-        // Where there is no handshake a peer is introduced by its first word, which may not come.
-        let speaks = codec.has_handshake();
+        let to_gateway_period = traffic(unit, random);
+        let to_peer_period = traffic(unit, random);
+        let plan = Plan { listener, settings, quality, to_gateway_period, to_peer_period };
+        let role_at_gateway = self.world.gateway.hub.machine().listeners()[usize::from(listener)].role;
+        // Without a handshake the first message introduces a peer, and it may never be sent.
+        let must_introduce = codec.has_handshake();
         let index = self.world.connect(plan);
-        self.world.peers[index].healthy = loss == 0 && watched == Role::Probe && speaks;
-        if listener == 0 && self.world.chance.below(16) == 0 {
+        self.world.peers[index].healthy = loss == 0 && role_at_gateway == Role::Probe && must_introduce;
+        if listener == 0 && self.world.random.below(16) == 0 {
             self.world.trickle(index, self.unit / 2);
         }
     }
 
     fn act(&mut self) {
         let count = self.world.peers.len() as u64;
-        let index = self.world.chance.below(count) as usize;
-        match self.world.chance.below(32) {
+        let index = self.world.random.below(count) as usize;
+        match self.world.random.below(32) {
             0..3 => self.connect_one_more(),
-            3..11 => self.disturb(index),
-            11..14 => self.end(index),
+            3..11 => self.disturb_path(index),
+            11..14 => self.end_link(index),
             14..24 => self.command(index),
             24..26 => self.command_all(),
             26..28 => self.stop_at_the_verdict(index),
@@ -184,22 +184,22 @@ impl Schedule {
         }
     }
 
-    fn disturb(&mut self, index: usize) {
-        let span = self.length();
-        let chance = &mut self.world.chance;
-        let (up, down) = [(true, true), (true, false), (false, true)][chance.below(3) as usize];
-        match chance.below(4) {
+    fn disturb_path(&mut self, index: usize) {
+        let span = self.duration();
+        let random = &mut self.world.random;
+        let (up, down) = [(true, true), (true, false), (false, true)][random.below(3) as usize];
+        match random.below(4) {
             0 | 1 => self.world.outage(index, span, up, down),
             2 => self.world.cut(index, up, down),
             _ => {
                 let raw = self.world.raw;
-                self.world.peers[index].sleep(raw, raw + span);
+                self.world.peers[index].hang(raw, raw + span);
             }
         }
     }
 
-    fn end(&mut self, index: usize) {
-        match self.world.chance.below(12) {
+    fn end_link(&mut self, index: usize) {
+        match self.world.random.below(12) {
             9.. => {
                 self.world.peers[index].healthy = false;
                 self.world.input(index, Input::Warned(SocketError::HostUnreachable));
@@ -207,14 +207,14 @@ impl Schedule {
             7 => self.world.half_close(index),
             8 => {
                 self.world.half_close(index);
-                let reset = self.world.chance.below(2) == 0;
-                self.world.exit(index, reset.then_some(Parcel::Reset));
+                let reset = self.world.random.below(2) == 0;
+                self.world.exit(index, reset.then_some(Segment::Reset));
             }
-            0 => self.world.exit(index, Some(Parcel::Fin)),
-            1 => self.world.exit(index, Some(Parcel::Reset)),
+            0 => self.world.exit(index, Some(Segment::Fin)),
+            1 => self.world.exit(index, Some(Segment::Reset)),
             2 => self.world.exit(index, None),
             3 if self.world.peers[index].codec() != Codec::Line => {
-                self.world.exit(index, Some(Parcel::Bytes(vec![0; 4])));
+                self.world.exit(index, Some(Segment::Bytes(vec![0; 4])));
             }
             3 | 4 => self.world.fail(index, SocketError::TimedOut),
             5 => self.world.fail(index, SocketError::Local),
@@ -223,17 +223,17 @@ impl Schedule {
     }
 
     fn command(&mut self, index: usize) {
-        let at_the_peer = self.world.chance.below(3) == 0;
-        let span = self.length();
-        let World { chance, peers, .. } = &mut self.world;
-        let ride = |talk: &mut super::talk::Talk, chance: &mut Random| talk.ride(chance);
+        let at_the_peer = self.world.random.below(3) == 0;
+        let span = self.duration();
+        let World { random, peers, .. } = &mut self.world;
+        let next_heartbeat_data = |messages: &mut super::messages::MessageStream, random: &mut Random| messages.next_heartbeat_data(random);
         let data = match at_the_peer {
-            true => ride(&mut peers[index].to_gateway, chance),
-            false => ride(&mut peers[index].to_peer, chance),
+            true => next_heartbeat_data(&mut peers[index].to_gateway, random),
+            false => next_heartbeat_data(&mut peers[index].to_peer, random),
         };
         let goodbye = Goodbye::from(CloseReason::Kicked);
-        let command = match chance.below(16) {
-            0..6 => Command::Retune(policy(self.unit, chance)),
+        let command = match random.below(16) {
+            0..6 => Command::Retune(policy(self.unit, random)),
             6..9 => Command::Hold(Span::from_nanos(span)),
             9..12 => Command::Release,
             12..15 => Command::HeartbeatData(&data),
@@ -242,51 +242,51 @@ impl Schedule {
         };
         if at_the_peer {
             let raw = self.world.raw;
-            self.world.peers[index].command(raw, command, &mut self.world.chance);
+            self.world.peers[index].command(raw, command, &mut self.world.random);
         } else {
             self.world.command(index, command);
         }
     }
 
     fn command_all(&mut self) {
-        let chance = &mut self.world.chance;
-        let command = match chance.below(8) {
+        let random = &mut self.world.random;
+        let command = match random.below(8) {
             0 => HubCommand::Drain { reconnect_within: Span::from_nanos(self.unit) },
             1 => HubCommand::ReportHeartbeats(true),
             _ => {
-                let listener = chance.below(3) as u16;
-                HubCommand::Retune { listener, policy: policy(self.unit, chance) }
+                let listener = random.below(3) as u16;
+                HubCommand::Retune { listener, policy: policy(self.unit, random) }
             }
         };
         self.world.command_all(command);
     }
 
     fn stop_the_observer(&mut self) {
-        let span = self.length();
-        let suspend = self.world.chance.below(4) == 0;
+        let span = self.duration();
+        let suspend = self.world.random.below(4) == 0;
         let raw = self.world.raw;
         self.world.gateway.stop(raw, raw + span, suspend);
     }
 
-    /// The worst moment: all is silent until shortly before a verdict, then the observer stops, and
-    /// when it comes back everything is there at once, and so is the time of the verdict.
+    /// Stops the observer at the worst moment: shortly before a verdict, after an outage. When it
+    /// continues, the delayed bytes have arrived and the verdict is due at the same time.
     fn stop_at_the_verdict(&mut self, index: usize) {
         let World { raw, gateway, peers, .. } = &self.world;
-        let judge = peers[index].judge.as_ref().filter(|judge| judge.is_established());
-        let Some(due) = judge.and_then(Model::due).map(|due| gateway.raw_at(due)) else {
+        let gateway_model = peers[index].gateway_model.as_ref().filter(|gateway_model| gateway_model.is_established());
+        let Some(due) = gateway_model.and_then(Model::due).map(|due| gateway.raw_at(due)) else {
             return;
         };
         let wait = due.saturating_sub(*raw);
         if wait == 0 || wait > self.unit * 80 {
             return;
         }
-        let heals = wait + self.world.chance.below(self.unit);
+        let heals = wait + self.world.random.below(self.unit);
         for other in 0..self.world.peers.len() {
-            if other == index || self.world.chance.below(2) == 0 {
+            if other == index || self.world.random.below(2) == 0 {
                 self.world.outage(other, heals, true, true);
             }
         }
-        let stops = due - self.world.chance.below(wait.min(2 * MILLI));
+        let stops = due - self.world.random.below(wait.min(2 * MILLI));
         while self.world.steps < STEPS && self.world.next() <= stops {
             self.world.step();
         }
@@ -296,42 +296,42 @@ impl Schedule {
         }
     }
 
-    /// How long something lasts: mostly about a bound, rarely fifty days.
-    fn length(&mut self) -> u64 {
-        let chance = &mut self.world.chance;
-        match chance.below(40) {
+    /// Returns a random duration: mostly about a bound, rarely fifty days.
+    fn duration(&mut self) -> u64 {
+        let random = &mut self.world.random;
+        match random.below(40) {
             0 => 50 * 86_400_000 * MILLI,
-            1..20 => chance.below(self.unit * 4),
-            _ => chance.below(self.unit * 60),
+            1..20 => random.below(self.unit * 4),
+            _ => random.below(self.unit * 60),
         }
     }
 }
 
-fn role(chance: &mut Random) -> Role {
-    if chance.below(4) == 0 { Role::Watch } else { Role::Probe }
+fn role(random: &mut Random) -> Role {
+    if random.below(4) == 0 { Role::Watch } else { Role::Probe }
 }
 
-fn traffic(unit: u64, chance: &mut Random) -> u64 {
-    match chance.below(4) {
-        0 => unit / 2 + chance.below(unit * 4),
-        1 => unit + chance.below(unit * 60),
+fn traffic(unit: u64, random: &mut Random) -> u64 {
+    match random.below(4) {
+        0 => unit / 2 + random.below(unit * 4),
+        1 => unit + random.below(unit * 60),
         _ => NEVER,
     }
 }
 
-fn policy(unit: u64, chance: &mut Random) -> Policy {
+fn policy(unit: u64, random: &mut Random) -> Policy {
     let mut length = |most: u64| {
-        let nanos = unit + chance.below(unit * most);
+        let nanos = unit + random.below(unit * most);
         Span::from_millis(nanos.div_ceil(MILLI))
     };
     let (idle, interval, keepalive) = (length(15), length(8), length(30));
-    let policy = match chance.below(14) {
+    let policy = match random.below(14) {
         0 => Policy::never(),
-        _ => Policy::new(idle, interval, 1 + chance.below(5) as u8).expect("legal"),
+        _ => Policy::new(idle, interval, 1 + random.below(5) as u8).expect("legal"),
     };
-    let policy = match chance.below(4) {
+    let policy = match random.below(4) {
         0 => policy.with_keepalive(keepalive).expect("legal"),
         _ => policy,
     };
-    policy.with_spread(chance.below(2) == 0).with_enforce(chance.below(7) != 0)
+    policy.with_spread(random.below(2) == 0).with_enforce(random.below(7) != 0)
 }

@@ -1,4 +1,4 @@
-//! Everything together, in virtual time: whatever happens next happens now.
+//! The simulated world: a gateway and its peers, driven event by event in virtual time.
 
 use systole_core::hub;
 use systole_core::kernel::SocketError;
@@ -6,14 +6,14 @@ use systole_core::link::{Command, Input};
 use systole_core::random::Random;
 use systole_core::tap::record::ReplaySummary;
 
-use super::gateway::{Gateway, Loop, Making};
-use super::network::Parcel;
+use super::gateway::{Gateway, LoopTiming, HubConfig};
+use super::network::Segment;
 use super::peer::{NEVER, Peer, Plan};
 
-/// An observer, its peers, and the raw time, which also runs while the observer does not.
+/// A gateway, its peers, and raw time in nanoseconds, which also runs while the gateway is stopped.
 pub(super) struct World {
     pub(super) raw: u64,
-    pub(super) chance: Random,
+    pub(super) random: Random,
     pub(super) gateway: Gateway,
     pub(super) peers: Vec<Peer>,
     pub(super) steps: u64,
@@ -21,26 +21,26 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(making: Making, manner: Loop, chance: Random, verbose: bool) -> World {
-        let gateway = Gateway::new(making, manner, verbose);
-        World { raw: 0, chance, gateway, peers: Vec::new(), steps: 0, verbose }
+    pub(super) fn new(hub_config: HubConfig, timing: LoopTiming, random: Random, verbose: bool) -> World {
+        let gateway = Gateway::new(hub_config, timing, verbose);
+        World { raw: 0, random, gateway, peers: Vec::new(), steps: 0, verbose }
     }
 
-    /// Another peer connects; its index.
+    /// Connects another peer and returns its index.
     pub(super) fn connect(&mut self, plan: Plan) -> usize {
         let name = self.peers.len();
-        let peer = Peer::connect(self.raw, name, plan, &mut self.chance, self.verbose);
+        let peer = Peer::connect(self.raw, name, plan, &mut self.random, self.verbose);
         self.peers.push(peer);
         name
     }
 
-    /// When anything happens next.
+    /// Returns the time of the next event.
     pub(super) fn next(&self) -> u64 {
         let peers = self.peers.iter().filter_map(Peer::next).min().unwrap_or(NEVER);
         peers.min(self.gateway.next(&self.peers).unwrap_or(NEVER)).max(self.raw)
     }
 
-    /// Lets everything happen up to `until`.
+    /// Runs all events up to `until`.
     pub(super) fn run_until(&mut self, until: u64) {
         while self.next() <= until {
             self.step();
@@ -48,49 +48,49 @@ impl World {
         self.raw = self.raw.max(until);
     }
 
-    /// What happens next, happens.
+    /// Runs the next event.
     pub(super) fn step(&mut self) {
         self.raw = self.next();
         self.steps += 1;
         let raw = self.raw;
         for peer in &mut self.peers {
             if peer.next().is_some_and(|next| next <= raw) {
-                peer.run(raw, &mut self.chance);
+                peer.run(raw, &mut self.random);
             }
         }
         if self.gateway.next(&self.peers).is_some_and(|next| next <= raw) {
-            self.gateway.turn(raw, &mut self.peers, &mut self.chance);
+            self.gateway.turn(raw, &mut self.peers, &mut self.random);
         }
     }
 
-    /// The operator, or the application behind the gateway, wants something of a link.
+    /// Gives a command to the gateway's end of a link.
     pub(super) fn command(&mut self, index: usize, command: Command<'_>) {
         self.input(index, Input::Command(command));
     }
 
-    /// The gateway's socket of a link reports something of its own.
+    /// Reports an error of the gateway's socket of a link.
     pub(super) fn fail(&mut self, index: usize, failure: SocketError) {
         self.peers[index].healthy = false;
         self.input(index, Input::Failed(failure));
     }
 
-    /// Something happens to a link at the gateway: the loop comes round for it.
+    /// Feeds an input to the gateway's end of a link, in an extra turn of its loop.
     pub(super) fn input(&mut self, index: usize, input: Input<'_>) {
-        let is_open = |peer: &Peer| peer.judge.as_ref().is_some_and(|judge| judge.is_open());
-        if !self.wake() || !is_open(&self.peers[index]) {
+        let is_open = |peer: &Peer| peer.gateway_model.as_ref().is_some_and(|gateway_model| gateway_model.is_open());
+        if !self.turn_gateway() || !is_open(&self.peers[index]) {
             return;
         }
-        self.gateway.command(self.raw, index, input, &mut self.peers, &mut self.chance);
+        self.gateway.command(self.raw, index, input, &mut self.peers, &mut self.random);
     }
 
-    /// Something is wanted of all links.
+    /// Gives the gateway a command for all links.
     pub(super) fn command_all(&mut self, command: hub::HubCommand) {
-        if self.wake() {
+        if self.turn_gateway() {
             self.gateway.command_all(command);
         }
     }
 
-    /// Nothing moves on the path of a peer for `span`, to it, from it, or both; then all does.
+    /// Starts an outage of `span` on a peer's path, in one direction or both.
     pub(super) fn outage(&mut self, index: usize, span: u64, up: bool, down: bool) {
         let peer = &mut self.peers[index];
         let until = self.raw + span;
@@ -103,7 +103,7 @@ impl World {
         peer.healthy = false;
     }
 
-    /// A peer's path vanishes in one direction or both.
+    /// Cuts a peer's path for ever, in one direction or both.
     pub(super) fn cut(&mut self, index: usize, up: bool, down: bool) {
         let peer = &mut self.peers[index];
         if up {
@@ -115,41 +115,42 @@ impl World {
         peer.healthy = false;
     }
 
-    /// A native peer introduces itself a byte each `pause`, and never comes to the end.
+    /// Lets a native peer send its HELLO one byte per `pause`, without ever completing it.
     pub(super) fn trickle(&mut self, index: usize, pause: u64) {
         let peer = &mut self.peers[index];
-        peer.exit(self.raw, None, &mut self.chance);
-        let Some(Parcel::Bytes(hello)) = peer.up.recall() else { return };
+        peer.exit(self.raw, None, &mut self.random);
+        let Some(Segment::Bytes(hello)) = peer.up.recall() else { return };
         for (byte, count) in hello.into_iter().zip(0..32) {
-            peer.up.send(self.raw + count * pause, Parcel::Bytes(vec![byte]), &mut self.chance);
+            peer.up.send(self.raw + count * pause, Segment::Bytes(vec![byte]), &mut self.random);
         }
     }
 
-    /// A peer sends what no protocol allows, or ends.
-    pub(super) fn exit(&mut self, index: usize, parcel: Option<Parcel>) {
-        self.peers[index].exit(self.raw, parcel, &mut self.chance);
+    /// Ends a peer's process, perhaps with illegal bytes.
+    pub(super) fn exit(&mut self, index: usize, segment: Option<Segment>) {
+        self.peers[index].exit(self.raw, segment, &mut self.random);
     }
 
-    /// A peer closes its sending side, and reads on.
+    /// Closes a peer's sending side; the peer continues to read.
     pub(super) fn half_close(&mut self, index: usize) {
-        self.peers[index].half_close(self.raw, &mut self.chance);
+        self.peers[index].half_close(self.raw, &mut self.random);
     }
 
-    /// The end: everything that passed the hub's doors must come again from a fresh one.
+    /// Ends the world: a replay of its record on a new hub must give the same outputs.
     pub(super) fn replay(self) -> ReplaySummary {
         match self.gateway.replay() {
             Ok(summary) => {
-                assert_eq!(summary.unrecorded, 0, "the replay says something more at the end");
+                assert_eq!(summary.unrecorded, 0, "the replay has extra outputs at the end");
                 summary
             }
-            Err(error) => panic!("the record gives other outputs: {error}"),
+            Err(error) => panic!("the replay has different outputs: {error}"),
         }
     }
 
-    fn wake(&mut self) -> bool {
+    /// Runs one turn of the gateway's loop; returns false if the gateway is stopped.
+    fn turn_gateway(&mut self) -> bool {
         let running = self.gateway.is_running(self.raw);
         if running {
-            self.gateway.turn(self.raw, &mut self.peers, &mut self.chance);
+            self.gateway.turn(self.raw, &mut self.peers, &mut self.random);
         }
         running
     }

@@ -1,4 +1,4 @@
-//! After reports were lost, the shards are asked who is online.
+//! Tests of the correlation after lost reports: the shards are asked for their sessions.
 
 use systole_core::cause::{Cause, Confidence, Direction, Scope, Verdict};
 use systole_core::diagnosis::Grounds;
@@ -6,8 +6,8 @@ use systole_core::diagnosis::Grounds;
 use super::*;
 use crate::events::{Body, OutageInfo, Subscriber};
 
-/// A session of shard 0 that every played shard lists, and those of the same listener.
-fn lose(fixture: &Fixture, link: u32) {
+/// Reports that a session of shard 0, which that shard lists as online, lost its path.
+fn lose_path(fixture: &Fixture, link: u32) {
     let now = Time::from_millis(50_000);
     let listed = info(0, link);
     let subject = Subject {
@@ -35,9 +35,10 @@ fn lose(fixture: &Fixture, link: u32) {
     fixture.gateway.note(0, Report::Session { at_ms, subject, change }, 0);
 }
 
-async fn outage(events: &mut Subscriber) -> OutageInfo {
+/// Waits for the next outage event.
+async fn next_outage(events: &mut Subscriber) -> OutageInfo {
     loop {
-        for event in events.next().await.expect("nothing is missed") {
+        for event in events.next().await.expect("no gap") {
             if let Body::Outage(outage) = &event.body {
                 return outage.clone();
             }
@@ -46,28 +47,28 @@ async fn outage(events: &mut Subscriber) -> OutageInfo {
 }
 
 #[tokio::test]
-async fn who_is_online_is_asked_for_once_reports_were_lost() {
+async fn lost_reports_are_replaced_by_a_list_of_the_sessions() {
     let fixture = Fixture::new();
     let correlating = fixture.gateway.clone();
     let correlating = tokio::spawn(async move { correlating.correlate().await });
-    // It joined before the gap, and is listed after it.
+    // This session joins before the gap and is listed again after it.
     fixture.join(3);
     fixture.gateway.note(0, Report::Missed(7), 0);
     let all = 2 * SESSIONS;
-    let learned = async {
+    let all_known = async {
         while fixture.gateway.known_online() != (all, true) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), learned).await.expect("all are listed");
+    tokio::time::timeout(Duration::from_secs(20), all_known).await.expect("all are listed");
 
     let mut events = fixture.gateway.events().subscribe();
     for link in [1, 3, 5] {
-        lose(&fixture, link);
+        lose_path(&fixture, link);
     }
-    let told = tokio::time::timeout(Duration::from_secs(20), outage(&mut events));
-    let told = told.await.expect("an outage");
-    assert_eq!((told.affected, told.of_online, told.hosts), (3, 6, 1));
+    let outage = tokio::time::timeout(Duration::from_secs(20), next_outage(&mut events));
+    let outage = outage.await.expect("an outage");
+    assert_eq!((outage.affected, outage.of_online, outage.hosts), (3, 6, 1));
     assert_eq!(fixture.gateway.known_online(), (all - 3, true));
     correlating.abort();
 }

@@ -1,4 +1,4 @@
-//! What led to a verdict can be asked for, by session and in pages.
+//! Tests of the explanation of a session, and of the pages of verdicts.
 
 use systole_core::Time;
 use systole_core::cause::{Cause, Confidence, Direction, Scope, Verdict};
@@ -8,8 +8,8 @@ use systole_core::ledger::Note;
 
 use super::*;
 
-/// A session of shard 0 was opened 20 s before `at_ms`, heard 12 s before, and is gone.
-fn leave(fixture: &Fixture, link: u32, cause: Cause, identity: &str) {
+/// Reports the end of a session of shard 0 that was opened 20 s before, and last heard 12 s before.
+fn report_leave(fixture: &Fixture, link: u32, cause: Cause, identity: &str) {
     let now = Time::from_millis(50_000);
     let mut flight = Flight::new(now - Span::from_secs(20));
     flight.heard(now - Span::from_secs(13), 2);
@@ -40,13 +40,13 @@ fn leave(fixture: &Fixture, link: u32, cause: Cause, identity: &str) {
 }
 
 #[tokio::test]
-async fn an_ended_session_tells_why() {
+async fn an_ended_session_is_explained() {
     let fixture = Fixture::new();
-    leave(&fixture, SESSIONS, Cause::AppHung, "anna");
+    report_leave(&fixture, SESSIONS, Cause::AppHung, "anna");
     let (status, why) = fixture.get(&format!("/api/v1/sessions/{}/why", id(0, SESSIONS))).await;
     assert_eq!(status, StatusCode::OK, "{why}");
     let document = serde_json::to_value(Document::openapi()).unwrap();
-    conforms(&document, &json!({"$ref": "#/components/schemas/Why"}), &why, "why");
+    assert_conforms(&document, &json!({"$ref": "#/components/schemas/Why"}), &why, "why");
     assert_eq!((&why["online"], &why["listener"]), (&json!(false), &json!("line")));
     let verdict = &why["verdict"];
     assert_eq!(verdict["cause"], "app_hung");
@@ -60,14 +60,14 @@ async fn an_ended_session_tells_why() {
     let what = timeline.iter().map(|moment| moment["what"].as_str().unwrap());
     assert_eq!(what.collect::<Vec<_>>(), ["opened", "heard 2 bytes", "verdict: app_hung"]);
     assert_eq!(timeline[1]["count"], 2);
-    // A stamp is a unit of 66 µs early at most.
+    // A time of the flight recorder is early by at most its unit of 66 µs.
     let before = timeline[1]["before_us"].as_u64().unwrap();
     assert!((12_000_000..12_000_066).contains(&before), "{before}");
     assert_eq!(timeline[1]["at_ms"], 78_000);
 }
 
 #[tokio::test]
-async fn a_session_online_tells_how_it_is_doing() {
+async fn a_session_that_is_online_is_explained() {
     let fixture = Fixture::new();
     let (status, why) = fixture.get(&format!("/api/v1/sessions/{}/why", id(1, 5))).await;
     assert_eq!(status, StatusCode::OK, "{why}");
@@ -78,7 +78,7 @@ async fn a_session_online_tells_how_it_is_doing() {
 }
 
 #[tokio::test]
-async fn of_an_unknown_session_nothing_is_known() {
+async fn an_unknown_session_is_not_found() {
     let fixture = Fixture::new();
     for session in ["7", "ff00000000000000", &id(0, SESSIONS)] {
         let (status, body) = fixture.get(&format!("/api/v1/sessions/{session}/why")).await;
@@ -88,9 +88,9 @@ async fn of_an_unknown_session_nothing_is_known() {
 }
 
 #[tokio::test]
-async fn a_revised_verdict_tells_both_causes() {
+async fn a_revised_verdict_has_both_causes() {
     let fixture = Fixture::new();
-    leave(&fixture, SESSIONS, Cause::PeerReset, "anna");
+    report_leave(&fixture, SESSIONS, Cause::PeerReset, "anna");
     let path = format!("/api/v1/sessions/{}/why", id(0, SESSIONS));
     assert_eq!(fixture.get(&path).await.1["verdict"]["provisional"], true);
     let revise = |cause| {
@@ -111,16 +111,16 @@ async fn a_revised_verdict_tells_both_causes() {
 }
 
 #[tokio::test]
-async fn a_lost_path_tells_which_way_and_how_much() {
+async fn a_lost_path_has_direction_and_scope() {
     let fixture = Fixture::new();
     let lost = |scope| Cause::PathLost { direction: Direction::Outbound, scope };
-    leave(&fixture, 0, Cause::AppHung, "anna");
-    leave(&fixture, 1, lost(Scope::Unknown), "anna");
+    report_leave(&fixture, 0, Cause::AppHung, "anna");
+    report_leave(&fixture, 1, lost(Scope::Unknown), "anna");
     let (verdicts, high) = (fixture.gateway.verdicts(), Confidence::High);
     assert!(verdicts.revise(1, lost(Scope::Flow), high, Note::Siblings));
     let (_, page) = fixture.get("/api/v1/verdicts").await;
     let document = serde_json::to_value(Document::openapi()).unwrap();
-    conforms(&document, &json!({"$ref": "#/components/schemas/VerdictPage"}), &page, "page");
+    assert_conforms(&document, &json!({"$ref": "#/components/schemas/VerdictPage"}), &page, "page");
     let [revised, hung] = &page["verdicts"].as_array().unwrap()[..] else { panic!("{page}") };
     assert_eq!((&revised["direction"], &revised["scope"]), (&json!("outbound"), &json!("flow")));
     let first = json!({
@@ -132,11 +132,11 @@ async fn a_lost_path_tells_which_way_and_how_much() {
 }
 
 #[tokio::test]
-async fn verdicts_come_in_pages_latest_first() {
+async fn verdicts_are_paged_latest_first() {
     let fixture = Fixture::new();
     for link in 0..10 {
         let cause = if link % 2 == 0 { Cause::Unknown } else { Cause::AppHung };
-        leave(&fixture, link, cause, ["anna", "bert"][link as usize / 5]);
+        report_leave(&fixture, link, cause, ["anna", "bert"][link as usize / 5]);
     }
     let mut seen = Vec::new();
     let mut cursor = String::new();

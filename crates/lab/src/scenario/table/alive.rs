@@ -1,4 +1,4 @@
-//! Peers that live: nobody is condemned for a path that is bad, or an observer that is late.
+//! Scenarios with living peers: a bad path or a late observer must cause no verdict.
 
 use super::{BOTH, D, GATEWAY, ONE, SEGMENT};
 use crate::gateway::Beat;
@@ -9,7 +9,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "observer-stops",
         fault: "observer SIGSTOP 5 s, 1,000 healthy, 50 dead",
-        about: "The observer is the first suspect: nobody is condemned for its absence.",
+        about: "The observer is the first suspect: its own absence must cause no verdict.",
         long: false,
         roles: GATEWAY,
         setting: Setting { kind: Kind::Answering, hosts: &[1_000, 50], ..ONE },
@@ -26,16 +26,16 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "observer-starved",
         fault: "observer gets 50 ms of each 250 ms for 30 s",
-        about: "A starved loop is late, says so in its metrics, and is wrong about nobody.",
+        about: "A starved loop is late, shows it in its metrics, and gives no wrong verdict.",
         long: false,
         roles: GATEWAY,
         setting: Setting { kind: Kind::Answering, hosts: &[200], ..ONE },
-        steps: &[Step::Do(Fault::ObserverStarved(30_000)), Step::NobodyEnds, Step::LagTold],
+        steps: &[Step::Do(Fault::ObserverStarved(30_000)), Step::NoLinkEnds, Step::LagReported],
     },
     Scenario {
         name: "short-outage",
         fault: "outage 2 s, below D",
-        about: "At most a suspicion; the same link carries on. Counted from the last heartbeat.",
+        about: "At most a suspicion; the same link goes on. Counted from the last heartbeat.",
         long: false,
         roles: BOTH,
         setting: ONE,
@@ -50,7 +50,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "long-outage",
         fault: "outage 30 s with D = 60 s",
-        about: "The kernel must not give up before D, nor wait long before it tries again.",
+        about: "The kernel must not give up before D, nor wait long before it retransmits.",
         long: false,
         roles: BOTH,
         setting: Setting { beat: Beat { idle_ms: 10_000, interval_ms: 5_000, probes: 10 }, ..ONE },
@@ -77,13 +77,13 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             Step::Rest(5_000),
             Step::Do(Fault::Heal),
             Step::Rest(4_000),
-            Step::NobodyEnds,
+            Step::NoLinkEnds,
         ],
     },
     Scenario {
         name: "lossy-path",
         fault: "5 % loss, RTT 50 ms, D = 3 s",
-        about: "An ordinary bad path; so short a run shows only that the bound is not far off.",
+        about: "A typical bad path; a run as short as this is only a rough check.",
         long: false,
         roles: BOTH,
         setting: Setting { hosts: &[20], delay_ms: 25, ..ONE },
@@ -96,7 +96,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "lossy-path-long",
         fault: "5 % loss, RTT 50 ms, D = 3 s, for 10 min",
-        about: "The same for long enough to count: at most one mistake per link in two hours.",
+        about: "The same, long enough to count: at most one wrong verdict per link in two hours.",
         long: true,
         roles: BOTH,
         setting: Setting { hosts: &[100], delay_ms: 25, ..ONE },
@@ -109,7 +109,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "flapping",
         fault: "cable flaps 1 s down, 2 s up, for 30 s",
-        about: "Each gap is below D: nobody may be condemned.",
+        about: "Each gap is below D: no verdict may fall.",
         long: false,
         roles: BOTH,
         setting: ONE,
@@ -123,7 +123,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
                     Step::Rest(2_000),
                 ],
             ),
-            Step::NobodyEnds,
+            Step::NoLinkEnds,
         ],
     },
 ];

@@ -1,4 +1,4 @@
-//! What the kernel does by itself: with keepalive, timeouts and retransmissions alone.
+//! Scenarios of the kernel alone: with keepalive, timeouts and retransmissions.
 
 use super::{BOTH, GATEWAY, ONE};
 use crate::gateway::Beat;

@@ -1,4 +1,4 @@
-//! A router that forgets its mappings, silently or not.
+//! Scenarios of a router that loses its mappings, silently or not.
 
 use super::{BOTH, C, D, DELAYED_ACKNOWLEDGEMENT, ONE, SEGMENT, revised, silence, verdict, within};
 use crate::gateway::Beat;
@@ -9,17 +9,18 @@ const LATE: Beat = Beat { idle_ms: 4_000, interval_ms: 500, probes: 4 };
 /// The first probe comes after two seconds of silence or more.
 const IDLE_BEHIND_NAT: Setting = Setting { beat: LATE, ..BEHIND_NAT };
 const FORGOT: Step = revised(&["middlebox_forgot"]);
-/// The same where the verdict may take twice the idle time, and siblings are asked once more.
+/// The same revision, where the verdict may take twice the idle time and siblings are probed once
+/// more.
 const LATE_FORGOT: Step =
     Step::Revised(within(&["middlebox_forgot"], 2 * LATE.idle_ms + LATE.bound_ms() + 1_000));
-/// From two silences: only who hears the account of the other can tell.
+/// Both ends see only silence; the gateway learns the cause from the client's account.
 const GATEWAY_LEARNS: Step = Step::GatewayAlone(&[FORGOT]);
 
 pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "nat-forgets",
         fault: "NAT mappings flushed, silently",
-        about: "The router drops what belongs to no mapping; both ends live and do not know.",
+        about: "The router drops packets without a mapping; both ends live and cannot see it.",
         long: false,
         roles: BOTH,
         setting: BEHIND_NAT,
@@ -28,29 +29,30 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "nat-expires",
         fault: "NAT mapping expires while idle",
-        about: "The mapping lives a second, the first probe comes after two: too late.",
+        about: "The mapping expires after a second, and the first probe comes after two: too late.",
         long: false,
         roles: BOTH,
         setting: IDLE_BEHIND_NAT,
         steps: &[
             Step::Do(Fault::NatExpires),
             silence(LATE.idle_ms + LATE.bound_ms() + 200),
-            Step::GatewayAlone(&[LATE_FORGOT, Step::IdleTold]),
+            Step::GatewayAlone(&[LATE_FORGOT, Step::IdleReported]),
         ],
     },
     Scenario {
         name: "nat-remaps",
         fault: "NAT gives the flow another port",
-        about: "What the client sends arrives from another port, and is unknown there: a reset.",
+        about: "The client's packets arrive from another port, unknown to the gateway: a reset.",
         long: false,
         roles: BOTH,
         setting: IDLE_BEHIND_NAT,
         steps: &[
             Step::Do(Fault::NatRemaps),
-            // Whoever speaks first: the gateway's own segments find no mapping, and get no answer.
+            // Depends on the end that sends first: segments of the gateway find no mapping, and get
+            // no answer.
             verdict(&["path_lost", "peer_reset"], LATE.bound_ms() + 200),
             LATE_FORGOT,
-            Step::GatewayAlone(&[Step::IdleTold]),
+            Step::GatewayAlone(&[Step::IdleReported]),
         ],
     },
     Scenario {
@@ -64,7 +66,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             Step::Do(Fault::NatResets),
             verdict(&["peer_reset"], LATE.idle_ms + 200),
             FORGOT,
-            Step::GatewayAlone(&[Step::IdleTold]),
+            Step::GatewayAlone(&[Step::IdleReported]),
         ],
     },
     Scenario {

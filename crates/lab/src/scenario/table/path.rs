@@ -1,17 +1,18 @@
-//! The way between two ends that live: cut both ways or one, refused by routers, gone at our end.
+//! Scenarios of the path between two living ends: lost both ways or one, refused by routers, lost
+//! at our own end.
 
 use super::{BOTH, C, D, GATEWAY, ONE, silence, verdict, within};
 use crate::judge::Expected;
 use crate::scenario::{Fault, Scenario, Setting, Step};
 
-/// So many links that an outage tells more than one of them.
+/// A setting with enough links for an outage event.
 const MANY: Setting = Setting { hosts: &[20], ..ONE };
 
-/// Told before the bound has passed: within so long of the next heartbeat, which comes within the
-/// idle time. A router's word takes half a second; that nothing leaves here any more shows after
-/// two retransmission times of 200 ms, and a look that comes each second.
+/// Expects a warning before the bound. The next heartbeat comes within the idle time; then a
+/// router's answer takes half a second. A loss at our own end shows after two retransmission times
+/// of 200 ms, at an examination each second.
 const fn warned(causes: &'static [&'static str], within_ms: u64) -> Step {
-    Step::Tells("warned", within(causes, within_ms))
+    Step::Reports("warned", within(causes, within_ms))
 }
 
 pub(super) static SCENARIOS: &[Scenario] = &[
@@ -27,7 +28,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "drop-ours",
         fault: "drop our direction only",
-        about: "Its probes still arrive until it retransmits: silence begins up to an idle later.",
+        about: "Its probes still arrive until it retransmits; silence begins up to idle later.",
         long: false,
         roles: BOTH,
         setting: ONE,
@@ -42,7 +43,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "drop-its",
         fault: "drop the peer's direction only",
-        about: "Silence, as when both ways are lost; only the peer can tell later what it heard.",
+        about: "Silence, as when both ways are lost; only the peer can report later what it heard.",
         long: false,
         roles: BOTH,
         setting: ONE,
@@ -67,7 +68,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         steps: &[
             Step::Do(Fault::DropFlow),
             silence(D + 500),
-            // Its siblings are asked when it has ended; they answer at once.
+            // The link's siblings are probed when it has ended; they answer at once.
             Step::Revised(Expected { scope: Some("flow"), ..within(&["path_lost"], D + 500) }),
         ],
     },
@@ -87,7 +88,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "no-route",
         fault: "router has no route",
-        about: "The router's table has lost the peer's network, and the router says so.",
+        about: "The router's table has lost the peer's network, and the router reports it.",
         long: false,
         roles: BOTH,
         setting: ONE,
@@ -100,7 +101,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "interface-down",
         fault: "own interface down",
-        about: "Our own fault: no peer is condemned as such.",
+        about: "Our own fault: the verdicts must not blame the peers.",
         long: false,
         roles: BOTH,
         setting: MANY,
@@ -128,7 +129,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "switch",
         fault: "half of all peers cut at one switch",
-        about: "One outage with the count, besides each verdict.",
+        about: "One outage event with the count, in addition to each verdict.",
         long: false,
         roles: GATEWAY,
         setting: Setting { hosts: &[20, 20], ..ONE },

@@ -1,4 +1,4 @@
-//! The peer's process or its machine: ended, stopped, started anew.
+//! Scenarios of the peer's process or its machine: ended, stopped, restarted.
 
 use super::{
     AT_ONCE, BOTH, C, D, DELAYED_ACKNOWLEDGEMENT, GATEWAY, ONE, SEGMENT, revised, verdict, within,
@@ -9,21 +9,21 @@ use crate::scenario::{Fault, Role, Scenario, Setting, Step};
 
 /// D = 6 s: longer than the fastest restart of a machine.
 const PATIENT: Beat = Beat { idle_ms: 1_000, interval_ms: 500, probes: 10 };
-/// Who hangs is kept for longer than any run lasts.
+/// A setting in which a hung peer is kept for longer than any run lasts.
 const KEPT: Setting = Setting { keep_hung_ms: 600_000, ..ONE };
-/// The kernel's own limit on unacknowledged data is near ten seconds with this D: a run that shows
-/// that it does not bite takes longer.
+/// Longer than the kernel's own limit on unacknowledged data, which is near ten seconds with this
+/// D: the run shows that the limit has no effect.
 const BEYOND_THE_KERNEL_MS: u64 = 16_000;
 
-const fn told_as_hung(causes: &'static [&'static str], within_ms: u64) -> Step {
-    Step::Tells("hung", within(causes, within_ms))
+const fn reported_as_hung(causes: &'static [&'static str], within_ms: u64) -> Step {
+    Step::Reports("hung", within(causes, within_ms))
 }
 
 pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "goodbye",
         fault: "peer says CLOSE",
-        about: "An orderly end: the verdict repeats what the peer said, at once.",
+        about: "An orderly end: the verdict repeats the peer's reason, at once.",
         long: false,
         roles: BOTH,
         setting: ONE,
@@ -32,7 +32,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "kill",
         fault: "SIGKILL, nothing unread",
-        about: "The peer's kernel closes for it: an end of stream without a goodbye.",
+        about: "The peer's kernel closes the socket: an end of stream without a goodbye.",
         long: false,
         roles: BOTH,
         setting: ONE,
@@ -88,13 +88,13 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "hang-kept",
         fault: "SIGSTOP, then SIGCONT, hung = keep",
-        about: "A hang is told at the bound and the link is kept; awake again, it carries on.",
+        about: "A hang is reported at the bound and the link is kept; after SIGCONT it goes on.",
         long: false,
         roles: BOTH,
         setting: KEPT,
         steps: &[
             Step::Do(Fault::PeerStopped),
-            told_as_hung(&["app_hung"], D + 200),
+            reported_as_hung(&["app_hung"], D + 200),
             Step::Rest(2_000),
             Step::Do(Fault::PeerContinues),
             Step::Alive { within_ms: C.idle_ms },
@@ -103,30 +103,30 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "full-kept",
         fault: "reader stops, window full, hung = keep, 20 s",
-        about: "A closed window is told and kept beyond the kernel's own limit on sent data.",
+        about: "A closed window is reported, the link kept beyond the kernel's own limit on data.",
         long: false,
         roles: GATEWAY,
         setting: Setting { kind: Kind::Deaf, ..KEPT },
         steps: &[
             Step::Do(Fault::WindowFilled),
-            told_as_hung(&["not_reading"], D + 1_000),
+            reported_as_hung(&["not_reading"], D + 1_000),
             Step::Rest(BEYOND_THE_KERNEL_MS),
-            Step::NobodyEnds,
+            Step::NoLinkEnds,
         ],
     },
     Scenario {
         name: "hang-full-kept",
         fault: "SIGSTOP, window full, hung = keep, 20 s",
-        about: "The same seen by the client; awake again, the gateway reads and the link lives.",
+        about: "The same seen by the client; after SIGCONT the gateway reads and the link lives.",
         long: false,
         roles: &[Role::Client],
         setting: KEPT,
         steps: &[
             Step::Do(Fault::PeerStopped),
             Step::Do(Fault::WindowFilled),
-            told_as_hung(&["not_reading"], D + 1_000),
+            reported_as_hung(&["not_reading"], D + 1_000),
             Step::Rest(BEYOND_THE_KERNEL_MS),
-            Step::NobodyEnds,
+            Step::NoLinkEnds,
             Step::Do(Fault::PeerContinues),
             // The window opens with the kernel's next window probe, at most a second later.
             Step::Alive { within_ms: C.idle_ms + SEGMENT },
@@ -141,15 +141,15 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         setting: Setting { kind: Kind::Deaf, ..KEPT },
         steps: &[
             Step::Do(Fault::WindowFilled),
-            told_as_hung(&["not_reading"], D + 1_000),
+            reported_as_hung(&["not_reading"], D + 1_000),
             Step::Rest(60_000),
-            Step::NobodyEnds,
+            Step::NoLinkEnds,
         ],
     },
     Scenario {
         name: "reboot",
         fault: "peer host reboots and returns",
-        about: "Gone without a word, back with the same address and a kernel that knows nothing.",
+        about: "The host vanishes without a packet, and returns with its address, no connections.",
         long: false,
         roles: BOTH,
         setting: Setting { beat: PATIENT, ..ONE },

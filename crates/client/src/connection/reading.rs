@@ -1,0 +1,131 @@
+//! Reading: received bytes and socket errors, passed to the link machine.
+
+use std::io::{self, ErrorKind, Read};
+
+use socket2::SockRef;
+use systole_core::link::{Command as LinkCommand, Input};
+use systole_core::{Machine, Time};
+use systole_net::examine::{outlived, socket_error};
+use tokio::io::Interest;
+
+use super::{Connection, HOLD_UNTIL_RELEASED, READS_PER_TURN, failure};
+use crate::dial::reregister;
+use crate::event_translator::Stage;
+use crate::loop_clock::LoopClock;
+use crate::shared::Shared;
+
+impl Connection {
+    /// Handles an expired deadline. Silence is judged only after everything in the kernel was read,
+    /// by a direct call: the runtime may not yet know that the socket is readable.
+    pub(super) fn handle_deadline(&mut self, now: Time, clock: &mut LoopClock, shared: &Shared) {
+        if self.may_read() {
+            let read = (&*SockRef::from(&self.stream)).read(&mut self.buffer);
+            self.handle_read(now, read, shared);
+        }
+        if self.peer_closed
+            && let Some(error) = self.stream.take_error().unwrap_or_else(Some)
+        {
+            self.handle_read(now, Err(error), shared);
+        }
+        clock.drained();
+        if self.link.next_deadline().is_some_and(|deadline| deadline.at <= clock.horizon()) {
+            self.link.handle(now, Input::Deadline);
+        }
+    }
+
+    /// Reads until the socket is empty, at most [`READS_PER_TURN`] times.
+    pub(super) fn read(&mut self, now: Time, shared: &Shared) {
+        for _ in 0..READS_PER_TURN {
+            if !self.may_read() {
+                return;
+            }
+            let read = self.stream.try_read(&mut self.buffer);
+            if !self.handle_read(now, read, shared) {
+                return;
+            }
+            self.update_pause(now, shared);
+        }
+    }
+
+    /// Returns whether to read: a stream after its FIN would be readable for ever.
+    pub(super) fn may_read(&self) -> bool {
+        !self.paused && !self.peer_closed
+    }
+
+    /// Handles an error on the socket: a router's message, which does not end the connection, or a
+    /// reset, which reading no longer returns after a FIN.
+    pub(super) fn handle_socket_error(&mut self, now: Time, shared: &Shared) {
+        self.read(now, shared);
+        let take = || match self.stream.take_error() {
+            Ok(None) => Err(ErrorKind::WouldBlock.into()),
+            Ok(Some(error)) | Err(error) => Err(error),
+        };
+        // `WouldBlock` clears the runtime's readiness, which would wake this task again.
+        let taken: io::Result<()> = self.stream.try_io(Interest::ERROR, take);
+        if !self.is_over() && taken.is_err() {
+            self.handle_read(now, taken.map(|()| 0), shared);
+        }
+    }
+
+    /// Passes the result of a read to the machine; returns whether to read again.
+    fn handle_read(&mut self, now: Time, read: io::Result<usize>, shared: &Shared) -> bool {
+        if let Ok(1..) = read {
+            self.hearing.heard(now);
+        }
+        self.note_network_change(read.as_ref().err());
+        self.peer_closed |= matches!(read, Ok(0));
+        let input = match &read {
+            Ok(0) => Input::Ended,
+            Ok(n) => Input::Received(self.buffer.get(..*n).unwrap_or_default()),
+            Err(error) if outlived(error, &self.stream) => {
+                self.renew_registration();
+                Input::Warned(socket_error(error))
+            }
+            Err(error) => match failure(error) {
+                Some(failure) => Input::Failed(failure),
+                None => return false,
+            },
+        };
+        self.link.handle(now, input);
+        self.process_outputs(now, shared);
+        matches!(read, Ok(1..))
+    }
+
+    /// Pauses reading while the mailbox is full, and resumes it. The machine holds its judgement
+    /// meanwhile, because the server's bytes are not read.
+    pub(super) fn update_pause(&mut self, now: Time, shared: &Shared) {
+        let full = self.translator.stage == Stage::Established && shared.is_full();
+        if full != self.paused {
+            self.paused = full;
+            let command =
+                if full { LinkCommand::Hold(HOLD_UNTIL_RELEASED) } else { LinkCommand::Release };
+            self.link.handle(now, Input::Command(command));
+        }
+    }
+
+    /// Reads what arrived before a write failed: possibly the server's CLOSE.
+    pub(super) fn drain_after_write_error(&mut self, now: Time, shared: &Shared) {
+        for _ in 0..READS_PER_TURN {
+            let Ok(n @ 1..) = (&*SockRef::from(&self.stream)).read(&mut self.buffer) else {
+                return;
+            };
+            self.link.handle(now, Input::Received(self.buffer.get(..n).unwrap_or_default()));
+            self.poll_outputs(now, shared);
+        }
+    }
+
+    /// Registers the socket with the runtime anew after a router's message: once a socket has held
+    /// an error, the runtime reports it as ready for ever.
+    pub(super) fn renew_registration(&mut self) {
+        if let Ok(stream) = reregister(&self.stream) {
+            self.stream = stream;
+        }
+    }
+
+    /// Records an ECONNABORTED: the system aborts connections when its own network changes; the
+    /// peer has sent no reset.
+    pub(super) fn note_network_change(&mut self, error: Option<&io::Error>) {
+        self.network_changed |=
+            error.is_some_and(|error| error.kind() == ErrorKind::ConnectionAborted);
+    }
+}

@@ -1,0 +1,153 @@
+//! Translation of the link machine's events into events of the application. Pieces are joined into
+//! messages.
+
+use systole_core::cause::Verdict;
+use systole_core::link::{Event as LinkEvent, Goodbye};
+use systole_core::wire::DataKind;
+
+use crate::shared::Shared;
+use crate::{ConnectError, Event, Options};
+
+/// State of a link, as its machine last reported it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    /// The handshake is not complete.
+    Handshaking,
+    /// The handshake is complete.
+    Established,
+    /// The link ended before its handshake was complete.
+    Refused(ConnectError),
+    /// The established link has ended; holds the server's CLOSE, if one arrived.
+    Lost(Option<Goodbye>),
+}
+
+/// Translates the events of one link, and keeps what the client needs of them.
+#[derive(Debug)]
+pub(crate) struct EventTranslator {
+    pub(crate) stage: Stage,
+    /// Number of the link's session; 0 in codecs without sessions.
+    pub(crate) session: u64,
+    /// The verdict, after the link was lost.
+    pub(crate) verdict: Option<Verdict>,
+    link_number: u64,
+    attempt: u32,
+    max_message: usize,
+    /// Whether round trips are reported.
+    report_round_trips: bool,
+    /// Beginning of a message whose end has not arrived; empty if the message is too long to keep.
+    partial: Vec<u8>,
+    /// Length of that beginning, whether kept or not.
+    partial_len: u64,
+}
+
+impl EventTranslator {
+    /// Creates the translator of a link; `attempt` counts attempts to reconnect, 0 for the first
+    /// link.
+    pub(crate) fn new(link_number: u64, attempt: u32, options: &Options) -> EventTranslator {
+        EventTranslator {
+            stage: Stage::Handshaking,
+            session: 0,
+            verdict: None,
+            link_number,
+            attempt,
+            max_message: options.max_message,
+            report_round_trips: options.report_heartbeats,
+            partial: Vec::new(),
+            partial_len: 0,
+        }
+    }
+
+    /// Translates one event of the machine and publishes the result.
+    pub(crate) fn handle(&mut self, event: LinkEvent<'_>, shared: &Shared) {
+        match event {
+            LinkEvent::Established { session, epoch, policy, account: _ } => {
+                self.stage = Stage::Established;
+                self.session = session;
+                shared.set_link(self.link_number);
+                shared.publish(match self.attempt {
+                    0 => Event::Connected { session, epoch, policy },
+                    attempt => Event::Reconnected { session, epoch, policy, attempt },
+                });
+            }
+            LinkEvent::Data { bytes, more, kind: DataKind::Eleven | DataKind::TwentyOne } => {
+                self.add_piece(bytes, more, shared);
+            }
+            LinkEvent::Lost { verdict, farewell } if self.stage == Stage::Established => {
+                self.stage = Stage::Lost(farewell);
+                self.verdict = Some(verdict);
+                shared.set_link(0);
+                let silent_for = verdict.at.since(verdict.last_heard);
+                shared.publish(Event::Lost { verdict, farewell, silent_for });
+            }
+            LinkEvent::Lost { verdict, farewell } => {
+                self.stage = Stage::Refused(ConnectError::Handshake { verdict, farewell });
+            }
+            LinkEvent::Suspect => shared.publish(Event::Suspect),
+            LinkEvent::Warned { cause, confidence, grounds } => {
+                shared.publish(Event::Warned { cause, confidence, grounds });
+            }
+            LinkEvent::Recovered => shared.publish(Event::Recovered),
+            LinkEvent::Overdue { due: _ } => shared.publish(Event::Overdue),
+            LinkEvent::Hung { cause, until: _ } => shared.publish(Event::Hung(cause)),
+            LinkEvent::HeartbeatData(bytes) => shared.publish(Event::HeartbeatData(bytes.to_vec())),
+            LinkEvent::Retuned(policy) => shared.publish(Event::Retuned(policy)),
+            LinkEvent::RoundTrip(rtt) if self.report_round_trips => {
+                shared.publish(Event::RoundTrip(rtt))
+            }
+            LinkEvent::RoundTrip(_) => {}
+            LinkEvent::HeartbeatSent { beat, sequence, number } => {
+                shared.publish(Event::HeartbeatSent { beat, sequence, number });
+            }
+            LinkEvent::HeartbeatReceived { beat, sequence } => {
+                shared.publish(Event::HeartbeatReceived { beat, sequence });
+            }
+        }
+    }
+
+    /// Joins pieces into messages. Of a message that is too long, only the length is kept.
+    fn add_piece(&mut self, bytes: &[u8], more: bool, shared: &Shared) {
+        self.partial_len += bytes.len() as u64;
+        let len = self.partial_len;
+        let fits = len <= self.max_message as u64;
+        if fits {
+            self.partial.extend_from_slice(bytes);
+        } else {
+            self.partial = Vec::new();
+        }
+        if more {
+            return;
+        }
+        self.partial_len = 0;
+        let message = std::mem::take(&mut self.partial);
+        shared.publish(if fits { Event::Message(message) } else { Event::MessageTooLong { len } });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use systole_core::wire::Codec;
+
+    use super::*;
+
+    fn piece(bytes: &[u8], more: bool) -> LinkEvent<'_> {
+        LinkEvent::Data { bytes, more, kind: DataKind::Eleven }
+    }
+
+    #[tokio::test]
+    async fn pieces_become_messages_and_too_long_messages_are_reported() {
+        let shared = Shared::new(Codec::Native, 100);
+        let mut translator =
+            EventTranslator::new(1, 0, &Options { max_message: 5, ..Options::default() });
+        translator.handle(piece(b"he", true), &shared);
+        translator.handle(piece(b"llo", false), &shared);
+        assert_eq!(shared.next_event().await, Some(Event::Message(b"hello".to_vec())));
+        for _ in 0..1_000 {
+            translator.handle(piece(b"much", true), &shared);
+            assert!(translator.partial.capacity() <= 16);
+        }
+        translator.handle(piece(b"", false), &shared);
+        assert_eq!(shared.next_event().await, Some(Event::MessageTooLong { len: 4_000 }));
+        translator.handle(piece(b"", false), &shared);
+        assert_eq!(shared.next_event().await, Some(Event::Message(Vec::new())));
+    }
+}
