@@ -1,4 +1,4 @@
-//! Arbitrary bytes for the datagrams of beacons, and the hub they are fed to.
+//! Fuzzes the decoder of beacon datagrams, and the beacon hub.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {

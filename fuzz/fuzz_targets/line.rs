@@ -1,4 +1,4 @@
-//! Arbitrary bytes for the decoder of `line`.
+//! Fuzzes the decoder of `line`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {

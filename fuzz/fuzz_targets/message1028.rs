@@ -1,4 +1,4 @@
-//! Arbitrary bytes for the decoder of `message1028`.
+//! Fuzzes the decoder of `message1028`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {

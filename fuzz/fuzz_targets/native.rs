@@ -1,4 +1,4 @@
-//! Arbitrary bytes for the decoder of `native`.
+//! Fuzzes the decoder of `native`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {

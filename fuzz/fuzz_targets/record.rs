@@ -1,4 +1,4 @@
-//! Arbitrary bytes for the reader of records, and arbitrary inputs for the hub.
+//! Fuzzes the reader of records, and the hub with arbitrary inputs.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {

@@ -1,4 +1,4 @@
-//! What must hold for any bytes: whichever codec reads them, and as the record of a hub.
+//! Fuzz harnesses: properties that must hold for any bytes given to a codec, a hub or a record.
 
 use std::net::SocketAddr;
 
@@ -10,26 +10,26 @@ use systole_core::tap::{Machine, Tap};
 use systole_core::wire::{Codec, Decoder, Malformed};
 use systole_core::{Policy, Time};
 
-/// Decodes `input` after its first byte, whole and in the pieces that the first byte chooses, and
-/// panics if one of these does not hold:
+/// Decodes `input` after its first byte, once whole and once in the pieces that the first byte
+/// selects, and panics if one of these properties does not hold:
 ///
-/// - both ways give the same frames and the same error, and the error stays;
-/// - no more is held than the longest frame;
-/// - each frame, encoded, decodes to itself.
+/// - both ways give the same frames and the same error, and the error is permanent;
+/// - the decoder holds no more than the longest frame;
+/// - each frame, encoded again, decodes to itself.
 pub fn decode(codec: Codec, input: &[u8]) {
     let Some((&pieces, stream)) = input.split_first() else { return };
-    let whole = Run::of(codec, [stream].into_iter());
+    let whole = Decoded::of(codec, [stream].into_iter());
     let cut = match pieces {
         0 => return,
-        1..128 => Run::of(codec, stream.chunks(usize::from(pieces))),
-        128.. => Run::of(codec, uneven(stream, usize::from(pieces) - 126)),
+        1..128 => Decoded::of(codec, stream.chunks(usize::from(pieces))),
+        128.. => Decoded::of(codec, uneven(stream, usize::from(pieces) - 126)),
     };
     assert_eq!(whole.frames, cut.frames);
     assert_eq!(whole.error, cut.error);
 }
 
-/// Reads `input` as a record, feeds it to a hub, and panics if what could be read, written again,
-/// is not the same bytes. The hub is fed whatever the recorded outputs are.
+/// Reads `input` as a record and feeds its inputs to a hub, regardless of the recorded outputs.
+/// Panics if the entries that were read, recorded again, are not the same bytes.
 pub fn record(input: &[u8]) {
     let hub = || {
         let codecs = [Codec::Native, Codec::Message1028, Codec::Line];
@@ -37,7 +37,7 @@ pub fn record(input: &[u8]) {
         Hub::new(Time::ZERO, 1, codecs.map(settings).to_vec(), 1)
     };
     let mut fed = hub();
-    let mut again = Recorder::new();
+    let mut recorded_again = Recorder::new();
     let mut digests = Vec::new();
     let mut entries = Entries::new(input);
     while let Some(Ok(entry)) = entries.next() {
@@ -45,19 +45,19 @@ pub fn record(input: &[u8]) {
             digests.push(entry);
             continue;
         };
-        again.input(now, &input);
+        recorded_again.input(now, &input);
         fed.handle(now, input);
         while fed.poll_output().is_some() {}
     }
     if digests.is_empty() && entries.offset() > 0 {
-        assert_eq!(again.record(), &input[..entries.offset()]);
+        assert_eq!(recorded_again.record(), &input[..entries.offset()]);
     }
     let _ = replay(hub(), input);
 }
 
-/// Reads `input` as datagrams, the last of any length, and feeds the statements among them to a
-/// hub, as if their tags were right. Panics if what was read, written again, is not the same bytes,
-/// or if more is answered than was said.
+/// Reads `input` as datagrams, the last of any length, and feeds the statements to a hub as if
+/// their tags were right. Panics if a datagram, encoded again, is not the same bytes, or if there
+/// are more answers than statements.
 pub fn beacon(input: &[u8]) {
     let settings = beacon::Settings {
         shard: 1,
@@ -82,34 +82,38 @@ pub fn beacon(input: &[u8]) {
         assert!(answers <= 1);
         hub.handle(now, beacon::Input::Deadline);
         while let Some(output) = hub.poll_output() {
-            assert!(matches!(output, beacon::Output::Event { .. }), "unasked: {output:?}");
+            assert!(
+                matches!(output, beacon::Output::Event { .. }),
+                "an answer without a statement: {output:?}"
+            );
         }
     }
 }
 
-/// Pieces of one byte and of `size - 1` bytes by turns.
+/// Splits `stream` into pieces of one byte and of `size - 1` bytes alternately.
 fn uneven(stream: &[u8], size: usize) -> impl Iterator<Item = &[u8]> {
     stream.chunks(size).flat_map(|chunk| <[&[u8]; 2]>::from(chunk.split_at(1)))
 }
 
-struct Run {
+/// The result of decoding one stream.
+struct Decoded {
     /// All frames, encoded again.
     frames: Vec<u8>,
     error: Option<Malformed>,
 }
 
-impl Run {
-    fn of<'a>(codec: Codec, pieces: impl Iterator<Item = &'a [u8]>) -> Run {
+impl Decoded {
+    fn of<'a>(codec: Codec, pieces: impl Iterator<Item = &'a [u8]>) -> Decoded {
         let mut decoder = Decoder::new(codec, codec.max_data() as u32);
-        let mut run = Run { frames: Vec::new(), error: None };
+        let mut decoded = Decoded { frames: Vec::new(), error: None };
         for mut piece in pieces {
-            let error = run.feed(codec, &mut decoder, &mut piece).err();
+            let error = decoded.feed(codec, &mut decoder, &mut piece).err();
             assert!(decoder.held() <= codec.max_frame());
-            assert!(run.error.is_none() || run.error == error, "an error stays");
-            assert!(error.is_some() || piece.is_empty(), "all is taken");
-            run.error = error;
+            assert!(decoded.error.is_none() || decoded.error == error, "an error is permanent");
+            assert!(error.is_some() || piece.is_empty(), "all input is consumed");
+            decoded.error = error;
         }
-        run
+        decoded
     }
 
     fn feed(
@@ -121,11 +125,11 @@ impl Run {
         while let Some(frame) = decoder.next(piece)? {
             let start = self.frames.len();
             codec.encode(&frame, &mut self.frames);
-            let mut again = &self.frames[start..];
-            assert!(again.len() <= codec.max_frame());
+            let mut encoded_again = &self.frames[start..];
+            assert!(encoded_again.len() <= codec.max_frame());
             let mut fresh = Decoder::new(codec, codec.max_data() as u32);
-            assert_eq!(fresh.next(&mut again), Ok(Some(frame)));
-            assert!(again.is_empty(), "one frame, no more");
+            assert_eq!(fresh.next(&mut encoded_again), Ok(Some(frame)));
+            assert!(encoded_again.is_empty(), "exactly one frame");
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! What liveness costs: a piece of evidence, a deadline, a link's memory, and the timing wheel
-//! beside the `quad_wheel` of `hierarchical_hash_wheel_timer`, all in virtual time.
+//! The costs of liveness: evidence, deadlines, memory per link, and the timing wheel compared with
+//! `quad_wheel` of `hierarchical_hash_wheel_timer`, all in virtual time.
 //!
 //! `cargo bench -p systole-core --bench liveness` prints a table, with `-- --json` an array of its
-//! rows. Each figure is the least of five processes: whatever else runs on the machine only adds.
+//! rows. Each figure is the minimum of five processes, because other load only adds time.
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
 
 use std::hint::black_box;
@@ -19,18 +19,18 @@ use systole_core::{Policy, Span, Time};
 
 const SIZES: [u32; 3] = [10_000, 1_000_000, 10_000_000];
 const REPEATS: usize = 5;
-/// Small tables are measured again and again until this many links have passed.
-const LEAST_LINKS: u32 = 1_000_000;
+/// The minimum number of links measured; small tables are measured repeatedly.
+const MIN_LINKS: u32 = 1_000_000;
 
 const MILLI: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MILLI;
 const SECONDS: u64 = 30;
-/// What a loop may do in one go before it looks at its sockets again.
+/// The maximum number of wheel steps before a loop polls its sockets again.
 const BUDGET: u32 = 1_000;
-/// How many links are fetched before the first is heard or judged.
+/// The number of links that are prefetched together.
 const BATCH: usize = 64;
 
-/// What one cell measures; the rest is zero.
+/// The figures of one benchmark cell; unused ones are zero.
 type Figures = [f64; 5];
 
 fn main() {
@@ -95,14 +95,14 @@ fn thousands(number: u32) -> String {
     groups.join(",")
 }
 
-/// All rows of one size.
+/// Measures all rows for one number of links.
 fn measure(links: u32) -> Vec<Row> {
-    let [in_order, at_random, batched, deadline, bytes] = least_of("link", links);
-    let [_, _, _, quad_deadline, quad_bytes] = least_of("quad_link", links);
-    let [floor, ..] = least_of("floor", links);
-    let [noted, noted_at_random, round, recorder, _] = least_of("flight", links);
-    let ours = least_of("wheel", links);
-    let other = least_of("quad_wheel", links);
+    let [in_order, at_random, batched, deadline, bytes] = minimum_of("link", links);
+    let [_, _, _, quad_deadline, quad_bytes] = minimum_of("quad_link", links);
+    let [floor, ..] = minimum_of("floor", links);
+    let [noted, noted_at_random, round, recorder, _] = minimum_of("flight", links);
+    let ours = minimum_of("wheel", links);
+    let other = minimum_of("quad_wheel", links);
     let cached = links <= 10_000;
     let row = |what, unit, goal, ours, other| Row { links, what, unit, goal, ours, other };
     vec![
@@ -110,7 +110,7 @@ fn measure(links: u32) -> Vec<Row> {
         row("evidence, links at random in batches", "ns", Some(20), batched, None),
         row("evidence, links at random, one by one", "ns", None, at_random, None),
         row("for comparison: one store at random", "ns", None, floor, None),
-        // Beyond the caches it is memory that costs, and in a gateway a read has fetched it.
+        // The goal holds within the caches: in a gateway the read has fetched the memory before.
         row("flight: noting a read, in order", "ns", cached.then_some(5), noted, None),
         row("flight: noting a read, at random", "ns", None, noted_at_random, None),
         row("flight: a probe and its pong, in order", "ns", None, round, None),
@@ -124,9 +124,9 @@ fn measure(links: u32) -> Vec<Row> {
     ]
 }
 
-/// Runs a cell in processes of its own, so that none inherits another's memory, and takes the least
-/// of each of its figures.
-fn least_of(cell: &str, links: u32) -> Figures {
+/// Runs a cell in separate processes, so that none inherits memory, and returns the minimum of each
+/// figure.
+fn minimum_of(cell: &str, links: u32) -> Figures {
     let program = std::env::current_exe().expect("the benchmark knows its own path");
     let runs: Vec<Vec<f64>> = (0..REPEATS)
         .map(|_| {
@@ -154,10 +154,10 @@ fn run_cell(cell: &str, links: u32) {
     println!("{}", figures.map(|figure| figure.to_string()).join(" "));
 }
 
-/// The two wheels, driven alike.
+/// The common interface of the two wheels.
 trait Timers {
     fn arm(&mut self, key: u32, now: u64, at: u64);
-    /// Hands the keys due at `now` to `judge`, at most [`BATCH`] at a time, and says whether more
+    /// Passes the keys due at `now` to `judge`, at most [`BATCH`] at a time. Returns whether more
     /// are due.
     fn step(&mut self, now: u64, judge: impl FnMut(&mut Self, &[u32])) -> bool;
 }
@@ -186,7 +186,7 @@ impl Timers for Wheel {
     }
 }
 
-/// Its ticks are milliseconds, and must be made one by one.
+/// The `quad_wheel`, which must be advanced one millisecond tick at a time.
 #[derive(Default)]
 struct Quad {
     wheel: QuadWheelWithOverflow<u32>,
@@ -210,15 +210,15 @@ impl Timers for Quad {
     }
 }
 
-/// `arm` ns, `expire and arm again` ns, bytes per link, and the longest step in µs when all links
-/// are due in one instant.
+/// Measures ns to arm, ns to expire and arm again, bytes per link, and the longest step in µs when
+/// all links are due at the same instant.
 fn timer_cell<T: Timers>(links: u32, new: impl Fn() -> T) -> Figures {
     let mut arming = Duration::ZERO;
     let mut running = Duration::ZERO;
     let (mut armed, mut fired) = (0, 0);
     let mut bytes = 0.0;
-    while armed < u64::from(LEAST_LINKS.max(links)) {
-        let before = resident();
+    while armed < u64::from(MIN_LINKS.max(links)) {
+        let before = resident_bytes();
         let mut timers = new();
         let begin = Instant::now();
         for key in 0..links {
@@ -236,15 +236,15 @@ fn timer_cell<T: Timers>(links: u32, new: impl Fn() -> T) -> Figures {
         }
         running += begin.elapsed();
         if armed == 0 {
-            bytes = resident().saturating_sub(before) as f64 / f64::from(links);
+            bytes = resident_bytes().saturating_sub(before) as f64 / f64::from(links);
         }
         armed += u64::from(links);
     }
     let longest = longest_step(links, new());
-    [per(arming, armed), per(running, fired), bytes, longest.as_secs_f64() * 1e6, 0.0]
+    [nanos_per(arming, armed), nanos_per(running, fired), bytes, longest.as_secs_f64() * 1e6, 0.0]
 }
 
-/// All links due in one instant: how long the loop is away from its sockets at most.
+/// Measures the longest step when all links are due at the same instant.
 fn longest_step(links: u32, mut timers: impl Timers) -> Duration {
     let due = 15 * SECOND;
     for key in 0..links {
@@ -264,17 +264,17 @@ fn longest_step(links: u32, mut timers: impl Timers) -> Duration {
     longest
 }
 
-/// The first probe: at a random point of [7.5 s, 15 s].
+/// Returns the deadline of the first probe: a random point in [7.5 s, 15 s].
 fn first_deadline(key: u32) -> u64 {
     15 * SECOND / 2 + Random::new(u64::from(key)).below(15 * SECOND / 2)
 }
 
-/// The lazy pattern: the link was heard within the last five seconds, so 15 s from then.
+/// Returns the next deadline of a lazily armed link: 15 s after evidence in the last five seconds.
 fn lazy_deadline(key: u32, now: u64) -> u64 {
     now + 10 * SECOND + Random::new(u64::from(key) << 40 ^ now).below(5 * SECOND)
 }
 
-/// ns per evidence in order, at random one by one and in batches, ns per deadline, bytes per link.
+/// Measures ns per evidence in order, at random and in batches, ns per deadline, bytes per link.
 fn link_cell<T: Timers>(links: u32, new: impl Fn() -> T) -> Figures {
     let mut in_order = Duration::ZERO;
     let mut at_random = Duration::ZERO;
@@ -282,11 +282,11 @@ fn link_cell<T: Timers>(links: u32, new: impl Fn() -> T) -> Figures {
     let mut deadlines = Duration::ZERO;
     let (mut opened, mut fired) = (0, 0);
     let mut bytes = 0.0;
-    while opened < u64::from(LEAST_LINKS.max(links)) {
-        let before = resident();
+    while opened < u64::from(MIN_LINKS.max(links)) {
+        let before = resident_bytes();
         let mut fleet = Fleet::open(links, opened, new());
         if opened == 0 {
-            bytes = resident().saturating_sub(before) as f64 / f64::from(links);
+            bytes = resident_bytes().saturating_sub(before) as f64 / f64::from(links);
         }
         in_order += timed(|| {
             for index in 0..links {
@@ -305,38 +305,38 @@ fn link_cell<T: Timers>(links: u32, new: impl Fn() -> T) -> Figures {
             }
         });
         for second in 0..SECONDS {
-            // Each link is heard every five seconds in the mean; some fall silent, and are probed.
+            // Evidence arrives every five seconds on average; silent links are probed.
             for _ in 0..links / 5 {
                 let index = fleet.random.below(u64::from(links)) as u32;
                 fleet.hear(index, Time::from_nanos(second * SECOND));
             }
-            deadlines += timed(|| fired += fleet.pass_second(second));
+            deadlines += timed(|| fired += fleet.run_second(second));
         }
         opened += u64::from(links);
     }
-    let heard = [in_order, at_random, batched].map(|time| per(time, opened));
-    [heard[0], heard[1], heard[2], per(deadlines, fired), bytes]
+    let heard = [in_order, at_random, batched].map(|time| nanos_per(time, opened));
+    [heard[0], heard[1], heard[2], nanos_per(deadlines, fired), bytes]
 }
 
-/// ns per store into a plain table of the same size: what memory alone costs.
+/// Measures ns per random store into a plain table of the same size: the cost of memory alone.
 fn store_at_random(links: u32) -> f64 {
     let mut table = vec![[1_u64; size_of::<Liveness>() / 8]; links as usize];
     let mut random = Random::new(0);
-    let count = links.max(LEAST_LINKS);
+    let count = links.max(MIN_LINKS);
     let time = timed(|| {
         for _ in 0..count {
             table[random.below(u64::from(links)) as usize][0] += 1;
         }
     });
     black_box(&table);
-    per(time, u64::from(count))
+    nanos_per(time, u64::from(count))
 }
 
-/// ns per read noted in order and at random, ns per probe and pong in order, bytes per link.
+/// Measures ns per recorded read in order and at random, ns per probe and pong, bytes per link.
 fn flight_cell(links: u32) -> Figures {
-    // One in three of the links: the largest table would take more memory than the wheel's does.
+    // A third of the links, so that the largest table takes no more memory than the wheel's.
     let links = links / 3;
-    let passes = LEAST_LINKS.div_ceil(links);
+    let passes = MIN_LINKS.div_ceil(links);
     let mut table = vec![Flight::new(Time::ZERO); links as usize];
     let mut random = Random::new(0);
     let mut millis = 0;
@@ -346,7 +346,7 @@ fn flight_cell(links: u32) -> Figures {
             millis += 1_000;
             work(table, Time::from_millis(millis));
         }
-        per(begin.elapsed(), u64::from(links * passes))
+        nanos_per(begin.elapsed(), u64::from(links * passes))
     };
     let noted = pass(&mut table, &mut |table, now| {
         for flight in table {
@@ -368,14 +368,14 @@ fn flight_cell(links: u32) -> Figures {
     [noted, at_random, round, size_of::<Flight>() as f64, 0.0]
 }
 
-/// A table of introduced links and their wheel.
+/// A table of established links and their wheel.
 struct Fleet<T> {
     links: Links,
     timers: T,
     random: Random,
 }
 
-/// One link in one cache line: at random, a link that straddles two lines costs two misses.
+/// A link in a cache line of its own: a link across two lines costs two misses.
 #[repr(align(64))]
 #[derive(Default)]
 struct Line(Option<Liveness>);
@@ -408,25 +408,25 @@ impl<T: Timers> Fleet<T> {
         self.links.handle(index, now, Input::Heard(Evidence::Bytes));
     }
 
-    /// One turn of a loop that knows its links before it handles the first.
+    /// Handles evidence for a batch of random links that is prefetched together.
     fn hear_batch(&mut self, now: Time) {
         let count = u64::from(self.links.count);
         let batch: [u32; BATCH] = std::array::from_fn(|_| self.random.below(count) as u32);
-        self.links.touch(&batch);
+        self.links.prefetch(&batch);
         for index in batch {
             self.hear(index, now);
         }
     }
 
-    /// Fires the deadlines of one second in steps of a millisecond, and returns how many it were.
-    fn pass_second(&mut self, second: u64) -> u64 {
+    /// Fires the deadlines of one second in steps of a millisecond; returns their number.
+    fn run_second(&mut self, second: u64) -> u64 {
         let mut fired = 0;
         for milli in 1..=1_000 {
             let now = second * SECOND + milli * MILLI;
             let links = &mut self.links;
             while self.timers.step(now, |timers, due| {
                 fired += due.len() as u64;
-                links.touch(due);
+                links.prefetch(due);
                 for index in due {
                     if let Some(at) = links.judge(*index, Time::from_nanos(now)) {
                         timers.arm(*index, now, at.as_nanos());
@@ -449,15 +449,15 @@ impl Links {
         }
     }
 
-    /// Reads all of them before the first is handled, so that their cache misses overlap.
-    fn touch(&self, due: &[u32]) {
+    /// Reads all links before the first is handled, so that their cache misses overlap.
+    fn prefetch(&self, due: &[u32]) {
         for index in due {
             let link = self.table.get(*index).and_then(|line| line.0.as_ref());
             black_box(link.map(Liveness::last_heard));
         }
     }
 
-    /// What a fired deadline means, and when to look again.
+    /// Handles a fired deadline and returns the next one.
     fn judge(&mut self, index: u32, now: Time) -> Option<Time> {
         self.handle(index, now, Input::Deadline);
         let link = self.table.get(index)?.0.as_ref()?;
@@ -471,12 +471,12 @@ fn timed(work: impl FnOnce()) -> Duration {
     begin.elapsed()
 }
 
-fn per(time: Duration, count: u64) -> f64 {
+fn nanos_per(time: Duration, count: u64) -> f64 {
     time.as_nanos() as f64 / count.max(1) as f64
 }
 
-/// Anonymous memory of this process in bytes; 0 where there is no /proc.
-fn resident() -> u64 {
+/// Returns the anonymous memory of this process in bytes; 0 without /proc.
+fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());

@@ -9,7 +9,7 @@ mod incident;
 use core::mem::swap;
 
 use crate::time::{Span, Time};
-use incident::{COUNT_BITS, Code, decompress, compress};
+use incident::{COUNT_BITS, Code, compress, decompress};
 pub use incident::{Findings, Incident};
 
 /// The number of entries in the ring. A new entry replaces the oldest.

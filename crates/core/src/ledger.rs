@@ -378,7 +378,13 @@ impl Machine for Ledger {
                 // Without both ids any process may have sent the account.
                 if boot_id != BootId::default() && instance_id != InstanceId::default() {
                     let host = address.ip();
-                    self.account_received(EarlyAccount { at: now, host, boot_id, instance_id, account });
+                    self.account_received(EarlyAccount {
+                        at: now,
+                        host,
+                        boot_id,
+                        instance_id,
+                        account,
+                    });
                 }
             }
             Input::Joined { who, account: None } => self.peer_returned(now, &who),

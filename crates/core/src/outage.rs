@@ -21,7 +21,7 @@ use core::net::IpAddr;
 
 use groups::{Group, Key};
 use hosts::Hosts;
-pub use hosts::{ENDED_WHILE_LISTING, HOSTS, SESSIONS, AFTER_LISTING, SIBLINGS};
+pub use hosts::{AFTER_LISTING, ENDED_WHILE_LISTING, HOSTS, SESSIONS, SIBLINGS};
 pub use suspects::SUSPECTS;
 use suspects::Suspects;
 
@@ -342,7 +342,13 @@ impl Outages {
         }
     }
 
-    fn siblings_answered(&mut self, now: Time, session: u64, heard_ago: Option<Span>, suspect: bool) {
+    fn siblings_answered(
+        &mut self,
+        now: Time,
+        session: u64,
+        heard_ago: Option<Span>,
+        suspect: bool,
+    ) {
         let Some(unsettled) = self.unsettled.get_mut(&session) else {
             return;
         };

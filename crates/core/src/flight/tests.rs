@@ -89,7 +89,8 @@ fn compressed_numbers_keep_their_order_and_precision() {
             let least = decompress(compressed, mantissa);
             assert!(compressed >= before && least <= number);
             assert!(
-                number - least <= number >> mantissa.min(1) && compress(least, mantissa) == compressed
+                number - least <= number >> mantissa.min(1)
+                    && compress(least, mantissa) == compressed
             );
             before = compressed;
         }

@@ -1,6 +1,6 @@
 //! The rules of revision: which later evidence replaces the cause of a provisional verdict.
 
-use super::{EarlyAccount, PendingVerdict, Note, Who};
+use super::{EarlyAccount, Note, PendingVerdict, Who};
 use crate::cause::{Cause, Confidence, Direction, Scope};
 use crate::time::{Span, Time};
 use crate::wire::{BootId, InstanceId, Saw};

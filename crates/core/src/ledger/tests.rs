@@ -169,11 +169,13 @@ fn an_account_is_accepted_only_from_the_same_process() {
 #[test]
 fn a_reset_at_both_ends_shows_a_forgotten_mapping() {
     // This end was reset first: it sent after 15 s without traffic.
-    let revised = revision_by_account(Cause::PeerReset, 102_000, account(Saw::Reset, 1_000, 0)).unwrap();
+    let revised =
+        revision_by_account(Cause::PeerReset, 102_000, account(Saw::Reset, 1_000, 0)).unwrap();
     assert_eq!((revised.to, revised.confidence), (Cause::MiddleboxForgot, Confidence::Certain));
     assert_eq!(revised.note, Note::NeitherClosed { idle: Span::from_secs(15) });
     // The peer was reset first, after 12 s.
-    let revised = revision_by_account(Cause::PeerReset, 102_000, account(Saw::Reset, 20_000, 0)).unwrap();
+    let revised =
+        revision_by_account(Cause::PeerReset, 102_000, account(Saw::Reset, 20_000, 0)).unwrap();
     assert_eq!(revised.note, Note::NeitherClosed { idle: Span::from_secs(12) });
 }
 
@@ -191,8 +193,9 @@ fn a_peer_reset_before_our_verdict_shows_a_forgotten_mapping() {
 /// A path that is cut and healed: the end that gave up resets the end that did not.
 #[test]
 fn a_healed_path_is_never_taken_for_a_forgotten_mapping() {
-    let forgot =
-        |cause, ms, sent_account| cause_of(revision_by_account(cause, ms, sent_account)) == Some(Cause::MiddleboxForgot);
+    let forgot = |cause, ms, sent_account| {
+        cause_of(revision_by_account(cause, ms, sent_account)) == Some(Cause::MiddleboxForgot)
+    };
     for cause in [Cause::Unknown, both()] {
         // We gave up at 100 s; the path healed, the peer sent, and our kernel did not know the link.
         for left in (99_960..130_000).step_by(10) {
@@ -216,14 +219,25 @@ fn a_peer_that_heard_our_probes_was_lost_inbound() {
     for cause in [Cause::Unknown, both()] {
         let sent_account = account(Saw::Goodbye, 2_000, 5_000);
         assert_eq!(cause_of(revision_by_account(cause, 102_050, sent_account)), inbound);
-        assert_eq!(cause_of(revision_by_account(cause, 102_050, account(Saw::Unheard, 0, 0))), inbound);
+        assert_eq!(
+            cause_of(revision_by_account(cause, 102_050, account(Saw::Unheard, 0, 0))),
+            inbound
+        );
         // After a healed path the CLOSE arrives too, but late or after a silence.
         for (ended_ms, silent_ms) in [(2_000, 14_000), (2_000, 15_000)] {
             let sent_account = account(Saw::Goodbye, ended_ms, silent_ms);
             assert_eq!(revision_by_account(cause, 102_050, sent_account), None, "{sent_account:?}");
         }
-        assert_eq!(revision_by_account(cause, 140_000, account(Saw::Goodbye, 10_000, 5_000)), None, "too late");
-        assert_eq!(revision_by_account(cause, 100_050, account(Saw::Goodbye, 9_000, 5_000)), None, "another");
+        assert_eq!(
+            revision_by_account(cause, 140_000, account(Saw::Goodbye, 10_000, 5_000)),
+            None,
+            "too late"
+        );
+        assert_eq!(
+            revision_by_account(cause, 100_050, account(Saw::Goodbye, 9_000, 5_000)),
+            None,
+            "another"
+        );
     }
 }
 
@@ -303,8 +317,16 @@ fn an_absent_peer_proves_nothing_about_the_path() {
         assert_eq!(revision_by_account(Cause::Unknown, 101_000, away(20_000, 20_000, saw)), None);
         let stopped = revision_by_account(Cause::Unknown, 101_000, away(20_000, 0, saw)).unwrap();
         assert_eq!(stopped.to, Cause::AppHung);
-        assert_eq!(revision_by_account(both(), 101_000, away(20_000, 0, saw)), None, "its kernel was silent");
-        assert_eq!(revision_by_account(Cause::Unknown, 101_000, away(8_000, 4_000, saw)), None, "half away");
+        assert_eq!(
+            revision_by_account(both(), 101_000, away(20_000, 0, saw)),
+            None,
+            "its kernel was silent"
+        );
+        assert_eq!(
+            revision_by_account(Cause::Unknown, 101_000, away(8_000, 4_000, saw)),
+            None,
+            "half away"
+        );
     }
 }
 

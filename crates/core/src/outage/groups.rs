@@ -4,8 +4,8 @@ use alloc::collections::BTreeMap;
 use core::net::IpAddr;
 
 use super::{
-    OUTAGE_TIMEOUT, GROUPS, HOSTS_PER_OUTAGE, LEAST_AFFECTED, LEAST_SHARE, MANY_HOSTS, Outage, Outages,
-    Output, QUIET, SilentEnd, Site, Timer,
+    GROUPS, HOSTS_PER_OUTAGE, LEAST_AFFECTED, LEAST_SHARE, MANY_HOSTS, OUTAGE_TIMEOUT, Outage,
+    Outages, Output, QUIET, SilentEnd, Site, Timer,
 };
 use crate::cause::Scope;
 use crate::time::{Span, Time};

@@ -6,11 +6,11 @@
 mod datagrams;
 mod faults;
 mod gateway;
+mod messages;
 mod model;
 mod network;
 mod peer;
 mod schedule;
-mod messages;
 mod world;
 
 use std::panic::catch_unwind;

@@ -83,7 +83,11 @@ impl Path {
         while let Some(output) = self.liveness.poll_output() {
             match output {
                 Output::RoundTrip(rtt) => {
-                    assert_eq!(sequence, self.latest, "seed {}: only the latest is measured", self.seed);
+                    assert_eq!(
+                        sequence, self.latest,
+                        "seed {}: only the latest is measured",
+                        self.seed
+                    );
                     assert_eq!(Some(rtt), self.sent_at.get(&sequence).map(|sent| now.since(*sent)));
                     self.measured += 1;
                 }

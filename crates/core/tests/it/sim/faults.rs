@@ -8,7 +8,7 @@ use systole_core::wheel::TICK;
 use systole_core::wire::Codec;
 use systole_core::{Policy, Span, Time};
 
-use super::gateway::{LoopTiming, HubConfig};
+use super::gateway::{HubConfig, LoopTiming};
 use super::network::Quality;
 use super::peer::{NEVER, Plan};
 use super::world::World;
@@ -63,9 +63,9 @@ fn outage_seen_by_tcp(outage: u64) -> u64 {
 fn established_and_lost(world: &World) -> (usize, usize) {
     let judges = world.peers.iter().filter_map(|peer| peer.gateway_model.as_ref());
     let (mut alive, mut lost) = (0, 0);
-    for gateway_model in judges {
-        alive += usize::from(gateway_model.is_established());
-        lost += usize::from(gateway_model.cause.is_some());
+    for model in judges {
+        alive += usize::from(model.is_established());
+        lost += usize::from(model.cause.is_some());
     }
     (alive, lost)
 }
@@ -80,7 +80,11 @@ fn sim_observer_stopped_five_seconds_with_dead_among_the_living() {
     let (raw, stall) = (world.raw, 5 * SECOND);
     world.gateway.stop(raw, raw + stall, false);
     world.run_until(raw + stall);
-    assert_eq!(established_and_lost(&world), (1_050, 0), "no verdict because of the observer's stall");
+    assert_eq!(
+        established_and_lost(&world),
+        (1_050, 0),
+        "no verdict because of the observer's stall"
+    );
     world.run_until(10 * SECOND + stall + 3 * SECOND + 50 * MILLI);
     assert_eq!(established_and_lost(&world), (1_000, 50), "only the dead peers, within stall + D");
     world.run_until(60 * SECOND);
@@ -98,10 +102,10 @@ fn sim_outage_shorter_than_the_bound_is_survived_and_suspicion_ends_soon() {
         // The first lost segment is sent up to 150 ms after the outage began.
         world.outage(0, outage_seen_by_tcp(outage) + 150 * MILLI, true, true);
         world.run_until(healed);
-        assert!(world.peers[0].gateway_model.as_ref().is_some_and(|gateway_model| gateway_model.suspect));
+        assert!(world.peers[0].gateway_model.as_ref().is_some_and(|model| model.suspect));
         world.run_until(healed + 1_200 * MILLI);
-        let gateway_model = world.peers[0].gateway_model.as_ref().unwrap();
-        assert!(gateway_model.is_established() && !gateway_model.suspect && gateway_model.recoveries == 1);
+        let model = world.peers[0].gateway_model.as_ref().unwrap();
+        assert!(model.is_established() && !model.suspect && model.recoveries == 1);
         world.replay();
     }
 }
@@ -114,8 +118,8 @@ fn sim_outage_of_thirty_seconds_is_survived_under_a_bound_of_sixty() {
     let healed = world.raw + outage;
     world.outage(0, outage_seen_by_tcp(outage), true, true);
     world.run_until(healed + 1_200 * MILLI);
-    let gateway_model = world.peers[0].gateway_model.as_ref().unwrap();
-    assert!(gateway_model.is_established() && !gateway_model.suspect && gateway_model.recoveries == 1);
+    let model = world.peers[0].gateway_model.as_ref().unwrap();
+    assert!(model.is_established() && !model.suspect && model.recoveries == 1);
     world.replay();
 }
 
@@ -140,9 +144,9 @@ fn sim_link_busy_both_ways_carries_no_heartbeat() {
     let mut world = world(quick(), 2, 100 * MILLI, 100 * MILLI);
     world.run_until(600 * SECOND);
     for peer in &world.peers {
-        let gateway_model = peer.gateway_model.as_ref().unwrap();
-        assert!(gateway_model.is_established());
-        assert_eq!((gateway_model.beats, peer.own.beats), (0, 0));
+        let model = peer.gateway_model.as_ref().unwrap();
+        assert!(model.is_established());
+        assert_eq!((model.beats, peer.own_model.beats), (0, 0));
     }
     world.replay();
 }
@@ -151,9 +155,9 @@ fn sim_link_busy_both_ways_carries_no_heartbeat() {
 fn sim_link_busy_one_way_is_probed_only_by_the_end_that_hears_nothing() {
     let mut world = world(quick(), 1, 100 * MILLI, NEVER);
     world.run_until(60 * SECOND);
-    let gateway_model = world.peers[0].gateway_model.as_ref().unwrap();
-    assert_eq!(gateway_model.pings, 0, "the gateway to_peer_period enough");
-    assert!(world.peers[0].own.pings > 50, "the peer receives nothing but pongs");
+    let model = world.peers[0].gateway_model.as_ref().unwrap();
+    assert_eq!(model.pings, 0, "the gateway to_peer_period enough");
+    assert!(world.peers[0].own_model.pings > 50, "the peer receives nothing but pongs");
 }
 
 /// Returns the times of the probes and the verdict after the last evidence.

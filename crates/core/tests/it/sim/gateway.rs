@@ -14,10 +14,10 @@ use systole_core::wheel::TICK;
 use systole_core::wire::{Codec, Decoder, Frame, MAX_DATA};
 use systole_core::{Span, Time};
 
+use super::messages::MessageStream;
 use super::model::Model;
 use super::network::{Lanes, Segment, split_randomly};
 use super::peer::{NEVER, Peer, closing_segment};
-use super::messages::MessageStream;
 
 /// The configuration of a hub, from which it can be made again for the replay.
 #[derive(Clone, Debug)]
@@ -106,7 +106,8 @@ impl Gateway {
     pub(super) fn next(&self, peers: &[Peer]) -> Option<u64> {
         let unread = |peer: &Peer| peer.up.next().filter(|_| self.is_served(peer));
         let arrival = peers.iter().filter_map(unread).min().unwrap_or(NEVER);
-        let next_message = peers.iter().filter(|peer| peer.gateway_model.is_some()).map(|peer| peer.next_to_peer);
+        let next_message =
+            peers.iter().filter(|peer| peer.gateway_model.is_some()).map(|peer| peer.next_to_peer);
         let next_message = next_message.min().unwrap_or(NEVER);
         let planned = self.turned.saturating_add(self.planned);
         let busy = if self.ready.is_empty() { NEVER } else { self.turned + self.timing.cost };
@@ -170,12 +171,12 @@ impl Gateway {
     ) {
         let now = self.now();
         let Some(link) = peers[index].number else { return };
-        let Some(gateway_model) = &mut peers[index].gateway_model else { return };
-        gateway_model.input(now, &input);
+        let Some(model) = &mut peers[index].gateway_model else { return };
+        model.input(now, &input);
         self.hub.handle(now, Input::Link { link, input });
         self.collect(raw, now, peers, random);
-        if let Some(gateway_model) = &mut peers[index].gateway_model {
-            gateway_model.check_settled();
+        if let Some(model) = &mut peers[index].gateway_model {
+            model.check_settled();
         }
         self.plan();
     }
@@ -285,8 +286,8 @@ impl Gateway {
         let peer = &mut peers[index];
         let listener = peer.plan.listener;
         let settings = &self.hub.machine().listeners()[usize::from(listener)];
-        let gateway_model = Model::new(format!("gateway's {index}"), now, settings, TICK);
-        peer.gateway_model = Some(gateway_model.verbose(self.verbose));
+        let model = Model::new(format!("gateway's {index}"), now, settings, TICK);
+        peer.gateway_model = Some(model.verbose(self.verbose));
         peer.number = Some(number as u32);
         let address = ([127, 0, 0, 1], index as u16).into();
         let (link, epoch) = (number as u32, index as u64);
@@ -302,20 +303,20 @@ impl Gateway {
         }
         let mut rounds = 0;
         while self.hub.machine().next_deadline().is_some_and(|at| at <= horizon) {
-            for gateway_model in peers.iter_mut().filter_map(|peer| peer.gateway_model.as_mut()) {
-                gateway_model.draining = self.draining;
-                gateway_model.input_deadline();
+            for model in peers.iter_mut().filter_map(|peer| peer.gateway_model.as_mut()) {
+                model.draining = self.draining;
+                model.input_deadline();
             }
             self.hub.handle(horizon, Input::Deadline);
             self.collect(raw, horizon, peers, random);
-            for gateway_model in peers.iter_mut().filter_map(|peer| peer.gateway_model.as_mut()) {
-                gateway_model.check_settled();
+            for model in peers.iter_mut().filter_map(|peer| peer.gateway_model.as_mut()) {
+                model.check_settled();
             }
             rounds += 1;
             assert!(rounds < 1_000, "endless deadlines");
         }
-        for gateway_model in peers.iter().filter_map(|peer| peer.gateway_model.as_ref()) {
-            gateway_model.check(horizon);
+        for model in peers.iter().filter_map(|peer| peer.gateway_model.as_ref()) {
+            model.check(horizon);
         }
     }
 
@@ -325,8 +326,8 @@ impl Gateway {
         let mut examinations = self.execute_outputs(raw, now, peers, random);
         while let Some(link) = examinations.pop() {
             let index = self.peer_of_link.get(link as usize).copied().flatten();
-            let gateway_model = index.and_then(|index| peers[index].gateway_model.as_mut());
-            if gateway_model.is_some_and(|gateway_model| gateway_model.is_open()) {
+            let model = index.and_then(|index| peers[index].gateway_model.as_mut());
+            if model.is_some_and(|model| model.is_open()) {
                 let input = link::Input::Examined(Examination::default());
                 self.hub.handle(now, Input::Link { link, input });
                 examinations.extend(self.execute_outputs(raw, now, peers, random));
@@ -335,7 +336,13 @@ impl Gateway {
     }
 
     /// Executes the hub's outputs; returns the links to examine.
-    fn execute_outputs(&mut self, raw: u64, now: Time, peers: &mut [Peer], random: &mut Random) -> Vec<u32> {
+    fn execute_outputs(
+        &mut self,
+        raw: u64,
+        now: Time,
+        peers: &mut [Peer],
+        random: &mut Random,
+    ) -> Vec<u32> {
         let mut examinations = Vec::new();
         let mut current: Option<usize> = None;
         while let Some(Output { link, output }) = self.hub.poll_output() {
@@ -367,7 +374,10 @@ impl Gateway {
                     let unread = peer.up.next().zip(first).filter(|(next, read)| next <= read);
                     let judged = cause == "unknown" || cause == "handshake_timeout";
                     assert!(!judged || unread.is_none(), "a verdict with bytes unread");
-                    assert!(!(judged && peer.healthy), "gateway's {index}: a verdict on a healthy peer");
+                    assert!(
+                        !(judged && peer.healthy),
+                        "gateway's {index}: a verdict on a healthy peer"
+                    );
                 }
                 link::Output::Examine => examinations.push(link),
                 link::Output::Event(_) => {}
@@ -391,20 +401,22 @@ impl Gateway {
         let next = hub.next_deadline();
         let (mut links, mut online, mut suspects) = (0, 0, 0);
         for (index, peer) in peers.iter().enumerate() {
-            let Some((gateway_model, number)) = peer.gateway_model.as_ref().zip(peer.number) else { continue };
-            if !gateway_model.is_open() {
+            let Some((model, number)) = peer.gateway_model.as_ref().zip(peer.number) else {
+                continue;
+            };
+            if !model.is_open() {
                 continue;
             }
             links += 1;
-            online += u32::from(gateway_model.is_established());
-            suspects += u32::from(gateway_model.suspect);
+            online += u32::from(model.is_established());
+            suspects += u32::from(model.suspect);
             let known = hub.presence(number).expect("an open link is known");
-            assert_eq!(known.last_heard, gateway_model.last_heard, "gateway's {index}: last heard");
-            assert_eq!(known.last_sent, gateway_model.last_sent, "gateway's {index}: last sent");
-            assert_eq!(known.suspect, gateway_model.suspect, "gateway's {index}: suspicion");
-            assert_eq!(known.established.is_some(), gateway_model.is_established(), "gateway's {index}");
-            if gateway_model.is_established() {
-                assert_eq!(*known.policy, gateway_model.policy, "gateway's {index}: policy");
+            assert_eq!(known.last_heard, model.last_heard, "gateway's {index}: last heard");
+            assert_eq!(known.last_sent, model.last_sent, "gateway's {index}: last sent");
+            assert_eq!(known.suspect, model.suspect, "gateway's {index}: suspicion");
+            assert_eq!(known.established.is_some(), model.is_established(), "gateway's {index}");
+            if model.is_established() {
+                assert_eq!(*known.policy, model.policy, "gateway's {index}: policy");
             }
             if let Some(deadline) = known.next_deadline {
                 let latest = deadline.at + TICK;
@@ -415,9 +427,14 @@ impl Gateway {
             }
         }
         let counters = hub.counters();
-        assert_eq!((counters.links, counters.online, counters.suspects), (links, online, suspects), "counters");
+        assert_eq!(
+            (counters.links, counters.online, counters.suspects),
+            (links, online, suspects),
+            "counters"
+        );
         assert_eq!(hub.presences(0).count() as u32, online, "presences");
-        let beats = peers.iter().filter_map(|peer| peer.gateway_model.as_ref()).map(|gateway_model| gateway_model.beats);
+        let beats =
+            peers.iter().filter_map(|peer| peer.gateway_model.as_ref()).map(|model| model.beats);
         assert_eq!(counters.heartbeats_out, beats.sum::<u64>(), "heartbeats out");
     }
 

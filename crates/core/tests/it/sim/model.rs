@@ -145,7 +145,9 @@ impl Model {
     /// connection. No socket can be examined here.
     fn cause_of(&self, error: SocketError) -> Cause {
         match error {
-            SocketError::Reset if self.half_closed.is_some() || self.last_sent <= self.last_heard => {
+            SocketError::Reset
+                if self.half_closed.is_some() || self.last_sent <= self.last_heard =>
+            {
                 Cause::PeerExited
             }
             SocketError::Reset | SocketError::Refused => Cause::PeerReset,
@@ -217,7 +219,8 @@ impl Model {
         } else {
             self.half_closed = Some(now + HALF_CLOSED);
             self.turn.half_close_ping_due = true;
-            (self.suspect, self.overdue, self.first_probe, self.last_probe) = (false, false, None, 0);
+            (self.suspect, self.overdue, self.first_probe, self.last_probe) =
+                (false, false, None, 0);
         }
     }
 
@@ -254,7 +257,15 @@ impl Model {
 
     /// Checks the state after all outputs of the current input.
     pub(super) fn check_settled(&mut self) {
-        let Turn { received, may_end_silence, recovered, pings_received, last_ping: _, pongs_sent, .. } = self.turn;
+        let Turn {
+            received,
+            may_end_silence,
+            recovered,
+            pings_received,
+            last_ping: _,
+            pongs_sent,
+            ..
+        } = self.turn;
         let name = &self.name;
         assert!(!self.turn.half_close_ping_due, "{name}: no PING after the half-close");
         assert!(!recovered || may_end_silence, "{name}: recovered without evidence");
@@ -262,7 +273,10 @@ impl Model {
             return;
         }
         let probing = self.first_probe.is_some() || self.suspect;
-        assert!(self.warning_emitted || !(self.warned && probing), "{name}: a router's report was not emitted");
+        assert!(
+            self.warning_emitted || !(self.warned && probing),
+            "{name}: a router's report was not emitted"
+        );
         assert!(!received || !self.suspect, "{name}: suspect with fresh evidence");
         let owed = if self.codec == Codec::Native { pings_received.min(1) } else { pings_received };
         assert_eq!(pongs_sent, owed, "{name}: each PING is answered at once");
@@ -307,7 +321,10 @@ impl Model {
         }
         let owed = self.first_unanswered.is_some_and(|first| first + unit < due);
         let name = &self.name;
-        assert!(!owed || self.last_examined + unit >= due, "{name}: {now:?} no examination, due {due:?}");
+        assert!(
+            !owed || self.last_examined + unit >= due,
+            "{name}: {now:?} no examination, due {due:?}"
+        );
     }
 
     /// Returns when the verdict falls unless there is evidence before.
@@ -394,14 +411,21 @@ impl Model {
                 assert_eq!(self.stage, Stage::Greeting, "{name}: established twice");
                 self.stage = Stage::Established;
                 self.policy = policy;
-                (self.last_heard, self.silence_start) = (self.last_heard.max(now), self.silence_start.max(now));
+                (self.last_heard, self.silence_start) =
+                    (self.last_heard.max(now), self.silence_start.max(now));
                 self.spread = policy.spread();
             }
             Event::Suspect => self.check_suspicion(now),
             Event::Warned { cause, .. } => {
                 assert_eq!(cause, Cause::Unreachable, "{name}: the cause of a warning");
-                assert!(self.warned && !self.warning_emitted, "{name}: warned without a report, or twice");
-                assert!(self.first_probe.is_some() || self.suspect, "{name}: warned before the first probe");
+                assert!(
+                    self.warned && !self.warning_emitted,
+                    "{name}: warned without a report, or twice"
+                );
+                assert!(
+                    self.first_probe.is_some() || self.suspect,
+                    "{name}: warned before the first probe"
+                );
                 self.warning_emitted = true;
             }
             Event::Hung { .. } => panic!("{name}: hung without an examination"),
@@ -437,7 +461,9 @@ impl Model {
             }
             Event::HeartbeatReceived { beat: BeatKind::Pong, .. }
             | Event::Data { .. }
-            | Event::HeartbeatData(_) => assert!(self.turn.received, "{name}: received without an input"),
+            | Event::HeartbeatData(_) => {
+                assert!(self.turn.received, "{name}: received without an input")
+            }
             Event::Lost { verdict, .. } => {
                 self.lost(now, verdict);
                 self.stage = Stage::Lost;
@@ -470,7 +496,10 @@ impl Model {
         assert_eq!(sequence, self.sequence, "{name}: sequence numbers must be consecutive");
         assert!(self.is_established() && !self.overdue, "{name}: a PING at the wrong time");
         if self.half_closed.is_some() {
-            assert!(number == 0 && self.turn.half_close_ping_due, "{name}: a second PING after the half-close");
+            assert!(
+                number == 0 && self.turn.half_close_ping_due,
+                "{name}: a second PING after the half-close"
+            );
             self.turn.half_close_ping_due = false;
             return;
         }
@@ -516,7 +545,8 @@ impl Model {
         }
         // No verdict for a silence that the old policy allowed: the new deadline is the earlier of
         // the old deadline and one new bound from now.
-        let allowed = from.bound().map_or(now + bound, |old| (self.silence_start + old).min(now + bound));
+        let allowed =
+            from.bound().map_or(now + bound, |old| (self.silence_start + old).min(now + bound));
         self.silence_start = self.silence_start.max(allowed - bound);
     }
 
@@ -550,7 +580,11 @@ impl Model {
         let cause = if self.warned { Cause::Unreachable } else { Cause::Unknown };
         assert_eq!(verdict.cause, cause, "{name}");
         assert!(self.policy.enforce(), "{name}: lost although the bound is not enforced");
-        assert_eq!(Some(verdict.due), self.due(), "{name}: due at another time than last evidence + D");
+        assert_eq!(
+            Some(verdict.due),
+            self.due(),
+            "{name}: due at another time than last evidence + D"
+        );
         assert!(now >= verdict.due, "{name}: lost too early");
         assert_eq!(verdict.probes, self.last_probe, "{name}: probes");
     }

@@ -7,9 +7,9 @@ use systole_core::tap::Machine;
 use systole_core::wire::Codec;
 use systole_core::{Span, Time};
 
-use super::model::Model;
-use super::network::{Lanes, Segment, Path, Quality, split_randomly};
 use super::messages::MessageStream;
+use super::model::Model;
+use super::network::{Lanes, Path, Quality, Segment, split_randomly};
 
 /// A time that never comes.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -131,7 +131,11 @@ impl Peer {
                 }
                 Segment::Fin => self.handle(raw, Input::Ended, random),
                 Segment::Reset => {
-                    self.handle(raw, Input::Failed(systole_core::kernel::SocketError::Reset), random);
+                    self.handle(
+                        raw,
+                        Input::Failed(systole_core::kernel::SocketError::Reset),
+                        random,
+                    );
                 }
             }
         }
@@ -223,7 +227,9 @@ impl Peer {
                 Output::Event(Event::Data { bytes, more, .. }) => {
                     self.to_peer.receive(codec, bytes, more);
                 }
-                Output::Event(Event::HeartbeatData(data)) => self.to_peer.receive_heartbeat_data(data),
+                Output::Event(Event::HeartbeatData(data)) => {
+                    self.to_peer.receive_heartbeat_data(data)
+                }
                 Output::Event(Event::Established { policy, .. } | Event::Retuned(policy))
                     if codec.has_handshake() =>
                 {

@@ -9,9 +9,9 @@ use systole_core::tap::record::ReplaySummary;
 use systole_core::wire::{CloseReason, Codec};
 use systole_core::{Policy, Span};
 
-use super::gateway::{LoopTiming, HubConfig};
+use super::gateway::{HubConfig, LoopTiming};
 use super::model::Model;
-use super::network::{Segment, Quality};
+use super::network::{Quality, Segment};
 use super::peer::{NEVER, Plan};
 use super::world::World;
 
@@ -68,10 +68,10 @@ pub(super) fn run(seed: u64, verbose: bool) -> Outcome {
     let Schedule { world, .. } = schedule;
     let mut outcome =
         Outcome { steps: world.steps, virtual_ns: u128::from(world.raw), ..Outcome::default() };
-    for gateway_model in world.peers.iter().filter_map(|peer| peer.gateway_model.as_ref()) {
-        outcome.condemned += u64::from(gateway_model.cause.is_some_and(|cause| cause.name() == "unknown"));
-        outcome.recovered += gateway_model.recoveries;
-        outcome.beats += gateway_model.beats;
+    for model in world.peers.iter().filter_map(|peer| peer.gateway_model.as_ref()) {
+        outcome.condemned += u64::from(model.cause.is_some_and(|cause| cause.name() == "unknown"));
+        outcome.recovered += model.recoveries;
+        outcome.beats += model.beats;
     }
     let ReplaySummary { inputs, outputs, .. } = world.replay();
     Outcome { inputs, outputs, ..outcome }
@@ -154,11 +154,13 @@ impl Schedule {
         let to_gateway_period = traffic(unit, random);
         let to_peer_period = traffic(unit, random);
         let plan = Plan { listener, settings, quality, to_gateway_period, to_peer_period };
-        let role_at_gateway = self.world.gateway.hub.machine().listeners()[usize::from(listener)].role;
+        let role_at_gateway =
+            self.world.gateway.hub.machine().listeners()[usize::from(listener)].role;
         // Without a handshake the first message introduces a peer, and it may never be sent.
-        let must_introduce = codec.has_handshake();
+        let has_handshake = codec.has_handshake();
         let index = self.world.connect(plan);
-        self.world.peers[index].healthy = loss == 0 && role_at_gateway == Role::Probe && must_introduce;
+        self.world.peers[index].healthy =
+            loss == 0 && role_at_gateway == Role::Probe && has_handshake;
         if listener == 0 && self.world.random.below(16) == 0 {
             self.world.trickle(index, self.unit / 2);
         }
@@ -226,10 +228,12 @@ impl Schedule {
         let at_the_peer = self.world.random.below(3) == 0;
         let span = self.duration();
         let World { random, peers, .. } = &mut self.world;
-        let next_heartbeat_data = |messages: &mut super::messages::MessageStream, random: &mut Random| messages.next_heartbeat_data(random);
+        let next = |messages: &mut super::messages::MessageStream, random: &mut Random| {
+            messages.next_heartbeat_data(random)
+        };
         let data = match at_the_peer {
-            true => next_heartbeat_data(&mut peers[index].to_gateway, random),
-            false => next_heartbeat_data(&mut peers[index].to_peer, random),
+            true => next(&mut peers[index].to_gateway, random),
+            false => next(&mut peers[index].to_peer, random),
         };
         let goodbye = Goodbye::from(CloseReason::Kicked);
         let command = match random.below(16) {
@@ -272,8 +276,8 @@ impl Schedule {
     /// continues, the delayed bytes have arrived and the verdict is due at the same time.
     fn stop_at_the_verdict(&mut self, index: usize) {
         let World { raw, gateway, peers, .. } = &self.world;
-        let gateway_model = peers[index].gateway_model.as_ref().filter(|gateway_model| gateway_model.is_established());
-        let Some(due) = gateway_model.and_then(Model::due).map(|due| gateway.raw_at(due)) else {
+        let model = peers[index].gateway_model.as_ref().filter(|model| model.is_established());
+        let Some(due) = model.and_then(Model::due).map(|due| gateway.raw_at(due)) else {
             return;
         };
         let wait = due.saturating_sub(*raw);

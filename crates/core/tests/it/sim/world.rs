@@ -6,7 +6,7 @@ use systole_core::link::{Command, Input};
 use systole_core::random::Random;
 use systole_core::tap::record::ReplaySummary;
 
-use super::gateway::{Gateway, LoopTiming, HubConfig};
+use super::gateway::{Gateway, HubConfig, LoopTiming};
 use super::network::Segment;
 use super::peer::{NEVER, Peer, Plan};
 
@@ -21,7 +21,12 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(hub_config: HubConfig, timing: LoopTiming, random: Random, verbose: bool) -> World {
+    pub(super) fn new(
+        hub_config: HubConfig,
+        timing: LoopTiming,
+        random: Random,
+        verbose: bool,
+    ) -> World {
         let gateway = Gateway::new(hub_config, timing, verbose);
         World { raw: 0, random, gateway, peers: Vec::new(), steps: 0, verbose }
     }
@@ -76,7 +81,8 @@ impl World {
 
     /// Feeds an input to the gateway's end of a link, in an extra turn of its loop.
     pub(super) fn input(&mut self, index: usize, input: Input<'_>) {
-        let is_open = |peer: &Peer| peer.gateway_model.as_ref().is_some_and(|gateway_model| gateway_model.is_open());
+        let is_open =
+            |peer: &Peer| peer.gateway_model.as_ref().is_some_and(|model| model.is_open());
         if !self.turn_gateway() || !is_open(&self.peers[index]) {
             return;
         }

@@ -67,7 +67,10 @@ impl MessageStream {
         if codec == Codec::Message1028 {
             assert_eq!(received.len(), codec.max_data(), "padded");
             assert!(received.starts_with(&sent), "altered");
-            assert!(received[sent.len()..].iter().all(|&byte| byte == 0), "padded with other bytes than zeros");
+            assert!(
+                received[sent.len()..].iter().all(|&byte| byte == 0),
+                "padded with other bytes than zeros"
+            );
         } else {
             assert!(received == sent, "altered or out of order");
         }
