@@ -17,7 +17,7 @@ use crate::cause::{Cause, Confidence, Direction, Scope};
 use crate::kernel::{Examination, SocketError, TcpSnapshot};
 use crate::time::{Span, Time};
 
-/// The minimum age limit of a fresh acknowledgement, for policies with a short interval.
+/// The least time for which an acknowledgement counts as fresh, for policies with short intervals.
 pub const LEAST_FRESHNESS: Span = Span::from_secs(1);
 
 /// The number of unanswered retransmissions of one segment that indicates a lost path. A single

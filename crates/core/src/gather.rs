@@ -1,23 +1,22 @@
-//! When a loop should let small things gather instead of coming round for each of them.
+//! Decides when a loop rests between turns, so that one turn handles several heartbeats.
 //!
-//! A heartbeat costs its handling once, and the turn of the loop that finds it: the wake, the poll,
-//! the clock. When many arrive per millisecond the turns are most of the cost, and nobody is
-//! waiting for the answer to a heartbeat. So while nothing but heartbeats flows and they come
-//! thick, the loop rests a moment between turns. Data is never made to wait: the first of it ends
-//! the resting.
+//! A heartbeat costs its own handling and a share of a turn of the loop: the wake-up, the poll, the
+//! clock. If many heartbeats arrive per millisecond, the turns are most of the cost, and no
+//! application waits for the answer to a heartbeat. So while only heartbeats arrive, and at a high
+//! rate, the loop rests briefly between turns. Data is not delayed: the first data ends the rests.
 
 use crate::time::{Span, Time};
 
-/// The longest rest. A verdict may be late by it, so it is small beside the 2 ms allowed.
+/// The longest rest. It may delay a verdict, so it is small compared with the allowed 2 ms.
 pub const LONGEST_REST: Span = Span::from_micros(750);
 
-/// How long after data the loop does not rest: a conversation is under way.
-const QUIET: Span = Span::from_millis(100);
+/// The time after data in which the loop does not rest, because more data is likely.
+const NO_REST_AFTER_DATA: Span = Span::from_millis(100);
 
-/// Things that must be expected in one rest for it to be worth its own wake.
-const WORTHWHILE: u64 = 2;
+/// The minimum number of expected events that makes a rest cheaper than separate turns.
+const MIN_EXPECTED: u64 = 2;
 
-/// Decides how long a loop rests between turns.
+/// The rule that decides how long a loop rests between turns.
 #[derive(Clone, Debug)]
 pub struct Gather {
     last_turn: Time,
@@ -25,26 +24,27 @@ pub struct Gather {
 }
 
 impl Gather {
-    /// A loop that begins at `now`.
+    /// Creates the rule for a loop that begins at `now`.
     pub const fn new(now: Time) -> Gather {
         Gather { last_turn: now, last_data: None }
     }
 
-    /// A turn that began at `now` handled `things`, and `data` was among them. Returns how long to
-    /// rest before the next, counted from `now`.
-    pub fn rest(&mut self, now: Time, things: usize, data: bool) -> Span {
+    /// Returns how long to rest before the next turn, counted from `now`, after a turn that began
+    /// at
+    /// `now` and handled `events` events; `data` is true if there was data among them.
+    pub fn rest(&mut self, now: Time, events: usize, data: bool) -> Span {
         let elapsed = now.since(self.last_turn);
         self.last_turn = now;
         if data {
             self.last_data = Some(now);
         }
-        if self.last_data.is_some_and(|last| now.since(last) < QUIET) {
+        if self.last_data.is_some_and(|last| now.since(last) < NO_REST_AFTER_DATA) {
             return Span::ZERO;
         }
-        let things = things as u64;
-        let expected = LONGEST_REST.times(things).as_nanos();
-        let wanted = elapsed.times(WORTHWHILE).as_nanos();
-        if things > 0 && expected >= wanted { LONGEST_REST } else { Span::ZERO }
+        let events = events as u64;
+        let expected = LONGEST_REST.times(events).as_nanos();
+        let wanted = elapsed.times(MIN_EXPECTED).as_nanos();
+        if events > 0 && expected >= wanted { LONGEST_REST } else { Span::ZERO }
     }
 }
 
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn thick_heartbeats_gather_and_thin_ones_do_not() {
+    fn frequent_heartbeats_cause_rests_and_rare_ones_do_not() {
         let mut gather = Gather::new(us(0));
         assert_eq!(gather.rest(us(100), 1, false), LONGEST_REST);
         assert_eq!(gather.rest(us(850), 7, false), LONGEST_REST, "and goes on while it pays");
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn data_is_never_made_to_wait() {
+    fn data_is_never_delayed() {
         let mut gather = Gather::new(us(0));
         assert_eq!(gather.rest(us(100), 50, true), Span::ZERO);
         assert_eq!(gather.rest(us(200), 50, false), Span::ZERO);

@@ -6,7 +6,7 @@
 //! revises each at most once. In doubt it does not revise: a wrong cause is worse than a vague one.
 //!
 //! An account describes one session. It is accepted only from the process that had the session,
-//! which is recognised by boot id and instance id; no other process knows them. A peer that returns
+//! recognised by boot id and instance id, which no other process knows. A peer that returns
 //! without an account is matched by identity, if exactly one verdict of that identity waits.
 //!
 //! # How a forgotten mapping is recognised
@@ -235,7 +235,7 @@ impl Ledger {
             if let Some(finding) = rules::by_account(&held, &early) {
                 return self.revise(held, finding);
             }
-            // The peer has already returned and sent its account; no further evidence will come.
+            // The peer has returned and sent its account; no further evidence will come.
             if !held.passed {
                 return;
             }

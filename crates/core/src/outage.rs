@@ -60,11 +60,11 @@ pub const HOSTS_PER_OUTAGE: usize = 1_024;
 /// not counted, and an outage there reports too large a share.
 pub const NETWORKS: usize = 65_536;
 
-/// The maximum number of verdicts whose scope is open. When full, the scope of another verdict stays
-/// unknown.
+/// The maximum number of verdicts whose scope is open. When full, the scope of a further verdict
+/// stays unknown.
 pub const UNSETTLED: usize = 4_096;
 
-/// The time without another verdict after which an outage ends although its hosts have not returned.
+/// The time after the last verdict at which an outage ends although its hosts have not returned.
 pub const OUTAGE_TIMEOUT: Span = Span::from_secs(60 * 60);
 
 /// A network prefix: the first 24 bits of an IPv4 address, or the first 48 of an IPv6 address.
@@ -375,8 +375,8 @@ impl Outages {
         }
     }
 
-    /// Settles a scope at its deadline, without a live sibling: by other verdicts of the host or the
-    /// network.
+    /// Settles a scope at its deadline, without a live sibling: by other verdicts of the host or
+    /// the network.
     fn settle_at_deadline(&mut self, session: u64) {
         let Some(unsettled) = self.unsettled.remove(&session) else {
             return;

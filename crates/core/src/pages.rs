@@ -1,55 +1,55 @@
-//! A growing table whose growth never moves an entry: fixed pages of entries, made on first use.
+//! A growable table that never moves its entries: fixed pages of entries, allocated on first use.
 //!
-//! A `Vec` that doubles copies everything it holds at once, which at a million entries is a stall
-//! that every link of a shard would feel, and for that moment it needs three times its memory.
-//! Here growth makes one page; only the directory, one pointer per page, is ever copied.
+//! A `Vec` that doubles copies all its entries at once. At a million entries this stalls every link
+//! of the shard, and takes three times the memory for a moment. Here growth allocates one page;
+//! only the directory, one pointer per page, is ever copied.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-/// Entries per page. Small enough that a page is made in microseconds, large enough that the
+/// The entries per page. Small enough to allocate a page in microseconds, large enough that the
 /// directory of ten million entries (160 kB) stays in the processor's cache.
 pub const PAGE: usize = 512;
 
 /// A table indexed by `u32`, in pages of [`PAGE`] entries.
 ///
-/// Memory follows the highest number of pages in use: a page is made when one of its entries is
-/// first asked for mutably by [`Pages::entry`], and kept for the life of the table. Indices should
-/// therefore be handed out densely, lowest free first.
+/// A page is allocated by the first call of [`Pages::entry`] for one of its indices, and kept for
+/// the life of the table. So memory follows the highest number of pages in use: assign indices
+/// densely, lowest free first.
 #[derive(Debug)]
 pub struct Pages<T> {
     directory: Vec<Option<Box<[T; PAGE]>>>,
 }
 
 impl<T> Pages<T> {
-    /// An empty table, which owns no memory.
+    /// Creates an empty table, which allocates no memory.
     pub const fn new() -> Pages<T> {
         Pages { directory: Vec::new() }
     }
 
-    /// The entry at `index`, or `None` if its page was never made.
+    /// Returns the entry at `index`, or `None` if its page was never allocated.
     #[inline]
     pub fn get(&self, index: u32) -> Option<&T> {
         let (page, offset) = split(index);
         Some(&self.directory.get(page)?.as_ref()?[offset])
     }
 
-    /// The entry at `index` for changing, or `None` if its page was never made.
+    /// Returns the entry at `index` mutably, or `None` if its page was never allocated.
     #[inline]
     pub fn get_mut(&mut self, index: u32) -> Option<&mut T> {
         let (page, offset) = split(index);
         Some(&mut self.directory.get_mut(page)?.as_mut()?[offset])
     }
 
-    /// How many entries the pages made so far hold. Each costs its size in memory, used or not.
+    /// Returns the number of entries in all allocated pages. Unused entries take memory too.
     pub fn capacity(&self) -> usize {
         self.directory.iter().flatten().count() * PAGE
     }
 
-    /// The entries from `start` upwards in order of their index, without pages never made.
+    /// Iterates over the entries from index `start` upwards, without pages never allocated.
     ///
-    /// Lazy: a caller that takes a bounded number does a bounded amount of work, but for a step
-    /// over each page never made.
+    /// The iterator is lazy: a caller that takes a bounded number of entries does bounded work,
+    /// plus one step for each page never allocated.
     pub fn iter_from(&self, start: u32) -> impl Iterator<Item = (u32, &T)> {
         let (first, offset) = split(start);
         let pages = self.directory.iter().enumerate().skip(first);
@@ -64,18 +64,18 @@ impl<T> Pages<T> {
 }
 
 impl<T: Default> Pages<T> {
-    /// The entry at `index` for changing; its page is made, full of defaults, if need be.
+    /// Returns the entry at `index` mutably; allocates its page with default entries if needed.
     #[inline]
     pub fn entry(&mut self, index: u32) -> &mut T {
         let (page, offset) = split(index);
         if page >= self.directory.len() {
-            self.lengthen(page);
+            self.extend_directory(page);
         }
         &mut self.directory[page].get_or_insert_with(new_page)[offset]
     }
 
     #[cold]
-    fn lengthen(&mut self, page: usize) {
+    fn extend_directory(&mut self, page: usize) {
         self.directory.resize_with(page + 1, || None);
     }
 }
@@ -86,7 +86,7 @@ impl<T> Default for Pages<T> {
     }
 }
 
-/// Made on the heap entry by entry: an array of large entries would not fit the stack.
+/// Allocates a page entry by entry: an array of large entries would not fit on the stack.
 #[cold]
 fn new_page<T: Default>() -> Box<[T; PAGE]> {
     let mut entries = Vec::with_capacity(PAGE);
@@ -103,7 +103,7 @@ const fn split(index: u32) -> (usize, usize) {
     (index / PAGE, index % PAGE)
 }
 
-/// Only indices that came in as `u32` have pages, so the way back loses nothing.
+/// Lossless: pages exist only for indices that were passed as `u32`.
 const fn join(page: usize, offset: usize) -> u32 {
     (page * PAGE + offset) as u32
 }
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_never_asked_for_is_absent_and_costs_nothing() {
+    fn unused_entries_are_absent_and_take_no_memory() {
         let mut table: Pages<u64> = Pages::new();
         assert_eq!(table.capacity(), 0);
         assert_eq!(table.get(0), None);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_moves_nothing() {
+    fn growth_moves_no_entry() {
         let mut table: Pages<u64> = Pages::new();
         *table.entry(3) = 9;
         let before: *const u64 = table.get(3).unwrap();
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_starts_anywhere_and_steps_over_holes() {
+    fn iteration_starts_anywhere_and_skips_missing_pages() {
         let mut table: Pages<u32> = Pages::new();
         for index in [3, PAGE as u32 * 2 + 1] {
             *table.entry(index) = index;

@@ -1,20 +1,19 @@
-//! Chance from a seed: the same seed gives the same numbers, on every machine.
+//! Pseudorandom numbers from a seed: the same seed gives the same numbers on every machine.
 
 use crate::time::Span;
 
-/// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014):
-/// eight bytes of state, good enough to spread heartbeats and reconnects, and nothing secret rests
-/// on it.
+/// A SplitMix64 generator (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
+/// 2014): eight bytes of state, sufficient to spread heartbeats and reconnects, not for secrets.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// The sequence that belongs to `seed`.
+    /// Creates the generator of the sequence of `seed`.
     pub const fn new(seed: u64) -> Random {
         Random(seed)
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 random bits.
     pub const fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -23,17 +22,17 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// The next 32 bits.
+    /// Returns the next 32 random bits.
     pub const fn next_u32(&mut self) -> u32 {
         (self.next_u64() >> 32) as u32
     }
 
-    /// A number below `bound`; 0 if `bound` is 0.
-    pub const fn below(&mut self, bound: u64) -> u64 {
-        ((self.next_u64() as u128 * bound as u128) >> 64) as u64
+    /// Returns a random number below `limit`; 0 if `limit` is 0.
+    pub const fn below(&mut self, limit: u64) -> u64 {
+        ((self.next_u64() as u128 * limit as u128) >> 64) as u64
     }
 
-    /// A length of whole milliseconds up to and including `longest`.
+    /// Returns a random length in whole milliseconds, up to and including `longest`.
     pub const fn up_to(&mut self, longest: Span) -> Span {
         Span::from_millis(self.below(longest.as_millis().saturating_add(1)))
     }
@@ -51,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_stay_below_their_bound() {
+    fn numbers_stay_below_their_limit() {
         let mut random = Random::new(7);
         assert!((0..10_000).all(|_| random.below(3) < 3));
         assert_eq!(random.below(0), 0);

@@ -1,8 +1,9 @@
-//! When to connect again: full jitter under a cap, and what the gateway said about coming back.
+//! Decides when a client reconnects: exponential backoff with full jitter and a cap, and the
+//! gateway's instructions in CLOSE.
 //!
-//! After a gateway's restart all its clients come back. A delay drawn evenly from zero to a bound
+//! After a gateway's restart all its clients reconnect. A delay drawn evenly from zero to a limit
 //! that doubles with each failure spreads them best (Brooker, "Exponential Backoff And Jitter",
-//! 2015); a fixed part in it would only keep them in step.
+//! 2015); a fixed part would only keep them in step.
 
 use core::fmt;
 
@@ -11,10 +12,10 @@ use crate::random::Random;
 use crate::time::{Span, Time};
 use crate::wire::CloseReason;
 
-/// The longest `cap`: who waits longer than a day is not reconnecting any more.
+/// The maximum `cap`: a client that waits longer than a day no longer reconnects.
 pub const LONGEST_CAP: Span = Span::from_secs(24 * 60 * 60);
 
-/// How long to wait between attempts.
+/// The delays between attempts to connect, and the number of attempts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Backoff {
     base: Span,
@@ -24,8 +25,9 @@ pub struct Backoff {
 }
 
 impl Default for Backoff {
-    /// From up to 500 ms to up to 30 s, without end; a link that lasted 10 s was a success. Thirty
-    /// seconds are the default bound D: an outage is noticed no faster than that either.
+    /// Delays from up to 500 ms to up to 30 s, unlimited attempts; a link that lasted 10 s counts
+    /// as a success. Thirty seconds are the default bound D: an outage is not detected faster
+    /// either.
     fn default() -> Backoff {
         Backoff {
             base: Span::from_millis(500),
@@ -37,9 +39,9 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The delay before attempt n (from 1) is drawn from zero to `base`·2^(n−1), and never to more
-    /// than `cap`. The count starts anew after a link that stood for `stable`; one that was
-    /// established and broke at once, as behind a balancer without backends, is a failure.
+    /// Creates a backoff. The delay before attempt n (from 1) is drawn from zero to `base`·2^(n−1),
+    /// at most `cap`. The count restarts after a link that lasted for `stable`; a link that is
+    /// established and breaks at once, as behind a balancer without backends, is a failure.
     ///
     /// # Errors
     /// Refuses a `base` below 1 ms, and a `cap` below `base` or above [`LONGEST_CAP`].
@@ -56,20 +58,20 @@ impl Backoff {
         Ok(Backoff { base, cap, stable, attempts: None })
     }
 
-    /// The same delays, given up after this many failures in a row.
+    /// Returns the same delays, with a limit of `attempts` failures in a row.
     #[must_use]
     pub const fn with_attempts(self, attempts: u32) -> Backoff {
         Backoff { attempts: Some(attempts), ..self }
     }
 
-    /// The longest delay before attempt number `attempt`, from 1.
+    /// Returns the longest delay before attempt number `attempt`, from 1.
     pub fn longest(&self, attempt: u32) -> Span {
         let doubled = 1_u64.checked_shl(attempt.saturating_sub(1)).unwrap_or(u64::MAX);
         self.base.times(doubled).min(self.cap)
     }
 }
 
-/// Why a backoff was refused. The caller's fault; ask again with other values.
+/// The reason why a backoff was refused. The caller's fault; try again with other values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BackoffError {
     /// `base` was below 1 ms.
@@ -92,41 +94,41 @@ impl fmt::Display for BackoffError {
 
 impl core::error::Error for BackoffError {}
 
-/// What happened to the connection.
+/// An input of [`Reconnect`]: an event of the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Input {
     /// The handshake is complete.
     Established,
     /// The link ended, or an attempt failed.
     Ended {
-        /// What the gateway said about coming back, if it said goodbye.
+        /// The gateway's CLOSE with its instructions about reconnecting, if it sent one.
         farewell: Option<Goodbye>,
     },
 }
 
-/// What to do after an end.
+/// The decision after a link ended or an attempt failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
     /// Connect again.
     Wait {
-        /// Which attempt in a row this will be, from 1.
+        /// The number of the next attempt in a row, from 1.
         attempt: u32,
-        /// How long to wait before it.
+        /// The time to wait before the attempt.
         delay: Span,
     },
-    /// Connect no more.
+    /// Do not connect again.
     Stop(Stop),
 }
 
-/// Why to connect no more.
+/// The reason why a client does not connect again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stop {
-    /// The gateway said not to come back.
+    /// The gateway instructed the client not to reconnect.
     Told,
-    /// The gateway gave a reason that another attempt would only meet again, or bring about: the
-    /// token is not accepted, the version not spoken, another session of this identity is newer.
+    /// The gateway gave a reason that another attempt would meet or cause again: the token is not
+    /// accepted, the version is not supported, or another session of this identity is newer.
     Refused(CloseReason),
-    /// As many attempts in a row as were allowed have failed.
+    /// The maximum number of attempts in a row have failed.
     Exhausted,
 }
 
@@ -140,7 +142,7 @@ impl fmt::Display for Stop {
     }
 }
 
-/// The reconnecting of one client.
+/// The machine that decides when one client reconnects.
 #[derive(Clone, Debug)]
 pub struct Reconnect {
     backoff: Backoff,
@@ -151,18 +153,18 @@ pub struct Reconnect {
 }
 
 impl Reconnect {
-    /// `seed` is chance, and must differ from client to client.
+    /// Creates the machine. `seed` determines the random delays, and must differ between clients.
     pub const fn new(backoff: Backoff, seed: u64) -> Reconnect {
         Reconnect { backoff, random: Random::new(seed), failures: 0, established: None, next: None }
     }
 
-    /// The door in.
+    /// Takes an input at `now`.
     pub fn handle(&mut self, now: Time, input: Input) {
         match input {
             Input::Established => self.established = Some(now),
             Input::Ended { farewell } => {
-                let stood = self.established.take().map(|since| now.since(since));
-                if stood.is_some_and(|stood| stood >= self.backoff.stable) {
+                let lasted = self.established.take().map(|since| now.since(since));
+                if lasted.is_some_and(|lasted| lasted >= self.backoff.stable) {
                     self.failures = 0;
                 }
                 self.next = Some(self.decide(farewell));
@@ -170,7 +172,7 @@ impl Reconnect {
         }
     }
 
-    /// The door out: what to do, once after each end.
+    /// Returns the next decision, once after each [`Input::Ended`].
     pub fn poll_output(&mut self) -> Option<Next> {
         self.next.take()
     }
@@ -179,7 +181,7 @@ impl Reconnect {
         if farewell.is_some_and(|goodbye| goodbye.stay_away) {
             return Next::Stop(Stop::Told);
         }
-        if let Some(reason) = farewell.map(|goodbye| goodbye.reason).filter(is_lasting) {
+        if let Some(reason) = farewell.map(|goodbye| goodbye.reason).filter(is_permanent) {
             return Next::Stop(Stop::Refused(reason));
         }
         if self.backoff.attempts.is_some_and(|allowed| self.failures >= allowed) {
@@ -187,14 +189,15 @@ impl Reconnect {
         }
         self.failures = self.failures.saturating_add(1);
         let attempt = self.failures;
-        // The slot comes first and chance on top: at the slot itself all of one slot would meet.
+        // The random delay follows the slot: otherwise all clients of one slot would arrive at
+        // once.
         let slot = farewell.map_or(Span::ZERO, |goodbye| goodbye.return_after);
         Next::Wait { attempt, delay: slot + self.random.up_to(self.backoff.longest(attempt)) }
     }
 }
 
-/// Whether another attempt would meet the same answer.
-fn is_lasting(reason: &CloseReason) -> bool {
+/// Returns true if another attempt would get the same answer.
+fn is_permanent(reason: &CloseReason) -> bool {
     match reason {
         CloseReason::Unauthorized | CloseReason::Replaced | CloseReason::Version => true,
         CloseReason::Done
@@ -271,11 +274,11 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_is_obeyed_to_the_full() {
+    fn a_slot_is_waited_in_full() {
         for seed in 0..200 {
             let mut machine = Reconnect::new(backoff(), seed);
-            let told = goodbye(CloseReason::Drained, false, ms(2_500));
-            let Next::Wait { attempt: 1, delay } = next(&mut machine, NOW, told) else {
+            let instructed = goodbye(CloseReason::Drained, false, ms(2_500));
+            let Next::Wait { attempt: 1, delay } = next(&mut machine, NOW, instructed) else {
                 panic!("stopped");
             };
             assert!(delay >= ms(2_500) && delay <= ms(2_600), "{delay}");
@@ -283,10 +286,10 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_wanted_stays_away() {
+    fn a_refused_client_stops() {
         let mut machine = Reconnect::new(backoff(), 1);
-        let told = goodbye(CloseReason::Kicked, true, Span::ZERO);
-        assert_eq!(next(&mut machine, NOW, told), Next::Stop(Stop::Told));
+        let instructed = goodbye(CloseReason::Kicked, true, Span::ZERO);
+        assert_eq!(next(&mut machine, NOW, instructed), Next::Stop(Stop::Told));
         for reason in [CloseReason::Unauthorized, CloseReason::Replaced, CloseReason::Version] {
             let refused = goodbye(reason, false, Span::ZERO);
             assert_eq!(next(&mut machine, NOW, refused), Next::Stop(Stop::Refused(reason)));
@@ -296,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_link_that_stood_starts_the_count_anew() {
+    fn only_a_stable_link_restarts_the_count() {
         let mut machine = Reconnect::new(backoff(), 1);
         for expected in 1..=3 {
             machine.handle(NOW, Input::Established);
@@ -318,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn illegal_backoffs_do_not_exist_and_no_count_overflows() {
+    fn illegal_backoffs_are_refused_and_no_count_overflows() {
         let refused = |base, cap| Backoff::new(base, cap, Span::ZERO).err();
         assert_eq!(refused(Span::ZERO, ms(1)), Some(BackoffError::BaseTooShort));
         assert_eq!(refused(ms(2), ms(1)), Some(BackoffError::CapBelowBase));

@@ -1,4 +1,4 @@
-//! Time as integer nanoseconds: points and distances, both saturating.
+//! Time as integer nanoseconds: points and lengths, with saturating arithmetic.
 //!
 //! A [`Time`] counts vigilant time, the time during which the observer was watching, from an origin
 //! that the shell chooses. 64 bits of nanoseconds last 584 years, so saturation is a safeguard
@@ -12,30 +12,30 @@ use core::ops::{Add, Sub};
 pub struct Time(u64);
 
 impl Time {
-    /// The origin.
+    /// The origin of the clock.
     pub const ZERO: Time = Time(0);
 
-    /// The point `nanos` nanoseconds after the origin.
+    /// Returns the point `nanos` nanoseconds after the origin.
     pub const fn from_nanos(nanos: u64) -> Time {
         Time(nanos)
     }
 
-    /// The point `millis` milliseconds after the origin.
+    /// Returns the point `millis` milliseconds after the origin.
     pub const fn from_millis(millis: u64) -> Time {
         Time(millis.saturating_mul(1_000_000))
     }
 
-    /// Nanoseconds since the origin.
+    /// Returns the nanoseconds since the origin.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// Whole milliseconds since the origin.
+    /// Returns the whole milliseconds since the origin.
     pub const fn as_millis(self) -> u64 {
         self.0 / 1_000_000
     }
 
-    /// How long after `earlier` this point lies; zero if it does not.
+    /// Returns the length from `earlier` to this point; zero if this point is not later.
     pub const fn since(self, earlier: Time) -> Span {
         Span(self.0.saturating_sub(earlier.0))
     }
@@ -60,50 +60,50 @@ impl Sub<Span> for Time {
 pub struct Span(u64);
 
 impl Span {
-    /// No time at all.
+    /// The length zero.
     pub const ZERO: Span = Span(0);
 
-    /// `nanos` nanoseconds.
+    /// Returns a length of `nanos` nanoseconds.
     pub const fn from_nanos(nanos: u64) -> Span {
         Span(nanos)
     }
 
-    /// `micros` microseconds.
+    /// Returns a length of `micros` microseconds.
     pub const fn from_micros(micros: u64) -> Span {
         Span(micros.saturating_mul(1_000))
     }
 
-    /// `millis` milliseconds.
+    /// Returns a length of `millis` milliseconds.
     pub const fn from_millis(millis: u64) -> Span {
         Span(millis.saturating_mul(1_000_000))
     }
 
-    /// `secs` seconds.
+    /// Returns a length of `secs` seconds.
     pub const fn from_secs(secs: u64) -> Span {
         Span(secs.saturating_mul(1_000_000_000))
     }
 
-    /// The length in nanoseconds.
+    /// Returns the length in nanoseconds.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// The length in whole microseconds.
+    /// Returns the length in whole microseconds.
     pub const fn as_micros(self) -> u64 {
         self.0 / 1_000
     }
 
-    /// The length in whole milliseconds.
+    /// Returns the length in whole milliseconds.
     pub const fn as_millis(self) -> u64 {
         self.0 / 1_000_000
     }
 
-    /// `times` of this length.
+    /// Returns `times` times this length.
     pub const fn times(self, times: u64) -> Span {
         Span(self.0.saturating_mul(times))
     }
 
-    /// What is left of this length after `other`; zero if nothing.
+    /// Returns this length minus `other`; zero if `other` is longer.
     pub const fn less(self, other: Span) -> Span {
         Span(self.0.saturating_sub(other.0))
     }
@@ -117,7 +117,7 @@ impl Add for Span {
 }
 
 impl From<core::time::Duration> for Span {
-    /// Lengths beyond 584 years saturate.
+    /// Converts a duration; lengths above 584 years saturate.
     fn from(duration: core::time::Duration) -> Span {
         Span(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
     }
@@ -130,8 +130,8 @@ impl From<Span> for core::time::Duration {
 }
 
 impl fmt::Display for Span {
-    /// Seconds with milliseconds, as in `12.050 s`; below one second milliseconds with
-    /// microseconds.
+    /// Writes seconds with three decimals, as in `12.050 s`; below one second, milliseconds with
+    /// three decimals.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 >= 1_000_000_000 {
             write!(f, "{}.{:03} s", self.0 / 1_000_000_000, self.0 / 1_000_000 % 1_000)

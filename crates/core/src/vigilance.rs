@@ -1,10 +1,10 @@
 //! Vigilant time: a clock that advances only while the observer was watching.
 //!
-//! Before a peer is condemned for its silence, the observer asks itself whether it listened. Two
-//! things stand between a byte in the kernel and the machine: the loop may not have run (overload,
-//! SIGSTOP, a breakpoint, a paused VM, a suspended host), and a busy loop may not have reached that
-//! socket yet. The first makes vigilant time stand still, which moves every deadline by exactly the
-//! stall; the second holds judgement back at a horizon, the time up to which every socket was read.
+//! A peer must not get a verdict of silence for a time in which the observer did not read. Bytes
+//! may wait in the kernel for two reasons: the loop did not run (overload, SIGSTOP, a breakpoint, a
+//! paused VM, a suspended host), or a busy loop has not reached the socket yet. In the first case
+//! vigilant time stands still, which moves every deadline by exactly the stall. In the second case
+//! verdicts wait for the horizon, the time up to which every socket has been read.
 
 mod stamps;
 
@@ -12,28 +12,28 @@ pub use stamps::{LEEWAY, LONGEST, Stamps};
 
 use crate::time::{Span, Time};
 
-/// How much later than planned the loop may come round before the excess counts as a stall. Less is
-/// ordinary scheduling, and shows as lateness of verdicts.
+/// The lateness of a turn above which it counts as a stall. Less is ordinary scheduling, and
+/// appears as lateness of verdicts.
 pub const TOLERANCE: Span = Span::from_millis(50);
 
-/// One turn of an observer's loop, as its shell saw it.
+/// One turn of an observer's loop, with the readings of its clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn {
     /// The monotonic clock, which stands still while the host is suspended.
     pub monotonic: Span,
-    /// The boot-time clock, which does not (Linux `CLOCK_BOOTTIME`); the monotonic one where there
-    /// is none.
+    /// The boot-time clock, which also runs during suspension (Linux `CLOCK_BOOTTIME`); the
+    /// monotonic clock on systems without one.
     pub boottime: Span,
-    /// How long the loop meant to be away since the last turn.
+    /// The wait that the loop planned after the last turn.
     pub planned: Span,
 }
 
-/// A time during which nobody watched.
+/// A time in which the observer did not watch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stall {
-    /// How long the loop did not run although it should have.
+    /// The time in which the loop should have run, but did not.
     pub absent: Span,
-    /// How long the host was suspended.
+    /// The time in which the host was suspended.
     pub suspended: Span,
 }
 
@@ -43,21 +43,21 @@ pub struct Vigilance {
     now: Time,
     monotonic: Span,
     boottime: Span,
-    /// What the present turn has watched at work, and the reading up to which it has been seen.
+    /// The time of this turn that was spent at work, up to the reading `seen`.
     worked: Span,
     seen: Span,
     horizon: Time,
     sweep_began: Time,
     sweep_read: u64,
-    /// How many sockets were open when the sweep began: no more were ready then.
+    /// The sockets that were open when the sweep began: an upper limit of those ready then.
     sweep_open: u64,
-    /// A stall may have come between the wait and the clock: what became ready in it was not among
-    /// what the wait reported.
-    blind: bool,
+    /// A stall may have fallen between the wait and the reading of the clock: sockets that became
+    /// ready in it are not among those that the wait reported.
+    stall_unread: bool,
 }
 
 impl Vigilance {
-    /// A clock that starts at [`Time::ZERO`] with the raw clocks at these values.
+    /// Creates a clock that starts at [`Time::ZERO`], with these readings of the raw clocks.
     pub const fn new(monotonic: Span, boottime: Span) -> Vigilance {
         Vigilance {
             now: Time::ZERO,
@@ -69,12 +69,12 @@ impl Vigilance {
             sweep_began: Time::ZERO,
             sweep_read: 0,
             sweep_open: 0,
-            blind: false,
+            stall_unread: false,
         }
     }
 
-    /// The loop came round. Advances vigilant time by what was watched, and returns the stall if
-    /// there was one.
+    /// Starts a turn of the loop: advances vigilant time by the watched time, and returns the stall
+    /// if there was one.
     pub fn turn(&mut self, turn: Turn) -> Option<Stall> {
         let elapsed = turn.monotonic.less(self.monotonic);
         let elapsed_boot = turn.boottime.less(self.boottime);
@@ -90,14 +90,14 @@ impl Vigilance {
         self.seen = self.monotonic;
         self.worked = Span::ZERO;
         if stalled || suspended > TOLERANCE {
-            self.blind = true;
+            self.stall_unread = true;
             return Some(Stall { absent, suspended });
         }
         None
     }
 
-    /// The loop is at work, and shows it between two pieces of its work: a turn with much to do is
-    /// no stall, however long it takes; a piece of more than [`TOLERANCE`] is.
+    /// Reports progress between two pieces of work in a turn. A long turn is no stall, but a single
+    /// piece longer than [`TOLERANCE`] is.
     pub fn work(&mut self, monotonic: Span) {
         let piece = monotonic.less(self.seen);
         self.seen = self.seen.max(monotonic);
@@ -106,16 +106,16 @@ impl Vigilance {
         }
     }
 
-    /// The sockets that the last wait reported have all been read: `read` of them, of `open` in
-    /// all. `drained` says that no other socket was ready when the wait ended; after a stall that
-    /// says too little, and it takes another wait.
+    /// Reports that all `read` sockets of the last wait have been read; `open` sockets exist.
+    /// `drained` is true if no other socket was ready when the wait ended. After a stall `drained`
+    /// is not sufficient, and another wait is needed.
     ///
-    /// A kernel queue of ready sockets is worked off in order, so that after as many reads as there
-    /// are sockets each one that was ready at the beginning has been read, however busy the rest.
+    /// The kernel returns ready sockets in order. So after as many reads as there are sockets, each
+    /// socket that was ready at the beginning has been read, however busy the others are.
     pub fn read(&mut self, read: usize, open: usize, drained: bool) {
         self.sweep_read = self.sweep_read.saturating_add(read as u64);
-        let blind = core::mem::take(&mut self.blind);
-        if drained && !blind {
+        let stall_unread = core::mem::take(&mut self.stall_unread);
+        if drained && !stall_unread {
             self.horizon = self.now;
         } else if self.sweep_read >= self.sweep_open {
             self.horizon = self.horizon.max(self.sweep_began);
@@ -127,28 +127,29 @@ impl Vigilance {
         self.sweep_open = open as u64;
     }
 
-    /// What this turn has read is not all there is, but all that had arrived `behind` before it.
-    /// Where the only socket is a queue with stamps, this is known long before the queue is empty.
+    /// Reports that everything has been read that arrived at least `behind` before this turn. For a
+    /// single socket with kernel timestamps this is known long before its queue is empty.
     pub fn read_up_to(&mut self, behind: Span) {
         self.horizon = self.horizon.max(self.now - behind);
     }
 
-    /// Vigilant time.
+    /// Returns vigilant time at the start of this turn.
     pub const fn now(&self) -> Time {
         self.now
     }
 
-    /// Vigilant time at a reading of the monotonic clock within the present turn.
+    /// Returns vigilant time at a reading of the monotonic clock within this turn.
     pub fn at(&self, monotonic: Span) -> Time {
         self.now + self.worked + monotonic.less(self.seen).min(TOLERANCE)
     }
 
-    /// How long ago, at a reading of the monotonic clock, the loop last came round.
+    /// Returns the time from the start of this turn to a reading of the monotonic clock.
     pub const fn elapsed(&self, monotonic: Span) -> Span {
         monotonic.less(self.monotonic)
     }
 
-    /// The time up to which every socket has been read, and silence may be judged.
+    /// Returns the horizon: the time up to which every socket has been read. A verdict of silence
+    /// may fall only for deadlines up to it.
     pub const fn horizon(&self) -> Time {
         self.horizon
     }
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn watched_time_passes_and_a_stall_does_not() {
+    fn watched_time_counts_and_a_stall_does_not() {
         let mut clock = Vigilance::new(ms(1_000), ms(1_000));
         assert_eq!(turn(&mut clock, 1_100, 1_100, 100), None);
         assert_eq!(clock.now(), Time::from_millis(100));
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_lag_is_lateness_and_not_a_stall() {
+    fn a_small_delay_is_lateness_and_not_a_stall() {
         let mut clock = Vigilance::new(ms(0), ms(0));
         assert_eq!(turn(&mut clock, 60, 60, 10), None);
         assert_eq!(clock.now(), Time::from_millis(60));
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn work_is_watching_and_a_stall_within_it_is_not() {
+    fn work_counts_as_watched_and_a_stall_within_it_does_not() {
         let mut clock = Vigilance::new(ms(0), ms(0));
         for at in [30, 60, 90, 120] {
             clock.work(ms(at));
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn suspend_is_told_and_does_not_count() {
+    fn suspension_is_reported_and_does_not_count() {
         let mut clock = Vigilance::new(ms(0), ms(0));
         let stall = turn(&mut clock, 10, 3_600_010, 10);
         assert_eq!(stall, Some(Stall { absent: Span::ZERO, suspended: ms(3_600_000) }));
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_run_backwards_do_no_harm() {
+    fn clocks_that_run_backwards_are_tolerated() {
         let mut clock = Vigilance::new(ms(100), ms(100));
         assert_eq!(turn(&mut clock, 50, 40, 10), None);
         assert_eq!(clock.now(), Time::ZERO);
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn judgement_waits_for_every_socket_that_was_ready() {
+    fn the_horizon_waits_for_every_socket_that_was_ready() {
         let mut clock = Vigilance::new(ms(0), ms(0));
         turn(&mut clock, 10, 10, 10);
         clock.read(5, 100, true);
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_that_close_meanwhile_do_not_shorten_the_wait_for_the_others() {
+    fn sockets_that_close_do_not_move_the_horizon_early() {
         let mut clock = Vigilance::new(ms(0), ms(0));
         turn(&mut clock, 10, 10, 10);
         clock.read(5, 100, true);
@@ -253,11 +254,11 @@ mod tests {
     }
 
     #[test]
-    fn what_came_in_a_stall_is_read_before_anybody_is_judged() {
+    fn bytes_that_arrived_in_a_stall_are_read_before_a_verdict() {
         let mut clock = Vigilance::new(ms(0), ms(0));
         turn(&mut clock, 10, 10, 10);
         clock.read(0, 100, true);
-        // The wait ended with one socket, then the process was stopped, then the clock was read.
+        // The wait returned one socket, the process was stopped, and then the clock was read.
         assert!(turn(&mut clock, 10_010, 10_010, 100).is_some());
         clock.read(1, 100, true);
         assert_eq!(clock.horizon(), Time::from_millis(10));
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_holds_judgement_back_by_its_age_alone() {
+    fn a_backlog_delays_the_horizon_by_its_age_only() {
         let mut clock = Vigilance::new(ms(0), ms(0));
         turn(&mut clock, 100, 100, 100);
         clock.read(5, 131_072, true);
@@ -280,7 +281,7 @@ mod tests {
             clock.read_up_to(ms(90));
             assert_eq!(clock.horizon(), Time::from_millis(at - 70), "never back");
         }
-        // Nor does a sweep that ends later than it began take it back.
+        // A completed sweep with an earlier start does not move the horizon back.
         turn(&mut clock, 500, 500, 100);
         clock.read_up_to(ms(10));
         clock.read(131_072, 131_072, false);

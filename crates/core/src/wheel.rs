@@ -1,13 +1,12 @@
 //! A hierarchical timing wheel over small integer keys: one deadline per key, constant-time arm and
 //! disarm, and expiry in bounded steps.
 //!
-//! # The lazy pattern
-//! A deadline that moves with every byte heard must not touch the wheel with every byte. Its owner
-//! keeps the time of the last evidence beside the link and does nothing else on hearing: one store.
-//! When the entry fires, the owner computes the true deadline from that time. If it has been
-//! reached, the owner acts; if it lies later, the owner arms the key again for it. So the wheel
-//! touches a link that is heard a thousand times a second once per deadline's length. Only of a
-//! deadline that comes nearer must the wheel be told at once.
+//! # Lazy re-arming
+//! A deadline that moves with every byte heard must not update the wheel with every byte. On
+//! evidence the owner only stores its time beside the link. When the key fires, the owner computes
+//! the true deadline from that time. If the deadline has been reached, the owner acts; otherwise it
+//! arms the key again. So a link that is heard a thousand times a second updates the wheel once per
+//! deadline's length. Only a deadline that moves earlier must be armed at once.
 //!
 //! ```
 //! use systole_core::wheel::Wheel;
@@ -16,7 +15,7 @@
 //! let idle = Span::from_secs(15);
 //! let mut wheel = Wheel::new(Time::ZERO);
 //! wheel.arm(7, Time::ZERO + idle);
-//! let last_heard = Time::from_millis(9_000); // hearing: one store, no wheel
+//! let last_heard = Time::from_millis(9_000); // evidence: one store, no wheel
 //!
 //! let now = Time::from_millis(15_001);
 //! let mut budget = 1_000;
@@ -30,70 +29,71 @@
 //! ```
 //!
 //! # How it works
-//! Time is cut into ticks of [`TICK`]; a deadline belongs to the first tick that starts no earlier
-//! than it, so it never fires early and late by less than one tick. Level 0 has one slot for each
-//! of the next ticks, and each slot of a level above spans a whole turn of the level below. A key
-//! stands at the lowest level whose turn holds both its tick and the wheel's position. When the
-//! position enters a slot of a higher level, its keys move down; the position does not leave the
-//! start of that slot before they all have. So any call can stop anywhere, and keys can be armed
-//! and disarmed in between.
+//! Time is divided into ticks of [`TICK`]. A deadline belongs to the first tick that starts no
+//! earlier than the deadline, so it never fires early, and late by less than one tick. Level 0 has
+//! one slot for each of the next ticks, and each slot of a higher level spans a whole turn of the
+//! level below. A key is at the lowest level whose turn contains both its tick and the wheel's
+//! position. When the position enters a slot of a higher level, the keys of the slot move down; the
+//! position stays at the start of the slot until all keys have moved. So any call can stop
+//! anywhere, and keys can be armed and disarmed in between.
 //!
-//! A slot is a stack of chunks of keys, and each key knows its place in a chunk. A list threaded
-//! through the keys would be simpler, but in a large table each step along it waits for memory: it
-//! was four times slower at a million keys and six at ten. The keys of a chunk are fetched side by
-//! side.
+//! A slot is a stack of chunks of keys, and each key stores its place in a chunk. A linked list of
+//! keys would be simpler, but in a large table each step waits for memory: it was four times slower
+//! at a million keys, and six times at ten million. The keys of a chunk are fetched in parallel.
 
 use alloc::boxed::Box;
 
 use crate::pages::Pages;
 use crate::time::{Span, Time};
 
-/// A deadline fires less than this late: 131 µs. Shorter only adds levels for the keys to fall
-/// through; longer would show beside the 2 ms that a verdict may be late.
+/// The resolution of the wheel: a deadline fires less than one tick late, 131 µs. A shorter tick
+/// needs more levels; a longer one would be significant beside the allowed lateness of 2 ms.
 pub const TICK: Span = Span::from_nanos(1 << TICK_BITS);
 
-/// Keys are below this. A shard meets the kernel's limit on descriptors long before, and places in
-/// the chunks must fit 32 bits.
+/// The limit of keys: every key is below it, because places in the chunks must fit in 32 bits. A
+/// shard reaches the kernel's limit of descriptors long before.
 pub const MAX_KEYS: u32 = 1 << 28;
 
 const TICK_BITS: u32 = 17;
-/// 512 slots a level: a level spans 67 ms, the next 34 s, so that a deadline of seconds moves down
-/// once. With 64 it moves twice, and costs a third more.
+/// 512 slots per level: level 0 spans 67 ms, level 1 34 s, so a deadline of seconds moves down
+/// once. With 64 slots it moves twice, which costs a third more.
 const SLOT_BITS: u32 = 9;
 const SLOTS: usize = 1 << SLOT_BITS;
 const WORDS: usize = SLOTS / 64;
-/// Enough for 2^47 ticks, all that 64 bits of nanoseconds hold, and the one after them.
+/// Enough levels for 2^47 ticks, the range of 64 bits of nanoseconds, and one more tick.
 const LEVELS: usize = 6;
 /// The tick at the end of time.
-const LAST_TICK: u64 = 1 << (64 - TICK_BITS);
+const TICK_AFTER_END: u64 = 1 << (64 - TICK_BITS);
 
-/// Keys per chunk: two cache lines with the chunk's own two fields.
+/// The keys per chunk: with the two other fields of a chunk they fill two cache lines.
 const CHUNK: u32 = 30;
-/// A place is the number of a chunk, shifted by this, and the position in it.
+/// A place is the number of a chunk, shifted by this, plus the position in the chunk.
 const CHUNK_BITS: u32 = 5;
-/// The place of a key that is not armed, and the chunk below the lowest of a stack.
+/// The place of a key that is not armed, and the end of a chain of chunks.
 const NONE: u32 = u32::MAX;
 
-/// One deadline per key below [`MAX_KEYS`]: 12 bytes for the key, and 4.3 more while it is armed.
+/// A timing wheel with one deadline per key below [`MAX_KEYS`]. A key takes 12 bytes, and 4.3 more
+/// while armed.
 ///
-/// Keys that fire at the same tick come in an order that depends on the calls made alone.
+/// Keys that fire at the same tick come in an order that depends only on the previous calls.
 #[derive(Debug)]
 pub struct Wheel {
     nodes: Pages<Node>,
     chunks: Pages<Chunk>,
-    /// How many chunks were ever made, and the first of those now free, chained by `below`.
+    /// The number of chunks ever made, and the first free one; free chunks are chained by `below`.
     chunks_made: u32,
     free: u32,
-    /// By level, then index.
+    /// The slots, by level, then index.
     slots: Box<[Slot; LEVELS * SLOTS]>,
     /// A bit for each slot that is not empty.
     occupied: [[u64; WORDS]; LEVELS],
-    /// The position, in ticks: everything due before it has fired.
+    /// The position, in ticks: all earlier deadlines have fired.
     tick: u64,
     len: usize,
 }
 
-/// A deadline in halves, which saves four bytes of alignment, and the key's place in the chunks.
+/// The deadline and the place of one key. The deadline is split in halves, which saves four bytes
+/// of alignment.
 #[derive(Clone, Copy, Debug)]
 struct Node {
     high: u32,
@@ -101,7 +101,7 @@ struct Node {
     place: u32,
 }
 
-/// A piece of the stack of one slot. All but the top one of a stack are full.
+/// A part of the stack of one slot. All chunks of a stack except the top one are full.
 #[derive(Clone, Copy, Debug, Default)]
 struct Chunk {
     below: u32,
@@ -109,7 +109,7 @@ struct Chunk {
     keys: [u32; CHUNK as usize],
 }
 
-/// The top chunk of a stack, and how many keys are in it; an empty stack counts as full, so that
+/// The top chunk of a stack, and the number of keys in it. An empty stack counts as full, so that
 /// "no room" is one comparison.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
@@ -137,7 +137,7 @@ impl Node {
 }
 
 impl Wheel {
-    /// A wheel with nothing armed, whose time begins at `start`.
+    /// Creates a wheel without armed keys, whose time begins at `start`.
     pub fn new(start: Time) -> Wheel {
         Wheel {
             nodes: Pages::new(),
@@ -151,11 +151,11 @@ impl Wheel {
         }
     }
 
-    /// Arms `key` for `at`, or moves it there if it is armed. A time already past fires at the next
-    /// tick. Constant time.
+    /// Arms `key` for `at`, or moves its deadline to `at` if it is armed. A deadline in the past
+    /// fires at the next tick. Constant time.
     ///
     /// # Panics
-    /// If `key` is not below [`MAX_KEYS`]: the table of links it numbers must stay below it.
+    /// If `key` is not below [`MAX_KEYS`]: the caller must limit its table of links.
     pub fn arm(&mut self, key: u32, at: Time) {
         assert!(key < MAX_KEYS, "a key above the limit");
         self.disarm(key);
@@ -164,13 +164,13 @@ impl Wheel {
         let node = self.nodes.entry(key);
         node.high = (nanos >> 32) as u32;
         node.low = nanos as u32;
-        // The tick being worked off takes no more: what is armed for the past on every expiry would
-        // keep the wheel from ever leaving it.
-        let due = due_tick(at).max(self.tick + 1).min(LAST_TICK);
+        // The current tick accepts no more keys: otherwise keys armed for the past on every expiry
+        // would keep the wheel at this tick forever.
+        let due = due_tick(at).max(self.tick + 1).min(TICK_AFTER_END);
         self.push(due, key);
     }
 
-    /// Disarms `key`; nothing if it is not armed. Constant time.
+    /// Disarms `key`; no effect if it is not armed. Constant time.
     pub fn disarm(&mut self, key: u32) {
         let Some(node) = self.nodes.get_mut(key).filter(|node| node.place != NONE) else {
             return;
@@ -186,28 +186,28 @@ impl Wheel {
         }
     }
 
-    /// For when `key` is armed, if it is.
+    /// Returns the deadline of `key`, if it is armed.
     pub fn armed(&self, key: u32) -> Option<Time> {
         let node = self.nodes.get(key)?;
         (node.place != NONE).then(|| node.deadline())
     }
 
-    /// How many keys are armed.
+    /// Returns how many keys are armed.
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether no key is armed.
+    /// Returns true if no key is armed.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The next key whose deadline has been reached at `now`, disarmed.
+    /// Disarms and returns the next key whose deadline has been reached at `now`.
     ///
-    /// Handing out a key costs one unit of `budget`, and so does moving one a level down; no call
-    /// does more work than it has budget. After `None`, a budget of 0 says that there may be more
-    /// to do at this `now`, and any other that there is not. A `now` that lies before that of an
-    /// earlier call finds nothing.
+    /// Returning a key costs one unit of `budget`, and so does moving a key one level down; a call
+    /// never does more work than its budget. After `None`, a remaining budget of 0 means that there
+    /// may be more work at this `now`; any other budget means that there is none. A `now` earlier
+    /// than that of a previous call returns `None`.
     #[inline]
     pub fn expire(&mut self, now: Time, budget: &mut u32) -> Option<u32> {
         let reached = tick_reached(now);
@@ -215,7 +215,7 @@ impl Wheel {
             return None;
         }
         while *budget > 0 {
-            match self.pending() {
+            match self.current_slot() {
                 Some(slot) if slot < SLOTS => {
                     *budget -= 1;
                     self.len -= 1;
@@ -223,8 +223,8 @@ impl Wheel {
                     self.nodes.entry(key).place = NONE;
                     return Some(key);
                 }
-                Some(slot) => self.descend(slot, budget),
-                None => match self.next_stop() {
+                Some(slot) => self.cascade(slot, budget),
+                None => match self.next_occupied_tick() {
                     Some(stop) if stop <= reached => self.tick = stop,
                     Some(_) | None => {
                         self.tick = reached;
@@ -236,24 +236,23 @@ impl Wheel {
         None
     }
 
-    /// When [`Wheel::expire`] next has something to do, or `None` if nothing is armed.
+    /// Returns when [`Wheel::expire`] next has work to do, or `None` if no key is armed.
     ///
-    /// Never later than the moment the earliest deadline fires. It may be sooner, because keys move
-    /// down the levels on the way: one wake-up more for a deadline of seconds, never more than one
-    /// per level, and keys move with their whole slot. A time that has passed means that work is
-    /// left over.
+    /// The time is never later than the moment when the earliest deadline fires. It may be earlier,
+    /// because keys move down the levels: one more wake-up for a deadline of seconds, at most one
+    /// per level, and all keys of a slot move together. A time in the past means that work is left.
     pub fn next_deadline(&self) -> Option<Time> {
-        let stop = match self.pending() {
+        let stop = match self.current_slot() {
             Some(_) => self.tick,
-            None => self.next_stop()?,
+            None => self.next_occupied_tick()?,
         };
         Some(Time::from_nanos(stop.saturating_mul(TICK.as_nanos())))
     }
 
-    /// The slot of the present position at the lowest level where it is not empty: at level 0 its
-    /// keys are due, above they must move down.
+    /// Returns the slot at the current position, of the lowest level where it is not empty. At
+    /// level 0 its keys are due; at higher levels they must move down.
     #[inline]
-    fn pending(&self) -> Option<usize> {
+    fn current_slot(&self) -> Option<usize> {
         (0..LEVELS).find_map(|level| {
             let index = index(self.tick, level);
             let filled = self.occupied[level][index / 64] & (1 << (index % 64)) != 0;
@@ -261,10 +260,10 @@ impl Wheel {
         })
     }
 
-    /// The tick at which the next slot after the present position begins that is not empty.
+    /// Returns the first tick of the next slot after the current position that is not empty.
     ///
-    /// Slots of a lower level all begin before the next slot of a higher one.
-    fn next_stop(&self) -> Option<u64> {
+    /// All slots of a lower level begin before the next slot of a higher level.
+    fn next_occupied_tick(&self) -> Option<u64> {
         (0..LEVELS).find_map(|level| {
             let ahead = next_set(&self.occupied[level], index(self.tick, level))?;
             let shift = level as u32 * SLOT_BITS;
@@ -273,11 +272,11 @@ impl Wheel {
         })
     }
 
-    /// Moves keys of the top chunk of `slot` down to where the position now wants them, as many as
-    /// the budget allows.
+    /// Moves keys of the top chunk of `slot` down to their slots at the current position, as many
+    /// as the budget allows.
     ///
-    /// In two passes: the first fetches all deadlines at once, so that their cache misses overlap.
-    fn descend(&mut self, slot: usize, budget: &mut u32) {
+    /// Two passes: the first fetches all deadlines at once, so that their cache misses overlap.
+    fn cascade(&mut self, slot: usize, budget: &mut u32) {
         let Slot { top, filled } = self.slots[slot];
         let keys = self.chunks.entry(top).keys;
         let kept = filled.saturating_sub(*budget);
@@ -296,7 +295,7 @@ impl Wheel {
         }
     }
 
-    /// Puts `key` into the slot that the tick `due` belongs to, seen from the present position.
+    /// Puts `key` into the slot of the tick `due`, as seen from the current position.
     #[inline]
     fn push(&mut self, due: u64, key: u32) {
         let level = level(due, self.tick);
@@ -312,7 +311,8 @@ impl Wheel {
         self.nodes.entry(key).place = top << CHUNK_BITS | filled;
     }
 
-    /// Takes the topmost key of `slot`, which is not empty, and leaves its place to the caller.
+    /// Removes and returns the top key of `slot`, which must not be empty. The caller sets its
+    /// place.
     #[inline]
     fn pop(&mut self, slot: usize) -> u32 {
         self.slots[slot].filled -= 1;
@@ -351,26 +351,26 @@ impl Wheel {
     }
 }
 
-/// The tick whose start `now` has reached. The end of time counts as the start of the tick after
-/// it, so that no deadline is out of reach.
+/// Returns the last tick whose start `now` has reached. The maximum `Time` counts as the start of
+/// the tick after it, so that every deadline can be reached.
 #[inline]
 const fn tick_reached(now: Time) -> u64 {
-    if now.as_nanos() == u64::MAX { LAST_TICK } else { now.as_nanos() >> TICK_BITS }
+    if now.as_nanos() == u64::MAX { TICK_AFTER_END } else { now.as_nanos() >> TICK_BITS }
 }
 
-/// The first tick that starts no earlier than `at`.
+/// Returns the first tick that starts no earlier than `at`.
 #[inline]
 const fn due_tick(at: Time) -> u64 {
     at.as_nanos().div_ceil(TICK.as_nanos())
 }
 
-/// The lowest level one turn of which holds both ticks.
+/// Returns the lowest level of which one turn contains both ticks.
 #[inline]
 const fn level(due: u64, tick: u64) -> usize {
     ((due ^ tick) | 1).ilog2() as usize / SLOT_BITS as usize
 }
 
-/// The lowest bit set above `index`.
+/// Returns the lowest set bit above `index`.
 fn next_set(words: &[u64; WORDS], index: usize) -> Option<usize> {
     let behind = u64::MAX >> (63 - index % 64);
     let first = index / 64;
@@ -383,7 +383,7 @@ fn next_set(words: &[u64; WORDS], index: usize) -> Option<usize> {
     Some(word * 64 + bits.trailing_zeros() as usize)
 }
 
-/// Which slot of `level` holds `tick`.
+/// Returns the slot of `level` that contains `tick`.
 #[inline]
 const fn index(tick: u64, level: usize) -> usize {
     (tick >> (level as u32 * SLOT_BITS)) as usize % SLOTS
@@ -399,10 +399,10 @@ mod tests {
     const MILLI: u64 = 1_000_000;
     const DAY: u64 = 24 * 3_600 * 1_000 * MILLI;
 
-    /// A length whose magnitude is random too, so that all levels and both ends are met.
-    fn length(chance: &mut Random) -> u64 {
-        let bits = chance.below(65) as u32;
-        chance.next_u64().checked_shr(bits).unwrap_or(0)
+    /// Returns a length of random magnitude, so that all levels and both extremes are tested.
+    fn random_length(random: &mut Random) -> u64 {
+        let bits = random.below(65) as u32;
+        random.next_u64().checked_shr(bits).unwrap_or(0)
     }
 
     fn at(nanos: u64) -> Time {
@@ -416,23 +416,23 @@ mod tests {
         fired
     }
 
-    /// The wheel beside the plainest table that could replace it.
-    struct Twin {
+    /// The wheel beside a simple table that models it.
+    struct Model {
         wheel: Wheel,
-        /// Deadlines, and from when on each can be late: a key may be armed for the past.
+        /// Deadlines, and the time from which each can be late: a key may be armed for the past.
         table: BTreeMap<u32, (u64, u64)>,
         now: u64,
         seed: u64,
     }
 
-    impl Twin {
+    impl Model {
         fn arm(&mut self, key: u32, nanos: u64) {
             self.wheel.arm(key, at(nanos));
             self.table.insert(key, (nanos, nanos.max(self.now)));
         }
 
-        /// Expires with `budget`, checks each key, and whether any is overdue once nothing is left.
-        fn expire(&mut self, budget: u32, chance: &mut Random) {
+        /// Expires with `budget`; checks each key, and that no key is overdue when no work is left.
+        fn expire(&mut self, budget: u32, random: &mut Random) {
             let mut left = budget;
             let mut fired = 0;
             loop {
@@ -444,10 +444,10 @@ mod tests {
                 let (due, _) =
                     due.unwrap_or_else(|| panic!("seed {}: {key} was not armed", self.seed));
                 assert!(due <= self.now, "seed {}: {key} fired early", self.seed);
-                // The lazy pattern: half of them go back, some for a time already past.
-                match chance.below(4) {
-                    0 => self.arm(key, self.now.saturating_add(length(chance))),
-                    1 => self.arm(key, self.now.saturating_sub(chance.below(TICK.as_nanos() * 3))),
+                // Lazy re-arming: half of the keys are armed again, some for the past.
+                match random.below(4) {
+                    0 => self.arm(key, self.now.saturating_add(random_length(random))),
+                    1 => self.arm(key, self.now.saturating_sub(random.below(TICK.as_nanos() * 3))),
                     _ => {}
                 }
             }
@@ -461,7 +461,7 @@ mod tests {
             }
         }
 
-        /// The promised wake-up is never after the first deadline's firing, and is worth it.
+        /// Checks that the next wake-up is not later than the first deadline fires.
         fn check_next(&mut self) {
             assert_eq!(self.wheel.len(), self.table.len(), "seed {}", self.seed);
             let Some(next) = self.wheel.next_deadline() else {
@@ -475,61 +475,61 @@ mod tests {
     }
 
     fn run(seed: u64) {
-        let mut chance = Random::new(seed);
-        let start = if seed.is_multiple_of(3) { 0 } else { length(&mut chance) };
+        let mut random = Random::new(seed);
+        let start = if seed.is_multiple_of(3) { 0 } else { random_length(&mut random) };
         let wheel = Wheel::new(at(start));
-        let mut twin = Twin { wheel, table: BTreeMap::new(), now: start, seed };
-        let keys = 1 + chance.below(60);
+        let mut model = Model { wheel, table: BTreeMap::new(), now: start, seed };
+        let keys = 1 + random.below(60);
         for _ in 0..300 {
-            let key = chance.below(keys) as u32;
-            match chance.below(8) {
-                0..=3 => twin.arm(key, twin.now.saturating_add(length(&mut chance))),
+            let key = random.below(keys) as u32;
+            match random.below(8) {
+                0..=3 => model.arm(key, model.now.saturating_add(random_length(&mut random))),
                 4 => {
-                    twin.wheel.disarm(key);
-                    twin.table.remove(&key);
+                    model.wheel.disarm(key);
+                    model.table.remove(&key);
                 }
-                5 => twin.arm(key, length(&mut chance)),
+                5 => model.arm(key, random_length(&mut random)),
                 _ => {
-                    if chance.below(2) == 0 {
-                        twin.now = twin.now.saturating_add(length(&mut chance) >> 8);
-                    } else if let Some(next) = twin.wheel.next_deadline() {
-                        // What is promised to be worth a wake-up must be.
-                        twin.now = twin.now.max(next.as_nanos());
+                    if random.below(2) == 0 {
+                        model.now = model.now.saturating_add(random_length(&mut random) >> 8);
+                    } else if let Some(next) = model.wheel.next_deadline() {
+                        // Each wake-up must find work.
+                        model.now = model.now.max(next.as_nanos());
                         let mut one = 1;
-                        let fired = twin.wheel.expire(at(twin.now), &mut one);
+                        let fired = model.wheel.expire(at(model.now), &mut one);
                         assert_eq!(one, 0, "seed {seed}: a wake-up for nothing");
                         if let Some(key) = fired {
-                            let (due, _) = twin.table.remove(&key).unwrap();
-                            assert!(due <= twin.now, "seed {seed}: {key} fired early");
+                            let (due, _) = model.table.remove(&key).unwrap();
+                            assert!(due <= model.now, "seed {seed}: {key} fired early");
                         }
                     }
                     let budget =
-                        if chance.below(2) == 0 { u32::MAX } else { chance.below(6) as u32 };
-                    twin.expire(budget, &mut chance);
+                        if random.below(2) == 0 { u32::MAX } else { random.below(6) as u32 };
+                    model.expire(budget, &mut random);
                 }
             }
             assert_eq!(
-                twin.wheel.armed(key).map(Time::as_nanos),
-                twin.table.get(&key).map(|(due, _)| *due),
+                model.wheel.armed(key).map(Time::as_nanos),
+                model.table.get(&key).map(|(due, _)| *due),
                 "seed {seed}"
             );
-            twin.check_next();
+            model.check_next();
         }
-        twin.now = u64::MAX;
-        while !twin.table.is_empty() {
-            twin.expire(1 + chance.below(9) as u32, &mut chance);
+        model.now = u64::MAX;
+        while !model.table.is_empty() {
+            model.expire(1 + random.below(9) as u32, &mut random);
             for key in 0..keys as u32 {
-                if chance.below(2) == 0 {
-                    twin.wheel.disarm(key);
-                    twin.table.remove(&key);
+                if random.below(2) == 0 {
+                    model.wheel.disarm(key);
+                    model.table.remove(&key);
                 }
             }
         }
-        assert!(twin.wheel.is_empty(), "seed {seed}");
+        assert!(model.wheel.is_empty(), "seed {seed}");
     }
 
     #[test]
-    fn behaves_as_a_sorted_table_would() {
+    fn behaves_as_a_sorted_table() {
         for seed in 0..5_000 {
             run(seed);
         }
@@ -547,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_time_is_reached() {
+    fn a_deadline_at_the_maximum_time_fires() {
         let mut wheel = Wheel::new(Time::ZERO);
         wheel.arm(0, at(u64::MAX));
         assert_eq!(drain(&mut wheel, u64::MAX - 1), []);
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn sleeping_from_wake_up_to_wake_up_takes_few() {
+    fn a_deadline_needs_at_most_one_wake_up_per_level() {
         for due in [MILLI, 15_000 * MILLI, 50 * DAY, 400 * 365 * DAY] {
             let mut wheel = Wheel::new(at(12_345_678_901));
             wheel.arm(0, at(due + 12_345_678_901));
@@ -570,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_at_one_instant_come_in_bounded_steps() {
+    fn a_million_keys_due_at_once_expire_in_bounded_steps() {
         const KEYS: u32 = 1_000_000;
         const STEP: u32 = 1_000;
         let due = 15_000 * MILLI;
@@ -589,13 +589,13 @@ mod tests {
             steps += 1;
         }
         assert!(seen.iter().all(|seen| *seen));
-        // Each moves down once and is handed out: two units.
+        // Each key moves down once and is returned once: two units.
         assert!(steps <= 2 * KEYS / STEP + 1, "{steps} steps");
         assert_eq!(wheel.next_deadline(), None);
     }
 
     #[test]
-    fn a_slot_being_worked_off_may_change() {
+    fn a_slot_may_change_while_it_expires() {
         let due = 15_000 * MILLI;
         let now = due + TICK.as_nanos();
         let mut wheel = Wheel::new(Time::ZERO);
@@ -619,7 +619,7 @@ mod tests {
     }
 
     #[test]
-    fn time_may_jump_by_years_and_not_back() {
+    fn time_may_jump_by_years_but_not_back() {
         let mut wheel = Wheel::new(Time::ZERO);
         wheel.arm(1, at(MILLI));
         wheel.arm(2, at(30 * 365 * DAY));
@@ -632,7 +632,7 @@ mod tests {
     }
 
     #[test]
-    fn arming_for_the_past_on_every_expiry_does_not_hold_the_wheel() {
+    fn arming_for_the_past_on_every_expiry_does_not_stop_the_wheel() {
         let mut wheel = Wheel::new(Time::ZERO);
         wheel.arm(1, at(MILLI));
         wheel.arm(2, at(2 * MILLI));
@@ -645,22 +645,22 @@ mod tests {
     }
 
     #[test]
-    fn memory_follows_what_is_armed_at_a_time() {
+    fn memory_follows_the_number_of_armed_keys() {
         let mut wheel = Wheel::new(Time::ZERO);
-        let mut chance = Random::new(1);
+        let mut random = Random::new(1);
         for round in 0..200_u64 {
             for key in 0..1_000 {
-                wheel.arm(key, at(round * MILLI + length(&mut chance)));
+                wheel.arm(key, at(round * MILLI + random_length(&mut random)));
             }
             drain(&mut wheel, round * MILLI);
         }
-        // As many full chunks as it takes, and one more for each slot.
+        // The full chunks needed for all keys, and one more for each slot.
         let bound = 1_000 / CHUNK + (LEVELS * SLOTS) as u32;
         assert!(wheel.chunks_made <= bound, "{} chunks", wheel.chunks_made);
     }
 
     #[test]
-    fn the_highest_key_is_taken() {
+    fn the_highest_key_is_accepted() {
         let mut wheel = Wheel::new(Time::ZERO);
         wheel.arm(MAX_KEYS - 1, at(1));
         assert_eq!(drain(&mut wheel, MILLI), [MAX_KEYS - 1]);

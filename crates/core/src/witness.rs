@@ -1,27 +1,28 @@
-//! What one end remembers of a link: to give an account of it on return, and to see its own verdict
-//! in the light of who answers then.
+//! The record that one end keeps of a link: for its account to the peer on return, and to revise
+//! its own verdict by the ids of the process that answers.
 //!
-//! Silence is kept in slots rather than times: sixteen of them over the last interval × probes. A
-//! silence comes out too long by up to two slots, never too short.
+//! Silence is recorded in slots, not in times: sixteen slots cover the last interval × probes. A
+//! reported silence is too long by at most two slots, and never too short.
 
 use crate::cause::{Cause, Confidence};
 use crate::policy::{Detection, Policy};
 use crate::time::{Span, Time};
 use crate::wire::{Account, BootId, InstanceId, Saw};
 
-/// Slots in the time that is looked back on.
+/// The number of slots in the recorded time.
 const SLOTS: u32 = 16;
 
-/// How much is looked back on where silence is never judged.
-const NEVER: Span = Span::from_secs(16);
+/// The recorded time if the policy has no bound.
+const UNBOUNDED_RECORD: Span = Span::from_secs(16);
 
-/// What is forgotten on the way was idle; more than a round trip and a delayed acknowledgement.
+/// The minimum idle time of a forgotten mapping: more than a round trip and a delayed
+/// acknowledgement.
 const LEAST_IDLE: Span = Span::from_millis(200);
 
-/// Absences that are kept apart; when full, the two oldest become one.
+/// The maximum number of separate absences. When full, the two oldest are merged.
 const ABSENCES: usize = 8;
 
-/// When something was heard, in slots.
+/// The slots of recent time in which evidence arrived, from which the longest silence follows.
 #[derive(Clone, Copy, Debug)]
 pub struct Hearing {
     /// The lowest bit is the newest slot.
@@ -31,25 +32,25 @@ pub struct Hearing {
 }
 
 impl Hearing {
-    /// Listens from `now` on by `policy`. Nothing was heard before.
+    /// Starts a record at `now`, with a length taken from `policy` and no evidence yet.
     pub fn new(now: Time, policy: &Policy) -> Hearing {
         let span = match policy.detection() {
-            Detection::Never => NEVER,
+            Detection::Never => UNBOUNDED_RECORD,
             Detection::Bounded { interval, probes, .. } => interval.times(u64::from(probes)),
         };
         let slot = Span::from_nanos((span.as_nanos() / u64::from(SLOTS)).max(1));
         Hearing { heard: 0, newest: now, slot }
     }
 
-    /// Something was heard.
+    /// Records evidence of the peer.
     pub fn heard(&mut self, now: Time) {
-        self.turn(now);
+        self.advance(now);
         self.heard |= 1;
     }
 
-    /// The longest time in which nothing was heard, of those that are looked back on.
+    /// Returns the longest silence within the recorded time.
     pub fn longest_silence(&mut self, now: Time) -> Span {
-        self.turn(now);
+        self.advance(now);
         let (mut longest, mut run) = (0, 0);
         for slot in 0..SLOTS {
             run = if self.heard >> slot & 1 == 0 { run + 1 } else { 0 };
@@ -58,7 +59,7 @@ impl Hearing {
         self.slot.times(u64::from((longest + 2).min(SLOTS)))
     }
 
-    fn turn(&mut self, now: Time) {
+    fn advance(&mut self, now: Time) {
         let slots = now.since(self.newest).as_nanos() / self.slot.as_nanos();
         let shift = u32::try_from(slots).unwrap_or(u32::MAX);
         self.heard = self.heard.checked_shl(shift).unwrap_or(0);
@@ -66,10 +67,10 @@ impl Hearing {
     }
 }
 
-/// When one end was not watching, lately.
+/// The recent times in which this end was not watching.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Absences {
-    /// The oldest first.
+    /// Absences, oldest first.
     kept: [Absence; ABSENCES],
     count: usize,
 }
@@ -82,7 +83,9 @@ struct Absence {
 }
 
 impl Absences {
-    /// Until `at` it was absent for so long, and for so much of that suspended.
+    /// Records an absence of length `absent` that ended at `at`; the host was suspended for the
+    /// part
+    /// `suspended`.
     pub fn note(&mut self, at: Time, absent: Span, suspended: Span) {
         if self.count == ABSENCES {
             let oldest = self.kept[0];
@@ -97,7 +100,7 @@ impl Absences {
         }
     }
 
-    /// All absence since `from`, and how much of it was suspension.
+    /// Returns the total absence since `from`, and the part of it that was suspension.
     pub fn since(&self, from: Time) -> (Span, Span) {
         let recent = self.kept.iter().take(self.count).filter(|absence| absence.at >= from);
         recent.fold((Span::ZERO, Span::ZERO), |(absent, suspended), one| {
@@ -106,43 +109,41 @@ impl Absences {
     }
 }
 
-/// A link that ended, as its end saw it.
+/// The record of a link that ended, as this end saw it.
 #[derive(Clone, Copy, Debug)]
 pub struct Past {
-    /// The session that it carried.
+    /// The session that the link carried.
     pub session: u64,
-    /// The other end's machine and process.
+    /// The boot id and instance id of the peer.
     pub ids: (BootId, InstanceId),
-    /// Why it ended, as far as this end could tell.
+    /// The cause of this end's verdict.
     pub cause: Cause,
-    /// How it ended, for the other end.
+    /// How the link ended, as stated in the account to the peer.
     pub saw: Saw,
-    /// How long nothing had been heard when it ended.
+    /// The length of the silence when the link ended.
     pub unheard: Span,
-    /// The longest silence before; see [`Hearing::longest_silence`].
+    /// The longest silence before the end; see [`Hearing::longest_silence`].
     pub silent: Span,
-    /// When it ended, in vigilant time.
+    /// When the link ended, in vigilant time.
     pub ended: Time,
-    /// When it ended, by a clock that does not stop in suspension.
+    /// When the link ended, by a clock that runs during suspension.
     pub ended_at: Span,
-    /// D.
+    /// The detection bound D of the link.
     pub bound: Span,
 }
 
 impl Past {
-    /// What it says of a link that ended for `cause`.
+    /// Returns what the account states for a link that ended with `cause`.
     pub fn saw(cause: Cause, network_changed: bool) -> Saw {
         if network_changed { Saw::NetworkDown } else { cause.into() }
     }
 
-    /// What it shows that `ids` answer when we come back: a better cause and how sure it is, or
-    /// nothing.
+    /// Returns a better cause and its confidence, if the `ids` that answer on return show one.
     ///
-    /// A reset that answered us after silence came from a machine that had restarted, from one
-    /// whose process had, or, if the very same process is still there, from something on the way
-    /// that forgot the connection: that process cannot have given us up before its bound passed.
-    /// In the midst of traffic it can have ended the link by its own decision, and the reset may
-    /// have destroyed its goodbye.
+    /// A reset after silence came from a restarted machine, from a machine whose process had
+    /// restarted, or, if the same process still runs, from a middlebox that forgot the connection:
+    /// that process cannot have given up before its bound passed. During traffic the process may
+    /// have ended the link itself, and the reset may have destroyed its CLOSE.
     pub fn returned(&self, ids: (BootId, InstanceId)) -> Option<(Cause, Confidence)> {
         let unknown = (BootId::default(), InstanceId::default());
         let ((old_boot, old_instance), (boot, instance)) = (self.ids, ids);
@@ -153,7 +154,7 @@ impl Past {
         let silence = self.saw == Saw::Silence;
         match (old_boot == boot, old_instance == instance) {
             (false, _) if reset => Some((Cause::PeerRebooted, Confidence::Certain)),
-            // It may have been restarted because its path was lost.
+            // The machine may have been restarted because its path was lost.
             (false, _) if silence => Some((Cause::PeerRebooted, Confidence::Medium)),
             (true, false) if reset => Some((Cause::PeerExited, Confidence::High)),
             (true, true) if reset && (LEAST_IDLE..self.bound).contains(&self.unheard) => {
@@ -163,7 +164,7 @@ impl Past {
         }
     }
 
-    /// The account, given at `now` by the clock of [`Past::ended_at`].
+    /// Creates the account of this link; `now` is read from the clock of [`Past::ended_at`].
     pub fn account(&self, now: Span, absences: &Absences) -> Account {
         let (absent, suspended) = absences.since(self.ended - self.bound);
         let ms = |span: Span| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
@@ -203,7 +204,7 @@ mod tests {
         }
     }
 
-    /// What was not sent for the whole time and then comes in a burst was a silence all the same.
+    /// Bytes delayed for the whole time that then arrive in a burst do not shorten the silence.
     #[test]
     fn a_burst_at_the_end_does_not_hide_the_silence_before_it() {
         let policy = Policy::new(Span::from_secs(10), Span::from_secs(8), 2).unwrap();
@@ -245,15 +246,15 @@ mod tests {
     }
 
     #[test]
-    fn who_answers_on_return_tells_what_a_reset_was() {
+    fn the_ids_on_return_show_the_cause_of_a_reset() {
         let reset = past(Cause::PeerReset, 1_000);
         let certain = Some((Cause::PeerRebooted, Confidence::Certain));
         assert_eq!(reset.returned(REBOOTED), certain);
         assert_eq!(reset.returned(RESTARTED), Some((Cause::PeerExited, Confidence::High)));
         assert_eq!(reset.returned(SAME), Some((Cause::MiddleboxForgot, Confidence::High)));
-        // It may have given us up itself by then.
+        // The peer may have given up by then.
         assert_eq!(past(Cause::PeerReset, 3_000).returned(SAME), None);
-        // It may have ended the link by its own decision, whose goodbye the reset destroyed.
+        // The peer may have ended the link itself, and the reset destroyed its CLOSE.
         assert_eq!(past(Cause::PeerReset, 199).returned(SAME), None);
         assert_eq!(reset.returned((BootId::default(), InstanceId::default())), None);
         let aborted_here = Past { saw: Saw::NetworkDown, ..reset };
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn who_answers_on_return_tells_little_about_silence() {
+    fn the_ids_on_return_show_little_about_silence() {
         let silent = past(Cause::Unknown, 3_000);
         let medium = Some((Cause::PeerRebooted, Confidence::Medium));
         assert_eq!(silent.returned(REBOOTED), medium);

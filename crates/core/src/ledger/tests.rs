@@ -197,7 +197,8 @@ fn a_healed_path_is_never_taken_for_a_forgotten_mapping() {
         cause_of(revision_by_account(cause, ms, sent_account)) == Some(Cause::MiddleboxForgot)
     };
     for cause in [Cause::Unknown, both()] {
-        // We gave up at 100 s; the path healed, the peer sent, and our kernel did not know the link.
+        // We gave up at 100 s; the path healed, the peer sent, and our kernel did not know the
+        // link.
         for left in (99_960..130_000).step_by(10) {
             let sent_account = account(Saw::Reset, (130_000 - left) as u32, 15_000);
             assert!(!forgot(cause, 130_000, sent_account), "{left}");

@@ -86,8 +86,8 @@ impl Group {
         }
     }
 
-    /// Returns the deadline of the group. While sessions of the network are suspect, the outage is not
-    /// reported before its window ends, so that its count is complete.
+    /// Returns the deadline of the group. While sessions of the network are suspect, the outage is
+    /// not reported before its window ends, so that its count is complete.
     fn due(&self, place: Site, has_suspects: bool) -> Time {
         let window_ends = (self.first + self.window).max(self.last);
         if self.number.is_some() {

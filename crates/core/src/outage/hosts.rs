@@ -6,8 +6,8 @@ use core::net::IpAddr;
 use super::{NETWORKS, Network};
 use crate::time::{Span, Time};
 
-/// The maximum number of sessions tracked by number while a list is read, so that none counts twice:
-/// 40 MB. When full, further sessions are not counted, and neither are their ends.
+/// The maximum number of sessions tracked by number while a list is read, so that none counts
+/// twice: 40 MB. When full, further sessions are not counted, and neither are their ends.
 pub const SESSIONS: usize = 1 << 21;
 
 /// The time after the end of a list in which reports may still concern the time before it.

@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 
 use super::groups::Key;
 
-/// The maximum number of suspect sessions whose verdicts are awaited: five megabytes. When full, the
+/// The maximum number of suspect sessions whose verdicts are awaited: five megabytes. When full,
 /// verdicts of others are not awaited, and an outage may be reported with too small a count.
 pub const SUSPECTS: usize = 65_536;
 

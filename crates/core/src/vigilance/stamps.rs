@@ -1,32 +1,33 @@
-//! How far behind a reader of one queue is, by the stamps that the kernel gives what arrives.
+//! Measures how far the reader of one socket is behind, by the kernel's receive timestamps.
 
 use crate::time::Span;
 
-/// What stamps are trusted to: they are in milliseconds here, two processors may stamp at the same
-/// time and queue in the other order, and a clock that is being slewed is not one that was set.
+/// The tolerance for timestamps: they have a resolution of milliseconds, two processors may queue
+/// in another order than they stamp, and a slewed clock must not be taken for one that was set.
 pub const LEEWAY: Span = Span::from_millis(20);
 
-/// The longest wait that is trusted. A queue that is worked off more slowly may have been full and
-/// have lost what nobody will read: 20,000 datagrams are 100 ms of 200,000 a second.
+/// The longest delay that is accepted. A slower reader may have let the queue overflow and lost
+/// datagrams: a queue of 20,000 datagrams holds 100 ms at 200,000 a second.
 pub const LONGEST: Span = Span::from_millis(100);
 
-/// The stamps are of the wall clock, which may be set at any time. It is compared with the
-/// boot-time clock, which may not, since the queue was last empty: nothing in it is older.
+/// The state for converting receive timestamps to delays. Timestamps are of the wall clock, which
+/// may be set at any time, so the wall clock is compared with the boot-time clock, which is never
+/// set, since the queue was last empty: no queued datagram is older.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stamps {
-    /// The wall clock less the boot-time clock, when the queue was last empty.
+    /// The wall clock minus the boot-time clock, when the queue was last empty.
     origin: Option<Span>,
 }
 
 impl Stamps {
-    /// The queue is empty, at these readings of both clocks.
+    /// Reports that the queue is empty at these readings of both clocks.
     pub fn emptied(&mut self, wall: Span, boottime: Span) {
         self.origin = Some(wall.less(boottime));
     }
 
-    /// For how long, at most, what was read last had waited, if its stamp is `stamp`: all that had
-    /// arrived before it has been read. `None` if that was longer than [`LONGEST`], or if the wall
-    /// clock was set since the queue was empty.
+    /// Returns the maximum time for which the datagram read last, with timestamp `stamp`, had
+    /// waited; all earlier datagrams have been read. `None` if that is longer than [`LONGEST`], or
+    /// if the wall clock was set since the queue was empty.
     pub fn behind(&self, stamp: Span, wall: Span, boottime: Span) -> Option<Span> {
         let (origin, now) = (self.origin?, wall.less(boottime));
         let moved = origin.less(now).max(now.less(origin));
@@ -44,12 +45,12 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_tells_how_long_a_datagram_waited_and_never_too_little() {
+    fn a_timestamp_gives_the_delay_and_never_too_little() {
         let mut stamps = Stamps::default();
         assert_eq!(stamps.behind(ms(900_000), ms(900_300), ms(5_300)), None, "never empty");
         stamps.emptied(ms(900_000), ms(5_000));
         assert_eq!(stamps.behind(ms(900_250), ms(900_300), ms(5_300)), Some(ms(70)));
-        // Slewed, by less than what is added.
+        // The clock was slewed by less than `LEEWAY`.
         assert_eq!(stamps.behind(ms(900_250), ms(900_290), ms(5_300)), Some(ms(60)));
         assert_eq!(stamps.behind(ms(900_301), ms(900_300), ms(5_300)), Some(LEEWAY));
         assert_eq!(stamps.behind(ms(900_220), ms(900_300), ms(5_300)), Some(LONGEST));
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_tells_nothing_until_the_queue_is_empty() {
+    fn a_clock_that_was_set_gives_no_delay_until_the_queue_is_empty() {
         let mut stamps = Stamps::default();
         stamps.emptied(ms(900_000), ms(5_000));
         for wall in [900_279, 900_321, 100, 5_000_000] {
