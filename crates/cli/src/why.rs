@@ -63,7 +63,7 @@ struct Verdict {
     confidence: String,
     detail: String,
     last_heard_ago_ms: u64,
-    late_us: u64,
+    late_us: i64,
     lasted_ms: u64,
     grounds: Vec<String>,
     advice: String,
@@ -162,8 +162,9 @@ impl Verdict {
         let at = humantime::format_rfc3339_millis(at);
         let lasted = seconds(self.lasted_ms.saturating_mul(1_000));
         let heard = seconds(self.last_heard_ago_ms.saturating_mul(1_000));
-        let late = Span::from_micros(self.late_us);
-        format!("fell at {at}, {late} late; open for {lasted} s, last heard {heard} s before")
+        let off = Span::from_micros(self.late_us.unsigned_abs());
+        let late = if self.late_us < 0 { "early" } else { "late" };
+        format!("fell at {at}, {off} {late}; open for {lasted} s, last heard {heard} s before")
     }
 
     fn details(&self) -> Vec<String> {

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::grounds::{Ground, Grounds};
-use crate::time::Time;
+use crate::time::{Span, Time};
 use crate::wire::{CloseReason, Malformed};
 
 /// The verdict on a link: a cause, a confidence, and the times and grounds behind them.
@@ -15,7 +15,8 @@ pub struct Verdict {
     pub confidence: Confidence,
     /// When the verdict fell.
     pub at: Time,
-    /// When the verdict was due: the deadline that passed, or `at` if no deadline was involved.
+    /// When the verdict was due: the deadline that passed; the end of the bound, later than `at`,
+    /// if the kernel gave up before it; `at` if no deadline was involved.
     pub due: Time,
     /// When the last evidence of the peer arrived.
     pub last_heard: Time,
@@ -29,6 +30,18 @@ impl Verdict {
     /// Returns true if the verdict fell because a deadline passed without evidence.
     pub fn is_silence(&self) -> bool {
         self.grounds.contains(Ground::ApplicationSilent) || self.cause == Cause::HandshakeTimeout
+    }
+
+    /// Whether the kernel forced the verdict before the bound had passed. An error of ours: the
+    /// kernel is told to be more patient than the bound.
+    pub fn is_early(&self) -> bool {
+        self.at < self.due
+    }
+
+    /// By how much the verdict fell later than it was due, in microseconds; negative if earlier.
+    pub fn late_us(&self) -> i64 {
+        let micros = |span: Span| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        micros(self.at.since(self.due)) - micros(self.due.since(self.at))
     }
 }
 

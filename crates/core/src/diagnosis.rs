@@ -58,6 +58,8 @@ pub struct Case {
     pub lasted: Span,
     /// The policy's interval between two probes.
     pub interval: Span,
+    /// Whether the bound has passed; it has not if the kernel gave up before.
+    pub beyond_bound: bool,
 }
 
 impl Doubts {
@@ -165,7 +167,21 @@ pub fn early_word(doubts: &Doubts) -> Option<Diagnosis> {
 }
 
 /// Finds the cause of a silence from the examinations of the peer's socket.
+///
+/// Before the bound, no cause rests on the silence of the application.
 pub fn diagnose(case: &Case, doubts: &Doubts) -> Diagnosis {
+    let found = first_match(case, doubts);
+    match (case.beyond_bound, found.cause) {
+        (true, _) => found,
+        (false, Cause::AppHung) => unknown(&[]),
+        (false, _) => {
+            Diagnosis { grounds: found.grounds.without(Ground::ApplicationSilent), ..found }
+        }
+    }
+}
+
+/// Returns the first row of the table that matches.
+fn first_match(case: &Case, doubts: &Doubts) -> Diagnosis {
     use Ground as G;
     let tcp = &doubts.last;
     let fresh = tcp.last_ack <= case.interval.times(2).max(LEAST_FRESHNESS);

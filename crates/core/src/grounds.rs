@@ -106,6 +106,12 @@ impl Grounds {
         Grounds(self.0 | 1 << ground as u8)
     }
 
+    /// Returns the set without `ground`.
+    #[must_use]
+    pub const fn without(self, ground: Ground) -> Grounds {
+        Grounds(self.0 & !(1 << ground as u8))
+    }
+
     /// Returns true if the set contains `ground`.
     pub const fn contains(self, ground: Ground) -> bool {
         self.0 & (1 << ground as u8) != 0

@@ -244,7 +244,7 @@ impl Hub {
         }
         match effect {
             Effect::None => {}
-            Effect::Rearm => self.rearm(link),
+            Effect::Rearm => self.rearm(now, link),
             Effect::Ended => {
                 self.wheel.disarm(link);
                 self.ended.push(link);
@@ -254,13 +254,13 @@ impl Hub {
 
     /// Arms the wheel for a link's next deadline. Lazy: an entry that is too early stays, because
     /// it is armed again when it fires.
-    fn rearm(&mut self, link: u32) {
+    fn rearm(&mut self, now: Time, link: u32) {
         let Some(Some(slot)) = self.slots.get(link) else {
             return;
         };
         match (slot.peer.next_deadline(), self.wheel.armed(link)) {
             (Some(next), Some(armed)) if armed <= next.at => {}
-            (Some(next), _) => self.wheel.arm(link, next.at),
+            (Some(next), _) => self.wheel.arm(link, slot.peer.timer(now, next)),
             (None, _) => {}
         }
     }
@@ -280,14 +280,17 @@ impl Hub {
             }
             for (link, deadline) in batch.iter_mut().take(due) {
                 let slot = self.slots.get(*link).and_then(Option::as_ref);
-                *deadline = slot.and_then(|slot| slot.peer.next_deadline());
+                *deadline = slot.and_then(|slot| {
+                    let deadline = slot.peer.next_deadline()?;
+                    Some((deadline, slot.peer.timer(now, deadline)))
+                });
             }
             for &(link, deadline) in batch.iter().take(due) {
                 match deadline {
-                    Some(due) if due.at <= now => {
+                    Some((due, _)) if due.at <= now => {
                         self.handle_link(now, link, link::Input::Deadline)
                     }
-                    Some(due) => self.wheel.arm(link, due.at),
+                    Some((_, timer)) => self.wheel.arm(link, timer),
                     None => {}
                 }
             }

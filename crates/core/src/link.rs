@@ -70,9 +70,9 @@ impl Link {
         self.peer.piece()
     }
 
-    /// Returns the smoothed round-trip time; `None` before the first sample.
-    pub fn smoothed_rtt(&self) -> Option<Span> {
-        self.peer.liveness().smoothed_rtt()
+    /// Returns the round-trip time, a decaying maximum; `None` before the first sample.
+    pub fn rtt(&self) -> Option<Span> {
+        self.peer.liveness().rtt()
     }
 
     /// Returns the flight recorder: the latest events, and the verdict once it has fallen.

@@ -16,7 +16,8 @@ pub use signal::{Deadline, Evidence, Input, Output, Reason, Silence};
 
 use crate::policy::Policy;
 use crate::time::{Span, Time};
-use detection::Probing;
+pub(crate) use detection::on_grid;
+use detection::{Lead, Probing};
 
 /// The least time for which a probe is out before the peer is suspect, unless `interval` is less.
 /// One second tolerates one retransmission on nearly every path.
@@ -45,13 +46,20 @@ pub struct Liveness {
     /// When the latest heartbeat was sent.
     beat_sent: Time,
     state: State,
-    smoothed_rtt_us: u32,
+    /// The decaying maximum of the round trips, in microseconds; 0 before the first sample.
+    rtt_us: u32,
     /// The sequence number of the latest heartbeat sent.
     sequence: u8,
     /// The number of latest heartbeats that no pong has confirmed.
     unconfirmed: u8,
     role: Role,
     pending: Pending,
+    /// The share of the longest lead, in 256ths, by which this link's probes are sent early in all
+    /// silences but the first.
+    lead: u8,
+    /// Whether the peer was suspect while the latest heartbeat was out: its pong may answer a
+    /// retransmission, and gives no sample.
+    ambiguous: bool,
 }
 
 const _: () = assert!(size_of::<Liveness>() <= 64);
@@ -60,10 +68,10 @@ const _: () = assert!(size_of::<Liveness>() <= 64);
 enum State {
     /// The handshake is not complete.
     Handshake { until: Time },
-    /// Evidence is recent. The first probe of a link is sent `lead_ms` before `idle`. `examined`
-    /// is the time of the last examination for outstanding bytes, or of the send that left the
-    /// first byte unanswered; see [`outstanding`].
-    Listening { lead_ms: u32, examined: u32 },
+    /// Evidence is recent. The first probe is sent by `lead` before `idle`. `examined` is the time
+    /// of the last examination for outstanding bytes, or of the send that left the first byte
+    /// unanswered; see [`outstanding`].
+    Listening { lead: Lead, examined: u32 },
     /// The peer is silent, and `sent` probes are out, the first since `since`.
     Probing { sent: u8, suspect: bool, since: Time },
     /// The bound has passed, and the hung peer is kept until `until`. `probed` is whether its last
@@ -71,10 +79,10 @@ enum State {
     Kept { sent: u8, probed: bool, until: Time },
     /// The bound has passed, unenforced.
     Overdue { sent: u8, due: Time },
-    /// The peer has closed its side.
-    HalfClosed { until: Time },
-    /// The verdict has fallen.
-    Dead { sent: u8, in_handshake: bool, due: Time },
+    /// The peer has closed its side. `overdue` is whether `until` has passed, unenforced.
+    HalfClosed { overdue: bool, until: Time },
+    /// The verdict has fallen. `suspect` is whether a suspicion was reported before it.
+    Dead { sent: u8, in_handshake: bool, suspect: bool, due: Time },
 }
 
 /// The outputs that were not polled yet, one bit each, in the order in which they are polled.
@@ -110,11 +118,13 @@ impl Liveness {
             state: State::Handshake {
                 until: Time::from_nanos(now.as_nanos().saturating_add(handshake.as_nanos())),
             },
-            smoothed_rtt_us: 0,
+            rtt_us: 0,
             sequence: 0,
             unconfirmed: 0,
             role,
             pending: Pending(0),
+            lead: 0,
+            ambiguous: false,
         }
     }
 
@@ -131,6 +141,7 @@ impl Liveness {
             | Input::Hold { .. }
             | Input::Keep { .. }
             | Input::HalfClosed { .. }
+            | Input::KernelRoundTrip(_)
             | Input::Release => self.handle_other(now, input, policy),
         }
     }
@@ -164,8 +175,12 @@ impl Liveness {
             }
             State::Probing { .. } => self.detection_deadline(policy),
             State::Kept { until, probed, .. } => Some(self.kept_deadline(until, probed, policy)),
-            State::HalfClosed { until } => Some(Deadline { at: until, reason: Reason::HalfClose }),
-            State::Overdue { .. } | State::Dead { .. } => None,
+            State::HalfClosed { until, overdue: false } => {
+                Some(Deadline { at: until, reason: Reason::HalfClose })
+            }
+            State::HalfClosed { overdue: true, .. }
+            | State::Overdue { .. }
+            | State::Dead { .. } => None,
         }
     }
 
@@ -179,12 +194,22 @@ impl Liveness {
         self.last_sent
     }
 
-    /// Returns the smoothed round-trip time (RFC 6298, gain 1/8); `None` before the first sample.
-    pub const fn smoothed_rtt(&self) -> Option<Span> {
-        match self.smoothed_rtt_us {
+    /// Returns the round-trip time that suspicion is measured by; `None` before the first sample.
+    ///
+    /// A decaying maximum: the greater of the latest sample and 7/8 of the value before it. Probes
+    /// that were retransmitted give no sample (Karn's algorithm, RFC 6298 section 3); after a
+    /// suspicion the kernel's own figure replaces the value.
+    pub const fn rtt(&self) -> Option<Span> {
+        match self.rtt_us {
             0 => None,
             micros => Some(Span::from_micros(micros as u64)),
         }
+    }
+
+    /// Returns when the bound passes under `policy` unless there is evidence before; `None` if
+    /// silence is never judged.
+    pub(crate) fn due(&self, policy: &Policy) -> Option<Time> {
+        Some(self.silent_since + policy.bound()?)
     }
 
     /// Returns whether the peer is suspect, kept or overdue.
@@ -255,11 +280,12 @@ impl Liveness {
     fn silence(&self) -> Option<Silence> {
         let (due, probes, in_handshake) = match self.state {
             State::Overdue { due, sent } => (due, sent, false),
-            State::Dead { due, sent, in_handshake } => (due, sent, in_handshake),
+            State::HalfClosed { until, overdue: true } => (until, 0, false),
+            State::Dead { due, sent, in_handshake, .. } => (due, sent, in_handshake),
             State::Handshake { .. }
             | State::Listening { .. }
             | State::Probing { .. }
-            | State::HalfClosed { .. }
+            | State::HalfClosed { overdue: false, .. }
             | State::Kept { .. } => {
                 return None;
             }
@@ -292,17 +318,18 @@ impl Liveness {
         true
     }
 
-    /// Returns to `Listening`, and reports the recovery if the peer was suspect or dead.
+    /// Returns to `Listening`, and reports the recovery if a suspicion was reported.
     fn clear_suspicion(&mut self) {
         if let State::Handshake { .. } | State::Listening { .. } | State::HalfClosed { .. } =
             self.state
         {
             return;
         }
-        if (self.is_suspect() || self.is_dead()) && !self.pending.take(Pending::SUSPECT) {
+        let suspect = self.is_suspect() || matches!(self.state, State::Dead { suspect: true, .. });
+        if suspect && !self.pending.take(Pending::SUSPECT) {
             self.pending.0 |= Pending::RECOVERED;
         }
-        self.state = State::Listening { lead_ms: 0, examined: 0 };
+        self.state = State::Listening { lead: Lead::Own, examined: 0 };
     }
 
     /// Confirms the heartbeats up to `sequence`. Measures the round trip only if the pong can
@@ -317,15 +344,9 @@ impl Liveness {
         }
         self.unconfirmed = behind;
         if behind == 0 {
-            let rtt_us = now.since(self.beat_sent).as_micros();
-            let rtt_us = u32::try_from(rtt_us).unwrap_or(u32::MAX).max(1);
-            self.smoothed_rtt_us = match self.smoothed_rtt_us {
-                0 => rtt_us,
-                old => {
-                    let sum = u64::from(old) * 7 + u64::from(rtt_us);
-                    u32::try_from(sum / 8).unwrap_or(u32::MAX).max(1)
-                }
-            };
+            if !self.ambiguous {
+                self.rtt_us = micros(now.since(self.beat_sent)).max(self.rtt_us - self.rtt_us / 8);
+            }
             self.pending.0 |= Pending::ROUND_TRIP;
         }
     }
@@ -334,8 +355,10 @@ impl Liveness {
         if let State::Handshake { .. } = self.state {
             self.last_heard = self.last_heard.max(now);
             self.silent_since = self.silent_since.max(now);
-            self.state =
-                State::Listening { lead_ms: detection::lead_ms(policy, seed), examined: 0 };
+            let [lead, ..] = seed.to_le_bytes();
+            self.lead = lead;
+            let lead = Lead::First(detection::first_lead_ms(policy, seed));
+            self.state = State::Listening { lead, examined: 0 };
         }
     }
 
@@ -343,14 +366,16 @@ impl Liveness {
         match self.state {
             State::Handshake { until } => {
                 if now >= until {
-                    self.state = State::Dead { due: until, sent: 0, in_handshake: true };
+                    self.state =
+                        State::Dead { due: until, sent: 0, in_handshake: true, suspect: false };
                     self.pending.0 |= Pending::DEAD;
                 }
             }
-            State::Listening { lead_ms, .. } => {
+            State::Listening { lead, .. } => {
                 let keepalive = self.keepalive_deadline(policy);
                 let examination = self.examine_deadline();
-                self.advance_silence(now, policy, Probing { lead_ms, ..Probing::NOT_STARTED });
+                let lead = self.lead(lead, policy);
+                self.advance_silence(now, policy, Probing { lead, ..Probing::NOT_STARTED });
                 let quiet = matches!(self.state, State::Listening { .. });
                 if quiet && keepalive.is_some_and(|keepalive| now >= keepalive.at) {
                     self.record_heartbeat(now);
@@ -362,10 +387,11 @@ impl Liveness {
                 }
             }
             State::Probing { since, sent, suspect } => {
+                let lead = Span::ZERO;
                 self.advance_silence(
                     now,
                     policy,
-                    Probing { lead_ms: 0, since: Some(since), sent, suspect },
+                    Probing { lead, since: Some(since), sent, suspect },
                 );
             }
             State::Kept { until, sent, probed } => {
@@ -373,25 +399,41 @@ impl Liveness {
                 if now < until && now >= next.at {
                     self.probe_kept(now, until, sent);
                 }
-                self.expire_at(now, until, sent);
+                if now >= until {
+                    self.end_at(until, sent, true, policy);
+                }
             }
-            State::HalfClosed { until } => self.expire_at(now, until, 0),
-            State::Overdue { .. } | State::Dead { .. } => {}
+            State::HalfClosed { until, overdue: false } => {
+                if now >= until && policy.enforce() {
+                    self.end_at(until, 0, false, policy);
+                } else if now >= until {
+                    self.state = State::HalfClosed { until, overdue: true };
+                    self.pending.0 |= Pending::OVERDUE;
+                }
+            }
+            State::HalfClosed { overdue: true, .. }
+            | State::Overdue { .. }
+            | State::Dead { .. } => {}
         }
     }
 
-    /// Lets the verdict fall if `until` has come.
-    fn expire_at(&mut self, now: Time, until: Time, sent: u8) {
-        if now >= until {
-            self.state = State::Dead { due: until, sent, in_handshake: false };
+    /// Lets the verdict fall that was due at `due`, or reports the peer as overdue if the policy is
+    /// not enforced. Whoever is overdue is suspect, and is reported as suspect first.
+    fn end_at(&mut self, due: Time, sent: u8, suspect: bool, policy: &Policy) {
+        if policy.enforce() {
+            self.state = State::Dead { due, sent, in_handshake: false, suspect };
             self.pending.0 |= Pending::DEAD;
+            return;
         }
+        self.state = State::Overdue { due, sent };
+        self.ambiguous = true;
+        self.pending.0 |= Pending::OVERDUE | if suspect { 0 } else { Pending::SUSPECT };
     }
 
     fn keepalive_deadline(&self, policy: &Policy) -> Option<Deadline> {
         let keepalive = policy.keepalive()?;
         let at = self.last_heard.max(self.last_sent) + keepalive;
-        Some(Deadline { at, reason: Reason::Keepalive })
+        Some(Deadline { at: detection::on_grid(policy, at), reason: Reason::Keepalive })
     }
 
     /// Numbers a heartbeat that is sent now.
@@ -399,8 +441,14 @@ impl Liveness {
         self.sequence = self.sequence.wrapping_add(1);
         self.unconfirmed = self.unconfirmed.saturating_add(1).min(MAX_UNCONFIRMED);
         self.beat_sent = now;
+        self.ambiguous = self.is_suspect();
         self.send(now);
     }
+}
+
+/// Returns a round trip in microseconds, at least 1.
+fn micros(rtt: Span) -> u32 {
+    u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).max(1)
 }
 
 #[cfg(test)]

@@ -15,6 +15,10 @@ pub const MAX_BOUND: Span = Span::from_millis(1 << 40);
 /// modulo 256, so fewer than 128 probes may be unanswered at a time.
 pub const MAX_PROBES: u8 = 100;
 
+/// The shortest idle time and interval that an operator may set or a peer is granted: 50 ms.
+/// Shorter ones are a flood of probes, whatever the bound.
+pub const LEAST_PATIENCE: Span = Span::from_millis(50);
+
 /// The rules that say when a silent peer is probed and when the verdict falls.
 ///
 /// The bound is D = idle + interval × probes: the verdict on a silent peer falls exactly D after
@@ -117,6 +121,20 @@ impl Policy {
     /// `kernel_like`.
     pub fn by_name(name: &str) -> Option<Policy> {
         PRESETS.iter().find(|(known, _)| *known == name).map(|(_, policy)| *policy)
+    }
+
+    /// Returns the policy, which an operator or a peer wants in force, unless its idle time or
+    /// interval is shorter than [`LEAST_PATIENCE`].
+    ///
+    /// # Errors
+    /// [`PolicyError::TooFast`]; ask again with longer times.
+    pub fn patient(self) -> Result<Policy, PolicyError> {
+        match self.detection {
+            Detection::Bounded { idle, interval, .. } if idle.min(interval) < LEAST_PATIENCE => {
+                Err(PolicyError::TooFast)
+            }
+            Detection::Bounded { .. } | Detection::Never => Ok(self),
+        }
     }
 
     const fn preset(idle_ms: u64, interval_ms: u64, probes: u8) -> Policy {
@@ -251,6 +269,8 @@ pub enum PolicyError {
     ZeroInterval,
     /// A length was not a whole number of milliseconds.
     NotWholeMillis,
+    /// `idle` or `interval` was below [`LEAST_PATIENCE`].
+    TooFast,
     /// `probes` was zero.
     NoProbes,
     /// `probes` was above [`MAX_PROBES`].
@@ -265,6 +285,7 @@ impl fmt::Display for PolicyError {
             PolicyError::ZeroIdle => "idle must be at least 1 ms",
             PolicyError::ZeroInterval => "interval must be at least 1 ms",
             PolicyError::NotWholeMillis => "lengths must be whole milliseconds",
+            PolicyError::TooFast => "idle and interval must be at least 50 ms",
             PolicyError::NoProbes => "probes must be at least 1; to judge nobody, use \"never\"",
             PolicyError::TooManyProbes => "probes must be at most 100",
             PolicyError::BoundTooLong => {

@@ -109,10 +109,13 @@ const GAUGES: [ShardMetric; 3] = [
     ("systole_suspects", "Sessions suspected now", |shard| &shard.suspects),
 ];
 
-const COUNTERS: [ShardMetric; 6] = [
+const COUNTERS: [ShardMetric; 7] = [
     ("systole_accepted", "Connections accepted", |shard| &shard.accepted),
     ("systole_accept_pauses", "Times accepting paused at a limit", |shard| &shard.accept_pauses),
     ("systole_overdue", "Bounds that passed unenforced", |shard| &shard.overdue),
+    ("systole_early_verdicts", "Verdicts forced by the kernel before the bound", |shard| {
+        &shard.early
+    }),
     ("systole_stalls", "Times the loop was absent", |shard| &shard.stalls),
     ("systole_reports_missed", "Reports lost to a slow control plane", |shard| {
         &shard.reports_missed

@@ -170,7 +170,7 @@ pub struct SessionInfo {
     pub last_heard_ago_ms: u64,
     /// How long ago the gateway last sent anything to the peer.
     pub last_sent_ago_ms: u64,
-    /// The smoothed round-trip time; absent until one was measured.
+    /// The round-trip time, a decaying maximum; absent until one was measured.
     pub rtt_us: Option<u64>,
     /// Whether the session is suspect.
     pub suspect: bool,
@@ -196,7 +196,7 @@ impl SessionInfo {
             since_ms: wall_ms.saturating_sub(now.since(since).as_millis()),
             last_heard_ago_ms: now.since(presence.last_heard).as_millis(),
             last_sent_ago_ms: now.since(presence.last_sent).as_millis(),
-            rtt_us: presence.smoothed_rtt.map(Span::as_micros),
+            rtt_us: presence.rtt.map(Span::as_micros),
             suspect: presence.suspect,
             held_for_ms: held.map(|until| until.since(now).as_millis()),
             bound_ms: presence.policy.bound().map(Span::as_millis),

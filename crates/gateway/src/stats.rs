@@ -57,6 +57,8 @@ pub struct ShardStats {
     pub verdicts: [Cell; Cause::NAMES.len()],
     /// Bounds that passed unenforced.
     pub overdue: Cell,
+    /// Verdicts that the kernel forced before the bound.
+    pub early: Cell,
     /// Pauses of accepting.
     pub accept_pauses: Cell,
     /// Reports lost because the control plane was too slow.

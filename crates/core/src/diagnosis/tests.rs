@@ -12,7 +12,8 @@ fn span(millis: u64) -> Span {
 }
 
 /// Idle 1 s, interval 0.5 s, 4 probes: D = 3 s.
-const CASE: Case = Case { lasted: Span::from_millis(3_000), interval: Span::from_millis(500) };
+const CASE: Case =
+    Case { lasted: Span::from_millis(3_000), interval: Span::from_millis(500), beyond_bound: true };
 
 /// A connection on which nothing is wrong.
 fn healthy() -> TcpSnapshot {
@@ -208,4 +209,20 @@ fn each_ground_has_its_bit() {
         assert_eq!(ground as usize, bit);
         assert_eq!(Grounds::of(&[ground]).iter().next(), Some(ground));
     }
+}
+
+#[test]
+fn before_the_bound_nothing_rests_on_the_silence_of_the_application() {
+    let early = Case { beyond_bound: false, ..CASE };
+    let mut doubts = Doubts::new(Time::ZERO);
+    for (at, snapshot) in [(0, healthy()), (1_000, healthy())] {
+        let tcp = Some(TcpSnapshot { bytes_acked: Some(at), ..snapshot });
+        let examination = Examination { tcp, ..Examination::default() };
+        doubts.see(Time::from_millis(at), &examination);
+    }
+    assert_eq!(diagnose(&CASE, &doubts).cause, Cause::AppHung);
+    let found = diagnose(&early, &doubts);
+    assert_eq!((found.cause, found.grounds), (Cause::Unknown, Grounds::default()));
+    doubts.see(Time::from_millis(2_000), &examination(lost()));
+    assert!(!diagnose(&early, &doubts).grounds.contains(Ground::ApplicationSilent));
 }

@@ -36,8 +36,8 @@ pub struct Presence<'a> {
     pub last_heard: Time,
     /// The time at which the gateway last sent anything.
     pub last_sent: Time,
-    /// The smoothed round-trip time; `None` until one was measured.
-    pub smoothed_rtt: Option<Span>,
+    /// The round-trip time, a decaying maximum; `None` until one was measured.
+    pub rtt: Option<Span>,
     /// Whether the peer is suspect or overdue.
     pub suspect: bool,
     /// The end of the last hold, which may be in the past.
@@ -71,7 +71,7 @@ impl<'a> Presence<'a> {
                 .map(|after| slot.peer.flight().opened() + Span::from_millis(u64::from(after))),
             last_heard: liveness.last_heard(),
             last_sent: liveness.last_sent(),
-            smoothed_rtt: liveness.smoothed_rtt(),
+            rtt: liveness.rtt(),
             suspect: slot.peer.is_suspect(),
             held_until: liveness.held_until(),
             next_deadline: slot.peer.next_deadline(),

@@ -8,6 +8,7 @@ use super::*;
 use crate::cause::Cause;
 use crate::flight::Incident;
 use crate::link::{Closing, Event, Side};
+use crate::liveness::Role;
 use crate::wire::Codec;
 
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4_711);
@@ -224,7 +225,7 @@ fn a_shorter_round_trip_makes_a_watcher_on_hold_suspect_earlier() {
     input_at(&mut hub, 30_000, link::Input::Received(b"pong\n"));
     input_at(&mut hub, 58_500, link::Input::Received(b"pong\n"));
     let known = hub.presence(0).unwrap();
-    assert!(known.smoothed_rtt.is_some_and(|rtt| rtt < Span::from_secs(2)));
+    assert!(known.rtt.is_some_and(|rtt| rtt < Span::from_secs(2)));
     let next = known.next_deadline.unwrap();
     assert!(hub.next_deadline().is_some_and(|at| at <= next.at + crate::wheel::TICK));
 }
@@ -254,4 +255,33 @@ fn the_flight_recorder_of_an_ended_link_shows_the_way_to_the_verdict() {
     assert_eq!(timeline, expected);
     hub.handle(Time::from_millis(19_100), Input::Deadline);
     assert!(hub.presence(7).is_none());
+}
+
+#[test]
+fn timers_of_trusted_links_stand_on_the_grid_and_verdicts_are_exact() {
+    let policy = Policy::new(Span::from_secs(10), Span::from_secs(5), 1).unwrap();
+    let settings =
+        Settings { role: Role::Watch, ..Settings::new(Codec::Line, Side::Accepting, policy) };
+    let mut hub = Hub::new(Time::ZERO, 1, alloc::vec![settings], 7);
+    let heard = Time::from_nanos(7_000_001);
+    let address = ([127, 0, 0, 1], 1).into();
+    hub.handle(Time::ZERO, Input::Opened { link: 0, listener: 0, address, epoch: 1 });
+    hub.handle(heard, Input::Link { link: 0, input: link::Input::Received(b"ping\n") });
+    let (mut timers, mut lost) = (Vec::new(), None);
+    while lost.is_none() {
+        while let Some(output) = hub.poll_output() {
+            if let link::Output::Event(link::Event::Lost { verdict, .. }) = output.output {
+                lost = Some(verdict);
+            }
+        }
+        let Some(next) = hub.next_deadline() else { break };
+        timers.push(next);
+        hub.handle(next, Input::Deadline);
+    }
+    let verdict = lost.unwrap();
+    assert_eq!(verdict.due, heard + Span::from_secs(15));
+    assert!(verdict.at.since(verdict.due) <= crate::wheel::TICK, "{verdict:?}");
+    // The first timer of the silence fires on the grid, a step or less before the suspicion.
+    let first = timers.iter().find(|at| at.as_millis() >= 10_900).unwrap();
+    assert!(first.as_millis() <= 11_000, "{timers:?}");
 }

@@ -38,8 +38,8 @@ pub(super) struct Conversation {
     /// The data attached to every heartbeat. A box in a box, so that a link without such data holds
     /// one pointer less.
     heartbeat_data: Option<Box<Box<[u8]>>>,
-    /// The number of DATA messages received.
-    received: u32,
+    /// When a request of the peer last changed the policy, in milliseconds modulo 2^32.
+    granted_ms: u32,
     stage: Stage,
     codec: Codec,
     /// The longest piece that is sent: [`PIECE`], or less if WELCOME says so.
@@ -81,7 +81,7 @@ impl Conversation {
             introduced: None,
             policy: settings.policy,
             heartbeat_data: None,
-            received: 0,
+            granted_ms: retune::long_ago(now),
             stage: Stage::Handshake,
             codec: settings.codec,
             piece: PIECE as u16,
@@ -135,10 +135,7 @@ impl Conversation {
                 self.hear(now, Evidence::Pong { sequence }, out);
                 self.report_received(BeatKind::Pong, beat, context, out);
             }
-            Frame::Data { bytes, more, kind } => {
-                self.received = self.received.wrapping_add(u32::from(!more));
-                out.data(bytes, more, kind);
-            }
+            Frame::Data { bytes, more, kind } => out.data(bytes, more, kind),
             Frame::Retune(policy) => self.handle_retune(now, policy, context, out),
             Frame::Close(close) => self.handle_close(now, close, out),
             Frame::Hello(_) | Frame::Welcome(_) => {

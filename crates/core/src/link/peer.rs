@@ -4,7 +4,7 @@ use super::conversation::{Conversation, Introduced};
 use super::outbound::Writer;
 use super::{Input, SessionKey, Settings};
 use crate::flight::Flight;
-use crate::liveness::{Deadline, Evidence, Liveness, Role};
+use crate::liveness::{Deadline, Evidence, Liveness, Reason, Role, on_grid};
 use crate::policy::Policy;
 use crate::random::Random;
 use crate::time::Time;
@@ -82,6 +82,25 @@ impl Peer {
         self.conversation.liveness.next_deadline(self.policy())
     }
 
+    /// Returns when to fire the timer of `deadline`. The deadline of a peer that is not in doubt
+    /// most likely only moves, so its timer stands on the grid; if nothing was heard by then, the
+    /// timer is armed again, exactly.
+    pub(crate) fn timer(&self, now: Time, deadline: Deadline) -> Time {
+        let at = match deadline.reason {
+            Reason::Suspicion | Reason::Verdict if !self.liveness().is_in_doubt() => {
+                on_grid(self.policy(), deadline.at)
+            }
+            Reason::Suspicion
+            | Reason::Verdict
+            | Reason::Handshake
+            | Reason::Probe
+            | Reason::Keepalive
+            | Reason::Examine
+            | Reason::HalfClose => deadline.at,
+        };
+        if at > now { at } else { deadline.at }
+    }
+
     pub(crate) fn policy(&self) -> &Policy {
         &self.conversation.policy
     }
@@ -124,7 +143,7 @@ impl Peer {
     ) -> Effect {
         let was_trusted =
             self.conversation.is_established() && !self.conversation.liveness.is_in_doubt();
-        let rtt = self.conversation.liveness.smoothed_rtt();
+        let rtt = self.conversation.liveness.rtt();
         let read = bytes.len();
         self.conversation.hear(now, Evidence::Bytes, out);
         loop {
@@ -145,7 +164,7 @@ impl Peer {
         self.conversation.answer_pings(now, context, out);
         // On a watching end a shorter round trip brings the suspicion forward.
         let suspects_sooner =
-            context.settings.role == Role::Watch && self.conversation.liveness.smoothed_rtt() < rtt;
+            context.settings.role == Role::Watch && self.conversation.liveness.rtt() < rtt;
         if self.conversation.take_retuned() || !was_trusted || suspects_sooner {
             Effect::Rearm
         } else {

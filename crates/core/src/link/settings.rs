@@ -3,17 +3,13 @@
 use alloc::boxed::Box;
 
 use crate::liveness::Role;
-use crate::policy::{Detection, Policy};
+use crate::policy::{Detection, LEAST_PATIENCE, Policy};
 use crate::time::Span;
 use crate::wire::{Account, BootId, Codec, InstanceId, MAX_DATA};
 
 /// The default time limit of a handshake. Three retransmissions of a lost segment fit in, and a
 /// silent peer holds its descriptor no longer.
 pub const HANDSHAKE_TIMEOUT: Span = Span::from_secs(10);
-
-/// The shortest idle and interval that are granted to a peer. Without this limit, a peer could ask
-/// for a flood of probes within a bound that is granted.
-const LEAST_PATIENCE: Span = Span::from_millis(50);
 
 /// The settings of one end of a link.
 #[derive(Clone, Debug)]
@@ -126,10 +122,9 @@ impl core::fmt::Debug for Introduction {
 /// The range of bounds that a listener grants to a peer that asks for a policy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// The shortest bound; a request for a shorter one is answered with the listener's own policy.
+    /// The shortest bound; a request for a shorter one is granted this one.
     pub shortest_bound: Span,
-    /// The longest bound; a request for a longer one, or for none, is answered with the listener's
-    /// own policy.
+    /// The longest bound; a request for a longer one, or for none, is granted this one.
     pub longest_bound: Span,
 }
 
@@ -144,19 +139,45 @@ impl Limits {
     /// Returns the policy granted to a peer that asks for `wish` at a listener whose own policy is
     /// `own`.
     pub fn grant(&self, wish: Option<Policy>, own: Policy) -> Policy {
-        let within = |wish: &Policy| {
-            let patient = match wish.detection() {
-                Detection::Never => false,
-                Detection::Bounded { idle, interval, .. } => idle.min(interval) >= LEAST_PATIENCE,
-            };
-            let bound = self.shortest_bound..=self.longest_bound;
-            patient && wish.bound().is_some_and(|asked| bound.contains(&asked))
+        let Some(wish) = wish else {
+            return own;
         };
-        match wish.filter(within) {
+        let (shape, never) = match (wish.detection(), own.detection()) {
+            (Detection::Never, own) => (own, true),
+            (wish @ Detection::Bounded { .. }, _) => (wish, false),
+        };
+        let granted = self.nearest(shape, never).and_then(|(idle, interval, probes)| {
             // The peer chooses idle, interval and probes alone; the rest is a local matter.
-            Some(wish) => wish.with_conduct_of(&own),
-            None => own,
+            Some(Policy::new(idle, interval, probes).ok()?.with_conduct_of(&own))
+        });
+        granted.unwrap_or(own)
+    }
+
+    /// Returns idle, interval and probes in the proportions of `shape`, with a bound within these
+    /// limits: the nearest, or the longest if `longest` is set. `None` if the limits leave no room
+    /// for [`LEAST_PATIENCE`].
+    fn nearest(&self, shape: Detection, longest: bool) -> Option<(Span, Span, u8)> {
+        let Detection::Bounded { idle, interval, probes } = shape else {
+            return None;
+        };
+        let least = LEAST_PATIENCE.as_millis();
+        let (idle, interval) = (idle.as_millis().max(least), interval.as_millis().max(least));
+        let bound = idle.saturating_add(interval.saturating_mul(probes.into()));
+        let most = self.longest_bound.as_millis();
+        let wanted =
+            if longest { most } else { bound.max(self.shortest_bound.as_millis()).min(most) };
+        if wanted == bound {
+            return Some((Span::from_millis(idle), Span::from_millis(interval), probes));
         }
+        // Fewer probes where the least interval leaves no room for as many.
+        let room = wanted.checked_sub(least)?;
+        let probes = u64::from(probes).min(room / least);
+        let scaled = u128::from(interval) * u128::from(wanted) / u128::from(bound);
+        let interval = u64::try_from(scaled).unwrap_or(u64::MAX).max(least);
+        let interval = interval.min(room.checked_div(probes)?);
+        let idle = wanted - interval * probes;
+        let probes = u8::try_from(probes).ok()?;
+        Some((Span::from_millis(idle), Span::from_millis(interval), probes))
     }
 }
 
@@ -164,18 +185,54 @@ impl Limits {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_request_for_a_flood_of_probes_is_not_granted() {
-        let limits = Limits::default();
-        let own = Policy::default();
-        let ask = |idle_ms, interval_ms, probes| {
-            let wish =
-                Policy::new(Span::from_millis(idle_ms), Span::from_millis(interval_ms), probes);
-            limits.grant(Some(wish.unwrap()), own).bound()
+    /// Returns idle, interval, probes and bound in milliseconds of what is granted.
+    fn granted(wish: Policy, limits: Limits, own: Policy) -> (u64, u64, u8, u64) {
+        let granted = limits.grant(Some(wish), own);
+        let Detection::Bounded { idle, interval, probes } = granted.detection() else {
+            panic!("{granted}");
         };
-        assert_eq!(ask(1_000, 500, 2), Some(Span::from_secs(2)));
-        assert_eq!(ask(1_999, 1, 1), own.bound(), "interval below the least");
-        assert_eq!(ask(100, 100, 2), own.bound(), "a bound below the shortest");
-        assert_eq!(limits.grant(Some(Policy::never()), own), own);
+        let bound = granted.bound().unwrap();
+        (idle.as_millis(), interval.as_millis(), probes, bound.as_millis())
+    }
+
+    fn wish(idle_ms: u64, interval_ms: u64, probes: u8) -> Policy {
+        Policy::new(Span::from_millis(idle_ms), Span::from_millis(interval_ms), probes).unwrap()
+    }
+
+    #[test]
+    fn a_request_within_the_limits_is_granted_and_one_outside_gets_the_nearer_end() {
+        let (limits, own) = (Limits::default(), Policy::default());
+        let ask = |idle, interval, probes| granted(wish(idle, interval, probes), limits, own);
+        assert_eq!(ask(1_000, 500, 2), (1_000, 500, 2, 2_000));
+        assert_eq!(ask(100, 100, 2), (334, 333, 2, 1_000), "the shortest");
+        assert_eq!(ask(1_800_000, 600_000, 3), (300_000, 100_000, 3, 600_000), "the longest");
+        assert_eq!(ask(1_999, 1, 1), (1_999, 50, 1, 2_049), "the least interval");
+        assert_eq!(granted(Policy::never(), limits, own), (300_000, 100_000, 3, 600_000));
+        assert_eq!(limits.grant(Some(Policy::never()), Policy::never()), Policy::never());
+        assert_eq!(limits.grant(None, own), own);
+    }
+
+    #[test]
+    fn what_is_granted_lies_within_the_limits_whatever_is_asked() {
+        let mut random = crate::random::Random::new(7);
+        for _ in 0..20_000 {
+            let mut below = |most| random.next_u64() % most;
+            let shortest = 1 + below(100_000);
+            let longest = shortest + below(1_000_000);
+            let limits = Limits {
+                shortest_bound: Span::from_millis(shortest),
+                longest_bound: Span::from_millis(longest),
+            };
+            let own = Policy::default();
+            let asked = wish(1 + below(2_000_000), 1 + below(500_000), 1 + below(100) as u8);
+            let given = limits.grant(Some(asked), own);
+            if given == own {
+                assert!(longest < 100, "{limits:?} {asked}");
+                continue;
+            }
+            let (idle, interval, _, bound) = granted(asked, limits, own);
+            assert!(idle >= 50 && interval >= 50, "{given}");
+            assert!((shortest..=longest).contains(&bound), "{limits:?}: {asked} got {given}");
+        }
     }
 }

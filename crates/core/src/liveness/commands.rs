@@ -1,7 +1,7 @@
 //! The rare inputs of the liveness machine: retune, hold, keep and half-close.
 
-use super::detection::lead_ms;
-use super::{Deadline, Input, Liveness, Pending, Reason, Role, State};
+use super::detection::{Lead, first_lead_ms};
+use super::{Deadline, Input, Liveness, Pending, Reason, Role, State, micros};
 use crate::policy::{Detection, Policy};
 use crate::time::Time;
 
@@ -16,6 +16,7 @@ impl Liveness {
             Input::Retuned { from, seed } => self.retune(now, &from, policy, seed),
             Input::Hold { until } => self.hold(until),
             Input::Keep { until } => self.keep(until),
+            Input::KernelRoundTrip(rtt) => self.rtt_us = micros(rtt),
             Input::HalfClosed { until } => self.half_close(now, until),
             Input::Release => self.silent_since = self.silent_since.min(now).max(self.last_heard),
         }
@@ -25,6 +26,10 @@ impl Liveness {
     /// allowed: it falls no sooner than the earlier of the old deadline and one new bound from now.
     pub(super) fn retune(&mut self, now: Time, from: &Policy, to: &Policy, seed: u32) {
         match self.state {
+            State::HalfClosed { overdue: true, .. } if to.enforce() => {
+                self.state = State::HalfClosed { until: now, overdue: false };
+                return;
+            }
             State::Handshake { .. } | State::HalfClosed { .. } | State::Dead { .. } => return,
             State::Overdue { .. } if to.enforce() => {
                 self.silent_since = self.silent_since.max(now);
@@ -45,7 +50,7 @@ impl Liveness {
         };
         self.silent_since = self.silent_since.max(allowed - bound);
         match &mut self.state {
-            State::Listening { lead_ms: lead, .. } => *lead = lead_ms(to, seed),
+            State::Listening { lead, .. } => *lead = Lead::First(first_lead_ms(to, seed)),
             State::Probing { .. }
             | State::Handshake { .. }
             | State::HalfClosed { .. }
@@ -55,10 +60,13 @@ impl Liveness {
         }
     }
 
-    /// Withdraws the verdict that has just fallen, and keeps the peer suspect until `until`.
+    /// Withdraws the verdict that has just fallen, and keeps the peer suspect until `until`. The
+    /// suspicion is reported if it was not before.
     pub(super) fn keep(&mut self, until: Time) {
-        if let State::Dead { sent, in_handshake: false, .. } = self.state {
+        if let State::Dead { sent, in_handshake: false, suspect, .. } = self.state {
             self.state = State::Kept { until, sent, probed: false };
+            self.ambiguous = true;
+            self.pending.0 |= if suspect { 0 } else { Pending::SUSPECT };
         }
     }
 
@@ -88,16 +96,20 @@ impl Liveness {
         {
             return;
         }
-        self.state = State::HalfClosed { until };
+        self.state = State::HalfClosed { until, overdue: false };
         self.record_heartbeat(now);
         self.pending.0 = Pending::KEEPALIVE;
     }
 
-    /// Ends the suspicion, and counts silence from `until`.
+    /// Ends the suspicion, and counts silence from `until`. A half-closed peer is kept until then.
     pub(super) fn hold(&mut self, until: Time) {
-        if let State::Handshake { .. } | State::HalfClosed { .. } | State::Dead { .. } = self.state
-        {
-            return;
+        match &mut self.state {
+            State::HalfClosed { until: end, .. } => return *end = until.max(*end),
+            State::Handshake { .. } | State::Dead { .. } => return,
+            State::Listening { .. }
+            | State::Probing { .. }
+            | State::Kept { .. }
+            | State::Overdue { .. } => {}
         }
         self.silent_since = self.silent_since.max(until);
         self.clear_suspicion();

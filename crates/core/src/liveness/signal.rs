@@ -38,6 +38,9 @@ pub enum Input {
         /// When the verdict falls unless there is evidence.
         until: Time,
     },
+    /// The kernel's own figure of the round trip, as an examination of a suspect peer shows it. It
+    /// replaces what pongs have shown: the pong that ends a suspicion may answer a retransmission.
+    KernelRoundTrip(Span),
     /// The peer has closed its side: it sends no more evidence, and its silence no longer counts.
     HalfClosed {
         /// When the verdict falls.

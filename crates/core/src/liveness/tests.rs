@@ -129,7 +129,7 @@ fn a_pong_confirms_earlier_probes_and_measures_only_the_latest() {
     assert_eq!(outputs(&mut link), [Output::RoundTrip(span(250))]);
     link.handle(ms(13_300), Input::Heard(second), &policy());
     assert_eq!(outputs(&mut link), [], "a duplicate measures nothing");
-    assert_eq!(link.smoothed_rtt(), Some(span(250)));
+    assert_eq!(link.rtt(), None, "the peer was suspect: it may have answered a retransmission");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn the_first_probe_is_spread_over_half_of_idle_without_moving_the_verdict() {
         out[0].0
     };
     assert_eq!(first(0), 10_000);
-    assert_eq!(first(u32::MAX), 5_001);
+    assert_eq!(first(u32::MAX), 5_000);
     assert_eq!(first(1 << 31), 7_500);
 }
 
@@ -341,4 +341,80 @@ fn a_link_with_evidence_in_every_idle_sends_no_heartbeat() {
         assert_eq!(run(&mut link, &policy(), ms(at)), []);
         link.handle(ms(at), Input::Heard(Evidence::Bytes), &policy());
     }
+}
+
+/// Probes a silent peer that answers after `rtt_ms`, and returns the round-trip time then.
+fn answer_after(link: &mut Liveness, rtt_ms: u64) -> Option<Span> {
+    let probe = link.next_deadline(&policy()).unwrap().at;
+    link.handle(probe, Input::Deadline, &policy());
+    let Some(Output::Probe { sequence, .. }) = link.poll_output() else { panic!("no probe") };
+    let pong = Evidence::Pong { sequence: Some(sequence) };
+    link.handle(probe + span(rtt_ms), Input::Heard(pong), &policy());
+    outputs(link);
+    link.rtt()
+}
+
+#[test]
+fn the_round_trip_is_the_greater_of_the_sample_and_seven_eighths_of_the_one_before() {
+    let mut link = introduced(Role::Probe, &policy(), 0);
+    assert_eq!(answer_after(&mut link, 800), Some(span(800)));
+    assert_eq!(answer_after(&mut link, 10), Some(span(700)));
+    assert_eq!(answer_after(&mut link, 900), Some(span(900)), "a longer one counts at once");
+}
+
+#[test]
+fn after_a_suspicion_the_kernels_round_trip_counts_and_not_the_late_answer() {
+    let mut link = introduced(Role::Probe, &policy(), 0);
+    assert_eq!(answer_after(&mut link, 20), Some(span(20)));
+    let heard = link.last_heard();
+    run(&mut link, &policy(), heard + span(11_000));
+    assert!(link.is_suspect());
+    link.handle(heard + span(11_000), Input::KernelRoundTrip(span(30)), &policy());
+    let answered = heard + span(12_500);
+    link.handle(answered, Input::Heard(Evidence::Bytes), &policy());
+    link.handle(answered, Input::Heard(Evidence::Pong { sequence: Some(2) }), &policy());
+    outputs(&mut link);
+    assert_eq!(link.rtt(), Some(span(30)), "not 2.5 s");
+    assert_eq!(answer_after(&mut link, 40), Some(span(40)), "later probes are measured again");
+}
+
+#[test]
+fn in_later_silences_each_link_keeps_a_small_lead_of_its_own() {
+    let policy = policy().with_spread(true);
+    let mut probes = Vec::new();
+    for seed in 0..256 {
+        let mut link = introduced(Role::Probe, &policy, seed);
+        link.handle(ms(100_000), Input::Heard(Evidence::Bytes), &policy);
+        run(&mut link, &policy, ms(118_999));
+        link.handle(ms(118_999), Input::Heard(Evidence::Bytes), &policy);
+        outputs(&mut link);
+        link.handle(ms(120_000), Input::Heard(Evidence::Bytes), &policy);
+        let next = link.next_deadline(&policy).unwrap();
+        assert_eq!(next.reason, Reason::Probe);
+        probes.push(next.at.as_millis());
+    }
+    // The lead is at most idle / 8, 1.25 s, and the grid adds less than a step.
+    assert!(probes.iter().all(|at| (128_725..=130_000).contains(at)), "{probes:?}");
+    let distinct: alloc::collections::BTreeSet<_> = probes.iter().collect();
+    assert!(distinct.len() > 40, "{} times", distinct.len());
+}
+
+#[test]
+fn probes_of_a_spread_policy_stand_on_the_grid_and_verdicts_do_not() {
+    let policy = policy().with_spread(true);
+    let mut link = introduced(Role::Probe, &policy, 3);
+    link.handle(Time::from_nanos(7_000_001), Input::Heard(Evidence::Bytes), &policy);
+    let mut verdict = Time::ZERO;
+    while let Some(next) = link.next_deadline(&policy) {
+        let on_grid = next.at.as_nanos() % detection::GRID.as_nanos() == 0;
+        assert_eq!(on_grid, next.reason == Reason::Probe || next.reason == Reason::Suspicion);
+        verdict = next.at;
+        link.handle(next.at, Input::Deadline, &policy);
+        outputs(&mut link);
+    }
+    assert_eq!(verdict, Time::from_nanos(19_007_000_001));
+    let exact = policy.with_spread(false);
+    let mut link = introduced(Role::Probe, &exact, 3);
+    link.handle(Time::from_nanos(7_000_001), Input::Heard(Evidence::Bytes), &exact);
+    assert_eq!(link.next_deadline(&exact).unwrap().at, Time::from_nanos(10_007_000_001));
 }

@@ -66,7 +66,8 @@ impl PolicyWish {
         let policy = match detection.detection() {
             Detection::Never => Policy::never(),
             Detection::Bounded { idle, interval, probes } => {
-                Policy::new(idle, interval, probes).map_err(bad_policy)?
+                let policy = Policy::new(idle, interval, probes);
+                policy.and_then(Policy::patient).map_err(bad_policy)?
             }
         };
         let policy =
@@ -119,6 +120,14 @@ mod tests {
         let preset = apply(r#"{"preset": "demanding"}"#, base).unwrap();
         assert_eq!(preset.bound(), Some(Span::from_secs(8)));
         assert!(!preset.enforce() && preset.spread());
+    }
+
+    #[test]
+    fn times_below_the_floor_are_refused() {
+        let base = Policy::default();
+        assert_eq!(apply(r#"{"idle_ms": 49}"#, base), None);
+        assert_eq!(apply(r#"{"interval_ms": 1}"#, base), None);
+        assert!(apply(r#"{"idle_ms": 50, "interval_ms": 50}"#, base).is_some());
     }
 
     #[test]

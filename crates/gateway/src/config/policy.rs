@@ -83,7 +83,7 @@ impl BoundNumbers {
         let interval = Given::or(self.interval, interval);
         let probes =
             self.probes.and_then(|probes| u8::try_from(probes.value).ok()).unwrap_or(probes);
-        match Policy::new(idle, interval, probes) {
+        match Policy::new(idle, interval, probes).and_then(Policy::patient) {
             Ok(policy) => policy,
             Err(error) => {
                 reading.problems.add(place, error.to_string(), None);

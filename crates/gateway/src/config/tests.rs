@@ -146,6 +146,7 @@ fn bad_values_are_refused_with_a_correction() {
             "`handshake_timeout` must be a length of time in quotes, from \"1ms\" to \"1h\"",
         ),
         ("policy.probes = 0", 17, "`probes` must be a whole number from 1 to 100"),
+        ("policy.idle = \"49ms\"", 15, "idle and interval must be at least 50 ms"),
         ("policy.idle = \"1ms 1us\"", 15, "`idle` must be a whole number of milliseconds"),
         ("policy = 1", 10, "`policy` must be a table / write [policy] and its settings below"),
         (

@@ -263,8 +263,9 @@ pub struct End {
     pub last_heard_ago_ms: u64,
     /// When the verdict was due, in milliseconds since 1970-01-01 UTC.
     pub due_ms: u64,
-    /// How much later than due the verdict fell, in microseconds.
-    pub late_us: u64,
+    /// How much later than due the verdict fell, in microseconds; negative if the kernel forced it
+    /// before the bound.
+    pub late_us: i64,
     /// The number of unanswered probes.
     pub probes: u8,
     /// The grounds of the cause, as texts for people; empty if the cause was not diagnosed.
@@ -327,15 +328,14 @@ pub struct OutageInfo {
 impl End {
     /// Describes `verdict`, which fell at `at_ms`.
     pub fn new(at_ms: u64, verdict: &Verdict, lasted: Span) -> End {
-        let late = verdict.at.since(verdict.due);
         End {
             cause: verdict.cause.name(),
             loss: Loss::new(verdict.cause),
             confidence: verdict.confidence.name(),
             detail: verdict.cause.to_string(),
             last_heard_ago_ms: verdict.at.since(verdict.last_heard).as_millis(),
-            due_ms: at_ms.saturating_sub(late.as_millis()),
-            late_us: late.as_micros(),
+            due_ms: at_ms.saturating_add_signed(-verdict.late_us() / 1_000),
+            late_us: verdict.late_us(),
             probes: verdict.probes,
             grounds: verdict.grounds.iter().map(Ground::text).collect(),
             lasted_ms: lasted.as_millis(),

@@ -116,7 +116,9 @@ impl ShardLoop {
         if let Some(cell) = self.stats.verdicts.get(verdict.cause.index()) {
             cell.add(1);
         }
-        if verdict.is_silence() {
+        if verdict.is_early() {
+            self.stats.early.add(1);
+        } else if verdict.is_silence() {
             self.distributions.lateness.observe(seconds(self.clock.read_now().since(verdict.due)));
         }
     }

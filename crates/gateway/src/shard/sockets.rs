@@ -78,9 +78,21 @@ impl Conn {
 }
 
 impl Conn {
-    /// Returns the result of a read after the end of the stream. Such a read always returns 0
-    /// bytes, so the socket's error, which shows a reset, must be queried.
-    fn read_after_fin(&mut self) -> ReadOutcome {
+    /// The error with which the kernel gave up the connection, if a write has met one. After a
+    /// reset the peer's FIN may still be unread.
+    fn gave_up(&self) -> Option<SocketError> {
+        self.failed.filter(|error| match error {
+            SocketError::TimedOut
+            | SocketError::HostUnreachable
+            | SocketError::NetworkUnreachable
+            | SocketError::Local => true,
+            SocketError::Reset | SocketError::Refused => false,
+        })
+    }
+
+    /// A stream that has ended reads as ended ever after; the error that says that the peer takes
+    /// nothing any more must be asked for.
+    fn read_after_end(&mut self) -> ReadOutcome {
         if let Some(error) = self.failed {
             return ReadOutcome::Failed(error);
         }
@@ -168,7 +180,9 @@ impl Sockets {
         };
         loop {
             return match conn.stream.read(scratch) {
-                Ok(0) if conn.fin_received => conn.read_after_fin(),
+                Ok(0) if conn.fin_received => conn.read_after_end(),
+                // A connection that the kernel gave up reads as ended once its error was taken.
+                Ok(0) if let Some(error) = conn.gave_up() => ReadOutcome::Failed(error),
                 Ok(0) => {
                     conn.fin_received = true;
                     ReadOutcome::Ended

@@ -187,6 +187,12 @@ impl Conversation {
         inquiry.progress = inquiry.progress.max(progress);
         let awaiting = inquiry.awaiting.take();
         self.record_examination(now, examination);
+        if let Some(rtt) = examination.tcp.map(|tcp| tcp.rtt).filter(|rtt| *rtt > Span::ZERO)
+            && self.liveness.is_suspect()
+        {
+            let input = liveness::Input::KernelRoundTrip(rtt);
+            self.liveness.handle(now, input, &self.policy);
+        }
         if examination.error == Some(SocketError::Reset) {
             return self.end_by_reset(now, examination.tcp, out);
         }

@@ -7,8 +7,13 @@ use crate::link::peer::Context;
 use crate::link::{Event, Lane};
 use crate::liveness;
 use crate::policy::Policy;
-use crate::time::Time;
+use crate::time::{Span, Time};
 use crate::wire::Frame;
+
+/// The least time between two changes of the policy that a peer asks for; a request before is
+/// answered with the policy in force. Each change is an event and two system calls, and nobody's
+/// circumstances change faster.
+const RETUNE_REST: Span = Span::from_secs(1);
 
 impl Conversation {
     /// Returns whether the policy has changed since the last call.
@@ -28,13 +33,18 @@ impl Conversation {
             return self.put_in_force(now, policy, context, out);
         }
         let granted = context.settings.limits.grant(Some(policy), context.settings.policy);
-        // At most one change per read; further requests are answered with the policy in force.
-        if self.retuned || granted == self.policy {
+        if granted != self.policy && self.is_rested(now) {
+            self.granted_ms = millis(now);
+            self.retune(now, granted, context, out);
+        } else {
             out.transmit(self.codec, Lane::Control, &Frame::Retune(self.policy));
             self.record_sent(now);
-        } else {
-            self.retune(now, granted, context, out);
         }
+    }
+
+    /// Returns whether the last change that the peer asked for is [`RETUNE_REST`] old.
+    fn is_rested(&self, now: Time) -> bool {
+        u64::from(millis(now).wrapping_sub(self.granted_ms)) >= RETUNE_REST.as_millis()
     }
 
     /// Retunes on command. Before the handshake is complete, replaces the initial policy.
@@ -79,12 +89,27 @@ impl Conversation {
         out: &mut Writer<'_>,
     ) {
         let from = self.policy;
-        self.policy =
+        let policy =
             if context.settings.connects() { policy.with_conduct_of(&from) } else { policy };
+        if policy == from {
+            return;
+        }
+        self.policy = policy;
         self.retuned = true;
         self.flight.record(now, Incident::Retuned);
         let seed = context.random.next_u32();
         self.feed_liveness(now, liveness::Input::Retuned { from, seed }, out);
         out.event(Event::Retuned(self.policy));
     }
+}
+
+/// Returns a time before `now` after which the first request of a peer is granted.
+pub(super) fn long_ago(now: Time) -> u32 {
+    millis(now - RETUNE_REST).wrapping_sub(RETUNE_REST.as_millis() as u32)
+}
+
+/// Returns `time` in milliseconds modulo 2^32. After 50 days without a change one request may meet
+/// the second in which it is refused.
+fn millis(time: Time) -> u32 {
+    time.as_millis() as u32
 }

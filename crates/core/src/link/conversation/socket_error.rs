@@ -47,13 +47,15 @@ impl Conversation {
             SocketError::Reset => return self.end_by_reset(now, None, out),
             SocketError::Refused => (Cause::PeerReset, Grounds::of(&[Ground::Reset])),
             SocketError::HostUnreachable | SocketError::NetworkUnreachable => {
-                (Cause::Unreachable, Grounds::of(&[Ground::RouterSaidUnreachable]))
+                let grounds = Grounds::of(&[Ground::RouterSaidUnreachable]);
+                let verdict = Verdict { grounds, ..self.forced_verdict(now, Cause::Unreachable) };
+                return self.end_with(verdict, None, out);
             }
             // The kernel's timeout says nothing of the cause, so the inquiry decides.
             SocketError::TimedOut => {
                 let Diagnosis { cause, confidence, grounds } = self.diagnosis(now);
                 let grounds = grounds.with(Ground::KernelGaveUp);
-                let verdict = Verdict { confidence, grounds, ..self.verdict(now, cause) };
+                let verdict = Verdict { confidence, grounds, ..self.forced_verdict(now, cause) };
                 return self.end_with(verdict, None, out);
             }
             SocketError::Local => (Cause::LocalFault, Grounds::default()),

@@ -74,6 +74,12 @@ impl Conversation {
         Effect::Ended
     }
 
+    /// Returns a verdict that the kernel forces now, with no grounds. It is due at the bound.
+    pub(super) fn forced_verdict(&self, now: Time, cause: Cause) -> Verdict {
+        let due = self.liveness.due(&self.policy).filter(|_| self.stage == Stage::Established);
+        Verdict { due: due.map_or(now, |due| due.max(now)), ..self.verdict(now, cause) }
+    }
+
     /// Returns a verdict that falls now, with no grounds.
     pub(super) fn verdict(&self, now: Time, cause: Cause) -> Verdict {
         Verdict {
@@ -92,6 +98,7 @@ impl Conversation {
         let silence = diagnosis::Case {
             lasted: now.since(self.liveness.last_heard()),
             interval: self.interval(),
+            beyond_bound: self.liveness.due(&self.policy).is_some_and(|due| now >= due),
         };
         match &self.inquiry {
             Some(inquiry) => diagnose(&silence, &inquiry.doubts),

@@ -98,7 +98,6 @@ fn a_half_closed_peer_that_reads_on_ends_at_a_fixed_deadline() {
     handle(&mut link, Codec::Native, AT, Input::Ended);
     let until = AT + HALF_CLOSED;
     for command in [
-        Command::Hold(Span::from_secs(60)),
         Command::Release,
         Command::HeartbeatData(b"hp=97"),
         Command::Send { bytes: b"late", more: false, kind: DataKind::default() },
@@ -150,4 +149,35 @@ fn an_end_after_a_routers_error_is_unreachable() {
     handle(&mut link, Codec::Native, AT, Input::Warned(SocketError::HostUnreachable));
     let outputs = handle(&mut link, Codec::Native, AT, Input::Ended);
     assert_eq!(outputs.lost.map(|(cause, ..)| cause), Some(Cause::Unreachable));
+}
+
+#[test]
+fn a_half_closed_peer_is_reported_and_not_ended_while_the_policy_is_not_enforced() {
+    let mut link = established(Codec::Native);
+    let retune = |link: &mut Link, at, enforce| {
+        link.handle(at, Input::Command(Command::Retune(policy().with_enforce(enforce))));
+        while link.poll_output().is_some() {}
+    };
+    retune(&mut link, AT, false);
+    handle(&mut link, Codec::Native, AT, Input::Ended);
+    link.handle(AT + HALF_CLOSED, Input::Deadline);
+    let due = AT + HALF_CLOSED;
+    assert_eq!(link.poll_output(), Some(Output::Event(Event::Overdue { due })));
+    assert_eq!(link.poll_output(), None);
+    assert_eq!(link.next_deadline(), None, "it is reported once");
+    // Enforced again, it ends.
+    let later = AT + Span::from_secs(60);
+    retune(&mut link, later, true);
+    let ended = handle(&mut link, Codec::Native, later, Input::Deadline);
+    assert_eq!(ended.lost.map(|(cause, ..)| cause), Some(Cause::PeerExited));
+}
+
+#[test]
+fn a_hold_keeps_a_half_closed_peer() {
+    let mut link = established(Codec::Native);
+    handle(&mut link, Codec::Native, AT, Input::Ended);
+    let hold = Input::Command(Command::Hold(Span::from_secs(60)));
+    handle(&mut link, Codec::Native, AT, hold);
+    let next = link.next_deadline().map(|next| (next.at, next.reason));
+    assert_eq!(next, Some((AT + Span::from_secs(60), Reason::HalfClose)));
 }

@@ -66,3 +66,21 @@ fn a_reset_that_an_examination_reads_ends_the_link_at_once() {
     let lost = lost.lost.map(|(at, verdict)| (at, verdict.cause));
     assert_eq!(lost, Some((1_500, Cause::PeerReset)));
 }
+
+#[test]
+fn a_verdict_that_the_kernel_forces_before_the_bound_is_early_and_says_nothing_of_silence() {
+    let mut link = link(Hung::End);
+    link.handle(Time::from_millis(500), Input::Received(b"ping\n"));
+    while link.poll_output().is_some() {}
+    link.handle(Time::from_millis(900), Input::Failed(SocketError::TimedOut));
+    let mut lost = None;
+    while let Some(output) = link.poll_output() {
+        if let Output::Event(Event::Lost { verdict, .. }) = output {
+            lost = Some(verdict);
+        }
+    }
+    let verdict = lost.unwrap();
+    assert_eq!((verdict.due, verdict.late_us()), (Time::from_millis(3_500), -2_600_000));
+    assert!(verdict.is_early() && !verdict.is_silence());
+    assert_eq!(verdict.grounds, Grounds::of(&[Ground::KernelGaveUp]));
+}

@@ -36,3 +36,34 @@ fn several_retunes_in_one_read_change_the_policy_once() {
     assert_eq!((retuned, answers), (1, 100));
     assert_eq!(link.policy().bound(), Some(Span::from_millis(5_000)), "the first request");
 }
+
+#[test]
+fn a_storm_of_requests_changes_the_policy_once_a_second() {
+    let settings = Settings::new(Codec::Native, Side::Accepting, policy());
+    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let client =
+        Settings::new(Codec::Native, Side::Connecting(Introduction::default()), Policy::default());
+    let mut hello = Link::new(Time::ZERO, client, SessionKey::default(), 1);
+    while let Some(output) = hello.poll_output() {
+        if let Output::Transmit { bytes, .. } = output {
+            link.handle(Time::ZERO, Input::Received(bytes));
+        }
+    }
+    while link.poll_output().is_some() {}
+    let (mut retuned, mut answers) = (0, 0);
+    for step in 0..3_000 {
+        let wish = Policy::new(Span::from_secs(2), Span::from_millis(1_000 + step % 2), 3).unwrap();
+        let mut bytes = Vec::new();
+        Codec::Native.encode(&Frame::Retune(wish), &mut bytes);
+        link.handle(Time::from_millis(step), Input::Received(&bytes));
+        while let Some(output) = link.poll_output() {
+            match output {
+                Output::Event(Event::Retuned(_)) => retuned += 1,
+                Output::Transmit { .. } => answers += 1,
+                Output::Event(_) | Output::Examine | Output::Close(_) => {}
+            }
+        }
+    }
+    assert!((1..=3).contains(&retuned), "{retuned} changes in 3 s");
+    assert_eq!(answers, 3_000, "each request is answered");
+}

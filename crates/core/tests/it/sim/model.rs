@@ -11,6 +11,9 @@ use systole_core::policy::Detection;
 use systole_core::wire::{CloseReason, Codec, Decoder, Frame, MAX_DATA};
 use systole_core::{Policy, Span, Time};
 
+/// The grid on which a spread policy places probes and keepalives.
+const GRID: Span = Span::from_millis(25);
+
 /// The stage of a link, derived from its outputs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
@@ -60,6 +63,8 @@ pub(super) struct Model {
     /// The deadline of a half-closed peer.
     half_closed: Option<Time>,
     rtt_us: u64,
+    /// Whether the peer was suspect while the latest PING was out.
+    ambiguous: bool,
     sequence: u8,
     /// The number of heartbeats sent.
     pub(super) beats: u64,
@@ -117,6 +122,7 @@ impl Model {
             warning_emitted: false,
             half_closed: None,
             rtt_us: 0,
+            ambiguous: false,
             sequence: 0,
             beats: 0,
             pings: 0,
@@ -180,8 +186,13 @@ impl Model {
             Input::Overflowed => self.turn.expects = Some(Cause::SlowConsumer),
             Input::Deadline => self.turn.by_deadline = true,
             Input::Command(Command::Hold(span)) if self.is_established() => {
-                self.silence_start = self.silence_start.max(now + span);
-                self.end_silence();
+                match &mut self.half_closed {
+                    Some(until) => *until = (now + span).max(*until),
+                    None => {
+                        self.silence_start = self.silence_start.max(now + span);
+                        self.end_silence();
+                    }
+                }
             }
             Input::Command(Command::Release) => {
                 self.silence_start = self.silence_start.min(now).max(self.last_heard);
@@ -289,6 +300,10 @@ impl Model {
         match self.stage {
             Stage::Greeting => {
                 assert!(!passed(self.handshake_due), "{name}: {now:?} past the handshake");
+            }
+            Stage::Established if self.half_closed.is_some() && !self.policy.enforce() => {
+                let missing = self.half_closed.is_some_and(passed) && !self.overdue;
+                assert!(!missing, "{name}: {now:?} half-closed and not reported as overdue");
             }
             Stage::Established if self.half_closed.is_some() => {
                 assert!(!self.half_closed.is_some_and(passed), "{name}: {now:?} half-closed");
@@ -436,17 +451,21 @@ impl Model {
                 self.recoveries += 1;
             }
             Event::Overdue { due } => {
-                assert_eq!(Some(due), self.due(), "{name}: overdue at another time");
+                let expected = self.half_closed.or(self.due());
+                assert_eq!(Some(due), expected, "{name}: overdue at another time");
                 assert!(now >= due && !self.policy.enforce() && !self.overdue, "{name}: overdue");
-                (self.overdue, self.suspect, self.first_probe) = (true, true, None);
+                assert!(self.suspect || self.half_closed.is_some(), "{name}: not suspect");
+                (self.overdue, self.first_probe) = (true, None);
             }
             Event::Retuned(policy) => self.retuned(now, policy),
             Event::RoundTrip(span) => {
                 assert!(self.turn.received, "{name}: a round trip without an answer");
                 // The stored round trip saturates beyond an hour.
                 let sample = span.as_micros().clamp(1, u64::from(u32::MAX));
-                let old = self.rtt_us;
-                self.rtt_us = if old == 0 { sample } else { ((old * 7 + sample) / 8).max(1) };
+                // The pong of a probe that raised a suspicion may answer a retransmission.
+                if !self.ambiguous {
+                    self.rtt_us = sample.max(self.rtt_us - self.rtt_us / 8);
+                }
             }
             Event::HeartbeatSent { beat: BeatKind::Ping, sequence, number } => {
                 self.ping_sent(now, sequence, number);
@@ -481,11 +500,16 @@ impl Model {
         };
         assert!(self.is_established() && !self.suspect, "{name}: suspect twice");
         let since = self.first_probe.or((!self.probes).then_some(self.silence_start + idle));
+        self.suspect = true;
+        self.ambiguous = true;
+        if self.due().is_some_and(|due| now >= due) {
+            // An overdue peer is suspect.
+            assert!(!self.policy.enforce(), "{name}: suspect after the verdict was due");
+            return;
+        }
         let since = since.expect("suspect before the first probe");
         let least = since + self.suspicion_delay(interval);
         assert!(now >= least, "{name}: suspect at {now:?}, before {least:?}");
-        assert!(Some(now) < self.due(), "{name}: suspect after the verdict was due");
-        self.suspect = true;
         self.first_probe = Some(since);
     }
 
@@ -495,6 +519,7 @@ impl Model {
         self.sequence = self.sequence.wrapping_add(1);
         assert_eq!(sequence, self.sequence, "{name}: sequence numbers must be consecutive");
         assert!(self.is_established() && !self.overdue, "{name}: a PING at the wrong time");
+        self.ambiguous = self.suspect;
         if self.half_closed.is_some() {
             assert!(
                 number == 0 && self.turn.half_close_ping_due,
@@ -506,7 +531,7 @@ impl Model {
         if number == 0 {
             let keepalive = self.policy.keepalive().expect("a keepalive although it is off");
             let due = self.last_heard.max(self.sent_before) + keepalive;
-            assert!(now >= due, "{name}: a keepalive on a busy link");
+            assert!(now >= due - self.grid(), "{name}: a keepalive on a busy link");
             assert!(self.first_probe.is_none(), "{name}: a keepalive between probes");
             return;
         }
@@ -519,11 +544,19 @@ impl Model {
         let mut least = self.silence_start + idle + interval.times(u64::from(number) - 1);
         if self.spread && number == 1 {
             least = least - Span::from_nanos(idle.as_nanos() / 2);
+        } else if self.policy.spread() && number == 1 {
+            least = least - interval.min(Span::from_nanos(idle.as_nanos() / 8));
         }
+        least = least - self.grid();
         assert!(now >= least, "{name}: probe {number} at {now:?}, before {least:?}");
         assert!(Some(now) < self.due(), "{name}: a probe after the verdict was due");
         self.first_probe = self.first_probe.or(Some(now));
         self.last_probe = number;
+    }
+
+    /// Returns the time by which the grid may bring a probe or keepalive forward.
+    fn grid(&self) -> Span {
+        if self.policy.spread() { GRID } else { Span::ZERO }
     }
 
     fn retuned(&mut self, now: Time, policy: Policy) {
@@ -532,6 +565,12 @@ impl Model {
             assert_eq!(policy, wanted, "{name}: retuned to another policy");
         }
         let from = std::mem::replace(&mut self.policy, policy);
+        if let Some(until) = &mut self.half_closed {
+            if self.overdue && policy.enforce() {
+                (self.overdue, *until) = (false, now);
+            }
+            return;
+        }
         let Some(bound) = policy.bound() else {
             self.end_silence();
             return;

@@ -42,6 +42,8 @@ pub(super) struct Peer {
     pub(super) to_peer: MessageStream,
     /// The policies that the gateway has sent and this end has not yet received.
     pub(super) sent_policies: Vec<Detection>,
+    /// The policy of them that this end has received last.
+    in_force: Option<Detection>,
     /// Whether this end still has its socket.
     pub(super) open: bool,
     /// Whether the kernel answers bytes for the ended process with a reset.
@@ -78,6 +80,7 @@ impl Peer {
             to_gateway: MessageStream::default(),
             to_peer: MessageStream::default(),
             sent_policies: Vec::new(),
+            in_force: None,
             open: true,
             resets: false,
             healthy: true,
@@ -233,7 +236,12 @@ impl Peer {
                 Output::Event(Event::Established { policy, .. } | Event::Retuned(policy))
                     if codec.has_handshake() =>
                 {
-                    let sent = self.sent_policies.remove(0);
+                    // A RETUNE that changes nothing is no event.
+                    let mut sent = self.sent_policies.remove(0);
+                    while self.in_force == Some(sent) {
+                        sent = self.sent_policies.remove(0);
+                    }
+                    self.in_force = Some(sent);
                     assert_eq!(policy.detection(), sent, "both ends hold the same policy");
                 }
                 Output::Event(_) | Output::Examine => {}
