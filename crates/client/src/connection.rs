@@ -16,7 +16,7 @@ use systole_core::wire::outbox::Outbox;
 use systole_core::witness::Hearing;
 use systole_core::{Link, Machine, Span, Time};
 use systole_net::examine::socket_error;
-use systole_net::socket_options::{self, SocketOptions};
+use systole_net::socket_options;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -73,7 +73,6 @@ pub(crate) struct Connection {
     link_number: u64,
     /// Queue permits taken by messages in the outbox and not yet returned.
     queued_cost: usize,
-    socket_options: SocketOptions,
     hearing: Hearing,
     /// The system aborted the connection because its own network changed.
     network_changed: bool,
@@ -137,9 +136,8 @@ impl Connection {
             hung: options.hung,
             ..Settings::new(options.codec, Side::Connecting(introduction), policy)
         };
-        let socket_options = SocketOptions::new(&policy, None);
         // An option that this system lacks is ignored; the machine keeps the bound without it.
-        let _ = socket_options::apply(&socket_options, &stream);
+        let _ = socket_options::prepare(&settings.patience, &stream);
         Connection {
             stream,
             link: Link::new(now, settings, SessionKey::default(), seed),
@@ -149,7 +147,6 @@ impl Connection {
             closing: Closing::Abort,
             link_number,
             queued_cost: 0,
-            socket_options,
             hearing: Hearing::new(now, &policy),
             network_changed: false,
             paused: false,

@@ -352,7 +352,6 @@ impl BeaconHub {
                     liveness::Output::Probe { .. }
                     | liveness::Output::Keepalive { .. }
                     | liveness::Output::Confirm { .. }
-                    | liveness::Output::Examine
                     | liveness::Output::RoundTrip(_),
                 ) => {}
                 None => break,

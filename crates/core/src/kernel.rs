@@ -1,9 +1,10 @@
-//! The kernel's view of a connection, as plain data.
+//! The kernel's view of a connection, and how long it must not give it up, as plain data.
 //!
 //! Nothing here makes system calls: a shell examines the socket when a machine requests it, and
 //! passes the result in. A field that an older kernel or another system does not report is `None`,
 //! and every conclusion that needs the field stays unknown.
 
+use crate::policy::Policy;
 use crate::time::Span;
 
 /// One snapshot of a TCP connection: Linux `TCP_INFO` (`struct tcp_info`, linux/tcp.h).
@@ -95,4 +96,132 @@ pub struct Examination {
     pub error: Option<SocketError>,
     /// Whether our own interface is down or our address is gone; `None` if this is not known.
     pub local_down: Option<bool>,
+    /// Whether the shell still holds bytes of this link that the kernel has not taken.
+    pub queued: bool,
+}
+
+impl Examination {
+    /// Returns whether the examination shows that the peer's kernel has acknowledged all our bytes.
+    /// False where a field is missing that would show it.
+    pub fn is_all_acknowledged(&self) -> bool {
+        let acknowledged = |tcp: &TcpSnapshot| tcp.unacked == 0 && tcp.notsent == Some(0);
+        !self.queued && self.tcp.as_ref().is_some_and(acknowledged)
+    }
+}
+
+/// How long the kernel must not give up a connection. The machine of a link decides; a shell
+/// translates it into socket options.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Patience {
+    outage: Option<Span>,
+    send: SendState,
+}
+
+/// The longest [`Patience::outage`]: four years, in whole seconds. No kernel has a timeout of
+/// more than 25 days, and the link remembers the outage in 27 bits.
+pub const LONGEST_OUTAGE: Span = Span::from_secs((1 << 27) - 2);
+
+impl Patience {
+    /// Creates a patience; `outage` is rounded up to a whole second, and cut to [`LONGEST_OUTAGE`].
+    pub const fn new(outage: Option<Span>, send: SendState) -> Patience {
+        let outage = match outage {
+            Some(outage) => {
+                let secs = outage.as_nanos().div_ceil(1_000_000_000);
+                let longest = LONGEST_OUTAGE.as_nanos() / 1_000_000_000;
+                Some(Span::from_secs(if secs < longest { secs } else { longest }))
+            }
+            None => None,
+        };
+        Patience { outage, send }
+    }
+
+    /// Returns the patience that `policy` needs for a link that is not on hold or kept.
+    pub fn of(policy: &Policy) -> Patience {
+        let outage = if policy.enforce() { policy.bound() } else { None };
+        Patience::new(outage, SendState::Sending)
+    }
+
+    /// Returns the longest silence that the connection must survive, counted from the last
+    /// evidence; `None` if silence never ends the link.
+    pub const fn outage(&self) -> Option<Span> {
+        self.outage
+    }
+
+    /// Returns the state of the connection's sending side.
+    pub const fn send(&self) -> SendState {
+        self.send
+    }
+}
+
+/// The state of a connection's sending side, as far as it changes the kernel's timeouts.
+///
+/// Linux counts window probes and gives up at the 15th that stays unanswered, whatever the user
+/// timeout says. With a retransmission time capped at one second that is 14 s, and sooner than most
+/// policies.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum SendState {
+    /// The kernel sends, retransmits, or has nothing to send.
+    #[default]
+    Sending,
+    /// The kernel cannot send although the window is open: our own interface, address or route is
+    /// gone.
+    Stranded,
+    /// The peer has closed its window. It may be alive for ever that way, and a user timeout would
+    /// end the connection nevertheless.
+    Closed,
+    /// The link has ended, and the kernel delivers what is left. Only the shell's limit on
+    /// leave-taking ends it, and then the kernel's rules for connections without a process.
+    Leaving,
+}
+
+impl SendState {
+    /// Returns the state that a snapshot shows.
+    pub fn of(tcp: &TcpSnapshot) -> SendState {
+        if tcp.is_window_closed() {
+            SendState::Closed
+        } else if tcp.is_stranded() {
+            SendState::Stranded
+        } else {
+            SendState::Sending
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_send_state_follows_the_snapshot() {
+        let healthy =
+            TcpSnapshot { notsent: Some(0), send_window: Some(65_535), ..Default::default() };
+        assert_eq!(SendState::of(&healthy), SendState::Sending);
+        let lost = TcpSnapshot { unacked: 1, retransmits: 3, backoff: 3, ..healthy };
+        assert_eq!(SendState::of(&lost), SendState::Sending);
+        let stranded = TcpSnapshot { notsent: Some(1), probes: 1, ..healthy };
+        assert_eq!(SendState::of(&stranded), SendState::Stranded);
+        assert_eq!(SendState::of(&TcpSnapshot { probes: 0, ..stranded }), SendState::Sending);
+        let kept_alive = TcpSnapshot { probes: 1, ..healthy };
+        assert_eq!(SendState::of(&kept_alive), SendState::Sending);
+        let closed = TcpSnapshot { send_window: Some(0), ..stranded };
+        assert_eq!(SendState::of(&closed), SendState::Closed);
+        let remainder = TcpSnapshot { notsent: Some(100_000), ..stranded };
+        assert_eq!(SendState::of(&remainder), SendState::Closed, "no segment fits");
+        assert_eq!(SendState::of(&TcpSnapshot { probes: 2, ..remainder }), SendState::Stranded);
+        assert_eq!(SendState::of(&TcpSnapshot::default()), SendState::Sending, "an old kernel");
+    }
+
+    #[test]
+    fn only_a_kernel_that_counts_everything_shows_that_all_is_acknowledged() {
+        let all = TcpSnapshot { notsent: Some(0), ..TcpSnapshot::default() };
+        let shows = |tcp, queued| {
+            Examination { tcp, queued, ..Examination::default() }.is_all_acknowledged()
+        };
+        assert!(shows(Some(all), false));
+        assert!(!shows(Some(all), true), "the shell holds bytes");
+        assert!(!shows(Some(TcpSnapshot { unacked: 1, ..all }), false));
+        assert!(!shows(Some(TcpSnapshot { notsent: Some(1), ..all }), false));
+        assert!(!shows(Some(TcpSnapshot { notsent: None, ..all }), false), "an old kernel");
+        assert!(!shows(None, false));
+    }
 }

@@ -42,7 +42,7 @@
 //!
 //! # Why a link ended
 //! - [`cause`]: the verdict and its cause
-//! - [`kernel`]: what an examination of a socket shows
+//! - [`kernel`]: what an examination of a socket shows, and how long the kernel must not give up
 //! - [`diagnosis`]: from examinations to a cause
 //! - [`flight`]: the latest events of one link
 //! - [`witness`]: what a client remembers of a link for its next connection

@@ -5,12 +5,15 @@
 
 mod conversation;
 mod outbound;
+mod outstanding;
+mod patience;
 mod peer;
 mod settings;
 mod signal;
 
 pub use conversation::HALF_CLOSED;
 pub(crate) use outbound::Outbound;
+pub use outstanding::OUTSTANDING;
 pub(crate) use peer::{Context, Effect, Peer};
 pub use settings::{HANDSHAKE_TIMEOUT, Hung, Introduction, Limits, Settings, Side};
 pub use signal::{BeatKind, Closing, Command, Event, Goodbye, Input, Lane, Output};

@@ -8,10 +8,8 @@
 
 mod commands;
 mod detection;
-mod outstanding;
 mod signal;
 
-pub use outstanding::OUTSTANDING;
 pub use signal::{Deadline, Evidence, Input, Output, Reason, Silence};
 
 use crate::policy::Policy;
@@ -68,10 +66,8 @@ const _: () = assert!(size_of::<Liveness>() <= 64);
 enum State {
     /// The handshake is not complete.
     Handshake { until: Time },
-    /// Evidence is recent. The first probe is sent by `lead` before `idle`. `examined` is the time
-    /// of the last examination for outstanding bytes, or of the send that left the first byte
-    /// unanswered; see [`outstanding`].
-    Listening { lead: Lead, examined: u32 },
+    /// Evidence is recent. The first probe is sent by `lead` before `idle`.
+    Listening { lead: Lead },
     /// The peer is silent, and `sent` probes are out, the first since `since`.
     Probing { sent: u8, suspect: bool, since: Time },
     /// The bound has passed, and the hung peer is kept until `until`. `probed` is whether its last
@@ -97,7 +93,6 @@ impl Pending {
     const DEAD: u8 = 16;
     const PROBE: u8 = 32;
     const KEEPALIVE: u8 = 64;
-    const EXAMINE: u8 = 128;
 
     fn take(&mut self, bit: u8) -> bool {
         let set = self.0 & bit != 0;
@@ -134,7 +129,7 @@ impl Liveness {
     pub fn handle(&mut self, now: Time, input: Input, policy: &Policy) {
         match input {
             Input::Heard(evidence) => self.hear(now, evidence),
-            Input::Sent => self.send(now),
+            Input::Sent => self.last_sent = self.last_sent.max(now),
             Input::Introduced { .. }
             | Input::Deadline
             | Input::Retuned { .. }
@@ -158,9 +153,8 @@ impl Liveness {
     /// Returns when to call [`Liveness::handle`] with [`Input::Deadline`], or `None` if no time
     /// matters.
     ///
-    /// Evidence and sending only move the deadline later, with three exceptions: evidence that ends
-    /// a doubt, for a watching end a shorter round trip, and the first send since the last
-    /// evidence.
+    /// Evidence and sending only move the deadline later, with two exceptions: evidence that ends a
+    /// doubt, and for a watching end a shorter round trip.
     pub fn next_deadline(&self, policy: &Policy) -> Option<Deadline> {
         let earliest = |a: Option<Deadline>, b: Option<Deadline>| match (a, b) {
             (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),
@@ -169,9 +163,7 @@ impl Liveness {
         match self.state {
             State::Handshake { until } => Some(Deadline { at: until, reason: Reason::Handshake }),
             State::Listening { .. } => {
-                let heartbeat =
-                    earliest(self.detection_deadline(policy), self.keepalive_deadline(policy));
-                earliest(heartbeat, self.examine_deadline())
+                earliest(self.detection_deadline(policy), self.keepalive_deadline(policy))
             }
             State::Probing { .. } => self.detection_deadline(policy),
             State::Kept { until, probed, .. } => Some(self.kept_deadline(until, probed, policy)),
@@ -230,6 +222,11 @@ impl Liveness {
         matches!(self.state, State::Dead { .. })
     }
 
+    /// Returns whether no heartbeat is without its pong.
+    pub(crate) const fn is_confirmed(&self) -> bool {
+        self.unconfirmed == 0
+    }
+
     /// Returns the end of a hold that was set since the last evidence, if any; it may be past.
     pub(crate) fn held_until(&self) -> Option<Time> {
         (self.silent_since > self.last_heard).then_some(self.silent_since)
@@ -270,9 +267,6 @@ impl Liveness {
                 true => Output::Confirm { sequence },
                 false => Output::Keepalive { sequence },
             });
-        }
-        if self.pending.take(Pending::EXAMINE) {
-            return Some(Output::Examine);
         }
         None
     }
@@ -329,7 +323,7 @@ impl Liveness {
         if suspect && !self.pending.take(Pending::SUSPECT) {
             self.pending.0 |= Pending::RECOVERED;
         }
-        self.state = State::Listening { lead: Lead::Own, examined: 0 };
+        self.state = State::Listening { lead: Lead::Own };
     }
 
     /// Confirms the heartbeats up to `sequence`. Measures the round trip only if the pong can
@@ -358,7 +352,7 @@ impl Liveness {
             let [lead, ..] = seed.to_le_bytes();
             self.lead = lead;
             let lead = Lead::First(detection::first_lead_ms(policy, seed));
-            self.state = State::Listening { lead, examined: 0 };
+            self.state = State::Listening { lead };
         }
     }
 
@@ -371,19 +365,14 @@ impl Liveness {
                     self.pending.0 |= Pending::DEAD;
                 }
             }
-            State::Listening { lead, .. } => {
+            State::Listening { lead } => {
                 let keepalive = self.keepalive_deadline(policy);
-                let examination = self.examine_deadline();
                 let lead = self.lead(lead, policy);
                 self.advance_silence(now, policy, Probing { lead, ..Probing::NOT_STARTED });
                 let quiet = matches!(self.state, State::Listening { .. });
                 if quiet && keepalive.is_some_and(|keepalive| now >= keepalive.at) {
                     self.record_heartbeat(now);
                     self.pending.0 |= Pending::KEEPALIVE;
-                }
-                if quiet && examination.is_some_and(|examination| now >= examination.at) {
-                    self.record_examination(now);
-                    self.pending.0 |= Pending::EXAMINE;
                 }
             }
             State::Probing { since, sent, suspect } => {
@@ -442,7 +431,7 @@ impl Liveness {
         self.unconfirmed = self.unconfirmed.saturating_add(1).min(MAX_UNCONFIRMED);
         self.beat_sent = now;
         self.ambiguous = self.is_suspect();
-        self.send(now);
+        self.last_sent = self.last_sent.max(now);
     }
 }
 

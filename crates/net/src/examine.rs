@@ -15,13 +15,26 @@ use crate::tcp_info;
 /// bound a listener grants.
 const RECENT_ACK: Span = Span::from_millis(500);
 
-/// Examines `socket`, which costs about ten system calls: for suspects, never for all links.
+/// Examines `socket`, and our own address and route to the peer. Costs about ten system calls: for
+/// suspects, never for all links.
 ///
 /// Clears the pending error of the socket, whether final or soft (a router's message): the next
 /// read or write does not return it. Never waits, never fails; a value that could not be read is
 /// `None`. Address and route are checked in the network namespace of the calling thread, which must
 /// be that of the socket.
 pub fn examine(socket: &impl TcpSocket) -> Examination {
+    let found = examine_socket(socket);
+    // A recent ACK came over our own interface. Checking address and route as well would be four
+    // fifths of the cost of an examination.
+    let acked = found.tcp.is_some_and(|tcp| tcp.last_ack < RECENT_ACK);
+    let local_down = if acked { Some(false) } else { local_down_of(&SockRef::from(socket)) };
+    Examination { local_down, ..found }
+}
+
+/// Examines `socket` alone, without address and route: two system calls.
+///
+/// Clears the pending error of the socket, as [`examine`] does.
+pub fn examine_socket(socket: &impl TcpSocket) -> Examination {
     let socket = SockRef::from(socket);
     // First: reading the error of a dead connection clears most of its state.
     let tcp = sockopt::tcp_info(&socket).and_then(|(len, bytes)| tcp_info::parse(&bytes[..len]));
@@ -29,11 +42,7 @@ pub fn examine(socket: &impl TcpSocket) -> Examination {
         Ok(found) => found.as_ref().map(socket_error),
         Err(_) => None,
     };
-    // A recent ACK came over our own interface. Checking address and route as well would be four
-    // fifths of the cost of an examination.
-    let acked = tcp.is_some_and(|tcp| tcp.last_ack < RECENT_ACK);
-    let local_down = if acked { Some(false) } else { local_down_of(&socket) };
-    Examination { tcp, error, local_down }
+    Examination { tcp, error, local_down: None, queued: false }
 }
 
 /// Classifies an error of a TCP socket by what it shows about the peer.

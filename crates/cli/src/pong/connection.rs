@@ -150,7 +150,8 @@ impl Connection {
                     | Event::HeartbeatSent { .. }
                     | Event::HeartbeatReceived { .. },
                 )
-                | Output::Examine
+                | Output::Examine { .. }
+                | Output::Patience(_)
                 | Output::Close(_) => {}
             }
         }

@@ -7,8 +7,8 @@ use systole_core::kernel::{Examination, SocketError};
 use systole_core::link::{Event as LinkEvent, Input, Output};
 use systole_core::witness::Hearing;
 use systole_core::{Machine, Time};
-use systole_net::examine::{examine, outlived, socket_error};
-use systole_net::socket_options::{self, SendState, SocketOptions};
+use systole_net::examine::{examine, examine_socket, outlived, socket_error};
+use systole_net::socket_options;
 
 use super::{Connection, failure};
 use crate::shared::Shared;
@@ -41,28 +41,35 @@ impl Connection {
         // Set before the application learns that the link is established.
         shared.set_piece_len(self.link.piece());
         loop {
-            let (mut overflowed, mut examine) = (false, false);
+            let (mut overflowed, mut examination) = (false, None);
             while let Some(output) = self.link.poll_output() {
                 match output {
                     Output::Transmit { bytes, lane } => {
                         overflowed |= self.outbox.push(lane, bytes).is_err();
                     }
-                    Output::Examine => examine = true,
+                    Output::Examine { route } => {
+                        examination = Some(route || examination == Some(true));
+                    }
+                    Output::Patience(patience) => {
+                        // Setting options fails only on a connection that is ending.
+                        let _ = socket_options::follow(&patience, &self.stream);
+                    }
                     Output::Event(event) => {
                         if let LinkEvent::Established { policy, .. } | LinkEvent::Retuned(policy) =
                             event
                         {
-                            self.socket_options = SocketOptions::new(&policy, None);
                             self.hearing = Hearing::new(now, &policy);
-                            let _ = socket_options::apply(&self.socket_options, &self.stream);
                         }
                         self.translator.handle(event, shared);
                     }
                     Output::Close(closing) => self.closing = closing,
                 }
             }
-            if examine {
-                let examination = self.examine();
+            if let Some(route) = examination {
+                let queued = !self.outbox.is_empty();
+                let found =
+                    if route { examine(&self.stream) } else { examine_socket(&self.stream) };
+                let examination = Examination { queued, ..found };
                 self.link.handle(now, Input::Examined(examination));
                 continue;
             }
@@ -72,16 +79,6 @@ impl Connection {
             }
             self.link.handle(now, Input::Overflowed);
         }
-    }
-
-    /// Examines the socket, and adapts its timeouts to the result.
-    fn examine(&self) -> Examination {
-        let examination = examine(&self.stream);
-        if let Some(tcp) = &examination.tcp {
-            // Setting options fails only on a connection that is ending, which needs none.
-            let _ = socket_options::enter(&self.socket_options, SendState::of(tcp), &self.stream);
-        }
-        examination
     }
 
     /// Writes from the outbox until it is empty or the socket takes no more.

@@ -185,7 +185,8 @@ impl Peer {
                     | Event::HeartbeatSent { .. }
                     | Event::HeartbeatReceived { .. },
                 )
-                | Output::Examine
+                | Output::Examine { .. }
+                | Output::Patience(_)
                 | Output::Close(_) => {}
             }
         }

@@ -34,7 +34,10 @@ fn drain(hub: &mut Hub) -> (BTreeMap<&'static str, u32>, Vec<u8>) {
                 *lost.entry(verdict.cause.name()).or_default() += 1;
             }
             link::Output::Transmit { bytes, .. } => sent.extend_from_slice(bytes),
-            link::Output::Event(_) | link::Output::Examine | link::Output::Close(_) => {}
+            link::Output::Event(_)
+            | link::Output::Examine { .. }
+            | link::Output::Patience(_)
+            | link::Output::Close(_) => {}
         }
     }
     (lost, sent)

@@ -6,6 +6,7 @@ mod half_close;
 mod handshake;
 mod heartbeat;
 mod inquiry;
+mod patience;
 mod retune;
 mod socket_error;
 mod verdict;
@@ -16,11 +17,13 @@ pub use half_close::HALF_CLOSED;
 use inquiry::Inquiry;
 
 use super::outbound::Writer;
+use super::outstanding::Outstanding;
+use super::patience::InForce;
 use super::peer::{Context, Effect};
-use super::{BeatKind, Command, Event, PIECE, SessionKey, Settings};
+use super::{BeatKind, Command, Event, Lane, PIECE, SessionKey, Settings};
 use crate::cause::Cause;
 use crate::flight::{Flight, Incident};
-use crate::liveness::{self, Evidence, Liveness};
+use crate::liveness::{self, Deadline, Evidence, Liveness};
 use crate::policy::Policy;
 use crate::time::Time;
 use crate::wire::{BootId, Codec, Frame, InstanceId, Malformed};
@@ -40,6 +43,10 @@ pub(super) struct Conversation {
     heartbeat_data: Option<Box<Box<[u8]>>>,
     /// When a request of the peer last changed the policy, in milliseconds modulo 2^32.
     granted_ms: u32,
+    /// What was sent and may wait in the kernel.
+    pub(super) outstanding: Outstanding,
+    /// The patience that was emitted last.
+    in_force: InForce,
     stage: Stage,
     codec: Codec,
     /// The longest piece that is sent: [`PIECE`], or less if WELCOME says so.
@@ -82,6 +89,8 @@ impl Conversation {
             policy: settings.policy,
             heartbeat_data: None,
             granted_ms: retune::long_ago(now),
+            outstanding: Outstanding::default(),
+            in_force: InForce::new(settings.patience),
             stage: Stage::Handshake,
             codec: settings.codec,
             piece: PIECE as u16,
@@ -133,6 +142,9 @@ impl Conversation {
             Frame::Pong(beat) => {
                 let sequence = (self.codec == Codec::Native).then_some(beat.sequence);
                 self.hear(now, Evidence::Pong { sequence }, out);
+                if self.liveness.is_confirmed() {
+                    self.outstanding.ping_answered();
+                }
                 self.report_received(BeatKind::Pong, beat, context, out);
             }
             Frame::Data { bytes, more, kind } => out.data(bytes, more, kind),
@@ -151,19 +163,21 @@ impl Conversation {
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
     ) -> Effect {
+        let examination = self.examine_deadline();
         self.liveness.handle(now, liveness::Input::Deadline, &self.policy);
         while let Some(output) = self.liveness.poll_output() {
             match output {
                 liveness::Output::Probe { sequence, number } => {
                     self.flight.record(now, Incident::Probe { number });
+                    self.outstanding.sent_ping(now);
                     self.send_heartbeat(BeatKind::Ping, sequence, number, context, out);
                     self.examine_after_probe(context, out);
                 }
                 liveness::Output::Keepalive { sequence } => {
                     self.flight.record(now, Incident::Keepalive);
+                    self.outstanding.sent_ping(now);
                     self.send_heartbeat(BeatKind::Ping, sequence, 0, context, out);
                 }
-                liveness::Output::Examine if context.settings.examines => out.examine(),
                 liveness::Output::Dead(silence) => {
                     return self.handle_bound(now, silence, context, out);
                 }
@@ -173,8 +187,16 @@ impl Conversation {
                 }
                 liveness::Output::RoundTrip(_)
                 | liveness::Output::Confirm { .. }
-                | liveness::Output::Examine
                 | liveness::Output::Recovered => self.report_liveness(now, output, out),
+            }
+        }
+        if examination.is_some_and(|examination| now >= examination.at) {
+            // A socket that cannot be examined counts as one that shows nothing.
+            self.outstanding.examined(now, !context.settings.examines);
+            if context.settings.examines && self.liveness.is_in_doubt() {
+                out.examine();
+            } else if context.settings.examines {
+                out.examine_socket();
             }
         }
         Effect::Rearm
@@ -201,20 +223,48 @@ impl Conversation {
             Command::Hold(span) => {
                 self.flight.record(now, Incident::Held);
                 self.feed_liveness(now, liveness::Input::Hold { until: now + span }, out);
+                self.update_patience(out);
                 Effect::Rearm
             }
             Command::Release => {
                 self.flight.record(now, Incident::Released);
                 self.feed_liveness(now, liveness::Input::Release, out);
+                self.update_patience(out);
                 Effect::Rearm
             }
             Command::Close(goodbye) => self.command_close(now, goodbye, out),
         }
     }
 
+    /// Returns when the next deadline of the link is, if any.
+    pub(super) fn next_deadline(&self) -> Option<Deadline> {
+        let liveness = self.liveness.next_deadline(&self.policy);
+        match (liveness, self.examine_deadline()) {
+            (Some(liveness), Some(examination)) if examination.at < liveness.at => {
+                Some(examination)
+            }
+            (None, examination) => examination,
+            (liveness, _) => liveness,
+        }
+    }
+
+    /// Returns when the socket is to be examined because of outstanding bytes, however lively the
+    /// peer is.
+    fn examine_deadline(&self) -> Option<Deadline> {
+        match self.stage {
+            // A verdict has fallen that waits for its last examination.
+            Stage::Established if self.liveness.is_dead() => None,
+            Stage::Established => self.outstanding.deadline(),
+            Stage::HalfClosed if !self.policy.enforce() => self.outstanding.deadline(),
+            // Both end sooner than the kernel gives up.
+            Stage::Handshake | Stage::HalfClosed | Stage::Over => None,
+        }
+    }
+
     /// Records a send that is not a heartbeat of the liveness machine.
     #[inline]
-    fn record_sent(&mut self, now: Time) {
+    fn record_sent(&mut self, now: Time, lane: Lane) {
+        self.outstanding.sent(now, lane);
         self.liveness.handle(now, liveness::Input::Sent, &self.policy);
     }
 
@@ -243,7 +293,6 @@ impl Conversation {
             liveness::Output::Probe { .. }
             | liveness::Output::Keepalive { .. }
             | liveness::Output::Confirm { .. }
-            | liveness::Output::Examine
             | liveness::Output::Dead(_) => return,
         };
         self.flight.record(now, incident);

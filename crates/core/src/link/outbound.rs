@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::{Closing, Event, Lane, Output};
+use crate::kernel::Patience;
 use crate::wire::{Codec, DataKind, Frame};
 
 /// The capacity that the byte buffer keeps between inputs; more, as after a large message, is
@@ -29,7 +30,8 @@ enum Queued {
     Data { bytes: Range<u32>, more: bool, kind: DataKind },
     HeartbeatData(Range<u32>),
     Event(Event<'static>),
-    Examine,
+    Examine { route: bool },
+    Patience(Patience),
     Close(Closing),
 }
 
@@ -60,7 +62,8 @@ impl Outbound {
             }
             Queued::HeartbeatData(range) => Output::Event(Event::HeartbeatData(bytes(range))),
             Queued::Event(event) => Output::Event(event),
-            Queued::Examine => Output::Examine,
+            Queued::Examine { route } => Output::Examine { route },
+            Queued::Patience(patience) => Output::Patience(patience),
             Queued::Close(closing) => Output::Close(closing),
         };
         Some((link, output))
@@ -126,7 +129,17 @@ impl Writer<'_> {
 
     /// Queues a request to examine the socket.
     pub(crate) fn examine(&mut self) {
-        self.push(Queued::Examine);
+        self.push(Queued::Examine { route: true });
+    }
+
+    /// Queues a request to examine the socket alone, and not our own address and route.
+    pub(crate) fn examine_socket(&mut self) {
+        self.push(Queued::Examine { route: false });
+    }
+
+    /// Queues the patience that the kernel must have.
+    pub(crate) fn patience(&mut self, patience: Patience) {
+        self.push(Queued::Patience(patience));
     }
 
     /// Queues a request to close the socket.

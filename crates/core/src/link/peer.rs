@@ -79,7 +79,7 @@ impl Peer {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Deadline> {
-        self.conversation.liveness.next_deadline(self.policy())
+        self.conversation.next_deadline()
     }
 
     /// Returns when to fire the timer of `deadline`. The deadline of a peer that is not in doubt
@@ -143,6 +143,7 @@ impl Peer {
     ) -> Effect {
         let was_trusted =
             self.conversation.is_established() && !self.conversation.liveness.is_in_doubt();
+        let was_outstanding = self.conversation.outstanding.is_any();
         let rtt = self.conversation.liveness.rtt();
         let read = bytes.len();
         self.conversation.hear(now, Evidence::Bytes, out);
@@ -162,10 +163,15 @@ impl Peer {
         // Recorded after the frames, whose own incidents come first.
         self.conversation.flight.heard(now, read);
         self.conversation.answer_pings(now, context, out);
+        if self.conversation.is_patience_extended() {
+            self.conversation.restore_patience(out);
+        }
         // On a watching end a shorter round trip brings the suspicion forward.
         let suspects_sooner =
             context.settings.role == Role::Watch && self.conversation.liveness.rtt() < rtt;
-        if self.conversation.take_retuned() || !was_trusted || suspects_sooner {
+        // The first outstanding bytes bring the deadline of an examination.
+        let is_first = !was_outstanding && self.conversation.outstanding.is_any();
+        if self.conversation.take_retuned() || !was_trusted || suspects_sooner || is_first {
             Effect::Rearm
         } else {
             Effect::None

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 
+use crate::kernel::Patience;
 use crate::liveness::Role;
 use crate::policy::{Detection, LEAST_PATIENCE, Policy};
 use crate::time::Span;
@@ -22,6 +23,9 @@ pub struct Settings {
     pub role: Role,
     /// The initial policy; on the connecting side, the policy in WELCOME replaces it.
     pub policy: Policy,
+    /// The patience that sockets have when their links are opened, because the shell has set it on
+    /// the listener or before the link was made. A link that needs another emits it.
+    pub patience: Patience,
     /// The policies that the peer may ask for.
     pub limits: Limits,
     /// The time limit of the handshake.
@@ -54,6 +58,7 @@ impl Settings {
             side,
             role: Role::Probe,
             policy,
+            patience: Patience::of(&policy),
             limits: Limits::default(),
             handshake_timeout: HANDSHAKE_TIMEOUT,
             max_data: MAX_DATA as u32,

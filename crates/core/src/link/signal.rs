@@ -2,7 +2,7 @@
 
 use crate::cause::{Cause, Confidence, Verdict};
 use crate::grounds::Grounds;
-use crate::kernel::{Examination, SocketError};
+use crate::kernel::{Examination, Patience, SocketError};
 use crate::policy::Policy;
 use crate::time::{Span, Time};
 use crate::wire::{Account, CloseReason, DataKind};
@@ -88,7 +88,14 @@ pub enum Output<'a> {
     /// An event to report.
     Event(Event<'a>),
     /// Examine the socket, and hand in the result with [`Input::Examined`] at once.
-    Examine,
+    Examine {
+        /// Whether to look up our own address and route too, which costs four times the rest. If
+        /// not, [`Examination::local_down`] may be `None`.
+        route: bool,
+    },
+    /// Let the kernel have this patience with the connection, and no less, until the next output of
+    /// this kind. Before the first, [`Settings::patience`](super::Settings::patience) is in force.
+    Patience(Patience),
     /// Close the socket; the link takes no further input.
     Close(Closing),
 }
@@ -130,6 +137,9 @@ pub enum Event<'a> {
     /// The cause of the verdict is known before the bound: a router, the local network or the local
     /// neighbour table explains the silence. The link does not end, and evidence outweighs the
     /// warning. Reported at most once in a silence, and only while a probe is out.
+    ///
+    /// With [`Cause::NotReading`]: the peer is heard, and bytes wait behind its closed window at two
+    /// examinations in a row. Reported once until the window opens.
     Warned {
         /// The cause that the verdict would have now.
         cause: Cause,

@@ -2,6 +2,8 @@
 
 mod half_close;
 mod kept;
+mod outstanding;
+mod patience;
 mod reset;
 mod retune;
 mod warned;
@@ -62,11 +64,14 @@ fn poll(link: &mut Link, now: Time, shows: &impl Fn(u64) -> TcpSnapshot, run: &m
         examine = false;
         while let Some(output) = link.poll_output() {
             match output {
-                Output::Examine => examine = true,
+                Output::Examine { .. } => examine = true,
                 Output::Event(Event::Hung { cause, .. }) => run.hung.push((millis, cause)),
                 Output::Event(Event::Recovered) => run.recovered.push(millis),
                 Output::Event(Event::Lost { verdict, .. }) => run.lost = Some((millis, verdict)),
-                Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
+                Output::Event(_)
+                | Output::Transmit { .. }
+                | Output::Patience(_)
+                | Output::Close(_) => {}
             }
         }
         if examine {
@@ -143,7 +148,11 @@ fn a_shell_that_does_not_examine_forfeits_the_examination() {
     let outputs = core::iter::from_fn(|| {
         link.poll_output().map(|output| match output {
             Output::Event(Event::Lost { verdict, .. }) => Some(verdict.cause),
-            Output::Event(_) | Output::Transmit { .. } | Output::Examine | Output::Close(_) => None,
+            Output::Event(_)
+            | Output::Transmit { .. }
+            | Output::Examine { .. }
+            | Output::Patience(_)
+            | Output::Close(_) => None,
         })
     });
     assert_eq!(outputs.flatten().next(), Some(Cause::Unknown));

@@ -50,7 +50,7 @@ impl Liveness {
         };
         self.silent_since = self.silent_since.max(allowed - bound);
         match &mut self.state {
-            State::Listening { lead, .. } => *lead = Lead::First(first_lead_ms(to, seed)),
+            State::Listening { lead } => *lead = Lead::First(first_lead_ms(to, seed)),
             State::Probing { .. }
             | State::Handshake { .. }
             | State::HalfClosed { .. }

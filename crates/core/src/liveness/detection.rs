@@ -129,7 +129,7 @@ impl Liveness {
             return None;
         };
         let probing = match self.state {
-            State::Listening { lead, .. } => {
+            State::Listening { lead } => {
                 Probing { lead: self.lead(lead, policy), ..Probing::NOT_STARTED }
             }
             State::Probing { since, sent, suspect } => {

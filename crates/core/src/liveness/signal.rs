@@ -85,8 +85,6 @@ pub enum Output {
         /// The sequence number of the PING.
         sequence: u8,
     },
-    /// Examine the socket: our bytes are outstanding, and the kernel may be about to give up.
-    Examine,
     /// The pong to a heartbeat arrived after this time.
     RoundTrip(Span),
     /// A probe is unanswered for longer than it should be. Nothing is to be cleaned up yet.

@@ -181,40 +181,6 @@ fn the_first_probe_is_spread_over_half_of_idle_without_moving_the_verdict() {
 }
 
 #[test]
-fn a_socket_is_examined_only_while_our_bytes_are_outstanding() {
-    let policy = Policy::new(span(60_000), span(1_000), 3).unwrap().with_spread(false);
-    let examinations = |sent: &[u64], heard: &[u64]| {
-        let mut link = introduced(Role::Probe, &policy, 0);
-        let mut out = Vec::new();
-        for now in 0..50_000 {
-            if heard.contains(&now) {
-                link.handle(ms(now), Input::Heard(Evidence::Bytes), &policy);
-            }
-            if sent.contains(&now) {
-                link.handle(ms(now), Input::Sent, &policy);
-            }
-            if link.next_deadline(&policy).is_some_and(|next| next.at <= ms(now)) {
-                link.handle(ms(now), Input::Deadline, &policy);
-                assert_eq!(outputs(&mut link), [Output::Examine]);
-                out.push(now);
-            }
-        }
-        out
-    };
-    assert_eq!(examinations(&[], &[]), [], "nothing was sent");
-    assert_eq!(examinations(&[1_000], &[]), [8_000, 16_000, 24_000, 32_000, 40_000, 48_000]);
-    let busy: Vec<u64> = (1_000..33_000).collect();
-    assert_eq!(examinations(&busy, &[]), examinations(&[1_000], &[]), "more data delays nothing");
-    assert_eq!(examinations(&[1_000], &[7_999]), [], "answered in time");
-    assert_eq!(
-        examinations(&[1_000, 9_000], &[8_500, 9_000]),
-        [8_000],
-        "bytes sent in the instant of evidence are not outstanding"
-    );
-    assert_eq!(examinations(&[20_000], &[]), [24_000, 32_000, 40_000, 48_000]);
-}
-
-#[test]
 fn a_keepalive_is_due_when_no_byte_passed_in_either_direction() {
     let policy = policy().with_keepalive(span(4_000)).unwrap();
     let mut link = introduced(Role::Probe, &policy, 0);
@@ -222,7 +188,6 @@ fn a_keepalive_is_due_when_no_byte_passed_in_either_direction() {
     let out = run(&mut link, &policy, ms(10_000));
     let expected = [
         (7_000, Output::Keepalive { sequence: 1 }),
-        (8_000, Output::Examine),
         (10_000, Output::Probe { sequence: 2, number: 1 }),
     ];
     assert_eq!(out, expected, "a keepalive is not a probe");

@@ -6,6 +6,7 @@
 mod datagrams;
 mod faults;
 mod gateway;
+mod kernel;
 mod messages;
 mod model;
 mod network;

@@ -5,7 +5,6 @@ use systole_core::hub;
 use systole_core::link::{self, Closing, Event, Output};
 use systole_core::policy::Detection;
 use systole_core::{Machine, Policy, Span};
-use systole_net::socket_options::SocketOptions;
 
 use super::shard_loop::ShardLoop;
 use super::sockets::Feedback;
@@ -26,7 +25,8 @@ impl ShardLoop {
                             self.sockets.queue_echo(link, bytes, more, kind);
                         }
                     }
-                    Output::Examine => self.sockets.request_examination(link),
+                    Output::Examine { route } => self.sockets.request_examination(link, route),
+                    Output::Patience(patience) => self.sockets.follow(link, &patience),
                     Output::Event(event) => {
                         if let Some(reportable) = Reportable::of(event) {
                             self.report(link, reportable);
@@ -44,9 +44,8 @@ impl ShardLoop {
             let input = match feedback {
                 Feedback::Overflowed => link::Input::Overflowed,
                 Feedback::Warned(error) => link::Input::Warned(error),
-                Feedback::Examine => {
-                    let options = self.socket_options_of(link);
-                    link::Input::Examined(self.sockets.examine(link, options.as_ref()))
+                Feedback::Examine { route } => {
+                    link::Input::Examined(self.sockets.examine(link, route))
                 }
                 Feedback::Failed => {
                     self.read_in_next_turn(link);
@@ -62,31 +61,10 @@ impl ShardLoop {
         self.sockets.clear_echoes();
     }
 
-    /// Applies a link's own socket options, if its policy differs from its listener's.
-    fn apply_socket_options(&mut self, link: u32, policy: &Policy) {
-        let hub = self.hub.machine();
-        let listener = hub.presence(link).map(|presence| usize::from(presence.listener));
-        let inherited = listener.and_then(|listener| self.socket_options.get(listener));
-        let own = SocketOptions::new(policy, None);
-        if inherited != Some(&own) {
-            self.sockets.apply_options(link, &own);
-        }
-    }
-
-    fn socket_options_of(&self, link: u32) -> Option<SocketOptions> {
-        let presence = self.hub.machine().presence(link)?;
-        Some(SocketOptions::new(presence.policy, None))
-    }
-
     /// Reports an event of a link and counts it; a round trip only goes into the histogram.
     fn report(&mut self, link: u32, reportable: Reportable) {
         if let Reportable::RoundTrip(rtt) = reportable {
             return self.distributions.rtt.observe(seconds(rtt));
-        }
-        if let Reportable::Change(Change::Join { policy, .. } | Change::Retuned(policy)) =
-            &reportable
-        {
-            self.apply_socket_options(link, policy);
         }
         let Some(presence) = self.hub.machine().presence(link) else {
             return;

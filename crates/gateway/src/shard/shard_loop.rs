@@ -12,7 +12,7 @@ use systole_core::hub::{self, Hub};
 use systole_core::link;
 use systole_core::tap::{Tapped, Untapped};
 use systole_core::{Machine, Span, Time};
-use systole_net::socket_options::{self, SocketOptions};
+use systole_net::socket_options;
 
 use super::ShardSetup;
 use super::acceptor::{Accepted, Acceptor};
@@ -55,8 +55,6 @@ pub(super) struct ShardLoop {
     /// Whether data was received in this turn.
     pub(super) data_received: bool,
     pub(super) sockets: Sockets,
-    /// The options that accepted sockets inherit, by listener.
-    pub(super) socket_options: Vec<SocketOptions>,
     pub(super) acceptor: Acceptor,
     scratch: Box<[u8]>,
     /// Links whose sockets may hold unread bytes for which no further edge will come.
@@ -81,12 +79,11 @@ impl ShardLoop {
         requests: Receiver<Request>,
     ) -> io::Result<ShardLoop> {
         let (sockets, settings): (Vec<_>, Vec<_>) = setup.listeners.into_iter().unzip();
-        let socket_options: Vec<_> =
-            settings.iter().map(|settings| SocketOptions::new(&settings.policy, None)).collect();
         let mut listening = Vec::new();
         for (index, socket) in sockets.into_iter().enumerate() {
-            if let Some(options) = socket_options.get(index) {
-                let applied = socket_options::apply(options, &socket);
+            // Accepted sockets inherit the options of their listener.
+            if let Some(settings) = settings.get(index) {
+                let applied = socket_options::prepare(&settings.patience, &socket);
                 let missing = applied.missing().collect::<Vec<_>>().join(", ");
                 if setup.index == 0 && index == 0 && !missing.is_empty() {
                     tracing::warn!(missing, "this kernel lacks socket options; going on without");
@@ -106,7 +103,6 @@ impl ShardLoop {
             clock,
             gather: Gather::new(Time::ZERO),
             data_received: false,
-            socket_options,
             sockets: Sockets::new(setup.outbox_limit),
             acceptor: Acceptor::new(listening, setup.max_links as usize),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
@@ -349,3 +345,6 @@ impl ShardLoop {
         stats.turns.add(1);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,13 +7,13 @@ use std::ops::Range;
 
 use mio::net::TcpStream;
 use slab::Slab;
-use systole_core::kernel::{Examination, SocketError};
+use systole_core::kernel::{Examination, Patience, SocketError};
 use systole_core::link::Lane;
 use systole_core::wire::DataKind;
 use systole_core::wire::outbox::Outbox;
 use systole_core::{Span, Time};
-use systole_net::examine::{outlived, socket_error};
-use systole_net::socket_options::{self, SocketOptions};
+use systole_net::examine::{examine, examine_socket, outlived, socket_error};
+use systole_net::socket_options;
 
 /// Longest wait for a peer to read our goodbye and close its side. An immediate close could destroy
 /// the goodbye: unread bytes turn a close into a reset.
@@ -32,8 +32,8 @@ pub(super) enum Feedback {
     Failed,
     /// A write returned a router's error; the connection stands.
     Warned(SocketError),
-    /// The hub asked for an examination of the socket.
-    Examine,
+    /// The hub asked for an examination of the socket, and with `route` of our own route.
+    Examine { route: bool },
     /// Data is to be echoed.
     Echo { bytes: Range<usize>, more: bool, kind: DataKind },
 }
@@ -158,6 +158,11 @@ impl Sockets {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn stream(&self, link: u32) -> Option<&TcpStream> {
+        self.conns.get(link as usize).map(|conn| &conn.stream)
+    }
+
     /// Whether the hub still has this link.
     pub(super) fn is_open(&self, link: u32) -> bool {
         self.conns.get(link as usize).is_some_and(|conn| conn.state == ConnState::Open)
@@ -211,30 +216,28 @@ impl Sockets {
         self.frames.push((self.gathered.len(), lane));
     }
 
-    /// Examines a socket, and sets its timeouts by the result.
-    pub(super) fn examine(&self, link: u32, options: Option<&SocketOptions>) -> Examination {
+    /// Examines a socket, and whether bytes are queued that it has not taken.
+    pub(super) fn examine(&self, link: u32, route: bool) -> Examination {
         let Some(conn) = self.conns.get(link as usize) else {
             return Examination::default();
         };
-        let examination = systole_net::examine::examine(&conn.stream);
-        if let (Some(tcp), Some(options)) = (&examination.tcp, options) {
-            // A connection that is ending refuses options, and needs none.
-            let _ =
-                socket_options::enter(options, socket_options::SendState::of(tcp), &conn.stream);
-        }
-        examination
+        let gathered = self.gathered_for == link && !self.gathered.is_empty();
+        let queued = gathered || conn.outbox.is_some();
+        let found = if route { examine(&conn.stream) } else { examine_socket(&conn.stream) };
+        Examination { queued, ..found }
     }
 
-    /// Applies options to a socket.
-    pub(super) fn apply_options(&self, link: u32, options: &SocketOptions) {
+    /// Sets the options by which the kernel has this patience with a connection.
+    pub(super) fn follow(&self, link: u32, patience: &Patience) {
         if let Some(conn) = self.conns.get(link as usize) {
-            let _ = socket_options::apply(options, &conn.stream);
+            // A connection that is ending refuses options, and needs none.
+            let _ = socket_options::follow(patience, &conn.stream);
         }
     }
 
     /// Queues an examination for the hub.
-    pub(super) fn request_examination(&mut self, link: u32) {
-        self.feedback.push_back((link, Feedback::Examine));
+    pub(super) fn request_examination(&mut self, link: u32, route: bool) {
+        self.feedback.push_back((link, Feedback::Examine { route }));
     }
 
     /// Queues data to be echoed once the hub's outputs have been carried out.

@@ -18,14 +18,14 @@ impl Conversation {
         kind: DataKind,
         out: &mut Writer<'_>,
     ) -> Effect {
-        let was_outstanding = self.liveness.is_outstanding();
+        let was_outstanding = self.outstanding.is_any();
         if self.is_established() {
             self.send_pieces(bytes, more, kind, out);
             self.flight.record(now, Incident::DataSent);
-            self.record_sent(now);
+            self.record_sent(now, Lane::Data);
         }
         // The first outstanding bytes bring the deadline of an examination.
-        let is_first = self.liveness.is_outstanding() && !was_outstanding;
+        let is_first = self.outstanding.is_any() && !was_outstanding;
         if is_first { Effect::Rearm } else { Effect::None }
     }
 

@@ -113,7 +113,7 @@ impl Conversation {
         };
         out.transmit(self.codec, Lane::Control, &Frame::Welcome(welcome));
         self.establish(now, hello.account, context, out);
-        self.record_sent(now);
+        self.record_sent(now, Lane::Control);
     }
 
     /// Completes the handshake.
@@ -130,6 +130,7 @@ impl Conversation {
         self.feed_liveness(now, liveness::Input::Introduced { seed }, out);
         let SessionKey { session, epoch } = self.session;
         out.event(Event::Established { session, epoch, policy: self.policy, account });
+        self.update_patience(out);
     }
 }
 

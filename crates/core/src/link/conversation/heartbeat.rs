@@ -27,7 +27,7 @@ impl Conversation {
         for _ in 0..answers {
             self.send_heartbeat(BeatKind::Pong, self.ping_sequence, 0, context, out);
         }
-        self.record_sent(now);
+        self.record_sent(now, Lane::Control);
     }
 
     /// Sends a heartbeat; `number` is the number of the probe, or 0.

@@ -8,7 +8,7 @@ use alloc::boxed::Box;
 
 use super::{Conversation, Stage};
 use crate::cause::Cause;
-use crate::diagnosis::{Diagnosis, Doubts, early_word};
+use crate::diagnosis::{Diagnosis, Doubts, Ground, Grounds, early_word};
 use crate::flight::{Findings, Incident};
 use crate::kernel::{Examination, SocketError};
 use crate::link::outbound::Writer;
@@ -142,6 +142,11 @@ impl Conversation {
         }
     }
 
+    /// Returns when a hung peer is no longer kept; `None` if the peer is not kept.
+    pub(super) fn kept_until(&self) -> Option<Time> {
+        self.inquiry.as_ref().and_then(|inquiry| inquiry.kept)
+    }
+
     /// Ends the inquiry.
     pub(super) fn end_inquiry(&mut self) {
         self.inquiry = None;
@@ -175,6 +180,21 @@ impl Conversation {
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
     ) -> Effect {
+        self.note_send_state(now, examination, out);
+        let effect = self.judge_examined(now, examination, context, out);
+        if self.is_patience_extended() {
+            self.restore_patience(out);
+        }
+        effect
+    }
+
+    fn judge_examined(
+        &mut self,
+        now: Time,
+        examination: &Examination,
+        context: &mut Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> Effect {
         if self.inquiry.is_none() && examination.error.is_none() {
             // The examination was for outstanding bytes, and the peer is not suspect.
             return Effect::None;
@@ -192,6 +212,13 @@ impl Conversation {
         {
             let input = liveness::Input::KernelRoundTrip(rtt);
             self.liveness.handle(now, input, &self.policy);
+        }
+        if examination.error == Some(SocketError::Reset) && self.stage == Stage::HalfClosed {
+            return self.end_half_closed(
+                now,
+                Grounds::of(&[Ground::SideClosed, Ground::Reset]),
+                out,
+            );
         }
         if examination.error == Some(SocketError::Reset) {
             return self.end_by_reset(now, examination.tcp, out);
@@ -252,6 +279,7 @@ impl Conversation {
         self.feed_liveness(now, liveness::Input::Keep { until }, out);
         if kept.is_none() {
             self.open_inquiry(now).kept = Some(end);
+            self.update_patience(out);
             self.flight.record(now, Incident::Hung);
             out.event(Event::Hung { cause, until: end });
         }
@@ -271,7 +299,7 @@ impl Conversation {
         })
     }
 
-    fn record_examination(&mut self, now: Time, examination: &Examination) {
+    pub(super) fn record_examination(&mut self, now: Time, examination: &Examination) {
         if let Some(error) = examination.error {
             self.flight.record(now, Incident::Error(error));
         }

@@ -38,7 +38,7 @@ impl Conversation {
             self.retune(now, granted, context, out);
         } else {
             out.transmit(self.codec, Lane::Control, &Frame::Retune(self.policy));
-            self.record_sent(now);
+            self.record_sent(now, Lane::Control);
         }
     }
 
@@ -74,7 +74,7 @@ impl Conversation {
         let negotiates = self.codec.has_handshake();
         if negotiates {
             out.transmit(self.codec, Lane::Control, &Frame::Retune(policy));
-            self.record_sent(now);
+            self.record_sent(now, Lane::Control);
         }
         if !(context.settings.connects() && negotiates) {
             self.put_in_force(now, policy, context, out);
@@ -100,6 +100,7 @@ impl Conversation {
         let seed = context.random.next_u32();
         self.feed_liveness(now, liveness::Input::Retuned { from, seed }, out);
         out.event(Event::Retuned(self.policy));
+        self.update_patience(out);
     }
 }
 

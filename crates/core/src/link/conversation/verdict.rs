@@ -50,7 +50,7 @@ impl Conversation {
         self.stage = Stage::Over;
         self.flight.record(verdict.at, Incident::verdict(verdict.cause));
         out.event(Event::Lost { verdict, farewell });
-        out.close(match verdict.cause {
+        let closing = match verdict.cause {
             Cause::PeerClosed(_)
             | Cause::PeerExited
             | Cause::Kicked
@@ -70,7 +70,12 @@ impl Conversation {
             | Cause::SlowConsumer
             | Cause::LocalFault
             | Cause::Unknown => Closing::Abort,
-        });
+        };
+        match closing {
+            Closing::Flush => self.leave(out),
+            Closing::Abort => {}
+        }
+        out.close(closing);
         Effect::Ended
     }
 

@@ -67,7 +67,8 @@ fn handle(link: &mut Link, codec: Codec, now: Time, input: Input<'_>) -> Outputs
                 outputs.lost = Some((verdict.cause, verdict.confidence, verdict.grounds));
             }
             Output::Event(_) => outputs.events += 1,
-            Output::Examine => outputs.examinations += 1,
+            Output::Patience(_) => {}
+            Output::Examine { .. } => outputs.examinations += 1,
             Output::Close(closing) => outputs.closing = Some(closing),
         }
     }
@@ -164,7 +165,8 @@ fn a_half_closed_peer_is_reported_and_not_ended_while_the_policy_is_not_enforced
     let due = AT + HALF_CLOSED;
     assert_eq!(link.poll_output(), Some(Output::Event(Event::Overdue { due })));
     assert_eq!(link.poll_output(), None);
-    assert_eq!(link.next_deadline(), None, "it is reported once");
+    let next = link.next_deadline().map(|next| next.reason);
+    assert_eq!(next, Some(Reason::Examine), "it is reported once");
     // Enforced again, it ends.
     let later = AT + Span::from_secs(60);
     retune(&mut link, later, true);

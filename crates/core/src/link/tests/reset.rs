@@ -10,7 +10,7 @@ fn reset_at(at: u64, tcp: Option<TcpSnapshot>) -> Verdict {
     assert!(run(&mut link, at, acknowledging).lost.is_none());
     let now = Time::from_millis(at);
     link.handle(now, Input::Failed(SocketError::Reset));
-    assert_eq!(link.poll_output(), Some(Output::Examine));
+    assert_eq!(link.poll_output(), Some(Output::Examine { route: true }));
     assert_eq!(link.poll_output(), None, "no verdict before the examination");
     link.handle(
         now,

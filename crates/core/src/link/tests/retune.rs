@@ -30,7 +30,7 @@ fn several_retunes_in_one_read_change_the_policy_once() {
         match output {
             Output::Event(Event::Retuned(_)) => retuned += 1,
             Output::Transmit { bytes, .. } => answers += u32::from(bytes.first() == Some(&0x60)),
-            Output::Event(_) | Output::Examine | Output::Close(_) => {}
+            Output::Event(_) | Output::Examine { .. } | Output::Patience(_) | Output::Close(_) => {}
         }
     }
     assert_eq!((retuned, answers), (1, 100));
@@ -60,7 +60,10 @@ fn a_storm_of_requests_changes_the_policy_once_a_second() {
             match output {
                 Output::Event(Event::Retuned(_)) => retuned += 1,
                 Output::Transmit { .. } => answers += 1,
-                Output::Event(_) | Output::Examine | Output::Close(_) => {}
+                Output::Event(_)
+                | Output::Examine { .. }
+                | Output::Patience(_)
+                | Output::Close(_) => {}
             }
         }
     }

@@ -17,14 +17,17 @@ fn warnings(link: &mut Link, shows: impl Fn(u64) -> Examination) -> (Vec<Warning
         link.handle(next.at, Input::Deadline);
         while let Some(output) = link.poll_output() {
             match output {
-                Output::Examine => link.handle(next.at, Input::Examined(shows(millis))),
+                Output::Examine { .. } => link.handle(next.at, Input::Examined(shows(millis))),
                 Output::Event(Event::Warned { cause, confidence, grounds }) => {
                     warnings.push((millis, cause, confidence, grounds));
                 }
                 Output::Event(Event::Lost { verdict, .. }) => {
                     return (warnings, (millis, verdict.cause));
                 }
-                Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
+                Output::Event(_)
+                | Output::Transmit { .. }
+                | Output::Patience(_)
+                | Output::Close(_) => {}
             }
         }
     }
@@ -74,7 +77,11 @@ fn a_routers_error_is_a_warning_at_once_while_a_probe_is_out_and_only_once() {
     while link.poll_output().is_some() {}
     let now = Time::from_millis(1_200);
     link.handle(now, UNREACHABLE);
-    assert_eq!(link.poll_output(), Some(Output::Examine), "the local network is examined");
+    assert_eq!(
+        link.poll_output(),
+        Some(Output::Examine { route: true }),
+        "the local network is examined"
+    );
     link.handle(now, Input::Examined(Examination::default()));
     let warning = Event::Warned {
         cause: Cause::Unreachable,
@@ -145,7 +152,7 @@ fn outstanding() -> Link {
     while link.poll_output().is_some() {}
     assert_eq!(link.next_deadline().map(|next| next.at), Some(EXAMINED_AT));
     link.handle(EXAMINED_AT, Input::Deadline);
-    assert_eq!(link.poll_output(), Some(Output::Examine));
+    assert_eq!(link.poll_output(), Some(Output::Examine { route: false }));
     assert_eq!(link.poll_output(), None);
     link
 }
@@ -155,7 +162,8 @@ const EXAMINED_AT: Time = Time::from_millis(8_000);
 #[test]
 fn an_examination_for_outstanding_bytes_raises_no_suspicion_and_loses_no_error() {
     let examined = |error| {
-        Input::Examined(Examination { tcp: Some(silent(8_000)), error, local_down: Some(true) })
+        let tcp = Some(silent(8_000));
+        Input::Examined(Examination { tcp, error, local_down: Some(true), queued: false })
     };
     let mut link = outstanding();
     link.handle(EXAMINED_AT, examined(None));

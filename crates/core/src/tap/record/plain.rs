@@ -117,7 +117,7 @@ plain_enum! { SocketError {
     5 => TimedOut {}
 } }
 
-plain_struct! { Examination { tcp, error, local_down } }
+plain_struct! { Examination { tcp, error, local_down, queued } }
 
 plain_struct! { TcpSnapshot {
     unacked,
@@ -312,9 +312,24 @@ mod tests {
         policy.with_spread(chance.below(2) == 0).with_enforce(chance.below(2) == 0)
     }
 
+    fn examination(chance: &mut Random) -> Examination {
+        let tcp = TcpSnapshot {
+            unacked: chance.next_u32(),
+            notsent: (chance.below(2) == 0).then(|| chance.next_u32()),
+            last_ack: Span::from_nanos(chance.next_u64()),
+            ..TcpSnapshot::default()
+        };
+        Examination {
+            tcp: (chance.below(3) != 0).then_some(tcp),
+            error: (chance.below(2) == 0).then_some(SocketError::TimedOut),
+            local_down: (chance.below(2) == 0).then_some(true),
+            queued: chance.below(2) == 0,
+        }
+    }
+
     fn link_input<'a>(chance: &mut Random, pool: &'a [u8]) -> LinkInput<'a> {
         let span = Span::from_nanos(chance.next_u64());
-        LinkInput::Command(match chance.below(11) {
+        LinkInput::Command(match chance.below(13) {
             0 => return LinkInput::Received(bytes(chance, pool)),
             1 => return LinkInput::Ended,
             2 => return LinkInput::Failed(SocketError::HostUnreachable),
@@ -329,6 +344,8 @@ mod tests {
             7 => LinkCommand::Retune(policy(chance)),
             8 => LinkCommand::Hold(span),
             9 => LinkCommand::Release,
+            10 => return LinkInput::Warned(SocketError::NetworkUnreachable),
+            11 => return LinkInput::Examined(examination(chance)),
             _ => {
                 // `Other` of a byte that has a name must stay `Other`.
                 let reason = CloseReason::Other(chance.below(12) as u8);

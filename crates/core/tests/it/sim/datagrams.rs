@@ -95,7 +95,6 @@ impl Path {
                 Output::Probe { .. }
                 | Output::Keepalive { .. }
                 | Output::Confirm { .. }
-                | Output::Examine
                 | Output::Suspect
                 | Output::Overdue(_)
                 | Output::Dead(_) => panic!("seed {}: {output:?} on evidence", self.seed),
@@ -117,7 +116,6 @@ impl Path {
                 Output::Suspect => {}
                 Output::Keepalive { .. }
                 | Output::Confirm { .. }
-                | Output::Examine
                 | Output::RoundTrip(_)
                 | Output::Recovered
                 | Output::Overdue(_) => panic!("seed {}: {output:?} at {now:?}", self.seed),

@@ -43,7 +43,14 @@ fn world(policy: Policy, count: usize, to_gateway_period: u64, to_peer_period: u
         // The peers do not enforce the bound: the gateway's verdicts are under test.
         let settings = settings(side, policy.with_enforce(false));
         let quality = Quality { delay: MILLI / 2, jitter: 0, loss: 0 };
-        world.connect(Plan { listener: 0, settings, quality, to_gateway_period, to_peer_period });
+        world.connect(Plan {
+            listener: 0,
+            settings,
+            quality,
+            to_gateway_period,
+            to_peer_period,
+            reads: true,
+        });
     }
     world
 }
@@ -184,7 +191,8 @@ fn silence(policy: Policy) -> (Vec<Span>, Option<Span>) {
                 }
                 link::Output::Event(_)
                 | link::Output::Transmit { .. }
-                | link::Output::Examine
+                | link::Output::Examine { .. }
+                | link::Output::Patience(_)
                 | link::Output::Close(_) => {}
             }
         }

@@ -14,6 +14,7 @@ use systole_core::wheel::TICK;
 use systole_core::wire::{Codec, Decoder, Frame, MAX_DATA};
 use systole_core::{Span, Time};
 
+use super::kernel::{shows, shows_unread};
 use super::messages::MessageStream;
 use super::model::Model;
 use super::network::{Lanes, Segment, split_randomly};
@@ -320,15 +321,22 @@ impl Gateway {
         }
     }
 
-    /// Executes the hub's outputs until it requests no more examinations. Simulated sockets show
-    /// nothing.
+    /// Executes the hub's outputs until it requests no more examinations. Sockets of peers in doubt
+    /// show something only if the peer has stopped reading.
     fn collect(&mut self, raw: u64, now: Time, peers: &mut [Peer], random: &mut Random) {
         let mut examinations = self.execute_outputs(raw, now, peers, random);
         while let Some(link) = examinations.pop() {
             let index = self.peer_of_link.get(link as usize).copied().flatten();
+            let reads = index.is_none_or(|index| peers[index].plan.reads);
             let model = index.and_then(|index| peers[index].gateway_model.as_mut());
-            if model.is_some_and(|model| model.is_open()) {
-                let input = link::Input::Examined(Examination::default());
+            if let Some(model) = model.filter(|model| model.is_open()) {
+                let shown = match model.is_trusted(now) {
+                    true => shows(random),
+                    false if !reads && model.expects_nothing() => shows_unread(),
+                    false => Examination::default(),
+                };
+                model.examined(now, &shown);
+                let input = link::Input::Examined(shown);
                 self.hub.handle(now, Input::Link { link, input });
                 examinations.extend(self.execute_outputs(raw, now, peers, random));
             }
@@ -372,15 +380,15 @@ impl Gateway {
                     let cause = verdict.cause.name();
                     let first = self.turns.front().map(|(_, raw)| *raw);
                     let unread = peer.up.next().zip(first).filter(|(next, read)| next <= read);
-                    let judged = cause == "unknown" || cause == "handshake_timeout";
+                    let judged = ["unknown", "not_reading", "handshake_timeout"].contains(&cause);
                     assert!(!judged || unread.is_none(), "a verdict with bytes unread");
                     assert!(
                         !(judged && peer.healthy),
                         "gateway's {index}: a verdict on a healthy peer"
                     );
                 }
-                link::Output::Examine => examinations.push(link),
-                link::Output::Event(_) => {}
+                link::Output::Examine { .. } => examinations.push(link),
+                link::Output::Event(_) | link::Output::Patience(_) => {}
                 link::Output::Close(how) => {
                     self.lanes.flush(raw, &mut peer.down, random);
                     peer.down.send(raw, closing_segment(how), random);
@@ -419,7 +427,7 @@ impl Gateway {
                 assert_eq!(*known.policy, model.policy, "gateway's {index}: policy");
             }
             if let Some(deadline) = known.next_deadline {
-                let latest = deadline.at + TICK;
+                let latest = deadline.at.max(self.now()) + TICK;
                 assert!(
                     next.is_some_and(|next| next <= latest),
                     "gateway's {index}: {deadline:?} is missed, the hub sleeps until {next:?}"

@@ -2,14 +2,16 @@
 //! rules. The model sees only the inputs and outputs of that end.
 
 use systole_core::cause::Cause;
-use systole_core::kernel::SocketError;
+use systole_core::kernel::{Examination, SendState, SocketError};
 use systole_core::link::{
-    BeatKind, Command, Event, HALF_CLOSED, Input, Lane, Output, Settings, Side,
+    BeatKind, Closing, Command, Event, HALF_CLOSED, Hung, Input, Lane, Output, Settings, Side,
 };
-use systole_core::liveness::{OUTSTANDING, Role};
+use systole_core::liveness::Role;
 use systole_core::policy::Detection;
 use systole_core::wire::{CloseReason, Codec, Decoder, Frame, MAX_DATA};
 use systole_core::{Policy, Span, Time};
+
+use super::kernel::{Kernel, Sent};
 
 /// The grid on which a spread policy places probes and keepalives.
 const GRID: Span = Span::from_millis(25);
@@ -52,10 +54,19 @@ pub(super) struct Model {
     pub(super) suspect: bool,
     overdue: bool,
     examines: bool,
-    /// The time of the last examination of the socket.
-    last_examined: Time,
-    /// The time of the first frame sent since the last evidence.
-    first_unanswered: Option<Time>,
+    pub(super) kernel: Kernel,
+    /// The time for which a hung peer is kept.
+    keep: Option<Span>,
+    /// The end of that time, and of the present round of it.
+    kept: Option<(Time, Time)>,
+    /// Whether examinations are remembered, since a suspicion or a router's report.
+    inquires: bool,
+    /// Whether such an examination showed that the peer does not read.
+    shut: bool,
+    /// The number of times the peer was kept.
+    pub(super) keeps: u64,
+    /// The number of warnings of a peer that does not read.
+    pub(super) unread: u64,
     /// Whether a router reported the peer unreachable since the last evidence.
     warned: bool,
     /// Whether `Warned` was emitted for that report.
@@ -92,6 +103,10 @@ struct Turn {
     last_ping: u8,
     pongs_sent: u32,
     retuned: Option<Policy>,
+    /// Bytes wait behind a closed window at the second look in a row.
+    reads_not: bool,
+    /// It hangs, and is kept from now on.
+    hangs: bool,
 }
 
 impl Model {
@@ -116,8 +131,16 @@ impl Model {
             suspect: false,
             overdue: false,
             examines: settings.examines,
-            last_examined: now,
-            first_unanswered: None,
+            kernel: Kernel::new(settings.patience),
+            unread: 0,
+            keep: match settings.hung {
+                Hung::End => None,
+                Hung::Keep(span) => Some(span),
+            },
+            kept: None,
+            inquires: false,
+            shut: false,
+            keeps: 0,
             warned: false,
             warning_emitted: false,
             half_closed: None,
@@ -159,6 +182,7 @@ impl Model {
             SocketError::Reset | SocketError::Refused => Cause::PeerReset,
             SocketError::HostUnreachable | SocketError::NetworkUnreachable => Cause::Unreachable,
             SocketError::TimedOut if self.warned => Cause::Unreachable,
+            SocketError::TimedOut if self.shut => Cause::NotReading,
             SocketError::TimedOut => Cause::Unknown,
             SocketError::Local => Cause::LocalFault,
         }
@@ -174,7 +198,7 @@ impl Model {
             Input::Received(_) => {
                 self.turn.received = true;
                 (self.warned, self.warning_emitted) = (false, false);
-                self.first_unanswered = None;
+                (self.inquires, self.shut) = (false, false);
                 self.last_heard = self.last_heard.max(now);
                 self.silence_start = self.silence_start.max(now);
                 self.end_silence();
@@ -182,7 +206,7 @@ impl Model {
             Input::Ended => self.half_close(now),
             Input::Failed(error) => self.turn.expects = Some(self.cause_of(error)),
             Input::Examined(_) => panic!("an examination that was not requested"),
-            Input::Warned(_) => self.warned = true,
+            Input::Warned(_) => (self.warned, self.inquires) = (true, true),
             Input::Overflowed => self.turn.expects = Some(Cause::SlowConsumer),
             Input::Deadline => self.turn.by_deadline = true,
             Input::Command(Command::Hold(span)) if self.is_established() => {
@@ -232,6 +256,7 @@ impl Model {
             self.turn.half_close_ping_due = true;
             (self.suspect, self.overdue, self.first_probe, self.last_probe) =
                 (false, false, None, 0);
+            (self.kept, self.inquires, self.shut) = (None, false, false);
         }
     }
 
@@ -249,17 +274,22 @@ impl Model {
         match *output {
             Output::Transmit { bytes, lane } => self.transmit(now, bytes, lane),
             Output::Event(ref event) => self.event(now, event),
-            Output::Examine => {
+            Output::Examine { .. } => {
                 assert!(self.examines, "{}: examination is off", self.name);
-                let early = now < self.last_heard + OUTSTANDING || self.first_unanswered.is_none();
+                let early = self.kernel.is_looked_after(now);
                 let probing = self.first_probe.is_some()
                     || self.suspect
-                    || self.due().is_some_and(|due| now >= due);
+                    || self.half_closed.or(self.due()).is_some_and(|due| now >= due);
                 let idle = !probing && self.turn.expects.is_none();
                 assert!(!(early && idle), "{}: an examination without need", self.name);
-                self.last_examined = now;
+                if !self.examines {
+                    self.kernel.look(now, &Examination::default());
+                }
             }
-            Output::Close(_) => {
+            Output::Patience(patience) => self.kernel.told(&self.name, patience),
+            Output::Close(closing) => {
+                let leaves = self.kernel.patience.send() == SendState::Leaving;
+                assert_eq!(leaves, closing == Closing::Flush, "{}: how it leaves", self.name);
                 assert_eq!(self.stage, Stage::Lost, "{}: closed without a verdict", self.name);
                 self.stage = Stage::Closed;
             }
@@ -282,6 +312,13 @@ impl Model {
         assert!(!recovered || may_end_silence, "{name}: recovered without evidence");
         if !self.is_established() {
             return;
+        }
+        assert!(!self.turn.hangs, "{name}: a hung peer was not reported");
+        assert!(!self.turn.reads_not, "{name}: no warning of a peer that does not read");
+        if self.half_closed.is_none() {
+            let due = self.due().filter(|_| self.policy.enforce());
+            let extended = self.silence_start > self.last_heard || self.kept.is_some();
+            self.kernel.check(name, self.last_heard, due, extended);
         }
         let probing = self.first_probe.is_some() || self.suspect;
         assert!(
@@ -311,8 +348,11 @@ impl Model {
             Stage::Established => {
                 self.check_silence(now);
                 let quiet = self.first_probe.is_none() && !self.suspect;
-                if quiet && self.examines {
-                    self.check_examinations(now);
+                if let Some(due) = self.kernel.look_due().filter(|_| self.examines) {
+                    assert!(!passed(due), "{name}: {now:?} no examination since {due:?}");
+                }
+                if let Some(end) = self.kernel.gives_up(self.last_heard) {
+                    assert!(!passed(end), "{name}: {now:?} the kernel was first, at {end:?}");
                 }
                 if let Some(keepalive) = self.policy.keepalive().filter(|_| quiet) {
                     let due = self.last_heard.max(self.last_sent) + keepalive;
@@ -324,27 +364,55 @@ impl Model {
         }
     }
 
-    /// Checks that a link with unanswered bytes was examined although it is not suspect.
-    fn check_examinations(&self, now: Time) {
-        let periods = (now - self.slack).since(self.last_heard).as_nanos() / OUTSTANDING.as_nanos();
-        let due = self.last_heard + OUTSTANDING.times(periods);
-        // The time of an examination is stored rounded up to a unit.
-        let unit = Span::from_millis(70);
-        // The stored time saturates after nine years.
-        if now > Time::ZERO + unit.times(4_000_000_000) {
-            return;
+    /// Returns whether an examination that is requested now is for outstanding bytes alone.
+    pub(super) fn is_trusted(&self, now: Time) -> bool {
+        let ends = self.turn.expects.is_some() || self.due().is_some_and(|due| now >= due);
+        self.is_established()
+            && self.first_probe.is_none()
+            && !self.suspect
+            && !self.warned
+            && !ends
+    }
+
+    /// Returns whether the end of the link is not certain yet.
+    pub(super) fn expects_nothing(&self) -> bool {
+        self.turn.expects.is_none()
+    }
+
+    /// Keeps a peer that does not read at the bound; the probing end examines it once a bound.
+    fn keep(&mut self, now: Time) {
+        let Some((span, bound)) = self.keep.zip(self.policy.bound()) else { return };
+        let end = self.kept.map_or(now + span, |(end, _)| end);
+        if now < end {
+            self.turn.hangs = self.kept.is_none();
+            let until = if self.probes { end.min(now + bound) } else { end };
+            self.kept = Some((end, until));
         }
-        let owed = self.first_unanswered.is_some_and(|first| first + unit < due);
-        let name = &self.name;
-        assert!(
-            !owed || self.last_examined + unit >= due,
-            "{name}: {now:?} no examination, due {due:?}"
-        );
+    }
+
+    /// Records the result of an examination.
+    pub(super) fn examined(&mut self, now: Time, shown: &Examination) {
+        if self.verbose {
+            println!("{:?} {} <- {shown:?}", now, self.name);
+        }
+        let judged = self.due().is_some_and(|due| now >= due) && self.policy.enforce();
+        let probing = self.first_probe.is_some() || self.suspect || judged;
+        let trusted = self.half_closed.is_none() && !probing;
+        self.turn.reads_not = self.kernel.look(now, shown) && trusted;
+        if !trusted && shown.tcp.is_some() {
+            self.kernel.doubt();
+            self.inquires |= judged;
+            self.shut |= self.inquires && self.half_closed.is_none();
+            if judged && self.shut && !self.warned && self.turn.expects.is_none() {
+                self.keep(now);
+            }
+        }
     }
 
     /// Returns when the verdict falls unless there is evidence before.
     pub(super) fn due(&self) -> Option<Time> {
-        self.policy.bound().map(|bound| self.silence_start + bound)
+        let due = self.policy.bound().map(|bound| self.silence_start + bound);
+        self.kept.map(|(_, until)| until).or(due)
     }
 
     fn check_silence(&self, now: Time) {
@@ -356,7 +424,7 @@ impl Model {
         if let Some(due) = self.due().filter(|due| passed(*due)) {
             assert!(self.overdue, "{name}: {now:?} alive although due at {due:?}");
         }
-        if self.overdue {
+        if self.overdue || self.kept.is_some() {
             return;
         }
         let must = self.scheduled(now - self.slack, idle, interval).min(u64::from(probes));
@@ -390,6 +458,7 @@ impl Model {
         self.turn.may_end_silence = true;
         self.spread &= self.first_probe.is_none() && !self.suspect;
         self.overdue = false;
+        self.kept = None;
         self.first_probe = None;
         self.last_probe = 0;
     }
@@ -398,15 +467,20 @@ impl Model {
         let name = &self.name;
         assert_ne!(self.stage, Stage::Lost, "{name}: a frame after the verdict");
         (self.sent_before, self.last_sent) = (self.last_sent, self.last_sent.max(now));
-        if self.first_unanswered.is_none() && self.last_sent > self.last_heard {
-            self.first_unanswered = Some(now);
-        }
         let mut decoder = Decoder::new(self.codec, MAX_DATA as u32);
         let mut rest = bytes;
         let frame = decoder.next(&mut rest).expect("legal").expect("whole");
         assert!(rest.is_empty(), "{name}: one frame per output");
         let is_data = matches!(frame, Frame::Data { .. });
         assert_eq!(is_data, lane == Lane::Data, "{name}: the wrong lane");
+        match frame {
+            Frame::Ping(_) => self.kernel.sent(now, Sent::Ping),
+            Frame::Data { .. } => self.kernel.sent(now, Sent::Data),
+            Frame::Pong(_) | Frame::Welcome(_) | Frame::Retune(_) => {
+                self.kernel.sent(now, Sent::Control);
+            }
+            Frame::Hello(_) | Frame::Close(_) => {}
+        }
         match frame {
             Frame::Ping(_) => {
                 self.pings += 1;
@@ -431,6 +505,10 @@ impl Model {
                 self.spread = policy.spread();
             }
             Event::Suspect => self.check_suspicion(now),
+            Event::Warned { cause: Cause::NotReading, .. } => {
+                assert!(std::mem::take(&mut self.turn.reads_not), "{name}: the peer reads");
+                self.unread += 1;
+            }
             Event::Warned { cause, .. } => {
                 assert_eq!(cause, Cause::Unreachable, "{name}: the cause of a warning");
                 assert!(
@@ -443,10 +521,17 @@ impl Model {
                 );
                 self.warning_emitted = true;
             }
-            Event::Hung { .. } => panic!("{name}: hung without an examination"),
+            Event::Hung { cause, until } => {
+                assert!(std::mem::take(&mut self.turn.hangs), "{name}: the peer is not hung");
+                let end = self.kept.map(|(end, _)| end);
+                assert_eq!((cause, Some(until)), (Cause::NotReading, end), "{name}: kept");
+                assert!(self.suspect, "{name}: hung and not suspect");
+                self.keeps += 1;
+            }
             Event::Recovered => {
                 assert!(self.suspect, "{name}: recovered without suspicion");
                 (self.suspect, self.warned, self.warning_emitted) = (false, false, false);
+                (self.inquires, self.shut) = (false, false);
                 self.turn.recovered = true;
                 self.recoveries += 1;
             }
@@ -460,6 +545,7 @@ impl Model {
             Event::Retuned(policy) => self.retuned(now, policy),
             Event::RoundTrip(span) => {
                 assert!(self.turn.received, "{name}: a round trip without an answer");
+                self.kernel.answered();
                 // The stored round trip saturates beyond an hour.
                 let sample = span.as_micros().clamp(1, u64::from(u32::MAX));
                 // The pong of a probe that raised a suspicion may answer a retransmission.
@@ -502,9 +588,13 @@ impl Model {
         let since = self.first_probe.or((!self.probes).then_some(self.silence_start + idle));
         self.suspect = true;
         self.ambiguous = true;
-        if self.due().is_some_and(|due| now >= due) {
-            // An overdue peer is suspect.
-            assert!(!self.policy.enforce(), "{name}: suspect after the verdict was due");
+        self.inquires |= self.examines;
+        if self.kept.is_some() || self.due().is_some_and(|due| now >= due) {
+            // An overdue peer is suspect, and so is a kept one.
+            assert!(
+                self.kept.is_some() || !self.policy.enforce(),
+                "{name}: suspect after the verdict was due"
+            );
             return;
         }
         let since = since.expect("suspect before the first probe");
@@ -539,6 +629,12 @@ impl Model {
         let Detection::Bounded { idle, interval, probes } = self.policy.detection() else {
             panic!("{name}: a probe without a bound");
         };
+        if let Some((_, until)) = self.kept {
+            assert_eq!(number, self.last_probe.saturating_add(1), "{name}: probes of a round");
+            assert!(now >= until - interval && now < until, "{name}: a probe at {now:?}");
+            self.last_probe = number;
+            return;
+        }
         assert!(number > self.last_probe, "{name}: probe {number} twice");
         assert!(number <= probes, "{name}: probe {number} of {probes}");
         let mut least = self.silence_start + idle + interval.times(u64::from(number) - 1);
@@ -616,7 +712,11 @@ impl Model {
             assert!(now >= until, "{name}: lost too early");
             return;
         }
-        let cause = if self.warned { Cause::Unreachable } else { Cause::Unknown };
+        let cause = match (self.warned, self.shut) {
+            (true, _) => Cause::Unreachable,
+            (false, true) => Cause::NotReading,
+            (false, false) => Cause::Unknown,
+        };
         assert_eq!(verdict.cause, cause, "{name}");
         assert!(self.policy.enforce(), "{name}: lost although the bound is not enforced");
         assert_eq!(
@@ -653,6 +753,8 @@ fn brief_output(output: &Output<'_>) -> String {
         Output::Event(Event::Data { bytes, more, .. }) => {
             format!("Data {} bytes, more: {more}", bytes.len())
         }
-        Output::Event(_) | Output::Examine | Output::Close(_) => format!("{output:?}"),
+        Output::Event(_) | Output::Examine { .. } | Output::Patience(_) | Output::Close(_) => {
+            format!("{output:?}")
+        }
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Plan {
     pub(super) to_gateway_period: u64,
     /// The mean time between messages to the peer; [`NEVER`] for none.
     pub(super) to_peer_period: u64,
+    /// Whether its application reads; otherwise its window is closed whenever it is in doubt.
+    pub(super) reads: bool,
 }
 
 /// A peer and both ends of its connection.
@@ -244,7 +246,7 @@ impl Peer {
                     self.in_force = Some(sent);
                     assert_eq!(policy.detection(), sent, "both ends hold the same policy");
                 }
-                Output::Event(_) | Output::Examine => {}
+                Output::Event(_) | Output::Examine { .. } | Output::Patience(_) => {}
                 Output::Close(how) => closing = Some(how),
             }
         }

@@ -2,7 +2,7 @@
 
 use systole_core::hub::HubCommand;
 use systole_core::kernel::SocketError;
-use systole_core::link::{Command, Goodbye, Input, Introduction, Limits, Settings, Side};
+use systole_core::link::{Command, Goodbye, Hung, Input, Introduction, Limits, Settings, Side};
 use systole_core::liveness::Role;
 use systole_core::random::Random;
 use systole_core::tap::record::ReplaySummary;
@@ -31,6 +31,12 @@ pub(super) struct Outcome {
     pub(super) condemned: u64,
     pub(super) recovered: u64,
     pub(super) beats: u64,
+    /// Times the kernel was told another patience.
+    pub(super) patience: u64,
+    /// Warnings of peers that do not read.
+    pub(super) unread: u64,
+    /// Peers that were kept beyond the bound.
+    pub(super) kept: u64,
 }
 
 impl Outcome {
@@ -43,21 +49,27 @@ impl Outcome {
             condemned: self.condemned + other.condemned,
             recovered: self.recovered + other.recovered,
             beats: self.beats + other.beats,
+            patience: self.patience + other.patience,
+            unread: self.unread + other.unread,
+            kept: self.kept + other.kept,
         }
     }
 
     /// Returns whether each kind of checked event happened often enough.
     pub(super) fn has_enough_events(&self) -> bool {
-        self.condemned > 100 && self.recovered > 100 && self.beats > 1_000
+        let verdicts = self.condemned > 100 && self.recovered > 100 && self.beats > 1_000;
+        verdicts && self.patience > 1_000 && self.unread > 10 && self.kept > 10
     }
 }
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Outcome { steps, inputs, outputs, virtual_ns, condemned, recovered, beats } = self;
+        let Outcome { steps, inputs, outputs, virtual_ns, .. } = self;
+        let Outcome { condemned, recovered, beats, patience, unread, kept, .. } = self;
         let days = virtual_ns / u128::from(86_400_000 * MILLI);
         write!(f, "{steps} steps in {days} virtual days, {inputs} inputs and {outputs} outputs; ")?;
-        write!(f, "{beats} heartbeats, {recovered} recoveries, {condemned} verdicts on silence")
+        write!(f, "{beats} heartbeats, {recovered} recoveries, {condemned} verdicts on silence, ")?;
+        write!(f, "{patience} changes of patience, {unread} peers that do not read, {kept} kept")
     }
 }
 
@@ -72,6 +84,9 @@ pub(super) fn run(seed: u64, verbose: bool) -> Outcome {
         outcome.condemned += u64::from(model.cause.is_some_and(|cause| cause.name() == "unknown"));
         outcome.recovered += model.recoveries;
         outcome.beats += model.beats;
+        outcome.patience += model.kernel.changes;
+        outcome.unread += model.unread;
+        outcome.kept += model.keeps;
     }
     let ReplaySummary { inputs, outputs, .. } = world.replay();
     Outcome { inputs, outputs, ..outcome }
@@ -84,6 +99,8 @@ struct Schedule {
     /// The mean time between two actions.
     pause: u64,
     until: u64,
+    /// Somebody who hangs may be kept; then no retune stops enforcing.
+    keeps: bool,
 }
 
 impl Schedule {
@@ -103,8 +120,12 @@ impl Schedule {
             settings.limits = Limits { shortest_bound: Span::from_nanos(unit), longest_bound };
             settings.report_heartbeats = true;
             settings.examines = random.below(2) == 0;
+            if random.below(2) == 0 {
+                settings.hung = Hung::Keep(Span::from_nanos(random.below(unit * 100)));
+            }
             settings
         });
+        let keeps = listeners.iter().any(|settings| settings.hung != Hung::End);
         let hub_config = HubConfig { listeners: listeners.to_vec(), seed: random.next_u64() };
         let lag = random.below(2) * random.below((unit / 8).min(40 * MILLI));
         let cost = 1 + random.below((unit / 16).min(20 * MILLI));
@@ -112,7 +133,13 @@ impl Schedule {
         let timing = LoopTiming { lag, batch, cost };
         let pause = unit * (1 + random.below(20));
         let until = pause * (8 + random.below(40));
-        Schedule { world: World::new(hub_config, timing, random, verbose), unit, pause, until }
+        Schedule {
+            world: World::new(hub_config, timing, random, verbose),
+            unit,
+            pause,
+            until,
+            keeps,
+        }
     }
 
     fn run_actions(&mut self) {
@@ -153,7 +180,8 @@ impl Schedule {
         let quality = Quality { delay, jitter, loss };
         let to_gateway_period = traffic(unit, random);
         let to_peer_period = traffic(unit, random);
-        let plan = Plan { listener, settings, quality, to_gateway_period, to_peer_period };
+        let reads = random.below(3) != 0;
+        let plan = Plan { listener, settings, quality, to_gateway_period, to_peer_period, reads };
         let role_at_gateway =
             self.world.gateway.hub.machine().listeners()[usize::from(listener)].role;
         // Without a handshake the first message introduces a peer, and it may never be sent.
@@ -237,7 +265,7 @@ impl Schedule {
         };
         let goodbye = Goodbye::from(CloseReason::Kicked);
         let command = match random.below(16) {
-            0..6 => Command::Retune(policy(self.unit, random)),
+            0..6 => Command::Retune(retune(self.unit, self.keeps, random)),
             6..9 => Command::Hold(Span::from_nanos(span)),
             9..12 => Command::Release,
             12..15 => Command::HeartbeatData(&data),
@@ -259,7 +287,8 @@ impl Schedule {
             1 => HubCommand::ReportHeartbeats(true),
             _ => {
                 let listener = random.below(3) as u16;
-                HubCommand::Retune { listener, policy: policy(self.unit, random) }
+                let policy = retune(self.unit, self.keeps, random);
+                HubCommand::Retune { listener, policy }
             }
         };
         self.world.command_all(command);
@@ -321,6 +350,11 @@ fn traffic(unit: u64, random: &mut Random) -> u64 {
         1 => unit + random.below(unit * 60),
         _ => NEVER,
     }
+}
+
+fn retune(unit: u64, enforce: bool, random: &mut Random) -> Policy {
+    let policy = policy(unit, random);
+    if enforce { policy.with_enforce(true) } else { policy }
 }
 
 fn policy(unit: u64, random: &mut Random) -> Policy {

@@ -1,0 +1,91 @@
+//! The kernel's patience: how long it must not give up the connection, emitted when that changes.
+
+use super::{Conversation, Stage};
+use crate::cause::{Cause, Confidence};
+use crate::diagnosis::Ground;
+use crate::grounds::Grounds;
+use crate::kernel::{Examination, Patience, SendState, TcpSnapshot};
+use crate::link::Event;
+use crate::link::outbound::Writer;
+use crate::time::{Span, Time};
+
+impl Conversation {
+    /// Emits the patience that the link needs now, if it is not in force: after a change of the
+    /// policy, a hold or a keep. Before the handshake is complete nothing of that applies.
+    pub(super) fn update_patience(&mut self, out: &mut Writer<'_>) {
+        if !self.is_established() {
+            return;
+        }
+        let outage = self.outage();
+        let send = self.in_force.get().send();
+        let ordinary = Patience::of(&self.policy).outage();
+        let patience = Patience::new(outage, send);
+        if self.in_force.set(patience, patience.outage() != ordinary) {
+            out.patience(patience);
+        }
+    }
+
+    /// Returns whether evidence may shorten the patience in force.
+    #[inline]
+    pub(in crate::link) fn is_patience_extended(&self) -> bool {
+        self.in_force.is_extended()
+    }
+
+    /// Emits the patience of the policy once evidence has ended what had extended it. During a hold
+    /// the patience stays as it is, although evidence makes it longer than needed.
+    pub(in crate::link) fn restore_patience(&mut self, out: &mut Writer<'_>) {
+        if self.liveness.held_until().is_none() {
+            self.update_patience(out);
+        }
+    }
+
+    /// Emits the patience of a link that has ended and whose last bytes are still to be delivered.
+    pub(super) fn leave(&mut self, out: &mut Writer<'_>) {
+        out.patience(Patience::new(None, SendState::Leaving));
+    }
+
+    /// Notes what an examination shows of our bytes in the kernel. A peer that is heard although
+    /// bytes wait behind its closed window is reported with [`Event::Warned`].
+    pub(super) fn note_send_state(
+        &mut self,
+        now: Time,
+        examination: &Examination,
+        out: &mut Writer<'_>,
+    ) {
+        self.outstanding.examined(now, examination.is_all_acknowledged());
+        let Some(tcp) = &examination.tcp else {
+            return;
+        };
+        let outage = self.in_force.get().outage();
+        let patience = Patience::new(outage, SendState::of(tcp));
+        if self.in_force.set(patience, self.in_force.is_extended()) {
+            out.patience(patience);
+        }
+        let doubted = self.liveness.is_in_doubt() || self.liveness.is_dead();
+        let trusted = self.stage == Stage::Established && !doubted;
+        if self.in_force.is_choked(trusted && is_choked(tcp)) {
+            self.record_examination(now, examination);
+            let grounds = [Ground::WindowClosed, Ground::BytesWaiting];
+            out.event(Event::Warned {
+                cause: Cause::NotReading,
+                confidence: Confidence::High,
+                grounds: Grounds::of(&grounds),
+            });
+        }
+    }
+
+    /// Returns the longest silence that the link survives, from the last evidence to the verdict.
+    fn outage(&self) -> Option<Span> {
+        let bound = self.policy.bound().filter(|_| self.policy.enforce())?;
+        let heard = self.liveness.last_heard();
+        let due = self.liveness.held_until().unwrap_or(heard) + bound;
+        let end = self.kept_until().map_or(due, |until| until.max(due));
+        Some(end.since(heard))
+    }
+}
+
+/// Returns whether bytes wait behind a closed window.
+fn is_choked(tcp: &TcpSnapshot) -> bool {
+    let waits = tcp.unacked > 0 || tcp.notsent.is_some_and(|bytes| bytes > 0);
+    waits && tcp.is_window_closed()
+}

@@ -1,0 +1,108 @@
+//! The patience that a link has emitted last, in four bytes, with what its next one depends on.
+
+use crate::kernel::{Patience, SendState};
+use crate::time::Span;
+
+const SECS_BITS: u32 = 27;
+const SECS: u32 = (1 << SECS_BITS) - 1;
+const SEND: u32 = 3 << SECS_BITS;
+/// The outage is longer than the policy's bound.
+const EXTENDED: u32 = 1 << 29;
+/// The latest examination showed bytes behind a closed window.
+const CHOKED: u32 = 1 << 30;
+/// That was reported.
+const REPORTED: u32 = 1 << 31;
+
+/// The patience that is in force on the socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct InForce(u32);
+
+impl InForce {
+    pub(super) fn new(patience: Patience) -> InForce {
+        let secs = patience.outage().map_or(SECS, |outage| {
+            let secs = outage.as_nanos() / 1_000_000_000;
+            u32::try_from(secs).map_or(SECS - 1, |secs| secs.min(SECS - 1))
+        });
+        let send = match patience.send() {
+            SendState::Sending => 0,
+            SendState::Stranded => 1,
+            SendState::Closed => 2,
+            SendState::Leaving => 3,
+        };
+        InForce(secs | send << SECS_BITS)
+    }
+
+    pub(super) fn get(self) -> Patience {
+        let secs = self.0 & SECS;
+        let outage = (secs != SECS).then(|| Span::from_secs(u64::from(secs)));
+        let send = match (self.0 & SEND) >> SECS_BITS {
+            0 => SendState::Sending,
+            1 => SendState::Stranded,
+            2 => SendState::Closed,
+            _ => SendState::Leaving,
+        };
+        Patience::new(outage, send)
+    }
+
+    /// Puts `patience` in force; `extended` is whether its outage exceeds the policy's bound.
+    /// Returns whether that changes the patience.
+    pub(super) fn set(&mut self, patience: Patience, extended: bool) -> bool {
+        let changed = self.get() != patience;
+        let extended = if extended { EXTENDED } else { 0 };
+        self.0 = InForce::new(patience).0 | self.0 & (CHOKED | REPORTED) | extended;
+        changed
+    }
+
+    /// Returns whether the outage exceeds the policy's bound, because of a hold, a keep or a
+    /// retune. Evidence then ends it.
+    #[inline]
+    pub(super) fn is_extended(self) -> bool {
+        self.0 & EXTENDED != 0
+    }
+
+    /// Notes whether bytes wait behind a closed window. Returns whether two examinations in a row
+    /// found that; true once, until the window opens.
+    pub(super) fn is_choked(&mut self, choked: bool) -> bool {
+        let before = self.0;
+        self.0 &= !(CHOKED | if choked { 0 } else { REPORTED });
+        if choked {
+            self.0 |= CHOKED | if before & CHOKED != 0 { REPORTED } else { 0 };
+        }
+        self.0 & REPORTED & !before != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::LONGEST_OUTAGE;
+
+    #[test]
+    fn every_patience_is_kept_exactly() {
+        let outages = [
+            Some(Span::ZERO),
+            Some(Span::from_secs(30)),
+            Some(LONGEST_OUTAGE),
+            Some(Span::from_nanos(u64::MAX)),
+        ];
+        for outage in outages.into_iter().chain([None]) {
+            for send in
+                [SendState::Sending, SendState::Stranded, SendState::Closed, SendState::Leaving]
+            {
+                let patience = Patience::new(outage, send);
+                assert_eq!(InForce::new(patience).get(), patience);
+            }
+        }
+    }
+
+    #[test]
+    fn a_closed_window_is_reported_at_the_second_examination_and_once() {
+        let mut force = InForce::new(Patience::new(None, SendState::Sending));
+        let told: [bool; 8] = [true, false, true, true, true, false, true, true]
+            .map(|choked| force.is_choked(choked));
+        assert_eq!(told, [false, false, false, true, false, false, false, true]);
+        assert!(force.set(Patience::new(None, SendState::Closed), true));
+        assert!(!force.set(Patience::new(None, SendState::Closed), false));
+        assert!(!force.is_extended() && !force.is_choked(true), "reported already");
+    }
+}

@@ -1,0 +1,199 @@
+//! Examinations because of outstanding bytes, and what they show of a peer that is heard.
+
+use alloc::vec::Vec;
+
+use super::*;
+use crate::cause::Confidence;
+use crate::kernel::{Patience, SendState};
+
+/// A bound of 75 s, so that no probe is out in the first minute.
+fn patient() -> Policy {
+    let policy = Policy::new(Span::from_secs(60), Span::from_secs(5), 3).unwrap();
+    policy.with_spread(false)
+}
+
+/// The socket of a peer that has acknowledged all.
+const CLEAR: TcpSnapshot = TcpSnapshot {
+    unacked: 0,
+    notsent: Some(0),
+    retransmits: 0,
+    backoff: 0,
+    probes: 0,
+    last_ack: Span::ZERO,
+    last_data: Span::ZERO,
+    rtt: Span::ZERO,
+    total_retrans: 0,
+    bytes_acked: Some(0),
+    bytes_sent: None,
+    bytes_retrans: None,
+    bytes_received: None,
+    send_window: Some(60_000),
+    window_limited: None,
+};
+
+/// The socket of a peer that reads nothing while 250 KB wait for it.
+const CLOSED: TcpSnapshot =
+    TcpSnapshot { notsent: Some(250_000), send_window: Some(0), backoff: 3, ..CLEAR };
+
+/// The socket after bytes were lost.
+const LOST: TcpSnapshot = TcpSnapshot { unacked: 1, retransmits: 4, backoff: 4, ..CLEAR };
+
+#[derive(Debug, Default)]
+struct Seen {
+    examined: Vec<u64>,
+    patience: Vec<(u64, SendState)>,
+    warned: Vec<(u64, Cause)>,
+    others: Vec<(u64, Cause)>,
+}
+
+/// Runs an accepting link that receives what `hears` returns for each second, sends what `sends`
+/// returns, and whose socket shows `shows`.
+fn play(
+    codec: Codec,
+    policy: Policy,
+    until: u64,
+    hears: impl Fn(u64) -> &'static [u8],
+    sends: impl Fn(u64) -> &'static [u8],
+    shows: impl Fn(u64) -> TcpSnapshot,
+) -> Seen {
+    let settings = Settings { examines: true, ..Settings::new(codec, Side::Accepting, policy) };
+    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut seen = Seen::default();
+    for second in 0..=until {
+        let millis = second * 1_000;
+        let now = Time::from_millis(millis);
+        while let Some(next) = link.next_deadline().filter(|next| next.at < now) {
+            link.handle(next.at, Input::Deadline);
+            note(&mut link, next.at, &shows, &mut seen);
+        }
+        if !hears(second).is_empty() {
+            link.handle(now, Input::Received(hears(second)));
+            note(&mut link, now, &shows, &mut seen);
+        }
+        if !sends(second).is_empty() {
+            let (bytes, kind) = (sends(second), DataKind::default());
+            link.handle(now, Input::Command(Command::Send { bytes, more: false, kind }));
+            note(&mut link, now, &shows, &mut seen);
+        }
+    }
+    seen
+}
+
+fn note(link: &mut Link, now: Time, shows: &impl Fn(u64) -> TcpSnapshot, seen: &mut Seen) {
+    let millis = now.as_millis();
+    while let Some(output) = link.poll_output() {
+        match output {
+            Output::Examine { .. } => {
+                seen.examined.push(millis);
+                let tcp = Some(shows(millis));
+                link.handle(now, Input::Examined(Examination { tcp, ..Examination::default() }));
+            }
+            Output::Patience(patience) => seen.patience.push((millis, patience.send())),
+            Output::Event(Event::Warned { cause, confidence, .. }) => {
+                assert_eq!(confidence, Confidence::High);
+                seen.warned.push((millis, cause));
+            }
+            Output::Event(Event::Lost { verdict, .. }) => seen.others.push((millis, verdict.cause)),
+            Output::Event(Event::Suspect) => panic!("suspect at {millis}"),
+            Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
+        }
+    }
+}
+
+const NOTHING: &[u8] = b"";
+
+fn once(at: u64, bytes: &'static [u8]) -> impl Fn(u64) -> &'static [u8] {
+    move |second| if second == at { bytes } else { NOTHING }
+}
+
+#[test]
+fn a_reply_sent_in_the_instant_of_its_question_is_examined_in_time() {
+    let seen = play(Codec::Line, patient(), 40, once(0, b"what?\n"), once(0, b"that"), |_| LOST);
+    assert_eq!(seen.examined, [8_000, 16_000, 24_000, 32_000], "until it is acknowledged");
+    let seen = play(Codec::Line, patient(), 40, once(0, b"ping\n"), |_| NOTHING, |_| LOST);
+    assert_eq!(seen.examined, [8_000, 16_000, 24_000, 32_000], "the answer to a PING too");
+    let seen = play(Codec::Line, patient(), 40, once(0, b"ping\n"), |_| NOTHING, |_| CLEAR);
+    assert_eq!(seen.examined, [8_000], "one that finds nothing ends them");
+    assert!(seen.patience.is_empty() && seen.warned.is_empty() && seen.others.is_empty());
+    let seen = play(Codec::Line, patient(), 40, once(0, b"hello\n"), |_| NOTHING, |_| CLEAR);
+    assert_eq!(seen.examined, [0; 0], "nothing was sent");
+}
+
+#[test]
+fn a_peer_that_talks_and_does_not_read_is_examined_warned_of_and_not_ended() {
+    for (codec, policy) in [(Codec::Line, patient()), (Codec::Line, Policy::standard())] {
+        let shows = |millis| if millis < 100_000 { CLOSED } else { CLEAR };
+        let seen = play(codec, policy, 120, |_| b"ping\n", once(0, b"much"), shows);
+        assert_eq!(seen.examined[..3], [8_000, 16_000, 24_000], "however lively the peer is");
+        assert!(
+            seen.examined.windows(2).all(|pair| pair[1] - pair[0] == 8_000 || pair[0] > 100_000)
+        );
+        let expected = [(8_000, SendState::Closed), (104_000, SendState::Sending)];
+        assert_eq!(seen.patience, expected);
+        assert_eq!(seen.warned, [(16_000, Cause::NotReading)], "at the second, and once");
+        assert!(seen.others.is_empty());
+    }
+}
+
+#[test]
+fn a_window_that_is_closed_at_one_examination_alone_is_not_reported() {
+    let shows = |millis: u64| if millis.is_multiple_of(16_000) { CLOSED } else { LOST };
+    let seen = play(Codec::Line, patient(), 120, |_| b"ping\n", once(0, b"much"), shows);
+    assert_eq!(seen.warned, []);
+    let shows = |_| TcpSnapshot { notsent: Some(0), ..CLOSED };
+    let seen = play(Codec::Line, patient(), 120, |_| b"ping\n", once(0, b"much"), shows);
+    assert_eq!(seen.warned, [], "nothing waits");
+}
+
+#[test]
+fn bytes_that_the_shell_holds_are_outstanding() {
+    let settings =
+        Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, patient()) };
+    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    link.handle(Time::ZERO, Input::Received(b"ping\n"));
+    for (queued, next) in [(true, 16_000), (false, 60_000)] {
+        let now = link.next_deadline().unwrap().at;
+        link.handle(now, Input::Deadline);
+        let tcp = Some(CLEAR);
+        let examination = Examination { tcp, queued, ..Examination::default() };
+        link.handle(now, Input::Examined(examination));
+        assert_eq!(link.next_deadline().unwrap().at, Time::from_millis(next));
+    }
+}
+
+/// The answers to probes show that the probes arrived: an idle link is never examined.
+#[test]
+fn a_link_of_which_only_pings_were_answered_is_not_examined() {
+    let policy = Policy::new(Span::from_secs(10), Span::from_secs(3), 3).unwrap();
+    let hears = |second| if second % 11 == 0 { &b"pong\n"[..] } else { NOTHING };
+    let seen = play(Codec::Line, policy.with_spread(false), 110, hears, |_| NOTHING, |_| CLEAR);
+    assert_eq!(seen.examined, [0; 0]);
+}
+
+#[test]
+fn a_peer_that_is_never_given_up_is_examined_while_bytes_wait_for_it() {
+    let observed = policy().with_enforce(false);
+    let settings =
+        Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, observed) };
+    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    link.handle(Time::ZERO, Input::Received(b"ping\n"));
+    let mut closed = Vec::new();
+    for _ in 0..20 {
+        let Some(next) = link.next_deadline() else { break };
+        link.handle(next.at, Input::Deadline);
+        while let Some(output) = link.poll_output() {
+            match output {
+                Output::Examine { .. } => {
+                    let stranded = TcpSnapshot { notsent: Some(5), probes: 3, backoff: 3, ..CLEAR };
+                    let tcp = Some(stranded);
+                    let examination = Examination { tcp, ..Examination::default() };
+                    link.handle(next.at, Input::Examined(examination));
+                }
+                Output::Patience(patience) => closed.push((next.at.as_millis(), patience)),
+                Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
+            }
+        }
+    }
+    assert_eq!(closed, [(1_500, Patience::new(None, SendState::Stranded))]);
+    assert!(link.next_deadline().is_some(), "examined on, although the bound has passed");
+}

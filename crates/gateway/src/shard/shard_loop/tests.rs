@@ -1,0 +1,168 @@
+//! The options that the sockets of a shard really have.
+
+use std::net::{SocketAddr, TcpStream};
+
+use socket2::SockRef;
+use systole_core::link::{Lane, Settings, Side};
+use systole_core::wire::Codec;
+use systole_core::{Policy, hub::HubCommand};
+use systole_net::{Clock, SocketOptions, listener};
+use tokio::sync::{mpsc, oneshot};
+
+use super::*;
+use crate::request::Order;
+
+/// More turns than any of these tests needs.
+const TURNS: usize = 1_000;
+
+/// A shard that is turned by hand, with one `line` listener, and one peer that said something.
+struct Bench {
+    shard: ShardLoop,
+    peer: TcpStream,
+    session: u64,
+}
+
+impl Bench {
+    fn new(policy: Policy) -> Bench {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let socket = listener::bind_shards(address, 1).unwrap().remove(0);
+        let address = socket.local_addr().unwrap();
+        let settings =
+            Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, policy) };
+        let setup = ShardSetup {
+            index: 0,
+            listeners: vec![(socket, settings)],
+            clock: Clock::start(),
+            seed: 1,
+            max_links: 10,
+            outbox_limit: 32 << 20,
+            echo: false,
+            epochs: Arc::default(),
+            reports: mpsc::channel(1_000).0,
+            stats: Arc::default(),
+            distributions: Distributions::default(),
+        };
+        let (_, requests) = std::sync::mpsc::channel();
+        let shard = ShardLoop::new(Poll::new().unwrap(), setup, requests).unwrap();
+        let peer = TcpStream::connect(address).unwrap();
+        let mut bench = Bench { shard, peer, session: 0 };
+        bench.hear();
+        bench
+    }
+
+    /// Turns the loop until something of the peer was heard.
+    fn hear(&mut self) {
+        let before = self.shard.bytes_in;
+        io::Write::write_all(&mut self.peer, b"hello\n").unwrap();
+        self.turn_until(|shard| shard.bytes_in > before);
+        let known = self.shard.hub.machine().presences(0).next();
+        self.session = known.expect("it is introduced").session;
+    }
+
+    fn turn_until(&mut self, done: impl Fn(&ShardLoop) -> bool) {
+        let mut events = Events::with_capacity(EVENTS);
+        for _ in 0..TURNS {
+            let planned = Span::from_millis(20);
+            self.shard.poll.poll(&mut events, Some(planned.into())).unwrap();
+            self.shard.clock.begin_turn(planned, &mut self.shard.reports);
+            let read = events.iter().map(|event| self.shard.socket_ready(event)).sum();
+            self.shard.accept();
+            self.shard.clock.record_reads(read, self.shard.sockets.conns.len(), true);
+            self.shard.expire();
+            if done(&self.shard) {
+                return;
+            }
+        }
+        panic!("never done");
+    }
+
+    fn order(&mut self, order: Order) {
+        let (session, reply) = (self.session, oneshot::channel().0);
+        self.shard.answer(Request::Order { session, order, reply });
+    }
+
+    fn retune_all(&mut self, policy: Policy) {
+        let command = HubCommand::Retune { listener: 0, policy };
+        self.shard.answer(Request::Command(command));
+        self.shard.expire();
+    }
+
+    /// Keepalive idle time, user timeout and, where the kernel has it, the cap; of the link's
+    /// socket.
+    fn options(&self) -> (Span, Option<Span>) {
+        let stream = self.shard.sockets.stream(0).expect("it is open");
+        let socket = SockRef::from(stream);
+        let user_timeout = socket.tcp_user_timeout().unwrap().filter(|span| !span.is_zero());
+        (socket.tcp_keepalive_time().unwrap().into(), user_timeout.map(Span::from))
+    }
+}
+
+/// What [`Bench::options`] finds on a socket that survives an outage of so many seconds. Bounds
+/// from 9 s upwards have a user timeout on every kernel.
+fn surviving(secs: u64) -> (Span, Option<Span>) {
+    let options = SocketOptions::new(Some(Span::from_secs(secs)));
+    (options.keepalive_idle, Some(options.user_timeout))
+}
+
+#[test]
+fn a_retune_there_and_back_leaves_the_timeouts_of_the_first_policy() {
+    let retunes: [fn(&mut Bench, Policy); 2] = [
+        |bench, policy| bench.order(Order::Retune(policy)),
+        |bench, policy| bench.retune_all(policy),
+    ];
+    for retune in retunes {
+        let mut bench = Bench::new(Policy::standard());
+        assert_eq!(bench.options(), surviving(30));
+        retune(&mut bench, Policy::datacenter());
+        bench.hear();
+        assert_eq!(bench.options().0, Span::from_secs(2));
+        retune(&mut bench, Policy::standard());
+        bench.hear();
+        assert_eq!(bench.options(), surviving(30));
+    }
+}
+
+#[test]
+fn a_link_that_is_accepted_after_a_retune_has_the_timeouts_of_the_new_policy() {
+    let mut bench = Bench::new(Policy::standard());
+    bench.retune_all(Policy::relaxed());
+    bench.peer = TcpStream::connect(bench.peer.peer_addr().unwrap()).unwrap();
+    bench.turn_until(|shard| !shard.sockets.is_open(0) && shard.sockets.is_open(1));
+    bench.hear();
+    let stream = bench.shard.sockets.stream(1).expect("it is open");
+    let idle = SockRef::from(stream).tcp_keepalive_time().unwrap();
+    assert_eq!(Span::from(idle), Span::from_secs(40));
+}
+
+#[test]
+fn a_session_on_hold_is_not_ended_by_keepalive() {
+    let mut bench = Bench::new(Policy::datacenter());
+    assert_eq!(bench.options().0, Span::from_secs(2));
+    bench.order(Order::Hold(Span::from_secs(600)));
+    let (idle, user_timeout) = bench.options();
+    assert!(idle >= Span::from_secs(602) && user_timeout > Some(idle), "{idle} {user_timeout:?}");
+    bench.order(Order::Release);
+    bench.hear();
+    assert_eq!(bench.options().0, Span::from_secs(2));
+}
+
+#[test]
+fn an_examination_shows_bytes_that_the_socket_has_not_taken() {
+    let mut bench = Bench::new(Policy::standard());
+    let sockets = &mut bench.shard.sockets;
+    assert!(!sockets.examine(0, false).queued);
+    sockets.transmit(0, Lane::Data, b"gathered");
+    assert!(sockets.examine(0, false).queued && !sockets.examine(1, false).queued);
+    sockets.flush();
+    assert!(!sockets.examine(0, false).queued);
+    sockets.transmit(0, Lane::Data, &vec![0; 16 << 20]);
+    sockets.flush();
+    assert!(sockets.examine(0, false).queued, "the socket is full");
+}
+
+#[test]
+fn the_last_bytes_of_a_kicked_session_have_no_user_timeout() {
+    let mut bench = Bench::new(Policy::standard());
+    bench.order(Order::Kick { stay_away: false });
+    assert_eq!(bench.options().1, None);
+}
