@@ -138,8 +138,8 @@ pub enum Event<'a> {
     /// neighbour table explains the silence. The link does not end, and evidence outweighs the
     /// warning. Reported at most once in a silence, and only while a probe is out.
     ///
-    /// With [`Cause::NotReading`]: the peer is heard, and bytes wait behind its closed window at two
-    /// examinations in a row. Reported once until the window opens.
+    /// With [`Cause::NotReading`]: the peer is heard, and two examinations in a row show bytes
+    /// behind its closed window. Reported once until the window opens.
     Warned {
         /// The cause that the verdict would have now.
         cause: Cause,

@@ -521,13 +521,7 @@ impl Model {
                 );
                 self.warning_emitted = true;
             }
-            Event::Hung { cause, until } => {
-                assert!(std::mem::take(&mut self.turn.hangs), "{name}: the peer is not hung");
-                let end = self.kept.map(|(end, _)| end);
-                assert_eq!((cause, Some(until)), (Cause::NotReading, end), "{name}: kept");
-                assert!(self.suspect, "{name}: hung and not suspect");
-                self.keeps += 1;
-            }
+            Event::Hung { cause, until } => self.hung(cause, until),
             Event::Recovered => {
                 assert!(self.suspect, "{name}: recovered without suspicion");
                 (self.suspect, self.warned, self.warning_emitted) = (false, false, false);
@@ -535,13 +529,7 @@ impl Model {
                 self.turn.recovered = true;
                 self.recoveries += 1;
             }
-            Event::Overdue { due } => {
-                let expected = self.half_closed.or(self.due());
-                assert_eq!(Some(due), expected, "{name}: overdue at another time");
-                assert!(now >= due && !self.policy.enforce() && !self.overdue, "{name}: overdue");
-                assert!(self.suspect || self.half_closed.is_some(), "{name}: not suspect");
-                (self.overdue, self.first_probe) = (true, None);
-            }
+            Event::Overdue { due } => self.check_overdue(now, due),
             Event::Retuned(policy) => self.retuned(now, policy),
             Event::RoundTrip(span) => {
                 assert!(self.turn.received, "{name}: a round trip without an answer");
@@ -576,6 +564,24 @@ impl Model {
                 self.suspect = false;
             }
         }
+    }
+
+    fn hung(&mut self, cause: Cause, until: Time) {
+        let name = self.name.clone();
+        assert!(std::mem::take(&mut self.turn.hangs), "{name}: the peer is not hung");
+        let end = self.kept.map(|(end, _)| end);
+        assert_eq!((cause, Some(until)), (Cause::NotReading, end), "{name}: kept");
+        assert!(self.suspect, "{name}: hung and not suspect");
+        self.keeps += 1;
+    }
+
+    fn check_overdue(&mut self, now: Time, due: Time) {
+        let name = self.name.clone();
+        let expected = self.half_closed.or(self.due());
+        assert_eq!(Some(due), expected, "{name}: overdue at another time");
+        assert!(now >= due && !self.policy.enforce() && !self.overdue, "{name}: overdue");
+        assert!(self.suspect || self.half_closed.is_some(), "{name}: not suspect");
+        (self.overdue, self.first_probe) = (true, None);
     }
 
     fn check_suspicion(&mut self, now: Time) {
