@@ -1,4 +1,4 @@
-//! The kernel's view of a connection, and how long it must not give it up, as plain data.
+//! The kernel's view of a connection, and how long the kernel must not give it up, as plain data.
 //!
 //! Nothing here makes system calls: a shell examines the socket when a machine requests it, and
 //! passes the result in. A field that an older kernel or another system does not report is `None`,
@@ -156,8 +156,8 @@ impl Patience {
 /// The state of a connection's sending side, as far as it changes the kernel's timeouts.
 ///
 /// Linux counts window probes and gives up at the 15th that stays unanswered, whatever the user
-/// timeout says. With a retransmission time capped at one second that is 14 s, and sooner than most
-/// policies.
+/// timeout is. With a cap of one second on the retransmission timeout that is after 14 s, sooner
+/// than the bounds of most policies.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum SendState {
     /// The kernel sends, retransmits, or has nothing to send.
@@ -166,11 +166,12 @@ pub enum SendState {
     /// The kernel cannot send although the window is open: our own interface, address or route is
     /// gone.
     Stranded,
-    /// The peer has closed its window. It may be alive for ever that way, and a user timeout would
-    /// end the connection nevertheless.
+    /// The peer has closed its window. It may stay alive and closed for ever, and a user timeout
+    /// would end the connection nevertheless.
     Closed,
-    /// The link has ended, and the kernel delivers what is left. Only the shell's limit on
-    /// leave-taking ends it, and then the kernel's rules for connections without a process.
+    /// The link has ended, and the kernel still delivers its last bytes. The shell's limit for that
+    /// ends the connection, or, once it is closed, the kernel's rules for connections without a
+    /// process.
     Leaving,
 }
 

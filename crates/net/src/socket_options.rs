@@ -1,7 +1,7 @@
-//! The options of a TCP connection, translated from the patience that the core wants of the kernel:
-//! the kernel gives up later than the core would, and still gives up if the process is stopped.
+//! Options of a TCP connection, computed from the [`Patience`] that the core emits, so that the
+//! kernel gives up later than the core, and also when the process is stalled.
 //!
-//! The arithmetic, the values of each preset, and what was measured are in `docs/sockets.md`.
+//! The arithmetic, the values of each preset, and the measurements are in `docs/sockets.md`.
 
 use std::io;
 
@@ -11,115 +11,121 @@ use systole_core::kernel::{Patience, SendState};
 
 use crate::sockopt::{self, TcpSocket};
 
-/// For a peer whose silence is not judged: RFC 1122 lets no kernel ask sooner than after two hours.
+/// Outage to survive on a link that silence never ends: RFC 1122 requires a keepalive default of no
+/// less than two hours.
 pub const LAST_RESORT: Span = Span::from_secs(7_200);
 
-/// The cap of the retransmission time while data flows, which is the least that Linux takes. After
-/// an outage the same socket moves again within this time.
+/// Cap of the retransmission timeout while data flows, the least that Linux accepts. After an
+/// outage the socket sends again within this time.
 pub const RTO_MAX: Span = Span::from_secs(1);
 
-/// The largest cap that Linux takes, and what it has of itself.
-const RTO_MAX_OF_LINUX: Span = Span::from_secs(120);
+/// Largest cap that Linux accepts, and its default.
+const LINUX_RTO_MAX: Span = Span::from_secs(120);
 
-/// How many keepalive probes go unanswered; the user timeout ends at the same moment.
+/// Number of unanswered keepalive probes after which the kernel gives up; the user timeout expires
+/// at the same time.
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// The longest `TCP_KEEPIDLE` and `TCP_KEEPINTVL` that Linux takes.
+/// Longest `TCP_KEEPIDLE` and `TCP_KEEPINTVL` that Linux accepts.
 const MAX_KEEPALIVE_SECS: u64 = 32_767;
 
-/// The longest `TCP_USER_TIMEOUT` that Linux takes: 24 days and 20 hours.
+/// Longest `TCP_USER_TIMEOUT` that Linux accepts: 24 days and 20 hours.
 const MAX_USER_TIMEOUT_MS: u64 = i32::MAX as u64;
 
-/// The least by which the kernel is later than the core: what a stalled process may lose before
-/// its kernel acts for it.
-const LEAST_MARGIN_SECS: u64 = 6;
+/// Minimum time by which the kernel gives up later than the core: a process stalled for less does
+/// not lose its links.
+const MIN_MARGIN_SECS: u64 = 6;
 
-/// When Linux gives up by the number of its attempts alone, under the least cap: after 15
-/// retransmissions, or 15 questions whether it may send.
-const BY_NUMBER: Span = Span::from_secs(14);
+/// Time after which Linux gives up by its attempt count alone, under [`RTO_MAX`]: 15
+/// retransmissions or 15 window probes.
+const ATTEMPTS_EXHAUSTED: Span = Span::from_secs(14);
 
-/// Unsent bytes that the kernel holds: a heartbeat overtakes what waits in our own queue, but not
-/// these, which take half a second at 1 Mbit/s. Less would wake a fast sender more often.
+/// Maximum number of unsent bytes in the kernel (`TCP_NOTSENT_LOWAT`). A heartbeat overtakes our
+/// own queue, but not these bytes: half a second at 1 Mbit/s. Less would wake a fast sender more
+/// often.
 pub const UNSENT: u32 = 64 * 1024;
 
-/// What to tell the kernel about one connection.
+/// Kernel timeouts of one connection, computed from its patience.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SocketOptions {
-    /// Nothing heard for this long: the kernel asks. Whole seconds.
+    /// Silence after which the kernel sends its first keepalive probe. Whole seconds.
     pub keepalive_idle: Span,
-    /// From one question to the next. Whole seconds.
+    /// Time between two keepalive probes. Whole seconds.
     pub keepalive_interval: Span,
-    /// How many questions may go unanswered.
+    /// Number of unanswered keepalive probes after which the kernel gives up.
     pub keepalive_probes: u32,
-    /// How long sent data may stay unacknowledged: `TCP_USER_TIMEOUT`.
+    /// Maximum time that sent data may stay unacknowledged: `TCP_USER_TIMEOUT`.
     pub user_timeout: Span,
-    /// Cap of the retransmission time in [`SendState::Stranded`]: `TCP_RTO_MAX_MS`.
+    /// Cap of the retransmission timeout in [`SendState::Stranded`]: `TCP_RTO_MAX_MS`.
     pub rto_max_stranded: Span,
-    /// The same in [`SendState::Closed`].
+    /// Cap of the retransmission timeout in [`SendState::Closed`].
     pub rto_max_closed: Span,
 }
 
 impl SocketOptions {
-    /// Returns the options of a link that shall survive a silence of `outage`.
+    /// Computes the options of a link that must survive a silence of `outage`.
     ///
-    /// `None` is for a link that silence never ends. It counts as [`LAST_RESORT`]: off means off,
-    /// for the kernel too, but a host that has been gone for two hours is not kept for ever.
+    /// `None` stands for a link that silence never ends. [`LAST_RESORT`] then replaces the outage,
+    /// so that a host that disappeared is not kept for ever.
     ///
     /// The kernel gives up at L + max(L / 4, 6 s), where L is the outage, rounded up to whole
-    /// seconds, whether data is in flight (user timeout) or not (keepalive). Beyond 24 days and 20
-    /// hours it knows no longer timeout, and would give up before such a policy.
+    /// seconds, whether data is in flight (user timeout) or not (keepalive). Its longest timeout is
+    /// 24 days and 20 hours; it gives up before a link with a longer outage.
     pub fn new(outage: Option<Span>) -> SocketOptions {
         let outage = outage.unwrap_or(LAST_RESORT);
         let idle = secs_up(outage);
-        let margin = secs_up(outage).div_ceil(4).max(LEAST_MARGIN_SECS);
+        let margin = secs_up(outage).div_ceil(4).max(MIN_MARGIN_SECS);
         let interval = margin.div_ceil(u64::from(KEEPALIVE_PROBES));
         let timeout = idle.saturating_add(interval.saturating_mul(KEEPALIVE_PROBES.into()));
         let user_timeout = Span::from_secs(timeout).min(Span::from_millis(MAX_USER_TIMEOUT_MS));
-        // Whole seconds: the kernel counts in jiffies, and would otherwise round.
-        let part = |parts: u64| {
+        // Whole seconds: the kernel counts in jiffies, and rounds other values.
+        let rto_max = |parts: u64| {
             let cap = Span::from_secs(secs_up(user_timeout).div_ceil(parts));
-            cap.clamp(RTO_MAX, RTO_MAX_OF_LINUX)
+            cap.clamp(RTO_MAX, LINUX_RTO_MAX)
         };
         SocketOptions {
             keepalive_idle: Span::from_secs(idle.clamp(1, MAX_KEEPALIVE_SECS)),
             keepalive_interval: Span::from_secs(interval.clamp(1, MAX_KEEPALIVE_SECS)),
             keepalive_probes: KEEPALIVE_PROBES,
             user_timeout,
-            rto_max_stranded: part(8),
-            rto_max_closed: part(2),
+            rto_max_stranded: rto_max(8),
+            rto_max_closed: rto_max(2),
         }
     }
 
-    /// Returns the user timeout (zero: none) and the cap of the retransmission time in that state.
-    /// A kernel without such a cap keeps the user timeout while a window is open.
+    /// Returns the user timeout (zero: none) and the cap of the retransmission timeout in the state
+    /// `send`. A kernel without such a cap keeps the user timeout while the window is open.
     pub const fn timeouts(&self, send: SendState) -> (Span, Span) {
         match send {
-            SendState::Sending if self.gives_up_by_number() => (Span::ZERO, RTO_MAX),
-            SendState::Stranded if self.gives_up_by_number() => (Span::ZERO, self.rto_max_stranded),
+            SendState::Sending if self.attempt_count_suffices() => (Span::ZERO, RTO_MAX),
+            SendState::Stranded if self.attempt_count_suffices() => {
+                (Span::ZERO, self.rto_max_stranded)
+            }
             SendState::Sending => (self.user_timeout, RTO_MAX),
             SendState::Stranded => (self.user_timeout, self.rto_max_stranded),
             SendState::Closed => (Span::ZERO, self.rto_max_closed),
-            // A connection without a process ends once its retransmission time reaches the cap.
-            SendState::Leaving => (Span::ZERO, RTO_MAX_OF_LINUX),
+            // A connection without a process ends once its retransmission timeout reaches the cap.
+            SendState::Leaving => (Span::ZERO, LINUX_RTO_MAX),
         }
     }
 
-    /// Whether the cap alone ends the connection late enough, and soon enough.
+    /// Returns whether the attempt count alone ends the connection in time, without a user timeout.
     ///
-    /// Linux counts the user timeout of bytes that cannot leave from a stamp which it may leave
-    /// standing when they could: after two failures of our own network that lie further apart than
-    /// the timeout, it ends the connection at once. So there is none where none is needed.
-    const fn gives_up_by_number(&self) -> bool {
-        self.user_timeout.as_nanos() <= BY_NUMBER.as_nanos()
+    /// Linux measures the user timeout of bytes that it cannot send from a timestamp that it may
+    /// not reset once it can send again: after two failures of our own network that are further
+    /// apart than the timeout, it ends the connection at once. Hence no user timeout where the
+    /// attempt count suffices.
+    const fn attempt_count_suffices(&self) -> bool {
+        self.user_timeout.as_nanos() <= ATTEMPTS_EXHAUSTED.as_nanos()
     }
 }
 
-/// Which options took on one connection.
+/// Reports which options the kernel accepted on one connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Applied {
-    /// Small writes leave at once (`TCP_NODELAY`).
+    /// Small writes are sent at once (`TCP_NODELAY`).
     pub nodelay: bool,
-    /// Few unsent bytes lie before a heartbeat (`TCP_NOTSENT_LOWAT`): Linux.
+    /// Unsent bytes in the kernel are limited (`TCP_NOTSENT_LOWAT`): Linux.
     pub unsent: bool,
     /// Keepalive with its three parameters.
     pub keepalive: bool,
@@ -132,7 +138,7 @@ pub struct Applied {
 }
 
 impl Applied {
-    /// The options that did not take, by name, for whoever says so once.
+    /// Returns the names of the options the kernel refused, for a one-time warning.
     pub fn missing(&self) -> impl Iterator<Item = &'static str> + use<> {
         let Applied { nodelay, unsent, keepalive, user_timeout, rto_max, soft_errors } = *self;
         let parts = [
@@ -143,79 +149,80 @@ impl Applied {
             (rto_max, "TCP_RTO_MAX_MS"),
             (soft_errors, "IP_RECVERR"),
         ];
-        parts.into_iter().filter_map(|(took, name)| (!took).then_some(name))
+        parts.into_iter().filter_map(|(accepted, name)| (!accepted).then_some(name))
     }
 }
 
-/// Prepares a connection before its link is made, as far as this system has the options; a link
-/// works without any.
+/// Sets all options of a connection before its link is created, as far as this system has them; a
+/// link works without any.
 ///
-/// On Linux a listening socket may be prepared instead: what it accepts inherits all.
+/// On Linux, accepted connections inherit the options of the listening socket.
 ///
-/// Routers' messages are then reported by whatever call touches the socket next, also as an error
-/// of a read or write, while the connection lives on.
+/// After this, the next call on the socket reports a router's message, also as an error of a read
+/// or write, while the connection continues.
 pub fn prepare(patience: &Patience, socket: &impl TcpSocket) -> Applied {
     let socket = SockRef::from(socket);
     let options = SocketOptions::new(patience.outage());
-    set_linear(&socket);
-    // Never a low cap alone, unless it was found to be enough: first the timeout, then the cap,
-    // and where that took, the timeout that goes with it.
+    set_thin_linear_timeouts(&socket);
+    // There must be no low cap without the user timeout it needs: first the timeout, then the cap,
+    // and if the kernel accepted it, the timeout that belongs to the cap.
     let (user_timeout, rto_max) = options.timeouts(patience.send());
-    let timed = set_user_timeout(&socket, options.user_timeout).is_ok();
-    let capped = timed && set_rto_max(&socket, rto_max).is_ok();
-    if capped {
-        let _ = set_user_timeout(&socket, user_timeout);
+    let has_user_timeout = write_user_timeout(&socket, options.user_timeout).is_ok();
+    let has_rto_max = has_user_timeout && write_rto_max(&socket, rto_max).is_ok();
+    if has_rto_max {
+        let _ = write_user_timeout(&socket, user_timeout);
     }
     Applied {
         nodelay: socket.set_tcp_nodelay(true).is_ok(),
         unsent: sockopt::set_notsent_lowat(&socket, UNSENT).is_ok(),
         keepalive: socket.set_tcp_keepalive(&keepalive(&options)).is_ok(),
-        user_timeout: timed,
-        rto_max: capped,
-        soft_errors: set_soft_errors(&socket).is_ok(),
+        user_timeout: has_user_timeout,
+        rto_max: has_rto_max,
+        soft_errors: write_recverr(&socket).is_ok(),
     }
 }
 
-/// Puts another patience in force on a connection that has [`prepare`] behind it.
+/// Puts another patience in force on a connection; call [`prepare`] before.
 ///
 /// # Errors
-/// Those of the system; the link stays usable, with its former timeouts. A system without these
-/// options is no error.
+/// Errors of the system; the link stays usable, but some timeouts may be the former ones. The lack
+/// of these options on a system is no error.
 pub fn follow(patience: &Patience, socket: &impl TcpSocket) -> io::Result<()> {
     let socket = SockRef::from(socket);
     let options = SocketOptions::new(patience.outage());
     let (user_timeout, rto_max) = options.timeouts(patience.send());
-    // At no moment may there be a low cap without the user timeout that it needs.
+    // There must be no low cap without the user timeout it needs.
     match patience.send() {
         SendState::Sending | SendState::Stranded => {
-            let timed = set_user_timeout(&socket, options.user_timeout);
-            absent_is_fine(timed.and_then(|()| match set_rto_max(&socket, rto_max) {
-                Ok(()) => set_user_timeout(&socket, user_timeout),
-                absent => absent_is_fine(absent),
+            let written = write_user_timeout(&socket, options.user_timeout);
+            ignore_missing_option(written.and_then(|()| match write_rto_max(&socket, rto_max) {
+                Ok(()) => write_user_timeout(&socket, user_timeout),
+                refused => ignore_missing_option(refused),
             }))?;
         }
         SendState::Closed => {
-            absent_is_fine(set_rto_max(&socket, rto_max))?;
-            absent_is_fine(set_user_timeout(&socket, user_timeout))?;
+            ignore_missing_option(write_rto_max(&socket, rto_max))?;
+            ignore_missing_option(write_user_timeout(&socket, user_timeout))?;
         }
         SendState::Leaving => {
-            absent_is_fine(set_rto_max(&socket, rto_max))?;
-            // Keepalive does nothing while bytes wait, and later ends what the peer left half-open.
-            return absent_is_fine(set_user_timeout(&socket, user_timeout));
+            ignore_missing_option(write_rto_max(&socket, rto_max))?;
+            // The keepalive stays as it is: it does nothing while bytes wait, and later ends a
+            // connection that the peer left half-open.
+            return ignore_missing_option(write_user_timeout(&socket, user_timeout));
         }
     }
     socket.set_tcp_keepalive(&keepalive(&options))
 }
 
-/// Sets the user timeout alone; `None` switches it off.
+/// Sets only the user timeout; `None` switches it off.
 ///
-/// Switched off under a low `TCP_RTO_MAX_MS` the connection ends at the 15th retransmission, after
-/// about 15 s: [`follow`] does both.
+/// Without it and under a low `TCP_RTO_MAX_MS`, the connection ends at the 15th retransmission,
+/// after about 15 s: [`follow`] sets both.
 ///
 /// # Errors
-/// Those of the system; `Unsupported` where it has no such option.
+/// Errors of the system; `Unsupported` on systems without this option.
 pub fn user_timeout(timeout: Option<Span>, socket: &impl TcpSocket) -> io::Result<()> {
-    set_user_timeout(&SockRef::from(socket), timeout.unwrap_or(Span::ZERO))
+    write_user_timeout(&SockRef::from(socket), timeout.unwrap_or(Span::ZERO))
 }
 
 fn keepalive(options: &SocketOptions) -> TcpKeepalive {
@@ -227,35 +234,36 @@ fn keepalive(options: &SocketOptions) -> TcpKeepalive {
     keepalive
 }
 
-/// The first six retransmissions of a stream with little in flight follow each other without
-/// doubling, so that a heartbeat is through at once when a short outage is over. Old kernels have
-/// it, and what goes without is only slower.
-fn set_linear(socket: &SockRef<'_>) {
+/// Requests linear timeouts: the first six retransmissions of a thin stream do not double the
+/// timeout, so that a heartbeat arrives soon after a short outage. A refusal is ignored, since it
+/// only makes the link slower.
+fn set_thin_linear_timeouts(socket: &SockRef<'_>) {
     #[cfg(target_os = "linux")]
     let _ = socket.set_tcp_thin_linear_timeouts(true);
     #[cfg(not(target_os = "linux"))]
     let _ = socket;
 }
 
-fn set_user_timeout(socket: &SockRef<'_>, timeout: Span) -> io::Result<()> {
+fn write_user_timeout(socket: &SockRef<'_>, timeout: Span) -> io::Result<()> {
     sockopt::set_user_timeout_ms(
         socket,
         millis(timeout.min(Span::from_millis(MAX_USER_TIMEOUT_MS))),
     )
 }
 
-fn set_rto_max(socket: &SockRef<'_>, cap: Span) -> io::Result<()> {
+fn write_rto_max(socket: &SockRef<'_>, cap: Span) -> io::Result<()> {
     sockopt::set_rto_max_ms(socket, millis(cap))
 }
 
-/// An IPv6 socket may carry IPv4, and each has its own option; the socket's own family counts.
-fn set_soft_errors(socket: &SockRef<'_>) -> io::Result<()> {
+/// Sets `IP_RECVERR` and, on an IPv6 socket, `IPV6_RECVERR`: it may carry IPv4 too. The result is
+/// that of the socket's own family.
+fn write_recverr(socket: &SockRef<'_>) -> io::Result<()> {
     let v4 = sockopt::set_recverr_v4(socket);
     if socket.local_addr()?.is_ipv6() { sockopt::set_recverr_v6(socket) } else { v4 }
 }
 
-/// A kernel older than an option answers ENOPROTOOPT or EINVAL.
-fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+/// Turns the error of a kernel that lacks an option (ENOPROTOOPT or EINVAL) into success.
+fn ignore_missing_option(result: io::Result<()>) -> io::Result<()> {
     let Err(error) = result else {
         return Ok(());
     };
@@ -290,7 +298,7 @@ mod tests {
 
     const HOUR: Span = Span::from_secs(3_600);
 
-    /// Every options that a test looks at, with the outage it must outlive.
+    /// Returns the options under test, each with a name and the outage it must survive.
     fn cases() -> Vec<(String, SocketOptions, Span)> {
         let policy = |idle, interval, probes| {
             Policy::new(Span::from_millis(idle), Span::from_millis(interval), probes).unwrap()
@@ -313,8 +321,8 @@ mod tests {
         cases
     }
 
-    /// When Linux ends an idle link: at the first question due at or after the user timeout.
-    fn keepalive_ends(options: &SocketOptions) -> Span {
+    /// Returns when Linux ends an idle link: at the first probe at or after the user timeout.
+    fn keepalive_gives_up(options: &SocketOptions) -> Span {
         let mut tick = options.keepalive_idle + options.keepalive_interval;
         while tick < options.user_timeout {
             tick = tick + options.keepalive_interval;
@@ -322,19 +330,19 @@ mod tests {
         tick
     }
 
-    /// When Linux ends a link whose probes stay unanswered, if each state was found at once.
-    fn probes_end(cap: Span) -> Span {
-        let fired = (0..=15).map(|n| Span::from_millis(200).times(1 << n).min(cap));
-        fired.fold(Span::ZERO, |sum, interval| sum + interval)
+    /// Returns when Linux ends a link whose window probes stay unanswered, under `cap` throughout.
+    fn window_probes_give_up(cap: Span) -> Span {
+        let intervals = (0..=15).map(|n| Span::from_millis(200).times(1 << n).min(cap));
+        intervals.fold(Span::ZERO, |sum, interval| sum + interval)
     }
 
     #[test]
-    fn the_kernel_gives_up_later_than_the_core_but_does() {
+    fn the_kernel_gives_up_later_than_the_core_but_in_bounded_time() {
         for (name, options, outage) in cases() {
             assert!(options.user_timeout > outage, "{name}: {options:?}");
             let at_most = outage + Span::from_nanos(outage.as_nanos() / 4) + Span::from_secs(12);
             assert!(options.user_timeout <= at_most, "{name}: {options:?}");
-            let idle = keepalive_ends(&options);
+            let idle = keepalive_gives_up(&options);
             assert!(idle >= options.user_timeout, "{name}: {options:?}");
             assert!(
                 idle <= options.user_timeout + options.keepalive_interval,
@@ -344,18 +352,21 @@ mod tests {
     }
 
     #[test]
-    fn probes_outlast_the_user_timeout_up_to_what_linux_can() {
+    fn window_probes_outlast_the_user_timeout_up_to_the_limits_of_linux() {
         for (name, options, _) in cases() {
-            // Half of all probes may be spent when the state is noticed.
+            // Half of all probes may be spent when the state is detected.
             let cap = options.rto_max_stranded;
             assert!(
-                cap.times(8) + RTO_MAX >= options.user_timeout || cap == RTO_MAX_OF_LINUX,
+                cap.times(8) + RTO_MAX >= options.user_timeout || cap == LINUX_RTO_MAX,
                 "{name}: {options:?}"
             );
-            assert!(probes_end(cap) >= options.user_timeout || cap == RTO_MAX_OF_LINUX, "{name}");
+            assert!(
+                window_probes_give_up(cap) >= options.user_timeout || cap == LINUX_RTO_MAX,
+                "{name}"
+            );
             let cap = options.rto_max_closed;
             assert!(
-                cap.times(2) + RTO_MAX >= options.user_timeout || cap == RTO_MAX_OF_LINUX,
+                cap.times(2) + RTO_MAX >= options.user_timeout || cap == LINUX_RTO_MAX,
                 "{name}: {options:?}"
             );
         }
@@ -368,26 +379,29 @@ mod tests {
         assert_eq!(options.user_timeout, Span::from_secs(9_000));
     }
 
-    /// Without a process Linux ends a connection once its retransmission time reaches the cap.
+    /// Without a process, Linux ends a connection once its retransmission timeout reaches the cap.
     #[test]
     fn the_last_bytes_of_a_link_have_no_timeout_and_no_low_cap() {
         for (name, options, _) in cases() {
             let leaving = options.timeouts(SendState::Leaving);
-            assert_eq!(leaving, (Span::ZERO, RTO_MAX_OF_LINUX), "{name}");
+            assert_eq!(leaving, (Span::ZERO, LINUX_RTO_MAX), "{name}");
         }
     }
 
-    /// Without a user timeout Linux gives up at the 15th retransmission or question.
+    /// Without a user timeout, Linux gives up at the 15th retransmission or window probe.
     #[test]
-    fn a_user_timeout_is_set_only_where_numbers_would_end_the_link_too_soon() {
+    fn a_user_timeout_is_set_only_where_the_attempt_count_would_end_the_link_too_soon() {
         for (name, options, outage) in cases() {
             let (user_timeout, cap) = options.timeouts(SendState::Sending);
             assert_eq!(options.timeouts(SendState::Stranded).0, user_timeout, "{name}");
             if user_timeout == Span::ZERO {
-                assert!(probes_end(cap) > outage + Span::from_secs(LEAST_MARGIN_SECS), "{name}");
+                assert!(
+                    window_probes_give_up(cap) > outage + Span::from_secs(MIN_MARGIN_SECS),
+                    "{name}"
+                );
             } else {
                 assert_eq!(user_timeout, options.user_timeout, "{name}");
-                assert!(user_timeout > BY_NUMBER, "{name}");
+                assert!(user_timeout > ATTEMPTS_EXHAUSTED, "{name}");
             }
         }
         let short = SocketOptions::new(Some(Span::from_secs(3)));
@@ -395,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_policy_gets_what_linux_has() {
+    fn the_longest_outage_gets_the_longest_timeouts_of_linux() {
         let options = SocketOptions::new(Some(Span::from_nanos(u64::MAX)));
         assert_eq!(options.user_timeout.as_millis(), MAX_USER_TIMEOUT_MS);
         assert_eq!(options.keepalive_idle, Span::from_secs(MAX_KEEPALIVE_SECS));
@@ -403,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_the_document_holds() {
+    fn the_table_in_the_document_matches() {
         let document = include_str!("../../../docs/sockets.md");
         let never = ("never", Policy::never());
         for (name, policy) in PRESETS.iter().copied().chain([never]) {
@@ -431,8 +445,8 @@ mod tests {
 
         use super::*;
 
-        /// A kernel before 6.15 lacks this one, and nothing else may be missing.
-        const NEWEST: &str = "TCP_RTO_MAX_MS";
+        /// The only option that may be missing: kernels before 6.15 lack it.
+        const NEWEST_OPTION: &str = "TCP_RTO_MAX_MS";
 
         fn assert_in_force(
             socket: &impl TcpSocket,
@@ -456,13 +470,13 @@ mod tests {
                 socket.tcp_keepalive_retries().unwrap(),
                 socket.tcp_user_timeout().unwrap().unwrap_or(Duration::ZERO),
             );
-            let asked = (
+            let requested = (
                 options.keepalive_idle,
                 options.keepalive_interval,
                 options.keepalive_probes,
                 user_timeout.into(),
             );
-            assert_eq!(read, asked, "{name}");
+            assert_eq!(read, requested, "{name}");
             if let Some(cap) = cap {
                 assert_eq!(u64::from(cap), rto_max.as_millis(), "{name}");
             }
@@ -477,7 +491,10 @@ mod tests {
                 for listen in ["127.0.0.1:0", "[::1]:0"] {
                     let listener = TcpListener::bind(listen).unwrap();
                     let applied = prepare(&sending, &listener);
-                    assert!(applied.missing().all(|part| part == NEWEST), "{name}: {applied:?}");
+                    assert!(
+                        applied.missing().all(|part| part == NEWEST_OPTION),
+                        "{name}: {applied:?}"
+                    );
                     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
                     assert_eq!(prepare(&sending, &stream), applied, "{name}");
                     assert_in_force(&stream, &options, SendState::Sending, &name);
@@ -501,9 +518,9 @@ mod tests {
             }
         }
 
-        /// What one policy set may not outlast it.
+        /// No option of an earlier patience stays in force under a later one.
         #[test]
-        fn each_patience_leaves_nothing_of_the_one_before() {
+        fn each_patience_replaces_all_options_of_the_one_before() {
             let outages = [Some(2), Some(30), None, Some(2), None, Some(30)]
                 .map(|secs| secs.map(Span::from_secs));
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -517,7 +534,7 @@ mod tests {
         }
 
         #[test]
-        fn the_user_timeout_goes_off_and_on() {
+        fn the_user_timeout_can_be_set_and_cleared() {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let read = || SockRef::from(&listener).tcp_user_timeout().unwrap();
             user_timeout(Some(Span::from_secs(5)), &listener).unwrap();

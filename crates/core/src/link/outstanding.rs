@@ -5,36 +5,36 @@ use super::Lane;
 use crate::liveness::{Deadline, Reason};
 use crate::time::{Span, Time};
 
-/// The time for which our bytes may be outstanding before the socket is examined, and from one such
-/// examination to the next.
+/// The time for which our bytes may be outstanding before the socket is examined, and the time from
+/// one such examination to the next.
 ///
-/// A kernel that caps its retransmission time at 1 s gives up a connection 14 s after bytes were
-/// stranded or a closed window fell silent, whatever its user timeout, unless an examination finds
-/// that in time. After 8 s half of its retransmissions are left. That the peer is heard all the
-/// time changes nothing: a peer may talk and not read.
+/// A kernel that caps its retransmission timeout at 1 s gives up a connection 14 s after bytes were
+/// stranded or a closed window fell silent, whatever the user timeout, unless an examination shows
+/// the state in time. After 8 s half of the attempts are left. Evidence from the peer delays no
+/// examination: a peer may send and not read.
 pub const OUTSTANDING: Span = Span::from_secs(8);
 
-/// The resolution in which the start of the wait is kept, rounded down: 125 ms. Examinations of
-/// many links fall due together. Thirty bits of it are four years; links opened later than that
-/// have no examination before a suspicion.
+/// The resolution of the time since when bytes are outstanding, which is rounded down: 125 ms. It
+/// lets the examinations of many links fall due together. Thirty bits of it are four years; later,
+/// outstanding bytes cause no examination.
 const RESOLUTION: u64 = 125_000_000;
 
 const KIND_BITS: u32 = 2;
 const LATEST: u32 = u32::MAX >> KIND_BITS;
 
-/// What of ours may be outstanding in the kernel, and since when, in four bytes.
+/// The kind of our bytes that may be outstanding, and since when they are, in four bytes.
 ///
-/// It is set by what is sent, and cleared only by what proves that the peer's kernel has it all: an
-/// examination, or the PONG to the latest PING where nothing was sent that the PING could overtake
-/// or precede.
+/// Each send sets it. Only a proof that the peer's kernel has all our bytes clears it: an
+/// examination, or the PONG to the latest PING if no data was sent before the PING, which may
+/// overtake it, and nothing after the PING.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Outstanding(u32);
 
-/// The kinds of outstanding bytes, in ascending order of what clears them.
+/// The first of the kinds, which ascend by what clears them: nothing is outstanding.
 const NOTHING: u32 = 0;
-/// Nothing but heartbeats and other control frames, and the latest of them is a PING.
+/// Only control frames, the latest of them a PING.
 const UP_TO_A_PING: u32 = 1;
-/// Control frames, the latest of them not a PING. The next PING follows them all.
+/// Only control frames, the latest of them not a PING. The next PING follows all of them.
 const CONTROL: u32 = 2;
 /// Data, which a PING may overtake on its way to the kernel.
 const DATA: u32 = 3;
@@ -45,7 +45,7 @@ impl Outstanding {
         self.kind() != NOTHING
     }
 
-    /// Notes that a frame was sent in this lane.
+    /// Records that a frame other than a PING was sent in `lane`.
     #[inline]
     pub(super) fn sent(&mut self, now: Time, lane: Lane) {
         let kind = match lane {
@@ -57,7 +57,7 @@ impl Outstanding {
         }
     }
 
-    /// Notes that a PING was sent.
+    /// Records that a PING was sent.
     pub(super) fn sent_ping(&mut self, now: Time) {
         match self.kind() {
             NOTHING => self.raise(now, UP_TO_A_PING),
@@ -66,15 +66,15 @@ impl Outstanding {
         }
     }
 
-    /// Notes that the latest PING was answered.
+    /// Records that the latest PING was answered.
     pub(super) fn ping_answered(&mut self) {
         if self.kind() == UP_TO_A_PING {
             *self = Outstanding::default();
         }
     }
 
-    /// Notes an examination. The next is due [`OUTSTANDING`] later, unless this one shows that
-    /// `all` was acknowledged.
+    /// Records an examination. The next one is due [`OUTSTANDING`] later, unless `all` bytes are
+    /// acknowledged.
     pub(super) fn examined(&mut self, now: Time, all: bool) {
         if all {
             *self = Outstanding::default();
@@ -83,7 +83,7 @@ impl Outstanding {
         }
     }
 
-    /// Returns when the socket is to be examined; `None` if nothing is outstanding.
+    /// Returns when the socket must be examined; `None` if nothing is outstanding.
     pub(super) fn deadline(self) -> Option<Deadline> {
         let since = self.0 >> KIND_BITS;
         if !self.is_any() || since == LATEST {

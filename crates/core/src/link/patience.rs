@@ -1,4 +1,5 @@
-//! The patience that a link has emitted last, in four bytes, with what its next one depends on.
+//! The patience that a link emitted last, in four bytes, with the state on which the next one
+//! depends.
 
 use crate::kernel::{Patience, SendState};
 use crate::time::Span;
@@ -8,12 +9,12 @@ const SECS: u32 = (1 << SECS_BITS) - 1;
 const SEND: u32 = 3 << SECS_BITS;
 /// The outage is longer than the policy's bound.
 const EXTENDED: u32 = 1 << 29;
-/// The latest examination showed bytes behind a closed window.
+/// The latest examination showed bytes behind a closed window, and the peer was not in doubt.
 const CHOKED: u32 = 1 << 30;
-/// That was reported.
+/// A warning of that was emitted; cleared by an examination that does not show it.
 const REPORTED: u32 = 1 << 31;
 
-/// The patience that is in force on the socket.
+/// The patience in force on the socket: the one that was emitted last, or that of the settings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct InForce(u32);
 
@@ -54,14 +55,14 @@ impl InForce {
     }
 
     /// Returns whether the outage exceeds the policy's bound, because of a hold, a keep or a
-    /// retune. Evidence then ends it.
+    /// retune. Evidence may then shorten it.
     #[inline]
     pub(super) fn is_extended(self) -> bool {
         self.0 & EXTENDED != 0
     }
 
-    /// Notes whether bytes wait behind a closed window. Returns whether two examinations in a row
-    /// found that; true once, until the window opens.
+    /// Records whether an examination showed bytes behind a closed window. Returns true if it is
+    /// the second such examination in a row; only once until the window opens.
     pub(super) fn is_choked(&mut self, choked: bool) -> bool {
         let before = self.0;
         self.0 &= !(CHOKED | if choked { 0 } else { REPORTED });
@@ -98,9 +99,9 @@ mod tests {
     #[test]
     fn a_closed_window_is_reported_at_the_second_examination_and_once() {
         let mut force = InForce::new(Patience::new(None, SendState::Sending));
-        let told: [bool; 8] = [true, false, true, true, true, false, true, true]
+        let reported: [bool; 8] = [true, false, true, true, true, false, true, true]
             .map(|choked| force.is_choked(choked));
-        assert_eq!(told, [false, false, false, true, false, false, false, true]);
+        assert_eq!(reported, [false, false, false, true, false, false, false, true]);
         assert!(force.set(Patience::new(None, SendState::Closed), true));
         assert!(!force.set(Patience::new(None, SendState::Closed), false));
         assert!(!force.is_extended() && !force.is_choked(true), "reported already");

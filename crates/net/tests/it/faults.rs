@@ -1,4 +1,4 @@
-//! Each fault of the path or of an end, and what one examination shows of it.
+//! What an examination shows of each fault of the path or of an end.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -15,8 +15,8 @@ use crate::namespaces::{Host, Net};
 
 const SOON: Span = Span::from_secs(5);
 
-/// A connection with the options for outages of a minute on both ends, over which data has gone.
-fn link(net: &Net) -> (TcpStream, TcpStream) {
+/// Opens a connection whose ends have the options for outages of a minute, and exchanges data.
+fn open_link(net: &Net) -> (TcpStream, TcpStream) {
     let (mut here, mut there) = net.connect();
     for end in [&here, &there] {
         let applied = prepare(&patience(SendState::Sending), end);
@@ -34,8 +34,8 @@ fn patience(send: SendState) -> Patience {
     Patience::new(Some(Span::from_secs(60)), send)
 }
 
-/// Examines `stream` in its namespace until `seen`, or fails with the last that was found.
-fn until(
+/// Examines `stream` in its namespace until `seen` accepts the result. Panics after `limit`.
+fn examine_until(
     net: &Net,
     stream: &TcpStream,
     limit: Span,
@@ -48,13 +48,13 @@ fn until(
             if seen(&found) {
                 return found;
             }
-            assert!(clock.monotonic() < limit, "never seen within {limit}; last: {found:?}");
+            assert!(clock.monotonic() < limit, "not found within {limit}; last: {found:?}");
             pause(Duration::from_millis(10));
         }
     })
 }
 
-/// Lets the kernel work between two looks; each test waits for a condition, not for a time.
+/// Lets the kernel work between two examinations; each test waits for a condition, not for a time.
 fn pause(span: Duration) {
     std::thread::park_timeout(span);
 }
@@ -66,11 +66,11 @@ fn tcp(found: &Examination) -> TcpSnapshot {
 #[test]
 fn a_black_hole_shows_unacknowledged_bytes_and_retransmissions() {
     let Some(net) = Net::make("hole") else { return };
-    let (mut here, _there) = link(&net);
+    let (mut here, _there) = open_link(&net);
     net.ip(Host::Router, "route add blackhole 10.2.0.2/32");
     here.write_all(b"x").unwrap();
     let seen = |found: &Examination| tcp(found).retransmits >= 3;
-    let found = until(&net, &here, SOON, seen);
+    let found = examine_until(&net, &here, SOON, seen);
     let tcp = tcp(&found);
     assert!(tcp.unacked > 0 && tcp.backoff >= 2 && tcp.total_retrans >= 3, "{tcp:?}");
     assert!(tcp.last_ack > Span::from_millis(500), "{tcp:?}");
@@ -79,9 +79,9 @@ fn a_black_hole_shows_unacknowledged_bytes_and_retransmissions() {
 }
 
 #[test]
-fn a_reader_that_stops_shows_a_closed_window() {
+fn a_peer_that_stops_reading_shows_a_closed_window() {
     let Some(net) = Net::make("zwin") else { return };
-    let (mut here, mut there) = link(&net);
+    let (mut here, mut there) = open_link(&net);
     here.set_nonblocking(true).unwrap();
     let mut sent = 0;
     let clock = Clock::start();
@@ -108,16 +108,17 @@ fn a_reader_that_stops_shows_a_closed_window() {
         received += there.read(&mut buffer).unwrap();
     }
     let open = |found: &Examination| SendState::of(&tcp(found)) == SendState::Sending;
-    until(&net, &here, SOON, open);
+    examine_until(&net, &here, SOON, open);
     follow(&patience(SendState::Sending), &here).unwrap();
     let restored = SockRef::from(&here).tcp_user_timeout().unwrap().map(Span::from);
     let options = SocketOptions::new(Some(Span::from_secs(60)));
     assert_eq!(restored, Some(options.user_timeout));
 }
 
-/// With the cap of 1 s left on, the kernel gives up within three seconds.
+/// Delivers the last bytes of an ended process to a peer that opens its window after four seconds.
+/// With a cap of 1 s the kernel would give up within three seconds.
 #[test]
-fn the_last_bytes_outlive_their_process_behind_a_closed_window() {
+fn the_last_bytes_survive_their_process_behind_a_closed_window() {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     SockRef::from(&listener).set_recv_buffer_size(16 * 1024).unwrap();
     let mut here = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -141,44 +142,44 @@ fn the_last_bytes_outlive_their_process_behind_a_closed_window() {
 }
 
 #[test]
-fn a_peer_that_refuses_is_a_reset() {
+fn a_peer_that_aborts_shows_a_reset() {
     let Some(net) = Net::make("rst") else { return };
-    let (here, there) = link(&net);
+    let (here, there) = open_link(&net);
     SockRef::from(&there).set_linger(Some(Duration::ZERO)).unwrap();
     drop(there);
-    let found = until(&net, &here, SOON, |found| found.error.is_some());
+    let found = examine_until(&net, &here, SOON, |found| found.error.is_some());
     assert_eq!(found.error, Some(SocketError::Reset));
-    assert_eq!(examine(&here).error, None, "reading an error takes it away");
+    assert_eq!(examine(&here).error, None, "reading an error clears it");
 }
 
 #[test]
-fn a_reset_by_a_process_that_ended_leaves_nothing_unacknowledged() {
+fn a_reset_after_a_process_exit_leaves_nothing_unacknowledged() {
     let Some(net) = Net::make("unread") else { return };
-    let (mut here, there) = link(&net);
+    let (mut here, there) = open_link(&net);
     here.write_all(b"unread").unwrap();
-    until(&net, &here, SOON, |found| tcp(found).is_owed() == Some(false));
+    examine_until(&net, &here, SOON, |found| tcp(found).is_owed() == Some(false));
     drop(there);
-    let found = until(&net, &here, SOON, |found| found.error.is_some());
+    let found = examine_until(&net, &here, SOON, |found| found.error.is_some());
     assert_eq!(found.error, Some(SocketError::Reset));
     assert_eq!(tcp(&found).is_owed(), Some(false), "{found:?}");
 }
 
 #[test]
-fn a_reset_by_a_machine_that_knows_nothing_answers_what_it_never_acknowledged() {
+fn a_reset_by_a_machine_without_the_connection_leaves_bytes_unacknowledged() {
     for accepted in [false, true] {
         let Some(net) = Net::make(if accepted { "knows" } else { "knew" }) else { return };
-        let (here, there) = link(&net);
-        let (mut asking, at, other) = if accepted {
+        let (here, there) = open_link(&net);
+        let (mut sender, at, peer) = if accepted {
             (there, Host::There, "10.1.0.2/32")
         } else {
             (here, Host::Here, "10.2.0.2/32")
         };
-        // The router takes the address of the other end: a kernel that never heard of the link.
-        net.ip(Host::Router, &format!("addr add {other} dev lo"));
-        asking.write_all(b"hi").unwrap();
+        // The router takes the peer's address: its kernel does not know the connection.
+        net.ip(Host::Router, &format!("addr add {peer} dev lo"));
+        sender.write_all(b"hi").unwrap();
         let clock = Clock::start();
         let found = loop {
-            let found = net.within(at, || examine(&asking));
+            let found = net.within(at, || examine(&sender));
             if found.error.is_some() {
                 break found;
             }
@@ -187,26 +188,26 @@ fn a_reset_by_a_machine_that_knows_nothing_answers_what_it_never_acknowledged() 
         };
         assert_eq!(found.error, Some(SocketError::Reset));
         assert_eq!(tcp(&found).is_owed(), Some(true), "accepted {accepted}: {found:?}");
-        assert_eq!(tcp(&found).unacked, 0, "the reset has cleared it");
+        assert_eq!(tcp(&found).unacked, 0, "the reset cleared it");
     }
 }
 
 #[test]
-fn our_own_interface_down_strands_our_bytes() {
-    stranded("ifdown", "link set eth down");
+fn a_local_interface_down_strands_our_bytes() {
+    assert_stranded("ifdown", "link set eth down");
 }
 
 #[test]
-fn our_own_address_gone_strands_our_bytes() {
-    stranded("addr", "addr del 10.1.0.2/24 dev eth");
+fn a_lost_local_address_strands_our_bytes() {
+    assert_stranded("addr", "addr del 10.1.0.2/24 dev eth");
 }
 
-fn stranded(test: &str, fault: &str) {
+fn assert_stranded(test: &str, fault: &str) {
     let Some(net) = Net::make(test) else { return };
-    let (mut here, _there) = link(&net);
+    let (mut here, _there) = open_link(&net);
     net.ip(Host::Here, fault);
     here.write_all(b"x").unwrap();
-    let found = until(&net, &here, SOON, |found| tcp(found).probes >= 2);
+    let found = examine_until(&net, &here, SOON, |found| tcp(found).probes >= 2);
     let tcp = tcp(&found);
     assert_eq!((tcp.unacked, tcp.notsent, tcp.total_retrans), (0, Some(1), 0), "{tcp:?}");
     assert!(tcp.send_window.is_some_and(|window| window > 0) && tcp.backoff > 0, "{tcp:?}");
@@ -215,17 +216,17 @@ fn stranded(test: &str, fault: &str) {
 }
 
 #[test]
-fn a_router_that_says_unreachable_is_heard_while_the_link_lives() {
+fn a_router_message_unreachable_is_reported_and_the_link_survives() {
     let cases = [
         ("host", "route add unreachable 10.2.0.2/32", SocketError::HostUnreachable),
         ("net", "addr del 10.2.0.1/24 dev r2", SocketError::NetworkUnreachable),
     ];
     for (test, fault, expected) in cases {
         let Some(net) = Net::make(test) else { return };
-        let (mut here, mut there) = link(&net);
+        let (mut here, mut there) = open_link(&net);
         net.ip(Host::Router, fault);
         here.write_all(b"x").unwrap();
-        let found = until(&net, &here, SOON, |found| found.error.is_some());
+        let found = examine_until(&net, &here, SOON, |found| found.error.is_some());
         assert_eq!((found.error, found.local_down), (Some(expected), Some(false)), "{test}");
         net.ip(
             Host::Router,
@@ -239,9 +240,9 @@ fn a_router_that_says_unreachable_is_heard_while_the_link_lives() {
 }
 
 #[test]
-fn a_read_that_tells_of_a_router_does_not_end_the_link_and_a_timeout_does() {
+fn a_read_error_from_a_router_does_not_end_the_link_and_a_timeout_does() {
     let Some(net) = Net::make("read") else { return };
-    let (mut here, _there) = link(&net);
+    let (mut here, _there) = open_link(&net);
     here.set_nonblocking(true).unwrap();
     net.ip(Host::Router, "route add unreachable 10.2.0.2/32");
     here.write_all(b"x").unwrap();
@@ -252,15 +253,19 @@ fn a_read_that_tells_of_a_router_does_not_end_the_link_and_a_timeout_does() {
     net.ip(Host::Router, "route replace blackhole 10.2.0.2/32");
     user_timeout(Some(Span::from_secs(1)), &here).unwrap();
     let mut error = failing_read(&mut here);
-    // What the router said last may still have been on its way.
+    // The last message of the router may still have been in flight.
     while outlived(&error, &here) {
         error = failing_read(&mut here);
     }
     assert!(matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::HostUnreachable), "{error}");
-    assert_eq!(here.read(&mut [0]).unwrap(), 0, "its error taken, a dead link reads as ended");
+    assert_eq!(
+        here.read(&mut [0]).unwrap(),
+        0,
+        "a dead link whose error is cleared reads as end of file"
+    );
 }
 
-/// The next error of reading, other than that there is nothing to read.
+/// Returns the next read error other than `WouldBlock`.
 fn failing_read(stream: &mut TcpStream) -> std::io::Error {
     let clock = Clock::start();
     loop {
@@ -274,9 +279,9 @@ fn failing_read(stream: &mut TcpStream) -> std::io::Error {
 }
 
 #[test]
-fn after_an_outage_the_same_socket_moves_within_the_cap() {
+fn after_an_outage_the_socket_sends_again_within_the_cap() {
     let Some(net) = Net::make("heal") else { return };
-    let (mut here, mut there) = link(&net);
+    let (mut here, mut there) = open_link(&net);
     if prepare(&patience(SendState::Sending), &here).missing().next().is_some() {
         eprintln!("heal: skipped, this kernel has no TCP_RTO_MAX_MS");
         return;
@@ -284,12 +289,12 @@ fn after_an_outage_the_same_socket_moves_within_the_cap() {
     net.ip(Host::Router, "route add blackhole 10.2.0.2/32");
     here.write_all(b"x").unwrap();
     // Without the cap the fifth retransmission would come 3.2 s after the fourth.
-    until(&net, &here, SOON, |found| tcp(found).retransmits >= 4);
+    examine_until(&net, &here, SOON, |found| tcp(found).retransmits >= 4);
     let clock = Clock::start();
     net.ip(Host::Router, "route del blackhole 10.2.0.2/32");
     there.set_read_timeout(Some(SOON.into())).unwrap();
     there.read_exact(&mut [0]).unwrap();
     let after = clock.monotonic();
-    eprintln!("moved {after} after the path was back");
+    eprintln!("delivered {after} after the path was restored");
     assert!(after <= Span::from_millis(1_200), "{after}");
 }

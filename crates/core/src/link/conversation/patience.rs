@@ -1,4 +1,5 @@
-//! The kernel's patience: how long it must not give up the connection, emitted when that changes.
+//! The kernel's patience: how long the kernel must not give up the connection. A link emits it when
+//! it changes.
 
 use super::{Conversation, Stage};
 use crate::cause::{Cause, Confidence};
@@ -10,8 +11,8 @@ use crate::link::outbound::Writer;
 use crate::time::{Span, Time};
 
 impl Conversation {
-    /// Emits the patience that the link needs now, if it is not in force: after a change of the
-    /// policy, a hold or a keep. Before the handshake is complete nothing of that applies.
+    /// Emits the patience that the link needs, if another one is in force. Called after a change of
+    /// the policy, a hold or a keep; has no effect before the handshake is complete.
     pub(super) fn update_patience(&mut self, out: &mut Writer<'_>) {
         if !self.is_established() {
             return;
@@ -31,21 +32,21 @@ impl Conversation {
         self.in_force.is_extended()
     }
 
-    /// Emits the patience of the policy once evidence has ended what had extended it. During a hold
-    /// the patience stays as it is, although evidence makes it longer than needed.
+    /// Emits the shorter patience that the link needs after evidence. During a hold the patience
+    /// stays in force, although evidence makes it longer than needed.
     pub(in crate::link) fn restore_patience(&mut self, out: &mut Writer<'_>) {
         if self.liveness.held_until().is_none() {
             self.update_patience(out);
         }
     }
 
-    /// Emits the patience of a link that has ended and whose last bytes are still to be delivered.
+    /// Emits the patience of a link that has ended, and whose last bytes the kernel still delivers.
     pub(super) fn leave(&mut self, out: &mut Writer<'_>) {
         out.patience(Patience::new(None, SendState::Leaving));
     }
 
-    /// Notes what an examination shows of our bytes in the kernel. A peer that is heard although
-    /// bytes wait behind its closed window is reported with [`Event::Warned`].
+    /// Records what an examination shows of our bytes in the kernel. Emits [`Event::Warned`] if the
+    /// peer is not in doubt, and two examinations in a row show bytes behind its closed window.
     pub(super) fn note_send_state(
         &mut self,
         now: Time,

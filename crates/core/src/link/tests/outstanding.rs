@@ -1,4 +1,5 @@
-//! Examinations because of outstanding bytes, and what they show of a peer that is heard.
+//! Examinations because of outstanding bytes, and the warning of a peer that is heard and does not
+//! read.
 
 use alloc::vec::Vec;
 
@@ -12,7 +13,7 @@ fn patient() -> Policy {
     policy.with_spread(false)
 }
 
-/// The socket of a peer that has acknowledged all.
+/// The socket of a peer that has acknowledged all bytes.
 const CLEAR: TcpSnapshot = TcpSnapshot {
     unacked: 0,
     notsent: Some(0),
@@ -38,12 +39,13 @@ const CLOSED: TcpSnapshot =
 /// The socket after bytes were lost.
 const LOST: TcpSnapshot = TcpSnapshot { unacked: 1, retransmits: 4, backoff: 4, ..CLEAR };
 
+/// The outputs of a link, each with its time in milliseconds.
 #[derive(Debug, Default)]
-struct Seen {
+struct Outputs {
     examined: Vec<u64>,
     patience: Vec<(u64, SendState)>,
     warned: Vec<(u64, Cause)>,
-    others: Vec<(u64, Cause)>,
+    lost: Vec<(u64, Cause)>,
 }
 
 /// Runs an accepting link that receives what `hears` returns for each second, sends what `sends`
@@ -55,45 +57,47 @@ fn play(
     hears: impl Fn(u64) -> &'static [u8],
     sends: impl Fn(u64) -> &'static [u8],
     shows: impl Fn(u64) -> TcpSnapshot,
-) -> Seen {
+) -> Outputs {
     let settings = Settings { examines: true, ..Settings::new(codec, Side::Accepting, policy) };
     let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
-    let mut seen = Seen::default();
+    let mut outputs = Outputs::default();
     for second in 0..=until {
         let millis = second * 1_000;
         let now = Time::from_millis(millis);
         while let Some(next) = link.next_deadline().filter(|next| next.at < now) {
             link.handle(next.at, Input::Deadline);
-            note(&mut link, next.at, &shows, &mut seen);
+            note(&mut link, next.at, &shows, &mut outputs);
         }
         if !hears(second).is_empty() {
             link.handle(now, Input::Received(hears(second)));
-            note(&mut link, now, &shows, &mut seen);
+            note(&mut link, now, &shows, &mut outputs);
         }
         if !sends(second).is_empty() {
             let (bytes, kind) = (sends(second), DataKind::default());
             link.handle(now, Input::Command(Command::Send { bytes, more: false, kind }));
-            note(&mut link, now, &shows, &mut seen);
+            note(&mut link, now, &shows, &mut outputs);
         }
     }
-    seen
+    outputs
 }
 
-fn note(link: &mut Link, now: Time, shows: &impl Fn(u64) -> TcpSnapshot, seen: &mut Seen) {
+fn note(link: &mut Link, now: Time, shows: &impl Fn(u64) -> TcpSnapshot, outputs: &mut Outputs) {
     let millis = now.as_millis();
     while let Some(output) = link.poll_output() {
         match output {
             Output::Examine { .. } => {
-                seen.examined.push(millis);
+                outputs.examined.push(millis);
                 let tcp = Some(shows(millis));
                 link.handle(now, Input::Examined(Examination { tcp, ..Examination::default() }));
             }
-            Output::Patience(patience) => seen.patience.push((millis, patience.send())),
+            Output::Patience(patience) => outputs.patience.push((millis, patience.send())),
             Output::Event(Event::Warned { cause, confidence, .. }) => {
                 assert_eq!(confidence, Confidence::High);
-                seen.warned.push((millis, cause));
+                outputs.warned.push((millis, cause));
             }
-            Output::Event(Event::Lost { verdict, .. }) => seen.others.push((millis, verdict.cause)),
+            Output::Event(Event::Lost { verdict, .. }) => {
+                outputs.lost.push((millis, verdict.cause))
+            }
             Output::Event(Event::Suspect) => panic!("suspect at {millis}"),
             Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
         }
@@ -107,42 +111,46 @@ fn once(at: u64, bytes: &'static [u8]) -> impl Fn(u64) -> &'static [u8] {
 }
 
 #[test]
-fn a_reply_sent_in_the_instant_of_its_question_is_examined_in_time() {
-    let seen = play(Codec::Line, patient(), 40, once(0, b"what?\n"), once(0, b"that"), |_| LOST);
-    assert_eq!(seen.examined, [8_000, 16_000, 24_000, 32_000], "until it is acknowledged");
-    let seen = play(Codec::Line, patient(), 40, once(0, b"ping\n"), |_| NOTHING, |_| LOST);
-    assert_eq!(seen.examined, [8_000, 16_000, 24_000, 32_000], "the answer to a PING too");
-    let seen = play(Codec::Line, patient(), 40, once(0, b"ping\n"), |_| NOTHING, |_| CLEAR);
-    assert_eq!(seen.examined, [8_000], "one that finds nothing ends them");
-    assert!(seen.patience.is_empty() && seen.warned.is_empty() && seen.others.is_empty());
-    let seen = play(Codec::Line, patient(), 40, once(0, b"hello\n"), |_| NOTHING, |_| CLEAR);
-    assert_eq!(seen.examined, [0; 0], "nothing was sent");
+fn a_reply_sent_at_the_time_of_its_request_is_examined_in_time() {
+    let outputs = play(Codec::Line, patient(), 40, once(0, b"what?\n"), once(0, b"that"), |_| LOST);
+    assert_eq!(outputs.examined, [8_000, 16_000, 24_000, 32_000], "until it is acknowledged");
+    let outputs = play(Codec::Line, patient(), 40, once(0, b"ping\n"), |_| NOTHING, |_| LOST);
+    assert_eq!(outputs.examined, [8_000, 16_000, 24_000, 32_000], "a PONG is outstanding too");
+    let outputs = play(Codec::Line, patient(), 40, once(0, b"ping\n"), |_| NOTHING, |_| CLEAR);
+    assert_eq!(outputs.examined, [8_000], "none after all is acknowledged");
+    assert!(outputs.patience.is_empty() && outputs.warned.is_empty() && outputs.lost.is_empty());
+    let outputs = play(Codec::Line, patient(), 40, once(0, b"hello\n"), |_| NOTHING, |_| CLEAR);
+    assert_eq!(outputs.examined, [0; 0], "nothing was sent");
 }
 
 #[test]
-fn a_peer_that_talks_and_does_not_read_is_examined_warned_of_and_not_ended() {
+fn a_peer_that_sends_and_does_not_read_causes_examinations_and_a_warning_but_no_verdict() {
     for (codec, policy) in [(Codec::Line, patient()), (Codec::Line, Policy::standard())] {
         let shows = |millis| if millis < 100_000 { CLOSED } else { CLEAR };
-        let seen = play(codec, policy, 120, |_| b"ping\n", once(0, b"much"), shows);
-        assert_eq!(seen.examined[..3], [8_000, 16_000, 24_000], "however lively the peer is");
+        let outputs = play(codec, policy, 120, |_| b"ping\n", once(0, b"much"), shows);
+        assert_eq!(outputs.examined[..3], [8_000, 16_000, 24_000], "evidence delays none");
         assert!(
-            seen.examined.windows(2).all(|pair| pair[1] - pair[0] == 8_000 || pair[0] > 100_000)
+            outputs.examined.windows(2).all(|pair| pair[1] - pair[0] == 8_000 || pair[0] > 100_000)
         );
         let expected = [(8_000, SendState::Closed), (104_000, SendState::Sending)];
-        assert_eq!(seen.patience, expected);
-        assert_eq!(seen.warned, [(16_000, Cause::NotReading)], "at the second, and once");
-        assert!(seen.others.is_empty());
+        assert_eq!(outputs.patience, expected);
+        assert_eq!(
+            outputs.warned,
+            [(16_000, Cause::NotReading)],
+            "at the second examination, and once"
+        );
+        assert!(outputs.lost.is_empty());
     }
 }
 
 #[test]
-fn a_window_that_is_closed_at_one_examination_alone_is_not_reported() {
+fn a_window_that_is_closed_at_a_single_examination_causes_no_warning() {
     let shows = |millis: u64| if millis.is_multiple_of(16_000) { CLOSED } else { LOST };
-    let seen = play(Codec::Line, patient(), 120, |_| b"ping\n", once(0, b"much"), shows);
-    assert_eq!(seen.warned, []);
+    let outputs = play(Codec::Line, patient(), 120, |_| b"ping\n", once(0, b"much"), shows);
+    assert_eq!(outputs.warned, []);
     let shows = |_| TcpSnapshot { notsent: Some(0), ..CLOSED };
-    let seen = play(Codec::Line, patient(), 120, |_| b"ping\n", once(0, b"much"), shows);
-    assert_eq!(seen.warned, [], "nothing waits");
+    let outputs = play(Codec::Line, patient(), 120, |_| b"ping\n", once(0, b"much"), shows);
+    assert_eq!(outputs.warned, [], "no bytes wait");
 }
 
 #[test]
@@ -166,12 +174,12 @@ fn bytes_that_the_shell_holds_are_outstanding() {
 fn a_link_of_which_only_pings_were_answered_is_not_examined() {
     let policy = Policy::new(Span::from_secs(10), Span::from_secs(3), 3).unwrap();
     let hears = |second| if second % 11 == 0 { &b"pong\n"[..] } else { NOTHING };
-    let seen = play(Codec::Line, policy.with_spread(false), 110, hears, |_| NOTHING, |_| CLEAR);
-    assert_eq!(seen.examined, [0; 0]);
+    let outputs = play(Codec::Line, policy.with_spread(false), 110, hears, |_| NOTHING, |_| CLEAR);
+    assert_eq!(outputs.examined, [0; 0]);
 }
 
 #[test]
-fn a_peer_that_is_never_given_up_is_examined_while_bytes_wait_for_it() {
+fn a_peer_under_an_unenforced_bound_is_examined_while_bytes_wait_for_it() {
     let observed = policy().with_enforce(false);
     let settings =
         Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, observed) };
@@ -195,5 +203,5 @@ fn a_peer_that_is_never_given_up_is_examined_while_bytes_wait_for_it() {
         }
     }
     assert_eq!(closed, [(1_500, Patience::new(None, SendState::Stranded))]);
-    assert!(link.next_deadline().is_some(), "examined on, although the bound has passed");
+    assert!(link.next_deadline().is_some(), "examinations continue after the bound");
 }

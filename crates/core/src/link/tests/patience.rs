@@ -1,4 +1,4 @@
-//! The kernel's patience, as emitted on each change of what it is made of.
+//! The patience that a link emits after each input that changes it.
 
 use alloc::vec::Vec;
 
@@ -14,7 +14,7 @@ fn secs(outage: u64) -> Patience {
 
 const NEVER: Patience = Patience::new(None, SENDING);
 
-/// Hands in an input; returns the patience it brings, of which there is one at most.
+/// Hands in an input; returns the patience that the link then emits, at most one.
 fn after(link: &mut Link, millis: u64, input: Input<'_>) -> Option<Patience> {
     link.handle(Time::from_millis(millis), input);
     patience(link)
@@ -84,7 +84,7 @@ fn a_retune_there_and_back_leaves_the_first_patience() {
     after(&mut link, 0, HEARD);
     assert_eq!(after(&mut link, 0, retune(Policy::datacenter())), Some(secs(2)));
     assert_eq!(after(&mut link, 0, retune(Policy::standard())), Some(secs(30)));
-    // What the old policy allowed is allowed still, until there is evidence.
+    // A silence that the old policy allows stays allowed until there is evidence.
     assert_eq!(after(&mut link, 14_000, retune(Policy::datacenter())), Some(secs(16)));
     assert_eq!(after(&mut link, 14_500, HEARD), Some(secs(2)));
     assert_eq!(after(&mut link, 14_500, retune(Policy::never())), Some(NEVER));
@@ -98,9 +98,9 @@ fn a_hold_and_its_end_are_emitted() {
     let mut link = fresh();
     after(&mut link, 0, HEARD);
     assert_eq!(after(&mut link, 10_000, hold(60)), Some(secs(10 + 60 + 30)));
-    assert_eq!(after(&mut link, 20_000, HEARD), None, "it goes on");
+    assert_eq!(after(&mut link, 20_000, HEARD), None, "the hold continues");
     assert_eq!(after(&mut link, 69_000, HEARD), None);
-    assert_eq!(after(&mut link, 71_000, HEARD), Some(secs(30)), "it is over");
+    assert_eq!(after(&mut link, 71_000, HEARD), Some(secs(30)), "the hold is over");
     assert_eq!(after(&mut link, 72_000, HEARD), None);
 
     assert_eq!(after(&mut link, 72_000, hold(60)), Some(secs(90)));
@@ -112,7 +112,7 @@ fn a_hold_and_its_end_are_emitted() {
 }
 
 #[test]
-fn a_hung_peer_that_is_kept_is_kept_by_the_kernel_too() {
+fn a_hung_peer_that_is_kept_extends_the_patience() {
     let mut link = link(Hung::Keep(Span::from_secs(60)));
     let mut emitted = Vec::new();
     while let Some(next) = link.next_deadline().filter(|next| next.at < Time::from_millis(50_000)) {
@@ -130,7 +130,7 @@ fn a_hung_peer_that_is_kept_is_kept_by_the_kernel_too() {
             }
         }
     }
-    assert_eq!(emitted, [(3_000, secs(63))], "once, up to the end of its time");
+    assert_eq!(emitted, [(3_000, secs(63))], "once, up to the end of the keep");
     assert_eq!(after(&mut link, 50_000, Input::Received(b"pong\n")), Some(secs(3)));
 }
 
@@ -164,10 +164,10 @@ fn the_last_bytes_of_a_link_get_the_patience_of_leaving_before_the_close() {
     }
 }
 
-/// A kernel that ends a link in the second after the outage that it was last told of.
+/// Checks, with random inputs, that no silence outlasts the patience that was emitted last.
 #[test]
-fn no_mix_of_commands_lets_the_kernel_be_first() {
-    let mut chance = Random::new(11);
+fn no_mix_of_commands_lets_the_kernel_end_the_link_before_the_core() {
+    let mut random = Random::new(11);
     for _ in 0..300 {
         let mut link = fresh();
         let mut allowed = Patience::of(&Policy::standard());
@@ -178,7 +178,7 @@ fn no_mix_of_commands_lets_the_kernel_be_first() {
         };
         step(&mut link, 0, HEARD);
         for _ in 0..40 {
-            let next = now + chance.below(20_000);
+            let next = now + random.below(20_000);
             let mut over = false;
             while let Some(due) = link.next_deadline().filter(|due| due.at.as_millis() <= next) {
                 let at = due.at.as_millis();
@@ -202,10 +202,10 @@ fn no_mix_of_commands_lets_the_kernel_be_first() {
                 Policy::never(),
                 Policy::relaxed().with_enforce(false),
             ];
-            let input = match chance.below(6) {
-                0 => hold(chance.below(90)),
+            let input = match random.below(6) {
+                0 => hold(random.below(90)),
                 1 => RELEASE,
-                2 | 3 => retune(policies[chance.below(5) as usize]),
+                2 | 3 => retune(policies[random.below(5) as usize]),
                 _ => HEARD,
             };
             if input == HEARD {

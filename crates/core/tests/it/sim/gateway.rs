@@ -14,7 +14,7 @@ use systole_core::wheel::TICK;
 use systole_core::wire::{Codec, Decoder, Frame, MAX_DATA};
 use systole_core::{Span, Time};
 
-use super::kernel::{shows, shows_unread};
+use super::kernel::{examination_of_unread, random_examination};
 use super::messages::MessageStream;
 use super::model::Model;
 use super::network::{Lanes, Segment, split_randomly};
@@ -331,8 +331,8 @@ impl Gateway {
             let model = index.and_then(|index| peers[index].gateway_model.as_mut());
             if let Some(model) = model.filter(|model| model.is_open()) {
                 let shown = match model.is_trusted(now) {
-                    true => shows(random),
-                    false if !reads && model.expects_nothing() => shows_unread(),
+                    true => random_examination(random),
+                    false if !reads && model.expects_nothing() => examination_of_unread(),
                     false => Examination::default(),
                 };
                 model.examined(now, &shown);

@@ -103,9 +103,10 @@ struct Turn {
     last_ping: u8,
     pongs_sent: u32,
     retuned: Option<Policy>,
-    /// Bytes wait behind a closed window at the second look in a row.
-    reads_not: bool,
-    /// It hangs, and is kept from now on.
+    /// Whether a warning is due because two examinations in a row showed bytes behind a closed
+    /// window.
+    unread_warning: bool,
+    /// Whether the peer hangs, and is kept from now on.
     hangs: bool,
 }
 
@@ -276,17 +277,17 @@ impl Model {
             Output::Event(ref event) => self.event(now, event),
             Output::Examine { .. } => {
                 assert!(self.examines, "{}: examination is off", self.name);
-                let early = self.kernel.is_looked_after(now);
+                let early = self.kernel.needs_no_examination(now);
                 let probing = self.first_probe.is_some()
                     || self.suspect
                     || self.half_closed.or(self.due()).is_some_and(|due| now >= due);
                 let idle = !probing && self.turn.expects.is_none();
                 assert!(!(early && idle), "{}: an examination without need", self.name);
                 if !self.examines {
-                    self.kernel.look(now, &Examination::default());
+                    self.kernel.examined(now, &Examination::default());
                 }
             }
-            Output::Patience(patience) => self.kernel.told(&self.name, patience),
+            Output::Patience(patience) => self.kernel.follow(&self.name, patience),
             Output::Close(closing) => {
                 let leaves = self.kernel.patience.send() == SendState::Leaving;
                 assert_eq!(leaves, closing == Closing::Flush, "{}: how it leaves", self.name);
@@ -314,7 +315,7 @@ impl Model {
             return;
         }
         assert!(!self.turn.hangs, "{name}: a hung peer was not reported");
-        assert!(!self.turn.reads_not, "{name}: no warning of a peer that does not read");
+        assert!(!self.turn.unread_warning, "{name}: no warning of a peer that does not read");
         if self.half_closed.is_none() {
             let due = self.due().filter(|_| self.policy.enforce());
             let extended = self.silence_start > self.last_heard || self.kept.is_some();
@@ -348,7 +349,7 @@ impl Model {
             Stage::Established => {
                 self.check_silence(now);
                 let quiet = self.first_probe.is_none() && !self.suspect;
-                if let Some(due) = self.kernel.look_due().filter(|_| self.examines) {
+                if let Some(due) = self.kernel.examination_due().filter(|_| self.examines) {
                     assert!(!passed(due), "{name}: {now:?} no examination since {due:?}");
                 }
                 if let Some(end) = self.kernel.gives_up(self.last_heard) {
@@ -398,9 +399,9 @@ impl Model {
         let judged = self.due().is_some_and(|due| now >= due) && self.policy.enforce();
         let probing = self.first_probe.is_some() || self.suspect || judged;
         let trusted = self.half_closed.is_none() && !probing;
-        self.turn.reads_not = self.kernel.look(now, shown) && trusted;
+        self.turn.unread_warning = self.kernel.examined(now, shown) && trusted;
         if !trusted && shown.tcp.is_some() {
-            self.kernel.doubt();
+            self.kernel.restart_closed_count();
             self.inquires |= judged;
             self.shut |= self.inquires && self.half_closed.is_none();
             if judged && self.shut && !self.warned && self.turn.expects.is_none() {
@@ -506,7 +507,7 @@ impl Model {
             }
             Event::Suspect => self.check_suspicion(now),
             Event::Warned { cause: Cause::NotReading, .. } => {
-                assert!(std::mem::take(&mut self.turn.reads_not), "{name}: the peer reads");
+                assert!(std::mem::take(&mut self.turn.unread_warning), "{name}: the peer reads");
                 self.unread += 1;
             }
             Event::Warned { cause, .. } => {

@@ -31,7 +31,7 @@ pub(super) struct Outcome {
     pub(super) condemned: u64,
     pub(super) recovered: u64,
     pub(super) beats: u64,
-    /// Times the kernel was told another patience.
+    /// Changes of a kernel's patience.
     pub(super) patience: u64,
     /// Warnings of peers that do not read.
     pub(super) unread: u64,
@@ -99,7 +99,7 @@ struct Schedule {
     /// The mean time between two actions.
     pause: u64,
     until: u64,
-    /// Somebody who hangs may be kept; then no retune stops enforcing.
+    /// Whether a listener keeps hung peers; then no retune stops enforcing the bound.
     keeps: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The options that the sockets of a shard really have.
+//! The options in force on the sockets of a shard, as `getsockopt` returns them.
 
 use std::net::{SocketAddr, TcpStream};
 
@@ -12,10 +12,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::*;
 use crate::request::Order;
 
-/// More turns than any of these tests needs.
+/// Maximum number of turns until a condition holds; no test needs as many.
 const TURNS: usize = 1_000;
 
-/// A shard that is turned by hand, with one `line` listener, and one peer that said something.
+/// A shard loop whose turns the test runs, with one `line` listener and one peer that has sent a
+/// line.
 struct Bench {
     shard: ShardLoop,
     peer: TcpStream,
@@ -46,19 +47,20 @@ impl Bench {
         let shard = ShardLoop::new(Poll::new().unwrap(), setup, requests).unwrap();
         let peer = TcpStream::connect(address).unwrap();
         let mut bench = Bench { shard, peer, session: 0 };
-        bench.hear();
+        bench.receive();
         bench
     }
 
-    /// Turns the loop until something of the peer was heard.
-    fn hear(&mut self) {
+    /// Sends a line from the peer, and runs turns until the shard has received it.
+    fn receive(&mut self) {
         let before = self.shard.bytes_in;
         io::Write::write_all(&mut self.peer, b"hello\n").unwrap();
         self.turn_until(|shard| shard.bytes_in > before);
         let known = self.shard.hub.machine().presences(0).next();
-        self.session = known.expect("it is introduced").session;
+        self.session = known.expect("the session is online").session;
     }
 
+    /// Runs turns of the loop until `done`.
     fn turn_until(&mut self, done: impl Fn(&ShardLoop) -> bool) {
         let mut events = Events::with_capacity(EVENTS);
         for _ in 0..TURNS {
@@ -73,7 +75,7 @@ impl Bench {
                 return;
             }
         }
-        panic!("never done");
+        panic!("not done after {TURNS} turns");
     }
 
     fn order(&mut self, order: Order) {
@@ -87,25 +89,24 @@ impl Bench {
         self.shard.expire();
     }
 
-    /// Keepalive idle time, user timeout and, where the kernel has it, the cap; of the link's
-    /// socket.
+    /// Returns the keepalive idle time and the user timeout of the link's socket.
     fn options(&self) -> (Span, Option<Span>) {
-        let stream = self.shard.sockets.stream(0).expect("it is open");
+        let stream = self.shard.sockets.stream(0).expect("the link is open");
         let socket = SockRef::from(stream);
         let user_timeout = socket.tcp_user_timeout().unwrap().filter(|span| !span.is_zero());
         (socket.tcp_keepalive_time().unwrap().into(), user_timeout.map(Span::from))
     }
 }
 
-/// What [`Bench::options`] finds on a socket that survives an outage of so many seconds. Bounds
-/// from 9 s upwards have a user timeout on every kernel.
+/// Returns the [`Bench::options`] of a socket that survives an outage of `secs` seconds, which must
+/// be 9 or more: every kernel then has a user timeout.
 fn surviving(secs: u64) -> (Span, Option<Span>) {
     let options = SocketOptions::new(Some(Span::from_secs(secs)));
     (options.keepalive_idle, Some(options.user_timeout))
 }
 
 #[test]
-fn a_retune_there_and_back_leaves_the_timeouts_of_the_first_policy() {
+fn a_retune_to_another_policy_and_back_restores_the_timeouts() {
     let retunes: [fn(&mut Bench, Policy); 2] = [
         |bench, policy| bench.order(Order::Retune(policy)),
         |bench, policy| bench.retune_all(policy),
@@ -114,40 +115,40 @@ fn a_retune_there_and_back_leaves_the_timeouts_of_the_first_policy() {
         let mut bench = Bench::new(Policy::standard());
         assert_eq!(bench.options(), surviving(30));
         retune(&mut bench, Policy::datacenter());
-        bench.hear();
+        bench.receive();
         assert_eq!(bench.options().0, Span::from_secs(2));
         retune(&mut bench, Policy::standard());
-        bench.hear();
+        bench.receive();
         assert_eq!(bench.options(), surviving(30));
     }
 }
 
 #[test]
-fn a_link_that_is_accepted_after_a_retune_has_the_timeouts_of_the_new_policy() {
+fn a_link_accepted_after_a_retune_has_the_timeouts_of_the_new_policy() {
     let mut bench = Bench::new(Policy::standard());
     bench.retune_all(Policy::relaxed());
     bench.peer = TcpStream::connect(bench.peer.peer_addr().unwrap()).unwrap();
     bench.turn_until(|shard| !shard.sockets.is_open(0) && shard.sockets.is_open(1));
-    bench.hear();
-    let stream = bench.shard.sockets.stream(1).expect("it is open");
+    bench.receive();
+    let stream = bench.shard.sockets.stream(1).expect("the link is open");
     let idle = SockRef::from(stream).tcp_keepalive_time().unwrap();
     assert_eq!(Span::from(idle), Span::from_secs(40));
 }
 
 #[test]
-fn a_session_on_hold_is_not_ended_by_keepalive() {
+fn a_hold_extends_the_keepalive_and_the_user_timeout() {
     let mut bench = Bench::new(Policy::datacenter());
     assert_eq!(bench.options().0, Span::from_secs(2));
     bench.order(Order::Hold(Span::from_secs(600)));
     let (idle, user_timeout) = bench.options();
     assert!(idle >= Span::from_secs(602) && user_timeout > Some(idle), "{idle} {user_timeout:?}");
     bench.order(Order::Release);
-    bench.hear();
+    bench.receive();
     assert_eq!(bench.options().0, Span::from_secs(2));
 }
 
 #[test]
-fn an_examination_shows_bytes_that_the_socket_has_not_taken() {
+fn an_examination_shows_bytes_that_the_socket_has_not_accepted() {
     let mut bench = Bench::new(Policy::standard());
     let sockets = &mut bench.shard.sockets;
     assert!(!sockets.examine(0, false).queued);
