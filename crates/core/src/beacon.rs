@@ -10,6 +10,7 @@
 
 mod datagram;
 mod device;
+mod kicked;
 mod signal;
 mod sweep;
 mod table;
@@ -22,6 +23,8 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 pub use datagram::{Answer, BadDatagram, DATAGRAM, Datagram, SIGNED, Says, Statement, TAG, Tag};
 pub use device::{Device, Heard};
+use kicked::Kicked;
+pub use kicked::{KICK_REST, KICKED};
 pub use signal::{BeaconCommand, Counters, Event, Input, Output, Presence, Settings, Subject};
 use sweep::PolicyRollout;
 use table::{Entry, Table};
@@ -54,6 +57,9 @@ pub struct BeaconHub {
     shard: u8,
     serial: u64,
     max_beacons: u32,
+    /// Places that the shell still needs for devices that are gone.
+    held_places: u32,
+    kicked: Kicked,
     rollout: PolicyRollout,
     /// The table place at which the drain continues; while it is set, no statement is accepted.
     draining: Option<u32>,
@@ -118,6 +124,8 @@ impl BeaconHub {
             shard: settings.shard,
             serial: settings.wall_origin_ms << 20,
             max_beacons: settings.max_beacons.min(MAX_BEACONS),
+            held_places: 0,
+            kicked: Kicked::default(),
             rollout: PolicyRollout::new(settings.policy),
             draining: None,
             challenge: 0,
@@ -196,6 +204,9 @@ impl BeaconHub {
 
     /// Handles a statement of a device that is not online: its counter must be above the floor.
     fn handle_unknown(&mut self, now: Time, statement: Statement, address: SocketAddr) {
+        if self.kicked.refuses(now, statement.device) {
+            return self.counters.kicked += 1;
+        }
         if !self.follows_floor(statement) {
             return self.send_challenge(statement, self.floor, address);
         }
@@ -206,7 +217,7 @@ impl BeaconHub {
             // A repeated goodbye: the answer to the first one was lost.
             self.raise_floor(statement.challenge, statement.counter);
             self.acknowledge(statement, address);
-        } else if self.table.len() >= self.max_beacons {
+        } else if self.table.len().saturating_add(self.held_places) >= self.max_beacons {
             // The floor rises, so that a replay of this statement is refused when there is room.
             self.raise_floor(statement.challenge, statement.counter);
             self.counters.full += 1;

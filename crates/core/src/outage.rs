@@ -21,7 +21,7 @@ use core::net::IpAddr;
 
 use groups::{Group, Key};
 use hosts::Hosts;
-pub use hosts::{AFTER_LISTING, ENDED_WHILE_LISTING, HOSTS, SESSIONS, SIBLINGS};
+pub use hosts::{HOSTS, SIBLINGS};
 pub use suspects::SUSPECTS;
 use suspects::Suspects;
 
@@ -170,22 +170,6 @@ pub enum Input {
         /// Whether a sibling is suspect.
         suspect: bool,
     },
-    /// Inputs were lost: the sessions online must be learned from a new list, requested after this
-    /// input. Until the list is complete, an outage reports too large a share.
-    Missed,
-    /// The list contains a session. No effect if the session is known or has ended meanwhile.
-    Listed {
-        /// The session's number.
-        session: u64,
-        /// The index of its listener.
-        listener: u16,
-        /// The address of the peer.
-        address: IpAddr,
-        /// When the session came online.
-        since: Time,
-    },
-    /// The list is complete.
-    Learned,
     /// The time of [`Outages::next_deadline`] may have come.
     Deadline,
 }
@@ -292,11 +276,6 @@ impl Outages {
     /// Returns how many sessions are known to be online.
     pub fn online(&self) -> u32 {
         self.hosts.online()
-    }
-
-    /// Returns true while the list of online sessions is incomplete.
-    pub fn is_learning(&self) -> bool {
-        self.hosts.is_learning()
     }
 
     fn session_ended(&mut self, now: Time, session: u64, key: Key, address: IpAddr, end: End) {
@@ -423,7 +402,7 @@ impl Machine for Outages {
         match input {
             Input::Joined { session, listener, address } => {
                 let network = address.into();
-                self.hosts.joined(now, session, address, (listener, network));
+                self.hosts.joined(session, address, (listener, network));
                 self.returned(Key::Network { network, listener }, address);
                 self.returned(Key::Local, address);
             }
@@ -439,7 +418,7 @@ impl Machine for Outages {
             }
             Input::Ended { session, listener, address, cause, silent, asked } => {
                 let network = address.into();
-                self.hosts.ended(now, session, address, (listener, network));
+                self.hosts.ended(session, address, (listener, network));
                 if let Some(key) = self.suspects.remove(session) {
                     self.rearm(key);
                 }
@@ -449,18 +428,6 @@ impl Machine for Outages {
             Input::Siblings { session, heard_ago, suspect } => {
                 self.siblings_answered(now, session, heard_ago, suspect);
             }
-            Input::Missed => {
-                self.hosts.forget();
-                self.suspects = Suspects::default();
-            }
-            Input::Listed { session, listener, address, since } => {
-                let network = address.into();
-                self.hosts.listed(now, session, address, (listener, network));
-                for key in [Key::Network { network, listener }, Key::Local] {
-                    self.returned_unreported(key, address, since);
-                }
-            }
-            Input::Learned => self.hosts.learned(now),
             Input::Deadline => self.expire(now),
         }
     }

@@ -19,9 +19,8 @@ use std::sync::mpsc::sync_channel;
 use mio::{Poll, Waker};
 use systole_core::Policy;
 use systole_net::Clock;
-use tokio::sync::mpsc::Sender;
 
-use crate::report::Report;
+use crate::report::ReportChannels;
 use crate::request::{REQUESTS, Requests};
 use crate::shard::Shard;
 use crate::stats::{BeaconStats, Distributions, ShardStats};
@@ -56,8 +55,8 @@ pub struct BeaconSetup {
 pub struct BeaconShard {
     /// The non-blocking socket, bound to the same address as those of the other shards.
     pub socket: UdpSocket,
-    /// The channel for reports to the control plane.
-    pub reports: Sender<Report>,
+    /// The channels to the control plane.
+    pub reports: ReportChannels,
     /// The counters that every shard has.
     pub stats: Arc<ShardStats>,
     /// The counters that only beacon shards have.

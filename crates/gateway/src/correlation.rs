@@ -12,7 +12,7 @@ use systole_net::Clock;
 use tokio::sync::{Notify, mpsc};
 
 use crate::events::{Body, Loss, Names, OutageInfo, Revision};
-use crate::report::{Change, Report, SessionInfo, Subject};
+use crate::report::{Change, Report, Subject};
 
 /// Maximum number of waiting questions about siblings, which are asked one after the other. A
 /// question that finds no room is dropped, and the scope of that verdict stays unknown.
@@ -39,25 +39,20 @@ pub(crate) struct Correlation {
     questions: mpsc::Sender<Question>,
     /// Notified when the next deadline changed.
     deadline_changed: Notify,
-    /// Notified when reports were missed.
-    missed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Machines {
     ledger: Ledger,
     outages: Outages,
-    /// The number of times that reports were missed.
-    misses: u64,
 }
 
 impl Correlation {
     pub(crate) fn new(names: Names) -> (Correlation, mpsc::Receiver<Question>) {
         let (questions, receiver) = mpsc::channel(QUESTIONS);
         let machines = Mutex::default();
-        let (clock, deadline_changed, missed) = (Clock::start(), Notify::new(), Notify::new());
-        let correlation =
-            Correlation { machines, clock, names, questions, deadline_changed, missed };
+        let (clock, deadline_changed) = (Clock::start(), Notify::new());
+        let correlation = Correlation { machines, clock, names, questions, deadline_changed };
         (correlation, receiver)
     }
 
@@ -67,7 +62,6 @@ impl Correlation {
             Report::Session { at_ms, subject, change } => {
                 self.handle_change(*at_ms, subject, change)
             }
-            Report::Missed(_) => self.handle_missed(),
             Report::Stalled { .. }
             | Report::AcceptingPaused(_)
             | Report::AcceptingResumed
@@ -118,60 +112,8 @@ impl Correlation {
             | Change::Hung(_)
             | Change::Warned { .. }
             | Change::Overdue
-            | Change::Retuned(_)
-            | Change::Heartbeat { .. } => Vec::new(),
+            | Change::Retuned(_) => Vec::new(),
         }
-    }
-
-    fn handle_missed(&self) -> Findings {
-        let mut machines = self.lock();
-        machines.misses += 1;
-        let findings = self.feed_all(&mut machines, self.now(), Some(outage::Input::Missed), None);
-        drop(machines);
-        self.missed.notify_one();
-        findings
-    }
-
-    /// Waits until reports were missed, so that the sessions online must be listed. Returns the
-    /// number of times that reports were missed so far.
-    pub(crate) async fn wait_for_missed(&self) -> u64 {
-        self.missed.notified().await;
-        self.lock().misses
-    }
-
-    /// Feeds sessions listed as online after reports were missed for the `misses`th time. Returns
-    /// `None` if reports were missed again since: the list must start anew.
-    pub(crate) fn handle_listed(&self, misses: u64, sessions: &[SessionInfo]) -> Option<Findings> {
-        let (now, now_ms) = (self.now(), self.clock.wall_ms());
-        let mut machines = self.lock();
-        if machines.misses != misses {
-            return None;
-        }
-        let mut findings = Vec::new();
-        for info in sessions {
-            let Ok(session) = u64::from_str_radix(&info.session, 16) else {
-                continue;
-            };
-            let (listener, address) = (info.listener, info.address.ip());
-            let since = now - Span::from_millis(now_ms.saturating_sub(info.since_ms));
-            let listed = outage::Input::Listed { session, listener, address, since };
-            findings.extend(self.feed_all(&mut machines, now, Some(listed), None));
-        }
-        Some(findings)
-    }
-
-    /// Declares the list complete, unless reports were missed again since.
-    pub(crate) fn complete_list(&self, misses: u64) {
-        let mut machines = self.lock();
-        if machines.misses == misses {
-            self.feed_all(&mut machines, self.now(), Some(outage::Input::Learned), None);
-        }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn known_online(&self) -> (u32, bool) {
-        let machines = self.lock();
-        (machines.outages.online(), !machines.outages.is_learning())
     }
 
     /// Feeds the answer to a [`Question`] about the siblings of an ended session.
@@ -223,7 +165,7 @@ impl Correlation {
     ) -> Findings {
         let now_ms = self.clock.wall_ms();
         let now = self.now();
-        let Machines { ledger, outages, misses: _ } = machines;
+        let Machines { ledger, outages } = machines;
         let before = outages.next_deadline();
         let mut findings = Vec::new();
         if let Some(input) = ledger_input {

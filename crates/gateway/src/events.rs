@@ -44,9 +44,6 @@ struct Ring {
     kept: VecDeque<Arc<Event>>,
     capacity: usize,
     last: u64,
-    /// The number of the last [`Body::Missed`]. Subscribers cannot resume there, since events were
-    /// lost between the events before and those after.
-    last_missed: u64,
 }
 
 /// The position of a subscriber: the process and the number of the last event received. Published
@@ -86,17 +83,14 @@ pub enum Gap {
     TooFarBehind,
     /// The position is of another process, or was never published.
     UnknownPosition,
-    /// Reports of a shard were lost.
-    ReportsMissed,
 }
 
 impl Gap {
-    /// Returns `too_far_behind`, `unknown_position` or `reports_missed`.
+    /// Returns `too_far_behind` or `unknown_position`.
     pub const fn name(self) -> &'static str {
         match self {
             Gap::TooFarBehind => "too_far_behind",
             Gap::UnknownPosition => "unknown_position",
-            Gap::ReportsMissed => "reports_missed",
         }
     }
 }
@@ -106,8 +100,7 @@ impl Events {
     /// about 600 bytes including its texts. `stream` should differ from that of any earlier
     /// process: use the wall clock in ms.
     pub fn new(capacity: usize, stream: u64, names: Names) -> Events {
-        let ring =
-            Ring { kept: VecDeque::new(), capacity: capacity.max(1), last: 0, last_missed: 0 };
+        let ring = Ring { kept: VecDeque::new(), capacity: capacity.max(1), last: 0 };
         let last = watch::Sender::new(0);
         Events { shared: Arc::new(Shared { names, stream, ring: Mutex::new(ring), last }) }
     }
@@ -125,9 +118,6 @@ impl Events {
         let mut ring = self.lock();
         ring.last += 1;
         let number = ring.last;
-        if matches!(body, Body::Missed { .. }) {
-            ring.last_missed = number;
-        }
         if ring.kept.len() == ring.capacity {
             ring.kept.pop_front();
         }
@@ -169,16 +159,13 @@ impl Events {
         if position.number + 1 < ring.oldest() {
             return Err(Gap::TooFarBehind);
         }
-        if position.number == ring.last_missed && ring.last_missed != 0 {
-            return Err(Gap::ReportsMissed);
-        }
         drop(ring);
         Ok(self.subscriber(position.number))
     }
 
     fn subscriber(&self, number: u64) -> Subscriber {
         let last = self.shared.last.subscribe();
-        Subscriber { events: self.clone(), number, last, after_missed: false }
+        Subscriber { events: self.clone(), number, last }
     }
 
     fn lock(&self) -> MutexGuard<'_, Ring> {
@@ -201,8 +188,6 @@ pub struct Subscriber {
     /// The number of the last event handed out.
     number: u64,
     last: watch::Receiver<u64>,
-    /// Whether the last event handed out is [`Body::Missed`].
-    after_missed: bool,
 }
 
 impl Subscriber {
@@ -233,9 +218,6 @@ impl Subscriber {
     /// # Errors
     /// As [`Subscriber::next`].
     pub fn ready(&mut self) -> Result<Vec<Arc<Event>>, Gap> {
-        if self.after_missed {
-            return Err(Gap::ReportsMissed);
-        }
         let ring = self.events.lock();
         let next = self.number + 1;
         let Some(skip) = next.checked_sub(ring.oldest()) else {
@@ -245,10 +227,6 @@ impl Subscriber {
         let mut batch = Vec::new();
         for event in ring.kept.iter().skip(skip).take(BATCH) {
             batch.push(event.clone());
-            if matches!(event.body, Body::Missed { .. }) {
-                self.after_missed = true;
-                break;
-            }
         }
         self.number += batch.len() as u64;
         Ok(batch)

@@ -1,7 +1,6 @@
 //! The handle through which the control plane queries and controls the shards.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::report::{Change, Report, SessionInfo};
 use crate::request::{Filter, Order, Page, Refused, Request, Requests, SESSIONS_PER_PAGE, Story};
+use crate::stats::ShardStats;
 use crate::verdicts::{VERDICTS, Verdicts};
 
 /// Longest wait for a shard's answer. A turn of its loop takes milliseconds, so a shard that takes
@@ -27,10 +27,6 @@ pub const ASKS_PER_PAGE: usize = 32;
 
 /// The wait before a request to a busy shard is repeated.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
-
-/// The wait before the list of online sessions continues at a shard that gave no answer; long,
-/// since that shard is overloaded.
-const LIST_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The phase of a gateway's life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,7 +77,9 @@ impl ListenerState {
 #[derive(Debug)]
 pub struct Gateway {
     shards: Vec<Requests>,
-    accepting: Vec<AtomicBool>,
+    stats: Vec<Arc<ShardStats>>,
+    /// Held while a command goes to all shards: two commands at once reach all in one order.
+    fan_out: tokio::sync::Mutex<()>,
     listeners: Vec<ListenerState>,
     events: Events,
     verdicts: Verdicts,
@@ -115,18 +113,19 @@ impl Gateway {
     /// Makes a gateway of shards and listeners, each in the order of its index.
     pub fn new(
         shards: Vec<Requests>,
+        stats: Vec<Arc<ShardStats>>,
         listeners: Vec<ListenerState>,
         events: Events,
         metrics: Metrics,
         logs: Logs,
     ) -> Gateway {
-        let accepting = shards.iter().map(|_| AtomicBool::new(true)).collect();
         let phase = watch::Sender::new(Lifecycle::Running);
         let (correlation, questions) = Correlation::new(events.names().clone());
         let questions = Arc::new(Mutex::new(Some(questions)));
         Gateway {
             shards,
-            accepting,
+            stats,
+            fan_out: tokio::sync::Mutex::default(),
             listeners,
             events,
             verdicts: Verdicts::new(VERDICTS),
@@ -193,24 +192,12 @@ impl Gateway {
     /// Whether new connections are accepted at every listener of every shard.
     pub fn is_ready(&self) -> bool {
         let running = *self.phase.borrow() == Lifecycle::Running;
-        running && self.accepting.iter().all(|accepting| accepting.load(Ordering::Relaxed))
+        running && self.stats.iter().all(|shard| shard.accepting_paused.get() == 0)
     }
 
     /// Processes a report: logs it, keeps its verdict, correlates it and publishes it as an event.
     /// Call [`Events::wake`] after a batch.
     pub fn note(&self, shard: usize, report: Report, wall_ms: u64) {
-        let accepting = match &report {
-            Report::AcceptingPaused(_) => Some(false),
-            Report::AcceptingResumed => Some(true),
-            Report::Session { .. }
-            | Report::Missed(_)
-            | Report::Stalled { .. }
-            | Report::Stopped => None,
-        };
-        if let (Some(accepting), Some(known)) = (accepting, self.accepting.get(shard)) {
-            known.store(accepting, Ordering::Relaxed);
-        }
-        self.logs.heartbeat(&report);
         self.keep_verdict(&report);
         let findings = self.correlation.handle_report(&report);
         if let Some(event) = self.events.publish(shard, report, wall_ms) {
@@ -219,9 +206,17 @@ impl Gateway {
         self.publish_findings(findings);
     }
 
-    /// Runs correlation: answers its questions about siblings, handles its deadlines, and lists
-    /// the online sessions after reports were missed. Never ends; only the first call answers
-    /// questions.
+    /// Logs how much telemetry a shard has dropped since `before`. Returns how much in all.
+    pub(crate) fn log_dropped(&self, shard: usize, before: u64) -> u64 {
+        let dropped = self.stats.get(shard).map_or(before, |stats| stats.telemetry_dropped.get());
+        if dropped > before {
+            self.logs.dropped(shard, dropped - before);
+        }
+        dropped
+    }
+
+    /// Runs correlation: answers its questions about siblings, and handles its deadlines. Never
+    /// ends; only the first call answers questions.
     pub async fn correlate(&self) {
         let taken = self.questions.lock().unwrap_or_else(PoisonError::into_inner).take();
         let ask = async {
@@ -242,42 +237,7 @@ impl Gateway {
                 self.events.wake();
             }
         };
-        let learn = async {
-            loop {
-                let misses = self.correlation.wait_for_missed().await;
-                self.list_online(misses).await;
-            }
-        };
-        tokio::join!(ask, expire, learn);
-    }
-
-    /// Lists the online sessions for correlation after reports were missed. Retries a busy shard;
-    /// gives up if reports are missed again, which starts a new list.
-    async fn list_online(&self, misses: u64) {
-        let (everyone, mut cursor) = (Filter::default(), Cursor::default());
-        loop {
-            match self.sessions(&everyone, cursor, SESSIONS_PER_PAGE).await {
-                Ok((sessions, next)) => {
-                    let Some(findings) = self.correlation.handle_listed(misses, &sessions) else {
-                        return;
-                    };
-                    self.publish_findings(findings);
-                    self.events.wake();
-                    match next {
-                        Some(next) => cursor = next,
-                        None => return self.correlation.complete_list(misses),
-                    }
-                }
-                Err(ShardUnavailable::Busy) => sleep(LIST_RETRY_AFTER).await,
-                Err(ShardUnavailable::Gone) => return,
-            }
-        }
-    }
-
-    /// Returns how many sessions correlation knows to be online, and whether it knows all of them.
-    #[cfg(test)]
-    pub(crate) fn known_online(&self) -> (u32, bool) {
-        self.correlation.known_online()
+        tokio::join!(ask, expire);
     }
 
     /// Returns how long ago any of these sessions was last heard, and whether one is suspect.
@@ -389,7 +349,8 @@ impl Gateway {
     /// A shard accepted no request in time, though others may have. Repeat the call, so that all
     /// shards have the same policy.
     pub async fn retune(&self, listener: u16, policy: Policy) -> Result<Policy, ShardUnavailable> {
-        self.command(hub::HubCommand::Retune { listener, policy }).await?;
+        let _turn = self.fan_out.lock().await;
+        self.command_all(hub::HubCommand::Retune { listener, policy }).await?;
         let state = self.listeners.get(usize::from(listener));
         Ok(state.map_or(policy, |state| state.replace_policy(policy)))
     }
@@ -408,6 +369,11 @@ impl Gateway {
     /// # Errors
     /// As [`Gateway::retune`].
     pub async fn command(&self, command: hub::HubCommand) -> Result<(), ShardUnavailable> {
+        let _turn = self.fan_out.lock().await;
+        self.command_all(command).await
+    }
+
+    async fn command_all(&self, command: hub::HubCommand) -> Result<(), ShardUnavailable> {
         for shard in &self.shards {
             send_with_retry(shard, || Request::Command(command)).await?;
         }

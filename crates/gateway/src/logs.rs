@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use systole_core::cause::{Direction, Scope};
 use systole_core::link::BeatKind;
 use tracing::level_filters::LevelFilter;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::config::{Format, Level, Log};
 use crate::events::{Body, Event, OutageInfo, Revision, Session};
-use crate::report::{Change, Report, session_text};
+use crate::report::{Heartbeat, session_text};
 
 /// The log of the process, with switches for its level and for heartbeats.
 #[derive(Clone, Debug)]
@@ -69,24 +69,24 @@ impl Logs {
         self.heartbeats.store(on, Ordering::Relaxed);
     }
 
-    /// Logs `report` if it is a heartbeat and heartbeats are logged.
-    pub(crate) fn heartbeat(&self, report: &Report) {
-        let Report::Session { subject, change, .. } = report else {
-            return;
-        };
-        let Change::Heartbeat { sent, beat, sequence } = change else {
-            return;
-        };
+    /// Logs a heartbeat, if heartbeats are logged.
+    pub(crate) fn heartbeat(&self, heartbeat: &Heartbeat) {
         if !self.heartbeats() {
             return;
         }
+        let Heartbeat { session, identity, sent, beat, sequence } = heartbeat;
         let beat = match beat {
             BeatKind::Ping => "ping",
             BeatKind::Pong => "pong",
         };
         let way = if *sent { "sent" } else { "received" };
-        let session = session_text(subject.session);
-        info!(session, identity = %subject.identity, sequence, "{beat} {way}");
+        let session = session_text(*session);
+        info!(session, %identity, sequence, "{beat} {way}");
+    }
+
+    /// Logs that heartbeats of a shard were not logged.
+    pub(crate) fn dropped(&self, shard: usize, count: u64) {
+        warn!(shard, count, "heartbeat lines were dropped: the log is too slow for them");
     }
 
     /// Logs an event.
@@ -99,9 +99,6 @@ impl Logs {
                 warn!(shard, reason, limit, hint, "accepting is paused; open links are unharmed");
             }
             Body::AcceptingResumed { shard } => info!(shard, "accepting again"),
-            Body::Missed { shard, count } => {
-                error!(shard, count, "reports were lost: the control plane is too slow");
-            }
             Body::Join { session, policy } => {
                 let Session { session, identity, listener, address, .. } = session;
                 let bound_ms = policy.bound_ms;

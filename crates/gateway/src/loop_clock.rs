@@ -6,8 +6,8 @@ use systole_core::vigilance::{Stamps, Turn, Vigilance};
 use systole_core::{Span, Time};
 use systole_net::Clock;
 
-use crate::outlet::ReportSender;
 use crate::report::Report;
+use crate::report_sender::ReportSender;
 use crate::stats::{Distributions, ShardStats, seconds};
 
 /// The longest wait of a loop. A stall is detected by a wake-up later than planned, so the planned

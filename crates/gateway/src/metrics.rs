@@ -77,8 +77,7 @@ impl Metrics {
             | Body::Moved { .. }
             | Body::Stalled { .. }
             | Body::AcceptingPaused { .. }
-            | Body::AcceptingResumed { .. }
-            | Body::Missed { .. } => {}
+            | Body::AcceptingResumed { .. } => {}
         }
     }
 
@@ -103,10 +102,13 @@ struct ShardCollector {
 /// A metric with one value per shard: name, help, and accessor.
 type ShardMetric = (&'static str, &'static str, fn(&ShardStats) -> &Cell);
 
-const GAUGES: [ShardMetric; 3] = [
+const GAUGES: [ShardMetric; 4] = [
     ("systole_links", "Links open now, in handshake or online", |shard| &shard.links),
     ("systole_sessions_online", "Sessions online now", |shard| &shard.online),
     ("systole_suspects", "Sessions suspected now", |shard| &shard.suspects),
+    ("systole_accepting_paused", "Whether accepting is paused now", |shard| {
+        &shard.accepting_paused
+    }),
 ];
 
 const COUNTERS: [ShardMetric; 7] = [
@@ -117,8 +119,8 @@ const COUNTERS: [ShardMetric; 7] = [
         &shard.early
     }),
     ("systole_stalls", "Times the loop was absent", |shard| &shard.stalls),
-    ("systole_reports_missed", "Reports lost to a slow control plane", |shard| {
-        &shard.reports_missed
+    ("systole_telemetry_dropped", "Heartbeat lines dropped by a slow control plane", |shard| {
+        &shard.telemetry_dropped
     }),
     ("systole_loop_turns", "Turns of the loop", |shard| &shard.turns),
 ];

@@ -10,13 +10,58 @@ use systole_core::hub::Presence;
 use systole_core::link::BeatKind;
 use systole_core::wire::{Account, BootId, InstanceId};
 use systole_core::{Policy, Span, Time};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use utoipa::ToSchema;
 
-/// Capacity of a shard's report channel. A full channel loses reports instead of delaying the loop;
-/// the loss is counted and reported.
-pub const REPORTS: usize = 65_536;
+/// Capacity of a shard's channel of facts. When it is full, facts wait in the shard and are lost
+/// neither there: see [`ReportSender`](crate::report_sender::ReportSender).
+pub const FACTS: usize = 65_536;
 
-/// One report of a shard.
+/// Capacity of a shard's channel of telemetry. When it is full, telemetry is dropped and counted.
+pub const TELEMETRY: usize = 4_096;
+
+/// The sending ends of a shard's two ways to the control plane.
+#[derive(Clone, Debug)]
+pub struct ReportChannels {
+    /// Takes facts.
+    pub facts: Sender<Report>,
+    /// Takes telemetry.
+    pub telemetry: Sender<Heartbeat>,
+}
+
+/// The receiving ends of a shard's two ways to the control plane.
+#[derive(Debug)]
+pub struct Reports {
+    /// Yields facts.
+    pub facts: Receiver<Report>,
+    /// Yields telemetry.
+    pub telemetry: Receiver<Heartbeat>,
+}
+
+/// Makes the channels of one shard, with room for `facts` facts.
+pub fn channels(facts: usize) -> (ReportChannels, Reports) {
+    let (facts, facts_out) = channel(facts);
+    let (telemetry, telemetry_out) = channel(TELEMETRY);
+    let reports = Reports { facts: facts_out, telemetry: telemetry_out };
+    (ReportChannels { facts, telemetry }, reports)
+}
+
+/// A heartbeat that was sent or received; reported only while heartbeats are logged.
+#[derive(Clone, Debug)]
+pub struct Heartbeat {
+    /// The session's number.
+    pub session: u64,
+    /// The identity that the peer claims.
+    pub identity: Box<str>,
+    /// Whether the gateway sent it.
+    pub sent: bool,
+    /// Whether it is a PING or a PONG.
+    pub beat: BeatKind,
+    /// Its sequence number.
+    pub sequence: u8,
+}
+
+/// One fact that a shard reports. Facts are never lost.
 #[derive(Clone, Debug)]
 pub enum Report {
     /// Something happened to a session.
@@ -28,8 +73,6 @@ pub enum Report {
         /// What happened.
         change: Change,
     },
-    /// This many reports were lost because the control plane was slow.
-    Missed(u64),
     /// The loop did not run when it should have; all deadlines moved by the stall.
     Stalled {
         /// How long the loop was absent.
@@ -54,6 +97,8 @@ pub enum PauseReason {
     HostLimit,
     /// The configured number of links is open.
     LinkLimit,
+    /// Ended sessions hold their places, because the control plane has not taken their last facts.
+    ControlPlane,
 }
 
 /// The session to which a report refers.
@@ -138,15 +183,6 @@ pub enum Change {
         /// The flight recorder; `None` for a beacon, which has none.
         flight: Option<Box<Flight>>,
     },
-    /// A heartbeat was sent or received; reported only while heartbeats are logged.
-    Heartbeat {
-        /// Whether the gateway sent the heartbeat.
-        sent: bool,
-        /// Whether the heartbeat asks or answers.
-        beat: BeatKind,
-        /// The sequence number of the heartbeat.
-        sequence: u8,
-    },
 }
 
 /// One session that is online, as the API shows it.
@@ -208,4 +244,52 @@ impl SessionInfo {
 /// Returns a session's number as people and the API write it.
 pub fn session_text(session: u64) -> String {
     format!("{session:016x}")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    impl Heartbeat {
+        pub(crate) fn example() -> Heartbeat {
+            let (session, identity) = (7, "ada".into());
+            Heartbeat { session, identity, sent: true, beat: BeatKind::Ping, sequence: 1 }
+        }
+    }
+
+    fn fact(session: u64, change: Change) -> Report {
+        let subject = Subject {
+            session,
+            epoch: session,
+            identity: "ada".into(),
+            listener: 0,
+            address: SocketAddr::from(([192, 0, 2, 1], 4_711)),
+            boot_id: BootId::default(),
+            instance_id: InstanceId::default(),
+            established: true,
+        };
+        Report::Session { at_ms: 5, subject, change }
+    }
+
+    pub(crate) fn joined(session: u64) -> Report {
+        fact(session, Change::Join { policy: Policy::default(), account: None })
+    }
+
+    pub(crate) fn suspected(session: u64) -> Report {
+        fact(session, Change::Suspect)
+    }
+
+    pub(crate) fn left(session: u64) -> Report {
+        let verdict = Verdict {
+            cause: Cause::Unknown,
+            confidence: Confidence::Medium,
+            at: Time::from_millis(50_000),
+            due: Time::from_millis(50_000),
+            last_heard: Time::from_millis(20_000),
+            probes: 3,
+            grounds: Grounds::default(),
+        };
+        let (asked, lasted) = (Span::ZERO, Span::from_secs(20));
+        fact(session, Change::Leave { verdict, asked, lasted, flight: None })
+    }
 }

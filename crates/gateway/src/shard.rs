@@ -20,10 +20,9 @@ use std::thread::JoinHandle;
 use mio::{Poll, Waker};
 use systole_core::link::Settings;
 use systole_net::Clock;
-use tokio::sync::mpsc::Sender;
 
 use crate::epochs::Epochs;
-use crate::report::Report;
+use crate::report::ReportChannels;
 use crate::request::{REQUESTS, Requests};
 use crate::stats::{Distributions, ShardStats};
 use shard_loop::ShardLoop;
@@ -47,8 +46,8 @@ pub struct ShardSetup {
     pub echo: bool,
     /// The source of session epochs, shared by all shards.
     pub epochs: Arc<Epochs>,
-    /// The channel for reports to the control plane.
-    pub reports: Sender<Report>,
+    /// The channels to the control plane.
+    pub reports: ReportChannels,
     /// The counters of this shard.
     pub stats: Arc<ShardStats>,
     /// The histograms to which this shard adds.

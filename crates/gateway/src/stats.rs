@@ -61,8 +61,10 @@ pub struct ShardStats {
     pub early: Cell,
     /// Pauses of accepting.
     pub accept_pauses: Cell,
-    /// Reports lost because the control plane was too slow.
-    pub reports_missed: Cell,
+    /// Whether accepting is paused now: 1 or 0.
+    pub accepting_paused: Cell,
+    /// Telemetry dropped because the control plane was too slow.
+    pub telemetry_dropped: Cell,
     /// Stalls of the loop.
     pub stalls: Cell,
     /// Time lost in stalls, in nanoseconds.
@@ -89,9 +91,9 @@ pub struct BeaconStats {
 impl BeaconStats {
     /// Names of the reasons why a datagram is dropped: it is not of the protocol; its device has no
     /// key; its tag is wrong; it was received before; there is no room for another device; its
-    /// shard was too far behind.
-    pub const REASONS: [&'static str; 6] =
-        ["illegal", "unknown_device", "wrong_tag", "replayed", "full", "overloaded"];
+    /// shard was too far behind; it was kicked less than a minute ago.
+    pub const REASONS: [&'static str; 7] =
+        ["illegal", "unknown_device", "wrong_tag", "replayed", "full", "overloaded", "kicked"];
 }
 
 /// Histograms and rare counters, shared by all shards; updates are rare enough for a lock.

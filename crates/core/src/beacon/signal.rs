@@ -64,6 +64,9 @@ pub enum BeaconCommand {
         /// The device's number.
         device: u64,
     },
+    /// This many places are taken by devices that are gone and whose last event the shell still
+    /// has to deliver. New devices are admitted only beyond them.
+    HoldPlaces(u32),
 }
 
 /// An output of the beacon machine.
@@ -147,6 +150,8 @@ pub struct Counters {
     pub replayed: u64,
     /// Statements of new devices that were dropped because the table was full.
     pub full: u64,
+    /// Statements of kicked devices that were dropped.
+    pub kicked: u64,
 }
 
 /// A read-only view of an online device.

@@ -57,6 +57,7 @@ impl BeaconHub {
     pub(super) fn command(&mut self, now: Time, command: BeaconCommand) {
         let (device, input) = match command {
             BeaconCommand::Retune(policy) => return self.rollout.retune(policy),
+            BeaconCommand::HoldPlaces(places) => return self.held_places = places,
             BeaconCommand::Drain => return self.draining = self.draining.or(Some(0)),
             BeaconCommand::Hold { device, span } => {
                 (device, liveness::Input::Hold { until: now + span })
@@ -65,6 +66,7 @@ impl BeaconHub {
             BeaconCommand::Kick { device } => {
                 if let Some(number) = self.table.find(device) {
                     self.end(now, number, Cause::Kicked);
+                    self.kicked.insert(now, device);
                 }
                 return;
             }

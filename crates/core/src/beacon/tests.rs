@@ -351,3 +351,41 @@ fn addresses_survive_the_round_trip() {
         assert_eq!(SocketAddr::from(PackedAddress::from(address)), address);
     }
 }
+
+#[test]
+fn a_kicked_device_is_refused_for_a_minute_and_then_joins_again() {
+    let mut harness = Harness::new(settings());
+    let joined = harness.join(DEVICE);
+    harness.input(Input::Command(BeaconCommand::Kick { device: DEVICE }));
+    let again = next(joined);
+    assert_eq!(harness.send(again, 1), [], "its next statement brings it back");
+    assert_eq!(harness.hub.counters().kicked, 1);
+    harness.advance(at(59_000));
+    assert_eq!(harness.send(next(again), 1), []);
+    harness.advance(at(61_000));
+    harness.join(DEVICE);
+    assert_eq!(harness.hub.counters().online, 1);
+}
+
+#[test]
+fn kicked_devices_are_remembered_up_to_a_number() {
+    let mut kicked = kicked::Kicked::default();
+    for device in 0..=KICKED as u64 {
+        kicked.insert(at(1_000), device);
+    }
+    assert!(!kicked.refuses(at(1_000), 0), "the first gave way");
+    assert!(kicked.refuses(at(1_000), 1) && kicked.refuses(at(1_000), KICKED as u64));
+    assert!(!kicked.refuses(at(1_000) + KICK_REST, 1));
+}
+
+#[test]
+fn places_of_devices_whose_last_event_waits_admit_nobody() {
+    let mut harness = Harness::new(Settings { max_beacons: 2, ..settings() });
+    harness.join(1);
+    harness.input(Input::Command(BeaconCommand::HoldPlaces(1)));
+    harness.send(statement(2, harness.hub.challenge, 7), 1);
+    assert_eq!((harness.hub.counters().online, harness.hub.counters().full), (1, 1));
+    harness.input(Input::Command(BeaconCommand::HoldPlaces(0)));
+    harness.join(2);
+    assert_eq!(harness.hub.counters().online, 2);
+}

@@ -159,14 +159,6 @@ impl Outages {
         }
     }
 
-    /// Handles a listed session whose join was not reported. If the session is older than the last
-    /// verdict, it may have survived the outage, and does not count as a return.
-    pub(super) fn returned_unreported(&mut self, key: Key, address: IpAddr, since: Time) {
-        if self.groups.get(&key).is_some_and(|group| since > group.last) {
-            self.returned(key, address);
-        }
-    }
-
     pub(super) fn group_deadline(&mut self, key: Key) {
         let Some(group) = self.groups.get_mut(&key) else {
             return;

@@ -1,21 +1,10 @@
 //! Online sessions by host and by network: counts, and the numbers of a few sessions per host.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use core::net::IpAddr;
 
 use super::{NETWORKS, Network};
-use crate::time::{Span, Time};
-
-/// The maximum number of sessions tracked by number while a list is read, so that none counts
-/// twice: 40 MB. When full, further sessions are not counted, and neither are their ends.
-pub const SESSIONS: usize = 1 << 21;
-
-/// The time after the end of a list in which reports may still concern the time before it.
-pub const AFTER_LISTING: Span = Span::from_secs(60);
-
-/// The maximum number of sessions remembered because they ended while a list was read, which may
-/// still contain them. When full, a further one may be counted as online although it has ended.
-pub const ENDED_WHILE_LISTING: usize = 65_536;
+use crate::time::Time;
 
 /// The maximum number of hosts with known sessions: eight megabytes. When full, sessions of other
 /// hosts have no siblings, and the scope of their losses stays unknown.
@@ -30,17 +19,6 @@ pub(super) struct Hosts {
     hosts: BTreeMap<IpAddr, Host>,
     networks: BTreeMap<(u16, Network), u32>,
     online: u32,
-    learning: Option<Learning>,
-}
-
-/// Session numbers, kept while a list and reports may concern the same sessions.
-#[derive(Clone, Debug, Default)]
-struct Learning {
-    counted: BTreeSet<u64>,
-    /// Sessions that ended since the list was requested.
-    gone: BTreeSet<u64>,
-    /// When the numbers are dropped, once the list is complete.
-    until: Option<Time>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,19 +45,7 @@ impl Hosts {
         self.networks.get(&network).copied().unwrap_or(0)
     }
 
-    pub(super) fn joined(
-        &mut self,
-        now: Time,
-        session: u64,
-        address: IpAddr,
-        network: (u16, Network),
-    ) {
-        self.end_learning(now);
-        if let Some(learning) = &mut self.learning
-            && (learning.counted.len() == SESSIONS || !learning.counted.insert(session))
-        {
-            return;
-        }
+    pub(super) fn joined(&mut self, session: u64, address: IpAddr, network: (u16, Network)) {
         self.online = self.online.saturating_add(1);
         if self.networks.len() < NETWORKS || self.networks.contains_key(&network) {
             let online = self.networks.entry(network).or_default();
@@ -94,22 +60,7 @@ impl Hosts {
         }
     }
 
-    pub(super) fn ended(
-        &mut self,
-        now: Time,
-        session: u64,
-        address: IpAddr,
-        network: (u16, Network),
-    ) {
-        self.end_learning(now);
-        if let Some(Learning { counted, gone, .. }) = &mut self.learning {
-            if gone.len() < ENDED_WHILE_LISTING {
-                gone.insert(session);
-            }
-            if !counted.remove(&session) {
-                return;
-            }
-        }
+    pub(super) fn ended(&mut self, session: u64, address: IpAddr, network: (u16, Network)) {
         self.online = self.online.saturating_sub(1);
         if let Some(online) = self.networks.get_mut(&network) {
             *online = online.saturating_sub(1);
@@ -149,49 +100,5 @@ impl Hosts {
     pub(super) fn was_suspect(&self, address: IpAddr, except: u64, since: Time) -> bool {
         let suspects = self.hosts.get(&address).map_or([None; 2], |host| host.suspects);
         suspects.iter().flatten().any(|(session, at)| *session != except && *at >= since)
-    }
-
-    /// Clears all counts; the sessions online must be learned from a new list.
-    pub(super) fn forget(&mut self) {
-        *self = Hosts { learning: Some(Learning::default()), ..Hosts::default() };
-    }
-
-    /// Adds a listed session. Reports received meanwhile may be newer than the list.
-    pub(super) fn listed(
-        &mut self,
-        now: Time,
-        session: u64,
-        address: IpAddr,
-        network: (u16, Network),
-    ) {
-        let gone = self.learning.as_ref().map(|learning| learning.gone.contains(&session));
-        if self.is_learning() && gone == Some(false) {
-            self.joined(now, session, address, network);
-        }
-    }
-
-    pub(super) fn is_learning(&self) -> bool {
-        self.learning.as_ref().is_some_and(|learning| learning.until.is_none())
-    }
-
-    /// Returns true while session numbers are kept.
-    #[cfg(test)]
-    pub(super) fn knows_numbers(&self) -> bool {
-        self.learning.is_some()
-    }
-
-    /// Handles the end of the list.
-    pub(super) fn learned(&mut self, now: Time) {
-        if let Some(learning) = &mut self.learning {
-            learning.until = Some(now + AFTER_LISTING);
-        }
-    }
-
-    /// Drops the session numbers once they are no longer needed, to free their memory.
-    fn end_learning(&mut self, now: Time) {
-        let until = self.learning.as_ref().and_then(|learning| learning.until);
-        if until.is_some_and(|until| now >= until) {
-            self.learning = None;
-        }
     }
 }

@@ -329,57 +329,6 @@ fn one_host_with_many_sessions_is_an_outage_with_host_scope() {
     assert_eq!(scopes(&emitted), all);
 }
 
-fn listed(outages: &mut Outages, session: u64, address: IpAddr, since: u64) -> Vec<Output> {
-    let since = at(since);
-    outages.handle(at(61_000), Input::Listed { session, listener: 0, address, since });
-    polled(outages)
-}
-
-#[test]
-fn a_list_after_a_gap_counts_each_session_once() {
-    let mut outages = two_networks();
-    outages.handle(at(50_000), Input::Missed);
-    assert_eq!(outages.online(), 0);
-    lose(&mut outages, 60_000, 1, host(1, 1));
-    join(&mut outages, 60_000, 99, host(1, 99));
-    lose(&mut outages, 60_100, 2, host(1, 2));
-    assert_eq!(outages.online(), 1, "the others are not counted, and not counted out");
-    // The list was written before the last verdict fell, and is read after it.
-    let rest =
-        (2..=20).map(|n| (u64::from(n), host(1, n))).chain([(50, host(1, 20)), (99, host(1, 99))]);
-    for (session, address) in rest {
-        listed(&mut outages, session, address, 0);
-    }
-    outages.handle(at(61_000), Input::Learned);
-    assert_eq!(outages.online(), 20, "3 to 20, 50, and 99 once");
-    listed(&mut outages, 7_777, host(1, 77), 0);
-    assert_eq!(outages.online(), 20, "nothing is listed after the end of the list");
-    lose(&mut outages, 62_000, 3, host(1, 3));
-    assert_eq!(outages.online(), 19);
-    let asked = lose(&mut outages, 62_000, 50, host(1, 20));
-    assert_eq!(asked, [Output::AskSiblings { session: 50, siblings: [20, 0, 0, 0] }]);
-    join(&mut outages, 62_000, 99, host(1, 99));
-    lose(&mut outages, 62_000, 2, host(1, 2));
-    assert_eq!(outages.online(), 18, "reports may still speak of the time before");
-    join(&mut outages, 61_000 + AFTER_LISTING.as_millis(), 300, host(1, 30));
-    assert!(!outages.hosts.knows_numbers(), "no memory for each session");
-    assert_eq!(outages.online(), 19);
-}
-
-#[test]
-fn a_host_that_returned_in_a_gap_is_found_in_the_list() {
-    let mut outages = two_networks();
-    for n in 1..=4_u8 {
-        lose(&mut outages, 60_000, u64::from(n), host(1, n));
-    }
-    assert_eq!(began(&run(&mut outages, 60_900)).len(), 1);
-    outages.handle(at(60_900), Input::Missed);
-    assert!(listed(&mut outages, 201, host(1, 1), 59_999).is_empty(), "it had survived");
-    assert!(listed(&mut outages, 202, host(1, 2), 60_500).is_empty());
-    let over = listed(&mut outages, 203, host(1, 3), 60_500);
-    assert!(matches!(over[..], [Output::Over(outage)] if outage.recovered), "{over:?}");
-}
-
 #[test]
 fn networks_are_displayed_as_prefixes() {
     use alloc::string::ToString;
@@ -407,23 +356,6 @@ fn full_tables_drop_entries_and_stay_consistent() {
     assert!(outages.timers.len() <= UNSETTLED + GROUPS);
     run(&mut outages, 1_000_000);
     assert_eq!((outages.unsettled.len(), outages.groups.len(), outages.timers.len()), (0, 0, 0));
-
-    outages.handle(at(1_000_000), Input::Missed);
-    for session in 0..=ENDED_WHILE_LISTING as u64 {
-        end(&mut outages, 1_000_000, session, host(1, 1), Cause::PeerExited);
-    }
-    // The last end was not remembered, so the session is taken as online.
-    for session in [0, ENDED_WHILE_LISTING as u64 - 1, ENDED_WHILE_LISTING as u64] {
-        listed(&mut outages, session, host(1, 1), 0);
-    }
-    assert_eq!(outages.online(), 1);
-    for session in 0..=SESSIONS as u64 {
-        join(&mut outages, 1_000_000, session, host(1, 1));
-    }
-    assert_eq!(outages.online() as usize, SESSIONS);
-    end(&mut outages, 1_000_000, SESSIONS as u64, host(1, 1), Cause::PeerExited);
-    assert_eq!(outages.online() as usize, SESSIONS, "never counted, never counted out");
-    outages.handle(at(1_000_000), Input::Learned);
 
     for n in 0..=HOSTS_PER_OUTAGE as u32 {
         let address = IpAddr::V6(Ipv6Addr::from_bits(u128::from(n)));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use systole_core::policy::MAX_BOUND;
 use systole_core::{Policy, Span};
@@ -12,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::answer::{Body, QueryParams, Trouble};
 use super::policy::PolicyWish;
 use super::state::Shared;
+use crate::config::BEACON;
 use crate::gateway::{Cursor, Gateway};
 use crate::report::SessionInfo;
 use crate::request::{Filter, Order, SESSIONS_PER_PAGE};
@@ -210,7 +212,8 @@ pub(super) async fn release(
     responses(
         (status = 200, body = Done),
         (status = 400, body = Trouble),
-        (status = 404, body = Trouble)
+        (status = 404, body = Trouble),
+        (status = 409, body = Trouble)
     )
 )]
 pub(super) async fn policy(
@@ -221,6 +224,11 @@ pub(super) async fn policy(
     let found = shared.gateway.session(read_id(&id)?).await?;
     let info = found.ok_or_else(|| Trouble::no_session(&id))?;
     let listener = shared.gateway.listeners().get(usize::from(info.listener));
+    if listener.is_some_and(|listener| listener.codec == BEACON) {
+        let error = "all devices of a beacon listener have its policy";
+        let hint = "change the listener's: PUT /api/v1/listeners/NAME/policy";
+        return Err(Trouble::new(StatusCode::CONFLICT, error, hint));
+    }
     let base = listener.map_or(Policy::default(), |listener| listener.policy());
     send_order(&shared, id, "policy", Order::Retune(wish.apply_to(base)?)).await
 }

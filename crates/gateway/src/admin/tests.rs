@@ -1,6 +1,5 @@
 //! Tests of the admin API with simulated shards: threads without sockets or clocks.
 
-mod gap;
 mod why;
 
 use std::collections::BTreeSet;
@@ -29,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::report::{Change, PauseReason, Report, SessionInfo, Subject, session_text};
 use crate::request::{Order, Page, REQUESTS, Request, Requests, Story};
 use crate::stats::Distributions;
+use crate::stats::ShardStats;
 
 /// Number of sessions of each simulated shard; they use the links 0, 1 and so on.
 const SESSIONS: u32 = 7;
@@ -39,6 +39,7 @@ type Received = Arc<Mutex<Vec<String>>>;
 /// A gateway with two simulated shards.
 struct Fixture {
     gateway: Arc<Gateway>,
+    stats: Vec<Arc<ShardStats>>,
     received: Received,
     router: Router,
     _polls: Vec<Poll>,
@@ -59,9 +60,10 @@ impl Fixture {
             requests
         };
         let shards = vec![start(0), start(1)];
-        let gateway = Arc::new(gateway(shards));
+        let stats = vec![Arc::default(), Arc::default()];
+        let gateway = Arc::new(gateway(shards, stats.clone()));
         let router = router(gateway.clone(), token, subscribers);
-        Fixture { gateway, received, router, _polls: polls }
+        Fixture { gateway, stats, received, router, _polls: polls }
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
@@ -123,7 +125,7 @@ fn connect(polls: &mut Vec<Poll>) -> (Requests, Receiver<Request>) {
     (Requests::new(sender, Arc::new(waker)), receiver)
 }
 
-fn gateway(shards: Vec<Requests>) -> Gateway {
+fn gateway(shards: Vec<Requests>, stats: Vec<Arc<ShardStats>>) -> Gateway {
     let listeners = ["native", "line"]
         .map(|name| ListenerState::new(name.into(), name_of(name), address(), Policy::default()));
     let names = Names {
@@ -132,11 +134,11 @@ fn gateway(shards: Vec<Requests>) -> Gateway {
         max_links: 10,
         links_by_descriptors: false,
     };
-    let stats = shards.iter().map(|_| Arc::default()).collect();
-    let metrics = Metrics::new(stats, Vec::new(), &Distributions::default(), Clock::start());
+    let metrics =
+        Metrics::new(stats.clone(), Vec::new(), &Distributions::default(), Clock::start());
     let events = Events::new(16, 0xa, names);
     let logs = Logs::detached(&Log::default());
-    Gateway::new(shards, listeners.into(), events, metrics, logs)
+    Gateway::new(shards, stats, listeners.into(), events, metrics, logs)
 }
 
 fn name_of(name: &str) -> &'static str {
@@ -389,9 +391,9 @@ async fn a_retune_reaches_all_shards_and_returns_both_bounds() {
 async fn readiness_follows_accepting_and_draining() {
     let fixture = Fixture::new();
     assert_eq!(fixture.get("/readyz").await.0, StatusCode::OK);
-    fixture.gateway.note(1, Report::AcceptingPaused(PauseReason::DescriptorLimit), 0);
+    fixture.stats[1].accepting_paused.set(1);
     assert_eq!(fixture.get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
-    fixture.gateway.note(1, Report::AcceptingResumed, 0);
+    fixture.stats[1].accepting_paused.set(0);
     assert_eq!(fixture.get("/readyz").await.0, StatusCode::OK);
     let (status, _) = fixture.send(Method::POST, "/api/v1/drain", None).await;
     assert_eq!(status, StatusCode::ACCEPTED);
@@ -512,7 +514,7 @@ async fn subscribers_are_bounded_and_end_with_the_gateway() {
 async fn a_shard_that_is_silent_busy_or_stopped_is_unavailable() {
     let mut polls = Vec::new();
     let (requests, receiver) = connect(&mut polls);
-    let router = router(Arc::new(gateway(vec![requests.clone()])), None, 1);
+    let router = router(Arc::new(gateway(vec![requests.clone()], vec![Arc::default()])), None, 1);
     let ask = || async {
         let request = HttpRequest::get("/api/v1/sessions").body(Body::empty()).unwrap();
         router.clone().oneshot(request).await.unwrap().status()
@@ -583,7 +585,6 @@ fn events_match_the_document() {
     let mut subscriber = fixture.gateway.events().subscribe();
     fixture.join(1);
     fixture.gateway.note(0, Report::AcceptingPaused(PauseReason::HostLimit), 7);
-    fixture.gateway.note(0, Report::Missed(2), 7);
     let schema = json!({"$ref": "#/components/schemas/Event"});
     for event in subscriber.ready().unwrap() {
         assert_conforms(&document, &schema, &serde_json::to_value(&*event).unwrap(), "an event");
@@ -660,4 +661,71 @@ fn check(document: &Value, schema: &Value, value: &Value) -> Result<(), String> 
     let among = legal.as_array().is_some_and(|legal| legal.iter().any(|legal| legal == is));
     let fits = legal.is_null() || legal == is || among;
     fits.then_some(()).ok_or_else(|| format!("{is}, not {legal}"))
+}
+
+#[tokio::test]
+async fn a_command_reaches_all_shards_before_the_next_one_reaches_any() {
+    let mut polls = Vec::new();
+    let (free, received) = connect(&mut polls);
+    let (busy, blocked) = connect(&mut polls);
+    for _ in 0..REQUESTS {
+        busy.send(Request::StopAccepting).unwrap();
+    }
+    let gateway = Arc::new(gateway(vec![free, busy], vec![Arc::default(), Arc::default()]));
+    let retune = |policy| {
+        let gateway = gateway.clone();
+        tokio::spawn(async move { gateway.retune(0, policy).await })
+    };
+    let first = retune(Policy::datacenter());
+    while received.try_recv().is_err() {
+        tokio::task::yield_now().await;
+    }
+    let second = retune(Policy::relaxed());
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+        assert!(received.try_recv().is_err(), "the first one has not reached the other shard");
+    }
+    assert_eq!(blocked.try_iter().count(), REQUESTS);
+    assert_eq!(first.await.unwrap(), Ok(Policy::default()));
+    assert_eq!(second.await.unwrap(), Ok(Policy::datacenter()));
+    let last = |requests: &Receiver<Request>| match requests.try_iter().last() {
+        Some(Request::Command(command)) => format!("{command:?}"),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(last(&received), last(&blocked));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_ends_with_its_last_event_when_the_gateway_stops() {
+    use std::io::{Read, Write};
+    let fixture = Fixture::new();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let phase = fixture.gateway.phase();
+    let serving = tokio::spawn(server::serve(listener, fixture.router.clone(), 4, phase));
+    let (live, is_live) = std::sync::mpsc::channel();
+    let client = std::thread::spawn(move || {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").unwrap();
+        let (mut text, mut buffer) = (Vec::new(), [0; 4_096]);
+        loop {
+            let count = stream.read(&mut buffer).unwrap();
+            text.extend_from_slice(&buffer[..count]);
+            if String::from_utf8_lossy(&text).contains("event: live") {
+                let _ = live.send(());
+            }
+            if count == 0 {
+                return String::from_utf8_lossy(&text).into_owned();
+            }
+        }
+    });
+    tokio::task::spawn_blocking(move || is_live.recv().unwrap()).await.unwrap();
+    for session in 0..8 {
+        fixture.join(session);
+    }
+    fixture.gateway.advance(Lifecycle::Stopped);
+    serving.await.unwrap();
+    let text = tokio::task::spawn_blocking(move || client.join().unwrap()).await.unwrap();
+    assert_eq!(text.matches("event: join").count(), 8);
+    assert!(text.ends_with("0\r\n\r\n"), "the end is said, not cut off");
 }

@@ -46,7 +46,7 @@ impl BeaconLoop {
         }
     }
 
-    fn command(&mut self, command: BeaconCommand) {
+    pub(super) fn command(&mut self, command: BeaconCommand) {
         self.hub.handle(self.clock.now(), Input::Command(command));
         self.carry_out();
     }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 use systole_core::beacon::{
-    BeaconHub, Datagram, Event, Input, Output, Settings, Statement, Subject as BeaconSubject, Tag,
+    BeaconCommand, BeaconHub, Datagram, Event, Input, Output, Settings, Statement,
+    Subject as BeaconSubject, Tag,
 };
 use systole_core::cause::Cause;
 use systole_core::gather::Gather;
@@ -22,8 +23,8 @@ use super::mesh::Mesh;
 use super::socket::Datagrams;
 use super::{BeaconSetup, BeaconShard};
 use crate::loop_clock::{LONGEST_WAIT, LoopClock};
-use crate::outlet::ReportSender;
 use crate::report::{Change, Report, Subject};
+use crate::report_sender::ReportSender;
 use crate::request::Request;
 use crate::stats::{BeaconStats, Distributions, ShardStats, seconds};
 
@@ -66,6 +67,7 @@ pub(super) struct BeaconLoop {
     received: Vec<Received>,
     requests: Receiver<Request>,
     pub(super) reports: ReportSender,
+    places_held: u32,
     stats: Arc<ShardStats>,
     beacon_stats: Arc<BeaconStats>,
     distributions: Distributions,
@@ -89,6 +91,7 @@ const WRONG_TAG: usize = 2;
 const REPLAYED: usize = 3;
 const FULL: usize = 4;
 const OVERLOADED: usize = 5;
+const KICKED: usize = 6;
 
 impl BeaconLoop {
     pub(super) fn new(
@@ -123,6 +126,7 @@ impl BeaconLoop {
             mesh,
             received: Vec::new(),
             requests,
+            places_held: 0,
             reports: ReportSender::new(shard.reports, Arc::clone(&shard.stats)),
             stats: shard.stats,
             beacon_stats: shard.beacon_stats,
@@ -154,10 +158,12 @@ impl BeaconLoop {
             }
             handled += self.expire();
             self.send_answers();
+            self.reports.flush();
+            self.hold_places();
             self.publish_stats();
             self.sleep_to_gather(handled);
         }
-        self.reports.send_stopped();
+        self.reports.finish();
     }
 
     /// Returns how long the next poll may wait.
@@ -167,7 +173,17 @@ impl BeaconLoop {
         }
         let now = self.clock.read_now();
         let next = self.hub.next_deadline();
-        next.map_or(LONGEST_WAIT, |at| at.since(now).min(LONGEST_WAIT))
+        let longest = self.reports.longest_wait(LONGEST_WAIT);
+        next.map_or(longest, |at| at.since(now).min(longest))
+    }
+
+    /// Tells the hub how many places are taken by devices whose last fact waits.
+    fn hold_places(&mut self) {
+        let held = u32::try_from(self.reports.places_held()).unwrap_or(u32::MAX);
+        if held != self.places_held {
+            self.places_held = held;
+            self.command(BeaconCommand::HoldPlaces(held));
+        }
     }
 
     /// Sleeps while statements gather: no device waits for an answer to its heartbeat.
@@ -376,6 +392,7 @@ impl BeaconLoop {
         let dropped = &self.beacon_stats.dropped;
         dropped[REPLAYED].set(counters.replayed);
         dropped[FULL].set(counters.full);
+        dropped[KICKED].set(counters.kicked);
         self.beacon_stats.challenged.set(counters.challenged);
     }
 }

@@ -128,14 +128,6 @@ pub enum Body {
         /// The index of the shard.
         shard: usize,
     },
-    /// Reports of a shard were lost because the control plane was slow: a view built from the
-    /// events so far may be wrong, and needs a new snapshot.
-    Missed {
-        /// The index of the shard.
-        shard: usize,
-        /// How many reports were lost.
-        count: u64,
-    },
 }
 
 impl Body {
@@ -157,7 +149,6 @@ impl Body {
             Body::Stalled { .. } => "stalled",
             Body::AcceptingPaused { .. } => "accepting_paused",
             Body::AcceptingResumed { .. } => "accepting_resumed",
-            Body::Missed { .. } => "missed",
         }
     }
 }
@@ -403,10 +394,9 @@ impl Names {
     pub(super) fn body(&self, shard: usize, report: Report) -> Option<(Option<u64>, Body)> {
         let body = match report {
             Report::Session { at_ms, subject, change } => {
-                let body = change_body(at_ms, self.session(subject), change)?;
+                let body = change_body(at_ms, self.session(subject), change);
                 return Some((Some(at_ms), body));
             }
-            Report::Missed(count) => Body::Missed { shard, count },
             Report::Stalled { absent, suspended } => Body::Stalled {
                 shard,
                 absent_ms: absent.as_millis(),
@@ -438,6 +428,12 @@ impl Names {
                 "raise the limit on open files: LimitNOFILE= in the systemd unit, --ulimit nofile= \
                  of the container, or `ulimit -Hn` of the shell",
             ),
+            PauseReason::ControlPlane => (
+                "control_plane",
+                None,
+                "the control plane is behind with the events of ended sessions: give the gateway \
+                 more processor time",
+            ),
             PauseReason::HostLimit => (
                 "host_limit",
                 None,
@@ -448,8 +444,8 @@ impl Names {
     }
 }
 
-fn change_body(at_ms: u64, session: Session, change: Change) -> Option<Body> {
-    Some(match change {
+fn change_body(at_ms: u64, session: Session, change: Change) -> Body {
+    match change {
         Change::Join { policy, account: _ } => {
             Body::Join { session, policy: PolicyInfo::new(&policy) }
         }
@@ -469,6 +465,5 @@ fn change_body(at_ms: u64, session: Session, change: Change) -> Option<Body> {
         Change::Leave { verdict, lasted, .. } => {
             Body::Leave { session, end: End::new(at_ms, &verdict, lasted) }
         }
-        Change::Heartbeat { .. } => return None,
-    })
+    }
 }

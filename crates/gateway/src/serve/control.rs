@@ -7,7 +7,6 @@ use std::time::Duration;
 use systole_core::hub;
 use systole_net::Clock;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
@@ -20,7 +19,7 @@ use crate::admin;
 use crate::config::Config;
 use crate::gateway::{Gateway, Lifecycle, ListenerState};
 use crate::ready::{Ready, ReadyListener};
-use crate::report::Report;
+use crate::report::Reports;
 use crate::stats::ShardStats;
 
 /// Maximum number of reports in one batch; subscribers are woken once per batch.
@@ -28,6 +27,9 @@ const REPORT_BATCH: usize = 1_024;
 
 /// Interval at which a drain counts the open connections.
 const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Interval at which dropped telemetry is looked for, to log it even if nothing follows.
+const DROPPED_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time limit for a shard to stop: it closes every open link and reports each of them.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,7 +55,8 @@ pub(super) async fn run(
     let token = config.admin.token().cloned();
     let router = admin::router(gateway.clone(), token, subscribers);
     let connections = subscribers.saturating_add(admin::SPARE_CONNECTIONS);
-    tokio::spawn(admin::serve(admin, router, connections));
+    let phase = gateway.phase();
+    let admin = tokio::spawn(admin::serve(admin, router, connections, phase));
     announce(&gateway, address, &options)?;
 
     let mut phase = gateway.phase();
@@ -72,23 +75,44 @@ pub(super) async fn run(
         drained = drain(&gateway, &stats, &config, &mut forwarders) => drained?,
         () = wait_for_stop(&mut signals) => return Err(ServeError::Interrupted),
     }
+    // Bounded by the admin interface itself; a panic there is in the log already.
+    let _ = admin.await;
     Ok(threads)
 }
 
-/// Forwards the reports of one shard to the gateway until the shard has ended.
-async fn forward_reports(
-    gateway: Arc<Gateway>,
-    shard: usize,
-    mut reports: Receiver<Report>,
-    clock: Clock,
-) {
-    let mut batch = Vec::new();
-    while reports.recv_many(&mut batch, REPORT_BATCH).await > 0 {
-        let wall_ms = clock.wall_ms();
-        for report in batch.drain(..) {
-            gateway.note(shard, report, wall_ms);
+/// Forwards the facts and the telemetry of one shard to the gateway until the shard has ended.
+async fn forward_reports(gateway: Arc<Gateway>, shard: usize, reports: Reports, clock: Clock) {
+    let Reports { mut facts, mut telemetry } = reports;
+    let heartbeats = async {
+        let mut batch = Vec::new();
+        let mut dropped = 0;
+        let mut ticks = interval(DROPPED_CHECK_INTERVAL);
+        loop {
+            tokio::select! {
+                count = telemetry.recv_many(&mut batch, REPORT_BATCH) => {
+                    if count == 0 {
+                        // The shard has ended; the facts say so.
+                        return std::future::pending::<()>().await;
+                    }
+                    batch.drain(..).for_each(|heartbeat| gateway.logs().heartbeat(&heartbeat));
+                }
+                _ = ticks.tick() => dropped = gateway.log_dropped(shard, dropped),
+            }
         }
-        gateway.events().wake();
+    };
+    let forward = async {
+        let mut batch = Vec::new();
+        while facts.recv_many(&mut batch, REPORT_BATCH).await > 0 {
+            let wall_ms = clock.wall_ms();
+            for fact in batch.drain(..) {
+                gateway.note(shard, fact, wall_ms);
+            }
+            gateway.events().wake();
+        }
+    };
+    tokio::select! {
+        () = forward => {}
+        () = heartbeats => {}
     }
 }
 
@@ -132,8 +156,9 @@ async fn drain(
     }
     let empty = async {
         let mut ticks = interval(DRAIN_POLL_INTERVAL);
-        // Stopping earlier could lose a CLOSE that is still being sent.
-        while connections(stats) > 0 {
+        // Stopping earlier could lose a CLOSE that is still being sent. Beacons have no connection,
+        // and leave in steps.
+        while connections(stats) > 0 || links(stats) > 0 {
             ticks.tick().await;
         }
     };

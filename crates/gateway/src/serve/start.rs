@@ -8,7 +8,6 @@ use systole_core::hub::MAX_LINKS;
 use systole_core::link::{Limits, Settings, Side};
 use systole_net::listener::MAX_SHARDS;
 use systole_net::{Clock, datagrams, identity, limits, listener};
-use tokio::sync::mpsc::{self, Receiver};
 
 use super::error::ServeError;
 use crate::admin::SPARE_CONNECTIONS;
@@ -19,7 +18,7 @@ use crate::events::{Events, Names};
 use crate::gateway::{Gateway, ListenerState};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
-use crate::report::{REPORTS, Report};
+use crate::report::{FACTS, ReportChannels, Reports, channels};
 use crate::request::Requests;
 use crate::shard::{self, Shard, ShardSetup};
 use crate::stats::{BeaconStats, Distributions, ShardStats};
@@ -48,7 +47,7 @@ pub(super) struct Running {
     pub(super) admin: TcpListener,
     pub(super) clock: Clock,
     pub(super) stats: Vec<Arc<ShardStats>>,
-    pub(super) reports: Vec<Receiver<Report>>,
+    pub(super) reports: Vec<Reports>,
     pub(super) threads: Vec<JoinHandle<()>>,
 }
 
@@ -132,7 +131,7 @@ pub(super) fn start(
     let kept = usize::try_from(config.limits.events).unwrap_or(usize::MAX);
     let events = Events::new(kept, clock.wall_ms(), names);
     let metrics = Metrics::new(stats.clone(), beacons, &distributions, clock);
-    let gateway = Arc::new(Gateway::new(requests, states, events, metrics, logs));
+    let gateway = Arc::new(Gateway::new(requests, stats.clone(), states, events, metrics, logs));
     Ok(Running { gateway, admin, clock, stats, reports, threads })
 }
 
@@ -141,16 +140,16 @@ pub(super) fn start(
 struct StartedShards {
     requests: Vec<Requests>,
     stats: Vec<Arc<ShardStats>>,
-    reports: Vec<Receiver<Report>>,
+    reports: Vec<Reports>,
     threads: Vec<JoinHandle<()>>,
     /// The number and the additional counts of each beacon shard.
     beacons: Vec<(usize, Arc<BeaconStats>)>,
 }
 
 impl StartedShards {
-    /// Creates the report channel and the counts of the next shard.
-    fn prepare(&mut self) -> (mpsc::Sender<Report>, Arc<ShardStats>) {
-        let (sender, receiver) = mpsc::channel(REPORTS);
+    /// Creates the channels and the counts of the next shard.
+    fn prepare(&mut self) -> (ReportChannels, Arc<ShardStats>) {
+        let (sender, receiver) = channels(FACTS);
         let stats = Arc::<ShardStats>::default();
         self.reports.push(receiver);
         self.stats.push(stats.clone());

@@ -86,13 +86,17 @@ impl Acceptor {
         ACCEPTS_PER_TURN
     }
 
-    /// Accepts one link, given that `links` are open.
-    pub(super) fn accept(&mut self, now: Time, links: usize) -> Accepted {
+    /// Accepts one link, given that `links` are open and `held` more places are taken by ended
+    /// sessions whose last fact waits.
+    pub(super) fn accept(&mut self, now: Time, links: usize, held: usize) -> Accepted {
         if !self.open || !self.is_pending(now) {
             return Accepted::Nothing;
         }
         if links >= self.max_links {
             return self.pause(now, PauseReason::LinkLimit);
+        }
+        if links + held >= self.max_links {
+            return self.pause(now, PauseReason::ControlPlane);
         }
         let count = self.sockets.len();
         for index in (0..count).map(|step| (self.next + step) % count) {
@@ -173,7 +177,7 @@ mod tests {
         let sockets = sockets.into_iter().map(TcpListener::from_std).collect();
         let mut acceptor = Acceptor::new(sockets, 100);
         let mut order = Vec::new();
-        while let Accepted::Link { listener, .. } = acceptor.accept(Time::ZERO, 0) {
+        while let Accepted::Link { listener, .. } = acceptor.accept(Time::ZERO, 0, 0) {
             order.push(listener);
         }
         assert_eq!(order, [0, 2, 0, 2, 0, 0]);

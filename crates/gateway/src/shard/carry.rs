@@ -2,13 +2,13 @@
 
 use systole_core::cause::Verdict;
 use systole_core::hub;
-use systole_core::link::{self, Closing, Event, Output};
+use systole_core::link::{self, BeatKind, Closing, Event, Output};
 use systole_core::policy::Detection;
 use systole_core::{Machine, Policy, Span};
 
 use super::shard_loop::ShardLoop;
 use super::sockets::Feedback;
-use crate::report::{Change, Report, Subject};
+use crate::report::{Change, Heartbeat, Report, Subject};
 use crate::stats::seconds;
 
 impl ShardLoop {
@@ -84,6 +84,11 @@ impl ShardLoop {
                 }
                 change
             }
+            Reportable::Heartbeat { sent, beat, sequence } => {
+                let Subject { session, identity, .. } = subject;
+                let heartbeat = Heartbeat { session, identity, sent, beat, sequence };
+                return self.reports.send_heartbeat(heartbeat);
+            }
             Reportable::RoundTrip(_) => return,
         };
         let at_ms = self.clock.wall_ms();
@@ -118,6 +123,7 @@ enum Reportable {
     Change(Change),
     Lost(Verdict),
     RoundTrip(Span),
+    Heartbeat { sent: bool, beat: BeatKind, sequence: u8 },
 }
 
 impl Reportable {
@@ -134,10 +140,10 @@ impl Reportable {
             Event::Retuned(policy) => Change::Retuned(policy),
             Event::Lost { verdict, .. } => return Some(Reportable::Lost(verdict)),
             Event::HeartbeatSent { beat, sequence, .. } => {
-                Change::Heartbeat { sent: true, beat, sequence }
+                return Some(Reportable::Heartbeat { sent: true, beat, sequence });
             }
             Event::HeartbeatReceived { beat, sequence } => {
-                Change::Heartbeat { sent: false, beat, sequence }
+                return Some(Reportable::Heartbeat { sent: false, beat, sequence });
             }
             Event::RoundTrip(rtt) => return Some(Reportable::RoundTrip(rtt)),
             Event::Data { .. } | Event::HeartbeatData(_) => return None,

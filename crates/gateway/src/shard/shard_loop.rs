@@ -19,8 +19,8 @@ use super::acceptor::{Accepted, Acceptor};
 use super::sockets::{Conn, ReadOutcome, Sockets};
 use crate::epochs::Epochs;
 use crate::loop_clock::{LONGEST_WAIT, LoopClock};
-use crate::outlet::ReportSender;
 use crate::report::Report;
+use crate::report_sender::ReportSender;
 use crate::request::Request;
 use crate::stats::{Distributions, ShardStats};
 
@@ -145,10 +145,11 @@ impl ShardLoop {
             if self.sockets.close_marked(self.clock.now()) > 0 {
                 self.acceptor.end_pause();
             }
+            self.reports.flush();
             self.publish_stats();
             self.sleep_to_gather(reread + read + expired);
         }
-        self.reports.send_stopped();
+        self.reports.finish();
     }
 
     /// Returns how long the next poll may wait.
@@ -159,7 +160,8 @@ impl ShardLoop {
         }
         let deadlines = [self.hub.machine().next_deadline(), self.sockets.next_leaving_deadline()];
         let next = deadlines.into_iter().flatten().min();
-        next.map_or(LONGEST_WAIT, |at| at.since(now).min(LONGEST_WAIT))
+        let longest = self.reports.longest_wait(LONGEST_WAIT);
+        next.map_or(longest, |at| at.since(now).min(longest))
     }
 
     /// Sleeps while heartbeats gather, unless the next turn has work already.
@@ -287,7 +289,8 @@ impl ShardLoop {
     fn accept(&mut self) {
         let now = self.clock.now();
         for _ in 0..self.acceptor.accepts_per_turn() {
-            match self.acceptor.accept(now, self.sockets.conns.len()) {
+            let held = self.reports.places_held();
+            match self.acceptor.accept(now, self.sockets.conns.len(), held) {
                 Accepted::Link { listener, mut stream, address } => {
                     let _ = stream.set_nodelay(true);
                     let entry = self.sockets.conns.vacant_entry();
@@ -305,12 +308,14 @@ impl ShardLoop {
                 }
                 Accepted::Paused(reason) => {
                     self.stats.accept_pauses.add(1);
+                    self.stats.accepting_paused.set(1);
                     self.reports.send(Report::AcceptingPaused(reason));
                 }
                 Accepted::Resumed | Accepted::Nothing => break,
             }
         }
         if let Accepted::Resumed = self.acceptor.take_resumed() {
+            self.stats.accepting_paused.set(0);
             self.reports.send(Report::AcceptingResumed);
         }
     }

@@ -13,12 +13,12 @@ use systole_core::wire::CloseReason;
 use systole_core::{Policy, Span, hub};
 use systole_gateway::beacon::keys::{KEY, Keys, device_text};
 use systole_gateway::beacon::{BeaconSetup, BeaconShard, spawn};
-use systole_gateway::report::{Change, Report};
+use systole_gateway::report::{Change, Report, Reports, channels};
 use systole_gateway::request::{Filter, Order, Page, Request};
 use systole_gateway::shard::Shard;
 use systole_gateway::stats::{BeaconStats, Distributions, ShardStats};
 use systole_net::{Clock, datagrams};
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
 /// Longest wait for anything expected, so that no test hangs.
@@ -37,7 +37,7 @@ fn start(policy: Policy, shards: usize) -> Running {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let sockets = datagrams::bind_datagrams(any, shards).unwrap();
     let address = sockets[0].local_addr().unwrap();
-    let (reports, receiver): (Sender<Report>, _) = channel(10_000);
+    let (reports, Reports { facts: receiver, .. }) = channels(10_000);
     let stats: Vec<Arc<BeaconStats>> = (0..shards).map(|_| Arc::default()).collect();
     let setup = BeaconSetup {
         first_index: FIRST,
@@ -277,6 +277,9 @@ fn operators_can_hold_kick_retune_and_drain() {
     assert!(running.sessions().sessions[0].held_for_ms.is_some());
     assert!(order(&running, session, Order::Kick { stay_away: false }));
     assert_eq!(running.leave(1), Cause::Kicked);
+    // The kicked device stays away for a minute.
+    let mut client = Client::new(running.address, 2);
+    client.state_until_heard(false);
     let policy = Policy::demanding();
     for command in [
         hub::HubCommand::Retune { listener: 0, policy: Policy::never() },
@@ -287,7 +290,7 @@ fn operators_can_hold_kick_retune_and_drain() {
     assert_eq!(client.state_until_heard(false), Some(Span::from_secs(8)));
     let drain = hub::HubCommand::Drain { reconnect_within: Span::ZERO };
     running.shards[0].requests.send(Request::Command(drain)).unwrap();
-    assert_eq!(running.leave(1), Cause::Drained);
+    assert_eq!(running.leave(2), Cause::Drained);
     running.stop();
 }
 

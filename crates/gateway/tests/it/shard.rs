@@ -11,12 +11,12 @@ use systole_core::hub;
 use systole_core::link::{Settings, Side};
 use systole_core::wire::{Beat, Close, CloseReason, Codec, DataKind, Decoder, Frame, Hello};
 use systole_core::{Policy, Span};
-use systole_gateway::report::{Change, PauseReason, Report};
+use systole_gateway::report::{Change, PauseReason, Report, Reports, channels};
 use systole_gateway::request::{Filter, Order, Request};
 use systole_gateway::shard::{Shard, ShardSetup, spawn};
 use systole_gateway::stats::{Distributions, ShardStats};
 use systole_net::{Clock, listener};
-use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
 /// Longest wait for anything expected, so that no test hangs.
@@ -39,7 +39,7 @@ fn start(policy: Policy, adjust: impl FnOnce(&mut ShardSetup)) -> Running {
         addresses.push(socket.local_addr().unwrap());
         listeners.push((socket, Settings::new(codec, Side::Accepting, policy)));
     }
-    let (sender, reports) = channel(1_000);
+    let (sender, Reports { facts: reports, .. }) = channels(1_000);
     let stats = Arc::new(ShardStats::default());
     let mut setup = ShardSetup {
         index: 3,
@@ -572,6 +572,49 @@ fn at_the_link_limit_new_peers_wait_and_open_links_are_unharmed() {
     let mut answer = [0; 5];
     waiting.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"pong\n");
+    running.stop();
+}
+
+/// A client that comes, says something and goes while nobody takes the facts of the shard.
+fn come_and_go(running: &Running) {
+    let mut client = running.connect(Codec::Line);
+    client.write_all(b"ping\n").unwrap();
+    let mut answer = [0; 5];
+    client.read_exact(&mut answer).unwrap();
+}
+
+#[test]
+fn facts_wait_while_nobody_takes_them_and_their_places_admit_nobody() {
+    let mut taken = None;
+    let mut running = start(Policy::default(), |setup| {
+        setup.max_links = 3;
+        let (sender, reports) = channels(1);
+        (setup.reports, taken) = (sender, Some(reports));
+    });
+    running.reports = taken.unwrap().facts;
+    for _ in 0..3 {
+        come_and_go(&running);
+    }
+    let mut fourth = running.connect(Codec::Line);
+    fourth.write_all(b"ping\n").unwrap();
+    let begun = Clock::start();
+    while running.stats.accepting_paused.get() == 0 {
+        assert!(begun.monotonic() < Span::from(PATIENCE), "the table is full");
+        std::thread::yield_now();
+    }
+    let mut facts = Vec::new();
+    while facts.len() < 6 {
+        if let Report::Session { subject, change, .. } = running.reports.blocking_recv().unwrap() {
+            facts.push((subject.session, matches!(change, Change::Leave { .. })));
+        }
+    }
+    for pair in facts.chunks(2) {
+        let [(joined, false), (left, true)] = pair else { panic!("{facts:?}") };
+        assert_eq!(joined, left, "{facts:?}");
+    }
+    let mut answer = [0; 5];
+    fourth.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"pong\n", "there is room again");
     running.stop();
 }
 

@@ -7,7 +7,7 @@ use systole_core::link::{Lane, Settings, Side};
 use systole_core::wire::Codec;
 use systole_core::{Policy, hub::HubCommand};
 use systole_net::{Clock, SocketOptions, listener};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::request::Order;
@@ -39,7 +39,7 @@ impl Bench {
             outbox_limit: 32 << 20,
             echo: false,
             epochs: Arc::default(),
-            reports: mpsc::channel(1_000).0,
+            reports: crate::report::channels(1_000).0,
             stats: Arc::default(),
             distributions: Distributions::default(),
         };

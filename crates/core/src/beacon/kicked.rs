@@ -1,0 +1,52 @@
+//! Kicked devices, which are refused for a while.
+
+use alloc::collections::{BTreeMap, VecDeque};
+
+use crate::time::{Span, Time};
+
+/// How long a kicked device is refused. A device that is kicked sends on as before; without this it
+/// would be back with its next statement.
+pub const KICK_REST: Span = Span::from_secs(60);
+
+/// The maximum number of kicked devices that are remembered: operators kick by hand. When full, the
+/// device that was kicked first may come back.
+pub const KICKED: usize = 4_096;
+
+/// The devices that were kicked within [`KICK_REST`].
+#[derive(Debug, Default)]
+pub(super) struct Kicked {
+    until: BTreeMap<u64, Time>,
+    order: VecDeque<(u64, Time)>,
+}
+
+impl Kicked {
+    pub(super) fn insert(&mut self, now: Time, device: u64) {
+        self.forget(now);
+        if self.order.len() == KICKED
+            && let Some((first, _)) = self.order.pop_front()
+        {
+            self.until.remove(&first);
+        }
+        let until = now + KICK_REST;
+        self.until.insert(device, until);
+        self.order.push_back((device, until));
+    }
+
+    /// Returns whether statements of the device are refused at `now`.
+    pub(super) fn refuses(&mut self, now: Time, device: u64) -> bool {
+        if self.until.is_empty() {
+            return false;
+        }
+        self.forget(now);
+        self.until.contains_key(&device)
+    }
+
+    fn forget(&mut self, now: Time) {
+        while let Some((device, until)) = self.order.front().copied().filter(|(_, at)| *at <= now) {
+            self.order.pop_front();
+            if self.until.get(&device) == Some(&until) {
+                self.until.remove(&device);
+            }
+        }
+    }
+}

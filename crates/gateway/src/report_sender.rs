@@ -1,0 +1,167 @@
+//! The two ways out of a shard, of which the loop waits for neither.
+//!
+//! Facts (a session joined, left, was suspected, was retuned) are never lost: while the control
+//! plane is behind they wait in a backlog, coalesced per session. Telemetry (heartbeats) may be
+//! dropped, and is counted when it is.
+
+mod backlog;
+
+use std::sync::Arc;
+
+use systole_core::Span;
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::report::{Heartbeat, Report, ReportChannels};
+use crate::stats::ShardStats;
+use backlog::Backlog;
+
+/// How soon a loop with facts that wait looks for room again. A full channel holds 65,536 facts,
+/// which takes the control plane far longer.
+const RETRY: Span = Span::from_millis(10);
+
+/// Sends a shard's facts and telemetry without waiting.
+#[derive(Debug)]
+pub(crate) struct ReportSender {
+    facts: Sender<Report>,
+    backlog: Backlog,
+    telemetry: Sender<Heartbeat>,
+    stats: Arc<ShardStats>,
+}
+
+impl ReportSender {
+    /// Makes a sender into the two channels; dropped telemetry is counted in `stats`.
+    pub(crate) fn new(
+        ReportChannels { facts, telemetry }: ReportChannels,
+        stats: Arc<ShardStats>,
+    ) -> ReportSender {
+        ReportSender { facts, backlog: Backlog::default(), telemetry, stats }
+    }
+
+    /// Sends a fact, or keeps it until [`ReportSender::flush`] finds room for it.
+    pub(crate) fn send(&mut self, fact: Report) {
+        if !self.backlog.is_empty() {
+            return self.backlog.push(fact);
+        }
+        match self.facts.try_send(fact) {
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+            Err(TrySendError::Full(fact)) => self.backlog.push(fact),
+        }
+    }
+
+    /// Sends telemetry, or drops and counts it.
+    pub(crate) fn send_heartbeat(&mut self, heartbeat: Heartbeat) {
+        if let Err(TrySendError::Full(_)) = self.telemetry.try_send(heartbeat) {
+            self.stats.telemetry_dropped.add(1);
+        }
+    }
+
+    /// Sends facts that wait, as many as the channel takes. Returns whether any still wait.
+    pub(crate) fn flush(&mut self) -> bool {
+        while !self.backlog.is_empty() {
+            match self.facts.try_reserve() {
+                Ok(room) => {
+                    if let Some(fact) = self.backlog.pop() {
+                        room.send(fact);
+                    }
+                }
+                Err(TrySendError::Full(())) => return true,
+                // Nobody will ever read them.
+                Err(TrySendError::Closed(())) => self.backlog = Backlog::default(),
+            }
+        }
+        false
+    }
+
+    /// Returns how long a loop that has nothing else to do may wait.
+    pub(crate) fn longest_wait(&self, idle: Span) -> Span {
+        if self.backlog.is_empty() { idle } else { RETRY.min(idle) }
+    }
+
+    /// Returns how many ended sessions hold their places, because their last fact still waits.
+    pub(crate) fn places_held(&self) -> usize {
+        self.backlog.left()
+    }
+
+    /// Sends all that waits and then [`Report::Stopped`], at the end of the loop. Waits for room.
+    pub(crate) fn finish(mut self) {
+        while let Some(fact) = self.backlog.pop() {
+            if self.facts.blocking_send(fact).is_err() {
+                return;
+            }
+        }
+        let _ = self.facts.blocking_send(Report::Stopped);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::{joined, left, suspected};
+    use crate::report::{Change, TELEMETRY, channels};
+
+    /// Names the changes of all facts that arrive, with the numbers of their sessions.
+    fn arrivals(
+        sender: &mut ReportSender,
+        facts: &mut tokio::sync::mpsc::Receiver<Report>,
+    ) -> Vec<(u64, &'static str)> {
+        let mut arrived = Vec::new();
+        loop {
+            let waits = sender.flush();
+            while let Ok(fact) = facts.try_recv() {
+                let Report::Session { subject, change, .. } = fact else { continue };
+                arrived.push((
+                    subject.session,
+                    match change {
+                        Change::Join { .. } => "join",
+                        Change::Leave { .. } => "leave",
+                        Change::Suspect => "suspect",
+                        Change::Warned { .. }
+                        | Change::Recovered
+                        | Change::Hung(_)
+                        | Change::Overdue
+                        | Change::Retuned(_)
+                        | Change::Moved { .. } => "other",
+                    },
+                ));
+            }
+            if !waits {
+                return arrived;
+            }
+        }
+    }
+
+    #[test]
+    fn facts_that_find_no_room_arrive_later_and_none_is_lost() {
+        let (channels, mut reports) = channels(2);
+        let facts = &mut reports.facts;
+        let mut sender = ReportSender::new(channels, Arc::default());
+        for session in 0..1_000 {
+            sender.send(joined(session));
+            sender.send(suspected(session));
+            sender.send(left(session));
+        }
+        assert_eq!(sender.places_held(), 1_000, "each holds its place until its leave is taken");
+        let arrived = arrivals(&mut sender, facts);
+        for session in 0..1_000 {
+            let of: Vec<_> =
+                arrived.iter().filter(|(of, _)| *of == session).map(|(_, what)| *what).collect();
+            assert_eq!((of.first(), of.last()), (Some(&"join"), Some(&"leave")), "{session}");
+            assert!(of.len() <= 3);
+        }
+        assert_eq!(sender.places_held(), 0);
+    }
+
+    #[test]
+    fn telemetry_that_finds_no_room_is_counted_and_holds_up_no_fact() {
+        let (channels, mut reports) = channels(8);
+        let stats = Arc::new(ShardStats::default());
+        let mut sender = ReportSender::new(channels, Arc::clone(&stats));
+        for _ in 0..TELEMETRY + 3 {
+            sender.send_heartbeat(Heartbeat::example());
+        }
+        assert_eq!(stats.telemetry_dropped.get(), 3);
+        sender.send(joined(1));
+        assert_eq!(arrivals(&mut sender, &mut reports.facts), [(1, "join")]);
+    }
+}
