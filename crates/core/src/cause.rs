@@ -79,7 +79,8 @@ pub enum Cause {
     LocalNeighbourGone,
     /// The peer connected, but did not complete the handshake in time.
     HandshakeTimeout,
-    /// The peer sent illegal bytes; the link was closed without an answer.
+    /// The peer sent illegal bytes, or held a frame incomplete for too long; the link was closed
+    /// without an answer.
     Protocol(Malformed),
     /// An operator ended the session.
     Kicked,
@@ -281,6 +282,13 @@ impl Cause {
                 "Look who connects without speaking: a port scan, a health check, or a client \
                  that waits to be spoken to."
             }
+            Cause::Protocol(Malformed::StalledFrame) => {
+                "Look who sends frames a few bytes at a time, or what slows the peer's path down."
+            }
+            Cause::Protocol(Malformed::OldestFrame) => {
+                "Look who holds frames incomplete, or raise limits.incomplete_frames if all of \
+                 them are honest."
+            }
             Cause::Protocol(_) => "Look who speaks another protocol to this port.",
             Cause::Kicked => "Nothing: an operator ended the session.",
             Cause::Drained => "Nothing: the gateway was emptied.",
@@ -322,6 +330,12 @@ impl fmt::Display for Cause {
             Cause::LocalNetworkDown => f.write_str("our own network is down"),
             Cause::LocalNeighbourGone => f.write_str("our own next hop does not answer"),
             Cause::HandshakeTimeout => f.write_str("connected, but never introduced itself"),
+            Cause::Protocol(Malformed::StalledFrame) => {
+                f.write_str("began a frame and did not complete it in time")
+            }
+            Cause::Protocol(Malformed::OldestFrame) => {
+                f.write_str("had the oldest incomplete frame when their memory was full")
+            }
             Cause::Protocol(malformed) => write!(f, "illegal bytes: {malformed}"),
             Cause::Kicked => f.write_str("ended by an operator"),
             Cause::Drained => f.write_str("ended by a drain"),

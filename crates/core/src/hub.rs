@@ -5,6 +5,7 @@
 //! so that no input delays the others.
 
 mod address;
+mod frames;
 mod presence;
 mod sweep;
 
@@ -12,10 +13,12 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use address::Address;
+pub use frames::FRAME_MEMORY;
 pub use presence::Presence;
 use sweep::Sweep;
 
-use crate::link::{self, Context, Effect, Outbound, Peer, SessionKey, Settings};
+use crate::budget::Budget;
+use crate::link::{self, Context, Effect, Outbound, Peer, SessionKey, Settings, Writer};
 use crate::pages::Pages;
 use crate::policy::Policy;
 use crate::random::Random;
@@ -104,6 +107,10 @@ pub struct Counters {
     pub heartbeats_in: u64,
     /// Heartbeats sent so far: PINGs and PONGs.
     pub heartbeats_out: u64,
+    /// The memory that incomplete frames take, in bytes.
+    pub frame_bytes: u64,
+    /// Links ended so far because their incomplete frame was the oldest when the memory was full.
+    pub frames_dropped: u64,
 }
 
 /// The machine for all links of one shard.
@@ -115,6 +122,8 @@ pub struct Hub {
     slots: Pages<Option<Slot>>,
     wheel: Wheel,
     sweeps: Vec<Sweep>,
+    /// The links that hold part of a frame, by the time from which the frame's time limit counts.
+    frames: Budget<Time>,
     /// Ended links, kept until the next input so that the shell can still query them.
     ended: Vec<u32>,
     /// More deadlines are due than one input may handle.
@@ -147,6 +156,7 @@ impl Hub {
             slots: Pages::new(),
             wheel: Wheel::new(now),
             sweeps: Vec::new(),
+            frames: Budget::new(FRAME_MEMORY),
             ended: Vec::new(),
             backlog: false,
             outbound: Outbound::default(),
@@ -168,7 +178,8 @@ impl Hub {
         let (heartbeats_in, heartbeats_out) = self.outbound.heartbeats();
         // Links in `ended` can still be queried, but are no longer open.
         let links = self.counters.links.saturating_sub(self.ended.len() as u32);
-        Counters { links, heartbeats_in, heartbeats_out, ..self.counters }
+        let frame_bytes = self.frames.held() as u64;
+        Counters { links, heartbeats_in, heartbeats_out, frame_bytes, ..self.counters }
     }
 
     /// Returns the settings of each listener.
@@ -222,6 +233,17 @@ impl Hub {
 
     #[inline]
     fn handle_link(&mut self, now: Time, link: u32, input: link::Input<'_>) {
+        self.run_link(now, link, |peer, context, out| peer.handle(now, input, context, out));
+    }
+
+    /// Runs one step of a link, and keeps the counters, the timer and the memory of its frame.
+    #[inline]
+    fn run_link(
+        &mut self,
+        now: Time,
+        link: u32,
+        step: impl FnOnce(&mut Peer, &mut Context<'_>, &mut Writer<'_>) -> Effect,
+    ) {
         let Some(Some(slot)) = self.slots.get_mut(link) else {
             return;
         };
@@ -229,8 +251,10 @@ impl Hub {
             return;
         };
         let before = (slot.peer.is_established(), slot.peer.is_suspect());
+        let was_within_frame = slot.peer.is_within_frame();
         let mut context = Context { settings, random: &mut self.random };
-        let effect = slot.peer.handle(now, input, &mut context, &mut self.outbound.to(link));
+        let effect = step(&mut slot.peer, &mut context, &mut self.outbound.to(link));
+        let counts_frame = was_within_frame || slot.peer.is_within_frame();
         let after = (slot.peer.is_established(), slot.peer.is_suspect());
         if before != after {
             if after.0 && !before.0 {
@@ -249,6 +273,9 @@ impl Hub {
                 self.wheel.disarm(link);
                 self.ended.push(link);
             }
+        }
+        if counts_frame {
+            self.count_frame(link);
         }
     }
 
@@ -324,7 +351,12 @@ impl Machine for Hub {
             Input::Opened { link, listener, address, epoch } => {
                 self.open(now, link, listener, address, epoch);
             }
-            Input::Link { link, input } => self.handle_link(now, link, input),
+            Input::Link { link, input } => {
+                self.handle_link(now, link, input);
+                if self.frames.must_give_way().is_some() {
+                    self.make_room(now);
+                }
+            }
             Input::Deadline => {
                 self.sweep(now);
                 self.expire(now);

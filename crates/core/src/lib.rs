@@ -54,12 +54,14 @@
 //! - [`vigilance`]: the clock that stands still while the observer is stalled
 //! - [`gather`]: when a loop rests so that its next turn finds more work
 //! - [`wheel`], [`pages`]: containers for deadlines and for large tables
+//! - [`budget`]: memory that many links share, and who gives way
 //! - [`random`]: numbers from a seed
 #![no_std]
 
 extern crate alloc;
 
 pub mod beacon;
+pub mod budget;
 pub mod cause;
 pub mod diagnosis;
 pub mod flight;

@@ -11,8 +11,8 @@ mod peer;
 mod settings;
 mod signal;
 
-pub use conversation::HALF_CLOSED;
-pub(crate) use outbound::Outbound;
+pub use conversation::{FLOOR_PER_SECOND, HALF_CLOSED};
+pub(crate) use outbound::{Outbound, Writer};
 pub use outstanding::OUTSTANDING;
 pub(crate) use peer::{Context, Effect, Peer};
 pub use settings::{HANDSHAKE_TIMEOUT, Hung, Introduction, Limits, Settings, Side};

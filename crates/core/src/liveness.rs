@@ -227,6 +227,12 @@ impl Liveness {
         self.unconfirmed == 0
     }
 
+    /// Returns the time from which the peer's silence counts: the last evidence, or a later end of a
+    /// hold.
+    pub(crate) const fn silent_since(&self) -> Time {
+        self.silent_since
+    }
+
     /// Returns the end of a hold that was set since the last evidence, if any; it may be past.
     pub(crate) fn held_until(&self) -> Option<Time> {
         (self.silent_since > self.last_heard).then_some(self.silent_since)

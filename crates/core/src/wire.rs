@@ -292,6 +292,12 @@ pub enum Malformed {
     Policy,
     /// A legal frame arrived at the wrong time, for example DATA before HELLO.
     OutOfPlace,
+    /// A frame was not complete within its time limit: the bound D, or its length at
+    /// [`FLOOR_PER_SECOND`](crate::link::FLOOR_PER_SECOND) if that takes longer.
+    StalledFrame,
+    /// The incomplete frames of many links reached the limit of their memory, and this frame was
+    /// the oldest of them.
+    OldestFrame,
 }
 
 impl Malformed {
@@ -309,6 +315,8 @@ impl Malformed {
             Malformed::Version => "unknown version",
             Malformed::Policy => "illegal policy",
             Malformed::OutOfPlace => "legal frame out of place",
+            Malformed::StalledFrame => "stalled frame",
+            Malformed::OldestFrame => "oldest frame at the memory limit",
         }
     }
 }

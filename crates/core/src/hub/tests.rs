@@ -9,7 +9,7 @@ use crate::cause::Cause;
 use crate::flight::Incident;
 use crate::link::{Closing, Event, Side};
 use crate::liveness::Role;
-use crate::wire::Codec;
+use crate::wire::{Codec, Malformed};
 
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4_711);
 
@@ -287,4 +287,95 @@ fn timers_of_trusted_links_stand_on_the_grid_and_verdicts_are_exact() {
     // The first timer of the silence fires on the grid, a step or less before the suspicion.
     let first = timers.iter().find(|at| at.as_millis() >= 10_900).unwrap();
     assert!(first.as_millis() <= 11_000, "{timers:?}");
+}
+
+/// Feeds `bytes` to a link; returns the links that ended, with their causes.
+fn feed(hub: &mut Hub, at_ms: u64, link: u32, bytes: &[u8]) -> Vec<(u32, Cause)> {
+    let input = link::Input::Received(bytes);
+    hub.handle(Time::from_millis(at_ms), Input::Link { link, input });
+    let mut lost = Vec::new();
+    while let Some(Output { link, output }) = hub.poll_output() {
+        match output {
+            link::Output::Event(Event::Lost { verdict, .. }) => lost.push((link, verdict.cause)),
+            link::Output::Event(_)
+            | link::Output::Examine { .. }
+            | link::Output::Patience(_)
+            | link::Output::Close(_) => {}
+            link::Output::Transmit { bytes, .. } => {
+                assert!(bytes.starts_with(b"pong"), "no answer")
+            }
+        }
+    }
+    lost
+}
+
+#[test]
+fn the_oldest_incomplete_frames_give_way_when_their_memory_is_full() {
+    let crowded_out = Cause::Protocol(Malformed::OldestFrame);
+    let limit = 100_000;
+    let mut hub = hub(Policy::default().with_enforce(false)).with_frame_memory(limit);
+    for link in 0..2_000 {
+        open(&mut hub, link, 0);
+    }
+    drain(&mut hub);
+    // Links 0 to 999 hold a front of 1,000 bytes each and drip; the others send whole lines in two
+    // parts.
+    let mut ended = Vec::new();
+    for link in 0..1_000 {
+        ended.extend(feed(&mut hub, 1 + u64::from(link), link, &[b'x'; 1_000]));
+        assert!(hub.counters().frame_bytes <= limit as u64);
+        let honest = 1_000 + link;
+        assert_eq!(feed(&mut hub, 2 + u64::from(link), honest, b"honest "), []);
+        assert_eq!(feed(&mut hub, 2 + u64::from(link), honest, b"line\n"), []);
+    }
+    let oldest: Vec<_> = (0..ended.len() as u32).map(|link| (link, crowded_out)).collect();
+    assert_eq!(ended, oldest, "in order of age");
+    assert!(ended.len() > 850, "{}", ended.len());
+    let counters = hub.counters();
+    assert_eq!(counters.frames_dropped, ended.len() as u64);
+    assert_eq!(counters.links as usize, 2_000 - ended.len());
+    // Memory is given back with the rest of a frame and with the end of a link.
+    for link in ended.len() as u32..1_000 {
+        if link % 2 == 0 {
+            assert_eq!(feed(&mut hub, 2_000, link, b"\n"), []);
+        } else {
+            hub.handle(Time::from_millis(2_000), Input::Link { link, input: link::Input::Ended });
+            drain(&mut hub);
+        }
+    }
+    assert_eq!(hub.counters().frame_bytes, 0);
+}
+
+#[test]
+fn a_frame_that_exceeds_the_memory_alone_gives_way_itself() {
+    let mut hub = hub(Policy::default()).with_frame_memory(10_000);
+    open(&mut hub, 0, 0);
+    open(&mut hub, 1, 0);
+    drain(&mut hub);
+    assert_eq!(feed(&mut hub, 1, 1, b"young"), []);
+    let lost = feed(&mut hub, 0, 0, &[b'x'; 10_001]);
+    assert_eq!(lost, [(0, Cause::Protocol(Malformed::OldestFrame))]);
+    assert_eq!(feed(&mut hub, 2, 1, b" and complete\n"), []);
+    let counters = hub.counters();
+    assert_eq!((counters.links, counters.frame_bytes, counters.frames_dropped), (1, 0, 1));
+}
+
+#[test]
+fn a_peer_that_drips_a_frame_ends_in_time_although_each_byte_is_evidence() {
+    let mut hub = hub(Policy::kernel_like());
+    for link in 0..100 {
+        open(&mut hub, link, 0);
+    }
+    drain(&mut hub);
+    let mut lost = BTreeMap::new();
+    for second in 1..=30 {
+        let now = Time::from_millis(second * 1_000);
+        for (cause, count) in run(&mut hub, now) {
+            *lost.entry((second, cause)).or_default() += count;
+        }
+        for link in 0..100 {
+            assert_eq!(feed(&mut hub, second * 1_000, link, b"x"), []);
+        }
+    }
+    assert_eq!(lost, BTreeMap::from([((21, "protocol"), 100)]), "D = 19 s after the first byte");
 }

@@ -9,11 +9,13 @@ mod inquiry;
 mod patience;
 mod retune;
 mod socket_error;
+mod stalled_frame;
 mod verdict;
 
 use alloc::boxed::Box;
 
 pub use half_close::HALF_CLOSED;
+pub use inquiry::FLOOR_PER_SECOND;
 use inquiry::Inquiry;
 
 use super::outbound::Writer;

@@ -2,13 +2,14 @@
 
 use super::conversation::{Conversation, Introduced};
 use super::outbound::Writer;
-use super::{Input, SessionKey, Settings};
+use super::{Command, Input, SessionKey, Settings};
 use crate::flight::Flight;
 use crate::liveness::{Deadline, Evidence, Liveness, Reason, Role, on_grid};
 use crate::policy::Policy;
 use crate::random::Random;
 use crate::time::Time;
-use crate::wire::decoder::Decoder;
+use crate::wire::Malformed;
+use crate::wire::decoder::{Decoder, Incomplete};
 
 /// The state that all peers of one listener share, borrowed for one input.
 pub(crate) struct Context<'a> {
@@ -66,20 +67,51 @@ impl Peer {
         }
         match input {
             Input::Received(bytes) => self.receive(now, bytes, context, out),
-            Input::Ended => self.conversation.handle_ended(now, context, out),
+            Input::Ended => {
+                self.decoder.discard();
+                self.conversation.handle_ended(now, context, out)
+            }
             Input::Warned(error) => self.conversation.handle_warned(now, error, context, out),
             Input::Failed(error) => self.conversation.handle_failed(now, error, context, out),
             Input::Examined(examination) => {
                 self.conversation.handle_examined(now, &examination, context, out)
             }
             Input::Overflowed => self.conversation.end_by_overflow(now, out),
-            Input::Deadline => self.conversation.expire(now, context, out),
-            Input::Command(command) => self.conversation.handle_command(now, command, context, out),
+            Input::Deadline => self.expire(now, context, out),
+            Input::Command(command) => self.command(now, command, context, out),
         }
     }
 
+    /// Ends the link because its incomplete frame is the oldest of many, which reached the limit of
+    /// their memory.
+    pub(crate) fn give_way(&mut self, now: Time, out: &mut Writer<'_>) -> Effect {
+        if self.conversation.is_over() {
+            return Effect::Ended;
+        }
+        self.conversation.end_by_malformed(now, Malformed::OldestFrame, out)
+    }
+
+    /// Returns whether the link holds part of a frame.
+    #[inline]
+    pub(crate) fn is_within_frame(&self) -> bool {
+        self.decoder.is_within_frame()
+    }
+
+    /// Returns the frame of which an open link holds a part.
+    pub(crate) fn incomplete_frame(&self) -> Option<Incomplete> {
+        if self.conversation.is_over() { None } else { self.decoder.incomplete() }
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<Deadline> {
-        self.conversation.next_deadline()
+        let deadline = self.conversation.next_deadline();
+        if !self.decoder.is_within_frame() {
+            return deadline;
+        }
+        let frame = self.decoder.incomplete();
+        match frame.and_then(|frame| self.conversation.frame_deadline(&frame)) {
+            Some(frame) if deadline.is_none_or(|deadline| frame.at < deadline.at) => Some(frame),
+            Some(_) | None => deadline,
+        }
     }
 
     /// Returns when to fire the timer of `deadline`. The deadline of a peer that is not in doubt
@@ -96,7 +128,8 @@ impl Peer {
             | Reason::Probe
             | Reason::Keepalive
             | Reason::Examine
-            | Reason::HalfClose => deadline.at,
+            | Reason::HalfClose
+            | Reason::Frame => deadline.at,
         };
         if at > now { at } else { deadline.at }
     }
@@ -133,6 +166,51 @@ impl Peer {
         self.conversation.session
     }
 
+    /// Handles the deadline of the conversation and that of an incomplete frame, the earlier first.
+    fn expire(&mut self, now: Time, context: &mut Context<'_>, out: &mut Writer<'_>) -> Effect {
+        if let Some(due) = self.frame_due(now) {
+            return self.conversation.end_by_stalled_frame(now, due, out);
+        }
+        let effect = self.conversation.expire(now, context, out);
+        // The frame is due too, unless the peer is in doubt now.
+        match self.frame_due(now) {
+            Some(due) if effect != Effect::Ended => {
+                self.conversation.end_by_stalled_frame(now, due, out)
+            }
+            Some(_) | None => effect,
+        }
+    }
+
+    /// Returns when an incomplete frame was due, if that is the first deadline, and is past.
+    fn frame_due(&self, now: Time) -> Option<Time> {
+        if !self.decoder.is_within_frame() {
+            return None;
+        }
+        let next = self.next_deadline()?;
+        (next.reason == Reason::Frame && next.at <= now).then_some(next.at)
+    }
+
+    fn command(
+        &mut self,
+        now: Time,
+        command: Command<'_>,
+        context: &mut Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        let before = *self.policy();
+        let effect = self.conversation.handle_command(now, command, context, out);
+        let restarts = match command {
+            Command::Hold(_) | Command::Release => true,
+            Command::Retune(_) => *self.policy() != before,
+            Command::Send { .. } | Command::HeartbeatData(_) | Command::Close(_) => false,
+        };
+        if restarts {
+            // A frame is not judged by a time that was not judged, or under another policy.
+            self.decoder.restart_count(self.conversation.liveness.silent_since().max(now));
+        }
+        effect
+    }
+
     #[inline]
     fn receive(
         &mut self,
@@ -159,6 +237,9 @@ impl Peer {
             if self.conversation.is_over() {
                 return Effect::Ended;
             }
+        }
+        if self.decoder.is_within_frame() {
+            self.decoder.count_from(self.conversation.liveness.silent_since());
         }
         // Recorded after the frames, whose own incidents come first.
         self.conversation.flight.heard(now, read);

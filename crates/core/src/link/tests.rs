@@ -6,6 +6,7 @@ mod outstanding;
 mod patience;
 mod reset;
 mod retune;
+mod stalled_frame;
 mod warned;
 
 use alloc::vec::Vec;

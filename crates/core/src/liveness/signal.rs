@@ -136,4 +136,6 @@ pub enum Reason {
     Verdict,
     /// The verdict on a peer that closed its side is due.
     HalfClose,
+    /// An incomplete frame must be complete.
+    Frame,
 }

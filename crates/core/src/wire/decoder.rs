@@ -1,10 +1,12 @@
 //! The decoder: frames from a byte stream that arrives in any pieces.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
 use super::extent::Extent;
 use super::{Beat, Codec, Frame, Malformed, line, message1028, native};
+use crate::time::Time;
 
 /// The first allocation for a partial frame in bytes, enough for a small frame.
 const FIRST_HOLD: usize = 32;
@@ -15,15 +17,36 @@ const FIRST_HOLD: usize = 32;
 /// of a frame: at most twice the bytes that have arrived (or 32 bytes), regardless of the declared
 /// length, and never more than [`Codec::max_frame`].
 pub struct Decoder {
-    /// The bytes of a partial frame, or of the frame that the last call returned; else empty.
-    partial: Vec<u8>,
+    /// A partial frame, or the frame that the last call returned; else `None`.
+    partial: Option<Box<Partial>>,
     max_data: u32,
     codec: Codec,
     state: State,
 }
 
 // Each idle link of the gateway owns a decoder; see the budget for memory per session.
-const _: () = assert!(size_of::<Decoder>() <= 40);
+const _: () = assert!(size_of::<Decoder>() <= 16);
+
+/// The front of a frame.
+struct Partial {
+    bytes: Vec<u8>,
+    /// The length of the whole frame in bytes, as far as it is known.
+    length: usize,
+    /// The time from which the frame's time limit counts; set by [`Decoder::count_from`].
+    since: Option<Time>,
+}
+
+/// A frame that has arrived only in part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Incomplete {
+    /// The length of the whole frame in bytes, as far as it is known: what the frame announces, or
+    /// for a line at least the bytes that have arrived.
+    pub(crate) length: usize,
+    /// The time from which the frame's time limit counts.
+    pub(crate) since: Time,
+    /// The memory that the frame takes, in bytes.
+    pub(crate) memory: usize,
+}
 
 #[derive(Clone, Copy)]
 enum State {
@@ -44,7 +67,7 @@ impl Decoder {
     /// carriage return counts too. Messages of `message1028` have a fixed length regardless.
     pub fn new(codec: Codec, max_data: u32) -> Decoder {
         let max_data = max_data.min(codec.max_data() as u32);
-        Decoder { partial: Vec::new(), max_data, codec, state: State::Between }
+        Decoder { partial: None, max_data, codec, state: State::Between }
     }
 
     /// Returns the decoder's codec.
@@ -54,9 +77,43 @@ impl Decoder {
 
     /// Returns the number of held bytes of a partial frame, at most [`Codec::max_frame`].
     pub fn held(&self) -> usize {
-        match self.state {
-            State::Within => self.partial.len(),
-            State::Between | State::HandedOut | State::Poisoned(_) => 0,
+        match (self.state, &self.partial) {
+            (State::Within, Some(partial)) => partial.bytes.len(),
+            (State::Within | State::Between | State::HandedOut | State::Poisoned(_), _) => 0,
+        }
+    }
+
+    /// Returns whether part of a frame is held.
+    #[inline]
+    pub(crate) fn is_within_frame(&self) -> bool {
+        self.partial.is_some()
+    }
+
+    /// Returns the frame of which a part is held, once its time is known.
+    pub(crate) fn incomplete(&self) -> Option<Incomplete> {
+        let partial = self.partial.as_ref()?;
+        let memory = size_of::<Partial>() + partial.bytes.capacity();
+        Some(Incomplete { length: partial.length, since: partial.since?, memory })
+    }
+
+    /// Counts the time limit of a partial frame from `at`, unless it counts from another time.
+    pub(crate) fn count_from(&mut self, at: Time) {
+        if let Some(partial) = &mut self.partial {
+            partial.since.get_or_insert(at);
+        }
+    }
+
+    /// Counts the time limit of a partial frame anew from `at`.
+    pub(crate) fn restart_count(&mut self, at: Time) {
+        if let Some(partial) = &mut self.partial {
+            partial.since = Some(at);
+        }
+    }
+
+    /// Releases a partial frame whose rest cannot arrive, because the stream has ended.
+    pub(crate) fn discard(&mut self) {
+        if let State::Within = self.state {
+            (self.partial, self.state) = (None, State::Between);
         }
     }
 
@@ -95,12 +152,12 @@ impl Decoder {
     ) -> Result<Option<Frame<'a>>, Malformed> {
         match self.state {
             State::Poisoned(malformed) => {
-                self.partial = Vec::new();
+                self.partial = None;
                 Err(malformed)
             }
             State::Between => self.next_in_place(input),
             State::HandedOut => {
-                self.partial = Vec::new();
+                self.partial = None;
                 self.state = State::Between;
                 self.next_in_place(input)
             }
@@ -117,7 +174,7 @@ impl Decoder {
             Extent::Whole(length) | Extent::AtLeast(length) => length,
         };
         let Some((whole, rest)) = input.split_at_checked(length) else {
-            self.hold(input);
+            self.hold(input, length);
             self.state = State::Within;
             *input = &[];
             return Ok(None);
@@ -129,11 +186,13 @@ impl Decoder {
     /// Returns the next frame when its front is held.
     fn next_held<'a>(&'a mut self, input: &mut &[u8]) -> Result<Option<Frame<'a>>, Malformed> {
         loop {
-            let extent = self.extent(&self.partial, input).map_err(|it| self.poison(it))?;
+            let front = self.partial.as_ref().map_or(&[][..], |partial| &partial.bytes);
+            let (held, extent) = (front.len(), self.extent(front, input));
+            let extent = extent.map_err(|it| self.poison(it))?;
             let (Extent::Whole(length) | Extent::AtLeast(length)) = extent;
-            let missing = length.saturating_sub(self.partial.len());
+            let missing = length.saturating_sub(held);
             let (taken, rest) = input.split_at(missing.min(input.len()));
-            self.hold(taken);
+            self.hold(taken, length);
             *input = rest;
             if taken.len() < missing {
                 return Ok(None);
@@ -144,7 +203,8 @@ impl Decoder {
         }
         // The frame borrows `partial` until the next call, which releases it.
         let Decoder { partial, codec, state, .. } = self;
-        let frame = parse(*codec, partial);
+        let whole = partial.as_ref().map_or(&[][..], |partial| &partial.bytes);
+        let frame = parse(*codec, whole);
         *state = match frame {
             Ok(_) => State::HandedOut,
             Err(malformed) => State::Poisoned(malformed),
@@ -158,23 +218,28 @@ impl Decoder {
         match self.codec {
             Codec::Native => native::extent(front, max_data),
             Codec::Message1028 => message1028::extent(front),
-            Codec::Line => line::extent(self.partial.len(), fresh, max_data + 1),
+            Codec::Line => line::extent(self.held(), fresh, max_data + 1),
         }
     }
 
-    /// Appends `bytes` to the partial frame; the memory doubles, up to the longest frame.
-    fn hold(&mut self, bytes: &[u8]) {
-        let needed = self.partial.len() + bytes.len();
-        if needed > self.partial.capacity() {
-            let doubled = self.partial.capacity().saturating_mul(2).max(FIRST_HOLD);
+    /// Appends `bytes` to the partial frame of `length` bytes; the memory doubles, up to the longest
+    /// frame.
+    fn hold(&mut self, bytes: &[u8], length: usize) {
+        let empty = || Box::new(Partial { bytes: Vec::new(), length, since: None });
+        let partial = self.partial.get_or_insert_with(empty);
+        partial.length = length;
+        let held = &mut partial.bytes;
+        let needed = held.len() + bytes.len();
+        if needed > held.capacity() {
+            let doubled = held.capacity().saturating_mul(2).max(FIRST_HOLD);
             let capacity = doubled.min(self.codec.max_frame()).max(needed);
-            self.partial.reserve_exact(capacity - self.partial.len());
+            held.reserve_exact(capacity - held.len());
         }
-        self.partial.extend_from_slice(bytes);
+        held.extend_from_slice(bytes);
     }
 
     fn poison(&mut self, malformed: Malformed) -> Malformed {
-        self.partial = Vec::new();
+        self.partial = None;
         self.state = State::Poisoned(malformed);
         malformed
     }
@@ -205,6 +270,11 @@ mod tests {
     use crate::wire::{DataKind, MAX_DATA};
     use alloc::vec;
 
+    /// Returns the memory for the bytes of a partial frame.
+    fn memory(decoder: &Decoder) -> usize {
+        decoder.partial.as_ref().map_or(0, |partial| partial.bytes.capacity())
+    }
+
     #[test]
     fn memory_is_bounded_by_the_received_bytes_and_released_after_the_frame() {
         let bytes = vec![b'x'; MAX_DATA];
@@ -219,13 +289,13 @@ mod tests {
             for (index, byte) in stream.iter().enumerate() {
                 let whole = decoder.next(&mut &[*byte][..]).unwrap().is_some();
                 assert_eq!(whole, index + 1 == stream.len());
-                let capacity = decoder.partial.capacity();
+                let capacity = memory(&decoder);
                 assert!(capacity <= FIRST_HOLD.max(2 * (index + 1)), "{codec}: {capacity}");
                 assert!(capacity <= codec.max_frame(), "{codec}: {capacity}");
             }
             assert_eq!(decoder.held(), 0);
             assert_eq!(decoder.next(&mut &[][..]), Ok(None));
-            assert_eq!(decoder.partial.capacity(), 0, "{codec} is idle");
+            assert_eq!(memory(&decoder), 0, "{codec} is idle");
         }
     }
 
@@ -239,7 +309,7 @@ mod tests {
             if let Frame::Data { bytes, .. } = frame {
                 assert!(ends.contains(&bytes.as_ptr()), "not copied");
             }
-            assert_eq!(decoder.partial.capacity(), 0);
+            assert_eq!(memory(&decoder), 0);
         }
         assert_eq!(decoder.next(&mut input), Ok(None));
         assert_eq!(decoder.held(), 1);
@@ -251,6 +321,36 @@ mod tests {
         assert_eq!(decoder.next(&mut &b"\x60\x02\x00"[..]), Ok(None));
         assert_eq!(decoder.next(&mut &b"\x00"[..]), Err(Malformed::Truncated));
         assert_eq!(decoder.next(&mut &b"\x10\x01"[..]), Err(Malformed::Truncated));
-        assert_eq!(decoder.partial.capacity(), 0);
+        assert_eq!(memory(&decoder), 0);
+    }
+
+    #[test]
+    fn a_partial_frame_reports_its_length_its_memory_and_its_time() {
+        let at = |ms| Time::from_millis(ms);
+        let mut decoder = Decoder::new(Codec::Native, 65_536);
+        decoder.count_from(at(1));
+        assert_eq!(decoder.incomplete(), None, "nothing is held");
+        assert_eq!(decoder.next(&mut &b"\x50\x80\x80\x04"[..]), Ok(None));
+        decoder.count_from(at(2));
+        decoder.count_from(at(3));
+        let memory = size_of::<Partial>() + FIRST_HOLD;
+        let length = 1 + 3 + 65_536;
+        assert_eq!(decoder.incomplete(), Some(Incomplete { length, since: at(2), memory }));
+        decoder.restart_count(at(4));
+        assert_eq!(decoder.incomplete().map(|it| it.since), Some(at(4)));
+        decoder.discard();
+        assert_eq!((decoder.incomplete(), decoder.held()), (None, 0));
+        let mut line = Decoder::new(Codec::Line, 1_000);
+        assert_eq!(line.next(&mut &b"abc"[..]), Ok(None));
+        assert_eq!(line.next(&mut &b"def"[..]), Ok(None));
+        line.count_from(at(5));
+        assert_eq!(line.incomplete().map(|it| it.length), Some(7), "the line feed is missing");
+        // The next frame counts from its own beginning.
+        let mut rest = &b"\nabc"[..];
+        assert!(line.next(&mut rest).unwrap().is_some());
+        assert_eq!(line.next(&mut rest), Ok(None));
+        assert_eq!(line.incomplete(), None);
+        line.count_from(at(6));
+        assert_eq!(line.incomplete().map(|it| it.since), Some(at(6)));
     }
 }

@@ -126,6 +126,21 @@ impl Outbox {
         }
     }
 
+    /// Discards the data of which nothing was written, and returns its memory.
+    pub fn discard_data(&mut self) {
+        let begun = self.chunks.front().filter(|_| self.front_begun).map_or(0, |rest| *rest);
+        self.data.truncate(begun as usize);
+        self.chunks.truncate(usize::from(self.front_begun));
+        self.data.shrink_to_fit();
+        self.chunks.shrink_to_fit();
+    }
+
+    /// Returns the memory that the queue takes, in bytes.
+    pub fn memory(&self) -> usize {
+        let queued = self.control.capacity() + self.data.capacity();
+        size_of::<Outbox>() + queued + self.chunks.capacity() * BOUNDARY
+    }
+
     /// Returns whether nothing is queued.
     pub fn is_empty(&self) -> bool {
         self.control.is_empty() && self.data.is_empty()
@@ -307,6 +322,28 @@ mod tests {
         let mut outbox = Outbox::new(60);
         let pushed = (0..60).take_while(|_| outbox.push(Lane::Data, &[7]).is_ok()).count();
         assert_eq!(pushed, 60 / (1 + BOUNDARY));
+    }
+
+    #[test]
+    fn discarding_keeps_control_and_the_begun_frame() {
+        let mut outbox = Outbox::new(1 << 20);
+        outbox.push(Lane::Data, &[1; 100]).unwrap();
+        outbox.push(Lane::Data, &[2; 100_000]).unwrap();
+        outbox.advance(40);
+        outbox.push(Lane::Control, &[3; 5]).unwrap();
+        assert!(outbox.memory() > 100_000);
+        outbox.discard_data();
+        assert!(outbox.memory() < 1_000, "{}", outbox.memory());
+        let mut written = Vec::new();
+        while written.len() < 60 {
+            written.extend_from_slice(outbox.front());
+            outbox.advance(outbox.front().len());
+        }
+        assert_eq!(written, [1; 60], "the begun frame is not split");
+        assert_eq!(outbox.front(), &[3; 5]);
+        outbox.push(Lane::Data, &[4; 10]).unwrap();
+        outbox.discard_data();
+        assert_eq!((outbox.front(), outbox.len()), (&[3; 5][..], 5), "no data was begun");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod datagrams;
 mod faults;
+mod frames;
 mod gateway;
 mod kernel;
 mod messages;

@@ -17,9 +17,10 @@ use crate::link::{Event, Hung};
 use crate::liveness::{self, Evidence, Role, Silence};
 use crate::time::{Span, Time};
 
-/// The bytes that a peer must acknowledge per second for its progress to be evidence. A message of
-/// 10 MB may take hours, but a peer that takes a byte a minute must not hold its session.
-const FLOOR_PER_SECOND: u64 = 1_024;
+/// The bytes per second that a peer must acknowledge for its progress to be evidence, and at which
+/// a frame of the peer must arrive. A message of 10 MB may take hours, but a peer that takes or
+/// sends a byte a minute must not hold its session.
+pub const FLOOR_PER_SECOND: u64 = 1_024;
 
 /// The least number of bytes that is progress, however short the time.
 const LEAST_PROGRESS: u64 = 1_024;

@@ -1,6 +1,6 @@
 //! Single faults with a known correct outcome, in virtual time.
 
-use systole_core::hub::{Hub, Input};
+use systole_core::hub::{FRAME_MEMORY, Hub, Input};
 use systole_core::link::{self, Event, Settings, Side};
 use systole_core::random::Random;
 use systole_core::tap::Machine;
@@ -35,7 +35,11 @@ fn settings(side: Side, policy: Policy) -> Settings {
 /// Creates a gateway and `count` peers with a round trip of 1 ms. Each peer sends a message every
 /// `to_gateway_period` ns and receives one every `to_peer_period` ns.
 fn world(policy: Policy, count: usize, to_gateway_period: u64, to_peer_period: u64) -> World {
-    let hub_config = HubConfig { listeners: vec![settings(Side::Accepting, policy)], seed: 1 };
+    let hub_config = HubConfig {
+        listeners: vec![settings(Side::Accepting, policy)],
+        seed: 1,
+        frame_memory: FRAME_MEMORY,
+    };
     let timing = LoopTiming { lag: 0, batch: 64, cost: MILLI };
     let mut world = World::new(hub_config, timing, Random::new(7), false);
     for _ in 0..count {

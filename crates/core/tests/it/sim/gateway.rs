@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use systole_core::cause::Cause;
 use systole_core::hub::{self, Hub, Input, Output};
 use systole_core::kernel::{Examination, SocketError};
 use systole_core::link::{self, Event, Settings};
@@ -11,7 +12,7 @@ use systole_core::tap::record::{Recorder, ReplayError, ReplaySummary, replay};
 use systole_core::tap::{Machine, Tapped};
 use systole_core::vigilance::{TOLERANCE, Turn, Vigilance};
 use systole_core::wheel::TICK;
-use systole_core::wire::{Codec, Decoder, Frame, MAX_DATA};
+use systole_core::wire::{Codec, Decoder, Frame, MAX_DATA, Malformed};
 use systole_core::{Span, Time};
 
 use super::kernel::{examination_of_unread, random_examination};
@@ -25,11 +26,14 @@ use super::peer::{NEVER, Peer, closing_segment};
 pub(super) struct HubConfig {
     pub(super) listeners: Vec<Settings>,
     pub(super) seed: u64,
+    /// The memory for incomplete frames in bytes.
+    pub(super) frame_memory: usize,
 }
 
 impl HubConfig {
     fn hub(&self) -> Hub {
         Hub::new(Time::ZERO, 1, self.listeners.clone(), self.seed)
+            .with_frame_memory(self.frame_memory)
     }
 }
 
@@ -359,6 +363,11 @@ impl Gateway {
             if let Some(before) = current.replace(index).filter(|before| *before != index) {
                 self.lanes.flush(raw, &mut peers[before].down, random);
             }
+            if let link::Output::Event(Event::Lost { verdict, .. }) = &output
+                && verdict.cause == Cause::Protocol(Malformed::OldestFrame)
+            {
+                check_oldest(index, self.hub_config.frame_memory, peers);
+            }
             let peer = &mut peers[index];
             let codec = peer.codec();
             peer.gateway_model.as_mut().expect("accepted").output(now, &output);
@@ -427,6 +436,7 @@ impl Gateway {
                 assert_eq!(*known.policy, model.policy, "gateway's {index}: policy");
             }
             if let Some(deadline) = known.next_deadline {
+                // A deadline that did not apply while the peer was in doubt may be past.
                 let latest = deadline.at.max(self.now()) + TICK;
                 assert!(
                     next.is_some_and(|next| next <= latest),
@@ -435,6 +445,12 @@ impl Gateway {
             }
         }
         let counters = hub.counters();
+        let held = fronts(peers);
+        let least: usize = held.iter().map(|(.., bytes)| *bytes).sum();
+        let most: usize = held.iter().map(|(.., bytes)| most_memory(*bytes)).sum();
+        let memory = counters.frame_bytes as usize;
+        assert!((least..=most).contains(&memory), "{memory} bytes for frames of {least} bytes");
+        assert!(memory <= self.hub_config.frame_memory, "frames exceed their memory");
         assert_eq!(
             (counters.links, counters.online, counters.suspects),
             (links, online, suspects),
@@ -451,6 +467,34 @@ impl Gateway {
         let fresh = self.hub_config.hub();
         replay(fresh, self.hub.into_tap().record())
     }
+}
+
+/// Returns the incomplete frames: peer, the time from which the frame's time counts, and the bytes.
+fn fronts(peers: &[Peer]) -> Vec<(usize, Time, usize)> {
+    let mut held = Vec::new();
+    for (index, peer) in peers.iter().enumerate() {
+        let model = peer.gateway_model.as_ref().filter(|model| model.is_open());
+        if let Some((since, bytes)) = model.and_then(|model| model.front.held()) {
+            held.push((index, since, bytes));
+        }
+    }
+    held
+}
+
+/// Checks that a link which gave way had the oldest frame, and that the memory of all frames can
+/// have been beyond `limit`.
+fn check_oldest(index: usize, limit: usize, peers: &[Peer]) {
+    let held = fronts(peers);
+    let oldest = held.iter().map(|(_, since, _)| *since).min();
+    let (_, since, _) = held.iter().find(|(of, ..)| *of == index).expect("it holds a frame");
+    assert_eq!(Some(*since), oldest, "gateway's {index} gave way, and is not the oldest");
+    let most: usize = held.iter().map(|(.., bytes)| most_memory(*bytes)).sum();
+    assert!(most > limit, "gateway's {index} gave way at {most}");
+}
+
+/// Returns the most memory that a frame of `bytes` may take: twice its bytes and a fixed part.
+fn most_memory(bytes: usize) -> usize {
+    2 * bytes.max(32) + 64
 }
 
 /// Returns the detection of the policy in `bytes`, if they are a RETUNE.

@@ -8,9 +8,10 @@ use systole_core::link::{
 };
 use systole_core::liveness::Role;
 use systole_core::policy::Detection;
-use systole_core::wire::{CloseReason, Codec, Decoder, Frame, MAX_DATA};
+use systole_core::wire::{CloseReason, Codec, Decoder, Frame, MAX_DATA, Malformed};
 use systole_core::{Policy, Span, Time};
 
+use super::frames::Front;
 use super::kernel::{Kernel, Sent};
 
 /// The grid on which a spread policy places probes and keepalives.
@@ -86,6 +87,10 @@ pub(super) struct Model {
     pub(super) lost_at: Time,
     /// Whether a drain may end this link at any deadline.
     pub(super) draining: bool,
+    /// The frame that has arrived in part.
+    pub(super) front: Front,
+    /// When evidence last answered a probe: a frame that was due before is judged from then on.
+    doubted_until: Time,
     turn: Turn,
 }
 
@@ -154,6 +159,8 @@ impl Model {
             cause: None,
             lost_at: Time::ZERO,
             draining: false,
+            front: Front::new(settings.codec),
+            doubted_until: now,
             turn: Turn::default(),
         }
     }
@@ -196,12 +203,16 @@ impl Model {
         }
         self.turn = Turn::default();
         match *input {
-            Input::Received(_) => {
+            Input::Received(bytes) => {
                 self.turn.received = true;
                 (self.warned, self.warning_emitted) = (false, false);
                 (self.inquires, self.shut) = (false, false);
                 self.last_heard = self.last_heard.max(now);
                 self.silence_start = self.silence_start.max(now);
+                self.front.receive(bytes, self.silence_start);
+                if self.first_probe.is_some() || self.suspect {
+                    self.doubted_until = now;
+                }
                 self.end_silence();
             }
             Input::Ended => self.half_close(now),
@@ -215,12 +226,14 @@ impl Model {
                     Some(until) => *until = (now + span).max(*until),
                     None => {
                         self.silence_start = self.silence_start.max(now + span);
+                        self.front.restart(self.silence_start);
                         self.end_silence();
                     }
                 }
             }
             Input::Command(Command::Release) => {
                 self.silence_start = self.silence_start.min(now).max(self.last_heard);
+                self.front.restart(now);
             }
             Input::Command(Command::Retune(policy)) => self.turn.retuned = Some(policy),
             Input::Command(Command::Close(goodbye)) => {
@@ -245,6 +258,7 @@ impl Model {
     /// Observes the end of the peer's stream. The peer may still read, unless it is not established
     /// or uses the line codec.
     fn half_close(&mut self, now: Time) {
+        self.front.clear();
         if self.half_closed.is_some() {
             return;
         }
@@ -348,6 +362,9 @@ impl Model {
             }
             Stage::Established => {
                 self.check_silence(now);
+                let stalled = self.frame_due().map(|due| due.max(self.doubted_until));
+                let stalled = stalled.is_some_and(passed);
+                assert!(!stalled, "{name}: {now:?} a frame was due at {:?}", self.frame_due());
                 let quiet = self.first_probe.is_none() && !self.suspect;
                 if let Some(due) = self.kernel.examination_due().filter(|_| self.examines) {
                     assert!(!passed(due), "{name}: {now:?} no examination since {due:?}");
@@ -414,6 +431,16 @@ impl Model {
     pub(super) fn due(&self) -> Option<Time> {
         let due = self.policy.bound().map(|bound| self.silence_start + bound);
         self.kept.map(|(_, until)| until).or(due)
+    }
+
+    /// Returns when an incomplete frame ends the link: after the bound, or after its length at the
+    /// floor rate. While a probe is unanswered, the silence is judged instead.
+    fn frame_due(&self) -> Option<Time> {
+        let judged = self.is_established() && self.half_closed.is_none() && self.policy.enforce();
+        if !judged || self.first_probe.is_some() || self.suspect {
+            return None;
+        }
+        self.front.due(self.policy.bound()?)
     }
 
     fn check_silence(&self, now: Time) {
@@ -668,6 +695,7 @@ impl Model {
             assert_eq!(policy, wanted, "{name}: retuned to another policy");
         }
         let from = std::mem::replace(&mut self.policy, policy);
+        self.front.restart(self.silence_start.max(now));
         if let Some(until) = &mut self.half_closed {
             if self.overdue && policy.enforce() {
                 (self.overdue, *until) = (false, now);
@@ -695,6 +723,11 @@ impl Model {
     fn lost(&mut self, now: Time, verdict: systole_core::cause::Verdict) {
         let name = &self.name;
         assert_eq!((verdict.at, verdict.last_heard), (now, self.last_heard), "{name}: {verdict:?}");
+        if verdict.cause == Cause::Protocol(Malformed::OldestFrame) {
+            // Any input of any link may bring the memory of all frames to its limit.
+            assert!(self.front.held().is_some(), "{name}: it holds no part of a frame");
+            return;
+        }
         if let Some(cause) = self.turn.expects {
             assert_eq!(verdict.cause, cause, "{name}: another cause");
             return;
@@ -706,6 +739,11 @@ impl Model {
         }
         assert!(self.turn.by_deadline, "{name}: lost without a reason: {verdict:?}");
         if self.draining && verdict.cause == Cause::Drained {
+            return;
+        }
+        if verdict.cause == Cause::Protocol(Malformed::StalledFrame) {
+            assert_eq!(Some(verdict.due), self.frame_due(), "{name}: no frame was due then");
+            assert!(now >= verdict.due, "{name}: lost too early");
             return;
         }
         if self.stage == Stage::Greeting {

@@ -1,12 +1,13 @@
 //! Random schedules from a seed: policies, roles, traffic, commands and faults.
 
-use systole_core::hub::HubCommand;
+use systole_core::cause::Cause;
+use systole_core::hub::{FRAME_MEMORY, HubCommand};
 use systole_core::kernel::SocketError;
 use systole_core::link::{Command, Goodbye, Hung, Input, Introduction, Limits, Settings, Side};
 use systole_core::liveness::Role;
 use systole_core::random::Random;
 use systole_core::tap::record::ReplaySummary;
-use systole_core::wire::{CloseReason, Codec};
+use systole_core::wire::{CloseReason, Codec, Malformed};
 use systole_core::{Policy, Span};
 
 use super::gateway::{HubConfig, LoopTiming};
@@ -37,6 +38,10 @@ pub(super) struct Outcome {
     pub(super) unread: u64,
     /// Peers that were kept beyond the bound.
     pub(super) kept: u64,
+    /// Links ended because a frame was not complete in time.
+    pub(super) stalled: u64,
+    /// Links ended because their frame was the oldest when the memory for frames was full.
+    pub(super) crowded_out: u64,
 }
 
 impl Outcome {
@@ -52,13 +57,16 @@ impl Outcome {
             patience: self.patience + other.patience,
             unread: self.unread + other.unread,
             kept: self.kept + other.kept,
+            stalled: self.stalled + other.stalled,
+            crowded_out: self.crowded_out + other.crowded_out,
         }
     }
 
     /// Returns whether each kind of checked event happened often enough.
     pub(super) fn has_enough_events(&self) -> bool {
         let verdicts = self.condemned > 100 && self.recovered > 100 && self.beats > 1_000;
-        verdicts && self.patience > 1_000 && self.unread > 10 && self.kept > 10
+        let frames = self.stalled > 10 && self.crowded_out > 10;
+        verdicts && frames && self.patience > 1_000 && self.unread > 10 && self.kept > 10
     }
 }
 
@@ -69,7 +77,11 @@ impl std::fmt::Display for Outcome {
         let days = virtual_ns / u128::from(86_400_000 * MILLI);
         write!(f, "{steps} steps in {days} virtual days, {inputs} inputs and {outputs} outputs; ")?;
         write!(f, "{beats} heartbeats, {recovered} recoveries, {condemned} verdicts on silence, ")?;
-        write!(f, "{patience} changes of patience, {unread} peers that do not read, {kept} kept")
+        write!(
+            f,
+            "{patience} changes of patience, {unread} peers that do not read, {kept} kept, "
+        )?;
+        write!(f, "{} stalled frames, {} crowded out", self.stalled, self.crowded_out)
     }
 }
 
@@ -87,6 +99,9 @@ pub(super) fn run(seed: u64, verbose: bool) -> Outcome {
         outcome.patience += model.kernel.changes;
         outcome.unread += model.unread;
         outcome.kept += model.keeps;
+        let malformed = |what| model.cause == Some(Cause::Protocol(what));
+        outcome.stalled += u64::from(malformed(Malformed::StalledFrame));
+        outcome.crowded_out += u64::from(malformed(Malformed::OldestFrame));
     }
     let ReplaySummary { inputs, outputs, .. } = world.replay();
     Outcome { inputs, outputs, ..outcome }
@@ -126,7 +141,12 @@ impl Schedule {
             settings
         });
         let keeps = listeners.iter().any(|settings| settings.hung != Hung::End);
-        let hub_config = HubConfig { listeners: listeners.to_vec(), seed: random.next_u64() };
+        let frame_memory = match random.below(8) {
+            0 => random.below(3_000) as usize,
+            _ => FRAME_MEMORY,
+        };
+        let hub_config =
+            HubConfig { listeners: listeners.to_vec(), seed: random.next_u64(), frame_memory };
         let lag = random.below(2) * random.below((unit / 8).min(40 * MILLI));
         let cost = 1 + random.below((unit / 16).min(20 * MILLI));
         let batch = if random.below(3) == 0 { 1 } else { 64 };
@@ -197,14 +217,15 @@ impl Schedule {
     fn act(&mut self) {
         let count = self.world.peers.len() as u64;
         let index = self.world.random.below(count) as usize;
-        match self.world.random.below(32) {
+        match self.world.random.below(34) {
             0..3 => self.connect_one_more(),
             3..11 => self.disturb_path(index),
             11..14 => self.end_link(index),
             14..24 => self.command(index),
             24..26 => self.command_all(),
             26..28 => self.stop_at_the_verdict(index),
-            _ => self.stop_the_observer(),
+            28..32 => self.stop_the_observer(),
+            _ => self.drip(index),
         }
     }
 
@@ -250,6 +271,12 @@ impl Schedule {
             5 => self.world.fail(index, SocketError::Local),
             _ => self.world.input(index, Input::Overflowed),
         }
+    }
+
+    fn drip(&mut self, index: usize) {
+        let pieces = 1 + self.world.random.below(100) as usize;
+        let pause = self.unit / 4 + self.world.random.below(self.unit * 8);
+        self.world.drip(index, pieces, pause);
     }
 
     fn command(&mut self, index: usize) {

@@ -5,6 +5,7 @@ use systole_core::kernel::SocketError;
 use systole_core::link::{Command, Input};
 use systole_core::random::Random;
 use systole_core::tap::record::ReplaySummary;
+use systole_core::wire::{DataKind, Frame};
 
 use super::gateway::{Gateway, HubConfig, LoopTiming};
 use super::network::Segment;
@@ -128,6 +129,25 @@ impl World {
         let Some(Segment::Bytes(hello)) = peer.up.recall() else { return };
         for (byte, count) in hello.into_iter().zip(0..32) {
             peer.up.send(self.raw + count * pause, Segment::Bytes(vec![byte]), &mut self.random);
+        }
+    }
+
+    /// Lets a peer send its next message in `pieces` pieces, one per `pause`, and nothing after.
+    pub(super) fn drip(&mut self, index: usize, pieces: usize, pause: u64) {
+        let peer = &mut self.peers[index];
+        if !peer.open || !peer.own_model.is_established() {
+            return;
+        }
+        peer.exit(self.raw, None, &mut self.random);
+        let codec = peer.codec();
+        let message = peer.to_gateway.next_message(codec, &mut self.random);
+        let mut bytes = Vec::new();
+        let kind = DataKind::default();
+        codec.encode(&Frame::Data { bytes: &message, more: false, kind }, &mut bytes);
+        let mut at = self.raw;
+        for piece in bytes.chunks(bytes.len().div_ceil(pieces)) {
+            peer.up.send(at, Segment::Bytes(piece.to_vec()), &mut self.random);
+            at += pause;
         }
     }
 

@@ -1,0 +1,228 @@
+//! Frames that arrive a few bytes at a time, and the limit on the time they may take.
+
+use super::*;
+use crate::liveness::Reason;
+use crate::wire::Malformed;
+
+const STALLED: Cause = Cause::Protocol(Malformed::StalledFrame);
+
+/// DATA of 65,536 bytes: 65,540 with the header, which take 64 s at the floor rate.
+const LARGE: &[u8] = b"\x50\x80\x80\x04";
+
+/// A native link whose handshake was complete at time zero.
+fn native(policy: Policy) -> Link {
+    let client = Settings::new(Codec::Native, Side::Connecting(Introduction::default()), policy);
+    let mut client = Link::new(Time::ZERO, client, SessionKey::default(), 1);
+    let settings = Settings::new(Codec::Native, Side::Accepting, policy);
+    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    while let Some(output) = client.poll_output() {
+        if let Output::Transmit { bytes, .. } = output {
+            link.handle(Time::ZERO, Input::Received(bytes));
+        }
+    }
+    while link.poll_output().is_some() {}
+    link
+}
+
+/// A `line` link whose handshake was complete at time zero, and whose socket is not examined.
+fn line() -> Link {
+    let settings = Settings::new(Codec::Line, Side::Accepting, policy());
+    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    link.handle(Time::ZERO, Input::Received(b"ping\n"));
+    while link.poll_output().is_some() {}
+    link
+}
+
+/// Polls all outputs; returns the verdict, if it fell.
+fn verdict(link: &mut Link) -> Option<Verdict> {
+    let mut lost = None;
+    while let Some(output) = link.poll_output() {
+        match output {
+            Output::Event(Event::Lost { verdict, .. }) => lost = Some(verdict),
+            Output::Transmit { .. } if lost.is_some() => panic!("sent after the verdict"),
+            Output::Transmit { .. }
+            | Output::Event(_)
+            | Output::Examine { .. }
+            | Output::Patience(_)
+            | Output::Close(_) => {}
+        }
+    }
+    lost
+}
+
+/// Feeds `byte` every `period_ms` from `from_ms` on, and every deadline at its time, up to the
+/// verdict or to `until_ms`.
+fn drip(link: &mut Link, byte: u8, from_ms: u64, period_ms: u64, until_ms: u64) -> Option<Verdict> {
+    let mut next = Time::from_millis(from_ms);
+    let mut now = Time::ZERO;
+    loop {
+        let deadline = link.next_deadline().filter(|deadline| deadline.at < next);
+        // The deadline of a frame may have passed while the peer was in doubt.
+        now = deadline.map_or(next, |deadline| deadline.at).max(now);
+        if now > Time::from_millis(until_ms) {
+            return None;
+        }
+        if deadline.is_some() {
+            link.handle(now, Input::Deadline);
+        } else {
+            link.handle(now, Input::Received(&[byte]));
+            next = next + Span::from_millis(period_ms);
+        }
+        if let Some(verdict) = verdict(link) {
+            return Some(verdict);
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_drips_a_short_frame_ends_at_the_bound_after_its_first_byte() {
+    let mut link = line();
+    let lost = drip(&mut link, b'x', 250, 90, 60_000).unwrap();
+    assert_eq!((lost.cause, lost.confidence), (STALLED, crate::cause::Confidence::Certain));
+    assert_eq!((lost.at, lost.due), (Time::from_millis(3_250), Time::from_millis(3_250)));
+    assert_eq!(lost.last_heard, Time::from_millis(3_220));
+    assert!(!lost.is_silence());
+}
+
+#[test]
+fn a_long_frame_has_the_time_that_it_takes_at_the_floor_rate() {
+    let mut link = native(policy());
+    link.handle(Time::from_millis(500), Input::Received(LARGE));
+    let deadline = drip(&mut link, b'x', 600, 100, 60_000);
+    assert_eq!(deadline, None, "65,540 bytes have 64 s");
+    let lost = drip(&mut link, b'x', 60_100, 100, 90_000).unwrap();
+    let limit = Span::from_millis(65_540 * 1_000 / FLOOR_PER_SECOND);
+    assert_eq!((lost.cause, lost.due), (STALLED, Time::from_millis(500) + limit));
+    assert_eq!(lost.at, lost.due, "exact");
+}
+
+#[test]
+fn a_line_has_the_time_that_its_bytes_took_at_the_floor_rate() {
+    // 60 bytes each 50 ms are 1,200 bytes a second: above the floor for as long as the line lasts.
+    let mut link = line();
+    for step in 0..1_000 {
+        let now = Time::from_millis(step * 50);
+        while link.next_deadline().is_some_and(|deadline| deadline.at <= now) {
+            link.handle(now, Input::Deadline);
+        }
+        link.handle(now, Input::Received(&[b'x'; 60]));
+        assert_eq!(verdict(&mut link), None, "after {step} pieces");
+    }
+    // From here on it drips, and the line has only the time of the bytes that arrived.
+    let lost = drip(&mut link, b'x', 50_000, 900, 200_000).unwrap();
+    let (due, length) = (lost.due.as_millis(), 60_000 + (lost.at.as_millis() - 50_000) / 900 + 2);
+    assert_eq!((lost.cause, due), (STALLED, length * 1_000 / FLOOR_PER_SECOND));
+}
+
+#[test]
+fn each_frame_has_its_own_time() {
+    let mut link = line();
+    for second in 0..60 {
+        let now = Time::from_millis(second * 900);
+        while link.next_deadline().is_some_and(|deadline| deadline.at <= now) {
+            link.handle(now, Input::Deadline);
+            assert_eq!(verdict(&mut link), None, "in round {second}");
+        }
+        link.handle(now, Input::Received(if second == 0 { b"front" } else { b"\nfront" }));
+        assert_eq!(verdict(&mut link), None, "in round {second}");
+    }
+}
+
+#[test]
+fn a_peer_that_falls_silent_within_a_frame_is_judged_by_its_silence() {
+    let mut link = line();
+    let lost = drip(&mut link, b'x', 250, 100_000, 60_000).unwrap();
+    assert_eq!((lost.cause, lost.at), (Cause::Unknown, Time::from_millis(3_250)));
+    // Bytes at 250, 2,200 and 4,150, a probe at 3,200: with the third byte, the frame is judged.
+    let mut link = line();
+    let lost = drip(&mut link, b'x', 250, 1_950, 60_000).unwrap();
+    let at = Time::from_millis(250 + 2 * 1_950);
+    assert_eq!((lost.cause, lost.at, lost.due), (STALLED, at, Time::from_millis(3_250)));
+}
+
+#[test]
+fn a_frame_is_not_judged_in_the_handshake_or_after_a_half_close() {
+    let settings = Settings::new(Codec::Line, Side::Accepting, policy());
+    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let lost = drip(&mut link, b'x', 0, 100, 60_000).unwrap();
+    assert_eq!((lost.cause, lost.due), (Cause::HandshakeTimeout, Time::ZERO + HANDSHAKE_TIMEOUT));
+    let mut link = native(policy());
+    link.handle(Time::from_millis(100), Input::Received(b"\x50\x09half"));
+    link.handle(Time::from_millis(200), Input::Ended);
+    assert_eq!(link.peer.incomplete_frame(), None, "its rest cannot arrive");
+    let next = link.next_deadline().map(|next| next.reason);
+    assert_eq!(next, Some(Reason::HalfClose));
+}
+
+#[test]
+fn a_frame_is_not_judged_while_the_policy_ends_nobody() {
+    for policy in [policy().with_enforce(false), Policy::never()] {
+        let mut link = native(policy);
+        link.handle(Time::from_millis(500), Input::Received(LARGE));
+        assert_eq!(drip(&mut link, b'x', 600, 500, 1_000_000), None, "{policy}");
+        // Under a policy that ends peers, the frame gets its whole time anew.
+        let retuned = Time::from_millis(1_000_000);
+        link.handle(retuned, Input::Command(Command::Retune(super::policy())));
+        let lost = drip(&mut link, b'x', 1_000_100, 500, 2_000_000).unwrap();
+        assert_eq!((lost.cause, lost.at.since(retuned).as_millis()), (STALLED, 64_003));
+    }
+}
+
+#[test]
+fn the_time_of_a_frame_starts_anew_at_the_end_of_a_hold() {
+    let hold = Command::Hold(Span::from_secs(60));
+    let mut begun_before = line();
+    begun_before.handle(Time::from_millis(100), Input::Received(b"x"));
+    begun_before.handle(Time::from_millis(200), Input::Command(hold));
+    let lost = drip(&mut begun_before, b'x', 300, 100, 90_000).unwrap();
+    assert_eq!((lost.cause, lost.due), (STALLED, Time::from_millis(63_200)));
+    let mut begun_within = line();
+    begun_within.handle(Time::from_millis(200), Input::Command(hold));
+    let lost = drip(&mut begun_within, b'x', 300, 100, 90_000).unwrap();
+    assert_eq!((lost.cause, lost.due), (STALLED, Time::from_millis(63_200)));
+    let mut released = line();
+    released.handle(Time::from_millis(200), Input::Command(hold));
+    assert_eq!(drip(&mut released, b'x', 300, 100, 20_000), None);
+    released.handle(Time::from_millis(20_000), Input::Command(Command::Release));
+    let lost = drip(&mut released, b'x', 20_100, 100, 90_000).unwrap();
+    assert_eq!((lost.cause, lost.due), (STALLED, Time::from_millis(23_000)));
+}
+
+#[test]
+fn a_late_deadline_ends_the_peer_for_what_was_due_first() {
+    let mut link = line();
+    for ms in [100, 900, 1_800, 2_700] {
+        while link.next_deadline().is_some_and(|deadline| deadline.at <= Time::from_millis(ms)) {
+            link.handle(Time::from_millis(ms), Input::Deadline);
+        }
+        link.handle(Time::from_millis(ms), Input::Received(b"x"));
+        assert_eq!(verdict(&mut link), None);
+    }
+    // The frame was due at 3,100, the probe at 3,700.
+    assert_eq!(link.next_deadline().map(|next| next.reason), Some(Reason::Frame));
+    link.handle(Time::from_millis(9_000), Input::Deadline);
+    let lost = verdict(&mut link).unwrap();
+    assert_eq!((lost.cause, lost.due), (STALLED, Time::from_millis(3_100)));
+}
+
+#[test]
+fn a_keepalive_that_is_due_before_does_not_save_a_stalled_frame() {
+    let policy = policy().with_keepalive(Span::from_millis(300)).unwrap();
+    let settings = Settings::new(Codec::Line, Side::Accepting, policy);
+    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    link.handle(Time::ZERO, Input::Received(b"ping\nx"));
+    for ms in [900, 1_800, 2_650] {
+        link.handle(Time::from_millis(ms), Input::Received(b"x"));
+        assert_eq!(verdict(&mut link), None);
+    }
+    let next = link.next_deadline().map(|next| (next.at.as_millis(), next.reason));
+    assert_eq!(next, Some((2_950, Reason::Keepalive)));
+    link.handle(Time::from_millis(3_100), Input::Deadline);
+    let mut lost = None;
+    while let Some(output) = link.poll_output() {
+        if let Output::Event(Event::Lost { verdict, .. }) = output {
+            lost = Some((verdict.cause, verdict.due.as_millis()));
+        }
+    }
+    assert_eq!(lost, Some((STALLED, 3_000)));
+}
