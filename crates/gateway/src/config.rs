@@ -290,7 +290,8 @@ fn addresses_overlap(a: SocketAddr, b: SocketAddr) -> bool {
 }
 
 /// Refuses an outbox that cannot hold a second message while the first is being sent: a client that
-/// requests two answers at once would end as a slow consumer.
+/// requests two answers at once would end as a slow consumer. Refuses too little memory for all
+/// outboxes: a client alone would end before its own outbox is full.
 fn refuse_small_outbox(
     reading: &mut Reading<'_>,
     listeners: &[Listener],
@@ -299,6 +300,11 @@ fn refuse_small_outbox(
 ) {
     let largest = listeners.iter().map(|listener| u64::from(listener.max_data)).max();
     let needed = largest.unwrap_or(0).saturating_mul(2);
+    if limits.outbox_total < limits.outbox.saturating_mul(2) {
+        let what = "`outbox_total` must hold two outboxes that are full".to_owned();
+        let help = "make it at least twice `outbox`, for each shard".to_owned();
+        reading.problems.add(place.clone(), what, Some(help));
+    }
     if limits.outbox < needed {
         let what = "`outbox` must hold two of the largest messages of any listener".to_owned();
         let help = format!("make it at least {needed}, or lower `max_data` of the listeners");

@@ -102,16 +102,18 @@ struct ShardCollector {
 /// A metric with one value per shard: name, help, and accessor.
 type ShardMetric = (&'static str, &'static str, fn(&ShardStats) -> &Cell);
 
-const GAUGES: [ShardMetric; 4] = [
+const GAUGES: [ShardMetric; 6] = [
     ("systole_links", "Links open now, in handshake or online", |shard| &shard.links),
     ("systole_sessions_online", "Sessions online now", |shard| &shard.online),
     ("systole_suspects", "Sessions suspected now", |shard| &shard.suspects),
     ("systole_accepting_paused", "Whether accepting is paused now", |shard| {
         &shard.accepting_paused
     }),
+    ("systole_frame_bytes", "Memory of incomplete frames", |shard| &shard.frame_bytes),
+    ("systole_outbox_bytes", "Memory of unsent bytes", |shard| &shard.outbox_bytes),
 ];
 
-const COUNTERS: [ShardMetric; 7] = [
+const COUNTERS: [ShardMetric; 9] = [
     ("systole_accepted", "Connections accepted", |shard| &shard.accepted),
     ("systole_accept_pauses", "Times accepting paused at a limit", |shard| &shard.accept_pauses),
     ("systole_overdue", "Bounds that passed unenforced", |shard| &shard.overdue),
@@ -121,6 +123,12 @@ const COUNTERS: [ShardMetric; 7] = [
     ("systole_stalls", "Times the loop was absent", |shard| &shard.stalls),
     ("systole_telemetry_dropped", "Heartbeat lines dropped by a slow control plane", |shard| {
         &shard.telemetry_dropped
+    }),
+    ("systole_frames_dropped", "Links ended at the limit of incomplete frames", |shard| {
+        &shard.frames_dropped
+    }),
+    ("systole_outboxes_dropped", "Links ended at the limit of all outboxes", |shard| {
+        &shard.outboxes_dropped
     }),
     ("systole_loop_turns", "Turns of the loop", |shard| &shard.turns),
 ];

@@ -42,6 +42,12 @@ pub struct ShardSetup {
     pub max_links: u32,
     /// Maximum number of unsent bytes queued for one peer; beyond it the peer is a slow consumer.
     pub outbox_limit: usize,
+    /// Maximum memory of the unsent bytes of all peers together; beyond it the peer with the
+    /// longest queue is a slow consumer.
+    pub outbox_memory: usize,
+    /// Maximum memory of the incomplete frames of all peers together; beyond it the peer with the
+    /// oldest gives way.
+    pub frame_memory: usize,
     /// Whether received data is echoed to its sender; otherwise it is dropped.
     pub echo: bool,
     /// The source of session epochs, shared by all shards.

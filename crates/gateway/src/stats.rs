@@ -53,6 +53,14 @@ pub struct ShardStats {
     pub bytes_in: Cell,
     /// Bytes sent.
     pub bytes_out: Cell,
+    /// Memory that incomplete frames take now, in bytes.
+    pub frame_bytes: Cell,
+    /// Links ended because their incomplete frame was the oldest when the memory was full.
+    pub frames_dropped: Cell,
+    /// Memory that unsent bytes take now, in bytes.
+    pub outbox_bytes: Cell,
+    /// Links ended because their queue was the longest when the memory was full.
+    pub outboxes_dropped: Cell,
     /// Links ended, by cause, in the order of [`Cause::NAMES`].
     pub verdicts: [Cell; Cause::NAMES.len()],
     /// Bounds that passed unenforced.

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 use systole_core::Span;
+use systole_core::hub::FRAME_MEMORY;
 use systole_core::link::Hung;
 use systole_net::listener::MAX_SHARDS;
 use toml::de::DeValue;
@@ -53,6 +54,12 @@ pub struct Limits {
     /// Maximum of bytes that wait to be sent on one link. A larger outbox tolerates slow readers
     /// longer, but each of them takes that memory. A link that exceeds it ends as a slow consumer.
     pub outbox: u64,
+    /// Maximum memory of the bytes that wait to be sent on all links together. Beyond it the link
+    /// with the largest outbox ends as a slow consumer. More tolerates more slow readers at once.
+    pub outbox_total: u64,
+    /// Maximum memory of the frames that have arrived in part, of all links together. Beyond it
+    /// the link with the oldest one ends. More tolerates more slow senders at once.
+    pub incomplete_frames: u64,
     /// Number of presence events kept for subscribers that reconnect. More events allow a longer
     /// absence; after a longer one the subscriber gets a new snapshot.
     pub events: u64,
@@ -128,7 +135,15 @@ pub const FORMATS: [(&str, Format); 3] =
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { max_links: None, outbox: 256 << 10, events: 1_024, sse_subscribers: 64 }
+        Limits {
+            max_links: None,
+            outbox: 256 << 10,
+            // A thousand links with a full outbox.
+            outbox_total: 256 << 20,
+            incomplete_frames: FRAME_MEMORY as u64,
+            events: 1_024,
+            sse_subscribers: 64,
+        }
     }
 }
 
@@ -215,12 +230,17 @@ pub(super) fn read_limits(reading: &mut Reading<'_>, mut section: Section<'_>) -
             .map_err(|right| format!("\"auto\", or {right}")),
     });
     let outbox = section.take(reading, "outbox", value::bytes(4 << 10..=1 << 30));
+    let total = section.take(reading, "outbox_total", value::bytes(1 << 20..=1 << 40));
+    // A share of at least two of the longest frames for each of 256 shards.
+    let frames = section.take(reading, "incomplete_frames", value::bytes(33 << 20..=1 << 40));
     let events = section.take(reading, "events", value::integer(1..=100_000_000));
     let subscribers = section.take(reading, "sse_subscribers", value::integer(1..=10_000));
     section.finish(reading);
     Limits {
         max_links: Given::or(max_links, default.max_links),
         outbox: Given::or(outbox, default.outbox),
+        outbox_total: Given::or(total, default.outbox_total),
+        incomplete_frames: Given::or(frames, default.incomplete_frames),
         events: Given::or(events, default.events),
         sse_subscribers: Given::or(subscribers, default.sse_subscribers),
     }

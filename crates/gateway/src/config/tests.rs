@@ -215,6 +215,10 @@ fn contradictions_are_refused() {
             "`max_data` has no effect on a message1028 listener",
         ),
         ("[limits]\noutbox = \"64KiB\"", "`outbox` must hold two of the largest messages"),
+        (
+            "[limits]\noutbox = \"1MiB\"\noutbox_total = \"1MiB\"",
+            "`outbox_total` must hold two outboxes that are full",
+        ),
         ("[admin]\naddress = \"0.0.0.0:7480\"", "the admin interface at 0.0.0.0:7480 can be rea"),
         ("[admin]\ntoken = \"short\"", "`token` must be 16 to 512 printable ASCII characters"),
         ("[admin]\ntoken_file = \"/none/such\"", "the token file /none/such cannot be read"),

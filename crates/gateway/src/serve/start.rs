@@ -108,6 +108,8 @@ pub(super) fn start(
             seed: seed(index),
             max_links: budget.links_per_shard,
             outbox_limit: usize::try_from(config.limits.outbox).unwrap_or(usize::MAX),
+            outbox_memory: share(config.limits.outbox_total, shards),
+            frame_memory: share(config.limits.incomplete_frames, shards),
             echo: config.logic == Logic::Echo,
             epochs: epochs.clone(),
             reports,
@@ -280,6 +282,11 @@ fn link_settings(config: &Config, clock: Clock) -> std::io::Result<Vec<Settings>
         }
     };
     Ok(config.listeners.iter().map(setting).collect())
+}
+
+/// Returns a shard's share of a limit of the whole gateway in bytes.
+fn share(limit: u64, shards: usize) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX) / shards.max(1)
 }
 
 /// Returns the random seed of one shard. The seed only spreads load and protects no secret, so the

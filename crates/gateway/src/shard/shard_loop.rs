@@ -94,7 +94,8 @@ impl ShardLoop {
             poll.registry().register(&mut socket, token, Interest::READABLE)?;
             listening.push(socket);
         }
-        let hub = Hub::new(Time::ZERO, setup.index, settings, setup.seed);
+        let hub = Hub::new(Time::ZERO, setup.index, settings, setup.seed)
+            .with_frame_memory(setup.frame_memory);
         let stats = Arc::clone(&setup.stats);
         let clock = LoopClock::new(setup.clock, stats, setup.distributions.clone());
         Ok(ShardLoop {
@@ -103,7 +104,7 @@ impl ShardLoop {
             clock,
             gather: Gather::new(Time::ZERO),
             data_received: false,
-            sockets: Sockets::new(setup.outbox_limit),
+            sockets: Sockets::new(setup.outbox_limit, setup.outbox_memory),
             acceptor: Acceptor::new(listening, setup.max_links as usize),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             unread: Vec::new(),
@@ -347,6 +348,10 @@ impl ShardLoop {
         stats.accepted.set(self.accepted);
         stats.bytes_in.set(self.bytes_in);
         stats.bytes_out.set(self.sockets.bytes_out);
+        stats.frame_bytes.set(counters.frame_bytes);
+        stats.frames_dropped.set(counters.frames_dropped);
+        stats.outbox_bytes.set(self.sockets.outbox_bytes());
+        stats.outboxes_dropped.set(self.sockets.outboxes_dropped);
         stats.turns.add(1);
     }
 }

@@ -1,5 +1,8 @@
 //! The sockets of a shard's links: reading, writing, queueing unsent bytes, and closing.
 
+mod outboxes;
+
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -7,6 +10,7 @@ use std::ops::Range;
 
 use mio::net::TcpStream;
 use slab::Slab;
+use systole_core::budget::Budget;
 use systole_core::kernel::{Examination, Patience, SocketError};
 use systole_core::link::Lane;
 use systole_core::wire::DataKind;
@@ -133,6 +137,10 @@ pub(super) struct Sockets {
     pub(super) bytes_out: u64,
     echoes: Vec<u8>,
     outbox_limit: usize,
+    /// The memory of all outboxes; the largest gives way.
+    outboxes: Budget<Reverse<usize>>,
+    /// The number of links that gave way.
+    pub(super) outboxes_dropped: u64,
     /// The frames of the link `gathered_for`, gathered so that they leave in one write.
     gathered: Vec<u8>,
     /// The end of each gathered frame in `gathered`, and the frame's lane.
@@ -143,13 +151,15 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    pub(super) fn new(outbox_limit: usize) -> Sockets {
+    pub(super) fn new(outbox_limit: usize, outbox_memory: usize) -> Sockets {
         Sockets {
             conns: Slab::new(),
             feedback: VecDeque::new(),
             bytes_out: 0,
             echoes: Vec::new(),
             outbox_limit,
+            outboxes: Budget::new(outbox_memory),
+            outboxes_dropped: 0,
             gathered: Vec::new(),
             frames: Vec::new(),
             gathered_for: 0,
@@ -185,7 +195,11 @@ impl Sockets {
         };
         loop {
             return match conn.stream.read(scratch) {
-                Ok(0) if conn.fin_received => conn.read_after_end(),
+                Ok(0) if conn.fin_received => {
+                    let outcome = conn.read_after_end();
+                    self.count_outbox(link);
+                    outcome
+                }
                 // A connection that the kernel gave up reads as ended once its error was taken.
                 Ok(0) if let Some(error) = conn.gave_up() => ReadOutcome::Failed(error),
                 Ok(0) => {
@@ -320,9 +334,11 @@ impl Sockets {
             start = end;
             if pushed.is_err() {
                 self.feedback.push_back((link, Feedback::Overflowed));
-                return;
+                break;
             }
         }
+        self.count_outbox(link);
+        self.make_room();
     }
 
     /// Writes queued bytes to a socket that became writable.
@@ -353,7 +369,7 @@ impl Sockets {
                     conn.failed = Some(failure);
                     conn.outbox = None;
                     self.feedback.push_back((link, Feedback::Failed));
-                    return;
+                    return self.count_outbox(link);
                 }
             }
         }
@@ -361,6 +377,7 @@ impl Sockets {
         if let ConnState::Leaving { .. } = conn.state {
             self.shutdown_write(link);
         }
+        self.count_outbox(link);
     }
 
     /// Flushes a link that the hub has ended, and gives its peer [`LINGER`] to read our goodbye.
@@ -429,6 +446,7 @@ impl Sockets {
         }
         let count = self.marked.len().min(CLOSES_PER_TURN);
         for link in self.marked.drain(..count) {
+            self.outboxes.set(link, None);
             let mut conn = self.conns.remove(link as usize);
             if let Some(outbox) = conn.outbox.take() {
                 let _ = write(&mut conn.stream, outbox.front(), &mut None);
@@ -479,7 +497,7 @@ mod tests {
         let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
-        let mut sockets = Sockets::new(1_000);
+        let mut sockets = Sockets::new(1_000, 1_000);
         let link = sockets.conns.insert(Conn::new(TcpStream::from_std(stream))) as u32;
         for _ in 0..100 {
             sockets.queue_echo(link, b"a", false, DataKind::default());

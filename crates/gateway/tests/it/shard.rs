@@ -1,5 +1,7 @@
 //! Tests of one shard with plain blocking sockets.
 
+mod memory;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -48,6 +50,8 @@ fn start(policy: Policy, adjust: impl FnOnce(&mut ShardSetup)) -> Running {
         seed: 7,
         max_links: 1_000,
         outbox_limit: 256 * 1024,
+        outbox_memory: 256 * 1024 * 1024,
+        frame_memory: 64 * 1024 * 1024,
         echo: true,
         epochs: Arc::default(),
         reports: sender,

@@ -37,6 +37,8 @@ impl Bench {
             seed: 1,
             max_links: 10,
             outbox_limit: 32 << 20,
+            outbox_memory: 256 * 1024 * 1024,
+            frame_memory: 64 * 1024 * 1024,
             echo: false,
             epochs: Arc::default(),
             reports: crate::report::channels(1_000).0,

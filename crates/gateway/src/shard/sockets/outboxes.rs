@@ -1,0 +1,99 @@
+//! The memory of all outboxes of a shard: what they take together, and which one gives way.
+
+use std::cmp::Reverse;
+
+use super::{ConnState, Feedback, Sockets};
+
+impl Sockets {
+    /// Returns the memory of all outboxes in bytes.
+    pub(in crate::shard) fn outbox_bytes(&self) -> u64 {
+        self.outboxes.held() as u64
+    }
+
+    /// Counts the memory of a link's outbox anew.
+    pub(super) fn count_outbox(&mut self, link: u32) {
+        let outbox = self.conns.get(link as usize).and_then(|conn| conn.outbox.as_ref());
+        let memory = outbox.map(|outbox| outbox.memory());
+        self.outboxes.set(link, memory.map(|memory| (Reverse(memory), memory)));
+    }
+
+    /// Ends the links with the largest outboxes until the others fit into the memory.
+    pub(super) fn make_room(&mut self) {
+        while let Some(link) = self.outboxes.must_give_way() {
+            // The little that is left of its outbox goes with the socket.
+            self.outboxes.set(link, None);
+            self.outboxes_dropped += 1;
+            let Some(conn) = self.conns.get_mut(link as usize) else {
+                continue;
+            };
+            if let Some(outbox) = &mut conn.outbox {
+                outbox.discard_data();
+            }
+            match conn.state {
+                // In front, so that nothing is sent behind the gap that the discarded data leaves.
+                ConnState::Open => self.feedback.push_front((link, Feedback::Overflowed)),
+                ConnState::Leaving { .. } | ConnState::Marked => self.mark_for_close(link),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use systole_core::Time;
+    use systole_core::link::Lane;
+
+    use super::super::Conn;
+    use super::*;
+
+    /// Adds a connected socket whose peer does not read.
+    fn connect(sockets: &mut Sockets, listener: &TcpListener) -> (u32, TcpStream) {
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let conn = Conn::new(mio::net::TcpStream::from_std(stream));
+        (sockets.conns.insert(conn) as u32, peer)
+    }
+
+    /// Sends until `done`.
+    fn send(sockets: &mut Sockets, link: u32, done: impl Fn(&Sockets) -> bool) {
+        for _ in 0..100_000 {
+            sockets.transmit(link, Lane::Data, &[7; 16 * 1024]);
+            sockets.flush();
+            if done(sockets) {
+                return;
+            }
+        }
+        panic!("the sockets accept everything");
+    }
+
+    #[test]
+    fn the_largest_outbox_gives_way_and_small_ones_stay() {
+        let memory = 1 << 20;
+        let mut sockets = Sockets::new(1 << 30, memory);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let links: Vec<_> = (0..4).map(|_| connect(&mut sockets, &listener)).collect();
+        let [small @ .., (greedy, _)] = &links[..] else { panic!("four links") };
+        for (link, _) in small {
+            send(&mut sockets, *link, |sockets| sockets.conns[*link as usize].outbox.is_some());
+        }
+        let held = sockets.outbox_bytes();
+        assert!(held > 0 && sockets.feedback.is_empty());
+        send(&mut sockets, *greedy, |sockets| !sockets.feedback.is_empty());
+        assert!(
+            matches!(sockets.feedback.make_contiguous(), [(link, Feedback::Overflowed)] if link == greedy)
+        );
+        assert_eq!((sockets.outbox_bytes(), sockets.outboxes_dropped), (held, 1));
+        let left = sockets.conns[*greedy as usize].outbox.as_ref().map(|outbox| outbox.memory());
+        assert!(left.is_some_and(|left| left < 64 * 1024), "{left:?} of {memory}");
+        // Memory is counted until the socket is closed.
+        for (link, _) in small {
+            assert!(sockets.outbox_bytes() > 0);
+            sockets.mark_for_close(*link);
+            sockets.close_marked(Time::ZERO);
+        }
+        assert_eq!(sockets.outbox_bytes(), 0);
+    }
+}
