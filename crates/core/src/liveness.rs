@@ -227,8 +227,8 @@ impl Liveness {
         self.unconfirmed == 0
     }
 
-    /// Returns the time from which the peer's silence counts: the last evidence, or a later end of a
-    /// hold.
+    /// Returns the time from which the peer's silence counts: the last evidence, or a later end of
+    /// a hold.
     pub(crate) const fn silent_since(&self) -> Time {
         self.silent_since
     }

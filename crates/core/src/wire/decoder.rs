@@ -222,8 +222,8 @@ impl Decoder {
         }
     }
 
-    /// Appends `bytes` to the partial frame of `length` bytes; the memory doubles, up to the longest
-    /// frame.
+    /// Appends `bytes` to the partial frame of `length` bytes; the memory doubles, up to the
+    /// longest frame.
     fn hold(&mut self, bytes: &[u8], length: usize) {
         let empty = || Box::new(Partial { bytes: Vec::new(), length, since: None });
         let partial = self.partial.get_or_insert_with(empty);

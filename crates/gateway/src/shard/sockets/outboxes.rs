@@ -82,9 +82,10 @@ mod tests {
         let held = sockets.outbox_bytes();
         assert!(held > 0 && sockets.feedback.is_empty());
         send(&mut sockets, *greedy, |sockets| !sockets.feedback.is_empty());
-        assert!(
-            matches!(sockets.feedback.make_contiguous(), [(link, Feedback::Overflowed)] if link == greedy)
-        );
+        let [(link, Feedback::Overflowed)] = sockets.feedback.make_contiguous() else {
+            panic!("{:?}", sockets.feedback)
+        };
+        assert_eq!(link, greedy);
         assert_eq!((sockets.outbox_bytes(), sockets.outboxes_dropped), (held, 1));
         let left = sockets.conns[*greedy as usize].outbox.as_ref().map(|outbox| outbox.memory());
         assert!(left.is_some_and(|left| left < 64 * 1024), "{left:?} of {memory}");
