@@ -157,12 +157,7 @@ async fn ping(args: &Args, policy: Policy, output: &mut Output) -> io::Result<Ex
     });
     report.summary(output)?;
     // A goodbye that is not complete in time is given up.
-    let _ = tokio::time::timeout(GOODBYE, async {
-        if client.close(CloseReason::Done).await.is_ok() {
-            while client.next_event().await.is_some() {}
-        }
-    })
-    .await;
+    let _ = tokio::time::timeout(GOODBYE, client.close(CloseReason::Done)).await;
     Ok(exit)
 }
 

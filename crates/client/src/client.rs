@@ -19,8 +19,11 @@ use crate::{ConnectError, Event, Options, SendError};
 /// server's silence. The server still judges the client: if the client reads nothing for longer
 /// than the bound, the server ends the link according to its policy.
 ///
-/// All methods take `&self`, so that tasks can share a client in an `Arc`. Dropping the client
-/// closes the link with CLOSE.
+/// All methods take `&self`, so that tasks can share a client in an `Arc`.
+///
+/// [`Client::close`] returns when everything that [`Client::send`] took was delivered; then `main`
+/// may end. Dropping the client does the same in the background, and only while the runtime runs: a
+/// runtime that is dropped meanwhile drops the unsent messages.
 pub struct Client {
     shared: Arc<Shared>,
     requests: mpsc::Sender<Request>,
@@ -53,7 +56,7 @@ impl Client {
     /// canceled call sends nothing.
     ///
     /// `Ok` means that the message was queued. A message still queued when the link is lost is
-    /// dropped.
+    /// dropped; before [`Client::close`] returns, all of them are sent.
     ///
     /// # Errors
     /// See [`SendError`]; never [`SendError::Full`].
@@ -106,13 +109,21 @@ impl Client {
         self.request(Request::AskPolicy(policy)).await
     }
 
-    /// Sends CLOSE and ends the client. Queued messages are sent first, within two seconds;
-    /// [`Event::Closed`] reports the end.
+    /// Sends the queued messages, then CLOSE, and returns when the client has ended;
+    /// [`Event::Closed`] reports it too.
+    ///
+    /// While the server takes bytes this goes on, for at most
+    /// [`LEAVE_LIMIT`](systole_core::link::departure::LEAVE_LIMIT); a server that takes none is
+    /// given up after [`STALL`](systole_core::link::departure::STALL). A canceled call changes nothing: the client ends in the
+    /// background.
     ///
     /// # Errors
     /// `Closed` if the client had ended before.
     pub async fn close(&self, reason: CloseReason) -> Result<(), SendError> {
-        self.request(Request::Close(reason)).await
+        self.request(Request::Close(reason)).await?;
+        // The task drops its end of the channel when it ends.
+        self.requests.closed().await;
+        Ok(())
     }
 
     async fn request(&self, request: Request) -> Result<(), SendError> {

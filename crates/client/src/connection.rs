@@ -6,7 +6,6 @@ mod reading;
 mod requests;
 
 use std::io;
-use std::time::Duration;
 
 use systole_core::kernel::SocketError;
 use systole_core::link::{
@@ -33,9 +32,6 @@ const READ_BUFFER: usize = 16 * 1024;
 
 /// Maximum number of reads per turn, so that a fast server cannot delay heartbeats and commands.
 const READS_PER_TURN: usize = 16;
-
-/// Maximum time to send CLOSE and to wait for the server to close its side.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// Duration of the hold while reading is paused: in effect no end, it is released explicitly.
 const HOLD_UNTIL_RELEASED: Span = Span::from_secs(1 << 32);
@@ -174,7 +170,7 @@ impl Connection {
             self.process_outputs(clock.now(), shared);
             if let Stage::Lost(farewell) = self.translator.stage {
                 carry_over.past = self.past(clock);
-                self.close(shared).await;
+                self.close(clock, shared).await;
                 let requested = self.close_requested;
                 return if requested { LinkEnd::Finished } else { LinkEnd::Lost(farewell) };
             }

@@ -21,6 +21,16 @@ pub(crate) enum Stage {
     Lost(Option<Goodbye>),
 }
 
+impl Stage {
+    /// Returns whether the server's CLOSE has ended the link.
+    pub(crate) fn is_farewell(&self) -> bool {
+        match self {
+            Stage::Lost(farewell) => farewell.is_some(),
+            Stage::Handshaking | Stage::Established | Stage::Refused(_) => false,
+        }
+    }
+}
+
 /// Translates the events of one link, and keeps what the client needs of them.
 #[derive(Debug)]
 pub(crate) struct EventTranslator {

@@ -18,6 +18,7 @@ pub use presence::Presence;
 use sweep::Sweep;
 
 use crate::budget::Budget;
+use crate::link::departure::LEAVE_LIMIT;
 use crate::link::{self, Context, Effect, Outbound, Peer, SessionKey, Settings, Writer};
 use crate::pages::Pages;
 use crate::policy::Policy;
@@ -78,6 +79,8 @@ pub enum HubCommand {
     },
     /// Closes every link with CLOSE, step by step.
     Drain {
+        /// How long the leave-taking of a link may last from now on.
+        limit: Span,
         /// Each peer is asked to reconnect after a random time of at most this span.
         reconnect_within: Span,
     },
@@ -124,6 +127,7 @@ pub struct Hub {
     sweeps: Vec<Sweep>,
     /// The links that hold part of a frame, by the time from which the frame's time limit counts.
     frames: Budget<Time>,
+    leave_limit: Span,
     /// Ended links, kept until the next input so that the shell can still query them.
     ended: Vec<u32>,
     /// More deadlines are due than one input may handle.
@@ -157,6 +161,7 @@ impl Hub {
             wheel: Wheel::new(now),
             sweeps: Vec::new(),
             frames: Budget::new(FRAME_MEMORY),
+            leave_limit: LEAVE_LIMIT,
             ended: Vec::new(),
             backlog: false,
             outbound: Outbound::default(),
@@ -180,6 +185,11 @@ impl Hub {
         let links = self.counters.links.saturating_sub(self.ended.len() as u32);
         let frame_bytes = self.frames.held() as u64;
         Counters { links, heartbeats_in, heartbeats_out, frame_bytes, ..self.counters }
+    }
+
+    /// Returns how long the leave-taking of a link that ends now may last.
+    pub fn leave_limit(&self) -> Span {
+        self.leave_limit
     }
 
     /// Returns the settings of each listener.

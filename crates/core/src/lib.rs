@@ -32,7 +32,7 @@
 //! # One link
 //! - [`policy`]: idle, interval and probes, which make the bound
 //! - [`liveness`]: probes, suspicion and the verdict of one link
-//! - [`link`]: one connection with its handshake, heartbeats, data and inquiry
+//! - [`link`]: one connection with its handshake, heartbeats, data, inquiry and departure
 //! - [`wire`]: frames and their codecs
 //! - [`reconnect`]: when a client connects again
 //!

@@ -4,6 +4,7 @@
 //! with one thread per peer. A gateway holds many links in a [`crate::hub::Hub`].
 
 mod conversation;
+pub mod departure;
 mod outbound;
 mod outstanding;
 mod patience;
@@ -12,6 +13,7 @@ mod settings;
 mod signal;
 
 pub use conversation::{FLOOR_PER_SECOND, HALF_CLOSED};
+pub use departure::Departure;
 pub(crate) use outbound::{Outbound, Writer};
 pub use outstanding::OUTSTANDING;
 pub(crate) use peer::{Context, Effect, Peer};

@@ -8,6 +8,7 @@
 mod acceptor;
 mod answer;
 mod carry;
+mod departures;
 mod shard_loop;
 mod sockets;
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use systole_core::Span;
-use systole_core::kernel::{Examination, SocketError};
+use systole_core::kernel::{Examination, SocketError, TcpSnapshot};
 
 use crate::sockopt::{self, TcpSocket};
 use crate::tcp_info;
@@ -35,14 +35,20 @@ pub fn examine(socket: &impl TcpSocket) -> Examination {
 ///
 /// Clears the pending error of the socket, as [`examine`] does.
 pub fn examine_socket(socket: &impl TcpSocket) -> Examination {
-    let socket = SockRef::from(socket);
     // First: reading the error of a dead connection clears most of its state.
-    let tcp = sockopt::tcp_info(&socket).and_then(|(len, bytes)| tcp_info::parse(&bytes[..len]));
-    let error = match socket.take_error() {
+    let tcp = tcp_snapshot(socket);
+    let error = match SockRef::from(socket).take_error() {
         Ok(found) => found.as_ref().map(socket_error),
         Err(_) => None,
     };
     Examination { tcp, error, local_down: None, queued: false }
+}
+
+/// Returns the kernel's view of the connection alone, at the cost of one system call; the pending
+/// error stays.
+pub fn tcp_snapshot(socket: &impl TcpSocket) -> Option<TcpSnapshot> {
+    let (len, bytes) = sockopt::tcp_info(&SockRef::from(socket))?;
+    tcp_info::parse(bytes.get(..len)?)
 }
 
 /// Classifies an error of a TCP socket by what it shows about the peer.

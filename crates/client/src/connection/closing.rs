@@ -1,12 +1,16 @@
 //! The end of a link: closing its socket, and the record that the next link reports from.
 
-use std::io;
+use std::net::Shutdown;
+use std::ops::ControlFlow;
 
-use systole_core::link::Closing;
+use socket2::SockRef;
+use systole_core::link::departure::{self, LEAVE_LIMIT};
+use systole_core::link::{Closing, Departure};
 use systole_core::witness::Past;
-use tokio::io::AsyncWriteExt;
+use systole_core::{Machine, Time};
+use systole_net::examine::{outlived, tcp_snapshot};
 
-use super::{Connection, LINGER, failure};
+use super::{Connection, READS_PER_TURN, failure};
 use crate::loop_clock::LoopClock;
 use crate::shared::Shared;
 
@@ -29,36 +33,98 @@ impl Connection {
         })
     }
 
-    /// Closes the socket; after a close requested by the application, CLOSE is sent first.
-    pub(super) async fn close(&mut self, shared: &Shared) {
+    /// Closes the socket. After an orderly end, everything that was queued is sent first.
+    pub(super) async fn close(&mut self, clock: &mut LoopClock, shared: &Shared) {
         match self.closing {
-            Closing::Flush if self.close_requested => {
-                // The link has ended; whether CLOSE arrived cannot be reported any more.
-                let _ = tokio::time::timeout(LINGER, self.linger()).await;
-            }
-            Closing::Flush | Closing::Abort => {
-                let _ = self.flush();
-            }
+            Closing::Flush => self.leave(clock).await,
+            // A server that only seems to be gone may still read the CLOSE.
+            Closing::Abort => drop(self.flush()),
         }
         shared.release(std::mem::take(&mut self.queued_cost));
     }
 
-    /// Sends the outbox and waits for the server to close its side: closing a socket with unread
-    /// bytes resets the connection, and CLOSE might be lost.
-    async fn linger(&mut self) -> io::Result<()> {
-        while !self.outbox.is_empty() {
-            self.stream.writable().await?;
-            self.flush()?;
+    /// Sends the outbox and waits for the server to close its side; the departure decides how long.
+    async fn leave(&mut self, clock: &mut LoopClock) {
+        let mut departure = Departure::new(clock.now(), LEAVE_LIMIT);
+        if self.peer_closed || self.translator.stage.is_farewell() {
+            departure.handle(clock.now(), departure::Input::Ended);
         }
-        self.stream.shutdown().await?;
         loop {
-            self.stream.readable().await?;
-            match self.stream.try_read(&mut self.buffer) {
-                Ok(0) => return Ok(()),
-                Ok(_) => {}
-                Err(error) if failure(&error).is_none() => {}
-                Err(error) => return Err(error),
+            self.write_on(clock.now(), &mut departure);
+            if self.carry_out(clock.now(), &mut departure).is_break() {
+                return;
+            }
+            let Some(deadline) = departure.next_deadline() else {
+                return;
+            };
+            let planned = deadline.since(clock.now());
+            tokio::select! {
+                _ = self.stream.readable(), if !self.peer_closed => {}
+                _ = self.stream.writable(), if !self.outbox.is_empty() => {}
+                () = tokio::time::sleep(planned.into()) => {}
+            }
+            let now = clock.turn(planned);
+            self.discard(now, &mut departure);
+            if deadline <= now {
+                departure.handle(now, departure::Input::Deadline);
             }
         }
+    }
+
+    /// Writes from the outbox, and tells the departure.
+    fn write_on(&mut self, now: Time, departure: &mut Departure) {
+        let before = self.outbox.len();
+        let mut flushed = self.flush();
+        if let Err(error) = &flushed
+            && outlived(error, &self.stream)
+        {
+            self.renew_registration();
+            flushed = self.flush();
+        }
+        if self.outbox.len() < before {
+            departure.handle(now, departure::Input::Taken);
+        }
+        match flushed {
+            Err(_) => departure.handle(now, departure::Input::Failed),
+            Ok(()) if self.outbox.is_empty() => departure.handle(now, departure::Input::Flushed),
+            Ok(()) => {}
+        }
+    }
+
+    /// Reads and discards what the server still sends, up to the end of the stream.
+    fn discard(&mut self, now: Time, departure: &mut Departure) {
+        for _ in 0..READS_PER_TURN {
+            if self.peer_closed {
+                return;
+            }
+            match self.stream.try_read(&mut self.buffer) {
+                Ok(0) => {
+                    self.peer_closed = true;
+                    departure.handle(now, departure::Input::Ended);
+                }
+                Ok(_) => {}
+                Err(error) if outlived(&error, &self.stream) => self.renew_registration(),
+                Err(error) if failure(&error).is_none() => return,
+                Err(_) => return departure.handle(now, departure::Input::Failed),
+            }
+        }
+    }
+
+    /// Carries out the departure's outputs; breaks when the socket is to be closed.
+    fn carry_out(&self, now: Time, departure: &mut Departure) -> ControlFlow<()> {
+        while let Some(output) = departure.poll_output() {
+            match output {
+                departure::Output::Examine => {
+                    let seen = tcp_snapshot(&self.stream);
+                    departure.handle(now, departure::Input::Examined(seen));
+                }
+                departure::Output::ShutdownWrite => {
+                    // It fails only on a connection that has failed.
+                    let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
+                }
+                departure::Output::Close => return ControlFlow::Break(()),
+            }
+        }
+        ControlFlow::Continue(())
     }
 }

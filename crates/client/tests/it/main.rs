@@ -1,6 +1,7 @@
 //! Tests of the client with test servers, over real sockets.
 
 mod backpressure;
+mod closing;
 mod connecting;
 mod examples;
 mod liveness;

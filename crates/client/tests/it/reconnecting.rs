@@ -93,10 +93,13 @@ async fn closing_sends_queued_messages_and_close_and_ends_the_client() {
     let (client, mut peer) = tokio::join!(connecting, server.welcome(1));
     let client = client.unwrap();
     client.send(b"last words").await.unwrap();
-    client.close(CloseReason::Done).await.unwrap();
-    peer.until(&Heard::Message(b"last words".to_vec())).await;
-    peer.until(&Heard::Lost).await;
-    soon(peer.stream.shutdown()).await.unwrap();
+    let serving = async {
+        peer.until(&Heard::Message(b"last words".to_vec())).await;
+        peer.until(&Heard::Lost).await;
+        soon(peer.stream.shutdown()).await.unwrap();
+    };
+    let (closed, ()) = tokio::join!(client.close(CloseReason::Done), serving);
+    closed.unwrap();
     let end = until(&client, |event| matches!(event, Event::Closed(_))).await;
     assert_eq!(end, Event::Closed(Ending::Finished));
 }

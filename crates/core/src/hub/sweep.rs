@@ -49,7 +49,10 @@ impl Hub {
                 settings.policy = policy;
                 self.begin(Task::Retune { listener, policy });
             }
-            HubCommand::Drain { reconnect_within } => self.begin(Task::Drain { reconnect_within }),
+            HubCommand::Drain { limit, reconnect_within } => {
+                self.leave_limit = limit;
+                self.begin(Task::Drain { reconnect_within });
+            }
             HubCommand::ReportHeartbeats(report) => {
                 for settings in &mut self.listeners {
                     settings.report_heartbeats = report;

@@ -93,7 +93,13 @@ fn a_drain_closes_all_links_in_bounded_steps() {
         open(&mut hub, link, 0);
     }
     drain(&mut hub);
-    hub.handle(Time::ZERO, Input::Command(HubCommand::Drain { reconnect_within: Span::ZERO }));
+    hub.handle(
+        Time::ZERO,
+        Input::Command(HubCommand::Drain {
+            limit: Span::from_secs(30),
+            reconnect_within: Span::ZERO,
+        }),
+    );
     hub.handle(Time::ZERO, Input::Deadline);
     let step = sweep::SWEEP_STEP as u32;
     assert_eq!(drain(&mut hub).0.get("drained"), Some(&step));
@@ -127,7 +133,13 @@ fn a_newer_sweep_replaces_an_older_one() {
         hub.handle(Time::ZERO, Input::Command(HubCommand::Retune { listener: 0, policy }));
     }
     assert_eq!(hub.sweeps.len(), 1);
-    hub.handle(Time::ZERO, Input::Command(HubCommand::Drain { reconnect_within: Span::ZERO }));
+    hub.handle(
+        Time::ZERO,
+        Input::Command(HubCommand::Drain {
+            limit: Span::from_secs(30),
+            reconnect_within: Span::ZERO,
+        }),
+    );
     assert_eq!(hub.sweeps.len(), 1);
 }
 

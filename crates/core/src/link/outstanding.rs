@@ -50,7 +50,7 @@ impl Outstanding {
     pub(super) fn sent(&mut self, now: Time, lane: Lane) {
         let kind = match lane {
             Lane::Control => CONTROL,
-            Lane::Data => DATA,
+            Lane::Data | Lane::Last => DATA,
         };
         if self.kind() < kind {
             self.raise(now, kind);

@@ -100,19 +100,24 @@ pub enum Output<'a> {
     Close(Closing),
 }
 
-/// The two send queues of a socket. Control is sent first, at the next frame boundary.
+/// The send queues of a socket. Control is sent first, at the next frame boundary.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Lane {
-    /// The queue of heartbeats, handshake, retune and close.
+    /// The queue of heartbeats, handshake and retune, and of the CLOSE to a peer for which the
+    /// queued data is dropped.
     Control,
     /// The queue of data.
     Data,
+    /// The place of the CLOSE of an orderly end: after everything that is queued. Nothing may
+    /// follow it.
+    Last,
 }
 
 /// The way to close a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Closing {
-    /// Send what is queued, then close.
+    /// Send what is queued, then close: a [`Departure`](super::Departure) decides how long that
+    /// may take.
     Flush,
     /// Close at once and drop what is queued.
     Abort,

@@ -1,4 +1,4 @@
-//! The send queue of a socket: two bounded lanes that never split a frame.
+//! The send queue of a socket: three bounded lanes that never split a frame.
 //!
 //! The shell keeps an outbox for a socket only while the socket is full.
 
@@ -11,19 +11,24 @@ use crate::link::Lane;
 /// and a dozen of the largest heartbeats. A peer with more than that waiting does not read.
 pub const CONTROL_RESERVE: usize = 16 * 1024;
 
+/// The maximum number of bytes in the last lane, beside the limit for data: the longest CLOSE. A
+/// full data lane cannot refuse it.
+pub const LAST_RESERVE: usize = 1 + 2 + super::MAX_CONTROL;
+
 /// The bytes that each chunk of data counts against the limit beside its own, so that many tiny
 /// chunks cannot use more memory than the limit.
 pub const BOUNDARY: usize = size_of::<u32>();
 
 /// The send queue of one socket.
 ///
-/// Control goes before data at the next boundary between chunks. The queue holds at most its limit
-/// of data and [`CONTROL_RESERVE`] of control, in buffers of at most twice that; when empty it
-/// holds no memory.
+/// Control goes before data at the next boundary between chunks, and the last lane goes after both.
+/// The queue holds at most its limit of data, [`CONTROL_RESERVE`] of control and [`LAST_RESERVE`],
+/// in buffers of at most twice that; when empty it holds no memory.
 #[derive(Debug)]
 pub struct Outbox {
     control: VecDeque<u8>,
     data: VecDeque<u8>,
+    last: VecDeque<u8>,
     /// The rest of each chunk of data in bytes. Control needs no boundaries: nothing overtakes it.
     chunks: VecDeque<u32>,
     /// Whether the first chunk of data has been written in part, so that control must wait for it.
@@ -37,19 +42,25 @@ impl Outbox {
         Outbox {
             control: VecDeque::new(),
             data: VecDeque::new(),
+            last: VecDeque::new(),
             chunks: VecDeque::new(),
             front_begun: false,
             limit,
         }
     }
 
-    /// Queues `bytes`, one or more whole frames, at the end of a lane.
+    /// Queues `bytes`, one or more whole frames, at the end of a lane. The last lane takes one push,
+    /// after which nothing may follow.
     ///
     /// # Errors
-    /// The lane has no room for all of `bytes`; none was queued, and the queue stays usable.
+    /// The lane has no room for all of `bytes`, or the last lane is in use; none was queued, and the
+    /// queue stays usable.
     pub fn push(&mut self, lane: Lane, bytes: &[u8]) -> Result<(), Full> {
         if bytes.is_empty() {
             return Ok(());
+        }
+        if !self.last.is_empty() {
+            return Err(Full { lane });
         }
         match lane {
             Lane::Control => {
@@ -65,6 +76,12 @@ impl Outbox {
                 }
                 self.data.extend(bytes);
                 self.chunks.push_back(chunk);
+            }
+            Lane::Last => {
+                if bytes.len() > LAST_RESERVE {
+                    return Err(Full { lane });
+                }
+                self.last.extend(bytes);
             }
         }
         Ok(())
@@ -105,6 +122,7 @@ impl Outbox {
                 let begun = self.chunks.front().map_or(0, |chunk| *chunk as usize);
                 if self.control.is_empty() { bytes } else { bytes.get(..begun).unwrap_or(bytes) }
             }
+            Lane::Last => self.last.as_slices().0,
         }
     }
 
@@ -119,6 +137,9 @@ impl Outbox {
             Lane::Data => {
                 self.data.drain(..n);
                 self.shorten_chunks(n);
+            }
+            Lane::Last => {
+                self.last.drain(..n);
             }
         }
         if self.is_empty() {
@@ -143,17 +164,23 @@ impl Outbox {
 
     /// Returns whether nothing is queued.
     pub fn is_empty(&self) -> bool {
-        self.control.is_empty() && self.data.is_empty()
+        self.control.is_empty() && self.data.is_empty() && self.last.is_empty()
     }
 
-    /// Returns the number of bytes in both lanes.
+    /// Returns the number of bytes in all lanes.
     pub fn len(&self) -> usize {
-        self.control.len() + self.data.len()
+        self.control.len() + self.data.len() + self.last.len()
     }
 
     /// Returns the lane of the next bytes.
     fn next_lane(&self) -> Lane {
-        if self.front_begun || self.control.is_empty() { Lane::Data } else { Lane::Control }
+        if !self.control.is_empty() && !self.front_begun {
+            Lane::Control
+        } else if self.data.is_empty() {
+            Lane::Last
+        } else {
+            Lane::Data
+        }
     }
 
     /// Removes `n` bytes from the chunk lengths.
@@ -173,7 +200,8 @@ impl Outbox {
 
 /// The error of a full lane of an [`Outbox`].
 ///
-/// The peer's fault: it reads too slowly. The outbox stays usable; retry after some was written.
+/// The peer's fault: it reads too slowly. The outbox stays usable; retry after some was written,
+/// unless the last lane is in use: its frame ends the stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full {
     /// The full lane.
@@ -185,6 +213,7 @@ impl fmt::Display for Full {
         f.write_str(match self.lane {
             Lane::Control => "no room for another heartbeat: the peer does not read",
             Lane::Data => "no room for more data: the peer reads too slowly",
+            Lane::Last => "no room for another last frame",
         })
     }
 }
@@ -198,6 +227,28 @@ mod tests {
 
     use super::*;
     use crate::random::Random;
+
+    #[test]
+    fn the_last_lane_goes_after_everything_and_ends_the_queue() {
+        let mut outbox = Outbox::new(20);
+        outbox.push(Lane::Data, &[1; 16]).unwrap();
+        assert_eq!(outbox.room(), 0);
+        outbox.push(Lane::Control, b"beat").unwrap();
+        assert_eq!(outbox.push(Lane::Last, &[9; LAST_RESERVE + 1]), Err(Full { lane: Lane::Last }));
+        outbox.push(Lane::Last, &[9; LAST_RESERVE]).unwrap();
+        for lane in [Lane::Control, Lane::Data, Lane::Last] {
+            assert_eq!(outbox.push(lane, b"more"), Err(Full { lane }), "nothing follows it");
+        }
+        assert_eq!(outbox.len(), 16 + 4 + LAST_RESERVE);
+        let mut written = Vec::new();
+        while !outbox.is_empty() {
+            written.push(outbox.front()[0]);
+            outbox.advance(1);
+        }
+        let expected = [&b"beat"[..], &[1; 16], &[9; LAST_RESERVE]].concat();
+        assert_eq!(written, expected);
+        outbox.push(Lane::Data, &[1; 16]).unwrap();
+    }
 
     /// Returns a chunk whose bytes identify its lane and number.
     fn chunk(lane: Lane, number: u8, len: usize) -> Vec<u8> {
@@ -242,7 +293,7 @@ mod tests {
                         if outbox.push(lane, &bytes).is_ok() && !bytes.is_empty() {
                             match lane {
                                 Lane::Control => model.control.push_back(bytes),
-                                Lane::Data => model.data.push_back(bytes),
+                                Lane::Data | Lane::Last => model.data.push_back(bytes),
                             }
                         }
                     }
@@ -354,8 +405,8 @@ mod tests {
         while !outbox.is_empty() {
             outbox.advance(usize::MAX);
         }
-        let held = outbox.control.capacity() + outbox.data.capacity() + outbox.chunks.capacity();
-        assert_eq!(held, 0);
+        let bytes = [&outbox.control, &outbox.data, &outbox.last].map(VecDeque::capacity);
+        assert_eq!((bytes, outbox.chunks.capacity()), ([0; 3], 0));
         assert_eq!(outbox.room(), (1 << 20) - BOUNDARY);
     }
 }

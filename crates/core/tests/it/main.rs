@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "test helpers are test code")]
 
 mod beacon;
+mod departure;
 mod document;
 mod generator;
 mod protocol;

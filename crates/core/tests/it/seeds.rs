@@ -71,7 +71,10 @@ fn every_hub_input_is_in_the_record_seed() {
         hub::Input::Deadline,
         hub::Input::Command(hub::HubCommand::ReportHeartbeats(true)),
         hub::Input::Command(hub::HubCommand::Retune { listener: 2, policy: Policy::never() }),
-        hub::Input::Command(hub::HubCommand::Drain { reconnect_within: Span::from_secs(9) }),
+        hub::Input::Command(hub::HubCommand::Drain {
+            limit: Span::from_secs(30),
+            reconnect_within: Span::from_secs(9),
+        }),
     ];
     let mut recorder = Recorder::new();
     let mut millis = 0;

@@ -149,7 +149,8 @@ async fn drain(
     gateway.advance(Lifecycle::Draining);
     let limit = config.drain.limit;
     tracing::info!(links = links(stats), limit_ms = limit.as_millis(), "draining");
-    let command = hub::HubCommand::Drain { reconnect_within: config.drain.reconnect_within };
+    let reconnect_within = config.drain.reconnect_within;
+    let command = hub::HubCommand::Drain { limit, reconnect_within };
     // At the limit the links of a shard that is too busy are closed without CLOSE.
     if gateway.stop_accepting().await.is_err() || gateway.command(command).await.is_err() {
         tracing::warn!("a shard is too busy to drain; its links will be closed at the limit");

@@ -33,7 +33,11 @@ impl ShardLoop {
                         }
                     }
                     Output::Close(Closing::Flush) => {
-                        self.sockets.start_leaving(link, self.clock.now());
+                        let limit = self.hub.machine().leave_limit();
+                        self.sockets.start_leaving(link, self.clock.now(), limit);
+                        // What was read last may have been followed by the end of the stream, for
+                        // which no further edge comes.
+                        self.read_in_next_turn(link);
                     }
                     Output::Close(Closing::Abort) => self.sockets.mark_for_close(link),
                 }

@@ -143,7 +143,8 @@ impl ShardLoop {
             let drained = events.iter().count() < EVENTS;
             self.clock.record_reads(read, self.sockets.conns.len(), drained);
             let expired = self.expire();
-            if self.sockets.close_marked(self.clock.now()) > 0 {
+            self.sockets.expire_departures(self.clock.now());
+            if self.sockets.close_marked() > 0 {
                 self.acceptor.end_pause();
             }
             self.reports.flush();
@@ -159,7 +160,8 @@ impl ShardLoop {
         if self.is_busy(now) {
             return Span::ZERO;
         }
-        let deadlines = [self.hub.machine().next_deadline(), self.sockets.next_leaving_deadline()];
+        let deadlines =
+            [self.hub.machine().next_deadline(), self.sockets.departures.next_deadline()];
         let next = deadlines.into_iter().flatten().min();
         let longest = self.reports.longest_wait(LONGEST_WAIT);
         next.map_or(longest, |at| at.since(now).min(longest))
@@ -218,7 +220,7 @@ impl ShardLoop {
         }
         let link = token.0 as u32;
         if event.is_writable() {
-            self.sockets.writable(link);
+            self.sockets.writable(link, self.clock.now());
             if !self.sockets.feedback.is_empty() {
                 self.carry_out();
             }
@@ -237,7 +239,10 @@ impl ShardLoop {
     #[inline]
     fn readable(&mut self, link: u32, until_empty: bool) {
         if !self.sockets.is_open(link) {
-            return self.sockets.drain_until_fin(link, &mut self.scratch);
+            if self.sockets.drain_until_fin(link, self.clock.now(), &mut self.scratch) {
+                self.read_in_next_turn(link);
+            }
+            return;
         }
         let now = self.clock.now();
         for _ in 0..READS_PER_TURN {

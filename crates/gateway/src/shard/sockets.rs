@@ -5,23 +5,20 @@ mod outboxes;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net::Shutdown;
 use std::ops::Range;
 
 use mio::net::TcpStream;
 use slab::Slab;
+use systole_core::Time;
 use systole_core::budget::Budget;
 use systole_core::kernel::{Examination, Patience, SocketError};
 use systole_core::link::Lane;
 use systole_core::wire::DataKind;
 use systole_core::wire::outbox::Outbox;
-use systole_core::{Span, Time};
 use systole_net::examine::{examine, examine_socket, outlived, socket_error};
 use systole_net::socket_options;
 
-/// Longest wait for a peer to read our goodbye and close its side. An immediate close could destroy
-/// the goodbye: unread bytes turn a close into a reset.
-pub(super) const LINGER: Span = Span::from_secs(1);
+use super::departures::Departures;
 
 /// Maximum number of sockets closed per turn. A close costs about 10 µs in the kernel, and when
 /// thousands of links die at once, closes must not delay verdicts.
@@ -45,25 +42,28 @@ pub(super) enum Feedback {
 /// One link's socket and its unsent bytes.
 #[derive(Debug)]
 pub(super) struct Conn {
-    stream: TcpStream,
+    pub(super) stream: TcpStream,
     /// The bytes that the socket has not accepted; `None` if there are none.
-    outbox: Option<Box<Outbox>>,
-    state: ConnState,
+    pub(super) outbox: Option<Box<Outbox>>,
+    pub(super) state: ConnState,
     /// Whether the peer has closed its side.
-    fin_received: bool,
+    pub(super) fin_received: bool,
     /// Whether the loop reads the socket in the next turn without an event.
     unread: bool,
     /// The error after which the socket accepts no more bytes.
     failed: Option<SocketError>,
 }
 
+// The memory of a connection beside its link. A debug build of mio adds a field of its own.
+const _: () = assert!(cfg!(debug_assertions) || size_of::<Conn>() <= 24);
+
 /// The state of a connection's end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum ConnState {
+pub(super) enum ConnState {
     /// The hub has the link.
     Open,
-    /// The hub has ended the link; the peer may read our goodbye and close, until this time.
-    Leaving { until: Time },
+    /// The hub has ended the link, and its last bytes are being delivered; see [`Departures`].
+    Leaving,
     /// The connection is marked for close.
     Marked,
 }
@@ -146,7 +146,7 @@ pub(super) struct Sockets {
     /// The end of each gathered frame in `gathered`, and the frame's lane.
     frames: Vec<(usize, Lane)>,
     gathered_for: u32,
-    leaving: VecDeque<(Time, u32)>,
+    pub(super) departures: Departures,
     marked: VecDeque<u32>,
 }
 
@@ -163,7 +163,7 @@ impl Sockets {
             gathered: Vec::new(),
             frames: Vec::new(),
             gathered_for: 0,
-            leaving: VecDeque::new(),
+            departures: Departures::default(),
             marked: VecDeque::new(),
         }
     }
@@ -342,7 +342,15 @@ impl Sockets {
     }
 
     /// Writes queued bytes to a socket that became writable.
-    pub(super) fn writable(&mut self, link: u32) {
+    pub(super) fn writable(&mut self, link: u32, now: Time) {
+        let before = self.bytes_out;
+        self.write_queued(link);
+        if self.bytes_out > before {
+            self.continue_departure(link, now);
+        }
+    }
+
+    fn write_queued(&mut self, link: u32) {
         let Some(conn) = self.conns.get_mut(link as usize) else {
             return;
         };
@@ -374,36 +382,7 @@ impl Sockets {
             }
         }
         conn.outbox = None;
-        if let ConnState::Leaving { .. } = conn.state {
-            self.shutdown_write(link);
-        }
         self.count_outbox(link);
-    }
-
-    /// Flushes a link that the hub has ended, and gives its peer [`LINGER`] to read our goodbye.
-    pub(super) fn start_leaving(&mut self, link: u32, now: Time) {
-        self.flush();
-        let Some(conn) = self.conns.get_mut(link as usize) else {
-            return;
-        };
-        let until = now + LINGER;
-        conn.state = ConnState::Leaving { until };
-        self.leaving.push_back((until, link));
-        if conn.outbox.is_none() {
-            self.shutdown_write(link);
-        }
-    }
-
-    /// Closes our side once the goodbye is written; marks the socket for close if the peer has
-    /// closed its side.
-    fn shutdown_write(&mut self, link: u32) {
-        match self.conns.get_mut(link as usize) {
-            Some(conn) if conn.fin_received => self.mark_for_close(link),
-            Some(conn) => {
-                let _ = conn.stream.shutdown(Shutdown::Write);
-            }
-            None => {}
-        }
     }
 
     /// Marks the socket of an ended link for close. Frames gathered for the link are written at the
@@ -422,28 +401,8 @@ impl Sockets {
         }
     }
 
-    /// Reads and discards bytes of a leaving link; marks its socket for close once the peer closes.
-    pub(super) fn drain_until_fin(&mut self, link: u32, scratch: &mut [u8]) {
-        let Some(ConnState::Leaving { .. }) = self.conns.get(link as usize).map(|conn| conn.state)
-        else {
-            return;
-        };
-        match self.read(link, scratch) {
-            ReadOutcome::Ended | ReadOutcome::Failed(_) => self.mark_for_close(link),
-            ReadOutcome::Bytes(_) | ReadOutcome::Empty | ReadOutcome::Warned(_) => {}
-        }
-    }
-
-    /// Marks leaving links whose time is up, then closes some of the marked sockets. Returns the
-    /// number of sockets closed.
-    pub(super) fn close_marked(&mut self, now: Time) -> usize {
-        while let Some(&(until, link)) = self.leaving.front().filter(|(until, _)| *until <= now) {
-            self.leaving.pop_front();
-            let state = self.conns.get(link as usize).map(|conn| conn.state);
-            if state == Some(ConnState::Leaving { until }) {
-                self.mark_for_close(link);
-            }
-        }
+    /// Closes some of the marked sockets. Returns the number of sockets closed.
+    pub(super) fn close_marked(&mut self) -> usize {
         let count = self.marked.len().min(CLOSES_PER_TURN);
         for link in self.marked.drain(..count) {
             self.outboxes.set(link, None);
@@ -458,11 +417,6 @@ impl Sockets {
     /// Whether any socket is marked for close.
     pub(super) fn has_marked(&self) -> bool {
         !self.marked.is_empty()
-    }
-
-    /// Returns when the next leaving link is to be closed.
-    pub(super) fn next_leaving_deadline(&self) -> Option<Time> {
-        self.leaving.front().map(|(until, _)| *until)
     }
 }
 

@@ -288,7 +288,7 @@ fn operators_can_hold_kick_retune_and_drain() {
         running.shards[0].requests.send(Request::Command(command)).unwrap();
     }
     assert_eq!(client.state_until_heard(false), Some(Span::from_secs(8)));
-    let drain = hub::HubCommand::Drain { reconnect_within: Span::ZERO };
+    let drain = hub::HubCommand::Drain { limit: Span::from_secs(30), reconnect_within: Span::ZERO };
     running.shards[0].requests.send(Request::Command(drain)).unwrap();
     assert_eq!(running.leave(2), Cause::Drained);
     running.stop();

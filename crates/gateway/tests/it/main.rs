@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)] // In tests a panic is the report.
 
 mod beacon;
+mod leaving;
 mod shard;

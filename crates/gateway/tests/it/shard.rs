@@ -22,16 +22,16 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
 /// Longest wait for anything expected, so that no test hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Running {
-    shard: Shard,
+pub(crate) struct Running {
+    pub(crate) shard: Shard,
     addresses: Vec<SocketAddr>,
     reports: Receiver<Report>,
-    stats: Arc<ShardStats>,
+    pub(crate) stats: Arc<ShardStats>,
 }
 
-fn start(policy: Policy, adjust: impl FnOnce(&mut ShardSetup)) -> Running {
+pub(crate) fn start(policy: Policy, adjust: impl FnOnce(&mut ShardSetup)) -> Running {
     let clock = Clock::start();
     let mut addresses = Vec::new();
     let mut listeners = Vec::new();
@@ -63,7 +63,7 @@ fn start(policy: Policy, adjust: impl FnOnce(&mut ShardSetup)) -> Running {
 }
 
 impl Running {
-    fn connect(&self, codec: Codec) -> TcpStream {
+    pub(crate) fn connect(&self, codec: Codec) -> TcpStream {
         let index = match codec {
             Codec::Native => 0,
             Codec::Line => 1,
@@ -76,7 +76,7 @@ impl Running {
         stream
     }
 
-    fn hello(&self) -> Native {
+    pub(crate) fn hello(&self) -> Native {
         let mut native = Native {
             stream: self.connect(Codec::Native),
             decoder: Decoder::new(Codec::Native, 65_536),
@@ -100,7 +100,7 @@ impl Running {
         }
     }
 
-    fn leave(&mut self) -> Cause {
+    pub(crate) fn leave(&mut self) -> Cause {
         self.verdict().cause
     }
 
@@ -111,11 +111,11 @@ impl Running {
         }
     }
 
-    fn join(&mut self) -> u64 {
+    pub(crate) fn join(&mut self) -> u64 {
         self.change(|change| matches!(change, Change::Join { .. })).0
     }
 
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.shard.requests.send(Request::Stop).unwrap();
         while let Some(report) = self.reports.blocking_recv() {
             if let Report::Stopped = report {
@@ -126,7 +126,7 @@ impl Running {
     }
 }
 
-fn hello() -> Hello<'static> {
+pub(crate) fn hello() -> Hello<'static> {
     Hello {
         asks: None,
         resume: None,
@@ -139,21 +139,21 @@ fn hello() -> Hello<'static> {
     }
 }
 
-struct Native {
-    stream: TcpStream,
+pub(crate) struct Native {
+    pub(crate) stream: TcpStream,
     decoder: Decoder,
     unread: Vec<u8>,
 }
 
 impl Native {
-    fn send(&mut self, frame: &Frame<'_>) {
+    pub(crate) fn send(&mut self, frame: &Frame<'_>) {
         let mut bytes = Vec::new();
         Codec::Native.encode(frame, &mut bytes);
         self.stream.write_all(&bytes).unwrap();
     }
 
     /// Reads one frame and returns `check` of it; `false` at the end of the stream.
-    fn next(&mut self, check: impl FnOnce(Frame<'_>) -> bool) -> bool {
+    pub(crate) fn next(&mut self, check: impl FnOnce(Frame<'_>) -> bool) -> bool {
         loop {
             let mut input = self.unread.as_slice();
             let before = input.len();
@@ -173,7 +173,7 @@ impl Native {
         }
     }
 
-    fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         let mut byte = [0];
         match self.stream.read(&mut byte) {
             Ok(count) => count == 0,
@@ -535,7 +535,8 @@ fn a_drain_spreads_the_return_of_clients() {
     let mut clients: Vec<_> = (0..20).map(|_| running.hello()).collect();
     running.shard.requests.send(Request::StopAccepting).unwrap();
     let reconnect_within = Span::from_secs(5);
-    let drain = Request::Command(hub::HubCommand::Drain { reconnect_within });
+    let drain =
+        Request::Command(hub::HubCommand::Drain { limit: Span::from_secs(30), reconnect_within });
     running.shard.requests.send(drain).unwrap();
     let mut slots = std::collections::BTreeSet::new();
     for client in &mut clients {

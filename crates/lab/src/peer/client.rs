@@ -39,7 +39,10 @@ pub(super) fn run(spec: &Spec) -> Result<(), Trouble> {
         while let Ok(Some(line)) = lines.next_line().await {
             for client in &clients {
                 match line.as_str() {
-                    "close" => drop(client.close(CloseReason::Done).await),
+                    "close" => {
+                        let client = Arc::clone(client);
+                        tokio::spawn(async move { client.close(CloseReason::Done).await });
+                    }
                     "fill" => fill(client),
                     other => return Err(Trouble::new(format!("no such order: {other}"))),
                 }

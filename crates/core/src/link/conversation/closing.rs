@@ -10,14 +10,14 @@ use crate::time::{Span, Time};
 use crate::wire::{Close, CloseReason, Frame, Malformed};
 
 impl Conversation {
-    /// Sends CLOSE and ends the conversation on command.
+    /// Ends the conversation on command; CLOSE follows everything that was accepted for sending.
     pub(super) fn command_close(
         &mut self,
         now: Time,
         goodbye: Goodbye,
         out: &mut Writer<'_>,
     ) -> Effect {
-        self.send_close(now, goodbye, out);
+        self.send_close(now, goodbye, Lane::Last, out);
         let cause = match goodbye.reason {
             CloseReason::Drained => Cause::Drained,
             CloseReason::Kicked => Cause::Kicked,
@@ -35,7 +35,7 @@ impl Conversation {
 
     /// Ends the conversation with a peer that reads more slowly than data is queued for it.
     pub(in crate::link) fn end_by_overflow(&mut self, now: Time, out: &mut Writer<'_>) -> Effect {
-        self.send_close(now, CloseReason::Slow.into(), out);
+        self.send_close(now, CloseReason::Slow.into(), Lane::Control, out);
         self.end(now, Cause::SlowConsumer, out)
     }
 
@@ -48,7 +48,7 @@ impl Conversation {
         out: &mut Writer<'_>,
     ) -> Effect {
         if malformed == Malformed::Version {
-            self.send_close(now, CloseReason::Version.into(), out);
+            self.send_close(now, CloseReason::Version.into(), Lane::Control, out);
         }
         self.end(now, Cause::Protocol(malformed), out)
     }
@@ -65,8 +65,15 @@ impl Conversation {
         let _ = self.end_with(verdict, Some(farewell), out);
     }
 
-    /// Sends CLOSE, in codecs that have it.
-    pub(super) fn send_close(&mut self, now: Time, goodbye: Goodbye, out: &mut Writer<'_>) {
+    /// Sends CLOSE, in codecs that have it: in [`Lane::Last`] at an orderly end, and in
+    /// [`Lane::Control`] to a silent, slow or illegal peer, for which the queued data is dropped.
+    pub(super) fn send_close(
+        &mut self,
+        now: Time,
+        goodbye: Goodbye,
+        lane: Lane,
+        out: &mut Writer<'_>,
+    ) {
         if self.codec.has_handshake() {
             self.flight.record(now, Incident::CloseSaid(goodbye.reason));
         }
@@ -76,6 +83,6 @@ impl Conversation {
             return_after_ms: u32::try_from(goodbye.return_after.as_millis()).unwrap_or(u32::MAX),
             text: "",
         };
-        out.transmit(self.codec, Lane::Control, &Frame::Close(close));
+        out.transmit(self.codec, lane, &Frame::Close(close));
     }
 }

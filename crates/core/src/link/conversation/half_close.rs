@@ -8,9 +8,9 @@ use crate::cause::{Cause, Confidence, Verdict};
 use crate::diagnosis::{Ground, Grounds};
 use crate::flight::Incident;
 use crate::kernel::SocketError;
-use crate::link::BeatKind;
 use crate::link::outbound::Writer;
 use crate::link::peer::{Context, Effect};
+use crate::link::{BeatKind, Lane};
 use crate::liveness::{self, Silence};
 use crate::time::{Span, Time};
 use crate::wire::{CloseReason, Codec};
@@ -80,7 +80,7 @@ impl Conversation {
         silence: Silence,
         out: &mut Writer<'_>,
     ) -> Effect {
-        self.send_close(now, CloseReason::Done.into(), out);
+        self.send_close(now, CloseReason::Done.into(), Lane::Last, out);
         let verdict = Verdict {
             due: silence.due,
             confidence: Confidence::Medium,

@@ -6,7 +6,7 @@ use crate::diagnosis::{self, Diagnosis, Doubts, Grounds, diagnose};
 use crate::flight::Incident;
 use crate::link::outbound::Writer;
 use crate::link::peer::Effect;
-use crate::link::{Closing, Event, Goodbye};
+use crate::link::{Closing, Event, Goodbye, Lane};
 use crate::liveness::Silence;
 use crate::policy::Detection;
 use crate::time::{Span, Time};
@@ -27,7 +27,7 @@ impl Conversation {
         out: &mut Writer<'_>,
     ) -> Effect {
         // A hung peer that recovers later reads this CLOSE.
-        self.send_close(now, CloseReason::Silent.into(), out);
+        self.send_close(now, CloseReason::Silent.into(), Lane::Control, out);
         let (cause, confidence, grounds) = if silence.in_handshake {
             let cause = Cause::HandshakeTimeout;
             (cause, cause.confidence(), Grounds::default())

@@ -93,7 +93,7 @@ plain_enum! { HubInput<'a> {
 
 plain_enum! { HubCommand {
     0 => Retune { listener: listener, policy: policy }
-    1 => Drain { reconnect_within: reconnect_within }
+    1 => Drain { limit: limit, reconnect_within: reconnect_within }
     2 => ReportHeartbeats { 0: report }
 } }
 
@@ -366,7 +366,10 @@ mod tests {
             0 => HubInput::Opened { link, listener, address, epoch: chance.next_u64() },
             1 => HubInput::Deadline,
             2 => HubInput::Command(HubCommand::Retune { listener, policy: policy(chance) }),
-            3 => HubInput::Command(HubCommand::Drain { reconnect_within: Span::from_millis(7) }),
+            3 => HubInput::Command(HubCommand::Drain {
+                limit: Span::from_secs(30),
+                reconnect_within: Span::from_millis(7),
+            }),
             4 => HubInput::Command(HubCommand::ReportHeartbeats(chance.below(2) == 0)),
             _ => HubInput::Link { link, input: link_input(chance, pool) },
         }

@@ -18,8 +18,8 @@ use systole_core::{Span, Time};
 use super::kernel::{examination_of_unread, random_examination};
 use super::messages::MessageStream;
 use super::model::Model;
-use super::network::{Lanes, Segment, split_randomly};
-use super::peer::{NEVER, Peer, closing_segment};
+use super::network::{Segment, split_randomly};
+use super::peer::{NEVER, Peer, closing_segment, is_orderly_close};
 
 /// The configuration of a hub, from which it can be made again for the replay.
 #[derive(Clone, Debug)]
@@ -72,7 +72,6 @@ pub(super) struct Gateway {
     peer_of_link: Vec<Option<usize>>,
     pub(super) draining: bool,
     pub(super) verbose: bool,
-    lanes: Lanes,
 }
 
 impl Gateway {
@@ -93,7 +92,6 @@ impl Gateway {
             peer_of_link: Vec::new(),
             draining: false,
             verbose,
-            lanes: Lanes::default(),
         }
     }
 
@@ -361,7 +359,7 @@ impl Gateway {
             let index = self.peer_of_link.get(link as usize).copied().flatten();
             let index = index.expect("an output about a link that is not open");
             if let Some(before) = current.replace(index).filter(|before| *before != index) {
-                self.lanes.flush(raw, &mut peers[before].down, random);
+                peers[before].flush_down(raw, false, random);
             }
             if let link::Output::Event(Event::Lost { verdict, .. }) = &output
                 && verdict.cause == Cause::Protocol(Malformed::OldestFrame)
@@ -374,7 +372,7 @@ impl Gateway {
             match output {
                 link::Output::Transmit { bytes, lane } => {
                     peer.sent_policies.extend(retuned_detection(codec, bytes));
-                    self.lanes.push(bytes, lane);
+                    peer.push_down(bytes, lane);
                 }
                 link::Output::Event(Event::Data { bytes, more, .. }) => {
                     peer.to_gateway.receive(codec, bytes, more);
@@ -386,6 +384,9 @@ impl Gateway {
                     peer.sent_policies.push(policy.detection());
                 }
                 link::Output::Event(Event::Lost { verdict, .. }) => {
+                    if is_orderly_close(verdict.cause) {
+                        peer.to_gateway.check_complete();
+                    }
                     let cause = verdict.cause.name();
                     let first = self.turns.front().map(|(_, raw)| *raw);
                     let unread = peer.up.next().zip(first).filter(|(next, read)| next <= read);
@@ -399,14 +400,14 @@ impl Gateway {
                 link::Output::Examine { .. } => examinations.push(link),
                 link::Output::Event(_) | link::Output::Patience(_) => {}
                 link::Output::Close(how) => {
-                    self.lanes.flush(raw, &mut peer.down, random);
+                    peer.flush_down(raw, true, random);
                     peer.down.send(raw, closing_segment(how), random);
                     self.peer_of_link[link as usize] = None;
                 }
             }
         }
         if let Some(index) = current {
-            self.lanes.flush(raw, &mut peers[index].down, random);
+            peers[index].flush_down(raw, false, random);
         }
         examinations
     }

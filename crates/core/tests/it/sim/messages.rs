@@ -76,6 +76,12 @@ impl MessageStream {
         }
     }
 
+    /// Checks that everything was received that was sent before CLOSE.
+    pub(super) fn check_complete(&self) {
+        let (missing, partial) = (self.sent.len(), self.partial.len());
+        assert_eq!((missing, partial), (0, 0), "messages missing before CLOSE");
+    }
+
     /// Creates new business data for heartbeats.
     pub(super) fn next_heartbeat_data(&mut self, random: &mut Random) -> Vec<u8> {
         let length = 1 + random.below(30) as usize;

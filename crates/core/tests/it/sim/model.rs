@@ -84,6 +84,8 @@ pub(super) struct Model {
     pub(super) pings: u64,
     pub(super) recoveries: u64,
     pub(super) cause: Option<Cause>,
+    /// The lane of the CLOSE that was sent.
+    close_lane: Option<Lane>,
     pub(super) lost_at: Time,
     /// Whether a drain may end this link at any deadline.
     pub(super) draining: bool,
@@ -157,6 +159,7 @@ impl Model {
             pings: 0,
             recoveries: 0,
             cause: None,
+            close_lane: None,
             lost_at: Time::ZERO,
             draining: false,
             front: Front::new(settings.codec),
@@ -306,6 +309,7 @@ impl Model {
                 let leaves = self.kernel.patience.send() == SendState::Leaving;
                 assert_eq!(leaves, closing == Closing::Flush, "{}: how it leaves", self.name);
                 assert_eq!(self.stage, Stage::Lost, "{}: closed without a verdict", self.name);
+                self.check_close(closing);
                 self.stage = Stage::Closed;
             }
         }
@@ -499,8 +503,13 @@ impl Model {
         let mut rest = bytes;
         let frame = decoder.next(&mut rest).expect("legal").expect("whole");
         assert!(rest.is_empty(), "{name}: one frame per output");
+        assert_eq!(self.close_lane, None, "{name}: a frame after CLOSE");
+        let is_close = matches!(frame, Frame::Close(_));
+        if is_close {
+            self.close_lane = Some(lane);
+        }
         let is_data = matches!(frame, Frame::Data { .. });
-        assert_eq!(is_data, lane == Lane::Data, "{name}: the wrong lane");
+        assert!(is_close || is_data == (lane == Lane::Data), "{name}: the wrong lane");
         match frame {
             Frame::Ping(_) => self.kernel.sent(now, Sent::Ping),
             Frame::Data { .. } => self.kernel.sent(now, Sent::Data),
@@ -518,6 +527,47 @@ impl Model {
             Frame::Hello(_) | Frame::Welcome(_) | Frame::Data { .. } => {}
             Frame::Retune(_) | Frame::Close(_) => {}
         }
+    }
+
+    /// Checks the end: CLOSE goes after everything that was queued, except to a silent, slow or
+    /// illegal peer, for which the queued data is dropped. A peer that said CLOSE gets none, and no
+    /// peer whose stream has failed.
+    fn check_close(&self, closing: Closing) {
+        let name = &self.name;
+        let cause = self.cause.expect("a verdict");
+        let orderly = match cause {
+            Cause::Kicked | Cause::Drained | Cause::Finished => Some(Lane::Last),
+            Cause::PeerExited if self.half_closed.is_some() && self.turn.by_deadline => {
+                Some(Lane::Last)
+            }
+            Cause::PeerClosed(_) | Cause::PeerExited => None,
+            Cause::PeerReset
+            | Cause::PeerRebooted
+            | Cause::MiddleboxForgot
+            | Cause::AppHung
+            | Cause::NotReading
+            | Cause::SlowConsumer
+            | Cause::PathLost { .. }
+            | Cause::Unreachable
+            | Cause::LocalNetworkDown
+            | Cause::LocalNeighbourGone
+            | Cause::HandshakeTimeout
+            | Cause::Protocol(_)
+            | Cause::LocalFault
+            | Cause::Unknown => {
+                assert_eq!(closing, Closing::Abort, "{name}: {cause}");
+                assert_ne!(self.close_lane, Some(Lane::Last), "{name}: {cause}");
+                // Something illegal is closed without an answer, also at its deadline.
+                let silent = self.turn.by_deadline && !matches!(cause, Cause::Protocol(_));
+                let owed = silent || cause == Cause::SlowConsumer;
+                let early = (owed && self.codec == Codec::Native).then_some(Lane::Control);
+                assert_eq!(self.close_lane, early, "{name}: {cause}");
+                return;
+            }
+        };
+        assert_eq!(closing, Closing::Flush, "{name}: {cause}");
+        let owed = orderly.filter(|_| self.codec == Codec::Native);
+        assert_eq!(self.close_lane, owed, "{name}: {cause}");
     }
 
     fn event(&mut self, now: Time, event: &Event<'_>) {

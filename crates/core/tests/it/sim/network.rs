@@ -109,12 +109,14 @@ impl Path {
     }
 }
 
-/// The two lanes of one end's socket: frames polled together are sent together, and control may
-/// overtake data.
+/// The lanes of one end's socket: frames polled together are sent together, control may overtake
+/// data, and the last lane goes after both. A full socket sometimes keeps data back, until the next
+/// frames or the close.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     control: Vec<u8>,
     data: Vec<u8>,
+    last: Vec<u8>,
     /// All frames in the order in which they were polled.
     all: Vec<u8>,
 }
@@ -126,21 +128,31 @@ impl Lanes {
         match lane {
             Lane::Control => self.control.extend_from_slice(bytes),
             Lane::Data => self.data.extend_from_slice(bytes),
+            Lane::Last => self.last.extend_from_slice(bytes),
         }
     }
 
-    /// Sends the queued frames.
-    pub(super) fn flush(&mut self, raw: u64, path: &mut Path, random: &mut Random) {
+    /// Sends the queued frames, all of them if the link `closes`.
+    pub(super) fn flush(&mut self, raw: u64, path: &mut Path, closes: bool, random: &mut Random) {
         if self.all.is_empty() {
+            return;
+        }
+        if !closes && !self.data.is_empty() && random.below(8) == 0 {
+            let control = std::mem::take(&mut self.control);
+            self.all.clone_from(&self.data);
+            if !control.is_empty() {
+                path.send(raw, Segment::Bytes(control), random);
+            }
             return;
         }
         let bytes = if self.control.is_empty() || self.data.is_empty() || random.below(2) == 0 {
             std::mem::take(&mut self.all)
         } else {
-            [&self.control[..], &self.data].concat()
+            [&self.control[..], &self.data, &self.last].concat()
         };
         self.control.clear();
         self.data.clear();
+        self.last.clear();
         self.all.clear();
         path.send(raw, Segment::Bytes(bytes), random);
     }

@@ -1,10 +1,13 @@
 //! One peer: a connecting link, both directions of its connection, and the models of both ends.
 
-use systole_core::link::{Closing, Command, Event, Input, Link, Output, SessionKey, Settings};
+use systole_core::cause::Cause;
+use systole_core::link::{
+    Closing, Command, Event, Input, Lane, Link, Output, SessionKey, Settings,
+};
 use systole_core::policy::Detection;
 use systole_core::random::Random;
 use systole_core::tap::Machine;
-use systole_core::wire::Codec;
+use systole_core::wire::{CloseReason, Codec};
 use systole_core::{Span, Time};
 
 use super::messages::MessageStream;
@@ -59,6 +62,8 @@ pub(super) struct Peer {
     pub(super) next_to_gateway: u64,
     pub(super) next_to_peer: u64,
     lanes: Lanes,
+    /// The lanes of the gateway's end.
+    gateway_lanes: Lanes,
 }
 
 impl Peer {
@@ -91,6 +96,7 @@ impl Peer {
             next_to_gateway: later(raw, plan.to_gateway_period, random),
             next_to_peer: later(raw, plan.to_peer_period, random),
             lanes: Lanes::default(),
+            gateway_lanes: Lanes::default(),
             plan,
         };
         peer.up.send(raw, Segment::Open, random);
@@ -206,6 +212,21 @@ impl Peer {
         }
     }
 
+    /// Sends the queued frames of this end, all of them.
+    pub(super) fn flush_up(&mut self, raw: u64, random: &mut Random) {
+        self.lanes.flush(raw, &mut self.up, true, random);
+    }
+
+    /// Queues a frame of the gateway.
+    pub(super) fn push_down(&mut self, bytes: &[u8], lane: Lane) {
+        self.gateway_lanes.push(bytes, lane);
+    }
+
+    /// Sends the queued frames of the gateway, all of them if it `closes` the link.
+    pub(super) fn flush_down(&mut self, raw: u64, closes: bool, random: &mut Random) {
+        self.gateway_lanes.flush(raw, &mut self.down, closes, random);
+    }
+
     /// Returns whether the gateway sends its next message now, and schedules the one after it.
     pub(super) fn is_message_due(&mut self, raw: u64, random: &mut Random) -> bool {
         let due = self.next_to_peer <= raw;
@@ -251,16 +272,29 @@ impl Peer {
                     self.in_force = Some(sent);
                     assert_eq!(policy.detection(), sent, "both ends hold the same policy");
                 }
+                Output::Event(Event::Lost { verdict, .. }) => {
+                    if is_orderly_close(verdict.cause) {
+                        self.to_peer.check_complete();
+                    }
+                }
                 Output::Event(_) | Output::Examine { .. } | Output::Patience(_) => {}
                 Output::Close(how) => closing = Some(how),
             }
         }
-        self.lanes.flush(raw, &mut self.up, random);
+        self.lanes.flush(raw, &mut self.up, closing.is_some(), random);
         if let Some(how) = closing {
             self.open = false;
             self.up.send(raw, closing_segment(how), random);
         }
     }
+}
+
+/// Returns whether the other end sent CLOSE after everything that it had accepted for sending.
+pub(super) fn is_orderly_close(cause: Cause) -> bool {
+    matches!(
+        cause,
+        Cause::PeerClosed(CloseReason::Done | CloseReason::Drained | CloseReason::Kicked)
+    )
 }
 
 /// Returns what the other end receives when a socket is closed.

@@ -310,7 +310,10 @@ impl Schedule {
     fn command_all(&mut self) {
         let random = &mut self.world.random;
         let command = match random.below(8) {
-            0 => HubCommand::Drain { reconnect_within: Span::from_nanos(self.unit) },
+            0 => HubCommand::Drain {
+                limit: Span::from_secs(30),
+                reconnect_within: Span::from_nanos(self.unit),
+            },
             1 => HubCommand::ReportHeartbeats(true),
             _ => {
                 let listener = random.below(3) as u16;

@@ -138,6 +138,7 @@ impl World {
         if !peer.open || !peer.own_model.is_established() {
             return;
         }
+        peer.flush_up(self.raw, &mut self.random);
         peer.exit(self.raw, None, &mut self.random);
         let codec = peer.codec();
         let message = peer.to_gateway.next_message(codec, &mut self.random);

@@ -32,7 +32,7 @@ impl Sockets {
             match conn.state {
                 // In front, so that nothing is sent behind the gap that the discarded data leaves.
                 ConnState::Open => self.feedback.push_front((link, Feedback::Overflowed)),
-                ConnState::Leaving { .. } | ConnState::Marked => self.mark_for_close(link),
+                ConnState::Leaving | ConnState::Marked => self.mark_for_close(link),
             }
         }
     }
@@ -42,7 +42,6 @@ impl Sockets {
 mod tests {
     use std::net::{TcpListener, TcpStream};
 
-    use systole_core::Time;
     use systole_core::link::Lane;
 
     use super::super::Conn;
@@ -93,7 +92,7 @@ mod tests {
         for (link, _) in small {
             assert!(sockets.outbox_bytes() > 0);
             sockets.mark_for_close(*link);
-            sockets.close_marked(Time::ZERO);
+            sockets.close_marked();
         }
         assert_eq!(sockets.outbox_bytes(), 0);
     }

@@ -1,0 +1,237 @@
+//! Leave-taking: what becomes of a connection between the end of its link and its close.
+//!
+//! What was queued is still delivered as long as the peer takes bytes. Then this end closes its
+//! side, and the socket is closed once everything was acknowledged and the peer has closed its
+//! side too: an earlier close could turn into a reset, which destroys bytes on their way.
+
+use crate::kernel::TcpSnapshot;
+use crate::tap::Machine;
+use crate::time::{Span, Time};
+
+/// The longest time without a single byte taken by the socket or acknowledged by the peer, as far
+/// as the examinations show. A peer that reads slowly opens its window in steps, which may be
+/// seconds apart.
+pub const STALL: Span = Span::from_secs(5);
+
+/// The longest leave-taking outside a drain: a peer that reads slowly but steadily holds the
+/// connection and its queued bytes no longer.
+pub const LEAVE_LIMIT: Span = Span::from_secs(60);
+
+/// The longest wait for the peer to close its side once it has acknowledged everything. Bytes that
+/// it sends until then would turn a close into a reset.
+pub const FIN_WAIT: Span = Span::from_secs(1);
+
+/// The time between two examinations.
+pub const EXAMINE_INTERVAL: Span = Span::from_secs(1);
+
+/// The time to the first examination after the peer has closed its side: only acknowledgements are
+/// missing, which take a round trip. The time doubles up to [`EXAMINE_INTERVAL`].
+pub const FIRST_EXAMINE_INTERVAL: Span = Span::from_millis(20);
+
+/// An input of a [`Departure`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// The socket took some of the queued bytes.
+    Taken,
+    /// The socket took the last queued bytes, or none were queued. May be repeated.
+    Flushed,
+    /// The peer sends nothing more: its side is closed, or its CLOSE arrived. May be repeated.
+    Ended,
+    /// The answer to [`Output::Examine`], before any other input; `None` where the system shows
+    /// nothing.
+    Examined(Option<TcpSnapshot>),
+    /// The socket failed.
+    Failed,
+    /// The time of [`Departure::next_deadline`] has come. An early call does no harm.
+    Deadline,
+}
+
+/// An output of a [`Departure`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// Read the kernel's view of the connection, and hand it in with [`Input::Examined`] at once.
+    Examine,
+    /// Close our side of the stream.
+    ShutdownWrite,
+    /// Close the socket; the departure takes no further input.
+    Close,
+}
+
+/// The machine for the last part of one connection. The link has ended, and its last frames are
+/// queued.
+#[derive(Clone, Debug)]
+pub struct Departure {
+    phase: Phase,
+    /// When the socket is closed, whatever the peer does.
+    until: Time,
+    /// When the socket last took a byte or the peer was last seen to acknowledge one.
+    progress: Time,
+    /// The number of acknowledged bytes at the last examination.
+    acknowledged: Option<u64>,
+    next_examination: Time,
+    examine_interval: Span,
+    /// Whether the peer sends nothing more.
+    peer_ended: bool,
+    pending: Pending,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// Bytes are queued.
+    Sending,
+    /// Everything was given to the kernel, and may not have been acknowledged.
+    Unacknowledged {
+        flushed: Time,
+    },
+    /// Everything was acknowledged; the peer has until this time to close its side.
+    Acknowledged {
+        until: Time,
+    },
+    Over,
+}
+
+/// The outputs that wait to be polled.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pending {
+    examine: bool,
+    shutdown: bool,
+    close: bool,
+}
+
+impl Departure {
+    /// Starts the leave-taking of a link that ended at `now`; it lasts at most `limit`.
+    pub fn new(now: Time, limit: Span) -> Departure {
+        Departure {
+            phase: Phase::Sending,
+            until: now + limit,
+            progress: now,
+            acknowledged: None,
+            next_examination: now + EXAMINE_INTERVAL,
+            examine_interval: EXAMINE_INTERVAL,
+            peer_ended: false,
+            pending: Pending::default(),
+        }
+    }
+
+    /// Returns when to hand in [`Input::Deadline`] next; `None` after [`Output::Close`].
+    pub fn next_deadline(&self) -> Option<Time> {
+        match self.phase {
+            Phase::Sending | Phase::Unacknowledged { .. } => {
+                Some(self.until.min(self.next_examination))
+            }
+            Phase::Acknowledged { until } => Some(self.until.min(until)),
+            Phase::Over => None,
+        }
+    }
+
+    fn flushed(&mut self, now: Time) {
+        match self.phase {
+            Phase::Sending => {
+                self.phase = Phase::Unacknowledged { flushed: now };
+                self.progress = now;
+                self.pending.shutdown = true;
+                if self.peer_ended {
+                    self.await_acknowledgement(now);
+                }
+            }
+            Phase::Unacknowledged { .. } | Phase::Acknowledged { .. } | Phase::Over => {}
+        }
+    }
+
+    fn peer_ended(&mut self, now: Time) {
+        let again = core::mem::replace(&mut self.peer_ended, true);
+        match self.phase {
+            Phase::Unacknowledged { .. } if again => self.pending.examine = true,
+            Phase::Unacknowledged { .. } => self.await_acknowledgement(now),
+            Phase::Acknowledged { .. } => self.close(),
+            Phase::Sending | Phase::Over => {}
+        }
+    }
+
+    /// Examines the socket at once and then at short intervals: only acknowledgements are missing.
+    fn await_acknowledgement(&mut self, now: Time) {
+        self.pending.examine = true;
+        self.examine_interval = FIRST_EXAMINE_INTERVAL;
+        self.next_examination = now + FIRST_EXAMINE_INTERVAL;
+    }
+
+    fn examined(&mut self, now: Time, tcp: Option<TcpSnapshot>) {
+        let acknowledged = tcp.and_then(|tcp| tcp.bytes_acked);
+        if self.acknowledged.zip(acknowledged).is_some_and(|(before, after)| before < after) {
+            self.progress = now;
+        }
+        self.acknowledged = acknowledged.or(self.acknowledged);
+        match self.phase {
+            Phase::Unacknowledged { flushed } => {
+                if is_all_acknowledged(tcp) {
+                    // The last acknowledgement may have come long before this examination.
+                    let last_ack = tcp.map_or(flushed, |tcp| now - tcp.last_ack);
+                    let since = flushed.max(last_ack);
+                    self.phase = Phase::Acknowledged { until: since + FIN_WAIT };
+                    if self.peer_ended || since + FIN_WAIT <= now {
+                        self.close();
+                    }
+                    return;
+                }
+            }
+            Phase::Sending => {}
+            Phase::Acknowledged { .. } | Phase::Over => return,
+        }
+        if self.progress + STALL <= now {
+            self.close();
+        }
+    }
+
+    fn expire(&mut self, now: Time) {
+        let over = match self.phase {
+            Phase::Sending | Phase::Unacknowledged { .. } => self.until <= now,
+            Phase::Acknowledged { until } => self.until.min(until) <= now,
+            Phase::Over => return,
+        };
+        if over {
+            self.close();
+        } else if self.next_examination <= now {
+            self.examine_interval = self.examine_interval.times(2).min(EXAMINE_INTERVAL);
+            self.next_examination = now + self.examine_interval;
+            self.pending.examine = true;
+        }
+    }
+
+    fn close(&mut self) {
+        self.phase = Phase::Over;
+        self.pending = Pending { close: true, ..Pending::default() };
+    }
+}
+
+impl Machine for Departure {
+    type Input<'a> = Input;
+    type Output<'a> = Output;
+
+    fn handle(&mut self, now: Time, input: Input) {
+        if self.phase == Phase::Over {
+            return;
+        }
+        match input {
+            Input::Taken => self.progress = now,
+            Input::Flushed => self.flushed(now),
+            Input::Ended => self.peer_ended(now),
+            Input::Examined(tcp) => self.examined(now, tcp),
+            Input::Failed => self.close(),
+            Input::Deadline => self.expire(now),
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        let Pending { examine, shutdown, close } = &mut self.pending;
+        // The examination first: if nothing is missing, the close ends our side too.
+        let outputs =
+            [(examine, Output::Examine), (shutdown, Output::ShutdownWrite), (close, Output::Close)];
+        outputs.into_iter().find_map(|(flag, output)| core::mem::take(flag).then_some(output))
+    }
+}
+
+/// Returns whether the peer has acknowledged everything that the kernel was given, as far as this
+/// system shows it. What it does not show must be left to the kernel.
+fn is_all_acknowledged(tcp: Option<TcpSnapshot>) -> bool {
+    tcp.is_none_or(|tcp| tcp.unacked == 0 && tcp.notsent.unwrap_or(0) == 0)
+}

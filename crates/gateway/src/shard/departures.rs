@@ -1,0 +1,256 @@
+//! Leave-taking: the connections of ended links until their close, each driven by a [`Departure`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Shutdown;
+
+use systole_core::link::Departure;
+use systole_core::link::departure::{Input, Output};
+use systole_core::{Machine, Span, Time};
+use systole_net::examine::tcp_snapshot;
+
+use super::sockets::{ConnState, ReadOutcome, Sockets};
+
+/// Maximum number of reads of one leaving socket per turn, so that the others get their share.
+const READS_PER_TURN: usize = 4;
+
+/// Maximum number of departures examined per turn, each at the cost of a system call: about 0.5 ms.
+const DEPARTURES_PER_TURN: usize = 256;
+
+/// The departures of a shard, by link. Only connections that are leaving take memory here, and there
+/// are no more of them than connections.
+#[derive(Debug, Default)]
+pub(super) struct Departures {
+    links: BTreeMap<u32, Entry>,
+    /// The time to which each departure is armed.
+    deadlines: BTreeSet<(Time, u32)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    departure: Departure,
+    /// The departure's time in `deadlines`. It is moved only when a deadline comes earlier; one that
+    /// came too early is armed again when it fires.
+    armed: Option<Time>,
+}
+
+impl Departures {
+    /// Returns when the next departure may be due.
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    fn remove(&mut self, link: u32) {
+        if let Some(at) = self.links.remove(&link).and_then(|entry| entry.armed) {
+            self.deadlines.remove(&(at, link));
+        }
+    }
+
+    fn arm(&mut self, link: u32) {
+        let Some(entry) = self.links.get_mut(&link) else {
+            return;
+        };
+        let Some(next) = entry.departure.next_deadline() else {
+            return;
+        };
+        if entry.armed.is_some_and(|armed| armed <= next) {
+            return;
+        }
+        if let Some(armed) = entry.armed.replace(next) {
+            self.deadlines.remove(&(armed, link));
+        }
+        self.deadlines.insert((next, link));
+    }
+
+    /// Takes a link whose time has come.
+    fn take_due(&mut self, now: Time) -> Option<u32> {
+        let &(at, link) = self.deadlines.first().filter(|(at, _)| *at <= now)?;
+        self.deadlines.remove(&(at, link));
+        if let Some(entry) = self.links.get_mut(&link) {
+            entry.armed = None;
+        }
+        Some(link)
+    }
+}
+
+impl Sockets {
+    /// Starts the leave-taking of a link that the hub has ended; it lasts at most `limit`.
+    pub(super) fn start_leaving(&mut self, link: u32, now: Time, limit: Span) {
+        self.flush();
+        let Some(conn) = self.conns.get_mut(link as usize) else {
+            return;
+        };
+        conn.state = ConnState::Leaving;
+        let fin_received = conn.fin_received;
+        let entry = Entry { departure: Departure::new(now, limit), armed: None };
+        self.departures.links.insert(link, entry);
+        if fin_received {
+            self.feed_departure(link, now, Input::Ended);
+        }
+        self.continue_departure(link, now);
+    }
+
+    /// Tells a departure that the socket took bytes, and whether all of them.
+    pub(super) fn continue_departure(&mut self, link: u32, now: Time) {
+        let Some(conn) = self.conns.get(link as usize) else {
+            return;
+        };
+        if conn.state == ConnState::Leaving {
+            let input = if conn.outbox.is_none() { Input::Flushed } else { Input::Taken };
+            self.feed_departure(link, now, input);
+        }
+    }
+
+    /// Reads and discards bytes of a leaving link, up to the end of the stream. Returns whether there
+    /// may be more.
+    pub(super) fn drain_until_fin(&mut self, link: u32, now: Time, scratch: &mut [u8]) -> bool {
+        if self.conns.get(link as usize).is_none_or(|conn| conn.state != ConnState::Leaving) {
+            return false;
+        }
+        for _ in 0..READS_PER_TURN {
+            let input = match self.read(link, scratch) {
+                ReadOutcome::Failed(_) => Input::Failed,
+                ReadOutcome::Empty if self.has_fin(link) => Input::Ended,
+                ReadOutcome::Empty => return false,
+                // A pending error is read after the end of the stream.
+                ReadOutcome::Bytes(_) | ReadOutcome::Warned(_) | ReadOutcome::Ended => continue,
+            };
+            self.feed_departure(link, now, input);
+            return false;
+        }
+        true
+    }
+
+    /// Feeds the departures whose time has come.
+    pub(super) fn expire_departures(&mut self, now: Time) {
+        for _ in 0..DEPARTURES_PER_TURN {
+            let Some(link) = self.departures.take_due(now) else {
+                return;
+            };
+            self.feed_departure(link, now, Input::Deadline);
+        }
+    }
+
+    fn has_fin(&self, link: u32) -> bool {
+        self.conns.get(link as usize).is_some_and(|conn| conn.fin_received)
+    }
+
+    /// Feeds a departure and carries out its outputs.
+    fn feed_departure(&mut self, link: u32, now: Time, input: Input) {
+        let entry = self.departures.links.get_mut(&link);
+        let (Some(entry), Some(conn)) = (entry, self.conns.get(link as usize)) else {
+            return;
+        };
+        let departure = &mut entry.departure;
+        departure.handle(now, input);
+        while let Some(output) = departure.poll_output() {
+            match output {
+                Output::Examine => {
+                    let seen = tcp_snapshot(&conn.stream);
+                    departure.handle(now, Input::Examined(seen));
+                }
+                Output::ShutdownWrite => {
+                    // It fails only on a connection that has failed.
+                    let _ = conn.stream.shutdown(Shutdown::Write);
+                }
+                Output::Close => {
+                    self.departures.remove(link);
+                    return self.mark_for_close(link);
+                }
+            }
+        }
+        self.departures.arm(link);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    use systole_core::link::Lane;
+    use systole_core::link::departure::{EXAMINE_INTERVAL, FIN_WAIT, LEAVE_LIMIT, STALL};
+
+    use super::super::sockets::Conn;
+    use super::*;
+
+    /// More than the kernel's buffers of one connection hold.
+    const MUCH: usize = 16 << 20;
+
+    const START: Time = Time::from_millis(1_000);
+
+    /// Connects a link that leaves with `len` bytes queued; returns it with its peer.
+    fn leaving(sockets: &mut Sockets, listener: &TcpListener, len: usize) -> (u32, TcpStream) {
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let link = sockets.conns.insert(Conn::new(mio::net::TcpStream::from_std(stream))) as u32;
+        sockets.transmit(link, Lane::Data, &vec![7; len]);
+        sockets.start_leaving(link, START, LEAVE_LIMIT);
+        (link, peer)
+    }
+
+    /// Expires departures up to `until` in virtual time, as the loop does.
+    fn run(sockets: &mut Sockets, until: Time) {
+        while let Some(at) = sockets.departures.next_deadline().filter(|at| *at <= until) {
+            sockets.expire_departures(at);
+        }
+    }
+
+    #[test]
+    fn a_peer_that_reads_nothing_is_given_up_and_one_that_reads_is_not() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let mut sockets = Sockets::new(2 * MUCH, usize::MAX);
+        let (silent, _kept_open) = leaving(&mut sockets, &listener, MUCH);
+        let (reading, mut peer) = leaving(&mut sockets, &listener, MUCH);
+        let mut buffer = vec![0; 64 * 1024];
+        let mut now = START;
+        while sockets.conns[silent as usize].state == ConnState::Leaving {
+            // The peer must have read before the socket takes more.
+            peer.read_exact(&mut buffer).unwrap();
+            now = now + Span::from_millis(500);
+            sockets.writable(reading, now);
+            run(&mut sockets, now);
+        }
+        let took = now.since(START);
+        assert!(took >= STALL && took <= STALL + EXAMINE_INTERVAL.times(2), "{took}");
+        assert_eq!(sockets.conns[reading as usize].state, ConnState::Leaving);
+        assert_eq!(sockets.close_marked(), 1);
+        assert_eq!(sockets.departures.links.len(), 1);
+    }
+
+    /// Fills the table beyond what one turn handles.
+    #[test]
+    fn a_crowd_that_leaves_together_is_handled_in_several_turns_and_leaves_nothing_behind() {
+        let count = DEPARTURES_PER_TURN + 44;
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let mut sockets = Sockets::new(1_000, usize::MAX);
+        let peers: Vec<_> = (0..count).map(|_| leaving(&mut sockets, &listener, 10).1).collect();
+        assert_eq!(sockets.departures.links.len(), count);
+        assert_eq!(sockets.departures.deadlines.len(), count);
+        let first = START + EXAMINE_INTERVAL;
+        assert_eq!(sockets.departures.next_deadline(), Some(first));
+        sockets.expire_departures(first);
+        let rest = sockets.departures.deadlines.iter().filter(|(at, _)| *at == first).count();
+        assert_eq!(rest, count - DEPARTURES_PER_TURN, "the rest waits for the next turn");
+        // The kernels may acknowledge later than virtual time passes; then the stall limit ends it.
+        run(&mut sockets, START + STALL + FIN_WAIT.times(3));
+        assert!(sockets.departures.links.is_empty() && sockets.departures.deadlines.is_empty());
+        let closed = std::iter::from_fn(|| Some(sockets.close_marked()).filter(|n| *n > 0));
+        assert_eq!(closed.sum::<usize>(), count);
+        drop(peers);
+    }
+
+    #[test]
+    fn a_peer_that_has_closed_is_closed_without_a_wait() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let mut sockets = Sockets::new(1_000, usize::MAX);
+        let (link, mut peer) = leaving(&mut sockets, &listener, 10);
+        peer.read_exact(&mut [0; 10]).unwrap();
+        drop(peer);
+        let mut scratch = [0; 64];
+        while sockets.conns[link as usize].state == ConnState::Leaving {
+            assert!(!sockets.drain_until_fin(link, START, &mut scratch));
+        }
+        assert!(sockets.departures.links.is_empty());
+    }
+}
