@@ -114,8 +114,8 @@ impl Client {
     ///
     /// While the server takes bytes this goes on, for at most
     /// [`LEAVE_LIMIT`](systole_core::link::departure::LEAVE_LIMIT); a server that takes none is
-    /// given up after [`STALL`](systole_core::link::departure::STALL). A canceled call changes nothing: the client ends in the
-    /// background.
+    /// given up after [`STALL`](systole_core::link::departure::STALL). A canceled call changes
+    /// nothing: the client ends in the background.
     ///
     /// # Errors
     /// `Closed` if the client had ended before.

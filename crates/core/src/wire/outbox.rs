@@ -49,8 +49,8 @@ impl Outbox {
         }
     }
 
-    /// Queues `bytes`, one or more whole frames, at the end of a lane. The last lane takes one push,
-    /// after which nothing may follow.
+    /// Queues `bytes`, one or more whole frames, at the end of a lane. The last lane takes one
+    /// push, after which nothing may follow.
     ///
     /// # Errors
     /// The lane has no room for all of `bytes`, or the last lane is in use; none was queued, and the

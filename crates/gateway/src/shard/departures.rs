@@ -16,8 +16,8 @@ const READS_PER_TURN: usize = 4;
 /// Maximum number of departures examined per turn, each at the cost of a system call: about 0.5 ms.
 const DEPARTURES_PER_TURN: usize = 256;
 
-/// The departures of a shard, by link. Only connections that are leaving take memory here, and there
-/// are no more of them than connections.
+/// The departures of a shard, by link. Only connections that are leaving take memory here, and
+/// there are no more of them than connections.
 #[derive(Debug, Default)]
 pub(super) struct Departures {
     links: BTreeMap<u32, Entry>,
@@ -28,8 +28,8 @@ pub(super) struct Departures {
 #[derive(Debug)]
 struct Entry {
     departure: Departure,
-    /// The departure's time in `deadlines`. It is moved only when a deadline comes earlier; one that
-    /// came too early is armed again when it fires.
+    /// The departure's time in `deadlines`. It is moved only when a deadline comes earlier; one
+    /// that came too early is armed again when it fires.
     armed: Option<Time>,
 }
 
@@ -100,8 +100,8 @@ impl Sockets {
         }
     }
 
-    /// Reads and discards bytes of a leaving link, up to the end of the stream. Returns whether there
-    /// may be more.
+    /// Reads and discards bytes of a leaving link, up to the end of the stream. Returns whether
+    /// there may be more.
     pub(super) fn drain_until_fin(&mut self, link: u32, now: Time, scratch: &mut [u8]) -> bool {
         if self.conns.get(link as usize).is_none_or(|conn| conn.state != ConnState::Leaving) {
             return false;
