@@ -81,7 +81,7 @@ fn process_outputs(
                 established |= matches!(event, Event::Established { .. });
             }
             // Requested only if `Settings::examines` is set.
-            Output::Examine { .. } | Output::Patience(_) => {}
+            Output::Examine { .. } | Output::Patience(_) | Output::Poll => {}
             Output::Close(_) => open = false,
         }
     }

@@ -88,7 +88,7 @@ fn process_outputs(link: &mut Link, stream: &mut TcpStream, now: Time) -> std::i
             Output::Event(Event::Data { bytes, more, .. }) => echoes.push((bytes.to_vec(), more)),
             Output::Event(event) => println!("{event:?}"),
             // Requested only if `Settings::examines` is set.
-            Output::Examine { .. } | Output::Patience(_) => {}
+            Output::Examine { .. } | Output::Patience(_) | Output::Poll => {}
             Output::Close(_) => open = false,
         }
     }

@@ -7,6 +7,7 @@ use socket2::SockRef;
 use systole_core::link::Introduction;
 use systole_core::wire::{BootId, InstanceId};
 use systole_core::witness::Past;
+use systole_net::listener;
 use tokio::net::{TcpStream, lookup_host};
 
 use crate::{ConnectError, Options};
@@ -39,9 +40,10 @@ pub(crate) async fn connect(addr: &str, limit: Duration) -> Result<TcpStream, Co
     let mut last = unresolved("it has none".to_owned());
     for addr in found {
         match tokio::time::timeout(share, TcpStream::connect(addr)).await {
-            Ok(Ok(stream)) => {
-                return Ok(stream);
-            }
+            Ok(Ok(stream)) => match listener::prepare(&stream) {
+                Ok(()) => return Ok(stream),
+                Err(error) => last = ConnectError::from_io(&error),
+            },
             Ok(Err(error)) => last = ConnectError::from_io(&error),
             Err(_) => last = ConnectError::Timeout(share),
         }

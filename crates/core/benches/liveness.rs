@@ -27,11 +27,17 @@ const SECOND: u64 = 1_000 * MILLI;
 const SECONDS: u64 = 30;
 /// The maximum number of wheel steps before a loop polls its sockets again.
 const BUDGET: u32 = 1_000;
+#[path = "liveness/scans.rs"]
+mod scans;
+
 /// The number of links that are prefetched together.
 const BATCH: usize = 64;
 
+/// The largest table of slots that is measured: 432 MB.
+const MAX_SLOTS: u32 = 1_000_000;
+
 /// The figures of one benchmark cell; unused ones are zero.
-type Figures = [f64; 5];
+pub(crate) type Figures = [f64; 5];
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -105,7 +111,7 @@ fn measure(links: u32) -> Vec<Row> {
     let other = minimum_of("quad_wheel", links);
     let cached = links <= 10_000;
     let row = |what, unit, goal, ours, other| Row { links, what, unit, goal, ours, other };
-    vec![
+    let mut rows = vec![
         row("evidence, links in order", "ns", Some(20), in_order, None),
         row("evidence, links at random in batches", "ns", Some(20), batched, None),
         row("evidence, links at random, one by one", "ns", None, at_random, None),
@@ -121,7 +127,13 @@ fn measure(links: u32) -> Vec<Row> {
         row("wheel: expire and arm again", "ns", None, ours[1], Some(other[1])),
         row("wheel: memory per link", "B", None, ours[2], Some(other[2])),
         row("wheel: all due at once, longest step", "µs", None, ours[3], Some(other[3])),
-    ]
+    ];
+    if links <= MAX_SLOTS {
+        let [step, all, ..] = minimum_of("scan", links);
+        rows.push(row("table: search of empty slots, longest step", "µs", Some(200), step, None));
+        rows.push(row("for comparison: all slots in one step", "µs", None, all, None));
+    }
+    rows
 }
 
 /// Runs a cell in separate processes, so that none inherits memory, and returns the minimum of each
@@ -146,6 +158,7 @@ fn run_cell(cell: &str, links: u32) {
         "link" => link_cell(links, || Wheel::new(Time::ZERO)),
         "floor" => [store_at_random(links), 0.0, 0.0, 0.0, 0.0],
         "flight" => flight_cell(links),
+        "scan" => scans::scan_cell(links),
         "quad_link" => link_cell(links, Quad::default),
         "wheel" => timer_cell(links, || Wheel::new(Time::ZERO)),
         "quad_wheel" => timer_cell(links, Quad::default),
@@ -465,7 +478,7 @@ impl Links {
     }
 }
 
-fn timed(work: impl FnOnce()) -> Duration {
+pub(crate) fn timed(work: impl FnOnce()) -> Duration {
     let begin = Instant::now();
     work();
     begin.elapsed()

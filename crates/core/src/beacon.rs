@@ -11,6 +11,7 @@
 mod datagram;
 mod device;
 mod kicked;
+mod presence;
 mod signal;
 mod sweep;
 mod table;
@@ -25,6 +26,7 @@ pub use datagram::{Answer, BadDatagram, DATAGRAM, Datagram, SIGNED, Says, Statem
 pub use device::{Device, Heard};
 use kicked::Kicked;
 pub use kicked::{KICK_REST, KICKED};
+pub use presence::Presences;
 pub use signal::{BeaconCommand, Counters, Event, Input, Output, Presence, Settings, Subject};
 use sweep::PolicyRollout;
 use table::{Entry, Table};
@@ -152,47 +154,6 @@ impl BeaconHub {
     /// Returns the counters.
     pub fn counters(&self) -> Counters {
         Counters { online: self.table.len(), ..self.counters }
-    }
-
-    /// Returns the presence of a device, if it is online.
-    pub fn presence(&self, device: u64) -> Option<Presence> {
-        let number = self.table.find(device)?;
-        self.table.get(number).map(|entry| self.presence_of(number, entry))
-    }
-
-    /// Returns the presence of the device at place `number` of the table, if there is one.
-    pub fn presence_at(&self, number: u32) -> Option<Presence> {
-        self.table.get(number).map(|entry| self.presence_of(number, entry))
-    }
-
-    /// Returns the online devices from place `number` of the table upwards, in order.
-    pub fn presences(&self, number: u32) -> impl Iterator<Item = Presence> {
-        self.table.iter_from(number).map(|(number, entry)| self.presence_of(number, entry))
-    }
-
-    fn presence_of(&self, number: u32, entry: &Entry<Slot>) -> Presence {
-        let slot = &entry.value;
-        Presence {
-            number,
-            subject: self.subject(number, entry),
-            last_heard: slot.liveness.last_heard(),
-            suspect: slot.liveness.is_suspect(),
-            held_until: slot.liveness.held_until(),
-            policy: *self.rollout.policy_of(slot.generation),
-        }
-    }
-
-    fn subject(&self, number: u32, entry: &Entry<Slot>) -> Subject {
-        let slot = &entry.value;
-        let serial = slot.epoch & 0xffff_ffff;
-        Subject {
-            device: entry.device(),
-            session: u64::from(self.shard) << 56 | serial << 24 | u64::from(number),
-            epoch: slot.epoch,
-            address: slot.address.into(),
-            since: slot.since,
-            status: slot.status,
-        }
     }
 
     fn handle_statement(&mut self, now: Time, statement: Statement, address: SocketAddr) {

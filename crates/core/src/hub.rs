@@ -14,13 +14,13 @@ use core::net::SocketAddr;
 
 use address::Address;
 pub use frames::FRAME_MEMORY;
-pub use presence::Presence;
+pub use presence::{Presence, Presences};
 use sweep::Sweep;
 
 use crate::budget::Budget;
 use crate::link::departure::LEAVE_LIMIT;
 use crate::link::{self, Context, Effect, Outbound, Peer, SessionKey, Settings, Writer};
-use crate::pages::Pages;
+use crate::pages::Slots;
 use crate::policy::Policy;
 use crate::random::Random;
 use crate::tap::Machine;
@@ -33,6 +33,10 @@ pub const MAX_LINKS: u32 = 1 << 24;
 
 /// The maximum number of wheel steps per [`Input::Deadline`]: about 100 µs of work.
 pub const DEADLINE_STEPS: u32 = 1_024;
+
+/// The number of wheel steps that a request to read a socket counts for: a system call costs about
+/// as much. So one input makes at most 256 requests and one batch.
+const POLL_STEPS: u32 = 3;
 
 /// The number of due links whose deadlines are read together.
 const DEADLINE_BATCH: usize = 32;
@@ -62,7 +66,15 @@ pub enum Input<'a> {
         input: link::Input<'a>,
     },
     /// The time of the next deadline has come. An early call does no harm.
-    Deadline,
+    ///
+    /// A link whose deadline lies within the horizon is judged at the horizon. For a link whose
+    /// deadline has come since then the hub emits [`link::Output::Poll`]: it is judged at the time
+    /// of [`link::Input::Polled`], unless bytes came first. A poll that has no answer before the
+    /// next input of this kind is repeated.
+    Deadline {
+        /// The time up to which every socket has been read; at most `now`.
+        horizon: Time,
+    },
     /// A command for all links.
     Command(HubCommand),
 }
@@ -122,7 +134,7 @@ pub struct Hub {
     shard: u8,
     serial: u64,
     listeners: Vec<Settings>,
-    slots: Pages<Option<Slot>>,
+    slots: Slots<Slot>,
     wheel: Wheel,
     sweeps: Vec<Sweep>,
     /// The links that hold part of a frame, by the time from which the frame's time limit counts.
@@ -132,6 +144,9 @@ pub struct Hub {
     ended: Vec<u32>,
     /// More deadlines are due than one input may handle.
     backlog: bool,
+    /// The links whose sockets were to be read since the last [`Input::Deadline`]. Their wheel
+    /// entries have fired, and are armed again with the answers.
+    polled: Vec<u32>,
     outbound: Outbound,
     random: Random,
     counters: Counters,
@@ -157,13 +172,14 @@ impl Hub {
             shard,
             serial: origin << 20,
             listeners,
-            slots: Pages::new(),
+            slots: Slots::new(),
             wheel: Wheel::new(now),
             sweeps: Vec::new(),
             frames: Budget::new(FRAME_MEMORY),
             leave_limit: LEAVE_LIMIT,
             ended: Vec::new(),
             backlog: false,
+            polled: Vec::new(),
             outbound: Outbound::default(),
             random: Random::new(seed),
             counters: Counters::default(),
@@ -199,22 +215,19 @@ impl Hub {
 
     /// Returns the presence of a link. A link that has ended is available until the next input.
     pub fn presence(&self, link: u32) -> Option<Presence<'_>> {
-        self.slots.get(link)?.as_ref().map(|slot| Presence::of(link, slot))
+        self.slots.get(link).map(|slot| Presence::of(link, slot))
     }
 
-    /// Returns the established links from number `from` upwards, in order.
-    pub fn presences(&self, from: u32) -> impl Iterator<Item = Presence<'_>> {
-        self.slots
-            .iter_from(from)
-            .filter_map(|(link, slot)| Some((link, slot.as_ref()?)))
-            .filter(|(_, slot)| slot.peer.is_established())
-            .map(|(link, slot)| Presence::of(link, slot))
+    /// Searches at most `limit` numbers from `from` upwards for established links. Numbers without
+    /// a link count too.
+    pub fn presences(&self, from: u32, limit: usize) -> Presences<'_> {
+        Presences::new(self.slots.scan(from, limit))
     }
 
     /// Returns the established link that carries this session.
     pub fn find(&self, session: u64) -> Option<u32> {
         let link = u32::try_from(session & u64::from(MAX_LINKS - 1)).ok()?;
-        let slot = self.slots.get(link)?.as_ref()?;
+        let slot = self.slots.get(link)?;
         (slot.peer.is_established() && slot.peer.session().session == session).then_some(link)
     }
 
@@ -223,7 +236,7 @@ impl Hub {
         let Some(settings) = self.listeners.get(usize::from(listener)) else {
             return out.close(link::Closing::Abort);
         };
-        let taken = self.slots.get(link).is_some_and(Option::is_some);
+        let taken = self.slots.get(link).is_some();
         if taken || link >= MAX_LINKS {
             return out.close(link::Closing::Abort);
         }
@@ -236,8 +249,8 @@ impl Hub {
         if let Some(deadline) = peer.next_deadline() {
             self.wheel.arm(link, deadline.at);
         }
-        let slot = Some(Slot { peer, established: 0, address: address.into(), listener });
-        *self.slots.entry(link) = slot;
+        let slot = Slot { peer, established: 0, address: address.into(), listener };
+        self.slots.insert(link, slot);
         self.counters.links += 1;
     }
 
@@ -254,7 +267,7 @@ impl Hub {
         link: u32,
         step: impl FnOnce(&mut Peer, &mut Context<'_>, &mut Writer<'_>) -> Effect,
     ) {
-        let Some(Some(slot)) = self.slots.get_mut(link) else {
+        let Some(slot) = self.slots.get_mut(link) else {
             return;
         };
         let Some(settings) = self.listeners.get(usize::from(slot.listener)) else {
@@ -292,7 +305,7 @@ impl Hub {
     /// Arms the wheel for a link's next deadline. Lazy: an entry that is too early stays, because
     /// it is armed again when it fires.
     fn rearm(&mut self, now: Time, link: u32) {
-        let Some(Some(slot)) = self.slots.get(link) else {
+        let Some(slot) = self.slots.get(link) else {
             return;
         };
         match (slot.peer.next_deadline(), self.wheel.armed(link)) {
@@ -304,7 +317,10 @@ impl Hub {
 
     /// Handles the due deadlines, in batches: due links lie anywhere in memory, and the cache
     /// misses of one batch overlap.
-    fn expire(&mut self, now: Time) {
+    fn expire(&mut self, now: Time, horizon: Time) {
+        while let Some(link) = self.polled.pop() {
+            self.rearm(now, link);
+        }
         let mut steps = DEADLINE_STEPS;
         let mut batch = [(0, None); DEADLINE_BATCH];
         loop {
@@ -316,7 +332,7 @@ impl Hub {
                 due += 1;
             }
             for (link, deadline) in batch.iter_mut().take(due) {
-                let slot = self.slots.get(*link).and_then(Option::as_ref);
+                let slot = self.slots.get(*link);
                 *deadline = slot.and_then(|slot| {
                     let deadline = slot.peer.next_deadline()?;
                     Some((deadline, slot.peer.timer(now, deadline)))
@@ -324,8 +340,13 @@ impl Hub {
             }
             for &(link, deadline) in batch.iter().take(due) {
                 match deadline {
+                    Some((due, _)) if due.at <= horizon => {
+                        self.handle_link(horizon, link, link::Input::Deadline);
+                    }
                     Some((due, _)) if due.at <= now => {
-                        self.handle_link(now, link, link::Input::Deadline)
+                        steps = steps.saturating_sub(POLL_STEPS);
+                        self.polled.push(link);
+                        self.outbound.to(link).poll();
                     }
                     Some((_, timer)) => self.wheel.arm(link, timer),
                     None => {}
@@ -341,7 +362,7 @@ impl Hub {
     #[cold]
     fn remove_ended(&mut self) {
         while let Some(link) = self.ended.pop() {
-            if self.slots.get_mut(link).and_then(Option::take).is_some() {
+            if self.slots.remove(link).is_some() {
                 self.counters.links -= 1;
             }
         }
@@ -367,9 +388,10 @@ impl Machine for Hub {
                     self.make_room(now);
                 }
             }
-            Input::Deadline => {
-                self.sweep(now);
-                self.expire(now);
+            Input::Deadline { horizon } => {
+                let horizon = horizon.min(now);
+                self.sweep(horizon);
+                self.expire(now, horizon);
             }
             Input::Command(command) => self.command(command),
         }

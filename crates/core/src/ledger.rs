@@ -26,6 +26,7 @@ mod rules;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 
@@ -44,6 +45,14 @@ pub const ACCOUNTS: usize = 4_096;
 /// The time for which a verdict or an account waits. A peer that returns later may have had more
 /// than one fault.
 pub const WAITING: Span = Span::from_secs(60 * 60);
+
+/// The maximum number of waiting verdicts of one identity that a return is compared with, newest
+/// first. Bounds the work if thousands of peers share an identity.
+pub const CANDIDATES: usize = 16;
+
+/// The maximum number of verdicts, and of accounts, that one input drops because they waited too
+/// long. More than one per input, so that the tables shrink; bounded, so that no input stalls.
+const EXPIRED_PER_INPUT: usize = 8;
 
 /// The peer of one session, as it introduced itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -273,18 +282,60 @@ impl Ledger {
     }
 
     fn peer_returned(&mut self, now: Time, who: &Who<'_>) {
-        let identity: Box<str> = who.identity.into();
-        let from = (identity, 0);
-        let mut same =
-            self.identities.range(from..).take_while(|(known, _)| **known == *who.identity);
-        let (Some(&(_, serial)), None) = (same.next(), same.next()) else {
+        let Some(serial) = self.newest_of(who) else {
             return;
         };
         let held = self.pending.get(&serial).filter(|held| is_recent(held.at, now));
         if let Some(finding) = held.and_then(|held| rules::by_return(held, who))
             && let Some(held) = self.take(serial)
         {
+            self.drop_superseded(serial, who);
             self.revise(held, finding);
+        }
+    }
+
+    /// Returns the waiting verdict that a return without an account is matched with: the newest of
+    /// the same boot, because the others may be of other machines; otherwise the newest.
+    fn newest_of(&self, who: &Who<'_>) -> Option<u64> {
+        let same_boot =
+            |serial: &u64| self.pending.get(serial).is_some_and(|held| held.boot_id == who.boot_id);
+        let mut newest = self.candidates(who.identity, u64::MAX);
+        newest.clone().find(same_boot).or_else(|| newest.next())
+    }
+
+    /// Returns the waiting verdicts of an identity up to `last`, the newest first.
+    fn candidates(&self, identity: &str, last: u64) -> impl Iterator<Item = u64> + Clone {
+        let range = (identity.into(), 0)..=(identity.into(), last);
+        self.identities.range(range).rev().take(CANDIDATES).map(|(_, serial)| *serial)
+    }
+
+    /// Drops the verdicts of the same identity and host that are older than `newest`, which a
+    /// return has explained. Otherwise the next return would be told as their cause too.
+    fn drop_superseded(&mut self, newest: u64, who: &Who<'_>) {
+        let host = who.address.ip();
+        let older: Vec<u64> = self.candidates(who.identity, newest).collect();
+        for serial in older {
+            if self.pending.get(&serial).is_some_and(|held| held.address.ip() == host) {
+                self.take(serial);
+            }
+        }
+    }
+
+    /// Drops verdicts and accounts that have waited for longer than [`WAITING`].
+    fn expire(&mut self, now: Time) {
+        for _ in 0..EXPIRED_PER_INPUT {
+            let oldest = self.pending.first_key_value();
+            match oldest.filter(|(_, held)| !is_recent(held.at, now)).map(|(serial, _)| *serial) {
+                Some(serial) => drop(self.take(serial)),
+                None => break,
+            }
+        }
+        for _ in 0..EXPIRED_PER_INPUT {
+            let oldest = self.early.first_key_value();
+            match oldest.filter(|(_, early)| !is_recent(early.at, now)) {
+                Some((_, early)) => drop(self.take_early(early.account.session)),
+                None => break,
+            }
         }
     }
 
@@ -358,6 +409,7 @@ impl Machine for Ledger {
     /// lost. `now` is the time of the event, as exactly as the shell knows it, on a clock that runs
     /// during suspension. It may go back a little from one input to the next.
     fn handle(&mut self, now: Time, input: Input<'_>) {
+        self.expire(now);
         match input {
             Input::Ended { who, cause, silent, asked } => self.session_ended(PendingVerdict {
                 at: now,

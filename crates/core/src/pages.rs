@@ -4,8 +4,12 @@
 //! of the shard, and takes three times the memory for a moment. Here growth allocates one page;
 //! only the directory, one pointer per page, is ever copied.
 
+mod slots;
+
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+
+pub use slots::{Scan, Slots};
 
 /// The entries per page. Small enough to allocate a page in microseconds, large enough that the
 /// directory of ten million entries (160 kB) stays in the processor's cache.
@@ -15,7 +19,7 @@ pub const PAGE: usize = 512;
 ///
 /// A page is allocated by the first call of [`Pages::entry`] for one of its indices, and kept for
 /// the life of the table. So memory follows the highest number of pages in use: assign indices
-/// densely, lowest free first.
+/// densely, lowest free first. [`Slots`] gives pages back.
 #[derive(Debug)]
 pub struct Pages<T> {
     directory: Vec<Option<Box<[T; PAGE]>>>,
@@ -46,24 +50,25 @@ impl<T> Pages<T> {
         self.directory.iter().flatten().count() * PAGE
     }
 
-    /// Iterates over the entries from index `start` upwards, without pages never allocated.
-    ///
-    /// The iterator is lazy: a caller that takes a bounded number of entries does bounded work,
-    /// plus one step for each page never allocated.
-    pub fn iter_from(&self, start: u32) -> impl Iterator<Item = (u32, &T)> {
-        let (first, offset) = split(start);
-        let pages = self.directory.iter().enumerate().skip(first);
-        pages.filter_map(|(page, entries)| Some((page, entries.as_ref()?))).flat_map(
-            move |(page, entries)| {
-                let skipped = if page == first { offset } else { 0 };
-                let entries = entries.iter().enumerate().skip(skipped);
-                entries.map(move |(offset, entry)| (join(page, offset), entry))
-            },
-        )
+    /// Takes a page out of the table, as if it had never been allocated.
+    fn take_page(&mut self, page: usize) -> Option<Box<[T; PAGE]>> {
+        let taken = self.directory.get_mut(page)?.take();
+        while let Some(None) = self.directory.last() {
+            self.directory.pop();
+        }
+        taken
     }
 }
 
 impl<T: Default> Pages<T> {
+    /// Puts a page into the table, where there is none.
+    fn put_page(&mut self, page: usize, entries: Box<[T; PAGE]>) {
+        if page >= self.directory.len() {
+            self.extend_directory(page);
+        }
+        self.directory[page].get_or_insert(entries);
+    }
+
     /// Returns the entry at `index` mutably; allocates its page with default entries if needed.
     #[inline]
     pub fn entry(&mut self, index: u32) -> &mut T {
@@ -137,21 +142,5 @@ mod tests {
         let after: *const u64 = table.get(3).unwrap();
         assert_eq!(before, after);
         assert_eq!(table.get(3), Some(&10));
-    }
-
-    #[test]
-    fn iteration_starts_anywhere_and_skips_missing_pages() {
-        let mut table: Pages<u32> = Pages::new();
-        for index in [3, PAGE as u32 * 2 + 1] {
-            *table.entry(index) = index;
-        }
-        let found = |start: u32| table.iter_from(start).find(|(_, value)| **value != 0);
-        assert_eq!(found(0), Some((3, &3)));
-        assert_eq!(found(3), Some((3, &3)));
-        assert_eq!(found(4), Some((PAGE as u32 * 2 + 1, &(PAGE as u32 * 2 + 1))));
-        assert_eq!(found(PAGE as u32 + 7), Some((PAGE as u32 * 2 + 1, &(PAGE as u32 * 2 + 1))));
-        assert_eq!(found(PAGE as u32 * 2 + 2), None);
-        assert_eq!(table.iter_from(u32::MAX).count(), 0);
-        assert_eq!(table.iter_from(0).count(), 2 * PAGE);
     }
 }

@@ -4,7 +4,9 @@
 //! may wait in the kernel for two reasons: the loop did not run (overload, SIGSTOP, a breakpoint, a
 //! paused VM, a suspended host), or a busy loop has not reached the socket yet. In the first case
 //! vigilant time stands still, which moves every deadline by exactly the stall. In the second case
-//! verdicts wait for the horizon, the time up to which every socket has been read.
+//! silence up to the horizon, the time up to which every socket has been read, is judged at once;
+//! later silence of a link only after its own socket was read, so that no verdict waits for the
+//! sockets of others.
 
 mod stamps;
 
@@ -41,9 +43,14 @@ pub struct Stall {
 #[derive(Clone, Debug)]
 pub struct Vigilance {
     now: Time,
+    /// Vigilant time at the start of this turn, when the wait ended.
+    began: Time,
+    /// The monotonic clock at the start of this turn.
+    turned: Span,
+    /// The raw clocks at `now`.
     monotonic: Span,
     boottime: Span,
-    /// The time of this turn that was spent at work, up to the reading `seen`.
+    /// The time since `now` that was spent at work, up to the reading `seen`.
     worked: Span,
     seen: Span,
     horizon: Time,
@@ -54,6 +61,8 @@ pub struct Vigilance {
     /// A stall may have fallen between the wait and the reading of the clock: sockets that became
     /// ready in it are not among those that the wait reported.
     stall_unread: bool,
+    /// When the last stall was found, until every socket has been read since.
+    stalled_at: Option<Time>,
 }
 
 impl Vigilance {
@@ -61,6 +70,8 @@ impl Vigilance {
     pub const fn new(monotonic: Span, boottime: Span) -> Vigilance {
         Vigilance {
             now: Time::ZERO,
+            began: Time::ZERO,
+            turned: monotonic,
             monotonic,
             boottime,
             worked: Span::ZERO,
@@ -70,6 +81,7 @@ impl Vigilance {
             sweep_read: 0,
             sweep_open: 0,
             stall_unread: false,
+            stalled_at: None,
         }
     }
 
@@ -87,10 +99,12 @@ impl Vigilance {
         let absent = lost + if stalled { away.less(turn.planned) } else { Span::ZERO };
         let stalled = absent > Span::ZERO;
         self.now = self.now + elapsed.less(absent);
+        (self.began, self.turned) = (self.now, self.monotonic);
         self.seen = self.monotonic;
         self.worked = Span::ZERO;
         if stalled || suspended > TOLERANCE {
             self.stall_unread = true;
+            self.stalled_at = Some(self.now);
             return Some(Stall { absent, suspended });
         }
         None
@@ -103,7 +117,19 @@ impl Vigilance {
         self.seen = self.seen.max(monotonic);
         if piece <= TOLERANCE {
             self.worked = self.worked + piece;
+        } else {
+            self.stall_unread = true;
+            self.stalled_at = Some(self.now);
         }
+    }
+
+    /// Moves [`Vigilance::now`] on by the work reported since, within a long turn. The horizon does
+    /// not follow: sockets that became ready since the wait are unread.
+    pub fn advance(&mut self) {
+        let worked = core::mem::take(&mut self.worked);
+        self.now = self.now + worked;
+        self.monotonic = self.monotonic + worked;
+        self.boottime = self.boottime + worked;
     }
 
     /// Reports that all `read` sockets of the last wait have been read; `open` sockets exist.
@@ -116,13 +142,16 @@ impl Vigilance {
         self.sweep_read = self.sweep_read.saturating_add(read as u64);
         let stall_unread = core::mem::take(&mut self.stall_unread);
         if drained && !stall_unread {
-            self.horizon = self.now;
+            self.horizon = self.began;
         } else if self.sweep_read >= self.sweep_open {
             self.horizon = self.horizon.max(self.sweep_began);
         } else {
             return;
         }
-        self.sweep_began = self.now;
+        if self.stalled_at.is_some_and(|at| self.horizon >= at) {
+            self.stalled_at = None;
+        }
+        self.sweep_began = self.began;
         self.sweep_read = 0;
         self.sweep_open = open as u64;
     }
@@ -130,10 +159,16 @@ impl Vigilance {
     /// Reports that everything has been read that arrived at least `behind` before this turn. For a
     /// single socket with kernel timestamps this is known long before its queue is empty.
     pub fn read_up_to(&mut self, behind: Span) {
-        self.horizon = self.horizon.max(self.now - behind);
+        self.horizon = self.horizon.max(self.began - behind);
     }
 
-    /// Returns vigilant time at the start of this turn.
+    /// Returns the time up to which the silence of a link may be judged once its own socket has
+    /// been read: the present. After a stall it is the horizon, until every socket has been read.
+    pub const fn limit(&self) -> Time {
+        if self.stalled_at.is_some() { self.horizon } else { self.now }
+    }
+
+    /// Returns vigilant time at the start of this turn, or as far as it was advanced.
     pub const fn now(&self) -> Time {
         self.now
     }
@@ -145,7 +180,7 @@ impl Vigilance {
 
     /// Returns the time from the start of this turn to a reading of the monotonic clock.
     pub const fn elapsed(&self, monotonic: Span) -> Span {
-        monotonic.less(self.monotonic)
+        monotonic.less(self.turned)
     }
 
     /// Returns the horizon: the time up to which every socket has been read. A verdict of silence
@@ -239,6 +274,51 @@ mod tests {
         assert_eq!(clock.horizon(), Time::from_millis(40));
         clock.read(1, 100, true);
         assert_eq!(clock.horizon(), Time::from_millis(50));
+    }
+
+    #[test]
+    fn one_link_is_judged_up_to_this_turn_but_after_a_stall_all_sockets_are_read_first() {
+        let mut clock = Vigilance::new(ms(0), ms(0));
+        turn(&mut clock, 5, 5, 10);
+        clock.read(1, 100, true);
+        turn(&mut clock, 10, 10, 10);
+        clock.read(40, 100, false);
+        assert_eq!((clock.horizon(), clock.limit()), (Time::from_millis(5), Time::from_millis(10)));
+        assert!(turn(&mut clock, 5_020, 5_020, 10).is_some());
+        clock.read(100, 100, false);
+        assert_eq!(clock.limit(), clock.horizon(), "what became ready in the stall is unread");
+        let stalled_at = clock.now();
+        turn(&mut clock, 5_030, 5_030, 10);
+        clock.read(60, 100, false);
+        assert!(clock.limit() == clock.horizon() && clock.limit() < stalled_at);
+        turn(&mut clock, 5_040, 5_040, 10);
+        clock.read(40, 100, false);
+        assert_eq!((clock.horizon(), clock.limit()), (stalled_at, clock.now()));
+    }
+
+    #[test]
+    fn a_long_turn_advances_and_its_horizon_stays_at_the_wait() {
+        let mut clock = Vigilance::new(ms(0), ms(0));
+        turn(&mut clock, 10, 10, 10);
+        clock.work(ms(13));
+        clock.advance();
+        assert_eq!((clock.now(), clock.limit()), (Time::from_millis(13), Time::from_millis(13)));
+        assert_eq!(clock.at(ms(14)), Time::from_millis(14));
+        assert_eq!(clock.elapsed(ms(14)), ms(4));
+        clock.read(5, 100, true);
+        assert_eq!(clock.horizon(), Time::from_millis(10));
+        assert_eq!(turn(&mut clock, 20, 20, 0), None);
+        assert_eq!(clock.now(), Time::from_millis(20));
+        // A stall within the turn: nobody is judged until all sockets were read.
+        clock.work(ms(5_020));
+        clock.work(ms(5_021));
+        clock.advance();
+        assert_eq!((clock.now(), clock.limit()), (Time::from_millis(21), clock.horizon()));
+        clock.read(5, 100, true);
+        assert_eq!(clock.limit(), clock.horizon());
+        let stall = turn(&mut clock, 5_030, 5_030, 10);
+        assert_eq!(stall, Some(Stall { absent: ms(5_000), suspended: Span::ZERO }));
+        assert_eq!(clock.now(), Time::from_millis(30));
     }
 
     #[test]

@@ -56,6 +56,12 @@ impl LoopClock {
         self.vigilance.work(self.clock.monotonic());
     }
 
+    /// Moves the time of this turn on to the present; see [`Vigilance::advance`].
+    pub(crate) fn advance(&mut self) {
+        self.record_work();
+        self.vigilance.advance();
+    }
+
     /// Records what this turn read; see [`Vigilance::read`].
     pub(crate) fn record_reads(&mut self, read: usize, open: usize, drained: bool) {
         self.vigilance.read(read, open, drained);
@@ -74,12 +80,18 @@ impl LoopClock {
         Some(behind)
     }
 
-    /// The vigilant time up to which silence may be judged.
+    /// The vigilant time up to which every socket has been read, and silence may be judged.
     pub(crate) fn horizon(&self) -> Time {
         self.vigilance.horizon()
     }
 
-    /// Vigilant time at the beginning of this turn.
+    /// The vigilant time up to which the silence of a link may be judged by its own socket; see
+    /// [`Vigilance::limit`].
+    pub(crate) fn limit(&self) -> Time {
+        self.vigilance.limit()
+    }
+
+    /// Vigilant time at the beginning of this turn, or as far as it was advanced.
     pub(crate) fn now(&self) -> Time {
         self.vigilance.now()
     }

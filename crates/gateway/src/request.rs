@@ -18,8 +18,9 @@ pub const REQUESTS: usize = 256;
 /// to about 0.2 ms.
 pub const SESSIONS_PER_PAGE: usize = 500;
 
-/// Maximum number of links that one request searches for matches, for the same reason.
-pub const LINKS_PER_SEARCH: usize = 5_000;
+/// Maximum number of places of a shard's table, empty ones included, that one request searches for
+/// matches, for the same reason.
+pub const SLOTS_PER_SEARCH: usize = 5_000;
 
 /// One request to a shard.
 #[derive(Debug)]

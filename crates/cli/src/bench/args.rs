@@ -17,6 +17,9 @@ Examples:
     systole bench --target 127.0.0.1:7400 --admin 127.0.0.1:7480 --pid 4711 \\
                   --idle 15s --interval 5s --probes 3
 
+  Lateness of verdicts while 2,000 links send messages without pause:
+    systole bench --links 4000 --paced --data 2000 --silent 1000
+
   Ten minutes under full CPU load, with the gateway stopped for ten seconds in the middle:
     systole bench --soak 10m --burn --stop 10s --check
 
@@ -75,6 +78,10 @@ pub(crate) struct Args {
     /// Links that fall silent at once; 0 skips this part [default: a third]
     #[arg(long)]
     pub(crate) silent: Option<usize>,
+    /// Links that send messages without pause while others fall silent: above 512 for each shard,
+    /// more sockets are ready than one turn of its loop reads
+    #[arg(long, default_value_t = 0, conflicts_with_all = ["soak", "baseline_only"])]
+    pub(crate) data: usize,
     /// Send one last heartbeat on each silent link, so that all deadlines fall at one instant
     #[arg(long)]
     pub(crate) burst: bool,
@@ -188,6 +195,13 @@ impl Plan {
                  descriptor limit (ulimit -Hn)"
             )));
         }
+        let silent = args.silent.unwrap_or(links / 3).min(links);
+        if args.data > 0 && (!is_stream || args.data > links - silent) {
+            return Err(BenchError::new(format!(
+                "--data {} needs as many links that do not fall silent, of a stream codec",
+                args.data
+            )));
+        }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let modes = match (args.paced, args.closed_loop) {
             (true, false) => vec![Mode::Paced],
@@ -198,7 +212,7 @@ impl Plan {
             links,
             workers: args.workers.unwrap_or(links.div_ceil(LINKS_PER_WORKER)).clamp(1, links),
             active: args.active.unwrap_or(links).min(links),
-            silent: args.silent.unwrap_or(links / 3).min(links),
+            silent,
             rounds: args.rounds.unwrap_or(if args.baseline { 3 } else { 1 }).max(1),
             threads: args.threads.unwrap_or(if is_stream { cores } else { 1 }).max(1),
             modes,

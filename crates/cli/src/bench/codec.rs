@@ -20,6 +20,11 @@ pub(crate) enum Codec {
 
 const PING: u8 = 0x10;
 const PONG: u8 = 0x20;
+const DATA: u8 = 0x50;
+/// The message type of data in [`Codec::Message1028`].
+const DATA_TYPE: u32 = 11;
+/// The length of a message: one byte encodes it.
+const DATA_LENGTH: u8 = 64;
 const MESSAGE: usize = 1028;
 /// The longest meaningful line, with carriage return and line feed.
 const LONGEST_LINE: usize = 6;
@@ -50,6 +55,22 @@ impl Codec {
     /// Replaces the content of `out` by a ping.
     pub(crate) fn ping(self, seq: u8, out: &mut Vec<u8>) {
         self.heartbeat(PING, 1, b"ping\n", seq, out);
+    }
+
+    /// Replaces the content of `out` by a message of [`DATA_LENGTH`] bytes and a ping.
+    pub(crate) fn message_and_ping(self, seq: u8, out: &mut Vec<u8>) {
+        self.ping(seq, out);
+        let mut message = vec![b'x'; usize::from(DATA_LENGTH)];
+        match self {
+            Codec::Native => drop(message.splice(0..0, [DATA, DATA_LENGTH])),
+            Codec::Message1028 => {
+                message.splice(0..0, DATA_TYPE.to_be_bytes());
+                message.resize(MESSAGE, 0);
+            }
+            Codec::Line => message.push(b'\n'),
+            Codec::Beacon => message.clear(),
+        }
+        out.splice(0..0, message);
     }
 
     /// Replaces the content of `out` by the answer to a ping.
@@ -255,6 +276,19 @@ mod tests {
                     [Message::Ping(0), Message::Pong],
                     "{codec:?}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_comes_before_its_ping() {
+        for codec in [Codec::Native, Codec::Message1028, Codec::Line] {
+            let mut bytes = Vec::new();
+            codec.message_and_ping(7, &mut bytes);
+            let seq = if codec == Codec::Native { 7 } else { 0 };
+            let expected = [Message::Other, Message::Ping(seq)];
+            for piece in [1, 3, bytes.len()] {
+                assert_eq!(read(codec, &bytes, piece), expected, "{codec:?}");
             }
         }
     }

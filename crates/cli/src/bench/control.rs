@@ -14,6 +14,9 @@ pub(crate) enum WorkerCommand {
     Pace { period_ns: u64 },
     /// The first `active` loud links send the next heartbeat as soon as one is answered.
     Loop { active: usize },
+    /// The first `links` links send a message and a heartbeat, and the next pair as soon as that is
+    /// answered, whatever the others do.
+    Data { links: usize },
     /// The links send only answers.
     Idle,
     /// The last `count` loud links stop sending and answering, and keep their sockets open. With
@@ -56,6 +59,8 @@ pub(crate) struct Report {
     pub(crate) span_ns: u64,
     pub(crate) sent: u64,
     pub(crate) answered: u64,
+    /// Messages sent on the links of [`WorkerCommand::Data`]; their heartbeats are not counted.
+    pub(crate) messages: u64,
     /// Heartbeats from the target that were answered.
     pub(crate) probes: u64,
     /// Heartbeats that were due while the previous one was unanswered, and were left out.

@@ -37,6 +37,7 @@ struct Worker {
 pub(crate) struct Sum {
     pub(crate) sent: u64,
     pub(crate) answered: u64,
+    pub(crate) messages: u64,
     pub(crate) probes: u64,
     pub(crate) overruns: u64,
     pub(crate) lost: u64,
@@ -118,6 +119,14 @@ impl Fleet {
         Ok(())
     }
 
+    /// Lets the first `links` links send messages without pause, shared evenly among the workers.
+    pub(crate) fn send_data(&mut self, links: usize) -> Result<(), BenchError> {
+        for (share, worker) in shares(links, self.workers.len()).zip(&mut self.workers) {
+            worker.send(&WorkerCommand::Data { links: share })?;
+        }
+        Ok(())
+    }
+
     /// Silences `count` links, shared evenly among the workers; returns the number silenced.
     pub(crate) fn silence(&mut self, count: usize, burst: bool) -> Result<usize, BenchError> {
         let mut silenced = 0;
@@ -195,6 +204,7 @@ impl Sum {
         self.per_second += heartbeats as f64 * 1e9 / report.span_ns.max(1) as f64;
         self.sent += report.sent;
         self.answered += report.answered;
+        self.messages += report.messages;
         self.probes += report.probes;
         self.overruns += report.overruns;
         self.lost += report.lost;

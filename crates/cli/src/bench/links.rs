@@ -33,6 +33,8 @@ pub(crate) struct Links {
     links: Vec<Link>,
     tally: Tally,
     drive: Drive,
+    /// Links below this index send messages without pause.
+    data: usize,
     /// Links from this index on are silent.
     loud: usize,
     rtt: Histogram<u64>,
@@ -98,6 +100,7 @@ impl Links {
             links: Vec::new(),
             tally: Tally::default(),
             drive: Drive::Idle,
+            data: 0,
             loud: 0,
             rtt: histogram(),
             report: Report::default(),
@@ -180,6 +183,17 @@ impl Links {
         }
     }
 
+    /// Lets the first `links` links send messages without pause from now on.
+    pub(crate) fn send_data(&mut self, links: usize) {
+        self.data = links.min(self.loud);
+        for index in 0..self.data {
+            // An unanswered heartbeat starts the messages with its answer.
+            if self.links[index].asked_ns.is_none() {
+                self.send_message(index);
+            }
+        }
+    }
+
     pub(crate) fn idle(&mut self) {
         self.drive = Drive::Idle;
     }
@@ -233,7 +247,7 @@ impl Links {
             }
             let index = (next % count) as usize;
             next += 1;
-            if index >= self.loud || self.links[index].phase != LinkStage::Up {
+            if index < self.data || index >= self.loud || self.links[index].phase != LinkStage::Up {
                 continue;
             }
             if self.links[index].asked_ns.is_some() {
@@ -345,6 +359,9 @@ impl Links {
     fn handle_answer(&mut self, index: usize) {
         let now = self.now();
         let Some(asked) = self.links[index].asked_ns.take() else { return };
+        if index < self.data {
+            return self.send_message(index);
+        }
         self.report.answered += 1;
         self.rtt.saturating_record(now.saturating_sub(asked));
         let looping = matches!(self.drive, Drive::Loop { active } if index < active);
@@ -362,6 +379,20 @@ impl Links {
         self.how.codec.ping(link.seq, &mut self.out);
         self.links[index].asked_ns = Some(self.now());
         self.report.sent += 1;
+        self.write_out(index);
+    }
+
+    /// Sends a message, and a heartbeat whose answer triggers the next one.
+    fn send_message(&mut self, index: usize) {
+        if self.links[index].phase != LinkStage::Up {
+            return;
+        }
+        let now = self.now();
+        let link = &mut self.links[index];
+        link.seq = link.seq.wrapping_add(1);
+        link.asked_ns = Some(now);
+        self.how.codec.message_and_ping(link.seq, &mut self.out);
+        self.report.messages += 1;
         self.write_out(index);
     }
 

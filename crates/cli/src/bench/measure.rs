@@ -81,6 +81,9 @@ pub(crate) struct Quantiles {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct SilenceRun {
     pub(crate) silenced: usize,
+    /// Links that sent messages without pause meanwhile, and their messages per second.
+    pub(crate) data_links: usize,
+    pub(crate) messages_per_second: f64,
     pub(crate) found: usize,
     pub(crate) missing: usize,
     /// Links closed although they were not silent, and silent ones closed before the bound.
@@ -246,19 +249,23 @@ impl<'a> Runner<'a> {
     fn silence(&mut self) -> Result<SilenceRun, BenchError> {
         self.show("silence");
         self.drive(Mode::Paced)?;
+        self.fleet.send_data(self.plan.args.data)?;
         self.fleet.run_for(self.plan.args.warmup)?;
         self.fleet.report()?;
         let before = self.scrape();
+        let start = self.clock.monotonic();
         let silenced = self.fleet.silence(self.plan.silent, self.plan.args.burst)?;
         let limit = self.plan.bound() + PATIENCE;
         let end = self.clock.monotonic().as_nanos() + limit.as_nanos() as u64;
-        let (mut lost, mut verdicts): (u64, Vec<Verdict>) = (0, Vec::new());
+        let (mut lost, mut messages, mut verdicts): (u64, u64, Vec<Verdict>) = (0, 0, Vec::new());
         while verdicts.len() < silenced && self.clock.monotonic().as_nanos() < end {
             self.fleet.run_for(POLL)?;
             let sum = self.fleet.report()?;
             lost += sum.lost;
+            messages += sum.messages;
             verdicts.extend(sum.verdicts);
         }
+        let lasted = seconds(self.clock.monotonic().less(start).as_nanos());
         let added = before.and_then(|before| Ok(self.scrape()?.since(&before)));
         let bound_ns = self.plan.bound().as_nanos() as u64;
         let late =
@@ -266,6 +273,8 @@ impl<'a> Runner<'a> {
         let early = verdicts.iter().filter(|verdict| late(verdict).is_none()).count() as u64;
         Ok(SilenceRun {
             silenced,
+            data_links: self.plan.args.data,
+            messages_per_second: messages as f64 / lasted,
             found: verdicts.len(),
             missing: silenced - verdicts.len(),
             false_verdicts: lost + early,

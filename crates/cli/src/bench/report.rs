@@ -241,6 +241,18 @@ impl fmt::Display for Report {
             writeln!(f, "{silent}\n")?;
         }
         for round in &self.rounds {
+            let Some(silence) = round.silence.as_ref().filter(|found| found.data_links > 0) else {
+                continue;
+            };
+            writeln!(
+                f,
+                "{}: meanwhile {} links sent {:.0} messages/s",
+                name(round),
+                silence.data_links,
+                silence.messages_per_second
+            )?;
+        }
+        for round in &self.rounds {
             let error = round.silence.as_ref().and_then(|silence| silence.gateway_error.as_ref());
             if let Some(error) = error {
                 writeln!(f, "{}: its own lateness could not be read: {error}", name(round))?;

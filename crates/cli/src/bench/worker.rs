@@ -124,6 +124,7 @@ impl Worker {
             }
             WorkerCommand::Pace { period_ns } => self.links.pace(period_ns),
             WorkerCommand::Loop { active } => self.links.closed_loop(active),
+            WorkerCommand::Data { links } => self.links.send_data(links),
             WorkerCommand::Idle => self.links.idle(),
             WorkerCommand::Silence { count, burst } => self.links.silence(count, burst),
             WorkerCommand::Report => send(&Event::Report(self.links.report()))?,

@@ -152,6 +152,7 @@ impl Connection {
                 )
                 | Output::Examine { .. }
                 | Output::Patience(_)
+                | Output::Poll
                 | Output::Close(_) => {}
             }
         }

@@ -62,6 +62,8 @@ impl Connection {
                         }
                         self.translator.handle(event, shared);
                     }
+                    // Only a hub asks for it: this loop reads before it judges.
+                    Output::Poll => {}
                     Output::Close(closing) => self.closing = closing,
                 }
             }

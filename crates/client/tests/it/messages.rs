@@ -27,6 +27,24 @@ async fn every_codec_carries_messages_both_ways() {
 }
 
 #[tokio::test]
+async fn urgent_data_is_read_in_its_place() {
+    let server = Server::bind(Codec::Line, quick()).await;
+    let mut options = quick_options();
+    options.codec = Codec::Line;
+    let connecting = Client::connect(server.addr(), options);
+    let (client, mut peer) = tokio::join!(connecting, server.welcome(1));
+    let client = client.unwrap();
+    client.send(b"first").await.unwrap();
+    peer.until(&Heard::Message(b"first".to_vec())).await;
+    for _ in 0..10 {
+        peer.send_urgent(b"hello\n");
+        until(&client, |event| *event == Event::Message(b"hello".to_vec())).await;
+        peer.send(b"again").await;
+        until(&client, |event| *event == Event::Message(b"again".to_vec())).await;
+    }
+}
+
+#[tokio::test]
 async fn messages_that_arrive_byte_by_byte_are_complete() {
     let server = Server::bind(Codec::Native, quick()).await;
     let connecting = Client::connect(server.addr(), quick_options());

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use socket2::SockRef;
 use systole_core::link::{
     Command, Event, Goodbye, Input, Limits, Output, SessionKey, Settings, Side,
 };
@@ -136,6 +137,12 @@ impl Peer {
         .await;
     }
 
+    /// Sends bytes past the link machine; the last one is urgent.
+    pub(crate) fn send_urgent(&self, bytes: &[u8]) {
+        let sent = SockRef::from(&self.stream).send_out_of_band(bytes).expect("room in the socket");
+        assert_eq!(sent, bytes.len());
+    }
+
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.command(Command::Send { bytes, more: false, kind: DataKind::Eleven }).await;
     }
@@ -187,6 +194,7 @@ impl Peer {
                 )
                 | Output::Examine { .. }
                 | Output::Patience(_)
+                | Output::Poll
                 | Output::Close(_) => {}
             }
         }

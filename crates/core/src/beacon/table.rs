@@ -8,7 +8,7 @@
 
 use alloc::vec::Vec;
 
-use crate::pages::Pages;
+use crate::pages::{Pages, Scan, Slots};
 use crate::random::Random;
 
 /// The end of a chain: no entry has this number.
@@ -17,7 +17,7 @@ const NONE: u32 = u32::MAX;
 /// A table of values `T`, each found by its device or by its own dense number.
 #[derive(Debug)]
 pub(super) struct Table<T> {
-    entries: Pages<Option<Entry<T>>>,
+    entries: Slots<Entry<T>>,
     /// Numbers of removed entries, to be reused.
     free: Vec<u32>,
     /// One more than the highest number ever used.
@@ -56,7 +56,7 @@ impl<T> Entry<T> {
 
 impl<T> Table<T> {
     pub(super) fn new(seed: u64) -> Table<T> {
-        let (entries, buckets) = (Pages::new(), Pages::new());
+        let (entries, buckets) = (Slots::new(), Pages::new());
         Table { entries, free: Vec::new(), used: 0, buckets, bucket_count: 1, seed }
     }
 
@@ -65,18 +65,17 @@ impl<T> Table<T> {
     }
 
     pub(super) fn get(&self, number: u32) -> Option<&Entry<T>> {
-        self.entries.get(number)?.as_ref()
+        self.entries.get(number)
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Entry<T>> {
-        self.entries.get_mut(number)?.as_mut()
+        self.entries.get_mut(number)
     }
 
-    /// Returns the entries from `number` upwards, in order of their numbers.
-    pub(super) fn iter_from(&self, number: u32) -> impl Iterator<Item = (u32, &Entry<T>)> {
-        let entries = self.entries.iter_from(number);
-        entries.filter_map(|(number, entry)| Some((number, entry.as_ref()?)))
+    /// Searches at most `limit` places from `number` upwards for entries, in order.
+    pub(super) fn scan(&self, number: u32, limit: usize) -> Scan<'_, Entry<T>> {
+        self.entries.scan(number, limit)
     }
 
     /// Returns the number of a device's entry.
@@ -103,7 +102,7 @@ impl<T> Table<T> {
         if self.free.pop().is_none() {
             self.used += 1;
         }
-        *self.entries.entry(number) = Some(Entry { device, next: NONE, value });
+        self.entries.insert(number, Entry { device, next: NONE, value });
         self.push_front(number, device);
         if self.len() > self.bucket_count {
             self.split_one();
@@ -112,7 +111,7 @@ impl<T> Table<T> {
 
     /// Removes an entry and frees its number.
     pub(super) fn remove(&mut self, number: u32) -> Option<T> {
-        let entry = self.entries.get_mut(number)?.take()?;
+        let entry = self.entries.remove(number)?;
         let bucket = self.bucket_of(entry.device);
         if self.head_of(bucket) == number {
             *self.buckets.entry(bucket) = Bucket(entry.next);
@@ -203,7 +202,7 @@ mod tests {
             assert_eq!(table.len() as usize, map.len());
         }
         let mut found: BTreeMap<u64, u64> = BTreeMap::new();
-        found.extend(table.iter_from(0).map(|(_, entry)| (entry.device(), entry.value)));
+        found.extend(table.scan(0, usize::MAX).map(|(_, entry)| (entry.device(), entry.value)));
         assert_eq!(found, map);
     }
 

@@ -21,7 +21,7 @@ impl Hub {
     /// Counts the incomplete frame of a link anew.
     #[cold]
     pub(super) fn count_frame(&mut self, link: u32) {
-        let slot = self.slots.get(link).and_then(Option::as_ref);
+        let slot = self.slots.get(link);
         let frame = slot.and_then(|slot| slot.peer.incomplete_frame());
         self.frames.set(link, frame.map(|frame| (frame.since, frame.memory)));
     }

@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 use super::Slot;
 use crate::flight::Flight;
 use crate::liveness::Deadline;
+use crate::pages::Scan;
 use crate::policy::Policy;
 use crate::time::{Span, Time};
 use crate::wire::{BootId, InstanceId};
@@ -48,6 +49,32 @@ pub struct Presence<'a> {
     pub policy: &'a Policy,
     /// The flight recorder, with the verdict once it has fallen.
     pub flight: &'a Flight,
+}
+
+/// A search for established links in a bounded number of slots, in the order of their numbers.
+#[derive(Debug)]
+pub struct Presences<'a> {
+    scan: Scan<'a, Slot>,
+}
+
+impl<'a> Presences<'a> {
+    pub(super) fn new(scan: Scan<'a, Slot>) -> Presences<'a> {
+        Presences { scan }
+    }
+
+    /// Returns the number at which the next search continues; `None` if nothing is left.
+    pub fn cursor(&self) -> Option<u32> {
+        self.scan.cursor()
+    }
+}
+
+impl<'a> Iterator for Presences<'a> {
+    type Item = Presence<'a>;
+
+    fn next(&mut self) -> Option<Presence<'a>> {
+        let (link, slot) = self.scan.find(|(_, slot)| slot.peer.is_established())?;
+        Some(Presence::of(link, slot))
+    }
 }
 
 impl<'a> Presence<'a> {

@@ -37,6 +37,7 @@ fn drain(hub: &mut Hub) -> (BTreeMap<&'static str, u32>, Vec<u8>) {
             link::Output::Event(_)
             | link::Output::Examine { .. }
             | link::Output::Patience(_)
+            | link::Output::Poll
             | link::Output::Close(_) => {}
         }
     }
@@ -49,7 +50,7 @@ fn run(hub: &mut Hub, until: Time) -> BTreeMap<&'static str, u32> {
     let mut now = Time::ZERO;
     while let Some(at) = hub.next_deadline().filter(|at| *at <= until) {
         now = now.max(at);
-        hub.handle(now, Input::Deadline);
+        hub.handle(now, Input::Deadline { horizon: now });
         for (cause, count) in drain(hub).0 {
             *all.entry(cause).or_default() += count;
         }
@@ -71,7 +72,7 @@ fn links_that_fall_silent_at_once_die_in_bounded_steps() {
     let mut dead = 0;
     for steps in 0.. {
         assert!(steps < 100, "{dead} dead after {steps} steps");
-        hub.handle(due, Input::Deadline);
+        hub.handle(due, Input::Deadline { horizon: due });
         let count = drain(&mut hub).0.get("unknown").copied().unwrap_or(0);
         assert!(count <= DEADLINE_STEPS);
         dead += count;
@@ -80,10 +81,10 @@ fn links_that_fall_silent_at_once_die_in_bounded_steps() {
         }
         assert_eq!(hub.next_deadline(), Some(Time::ZERO), "more is due");
     }
-    hub.handle(due, Input::Deadline);
+    hub.handle(due, Input::Deadline { horizon: due });
     let counters = hub.counters();
     assert_eq!((counters.links, counters.online, counters.suspects), (0, 0, 0));
-    assert_eq!(hub.presences(0).count(), 0);
+    assert_eq!(hub.presences(0, usize::MAX).count(), 0);
 }
 
 #[test]
@@ -100,12 +101,112 @@ fn a_drain_closes_all_links_in_bounded_steps() {
             reconnect_within: Span::ZERO,
         }),
     );
-    hub.handle(Time::ZERO, Input::Deadline);
+    hub.handle(Time::ZERO, Input::Deadline { horizon: Time::ZERO });
     let step = sweep::SWEEP_STEP as u32;
     assert_eq!(drain(&mut hub).0.get("drained"), Some(&step));
     let rest = run(&mut hub, Time::from_millis(1));
     assert_eq!(rest.get("drained"), Some(&(1_000 - step)));
     assert!(hub.sweeps.is_empty());
+}
+
+#[test]
+fn a_sweep_visits_a_bounded_number_of_slots_and_memory_shrinks_after_a_mass_leave() {
+    const LINKS: u32 = 20_000;
+    let mut hub = hub(Policy::default());
+    (0..LINKS).for_each(|link| open(&mut hub, link, 0));
+    drain(&mut hub);
+    let full = hub.slots.capacity();
+    // One link stays in each page, so that all pages stay.
+    let stays = |link: u32| link as usize % crate::pages::PAGE == 7;
+    let close = |hub: &mut Hub, link| {
+        hub.handle(Time::ZERO, Input::Link { link, input: link::Input::Overflowed });
+        drain(hub);
+    };
+    (0..LINKS).filter(|link| !stays(*link)).for_each(|link| close(&mut hub, link));
+    let policy = Policy::demanding();
+    hub.handle(Time::ZERO, Input::Command(HubCommand::Retune { listener: 0, policy }));
+    let mut steps = 0;
+    while !hub.sweeps.is_empty() {
+        let from = hub.sweeps[0].next;
+        hub.handle(Time::ZERO, Input::Deadline { horizon: Time::ZERO });
+        drain(&mut hub);
+        let to = hub.sweeps.first().map_or(LINKS, |sweep| sweep.next);
+        assert!((to - from) as usize <= sweep::SWEEP_SLOTS, "from {from} to {to} in one step");
+        steps += 1;
+    }
+    assert_eq!(steps, (LINKS as usize).div_ceil(sweep::SWEEP_SLOTS));
+    assert!(hub.presences(0, usize::MAX).all(|known| *known.policy == policy));
+    let mut search = hub.presences(0, 5_000);
+    assert_eq!(search.by_ref().count(), 10);
+    assert_eq!(search.cursor(), Some(5_000), "the search goes on behind the slots visited");
+    (0..LINKS).filter(|link| stays(*link)).for_each(|link| close(&mut hub, link));
+    hub.handle(Time::ZERO, Input::Deadline { horizon: Time::ZERO });
+    assert_eq!((hub.counters().links, hub.slots.capacity()), (0, crate::pages::PAGE));
+    assert!(full >= LINKS as usize);
+}
+
+/// Returns the links that the hub asks to read, and the number of lost links.
+fn polls(hub: &mut Hub) -> (Vec<u32>, u32) {
+    let (mut polls, mut lost) = (Vec::new(), 0);
+    while let Some(Output { link, output }) = hub.poll_output() {
+        match output {
+            link::Output::Poll => polls.push(link),
+            link::Output::Event(Event::Lost { .. }) => lost += 1,
+            link::Output::Event(_)
+            | link::Output::Transmit { .. }
+            | link::Output::Examine { .. }
+            | link::Output::Patience(_)
+            | link::Output::Close(_) => {}
+        }
+    }
+    polls.sort_unstable();
+    (polls, lost)
+}
+
+#[test]
+fn a_link_that_is_due_behind_the_horizon_is_judged_by_its_own_socket() {
+    let mut hub = hub(Policy::kernel_like());
+    open(&mut hub, 0, 0);
+    open(&mut hub, 1, 0);
+    drain(&mut hub);
+    run(&mut hub, Time::from_millis(18_999));
+    let (horizon, now) = (Time::from_millis(18_999), Time::from_millis(19_001));
+    hub.handle(now, Input::Deadline { horizon });
+    assert_eq!(polls(&mut hub), (Vec::from([0, 1]), 0));
+    // Without an answer the hub asks again.
+    let now = now + crate::wheel::TICK;
+    hub.handle(now, Input::Deadline { horizon });
+    assert_eq!(polls(&mut hub), (Vec::from([0, 1]), 0));
+    // Link 0 held bytes, link 1 was empty.
+    hub.handle(now, Input::Link { link: 0, input: link::Input::Received(b"pong\n") });
+    for link in [0, 1] {
+        hub.handle(now, Input::Link { link, input: link::Input::Polled });
+    }
+    assert_eq!(polls(&mut hub), (Vec::new(), 1));
+    assert_eq!((hub.counters().links, hub.counters().suspects), (1, 0));
+    assert!(hub.next_deadline().is_some_and(|at| at > now), "the answered link is armed again");
+    let lost = run(&mut hub, Time::from_millis(38_100));
+    assert_eq!(lost.get("unknown"), Some(&1));
+}
+
+#[test]
+fn one_input_asks_for_a_bounded_number_of_reads() {
+    let mut hub = hub(Policy::kernel_like());
+    (0..5_000).for_each(|link| open(&mut hub, link, 0));
+    drain(&mut hub);
+    run(&mut hub, Time::from_millis(18_999));
+    let (horizon, now) = (Time::from_millis(18_999), Time::from_millis(19_001));
+    let mut lost = 0;
+    while lost < 5_000 {
+        assert!(hub.next_deadline().is_some_and(|at| at <= now), "{lost} lost");
+        hub.handle(now, Input::Deadline { horizon });
+        let (asked, _) = polls(&mut hub);
+        assert!(asked.len() <= 256 + DEADLINE_BATCH, "{} reads", asked.len());
+        for link in asked {
+            hub.handle(now, Input::Link { link, input: link::Input::Polled });
+            lost += polls(&mut hub).1;
+        }
+    }
 }
 
 #[test]
@@ -116,9 +217,9 @@ fn a_retune_reaches_only_its_listener_and_new_links_at_once() {
     let policy = Policy::demanding();
     hub.handle(Time::ZERO, Input::Command(HubCommand::Retune { listener: 0, policy }));
     open(&mut hub, 2, 0);
-    hub.handle(Time::ZERO, Input::Deadline);
+    hub.handle(Time::ZERO, Input::Deadline { horizon: Time::ZERO });
     drain(&mut hub);
-    let bounds: Vec<_> = hub.presences(0).map(|known| known.policy.bound()).collect();
+    let bounds: Vec<_> = hub.presences(0, usize::MAX).map(|known| known.policy.bound()).collect();
     let (eight, nineteen) = (Some(Span::from_secs(8)), Some(Span::from_secs(19)));
     assert_eq!(bounds, [eight, nineteen, eight]);
     let lost = run(&mut hub, Time::from_millis(8_001));
@@ -268,7 +369,7 @@ fn the_flight_recorder_of_an_ended_link_shows_the_way_to_the_verdict() {
         (19, Incident::verdict(Cause::Unknown)),
     ];
     assert_eq!(timeline, expected);
-    hub.handle(Time::from_millis(19_100), Input::Deadline);
+    hub.handle(Time::from_millis(19_100), Input::Deadline { horizon: Time::from_millis(19_100) });
     assert!(hub.presence(7).is_none());
 }
 
@@ -291,7 +392,7 @@ fn timers_of_trusted_links_stand_on_the_grid_and_verdicts_are_exact() {
         }
         let Some(next) = hub.next_deadline() else { break };
         timers.push(next);
-        hub.handle(next, Input::Deadline);
+        hub.handle(next, Input::Deadline { horizon: next });
     }
     let verdict = lost.unwrap();
     assert_eq!(verdict.due, heard + Span::from_secs(15));
@@ -309,7 +410,8 @@ fn feed(hub: &mut Hub, at_ms: u64, link: u32, bytes: &[u8]) -> Vec<(u32, Cause)>
     while let Some(Output { link, output }) = hub.poll_output() {
         match output {
             link::Output::Event(Event::Lost { verdict, .. }) => lost.push((link, verdict.cause)),
-            link::Output::Event(_)
+            link::Output::Poll
+            | link::Output::Event(_)
             | link::Output::Examine { .. }
             | link::Output::Patience(_)
             | link::Output::Close(_) => {}

@@ -135,17 +135,124 @@ fn a_return_that_cannot_be_matched_revises_nothing() {
     assert_eq!(joined(&mut ledger, 101_000, back, None), None);
 }
 
+/// Session `session` of "ada" ends at `ms`, reset, on a machine with this boot id.
+fn ended_on(ledger: &mut Ledger, ms: u64, session: u64, boot: u8) {
+    let who = Who { boot_id: BootId([boot; 16]), ..who(session, "ada") };
+    let cause = Cause::PeerReset;
+    ledger.handle(at(ms), Input::Ended { who, cause, silent: SILENT, asked: ASKED });
+    assert_eq!(ledger.poll_output(), None);
+}
+
+#[test]
+fn an_old_verdict_of_the_same_identity_hides_no_reboot() {
+    let mut ledger = Ledger::new();
+    ended_on(&mut ledger, 100_000, 6, 1);
+    ended_on(&mut ledger, 200_000, 7, 1);
+    let back = Who { boot_id: BootId([9; 16]), ..who(8, "ada") };
+    let revised = joined(&mut ledger, 201_000, back, None).unwrap();
+    assert_eq!((revised.session, revised.to), (7, Cause::PeerRebooted));
+    // The older verdict was superseded: the same return does not explain it too.
+    assert_eq!(ledger.waiting(), 0);
+    assert_eq!(joined(&mut ledger, 202_000, back, None), None);
+}
+
+#[test]
+fn a_return_is_matched_with_its_own_machine_before_a_newer_verdict_of_another() {
+    let mut ledger = Ledger::new();
+    ended_on(&mut ledger, 100_000, 6, 1);
+    ended_on(&mut ledger, 100_500, 7, 2);
+    let boot_id = BootId([1; 16]);
+    let back = Who { boot_id, instance_id: InstanceId([9; 16]), ..who(8, "ada") };
+    let revised = joined(&mut ledger, 101_000, back, None).unwrap();
+    assert_eq!((revised.session, revised.to), (6, Cause::PeerExited));
+    assert_eq!(ledger.waiting(), 1, "the other machine is still expected");
+}
+
 #[test]
 fn two_verdicts_of_one_identity_wait_for_accounts() {
     let mut ledger = Ledger::new();
-    ended(&mut ledger, Cause::PeerReset);
-    let other = who(6, "ada");
-    let cause = Cause::PeerReset;
-    ledger.handle(at(100_000), Input::Ended { who: other, cause, silent: SILENT, asked: ASKED });
-    let back = Who { boot_id: BootId([9; 16]), ..who(8, "ada") };
-    assert_eq!(joined(&mut ledger, 101_000, back, None), None, "which of them?");
+    ended_on(&mut ledger, 100_000, 7, 1);
+    ended_on(&mut ledger, 100_000, 6, 1);
     let sent_account = Some(account(Saw::Reset, 500, 0));
     assert_eq!(joined(&mut ledger, 101_000, who(8, "ada"), sent_account).unwrap().session, 7);
+}
+
+#[test]
+fn what_waited_too_long_is_dropped() {
+    let mut ledger = Ledger::new();
+    for session in 0..100 {
+        ended_on(&mut ledger, 100_000, session, 1);
+        let sent_account = Account { session: 1_000 + session, ..account(Saw::Reset, 0, 0) };
+        joined(&mut ledger, 100_000, who(500, "bob"), Some(sent_account));
+    }
+    assert_eq!((ledger.pending.len(), ledger.early.len()), (100, 100));
+    let late = 100_001 + WAITING.as_millis();
+    for _ in 0..100_usize.div_ceil(EXPIRED_PER_INPUT) {
+        assert_eq!(joined(&mut ledger, late, who(501, "carol"), None), None);
+    }
+    assert_eq!((ledger.pending.len(), ledger.sessions.len(), ledger.identities.len()), (0, 0, 0));
+    assert_eq!((ledger.early.len(), ledger.early_sessions.len()), (0, 0));
+}
+
+#[test]
+fn a_return_is_compared_with_a_bounded_number_of_verdicts() {
+    let mut ledger = Ledger::new();
+    let sessions = CANDIDATES as u64 + 1;
+    (0..sessions).for_each(|session| ended_on(&mut ledger, 100_000, session, session as u8 + 1));
+    // The oldest, of the same boot, is not reached; the newest is matched, and the others end.
+    let back = Who { instance_id: InstanceId([9; 16]), ..who(99, "ada") };
+    assert_eq!(joined(&mut ledger, 101_000, back, None).unwrap().session, sessions - 1);
+    assert_eq!(ledger.waiting(), 0);
+}
+
+/// The verdict that a return without an account explains, by a plain list of the verdicts: the
+/// newest of the same machine, otherwise the newest.
+#[test]
+fn returns_explain_what_a_plain_list_says() {
+    for seed in 0..300 {
+        let mut random = Random::new(seed);
+        let mut ledger = Ledger::new();
+        let mut list: Vec<(u64, Who<'_>, Cause)> = Vec::new();
+        let mut now = 100_000;
+        for session in 0..60 {
+            now += random.below(400_000);
+            let mut who = who(session, ["ada", "bob"][random.below(2) as usize]);
+            who.boot_id = BootId([random.below(4) as u8; 16]);
+            who.instance_id = InstanceId([random.below(3) as u8; 16]);
+            list.retain(|(at, _, _)| now - at <= WAITING.as_millis());
+            if random.below(2) == 0 {
+                let cause = [Cause::PeerReset, Cause::Unknown][random.below(2) as usize];
+                let input = Input::Ended { who, cause, silent: SILENT, asked: ASKED };
+                ledger.handle(at(now), input);
+                assert_eq!(ledger.poll_output(), None);
+                list.push((now, who, cause));
+                continue;
+            }
+            let of_identity = |(_, held, _): &&(u64, Who<'_>, Cause)| held.identity == who.identity;
+            let own = list.iter().rev().filter(of_identity).find(|e| e.1.boot_id == who.boot_id);
+            let newest = own.or_else(|| list.iter().rev().find(of_identity)).copied();
+            let expected = newest.and_then(|(_, held, cause)| {
+                let known = held.boot_id != BootId::default() && who.boot_id != BootId::default();
+                let instances = [held.instance_id, who.instance_id];
+                let exited = cause == Cause::PeerReset
+                    && instances[0] != instances[1]
+                    && !instances.contains(&InstanceId::default());
+                let to = match held.boot_id == who.boot_id {
+                    false => Some(Cause::PeerRebooted),
+                    true => exited.then_some(Cause::PeerExited),
+                };
+                Some((held.session, to.filter(|_| known)?))
+            });
+            let revised = joined(&mut ledger, now, who, None);
+            let found = revised.map(|revised| (revised.session, revised.to));
+            assert_eq!(found, expected, "seed {seed}, session {session}");
+            if let Some((explained, _)) = expected {
+                list.retain(|(_, held, _)| {
+                    held.identity != who.identity || held.session > explained
+                });
+            }
+        }
+    }
 }
 
 #[test]

@@ -32,6 +32,7 @@ enum Queued {
     Event(Event<'static>),
     Examine { route: bool },
     Patience(Patience),
+    Poll,
     Close(Closing),
 }
 
@@ -64,6 +65,7 @@ impl Outbound {
             Queued::Event(event) => Output::Event(event),
             Queued::Examine { route } => Output::Examine { route },
             Queued::Patience(patience) => Output::Patience(patience),
+            Queued::Poll => Output::Poll,
             Queued::Close(closing) => Output::Close(closing),
         };
         Some((link, output))
@@ -140,6 +142,11 @@ impl Writer<'_> {
     /// Queues the patience that the kernel must have.
     pub(crate) fn patience(&mut self, patience: Patience) {
         self.push(Queued::Patience(patience));
+    }
+
+    /// Queues a request to read the socket.
+    pub(crate) fn poll(&mut self) {
+        self.push(Queued::Poll);
     }
 
     /// Queues a request to close the socket.

@@ -77,7 +77,7 @@ impl Peer {
                 self.conversation.handle_examined(now, &examination, context, out)
             }
             Input::Overflowed => self.conversation.end_by_overflow(now, out),
-            Input::Deadline => self.expire(now, context, out),
+            Input::Deadline | Input::Polled => self.expire(now, context, out),
             Input::Command(command) => self.command(now, command, context, out),
         }
     }

@@ -28,6 +28,9 @@ pub enum Input<'a> {
     Overflowed,
     /// The time of the next deadline may have come.
     Deadline,
+    /// The answer to [`Output::Poll`]: the socket was read until it was empty, or bytes that it
+    /// held were handed in before. A deadline that has come is handled now.
+    Polled,
     /// A command of the application or an operator.
     Command(Command<'a>),
 }
@@ -96,6 +99,10 @@ pub enum Output<'a> {
     /// Let the kernel have this patience with the connection, and no less, until the next output of
     /// this kind. Before the first, [`Settings::patience`](super::Settings::patience) is in force.
     Patience(Patience),
+    /// Read the socket now, hand in what it holds, and then [`Input::Polled`]: silence is judged
+    /// only by an empty socket. Only a hub asks for it, with the time up to which all sockets were
+    /// read.
+    Poll,
     /// Close the socket; the link takes no further input.
     Close(Closing),
 }

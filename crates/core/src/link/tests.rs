@@ -72,6 +72,7 @@ fn poll(link: &mut Link, now: Time, shows: &impl Fn(u64) -> TcpSnapshot, run: &m
                 Output::Event(_)
                 | Output::Transmit { .. }
                 | Output::Patience(_)
+                | Output::Poll
                 | Output::Close(_) => {}
             }
         }
@@ -153,6 +154,7 @@ fn a_shell_that_does_not_examine_forfeits_the_examination() {
             | Output::Transmit { .. }
             | Output::Examine { .. }
             | Output::Patience(_)
+            | Output::Poll
             | Output::Close(_) => None,
         })
     });

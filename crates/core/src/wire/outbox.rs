@@ -53,8 +53,8 @@ impl Outbox {
     /// push, after which nothing may follow.
     ///
     /// # Errors
-    /// The lane has no room for all of `bytes`, or the last lane is in use; none was queued, and the
-    /// queue stays usable.
+    /// The lane has no room for all of `bytes`, or the last lane is in use; none was queued, and
+    /// the queue stays usable.
     pub fn push(&mut self, lane: Lane, bytes: &[u8]) -> Result<(), Full> {
         if bytes.is_empty() {
             return Ok(());

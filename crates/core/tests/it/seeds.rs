@@ -58,8 +58,13 @@ fn every_hub_input_is_in_the_record_seed() {
         Command::Release,
         Command::Close(Goodbye::from(CloseReason::Other(77))),
     ];
-    let mut inputs =
-        vec![Input::Received(b"ping\n"), Input::Overflowed, Input::Deadline, Input::Ended];
+    let mut inputs = vec![
+        Input::Received(b"ping\n"),
+        Input::Overflowed,
+        Input::Deadline,
+        Input::Polled,
+        Input::Ended,
+    ];
     let errors = [SocketError::Reset, SocketError::HostUnreachable, SocketError::Local];
     inputs.extend(errors.map(Input::Failed));
     inputs.push(Input::Warned(SocketError::NetworkUnreachable));
@@ -68,7 +73,7 @@ fn every_hub_input_is_in_the_record_seed() {
     inputs.push(Input::Examined(Examination { tcp, error, local_down: Some(false), queued: true }));
     inputs.extend(commands.map(Input::Command));
     let all = [
-        hub::Input::Deadline,
+        hub::Input::Deadline { horizon: Time::from_millis(600) },
         hub::Input::Command(hub::HubCommand::ReportHeartbeats(true)),
         hub::Input::Command(hub::HubCommand::Retune { listener: 2, policy: Policy::never() }),
         hub::Input::Command(hub::HubCommand::Drain {

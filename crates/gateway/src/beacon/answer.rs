@@ -7,7 +7,7 @@ use systole_core::{Machine, Span, hub};
 use super::beacon_loop::BeaconLoop;
 use super::keys::device_text;
 use crate::report::{SessionInfo, Subject, session_text};
-use crate::request::{Filter, LINKS_PER_SEARCH, Order, Page, Request, SESSIONS_PER_PAGE, Story};
+use crate::request::{Filter, Order, Page, Request, SESSIONS_PER_PAGE, SLOTS_PER_SEARCH, Story};
 
 /// Mask of the bits of a session's number that are the session's place in the table.
 const PLACE_MASK: u64 = (1 << 24) - 1;
@@ -73,11 +73,10 @@ impl BeaconLoop {
         if filter.listener.is_some_and(|listener| listener != self.listener) {
             return page;
         }
-        for (searched, presence) in self.hub.presences(from).enumerate() {
-            if page.sessions.len() == limit || searched == LINKS_PER_SEARCH {
-                page.next = Some(presence.number);
-                break;
-            }
+        let mut presences = self.hub.presences(from, SLOTS_PER_SEARCH);
+        while page.sessions.len() < limit
+            && let Some(presence) = presences.next()
+        {
             let wanted = filter.suspect.is_none_or(|suspect| presence.suspect == suspect)
                 && filter
                     .identity
@@ -87,6 +86,7 @@ impl BeaconLoop {
                 page.sessions.push(self.info(&presence));
             }
         }
+        page.next = presences.cursor();
         page
     }
 

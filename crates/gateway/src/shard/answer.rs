@@ -7,7 +7,7 @@ use systole_core::{Machine, Span};
 
 use super::shard_loop::ShardLoop;
 use crate::report::{SessionInfo, Subject};
-use crate::request::{Filter, LINKS_PER_SEARCH, Order, Page, Request, SESSIONS_PER_PAGE, Story};
+use crate::request::{Filter, Order, Page, Request, SESSIONS_PER_PAGE, SLOTS_PER_SEARCH, Story};
 
 impl ShardLoop {
     pub(super) fn answer(&mut self, request: Request) {
@@ -48,15 +48,15 @@ impl ShardLoop {
     fn page(&self, from: u32, limit: usize, filter: &Filter) -> Page {
         let limit = limit.clamp(1, SESSIONS_PER_PAGE);
         let mut page = Page::default();
-        for (searched, presence) in self.hub.machine().presences(from).enumerate() {
-            if page.sessions.len() == limit || searched == LINKS_PER_SEARCH {
-                page.next = Some(presence.link);
-                break;
-            }
+        let mut presences = self.hub.machine().presences(from, SLOTS_PER_SEARCH);
+        while page.sessions.len() < limit
+            && let Some(presence) = presences.next()
+        {
             if matches(filter, &presence) {
                 page.sessions.push(self.info(&presence));
             }
         }
+        page.next = presences.cursor();
         page
     }
 

@@ -27,6 +27,7 @@ impl ShardLoop {
                     }
                     Output::Examine { route } => self.sockets.request_examination(link, route),
                     Output::Patience(patience) => self.sockets.follow(link, &patience),
+                    Output::Poll => self.polls.push(link),
                     Output::Event(event) => {
                         if let Some(reportable) = Reportable::of(event) {
                             self.report(link, reportable);

@@ -33,6 +33,10 @@ const FIRST_LISTENER: usize = usize::MAX - 1 - u16::MAX as usize;
 /// Socket events per turn: at about 5 µs each they delay a verdict by at most 1.3 ms.
 const EVENTS: usize = 256;
 
+/// Socket events after which deadlines are looked at within a turn: while many sockets are ready, a
+/// verdict must not wait for the rest of them.
+const EVENTS_PER_EXPIRY: usize = 32;
+
 /// Maximum number of reads of one socket per turn, so that the others get their share.
 const READS_PER_TURN: usize = 4;
 
@@ -44,6 +48,12 @@ const EXPIRIES_PER_TURN: usize = 4;
 
 /// Maximum number of requests per turn; more wait for the next.
 const REQUESTS_PER_TURN: usize = 16;
+
+/// The readiness for which links are registered. Priority shows urgent data.
+#[cfg(target_os = "linux")]
+const READINESS: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+#[cfg(not(target_os = "linux"))]
+const READINESS: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// One shard's loop and all it owns.
 #[derive(Debug)]
@@ -59,6 +69,8 @@ pub(super) struct ShardLoop {
     scratch: Box<[u8]>,
     /// Links whose sockets may hold unread bytes for which no further edge will come.
     unread: Vec<u32>,
+    /// Links whose sockets the hub asked to read before it judges them.
+    pub(super) polls: Vec<u32>,
     pub(super) echo: bool,
     epochs: Arc<Epochs>,
     requests: Receiver<Request>,
@@ -108,6 +120,7 @@ impl ShardLoop {
             acceptor: Acceptor::new(listening, setup.max_links as usize),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             unread: Vec::new(),
+            polls: Vec::new(),
             echo: setup.echo,
             epochs: setup.epochs,
             requests,
@@ -135,7 +148,10 @@ impl ShardLoop {
             self.take_requests();
             let reread = self.read_unread();
             let mut read = 0;
-            for event in &events {
+            for (index, event) in events.iter().enumerate() {
+                if index > 0 && index.is_multiple_of(EVENTS_PER_EXPIRY) {
+                    self.expire();
+                }
                 read += self.socket_ready(event);
             }
             self.accept();
@@ -226,16 +242,20 @@ impl ShardLoop {
             }
         }
         // A socket left unread has had its reads of this turn, and is read again in the next.
-        let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+        let readable = event.is_readable()
+            || event.is_read_closed()
+            || event.is_error()
+            || event.is_priority();
         if readable && !self.sockets.is_unread(link) {
-            let until_empty = event.is_read_closed() || event.is_error();
+            let until_empty = event.is_read_closed() || event.is_error() || has_urgent_data(event);
             self.readable(link, until_empty);
         }
         1
     }
 
     /// Reads a socket and feeds the hub. A read that does not fill the buffer has emptied a stream
-    /// socket (epoll(7), question 9), so a second read is needed only if the stream may have ended.
+    /// socket (epoll(7), question 9), so a second read is needed only if the stream may have ended,
+    /// or if it holds urgent data, before which a read stops.
     #[inline]
     fn readable(&mut self, link: u32, until_empty: bool) {
         if !self.sockets.is_open(link) {
@@ -300,9 +320,8 @@ impl ShardLoop {
                 Accepted::Link { listener, mut stream, address } => {
                     let _ = stream.set_nodelay(true);
                     let entry = self.sockets.conns.vacant_entry();
-                    let (token, interest) =
-                        (Token(entry.key()), Interest::READABLE | Interest::WRITABLE);
-                    if self.poll.registry().register(&mut stream, token, interest).is_err() {
+                    let token = Token(entry.key());
+                    if self.poll.registry().register(&mut stream, token, READINESS).is_err() {
                         continue;
                     }
                     let link = entry.key() as u32;
@@ -326,19 +345,37 @@ impl ShardLoop {
         }
     }
 
-    /// Expires deadlines up to the horizon: the time up to which every socket has been read.
-    /// Returns the number of steps.
+    /// Expires deadlines. A link that is due behind the horizon, the time up to which every socket
+    /// has been read, is judged by its own socket. Returns the number of steps.
     fn expire(&mut self) -> usize {
-        let horizon = self.clock.horizon();
+        self.clock.advance();
+        let (horizon, limit) = (self.clock.horizon(), self.clock.limit());
         for step in 0..EXPIRIES_PER_TURN {
-            if self.hub.machine().next_deadline().is_none_or(|at| at > horizon) {
+            if self.hub.machine().next_deadline().is_none_or(|at| at > limit) {
                 return step;
             }
-            self.hub.handle(horizon, hub::Input::Deadline);
+            self.hub.handle(limit, hub::Input::Deadline { horizon });
             self.carry_out();
             self.clock.record_work();
+            self.answer_polls(limit);
         }
         EXPIRIES_PER_TURN
+    }
+
+    /// Reads the sockets that the hub asked for, and reports each that is empty or held bytes.
+    fn answer_polls(&mut self, now: Time) {
+        let mut polls = std::mem::take(&mut self.polls);
+        for link in polls.drain(..) {
+            self.readable(link, true);
+            // A socket that is not read to the end yet is asked for again.
+            if self.sockets.is_open(link) && !self.sockets.is_unread(link) {
+                let input = link::Input::Polled;
+                self.hub.handle(now, hub::Input::Link { link, input });
+                self.carry_out();
+            }
+            self.clock.record_work();
+        }
+        self.polls = polls;
     }
 
     fn publish_stats(&mut self) {
@@ -359,6 +396,11 @@ impl ShardLoop {
         stats.outboxes_dropped.set(self.sockets.outboxes_dropped);
         stats.turns.add(1);
     }
+}
+
+/// Returns whether a socket may hold urgent data, before which a read stops. Only Linux reports it.
+fn has_urgent_data(event: &Readiness) -> bool {
+    event.is_priority() || !cfg!(target_os = "linux")
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use systole_core::cause::{Cause, Confidence, Verdict};
 use systole_core::diagnosis::{Ground, Grounds};
 use systole_core::hub;
@@ -277,6 +278,23 @@ fn a_client_killed_with_nothing_unread_has_exited_by_its_reset() {
         assert_eq!((verdict.cause, verdict.grounds), (Cause::PeerExited, grounds), "{codec}");
         running.stop();
     }
+}
+
+#[test]
+fn urgent_data_is_read_in_its_place_and_hides_nothing_behind_it() {
+    let running = start(Policy::standard(), |_| {});
+    let mut client = running.connect(Codec::Line);
+    let mut answer = [0; 6];
+    for _ in 0..10 {
+        // The last byte is urgent: a read stops before it.
+        assert_eq!(SockRef::from(&client).send_out_of_band(b"hello\n").unwrap(), 6);
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"hello\n");
+        client.write_all(b"again\n").unwrap();
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"again\n");
+    }
+    running.stop();
 }
 
 #[test]

@@ -69,6 +69,7 @@ fn handle(link: &mut Link, codec: Codec, now: Time, input: Input<'_>) -> Outputs
             Output::Event(_) => outputs.events += 1,
             Output::Patience(_) => {}
             Output::Examine { .. } => outputs.examinations += 1,
+            Output::Poll => panic!("only a hub polls"),
             Output::Close(closing) => outputs.closing = Some(closing),
         }
     }

@@ -104,7 +104,8 @@ fn a_peer_that_is_kept_after_one_probe_is_suspect_before_it_is_hung_and_recovers
                 Output::Event(Event::Hung { .. }) => doubts.push((now, "hung")),
                 Output::Event(Event::Recovered) => doubts.push((now, "recovered")),
                 Output::Examine { .. } => examine = true,
-                Output::Event(_)
+                Output::Poll
+                | Output::Event(_)
                 | Output::Transmit { .. }
                 | Output::Patience(_)
                 | Output::Close(_) => {}

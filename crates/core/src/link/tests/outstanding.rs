@@ -99,7 +99,7 @@ fn note(link: &mut Link, now: Time, shows: &impl Fn(u64) -> TcpSnapshot, outputs
                 outputs.lost.push((millis, verdict.cause))
             }
             Output::Event(Event::Suspect) => panic!("suspect at {millis}"),
-            Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
+            Output::Poll | Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
         }
     }
 }
@@ -198,7 +198,7 @@ fn a_peer_under_an_unenforced_bound_is_examined_while_bytes_wait_for_it() {
                     link.handle(next.at, Input::Examined(examination));
                 }
                 Output::Patience(patience) => closed.push((next.at.as_millis(), patience)),
-                Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
+                Output::Poll | Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
             }
         }
     }

@@ -24,7 +24,8 @@ fn patience(link: &mut Link) -> Option<Patience> {
     let outputs = core::iter::from_fn(|| {
         link.poll_output().map(|output| match output {
             Output::Patience(patience) => Some(patience),
-            Output::Event(_)
+            Output::Poll
+            | Output::Event(_)
             | Output::Transmit { .. }
             | Output::Examine { .. }
             | Output::Close(_) => None,
@@ -126,7 +127,7 @@ fn a_hung_peer_that_is_kept_extends_the_patience() {
                     link.handle(next.at, Input::Examined(examination));
                 }
                 Output::Patience(patience) => emitted.push((millis, patience)),
-                Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
+                Output::Poll | Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
             }
         }
     }
@@ -152,7 +153,10 @@ fn the_last_bytes_of_a_link_get_the_patience_of_leaving_before_the_close() {
             last = match output {
                 Output::Patience(patience) => [last[1], Some(Ok(patience))],
                 Output::Close(closing) => [last[1], Some(Err(closing))],
-                Output::Event(_) | Output::Transmit { .. } | Output::Examine { .. } => [None; 2],
+                Output::Poll
+                | Output::Event(_)
+                | Output::Transmit { .. }
+                | Output::Examine { .. } => [None; 2],
             };
         }
         let leaving = Patience::new(None, SendState::Leaving);

@@ -30,7 +30,11 @@ fn several_retunes_in_one_read_change_the_policy_once() {
         match output {
             Output::Event(Event::Retuned(_)) => retuned += 1,
             Output::Transmit { bytes, .. } => answers += u32::from(bytes.first() == Some(&0x60)),
-            Output::Event(_) | Output::Examine { .. } | Output::Patience(_) | Output::Close(_) => {}
+            Output::Event(_)
+            | Output::Examine { .. }
+            | Output::Patience(_)
+            | Output::Poll
+            | Output::Close(_) => {}
         }
     }
     assert_eq!((retuned, answers), (1, 100));
@@ -63,6 +67,7 @@ fn a_storm_of_requests_changes_the_policy_once_a_second() {
                 Output::Event(_)
                 | Output::Examine { .. }
                 | Output::Patience(_)
+                | Output::Poll
                 | Output::Close(_) => {}
             }
         }

@@ -40,7 +40,8 @@ fn verdict(link: &mut Link) -> Option<Verdict> {
         match output {
             Output::Event(Event::Lost { verdict, .. }) => lost = Some(verdict),
             Output::Transmit { .. } if lost.is_some() => panic!("sent after the verdict"),
-            Output::Transmit { .. }
+            Output::Poll
+            | Output::Transmit { .. }
             | Output::Event(_)
             | Output::Examine { .. }
             | Output::Patience(_)

@@ -27,6 +27,7 @@ fn warnings(link: &mut Link, shows: impl Fn(u64) -> Examination) -> (Vec<Warning
                 Output::Event(_)
                 | Output::Transmit { .. }
                 | Output::Patience(_)
+                | Output::Poll
                 | Output::Close(_) => {}
             }
         }

@@ -87,7 +87,7 @@ plain_integer! { u8 u16 u32 u64 u128 }
 plain_enum! { HubInput<'a> {
     0 => Opened { link: link, listener: listener, address: address, epoch: epoch }
     1 => Link { link: link, input: input }
-    2 => Deadline {}
+    2 => Deadline { horizon: horizon }
     3 => Command { 0: command }
 } }
 
@@ -106,6 +106,7 @@ plain_enum! { LinkInput<'a> {
     5 => Command { 0: command }
     6 => Examined { 0: examination }
     7 => Warned { 0: error }
+    8 => Polled {}
 } }
 
 plain_enum! { SocketError {
@@ -329,7 +330,7 @@ mod tests {
 
     fn link_input<'a>(chance: &mut Random, pool: &'a [u8]) -> LinkInput<'a> {
         let span = Span::from_nanos(chance.next_u64());
-        LinkInput::Command(match chance.below(13) {
+        LinkInput::Command(match chance.below(14) {
             0 => return LinkInput::Received(bytes(chance, pool)),
             1 => return LinkInput::Ended,
             2 => return LinkInput::Failed(SocketError::HostUnreachable),
@@ -346,6 +347,7 @@ mod tests {
             9 => LinkCommand::Release,
             10 => return LinkInput::Warned(SocketError::NetworkUnreachable),
             11 => return LinkInput::Examined(examination(chance)),
+            12 => return LinkInput::Polled,
             _ => {
                 // `Other` of a byte that has a name must stay `Other`.
                 let reason = CloseReason::Other(chance.below(12) as u8);
@@ -364,7 +366,7 @@ mod tests {
         };
         match chance.below(8) {
             0 => HubInput::Opened { link, listener, address, epoch: chance.next_u64() },
-            1 => HubInput::Deadline,
+            1 => HubInput::Deadline { horizon: Time::from_nanos(chance.next_u64()) },
             2 => HubInput::Command(HubCommand::Retune { listener, policy: policy(chance) }),
             3 => HubInput::Command(HubCommand::Drain {
                 limit: Span::from_secs(30),

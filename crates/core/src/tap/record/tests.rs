@@ -25,7 +25,9 @@ fn recorded() -> Vec<u8> {
     input_at(2, Input::Link { link: 3, input: link::Input::Received(b"ng\n") });
     let hold = link::Command::Hold(Span::from_secs(1));
     input_at(3, Input::Link { link: 3, input: link::Input::Command(hold) });
-    (1..60).for_each(|second| input_at(second * 1_000, Input::Deadline));
+    for millis in (1..60).map(|second| second * 1_000) {
+        input_at(millis, Input::Deadline { horizon: Time::from_millis(millis) });
+    }
     hub.into_tap().into_record()
 }
 

@@ -43,20 +43,30 @@ fn world(policy: Policy, count: usize, to_gateway_period: u64, to_peer_period: u
     let timing = LoopTiming { lag: 0, batch: 64, cost: MILLI };
     let mut world = World::new(hub_config, timing, Random::new(7), false);
     for _ in 0..count {
-        let side = Side::Connecting(link::Introduction::default());
-        // The peers do not enforce the bound: the gateway's verdicts are under test.
-        let settings = settings(side, policy.with_enforce(false));
-        let quality = Quality { delay: MILLI / 2, jitter: 0, loss: 0 };
-        world.connect(Plan {
-            listener: 0,
-            settings,
-            quality,
-            to_gateway_period,
-            to_peer_period,
-            reads: true,
-        });
+        connect(&mut world, policy, to_gateway_period, to_peer_period);
     }
     world
+}
+
+/// Connects another peer, and returns its index.
+fn connect(
+    world: &mut World,
+    policy: Policy,
+    to_gateway_period: u64,
+    to_peer_period: u64,
+) -> usize {
+    let side = Side::Connecting(link::Introduction::default());
+    // The peers do not enforce the bound: the gateway's verdicts are under test.
+    let settings = settings(side, policy.with_enforce(false));
+    let quality = Quality { delay: MILLI / 2, jitter: 0, loss: 0 };
+    world.connect(Plan {
+        listener: 0,
+        settings,
+        quality,
+        to_gateway_period,
+        to_peer_period,
+        reads: true,
+    })
 }
 
 /// Returns the delay of a segment sent at the beginning of an outage: the time to the first
@@ -151,6 +161,27 @@ fn sim_flapping_cable_causes_no_verdict() {
 }
 
 #[test]
+fn sim_verdict_does_not_wait_for_sockets_that_are_always_ready() {
+    const BUSY: usize = 40;
+    let mut world = world(quick(), BUSY, 10 * MILLI, NEVER);
+    let silent: Vec<usize> = (0..4).map(|_| connect(&mut world, quick(), NEVER, NEVER)).collect();
+    // The loop reads two sockets in a millisecond, and four become ready: reading all once takes
+    // more than 20 turns.
+    world.gateway.timing.batch = 2;
+    world.run_until(2 * SECOND);
+    assert_eq!(established_and_lost(&world), (BUSY + silent.len(), 0));
+    silent.iter().for_each(|index| world.cut(*index, true, true));
+    world.run_until(7 * SECOND);
+    assert_eq!(established_and_lost(&world), (BUSY, silent.len()));
+    for index in silent {
+        let gateway_model = world.peers[index].gateway_model.as_ref().unwrap();
+        let late = gateway_model.lost_at.since(gateway_model.last_heard + Span::from_secs(3));
+        assert!(late <= TICK + Span::from_millis(2), "{late} late, with turns of 1 ms");
+    }
+    world.replay();
+}
+
+#[test]
 fn sim_link_busy_both_ways_carries_no_heartbeat() {
     let mut world = world(quick(), 2, 100 * MILLI, 100 * MILLI);
     world.run_until(600 * SECOND);
@@ -184,7 +215,7 @@ fn silence(policy: Policy) -> (Vec<Span>, Option<Span>) {
     while hub.poll_output().is_some() {}
     let mut wakes = 0;
     while let Some(now) = hub.next_deadline() {
-        hub.handle(now, Input::Deadline);
+        hub.handle(now, Input::Deadline { horizon: now });
         while let Some(output) = hub.poll_output() {
             match output.output {
                 link::Output::Event(Event::HeartbeatSent { .. }) => {
@@ -197,6 +228,7 @@ fn silence(policy: Policy) -> (Vec<Span>, Option<Span>) {
                 | link::Output::Transmit { .. }
                 | link::Output::Examine { .. }
                 | link::Output::Patience(_)
+                | link::Output::Poll
                 | link::Output::Close(_) => {}
             }
         }

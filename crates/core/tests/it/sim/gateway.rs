@@ -68,6 +68,10 @@ pub(super) struct Gateway {
     ready: VecDeque<usize>,
     /// Vigilant and raw time of each turn since the last one at which everything had been read.
     turns: VecDeque<(Time, u64)>,
+    /// The links whose sockets the hub asked to read.
+    polls: Vec<u32>,
+    /// The peer whose socket was read for the hub, while it is judged.
+    polled: Option<usize>,
     /// The peer of each link number.
     peer_of_link: Vec<Option<usize>>,
     pub(super) draining: bool,
@@ -89,6 +93,8 @@ impl Gateway {
             suspended: 0,
             ready: VecDeque::new(),
             turns: VecDeque::from([(Time::ZERO, 0)]),
+            polls: Vec::new(),
+            polled: None,
             peer_of_link: Vec::new(),
             draining: false,
             verbose,
@@ -113,8 +119,12 @@ impl Gateway {
             peers.iter().filter(|peer| peer.gateway_model.is_some()).map(|peer| peer.next_to_peer);
         let next_message = next_message.min().unwrap_or(NEVER);
         let planned = self.turned.saturating_add(self.planned);
-        let busy = if self.ready.is_empty() { NEVER } else { self.turned + self.timing.cost };
-        let next = planned.min(arrival).min(busy).min(next_message);
+        // While more sockets are ready, a turn costs its time, whatever arrives.
+        let next = if self.ready.is_empty() {
+            planned.min(arrival).min(next_message)
+        } else {
+            self.turned + self.timing.cost
+        };
         let next = next.saturating_add(self.late);
         (next < NEVER).then(|| next.max(self.turned + 1_000).max(self.stopped_until))
     }
@@ -172,7 +182,19 @@ impl Gateway {
         peers: &mut [Peer],
         random: &mut Random,
     ) {
-        let now = self.now();
+        self.input_at(raw, self.now(), index, input, peers, random);
+        self.plan();
+    }
+
+    fn input_at(
+        &mut self,
+        raw: u64,
+        now: Time,
+        index: usize,
+        input: link::Input<'_>,
+        peers: &mut [Peer],
+        random: &mut Random,
+    ) {
         let Some(link) = peers[index].number else { return };
         let Some(model) = &mut peers[index].gateway_model else { return };
         model.input(now, &input);
@@ -181,7 +203,6 @@ impl Gateway {
         if let Some(model) = &mut peers[index].gateway_model {
             model.check_settled();
         }
-        self.plan();
     }
 
     /// Returns whether the gateway is not stopped.
@@ -298,28 +319,44 @@ impl Gateway {
         self.collect(raw, now, peers, random);
     }
 
-    /// Handles what is due up to the last time at which every socket had been read.
+    /// Handles what is due in this turn. Links whose deadline has come since every socket was read
+    /// are judged by their own sockets.
     fn expire(&mut self, raw: u64, peers: &mut [Peer], random: &mut Random) {
-        let horizon = self.vigilance.horizon();
+        let (horizon, limit) = (self.vigilance.horizon(), self.vigilance.limit());
         while self.turns.front().is_some_and(|(vigilant, _)| *vigilant < horizon) {
             self.turns.pop_front();
         }
         let mut rounds = 0;
-        while self.hub.machine().next_deadline().is_some_and(|at| at <= horizon) {
-            for model in peers.iter_mut().filter_map(|peer| peer.gateway_model.as_mut()) {
-                model.draining = self.draining;
-                model.input_deadline();
+        while self.hub.machine().next_deadline().is_some_and(|at| at <= limit) {
+            for gateway_model in peers.iter_mut().filter_map(|peer| peer.gateway_model.as_mut()) {
+                gateway_model.draining = self.draining;
+                gateway_model.input_deadline();
             }
-            self.hub.handle(horizon, Input::Deadline);
+            self.hub.handle(limit, Input::Deadline { horizon });
             self.collect(raw, horizon, peers, random);
-            for model in peers.iter_mut().filter_map(|peer| peer.gateway_model.as_mut()) {
-                model.check_settled();
+            for gateway_model in peers.iter_mut().filter_map(|peer| peer.gateway_model.as_mut()) {
+                gateway_model.check_settled();
+            }
+            for link in std::mem::take(&mut self.polls) {
+                self.poll(raw, limit, link, peers, random);
             }
             rounds += 1;
             assert!(rounds < 1_000, "endless deadlines");
         }
-        for model in peers.iter().filter_map(|peer| peer.gateway_model.as_ref()) {
-            model.check(horizon);
+        // The bound of lateness: no verdict waits for the sockets of other links.
+        for gateway_model in peers.iter().filter_map(|peer| peer.gateway_model.as_ref()) {
+            gateway_model.check(limit);
+        }
+    }
+
+    /// Reads the socket of a link, and answers the hub's poll.
+    fn poll(&mut self, raw: u64, now: Time, link: u32, peers: &mut [Peer], random: &mut Random) {
+        let Some(index) = self.peer_of_link.get(link as usize).copied().flatten() else { return };
+        self.read(raw, now, index, peers, random);
+        if self.peer_of_link[link as usize] == Some(index) {
+            self.polled = Some(index);
+            self.input_at(raw, now, index, link::Input::Polled, peers, random);
+            self.polled = None;
         }
     }
 
@@ -392,12 +429,16 @@ impl Gateway {
                     let unread = peer.up.next().zip(first).filter(|(next, read)| next <= read);
                     let judged = ["unknown", "not_reading", "handshake_timeout"].contains(&cause);
                     assert!(!judged || unread.is_none(), "a verdict with bytes unread");
+                    let own_unread = peer.up.next().is_some_and(|arrival| arrival <= raw);
+                    let by_poll = self.polled == Some(index);
+                    assert!(!by_poll || !own_unread, "judged by a socket with bytes unread");
                     assert!(
                         !(judged && peer.healthy),
                         "gateway's {index}: a verdict on a healthy peer"
                     );
                 }
                 link::Output::Examine { .. } => examinations.push(link),
+                link::Output::Poll => self.polls.push(link),
                 link::Output::Event(_) | link::Output::Patience(_) => {}
                 link::Output::Close(how) => {
                     peer.flush_down(raw, true, random);
@@ -457,7 +498,7 @@ impl Gateway {
             (links, online, suspects),
             "counters"
         );
-        assert_eq!(hub.presences(0).count() as u32, online, "presences");
+        assert_eq!(hub.presences(0, usize::MAX).count() as u32, online, "presences");
         let beats =
             peers.iter().filter_map(|peer| peer.gateway_model.as_ref()).map(|model| model.beats);
         assert_eq!(counters.heartbeats_out, beats.sum::<u64>(), "heartbeats out");

@@ -223,7 +223,7 @@ impl Model {
             Input::Examined(_) => panic!("an examination that was not requested"),
             Input::Warned(_) => (self.warned, self.inquires) = (true, true),
             Input::Overflowed => self.turn.expects = Some(Cause::SlowConsumer),
-            Input::Deadline => self.turn.by_deadline = true,
+            Input::Deadline | Input::Polled => self.turn.by_deadline = true,
             Input::Command(Command::Hold(span)) if self.is_established() => {
                 match &mut self.half_closed {
                     Some(until) => *until = (now + span).max(*until),
@@ -303,6 +303,11 @@ impl Model {
                 if !self.examines {
                     self.kernel.examined(now, &Examination::default());
                 }
+            }
+            Output::Poll => {
+                let name = &self.name;
+                assert!(self.turn.by_deadline, "{name}: polled without a deadline");
+                assert_ne!(self.stage, Stage::Lost, "{name}: polled after the verdict");
             }
             Output::Patience(patience) => self.kernel.follow(&self.name, patience),
             Output::Close(closing) => {
@@ -835,6 +840,7 @@ fn brief(input: &Input<'_>) -> String {
         | Input::Examined(_)
         | Input::Warned(_)
         | Input::Deadline
+        | Input::Polled
         | Input::Command(_) => format!("{input:?}"),
     }
 }
@@ -848,7 +854,11 @@ fn brief_output(output: &Output<'_>) -> String {
         Output::Event(Event::Data { bytes, more, .. }) => {
             format!("Data {} bytes, more: {more}", bytes.len())
         }
-        Output::Event(_) | Output::Examine { .. } | Output::Patience(_) | Output::Close(_) => {
+        Output::Event(_)
+        | Output::Examine { .. }
+        | Output::Patience(_)
+        | Output::Poll
+        | Output::Close(_) => {
             format!("{output:?}")
         }
     }

@@ -272,12 +272,7 @@ impl Peer {
                     self.in_force = Some(sent);
                     assert_eq!(policy.detection(), sent, "both ends hold the same policy");
                 }
-                Output::Event(Event::Lost { verdict, .. }) => {
-                    if is_orderly_close(verdict.cause) {
-                        self.to_peer.check_complete();
-                    }
-                }
-                Output::Event(_) | Output::Examine { .. } | Output::Patience(_) => {}
+                Output::Event(_) | Output::Examine { .. } | Output::Patience(_) | Output::Poll => {}
                 Output::Close(how) => closing = Some(how),
             }
         }

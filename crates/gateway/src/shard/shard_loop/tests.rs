@@ -58,7 +58,7 @@ impl Bench {
         let before = self.shard.bytes_in;
         io::Write::write_all(&mut self.peer, b"hello\n").unwrap();
         self.turn_until(|shard| shard.bytes_in > before);
-        let known = self.shard.hub.machine().presences(0).next();
+        let known = self.shard.hub.machine().presences(0, 10).next();
         self.session = known.expect("the session is online").session;
     }
 
