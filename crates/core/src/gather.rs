@@ -1,50 +1,141 @@
-//! Decides when a loop rests between turns, so that one turn handles several heartbeats.
+//! Decides how long a loop waits after a turn, and how much of it as a rest, so that one turn
+//! handles several heartbeats.
 //!
 //! A heartbeat costs its own handling and a share of a turn of the loop: the wake-up, the poll, the
-//! clock. If many heartbeats arrive per millisecond, the turns are most of the cost, and no
-//! application waits for the answer to a heartbeat. So while only heartbeats arrive, and at a high
-//! rate, the loop rests briefly between turns. Data is not delayed: the first data ends the rests.
+//! clock. The turns are most of the cost, and no application waits for the answer to a heartbeat.
+//! So while only heartbeats flow, the loop rests between turns: readiness of a socket does not end
+//! a rest, a command does, and so does a deadline. Data ends the rests for a while: in a
+//! conversation nothing is delayed, and only a message after a silence may wait for one rest.
 
+use crate::policy::Policy;
 use crate::time::{Span, Time};
 
-/// The longest rest. It may delay a verdict, so it is small compared with the allowed 2 ms.
-pub const LONGEST_REST: Span = Span::from_micros(750);
+/// The default of the longest rest. It saves most of the turns of a gateway whose links send a few
+/// heartbeats per millisecond, and is short compared with the round trip of a message.
+pub const LONGEST_REST: Span = Span::from_millis(4);
+
+/// The longest rest beside a demanding link, and the longest that may pass a deadline: it is short
+/// compared with the 2 ms by which a verdict may be late.
+pub const BRIEF_REST: Span = Span::from_micros(750);
+
+/// The longest wait of a loop. A stall is detected by a wake-up later than planned, so the planned
+/// wait must be short compared with the deadlines; ten wake-ups a second cost nothing.
+pub const LONGEST_WAIT: Span = Span::from_millis(100);
+
+/// A bound up to this one, which is that of [`Policy::demanding`], says that times matter.
+const DEMANDING_BOUND: Span = Span::from_secs(8);
 
 /// The time after data in which the loop does not rest, because more data is likely.
 const NO_REST_AFTER_DATA: Span = Span::from_millis(100);
 
-/// The minimum number of expected events that makes a rest cheaper than separate turns.
+/// The minimum number of expected events that makes a rest cheaper than separate turns: the end of
+/// a rest is a wake-up too, and sometimes finds nothing.
 const MIN_EXPECTED: u64 = 2;
 
-/// The rule that decides how long a loop rests between turns.
+/// Returns whether links under `policy` are demanding: beside them a loop rests only briefly.
+pub fn is_demanding(policy: &Policy) -> bool {
+    policy.bound().is_some_and(|bound| bound <= DEMANDING_BOUND)
+}
+
+/// The rule that decides how long a loop waits after a turn.
 #[derive(Clone, Debug)]
 pub struct Gather {
+    longest: Span,
+    passes_deadlines: bool,
     last_turn: Time,
     last_data: Option<Time>,
 }
 
+/// A turn of a loop: what it did, and what comes next.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// When the turn began.
+    pub began: Time,
+    /// The present time, at the end of the turn.
+    pub now: Time,
+    /// The number of sockets or datagrams read.
+    pub read: usize,
+    /// The number of heartbeats sent.
+    pub sent: u64,
+    /// Whether data was received or sent.
+    pub data: bool,
+    /// Whether the next turn has work already.
+    pub busy: bool,
+    /// Whether a link is demanding; see [`is_demanding`].
+    pub demanding: bool,
+    /// The next deadline. It may be in the past.
+    pub deadline: Option<Time>,
+}
+
+/// How long a loop waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Wait {
+    /// The first part: the loop waits for commands alone.
+    pub rest: Span,
+    /// The part after the rest: the loop waits for commands and sockets. Zero means that it only
+    /// asks which sockets are ready. After a rest that a command has ended, this part is left out.
+    pub poll: Span,
+}
+
+impl Wait {
+    /// Returns the length of both parts.
+    pub fn total(&self) -> Span {
+        self.rest + self.poll
+    }
+}
+
 impl Gather {
-    /// Creates the rule for a loop that begins at `now`.
-    pub const fn new(now: Time) -> Gather {
-        Gather { last_turn: now, last_data: None }
+    /// Creates the rule for a loop of links that begins at `now` and rests for at most `longest`,
+    /// never beyond a deadline.
+    pub const fn of_links(now: Time, longest: Span) -> Gather {
+        Gather { longest, passes_deadlines: false, last_turn: now, last_data: None }
     }
 
-    /// Returns how long to rest before the next turn, counted from `now`, after a turn that began
-    /// at
-    /// `now` and handled `events` events; `data` is true if there was data among them.
-    pub fn rest(&mut self, now: Time, events: usize, data: bool) -> Span {
-        let elapsed = now.since(self.last_turn);
-        self.last_turn = now;
-        if data {
-            self.last_data = Some(now);
+    /// Creates the rule for a loop of beacons that begins at `now` and rests for at most `longest`.
+    /// With a million devices some deadline is always near: rests are brief, and may pass them.
+    pub fn of_beacons(now: Time, longest: Span) -> Gather {
+        let longest = longest.min(BRIEF_REST);
+        Gather { longest, passes_deadlines: true, last_turn: now, last_data: None }
+    }
+
+    /// Returns how long to wait after `turn`.
+    pub fn wait(&mut self, turn: &Turn) -> Wait {
+        let elapsed = turn.began.since(self.last_turn);
+        self.last_turn = turn.began;
+        if turn.data {
+            self.last_data = Some(turn.began);
         }
-        if self.last_data.is_some_and(|last| now.since(last) < NO_REST_AFTER_DATA) {
-            return Span::ZERO;
+        if turn.busy {
+            return Wait::default();
         }
-        let events = events as u64;
-        let expected = LONGEST_REST.times(events).as_nanos();
-        let wanted = elapsed.times(MIN_EXPECTED).as_nanos();
-        if events > 0 && expected >= wanted { LONGEST_REST } else { Span::ZERO }
+        let until_deadline = turn.deadline.map_or(LONGEST_WAIT, |at| at.since(turn.now));
+        let whole = until_deadline.min(LONGEST_WAIT);
+        let rest =
+            if self.pays(turn, elapsed) { self.rest(turn, until_deadline) } else { Span::ZERO };
+        Wait { rest, poll: whole.less(rest) }
+    }
+
+    /// Returns whether a rest would likely gather several events, and delays no conversation.
+    fn pays(&self, turn: &Turn, elapsed: Span) -> bool {
+        if self.last_data.is_some_and(|last| turn.began.since(last) < NO_REST_AFTER_DATA) {
+            return false;
+        }
+        // A heartbeat that is no answer will be answered.
+        let answers = turn.sent.saturating_sub(turn.read as u64);
+        let at_this_rate = self.longest(turn).times(turn.read as u64).as_nanos();
+        answers >= MIN_EXPECTED
+            || turn.read > 0 && at_this_rate >= elapsed.times(MIN_EXPECTED).as_nanos()
+    }
+
+    /// Returns the length of a rest that pays. It counts from the beginning of the turn, so that
+    /// the work of a long turn is not added to the wait of those who come in it.
+    fn rest(&self, turn: &Turn, until_deadline: Span) -> Span {
+        let rest = self.longest(turn).less(turn.now.since(turn.began));
+        if self.passes_deadlines { rest } else { rest.min(until_deadline) }
+    }
+
+    fn longest(&self, turn: &Turn) -> Span {
+        if turn.demanding { self.longest.min(BRIEF_REST) } else { self.longest }
     }
 }
 
@@ -52,26 +143,111 @@ impl Gather {
 mod tests {
     use super::*;
 
-    fn us(micros: u64) -> Time {
-        Time::ZERO + Span::from_micros(micros)
+    fn us(micros: u64) -> Span {
+        Span::from_micros(micros)
+    }
+
+    fn at(micros: u64) -> Time {
+        Time::ZERO + us(micros)
+    }
+
+    /// A turn that took no time and read so many sockets.
+    fn turn(micros: u64, read: usize) -> Turn {
+        Turn {
+            began: at(micros),
+            now: at(micros),
+            read,
+            sent: 0,
+            data: false,
+            busy: false,
+            demanding: false,
+            deadline: None,
+        }
+    }
+
+    fn links() -> Gather {
+        Gather::of_links(at(0), LONGEST_REST)
     }
 
     #[test]
     fn frequent_heartbeats_cause_rests_and_rare_ones_do_not() {
-        let mut gather = Gather::new(us(0));
-        assert_eq!(gather.rest(us(100), 1, false), LONGEST_REST);
-        assert_eq!(gather.rest(us(850), 7, false), LONGEST_REST, "and goes on while it pays");
-        assert_eq!(gather.rest(us(1_600), 1, false), Span::ZERO, "one could have been had alone");
-        assert_eq!(gather.rest(us(9_600), 1, false), Span::ZERO);
-        assert_eq!(gather.rest(us(9_700), 0, false), Span::ZERO, "nothing came");
+        let mut gather = links();
+        let rest = Wait { rest: LONGEST_REST, poll: LONGEST_WAIT.less(LONGEST_REST) };
+        let none = Wait { rest: Span::ZERO, poll: LONGEST_WAIT };
+        assert_eq!(gather.wait(&turn(100, 1)), rest);
+        assert_eq!(gather.wait(&turn(4_100, 2)), rest, "and goes on while it pays");
+        assert_eq!(gather.wait(&turn(8_100, 1)), none, "one could have been had alone");
+        assert_eq!(gather.wait(&turn(18_100, 2)), none);
+        assert_eq!(gather.wait(&turn(18_200, 0)), none, "nothing came");
+    }
+
+    #[test]
+    fn the_answers_to_probes_are_awaited_in_a_rest() {
+        let mut gather = links();
+        assert_eq!(gather.wait(&Turn { sent: 2, ..turn(25_000, 0) }).rest, LONGEST_REST);
+        assert_eq!(gather.wait(&Turn { sent: 1, ..turn(50_000, 0) }).rest, Span::ZERO);
+        let answering = Turn { sent: 20, ..turn(150_000, 20) };
+        assert_eq!(gather.wait(&answering).rest, Span::ZERO, "20 of 20 were answers");
     }
 
     #[test]
     fn data_is_never_delayed() {
-        let mut gather = Gather::new(us(0));
-        assert_eq!(gather.rest(us(100), 50, true), Span::ZERO);
-        assert_eq!(gather.rest(us(200), 50, false), Span::ZERO);
-        assert_eq!(gather.rest(us(100_099), 5_000, false), Span::ZERO);
-        assert_eq!(gather.rest(us(100_200), 50, false), LONGEST_REST);
+        let mut gather = links();
+        assert_eq!(gather.wait(&Turn { data: true, ..turn(100, 50) }).rest, Span::ZERO);
+        assert_eq!(gather.wait(&turn(200, 50)).rest, Span::ZERO);
+        assert_eq!(gather.wait(&turn(100_099, 5_000)).rest, Span::ZERO);
+        assert_eq!(gather.wait(&turn(100_200, 50)).rest, LONGEST_REST);
+    }
+
+    #[test]
+    fn a_rest_ends_at_the_next_deadline() {
+        let mut gather = links();
+        let next = |deadline| Turn { deadline: Some(at(deadline)), ..turn(1_000, 50) };
+        let mut wait = |deadline| gather.wait(&next(deadline));
+        assert_eq!(wait(1_300), Wait { rest: us(300), poll: Span::ZERO });
+        assert_eq!(wait(6_000), Wait { rest: us(4_000), poll: us(1_000) });
+        assert_eq!(wait(900), Wait::default(), "it has passed");
+    }
+
+    #[test]
+    fn rests_beside_a_demanding_link_are_brief() {
+        let mut gather = links();
+        let demanding = Turn { demanding: true, ..turn(10, 50) };
+        assert_eq!(gather.wait(&demanding).rest, BRIEF_REST);
+        let mut gather = Gather::of_links(at(0), us(100));
+        assert_eq!(gather.wait(&demanding).rest, us(100), "the setting is shorter");
+        for (policy, expected) in [
+            (Policy::standard(), false),
+            (Policy::relaxed(), false),
+            (Policy::kernel_like(), false),
+            (Policy::never(), false),
+            (Policy::demanding(), true),
+            (Policy::datacenter(), true),
+        ] {
+            assert_eq!(is_demanding(&policy), expected, "{policy}");
+        }
+    }
+
+    #[test]
+    fn a_busy_loop_and_a_loop_without_rests_do_not_rest() {
+        assert_eq!(links().wait(&Turn { busy: true, ..turn(10, 50) }), Wait::default());
+        let mut gather = Gather::of_links(at(0), Span::ZERO);
+        let wait = gather.wait(&Turn { sent: 50, ..turn(10, 50) });
+        assert_eq!(wait, Wait { rest: Span::ZERO, poll: LONGEST_WAIT });
+    }
+
+    #[test]
+    fn the_work_of_a_turn_shortens_the_rest_after_it() {
+        let long = Turn { now: at(3_000), ..turn(1_000, 50) };
+        assert_eq!(links().wait(&long).rest, us(2_000));
+        let longer = Turn { now: at(6_000), ..turn(1_000, 50) };
+        assert_eq!(links().wait(&longer).rest, Span::ZERO);
+    }
+
+    #[test]
+    fn a_loop_of_beacons_rests_briefly_and_passes_deadlines() {
+        let mut gather = Gather::of_beacons(at(0), LONGEST_REST);
+        let wait = gather.wait(&Turn { deadline: Some(at(110)), ..turn(10, 50) });
+        assert_eq!(wait, Wait { rest: BRIEF_REST, poll: Span::ZERO });
     }
 }

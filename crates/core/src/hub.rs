@@ -18,6 +18,7 @@ pub use presence::{Presence, Presences};
 use sweep::Sweep;
 
 use crate::budget::Budget;
+use crate::gather;
 use crate::link::departure::LEAVE_LIMIT;
 use crate::link::{self, Context, Effect, Outbound, Peer, SessionKey, Settings, Writer};
 use crate::pages::Slots;
@@ -118,6 +119,8 @@ pub struct Counters {
     pub online: u32,
     /// Suspect links.
     pub suspects: u32,
+    /// Open links beside which a loop rests only briefly; see [`gather::is_demanding`].
+    pub demanding: u32,
     /// Heartbeats received so far: PINGs and PONGs.
     pub heartbeats_in: u64,
     /// Heartbeats sent so far: PINGs and PONGs.
@@ -159,6 +162,8 @@ struct Slot {
     established: u32,
     address: Address,
     listener: u16,
+    /// Whether the link is counted as demanding.
+    demanding: bool,
 }
 
 impl Hub {
@@ -249,9 +254,12 @@ impl Hub {
         if let Some(deadline) = peer.next_deadline() {
             self.wheel.arm(link, deadline.at);
         }
-        let slot = Slot { peer, established: 0, address: address.into(), listener };
+        let demanding = gather::is_demanding(peer.policy());
+        let address = address.into();
+        let slot = Slot { peer, established: 0, address, listener, demanding };
         self.slots.insert(link, slot);
         self.counters.links += 1;
+        self.counters.demanding += u32::from(demanding);
     }
 
     #[inline]
@@ -291,8 +299,17 @@ impl Hub {
         }
         match effect {
             Effect::None => {}
-            Effect::Rearm => self.rearm(now, link),
+            Effect::Rearm => {
+                // A policy that changes moves the deadline.
+                let demanding = gather::is_demanding(slot.peer.policy());
+                let counted = core::mem::replace(&mut slot.demanding, demanding);
+                self.counters.demanding += u32::from(demanding);
+                self.counters.demanding -= u32::from(counted);
+                self.rearm(now, link);
+            }
             Effect::Ended => {
+                let counted = core::mem::take(&mut slot.demanding);
+                self.counters.demanding -= u32::from(counted);
                 self.wheel.disarm(link);
                 self.ended.push(link);
             }

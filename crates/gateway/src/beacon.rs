@@ -17,13 +17,14 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
 use mio::{Poll, Waker};
-use systole_core::Policy;
+use systole_core::{Policy, Span};
 use systole_net::Clock;
 
 use crate::report::ReportChannels;
 use crate::request::{REQUESTS, Requests};
 use crate::shard::Shard;
 use crate::stats::{BeaconStats, Distributions, ShardStats};
+use crate::wake::wake_ups;
 use beacon_loop::BeaconLoop;
 use keys::Keys;
 
@@ -39,6 +40,8 @@ pub struct BeaconSetup {
     pub policy: Policy,
     /// Maximum number of devices online, per shard.
     pub max_beacons: u32,
+    /// The longest rest between turns; zero for none.
+    pub longest_rest: Span,
     /// The keys that authenticate the devices.
     pub keys: Arc<Keys>,
     /// The clock, shared by all shards.
@@ -73,15 +76,17 @@ pub fn spawn(setup: &BeaconSetup, shards: Vec<BeaconShard>) -> io::Result<Vec<Sh
     let mut wakers = Vec::new();
     for _ in &shards {
         let poll = Poll::new()?;
-        wakers.push(Arc::new(Waker::new(poll.registry(), beacon_loop::WAKER)?));
+        wakers.push(Arc::new(Waker::new(poll.registry(), beacon_loop::HANDED_OVER)?));
         polls.push(poll);
     }
     let mut meshes = mesh::connect(&wakers, setup.clock).into_iter();
     let mut spawned = Vec::new();
-    for (index, ((shard, poll), waker)) in shards.into_iter().zip(polls).zip(wakers).enumerate() {
+    for (index, (shard, poll)) in shards.into_iter().zip(polls).enumerate() {
         let Some(mesh) = meshes.next() else { break };
         let (sender, receiver) = sync_channel(REQUESTS);
-        let beacon_loop = BeaconLoop::new(poll, setup, index as u8, shard, mesh, receiver)?;
+        let (waker, wake_ups) = wake_ups(poll.registry(), beacon_loop::REQUESTED)?;
+        let waiting = (poll, wake_ups);
+        let beacon_loop = BeaconLoop::new(waiting, setup, index as u8, shard, mesh, receiver)?;
         let name = format!("beacon-{index}");
         let thread = std::thread::Builder::new().name(name).spawn(move || beacon_loop.run())?;
         spawned.push(Shard { requests: Requests::new(sender, waker), thread });

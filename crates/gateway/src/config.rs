@@ -23,6 +23,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
 
+use systole_core::gather::LONGEST_REST;
 use systole_core::link::Hung;
 use systole_core::{Policy, Span};
 use toml::de::DeTable;
@@ -43,6 +44,9 @@ use section::{Given, Reading, Section};
 /// Maximum size of a configuration file in bytes; a larger file was named by mistake.
 const MAX_FILE: usize = 1 << 20;
 
+/// Maximum of `rest`: a message after a silence may wait that long at each gateway on its way.
+const MAX_REST: Span = Span::from_millis(20);
+
 /// Default handshake timeout: several round trips with retransmissions on a bad mobile network.
 const DEFAULT_HANDSHAKE_TIMEOUT: Span = Span::from_secs(10);
 
@@ -52,6 +56,9 @@ const DEFAULT_HANDSHAKE_TIMEOUT: Span = Span::from_secs(10);
 pub struct Config {
     /// Number of data-plane threads.
     pub shards: Shards,
+    /// The longest rest of a shard while only heartbeats flow; zero for none. A longer rest costs
+    /// less CPU, but a message after a silence may wait for its end.
+    pub rest: Span,
     /// Time limit from accept to the end of the handshake. A longer limit tolerates bad networks,
     /// but lets silent clients hold descriptors longer.
     pub handshake_timeout: Span,
@@ -80,6 +87,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             shards: Shards::default(),
+            rest: LONGEST_REST,
             handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
             hung: Hung::default(),
             logic: Logic::default(),
@@ -153,6 +161,7 @@ fn read_root(
     overrides: &Overrides,
 ) -> Config {
     let shards = settings::read_shards(reading, &mut root);
+    let rest = root.take(reading, "rest", value::span(Span::ZERO..=MAX_REST));
     // At most an hour: no handshake needs longer.
     let timeouts = Span::from_millis(1)..=Span::from_secs(3_600);
     let handshake_timeout = root.take(reading, "handshake_timeout", value::span(timeouts));
@@ -177,6 +186,7 @@ fn read_root(
     refuse_small_outbox(reading, &listeners, &limits, limits_place);
     Config {
         shards: overrides.shards.unwrap_or(shards),
+        rest: Given::or(rest, LONGEST_REST),
         handshake_timeout: Given::or(handshake_timeout, DEFAULT_HANDSHAKE_TIMEOUT),
         hung,
         logic,

@@ -29,6 +29,7 @@ mod serve;
 pub mod shard;
 pub mod stats;
 pub mod verdicts;
+mod wake;
 
 pub use config::Config;
 pub use serve::{ServeError, ServeOptions, serve};

@@ -10,10 +10,6 @@ use crate::report::Report;
 use crate::report_sender::ReportSender;
 use crate::stats::{Distributions, ShardStats, seconds};
 
-/// The longest wait of a loop. A stall is detected by a wake-up later than planned, so the planned
-/// wait must be short compared with the deadlines; ten wake-ups a second cost nothing.
-pub(crate) const LONGEST_WAIT: Span = Span::from_millis(100);
-
 /// The vigilant clock of one loop; counts and reports the stalls of that loop.
 #[derive(Debug)]
 pub(crate) struct LoopClock {

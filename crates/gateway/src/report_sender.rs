@@ -8,7 +8,7 @@ mod backlog;
 
 use std::sync::Arc;
 
-use systole_core::Span;
+use systole_core::{Span, Time};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -73,9 +73,9 @@ impl ReportSender {
         false
     }
 
-    /// Returns how long a loop that has nothing else to do may wait.
-    pub(crate) fn longest_wait(&self, idle: Span) -> Span {
-        if self.backlog.is_empty() { idle } else { RETRY.min(idle) }
+    /// Returns when a loop with facts that wait looks for room again; `None` if none waits.
+    pub(crate) fn retry_at(&self, now: Time) -> Option<Time> {
+        (!self.backlog.is_empty()).then(|| now + RETRY)
     }
 
     /// Returns how many ended sessions hold their places, because their last fact still waits.

@@ -1,14 +1,13 @@
 //! Requests from the control plane to a shard.
 
-use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
-use mio::Waker;
 use systole_core::flight::Flight;
 use systole_core::{Policy, Span, Time, hub};
 use tokio::sync::oneshot;
 
 use crate::report::{SessionInfo, Subject};
+use crate::wake::LoopWaker;
 
 /// Capacity of a shard's request channel: requests come from people and scripts, not from traffic.
 /// A full channel refuses, and the caller is asked to try again.
@@ -122,12 +121,12 @@ pub struct Page {
 #[derive(Clone, Debug)]
 pub struct Requests {
     sender: SyncSender<Request>,
-    waker: Arc<Waker>,
+    waker: LoopWaker,
 }
 
 impl Requests {
     /// Makes a sender into `sender` that wakes the loop through `waker`.
-    pub fn new(sender: SyncSender<Request>, waker: Arc<Waker>) -> Requests {
+    pub(crate) fn new(sender: SyncSender<Request>, waker: LoopWaker) -> Requests {
         Requests { sender, waker }
     }
 

@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
-use mio::{Poll, Waker};
+use mio::Poll;
+use systole_core::Span;
 use systole_core::link::Settings;
 use systole_net::Clock;
 
@@ -26,6 +27,7 @@ use crate::epochs::Epochs;
 use crate::report::ReportChannels;
 use crate::request::{REQUESTS, Requests};
 use crate::stats::{Distributions, ShardStats};
+use crate::wake::wake_ups;
 use shard_loop::ShardLoop;
 
 /// Everything that [`spawn`] needs to start one shard.
@@ -49,6 +51,8 @@ pub struct ShardSetup {
     /// Maximum memory of the incomplete frames of all peers together; beyond it the peer with the
     /// oldest gives way.
     pub frame_memory: usize,
+    /// The longest rest between turns while only heartbeats flow; zero for none.
+    pub longest_rest: Span,
     /// Whether received data is echoed to its sender; otherwise it is dropped.
     pub echo: bool,
     /// The source of session epochs, shared by all shards.
@@ -77,10 +81,10 @@ pub struct Shard {
 /// started.
 pub fn spawn(setup: ShardSetup) -> io::Result<Shard> {
     let poll = Poll::new()?;
-    let waker = Arc::new(Waker::new(poll.registry(), shard_loop::WAKER)?);
+    let (waker, wake_ups) = wake_ups(poll.registry(), shard_loop::WAKER)?;
     let (sender, receiver) = sync_channel(REQUESTS);
     let name = format!("shard-{}", setup.index);
-    let shard_loop = ShardLoop::new(poll, setup, receiver)?;
+    let shard_loop = ShardLoop::new(poll, wake_ups, setup, receiver)?;
     let thread = std::thread::Builder::new().name(name).spawn(move || shard_loop.run())?;
     Ok(Shard { requests: Requests::new(sender, waker), thread })
 }

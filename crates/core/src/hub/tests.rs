@@ -7,6 +7,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::*;
 use crate::cause::Cause;
 use crate::flight::Incident;
+use crate::kernel::SocketError;
 use crate::link::{Closing, Event, Side};
 use crate::liveness::Role;
 use crate::wire::{Codec, Malformed};
@@ -492,4 +493,34 @@ fn a_peer_that_drips_a_frame_ends_in_time_although_each_byte_is_evidence() {
         }
     }
     assert_eq!(lost, BTreeMap::from([((21, "protocol"), 100)]), "D = 19 s after the first byte");
+}
+
+#[test]
+fn demanding_links_are_counted_whatever_makes_them_so() {
+    let mut hub = hub(Policy::standard());
+    for link in 0..3 {
+        open(&mut hub, link, 0);
+    }
+    let at = Time::from_millis(1_000);
+    let command = |hub: &mut Hub, link, command| {
+        let input = link::Input::Command(command);
+        hub.handle(at, Input::Link { link, input });
+        drain(hub);
+        hub.counters().demanding
+    };
+    assert_eq!(hub.counters().demanding, 0);
+    let retune = |policy| link::Command::Retune(policy);
+    assert_eq!(command(&mut hub, 1, retune(Policy::demanding())), 1);
+    assert_eq!(command(&mut hub, 1, retune(Policy::datacenter())), 1);
+    assert_eq!(command(&mut hub, 1, retune(Policy::relaxed())), 0);
+    hub.handle(at, Input::Command(HubCommand::Retune { listener: 0, policy: Policy::demanding() }));
+    run(&mut hub, at);
+    assert_eq!(hub.counters().demanding, 3);
+    open(&mut hub, 3, 0);
+    assert_eq!(hub.counters().demanding, 4, "a new link has the policy of its listener");
+    hub.handle(at, Input::Link { link: 0, input: link::Input::Failed(SocketError::Reset) });
+    drain(&mut hub);
+    assert_eq!(hub.counters().demanding, 3, "an ended link is not counted");
+    hub.handle(at, Input::Link { link: 0, input: link::Input::Ended });
+    assert_eq!(hub.counters().demanding, 3, "nor twice");
 }

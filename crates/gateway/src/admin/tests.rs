@@ -12,7 +12,7 @@ use axum::body::{Body, BodyDataStream};
 use axum::http::{Method, Request as HttpRequest, header};
 use futures_util::StreamExt;
 use http_body_util::BodyExt;
-use mio::{Poll, Token as MioToken, Waker};
+use mio::{Poll, Token as MioToken};
 use serde_json::{Value, json};
 use systole_core::flight::Flight;
 use systole_core::{Policy, Span, Time, hub};
@@ -29,6 +29,7 @@ use crate::report::{Change, PauseReason, Report, SessionInfo, Subject, session_t
 use crate::request::{Order, Page, REQUESTS, Request, Requests, Story};
 use crate::stats::Distributions;
 use crate::stats::ShardStats;
+use crate::wake::{WakeUps, wake_ups};
 
 /// Number of sessions of each simulated shard; they use the links 0, 1 and so on.
 const SESSIONS: u32 = 7;
@@ -42,7 +43,7 @@ struct Fixture {
     stats: Vec<Arc<ShardStats>>,
     received: Received,
     router: Router,
-    _polls: Vec<Poll>,
+    _polls: Vec<(Poll, WakeUps)>,
 }
 
 impl Fixture {
@@ -117,12 +118,12 @@ impl Fixture {
     }
 }
 
-fn connect(polls: &mut Vec<Poll>) -> (Requests, Receiver<Request>) {
+fn connect(polls: &mut Vec<(Poll, WakeUps)>) -> (Requests, Receiver<Request>) {
     let poll = Poll::new().unwrap();
-    let waker = Waker::new(poll.registry(), MioToken(0)).unwrap();
-    polls.push(poll);
+    let (waker, wake_ups) = wake_ups(poll.registry(), MioToken(0)).unwrap();
+    polls.push((poll, wake_ups));
     let (sender, receiver) = sync_channel(REQUESTS);
-    (Requests::new(sender, Arc::new(waker)), receiver)
+    (Requests::new(sender, waker), receiver)
 }
 
 fn gateway(shards: Vec<Requests>, stats: Vec<Arc<ShardStats>>) -> Gateway {

@@ -13,7 +13,7 @@ use systole_core::beacon::{
     Subject as BeaconSubject, Tag,
 };
 use systole_core::cause::Cause;
-use systole_core::gather::Gather;
+use systole_core::gather::{Gather, LONGEST_WAIT, Turn, Wait};
 use systole_core::wire::{BootId, InstanceId};
 use systole_core::{Machine, Span, Time};
 use systole_net::datagrams::{RECEIVE_BUFFER, grow_receive_buffer};
@@ -22,14 +22,18 @@ use super::keys::{DeviceKey, Keys, device_text};
 use super::mesh::Mesh;
 use super::socket::Datagrams;
 use super::{BeaconSetup, BeaconShard};
-use crate::loop_clock::{LONGEST_WAIT, LoopClock};
+use crate::loop_clock::LoopClock;
 use crate::report::{Change, Report, Subject};
 use crate::report_sender::ReportSender;
 use crate::request::Request;
 use crate::stats::{BeaconStats, Distributions, ShardStats, seconds};
+use crate::wake::WakeUps;
 
-pub(super) const WAKER: Token = Token(0);
-const SOCKET: Token = Token(1);
+/// The token of the wake-ups for requests, which end a rest.
+pub(super) const REQUESTED: Token = Token(0);
+/// The token of the wake-ups for statements that another shard hands over, which do not.
+pub(super) const HANDED_OVER: Token = Token(1);
+const SOCKET: Token = Token(2);
 
 /// Approximate maximum of datagrams per turn: at 2 µs each, verified and answered, they delay a
 /// verdict by 1 ms.
@@ -53,6 +57,7 @@ const LEAST_KERNEL_BYTES: usize = 256;
 #[derive(Debug)]
 pub(super) struct BeaconLoop {
     poll: Poll,
+    wake_ups: WakeUps,
     pub(super) hub: BeaconHub,
     pub(super) clock: LoopClock,
     pub(super) listener: u16,
@@ -95,7 +100,7 @@ const KICKED: usize = 6;
 
 impl BeaconLoop {
     pub(super) fn new(
-        poll: Poll,
+        (poll, wake_ups): (Poll, WakeUps),
         setup: &BeaconSetup,
         number: u8,
         shard: BeaconShard,
@@ -115,10 +120,11 @@ impl BeaconLoop {
         };
         Ok(BeaconLoop {
             poll,
+            wake_ups,
             hub: BeaconHub::new(Time::ZERO, settings),
             clock: LoopClock::new(clock, Arc::clone(&shard.stats), setup.distributions.clone()),
             listener: setup.listener,
-            gather: Gather::new(Time::ZERO),
+            gather: Gather::of_beacons(Time::ZERO, setup.longest_rest),
             socket: Datagrams::new(socket)?,
             kernel_capacity: buffer / LEAST_KERNEL_BYTES,
             unread: true,
@@ -136,17 +142,20 @@ impl BeaconLoop {
     }
 
     pub(super) fn run(mut self) {
-        let mut events = Events::with_capacity(2);
+        let mut events = Events::with_capacity(3);
+        let mut wait = Wait::default();
         while !self.stopping {
-            let planned = self.next_wait();
-            if let Err(error) = self.poll.poll(&mut events, Some(Duration::from(planned)))
+            if let Err(error) = self.wait(&mut events, wait)
                 && error.kind() != ErrorKind::Interrupted
             {
                 tracing::error!(%error, "the shard cannot wait for its socket, and ends");
                 break;
             }
             self.unread |= events.iter().any(|event| event.token() == SOCKET);
-            self.clock.begin_turn(planned, &mut self.reports);
+            self.clock.begin_turn(wait.total(), &mut self.reports);
+            if events.iter().any(|event| event.token() == REQUESTED) {
+                self.wake_ups.take();
+            }
             self.take_requests();
             let mut handled = self.feed_handed_over();
             match self.receive() {
@@ -156,25 +165,14 @@ impl BeaconLoop {
                     break;
                 }
             }
-            handled += self.expire();
+            self.expire();
             self.send_answers();
             self.reports.flush();
             self.hold_places();
             self.publish_stats();
-            self.sleep_to_gather(handled);
+            wait = self.next_wait(handled);
         }
         self.reports.finish();
-    }
-
-    /// Returns how long the next poll may wait.
-    fn next_wait(&self) -> Span {
-        if self.unread {
-            return Span::ZERO;
-        }
-        let now = self.clock.read_now();
-        let next = self.hub.next_deadline();
-        let longest = self.reports.longest_wait(LONGEST_WAIT);
-        next.map_or(longest, |at| at.since(now).min(longest))
     }
 
     /// Tells the hub how many places are taken by devices whose last fact waits.
@@ -186,17 +184,30 @@ impl BeaconLoop {
         }
     }
 
-    /// Sleeps while statements gather: no device waits for an answer to its heartbeat.
-    fn sleep_to_gather(&mut self, handled: usize) {
-        let now = self.clock.now();
-        let rest = self.gather.rest(now, handled, false);
-        let is_behind = self.hub.next_deadline().is_some_and(|at| at <= now);
-        if rest > Span::ZERO && !self.unread && !is_behind {
-            let rest = rest.less(self.clock.read_now().since(now));
-            // Deliberate sleep: the next poll returns a batch.
-            #[allow(clippy::disallowed_methods)]
-            std::thread::sleep(Duration::from(rest));
-        }
+    /// Rests, and then polls the socket. A request ends both.
+    fn wait(&mut self, events: &mut Events, wait: Wait) -> io::Result<()> {
+        let woken = wait.rest > Span::ZERO && self.wake_ups.rest(wait.rest)?;
+        let poll = if woken { Span::ZERO } else { wait.poll };
+        self.poll.poll(events, Some(Duration::from(poll)))
+    }
+
+    /// Returns how long to wait after this turn, which handled so many datagrams. No device waits
+    /// for the answer to its heartbeat.
+    fn next_wait(&mut self, handled: usize) -> Wait {
+        let (began, now) = (self.clock.now(), self.clock.read_now());
+        let deadline = self.hub.next_deadline();
+        let is_behind = deadline.is_some_and(|at| at <= began);
+        let deadline = deadline.into_iter().chain(self.reports.retry_at(now)).min();
+        self.gather.wait(&Turn {
+            began,
+            now,
+            read: handled,
+            sent: 0,
+            data: false,
+            busy: self.unread || is_behind,
+            demanding: false,
+            deadline,
+        })
     }
 
     fn take_requests(&mut self) {
@@ -314,21 +325,20 @@ impl BeaconLoop {
     }
 
     /// Expires deadlines up to the horizon, unless another shard has not handed over all that it
-    /// received. Returns the number of steps.
-    fn expire(&mut self) -> usize {
+    /// received.
+    fn expire(&mut self) {
         if !self.mesh.others_are_current(LONGEST_WAIT) {
-            return 0;
+            return;
         }
         let horizon = self.clock.horizon();
-        for step in 0..EXPIRIES_PER_TURN {
+        for _ in 0..EXPIRIES_PER_TURN {
             if self.hub.next_deadline().is_none_or(|at| at > horizon) {
-                return step;
+                return;
             }
             self.hub.handle(horizon, Input::Deadline);
             self.carry_out();
             self.clock.record_work();
         }
-        EXPIRIES_PER_TURN
     }
 
     fn send_answers(&mut self) {

@@ -110,6 +110,7 @@ pub(super) fn start(
             outbox_limit: usize::try_from(config.limits.outbox).unwrap_or(usize::MAX),
             outbox_memory: share(config.limits.outbox_total, shards),
             frame_memory: share(config.limits.incomplete_frames, shards),
+            longest_rest: config.rest,
             echo: config.logic == Logic::Echo,
             epochs: epochs.clone(),
             reports,
@@ -120,8 +121,9 @@ pub(super) fn start(
     }
     for (number, (wanted, sockets)) in config.beacons.iter().zip(beacons).enumerate() {
         let listener = u16::try_from(config.listeners.len() + number).unwrap_or(u16::MAX);
-        start_beacons(&mut started, wanted, listener, sockets, clock, &distributions)
-            .map_err(ServeError::Thread)?;
+        let setup = beacon_setup(config, wanted, listener, sockets.len(), clock, &distributions);
+        let setup = setup.map_err(ServeError::Thread)?;
+        start_beacons(&mut started, setup, sockets).map_err(ServeError::Thread)?;
     }
     let StartedShards { requests, stats, reports, threads, beacons } = started;
     let names = Names {
@@ -164,31 +166,42 @@ impl StartedShards {
     }
 }
 
-/// Starts the shards of one beacon listener.
-fn start_beacons(
-    started: &mut StartedShards,
+/// Returns the setup of the shards of one beacon listener, before it is known which shards they
+/// are.
+fn beacon_setup(
+    config: &Config,
     wanted: &BeaconListener,
     listener: u16,
-    sockets: Vec<UdpSocket>,
+    shards: usize,
     clock: Clock,
     distributions: &Distributions,
-) -> std::io::Result<()> {
-    let shards = u32::try_from(sockets.len()).unwrap_or(u32::MAX).max(1);
+) -> std::io::Result<BeaconSetup> {
+    let shards = u32::try_from(shards).unwrap_or(u32::MAX).max(1);
     // Devices are assigned to shards at random, so each shard gets a spare of 1/16.
     let share = wanted.max_beacons().div_ceil(shards);
     let spare = if shards > 1 { share.div_ceil(16) } else { 0 };
     // A challenge must never repeat, so the seed must be new at each start.
     let [a, b, c, d, e, f, g, h, ..] = identity::instance_id()?.0;
-    let setup = BeaconSetup {
-        first_index: u8::try_from(started.stats.len()).unwrap_or(u8::MAX),
+    Ok(BeaconSetup {
+        first_index: 0,
         listener,
         policy: wanted.policy(),
         max_beacons: share.saturating_add(spare),
+        longest_rest: config.rest,
         keys: wanted.keys().clone(),
         clock,
         seed: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
         distributions: distributions.clone(),
-    };
+    })
+}
+
+/// Starts the shards of one beacon listener.
+fn start_beacons(
+    started: &mut StartedShards,
+    mut setup: BeaconSetup,
+    sockets: Vec<UdpSocket>,
+) -> std::io::Result<()> {
+    setup.first_index = u8::try_from(started.stats.len()).unwrap_or(u8::MAX);
     let own = sockets.into_iter().map(|socket| {
         let number = started.stats.len();
         let (reports, stats) = started.prepare();

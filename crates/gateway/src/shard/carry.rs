@@ -2,7 +2,7 @@
 
 use systole_core::cause::Verdict;
 use systole_core::hub;
-use systole_core::link::{self, BeatKind, Closing, Event, Output};
+use systole_core::link::{self, BeatKind, Closing, Event, Lane, Output};
 use systole_core::policy::Detection;
 use systole_core::{Machine, Policy, Span};
 
@@ -18,9 +18,12 @@ impl ShardLoop {
         loop {
             while let Some(hub::Output { link, output }) = self.hub.poll_output() {
                 match output {
-                    Output::Transmit { bytes, lane } => self.sockets.transmit(link, lane, bytes),
+                    Output::Transmit { bytes, lane } => {
+                        self.data_moved |= lane == Lane::Data;
+                        self.sockets.transmit(link, lane, bytes);
+                    }
                     Output::Event(Event::Data { bytes, more, kind }) => {
-                        self.data_received = true;
+                        self.data_moved = true;
                         if self.echo {
                             self.sockets.queue_echo(link, bytes, more, kind);
                         }

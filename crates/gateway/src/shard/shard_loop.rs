@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mio::event::Event as Readiness;
 use mio::{Events, Interest, Poll, Token};
-use systole_core::gather::Gather;
+use systole_core::gather::{Gather, Turn, Wait};
 use systole_core::hub::{self, Hub};
 use systole_core::link;
 use systole_core::tap::{Tapped, Untapped};
@@ -18,11 +18,12 @@ use super::ShardSetup;
 use super::acceptor::{Accepted, Acceptor};
 use super::sockets::{Conn, ReadOutcome, Sockets};
 use crate::epochs::Epochs;
-use crate::loop_clock::{LONGEST_WAIT, LoopClock};
+use crate::loop_clock::LoopClock;
 use crate::report::Report;
 use crate::report_sender::ReportSender;
 use crate::request::Request;
 use crate::stats::{Distributions, ShardStats};
+use crate::wake::WakeUps;
 
 pub(super) const WAKER: Token = Token(usize::MAX);
 
@@ -59,11 +60,14 @@ const READINESS: Interest = Interest::READABLE.add(Interest::WRITABLE);
 #[derive(Debug)]
 pub(super) struct ShardLoop {
     poll: Poll,
+    wake_ups: WakeUps,
     pub(super) hub: Tapped<Hub, Untapped>,
     pub(super) clock: LoopClock,
     gather: Gather,
-    /// Whether data was received in this turn.
-    pub(super) data_received: bool,
+    /// Whether data was received or sent in this turn.
+    pub(super) data_moved: bool,
+    /// The heartbeats sent before this turn.
+    heartbeats_out: u64,
     pub(super) sockets: Sockets,
     pub(super) acceptor: Acceptor,
     scratch: Box<[u8]>,
@@ -87,6 +91,7 @@ pub(super) struct ShardLoop {
 impl ShardLoop {
     pub(super) fn new(
         poll: Poll,
+        wake_ups: WakeUps,
         setup: ShardSetup,
         requests: Receiver<Request>,
     ) -> io::Result<ShardLoop> {
@@ -112,10 +117,12 @@ impl ShardLoop {
         let clock = LoopClock::new(setup.clock, stats, setup.distributions.clone());
         Ok(ShardLoop {
             poll,
+            wake_ups,
             hub: Tapped::new(hub, Untapped),
             clock,
-            gather: Gather::new(Time::ZERO),
-            data_received: false,
+            gather: Gather::of_links(Time::ZERO, setup.longest_rest),
+            data_moved: false,
+            heartbeats_out: 0,
             sockets: Sockets::new(setup.outbox_limit, setup.outbox_memory),
             acceptor: Acceptor::new(listening, setup.max_links as usize),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
@@ -136,16 +143,15 @@ impl ShardLoop {
 
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS);
+        let mut wait = Wait::default();
         while !self.stopping {
-            let planned = self.next_wait();
-            if let Err(error) = self.poll.poll(&mut events, Some(Duration::from(planned)))
+            if let Err(error) = self.wait(&mut events, wait)
                 && error.kind() != ErrorKind::Interrupted
             {
                 tracing::error!(%error, "the shard cannot wait for its sockets, and ends");
                 break;
             }
-            self.clock.begin_turn(planned, &mut self.reports);
-            self.take_requests();
+            self.clock.begin_turn(wait.total(), &mut self.reports);
             let reread = self.read_unread();
             let mut read = 0;
             for (index, event) in events.iter().enumerate() {
@@ -154,45 +160,53 @@ impl ShardLoop {
                 }
                 read += self.socket_ready(event);
             }
+            // After the wake-ups: a request that comes now wakes the loop again.
+            self.take_requests();
             self.accept();
             // A socket left unread was read in part: its peer was heard and is not judged now.
             let drained = events.iter().count() < EVENTS;
             self.clock.record_reads(read, self.sockets.conns.len(), drained);
-            let expired = self.expire();
+            self.expire();
             self.sockets.expire_departures(self.clock.now());
             if self.sockets.close_marked() > 0 {
                 self.acceptor.end_pause();
             }
             self.reports.flush();
             self.publish_stats();
-            self.sleep_to_gather(reread + read + expired);
+            wait = self.next_wait(reread + read);
         }
         self.reports.finish();
     }
 
-    /// Returns how long the next poll may wait.
-    fn next_wait(&self) -> Span {
-        let now = self.clock.read_now();
-        if self.is_busy(now) {
-            return Span::ZERO;
-        }
-        let deadlines =
-            [self.hub.machine().next_deadline(), self.sockets.departures.next_deadline()];
-        let next = deadlines.into_iter().flatten().min();
-        let longest = self.reports.longest_wait(LONGEST_WAIT);
-        next.map_or(longest, |at| at.since(now).min(longest))
+    /// Rests, and then polls the sockets. A wake-up ends both.
+    fn wait(&mut self, events: &mut Events, wait: Wait) -> io::Result<()> {
+        let woken = wait.rest > Span::ZERO && self.wake_ups.rest(wait.rest)?;
+        let poll = if woken { Span::ZERO } else { wait.poll };
+        self.poll.poll(events, Some(Duration::from(poll)))
     }
 
-    /// Sleeps while heartbeats gather, unless the next turn has work already.
-    fn sleep_to_gather(&mut self, handled: usize) {
-        let now = self.clock.now();
-        let rest = self.gather.rest(now, handled, std::mem::take(&mut self.data_received));
-        if rest > Span::ZERO && !self.is_busy(now) {
-            let rest = rest.less(self.clock.read_now().since(now));
-            // Deliberate sleep: the next poll returns a batch.
-            #[allow(clippy::disallowed_methods)]
-            std::thread::sleep(Duration::from(rest));
-        }
+    /// Returns how long to wait after this turn, in which `read` sockets were read.
+    fn next_wait(&mut self, read: usize) -> Wait {
+        let hub = self.hub.machine();
+        let counters = hub.counters();
+        let now = self.clock.read_now();
+        let deadlines = [
+            hub.next_deadline(),
+            self.sockets.departures.next_deadline(),
+            self.reports.retry_at(now),
+        ];
+        let sent = counters.heartbeats_out - self.heartbeats_out;
+        self.heartbeats_out = counters.heartbeats_out;
+        self.gather.wait(&Turn {
+            began: self.clock.now(),
+            now,
+            read,
+            sent,
+            data: std::mem::take(&mut self.data_moved),
+            busy: self.is_busy(now),
+            demanding: counters.demanding > 0,
+            deadline: deadlines.into_iter().flatten().min(),
+        })
     }
 
     /// Whether the next turn has work already.
@@ -228,6 +242,7 @@ impl ShardLoop {
     fn socket_ready(&mut self, event: &Readiness) -> usize {
         let token = event.token();
         if token == WAKER {
+            self.wake_ups.take();
             return 0;
         }
         if token.0 >= FIRST_LISTENER {
@@ -236,7 +251,9 @@ impl ShardLoop {
         }
         let link = token.0 as u32;
         if event.is_writable() {
+            let before = self.sockets.bytes_out;
             self.sockets.writable(link, self.clock.now());
+            self.data_moved |= self.sockets.bytes_out > before;
             if !self.sockets.feedback.is_empty() {
                 self.carry_out();
             }
@@ -346,20 +363,19 @@ impl ShardLoop {
     }
 
     /// Expires deadlines. A link that is due behind the horizon, the time up to which every socket
-    /// has been read, is judged by its own socket. Returns the number of steps.
-    fn expire(&mut self) -> usize {
+    /// has been read, is judged by its own socket.
+    fn expire(&mut self) {
         self.clock.advance();
         let (horizon, limit) = (self.clock.horizon(), self.clock.limit());
-        for step in 0..EXPIRIES_PER_TURN {
+        for _ in 0..EXPIRIES_PER_TURN {
             if self.hub.machine().next_deadline().is_none_or(|at| at > limit) {
-                return step;
+                return;
             }
             self.hub.handle(limit, hub::Input::Deadline { horizon });
             self.carry_out();
             self.clock.record_work();
             self.answer_polls(limit);
         }
-        EXPIRIES_PER_TURN
     }
 
     /// Reads the sockets that the hub asked for, and reports each that is empty or held bytes.

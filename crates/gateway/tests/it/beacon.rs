@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use systole_core::beacon::{Answer, DATAGRAM, Datagram, Device, Heard};
 use systole_core::cause::Cause;
+use systole_core::gather::LONGEST_REST;
 use systole_core::wire::CloseReason;
 use systole_core::{Policy, Span, hub};
 use systole_gateway::beacon::keys::{KEY, Keys, device_text};
@@ -44,6 +45,7 @@ fn start(policy: Policy, shards: usize) -> Running {
         listener: 2,
         policy,
         max_beacons: 1_000,
+        longest_rest: LONGEST_REST,
         keys: Arc::new(Keys::derived(&MASTER)),
         clock: Clock::start(),
         seed: 7,

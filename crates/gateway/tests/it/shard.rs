@@ -10,6 +10,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use systole_core::cause::{Cause, Confidence, Verdict};
 use systole_core::diagnosis::{Ground, Grounds};
+use systole_core::gather::LONGEST_REST;
 use systole_core::hub;
 use systole_core::link::{Settings, Side};
 use systole_core::wire::{Beat, Close, CloseReason, Codec, DataKind, Decoder, Frame, Hello};
@@ -53,6 +54,7 @@ pub(crate) fn start(policy: Policy, adjust: impl FnOnce(&mut ShardSetup)) -> Run
         outbox_limit: 256 * 1024,
         outbox_memory: 256 * 1024 * 1024,
         frame_memory: 64 * 1024 * 1024,
+        longest_rest: LONGEST_REST,
         echo: true,
         epochs: Arc::default(),
         reports: sender,

@@ -40,7 +40,7 @@ fn world(policy: Policy, count: usize, to_gateway_period: u64, to_peer_period: u
         seed: 1,
         frame_memory: FRAME_MEMORY,
     };
-    let timing = LoopTiming { lag: 0, batch: 64, cost: MILLI };
+    let timing = LoopTiming { lag: 0, batch: 64, cost: MILLI, rest: 4 * MILLI };
     let mut world = World::new(hub_config, timing, Random::new(7), false);
     for _ in 0..count {
         connect(&mut world, policy, to_gateway_period, to_peer_period);

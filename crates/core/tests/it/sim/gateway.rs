@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use systole_core::cause::Cause;
+use systole_core::gather::{self, Gather};
 use systole_core::hub::{self, Hub, Input, Output};
 use systole_core::kernel::{Examination, SocketError};
 use systole_core::link::{self, Event, Settings};
@@ -20,6 +21,9 @@ use super::messages::MessageStream;
 use super::model::Model;
 use super::network::{Segment, split_randomly};
 use super::peer::{NEVER, Peer, closing_segment, is_orderly_close};
+
+/// Links whose bound is at most this are demanding.
+const DEMANDING_BOUND: Span = Span::from_secs(8);
 
 /// The configuration of a hub, from which it can be made again for the replay.
 #[derive(Clone, Debug)]
@@ -46,6 +50,8 @@ pub(super) struct LoopTiming {
     pub(super) batch: usize,
     /// The duration of a turn when more sockets are ready.
     pub(super) cost: u64,
+    /// The longest rest between turns.
+    pub(super) rest: u64,
 }
 
 /// A simulated gateway.
@@ -54,6 +60,12 @@ pub(super) struct Gateway {
     hub_config: HubConfig,
     pub(super) timing: LoopTiming,
     vigilance: Vigilance,
+    gather: Gather,
+    /// The raw time at which a rest ends: until then readiness of a socket causes no turn.
+    rest_until: u64,
+    /// The heartbeats sent before this turn, and whether data moved in it.
+    heartbeats_out: u64,
+    data_moved: bool,
     /// The expected vigilant time, computed independently.
     clock: u64,
     /// The raw time of the last turn.
@@ -85,6 +97,10 @@ impl Gateway {
             hub_config,
             timing,
             vigilance: Vigilance::new(Span::ZERO, Span::ZERO),
+            gather: Gather::of_links(Time::ZERO, Span::from_nanos(timing.rest)),
+            rest_until: 0,
+            heartbeats_out: 0,
+            data_moved: false,
             clock: 0,
             turned: 0,
             planned: 0,
@@ -121,7 +137,7 @@ impl Gateway {
         let planned = self.turned.saturating_add(self.planned);
         // While more sockets are ready, a turn costs its time, whatever arrives.
         let next = if self.ready.is_empty() {
-            planned.min(arrival).min(next_message)
+            planned.min(arrival.min(next_message).max(self.rest_until))
         } else {
             self.turned + self.timing.cost
         };
@@ -162,6 +178,29 @@ impl Gateway {
         self.check(peers);
         self.late = random.below(self.timing.lag + 1);
         self.plan();
+        self.rest(raw, batch);
+    }
+
+    /// Rests if the core says so after a turn that read so many sockets.
+    fn rest(&mut self, raw: u64, read: usize) {
+        let (hub, now) = (self.hub.machine(), self.now());
+        let counters = hub.counters();
+        let sent = counters.heartbeats_out - self.heartbeats_out;
+        self.heartbeats_out = counters.heartbeats_out;
+        let turn = gather::Turn {
+            began: now,
+            now,
+            read,
+            sent,
+            data: std::mem::take(&mut self.data_moved),
+            busy: !self.ready.is_empty(),
+            demanding: counters.demanding > 0,
+            deadline: hub.next_deadline(),
+        };
+        let rest = self.gather.wait(&turn).rest.as_nanos();
+        assert!(rest <= self.timing.rest && (!turn.data || rest == 0), "{turn:?}");
+        assert!(rest <= self.planned, "a rest beyond the next deadline: {turn:?}");
+        self.rest_until = raw + rest;
     }
 
     /// Plans the time until the next turn.
@@ -198,6 +237,8 @@ impl Gateway {
         let Some(link) = peers[index].number else { return };
         let Some(model) = &mut peers[index].gateway_model else { return };
         model.input(now, &input);
+        // A command ends a rest.
+        self.rest_until = 0;
         self.hub.handle(now, Input::Link { link, input });
         self.collect(raw, now, peers, random);
         if let Some(model) = &mut peers[index].gateway_model {
@@ -216,6 +257,7 @@ impl Gateway {
             hub::HubCommand::Drain { .. } => self.draining = true,
             hub::HubCommand::Retune { .. } | hub::HubCommand::ReportHeartbeats(_) => {}
         }
+        self.rest_until = 0;
         self.hub.handle(self.vigilance.now(), Input::Command(command));
         assert!(self.hub.poll_output().is_none(), "it takes effect at the next deadline");
         self.plan();
@@ -408,10 +450,12 @@ impl Gateway {
             peer.gateway_model.as_mut().expect("accepted").output(now, &output);
             match output {
                 link::Output::Transmit { bytes, lane } => {
+                    self.data_moved |= lane == link::Lane::Data;
                     peer.sent_policies.extend(retuned_detection(codec, bytes));
                     peer.push_down(bytes, lane);
                 }
                 link::Output::Event(Event::Data { bytes, more, .. }) => {
+                    self.data_moved = true;
                     peer.to_gateway.receive(codec, bytes, more);
                 }
                 link::Output::Event(Event::HeartbeatData(data)) => {
@@ -458,7 +502,7 @@ impl Gateway {
     fn check(&self, peers: &[Peer]) {
         let hub = self.hub.machine();
         let next = hub.next_deadline();
-        let (mut links, mut online, mut suspects) = (0, 0, 0);
+        let (mut links, mut online, mut suspects, mut demanding) = (0, 0, 0, 0);
         for (index, peer) in peers.iter().enumerate() {
             let Some((model, number)) = peer.gateway_model.as_ref().zip(peer.number) else {
                 continue;
@@ -470,6 +514,8 @@ impl Gateway {
             online += u32::from(model.is_established());
             suspects += u32::from(model.suspect);
             let known = hub.presence(number).expect("an open link is known");
+            let bound = known.policy.bound();
+            demanding += u32::from(bound.is_some_and(|bound| bound <= DEMANDING_BOUND));
             assert_eq!(known.last_heard, model.last_heard, "gateway's {index}: last heard");
             assert_eq!(known.last_sent, model.last_sent, "gateway's {index}: last sent");
             assert_eq!(known.suspect, model.suspect, "gateway's {index}: suspicion");
@@ -494,8 +540,8 @@ impl Gateway {
         assert!((least..=most).contains(&memory), "{memory} bytes for frames of {least} bytes");
         assert!(memory <= self.hub_config.frame_memory, "frames exceed their memory");
         assert_eq!(
-            (counters.links, counters.online, counters.suspects),
-            (links, online, suspects),
+            (counters.links, counters.online, counters.suspects, counters.demanding),
+            (links, online, suspects, demanding),
             "counters"
         );
         assert_eq!(hub.presences(0, usize::MAX).count() as u32, online, "presences");

@@ -150,7 +150,8 @@ impl Schedule {
         let lag = random.below(2) * random.below((unit / 8).min(40 * MILLI));
         let cost = 1 + random.below((unit / 16).min(20 * MILLI));
         let batch = if random.below(3) == 0 { 1 } else { 64 };
-        let timing = LoopTiming { lag, batch, cost };
+        let rest = random.below(3) * 4 * MILLI;
+        let timing = LoopTiming { lag, batch, cost, rest };
         let pause = unit * (1 + random.below(20));
         let until = pause * (8 + random.below(40));
         Schedule {

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpStream};
 
 use socket2::SockRef;
+use systole_core::gather::BRIEF_REST;
 use systole_core::link::{Lane, Settings, Side};
 use systole_core::wire::Codec;
 use systole_core::{Policy, hub::HubCommand};
@@ -11,6 +12,13 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::request::Order;
+use crate::wake::{LoopWaker, wake_ups};
+
+/// Longer than a test takes: nothing waits for this time.
+const LONG: Span = Span::from_secs(600);
+
+/// The number of heartbeats at which a rest pays, however slow the machine is.
+const MANY: usize = 1_000_000;
 
 /// Maximum number of turns until a condition holds; no test needs as many.
 const TURNS: usize = 1_000;
@@ -19,6 +27,7 @@ const TURNS: usize = 1_000;
 /// line.
 struct Bench {
     shard: ShardLoop,
+    waker: LoopWaker,
     peer: TcpStream,
     session: u64,
 }
@@ -39,6 +48,7 @@ impl Bench {
             outbox_limit: 32 << 20,
             outbox_memory: 256 * 1024 * 1024,
             frame_memory: 64 * 1024 * 1024,
+            longest_rest: LONG,
             echo: false,
             epochs: Arc::default(),
             reports: crate::report::channels(1_000).0,
@@ -46,9 +56,11 @@ impl Bench {
             distributions: Distributions::default(),
         };
         let (_, requests) = std::sync::mpsc::channel();
-        let shard = ShardLoop::new(Poll::new().unwrap(), setup, requests).unwrap();
+        let poll = Poll::new().unwrap();
+        let (waker, wake_ups) = wake_ups(poll.registry(), WAKER).unwrap();
+        let shard = ShardLoop::new(poll, wake_ups, setup, requests).unwrap();
         let peer = TcpStream::connect(address).unwrap();
-        let mut bench = Bench { shard, peer, session: 0 };
+        let mut bench = Bench { shard, waker, peer, session: 0 };
         bench.receive();
         bench
     }
@@ -168,4 +180,41 @@ fn the_last_bytes_of_a_kicked_session_have_no_user_timeout() {
     let mut bench = Bench::new(Policy::standard());
     bench.order(Order::Kick { stay_away: false });
     assert_eq!(bench.options().1, None);
+}
+
+#[test]
+fn a_request_ends_a_rest() {
+    let mut bench = Bench::new(Policy::standard());
+    bench.waker.wake().unwrap();
+    let mut events = Events::with_capacity(EVENTS);
+    let wait = Wait { rest: LONG, poll: LONG };
+    bench.shard.wait(&mut events, wait).unwrap();
+}
+
+#[test]
+fn a_shard_rests_while_heartbeats_flow_and_not_after_data() {
+    let mut bench = Bench::new(Policy::standard());
+    bench.shard.data_moved = false;
+    let wait = bench.shard.next_wait(MANY);
+    assert!(wait.rest > Span::ZERO, "{wait:?}");
+    bench.receive();
+    assert!(bench.shard.data_moved, "a line is data");
+    assert_eq!(bench.shard.next_wait(MANY).rest, Span::ZERO);
+}
+
+#[test]
+fn a_wait_ends_at_the_next_deadline() {
+    let mut bench = Bench::new(Policy::standard());
+    bench.shard.data_moved = false;
+    let deadline = bench.shard.hub.machine().next_deadline().expect("a link has a deadline");
+    let left = deadline.since(bench.shard.clock.read_now());
+    let wait = bench.shard.next_wait(MANY);
+    assert!(wait.total() <= left, "{wait:?}, {left} left");
+}
+
+#[test]
+fn rests_beside_a_demanding_link_are_brief() {
+    let mut bench = Bench::new(Policy::demanding());
+    bench.shard.data_moved = false;
+    assert!(bench.shard.next_wait(MANY).rest <= BRIEF_REST);
 }
