@@ -15,6 +15,7 @@ mod proc;
 mod report;
 mod scrape;
 mod soak;
+mod talk;
 mod target;
 mod worker;
 
@@ -22,6 +23,7 @@ use std::fmt;
 use std::io;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
+use serde::Serialize;
 
 pub(crate) use args::Args;
 pub(crate) use echo::{EchoArgs, run as run_echo};
@@ -40,14 +42,18 @@ struct BenchError(String);
 /// was given and a budget was missed.
 pub(crate) fn run(args: Args, output: &mut Output) -> io::Result<Exit> {
     let check = args.check;
-    let plan = match Plan::new(args) {
-        Ok(plan) => plan,
+    let roles: Vec<_> = args.role.iter().copied().map(Some).collect();
+    let roles = if roles.is_empty() { vec![None] } else { roles };
+    let plans: Result<Vec<Plan>, _> =
+        roles.into_iter().map(|role| Plan::new(args.clone(), role)).collect();
+    let plans = match plans {
+        Ok(plans) => plans,
         Err(error) => {
             output.error(&error.to_string());
             return Ok(Exit::Usage);
         }
     };
-    match measure(&plan) {
+    match measure(&args, &plans) {
         Ok((text, met)) => {
             output.line(text.trim_end())?;
             Ok(if met || !check { Exit::Success } else { Exit::Failure })
@@ -60,21 +66,33 @@ pub(crate) fn run(args: Args, output: &mut Output) -> io::Result<Exit> {
 }
 
 /// Measures; returns the text to print, and whether all budgets were met.
-fn measure(plan: &Plan) -> Result<(String, bool), BenchError> {
-    let json = plan.args.json;
-    if plan.args.codec == codec::Codec::Beacon {
-        let found = beacon::run(plan)?;
-        let text = if json { report::json(&found)? } else { found.to_string() };
-        return Ok((text, found.ok));
+fn measure(args: &Args, plans: &[Plan]) -> Result<(String, bool), BenchError> {
+    match plans {
+        [plan] if args.codec == codec::Codec::Beacon => {
+            let found = beacon::run(plan)?;
+            Ok((show(args, &found)?, found.ok))
+        }
+        [plan] if let Some(length) = args.soak => {
+            let found = soak::run(plan, length)?;
+            Ok((show(args, &found)?, found.ok))
+        }
+        [plan] if plan.role.is_none() => {
+            let report = report::Report::new(plan, measure::run(plan)?);
+            Ok((show(args, &report)?, report.ok))
+        }
+        plans => {
+            let reports: Result<Vec<_>, BenchError> = plans
+                .iter()
+                .map(|plan| Ok(report::Report::new(plan, measure::run(plan)?)))
+                .collect();
+            let reports = report::Reports(reports?);
+            Ok((show(args, &reports)?, reports.0.iter().all(|report| report.ok)))
+        }
     }
-    if let Some(length) = plan.args.soak {
-        let found = soak::run(plan, length)?;
-        let text = if json { report::json(&found)? } else { found.to_string() };
-        return Ok((text, found.ok));
-    }
-    let report = report::Report::new(plan, measure::run(plan)?);
-    let text = if json { report::json(&report)? } else { report.to_string() };
-    Ok((text, report.ok))
+}
+
+fn show(args: &Args, found: &(impl Serialize + fmt::Display)) -> Result<String, BenchError> {
+    if args.json { report::json(found) } else { Ok(found.to_string()) }
 }
 
 /// Reports the end of a helper process of the bench.

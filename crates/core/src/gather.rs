@@ -44,6 +44,8 @@ pub struct Gather {
     passes_deadlines: bool,
     last_turn: Time,
     last_data: Option<Time>,
+    /// The number of heartbeats last sent that were no answers, and are not answered.
+    awaited: u64,
 }
 
 /// A turn of a loop: what it did, and what comes next.
@@ -88,14 +90,14 @@ impl Gather {
     /// Creates the rule for a loop of links that begins at `now` and rests for at most `longest`,
     /// never beyond a deadline.
     pub const fn of_links(now: Time, longest: Span) -> Gather {
-        Gather { longest, passes_deadlines: false, last_turn: now, last_data: None }
+        Gather { longest, passes_deadlines: false, last_turn: now, last_data: None, awaited: 0 }
     }
 
     /// Creates the rule for a loop of beacons that begins at `now` and rests for at most `longest`.
     /// With a million devices some deadline is always near: rests are brief, and may pass them.
     pub fn of_beacons(now: Time, longest: Span) -> Gather {
         let longest = longest.min(BRIEF_REST);
-        Gather { longest, passes_deadlines: true, last_turn: now, last_data: None }
+        Gather { longest, passes_deadlines: true, last_turn: now, last_data: None, awaited: 0 }
     }
 
     /// Returns how long to wait after `turn`.
@@ -116,15 +118,21 @@ impl Gather {
     }
 
     /// Returns whether a rest would likely gather several events, and delays no conversation.
-    fn pays(&self, turn: &Turn, elapsed: Span) -> bool {
+    fn pays(&mut self, turn: &Turn, elapsed: Span) -> bool {
+        let read = turn.read as u64;
+        let answered = read.min(self.awaited);
+        // Heartbeats that answer none will be answered; how soon is not known for older ones.
+        self.awaited = match turn.sent.saturating_sub(read) {
+            0 => self.awaited - answered,
+            asked => asked,
+        };
         if self.last_data.is_some_and(|last| turn.began.since(last) < NO_REST_AFTER_DATA) {
             return false;
         }
-        // A heartbeat that is no answer will be answered.
-        let answers = turn.sent.saturating_sub(turn.read as u64);
-        let at_this_rate = self.longest(turn).times(turn.read as u64).as_nanos();
-        answers >= MIN_EXPECTED
-            || turn.read > 0 && at_this_rate >= elapsed.times(MIN_EXPECTED).as_nanos()
+        // That all answers have come says nothing about what comes next.
+        let at_this_rate = self.longest(turn).times(read - answered).as_nanos();
+        let is_frequent = read > answered && at_this_rate >= elapsed.times(MIN_EXPECTED).as_nanos();
+        is_frequent || self.awaited >= MIN_EXPECTED && (read > 0 || turn.sent > 0)
     }
 
     /// Returns the length of a rest that pays. It counts from the beginning of the turn, so that
@@ -182,12 +190,21 @@ mod tests {
     }
 
     #[test]
-    fn the_answers_to_probes_are_awaited_in_a_rest() {
+    fn the_answers_to_probes_are_awaited_in_rests() {
         let mut gather = links();
-        assert_eq!(gather.wait(&Turn { sent: 2, ..turn(25_000, 0) }).rest, LONGEST_REST);
-        assert_eq!(gather.wait(&Turn { sent: 1, ..turn(50_000, 0) }).rest, Span::ZERO);
+        assert_eq!(gather.wait(&Turn { sent: 1, ..turn(25_000, 0) }).rest, Span::ZERO);
+        assert_eq!(gather.wait(&Turn { sent: 20, ..turn(50_000, 0) }).rest, LONGEST_REST);
+        assert_eq!(gather.wait(&turn(54_000, 18)).rest, LONGEST_REST, "two more will come");
+        assert_eq!(gather.wait(&turn(58_000, 0)).rest, Span::ZERO, "they are late");
+        assert_eq!(gather.wait(&turn(60_000, 2)).rest, Span::ZERO, "all have come");
+        assert_eq!(gather.wait(&turn(61_000, 2)).rest, LONGEST_REST, "these are no answers");
+    }
+
+    #[test]
+    fn answers_to_heartbeats_of_the_peers_are_not_awaited() {
+        let mut gather = links();
         let answering = Turn { sent: 20, ..turn(150_000, 20) };
-        assert_eq!(gather.wait(&answering).rest, Span::ZERO, "20 of 20 were answers");
+        assert_eq!(gather.wait(&answering).rest, Span::ZERO);
     }
 
     #[test]

@@ -283,6 +283,7 @@ impl Hub {
         };
         let before = (slot.peer.is_established(), slot.peer.is_suspect());
         let was_within_frame = slot.peer.is_within_frame();
+        let was_in_doubt = slot.peer.liveness().is_in_doubt();
         let mut context = Context { settings, random: &mut self.random };
         let effect = step(&mut slot.peer, &mut context, &mut self.outbound.to(link));
         let counts_frame = was_within_frame || slot.peer.is_within_frame();
@@ -305,7 +306,8 @@ impl Hub {
                 let counted = core::mem::replace(&mut slot.demanding, demanding);
                 self.counters.demanding += u32::from(demanding);
                 self.counters.demanding -= u32::from(counted);
-                self.rearm(now, link);
+                let is_cleared = was_in_doubt && !slot.peer.liveness().is_in_doubt();
+                self.rearm(now, link, is_cleared);
             }
             Effect::Ended => {
                 let counted = core::mem::take(&mut slot.demanding);
@@ -320,13 +322,14 @@ impl Hub {
     }
 
     /// Arms the wheel for a link's next deadline. Lazy: an entry that is too early stays, because
-    /// it is armed again when it fires.
-    fn rearm(&mut self, now: Time, link: u32) {
+    /// it is armed again when it fires. Not so for a link whose doubt `is_cleared`: its entry is
+    /// exact, and would cost a wake-up of its own, while those of trusted links stand on a grid.
+    fn rearm(&mut self, now: Time, link: u32, is_cleared: bool) {
         let Some(slot) = self.slots.get(link) else {
             return;
         };
         match (slot.peer.next_deadline(), self.wheel.armed(link)) {
-            (Some(next), Some(armed)) if armed <= next.at => {}
+            (Some(next), Some(armed)) if armed <= next.at && !is_cleared => {}
             (Some(next), _) => self.wheel.arm(link, slot.peer.timer(now, next)),
             (None, _) => {}
         }
@@ -336,7 +339,7 @@ impl Hub {
     /// misses of one batch overlap.
     fn expire(&mut self, now: Time, horizon: Time) {
         while let Some(link) = self.polled.pop() {
-            self.rearm(now, link);
+            self.rearm(now, link, false);
         }
         let mut steps = DEADLINE_STEPS;
         let mut batch = [(0, None); DEADLINE_BATCH];

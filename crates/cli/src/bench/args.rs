@@ -13,6 +13,9 @@ Examples:
   A quick run with fewer links, as JSON:
     systole bench --links 1000 --window 2s --silent 300 --json
 
+  What an idle fleet costs, whose heartbeats come every 10 s (about twenty minutes):
+    systole bench --role probe,watch --check
+
   A running gateway (pass its policy, against which lateness is measured):
     systole bench --target 127.0.0.1:7400 --admin 127.0.0.1:7480 --pid 4711 \\
                   --idle 15s --interval 5s --probes 3
@@ -45,7 +48,13 @@ How to read it:
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Links to open [default: 15000, or what the descriptor limit allows]
+    /// Measure an idle fleet: the gateway probes its links (probe), or the links send heartbeats by
+    /// themselves (watch); against the gateway without rests and a bare epoll echo to which the
+    /// links send at the same rate
+    #[arg(long, value_enum, value_delimiter = ',')]
+    #[arg(conflicts_with_all = ["paced", "closed_loop", "baseline", "baseline_only", "target", "soak"])]
+    pub(crate) role: Vec<Role>,
+    /// Links to open [default: 15000, with --role 18000, or what the descriptor limit allows]
     #[arg(long)]
     pub(crate) links: Option<usize>,
     /// Processes that hold the links [default: one for each 7500 links]
@@ -60,18 +69,18 @@ pub(crate) struct Args {
     /// Measure the closed loop only: each answer triggers the next heartbeat
     #[arg(long)]
     pub(crate) closed_loop: bool,
-    /// Time between two heartbeats of a link, when paced
-    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
-    pub(crate) period: Duration,
+    /// Time between two heartbeats of a link, when paced [default: 1s, with --role 10s]
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub(crate) period: Option<Duration>,
     /// Links in the closed loop; the others only answer [default: all]
     #[arg(long)]
     pub(crate) active: Option<usize>,
-    /// Load before each measurement, which is not measured
-    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
-    pub(crate) warmup: Duration,
-    /// Length of each measurement
-    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
-    pub(crate) window: Duration,
+    /// Load before each measurement, which is not measured [default: 2s, with --role a period]
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub(crate) warmup: Option<Duration>,
+    /// Length of each measurement [default: 5s, with --role two periods]
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub(crate) window: Option<Duration>,
     /// Idle time before memory is read
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
     pub(crate) settle: Duration,
@@ -85,9 +94,10 @@ pub(crate) struct Args {
     /// Send one last heartbeat on each silent link, so that all deadlines fall at one instant
     #[arg(long)]
     pub(crate) burst: bool,
-    /// Silence before the gateway's first probe
-    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
-    pub(crate) idle: Duration,
+    /// Silence before the gateway's first probe [default: 2s; with --role probe a period, with
+    /// --role watch one and a half]
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub(crate) idle: Option<Duration>,
     /// Time between the gateway's probes
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub(crate) interval: Duration,
@@ -100,7 +110,7 @@ pub(crate) struct Args {
     /// Run the load against the bare epoll echo alone
     #[arg(long, conflicts_with_all = ["baseline", "target", "soak"])]
     pub(crate) baseline_only: bool,
-    /// Rounds for each target [default: 1, with --baseline 3]
+    /// Rounds for each target [default: 1, with --baseline or --role 3]
     #[arg(long)]
     pub(crate) rounds: Option<usize>,
     /// Threads of the baseline [default: one for each core, as the gateway has shards]; with
@@ -139,6 +149,10 @@ pub(crate) struct Args {
 /// Descriptors that a gateway needs beside its links.
 const SPARE_DESCRIPTORS: u64 = 512;
 const DEFAULT_LINKS: usize = 15_000;
+/// Links of an idle fleet: with their gateway's descriptors they stay below a limit of 20,000.
+const IDLE_LINKS: usize = 18_000;
+/// Period of an idle fleet's heartbeats.
+const IDLE_PERIOD: Duration = Duration::from_secs(10);
 /// Links of one worker: few enough that its loop stays far from its limits, even on two cores.
 const LINKS_PER_WORKER: usize = 7_500;
 
@@ -146,13 +160,39 @@ const LINKS_PER_WORKER: usize = 7_500;
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) args: Args,
+    /// The gateway's role, if an idle fleet is measured.
+    pub(crate) role: Option<Role>,
     pub(crate) links: usize,
+    pub(crate) period: Duration,
+    pub(crate) warmup: Duration,
+    pub(crate) window: Duration,
+    pub(crate) idle: Duration,
     pub(crate) workers: usize,
     pub(crate) active: usize,
     pub(crate) silent: usize,
     pub(crate) rounds: usize,
     pub(crate) threads: usize,
     pub(crate) modes: Vec<Mode>,
+}
+
+/// Which end of a link sends heartbeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Role {
+    /// The gateway probes silent links, which only answer.
+    Probe,
+    /// The links send heartbeats, which the gateway answers.
+    Watch,
+}
+
+impl Role {
+    /// The name in tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Role::Probe => "probe",
+            Role::Watch => "watch",
+        }
+    }
 }
 
 /// The kind of load during a measurement.
@@ -174,16 +214,17 @@ impl Mode {
 }
 
 impl Plan {
-    /// Fills in the defaults.
+    /// Fills in the defaults, for a run in which the gateway has this role.
     ///
     /// # Errors
     /// Values that no run can use: no links, or more than the descriptor limit allows.
-    pub(crate) fn new(args: Args) -> Result<Plan, BenchError> {
+    pub(crate) fn new(args: Args, role: Option<Role>) -> Result<Plan, BenchError> {
         let limit = systole_net::limits::raise_descriptor_limit()
             .map_err(|error| BenchError::io("cannot raise the descriptor limit", &error))?;
         let room = limit.soft.map_or(u64::MAX, |soft| soft.saturating_sub(SPARE_DESCRIPTORS));
         let room = usize::try_from(room).unwrap_or(usize::MAX);
-        let links = args.links.unwrap_or(DEFAULT_LINKS.min(room));
+        let default = if role.is_some() { IDLE_LINKS } else { DEFAULT_LINKS };
+        let links = args.links.unwrap_or(default.min(room));
         if links == 0 {
             return Err(BenchError::new("--links 0 measures nothing"));
         }
@@ -194,6 +235,9 @@ impl Plan {
                 "a gateway started here may hold {room} links: --links {links} needs a higher \
                  descriptor limit (ulimit -Hn)"
             )));
+        }
+        if role.is_some() && !is_stream {
+            return Err(BenchError::new("--role is for streams: nobody probes a beacon"));
         }
         let silent = args.silent.unwrap_or(links / 3).min(links);
         if args.data > 0 && (!is_stream || args.data > links - silent) {
@@ -206,14 +250,30 @@ impl Plan {
         let modes = match (args.paced, args.closed_loop) {
             (true, false) => vec![Mode::Paced],
             (false, true) => vec![Mode::ClosedLoop],
+            (false, false) if role.is_some() => vec![Mode::Paced],
             (true, true) | (false, false) => vec![Mode::Paced, Mode::ClosedLoop],
         };
+        let of = |role: Option<Role>| match role {
+            None => [1, 2, 5, 2].map(Duration::from_secs),
+            Some(role) => {
+                let period = args.period.unwrap_or(IDLE_PERIOD);
+                let idle = if role == Role::Probe { period } else { period * 3 / 2 };
+                [IDLE_PERIOD, period, period * 2, idle]
+            }
+        };
+        let [period, warmup, window, idle] = of(role);
+        let several = args.baseline || role.is_some();
         Ok(Plan {
+            role,
             links,
+            period: args.period.unwrap_or(period),
+            warmup: args.warmup.unwrap_or(warmup),
+            window: args.window.unwrap_or(window),
+            idle: args.idle.unwrap_or(idle),
             workers: args.workers.unwrap_or(links.div_ceil(LINKS_PER_WORKER)).clamp(1, links),
             active: args.active.unwrap_or(links).min(links),
             silent,
-            rounds: args.rounds.unwrap_or(if args.baseline { 3 } else { 1 }).max(1),
+            rounds: args.rounds.unwrap_or(if several { 3 } else { 1 }).max(1),
             threads: args.threads.unwrap_or(if is_stream { cores } else { 1 }).max(1),
             modes,
             args,
@@ -222,6 +282,6 @@ impl Plan {
 
     /// The bound D: the silence after which a verdict falls.
     pub(crate) fn bound(&self) -> Duration {
-        self.args.idle + self.args.interval * u32::from(self.args.probes)
+        self.idle + self.args.interval * u32::from(self.args.probes)
     }
 }

@@ -73,7 +73,7 @@ pub(super) struct Window {
 
 /// Brings the fleet online, keeps it alive, silences a part of it, and reads the gateway's metrics.
 pub(super) fn run(plan: &Plan) -> Result<Report, BenchError> {
-    let (period, bound) = (plan.args.period, plan.bound());
+    let (period, bound) = (plan.period, plan.bound());
     refuse_unsupported(plan)?;
     let clock = Clock::start();
     let target = Target::start(Kind::Gateway, plan)?;
@@ -138,7 +138,7 @@ pub(super) fn run(plan: &Plan) -> Result<Report, BenchError> {
 }
 
 fn refuse_unsupported(plan: &Plan) -> Result<(), BenchError> {
-    if plan.args.period * 2 > plan.bound() {
+    if plan.period * 2 > plan.bound() {
         let what = "a device must send two statements within the bound: shorten --period, or \
                     lengthen --idle and --interval";
         return Err(BenchError::new(what));
@@ -153,9 +153,9 @@ fn refuse_unsupported(plan: &Plan) -> Result<(), BenchError> {
 
 /// Measures while all devices live, after the warm-up, for at least one bound.
 fn live(plan: &Plan, target: &Target, load: &mut Load, clock: Clock) -> Result<Window, BenchError> {
-    load.live(plan.args.warmup, plan.args.period, plan.links).map_err(failed)?;
+    load.live(plan.warmup, plan.period, plan.links).map_err(failed)?;
     let (before, cpu, began) = (load.seen, target.cpu_ns()?, clock.monotonic());
-    load.live(plan.args.window.max(plan.bound()), plan.args.period, plan.links).map_err(failed)?;
+    load.live(plan.window.max(plan.bound()), plan.period, plan.links).map_err(failed)?;
     let seconds = Duration::from(clock.monotonic().less(began)).as_secs_f64();
     let cpu_ns = target.cpu_ns()?.saturating_sub(cpu);
     let statements = load.seen.stated - before.stated;
@@ -179,7 +179,7 @@ fn fall_silent(
     clock: Clock,
     before: u64,
 ) -> Result<String, BenchError> {
-    let (period, kept) = (plan.args.period, plan.links - plan.silent);
+    let (period, kept) = (plan.period, plan.links - plan.silent);
     load.live(plan.bound() + period + plan.args.settle, period, kept).map_err(failed)?;
     let mut last = page(target)?;
     wait_until(clock, plan.bound(), || {

@@ -26,6 +26,8 @@ const DATA_TYPE: u32 = 11;
 /// The length of a message: one byte encodes it.
 const DATA_LENGTH: u8 = 64;
 const MESSAGE: usize = 1028;
+/// The body of a message of data in the native codec: as short as a line of chat.
+const MESSAGE_OF_DATA: &[u8] = b"is anybody there?";
 /// The longest meaningful line, with carriage return and line feed.
 const LONGEST_LINE: usize = 6;
 
@@ -35,7 +37,7 @@ pub(crate) enum Message {
     Ping(u8),
     Pong,
     Welcome,
-    /// A goodbye, or another message that needs no answer.
+    /// Data, a goodbye, or another message that needs no answer.
     Other,
     /// Bytes that are illegal in this codec.
     Illegal,
@@ -76,6 +78,15 @@ impl Codec {
     /// Replaces the content of `out` by the answer to a ping.
     pub(crate) fn pong(self, seq: u8, out: &mut Vec<u8>) {
         self.heartbeat(PONG, 2, b"pong\n", seq, out);
+    }
+
+    /// Replaces the content of `out` by a message of data, which a gateway echoes.
+    pub(crate) fn data(self, out: &mut Vec<u8>) {
+        self.heartbeat(DATA, 11, b"data\n", 0, out);
+        if self == Codec::Native {
+            out[1] = MESSAGE_OF_DATA.len() as u8;
+            out.extend(MESSAGE_OF_DATA);
+        }
     }
 
     fn heartbeat(self, kind: u8, number: u32, line: &[u8], seq: u8, out: &mut Vec<u8>) {
@@ -290,6 +301,15 @@ mod tests {
             for piece in [1, 3, bytes.len()] {
                 assert_eq!(read(codec, &bytes, piece), expected, "{codec:?}");
             }
+        }
+    }
+
+    #[test]
+    fn data_is_a_message_that_needs_no_answer() {
+        for codec in [Codec::Native, Codec::Message1028, Codec::Line] {
+            let mut data = Vec::new();
+            codec.data(&mut data);
+            assert_eq!(read(codec, &data, 3), [Message::Other], "{codec:?}");
         }
     }
 

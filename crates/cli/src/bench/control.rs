@@ -19,6 +19,9 @@ pub(crate) enum WorkerCommand {
     Data { links: usize },
     /// The links send only answers.
     Idle,
+    /// The first link also sends a message of data, and another after each answer and a pause of
+    /// random length between these two; `None` ends this.
+    Talk { pause_ns: Option<(u64, u64)> },
     /// The last `count` loud links stop sending and answering, and keep their sockets open. With
     /// `burst` each sends one last heartbeat first, so that all deadlines fall at one instant.
     Silence { count: usize, burst: bool },
@@ -73,8 +76,10 @@ pub(crate) struct Report {
     pub(crate) gap_ns: u64,
     /// The target's verdicts on silent links.
     pub(crate) verdicts: Vec<Verdict>,
-    /// Round-trip times: (nanoseconds, count).
+    /// Round-trip times of heartbeats: (nanoseconds, count).
     pub(crate) rtt: Vec<(u64, u64)>,
+    /// Round-trip times of messages of data, in nanoseconds.
+    pub(crate) talk_ns: Vec<u64>,
 }
 
 /// A silent link that the target has closed.

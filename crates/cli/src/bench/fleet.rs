@@ -45,6 +45,7 @@ pub(crate) struct Sum {
     pub(crate) gap_ns: u64,
     pub(crate) verdicts: Vec<Verdict>,
     pub(crate) rtt: Vec<(u64, u64)>,
+    pub(crate) talk_ns: Vec<u64>,
     /// Heartbeats per second, each worker's over its own span.
     pub(crate) per_second: f64,
 }
@@ -125,6 +126,16 @@ impl Fleet {
             worker.send(&WorkerCommand::Data { links: share })?;
         }
         Ok(())
+    }
+
+    /// Lets the first link of each of the first `talkers` workers talk, with pauses of random
+    /// length within `pause`, and no others.
+    pub(crate) fn talk(&mut self, talkers: usize, pause: [Duration; 2]) -> Result<(), BenchError> {
+        let [least, most] = pause.map(|pause| u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX));
+        self.workers.iter_mut().enumerate().try_for_each(|(index, worker)| {
+            let pause_ns = (index < talkers).then_some((least, most));
+            worker.send(&WorkerCommand::Talk { pause_ns })
+        })
     }
 
     /// Silences `count` links, shared evenly among the workers; returns the number silenced.
@@ -211,6 +222,7 @@ impl Sum {
         self.undetected += report.undetected;
         self.gap_ns = self.gap_ns.max(report.gap_ns);
         self.rtt.extend(report.rtt);
+        self.talk_ns.extend(report.talk_ns);
         let ours = |at: u64| (received_ns + at).saturating_sub(report.now_ns);
         self.verdicts.extend(report.verdicts.iter().map(|verdict| Verdict {
             last_sent_ns: ours(verdict.last_sent_ns),

@@ -13,6 +13,7 @@ use systole_net::Clock;
 
 use super::codec::{self, Codec, Message, Reader};
 use super::control::{Connect, Report, Verdict};
+use super::talk::Talk;
 
 /// Number of source addresses, 127.0.0.2 to 127.0.0.251, so that none runs out of ports.
 const SOURCES: usize = 250;
@@ -35,6 +36,7 @@ pub(crate) struct Links {
     drive: Drive,
     /// Links below this index send messages without pause.
     data: usize,
+    talk: Option<Talk>,
     /// Links from this index on are silent.
     loud: usize,
     rtt: Histogram<u64>,
@@ -59,6 +61,9 @@ enum Drive {
         active: usize,
     },
 }
+
+/// The link that talks.
+const TALKER: usize = 0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LinkStage {
@@ -101,6 +106,7 @@ impl Links {
             tally: Tally::default(),
             drive: Drive::Idle,
             data: 0,
+            talk: None,
             loud: 0,
             rtt: histogram(),
             report: Report::default(),
@@ -196,6 +202,27 @@ impl Links {
 
     pub(crate) fn idle(&mut self) {
         self.drive = Drive::Idle;
+    }
+
+    /// Lets the first link talk, or ends that.
+    pub(crate) fn talk(&mut self, pause_ns: Option<(u64, u64)>) {
+        let now = self.now();
+        self.talk = pause_ns.map(|pause_ns| Talk::new(pause_ns, now));
+    }
+
+    /// Sends the next message of a talk if it is due; returns the time until it is.
+    pub(crate) fn talk_due(&mut self) -> Option<Duration> {
+        let now = self.now();
+        let talk = self.talk.as_mut()?;
+        match talk.due_in(now)? {
+            0 => {
+                talk.sent(now);
+                self.how.codec.data(&mut self.out);
+                self.write_out(TALKER);
+                None
+            }
+            left => Some(Duration::from_nanos(left)),
+        }
     }
 
     pub(crate) fn silence(&mut self, count: usize, burst: bool) {
@@ -351,6 +378,11 @@ impl Links {
             Message::Illegal => {
                 let what = "the target speaks another protocol";
                 self.close(index, &io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+            Message::Other if index == TALKER => {
+                let now = self.now();
+                let rtt = self.talk.as_mut().and_then(|talk| talk.answered(now));
+                self.report.talk_ns.extend(rtt);
             }
             Message::Ping(_) | Message::Welcome | Message::Other => {}
         }

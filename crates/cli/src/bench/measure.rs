@@ -8,7 +8,7 @@ use serde::Serialize;
 use systole_net::Clock;
 
 use super::BenchError;
-use super::args::{Mode, Plan};
+use super::args::{Mode, Plan, Role};
 use super::control::{Verdict, WorkerCommand};
 use super::fleet::{Fleet, Sum};
 use super::links::histogram;
@@ -20,6 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Time between two reports while verdicts are awaited.
 const POLL: Duration = Duration::from_millis(250);
 
+/// Pauses between the messages of a conversation.
+const SHORT_PAUSE: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(30)];
+/// Pauses after which a message comes after a silence; of random length, so that messages meet the
+/// gateway at any point of a rest.
+const LONG_PAUSE: [Duration; 2] = [Duration::from_millis(120), Duration::from_millis(220)];
+
 /// The results of one round: one target from its start to its end.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Round {
@@ -29,6 +35,8 @@ pub(crate) struct Round {
     pub(crate) connect_seconds: f64,
     pub(crate) memory: Memory,
     pub(crate) windows: Vec<Window>,
+    /// Messages of data among the heartbeats of an idle fleet.
+    pub(crate) talk: Option<Talk>,
     pub(crate) silence: Option<SilenceRun>,
     /// Links that were closed although they were alive, at any time in the round.
     pub(crate) lost: u64,
@@ -66,6 +74,15 @@ pub(crate) struct Window {
     pub(crate) others_cores: f64,
     /// The longest time between two turns of a load worker's loop.
     pub(crate) worker_gap_ms: f64,
+}
+
+/// Round-trip times of messages of data.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Talk {
+    /// With pauses so short that the gateway does not rest.
+    pub(crate) conversation_us: Quantiles,
+    /// With pauses after which the gateway rests again, on one link alone.
+    pub(crate) after_silence_us: Quantiles,
 }
 
 /// Quantiles of a set of times, in the unit that the name of the containing field gives.
@@ -107,21 +124,37 @@ pub(crate) struct Bounds {
 
 /// Runs all rounds, with alternating targets, so that changes on the machine affect both.
 pub(crate) fn run(plan: &Plan) -> Result<Vec<Round>, BenchError> {
-    let kinds: &[Kind] = match (plan.args.baseline_only, plan.args.baseline) {
-        (true, _) => &[Kind::Baseline],
-        (false, true) => &[Kind::Gateway, Kind::Baseline],
-        (false, false) => &[Kind::Gateway],
+    let kinds: &[Kind] = match (plan.role, plan.args.baseline_only, plan.args.baseline) {
+        (Some(_), _, _) => &[Kind::Gateway, Kind::NoRests, Kind::Baseline],
+        (None, true, _) => &[Kind::Baseline],
+        (None, false, true) => &[Kind::Gateway, Kind::Baseline],
+        (None, false, false) => &[Kind::Gateway],
     };
     let bar = progress_bar(plan.links);
-    let mut rounds = Vec::new();
+    let mut rounds: Vec<Round> = Vec::new();
     for round in 1..=plan.rounds {
         for kind in kinds {
             let name = format!("{} {round}/{}", kind.name(), plan.rounds);
-            rounds.push(Runner::new(plan, *kind, &bar, name)?.run(round)?);
+            let period = period(plan, *kind, &rounds);
+            rounds.push(Runner::new(plan, *kind, period, &bar, name)?.run(round)?);
         }
     }
     bar.finish_and_clear();
     Ok(rounds)
+}
+
+/// Returns the time between two heartbeats of a link. The links of a baseline beat as often as
+/// those that the gateway has probed just before.
+fn period(plan: &Plan, kind: Kind, rounds: &[Round]) -> Duration {
+    let probed = rounds.iter().rfind(|round| round.target == Kind::Gateway);
+    let window = probed.and_then(|round| round.windows.first());
+    match (plan.role, kind, window) {
+        (Some(Role::Probe), Kind::Baseline, Some(window)) => {
+            let period = plan.links as f64 / window.heartbeats_per_second;
+            Duration::try_from_secs_f64(period).unwrap_or(plan.period)
+        }
+        _ => plan.period,
+    }
 }
 
 /// Creates a progress bar for the links that are up. It shows nothing unless stderr is a terminal.
@@ -145,6 +178,7 @@ pub(crate) fn quantiles(samples: impl Iterator<Item = (u64, u64)>, unit_ns: f64)
 
 struct Runner<'a> {
     plan: &'a Plan,
+    period: Duration,
     clock: Clock,
     bar: &'a ProgressBar,
     name: String,
@@ -156,6 +190,7 @@ impl<'a> Runner<'a> {
     fn new(
         plan: &'a Plan,
         kind: Kind,
+        period: Duration,
         bar: &'a ProgressBar,
         name: String,
     ) -> Result<Runner<'a>, BenchError> {
@@ -164,7 +199,7 @@ impl<'a> Runner<'a> {
         let clock = Clock::start();
         let target = Target::start(kind, plan)?;
         let fleet = Fleet::start(clock, plan.workers, plan.links)?;
-        Ok(Runner { plan, clock, bar, name, target, fleet })
+        Ok(Runner { plan, period, clock, bar, name, target, fleet })
     }
 
     fn run(mut self, round: usize) -> Result<Round, BenchError> {
@@ -181,7 +216,8 @@ impl<'a> Runner<'a> {
             self.plan.modes.iter().map(|mode| self.window(*mode)).collect();
         let windows = windows?;
         let loaded_bytes = self.target.memory()?;
-        let wanted = self.target.kind == Kind::Gateway && self.plan.silent > 0;
+        let talk = self.plan.role.map(|_| self.talk()).transpose()?;
+        let wanted = self.target.kind != Kind::Baseline && self.plan.silent > 0;
         let silence = wanted.then(|| self.silence()).transpose()?;
         self.fleet.report()?;
         let lost = self.fleet.lost();
@@ -201,6 +237,7 @@ impl<'a> Runner<'a> {
                     / self.plan.links as f64,
             },
             windows,
+            talk,
             silence,
             lost,
             clean_stop: self.target.stop(self.clock)?,
@@ -212,9 +249,12 @@ impl<'a> Runner<'a> {
     }
 
     fn drive(&mut self, mode: Mode) -> Result<(), BenchError> {
+        let only_answers =
+            self.plan.role == Some(Role::Probe) && self.target.kind != Kind::Baseline;
         match mode {
+            Mode::Paced if only_answers => self.fleet.broadcast(&WorkerCommand::Idle),
             Mode::Paced => {
-                let period_ns = u64::try_from(self.plan.args.period.as_nanos()).unwrap_or(u64::MAX);
+                let period_ns = u64::try_from(self.period.as_nanos()).unwrap_or(u64::MAX);
                 self.fleet.broadcast(&WorkerCommand::Pace { period_ns })
             }
             Mode::ClosedLoop => self.fleet.closed_loop(self.plan.active),
@@ -224,15 +264,41 @@ impl<'a> Runner<'a> {
     fn window(&mut self, mode: Mode) -> Result<Window, BenchError> {
         self.show(mode.name());
         self.drive(mode)?;
-        self.fleet.run_for(self.plan.args.warmup)?;
+        self.fleet.run_for(self.plan.warmup)?;
         self.fleet.report()?;
         let before = self.used()?;
-        self.fleet.run_for(self.plan.args.window)?;
+        self.fleet.run_for(self.plan.window)?;
         let sum = self.fleet.report()?;
         let used = self.used()?.since(before);
         // Otherwise the closed loop would go on into the next part.
         self.fleet.broadcast(&WorkerCommand::Idle)?;
         Ok(Window::new(mode, &sum, used))
+    }
+
+    /// Sends messages of data among paced heartbeats.
+    fn talk(&mut self) -> Result<Talk, BenchError> {
+        self.drive(Mode::Paced)?;
+        let conversation_us = self.talk_with("conversation", self.plan.workers, SHORT_PAUSE)?;
+        let after_silence_us = self.talk_with("after silence", 1, LONG_PAUSE)?;
+        self.fleet.broadcast(&WorkerCommand::Idle)?;
+        Ok(Talk { conversation_us, after_silence_us })
+    }
+
+    fn talk_with(
+        &mut self,
+        what: &str,
+        talkers: usize,
+        pause: [Duration; 2],
+    ) -> Result<Quantiles, BenchError> {
+        self.show(what);
+        self.fleet.talk(talkers, pause)?;
+        // The first message of all comes after a silence.
+        self.fleet.run_for(LONG_PAUSE[1])?;
+        self.fleet.report()?;
+        self.fleet.run_for(self.plan.window)?;
+        let sum = self.fleet.report()?;
+        self.fleet.talk(0, pause)?;
+        Ok(quantiles(sum.talk_ns.iter().map(|ns| (*ns, 1)), 1e3))
     }
 
     fn used(&self) -> Result<Used, BenchError> {
@@ -250,7 +316,7 @@ impl<'a> Runner<'a> {
         self.show("silence");
         self.drive(Mode::Paced)?;
         self.fleet.send_data(self.plan.args.data)?;
-        self.fleet.run_for(self.plan.args.warmup)?;
+        self.fleet.run_for(self.plan.warmup)?;
         self.fleet.report()?;
         let before = self.scrape();
         let start = self.clock.monotonic();

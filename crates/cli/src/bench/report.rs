@@ -6,13 +6,20 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::BenchError;
-use super::args::{Mode, Plan};
+use super::args::{Mode, Plan, Role};
 use super::codec::Codec;
-use super::measure::{Round, SilenceRun, Window};
+use super::measure::{Quantiles, Round, SilenceRun, Talk, Window};
 use super::target::Kind;
 
 /// Budget of CPU per heartbeat, as a multiple of the baseline's.
 const CPU_RATIO: f64 = 1.15;
+/// Budgets of CPU per heartbeat of an idle fleet, as multiples of the baseline's.
+const CPU_RATIO_PROBE: f64 = 0.5;
+const CPU_RATIO_WATCH: f64 = 0.8;
+/// Budgets of the time that rests add to the round trip of a message of data, at p99, in
+/// milliseconds: in a conversation no more than the scheduler does, after a silence one rest.
+const ADDED_IN_CONVERSATION: f64 = 0.5;
+const ADDED_AFTER_SILENCE: f64 = 4.0;
 /// Budget of anonymous memory per idle native link, its flight recorder included, in bytes.
 const MEMORY: f64 = 640.0;
 /// Budgets of the lateness of verdicts, in milliseconds.
@@ -22,9 +29,22 @@ const LATE_P999: f64 = 5.0;
 /// CPU use of other processes, in cores, above which the report warns of noisy figures.
 const OTHERS: f64 = 0.25;
 
+/// The results of a run for each role.
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Reports(pub(crate) Vec<Report>);
+
+impl fmt::Display for Reports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|report| writeln!(f, "{report}"))
+    }
+}
+
 /// The results of a whole run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
+    /// The gateway's role, if an idle fleet was measured.
+    pub(crate) role: Option<Role>,
     pub(crate) links: usize,
     pub(crate) workers: usize,
     pub(crate) cores: usize,
@@ -68,11 +88,12 @@ impl Report {
             plan.modes.iter().filter_map(|mode| Ratio::new(*mode, &rounds)).collect();
         let budgets = budgets(plan, &rounds, &ratios);
         Report {
+            role: plan.role,
             links: plan.links,
             workers: plan.workers,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             codec: plan.args.codec,
-            period_ms: plan.args.period.as_secs_f64() * 1e3,
+            period_ms: plan.period.as_secs_f64() * 1e3,
             bound_ms: plan.bound().as_secs_f64() * 1e3,
             ok: budgets.iter().all(|budget| budget.ok),
             rounds,
@@ -136,17 +157,23 @@ impl Spread {
 }
 
 fn budgets(plan: &Plan, rounds: &[Round], ratios: &[Ratio]) -> Vec<Budget> {
+    let limit = match plan.role {
+        None => CPU_RATIO,
+        Some(Role::Probe) => CPU_RATIO_PROBE,
+        Some(Role::Watch) => CPU_RATIO_WATCH,
+    };
     let mut budgets: Vec<Budget> = ratios
         .iter()
         .map(|ratio| {
             let what = format!("CPU per heartbeat, {}", ratio.mode.name());
             let note = format!("{:.2} to {:.2}", ratio.min, ratio.max);
-            Budget::new(what, Some(ratio.median), CPU_RATIO, "x baseline", note)
+            Budget::new(what, Some(ratio.median), limit, "x baseline", note)
         })
         .collect();
+    budgets.extend(talk_budgets(rounds));
     let gateways = || rounds.iter().filter(|round| round.target == Kind::Gateway);
     let memory = Spread::new(gateways().map(|round| round.memory.idle_bytes_per_link));
-    if let (Some(memory), Codec::Native) = (memory, plan.args.codec) {
+    if let (Some(memory), Codec::Native, None) = (memory, plan.args.codec, plan.role) {
         let what = "memory per idle link";
         let note = format!("{:.0} to {:.0} at {} links", memory.min, memory.max, plan.links);
         budgets.push(Budget::new(what, Some(memory.median), MEMORY, "B", note));
@@ -162,6 +189,26 @@ fn budgets(plan: &Plan, rounds: &[Round], ratios: &[Ratio]) -> Vec<Budget> {
         budgets.push(Budget::new(what, Some(lost as f64), 0.0, "", "all rounds"));
     }
     budgets
+}
+
+/// Returns the budgets of messages of data; none without an idle fleet.
+fn talk_budgets(rounds: &[Round]) -> Vec<Budget> {
+    let added = |what: &str, limit: f64, of: fn(&Talk) -> Quantiles| {
+        let p99 = |kind: Kind| {
+            let rounds = rounds.iter().filter(|round| round.target == kind);
+            let spread = Spread::new(rounds.filter_map(|round| Some(of(round.talk.as_ref()?).p99)));
+            spread.map(|spread| spread.median / 1e3)
+        };
+        let (with, without) = (p99(Kind::Gateway)?, p99(Kind::NoRests)?);
+        let what = format!("data {what}, p99 added by rests");
+        let note = format!("{with:.2} ms with, {without:.2} ms without");
+        Some(Budget::new(what, Some(with - without), limit, "ms", note))
+    };
+    let budgets = [
+        added("in a conversation", ADDED_IN_CONVERSATION, |talk| talk.conversation_us),
+        added("after a silence", ADDED_AFTER_SILENCE, |talk| talk.after_silence_us),
+    ];
+    budgets.into_iter().flatten().collect()
 }
 
 fn verdict_budgets(silences: &[&SilenceRun]) -> Vec<Budget> {
@@ -218,7 +265,10 @@ pub(crate) fn table<const N: usize>(header: [&str; N], left: usize) -> Table {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { links, workers, cores, codec, period_ms, bound_ms, .. } = self;
+        let Report { role, links, workers, cores, codec, period_ms, bound_ms, .. } = self;
+        if let Some(role) = role {
+            writeln!(f, "role {}: an idle fleet", role.name())?;
+        }
         writeln!(
             f,
             "{links} links ({}) from {workers} processes, {cores} cores; period {period_ms} ms, \
@@ -234,6 +284,10 @@ impl fmt::Display for Report {
                 "other processes used up to {others:.1} cores during the run: the figures are \
                 noisy, a quiet machine gives better ones\n"
             )?;
+        }
+        let talk = self.talk();
+        if talk.row_count() > 0 {
+            writeln!(f, "{talk}\n")?;
         }
         writeln!(f, "{}\n", self.memory())?;
         let silent = self.silent();
@@ -282,6 +336,25 @@ impl Report {
             for window in &round.windows {
                 table.add_row(load_row(round, window));
             }
+        }
+        table
+    }
+
+    fn talk(&self) -> Table {
+        let header =
+            ["data", "conversation us p50", "p99", "p99.9", "after silence us p50", "p99", "max"];
+        let mut table = table(header, 1);
+        for round in &self.rounds {
+            let Some(Talk { conversation_us, after_silence_us }) = round.talk else { continue };
+            let times = [
+                conversation_us.p50,
+                conversation_us.p99,
+                conversation_us.p999,
+                after_silence_us.p50,
+                after_silence_us.p99,
+                after_silence_us.max,
+            ];
+            table.add_row([name(round)].into_iter().chain(times.map(|us| format!("{us:.0}"))));
         }
         table
     }

@@ -86,7 +86,7 @@ pub(crate) fn run(plan: &Plan, length: Duration) -> Result<Soak, BenchError> {
     let mut fleet = Fleet::start(clock, plan.workers, plan.links)?;
     fleet.connect(&target.destination, |up| bar.set_position(up as u64))?;
     let burners = if plan.args.burn { burn()? } else { Burners(Vec::new()) };
-    let period_ns = u64::try_from(plan.args.period.as_nanos()).unwrap_or(u64::MAX);
+    let period_ns = u64::try_from(plan.period.as_nanos()).unwrap_or(u64::MAX);
     fleet.broadcast(&WorkerCommand::Pace { period_ns })?;
     let mut runner = Runner { plan, clock, target, fleet, seen: Observed::default() };
     runner.run_steps(&steps, &bar)?;

@@ -16,7 +16,7 @@ use systole_gateway::ready::Ready;
 use systole_net::Clock;
 use tempfile::TempDir;
 
-use super::args::Plan;
+use super::args::{Plan, Role};
 use super::codec::Codec;
 use super::fleet::{Destination, own_process};
 use super::{BenchError, proc};
@@ -36,6 +36,9 @@ const POLL: Duration = Duration::from_millis(10);
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     Gateway,
+    /// The gateway with `rest = "0ms"`.
+    #[serde(rename = "no_rests")]
+    NoRests,
     Baseline,
 }
 
@@ -44,6 +47,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Gateway => "gateway",
+            Kind::NoRests => "no rests",
             Kind::Baseline => "baseline",
         }
     }
@@ -75,7 +79,7 @@ impl Target {
                 child: None,
                 _dir: None,
             }),
-            (Kind::Gateway, _, _) => gateway(plan),
+            (Kind::Gateway | Kind::NoRests, _, _) => gateway(kind, plan),
         }
     }
 
@@ -179,14 +183,14 @@ fn baseline(plan: &Plan) -> Result<Target, BenchError> {
     Ok(target)
 }
 
-fn gateway(plan: &Plan) -> Result<Target, BenchError> {
+fn gateway(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
     let dir = tempfile::Builder::new()
         .prefix("systole-bench-")
         .tempdir()
         .map_err(|error| BenchError::io("cannot make a temporary directory", &error))?;
     let (config, ready) = (dir.path().join("systole.toml"), dir.path().join("ready.json"));
     let log = dir.path().join("log");
-    fs::write(&config, configuration(plan))
+    fs::write(&config, configuration(kind, plan))
         .map_err(|error| BenchError::io("cannot write the gateway's configuration", &error))?;
     if plan.args.codec == Codec::Beacon {
         let secret: String = MASTER.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -213,9 +217,9 @@ fn gateway(plan: &Plan) -> Result<Target, BenchError> {
         .spawn()
         .map_err(|error| BenchError::io("cannot start the gateway", &error))?;
     let mut target = Target {
-        kind: Kind::Gateway,
+        kind,
         pid: child.id(),
-        destination: destination(Kind::Gateway, "", plan),
+        destination: destination(kind, "", plan),
         admin: None,
         child: Some(child),
         _dir: Some(dir),
@@ -259,24 +263,28 @@ fn did_not_start(log: &Path) -> BenchError {
 }
 
 /// Builds a configuration with only what the run needs; everything else has its default.
-fn configuration(plan: &Plan) -> String {
+fn configuration(kind: Kind, plan: &Plan) -> String {
     let args = &plan.args;
     // A log line for each of a million devices would be measured too.
-    let (head, keys, log) = match args.codec {
+    let (head, of_listener, log) = match args.codec {
         Codec::Beacon => (
             format!("shards = {}\n\n", plan.threads),
             format!("master_secret_file = \"secret\"\nmax_beacons = {}\n", plan.links),
             "\n[log]\nlevel = \"warn\"\n",
         ),
-        Codec::Native | Codec::Message1028 | Codec::Line => (String::new(), String::new(), ""),
+        Codec::Native | Codec::Message1028 | Codec::Line => {
+            let head = if kind == Kind::NoRests { "rest = \"0ms\"\n\n" } else { "" };
+            let role = if plan.role == Some(Role::Watch) { "role = \"watch\"\n" } else { "" };
+            (head.to_owned(), role.to_owned(), "")
+        }
     };
     format!(
         "{head}[admin]\naddress = \"127.0.0.1:0\"\n\n\
-         [[listener]]\nname = \"bench\"\naddress = \"127.0.0.1:0\"\ncodec = \"{}\"\n{keys}\n\
+         [[listener]]\nname = \"bench\"\naddress = \"127.0.0.1:0\"\ncodec = \"{}\"\n{of_listener}\n\
          [policy]\nidle = \"{}ms\"\ninterval = \"{}ms\"\nprobes = {}\nspread = true\n\n\
          [drain]\nlimit = \"5s\"\n{log}",
         args.codec.name(),
-        args.idle.as_millis(),
+        plan.idle.as_millis(),
         args.interval.as_millis(),
         args.probes,
     )
@@ -299,11 +307,21 @@ mod tests {
 
     #[test]
     fn the_gateway_accepts_its_configuration() {
+        let load = |kind, typed: &[&str]| {
+            let typed = CommandLine::try_parse_from([&["bench", "--links", "10"], typed].concat());
+            let args = typed.unwrap().args;
+            let role = args.role.first().copied();
+            let plan = Plan::new(args, role).unwrap();
+            let text = configuration(kind, &plan);
+            (Config::load(&text, "systole.toml", &Overrides::default()).unwrap(), plan)
+        };
+        let (watching, plan) = load(Kind::NoRests, &["--role", "watch"]);
+        assert_eq!(watching.listeners[0].role(), systole_core::liveness::Role::Watch);
+        assert_eq!(watching.rest, systole_core::Span::ZERO);
+        assert!(plan.idle > plan.period, "clients that beat in time are not suspect");
         for codec in ["native", "message1028", "line"] {
-            let typed = CommandLine::try_parse_from(["bench", "--links", "10", "--codec", codec]);
-            let plan = Plan::new(typed.unwrap().args).unwrap();
-            let text = configuration(&plan);
-            let config = Config::load(&text, "systole.toml", &Overrides::default()).unwrap();
+            let (config, plan) = load(Kind::Gateway, &["--codec", codec]);
+            assert_eq!(config.rest, systole_core::gather::LONGEST_REST);
             assert_eq!(config.listeners.len(), 1);
             assert_eq!(config.listeners[0].codec().to_string(), codec);
             let bound = config.listeners[0].policy().bound().unwrap();

@@ -59,7 +59,8 @@ impl Worker {
             if self.connecting {
                 self.connect()?;
             }
-            let wait = self.links.send_due(SENDS_PER_TURN);
+            let waits = [self.links.send_due(SENDS_PER_TURN), self.links.talk_due()];
+            let wait = waits.into_iter().flatten().min();
             if !self.turn(wait)? {
                 return Ok(());
             }
@@ -126,6 +127,7 @@ impl Worker {
             WorkerCommand::Loop { active } => self.links.closed_loop(active),
             WorkerCommand::Data { links } => self.links.send_data(links),
             WorkerCommand::Idle => self.links.idle(),
+            WorkerCommand::Talk { pause_ns } => self.links.talk(pause_ns),
             WorkerCommand::Silence { count, burst } => self.links.silence(count, burst),
             WorkerCommand::Report => send(&Event::Report(self.links.report()))?,
         }

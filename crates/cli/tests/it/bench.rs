@@ -95,3 +95,32 @@ fn a_thousand_devices_stay_online() {
     assert_eq!((&report["false_verdicts"], &report["found"]), (&0.into(), &100.into()));
     assert!(report["window"]["statements"].as_u64().unwrap() > 1_000);
 }
+
+#[test]
+fn an_idle_fleet_is_measured_in_both_roles() {
+    let load = ["--role", "probe,watch", "--links", "40", "--silent", "10", "--rounds", "1"];
+    let pace = ["--period", "300ms", "--window", "1s", "--interval", "500ms", "--settle", "50ms"];
+    let reports = bench("bench-roles", &[&load[..], &pace].concat());
+    let reports = reports.as_array().expect("one report a role");
+    assert_eq!(reports.len(), 2);
+    for (report, role) in reports.iter().zip(["probe", "watch"]) {
+        assert_eq!(report["role"], role);
+        let rounds = report["rounds"].as_array().unwrap();
+        let targets: Vec<_> = rounds.iter().map(|one| one["target"].as_str().unwrap()).collect();
+        assert_eq!(targets, ["gateway", "no_rests", "baseline"]);
+        for round in rounds {
+            let window = &round["windows"][0];
+            let probed = role == "probe" && round["target"] != "baseline";
+            let [beats, probes] = ["heartbeats", "probes"].map(|key| window[key].as_u64().unwrap());
+            assert!(beats > 20, "{round}");
+            assert_eq!(probes > beats / 2, probed, "{round}");
+            for when in ["conversation_us", "after_silence_us"] {
+                assert!(round["talk"][when]["p50"].as_f64().unwrap() > 0.0, "{round}");
+            }
+            assert_eq!(round["lost"], 0, "{round}");
+        }
+        assert_eq!(rounds[0]["silence"]["found"], 10);
+        assert_eq!(rounds[0]["silence"]["false_verdicts"], 0);
+        assert!(rounds[2]["silence"].is_null());
+    }
+}

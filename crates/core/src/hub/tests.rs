@@ -524,3 +524,23 @@ fn demanding_links_are_counted_whatever_makes_them_so() {
     hub.handle(at, Input::Link { link: 0, input: link::Input::Ended });
     assert_eq!(hub.counters().demanding, 3, "nor twice");
 }
+
+#[test]
+fn an_answered_probe_leaves_no_timer_behind() {
+    let policy = Policy::new(Span::from_secs(10), Span::from_secs(5), 3).unwrap();
+    let mut hub = hub(policy);
+    open(&mut hub, 0, 0);
+    drain(&mut hub);
+    let mut probed = Time::ZERO;
+    while drain(&mut hub).1.is_empty() {
+        probed = hub.next_deadline().unwrap();
+        hub.handle(probed, Input::Deadline { horizon: probed });
+    }
+    let suspicion = hub.presence(0).unwrap().next_deadline.unwrap().at;
+    let answered = probed + Span::from_millis(1);
+    let pong = link::Input::Received(b"pong\n");
+    hub.handle(answered, Input::Link { link: 0, input: pong });
+    let probe = hub.presence(0).unwrap().next_deadline.unwrap().at;
+    assert!(probe > suspicion);
+    assert_eq!(hub.wheel.armed(0), Some(probe), "the wheel waits for the next probe alone");
+}
