@@ -52,7 +52,8 @@ pub(crate) struct Args {
     /// themselves (watch); against the gateway without rests and a bare epoll echo to which the
     /// links send at the same rate
     #[arg(long, value_enum, value_delimiter = ',')]
-    #[arg(conflicts_with_all = ["paced", "closed_loop", "baseline", "baseline_only", "target", "soak"])]
+    #[arg(conflicts_with_all = ["paced", "closed_loop", "baseline", "baseline_only"])]
+    #[arg(conflicts_with_all = ["target", "soak"])]
     pub(crate) role: Vec<Role>,
     /// Links to open [default: 15000, with --role 18000, or what the descriptor limit allows]
     #[arg(long)]
