@@ -4,9 +4,9 @@
 //! whether a statement is new, which devices are online, and what is answered. It keeps no state
 //! for a device before a statement is proven new; until then the answer is a stateless challenge.
 //!
-//! It keeps no state of a removed device either. Against replay it keeps one number for all of
-//! them, the floor: the highest counter of any device that was removed or refused. An unknown
-//! device must count from above the floor; the challenge carries the floor.
+//! It keeps no state of a removed device either, except that it was kicked. Against replay it keeps
+//! one number for all of them, the floor: the highest counter of any device that was removed or
+//! refused. An unknown device must count from above the floor; the challenge carries the floor.
 
 mod datagram;
 mod device;
@@ -166,6 +166,10 @@ impl BeaconHub {
     /// Handles a statement of a device that is not online: its counter must be above the floor.
     fn handle_unknown(&mut self, now: Time, statement: Statement, address: SocketAddr) {
         if self.kicked.refuses(now, statement.device) {
+            // The floor rises, so that a replay of this statement is refused once the device may come back.
+            if self.follows_floor(statement) {
+                self.raise_floor(statement.challenge, statement.counter);
+            }
             return self.counters.kicked += 1;
         }
         if !self.follows_floor(statement) {

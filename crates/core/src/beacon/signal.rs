@@ -59,7 +59,7 @@ pub enum BeaconCommand {
         /// The device's number.
         device: u64,
     },
-    /// Removes one device. Its next statement brings it back online.
+    /// Removes one device, and refuses its statements for [`KICK_REST`](super::KICK_REST).
     Kick {
         /// The device's number.
         device: u64,

@@ -358,13 +358,26 @@ fn a_kicked_device_is_refused_for_a_minute_and_then_joins_again() {
     let joined = harness.join(DEVICE);
     harness.input(Input::Command(BeaconCommand::Kick { device: DEVICE }));
     let again = next(joined);
-    assert_eq!(harness.send(again, 1), [], "its next statement brings it back");
+    assert_eq!(harness.send(again, 1), [], "no answer, and not online");
     assert_eq!(harness.hub.counters().kicked, 1);
     harness.advance(at(59_000));
     assert_eq!(harness.send(next(again), 1), []);
     harness.advance(at(61_000));
     harness.join(DEVICE);
     assert_eq!(harness.hub.counters().online, 1);
+}
+
+#[test]
+fn a_statement_refused_after_a_kick_cannot_be_replayed_later() {
+    let mut harness = Harness::new(settings());
+    let joined = harness.join(DEVICE);
+    harness.input(Input::Command(BeaconCommand::Kick { device: DEVICE }));
+    let refused = next(joined);
+    assert_eq!(harness.send(refused, 1), []);
+    harness.advance(Time::ZERO + KICK_REST);
+    let outputs = harness.send(refused, 666);
+    assert!(matches!(outputs[..], [answer!(Says::Again { above: 2, .. })]), "{outputs:?}");
+    assert_eq!(harness.hub.counters().online, 0);
 }
 
 #[test]

@@ -4,7 +4,8 @@
 mod fleet;
 
 use systole_core::beacon::{
-    Answer, BadDatagram, DATAGRAM, Datagram, MAX_AHEAD, SIGNED, Says, Statement, TAG,
+    Answer, BadDatagram, DATAGRAM, Datagram, KICK_REST, KICKED, MAX_AHEAD, SIGNED, Says, Statement,
+    TAG,
 };
 
 use crate::document;
@@ -68,6 +69,8 @@ fn the_beacon_constants_match_the_document() {
         format!("the first {TAG} bytes of HMAC-SHA256"),
         format!("over the {SIGNED} bytes before it"),
         format!("at most {},{:03} above the floor", MAX_AHEAD / 1_000, MAX_AHEAD % 1_000),
+        format!("of that device for {} s without", KICK_REST.as_millis() / 1_000),
+        format!("the last {},{:03} such devices", KICKED / 1_000, KICKED % 1_000),
     ] {
         assert!(text.contains(&sentence), "{sentence}");
     }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use systole_core::beacon::{
-    self, Answer, BeaconHub, Device, Event, Heard, Input, Output, Says, Settings, Statement,
+    self, Answer, BeaconCommand, BeaconHub, Device, Event, Heard, Input, KICK_REST, Output, Says,
+    Settings, Statement,
 };
 use systole_core::random::Random;
 use systole_core::wheel::TICK;
@@ -64,6 +65,11 @@ struct World {
     lost: u64,
     moved: u64,
     replayed: u64,
+    /// Until when each kicked device is refused.
+    refused_until: BTreeMap<u64, Time>,
+    kicked: u64,
+    /// The places held for devices that are gone.
+    held: u32,
 }
 
 fn address(port: u16) -> SocketAddr {
@@ -102,6 +108,9 @@ impl World {
             lost: 0,
             moved: 0,
             replayed: 0,
+            refused_until: BTreeMap::new(),
+            kicked: 0,
+            held: 0,
         }
     }
 
@@ -138,6 +147,8 @@ impl World {
             4 => simulated.leaving = true,
             5..12 => simulated.leaving = false,
             12..16 => return self.attack(),
+            16 if chance.is_multiple_of(4) => return self.kick(index as u64),
+            17 => return self.hold_places(chance % 3),
             _ => {}
         }
         self.send_statement(index);
@@ -151,6 +162,20 @@ impl World {
         let statement = simulated.device.state(0, simulated.leaving);
         let packet = Packet::ToHub { statement, port: simulated.port, sent_at: self.now };
         self.send(packet);
+    }
+
+    fn kick(&mut self, device: u64) {
+        if self.online.contains_key(&device) {
+            self.refused_until.insert(device, self.now + KICK_REST);
+            self.kicked += 1;
+        }
+        self.input(Input::Command(BeaconCommand::Kick { device }));
+        assert!(!self.online.contains_key(&device), "kicked, and still online");
+    }
+
+    fn hold_places(&mut self, places: u32) {
+        self.held = places;
+        self.input(Input::Command(BeaconCommand::HoldPlaces(places)));
     }
 
     fn attack(&mut self) {
@@ -198,8 +223,10 @@ impl World {
     fn handle_statement(&mut self, statement: Statement, port: u16, sent_at: Option<Time>) {
         let fresh_at_most = Span::from_secs(3);
         let before = self.hub.counters();
+        let refused = self.refused_until.get(&statement.device);
+        let refused = refused.is_some_and(|until| self.now < *until);
         let answers = self.input(Input::Statement { statement, address: address(port) });
-        assert!(answers.len() <= 1);
+        assert!(answers.len() <= usize::from(!refused), "a kicked device is not answered");
         for (answer, to) in answers {
             assert_eq!((to, answer.device), (address(port), statement.device));
             if let Says::Heard { counter, .. } = answer.says {
@@ -251,6 +278,8 @@ impl World {
             Event::Online(_) => {
                 let known = Known { last_heard: self.now, port };
                 assert!(self.online.insert(subject.device, known).is_none());
+                let taken = self.online.len() + self.held as usize;
+                assert!(taken <= self.max_beacons as usize, "admitted to a held place");
             }
             Event::Moved { from } => {
                 let known = self.online.get_mut(&subject.device).unwrap();
@@ -293,18 +322,20 @@ impl World {
 
 #[test]
 fn a_fleet_agrees_with_its_model_on_a_faulty_network() {
-    let (mut lost, mut moved, mut replayed, mut full) = (0, 0, 0, 0);
+    let (mut lost, mut moved, mut replayed, mut full, mut kicked) = (0, 0, 0, 0, 0);
     for seed in 0..SCHEDULES {
         let mut world = World::new(seed);
         (0..STEPS).for_each(|_| world.step());
         (lost, moved) = (lost + world.lost, moved + world.moved);
         (replayed, full) = (replayed + world.replayed, full + world.hub.counters().full);
+        kicked += world.kicked;
         // After the network heals, all devices that fit must come online.
         (world.loss, world.quiet) = (0, true);
         for simulated in &mut world.devices {
             (simulated.silent, simulated.leaving) = (false, false);
         }
-        let healed = world.now + BOUND.times(3);
+        world.hold_places(0);
+        let healed = world.now + KICK_REST + BOUND.times(3);
         while world.now < healed {
             world.step();
         }
@@ -312,4 +343,5 @@ fn a_fleet_agrees_with_its_model_on_a_faulty_network() {
         assert_eq!(world.online.len(), expected, "schedule {seed}");
     }
     assert!(lost > 100 && moved > 1_000 && replayed > 10_000 && full > 100, "too few events");
+    assert!(kicked > 100, "too few kicks");
 }
