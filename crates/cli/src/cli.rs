@@ -29,7 +29,7 @@ Examples:
   systole serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --ready-file ready.json
 
 SIGTERM drains: the gateway accepts no more clients, and sends CLOSE with a time to reconnect to
-those connected. A second SIGTERM ends it at once, with exit code 1.";
+those connected. A second SIGTERM ends the wait, with exit code 1.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:

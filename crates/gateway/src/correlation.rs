@@ -12,7 +12,7 @@ use systole_net::Clock;
 use tokio::sync::{Notify, mpsc};
 
 use crate::events::{Body, Loss, Names, OutageInfo, Revision};
-use crate::report::{Change, Report, Subject};
+use crate::report::{Change, Fact, Subject};
 
 /// Maximum number of waiting questions about siblings, which are asked one after the other. A
 /// question that finds no room is dropped, and the scope of that verdict stays unknown.
@@ -56,17 +56,9 @@ impl Correlation {
         (correlation, receiver)
     }
 
-    /// Feeds a report to the machines.
-    pub(crate) fn handle_report(&self, report: &Report) -> Findings {
-        match report {
-            Report::Session { at_ms, subject, change } => {
-                self.handle_change(*at_ms, subject, change)
-            }
-            Report::Stalled { .. }
-            | Report::AcceptingPaused(_)
-            | Report::AcceptingResumed
-            | Report::Stopped => Vec::new(),
-        }
+    /// Feeds a fact to the machines.
+    pub(crate) fn handle_fact(&self, fact: &Fact) -> Findings {
+        self.handle_change(fact.at_ms, &fact.subject, &fact.change)
     }
 
     fn handle_change(&self, at_ms: u64, subject: &Subject, change: &Change) -> Findings {
@@ -329,7 +321,7 @@ mod tests {
     fn join(correlation: &Correlation, subject: Subject, account: Option<Account>) -> Findings {
         let change = Change::Join { policy: Policy::default(), account };
         let at_ms = correlation.clock.wall_ms();
-        correlation.handle_report(&Report::Session { at_ms, subject, change })
+        correlation.handle_fact(&Fact { at_ms, subject, change })
     }
 
     fn leave(correlation: &Correlation, subject: Subject, cause: Cause) -> Findings {
@@ -345,7 +337,7 @@ mod tests {
         let asked = Span::from_secs(1);
         let change = Change::Leave { verdict, asked, lasted: Span::from_secs(60), flight: None };
         let at_ms = correlation.clock.wall_ms();
-        correlation.handle_report(&Report::Session { at_ms, subject, change })
+        correlation.handle_fact(&Fact { at_ms, subject, change })
     }
 
     #[test]

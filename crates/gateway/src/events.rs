@@ -14,9 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+pub(crate) use event::Limit;
 pub use event::{Body, End, Event, Loss, Names, OutageInfo, PolicyInfo, Revision, Session};
 
-use crate::report::Report;
+use crate::report::Fact;
 
 /// Maximum number of events that a subscriber gets at once: enough to keep up with a reconnect
 /// storm, few enough that a subscriber holds little memory.
@@ -105,15 +106,14 @@ impl Events {
         Events { shared: Arc::new(Shared { names, stream, ring: Mutex::new(ring), last }) }
     }
 
-    /// Numbers, keeps and returns the event of `report` of `shard`; `None` if the report is no
-    /// event. `wall_ms` is the time of reports that have none. Wakes no subscriber: see
-    /// [`Events::wake`].
-    pub fn publish(&self, shard: usize, report: Report, wall_ms: u64) -> Option<Arc<Event>> {
-        let (at_ms, body) = self.shared.names.body(shard, report)?;
-        Some(self.publish_body(at_ms.unwrap_or(wall_ms), body))
+    /// Numbers, keeps and returns the event of a fact. Wakes no subscriber: see [`Events::wake`].
+    pub fn publish(&self, fact: Fact) -> Arc<Event> {
+        let Fact { at_ms, subject, change } = fact;
+        let session = self.shared.names.session(subject);
+        self.publish_body(at_ms, event::change_body(at_ms, session, change))
     }
 
-    /// Numbers, keeps and returns an event that does not stem from one report. Wakes no subscriber.
+    /// Numbers, keeps and returns an event that does not stem from one fact. Wakes no subscriber.
     pub(crate) fn publish_body(&self, at_ms: u64, body: Body) -> Arc<Event> {
         let mut ring = self.lock();
         ring.last += 1;
@@ -130,7 +130,12 @@ impl Events {
         &self.shared.names
     }
 
-    /// Wakes the subscribers if there are new events; once per batch of reports is enough.
+    /// Returns the number of the last event.
+    pub fn last(&self) -> u64 {
+        self.lock().last
+    }
+
+    /// Wakes the subscribers if there are new events; once per batch of facts is enough.
     pub fn wake(&self) {
         let last = self.lock().last;
         self.shared.last.send_if_modified(|known| {

@@ -5,15 +5,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use systole_core::{Policy, Span, hub};
+use systole_net::Clock;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::correlation::{Correlation, Findings, Questions};
-use crate::events::{Body, Events};
+use crate::events::{Body, Events, Limit};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
-use crate::report::{Change, Report, SessionInfo};
+use crate::report::{Change, Fact, SessionInfo};
 use crate::request::{Filter, Order, Page, Refused, Request, Requests, SESSIONS_PER_PAGE, Story};
+use crate::shard_watch::{Changes, LOOK_INTERVAL, ShardWatch};
 use crate::stats::ShardStats;
 use crate::verdicts::{VERDICTS, Verdicts};
 
@@ -78,6 +80,7 @@ impl ListenerState {
 pub struct Gateway {
     shards: Vec<Requests>,
     stats: Vec<Arc<ShardStats>>,
+    watches: Vec<Mutex<ShardWatch>>,
     /// Held while a command goes to all shards: two commands at once reach all in one order.
     fan_out: tokio::sync::Mutex<()>,
     listeners: Vec<ListenerState>,
@@ -124,6 +127,7 @@ impl Gateway {
         let questions = Arc::new(Mutex::new(Some(questions)));
         Gateway {
             shards,
+            watches: stats.iter().map(|_| Mutex::default()).collect(),
             stats,
             fan_out: tokio::sync::Mutex::default(),
             listeners,
@@ -189,30 +193,52 @@ impl Gateway {
         });
     }
 
-    /// Whether new connections are accepted at every listener of every shard.
-    pub fn is_ready(&self) -> bool {
-        let running = *self.phase.borrow() == Lifecycle::Running;
-        running && self.stats.iter().all(|shard| shard.accepting_paused.get() == 0)
+    /// Returns the first shard that accepts no connections, and the limit at which accepting is
+    /// paused; `None` if all shards accept.
+    pub(crate) fn paused(&self) -> Option<(usize, Limit)> {
+        let mut shards = self.stats.iter().enumerate();
+        shards.find_map(|(shard, stats)| {
+            Some((shard, self.events.names().limit(stats.accepting.paused()?)))
+        })
     }
 
-    /// Processes a report: logs it, keeps its verdict, correlates it and publishes it as an event.
-    /// Call [`Events::wake`] after a batch.
-    pub fn note(&self, shard: usize, report: Report, wall_ms: u64) {
-        self.keep_verdict(&report);
-        let findings = self.correlation.handle_report(&report);
-        if let Some(event) = self.events.publish(shard, report, wall_ms) {
-            self.logs.event(&event);
-        }
+    /// Processes a fact: keeps its verdict, correlates it, publishes it as an event and logs it. Call
+    /// [`Events::wake`] after a batch.
+    pub fn note(&self, fact: Fact) {
+        self.keep_verdict(&fact);
+        let findings = self.correlation.handle_fact(&fact);
+        let event = self.events.publish(fact);
+        self.logs.event(&event);
         self.publish_findings(findings);
     }
 
-    /// Logs how much telemetry a shard has dropped since `before`. Returns how much in all.
-    pub(crate) fn log_dropped(&self, shard: usize, before: u64) -> u64 {
-        let dropped = self.stats.get(shard).map_or(before, |stats| stats.telemetry_dropped.get());
-        if dropped > before {
-            self.logs.dropped(shard, dropped - before);
+    /// Publishes and logs what changed in the state of a shard since the last look.
+    pub(crate) fn look(&self, shard: usize, wall_ms: u64) {
+        let (Some(stats), Some(watch)) = (self.stats.get(shard), self.watches.get(shard)) else {
+            return;
+        };
+        let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let Changes { bodies, dropped } = watch.look(shard, stats, self.events.names());
+        for body in bodies {
+            let event = self.events.publish_body(wall_ms, body);
+            self.logs.event(&event);
         }
-        dropped
+        if dropped > 0 {
+            self.logs.dropped(shard, dropped);
+        }
+        self.events.wake();
+    }
+
+    /// Looks at a shard whenever its state changes. Never ends.
+    pub(crate) async fn watch(&self, shard: usize, clock: Clock) {
+        let Some(stats) = self.stats.get(shard) else {
+            return std::future::pending().await;
+        };
+        loop {
+            self.look(shard, clock.wall_ms());
+            sleep(LOOK_INTERVAL).await;
+            stats.changed.notified().await;
+        }
     }
 
     /// Runs correlation: answers its questions about siblings, and handles its deadlines. Never
@@ -267,11 +293,10 @@ impl Gateway {
 
     /// Keeps the verdict of a leave. Called before the event is published, since a subscriber may
     /// ask for the verdict at once.
-    fn keep_verdict(&self, report: &Report) {
-        if let Report::Session { at_ms, subject, change } = report
-            && let Change::Leave { verdict, lasted, flight, .. } = change
-        {
-            self.verdicts.keep(*at_ms, subject.clone(), *verdict, *lasted, flight.clone());
+    fn keep_verdict(&self, fact: &Fact) {
+        if let Change::Leave { verdict, lasted, flight, .. } = &fact.change {
+            let subject = fact.subject.clone();
+            self.verdicts.keep(fact.at_ms, subject, *verdict, *lasted, flight.clone());
         }
     }
 

@@ -27,6 +27,7 @@ mod report_sender;
 pub mod request;
 mod serve;
 pub mod shard;
+mod shard_watch;
 pub mod stats;
 pub mod verdicts;
 mod wake;

@@ -6,11 +6,9 @@ use systole_core::vigilance::{Stamps, Turn, Vigilance};
 use systole_core::{Span, Time};
 use systole_net::Clock;
 
-use crate::report::Report;
-use crate::report_sender::ReportSender;
 use crate::stats::{Distributions, ShardStats, seconds};
 
-/// The vigilant clock of one loop; counts and reports the stalls of that loop.
+/// The vigilant clock of one loop; counts the stalls of that loop.
 #[derive(Debug)]
 pub(crate) struct LoopClock {
     clock: Clock,
@@ -31,8 +29,8 @@ impl LoopClock {
         LoopClock { clock, vigilance, stamps: Stamps::default(), stats, distributions }
     }
 
-    /// Begins a turn, after a wait planned to last at most `planned`. Counts and reports a stall.
-    pub(crate) fn begin_turn(&mut self, planned: Span, reports: &mut ReportSender) {
+    /// Begins a turn, after a wait planned to last at most `planned`. Counts a stall.
+    pub(crate) fn begin_turn(&mut self, planned: Span) {
         let monotonic = self.clock.monotonic();
         let late = self.vigilance.elapsed(monotonic).less(planned);
         let boottime = self.clock.boottime();
@@ -41,9 +39,9 @@ impl LoopClock {
         }
         if let Some(stall) = self.vigilance.turn(Turn { monotonic, boottime, planned }) {
             self.stats.stalls.add(1);
+            self.stats.suspended_nanos.add(stall.suspended.as_nanos());
             self.stats.stalled_nanos.add((stall.absent + stall.suspended).as_nanos());
-            let (absent, suspended) = (stall.absent, stall.suspended);
-            reports.send(Report::Stalled { absent, suspended });
+            self.stats.changed.notify_one();
         }
     }
 

@@ -106,9 +106,7 @@ const GAUGES: [ShardMetric; 6] = [
     ("systole_links", "Links open now, in handshake or online", |shard| &shard.links),
     ("systole_sessions_online", "Sessions online now", |shard| &shard.online),
     ("systole_suspects", "Sessions suspected now", |shard| &shard.suspects),
-    ("systole_accepting_paused", "Whether accepting is paused now", |shard| {
-        &shard.accepting_paused
-    }),
+    ("systole_facts_waiting", "Sessions of which events wait", |shard| &shard.facts_waiting),
     ("systole_frame_bytes", "Memory of incomplete frames", |shard| &shard.frame_bytes),
     ("systole_outbox_bytes", "Memory of unsent bytes", |shard| &shard.outbox_bytes),
 ];
@@ -157,6 +155,10 @@ impl Collector for ShardCollector {
             let values = self.per_shard(|shard| ConstCounter::new(read(shard).get()));
             encode_family(&mut encoder, name, help, MetricType::Counter, values)?;
         }
+        let paused =
+            |shard: &ShardStats| ConstGauge::new(u64::from(shard.accepting.paused().is_some()));
+        let (name, help) = ("systole_accepting_paused", "Whether accepting is paused now");
+        encode_family(&mut encoder, name, help, MetricType::Gauge, self.per_shard(paused))?;
         let stalled = |shard: &ShardStats| {
             ConstCounter::new(seconds(Span::from_nanos(shard.stalled_nanos.get())))
         };

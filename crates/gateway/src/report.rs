@@ -13,8 +13,8 @@ use systole_core::{Policy, Span, Time};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use utoipa::ToSchema;
 
-/// Capacity of a shard's channel of facts. When it is full, facts wait in the shard and are lost
-/// neither there: see [`ReportSender`](crate::report_sender::ReportSender).
+/// Capacity of a shard's channel of facts: what a shard reports while the control plane handles the
+/// events of a second. When it is full, facts wait in the shard.
 pub const FACTS: usize = 65_536;
 
 /// Capacity of a shard's channel of telemetry. When it is full, telemetry is dropped and counted.
@@ -24,7 +24,7 @@ pub const TELEMETRY: usize = 4_096;
 #[derive(Clone, Debug)]
 pub struct ReportChannels {
     /// Takes facts.
-    pub facts: Sender<Report>,
+    pub facts: Sender<Fact>,
     /// Takes telemetry.
     pub telemetry: Sender<Heartbeat>,
 }
@@ -33,7 +33,7 @@ pub struct ReportChannels {
 #[derive(Debug)]
 pub struct Reports {
     /// Yields facts.
-    pub facts: Receiver<Report>,
+    pub facts: Receiver<Fact>,
     /// Yields telemetry.
     pub telemetry: Receiver<Heartbeat>,
 }
@@ -61,34 +61,18 @@ pub struct Heartbeat {
     pub sequence: u8,
 }
 
-/// One fact that a shard reports. Facts are never lost.
+/// One fact that a shard reports: something happened to a session. Facts are never lost.
 #[derive(Clone, Debug)]
-pub enum Report {
-    /// Something happened to a session.
-    Session {
-        /// When it happened, in milliseconds since 1970-01-01 UTC.
-        at_ms: u64,
-        /// The session.
-        subject: Subject,
-        /// What happened.
-        change: Change,
-    },
-    /// The loop did not run when it should have; all deadlines moved by the stall.
-    Stalled {
-        /// How long the loop was absent.
-        absent: Span,
-        /// How long the host was suspended.
-        suspended: Span,
-    },
-    /// No more links can be accepted for now; open links are unharmed.
-    AcceptingPaused(PauseReason),
-    /// Links are accepted again.
-    AcceptingResumed,
-    /// The shard and all its links have ended.
-    Stopped,
+pub struct Fact {
+    /// When it happened, in milliseconds since 1970-01-01 UTC.
+    pub at_ms: u64,
+    /// The session.
+    pub subject: Subject,
+    /// What happened.
+    pub change: Change,
 }
 
-/// The reason why accepting pauses.
+/// The reason why accepting is paused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PauseReason {
     /// The process has no descriptor left (EMFILE).
@@ -257,7 +241,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn fact(session: u64, change: Change) -> Report {
+    pub(crate) fn fact(session: u64, change: Change) -> Fact {
         let subject = Subject {
             session,
             epoch: session,
@@ -268,18 +252,18 @@ pub(crate) mod tests {
             instance_id: InstanceId::default(),
             established: true,
         };
-        Report::Session { at_ms: 5, subject, change }
+        Fact { at_ms: 5, subject, change }
     }
 
-    pub(crate) fn joined(session: u64) -> Report {
+    pub(crate) fn joined(session: u64) -> Fact {
         fact(session, Change::Join { policy: Policy::default(), account: None })
     }
 
-    pub(crate) fn suspected(session: u64) -> Report {
+    pub(crate) fn suspected(session: u64) -> Fact {
         fact(session, Change::Suspect)
     }
 
-    pub(crate) fn left(session: u64) -> Report {
+    pub(crate) fn left(session: u64) -> Fact {
         let verdict = Verdict {
             cause: Cause::Unknown,
             confidence: Confidence::Medium,

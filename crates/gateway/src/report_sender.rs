@@ -12,7 +12,7 @@ use systole_core::{Span, Time};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::report::{Heartbeat, Report, ReportChannels};
+use crate::report::{Fact, Heartbeat, ReportChannels};
 use crate::stats::ShardStats;
 use backlog::Backlog;
 
@@ -23,7 +23,7 @@ const RETRY: Span = Span::from_millis(10);
 /// Sends a shard's facts and telemetry without waiting.
 #[derive(Debug)]
 pub(crate) struct ReportSender {
-    facts: Sender<Report>,
+    facts: Sender<Fact>,
     backlog: Backlog,
     telemetry: Sender<Heartbeat>,
     stats: Arc<ShardStats>,
@@ -39,7 +39,7 @@ impl ReportSender {
     }
 
     /// Sends a fact, or keeps it until [`ReportSender::flush`] finds room for it.
-    pub(crate) fn send(&mut self, fact: Report) {
+    pub(crate) fn send(&mut self, fact: Fact) {
         if !self.backlog.is_empty() {
             return self.backlog.push(fact);
         }
@@ -53,6 +53,7 @@ impl ReportSender {
     pub(crate) fn send_heartbeat(&mut self, heartbeat: Heartbeat) {
         if let Err(TrySendError::Full(_)) = self.telemetry.try_send(heartbeat) {
             self.stats.telemetry_dropped.add(1);
+            self.stats.changed.notify_one();
         }
     }
 
@@ -83,14 +84,18 @@ impl ReportSender {
         self.backlog.left()
     }
 
-    /// Sends all that waits and then [`Report::Stopped`], at the end of the loop. Waits for room.
-    pub(crate) fn finish(mut self) {
+    /// Returns the number of sessions of which facts wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.backlog.sessions()
+    }
+
+    /// Sends all facts that wait, and waits for room. Only for a loop that has ended.
+    pub(crate) fn flush_blocking(&mut self) {
         while let Some(fact) = self.backlog.pop() {
             if self.facts.blocking_send(fact).is_err() {
-                return;
+                self.backlog = Backlog::default();
             }
         }
-        let _ = self.facts.blocking_send(Report::Stopped);
     }
 }
 
@@ -103,13 +108,13 @@ mod tests {
     /// Names the changes of all facts that arrive, with the numbers of their sessions.
     fn arrivals(
         sender: &mut ReportSender,
-        facts: &mut tokio::sync::mpsc::Receiver<Report>,
+        facts: &mut tokio::sync::mpsc::Receiver<Fact>,
     ) -> Vec<(u64, &'static str)> {
         let mut arrived = Vec::new();
         loop {
             let waits = sender.flush();
             while let Ok(fact) = facts.try_recv() {
-                let Report::Session { subject, change, .. } = fact else { continue };
+                let Fact { subject, change, .. } = fact;
                 arrived.push((
                     subject.session,
                     match change {

@@ -1,12 +1,15 @@
 //! The counters of each shard, written by its loop and read by the control plane without a lock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use systole_core::Span;
 use systole_core::cause::Cause;
+use tokio::sync::Notify;
+
+use crate::report::PauseReason;
 
 /// A counter or gauge that one thread writes and other threads read.
 #[derive(Debug, Default)]
@@ -32,7 +35,43 @@ impl Cell {
     }
 }
 
-/// The counters of one shard.
+/// Whether a shard accepts connections, written by its loop and read by other threads.
+#[derive(Debug, Default)]
+pub struct Accepting(AtomicU8);
+
+impl Accepting {
+    /// The reasons by their stored number, from 1; 0 is stored while connections are accepted.
+    const REASONS: [PauseReason; 4] = [
+        PauseReason::DescriptorLimit,
+        PauseReason::HostLimit,
+        PauseReason::LinkLimit,
+        PauseReason::ControlPlane,
+    ];
+
+    /// Records that accepting is paused.
+    pub fn pause(&self, reason: PauseReason) {
+        let number = match reason {
+            PauseReason::DescriptorLimit => 1,
+            PauseReason::HostLimit => 2,
+            PauseReason::LinkLimit => 3,
+            PauseReason::ControlPlane => 4,
+        };
+        self.0.store(number, Ordering::Relaxed);
+    }
+
+    /// Records that connections are accepted.
+    pub fn resume(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// Returns why accepting is paused; `None` while connections are accepted.
+    pub fn paused(&self) -> Option<PauseReason> {
+        let number = usize::from(self.0.load(Ordering::Relaxed));
+        Self::REASONS.get(number.checked_sub(1)?).copied()
+    }
+}
+
+/// The counters and the state of one shard.
 #[derive(Debug, Default)]
 pub struct ShardStats {
     /// Links now open.
@@ -69,16 +108,22 @@ pub struct ShardStats {
     pub early: Cell,
     /// Pauses of accepting.
     pub accept_pauses: Cell,
-    /// Whether accepting is paused now: 1 or 0.
-    pub accepting_paused: Cell,
+    /// Whether connections are accepted.
+    pub accepting: Accepting,
+    /// Sessions of which facts wait for the control plane.
+    pub facts_waiting: Cell,
     /// Telemetry dropped because the control plane was too slow.
     pub telemetry_dropped: Cell,
     /// Stalls of the loop.
     pub stalls: Cell,
     /// Time lost in stalls, in nanoseconds.
     pub stalled_nanos: Cell,
+    /// The part of `stalled_nanos` for which the host was suspended.
+    pub suspended_nanos: Cell,
     /// Turns of the loop.
     pub turns: Cell,
+    /// Notified after a stall, a change of `accepting`, or dropped telemetry.
+    pub changed: Notify,
 }
 
 /// The counters that only a beacon shard has.
@@ -146,4 +191,21 @@ impl Default for Distributions {
 /// Converts a span to seconds, the unit of Prometheus.
 pub fn seconds(span: Span) -> f64 {
     std::time::Duration::from(span).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_pause_is_read_as_it_was_written() {
+        let accepting = Accepting::default();
+        assert_eq!(accepting.paused(), None);
+        for reason in Accepting::REASONS {
+            accepting.pause(reason);
+            assert_eq!(accepting.paused(), Some(reason));
+        }
+        accepting.resume();
+        assert_eq!(accepting.paused(), None);
+    }
 }

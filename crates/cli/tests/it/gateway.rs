@@ -106,7 +106,8 @@ impl Gateway {
 
     /// Sends a request; returns status and body of the answer, or an error if there is none.
     pub(crate) fn request(&self, head: &str, body: &str) -> io::Result<(u16, String)> {
-        let mut stream = self.send(head, body)?;
+        // HTTP/1.0, so that the body is not chunked.
+        let mut stream = self.send(head, "1.0", body)?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
@@ -114,12 +115,12 @@ impl Gateway {
         Ok((status.unwrap_or(0), body.to_owned()))
     }
 
-    fn send(&self, head: &str, body: &str) -> io::Result<TcpStream> {
+    fn send(&self, head: &str, version: &str, body: &str) -> io::Result<TcpStream> {
         let mut stream = connect_with_timeout(self.ready.admin)?;
         let length = body.len();
         let (start, more) = head.split_once('\n').unwrap_or((head, ""));
-        // HTTP/1.0, so that the body is not chunked.
-        let head = format!("{start} HTTP/1.0\r\nContent-Length: {length}\r\n{more}\r\n{body}");
+        let head =
+            format!("{start} HTTP/{version}\r\nContent-Length: {length}\r\n{more}\r\n{body}");
         stream.write_all(head.as_bytes())?;
         Ok(stream)
     }
@@ -163,7 +164,9 @@ impl Gateway {
     /// Subscribes to the event stream, after the event with the id `last` if given.
     pub(crate) fn events(&self, last: Option<&str>) -> Events {
         let last = last.map(|id| format!("\nLast-Event-ID: {id}\r\n")).unwrap_or_default();
-        let stream = self.send(&format!("GET /api/v1/events{last}"), "").expect("it listens");
+        // HTTP/1.1 marks the end of a stream. The lines of the chunks are no fields of events.
+        let head = format!("GET /api/v1/events{last}");
+        let stream = self.send(&head, "1.1", "").expect("it listens");
         let mut events = Events(BufReader::new(stream));
         assert!(events.line().contains(" 200 "));
         while !events.line().is_empty() {}
@@ -235,6 +238,15 @@ impl Events {
                 return event;
             }
         }
+    }
+}
+
+impl Events {
+    /// Reads up to the end of the stream, and panics if it was cut off.
+    pub(crate) fn end(mut self) {
+        let mut rest = String::new();
+        self.0.read_to_string(&mut rest).expect("the end within the time limit");
+        assert!(rest.ends_with("0\r\n\r\n"), "the stream was cut off: {rest}");
     }
 }
 

@@ -159,9 +159,13 @@ fn a_second_sigterm_ends_at_once() {
     let mut gateway = Gateway::start("serve-second", &config);
     // This client does not close, so that the drain is not done before the second signal.
     let _lingering = line(&gateway);
+    let mut events = gateway.events(None);
+    events.until("live");
     gateway.program.signal("TERM");
     gateway.log("draining");
     gateway.program.signal("TERM");
+    assert_eq!(events.until("leave").data["cause"], json!("drained"));
+    events.end();
     assert_eq!(gateway.program.end(), 1);
     let last = std::iter::from_fn(|| gateway.program.stderr_line()).last();
     assert_eq!(last.as_deref(), Some("error: the drain was cut short by a second signal"));

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::answer::Trouble;
 use super::state::Shared;
+use crate::events::Limit;
 use crate::gateway::Lifecycle;
 use crate::metrics::CONTENT_TYPE;
 
@@ -41,16 +42,15 @@ pub(super) struct Readiness {
     responses((status = 200, body = Readiness), (status = 503, body = Trouble))
 )]
 pub(super) async fn readyz(State(shared): State<Shared>) -> Result<Json<Readiness>, Trouble> {
-    if shared.gateway.is_ready() {
-        return Ok(Json(Readiness { ready: true }));
-    }
-    let (error, hint) = match *shared.gateway.phase().borrow() {
-        Lifecycle::Running => (
-            "accepting is paused at a limit; open links are unharmed",
-            "the log and the events of kind accepting_paused say which limit and how to raise it",
-        ),
-        Lifecycle::Draining | Lifecycle::Stopped => {
-            ("the gateway is draining", "connect elsewhere")
+    let gateway = &shared.gateway;
+    let (error, hint) = match (*gateway.phase().borrow(), gateway.paused()) {
+        (Lifecycle::Running, None) => return Ok(Json(Readiness { ready: true })),
+        (Lifecycle::Running, Some((shard, Limit { name, hint, .. }))) => {
+            let error = format!("shard {shard} accepts no connections now: {name}");
+            (error, hint)
+        }
+        (Lifecycle::Draining | Lifecycle::Stopped, _) => {
+            ("the gateway is draining".to_owned(), "connect elsewhere")
         }
     };
     Err(Trouble::new(StatusCode::SERVICE_UNAVAILABLE, error, hint))

@@ -25,7 +25,7 @@ use crate::events::{Events, Names};
 use crate::gateway::{Lifecycle, ListenerState};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
-use crate::report::{Change, PauseReason, Report, SessionInfo, Subject, session_text};
+use crate::report::{Change, Fact, PauseReason, SessionInfo, Subject, session_text};
 use crate::request::{Order, Page, REQUESTS, Request, Requests, Story};
 use crate::stats::Distributions;
 use crate::stats::ShardStats;
@@ -33,6 +33,9 @@ use crate::wake::{WakeUps, wake_ups};
 
 /// Number of sessions of each simulated shard; they use the links 0, 1 and so on.
 const SESSIONS: u32 = 7;
+
+/// The link of a session that is a device of the listener `beacon`.
+const BEACON_LINK: u32 = 6;
 
 /// A record of the orders and commands that the simulated shards received.
 type Received = Arc<Mutex<Vec<String>>>;
@@ -113,7 +116,7 @@ impl Fixture {
             established: true,
         };
         let change = Change::Join { policy: Policy::default(), account: None };
-        self.gateway.note(0, Report::Session { at_ms: 5, subject, change }, 0);
+        self.gateway.note(Fact { at_ms: 5, subject, change });
         self.gateway.events().wake();
     }
 }
@@ -127,7 +130,7 @@ fn connect(polls: &mut Vec<(Poll, WakeUps)>) -> (Requests, Receiver<Request>) {
 }
 
 fn gateway(shards: Vec<Requests>, stats: Vec<Arc<ShardStats>>) -> Gateway {
-    let listeners = ["native", "line"]
+    let listeners = ["native", "line", "beacon"]
         .map(|name| ListenerState::new(name.into(), name_of(name), address(), Policy::default()));
     let names = Names {
         listeners: listeners.iter().map(|listener| listener.name.clone()).collect(),
@@ -143,7 +146,11 @@ fn gateway(shards: Vec<Requests>, stats: Vec<Arc<ShardStats>>) -> Gateway {
 }
 
 fn name_of(name: &str) -> &'static str {
-    if name == "line" { "line" } else { "native" }
+    match name {
+        "line" => "line",
+        "beacon" => crate::config::BEACON,
+        _ => "native",
+    }
 }
 
 fn address() -> SocketAddr {
@@ -203,7 +210,7 @@ fn info(shard: u64, link: u32) -> SessionInfo {
         session: id(shard, link),
         epoch: "9".to_owned(),
         identity: format!("user-{}", link % 3),
-        listener: u16::try_from(link % 2).unwrap(),
+        listener: if link == BEACON_LINK { 2 } else { u16::try_from(link % 2).unwrap() },
         address: address(),
         since_ms: 1,
         last_heard_ago_ms: 2,
@@ -298,7 +305,7 @@ async fn filters_are_forwarded_to_the_shards() {
         ("identity=user-2", 4),
         ("listener=line", 6),
         ("suspect=true", 2),
-        ("suspect=false&listener=native&identity=user-0", 4),
+        ("suspect=false&listener=native&identity=user-0", 2),
         ("identity=nobody", 0),
     ] {
         let (_, body) = fixture.get(&format!("/api/v1/sessions?{query}")).await;
@@ -335,6 +342,17 @@ async fn bad_requests_get_an_error_with_a_hint() {
         assert!(answer["error"].is_string() && answer["hint"].is_string(), "{answer}");
     }
     assert_eq!(fixture.take_received().len(), 1, "only the order to a session that is not online");
+}
+
+#[tokio::test]
+async fn the_policy_of_one_device_cannot_be_set() {
+    let fixture = Fixture::new();
+    let path = format!("/api/v1/sessions/{}/policy", id(1, BEACON_LINK));
+    let wish = json!({"preset": "demanding"});
+    let (status, answer) = fixture.send(Method::POST, &path, Some(wish)).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(answer["hint"].as_str().unwrap().contains("/api/v1/listeners/"), "{answer}");
+    assert_eq!(fixture.take_received(), [""; 0]);
 }
 
 #[tokio::test]
@@ -392,9 +410,17 @@ async fn a_retune_reaches_all_shards_and_returns_both_bounds() {
 async fn readiness_follows_accepting_and_draining() {
     let fixture = Fixture::new();
     assert_eq!(fixture.get("/readyz").await.0, StatusCode::OK);
-    fixture.stats[1].accepting_paused.set(1);
-    assert_eq!(fixture.get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
-    fixture.stats[1].accepting_paused.set(0);
+    for (reason, name) in [
+        (PauseReason::DescriptorLimit, "descriptor_limit"),
+        (PauseReason::ControlPlane, "control_plane"),
+    ] {
+        fixture.stats[1].accepting.pause(reason);
+        let (status, answer) = fixture.get("/readyz").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        let error = answer["error"].as_str().unwrap();
+        assert!(error.contains("shard 1") && error.contains(name), "{error}");
+    }
+    fixture.stats[1].accepting.resume();
     assert_eq!(fixture.get("/readyz").await.0, StatusCode::OK);
     let (status, _) = fixture.send(Method::POST, "/api/v1/drain", None).await;
     assert_eq!(status, StatusCode::ACCEPTED);
@@ -585,7 +611,8 @@ fn events_match_the_document() {
     let fixture = Fixture::new();
     let mut subscriber = fixture.gateway.events().subscribe();
     fixture.join(1);
-    fixture.gateway.note(0, Report::AcceptingPaused(PauseReason::HostLimit), 7);
+    fixture.stats[0].accepting.pause(PauseReason::HostLimit);
+    fixture.gateway.look(0, 7);
     let schema = json!({"$ref": "#/components/schemas/Event"});
     for event in subscriber.ready().unwrap() {
         assert_conforms(&document, &schema, &serde_json::to_value(&*event).unwrap(), "an event");

@@ -23,7 +23,7 @@ use super::mesh::Mesh;
 use super::socket::Datagrams;
 use super::{BeaconSetup, BeaconShard};
 use crate::loop_clock::LoopClock;
-use crate::report::{Change, Report, Subject};
+use crate::report::{Change, Fact, PauseReason, Subject};
 use crate::report_sender::ReportSender;
 use crate::request::Request;
 use crate::stats::{BeaconStats, Distributions, ShardStats, seconds};
@@ -73,6 +73,7 @@ pub(super) struct BeaconLoop {
     requests: Receiver<Request>,
     pub(super) reports: ReportSender,
     places_held: u32,
+    max_beacons: u32,
     stats: Arc<ShardStats>,
     beacon_stats: Arc<BeaconStats>,
     distributions: Distributions,
@@ -133,6 +134,7 @@ impl BeaconLoop {
             received: Vec::new(),
             requests,
             places_held: 0,
+            max_beacons: setup.max_beacons,
             reports: ReportSender::new(shard.reports, Arc::clone(&shard.stats)),
             stats: shard.stats,
             beacon_stats: shard.beacon_stats,
@@ -152,7 +154,7 @@ impl BeaconLoop {
                 break;
             }
             self.unread |= events.iter().any(|event| event.token() == SOCKET);
-            self.clock.begin_turn(wait.total(), &mut self.reports);
+            self.clock.begin_turn(wait.total());
             if events.iter().any(|event| event.token() == REQUESTED) {
                 self.wake_ups.take();
             }
@@ -172,7 +174,27 @@ impl BeaconLoop {
             self.publish_stats();
             wait = self.next_wait(handled);
         }
-        self.reports.finish();
+        self.end_devices();
+    }
+
+    /// Ends the sessions of all devices, so that each end is a fact, and delivers all facts.
+    fn end_devices(&mut self) {
+        self.command(BeaconCommand::Drain);
+        let mut online = self.hub.counters().online;
+        while online > 0 {
+            self.hub.handle(self.clock.horizon(), Input::Deadline);
+            self.carry_out();
+            // Facts of one step at a time wait, not of all devices.
+            self.reports.flush_blocking();
+            let left = self.hub.counters().online;
+            if left >= online {
+                tracing::error!(devices = left, "a drain leaves devices online");
+                break;
+            }
+            online = left;
+        }
+        self.publish_stats();
+        self.reports.flush_blocking();
     }
 
     /// Tells the hub how many places are taken by devices whose last fact waits.
@@ -313,6 +335,8 @@ impl BeaconLoop {
                 Output::Event { subject, event } => self.report(&subject, event),
             }
         }
+        // Before the next statement, which may be of a new device.
+        self.hold_places();
     }
 
     /// Reports the machine's events after an input that has no answer.
@@ -384,7 +408,7 @@ impl BeaconLoop {
             established: true,
         };
         let at_ms = self.clock.wall_ms();
-        self.reports.send(Report::Session { at_ms, subject, change });
+        self.reports.send(Fact { at_ms, subject, change });
     }
 
     fn publish_stats(&mut self) {
@@ -398,6 +422,18 @@ impl BeaconLoop {
         let bytes = systole_core::beacon::DATAGRAM as u64;
         stats.bytes_in.set(self.beacon_stats.datagrams_in.get() * bytes);
         stats.bytes_out.set(self.beacon_stats.datagrams_out.get() * bytes);
+        stats.facts_waiting.set(self.reports.waiting() as u64);
+        let taken = counters.online.saturating_add(self.places_held);
+        let is_held_up = self.places_held > 0 && taken >= self.max_beacons;
+        if is_held_up != stats.accepting.paused().is_some() {
+            if is_held_up {
+                stats.accept_pauses.add(1);
+                stats.accepting.pause(PauseReason::ControlPlane);
+            } else {
+                stats.accepting.resume();
+            }
+            stats.changed.notify_one();
+        }
         stats.turns.add(1);
         let dropped = &self.beacon_stats.dropped;
         dropped[REPLAYED].set(counters.replayed);

@@ -10,7 +10,7 @@ use systole_core::policy::Detection;
 use systole_core::{Policy, Span};
 use utoipa::ToSchema;
 
-use crate::report::{Change, PauseReason, Report, Subject, session_text};
+use crate::report::{Change, PauseReason, Subject, session_text};
 
 /// One event, with its number and time.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -375,7 +375,7 @@ impl PolicyInfo {
     }
 }
 
-/// The names and limits that complete a report to an event.
+/// The names and limits that complete a fact to an event.
 #[derive(Clone, Debug)]
 pub struct Names {
     /// The names of the listeners, by index.
@@ -389,34 +389,21 @@ pub struct Names {
 }
 
 impl Names {
-    /// Makes the event of `report` of `shard`, with its time if the report has one. `None` for a
-    /// report that is no event.
-    pub(super) fn body(&self, shard: usize, report: Report) -> Option<(Option<u64>, Body)> {
-        let body = match report {
-            Report::Session { at_ms, subject, change } => {
-                let body = change_body(at_ms, self.session(subject), change);
-                return Some((Some(at_ms), body));
-            }
-            Report::Stalled { absent, suspended } => Body::Stalled {
-                shard,
-                absent_ms: absent.as_millis(),
-                suspended_ms: suspended.as_millis(),
-            },
-            Report::AcceptingPaused(reason) => self.paused(shard, reason),
-            Report::AcceptingResumed => Body::AcceptingResumed { shard },
-            Report::Stopped => return None,
-        };
-        Some((None, body))
-    }
-
     pub(crate) fn session(&self, subject: Subject) -> Session {
         let listener = self.listeners.get(usize::from(subject.listener));
         let listener = listener.cloned().unwrap_or_default();
         Session::new(subject, listener)
     }
 
-    fn paused(&self, shard: usize, reason: PauseReason) -> Body {
-        let (reason, limit, hint) = match reason {
+    /// Makes the event of a pause of accepting.
+    pub(crate) fn paused(&self, shard: usize, reason: PauseReason) -> Body {
+        let Limit { name, limit, hint } = self.limit(reason);
+        Body::AcceptingPaused { shard, reason: name, limit, hint }
+    }
+
+    /// Describes the limit at which accepting pauses.
+    pub(crate) fn limit(&self, reason: PauseReason) -> Limit {
+        let (name, limit, hint) = match reason {
             PauseReason::LinkLimit if !self.links_by_descriptors => (
                 "link_limit",
                 Some(self.max_links),
@@ -440,11 +427,23 @@ impl Names {
                 "the host ran out of descriptors or memory: raise fs.file-max, or give it memory",
             ),
         };
-        Body::AcceptingPaused { shard, reason, limit, hint }
+        Limit { name, limit, hint }
     }
 }
 
-fn change_body(at_ms: u64, session: Session, change: Change) -> Body {
+/// A limit at which accepting pauses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Limit {
+    /// The name of the limit.
+    pub name: &'static str,
+    /// The limit that was reached, if it is a number.
+    pub limit: Option<u64>,
+    /// How to raise the limit.
+    pub hint: &'static str,
+}
+
+/// Makes the event of a change at `at_ms`.
+pub(super) fn change_body(at_ms: u64, session: Session, change: Change) -> Body {
     match change {
         Change::Join { policy, account: _ } => {
             Body::Join { session, policy: PolicyInfo::new(&policy) }

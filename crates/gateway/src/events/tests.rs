@@ -25,7 +25,7 @@ fn events(capacity: usize) -> Events {
     Events::new(capacity, STREAM, names())
 }
 
-fn report(session: u64, change: Change) -> Report {
+fn fact(session: u64, change: Change) -> Fact {
     let subject = Subject {
         session,
         epoch: 5,
@@ -36,12 +36,12 @@ fn report(session: u64, change: Change) -> Report {
         instance_id: Default::default(),
         established: true,
     };
-    Report::Session { at_ms: 60_000, subject, change }
+    Fact { at_ms: 60_000, subject, change }
 }
 
 fn publish(events: &Events, count: u64) {
     for session in 0..count {
-        events.publish(0, report(session, Change::Suspect), 0).unwrap();
+        events.publish(fact(session, Change::Suspect));
     }
 }
 
@@ -58,7 +58,7 @@ fn events_of_all_shards_are_numbered_in_one_order() {
     let events = events(10);
     let mut subscriber = events.subscribe();
     for shard in [1, 0, 2] {
-        events.publish(shard, Report::AcceptingResumed, 9);
+        events.publish_body(9, Body::AcceptingResumed { shard });
     }
     let batch = subscriber.ready().unwrap();
     assert_eq!(numbers(&batch), [1, 2, 3]);
@@ -83,7 +83,7 @@ fn a_leave_carries_its_evidence() {
     };
     let (asked, lasted) = (Span::ZERO, Span::from_secs(45));
     let change = Change::Leave { verdict, asked, lasted, flight: None };
-    let event = events.publish(0, report(0x1f, change), 0).unwrap();
+    let event = events.publish(fact(0x1f, change));
     let expected = serde_json::json!({
         "number": 1, "at_ms": 60_000, "kind": "leave",
         "session": "000000000000001f", "epoch": "5", "identity": "anna", "listener": "native",
@@ -104,7 +104,7 @@ fn a_warning_carries_its_grounds() {
         confidence: Confidence::High,
         grounds: Grounds::of(&[Ground::RouterSaidUnreachable]),
     };
-    let event = events.publish(1, report(1, warned), 0).unwrap();
+    let event = events.publish(fact(1, warned));
     let json = serde_json::to_value(&*event).unwrap();
     assert_eq!((&json["kind"], &json["cause"]), (&json!("warned"), &json!("unreachable")));
     assert_eq!(json["confidence"], "high");
@@ -114,24 +114,19 @@ fn a_warning_carries_its_grounds() {
 }
 
 #[test]
-fn every_report_has_the_right_kind() {
+fn every_fact_has_the_right_kind() {
     let events = events(20);
     let policy = Policy::demanding();
-    let kind = |report| {
-        let event = events.publish(0, report, 0);
-        event.map(|event| {
-            let kind = serde_json::to_value(&*event).unwrap()["kind"].clone();
-            assert_eq!(kind, event.body.kind());
-            kind
-        })
+    let kind = |change| {
+        let event = events.publish(fact(1, change));
+        let kind = serde_json::to_value(&*event).unwrap()["kind"].clone();
+        assert_eq!(kind, event.body.kind());
+        kind
     };
-    let stall = Report::Stalled { absent: Span::from_secs(2), suspended: Span::ZERO };
-    assert_eq!(kind(report(1, Change::Join { policy, account: None })).unwrap(), "join");
-    assert_eq!(kind(report(1, Change::Recovered)).unwrap(), "recovered");
-    assert_eq!(kind(report(1, Change::Overdue)).unwrap(), "overdue");
-    assert_eq!(kind(report(1, Change::Retuned(policy))).unwrap(), "retuned");
-    assert_eq!(kind(stall).unwrap(), "stalled");
-    assert_eq!(kind(Report::Stopped), None);
+    assert_eq!(kind(Change::Join { policy, account: None }), "join");
+    assert_eq!(kind(Change::Recovered), "recovered");
+    assert_eq!(kind(Change::Overdue), "overdue");
+    assert_eq!(kind(Change::Retuned(policy)), "retuned");
 }
 
 #[test]
@@ -142,7 +137,7 @@ fn a_pause_names_the_limit_and_how_to_raise_it() {
         (PauseReason::LinkLimit, "link_limit", Some(7)),
         (PauseReason::ControlPlane, "control_plane", None),
     ] {
-        let event = events(1).publish(3, Report::AcceptingPaused(reason), 0).unwrap();
+        let event = events(1).publish_body(0, names().paused(3, reason));
         let json = serde_json::to_value(&*event).unwrap();
         assert_eq!(json["kind"], "accepting_paused");
         assert_eq!((&json["reason"], &json["limit"]), (&name.into(), &limit.into()));

@@ -28,14 +28,12 @@ const REPORT_BATCH: usize = 1_024;
 /// Interval at which a drain counts the open connections.
 const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Interval at which dropped telemetry is looked for, to log it even if nothing follows.
-const DROPPED_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Time limit for a shard to stop: it closes every open link and reports each of them.
+/// Longest wait for the next event of shards that stop: each closes every open link and reports its
+/// end. As long as events come, the wait goes on.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs the gateway until it is drained; returns the shard threads, which have ended or are about
-/// to end.
+/// Runs the gateway until it is stopped; returns the shard threads, which have ended or are about
+/// to end. However it ends, all facts of the shards and the ends of event streams are delivered.
 pub(super) async fn run(
     running: Running,
     mut config: Config,
@@ -44,8 +42,8 @@ pub(super) async fn run(
     let Running { gateway, admin, clock, stats, reports, threads } = running;
     let mut signals = Signals::install().map_err(ServeError::Thread)?;
     let mut forwarders = JoinSet::new();
-    for (shard, receiver) in reports.into_iter().enumerate() {
-        forwarders.spawn(forward_reports(gateway.clone(), shard, receiver, clock));
+    for (shard, reports) in reports.into_iter().enumerate() {
+        forwarders.spawn(forward_reports(gateway.clone(), shard, reports, clock));
     }
     let correlating = gateway.clone();
     tokio::spawn(async move { correlating.correlate().await });
@@ -57,27 +55,51 @@ pub(super) async fn run(
     let connections = subscribers.saturating_add(admin::SPARE_CONNECTIONS);
     let phase = gateway.phase();
     let admin = tokio::spawn(admin::serve(admin, router, connections, phase));
-    announce(&gateway, address, &options)?;
 
+    let announced = announce(&gateway, address, &options);
+    let served = match announced {
+        Ok(()) => serve(&gateway, &mut config, &options, &mut signals, &mut forwarders).await,
+        Err(error) => Err(error),
+    };
+    let drained = match served {
+        Ok(()) => tokio::select! {
+            () = drain(&gateway, &stats, &config) => Ok(()),
+            () = wait_for_stop(&mut signals) => Err(ServeError::Interrupted),
+        },
+        Err(error) => Err(error),
+    };
+    let stopped = tokio::select! {
+        stopped = stop(&gateway, &mut forwarders) => stopped,
+        () = wait_for_stop(&mut signals) => Err(ServeError::Interrupted),
+    };
+    gateway.advance(Lifecycle::Stopped);
+    // Bounded by the admin interface itself; a panic there is in the log already.
+    let _ = admin.await;
+    drained.and(stopped)?;
+    tracing::info!("drained");
+    Ok(threads)
+}
+
+/// Handles signals until a drain is requested.
+async fn serve(
+    gateway: &Gateway,
+    config: &mut Config,
+    options: &ServeOptions,
+    signals: &mut Signals,
+    forwarders: &mut JoinSet<()>,
+) -> Result<(), ServeError> {
     let mut phase = gateway.phase();
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Signal::Stop => break,
-                Signal::Reload => reload::reload(&gateway, &mut config, &options).await,
+                Signal::Stop => return Ok(()),
+                Signal::Reload => reload::reload(gateway, config, options).await,
             },
             // The gateway holds the sender, so only a drain ends the wait.
-            _ = phase.wait_for(|phase| *phase != Lifecycle::Running) => break,
+            _ = phase.wait_for(|phase| *phase != Lifecycle::Running) => return Ok(()),
             _ = forwarders.join_next() => return Err(ServeError::ShardEnded),
         }
     }
-    tokio::select! {
-        drained = drain(&gateway, &stats, &config, &mut forwarders) => drained?,
-        () = wait_for_stop(&mut signals) => return Err(ServeError::Interrupted),
-    }
-    // Bounded by the admin interface itself; a panic there is in the log already.
-    let _ = admin.await;
-    Ok(threads)
 }
 
 /// Forwards the facts and the telemetry of one shard to the gateway until the shard has ended.
@@ -85,27 +107,17 @@ async fn forward_reports(gateway: Arc<Gateway>, shard: usize, reports: Reports, 
     let Reports { mut facts, mut telemetry } = reports;
     let heartbeats = async {
         let mut batch = Vec::new();
-        let mut dropped = 0;
-        let mut ticks = interval(DROPPED_CHECK_INTERVAL);
-        loop {
-            tokio::select! {
-                count = telemetry.recv_many(&mut batch, REPORT_BATCH) => {
-                    if count == 0 {
-                        // The shard has ended; the facts say so.
-                        return std::future::pending::<()>().await;
-                    }
-                    batch.drain(..).for_each(|heartbeat| gateway.logs().heartbeat(&heartbeat));
-                }
-                _ = ticks.tick() => dropped = gateway.log_dropped(shard, dropped),
-            }
+        while telemetry.recv_many(&mut batch, REPORT_BATCH).await > 0 {
+            batch.drain(..).for_each(|heartbeat| gateway.logs().heartbeat(&heartbeat));
         }
+        // The shard has ended; its facts end after this.
+        std::future::pending::<()>().await;
     };
     let forward = async {
         let mut batch = Vec::new();
         while facts.recv_many(&mut batch, REPORT_BATCH).await > 0 {
-            let wall_ms = clock.wall_ms();
             for fact in batch.drain(..) {
-                gateway.note(shard, fact, wall_ms);
+                gateway.note(fact);
             }
             gateway.events().wake();
         }
@@ -113,7 +125,9 @@ async fn forward_reports(gateway: Arc<Gateway>, shard: usize, reports: Reports, 
     tokio::select! {
         () = forward => {}
         () = heartbeats => {}
+        () = gateway.watch(shard, clock) => {}
     }
+    gateway.look(shard, clock.wall_ms());
 }
 
 /// Logs the addresses of the gateway and writes the ready file.
@@ -139,19 +153,14 @@ fn announce(
     ready.write(path).map_err(|error| ServeError::ReadyFile { path: path.clone(), error })
 }
 
-/// Closes all links within the drain limit and stops the shards.
-async fn drain(
-    gateway: &Gateway,
-    stats: &[Arc<ShardStats>],
-    config: &Config,
-    forwarders: &mut JoinSet<()>,
-) -> Result<(), ServeError> {
+/// Closes all links, and waits until they are closed, at most for the drain limit.
+async fn drain(gateway: &Gateway, stats: &[Arc<ShardStats>], config: &Config) {
     gateway.advance(Lifecycle::Draining);
     let limit = config.drain.limit;
     tracing::info!(links = links(stats), limit_ms = limit.as_millis(), "draining");
     let reconnect_within = config.drain.reconnect_within;
     let command = hub::HubCommand::Drain { limit, reconnect_within };
-    // At the limit the links of a shard that is too busy are closed without CLOSE.
+    // At the limit the links of a shard that is too busy are closed.
     if gateway.stop_accepting().await.is_err() || gateway.command(command).await.is_err() {
         tracing::warn!("a shard is too busy to drain; its links will be closed at the limit");
     }
@@ -167,12 +176,21 @@ async fn drain(
         let connections = connections(stats);
         tracing::warn!(connections, "the drain limit has passed: closing what is open");
     }
-    gateway.stop().await.map_err(|_| ServeError::ShardStuck)?;
-    let ended = async { while forwarders.join_next().await.is_some() {} };
-    timeout(STOP_TIMEOUT, ended).await.map_err(|_| ServeError::ShardStuck)?;
-    gateway.advance(Lifecycle::Stopped);
-    tracing::info!("drained");
-    Ok(())
+}
+
+/// Stops the shards, and waits until all of their facts are taken.
+async fn stop(gateway: &Gateway, forwarders: &mut JoinSet<()>) -> Result<(), ServeError> {
+    gateway.advance(Lifecycle::Draining);
+    let stopped = gateway.stop().await;
+    loop {
+        let before = gateway.events().last();
+        let ended = async { while forwarders.join_next().await.is_some() {} };
+        match timeout(STOP_TIMEOUT, ended).await {
+            Ok(()) => return Ok(()),
+            Err(_) if stopped.is_ok() && gateway.events().last() > before => {}
+            Err(_) => return Err(ServeError::ShardStuck),
+        }
+    }
 }
 
 fn links(stats: &[Arc<ShardStats>]) -> u64 {
@@ -186,4 +204,47 @@ fn connections(stats: &[Arc<ShardStats>]) -> u64 {
 /// Waits for a stop signal.
 async fn wait_for_stop(signals: &mut Signals) {
     while signals.next().await != Signal::Stop {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Log;
+    use crate::events::{Body, Events, Names};
+    use crate::logs::Logs;
+    use crate::metrics::Metrics;
+    use crate::stats::Distributions;
+
+    fn gateway() -> Gateway {
+        let names = Names {
+            listeners: Vec::new(),
+            descriptors: None,
+            max_links: 1,
+            links_by_descriptors: false,
+        };
+        let metrics =
+            Metrics::new(Vec::new(), Vec::new(), &Distributions::default(), Clock::start());
+        let (events, logs) = (Events::new(16, 1, names), Logs::detached(&Log::default()));
+        Gateway::new(Vec::new(), Vec::new(), Vec::new(), events, metrics, logs)
+    }
+
+    /// Forwards one event at a time, with a wait of `pause` before each.
+    async fn forward_slowly(events: Events, count: u32, pause: Duration) {
+        for _ in 0..count {
+            tokio::time::sleep(pause).await;
+            events.publish_body(0, Body::AcceptingResumed { shard: 0 });
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_waits_as_long_as_events_come() {
+        for (pause, is_delivered) in [(STOP_TIMEOUT / 2, true), (STOP_TIMEOUT * 2, false)] {
+            let gateway = gateway();
+            let mut forwarders = JoinSet::new();
+            forwarders.spawn(forward_slowly(gateway.events().clone(), 20, pause));
+            let stopped = stop(&gateway, &mut forwarders).await;
+            assert_eq!(stopped.is_ok(), is_delivered, "{stopped:?}");
+            assert_eq!(gateway.events().last() == 20, is_delivered);
+        }
+    }
 }

@@ -8,7 +8,7 @@ use systole_core::{Machine, Policy, Span};
 
 use super::shard_loop::ShardLoop;
 use super::sockets::Feedback;
-use crate::report::{Change, Heartbeat, Report, Subject};
+use crate::report::{Change, Fact, Heartbeat, Subject};
 use crate::stats::seconds;
 
 impl ShardLoop {
@@ -100,7 +100,7 @@ impl ShardLoop {
             Reportable::RoundTrip(_) => return,
         };
         let at_ms = self.clock.wall_ms();
-        self.reports.send(Report::Session { at_ms, subject, change });
+        self.reports.send(Fact { at_ms, subject, change });
     }
 
     fn count_verdict(&self, verdict: &Verdict) {

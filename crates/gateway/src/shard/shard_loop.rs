@@ -9,8 +9,9 @@ use mio::event::Event as Readiness;
 use mio::{Events, Interest, Poll, Token};
 use systole_core::gather::{Gather, Turn, Wait};
 use systole_core::hub::{self, Hub};
-use systole_core::link;
+use systole_core::link::{self, Goodbye};
 use systole_core::tap::{Tapped, Untapped};
+use systole_core::wire::CloseReason;
 use systole_core::{Machine, Span, Time};
 use systole_net::socket_options;
 
@@ -19,7 +20,6 @@ use super::acceptor::{Accepted, Acceptor};
 use super::sockets::{Conn, ReadOutcome, Sockets};
 use crate::epochs::Epochs;
 use crate::loop_clock::LoopClock;
-use crate::report::Report;
 use crate::report_sender::ReportSender;
 use crate::request::Request;
 use crate::stats::{Distributions, ShardStats};
@@ -151,7 +151,7 @@ impl ShardLoop {
                 tracing::error!(%error, "the shard cannot wait for its sockets, and ends");
                 break;
             }
-            self.clock.begin_turn(wait.total(), &mut self.reports);
+            self.clock.begin_turn(wait.total());
             let reread = self.read_unread();
             let mut read = 0;
             for (index, event) in events.iter().enumerate() {
@@ -175,7 +175,24 @@ impl ShardLoop {
             self.publish_stats();
             wait = self.next_wait(reread + read);
         }
-        self.reports.finish();
+        self.end_links();
+    }
+
+    /// Ends all links, so that the end of each session is a fact, and delivers all facts.
+    fn end_links(&mut self) {
+        let connections = self.sockets.conns.iter().map(|(link, _)| link as u32);
+        for link in connections.collect::<Vec<_>>() {
+            let goodbye = Goodbye {
+                reason: CloseReason::Drained,
+                stay_away: false,
+                return_after: Span::ZERO,
+            };
+            let input = link::Input::Command(link::Command::Close(goodbye));
+            self.hub.handle(self.clock.now(), hub::Input::Link { link, input });
+            self.carry_out();
+        }
+        self.publish_stats();
+        self.reports.flush_blocking();
     }
 
     /// Rests, and then polls the sockets. A wake-up ends both.
@@ -350,15 +367,15 @@ impl ShardLoop {
                 }
                 Accepted::Paused(reason) => {
                     self.stats.accept_pauses.add(1);
-                    self.stats.accepting_paused.set(1);
-                    self.reports.send(Report::AcceptingPaused(reason));
+                    self.stats.accepting.pause(reason);
+                    self.stats.changed.notify_one();
                 }
                 Accepted::Resumed | Accepted::Nothing => break,
             }
         }
         if let Accepted::Resumed = self.acceptor.take_resumed() {
-            self.stats.accepting_paused.set(0);
-            self.reports.send(Report::AcceptingResumed);
+            self.stats.accepting.resume();
+            self.stats.changed.notify_one();
         }
     }
 
@@ -410,6 +427,7 @@ impl ShardLoop {
         stats.frames_dropped.set(counters.frames_dropped);
         stats.outbox_bytes.set(self.sockets.outbox_bytes());
         stats.outboxes_dropped.set(self.sockets.outboxes_dropped);
+        stats.facts_waiting.set(self.reports.waiting() as u64);
         stats.turns.add(1);
     }
 }

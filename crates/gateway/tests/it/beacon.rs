@@ -14,7 +14,7 @@ use systole_core::wire::CloseReason;
 use systole_core::{Policy, Span, hub};
 use systole_gateway::beacon::keys::{KEY, Keys, device_text};
 use systole_gateway::beacon::{BeaconSetup, BeaconShard, spawn};
-use systole_gateway::report::{Change, Report, Reports, channels};
+use systole_gateway::report::{Change, Fact, PauseReason, Reports, channels};
 use systole_gateway::request::{Filter, Order, Page, Request};
 use systole_gateway::shard::Shard;
 use systole_gateway::stats::{BeaconStats, Distributions, ShardStats};
@@ -29,46 +29,53 @@ const MASTER: [u8; KEY] = [0x5e; KEY];
 
 struct Running {
     shards: Vec<Shard>,
+    shard_stats: Vec<Arc<ShardStats>>,
     address: SocketAddr,
-    reports: Receiver<Report>,
+    reports: Receiver<Fact>,
     stats: Vec<Arc<BeaconStats>>,
 }
 
 fn start(policy: Policy, shards: usize) -> Running {
+    start_with(policy, shards, 1_000, 10_000)
+}
+
+/// Starts shards of at most `max_beacons` devices each, with room for `facts` facts on the way.
+fn start_with(policy: Policy, shards: usize, max_beacons: u32, facts: usize) -> Running {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let sockets = datagrams::bind_datagrams(any, shards).unwrap();
     let address = sockets[0].local_addr().unwrap();
-    let (reports, Reports { facts: receiver, .. }) = channels(10_000);
+    let (reports, Reports { facts: receiver, .. }) = channels(facts);
     let stats: Vec<Arc<BeaconStats>> = (0..shards).map(|_| Arc::default()).collect();
+    let shard_stats: Vec<Arc<ShardStats>> = (0..shards).map(|_| Arc::default()).collect();
     let setup = BeaconSetup {
         first_index: FIRST,
         listener: 2,
         policy,
-        max_beacons: 1_000,
+        max_beacons,
         longest_rest: LONGEST_REST,
         keys: Arc::new(Keys::derived(&MASTER)),
         clock: Clock::start(),
         seed: 7,
         distributions: Distributions::default(),
     };
-    let own = sockets.into_iter().zip(&stats).map(|(socket, beacon_stats)| BeaconShard {
+    let own = sockets.into_iter().zip(shard_stats.iter().zip(&stats));
+    let own = own.map(|(socket, (stats, beacon_stats))| BeaconShard {
         socket,
         reports: reports.clone(),
-        stats: Arc::new(ShardStats::default()),
+        stats: stats.clone(),
         beacon_stats: beacon_stats.clone(),
     });
     let shards = spawn(&setup, own.collect()).unwrap();
-    Running { shards, address, reports: receiver, stats }
+    Running { shards, shard_stats, address, reports: receiver, stats }
 }
 
 impl Running {
     /// Waits for the next change of a device for which `wanted` returns true.
     fn change(&mut self, wanted: impl Fn(&str, &Change) -> bool) -> (u64, SocketAddr, Change) {
         loop {
-            let report = self.reports.blocking_recv().expect("the shards run");
-            if let Report::Session { subject, change, .. } = report
-                && wanted(&subject.identity, &change)
-            {
+            let Fact { subject, change, .. } =
+                self.reports.blocking_recv().expect("the shards run");
+            if wanted(&subject.identity, &change) {
                 assert_eq!(subject.listener, 2);
                 return (subject.session, subject.address, change);
             }
@@ -106,11 +113,7 @@ impl Running {
         for shard in &self.shards {
             shard.requests.send(Request::Stop).unwrap();
         }
-        let mut left = self.shards.len();
-        while left > 0 {
-            let report = self.reports.blocking_recv().expect("each shard reports that it stopped");
-            left -= usize::from(matches!(report, Report::Stopped));
-        }
+        while self.reports.blocking_recv().is_some() {}
         for shard in self.shards {
             shard.thread.join().unwrap();
         }
@@ -293,6 +296,72 @@ fn operators_can_hold_kick_retune_and_drain() {
     let drain = hub::HubCommand::Drain { limit: Span::from_secs(30), reconnect_within: Span::ZERO };
     running.shards[0].requests.send(Request::Command(drain)).unwrap();
     assert_eq!(running.leave(2), Cause::Drained);
+    running.stop();
+}
+
+#[test]
+fn a_stop_reports_the_end_of_each_device() {
+    const DEVICES: u64 = 1_500;
+    // Few facts find room on the way: the others wait.
+    let mut running = start_with(Policy::standard(), 2, 2_000, 16);
+    let mut shared = socket();
+    for number in 0..DEVICES {
+        let mut client = Client { socket: shared, ..Client::new(running.address, number) };
+        client.state_until_heard(false);
+        shared = client.socket;
+    }
+    for shard in &running.shards {
+        shard.requests.send(Request::Stop).unwrap();
+    }
+    let (mut joined, mut left) = (BTreeSet::new(), BTreeSet::new());
+    while let Some(Fact { subject, change, .. }) = running.reports.blocking_recv() {
+        match change {
+            Change::Join { .. } => assert!(joined.insert(subject.session)),
+            Change::Leave { verdict, .. } => {
+                assert_eq!(verdict.cause, Cause::Drained);
+                assert!(left.insert(subject.session));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(joined.len() as u64, DEVICES);
+    assert_eq!(joined, left);
+    running.shards.into_iter().for_each(|shard| shard.thread.join().unwrap());
+}
+
+#[test]
+fn the_place_of_a_device_whose_leave_waits_admits_no_other() {
+    let mut running = start_with(Policy::standard(), 1, 1, 1);
+    let mut first = Client::new(running.address, 1);
+    // The join takes the only room on the way, so that the leave waits.
+    first.state_until_heard(false);
+    first.state_until_heard(true);
+    let second = Client::new(running.address, 2);
+    let stats = running.shard_stats[0].clone();
+    let wait_for = |paused: Option<PauseReason>| {
+        let begun = Clock::start();
+        while stats.accepting.paused() != paused {
+            assert!(begun.monotonic() < Span::from(PATIENCE), "{paused:?} never comes");
+            std::thread::yield_now();
+        }
+    };
+    wait_for(Some(PauseReason::ControlPlane));
+    let mut second = second;
+    let bytes = second.statement(false);
+    second.send(&bytes);
+    // The challenge; the statement under it is refused without an answer.
+    let (answer, _) = second.receive();
+    assert_eq!(second.device.handle(answer), Heard::Again);
+    let bytes = second.statement(false);
+    second.send(&bytes);
+    let begun = Clock::start();
+    while running.dropped("full") == 0 {
+        assert!(begun.monotonic() < Span::from(PATIENCE), "it is not refused");
+        std::thread::yield_now();
+    }
+    assert_eq!(running.leave(1), Cause::PeerClosed(CloseReason::Done));
+    wait_for(None);
+    second.state_until_heard(false);
     running.stop();
 }
 

@@ -2,6 +2,7 @@
 
 mod memory;
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use systole_core::hub;
 use systole_core::link::{Settings, Side};
 use systole_core::wire::{Beat, Close, CloseReason, Codec, DataKind, Decoder, Frame, Hello};
 use systole_core::{Policy, Span};
-use systole_gateway::report::{Change, PauseReason, Report, Reports, channels};
+use systole_gateway::report::{Change, Fact, PauseReason, Reports, channels};
 use systole_gateway::request::{Filter, Order, Request};
 use systole_gateway::shard::{Shard, ShardSetup, spawn};
 use systole_gateway::stats::{Distributions, ShardStats};
@@ -29,7 +30,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Running {
     pub(crate) shard: Shard,
     addresses: Vec<SocketAddr>,
-    reports: Receiver<Report>,
+    reports: Receiver<Fact>,
     pub(crate) stats: Arc<ShardStats>,
 }
 
@@ -94,12 +95,23 @@ impl Running {
     /// Waits for the next change for which `wanted` returns true.
     fn change(&mut self, wanted: impl Fn(&Change) -> bool) -> (u64, Change) {
         loop {
-            let report = self.reports.blocking_recv().expect("the shard runs");
-            if let Report::Session { subject, change, .. } = report
-                && wanted(&change)
-            {
+            let Fact { subject, change, .. } =
+                self.reports.blocking_recv().expect("the shard runs");
+            if wanted(&change) {
                 return (subject.session, change);
             }
+        }
+    }
+
+    /// Waits until accepting is paused; returns why.
+    fn pause(&self) -> PauseReason {
+        let begun = Clock::start();
+        loop {
+            if let Some(reason) = self.stats.accepting.paused() {
+                return reason;
+            }
+            assert!(begun.monotonic() < Span::from(PATIENCE), "accepting is not paused");
+            std::thread::yield_now();
         }
     }
 
@@ -120,11 +132,7 @@ impl Running {
 
     pub(crate) fn stop(mut self) {
         self.shard.requests.send(Request::Stop).unwrap();
-        while let Some(report) = self.reports.blocking_recv() {
-            if let Report::Stopped = report {
-                break;
-            }
-        }
+        while self.reports.blocking_recv().is_some() {}
         self.shard.thread.join().unwrap();
     }
 }
@@ -476,9 +484,8 @@ fn a_slow_reader_of_a_large_message_lives_until_it_stops_reading() {
         #[allow(clippy::disallowed_methods)] // Limits the rate to 400 kB a second.
         std::thread::sleep(Duration::from_millis(20));
     }
-    while let Ok(report) = running.reports.try_recv() {
-        let left = matches!(report, Report::Session { change: Change::Leave { .. }, .. });
-        assert!(!left, "{report:?}");
+    while let Ok(fact) = running.reports.try_recv() {
+        assert!(!matches!(fact.change, Change::Leave { .. }), "{fact:?}");
     }
     assert!(matches!(running.leave(), Cause::NotReading | Cause::AppHung));
     running.stop();
@@ -575,20 +582,12 @@ fn a_drain_spreads_the_return_of_clients() {
 
 #[test]
 fn at_the_link_limit_new_peers_wait_and_open_links_are_unharmed() {
-    let mut running = start(Policy::default(), |setup| setup.max_links = 2);
+    let running = start(Policy::default(), |setup| setup.max_links = 2);
     let mut first = running.hello();
     let second = running.hello();
     let mut waiting = running.connect(Codec::Line);
     waiting.write_all(b"ping\n").unwrap();
-    loop {
-        match running.reports.blocking_recv().unwrap() {
-            Report::AcceptingPaused(reason) => {
-                assert_eq!(reason, PauseReason::LinkLimit);
-                break;
-            }
-            _ => continue,
-        }
-    }
+    assert_eq!(running.pause(), PauseReason::LinkLimit);
     let turns = running.stats.turns.get();
     first.send(&Frame::Ping(Beat::bare(1)));
     assert!(first.next(|frame| matches!(frame, Frame::Pong(_))));
@@ -622,25 +621,50 @@ fn facts_wait_while_nobody_takes_them_and_their_places_admit_nobody() {
     }
     let mut fourth = running.connect(Codec::Line);
     fourth.write_all(b"ping\n").unwrap();
-    let begun = Clock::start();
-    while running.stats.accepting_paused.get() == 0 {
-        assert!(begun.monotonic() < Span::from(PATIENCE), "the table is full");
+    // Links that are being closed count as open.
+    while running.pause() != PauseReason::ControlPlane {
         std::thread::yield_now();
     }
-    let mut facts = Vec::new();
-    while facts.len() < 6 {
-        if let Report::Session { subject, change, .. } = running.reports.blocking_recv().unwrap() {
-            facts.push((subject.session, matches!(change, Change::Leave { .. })));
-        }
+    let mut sessions = BTreeMap::new();
+    for _ in 0..6 {
+        let Fact { subject, change, .. } = running.reports.blocking_recv().unwrap();
+        let left = matches!(change, Change::Leave { .. });
+        sessions.entry(subject.session).or_insert(Vec::new()).push(left);
     }
-    for pair in facts.chunks(2) {
-        let [(joined, false), (left, true)] = pair else { panic!("{facts:?}") };
-        assert_eq!(joined, left, "{facts:?}");
-    }
+    assert_eq!(sessions.into_values().collect::<Vec<_>>(), vec![vec![false, true]; 3]);
     let mut answer = [0; 5];
     fourth.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"pong\n", "there is room again");
     running.stop();
+}
+
+#[test]
+fn a_stop_reports_the_end_of_each_session() {
+    let mut taken = None;
+    let mut running = start(Policy::default(), |setup| {
+        let (sender, reports) = channels(1);
+        (setup.reports, taken) = (sender, Some(reports));
+    });
+    running.reports = taken.unwrap().facts;
+    let mut clients: Vec<_> = (0..20).map(|_| running.hello()).collect();
+    running.shard.requests.send(Request::Stop).unwrap();
+    let (mut joins, mut leaves) = (0, 0);
+    while let Some(fact) = running.reports.blocking_recv() {
+        match fact.change {
+            Change::Join { .. } => joins += 1,
+            Change::Leave { verdict, .. } => {
+                assert_eq!(verdict.cause, Cause::Drained);
+                leaves += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((joins, leaves), (20, 20));
+    let said = clients
+        .iter_mut()
+        .filter_map(|client| client.next(|frame| matches!(frame, Frame::Close(_))).then_some(()));
+    assert_eq!(said.count(), 20, "a goodbye comes before the end");
+    running.shard.thread.join().unwrap();
 }
 
 #[test]

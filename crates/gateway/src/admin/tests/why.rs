@@ -36,7 +36,7 @@ fn report_leave(fixture: &Fixture, link: u32, cause: Cause, identity: &str) {
     };
     let flight = Some(Box::new(flight));
     let change = Change::Leave { verdict, asked: Span::ZERO, lasted: Span::from_secs(20), flight };
-    fixture.gateway.note(0, Report::Session { at_ms: 90_000, subject, change }, 0);
+    fixture.gateway.note(Fact { at_ms: 90_000, subject, change });
 }
 
 #[tokio::test]

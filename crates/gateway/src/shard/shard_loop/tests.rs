@@ -80,7 +80,7 @@ impl Bench {
         for _ in 0..TURNS {
             let planned = Span::from_millis(20);
             self.shard.poll.poll(&mut events, Some(planned.into())).unwrap();
-            self.shard.clock.begin_turn(planned, &mut self.shard.reports);
+            self.shard.clock.begin_turn(planned);
             let read = events.iter().map(|event| self.shard.socket_ready(event)).sum();
             self.shard.accept();
             self.shard.clock.record_reads(read, self.shard.sockets.conns.len(), true);
