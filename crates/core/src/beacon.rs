@@ -166,7 +166,8 @@ impl BeaconHub {
     /// Handles a statement of a device that is not online: its counter must be above the floor.
     fn handle_unknown(&mut self, now: Time, statement: Statement, address: SocketAddr) {
         if self.kicked.refuses(now, statement.device) {
-            // The floor rises, so that a replay of this statement is refused once the device may come back.
+            // The floor rises, so that a replay of this statement is refused once the device may
+            // come back.
             if self.follows_floor(statement) {
                 self.raise_floor(statement.challenge, statement.counter);
             }

@@ -202,8 +202,8 @@ impl Gateway {
         })
     }
 
-    /// Processes a fact: keeps its verdict, correlates it, publishes it as an event and logs it. Call
-    /// [`Events::wake`] after a batch.
+    /// Processes a fact: keeps its verdict, correlates it, publishes it as an event and logs it.
+    /// Call [`Events::wake`] after a batch.
     pub fn note(&self, fact: Fact) {
         self.keep_verdict(&fact);
         let findings = self.correlation.handle_fact(&fact);
