@@ -145,12 +145,8 @@ pub fn early_word(doubts: &Doubts) -> Option<Diagnosis> {
     if doubts.local_down {
         return Some(high(Cause::LocalNetworkDown, &[G::InterfaceDown]));
     }
-    match doubts.error {
-        Some(SocketError::HostUnreachable | SocketError::NetworkUnreachable) => {
-            return Some(high(Cause::Unreachable, &[G::RouterSaidUnreachable]));
-        }
-        Some(SocketError::Reset | SocketError::Refused) => return None,
-        Some(SocketError::TimedOut | SocketError::Local) | None => {}
+    if doubts.error == Some(SocketError::Reset) {
+        return None;
     }
     let tcp = &doubts.last;
     let open = !tcp.is_window_closed() && tcp.send_window.is_some();
@@ -163,7 +159,9 @@ pub fn early_word(doubts: &Doubts) -> Option<Diagnosis> {
     if tried > 0 && left.saturating_mul(2) <= tried {
         return Some(high(Cause::LocalNeighbourGone, &[G::Retransmitting, G::NeighbourSilent]));
     }
-    None
+    // Last, because a silent next hop makes our own stack report the host unreachable.
+    let reported = doubts.error.is_some_and(SocketError::is_unreachable);
+    reported.then(|| high(Cause::Unreachable, &[G::RouterSaidUnreachable]))
 }
 
 /// Finds the cause of a silence from the examinations of the peer's socket.
@@ -195,7 +193,7 @@ fn first_match(case: &Case, doubts: &Doubts) -> Diagnosis {
     if let Some(found) = early_word(doubts) {
         return Diagnosis { grounds: found.grounds.with(silent), ..found };
     }
-    if let Some(SocketError::Reset | SocketError::Refused) = doubts.error {
+    if doubts.error == Some(SocketError::Reset) {
         return high(Cause::PeerReset, &[silent, G::Reset]);
     }
     if !doubts.seen {
@@ -213,7 +211,8 @@ fn first_match(case: &Case, doubts: &Doubts) -> Diagnosis {
         let grounds = [silent, G::KernelFresh, G::WindowClosed, G::BytesWaiting];
         return high(Cause::NotReading, &grounds);
     }
-    if fresh && open && acknowledged.is_some_and(|bytes| bytes > 0) {
+    let nothing_repeated = tcp.retransmits == 0;
+    if fresh && open && nothing_repeated && acknowledged.is_some_and(|bytes| bytes > 0) {
         return high(Cause::AppHung, &[silent, G::KernelFresh, G::BytesAcknowledged]);
     }
     if lost && acknowledged == Some(0) && doubts.heard_since_retransmission {

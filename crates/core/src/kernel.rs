@@ -74,16 +74,32 @@ impl TcpSnapshot {
 pub enum SocketError {
     /// ECONNRESET, EPIPE, ECONNABORTED: a live stack reset the connection.
     Reset,
-    /// ECONNREFUSED: no process listens on the port.
+    /// ECONNREFUSED. Of a connection that stands: the peer's host or a firewall reported the port
+    /// unreachable. Of one that does not: no process listens on the port.
     Refused,
     /// ETIMEDOUT: our kernel gave up. This alone does not prove that the peer is dead.
     TimedOut,
     /// EHOSTUNREACH, EHOSTDOWN: a router or the neighbour table reported the host unreachable.
+    /// Also EACCES, ENOPROTOOPT, EPROTO, ENONET and EOPNOTSUPP, by which a connection reports that
+    /// a router or the peer's host refuses its packets.
     HostUnreachable,
     /// ENETUNREACH, ENETDOWN: there is no route to the peer.
     NetworkUnreachable,
     /// Any other error: a fault of this machine.
     Local,
+}
+
+impl SocketError {
+    /// Returns whether this error of a connection that stands shows that a router, a firewall or
+    /// the peer's host reports the peer unreachable.
+    pub const fn is_unreachable(self) -> bool {
+        match self {
+            SocketError::Refused
+            | SocketError::HostUnreachable
+            | SocketError::NetworkUnreachable => true,
+            SocketError::Reset | SocketError::TimedOut | SocketError::Local => false,
+        }
+    }
 }
 
 /// The result of one examination of a socket. The snapshot is taken before the error is read,

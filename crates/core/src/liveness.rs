@@ -17,7 +17,7 @@ use crate::time::{Span, Time};
 pub(crate) use detection::on_grid;
 use detection::{Lead, Probing};
 
-/// The least time for which a probe is out before the peer is suspect, unless `interval` is less.
+/// The least time for which a probe is out before the peer is suspect; `interval` if that is less.
 /// One second tolerates one retransmission on nearly every path.
 const LEAST_SUSPICION: Span = Span::from_secs(1);
 

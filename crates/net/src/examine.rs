@@ -65,7 +65,7 @@ pub fn socket_error(error: &io::Error) -> SocketError {
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
             SocketError::NetworkUnreachable
         }
-        _ if is_host_down(error) => SocketError::HostUnreachable,
+        _ if is_sent_by_router(error) => SocketError::HostUnreachable,
         _ => SocketError::Local,
     }
 }
@@ -76,15 +76,8 @@ pub fn socket_error(error: &io::Error) -> SocketError {
 /// Call this whenever a read or write fails on a socket with [`crate::socket_options`]. Once its
 /// error is cleared, a connection that has ended reads as end of file, like a FIN of the peer.
 pub fn outlived(error: &io::Error, socket: &impl TcpSocket) -> bool {
-    match socket_error(error) {
-        // `getpeername` succeeds only while the connection stands.
-        SocketError::HostUnreachable | SocketError::NetworkUnreachable => {
-            SockRef::from(socket).peer_addr().is_ok()
-        }
-        SocketError::Reset | SocketError::Refused | SocketError::TimedOut | SocketError::Local => {
-            false
-        }
-    }
+    // `getpeername` succeeds only while the connection stands.
+    socket_error(error).is_unreachable() && SockRef::from(socket).peer_addr().is_ok()
 }
 
 /// Returns whether this machine has lost the address `local` or every route from it to `remote`;
@@ -121,14 +114,29 @@ fn local_down_of(socket: &SockRef<'_>) -> Option<bool> {
     local_down(local, remote)
 }
 
-/// Returns whether `error` is EHOSTDOWN, which has no `ErrorKind`.
-#[cfg(unix)]
-fn is_host_down(error: &io::Error) -> bool {
+/// Returns whether `error` is one of those that a TCP connection gets only from an ICMP message and
+/// that have no `ErrorKind` of their own (Linux `icmp_err_convert` and `icmpv6_err_convert`).
+#[cfg(target_os = "linux")]
+fn is_sent_by_router(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const ALL: [Errno; 6] = [
+        Errno::HOSTDOWN,
+        Errno::ACCESS,
+        Errno::NOPROTOOPT,
+        Errno::PROTO,
+        Errno::NONET,
+        Errno::OPNOTSUPP,
+    ];
+    ALL.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+#[cfg(all(unix, not(target_os = "linux")))]
+fn is_sent_by_router(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::HOSTDOWN.raw_os_error())
 }
 
 #[cfg(not(unix))]
-fn is_host_down(_error: &io::Error) -> bool {
+fn is_sent_by_router(_error: &io::Error) -> bool {
     false
 }
 
@@ -153,7 +161,12 @@ mod tests {
             (Errno::NETUNREACH, SocketError::NetworkUnreachable),
             (Errno::NETDOWN, SocketError::NetworkUnreachable),
             (Errno::NOBUFS, SocketError::Local),
-            (Errno::ACCESS, SocketError::Local),
+            #[cfg(target_os = "linux")]
+            (Errno::ACCESS, SocketError::HostUnreachable),
+            #[cfg(target_os = "linux")]
+            (Errno::NOPROTOOPT, SocketError::HostUnreachable),
+            #[cfg(target_os = "linux")]
+            (Errno::PROTO, SocketError::HostUnreachable),
         ] {
             assert_eq!(socket_error(&errno.into()), expected, "{errno:?}");
         }

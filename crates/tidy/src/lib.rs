@@ -8,6 +8,7 @@ pub mod docs;
 pub mod fuzz;
 pub mod problem;
 pub mod repo;
+pub mod rules;
 pub mod source;
 pub mod words;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use systole_tidy::repo::Repo;
-use systole_tidy::{Problem, arrows, docs, fuzz, source, words};
+use systole_tidy::{Problem, arrows, docs, fuzz, rules, source, words};
 
 /// Documents in which every path in backticks must exist.
 const GUIDES: &[&str] = &["README.md", "ARCHITECTURE.md"];
@@ -86,4 +86,11 @@ fn paths_named_in_the_guides_exist() {
 fn each_fuzz_target_has_a_corpus() {
     let Some(repo) = repo() else { return };
     assert_none(&fuzz::check(repo.text("fuzz/Cargo.toml").as_deref(), &repo.paths));
+}
+
+#[test]
+fn each_rule_names_tests_that_exist() {
+    let Some(repo) = repo() else { return };
+    let text = repo.text(rules::DOCUMENT).expect("the document is there");
+    assert_none(&rules::check(&text, &repo.texts(".rs")));
 }

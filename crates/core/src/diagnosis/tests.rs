@@ -1,6 +1,9 @@
 //! Tests each row of the diagnosis table: the examinations that lead to a cause, and similar ones
 //! that must not.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use super::*;
 
 fn ms(millis: u64) -> Time {
@@ -57,6 +60,122 @@ fn lost() -> TcpSnapshot {
 
 const BOTH: Cause = Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown };
 const OUTBOUND: Cause = Cause::PathLost { direction: Direction::Outbound, scope: Scope::Unknown };
+
+/// One example of a row of "From signals to verdict" in docs/rules.md.
+struct Row {
+    number: u8,
+    signals: &'static str,
+    first: Examination,
+    last: Examination,
+    cause: Cause,
+    confidence: Confidence,
+}
+
+/// The rows that rest on examinations of a silent peer. Each example also has the signals of rows
+/// below it where both can be, because the first row that matches gives the cause.
+fn rows() -> Vec<Row> {
+    use Cause as C;
+    use Confidence::{High, Medium};
+    use SocketError as E;
+    let row = |number, signals, first, last, cause, confidence| Row {
+        number,
+        signals,
+        first,
+        last,
+        cause,
+        confidence,
+    };
+    let before = examination(healthy());
+    let trying = examination(TcpSnapshot { unacked: 1, retransmits: 1, ..healthy() });
+    let with = |error, tcp| Examination { error: Some(error), ..examination(tcp) };
+    let stranded =
+        TcpSnapshot { notsent: Some(8), probes: 3, backoff: 3, last_ack: span(3_000), ..healthy() };
+    let unsent = TcpSnapshot { retransmits: 4, unacked: 4, last_ack: span(3_000), ..healthy() };
+    let acknowledged = TcpSnapshot { bytes_acked: Some(1_008), ..healthy() };
+    let closed = TcpSnapshot { send_window: Some(0), notsent: Some(9), backoff: 2, ..healthy() };
+    let duplicates = TcpSnapshot { last_ack: span(200), ..lost() };
+    let down = |tcp| Examination { local_down: Some(true), ..with(E::HostUnreachable, tcp) };
+    let gone = C::LocalNeighbourGone;
+    vec![
+        row(6, "our own address is gone", before, down(lost()), C::LocalNetworkDown, High),
+        row(6, "nothing leaves", before, examination(stranded), C::LocalNetworkDown, High),
+        row(
+            6,
+            "and a route",
+            before,
+            with(E::NetworkUnreachable, stranded),
+            C::LocalNetworkDown,
+            High,
+        ),
+        row(7, "retransmissions do not leave", trying, examination(unsent), gone, High),
+        row(7, "and our own stack says so", trying, with(E::HostUnreachable, unsent), gone, High),
+        row(8, "host unreachable", before, with(E::HostUnreachable, lost()), C::Unreachable, High),
+        row(8, "no route", before, with(E::NetworkUnreachable, lost()), C::Unreachable, High),
+        row(8, "port unreachable", before, with(E::Refused, lost()), C::Unreachable, High),
+        row(8, "before a timeout", with(E::Refused, healthy()), before, C::Unreachable, High),
+        row(10, "a probe was acknowledged", before, examination(acknowledged), C::AppHung, High),
+        row(11, "a closed window", before, examination(closed), C::NotReading, High),
+        row(13, "segments of the peer arrive", trying, examination(duplicates), OUTBOUND, High),
+        row(14, "nothing comes back", trying, examination(lost()), BOTH, Medium),
+        row(
+            15,
+            "the kernel gave up a hung peer",
+            before,
+            with(E::TimedOut, acknowledged),
+            C::AppHung,
+            High,
+        ),
+        row(15, "the kernel gave up a path", trying, with(E::TimedOut, lost()), BOTH, Medium),
+        row(16, "nothing was sent", before, before, C::Unknown, Medium),
+    ]
+}
+
+#[test]
+fn each_row_of_the_document_gives_its_cause() {
+    for Row { number, signals, first, last, cause, confidence } in rows() {
+        let found = after(first, last);
+        assert_eq!((found.cause, found.confidence), (cause, confidence), "{number}: {signals}");
+    }
+}
+
+/// The signals of a row, less one of them, never give its cause.
+#[test]
+fn a_row_without_one_of_its_signals_does_not_match() {
+    let changed = |number: u8, change: fn(&mut TcpSnapshot)| {
+        let mut found = rows();
+        found.retain(|row| row.number == number);
+        for mut row in found {
+            row.last.error = None;
+            row.last.local_down = None;
+            row.last.tcp.as_mut().map(change).unwrap();
+            assert_ne!(after(row.first, row.last).cause, row.cause, "{number}: {}", row.signals);
+        }
+    };
+    changed(6, |tcp| tcp.notsent = Some(0));
+    changed(6, |tcp| tcp.unacked = 1);
+    changed(6, |tcp| tcp.send_window = Some(0));
+    changed(6, |tcp| tcp.probes = 0);
+    changed(6, |tcp| tcp.backoff = 0);
+    changed(7, |tcp| tcp.total_retrans += 3);
+    changed(7, |tcp| tcp.retransmits = 1);
+    changed(10, |tcp| tcp.bytes_acked = Some(1_000));
+    changed(10, |tcp| {
+        (tcp.unacked, tcp.retransmits, tcp.total_retrans) = (1, 1, tcp.total_retrans + 1);
+    });
+    changed(10, |tcp| tcp.send_window = Some(0));
+    changed(10, |tcp| tcp.last_ack = span(2_000));
+    changed(11, |tcp| tcp.send_window = Some(64_000));
+    changed(11, |tcp| tcp.notsent = Some(0));
+    changed(11, |tcp| (tcp.last_ack, tcp.probes) = (span(2_000), 1));
+    changed(13, |tcp| tcp.bytes_acked = Some(1_008));
+    changed(13, |tcp| tcp.unacked = 0);
+    changed(13, |tcp| tcp.retransmits = 1);
+    changed(13, |tcp| tcp.last_ack = span(1_600));
+    changed(14, |tcp| tcp.retransmits = 1);
+    changed(14, |tcp| tcp.last_ack = span(100));
+    let fresh = examination(TcpSnapshot { last_ack: span(900), ..lost() });
+    assert_eq!(after(examination(healthy()), fresh).cause, Cause::Unknown, "14: a fresh kernel");
+}
 
 #[test]
 fn acknowledged_bytes_without_an_answer_show_a_hung_application() {

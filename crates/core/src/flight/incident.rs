@@ -362,7 +362,7 @@ impl fmt::Display for Findings {
 const fn error_text(error: SocketError) -> &'static str {
     match error {
         SocketError::Reset => "error: reset by the other end",
-        SocketError::Refused => "error: refused by the other end",
+        SocketError::Refused => "error: port unreachable",
         SocketError::TimedOut => "error: the kernel gave up",
         SocketError::HostUnreachable => "error: host unreachable",
         SocketError::NetworkUnreachable => "error: network unreachable",

@@ -1,5 +1,6 @@
 //! The inquiry into a suspect peer: the examinations that are requested, and the verdict.
 
+mod by_rule;
 mod half_close;
 mod kept;
 mod outstanding;

@@ -114,7 +114,7 @@ impl Liveness {
     /// watching end, which sends no probes, counts from `idle`.
     fn suspicion_at(&self, probing: Probing, idle: Span, interval: Span) -> Option<Time> {
         let rtt = Span::from_micros(u64::from(self.rtt_us));
-        let patience = rtt.times(4).max(LEAST_SUSPICION).min(interval);
+        let patience = rtt.times(4).max(LEAST_SUSPICION.min(interval));
         match (probing.since, self.role) {
             (_, _) if probing.suspect => None,
             (Some(since), _) => Some(since + patience),

@@ -146,23 +146,30 @@ fn a_pong_without_sequence_number_measures_only_a_single_unconfirmed_probe() {
 }
 
 #[test]
-fn suspicion_waits_four_round_trips_and_at_most_one_interval() {
-    let suspicion_after = |rtt_ms: u64| {
-        let mut link = introduced(Role::Probe, &policy(), 0);
-        run(&mut link, &policy(), ms(10_000));
-        let pong = Evidence::Pong { sequence: Some(1) };
-        link.handle(ms(10_000 + rtt_ms), Input::Heard(pong), &policy());
-        outputs(&mut link);
-        let out = run(&mut link, &policy(), ms(40_000));
+fn suspicion_waits_four_round_trips_and_at_least_a_second_or_an_interval() {
+    let quick = Policy::new(span(1_000), span(500), 4).unwrap().with_spread(false);
+    let suspicion_after = |policy: Policy, rtts_ms: &[u64]| {
+        let mut link = introduced(Role::Probe, &policy, 0);
+        for (sequence, rtt_ms) in (1..).zip(rtts_ms) {
+            let probe = link.next_deadline(&policy).unwrap().at;
+            link.handle(probe, Input::Deadline, &policy);
+            let pong = Evidence::Pong { sequence: Some(sequence) };
+            link.handle(probe + span(*rtt_ms), Input::Heard(pong), &policy);
+            outputs(&mut link);
+        }
+        let out = run(&mut link, &policy, ms(100_000));
+        assert!(matches!(out.last(), Some((_, Output::Dead(_)))), "the verdict falls at the bound");
         let at = |wanted: fn(&Output) -> bool| {
-            out.iter().find(|(_, output)| wanted(output)).map(|(at, _)| *at).unwrap()
+            out.iter().find(|(_, output)| wanted(output)).map(|(at, _)| *at)
         };
-        at(|output| *output == Output::Suspect)
-            - at(|output| matches!(output, Output::Probe { .. }))
+        let probe = at(|output| matches!(output, Output::Probe { .. })).unwrap();
+        at(|output| *output == Output::Suspect).map(|suspect| suspect - probe)
     };
-    assert_eq!(suspicion_after(10), 1_000);
-    assert_eq!(suspicion_after(600), 2_400);
-    assert_eq!(suspicion_after(900), 3_000);
+    assert_eq!(suspicion_after(policy(), &[10]), Some(1_000));
+    assert_eq!(suspicion_after(policy(), &[600]), Some(2_400));
+    assert_eq!(suspicion_after(policy(), &[900]), Some(3_600), "longer than an interval");
+    assert_eq!(suspicion_after(quick, &[10]), Some(500), "an interval shorter than a second");
+    assert_eq!(suspicion_after(policy(), &[900, 2_250]), None, "as long as the rest of the bound");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod departure;
 mod document;
 mod generator;
 mod protocol;
+mod rules;
 mod seeds;
 mod sim;
 mod stream;

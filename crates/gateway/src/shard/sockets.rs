@@ -89,8 +89,9 @@ impl Conn {
             SocketError::TimedOut
             | SocketError::HostUnreachable
             | SocketError::NetworkUnreachable
+            | SocketError::Refused
             | SocketError::Local => true,
-            SocketError::Reset | SocketError::Refused => false,
+            SocketError::Reset => false,
         })
     }
 

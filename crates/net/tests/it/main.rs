@@ -7,3 +7,4 @@
 
 mod faults;
 mod namespaces;
+mod refusals;

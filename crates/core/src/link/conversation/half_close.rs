@@ -40,9 +40,8 @@ impl Conversation {
             },
         };
         self.flight.record(now, Incident::Fin);
-        if let Some(error @ (SocketError::HostUnreachable | SocketError::NetworkUnreachable)) =
-            self.known_error()
-        {
+        let known = self.known_error();
+        if let Some(error) = known.filter(|error| SocketError::is_unreachable(*error)) {
             return self.end_by_error(now, error, out);
         }
         if !goes_on {

@@ -236,11 +236,10 @@ impl Conversation {
         let Some(silence) = at_bound else {
             // Reading the error has cleared it from the socket, so no later read would report it.
             return match examination.error {
-                Some(error @ (SocketError::Refused | SocketError::TimedOut)) => {
-                    self.end_by_error(now, error, out)
-                }
+                Some(error @ SocketError::TimedOut) => self.end_by_error(now, error, out),
                 Some(
                     SocketError::Reset
+                    | SocketError::Refused
                     | SocketError::HostUnreachable
                     | SocketError::NetworkUnreachable
                     | SocketError::Local,

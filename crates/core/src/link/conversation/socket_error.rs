@@ -45,8 +45,9 @@ impl Conversation {
     ) -> Effect {
         let (cause, grounds) = match error {
             SocketError::Reset => return self.end_by_reset(now, None, out),
-            SocketError::Refused => (Cause::PeerReset, Grounds::of(&[Ground::Reset])),
-            SocketError::HostUnreachable | SocketError::NetworkUnreachable => {
+            SocketError::Refused
+            | SocketError::HostUnreachable
+            | SocketError::NetworkUnreachable => {
                 let grounds = Grounds::of(&[Ground::RouterSaidUnreachable]);
                 let verdict = Verdict { grounds, ..self.forced_verdict(now, Cause::Unreachable) };
                 return self.end_with(verdict, None, out);

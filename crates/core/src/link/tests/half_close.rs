@@ -10,7 +10,7 @@ use crate::wire::{Decoder, Frame, Hello};
 const AT: Time = Time::from_millis(700);
 
 /// An accepting link whose handshake was complete at time zero.
-fn established(codec: Codec) -> Link {
+pub(super) fn established(codec: Codec) -> Link {
     let settings = Settings { examines: true, ..Settings::new(codec, Side::Accepting, policy()) };
     let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
     let mut first = Vec::new();

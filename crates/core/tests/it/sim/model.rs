@@ -190,8 +190,10 @@ impl Model {
             {
                 Cause::PeerExited
             }
-            SocketError::Reset | SocketError::Refused => Cause::PeerReset,
-            SocketError::HostUnreachable | SocketError::NetworkUnreachable => Cause::Unreachable,
+            SocketError::Reset => Cause::PeerReset,
+            SocketError::Refused
+            | SocketError::HostUnreachable
+            | SocketError::NetworkUnreachable => Cause::Unreachable,
             SocketError::TimedOut if self.warned => Cause::Unreachable,
             SocketError::TimedOut if self.shut => Cause::NotReading,
             SocketError::TimedOut => Cause::Unknown,
@@ -485,9 +487,10 @@ impl Model {
         count
     }
 
-    /// Returns how long a probe may be unanswered before suspicion.
+    /// Returns how long a probe may be unanswered before suspicion: four round trips, and at least
+    /// a second, or an interval if that is shorter.
     fn suspicion_delay(&self, interval: Span) -> Span {
-        Span::from_micros(self.rtt_us * 4).max(Span::from_secs(1)).min(interval)
+        Span::from_micros(self.rtt_us * 4).max(Span::from_secs(1).min(interval))
     }
 
     /// Ends the silence, on evidence or on an operator's command.

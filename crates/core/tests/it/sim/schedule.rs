@@ -254,7 +254,8 @@ impl Schedule {
         match self.world.random.below(12) {
             9.. => {
                 self.world.peers[index].healthy = false;
-                self.world.input(index, Input::Warned(SocketError::HostUnreachable));
+                let error = [SocketError::HostUnreachable, SocketError::Refused][index % 2];
+                self.world.input(index, Input::Warned(error));
             }
             7 => self.world.half_close(index),
             8 => {
