@@ -53,7 +53,7 @@ pub(crate) struct Args {
     /// links send at the same rate
     #[arg(long, value_enum, value_delimiter = ',')]
     #[arg(conflicts_with_all = ["paced", "closed_loop", "baseline", "baseline_only"])]
-    #[arg(conflicts_with_all = ["target", "soak"])]
+    #[arg(conflicts_with_all = ["target", "soak", "data"])]
     pub(crate) role: Vec<Role>,
     /// Links to open [default: 15000, with --role 18000, or what the descriptor limit allows]
     #[arg(long)]
@@ -246,6 +246,9 @@ impl Plan {
                 "--data {} needs as many links that do not fall silent, of a stream codec",
                 args.data
             )));
+        }
+        if role.is_some() && !is_stream {
+            return Err(BenchError::new("--role is for streams: nobody probes a beacon"));
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let modes = match (args.paced, args.closed_loop) {

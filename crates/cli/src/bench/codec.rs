@@ -26,8 +26,6 @@ const DATA_TYPE: u32 = 11;
 /// The length of a message: one byte encodes it.
 const DATA_LENGTH: u8 = 64;
 const MESSAGE: usize = 1028;
-/// The body of a message of data in the native codec: as short as a line of chat.
-const MESSAGE_OF_DATA: &[u8] = b"is anybody there?";
 /// The longest meaningful line, with carriage return and line feed.
 const LONGEST_LINE: usize = 6;
 
@@ -59,34 +57,34 @@ impl Codec {
         self.heartbeat(PING, 1, b"ping\n", seq, out);
     }
 
-    /// Replaces the content of `out` by a message of [`DATA_LENGTH`] bytes and a ping.
-    pub(crate) fn message_and_ping(self, seq: u8, out: &mut Vec<u8>) {
-        self.ping(seq, out);
-        let mut message = vec![b'x'; usize::from(DATA_LENGTH)];
+    /// Replaces the content of `out` by a message of [`DATA_LENGTH`] bytes, which a gateway echoes.
+    pub(crate) fn message(self, out: &mut Vec<u8>) {
+        out.clear();
         match self {
-            Codec::Native => drop(message.splice(0..0, [DATA, DATA_LENGTH])),
-            Codec::Message1028 => {
-                message.splice(0..0, DATA_TYPE.to_be_bytes());
-                message.resize(MESSAGE, 0);
-            }
-            Codec::Line => message.push(b'\n'),
-            Codec::Beacon => message.clear(),
+            Codec::Native => out.extend([DATA, DATA_LENGTH]),
+            Codec::Message1028 => out.extend(DATA_TYPE.to_be_bytes()),
+            Codec::Line => {}
+            Codec::Beacon => return,
         }
-        out.splice(0..0, message);
+        out.resize(out.len() + usize::from(DATA_LENGTH), b'x');
+        match self {
+            Codec::Native | Codec::Beacon => {}
+            Codec::Message1028 => out.resize(MESSAGE, 0),
+            Codec::Line => out.push(b'\n'),
+        }
+    }
+
+    /// Replaces the content of `out` by a message and a ping.
+    pub(crate) fn message_and_ping(self, seq: u8, out: &mut Vec<u8>) {
+        let mut ping = Vec::new();
+        self.ping(seq, &mut ping);
+        self.message(out);
+        out.extend(ping);
     }
 
     /// Replaces the content of `out` by the answer to a ping.
     pub(crate) fn pong(self, seq: u8, out: &mut Vec<u8>) {
         self.heartbeat(PONG, 2, b"pong\n", seq, out);
-    }
-
-    /// Replaces the content of `out` by a message of data, which a gateway echoes.
-    pub(crate) fn data(self, out: &mut Vec<u8>) {
-        self.heartbeat(DATA, 11, b"data\n", 0, out);
-        if self == Codec::Native {
-            out[1] = MESSAGE_OF_DATA.len() as u8;
-            out.extend(MESSAGE_OF_DATA);
-        }
     }
 
     fn heartbeat(self, kind: u8, number: u32, line: &[u8], seq: u8, out: &mut Vec<u8>) {
@@ -301,15 +299,6 @@ mod tests {
             for piece in [1, 3, bytes.len()] {
                 assert_eq!(read(codec, &bytes, piece), expected, "{codec:?}");
             }
-        }
-    }
-
-    #[test]
-    fn data_is_a_message_that_needs_no_answer() {
-        for codec in [Codec::Native, Codec::Message1028, Codec::Line] {
-            let mut data = Vec::new();
-            codec.data(&mut data);
-            assert_eq!(read(codec, &data, 3), [Message::Other], "{codec:?}");
         }
     }
 

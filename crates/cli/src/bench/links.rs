@@ -217,7 +217,7 @@ impl Links {
         match talk.due_in(now)? {
             0 => {
                 talk.sent(now);
-                self.how.codec.data(&mut self.out);
+                self.how.codec.message(&mut self.out);
                 self.write_out(TALKER);
                 None
             }

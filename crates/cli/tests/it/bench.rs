@@ -76,7 +76,8 @@ fn the_gateway_finds_exactly_the_silent_links() {
 #[test]
 fn impossible_values_are_wrong_usage() {
     let directory = directory("bench-usage");
-    for args in [&["--links", "0"][..], &["--links", "4000000000"], &["--burn"]] {
+    let role_of_beacons = &["--role", "probe", "--codec", "beacon", "--links", "10"];
+    for args in [&["--links", "0"][..], &["--links", "4000000000"], &["--burn"], role_of_beacons] {
         let output =
             systole(&directory, &["bench"]).args(args).output().expect("the program was built");
         assert_eq!(output.status.code(), Some(2), "{args:?}");
@@ -99,7 +100,8 @@ fn a_thousand_devices_stay_online() {
 #[test]
 fn an_idle_fleet_is_measured_in_both_roles() {
     let load = ["--role", "probe,watch", "--links", "40", "--silent", "10", "--rounds", "1"];
-    let pace = ["--period", "300ms", "--window", "1s", "--interval", "500ms", "--settle", "50ms"];
+    let pace =
+        ["--period", "200ms", "--window", "400ms", "--interval", "300ms", "--settle", "50ms"];
     let reports = bench("bench-roles", &[&load[..], &pace].concat());
     let reports = reports.as_array().expect("one report a role");
     assert_eq!(reports.len(), 2);
