@@ -33,6 +33,8 @@ pub struct Outbox {
     chunks: VecDeque<u32>,
     /// Whether the first chunk of data has been written in part, so that control must wait for it.
     front_begun: bool,
+    /// Whether data was discarded: nothing that follows it may be sent.
+    has_gap: bool,
     limit: usize,
 }
 
@@ -45,6 +47,7 @@ impl Outbox {
             last: VecDeque::new(),
             chunks: VecDeque::new(),
             front_begun: false,
+            has_gap: false,
             limit,
         }
     }
@@ -53,13 +56,13 @@ impl Outbox {
     /// push, after which nothing may follow.
     ///
     /// # Errors
-    /// The lane has no room for all of `bytes`, or the last lane is in use; none was queued, and
-    /// the queue stays usable.
+    /// The lane has no room for all of `bytes`, the last lane is in use, or data was discarded that
+    /// `bytes` would have followed; none was queued, and the queue stays usable.
     pub fn push(&mut self, lane: Lane, bytes: &[u8]) -> Result<(), Full> {
         if bytes.is_empty() {
             return Ok(());
         }
-        if !self.last.is_empty() {
+        if !self.last.is_empty() || self.has_gap && lane != Lane::Control {
             return Err(Full { lane });
         }
         match lane {
@@ -147,18 +150,26 @@ impl Outbox {
         }
     }
 
-    /// Discards the data of which nothing was written, and returns its memory.
+    /// Discards the data of which nothing was written and the last lane, which would have followed
+    /// it, and returns their memory. Until the queue is empty it takes only control.
     pub fn discard_data(&mut self) {
         let begun = self.chunks.front().filter(|_| self.front_begun).map_or(0, |rest| *rest);
         self.data.truncate(begun as usize);
         self.chunks.truncate(usize::from(self.front_begun));
         self.data.shrink_to_fit();
         self.chunks.shrink_to_fit();
+        self.last = VecDeque::new();
+        self.has_gap = true;
+    }
+
+    /// Returns whether data was discarded, so that the peer cannot be sent everything.
+    pub fn has_gap(&self) -> bool {
+        self.has_gap
     }
 
     /// Returns the memory that the queue takes, in bytes.
     pub fn memory(&self) -> usize {
-        let queued = self.control.capacity() + self.data.capacity();
+        let queued = self.control.capacity() + self.data.capacity() + self.last.capacity();
         size_of::<Outbox>() + queued + self.chunks.capacity() * BOUNDARY
     }
 
@@ -376,25 +387,34 @@ mod tests {
     }
 
     #[test]
-    fn discarding_keeps_control_and_the_begun_frame() {
+    fn discarding_keeps_control_and_the_begun_frame_and_nothing_goes_behind_the_gap() {
         let mut outbox = Outbox::new(1 << 20);
         outbox.push(Lane::Data, &[1; 100]).unwrap();
         outbox.push(Lane::Data, &[2; 100_000]).unwrap();
         outbox.advance(40);
         outbox.push(Lane::Control, &[3; 5]).unwrap();
+        outbox.push(Lane::Last, &[9; 5]).unwrap();
         assert!(outbox.memory() > 100_000);
+        assert!(!outbox.has_gap());
         outbox.discard_data();
-        assert!(outbox.memory() < 1_000, "{}", outbox.memory());
+        assert!(outbox.has_gap() && outbox.memory() < 1_000, "{}", outbox.memory());
+        for lane in [Lane::Data, Lane::Last] {
+            assert_eq!(outbox.push(lane, &[4; 10]), Err(Full { lane }));
+        }
         let mut written = Vec::new();
         while written.len() < 60 {
             written.extend_from_slice(outbox.front());
             outbox.advance(outbox.front().len());
         }
         assert_eq!(written, [1; 60], "the begun frame is not split");
-        assert_eq!(outbox.front(), &[3; 5]);
+        assert_eq!((outbox.front(), outbox.len()), (&[3; 5][..], 5));
+        outbox.push(Lane::Control, &[3; 2]).unwrap();
+        outbox.advance(5);
+        outbox.advance(2);
+        assert!(outbox.is_empty() && !outbox.has_gap());
         outbox.push(Lane::Data, &[4; 10]).unwrap();
         outbox.discard_data();
-        assert_eq!((outbox.front(), outbox.len()), (&[3; 5][..], 5), "no data was begun");
+        assert!(outbox.is_empty(), "no data was begun");
     }
 
     #[test]

@@ -39,7 +39,8 @@ impl Departures {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    fn remove(&mut self, link: u32) {
+    /// Forgets a link whose socket is to be closed.
+    pub(super) fn remove(&mut self, link: u32) {
         if let Some(at) = self.links.remove(&link).and_then(|entry| entry.armed) {
             self.deadlines.remove(&(at, link));
         }
@@ -79,6 +80,10 @@ impl Sockets {
         let Some(conn) = self.conns.get_mut(link as usize) else {
             return;
         };
+        if conn.outbox.as_ref().is_some_and(|outbox| outbox.has_gap()) {
+            // Its data gave way to that of others after the hub had ended the link.
+            return self.mark_for_close(link);
+        }
         conn.state = ConnState::Leaving;
         let fin_received = conn.fin_received;
         let entry = Entry { departure: Departure::new(now, limit), armed: None };
@@ -152,10 +157,7 @@ impl Sockets {
                     // It fails only on a connection that has failed.
                     let _ = conn.stream.shutdown(Shutdown::Write);
                 }
-                Output::Close => {
-                    self.departures.remove(link);
-                    return self.mark_for_close(link);
-                }
+                Output::Close => return self.mark_for_close(link),
             }
         }
         self.departures.arm(link);

@@ -398,6 +398,7 @@ impl Sockets {
             && conn.state != ConnState::Marked
         {
             conn.state = ConnState::Marked;
+            self.departures.remove(link);
             self.marked.push_back(link);
         }
     }

@@ -40,9 +40,12 @@ impl Sockets {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::net::{TcpListener, TcpStream};
 
+    use systole_core::Time;
     use systole_core::link::Lane;
+    use systole_core::link::departure::LEAVE_LIMIT;
 
     use super::super::Conn;
     use super::*;
@@ -95,5 +98,29 @@ mod tests {
             sockets.close_marked();
         }
         assert_eq!(sockets.outbox_bytes(), 0);
+    }
+
+    #[test]
+    fn a_link_that_is_leaving_gives_way_without_a_close_frame() {
+        let mut sockets = Sockets::new(1 << 30, 4 << 20);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let [before, after] = [(); 2].map(|()| connect(&mut sockets, &listener));
+        // One gives way after its leave-taking began, the other between its end and that.
+        send(&mut sockets, before.0, |sockets| sockets.outbox_bytes() > 0);
+        sockets.transmit(before.0, Lane::Data, &vec![7; 3 << 20]);
+        sockets.transmit(before.0, Lane::Last, b"close");
+        sockets.start_leaving(before.0, Time::ZERO, LEAVE_LIMIT);
+        assert!(sockets.departures.next_deadline().is_some());
+        send(&mut sockets, after.0, |sockets| sockets.outboxes_dropped == 1);
+        send(&mut sockets, after.0, |sockets| sockets.outboxes_dropped == 2);
+        sockets.transmit(after.0, Lane::Last, b"close");
+        sockets.start_leaving(after.0, Time::ZERO, LEAVE_LIMIT);
+        assert_eq!(sockets.departures.next_deadline(), None);
+        assert_eq!(sockets.close_marked(), 2);
+        for (_, mut peer) in [before, after] {
+            let mut bytes = Vec::new();
+            peer.read_to_end(&mut bytes).unwrap();
+            assert!(!bytes.is_empty() && bytes.iter().all(|byte| *byte == 7));
+        }
     }
 }
