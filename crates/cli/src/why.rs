@@ -117,25 +117,22 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> io::Result<Exit> {
 
 impl Why {
     fn lines(&self) -> Vec<String> {
-        let mut lines = match &self.verdict {
-            Some(verdict) => vec![
-                format!("{} ({}): {}", verdict.cause, verdict.confidence, verdict.detail),
-                self.subject(),
-                verdict.times(),
-            ],
+        let (mut lines, end) = match &self.verdict {
+            Some(verdict) => {
+                let mut lines = vec![
+                    format!("{} ({}): {}", verdict.cause, verdict.confidence, verdict.detail),
+                    self.subject(),
+                    verdict.times(),
+                ];
+                lines.extend(verdict.details());
+                (lines, "the verdict")
+            }
             None => {
                 let state = if self.suspect { "suspected" } else { "not suspected" };
-                vec![format!("online, {state}"), self.subject()]
+                (vec![format!("online, {state}"), self.subject()], "now")
             }
         };
-        let (head, end) = match &self.verdict {
-            Some(verdict) => {
-                lines.extend(verdict.details());
-                ("timeline", "the verdict")
-            }
-            None => ("timeline", "now"),
-        };
-        lines.extend([String::new(), format!("{head}, in seconds before {end}")]);
+        lines.extend([String::new(), format!("timeline, in seconds before {end}")]);
         let times: Vec<String> = self
             .timeline
             .iter()

@@ -7,7 +7,6 @@ use socket2::SockRef;
 use systole_core::link::Introduction;
 use systole_core::wire::{BootId, InstanceId};
 use systole_core::witness::Past;
-use systole_net::listener;
 use tokio::net::{TcpStream, lookup_host};
 
 use crate::{ConnectError, Options};
@@ -40,7 +39,7 @@ pub(crate) async fn connect(addr: &str, limit: Duration) -> Result<TcpStream, Co
     let mut last = unresolved("it has none".to_owned());
     for addr in found {
         match tokio::time::timeout(share, TcpStream::connect(addr)).await {
-            Ok(Ok(stream)) => match listener::prepare(&stream) {
+            Ok(Ok(stream)) => match SockRef::from(&stream).set_out_of_band_inline(true) {
                 Ok(()) => return Ok(stream),
                 Err(error) => last = ConnectError::from_io(&error),
             },

@@ -137,6 +137,11 @@ impl Doubts {
     }
 }
 
+/// Returns the age up to which an acknowledgement counts as fresh, if probes are `interval` apart.
+pub(crate) fn freshness(interval: Span) -> Span {
+    interval.times(2).max(LEAST_FRESHNESS)
+}
+
 /// Returns a cause that is visible before the bound has passed, if there is one: a fault that a
 /// router, our own network or our own next hop shows. Provisional: evidence from the peer refutes
 /// the cause.
@@ -149,8 +154,7 @@ pub fn early_word(doubts: &Doubts) -> Option<Diagnosis> {
         return None;
     }
     let tcp = &doubts.last;
-    let open = !tcp.is_window_closed() && tcp.send_window.is_some();
-    if open && tcp.is_stranded() && tcp.backoff > 0 && tcp.probes > 1 {
+    if tcp.send_window.is_some() && tcp.is_stranded() && tcp.backoff > 0 && tcp.probes > 1 {
         return Some(high(Cause::LocalNetworkDown, &[G::BytesWaiting, G::NothingLeft]));
     }
     // `retransmits` counts attempts; `total_retrans` counts only segments that left this machine.
@@ -182,7 +186,7 @@ pub fn diagnose(case: &Case, doubts: &Doubts) -> Diagnosis {
 fn first_match(case: &Case, doubts: &Doubts) -> Diagnosis {
     use Ground as G;
     let tcp = &doubts.last;
-    let fresh = tcp.last_ack <= case.interval.times(2).max(LEAST_FRESHNESS);
+    let fresh = tcp.last_ack <= freshness(case.interval);
     let waiting = tcp.notsent.is_some_and(|bytes| bytes > 0);
     let closed = tcp.is_window_closed();
     let open = !closed && tcp.send_window.is_some();
@@ -199,8 +203,9 @@ fn first_match(case: &Case, doubts: &Doubts) -> Diagnosis {
     if !doubts.seen {
         return unknown(&[silent]);
     }
-    // One unanswered probe proves nothing: Linux probes_answered at most two a second.
-    if open && tcp.is_stranded() && tcp.backoff > 0 && (!fresh || tcp.probes > 1) {
+    // One unanswered probe proves nothing of a fresh peer: Linux answers at most two a second. More
+    // than one are a row of `early_word`.
+    if open && tcp.is_stranded() && tcp.backoff > 0 && !fresh {
         return high(Cause::LocalNetworkDown, &[silent, G::BytesWaiting, G::NothingLeft]);
     }
     // The kernel doubles the time between window probes, so the last answer may be old although

@@ -3,9 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-
-use crate::sockopt::TcpSocket;
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// Number of connections that may wait to be accepted, per listening socket.
 ///
@@ -36,7 +34,9 @@ pub fn bind(addr: SocketAddr, backlog: i32, shared: bool) -> io::Result<TcpListe
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // Inherited by accepted connections. See `prepare`.
+    // Inherited by accepted connections. Without it, a byte that the peer sent as urgent data is
+    // missing in the stream. A read still stops before that byte, so after urgent data (priority
+    // readiness) a short read does not mean that the socket is empty.
     socket.set_out_of_band_inline(true)?;
     socket.bind(&addr.into())?;
     socket.listen(backlog)?;
@@ -71,22 +71,6 @@ pub fn bind_shards(addr: SocketAddr, shards: usize) -> io::Result<Vec<TcpListene
     Ok(listeners)
 }
 
-/// Sets `TCP_NODELAY` and `SO_OOBINLINE` on a connected stream. Accepted streams inherit the second
-/// from the listening socket.
-///
-/// Without the first, a heartbeat behind unacknowledged data waits for the peer's delayed
-/// acknowledgement, about 40 ms. Without the second, a byte that the peer sent as urgent data is
-/// missing in the stream. A read still stops before that byte, so after urgent data (priority
-/// readiness) a short read does not mean that the socket is empty.
-///
-/// # Errors
-/// Errors of the system; the connection has then already ended.
-pub fn prepare(stream: &impl TcpSocket) -> io::Result<()> {
-    let stream = SockRef::from(stream);
-    stream.set_out_of_band_inline(true)?;
-    stream.set_tcp_nodelay(true)
-}
-
 #[cfg(unix)]
 pub(crate) fn share_port(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_port(true)
@@ -102,7 +86,11 @@ pub(crate) fn share_port(_socket: &Socket) -> io::Result<()> {
 mod tests {
     use std::net::TcpStream;
 
+    use socket2::SockRef;
+    use systole_core::kernel::{Patience, SendState};
+
     use super::*;
+    use crate::socket_options::prepare;
 
     const ANY_PORT: SocketAddr =
         SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -129,7 +117,7 @@ mod tests {
         for listener in &listeners {
             while let Ok((stream, from)) = listener.accept() {
                 assert!(SockRef::from(&stream).out_of_band_inline().unwrap(), "inherited");
-                prepare(&stream).unwrap();
+                prepare(&Patience::new(None, SendState::Sending), &stream);
                 assert!(stream.nodelay().unwrap());
                 accepted.push(from);
             }

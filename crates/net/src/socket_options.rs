@@ -194,22 +194,21 @@ pub fn follow(patience: &Patience, socket: &impl TcpSocket) -> io::Result<()> {
     // There must be no low cap without the user timeout it needs.
     match patience.send() {
         SendState::Sending | SendState::Stranded => {
-            let written = write_user_timeout(&socket, options.user_timeout);
-            ignore_missing_option(written.and_then(|()| match write_rto_max(&socket, rto_max) {
-                Ok(()) => write_user_timeout(&socket, user_timeout),
-                refused => ignore_missing_option(refused),
-            }))?;
+            ignore_missing_option(
+                write_user_timeout(&socket, options.user_timeout)
+                    .and_then(|()| write_rto_max(&socket, rto_max))
+                    .and_then(|()| write_user_timeout(&socket, user_timeout)),
+            )?;
         }
-        SendState::Closed => {
+        SendState::Closed | SendState::Leaving => {
             ignore_missing_option(write_rto_max(&socket, rto_max))?;
             ignore_missing_option(write_user_timeout(&socket, user_timeout))?;
         }
-        SendState::Leaving => {
-            ignore_missing_option(write_rto_max(&socket, rto_max))?;
-            // The keepalive stays as it is: it does nothing while bytes wait, and later ends a
-            // connection that the peer left half-open.
-            return ignore_missing_option(write_user_timeout(&socket, user_timeout));
-        }
+    }
+    if patience.send() == SendState::Leaving {
+        // The keepalive stays as it is: it does nothing while bytes wait, and later ends a
+        // connection that the peer left half-open.
+        return Ok(());
     }
     socket.set_tcp_keepalive(&keepalive(&options))
 }

@@ -247,9 +247,6 @@ impl Plan {
                 args.data
             )));
         }
-        if role.is_some() && !is_stream {
-            return Err(BenchError::new("--role is for streams: nobody probes a beacon"));
-        }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let modes = match (args.paced, args.closed_loop) {
             (true, false) => vec![Mode::Paced],
@@ -257,20 +254,18 @@ impl Plan {
             (false, false) if role.is_some() => vec![Mode::Paced],
             (true, true) | (false, false) => vec![Mode::Paced, Mode::ClosedLoop],
         };
-        let of = |role: Option<Role>| match role {
-            None => [1, 2, 5, 2].map(Duration::from_secs),
-            Some(role) => {
-                let period = args.period.unwrap_or(IDLE_PERIOD);
-                let idle = if role == Role::Probe { period } else { period * 3 / 2 };
-                [IDLE_PERIOD, period, period * 2, idle]
-            }
+        let seconds = Duration::from_secs;
+        let period = args.period.unwrap_or(if role.is_some() { IDLE_PERIOD } else { seconds(1) });
+        let (warmup, window, idle) = match role {
+            None => (seconds(2), seconds(5), seconds(2)),
+            Some(Role::Probe) => (period, period * 2, period),
+            Some(Role::Watch) => (period, period * 2, period * 3 / 2),
         };
-        let [period, warmup, window, idle] = of(role);
         let several = args.baseline || role.is_some();
         Ok(Plan {
             role,
             links,
-            period: args.period.unwrap_or(period),
+            period,
             warmup: args.warmup.unwrap_or(warmup),
             window: args.window.unwrap_or(window),
             idle: args.idle.unwrap_or(idle),

@@ -54,7 +54,8 @@ impl Codec {
 
     /// Replaces the content of `out` by a ping.
     pub(crate) fn ping(self, seq: u8, out: &mut Vec<u8>) {
-        self.heartbeat(PING, 1, b"ping\n", seq, out);
+        out.clear();
+        self.append_ping(seq, out);
     }
 
     /// Replaces the content of `out` by a message of [`DATA_LENGTH`] bytes, which a gateway echoes.
@@ -76,24 +77,27 @@ impl Codec {
 
     /// Replaces the content of `out` by a message and a ping.
     pub(crate) fn message_and_ping(self, seq: u8, out: &mut Vec<u8>) {
-        let mut ping = Vec::new();
-        self.ping(seq, &mut ping);
         self.message(out);
-        out.extend(ping);
+        self.append_ping(seq, out);
     }
 
     /// Replaces the content of `out` by the answer to a ping.
     pub(crate) fn pong(self, seq: u8, out: &mut Vec<u8>) {
-        self.heartbeat(PONG, 2, b"pong\n", seq, out);
+        out.clear();
+        self.append_heartbeat(PONG, 2, b"pong\n", seq, out);
     }
 
-    fn heartbeat(self, kind: u8, number: u32, line: &[u8], seq: u8, out: &mut Vec<u8>) {
-        out.clear();
+    fn append_ping(self, seq: u8, out: &mut Vec<u8>) {
+        self.append_heartbeat(PING, 1, b"ping\n", seq, out);
+    }
+
+    fn append_heartbeat(self, kind: u8, number: u32, line: &[u8], seq: u8, out: &mut Vec<u8>) {
+        let start = out.len();
         match self {
             Codec::Native => out.extend([kind, seq]),
             Codec::Message1028 => {
                 out.extend(number.to_be_bytes());
-                out.resize(MESSAGE, 0);
+                out.resize(start + MESSAGE, 0);
             }
             Codec::Line => out.extend(line),
             Codec::Beacon => {}

@@ -60,7 +60,6 @@ pub(crate) struct Report {
     pub(crate) now_ns: u64,
     /// Time that this report covers.
     pub(crate) span_ns: u64,
-    pub(crate) sent: u64,
     pub(crate) answered: u64,
     /// Messages sent on the links of [`WorkerCommand::Data`]; their heartbeats are not counted.
     pub(crate) messages: u64,
@@ -70,8 +69,6 @@ pub(crate) struct Report {
     pub(crate) overruns: u64,
     /// Links that ended although they were neither silent nor closed by us.
     pub(crate) lost: u64,
-    /// Silent links that are still open.
-    pub(crate) undetected: usize,
     /// The longest time between two turns of the worker's loop.
     pub(crate) gap_ns: u64,
     /// The target's verdicts on silent links.

@@ -35,13 +35,11 @@ struct Worker {
 /// The sum of the reports of all workers; times in nanoseconds of the bench's clock.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sum {
-    pub(crate) sent: u64,
     pub(crate) answered: u64,
     pub(crate) messages: u64,
     pub(crate) probes: u64,
     pub(crate) overruns: u64,
     pub(crate) lost: u64,
-    pub(crate) undetected: usize,
     pub(crate) gap_ns: u64,
     pub(crate) verdicts: Vec<Verdict>,
     pub(crate) rtt: Vec<(u64, u64)>,
@@ -63,8 +61,7 @@ impl Fleet {
     pub(crate) fn start(clock: Clock, workers: usize, links: usize) -> Result<Fleet, BenchError> {
         let (sender, events) = channel();
         let mut fleet = Fleet { clock, workers: Vec::new(), events, lost: 0 };
-        for index in 0..workers {
-            let share = links / workers + usize::from(index < links % workers);
+        for (index, share) in shares(links, workers).enumerate() {
             fleet.workers.push(Worker::start(index, share, &sender)?);
         }
         Ok(fleet)
@@ -114,18 +111,25 @@ impl Fleet {
 
     /// Runs a closed loop on the first `active` links, shared evenly among the workers.
     pub(crate) fn closed_loop(&mut self, active: usize) -> Result<(), BenchError> {
-        for (share, worker) in shares(active, self.workers.len()).zip(&mut self.workers) {
-            worker.send(&WorkerCommand::Loop { active: share })?;
-        }
-        Ok(())
+        self.send_shares(active, |active| WorkerCommand::Loop { active })
     }
 
     /// Lets the first `links` links send messages without pause, shared evenly among the workers.
     pub(crate) fn send_data(&mut self, links: usize) -> Result<(), BenchError> {
-        for (share, worker) in shares(links, self.workers.len()).zip(&mut self.workers) {
-            worker.send(&WorkerCommand::Data { links: share })?;
-        }
-        Ok(())
+        self.send_shares(links, |links| WorkerCommand::Data { links })
+    }
+
+    /// Sends each worker the command for its even share of `count` links.
+    fn send_shares(
+        &mut self,
+        count: usize,
+        command: impl Fn(usize) -> WorkerCommand,
+    ) -> Result<(), BenchError> {
+        let shares = shares(count, self.workers.len());
+        self.workers
+            .iter_mut()
+            .zip(shares)
+            .try_for_each(|(worker, share)| worker.send(&command(share)))
     }
 
     /// Lets the first link of each of the first `talkers` workers talk, with pauses of random
@@ -213,13 +217,11 @@ impl Sum {
     fn add(&mut self, report: Report, received_ns: u64) {
         let heartbeats = report.answered + report.probes;
         self.per_second += heartbeats as f64 * 1e9 / report.span_ns.max(1) as f64;
-        self.sent += report.sent;
         self.answered += report.answered;
         self.messages += report.messages;
         self.probes += report.probes;
         self.overruns += report.overruns;
         self.lost += report.lost;
-        self.undetected += report.undetected;
         self.gap_ns = self.gap_ns.max(report.gap_ns);
         self.rtt.extend(report.rtt);
         self.talk_ns.extend(report.talk_ns);

@@ -244,10 +244,6 @@ impl Links {
         let mut report = std::mem::take(&mut self.report);
         report.now_ns = now;
         report.span_ns = now.saturating_sub(self.reported_ns);
-        report.undetected = self.links[self.loud.min(self.links.len())..]
-            .iter()
-            .filter(|link| link.phase == LinkStage::Up)
-            .count();
         let recorded = self.rtt.iter_recorded();
         report.rtt = recorded.map(|at| (at.value_iterated_to(), at.count_at_value())).collect();
         self.rtt.reset();
@@ -410,7 +406,6 @@ impl Links {
         link.seq = link.seq.wrapping_add(1);
         self.how.codec.ping(link.seq, &mut self.out);
         self.links[index].asked_ns = Some(self.now());
-        self.report.sent += 1;
         self.write_out(index);
     }
 

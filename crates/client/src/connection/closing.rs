@@ -1,7 +1,6 @@
 //! The end of a link: closing its socket, and the record that the next link reports from.
 
 use std::net::Shutdown;
-use std::ops::ControlFlow;
 
 use socket2::SockRef;
 use systole_core::link::departure::{self, LEAVE_LIMIT};
@@ -51,9 +50,7 @@ impl Connection {
         }
         loop {
             self.write_on(clock.now(), &mut departure);
-            if self.carry_out(clock.now(), &mut departure).is_break() {
-                return;
-            }
+            self.carry_out(clock.now(), &mut departure);
             let Some(deadline) = departure.next_deadline() else {
                 return;
             };
@@ -110,8 +107,8 @@ impl Connection {
         }
     }
 
-    /// Carries out the departure's outputs; breaks when the socket is to be closed.
-    fn carry_out(&self, now: Time, departure: &mut Departure) -> ControlFlow<()> {
+    /// Carries out the departure's outputs. Once the socket is to be closed, it has no deadline.
+    fn carry_out(&self, now: Time, departure: &mut Departure) {
         while let Some(output) = departure.poll_output() {
             match output {
                 departure::Output::Examine => {
@@ -122,9 +119,8 @@ impl Connection {
                     // It fails only on a connection that has failed.
                     let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
                 }
-                departure::Output::Close => return ControlFlow::Break(()),
+                departure::Output::Close => {}
             }
         }
-        ControlFlow::Continue(())
     }
 }

@@ -1,6 +1,6 @@
 //! Kicked devices, which are refused for a while.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeSet, VecDeque};
 
 use crate::time::{Span, Time};
 
@@ -15,7 +15,9 @@ pub const KICKED: usize = 4_096;
 /// The devices that were kicked within [`KICK_REST`].
 #[derive(Debug, Default)]
 pub(super) struct Kicked {
-    until: BTreeMap<u64, Time>,
+    devices: BTreeSet<u64>,
+    /// The same devices with the end of their rest. Each stands here once: a device that is refused
+    /// is not online, and only one that is online can be kicked.
     order: VecDeque<(u64, Time)>,
 }
 
@@ -25,28 +27,25 @@ impl Kicked {
         if self.order.len() == KICKED
             && let Some((first, _)) = self.order.pop_front()
         {
-            self.until.remove(&first);
+            self.devices.remove(&first);
         }
-        let until = now + KICK_REST;
-        self.until.insert(device, until);
-        self.order.push_back((device, until));
+        self.devices.insert(device);
+        self.order.push_back((device, now + KICK_REST));
     }
 
     /// Returns whether statements of the device are refused at `now`.
     pub(super) fn refuses(&mut self, now: Time, device: u64) -> bool {
-        if self.until.is_empty() {
+        if self.devices.is_empty() {
             return false;
         }
         self.forget(now);
-        self.until.contains_key(&device)
+        self.devices.contains(&device)
     }
 
     fn forget(&mut self, now: Time) {
-        while let Some((device, until)) = self.order.front().copied().filter(|(_, at)| *at <= now) {
+        while let Some((device, _)) = self.order.front().copied().filter(|(_, at)| *at <= now) {
             self.order.pop_front();
-            if self.until.get(&device) == Some(&until) {
-                self.until.remove(&device);
-            }
+            self.devices.remove(&device);
         }
     }
 }

@@ -25,7 +25,6 @@ impl BeaconHub {
     fn presence_of(&self, number: u32, entry: &Entry<Slot>) -> Presence {
         let slot = &entry.value;
         Presence {
-            number,
             subject: self.subject(number, entry),
             last_heard: slot.liveness.last_heard(),
             suspect: slot.liveness.is_suspect(),

@@ -157,8 +157,6 @@ pub struct Counters {
 /// A read-only view of an online device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Presence {
-    /// The device's place in the table, at which an iteration can continue.
-    pub number: u32,
     /// The device and its session.
     pub subject: Subject,
     /// The time of the last evidence.

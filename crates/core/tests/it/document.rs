@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// A fenced block of example bytes.
 pub(crate) struct Block {
-    /// Whether the block is blocks_marked as illegal.
+    /// Whether the block is marked as illegal.
     pub(crate) illegal: bool,
     /// The text after the mark.
     pub(crate) title: String,
@@ -22,7 +22,7 @@ pub(crate) fn text() -> String {
     std::fs::read_to_string(root().join("docs/protocol.md")).expect("docs/protocol.md is there")
 }
 
-/// Returns all blocks blocks_marked `hex` or `illegal`, in order.
+/// Returns all blocks marked `hex` or `illegal`, in order.
 pub(crate) fn blocks() -> Vec<Block> {
     blocks_marked("hex", "illegal")
 }

@@ -8,7 +8,7 @@ use alloc::boxed::Box;
 
 use super::{Conversation, Stage};
 use crate::cause::Cause;
-use crate::diagnosis::{Diagnosis, Doubts, Ground, Grounds, early_word};
+use crate::diagnosis::{Diagnosis, Doubts, early_word};
 use crate::flight::{Findings, Incident};
 use crate::kernel::{Examination, SocketError};
 use crate::link::outbound::Writer;
@@ -213,13 +213,6 @@ impl Conversation {
         {
             let input = liveness::Input::KernelRoundTrip(rtt);
             self.liveness.handle(now, input, &self.policy);
-        }
-        if examination.error == Some(SocketError::Reset) && self.stage == Stage::HalfClosed {
-            return self.end_half_closed(
-                now,
-                Grounds::of(&[Ground::SideClosed, Ground::Reset]),
-                out,
-            );
         }
         if examination.error == Some(SocketError::Reset) {
             return self.end_by_reset(now, examination.tcp, out);

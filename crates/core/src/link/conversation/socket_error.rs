@@ -21,14 +21,8 @@ impl Conversation {
         out: &mut Writer<'_>,
     ) -> Effect {
         self.flight.record(now, Incident::Error(error));
-        if error == SocketError::Reset && self.stage == Stage::HalfClosed {
-            return self.end_half_closed(
-                now,
-                Grounds::of(&[Ground::SideClosed, Ground::Reset]),
-                out,
-            );
-        }
-        if error == SocketError::Reset && context.settings.examines {
+        let half_closed = self.stage == Stage::HalfClosed;
+        if error == SocketError::Reset && !half_closed && context.settings.examines {
             self.open_inquiry(now).awaiting = Some(Awaiting::Reset);
             out.examine();
             return Effect::None;
@@ -66,13 +60,17 @@ impl Conversation {
     }
 
     /// Ends the conversation because of a reset; `tcp` is what the kernel still knows of the
-    /// connection.
+    /// connection. After a half-close the reset only confirms that the peer's process has ended.
     pub(super) fn end_by_reset(
         &mut self,
         now: Time,
         tcp: Option<TcpSnapshot>,
         out: &mut Writer<'_>,
     ) -> Effect {
+        if self.stage == Stage::HalfClosed {
+            let grounds = Grounds::of(&[Ground::SideClosed, Ground::Reset]);
+            return self.end_half_closed(now, grounds, out);
+        }
         let heard = now.since(self.liveness.last_heard());
         let sent = now.since(self.liveness.last_sent());
         let reset = Reset { heard, sent, patience: self.freshness(), tcp };

@@ -113,7 +113,7 @@ impl Conversation {
 
     /// Returns the age up to which an acknowledgement counts as fresh.
     pub(super) fn freshness(&self) -> Span {
-        self.interval().times(2).max(diagnosis::LEAST_FRESHNESS)
+        diagnosis::freshness(self.interval())
     }
 
     fn interval(&self) -> Span {

@@ -41,7 +41,8 @@ impl MessageStream {
         message
     }
 
-    /// Returns the commands that send `message`: one, or two if the codec supports split_randomly.
+    /// Returns the commands that send `message`: one, or two if the codec can mark a message as
+    /// continued.
     pub(super) fn commands<'a>(
         codec: Codec,
         message: &'a [u8],

@@ -158,7 +158,7 @@ impl Lanes {
     }
 }
 
-/// Splits `bytes` into up to three split_randomly at random positions.
+/// Splits `bytes` into up to three pieces at random positions.
 pub(super) fn split_randomly<'a>(
     bytes: &'a [u8],
     random: &mut Random,
