@@ -8,6 +8,7 @@ mod address;
 mod frames;
 mod presence;
 mod sweep;
+mod timers;
 
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -16,6 +17,7 @@ use address::Address;
 pub use frames::FRAME_MEMORY;
 pub use presence::{Presence, Presences};
 use sweep::Sweep;
+use timers::Timer;
 
 use crate::budget::Budget;
 use crate::gather;
@@ -323,14 +325,17 @@ impl Hub {
 
     /// Arms the wheel for a link's next deadline. Lazy: an entry that is too early stays, because
     /// it is armed again when it fires. Not so for a link whose doubt `is_cleared`: its entry is
-    /// exact, and would cost a wake-up of its own, while those of trusted links stand on a grid.
+    /// exact, and would cost a wake-up of its own, while those of trusted links stand on the grid.
     fn rearm(&mut self, now: Time, link: u32, is_cleared: bool) {
         let Some(slot) = self.slots.get(link) else {
             return;
         };
         match (slot.peer.next_deadline(), self.wheel.armed(link)) {
             (Some(next), Some(armed)) if armed <= next.at && !is_cleared => {}
-            (Some(next), _) => self.wheel.arm(link, slot.peer.timer(now, next)),
+            (Some(next), _) => {
+                let timer = Timer::of(&slot.peer, &next, now, self.counters.links);
+                self.wheel.arm(link, timer.fires);
+            }
             (None, _) => {}
         }
     }
@@ -351,24 +356,24 @@ impl Hub {
                 *entry = (link, None);
                 due += 1;
             }
-            for (link, deadline) in batch.iter_mut().take(due) {
+            for (link, timer) in batch.iter_mut().take(due) {
                 let slot = self.slots.get(*link);
-                *deadline = slot.and_then(|slot| {
+                *timer = slot.and_then(|slot| {
                     let deadline = slot.peer.next_deadline()?;
-                    Some((deadline, slot.peer.timer(now, deadline)))
+                    Some(Timer::of(&slot.peer, &deadline, now, self.counters.links))
                 });
             }
-            for &(link, deadline) in batch.iter().take(due) {
-                match deadline {
-                    Some((due, _)) if due.at <= horizon => {
+            for &(link, timer) in batch.iter().take(due) {
+                match timer {
+                    Some(timer) if timer.due <= horizon => {
                         self.handle_link(horizon, link, link::Input::Deadline);
                     }
-                    Some((due, _)) if due.at <= now => {
+                    Some(timer) if timer.due <= now => {
                         steps = steps.saturating_sub(POLL_STEPS);
                         self.polled.push(link);
                         self.outbound.to(link).poll();
                     }
-                    Some((_, timer)) => self.wheel.arm(link, timer),
+                    Some(timer) => self.wheel.arm(link, timer.fires),
                     None => {}
                 }
             }

@@ -14,7 +14,6 @@ pub use signal::{Deadline, Evidence, Input, Output, Reason, Silence};
 
 use crate::policy::Policy;
 use crate::time::{Span, Time};
-pub(crate) use detection::on_grid;
 use detection::{Lead, Probing};
 
 /// The least time for which a probe is out before the peer is suspect; `interval` if that is less.
@@ -161,14 +160,14 @@ impl Liveness {
             (a, b) => a.or(b),
         };
         match self.state {
-            State::Handshake { until } => Some(Deadline { at: until, reason: Reason::Handshake }),
+            State::Handshake { until } => Some(Deadline::exact(until, Reason::Handshake)),
             State::Listening { .. } => {
                 earliest(self.detection_deadline(policy), self.keepalive_deadline(policy))
             }
             State::Probing { .. } => self.detection_deadline(policy),
             State::Kept { until, probed, .. } => Some(self.kept_deadline(until, probed, policy)),
             State::HalfClosed { until, overdue: false } => {
-                Some(Deadline { at: until, reason: Reason::HalfClose })
+                Some(Deadline::exact(until, Reason::HalfClose))
             }
             State::HalfClosed { overdue: true, .. }
             | State::Overdue { .. }
@@ -376,7 +375,8 @@ impl Liveness {
                 let lead = self.lead(lead, policy);
                 self.advance_silence(now, policy, Probing { lead, ..Probing::NOT_STARTED });
                 let quiet = matches!(self.state, State::Listening { .. });
-                if quiet && keepalive.is_some_and(|keepalive| now >= keepalive.at) {
+                if quiet && keepalive.is_some_and(|keepalive| now + keepalive.slack >= keepalive.at)
+                {
                     self.record_heartbeat(now);
                     self.pending.0 |= Pending::KEEPALIVE;
                 }
@@ -428,7 +428,7 @@ impl Liveness {
     fn keepalive_deadline(&self, policy: &Policy) -> Option<Deadline> {
         let keepalive = policy.keepalive()?;
         let at = self.last_heard.max(self.last_sent) + keepalive;
-        Some(Deadline { at: detection::on_grid(policy, at), reason: Reason::Keepalive })
+        Some(Deadline { at, slack: policy.keepalive_slack(), reason: Reason::Keepalive })
     }
 
     /// Numbers a heartbeat that is sent now.

@@ -19,6 +19,11 @@ pub const MAX_PROBES: u8 = 100;
 /// Shorter ones are a flood of probes, whatever the bound.
 pub const LEAST_PATIENCE: Span = Span::from_millis(50);
 
+/// The longest time by which a probe or a keepalive may leave early. It lets the probes of a few
+/// thousand links under the usual policies leave together, and nobody notices it in a silence of
+/// many seconds.
+pub const LONGEST_SLACK: Span = Span::from_millis(500);
+
 /// The rules that say when a silent peer is probed and when the verdict falls.
 ///
 /// The bound is D = idle + interval × probes: the verdict on a silent peer falls exactly D after
@@ -219,6 +224,27 @@ impl Policy {
             Span::ZERO => None,
             keepalive => Some(keepalive),
         }
+    }
+
+    /// Returns how early a probe may leave: an eighth of the time between two of them, and at most
+    /// [`LONGEST_SLACK`]. Zero for a policy without spread, whose probes are exact.
+    pub(crate) fn probe_slack(&self) -> Span {
+        match self.detection {
+            Detection::Bounded { idle, interval, .. } => self.slack(idle.min(interval)),
+            Detection::Never => Span::ZERO,
+        }
+    }
+
+    /// Returns how early a keepalive may leave, by the same rule.
+    pub(crate) fn keepalive_slack(&self) -> Span {
+        self.slack(self.keepalive)
+    }
+
+    fn slack(&self, period: Span) -> Span {
+        if !self.spread {
+            return Span::ZERO;
+        }
+        Span::from_nanos(period.as_nanos() / 8).min(LONGEST_SLACK)
     }
 
     /// Returns whether the first probe of a link is spread.

@@ -90,7 +90,7 @@ impl Outstanding {
             return None;
         }
         let at = Time::from_nanos(u64::from(since) * RESOLUTION) + OUTSTANDING;
-        Some(Deadline { at, reason: Reason::Examine })
+        Some(Deadline::exact(at, Reason::Examine))
     }
 
     #[inline]

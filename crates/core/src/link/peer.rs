@@ -4,10 +4,10 @@ use super::conversation::{Conversation, Introduced};
 use super::outbound::Writer;
 use super::{Command, Input, SessionKey, Settings};
 use crate::flight::Flight;
-use crate::liveness::{Deadline, Evidence, Liveness, Reason, Role, on_grid};
+use crate::liveness::{Deadline, Evidence, Liveness, Reason, Role};
 use crate::policy::Policy;
 use crate::random::Random;
-use crate::time::Time;
+use crate::time::{Span, Time};
 use crate::wire::Malformed;
 use crate::wire::decoder::{Decoder, Incomplete};
 
@@ -114,13 +114,13 @@ impl Peer {
         }
     }
 
-    /// Returns when to fire the timer of `deadline`. The deadline of a peer that is not in doubt
-    /// most likely only moves, so its timer stands on the grid; if nothing was heard by then, the
-    /// timer is armed again, exactly.
-    pub(crate) fn timer(&self, now: Time, deadline: Deadline) -> Time {
-        let at = match deadline.reason {
+    /// Returns how much earlier than `deadline` its timer may fire without any effect. The deadline
+    /// of a peer that is not in doubt most likely has moved by then; otherwise the timer is armed
+    /// again, exactly.
+    pub(crate) fn rearm_slack(&self, deadline: &Deadline) -> Span {
+        match deadline.reason {
             Reason::Suspicion | Reason::Verdict if !self.liveness().is_in_doubt() => {
-                on_grid(self.policy(), deadline.at)
+                self.policy().probe_slack()
             }
             Reason::Suspicion
             | Reason::Verdict
@@ -129,9 +129,8 @@ impl Peer {
             | Reason::Keepalive
             | Reason::Examine
             | Reason::HalfClose
-            | Reason::Frame => deadline.at,
-        };
-        if at > now { at } else { deadline.at }
+            | Reason::Frame => Span::ZERO,
+        }
     }
 
     pub(crate) fn policy(&self) -> &Policy {

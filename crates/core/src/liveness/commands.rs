@@ -75,10 +75,10 @@ impl Liveness {
     pub(super) fn kept_deadline(&self, until: Time, probed: bool, policy: &Policy) -> Deadline {
         match (policy.detection(), self.role) {
             (Detection::Bounded { interval, .. }, Role::Probe) if !probed => {
-                Deadline { at: until - interval, reason: Reason::Probe }
+                Deadline::exact(until - interval, Reason::Probe)
             }
             (Detection::Bounded { .. } | Detection::Never, Role::Probe | Role::Watch) => {
-                Deadline { at: until, reason: Reason::Verdict }
+                Deadline::exact(until, Reason::Verdict)
             }
         }
     }

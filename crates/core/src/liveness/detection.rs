@@ -4,11 +4,6 @@ use super::{Deadline, LEAST_SUSPICION, Liveness, Pending, Reason, Role, State};
 use crate::policy::{Detection, Policy};
 use crate::time::{Span, Time};
 
-/// The grid of the times at which probes and keepalives are sent, so that they and their answers
-/// come in batches: a wake-up costs more than the heartbeat for which it comes. At 18,000 links
-/// with an idle time of 10 s a step holds 45 probes. A probe is early by less than a step.
-pub(super) const GRID: Span = Span::from_millis(25);
-
 /// How long before `idle` the first probe of a silence is sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Lead {
@@ -55,8 +50,9 @@ impl Liveness {
             probing.since = probing.since.or(Some(self.silent_since + idle));
             self.pending.0 |= Pending::SUSPECT;
         }
-        if self.probe_at(probing, policy).is_some_and(|at| now >= at) {
-            probing.sent = probing.sent.saturating_add(1).max(self.probes_due(now, policy));
+        let latest = now + policy.probe_slack();
+        if self.probe_at(probing, policy).is_some_and(|at| latest >= at) {
+            probing.sent = probing.sent.saturating_add(1).max(self.probes_due(latest, policy));
             probing.sent = probing.sent.min(probes);
             probing.since = probing.since.or(Some(now));
             self.record_heartbeat(now);
@@ -69,16 +65,13 @@ impl Liveness {
         }
     }
 
-    /// Returns the number of probes due up to `now`: a late caller skips probes and does not send
-    /// them all at once.
-    fn probes_due(&self, now: Time, policy: &Policy) -> u8 {
+    /// Returns the number of probes due up to `latest`: a late caller skips probes and does not
+    /// send them all at once.
+    fn probes_due(&self, latest: Time, policy: &Policy) -> u8 {
         let Detection::Bounded { idle, interval, .. } = policy.detection() else {
             return 0;
         };
         let first = self.silent_since + idle;
-        // The last instant that the grid moves to `now` or before it.
-        let step = if is_gridded(policy) { GRID.less(Span::from_nanos(1)) } else { Span::ZERO };
-        let latest = on_grid(policy, now) + step;
         if latest < first {
             return 0;
         }
@@ -95,7 +88,7 @@ impl Liveness {
             return None;
         }
         let scheduled = self.silent_since + idle + interval.times(u64::from(probing.sent));
-        Some(on_grid(policy, scheduled - probing.lead))
+        Some(scheduled - probing.lead)
     }
 
     /// Returns the time by which the first probe of the present silence is sent before `idle`.
@@ -142,33 +135,15 @@ impl Liveness {
             | State::Dead { .. } => return None,
         };
         let due = self.silent_since + idle + interval.times(u64::from(probes));
-        let mut next = Deadline { at: due, reason: Reason::Verdict };
+        let mut next = Deadline::exact(due, Reason::Verdict);
         if let Some(at) = self.suspicion_at(probing, idle, interval).filter(|at| *at < next.at) {
-            next = Deadline { at, reason: Reason::Suspicion };
+            next = Deadline::exact(at, Reason::Suspicion);
         }
         if let Some(at) = self.probe_at(probing, policy).filter(|at| *at < next.at) {
-            next = Deadline { at, reason: Reason::Probe };
+            next = Deadline { at, slack: policy.probe_slack(), reason: Reason::Probe };
         }
         Some(next)
     }
-}
-
-/// Returns `at`, moved to the grid before it if `policy` is spread.
-///
-/// Whatever stands on the grid may happen early without harm: probes, keepalives, examinations.
-/// Policies whose silences are shorter than eight steps stay off it.
-pub(crate) fn on_grid(policy: &Policy, at: Time) -> Time {
-    if !is_gridded(policy) {
-        return at;
-    }
-    Time::from_nanos(at.as_nanos() - at.as_nanos() % GRID.as_nanos())
-}
-
-fn is_gridded(policy: &Policy) -> bool {
-    let Detection::Bounded { idle, interval, .. } = policy.detection() else {
-        return false;
-    };
-    policy.spread() && idle.min(interval) >= GRID.times(8)
 }
 
 /// Returns the time by which the first probe of a link is sent before `idle`: a random part of

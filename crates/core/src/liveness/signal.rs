@@ -115,8 +115,18 @@ pub struct Silence {
 pub struct Deadline {
     /// The time.
     pub at: Time,
+    /// How much earlier the input may come and have its effect: a probe or a keepalive that leaves
+    /// early does no harm. A loop with many links can so send many in one turn, as a kernel does
+    /// with timers (`PR_SET_TIMERSLACK` in prctl(2)). Zero for all other reasons.
+    pub slack: Span,
     /// The reason.
     pub reason: Reason,
+}
+
+impl Deadline {
+    pub(crate) const fn exact(at: Time, reason: Reason) -> Deadline {
+        Deadline { at, slack: Span::ZERO, reason }
+    }
 }
 
 /// The reason of a deadline.

@@ -76,7 +76,7 @@ fn any_evidence_ends_the_suspicion_and_restarts_idle() {
     link.handle(ms(18_999), Input::Heard(Evidence::Bytes), &policy());
     assert_eq!(outputs(&mut link), [Output::Recovered]);
     let next = link.next_deadline(&policy()).unwrap();
-    assert_eq!(next, Deadline { at: ms(28_999), reason: Reason::Probe });
+    assert_eq!(next, Deadline::exact(ms(28_999), Reason::Probe));
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn the_first_probe_is_spread_over_half_of_idle_without_moving_the_verdict() {
         out[0].0
     };
     assert_eq!(first(0), 10_000);
-    assert_eq!(first(u32::MAX), 5_000);
+    assert_eq!(first(u32::MAX), 5_001);
     assert_eq!(first(1 << 31), 7_500);
 }
 
@@ -365,28 +365,44 @@ fn in_later_silences_each_link_keeps_a_small_lead_of_its_own() {
         assert_eq!(next.reason, Reason::Probe);
         probes.push(next.at.as_millis());
     }
-    // The lead is at most idle / 8, 1.25 s, and the grid adds less than a step.
-    assert!(probes.iter().all(|at| (128_725..=130_000).contains(at)), "{probes:?}");
+    // The lead is at most idle / 8, 1.25 s.
+    assert!(probes.iter().all(|at| (128_750..=130_000).contains(at)), "{probes:?}");
     let distinct: alloc::collections::BTreeSet<_> = probes.iter().collect();
     assert!(distinct.len() > 40, "{} times", distinct.len());
 }
 
 #[test]
-fn probes_of_a_spread_policy_stand_on_the_grid_and_verdicts_do_not() {
+fn probes_of_a_spread_policy_may_leave_early_and_verdicts_may_not() {
     let policy = policy().with_spread(true);
     let mut link = introduced(Role::Probe, &policy, 3);
-    link.handle(Time::from_nanos(7_000_001), Input::Heard(Evidence::Bytes), &policy);
+    link.handle(ms(7), Input::Heard(Evidence::Bytes), &policy);
     let mut verdict = Time::ZERO;
     while let Some(next) = link.next_deadline(&policy) {
-        let on_grid = next.at.as_nanos() % detection::GRID.as_nanos() == 0;
-        assert_eq!(on_grid, next.reason == Reason::Probe || next.reason == Reason::Suspicion);
+        // An eighth of the interval of 3 s.
+        let slack = if next.reason == Reason::Probe { span(375) } else { Span::ZERO };
+        assert_eq!(next.slack, slack, "{next:?}");
+        let earliest = next.at - slack;
+        link.handle(earliest - Span::from_nanos(1), Input::Deadline, &policy);
+        assert_eq!(outputs(&mut link), [], "too early for {next:?}");
+        link.handle(earliest, Input::Deadline, &policy);
+        assert_ne!(outputs(&mut link), [], "{next:?}");
         verdict = next.at;
-        link.handle(next.at, Input::Deadline, &policy);
-        outputs(&mut link);
     }
-    assert_eq!(verdict, Time::from_nanos(19_007_000_001));
+    assert_eq!(verdict, ms(19_007));
     let exact = policy.with_spread(false);
     let mut link = introduced(Role::Probe, &exact, 3);
-    link.handle(Time::from_nanos(7_000_001), Input::Heard(Evidence::Bytes), &exact);
-    assert_eq!(link.next_deadline(&exact).unwrap().at, Time::from_nanos(10_007_000_001));
+    link.handle(ms(7), Input::Heard(Evidence::Bytes), &exact);
+    let next = link.next_deadline(&exact).unwrap();
+    assert_eq!((next.at, next.slack), (ms(10_007), Span::ZERO));
+}
+
+#[test]
+fn a_keepalive_may_leave_early_by_an_eighth_of_its_period() {
+    let policy = policy().with_spread(true).with_keepalive(span(2_000)).unwrap();
+    let mut link = introduced(Role::Watch, &policy, 3);
+    link.handle(ms(1_000), Input::Sent, &policy);
+    link.handle(ms(2_749), Input::Deadline, &policy);
+    assert_eq!(outputs(&mut link), []);
+    link.handle(ms(2_750), Input::Deadline, &policy);
+    assert!(matches!(outputs(&mut link)[..], [Output::Keepalive { .. }]));
 }

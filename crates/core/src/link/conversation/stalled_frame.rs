@@ -25,7 +25,7 @@ impl Conversation {
             return None;
         }
         let limit = self.policy.bound()?.max(time_at_floor(frame.length));
-        Some(Deadline { at: frame.since + limit, reason: Reason::Frame })
+        Some(Deadline::exact(frame.since + limit, Reason::Frame))
     }
 
     /// Ends the conversation with a peer whose frame was due at `due`.

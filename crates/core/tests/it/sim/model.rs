@@ -14,8 +14,8 @@ use systole_core::{Policy, Span, Time};
 use super::frames::Front;
 use super::kernel::{Kernel, Sent};
 
-/// The grid on which a spread policy places probes and keepalives.
-const GRID: Span = Span::from_millis(25);
+/// The longest time by which a probe or a keepalive of a spread policy leaves early.
+const LONGEST_SLACK: Span = Span::from_millis(500);
 
 /// The stage of a link, derived from its outputs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -713,7 +713,7 @@ impl Model {
         if number == 0 {
             let keepalive = self.policy.keepalive().expect("a keepalive although it is off");
             let due = self.last_heard.max(self.sent_before) + keepalive;
-            assert!(now >= due - self.grid(), "{name}: a keepalive on a busy link");
+            assert!(now >= due - self.slack(keepalive), "{name}: a keepalive on a busy link");
             assert!(self.first_probe.is_none(), "{name}: a keepalive between probes");
             return;
         }
@@ -735,16 +735,19 @@ impl Model {
         } else if self.policy.spread() && number == 1 {
             least = least - interval.min(Span::from_nanos(idle.as_nanos() / 8));
         }
-        least = least - self.grid();
+        least = least - self.slack(idle.min(interval));
         assert!(now >= least, "{name}: probe {number} at {now:?}, before {least:?}");
         assert!(Some(now) < self.due(), "{name}: a probe after the verdict was due");
         self.first_probe = self.first_probe.or(Some(now));
         self.last_probe = number;
     }
 
-    /// Returns the time by which the grid may bring a probe or keepalive forward.
-    fn grid(&self) -> Span {
-        if self.policy.spread() { GRID } else { Span::ZERO }
+    /// Returns the time by which a probe or keepalive that comes once in `period` may leave early.
+    fn slack(&self, period: Span) -> Span {
+        if !self.policy.spread() {
+            return Span::ZERO;
+        }
+        Span::from_nanos(period.as_nanos() / 8).min(LONGEST_SLACK)
     }
 
     fn retuned(&mut self, now: Time, policy: Policy) {
