@@ -31,8 +31,10 @@ pub(crate) use worker::run as run_worker;
 
 use args::Plan;
 
+use crate::cli::ServeArgs;
 use crate::exit::Exit;
 use crate::output::Output;
+use crate::serve;
 
 /// An error that ended a run early. All processes of the run have ended, and running again is safe.
 #[derive(Debug)]
@@ -106,6 +108,12 @@ pub(crate) fn helper(result: io::Result<()>, output: &mut Output) -> io::Result<
     }
 }
 
+/// Runs the gateway that the bench measures.
+pub(crate) fn run_gateway(args: &ServeArgs, output: &mut Output) -> io::Result<Exit> {
+    die_with_parent();
+    serve::run(args, output)
+}
+
 /// Keeps one core busy until killed, for a soak with `--burn`.
 pub(crate) fn run_burn() -> io::Result<()> {
     die_with_parent();
@@ -115,10 +123,10 @@ pub(crate) fn run_burn() -> io::Result<()> {
     }
 }
 
-/// Has this helper process killed when the bench dies, so that it does not go on loading the
+/// Has this process of the bench killed when the bench dies, so that it does not go on loading the
 /// machine.
 fn die_with_parent() {
-    // If this fails, a helper still ends when its pipe closes, or when the bench kills it.
+    // If this fails, the process still ends when its pipe closes, or when the bench kills it.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
 }
 

@@ -69,6 +69,9 @@ pub(crate) enum Command {
     Pong(pong::Args),
     Why(why::Args),
     Bench(Box<bench::Args>),
+    /// Run the gateway that the bench measures
+    #[command(hide = true)]
+    BenchGateway(ServeArgs),
     /// Hold links for the bench
     #[command(hide = true)]
     BenchWorker,

@@ -49,6 +49,7 @@ fn run(cli: Cli, output: &mut Output) -> io::Result<Exit> {
         Command::Pong(args) => pong::run(&args, output),
         Command::Why(args) => why::run(&args, output),
         Command::Bench(args) => bench::run(*args, output),
+        Command::BenchGateway(args) => bench::run_gateway(&args, output),
         Command::BenchWorker => bench::helper(bench::run_worker(), output),
         Command::BenchEcho(args) => bench::helper(bench::run_echo(&args), output),
         Command::BenchBurn => bench::helper(bench::run_burn(), output),

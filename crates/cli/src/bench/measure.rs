@@ -1,6 +1,6 @@
 //! The rounds of a run: each starts a target, opens links, sends heartbeats, and silences some.
 
-use std::io;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -135,12 +135,22 @@ pub(crate) fn run(plan: &Plan) -> Result<Vec<Round>, BenchError> {
     for round in 1..=plan.rounds {
         for kind in kinds {
             let name = format!("{} {round}/{}", kind.name(), plan.rounds);
+            announce(&bar, plan, &name);
             let period = period(plan, *kind, &rounds);
             rounds.push(Runner::new(plan, *kind, period, &bar, name)?.run(round)?);
         }
     }
     bar.finish_and_clear();
     Ok(rounds)
+}
+
+/// Prints a line of progress where a bar would not show.
+fn announce(bar: &ProgressBar, plan: &Plan, name: &str) {
+    if bar.is_hidden() {
+        let role = plan.role.map_or(String::new(), |role| format!("role {}, ", role.name()));
+        // Progress that cannot be printed is no reason to end a run.
+        let _ = writeln!(io::stderr(), "bench: {role}{name}");
+    }
 }
 
 /// Returns the time between two heartbeats of a link. The links of a baseline beat as often as

@@ -14,7 +14,6 @@ use serde::Serialize;
 use systole_gateway::beacon::keys::KEY;
 use systole_gateway::ready::Ready;
 use systole_net::Clock;
-use tempfile::TempDir;
 
 use super::args::{Plan, Role};
 use super::codec::Codec;
@@ -62,8 +61,6 @@ pub(crate) struct Target {
     pub(crate) admin: Option<String>,
     /// `None` for a process that the bench did not start.
     child: Option<Child>,
-    /// The directory of the gateway's configuration, deleted when dropped.
-    _dir: Option<TempDir>,
 }
 
 impl Target {
@@ -77,7 +74,6 @@ impl Target {
                 destination: destination(kind, address, plan),
                 admin: plan.args.admin.clone(),
                 child: None,
-                _dir: None,
             }),
             (Kind::Gateway | Kind::NoRests, _, _) => gateway(kind, plan),
         }
@@ -174,7 +170,6 @@ fn baseline(plan: &Plan) -> Result<Target, BenchError> {
         destination: destination(Kind::Baseline, address.trim(), plan),
         admin: None,
         child: Some(child),
-        _dir: None,
     };
     if read.is_err() || target.destination.address.is_empty() {
         target.child.as_mut().map(Child::kill);
@@ -184,6 +179,7 @@ fn baseline(plan: &Plan) -> Result<Target, BenchError> {
 }
 
 fn gateway(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
+    // Deleted as soon as the gateway is ready, which then needs none of the files.
     let dir = tempfile::Builder::new()
         .prefix("systole-bench-")
         .tempdir()
@@ -201,7 +197,7 @@ fn gateway(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
         .map_err(|error| BenchError::io("cannot write the gateway's log", &error))?;
     let errors =
         output.try_clone().map_err(|error| BenchError::io("cannot write a log", &error))?;
-    let mut serve = own_process("serve")?;
+    let mut serve = own_process("bench-gateway")?;
     // The caller's environment would override the file.
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_setting(name)) {
         serve.env_remove(name);
@@ -222,7 +218,6 @@ fn gateway(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
         destination: destination(kind, "", plan),
         admin: None,
         child: Some(child),
-        _dir: Some(dir),
     };
     let ready = wait_ready(&mut target, &ready).ok_or_else(|| did_not_start(&log))?;
     let codec = plan.args.codec.name();

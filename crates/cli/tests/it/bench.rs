@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::gateway::wait;
+use crate::program::Program;
 use crate::{directory, systole};
 
 fn bench(name: &str, args: &[&str]) -> Value {
@@ -71,6 +73,34 @@ fn the_gateway_finds_exactly_the_silent_links() {
     assert_eq!(silence["found"], 20);
     assert_eq!(silence["false_verdicts"], 0);
     assert_eq!(silence["gateway_ms"]["verdicts"], 20);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_bench_that_is_ended_leaves_nothing_behind() {
+    let directory = directory("bench-ended");
+    let args = ["bench", "--links", "20", "--settle", "1h", "--baseline"];
+    let mut bench = Program::start(systole(&directory, &args).env("TMPDIR", &directory));
+    assert_eq!(bench.stderr_line().as_deref(), Some("bench: gateway 1/3"));
+    let id = bench.id();
+    let children = || {
+        let ids = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+        ids.unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let command = |id: &String| {
+        let line = std::fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        line.split('\0').nth(1).unwrap_or_default().to_owned()
+    };
+    let files = || std::fs::read_dir(&directory).expect("it exists").count();
+    let has = |ids: &[String], name| ids.iter().any(|id| command(id) == name);
+    let left = wait("the workers", || {
+        let all = children();
+        (has(&all, "bench-worker") && files() == 0).then_some(all)
+    });
+    assert!(has(&left, "bench-gateway"), "{left:?}");
+    bench.signal("TERM");
+    assert_eq!(bench.end(), -1);
+    wait("the end of all processes", || left.iter().all(|id| command(id).is_empty()).then_some(()));
 }
 
 #[test]
