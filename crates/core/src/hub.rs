@@ -28,7 +28,7 @@ use crate::policy::Policy;
 use crate::random::Random;
 use crate::tap::Machine;
 use crate::time::{Span, Time};
-use crate::wheel::Wheel;
+use crate::wheel::{self, Wheel};
 
 /// The maximum number of links in a hub. A session number has 24 bits for the link number, beside
 /// the shard and a serial number.
@@ -72,8 +72,8 @@ pub enum Input<'a> {
     ///
     /// A link whose deadline lies within the horizon is judged at the horizon. For a link whose
     /// deadline has come since then the hub emits [`link::Output::Poll`]: it is judged at the time
-    /// of [`link::Input::Polled`], unless bytes came first. A poll that has no answer before the
-    /// next input of this kind is repeated.
+    /// of [`link::Input::Polled`], unless bytes came first. A poll that has no answer is
+    /// repeated by the next input of this kind that comes a tick of the wheel later.
     Deadline {
         /// The time up to which every socket has been read; at most `now`.
         horizon: Time,
@@ -149,9 +149,6 @@ pub struct Hub {
     ended: Vec<u32>,
     /// More deadlines are due than one input may handle.
     backlog: bool,
-    /// The links whose sockets were to be read since the last [`Input::Deadline`]. Their wheel
-    /// entries have fired, and are armed again with the answers.
-    polled: Vec<u32>,
     outbound: Outbound,
     random: Random,
     counters: Counters,
@@ -186,7 +183,6 @@ impl Hub {
             leave_limit: LEAVE_LIMIT,
             ended: Vec::new(),
             backlog: false,
-            polled: Vec::new(),
             outbound: Outbound::default(),
             random: Random::new(seed),
             counters: Counters::default(),
@@ -343,9 +339,6 @@ impl Hub {
     /// Handles the due deadlines, in batches: due links lie anywhere in memory, and the cache
     /// misses of one batch overlap.
     fn expire(&mut self, now: Time, horizon: Time) {
-        while let Some(link) = self.polled.pop() {
-            self.rearm(now, link, false);
-        }
         let mut steps = DEADLINE_STEPS;
         let mut batch = [(0, None); DEADLINE_BATCH];
         loop {
@@ -370,7 +363,8 @@ impl Hub {
                     }
                     Some(timer) if timer.due <= now => {
                         steps = steps.saturating_sub(POLL_STEPS);
-                        self.polled.push(link);
+                        // Asked again if there is no answer.
+                        self.wheel.arm(link, now + wheel::TICK);
                         self.outbound.to(link).poll();
                     }
                     Some(timer) => self.wheel.arm(link, timer.fires),

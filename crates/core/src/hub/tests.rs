@@ -175,7 +175,9 @@ fn a_link_that_is_due_behind_the_horizon_is_judged_by_its_own_socket() {
     hub.handle(now, Input::Deadline { horizon });
     assert_eq!(polls(&mut hub), (Vec::from([0, 1]), 0));
     // Without an answer the hub asks again.
-    let now = now + crate::wheel::TICK;
+    let again = hub.next_deadline().unwrap();
+    assert!(again > now && again.since(now) <= crate::wheel::TICK.times(2));
+    let now = again;
     hub.handle(now, Input::Deadline { horizon });
     assert_eq!(polls(&mut hub), (Vec::from([0, 1]), 0));
     // Link 0 held bytes, link 1 was empty.
@@ -372,6 +374,25 @@ fn the_flight_recorder_of_an_ended_link_shows_the_way_to_the_verdict() {
     assert_eq!(timeline, expected);
     hub.handle(Time::from_millis(19_100), Input::Deadline { horizon: Time::from_millis(19_100) });
     assert!(hub.presence(7).is_none());
+}
+
+#[test]
+fn a_polled_link_that_is_read_on_without_an_answer_keeps_a_deadline() {
+    let mut hub = hub(Policy::standard());
+    open(&mut hub, 0, 0);
+    drain(&mut hub);
+    let mut now = Time::ZERO;
+    while polls(&mut hub).0.is_empty() {
+        now = hub.next_deadline().unwrap().max(now + crate::wheel::TICK);
+        hub.handle(now, Input::Deadline { horizon: Time::ZERO });
+    }
+    let bytes = link::Input::Received(b"x\n");
+    hub.handle(now, Input::Link { link: 0, input: bytes });
+    drain(&mut hub);
+    assert!(hub.next_deadline().is_some(), "nobody would judge the link again");
+    hub.handle(now, Input::Deadline { horizon: now });
+    let next = hub.next_deadline().unwrap();
+    assert!(next > now, "and it waits for no turn of its own");
 }
 
 #[test]
