@@ -21,7 +21,7 @@ use systole_core::{Policy, Span};
 use systole_net::Clock;
 
 use crate::report::ReportChannels;
-use crate::request::{REQUESTS, Requests};
+use crate::request::{REQUESTS, RequestQueue, Requests};
 use crate::shard::Shard;
 use crate::stats::{BeaconStats, Distributions, ShardStats};
 use crate::wake::wake_ups;
@@ -86,7 +86,8 @@ pub fn spawn(setup: &BeaconSetup, shards: Vec<BeaconShard>) -> io::Result<Vec<Sh
         let (sender, receiver) = sync_channel(REQUESTS);
         let (waker, wake_ups) = wake_ups(poll.registry(), beacon_loop::REQUESTED)?;
         let waiting = (poll, wake_ups);
-        let beacon_loop = BeaconLoop::new(waiting, setup, index as u8, shard, mesh, receiver)?;
+        let beacon_loop =
+            BeaconLoop::new(waiting, setup, index as u8, shard, mesh, RequestQueue::new(receiver))?;
         let name = format!("beacon-{index}");
         let thread = std::thread::Builder::new().name(name).spawn(move || beacon_loop.run())?;
         spawned.push(Shard { requests: Requests::new(sender, waker), thread });

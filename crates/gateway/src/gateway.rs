@@ -1,7 +1,7 @@
 //! The handle through which the control plane queries and controls the shards.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use systole_core::{Policy, Span, hub};
@@ -50,7 +50,15 @@ pub struct ListenerState {
     pub codec: &'static str,
     /// The address that clients connect to.
     pub address: SocketAddr,
-    policy: Mutex<Policy>,
+    policy: Mutex<InForce>,
+}
+
+/// The policy of a listener.
+#[derive(Clone, Copy, Debug)]
+struct InForce {
+    policy: Policy,
+    /// Whether all shards have it; not so after a retune that failed at some of them.
+    everywhere: bool,
 }
 
 impl ListenerState {
@@ -61,17 +69,23 @@ impl ListenerState {
         address: SocketAddr,
         policy: Policy,
     ) -> ListenerState {
-        ListenerState { name, codec, address, policy: Mutex::new(policy) }
+        let in_force = InForce { policy, everywhere: true };
+        ListenerState { name, codec, address, policy: Mutex::new(in_force) }
     }
 
     /// Returns the policy in force.
     pub fn policy(&self) -> Policy {
-        *self.policy.lock().unwrap_or_else(PoisonError::into_inner)
+        self.in_force().policy
     }
 
-    fn replace_policy(&self, policy: Policy) -> Policy {
-        let mut held = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut held, policy)
+    /// Returns whether `policy` is in force at all shards.
+    pub(crate) fn has_policy(&self, policy: Policy) -> bool {
+        let held = self.in_force();
+        held.everywhere && held.policy == policy
+    }
+
+    fn in_force(&self) -> MutexGuard<'_, InForce> {
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -367,17 +381,29 @@ impl Gateway {
         }
     }
 
-    /// Puts a policy in force for all present and future sessions of a listener, and returns the
-    /// previous policy. The shards apply the new one after this returns.
+    /// Puts the policy that `change` makes of the present one in force, for all present and future
+    /// sessions of a listener. Returns the policy before and the new one, which the shards apply
+    /// after this returns. Two changes at once are made one after the other.
     ///
     /// # Errors
-    /// A shard accepted no request in time, though others may have. Repeat the call, so that all
-    /// shards have the same policy.
-    pub async fn retune(&self, listener: u16, policy: Policy) -> Result<Policy, ShardUnavailable> {
+    /// The error of `change`, which then changes nothing; or a shard accepted no request in time,
+    /// though others have. Repeat the call, so that all shards have the same policy.
+    pub async fn retune<E: From<ShardUnavailable>>(
+        &self,
+        listener: u16,
+        change: impl FnOnce(Policy) -> Result<Policy, E>,
+    ) -> Result<(Policy, Policy), E> {
         let _turn = self.fan_out.lock().await;
-        self.command_all(hub::HubCommand::Retune { listener, policy }).await?;
-        let state = self.listeners.get(usize::from(listener));
-        Ok(state.map_or(policy, |state| state.replace_policy(policy)))
+        let Some(state) = self.listeners.get(usize::from(listener)) else {
+            return Err(ShardUnavailable::Gone.into());
+        };
+        let old = state.policy();
+        let new = change(old)?;
+        state.in_force().everywhere = false;
+        self.send_to_all(|| Request::Command(hub::HubCommand::Retune { listener, policy: new }))
+            .await?;
+        *state.in_force() = InForce { policy: new, everywhere: true };
+        Ok((old, new))
     }
 
     /// Switches the logging of heartbeats on or off.
@@ -395,14 +421,7 @@ impl Gateway {
     /// As [`Gateway::retune`].
     pub async fn command(&self, command: hub::HubCommand) -> Result<(), ShardUnavailable> {
         let _turn = self.fan_out.lock().await;
-        self.command_all(command).await
-    }
-
-    async fn command_all(&self, command: hub::HubCommand) -> Result<(), ShardUnavailable> {
-        for shard in &self.shards {
-            send_with_retry(shard, || Request::Command(command)).await?;
-        }
-        Ok(())
+        self.send_to_all(|| Request::Command(command)).await
     }
 
     /// Stops accepting connections on all shards.
@@ -410,26 +429,46 @@ impl Gateway {
     /// # Errors
     /// As [`Gateway::retune`].
     pub async fn stop_accepting(&self) -> Result<(), ShardUnavailable> {
-        for shard in &self.shards {
-            send_with_retry(shard, || Request::StopAccepting).await?;
-        }
-        Ok(())
+        self.send_to_all(|| Request::StopAccepting).await
     }
 
-    /// Ends all shards; an error of one does not keep the others running.
+    /// Ends all shards.
     ///
     /// # Errors
     /// A shard accepted no request in time.
     pub async fn stop(&self) -> Result<(), ShardUnavailable> {
-        let mut result = Ok(());
-        for shard in &self.shards {
-            match send_with_retry(shard, || Request::Stop).await {
-                // Gone: the shard has already ended.
-                Ok(()) | Err(ShardUnavailable::Gone) => {}
-                Err(ShardUnavailable::Busy) => result = Err(ShardUnavailable::Busy),
-            }
+        match self.send_to_all(|| Request::Stop).await {
+            // A shard that has already ended needs no request.
+            Ok(()) | Err(ShardUnavailable::Gone) => Ok(()),
+            Err(ShardUnavailable::Busy) => Err(ShardUnavailable::Busy),
         }
-        result
+    }
+
+    /// Sends a request to all shards, and again for [`ANSWER_TIMEOUT`] to those that are busy. What
+    /// one shard refuses still reaches the others.
+    async fn send_to_all(&self, request: impl Fn() -> Request) -> Result<(), ShardUnavailable> {
+        let mut left: Vec<&Requests> = self.shards.iter().collect();
+        let mut result = Ok(());
+        let send = async {
+            loop {
+                left.retain(|shard| match shard.send(request()) {
+                    Ok(()) => false,
+                    Err(Refused::Busy) => true,
+                    Err(Refused::Gone) => {
+                        result = Err(ShardUnavailable::Gone);
+                        false
+                    }
+                });
+                if left.is_empty() {
+                    return;
+                }
+                sleep(RETRY_AFTER).await;
+            }
+        };
+        match timeout(ANSWER_TIMEOUT, send).await {
+            Ok(()) => result,
+            Err(_) => Err(ShardUnavailable::Busy),
+        }
     }
 
     /// Returns the shard of a session: the first byte of the session's number.
@@ -449,23 +488,6 @@ async fn ask<T>(
         Ok(Err(_)) => Err(ShardUnavailable::Gone),
         Err(_) => Err(ShardUnavailable::Busy),
     }
-}
-
-/// Sends a request; retries a busy shard for [`ANSWER_TIMEOUT`], so that a command for all shards
-/// reaches all of them.
-async fn send_with_retry(
-    shard: &Requests,
-    request: impl Fn() -> Request,
-) -> Result<(), ShardUnavailable> {
-    let send = async {
-        loop {
-            match shard.send(request()).map_err(unavailable) {
-                Err(ShardUnavailable::Busy) => sleep(RETRY_AFTER).await,
-                done => return done,
-            }
-        }
-    };
-    timeout(ANSWER_TIMEOUT, send).await.unwrap_or(Err(ShardUnavailable::Busy))
 }
 
 fn unavailable(refused: Refused) -> ShardUnavailable {

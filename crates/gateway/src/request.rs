@@ -1,6 +1,6 @@
 //! Requests from the control plane to a shard.
 
-use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError};
 
 use systole_core::flight::Flight;
 use systole_core::{Policy, Span, Time, hub};
@@ -12,6 +12,9 @@ use crate::wake::LoopWaker;
 /// Capacity of a shard's request channel: requests come from people and scripts, not from traffic.
 /// A full channel refuses, and the caller is asked to try again.
 pub const REQUESTS: usize = 256;
+
+/// Maximum number of requests that a shard answers in one turn; more wait for the next.
+const REQUESTS_PER_TURN: usize = 16;
 
 /// Maximum number of sessions that one request returns. Bounds the cost of a request for the loop
 /// to about 0.2 ms.
@@ -140,6 +143,43 @@ impl Requests {
             TrySendError::Disconnected(_) => Refused::Gone,
         })?;
         self.waker.wake().map_err(|_| Refused::Gone)
+    }
+}
+
+/// The receiving end of one shard's requests.
+#[derive(Debug)]
+pub(crate) struct RequestQueue {
+    receiver: Receiver<Request>,
+    /// How many more may be taken in this turn.
+    left: usize,
+}
+
+impl RequestQueue {
+    pub(crate) fn new(receiver: Receiver<Request>) -> RequestQueue {
+        RequestQueue { receiver, left: REQUESTS_PER_TURN }
+    }
+
+    /// Begins a turn of the loop, once its wake-ups are taken.
+    pub(crate) fn begin_turn(&mut self) {
+        self.left = REQUESTS_PER_TURN;
+    }
+
+    /// Takes the next request of this turn. A shard to which nobody can send any more is to end.
+    pub(crate) fn next(&mut self) -> Option<Request> {
+        self.left = self.left.checked_sub(1)?;
+        match self.receiver.try_recv() {
+            Ok(request) => Some(request),
+            Err(TryRecvError::Disconnected) => Some(Request::Stop),
+            Err(TryRecvError::Empty) => {
+                self.left = REQUESTS_PER_TURN;
+                None
+            }
+        }
+    }
+
+    /// Whether more requests may wait, for which no further wake-up will come.
+    pub(crate) fn may_hold_more(&self) -> bool {
+        self.left == 0
     }
 }
 

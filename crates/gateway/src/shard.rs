@@ -25,7 +25,7 @@ use systole_net::Clock;
 
 use crate::epochs::Epochs;
 use crate::report::ReportChannels;
-use crate::request::{REQUESTS, Requests};
+use crate::request::{REQUESTS, RequestQueue, Requests};
 use crate::stats::{Distributions, ShardStats};
 use crate::wake::wake_ups;
 use shard_loop::ShardLoop;
@@ -84,7 +84,7 @@ pub fn spawn(setup: ShardSetup) -> io::Result<Shard> {
     let (waker, wake_ups) = wake_ups(poll.registry(), shard_loop::WAKER)?;
     let (sender, receiver) = sync_channel(REQUESTS);
     let name = format!("shard-{}", setup.index);
-    let shard_loop = ShardLoop::new(poll, wake_ups, setup, receiver)?;
+    let shard_loop = ShardLoop::new(poll, wake_ups, setup, RequestQueue::new(receiver))?;
     let thread = std::thread::Builder::new().name(name).spawn(move || shard_loop.run())?;
     Ok(Shard { requests: Requests::new(sender, waker), thread })
 }

@@ -96,8 +96,7 @@ pub(super) async fn retune(
 ) -> Result<Json<Retuned>, Trouble> {
     let gateway = &shared.gateway;
     let index = gateway.listener(&name).ok_or_else(|| Trouble::no_listener(&name))?;
-    let new = wish.apply_to(gateway.listeners()[usize::from(index)].policy())?;
-    let old = gateway.retune(index, new).await?;
+    let (old, new) = gateway.retune(index, |policy| wish.apply_to(policy)).await?;
     tracing::info!(listener = name, %old, %new, "retuned over the admin interface");
     let (old, new) = (PolicyInfo::new(&old), PolicyInfo::new(&new));
     Ok(Json(Retuned { listener: name, old, new }))

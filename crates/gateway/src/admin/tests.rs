@@ -22,7 +22,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::config::Log;
 use crate::events::{Events, Names};
-use crate::gateway::{Lifecycle, ListenerState};
+use crate::gateway::{Lifecycle, ListenerState, ShardUnavailable};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::report::{Change, Fact, PauseReason, SessionInfo, Subject, session_text};
@@ -702,7 +702,7 @@ async fn a_command_reaches_all_shards_before_the_next_one_reaches_any() {
     let gateway = Arc::new(gateway(vec![free, busy], vec![Arc::default(), Arc::default()]));
     let retune = |policy| {
         let gateway = gateway.clone();
-        tokio::spawn(async move { gateway.retune(0, policy).await })
+        tokio::spawn(async move { gateway.retune(0, |_| Ok::<_, ShardUnavailable>(policy)).await })
     };
     let first = retune(Policy::datacenter());
     while received.try_recv().is_err() {
@@ -714,13 +714,50 @@ async fn a_command_reaches_all_shards_before_the_next_one_reaches_any() {
         assert!(received.try_recv().is_err(), "the first one has not reached the other shard");
     }
     assert_eq!(blocked.try_iter().count(), REQUESTS);
-    assert_eq!(first.await.unwrap(), Ok(Policy::default()));
-    assert_eq!(second.await.unwrap(), Ok(Policy::datacenter()));
+    assert_eq!(first.await.unwrap(), Ok((Policy::default(), Policy::datacenter())));
+    assert_eq!(second.await.unwrap(), Ok((Policy::datacenter(), Policy::relaxed())));
     let last = |requests: &Receiver<Request>| match requests.try_iter().last() {
         Some(Request::Command(command)) => format!("{command:?}"),
         other => panic!("{other:?}"),
     };
     assert_eq!(last(&received), last(&blocked));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retune_that_a_busy_shard_missed_is_not_in_force_and_may_be_repeated() {
+    let mut polls = Vec::new();
+    let (busy, blocked) = connect(&mut polls);
+    let (free, received) = connect(&mut polls);
+    for _ in 0..REQUESTS {
+        busy.send(Request::StopAccepting).unwrap();
+    }
+    let gateway = gateway(vec![busy, free], vec![Arc::default(), Arc::default()]);
+    let retune =
+        || gateway.retune(0, |policy| Ok::<_, ShardUnavailable>(policy.with_enforce(false)));
+    let (is, wanted) = (Policy::default(), Policy::default().with_enforce(false));
+    assert_eq!(retune().await, Err(ShardUnavailable::Busy));
+    assert!(matches!(received.try_recv(), Ok(Request::Command(_))), "the others have it");
+    let listener = &gateway.listeners()[0];
+    assert_eq!(listener.policy(), is);
+    assert!(!listener.has_policy(is) && !listener.has_policy(wanted), "it is not known");
+    assert_eq!(blocked.try_iter().count(), REQUESTS);
+    assert_eq!(retune().await, Ok((is, wanted)));
+    assert!(listener.has_policy(wanted));
+}
+
+#[tokio::test]
+async fn of_two_changes_of_a_policy_at_once_none_is_lost() {
+    let mut polls = Vec::new();
+    let (shard, _received) = connect(&mut polls);
+    let gateway = gateway(vec![shard], vec![Arc::default()]);
+    let shared = gateway.retune(0, |policy| Ok::<_, ShardUnavailable>(policy.with_enforce(false)));
+    let keepalive = Span::from_secs(3);
+    let other = gateway
+        .retune(0, |policy| Ok::<_, ShardUnavailable>(policy.with_keepalive(keepalive).unwrap()));
+    let (first, second) = tokio::join!(shared, other);
+    assert!(first.is_ok() && second.is_ok());
+    let policy = gateway.listeners()[0].policy();
+    assert_eq!((policy.enforce(), policy.keepalive()), (false, Some(keepalive)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,6 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use mio::net::UdpSocket;
@@ -25,7 +24,7 @@ use super::{BeaconSetup, BeaconShard};
 use crate::loop_clock::LoopClock;
 use crate::report::{Change, Fact, PauseReason, Subject};
 use crate::report_sender::ReportSender;
-use crate::request::Request;
+use crate::request::RequestQueue;
 use crate::stats::{BeaconStats, Distributions, ShardStats, seconds};
 use crate::wake::WakeUps;
 
@@ -45,9 +44,6 @@ const BATCHES_PER_TURN: usize = 8;
 /// Maximum number of deadline steps per turn, each bounded by the machine to about 100 µs. A
 /// million deadlines may have to move down the wheel at one time, before any verdict falls.
 const EXPIRIES_PER_TURN: usize = 16;
-
-/// Maximum number of requests per turn; more wait for the next.
-const REQUESTS_PER_TURN: usize = 16;
 
 /// The minimum that a waiting datagram takes of the kernel's buffer, in bytes; bounds the number of
 /// waiting datagrams.
@@ -70,7 +66,7 @@ pub(super) struct BeaconLoop {
     keys: Arc<Keys>,
     mesh: Mesh,
     received: Vec<Received>,
-    requests: Receiver<Request>,
+    requests: RequestQueue,
     pub(super) reports: ReportSender,
     places_held: u32,
     max_beacons: u32,
@@ -106,7 +102,7 @@ impl BeaconLoop {
         number: u8,
         shard: BeaconShard,
         mesh: Mesh,
-        requests: Receiver<Request>,
+        requests: RequestQueue,
     ) -> io::Result<BeaconLoop> {
         let buffer = grow_receive_buffer(&shard.socket, RECEIVE_BUFFER)?;
         let mut socket = UdpSocket::from_std(shard.socket);
@@ -226,18 +222,16 @@ impl BeaconLoop {
             read: handled,
             sent: 0,
             data: false,
-            busy: self.unread || is_behind,
+            busy: self.unread || is_behind || self.requests.may_hold_more(),
             demanding: false,
             deadline,
         })
     }
 
     fn take_requests(&mut self) {
-        for _ in 0..REQUESTS_PER_TURN {
-            match self.requests.try_recv() {
-                Ok(request) => self.answer(request),
-                Err(_) => break,
-            }
+        self.requests.begin_turn();
+        while let Some(request) = self.requests.next() {
+            self.answer(request);
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use systole_core::hub;
 use systole_net::Clock;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
@@ -19,11 +20,14 @@ use crate::admin;
 use crate::config::Config;
 use crate::gateway::{Gateway, Lifecycle, ListenerState};
 use crate::ready::{Ready, ReadyListener};
-use crate::report::Reports;
+use crate::report::{Fact, Heartbeat, Reports};
 use crate::stats::ShardStats;
 
 /// Maximum number of reports in one batch; subscribers are woken once per batch.
 const REPORT_BATCH: usize = 1_024;
+
+/// Maximum number of log lines of heartbeats before other tasks may run: at 20 µs each, 1.3 ms.
+const TELEMETRY_BATCH: usize = 64;
 
 /// Interval at which a drain counts the open connections.
 const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -43,7 +47,9 @@ pub(super) async fn run(
     let mut signals = Signals::install().map_err(ServeError::Thread)?;
     let mut forwarders = JoinSet::new();
     for (shard, reports) in reports.into_iter().enumerate() {
-        forwarders.spawn(forward_reports(gateway.clone(), shard, reports, clock));
+        let Reports { facts, telemetry } = reports;
+        forwarders.spawn(forward_facts(gateway.clone(), shard, facts, clock));
+        tokio::spawn(forward_telemetry(gateway.clone(), telemetry));
     }
     let correlating = gateway.clone();
     tokio::spawn(async move { correlating.correlate().await });
@@ -102,17 +108,13 @@ async fn serve(
     }
 }
 
-/// Forwards the facts and the telemetry of one shard to the gateway until the shard has ended.
-async fn forward_reports(gateway: Arc<Gateway>, shard: usize, reports: Reports, clock: Clock) {
-    let Reports { mut facts, mut telemetry } = reports;
-    let heartbeats = async {
-        let mut batch = Vec::new();
-        while telemetry.recv_many(&mut batch, REPORT_BATCH).await > 0 {
-            batch.drain(..).for_each(|heartbeat| gateway.logs().heartbeat(&heartbeat));
-        }
-        // The shard has ended; its facts end after this.
-        std::future::pending::<()>().await;
-    };
+/// Forwards the facts of one shard to the gateway until the shard has ended.
+async fn forward_facts(
+    gateway: Arc<Gateway>,
+    shard: usize,
+    mut facts: Receiver<Fact>,
+    clock: Clock,
+) {
     let forward = async {
         let mut batch = Vec::new();
         while facts.recv_many(&mut batch, REPORT_BATCH).await > 0 {
@@ -124,10 +126,19 @@ async fn forward_reports(gateway: Arc<Gateway>, shard: usize, reports: Reports, 
     };
     tokio::select! {
         () = forward => {}
-        () = heartbeats => {}
         () = gateway.watch(shard, clock) => {}
     }
     gateway.look(shard, clock.wall_ms());
+}
+
+/// Forwards the telemetry of one shard until the shard has ended. A task of its own, which gives
+/// way after each short batch: a flood of heartbeat lines holds up no fact.
+async fn forward_telemetry(gateway: Arc<Gateway>, mut telemetry: Receiver<Heartbeat>) {
+    let mut batch = Vec::new();
+    while telemetry.recv_many(&mut batch, TELEMETRY_BATCH).await > 0 {
+        batch.drain(..).for_each(|heartbeat| gateway.logs().heartbeat(&heartbeat));
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Logs the addresses of the gateway and writes the ready file.
@@ -161,7 +172,8 @@ async fn drain(gateway: &Gateway, stats: &[Arc<ShardStats>], config: &Config) {
     let reconnect_within = config.drain.reconnect_within;
     let command = hub::HubCommand::Drain { limit, reconnect_within };
     // At the limit the links of a shard that is too busy are closed.
-    if gateway.stop_accepting().await.is_err() || gateway.command(command).await.is_err() {
+    let (stopped, told) = tokio::join!(gateway.stop_accepting(), gateway.command(command));
+    if stopped.is_err() || told.is_err() {
         tracing::warn!("a shard is too busy to drain; its links will be closed at the limit");
     }
     let empty = async {
@@ -208,14 +220,28 @@ async fn wait_for_stop(signals: &mut Signals) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::mpsc::sync_channel;
+
+    use systole_core::Span;
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
     use super::*;
     use crate::config::Log;
     use crate::events::{Body, Events, Names};
     use crate::logs::Logs;
     use crate::metrics::Metrics;
+    use crate::report::channels;
+    use crate::report::tests::joined;
+    use crate::request::{Request, Requests};
     use crate::stats::Distributions;
+    use crate::wake::wake_ups;
 
     fn gateway() -> Gateway {
+        gateway_of(Vec::new(), Vec::new(), Logs::detached(&Log::default()))
+    }
+
+    fn gateway_of(shards: Vec<Requests>, stats: Vec<Arc<ShardStats>>, logs: Logs) -> Gateway {
         let names = Names {
             listeners: Vec::new(),
             descriptors: None,
@@ -224,8 +250,7 @@ mod tests {
         };
         let metrics =
             Metrics::new(Vec::new(), Vec::new(), &Distributions::default(), Clock::start());
-        let (events, logs) = (Events::new(16, 1, names), Logs::detached(&Log::default()));
-        Gateway::new(Vec::new(), Vec::new(), Vec::new(), events, metrics, logs)
+        Gateway::new(shards, stats, Vec::new(), Events::new(16, 1, names), metrics, logs)
     }
 
     /// Forwards one event at a time, with a wait of `pause` before each.
@@ -234,6 +259,64 @@ mod tests {
             tokio::time::sleep(pause).await;
             events.publish_body(0, Body::AcceptingResumed { shard: 0 });
         }
+    }
+
+    /// Counts the lines of a log, each of which takes as long as one to a terminal.
+    struct SlowLines(Arc<AtomicU64>);
+
+    impl<S: tracing::Subscriber> Layer<S> for SlowLines {
+        fn on_event(&self, _: &tracing::Event<'_>, _: Context<'_, S>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            let clock = Clock::start();
+            while clock.monotonic() < Span::from_micros(20) {}
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fact_does_not_wait_behind_a_flood_of_heartbeat_lines() {
+        let lines = Arc::new(AtomicU64::new(0));
+        let log = tracing_subscriber::registry().with(SlowLines(lines.clone()));
+        let _guard = tracing::subscriber::set_default(log);
+        let logs = Logs::detached(&Log { heartbeats: true, ..Log::default() });
+        let gateway = Arc::new(gateway_of(Vec::new(), Vec::new(), logs));
+        let (senders, Reports { facts, telemetry }) = channels(16);
+        let heard = gateway.clone();
+        let shard = std::thread::spawn(move || {
+            let mut most = 0;
+            for session in 0..10 {
+                let before = lines.load(Ordering::SeqCst);
+                senders.facts.blocking_send(joined(session)).unwrap();
+                while heard.events().last() <= session {
+                    let _ = senders.telemetry.try_send(Heartbeat::example());
+                }
+                most = most.max(lines.load(Ordering::SeqCst) - before);
+            }
+            most
+        });
+        tokio::spawn(forward_telemetry(gateway.clone(), telemetry));
+        forward_facts(gateway, 0, facts, Clock::start()).await;
+        let most = shard.join().unwrap();
+        assert!(most <= 10 * TELEMETRY_BATCH as u64, "{most} heartbeat lines before a fact");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_shard_does_not_keep_the_others_from_draining() {
+        let poll = mio::Poll::new().unwrap();
+        let (waker, _wake_ups) = wake_ups(poll.registry(), mio::Token(1)).unwrap();
+        let (busy, _unread) = sync_channel(1);
+        busy.try_send(Request::StopAccepting).unwrap();
+        let (free, received) = sync_channel(16);
+        let shards = [busy, free].map(|sender| Requests::new(sender, waker.clone()));
+        let stats: Vec<Arc<ShardStats>> = vec![Arc::default(), Arc::default()];
+        stats[1].links.set(1);
+        let logs = Logs::detached(&Log::default());
+        let gateway = gateway_of(shards.into(), stats.clone(), logs);
+        drain(&gateway, &stats, &Config::default()).await;
+        let received: Vec<_> = received.try_iter().collect();
+        assert!(
+            matches!(received[..], [Request::StopAccepting, Request::Command(_)]),
+            "{received:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use super::options::ServeOptions;
 use crate::config::Config;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, ShardUnavailable};
 
 /// Reloads the configuration file of `options` and updates `config` to what is then in force.
 ///
@@ -20,8 +20,10 @@ pub(super) async fn reload(gateway: &Gateway, config: &mut Config, options: &Ser
         }
     };
     let needs_restart = settings_needing_restart(config, &new);
+    let mut is_complete = true;
     gateway.logs().set_level(new.log.level);
     if gateway.log_heartbeats(new.log.heartbeats).await.is_err() {
+        is_complete = false;
         tracing::error!("a shard is too busy to change log.heartbeats: send SIGHUP again");
     }
     let streams = new.listeners.iter().map(|it| (it.name(), it.policy()));
@@ -30,23 +32,25 @@ pub(super) async fn reload(gateway: &Gateway, config: &mut Config, options: &Ser
         let Some(index) = gateway.listener(name) else {
             continue;
         };
-        let held = gateway.listeners()[usize::from(index)].policy();
-        if held == policy {
+        if gateway.listeners()[usize::from(index)].has_policy(policy) {
             continue;
         }
-        match gateway.retune(index, policy).await {
-            Ok(old) => {
-                let enforce = policy.enforce();
-                tracing::info!(listener = name, %old, new = %policy, enforce, "retuned");
+        match gateway.retune(index, |_| Ok::<_, ShardUnavailable>(policy)).await {
+            Ok((old, new)) => {
+                let enforce = new.enforce();
+                tracing::info!(listener = name, %old, %new, enforce, "retuned");
             }
             Err(_) => {
+                is_complete = false;
                 tracing::error!(listener = name, "a shard is too busy: send SIGHUP again");
             }
         }
     }
     config.drain = new.drain;
     if needs_restart.is_empty() {
-        tracing::info!("the configuration is in force");
+        if is_complete {
+            tracing::info!("the configuration is in force");
+        }
     } else {
         let settings = needs_restart.join(", ");
         tracing::warn!(settings, "in force, but for these settings, which need a restart");
@@ -73,6 +77,7 @@ fn settings_needing_restart(now: &Config, new: &Config) -> Vec<&'static str> {
     let listeners_differ = places(now) != places(new) || beacons(now) != beacons(new);
     let differences = [
         ("shards", now.shards != new.shards),
+        ("rest", now.rest != new.rest),
         ("handshake_timeout", now.handshake_timeout != new.handshake_timeout),
         ("hung", now.hung != new.hung),
         ("logic", now.logic != new.logic),
@@ -101,6 +106,7 @@ mod tests {
             ("[policy]\npreset = \"demanding\"", vec![]),
             ("enforce = false\n[log]\nlevel = \"debug\"\nheartbeats = true", vec![]),
             ("[drain]\nlimit = \"5s\"", vec![]),
+            ("rest = \"0ms\"", vec!["rest"]),
             ("shards = 3\nlogic = \"none\"", vec!["shards", "logic"]),
             ("[admin]\naddress = \"127.0.0.1:9\"", vec!["admin"]),
             ("[limits]\nevents = 7", vec!["limits"]),

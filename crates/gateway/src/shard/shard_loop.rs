@@ -2,7 +2,6 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use mio::event::Event as Readiness;
@@ -21,7 +20,7 @@ use super::sockets::{Conn, ReadOutcome, Sockets};
 use crate::epochs::Epochs;
 use crate::loop_clock::LoopClock;
 use crate::report_sender::ReportSender;
-use crate::request::Request;
+use crate::request::RequestQueue;
 use crate::stats::{Distributions, ShardStats};
 use crate::wake::WakeUps;
 
@@ -46,9 +45,6 @@ const SCRATCH: usize = 64 * 1024;
 
 /// Maximum number of deadline steps per turn, each bounded by the hub, before the next poll.
 const EXPIRIES_PER_TURN: usize = 4;
-
-/// Maximum number of requests per turn; more wait for the next.
-const REQUESTS_PER_TURN: usize = 16;
 
 /// The readiness for which links are registered. Priority shows urgent data.
 #[cfg(target_os = "linux")]
@@ -77,9 +73,7 @@ pub(super) struct ShardLoop {
     pub(super) polls: Vec<u32>,
     pub(super) echo: bool,
     epochs: Arc<Epochs>,
-    requests: Receiver<Request>,
-    /// Whether more requests may wait for which no further wake-up will come.
-    requests_pending: bool,
+    requests: RequestQueue,
     pub(super) reports: ReportSender,
     bytes_in: u64,
     accepted: u64,
@@ -93,7 +87,7 @@ impl ShardLoop {
         poll: Poll,
         wake_ups: WakeUps,
         setup: ShardSetup,
-        requests: Receiver<Request>,
+        requests: RequestQueue,
     ) -> io::Result<ShardLoop> {
         let (sockets, settings): (Vec<_>, Vec<_>) = setup.listeners.into_iter().unzip();
         let mut listening = Vec::new();
@@ -131,7 +125,6 @@ impl ShardLoop {
             echo: setup.echo,
             epochs: setup.epochs,
             requests,
-            requests_pending: false,
             reports: ReportSender::new(setup.reports, Arc::clone(&setup.stats)),
             bytes_in: 0,
             accepted: 0,
@@ -229,19 +222,15 @@ impl ShardLoop {
     /// Whether the next turn has work already.
     fn is_busy(&self, now: Time) -> bool {
         let left_over =
-            self.requests_pending || !self.unread.is_empty() || self.sockets.has_marked();
+            self.requests.may_hold_more() || !self.unread.is_empty() || self.sockets.has_marked();
         left_over || self.acceptor.is_pending(now)
     }
 
     fn take_requests(&mut self) {
-        self.requests_pending = false;
-        for _ in 0..REQUESTS_PER_TURN {
-            match self.requests.try_recv() {
-                Ok(request) => self.answer(request),
-                Err(_) => return,
-            }
+        self.requests.begin_turn();
+        while let Some(request) = self.requests.next() {
+            self.answer(request);
         }
-        self.requests_pending = true;
     }
 
     /// Continues to read the sockets that may hold unread bytes. Returns how many.
@@ -408,6 +397,8 @@ impl ShardLoop {
             }
             self.clock.record_work();
         }
+        // Keeps the memory, and what the answers may have asked for.
+        polls.append(&mut self.polls);
         self.polls = polls;
     }
 

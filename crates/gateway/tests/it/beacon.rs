@@ -22,6 +22,8 @@ use systole_net::{Clock, datagrams};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
+use crate::wait_for_end;
+
 /// Longest wait for anything expected, so that no test hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 const FIRST: u8 = 5;
@@ -67,6 +69,32 @@ fn start_with(policy: Policy, shards: usize, max_beacons: u32, facts: usize) -> 
     });
     let shards = spawn(&setup, own.collect()).unwrap();
     Running { shards, shard_stats, address, reports: receiver, stats }
+}
+
+#[test]
+fn shards_whose_handles_are_dropped_end() {
+    for Shard { requests, thread } in start(Policy::default(), 2).shards {
+        drop(requests);
+        wait_for_end(&thread);
+    }
+}
+
+#[test]
+fn requests_sent_together_are_answered_together() {
+    let running = start(Policy::default(), 1);
+    // The loop is idle, and its longest wait is 100 ms.
+    let mut answers = Vec::new();
+    let clock = Clock::start();
+    for _ in 0..200 {
+        let (reply, answer) = oneshot::channel();
+        running.shards[0].requests.send(Request::Session { session: 7, reply }).unwrap();
+        answers.push(answer);
+    }
+    for answer in answers {
+        assert_eq!(answer.blocking_recv().unwrap(), None);
+    }
+    let took = clock.monotonic();
+    assert!(took < Span::from_millis(90), "{took}");
 }
 
 impl Running {

@@ -24,6 +24,8 @@ use systole_net::{Clock, listener};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
+use crate::wait_for_end;
+
 /// Longest wait for anything expected, so that no test hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -752,6 +754,13 @@ fn a_flood_on_one_link_does_not_delay_the_verdict_on_another() {
     drop(silent);
     running.stop();
     flooding.join().unwrap();
+}
+
+#[test]
+fn a_shard_whose_handle_is_dropped_ends() {
+    let Running { shard: Shard { requests, thread }, .. } = start(Policy::default(), |_| {});
+    drop(requests);
+    wait_for_end(&thread);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use systole_net::{Clock, SocketOptions, listener};
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::request::Order;
+use crate::request::{Order, Request};
 use crate::wake::{LoopWaker, wake_ups};
 
 /// Longer than a test takes: nothing waits for this time.
@@ -27,6 +27,8 @@ const TURNS: usize = 1_000;
 /// line.
 struct Bench {
     shard: ShardLoop,
+    /// Without it the shard would end.
+    _requests: std::sync::mpsc::Sender<Request>,
     waker: LoopWaker,
     peer: TcpStream,
     session: u64,
@@ -55,12 +57,13 @@ impl Bench {
             stats: Arc::default(),
             distributions: Distributions::default(),
         };
-        let (_, requests) = std::sync::mpsc::channel();
+        let (sender, requests) = std::sync::mpsc::channel();
+        let requests = RequestQueue::new(requests);
         let poll = Poll::new().unwrap();
         let (waker, wake_ups) = wake_ups(poll.registry(), WAKER).unwrap();
         let shard = ShardLoop::new(poll, wake_ups, setup, requests).unwrap();
         let peer = TcpStream::connect(address).unwrap();
-        let mut bench = Bench { shard, waker, peer, session: 0 };
+        let mut bench = Bench { shard, _requests: sender, waker, peer, session: 0 };
         bench.receive();
         bench
     }
