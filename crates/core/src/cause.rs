@@ -245,7 +245,10 @@ impl Cause {
     pub const fn advice(self) -> &'static str {
         match self {
             Cause::PeerClosed(_) => "Nothing: the peer ended the session in good order.",
-            Cause::PeerExited => "Look at the peer's own log: its process ended without a goodbye.",
+            Cause::PeerExited => {
+                "Look at the peer's own log: its process ended, or closed its side, without a \
+                 goodbye."
+            }
             Cause::PeerReset => {
                 "Look whether the peer restarted, or whether a firewall on the way resets \
                  connections it forgot."
@@ -306,7 +309,9 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Cause::PeerClosed(reason) => write!(f, "the peer said goodbye: {reason}"),
-            Cause::PeerExited => f.write_str("the peer's process ended without a goodbye"),
+            Cause::PeerExited => {
+                f.write_str("the peer's process ended, or closed its side, without a goodbye")
+            }
             Cause::PeerReset => f.write_str("the peer's machine reset the connection"),
             Cause::PeerRebooted => f.write_str("the peer's machine restarted"),
             Cause::MiddleboxForgot => f.write_str("something on the way forgot the connection"),
@@ -341,7 +346,7 @@ impl fmt::Display for Cause {
             Cause::Drained => f.write_str("ended by a drain"),
             Cause::Finished => f.write_str("ended by us, in good order"),
             Cause::LocalFault => f.write_str("an error of our own"),
-            Cause::Unknown => f.write_str("silent beyond the bound, cause unknown"),
+            Cause::Unknown => f.write_str("lost for an unknown cause"),
         }
     }
 }

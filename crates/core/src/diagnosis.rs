@@ -60,6 +60,8 @@ pub struct Case {
     pub interval: Span,
     /// Whether the bound has passed; it has not if the kernel gave up before.
     pub beyond_bound: bool,
+    /// Whether a probe was sent in this silence.
+    pub probed: bool,
 }
 
 impl Doubts {
@@ -72,7 +74,7 @@ impl Doubts {
             backoff: 0,
             probes: 0,
             last_ack: Span::ZERO,
-            last_data: Span::ZERO,
+            last_sent: Span::ZERO,
             rtt: Span::ZERO,
             total_retrans: 0,
             bytes_acked: None,
@@ -217,7 +219,10 @@ fn first_match(case: &Case, doubts: &Doubts) -> Diagnosis {
         return high(Cause::NotReading, &grounds);
     }
     let nothing_repeated = tcp.retransmits == 0;
-    if fresh && open && nothing_repeated && acknowledged.is_some_and(|bytes| bytes > 0) {
+    // The first examination may have come after the acknowledgement of the last probe.
+    let all_acknowledged = tcp.unacked == 0 && tcp.notsent == Some(0);
+    let answered = acknowledged.is_some_and(|bytes| bytes > 0) || case.probed && all_acknowledged;
+    if fresh && open && nothing_repeated && answered {
         return high(Cause::AppHung, &[silent, G::KernelFresh, G::BytesAcknowledged]);
     }
     if lost && acknowledged == Some(0) && doubts.heard_since_retransmission {

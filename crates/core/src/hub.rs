@@ -289,7 +289,8 @@ impl Hub {
         if before != after {
             if after.0 && !before.0 {
                 let millis = now.since(slot.peer.flight().opened()).as_millis();
-                slot.established = u32::try_from(millis).unwrap_or(u32::MAX - 1) + 1;
+                slot.established =
+                    u32::try_from(millis).map_or(u32::MAX, |ms| ms.saturating_add(1));
             }
             self.counters.online += u32::from(after.0);
             self.counters.online -= u32::from(before.0);
@@ -409,7 +410,7 @@ impl Machine for Hub {
             }
             Input::Deadline { horizon } => {
                 let horizon = horizon.min(now);
-                self.sweep(horizon);
+                self.sweep(now);
                 self.expire(now, horizon);
             }
             Input::Command(command) => self.command(command),

@@ -22,8 +22,9 @@ pub struct TcpSnapshot {
     pub probes: u8,
     /// Time since the peer's last acceptable segment, duplicates included (`tcpi_last_ack_recv`).
     pub last_ack: Span,
-    /// Time since the last data of the peer (`tcpi_last_data_recv`).
-    pub last_data: Span,
+    /// Time since data of ours last left, retransmissions included (`tcpi_last_data_sent`). Window
+    /// probes carry none.
+    pub last_sent: Span,
     /// Smoothed round-trip time (`tcpi_rtt`).
     pub rtt: Span,
     /// Retransmissions so far (`tcpi_total_retrans`).
@@ -110,6 +111,8 @@ pub struct Examination {
     pub tcp: Option<TcpSnapshot>,
     /// The pending error, or the soft error that a router reported.
     pub error: Option<SocketError>,
+    /// Whether the connection has ended with `error`, which no later call reports again.
+    pub ended: bool,
     /// Whether our own interface is down or our address is gone; `None` if this is not known.
     pub local_down: Option<bool>,
     /// Whether the shell still holds bytes of this link that the kernel has not taken.
@@ -182,13 +185,16 @@ pub enum SendState {
     /// The kernel cannot send although the window is open: our own interface, address or route is
     /// gone.
     Stranded,
-    /// The peer has closed its window. It may stay alive and closed for ever, and a user timeout
-    /// would end the connection nevertheless.
+    /// The peer has closed its window, or had closed it and not everything is acknowledged since.
+    /// It may stay alive and closed for ever, and a user timeout, which the kernel counts from its
+    /// first window probe, would end the connection nevertheless.
     Closed,
-    /// The link has ended, and the kernel still delivers its last bytes. The shell's limit for that
-    /// ends the connection, or, once it is closed, the kernel's rules for connections without a
-    /// process.
+    /// The link has ended, and its last bytes are still delivered. The limits of the departure end
+    /// the connection.
     Leaving,
+    /// The socket is closed next, and the kernel goes on to deliver by its rules for connections
+    /// without a process.
+    Orphaned,
 }
 
 impl SendState {

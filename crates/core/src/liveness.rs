@@ -57,6 +57,8 @@ pub struct Liveness {
     /// Whether the peer was suspect while the latest heartbeat was out: its pong may answer a
     /// retransmission, and gives no sample.
     ambiguous: bool,
+    /// Whether the operator's hold has set `silent_since`, if that is later than the last evidence.
+    held: bool,
 }
 
 const _: () = assert!(size_of::<Liveness>() <= 64);
@@ -119,6 +121,7 @@ impl Liveness {
             pending: Pending(0),
             lead: 0,
             ambiguous: false,
+            held: false,
         }
     }
 
@@ -167,7 +170,7 @@ impl Liveness {
             State::Probing { .. } => self.detection_deadline(policy),
             State::Kept { until, probed, .. } => Some(self.kept_deadline(until, probed, policy)),
             State::HalfClosed { until, overdue: false } => {
-                Some(Deadline::exact(until, Reason::HalfClose))
+                Some(Deadline::exact(self.half_close_end(until), Reason::HalfClose))
             }
             State::HalfClosed { overdue: true, .. }
             | State::Overdue { .. }
@@ -216,6 +219,22 @@ impl Liveness {
         matches!(self.state, State::Probing { .. } | State::Kept { .. } | State::Overdue { .. })
     }
 
+    /// Returns the number of probes that were sent in this silence.
+    pub(crate) const fn probes_out(&self) -> u8 {
+        match self.state {
+            State::Probing { sent, .. }
+            | State::Kept { sent, .. }
+            | State::Overdue { sent, .. }
+            | State::Dead { sent, .. } => sent,
+            State::Handshake { .. } | State::Listening { .. } | State::HalfClosed { .. } => 0,
+        }
+    }
+
+    /// Returns whether the bound has passed, and the peer is kept.
+    pub(crate) const fn is_kept(&self) -> bool {
+        matches!(self.state, State::Kept { .. })
+    }
+
     /// Returns whether the verdict has fallen.
     pub const fn is_dead(&self) -> bool {
         matches!(self.state, State::Dead { .. })
@@ -226,15 +245,15 @@ impl Liveness {
         self.unconfirmed == 0
     }
 
-    /// Returns the time from which the peer's silence counts: the last evidence, or a later end of
-    /// a hold.
+    /// Returns the time from which the peer's silence counts: the last evidence, or a later time
+    /// that a hold or a retune has set.
     pub(crate) const fn silent_since(&self) -> Time {
         self.silent_since
     }
 
     /// Returns the end of a hold that was set since the last evidence, if any; it may be past.
     pub(crate) fn held_until(&self) -> Option<Time> {
-        (self.silent_since > self.last_heard).then_some(self.silent_since)
+        (self.held && self.silent_since > self.last_heard).then_some(self.silent_since)
     }
 
     fn poll_pending(&mut self) -> Option<Output> {
@@ -399,6 +418,7 @@ impl Liveness {
                 }
             }
             State::HalfClosed { until, overdue: false } => {
+                let until = self.half_close_end(until);
                 if now >= until && policy.enforce() {
                     self.end_at(until, 0, false, policy);
                 } else if now >= until {

@@ -37,11 +37,13 @@ pub fn examine(socket: &impl TcpSocket) -> Examination {
 pub fn examine_socket(socket: &impl TcpSocket) -> Examination {
     // First: reading the error of a dead connection clears most of its state.
     let tcp = tcp_snapshot(socket);
-    let error = match SockRef::from(socket).take_error() {
+    let socket = SockRef::from(socket);
+    let error = match socket.take_error() {
         Ok(found) => found.as_ref().map(socket_error),
         Err(_) => None,
     };
-    Examination { tcp, error, local_down: None, queued: false }
+    let ended = error.is_some() && is_gone(&socket);
+    Examination { tcp, error, ended, local_down: None, queued: false }
 }
 
 /// Returns the kernel's view of the connection alone, at the cost of one system call; the pending
@@ -76,8 +78,13 @@ pub fn socket_error(error: &io::Error) -> SocketError {
 /// Call this whenever a read or write fails on a socket with [`crate::socket_options`]. Once its
 /// error is cleared, a connection that has ended reads as end of file, like a FIN of the peer.
 pub fn outlived(error: &io::Error, socket: &impl TcpSocket) -> bool {
+    socket_error(error).is_unreachable() && !is_gone(&SockRef::from(socket))
+}
+
+/// Returns whether a connection has ended, whatever ended it.
+fn is_gone(socket: &SockRef<'_>) -> bool {
     // `getpeername` succeeds only while the connection stands.
-    socket_error(error).is_unreachable() && SockRef::from(socket).peer_addr().is_ok()
+    socket.peer_addr().is_err()
 }
 
 /// Returns whether this machine has lost the address `local` or every route from it to `remote`;

@@ -104,8 +104,10 @@ impl SocketOptions {
             SendState::Sending => (self.user_timeout, RTO_MAX),
             SendState::Stranded => (self.user_timeout, self.rto_max_stranded),
             SendState::Closed => (Span::ZERO, self.rto_max_closed),
+            // After an outage the kernel tries again before the departure gives up.
+            SendState::Leaving => (Span::ZERO, RTO_MAX),
             // A connection without a process ends once its retransmission timeout reaches the cap.
-            SendState::Leaving => (Span::ZERO, LINUX_RTO_MAX),
+            SendState::Orphaned => (Span::ZERO, LINUX_RTO_MAX),
         }
     }
 
@@ -200,12 +202,12 @@ pub fn follow(patience: &Patience, socket: &impl TcpSocket) -> io::Result<()> {
                     .and_then(|()| write_user_timeout(&socket, user_timeout)),
             )?;
         }
-        SendState::Closed | SendState::Leaving => {
+        SendState::Closed | SendState::Leaving | SendState::Orphaned => {
             ignore_missing_option(write_rto_max(&socket, rto_max))?;
             ignore_missing_option(write_user_timeout(&socket, user_timeout))?;
         }
     }
-    if patience.send() == SendState::Leaving {
+    if matches!(patience.send(), SendState::Leaving | SendState::Orphaned) {
         // The keepalive stays as it is: it does nothing while bytes wait, and later ends a
         // connection that the peer left half-open.
         return Ok(());
@@ -379,12 +381,16 @@ mod tests {
     }
 
     /// Without a process, Linux ends a connection once its retransmission timeout reaches the cap.
+    /// Until then the kernel must try again well before a departure gives up a peer.
     #[test]
-    fn the_last_bytes_of_a_link_have_no_timeout_and_no_low_cap() {
+    fn the_last_bytes_of_a_link_have_no_timeout_and_without_a_process_no_low_cap() {
         for (name, options, _) in cases() {
             let leaving = options.timeouts(SendState::Leaving);
-            assert_eq!(leaving, (Span::ZERO, LINUX_RTO_MAX), "{name}");
+            assert_eq!(leaving, (Span::ZERO, RTO_MAX), "{name}");
+            let orphaned = options.timeouts(SendState::Orphaned);
+            assert_eq!(orphaned, (Span::ZERO, LINUX_RTO_MAX), "{name}");
         }
+        assert!(RTO_MAX.times(2) < systole_core::link::departure::STALL);
     }
 
     /// Without a user timeout, Linux gives up at the 15th retransmission or window probe.
@@ -508,11 +514,15 @@ mod tests {
                         follow(&Patience::new(Some(outage), send), &stream).unwrap();
                         assert_in_force(&stream, &options, send, &name);
                     }
-                    follow(&Patience::new(None, SendState::Leaving), &accepted).unwrap();
-                    let accepted = SockRef::from(&accepted);
-                    assert_eq!(accepted.tcp_user_timeout().unwrap(), None, "{name}");
-                    let cap = sockopt::rto_max_ms(&accepted);
-                    assert!(cap.is_none_or(|cap| cap == 120_000), "{name}: {cap:?}");
+                    for (send, expected) in
+                        [(SendState::Leaving, 1_000), (SendState::Orphaned, 120_000)]
+                    {
+                        follow(&Patience::new(None, send), &accepted).unwrap();
+                        let accepted = SockRef::from(&accepted);
+                        assert_eq!(accepted.tcp_user_timeout().unwrap(), None, "{name}");
+                        let cap = sockopt::rto_max_ms(&accepted);
+                        assert!(cap.is_none_or(|cap| cap == expected), "{name}: {cap:?}");
+                    }
                 }
             }
         }

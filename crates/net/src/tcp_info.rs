@@ -23,7 +23,7 @@ mod at {
     pub(super) const PROBES: usize = 3;
     pub(super) const BACKOFF: usize = 4;
     pub(super) const UNACKED: usize = 24;
-    pub(super) const LAST_DATA_RECV: usize = 52;
+    pub(super) const LAST_DATA_SENT: usize = 44;
     pub(super) const LAST_ACK_RECV: usize = 56;
     pub(super) const RTT: usize = 68;
     pub(super) const TOTAL_RETRANS: usize = 100;
@@ -49,7 +49,7 @@ pub fn parse(bytes: &[u8]) -> Option<TcpSnapshot> {
         backoff: *bytes.get(at::BACKOFF)?,
         probes: *bytes.get(at::PROBES)?,
         last_ack: Span::from_millis(u64::from(u32_at(bytes, at::LAST_ACK_RECV)?)),
-        last_data: Span::from_millis(u64::from(u32_at(bytes, at::LAST_DATA_RECV)?)),
+        last_sent: Span::from_millis(u64::from(u32_at(bytes, at::LAST_DATA_SENT)?)),
         rtt: Span::from_micros(u64::from(u32_at(bytes, at::RTT)?)),
         total_retrans,
         bytes_acked: u64_at(bytes, at::BYTES_ACKED),
@@ -97,7 +97,7 @@ mod tests {
         bytes[at::BACKOFF] = 3;
         for (at, value) in [
             (at::UNACKED, 4_u32),
-            (at::LAST_DATA_RECV, 5),
+            (at::LAST_DATA_SENT, 5),
             (at::LAST_ACK_RECV, 6),
             (at::RTT, 7),
             (at::TOTAL_RETRANS, 8),
@@ -129,7 +129,7 @@ mod tests {
                 backoff: 3,
                 probes: 2,
                 last_ack: Span::from_millis(6),
-                last_data: Span::from_millis(5),
+                last_sent: Span::from_millis(5),
                 rtt: Span::from_micros(7),
                 total_retrans: 8,
                 bytes_acked: (len >= 136).then_some(11),
@@ -162,7 +162,7 @@ mod tests {
             (at::PROBES, offset_of!(tcp_info, tcpi_probes)),
             (at::BACKOFF, offset_of!(tcp_info, tcpi_backoff)),
             (at::UNACKED, offset_of!(tcp_info, tcpi_unacked)),
-            (at::LAST_DATA_RECV, offset_of!(tcp_info, tcpi_last_data_recv)),
+            (at::LAST_DATA_SENT, offset_of!(tcp_info, tcpi_last_data_sent)),
             (at::LAST_ACK_RECV, offset_of!(tcp_info, tcpi_last_ack_recv)),
             (at::RTT, offset_of!(tcp_info, tcpi_rtt)),
             (at::TOTAL_RETRANS, offset_of!(tcp_info, tcpi_total_retrans)),

@@ -8,6 +8,7 @@ use systole_core::link::{Closing, Departure};
 use systole_core::witness::Past;
 use systole_core::{Machine, Time};
 use systole_net::examine::{outlived, tcp_snapshot};
+use systole_net::socket_options;
 
 use super::{Connection, READS_PER_TURN, failure};
 use crate::loop_clock::LoopClock;
@@ -118,6 +119,10 @@ impl Connection {
                 departure::Output::ShutdownWrite => {
                     // It fails only on a connection that has failed.
                     let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
+                }
+                departure::Output::Patience(patience) => {
+                    // Without it the kernel gives up sooner, if the server is slow.
+                    let _ = socket_options::follow(&patience, &self.stream);
                 }
                 departure::Output::Close => {}
             }

@@ -40,6 +40,16 @@ pub fn diagnose_reset(reset: &Reset) -> Diagnosis {
         let confidence = if fresh { Confidence::Medium } else { Confidence::High };
         return Diagnosis { confidence, ..high(Cause::PeerReset, &[G::Reset]) };
     };
+    if owed && tcp.last_ack <= tcp.rtt + DELAYED_ACK {
+        // A kernel that has just acknowledged knows the connection: its process has most likely
+        // ended with bytes unread while more were on their way.
+        let grounds = Grounds::of(&[G::Reset, G::KernelFresh]);
+        return Diagnosis {
+            confidence: Confidence::Medium,
+            grounds,
+            ..high(Cause::PeerExited, &[])
+        };
+    }
     if owed {
         // A live kernel may delay the acknowledgement, and may close the socket for its process
         // meanwhile. Within that time both origins are possible if the peer was heard recently.
@@ -113,6 +123,17 @@ mod tests {
         let found = |sent| diagnosed(900, sent, kernel(900, 2));
         assert_eq!(found(250), (Cause::PeerReset, Confidence::Medium), "RTT and delay");
         assert_eq!(found(251), (Cause::PeerReset, Confidence::High));
+    }
+
+    #[test]
+    fn a_kernel_that_has_just_acknowledged_knows_the_connection() {
+        for (last_ack, expected) in [
+            (20, (Cause::PeerExited, Confidence::Medium)),
+            (250, (Cause::PeerExited, Confidence::Medium)),
+            (251, (Cause::PeerReset, Confidence::High)),
+        ] {
+            assert_eq!(diagnosed(2_300, 2_300, kernel(last_ack, 90_000)), expected, "{last_ack}");
+        }
     }
 
     #[test]

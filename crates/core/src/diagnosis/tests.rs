@@ -15,15 +15,19 @@ fn span(millis: u64) -> Span {
 }
 
 /// Idle 1 s, interval 0.5 s, 4 probes: D = 3 s.
-const CASE: Case =
-    Case { lasted: Span::from_millis(3_000), interval: Span::from_millis(500), beyond_bound: true };
+const CASE: Case = Case {
+    lasted: Span::from_millis(3_000),
+    interval: Span::from_millis(500),
+    beyond_bound: true,
+    probed: false,
+};
 
 /// A connection on which nothing is wrong.
 fn healthy() -> TcpSnapshot {
     TcpSnapshot {
         notsent: Some(0),
         last_ack: span(40),
-        last_data: span(2_900),
+        last_sent: span(2_900),
         rtt: span(1),
         total_retrans: 7,
         bytes_acked: Some(1_000),
@@ -344,4 +348,23 @@ fn before_the_bound_nothing_rests_on_the_silence_of_the_application() {
     assert_eq!((found.cause, found.grounds), (Cause::Unknown, Grounds::default()));
     doubts.see(Time::from_millis(2_000), &examination(lost()));
     assert!(!diagnose(&early, &doubts).grounds.contains(Ground::ApplicationSilent));
+}
+
+#[test]
+fn a_hung_application_is_seen_although_the_first_examination_came_after_the_acknowledgement() {
+    let case = Case { probed: true, ..CASE };
+    let shown = TcpSnapshot {
+        unacked: 0,
+        notsent: Some(0),
+        last_ack: Span::from_millis(400),
+        bytes_acked: Some(10),
+        send_window: Some(60_000),
+        ..TcpSnapshot::default()
+    };
+    let mut doubts = Doubts::new(Time::ZERO);
+    for _ in 0..2 {
+        doubts.see(Time::ZERO, &Examination { tcp: Some(shown), ..Examination::default() });
+    }
+    assert_eq!(diagnose(&case, &doubts).cause, Cause::AppHung);
+    assert_eq!(diagnose(&CASE, &doubts).cause, Cause::Unknown, "nothing was sent");
 }

@@ -25,7 +25,7 @@ use super::peer::{Context, Effect};
 use super::{BeatKind, Command, Event, Lane, PIECE, SessionKey, Settings};
 use crate::cause::Cause;
 use crate::flight::{Flight, Incident};
-use crate::liveness::{self, Deadline, Evidence, Liveness};
+use crate::liveness::{self, Deadline, Evidence, Liveness, Reason};
 use crate::policy::Policy;
 use crate::time::Time;
 use crate::wire::{BootId, Codec, Frame, InstanceId, Malformed};
@@ -114,6 +114,12 @@ impl Conversation {
         }
     }
 
+    /// Returns whether the handshake is complete, the peer is not in doubt, and no inquiry is open.
+    #[inline]
+    pub(super) fn is_trusted(&self) -> bool {
+        self.is_established() && !self.liveness.is_in_doubt() && self.inquiry.is_none()
+    }
+
     /// Handles evidence, which ends an inquiry.
     #[inline]
     pub(super) fn hear(&mut self, now: Time, evidence: Evidence, out: &mut Writer<'_>) {
@@ -165,7 +171,7 @@ impl Conversation {
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
     ) -> Effect {
-        let examination = self.examine_deadline();
+        let (baseline, outstanding) = self.due_examinations(now);
         self.liveness.handle(now, liveness::Input::Deadline, &self.policy);
         while let Some(output) = self.liveness.poll_output() {
             match output {
@@ -192,8 +198,13 @@ impl Conversation {
                 | liveness::Output::Recovered => self.report_liveness(now, output, out),
             }
         }
-        if examination.is_some_and(|examination| now >= examination.at) {
-            // A socket that cannot be examined counts as one that shows nothing.
+        if baseline && self.inquiry.is_none() {
+            self.open_inquiry(now);
+            self.request_examination(context, out);
+        }
+        if outstanding {
+            // Where sockets cannot be examined, bytes count as acknowledged: nothing would ever
+            // show it.
             self.outstanding.examined(now, !context.settings.examines);
             if context.settings.examines && self.liveness.is_in_doubt() {
                 out.examine();
@@ -225,6 +236,9 @@ impl Conversation {
             Command::Hold(span) => {
                 self.flight.record(now, Incident::Held);
                 self.feed_liveness(now, liveness::Input::Hold { until: now + span }, out);
+                if self.known_error().is_none() {
+                    self.end_inquiry();
+                }
                 self.update_patience(out);
                 Effect::Rearm
             }
@@ -240,14 +254,10 @@ impl Conversation {
 
     /// Returns when the next deadline of the link is, if any.
     pub(super) fn next_deadline(&self) -> Option<Deadline> {
-        let liveness = self.liveness.next_deadline(&self.policy);
-        match (liveness, self.examine_deadline()) {
-            (Some(liveness), Some(examination)) if examination.at < liveness.at => {
-                Some(examination)
-            }
-            (None, examination) => examination,
-            (liveness, _) => liveness,
+        if self.is_over() {
+            return None;
         }
+        earlier(self.liveness.next_deadline(&self.policy), self.examine_deadline())
     }
 
     /// Returns when the socket is to be examined because of outstanding bytes, however lively the
@@ -255,12 +265,40 @@ impl Conversation {
     fn examine_deadline(&self) -> Option<Deadline> {
         match self.stage {
             // A verdict has fallen that waits for its last examination.
-            Stage::Established if self.liveness.is_dead() => None,
-            Stage::Established => self.outstanding.deadline(),
-            Stage::HalfClosed if !self.policy.enforce() => self.outstanding.deadline(),
-            // Both end sooner than the kernel gives up.
-            Stage::Handshake | Stage::HalfClosed | Stage::Over => None,
+            Stage::Established | Stage::HalfClosed if self.liveness.is_dead() => None,
+            Stage::HalfClosed => self.outstanding.deadline(),
+            Stage::Established => earlier(self.outstanding.deadline(), self.baseline_deadline()),
+            // It ends sooner than the kernel gives up.
+            Stage::Handshake | Stage::Over => None,
         }
+    }
+
+    /// Returns which examinations are due: the first one of a silence, and that of outstanding
+    /// bytes.
+    fn due_examinations(&self, now: Time) -> (bool, bool) {
+        if self.examine_deadline().is_none_or(|examination| examination.at > now) {
+            return (false, false);
+        }
+        let is_due =
+            |deadline: Option<Deadline>| deadline.is_some_and(|deadline| deadline.at <= now);
+        let baseline = self.stage == Stage::Established && is_due(self.baseline_deadline());
+        (baseline, is_due(self.outstanding.deadline()))
+    }
+
+    /// Returns when the socket of a silent peer is examined although the peer is not suspect: an
+    /// interval before the bound, if bytes of ours may wait. A long round trip delays the suspicion
+    /// beyond the bound, where only a comparison shows whether the peer still takes bytes.
+    fn baseline_deadline(&self) -> Option<Deadline> {
+        let doubted = self.inquiry.is_some() || self.liveness.is_suspect();
+        if doubted || !self.outstanding.is_any() {
+            return None;
+        }
+        Some(Deadline::exact(self.first_examination()?, Reason::Examine))
+    }
+
+    /// Returns the time of the first examination of a silence, unless a suspicion is earlier.
+    fn first_examination(&self) -> Option<Time> {
+        Some(self.liveness.due(&self.policy)? - self.interval())
     }
 
     /// Records a send that is not a heartbeat of the liveness machine.
@@ -299,5 +337,13 @@ impl Conversation {
         };
         self.flight.record(now, incident);
         out.event(event);
+    }
+}
+
+/// Returns the earlier of two deadlines, or the first of two at one time.
+fn earlier(first: Option<Deadline>, second: Option<Deadline>) -> Option<Deadline> {
+    match (first, second) {
+        (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),
+        (first, second) => first.or(second),
     }
 }

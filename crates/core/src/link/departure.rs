@@ -4,7 +4,7 @@
 //! side, and the socket is closed once everything was acknowledged and the peer has closed its
 //! side too: an earlier close could turn into a reset, which destroys bytes on their way.
 
-use crate::kernel::TcpSnapshot;
+use crate::kernel::{Patience, SendState, TcpSnapshot};
 use crate::tap::Machine;
 use crate::time::{Span, Time};
 
@@ -53,6 +53,9 @@ pub enum Output {
     Examine,
     /// Close our side of the stream.
     ShutdownWrite,
+    /// Put this patience in force: the kernel goes on to deliver what the peer has not
+    /// acknowledged, after the close that comes next.
+    Patience(Patience),
     /// Close the socket; the departure takes no further input.
     Close,
 }
@@ -95,6 +98,7 @@ enum Phase {
 struct Pending {
     examine: bool,
     shutdown: bool,
+    orphan: bool,
     close: bool,
 }
 
@@ -198,8 +202,12 @@ impl Departure {
     }
 
     fn close(&mut self) {
+        let orphan = match self.phase {
+            Phase::Sending | Phase::Unacknowledged { .. } => true,
+            Phase::Acknowledged { .. } | Phase::Over => false,
+        };
         self.phase = Phase::Over;
-        self.pending = Pending { close: true, ..Pending::default() };
+        self.pending = Pending { orphan, close: true, ..Pending::default() };
     }
 }
 
@@ -222,10 +230,15 @@ impl Machine for Departure {
     }
 
     fn poll_output(&mut self) -> Option<Output> {
-        let Pending { examine, shutdown, close } = &mut self.pending;
+        let Pending { examine, shutdown, orphan, close } = &mut self.pending;
         // The examination first: if nothing is missing, the close ends our side too.
-        let outputs =
-            [(examine, Output::Examine), (shutdown, Output::ShutdownWrite), (close, Output::Close)];
+        let patience = Patience::new(None, SendState::Orphaned);
+        let outputs = [
+            (examine, Output::Examine),
+            (shutdown, Output::ShutdownWrite),
+            (orphan, Output::Patience(patience)),
+            (close, Output::Close),
+        ];
         outputs.into_iter().find_map(|(flag, output)| core::mem::take(flag).then_some(output))
     }
 }

@@ -11,7 +11,7 @@ const SEND: u32 = 3 << SECS_BITS;
 const EXTENDED: u32 = 1 << 29;
 /// The latest examination showed bytes behind a closed window, and the peer was not in doubt.
 const CHOKED: u32 = 1 << 30;
-/// A warning of that was emitted; cleared by an examination that does not show it.
+/// A warning of that was emitted; cleared once the window opens.
 const REPORTED: u32 = 1 << 31;
 
 /// The patience in force on the socket: the one that was emitted last, or that of the settings.
@@ -28,7 +28,8 @@ impl InForce {
             SendState::Sending => 0,
             SendState::Stranded => 1,
             SendState::Closed => 2,
-            SendState::Leaving => 3,
+            // A link never is an orphan: its departure is.
+            SendState::Leaving | SendState::Orphaned => 3,
         };
         InForce(secs | send << SECS_BITS)
     }
@@ -61,11 +62,16 @@ impl InForce {
         self.0 & EXTENDED != 0
     }
 
-    /// Records whether an examination showed bytes behind a closed window. Returns true if it is
-    /// the second such examination in a row; only once until the window opens.
+    /// Records that an examination showed an open window.
+    pub(super) fn window_opened(&mut self) {
+        self.0 &= !(CHOKED | REPORTED);
+    }
+
+    /// Records whether an examination showed bytes stuck behind a closed window. Returns true if it
+    /// is the second such examination in a row; only once until the window opens.
     pub(super) fn is_choked(&mut self, choked: bool) -> bool {
         let before = self.0;
-        self.0 &= !(CHOKED | if choked { 0 } else { REPORTED });
+        self.0 &= !CHOKED;
         if choked {
             self.0 |= CHOKED | if before & CHOKED != 0 { REPORTED } else { 0 };
         }
@@ -101,7 +107,9 @@ mod tests {
         let mut force = InForce::new(Patience::new(None, SendState::Sending));
         let reported: [bool; 8] = [true, false, true, true, true, false, true, true]
             .map(|choked| force.is_choked(choked));
-        assert_eq!(reported, [false, false, false, true, false, false, false, true]);
+        assert_eq!(reported, [false, false, false, true, false, false, false, false]);
+        force.window_opened();
+        assert_eq!([true, true, true].map(|choked| force.is_choked(choked)), [false, true, false]);
         assert!(force.set(Patience::new(None, SendState::Closed), true));
         assert!(!force.set(Patience::new(None, SendState::Closed), false));
         assert!(!force.is_extended() && !force.is_choked(true), "reported already");

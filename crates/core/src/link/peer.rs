@@ -133,6 +133,14 @@ impl Peer {
         }
     }
 
+    /// Sets the round trip by which a suspicion is measured.
+    #[cfg(test)]
+    pub(crate) fn set_round_trip(&mut self, rtt: Span) {
+        let Conversation { liveness, policy, .. } = &mut self.conversation;
+        let input = crate::liveness::Input::KernelRoundTrip(rtt);
+        liveness.handle(Time::ZERO, input, policy);
+    }
+
     pub(crate) fn policy(&self) -> &Policy {
         &self.conversation.policy
     }
@@ -218,8 +226,14 @@ impl Peer {
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
     ) -> Effect {
-        let was_trusted =
-            self.conversation.is_established() && !self.conversation.liveness.is_in_doubt();
+        if bytes.is_empty() {
+            return Effect::None;
+        }
+        let was_trusted = self.conversation.is_trusted();
+        if !was_trusted && self.conversation.liveness.is_kept() {
+            // A frame is not judged by the time for which its peer was kept.
+            self.decoder.restart_count(now);
+        }
         let was_outstanding = self.conversation.outstanding.is_any();
         let rtt = self.conversation.liveness.rtt();
         let read = bytes.len();

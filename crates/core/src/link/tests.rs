@@ -1,10 +1,12 @@
 //! The inquiry into a suspect peer: the examinations that are requested, and the verdict.
 
 mod by_rule;
+mod combined;
 mod half_close;
 mod kept;
 mod outstanding;
 mod patience;
+mod progress;
 mod reset;
 mod retune;
 mod stalled_frame;

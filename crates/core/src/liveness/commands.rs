@@ -18,7 +18,10 @@ impl Liveness {
             Input::Keep { until } => self.keep(until),
             Input::KernelRoundTrip(rtt) => self.rtt_us = micros(rtt),
             Input::HalfClosed { until } => self.half_close(now, until),
-            Input::Release => self.silent_since = self.silent_since.min(now).max(self.last_heard),
+            Input::Release => {
+                self.held = false;
+                self.silent_since = self.silent_since.min(now).max(self.last_heard);
+            }
         }
     }
 
@@ -26,8 +29,9 @@ impl Liveness {
     /// allowed: it falls no sooner than the earlier of the old deadline and one new bound from now.
     pub(super) fn retune(&mut self, now: Time, from: &Policy, to: &Policy, seed: u32) {
         match self.state {
-            State::HalfClosed { overdue: true, .. } if to.enforce() => {
-                self.state = State::HalfClosed { until: now, overdue: false };
+            State::HalfClosed { until, overdue: true } if to.enforce() => {
+                let until = until.max(now);
+                self.state = State::HalfClosed { until, overdue: false };
                 return;
             }
             State::Handshake { .. } | State::HalfClosed { .. } | State::Dead { .. } => return,
@@ -51,6 +55,10 @@ impl Liveness {
         self.silent_since = self.silent_since.max(allowed - bound);
         match &mut self.state {
             State::Listening { lead } => *lead = Lead::First(first_lead_ms(to, seed)),
+            // The new bound has not passed: the silence is judged anew at its end.
+            State::Kept { .. } | State::Overdue { .. } if self.silent_since + bound > now => {
+                self.state = State::Probing { since: now, sent: 0, suspect: true };
+            }
             State::Probing { .. }
             | State::Handshake { .. }
             | State::HalfClosed { .. }
@@ -96,21 +104,28 @@ impl Liveness {
         {
             return;
         }
+        self.clear_suspicion();
         self.state = State::HalfClosed { until, overdue: false };
         self.record_heartbeat(now);
-        self.pending.0 = Pending::KEEPALIVE;
+        self.pending.0 |= Pending::KEEPALIVE;
+    }
+
+    /// Returns when a half-closed peer ends whose time is over at `until`: not during a hold.
+    pub(super) fn half_close_end(&self, until: Time) -> Time {
+        if self.held { until.max(self.silent_since) } else { until }
     }
 
     /// Ends the suspicion, and counts silence from `until`. A half-closed peer is kept until then.
     pub(super) fn hold(&mut self, until: Time) {
         match &mut self.state {
-            State::HalfClosed { until: end, .. } => return *end = until.max(*end),
             State::Handshake { .. } | State::Dead { .. } => return,
-            State::Listening { .. }
+            State::HalfClosed { .. }
+            | State::Listening { .. }
             | State::Probing { .. }
             | State::Kept { .. }
             | State::Overdue { .. } => {}
         }
+        self.held = true;
         self.silent_since = self.silent_since.max(until);
         self.clear_suspicion();
     }

@@ -1,7 +1,7 @@
 //! Leave-taking in virtual time, with a model of the kernel's buffers and of the peer that reads.
 
 use systole_core::hub::{self, Hub, HubCommand};
-use systole_core::kernel::TcpSnapshot;
+use systole_core::kernel::{Patience, SendState, TcpSnapshot};
 use systole_core::link::Departure;
 use systole_core::link::departure::{
     EXAMINE_INTERVAL, FIN_WAIT, Input, LEAVE_LIMIT, Output, STALL,
@@ -42,6 +42,8 @@ struct World {
     complete: Option<Time>,
     peer_ended: bool,
     shutdown: bool,
+    /// Whether the kernel was prepared to deliver without the process.
+    orphaned: bool,
     closed: Option<Time>,
     examinations: u64,
 }
@@ -67,6 +69,7 @@ impl World {
             complete: None,
             peer_ended: false,
             shutdown: false,
+            orphaned: false,
             closed: None,
             examinations: 0,
         }
@@ -86,7 +89,15 @@ impl World {
                     assert!(self.queued == 0 && !self.shutdown, "our side closes after the queue");
                     self.shutdown = true;
                 }
-                Output::Close => self.closed = Some(self.now),
+                Output::Patience(patience) => {
+                    assert_eq!(patience, Patience::new(None, SendState::Orphaned));
+                    self.orphaned = true;
+                }
+                Output::Close => {
+                    let delivered = self.complete.is_some() || !self.shows;
+                    assert!(self.orphaned || delivered, "the kernel would give up soon");
+                    self.closed = Some(self.now);
+                }
             }
         }
     }

@@ -70,7 +70,13 @@ fn every_hub_input_is_in_the_record_seed() {
     inputs.push(Input::Warned(SocketError::NetworkUnreachable));
     let tcp = Some(TcpSnapshot { send_window: Some(7), ..TcpSnapshot::default() });
     let error = Some(SocketError::TimedOut);
-    inputs.push(Input::Examined(Examination { tcp, error, local_down: Some(false), queued: true }));
+    inputs.push(Input::Examined(Examination {
+        tcp,
+        error,
+        ended: false,
+        local_down: Some(false),
+        queued: true,
+    }));
     inputs.extend(commands.map(Input::Command));
     let all = [
         hub::Input::Deadline { horizon: Time::from_millis(600) },

@@ -89,7 +89,7 @@ fn a_leave_carries_its_evidence() {
         "session": "000000000000001f", "epoch": "5", "identity": "anna", "listener": "native",
         "address": "127.0.0.1:4711", "established": true,
         "cause": "unknown", "confidence": "medium",
-        "detail": "silent beyond the bound, cause unknown",
+        "detail": "lost for an unknown cause",
         "last_heard_ago_ms": 30_001, "due_ms": 59_999, "late_us": 1_000, "probes": 3, "grounds": [],
         "lasted_ms": 45_000,
     });

@@ -7,6 +7,7 @@ use systole_core::link::Departure;
 use systole_core::link::departure::{Input, Output};
 use systole_core::{Machine, Span, Time};
 use systole_net::examine::tcp_snapshot;
+use systole_net::socket_options;
 
 use super::sockets::{ConnState, ReadOutcome, Sockets};
 
@@ -156,6 +157,10 @@ impl Sockets {
                 Output::ShutdownWrite => {
                     // It fails only on a connection that has failed.
                     let _ = conn.stream.shutdown(Shutdown::Write);
+                }
+                Output::Patience(patience) => {
+                    // Without it the kernel gives up sooner, if the peer is slow.
+                    let _ = socket_options::follow(&patience, &conn.stream);
                 }
                 Output::Close => return self.mark_for_close(link),
             }

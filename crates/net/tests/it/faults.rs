@@ -129,7 +129,7 @@ fn the_last_bytes_survive_their_process_behind_a_closed_window() {
     while let Ok(bytes) = here.write(&[7; 65_536]) {
         sent += bytes;
     }
-    follow(&Patience::new(None, SendState::Leaving), &here).unwrap();
+    follow(&Patience::new(None, SendState::Orphaned), &here).unwrap();
     drop(here);
     let clock = Clock::start();
     while clock.monotonic() < Span::from_secs(4) {

@@ -7,7 +7,6 @@ use super::{Conversation, Stage};
 use crate::cause::{Cause, Confidence, Verdict};
 use crate::diagnosis::{Ground, Grounds};
 use crate::flight::Incident;
-use crate::kernel::SocketError;
 use crate::link::outbound::Writer;
 use crate::link::peer::{Context, Effect};
 use crate::link::{BeatKind, Lane};
@@ -21,8 +20,7 @@ use crate::wire::{CloseReason, Codec};
 pub const HALF_CLOSED: Span = Span::from_secs(2);
 
 impl Conversation {
-    /// Handles the end of the stream. If a router reported an error before, the kernel gave up the
-    /// connection; otherwise the peer closed its side.
+    /// Handles the end of the stream: the peer closed its side.
     pub(in crate::link) fn handle_ended(
         &mut self,
         now: Time,
@@ -40,10 +38,6 @@ impl Conversation {
             },
         };
         self.flight.record(now, Incident::Fin);
-        let known = self.known_error();
-        if let Some(error) = known.filter(|error| SocketError::is_unreachable(*error)) {
-            return self.end_by_error(now, error, out);
-        }
         if !goes_on {
             return self.end_half_closed(now, Grounds::of(&[Ground::SideClosed]), out);
         }
@@ -54,9 +48,12 @@ impl Conversation {
         while let Some(output) = self.liveness.poll_output() {
             if let liveness::Output::Confirm { sequence } = output {
                 self.flight.record(now, Incident::Confirm);
+                self.outstanding.sent_ping(now);
                 self.send_heartbeat(BeatKind::Ping, sequence, 0, context, out);
             }
+            self.report_liveness(now, output, out);
         }
+        self.update_patience(out);
         Effect::Rearm
     }
 

@@ -92,7 +92,7 @@ impl Conversation {
     }
 
     /// Requests an examination; warns at once if the shell cannot examine the socket.
-    fn request_examination(&mut self, context: &Context<'_>, out: &mut Writer<'_>) {
+    pub(super) fn request_examination(&mut self, context: &Context<'_>, out: &mut Writer<'_>) {
         if context.settings.examines {
             out.examine();
         } else {
@@ -146,6 +146,15 @@ impl Conversation {
     /// Returns when a hung peer is no longer kept; `None` if the peer is not kept.
     pub(super) fn kept_until(&self) -> Option<Time> {
         self.inquiry.as_ref().and_then(|inquiry| inquiry.kept)
+    }
+
+    /// Ends the time for which a peer is kept, unless its liveness still keeps it.
+    pub(super) fn end_keep_unless_kept(&mut self) {
+        if let Some(inquiry) = &mut self.inquiry
+            && !self.liveness.is_kept()
+        {
+            inquiry.kept = None;
+        }
     }
 
     /// Ends the inquiry.
@@ -217,13 +226,18 @@ impl Conversation {
         if examination.error == Some(SocketError::Reset) {
             return self.end_by_reset(now, examination.tcp, out);
         }
+        if let Some(error) = examination.error.filter(|_| examination.ended) {
+            return self.end_by_error(now, error, out);
+        }
         let at_bound = match awaiting {
             Some(Awaiting::Reset) => return self.end_by_reset(now, examination.tcp, out),
             Some(Awaiting::Bound(silence)) => Some(silence),
             None => None,
         };
-        if new_progress >= LEAST_PROGRESS && new_progress >= floor(since) {
-            self.feed_liveness(now, liveness::Input::Heard(Evidence::Progress), out);
+        // Bytes that the peer's kernel has taken and its application need not read are no progress.
+        let waits = !examination.is_all_acknowledged();
+        if waits && new_progress >= LEAST_PROGRESS && new_progress >= floor(since) {
+            self.hear(now, Evidence::Progress, out);
             return Effect::Rearm;
         }
         let Some(silence) = at_bound else {
@@ -243,13 +257,27 @@ impl Conversation {
                 }
             };
         };
+        let cause = self.diagnosis(now).cause;
+        let is_hung = matches!(cause, Cause::AppHung | Cause::NotReading);
         if let Hung::Keep(span) = context.settings.hung
-            && let cause @ (Cause::AppHung | Cause::NotReading) = self.diagnosis(now).cause
+            && (is_hung || self.is_kept_alive(cause, examination))
             && self.keep(now, cause, span, context, out)
         {
             return Effect::Rearm;
         }
         self.end_by_silence(now, silence, out)
+    }
+
+    /// Returns whether a peer that is kept may go on to be kept although its examination shows no
+    /// cause: its kernel was heard within the bound, or has left a single window probe unanswered,
+    /// which may have been lost. The time to the next one may be longer than the bound.
+    fn is_kept_alive(&self, cause: Cause, examination: &Examination) -> bool {
+        let (Some(tcp), Some(bound)) = (examination.tcp, self.policy.bound()) else {
+            return false;
+        };
+        let probing_window = tcp.unacked == 0 && tcp.backoff > 0 && tcp.probes <= 1;
+        let is_kept = self.kept_until().is_some() && cause == Cause::Unknown;
+        is_kept && (tcp.last_ack < bound || probing_window)
     }
 
     /// Keeps a hung peer for `span` after the bound, re-examined once per bound by the probing

@@ -8,6 +8,7 @@ use crate::grounds::Grounds;
 use crate::kernel::{Examination, Patience, SendState, TcpSnapshot};
 use crate::link::Event;
 use crate::link::outbound::Writer;
+use crate::link::outstanding::OUTSTANDING;
 use crate::time::{Span, Time};
 
 impl Conversation {
@@ -58,13 +59,16 @@ impl Conversation {
             return;
         };
         let outage = self.in_force.get().outage();
-        let patience = Patience::new(outage, SendState::of(tcp));
+        let patience = Patience::new(outage, self.send_state(examination, tcp));
         if self.in_force.set(patience, self.in_force.is_extended()) {
             out.patience(patience);
         }
         let doubted = self.liveness.is_in_doubt() || self.liveness.is_dead();
-        let trusted = self.stage == Stage::Established && !doubted;
-        if self.in_force.is_choked(trusted && is_choked(tcp)) {
+        let near = self.first_examination().is_some_and(|at| now >= at);
+        let trusted = self.stage == Stage::Established && !doubted && !near;
+        if !tcp.is_window_closed() {
+            self.in_force.window_opened();
+        } else if trusted && self.in_force.is_choked(is_choked(tcp)) {
             self.record_examination(now, examination);
             let grounds = [Ground::WindowClosed, Ground::BytesWaiting];
             out.event(Event::Warned {
@@ -75,18 +79,30 @@ impl Conversation {
         }
     }
 
+    /// Returns the state of the sending side. A window that was closed and opens may close again
+    /// before the next examination, while the kernel counts from its first probe: only once all is
+    /// acknowledged is that over.
+    fn send_state(&self, examination: &Examination, tcp: &TcpSnapshot) -> SendState {
+        let was_closed = self.in_force.get().send() == SendState::Closed;
+        if was_closed && !examination.is_all_acknowledged() {
+            return SendState::Closed;
+        }
+        SendState::of(tcp)
+    }
+
     /// Returns the longest silence that the link survives, from the last evidence to the verdict.
     fn outage(&self) -> Option<Span> {
         let bound = self.policy.bound().filter(|_| self.policy.enforce())?;
         let heard = self.liveness.last_heard();
-        let due = self.liveness.held_until().unwrap_or(heard) + bound;
+        let due = self.liveness.silent_since().max(heard) + bound;
         let end = self.kept_until().map_or(due, |until| until.max(due));
         Some(end.since(heard))
     }
 }
 
-/// Returns whether bytes wait behind a closed window.
+/// Returns whether bytes wait behind a closed window and none have left for some time: a peer that
+/// reads slowly closes its window again and again.
 fn is_choked(tcp: &TcpSnapshot) -> bool {
     let waits = tcp.unacked > 0 || tcp.notsent.is_some_and(|bytes| bytes > 0);
-    waits && tcp.is_window_closed()
+    waits && tcp.is_window_closed() && tcp.last_sent >= OUTSTANDING
 }

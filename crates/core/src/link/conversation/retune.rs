@@ -33,6 +33,8 @@ impl Conversation {
             return self.put_in_force(now, policy, context, out);
         }
         let granted = context.settings.limits.grant(Some(policy), context.settings.policy);
+        // What the listener or an operator decided for this session is not the peer's to change.
+        let granted = granted.with_conduct_of(&self.policy);
         if granted != self.policy && self.is_rested(now) {
             self.granted_ms = millis(now);
             self.retune(now, granted, context, out);
@@ -99,6 +101,7 @@ impl Conversation {
         self.flight.record(now, Incident::Retuned);
         let seed = context.random.next_u32();
         self.feed_liveness(now, liveness::Input::Retuned { from, seed }, out);
+        self.end_keep_unless_kept();
         out.event(Event::Retuned(self.policy));
         self.update_patience(out);
     }

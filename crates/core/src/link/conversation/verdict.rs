@@ -71,9 +71,8 @@ impl Conversation {
             | Cause::LocalFault
             | Cause::Unknown => Closing::Abort,
         };
-        match closing {
-            Closing::Flush => self.leave(out),
-            Closing::Abort => {}
+        if closing == Closing::Flush {
+            self.leave(out);
         }
         out.close(closing);
         Effect::Ended
@@ -104,6 +103,7 @@ impl Conversation {
             lasted: now.since(self.liveness.last_heard()),
             interval: self.interval(),
             beyond_bound: self.liveness.due(&self.policy).is_some_and(|due| now >= due),
+            probed: self.liveness.probes_out() > 0,
         };
         match &self.inquiry {
             Some(inquiry) => diagnose(&silence, &inquiry.doubts),
@@ -116,7 +116,7 @@ impl Conversation {
         diagnosis::freshness(self.interval())
     }
 
-    fn interval(&self) -> Span {
+    pub(super) fn interval(&self) -> Span {
         match self.policy.detection() {
             Detection::Bounded { interval, .. } => interval,
             Detection::Never => Span::ZERO,

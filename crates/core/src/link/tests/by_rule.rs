@@ -128,13 +128,14 @@ fn row_8_each_error_of_the_path_is_a_warning_and_the_cause_at_the_bound() {
     }
 }
 
-/// Once the kernel has given up the connection, its stream reads as ended.
+/// Once the kernel has given up the connection, an examination or a failed call shows it.
 #[test]
 fn row_8_a_connection_that_ends_after_such_an_error_was_unreachable() {
     for error in UNREACHABLE {
         let mut ended = link(Hung::End);
-        verdict(&mut ended, 1_200, Input::Warned(error), Examination::default());
-        let lost = verdict(&mut ended, 1_300, Input::Ended, Examination::default()).unwrap();
+        run(&mut ended, 1_100, acknowledging);
+        let shown = Examination { error: Some(error), ended: true, ..Examination::default() };
+        let lost = verdict(&mut ended, 1_200, Input::Warned(error), shown).unwrap();
         assert_eq!((lost.cause, lost.is_early()), (Cause::Unreachable, true), "{error:?}");
         let failed = after_a_probe(Input::Failed(error), TcpSnapshot::default());
         assert_eq!(failed.map(|(cause, _)| cause), Some(Cause::Unreachable), "{error:?}");

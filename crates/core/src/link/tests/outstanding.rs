@@ -21,7 +21,7 @@ const CLEAR: TcpSnapshot = TcpSnapshot {
     backoff: 0,
     probes: 0,
     last_ack: Span::ZERO,
-    last_data: Span::ZERO,
+    last_sent: Span::from_secs(60),
     rtt: Span::ZERO,
     total_retrans: 0,
     bytes_acked: Some(0),

@@ -164,7 +164,12 @@ const EXAMINED_AT: Time = Time::from_millis(8_000);
 fn an_examination_for_outstanding_bytes_raises_no_suspicion_and_loses_no_error() {
     let examined = |error| {
         let tcp = Some(silent(8_000));
-        Input::Examined(Examination { tcp, error, local_down: Some(true), queued: false })
+        Input::Examined(Examination {
+            tcp,
+            error,
+            local_down: Some(true),
+            ..Examination::default()
+        })
     };
     let mut link = outstanding();
     link.handle(EXAMINED_AT, examined(None));
@@ -179,9 +184,9 @@ fn an_examination_for_outstanding_bytes_raises_no_suspicion_and_loses_no_error()
     let mut routed = outstanding();
     routed.handle(EXAMINED_AT, examined(Some(SocketError::HostUnreachable)));
     assert_eq!(routed.poll_output(), None);
-    routed.handle(EXAMINED_AT, Input::Ended);
+    routed.handle(EXAMINED_AT, Input::Failed(SocketError::TimedOut));
     let first = routed.poll_output().map(|output| format!("{output:?}"));
-    assert!(first.unwrap().contains("Unreachable"), "kept for the verdict");
+    assert!(first.unwrap().contains("LocalNetworkDown"), "kept for the verdict");
 }
 
 #[test]

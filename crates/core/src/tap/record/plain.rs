@@ -118,7 +118,7 @@ plain_enum! { SocketError {
     5 => TimedOut {}
 } }
 
-plain_struct! { Examination { tcp, error, local_down, queued } }
+plain_struct! { Examination { tcp, error, ended, local_down, queued } }
 
 plain_struct! { TcpSnapshot {
     unacked,
@@ -127,7 +127,7 @@ plain_struct! { TcpSnapshot {
     backoff,
     probes,
     last_ack,
-    last_data,
+    last_sent,
     rtt,
     total_retrans,
     bytes_acked,
@@ -323,6 +323,7 @@ mod tests {
         Examination {
             tcp: (chance.below(3) != 0).then_some(tcp),
             error: (chance.below(2) == 0).then_some(SocketError::TimedOut),
+            ended: chance.below(2) == 0,
             local_down: (chance.below(2) == 0).then_some(true),
             queued: chance.below(2) == 0,
         }

@@ -31,9 +31,11 @@ pub(super) struct Kernel {
     /// The outstanding bytes: the time of the first byte or of the latest examination, whichever is
     /// later, and their kind.
     outstanding: Option<(Time, Sent)>,
-    /// The number of examinations in a row that showed bytes behind a closed window.
+    /// The number of examinations in a row that showed bytes stuck behind a closed window.
     closed: u32,
-    /// The state that the latest examination showed.
+    /// Whether that was reported since the window was last open.
+    reported: bool,
+    /// The state of the sending side.
     send: SendState,
     /// The number of changes of the patience.
     pub(super) changes: u64,
@@ -41,7 +43,14 @@ pub(super) struct Kernel {
 
 impl Kernel {
     pub(super) fn new(patience: Patience) -> Kernel {
-        Kernel { patience, outstanding: None, closed: 0, send: SendState::Sending, changes: 0 }
+        Kernel {
+            patience,
+            outstanding: None,
+            closed: 0,
+            reported: false,
+            send: SendState::Sending,
+            changes: 0,
+        }
     }
 
     /// Records that a frame was sent.
@@ -59,14 +68,16 @@ impl Kernel {
         self.outstanding = self.outstanding.filter(|(_, sent)| *sent != Sent::Ping);
     }
 
-    /// Records the result of an examination. Returns whether the link must warn that a peer that is
-    /// not in doubt does not read.
-    pub(super) fn examined(&mut self, now: Time, shown: &Examination) -> bool {
+    /// Records the result of an examination; `trusted` is whether the peer is not in doubt. Returns
+    /// whether the link must warn that it does not read.
+    pub(super) fn examined(&mut self, now: Time, shown: &Examination, trusted: bool) -> bool {
         let all = shown.tcp.is_some_and(|tcp| tcp.unacked == 0 && tcp.notsent == Some(0));
-        self.outstanding =
-            self.outstanding.filter(|_| !all || shown.queued).map(|(_, sent)| (now, sent));
+        let all = all && !shown.queued;
+        self.outstanding = self.outstanding.filter(|_| !all).map(|(_, sent)| (now, sent));
         let Some(tcp) = shown.tcp else { return false };
-        self.send = if tcp.send_window == Some(0) {
+        // What the kernel counts since the window closed counts until everything has arrived.
+        let was_closed = self.send == SendState::Closed && !all;
+        self.send = if was_closed || tcp.send_window == Some(0) {
             SendState::Closed
         } else if tcp.probes > 1 && tcp.notsent != Some(0) {
             SendState::Stranded
@@ -74,13 +85,16 @@ impl Kernel {
             SendState::Sending
         };
         let waiting = tcp.unacked > 0 || tcp.notsent.is_some_and(|bytes| bytes > 0);
-        self.closed = if self.send == SendState::Closed && waiting { self.closed + 1 } else { 0 };
-        self.closed == 2
-    }
-
-    /// Restarts the count of closed windows: the examination was of a peer in doubt.
-    pub(super) fn restart_closed_count(&mut self) {
-        self.closed = 0;
+        if tcp.send_window != Some(0) {
+            (self.closed, self.reported) = (0, false);
+        } else if trusted {
+            let stuck = waiting && tcp.last_sent >= OUTSTANDING;
+            self.closed = if stuck { self.closed + 1 } else { 0 };
+            let report = self.closed > 1 && !self.reported;
+            self.reported |= report;
+            return report;
+        }
+        false
     }
 
     /// Returns whether outstanding bytes need no examination before or at `now`.
@@ -142,7 +156,10 @@ pub(super) fn random_examination(random: &mut Random) -> Examination {
         2 => Some(TcpSnapshot { unacked: 3, ..all }),
         3 => Some(TcpSnapshot { notsent: Some(9), probes: 4, backoff: 4, ..all }),
         4 => Some(TcpSnapshot { send_window: Some(0), ..all }),
-        5 | 6 => Some(TcpSnapshot { notsent: Some(9), send_window: Some(0), ..all }),
+        5 | 6 => {
+            let last_sent = Span::from_secs(random.below(3) * 8);
+            Some(TcpSnapshot { notsent: Some(9), send_window: Some(0), last_sent, ..all })
+        }
         _ => None,
     };
     Examination { tcp, queued: random.below(8) == 0, ..Examination::default() }

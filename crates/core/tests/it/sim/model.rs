@@ -74,6 +74,8 @@ pub(super) struct Model {
     warning_emitted: bool,
     /// The deadline of a half-closed peer.
     half_closed: Option<Time>,
+    /// The end of a hold that was not released.
+    hold: Option<Time>,
     rtt_us: u64,
     /// Whether the peer was suspect while the latest PING was out.
     ambiguous: bool,
@@ -152,6 +154,7 @@ impl Model {
             warned: false,
             warning_emitted: false,
             half_closed: None,
+            hold: None,
             rtt_us: 0,
             ambiguous: false,
             sequence: 0,
@@ -214,6 +217,9 @@ impl Model {
                 (self.inquires, self.shut) = (false, false);
                 self.last_heard = self.last_heard.max(now);
                 self.silence_start = self.silence_start.max(now);
+                if self.kept.is_some() {
+                    self.front.restart(now);
+                }
                 self.front.receive(bytes, self.silence_start);
                 if self.first_probe.is_some() || self.suspect {
                     self.doubted_until = now;
@@ -227,16 +233,18 @@ impl Model {
             Input::Overflowed => self.turn.expects = Some(Cause::SlowConsumer),
             Input::Deadline | Input::Polled => self.turn.by_deadline = true,
             Input::Command(Command::Hold(span)) if self.is_established() => {
-                match &mut self.half_closed {
-                    Some(until) => *until = (now + span).max(*until),
-                    None => {
-                        self.silence_start = self.silence_start.max(now + span);
-                        self.front.restart(self.silence_start);
-                        self.end_silence();
+                self.hold = self.hold.max(Some(now + span));
+                self.silence_start = self.silence_start.max(now + span);
+                if self.half_closed.is_none() {
+                    self.front.restart(self.silence_start);
+                    self.end_silence();
+                    if !self.warned {
+                        (self.inquires, self.shut) = (false, false);
                     }
                 }
             }
             Input::Command(Command::Release) => {
+                self.hold = None;
                 self.silence_start = self.silence_start.min(now).max(self.last_heard);
                 self.front.restart(now);
             }
@@ -267,16 +275,14 @@ impl Model {
         if self.half_closed.is_some() {
             return;
         }
-        if self.warned {
-            self.turn.expects = Some(Cause::Unreachable);
-        } else if !self.is_established() || self.codec == Codec::Line {
+        if !self.is_established() || self.codec == Codec::Line {
             self.turn.expects = Some(Cause::PeerExited);
         } else {
             self.half_closed = Some(now + HALF_CLOSED);
             self.turn.half_close_ping_due = true;
-            (self.suspect, self.overdue, self.first_probe, self.last_probe) =
-                (false, false, None, 0);
-            (self.kept, self.inquires, self.shut) = (None, false, false);
+            self.end_silence();
+            (self.warned, self.warning_emitted) = (false, false);
+            (self.inquires, self.shut) = (false, false);
         }
     }
 
@@ -299,11 +305,12 @@ impl Model {
                 let early = self.kernel.needs_no_examination(now);
                 let probing = self.first_probe.is_some()
                     || self.suspect
-                    || self.half_closed.or(self.due()).is_some_and(|due| now >= due);
+                    || self.half_close_end().or(self.due()).is_some_and(|due| now >= due)
+                    || self.is_near_the_bound(now);
                 let idle = !probing && self.turn.expects.is_none();
                 assert!(!(early && idle), "{}: an examination without need", self.name);
                 if !self.examines {
-                    self.kernel.examined(now, &Examination::default());
+                    self.kernel.examined(now, &Examination::default(), true);
                 }
             }
             Output::Poll => {
@@ -345,6 +352,10 @@ impl Model {
             let due = self.due().filter(|_| self.policy.enforce());
             let extended = self.silence_start > self.last_heard || self.kept.is_some();
             self.kernel.check(name, self.last_heard, due, extended);
+        } else {
+            assert!(!self.suspect, "{name}: suspect although half-closed");
+            let due = self.due().filter(|_| self.policy.enforce());
+            self.kernel.check(name, self.last_heard, due, true);
         }
         let probing = self.first_probe.is_some() || self.suspect;
         assert!(
@@ -365,11 +376,11 @@ impl Model {
                 assert!(!passed(self.handshake_due), "{name}: {now:?} past the handshake");
             }
             Stage::Established if self.half_closed.is_some() && !self.policy.enforce() => {
-                let missing = self.half_closed.is_some_and(passed) && !self.overdue;
+                let missing = self.half_close_end().is_some_and(passed) && !self.overdue;
                 assert!(!missing, "{name}: {now:?} half-closed and not reported as overdue");
             }
             Stage::Established if self.half_closed.is_some() => {
-                assert!(!self.half_closed.is_some_and(passed), "{name}: {now:?} half-closed");
+                assert!(!self.half_close_end().is_some_and(passed), "{name}: {now:?} half-closed");
             }
             Stage::Established => {
                 self.check_silence(now);
@@ -400,6 +411,7 @@ impl Model {
             && self.first_probe.is_none()
             && !self.suspect
             && !self.warned
+            && !self.is_near_the_bound(now)
             && !ends
     }
 
@@ -425,17 +437,28 @@ impl Model {
             println!("{:?} {} <- {shown:?}", now, self.name);
         }
         let judged = self.due().is_some_and(|due| now >= due) && self.policy.enforce();
-        let probing = self.first_probe.is_some() || self.suspect || judged;
+        let near = self.is_near_the_bound(now);
+        let probing = self.first_probe.is_some() || self.suspect || judged || near;
         let trusted = self.half_closed.is_none() && !probing;
-        self.turn.unread_warning = self.kernel.examined(now, shown) && trusted;
+        self.turn.unread_warning = self.kernel.examined(now, shown, trusted);
         if !trusted && shown.tcp.is_some() {
-            self.kernel.restart_closed_count();
-            self.inquires |= judged;
+            self.inquires |= judged || near;
             self.shut |= self.inquires && self.half_closed.is_none();
             if judged && self.shut && !self.warned && self.turn.expects.is_none() {
                 self.keep(now);
             }
         }
+    }
+
+    /// Returns when a half-closed peer ends: not during a hold.
+    fn half_close_end(&self) -> Option<Time> {
+        self.half_closed.map(|until| self.hold.map_or(until, |hold| hold.max(until)))
+    }
+
+    /// Returns whether a silent peer may be examined because its bound is an interval away.
+    fn is_near_the_bound(&self, now: Time) -> bool {
+        let Detection::Bounded { interval, .. } = self.policy.detection() else { return false };
+        self.half_closed.is_none() && self.due().is_some_and(|due| now >= due - interval)
     }
 
     /// Returns when the verdict falls unless there is evidence before.
@@ -663,7 +686,7 @@ impl Model {
 
     fn check_overdue(&mut self, now: Time, due: Time) {
         let name = self.name.clone();
-        let expected = self.half_closed.or(self.due());
+        let expected = self.half_close_end().or(self.due());
         assert_eq!(Some(due), expected, "{name}: overdue at another time");
         assert!(now >= due && !self.policy.enforce() && !self.overdue, "{name}: overdue");
         assert!(self.suspect || self.half_closed.is_some(), "{name}: not suspect");
@@ -759,7 +782,7 @@ impl Model {
         self.front.restart(self.silence_start.max(now));
         if let Some(until) = &mut self.half_closed {
             if self.overdue && policy.enforce() {
-                (self.overdue, *until) = (false, now);
+                (self.overdue, *until) = (false, now.max(*until));
             }
             return;
         }
@@ -779,6 +802,11 @@ impl Model {
         let allowed =
             from.bound().map_or(now + bound, |old| (self.silence_start + old).min(now + bound));
         self.silence_start = self.silence_start.max(allowed - bound);
+        if (self.kept.is_some() || self.overdue) && self.silence_start + bound > now {
+            // The bound now in force has not passed: the silence is judged at its end.
+            (self.kept, self.overdue) = (None, false);
+            (self.first_probe, self.last_probe) = (Some(now), 0);
+        }
     }
 
     fn lost(&mut self, now: Time, verdict: systole_core::cause::Verdict) {
@@ -813,7 +841,7 @@ impl Model {
             assert!(now >= verdict.due, "{name}: lost too early");
             return;
         }
-        if let Some(until) = self.half_closed {
+        if let Some(until) = self.half_close_end() {
             assert_eq!((verdict.cause, verdict.due), (Cause::PeerExited, until), "{name}");
             assert!(now >= until, "{name}: lost too early");
             return;

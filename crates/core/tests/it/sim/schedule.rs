@@ -114,8 +114,6 @@ struct Schedule {
     /// The mean time between two actions.
     pause: u64,
     until: u64,
-    /// Whether a listener keeps hung peers; then no retune stops enforcing the bound.
-    keeps: bool,
 }
 
 impl Schedule {
@@ -140,7 +138,6 @@ impl Schedule {
             }
             settings
         });
-        let keeps = listeners.iter().any(|settings| settings.hung != Hung::End);
         let frame_memory = match random.below(8) {
             0 => random.below(3_000) as usize,
             _ => FRAME_MEMORY,
@@ -154,13 +151,7 @@ impl Schedule {
         let timing = LoopTiming { lag, batch, cost, rest };
         let pause = unit * (1 + random.below(20));
         let until = pause * (8 + random.below(40));
-        Schedule {
-            world: World::new(hub_config, timing, random, verbose),
-            unit,
-            pause,
-            until,
-            keeps,
-        }
+        Schedule { world: World::new(hub_config, timing, random, verbose), unit, pause, until }
     }
 
     fn run_actions(&mut self) {
@@ -294,7 +285,7 @@ impl Schedule {
         };
         let goodbye = Goodbye::from(CloseReason::Kicked);
         let command = match random.below(16) {
-            0..6 => Command::Retune(retune(self.unit, self.keeps, random)),
+            0..6 => Command::Retune(policy(self.unit, random)),
             6..9 => Command::Hold(Span::from_nanos(span)),
             9..12 => Command::Release,
             12..15 => Command::HeartbeatData(&data),
@@ -319,7 +310,7 @@ impl Schedule {
             1 => HubCommand::ReportHeartbeats(true),
             _ => {
                 let listener = random.below(3) as u16;
-                let policy = retune(self.unit, self.keeps, random);
+                let policy = policy(self.unit, random);
                 HubCommand::Retune { listener, policy }
             }
         };
@@ -382,11 +373,6 @@ fn traffic(unit: u64, random: &mut Random) -> u64 {
         1 => unit + random.below(unit * 60),
         _ => NEVER,
     }
-}
-
-fn retune(unit: u64, enforce: bool, random: &mut Random) -> Policy {
-    let policy = policy(unit, random);
-    if enforce { policy.with_enforce(true) } else { policy }
 }
 
 fn policy(unit: u64, random: &mut Random) -> Policy {
