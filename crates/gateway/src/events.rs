@@ -3,21 +3,30 @@
 //! One ring keeps the last events, and each subscriber reads from it at its own pace: there is no
 //! queue per subscriber that could fill, and a slow subscriber costs the others nothing. A
 //! subscriber that falls behind by more than the ring holds gets an error, the gap, and starts over
-//! with a snapshot.
+//! with a snapshot. A burst of facts waits, for a limited time, for the subscribers that read: see
+//! [`Events::room`].
 
 mod event;
+mod readers;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 pub(crate) use event::Limit;
 pub use event::{Body, End, Event, Loss, Names, OutageInfo, PolicyInfo, Revision, Session};
 
 use crate::report::Fact;
+use readers::Readers;
+
+/// Longest wait for a subscriber while the gateway serves: a subscriber that reads takes
+/// microseconds per event, and events must not be late for the others.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Maximum number of events that a subscriber gets at once: enough to keep up with a reconnect
 /// storm, few enough that a subscriber holds little memory.
@@ -37,6 +46,8 @@ struct Shared {
     ring: Mutex<Ring>,
     /// The number of the last event.
     last: watch::Sender<u64>,
+    /// Notified when a subscriber has taken events, has ended or is given up.
+    read: Notify,
 }
 
 #[derive(Debug)]
@@ -45,6 +56,7 @@ struct Ring {
     kept: VecDeque<Arc<Event>>,
     capacity: usize,
     last: u64,
+    readers: Readers,
 }
 
 /// The position of a subscriber: the process and the number of the last event received. Published
@@ -101,9 +113,52 @@ impl Events {
     /// about 600 bytes including its texts. `stream` should differ from that of any earlier
     /// process: use the wall clock in ms.
     pub fn new(capacity: usize, stream: u64, names: Names) -> Events {
-        let ring = Ring { kept: VecDeque::new(), capacity: capacity.max(1), last: 0 };
-        let last = watch::Sender::new(0);
-        Events { shared: Arc::new(Shared { names, stream, ring: Mutex::new(ring), last }) }
+        let capacity = capacity.max(1);
+        let readers = Readers::new(capacity, PATIENCE);
+        let ring = Mutex::new(Ring { kept: VecDeque::new(), capacity, last: 0, readers });
+        let (last, read) = (watch::Sender::new(0), Notify::new());
+        Events { shared: Arc::new(Shared { names, stream, ring, last, read }) }
+    }
+
+    /// Waits until every subscriber that reads has taken enough for the next event to cost it none.
+    /// Subscribers that do not read within the limit are given up: they are not waited for again
+    /// until they have caught up. Wakes the subscribers before a wait.
+    pub async fn room(&self) {
+        if self.has_room() {
+            return;
+        }
+        self.wake();
+        let patience = self.lock().readers.patience;
+        let all_read = async {
+            loop {
+                // Exists before the look, so that a read in between ends the wait.
+                let read = self.shared.read.notified();
+                if self.has_room() {
+                    return;
+                }
+                read.await;
+            }
+        };
+        if timeout(patience, all_read).await.is_err() {
+            let mut ring = self.lock();
+            let last = ring.last;
+            ring.readers.give_up(last);
+            drop(ring);
+            self.shared.read.notify_waiters();
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let mut ring = self.lock();
+        let last = ring.last;
+        ring.readers.has_room(last)
+    }
+
+    /// Sets the longest wait for a subscriber that does not read, for [`Events::room`], which then
+    /// waits also for those that were given up before.
+    pub fn set_patience(&self, patience: Duration) {
+        self.lock().readers.set_patience(patience);
+        self.shared.read.notify_waiters();
     }
 
     /// Numbers, keeps and returns the event of a fact. Wakes no subscriber: see [`Events::wake`].
@@ -148,8 +203,9 @@ impl Events {
     /// Subscribes to the events after this call. A snapshot taken after this call and then the
     /// events miss nothing; the events may repeat what the snapshot already shows.
     pub fn subscribe(&self) -> Subscriber {
-        let number = self.lock().last;
-        self.subscriber(number)
+        let mut ring = self.lock();
+        let number = ring.last;
+        self.subscriber(&mut ring, number)
     }
 
     /// Subscribes to the events after `position`.
@@ -157,20 +213,20 @@ impl Events {
     /// # Errors
     /// There is a gap after `position`: subscribe anew, and take a snapshot.
     pub fn resume(&self, position: Position) -> Result<Subscriber, Gap> {
-        let ring = self.lock();
+        let mut ring = self.lock();
         if position.stream != self.shared.stream || position.number > ring.last {
             return Err(Gap::UnknownPosition);
         }
         if position.number + 1 < ring.oldest() {
             return Err(Gap::TooFarBehind);
         }
-        drop(ring);
-        Ok(self.subscriber(position.number))
+        Ok(self.subscriber(&mut ring, position.number))
     }
 
-    fn subscriber(&self, number: u64) -> Subscriber {
+    fn subscriber(&self, ring: &mut Ring, number: u64) -> Subscriber {
         let last = self.shared.last.subscribe();
-        Subscriber { events: self.clone(), number, last }
+        let key = ring.readers.add(number);
+        Subscriber { events: self.clone(), key, number, last }
     }
 
     fn lock(&self) -> MutexGuard<'_, Ring> {
@@ -190,6 +246,8 @@ impl Ring {
 #[derive(Debug)]
 pub struct Subscriber {
     events: Events,
+    /// Its key among the readers of the ring.
+    key: usize,
     /// The number of the last event handed out.
     number: u64,
     last: watch::Receiver<u64>,
@@ -223,7 +281,7 @@ impl Subscriber {
     /// # Errors
     /// As [`Subscriber::next`].
     pub fn ready(&mut self) -> Result<Vec<Arc<Event>>, Gap> {
-        let ring = self.events.lock();
+        let mut ring = self.events.lock();
         let next = self.number + 1;
         let Some(skip) = next.checked_sub(ring.oldest()) else {
             return Err(Gap::TooFarBehind);
@@ -233,7 +291,20 @@ impl Subscriber {
         for event in ring.kept.iter().skip(skip).take(BATCH) {
             batch.push(event.clone());
         }
-        self.number += batch.len() as u64;
+        if !batch.is_empty() {
+            self.number += batch.len() as u64;
+            let last = ring.last;
+            ring.readers.advance(self.key, self.number, last);
+            drop(ring);
+            self.events.shared.read.notify_waiters();
+        }
         Ok(batch)
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.events.lock().readers.remove(self.key);
+        self.events.shared.read.notify_waiters();
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of order, resuming, gaps and bounds.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use serde_json::json;
 use systole_core::cause::{Cause, Confidence, Verdict};
@@ -174,6 +175,40 @@ fn the_ring_is_bounded_and_a_slow_subscriber_gets_a_gap() {
     assert_eq!(events.resume(at(701)).unwrap_err(), Gap::UnknownPosition);
     let other_process = Position { stream: STREAM + 1, number: 695 };
     assert_eq!(events.resume(other_process).unwrap_err(), Gap::UnknownPosition);
+}
+
+/// Publishes as many events as find room at once, and returns their number.
+async fn publish_into_room(events: &Events, at_most: u64) -> u64 {
+    for published in 0..at_most {
+        let room = tokio::time::timeout(Duration::ZERO, events.room());
+        if room.await.is_err() {
+            return published;
+        }
+        publish(events, 1);
+    }
+    at_most
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_wait_for_a_subscriber_until_it_is_given_up() {
+    let events = events(10);
+    assert_eq!(publish_into_room(&events, 100).await, 100, "there is no subscriber");
+    let mut subscriber = events.subscribe();
+    assert_eq!(publish_into_room(&events, 100).await, 5, "half of what is kept");
+    assert_eq!(subscriber.ready().unwrap().len(), 5);
+    assert_eq!(publish_into_room(&events, 100).await, 5, "there is room for as many again");
+    events.room().await;
+    assert_eq!(publish_into_room(&events, 5).await, 5, "it is given up");
+    assert_eq!(subscriber.ready().unwrap().len(), 10, "it loses nothing that is kept");
+    assert_eq!(publish_into_room(&events, 100).await, 5, "it has caught up");
+    events.set_patience(Duration::ZERO);
+    assert_eq!(publish_into_room(&events, 100).await, 100);
+    assert_eq!(subscriber.ready().unwrap_err(), Gap::TooFarBehind);
+    events.set_patience(Duration::from_secs(1));
+    let resumed = events.resume(at(events.last() - 8)).unwrap();
+    assert_eq!(publish_into_room(&events, 100).await, 0, "it resumes behind");
+    drop((resumed, subscriber));
+    assert_eq!(publish_into_room(&events, 100).await, 100, "nobody is left");
 }
 
 #[test]

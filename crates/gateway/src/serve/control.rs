@@ -1,5 +1,6 @@
 //! The control plane of a running gateway: reports, signals, and the drain.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -31,6 +32,13 @@ const TELEMETRY_BATCH: usize = 64;
 
 /// Interval at which a drain counts the open connections.
 const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Longest wait, while the gateway stops, for a subscriber that does not read the last events.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time from the stop of the shards after which no subscriber is waited for: one that reads slowly
+/// must not keep the gateway up. A subscriber that keeps up takes a million events in this time.
+const READS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest wait for the next event of shards that stop: each closes every open link and reports its
 /// end. As long as events come, the wait goes on.
@@ -119,6 +127,7 @@ async fn forward_facts(
         let mut batch = Vec::new();
         while facts.recv_many(&mut batch, REPORT_BATCH).await > 0 {
             for fact in batch.drain(..) {
+                gateway.events().room().await;
                 gateway.note(fact);
             }
             gateway.events().wake();
@@ -167,6 +176,7 @@ fn announce(
 /// Closes all links, and waits until they are closed, at most for the drain limit.
 async fn drain(gateway: &Gateway, stats: &[Arc<ShardStats>], config: &Config) {
     gateway.advance(Lifecycle::Draining);
+    gateway.events().set_patience(READ_TIMEOUT);
     let limit = config.drain.limit;
     tracing::info!(links = links(stats), limit_ms = limit.as_millis(), "draining");
     let reconnect_within = config.drain.reconnect_within;
@@ -193,14 +203,25 @@ async fn drain(gateway: &Gateway, stats: &[Arc<ShardStats>], config: &Config) {
 /// Stops the shards, and waits until all of their facts are taken.
 async fn stop(gateway: &Gateway, forwarders: &mut JoinSet<()>) -> Result<(), ServeError> {
     gateway.advance(Lifecycle::Draining);
+    gateway.events().set_patience(READ_TIMEOUT);
     let stopped = gateway.stop().await;
-    loop {
-        let before = gateway.events().last();
-        let ended = async { while forwarders.join_next().await.is_some() {} };
-        match timeout(STOP_TIMEOUT, ended).await {
-            Ok(()) => return Ok(()),
-            Err(_) if stopped.is_ok() && gateway.events().last() > before => {}
-            Err(_) => return Err(ServeError::ShardStuck),
+    let taken = async {
+        loop {
+            let before = gateway.events().last();
+            let ended = async { while forwarders.join_next().await.is_some() {} };
+            match timeout(STOP_TIMEOUT, ended).await {
+                Ok(()) => return Ok(()),
+                Err(_) if stopped.is_ok() && gateway.events().last() > before => {}
+                Err(_) => return Err(ServeError::ShardStuck),
+            }
+        }
+    };
+    let mut taken = pin!(taken);
+    match timeout(READS_TIMEOUT, taken.as_mut()).await {
+        Ok(taken) => taken,
+        Err(_) => {
+            gateway.events().set_patience(Duration::ZERO);
+            taken.await
         }
     }
 }
@@ -232,7 +253,7 @@ mod tests {
     use crate::logs::Logs;
     use crate::metrics::Metrics;
     use crate::report::channels;
-    use crate::report::tests::joined;
+    use crate::report::tests::{joined, left};
     use crate::request::{Request, Requests};
     use crate::stats::Distributions;
     use crate::wake::wake_ups;
@@ -240,6 +261,9 @@ mod tests {
     fn gateway() -> Gateway {
         gateway_of(Vec::new(), Vec::new(), Logs::detached(&Log::default()))
     }
+
+    /// The number of events that the gateways of these tests keep.
+    const KEPT: usize = 64;
 
     fn gateway_of(shards: Vec<Requests>, stats: Vec<Arc<ShardStats>>, logs: Logs) -> Gateway {
         let names = Names {
@@ -250,7 +274,7 @@ mod tests {
         };
         let metrics =
             Metrics::new(Vec::new(), Vec::new(), &Distributions::default(), Clock::start());
-        Gateway::new(shards, stats, Vec::new(), Events::new(16, 1, names), metrics, logs)
+        Gateway::new(shards, stats, Vec::new(), Events::new(KEPT, 1, names), metrics, logs)
     }
 
     /// Forwards one event at a time, with a wait of `pause` before each.
@@ -317,6 +341,56 @@ mod tests {
             matches!(received[..], [Request::StopAccepting, Request::Command(_)]),
             "{received:?}"
         );
+    }
+
+    /// Stops a gateway with `leaves` sessions, whose facts wait in their channel.
+    async fn stop_with(gateway: &Arc<Gateway>, leaves: u64) {
+        let (senders, Reports { facts, .. }) = channels(leaves as usize);
+        (0..leaves).for_each(|session| senders.facts.try_send(left(session)).unwrap());
+        drop(senders);
+        let mut forwarders = JoinSet::new();
+        forwarders.spawn(forward_facts(gateway.clone(), 0, facts, Clock::start()));
+        stop(gateway, &mut forwarders).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_subscriber_that_reads_gets_all_events_of_a_stop() {
+        let gateway = Arc::new(gateway());
+        let mut subscriber = gateway.events().subscribe();
+        let reader = tokio::spawn(async move {
+            let mut leaves = 0;
+            while leaves < 5_000 {
+                let batch = subscriber.next().await?;
+                leaves += batch.iter().filter(|event| event.body.kind() == "leave").count();
+            }
+            Ok::<_, crate::events::Gap>(leaves)
+        });
+        stop_with(&gateway, 5_000).await;
+        assert_eq!(reader.await.unwrap(), Ok(5_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_subscriber_that_does_not_read_delays_a_stop_once_and_by_no_more_than_the_limit() {
+        let gateway = Arc::new(gateway());
+        let _silent = [gateway.events().subscribe(), gateway.events().subscribe()];
+        let short = Duration::from_millis(10);
+        let stopped = timeout(READ_TIMEOUT + short, stop_with(&gateway, 5_000)).await;
+        stopped.expect("the stop is delayed for longer");
+        assert_eq!(gateway.events().last(), 5_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_subscriber_that_reads_slowly_does_not_keep_the_gateway_up() {
+        let gateway = Arc::new(gateway());
+        let mut slow = gateway.events().subscribe();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(READ_TIMEOUT / 2).await;
+                let _ = slow.ready();
+            }
+        });
+        let longest = READS_TIMEOUT + READ_TIMEOUT;
+        timeout(longest, stop_with(&gateway, 5_000)).await.expect("the stop is delayed for longer");
     }
 
     #[tokio::test(start_paused = true)]
