@@ -11,6 +11,7 @@ mod echo;
 mod fleet;
 mod links;
 mod measure;
+mod pause;
 mod proc;
 mod report;
 mod scrape;
@@ -27,6 +28,7 @@ use serde::Serialize;
 
 pub(crate) use args::Args;
 pub(crate) use echo::{EchoArgs, run as run_echo};
+pub(crate) use pause::{PauseArgs, run as run_pause};
 pub(crate) use worker::run as run_worker;
 
 use args::Plan;
@@ -126,7 +128,8 @@ pub(crate) fn run_burn() -> io::Result<()> {
 /// Has this process of the bench killed when the bench dies, so that it does not go on loading the
 /// machine.
 fn die_with_parent() {
-    // If this fails, the process still ends when its pipe closes, or when the bench kills it.
+    // If this fails, a worker still ends when its pipe closes, and the others when the bench kills
+    // them.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
 }
 

@@ -81,6 +81,9 @@ pub(crate) enum Command {
     /// Keep one core busy during a soak
     #[command(hide = true)]
     BenchBurn,
+    /// Stop a process during a soak
+    #[command(hide = true)]
+    BenchPause(bench::PauseArgs),
     Lab(lab::Args),
     /// Run a peer process of the lab
     #[command(hide = true)]

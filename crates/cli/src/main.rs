@@ -53,6 +53,7 @@ fn run(cli: Cli, output: &mut Output) -> io::Result<Exit> {
         Command::BenchWorker => bench::helper(bench::run_worker(), output),
         Command::BenchEcho(args) => bench::helper(bench::run_echo(&args), output),
         Command::BenchBurn => bench::helper(bench::run_burn(), output),
+        Command::BenchPause(args) => bench::helper(bench::run_pause(&args), output),
         Command::Lab(args) => lab::run(&args, output),
         Command::LabPeer { spec } => lab::run_peer(&spec, output),
         Command::Completions { shell } => self_help::completions(shell, output),

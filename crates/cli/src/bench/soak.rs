@@ -7,7 +7,6 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use rustix::process::Signal;
 use serde::Serialize;
 use systole_net::Clock;
 
@@ -16,6 +15,7 @@ use super::args::Plan;
 use super::control::{Verdict, WorkerCommand};
 use super::fleet::{Fleet, own_process};
 use super::measure::{Quantiles, progress_bar, quantiles};
+use super::pause::Pause;
 use super::report::table;
 use super::target::{Kind, Target};
 
@@ -88,7 +88,8 @@ pub(crate) fn run(plan: &Plan, length: Duration) -> Result<Soak, BenchError> {
     let burners = if plan.args.burn { burn()? } else { Burners(Vec::new()) };
     let period_ns = u64::try_from(plan.period.as_nanos()).unwrap_or(u64::MAX);
     fleet.broadcast(&WorkerCommand::Pace { period_ns })?;
-    let mut runner = Runner { plan, clock, target, fleet, seen: Observed::default() };
+    let seen = Observed::default();
+    let mut runner = Runner { plan, clock, pause: None, target, fleet, seen };
     runner.run_steps(&steps, &bar)?;
     drop(burners);
     bar.finish_and_clear();
@@ -137,6 +138,8 @@ fn burn() -> Result<Burners, BenchError> {
 struct Runner<'a> {
     plan: &'a Plan,
     clock: Clock,
+    /// The stop of the gateway, while it lasts.
+    pause: Option<Pause>,
     target: Target,
     fleet: Fleet,
     seen: Observed,
@@ -150,6 +153,8 @@ struct Observed {
     gap_ns: u64,
     silenced: usize,
     verdicts: Vec<Verdict>,
+    /// The gateway was stopped between these two times.
+    stopping_ns: u64,
     stopped_ns: u64,
     continued_ns: u64,
 }
@@ -178,12 +183,13 @@ impl Runner<'_> {
             match step {
                 Step::Silence => self.seen.silenced += self.fleet.silence(SILENT_EACH, false)?,
                 Step::Stop => {
-                    self.target.signal(Signal::STOP)?;
+                    self.seen.stopping_ns = self.now();
+                    self.pause = Some(Pause::start(self.target.pid)?);
                     self.seen.stopped_ns = self.now();
                 }
                 Step::Continue => {
                     self.seen.continued_ns = self.now();
-                    self.target.signal(Signal::CONT)?;
+                    self.pause.take().map_or(Ok(()), Pause::end)?;
                 }
                 Step::End => {}
             }
@@ -245,7 +251,8 @@ impl Observed {
         let late = silent_ns.checked_sub(bound_ns)?;
         let runs_out = verdict.last_sent_ns + bound_ns;
         let from = self.stopped_ns.max(verdict.last_sent_ns);
-        let overlaps = self.continued_ns > from && runs_out > self.stopped_ns;
+        // The gateway may have been stopped already at the first of the two times.
+        let overlaps = self.continued_ns > from && runs_out > self.stopping_ns;
         let stall = if overlaps { self.continued_ns - from } else { 0 };
         Some(late.saturating_sub(stall))
     }
@@ -308,6 +315,7 @@ mod tests {
 
     fn lateness(last_sent: u64, closed: u64) -> Option<u64> {
         let seen = Observed {
+            stopping_ns: 99 * SECOND,
             stopped_ns: 100 * SECOND,
             continued_ns: 110 * SECOND,
             ..Observed::default()
@@ -324,6 +332,8 @@ mod tests {
         assert_eq!(lateness(98, 102), None);
         // The bound had passed before the stop.
         assert_eq!(lateness(94, 105), Some(6));
+        // The bound ran out while the stop began.
+        assert_eq!(lateness(95, 111), Some(1));
         // The last byte was sent during the stop, so the gateway received it afterwards.
         assert_eq!(lateness(104, 117), Some(2));
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::gateway::wait;
+use crate::gateway::{Gateway, ONE_SECOND, wait};
 use crate::program::Program;
 use crate::{directory, systole};
 
@@ -101,6 +101,38 @@ fn a_bench_that_is_ended_leaves_nothing_behind() {
     bench.signal("TERM");
     assert_eq!(bench.end(), -1);
     wait("the end of all processes", || left.iter().all(|id| command(id).is_empty()).then_some(()));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_gateway_stopped_by_a_soak_continues_however_the_bench_ends() {
+    let policy = ["--idle", "100ms", "--interval", "100ms", "--probes", "1", "--period", "50ms"];
+    // The soak must last four times as long as bound, tolerance and stop together.
+    let soak = ["--soak", "14s", "--stop", "3s", "--tolerance", "100ms", "--links", "1000"];
+    let start = |signal: &'static str| {
+        let gateway = Gateway::start(&format!("bench-stop-{signal}"), ONE_SECOND);
+        let (address, id) = (gateway.address("native").to_string(), gateway.process().to_string());
+        let target = ["bench", "--target", &address, "--pid", &id];
+        let args = [&target[..], &policy, &soak].concat();
+        let bench =
+            Program::start(&mut systole(&directory(&format!("bench-soak-{signal}")), &args));
+        (signal, gateway, bench)
+    };
+    for (signal, gateway, mut bench) in ["TERM", "KILL"].map(start) {
+        let path = format!("/proc/{}/stat", gateway.process());
+        let is_stopped = || {
+            let stat = std::fs::read_to_string(&path).expect("the gateway exists");
+            let (_, state) = stat.rsplit_once(')').expect("the name stands in brackets");
+            state.trim_start().starts_with('T')
+        };
+        wait("the stop", || {
+            assert!(bench.runs(), "{:?}", bench.stderr_now());
+            is_stopped().then_some(())
+        });
+        bench.signal(signal);
+        assert_eq!(bench.end(), -1, "the signal ended it");
+        wait("the end of the stop", || (!is_stopped()).then_some(()));
+    }
 }
 
 #[test]
