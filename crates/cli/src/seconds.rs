@@ -2,13 +2,34 @@
 
 use std::time::Duration;
 
-/// Parses a time: `10` and `0.5` are seconds; `500ms` and `1m 30s` have units.
+/// The longest time of a connection: a year, far below what a policy and a clock can hold.
+const LONGEST: Duration = Duration::from_secs(31_557_600);
+
+/// Parses a time of a connection: `10` and `0.5` are seconds; `500ms` and `1m 30s` have units.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string());
-    }
-    let expected = "seconds such as 10 or 0.5, or a time such as 500ms or \"1m 30s\"";
-    humantime::parse_duration(text).map_err(|_| format!("expected {expected}"))
+    parse_within(text, LONGEST)
+}
+
+/// Parses a time as [`parse`] does, and refuses one longer than `longest`.
+///
+/// Arithmetic on times must not overflow, so each option states its limit here.
+pub(crate) fn parse_within(text: &str, longest: Duration) -> Result<Duration, String> {
+    let parsed = match text.parse::<f64>() {
+        Ok(seconds) if seconds > longest.as_secs_f64() => None,
+        Ok(seconds) => {
+            Some(Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?)
+        }
+        Err(_) => match humantime::parse_duration(text) {
+            Ok(time) => Some(time),
+            Err(humantime::DurationError::NumberOverflow) => None,
+            Err(_) => {
+                let expected = "seconds such as 10 or 0.5, or a time such as 500ms or \"1m 30s\"";
+                return Err(format!("expected {expected}"));
+            }
+        },
+    };
+    let limit = || format!("too long: at most {}", humantime::format_duration(longest));
+    parsed.filter(|time| *time <= longest).ok_or_else(limit)
 }
 
 #[cfg(test)]
@@ -22,8 +43,20 @@ mod tests {
         assert_eq!(millis("0.5"), Some(500));
         assert_eq!(millis("500ms"), Some(500));
         assert_eq!(millis("1m 30s"), Some(90_000));
-        for wrong in ["", "-1", "ten", "10 parsecs", "inf", "NaN"] {
+        for wrong in ["", "-1", "ten", "10 parsecs", "-inf", "NaN"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_time_above_the_limit_is_refused_as_too_long() {
+        let day = Duration::from_secs(86_400);
+        assert_eq!(parse_within("86400", day), Ok(day));
+        assert_eq!(parse_within("24h", day), Ok(day));
+        for long in ["86400.5", "1day 1ns", "99999999999999999999", "1e300", "inf", "9999999999y"] {
+            assert_eq!(parse_within(long, day), Err("too long: at most 1day".to_owned()), "{long}");
+        }
+        // A number that even the parser of units cannot hold.
+        assert_eq!(parse("500000000000y"), Err("too long: at most 1year".to_owned()));
     }
 }

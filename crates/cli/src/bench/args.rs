@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::BenchError;
 use super::codec::Codec;
+use crate::seconds;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,19 +72,19 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) closed_loop: bool,
     /// Time between two heartbeats of a link, when paced [default: 1s, with --role 10s]
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_parser = length)]
     pub(crate) period: Option<Duration>,
     /// Links in the closed loop; the others only answer [default: all]
     #[arg(long)]
     pub(crate) active: Option<usize>,
     /// Load before each measurement, which is not measured [default: 2s, with --role a period]
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_parser = length)]
     pub(crate) warmup: Option<Duration>,
     /// Length of each measurement [default: 5s, with --role two periods]
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_parser = length)]
     pub(crate) window: Option<Duration>,
     /// Idle time before memory is read
-    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "2s", value_parser = length)]
     pub(crate) settle: Duration,
     /// Links that fall silent at once; 0 skips this part [default: a third]
     #[arg(long)]
@@ -97,10 +98,10 @@ pub(crate) struct Args {
     pub(crate) burst: bool,
     /// Silence before the gateway's first probe [default: 2s; with --role probe a period, with
     /// --role watch one and a half]
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_parser = length)]
     pub(crate) idle: Option<Duration>,
     /// Time between the gateway's probes
-    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "1s", value_parser = length)]
     pub(crate) interval: Duration,
     /// Unanswered probes before the verdict
     #[arg(long, default_value_t = 3)]
@@ -128,16 +129,16 @@ pub(crate) struct Args {
     #[arg(long, requires = "target")]
     pub(crate) pid: Option<u32>,
     /// Run paced links for TIME, silence some of them, and check for wrong verdicts
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = length)]
     pub(crate) soak: Option<Duration>,
     /// In a soak: one busy loop per core, all the time
     #[arg(long, requires = "soak")]
     pub(crate) burn: bool,
     /// In a soak: stop the gateway (SIGSTOP) in the middle, for this time
-    #[arg(long, requires = "soak", value_parser = humantime::parse_duration)]
+    #[arg(long, requires = "soak", value_parser = length)]
     pub(crate) stop: Option<Duration>,
     /// In a soak: how much later than its bound a verdict may be
-    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "1s", value_parser = length)]
     pub(crate) tolerance: Duration,
     /// Print JSON instead of tables
     #[arg(long)]
@@ -147,6 +148,11 @@ pub(crate) struct Args {
     pub(crate) check: bool,
 }
 
+/// The longest time that an option may name. Sums and multiples of such times fit in 64 bits of
+/// nanoseconds, even with 255 probes.
+const LONGEST: Duration = Duration::from_secs(7 * 86_400);
+/// Most links of a run: far more than a machine holds, and few enough to count in memory.
+const MAX_LINKS: usize = 100_000_000;
 /// Descriptors that a gateway needs beside its links.
 const SPARE_DESCRIPTORS: u64 = 512;
 const DEFAULT_LINKS: usize = 15_000;
@@ -156,6 +162,10 @@ const IDLE_LINKS: usize = 18_000;
 const IDLE_PERIOD: Duration = Duration::from_secs(10);
 /// Links of one worker: few enough that its loop stays far from its limits, even on two cores.
 const LINKS_PER_WORKER: usize = 7_500;
+
+fn length(text: &str) -> Result<Duration, String> {
+    seconds::parse_within(text, LONGEST)
+}
 
 /// The arguments with all defaults filled in.
 #[derive(Clone, Debug)]
@@ -229,6 +239,9 @@ impl Plan {
         if links == 0 {
             return Err(BenchError::new("--links 0 measures nothing"));
         }
+        if links > MAX_LINKS {
+            return Err(BenchError::new(format!("--links {links}: at most {MAX_LINKS}")));
+        }
         // Beacons share few sockets.
         let is_stream = args.codec != Codec::Beacon;
         if is_stream && args.target.is_none() && links > room {
@@ -282,5 +295,18 @@ impl Plan {
     /// The bound D: the silence after which a verdict falls.
     pub(crate) fn bound(&self) -> Duration {
         self.idle + self.args.interval * u32::from(self.args.probes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn four_times_the_longest_bound_stop_and_tolerance_fit_in_nanoseconds() {
+        let bound = LONGEST + LONGEST * u32::from(u8::MAX);
+        let needed = (bound + LONGEST + LONGEST) * 4;
+        assert!(u64::try_from(needed.as_nanos()).is_ok());
+        assert_eq!(length("7days"), Ok(LONGEST));
     }
 }

@@ -139,11 +139,37 @@ fn a_gateway_stopped_by_a_soak_continues_however_the_bench_ends() {
 fn impossible_values_are_wrong_usage() {
     let directory = directory("bench-usage");
     let role_of_beacons = &["--role", "probe", "--codec", "beacon", "--links", "10"];
-    for args in [&["--links", "0"][..], &["--links", "4000000000"], &["--burn"], role_of_beacons] {
+    let devices = &["--links", "18446744073709551615", "--codec", "beacon"];
+    let links = [&["--links", "0"][..], &["--links", "4000000000"], devices];
+    for args in links.into_iter().chain([&["--burn"][..], role_of_beacons]) {
         let output =
             systole(&directory, &["bench"]).args(args).output().expect("the program was built");
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(!output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn absurd_lengths_are_wrong_usage() {
+    let directory = directory("bench-lengths");
+    let options =
+        ["--period", "--warmup", "--window", "--settle", "--idle", "--interval", "--tolerance"];
+    let soak = [&["--soak"][..], &["--soak", "10s", "--stop"]];
+    let all = options.iter().map(std::slice::from_ref).chain(soak);
+    let kinds = [&["--role", "probe"][..], &["--role", "watch"], &["--codec", "beacon"], &[]];
+    for option in all {
+        let name = option.last().expect("it has a name");
+        for length in ["8d", "500000000000y", "18446744073709551615s", "1e300"] {
+            let of_kind = kinds.iter().filter(|kind| kind.is_empty() || !name.starts_with("--s"));
+            for kind in of_kind {
+                let args = [&["bench", "--links", "10"], *kind, option, &[length]].concat();
+                let output = systole(&directory, &args).output().expect("the program was built");
+                let stderr = String::from_utf8_lossy(&output.stderr);
+                assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+                let limit = "too long: at most 7days";
+                assert!(stderr.contains(name) && stderr.contains(limit), "{args:?}: {stderr}");
+            }
+        }
     }
 }
 

@@ -215,6 +215,12 @@ fn every_end_has_its_exit_code() {
         assert_eq!(usage.end(), 2, "{wrong:?}");
     }
 
+    for option in ["--idle", "--interval"] {
+        let mut long = ping(&unused, &[option, "99999999999"]);
+        assert!(long.stderr_after(option).contains("too long: at most 1year"), "{option}");
+        assert_eq!(long.end(), 2);
+    }
+
     let (pong, addr) = pong(&[]);
     let mut lost = ping(&addr, &["-v"]);
     lost.until("connected");
