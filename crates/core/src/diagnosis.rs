@@ -220,8 +220,8 @@ fn first_match(case: &Case, doubts: &Doubts) -> Diagnosis {
     }
     let nothing_repeated = tcp.retransmits == 0;
     // The first examination may have come after the acknowledgement of the last probe.
-    let all_acknowledged = tcp.unacked == 0 && tcp.notsent == Some(0);
-    let answered = acknowledged.is_some_and(|bytes| bytes > 0) || case.probed && all_acknowledged;
+    let answered =
+        acknowledged.is_some_and(|bytes| bytes > 0) || case.probed && tcp.is_all_acknowledged();
     if fresh && open && nothing_repeated && answered {
         return high(Cause::AppHung, &[silent, G::KernelFresh, G::BytesAcknowledged]);
     }

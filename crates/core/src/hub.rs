@@ -72,8 +72,8 @@ pub enum Input<'a> {
     ///
     /// A link whose deadline lies within the horizon is judged at the horizon. For a link whose
     /// deadline has come since then the hub emits [`link::Output::Poll`]: it is judged at the time
-    /// of [`link::Input::Polled`], unless bytes came first. A poll that has no answer is
-    /// repeated by the next input of this kind that comes a tick of the wheel later.
+    /// of [`link::Input::Polled`], unless bytes came first. A poll that has no answer is repeated
+    /// by the next input of this kind that comes a tick of the wheel later.
     Deadline {
         /// The time up to which every socket has been read; at most `now`.
         horizon: Time,

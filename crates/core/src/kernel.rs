@@ -53,6 +53,12 @@ impl TcpSnapshot {
         Some(self.bytes_sent?.saturating_sub(self.bytes_retrans?) > self.bytes_acked?)
     }
 
+    /// Returns true if the kernel has nothing unsent or unacknowledged; false where it has no count
+    /// of unsent bytes.
+    pub fn is_all_acknowledged(&self) -> bool {
+        self.unacked == 0 && self.notsent == Some(0)
+    }
+
     /// Returns true if the peer's window admits none of the waiting bytes: the window is 0, or too
     /// small for a segment (RFC 9293, 3.8.6.2.1) while the peer answers window probes.
     pub fn is_window_closed(&self) -> bool {
@@ -123,8 +129,7 @@ impl Examination {
     /// Returns whether the examination shows that the peer's kernel has acknowledged all our bytes.
     /// False where a field is missing that would show it.
     pub fn is_all_acknowledged(&self) -> bool {
-        let acknowledged = |tcp: &TcpSnapshot| tcp.unacked == 0 && tcp.notsent == Some(0);
-        !self.queued && self.tcp.as_ref().is_some_and(acknowledged)
+        !self.queued && self.tcp.as_ref().is_some_and(TcpSnapshot::is_all_acknowledged)
     }
 }
 

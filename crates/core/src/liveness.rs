@@ -158,14 +158,10 @@ impl Liveness {
     /// Evidence and sending only move the deadline later, with two exceptions: evidence that ends a
     /// doubt, and for a watching end a shorter round trip.
     pub fn next_deadline(&self, policy: &Policy) -> Option<Deadline> {
-        let earliest = |a: Option<Deadline>, b: Option<Deadline>| match (a, b) {
-            (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),
-            (a, b) => a.or(b),
-        };
         match self.state {
             State::Handshake { until } => Some(Deadline::exact(until, Reason::Handshake)),
             State::Listening { .. } => {
-                earliest(self.detection_deadline(policy), self.keepalive_deadline(policy))
+                Deadline::earlier(self.detection_deadline(policy), self.keepalive_deadline(policy))
             }
             State::Probing { .. } => self.detection_deadline(policy),
             State::Kept { until, probed, .. } => Some(self.kept_deadline(until, probed, policy)),

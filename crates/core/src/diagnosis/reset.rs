@@ -40,17 +40,13 @@ pub fn diagnose_reset(reset: &Reset) -> Diagnosis {
         let confidence = if fresh { Confidence::Medium } else { Confidence::High };
         return Diagnosis { confidence, ..high(Cause::PeerReset, &[G::Reset]) };
     };
-    if owed && tcp.last_ack <= tcp.rtt + DELAYED_ACK {
-        // A kernel that has just acknowledged knows the connection: its process has most likely
-        // ended with bytes unread while more were on their way.
-        let grounds = Grounds::of(&[G::Reset, G::KernelFresh]);
-        return Diagnosis {
-            confidence: Confidence::Medium,
-            grounds,
-            ..high(Cause::PeerExited, &[])
-        };
-    }
     if owed {
+        if tcp.last_ack <= tcp.rtt + DELAYED_ACK {
+            // A kernel that has just acknowledged knows the connection: its process has most likely
+            // ended with bytes unread while more were on their way.
+            let exited = high(Cause::PeerExited, &[G::Reset, G::KernelFresh]);
+            return Diagnosis { confidence: Confidence::Medium, ..exited };
+        }
         // A live kernel may delay the acknowledgement, and may close the socket for its process
         // meanwhile. Within that time both origins are possible if the peer was heard recently.
         let crossed = fresh && reset.sent <= tcp.rtt + DELAYED_ACK;

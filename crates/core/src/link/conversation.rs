@@ -257,7 +257,7 @@ impl Conversation {
         if self.is_over() {
             return None;
         }
-        earlier(self.liveness.next_deadline(&self.policy), self.examine_deadline())
+        Deadline::earlier(self.liveness.next_deadline(&self.policy), self.examine_deadline())
     }
 
     /// Returns when the socket is to be examined because of outstanding bytes, however lively the
@@ -267,7 +267,9 @@ impl Conversation {
             // A verdict has fallen that waits for its last examination.
             Stage::Established | Stage::HalfClosed if self.liveness.is_dead() => None,
             Stage::HalfClosed => self.outstanding.deadline(),
-            Stage::Established => earlier(self.outstanding.deadline(), self.baseline_deadline()),
+            Stage::Established => {
+                Deadline::earlier(self.outstanding.deadline(), self.baseline_deadline())
+            }
             // It ends sooner than the kernel gives up.
             Stage::Handshake | Stage::Over => None,
         }
@@ -337,13 +339,5 @@ impl Conversation {
         };
         self.flight.record(now, incident);
         out.event(event);
-    }
-}
-
-/// Returns the earlier of two deadlines, or the first of two at one time.
-fn earlier(first: Option<Deadline>, second: Option<Deadline>) -> Option<Deadline> {
-    match (first, second) {
-        (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),
-        (first, second) => first.or(second),
     }
 }

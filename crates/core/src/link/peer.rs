@@ -108,10 +108,8 @@ impl Peer {
             return deadline;
         }
         let frame = self.decoder.incomplete();
-        match frame.and_then(|frame| self.conversation.frame_deadline(&frame)) {
-            Some(frame) if deadline.is_none_or(|deadline| frame.at < deadline.at) => Some(frame),
-            Some(_) | None => deadline,
-        }
+        let frame = frame.and_then(|frame| self.conversation.frame_deadline(&frame));
+        Deadline::earlier(deadline, frame)
     }
 
     /// Returns how much earlier than `deadline` its timer may fire without any effect. The deadline

@@ -112,7 +112,7 @@ impl Liveness {
 
     /// Returns when a half-closed peer ends whose time is over at `until`: not during a hold.
     pub(super) fn half_close_end(&self, until: Time) -> Time {
-        if self.held { until.max(self.silent_since) } else { until }
+        self.held_until().map_or(until, |held| held.max(until))
     }
 
     /// Ends the suspicion, and counts silence from `until`. A half-closed peer is kept until then.

@@ -127,6 +127,14 @@ impl Deadline {
     pub(crate) const fn exact(at: Time, reason: Reason) -> Deadline {
         Deadline { at, slack: Span::ZERO, reason }
     }
+
+    /// Returns the earlier of two deadlines, or the first of two at one time.
+    pub(crate) fn earlier(first: Option<Deadline>, second: Option<Deadline>) -> Option<Deadline> {
+        match (first, second) {
+            (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),
+            (first, second) => first.or(second),
+        }
+    }
 }
 
 /// The reason of a deadline.

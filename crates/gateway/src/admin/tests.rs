@@ -129,6 +129,15 @@ fn connect(polls: &mut Vec<(Poll, WakeUps)>) -> (Requests, Receiver<Request>) {
     (Requests::new(sender, waker), receiver)
 }
 
+/// Connects a shard whose queue of requests is full.
+fn connect_busy(polls: &mut Vec<(Poll, WakeUps)>) -> (Requests, Receiver<Request>) {
+    let (busy, blocked) = connect(polls);
+    for _ in 0..REQUESTS {
+        busy.send(Request::StopAccepting).unwrap();
+    }
+    (busy, blocked)
+}
+
 fn gateway(shards: Vec<Requests>, stats: Vec<Arc<ShardStats>>) -> Gateway {
     let listeners = ["native", "line", "beacon"]
         .map(|name| ListenerState::new(name.into(), name_of(name), address(), Policy::default()));
@@ -695,10 +704,7 @@ fn check(document: &Value, schema: &Value, value: &Value) -> Result<(), String> 
 async fn a_command_reaches_all_shards_before_the_next_one_reaches_any() {
     let mut polls = Vec::new();
     let (free, received) = connect(&mut polls);
-    let (busy, blocked) = connect(&mut polls);
-    for _ in 0..REQUESTS {
-        busy.send(Request::StopAccepting).unwrap();
-    }
+    let (busy, blocked) = connect_busy(&mut polls);
     let gateway = Arc::new(gateway(vec![free, busy], vec![Arc::default(), Arc::default()]));
     let retune = |policy| {
         let gateway = gateway.clone();
@@ -726,11 +732,8 @@ async fn a_command_reaches_all_shards_before_the_next_one_reaches_any() {
 #[tokio::test(start_paused = true)]
 async fn a_retune_that_a_busy_shard_missed_is_not_in_force_and_may_be_repeated() {
     let mut polls = Vec::new();
-    let (busy, blocked) = connect(&mut polls);
+    let (busy, blocked) = connect_busy(&mut polls);
     let (free, received) = connect(&mut polls);
-    for _ in 0..REQUESTS {
-        busy.send(Request::StopAccepting).unwrap();
-    }
     let gateway = gateway(vec![busy, free], vec![Arc::default(), Arc::default()]);
     let retune =
         || gateway.retune(0, |policy| Ok::<_, ShardUnavailable>(policy.with_enforce(false)));

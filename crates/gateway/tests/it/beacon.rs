@@ -22,7 +22,7 @@ use systole_net::{Clock, datagrams};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
-use crate::wait_for_end;
+use crate::{assert_answered_together, wait_for_end};
 
 /// Longest wait for anything expected, so that no test hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -82,19 +82,7 @@ fn shards_whose_handles_are_dropped_end() {
 #[test]
 fn requests_sent_together_are_answered_together() {
     let running = start(Policy::default(), 1);
-    // The loop is idle, and its longest wait is 100 ms.
-    let mut answers = Vec::new();
-    let clock = Clock::start();
-    for _ in 0..200 {
-        let (reply, answer) = oneshot::channel();
-        running.shards[0].requests.send(Request::Session { session: 7, reply }).unwrap();
-        answers.push(answer);
-    }
-    for answer in answers {
-        assert_eq!(answer.blocking_recv().unwrap(), None);
-    }
-    let took = clock.monotonic();
-    assert!(took < Span::from_millis(90), "{took}");
+    assert_answered_together(&running.shards[0].requests);
 }
 
 impl Running {

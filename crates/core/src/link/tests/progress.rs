@@ -92,9 +92,13 @@ fn slow_reader(closed: bool) -> TcpSnapshot {
     }
 }
 
-/// Runs a link whose peer says something each second while bytes wait for it. Returns the states of
-/// the sending side that were put in force, and when the peer was said not to read.
-fn talking(seconds: u64, shows: impl Fn(u64) -> TcpSnapshot) -> (Vec<SendState>, Vec<u64>) {
+/// Runs a link whose peer says something `every` so many seconds while bytes wait for it. Returns
+/// the states of the sending side that were put in force, and when the peer was said not to read.
+fn talking(
+    seconds: u64,
+    every: usize,
+    shows: impl Fn(u64) -> TcpSnapshot,
+) -> (Vec<SendState>, Vec<u64>) {
     let policy = Policy::new(Span::from_secs(15), Span::from_secs(5), 3).unwrap();
     let settings =
         Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, policy) };
@@ -124,9 +128,9 @@ fn talking(seconds: u64, shows: impl Fn(u64) -> TcpSnapshot) -> (Vec<SendState>,
             link.handle(now, Input::Examined(Examination { tcp, ..Examination::default() }));
         }
     };
-    for second in 0..seconds {
+    for second in (0..seconds).step_by(every) {
         step(&mut link, ms(second * 1_000), Input::Received(b"ping\n"));
-        let until = ms(second * 1_000 + 999);
+        let until = ms((second + every as u64) * 1_000 - 1);
         while let Some(next) = link.next_deadline().filter(|next| next.at <= until) {
             step(&mut link, next.at, Input::Deadline);
         }
@@ -136,9 +140,9 @@ fn talking(seconds: u64, shows: impl Fn(u64) -> TcpSnapshot) -> (Vec<SendState>,
 
 #[test]
 fn a_window_that_closes_again_and_again_counts_as_closed_until_everything_has_arrived() {
-    let (states, _) = talking(100, |millis| slow_reader(millis / 8_000 % 2 == 1));
+    let (states, _) = talking(100, 1, |millis| slow_reader(millis / 8_000 % 2 == 1));
     assert_eq!(states, [SendState::Closed], "the kernel counts from its first window probe");
-    let (states, _) = talking(100, |millis| match millis {
+    let (states, _) = talking(100, 1, |millis| match millis {
         0..50_000 => slow_reader(millis / 8_000 % 2 == 1),
         _ => acknowledging(0),
     });
@@ -147,10 +151,10 @@ fn a_window_that_closes_again_and_again_counts_as_closed_until_everything_has_ar
 
 #[test]
 fn a_peer_that_reads_slowly_is_not_told_as_one_that_does_not_read() {
-    let (_, warned) = talking(200, |_| slow_reader(true));
+    let (_, warned) = talking(200, 1, |_| slow_reader(true));
     assert_eq!(warned, []);
     let stuck = |_| TcpSnapshot { last_sent: Span::from_secs(60), ..slow_reader(true) };
-    let (_, warned) = talking(200, stuck);
+    let (_, warned) = talking(200, 1, stuck);
     assert_eq!(warned, [16_000]);
 }
 
@@ -161,42 +165,9 @@ fn a_peer_that_does_not_read_is_reported_once_until_its_window_opens() {
         last_ack: Span::from_millis(500),
         ..slow_reader(true)
     };
-    let mut warned = 0;
-    let (policy, mut second) = (Policy::default(), 0);
-    let settings =
-        Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, policy) };
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
     // It says something every 20 s: always after a suspicion, never as late as the bound.
-    while second < 200 {
-        let mut found = Vec::new();
-        link.handle(ms(second * 1_000), Input::Received(b"ping\n"));
-        second += 20;
-        loop {
-            let mut examine = false;
-            let now = link.next_deadline().map_or(Time::ZERO, |next| next.at);
-            while let Some(output) = link.poll_output() {
-                examine |= matches!(output, Output::Examine { .. });
-                let reported = Event::Warned {
-                    cause: Cause::NotReading,
-                    confidence: crate::cause::Confidence::High,
-                    grounds: Grounds::of(&[Ground::WindowClosed, Ground::BytesWaiting]),
-                };
-                warned += u32::from(output == Output::Event(reported));
-            }
-            if examine {
-                let tcp = Some(stuck(0));
-                let shown = Examination { tcp, ..Examination::default() };
-                link.handle(*found.last().unwrap_or(&Time::ZERO), Input::Examined(shown));
-                continue;
-            }
-            if now >= ms(second * 1_000) {
-                break;
-            }
-            found.push(now);
-            link.handle(now, Input::Deadline);
-        }
-    }
-    assert_eq!(warned, 1);
+    let (_, warned) = talking(200, 20, stuck);
+    assert_eq!(warned.len(), 1, "{warned:?}");
 }
 
 #[test]
