@@ -13,6 +13,7 @@ mod links;
 mod measure;
 mod pause;
 mod proc;
+mod progress;
 mod report;
 mod scrape;
 mod soak;
@@ -22,6 +23,7 @@ mod worker;
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::Serialize;
@@ -71,23 +73,30 @@ pub(crate) fn run(args: Args, output: &mut Output) -> io::Result<Exit> {
 
 /// Measures; returns the text to print, and whether all budgets were met.
 fn measure(args: &Args, plans: &[Plan]) -> Result<(String, bool), BenchError> {
+    let progress = progress::Progress::new();
+    let whole = || {
+        let lengths = plans.iter().map(measure::estimate);
+        lengths.fold(Duration::ZERO, Duration::saturating_add)
+    };
     match plans {
         [plan] if args.codec == codec::Codec::Beacon => {
-            let found = beacon::run(plan)?;
+            let found = beacon::run(plan, &progress)?;
             Ok((show(args, &found)?, found.ok))
         }
         [plan] if let Some(length) = args.soak => {
-            let found = soak::run(plan, length)?;
+            let found = soak::run(plan, length, &progress)?;
             Ok((show(args, &found)?, found.ok))
         }
         [plan] if plan.role.is_none() => {
-            let report = report::Report::new(plan, measure::run(plan)?);
+            progress.announce(whole());
+            let report = report::Report::new(plan, measure::run(plan, &progress)?);
             Ok((show(args, &report)?, report.ok))
         }
         plans => {
+            progress.announce(whole());
             let reports: Result<Vec<_>, BenchError> = plans
                 .iter()
-                .map(|plan| Ok(report::Report::new(plan, measure::run(plan)?)))
+                .map(|plan| Ok(report::Report::new(plan, measure::run(plan, &progress)?)))
                 .collect();
             let reports = report::Reports(reports?);
             Ok((show(args, &reports)?, reports.0.iter().all(|report| report.ok)))

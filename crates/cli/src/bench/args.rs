@@ -14,7 +14,7 @@ Examples:
   A quick run with fewer links, as JSON:
     systole bench --links 1000 --window 2s --silent 300 --json
 
-  What an idle fleet costs, whose heartbeats come every 10 s (about twenty minutes):
+  What an idle fleet costs, whose heartbeats come every 10 s (about 25 minutes):
     systole bench --role probe,watch --check
 
   A running gateway (pass its policy, against which lateness is measured):
@@ -30,6 +30,8 @@ Examples:
   A million beacon devices over UDP, all at one socket:
     systole bench --codec beacon --links 1000000 --idle 30s --interval 10s \\
                   --period 20s --window 60s --silent 10000
+
+Times are seconds such as 10 or 0.5, or have units, such as 500ms or 1m30s; at most a week.
 
 How to read it:
   heartbeat   one ping and its answer, in either direction
@@ -51,7 +53,8 @@ How to read it:
 pub(crate) struct Args {
     /// Measure an idle fleet: the gateway probes its links (probe), or the links send heartbeats by
     /// themselves (watch); against the gateway without rests and a bare epoll echo to which the
-    /// links send at the same rate
+    /// links send at the same rate. Takes 12 to 15 minutes for each role, unless shortened by
+    /// --rounds or --period
     #[arg(long, value_enum, value_delimiter = ',')]
     #[arg(conflicts_with_all = ["paced", "closed_loop", "baseline", "baseline_only"])]
     #[arg(conflicts_with_all = ["target", "soak", "data"])]
@@ -128,7 +131,8 @@ pub(crate) struct Args {
     /// Process of --target
     #[arg(long, requires = "target")]
     pub(crate) pid: Option<u32>,
-    /// Run paced links for TIME, silence some of them, and check for wrong verdicts
+    /// Run paced links for TIME, silence some of them, and check for wrong verdicts. Takes TIME and
+    /// a few seconds; TIME must be four times the bound, --stop and --tolerance together, or more
     #[arg(long, value_name = "TIME", value_parser = length)]
     pub(crate) soak: Option<Duration>,
     /// In a soak: one busy loop per core, all the time

@@ -13,7 +13,7 @@ use systole_gateway::beacon::keys::Keys;
 use systole_net::Clock;
 
 use super::args::Plan;
-use super::measure::progress_bar;
+use super::progress::Progress;
 use super::report::table;
 use super::target::{Kind, MASTER, Target, wait_until};
 use super::{BenchError, scrape};
@@ -24,6 +24,8 @@ use pressure::Pressure;
 const MEMORY: f64 = 1_024.0;
 /// Time limit for all devices to come online.
 const ONLINE_WITHIN: Duration = Duration::from_secs(300);
+/// Devices that come online in a second on a usual machine.
+const ONLINE_A_SECOND: f64 = 100_000.0;
 
 /// The results of a run with beacon devices.
 #[derive(Clone, Debug, Serialize)]
@@ -72,9 +74,11 @@ pub(super) struct Window {
 }
 
 /// Brings the fleet online, keeps it alive, silences a part of it, and reads the gateway's metrics.
-pub(super) fn run(plan: &Plan) -> Result<Report, BenchError> {
+pub(super) fn run(plan: &Plan, progress: &Progress) -> Result<Report, BenchError> {
     let (period, bound) = (plan.period, plan.bound());
     refuse_unsupported(plan)?;
+    progress.announce(estimate(plan));
+    progress.begin("coming online", plan.links);
     let clock = Clock::start();
     let target = Target::start(Kind::Gateway, plan)?;
     let address: SocketAddr = target
@@ -83,20 +87,19 @@ pub(super) fn run(plan: &Plan) -> Result<Report, BenchError> {
         .parse()
         .map_err(|_| BenchError::new("the gateway's address is not IP:PORT"))?;
     let memory_before_bytes = target.memory()?;
-    let mut load = Load::new(address, plan.links, Keys::derived(&MASTER), clock).map_err(failed)?;
-    let bar = progress_bar(plan.links);
-    bar.set_message("coming online");
+    let mut load = Load::new(address, plan.links, Keys::derived(&MASTER), (clock, progress))
+        .map_err(failed)?;
     let began = clock.monotonic();
-    load.come_online(ONLINE_WITHIN, |online| bar.set_position(online as u64)).map_err(failed)?;
+    load.come_online(ONLINE_WITHIN).map_err(failed)?;
     let rollout = Duration::from(clock.monotonic().less(began));
-    bar.set_message("living");
+    progress.begin("all devices live", plan.links);
+    progress.links(plan.links);
     let pressure = Pressure::start(clock, &target)?;
     let window = live(plan, &target, &mut load, clock)?;
     let memory_bytes = target.memory()?;
     let living = page(&target)?;
-    bar.set_message("some fall silent");
+    progress.begin(&format!("{} devices fall silent", plan.silent), plan.links - plan.silent);
     let last = fall_silent(plan, &target, &mut load, clock, verdicts(&living))?;
-    bar.finish_and_clear();
     let overrun = pressure.overrun(&target, load.behind)?;
     target.stop(clock)?;
 
@@ -137,6 +140,13 @@ pub(super) fn run(plan: &Plan) -> Result<Report, BenchError> {
     })
 }
 
+/// Returns roughly how long a run takes.
+fn estimate(plan: &Plan) -> Duration {
+    let online = Duration::from_secs_f64(plan.links as f64 / ONLINE_A_SECOND);
+    let living = plan.warmup + plan.window.max(plan.bound());
+    online + living + plan.bound() + plan.period + plan.args.settle
+}
+
 fn refuse_unsupported(plan: &Plan) -> Result<(), BenchError> {
     if plan.period * 2 > plan.bound() {
         let what = "a device must send two statements within the bound: shorten --period, or \
@@ -152,7 +162,12 @@ fn refuse_unsupported(plan: &Plan) -> Result<(), BenchError> {
 }
 
 /// Measures while all devices live, after the warm-up, for at least one bound.
-fn live(plan: &Plan, target: &Target, load: &mut Load, clock: Clock) -> Result<Window, BenchError> {
+fn live(
+    plan: &Plan,
+    target: &Target,
+    load: &mut Load<'_>,
+    clock: Clock,
+) -> Result<Window, BenchError> {
     load.live(plan.warmup, plan.period, plan.links).map_err(failed)?;
     let (before, cpu, began) = (load.seen, target.cpu_ns()?, clock.monotonic());
     load.live(plan.window.max(plan.bound()), plan.period, plan.links).map_err(failed)?;
@@ -175,7 +190,7 @@ fn live(plan: &Plan, target: &Target, load: &mut Load, clock: Clock) -> Result<W
 fn fall_silent(
     plan: &Plan,
     target: &Target,
-    load: &mut Load,
+    load: &mut Load<'_>,
     clock: Clock,
     before: u64,
 ) -> Result<String, BenchError> {

@@ -1,9 +1,8 @@
 //! The rounds of a run: each starts a target, opens links, sends heartbeats, and silences some.
 
-use std::io::{self, Write};
+use std::io;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use systole_net::Clock;
 
@@ -12,6 +11,7 @@ use super::args::{Mode, Plan, Role};
 use super::control::{Verdict, WorkerCommand};
 use super::fleet::{Fleet, Sum};
 use super::links::histogram;
+use super::progress::Progress;
 use super::target::{Kind, Target};
 use super::{proc, scrape};
 
@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Time between two reports while verdicts are awaited.
 const POLL: Duration = Duration::from_millis(250);
 
+/// Links that a usual machine opens in a second.
+const CONNECTS_A_SECOND: f64 = 5_000.0;
 /// Pauses between the messages of a conversation.
 const SHORT_PAUSE: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(30)];
 /// Pauses after which a message comes after a silence; of random length, so that messages meet the
@@ -122,35 +124,46 @@ pub(crate) struct Bounds {
     pub(crate) p999: Option<f64>,
 }
 
-/// Runs all rounds, with alternating targets, so that changes on the machine affect both.
-pub(crate) fn run(plan: &Plan) -> Result<Vec<Round>, BenchError> {
-    let kinds: &[Kind] = match (plan.role, plan.args.baseline_only, plan.args.baseline) {
+/// Returns roughly how long [`run`] takes.
+pub(crate) fn estimate(plan: &Plan) -> Duration {
+    let modes = (plan.warmup + plan.window) * plan.modes.len() as u32;
+    let talk = plan.role.map_or(Duration::ZERO, |_| (LONG_PAUSE[1] + plan.window) * 2);
+    let each = connect_estimate(plan.links) + plan.args.settle + modes + talk;
+    let silence = |kind: &Kind| match (kind, plan.silent) {
+        (Kind::Baseline, _) | (_, 0) => Duration::ZERO,
+        (Kind::Gateway | Kind::NoRests, _) => plan.warmup + plan.bound(),
+    };
+    let round: Duration = kinds(plan).iter().map(|kind| each + silence(kind)).sum();
+    round.saturating_mul(u32::try_from(plan.rounds).unwrap_or(u32::MAX))
+}
+
+/// Returns roughly how long it takes to open `links` links.
+pub(crate) fn connect_estimate(links: usize) -> Duration {
+    Duration::from_secs_f64(links as f64 / CONNECTS_A_SECOND)
+}
+
+fn kinds(plan: &Plan) -> &'static [Kind] {
+    match (plan.role, plan.args.baseline_only, plan.args.baseline) {
         (Some(_), _, _) => &[Kind::Gateway, Kind::NoRests, Kind::Baseline],
         (None, true, _) => &[Kind::Baseline],
         (None, false, true) => &[Kind::Gateway, Kind::Baseline],
         (None, false, false) => &[Kind::Gateway],
-    };
-    let bar = progress_bar(plan.links);
-    let mut rounds: Vec<Round> = Vec::new();
-    for round in 1..=plan.rounds {
-        for kind in kinds {
-            let name = format!("{} {round}/{}", kind.name(), plan.rounds);
-            announce(&bar, plan, &name);
-            let period = period(plan, *kind, &rounds);
-            rounds.push(Runner::new(plan, *kind, period, &bar, name)?.run(round)?);
-        }
     }
-    bar.finish_and_clear();
-    Ok(rounds)
 }
 
-/// Prints a line of progress where a bar would not show.
-fn announce(bar: &ProgressBar, plan: &Plan, name: &str) {
-    if bar.is_hidden() {
-        let role = plan.role.map_or(String::new(), |role| format!("role {}, ", role.name()));
-        // Progress that cannot be printed is no reason to end a run.
-        let _ = writeln!(io::stderr(), "bench: {role}{name}");
+/// Runs all rounds, with alternating targets, so that changes on the machine affect both.
+pub(crate) fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Round>, BenchError> {
+    let role = plan.role.map_or(String::new(), |role| format!("role {}, ", role.name()));
+    let mut rounds: Vec<Round> = Vec::new();
+    for round in 1..=plan.rounds {
+        for kind in kinds(plan) {
+            let name = format!("{role}{} {round}/{}", kind.name(), plan.rounds);
+            progress.begin(&name, plan.links);
+            let period = period(plan, *kind, &rounds);
+            rounds.push(Runner::new(plan, *kind, period, progress, name)?.run(round)?);
+        }
     }
+    Ok(rounds)
 }
 
 /// Returns the time between two heartbeats of a link. The links of a baseline beat as often as
@@ -167,15 +180,6 @@ fn period(plan: &Plan, kind: Kind, rounds: &[Round]) -> Duration {
     }
 }
 
-/// Creates a progress bar for the links that are up. It shows nothing unless stderr is a terminal.
-pub(crate) fn progress_bar(links: usize) -> ProgressBar {
-    let bar = ProgressBar::new(links as u64);
-    let style = ProgressStyle::with_template("{spinner} {msg:36} {bar:30} {pos}/{len} links");
-    bar.set_style(style.expect("the template is legal"));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
-}
-
 /// Returns the quantiles of samples in nanoseconds with their counts, divided by `unit_ns`.
 pub(crate) fn quantiles(samples: impl Iterator<Item = (u64, u64)>, unit_ns: f64) -> Quantiles {
     let mut all = histogram();
@@ -190,7 +194,7 @@ struct Runner<'a> {
     plan: &'a Plan,
     period: Duration,
     clock: Clock,
-    bar: &'a ProgressBar,
+    progress: &'a Progress,
     name: String,
     target: Target,
     fleet: Fleet,
@@ -201,23 +205,21 @@ impl<'a> Runner<'a> {
         plan: &'a Plan,
         kind: Kind,
         period: Duration,
-        bar: &'a ProgressBar,
+        progress: &'a Progress,
         name: String,
     ) -> Result<Runner<'a>, BenchError> {
-        bar.set_position(0);
-        bar.set_message(format!("{name}: starting"));
         let clock = Clock::start();
         let target = Target::start(kind, plan)?;
         let fleet = Fleet::start(clock, plan.workers, plan.links)?;
-        Ok(Runner { plan, period, clock, bar, name, target, fleet })
+        Ok(Runner { plan, period, clock, progress, name, target, fleet })
     }
 
     fn run(mut self, round: usize) -> Result<Round, BenchError> {
         let before_bytes = self.target.memory()?;
         self.show("connecting");
         let start = self.clock.monotonic();
-        let bar = self.bar;
-        self.fleet.connect(&self.target.destination, |up| bar.set_position(up as u64))?;
+        let progress = self.progress;
+        self.fleet.connect(&self.target.destination, |up| progress.links(up))?;
         let connect_seconds = seconds(self.clock.monotonic().less(start).as_nanos());
         self.show("idle");
         self.fleet.run_for(self.plan.args.settle)?;
@@ -255,7 +257,7 @@ impl<'a> Runner<'a> {
     }
 
     fn show(&self, what: &str) {
-        self.bar.set_message(format!("{}: {what}", self.name));
+        self.progress.show(format!("{}: {what}", self.name));
     }
 
     fn drive(&mut self, mode: Mode) -> Result<(), BenchError> {

@@ -6,7 +6,6 @@ use std::fmt;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use indicatif::ProgressBar;
 use serde::Serialize;
 use systole_net::Clock;
 
@@ -14,8 +13,9 @@ use super::BenchError;
 use super::args::Plan;
 use super::control::{Verdict, WorkerCommand};
 use super::fleet::{Fleet, own_process};
-use super::measure::{Quantiles, progress_bar, quantiles};
+use super::measure::{Quantiles, connect_estimate, quantiles};
 use super::pause::Pause;
+use super::progress::Progress;
 use super::report::table;
 use super::target::{Kind, Target};
 
@@ -66,7 +66,7 @@ enum Step {
 }
 
 /// Runs a soak for `length`, which must leave room for the bound and the stop.
-pub(crate) fn run(plan: &Plan, length: Duration) -> Result<Soak, BenchError> {
+pub(crate) fn run(plan: &Plan, length: Duration, progress: &Progress) -> Result<Soak, BenchError> {
     let stop = plan.args.stop.unwrap_or_default();
     let steps = steps(length, stop);
     let silenced = steps.iter().filter(|(_, step)| *step == Step::Silence).count() * SILENT_EACH;
@@ -80,19 +80,18 @@ pub(crate) fn run(plan: &Plan, length: Duration) -> Result<Soak, BenchError> {
         )));
     }
     let clock = Clock::start();
-    let bar = progress_bar(plan.links);
-    bar.set_message("soak: connecting");
+    progress.announce(connect_estimate(plan.links) + length);
+    progress.begin("soak: connecting", plan.links);
     let target = Target::start(Kind::Gateway, plan)?;
     let mut fleet = Fleet::start(clock, plan.workers, plan.links)?;
-    fleet.connect(&target.destination, |up| bar.set_position(up as u64))?;
+    fleet.connect(&target.destination, |up| progress.links(up))?;
     let burners = if plan.args.burn { burn()? } else { Burners(Vec::new()) };
     let period_ns = u64::try_from(plan.period.as_nanos()).unwrap_or(u64::MAX);
     fleet.broadcast(&WorkerCommand::Pace { period_ns })?;
     let seen = Observed::default();
     let mut runner = Runner { plan, clock, pause: None, target, fleet, seen };
-    runner.run_steps(&steps, &bar)?;
+    runner.run_steps(&steps, progress)?;
     drop(burners);
-    bar.finish_and_clear();
     Ok(runner.judge(length, stop))
 }
 
@@ -163,9 +162,10 @@ impl Runner<'_> {
     fn run_steps(
         &mut self,
         steps: &[(Duration, Step)],
-        bar: &ProgressBar,
+        progress: &Progress,
     ) -> Result<(), BenchError> {
         let start = self.now();
+        let length = steps.last().map_or(0, |(end, _)| end.as_secs());
         // Discards the gaps from before the load.
         self.fleet.report()?;
         for (at, step) in steps {
@@ -178,7 +178,9 @@ impl Runner<'_> {
                 self.collect_report()?;
                 let passed = Duration::from_nanos(self.now() - start).as_secs();
                 let found = self.seen.verdicts.len();
-                bar.set_message(format!("soak: {passed} s, {found} dead links found"));
+                let state = if self.pause.is_some() { ", the gateway is stopped" } else { "" };
+                progress
+                    .show(format!("soak: {passed} of {length} s, {found} dead links found{state}"));
             }
             match step {
                 Step::Silence => self.seen.silenced += self.fleet.silence(SILENT_EACH, false)?,

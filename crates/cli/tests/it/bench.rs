@@ -12,6 +12,7 @@ fn bench(name: &str, args: &[&str]) -> Value {
     let output = command.args(args).output().expect("the program was built");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
+    assert!(stderr.starts_with("bench: about "), "no length of the whole run: {stderr}");
     serde_json::from_slice(&output.stdout).expect("JSON was asked for")
 }
 
@@ -81,7 +82,8 @@ fn a_bench_that_is_ended_leaves_nothing_behind() {
     let directory = directory("bench-ended");
     let args = ["bench", "--links", "20", "--settle", "1h", "--baseline"];
     let mut bench = Program::start(systole(&directory, &args).env("TMPDIR", &directory));
-    assert_eq!(bench.stderr_line().as_deref(), Some("bench: gateway 1/3"));
+    let shown = [bench.stderr_line(), bench.stderr_line()].map(Option::unwrap);
+    assert_eq!(shown, ["bench: about 362 min in all", "bench: gateway 1/3"]);
     let id = bench.id();
     let children = || {
         let ids = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
@@ -125,6 +127,8 @@ fn a_gateway_stopped_by_a_soak_continues_however_the_bench_ends() {
             let (_, state) = stat.rsplit_once(')').expect("the name stands in brackets");
             state.trim_start().starts_with('T')
         };
+        let shown = [bench.stderr_line(), bench.stderr_line()].map(Option::unwrap);
+        assert_eq!(shown, ["bench: about 14 s in all", "bench: soak: connecting"]);
         wait("the stop", || {
             assert!(bench.runs(), "{:?}", bench.stderr_now());
             is_stopped().then_some(())

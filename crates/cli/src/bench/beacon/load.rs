@@ -10,6 +10,8 @@ use systole_gateway::beacon::keys::Keys;
 use systole_net::Clock;
 use systole_net::datagrams::{RECEIVE_BUFFER, grow_receive_buffer};
 
+use super::super::progress::Progress;
+
 /// Sockets that the devices share: enough source addresses that every shard gets some.
 const SOCKETS: usize = 16;
 /// Datagrams sent before the answers are read, so that neither side's queue overflows.
@@ -32,7 +34,7 @@ pub(super) struct Seen {
 }
 
 /// The devices, numbered from 0.
-pub(super) struct Load {
+pub(super) struct Load<'a> {
     sockets: Vec<UdpSocket>,
     devices: Vec<Device>,
     /// Whether each device was ever confirmed.
@@ -40,6 +42,7 @@ pub(super) struct Load {
     pub(super) count: usize,
     keys: Keys,
     clock: Clock,
+    progress: &'a Progress,
     /// The device that sends the next statement.
     next: usize,
     pub(super) seen: Seen,
@@ -49,13 +52,13 @@ pub(super) struct Load {
     pub(super) behind: Duration,
 }
 
-impl Load {
+impl<'a> Load<'a> {
     pub(super) fn new(
         gateway: SocketAddr,
         devices: usize,
         keys: Keys,
-        clock: Clock,
-    ) -> io::Result<Load> {
+        (clock, progress): (Clock, &'a Progress),
+    ) -> io::Result<Load<'a>> {
         let any = match gateway {
             SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
             SocketAddr::V6(_) => SocketAddr::from(([0; 8], 0)),
@@ -75,6 +78,7 @@ impl Load {
             count: 0,
             keys,
             clock,
+            progress,
             next: 0,
             seen: Seen::default(),
             left_out: 0,
@@ -82,12 +86,8 @@ impl Load {
         })
     }
 
-    /// Brings all devices online, as fast as answers arrive. `progress` gets the number online.
-    pub(super) fn come_online(
-        &mut self,
-        limit: Duration,
-        progress: impl Fn(usize),
-    ) -> io::Result<()> {
+    /// Brings all devices online, as fast as answers arrive.
+    pub(super) fn come_online(&mut self, limit: Duration) -> io::Result<()> {
         let began = self.now();
         let mut asked = vec![0_u64; self.devices.len()];
         let (mut next, mut answered_at) = (0, began);
@@ -109,7 +109,7 @@ impl Load {
             self.receive_answers()?;
             if self.count > before {
                 answered_at = now;
-                progress(self.count);
+                self.progress.links(self.count);
             } else if now - answered_at > RETRY_NS {
                 self.retry(&mut asked, next, now)?;
                 answered_at = now;
@@ -149,6 +149,7 @@ impl Load {
                 self.left_out += (length / per_device).saturating_sub(stated);
                 return Ok(());
             }
+            self.progress.tick();
             let due = elapsed / per_device;
             if living > 0 {
                 let behind = Duration::from_nanos((due - stated).saturating_mul(per_device));
