@@ -8,13 +8,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use systole_core::Span;
 use systole_net::Clock;
 
 use crate::log::{Log, Seen};
 use crate::namespace::{Namespace, Workspace};
 use crate::network::GATEWAY;
-use crate::process::{Process, pause};
+use crate::process::Process;
+use crate::started::{READY_WITHIN, await_ready, samples};
 use crate::trouble::Trouble;
 
 /// Port of the native listener. The gateway is alone in its namespace, so the fixed ports are free.
@@ -24,9 +24,6 @@ pub(crate) const LINE_PORT: u16 = 7410;
 /// Port of a listener without verdicts, where only kernel keepalive acts.
 pub(crate) const BARE_PORT: u16 = 7420;
 
-/// Time limit from the start of the process to its ready file, on a machine under load.
-const READY_WITHIN: Span = Span::from_secs(20);
-const POLL: Span = Span::from_millis(5);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// Read timeout of the event stream; the gateway sends at least a comment in this time.
 const STREAM_SILENCE: Duration = Duration::from_secs(60);
@@ -86,7 +83,8 @@ impl Gateway {
             .stdout(Stdio::null())
             .stderr(stderr);
         let mut process = Process::new(namespace.spawn(&mut command)?);
-        let admin = await_ready(&mut process, &ready, clock)
+        let admin = await_ready(process.child(), &ready, clock)
+            .and_then(|ready| admin_address(&ready))
             .ok_or_else(|| startup_error(&place.file("gateway.log")))?;
         let from = log.len();
         let stream = namespace.enter(|| TcpStream::connect(admin))?;
@@ -106,17 +104,11 @@ impl Gateway {
         stream.write_all(METRICS).map_err(&doing)?;
         let mut text = String::new();
         stream.read_to_string(&mut text).map_err(&doing)?;
-        sum(&text, name).ok_or_else(|| Trouble::new(format!("the gateway has no metric {name}")))
+        match &samples(&text, name)[..] {
+            [] => Err(Trouble::new(format!("the gateway has no metric {name}"))),
+            values => Ok(values.iter().sum()),
+        }
     }
-}
-
-/// Returns the sum of a metric's samples in a scrape; `None` if there are none.
-fn sum(scrape: &str, name: &str) -> Option<f64> {
-    let after = scrape.lines().filter_map(|line| line.strip_prefix(name));
-    let samples = after.filter(|rest| rest.starts_with(['{', ' ']));
-    let values: Option<Vec<f64>> =
-        samples.map(|rest| rest.rsplit(' ').next()?.parse().ok()).collect();
-    values.filter(|values| !values.is_empty()).map(|values| values.iter().sum())
 }
 
 fn configuration(beat: Beat, keep_hung_ms: u64) -> String {
@@ -143,17 +135,10 @@ fn configuration(beat: Beat, keep_hung_ms: u64) -> String {
     )
 }
 
-/// Waits until the gateway is ready, and returns the address of its admin interface.
-fn await_ready(process: &mut Process, ready: &Path, clock: Clock) -> Option<SocketAddr> {
-    let until = clock.monotonic() + READY_WITHIN;
-    while clock.monotonic() < until && matches!(process.child().try_wait(), Ok(None)) {
-        if let Ok(text) = fs::read_to_string(ready) {
-            let ready: Value = serde_json::from_str(&text).ok()?;
-            return ready.get("admin")?.as_str()?.parse().ok();
-        }
-        pause(POLL);
-    }
-    None
+/// Returns the address of the admin interface from the text of a ready file.
+fn admin_address(ready: &str) -> Option<SocketAddr> {
+    let ready: Value = serde_json::from_str(ready).ok()?;
+    ready.get("admin")?.as_str()?.parse().ok()
 }
 
 fn startup_error(log: &Path) -> Trouble {
@@ -204,13 +189,5 @@ mod tests {
     fn keep_hung_is_written_to_the_configuration() {
         let kept = configuration(Beat { idle_ms: 1, interval_ms: 1, probes: 1 }, 5_000);
         assert!(kept.starts_with("shards = 1\nhung = \"5000ms\"\n[policy]"), "{kept}");
-    }
-
-    #[test]
-    fn the_samples_of_a_metric_are_summed() {
-        let scrape = "# TYPE a counter\na_total{shard=\"0\"} 1.5\na_total{shard=\"1\"} 2\nb 7\n";
-        assert_eq!(sum(scrape, "a_total"), Some(3.5));
-        assert_eq!(sum(scrape, "b"), Some(7.0));
-        assert_eq!(sum(scrape, "a"), None);
     }
 }

@@ -25,6 +25,7 @@ pub mod report;
 mod run;
 mod scenario;
 mod stage;
+pub mod started;
 pub mod svg;
 mod tools;
 mod trouble;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use systole_gateway::beacon::keys::Keys;
+use systole_lab::started::samples;
 use systole_net::Clock;
 
 use super::args::Plan;
@@ -103,7 +104,7 @@ pub(super) fn run(plan: &Plan, progress: &Progress) -> Result<Report, BenchError
     let overrun = pressure.overrun(&target, load.behind)?;
     target.stop(clock)?;
 
-    let per_shard = scrape::values(&living, "systole_beacons");
+    let per_shard = samples(&living, "systole_beacons");
     let false_verdicts = verdicts(&living);
     let found = verdicts(&last).saturating_sub(false_verdicts);
     let online = sum(&last, "systole_beacons");
@@ -218,7 +219,7 @@ fn page(target: &Target) -> Result<String, BenchError> {
 }
 
 fn sum(page: &str, name: &str) -> u64 {
-    scrape::values(page, name).iter().sum::<f64>() as u64
+    samples(page, name).iter().sum::<f64>() as u64
 }
 
 /// Returns the number of verdicts of silence so far.

@@ -1,4 +1,4 @@
-//! Reads the gateway's `/metrics`: the histogram of verdict lateness, and single samples.
+//! Reads the gateway's `/metrics`: the whole page, and the histogram of verdict lateness.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -18,14 +18,6 @@ pub(crate) struct Buckets(Vec<(f64, u64)>);
 /// Fetches the histogram from `admin` (`HOST:PORT`, with or without `http://`).
 pub(crate) fn lateness(admin: &str) -> io::Result<Buckets> {
     page(admin).map(|page| Buckets::parse(&page))
-}
-
-/// Returns the values of all samples in `page` whose line begins with `name`, which may include
-/// labels.
-pub(crate) fn values(page: &str, name: &str) -> Vec<f64> {
-    let samples = page.lines().filter_map(|line| line.strip_prefix(name));
-    let samples = samples.filter(|rest| rest.starts_with(['{', ' ']));
-    samples.filter_map(|rest| rest.rsplit(' ').next()?.parse().ok()).collect()
 }
 
 /// Fetches the metrics page.

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use systole_gateway::beacon::keys::KEY;
 use systole_gateway::ready::Ready;
+use systole_lab::started::await_ready;
 use systole_net::Clock;
 
 use super::args::{Plan, Role};
@@ -23,8 +24,6 @@ use super::{BenchError, proc};
 /// Master secret of the bench's own gateway, which listens only on the loopback.
 pub(super) const MASTER: [u8; KEY] = [0x42; KEY];
 
-/// Time limit for a gateway to listen: usually milliseconds, on a loaded machine seconds.
-const READY: Duration = Duration::from_secs(20);
 /// Time limit for a gateway to end; longer than the drain limit of the configuration below.
 const STOP: Duration = Duration::from_secs(15);
 /// Time between two checks of a condition.
@@ -164,7 +163,7 @@ fn baseline(plan: &Plan) -> Result<Target, BenchError> {
     let mut output = BufReader::new(child.stdout.take().expect("stdout is piped"));
     let mut address = String::new();
     let read = output.read_line(&mut address);
-    let mut target = Target {
+    let target = Target {
         kind: Kind::Baseline,
         pid: child.id(),
         destination: destination(Kind::Baseline, address.trim(), plan),
@@ -172,7 +171,6 @@ fn baseline(plan: &Plan) -> Result<Target, BenchError> {
         child: Some(child),
     };
     if read.is_err() || target.destination.address.is_empty() {
-        target.child.as_mut().map(Child::kill);
         return Err(BenchError::new("the baseline did not start; its message is above"));
     }
     Ok(target)
@@ -219,7 +217,11 @@ fn gateway(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
         admin: None,
         child: Some(child),
     };
-    let ready = wait_ready(&mut target, &ready).ok_or_else(|| did_not_start(&log))?;
+    let started = target.child.as_mut();
+    let ready: Ready = started
+        .and_then(|child| await_ready(child, &ready, Clock::start()))
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .ok_or_else(|| did_not_start(&log))?;
     let codec = plan.args.codec.name();
     let listener = ready.listeners.iter().find(|one| one.codec == codec);
     let listener =
@@ -232,20 +234,6 @@ fn gateway(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
 
 fn is_setting(name: &OsStr) -> bool {
     name.to_string_lossy().starts_with("SYSTOLE_")
-}
-
-/// Waits for the gateway's ready file; `None` if the gateway ended or took too long.
-fn wait_ready(target: &mut Target, file: &Path) -> Option<Ready> {
-    let mut ready = None;
-    wait_until(Clock::start(), READY, || {
-        let ended = target
-            .child
-            .as_mut()
-            .is_none_or(|child| child.try_wait().map_or(true, |status| status.is_some()));
-        ready = fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        ready.is_some() || ended
-    });
-    ready
 }
 
 fn did_not_start(log: &Path) -> BenchError {
