@@ -8,13 +8,13 @@ use crate::seconds;
 
 const EXAMPLES: &str = "\
 Examples:
-  The budgets, in one run (about five minutes):
+  The budgets, in one run (about two minutes):
     systole bench --baseline --check
 
   A quick run with fewer links, as JSON:
     systole bench --links 1000 --window 2s --silent 300 --json
 
-  What an idle fleet costs, whose heartbeats come every 10 s (about 25 minutes):
+  What an idle fleet costs, whose heartbeats come every 10 s (about half an hour):
     systole bench --role probe,watch --check
 
   A running gateway (pass its policy, against which lateness is measured):
