@@ -14,6 +14,9 @@ pub(crate) struct LoopClock {
     clock: Clock,
     vigilance: Vigilance,
     stamps: Stamps,
+    /// The monotonic times at which this turn's time was last moved on, and its last work recorded.
+    moved: Span,
+    recorded: Span,
     stats: Arc<ShardStats>,
     distributions: Distributions,
 }
@@ -25,8 +28,10 @@ impl LoopClock {
         stats: Arc<ShardStats>,
         distributions: Distributions,
     ) -> LoopClock {
-        let vigilance = Vigilance::new(clock.monotonic(), clock.boottime());
-        LoopClock { clock, vigilance, stamps: Stamps::default(), stats, distributions }
+        let now = clock.monotonic();
+        let vigilance = Vigilance::new(now, clock.boottime());
+        let stamps = Stamps::default();
+        LoopClock { clock, vigilance, stamps, moved: now, recorded: now, stats, distributions }
     }
 
     /// Begins a turn, after a wait planned to last at most `planned`. Counts a stall.
@@ -34,6 +39,7 @@ impl LoopClock {
         let monotonic = self.clock.monotonic();
         let late = self.vigilance.elapsed(monotonic).less(planned);
         let boottime = self.clock.boottime();
+        (self.moved, self.recorded) = (monotonic, monotonic);
         if late > Span::ZERO {
             self.distributions.lag.observe(seconds(late));
         }
@@ -47,13 +53,20 @@ impl LoopClock {
 
     /// Records that a piece of this turn's work is done, so that the work is no stall.
     pub(crate) fn record_work(&mut self) {
-        self.vigilance.work(self.clock.monotonic());
+        self.recorded = self.clock.monotonic();
+        self.vigilance.work(self.recorded);
+    }
+
+    /// How long this turn has worked, as far as recorded, since its time was last moved on.
+    pub(crate) fn worked(&self) -> Span {
+        self.recorded.less(self.moved)
     }
 
     /// Moves the time of this turn on to the present; see [`Vigilance::advance`].
     pub(crate) fn advance(&mut self) {
         self.record_work();
         self.vigilance.advance();
+        self.moved = self.recorded;
     }
 
     /// Records what this turn read; see [`Vigilance::read`].
