@@ -23,8 +23,16 @@ use crate::request::Requests;
 use crate::shard::{self, Shard, ShardSetup};
 use crate::stats::{BeaconStats, Distributions, ShardStats};
 
-/// Descriptors reserved for other uses than connections: polls, pipes, files.
-const RESERVED_DESCRIPTORS: u64 = 32;
+/// Descriptors that the process has open beside its shards and connections: standard streams, the
+/// poll and the signals of the control plane, the admin listener, files.
+const PROCESS_DESCRIPTORS: u64 = 32;
+
+/// Descriptors of a shard beside its listening sockets: the poll, and both ends of its wake-ups.
+const SHARD_DESCRIPTORS: u64 = 3;
+
+/// Descriptors of a beacon shard: its socket, the poll, both ends of its wake-ups for requests, and
+/// the wake-up for statements from other shards.
+const BEACON_SHARD_DESCRIPTORS: u64 = 5;
 
 /// Accept queue of the admin listener: people and scrapers connect one at a time.
 const ADMIN_BACKLOG: i32 = 128;
@@ -231,11 +239,7 @@ impl LinkBudget {
             tracing::warn!(%error, "the limit on open files stays as it is");
             limits::descriptor_limit()
         });
-        let subscribers = config.limits.sse_subscribers.saturating_add(SPARE_CONNECTIONS as u64);
-        let per_shard = config.listeners.len() as u64 + 2 + 3 * config.beacons.len() as u64;
-        let own = subscribers.saturating_add(per_shard * shards as u64) + RESERVED_DESCRIPTORS;
-        // Links get at least half of a very small limit.
-        let left = limit.soft.map(|limit| limit - own.min(limit / 2));
+        let left = limit.soft.map(|limit| room_for_links(config, shards as u64, limit));
         let wanted = config.limits.max_links.map(u64::from);
         let by_descriptors = match (wanted, left) {
             (Some(wanted), Some(left)) => left < wanted,
@@ -247,10 +251,25 @@ impl LinkBudget {
             tracing::warn!(max_links = wanted, room = left, hint, "fewer links than configured");
         }
         let links = wanted.unwrap_or(u64::MAX).min(left.unwrap_or(u64::MAX));
-        let share = links.div_ceil(shards as u64).clamp(1, u64::from(MAX_LINKS));
+        let shards = shards as u64;
+        // A configured number is reached, and the room is not exceeded.
+        let share = if by_descriptors { links / shards } else { links.div_ceil(shards) };
+        let share = share.clamp(1, u64::from(MAX_LINKS));
         let links_per_shard = u32::try_from(share).unwrap_or(MAX_LINKS);
         LinkBudget { descriptors: limit.soft, links_per_shard, by_descriptors }
     }
+}
+
+/// Returns how many links fit into a limit of `limit` descriptors, beside those that `shards`
+/// shards and the control plane have open, and the connections of the admin interface. Under a very
+/// small limit those connections take at most half of the rest.
+fn room_for_links(config: &Config, shards: u64, limit: u64) -> u64 {
+    let per_shard = config.listeners.len() as u64
+        + SHARD_DESCRIPTORS
+        + BEACON_SHARD_DESCRIPTORS * config.beacons.len() as u64;
+    let rest = limit.saturating_sub(per_shard * shards + PROCESS_DESCRIPTORS);
+    let admin = config.limits.sse_subscribers.saturating_add(SPARE_CONNECTIONS as u64);
+    rest - admin.min(rest / 2)
 }
 
 /// Returns the control plane's view of the listeners; beacon listeners come last.
