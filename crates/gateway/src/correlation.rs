@@ -2,7 +2,7 @@
 //! and turns their outputs into events.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use systole_core::cause::Cause;
 use systole_core::ledger::{self, Ledger, Note, Revised, Who};
@@ -119,8 +119,8 @@ impl Correlation {
         self.feed(self.now(), Some(input), None)
     }
 
-    /// Waits for the next deadline of the outage machine, and handles it.
-    pub(crate) async fn handle_next_deadline(&self) -> Findings {
+    /// Waits until a deadline of the outage machine has come.
+    pub(crate) async fn wait_for_deadline(&self) {
         loop {
             let changed = self.deadline_changed.notified();
             let next = self.lock().outages.next_deadline();
@@ -130,12 +130,17 @@ impl Correlation {
             };
             let now = self.now();
             if at <= now {
-                return self.feed(now, Some(outage::Input::Deadline), None);
+                return;
             }
             let wait = std::time::Duration::from(at.since(now));
             // Ends early if the deadline changed.
             let _ = tokio::time::timeout(wait, changed).await;
         }
+    }
+
+    /// Handles the deadlines of the outage machine that have come.
+    pub(crate) fn handle_deadline(&self) -> Findings {
+        self.feed(self.now(), Some(outage::Input::Deadline), None)
     }
 
     fn feed(
@@ -285,7 +290,7 @@ fn who(subject: &Subject) -> Who<'_> {
 }
 
 /// The receiving end of the questions; `None` once taken.
-pub(crate) type Questions = Arc<Mutex<Option<mpsc::Receiver<Question>>>>;
+pub(crate) type Questions = Mutex<Option<mpsc::Receiver<Question>>>;
 
 #[cfg(test)]
 mod tests {
@@ -374,7 +379,8 @@ mod tests {
         }
         let question = questions.try_recv().unwrap();
         assert_eq!((question.session, question.siblings), (1, [0, 9, 0, 0]));
-        let found = correlation.handle_next_deadline().await;
+        correlation.wait_for_deadline().await;
+        let found = correlation.handle_deadline();
         let Some((_, Body::Outage(outage))) = found.first() else { panic!("{found:?}") };
         assert_eq!(outage.network.as_deref(), Some("192.0.2.0/24"));
         assert_eq!(outage.listener.as_deref(), Some("native"));
@@ -396,7 +402,8 @@ mod tests {
             join(&correlation, subject(u64::from(host), host), None);
         }
         assert!(leave(&correlation, subject(1, 1), Cause::LocalNetworkDown).is_empty());
-        let found = correlation.handle_next_deadline().await;
+        correlation.wait_for_deadline().await;
+        let found = correlation.handle_deadline();
         let [(_, Body::Outage(outage))] = &found[..] else { panic!("{found:?}") };
         assert_eq!((&outage.network, &outage.listener), (&None, &None));
         assert_eq!((outage.affected, outage.of_online, outage.hosts), (1, 2, 1));

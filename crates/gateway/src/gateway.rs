@@ -1,19 +1,21 @@
 //! The handle through which the control plane queries and controls the shards.
 
+mod facts;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use systole_core::{Policy, Span, hub};
+use systole_core::{Policy, hub};
 use systole_net::Clock;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::correlation::{Correlation, Findings, Questions};
-use crate::events::{Body, Events, Limit};
+use crate::correlation::{Correlation, Questions};
+use crate::events::{Events, Limit};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
-use crate::report::{Change, Fact, SessionInfo};
+use crate::report::SessionInfo;
 use crate::request::{Filter, Order, Page, Refused, Request, Requests, SESSIONS_PER_PAGE, Story};
 use crate::shard_watch::{Changes, LOOK_INTERVAL, ShardWatch};
 use crate::stats::ShardStats;
@@ -103,6 +105,8 @@ pub struct Gateway {
     metrics: Metrics,
     logs: Logs,
     correlation: Correlation,
+    /// Held from correlation to publication, so that findings follow the facts that they rest on.
+    in_order: Mutex<()>,
     questions: Questions,
     phase: watch::Sender<Lifecycle>,
 }
@@ -138,7 +142,7 @@ impl Gateway {
     ) -> Gateway {
         let phase = watch::Sender::new(Lifecycle::Running);
         let (correlation, questions) = Correlation::new(events.names().clone());
-        let questions = Arc::new(Mutex::new(Some(questions)));
+        let questions = Mutex::new(Some(questions));
         Gateway {
             shards,
             watches: stats.iter().map(|_| Mutex::default()).collect(),
@@ -150,6 +154,7 @@ impl Gateway {
             metrics,
             logs,
             correlation,
+            in_order: Mutex::default(),
             questions,
             phase,
         }
@@ -216,16 +221,6 @@ impl Gateway {
         })
     }
 
-    /// Processes a fact: keeps its verdict, correlates it, publishes it as an event and logs it.
-    /// Call [`Events::wake`] after a batch.
-    pub fn note(&self, fact: Fact) {
-        self.keep_verdict(&fact);
-        let findings = self.correlation.handle_fact(&fact);
-        let event = self.events.publish(fact);
-        self.logs.event(&event);
-        self.publish_findings(findings);
-    }
-
     /// Publishes and logs what changed in the state of a shard since the last look.
     pub(crate) fn look(&self, shard: usize, wall_ms: u64) {
         let (Some(stats), Some(watch)) = (self.stats.get(shard), self.watches.get(shard)) else {
@@ -252,65 +247,6 @@ impl Gateway {
             self.look(shard, clock.wall_ms());
             sleep(LOOK_INTERVAL).await;
             stats.changed.notified().await;
-        }
-    }
-
-    /// Runs correlation: answers its questions about siblings, and handles its deadlines. Never
-    /// ends; only the first call answers questions.
-    pub async fn correlate(&self) {
-        let taken = self.questions.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let ask = async {
-            let Some(mut questions) = taken else {
-                return std::future::pending().await;
-            };
-            while let Some(question) = questions.recv().await {
-                let (heard_ago, suspect) = self.query_siblings(&question.siblings).await;
-                let findings =
-                    self.correlation.handle_siblings(question.session, heard_ago, suspect);
-                self.publish_findings(findings);
-                self.events.wake();
-            }
-        };
-        let expire = async {
-            loop {
-                self.publish_findings(self.correlation.handle_next_deadline().await);
-                self.events.wake();
-            }
-        };
-        tokio::join!(ask, expire);
-    }
-
-    /// Returns how long ago any of these sessions was last heard, and whether one is suspect.
-    async fn query_siblings(&self, sessions: &[u64]) -> (Option<Span>, bool) {
-        let (mut heard_ago, mut suspect) = (None, false);
-        for session in sessions.iter().filter(|session| **session != 0) {
-            if let Ok(Some(info)) = self.session(*session).await {
-                let ago = Span::from_millis(info.last_heard_ago_ms);
-                heard_ago = Some(heard_ago.map_or(ago, |known: Span| known.min(ago)));
-                suspect |= info.suspect;
-            }
-        }
-        (heard_ago, suspect)
-    }
-
-    fn publish_findings(&self, findings: Findings) {
-        for (at_ms, body) in findings {
-            self.metrics.count(&body);
-            if let Body::VerdictRevised { revision, .. } = &body {
-                let (session, cause, confidence, note) = *revision.kept;
-                self.verdicts.revise(session, cause, confidence, note);
-            }
-            let event = self.events.publish_body(at_ms, body);
-            self.logs.event(&event);
-        }
-    }
-
-    /// Keeps the verdict of a leave. Called before the event is published, since a subscriber may
-    /// ask for the verdict at once.
-    fn keep_verdict(&self, fact: &Fact) {
-        if let Change::Leave { verdict, lasted, flight, .. } = &fact.change {
-            let subject = fact.subject.clone();
-            self.verdicts.keep(fact.at_ms, subject, *verdict, *lasted, flight.clone());
         }
     }
 

@@ -232,6 +232,8 @@ pub fn session_text(session: u64) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use systole_core::wire::Saw;
+
     use super::*;
 
     impl Heartbeat {
@@ -264,8 +266,29 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn left(session: u64) -> Fact {
+        left_by(session, Cause::Unknown)
+    }
+
+    pub(crate) fn reset(session: u64) -> Fact {
+        left_by(session, Cause::PeerReset)
+    }
+
+    /// The join of a peer whose session `before` ended by a reset, as the peer saw it.
+    pub(crate) fn returned(session: u64, before: u64) -> Fact {
+        let account = Account {
+            session: before,
+            saw: Saw::Reset,
+            silent_ms: 0,
+            ended_ms: 0,
+            absent_ms: 0,
+            suspended_ms: 0,
+        };
+        fact(session, Change::Join { policy: Policy::default(), account: Some(account) })
+    }
+
+    fn left_by(session: u64, cause: Cause) -> Fact {
         let verdict = Verdict {
-            cause: Cause::Unknown,
+            cause,
             confidence: Confidence::Medium,
             at: Time::from_millis(50_000),
             due: Time::from_millis(50_000),

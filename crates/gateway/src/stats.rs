@@ -11,7 +11,8 @@ use tokio::sync::Notify;
 
 use crate::report::PauseReason;
 
-/// A counter or gauge that one thread writes and other threads read.
+/// A counter or gauge that one thread writes and other threads read. A reader that sees a value
+/// also sees what the writer wrote to other cells before.
 #[derive(Debug, Default)]
 pub struct Cell(AtomicU64);
 
@@ -19,19 +20,19 @@ impl Cell {
     /// Adds `count` to the value.
     #[inline]
     pub fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
+        self.0.fetch_add(count, Ordering::Release);
     }
 
     /// Sets the value.
     #[inline]
     pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
+        self.0.store(value, Ordering::Release);
     }
 
     /// Returns the value.
     #[inline]
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Acquire)
     }
 }
 

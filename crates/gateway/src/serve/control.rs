@@ -245,6 +245,7 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     use systole_core::Span;
+    use systole_core::wire::{BootId, InstanceId};
     use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
     use super::*;
@@ -253,7 +254,7 @@ mod tests {
     use crate::logs::Logs;
     use crate::metrics::Metrics;
     use crate::report::channels;
-    use crate::report::tests::{joined, left};
+    use crate::report::tests::{joined, left, reset, returned};
     use crate::request::{Request, Requests};
     use crate::stats::Distributions;
     use crate::wake::wake_ups;
@@ -321,6 +322,56 @@ mod tests {
         forward_facts(gateway, 0, facts, Clock::start()).await;
         let most = shard.join().unwrap();
         assert!(most <= 10 * TELEMETRY_BATCH as u64, "{most} heartbeat lines before a fact");
+    }
+
+    /// Sets the host of a fact: facts of one host are correlated.
+    fn of_host(host: u8, fact: Fact) -> Fact {
+        let Fact { at_ms, mut subject, change } = fact;
+        subject.identity = format!("peer {host}").into();
+        subject.boot_id = BootId([host; 16]);
+        subject.instance_id = InstanceId([host; 16]);
+        Fact { at_ms, subject, change }
+    }
+
+    #[test]
+    fn a_revised_verdict_comes_after_its_leave_although_two_shards_report_at_once() {
+        const ROUNDS: u64 = 20_000;
+        let gateway = gateway();
+        let mut subscriber = gateway.events().subscribe();
+        let (begun, left, seen) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        let wait_for = |round: u64, cell: &AtomicU64| {
+            while cell.load(Ordering::SeqCst) < round {
+                std::thread::yield_now();
+            }
+        };
+        let (mut revised, mut too_early) = (0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1..=ROUNDS {
+                    begun.store(round, Ordering::SeqCst);
+                    gateway.note(of_host(1, reset(2 * round)));
+                    left.store(round, Ordering::SeqCst);
+                    wait_for(round, &seen);
+                }
+            });
+            for round in 1..=ROUNDS {
+                let fact = of_host(1, returned(2 * round + 1, 2 * round));
+                wait_for(round, &begun);
+                // The join falls into each part of the other call.
+                (0..round % 256).for_each(|_| std::hint::spin_loop());
+                gateway.note(fact);
+                wait_for(round, &left);
+                let events = subscriber.ready().unwrap();
+                seen.store(round, Ordering::SeqCst);
+                let place = |kind| events.iter().position(|event| event.body.kind() == kind);
+                if let Some(revision) = place("verdict_revised") {
+                    revised += 1;
+                    too_early += u64::from(place("leave").is_none_or(|leave| leave > revision));
+                }
+            }
+        });
+        assert!(revised > 0, "no verdict was revised");
+        assert_eq!(too_early, 0, "of {revised} revisions");
     }
 
     #[tokio::test(start_paused = true)]
