@@ -81,6 +81,8 @@ pub enum PauseReason {
     HostLimit,
     /// The configured number of links is open.
     LinkLimit,
+    /// A beacon listener has no room for another device: its configured number is online.
+    BeaconLimit,
     /// Ended sessions hold their places, because the control plane has not taken their last facts.
     ControlPlane,
 }

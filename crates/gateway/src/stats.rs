@@ -42,11 +42,12 @@ pub struct Accepting(AtomicU8);
 
 impl Accepting {
     /// The reasons by their stored number, from 1; 0 is stored while connections are accepted.
-    const REASONS: [PauseReason; 4] = [
+    const REASONS: [PauseReason; 5] = [
         PauseReason::DescriptorLimit,
         PauseReason::HostLimit,
         PauseReason::LinkLimit,
         PauseReason::ControlPlane,
+        PauseReason::BeaconLimit,
     ];
 
     /// Records that accepting is paused.
@@ -56,6 +57,7 @@ impl Accepting {
             PauseReason::HostLimit => 2,
             PauseReason::LinkLimit => 3,
             PauseReason::ControlPlane => 4,
+            PauseReason::BeaconLimit => 5,
         };
         self.0.store(number, Ordering::Relaxed);
     }

@@ -70,6 +70,8 @@ pub(super) struct BeaconLoop {
     pub(super) reports: ReportSender,
     places_held: u32,
     max_beacons: u32,
+    /// The devices refused for lack of room, as far as a pause was derived from them.
+    refused: u64,
     stats: Arc<ShardStats>,
     beacon_stats: Arc<BeaconStats>,
     distributions: Distributions,
@@ -131,6 +133,7 @@ impl BeaconLoop {
             requests,
             places_held: 0,
             max_beacons: setup.max_beacons,
+            refused: 0,
             reports: ReportSender::new(shard.reports, Arc::clone(&shard.stats)),
             stats: shard.stats,
             beacon_stats: shard.beacon_stats,
@@ -405,7 +408,38 @@ impl BeaconLoop {
         self.reports.send(Fact { at_ms, subject, change });
     }
 
+    /// Records whether devices are refused. A shard that is full pauses only once it has refused a
+    /// device, and until it has room again.
+    fn publish_accepting(&mut self) {
+        let counters = self.hub.counters();
+        let is_full = counters.online.saturating_add(self.places_held) >= self.max_beacons;
+        let has_refused = counters.full > self.refused;
+        self.refused = counters.full;
+        let before = self.stats.accepting.paused();
+        let paused = if !is_full {
+            None
+        } else if self.places_held > 0 {
+            Some(PauseReason::ControlPlane)
+        } else if has_refused || before == Some(PauseReason::BeaconLimit) {
+            Some(PauseReason::BeaconLimit)
+        } else {
+            None
+        };
+        if paused == before {
+            return;
+        }
+        match paused {
+            Some(reason) => {
+                self.stats.accept_pauses.add(1);
+                self.stats.accepting.pause(reason);
+            }
+            None => self.stats.accepting.resume(),
+        }
+        self.stats.changed.notify_one();
+    }
+
     fn publish_stats(&mut self) {
+        self.publish_accepting();
         let counters = self.hub.counters();
         let stats = &self.stats;
         stats.links.set(u64::from(counters.online));
@@ -417,17 +451,6 @@ impl BeaconLoop {
         stats.bytes_in.set(self.beacon_stats.datagrams_in.get() * bytes);
         stats.bytes_out.set(self.beacon_stats.datagrams_out.get() * bytes);
         stats.facts_waiting.set(self.reports.waiting() as u64);
-        let taken = counters.online.saturating_add(self.places_held);
-        let is_held_up = self.places_held > 0 && taken >= self.max_beacons;
-        if is_held_up != stats.accepting.paused().is_some() {
-            if is_held_up {
-                stats.accept_pauses.add(1);
-                stats.accepting.pause(PauseReason::ControlPlane);
-            } else {
-                stats.accepting.resume();
-            }
-            stats.changed.notify_one();
-        }
         stats.turns.add(1);
         let dropped = &self.beacon_stats.dropped;
         dropped[REPLAYED].set(counters.replayed);

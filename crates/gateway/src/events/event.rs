@@ -116,7 +116,7 @@ pub enum Body {
     AcceptingPaused {
         /// The index of the shard.
         shard: usize,
-        /// `descriptor_limit`, `host_limit` or `link_limit`.
+        /// `descriptor_limit`, `host_limit`, `link_limit`, `beacon_limit` or `control_plane`.
         reason: &'static str,
         /// The limit that was reached, if it is a number.
         limit: Option<u64>,
@@ -420,6 +420,11 @@ impl Names {
                 None,
                 "the control plane is behind with the events of ended sessions: give the gateway \
                  more processor time",
+            ),
+            PauseReason::BeaconLimit => (
+                "beacon_limit",
+                None,
+                "raise max_beacons of the listener in the configuration, and restart",
             ),
             PauseReason::HostLimit => (
                 "host_limit",

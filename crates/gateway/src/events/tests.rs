@@ -137,6 +137,7 @@ fn a_pause_names_the_limit_and_how_to_raise_it() {
         (PauseReason::HostLimit, "host_limit", None),
         (PauseReason::LinkLimit, "link_limit", Some(7)),
         (PauseReason::ControlPlane, "control_plane", None),
+        (PauseReason::BeaconLimit, "beacon_limit", None),
     ] {
         let event = events(1).publish_body(0, names().paused(3, reason));
         let json = serde_json::to_value(&*event).unwrap();

@@ -9,7 +9,7 @@ use systole_core::{Span, Time};
 use crate::report::PauseReason;
 
 /// Maximum number of links accepted per turn, before the loop serves the other sockets.
-const ACCEPTS_PER_TURN: usize = 64;
+pub(super) const ACCEPTS_PER_TURN: usize = 64;
 
 /// The length of a pause, unless a descriptor becomes free earlier: long enough not to spin, short
 /// enough for a waiting peer.
@@ -25,7 +25,6 @@ pub(super) struct Acceptor {
     /// The reason reported for the pause, until accepting works again.
     reported: Option<PauseReason>,
     max_links: usize,
-    open: bool,
 }
 
 #[derive(Debug)]
@@ -42,8 +41,6 @@ pub(super) enum Accepted {
     Link { listener: u16, stream: TcpStream, address: SocketAddr },
     /// Accepting pauses from now on; returned once per pause and reason.
     Paused(PauseReason),
-    /// Accepting works again.
-    Resumed,
     /// No peer is waiting, or accepting is paused.
     Nothing,
 }
@@ -52,7 +49,7 @@ impl Acceptor {
     pub(super) fn new(sockets: Vec<TcpListener>, max_links: usize) -> Acceptor {
         let sockets =
             sockets.into_iter().map(|socket| ListeningSocket { socket, pending: true }).collect();
-        Acceptor { sockets, next: 0, paused_until: None, reported: None, max_links, open: true }
+        Acceptor { sockets, next: 0, paused_until: None, reported: None, max_links }
     }
 
     /// Records that peers are waiting at a listener.
@@ -64,7 +61,6 @@ impl Acceptor {
 
     /// Closes the listening sockets.
     pub(super) fn close(&mut self) {
-        self.open = false;
         self.sockets.clear();
     }
 
@@ -81,21 +77,16 @@ impl Acceptor {
             && self.sockets.iter().any(|listening| listening.pending)
     }
 
-    /// Maximum number of links that a turn may accept.
-    pub(super) fn accepts_per_turn(&self) -> usize {
-        ACCEPTS_PER_TURN
-    }
-
-    /// Accepts one link, given that `links` are open and `held` more places are taken by ended
-    /// sessions whose last fact waits.
-    pub(super) fn accept(&mut self, now: Time, links: usize, held: usize) -> Accepted {
-        if !self.open || !self.is_pending(now) {
+    /// Accepts one link, given the number of connections, which includes those of ended links, and
+    /// the number of places taken by open links and by ended sessions whose last fact waits.
+    pub(super) fn accept(&mut self, now: Time, connections: usize, places: usize) -> Accepted {
+        if !self.is_pending(now) {
             return Accepted::Nothing;
         }
-        if links >= self.max_links {
+        if connections >= self.max_links {
             return self.pause(now, PauseReason::LinkLimit);
         }
-        if links + held >= self.max_links {
+        if places >= self.max_links {
             return self.pause(now, PauseReason::ControlPlane);
         }
         let count = self.sockets.len();
@@ -127,12 +118,9 @@ impl Acceptor {
         Accepted::Nothing
     }
 
-    /// Returns [`Accepted::Resumed`] once after the end of a reported pause.
-    pub(super) fn take_resumed(&mut self) -> Accepted {
-        match self.reported.take_if(|_| self.paused_until.is_none()) {
-            Some(_) => Accepted::Resumed,
-            None => Accepted::Nothing,
-        }
+    /// Returns whether accepting works again; true once after the end of a reported pause.
+    pub(super) fn take_resumed(&mut self) -> bool {
+        self.reported.take_if(|_| self.paused_until.is_none()).is_some()
     }
 
     fn pause(&mut self, now: Time, reason: PauseReason) -> Accepted {

@@ -15,7 +15,7 @@ use systole_core::{Machine, Span, Time};
 use systole_net::socket_options;
 
 use super::ShardSetup;
-use super::acceptor::{Accepted, Acceptor};
+use super::acceptor::{ACCEPTS_PER_TURN, Accepted, Acceptor};
 use super::sockets::{Conn, ReadOutcome, Sockets};
 use crate::epochs::Epochs;
 use crate::loop_clock::LoopClock;
@@ -365,9 +365,10 @@ impl ShardLoop {
 
     fn accept(&mut self) {
         let now = self.clock.now();
-        for _ in 0..self.acceptor.accepts_per_turn() {
-            let held = self.reports.places_held();
-            match self.acceptor.accept(now, self.sockets.conns.len(), held) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let links = self.hub.machine().counters().links as usize;
+            let places = links + self.reports.places_held();
+            match self.acceptor.accept(now, self.sockets.conns.len(), places) {
                 Accepted::Link { listener, mut stream, address } => {
                     let _ = stream.set_nodelay(true);
                     let entry = self.sockets.conns.vacant_entry();
@@ -387,10 +388,10 @@ impl ShardLoop {
                     self.stats.accepting.pause(reason);
                     self.stats.changed.notify_one();
                 }
-                Accepted::Resumed | Accepted::Nothing => break,
+                Accepted::Nothing => break,
             }
         }
-        if let Accepted::Resumed = self.acceptor.take_resumed() {
+        if self.acceptor.take_resumed() {
             self.stats.accepting.resume();
             self.stats.changed.notify_one();
         }

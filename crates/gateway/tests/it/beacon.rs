@@ -382,6 +382,35 @@ fn the_place_of_a_device_whose_leave_waits_admits_no_other() {
 }
 
 #[test]
+fn a_full_listener_that_refuses_a_device_is_paused_until_there_is_room() {
+    let mut running = start_with(Policy::standard(), 1, 1, 100);
+    let mut first = Client::new(running.address, 1);
+    first.state_until_heard(false);
+    let stats = running.shard_stats[0].clone();
+    assert_eq!(stats.accepting.paused(), None, "no device was refused");
+    let mut second = Client::new(running.address, 2);
+    let bytes = second.statement(false);
+    second.send(&bytes);
+    let (answer, _) = second.receive();
+    assert_eq!(second.device.handle(answer), Heard::Again);
+    let bytes = second.statement(false);
+    second.send(&bytes);
+    let wait_for = |paused: Option<PauseReason>| {
+        let begun = Clock::start();
+        while stats.accepting.paused() != paused {
+            assert!(begun.monotonic() < Span::from(PATIENCE), "{paused:?} never comes");
+            std::thread::yield_now();
+        }
+    };
+    wait_for(Some(PauseReason::BeaconLimit));
+    first.state_until_heard(true);
+    assert_eq!(running.leave(1), Cause::PeerClosed(CloseReason::Done));
+    wait_for(None);
+    second.state_until_heard(false);
+    running.stop();
+}
+
+#[test]
 fn a_python_client_of_thirty_lines_works() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/outside/beacon.py");
     let text = std::fs::read_to_string(script).unwrap();

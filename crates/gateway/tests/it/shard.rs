@@ -601,6 +601,30 @@ fn at_the_link_limit_new_peers_wait_and_open_links_are_unharmed() {
     running.stop();
 }
 
+#[test]
+fn a_session_that_has_left_takes_one_place_although_its_connection_is_open() {
+    let mut taken = None;
+    let mut running = start(Policy::default(), |setup| {
+        setup.max_links = 4;
+        let (sender, reports) = channels(1);
+        (setup.reports, taken) = (sender, Some(reports));
+    });
+    running.reports = taken.unwrap().facts;
+    let leaving = running.hello();
+    let session = running.join();
+    // Its join takes the only room on the way, so that the leave of the other waits.
+    let open = running.hello();
+    let (reply, answer) = oneshot::channel();
+    let order = Order::Kick { stay_away: false };
+    running.shard.requests.send(Request::Order { session, order, reply }).unwrap();
+    assert!(answer.blocking_recv().unwrap());
+    // The first client has not closed its connection; there is room for a fourth.
+    let third = running.hello();
+    assert_eq!(running.stats.accepting.paused(), None);
+    drop((leaving, open, third));
+    running.stop();
+}
+
 /// A client that comes, says something and goes while nobody takes the facts of the shard.
 fn come_and_go(running: &Running) {
     let mut client = running.connect(Codec::Line);
