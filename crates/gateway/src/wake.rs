@@ -3,11 +3,13 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
-use mio::{Interest, Registry, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use systole_core::Span;
+use systole_core::gather::Wait;
 
 /// The number of wake-ups taken at once. More that have not been taken only cost another read.
 const TAKEN_AT_ONCE: usize = 64;
@@ -50,6 +52,16 @@ impl LoopWaker {
 }
 
 impl WakeUps {
+    /// Rests, and then polls the sockets. A wake-up ends both.
+    ///
+    /// # Errors
+    /// The operating system cannot wait.
+    pub(crate) fn wait(&self, poll: &mut Poll, events: &mut Events, wait: Wait) -> io::Result<()> {
+        let woken = wait.rest > Span::ZERO && self.rest(wait.rest)?;
+        let left = if woken { Span::ZERO } else { wait.poll };
+        poll.poll(events, Some(Duration::from(left)))
+    }
+
     /// Waits for a wake-up for at most `span`, whatever happens on other sockets. Returns whether
     /// there was one, and takes it.
     ///

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::listener::{MAX_SHARDS, share_port};
+use crate::listener::{bind_each, share_port};
 
 /// Receive buffer requested for each socket, in bytes. The kernel counts about 768 bytes for a
 /// small datagram: 20,000 of them are 100 ms of 200,000 a second.
@@ -19,24 +19,10 @@ pub const RECEIVE_BUFFER: usize = 16 << 20;
 ///
 /// # Errors
 /// Errors of the system, mostly `AddrInUse` and `PermissionDenied`; `InvalidInput` for 0 shards or
-/// more than [`MAX_SHARDS`]; `Unsupported` for several where the system cannot share a port.
+/// more than [`crate::listener::MAX_SHARDS`]; `Unsupported` for several where the system cannot
+/// share a port.
 pub fn bind_datagrams(addr: SocketAddr, shards: usize) -> io::Result<Vec<UdpSocket>> {
-    if shards == 0 || shards > MAX_SHARDS {
-        let text = format!("shards must be 1 to {MAX_SHARDS}, not {shards}");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    }
-    let shared = shards > 1;
-    if shared && addr.port() != 0 {
-        // Only an unshared bind fails if the port is in use by shared sockets.
-        drop(bind(addr, false)?);
-    }
-    let first = bind(addr, shared)?;
-    let chosen = first.local_addr()?;
-    let mut sockets = vec![first];
-    while sockets.len() < shards {
-        sockets.push(bind(chosen, shared)?);
-    }
-    Ok(sockets)
+    bind_each(addr, shards, bind, UdpSocket::local_addr)
 }
 
 /// Requests a receive buffer of `bytes`, beyond the system's limit if this process is privileged,
@@ -71,6 +57,7 @@ fn bind(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listener::MAX_SHARDS;
 
     #[test]
     fn shards_share_a_port_that_other_programs_cannot_bind() {

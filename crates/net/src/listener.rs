@@ -53,6 +53,18 @@ pub fn bind(addr: SocketAddr, backlog: i32, shared: bool) -> io::Result<TcpListe
 /// # Errors
 /// See [`bind`]; `InvalidInput` for 0 shards or more than [`MAX_SHARDS`].
 pub fn bind_shards(addr: SocketAddr, shards: usize) -> io::Result<Vec<TcpListener>> {
+    let bind = |addr, shared| bind(addr, BACKLOG, shared);
+    bind_each(addr, shards, bind, TcpListener::local_addr)
+}
+
+/// Binds `shards` sockets of any kind to the same address: all or none. `bind` binds one, to a
+/// shared port or not.
+pub(crate) fn bind_each<S>(
+    addr: SocketAddr,
+    shards: usize,
+    bind: impl Fn(SocketAddr, bool) -> io::Result<S>,
+    local_addr: impl Fn(&S) -> io::Result<SocketAddr>,
+) -> io::Result<Vec<S>> {
     if shards == 0 || shards > MAX_SHARDS {
         let text = format!("shards must be 1 to {MAX_SHARDS}, not {shards}");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
@@ -60,15 +72,15 @@ pub fn bind_shards(addr: SocketAddr, shards: usize) -> io::Result<Vec<TcpListene
     let shared = shards > 1;
     if shared && addr.port() != 0 {
         // Only an unshared bind fails if the port is in use by shared sockets.
-        drop(bind(addr, BACKLOG, false)?);
+        drop(bind(addr, false)?);
     }
-    let first = bind(addr, BACKLOG, shared)?;
-    let chosen = first.local_addr()?;
-    let mut listeners = vec![first];
-    while listeners.len() < shards {
-        listeners.push(bind(chosen, BACKLOG, shared)?);
+    let first = bind(addr, shared)?;
+    let chosen = local_addr(&first)?;
+    let mut sockets = vec![first];
+    while sockets.len() < shards {
+        sockets.push(bind(chosen, shared)?);
     }
-    Ok(listeners)
+    Ok(sockets)
 }
 
 #[cfg(unix)]

@@ -215,17 +215,6 @@ pub fn follow(patience: &Patience, socket: &impl TcpSocket) -> io::Result<()> {
     socket.set_tcp_keepalive(&keepalive(&options))
 }
 
-/// Sets only the user timeout; `None` switches it off.
-///
-/// Without it and under a low `TCP_RTO_MAX_MS`, the connection ends at the 15th retransmission,
-/// after about 15 s: [`follow`] sets both.
-///
-/// # Errors
-/// Errors of the system; `Unsupported` on systems without this option.
-pub fn user_timeout(timeout: Option<Span>, socket: &impl TcpSocket) -> io::Result<()> {
-    write_user_timeout(&SockRef::from(socket), timeout.unwrap_or(Span::ZERO))
-}
-
 fn keepalive(options: &SocketOptions) -> TcpKeepalive {
     let keepalive = TcpKeepalive::new()
         .with_time(options.keepalive_idle.into())
@@ -546,9 +535,9 @@ mod tests {
         fn the_user_timeout_can_be_set_and_cleared() {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let read = || SockRef::from(&listener).tcp_user_timeout().unwrap();
-            user_timeout(Some(Span::from_secs(5)), &listener).unwrap();
+            write_user_timeout(&SockRef::from(&listener), Span::from_secs(5)).unwrap();
             assert_eq!(read(), Some(Duration::from_secs(5)));
-            user_timeout(None, &listener).unwrap();
+            write_user_timeout(&SockRef::from(&listener), Span::ZERO).unwrap();
             assert_eq!(read(), None);
         }
     }

@@ -3,7 +3,6 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
@@ -146,7 +145,7 @@ impl BeaconLoop {
         let mut events = Events::with_capacity(3);
         let mut wait = Wait::default();
         while !self.stopping {
-            if let Err(error) = self.wait(&mut events, wait)
+            if let Err(error) = self.wake_ups.wait(&mut self.poll, &mut events, wait)
                 && error.kind() != ErrorKind::Interrupted
             {
                 tracing::error!(%error, "the shard cannot wait for its socket, and ends");
@@ -203,13 +202,6 @@ impl BeaconLoop {
             self.places_held = held;
             self.command(BeaconCommand::HoldPlaces(held));
         }
-    }
-
-    /// Rests, and then polls the socket. A request ends both.
-    fn wait(&mut self, events: &mut Events, wait: Wait) -> io::Result<()> {
-        let woken = wait.rest > Span::ZERO && self.wake_ups.rest(wait.rest)?;
-        let poll = if woken { Span::ZERO } else { wait.poll };
-        self.poll.poll(events, Some(Duration::from(poll)))
     }
 
     /// Returns how long to wait after this turn, which handled so many datagrams. No device waits

@@ -72,7 +72,7 @@ pub enum Body {
         confidence: &'static str,
         /// The cause, as text for people.
         detail: String,
-        /// The reason for the revision, as text for people.
+        /// The grounds of the cause, as phrases for people.
         grounds: Vec<&'static str>,
     },
     /// The suspicion is over.

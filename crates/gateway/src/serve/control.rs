@@ -40,8 +40,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// must not keep the gateway up. A subscriber that keeps up takes a million events in this time.
 const READS_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Longest wait for the next event of shards that stop: each closes every open link and reports its
-/// end. As long as events come, the wait goes on.
+/// Longest time without an event while shards stop. Each shard reports the end of each link; as
+/// long as events come, the stop goes on.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the gateway until it is stopped; returns the shard threads, which have ended or are about

@@ -1,7 +1,7 @@
 //! Reloads the configuration and applies the settings that can change at run time.
 
 use super::options::ServeOptions;
-use crate::config::Config;
+use crate::config::{Config, Log};
 use crate::gateway::{Gateway, ShardUnavailable};
 
 /// Reloads the configuration file of `options` and updates `config` to what is then in force.
@@ -74,17 +74,35 @@ fn settings_needing_restart(now: &Config, new: &Config) -> Vec<&'static str> {
         };
         config.beacons.iter().map(place).collect()
     };
+    // Every field stands here: a new one must be applied by a reload, or need a restart.
+    let Config {
+        shards,
+        rest,
+        handshake_timeout,
+        hung,
+        logic,
+        // Applied as part of the policies of the listeners.
+        policy: _,
+        // Compared below, but for their policies.
+        listeners: _,
+        beacons: _,
+        admin,
+        limits,
+        // Applied.
+        drain: _,
+        log: Log { level: _, format, heartbeats: _ },
+    } = now;
     let listeners_differ = places(now) != places(new) || beacons(now) != beacons(new);
     let differences = [
-        ("shards", now.shards != new.shards),
-        ("rest", now.rest != new.rest),
-        ("handshake_timeout", now.handshake_timeout != new.handshake_timeout),
-        ("hung", now.hung != new.hung),
-        ("logic", now.logic != new.logic),
+        ("shards", *shards != new.shards),
+        ("rest", *rest != new.rest),
+        ("handshake_timeout", *handshake_timeout != new.handshake_timeout),
+        ("hung", *hung != new.hung),
+        ("logic", *logic != new.logic),
         ("listener", listeners_differ),
-        ("admin", now.admin != new.admin),
-        ("limits", now.limits != new.limits),
-        ("log.format", now.log.format != new.log.format),
+        ("admin", *admin != new.admin),
+        ("limits", *limits != new.limits),
+        ("log.format", *format != new.log.format),
     ];
     differences.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }

@@ -2,7 +2,6 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use mio::event::Event as Readiness;
 use mio::{Events, Interest, Poll, Token};
@@ -150,7 +149,7 @@ impl ShardLoop {
         let mut events = Events::with_capacity(EVENTS);
         let mut wait = Wait::default();
         while !self.stopping {
-            if let Err(error) = self.wait(&mut events, wait)
+            if let Err(error) = self.wake_ups.wait(&mut self.poll, &mut events, wait)
                 && error.kind() != ErrorKind::Interrupted
             {
                 tracing::error!(%error, "the shard cannot wait for its sockets, and ends");
@@ -199,13 +198,6 @@ impl ShardLoop {
         }
         self.publish_stats();
         self.reports.flush_blocking();
-    }
-
-    /// Rests, and then polls the sockets. A wake-up ends both.
-    fn wait(&mut self, events: &mut Events, wait: Wait) -> io::Result<()> {
-        let woken = wait.rest > Span::ZERO && self.wake_ups.rest(wait.rest)?;
-        let poll = if woken { Span::ZERO } else { wait.poll };
-        self.poll.poll(events, Some(Duration::from(poll)))
     }
 
     /// Returns how long to wait after this turn, in which `read` sockets were read.

@@ -79,9 +79,7 @@ impl Conn {
             failed: None,
         }
     }
-}
 
-impl Conn {
     /// The error with which the kernel gave up the connection, if a write has met one. After a
     /// reset the peer's FIN may still be unread.
     fn gave_up(&self) -> Option<SocketError> {

@@ -8,7 +8,7 @@ use socket2::SockRef;
 use systole_core::Span;
 use systole_core::kernel::{Examination, Patience, SendState, SocketError, TcpSnapshot};
 use systole_net::examine::outlived;
-use systole_net::socket_options::{follow, prepare, user_timeout};
+use systole_net::socket_options::{follow, prepare};
 use systole_net::{Clock, SocketOptions, examine};
 
 use crate::namespaces::{Host, Net};
@@ -251,7 +251,7 @@ fn a_read_error_from_a_router_does_not_end_the_link_and_a_timeout_does() {
     assert!(outlived(&error, &here));
 
     net.ip(Host::Router, "route replace blackhole 10.2.0.2/32");
-    user_timeout(Some(Span::from_secs(1)), &here).unwrap();
+    SockRef::from(&here).set_tcp_user_timeout(Some(Duration::from_secs(1))).unwrap();
     let mut error = failing_read(&mut here);
     // The last message of the router may still have been in flight.
     while outlived(&error, &here) {

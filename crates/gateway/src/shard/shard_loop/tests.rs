@@ -1,4 +1,4 @@
-//! The options in force on the sockets of a shard, as `getsockopt` returns them.
+//! Tests of one shard's loop, whose turns the test runs: socket options, rests, waits.
 
 use std::net::{SocketAddr, TcpStream};
 
@@ -191,7 +191,7 @@ fn a_request_ends_a_rest() {
     bench.waker.wake().unwrap();
     let mut events = Events::with_capacity(EVENTS);
     let wait = Wait { rest: LONG, poll: LONG };
-    bench.shard.wait(&mut events, wait).unwrap();
+    bench.shard.wake_ups.wait(&mut bench.shard.poll, &mut events, wait).unwrap();
 }
 
 #[test]
@@ -212,12 +212,13 @@ fn a_wait_ends_at_the_next_deadline() {
     let deadline = bench.shard.hub.machine().next_deadline().expect("a link has a deadline");
     let left = deadline.since(bench.shard.clock.read_now());
     let wait = bench.shard.next_wait(MANY);
-    assert!(wait.total() <= left, "{wait:?}, {left} left");
+    assert!(wait.rest > Span::ZERO && wait.total() <= left, "{wait:?}, {left} left");
 }
 
 #[test]
 fn rests_beside_a_demanding_link_are_brief() {
     let mut bench = Bench::new(Policy::demanding());
     bench.shard.data_moved = false;
-    assert!(bench.shard.next_wait(MANY).rest <= BRIEF_REST);
+    let rest = bench.shard.next_wait(MANY).rest;
+    assert!(rest > Span::ZERO && rest <= BRIEF_REST, "{rest}");
 }
