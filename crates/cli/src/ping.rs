@@ -167,7 +167,8 @@ fn exit_of(event: &Event, end: Option<Exit>, report: &Report) -> Option<Exit> {
         return end;
     };
     Some(match (ending, report.last_loss()) {
-        (Ending::Finished, _) => Exit::Success,
+        // A measurement has nothing to deliver.
+        (Ending::Finished | Ending::Undelivered, _) => Exit::Success,
         (Ending::NotReconnecting | Ending::Stopped(_), Some(loss)) if loss.is_silence() => {
             Exit::PeerDead
         }

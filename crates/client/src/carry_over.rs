@@ -10,4 +10,6 @@ pub(crate) struct CarryOver {
     pub(crate) policy: Option<Policy>,
     /// How the previous link ended; the next handshake reports it.
     pub(crate) past: Option<Past>,
+    /// Whether the last link ended before all its messages were acknowledged.
+    pub(crate) undelivered: bool,
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::driver::Driver;
 use crate::shared::{MAX_REQUESTS, Request, Shared};
-use crate::{ConnectError, Event, Options, SendError};
+use crate::{CloseError, ConnectError, Ending, Event, Options, SendError};
 
 /// A client, with a link to a server that is reestablished after a loss.
 ///
@@ -21,9 +21,10 @@ use crate::{ConnectError, Event, Options, SendError};
 ///
 /// All methods take `&self`, so that tasks can share a client in an `Arc`.
 ///
-/// [`Client::close`] returns when everything that [`Client::send`] took was delivered; then `main`
-/// may end. Dropping the client does the same in the background, and only while the runtime runs: a
-/// runtime that is dropped meanwhile drops the unsent messages.
+/// [`Client::close`] returns when the server has acknowledged everything that [`Client::send`]
+/// took, or says that it did not; then `main` may end. Dropping the client does the same in the
+/// background, and only while the runtime runs: a runtime that is dropped meanwhile drops the
+/// unsent messages.
 pub struct Client {
     shared: Arc<Shared>,
     requests: mpsc::Sender<Request>,
@@ -56,7 +57,7 @@ impl Client {
     /// canceled call sends nothing.
     ///
     /// `Ok` means that the message was queued. A message still queued when the link is lost is
-    /// dropped; before [`Client::close`] returns, all of them are sent.
+    /// dropped; [`Client::close`] sends all of them, and returns an error if it cannot.
     ///
     /// # Errors
     /// See [`SendError`]; never [`SendError::Full`].
@@ -112,18 +113,26 @@ impl Client {
     /// Sends the queued messages, then CLOSE, and returns when the client has ended;
     /// [`Event::Closed`] reports it too.
     ///
+    /// `Ok` means that the server's system has acknowledged all messages of the last link; whether
+    /// the server's application has read them, only its answers tell. Messages that were lost with
+    /// an earlier link, before [`Event::Reconnected`], are not counted.
+    ///
     /// While the server takes bytes this goes on, for at most
     /// [`LEAVE_LIMIT`](systole_core::link::departure::LEAVE_LIMIT); a server that takes none is
     /// given up after [`STALL`](systole_core::link::departure::STALL). A canceled call changes
     /// nothing: the client ends in the background.
     ///
     /// # Errors
-    /// `Closed` if the client had ended before.
-    pub async fn close(&self, reason: CloseReason) -> Result<(), SendError> {
-        self.request(Request::Close(reason)).await?;
+    /// See [`CloseError`].
+    pub async fn close(&self, reason: CloseReason) -> Result<(), CloseError> {
+        self.request(Request::Close(reason)).await.map_err(|_| CloseError::Closed)?;
         // The task drops its end of the channel when it ends.
         self.requests.closed().await;
-        Ok(())
+        match self.shared.ending() {
+            Some(Ending::Finished) => Ok(()),
+            Some(Ending::Undelivered) => Err(CloseError::Undelivered),
+            Some(Ending::NotReconnecting | Ending::Stopped(_)) | None => Err(CloseError::Closed),
+        }
     }
 
     async fn request(&self, request: Request) -> Result<(), SendError> {

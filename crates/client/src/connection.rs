@@ -78,6 +78,8 @@ pub(crate) struct Connection {
     peer_closed: bool,
     /// The application asked to close the link.
     close_requested: bool,
+    /// Whether the application has sent a message on this link.
+    has_sent: bool,
 }
 
 impl Connection {
@@ -148,6 +150,7 @@ impl Connection {
             paused: false,
             peer_closed: false,
             close_requested: false,
+            has_sent: false,
         }
     }
 
@@ -170,7 +173,8 @@ impl Connection {
             self.process_outputs(clock.now(), shared);
             if let Stage::Lost(farewell) = self.translator.stage {
                 carry_over.past = self.past(clock);
-                self.close(clock, shared).await;
+                let acknowledged = self.close(clock, shared).await;
+                carry_over.undelivered = self.has_sent && !acknowledged;
                 let requested = self.close_requested;
                 return if requested { LinkEnd::Finished } else { LinkEnd::Lost(farewell) };
             }

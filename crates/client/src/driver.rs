@@ -47,8 +47,7 @@ impl Driver {
         let random = identity::instance_id().map_err(|error| ConnectError::from_io(&error))?;
         let seed = random.0.iter().fold(0, |seed: u64, byte| seed << 4 ^ u64::from(*byte));
         let reconnect = options.reconnect.map(|backoff| Reconnect::new(backoff, seed));
-        let carry_over =
-            CarryOver { heartbeat_data: Vec::new(), policy: options.policy, past: None };
+        let carry_over = CarryOver { policy: options.policy, ..CarryOver::default() };
         let clock = LoopClock::start();
         Ok(Driver { addr, options, shared, requests, clock, reconnect, carry_over, seed, links: 0 })
     }
@@ -64,16 +63,20 @@ impl Driver {
         let _guard = CloseGuard(Arc::clone(&self.shared));
         let mut connection = first;
         let ending = loop {
-            let end = self.serve(connection).await;
-            let LinkEnd::Lost(farewell) = end else {
-                break Ending::Finished;
+            let LinkEnd::Lost(farewell) = self.serve(connection).await else {
+                break self.closed();
             };
             match self.reconnect_after(farewell).await {
                 Ok(next) => connection = next,
                 Err(ending) => break ending,
             }
         };
-        self.shared.publish(Event::Closed(ending));
+        self.shared.finish(ending);
+    }
+
+    /// Returns the ending of a client that the application has closed.
+    fn closed(&self) -> Ending {
+        if self.carry_over.undelivered { Ending::Undelivered } else { Ending::Finished }
     }
 
     async fn serve(&mut self, connection: Connection) -> LinkEnd {
@@ -107,7 +110,7 @@ impl Driver {
             };
             self.shared.publish(Event::Reconnecting { attempt, after: delay });
             match self.wait_and_connect(attempt, delay).await {
-                WorkResult::CloseRequested => return Err(Ending::Finished),
+                WorkResult::CloseRequested => return Err(self.closed()),
                 WorkResult::Done(Ok(connection)) => return Ok(connection),
                 WorkResult::Done(Err(error)) => {
                     farewell = error.farewell();
@@ -176,7 +179,10 @@ async fn run_until_close<T>(
         tokio::select! {
             done = &mut work => return WorkResult::Done(done),
             request = requests.recv() => match request {
-                Some(Request::Send { cost, .. }) => shared.release(cost),
+                Some(Request::Send { cost, .. }) => {
+                    carry_over.undelivered = true;
+                    shared.release(cost);
+                }
                 Some(Request::HeartbeatData(bytes)) => carry_over.heartbeat_data = bytes,
                 Some(Request::AskPolicy(policy)) => carry_over.policy = Some(policy),
                 Some(Request::Close(_)) | None => return WorkResult::CloseRequested,

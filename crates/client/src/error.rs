@@ -112,3 +112,29 @@ impl fmt::Display for SendError {
 }
 
 impl std::error::Error for SendError {}
+
+/// Error of [`crate::Client::close`]; the client has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// The last link failed, or the server took no more bytes, before all its messages were
+    /// acknowledged. The fault of the server or of the path. Any part of them may have arrived:
+    /// send again only what may arrive twice, with a new client.
+    Undelivered,
+    /// The client had ended before, for the reason in [`crate::Event::Closed`], or its runtime was
+    /// dropped.
+    Closed,
+}
+
+impl fmt::Display for CloseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CloseError::Undelivered => {
+                f.write_str("closed before the server had acknowledged everything")
+            }
+            CloseError::Closed => f.write_str("the client had ended before"),
+        }
+    }
+}
+
+impl std::error::Error for CloseError {}

@@ -115,8 +115,11 @@ pub enum Event {
 /// Reason why a client ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ending {
-    /// The application closed it.
+    /// The application closed it, and all messages of the last link were acknowledged.
     Finished,
+    /// The application closed it, but the last link failed, or the server took no more bytes,
+    /// before all its messages were acknowledged. Any part of them may have arrived.
+    Undelivered,
     /// The link was lost, and the options do not allow to reconnect.
     NotReconnecting,
     /// Reconnecting is useless, or all attempts failed.

@@ -35,6 +35,6 @@ mod options;
 mod shared;
 
 pub use client::Client;
-pub use error::{ConnectError, SendError};
+pub use error::{CloseError, ConnectError, SendError};
 pub use event::{Ending, Event};
 pub use options::Options;

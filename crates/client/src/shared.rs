@@ -1,7 +1,7 @@
 //! State shared by the application's handle and the driver task.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use systole_core::Policy;
 use systole_core::link::PIECE;
@@ -10,7 +10,7 @@ use systole_core::wire::{CloseReason, Codec, line, message1028};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::mailbox::Mailbox;
-use crate::{Event, SendError};
+use crate::{Ending, Event, SendError};
 
 /// Capacity of the request channel: large enough that a burst of small messages does not switch
 /// tasks for each.
@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     /// Number of the established link, from 1; 0 if there is none.
     link: AtomicU64,
     closed: AtomicBool,
+    /// How the client ended; not set by a task that was canceled.
+    ending: OnceLock<Ending>,
 }
 
 impl Shared {
@@ -61,6 +63,7 @@ impl Shared {
             piece_len: AtomicUsize::new(PIECE),
             link: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            ending: OnceLock::new(),
         }
     }
 
@@ -68,6 +71,18 @@ impl Shared {
     pub(crate) fn publish(&self, event: Event) {
         self.mailbox().push(event);
         self.arrived.notify_one();
+    }
+
+    /// Records how the client ended, and reports it as the last event.
+    pub(crate) fn finish(&self, ending: Ending) {
+        // A client ends once.
+        let _ = self.ending.set(ending);
+        self.publish(Event::Closed(ending));
+    }
+
+    /// Returns how the client ended; `None` before that, or if its runtime was dropped.
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        self.ending.get().copied()
     }
 
     /// Waits for the next event; `None` after the last.

@@ -33,18 +33,24 @@ impl Connection {
         })
     }
 
-    /// Closes the socket. After an orderly end, everything that was queued is sent first.
-    pub(super) async fn close(&mut self, clock: &mut LoopClock, shared: &Shared) {
-        match self.closing {
+    /// Closes the socket. After an orderly end, everything that was queued is sent first. Returns
+    /// whether the server has acknowledged all of it.
+    pub(super) async fn close(&mut self, clock: &mut LoopClock, shared: &Shared) -> bool {
+        let acknowledged = match self.closing {
             Closing::Flush => self.leave(clock).await,
-            // A server that only seems to be gone may still read the CLOSE.
-            Closing::Abort => drop(self.flush()),
-        }
+            Closing::Abort => {
+                // A server that only seems to be gone may still read the CLOSE.
+                drop(self.flush());
+                false
+            }
+        };
         shared.release(std::mem::take(&mut self.queued_cost));
+        acknowledged
     }
 
     /// Sends the outbox and waits for the server to close its side; the departure decides how long.
-    async fn leave(&mut self, clock: &mut LoopClock) {
+    /// Returns whether the server has acknowledged everything.
+    async fn leave(&mut self, clock: &mut LoopClock) -> bool {
         let mut departure = Departure::new(clock.now(), LEAVE_LIMIT);
         if self.peer_closed || self.translator.stage.is_farewell() {
             departure.handle(clock.now(), departure::Input::Ended);
@@ -53,7 +59,7 @@ impl Connection {
             self.write_on(clock.now(), &mut departure);
             self.carry_out(clock.now(), &mut departure);
             let Some(deadline) = departure.next_deadline() else {
-                return;
+                return departure.is_acknowledged();
             };
             let planned = deadline.since(clock.now());
             tokio::select! {

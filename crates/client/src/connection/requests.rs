@@ -23,6 +23,7 @@ impl Connection {
             }
             Some(Request::Send { bytes, cost, .. }) => {
                 self.queued_cost += cost;
+                self.has_sent = true;
                 let kind = DataKind::default();
                 let command = LinkCommand::Send { bytes: &bytes, more: false, kind };
                 self.link.handle(now, Input::Command(command));

@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::thread;
 
-use systole_client::{Client, Event, Options};
+use systole_client::{Client, CloseError, Ending, Event, Options};
 use systole_core::Policy;
 use systole_core::wire::{CloseReason, Codec};
 
@@ -51,6 +51,29 @@ async fn a_close_delivers_all_messages_that_were_taken_before_it() {
         until(&client, |event| matches!(event, Event::Closed(_))).await;
     };
     tokio::join!(closing, expect_all(peer));
+}
+
+#[tokio::test]
+async fn a_close_says_that_the_server_did_not_take_everything() {
+    let server = Server::bind(Codec::Native, Policy::default()).await;
+    let (client, peer) = connect(&server).await;
+    send_all(&client).await;
+    let closing = client.close(CloseReason::Done);
+    // Ends the process's side of the connection, with most bytes still at the client.
+    let (closed, ()) = tokio::join!(closing, async { drop(peer) });
+    assert_eq!(closed, Err(CloseError::Undelivered));
+    let end = until(&client, |event| matches!(event, Event::Closed(_))).await;
+    assert_eq!(end, Event::Closed(Ending::Undelivered));
+    assert_eq!(client.close(CloseReason::Done).await, Err(CloseError::Closed));
+}
+
+/// The server hangs: it keeps the connection open and reads nothing.
+#[tokio::test]
+async fn a_close_gives_up_a_server_that_takes_nothing_and_says_so() {
+    let server = Server::bind(Codec::Native, Policy::default()).await;
+    let (client, _hanging) = connect(&server).await;
+    send_all(&client).await;
+    assert_eq!(soon(client.close(CloseReason::Done)).await, Err(CloseError::Undelivered));
 }
 
 #[tokio::test]

@@ -90,7 +90,9 @@ enum Phase {
     Acknowledged {
         until: Time,
     },
-    Over,
+    Over {
+        acknowledged: bool,
+    },
 }
 
 /// The outputs that wait to be polled.
@@ -124,7 +126,18 @@ impl Departure {
                 Some(self.until.min(self.next_examination))
             }
             Phase::Acknowledged { until } => Some(self.until.min(until)),
-            Phase::Over => None,
+            Phase::Over { .. } => None,
+        }
+    }
+
+    /// Returns whether the peer's system has acknowledged everything that was queued, as far as
+    /// ours shows it. A failure takes that back: a reset says that the peer did not read to the
+    /// end.
+    pub fn is_acknowledged(&self) -> bool {
+        match self.phase {
+            Phase::Sending | Phase::Unacknowledged { .. } => false,
+            Phase::Acknowledged { .. } => true,
+            Phase::Over { acknowledged } => acknowledged,
         }
     }
 
@@ -138,7 +151,7 @@ impl Departure {
                     self.await_acknowledgement(now);
                 }
             }
-            Phase::Unacknowledged { .. } | Phase::Acknowledged { .. } | Phase::Over => {}
+            Phase::Unacknowledged { .. } | Phase::Acknowledged { .. } | Phase::Over { .. } => {}
         }
     }
 
@@ -148,7 +161,7 @@ impl Departure {
             Phase::Unacknowledged { .. } if again => self.pending.examine = true,
             Phase::Unacknowledged { .. } => self.await_acknowledgement(now),
             Phase::Acknowledged { .. } => self.close(),
-            Phase::Sending | Phase::Over => {}
+            Phase::Sending | Phase::Over { .. } => {}
         }
     }
 
@@ -179,7 +192,7 @@ impl Departure {
                 }
             }
             Phase::Sending => {}
-            Phase::Acknowledged { .. } | Phase::Over => return,
+            Phase::Acknowledged { .. } | Phase::Over { .. } => return,
         }
         if self.progress + STALL <= now {
             self.close();
@@ -190,7 +203,7 @@ impl Departure {
         let over = match self.phase {
             Phase::Sending | Phase::Unacknowledged { .. } => self.until <= now,
             Phase::Acknowledged { until } => self.until.min(until) <= now,
-            Phase::Over => return,
+            Phase::Over { .. } => return,
         };
         if over {
             self.close();
@@ -202,12 +215,14 @@ impl Departure {
     }
 
     fn close(&mut self) {
-        let orphan = match self.phase {
-            Phase::Sending | Phase::Unacknowledged { .. } => true,
-            Phase::Acknowledged { .. } | Phase::Over => false,
-        };
-        self.phase = Phase::Over;
-        self.pending = Pending { orphan, close: true, ..Pending::default() };
+        let acknowledged = self.is_acknowledged();
+        self.phase = Phase::Over { acknowledged };
+        self.pending = Pending { orphan: !acknowledged, close: true, ..Pending::default() };
+    }
+
+    fn fail(&mut self) {
+        self.close();
+        self.phase = Phase::Over { acknowledged: false };
     }
 }
 
@@ -216,7 +231,7 @@ impl Machine for Departure {
     type Output<'a> = Output;
 
     fn handle(&mut self, now: Time, input: Input) {
-        if self.phase == Phase::Over {
+        if let Phase::Over { .. } = self.phase {
             return;
         }
         match input {
@@ -224,7 +239,7 @@ impl Machine for Departure {
             Input::Flushed => self.flushed(now),
             Input::Ended => self.peer_ended(now),
             Input::Examined(tcp) => self.examined(now, tcp),
-            Input::Failed => self.close(),
+            Input::Failed => self.fail(),
             Input::Deadline => self.expire(now),
         }
     }

@@ -96,6 +96,7 @@ impl World {
                 Output::Close => {
                     let delivered = self.complete.is_some() || !self.shows;
                     assert!(self.orphaned || delivered, "the kernel would give up soon");
+                    assert!(delivered || !self.departure.is_acknowledged(), "a false promise");
                     self.closed = Some(self.now);
                 }
             }
@@ -224,6 +225,18 @@ fn a_failed_socket_is_closed_at_once() {
     assert_eq!(world.closed, Some(world.now));
 }
 
+/// A reset after the last acknowledgement says that the peer did not read to the end.
+#[test]
+fn a_failure_takes_back_that_everything_was_acknowledged() {
+    let mut world = World::new(1_000, 500, LEAVE_LIMIT);
+    world.closes_at_end = false;
+    while !world.departure.is_acknowledged() {
+        world.step();
+    }
+    world.input(Input::Failed);
+    assert!(world.closed.is_some() && !world.departure.is_acknowledged());
+}
+
 /// Whatever the peer does, the close has one of four reasons and comes in time.
 #[test]
 fn every_close_has_a_reason_and_no_reason_is_missed() {
@@ -247,6 +260,8 @@ fn every_close_has_a_reason_and_no_reason_is_missed() {
         let done = awaited.is_some_and(|awaited| world.peer_ended || awaited >= FIN_WAIT);
         assert!(done || took >= limit || stalled >= STALL, "seed {seed}: {world:?}");
         assert!(took <= limit + STEP, "seed {seed}: {world:?}");
+        let acknowledged = world.departure.is_acknowledged();
+        assert!(acknowledged || !done || took >= limit, "seed {seed}: {world:?}");
         let late = EXAMINE_INTERVAL + STEP;
         // Progress is seen at an examination, and so is its absence.
         let stall = STALL + EXAMINE_INTERVAL + late;

@@ -11,7 +11,7 @@ use crate::report::{Change, Fact};
 
 impl Gateway {
     /// Processes a fact: keeps its verdict, correlates it, publishes it as an event and logs it.
-    /// Call [`Events::wake`] after a batch.
+    /// Call [`crate::events::Events::wake`] after a batch.
     pub fn note(&self, fact: Fact) {
         let in_order = self.in_order();
         self.keep_verdict(&fact);
