@@ -6,12 +6,9 @@ use std::io;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use systole_client::{Client, Ending, Event, Options};
-use systole_core::Policy;
-use systole_core::link::BeatKind;
-use systole_core::policy::PolicyError;
-use systole_core::reconnect::Backoff;
-use systole_core::wire::{CloseReason, Codec};
+use systole_client::{
+    Backoff, BeatKind, Client, CloseReason, Codec, Ending, Event, Options, Policy, PolicyError,
+};
 
 use crate::exit::Exit;
 use crate::output::Output;

@@ -20,6 +20,36 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Every type that this API uses is exported here, so an application depends on this crate alone:
+//!
+//! ```no_run
+//! use systole_client::{Backoff, Client, CloseReason, Codec, Event, Options, Policy, Span};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut options = Options::default();
+//! options.codec = Codec::Native;
+//! options.identity = "ada".to_owned();
+//! // First probe after 5 s of silence, one each 2 s, three in all: the bound is 11 s.
+//! options.policy = Some(Policy::new(Span::from_secs(5), Span::from_secs(2), 3)?);
+//! options.reconnect = Some(Backoff::default().with_attempts(10));
+//!
+//! let client = Client::connect("127.0.0.1:7400", options).await?;
+//! while let Some(event) = client.next_event().await {
+//!     match event {
+//!         Event::Lost { verdict, farewell, .. } => {
+//!             println!("lost: {} ({})", verdict.cause, verdict.confidence.name());
+//!             if farewell.is_some_and(|goodbye| goodbye.reason == CloseReason::Drained) {
+//!                 println!("the gateway restarts");
+//!             }
+//!         }
+//!         Event::Message(_) => client.close(CloseReason::Done).await?,
+//!         other => println!("{other:?}"),
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod carry_over;
 mod client;
@@ -38,3 +68,14 @@ pub use client::Client;
 pub use error::{CloseError, ConnectError, SendError};
 pub use event::{Ending, Event};
 pub use options::Options;
+
+// The types of the core in the signatures above, and in the fields and methods of those types.
+pub use systole_core::cause::{Cause, Confidence, Direction, Scope, Verdict};
+pub use systole_core::diagnosis::{Ground, Grounds};
+pub use systole_core::link::{BeatKind, Goodbye, Hung};
+pub use systole_core::policy::{Detection, Policy, PolicyError};
+pub use systole_core::reconnect::{Backoff, BackoffError, Stop};
+pub use systole_core::wire::{
+    CloseReason, Codec, MAX_HEARTBEAT_DATA, MAX_IDENTITY, MAX_TOKEN, Malformed,
+};
+pub use systole_core::{Span, Time};

@@ -3,10 +3,7 @@
 use std::io;
 
 use serde::Serialize;
-use systole_client::Event;
-use systole_core::Span;
-use systole_core::cause::Verdict;
-use systole_core::link::BeatKind;
+use systole_client::{BeatKind, Event, Policy, Span, Verdict};
 use systole_gateway::report::session_text;
 use systole_net::Clock;
 
@@ -217,7 +214,7 @@ impl Report {
 
     fn object(&self, event: &Event, time: Span) -> Option<Line<'static>> {
         let line = |event| Line { event, time_ms: time.as_millis(), ..Line::default() };
-        let bound = |policy: &systole_core::Policy| policy.bound().map(Span::as_millis);
+        let bound = |policy: &Policy| policy.bound().map(Span::as_millis);
         Some(match event {
             Event::Connected { session, policy, .. } => Line {
                 session: Some(session_text(*session)),
