@@ -1,8 +1,8 @@
 //! The log of the gateway: its lines, and switches that can change at run time.
 
 use std::io::{self, IsTerminal};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use systole_core::cause::{Direction, Scope};
 use systole_core::link::BeatKind;
@@ -19,7 +19,8 @@ use crate::report::{Heartbeat, session_text};
 /// The log of the process, with switches for its level and for heartbeats.
 #[derive(Clone, Debug)]
 pub struct Logs {
-    level: Option<reload::Handle<LevelFilter, Registry>>,
+    filter: Option<reload::Handle<LevelFilter, Registry>>,
+    level: Arc<Mutex<Level>>,
     heartbeats: Arc<AtomicBool>,
 }
 
@@ -29,7 +30,7 @@ impl Logs {
     /// # Errors
     /// The process has a logger already, which remains in use.
     pub fn start(log: &Log) -> Result<Logs, TryInitError> {
-        let (filter, level) = reload::Layer::new(level_filter(log.level));
+        let (filter, handle) = reload::Layer::new(level_filter(log.level));
         let human = match log.format {
             Format::Auto => io::stderr().is_terminal(),
             Format::Human => true,
@@ -42,21 +43,29 @@ impl Logs {
             lines.json().flatten_event(true).boxed()
         };
         tracing_subscriber::registry().with(filter).with(lines).try_init()?;
-        let heartbeats = Arc::new(AtomicBool::new(log.heartbeats));
-        Ok(Logs { level: Some(level), heartbeats })
+        Ok(Logs { filter: Some(handle), ..Logs::detached(log) })
     }
 
     /// Creates switches without a logger, for a process that has its own.
     pub fn detached(log: &Log) -> Logs {
-        Logs { level: None, heartbeats: Arc::new(AtomicBool::new(log.heartbeats)) }
+        let heartbeats = Arc::new(AtomicBool::new(log.heartbeats));
+        Logs { filter: None, level: Arc::new(Mutex::new(log.level)), heartbeats }
     }
 
     /// Sets the least important level that is logged.
     pub fn set_level(&self, level: Level) {
-        if let Some(handle) = &self.level {
+        // Held until the filter has it too, so that concurrent calls leave both at one level.
+        let mut now = self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        *now = level;
+        if let Some(handle) = &self.filter {
             // Fails only when the subscriber is gone and nothing is logged.
-            let _ = handle.modify(|now| *now = level_filter(level));
+            let _ = handle.modify(|filter| *filter = level_filter(level));
         }
+    }
+
+    /// Returns the least important level that is logged.
+    pub fn level(&self) -> Level {
+        *self.level.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether heartbeats are logged.

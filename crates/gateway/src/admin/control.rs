@@ -112,11 +112,13 @@ pub(super) struct LogWish {
     level: Option<String>,
 }
 
-/// The present settings of the log.
+/// The settings of the log that are now in force.
 #[derive(Serialize, ToSchema)]
 pub(super) struct LogView {
     /// Whether heartbeats are logged.
     heartbeats: bool,
+    /// The least important level that is logged: `error`, `warn`, `info`, `debug` or `trace`.
+    level: String,
 }
 
 /// Changes what is logged, until the gateway restarts or reloads its configuration.
@@ -141,7 +143,8 @@ pub(super) async fn log(
     if let Some(on) = wish.heartbeats {
         shared.gateway.log_heartbeats(on).await?;
     }
-    Ok(Json(LogView { heartbeats: shared.gateway.logs().heartbeats() }))
+    let logs = shared.gateway.logs();
+    Ok(Json(LogView { heartbeats: logs.heartbeats(), level: logs.level().to_string() }))
 }
 
 /// Confirmation that the gateway is draining.

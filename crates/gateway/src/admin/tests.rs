@@ -562,6 +562,20 @@ async fn a_shard_that_is_silent_busy_or_stopped_is_unavailable() {
     assert_eq!(ask().await, StatusCode::SERVICE_UNAVAILABLE, "gone");
 }
 
+#[tokio::test]
+async fn the_log_answers_with_the_settings_in_force() {
+    let fixture = Fixture::new();
+    let put = async |wish| fixture.send(Method::PUT, "/api/v1/log", Some(wish)).await;
+    let answer = |heartbeats: bool, level: &str| {
+        (StatusCode::OK, json!({"heartbeats": heartbeats, "level": level}))
+    };
+    assert_eq!(put(json!({})).await, answer(false, "info"));
+    assert_eq!(put(json!({"level": "debug"})).await, answer(false, "debug"));
+    assert_eq!(put(json!({"heartbeats": true})).await, answer(true, "debug"));
+    assert_eq!(put(json!({"level": "loud"})).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(put(json!({})).await, answer(true, "debug"), "a refused request changes nothing");
+}
+
 /// Returns a request body that the operation accepts.
 fn sample_body(path: &str) -> Option<Value> {
     Some(match path.rsplit('/').next()? {
