@@ -31,8 +31,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (session, stream) in (1..).zip(listener.incoming()) {
         let stream = stream?;
         std::thread::spawn(move || match serve(stream, policy, session) {
-            Ok(()) => println!("{session}: closed"),
-            Err(error) => println!("{session}: {error}"),
+            Ok(()) => println!("{session:016x}: closed"),
+            Err(error) => println!("{session:016x}: {error}"),
         });
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! Events that a client reports to the application.
 
+use std::fmt;
+
 use systole_core::cause::{Cause, Confidence, Verdict};
 use systole_core::diagnosis::Grounds;
 use systole_core::link::{BeatKind, Goodbye};
@@ -14,7 +16,7 @@ pub enum Event {
     /// The link is established for the first time; always the first event.
     Connected {
         /// The session's number; 0 in codecs without sessions.
-        session: u64,
+        session: SessionId,
         /// The session's epoch; 0 in codecs without sessions.
         epoch: u64,
         /// The policy in force.
@@ -90,7 +92,7 @@ pub enum Event {
     /// The link is established again, with a new session; nothing of the old one is repeated.
     Reconnected {
         /// The session's number; 0 in codecs without sessions.
-        session: u64,
+        session: SessionId,
         /// The session's epoch; 0 in codecs without sessions.
         epoch: u64,
         /// The policy in force.
@@ -110,6 +112,23 @@ pub enum Event {
     },
     /// The client has ended; always the last event.
     Closed(Ending),
+}
+
+/// The number of a session. It is printed as the gateway's log and admin API print it, in 16
+/// hexadecimal digits, so that it can be passed to `systole why` and to the admin API.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct SessionId(pub u64);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// Reason why a client ended.
@@ -158,5 +177,18 @@ impl Event {
             Event::Revised { .. } => Class::Latest(16),
             Event::Warned { .. } => Class::Latest(17),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_printed_as_the_gateway_prints_it() {
+        let (session, policy) = (SessionId(0x0076_8000_0100_0000), Policy::standard());
+        assert_eq!(session.to_string(), "0076800001000000");
+        let event = format!("{:?}", Event::Connected { session, epoch: 1, policy });
+        assert!(event.starts_with("Connected { session: 0076800001000000, epoch: 1,"), "{event}");
     }
 }

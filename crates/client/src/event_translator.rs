@@ -6,7 +6,7 @@ use systole_core::link::{Event as LinkEvent, Goodbye};
 use systole_core::wire::DataKind;
 
 use crate::shared::Shared;
-use crate::{ConnectError, Event, Options};
+use crate::{ConnectError, Event, Options, SessionId};
 
 /// State of a link, as its machine last reported it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,6 +73,7 @@ impl EventTranslator {
             LinkEvent::Established { session, epoch, policy, account: _ } => {
                 self.stage = Stage::Established;
                 self.session = session;
+                let session = SessionId(session);
                 shared.set_link(self.link_number);
                 shared.publish(match self.attempt {
                     0 => Event::Connected { session, epoch, policy },

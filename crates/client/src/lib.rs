@@ -24,7 +24,8 @@
 //! Every type that this API uses is exported here, so an application depends on this crate alone:
 //!
 //! ```no_run
-//! use systole_client::{Backoff, Client, CloseReason, Codec, Event, Options, Policy, Span};
+//! use systole_client::reconnect::Backoff;
+//! use systole_client::{Client, CloseReason, Codec, Event, Options, Policy, Span};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut options = Options::default();
@@ -66,16 +67,34 @@ mod shared;
 
 pub use client::Client;
 pub use error::{CloseError, ConnectError, SendError};
-pub use event::{Ending, Event};
+pub use event::{Ending, Event, SessionId};
 pub use options::Options;
+pub use systole_core::wire::{CloseReason, Codec};
+pub use systole_core::{Policy, Span};
 
-// The types of the core in the signatures above, and in the fields and methods of those types.
-pub use systole_core::cause::{Cause, Confidence, Direction, Scope, Verdict};
-pub use systole_core::diagnosis::{Ground, Grounds};
-pub use systole_core::link::{BeatKind, Goodbye, Hung};
-pub use systole_core::policy::{Detection, Policy, PolicyError};
-pub use systole_core::reconnect::{Backoff, BackoffError, Stop};
-pub use systole_core::wire::{
-    CloseReason, Codec, MAX_HEARTBEAT_DATA, MAX_IDENTITY, MAX_TOKEN, Malformed,
-};
-pub use systole_core::{Span, Time};
+/// What a verdict says: the cause of a loss, and the evidence for it.
+pub mod cause {
+    pub use systole_core::Time;
+    pub use systole_core::cause::{Cause, Confidence, Direction, Scope, Verdict};
+    pub use systole_core::diagnosis::{Ground, Grounds};
+    pub use systole_core::wire::Malformed;
+}
+
+/// What a [`Policy`](crate::Policy) is made of, and what to do with a server that hangs.
+pub mod policy {
+    pub use systole_core::link::Hung;
+    pub use systole_core::policy::{Detection, PolicyError};
+}
+
+/// When a client reconnects, and when it does not.
+pub mod reconnect {
+    pub use systole_core::link::Goodbye;
+    pub use systole_core::reconnect::{Backoff, BackoffError, Stop};
+}
+
+/// Heartbeats as [`Event`](crate::Event) reports them, and the maximum lengths of what the native
+/// protocol carries.
+pub mod wire {
+    pub use systole_core::link::BeatKind;
+    pub use systole_core::wire::{MAX_HEARTBEAT_DATA, MAX_IDENTITY, MAX_TOKEN};
+}

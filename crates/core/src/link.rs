@@ -20,6 +20,8 @@ pub(crate) use peer::{Context, Effect, Peer};
 pub use settings::{HANDSHAKE_TIMEOUT, Hung, Introduction, Limits, Settings, Side};
 pub use signal::{BeatKind, Closing, Command, Event, Goodbye, Input, Lane, Output};
 
+use core::fmt;
+
 use crate::flight::Flight;
 use crate::liveness::Deadline;
 use crate::policy::Policy;
@@ -92,12 +94,19 @@ impl Link {
 }
 
 /// The number and epoch of a session, which an accepting end chooses before the handshake.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct SessionKey {
-    /// The session's number.
+    /// The session's number; printed in 16 hexadecimal digits, as the gateway prints it.
     pub session: u64,
     /// The session's epoch.
     pub epoch: u64,
+}
+
+impl fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SessionKey { session, epoch } = self;
+        write!(f, "SessionKey {{ session: {session:016x}, epoch: {epoch} }}")
+    }
 }
 
 impl Machine for Link {

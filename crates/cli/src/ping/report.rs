@@ -4,7 +4,6 @@ use std::io;
 
 use serde::Serialize;
 use systole_client::{BeatKind, Event, Policy, Span, Verdict};
-use systole_gateway::report::session_text;
 use systole_net::Clock;
 
 use super::is_answer;
@@ -187,7 +186,7 @@ impl Report {
             Event::Reconnected { .. } => always("connected again".to_owned()),
             Event::Revised { to, .. } => always(format!("the previous loss was revised: {to}")),
             Event::Connected { session, policy, .. } => {
-                verbose(format!("connected to {}, session {session:016x}: {policy}", self.addr))
+                verbose(format!("connected to {}, session {session}: {policy}", self.addr))
             }
             Event::HeartbeatReceived { beat: BeatKind::Ping, .. } => {
                 verbose("received a heartbeat from the server".to_owned())
@@ -217,7 +216,7 @@ impl Report {
         let bound = |policy: &Policy| policy.bound().map(Span::as_millis);
         Some(match event {
             Event::Connected { session, policy, .. } => Line {
-                session: Some(session_text(*session)),
+                session: Some(session.to_string()),
                 bound_ms: bound(policy),
                 ..line("connected")
             },
@@ -243,7 +242,7 @@ impl Report {
             },
             Event::AttemptFailed(_) => line("attempt_failed"),
             Event::Reconnected { session, policy, attempt, .. } => Line {
-                session: Some(session_text(*session)),
+                session: Some(session.to_string()),
                 bound_ms: bound(policy),
                 attempt: Some(*attempt),
                 ..line("reconnected")

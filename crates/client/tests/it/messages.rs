@@ -1,6 +1,6 @@
 //! Tests of messages both ways, of all sizes, in any pieces.
 
-use systole_client::{Client, Event, SendError};
+use systole_client::{Client, Event, SendError, SessionId};
 use systole_core::wire::Codec;
 
 use crate::server::{Heard, Server};
@@ -56,7 +56,10 @@ async fn messages_that_arrive_byte_by_byte_are_complete() {
     };
     let (client, mut peer) = tokio::join!(connecting, greeting);
     let client = client.unwrap();
-    assert!(matches!(next(&client).await, Event::Connected { session: 1, epoch: 1, .. }));
+    assert!(matches!(
+        next(&client).await,
+        Event::Connected { session: SessionId(1), epoch: 1, .. }
+    ));
     for message in [&b"first"[..], b"", b"third"] {
         peer.send(message).await;
         assert_eq!(next(&client).await, Event::Message(message.to_vec()));

@@ -1,6 +1,6 @@
 //! Tests of reconnecting: when, how often, and when not.
 
-use systole_client::{Client, Ending, Event, SendError};
+use systole_client::{Client, Ending, Event, SendError, SessionId};
 use systole_core::Span;
 use systole_core::cause::Cause;
 use systole_core::link::Goodbye;
@@ -22,7 +22,7 @@ async fn after_a_silent_server_the_client_reconnects() {
     until(&client, |event| matches!(event, Event::Lost { .. })).await;
     assert!(matches!(next(&client).await, Event::Reconnecting { attempt: 1, .. }));
     let mut peer = server.welcome(2).await;
-    let Event::Reconnected { session: 2, attempt: 1, .. } = next(&client).await else {
+    let Event::Reconnected { session: SessionId(2), attempt: 1, .. } = next(&client).await else {
         panic!("not back");
     };
     client.send(b"again").await.unwrap();
@@ -48,7 +48,7 @@ async fn the_client_waits_for_its_slot_after_a_drain() {
     assert!(after >= ms(400) && after <= ms(401), "{after}");
     let _peer = server.welcome(2).await;
     assert!(clock.monotonic() >= ms(400), "{}", clock.monotonic());
-    assert!(matches!(next(&client).await, Event::Reconnected { session: 2, .. }));
+    assert!(matches!(next(&client).await, Event::Reconnected { session: SessionId(2), .. }));
 }
 
 #[tokio::test]

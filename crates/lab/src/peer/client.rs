@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use systole_client::{Client, Event, Options};
+use systole_client::{Client, Event, Options, SessionId};
 use systole_core::Span;
 use systole_core::cause::Cause;
 use systole_core::link::Hung;
@@ -85,7 +85,7 @@ fn fill(client: &Client) {
 /// Prints an event with the gateway's names, so that the events of both ends have one format.
 #[allow(clippy::wildcard_enum_match_arm)] // The client may add events.
 fn print_client_event(clock: Clock, identity: &str, event: &Event) {
-    let session = |session: &u64| json!({"session": format!("{session:016x}")});
+    let session = |session: &SessionId| json!({"session": session.to_string()});
     match event {
         Event::Connected { session: number, .. } => {
             print_event(clock, "join", identity, session(number))
