@@ -6,6 +6,7 @@ mod check;
 mod cli;
 mod config_args;
 mod exit;
+mod interrupt;
 mod lab;
 mod output;
 mod ping;

@@ -11,6 +11,7 @@ use systole_client::{
 };
 
 use crate::exit::Exit;
+use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::seconds;
 use report::Report;
@@ -29,6 +30,8 @@ If no byte arrives for IDLE + INTERVAL × PROBES, the connection is dead: 19 s b
 is evidence of life, and resets the count of heartbeats.
 
 A gateway may refuse the requested policy (native only). Then its own is in force and is printed.
+
+Ctrl-C and SIGTERM end it with a summary and a goodbye to the server.
 
 Exit codes: 0 --count reached or interrupted, 1 not connected, lost for another reason, or never
 answered, 2 wrong usage, 3 the connection is dead.";
@@ -118,11 +121,16 @@ impl Args {
 }
 
 async fn ping(args: &Args, policy: Policy, output: &mut Output) -> io::Result<Exit> {
-    let interrupt = tokio::signal::ctrl_c();
-    tokio::pin!(interrupt);
+    let mut interrupt = match Interrupt::install() {
+        Ok(interrupt) => interrupt,
+        Err(error) => {
+            output.error(&error.to_string());
+            return Ok(Exit::Failure);
+        }
+    };
     let connected = tokio::select! {
         connected = Client::connect(&args.addr, args.options(policy)) => connected,
-        _ = &mut interrupt => return Ok(Exit::Failure),
+        () = interrupt.wait() => return Ok(Exit::Failure),
     };
     let client = match connected {
         Ok(client) => client,
@@ -145,7 +153,7 @@ async fn ping(args: &Args, policy: Policy, output: &mut Output) -> io::Result<Ex
                 }
                 report.record(&event, output)?;
             }
-            _ = &mut interrupt => break,
+            () = interrupt.wait() => break,
         }
     }
     let exit = end.unwrap_or(match (report.sent(), report.received()) {

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::exit::Exit;
+use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::{ping, seconds};
 use connection::{Connection, Notice, NoticeKind};
@@ -84,15 +85,14 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 }
 
 async fn pong(args: &Args, listener: &TcpListener, output: &mut Output) -> io::Result<Exit> {
-    let interrupt = tokio::signal::ctrl_c();
-    tokio::pin!(interrupt);
-    // The first poll installs the signal handler, before the address is printed and a signal may
-    // come.
-    tokio::select! {
-        biased;
-        _ = &mut interrupt => return Ok(Exit::Success),
-        () = std::future::ready(()) => {}
-    }
+    // Before the address is printed: a signal may come at once after that.
+    let mut interrupt = match Interrupt::install() {
+        Ok(interrupt) => interrupt,
+        Err(error) => {
+            output.error(&error.to_string());
+            return Ok(Exit::Failure);
+        }
+    };
     match listener.local_addr() {
         Ok(addr) => output.note(&format!("listening on {addr}")),
         Err(error) => output.error(&error.to_string()),
@@ -116,7 +116,7 @@ async fn pong(args: &Args, listener: &TcpListener, output: &mut Output) -> io::R
             },
             // `notices` keeps the channel open, so `recv` never returns `None`.
             Some(notice) = lines.recv() => print(&notice, args.verbose, output)?,
-            _ = &mut interrupt => return Ok(Exit::Success),
+            () = interrupt.wait() => return Ok(Exit::Success),
         }
     }
 }

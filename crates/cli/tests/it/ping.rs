@@ -130,6 +130,21 @@ fn ping_ends_after_count_answers() {
 }
 
 #[test]
+fn both_signals_end_ping_with_a_summary_and_a_goodbye() {
+    for signal in ["INT", "TERM"] {
+        let (mut pong, addr) = pong(&["-v"]);
+        let mut ping = ping(&addr, &["--idle", "0.05", "--interval", "5"]);
+        ping.until(ANSWERED);
+        ping.signal(signal);
+        ping.until("ping statistics");
+        assert_eq!(ping.end(), 0, "{signal}");
+        pong.until("left: the peer said goodbye: ");
+        pong.signal(signal);
+        assert_eq!(pong.end(), 0, "{signal}");
+    }
+}
+
+#[test]
 fn messages_in_pieces_are_counted_once() {
     let (mut pong, addr) = pong(&["--codec", "message1028"]);
     let mut stream = TcpStream::connect(addr).unwrap();
