@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::BenchError;
 use super::codec::Codec;
+use super::report::MEMORY_JUDGED_FROM;
 use crate::seconds;
 
 const EXAMPLES: &str = "\
@@ -36,7 +37,9 @@ Times are seconds such as 10 or 0.5, or have units, such as 500ms or 1m30s; at m
 How to read it:
   heartbeat   one ping and its answer, in either direction
   CPU         user and kernel time of the target's threads, as the kernel counts it
-  memory      anonymous pages (heap, stacks) per idle link, without the kernel's socket buffers
+  memory      anonymous pages (heap, stacks) per idle link, without the kernel's socket buffers;
+              judged from 15,000 links on (beacon: 10,000 devices), because fewer share the
+              gateway's fixed memory
   RTT         from just before the write to just after the read, in the client
   lateness    time from a silent link's last byte to its close, minus the bound
               D = idle + interval x probes
@@ -159,7 +162,7 @@ const LONGEST: Duration = Duration::from_secs(7 * 86_400);
 const MAX_LINKS: usize = 100_000_000;
 /// Descriptors that a gateway needs beside its links.
 const SPARE_DESCRIPTORS: u64 = 512;
-const DEFAULT_LINKS: usize = 15_000;
+const DEFAULT_LINKS: usize = MEMORY_JUDGED_FROM;
 /// Links of an idle fleet: with their gateway's descriptors they stay below a limit of 20,000.
 const IDLE_LINKS: usize = 18_000;
 /// Period of an idle fleet's heartbeats.

@@ -22,6 +22,10 @@ const ADDED_IN_CONVERSATION: f64 = 0.5;
 const ADDED_AFTER_SILENCE: f64 = 4.0;
 /// Budget of anonymous memory per idle native link, its flight recorder included, in bytes.
 const MEMORY: f64 = 640.0;
+/// Fewest links at which that budget is judged, which are those of a run with the defaults. The
+/// gateway's fixed memory of about 0.7 MB is part of the measurement; fewer links have a larger
+/// share of it each.
+pub(super) const MEMORY_JUDGED_FROM: usize = 15_000;
 /// Budgets of the lateness of verdicts, in milliseconds.
 const LATE_P99: f64 = 2.0;
 const LATE_P999: f64 = 5.0;
@@ -78,6 +82,9 @@ pub(crate) struct Budget {
     pub(crate) limit: f64,
     pub(crate) unit: &'static str,
     pub(crate) note: String,
+    /// Why the budget is not judged, so that `ok` is true whatever the value is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) no_verdict: Option<String>,
     pub(crate) ok: bool,
 }
 
@@ -130,7 +137,20 @@ impl Budget {
         note: impl Into<String>,
     ) -> Budget {
         let ok = value.is_some_and(|value| value <= limit);
-        Budget { what: what.into(), value, limit, unit, note: note.into(), ok }
+        Budget { what: what.into(), value, limit, unit, note: note.into(), no_verdict: None, ok }
+    }
+
+    /// Returns the budget of the memory per idle link, which is judged only with enough links.
+    fn memory(measured: Spread, links: usize) -> Budget {
+        let Spread { median, min, max } = measured;
+        let note = format!("{min:.0} to {max:.0} at {links} links");
+        let budget = Budget::new("memory per idle link", Some(median), MEMORY, "B", note);
+        if links >= MEMORY_JUDGED_FROM {
+            return budget;
+        }
+        let why =
+            format!("judged from {MEMORY_JUDGED_FROM} links on; fewer share the fixed memory");
+        Budget { no_verdict: Some(why), ok: true, ..budget }
     }
 }
 
@@ -174,9 +194,7 @@ fn budgets(plan: &Plan, rounds: &[Round], ratios: &[Ratio]) -> Vec<Budget> {
     let gateways = || rounds.iter().filter(|round| round.target == Kind::Gateway);
     let memory = Spread::new(gateways().map(|round| round.memory.idle_bytes_per_link));
     if let (Some(memory), Codec::Native, None) = (memory, plan.args.codec, plan.role) {
-        let what = "memory per idle link";
-        let note = format!("{:.0} to {:.0} at {} links", memory.min, memory.max, plan.links);
-        budgets.push(Budget::new(what, Some(memory.median), MEMORY, "B", note));
+        budgets.push(Budget::memory(memory, plan.links));
     }
     let silences: Vec<&SilenceRun> =
         gateways().filter_map(|round| round.silence.as_ref()).collect();
@@ -433,11 +451,14 @@ fn load_row(round: &Round, window: &Window) -> [String; 9] {
 
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Budget { what, value, limit, unit, note, ok } = self;
+        let Budget { what, value, limit, unit, note, no_verdict, ok } = self;
         let value = value.map_or("unknown".to_owned(), short);
         let unit = if unit.is_empty() { String::new() } else { format!(" {unit}") };
-        let ok = if *ok { "ok" } else { "MISSED" };
-        write!(f, "{what}: {value}{unit} (budget {}; {note}) {ok}", short(*limit))
+        write!(f, "{what}: {value}{unit} (budget {}; {note}) ", short(*limit))?;
+        match no_verdict {
+            Some(why) => write!(f, "no verdict: {why}"),
+            None => f.write_str(if *ok { "ok" } else { "MISSED" }),
+        }
     }
 }
 
@@ -465,5 +486,21 @@ mod tests {
         assert_eq!(kept.to_string(), "CPU: 1.02 x baseline (budget 1.15; 0.99 to 1.05) ok");
         assert!(Budget::new("a", Some(480.01), 480.0, "B", "").to_string().ends_with("MISSED"));
         assert!(!Budget::new("a", None, 5.0, "ms", "").ok);
+    }
+
+    #[test]
+    fn memory_per_link_is_judged_only_with_enough_links() {
+        let measured = |bytes| Spread::new([bytes].into_iter()).unwrap();
+        let few = Budget::memory(measured(1_270.0), 1_000);
+        assert!(few.ok);
+        assert_eq!(
+            few.to_string(),
+            "memory per idle link: 1270 B (budget 640; 1270 to 1270 at 1000 links) no verdict: \
+             judged from 15000 links on; fewer share the fixed memory"
+        );
+        let json = serde_json::to_value(&few).unwrap();
+        assert!(json["no_verdict"].is_string() && json["value"] == 1_270.0, "{json}");
+        let enough = Budget::memory(measured(700.0), MEMORY_JUDGED_FROM);
+        assert!(!enough.ok && enough.to_string().ends_with(" MISSED"));
     }
 }
