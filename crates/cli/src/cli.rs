@@ -15,7 +15,7 @@ Examples:
   systole serve                         run a gateway with the defaults, on loopback
   systole check                         check ./systole.toml and show what it means
   systole ping 127.0.0.1:7400           send heartbeats to a server, report when it is dead
-  systole pong --delay 5                answer heartbeats, five seconds late
+  systole pong --delay 5s               answer heartbeats, five seconds late
   systole why 00c0600001000000          show why a session ended
   systole help serve                    show the help of one command
 
@@ -29,13 +29,19 @@ Examples:
   systole serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --ready-file ready.json
 
 SIGTERM drains: the gateway accepts no more clients, and sends CLOSE with a time to reconnect to
-those connected. A second SIGTERM ends the wait, with exit code 1.";
+those connected. A second SIGTERM ends the wait, with exit code 1.
+
+A flag overrides its environment variable, and the variable the configuration file. The defaults
+hold for what none of them sets; `systole check` shows the result.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
   systole check
   systole check --config /etc/systole.toml
-  SYSTOLE_ADMIN=0.0.0.0:7480 systole check";
+  SYSTOLE_ADMIN=0.0.0.0:7480 systole check
+
+A flag overrides its environment variable, and the variable the configuration file. The defaults
+hold for what none of them sets.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -110,7 +116,7 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
 
-    /// When ready, write the process id and all addresses to FILE, as JSON
+    /// When ready, write the process id and all addresses to FILE, as JSON [default: no file]
     #[arg(long, value_name = "FILE", env = "SYSTOLE_READY_FILE")]
     pub(crate) ready_file: Option<PathBuf>,
 }

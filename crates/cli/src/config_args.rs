@@ -25,35 +25,37 @@ pub(crate) struct ConfigArgs {
     #[arg(long, value_name = "FILE", env = "SYSTOLE_CONFIG")]
     config: Option<PathBuf>,
 
-    /// Listen only here: ADDRESS (native) or CODEC=ADDRESS; may be repeated
+    /// Listen only here: ADDRESS (native) or CODEC=ADDRESS; may be repeated [default:
+    /// native=127.0.0.1:7400,message1028=127.0.0.1:7410,line=127.0.0.1:7420]
     #[arg(long, value_name = "[CODEC=]ADDRESS", env = "SYSTOLE_LISTEN", value_delimiter = ',')]
     listen: Vec<ListenAt>,
 
-    /// Address of the admin interface
+    /// Address of the admin interface [default: 127.0.0.1:7480]
     #[arg(long, value_name = "ADDRESS", env = "SYSTOLE_ADMIN")]
     admin: Option<SocketAddr>,
 
     /// File whose first line is the admin token (or set SYSTOLE_ADMIN_TOKEN to the token itself)
+    /// [default: no token]
     #[arg(long, value_name = "FILE", env = "SYSTOLE_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
 
-    /// Data-plane threads: a number, or auto for one per core
+    /// Data-plane threads: a number, or auto for one per core [default: auto]
     #[arg(long, value_name = "N", env = "SYSTOLE_SHARDS")]
     shards: Option<Shards>,
 
-    /// Disconnect dead peers (true) or only report them (false)
+    /// Disconnect dead peers (true) or only report them (false) [default: true]
     #[arg(long, value_name = "BOOL", env = "SYSTOLE_ENFORCE")]
     enforce: Option<bool>,
 
-    /// The lowest level that is logged
+    /// The lowest level that is logged [default: info]
     #[arg(long, value_name = "LEVEL", env = "SYSTOLE_LOG", value_parser = level_parser())]
     log: Option<Level>,
 
-    /// Format of the log lines
+    /// Format of the log lines [default: auto]
     #[arg(long, value_name = "FORMAT", env = "SYSTOLE_LOG_FORMAT", value_parser = format_parser())]
     log_format: Option<Format>,
 
-    /// Log each heartbeat (true) or not (false)
+    /// Log each heartbeat (true) or not (false) [default: false]
     #[arg(long, value_name = "BOOL", env = "SYSTOLE_LOG_HEARTBEATS")]
     log_heartbeats: Option<bool>,
 }

@@ -33,6 +33,32 @@ fn completions_manual_and_help_are_printed() {
 }
 
 #[test]
+fn the_help_of_serve_and_check_states_the_defaults() {
+    let directory = directory("help-defaults");
+    let config = systole_gateway::Config::load("", "", &Default::default()).unwrap();
+    let listeners: Vec<String> = config
+        .listeners
+        .iter()
+        .map(|listener| format!("{}={}", listener.codec(), listener.address()))
+        .collect();
+    for command in ["serve", "check"] {
+        let shown = snapshot(&mut systole(&directory, &[command, "--help"]));
+        let text = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+        for default in [
+            listeners.join(","),
+            config.admin.address().to_string(),
+            "no token".to_owned(),
+            "auto".to_owned(),
+            config.policy.enforce().to_string(),
+            config.log.level.to_string(),
+            config.log.heartbeats.to_string(),
+        ] {
+            assert!(text.contains(&format!("[default: {default}]")), "{default}: {shown}");
+        }
+    }
+}
+
+#[test]
 fn a_broken_pipe_is_success() {
     let directory = directory("pipe");
     let mut command = systole(&directory, &["completions", "bash"]);
