@@ -21,13 +21,16 @@ const EXAMPLES: &str = "\
 Examples:
   systole pong & systole ping 127.0.0.1:7430      both ends on one machine
   systole ping game.example.org:7400 -v           with times and round trips
-  systole ping HOST:PORT --idle 1 --interval 0.2 --probes 3 --count 5
+  systole ping HOST:PORT --idle 1s --interval 200ms --probes 3 --count 5
   systole ping HOST:PORT --codec message1028 --reconnect
   systole ping HOST:PORT --json | jq .rtt_us
 
 After IDLE of silence a heartbeat is sent, then another after each INTERVAL, at most PROBES of them.
 If no byte arrives for IDLE + INTERVAL × PROBES, the connection is dead: 19 s by default. Any byte
 is evidence of life, and resets the count of heartbeats.
+
+A TIME has units, as in the configuration file: 500ms, 10s, \"1m 30s\". On the command line alone, a
+number without a unit is seconds: 10, 0.5.
 
 A gateway may refuse the requested policy (native only). Then its own is in force and is printed.
 
@@ -48,11 +51,11 @@ pub(crate) struct Args {
     addr: String,
 
     /// Silence before the first heartbeat
-    #[arg(long, value_name = "TIME", default_value = "10", value_parser = seconds::parse)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = seconds::parse)]
     idle: Duration,
 
     /// Time between heartbeats while no answer comes
-    #[arg(long, value_name = "TIME", default_value = "3", value_parser = seconds::parse)]
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = seconds::parse)]
     interval: Duration,
 
     /// Unanswered heartbeats before the connection is dead

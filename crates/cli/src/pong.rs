@@ -23,12 +23,15 @@ use connection::{Connection, Notice, NoticeKind};
 const EXAMPLES: &str = "\
 Examples:
   systole pong                                    answers at once, on loopback
-  systole pong --delay 5 -v                       five seconds late, with times and addresses
+  systole pong --delay 5s -v                      five seconds late, with times and addresses
   systole pong --codec message1028 --port 9000 --bind 0.0.0.0
-  systole pong --delay 60 & systole ping 127.0.0.1:7430   a server that seems dead
+  systole pong --delay 60s & systole ping 127.0.0.1:7430   a server that seems dead
 
 Prints one line for each message, also if it arrives in pieces. Delayed answers to one client delay
-no other client.";
+no other client.
+
+A TIME has units, as in the configuration file: 500ms, 10s, \"1m 30s\". On the command line alone, a
+number without a unit is seconds: 10, 0.5.";
 
 /// Maximum of lines that wait to be printed. While the queue is full, clients are not read.
 const LINES: usize = 1_024;
@@ -49,7 +52,7 @@ pub(crate) struct Args {
     bind: IpAddr,
 
     /// Delay of each answer
-    #[arg(long, value_name = "TIME", default_value = "0", value_parser = seconds::parse)]
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = seconds::parse)]
     delay: Duration,
 
     /// Codec of the connections

@@ -1,11 +1,11 @@
-//! Parses times on the command line: plain seconds, or with units.
+//! Parses times on the command line: with units as in the configuration file, or plain seconds.
 
 use std::time::Duration;
 
 /// The longest time of a connection: a year, far below what a policy and a clock can hold.
 const LONGEST: Duration = Duration::from_secs(31_557_600);
 
-/// Parses a time of a connection: `10` and `0.5` are seconds; `500ms` and `1m 30s` have units.
+/// Parses a time of a connection: `500ms` and `1m 30s` have units; `10` and `0.5` are seconds.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     parse_within(text, LONGEST)
 }
@@ -23,7 +23,7 @@ pub(crate) fn parse_within(text: &str, longest: Duration) -> Result<Duration, St
             Ok(time) => Some(time),
             Err(humantime::DurationError::NumberOverflow) => None,
             Err(_) => {
-                let expected = "seconds such as 10 or 0.5, or a time such as 500ms or \"1m 30s\"";
+                let expected = "a time such as 500ms, 10s or \"1m 30s\", or seconds such as 0.5";
                 return Err(format!("expected {expected}"));
             }
         },

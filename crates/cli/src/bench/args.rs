@@ -32,7 +32,8 @@ Examples:
     systole bench --codec beacon --links 1000000 --idle 30s --interval 10s \\
                   --period 20s --window 60s --silent 10000
 
-Times are seconds such as 10 or 0.5, or have units, such as 500ms or 1m30s; at most a week.
+Times have units, as in the configuration file: 500ms, 10s, \"1m 30s\"; at most a week. On the
+command line alone, a number without a unit is seconds: 10, 0.5.
 
 How to read it:
   heartbeat   one ping and its answer, in either direction
