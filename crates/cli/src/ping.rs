@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use systole_client::{
-    Backoff, BeatKind, Client, CloseReason, Codec, Ending, Event, Options, Policy, PolicyError,
+    Backoff, BeatKind, Cause, Client, CloseReason, Codec, ConnectError, Ending, Event, Options,
+    Policy, PolicyError,
 };
 
 use crate::exit::Exit;
@@ -113,6 +114,14 @@ impl Args {
         Ok(Policy::new(idle, interval, self.probes)?.with_spread(false))
     }
 
+    /// Returns the hint for a server that ended the link before it answered anything.
+    fn hint(&self) -> String {
+        format!(
+            "hint: is this a systole gateway with codec {} on this port? --codec sets another",
+            self.codec
+        )
+    }
+
     fn options(&self, policy: Policy) -> Options {
         let mut options = Options::default();
         options.codec = self.codec;
@@ -139,6 +148,11 @@ async fn ping(args: &Args, policy: Policy, output: &mut Output) -> io::Result<Ex
         Ok(client) => client,
         Err(error) => {
             output.error(&format!("{}: {error}", args.addr));
+            if let ConnectError::Handshake { verdict, farewell: None } = error
+                && is_of_another_protocol(verdict.cause)
+            {
+                output.note(&args.hint());
+            }
             return Ok(Exit::Failure);
         }
     };
@@ -154,7 +168,16 @@ async fn ping(args: &Args, policy: Policy, output: &mut Output) -> io::Result<Ex
                 {
                     output.note(&format!("the server grants its own policy: {agreed}"));
                 }
+                let is_first_loss = report.last_loss().is_none();
                 report.record(&event, output)?;
+                // The native handshake has shown that the server speaks native.
+                if let Event::Lost { verdict, farewell: None, .. } = &event
+                    && args.codec != Codec::Native
+                    && (is_first_loss && report.received() == 0)
+                    && is_of_another_protocol(verdict.cause)
+                {
+                    output.note(&args.hint());
+                }
             }
             () = interrupt.wait() => break,
         }
@@ -182,6 +205,29 @@ fn exit_of(event: &Event, end: Option<Exit>, report: &Report) -> Option<Exit> {
         }
         (Ending::NotReconnecting | Ending::Stopped(_), _) => Exit::Failure,
     })
+}
+
+/// Whether a server that speaks another protocol is a likely reason for this cause, if it comes
+/// before the first answer.
+fn is_of_another_protocol(cause: Cause) -> bool {
+    match cause {
+        Cause::PeerExited | Cause::PeerReset | Cause::HandshakeTimeout | Cause::Protocol(_) => true,
+        Cause::PeerClosed(_)
+        | Cause::PeerRebooted
+        | Cause::MiddleboxForgot
+        | Cause::AppHung
+        | Cause::NotReading
+        | Cause::SlowConsumer
+        | Cause::PathLost { .. }
+        | Cause::Unreachable
+        | Cause::LocalNetworkDown
+        | Cause::LocalNeighbourGone
+        | Cause::Kicked
+        | Cause::Drained
+        | Cause::Finished
+        | Cause::LocalFault
+        | Cause::Unknown => false,
+    }
 }
 
 /// Whether the event is the answer to a heartbeat.

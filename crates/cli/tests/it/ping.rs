@@ -253,6 +253,39 @@ fn every_end_has_its_exit_code() {
 }
 
 #[test]
+fn a_server_of_another_protocol_or_codec_gives_a_hint() {
+    // Another codec. A server of `native` or `line` may instead wait for the rest of a frame.
+    for (served, asked) in
+        [("message1028", "native"), ("native", "message1028"), ("message1028", "line")]
+    {
+        let (_pong, addr) = pong(&["--codec", served]);
+        let mut ping = ping(&addr, &["--codec", asked, "--idle", "50ms"]);
+        let hint = ping.stderr_after("hint: is this a systole gateway with codec ");
+        assert!(hint.starts_with(&format!("{asked} on this port?")), "{hint}");
+        assert_eq!(ping.end(), 1, "{served}, {asked}");
+    }
+    // Something else answers at once, and closes or not.
+    for stays in [false, true] {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = server.local_addr().unwrap().to_string();
+        let mut ping = ping(&addr, &[]);
+        let mut stream = server.accept().unwrap().0;
+        stream.write_all(b"SSH-2.0-OpenSSH_9.6\r\n").unwrap();
+        let kept = stays.then_some(stream);
+        ping.stderr_after("hint: is this a systole gateway with codec native on this port?");
+        assert_eq!(ping.end(), 1);
+        drop(kept);
+    }
+    // A gateway that answered first and then went away gives none.
+    let (pong, addr) = pong(&[]);
+    let mut known = ping(&addr, &["-v"]);
+    known.until("connected");
+    drop(pong);
+    assert_eq!(known.end(), 1);
+    assert_eq!(known.stderr_line(), None);
+}
+
+#[test]
 fn illegal_bytes_are_reported_and_the_connection_closed() {
     let (mut pong, addr) = pong(&["--codec", "message1028"]);
     let mut stream = TcpStream::connect(addr).unwrap();
