@@ -16,10 +16,11 @@ const END: &str = "<!-- matrix: end -->";
 pub fn markdown(runs: &[Run], command: &str, kernel: &str) -> String {
     let again = runs.iter().filter(|run| run.attempts > 1).count();
     format!(
-        "Made by `{command}` on {kernel}.\n\n{}\n{}\n{}; {again} were made again because the \
+        "Made by `{command}` on {kernel}.\n\n{}\n{}\n{}{}; {again} were made again because the \
          machine was busy.\n",
         verdicts(runs),
         false_verdicts(runs),
+        without_verdict(runs),
         report::summary(runs),
     )
 }
@@ -81,6 +82,32 @@ fn false_verdicts(runs: &[Run]) -> String {
     }
     let all: u64 = rows.iter().map(|row| row.3).sum();
     let _ = writeln!(text, "\nFalse verdicts on links that live: {all}.");
+    text
+}
+
+/// Formats the runs that are in neither of the other tables, so that the rows of all tables sum to
+/// the number of runs: one row per fault. Empty if there are none.
+fn without_verdict(runs: &[Run]) -> String {
+    let mut rows: Vec<(&str, u64, u64)> = Vec::new();
+    for run in runs {
+        if run.findings.iter().any(|finding| finding.first || finding.condemned.is_some()) {
+            continue;
+        }
+        if rows.last().is_none_or(|row| row.0 != run.fault) {
+            rows.push((run.fault, 0, 0));
+        }
+        if let Some(row) = rows.last_mut() {
+            *row = (row.0, row.1 + 1, row.2 + u64::from(run.score == Score::Right));
+        }
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from("| without a verdict of Systole | runs | right |\n|---|---|---|\n");
+    for (fault, runs, right) in &rows {
+        let _ = writeln!(text, "| {fault} | {runs} | {right} |");
+    }
+    text.push('\n');
     text
 }
 
@@ -162,6 +189,16 @@ mod tests {
         let whole = markdown(&runs, "systole lab", "Linux");
         assert!(whole.starts_with("Made by `systole lab` on Linux.\n"), "{whole}");
         assert!(whole.contains("2 runs: 1 right, 0 unknown"), "{whole}");
+    }
+
+    #[test]
+    fn runs_without_a_verdict_have_a_table_of_their_own() {
+        let mut runs = [run("keepalive", "", Score::Right), run("drop", "unknown", Score::Right)];
+        assert_eq!(without_verdict(&runs[1..]), "");
+        runs[0].findings[0].first = false;
+        assert!(without_verdict(&runs).contains("| keepalive | 1 | 1 |\n\n"));
+        assert!(!without_verdict(&runs).contains("drop"));
+        assert!(markdown(&runs, "systole lab", "Linux").contains("| keepalive | 1 | 1 |"));
     }
 
     #[test]

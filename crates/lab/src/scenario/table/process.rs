@@ -87,7 +87,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "hang-kept",
-        fault: "SIGSTOP, then SIGCONT, hung = keep",
+        fault: "SIGSTOP, then SIGCONT, hung = \"10m\"",
         about: "A hang is reported at the bound and the link is kept; after SIGCONT it goes on.",
         long: false,
         roles: BOTH,
@@ -102,7 +102,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "full-kept",
-        fault: "reader stops, window full, hung = keep, 20 s",
+        fault: "reader stops, window full for 20 s, hung = \"10m\"",
         about: "A closed window is reported, the link kept beyond the kernel's own limit on data.",
         long: false,
         roles: GATEWAY,
@@ -116,7 +116,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "hang-full-kept",
-        fault: "SIGSTOP, window full, hung = keep, 20 s",
+        fault: "SIGSTOP, window full for 20 s, hung = \"10m\"",
         about: "The same seen by the client; after SIGCONT the gateway reads and the link lives.",
         long: false,
         roles: &[Role::Client],
@@ -134,7 +134,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "full-kept-long",
-        fault: "reader stops, window full, hung = keep, 60 s",
+        fault: "reader stops, window full for 60 s, hung = \"10m\"",
         about: "No timeout of the kernel for a minute, since each window probe is answered.",
         long: true,
         roles: GATEWAY,
