@@ -6,10 +6,11 @@ use std::io;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use systole_client::{
-    Backoff, BeatKind, Cause, Client, CloseReason, Codec, ConnectError, Ending, Event, Options,
-    Policy, PolicyError,
-};
+use systole_client::cause::Cause;
+use systole_client::policy::PolicyError;
+use systole_client::reconnect::Backoff;
+use systole_client::wire::BeatKind;
+use systole_client::{Client, CloseReason, Codec, ConnectError, Ending, Event, Options, Policy};
 
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;

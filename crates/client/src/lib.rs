@@ -80,7 +80,7 @@ pub mod cause {
     pub use systole_core::wire::Malformed;
 }
 
-/// What a [`Policy`](crate::Policy) is made of, and what to do with a server that hangs.
+/// What a [`Policy`] is made of, and what to do with a server that hangs.
 pub mod policy {
     pub use systole_core::link::Hung;
     pub use systole_core::policy::{Detection, PolicyError};
@@ -92,7 +92,7 @@ pub mod reconnect {
     pub use systole_core::reconnect::{Backoff, BackoffError, Stop};
 }
 
-/// Heartbeats as [`Event`](crate::Event) reports them, and the maximum lengths of what the native
+/// Heartbeats as [`Event`] reports them, and the maximum lengths of what the native
 /// protocol carries.
 pub mod wire {
     pub use systole_core::link::BeatKind;

@@ -18,11 +18,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Options {
     /// The wire format. Default: [`Codec::Native`].
     pub codec: Codec,
-    /// Identity that this client claims; at most [`crate::MAX_IDENTITY`] bytes, the rest is cut
-    /// off. Default: empty, an anonymous client.
+    /// Identity that this client claims; at most [`crate::wire::MAX_IDENTITY`] bytes, the rest is
+    /// cut off. Default: empty, an anonymous client.
     pub identity: String,
-    /// Token that proves the identity; at most [`crate::MAX_TOKEN`] bytes, the rest is cut off.
-    /// Default: empty.
+    /// Token that proves the identity; at most [`crate::wire::MAX_TOKEN`] bytes, the rest is cut
+    /// off. Default: empty.
     pub token: Vec<u8>,
     /// Policy to ask the gateway for; in codecs without negotiation, the policy in force. Default:
     /// the gateway's own, or [`Policy::standard`] in codecs without negotiation.

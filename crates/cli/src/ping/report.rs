@@ -3,7 +3,9 @@
 use std::io;
 
 use serde::Serialize;
-use systole_client::{BeatKind, Event, Policy, Span, Verdict};
+use systole_client::cause::Verdict;
+use systole_client::wire::BeatKind;
+use systole_client::{Event, Policy, Span};
 use systole_net::Clock;
 
 use super::is_answer;
