@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -16,6 +17,11 @@ pub(crate) struct EchoArgs {
     /// Shards, each a thread with its own listening socket
     #[arg(long, default_value_t = 1)]
     threads: usize,
+
+    /// Microseconds for which each thread sleeps before it waits, so that it serves several links
+    /// at a time
+    #[arg(long, default_value_t = 0)]
+    rest_us: u64,
 }
 
 /// Maximum of events per `epoll_wait`.
@@ -30,8 +36,9 @@ pub(crate) fn run(args: &EchoArgs) -> io::Result<()> {
     let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let listeners = bind_shards(anywhere, args.threads.max(1))?;
     let address = listeners[0].local_addr()?;
+    let rest = (args.rest_us > 0).then(|| Duration::from_micros(args.rest_us));
     let threads: Vec<_> =
-        listeners.into_iter().map(|one| std::thread::spawn(move || serve(&one))).collect();
+        listeners.into_iter().map(|one| std::thread::spawn(move || serve(&one, rest))).collect();
     writeln!(io::stdout(), "{address}")?;
     io::stdout().flush()?;
     for thread in threads {
@@ -40,7 +47,7 @@ pub(crate) fn run(args: &EchoArgs) -> io::Result<()> {
     Ok(())
 }
 
-fn serve(listener: &TcpListener) -> io::Result<()> {
+fn serve(listener: &TcpListener, rest: Option<Duration>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     let own = listener.as_raw_fd() as u64;
@@ -50,6 +57,9 @@ fn serve(listener: &TcpListener) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
         events.clear();
+        if let Some(rest) = rest {
+            std::thread::sleep(rest);
+        }
         match epoll::wait(&epoll, spare_capacity(&mut events), None) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,

@@ -130,7 +130,7 @@ pub(crate) fn estimate(plan: &Plan) -> Duration {
     let talk = plan.role.map_or(Duration::ZERO, |_| (LONG_PAUSE[1] + plan.window) * 2);
     let each = connect_estimate(plan.links) + plan.args.settle + modes + talk;
     let silence = |kind: &Kind| match (kind, plan.silent) {
-        (Kind::Baseline, _) | (_, 0) => Duration::ZERO,
+        (Kind::Baseline | Kind::RestingBaseline, _) | (_, 0) => Duration::ZERO,
         (Kind::Gateway | Kind::NoRests, _) => plan.warmup + plan.bound(),
     };
     let round: Duration = kinds(plan).iter().map(|kind| each + silence(kind)).sum();
@@ -144,7 +144,10 @@ pub(crate) fn connect_estimate(links: usize) -> Duration {
 
 fn kinds(plan: &Plan) -> &'static [Kind] {
     match (plan.role, plan.args.baseline_only, plan.args.baseline) {
-        (Some(_), _, _) => &[Kind::Gateway, Kind::NoRests, Kind::Baseline],
+        (Some(Role::Probe), _, _) => &[Kind::Gateway, Kind::NoRests, Kind::Baseline],
+        (Some(Role::Watch), _, _) => {
+            &[Kind::Gateway, Kind::NoRests, Kind::Baseline, Kind::RestingBaseline]
+        }
         (None, true, _) => &[Kind::Baseline],
         (None, false, true) => &[Kind::Gateway, Kind::Baseline],
         (None, false, false) => &[Kind::Gateway],
@@ -229,7 +232,7 @@ impl<'a> Runner<'a> {
         let windows = windows?;
         let loaded_bytes = self.target.memory()?;
         let talk = self.plan.role.map(|_| self.talk()).transpose()?;
-        let wanted = self.target.kind != Kind::Baseline && self.plan.silent > 0;
+        let wanted = !self.target.kind.is_echo() && self.plan.silent > 0;
         let silence = wanted.then(|| self.silence()).transpose()?;
         self.fleet.report()?;
         let lost = self.fleet.lost();
@@ -261,8 +264,7 @@ impl<'a> Runner<'a> {
     }
 
     fn drive(&mut self, mode: Mode) -> Result<(), BenchError> {
-        let only_answers =
-            self.plan.role == Some(Role::Probe) && self.target.kind != Kind::Baseline;
+        let only_answers = self.plan.role == Some(Role::Probe) && !self.target.kind.is_echo();
         match mode {
             Mode::Paced if only_answers => self.fleet.broadcast(&WorkerCommand::Idle),
             Mode::Paced => {

@@ -58,17 +58,19 @@ pub(crate) struct Report {
     pub(crate) bound_ms: f64,
     pub(crate) rounds: Vec<Round>,
     pub(crate) ratios: Vec<Ratio>,
+    /// The same for the bare echo that rests: what rests can save at this frequency.
+    pub(crate) resting: Option<Ratio>,
     pub(crate) budgets: Vec<Budget>,
     pub(crate) ok: bool,
 }
 
-/// CPU per heartbeat of the gateway over that of the baseline.
+/// CPU per heartbeat of a target over that of the baseline.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Ratio {
     pub(crate) mode: Mode,
     /// The ratio of the medians.
     pub(crate) median: f64,
-    /// The gateway's best round over the baseline's worst.
+    /// The target's best round over the baseline's worst.
     pub(crate) min: f64,
     pub(crate) max: f64,
 }
@@ -91,8 +93,12 @@ pub(crate) struct Budget {
 impl Report {
     /// Compares the rounds with the budgets.
     pub(crate) fn new(plan: &Plan, rounds: Vec<Round>) -> Report {
-        let ratios: Vec<Ratio> =
-            plan.modes.iter().filter_map(|mode| Ratio::new(*mode, &rounds)).collect();
+        let ratios: Vec<Ratio> = plan
+            .modes
+            .iter()
+            .filter_map(|mode| Ratio::new(*mode, Kind::Gateway, &rounds))
+            .collect();
+        let resting = Ratio::new(Mode::Paced, Kind::RestingBaseline, &rounds);
         let budgets = budgets(plan, &rounds, &ratios);
         Report {
             role: plan.role,
@@ -105,6 +111,7 @@ impl Report {
             ok: budgets.iter().all(|budget| budget.ok),
             rounds,
             ratios,
+            resting,
             budgets,
         }
     }
@@ -112,18 +119,18 @@ impl Report {
 
 impl Ratio {
     /// Returns `None` unless both targets were measured.
-    fn new(mode: Mode, rounds: &[Round]) -> Option<Ratio> {
+    fn new(mode: Mode, kind: Kind, rounds: &[Round]) -> Option<Ratio> {
         let of = |kind: Kind| {
             let windows = rounds.iter().filter(|round| round.target == kind);
             let windows = windows.flat_map(|round| &round.windows).filter(|w| w.mode == mode);
             Spread::new(windows.map(|window| window.cpu_ns_per_heartbeat))
         };
-        let (gateway, baseline) = (of(Kind::Gateway)?, of(Kind::Baseline)?);
+        let (target, baseline) = (of(kind)?, of(Kind::Baseline)?);
         Some(Ratio {
             mode,
-            median: gateway.median / baseline.median,
-            min: gateway.min / baseline.max,
-            max: gateway.max / baseline.min,
+            median: target.median / baseline.median,
+            min: target.min / baseline.max,
+            max: target.max / baseline.min,
         })
     }
 }
@@ -329,6 +336,13 @@ impl fmt::Display for Report {
             if let Some(error) = error {
                 writeln!(f, "{}: its own lateness could not be read: {error}", name(round))?;
             }
+        }
+        if let Some(Ratio { median, min, max, .. }) = self.resting {
+            writeln!(
+                f,
+                "a bare echo that rests as long as the gateway may: {median:.2} x baseline \
+                 ({min:.2} to {max:.2}); below 1, rests pay at this frequency"
+            )?;
         }
         self.budgets.iter().try_for_each(|budget| writeln!(f, "{budget}"))
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
+use systole_core::gather::LONGEST_REST;
 use systole_gateway::beacon::keys::KEY;
 use systole_gateway::ready::Ready;
 use systole_lab::started::await_ready;
@@ -38,6 +39,9 @@ pub(crate) enum Kind {
     #[serde(rename = "no_rests")]
     NoRests,
     Baseline,
+    /// The baseline, which rests as long as the gateway may.
+    #[serde(rename = "resting_baseline")]
+    RestingBaseline,
 }
 
 impl Kind {
@@ -47,6 +51,15 @@ impl Kind {
             Kind::Gateway => "gateway",
             Kind::NoRests => "no rests",
             Kind::Baseline => "baseline",
+            Kind::RestingBaseline => "resting baseline",
+        }
+    }
+
+    /// Whether it is the bare echo.
+    pub(crate) fn is_echo(self) -> bool {
+        match self {
+            Kind::Gateway | Kind::NoRests => false,
+            Kind::Baseline | Kind::RestingBaseline => true,
         }
     }
 }
@@ -66,7 +79,7 @@ impl Target {
     /// Starts a target, or takes the one that `--target` names.
     pub(crate) fn start(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
         match (kind, &plan.args.target, plan.args.pid) {
-            (Kind::Baseline, ..) => baseline(plan),
+            (Kind::Baseline | Kind::RestingBaseline, ..) => baseline(kind, plan),
             (Kind::Gateway, Some(address), Some(pid)) => Ok(Target {
                 kind,
                 pid,
@@ -98,7 +111,7 @@ impl Target {
     /// Ends a target that the bench started; a gateway drains first. Returns whether it ended by
     /// itself.
     pub(crate) fn stop(mut self, clock: Clock) -> Result<bool, BenchError> {
-        if self.kind == Kind::Baseline || self.child.is_none() {
+        if self.kind.is_echo() || self.child.is_none() {
             return Ok(true);
         }
         self.signal(Signal::TERM)?;
@@ -146,16 +159,13 @@ pub(crate) fn wait_until(
 }
 
 fn destination(kind: Kind, address: &str, plan: &Plan) -> Destination {
-    Destination {
-        address: address.to_owned(),
-        codec: plan.args.codec,
-        echo: kind == Kind::Baseline,
-    }
+    Destination { address: address.to_owned(), codec: plan.args.codec, echo: kind.is_echo() }
 }
 
-fn baseline(plan: &Plan) -> Result<Target, BenchError> {
+fn baseline(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
+    let rest = if kind == Kind::RestingBaseline { LONGEST_REST.as_micros() } else { 0 };
     let mut child = own_process("bench-echo")?
-        .args(["--threads", &plan.threads.to_string()])
+        .args(["--threads", &plan.threads.to_string(), "--rest-us", &rest.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -164,9 +174,9 @@ fn baseline(plan: &Plan) -> Result<Target, BenchError> {
     let mut address = String::new();
     let read = output.read_line(&mut address);
     let target = Target {
-        kind: Kind::Baseline,
+        kind,
         pid: child.id(),
-        destination: destination(Kind::Baseline, address.trim(), plan),
+        destination: destination(kind, address.trim(), plan),
         admin: None,
         child: Some(child),
     };

@@ -201,7 +201,9 @@ fn an_idle_fleet_is_measured_in_both_roles() {
         assert_eq!(report["role"], role);
         let rounds = report["rounds"].as_array().unwrap();
         let targets: Vec<_> = rounds.iter().map(|one| one["target"].as_str().unwrap()).collect();
-        assert_eq!(targets, ["gateway", "no_rests", "baseline"]);
+        let all = ["gateway", "no_rests", "baseline", "resting_baseline"];
+        assert_eq!(targets, all[..if role == "watch" { 4 } else { 3 }]);
+        assert_eq!(report["resting"]["median"].is_number(), role == "watch");
         for round in rounds {
             let window = &round["windows"][0];
             let probed = role == "probe" && round["target"] != "baseline";
