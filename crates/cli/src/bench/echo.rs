@@ -58,6 +58,7 @@ fn serve(listener: &TcpListener, rest: Option<Duration>) -> io::Result<()> {
     loop {
         events.clear();
         if let Some(rest) = rest {
+            #[allow(clippy::disallowed_methods)] // What a sleep saves is to be measured.
             std::thread::sleep(rest);
         }
         match epoll::wait(&epoll, spare_capacity(&mut events), None) {
