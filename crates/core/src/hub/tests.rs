@@ -9,7 +9,7 @@ use crate::cause::Cause;
 use crate::flight::Incident;
 use crate::kernel::SocketError;
 use crate::link::{Closing, Event, Side};
-use crate::liveness::Role;
+use crate::liveness::{Reason, Role};
 use crate::wire::{Codec, Malformed};
 
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4_711);
@@ -328,25 +328,27 @@ fn a_retune_that_the_codec_cannot_send_does_not_count_as_sending() {
 
 #[test]
 fn a_shorter_round_trip_makes_a_watcher_on_hold_suspect_earlier() {
-    let policy = Policy::new(Span::from_secs(1), Span::from_secs(60), 1).unwrap();
-    let policy = policy.with_keepalive(Span::from_secs(28)).unwrap();
+    let policy = Policy::new(Span::from_secs(1), Span::from_secs(100), 1).unwrap();
+    let policy = policy.with_keepalive(Span::from_secs(200)).unwrap();
     let mut line = Settings::new(Codec::Line, Side::Accepting, policy);
-    line.role = crate::liveness::Role::Watch;
+    line.role = Role::Watch;
     let mut hub = Hub::new(Time::ZERO, 1, Vec::from([line]), 42);
     open(&mut hub, 0, 0);
-    let input_at = |hub: &mut Hub, millis, input| {
-        run(hub, Time::from_millis(millis));
-        hub.handle(Time::from_millis(millis), Input::Link { link: 0, input });
+    let input_at = |hub: &mut Hub, secs: u64, input| {
+        run(hub, Time::from_millis(secs * 1_000));
+        hub.handle(Time::from_millis(secs * 1_000), Input::Link { link: 0, input });
         drain(hub);
     };
-    let hold = link::Command::Hold(Span::from_secs(60));
+    let hold = link::Command::Hold(Span::from_secs(500));
     input_at(&mut hub, 0, link::Input::Command(hold));
-    input_at(&mut hub, 30_000, link::Input::Received(b"pong\n"));
-    input_at(&mut hub, 58_500, link::Input::Received(b"pong\n"));
+    // A round trip of 20 s, and one of 10 s, in which the timer for the outstanding PING has fired.
+    input_at(&mut hub, 220, link::Input::Received(b"pong\n"));
+    input_at(&mut hub, 430, link::Input::Received(b"pong\n"));
     let known = hub.presence(0).unwrap();
-    assert!(known.rtt.is_some_and(|rtt| rtt < Span::from_secs(2)));
+    assert!(known.rtt.is_some_and(|rtt| rtt <= Span::from_millis(17_500)));
     let next = known.next_deadline.unwrap();
-    assert!(hub.next_deadline().is_some_and(|at| at <= next.at + crate::wheel::TICK));
+    assert_eq!(next.reason, Reason::Suspicion);
+    assert!(hub.wheel.armed(0).is_some_and(|at| at <= next.at));
 }
 
 #[test]

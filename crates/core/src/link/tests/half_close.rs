@@ -11,7 +11,12 @@ const AT: Time = Time::from_millis(700);
 
 /// An accepting link whose handshake was complete at time zero.
 pub(super) fn established(codec: Codec) -> Link {
-    let settings = Settings { examines: true, ..Settings::new(codec, Side::Accepting, policy()) };
+    established_with(codec, Hung::End)
+}
+
+fn established_with(codec: Codec, hung: Hung) -> Link {
+    let settings =
+        Settings { examines: true, hung, ..Settings::new(codec, Side::Accepting, policy()) };
     let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
     let mut first = Vec::new();
     let hello = Hello {
@@ -129,6 +134,34 @@ fn a_half_close_ends_the_suspicion() {
         rest.lost.map(|(at, verdict)| (at, verdict.cause)),
         Some((3_700, Cause::PeerExited))
     );
+}
+
+#[test]
+fn a_half_close_ends_the_inquiry_and_the_time_for_which_a_peer_is_kept() {
+    let mut link = established(Codec::Native);
+    handle(&mut link, Codec::Native, AT, Input::Warned(SocketError::HostUnreachable));
+    handle(&mut link, Codec::Native, AT, Input::Ended);
+    let lost = handle(&mut link, Codec::Native, AT, Input::Failed(SocketError::TimedOut)).lost;
+    let grounds = Grounds::of(&[Ground::KernelGaveUp]);
+    assert_eq!(lost, Some((Cause::Unknown, Confidence::Medium, grounds)), "the router was wrong");
+
+    let hung = Hung::Keep(Span::from_secs(60));
+    let mut kept = established_with(Codec::Native, hung);
+    let open = |_| TcpSnapshot { unacked: 0, ..acknowledging(0) };
+    assert_eq!(run(&mut kept, 3_500, open).hung, [(3_000, Cause::AppHung)]);
+    kept.handle(Time::from_millis(3_700), Input::Ended);
+    let patience = core::iter::from_fn(|| {
+        kept.poll_output().map(|output| match output {
+            Output::Patience(patience) => Some(patience),
+            Output::Poll
+            | Output::Event(_)
+            | Output::Transmit { .. }
+            | Output::Examine { .. }
+            | Output::Close(_) => None,
+        })
+    });
+    let ordinary = crate::kernel::Patience::of(&policy());
+    assert_eq!(patience.flatten().collect::<Vec<_>>(), [ordinary]);
 }
 
 #[test]

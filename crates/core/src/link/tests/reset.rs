@@ -84,3 +84,24 @@ fn a_verdict_that_the_kernel_forces_before_the_bound_is_early_and_says_nothing_o
     assert!(verdict.is_early() && !verdict.is_silence());
     assert_eq!(verdict.grounds, Grounds::of(&[Ground::KernelGaveUp]));
 }
+
+#[test]
+fn a_verdict_that_the_kernel_forces_where_no_bound_counts_is_due_at_once() {
+    let forced = |mut link: Link, error| {
+        link.handle(Time::from_millis(900), Input::Failed(error));
+        let mut lost = Run::default();
+        poll(&mut link, Time::from_millis(900), &acknowledging, &mut lost);
+        lost.lost.unwrap().1
+    };
+    for error in [SocketError::TimedOut, SocketError::HostUnreachable] {
+        let settings = Settings::new(Codec::Native, Side::Accepting, policy());
+        let mute = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+        let mut half_closed = half_close::established(Codec::Native);
+        half_closed.handle(Time::from_millis(800), Input::Ended);
+        for link in [mute, half_closed] {
+            let verdict = forced(link, error);
+            assert_eq!(verdict.due, Time::from_millis(900), "{error:?}");
+            assert!(!verdict.is_early(), "{error:?}");
+        }
+    }
+}
