@@ -45,11 +45,17 @@ fn drain(hub: &mut Hub) -> (BTreeMap<&'static str, u32>, Vec<u8>) {
     (lost, sent)
 }
 
+/// The most deadlines up to which a hub must come to rest: ten times what any test needs.
+const MOST_STEPS: u32 = 200_000;
+
 /// Handles every deadline up to `until`, each at its time. Returns the lost links by cause.
 fn run(hub: &mut Hub, until: Time) -> BTreeMap<&'static str, u32> {
     let mut all = BTreeMap::new();
     let mut now = Time::ZERO;
+    let mut steps = 0;
     while let Some(at) = hub.next_deadline().filter(|at| *at <= until) {
+        steps += 1;
+        assert!(steps <= MOST_STEPS, "no rest after {MOST_STEPS} deadlines, the last at {now:?}");
         now = now.max(at);
         hub.handle(now, Input::Deadline { horizon: now });
         for (cause, count) in drain(hub).0 {

@@ -36,9 +36,27 @@ fn link(hung: Hung) -> Link {
     link
 }
 
+/// The most inputs that a helper hands in until a link comes to rest: ten times what tests need.
+const MOST_STEPS: u32 = 20_000;
+
+/// Counts the inputs that a helper hands in, so that a link which never comes to rest fails its
+/// test.
+#[derive(Default)]
+struct Steps(u32);
+
+impl Steps {
+    /// Counts the input that the link wants at `now`.
+    fn count(&mut self, now: Time) {
+        self.0 += 1;
+        let at = now.as_millis();
+        assert!(self.0 <= MOST_STEPS, "no rest after {MOST_STEPS} inputs, the last at {at} ms");
+    }
+}
+
 /// What happened in a run of a link, with times in milliseconds.
 #[derive(Default)]
 struct Run {
+    steps: Steps,
     examinations: Vec<u64>,
     hung: Vec<(u64, Cause)>,
     recovered: Vec<u64>,
@@ -51,6 +69,7 @@ fn run(link: &mut Link, until: u64, shows: impl Fn(u64) -> TcpSnapshot) -> Run {
     let mut run = Run::default();
     while let Some(next) = link.next_deadline().filter(|next| next.at <= Time::from_millis(until)) {
         let now = next.at;
+        run.steps.count(now);
         link.handle(now, Input::Deadline);
         poll(link, now, &shows, &mut run);
         if run.lost.is_some() {
@@ -80,6 +99,7 @@ fn poll(link: &mut Link, now: Time, shows: &impl Fn(u64) -> TcpSnapshot, run: &m
             }
         }
         if examine {
+            run.steps.count(now);
             run.examinations.push(millis);
             let tcp = Some(shows(millis));
             link.handle(now, Input::Examined(Examination { tcp, ..Examination::default() }));

@@ -217,7 +217,9 @@ fn a_hold_keeps_a_half_closed_peer() {
     handle(&mut link, Codec::Native, AT, hold);
     // Meanwhile its socket is examined for the bytes that may wait.
     let mut next = link.next_deadline().unwrap();
+    let mut steps = Steps::default();
     while next.reason == Reason::Examine {
+        steps.count(next.at);
         let ended = handle(&mut link, Codec::Native, next.at, Input::Deadline);
         assert_eq!(ended.lost, None);
         next = link.next_deadline().unwrap();

@@ -61,10 +61,12 @@ fn play(
     let settings = Settings { examines: true, ..Settings::new(codec, Side::Accepting, policy) };
     let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
     let mut outputs = Outputs::default();
+    let mut steps = Steps::default();
     for second in 0..=until {
         let millis = second * 1_000;
         let now = Time::from_millis(millis);
         while let Some(next) = link.next_deadline().filter(|next| next.at < now) {
+            steps.count(next.at);
             link.handle(next.at, Input::Deadline);
             note(&mut link, next.at, &shows, &mut outputs);
         }

@@ -116,8 +116,10 @@ fn a_hold_and_its_end_are_emitted() {
 fn a_hung_peer_that_is_kept_extends_the_patience() {
     let mut link = link(Hung::Keep(Span::from_secs(60)));
     let mut emitted = Vec::new();
+    let mut steps = Steps::default();
     while let Some(next) = link.next_deadline().filter(|next| next.at < Time::from_millis(50_000)) {
         let millis = next.at.as_millis();
+        steps.count(next.at);
         link.handle(next.at, Input::Deadline);
         while let Some(output) = link.poll_output() {
             match output {

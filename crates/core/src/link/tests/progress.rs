@@ -128,10 +128,12 @@ fn talking(
             link.handle(now, Input::Examined(Examination { tcp, ..Examination::default() }));
         }
     };
+    let mut steps = Steps::default();
     for second in (0..seconds).step_by(every) {
         step(&mut link, ms(second * 1_000), Input::Received(b"ping\n"));
         let until = ms((second + every as u64) * 1_000 - 1);
         while let Some(next) = link.next_deadline().filter(|next| next.at <= until) {
+            steps.count(next.at);
             step(&mut link, next.at, Input::Deadline);
         }
     }

@@ -12,8 +12,10 @@ type Warning = (u64, Cause, Confidence, Grounds);
 /// returns for its time in milliseconds. Returns the warnings and the verdict.
 fn warnings(link: &mut Link, shows: impl Fn(u64) -> Examination) -> (Vec<Warning>, (u64, Cause)) {
     let mut warnings = Vec::new();
+    let mut steps = Steps::default();
     while let Some(next) = link.next_deadline() {
         let millis = next.at.as_millis();
+        steps.count(next.at);
         link.handle(next.at, Input::Deadline);
         while let Some(output) = link.poll_output() {
             match output {
