@@ -70,10 +70,11 @@ pub enum Input<'a> {
     },
     /// The time of the next deadline has come. An early call does no harm.
     ///
-    /// A link whose deadline lies within the horizon is judged at the horizon. For a link whose
-    /// deadline has come since then the hub emits [`link::Output::Poll`]: it is judged at the time
-    /// of [`link::Input::Polled`], unless bytes came first. A poll that has no answer is repeated
-    /// by the next input of this kind that comes a tick of the wheel later.
+    /// A link whose deadline lies within the horizon is judged at the horizon, unless another input
+    /// has set the deadline since then. For that link, and for one whose deadline has come since
+    /// then, the hub emits [`link::Output::Poll`]: it is judged at the time of
+    /// [`link::Input::Polled`], unless bytes came first. A poll that has no answer is repeated by
+    /// the next input of this kind that comes a tick of the wheel later.
     Deadline {
         /// The time up to which every socket has been read; at most `now`.
         horizon: Time,
@@ -331,7 +332,9 @@ impl Hub {
             (Some(next), Some(armed)) if armed <= next.at && !is_cleared => {}
             (Some(next), _) => {
                 let timer = Timer::of(&slot.peer, &next, now, self.counters.links);
-                self.wheel.arm(link, timer.fires);
+                // A deadline that this input has put into the past fires at once, and is judged no
+                // more than a tick before the input, whatever the horizon: see `expire`.
+                self.wheel.arm(link, timer.fires.max(now - wheel::TICK));
             }
             (None, _) => {}
         }
@@ -341,25 +344,24 @@ impl Hub {
     /// misses of one batch overlap.
     fn expire(&mut self, now: Time, horizon: Time) {
         let mut steps = DEADLINE_STEPS;
-        let mut batch = [(0, None); DEADLINE_BATCH];
+        let mut batch = [(0, Time::ZERO, None); DEADLINE_BATCH];
         loop {
             let mut due = 0;
-            for (entry, link) in
-                batch.iter_mut().zip(core::iter::from_fn(|| self.wheel.expire(now, &mut steps)))
-            {
-                *entry = (link, None);
+            for entry in &mut batch {
+                let Some(link) = self.wheel.expire(now, &mut steps) else { break };
+                *entry = (link, self.wheel.position(), None);
                 due += 1;
             }
-            for (link, timer) in batch.iter_mut().take(due) {
+            for (link, _, timer) in batch.iter_mut().take(due) {
                 let slot = self.slots.get(*link);
                 *timer = slot.and_then(|slot| {
                     let deadline = slot.peer.next_deadline()?;
                     Some(Timer::of(&slot.peer, &deadline, now, self.counters.links))
                 });
             }
-            for &(link, timer) in batch.iter().take(due) {
+            for &(link, armed, timer) in batch.iter().take(due) {
                 match timer {
-                    Some(timer) if timer.due <= horizon => {
+                    Some(timer) if timer.due.max(armed) <= horizon => {
                         self.handle_link(horizon, link, link::Input::Deadline);
                     }
                     Some(timer) if timer.due <= now => {

@@ -236,6 +236,13 @@ impl Wheel {
         None
     }
 
+    /// Returns the time of the tick at which the wheel stands: after [`Wheel::expire`] has returned
+    /// a key, the tick for which that key was armed.
+    #[inline]
+    pub fn position(&self) -> Time {
+        Time::from_nanos(self.tick.saturating_mul(TICK.as_nanos()))
+    }
+
     /// Returns when [`Wheel::expire`] next has work to do, or `None` if no key is armed.
     ///
     /// The time is never later than the moment when the earliest deadline fires. It may be earlier,

@@ -199,6 +199,29 @@ fn a_link_that_is_due_behind_the_horizon_is_judged_by_its_own_socket() {
 }
 
 #[test]
+fn a_deadline_that_an_input_puts_into_the_past_is_not_judged_before_that_input() {
+    let policy = |idle, interval, probes| {
+        let (idle, interval) = (Span::from_secs(idle), Span::from_secs(interval));
+        Policy::new(idle, interval, probes).unwrap().with_spread(false)
+    };
+    let mut hub = hub(policy(10, 10, 1));
+    open(&mut hub, 0, 0);
+    drain(&mut hub);
+    let before = Time::from_millis(9_000);
+    hub.handle(before, Input::Deadline { horizon: before });
+    // D becomes 16 s, and the verdict stays due at 20 s: a probe was due at 5 s.
+    let retune = link::Input::Command(link::Command::Retune(policy(1, 5, 3)));
+    hub.handle(Time::from_millis(9_500), Input::Link { link: 0, input: retune });
+    assert!(drain(&mut hub).1.is_empty());
+    let (now, horizon) = (Time::from_millis(9_600), Time::from_millis(9_400));
+    hub.handle(now, Input::Deadline { horizon });
+    assert_eq!(polls(&mut hub), ([0].to_vec(), 0), "no probe at the horizon");
+    hub.handle(now, Input::Link { link: 0, input: link::Input::Polled });
+    assert_eq!(drain(&mut hub).1, b"ping\n");
+    assert_eq!(hub.presence(0).unwrap().last_sent, now);
+}
+
+#[test]
 fn one_input_asks_for_a_bounded_number_of_reads() {
     let mut hub = hub(Policy::kernel_like());
     (0..5_000).for_each(|link| open(&mut hub, link, 0));
