@@ -4,6 +4,7 @@ use super::conversation::{Conversation, Introduced};
 use super::outbound::Writer;
 use super::{Command, Input, SessionKey, Settings};
 use crate::flight::Flight;
+use crate::kernel::Examination;
 use crate::liveness::{Deadline, Evidence, Liveness, Reason, Role};
 use crate::policy::Policy;
 use crate::random::Random;
@@ -73,9 +74,7 @@ impl Peer {
             }
             Input::Warned(error) => self.conversation.handle_warned(now, error, context, out),
             Input::Failed(error) => self.conversation.handle_failed(now, error, context, out),
-            Input::Examined(examination) => {
-                self.conversation.handle_examined(now, &examination, context, out)
-            }
+            Input::Examined(examination) => self.examined(now, &examination, context, out),
             Input::Overflowed => self.conversation.end_by_overflow(now, out),
             Input::Deadline | Input::Polled => self.expire(now, context, out),
             Input::Command(command) => self.command(now, command, context, out),
@@ -193,6 +192,22 @@ impl Peer {
         }
         let next = self.next_deadline()?;
         (next.reason == Reason::Frame && next.at <= now).then_some(next.at)
+    }
+
+    fn examined(
+        &mut self,
+        now: Time,
+        examination: &Examination,
+        context: &mut Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        let was_kept = self.conversation.kept_until().is_some();
+        let effect = self.conversation.handle_examined(now, examination, context, out);
+        if was_kept && self.conversation.kept_until().is_none() {
+            // The peer takes bytes again. As in `receive`.
+            self.decoder.restart_count(now);
+        }
+        effect
     }
 
     fn command(

@@ -144,7 +144,7 @@ impl Conversation {
     }
 
     /// Returns when a hung peer is no longer kept; `None` if the peer is not kept.
-    pub(super) fn kept_until(&self) -> Option<Time> {
+    pub(in crate::link) fn kept_until(&self) -> Option<Time> {
         self.inquiry.as_ref().and_then(|inquiry| inquiry.kept)
     }
 

@@ -227,3 +227,26 @@ fn a_keepalive_that_is_due_before_does_not_save_a_stalled_frame() {
     }
     assert_eq!(lost, Some((STALLED, 3_000)));
 }
+
+#[test]
+fn a_frame_is_not_judged_by_the_time_for_which_its_peer_was_kept() {
+    // The window is closed until 20 s, and then the peer takes what waits, or says something.
+    let shows = |millis: u64| TcpSnapshot {
+        notsent: Some(100_000),
+        unacked: u32::from(millis > 20_000),
+        bytes_acked: Some(millis.saturating_sub(20_000) * 50),
+        send_window: Some(if millis > 20_000 { 60_000 } else { 0 }),
+        ..acknowledging(0)
+    };
+    for says in [false, true] {
+        let mut link = link(Hung::Keep(Span::from_secs(60)));
+        link.handle(Time::from_millis(100), Input::Received(b"hel"));
+        assert_eq!(run(&mut link, 20_000, shows).hung, [(3_100, Cause::NotReading)]);
+        if says {
+            link.handle(Time::from_millis(20_500), Input::Received(b"l"));
+        }
+        let woken = run(&mut link, 23_000, shows);
+        assert!(woken.lost.is_none(), "{says}: {:?}", woken.lost);
+        assert!(!woken.recovered.is_empty(), "{says}");
+    }
+}
