@@ -9,6 +9,7 @@ use systole_core::wire::Codec;
 use systole_core::{Policy, Span, Time};
 
 use super::gateway::{HubConfig, LoopTiming};
+use super::kernel::Doubted;
 use super::network::Quality;
 use super::peer::{NEVER, Plan};
 use super::world::World;
@@ -40,7 +41,7 @@ fn world(policy: Policy, count: usize, to_gateway_period: u64, to_peer_period: u
         seed: 1,
         frame_memory: FRAME_MEMORY,
     };
-    let timing = LoopTiming { lag: 0, batch: 64, cost: MILLI, rest: 4 * MILLI };
+    let timing = LoopTiming { lag: 0, batch: 64, cost: MILLI, rest: 4 * MILLI, stranger: 0 };
     let mut world = World::new(hub_config, timing, Random::new(7), false);
     for _ in 0..count {
         connect(&mut world, policy, to_gateway_period, to_peer_period);
@@ -65,7 +66,7 @@ fn connect(
         quality,
         to_gateway_period,
         to_peer_period,
-        reads: true,
+        doubted: Doubted::Nothing,
     })
 }
 

@@ -16,7 +16,7 @@ use systole_core::wheel::TICK;
 use systole_core::wire::{Codec, Decoder, Frame, MAX_DATA, Malformed};
 use systole_core::{Span, Time};
 
-use super::kernel::{examination_of_unread, random_examination};
+use super::kernel::random_examination;
 use super::messages::MessageStream;
 use super::model::Model;
 use super::network::{Segment, split_randomly};
@@ -52,6 +52,9 @@ pub(super) struct LoopTiming {
     pub(super) cost: u64,
     /// The longest rest between turns.
     pub(super) rest: u64,
+    /// In one of this number of turns a socket of no peer here is ready, and read in the next turn;
+    /// 0 for never.
+    pub(super) stranger: u64,
 }
 
 /// A simulated gateway.
@@ -78,6 +81,11 @@ pub(super) struct Gateway {
     suspended: u64,
     /// The ready sockets, as peers, in the order of the kernel's report.
     ready: VecDeque<usize>,
+    /// Whether the socket of a stranger is ready and not read yet.
+    stranger: bool,
+    /// Whether a command for all links waits for the next turn. The hub executes it at the present,
+    /// and deadlines at the horizon: here both are the same in that turn.
+    commanded: bool,
     /// Vigilant and raw time of each turn since the last one at which everything had been read.
     turns: VecDeque<(Time, u64)>,
     /// The links whose sockets the hub asked to read.
@@ -108,6 +116,8 @@ impl Gateway {
             stopped_until: 0,
             suspended: 0,
             ready: VecDeque::new(),
+            stranger: false,
+            commanded: false,
             turns: VecDeque::from([(Time::ZERO, 0)]),
             polls: Vec::new(),
             polled: None,
@@ -136,7 +146,7 @@ impl Gateway {
         let next_message = next_message.min().unwrap_or(NEVER);
         let planned = self.turned.saturating_add(self.planned);
         // While more sockets are ready, a turn costs its time, whatever arrives.
-        let next = if self.ready.is_empty() {
+        let next = if !self.is_busy() {
             planned.min(arrival.min(next_message).max(self.rest_until))
         } else {
             self.turned + self.timing.cost
@@ -168,13 +178,18 @@ impl Gateway {
                 self.read(raw, now, peer, peers, random);
             }
         }
-        self.vigilance.read(batch, open, self.ready.is_empty());
+        let stranger = usize::from(std::mem::take(&mut self.stranger));
+        let chance = self.timing.stranger;
+        self.stranger = chance > 0 && !self.commanded && random.below(chance) == 0;
+        let strangers = usize::from(chance > 0);
+        self.vigilance.read(batch + stranger, open + strangers, !self.is_busy());
         for index in 0..peers.len() {
             if peers[index].gateway_model.is_some() && peers[index].is_message_due(raw, random) {
                 self.send_message(raw, index, peers, random);
             }
         }
         self.expire(raw, peers, random);
+        self.commanded = false;
         self.check(peers);
         self.late = random.below(self.timing.lag + 1);
         self.plan();
@@ -193,7 +208,7 @@ impl Gateway {
             read,
             sent,
             data: std::mem::take(&mut self.data_moved),
-            busy: !self.ready.is_empty(),
+            busy: self.is_busy(),
             demanding: counters.demanding > 0,
             deadline: hub.next_deadline(),
         };
@@ -206,7 +221,7 @@ impl Gateway {
     /// Plans the time until the next turn.
     fn plan(&mut self) {
         self.planned = match self.hub.machine().next_deadline() {
-            _ if !self.ready.is_empty() => 0,
+            _ if self.is_busy() => 0,
             Some(at) => at.since(self.now()).as_nanos(),
             None => NEVER,
         };
@@ -257,7 +272,7 @@ impl Gateway {
             hub::HubCommand::Drain { .. } => self.draining = true,
             hub::HubCommand::Retune { .. } | hub::HubCommand::ReportHeartbeats(_) => {}
         }
-        self.rest_until = 0;
+        (self.rest_until, self.commanded) = (0, true);
         self.hub.handle(self.vigilance.now(), Input::Command(command));
         assert!(self.hub.poll_output().is_none(), "it takes effect at the next deadline");
         self.plan();
@@ -294,6 +309,11 @@ impl Gateway {
         assert_eq!(absent.as_nanos(), expected, "the stall is reported");
         assert_eq!(self.now().as_nanos(), self.clock, "deadlines move by exactly the stall");
         self.turns.push_back((self.now(), raw));
+    }
+
+    /// Returns whether a socket is ready that was not read yet.
+    fn is_busy(&self) -> bool {
+        !self.ready.is_empty() || self.stranger
     }
 
     fn is_served(&self, peer: &Peer) -> bool {
@@ -380,7 +400,10 @@ impl Gateway {
                 gateway_model.check_settled();
             }
             for link in std::mem::take(&mut self.polls) {
-                self.poll(raw, limit, link, peers, random);
+                match random.below(8) {
+                    0 => self.leave_unanswered(raw, limit, link, peers, random),
+                    _ => self.poll(raw, limit, link, peers, random),
+                }
             }
             rounds += 1;
             assert!(rounds < 1_000, "endless deadlines");
@@ -402,18 +425,38 @@ impl Gateway {
         }
     }
 
+    /// Leaves the hub's poll without an answer; the socket may be read all the same.
+    fn leave_unanswered(
+        &mut self,
+        raw: u64,
+        now: Time,
+        link: u32,
+        peers: &mut [Peer],
+        random: &mut Random,
+    ) {
+        let Some(index) = self.peer_of_link.get(link as usize).copied().flatten() else { return };
+        if let Some(model) = &mut peers[index].gateway_model {
+            model.leave_unanswered(now);
+        }
+        if random.below(2) == 0 {
+            self.read(raw, now, index, peers, random);
+        }
+    }
+
     /// Executes the hub's outputs until it requests no more examinations. Sockets of peers in doubt
-    /// show something only if the peer has stopped reading.
+    /// show what the peer's plan says.
     fn collect(&mut self, raw: u64, now: Time, peers: &mut [Peer], random: &mut Random) {
         let mut examinations = self.execute_outputs(raw, now, peers, random);
         while let Some(link) = examinations.pop() {
             let index = self.peer_of_link.get(link as usize).copied().flatten();
-            let reads = index.is_none_or(|index| peers[index].plan.reads);
-            let model = index.and_then(|index| peers[index].gateway_model.as_mut());
-            if let Some(model) = model.filter(|model| model.is_open()) {
+            let Some(Peer { gateway_model, socket, .. }) = index.map(|index| &mut peers[index])
+            else {
+                continue;
+            };
+            if let Some(model) = gateway_model.as_mut().filter(|model| model.is_open()) {
                 let shown = match model.is_trusted(now) {
                     true => random_examination(random),
-                    false if !reads && model.expects_nothing() => examination_of_unread(),
+                    false if model.expects_nothing() => socket.examine(now),
                     false => Examination::default(),
                 };
                 model.examined(now, &shown);
@@ -471,7 +514,8 @@ impl Gateway {
                     let cause = verdict.cause.name();
                     let first = self.turns.front().map(|(_, raw)| *raw);
                     let unread = peer.up.next().zip(first).filter(|(next, read)| next <= read);
-                    let judged = ["unknown", "not_reading", "handshake_timeout"].contains(&cause);
+                    let judged = ["unknown", "not_reading", "app_hung", "handshake_timeout"]
+                        .contains(&cause);
                     assert!(!judged || unread.is_none(), "a verdict with bytes unread");
                     let own_unread = peer.up.next().is_some_and(|arrival| arrival <= raw);
                     let by_poll = self.polled == Some(index);
@@ -525,7 +569,8 @@ impl Gateway {
             }
             if let Some(deadline) = known.next_deadline {
                 // A deadline that did not apply while the peer was in doubt may be past.
-                let latest = deadline.at.max(self.now()) + TICK;
+                let repeat = if model.is_unanswered(self.now()) { TICK } else { Span::ZERO };
+                let latest = deadline.at.max(self.now()) + TICK + repeat;
                 assert!(
                     next.is_some_and(|next| next <= latest),
                     "gateway's {index}: {deadline:?} is missed, the hub sleeps until {next:?}"

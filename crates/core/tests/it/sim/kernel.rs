@@ -1,8 +1,9 @@
 //! A model of the kernel at one end of a link, written from docs/sockets.md: the patience in force,
 //! and which bytes of ours the kernel may still hold.
 
+use systole_core::cause::Cause;
 use systole_core::kernel::{Examination, LONGEST_OUTAGE, Patience, SendState, TcpSnapshot};
-use systole_core::link::OUTSTANDING;
+use systole_core::link::{FLOOR_PER_SECOND, OUTSTANDING};
 use systole_core::random::Random;
 use systole_core::{Span, Time};
 
@@ -141,11 +142,119 @@ impl Kernel {
     }
 }
 
-/// Returns an examination of a peer in doubt whose application has stopped reading.
-pub(super) fn examination_of_unread() -> Examination {
-    let tcp =
-        TcpSnapshot { notsent: Some(9), send_window: Some(0), backoff: 2, ..Default::default() };
-    Examination { tcp: Some(tcp), ..Examination::default() }
+/// What the examinations of a peer in doubt show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Doubted {
+    /// Nothing.
+    Nothing,
+    /// A closed window: its application has stopped reading.
+    NotReading,
+    /// Everything acknowledged: its application hangs, and its machine lives.
+    Hung,
+    /// Bytes that wait, of which its kernel takes more than the floor rate.
+    TakesFast,
+    /// Bytes that wait, of which its kernel takes half of the floor rate.
+    TakesSlowly,
+    /// A closed window in some examinations, and then bytes that are taken fast.
+    Wakes,
+}
+
+/// The socket of a peer in doubt, as its examinations show it.
+pub(super) struct DoubtedSocket {
+    shows: Doubted,
+    /// The bytes that were given to the kernel and have arrived.
+    pub(super) delivered: u64,
+    /// The bytes taken of those that wait, and when the socket was examined last.
+    taken: u64,
+    examined_at: Time,
+    examinations: u64,
+}
+
+impl DoubtedSocket {
+    pub(super) fn new(shows: Doubted) -> DoubtedSocket {
+        DoubtedSocket { shows, delivered: 0, taken: 0, examined_at: Time::ZERO, examinations: 0 }
+    }
+
+    /// Returns what an examination at `now` shows.
+    pub(super) fn examine(&mut self, now: Time) -> Examination {
+        let millis = now.since(self.examined_at).as_millis();
+        self.examined_at = self.examined_at.max(now);
+        self.examinations += 1;
+        let open = TcpSnapshot {
+            notsent: Some(0),
+            send_window: Some(60_000),
+            rtt: Span::from_millis(40),
+            ..TcpSnapshot::default()
+        };
+        let waiting = TcpSnapshot { notsent: Some(90_000), unacked: 3, ..open };
+        let shows = match self.shows {
+            Doubted::Wakes if self.examinations % 8 < 6 => Doubted::NotReading,
+            Doubted::Wakes => Doubted::TakesFast,
+            Doubted::Nothing
+            | Doubted::NotReading
+            | Doubted::Hung
+            | Doubted::TakesFast
+            | Doubted::TakesSlowly => self.shows,
+        };
+        let tcp = match shows {
+            Doubted::Nothing => return Examination::default(),
+            Doubted::NotReading => TcpSnapshot {
+                notsent: Some(9),
+                send_window: Some(0),
+                backoff: 2,
+                bytes_acked: Some(self.taken),
+                ..open
+            },
+            Doubted::Hung => TcpSnapshot { bytes_acked: Some(self.delivered), ..open },
+            Doubted::TakesFast | Doubted::Wakes => {
+                // More than all heartbeats that may be among them.
+                self.taken += 300_000 + millis * FLOOR_PER_SECOND / 500;
+                TcpSnapshot { bytes_acked: Some(self.taken), ..waiting }
+            }
+            Doubted::TakesSlowly => {
+                self.taken += millis * FLOOR_PER_SECOND / 2_000;
+                TcpSnapshot { bytes_acked: Some(self.taken), ..waiting }
+            }
+        };
+        Examination { tcp: Some(tcp), ..Examination::default() }
+    }
+}
+
+/// What the examinations of one silence have shown.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Findings {
+    first: Option<TcpSnapshot>,
+    last: Option<(Time, TcpSnapshot)>,
+}
+
+impl Findings {
+    /// Records an examination. Returns whether it shows that the peer takes bytes which wait, and
+    /// faster than the floor rate: that is evidence (rule 8).
+    pub(super) fn see(&mut self, now: Time, tcp: TcpSnapshot) -> bool {
+        self.first = self.first.or(Some(tcp));
+        let Some((before, earlier)) = self.last.replace((now, tcp)) else { return false };
+        let taken = tcp.bytes_acked.unwrap_or(0).saturating_sub(earlier.bytes_acked.unwrap_or(0));
+        let waits = tcp.unacked > 0 || tcp.notsent != Some(0);
+        waits && taken * 1_000 > now.since(before).as_millis().max(1_000) * FLOOR_PER_SECOND
+    }
+
+    /// Returns the cause of the silence by rows 10, 11 and 16. `probed` is whether a probe of this
+    /// silence was sent; row 10 needs a silence longer than the bound.
+    pub(super) fn cause(&self, interval: Span, probed: bool, beyond_bound: bool) -> Cause {
+        let Some((first, (_, last))) = self.first.zip(self.last) else { return Cause::Unknown };
+        if last.last_ack > interval.times(2).max(Span::from_secs(1)) {
+            return Cause::Unknown;
+        }
+        if last.send_window == Some(0) && last.notsent != Some(0) {
+            return Cause::NotReading;
+        }
+        let acknowledged = last.bytes_acked > first.bytes_acked;
+        let nothing_waits = last.unacked == 0 && last.notsent == Some(0);
+        match beyond_bound && (acknowledged || probed && nothing_waits) {
+            true => Cause::AppHung,
+            false => Cause::Unknown,
+        }
+    }
 }
 
 /// Returns a random examination of a peer that is not in doubt.

@@ -12,7 +12,7 @@ use systole_core::wire::{CloseReason, Codec, Decoder, Frame, MAX_DATA, Malformed
 use systole_core::{Policy, Span, Time};
 
 use super::frames::Front;
-use super::kernel::{Kernel, Sent};
+use super::kernel::{Findings, Kernel, Sent};
 
 /// The longest time by which a probe or a keepalive of a spread policy leaves early.
 const LONGEST_SLACK: Span = Span::from_millis(500);
@@ -62,8 +62,18 @@ pub(super) struct Model {
     kept: Option<(Time, Time)>,
     /// Whether examinations are remembered, since a suspicion or a router's report.
     inquires: bool,
-    /// Whether such an examination showed that the peer does not read.
-    shut: bool,
+    /// What such examinations have shown.
+    findings: Findings,
+    /// When a retune, a hold or a release last set the deadlines: none is due before.
+    set_at: Time,
+    /// When the hub last asked for a read of the socket and got no answer.
+    unanswered_at: Option<Time>,
+    /// The number of such polls.
+    pub(super) unanswered: u64,
+    /// The number of examinations whose progress was evidence.
+    pub(super) progress: u64,
+    /// The number of times the peer was hung at the bound.
+    pub(super) hangs: u64,
     /// The number of times the peer was kept.
     pub(super) keeps: u64,
     /// The number of warnings of a peer that does not read.
@@ -149,7 +159,12 @@ impl Model {
             },
             kept: None,
             inquires: false,
-            shut: false,
+            findings: Findings::default(),
+            set_at: now,
+            unanswered_at: None,
+            unanswered: 0,
+            progress: 0,
+            hangs: 0,
             keeps: 0,
             warned: false,
             warning_emitted: false,
@@ -186,7 +201,7 @@ impl Model {
     /// Returns the expected cause for a socket error. A reset without a preceding frame of ours
     /// means that the process ended; any other reset may come from a host that does not know the
     /// connection. No socket can be examined here.
-    fn cause_of(&self, error: SocketError) -> Cause {
+    fn cause_of(&self, now: Time, error: SocketError) -> Cause {
         match error {
             SocketError::Reset
                 if self.half_closed.is_some() || self.last_sent <= self.last_heard =>
@@ -197,9 +212,7 @@ impl Model {
             SocketError::Refused
             | SocketError::HostUnreachable
             | SocketError::NetworkUnreachable => Cause::Unreachable,
-            SocketError::TimedOut if self.warned => Cause::Unreachable,
-            SocketError::TimedOut if self.shut => Cause::NotReading,
-            SocketError::TimedOut => Cause::Unknown,
+            SocketError::TimedOut => self.cause_of_silence(now),
             SocketError::Local => Cause::LocalFault,
         }
     }
@@ -213,37 +226,29 @@ impl Model {
         match *input {
             Input::Received(bytes) => {
                 self.turn.received = true;
-                (self.warned, self.warning_emitted) = (false, false);
-                (self.inquires, self.shut) = (false, false);
-                self.last_heard = self.last_heard.max(now);
-                self.silence_start = self.silence_start.max(now);
-                if self.kept.is_some() {
-                    self.front.restart(now);
-                }
+                self.hear(now);
                 self.front.receive(bytes, self.silence_start);
-                if self.first_probe.is_some() || self.suspect {
-                    self.doubted_until = now;
-                }
-                self.end_silence();
             }
             Input::Ended => self.half_close(now),
-            Input::Failed(error) => self.turn.expects = Some(self.cause_of(error)),
+            Input::Failed(error) => self.turn.expects = Some(self.cause_of(now, error)),
             Input::Examined(_) => panic!("an examination that was not requested"),
             Input::Warned(_) => (self.warned, self.inquires) = (true, true),
             Input::Overflowed => self.turn.expects = Some(Cause::SlowConsumer),
             Input::Deadline | Input::Polled => self.turn.by_deadline = true,
             Input::Command(Command::Hold(span)) if self.is_established() => {
+                self.set_at = now;
                 self.hold = self.hold.max(Some(now + span));
                 self.silence_start = self.silence_start.max(now + span);
                 if self.half_closed.is_none() {
                     self.front.restart(self.silence_start);
                     self.end_silence();
                     if !self.warned {
-                        (self.inquires, self.shut) = (false, false);
+                        self.end_inquiry();
                     }
                 }
             }
             Input::Command(Command::Release) => {
+                self.set_at = now;
                 self.hold = None;
                 self.silence_start = self.silence_start.min(now).max(self.last_heard);
                 self.front.restart(now);
@@ -282,8 +287,44 @@ impl Model {
             self.turn.half_close_ping_due = true;
             self.end_silence();
             (self.warned, self.warning_emitted) = (false, false);
-            (self.inquires, self.shut) = (false, false);
+            self.end_inquiry();
         }
+    }
+
+    /// Observes evidence of the peer.
+    fn hear(&mut self, now: Time) {
+        (self.warned, self.warning_emitted) = (false, false);
+        self.end_inquiry();
+        self.last_heard = self.last_heard.max(now);
+        self.silence_start = self.silence_start.max(now);
+        if self.kept.is_some() {
+            // A frame is not judged by the time for which its peer was kept.
+            self.front.restart(now);
+        }
+        if self.first_probe.is_some() || self.suspect {
+            self.doubted_until = now;
+        }
+        // The time of a half-closed peer is over whatever its kernel takes.
+        let overdue = self.overdue && self.half_closed.is_some();
+        self.end_silence();
+        self.overdue = overdue;
+    }
+
+    /// Forgets what the examinations have shown.
+    fn end_inquiry(&mut self) {
+        (self.inquires, self.findings) = (false, Findings::default());
+    }
+
+    /// Observes that the shell leaves a poll of the hub without an answer.
+    pub(super) fn leave_unanswered(&mut self, now: Time) {
+        self.unanswered_at = Some(now);
+        self.unanswered += 1;
+    }
+
+    /// Returns whether the hub need not have repeated an unanswered poll yet: it does so with the
+    /// first tick that is a whole tick later.
+    pub(super) fn is_unanswered(&self, now: Time) -> bool {
+        self.unanswered_at.is_some_and(|at| now < at + self.slack + self.slack)
     }
 
     /// Observes a deadline of the whole hub, which may include one of this end.
@@ -369,6 +410,9 @@ impl Model {
 
     /// Checks that everything due by `now` has happened.
     pub(super) fn check(&self, now: Time) {
+        if self.is_unanswered(now) || now < self.set_at {
+            return;
+        }
         let name = &self.name;
         let passed = |due: Time| now >= due + self.slack;
         match self.stage {
@@ -404,13 +448,14 @@ impl Model {
         }
     }
 
-    /// Returns whether an examination that is requested now is for outstanding bytes alone.
+    /// Returns whether an examination that is requested now is for outstanding bytes alone, and is
+    /// not remembered.
     pub(super) fn is_trusted(&self, now: Time) -> bool {
         let ends = self.turn.expects.is_some() || self.due().is_some_and(|due| now >= due);
         self.is_established()
             && self.first_probe.is_none()
             && !self.suspect
-            && !self.warned
+            && !self.inquires
             && !self.is_near_the_bound(now)
             && !ends
     }
@@ -441,13 +486,37 @@ impl Model {
         let probing = self.first_probe.is_some() || self.suspect || judged || near;
         let trusted = self.half_closed.is_none() && !probing;
         self.turn.unread_warning = self.kernel.examined(now, shown, trusted);
-        if !trusted && shown.tcp.is_some() {
-            self.inquires |= judged || near;
-            self.shut |= self.inquires && self.half_closed.is_none();
-            if judged && self.shut && !self.warned && self.turn.expects.is_none() {
+        self.inquires |= self.half_closed.is_none() && (judged || near);
+        let Some(tcp) = shown.tcp.filter(|_| self.inquires && self.turn.expects.is_none()) else {
+            return;
+        };
+        if self.suspect {
+            self.rtt_us = tcp.rtt.as_micros();
+        }
+        if self.findings.see(now, tcp) {
+            self.progress += 1;
+            return self.hear(now);
+        }
+        let cause = self.cause_of_silence(now);
+        if judged && self.half_closed.is_none() {
+            self.hangs += u64::from(cause == Cause::AppHung && self.kept.is_none());
+            if matches!(cause, Cause::AppHung | Cause::NotReading) {
                 self.keep(now);
             }
         }
+    }
+
+    /// Returns the cause of a silence that is judged now, as far as it was examined.
+    fn cause_of_silence(&self, now: Time) -> Cause {
+        if self.warned {
+            return Cause::Unreachable;
+        }
+        let Detection::Bounded { interval, .. } = self.policy.detection() else {
+            return self.findings.cause(Span::ZERO, false, false);
+        };
+        let bound = self.policy.bound().expect("bounded");
+        let beyond_bound = now >= self.silence_start + bound;
+        self.findings.cause(interval, self.last_probe > 0, beyond_bound)
     }
 
     /// Returns when a half-closed peer ends: not during a hold.
@@ -630,11 +699,11 @@ impl Model {
                 );
                 self.warning_emitted = true;
             }
-            Event::Hung { cause, until } => self.hung(cause, until),
+            Event::Hung { cause, until } => self.hung(now, cause, until),
             Event::Recovered => {
                 assert!(self.suspect, "{name}: recovered without suspicion");
                 (self.suspect, self.warned, self.warning_emitted) = (false, false, false);
-                (self.inquires, self.shut) = (false, false);
+                self.end_inquiry();
                 self.turn.recovered = true;
                 self.recoveries += 1;
             }
@@ -675,11 +744,12 @@ impl Model {
         }
     }
 
-    fn hung(&mut self, cause: Cause, until: Time) {
+    fn hung(&mut self, now: Time, cause: Cause, until: Time) {
         let name = self.name.clone();
         assert!(std::mem::take(&mut self.turn.hangs), "{name}: the peer is not hung");
         let end = self.kept.map(|(end, _)| end);
-        assert_eq!((cause, Some(until)), (Cause::NotReading, end), "{name}: kept");
+        assert_eq!(Some(until), end, "{name}: kept");
+        assert_eq!(cause, self.cause_of_silence(now), "{name}: kept for another cause");
         assert!(self.suspect, "{name}: hung and not suspect");
         self.keeps += 1;
     }
@@ -778,6 +848,7 @@ impl Model {
         if let Some(wanted) = self.turn.retuned.filter(|_| !self.connects) {
             assert_eq!(policy, wanted, "{name}: retuned to another policy");
         }
+        self.set_at = now;
         let from = std::mem::replace(&mut self.policy, policy);
         self.front.restart(self.silence_start.max(now));
         if let Some(until) = &mut self.half_closed {
@@ -846,12 +917,7 @@ impl Model {
             assert!(now >= until, "{name}: lost too early");
             return;
         }
-        let cause = match (self.warned, self.shut) {
-            (true, _) => Cause::Unreachable,
-            (false, true) => Cause::NotReading,
-            (false, false) => Cause::Unknown,
-        };
-        assert_eq!(verdict.cause, cause, "{name}");
+        assert_eq!(verdict.cause, self.cause_of_silence(now), "{name}");
         assert!(self.policy.enforce(), "{name}: lost although the bound is not enforced");
         assert_eq!(
             Some(verdict.due),

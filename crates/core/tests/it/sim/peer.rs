@@ -10,6 +10,7 @@ use systole_core::tap::Machine;
 use systole_core::wire::{CloseReason, Codec};
 use systole_core::{Span, Time};
 
+use super::kernel::{Doubted, DoubtedSocket};
 use super::messages::MessageStream;
 use super::model::Model;
 use super::network::{Lanes, Path, Quality, Segment, split_randomly};
@@ -27,8 +28,8 @@ pub(super) struct Plan {
     pub(super) to_gateway_period: u64,
     /// The mean time between messages to the peer; [`NEVER`] for none.
     pub(super) to_peer_period: u64,
-    /// Whether its application reads; otherwise its window is closed whenever it is in doubt.
-    pub(super) reads: bool,
+    /// What its socket shows whenever it is in doubt.
+    pub(super) doubted: Doubted,
 }
 
 /// A peer and both ends of its connection.
@@ -64,6 +65,8 @@ pub(super) struct Peer {
     lanes: Lanes,
     /// The lanes of the gateway's end.
     gateway_lanes: Lanes,
+    /// The socket of the gateway's end, while the peer is in doubt.
+    pub(super) socket: DoubtedSocket,
 }
 
 impl Peer {
@@ -97,6 +100,7 @@ impl Peer {
             next_to_peer: later(raw, plan.to_peer_period, random),
             lanes: Lanes::default(),
             gateway_lanes: Lanes::default(),
+            socket: DoubtedSocket::new(plan.doubted),
             plan,
         };
         peer.up.send(raw, Segment::Open, random);
@@ -219,6 +223,7 @@ impl Peer {
 
     /// Queues a frame of the gateway.
     pub(super) fn push_down(&mut self, bytes: &[u8], lane: Lane) {
+        self.socket.delivered += bytes.len() as u64;
         self.gateway_lanes.push(bytes, lane);
     }
 

@@ -11,6 +11,7 @@ use systole_core::wire::{CloseReason, Codec, Malformed};
 use systole_core::{Policy, Span};
 
 use super::gateway::{HubConfig, LoopTiming};
+use super::kernel::Doubted;
 use super::model::Model;
 use super::network::{Quality, Segment};
 use super::peer::{NEVER, Plan};
@@ -38,6 +39,12 @@ pub(super) struct Outcome {
     pub(super) unread: u64,
     /// Peers that were kept beyond the bound.
     pub(super) kept: u64,
+    /// Peers that were hung at the bound: ended, or kept.
+    pub(super) hung: u64,
+    /// Examinations whose progress was evidence.
+    pub(super) progress: u64,
+    /// Polls of the hub that were left without an answer.
+    pub(super) unanswered: u64,
     /// Links ended because a frame was not complete in time.
     pub(super) stalled: u64,
     /// Links ended because their frame was the oldest when the memory for frames was full.
@@ -57,6 +64,9 @@ impl Outcome {
             patience: self.patience + other.patience,
             unread: self.unread + other.unread,
             kept: self.kept + other.kept,
+            hung: self.hung + other.hung,
+            progress: self.progress + other.progress,
+            unanswered: self.unanswered + other.unanswered,
             stalled: self.stalled + other.stalled,
             crowded_out: self.crowded_out + other.crowded_out,
         }
@@ -66,7 +76,8 @@ impl Outcome {
     pub(super) fn has_enough_events(&self) -> bool {
         let verdicts = self.condemned > 100 && self.recovered > 100 && self.beats > 1_000;
         let frames = self.stalled > 10 && self.crowded_out > 10;
-        verdicts && frames && self.patience > 1_000 && self.unread > 10 && self.kept > 10
+        let world = self.hung > 10 && self.progress > 100 && self.unanswered > 100;
+        verdicts && frames && world && self.patience > 1_000 && self.unread > 10 && self.kept > 10
     }
 }
 
@@ -74,6 +85,7 @@ impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Outcome { steps, inputs, outputs, virtual_ns, .. } = self;
         let Outcome { condemned, recovered, beats, patience, unread, kept, .. } = self;
+        let Outcome { hung, progress, unanswered, .. } = self;
         let days = virtual_ns / u128::from(86_400_000 * MILLI);
         write!(f, "{steps} steps in {days} virtual days, {inputs} inputs and {outputs} outputs; ")?;
         write!(f, "{beats} heartbeats, {recovered} recoveries, {condemned} verdicts on silence, ")?;
@@ -81,6 +93,7 @@ impl std::fmt::Display for Outcome {
             f,
             "{patience} changes of patience, {unread} peers that do not read, {kept} kept, "
         )?;
+        write!(f, "{hung} hung, {progress} times progress, {unanswered} unanswered polls, ")?;
         write!(f, "{} stalled frames, {} crowded out", self.stalled, self.crowded_out)
     }
 }
@@ -99,6 +112,9 @@ pub(super) fn run(seed: u64, verbose: bool) -> Outcome {
         outcome.patience += model.kernel.changes;
         outcome.unread += model.unread;
         outcome.kept += model.keeps;
+        outcome.hung += model.hangs;
+        outcome.progress += model.progress;
+        outcome.unanswered += model.unanswered;
         let malformed = |what| model.cause == Some(Cause::Protocol(what));
         outcome.stalled += u64::from(malformed(Malformed::StalledFrame));
         outcome.crowded_out += u64::from(malformed(Malformed::OldestFrame));
@@ -148,7 +164,8 @@ impl Schedule {
         let cost = 1 + random.below((unit / 16).min(20 * MILLI));
         let batch = if random.below(3) == 0 { 1 } else { 64 };
         let rest = random.below(3) * 4 * MILLI;
-        let timing = LoopTiming { lag, batch, cost, rest };
+        let stranger = if random.below(4) == 0 { 2 } else { 0 };
+        let timing = LoopTiming { lag, batch, cost, rest, stranger };
         let pause = unit * (1 + random.below(20));
         let until = pause * (8 + random.below(40));
         Schedule { world: World::new(hub_config, timing, random, verbose), unit, pause, until }
@@ -192,8 +209,15 @@ impl Schedule {
         let quality = Quality { delay, jitter, loss };
         let to_gateway_period = traffic(unit, random);
         let to_peer_period = traffic(unit, random);
-        let reads = random.below(3) != 0;
-        let plan = Plan { listener, settings, quality, to_gateway_period, to_peer_period, reads };
+        let doubted = match random.below(9) {
+            0..3 => Doubted::Nothing,
+            3..5 => Doubted::NotReading,
+            5 => Doubted::Hung,
+            6 => Doubted::TakesFast,
+            7 => Doubted::Wakes,
+            _ => Doubted::TakesSlowly,
+        };
+        let plan = Plan { listener, settings, quality, to_gateway_period, to_peer_period, doubted };
         let role_at_gateway =
             self.world.gateway.hub.machine().listeners()[usize::from(listener)].role;
         // Without a handshake the first message introduces a peer, and it may never be sent.
