@@ -263,3 +263,49 @@ impl Machine for Departure {
 fn is_all_acknowledged(tcp: Option<TcpSnapshot>) -> bool {
     tcp.is_none_or(|tcp| tcp.unacked == 0 && tcp.notsent.unwrap_or(0) == 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    /// Handles the deadlines of a departure that began at time zero and whose last bytes the socket
+    /// takes at `flushed`. Each examination shows `tcp`. Returns when the socket is closed.
+    fn closed_at(flushed: Time, tcp: TcpSnapshot) -> Time {
+        let mut departure = Departure::new(Time::ZERO, LEAVE_LIMIT);
+        let mut is_flushed = false;
+        for _ in 0..1_000 {
+            let next = departure.next_deadline().expect("a deadline until it is closed");
+            let first = !is_flushed && flushed <= next;
+            let (now, input) =
+                if first { (flushed, Input::Flushed) } else { (next, Input::Deadline) };
+            is_flushed |= first;
+            departure.handle(now, input);
+            while let Some(output) = departure.poll_output() {
+                match output {
+                    Output::Examine => departure.handle(now, Input::Examined(Some(tcp))),
+                    Output::Close => return now,
+                    Output::ShutdownWrite | Output::Patience(_) => {}
+                }
+            }
+        }
+        panic!("never closed");
+    }
+
+    #[test]
+    fn the_last_bytes_that_the_socket_takes_are_progress() {
+        let stuck = TcpSnapshot { unacked: 1, bytes_acked: Some(9), ..TcpSnapshot::default() };
+        assert_eq!(closed_at(ms(500), stuck), ms(6_000), "at the first examination after 5.5 s");
+        assert_eq!(closed_at(ms(4_500), stuck), ms(10_000));
+    }
+
+    #[test]
+    fn the_peer_has_a_second_for_its_end_from_our_end_on() {
+        let last_ack = Span::from_secs(8);
+        let all = TcpSnapshot { last_ack, notsent: Some(0), ..TcpSnapshot::default() };
+        assert_eq!(closed_at(ms(500), all), ms(1_500), "not from an acknowledgement before");
+    }
+}

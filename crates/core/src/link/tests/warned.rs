@@ -206,3 +206,15 @@ fn a_routers_error_is_kept_until_there_is_evidence() {
     let lost = run(&mut heard, 10_000, |_| TcpSnapshot::default()).lost.unwrap();
     assert_eq!((lost.0, lost.1.cause), (4_200, Cause::Unknown), "evidence came after the error");
 }
+
+#[test]
+fn a_hold_does_not_make_a_routers_error_forgotten() {
+    let mut link = link(Hung::End);
+    link.handle(Time::from_millis(500), UNREACHABLE);
+    let hold = Command::Hold(Span::from_secs(1));
+    link.handle(Time::from_millis(600), Input::Command(hold));
+    while link.poll_output().is_some() {}
+    let (warned, lost) = warnings(&mut link, |_| Examination::default());
+    assert_eq!(warned.first().map(|(at, cause, ..)| (*at, *cause)), Some((2_600, lost.1)));
+    assert_eq!(lost, (4_600, Cause::Unreachable));
+}
