@@ -489,7 +489,11 @@ fn a_slow_reader_of_a_large_message_lives_until_it_stops_reading() {
     while let Ok(fact) = running.reports.try_recv() {
         assert!(!matches!(fact.change, Change::Leave { .. }), "{fact:?}");
     }
-    assert!(matches!(running.leave(), Cause::NotReading | Cause::AppHung));
+    // A kernel answers at most two window probes a second (Linux), so that at a bound as short as
+    // this one it may not count as fresh.
+    let verdict = running.verdict();
+    let causes = [Cause::NotReading, Cause::AppHung, Cause::Unknown];
+    assert!(verdict.is_silence() && causes.contains(&verdict.cause), "{verdict:?}");
     running.stop();
 }
 
