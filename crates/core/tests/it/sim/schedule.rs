@@ -45,6 +45,8 @@ pub(super) struct Outcome {
     pub(super) progress: u64,
     /// Polls of the hub that were left without an answer.
     pub(super) unanswered: u64,
+    /// Rests of the loop.
+    pub(super) rests: u64,
     /// Links ended because a frame was not complete in time.
     pub(super) stalled: u64,
     /// Links ended because their frame was the oldest when the memory for frames was full.
@@ -67,6 +69,7 @@ impl Outcome {
             hung: self.hung + other.hung,
             progress: self.progress + other.progress,
             unanswered: self.unanswered + other.unanswered,
+            rests: self.rests + other.rests,
             stalled: self.stalled + other.stalled,
             crowded_out: self.crowded_out + other.crowded_out,
         }
@@ -75,7 +78,7 @@ impl Outcome {
     /// Returns whether each kind of checked event happened often enough.
     pub(super) fn has_enough_events(&self) -> bool {
         let verdicts = self.condemned > 100 && self.recovered > 100 && self.beats > 1_000;
-        let frames = self.stalled > 10 && self.crowded_out > 10;
+        let frames = self.stalled > 10 && self.crowded_out > 10 && self.rests > 100;
         let world = self.hung > 10 && self.progress > 100 && self.unanswered > 100;
         verdicts && frames && world && self.patience > 1_000 && self.unread > 10 && self.kept > 10
     }
@@ -85,7 +88,7 @@ impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Outcome { steps, inputs, outputs, virtual_ns, .. } = self;
         let Outcome { condemned, recovered, beats, patience, unread, kept, .. } = self;
-        let Outcome { hung, progress, unanswered, .. } = self;
+        let Outcome { hung, progress, unanswered, rests, .. } = self;
         let days = virtual_ns / u128::from(86_400_000 * MILLI);
         write!(f, "{steps} steps in {days} virtual days, {inputs} inputs and {outputs} outputs; ")?;
         write!(f, "{beats} heartbeats, {recovered} recoveries, {condemned} verdicts on silence, ")?;
@@ -94,6 +97,7 @@ impl std::fmt::Display for Outcome {
             "{patience} changes of patience, {unread} peers that do not read, {kept} kept, "
         )?;
         write!(f, "{hung} hung, {progress} times progress, {unanswered} unanswered polls, ")?;
+        write!(f, "{rests} rests, ")?;
         write!(f, "{} stalled frames, {} crowded out", self.stalled, self.crowded_out)
     }
 }
@@ -119,6 +123,7 @@ pub(super) fn run(seed: u64, verbose: bool) -> Outcome {
         outcome.stalled += u64::from(malformed(Malformed::StalledFrame));
         outcome.crowded_out += u64::from(malformed(Malformed::OldestFrame));
     }
+    outcome.rests = world.gateway.rests;
     let ReplaySummary { inputs, outputs, .. } = world.replay();
     Outcome { inputs, outputs, ..outcome }
 }
