@@ -34,10 +34,6 @@ const NO_REST_AFTER_DATA: Span = Span::from_millis(100);
 /// saves a tenth to a quarter.
 const MIN_EXPECTED: u64 = 5;
 
-/// The minimum number of awaited answers to our heartbeats that makes a rest cheaper than separate
-/// turns.
-const MIN_AWAITED: u64 = 2;
-
 /// The minimum time over which the frequency of heartbeats is measured. The gaps between single
 /// heartbeats say little about it.
 const MEASURED: Span = Span::from_millis(20);
@@ -142,8 +138,7 @@ impl Gather {
         if self.last_data.is_some_and(|last| turn.began.since(last) < NO_REST_AFTER_DATA) {
             return false;
         }
-        let are_awaited = self.awaited >= MIN_AWAITED && (read > 0 || turn.sent > 0);
-        are_awaited || self.arrivals.expected_in(self.longest(turn)) >= MIN_EXPECTED
+        self.arrivals.expected_in(self.longest(turn)) >= MIN_EXPECTED
     }
 
     /// Returns the length of a rest that pays. It counts from the beginning of the turn, so that
@@ -236,14 +231,12 @@ mod tests {
     }
 
     #[test]
-    fn the_answers_to_probes_are_awaited_in_rests() {
+    fn the_answers_to_probes_cause_no_rests() {
         let mut gather = links();
-        assert_eq!(gather.wait(&Turn { sent: 1, ..turn(25_000, 0) }).rest, Span::ZERO);
-        assert_eq!(gather.wait(&Turn { sent: 20, ..turn(50_000, 0) }).rest, LONGEST_REST);
-        assert_eq!(gather.wait(&turn(54_000, 18)).rest, LONGEST_REST, "two more will come");
-        assert_eq!(gather.wait(&turn(58_000, 0)).rest, Span::ZERO, "they are late");
+        assert_eq!(gather.wait(&Turn { sent: 30, ..turn(20_000, 0) }).rest, Span::ZERO);
+        assert_eq!(gather.wait(&turn(40_000, 28)).rest, Span::ZERO);
         assert_eq!(gather.wait(&turn(60_000, 2)).rest, Span::ZERO, "all have come");
-        assert_eq!(gather.wait(&turn(70_000, 25)).rest, LONGEST_REST, "these are no answers");
+        assert_eq!(gather.wait(&turn(80_000, 25)).rest, LONGEST_REST, "these are no answers");
     }
 
     #[test]
