@@ -117,10 +117,8 @@ impl Client {
     /// the server's application has read them, only its answers tell. Messages that were lost with
     /// an earlier link, before [`Event::Reconnected`], are not counted.
     ///
-    /// While the server takes bytes this goes on, for at most
-    /// [`LEAVE_LIMIT`](systole_core::link::departure::LEAVE_LIMIT); a server that takes none is
-    /// given up after [`STALL`](systole_core::link::departure::STALL). A canceled call changes
-    /// nothing: the client ends in the background.
+    /// While the server takes bytes this goes on, for at most 60 s; a server that takes none is
+    /// given up after 5 s. A canceled call changes nothing: the client ends in the background.
     ///
     /// # Errors
     /// See [`CloseError`].

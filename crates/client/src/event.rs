@@ -82,7 +82,8 @@ pub enum Event {
     },
     /// An attempt to reconnect follows after a wait.
     Reconnecting {
-        /// Number of the attempt since the loss, from 1.
+        /// Number of the attempt since the last stable link, from 1; see
+        /// [`Backoff`](crate::reconnect::Backoff).
         attempt: u32,
         /// Time until the attempt.
         after: Span,
@@ -97,7 +98,7 @@ pub enum Event {
         epoch: u64,
         /// The policy in force.
         policy: Policy,
-        /// Number of the attempt that succeeded, from 1.
+        /// Number of the attempt that succeeded, from 1 since the last stable link.
         attempt: u32,
     },
     /// The cause of the previous loss was revised after the gateway answered again; follows

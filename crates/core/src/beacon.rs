@@ -336,11 +336,17 @@ impl BeaconHub {
         }
     }
 
+    /// Ends a device for a reason other than silence, of which there is no evidence then.
     fn end(&mut self, now: Time, number: u32, cause: Cause) {
         let verdict = self.verdict(now, number);
         self.remove_with_verdict(
             number,
-            Verdict { cause, confidence: cause.confidence(), ..verdict },
+            Verdict {
+                cause,
+                confidence: cause.confidence(),
+                grounds: Grounds::default(),
+                ..verdict
+            },
         );
     }
 

@@ -298,8 +298,9 @@ impl Cause {
             Cause::Finished => "Nothing: we ended the session in good order.",
             Cause::LocalFault => "Look at this machine's log: memory, descriptors, disk.",
             Cause::Unknown => {
-                "Look at the timeline: what the kernel showed fits no cause, or could not be read, \
-                 as on any system but Linux."
+                "Look at the timeline: what the kernel showed fits no cause. Where it shows \
+                 nothing (of a beacon, or on any system but Linux), look at the peer's power, \
+                 network and log."
             }
         }
     }

@@ -111,7 +111,7 @@ const GAUGES: [ShardMetric; 6] = [
     ("systole_outbox_bytes", "Memory of unsent bytes", |shard| &shard.outbox_bytes),
 ];
 
-const COUNTERS: [ShardMetric; 9] = [
+const COUNTERS: [ShardMetric; 10] = [
     ("systole_accepted", "Connections accepted", |shard| &shard.accepted),
     ("systole_accept_pauses", "Times accepting paused at a limit", |shard| &shard.accept_pauses),
     ("systole_overdue", "Bounds that passed unenforced", |shard| &shard.overdue),
@@ -127,6 +127,9 @@ const COUNTERS: [ShardMetric; 9] = [
     }),
     ("systole_outboxes_dropped", "Links ended at the limit of all outboxes", |shard| {
         &shard.outboxes_dropped
+    }),
+    ("systole_undelivered", "Leave-takings that ended with bytes unacknowledged", |shard| {
+        &shard.undelivered
     }),
     ("systole_loop_turns", "Turns of the loop", |shard| &shard.turns),
 ];

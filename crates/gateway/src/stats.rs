@@ -103,6 +103,8 @@ pub struct ShardStats {
     pub outbox_bytes: Cell,
     /// Links ended because their queue was the longest when the memory was full.
     pub outboxes_dropped: Cell,
+    /// Leave-takings that ended before the peer had acknowledged everything.
+    pub undelivered: Cell,
     /// Links ended, by cause, in the order of [`Cause::NAMES`].
     pub verdicts: [Cell; Cause::NAMES.len()],
     /// Bounds that passed unenforced.

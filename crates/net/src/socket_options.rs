@@ -4,6 +4,7 @@
 //! The arithmetic, the values of each preset, and the measurements are in `docs/sockets.md`.
 
 use std::io;
+use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use systole_core::Span;
@@ -213,6 +214,15 @@ pub fn follow(patience: &Patience, socket: &impl TcpSocket) -> io::Result<()> {
         return Ok(());
     }
     socket.set_tcp_keepalive(&keepalive(&options))
+}
+
+/// Makes the close of a connection a reset, which discards the bytes that the kernel has not
+/// delivered: the peer reads an error after what it got, not the end of the stream.
+///
+/// # Errors
+/// Errors of the system, on a connection that has failed already.
+pub fn reset_on_close(socket: &impl TcpSocket) -> io::Result<()> {
+    SockRef::from(socket).set_linger(Some(Duration::ZERO))
 }
 
 fn keepalive(options: &SocketOptions) -> TcpKeepalive {

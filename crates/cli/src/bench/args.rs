@@ -96,7 +96,7 @@ pub(crate) struct Args {
     /// Links that fall silent at once; 0 skips this part [default: a third]
     #[arg(long)]
     pub(crate) silent: Option<usize>,
-    /// Links that send messages without pause while others fall silent: above 512 for each shard,
+    /// Links that send messages without pause while others fall silent: above 256 for each shard,
     /// more sockets are ready than one turn of its loop reads
     #[arg(long, default_value_t = 0, conflicts_with_all = ["soak", "baseline_only"])]
     pub(crate) data: usize,

@@ -130,6 +130,10 @@ impl Connection {
                     // Without it the kernel gives up sooner, if the server is slow.
                     let _ = socket_options::follow(&patience, &self.stream);
                 }
+                departure::Output::Reset => {
+                    // It fails only on a connection that has failed.
+                    let _ = socket_options::reset_on_close(&self.stream);
+                }
                 departure::Output::Close => {}
             }
         }

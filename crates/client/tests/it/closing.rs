@@ -1,11 +1,13 @@
 //! Tests of the end of a client: everything that `send` took arrives, and CLOSE after it.
 
+use std::io::ErrorKind;
 use std::sync::mpsc;
 use std::thread;
 
 use systole_client::{Client, CloseError, Ending, Event, Options};
 use systole_core::Policy;
 use systole_core::wire::{CloseReason, Codec};
+use tokio::io::AsyncReadExt;
 
 use crate::server::{Heard, Peer, Server};
 use crate::{quick_options, soon, until};
@@ -71,9 +73,12 @@ async fn a_close_says_that_the_server_did_not_take_everything() {
 #[tokio::test]
 async fn a_close_gives_up_a_server_that_takes_nothing_and_says_so() {
     let server = Server::bind(Codec::Native, Policy::default()).await;
-    let (client, _hanging) = connect(&server).await;
+    let (client, mut hanging) = connect(&server).await;
     send_all(&client).await;
     assert_eq!(soon(client.close(CloseReason::Done)).await, Err(CloseError::Undelivered));
+    // The server is not told that the data is complete.
+    let read = soon(hanging.stream.read_to_end(&mut Vec::new())).await;
+    assert_eq!(read.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
 }
 
 #[tokio::test]

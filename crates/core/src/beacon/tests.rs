@@ -222,6 +222,7 @@ fn a_goodbye_ends_the_session_and_may_be_repeated() {
         panic!("{outputs:?}")
     };
     assert_eq!(verdict.cause, Cause::PeerClosed(CloseReason::Done));
+    assert_eq!(verdict.grounds, Grounds::default(), "it was heard just now");
     let outputs = harness.send(next(goodbye), 1);
     assert!(matches!(outputs[..], [answer!(Says::Heard { counter: 3, .. })]), "{outputs:?}");
     assert_eq!(harness.hub.counters().online, 0);

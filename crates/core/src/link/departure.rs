@@ -56,6 +56,9 @@ pub enum Output {
     /// Put this patience in force: the kernel goes on to deliver what the peer has not
     /// acknowledged, after the close that comes next.
     Patience(Patience),
+    /// Make the close that comes next a reset: bytes are still queued, and the peer must not take
+    /// the end of the stream for the end of the data.
+    Reset,
     /// Close the socket; the departure takes no further input.
     Close,
 }
@@ -101,6 +104,7 @@ struct Pending {
     examine: bool,
     shutdown: bool,
     orphan: bool,
+    reset: bool,
     close: bool,
 }
 
@@ -215,9 +219,13 @@ impl Departure {
     }
 
     fn close(&mut self) {
-        let acknowledged = self.is_acknowledged();
-        self.phase = Phase::Over { acknowledged };
-        self.pending = Pending { orphan: !acknowledged, close: true, ..Pending::default() };
+        let (orphan, reset) = match self.phase {
+            Phase::Sending => (false, true),
+            Phase::Unacknowledged { .. } => (true, false),
+            Phase::Acknowledged { .. } | Phase::Over { .. } => (false, false),
+        };
+        self.phase = Phase::Over { acknowledged: self.is_acknowledged() };
+        self.pending = Pending { orphan, reset, close: true, ..Pending::default() };
     }
 
     fn fail(&mut self) {
@@ -245,13 +253,14 @@ impl Machine for Departure {
     }
 
     fn poll_output(&mut self) -> Option<Output> {
-        let Pending { examine, shutdown, orphan, close } = &mut self.pending;
+        let Pending { examine, shutdown, orphan, reset, close } = &mut self.pending;
         // The examination first: if nothing is missing, the close ends our side too.
         let patience = Patience::new(None, SendState::Orphaned);
         let outputs = [
             (examine, Output::Examine),
             (shutdown, Output::ShutdownWrite),
             (orphan, Output::Patience(patience)),
+            (reset, Output::Reset),
             (close, Output::Close),
         ];
         outputs.into_iter().find_map(|(flag, output)| core::mem::take(flag).then_some(output))
@@ -288,7 +297,7 @@ mod tests {
                 match output {
                     Output::Examine => departure.handle(now, Input::Examined(Some(tcp))),
                     Output::Close => return now,
-                    Output::ShutdownWrite | Output::Patience(_) => {}
+                    Output::ShutdownWrite | Output::Patience(_) | Output::Reset => {}
                 }
             }
         }

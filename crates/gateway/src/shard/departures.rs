@@ -83,7 +83,7 @@ impl Sockets {
         };
         if conn.outbox.as_ref().is_some_and(|outbox| outbox.has_gap()) {
             // Its data gave way to that of others after the hub had ended the link.
-            return self.mark_for_close(link);
+            return self.give_up(link);
         }
         conn.state = ConnState::Leaving;
         let fin_received = conn.fin_received;
@@ -93,6 +93,17 @@ impl Sockets {
             self.feed_departure(link, now, Input::Ended);
         }
         self.continue_departure(link, now);
+    }
+
+    /// Ends the connection of an ended link with a reset: the end of the stream would look like the
+    /// end of the data, of which a part is discarded.
+    pub(super) fn give_up(&mut self, link: u32) {
+        self.undelivered += 1;
+        if let Some(conn) = self.conns.get(link as usize) {
+            // It fails only on a connection that has failed.
+            let _ = socket_options::reset_on_close(&conn.stream);
+        }
+        self.mark_for_close(link);
     }
 
     /// Tells a departure that the socket took bytes, and whether all of them.
@@ -162,7 +173,13 @@ impl Sockets {
                     // Without it the kernel gives up sooner, if the peer is slow.
                     let _ = socket_options::follow(&patience, &conn.stream);
                 }
-                Output::Close => return self.mark_for_close(link),
+                Output::Reset => {
+                    let _ = socket_options::reset_on_close(&conn.stream);
+                }
+                Output::Close => {
+                    self.undelivered += u64::from(!departure.is_acknowledged());
+                    return self.mark_for_close(link);
+                }
             }
         }
         self.departures.arm(link);
@@ -207,7 +224,7 @@ mod tests {
     fn a_peer_that_reads_nothing_is_given_up_and_one_that_reads_is_not() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let mut sockets = Sockets::new(2 * MUCH, usize::MAX);
-        let (silent, _kept_open) = leaving(&mut sockets, &listener, MUCH);
+        let (silent, mut kept_open) = leaving(&mut sockets, &listener, MUCH);
         let (reading, mut peer) = leaving(&mut sockets, &listener, MUCH);
         let mut buffer = vec![0; 64 * 1024];
         let mut now = START;
@@ -221,7 +238,9 @@ mod tests {
         let took = now.since(START);
         assert!(took >= STALL && took <= STALL + EXAMINE_INTERVAL.times(2), "{took}");
         assert_eq!(sockets.conns[reading as usize].state, ConnState::Leaving);
-        assert_eq!(sockets.close_marked(), 1);
+        assert_eq!((sockets.close_marked(), sockets.undelivered), (1, 1));
+        let error = kept_open.read_to_end(&mut Vec::new()).expect_err("the data is not complete");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
         assert_eq!(sockets.departures.links.len(), 1);
     }
 

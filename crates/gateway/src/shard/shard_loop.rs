@@ -450,6 +450,7 @@ impl ShardLoop {
         stats.frames_dropped.set(counters.frames_dropped);
         stats.outbox_bytes.set(self.sockets.outbox_bytes());
         stats.outboxes_dropped.set(self.sockets.outboxes_dropped);
+        stats.undelivered.set(self.sockets.undelivered);
         stats.facts_waiting.set(self.reports.waiting() as u64);
         stats.turns.add(1);
     }

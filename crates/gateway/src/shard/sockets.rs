@@ -140,6 +140,8 @@ pub(super) struct Sockets {
     outboxes: Budget<Reverse<usize>>,
     /// The number of links that gave way.
     pub(super) outboxes_dropped: u64,
+    /// The number of leave-takings that ended before everything was acknowledged.
+    pub(super) undelivered: u64,
     /// The frames of the link `gathered_for`, gathered so that they leave in one write.
     gathered: Vec<u8>,
     /// The end of each gathered frame in `gathered`, and the frame's lane.
@@ -159,6 +161,7 @@ impl Sockets {
             outbox_limit,
             outboxes: Budget::new(outbox_memory),
             outboxes_dropped: 0,
+            undelivered: 0,
             gathered: Vec::new(),
             frames: Vec::new(),
             gathered_for: 0,

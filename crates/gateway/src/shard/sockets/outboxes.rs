@@ -32,7 +32,8 @@ impl Sockets {
             match conn.state {
                 // In front, so that nothing is sent behind the gap that the discarded data leaves.
                 ConnState::Open => self.feedback.push_front((link, Feedback::Overflowed)),
-                ConnState::Leaving | ConnState::Marked => self.mark_for_close(link),
+                ConnState::Leaving => self.give_up(link),
+                ConnState::Marked => {}
             }
         }
     }
@@ -40,7 +41,7 @@ impl Sockets {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{ErrorKind, Read};
     use std::net::{TcpListener, TcpStream};
 
     use systole_core::Time;
@@ -119,7 +120,8 @@ mod tests {
         assert_eq!(sockets.close_marked(), 2);
         for (_, mut peer) in [before, after] {
             let mut bytes = Vec::new();
-            peer.read_to_end(&mut bytes).unwrap();
+            let error = peer.read_to_end(&mut bytes).expect_err("the data is not complete");
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
             assert!(!bytes.is_empty() && bytes.iter().all(|byte| *byte == 7));
         }
     }
