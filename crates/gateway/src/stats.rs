@@ -131,6 +131,21 @@ pub struct ShardStats {
     pub changed: Notify,
 }
 
+impl ShardStats {
+    /// Records that accepting is paused, or paused for another reason, and tells the control plane.
+    pub fn pause_accepting(&self, reason: PauseReason) {
+        self.accept_pauses.add(1);
+        self.accepting.pause(reason);
+        self.changed.notify_one();
+    }
+
+    /// Records that accepting goes on, and tells the control plane.
+    pub fn resume_accepting(&self) {
+        self.accepting.resume();
+        self.changed.notify_one();
+    }
+}
+
 /// The counters that only a beacon shard has.
 #[derive(Debug, Default)]
 pub struct BeaconStats {

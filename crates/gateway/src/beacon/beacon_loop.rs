@@ -421,13 +421,9 @@ impl BeaconLoop {
             return;
         }
         match paused {
-            Some(reason) => {
-                self.stats.accept_pauses.add(1);
-                self.stats.accepting.pause(reason);
-            }
-            None => self.stats.accepting.resume(),
+            Some(reason) => self.stats.pause_accepting(reason),
+            None => self.stats.resume_accepting(),
         }
-        self.stats.changed.notify_one();
     }
 
     fn publish_stats(&mut self) {

@@ -375,17 +375,12 @@ impl ShardLoop {
                     self.hub.handle(now, hub::Input::Opened { link, listener, address, epoch });
                     self.carry_out();
                 }
-                Accepted::Paused(reason) => {
-                    self.stats.accept_pauses.add(1);
-                    self.stats.accepting.pause(reason);
-                    self.stats.changed.notify_one();
-                }
+                Accepted::Paused(reason) => self.stats.pause_accepting(reason),
                 Accepted::Nothing => break,
             }
         }
         if self.acceptor.take_resumed() {
-            self.stats.accepting.resume();
-            self.stats.changed.notify_one();
+            self.stats.resume_accepting();
         }
     }
 

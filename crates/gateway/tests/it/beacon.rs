@@ -86,6 +86,15 @@ fn requests_sent_together_are_answered_together() {
 }
 
 impl Running {
+    /// Waits until accepting is paused for this reason, or is not paused.
+    fn wait_for_pause(&self, paused: Option<PauseReason>) {
+        let begun = Clock::start();
+        while self.shard_stats[0].accepting.paused() != paused {
+            assert!(begun.monotonic() < Span::from(PATIENCE), "{paused:?} never comes");
+            std::thread::yield_now();
+        }
+    }
+
     /// Waits for the next change of a device for which `wanted` returns true.
     fn change(&mut self, wanted: impl Fn(&str, &Change) -> bool) -> (u64, SocketAddr, Change) {
         loop {
@@ -187,6 +196,16 @@ impl Client {
                 Heard::Nothing => panic!("{answer:?}"),
             }
         }
+    }
+
+    /// Sends a statement, and one under the challenge, which is refused without an answer.
+    fn state_until_refused(&mut self) {
+        let bytes = self.statement(false);
+        self.send(&bytes);
+        let (answer, _) = self.receive();
+        assert_eq!(self.device.handle(answer), Heard::Again);
+        let bytes = self.statement(false);
+        self.send(&bytes);
     }
 }
 
@@ -352,31 +371,16 @@ fn the_place_of_a_device_whose_leave_waits_admits_no_other() {
     // The join takes the only room on the way, so that the leave waits.
     first.state_until_heard(false);
     first.state_until_heard(true);
-    let second = Client::new(running.address, 2);
-    let stats = running.shard_stats[0].clone();
-    let wait_for = |paused: Option<PauseReason>| {
-        let begun = Clock::start();
-        while stats.accepting.paused() != paused {
-            assert!(begun.monotonic() < Span::from(PATIENCE), "{paused:?} never comes");
-            std::thread::yield_now();
-        }
-    };
-    wait_for(Some(PauseReason::ControlPlane));
-    let mut second = second;
-    let bytes = second.statement(false);
-    second.send(&bytes);
-    // The challenge; the statement under it is refused without an answer.
-    let (answer, _) = second.receive();
-    assert_eq!(second.device.handle(answer), Heard::Again);
-    let bytes = second.statement(false);
-    second.send(&bytes);
+    let mut second = Client::new(running.address, 2);
+    running.wait_for_pause(Some(PauseReason::ControlPlane));
+    second.state_until_refused();
     let begun = Clock::start();
     while running.dropped("full") == 0 {
         assert!(begun.monotonic() < Span::from(PATIENCE), "it is not refused");
         std::thread::yield_now();
     }
     assert_eq!(running.leave(1), Cause::PeerClosed(CloseReason::Done));
-    wait_for(None);
+    running.wait_for_pause(None);
     second.state_until_heard(false);
     running.stop();
 }
@@ -386,26 +390,13 @@ fn a_full_listener_that_refuses_a_device_is_paused_until_there_is_room() {
     let mut running = start_with(Policy::standard(), 1, 1, 100);
     let mut first = Client::new(running.address, 1);
     first.state_until_heard(false);
-    let stats = running.shard_stats[0].clone();
-    assert_eq!(stats.accepting.paused(), None, "no device was refused");
+    assert_eq!(running.shard_stats[0].accepting.paused(), None, "no device was refused");
     let mut second = Client::new(running.address, 2);
-    let bytes = second.statement(false);
-    second.send(&bytes);
-    let (answer, _) = second.receive();
-    assert_eq!(second.device.handle(answer), Heard::Again);
-    let bytes = second.statement(false);
-    second.send(&bytes);
-    let wait_for = |paused: Option<PauseReason>| {
-        let begun = Clock::start();
-        while stats.accepting.paused() != paused {
-            assert!(begun.monotonic() < Span::from(PATIENCE), "{paused:?} never comes");
-            std::thread::yield_now();
-        }
-    };
-    wait_for(Some(PauseReason::BeaconLimit));
+    second.state_until_refused();
+    running.wait_for_pause(Some(PauseReason::BeaconLimit));
     first.state_until_heard(true);
     assert_eq!(running.leave(1), Cause::PeerClosed(CloseReason::Done));
-    wait_for(None);
+    running.wait_for_pause(None);
     second.state_until_heard(false);
     running.stop();
 }

@@ -606,15 +606,21 @@ fn at_the_link_limit_new_peers_wait_and_open_links_are_unharmed() {
     running.stop();
 }
 
-#[test]
-fn a_session_that_has_left_takes_one_place_although_its_connection_is_open() {
+/// Starts a shard whose way to the control plane has room for one fact.
+fn start_with_room_for_one_fact(change: impl FnOnce(&mut ShardSetup)) -> Running {
     let mut taken = None;
     let mut running = start(Policy::default(), |setup| {
-        setup.max_links = 4;
+        change(setup);
         let (sender, reports) = channels(1);
         (setup.reports, taken) = (sender, Some(reports));
     });
     running.reports = taken.unwrap().facts;
+    running
+}
+
+#[test]
+fn a_session_that_has_left_takes_one_place_although_its_connection_is_open() {
+    let mut running = start_with_room_for_one_fact(|setup| setup.max_links = 4);
     let leaving = running.hello();
     let session = running.join();
     // Its join takes the only room on the way, so that the leave of the other waits.
@@ -640,13 +646,7 @@ fn come_and_go(running: &Running) {
 
 #[test]
 fn facts_wait_while_nobody_takes_them_and_their_places_admit_nobody() {
-    let mut taken = None;
-    let mut running = start(Policy::default(), |setup| {
-        setup.max_links = 3;
-        let (sender, reports) = channels(1);
-        (setup.reports, taken) = (sender, Some(reports));
-    });
-    running.reports = taken.unwrap().facts;
+    let mut running = start_with_room_for_one_fact(|setup| setup.max_links = 3);
     for _ in 0..3 {
         come_and_go(&running);
     }
@@ -671,12 +671,7 @@ fn facts_wait_while_nobody_takes_them_and_their_places_admit_nobody() {
 
 #[test]
 fn a_stop_reports_the_end_of_each_session() {
-    let mut taken = None;
-    let mut running = start(Policy::default(), |setup| {
-        let (sender, reports) = channels(1);
-        (setup.reports, taken) = (sender, Some(reports));
-    });
-    running.reports = taken.unwrap().facts;
+    let mut running = start_with_room_for_one_fact(|_| {});
     let mut clients: Vec<_> = (0..20).map(|_| running.hello()).collect();
     running.shard.requests.send(Request::Stop).unwrap();
     let (mut joins, mut leaves) = (0, 0);

@@ -150,18 +150,8 @@ fn a_half_close_ends_the_inquiry_and_the_time_for_which_a_peer_is_kept() {
     let open = |_| TcpSnapshot { unacked: 0, ..acknowledging(0) };
     assert_eq!(run(&mut kept, 3_500, open).hung, [(3_000, Cause::AppHung)]);
     kept.handle(Time::from_millis(3_700), Input::Ended);
-    let patience = core::iter::from_fn(|| {
-        kept.poll_output().map(|output| match output {
-            Output::Patience(patience) => Some(patience),
-            Output::Poll
-            | Output::Event(_)
-            | Output::Transmit { .. }
-            | Output::Examine { .. }
-            | Output::Close(_) => None,
-        })
-    });
     let ordinary = crate::kernel::Patience::of(&policy());
-    assert_eq!(patience.flatten().collect::<Vec<_>>(), [ordinary]);
+    assert_eq!(patience::patience(&mut kept), Some(ordinary));
 }
 
 #[test]

@@ -20,7 +20,8 @@ fn after(link: &mut Link, millis: u64, input: Input<'_>) -> Option<Patience> {
     patience(link)
 }
 
-fn patience(link: &mut Link) -> Option<Patience> {
+/// Returns the patience that the link emits, at most one.
+pub(super) fn patience(link: &mut Link) -> Option<Patience> {
     let outputs = core::iter::from_fn(|| {
         link.poll_output().map(|output| match output {
             Output::Patience(patience) => Some(patience),
