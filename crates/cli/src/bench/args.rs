@@ -57,7 +57,7 @@ How to read it:
 pub(crate) struct Args {
     /// Measure an idle fleet: the gateway probes its links (probe), or the links send heartbeats by
     /// themselves (watch); against the gateway without rests and a bare epoll echo to which the
-    /// links send at the same rate. Takes 12 to 15 minutes for each role, unless shortened by
+    /// links send at the same rate. Takes about 15 minutes for each role, unless shortened by
     /// --rounds or --period
     #[arg(long, value_enum, value_delimiter = ',')]
     #[arg(conflicts_with_all = ["paced", "closed_loop", "baseline", "baseline_only"])]
