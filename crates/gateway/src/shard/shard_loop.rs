@@ -411,12 +411,15 @@ impl ShardLoop {
         }
     }
 
-    /// Reads the sockets that the hub asked for, and reports each that is empty or held bytes.
+    /// Reads the sockets that the hub asked for, and reports each that is read to the end. A link
+    /// that stays unread is asked for again at each tick, so a read here must not stop early.
     fn answer_polls(&mut self, now: Time) {
         let mut polls = std::mem::take(&mut self.polls);
         for link in polls.drain(..) {
-            self.readable(link, true);
-            // A socket that is not read to the end yet is asked for again.
+            // A socket left unread has had its reads of this turn.
+            if !self.sockets.is_unread(link) {
+                self.readable(link, false);
+            }
             if self.sockets.is_open(link) && !self.sockets.is_unread(link) {
                 let input = link::Input::Polled;
                 self.hub.handle(now, hub::Input::Link { link, input });

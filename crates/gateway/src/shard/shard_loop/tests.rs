@@ -109,6 +109,26 @@ impl Bench {
         panic!("not done after {TURNS} turns");
     }
 
+    /// Sends bytes from the peer, waits until the socket holds them, and works until deadlines are
+    /// to be looked at.
+    fn send_and_work(&mut self, bytes: &[u8]) {
+        io::Write::write_all(&mut self.peer, bytes).unwrap();
+        let stream = self.shard.sockets.stream(0).expect("the link is open");
+        let mut held = vec![0; bytes.len().min(2 * FIRST_READ)];
+        let whole = held.len();
+        while stream.peek(&mut held).ok() != Some(whole) {}
+        while !self.shard.is_look_due() {
+            self.shard.clock.record_work();
+        }
+    }
+
+    /// Lets the hub ask for the link's socket.
+    fn poll(&mut self) {
+        self.shard.polls.push(0);
+        let now = self.shard.clock.now();
+        self.shard.answer_polls(now);
+    }
+
     fn order(&mut self, order: Order) {
         let (session, reply) = (self.session, oneshot::channel().0);
         self.shard.answer(Request::Order { session, order, reply });
@@ -231,4 +251,24 @@ fn rests_beside_a_demanding_link_are_brief() {
     let mut bench = Bench::new(Policy::demanding());
     let rest = bench.wait_of_many().rest;
     assert!(rest <= BRIEF_REST, "{rest}");
+}
+
+#[test]
+fn a_poll_that_finds_bytes_is_answered_although_deadlines_are_due() {
+    let mut bench = Bench::new(Policy::standard());
+    bench.send_and_work(b"hello\n");
+    let before = bench.shard.bytes_in;
+    bench.poll();
+    assert!(bench.shard.bytes_in > before && !bench.shard.sockets.is_unread(0));
+}
+
+#[test]
+fn a_poll_does_not_read_a_socket_that_had_its_reads_of_this_turn() {
+    let mut bench = Bench::new(Policy::standard());
+    bench.send_and_work(&b"hello\n".repeat(FIRST_READ));
+    bench.poll();
+    assert!(bench.shard.sockets.is_unread(0), "one read was not enough");
+    let before = bench.shard.bytes_in;
+    bench.poll();
+    assert_eq!(bench.shard.bytes_in, before);
 }
