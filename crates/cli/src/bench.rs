@@ -7,6 +7,7 @@ mod args;
 mod beacon;
 mod codec;
 mod control;
+mod cores;
 mod echo;
 mod fleet;
 mod links;

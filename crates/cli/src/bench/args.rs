@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::BenchError;
 use super::codec::Codec;
+use super::cores::Halves;
 use super::report::MEMORY_JUDGED_FROM;
 use crate::seconds;
 
@@ -100,6 +101,10 @@ pub(crate) struct Args {
     /// more sockets are ready than one turn of its loop reads
     #[arg(long, default_value_t = 0, conflicts_with_all = ["soak", "baseline_only"])]
     pub(crate) data: usize,
+    /// Give the target one half of the cores, and the load the other, so that neither takes time
+    /// from the other
+    #[arg(long, conflicts_with_all = ["target", "soak"])]
+    pub(crate) pin: bool,
     /// Send one last heartbeat on each silent link, so that all deadlines fall at one instant
     #[arg(long)]
     pub(crate) burst: bool,
@@ -192,6 +197,9 @@ pub(crate) struct Plan {
     pub(crate) rounds: usize,
     pub(crate) threads: usize,
     pub(crate) modes: Vec<Mode>,
+    pub(crate) cores: usize,
+    /// The cores of the target and of the load, if they are to be different ones.
+    pub(crate) halves: Option<Halves>,
 }
 
 /// Which end of a link sends heartbeats.
@@ -268,7 +276,9 @@ impl Plan {
                 args.data
             )));
         }
+        let halves = args.pin.then(Halves::of_this_process).transpose()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let target_cores = halves.map_or(cores, |halves| halves.target_cores());
         let modes = match (args.paced, args.closed_loop) {
             (true, false) => vec![Mode::Paced],
             (false, true) => vec![Mode::ClosedLoop],
@@ -294,8 +304,10 @@ impl Plan {
             active: args.active.unwrap_or(links).min(links),
             silent,
             rounds: args.rounds.unwrap_or(if several { 3 } else { 1 }).max(1),
-            threads: args.threads.unwrap_or(if is_stream { cores } else { 1 }).max(1),
+            threads: args.threads.unwrap_or(if is_stream { target_cores } else { 1 }).max(1),
             modes,
+            cores,
+            halves,
             args,
         })
     }

@@ -52,6 +52,8 @@ pub(crate) struct Report {
     pub(crate) links: usize,
     pub(crate) workers: usize,
     pub(crate) cores: usize,
+    /// How many of the cores only the target may use; null if it shares all with the load.
+    pub(crate) target_cores: Option<usize>,
     pub(crate) codec: Codec,
     pub(crate) period_ms: f64,
     /// The bound D: the silence after which a verdict falls.
@@ -104,7 +106,8 @@ impl Report {
             role: plan.role,
             links: plan.links,
             workers: plan.workers,
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cores: plan.cores,
+            target_cores: plan.halves.map(|halves| halves.target_cores()),
             codec: plan.args.codec,
             period_ms: plan.period.as_secs_f64() * 1e3,
             bound_ms: plan.bound().as_secs_f64() * 1e3,
@@ -290,13 +293,17 @@ pub(crate) fn table<const N: usize>(header: [&str; N], left: usize) -> Table {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { role, links, workers, cores, codec, period_ms, bound_ms, .. } = self;
+        let Report { role, links, workers, cores, target_cores, codec, .. } = self;
+        let Report { period_ms, bound_ms, .. } = self;
+        let pinned = target_cores.map_or(String::new(), |target| {
+            format!(" ({target} for the target, {} for the load)", cores - target)
+        });
         if let Some(role) = role {
             writeln!(f, "role {}: an idle fleet", role.name())?;
         }
         writeln!(
             f,
-            "{links} links ({}) from {workers} processes, {cores} cores; period {period_ms} ms, \
+            "{links} links ({}) from {workers} processes, {cores} cores{pinned}; period {period_ms} ms, \
              bound {bound_ms} ms\n",
             codec.name()
         )?;

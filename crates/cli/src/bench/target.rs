@@ -78,6 +78,13 @@ pub(crate) struct Target {
 impl Target {
     /// Starts a target, or takes the one that `--target` names.
     pub(crate) fn start(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
+        match &plan.halves {
+            Some(halves) => halves.start(|| Target::start_here(kind, plan)),
+            None => Target::start_here(kind, plan),
+        }
+    }
+
+    fn start_here(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
         match (kind, &plan.args.target, plan.args.pid) {
             (Kind::Baseline | Kind::RestingBaseline, ..) => baseline(kind, plan),
             (Kind::Gateway, Some(address), Some(pid)) => Ok(Target {
