@@ -15,6 +15,6 @@ mod sockopt;
 pub mod tcp_info;
 
 pub use clock::Clock;
-pub use examine::examine;
+pub use examine::{RouteLookup, examine};
 pub use socket_options::SocketOptions;
 pub use sockopt::TcpSocket;

@@ -173,6 +173,7 @@ impl ShardLoop {
             self.clock.record_reads(read, self.sockets.conns.len(), drained);
             self.expire();
             self.sockets.expire_departures(self.clock.now());
+            self.sockets.forget_routes();
             if self.sockets.close_marked() > 0 {
                 self.acceptor.end_pause();
             }

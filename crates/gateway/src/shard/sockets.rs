@@ -15,8 +15,8 @@ use systole_core::kernel::{Examination, Patience, SocketError};
 use systole_core::link::Lane;
 use systole_core::wire::DataKind;
 use systole_core::wire::outbox::Outbox;
-use systole_net::examine::{examine, examine_socket, outlived, socket_error};
-use systole_net::socket_options;
+use systole_net::examine::{examine_socket, outlived, socket_error};
+use systole_net::{RouteLookup, socket_options};
 
 use super::departures::Departures;
 
@@ -149,6 +149,8 @@ pub(super) struct Sockets {
     gathered_for: u32,
     pub(super) departures: Departures,
     marked: VecDeque<u32>,
+    /// Our routes to the peers examined in this turn.
+    routes: RouteLookup,
 }
 
 impl Sockets {
@@ -167,6 +169,7 @@ impl Sockets {
             gathered_for: 0,
             departures: Departures::default(),
             marked: VecDeque::new(),
+            routes: RouteLookup::default(),
         }
     }
 
@@ -233,14 +236,20 @@ impl Sockets {
     }
 
     /// Examines a socket, and whether bytes are queued that it has not taken.
-    pub(super) fn examine(&self, link: u32, route: bool) -> Examination {
+    pub(super) fn examine(&mut self, link: u32, route: bool) -> Examination {
         let Some(conn) = self.conns.get(link as usize) else {
             return Examination::default();
         };
         let gathered = self.gathered_for == link && !self.gathered.is_empty();
         let queued = gathered || conn.outbox.is_some();
-        let found = if route { examine(&conn.stream) } else { examine_socket(&conn.stream) };
+        let found =
+            if route { self.routes.examine(&conn.stream) } else { examine_socket(&conn.stream) };
         Examination { queued, ..found }
+    }
+
+    /// Ends the lookups of routes for this turn.
+    pub(super) fn forget_routes(&mut self) {
+        self.routes = RouteLookup::default();
     }
 
     /// Sets the options by which the kernel has this patience with a connection.

@@ -9,7 +9,7 @@ use systole_core::Span;
 use systole_core::kernel::{Examination, Patience, SendState, SocketError, TcpSnapshot};
 use systole_net::examine::outlived;
 use systole_net::socket_options::{follow, prepare};
-use systole_net::{Clock, SocketOptions, examine};
+use systole_net::{Clock, RouteLookup, SocketOptions, examine};
 
 use crate::namespaces::{Host, Net};
 
@@ -213,6 +213,25 @@ fn assert_stranded(test: &str, fault: &str) {
     assert!(tcp.send_window.is_some_and(|window| window > 0) && tcp.backoff > 0, "{tcp:?}");
     assert_eq!((found.error, found.local_down), (None, Some(true)));
     assert_eq!(SendState::of(&tcp), SendState::Stranded);
+}
+
+#[test]
+fn a_lookup_that_was_used_before_sees_what_is_lost_since() {
+    let faults = [
+        ("kept-if", "link set eth down"),
+        ("kept-addr", "addr del 10.1.0.2/24 dev eth"),
+        ("kept-route", "route del default"),
+        ("kept-hole", "route replace blackhole 10.2.0.2/32"),
+    ];
+    for (test, fault) in faults {
+        let Some(net) = Net::make(test) else { return };
+        let mut routes = RouteLookup::default();
+        let (local, remote) = ("10.1.0.2:1".parse().unwrap(), "10.2.0.2:1".parse().unwrap());
+        let mut look = || net.within(Host::Here, || routes.local_down(local, Some(remote)));
+        assert_eq!([look(), look()], [Some(false); 2], "{test}");
+        net.ip(Host::Here, fault);
+        assert_eq!([look(), look()], [Some(true); 2], "{test}");
+    }
 }
 
 #[test]
