@@ -17,7 +17,7 @@ use address::Address;
 pub use frames::FRAME_MEMORY;
 pub use presence::{Presence, Presences};
 use sweep::Sweep;
-use timers::Timer;
+use timers::{Grid, Timer};
 
 use crate::budget::Budget;
 use crate::gather;
@@ -138,6 +138,7 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct Hub {
     shard: u8,
+    grid: Grid,
     serial: u64,
     listeners: Vec<Settings>,
     slots: Slots<Slot>,
@@ -175,6 +176,7 @@ impl Hub {
         let origin = listeners.first().map_or(0, |settings| settings.wall_origin_ms);
         Hub {
             shard,
+            grid: Grid::of_shard(shard),
             serial: origin << 20,
             listeners,
             slots: Slots::new(),
@@ -331,7 +333,7 @@ impl Hub {
         match (slot.peer.next_deadline(), self.wheel.armed(link)) {
             (Some(next), Some(armed)) if armed <= next.at && !is_cleared => {}
             (Some(next), _) => {
-                let timer = Timer::of(&slot.peer, &next, now, self.counters.links);
+                let timer = Timer::of(&slot.peer, &next, now, self.counters.links, self.grid);
                 // A deadline that this input has put into the past fires at once, and is judged no
                 // more than a tick before the input, whatever the horizon: see `expire`.
                 self.wheel.arm(link, timer.fires.max(now - wheel::TICK));
@@ -356,7 +358,7 @@ impl Hub {
                 let slot = self.slots.get(*link);
                 *timer = slot.and_then(|slot| {
                     let deadline = slot.peer.next_deadline()?;
-                    Some(Timer::of(&slot.peer, &deadline, now, self.counters.links))
+                    Some(Timer::of(&slot.peer, &deadline, now, self.counters.links, self.grid))
                 });
             }
             for &(link, armed, timer) in batch.iter().take(due) {

@@ -303,8 +303,8 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "{links} links ({}) from {workers} processes, {cores} cores{pinned}; period {period_ms} ms, \
-             bound {bound_ms} ms\n",
+            "{links} links ({}) from {workers} processes, {cores} cores{pinned}; \
+             period {period_ms} ms, bound {bound_ms} ms\n",
             codec.name()
         )?;
         writeln!(f, "{}\n", self.load())?;

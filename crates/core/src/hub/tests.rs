@@ -370,11 +370,12 @@ fn a_shorter_round_trip_makes_a_watcher_on_hold_suspect_earlier() {
     };
     let hold = link::Command::Hold(Span::from_secs(500));
     input_at(&mut hub, 0, link::Input::Command(hold));
-    // A round trip of 20 s, and one of 10 s, in which the timer for the outstanding PING has fired.
+    // A round trip of some 20 s, and one of 10 s, in which the timer for the outstanding PING has
+    // fired.
     input_at(&mut hub, 220, link::Input::Received(b"pong\n"));
     input_at(&mut hub, 430, link::Input::Received(b"pong\n"));
     let known = hub.presence(0).unwrap();
-    assert!(known.rtt.is_some_and(|rtt| rtt <= Span::from_millis(17_500)));
+    assert!(known.rtt.is_some_and(|rtt| rtt <= Span::from_secs(18)));
     let next = known.next_deadline.unwrap();
     assert_eq!(next.reason, Reason::Suspicion);
     assert!(hub.wheel.armed(0).is_some_and(|at| at <= next.at));
@@ -451,8 +452,8 @@ fn timers_of_trusted_links_stand_on_the_grid_and_verdicts_are_exact() {
     assert_eq!(verdict.due, heard + Span::from_secs(15));
     assert!(verdict.at.since(verdict.due) <= crate::wheel::TICK, "{verdict:?}");
     // The first timer of the silence fires on the grid, a step or less before the suspicion.
-    let first = timers.iter().find(|at| at.as_millis() >= 10_900).unwrap();
-    assert!(first.as_millis() <= 11_000, "{timers:?}");
+    let first = timers.iter().find(|at| at.as_millis() >= 11_007 - 450).unwrap();
+    assert!(first.as_millis() < 11_000, "{timers:?}");
 }
 
 #[test]
@@ -484,8 +485,8 @@ fn the_probes_of_many_links_leave_together_and_not_too_many_at_once() {
         }
     }
     let largest = batches.values().max().unwrap();
-    assert!(batches.len() <= 1_000, "{} batches", batches.len());
-    assert!(*largest <= 2 * 16, "{largest} at once");
+    assert!(batches.len() <= 500, "{} batches", batches.len());
+    assert!(*largest <= 2 * 64, "{largest} at once");
 }
 
 /// Feeds `bytes` to a link; returns the links that ended, with their causes.
