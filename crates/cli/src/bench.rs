@@ -4,11 +4,11 @@
 //! process of its own too, so that its CPU time and memory can be measured separately.
 
 mod args;
+mod bare;
 mod beacon;
 mod codec;
 mod control;
 mod cores;
-mod echo;
 mod fleet;
 mod links;
 mod measure;
@@ -30,7 +30,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::Serialize;
 
 pub(crate) use args::Args;
-pub(crate) use echo::{EchoArgs, run as run_echo};
+pub(crate) use bare::{BareArgs, run as run_bare};
 pub(crate) use pause::{PauseArgs, run as run_pause};
 pub(crate) use worker::run as run_worker;
 

@@ -81,9 +81,9 @@ pub(crate) enum Command {
     /// Hold links for the bench
     #[command(hide = true)]
     BenchWorker,
-    /// Echo bytes: the bench's baseline
+    /// Run a bare loop for the bench to compare with
     #[command(hide = true)]
-    BenchEcho(bench::EchoArgs),
+    BenchBare(bench::BareArgs),
     /// Keep one core busy during a soak
     #[command(hide = true)]
     BenchBurn,

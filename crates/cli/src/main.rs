@@ -52,7 +52,7 @@ fn run(cli: Cli, output: &mut Output) -> io::Result<Exit> {
         Command::Bench(args) => bench::run(*args, output),
         Command::BenchGateway(args) => bench::run_gateway(&args, output),
         Command::BenchWorker => bench::helper(bench::run_worker(), output),
-        Command::BenchEcho(args) => bench::helper(bench::run_echo(&args), output),
+        Command::BenchBare(args) => bench::helper(bench::run_bare(&args), output),
         Command::BenchBurn => bench::helper(bench::run_burn(), output),
         Command::BenchPause(args) => bench::helper(bench::run_pause(&args), output),
         Command::Lab(args) => lab::run(&args, output),

@@ -57,8 +57,9 @@ How to read it:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Measure an idle fleet: the gateway probes its links (probe), or the links send heartbeats by
-    /// themselves (watch); against the gateway without rests and a bare epoll echo to which the
-    /// links send at the same rate. Takes about 15 minutes for each role, unless shortened by
+    /// themselves (watch); against the gateway without rests, a bare epoll echo to which the links
+    /// send at the same rate, and a bare loop that saves wake-ups the same way, batches of probes
+    /// or rests, and decides nothing. Takes about 15 minutes for each role, unless shortened by
     /// --rounds or --period
     #[arg(long, value_enum, value_delimiter = ',')]
     #[arg(conflicts_with_all = ["paced", "closed_loop", "baseline", "baseline_only"])]

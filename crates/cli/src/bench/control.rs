@@ -38,8 +38,19 @@ pub(crate) struct Connect {
     /// Number of this worker's first link, from which identities and source addresses follow.
     pub(crate) first: usize,
     pub(crate) links: usize,
-    /// The target echoes bytes: no handshake, and our own ping comes back as the answer.
-    pub(crate) echo: bool,
+    pub(crate) peer: Peer,
+}
+
+/// What the links are connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Peer {
+    /// A gateway, with a handshake where the codec has one.
+    Gateway,
+    /// A bare echo: no handshake, and our own ping comes back as the answer.
+    Echo,
+    /// A bare prober: no handshake, and its pings are answered.
+    Prober,
 }
 
 /// An event from a worker to the bench, on the worker's standard output.

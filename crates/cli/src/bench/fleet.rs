@@ -9,7 +9,7 @@ use std::time::Duration;
 use systole_net::Clock;
 
 use super::codec::Codec;
-use super::control::{Connect, Event, Report, Verdict, WorkerCommand};
+use super::control::{Connect, Event, Peer, Report, Verdict, WorkerCommand};
 use super::{BenchError, proc};
 
 /// Time limit for a report: a worker answers within one turn of its loop, unless it hangs.
@@ -53,7 +53,7 @@ pub(crate) struct Sum {
 pub(crate) struct Destination {
     pub(crate) address: String,
     pub(crate) codec: Codec,
-    pub(crate) echo: bool,
+    pub(crate) peer: Peer,
 }
 
 impl Fleet {
@@ -80,7 +80,7 @@ impl Fleet {
                 codec: to.codec,
                 first,
                 links: worker.links,
-                echo: to.echo,
+                peer: to.peer,
             };
             first += worker.links;
             worker.send(&WorkerCommand::Connect(how))?;

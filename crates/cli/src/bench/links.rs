@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use systole_net::Clock;
 
 use super::codec::{self, Codec, Message, Reader};
-use super::control::{Connect, Report, Verdict};
+use super::control::{Connect, Peer, Report, Verdict};
 use super::talk::Talk;
 
 /// Number of source addresses, 127.0.0.2 to 127.0.0.251, so that none runs out of ports.
@@ -94,8 +94,13 @@ struct Tally {
 
 impl Links {
     pub(crate) fn new(epoll: OwnedFd) -> io::Result<Links> {
-        let nothing =
-            Connect { target: String::new(), codec: Codec::Line, first: 0, links: 0, echo: false };
+        let nothing = Connect {
+            target: String::new(),
+            codec: Codec::Line,
+            first: 0,
+            links: 0,
+            peer: Peer::Gateway,
+        };
         Ok(Links {
             clock: Clock::start(),
             epoll,
@@ -331,7 +336,7 @@ impl Links {
         if let Err(error) = checked {
             return self.close(index, &error);
         }
-        if self.how.codec != Codec::Native || self.how.echo {
+        if self.how.codec != Codec::Native || self.how.peer != Peer::Gateway {
             return self.up(index);
         }
         self.links[index].phase = LinkStage::Greeting;
@@ -365,7 +370,7 @@ impl Links {
         match seen {
             Message::Welcome if self.links[index].phase == LinkStage::Greeting => self.up(index),
             Message::Pong => self.handle_answer(index),
-            Message::Ping(_) if self.how.echo => self.handle_answer(index),
+            Message::Ping(_) if self.how.peer == Peer::Echo => self.handle_answer(index),
             Message::Ping(seq) if !self.links[index].silent => {
                 self.how.codec.pong(seq, &mut self.out);
                 self.write_out(index);

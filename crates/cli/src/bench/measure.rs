@@ -8,7 +8,7 @@ use systole_net::Clock;
 
 use super::BenchError;
 use super::args::{Mode, Plan, Role};
-use super::control::{Verdict, WorkerCommand};
+use super::control::{Peer, Verdict, WorkerCommand};
 use super::fleet::{Fleet, Sum};
 use super::links::histogram;
 use super::progress::Progress;
@@ -130,7 +130,7 @@ pub(crate) fn estimate(plan: &Plan) -> Duration {
     let talk = plan.role.map_or(Duration::ZERO, |_| (LONG_PAUSE[1] + plan.window) * 2);
     let each = connect_estimate(plan.links) + plan.args.settle + modes + talk;
     let silence = |kind: &Kind| match (kind, plan.silent) {
-        (Kind::Baseline | Kind::RestingBaseline, _) | (_, 0) => Duration::ZERO,
+        (Kind::Baseline | Kind::RestingBaseline | Kind::BareProber, _) | (_, 0) => Duration::ZERO,
         (Kind::Gateway | Kind::NoRests, _) => plan.warmup + plan.bound(),
     };
     let round: Duration = kinds(plan).iter().map(|kind| each + silence(kind)).sum();
@@ -144,7 +144,9 @@ pub(crate) fn connect_estimate(links: usize) -> Duration {
 
 fn kinds(plan: &Plan) -> &'static [Kind] {
     match (plan.role, plan.args.baseline_only, plan.args.baseline) {
-        (Some(Role::Probe), _, _) => &[Kind::Gateway, Kind::NoRests, Kind::Baseline],
+        (Some(Role::Probe), _, _) => {
+            &[Kind::Gateway, Kind::NoRests, Kind::Baseline, Kind::BareProber]
+        }
         (Some(Role::Watch), _, _) => {
             &[Kind::Gateway, Kind::NoRests, Kind::Baseline, Kind::RestingBaseline]
         }
@@ -231,8 +233,11 @@ impl<'a> Runner<'a> {
             self.plan.modes.iter().map(|mode| self.window(*mode)).collect();
         let windows = windows?;
         let loaded_bytes = self.target.memory()?;
-        let talk = self.plan.role.map(|_| self.talk()).transpose()?;
-        let wanted = !self.target.kind.is_echo() && self.plan.silent > 0;
+        let peer = self.target.kind.peer();
+        // A bare prober answers no data.
+        let talks = self.plan.role.is_some() && peer != Peer::Prober;
+        let talk = talks.then(|| self.talk()).transpose()?;
+        let wanted = peer == Peer::Gateway && self.plan.silent > 0;
         let silence = wanted.then(|| self.silence()).transpose()?;
         self.fleet.report()?;
         let lost = self.fleet.lost();
@@ -264,9 +269,13 @@ impl<'a> Runner<'a> {
     }
 
     fn drive(&mut self, mode: Mode) -> Result<(), BenchError> {
-        let only_answers = self.plan.role == Some(Role::Probe) && !self.target.kind.is_echo();
+        let probes = match self.target.kind.peer() {
+            Peer::Gateway => self.plan.role == Some(Role::Probe),
+            Peer::Echo => false,
+            Peer::Prober => true,
+        };
         match mode {
-            Mode::Paced if only_answers => self.fleet.broadcast(&WorkerCommand::Idle),
+            Mode::Paced if probes => self.fleet.broadcast(&WorkerCommand::Idle),
             Mode::Paced => {
                 let period_ns = u64::try_from(self.period.as_nanos()).unwrap_or(u64::MAX);
                 self.fleet.broadcast(&WorkerCommand::Pace { period_ns })

@@ -62,6 +62,8 @@ pub(crate) struct Report {
     pub(crate) ratios: Vec<Ratio>,
     /// The same for the bare echo that rests: what rests can save at this frequency.
     pub(crate) resting: Option<Ratio>,
+    /// The same for a bare loop that probes: what batches of probes can save.
+    pub(crate) prober: Option<Ratio>,
     pub(crate) budgets: Vec<Budget>,
     pub(crate) ok: bool,
 }
@@ -101,6 +103,7 @@ impl Report {
             .filter_map(|mode| Ratio::new(*mode, Kind::Gateway, &rounds))
             .collect();
         let resting = Ratio::new(Mode::Paced, Kind::RestingBaseline, &rounds);
+        let prober = Ratio::new(Mode::Paced, Kind::BareProber, &rounds);
         let budgets = budgets(plan, &rounds, &ratios);
         Report {
             role: plan.role,
@@ -115,6 +118,7 @@ impl Report {
             rounds,
             ratios,
             resting,
+            prober,
             budgets,
         }
     }
@@ -344,12 +348,14 @@ impl fmt::Display for Report {
                 writeln!(f, "{}: its own lateness could not be read: {error}", name(round))?;
             }
         }
-        if let Some(Ratio { median, min, max, .. }) = self.resting {
-            writeln!(
-                f,
-                "a bare echo that rests as long as the gateway may: {median:.2} x baseline \
-                 ({min:.2} to {max:.2}); below 1, rests pay at this frequency"
-            )?;
+        let bare = [
+            (self.resting, "echo that rests as long as the gateway may", "below 1, rests pay"),
+            (self.prober, "loop that sends probes in batches", "no gateway can cost less"),
+        ];
+        for (ratio, what, meaning) in bare {
+            let Some(Ratio { median, min, max, .. }) = ratio else { continue };
+            let spread = format!("{min:.2} to {max:.2}");
+            writeln!(f, "a bare {what}: {median:.2} x baseline ({spread}); {meaning}")?;
         }
         self.budgets.iter().try_for_each(|budget| writeln!(f, "{budget}"))
     }

@@ -19,6 +19,7 @@ use systole_net::Clock;
 
 use super::args::{Plan, Role};
 use super::codec::Codec;
+use super::control::Peer;
 use super::fleet::{Destination, own_process};
 use super::{BenchError, proc};
 
@@ -42,6 +43,9 @@ pub(crate) enum Kind {
     /// The baseline, which rests as long as the gateway may.
     #[serde(rename = "resting_baseline")]
     RestingBaseline,
+    /// A bare loop that probes the links in batches as large as the gateway's.
+    #[serde(rename = "bare_prober")]
+    BareProber,
 }
 
 impl Kind {
@@ -52,14 +56,16 @@ impl Kind {
             Kind::NoRests => "no rests",
             Kind::Baseline => "baseline",
             Kind::RestingBaseline => "resting baseline",
+            Kind::BareProber => "bare prober",
         }
     }
 
-    /// Whether it is the bare echo.
-    pub(crate) fn is_echo(self) -> bool {
+    /// What it is for its links.
+    pub(crate) fn peer(self) -> Peer {
         match self {
-            Kind::Gateway | Kind::NoRests => false,
-            Kind::Baseline | Kind::RestingBaseline => true,
+            Kind::Gateway | Kind::NoRests => Peer::Gateway,
+            Kind::Baseline | Kind::RestingBaseline => Peer::Echo,
+            Kind::BareProber => Peer::Prober,
         }
     }
 }
@@ -86,7 +92,7 @@ impl Target {
 
     fn start_here(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
         match (kind, &plan.args.target, plan.args.pid) {
-            (Kind::Baseline | Kind::RestingBaseline, ..) => baseline(kind, plan),
+            (Kind::Baseline | Kind::RestingBaseline | Kind::BareProber, ..) => bare(kind, plan),
             (Kind::Gateway, Some(address), Some(pid)) => Ok(Target {
                 kind,
                 pid,
@@ -118,7 +124,7 @@ impl Target {
     /// Ends a target that the bench started; a gateway drains first. Returns whether it ended by
     /// itself.
     pub(crate) fn stop(mut self, clock: Clock) -> Result<bool, BenchError> {
-        if self.kind.is_echo() || self.child.is_none() {
+        if self.kind.peer() != Peer::Gateway || self.child.is_none() {
             return Ok(true);
         }
         self.signal(Signal::TERM)?;
@@ -166,13 +172,15 @@ pub(crate) fn wait_until(
 }
 
 fn destination(kind: Kind, address: &str, plan: &Plan) -> Destination {
-    Destination { address: address.to_owned(), codec: plan.args.codec, echo: kind.is_echo() }
+    Destination { address: address.to_owned(), codec: plan.args.codec, peer: kind.peer() }
 }
 
-fn baseline(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
+fn bare(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
     let rest = if kind == Kind::RestingBaseline { LONGEST_REST.as_micros() } else { 0 };
-    let mut child = own_process("bench-echo")?
+    let probe = if kind == Kind::BareProber { plan.period.as_millis() } else { 0 };
+    let mut child = own_process("bench-bare")?
         .args(["--threads", &plan.threads.to_string(), "--rest-us", &rest.to_string()])
+        .args(["--probe-ms", &probe.to_string(), "--codec", plan.args.codec.name()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
