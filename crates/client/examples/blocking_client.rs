@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use systole_core::kernel::SocketError;
-use systole_core::link::{Command, Event, Input, Introduction, Output, SessionKey, Settings, Side};
+use systole_core::link::{Command, Event, Input, Introduction, Output, Settings, Side};
 use systole_core::wire::{Codec, DataKind};
 use systole_core::{Link, Machine, Policy, Span, Time};
 use systole_net::Clock;
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let clock = Clock::start();
     let introduction = Introduction { asks: Some(policy), ..Introduction::default() };
     let settings = Settings::new(Codec::Native, Side::Connecting(introduction), policy);
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut link = Link::new(Time::ZERO, settings, 1);
     let mut buffer = [0; 4_096];
     let mut peer_closed = false;
     while process_outputs(&mut link, &mut stream, &clock)? {
@@ -80,8 +80,8 @@ fn process_outputs(
                 println!("{event:?}");
                 established |= matches!(event, Event::Established { .. });
             }
-            // Requested only if `Settings::examines` is set.
-            Output::Examine { .. } | Output::Patience(_) | Output::Poll => {}
+            // Requested only by an accepting end, or if `Settings::examines` is set.
+            Output::Admit | Output::Examine { .. } | Output::Patience(_) | Output::Poll => {}
             Output::Close(_) => open = false,
         }
     }

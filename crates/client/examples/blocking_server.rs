@@ -42,11 +42,10 @@ fn serve(mut stream: TcpStream, policy: Policy, session: u64) -> std::io::Result
     let clock = Clock::start();
     let now = || Time::ZERO + clock.monotonic();
     let settings = Settings::new(Codec::Native, Side::Accepting, policy);
-    let key = SessionKey { session, epoch: session };
-    let mut link = Link::new(now(), settings, key, session);
+    let mut link = Link::new(now(), settings, session);
     let mut buffer = [0; 4_096];
     let mut peer_closed = false;
-    while process_outputs(&mut link, &mut stream, now())? {
+    while process_outputs(&mut link, session, &mut stream, now())? {
         let wait = link.next_deadline().map(|next| Duration::from(next.at.since(now())));
         if peer_closed {
             link.handle(now(), wait_after_fin(&stream));
@@ -79,25 +78,35 @@ fn wait_after_fin(stream: &TcpStream) -> Input<'static> {
 }
 
 /// Performs the machine's outputs; returns false when the link has ended.
-fn process_outputs(link: &mut Link, stream: &mut TcpStream, now: Time) -> std::io::Result<bool> {
-    let mut echoes = Vec::new();
+fn process_outputs(
+    link: &mut Link,
+    session: u64,
+    stream: &mut TcpStream,
+    now: Time,
+) -> std::io::Result<bool> {
+    let (mut echoes, mut asked) = (Vec::new(), false);
     let mut open = true;
     while let Some(output) = link.poll_output() {
         match output {
             Output::Transmit { bytes, .. } => stream.write_all(bytes)?,
             Output::Event(Event::Data { bytes, more, .. }) => echoes.push((bytes.to_vec(), more)),
             Output::Event(event) => println!("{event:?}"),
+            Output::Admit => asked = true,
             // Requested only if `Settings::examines` is set.
             Output::Examine { .. } | Output::Patience(_) | Output::Poll => {}
             Output::Close(_) => open = false,
         }
     }
-    if !open || echoes.is_empty() {
+    if !open || echoes.is_empty() && !asked {
         return Ok(open);
+    }
+    if asked {
+        // Everybody is admitted here, each with a session of its own.
+        link.handle(now, Input::Admitted(SessionKey { session, epoch: session }));
     }
     for (bytes, more) in echoes {
         let echo = Command::Send { bytes: &bytes, more, kind: DataKind::default() };
         link.handle(now, Input::Command(echo));
     }
-    process_outputs(link, stream, now)
+    process_outputs(link, session, stream, now)
 }

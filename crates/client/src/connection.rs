@@ -8,9 +8,7 @@ mod requests;
 use std::io;
 
 use systole_core::kernel::SocketError;
-use systole_core::link::{
-    Closing, Command as LinkCommand, Goodbye, Input, SessionKey, Settings, Side,
-};
+use systole_core::link::{Closing, Command as LinkCommand, Goodbye, Input, Settings, Side};
 use systole_core::wire::outbox::Outbox;
 use systole_core::witness::Hearing;
 use systole_core::{Link, Machine, Span, Time};
@@ -138,7 +136,7 @@ impl Connection {
         let _ = socket_options::prepare(&settings.patience, &stream);
         Connection {
             stream,
-            link: Link::new(now, settings, SessionKey::default(), seed),
+            link: Link::new(now, settings, seed),
             outbox: Outbox::new(shared.queue_len()),
             buffer: vec![0; READ_BUFFER].into(),
             translator: EventTranslator::new(link_number, attempt, &options),

@@ -7,31 +7,36 @@
 mod address;
 mod frames;
 mod presence;
+mod sessions;
+mod signal;
 mod sweep;
 mod timers;
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use address::Address;
 pub use frames::FRAME_MEMORY;
 pub use presence::{Presence, Presences};
+use sessions::{Place, Sessions};
+pub use signal::{Counters, HubCommand, Input, Output};
 use sweep::Sweep;
 use timers::{Grid, Timer};
 
 use crate::budget::Budget;
 use crate::gather;
 use crate::link::departure::LEAVE_LIMIT;
-use crate::link::{self, Context, Effect, Outbound, Peer, SessionKey, Settings, Writer};
+use crate::link::{self, Context, Effect, Outbound, Peer, Settings, Writer};
 use crate::pages::Slots;
-use crate::policy::Policy;
 use crate::random::Random;
 use crate::tap::Machine;
 use crate::time::{Span, Time};
 use crate::wheel::{self, Wheel};
+use crate::wire::CloseReason;
 
-/// The maximum number of links in a hub. A session number has 24 bits for the link number, beside
-/// the shard and a serial number.
+/// The maximum number of links in a hub: each may have a session, whose place is 24 bits of its
+/// number.
 pub const MAX_LINKS: u32 = 1 << 24;
 
 /// The maximum number of wheel steps per [`Input::Deadline`]: about 100 µs of work.
@@ -44,104 +49,15 @@ const POLL_STEPS: u32 = 3;
 /// The number of due links whose deadlines are read together.
 const DEADLINE_BATCH: usize = 32;
 
-/// An input of a [`Hub`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Input<'a> {
-    /// A peer connected.
-    Opened {
-        /// The shell's number for this link: below [`MAX_LINKS`], and best assigned densely. A
-        /// number may be reused once the link's `Close` was polled. A link whose number is in use
-        /// or too large is closed at once.
-        link: u32,
-        /// The index of the listener. A link of an unknown listener is closed at once.
-        listener: u16,
-        /// The peer's address.
-        address: SocketAddr,
-        /// The epoch of the session that may follow. The shell provides it, because it must be
-        /// higher than any epoch that any shard has given.
-        epoch: u64,
-    },
-    /// An input of one link. An input of an unknown link is ignored.
-    Link {
-        /// The link's number.
-        link: u32,
-        /// The link's input.
-        input: link::Input<'a>,
-    },
-    /// The time of the next deadline has come. An early call does no harm.
-    ///
-    /// A link whose deadline lies within the horizon is judged at the horizon, unless another input
-    /// has set the deadline since then. For that link, and for one whose deadline has come since
-    /// then, the hub emits [`link::Output::Poll`]: it is judged at the time of
-    /// [`link::Input::Polled`], unless bytes came first. A poll that has no answer is repeated by
-    /// the next input of this kind that comes a tick of the wheel later.
-    Deadline {
-        /// The time up to which every socket has been read; at most `now`.
-        horizon: Time,
-    },
-    /// A command for all links.
-    Command(HubCommand),
-}
-
-/// A command for all links of a hub.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HubCommand {
-    /// Puts a policy in force for a listener: for new links at once, for the others step by step.
-    Retune {
-        /// The index of the listener.
-        listener: u16,
-        /// The policy.
-        policy: Policy,
-    },
-    /// Closes every link with CLOSE, step by step.
-    Drain {
-        /// How long the leave-taking of a link may last from now on.
-        limit: Span,
-        /// Each peer is asked to reconnect after a random time of at most this span.
-        reconnect_within: Span,
-    },
-    /// Turns the events for single heartbeats on or off.
-    ReportHeartbeats(bool),
-}
-
-/// An output of a [`Hub`], for one link.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Output<'a> {
-    /// The link's number.
-    pub link: u32,
-    /// The link's output.
-    pub output: link::Output<'a>,
-}
-
-/// The counters of a hub.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counters {
-    /// Open links, in handshake or established.
-    pub links: u32,
-    /// Established links.
-    pub online: u32,
-    /// Suspect links.
-    pub suspects: u32,
-    /// Open links beside which a loop rests only briefly; see [`gather::is_demanding`].
-    pub demanding: u32,
-    /// Heartbeats received so far: PINGs and PONGs.
-    pub heartbeats_in: u64,
-    /// Heartbeats sent so far: PINGs and PONGs.
-    pub heartbeats_out: u64,
-    /// The memory that incomplete frames take, in bytes.
-    pub frame_bytes: u64,
-    /// Links ended so far because their incomplete frame was the oldest when the memory was full.
-    pub frames_dropped: u64,
-}
-
 /// The machine for all links of one shard.
 #[derive(Debug)]
 pub struct Hub {
-    shard: u8,
     grid: Grid,
-    serial: u64,
     listeners: Vec<Settings>,
     slots: Slots<Slot>,
+    sessions: Sessions,
+    /// The sessions for which an epoch is to be asked, by their links.
+    unowned: VecDeque<u32>,
     wheel: Wheel,
     sweeps: Vec<Sweep>,
     /// The links that hold part of a frame, by the time from which the frame's time limit counts.
@@ -165,19 +81,23 @@ struct Slot {
     listener: u16,
     /// Whether the link is counted as demanding.
     demanding: bool,
+    /// The generation of the link's session, and the number of its admission.
+    generation: u32,
+    /// The place of the link's session.
+    place: Option<Place>,
 }
 
 impl Hub {
     /// Creates a hub that starts at `now`. All `listeners` must be of the accepting side.
     ///
-    /// `shard` is the first byte of the session numbers; `seed` seeds the spread of probes.
+    /// `shard` is the first byte of the session numbers; `seed` seeds the spread of probes and the
+    /// session numbers, so it must be random.
     pub fn new(now: Time, shard: u8, listeners: Vec<Settings>, seed: u64) -> Hub {
-        // The wall clock in milliseconds makes the session numbers of different runs differ.
-        let origin = listeners.first().map_or(0, |settings| settings.wall_origin_ms);
+        let mut random = Random::new(seed);
         Hub {
-            shard,
             grid: Grid::of_shard(shard),
-            serial: origin << 20,
+            sessions: Sessions::new(shard, random.next_u32()),
+            unowned: VecDeque::new(),
             listeners,
             slots: Slots::new(),
             wheel: Wheel::new(now),
@@ -187,7 +107,7 @@ impl Hub {
             ended: Vec::new(),
             backlog: false,
             outbound: Outbound::default(),
-            random: Random::new(seed),
+            random,
             counters: Counters::default(),
         }
     }
@@ -221,23 +141,22 @@ impl Hub {
 
     /// Returns the presence of a link. A link that has ended is available until the next input.
     pub fn presence(&self, link: u32) -> Option<Presence<'_>> {
-        self.slots.get(link).map(|slot| Presence::of(link, slot))
+        self.slots.get(link).map(|slot| Presence::of(link, slot, &self.sessions))
     }
 
     /// Searches at most `limit` numbers from `from` upwards for established links. Numbers without
     /// a link count too.
     pub fn presences(&self, from: u32, limit: usize) -> Presences<'_> {
-        Presences::new(self.slots.scan(from, limit))
+        Presences::new(self.slots.scan(from, limit), &self.sessions)
     }
 
     /// Returns the established link that carries this session.
     pub fn find(&self, session: u64) -> Option<u32> {
-        let link = u32::try_from(session & u64::from(MAX_LINKS - 1)).ok()?;
-        let slot = self.slots.get(link)?;
-        (slot.peer.is_established() && slot.peer.session().session == session).then_some(link)
+        let link = self.sessions.find(session)?.link();
+        self.slots.get(link)?.peer.is_established().then_some(link)
     }
 
-    fn open(&mut self, now: Time, link: u32, listener: u16, address: SocketAddr, epoch: u64) {
+    fn open(&mut self, now: Time, link: u32, listener: u16, address: SocketAddr) {
         let mut out = self.outbound.to(link);
         let Some(settings) = self.listeners.get(usize::from(listener)) else {
             return out.close(link::Closing::Abort);
@@ -246,21 +165,41 @@ impl Hub {
         if taken || link >= MAX_LINKS {
             return out.close(link::Closing::Abort);
         }
-        self.serial = self.serial.wrapping_add(1);
-        let serial = self.serial & 0xffff_ffff;
-        let session = u64::from(self.shard) << 56 | serial << 24 | u64::from(link);
-        let key = SessionKey { session, epoch };
         let mut context = Context { settings, random: &mut self.random };
-        let peer = Peer::open(now, key, &mut context, &mut out);
+        let peer = Peer::open(now, &mut context, &mut out);
         if let Some(deadline) = peer.next_deadline() {
             self.wheel.arm(link, deadline.at);
         }
         let demanding = gather::is_demanding(peer.policy());
         let address = address.into();
-        let slot = Slot { peer, established: 0, address, listener, demanding };
+        let generation = self.sessions.next_generation();
+        let slot =
+            Slot { peer, established: 0, address, listener, demanding, generation, place: None };
         self.slots.insert(link, slot);
         self.counters.links += 1;
         self.counters.demanding += u32::from(demanding);
+    }
+
+    /// Opens the session of a peer that may have one.
+    fn open_session(&mut self, now: Time, link: u32, admission: u32) {
+        if self.awaits(link, admission).is_none_or(|slot| slot.place.is_some()) {
+            return;
+        }
+        let place = self.sessions.open(admission, link);
+        if place.is_none() {
+            let full = CloseReason::Full.into();
+            return self.handle_link(now, link, link::Input::Refused(full));
+        }
+        if let Some(slot) = self.slots.get_mut(link) {
+            slot.place = place;
+            self.unowned.push_back(link);
+        }
+    }
+
+    /// Returns the link if it waits for the answer to this admission.
+    fn awaits(&self, link: u32, admission: u32) -> Option<&Slot> {
+        let slot = self.slots.get(link)?;
+        (slot.generation == admission && slot.peer.awaits_admission()).then_some(slot)
     }
 
     #[inline]
@@ -386,8 +325,11 @@ impl Hub {
     #[cold]
     fn remove_ended(&mut self) {
         while let Some(link) = self.ended.pop() {
-            if self.slots.remove(link).is_some() {
+            if let Some(slot) = self.slots.remove(link) {
                 self.counters.links -= 1;
+                if let Some(place) = slot.place {
+                    self.sessions.end(place);
+                }
             }
         }
     }
@@ -403,8 +345,17 @@ impl Machine for Hub {
             self.remove_ended();
         }
         match input {
-            Input::Opened { link, listener, address, epoch } => {
-                self.open(now, link, listener, address, epoch);
+            Input::Opened { link, listener, address } => self.open(now, link, listener, address),
+            Input::Identified { link, admission } => self.open_session(now, link, admission),
+            Input::Refused { link, admission, goodbye } => {
+                if self.awaits(link, admission).is_some() {
+                    self.handle_link(now, link, link::Input::Refused(goodbye));
+                }
+            }
+            Input::Owned { session, epoch } => {
+                if let Some((link, key)) = self.sessions.own(session, epoch) {
+                    self.handle_link(now, link, link::Input::Admitted(key));
+                }
             }
             Input::Link { link, input } => {
                 self.handle_link(now, link, input);
@@ -423,7 +374,18 @@ impl Machine for Hub {
 
     #[inline]
     fn poll_output(&mut self) -> Option<Output<'_>> {
-        self.outbound.poll().map(|(link, output)| Output { link, output })
+        if let Some(link) = self.unowned.pop_front()
+            && let Some(Slot { generation, place: Some(place), .. }) = self.slots.get(link)
+        {
+            let session = self.sessions.number(*generation, Some(*place), link);
+            return Some(Output::Own { link, admission: *generation, session });
+        }
+        let (link, output) = self.outbound.poll()?;
+        if output == link::Output::Admit {
+            let admission = self.slots.get(link).map_or(0, |slot| slot.generation);
+            return Some(Output::Admit { link, admission });
+        }
+        Some(Output::Link { link, output })
     }
 }
 

@@ -12,7 +12,7 @@
 //!
 //! // First probe after 10 s of silence, one each 3 s, three in all: the bound is 19 s.
 //! let settings = Settings::new(Codec::Line, Side::Accepting, Policy::kernel_like());
-//! let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+//! let mut link = Link::new(Time::ZERO, settings, 1);
 //! link.handle(Time::ZERO, Input::Received(b"hello\n"));
 //! let mut probes = 0;
 //! let verdict = 'open: loop {

@@ -46,12 +46,12 @@ pub struct Link {
 impl Link {
     /// Creates a link that was opened at `now`. On the connecting side HELLO is the first output.
     ///
-    /// `seed` spreads the probes; `session` is the key that an accepting end gives to the session.
-    pub fn new(now: Time, settings: Settings, session: SessionKey, seed: u64) -> Link {
+    /// `seed` spreads the probes.
+    pub fn new(now: Time, settings: Settings, seed: u64) -> Link {
         let mut outbound = Outbound::default();
         let mut random = Random::new(seed);
         let mut context = Context { settings: &settings, random: &mut random };
-        let peer = Peer::open(now, session, &mut context, &mut outbound.to(0));
+        let peer = Peer::open(now, &mut context, &mut outbound.to(0));
         Link { settings, peer, outbound, random }
     }
 
@@ -93,7 +93,7 @@ impl Link {
     }
 }
 
-/// The number and epoch of a session, which an accepting end chooses before the handshake.
+/// The number and epoch of a session, which an accepting end gives to a peer that it admits.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct SessionKey {
     /// The session's number; printed in 16 hexadecimal digits, as the gateway prints it.

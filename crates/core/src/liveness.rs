@@ -367,7 +367,7 @@ impl Liveness {
 
     fn introduce(&mut self, now: Time, seed: u32, policy: &Policy) {
         if let State::Handshake { .. } = self.state {
-            self.last_heard = self.last_heard.max(now);
+            // The peer may have waited for its admission, and is no more silent for that.
             self.silent_since = self.silent_since.max(now);
             let [lead, ..] = seed.to_le_bytes();
             self.lead = lead;

@@ -4,11 +4,13 @@
 //! of the shard, and takes three times the memory for a moment. Here growth allocates one page;
 //! only the directory, one pointer per page, is ever copied.
 
+mod places;
 mod slots;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+pub use places::Places;
 pub use slots::{Scan, Slots};
 
 /// The entries per page. Small enough to allocate a page in microseconds, large enough that the

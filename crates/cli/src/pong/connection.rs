@@ -38,6 +38,8 @@ pub(crate) enum NoticeKind {
 
 pub(crate) struct Connection {
     link: Link,
+    /// The key of the session that the peer gets.
+    session: SessionKey,
     meter: Meter,
     answers: Answers,
     delay: Span,
@@ -56,9 +58,9 @@ impl Connection {
             limits: Limits { shortest_bound: Span::ZERO, longest_bound: MAX_BOUND },
             ..Settings::new(codec, Side::Accepting, Policy::never())
         };
-        let key = SessionKey { session, epoch: session };
         Connection {
-            link: Link::new(now, settings, key, session),
+            link: Link::new(now, settings, session),
+            session: SessionKey { session, epoch: session },
             meter: Meter { decoder: Decoder::new(codec, MAX_DATA as u32), partial: 0 },
             answers: Answers::default(),
             delay,
@@ -127,8 +129,17 @@ impl Connection {
     /// the handshake, since it applies to heartbeats only.
     fn handle(&mut self, bytes: &[u8]) -> Vec<u8> {
         let now = self.clock.monotonic();
-        self.link.handle(Time::ZERO + now, Input::Received(bytes));
         let mut at_once = Vec::new();
+        self.link.handle(Time::ZERO + now, Input::Received(bytes));
+        self.poll_outputs(now, &mut at_once);
+        // Everybody is admitted; an answer to no question has no effect.
+        self.link.handle(Time::ZERO + now, Input::Admitted(self.session));
+        self.poll_outputs(now, &mut at_once);
+        at_once
+    }
+
+    /// Puts what is to be sent into `at_once`, or behind the delayed answers.
+    fn poll_outputs(&mut self, now: Span, at_once: &mut Vec<u8>) {
         while let Some(output) = self.link.poll_output() {
             match output {
                 Output::Transmit { bytes, .. } if self.established && self.delay > Span::ZERO => {
@@ -153,10 +164,10 @@ impl Connection {
                 | Output::Examine { .. }
                 | Output::Patience(_)
                 | Output::Poll
+                | Output::Admit
                 | Output::Close(_) => {}
             }
         }
-        at_once
     }
 }
 

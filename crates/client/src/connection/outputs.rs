@@ -64,6 +64,8 @@ impl Connection {
                     }
                     // Only a hub asks for it: this loop reads before it judges.
                     Output::Poll => {}
+                    // Only an accepting end admits.
+                    Output::Admit => {}
                     Output::Close(closing) => self.closing = closing,
                 }
             }

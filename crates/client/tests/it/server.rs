@@ -48,10 +48,10 @@ impl Server {
             max_data: self.max_data,
             ..Settings::new(self.codec, Side::Accepting, self.policy)
         };
-        let link = Link::new(Time::ZERO, settings, SessionKey { session, epoch: session }, 7);
         Peer {
             stream,
-            link,
+            link: Link::new(Time::ZERO, settings, 7),
+            session: SessionKey { session, epoch: session },
             clock,
             heard: Vec::new(),
             account: None,
@@ -102,6 +102,7 @@ impl fmt::Debug for Heard {
 pub(crate) struct Peer {
     pub(crate) stream: TcpStream,
     link: Link,
+    session: SessionKey,
     clock: Clock,
     pub(crate) heard: Vec<Heard>,
     /// The client's account of its previous link.
@@ -164,6 +165,14 @@ impl Peer {
 
     async fn pump(&mut self) {
         let mut bytes_out = Vec::new();
+        self.poll_outputs(&mut bytes_out);
+        // An answer to no question has no effect.
+        self.link.handle(self.now(), Input::Admitted(self.session));
+        self.poll_outputs(&mut bytes_out);
+        self.write(&bytes_out).await;
+    }
+
+    fn poll_outputs(&mut self, bytes_out: &mut Vec<u8>) {
         while let Some(output) = self.link.poll_output() {
             match output {
                 Output::Transmit { bytes, .. } => bytes_out.extend_from_slice(bytes),
@@ -195,9 +204,13 @@ impl Peer {
                 | Output::Examine { .. }
                 | Output::Patience(_)
                 | Output::Poll
+                | Output::Admit
                 | Output::Close(_) => {}
             }
         }
+    }
+
+    async fn write(&mut self, bytes_out: &[u8]) {
         let step = if self.single_bytes { 1 } else { bytes_out.len().max(1) };
         for piece in bytes_out.chunks(step) {
             if self.stream.write_all(piece).await.is_err() {

@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 
 use super::Slot;
+use super::sessions::{Session, Sessions};
 use crate::flight::Flight;
 use crate::liveness::Deadline;
 use crate::pages::Scan;
@@ -19,9 +20,10 @@ pub struct Presence<'a> {
     pub listener: u16,
     /// The peer's address.
     pub address: SocketAddr,
-    /// The session's number, never used twice.
+    /// The session's number; before the session is open, a number that no session has.
     pub session: u64,
-    /// The session's epoch, higher than that of any earlier session of this shard.
+    /// The session's epoch, higher than that of any earlier session of this shard; 0 before the
+    /// session is owned.
     pub epoch: u64,
     /// The identity that the peer claims; empty if it claims none.
     pub identity: &'a str,
@@ -55,11 +57,12 @@ pub struct Presence<'a> {
 #[derive(Debug)]
 pub struct Presences<'a> {
     scan: Scan<'a, Slot>,
+    sessions: &'a Sessions,
 }
 
 impl<'a> Presences<'a> {
-    pub(super) fn new(scan: Scan<'a, Slot>) -> Presences<'a> {
-        Presences { scan }
+    pub(super) fn new(scan: Scan<'a, Slot>, sessions: &'a Sessions) -> Presences<'a> {
+        Presences { scan, sessions }
     }
 
     /// Returns the number at which the next search continues; `None` if nothing is left.
@@ -73,21 +76,20 @@ impl<'a> Iterator for Presences<'a> {
 
     fn next(&mut self) -> Option<Presence<'a>> {
         let (link, slot) = self.scan.find(|(_, slot)| slot.peer.is_established())?;
-        Some(Presence::of(link, slot))
+        Some(Presence::of(link, slot, self.sessions))
     }
 }
 
 impl<'a> Presence<'a> {
-    pub(super) fn of(link: u32, slot: &'a Slot) -> Presence<'a> {
+    pub(super) fn of(link: u32, slot: &'a Slot, sessions: &Sessions) -> Presence<'a> {
         let liveness = slot.peer.liveness();
         let introduced = slot.peer.introduced();
-        let key = slot.peer.session();
         Presence {
             link,
             listener: slot.listener,
             address: slot.address.get(),
-            session: key.session,
-            epoch: key.epoch,
+            session: sessions.number(slot.generation, slot.place, link),
+            epoch: slot.place.and_then(|place| sessions.get(place)).map_or(0, Session::epoch),
             identity: introduced.map_or("", |introduced| &introduced.identity),
             boot_id: introduced.map_or(BootId::default(), |introduced| introduced.boot_id),
             instance_id: introduced.map_or(InstanceId::default(), |known| known.instance_id),

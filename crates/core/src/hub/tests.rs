@@ -10,6 +10,7 @@ use crate::flight::Incident;
 use crate::kernel::SocketError;
 use crate::link::{Closing, Event, Side};
 use crate::liveness::{Reason, Role};
+use crate::policy::Policy;
 use crate::wire::{Codec, Malformed};
 
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4_711);
@@ -20,16 +21,31 @@ fn hub(policy: Policy) -> Hub {
 }
 
 fn open(hub: &mut Hub, link: u32, listener: u16) {
-    hub.handle(Time::ZERO, Input::Opened { link, listener, address: ADDRESS, epoch: 9 });
-    let input = link::Input::Received(b"ping\n");
-    hub.handle(Time::ZERO, Input::Link { link, input });
+    hub.handle(Time::ZERO, Input::Opened { link, listener, address: ADDRESS });
+    introduce(hub, Time::ZERO, link, b"ping\n");
+}
+
+/// Sends the first bytes of a peer, and admits it.
+fn introduce(hub: &mut Hub, now: Time, link: u32, bytes: &[u8]) {
+    let input = link::Input::Received(bytes);
+    hub.handle(now, Input::Link { link, input });
+    admit(hub, now, link);
+}
+
+/// Admits a peer, as an answer to the outputs that wait.
+fn admit(hub: &mut Hub, now: Time, link: u32) {
+    let admission = hub.slots.get(link).map_or(0, |slot| slot.generation);
+    hub.handle(now, Input::Identified { link, admission });
+    let session = hub.presence(link).map_or(0, |known| known.session);
+    hub.handle(now, Input::Owned { session, epoch: 9 });
 }
 
 /// Takes all outputs. Returns the number of lost links by cause, and the bytes sent.
 fn drain(hub: &mut Hub) -> (BTreeMap<&'static str, u32>, Vec<u8>) {
     let mut lost = BTreeMap::new();
     let mut sent = Vec::new();
-    while let Some(Output { output, .. }) = hub.poll_output() {
+    while let Some(output) = hub.poll_output() {
+        let Output::Link { output, .. } = output else { continue };
         match output {
             link::Output::Event(Event::Lost { verdict, .. }) => {
                 *lost.entry(verdict.cause.name()).or_default() += 1;
@@ -39,6 +55,7 @@ fn drain(hub: &mut Hub) -> (BTreeMap<&'static str, u32>, Vec<u8>) {
             | link::Output::Examine { .. }
             | link::Output::Patience(_)
             | link::Output::Poll
+            | link::Output::Admit
             | link::Output::Close(_) => {}
         }
     }
@@ -155,7 +172,8 @@ fn a_sweep_visits_a_bounded_number_of_slots_and_memory_shrinks_after_a_mass_leav
 /// Returns the links that the hub asks to read, and the number of lost links.
 fn polls(hub: &mut Hub) -> (Vec<u32>, u32) {
     let (mut polls, mut lost) = (Vec::new(), 0);
-    while let Some(Output { link, output }) = hub.poll_output() {
+    while let Some(output) = hub.poll_output() {
+        let Output::Link { link, output } = output else { continue };
         match output {
             link::Output::Poll => polls.push(link),
             link::Output::Event(Event::Lost { .. }) => lost += 1,
@@ -163,6 +181,7 @@ fn polls(hub: &mut Hub) -> (Vec<u32>, u32) {
             | link::Output::Transmit { .. }
             | link::Output::Examine { .. }
             | link::Output::Patience(_)
+            | link::Output::Admit
             | link::Output::Close(_) => {}
         }
     }
@@ -287,8 +306,8 @@ fn unknown_links_are_ignored_and_impossible_ones_are_closed() {
     drain(&mut hub);
     let closed = link::Output::Close(Closing::Abort);
     for (link, listener) in [(7, 0), (8, 9), (MAX_LINKS, 0)] {
-        hub.handle(Time::ZERO, Input::Opened { link, listener, address: ADDRESS, epoch: 9 });
-        assert_eq!(hub.poll_output(), Some(Output { link, output: closed }));
+        hub.handle(Time::ZERO, Input::Opened { link, listener, address: ADDRESS });
+        assert_eq!(hub.poll_output(), Some(Output::Link { link, output: closed }));
         assert_eq!(hub.poll_output(), None);
     }
     assert_eq!(hub.counters().links, 1);
@@ -435,12 +454,13 @@ fn timers_of_trusted_links_stand_on_the_grid_and_verdicts_are_exact() {
     let mut hub = Hub::new(Time::ZERO, 1, alloc::vec![settings], 7);
     let heard = Time::from_nanos(7_000_001);
     let address = ([127, 0, 0, 1], 1).into();
-    hub.handle(Time::ZERO, Input::Opened { link: 0, listener: 0, address, epoch: 1 });
-    hub.handle(heard, Input::Link { link: 0, input: link::Input::Received(b"ping\n") });
+    hub.handle(Time::ZERO, Input::Opened { link: 0, listener: 0, address });
+    introduce(&mut hub, heard, 0, b"ping\n");
     let (mut timers, mut lost) = (Vec::new(), None);
     while lost.is_none() {
         while let Some(output) = hub.poll_output() {
-            if let link::Output::Event(link::Event::Lost { verdict, .. }) = output.output {
+            let Output::Link { output, .. } = output else { continue };
+            if let link::Output::Event(link::Event::Lost { verdict, .. }) = output {
                 lost = Some(verdict);
             }
         }
@@ -464,8 +484,8 @@ fn the_probes_of_many_links_leave_together_and_not_too_many_at_once() {
     let heard = |link: u32| Time::ZERO + Span::from_micros(1_250 * u64::from(link));
     for link in 0..LINKS {
         let now = heard(link);
-        hub.handle(now, Input::Opened { link, listener: 0, address: ADDRESS, epoch: 9 });
-        hub.handle(now, Input::Link { link, input: link::Input::Received(b"pong\n") });
+        hub.handle(now, Input::Opened { link, listener: 0, address: ADDRESS });
+        introduce(&mut hub, now, link, b"pong\n");
     }
     drain(&mut hub);
     let mut batches = BTreeMap::<Time, u32>::new();
@@ -473,7 +493,8 @@ fn the_probes_of_many_links_leave_together_and_not_too_many_at_once() {
     while probed.len() < LINKS as usize {
         let now = hub.next_deadline().unwrap();
         hub.handle(now, Input::Deadline { horizon: now });
-        while let Some(Output { link, output }) = hub.poll_output() {
+        while let Some(output) = hub.poll_output() {
+            let Output::Link { link, output } = output else { continue };
             if let link::Output::Transmit { .. } = output
                 && probed.insert(link)
             {
@@ -494,13 +515,15 @@ fn feed(hub: &mut Hub, at_ms: u64, link: u32, bytes: &[u8]) -> Vec<(u32, Cause)>
     let input = link::Input::Received(bytes);
     hub.handle(Time::from_millis(at_ms), Input::Link { link, input });
     let mut lost = Vec::new();
-    while let Some(Output { link, output }) = hub.poll_output() {
+    while let Some(output) = hub.poll_output() {
+        let Output::Link { link, output } = output else { continue };
         match output {
             link::Output::Event(Event::Lost { verdict, .. }) => lost.push((link, verdict.cause)),
             link::Output::Poll
             | link::Output::Event(_)
             | link::Output::Examine { .. }
             | link::Output::Patience(_)
+            | link::Output::Admit
             | link::Output::Close(_) => {}
             link::Output::Transmit { bytes, .. } => {
                 assert!(bytes.starts_with(b"pong"), "no answer")
@@ -629,4 +652,73 @@ fn an_answered_probe_leaves_no_timer_behind() {
     let probe = hub.presence(0).unwrap().next_deadline.unwrap().at;
     let armed = hub.wheel.armed(0).unwrap();
     assert!(suspicion < armed && armed <= probe, "the wheel waits for the next probe alone");
+}
+
+/// Hands the first bytes of a peer in; returns the number of the admission that the hub asks for.
+fn ask(hub: &mut Hub, link: u32) -> u32 {
+    hub.handle(Time::ZERO, Input::Opened { link, listener: 0, address: ADDRESS });
+    let input = link::Input::Received(b"ping\n");
+    hub.handle(Time::ZERO, Input::Link { link, input });
+    match hub.poll_output() {
+        Some(Output::Admit { link: of, admission }) if of == link => admission,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_login_has_two_halves_and_the_later_one_gets_the_later_epoch() {
+    let mut hub = hub(Policy::default());
+    let [first, second] = [0, 1].map(|link| (link, ask(&mut hub, link)));
+    assert_eq!((hub.counters().links, hub.counters().online), (2, 0));
+    // The one who came later is identified first.
+    for (epoch, (link, admission)) in (5..).zip([second, first]) {
+        hub.handle(Time::ZERO, Input::Identified { link, admission });
+        let Some(Output::Own { session, link: of, .. }) = hub.poll_output() else { panic!() };
+        assert_eq!((of, hub.find(session)), (link, None), "not yet");
+        hub.handle(Time::ZERO, Input::Identified { link, admission });
+        assert_eq!(hub.poll_output(), None, "a session is opened once");
+        hub.handle(Time::ZERO, Input::Owned { session, epoch });
+        drain(&mut hub);
+        assert_eq!(hub.find(session), Some(link));
+        assert_eq!(hub.presence(link).map(|known| known.epoch), Some(epoch));
+        hub.handle(Time::ZERO, Input::Owned { session, epoch: 99 });
+        assert_eq!(hub.presence(link).map(|known| known.epoch), Some(epoch));
+    }
+}
+
+#[test]
+fn an_answer_about_another_link_of_the_same_number_is_ignored() {
+    let mut hub = hub(Policy::default());
+    let late = ask(&mut hub, 0);
+    let failed = link::Input::Failed(SocketError::Reset);
+    hub.handle(Time::ZERO, Input::Link { link: 0, input: failed });
+    drain(&mut hub);
+    hub.handle(Time::ZERO, Input::Deadline { horizon: Time::ZERO });
+    let admission = ask(&mut hub, 0);
+    assert_ne!(late, admission);
+    let refused = Input::Refused { link: 0, admission: late, goodbye: CloseReason::Full.into() };
+    for answer in [Input::Identified { link: 0, admission: late }, refused] {
+        hub.handle(Time::ZERO, answer);
+        assert_eq!(hub.poll_output(), None);
+    }
+    let refused = Input::Refused { link: 0, admission, goodbye: CloseReason::Full.into() };
+    hub.handle(Time::ZERO, refused);
+    assert_eq!(drain(&mut hub).0.get("finished"), Some(&1));
+}
+
+#[test]
+fn the_session_numbers_of_two_runs_differ_and_no_two_links_share_one() {
+    let numbers = |seed| {
+        let line = Settings::new(Codec::Line, Side::Accepting, Policy::default());
+        let mut hub = Hub::new(Time::ZERO, 1, Vec::from([line]), seed);
+        (0..100).for_each(|link| open(&mut hub, link, 0));
+        (100..200).for_each(|link| {
+            hub.handle(Time::ZERO, Input::Opened { link, listener: 0, address: ADDRESS });
+        });
+        let all = (0..200).map(|link| hub.presence(link).unwrap().session);
+        all.collect::<alloc::collections::BTreeSet<_>>()
+    };
+    let [first, second] = [1, 2].map(numbers);
+    assert_eq!((first.len(), second.len()), (200, 200));
+    assert!(first.is_disjoint(&second));
 }

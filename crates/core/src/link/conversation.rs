@@ -1,5 +1,6 @@
 //! The conversation on one link: dispatches frames, deadlines and commands.
 
+mod admission;
 mod closing;
 mod data;
 mod half_close;
@@ -14,6 +15,7 @@ mod verdict;
 
 use alloc::boxed::Box;
 
+use admission::Admission;
 pub use half_close::HALF_CLOSED;
 pub use inquiry::FLOOR_PER_SECOND;
 use inquiry::Inquiry;
@@ -22,7 +24,7 @@ use super::outbound::Writer;
 use super::outstanding::Outstanding;
 use super::patience::InForce;
 use super::peer::{Context, Effect};
-use super::{BeatKind, Command, Event, Lane, PIECE, SessionKey, Settings};
+use super::{BeatKind, Command, Event, Lane, PIECE, Settings};
 use crate::cause::Cause;
 use crate::flight::{Flight, Incident};
 use crate::liveness::{self, Deadline, Evidence, Liveness, Reason};
@@ -35,7 +37,6 @@ use crate::wire::{BootId, Codec, Frame, InstanceId, Malformed};
 pub(super) struct Conversation {
     pub(super) liveness: Liveness,
     pub(super) flight: Flight,
-    pub(super) session: SessionKey,
     /// What the peer sent of itself in its handshake; `None` in codecs without a handshake.
     pub(super) introduced: Option<Box<Introduced>>,
     /// The policy in force.
@@ -61,6 +62,8 @@ pub(super) struct Conversation {
     retuned: bool,
     /// The inquiry into a suspect peer.
     inquiry: Option<Box<Inquiry>>,
+    /// What waits while the peer waits for its session.
+    admission: Option<Box<Admission>>,
 }
 
 /// What the peer sent of itself in its handshake.
@@ -73,8 +76,10 @@ pub(crate) struct Introduced {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    /// The handshake is not complete.
+    /// The peer's part of the handshake is not complete.
     Handshake,
+    /// The peer waits until it is admitted or refused.
+    Admission,
     Established,
     /// The peer has closed its side and may still read; its liveness holds the deadline.
     HalfClosed,
@@ -82,11 +87,10 @@ enum Stage {
 }
 
 impl Conversation {
-    pub(super) fn open(now: Time, settings: &Settings, session: SessionKey) -> Conversation {
+    pub(super) fn open(now: Time, settings: &Settings) -> Conversation {
         Conversation {
             liveness: Liveness::new(now, settings.role, settings.handshake_timeout),
             flight: Flight::new(now),
-            session,
             introduced: None,
             policy: settings.policy,
             heartbeat_data: None,
@@ -100,6 +104,7 @@ impl Conversation {
             ping_sequence: 0,
             retuned: false,
             inquiry: None,
+            admission: None,
         }
     }
 
@@ -110,7 +115,7 @@ impl Conversation {
     pub(super) fn is_established(&self) -> bool {
         match self.stage {
             Stage::Established | Stage::HalfClosed => true,
-            Stage::Handshake | Stage::Over => false,
+            Stage::Handshake | Stage::Admission | Stage::Over => false,
         }
     }
 
@@ -171,6 +176,9 @@ impl Conversation {
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
     ) -> Effect {
+        if self.admission.is_some() {
+            return self.expire_admission(now, out);
+        }
         let (baseline, outstanding) = self.due_examinations(now);
         self.liveness.handle(now, liveness::Input::Deadline, &self.policy);
         while let Some(output) = self.liveness.poll_output() {
@@ -257,6 +265,9 @@ impl Conversation {
         if self.is_over() {
             return None;
         }
+        if let Some(admission) = &self.admission {
+            return Some(admission.deadline());
+        }
         Deadline::earlier(self.liveness.next_deadline(&self.policy), self.examine_deadline())
     }
 
@@ -271,7 +282,7 @@ impl Conversation {
                 Deadline::earlier(self.outstanding.deadline(), self.baseline_deadline())
             }
             // It ends sooner than the kernel gives up.
-            Stage::Handshake | Stage::Over => None,
+            Stage::Handshake | Stage::Admission | Stage::Over => None,
         }
     }
 

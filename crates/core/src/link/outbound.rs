@@ -32,6 +32,7 @@ enum Queued {
     Event(Event<'static>),
     Examine { route: bool },
     Patience(Patience),
+    Admit,
     Poll,
     Close(Closing),
 }
@@ -65,6 +66,7 @@ impl Outbound {
             Queued::Event(event) => Output::Event(event),
             Queued::Examine { route } => Output::Examine { route },
             Queued::Patience(patience) => Output::Patience(patience),
+            Queued::Admit => Output::Admit,
             Queued::Poll => Output::Poll,
             Queued::Close(closing) => Output::Close(closing),
         };
@@ -142,6 +144,11 @@ impl Writer<'_> {
     /// Queues the patience that the kernel must have.
     pub(crate) fn patience(&mut self, patience: Patience) {
         self.push(Queued::Patience(patience));
+    }
+
+    /// Queues a request to decide whether the peer gets a session.
+    pub(crate) fn admit(&mut self) {
+        self.push(Queued::Admit);
     }
 
     /// Queues a request to read the socket.

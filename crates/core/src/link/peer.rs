@@ -38,14 +38,9 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn open(
-        now: Time,
-        session: SessionKey,
-        context: &mut Context<'_>,
-        out: &mut Writer<'_>,
-    ) -> Peer {
+    pub(crate) fn open(now: Time, context: &mut Context<'_>, out: &mut Writer<'_>) -> Peer {
         let settings = context.settings;
-        let mut conversation = Conversation::open(now, settings, session);
+        let mut conversation = Conversation::open(now, settings);
         conversation.send_hello(now, context, out);
         Peer { decoder: Decoder::new(settings.codec, settings.max_data), conversation }
     }
@@ -77,6 +72,8 @@ impl Peer {
             Input::Examined(examination) => self.examined(now, &examination, context, out),
             Input::Overflowed => self.conversation.end_by_overflow(now, out),
             Input::Deadline | Input::Polled => self.expire(now, context, out),
+            Input::Admitted(key) => self.admitted(now, key, context, out),
+            Input::Refused(goodbye) => self.conversation.refuse(now, goodbye, out),
             Input::Command(command) => self.command(now, command, context, out),
         }
     }
@@ -122,6 +119,7 @@ impl Peer {
             Reason::Suspicion
             | Reason::Verdict
             | Reason::Handshake
+            | Reason::Admission
             | Reason::Probe
             | Reason::Keepalive
             | Reason::Examine
@@ -158,16 +156,16 @@ impl Peer {
         self.conversation.introduced.as_deref()
     }
 
+    pub(crate) fn awaits_admission(&self) -> bool {
+        self.conversation.awaits_admission()
+    }
+
     pub(crate) fn is_established(&self) -> bool {
         self.conversation.is_established()
     }
 
     pub(crate) fn is_suspect(&self) -> bool {
         self.conversation.is_established() && self.conversation.liveness.is_suspect()
-    }
-
-    pub(crate) fn session(&self) -> SessionKey {
-        self.conversation.session
     }
 
     /// Handles the deadline of the conversation and that of an incomplete frame, the earlier first.
@@ -235,7 +233,7 @@ impl Peer {
     fn receive(
         &mut self,
         now: Time,
-        mut bytes: &[u8],
+        bytes: &[u8],
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
     ) -> Effect {
@@ -251,25 +249,16 @@ impl Peer {
         let rtt = self.conversation.liveness.rtt();
         let read = bytes.len();
         self.conversation.hear(now, Evidence::Bytes, out);
-        loop {
-            match self.decoder.next(&mut bytes) {
-                Ok(None) => break,
-                Ok(Some(frame)) => self.conversation.handle_frame(now, frame, context, out),
-                Err(malformed) => {
-                    self.conversation.flight.heard(now, read);
-                    return self.conversation.end_by_malformed(now, malformed, out);
-                }
-            }
-            if self.conversation.is_over() {
-                return Effect::Ended;
+        match self.decode(now, bytes, context, out) {
+            // The handshake that follows implies that it was heard.
+            Decoded::All if self.conversation.awaits_admission() => {}
+            Decoded::All => self.conversation.flight.heard(now, read),
+            Decoded::Ended => return Effect::Ended,
+            Decoded::Malformed(malformed) => {
+                self.conversation.flight.heard(now, read);
+                return self.conversation.end_by_malformed(now, malformed, out);
             }
         }
-        if self.decoder.is_within_frame() {
-            self.decoder.count_from(self.conversation.liveness.silent_since());
-        }
-        // Recorded after the frames, whose own incidents come first.
-        self.conversation.flight.heard(now, read);
-        self.conversation.answer_pings(now, context, out);
         if self.conversation.is_patience_extended() {
             self.conversation.restore_patience(out);
         }
@@ -284,4 +273,69 @@ impl Peer {
             Effect::None
         }
     }
+
+    /// Decodes and handles frames, and answers PINGs. What follows a frame that asks for the
+    /// admission of the peer waits for the answer.
+    #[inline]
+    fn decode(
+        &mut self,
+        now: Time,
+        mut bytes: &[u8],
+        context: &mut Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> Decoded {
+        loop {
+            if self.conversation.awaits_admission() {
+                // The frame that was handled is held no longer.
+                self.decoder.discard();
+                return match self.conversation.hold(now, bytes, out) {
+                    Effect::Ended => Decoded::Ended,
+                    Effect::None | Effect::Rearm => Decoded::All,
+                };
+            }
+            match self.decoder.next(&mut bytes) {
+                Ok(None) => break,
+                Ok(Some(frame)) => self.conversation.handle_frame(now, frame, context, out),
+                Err(malformed) => return Decoded::Malformed(malformed),
+            }
+            if self.conversation.is_over() {
+                return Decoded::Ended;
+            }
+        }
+        if self.decoder.is_within_frame() {
+            self.decoder.count_from(self.conversation.liveness.silent_since());
+        }
+        self.conversation.answer_pings(now, context, out);
+        Decoded::All
+    }
+
+    /// Completes the handshake, and handles the bytes that waited for it.
+    fn admitted(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        context: &mut Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        let Some(held) = self.conversation.admit(now, key, context, out) else {
+            return Effect::None;
+        };
+        match self.decode(now, &held, context, out) {
+            Decoded::All => Effect::Rearm,
+            Decoded::Ended => Effect::Ended,
+            Decoded::Malformed(malformed) => {
+                self.conversation.end_by_malformed(now, malformed, out)
+            }
+        }
+    }
+}
+
+/// What became of bytes that arrived.
+enum Decoded {
+    /// They were handled, as far as they are whole frames, or wait for the admission of the peer.
+    All,
+    /// The link has ended.
+    Ended,
+    /// They are illegal.
+    Malformed(Malformed),
 }

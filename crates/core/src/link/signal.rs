@@ -1,5 +1,6 @@
 //! The inputs and outputs of a link.
 
+use super::SessionKey;
 use crate::cause::{Cause, Confidence, Verdict};
 use crate::grounds::Grounds;
 use crate::kernel::{Examination, Patience, SocketError};
@@ -31,6 +32,11 @@ pub enum Input<'a> {
     /// The answer to [`Output::Poll`]: the socket was read until it was empty, or bytes that it
     /// held were handed in before. A deadline that has come is handled now.
     Polled,
+    /// The answer to [`Output::Admit`]: the peer has this session. Ignored if nobody asked.
+    Admitted(SessionKey),
+    /// The answer to [`Output::Admit`]: the peer is sent away with this CLOSE. Ignored if nobody
+    /// asked.
+    Refused(Goodbye),
     /// A command of the application or an operator.
     Command(Command<'a>),
 }
@@ -99,6 +105,10 @@ pub enum Output<'a> {
     /// Let the kernel have this patience with the connection, and no less, until the next output of
     /// this kind. Before the first, [`Settings::patience`](super::Settings::patience) is in force.
     Patience(Patience),
+    /// Decide whether the peer gets a session, and answer with [`Input::Admitted`] or
+    /// [`Input::Refused`], within the time limit of the handshake. Until then do not read the
+    /// socket. Only on the accepting side, and once for each link.
+    Admit,
     /// Read the socket now, hand in what it holds, and then [`Input::Polled`]: silence is judged
     /// only by an empty socket. Only a hub asks for it, with the time up to which all sockets were
     /// read.

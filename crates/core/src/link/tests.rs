@@ -1,5 +1,6 @@
 //! The inquiry into a suspect peer: the examinations that are requested, and the verdict.
 
+mod admission;
 mod by_rule;
 mod combined;
 mod half_close;
@@ -30,10 +31,16 @@ fn policy() -> Policy {
 fn link(hung: Hung) -> Link {
     let settings =
         Settings { examines: true, hung, ..Settings::new(Codec::Line, Side::Accepting, policy()) };
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut link = Link::new(Time::ZERO, settings, 1);
     link.handle(Time::ZERO, Input::Received(b"ping\n"));
+    admit(&mut link, Time::ZERO);
     while link.poll_output().is_some() {}
     link
+}
+
+/// Admits the peer of `link`.
+fn admit(link: &mut Link, now: Time) {
+    link.handle(now, Input::Admitted(SessionKey::default()));
 }
 
 /// The most inputs that a helper hands in until a link comes to rest: ten times what tests need.
@@ -95,6 +102,7 @@ fn poll(link: &mut Link, now: Time, shows: &impl Fn(u64) -> TcpSnapshot, run: &m
                 | Output::Transmit { .. }
                 | Output::Patience(_)
                 | Output::Poll
+                | Output::Admit
                 | Output::Close(_) => {}
             }
         }
@@ -178,6 +186,7 @@ fn a_shell_that_does_not_examine_forfeits_the_examination() {
             | Output::Examine { .. }
             | Output::Patience(_)
             | Output::Poll
+            | Output::Admit
             | Output::Close(_) => None,
         })
     });
@@ -190,7 +199,7 @@ fn acknowledged_heartbeats_are_no_progress_even_if_long() {
         examines: true,
         ..Settings::new(Codec::Message1028, Side::Connecting(Introduction::default()), policy())
     };
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut link = Link::new(Time::ZERO, settings, 1);
     while link.poll_output().is_some() {}
     let shows = |millis: u64| TcpSnapshot {
         bytes_acked: Some((millis / 500 - 1) * 1_028),

@@ -142,6 +142,8 @@ impl Deadline {
 pub enum Reason {
     /// The handshake must be complete.
     Handshake,
+    /// The peer must be admitted or refused.
+    Admission,
     /// A probe is due.
     Probe,
     /// A keepalive is due.

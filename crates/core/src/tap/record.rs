@@ -301,7 +301,7 @@ pub fn replay(mut hub: Hub, record: &[u8]) -> Result<ReplaySummary, ReplayError>
 fn feed(hub: &mut Hub, now: Time, input: Input<'_>) -> Result<(), Divergence> {
     if let Some(output) = hub.poll_output() {
         let replayed = digest::digest(&output);
-        return Err(Divergence::Surplus { link: output.link, replayed });
+        return Err(Divergence::Surplus { link: output.link(), replayed });
     }
     hub.handle(now, input);
     Ok(())
@@ -315,7 +315,7 @@ fn compare(hub: &mut Hub, recorded: u64) -> Result<(), Divergence> {
     if replayed == recorded {
         Ok(())
     } else {
-        Err(Divergence::Other { link: output.link, recorded, replayed })
+        Err(Divergence::Other { link: output.link(), recorded, replayed })
     }
 }
 

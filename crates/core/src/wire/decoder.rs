@@ -110,9 +110,9 @@ impl Decoder {
         }
     }
 
-    /// Releases a partial frame whose rest cannot arrive, because the stream has ended.
+    /// Releases the frame that was returned last, or a partial one whose rest will not arrive.
     pub(crate) fn discard(&mut self) {
-        if let State::Within = self.state {
+        if let State::Within | State::HandedOut = self.state {
             (self.partial, self.state) = (None, State::Between);
         }
     }

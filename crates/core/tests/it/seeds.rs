@@ -95,7 +95,7 @@ fn every_hub_input_is_in_the_record_seed() {
     };
     for (link, &input) in (0..).zip(&inputs) {
         let address = ([127, 0, 0, 1], 7).into();
-        record_input(hub::Input::Opened { link, listener: 2, address, epoch: 1 });
+        record_input(hub::Input::Opened { link, listener: 2, address });
         let first = Input::Received(b"hello\n");
         record_input(hub::Input::Link { link, input: first });
         record_input(hub::Input::Link { link, input });

@@ -16,7 +16,20 @@ impl ShardLoop {
     #[inline]
     pub(super) fn carry_out(&mut self) {
         loop {
-            while let Some(hub::Output { link, output }) = self.hub.poll_output() {
+            while let Some(output) = self.hub.poll_output() {
+                let (link, output) = match output {
+                    hub::Output::Link { link, output } => (link, output),
+                    // Whoever comes is admitted, and has the identity that it claims.
+                    hub::Output::Admit { link, admission } => {
+                        self.answers.push_back(hub::Input::Identified { link, admission });
+                        continue;
+                    }
+                    hub::Output::Own { session, .. } => {
+                        let epoch = self.epochs.next();
+                        self.answers.push_back(hub::Input::Owned { session, epoch });
+                        continue;
+                    }
+                };
                 match output {
                     Output::Transmit { bytes, lane } => {
                         self.data_moved |= lane == Lane::Data;
@@ -44,7 +57,13 @@ impl ShardLoop {
                         self.read_in_next_turn(link);
                     }
                     Output::Close(Closing::Abort) => self.sockets.mark_for_close(link),
+                    // The hub asks for it.
+                    Output::Admit => {}
                 }
+            }
+            if let Some(answer) = self.answers.pop_front() {
+                self.hub.handle(self.clock.now(), answer);
+                continue;
             }
             let Some((link, feedback)) = self.sockets.next_feedback() else {
                 break;

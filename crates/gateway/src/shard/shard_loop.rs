@@ -1,5 +1,6 @@
 //! The loop of a shard: poll, read the clock, feed, expire, flush.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
@@ -83,7 +84,9 @@ pub(super) struct ShardLoop {
     /// Links whose sockets the hub asked to read before it judges them.
     pub(super) polls: Vec<u32>,
     pub(super) echo: bool,
-    epochs: Arc<Epochs>,
+    /// Answers to the hub, to be handed in once its outputs have been carried out.
+    pub(super) answers: VecDeque<hub::Input<'static>>,
+    pub(super) epochs: Arc<Epochs>,
     requests: RequestQueue,
     pub(super) reports: ReportSender,
     bytes_in: u64,
@@ -134,6 +137,7 @@ impl ShardLoop {
             unread: Vec::new(),
             polls: Vec::new(),
             echo: setup.echo,
+            answers: VecDeque::new(),
             epochs: setup.epochs,
             requests,
             reports: ReportSender::new(setup.reports, Arc::clone(&setup.stats)),
@@ -372,8 +376,7 @@ impl ShardLoop {
                     let link = entry.key() as u32;
                     entry.insert(Conn::new(stream));
                     self.accepted += 1;
-                    let epoch = self.epochs.next();
-                    self.hub.handle(now, hub::Input::Opened { link, listener, address, epoch });
+                    self.hub.handle(now, hub::Input::Opened { link, listener, address });
                     self.carry_out();
                 }
                 Accepted::Paused(reason) => self.stats.pause_accepting(reason),

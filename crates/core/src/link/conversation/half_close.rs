@@ -28,7 +28,7 @@ impl Conversation {
         out: &mut Writer<'_>,
     ) -> Effect {
         let goes_on = match self.stage {
-            Stage::Handshake | Stage::Over => false,
+            Stage::Handshake | Stage::Admission | Stage::Over => false,
             Stage::HalfClosed => return Effect::None,
             Stage::Established => match self.codec {
                 Codec::Native | Codec::Message1028 => true,

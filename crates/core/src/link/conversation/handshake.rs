@@ -26,7 +26,7 @@ impl Conversation {
             return;
         };
         if !self.codec.has_handshake() {
-            return self.establish(now, None, context, out);
+            return self.establish(now, SessionKey::default(), None, context, out);
         }
         let hello = Hello {
             asks: introduction.asks,
@@ -54,7 +54,7 @@ impl Conversation {
         match frame {
             Frame::Hello(hello) if !connects => self.accept_hello(now, &hello, context, out),
             Frame::Welcome(welcome) if connects => {
-                self.session = SessionKey { session: welcome.session, epoch: welcome.epoch };
+                let key = SessionKey { session: welcome.session, epoch: welcome.epoch };
                 self.introduced = Some(Box::new(Introduced {
                     identity: "".into(),
                     boot_id: welcome.boot_id,
@@ -63,12 +63,11 @@ impl Conversation {
                 let largest = u16::try_from(welcome.largest_data).unwrap_or(u16::MAX);
                 self.piece = self.piece.min(largest);
                 self.policy = welcome.policy.with_conduct_of(&context.settings.policy);
-                self.establish(now, None, context, out);
+                self.establish(now, key, None, context, out);
             }
             Frame::Close(close) if connects => self.handle_close(now, close, out),
             Frame::Ping(_) | Frame::Pong(_) | Frame::Data { .. } if !self.codec.has_handshake() => {
-                self.establish(now, None, context, out);
-                self.handle_frame(now, frame, context, out);
+                self.request_admission(now, None, Some(&frame), context, out);
             }
             Frame::Ping(_)
             | Frame::Pong(_)
@@ -82,7 +81,7 @@ impl Conversation {
         }
     }
 
-    /// Grants a policy, answers with WELCOME, and completes the handshake.
+    /// Grants a policy, and asks for the admission of the peer.
     fn accept_hello(
         &mut self,
         now: Time,
@@ -97,13 +96,29 @@ impl Conversation {
             instance_id: hello.instance_id,
         }));
         self.policy = settings.limits.grant(hello.asks, settings.policy);
+        self.request_admission(now, hello.account, None, context, out);
+    }
+
+    /// Completes the handshake on the accepting side, with WELCOME in codecs that have it.
+    pub(super) fn welcome(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        account: Option<Account>,
+        context: &mut Context<'_>,
+        out: &mut Writer<'_>,
+    ) {
+        if !self.codec.has_handshake() {
+            return self.establish(now, key, account, context, out);
+        }
+        let settings = context.settings;
         let welcome = Welcome {
             resumed: false,
             capabilities: 0,
             boot_id: settings.boot_id,
             instance_id: settings.instance_id,
-            session: self.session.session,
-            epoch: self.session.epoch,
+            session: key.session,
+            epoch: key.epoch,
             received: 0,
             server_time_ms: settings.wall_origin_ms.saturating_add(now.as_millis()),
             resume_window_ms: 0,
@@ -112,7 +127,7 @@ impl Conversation {
             resume_token: &[],
         };
         out.transmit(self.codec, Lane::Control, &Frame::Welcome(welcome));
-        self.establish(now, hello.account, context, out);
+        self.establish(now, key, account, context, out);
         self.record_sent(now, Lane::Control);
     }
 
@@ -120,6 +135,7 @@ impl Conversation {
     fn establish(
         &mut self,
         now: Time,
+        key: SessionKey,
         account: Option<Account>,
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
@@ -128,7 +144,7 @@ impl Conversation {
         self.flight.record(now, Incident::Introduced);
         let seed = context.random.next_u32();
         self.feed_liveness(now, liveness::Input::Introduced { seed }, out);
-        let SessionKey { session, epoch } = self.session;
+        let SessionKey { session, epoch } = key;
         out.event(Event::Established { session, epoch, policy: self.policy, account });
         self.update_patience(out);
     }

@@ -21,8 +21,11 @@ fn events(link: &mut Link, millis: u64, input: Input<'_>, tcp: TcpSnapshot) -> V
             match output {
                 Output::Examine { .. } => examine = true,
                 Output::Event(event) => events.push(format!("{event:?}")),
-                Output::Transmit { .. } | Output::Patience(_) | Output::Poll | Output::Close(_) => {
-                }
+                Output::Transmit { .. }
+                | Output::Patience(_)
+                | Output::Admit
+                | Output::Poll
+                | Output::Close(_) => {}
             }
         }
         if !examine {

@@ -17,7 +17,7 @@ pub(super) fn established(codec: Codec) -> Link {
 fn established_with(codec: Codec, hung: Hung) -> Link {
     let settings =
         Settings { examines: true, hung, ..Settings::new(codec, Side::Accepting, policy()) };
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut link = Link::new(Time::ZERO, settings, 1);
     let mut first = Vec::new();
     let hello = Hello {
         asks: None,
@@ -36,6 +36,7 @@ fn established_with(codec: Codec, hung: Hung) -> Link {
     };
     codec.encode(&frame, &mut first);
     link.handle(Time::ZERO, Input::Received(&first));
+    admit(&mut link, Time::ZERO);
     while link.poll_output().is_some() {}
     link
 }
@@ -72,7 +73,7 @@ fn handle(link: &mut Link, codec: Codec, now: Time, input: Input<'_>) -> Outputs
                 outputs.lost = Some((verdict.cause, verdict.confidence, verdict.grounds));
             }
             Output::Event(_) => outputs.events += 1,
-            Output::Patience(_) => {}
+            Output::Patience(_) | Output::Admit => {}
             Output::Examine { .. } => outputs.examinations += 1,
             Output::Poll => panic!("only a hub polls"),
             Output::Close(closing) => outputs.closing = Some(closing),
@@ -164,7 +165,7 @@ fn a_line_peer_and_a_peer_before_its_handshake_end_at_once() {
         Outputs { lost: exited, closing: Some(Closing::Flush), ..Outputs::default() }
     );
     let settings = Settings::new(Codec::Native, Side::Accepting, policy());
-    let mut mute = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut mute = Link::new(Time::ZERO, settings, 1);
     assert_eq!(handle(&mut mute, Codec::Native, AT, Input::Ended).lost, exited);
 }
 

@@ -108,6 +108,7 @@ fn a_peer_that_is_kept_after_one_probe_is_suspect_before_it_is_hung_and_recovers
                 | Output::Event(_)
                 | Output::Transmit { .. }
                 | Output::Patience(_)
+                | Output::Admit
                 | Output::Close(_) => {}
             }
         }

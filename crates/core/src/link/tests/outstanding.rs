@@ -59,7 +59,7 @@ fn play(
     shows: impl Fn(u64) -> TcpSnapshot,
 ) -> Outputs {
     let settings = Settings { examines: true, ..Settings::new(codec, Side::Accepting, policy) };
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut link = Link::new(Time::ZERO, settings, 1);
     let mut outputs = Outputs::default();
     let mut steps = Steps::default();
     for second in 0..=until {
@@ -72,6 +72,7 @@ fn play(
         }
         if !hears(second).is_empty() {
             link.handle(now, Input::Received(hears(second)));
+            admit(&mut link, now);
             note(&mut link, now, &shows, &mut outputs);
         }
         if !sends(second).is_empty() {
@@ -101,7 +102,11 @@ fn note(link: &mut Link, now: Time, shows: &impl Fn(u64) -> TcpSnapshot, outputs
                 outputs.lost.push((millis, verdict.cause))
             }
             Output::Event(Event::Suspect) => panic!("suspect at {millis}"),
-            Output::Poll | Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
+            Output::Admit
+            | Output::Poll
+            | Output::Event(_)
+            | Output::Transmit { .. }
+            | Output::Close(_) => {}
         }
     }
 }
@@ -159,8 +164,9 @@ fn a_window_that_is_closed_at_a_single_examination_causes_no_warning() {
 fn bytes_that_the_shell_holds_are_outstanding() {
     let settings =
         Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, patient()) };
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut link = Link::new(Time::ZERO, settings, 1);
     link.handle(Time::ZERO, Input::Received(b"ping\n"));
+    admit(&mut link, Time::ZERO);
     for (queued, next) in [(true, 16_000), (false, 60_000)] {
         let now = link.next_deadline().unwrap().at;
         link.handle(now, Input::Deadline);
@@ -185,8 +191,9 @@ fn a_peer_under_an_unenforced_bound_is_examined_while_bytes_wait_for_it() {
     let observed = policy().with_enforce(false);
     let settings =
         Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, observed) };
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut link = Link::new(Time::ZERO, settings, 1);
     link.handle(Time::ZERO, Input::Received(b"ping\n"));
+    admit(&mut link, Time::ZERO);
     let mut closed = Vec::new();
     for _ in 0..20 {
         let Some(next) = link.next_deadline() else { break };
@@ -200,7 +207,11 @@ fn a_peer_under_an_unenforced_bound_is_examined_while_bytes_wait_for_it() {
                     link.handle(next.at, Input::Examined(examination));
                 }
                 Output::Patience(patience) => closed.push((next.at.as_millis(), patience)),
-                Output::Poll | Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
+                Output::Admit
+                | Output::Poll
+                | Output::Event(_)
+                | Output::Transmit { .. }
+                | Output::Close(_) => {}
             }
         }
     }

@@ -16,7 +16,9 @@ const NEVER: Patience = Patience::new(None, SENDING);
 
 /// Hands in an input; returns the patience that the link then emits, at most one.
 fn after(link: &mut Link, millis: u64, input: Input<'_>) -> Option<Patience> {
-    link.handle(Time::from_millis(millis), input);
+    let now = Time::from_millis(millis);
+    link.handle(now, input);
+    admit(link, now);
     patience(link)
 }
 
@@ -25,7 +27,8 @@ pub(super) fn patience(link: &mut Link) -> Option<Patience> {
     let outputs = core::iter::from_fn(|| {
         link.poll_output().map(|output| match output {
             Output::Patience(patience) => Some(patience),
-            Output::Poll
+            Output::Admit
+            | Output::Poll
             | Output::Event(_)
             | Output::Transmit { .. }
             | Output::Examine { .. }
@@ -55,7 +58,7 @@ fn fresh() -> Link {
         examines: true,
         ..Settings::new(Codec::Line, Side::Accepting, Policy::standard())
     };
-    Link::new(Time::ZERO, settings, SessionKey::default(), 1)
+    Link::new(Time::ZERO, settings, 1)
 }
 
 #[test]
@@ -73,7 +76,7 @@ fn a_link_that_gets_another_policy_emits_it() {
         policy: Policy::datacenter(),
         ..Settings::new(Codec::Line, Side::Accepting, Policy::standard())
     };
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut link = Link::new(Time::ZERO, settings, 1);
     assert_eq!(after(&mut link, 0, HEARD), Some(secs(2)), "the listener was retuned");
     let mut link = fresh();
     assert_eq!(after(&mut link, 0, retune(Policy::datacenter())), None, "not introduced yet");
@@ -130,7 +133,11 @@ fn a_hung_peer_that_is_kept_extends_the_patience() {
                     link.handle(next.at, Input::Examined(examination));
                 }
                 Output::Patience(patience) => emitted.push((millis, patience)),
-                Output::Poll | Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
+                Output::Admit
+                | Output::Poll
+                | Output::Event(_)
+                | Output::Transmit { .. }
+                | Output::Close(_) => {}
             }
         }
     }
@@ -156,7 +163,8 @@ fn the_last_bytes_of_a_link_get_the_patience_of_leaving_before_the_close() {
             last = match output {
                 Output::Patience(patience) => [last[1], Some(Ok(patience))],
                 Output::Close(closing) => [last[1], Some(Err(closing))],
-                Output::Poll
+                Output::Admit
+                | Output::Poll
                 | Output::Event(_)
                 | Output::Transmit { .. }
                 | Output::Examine { .. } => [None; 2],

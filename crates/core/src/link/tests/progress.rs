@@ -17,8 +17,9 @@ fn slow_link(role: Role) -> Link {
     let policy = policy.with_spread(false);
     let settings =
         Settings { examines: true, role, ..Settings::new(Codec::Line, Side::Accepting, policy) };
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut link = Link::new(Time::ZERO, settings, 1);
     link.handle(Time::ZERO, Input::Received(b"ping\n"));
+    admit(&mut link, Time::ZERO);
     let data = Command::Send { bytes: &[7; 4_096], more: false, kind: DataKind::default() };
     link.handle(Time::ZERO, Input::Command(data));
     while link.poll_output().is_some() {}
@@ -102,10 +103,11 @@ fn talking(
     let policy = Policy::new(Span::from_secs(15), Span::from_secs(5), 3).unwrap();
     let settings =
         Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, policy) };
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut link = Link::new(Time::ZERO, settings, 1);
     let (mut states, mut warned) = (Vec::new(), Vec::new());
     let mut step = |link: &mut Link, now: Time, input: Input<'_>| {
         link.handle(now, input);
+        admit(link, now);
         loop {
             let mut examine = false;
             while let Some(output) = link.poll_output() {
@@ -118,6 +120,7 @@ fn talking(
                     Output::Event(_)
                     | Output::Transmit { .. }
                     | Output::Poll
+                    | Output::Admit
                     | Output::Close(_) => {}
                 }
             }

@@ -95,7 +95,7 @@ fn a_verdict_that_the_kernel_forces_where_no_bound_counts_is_due_at_once() {
     };
     for error in [SocketError::TimedOut, SocketError::HostUnreachable] {
         let settings = Settings::new(Codec::Native, Side::Accepting, policy());
-        let mute = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+        let mute = Link::new(Time::ZERO, settings, 1);
         let mut half_closed = half_close::established(Codec::Native);
         half_closed.handle(Time::from_millis(800), Input::Ended);
         for link in [mute, half_closed] {

@@ -8,11 +8,11 @@ use crate::wire::Frame;
 #[test]
 fn several_retunes_in_one_read_change_the_policy_once() {
     let settings = Settings::new(Codec::Native, Side::Accepting, policy());
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut link = Link::new(Time::ZERO, settings, 1);
     let mut bytes = Vec::new();
     let client =
         Settings::new(Codec::Native, Side::Connecting(Introduction::default()), Policy::default());
-    let mut hello = Link::new(Time::ZERO, client, SessionKey::default(), 1);
+    let mut hello = Link::new(Time::ZERO, client, 1);
     while let Some(output) = hello.poll_output() {
         if let Output::Transmit { bytes: frame, .. } = output {
             bytes.extend_from_slice(frame);
@@ -24,6 +24,7 @@ fn several_retunes_in_one_read_change_the_policy_once() {
         Codec::Native.encode(&Frame::Retune(wish), &mut bytes);
     }
     link.handle(Time::ZERO, Input::Received(&bytes));
+    admit(&mut link, Time::ZERO);
     let mut retuned = 0;
     let mut answers = 0;
     while let Some(output) = link.poll_output() {
@@ -34,6 +35,7 @@ fn several_retunes_in_one_read_change_the_policy_once() {
             | Output::Examine { .. }
             | Output::Patience(_)
             | Output::Poll
+            | Output::Admit
             | Output::Close(_) => {}
         }
     }
@@ -44,13 +46,14 @@ fn several_retunes_in_one_read_change_the_policy_once() {
 #[test]
 fn a_storm_of_requests_changes_the_policy_once_a_second() {
     let settings = Settings::new(Codec::Native, Side::Accepting, policy());
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut link = Link::new(Time::ZERO, settings, 1);
     let client =
         Settings::new(Codec::Native, Side::Connecting(Introduction::default()), Policy::default());
-    let mut hello = Link::new(Time::ZERO, client, SessionKey::default(), 1);
+    let mut hello = Link::new(Time::ZERO, client, 1);
     while let Some(output) = hello.poll_output() {
         if let Output::Transmit { bytes, .. } = output {
             link.handle(Time::ZERO, Input::Received(bytes));
+            admit(&mut link, Time::ZERO);
         }
     }
     while link.poll_output().is_some() {}
@@ -68,6 +71,7 @@ fn a_storm_of_requests_changes_the_policy_once_a_second() {
                 | Output::Examine { .. }
                 | Output::Patience(_)
                 | Output::Poll
+                | Output::Admit
                 | Output::Close(_) => {}
             }
         }

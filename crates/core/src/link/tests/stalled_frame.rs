@@ -12,12 +12,13 @@ const LARGE: &[u8] = b"\x50\x80\x80\x04";
 /// A native link whose handshake was complete at time zero.
 fn native(policy: Policy) -> Link {
     let client = Settings::new(Codec::Native, Side::Connecting(Introduction::default()), policy);
-    let mut client = Link::new(Time::ZERO, client, SessionKey::default(), 1);
+    let mut client = Link::new(Time::ZERO, client, 1);
     let settings = Settings::new(Codec::Native, Side::Accepting, policy);
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut link = Link::new(Time::ZERO, settings, 1);
     while let Some(output) = client.poll_output() {
         if let Output::Transmit { bytes, .. } = output {
             link.handle(Time::ZERO, Input::Received(bytes));
+            admit(&mut link, Time::ZERO);
         }
     }
     while link.poll_output().is_some() {}
@@ -27,8 +28,9 @@ fn native(policy: Policy) -> Link {
 /// A `line` link whose handshake was complete at time zero, and whose socket is not examined.
 fn line() -> Link {
     let settings = Settings::new(Codec::Line, Side::Accepting, policy());
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut link = Link::new(Time::ZERO, settings, 1);
     link.handle(Time::ZERO, Input::Received(b"ping\n"));
+    admit(&mut link, Time::ZERO);
     while link.poll_output().is_some() {}
     link
 }
@@ -45,6 +47,7 @@ fn verdict(link: &mut Link) -> Option<Verdict> {
             | Output::Event(_)
             | Output::Examine { .. }
             | Output::Patience(_)
+            | Output::Admit
             | Output::Close(_) => {}
         }
     }
@@ -144,11 +147,12 @@ fn a_peer_that_falls_silent_within_a_frame_is_judged_by_its_silence() {
 #[test]
 fn a_frame_is_not_judged_in_the_handshake_or_after_a_half_close() {
     let settings = Settings::new(Codec::Line, Side::Accepting, policy());
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut link = Link::new(Time::ZERO, settings, 1);
     let lost = drip(&mut link, b'x', 0, 100, 60_000).unwrap();
     assert_eq!((lost.cause, lost.due), (Cause::HandshakeTimeout, Time::ZERO + HANDSHAKE_TIMEOUT));
     let mut link = native(policy());
     link.handle(Time::from_millis(100), Input::Received(b"\x50\x09half"));
+    admit(&mut link, Time::from_millis(100));
     link.handle(Time::from_millis(200), Input::Ended);
     assert_eq!(link.peer.incomplete_frame(), None, "its rest cannot arrive");
     let next = link.next_deadline().map(|next| next.reason);
@@ -210,8 +214,9 @@ fn a_late_deadline_ends_the_peer_for_what_was_due_first() {
 fn a_keepalive_that_is_due_before_does_not_save_a_stalled_frame() {
     let policy = policy().with_keepalive(Span::from_millis(300)).unwrap();
     let settings = Settings::new(Codec::Line, Side::Accepting, policy);
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut link = Link::new(Time::ZERO, settings, 1);
     link.handle(Time::ZERO, Input::Received(b"ping\nx"));
+    admit(&mut link, Time::ZERO);
     for ms in [900, 1_800, 2_650] {
         link.handle(Time::from_millis(ms), Input::Received(b"x"));
         assert_eq!(verdict(&mut link), None);

@@ -30,6 +30,7 @@ fn warnings(link: &mut Link, shows: impl Fn(u64) -> Examination) -> (Vec<Warning
                 | Output::Transmit { .. }
                 | Output::Patience(_)
                 | Output::Poll
+                | Output::Admit
                 | Output::Close(_) => {}
             }
         }
@@ -135,8 +136,9 @@ fn a_routers_error_before_the_first_probe_is_a_warning_at_the_probe_unless_evide
 #[test]
 fn a_routers_error_is_a_warning_even_if_the_shell_cannot_examine() {
     let settings = Settings::new(Codec::Line, Side::Accepting, policy());
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut link = Link::new(Time::ZERO, settings, 1);
     link.handle(Time::ZERO, Input::Received(b"ping\n"));
+    admit(&mut link, Time::ZERO);
     while link.poll_output().is_some() {}
     link.handle(Time::from_millis(500), UNREACHABLE);
     let (warnings, _) = warnings(&mut link, |_| panic!("the shell cannot examine"));
@@ -148,8 +150,9 @@ fn outstanding() -> Link {
     let policy = Policy::new(Span::from_secs(60), Span::from_secs(1), 3).unwrap();
     let settings =
         Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, policy) };
-    let mut link = Link::new(Time::ZERO, settings, SessionKey::default(), 1);
+    let mut link = Link::new(Time::ZERO, settings, 1);
     link.handle(Time::ZERO, Input::Received(b"ping\n"));
+    admit(&mut link, Time::ZERO);
     let send = Command::Send { bytes: b"news", more: false, kind: DataKind::default() };
     link.handle(Time::from_millis(1_000), Input::Command(send));
     while link.poll_output().is_some() {}

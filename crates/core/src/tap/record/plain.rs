@@ -9,7 +9,7 @@ use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use super::Damage;
 use crate::hub::{HubCommand, Input as HubInput};
 use crate::kernel::{Examination, SocketError, TcpSnapshot};
-use crate::link::{Command as LinkCommand, Goodbye, Input as LinkInput};
+use crate::link::{Command as LinkCommand, Goodbye, Input as LinkInput, SessionKey};
 use crate::policy::{Detection, Policy};
 use crate::time::{Span, Time};
 use crate::wire::{CloseReason, DataKind};
@@ -85,10 +85,13 @@ macro_rules! plain_integer {
 plain_integer! { u8 u16 u32 u64 u128 }
 
 plain_enum! { HubInput<'a> {
-    0 => Opened { link: link, listener: listener, address: address, epoch: epoch }
+    0 => Opened { link: link, listener: listener, address: address }
     1 => Link { link: link, input: input }
     2 => Deadline { horizon: horizon }
     3 => Command { 0: command }
+    4 => Identified { link: link, admission: admission }
+    5 => Refused { link: link, admission: admission, goodbye: goodbye }
+    6 => Owned { session: session, epoch: epoch }
 } }
 
 plain_enum! { HubCommand {
@@ -107,7 +110,11 @@ plain_enum! { LinkInput<'a> {
     6 => Examined { 0: examination }
     7 => Warned { 0: error }
     8 => Polled {}
+    9 => Admitted { 0: key }
+    10 => Refused { 0: goodbye }
 } }
+
+plain_struct! { SessionKey { session, epoch } }
 
 plain_enum! { SocketError {
     0 => Reset {}
@@ -331,7 +338,7 @@ mod tests {
 
     fn link_input<'a>(chance: &mut Random, pool: &'a [u8]) -> LinkInput<'a> {
         let span = Span::from_nanos(chance.next_u64());
-        LinkInput::Command(match chance.below(14) {
+        LinkInput::Command(match chance.below(16) {
             0 => return LinkInput::Received(bytes(chance, pool)),
             1 => return LinkInput::Ended,
             2 => return LinkInput::Failed(SocketError::HostUnreachable),
@@ -349,6 +356,11 @@ mod tests {
             10 => return LinkInput::Warned(SocketError::NetworkUnreachable),
             11 => return LinkInput::Examined(examination(chance)),
             12 => return LinkInput::Polled,
+            13 => {
+                let (session, epoch) = (chance.next_u64(), chance.next_u64());
+                return LinkInput::Admitted(SessionKey { session, epoch });
+            }
+            14 => return LinkInput::Refused(CloseReason::Full.into()),
             _ => {
                 // `Other` of a byte that has a name must stay `Other`.
                 let reason = CloseReason::Other(chance.below(12) as u8);
@@ -365,8 +377,8 @@ mod tests {
             let ip = Ipv6Addr::from_bits(u128::from(chance.next_u64()) << 17);
             SocketAddrV6::new(ip, 9, chance.next_u32(), chance.next_u32()).into()
         };
-        match chance.below(8) {
-            0 => HubInput::Opened { link, listener, address, epoch: chance.next_u64() },
+        match chance.below(11) {
+            0 => HubInput::Opened { link, listener, address },
             1 => HubInput::Deadline { horizon: Time::from_nanos(chance.next_u64()) },
             2 => HubInput::Command(HubCommand::Retune { listener, policy: policy(chance) }),
             3 => HubInput::Command(HubCommand::Drain {
@@ -374,6 +386,12 @@ mod tests {
                 reconnect_within: Span::from_millis(7),
             }),
             4 => HubInput::Command(HubCommand::ReportHeartbeats(chance.below(2) == 0)),
+            5 => HubInput::Identified { link, admission: chance.next_u32() },
+            6 => {
+                let goodbye = CloseReason::Unauthorized.into();
+                HubInput::Refused { link, admission: chance.next_u32(), goodbye }
+            }
+            7 => HubInput::Owned { session: chance.next_u64(), epoch: chance.next_u64() },
             _ => HubInput::Link { link, input: link_input(chance, pool) },
         }
     }
@@ -397,7 +415,7 @@ mod tests {
     #[test]
     fn unknown_tags_and_illegal_values_are_refused() {
         let take = |bytes: &[u8]| HubInput::take(&mut { bytes }).map(|_| ());
-        assert_eq!(take(&[4]), Err(Damage::UnknownTag));
+        assert_eq!(take(&[7]), Err(Damage::UnknownTag));
         assert_eq!(take(&[3, 2, 2]), Err(Damage::UnknownTag), "a bool is 0 or 1");
         let mut zero_idle = Vec::from([3, 0, 0, 0, 1]);
         zero_idle.extend_from_slice(&[0; 17]);

@@ -1,6 +1,6 @@
 //! Single faults with a known correct outcome, in virtual time.
 
-use systole_core::hub::{FRAME_MEMORY, Hub, Input};
+use systole_core::hub::{self, FRAME_MEMORY, Hub, Input};
 use systole_core::link::{self, Event, Settings, Side};
 use systole_core::random::Random;
 use systole_core::tap::Machine;
@@ -203,22 +203,35 @@ fn sim_link_busy_one_way_is_probed_only_by_the_end_that_hears_nothing() {
     assert!(world.peers[0].own_model.pings > 50, "the peer receives nothing but pongs");
 }
 
+/// Discards the outputs of a hub, and admits whoever waits.
+fn admit_all(hub: &mut Hub, now: Time) {
+    while let Some(output) = hub.poll_output() {
+        let answer = match output {
+            hub::Output::Admit { link, admission } => Input::Identified { link, admission },
+            hub::Output::Own { session, .. } => Input::Owned { session, epoch: 1 },
+            hub::Output::Link { .. } => continue,
+        };
+        hub.handle(now, answer);
+    }
+}
+
 /// Returns the times of the probes and the verdict after the last evidence.
 fn silence(policy: Policy) -> (Vec<Span>, Option<Span>) {
     let mut line = Settings::new(Codec::Line, Side::Accepting, policy);
     line.report_heartbeats = true;
     let mut hub = Hub::new(Time::ZERO, 1, vec![line], 1);
     let address = ([127, 0, 0, 1], 7).into();
-    hub.handle(Time::ZERO, Input::Opened { link: 0, listener: 0, address, epoch: 1 });
+    hub.handle(Time::ZERO, Input::Opened { link: 0, listener: 0, address });
     let input = link::Input::Received(b"hello\n");
     hub.handle(Time::ZERO, Input::Link { link: 0, input });
     let (mut probes, mut verdict) = (Vec::new(), None);
-    while hub.poll_output().is_some() {}
+    admit_all(&mut hub, Time::ZERO);
     let mut wakes = 0;
     while let Some(now) = hub.next_deadline() {
         hub.handle(now, Input::Deadline { horizon: now });
         while let Some(output) = hub.poll_output() {
-            match output.output {
+            let hub::Output::Link { output, .. } = output else { continue };
+            match output {
                 link::Output::Event(Event::HeartbeatSent { .. }) => {
                     probes.push(now.since(Time::ZERO));
                 }
@@ -230,6 +243,7 @@ fn silence(policy: Policy) -> (Vec<Span>, Option<Span>) {
                 | link::Output::Examine { .. }
                 | link::Output::Patience(_)
                 | link::Output::Poll
+                | link::Output::Admit
                 | link::Output::Close(_) => {}
             }
         }

@@ -6,14 +6,14 @@ use systole_core::cause::Cause;
 use systole_core::gather::{self, Gather};
 use systole_core::hub::{self, Hub, Input, Output};
 use systole_core::kernel::{Examination, SocketError};
-use systole_core::link::{self, Event, Settings};
+use systole_core::link::{self, Event, SessionKey, Settings};
 use systole_core::policy::Detection;
 use systole_core::random::Random;
 use systole_core::tap::record::{Recorder, ReplayError, ReplaySummary, replay};
 use systole_core::tap::{Machine, Tapped};
 use systole_core::vigilance::{TOLERANCE, Turn, Vigilance};
 use systole_core::wheel::TICK;
-use systole_core::wire::{Codec, Decoder, Frame, MAX_DATA, Malformed};
+use systole_core::wire::{CloseReason, Codec, Decoder, Frame, MAX_DATA, Malformed};
 use systole_core::{Span, Time};
 
 use super::kernel::random_examination;
@@ -95,8 +95,44 @@ pub(super) struct Gateway {
     polled: Option<usize>,
     /// The peer of each link number.
     peer_of_link: Vec<Option<usize>>,
+    /// The answers to admissions that are under way.
+    answers: Vec<Answer>,
+    /// The epoch given last.
+    epoch: u64,
+    pub(super) admissions: Admissions,
     pub(super) draining: bool,
     pub(super) verbose: bool,
+}
+
+/// An answer to an admission.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    /// The raw time at which it comes.
+    at: u64,
+    peer: usize,
+    link: u32,
+    admission: u32,
+    /// The session, in the second half of the admission.
+    session: Option<u64>,
+}
+
+/// The number of answers by their kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Admissions {
+    pub(super) delayed: u64,
+    pub(super) refused: u64,
+    /// Answers about links that did not wait any more.
+    pub(super) late: u64,
+}
+
+impl Admissions {
+    pub(super) fn plus(self, other: Admissions) -> Admissions {
+        Admissions {
+            delayed: self.delayed + other.delayed,
+            refused: self.refused + other.refused,
+            late: self.late + other.late,
+        }
+    }
 }
 
 impl Gateway {
@@ -124,6 +160,9 @@ impl Gateway {
             polls: Vec::new(),
             polled: None,
             peer_of_link: Vec::new(),
+            answers: Vec::new(),
+            epoch: 0,
+            admissions: Admissions::default(),
             draining: false,
             verbose,
         }
@@ -141,12 +180,13 @@ impl Gateway {
 
     /// Returns the raw time of the next turn.
     pub(super) fn next(&self, peers: &[Peer]) -> Option<u64> {
-        let unread = |peer: &Peer| peer.up.next().filter(|_| self.is_served(peer));
+        let unread = |peer: &Peer| peer.up.next().filter(|_| self.is_read(peer));
         let arrival = peers.iter().filter_map(unread).min().unwrap_or(NEVER);
         let next_message =
             peers.iter().filter(|peer| peer.gateway_model.is_some()).map(|peer| peer.next_to_peer);
         let next_message = next_message.min().unwrap_or(NEVER);
-        let planned = self.turned.saturating_add(self.planned);
+        let answer = self.answers.iter().map(|answer| answer.at).min().unwrap_or(NEVER);
+        let planned = self.turned.saturating_add(self.planned).min(answer);
         // While more sockets are ready, a turn costs its time, whatever arrives.
         let next = if !self.is_busy() {
             planned.min(arrival.min(next_message).max(self.rest_until))
@@ -171,6 +211,7 @@ impl Gateway {
     pub(super) fn turn(&mut self, raw: u64, peers: &mut [Peer], random: &mut Random) {
         self.read_clock(raw);
         let now = self.now();
+        self.answer_admissions(raw, now, peers, random);
         self.find_ready(raw, peers);
         // Connections that wait for accept count too: they are read as soon as they are accepted.
         let open = peers.iter().filter(|peer| self.is_served(peer)).count();
@@ -180,6 +221,7 @@ impl Gateway {
                 self.read(raw, now, peer, peers, random);
             }
         }
+        self.answer_admissions(raw, now, peers, random);
         let stranger = usize::from(std::mem::take(&mut self.stranger));
         let chance = self.timing.stranger;
         self.stranger = chance > 0 && !self.commanded && random.below(chance) == 0;
@@ -326,10 +368,74 @@ impl Gateway {
         peer.gateway_model.as_ref().is_none_or(Model::is_open)
     }
 
+    /// Returns whether the socket of a peer is read: not while the peer waits until it is admitted,
+    /// except for the end of its stream.
+    fn is_read(&self, peer: &Peer) -> bool {
+        let waits = peer.gateway_model.as_ref().is_some_and(Model::awaits_admission);
+        self.is_served(peer) && (!waits || peer.up.ends_next())
+    }
+
+    /// Schedules the answer to an admission: mostly at once, otherwise within a part of the time
+    /// limit, or for peers that need not live also after it.
+    fn schedule_answer(
+        &mut self,
+        raw: u64,
+        (link, admission, session): (u32, u32, Option<u64>),
+        peers: &[Peer],
+        random: &mut Random,
+    ) {
+        let peer = self.peer_of_link[link as usize].expect("the link is open");
+        let settings = &self.hub.machine().listeners()[usize::from(peers[peer].plan.listener)];
+        let limit = settings.handshake_timeout.as_nanos();
+        let most = if peers[peer].healthy { limit / 48 } else { limit * 5 / 4 };
+        let delay = if random.below(4) == 0 { random.below(most + 1) } else { 0 };
+        self.admissions.delayed += u64::from(delay > 0);
+        self.answers.push(Answer { at: raw + delay, peer, link, admission, session });
+    }
+
+    /// Hands in the answers that have come.
+    fn answer_admissions(&mut self, raw: u64, now: Time, peers: &mut [Peer], random: &mut Random) {
+        while let Some(index) = self.answers.iter().position(|answer| answer.at <= raw) {
+            let Answer { peer, link, admission, session, .. } = self.answers.swap_remove(index);
+            let refused = !peers[peer].healthy && random.below(16) == 0;
+            let goodbye = link::Goodbye::from(CloseReason::Unauthorized);
+            let input = match session {
+                _ if refused => Input::Refused { link, admission, goodbye },
+                None => Input::Identified { link, admission },
+                Some(session) => {
+                    self.epoch += 1;
+                    Input::Owned { session, epoch: self.epoch }
+                }
+            };
+            let waits = self.peer_of_link[link as usize] == Some(peer);
+            let model = peers[peer].gateway_model.as_mut().filter(|_| waits);
+            let Some(model) = model.filter(|model| model.awaits_admission()) else {
+                self.hub.handle(now, input);
+                assert_eq!(self.hub.poll_output(), None, "a late answer changes nothing");
+                self.admissions.late += 1;
+                continue;
+            };
+            match session {
+                _ if refused => model.input(now, &link::Input::Refused(goodbye)),
+                None => {}
+                Some(session) => {
+                    let key = SessionKey { session, epoch: self.epoch };
+                    model.input(now, &link::Input::Admitted(key));
+                }
+            }
+            self.admissions.refused += u64::from(refused);
+            self.hub.handle(now, input);
+            self.collect(raw, now, peers, random);
+            if let Some(model) = &mut peers[peer].gateway_model {
+                model.check_settled();
+            }
+        }
+    }
+
     fn find_ready(&mut self, raw: u64, peers: &[Peer]) {
         let mut found: Vec<(u64, usize)> = Vec::new();
         for (index, peer) in peers.iter().enumerate() {
-            let arrived = peer.up.next().filter(|arrival| *arrival <= raw && self.is_served(peer));
+            let arrived = peer.up.next().filter(|arrival| *arrival <= raw && self.is_read(peer));
             if let Some(arrival) = arrived.filter(|_| !self.ready.contains(&index)) {
                 found.push((arrival, index));
             }
@@ -340,7 +446,7 @@ impl Gateway {
 
     /// Reads one socket until it is empty.
     fn read(&mut self, raw: u64, now: Time, index: usize, peers: &mut [Peer], random: &mut Random) {
-        while self.is_served(&peers[index]) {
+        while self.is_read(&peers[index]) {
             let Some(segment) = peers[index].up.take(raw) else { break };
             match segment {
                 Segment::Open => self.accept(raw, now, index, peers, random),
@@ -382,8 +488,7 @@ impl Gateway {
         peer.gateway_model = Some(model.verbose(self.verbose));
         peer.number = Some(number as u32);
         let address = ([127, 0, 0, 1], index as u16).into();
-        let (link, epoch) = (number as u32, index as u64);
-        self.hub.handle(now, Input::Opened { link, listener, address, epoch });
+        self.hub.handle(now, Input::Opened { link: number as u32, listener, address });
         self.collect(raw, now, peers, random);
     }
 
@@ -488,7 +593,19 @@ impl Gateway {
     ) -> Vec<u32> {
         let mut examinations = Vec::new();
         let mut current: Option<usize> = None;
-        while let Some(Output { link, output }) = self.hub.poll_output() {
+        let mut asked = Vec::new();
+        while let Some(output) = self.hub.poll_output() {
+            let (link, output) = match output {
+                Output::Link { link, output } => (link, output),
+                Output::Admit { link, admission } => {
+                    asked.push((link, admission, None));
+                    (link, link::Output::Admit)
+                }
+                Output::Own { link, admission, session } => {
+                    asked.push((link, admission, Some(session)));
+                    continue;
+                }
+            };
             let index = self.peer_of_link.get(link as usize).copied().flatten();
             let index = index.expect("an output about a link that is not open");
             if let Some(before) = current.replace(index).filter(|before| *before != index) {
@@ -501,7 +618,10 @@ impl Gateway {
             }
             let peer = &mut peers[index];
             let codec = peer.codec();
-            peer.gateway_model.as_mut().expect("accepted").output(now, &output);
+            let model = peer.gateway_model.as_mut().expect("accepted");
+            // Whoever waits until it is admitted is not read.
+            let reads = !model.awaits_admission();
+            model.output(now, &output);
             match output {
                 link::Output::Transmit { bytes, lane } => {
                     self.data_moved |= lane == link::Lane::Data;
@@ -519,26 +639,13 @@ impl Gateway {
                     peer.sent_policies.push(policy.detection());
                 }
                 link::Output::Event(Event::Lost { verdict, .. }) => {
-                    if is_orderly_close(verdict.cause) {
-                        peer.to_gateway.check_complete();
-                    }
-                    let cause = verdict.cause.name();
                     let first = self.turns.front().map(|(_, raw)| *raw);
-                    let unread = peer.up.next().zip(first).filter(|(next, read)| next <= read);
-                    let judged = ["unknown", "not_reading", "app_hung", "handshake_timeout"]
-                        .contains(&cause);
-                    assert!(!judged || unread.is_none(), "a verdict with bytes unread");
-                    let own_unread = peer.up.next().is_some_and(|arrival| arrival <= raw);
-                    let by_poll = self.polled == Some(index);
-                    assert!(!by_poll || !own_unread, "judged by a socket with bytes unread");
-                    assert!(
-                        !(judged && peer.healthy),
-                        "gateway's {index}: a verdict on a healthy peer"
-                    );
+                    let polled = self.polled == Some(index);
+                    check_verdict(index, verdict.cause, peer, reads, (raw, first, polled));
                 }
                 link::Output::Examine { .. } => examinations.push(link),
                 link::Output::Poll => self.polls.push(link),
-                link::Output::Event(_) | link::Output::Patience(_) => {}
+                link::Output::Event(_) | link::Output::Patience(_) | link::Output::Admit => {}
                 link::Output::Close(how) => {
                     peer.flush_down(raw, true, random);
                     peer.down.send(raw, closing_segment(how), random);
@@ -548,6 +655,9 @@ impl Gateway {
         }
         if let Some(index) = current {
             peers[index].flush_down(raw, false, random);
+        }
+        for admission in asked {
+            self.schedule_answer(raw, admission, peers, random);
         }
         examinations
     }
@@ -613,12 +723,33 @@ impl Gateway {
     }
 }
 
+/// Checks that no verdict falls on the gateway's peer `index` whose bytes are unread, given the raw
+/// time, that up to which all sockets were read, and whether the peer's own socket was read for it.
+fn check_verdict(
+    index: usize,
+    cause: Cause,
+    peer: &Peer,
+    reads: bool,
+    (raw, first, polled): (u64, Option<u64>, bool),
+) {
+    if is_orderly_close(cause) {
+        peer.to_gateway.check_complete();
+    }
+    let unread = peer.up.next().zip(first).filter(|(next, read)| next <= read);
+    let judged =
+        ["unknown", "not_reading", "app_hung", "handshake_timeout"].contains(&cause.name());
+    assert!(!reads || !judged || unread.is_none(), "a verdict with bytes unread");
+    let own_unread = peer.up.next().is_some_and(|arrival| arrival <= raw);
+    assert!(!reads || !polled || !own_unread, "judged by a socket with bytes unread");
+    assert!(!(judged && peer.healthy), "gateway's {index}: a verdict on a healthy peer");
+}
+
 /// Returns the incomplete frames: peer, the time from which the frame's time counts, and the bytes.
 fn fronts(peers: &[Peer]) -> Vec<(usize, Time, usize)> {
     let mut held = Vec::new();
     for (index, peer) in peers.iter().enumerate() {
         let model = peer.gateway_model.as_ref().filter(|model| model.is_open());
-        if let Some((since, bytes)) = model.and_then(|model| model.front.held()) {
+        if let Some((since, bytes)) = model.and_then(|model| model.held_frame()) {
             held.push((index, since, bytes));
         }
     }

@@ -21,6 +21,7 @@ const LONGEST_SLACK: Span = Span::from_millis(500);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
     Greeting,
+    Waiting,
     Established,
     Lost,
     Closed,
@@ -37,6 +38,10 @@ pub(super) struct Model {
     connects: bool,
     pub(super) stage: Stage,
     handshake_due: Time,
+    /// The time limit of the handshake, and of the admission after it.
+    handshake_limit: Span,
+    /// When the peer that waits must be admitted or refused.
+    admission_due: Time,
     pub(super) policy: Policy,
     /// The time of the last evidence.
     pub(super) last_heard: Time,
@@ -140,6 +145,8 @@ impl Model {
             connects: matches!(settings.side, Side::Connecting(_)),
             stage: Stage::Greeting,
             handshake_due: now + settings.handshake_timeout,
+            handshake_limit: settings.handshake_timeout,
+            admission_due: now,
             policy: settings.policy,
             last_heard: now,
             last_sent: now,
@@ -194,6 +201,17 @@ impl Model {
         self.stage != Stage::Closed
     }
 
+    /// Returns whether the peer waits until it is admitted or refused.
+    pub(super) fn awaits_admission(&self) -> bool {
+        self.stage == Stage::Waiting
+    }
+
+    /// Returns the frame that is held in part. What follows the peer's part of the handshake waits
+    /// undecoded.
+    pub(super) fn held_frame(&self) -> Option<(Time, usize)> {
+        self.front.held().filter(|_| !self.awaits_admission())
+    }
+
     pub(super) fn is_established(&self) -> bool {
         self.stage == Stage::Established
     }
@@ -235,6 +253,17 @@ impl Model {
             Input::Warned(_) => (self.warned, self.inquires) = (true, true),
             Input::Overflowed => self.turn.expects = Some(Cause::SlowConsumer),
             Input::Deadline | Input::Polled => self.turn.by_deadline = true,
+            Input::Admitted(_) => {
+                assert!(self.awaits_admission(), "{}: admitted twice", self.name);
+                // What has waited is handled now; the peer is not silent for having waited.
+                self.turn.received = true;
+                self.silence_start = self.silence_start.max(now);
+                self.front.restart(self.silence_start);
+            }
+            Input::Refused(_) => {
+                assert!(self.awaits_admission(), "{}: refused twice", self.name);
+                self.turn.expects = Some(Cause::Finished);
+            }
             Input::Command(Command::Hold(span)) if self.is_established() => {
                 self.set_at = now;
                 self.hold = self.hold.max(Some(now + span));
@@ -354,6 +383,13 @@ impl Model {
                     self.kernel.examined(now, &Examination::default(), true);
                 }
             }
+            Output::Admit => {
+                let name = &self.name;
+                assert!(self.turn.received && !self.connects, "{name}: nobody asked");
+                assert_eq!(self.stage, Stage::Greeting, "{name}: admitted once");
+                self.stage = Stage::Waiting;
+                self.admission_due = now + self.handshake_limit;
+            }
             Output::Poll => {
                 let name = &self.name;
                 assert!(self.turn.by_deadline, "{name}: polled without a deadline");
@@ -418,6 +454,9 @@ impl Model {
         match self.stage {
             Stage::Greeting => {
                 assert!(!passed(self.handshake_due), "{name}: {now:?} past the handshake");
+            }
+            Stage::Waiting => {
+                assert!(!passed(self.admission_due), "{name}: {now:?} past the admission");
             }
             Stage::Established if self.half_closed.is_some() && !self.policy.enforce() => {
                 let missing = self.half_close_end().is_some_and(passed) && !self.overdue;
@@ -675,11 +714,11 @@ impl Model {
         assert!(!matches!(self.stage, Stage::Lost), "{name}: an event after the verdict");
         match *event {
             Event::Established { policy, .. } => {
-                assert_eq!(self.stage, Stage::Greeting, "{name}: established twice");
+                let before = if self.connects { Stage::Greeting } else { Stage::Waiting };
+                assert_eq!(self.stage, before, "{name}: established twice");
                 self.stage = Stage::Established;
                 self.policy = policy;
-                (self.last_heard, self.silence_start) =
-                    (self.last_heard.max(now), self.silence_start.max(now));
+                self.silence_start = self.silence_start.max(now);
                 self.spread = policy.spread();
             }
             Event::Suspect => self.check_suspicion(now),
@@ -885,7 +924,7 @@ impl Model {
         assert_eq!((verdict.at, verdict.last_heard), (now, self.last_heard), "{name}: {verdict:?}");
         if verdict.cause == Cause::Protocol(Malformed::OldestFrame) {
             // Any input of any link may bring the memory of all frames to its limit.
-            assert!(self.front.held().is_some(), "{name}: it holds no part of a frame");
+            assert!(self.held_frame().is_some(), "{name}: it holds no part of a frame");
             return;
         }
         if let Some(cause) = self.turn.expects {
@@ -903,6 +942,12 @@ impl Model {
         }
         if verdict.cause == Cause::Protocol(Malformed::StalledFrame) {
             assert_eq!(Some(verdict.due), self.frame_due(), "{name}: no frame was due then");
+            assert!(now >= verdict.due, "{name}: lost too early");
+            return;
+        }
+        if self.awaits_admission() {
+            assert_eq!(verdict.cause, Cause::LocalFault, "{name}: nobody answered");
+            assert_eq!(verdict.due, self.admission_due, "{name}: the admission's deadline moved");
             assert!(now >= verdict.due, "{name}: lost too early");
             return;
         }
@@ -941,6 +986,8 @@ fn brief(input: &Input<'_>) -> String {
         | Input::Warned(_)
         | Input::Deadline
         | Input::Polled
+        | Input::Admitted(_)
+        | Input::Refused(_)
         | Input::Command(_) => format!("{input:?}"),
     }
 }
@@ -958,6 +1005,7 @@ fn brief_output(output: &Output<'_>) -> String {
         | Output::Examine { .. }
         | Output::Patience(_)
         | Output::Poll
+        | Output::Admit
         | Output::Close(_) => {
             format!("{output:?}")
         }

@@ -100,6 +100,11 @@ impl Path {
         self.queue.front().map(|(arrival, _)| *arrival)
     }
 
+    /// Returns whether the next segment ends the stream.
+    pub(super) fn ends_next(&self) -> bool {
+        matches!(self.queue.front(), Some((_, Segment::Fin | Segment::Reset)))
+    }
+
     /// Takes the next segment that has arrived.
     pub(super) fn take(&mut self, raw: u64) -> Option<Segment> {
         if self.next()? > raw {

@@ -1,9 +1,7 @@
 //! One peer: a connecting link, both directions of its connection, and the models of both ends.
 
 use systole_core::cause::Cause;
-use systole_core::link::{
-    Closing, Command, Event, Input, Lane, Link, Output, SessionKey, Settings,
-};
+use systole_core::link::{Closing, Command, Event, Input, Lane, Link, Output, Settings};
 use systole_core::policy::Detection;
 use systole_core::random::Random;
 use systole_core::tap::Machine;
@@ -81,7 +79,7 @@ impl Peer {
         let own_model = Model::new(format!("peer {name}"), now, &plan.settings, Span::ZERO);
         let seed = random.next_u64();
         let mut peer = Peer {
-            link: Link::new(now, plan.settings.clone(), SessionKey::default(), seed),
+            link: Link::new(now, plan.settings.clone(), seed),
             own_model: own_model.verbose(verbose),
             gateway_model: None,
             number: None,
@@ -277,7 +275,11 @@ impl Peer {
                     self.in_force = Some(sent);
                     assert_eq!(policy.detection(), sent, "both ends hold the same policy");
                 }
-                Output::Event(_) | Output::Examine { .. } | Output::Patience(_) | Output::Poll => {}
+                Output::Event(_)
+                | Output::Examine { .. }
+                | Output::Patience(_)
+                | Output::Admit
+                | Output::Poll => {}
                 Output::Close(how) => closing = Some(how),
             }
         }

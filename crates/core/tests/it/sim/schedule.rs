@@ -10,7 +10,7 @@ use systole_core::tap::record::ReplaySummary;
 use systole_core::wire::{CloseReason, Codec, Malformed};
 use systole_core::{Policy, Span};
 
-use super::gateway::{HubConfig, LoopTiming};
+use super::gateway::{Admissions, HubConfig, LoopTiming};
 use super::kernel::Doubted;
 use super::model::Model;
 use super::network::{Quality, Segment};
@@ -47,6 +47,8 @@ pub(super) struct Outcome {
     pub(super) unanswered: u64,
     /// Rests of the loop.
     pub(super) rests: u64,
+    /// Answers to admissions.
+    pub(super) admissions: Admissions,
     /// Links ended because a frame was not complete in time.
     pub(super) stalled: u64,
     /// Links ended because their frame was the oldest when the memory for frames was full.
@@ -70,6 +72,7 @@ impl Outcome {
             progress: self.progress + other.progress,
             unanswered: self.unanswered + other.unanswered,
             rests: self.rests + other.rests,
+            admissions: self.admissions.plus(other.admissions),
             stalled: self.stalled + other.stalled,
             crowded_out: self.crowded_out + other.crowded_out,
         }
@@ -80,7 +83,15 @@ impl Outcome {
         let verdicts = self.condemned > 100 && self.recovered > 100 && self.beats > 1_000;
         let frames = self.stalled > 10 && self.crowded_out > 10 && self.rests > 100;
         let world = self.hung > 10 && self.progress > 100 && self.unanswered > 100;
-        verdicts && frames && world && self.patience > 1_000 && self.unread > 10 && self.kept > 10
+        let Admissions { delayed, refused, late } = self.admissions;
+        let admissions = delayed > 1_000 && refused > 10 && late > 10;
+        verdicts
+            && frames
+            && world
+            && admissions
+            && self.patience > 1_000
+            && self.unread > 10
+            && self.kept > 10
     }
 }
 
@@ -97,7 +108,9 @@ impl std::fmt::Display for Outcome {
             "{patience} changes of patience, {unread} peers that do not read, {kept} kept, "
         )?;
         write!(f, "{hung} hung, {progress} times progress, {unanswered} unanswered polls, ")?;
-        write!(f, "{rests} rests, ")?;
+        let Admissions { delayed, refused, late } = self.admissions;
+        write!(f, "{rests} rests, {delayed} admissions delayed, {refused} refused, ")?;
+        write!(f, "{late} answered too late, ")?;
         write!(f, "{} stalled frames, {} crowded out", self.stalled, self.crowded_out)
     }
 }
@@ -124,6 +137,7 @@ pub(super) fn run(seed: u64, verbose: bool) -> Outcome {
         outcome.crowded_out += u64::from(malformed(Malformed::OldestFrame));
     }
     outcome.rests = world.gateway.rests;
+    outcome.admissions = world.gateway.admissions;
     let ReplaySummary { inputs, outputs, .. } = world.replay();
     Outcome { inputs, outputs, ..outcome }
 }

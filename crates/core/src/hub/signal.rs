@@ -1,0 +1,152 @@
+//! The inputs and outputs of a hub, and its counters.
+
+use core::net::SocketAddr;
+
+use crate::link::{self, Goodbye};
+use crate::policy::Policy;
+use crate::time::{Span, Time};
+
+/// An input of a [`Hub`](super::Hub).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Input<'a> {
+    /// A peer connected.
+    Opened {
+        /// The shell's number for this link: below [`MAX_LINKS`](super::MAX_LINKS), and
+        /// best assigned densely. A number may be reused once the link's `Close` was polled. A link
+        /// whose number is in use or too large is closed at once.
+        link: u32,
+        /// The index of the listener. A link of an unknown listener is closed at once.
+        listener: u16,
+        /// The peer's address.
+        address: SocketAddr,
+    },
+    /// The answer to [`Output::Admit`]: the peer may have a session. A late answer is ignored.
+    Identified {
+        /// The link's number.
+        link: u32,
+        /// The number of the admission.
+        admission: u32,
+    },
+    /// The other answer to [`Output::Admit`], and to [`Output::Own`]: the peer is sent away. A late
+    /// answer is ignored.
+    Refused {
+        /// The link's number.
+        link: u32,
+        /// The number of the admission.
+        admission: u32,
+        /// The content of the CLOSE.
+        goodbye: Goodbye,
+    },
+    /// The answer to [`Output::Own`]: the session exists from now on. A late answer is ignored.
+    Owned {
+        /// The session's number.
+        session: u64,
+        /// The session's epoch: higher than any that any shard has given before, and so never 0.
+        epoch: u64,
+    },
+    /// An input of one link. An input of an unknown link is ignored.
+    Link {
+        /// The link's number.
+        link: u32,
+        /// The link's input.
+        input: link::Input<'a>,
+    },
+    /// The time of the next deadline has come. An early call does no harm.
+    ///
+    /// A link whose deadline lies within the horizon is judged at the horizon, unless another input
+    /// has set the deadline since then. For that link, and for one whose deadline has come since
+    /// then, the hub emits [`link::Output::Poll`]: it is judged at the time of
+    /// [`link::Input::Polled`], unless bytes came first. A poll that has no answer is repeated by
+    /// the next input of this kind that comes a tick of the wheel later.
+    Deadline {
+        /// The time up to which every socket has been read; at most `now`.
+        horizon: Time,
+    },
+    /// A command for all links.
+    Command(HubCommand),
+}
+
+/// A command for all links of a hub.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HubCommand {
+    /// Puts a policy in force for a listener: for new links at once, for the others step by step.
+    Retune {
+        /// The index of the listener.
+        listener: u16,
+        /// The policy.
+        policy: Policy,
+    },
+    /// Closes every link with CLOSE, step by step.
+    Drain {
+        /// How long the leave-taking of a link may last from now on.
+        limit: Span,
+        /// Each peer is asked to reconnect after a random time of at most this span.
+        reconnect_within: Span,
+    },
+    /// Turns the events for single heartbeats on or off.
+    ReportHeartbeats(bool),
+}
+
+/// An output of a [`Hub`](super::Hub).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Output<'a> {
+    /// An output of one link.
+    Link {
+        /// The link's number.
+        link: u32,
+        /// The link's output; never [`link::Output::Admit`].
+        output: link::Output<'a>,
+    },
+    /// Decide who the peer is and whether it may have a session, and answer with
+    /// [`Input::Identified`] or [`Input::Refused`]. What the peer claims is in
+    /// [`Hub::presence`](super::Hub::presence). Do not read the socket before
+    /// [`link::Event::Established`].
+    Admit {
+        /// The link's number.
+        link: u32,
+        /// The number of the admission, for the answer: link numbers are used again.
+        admission: u32,
+    },
+    /// Give the session its epoch, and answer with [`Input::Owned`] or [`Input::Refused`].
+    Own {
+        /// The link's number.
+        link: u32,
+        /// The number of the admission, for a refusal.
+        admission: u32,
+        /// The session's number.
+        session: u64,
+    },
+}
+
+impl Output<'_> {
+    /// Returns the number of the link.
+    pub const fn link(&self) -> u32 {
+        match self {
+            Output::Link { link, .. } | Output::Admit { link, .. } | Output::Own { link, .. } => {
+                *link
+            }
+        }
+    }
+}
+
+/// The counters of a hub.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Open links, in handshake or established.
+    pub links: u32,
+    /// Established links.
+    pub online: u32,
+    /// Suspect links.
+    pub suspects: u32,
+    /// Open links beside which a loop rests only briefly; see
+    /// [`is_demanding`](crate::gather::is_demanding).
+    pub demanding: u32,
+    /// Heartbeats received so far: PINGs and PONGs.
+    pub heartbeats_in: u64,
+    /// Heartbeats sent so far: PINGs and PONGs.
+    pub heartbeats_out: u64,
+    /// The memory that incomplete frames take, in bytes.
+    pub frame_bytes: u64,
+    /// Links ended so far because their incomplete frame was the oldest when the memory was full.
+    pub frames_dropped: u64,
+}

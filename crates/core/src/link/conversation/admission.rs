@@ -1,0 +1,123 @@
+//! Admission: between the peer's part of the handshake and the answer to it, someone else decides
+//! whether the peer gets a session.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::{Conversation, Stage};
+use crate::cause::{Cause, Verdict};
+use crate::link::outbound::Writer;
+use crate::link::peer::{Context, Effect};
+use crate::link::{Goodbye, Lane, SessionKey};
+use crate::liveness::{Deadline, Reason};
+use crate::time::{Span, Time};
+use crate::wire::{Account, CloseReason, Frame, Malformed};
+
+/// The maximum number of bytes that wait for the admission of their link: one read of a loop, and
+/// what a transport had opened before. Without further reads there are never more.
+const HELD: usize = 64 * 1024;
+
+/// The time after which a peer may come back that was not admitted in time: whatever decides is
+/// slow, and must get through its queue first.
+const RETURN_AFTER: Span = Span::from_secs(5);
+
+/// What waits while a peer waits for its session.
+#[derive(Debug)]
+pub(super) struct Admission {
+    /// The time by which the answer must be there.
+    until: Time,
+    /// The account in the peer's HELLO.
+    account: Option<Account>,
+    /// The bytes to handle after the answer.
+    held: Vec<u8>,
+}
+
+impl Admission {
+    pub(super) fn deadline(&self) -> Deadline {
+        Deadline::exact(self.until, Reason::Admission)
+    }
+}
+
+impl Conversation {
+    /// Asks for the admission of a peer whose part of the handshake is complete. In codecs without
+    /// a handshake, its `first` frame is handled after the answer.
+    pub(super) fn request_admission(
+        &mut self,
+        now: Time,
+        account: Option<Account>,
+        first: Option<&Frame<'_>>,
+        context: &Context<'_>,
+        out: &mut Writer<'_>,
+    ) {
+        let until = now + context.settings.handshake_timeout;
+        let mut held = Vec::new();
+        if let Some(first) = first {
+            self.codec.encode(first, &mut held);
+        }
+        self.stage = Stage::Admission;
+        self.admission = Some(Box::new(Admission { until, account, held }));
+        out.admit();
+    }
+
+    pub(in crate::link) fn awaits_admission(&self) -> bool {
+        self.stage == Stage::Admission
+    }
+
+    /// Keeps bytes of a peer that waits until it is admitted.
+    pub(in crate::link) fn hold(
+        &mut self,
+        now: Time,
+        bytes: &[u8],
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        let Some(admission) = &mut self.admission else {
+            return Effect::None;
+        };
+        if bytes.len() > HELD.saturating_sub(admission.held.len()) {
+            return self.end(now, Cause::Protocol(Malformed::OutOfPlace), out);
+        }
+        admission.held.extend_from_slice(bytes);
+        Effect::None
+    }
+
+    /// Completes the handshake with this session. Returns the bytes that waited for it; `None` if
+    /// the peer does not wait.
+    pub(in crate::link) fn admit(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        context: &mut Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> Option<Vec<u8>> {
+        let Admission { account, held, .. } = *self.admission.take()?;
+        self.welcome(now, key, account, context, out);
+        Some(held)
+    }
+
+    /// Sends the peer away, if it waits for its admission.
+    pub(in crate::link) fn refuse(
+        &mut self,
+        now: Time,
+        goodbye: Goodbye,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        if !self.awaits_admission() {
+            return Effect::None;
+        }
+        self.command_close(now, goodbye, out)
+    }
+
+    /// Ends the conversation if nobody has answered in time. The peer is not at fault.
+    pub(super) fn expire_admission(&mut self, now: Time, out: &mut Writer<'_>) -> Effect {
+        let Some(until) = self.admission.as_ref().map(|admission| admission.until) else {
+            return Effect::None;
+        };
+        if now < until {
+            return Effect::Rearm;
+        }
+        let goodbye = Goodbye { return_after: RETURN_AFTER, ..CloseReason::Full.into() };
+        self.send_close(now, goodbye, Lane::Control, out);
+        let verdict = Verdict { due: until, ..self.verdict(now, Cause::LocalFault) };
+        self.end_with(verdict, None, out)
+    }
+}
