@@ -62,16 +62,16 @@ pub(super) struct Conversation {
     retuned: bool,
     /// The inquiry into a suspect peer.
     inquiry: Option<Box<Inquiry>>,
-    /// What waits while the peer waits for its session.
-    admission: Option<Box<Admission>>,
 }
 
 /// What the peer sent of itself in its handshake.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Introduced {
     pub(crate) identity: Box<str>,
     pub(crate) boot_id: BootId,
     pub(crate) instance_id: InstanceId,
+    /// What waits while the peer waits for its session. Here it costs an idle link no memory.
+    admission: Option<Box<Admission>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,7 +104,6 @@ impl Conversation {
             ping_sequence: 0,
             retuned: false,
             inquiry: None,
-            admission: None,
         }
     }
 
@@ -176,7 +175,7 @@ impl Conversation {
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
     ) -> Effect {
-        if self.admission.is_some() {
+        if self.awaits_admission() {
             return self.expire_admission(now, out);
         }
         let (baseline, outstanding) = self.due_examinations(now);
@@ -265,7 +264,7 @@ impl Conversation {
         if self.is_over() {
             return None;
         }
-        if let Some(admission) = &self.admission {
+        if let Some(admission) = self.admission() {
             return Some(admission.deadline());
         }
         Deadline::earlier(self.liveness.next_deadline(&self.policy), self.examine_deadline())

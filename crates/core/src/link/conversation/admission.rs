@@ -55,8 +55,14 @@ impl Conversation {
             self.codec.encode(first, &mut held);
         }
         self.stage = Stage::Admission;
-        self.admission = Some(Box::new(Admission { until, account, held }));
+        self.introduced.get_or_insert_default().admission =
+            Some(Box::new(Admission { until, account, held }));
         out.admit();
+    }
+
+    /// Returns what waits while the peer waits for its session.
+    pub(super) fn admission(&self) -> Option<&Admission> {
+        self.introduced.as_ref()?.admission.as_deref().filter(|_| self.awaits_admission())
     }
 
     pub(in crate::link) fn awaits_admission(&self) -> bool {
@@ -70,7 +76,8 @@ impl Conversation {
         bytes: &[u8],
         out: &mut Writer<'_>,
     ) -> Effect {
-        let Some(admission) = &mut self.admission else {
+        let introduced = self.introduced.as_mut();
+        let Some(admission) = introduced.and_then(|known| known.admission.as_mut()) else {
             return Effect::None;
         };
         if bytes.len() > HELD.saturating_sub(admission.held.len()) {
@@ -89,7 +96,10 @@ impl Conversation {
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
     ) -> Option<Vec<u8>> {
-        let Admission { account, held, .. } = *self.admission.take()?;
+        let Admission { account, held, .. } = *self.introduced.as_mut()?.admission.take()?;
+        if !self.codec.has_handshake() {
+            self.introduced = None;
+        }
         self.welcome(now, key, account, context, out);
         Some(held)
     }
@@ -109,7 +119,7 @@ impl Conversation {
 
     /// Ends the conversation if nobody has answered in time. The peer is not at fault.
     pub(super) fn expire_admission(&mut self, now: Time, out: &mut Writer<'_>) -> Effect {
-        let Some(until) = self.admission.as_ref().map(|admission| admission.until) else {
+        let Some(until) = self.admission().map(|admission| admission.until) else {
             return Effect::None;
         };
         if now < until {

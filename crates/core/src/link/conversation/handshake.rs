@@ -59,6 +59,7 @@ impl Conversation {
                     identity: "".into(),
                     boot_id: welcome.boot_id,
                     instance_id: welcome.instance_id,
+                    admission: None,
                 }));
                 let largest = u16::try_from(welcome.largest_data).unwrap_or(u16::MAX);
                 self.piece = self.piece.min(largest);
@@ -94,6 +95,7 @@ impl Conversation {
             identity: hello.identity.into(),
             boot_id: hello.boot_id,
             instance_id: hello.instance_id,
+            admission: None,
         }));
         self.policy = settings.limits.grant(hello.asks, settings.policy);
         self.request_admission(now, hello.account, None, context, out);

@@ -48,7 +48,6 @@ impl Conversation {
         out: &mut Writer<'_>,
     ) -> Effect {
         self.stage = Stage::Over;
-        self.admission = None;
         self.flight.record(verdict.at, Incident::verdict(verdict.cause));
         out.event(Event::Lost { verdict, farewell });
         let closing = match verdict.cause {
