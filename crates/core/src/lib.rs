@@ -14,6 +14,7 @@
 //! let settings = Settings::new(Codec::Line, Side::Accepting, Policy::kernel_like());
 //! let mut link = Link::new(Time::ZERO, settings, 1);
 //! link.handle(Time::ZERO, Input::Received(b"hello\n"));
+//! link.handle(Time::ZERO, Input::Admitted(SessionKey::default()));
 //! let mut probes = 0;
 //! let verdict = 'open: loop {
 //!     while let Some(output) = link.poll_output() {

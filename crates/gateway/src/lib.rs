@@ -6,8 +6,9 @@
 //! - [`serve`] runs a gateway with a [`Config`] and [`ServeOptions`]; [`ServeError`] is its error.
 //! - [`config`] reads a configuration file and applies overrides.
 //! - [`ready`] is the file that publishes the addresses of a running gateway.
-//! - [`shard`] and [`beacon`] start single shards, for tests and benchmarks. [`epochs`] numbers
-//!   their sessions, [`request`] controls a shard, [`report`] and [`stats`] are what it publishes.
+//! - [`shard`] and [`beacon`] start single shards, for tests and benchmarks. [`logic`] answers the
+//!   data of their links, [`epochs`] numbers their sessions, [`request`] controls a shard,
+//!   [`report`] and [`stats`] are what it publishes.
 //! - [`gateway`], [`events`] and [`verdicts`] are the control plane's view of all shards. Only this
 //!   crate uses them.
 
@@ -18,6 +19,7 @@ mod correlation;
 pub mod epochs;
 pub mod events;
 pub mod gateway;
+pub mod logic;
 mod logs;
 mod loop_clock;
 mod metrics;

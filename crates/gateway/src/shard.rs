@@ -24,6 +24,7 @@ use systole_core::link::Settings;
 use systole_net::Clock;
 
 use crate::epochs::Epochs;
+use crate::logic::Logic;
 use crate::report::ReportChannels;
 use crate::request::{REQUESTS, RequestQueue, Requests};
 use crate::stats::{Distributions, ShardStats};
@@ -53,8 +54,8 @@ pub struct ShardSetup {
     pub frame_memory: usize,
     /// The longest rest between turns while only heartbeats flow; zero for none.
     pub longest_rest: Span,
-    /// Whether received data is echoed to its sender; otherwise it is dropped.
-    pub echo: bool,
+    /// What answers the data that arrives.
+    pub logic: Logic,
     /// The source of session epochs, shared by all shards.
     pub epochs: Arc<Epochs>,
     /// The channels to the control plane.

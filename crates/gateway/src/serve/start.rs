@@ -12,10 +12,11 @@ use systole_net::{Clock, datagrams, identity, limits, listener};
 use super::error::ServeError;
 use crate::admin::SPARE_CONNECTIONS;
 use crate::beacon::{self, BeaconSetup, BeaconShard};
-use crate::config::{BEACON, BeaconListener, Config, Listener, Logic, Shards, codec_name};
+use crate::config::{BEACON, BeaconListener, Config, Listener, Shards, codec_name};
 use crate::epochs::Epochs;
 use crate::events::{Events, Names};
 use crate::gateway::{Gateway, ListenerState};
+use crate::logic::Logic;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::report::{FACTS, ReportChannels, Reports, channels};
@@ -119,7 +120,7 @@ pub(super) fn start(
             outbox_memory: share(config.limits.outbox_total, shards),
             frame_memory: share(config.limits.incomplete_frames, shards),
             longest_rest: config.rest,
-            echo: config.logic == Logic::Echo,
+            logic: Logic::new(config.logic),
             epochs: epochs.clone(),
             reports,
             stats,

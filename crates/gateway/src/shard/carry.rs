@@ -1,4 +1,5 @@
-//! Carries out the hub's outputs: writes to sockets, examinations, reports to the control plane.
+//! Carries out the hub's outputs: writes to sockets, examinations, data for the logic, reports to
+//! the control plane.
 
 use systole_core::cause::Verdict;
 use systole_core::hub;
@@ -8,84 +9,101 @@ use systole_core::{Machine, Policy, Span};
 
 use super::shard_loop::ShardLoop;
 use super::sockets::Feedback;
+use crate::logic::Piece;
 use crate::report::{Change, Fact, Heartbeat, Subject};
 use crate::stats::seconds;
 
 impl ShardLoop {
-    /// Carries out the hub's outputs, and feeds their results back, until there are none left.
+    /// Carries out the hub's outputs, and feeds back their results and the sends of the logic,
+    /// until there are none left.
     #[inline]
     pub(super) fn carry_out(&mut self) {
-        loop {
-            while let Some(output) = self.hub.poll_output() {
-                let (link, output) = match output {
-                    hub::Output::Link { link, output } => (link, output),
-                    // Whoever comes is admitted, and has the identity that it claims.
-                    hub::Output::Admit { link, admission } => {
-                        self.answers.push_back(hub::Input::Identified { link, admission });
-                        continue;
-                    }
-                    hub::Output::Own { session, .. } => {
-                        let epoch = self.epochs.next();
-                        self.answers.push_back(hub::Input::Owned { session, epoch });
-                        continue;
-                    }
-                };
-                match output {
-                    Output::Transmit { bytes, lane } => {
-                        self.data_moved |= lane == Lane::Data;
-                        self.sockets.transmit(link, lane, bytes);
-                    }
-                    Output::Event(Event::Data { bytes, more, kind }) => {
-                        self.data_moved = true;
-                        if self.echo {
-                            self.sockets.queue_echo(link, bytes, more, kind);
-                        }
-                    }
-                    Output::Examine { route } => self.sockets.request_examination(link, route),
-                    Output::Patience(patience) => self.sockets.follow(link, &patience),
-                    Output::Poll => self.polls.push(link),
-                    Output::Event(event) => {
-                        if let Some(reportable) = Reportable::of(event) {
-                            self.report(link, reportable);
-                        }
-                    }
-                    Output::Close(Closing::Flush) => {
-                        let limit = self.hub.machine().leave_limit();
-                        self.sockets.start_leaving(link, self.clock.now(), limit);
-                        // What was read last may have been followed by the end of the stream, for
-                        // which no further edge comes.
-                        self.read_in_next_turn(link);
-                    }
-                    Output::Close(Closing::Abort) => self.sockets.mark_for_close(link),
-                    // The hub asks for it.
-                    Output::Admit => {}
-                }
-            }
-            if let Some(answer) = self.answers.pop_front() {
-                self.hub.handle(self.clock.now(), answer);
-                continue;
-            }
-            let Some((link, feedback)) = self.sockets.next_feedback() else {
-                break;
-            };
-            let input = match feedback {
-                Feedback::Overflowed => link::Input::Overflowed,
-                Feedback::Warned(error) => link::Input::Warned(error),
-                Feedback::Examine { route } => {
-                    link::Input::Examined(self.sockets.examine(link, route))
-                }
-                Feedback::Failed => {
-                    self.read_in_next_turn(link);
+        self.carry_outputs();
+        while self.feed_back() {
+            self.carry_outputs();
+        }
+    }
+
+    #[inline]
+    pub(super) fn carry_outputs(&mut self) {
+        while let Some(output) = self.hub.poll_output() {
+            let (link, output) = match output {
+                hub::Output::Link { link, output } => (link, output),
+                // Whoever comes is admitted, and has the identity that it claims.
+                hub::Output::Admit { link, admission } => {
+                    self.answers.push_back(hub::Input::Identified { link, admission });
                     continue;
                 }
-                Feedback::Echo { bytes, more, kind } => {
-                    let bytes = self.sockets.echo_bytes(bytes);
-                    link::Input::Command(link::Command::Send { bytes, more, kind })
+                hub::Output::Own { session, .. } => {
+                    let epoch = self.epochs.next();
+                    self.answers.push_back(hub::Input::Owned { session, epoch });
+                    continue;
                 }
             };
-            self.hub.handle(self.clock.now(), hub::Input::Link { link, input });
+            match output {
+                Output::Transmit { bytes, lane } => {
+                    self.data_moved |= lane == Lane::Data;
+                    self.sockets.transmit(link, lane, bytes);
+                }
+                Output::Event(Event::Data { bytes, more, kind }) => {
+                    self.data_moved = true;
+                    self.logic.handle_data(link, Piece { bytes, more, kind });
+                }
+                Output::Examine { route } => self.sockets.request_examination(link, route),
+                Output::Patience(patience) => self.sockets.follow(link, &patience),
+                Output::Poll => self.polls.push(link),
+                Output::Event(event) => {
+                    if let Some(reportable) = Reportable::of(event) {
+                        self.report(link, reportable);
+                    }
+                }
+                Output::Close(Closing::Flush) => {
+                    let limit = self.hub.machine().leave_limit();
+                    self.sockets.start_leaving(link, self.clock.now(), limit);
+                    // What was read last may have been followed by the end of the stream, for
+                    // which no further edge comes.
+                    self.read_in_next_turn(link);
+                }
+                Output::Close(Closing::Abort) => self.sockets.mark_for_close(link),
+                // The hub asks for it.
+                Output::Admit => {}
+            }
         }
-        self.sockets.clear_echoes();
+    }
+
+    /// Feeds the hub one answer, one result of its outputs, or one send of the logic. Returns false
+    /// if there is nothing left.
+    ///
+    /// Results come first: the hub takes an examination before any other input of the link, and
+    /// nothing may be sent behind a gap in the data. The gathered frames are written last, so that
+    /// the answers to many small messages leave in one write.
+    #[inline]
+    pub(super) fn feed_back(&mut self) -> bool {
+        if let Some(answer) = self.answers.pop_front() {
+            self.hub.handle(self.clock.now(), answer);
+            return true;
+        }
+        if let Some((link, feedback)) = self.sockets.feedback.pop_front() {
+            self.handle_feedback(link, feedback);
+            return true;
+        }
+        if let Some((link, piece)) = self.logic.poll_send() {
+            let input = link::Input::Command(piece.into());
+            self.hub.handle(self.clock.now(), hub::Input::Link { link, input });
+            return true;
+        }
+        self.sockets.flush();
+        !self.sockets.feedback.is_empty()
+    }
+
+    fn handle_feedback(&mut self, link: u32, feedback: Feedback) {
+        let input = match feedback {
+            Feedback::Overflowed => link::Input::Overflowed,
+            Feedback::Warned(error) => link::Input::Warned(error),
+            Feedback::Examine { route } => link::Input::Examined(self.sockets.examine(link, route)),
+            Feedback::Failed => return self.read_in_next_turn(link),
+        };
+        self.hub.handle(self.clock.now(), hub::Input::Link { link, input });
     }
 
     /// Reports an event of a link and counts it; a round trip only goes into the histogram.

@@ -18,6 +18,7 @@ use super::ShardSetup;
 use super::acceptor::{ACCEPTS_PER_TURN, Accepted, Acceptor};
 use super::sockets::{Conn, ReadOutcome, Sockets};
 use crate::epochs::Epochs;
+use crate::logic::Logic;
 use crate::loop_clock::LoopClock;
 use crate::report_sender::ReportSender;
 use crate::request::RequestQueue;
@@ -83,7 +84,7 @@ pub(super) struct ShardLoop {
     unread: Vec<u32>,
     /// Links whose sockets the hub asked to read before it judges them.
     pub(super) polls: Vec<u32>,
-    pub(super) echo: bool,
+    pub(super) logic: Logic,
     /// Answers to the hub, to be handed in once its outputs have been carried out.
     pub(super) answers: VecDeque<hub::Input<'static>>,
     pub(super) epochs: Arc<Epochs>,
@@ -136,7 +137,7 @@ impl ShardLoop {
             scratch: vec![0; LARGE_READ].into_boxed_slice(),
             unread: Vec::new(),
             polls: Vec::new(),
-            echo: setup.echo,
+            logic: setup.logic,
             answers: VecDeque::new(),
             epochs: setup.epochs,
             requests,

@@ -5,7 +5,6 @@ mod outboxes;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::ops::Range;
 
 use mio::net::TcpStream;
 use slab::Slab;
@@ -13,7 +12,6 @@ use systole_core::Time;
 use systole_core::budget::Budget;
 use systole_core::kernel::{Examination, Patience, SocketError};
 use systole_core::link::Lane;
-use systole_core::wire::DataKind;
 use systole_core::wire::outbox::Outbox;
 use systole_net::examine::{examine_socket, outlived, socket_error};
 use systole_net::{RouteLookup, socket_options};
@@ -35,8 +33,6 @@ pub(super) enum Feedback {
     Warned(SocketError),
     /// The hub asked for an examination of the socket, and with `route` of our own route.
     Examine { route: bool },
-    /// Data is to be echoed.
-    Echo { bytes: Range<usize>, more: bool, kind: DataKind },
 }
 
 /// One link's socket and its unsent bytes.
@@ -134,7 +130,6 @@ pub(super) struct Sockets {
     pub(super) conns: Slab<Conn>,
     pub(super) feedback: VecDeque<(u32, Feedback)>,
     pub(super) bytes_out: u64,
-    echoes: Vec<u8>,
     outbox_limit: usize,
     /// The memory of all outboxes; the largest gives way.
     outboxes: Budget<Reverse<usize>>,
@@ -159,7 +154,6 @@ impl Sockets {
             conns: Slab::new(),
             feedback: VecDeque::new(),
             bytes_out: 0,
-            echoes: Vec::new(),
             outbox_limit,
             outboxes: Budget::new(outbox_memory),
             outboxes_dropped: 0,
@@ -263,33 +257,6 @@ impl Sockets {
     /// Queues an examination for the hub.
     pub(super) fn request_examination(&mut self, link: u32, route: bool) {
         self.feedback.push_back((link, Feedback::Examine { route }));
-    }
-
-    /// Queues data to be echoed once the hub's outputs have been carried out.
-    pub(super) fn queue_echo(&mut self, link: u32, bytes: &[u8], more: bool, kind: DataKind) {
-        let start = self.echoes.len();
-        self.echoes.extend_from_slice(bytes);
-        let bytes = start..self.echoes.len();
-        self.feedback.push_back((link, Feedback::Echo { bytes, more, kind }));
-    }
-
-    /// Returns the next feedback for the hub. Flushes once none is left, so that the echoes of many
-    /// small messages leave in one write.
-    pub(super) fn next_feedback(&mut self) -> Option<(u32, Feedback)> {
-        if self.feedback.is_empty() {
-            self.flush();
-        }
-        self.feedback.pop_front()
-    }
-
-    /// Returns the bytes of an echo.
-    pub(super) fn echo_bytes(&self, bytes: Range<usize>) -> &[u8] {
-        self.echoes.get(bytes).unwrap_or_default()
-    }
-
-    /// Discards all echoes.
-    pub(super) fn clear_echoes(&mut self) {
-        self.echoes.clear();
     }
 
     /// Writes the gathered frames; queues the bytes that the socket does not accept.
@@ -450,31 +417,5 @@ fn write(
             }
             Err(error) => Err(socket_error(&error)),
         };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn echoes_of_many_small_messages_leave_in_one_write() {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (stream, _) = listener.accept().unwrap();
-        stream.set_nonblocking(true).unwrap();
-        let mut sockets = Sockets::new(1_000, 1_000);
-        let link = sockets.conns.insert(Conn::new(TcpStream::from_std(stream))) as u32;
-        for _ in 0..100 {
-            sockets.queue_echo(link, b"a", false, DataKind::default());
-        }
-        while let Some((link, feedback)) = sockets.next_feedback() {
-            let Feedback::Echo { bytes, .. } = feedback else { panic!("{feedback:?}") };
-            assert_eq!(sockets.bytes_out, 0, "echoes are not written one by one");
-            let bytes = sockets.echo_bytes(bytes).to_vec();
-            sockets.transmit(link, Lane::Data, &bytes);
-        }
-        assert_eq!(sockets.bytes_out, 100);
-        drop(peer);
     }
 }

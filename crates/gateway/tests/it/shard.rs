@@ -17,6 +17,8 @@ use systole_core::kernel::TcpSnapshot;
 use systole_core::link::{Settings, Side};
 use systole_core::wire::{Beat, Close, CloseReason, Codec, DataKind, Decoder, Frame, Hello};
 use systole_core::{Policy, Span};
+use systole_gateway::config;
+use systole_gateway::logic::Logic;
 use systole_gateway::report::{Change, Fact, PauseReason, Reports, channels};
 use systole_gateway::request::{Filter, Order, Request};
 use systole_gateway::shard::{Shard, ShardSetup, spawn};
@@ -59,7 +61,7 @@ pub(crate) fn start(policy: Policy, adjust: impl FnOnce(&mut ShardSetup)) -> Run
         outbox_memory: 256 * 1024 * 1024,
         frame_memory: 64 * 1024 * 1024,
         longest_rest: LONGEST_REST,
-        echo: true,
+        logic: Logic::new(config::Logic::Echo),
         epochs: Arc::default(),
         reports: sender,
         stats: Arc::clone(&stats),
@@ -743,7 +745,7 @@ fn flood(mut stream: TcpStream) -> std::thread::JoinHandle<()> {
 
 #[test]
 fn a_flooding_link_gets_only_its_share_of_a_turn() {
-    let running = start(Policy::default(), |setup| setup.echo = false);
+    let running = start(Policy::default(), |setup| setup.logic = Logic::None);
     let flooding = flood(running.connect(Codec::Message1028));
     let clock = Clock::start();
     while running.stats.bytes_in.get() < 500_000_000 && clock.monotonic() < Span::from_secs(3) {
@@ -760,7 +762,7 @@ fn a_flooding_link_gets_only_its_share_of_a_turn() {
 #[test]
 fn a_flood_on_one_link_does_not_delay_the_verdict_on_another() {
     let mut running = start(Policy::default(), |setup| {
-        setup.echo = false;
+        setup.logic = Logic::None;
         setup.max_links = 4_000;
         setup.listeners[0].1.policy = short_policy();
     });
@@ -783,7 +785,7 @@ fn a_flood_on_one_link_does_not_delay_the_verdict_on_another() {
 #[test]
 fn floods_of_small_frames_do_not_delay_the_verdicts_on_other_links() {
     let mut running = start(Policy::default(), |setup| {
-        setup.echo = false;
+        setup.logic = Logic::None;
         setup.listeners[0].1.policy = short_policy();
     });
     let mut frames = Vec::new();
@@ -864,7 +866,7 @@ fn a_goodbye_is_read_although_the_peer_left_answers_unread() {
 #[test]
 fn a_loop_that_is_always_busy_still_ends_silent_links() {
     let mut running = start(Policy::default(), |setup| {
-        setup.echo = false;
+        setup.logic = Logic::None;
         setup.listeners[0].1.policy = short_policy();
     });
     let silent = running.hello();

@@ -11,7 +11,9 @@ use systole_net::{Clock, SocketOptions, listener};
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::logic::Echo;
 use crate::request::{Order, Request};
+use crate::shard::sockets::Feedback;
 use crate::wake::{LoopWaker, wake_ups};
 
 /// Longer than a test takes: nothing waits for this time.
@@ -51,7 +53,7 @@ impl Bench {
             outbox_memory: 256 * 1024 * 1024,
             frame_memory: 64 * 1024 * 1024,
             longest_rest: LONG,
-            echo: false,
+            logic: Logic::None,
             epochs: Arc::default(),
             reports: crate::report::channels(1_000).0,
             stats: Arc::default(),
@@ -271,4 +273,42 @@ fn a_poll_does_not_read_a_socket_that_had_its_reads_of_this_turn() {
     let before = bench.shard.bytes_in;
     bench.poll();
     assert_eq!(bench.shard.bytes_in, before);
+}
+
+#[test]
+fn the_echoes_of_many_small_messages_leave_in_one_write() {
+    let mut bench = Bench::new(Policy::standard());
+    bench.shard.logic = Logic::Echo(Echo::default());
+    let lines = b"a\n".repeat(100);
+    let input = link::Input::Received(&lines);
+    let now = bench.shard.clock.now();
+    bench.shard.hub.handle(now, hub::Input::Link { link: 0, input });
+    let before = bench.shard.sockets.bytes_out;
+    bench.shard.carry_outputs();
+    for _ in 0..100 {
+        assert!(bench.shard.feed_back());
+        bench.shard.carry_outputs();
+        assert_eq!(bench.shard.sockets.bytes_out, before, "echoes are not written one by one");
+    }
+    assert!(!bench.shard.feed_back(), "everything is echoed and written");
+    let mut echoes = vec![0; lines.len()];
+    io::Read::read_exact(&mut bench.peer, &mut echoes).unwrap();
+    assert_eq!(echoes, lines);
+    assert_eq!(bench.shard.sockets.bytes_out, before + 200);
+}
+
+#[test]
+fn results_of_outputs_are_fed_back_before_the_sends_of_the_logic() {
+    let mut bench = Bench::new(Policy::standard());
+    bench.shard.logic = Logic::Echo(Echo::default());
+    let input = link::Input::Received(b"a\n");
+    let now = bench.shard.clock.now();
+    bench.shard.hub.handle(now, hub::Input::Link { link: 0, input });
+    bench.shard.carry_outputs();
+    bench.shard.sockets.feedback.push_back((0, Feedback::Overflowed));
+    assert!(bench.shard.feed_back());
+    assert_eq!(bench.shard.hub.machine().find(bench.session), None, "the link ends first");
+    let before = bench.shard.sockets.bytes_out;
+    bench.shard.carry_out();
+    assert_eq!(bench.shard.sockets.bytes_out, before, "nothing is echoed behind the gap");
 }
