@@ -7,7 +7,8 @@ use systole_core::hub::Hub;
 use systole_core::link::{Settings, Side};
 use systole_core::tap::record::{Entries, Entry, Recorder, replay};
 use systole_core::tap::{Machine, Tap};
-use systole_core::wire::{Codec, Decoder, Malformed};
+use systole_core::wire::joiner::{Joined, Joiner};
+use systole_core::wire::{Codec, Decoder, Frame, Malformed};
 use systole_core::{Policy, Time};
 
 /// Decodes `input` after its first byte, once whole and once in the pieces that the first byte
@@ -15,6 +16,7 @@ use systole_core::{Policy, Time};
 ///
 /// - both ways give the same frames and the same error, and the error is permanent;
 /// - the decoder holds no more than the longest frame;
+/// - messages are joined from their pieces, and the joiner holds no more than its limit;
 /// - each frame, encoded again, decodes to itself.
 pub fn decode(codec: Codec, input: &[u8]) {
     let Some((&pieces, stream)) = input.split_first() else { return };
@@ -100,12 +102,23 @@ struct Decoded {
     /// All frames, encoded again.
     frames: Vec<u8>,
     error: Option<Malformed>,
+    joiner: Joiner,
+    /// The pieces so far of a message whose end has not been decoded.
+    pieces: Vec<u8>,
 }
+
+/// The longest message that is joined: a few short pieces.
+const LONGEST_MESSAGE: usize = 100;
 
 impl Decoded {
     fn of<'a>(codec: Codec, pieces: impl Iterator<Item = &'a [u8]>) -> Decoded {
         let mut decoder = Decoder::new(codec, codec.max_data() as u32);
-        let mut decoded = Decoded { frames: Vec::new(), error: None };
+        let mut decoded = Decoded {
+            frames: Vec::new(),
+            error: None,
+            joiner: Joiner::new(LONGEST_MESSAGE),
+            pieces: Vec::new(),
+        };
         for mut piece in pieces {
             let error = decoded.feed(codec, &mut decoder, &mut piece).err();
             assert!(decoder.held() <= codec.max_frame());
@@ -130,7 +143,24 @@ impl Decoded {
             let mut fresh = Decoder::new(codec, codec.max_data() as u32);
             assert_eq!(fresh.next(&mut encoded_again), Ok(Some(frame)));
             assert!(encoded_again.is_empty(), "exactly one frame");
+            if let Frame::Data { bytes, more, .. } = frame {
+                self.join(bytes, more);
+            }
         }
         Ok(())
+    }
+
+    fn join(&mut self, piece: &[u8], more: bool) {
+        self.pieces.extend_from_slice(piece);
+        let joined = self.joiner.add(piece, more);
+        assert!(self.joiner.memory() <= LONGEST_MESSAGE);
+        let expected = (!more).then(|| std::mem::take(&mut self.pieces)).map(|message| {
+            let length = message.len() as u64;
+            match message.len() <= LONGEST_MESSAGE {
+                true => Joined::Message(message.into()),
+                false => Joined::TooLong { length },
+            }
+        });
+        assert_eq!(joined, expected);
     }
 }

@@ -4,6 +4,7 @@
 use systole_core::cause::Verdict;
 use systole_core::link::{Event as LinkEvent, Goodbye};
 use systole_core::wire::DataKind;
+use systole_core::wire::joiner::{Joined, Joiner};
 
 use crate::shared::Shared;
 use crate::{ConnectError, Event, Options, SessionId};
@@ -41,13 +42,9 @@ pub(crate) struct EventTranslator {
     pub(crate) verdict: Option<Verdict>,
     link_number: u64,
     attempt: u32,
-    max_message: usize,
     /// Whether round trips are reported.
     report_round_trips: bool,
-    /// Beginning of a message whose end has not arrived; empty if the message is too long to keep.
-    partial: Vec<u8>,
-    /// Length of that beginning, whether kept or not.
-    partial_len: u64,
+    joiner: Joiner,
 }
 
 impl EventTranslator {
@@ -60,10 +57,8 @@ impl EventTranslator {
             verdict: None,
             link_number,
             attempt,
-            max_message: options.max_message,
             report_round_trips: options.report_heartbeats,
-            partial: Vec::new(),
-            partial_len: 0,
+            joiner: Joiner::new(options.max_message),
         }
     }
 
@@ -81,7 +76,15 @@ impl EventTranslator {
                 });
             }
             LinkEvent::Data { bytes, more, kind: DataKind::Eleven | DataKind::TwentyOne } => {
-                self.add_piece(bytes, more, shared);
+                match self.joiner.add(bytes, more) {
+                    None => {}
+                    Some(Joined::Message(message)) => {
+                        shared.publish(Event::Message(message.into_owned()));
+                    }
+                    Some(Joined::TooLong { length: len }) => {
+                        shared.publish(Event::MessageTooLong { len });
+                    }
+                }
             }
             LinkEvent::Lost { verdict, farewell } if self.stage == Stage::Established => {
                 self.stage = Stage::Lost(farewell);
@@ -114,24 +117,6 @@ impl EventTranslator {
             }
         }
     }
-
-    /// Joins pieces into messages. Of a message that is too long, only the length is kept.
-    fn add_piece(&mut self, bytes: &[u8], more: bool, shared: &Shared) {
-        self.partial_len += bytes.len() as u64;
-        let len = self.partial_len;
-        let fits = len <= self.max_message as u64;
-        if fits {
-            self.partial.extend_from_slice(bytes);
-        } else {
-            self.partial = Vec::new();
-        }
-        if more {
-            return;
-        }
-        self.partial_len = 0;
-        let message = std::mem::take(&mut self.partial);
-        shared.publish(if fits { Event::Message(message) } else { Event::MessageTooLong { len } });
-    }
 }
 
 #[cfg(test)]
@@ -154,7 +139,6 @@ mod tests {
         assert_eq!(shared.next_event().await, Some(Event::Message(b"hello".to_vec())));
         for _ in 0..1_000 {
             translator.handle(piece(b"much", true), &shared);
-            assert!(translator.partial.capacity() <= 16);
         }
         translator.handle(piece(b"", false), &shared);
         assert_eq!(shared.next_event().await, Some(Event::MessageTooLong { len: 4_000 }));

@@ -9,6 +9,7 @@ mod handshake;
 mod varint;
 
 pub mod decoder;
+pub mod joiner;
 pub mod line;
 pub mod message1028;
 pub mod native;

@@ -30,7 +30,7 @@ pub(crate) struct Notice {
 #[derive(Debug)]
 pub(crate) enum NoticeKind {
     Joined,
-    /// A message, with its length in bytes.
+    /// A frame, with its length in bytes.
     Received(usize),
     Illegal(Malformed),
     Left(Cause),
@@ -171,15 +171,15 @@ impl Connection {
     }
 }
 
-/// Measures the length of messages, also if they arrive in pieces.
+/// Measures the lengths of frames on the wire, heartbeats included, in whatever reads they arrive.
 struct Meter {
     decoder: Decoder,
-    /// Bytes of the next message that have arrived.
+    /// Bytes of the next frame that have arrived.
     partial: usize,
 }
 
 impl Meter {
-    /// Returns the length of each message that ends in `bytes`. The link itself reports illegal
+    /// Returns the length of each frame that ends in `bytes`. The link itself reports illegal
     /// bytes.
     fn measure(&mut self, mut bytes: &[u8]) -> Vec<usize> {
         let mut lengths = Vec::new();
@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_measured_instead_of_reads() {
+    fn frames_are_measured_instead_of_reads() {
         let mut meter = Meter { decoder: Decoder::new(Codec::Native, 65_536), partial: 0 };
         let stream = b"\x10\x01\x50\x05hello\x50\x00\x12\x02\x03abc";
         let whole = meter.measure(stream);

@@ -5,6 +5,7 @@ mod beacon;
 mod departure;
 mod document;
 mod generator;
+mod joiner;
 mod protocol;
 mod rules;
 mod seeds;
