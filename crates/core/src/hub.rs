@@ -22,6 +22,7 @@ pub use presence::{Presence, Presences};
 use sessions::{Place, Sessions};
 pub use signal::{Counters, HubCommand, Input, Output};
 use sweep::Sweep;
+pub use sweep::{MAX_MESSAGES, MESSAGE_MEMORY};
 use timers::{Grid, Timer};
 
 use crate::budget::Budget;
@@ -59,7 +60,7 @@ pub struct Hub {
     /// The sessions for which an epoch is to be asked, by their links.
     unowned: VecDeque<u32>,
     wheel: Wheel,
-    sweeps: Vec<Sweep>,
+    sweeps: VecDeque<Sweep>,
     /// The links that hold part of a frame, by the time from which the frame's time limit counts.
     frames: Budget<Time>,
     leave_limit: Span,
@@ -101,7 +102,7 @@ impl Hub {
             listeners,
             slots: Slots::new(),
             wheel: Wheel::new(now),
-            sweeps: Vec::new(),
+            sweeps: VecDeque::new(),
             frames: Budget::new(FRAME_MEMORY),
             leave_limit: LEAVE_LIMIT,
             ended: Vec::new(),

@@ -355,7 +355,7 @@ impl Gateway {
     ///
     /// # Errors
     /// As [`Gateway::retune`].
-    pub async fn command(&self, command: hub::HubCommand) -> Result<(), ShardUnavailable> {
+    pub async fn command(&self, command: hub::HubCommand<'static>) -> Result<(), ShardUnavailable> {
         let _turn = self.fan_out.lock().await;
         self.send_to_all(|| Request::Command(command)).await
     }

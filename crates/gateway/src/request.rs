@@ -62,7 +62,7 @@ pub enum Request {
         reply: oneshot::Sender<bool>,
     },
     /// Gives a command to all links.
-    Command(hub::HubCommand),
+    Command(hub::HubCommand<'static>),
     /// Stops accepting links.
     StopAccepting,
     /// Ends the shard and closes its sockets.

@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 use crate::link::{self, Goodbye};
 use crate::policy::Policy;
 use crate::time::{Span, Time};
+use crate::wire::DataKind;
 
 /// An input of a [`Hub`](super::Hub).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,18 +64,34 @@ pub enum Input<'a> {
         horizon: Time,
     },
     /// A command for all links.
-    Command(HubCommand),
+    Command(HubCommand<'a>),
 }
 
 /// A command for all links of a hub.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HubCommand {
+pub enum HubCommand<'a> {
     /// Puts a policy in force for a listener: for new links at once, for the others step by step.
     Retune {
         /// The index of the listener.
         listener: u16,
         /// The policy.
         policy: Policy,
+    },
+    /// Sends a message on every established link, or on those of one listener, step by step. A link
+    /// that is established meanwhile may get it too.
+    ///
+    /// Each link gets such messages in the order of their commands, and before the CLOSE of a later
+    /// drain. A link with a message of which a part is still to be sent is passed over, since
+    /// messages must not be interleaved; [`Counters::messages_missed`] counts this. A message that
+    /// exceeds [`MAX_MESSAGES`](super::MAX_MESSAGES) or [`MESSAGE_MEMORY`](super::MESSAGE_MEMORY)
+    /// is refused, and counted in [`Counters::messages_refused`].
+    Send {
+        /// The index of the listener; `None` for all.
+        listener: Option<u16>,
+        /// The whole message, of which the hub keeps a copy until it was sent on the last link.
+        bytes: &'a [u8],
+        /// The message type, for `message1028`.
+        kind: DataKind,
     },
     /// Closes every link with CLOSE, step by step.
     Drain {
@@ -149,4 +166,9 @@ pub struct Counters {
     pub frame_bytes: u64,
     /// Links ended so far because their incomplete frame was the oldest when the memory was full.
     pub frames_dropped: u64,
+    /// Messages for many links refused so far because too many, or too many bytes, were under way.
+    pub messages_refused: u64,
+    /// Links that a message for many links has passed over so far, because another message on them
+    /// was not complete.
+    pub messages_missed: u64,
 }

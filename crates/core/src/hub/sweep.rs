@@ -1,12 +1,21 @@
 //! Commands for all links, applied to a bounded number of links per step.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::{Hub, HubCommand};
+use super::{Hub, HubCommand, Slot};
 use crate::link::{self, Goodbye};
 use crate::policy::Policy;
 use crate::time::{Span, Time};
-use crate::wire::CloseReason;
+use crate::wire::{CloseReason, DataKind};
+
+/// The number of messages for many links that may be under way. Each takes a pass over all links,
+/// for which later commands wait. If more gather, the passes are too slow for them.
+pub const MAX_MESSAGES: usize = 16;
+
+/// The memory of all messages for many links together, in bytes. A longer message is refused. The
+/// link of a slow reader could not take more at once: its outbox holds 256 KiB by default.
+pub const MESSAGE_MEMORY: usize = 1 << 20;
 
 /// The number of links that one step of a sweep handles. Each may send a frame, which costs the
 /// shell a system call, and the loop polls its sockets only between steps.
@@ -16,17 +25,22 @@ pub(super) const SWEEP_STEP: usize = 256;
 /// each visit may cost a cache miss.
 pub(super) const SWEEP_SLOTS: usize = 4_096;
 
+/// The bytes of messages that one step of a sweep sends, unless one message is longer. They wait in
+/// one buffer until the shell has polled them.
+pub(super) const SWEEP_BYTES: usize = 256 * 1024;
+
 /// A pass over all links that is in progress.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub(super) struct Sweep {
     task: Task,
     /// The first slot not yet visited.
     pub(super) next: u32,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 enum Task {
     Retune { listener: u16, policy: Policy },
+    Send { listener: Option<u16>, message: Box<[u8]>, kind: DataKind },
     Drain { reconnect_within: Span },
 }
 
@@ -38,13 +52,33 @@ impl Task {
                 listener == other
             }
             (Task::Drain { .. }, Task::Retune { .. } | Task::Drain { .. }) => true,
-            (Task::Retune { .. }, Task::Drain { .. }) => false,
+            (Task::Retune { .. }, Task::Drain { .. })
+            | (Task::Send { .. }, Task::Retune { .. } | Task::Send { .. } | Task::Drain { .. })
+            | (Task::Retune { .. } | Task::Drain { .. }, Task::Send { .. }) => false,
+        }
+    }
+
+    /// Returns whether this task is for the link in `slot`. A link before the end of its handshake
+    /// drops a message itself.
+    fn concerns(&self, slot: &Slot) -> bool {
+        match self {
+            Task::Retune { listener, .. } => *listener == slot.listener,
+            Task::Send { listener, .. } => listener.is_none_or(|wanted| wanted == slot.listener),
+            Task::Drain { .. } => true,
+        }
+    }
+
+    /// Returns the message that this task sends; empty if it sends none.
+    fn message(&self) -> &[u8] {
+        match self {
+            Task::Send { message, .. } => message,
+            Task::Retune { .. } | Task::Drain { .. } => &[],
         }
     }
 }
 
 impl Hub {
-    pub(super) fn command(&mut self, command: HubCommand) {
+    pub(super) fn command(&mut self, command: HubCommand<'_>) {
         match command {
             HubCommand::Retune { listener, policy } => {
                 let Some(settings) = self.listeners.get_mut(usize::from(listener)) else {
@@ -52,6 +86,13 @@ impl Hub {
                 };
                 settings.policy = policy;
                 self.begin(Task::Retune { listener, policy });
+            }
+            HubCommand::Send { listener, bytes, kind } => {
+                if self.has_room_for(bytes) {
+                    self.begin(Task::Send { listener, message: bytes.into(), kind });
+                } else {
+                    self.counters.messages_refused += 1;
+                }
             }
             HubCommand::Drain { limit, reconnect_within } => {
                 self.leave_limit = limit;
@@ -65,38 +106,56 @@ impl Hub {
         }
     }
 
-    /// Starts a sweep. It replaces an older retune of the same listener or an older drain, so that
-    /// the number of sweeps stays bounded.
+    /// Returns whether one more message for many links may be under way.
+    fn has_room_for(&self, message: &[u8]) -> bool {
+        let sends = self.sweeps.iter().filter(|sweep| matches!(sweep.task, Task::Send { .. }));
+        let held: usize = self.sweeps.iter().map(|sweep| sweep.task.message().len()).sum();
+        sends.count() < MAX_MESSAGES && message.len() <= MESSAGE_MEMORY - held
+    }
+
+    /// Starts a sweep. It replaces an older retune of the same listener or an older drain, and
+    /// messages are limited, so that the number of sweeps stays bounded.
     fn begin(&mut self, task: Task) {
         self.sweeps.retain(|sweep| !task.supersedes(&sweep.task));
-        self.sweeps.push(Sweep { task, next: 0 });
+        self.sweeps.push_back(Sweep { task, next: 0 });
     }
 
     /// Performs one step of the oldest sweep.
     pub(super) fn sweep(&mut self, now: Time) {
-        let Some(&Sweep { task, next }) = self.sweeps.first() else {
+        let Some(mut sweep) = self.sweeps.pop_front() else {
             return;
         };
-        let mut scan = self.slots.scan(next, SWEEP_SLOTS);
-        let found: Vec<(u32, u16)> =
-            scan.by_ref().take(SWEEP_STEP).map(|(link, slot)| (link, slot.listener)).collect();
+        let task = &sweep.task;
+        let most = (SWEEP_BYTES / task.message().len().max(1)).clamp(1, SWEEP_STEP);
+        let mut scan = self.slots.scan(sweep.next, SWEEP_SLOTS);
+        let concerned = scan.by_ref().filter(|(_, slot)| task.concerns(slot));
+        let found: Vec<u32> = concerned.map(|(link, _)| link).take(most).collect();
         let cursor = scan.cursor();
-        for (link, its_listener) in found {
+        for link in found {
             let command = match task {
-                Task::Retune { listener, .. } if listener != its_listener => continue,
-                Task::Retune { policy, .. } => link::Command::Retune(policy),
+                Task::Retune { policy, .. } => link::Command::Retune(*policy),
+                Task::Send { .. } if self.is_within_message(link) => {
+                    self.counters.messages_missed += 1;
+                    continue;
+                }
+                Task::Send { message, kind, .. } => {
+                    link::Command::Send { bytes: message, more: false, kind: *kind }
+                }
                 Task::Drain { reconnect_within } => link::Command::Close(Goodbye {
                     reason: CloseReason::Drained,
                     stay_away: false,
-                    return_after: self.random.up_to(reconnect_within),
+                    return_after: self.random.up_to(*reconnect_within),
                 }),
             };
             self.handle_link(now, link, link::Input::Command(command));
         }
-        match (cursor, self.sweeps.first_mut()) {
-            (Some(cursor), Some(sweep)) => sweep.next = cursor,
-            (None, Some(_)) => drop(self.sweeps.remove(0)),
-            (_, None) => {}
+        if let Some(cursor) = cursor {
+            sweep.next = cursor;
+            self.sweeps.push_front(sweep);
         }
+    }
+
+    fn is_within_message(&self, link: u32) -> bool {
+        self.slots.get(link).is_some_and(|slot| slot.peer.is_within_message())
     }
 }

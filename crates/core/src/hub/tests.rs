@@ -11,7 +11,7 @@ use crate::kernel::SocketError;
 use crate::link::{Closing, Event, Side};
 use crate::liveness::{Reason, Role};
 use crate::policy::Policy;
-use crate::wire::{Codec, Malformed};
+use crate::wire::{Codec, DataKind, Malformed};
 
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4_711);
 
@@ -154,7 +154,7 @@ fn a_sweep_visits_a_bounded_number_of_slots_and_memory_shrinks_after_a_mass_leav
         let from = hub.sweeps[0].next;
         hub.handle(Time::ZERO, Input::Deadline { horizon: Time::ZERO });
         drain(&mut hub);
-        let to = hub.sweeps.first().map_or(LINKS, |sweep| sweep.next);
+        let to = hub.sweeps.front().map_or(LINKS, |sweep| sweep.next);
         assert!((to - from) as usize <= sweep::SWEEP_SLOTS, "from {from} to {to} in one step");
         steps += 1;
     }
@@ -721,4 +721,152 @@ fn the_session_numbers_of_two_runs_differ_and_no_two_links_share_one() {
     let [first, second] = [1, 2].map(numbers);
     assert_eq!((first.len(), second.len()), (200, 200));
     assert!(first.is_disjoint(&second));
+}
+
+/// Commands a message for many links.
+fn send_all(hub: &mut Hub, listener: Option<u16>, bytes: &[u8]) {
+    let kind = DataKind::default();
+    hub.handle(Time::ZERO, Input::Command(HubCommand::Send { listener, bytes, kind }));
+}
+
+/// Runs the sweeps to their end. Returns the links on which data was sent, in order, and the most
+/// bytes of one step.
+fn run_sends(hub: &mut Hub) -> (Vec<u32>, usize) {
+    let (mut links, mut most) = (Vec::new(), 0);
+    while !hub.sweeps.is_empty() {
+        assert!(links.len() < 100_000, "no end");
+        hub.handle(Time::ZERO, Input::Deadline { horizon: Time::ZERO });
+        let mut step = 0;
+        while let Some(output) = hub.poll_output() {
+            let Output::Link { link, output } = output else { continue };
+            if let link::Output::Transmit { bytes, lane: link::Lane::Data } = output {
+                step += bytes.len();
+                links.push(link);
+            }
+        }
+        most = most.max(step);
+    }
+    (links, most)
+}
+
+#[test]
+fn a_message_for_many_reaches_the_established_links_of_its_listener_or_all() {
+    let mut hub = hub(Policy::default());
+    (0..6).for_each(|link| open(&mut hub, link, (link % 2) as u16));
+    hub.handle(Time::ZERO, Input::Opened { link: 6, listener: 0, address: ADDRESS });
+    drain(&mut hub);
+    send_all(&mut hub, None, b"all");
+    assert_eq!(hub.poll_output(), None, "it is sent step by step");
+    assert_eq!(hub.next_deadline(), Some(Time::ZERO));
+    assert_eq!(run_sends(&mut hub).0, [0, 1, 2, 3, 4, 5]);
+    send_all(&mut hub, Some(1), b"some");
+    assert_eq!(run_sends(&mut hub).0, [1, 3, 5]);
+    send_all(&mut hub, Some(7), b"none");
+    assert!(run_sends(&mut hub).0.is_empty());
+    send_all(&mut hub, None, b"one");
+    send_all(&mut hub, None, b"two");
+    let (limit, reconnect_within) = (Span::from_secs(30), Span::ZERO);
+    hub.handle(Time::ZERO, Input::Command(HubCommand::Drain { limit, reconnect_within }));
+    send_all(&mut hub, None, b"three");
+    let mut sent = Vec::new();
+    for _ in 0..4 {
+        hub.handle(Time::ZERO, Input::Deadline { horizon: Time::ZERO });
+        sent.extend(drain(&mut hub).1);
+    }
+    assert_eq!(sent, b"one\n".repeat(6).into_iter().chain(b"two\n".repeat(6)).collect::<Vec<_>>());
+    assert_eq!(hub.counters().links, 0, "the drain came after both messages");
+}
+
+#[test]
+fn a_step_sends_on_a_bounded_number_of_links_and_a_bounded_number_of_bytes() {
+    let mut hub = hub(Policy::default());
+    (0..1_000).for_each(|link| open(&mut hub, link, 0));
+    drain(&mut hub);
+    send_all(&mut hub, None, b"a");
+    let (links, most) = run_sends(&mut hub);
+    assert_eq!((links.len(), most), (1_000, sweep::SWEEP_STEP * 2));
+    let long = [b'a'; 4_000];
+    send_all(&mut hub, None, &long);
+    let (links, most) = run_sends(&mut hub);
+    assert_eq!(links.len(), 1_000);
+    let with_ends = sweep::SWEEP_BYTES + sweep::SWEEP_BYTES / 4_000;
+    assert!(most <= with_ends && most > with_ends - 4_001, "{most}");
+}
+
+#[test]
+fn the_messages_for_many_that_are_under_way_are_limited() {
+    let mut hub = hub(Policy::default());
+    open(&mut hub, 0, 0);
+    drain(&mut hub);
+    (0..MAX_MESSAGES + 3).for_each(|_| send_all(&mut hub, None, b""));
+    assert_eq!((hub.sweeps.len(), hub.counters().messages_refused), (MAX_MESSAGES, 3));
+    assert_eq!(run_sends(&mut hub).0.len(), MAX_MESSAGES);
+    let half = [b'a'; MESSAGE_MEMORY / 2];
+    send_all(&mut hub, None, &half);
+    send_all(&mut hub, None, &half[1..]);
+    send_all(&mut hub, None, b"aa");
+    assert_eq!((hub.sweeps.len(), hub.counters().messages_refused), (2, 4));
+    send_all(&mut hub, None, b"a");
+    assert_eq!((hub.sweeps.len(), hub.counters().messages_refused), (3, 4));
+    run_sends(&mut hub);
+    send_all(&mut hub, None, &[b'a'; MESSAGE_MEMORY + 1]);
+    assert_eq!((hub.sweeps.len(), hub.counters().messages_refused), (0, 5));
+    send_all(&mut hub, None, &[b'a'; MESSAGE_MEMORY]);
+    assert_eq!((hub.sweeps.len(), hub.counters().messages_refused), (1, 5));
+}
+
+#[test]
+fn a_link_that_overflows_in_a_message_for_many_ends_alone() {
+    let mut hub = hub(Policy::default());
+    (0..500).for_each(|link| open(&mut hub, link, 0));
+    drain(&mut hub);
+    send_all(&mut hub, None, b"a");
+    hub.handle(Time::ZERO, Input::Deadline { horizon: Time::ZERO });
+    assert_eq!(drain(&mut hub).1.len(), sweep::SWEEP_STEP * 2);
+    for link in [7, 400] {
+        hub.handle(Time::ZERO, Input::Link { link, input: link::Input::Overflowed });
+        assert_eq!(drain(&mut hub).0.get(Cause::SlowConsumer.name()), Some(&1));
+    }
+    let (rest, _) = run_sends(&mut hub);
+    assert_eq!(rest.len(), 500 - sweep::SWEEP_STEP - 1);
+    assert_eq!((hub.counters().links, hub.counters().online), (498, 498));
+}
+
+#[test]
+fn a_message_for_many_is_not_sent_between_the_parts_of_another() {
+    let native = Settings::new(Codec::Native, Side::Accepting, Policy::default());
+    let line = Settings::new(Codec::Line, Side::Accepting, Policy::default());
+    let mut hub = Hub::new(Time::ZERO, 1, Vec::from([native, line]), 42);
+    let connecting = Settings::new(
+        Codec::Native,
+        Side::Connecting(link::Introduction::default()),
+        Policy::default(),
+    );
+    let mut peer = link::Link::new(Time::ZERO, connecting, 1);
+    let hello = match peer.poll_output() {
+        Some(link::Output::Transmit { bytes, .. }) => bytes.to_vec(),
+        other => panic!("{other:?}"),
+    };
+    let feed = |hub: &mut Hub, link, input| {
+        hub.handle(Time::ZERO, Input::Link { link, input });
+        drain(hub);
+    };
+    for link in 0..2 {
+        hub.handle(Time::ZERO, Input::Opened { link, listener: 0, address: ADDRESS });
+        introduce(&mut hub, Time::ZERO, link, &hello);
+        drain(&mut hub);
+    }
+    open(&mut hub, 2, 1);
+    let part = |more| {
+        let (bytes, kind) = (&b"part"[..], DataKind::default());
+        link::Input::Command(link::Command::Send { bytes, more, kind })
+    };
+    (0..3).for_each(|link| feed(&mut hub, link, part(link != 0)));
+    send_all(&mut hub, None, b"all");
+    assert_eq!(run_sends(&mut hub).0, [0, 2], "a part of a message is a line of its own");
+    assert_eq!(hub.counters().messages_missed, 1);
+    (0..3).for_each(|link| feed(&mut hub, link, part(false)));
+    send_all(&mut hub, None, b"all");
+    assert_eq!(run_sends(&mut hub).0, [0, 1, 2]);
+    assert_eq!(hub.counters().messages_missed, 1);
 }

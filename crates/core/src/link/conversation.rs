@@ -58,6 +58,8 @@ pub(super) struct Conversation {
     pongs_owed: u16,
     /// The sequence number of the latest PING received.
     ping_sequence: u8,
+    /// Whether the message that was sent last continues in the next command.
+    within_message: bool,
     /// Whether the policy has changed since [`Conversation::take_retuned`].
     retuned: bool,
     /// The inquiry into a suspect peer.
@@ -102,6 +104,7 @@ impl Conversation {
             piece: PIECE as u16,
             pongs_owed: 0,
             ping_sequence: 0,
+            within_message: false,
             retuned: false,
             inquiry: None,
         }

@@ -93,6 +93,11 @@ impl Peer {
         self.decoder.is_within_frame()
     }
 
+    /// Returns whether the message that was sent last continues in the next one that is sent.
+    pub(crate) fn is_within_message(&self) -> bool {
+        self.conversation.is_within_message()
+    }
+
     /// Returns the frame of which an open link holds a part.
     pub(crate) fn incomplete_frame(&self) -> Option<Incomplete> {
         if self.conversation.is_over() { None } else { self.decoder.incomplete() }

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use systole_core::hub::{self, Hub};
 use systole_core::kernel::{Examination, SocketError, TcpSnapshot};
-use systole_core::link::{Command, Goodbye, Input};
-use systole_core::tap::Tap;
+use systole_core::link::{Command, Goodbye, Input, SessionKey, Settings, Side};
 use systole_core::tap::record::Recorder;
+use systole_core::tap::{Machine, Tap};
 use systole_core::wire::{Beat, CloseReason, Codec, DataKind, Frame};
 use systole_core::{Policy, Span, Time};
 
@@ -78,31 +78,69 @@ fn every_hub_input_is_in_the_record_seed() {
         queued: true,
     }));
     inputs.extend(commands.map(Input::Command));
+    // Answers to no question.
+    inputs.push(Input::Admitted(SessionKey { session: 7, epoch: 9 }));
+    inputs.push(Input::Refused(Goodbye::from(CloseReason::Unauthorized)));
     let all = [
         hub::Input::Deadline { horizon: Time::from_millis(600) },
         hub::Input::Command(hub::HubCommand::ReportHeartbeats(true)),
         hub::Input::Command(hub::HubCommand::Retune { listener: 2, policy: Policy::never() }),
+        hub::Input::Command(hub::HubCommand::Send {
+            listener: Some(2),
+            bytes: b"hello all",
+            kind: DataKind::TwentyOne,
+        }),
         hub::Input::Command(hub::HubCommand::Drain {
             limit: Span::from_secs(30),
             reconnect_within: Span::from_secs(9),
         }),
     ];
+    let folder = document::root().join("fuzz/corpus/record");
+    check_seed(&folder, "one-of-each", recorded(&inputs, &all).record());
+}
+
+/// Records each of these inputs for a link of its own, and then inputs for all links.
+fn recorded(inputs: &[Input<'_>], all: &[hub::Input<'_>]) -> Recorder {
     let mut recorder = Recorder::new();
+    // The hub of the fuzz target, which asks for admissions.
+    let settings = |codec| Settings::new(codec, Side::Accepting, Policy::default());
+    let codecs = [Codec::Native, Codec::Message1028, Codec::Line];
+    let mut hub = Hub::new(Time::ZERO, 1, codecs.map(settings).to_vec(), 1);
     let mut millis = 0;
     let mut record_input = |input: hub::Input<'_>| {
         millis += 700;
-        Tap::<Hub>::input(&mut recorder, Time::from_millis(millis), &input);
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            let now = Time::from_millis(millis);
+            Tap::<Hub>::input(&mut recorder, now, &input);
+            hub.handle(now, input);
+            while let Some(output) = hub.poll_output() {
+                next = next.or(match output {
+                    hub::Output::Admit { link: 0, admission } => Some(hub::Input::Refused {
+                        link: 0,
+                        admission,
+                        goodbye: Goodbye::from(CloseReason::Full),
+                    }),
+                    hub::Output::Admit { link, admission } => {
+                        Some(hub::Input::Identified { link, admission })
+                    }
+                    hub::Output::Own { session, .. } => {
+                        Some(hub::Input::Owned { session, epoch: 1 })
+                    }
+                    hub::Output::Link { .. } => None,
+                });
+            }
+        }
     };
-    for (link, &input) in (0..).zip(&inputs) {
+    for (link, &input) in (0..).zip(inputs) {
         let address = ([127, 0, 0, 1], 7).into();
         record_input(hub::Input::Opened { link, listener: 2, address });
         let first = Input::Received(b"hello\n");
         record_input(hub::Input::Link { link, input: first });
         record_input(hub::Input::Link { link, input });
     }
-    all.into_iter().for_each(record_input);
-    let folder = document::root().join("fuzz/corpus/record");
-    check_seed(&folder, "one-of-each", recorder.record());
+    all.iter().copied().for_each(record_input);
+    recorder
 }
 
 /// Checks the seeds of one block, one for each length of pieces.

@@ -38,7 +38,9 @@ impl BeaconLoop {
                     self.command(BeaconCommand::Retune(policy));
                 }
                 hub::HubCommand::Drain { .. } => self.command(BeaconCommand::Drain),
-                hub::HubCommand::Retune { .. } | hub::HubCommand::ReportHeartbeats(_) => {}
+                hub::HubCommand::Retune { .. }
+                | hub::HubCommand::Send { .. }
+                | hub::HubCommand::ReportHeartbeats(_) => {}
             },
             // The drain that follows refuses devices that are not yet online.
             Request::StopAccepting => {}

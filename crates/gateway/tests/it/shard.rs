@@ -1,6 +1,7 @@
 //! Tests of one shard with plain blocking sockets.
 
 mod memory;
+mod to_all;
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};

@@ -21,12 +21,22 @@ impl Conversation {
         let was_outstanding = self.outstanding.is_any();
         if self.is_established() {
             self.send_pieces(bytes, more, kind, out);
+            self.within_message = more;
             self.flight.record(now, Incident::DataSent);
             self.record_sent(now, Lane::Data);
         }
         // The first outstanding bytes bring the deadline of an examination.
         let is_first = self.outstanding.is_any() && !was_outstanding;
         if is_first { Effect::Rearm } else { Effect::None }
+    }
+
+    /// Returns whether a message has been sent in part, so that no other may be sent now.
+    pub(in crate::link) fn is_within_message(&self) -> bool {
+        match self.codec {
+            Codec::Native => self.within_message,
+            // Each part is a message of its own.
+            Codec::Message1028 | Codec::Line => false,
+        }
     }
 
     /// Returns the longest piece into which DATA is cut, in bytes.

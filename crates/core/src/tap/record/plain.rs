@@ -94,10 +94,11 @@ plain_enum! { HubInput<'a> {
     6 => Owned { session: session, epoch: epoch }
 } }
 
-plain_enum! { HubCommand {
+plain_enum! { HubCommand<'a> {
     0 => Retune { listener: listener, policy: policy }
     1 => Drain { limit: limit, reconnect_within: reconnect_within }
     2 => ReportHeartbeats { 0: report }
+    3 => Send { listener: listener, bytes: bytes, kind: kind }
 } }
 
 plain_enum! { LinkInput<'a> {

@@ -13,11 +13,11 @@ use systole_core::tap::record::{Recorder, ReplayError, ReplaySummary, replay};
 use systole_core::tap::{Machine, Tapped};
 use systole_core::vigilance::{TOLERANCE, Turn, Vigilance};
 use systole_core::wheel::TICK;
-use systole_core::wire::{CloseReason, Codec, Decoder, Frame, MAX_DATA, Malformed};
+use systole_core::wire::{CloseReason, Codec, DataKind, Decoder, Frame, MAX_DATA, Malformed};
 use systole_core::{Span, Time};
 
 use super::kernel::random_examination;
-use super::messages::MessageStream;
+use super::messages::{MessageStream, broadcast};
 use super::model::Model;
 use super::network::{Segment, split_randomly};
 use super::peer::{NEVER, Peer, closing_segment, is_orderly_close};
@@ -101,6 +101,8 @@ pub(super) struct Gateway {
     epoch: u64,
     pub(super) admissions: Admissions,
     pub(super) draining: bool,
+    /// The number of messages for many links.
+    broadcasts: u64,
     pub(super) verbose: bool,
 }
 
@@ -164,6 +166,7 @@ impl Gateway {
             epoch: 0,
             admissions: Admissions::default(),
             draining: false,
+            broadcasts: 0,
             verbose,
         }
     }
@@ -315,15 +318,32 @@ impl Gateway {
     }
 
     /// Feeds a command for all links.
-    pub(super) fn command_all(&mut self, command: hub::HubCommand) {
+    pub(super) fn command_all(&mut self, command: hub::HubCommand<'_>) {
         match command {
             hub::HubCommand::Drain { .. } => self.draining = true,
-            hub::HubCommand::Retune { .. } | hub::HubCommand::ReportHeartbeats(_) => {}
+            hub::HubCommand::Retune { .. }
+            | hub::HubCommand::Send { .. }
+            | hub::HubCommand::ReportHeartbeats(_) => {}
         }
         (self.rest_until, self.commanded) = (0, true);
         self.hub.handle(self.vigilance.now(), Input::Command(command));
         assert!(self.hub.poll_output().is_none(), "it takes effect at the next deadline");
         self.plan();
+    }
+
+    /// Sends a message on all links, or on those of one listener.
+    pub(super) fn broadcast(&mut self, listener: Option<u16>, peers: &mut [Peer]) {
+        self.broadcasts += 1;
+        let bytes = broadcast(self.broadcasts);
+        for peer in peers {
+            let concerned = listener.is_none_or(|listener| listener == peer.plan.listener);
+            if concerned && peer.gateway_model.as_ref().is_some_and(Model::is_established) {
+                peer.to_peer.expect_broadcast(self.broadcasts);
+            }
+        }
+        let kind = DataKind::default();
+        self.command_all(hub::HubCommand::Send { listener, bytes: &bytes, kind });
+        assert_eq!(self.hub.machine().counters().messages_refused, 0);
     }
 
     /// Sends a message to a peer.
@@ -519,6 +539,11 @@ impl Gateway {
             rounds += 1;
             assert!(rounds < 1_000, "endless deadlines");
         }
+        for peer in peers.iter() {
+            if peer.gateway_model.as_ref().is_some_and(Model::is_open) {
+                peer.to_peer.check_broadcasts_sent();
+            }
+        }
         // A second deadline of a link in one late turn is armed for the next tick, with which the
         // next turn comes.
         if self.hub.machine().next_deadline().is_some_and(|at| at <= limit + TICK) {
@@ -625,6 +650,7 @@ impl Gateway {
             match output {
                 link::Output::Transmit { bytes, lane } => {
                     self.data_moved |= lane == link::Lane::Data;
+                    peer.to_peer.note_sent(bytes);
                     peer.sent_policies.extend(retuned_detection(codec, bytes));
                     peer.push_down(bytes, lane);
                 }

@@ -19,6 +19,21 @@ pub(super) struct MessageStream {
     heartbeat_data: Vec<Vec<u8>>,
     /// The index of the heartbeat data received last.
     last_received: usize,
+    /// The messages for many links that must still be sent on this link, by number.
+    unsent_broadcasts: Vec<u64>,
+    /// Those that must be received before any later one.
+    broadcasts: VecDeque<u64>,
+    /// The number of the message for many links that was received last.
+    last_broadcast: u64,
+    /// How many of them were received.
+    pub(super) broadcasts_received: u64,
+}
+
+/// Returns the message for many links with this number, from 1. It begins with a character that no
+/// other message begins with, and fits into one piece of every codec.
+pub(super) fn broadcast(number: u64) -> Vec<u8> {
+    let letters = (0..number * 97 % 900).map(|index| b'a' + ((index * 5 + number) % 26) as u8);
+    format!("#{number}/").into_bytes().into_iter().chain(letters).collect()
 }
 
 impl MessageStream {
@@ -63,8 +78,11 @@ impl MessageStream {
         if more {
             return;
         }
-        let sent = self.sent.pop_front().expect("nothing was sent, or it arrived twice");
         let received = std::mem::take(&mut self.partial);
+        if received.starts_with(b"#") {
+            return self.receive_broadcast(&received);
+        }
+        let sent = self.sent.pop_front().expect("nothing was sent, or it arrived twice");
         if codec == Codec::Message1028 {
             assert_eq!(received.len(), codec.max_data(), "padded");
             assert!(received.starts_with(&sent), "altered");
@@ -75,6 +93,40 @@ impl MessageStream {
         } else {
             assert!(received == sent, "altered or out of order");
         }
+    }
+
+    /// Notes a message for many links that was commanded while this link was established.
+    pub(super) fn expect_broadcast(&mut self, number: u64) {
+        self.broadcasts.push_back(number);
+        self.unsent_broadcasts.push(number);
+    }
+
+    /// Notes a frame of data that is sent.
+    pub(super) fn note_sent(&mut self, frame: &[u8]) {
+        self.unsent_broadcasts.retain(|number| {
+            let mark = format!("#{number}/");
+            !frame.windows(mark.len()).any(|window| window == mark.as_bytes())
+        });
+    }
+
+    /// Checks that every message for many links was sent on this link.
+    pub(super) fn check_broadcasts_sent(&self) {
+        assert!(self.unsent_broadcasts.is_empty(), "left out: {:?}", self.unsent_broadcasts);
+    }
+
+    /// Checks a received message for many links: unaltered, once, in order, and none was left out.
+    fn receive_broadcast(&mut self, received: &[u8]) {
+        let digits = received[1..].split(|&byte| byte == b'/').next().unwrap_or_default();
+        let number = String::from_utf8_lossy(digits).parse().expect("a number");
+        let sent = broadcast(number);
+        assert!(received.starts_with(&sent), "altered");
+        assert!(received[sent.len()..].iter().all(|&byte| byte == 0), "more than padding");
+        assert!(number > self.last_broadcast, "it arrived twice or out of order");
+        if self.broadcasts.front().is_some_and(|next| *next <= number) {
+            let next = self.broadcasts.pop_front();
+            assert_eq!(next, Some(number), "a message for many links was left out");
+        }
+        (self.last_broadcast, self.broadcasts_received) = (number, self.broadcasts_received + 1);
     }
 
     /// Checks that everything was received that was sent before CLOSE.

@@ -53,6 +53,8 @@ pub(super) struct Outcome {
     pub(super) stalled: u64,
     /// Links ended because their frame was the oldest when the memory for frames was full.
     pub(super) crowded_out: u64,
+    /// Messages for many links, each counted on each link that received it.
+    pub(super) broadcasts: u64,
 }
 
 impl Outcome {
@@ -75,6 +77,7 @@ impl Outcome {
             admissions: self.admissions.plus(other.admissions),
             stalled: self.stalled + other.stalled,
             crowded_out: self.crowded_out + other.crowded_out,
+            broadcasts: self.broadcasts + other.broadcasts,
         }
     }
 
@@ -85,13 +88,8 @@ impl Outcome {
         let world = self.hung > 10 && self.progress > 100 && self.unanswered > 100;
         let Admissions { delayed, refused, late } = self.admissions;
         let admissions = delayed > 1_000 && refused > 10 && late > 10;
-        verdicts
-            && frames
-            && world
-            && admissions
-            && self.patience > 1_000
-            && self.unread > 10
-            && self.kept > 10
+        let kernel = self.patience > 1_000 && self.unread > 10 && self.kept > 10;
+        verdicts && frames && world && admissions && kernel && self.broadcasts > 100
     }
 }
 
@@ -111,6 +109,7 @@ impl std::fmt::Display for Outcome {
         let Admissions { delayed, refused, late } = self.admissions;
         write!(f, "{rests} rests, {delayed} admissions delayed, {refused} refused, ")?;
         write!(f, "{late} answered too late, ")?;
+        write!(f, "{} messages for many links, ", self.broadcasts)?;
         write!(f, "{} stalled frames, {} crowded out", self.stalled, self.crowded_out)
     }
 }
@@ -138,6 +137,7 @@ pub(super) fn run(seed: u64, verbose: bool) -> Outcome {
     }
     outcome.rests = world.gateway.rests;
     outcome.admissions = world.gateway.admissions;
+    outcome.broadcasts = world.peers.iter().map(|peer| peer.to_peer.broadcasts_received).sum();
     let ReplaySummary { inputs, outputs, .. } = world.replay();
     Outcome { inputs, outputs, ..outcome }
 }
@@ -351,6 +351,10 @@ impl Schedule {
                 reconnect_within: Span::from_nanos(self.unit),
             },
             1 => HubCommand::ReportHeartbeats(true),
+            2 | 3 => {
+                let listener = random.below(4) as u16;
+                return self.world.broadcast((listener < 3).then_some(listener));
+            }
             _ => {
                 let listener = random.below(3) as u16;
                 let policy = policy(self.unit, random);

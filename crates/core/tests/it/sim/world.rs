@@ -91,9 +91,16 @@ impl World {
     }
 
     /// Gives the gateway a command for all links.
-    pub(super) fn command_all(&mut self, command: hub::HubCommand) {
+    pub(super) fn command_all(&mut self, command: hub::HubCommand<'_>) {
         if self.turn_gateway() {
             self.gateway.command_all(command);
+        }
+    }
+
+    /// Lets the gateway send a message on all links, or on those of one listener.
+    pub(super) fn broadcast(&mut self, listener: Option<u16>) {
+        if self.turn_gateway() {
+            self.gateway.broadcast(listener, &mut self.peers);
         }
     }
 
