@@ -59,6 +59,9 @@ pub struct Liveness {
     ambiguous: bool,
     /// Whether the operator's hold has set `silent_since`, if that is later than the last evidence.
     held: bool,
+    /// Whether a retune alone has set `silent_since`, if that is later than the last evidence. The
+    /// next retune counts from the last evidence again.
+    retuned: bool,
 }
 
 const _: () = assert!(size_of::<Liveness>() <= 64);
@@ -122,6 +125,7 @@ impl Liveness {
             lead: 0,
             ambiguous: false,
             held: false,
+            retuned: false,
         }
     }
 
@@ -368,12 +372,18 @@ impl Liveness {
     fn introduce(&mut self, now: Time, seed: u32, policy: &Policy) {
         if let State::Handshake { .. } = self.state {
             // The peer may have waited for its admission, and is no more silent for that.
-            self.silent_since = self.silent_since.max(now);
+            self.excuse_until(now);
             let [lead, ..] = seed.to_le_bytes();
             self.lead = lead;
             let lead = Lead::First(detection::first_lead_ms(policy, seed));
             self.state = State::Listening { lead };
         }
+    }
+
+    /// Lets silence count from `until` at the earliest.
+    fn excuse_until(&mut self, until: Time) {
+        self.retuned = false;
+        self.silent_since = self.silent_since.max(until);
     }
 
     fn expire(&mut self, now: Time, policy: &Policy) {

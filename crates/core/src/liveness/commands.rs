@@ -36,7 +36,7 @@ impl Liveness {
             }
             State::Handshake { .. } | State::HalfClosed { .. } | State::Dead { .. } => return,
             State::Overdue { .. } if to.enforce() => {
-                self.silent_since = self.silent_since.max(now);
+                self.excuse_until(now);
                 self.state = State::Probing { since: now, sent: 0, suspect: true };
             }
             State::Kept { .. }
@@ -52,7 +52,10 @@ impl Liveness {
             Some(old) => (self.silent_since + old).min(now + bound),
             None => now + bound,
         };
-        self.silent_since = self.silent_since.max(allowed - bound);
+        // A longer bound counts from the last evidence, whatever the policies before allowed.
+        let origin = if self.retuned { self.last_heard } else { self.silent_since };
+        self.silent_since = origin.max(allowed - bound);
+        self.retuned = origin == self.last_heard;
         match &mut self.state {
             State::Listening { lead } => *lead = Lead::First(first_lead_ms(to, seed)),
             // The new bound has not passed: the silence is judged anew at its end.
@@ -126,7 +129,7 @@ impl Liveness {
             | State::Overdue { .. } => {}
         }
         self.held = true;
-        self.silent_since = self.silent_since.max(until);
+        self.excuse_until(until);
         self.clear_suspicion();
     }
 }

@@ -285,6 +285,28 @@ fn a_retune_never_ends_a_link_for_a_silence_that_was_allowed() {
 }
 
 #[test]
+fn a_silent_peer_is_judged_in_time_however_the_policy_changes_there_and_back() {
+    let tight = Policy::new(span(1_000), span(500), 2).unwrap().with_spread(false);
+    for (step, expected) in [(300, 19_000), (1_000, 19_000), (1_900, 19_000), (3_000, 11_000)] {
+        let mut link = introduced(Role::Probe, &policy(), 0);
+        let mut at = 9_000;
+        let mut now = policy();
+        let verdict = loop {
+            let seen = run(&mut link, &now, ms(at));
+            if let Some((at, Output::Dead(_))) = seen.last() {
+                break *at;
+            }
+            assert!(at < 60_000, "a change every {step} ms: no verdict");
+            let next = if now == tight { policy() } else { tight };
+            link.handle(ms(at), Input::Retuned { from: now, seed: 0 }, &next);
+            outputs(&mut link);
+            (now, at) = (next, at + step);
+        };
+        assert_eq!(verdict, expected, "a change every {step} ms");
+    }
+}
+
+#[test]
 fn enforcing_again_gives_an_overdue_link_one_more_bound() {
     let observing = policy().with_enforce(false);
     let mut link = introduced(Role::Probe, &observing, 0);

@@ -51,6 +51,8 @@ pub(super) struct Model {
     sent_before: Time,
     /// The start of the silence: the last evidence, the end of a hold, or what a retune allows.
     silence_start: Time,
+    /// The same without what retunes allowed: the last evidence, or the end of a hold.
+    silence_origin: Time,
     /// The time of the first probe of this silence.
     first_probe: Option<Time>,
     /// The number of the last probe of this silence.
@@ -152,6 +154,7 @@ impl Model {
             last_sent: now,
             sent_before: now,
             silence_start: now,
+            silence_origin: now,
             first_probe: None,
             last_probe: 0,
             spread: false,
@@ -257,7 +260,7 @@ impl Model {
                 assert!(self.awaits_admission(), "{}: admitted twice", self.name);
                 // What has waited is handled now; the peer is not silent for having waited.
                 self.turn.received = true;
-                self.silence_start = self.silence_start.max(now);
+                self.excuse(now);
                 self.front.restart(self.silence_start);
             }
             Input::Refused(_) => {
@@ -267,7 +270,7 @@ impl Model {
             Input::Command(Command::Hold(span)) if self.is_established() => {
                 self.set_at = now;
                 self.hold = self.hold.max(Some(now + span));
-                self.silence_start = self.silence_start.max(now + span);
+                self.excuse(now + span);
                 if self.half_closed.is_none() {
                     self.front.restart(self.silence_start);
                     self.end_silence();
@@ -280,6 +283,7 @@ impl Model {
                 self.set_at = now;
                 self.hold = None;
                 self.silence_start = self.silence_start.min(now).max(self.last_heard);
+                self.silence_origin = self.silence_origin.min(now).max(self.last_heard);
                 self.front.restart(now);
             }
             Input::Command(Command::Retune(policy)) => self.turn.retuned = Some(policy),
@@ -320,12 +324,18 @@ impl Model {
         }
     }
 
+    /// Lets the silence count from `at` at the earliest.
+    fn excuse(&mut self, at: Time) {
+        self.silence_start = self.silence_start.max(at);
+        self.silence_origin = self.silence_origin.max(at);
+    }
+
     /// Observes evidence of the peer.
     fn hear(&mut self, now: Time) {
         (self.warned, self.warning_emitted) = (false, false);
         self.end_inquiry();
         self.last_heard = self.last_heard.max(now);
-        self.silence_start = self.silence_start.max(now);
+        self.excuse(now);
         if self.kept.is_some() {
             // A frame is not judged by the time for which its peer was kept.
             self.front.restart(now);
@@ -718,7 +728,7 @@ impl Model {
                 assert_eq!(self.stage, before, "{name}: established twice");
                 self.stage = Stage::Established;
                 self.policy = policy;
-                self.silence_start = self.silence_start.max(now);
+                self.excuse(now);
                 self.spread = policy.spread();
             }
             Event::Suspect => self.check_suspicion(now),
@@ -902,7 +912,8 @@ impl Model {
         };
         if self.overdue && policy.enforce() {
             // The new policy enforces the bound, so the overdue link gets one whole new bound.
-            (self.overdue, self.silence_start) = (false, self.silence_start.max(now));
+            self.overdue = false;
+            self.excuse(now);
             (self.first_probe, self.last_probe) = (Some(now), 0);
         } else if self.first_probe.is_none() && !self.suspect {
             self.spread = policy.spread();
@@ -911,7 +922,12 @@ impl Model {
         // the old deadline and one new bound from now.
         let allowed =
             from.bound().map_or(now + bound, |old| (self.silence_start + old).min(now + bound));
-        self.silence_start = self.silence_start.max(allowed - bound);
+        // The new bound counts from the last evidence again, unless something else has moved the
+        // beginning of this silence.
+        if self.silence_origin > self.last_heard {
+            self.silence_origin = self.silence_start;
+        }
+        self.silence_start = self.silence_origin.max(allowed - bound);
         if (self.kept.is_some() || self.overdue) && self.silence_start + bound > now {
             // The bound now in force has not passed: the silence is judged at its end.
             (self.kept, self.overdue) = (None, false);
