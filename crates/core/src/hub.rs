@@ -61,6 +61,8 @@ pub struct Hub {
     unowned: VecDeque<u32>,
     wheel: Wheel,
     sweeps: VecDeque<Sweep>,
+    /// Once a drain has begun, the time within which its peers reconnect.
+    draining: Option<Span>,
     /// The links that hold part of a frame, by the time from which the frame's time limit counts.
     frames: Budget<Time>,
     leave_limit: Span,
@@ -103,6 +105,7 @@ impl Hub {
             slots: Slots::new(),
             wheel: Wheel::new(now),
             sweeps: VecDeque::new(),
+            draining: None,
             frames: Budget::new(FRAME_MEMORY),
             leave_limit: LEAVE_LIMIT,
             ended: Vec::new(),
@@ -179,6 +182,9 @@ impl Hub {
         self.slots.insert(link, slot);
         self.counters.links += 1;
         self.counters.demanding += u32::from(demanding);
+        if let Some(reconnect_within) = self.draining {
+            self.drain(now, link, reconnect_within);
+        }
     }
 
     /// Opens the session of a peer that may have one.

@@ -93,7 +93,7 @@ pub enum HubCommand<'a> {
         /// The message type, for `message1028`.
         kind: DataKind,
     },
-    /// Closes every link with CLOSE, step by step.
+    /// Closes every link with CLOSE, step by step, and each that opens later at once.
     Drain {
         /// How long the leave-taking of a link may last from now on.
         limit: Span,

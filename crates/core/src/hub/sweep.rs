@@ -96,6 +96,7 @@ impl Hub {
             }
             HubCommand::Drain { limit, reconnect_within } => {
                 self.leave_limit = limit;
+                self.draining = Some(reconnect_within);
                 self.begin(Task::Drain { reconnect_within });
             }
             HubCommand::ReportHeartbeats(report) => {
@@ -120,6 +121,17 @@ impl Hub {
         self.sweeps.push_back(Sweep { task, next: 0 });
     }
 
+    /// Closes a link that is drained.
+    pub(super) fn drain(&mut self, now: Time, link: u32, reconnect_within: Span) {
+        let goodbye = Goodbye {
+            reason: CloseReason::Drained,
+            stay_away: false,
+            return_after: self.random.up_to(reconnect_within),
+        };
+        let command = link::Command::Close(goodbye);
+        self.handle_link(now, link, link::Input::Command(command));
+    }
+
     /// Performs one step of the oldest sweep.
     pub(super) fn sweep(&mut self, now: Time) {
         let Some(mut sweep) = self.sweeps.pop_front() else {
@@ -141,11 +153,10 @@ impl Hub {
                 Task::Send { message, kind, .. } => {
                     link::Command::Send { bytes: message, more: false, kind: *kind }
                 }
-                Task::Drain { reconnect_within } => link::Command::Close(Goodbye {
-                    reason: CloseReason::Drained,
-                    stay_away: false,
-                    return_after: self.random.up_to(*reconnect_within),
-                }),
+                Task::Drain { reconnect_within } => {
+                    self.drain(now, link, *reconnect_within);
+                    continue;
+                }
             };
             self.handle_link(now, link, link::Input::Command(command));
         }

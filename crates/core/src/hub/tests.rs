@@ -134,6 +134,25 @@ fn a_drain_closes_all_links_in_bounded_steps() {
 }
 
 #[test]
+fn a_drain_reaches_links_that_open_while_it_runs_and_after_it() {
+    let mut hub = hub(Policy::default());
+    let count = 2 * sweep::SWEEP_STEP as u32;
+    (0..count).for_each(|link| open(&mut hub, link, 0));
+    let (limit, reconnect_within) = (Span::from_secs(30), Span::ZERO);
+    let command = HubCommand::Drain { limit, reconnect_within };
+    hub.handle(Time::ZERO, Input::Command(command));
+    hub.handle(Time::ZERO, Input::Deadline { horizon: Time::ZERO });
+    drain(&mut hub);
+    // Behind the sweep, which has closed the link that had this number.
+    open(&mut hub, 0, 0);
+    assert_eq!(drain(&mut hub).0.get("drained"), Some(&1));
+    assert_eq!(run(&mut hub, Time::from_millis(1)).get("drained"), Some(&(count / 2)));
+    open(&mut hub, 7, 0);
+    assert_eq!(drain(&mut hub).0.get("drained"), Some(&1));
+    assert_eq!(hub.counters().links, 0);
+}
+
+#[test]
 fn a_sweep_visits_a_bounded_number_of_slots_and_memory_shrinks_after_a_mass_leave() {
     const LINKS: u32 = 20_000;
     let mut hub = hub(Policy::default());

@@ -504,7 +504,11 @@ impl Gateway {
         let peer = &mut peers[index];
         let listener = peer.plan.listener;
         let settings = &self.hub.machine().listeners()[usize::from(listener)];
-        let model = Model::new(format!("gateway's {index}"), now, settings, TICK);
+        let mut model = Model::new(format!("gateway's {index}"), now, settings, TICK);
+        if self.draining {
+            let goodbye = CloseReason::Drained.into();
+            model.input(now, &link::Input::Command(link::Command::Close(goodbye)));
+        }
         peer.gateway_model = Some(model.verbose(self.verbose));
         peer.number = Some(number as u32);
         let address = ([127, 0, 0, 1], index as u16).into();
