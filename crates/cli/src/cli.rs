@@ -31,6 +31,9 @@ Examples:
 SIGTERM drains: the gateway accepts no more clients, and sends CLOSE with a time to reconnect to
 those connected. A second SIGTERM ends the wait, with exit code 1.
 
+Listening sockets that the parent passes (LISTEN_FDS, as systemd does) are used by the listeners
+with their addresses, so that a restart refuses no client.
+
 A flag overrides its environment variable, and the variable the configuration file. The defaults
 hold for what none of them sets; `systole check` shows the result.";
 
@@ -39,6 +42,8 @@ Examples:
   systole check
   systole check --config /etc/systole.toml
   SYSTOLE_ADMIN=0.0.0.0:7480 systole check
+
+Listening sockets that a parent passes are matched with the listeners by `systole serve`, not here.
 
 A flag overrides its environment variable, and the variable the configuration file. The defaults
 hold for what none of them sets.";

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use systole_gateway::{ServeOptions, serve};
+use systole_gateway::{ServeOptions, inherited_sockets, serve};
 
 use crate::cli::ServeArgs;
 use crate::exit::Exit;
@@ -16,10 +16,18 @@ pub(crate) fn run(args: &ServeArgs, output: &mut Output) -> io::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
+    let inherited = match inherited_sockets() {
+        Ok(sockets) => sockets,
+        Err(error) => {
+            output.error(&error.to_string());
+            return Ok(Exit::Failure);
+        }
+    };
     let options = ServeOptions {
         ready_file: args.ready_file.clone(),
         config_file: loaded.file,
         overrides: loaded.overrides,
+        inherited,
     };
     match serve(loaded.config, options) {
         Ok(()) => Ok(Exit::Success),

@@ -360,7 +360,7 @@ impl Gateway {
         self.send_to_all(|| Request::Command(command)).await
     }
 
-    /// Stops accepting connections on all shards.
+    /// Stops listening on all shards. Peers that have queued at own sockets are accepted first.
     ///
     /// # Errors
     /// As [`Gateway::retune`].

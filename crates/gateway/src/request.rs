@@ -63,7 +63,7 @@ pub enum Request {
     },
     /// Gives a command to all links.
     Command(hub::HubCommand<'static>),
-    /// Stops accepting links.
+    /// Stops listening, once the peers that have queued at the shard's own sockets are accepted.
     StopAccepting,
     /// Ends the shard and closes its sockets.
     Stop,

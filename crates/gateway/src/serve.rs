@@ -2,6 +2,7 @@
 
 mod control;
 mod error;
+mod inherited;
 mod options;
 mod reload;
 mod signals;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use tokio::runtime;
 
 pub use error::ServeError;
+pub use inherited::inherited_sockets;
 pub use options::ServeOptions;
 
 use crate::config::Config;
@@ -30,9 +32,10 @@ const ANSWERS_TIMEOUT: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// The gateway could not start, or ended other than by a complete drain; see [`ServeError`].
-pub fn serve(config: Config, options: ServeOptions) -> Result<(), ServeError> {
+pub fn serve(config: Config, mut options: ServeOptions) -> Result<(), ServeError> {
     let logs = Logs::start(&config.log).unwrap_or_else(|_| Logs::detached(&config.log));
-    let bound = start::bind(&config)?;
+    let inherited = std::mem::take(&mut options.inherited);
+    let bound = start::bind(&config, inherited)?;
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")

@@ -1,14 +1,16 @@
-//! The data plane of stream links: a shard is one thread with one loop, its own listening sockets
-//! and its own hub.
+//! The data plane of stream links: a shard is one thread with one loop, its listening sockets and
+//! its own hub.
 //!
 //! A turn of the loop polls, reads the clock, feeds received bytes to the hub, expires due
 //! deadlines, and flushes. The hub decides everything; the shard only moves bytes. Shards share
-//! nothing but the ports that they listen on.
+//! nothing but the ports that they listen on, or the listening sockets that
+//! the gateway has inherited.
 
 mod acceptor;
 mod answer;
 mod carry;
 mod departures;
+mod listening;
 mod shard_loop;
 mod sockets;
 
@@ -36,8 +38,8 @@ use shard_loop::ShardLoop;
 pub struct ShardSetup {
     /// The shard's index: the first byte of the numbers of its sessions.
     pub index: u8,
-    /// The non-blocking listening sockets, each with the settings of its links.
-    pub listeners: Vec<(TcpListener, Settings)>,
+    /// The listeners, in the order of their numbers.
+    pub listeners: Vec<ShardListener>,
     /// The clock, shared by all shards.
     pub clock: Clock,
     /// Seed of the random numbers that spread heartbeats and reconnects.
@@ -64,6 +66,18 @@ pub struct ShardSetup {
     pub stats: Arc<ShardStats>,
     /// The histograms to which this shard adds.
     pub distributions: Distributions,
+}
+
+/// A listener of one shard.
+#[derive(Debug)]
+pub struct ShardListener {
+    /// The non-blocking listening socket.
+    pub socket: TcpListener,
+    /// Whether others accept from the same queue: shards that have a duplicate of this descriptor,
+    /// the parent of this process, its next gateway.
+    pub is_shared: bool,
+    /// The settings of its links.
+    pub settings: Settings,
 }
 
 /// A running shard.

@@ -81,6 +81,8 @@ pub struct ShardStats {
     pub links: Cell,
     /// Connections now open, including those of ended links whose peer may still read our goodbye.
     pub connections: Cell,
+    /// Listening sockets now open; a drain empties them before it closes them.
+    pub listening: Cell,
     /// Sessions now online.
     pub online: Cell,
     /// Sessions now suspect.

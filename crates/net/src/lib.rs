@@ -8,6 +8,7 @@ pub mod clock;
 pub mod datagrams;
 pub mod examine;
 pub mod identity;
+pub mod inherited;
 pub mod limits;
 pub mod listener;
 pub mod socket_options;

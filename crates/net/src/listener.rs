@@ -3,7 +3,9 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::sockopt::TcpSocket;
 
 /// Number of connections that may wait to be accepted, per listening socket.
 ///
@@ -57,6 +59,44 @@ pub fn bind_shards(addr: SocketAddr, shards: usize) -> io::Result<Vec<TcpListene
     bind_each(addr, shards, bind, TcpListener::local_addr)
 }
 
+/// Stops arrivals at a listening socket that is about to be closed. Handshakes that have begun are
+/// completed; after them the queue only gets shorter.
+///
+/// The close resets what is in the queue, so the queue is emptied first; without this, connections
+/// that arrive between the last accept and the close would be reset too. The kernel drops the first
+/// packet of new peers, as it does when a queue is full: they try again a second later, and are
+/// refused if nobody listens then. Never for a socket that another process goes on using.
+///
+/// # Errors
+/// `Unsupported` where the system has no socket filters, else the error of the system. Nothing has
+/// changed then.
+#[cfg(target_os = "linux")]
+pub fn stop_arrivals(socket: &impl TcpSocket) -> io::Result<()> {
+    use socket2::SockFilter;
+    /// A classic BPF program over the TCP header. Accepted connections inherit it, and it does them
+    /// no harm: a SYN is of no use to them.
+    const DROP_SYN: [SockFilter; 4] = [
+        // Load the byte with the flags.
+        SockFilter::new(0x30, 0, 0, 13),
+        // Unless SYN is set, skip one instruction.
+        SockFilter::new(0x45, 0, 1, 0x02),
+        // Keep nothing of the packet.
+        SockFilter::new(0x06, 0, 0, 0),
+        // Keep all of it.
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ];
+    SockRef::from(socket).attach_filter(&DROP_SYN)
+}
+
+/// Does nothing: this system has no socket filters.
+///
+/// # Errors
+/// Always `Unsupported`.
+#[cfg(not(target_os = "linux"))]
+pub fn stop_arrivals(_socket: &impl TcpSocket) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Binds `shards` sockets of any kind to the same address: all or none. `bind` binds one, to a
 /// shared port or not.
 pub(crate) fn bind_each<S>(
@@ -97,8 +137,9 @@ pub(crate) fn share_port(_socket: &Socket) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::net::TcpStream;
+    #[cfg(target_os = "linux")]
+    use std::time::Duration;
 
-    use socket2::SockRef;
     use systole_core::kernel::{Patience, SendState};
 
     use super::*;
@@ -138,6 +179,24 @@ mod tests {
         let mut expected: Vec<_> = clients.iter().map(|c| c.local_addr().unwrap()).collect();
         expected.sort();
         assert_eq!(accepted, expected);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn after_arrivals_are_stopped_a_queue_is_emptied_for_good() {
+        let socket = bind(ANY_PORT, BACKLOG, false).unwrap();
+        let address = socket.local_addr().unwrap();
+        let early = TcpStream::connect(address).unwrap();
+        stop_arrivals(&socket).unwrap();
+        let late = TcpStream::connect_timeout(&address, Duration::from_millis(50)).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        let (accepted, from) = socket.accept().unwrap();
+        assert_eq!(from, early.local_addr().unwrap());
+        assert_eq!(socket.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        // As a connection that has inherited the filter.
+        stop_arrivals(&accepted).unwrap();
+        io::Write::write_all(&mut &early, b"x").unwrap();
+        assert_eq!(io::Read::read(&mut &accepted, &mut [0]).unwrap(), 1);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -59,12 +59,22 @@ impl Gateway {
 
     /// Starts a gateway as [`Gateway::start`] does, after `adjust` has changed the command.
     pub(crate) fn start_by(name: &str, config: &str, adjust: impl FnOnce(&mut Command)) -> Gateway {
+        Gateway::start_with(name, config, Stdio::null(), adjust)
+    }
+
+    /// Starts a gateway as [`Gateway::start_by`] does, with this standard input.
+    pub(crate) fn start_with(
+        name: &str,
+        config: &str,
+        stdin: Stdio,
+        adjust: impl FnOnce(&mut Command),
+    ) -> Gateway {
         let directory = directory(name);
         fs::write(directory.join("systole.toml"), config).expect("the directory is writable");
         let args = ["serve", "--config", "systole.toml", "--ready-file", "ready.json"];
         let mut command = systole(&directory, &args);
         adjust(&mut command);
-        let mut program = Program::start(&mut command);
+        let mut program = Program::start_with(&mut command, stdin);
         let ready = wait("the ready file", || {
             if !program.runs() {
                 let mut stderr = String::new();

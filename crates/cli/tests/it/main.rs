@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod gateway;
 mod help;
+mod listeners;
 mod outside;
 mod ping;
 mod program;

@@ -189,8 +189,8 @@ async fn drain(gateway: &Gateway, stats: &[Arc<ShardStats>], config: &Config) {
     let empty = async {
         let mut ticks = interval(DRAIN_POLL_INTERVAL);
         // Stopping earlier could lose a CLOSE that is still being sent. Beacons have no connection,
-        // and leave in steps.
-        while connections(stats) > 0 || links(stats) > 0 {
+        // and leave in steps. While a listener is emptied, links come that are still to be drained.
+        while listening(stats) > 0 || connections(stats) > 0 || links(stats) > 0 {
             ticks.tick().await;
         }
     };
@@ -232,6 +232,10 @@ fn links(stats: &[Arc<ShardStats>]) -> u64 {
 
 fn connections(stats: &[Arc<ShardStats>]) -> u64 {
     stats.iter().map(|shard| shard.connections.get()).sum()
+}
+
+fn listening(stats: &[Arc<ShardStats>]) -> u64 {
+    stats.iter().map(|shard| shard.listening.get()).sum()
 }
 
 /// Waits for a stop signal.

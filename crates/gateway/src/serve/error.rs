@@ -5,8 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// The error that kept a gateway from starting or from a complete drain. Except after `Bind`, shard
-/// threads may still run: the process should end.
+/// The error that kept a gateway from starting or from a complete drain. Except after those
+/// that start nothing, shard threads may still run: the process should end.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServeError {
@@ -18,6 +18,20 @@ pub enum ServeError {
         address: SocketAddr,
         /// The error of the system.
         error: io::Error,
+    },
+    /// What the parent of this process passed is no listening TCP socket. Nothing was started.
+    Inherited(io::Error),
+    /// Two inherited sockets listen at one address. Nothing was started.
+    InheritedTwice {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// An inherited socket belongs to no listener. Nothing was started.
+    InheritedUnclaimed {
+        /// The address of the socket.
+        address: SocketAddr,
+        /// The configured addresses: of the admin interface and of the stream listeners.
+        sought: Vec<SocketAddr>,
     },
     /// The system refused a thread, a poll or a signal handler.
     Thread(io::Error),
@@ -52,6 +66,21 @@ impl fmt::Display for ServeError {
                     Some((_, hint)) => write!(f, "\nhint: {hint}"),
                     None => Ok(()),
                 }
+            }
+            ServeError::Inherited(error) => {
+                write!(f, "an inherited descriptor cannot be used: {error}")?;
+                f.write_str("\nhint: pass sockets that listen for TCP (Accept=no in systemd); ")?;
+                f.write_str("beacon listeners open their UDP sockets themselves")
+            }
+            ServeError::InheritedTwice { address } => {
+                write!(f, "two inherited sockets listen at {address}")?;
+                f.write_str("\nhint: pass one: all shards accept from it")
+            }
+            ServeError::InheritedUnclaimed { address, sought } => {
+                write!(f, "no listener takes the inherited socket at {address}")?;
+                f.write_str("\nhint: give a listener the same address; configured are ")?;
+                let sought: Vec<_> = sought.iter().map(SocketAddr::to_string).collect();
+                f.write_str(&sought.join(", "))
             }
             ServeError::Thread(error) => {
                 write!(f, "the system refuses what the gateway runs on: {error}")?;

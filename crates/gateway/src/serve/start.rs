@@ -7,9 +7,10 @@ use std::thread::{JoinHandle, available_parallelism};
 use systole_core::hub::MAX_LINKS;
 use systole_core::link::{Limits, Settings, Side};
 use systole_net::listener::MAX_SHARDS;
-use systole_net::{Clock, datagrams, identity, limits, listener};
+use systole_net::{Clock, datagrams, identity, inherited, limits, listener};
 
 use super::error::ServeError;
+use super::inherited::Unclaimed;
 use crate::admin::SPARE_CONNECTIONS;
 use crate::beacon::{self, BeaconSetup, BeaconShard};
 use crate::config::{BEACON, BeaconListener, Config, Listener, Shards, codec_name};
@@ -21,7 +22,7 @@ use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::report::{FACTS, ReportChannels, Reports, channels};
 use crate::request::Requests;
-use crate::shard::{self, Shard, ShardSetup};
+use crate::shard::{self, Shard, ShardListener, ShardSetup};
 use crate::stats::{BeaconStats, Distributions, ShardStats};
 
 /// Descriptors that the process has open beside its shards and connections: standard streams, the
@@ -42,11 +43,19 @@ const ADMIN_BACKLOG: i32 = 128;
 #[derive(Debug)]
 pub(super) struct BoundSockets {
     admin: TcpListener,
-    /// The sockets of each stream listener, one per shard.
-    listeners: Vec<Vec<TcpListener>>,
+    /// The sockets of each stream listener.
+    listeners: Vec<ListenerSockets>,
     /// The sockets of each beacon listener, one per shard.
     beacons: Vec<Vec<UdpSocket>>,
     shards: usize,
+}
+
+/// The sockets of one stream listener, one per shard.
+#[derive(Debug)]
+struct ListenerSockets {
+    sockets: Vec<TcpListener>,
+    /// Whether they are one inherited socket.
+    is_shared: bool,
 }
 
 /// A gateway whose shards are running.
@@ -60,8 +69,11 @@ pub(super) struct Running {
     pub(super) threads: Vec<JoinHandle<()>>,
 }
 
-/// Binds all sockets, or none.
-pub(super) fn bind(config: &Config) -> Result<BoundSockets, ServeError> {
+/// Binds all sockets, or none. An address of which a socket is inherited is not bound.
+pub(super) fn bind(
+    config: &Config,
+    inherited: Vec<TcpListener>,
+) -> Result<BoundSockets, ServeError> {
     let shards = match config.shards {
         Shards::Auto => available_parallelism().map_or(1, usize::from).min(MAX_SHARDS),
         Shards::Exactly(number) => number.into(),
@@ -72,16 +84,25 @@ pub(super) fn bind(config: &Config) -> Result<BoundSockets, ServeError> {
         let what = what.to_owned();
         move |error| ServeError::Bind { what, address, error }
     };
+    let mut unclaimed = Unclaimed::new(inherited)?;
     let address = config.admin.address();
-    let admin = listener::bind(address, ADMIN_BACKLOG, false)
-        .map_err(failed("the admin interface", address))?;
+    let admin = match unclaimed.take(address) {
+        Some(socket) => Ok(socket),
+        None => listener::bind(address, ADMIN_BACKLOG, false),
+    };
+    let admin = admin.map_err(failed("the admin interface", address))?;
     let mut listeners = Vec::new();
     for wanted in &config.listeners {
         let address = wanted.address();
         let what = format!("listener \"{}\"", wanted.name());
-        let sockets = listener::bind_shards(address, shards).map_err(failed(&what, address))?;
-        listeners.push(sockets);
+        let (sockets, is_shared) = match unclaimed.take(address) {
+            Some(socket) => (inherited::share(socket, shards), true),
+            None => (listener::bind_shards(address, shards), false),
+        };
+        let sockets = sockets.map_err(failed(&what, address))?;
+        listeners.push(ListenerSockets { sockets, is_shared });
     }
+    unclaimed.finish()?;
     let mut beacons = Vec::new();
     for wanted in &config.beacons {
         let address = wanted.address();
@@ -105,14 +126,19 @@ pub(super) fn start(
     let distributions = Distributions::default();
     let states = listener_states(config, &sockets, &beacons).map_err(ServeError::Thread)?;
     let settings = link_settings(config, clock).map_err(ServeError::Thread)?;
-    let mut sockets: Vec<_> = sockets.into_iter().map(Vec::into_iter).collect();
+    let mut sockets: Vec<_> =
+        sockets.into_iter().map(|it| (it.sockets.into_iter(), it.is_shared)).collect();
     let mut started = StartedShards::default();
     for index in 0..shards {
-        let own = sockets.iter_mut().filter_map(Iterator::next);
+        let own =
+            sockets.iter_mut().zip(&settings).filter_map(|((sockets, is_shared), settings)| {
+                let (is_shared, settings) = (*is_shared, settings.clone());
+                Some(ShardListener { socket: sockets.next()?, is_shared, settings })
+            });
         let (reports, stats) = started.prepare();
         let setup = ShardSetup {
             index: u8::try_from(index).unwrap_or(u8::MAX),
-            listeners: own.zip(settings.iter().cloned()).collect(),
+            listeners: own.collect(),
             clock,
             seed: seed(index),
             max_links: budget.links_per_shard,
@@ -276,10 +302,10 @@ fn room_for_links(config: &Config, shards: u64, limit: u64) -> u64 {
 /// Returns the control plane's view of the listeners; beacon listeners come last.
 fn listener_states(
     config: &Config,
-    sockets: &[Vec<TcpListener>],
+    sockets: &[ListenerSockets],
     beacons: &[Vec<UdpSocket>],
 ) -> std::io::Result<Vec<ListenerState>> {
-    let stream = |(wanted, sockets): (&Listener, &Vec<TcpListener>)| {
+    let stream = |(wanted, ListenerSockets { sockets, .. }): (&Listener, &ListenerSockets)| {
         let address: SocketAddr =
             sockets.first().map_or(Ok(wanted.address()), TcpListener::local_addr)?;
         let name = wanted.name().into();

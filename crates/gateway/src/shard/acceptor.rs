@@ -1,44 +1,73 @@
-//! Accepts links in batches, and pauses when no descriptor is left.
+//! Accepts links in batches, pauses when no descriptor is left, and empties the queues at the end.
+//!
+//! A shard has own sockets, whose queues only it empties, and sockets that it shares with the other
+//! shards. The kernel wakes one shard for a connection at a shared socket. A shard that pauses
+//! therefore takes its shared sockets out of its poll, so that others are woken instead, and every
+//! shard also looks by itself from time to time: for a connection whose shard was woken and could
+//! not take it.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
-use mio::net::{TcpListener, TcpStream};
+use mio::Registry;
+use mio::net::TcpStream;
+use systole_core::gather::LONGEST_WAIT;
 use systole_core::{Span, Time};
 
+use super::listening::ListeningSocket;
 use crate::report::PauseReason;
 
 /// Maximum number of links accepted per turn, before the loop serves the other sockets.
-pub(super) const ACCEPTS_PER_TURN: usize = 64;
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// The same for a shard with shared sockets. What has queued while no gateway ran is spread over
+/// the shards in portions of this size; smaller ones would cost more turns than they spread.
+const SHARED_ACCEPTS_PER_TURN: usize = 8;
 
 /// The length of a pause, unless a descriptor becomes free earlier: long enough not to spin, short
 /// enough for a waiting peer.
 const PAUSE: Span = Span::from_millis(250);
 
+/// The time from one look at the shared sockets to the next. An idle shard turns as often anyway.
+const LOOK_INTERVAL: Span = LONGEST_WAIT;
+
+/// The time from the end of arrivals at an own socket to its close: a handshake that has begun
+/// takes a round trip more, and its peer would be reset by the close.
+const LAST_HANDSHAKES: Span = Span::from_millis(200);
+
 /// Accepts a shard's links from all its listeners.
 #[derive(Debug)]
 pub(super) struct Acceptor {
     sockets: Vec<ListeningSocket>,
-    /// The listener to accept from next, so that a storm at one does not starve the others.
+    /// The socket to accept from next, so that a storm at one does not starve the others.
     next: usize,
     paused_until: Option<Time>,
-    /// The reason reported for the pause, until accepting works again.
+    /// Whether peers wait during the pause, as far as this shard can know.
+    peers_wait: bool,
+    /// The reason reported for the pause, until accepting works again or nobody waits for it.
     reported: Option<PauseReason>,
+    next_look: Time,
+    /// When sockets whose queues are empty are closed; `None` while the shard listens.
+    close_at: Option<Time>,
     max_links: usize,
 }
 
+/// A link that was accepted.
 #[derive(Debug)]
-struct ListeningSocket {
-    socket: TcpListener,
-    /// Whether peers may be waiting: an edge was seen, and the queue not yet found empty.
-    pending: bool,
+pub(super) struct NewLink {
+    pub(super) listener: u16,
+    pub(super) stream: TcpStream,
+    pub(super) address: SocketAddr,
+    /// Whether it came from a shared socket: it may have queued before this gateway started, and
+    /// has inherited no option then.
+    pub(super) is_shared: bool,
 }
 
 /// The result of an attempt to accept.
 #[derive(Debug)]
 pub(super) enum Accepted {
     /// A link was accepted.
-    Link { listener: u16, stream: TcpStream, address: SocketAddr },
+    Link(NewLink),
     /// Accepting pauses from now on; returned once per pause and reason.
     Paused(PauseReason),
     /// No peer is waiting, or accepting is paused.
@@ -46,22 +75,70 @@ pub(super) enum Accepted {
 }
 
 impl Acceptor {
-    pub(super) fn new(sockets: Vec<TcpListener>, max_links: usize) -> Acceptor {
-        let sockets =
-            sockets.into_iter().map(|socket| ListeningSocket { socket, pending: true }).collect();
-        Acceptor { sockets, next: 0, paused_until: None, reported: None, max_links }
+    pub(super) fn new(sockets: Vec<ListeningSocket>, max_links: usize) -> Acceptor {
+        Acceptor {
+            sockets,
+            next: 0,
+            paused_until: None,
+            peers_wait: false,
+            reported: None,
+            next_look: Time::ZERO,
+            close_at: None,
+            max_links,
+        }
     }
 
     /// Records that peers are waiting at a listener.
     pub(super) fn mark_pending(&mut self, listener: usize) {
-        if let Some(listening) = self.sockets.get_mut(listener) {
+        let marked = self.sockets.iter_mut().find(|it| usize::from(it.listener) == listener);
+        if let Some(listening) = marked {
             listening.pending = true;
         }
     }
 
-    /// Closes the listening sockets.
-    pub(super) fn close(&mut self) {
-        self.sockets.clear();
+    /// Begins a turn. Returns the maximum number of links to accept in it.
+    pub(super) fn begin_turn(&mut self, now: Time) -> usize {
+        let mut shared = self.sockets.iter_mut().filter(|listening| listening.is_shared).peekable();
+        if shared.peek().is_none() {
+            return ACCEPTS_PER_TURN;
+        }
+        if self.next_look <= now {
+            self.next_look = now + LOOK_INTERVAL;
+            shared.for_each(|listening| listening.pending = true);
+        }
+        SHARED_ACCEPTS_PER_TURN
+    }
+
+    /// Ends a turn: puts the sockets into the poll, or takes them out, as the turn has left them,
+    /// and closes those that are to be closed.
+    ///
+    /// # Errors
+    /// Errors of the system. The next turn tries again.
+    pub(super) fn end_turn(&mut self, now: Time, registry: &Registry) -> io::Result<()> {
+        if self.close_at.is_some_and(|at| at <= now) {
+            self.sockets.retain(|listening| listening.pending);
+        }
+        let is_paused = self.paused_until.is_some();
+        self.sockets.iter_mut().try_for_each(|listening| {
+            listening.set_registered(registry, !(listening.is_shared && is_paused))
+        })
+    }
+
+    /// Stops listening. The own sockets are closed once the last handshakes have had time and the
+    /// queues are empty, since the close resets what is in the queue. The shared ones are left at
+    /// once: somebody else holds them open, and what is in their queues is served by the next
+    /// gateway, while this one could only send it away.
+    pub(super) fn stop(&mut self, now: Time, registry: &Registry) {
+        self.close_at.get_or_insert(now + LAST_HANDSHAKES);
+        self.sockets.retain_mut(|listening| {
+            if listening.is_shared {
+                // Closing alone would leave it in the poll, because the parent has it open.
+                let _ = listening.set_registered(registry, false);
+                return false;
+            }
+            listening.stop_arrivals();
+            true
+        });
     }
 
     /// Ends a pause early, since a descriptor became free.
@@ -69,6 +146,16 @@ impl Acceptor {
         if self.paused_until.is_some() {
             self.paused_until = Some(Time::ZERO);
         }
+    }
+
+    /// Returns when sockets are to be closed whose queues are empty.
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.close_at.filter(|_| self.sockets.iter().any(|listening| !listening.pending))
+    }
+
+    /// Returns the number of open listening sockets.
+    pub(super) fn open(&self) -> usize {
+        self.sockets.len()
     }
 
     /// Whether a turn would try to accept.
@@ -95,12 +182,12 @@ impl Acceptor {
             else {
                 continue;
             };
-            match listening.socket.accept() {
+            match listening.accept() {
                 Ok((stream, address)) => {
+                    let (listener, is_shared) = (listening.listener, listening.is_shared);
                     self.paused_until = None;
                     self.next = index + 1;
-                    let listener = u16::try_from(index).unwrap_or(u16::MAX);
-                    return Accepted::Link { listener, stream, address };
+                    return Accepted::Link(NewLink { listener, stream, address, is_shared });
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     listening.pending = false;
@@ -118,14 +205,19 @@ impl Acceptor {
         Accepted::Nothing
     }
 
-    /// Returns whether accepting works again; true once after the end of a reported pause.
+    /// Returns whether accepting works again, or nobody waits for it any more; true once after the
+    /// end of a reported pause.
     pub(super) fn take_resumed(&mut self) -> bool {
-        self.reported.take_if(|_| self.paused_until.is_none()).is_some()
+        self.reported.take_if(|_| self.paused_until.is_none() || !self.peers_wait).is_some()
     }
 
+    /// Pauses, and reports it if peers wait. Another shard may take the peers of a shared socket:
+    /// they count once they are found waiting at the end of a pause.
     fn pause(&mut self, now: Time, reason: PauseReason) -> Accepted {
-        self.paused_until = Some(now + PAUSE);
-        if self.reported.replace(reason) == Some(reason) {
+        let is_repeated = self.paused_until.replace(now + PAUSE).is_some();
+        let mut pending = self.sockets.iter().filter(|listening| listening.pending);
+        self.peers_wait = pending.any(|it| !it.is_shared || is_repeated && it.has_peers());
+        if !self.peers_wait || self.reported.replace(reason) == Some(reason) {
             return Accepted::Nothing;
         }
         Accepted::Paused(reason)
@@ -144,31 +236,4 @@ fn pause_reason(error: &io::Error) -> PauseReason {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net;
-
-    use super::*;
-
-    #[test]
-    fn a_queue_at_one_listener_does_not_starve_the_others() {
-        let sockets: Vec<_> = (0..3)
-            .map(|_| {
-                let socket = net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-                socket.set_nonblocking(true).unwrap();
-                socket
-            })
-            .collect();
-        let connect = |socket: &net::TcpListener| {
-            net::TcpStream::connect(socket.local_addr().unwrap()).unwrap()
-        };
-        let clients: Vec<_> = [0, 0, 0, 0, 2, 2].map(|index| connect(&sockets[index])).into();
-        let sockets = sockets.into_iter().map(TcpListener::from_std).collect();
-        let mut acceptor = Acceptor::new(sockets, 100);
-        let mut order = Vec::new();
-        while let Accepted::Link { listener, .. } = acceptor.accept(Time::ZERO, 0, 0) {
-            order.push(listener);
-        }
-        assert_eq!(order, [0, 2, 0, 2, 0, 0]);
-        drop(clients);
-    }
-}
+mod tests;

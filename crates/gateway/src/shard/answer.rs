@@ -40,7 +40,9 @@ impl ShardLoop {
                 self.hub.handle(self.clock.now(), hub::Input::Command(command));
                 self.carry_out();
             }
-            Request::StopAccepting => self.acceptor.close(),
+            Request::StopAccepting => {
+                self.acceptor.stop(self.clock.now(), self.poll.registry());
+            }
             Request::Stop => self.stopping = true,
         }
     }

@@ -12,11 +12,13 @@ use systole_core::link::{self, Goodbye};
 use systole_core::tap::{Tapped, Untapped};
 use systole_core::wire::CloseReason;
 use systole_core::{Machine, Span, Time};
+use systole_net::listener::BACKLOG;
 use systole_net::socket_options;
 
-use super::ShardSetup;
-use super::acceptor::{ACCEPTS_PER_TURN, Accepted, Acceptor};
+use super::acceptor::{Accepted, Acceptor, NewLink};
+use super::listening::ListeningSocket;
 use super::sockets::{Conn, ReadOutcome, Sockets};
+use super::{ShardListener, ShardSetup};
 use crate::epochs::Epochs;
 use crate::logic::Logic;
 use crate::loop_clock::LoopClock;
@@ -58,6 +60,9 @@ const CHEAP_READ: Span = Span::from_micros(100);
 /// Maximum number of deadline steps per turn, each bounded by the hub, before the next poll.
 const EXPIRIES_PER_TURN: usize = 4;
 
+/// Maximum number of links that a shard accepts while it ends: a full queue, which takes 0.1 s.
+const LAST_ACCEPTS: usize = BACKLOG as usize;
+
 /// The readiness for which links are registered. Priority shows urgent data.
 #[cfg(target_os = "linux")]
 const READINESS: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
@@ -67,7 +72,7 @@ const READINESS: Interest = Interest::READABLE.add(Interest::WRITABLE);
 /// One shard's loop and all it owns.
 #[derive(Debug)]
 pub(super) struct ShardLoop {
-    poll: Poll,
+    pub(super) poll: Poll,
     wake_ups: WakeUps,
     pub(super) hub: Tapped<Hub, Untapped>,
     pub(super) clock: LoopClock,
@@ -104,22 +109,24 @@ impl ShardLoop {
         setup: ShardSetup,
         requests: RequestQueue,
     ) -> io::Result<ShardLoop> {
-        let (sockets, settings): (Vec<_>, Vec<_>) = setup.listeners.into_iter().unzip();
+        let mut settings = Vec::new();
         let mut listening = Vec::new();
-        for (index, socket) in sockets.into_iter().enumerate() {
+        for (index, listener) in (0..).zip(setup.listeners) {
+            let ShardListener { socket, is_shared, settings: its_settings } = listener;
             // Accepted sockets inherit the options of their listener.
-            if let Some(settings) = settings.get(index) {
-                let applied = socket_options::prepare(&settings.patience, &socket);
-                let missing = applied.missing().collect::<Vec<_>>().join(", ");
-                if setup.index == 0 && index == 0 && !missing.is_empty() {
-                    tracing::warn!(missing, "this kernel lacks socket options; going on without");
-                }
+            let applied = socket_options::prepare(&its_settings.patience, &socket);
+            let missing = applied.missing().collect::<Vec<_>>().join(", ");
+            if setup.index == 0 && index == 0 && !missing.is_empty() {
+                tracing::warn!(missing, "this kernel lacks socket options; going on without");
             }
-            let mut socket = mio::net::TcpListener::from_std(socket);
-            let token = Token(FIRST_LISTENER + index);
-            poll.registry().register(&mut socket, token, Interest::READABLE)?;
-            listening.push(socket);
+            let socket = mio::net::TcpListener::from_std(socket);
+            let token = Token(FIRST_LISTENER + usize::from(index));
+            listening.push(ListeningSocket::new(index, socket, token, is_shared));
+            settings.push(its_settings);
         }
+        let mut acceptor = Acceptor::new(listening, setup.max_links as usize);
+        acceptor.end_turn(Time::ZERO, poll.registry())?;
+        setup.stats.listening.set(acceptor.open() as u64);
         let hub = Hub::new(Time::ZERO, setup.index, settings, setup.seed)
             .with_frame_memory(setup.frame_memory);
         let stats = Arc::clone(&setup.stats);
@@ -133,7 +140,7 @@ impl ShardLoop {
             data_moved: false,
             heartbeats_out: 0,
             sockets: Sockets::new(setup.outbox_limit, setup.outbox_memory),
-            acceptor: Acceptor::new(listening, setup.max_links as usize),
+            acceptor,
             scratch: vec![0; LARGE_READ].into_boxed_slice(),
             unread: Vec::new(),
             polls: Vec::new(),
@@ -189,8 +196,18 @@ impl ShardLoop {
         self.end_links();
     }
 
-    /// Ends all links, so that the end of each session is a fact, and delivers all facts.
+    /// Ends all links, so that the end of each session is a fact, and delivers all facts. A peer
+    /// that has not been accepted yet is a link too: closing the listener would reset it.
     fn end_links(&mut self) {
+        self.acceptor.stop(self.clock.now(), self.poll.registry());
+        self.acceptor.end_pause();
+        for _ in 0..LAST_ACCEPTS {
+            // The limit on links does not hold for these, which are all closed at once.
+            match self.acceptor.accept(self.clock.now(), 0, 0) {
+                Accepted::Link(link) => self.open(link),
+                Accepted::Paused(_) | Accepted::Nothing => break,
+            }
+        }
         let connections = self.sockets.conns.iter().map(|(link, _)| link as u32);
         for link in connections.collect::<Vec<_>>() {
             let goodbye = Goodbye {
@@ -215,6 +232,7 @@ impl ShardLoop {
             hub.next_deadline(),
             self.sockets.departures.next_deadline(),
             self.reports.retry_at(now),
+            self.acceptor.next_deadline(),
         ];
         let sent = counters.heartbeats_out - self.heartbeats_out;
         self.heartbeats_out = counters.heartbeats_out;
@@ -363,30 +381,42 @@ impl ShardLoop {
 
     fn accept(&mut self) {
         let now = self.clock.now();
-        for _ in 0..ACCEPTS_PER_TURN {
+        for _ in 0..self.acceptor.begin_turn(now) {
             let links = self.hub.machine().counters().links as usize;
             let places = links + self.reports.places_held();
             match self.acceptor.accept(now, self.sockets.conns.len(), places) {
-                Accepted::Link { listener, mut stream, address } => {
-                    let _ = stream.set_nodelay(true);
-                    let entry = self.sockets.conns.vacant_entry();
-                    let token = Token(entry.key());
-                    if self.poll.registry().register(&mut stream, token, READINESS).is_err() {
-                        continue;
-                    }
-                    let link = entry.key() as u32;
-                    entry.insert(Conn::new(stream));
-                    self.accepted += 1;
-                    self.hub.handle(now, hub::Input::Opened { link, listener, address });
-                    self.carry_out();
-                }
+                Accepted::Link(link) => self.open(link),
                 Accepted::Paused(reason) => self.stats.pause_accepting(reason),
                 Accepted::Nothing => break,
             }
         }
+        if let Err(error) = self.acceptor.end_turn(now, self.poll.registry()) {
+            tracing::debug!(%error, "a listening socket cannot be registered; trying again");
+        }
         if self.acceptor.take_resumed() {
             self.stats.resume_accepting();
         }
+    }
+
+    /// Opens a link that was accepted.
+    fn open(&mut self, link: NewLink) {
+        let NewLink { listener, mut stream, address, is_shared } = link;
+        let _ = stream.set_nodelay(true);
+        if is_shared
+            && let Some(settings) = self.hub.machine().listeners().get(usize::from(listener))
+        {
+            let _ = socket_options::prepare(&settings.patience, &stream);
+        }
+        let entry = self.sockets.conns.vacant_entry();
+        let token = Token(entry.key());
+        if self.poll.registry().register(&mut stream, token, READINESS).is_err() {
+            return;
+        }
+        let link = entry.key() as u32;
+        entry.insert(Conn::new(stream));
+        self.accepted += 1;
+        self.hub.handle(self.clock.now(), hub::Input::Opened { link, listener, address });
+        self.carry_out();
     }
 
     /// Whether this turn has worked for so long that deadlines must be looked at.
@@ -447,6 +477,7 @@ impl ShardLoop {
         stats.heartbeats_in.set(counters.heartbeats_in);
         stats.heartbeats_out.set(counters.heartbeats_out);
         stats.accepted.set(self.accepted);
+        stats.listening.set(self.acceptor.open() as u64);
         stats.bytes_in.set(self.bytes_in);
         stats.bytes_out.set(self.sockets.bytes_out);
         stats.frame_bytes.set(counters.frame_bytes);

@@ -4,6 +4,7 @@
 mod beacon;
 mod leaving;
 mod shard;
+mod shared;
 
 use std::thread::JoinHandle;
 

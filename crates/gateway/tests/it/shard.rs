@@ -22,7 +22,7 @@ use systole_gateway::config;
 use systole_gateway::logic::Logic;
 use systole_gateway::report::{Change, Fact, PauseReason, Reports, channels};
 use systole_gateway::request::{Filter, Order, Request};
-use systole_gateway::shard::{Shard, ShardSetup, spawn};
+use systole_gateway::shard::{Shard, ShardListener, ShardSetup, spawn};
 use systole_gateway::stats::{Distributions, ShardStats};
 use systole_net::{Clock, listener};
 use tokio::sync::mpsc::Receiver;
@@ -48,7 +48,8 @@ pub(crate) fn start(policy: Policy, adjust: impl FnOnce(&mut ShardSetup)) -> Run
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let socket = listener::bind_shards(address, 1).unwrap().remove(0);
         addresses.push(socket.local_addr().unwrap());
-        listeners.push((socket, Settings::new(codec, Side::Accepting, policy)));
+        let settings = Settings::new(codec, Side::Accepting, policy);
+        listeners.push(ShardListener { socket, is_shared: false, settings });
     }
     let (sender, Reports { facts: reports, .. }) = channels(1_000);
     let stats = Arc::new(ShardStats::default());
@@ -86,12 +87,16 @@ impl Running {
         stream
     }
 
-    pub(crate) fn hello(&self) -> Native {
-        let mut native = Native {
+    fn native(&self) -> Native {
+        Native {
             stream: self.connect(Codec::Native),
             decoder: Decoder::new(Codec::Native, 65_536),
             unread: Vec::new(),
-        };
+        }
+    }
+
+    pub(crate) fn hello(&self) -> Native {
+        let mut native = self.native();
         native.send(&Frame::Hello(hello()));
         let welcomed = native.next(|frame| matches!(frame, Frame::Welcome(_)));
         assert!(welcomed);
@@ -201,7 +206,7 @@ impl Native {
 
 /// Declares that the sockets of all listeners can be examined, as the control plane does.
 fn with_examinations(setup: &mut ShardSetup) {
-    for (_, settings) in &mut setup.listeners {
+    for ShardListener { settings, .. } in &mut setup.listeners {
         settings.examines = true;
     }
 }
@@ -359,7 +364,7 @@ fn a_silent_link_ends_at_the_bound_and_pongs_keep_a_link_alive() {
 #[test]
 fn a_peer_without_a_hello_ends_at_the_handshake_timeout() {
     let mut running = start(Policy::default(), |setup| {
-        for (_, settings) in &mut setup.listeners {
+        for ShardListener { settings, .. } in &mut setup.listeners {
             settings.handshake_timeout = Span::from_millis(150);
         }
     });
@@ -590,6 +595,65 @@ fn a_drain_spreads_the_return_of_clients() {
     running.stop();
 }
 
+/// Starts a shard that has one link, its last, and five peers in the queue, which have spoken.
+fn start_with_a_queue() -> (Running, Vec<Native>) {
+    let mut running = start(Policy::default(), |setup| setup.max_links = 1);
+    let mut clients = vec![running.hello()];
+    running.join();
+    for _ in 0..5 {
+        let mut client = running.native();
+        client.send(&Frame::Hello(hello()));
+        clients.push(client);
+    }
+    assert_eq!(running.pause(), PauseReason::LinkLimit);
+    (running, clients)
+}
+
+/// Checks that the gateway closes the connection of a client with CLOSE, before anything else but
+/// a WELCOME.
+fn assert_sent_away(client: &mut Native) {
+    let mut reason = None;
+    while reason.is_none() {
+        let is_open = client.next(|frame| {
+            match frame {
+                Frame::Welcome(_) => {}
+                Frame::Close(close) => reason = Some(close.reason),
+                other => panic!("{other:?}"),
+            }
+            true
+        });
+        assert!(is_open, "the end of the stream, without CLOSE");
+    }
+    assert_eq!(reason, Some(CloseReason::Drained));
+}
+
+#[test]
+fn a_drain_empties_the_queue_before_the_listener_is_closed() {
+    let (running, mut clients) = start_with_a_queue();
+    let drain = hub::HubCommand::Drain { limit: Span::from_secs(30), reconnect_within: Span::ZERO };
+    running.shard.requests.send(Request::StopAccepting).unwrap();
+    running.shard.requests.send(Request::Command(drain)).unwrap();
+    for mut client in clients.drain(..) {
+        assert!(running.stats.listening.get() > 0, "its queue is not empty");
+        assert_sent_away(&mut client);
+    }
+    let begun = Clock::start();
+    while running.stats.listening.get() > 0 {
+        assert!(begun.monotonic() < Span::from(PATIENCE), "the listeners stay open");
+        std::thread::yield_now();
+    }
+    let refused = TcpStream::connect(running.addresses[0]).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    running.stop();
+}
+
+#[test]
+fn a_stop_sends_away_the_peers_in_the_queue() {
+    let (running, mut clients) = start_with_a_queue();
+    running.stop();
+    clients.iter_mut().for_each(assert_sent_away);
+}
+
 #[test]
 fn at_the_link_limit_new_peers_wait_and_open_links_are_unharmed() {
     let running = start(Policy::default(), |setup| setup.max_links = 2);
@@ -765,7 +829,7 @@ fn a_flood_on_one_link_does_not_delay_the_verdict_on_another() {
     let mut running = start(Policy::default(), |setup| {
         setup.logic = Logic::None;
         setup.max_links = 4_000;
-        setup.listeners[0].1.policy = short_policy();
+        setup.listeners[0].settings.policy = short_policy();
     });
     let mut idle: Vec<_> = (0..3_000).map(|_| running.connect(Codec::Line)).collect();
     for stream in &mut idle {
@@ -787,7 +851,7 @@ fn a_flood_on_one_link_does_not_delay_the_verdict_on_another() {
 fn floods_of_small_frames_do_not_delay_the_verdicts_on_other_links() {
     let mut running = start(Policy::default(), |setup| {
         setup.logic = Logic::None;
-        setup.listeners[0].1.policy = short_policy();
+        setup.listeners[0].settings.policy = short_policy();
     });
     let mut frames = Vec::new();
     for _ in 0..32_768 {
@@ -868,7 +932,7 @@ fn a_goodbye_is_read_although_the_peer_left_answers_unread() {
 fn a_loop_that_is_always_busy_still_ends_silent_links() {
     let mut running = start(Policy::default(), |setup| {
         setup.logic = Logic::None;
-        setup.listeners[0].1.policy = short_policy();
+        setup.listeners[0].settings.policy = short_policy();
     });
     let silent = running.hello();
     let lines = vec![b'\n'; 256 * 1024];

@@ -38,14 +38,20 @@ struct Bench {
 
 impl Bench {
     fn new(policy: Policy) -> Bench {
+        Bench::with_listener(policy, false)
+    }
+
+    /// Makes a bench. The peer of a shared listener connects before the shard starts.
+    fn with_listener(policy: Policy, is_shared: bool) -> Bench {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let socket = listener::bind_shards(address, 1).unwrap().remove(0);
         let address = socket.local_addr().unwrap();
+        let early = is_shared.then(|| TcpStream::connect(address).unwrap());
         let settings =
             Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, policy) };
         let setup = ShardSetup {
             index: 0,
-            listeners: vec![(socket, settings)],
+            listeners: vec![ShardListener { socket, is_shared, settings }],
             clock: Clock::start(),
             seed: 1,
             max_links: 10,
@@ -64,7 +70,7 @@ impl Bench {
         let poll = Poll::new().unwrap();
         let (waker, wake_ups) = wake_ups(poll.registry(), WAKER).unwrap();
         let shard = ShardLoop::new(poll, wake_ups, setup, requests).unwrap();
-        let peer = TcpStream::connect(address).unwrap();
+        let peer = early.unwrap_or_else(|| TcpStream::connect(address).unwrap());
         let mut bench = Bench { shard, _requests: sender, waker, peer, session: 0 };
         bench.receive();
         bench
@@ -186,6 +192,12 @@ fn a_link_accepted_after_a_retune_has_the_timeouts_of_the_new_policy() {
     let stream = bench.shard.sockets.stream(1).expect("the link is open");
     let idle = SockRef::from(stream).tcp_keepalive_time().unwrap();
     assert_eq!(Span::from(idle), Span::from_secs(40));
+}
+
+#[test]
+fn a_link_that_queued_before_the_gateway_started_has_all_options() {
+    let bench = Bench::with_listener(Policy::standard(), true);
+    assert_eq!(bench.options(), surviving(30));
 }
 
 #[test]
