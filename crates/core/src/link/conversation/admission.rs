@@ -11,11 +11,12 @@ use crate::link::peer::{Context, Effect};
 use crate::link::{Goodbye, Lane, SessionKey};
 use crate::liveness::{Deadline, Reason};
 use crate::time::{Span, Time};
-use crate::wire::{Account, CloseReason, Frame, Malformed};
+use crate::wire::{Account, CloseReason, Frame, MAX_DATA, Malformed};
 
-/// The maximum number of bytes that wait for the admission of their link: one read of a loop, and
-/// what a transport had opened before. Without further reads there are never more.
-const HELD: usize = 64 * 1024;
+/// The maximum number of bytes that wait for the admission of their link: the longest first frame,
+/// one read of a loop, and what a transport had opened before. Without further reads there are never
+/// more.
+const HELD: usize = 2 * MAX_DATA;
 
 /// The time after which a peer may come back that was not admitted in time: whatever decides is
 /// slow, and must get through its queue first.

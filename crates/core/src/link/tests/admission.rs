@@ -114,8 +114,9 @@ fn a_refused_peer_reads_why_and_an_answer_to_no_question_has_no_effect() {
 
 #[test]
 fn bytes_beyond_the_limit_end_a_link_that_waits() {
-    let mut link = waiting(Codec::Line, b"ping\n");
-    link.handle(Time::ZERO, Input::Received(&[b'x'; 60_000]));
+    let longest = [&[b'x'; 65_000][..], b"\n"].concat();
+    let mut link = waiting(Codec::Line, &longest);
+    link.handle(Time::ZERO, Input::Received(&[b'x'; 64_000]));
     assert_eq!(outputs(&mut link), (Vec::new(), Vec::new(), None));
     link.handle(Time::ZERO, Input::Received(&[b'x'; 6_000]));
     let (_, events, closing) = outputs(&mut link);
