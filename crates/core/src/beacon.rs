@@ -4,12 +4,17 @@
 //! whether a statement is new, which devices are online, and what is answered. It keeps no state
 //! for a device before a statement is proven new; until then the answer is a stateless challenge.
 //!
-//! It keeps no state of a removed device either, except that it was kicked. Against replay it keeps
-//! one number for all of them, the floor: the highest counter of any device that was removed or
-//! refused. An unknown device must count from above the floor; the challenge carries the floor.
+//! It keeps no state of a removed device either, except that it was kicked. Against replay it
+//! keeps two numbers for each group of devices: the present challenge, and the floor, which is the
+//! highest counter of any of them that was removed or refused. An unknown device must count from
+//! above the floor; the challenge carries the floor.
+//!
+//! A statement that was not accepted must never be accepted later. So no counter is refused for
+//! being too high: it would be in range once the others have come near.
 
 mod datagram;
 mod device;
+mod floor;
 mod kicked;
 mod presence;
 mod signal;
@@ -24,13 +29,14 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 pub use datagram::{Answer, BadDatagram, DATAGRAM, Datagram, SIGNED, Says, Statement, TAG, Tag};
 pub use device::{Device, Heard};
+pub use floor::{CHALLENGE_REST, GROUP};
+use floor::{Floors, RENEWAL_COUNTER};
 use kicked::Kicked;
 pub use kicked::{KICK_REST, KICKED};
 pub use presence::Presences;
 pub use signal::{BeaconCommand, Counters, Event, Input, Output, Presence, Settings, Subject};
-use sweep::PolicyRollout;
+use sweep::{PolicyRollout, tenths_of};
 use table::{Entry, Table};
-pub use window::MAX_AHEAD;
 use window::{CounterClass, Window};
 
 use crate::cause::{Cause, Verdict};
@@ -49,10 +55,6 @@ pub const MAX_BEACONS: u32 = 1 << 24;
 /// The maximum number of wheel steps per [`Input::Deadline`]: about 100 µs of work.
 pub const DEADLINE_STEPS: u32 = 1_024;
 
-/// A device whose counter reaches this value is moved to a new challenge, under which counters
-/// begin at 1 again.
-const RENEWAL_COUNTER: u32 = 1 << 31;
-
 /// The machine for all beacons of one shard.
 #[derive(Debug)]
 pub struct BeaconHub {
@@ -65,9 +67,7 @@ pub struct BeaconHub {
     rollout: PolicyRollout,
     /// The table place at which the drain continues; while it is set, no statement is accepted.
     draining: Option<u32>,
-    challenge: u32,
-    /// The highest counter, under this challenge, of any device that was removed or refused.
-    floor: u32,
+    floors: Floors,
     table: Table<Slot>,
     wheel: Wheel,
     /// More deadlines are due than one input may handle.
@@ -87,6 +87,8 @@ struct Slot {
     /// The challenge that the window belongs to.
     challenge: u32,
     status: u16,
+    /// The bound in tenths of a second that the device was told last; 0 for none.
+    told_tenths: u16,
     /// The generation of the policy applied last.
     generation: u8,
 }
@@ -122,25 +124,23 @@ impl BeaconHub {
     pub fn new(now: Time, settings: Settings) -> BeaconHub {
         let mut random = Random::new(settings.seed);
         let table = Table::new(random.next_u64());
-        let mut hub = BeaconHub {
+        let max_beacons = settings.max_beacons.min(MAX_BEACONS);
+        BeaconHub {
             shard: settings.shard,
             serial: settings.wall_origin_ms << 20,
-            max_beacons: settings.max_beacons.min(MAX_BEACONS),
+            max_beacons,
             held_places: 0,
             kicked: Kicked::default(),
             rollout: PolicyRollout::new(settings.policy),
             draining: None,
-            challenge: 0,
-            floor: 0,
+            floors: Floors::new(max_beacons, &mut random),
             table,
             wheel: Wheel::new(now),
             backlog: false,
             outputs: VecDeque::new(),
             random,
             counters: Counters::default(),
-        };
-        hub.renew_challenge();
-        hub
+        }
     }
 
     /// Returns when the next [`Input::Deadline`] is due; the time may be in the past.
@@ -165,27 +165,24 @@ impl BeaconHub {
 
     /// Handles a statement of a device that is not online: its counter must be above the floor.
     fn handle_unknown(&mut self, now: Time, statement: Statement, address: SocketAddr) {
-        if self.kicked.refuses(now, statement.device) {
-            // The floor rises, so that a replay of this statement is refused once the device may
-            // come back.
-            if self.follows_floor(statement) {
-                self.raise_floor(statement.challenge, statement.counter);
-            }
-            return self.counters.kicked += 1;
+        let Statement { device, challenge, counter, leaving, .. } = statement;
+        let refused = self.kicked.refuses(now, device);
+        let full = self.table.len().saturating_add(self.held_places) >= self.max_beacons;
+        let floor = self.floors.of(device);
+        let admitted = floor.admits(statement);
+        // Unless the device joins, the floor rises, so that a replay of this statement is refused
+        // later, when there is room or the device may come back.
+        if admitted && (refused || full || leaving || counter >= RENEWAL_COUNTER) {
+            floor.raise(challenge, counter);
         }
-        if !self.follows_floor(statement) {
-            return self.send_challenge(statement, self.floor, address);
-        }
-        if statement.counter >= RENEWAL_COUNTER {
-            self.renew_challenge();
-            self.send_challenge(statement, self.floor, address);
-        } else if statement.leaving {
+        if refused {
+            self.counters.kicked += 1;
+        } else if !admitted || counter >= RENEWAL_COUNTER {
+            self.demand_again(now, statement, None, address);
+        } else if leaving {
             // A repeated goodbye: the answer to the first one was lost.
-            self.raise_floor(statement.challenge, statement.counter);
             self.acknowledge(statement, address);
-        } else if self.table.len().saturating_add(self.held_places) >= self.max_beacons {
-            // The floor rises, so that a replay of this statement is refused when there is room.
-            self.raise_floor(statement.challenge, statement.counter);
+        } else if full {
             self.counters.full += 1;
         } else {
             self.join(now, statement, address);
@@ -195,56 +192,82 @@ impl BeaconHub {
 
     /// Handles a statement of an online device, which keeps its challenge when a new one begins.
     fn handle_known(&mut self, now: Time, number: u32, statement: Statement, address: SocketAddr) {
-        let (current, follows_floor) = (self.challenge, self.follows_floor(statement));
         let Some(entry) = self.table.get_mut(number) else {
             return;
         };
         let slot = &mut entry.value;
-        let above = if slot.challenge == current { slot.window.highest() } else { self.floor };
         let class = if statement.challenge == slot.challenge {
             slot.window.record(statement.counter)
-        } else if follows_floor {
-            slot.challenge = current;
-            slot.window = Window::new(statement.counter, self.floor);
-            CounterClass::Newest
         } else {
-            CounterClass::TooFarAhead
+            let floor = self.floors.of(statement.device);
+            if floor.admits(statement) {
+                slot.challenge = statement.challenge;
+                slot.window = Window::new(statement.counter, floor.counter());
+                CounterClass::Newest
+            } else {
+                CounterClass::Old
+            }
         };
+        let highest = (slot.challenge, slot.window.highest());
         match class {
             CounterClass::Newest => {
                 self.record_evidence(now, number);
                 self.update_address_and_status(number, statement, address);
-                self.answer_evidence(statement, address);
+                if self.answer_evidence(now, statement, address) {
+                    self.record_told(number);
+                }
                 if statement.leaving {
                     self.end(now, number, Cause::PeerClosed(CloseReason::Done));
                 }
             }
             CounterClass::Late => {
                 self.record_evidence(now, number);
-                self.answer_evidence(statement, address);
+                self.answer_evidence(now, statement, address);
             }
-            CounterClass::Old => self.counters.replayed += 1,
-            CounterClass::TooFarAhead => self.send_challenge(statement, above, address),
+            CounterClass::Latest => self.counters.replayed += 1,
+            // Answered although it is a replay most of the time: a living device that has fallen
+            // behind, whatever the reason, must not stay mute.
+            CounterClass::Old => self.demand_again(now, statement, Some(highest), address),
         }
     }
 
-    /// Answers a statement that counts as evidence; moves the device to a new challenge if its
-    /// counter has reached [`RENEWAL_COUNTER`].
-    fn answer_evidence(&mut self, statement: Statement, address: SocketAddr) {
-        if statement.counter < RENEWAL_COUNTER {
-            return self.acknowledge(statement, address);
+    /// Answers a statement that counts as evidence, and returns whether with HEARD. A device whose
+    /// counter has reached [`RENEWAL_COUNTER`] is moved to a new challenge instead.
+    fn answer_evidence(&mut self, now: Time, statement: Statement, address: SocketAddr) -> bool {
+        if statement.counter >= RENEWAL_COUNTER {
+            let floor = self.floors.of(statement.device);
+            if statement.challenge != floor.challenge() || floor.renew(now) {
+                let (challenge, above) = (floor.challenge(), floor.counter());
+                self.counters.heard += 1;
+                self.send_challenge(statement, challenge, above, address);
+                return false;
+            }
         }
-        if statement.challenge == self.challenge {
-            self.renew_challenge();
-        }
-        self.counters.heard += 1;
-        self.send_challenge(statement, self.floor, address);
+        self.acknowledge(statement, address);
+        true
     }
 
-    /// Returns whether a statement is newer than all statements of removed devices.
-    fn follows_floor(&self, statement: Statement) -> bool {
-        let above = statement.counter.saturating_sub(self.floor);
-        statement.challenge == self.challenge && (1..=MAX_AHEAD).contains(&above)
+    /// Answers a statement that is not accepted with the challenge under which the device must
+    /// state, and with the counter to exceed. `highest` is that of an online device, with its
+    /// challenge.
+    fn demand_again(
+        &mut self,
+        now: Time,
+        statement: Statement,
+        highest: Option<(u32, u32)>,
+        address: SocketAddr,
+    ) {
+        let floor = self.floors.of(statement.device);
+        let own = highest.filter(|(challenge, _)| *challenge == floor.challenge());
+        let mut above = own.map_or(floor.counter(), |(_, highest)| highest);
+        if above >= RENEWAL_COUNTER {
+            if !floor.renew(now) {
+                return self.counters.replayed += 1;
+            }
+            above = floor.counter();
+        }
+        let challenge = floor.challenge();
+        self.send_challenge(statement, challenge, above, address);
     }
 
     fn join(&mut self, now: Time, statement: Statement, address: SocketAddr) {
@@ -258,9 +281,10 @@ impl BeaconHub {
             epoch: self.serial,
             since: now,
             address: address.into(),
-            window: Window::new(statement.counter, self.floor),
+            window: Window::new(statement.counter, self.floors.of(statement.device).counter()),
             challenge: statement.challenge,
             status: statement.status,
+            told_tenths: tenths_of(&policy),
             generation: self.rollout.generation(),
         };
         let number = self.table.next_number();
@@ -272,6 +296,17 @@ impl BeaconHub {
     /// Feeds a statement to the device's liveness as evidence.
     fn record_evidence(&mut self, now: Time, number: u32) {
         self.handle_liveness(now, number, liveness::Input::Heard(Evidence::Bytes));
+    }
+
+    /// Stores the bound that the device was told just now. A shorter one brings its verdict
+    /// forward.
+    fn record_told(&mut self, number: u32) {
+        let told_tenths = tenths_of(self.rollout.policy());
+        if let Some(entry) = self.table.get_mut(number)
+            && core::mem::replace(&mut entry.value.told_tenths, told_tenths) != told_tenths
+        {
+            self.rearm(number);
+        }
     }
 
     /// Stores the address and the status, which only the newest statement may change.
@@ -302,7 +337,7 @@ impl BeaconHub {
         };
         let slot = &mut entry.value;
         let (was_in_doubt, was_suspect) = (slot.liveness.is_in_doubt(), slot.liveness.is_suspect());
-        slot.liveness.handle(now, input, self.rollout.policy());
+        slot.liveness.handle(now, input, &self.rollout.policy_of(slot));
         self.counters.suspects += u32::from(slot.liveness.is_suspect());
         self.counters.suspects -= u32::from(was_suspect);
         // Other evidence only moves the deadline later: the entry is armed again when it fires.
@@ -367,42 +402,34 @@ impl BeaconHub {
     fn remove_with_verdict(&mut self, number: u32, verdict: Verdict) {
         self.emit(number, Event::Lost(verdict));
         self.wheel.disarm(number);
+        let Some(device) = self.table.get(number).map(Entry::device) else {
+            return;
+        };
         if let Some(slot) = self.table.remove(number) {
             self.counters.suspects -= u32::from(slot.liveness.is_suspect());
-            self.raise_floor(slot.challenge, slot.window.highest());
-        }
-    }
-
-    /// Raises the floor: statements up to this counter are refused from now on.
-    fn raise_floor(&mut self, challenge: u32, counter: u32) {
-        if challenge == self.challenge {
-            self.floor = self.floor.max(counter);
-        }
-    }
-
-    /// Begins a new challenge for devices that are not online.
-    fn renew_challenge(&mut self) {
-        self.floor = 0;
-        let former = self.challenge;
-        while self.challenge == former || self.challenge == 0 {
-            self.challenge = self.random.next_u32();
+            self.floors.of(device).raise(slot.challenge, slot.window.highest());
         }
     }
 
     fn acknowledge(&mut self, statement: Statement, address: SocketAddr) {
         self.counters.heard += 1;
-        let tenths = |bound: Span| u16::try_from(bound.as_millis() / 100).unwrap_or(u16::MAX);
-        let bound_tenths = self.rollout.policy().bound().map_or(0, |bound| tenths(bound).max(1));
+        let bound_tenths = tenths_of(self.rollout.policy());
         let says = Says::Heard { counter: statement.counter, bound_tenths };
         let Statement { device, challenge, .. } = statement;
         let answer = Answer { device, challenge, says };
         self.outputs.push_back(Output::Answer { answer, address });
     }
 
-    fn send_challenge(&mut self, statement: Statement, above: u32, address: SocketAddr) {
+    fn send_challenge(
+        &mut self,
+        statement: Statement,
+        challenge: u32,
+        above: u32,
+        address: SocketAddr,
+    ) {
         self.counters.challenged += 1;
         let says = Says::Again { above, echo: statement.counter as u16 };
-        let answer = Answer { device: statement.device, challenge: self.challenge, says };
+        let answer = Answer { device: statement.device, challenge, says };
         self.outputs.push_back(Output::Answer { answer, address });
     }
 
@@ -419,8 +446,8 @@ impl BeaconHub {
         let Some(entry) = self.table.get(number) else {
             return;
         };
-        let policy = self.rollout.policy_of(entry.value.generation);
-        match (entry.value.liveness.next_deadline(policy), self.wheel.armed(number)) {
+        let policy = self.rollout.policy_of(&entry.value);
+        match (entry.value.liveness.next_deadline(&policy), self.wheel.armed(number)) {
             (Some(next), Some(armed)) if armed <= next.at => {}
             (Some(next), _) => self.wheel.arm(number, next.at),
             (None, _) => {}
@@ -433,8 +460,8 @@ impl BeaconHub {
             let Some(entry) = self.table.get(number) else {
                 continue;
             };
-            let policy = self.rollout.policy_of(entry.value.generation);
-            match entry.value.liveness.next_deadline(policy) {
+            let policy = self.rollout.policy_of(&entry.value);
+            match entry.value.liveness.next_deadline(&policy) {
                 Some(next) if next.at <= now => {
                     self.handle_liveness(now, number, liveness::Input::Deadline);
                 }

@@ -170,6 +170,22 @@ impl Policy {
         Policy { enforce, ..self }
     }
 
+    /// Returns the same policy with an idle time, and so a bound, that is longer by `by`.
+    pub(crate) fn lengthened(self, by: Span) -> Policy {
+        match self.detection {
+            Detection::Bounded { idle, interval, probes } => {
+                let idle = Span::from_nanos(idle.as_nanos().saturating_add(by.as_nanos()));
+                Policy { detection: Detection::Bounded { idle, interval, probes }, ..self }
+            }
+            Detection::Never => self,
+        }
+    }
+
+    /// Returns the same policy without a bound.
+    pub(crate) const fn unjudged(self) -> Policy {
+        Policy { detection: Detection::Never, ..self }
+    }
+
     /// Returns the same idle, interval and probes with the spread, keepalive and enforcement of
     /// `other`. These three are local and are not negotiated with the peer.
     #[must_use]

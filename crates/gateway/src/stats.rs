@@ -165,8 +165,9 @@ pub struct BeaconStats {
 
 impl BeaconStats {
     /// Names of the reasons why a datagram is dropped: it is not of the protocol; its device has no
-    /// key; its tag is wrong; it was received before; there is no room for another device; its
-    /// shard was too far behind; it was kicked less than a minute ago.
+    /// key; its tag is wrong; it was received before, or no challenge is left to answer it with;
+    /// there is no room for another device; its shard was too far behind; it was kicked less than a
+    /// minute ago.
     pub const REASONS: [&'static str; 7] =
         ["illegal", "unknown_device", "wrong_tag", "replayed", "full", "overloaded", "kicked"];
 }

@@ -29,7 +29,7 @@ impl BeaconHub {
             last_heard: slot.liveness.last_heard(),
             suspect: slot.liveness.is_suspect(),
             held_until: slot.liveness.held_until(),
-            policy: *self.rollout.policy_of(slot.generation),
+            policy: *self.rollout.applied_to(slot),
         }
     }
 

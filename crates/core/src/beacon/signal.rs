@@ -146,7 +146,8 @@ pub struct Counters {
     pub heard: u64,
     /// Statements that were answered with a challenge.
     pub challenged: u64,
-    /// Statements that were dropped as replays.
+    /// Statements that were dropped as replays, or because their challenge is used up and the next
+    /// one may not begin yet.
     pub replayed: u64,
     /// Statements of new devices that were dropped because the table was full.
     pub full: u64,

@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
-use super::{BeaconCommand, BeaconHub, Event};
+use super::{BeaconCommand, BeaconHub, Event, Slot};
 use crate::cause::Cause;
 use crate::liveness;
 use crate::policy::Policy;
-use crate::time::Time;
+use crate::time::{Span, Time};
 
 /// The number of devices that one step of a sweep handles: about 100 µs of work.
 pub(super) const SWEEP_STEP: usize = 1_024;
@@ -41,9 +41,26 @@ impl PolicyRollout {
         self.generation
     }
 
-    /// Returns the policy in force for a device of this generation.
-    pub(super) const fn policy_of(&self, generation: u8) -> &Policy {
-        if generation == self.generation { &self.policy } else { &self.former }
+    /// Returns the policy last applied to a device.
+    pub(super) const fn applied_to(&self, slot: &Slot) -> &Policy {
+        if slot.generation == self.generation { &self.policy } else { &self.former }
+    }
+
+    /// Returns the policy that a device is judged by: the one last applied, with the bound that the
+    /// device was told if that is longer. The device cannot know of a shorter bound before its next
+    /// statement is answered, and until then it states as often as the longer one demands.
+    pub(super) fn policy_of(&self, slot: &Slot) -> Policy {
+        let (policy, told) = (*self.applied_to(slot), slot.told_tenths);
+        match policy.bound() {
+            // A device that was told that silence is never judged need not state for as long as it
+            // likes, so no time is late enough for a verdict.
+            Some(_) if told == 0 => policy.unjudged(),
+            Some(bound) if told > tenths_of(&policy) => {
+                let by = u64::from(told) * 100 - bound.as_millis();
+                policy.lengthened(Span::from_millis(by))
+            }
+            Some(_) | None => policy,
+        }
     }
 
     /// Starts a rollout, or queues it behind the current one, so that at most two policies are in
@@ -57,6 +74,12 @@ impl PolicyRollout {
         self.generation = self.generation.wrapping_add(1);
         self.next = Some(0);
     }
+}
+
+/// Returns the bound of a policy as devices are told it: in tenths of a second, 0 for none.
+pub(super) fn tenths_of(policy: &Policy) -> u16 {
+    let tenths = |bound: Span| u16::try_from(bound.as_millis() / 100).unwrap_or(u16::MAX);
+    policy.bound().map_or(0, |bound| tenths(bound).max(1))
 }
 
 impl BeaconHub {
@@ -131,12 +154,13 @@ impl BeaconHub {
         if entry.value.generation == self.rollout.generation {
             return;
         }
+        let from = self.rollout.policy_of(&entry.value);
         entry.value.generation = self.rollout.generation;
-        let (from, seed) = (self.rollout.former, self.random.next_u32());
-        let input = liveness::Input::Retuned { from, seed };
+        let policy = self.rollout.policy_of(&entry.value);
+        let input = liveness::Input::Retuned { from, seed: self.random.next_u32() };
         let liveness = &mut entry.value.liveness;
         self.counters.suspects -= u32::from(liveness.is_suspect());
-        liveness.handle(now, input, &self.rollout.policy);
+        liveness.handle(now, input, &policy);
         self.counters.suspects += u32::from(liveness.is_suspect());
         self.rearm(number);
         self.emit(number, Event::Retuned(self.rollout.policy));

@@ -166,7 +166,7 @@ fn replayed_statements_do_not_bring_a_removed_device_back() {
         assert!(matches!(outputs[..], [answer!(Says::Again { above: 6, .. })]), "{outputs:?}");
     }
     assert_eq!(harness.hub.counters().online, 0);
-    // All unknown devices begin above the same floor: nothing else is kept.
+    // All unknown devices of a group begin above the same floor: nothing else is kept.
     assert_eq!(harness.fetch_challenge(DEVICE + 1).1, 6);
     assert!(harness.hub.presence(DEVICE).is_none());
     harness.join(DEVICE);
@@ -252,18 +252,12 @@ fn only_a_device_with_a_high_counter_is_moved_to_a_new_challenge() {
     let mut harness = Harness::new(settings());
     let bystander = harness.join(7);
     let first = harness.join(DEVICE);
-    let mut latest = first;
-    let mut steps = 0;
-    let renewed = loop {
-        latest.counter = latest.counter.saturating_add(MAX_AHEAD);
-        let outputs = harness.send(latest, 1);
-        match outputs[..] {
-            [answer!(Says::Heard { .. })] => steps += 1,
-            [Output::Answer { answer, .. }] => break answer,
-            _ => panic!("{outputs:?}"),
-        }
-    };
-    assert_eq!(steps, RENEWAL_COUNTER / MAX_AHEAD - 1);
+    let latest = Statement { counter: RENEWAL_COUNTER - 1, ..first };
+    let outputs = harness.send(latest, 1);
+    assert!(matches!(outputs[..], [answer!(Says::Heard { .. })]), "{outputs:?}");
+    let latest = next(latest);
+    let outputs = harness.send(latest, 1);
+    let [Output::Answer { answer: renewed, .. }] = outputs[..] else { panic!("{outputs:?}") };
     assert_ne!(renewed.challenge, first.challenge);
     assert!(matches!(renewed.says, Says::Again { above: 0, .. }));
     let outputs = harness.send(next(bystander), 1);
@@ -397,9 +391,170 @@ fn places_of_devices_whose_last_event_waits_admit_nobody() {
     let mut harness = Harness::new(Settings { max_beacons: 2, ..settings() });
     harness.join(1);
     harness.input(Input::Command(BeaconCommand::HoldPlaces(1)));
-    harness.send(statement(2, harness.hub.challenge, 7), 1);
+    let (challenge, above) = harness.fetch_challenge(2);
+    harness.send(statement(2, challenge, above + 1), 1);
     assert_eq!((harness.hub.counters().online, harness.hub.counters().full), (1, 1));
     harness.input(Input::Command(BeaconCommand::HoldPlaces(0)));
     harness.join(2);
     assert_eq!(harness.hub.counters().online, 2);
+}
+
+#[test]
+fn a_counter_far_ahead_is_accepted_so_that_it_cannot_be_replayed_later() {
+    let mut harness = Harness::new(settings());
+    let first = harness.join(DEVICE);
+    // The device counts on through an outage, and its network is back within the bound.
+    let far = Statement { counter: first.counter + 1_500, ..first };
+    let outputs = harness.send(far, 1);
+    assert!(matches!(outputs[..], [answer!(Says::Heard { .. })]), "{outputs:?}");
+    let mut latest = far;
+    for _ in 0..600 {
+        latest = next(latest);
+        harness.send(latest, 1);
+    }
+    let outputs = harness.send(far, 666);
+    assert!(matches!(outputs[..], [answer!(Says::Again { .. })]), "{outputs:?}");
+    assert_eq!(harness.hub.presence(DEVICE).unwrap().subject.address, from(1));
+}
+
+#[test]
+fn a_refused_counter_far_ahead_never_brings_an_absent_device_online() {
+    let mut harness = Harness::new(settings());
+    let first = harness.join(DEVICE);
+    harness.advance(at(20_000));
+    // Back after a long outage, and gone again.
+    let far = Statement { counter: first.counter + 1_500, ..first };
+    let outputs = harness.send(far, 1);
+    assert!(matches!(outputs[..], [event!(Event::Online(_)), answer!(Says::Heard { .. })]));
+    harness.send(Statement { leaving: true, ..next(far) }, 1);
+    let other = harness.join(DEVICE + 1);
+    assert_eq!(other.counter, far.counter + 2, "of the same group");
+    harness.send(Statement { counter: other.counter + 600, leaving: true, ..other }, 1);
+    let outputs = harness.send(far, 666);
+    assert!(matches!(outputs[..], [answer!(Says::Again { .. })]), "{outputs:?}");
+    assert_eq!(harness.hub.counters().online, 0);
+}
+
+#[test]
+fn a_living_device_behind_its_window_is_told_to_count_on() {
+    let mut harness = Harness::new(settings());
+    let first = harness.join(DEVICE);
+    let highest = Statement { counter: first.counter + 100, ..first };
+    harness.send(highest, 1);
+    assert_eq!(harness.send(highest, 1), [], "doubled by the network");
+    for behind in [64, 100] {
+        let old = Statement { counter: highest.counter - behind, ..first };
+        let outputs = harness.send(old, 1);
+        let [answer!(Says::Again { above, echo })] = outputs[..] else { panic!("{outputs:?}") };
+        assert_eq!((above, echo), (highest.counter, old.counter as u16));
+    }
+    let outputs = harness.send(next(highest), 1);
+    assert!(matches!(outputs[..], [answer!(Says::Heard { .. })]), "{outputs:?}");
+}
+
+/// Returns two devices of different groups.
+fn apart(harness: &mut Harness) -> (u64, u64) {
+    let mut group = |device| core::ptr::from_ref(harness.hub.floors.of(device)) as usize;
+    let other = (1..1_000).find(|device| group(*device) != group(0)).unwrap();
+    (0, other)
+}
+
+#[test]
+fn goodbyes_with_ever_higher_counters_hinder_only_their_own_group() {
+    let mut harness = Harness::new(Settings { max_beacons: 4 * GROUP, ..settings() });
+    let (stolen, other) = apart(&mut harness);
+    let (challenge, above) = harness.fetch_challenge(other);
+    let (_, counter) = harness.fetch_challenge(stolen);
+    for step in 1..1_000 {
+        let goodbye = Statement { leaving: true, ..statement(stolen, challenge, counter + step) };
+        harness.send(goodbye, 666);
+    }
+    assert_eq!(harness.fetch_challenge(stolen).1, counter + 999);
+    let outputs = harness.send(statement(other, challenge, above + 1), 1);
+    assert!(matches!(outputs[..], [event!(Event::Online(_)), answer!(_)]), "{outputs:?}");
+}
+
+#[test]
+fn a_challenge_that_is_used_up_is_followed_by_the_next_one_once_a_second() {
+    let mut harness = Harness::new(settings());
+    let (challenge, _) = harness.fetch_challenge(DEVICE);
+    let mut wasted = statement(DEVICE, challenge, RENEWAL_COUNTER);
+    for step in 1..=5 {
+        let outputs = harness.send(wasted, 666);
+        let [Output::Answer { answer, .. }] = outputs[..] else { panic!("{outputs:?}") };
+        assert_eq!((answer.challenge, harness.hub.counters().online), (challenge + step, 0));
+        assert!(matches!(answer.says, Says::Again { above: 0, .. }));
+        wasted = statement(DEVICE, answer.challenge, u32::MAX - step);
+        assert_eq!(harness.send(wasted, 666), [], "too soon");
+        assert_eq!(harness.send(statement(DEVICE + 1, 0, 5), 1), [], "none to give yet");
+        harness.advance(harness.now + CHALLENGE_REST);
+    }
+    harness.join(DEVICE + 1);
+}
+
+#[test]
+fn an_online_device_that_uses_up_its_challenge_too_soon_is_still_heard() {
+    let mut harness = Harness::new(settings());
+    let first = harness.join(DEVICE);
+    let outputs = harness.send(Statement { counter: u32::MAX, ..first }, 1);
+    let [Output::Answer { answer, .. }] = outputs[..] else { panic!("{outputs:?}") };
+    let highest = statement(DEVICE, answer.challenge, u32::MAX);
+    let outputs = harness.send(highest, 1);
+    assert!(matches!(outputs[..], [answer!(Says::Heard { .. })]), "{outputs:?}");
+    let round = Statement { counter: 0, ..highest };
+    assert_eq!(harness.send(round, 1), [], "no counter is left, and the next challenge not due");
+    harness.advance(at(0) + CHALLENGE_REST);
+    let outputs = harness.send(round, 1);
+    assert!(matches!(outputs[..], [answer!(Says::Again { above: 0, .. })]), "{outputs:?}");
+}
+
+/// Brings a device online under `first`, puts `second` in force after a second, and returns the
+/// machine.
+fn retuned(first: Policy, second: Policy) -> (Harness, Statement) {
+    let mut harness = Harness::new(Settings { policy: first, ..settings() });
+    let joined = harness.join(DEVICE);
+    harness.advance(at(1_000));
+    harness.input(Input::Command(BeaconCommand::Retune(second)));
+    let outputs = harness.advance(at(1_001));
+    assert!(matches!(outputs[..], [(_, Event::Retuned(policy))] if policy == second));
+    (harness, joined)
+}
+
+fn due(outputs: &[(Time, Event)]) -> Option<Time> {
+    outputs.iter().find_map(|(_, event)| {
+        let Event::Lost(verdict) = event else {
+            return None;
+        };
+        Some(verdict.due)
+    })
+}
+
+#[test]
+fn a_shorter_bound_judges_a_device_only_after_it_was_told() {
+    let seconds = |bound: u64| {
+        let third = Span::from_millis(bound * 250);
+        Policy::new(third, third, 3).unwrap().with_spread(false)
+    };
+    let (mut harness, joined) = retuned(seconds(16), seconds(2));
+    assert_eq!(due(&harness.advance(at(15_900))), None, "it was told 16 s");
+    let outputs = harness.send(next(joined), 1);
+    assert!(matches!(outputs[..], [.., answer!(Says::Heard { bound_tenths: 20, .. })]));
+    assert_eq!(due(&harness.advance(at(40_000))), Some(at(17_900)), "it was told 2 s");
+    let (mut harness, joined) = retuned(seconds(16), seconds(2));
+    harness.send(next(joined), 1);
+    assert_eq!(due(&harness.advance(at(40_000))), Some(at(3_001)), "told before any doubt");
+    let (mut harness, _) = retuned(seconds(16), seconds(2));
+    harness.input(Input::Command(BeaconCommand::Retune(seconds(4))));
+    assert_eq!(due(&harness.advance(at(40_000))), Some(at(16_000)), "never later than it was told");
+    let (mut harness, _) = retuned(seconds(2), seconds(16));
+    assert_eq!(due(&harness.advance(at(40_000))), Some(at(16_000)), "a longer one is at once");
+}
+
+#[test]
+fn a_device_told_that_silence_is_never_judged_is_judged_from_its_next_statement_on() {
+    let (mut harness, joined) = retuned(Policy::never(), settings().policy);
+    assert_eq!(harness.advance(at(1_000_000)), []);
+    let outputs = harness.send(next(joined), 1);
+    assert!(matches!(outputs[..], [answer!(Says::Heard { bound_tenths: 80, .. })]));
+    assert_eq!(due(&harness.advance(at(2_000_000))), Some(at(1_008_000)));
 }

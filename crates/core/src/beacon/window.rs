@@ -4,10 +4,6 @@
 /// one word.
 const WINDOW: u32 = 64;
 
-/// The maximum step of a counter above the highest one. Minutes of loss fit, and a faulty device
-/// cannot use up all counters at once.
-pub const MAX_AHEAD: u32 = 1_024;
-
 /// A replay window: the highest counter received, and one bit for each of the 64 up to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Window {
@@ -22,10 +18,11 @@ pub(super) enum CounterClass {
     Newest,
     /// The counter is late, but was not received before.
     Late,
-    /// The counter was received before or is behind the window.
+    /// The counter is the highest one, received before: most often a datagram that the network has
+    /// doubled.
+    Latest,
+    /// Another counter that was received before, or one behind the window.
     Old,
-    /// The counter is more than [`MAX_AHEAD`] above the highest.
-    TooFarAhead,
 }
 
 impl Window {
@@ -39,18 +36,18 @@ impl Window {
         self.highest
     }
 
-    /// Classifies `counter`, and marks it as received unless it is old or too far ahead.
+    /// Classifies `counter`, and marks it as received.
     pub(super) fn record(&mut self, counter: u32) -> CounterClass {
         if counter > self.highest {
             let ahead = counter - self.highest;
-            if ahead > MAX_AHEAD {
-                return CounterClass::TooFarAhead;
-            }
             self.received = self.received.checked_shl(ahead).unwrap_or(0) | 1;
             self.highest = counter;
             return CounterClass::Newest;
         }
         let behind = self.highest - counter;
+        if behind == 0 {
+            return CounterClass::Latest;
+        }
         if behind >= WINDOW || self.received & 1 << behind != 0 {
             return CounterClass::Old;
         }
@@ -69,7 +66,7 @@ mod tests {
     #[test]
     fn each_counter_is_accepted_once_within_the_window() {
         let mut window = Window::new(100, 10);
-        assert_eq!(window.record(100), CounterClass::Old);
+        assert_eq!(window.record(100), CounterClass::Latest);
         assert_eq!(window.record(103), CounterClass::Newest);
         assert_eq!(window.record(101), CounterClass::Late);
         assert_eq!(window.record(101), CounterClass::Old);
@@ -78,9 +75,8 @@ mod tests {
         assert_eq!(window.record(103 + 64), CounterClass::Newest);
         assert_eq!(window.record(104), CounterClass::Late);
         assert_eq!(window.record(103), CounterClass::Old, "a jump by 64 clears the window");
-        assert_eq!(window.record(167 + MAX_AHEAD + 1), CounterClass::TooFarAhead);
-        assert_eq!(window.highest(), 167, "a refused counter changes nothing");
-        assert_eq!(window.record(167 + MAX_AHEAD), CounterClass::Newest);
+        assert_eq!(window.record(1_000_000), CounterClass::Newest, "however far ahead");
+        assert_eq!(window.record(167), CounterClass::Old);
     }
 
     #[test]
@@ -100,8 +96,8 @@ mod tests {
         assert_eq!(window.record(0), CounterClass::Old);
         assert_eq!(window.record(u32::MAX - 1), CounterClass::Late);
         let mut window = Window::new(0, 0);
-        assert_eq!(window.record(0), CounterClass::Old);
-        assert_eq!(window.record(u32::MAX), CounterClass::TooFarAhead);
+        assert_eq!(window.record(0), CounterClass::Latest);
+        assert_eq!(window.record(u32::MAX), CounterClass::Newest);
     }
 
     #[test]
@@ -112,13 +108,14 @@ mod tests {
             let counter = highest - 80 + random.below(90) as u32;
             let class = window.record(counter);
             let expected = match counter {
+                _ if counter == highest => CounterClass::Latest,
                 _ if set.contains(&counter) => CounterClass::Old,
                 _ if counter > highest => CounterClass::Newest,
                 _ if highest - counter >= WINDOW => CounterClass::Old,
                 _ => CounterClass::Late,
             };
             assert_eq!(class, expected, "{counter} after {highest}");
-            if class != CounterClass::Old {
+            if matches!(class, CounterClass::Newest | CounterClass::Late) {
                 set.insert(counter);
                 highest = highest.max(counter);
             }

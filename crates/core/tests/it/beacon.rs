@@ -4,8 +4,8 @@
 mod fleet;
 
 use systole_core::beacon::{
-    Answer, BadDatagram, DATAGRAM, Datagram, KICK_REST, KICKED, MAX_AHEAD, SIGNED, Says, Statement,
-    TAG,
+    Answer, BadDatagram, CHALLENGE_REST, DATAGRAM, Datagram, GROUP, KICK_REST, KICKED, SIGNED,
+    Says, Statement, TAG,
 };
 
 use crate::document;
@@ -63,12 +63,13 @@ fn each_beacon_block_is_one_datagram_and_encodes_to_the_same_bytes() {
 
 #[test]
 fn the_beacon_constants_match_the_document() {
-    let text = document::text().replace('\n', " ");
+    let text = document::text().split_whitespace().collect::<Vec<_>>().join(" ");
     for sentence in [
         format!("Each datagram is {DATAGRAM} bytes long"),
         format!("the first {TAG} bytes of HMAC-SHA256"),
         format!("over the {SIGNED} bytes before it"),
-        format!("at most {},{:03} above the floor", MAX_AHEAD / 1_000, MAX_AHEAD % 1_000),
+        format!("a group for each {GROUP} devices that may be online"),
+        format!("at most once in {} s", CHALLENGE_REST.as_millis() / 1_000),
         format!("of that device for {} s without", KICK_REST.as_millis() / 1_000),
         format!("the last {},{:03} such devices", KICKED / 1_000, KICKED % 1_000),
     ] {

@@ -1,5 +1,6 @@
-//! A simulated fleet: devices join, leave, move, restart and fall silent while an attacker replays
-//! delivered statements. Each step is checked against a model without windows, floors and wheels.
+//! A simulated fleet: devices join, leave, move, restart, fall silent and count on through outages
+//! while an attacker replays delivered statements and the policy changes. Each step is checked
+//! against a model without windows, floors and wheels.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -16,8 +17,12 @@ const DEVICES: u64 = 12;
 const SCHEDULES: u64 = 300;
 const STEPS: u64 = 1_500;
 
-/// The bound D of the policy.
+/// The bound D of the first policy.
 const BOUND: Span = Span::from_secs(8);
+/// The bound of the other policy.
+const SHORT: Span = Span::from_secs(3);
+/// How far a late counter may be behind the highest one.
+const LATE: u32 = 64;
 /// The table size in crowded schedules: room for half of the devices.
 const CROWDED: u32 = 6;
 /// The attacker's port.
@@ -43,6 +48,12 @@ enum Packet {
 struct Known {
     last_heard: Time,
     port: u16,
+    /// The challenge and the highest counter accepted under it.
+    highest: (u32, u32),
+    /// The bound in the HEARD to the newest statement.
+    told: Span,
+    /// The latest time of the verdict: a change of the policy may postpone it by a bound.
+    latest: Time,
 }
 
 struct World {
@@ -70,6 +81,11 @@ struct World {
     kicked: u64,
     /// The places held for devices that are gone.
     held: u32,
+    /// The bound in force.
+    bound: Span,
+    /// Verdicts that fell later than the bound in force, because a longer one was told.
+    told_longer: u64,
+    counted_on: u64,
 }
 
 fn address(port: u16) -> SocketAddr {
@@ -111,6 +127,9 @@ impl World {
             refused_until: BTreeMap::new(),
             kicked: 0,
             held: 0,
+            bound: BOUND,
+            told_longer: 0,
+            counted_on: 0,
         }
     }
 
@@ -149,6 +168,8 @@ impl World {
             12..16 => return self.attack(),
             16 if chance.is_multiple_of(4) => return self.kick(index as u64),
             17 => return self.hold_places(chance % 3),
+            18 if chance.is_multiple_of(4) => return self.count_on(index, chance % 3_000),
+            19 if chance.is_multiple_of(4) => return self.retune(),
             _ => {}
         }
         self.send_statement(index);
@@ -171,6 +192,27 @@ impl World {
         }
         self.input(Input::Command(BeaconCommand::Kick { device }));
         assert!(!self.online.contains_key(&device), "kicked, and still online");
+    }
+
+    /// An outage: the statements of a device go nowhere.
+    fn count_on(&mut self, index: usize, statements: u32) {
+        for _ in 0..statements {
+            self.devices[index].device.state(0, false);
+        }
+        self.counted_on += 1;
+    }
+
+    fn retune(&mut self) {
+        let (bound, policy) = if self.bound == BOUND {
+            (SHORT, Policy::new(Span::from_secs(1), Span::from_secs(1), 2).unwrap())
+        } else {
+            (BOUND, Policy::demanding())
+        };
+        self.bound = bound;
+        for known in self.online.values_mut() {
+            known.latest = known.latest.max(self.now + known.told.max(bound));
+        }
+        self.input(Input::Command(BeaconCommand::Retune(policy)));
     }
 
     fn hold_places(&mut self, places: u32) {
@@ -213,7 +255,9 @@ impl World {
                 let index = answer.device as usize;
                 match self.devices[index].device.handle(answer) {
                     Heard::Again => self.send_statement(index),
-                    Heard::Latest { bound } => assert_eq!(bound, Some(BOUND)),
+                    Heard::Latest { bound } => {
+                        assert!([Some(BOUND), Some(SHORT)].contains(&bound));
+                    }
                     Heard::Nothing => {}
                 }
             }
@@ -225,20 +269,33 @@ impl World {
         let before = self.hub.counters();
         let refused = self.refused_until.get(&statement.device);
         let refused = refused.is_some_and(|until| self.now < *until);
+        let stated = (statement.challenge, statement.counter);
+        let highest = self.online.get(&statement.device).map(|known| known.highest);
         let answers = self.input(Input::Statement { statement, address: address(port) });
         assert!(answers.len() <= usize::from(!refused), "a kicked device is not answered");
+        if highest.is_some() {
+            assert_eq!(answers.is_empty(), highest == Some(stated), "a living device is mute");
+        }
         for (answer, to) in answers {
             assert_eq!((to, answer.device), (address(port), statement.device));
-            if let Says::Heard { counter, .. } = answer.says {
-                assert_eq!((answer.challenge, counter), (statement.challenge, statement.counter));
+            match answer.says {
+                Says::Heard { counter, bound_tenths } => {
+                    assert_eq!((answer.challenge, counter), stated);
+                    assert_eq!(u64::from(bound_tenths) * 100, self.bound.as_millis());
+                }
+                Says::Again { above, .. } => {
+                    let back = answer.challenge == stated.0 && above < stated.1;
+                    assert!(!back, "counters are used twice");
+                }
             }
             if port != ATTACKER {
                 self.send(Packet::ToDevice(answer));
             }
         }
         let after = self.hub.counters();
+        let newer = highest.is_some_and(|highest| stated.0 == highest.0 && stated.1 > highest.1);
         if after.heard == before.heard {
-            return;
+            return assert!(!newer, "a new counter was refused");
         }
         assert!(
             sent_at.is_some_and(|sent_at| self.now.since(sent_at) <= fresh_at_most),
@@ -248,6 +305,12 @@ impl World {
         assert!(self.accepted.insert((device, challenge, counter)), "accepted twice");
         if let Some(known) = self.online.get_mut(&device) {
             known.last_heard = self.now;
+            let newest = highest.is_none_or(|highest| stated.0 != highest.0) || newer;
+            if newest {
+                (known.highest, known.told) = (stated, self.bound);
+            }
+            known.latest = self.now + known.told.max(self.bound);
+            assert!(newest || known.highest.1 - stated.1 < LATE, "too late");
         } else {
             assert!(leaving, "accepted, but not online");
         }
@@ -276,7 +339,13 @@ impl World {
         let port = subject.address.port();
         match event {
             Event::Online(_) => {
-                let known = Known { last_heard: self.now, port };
+                let known = Known {
+                    last_heard: self.now,
+                    port,
+                    highest: (0, 0),
+                    told: self.bound,
+                    latest: self.now + self.bound,
+                };
                 assert!(self.online.insert(subject.device, known).is_none());
                 let taken = self.online.len() + self.held as usize;
                 assert!(taken <= self.max_beacons as usize, "admitted to a held place");
@@ -290,7 +359,10 @@ impl World {
             Event::Lost(verdict) => {
                 let known = self.online.remove(&subject.device).unwrap();
                 if verdict.due != self.now {
-                    assert_eq!(verdict.due, known.last_heard + BOUND);
+                    let told = known.told.max(self.bound);
+                    assert!(verdict.due >= known.last_heard + told, "before it could know");
+                    assert!(verdict.due <= known.latest);
+                    self.told_longer += u64::from(known.told > self.bound);
                     assert!(self.now >= verdict.due && self.now.since(verdict.due) <= TICK);
                     self.lost += 1;
                 }
@@ -298,7 +370,8 @@ impl World {
             Event::Suspect | Event::Recovered => {
                 assert!(self.online.contains_key(&subject.device));
             }
-            Event::Overdue { .. } | Event::Status { .. } | Event::Retuned(_) => {
+            Event::Retuned(_) => assert!(self.online.contains_key(&subject.device)),
+            Event::Overdue { .. } | Event::Status { .. } => {
                 panic!("unexpected event {event:?}")
             }
         }
@@ -313,7 +386,7 @@ impl World {
             assert_eq!(presence.last_heard, known.last_heard);
             assert_eq!(presence.subject.address, address(known.port));
             assert_ne!(known.port, ATTACKER);
-            assert!(self.now.since(known.last_heard) <= BOUND + TICK, "online after the bound");
+            assert!(self.now <= known.latest + TICK, "online after the bound");
             suspects += u32::from(presence.suspect);
         }
         assert_eq!(self.hub.counters().suspects, suspects);
@@ -323,18 +396,24 @@ impl World {
 #[test]
 fn a_fleet_agrees_with_its_model_on_a_faulty_network() {
     let (mut lost, mut moved, mut replayed, mut full, mut kicked) = (0, 0, 0, 0, 0);
+    let (mut told_longer, mut counted_on) = (0, 0);
     for seed in 0..SCHEDULES {
         let mut world = World::new(seed);
         (0..STEPS).for_each(|_| world.step());
         (lost, moved) = (lost + world.lost, moved + world.moved);
         (replayed, full) = (replayed + world.replayed, full + world.hub.counters().full);
         kicked += world.kicked;
+        (told_longer, counted_on) =
+            (told_longer + world.told_longer, counted_on + world.counted_on);
         // After the network heals, all devices that fit must come online.
         (world.loss, world.quiet) = (0, true);
         for simulated in &mut world.devices {
             (simulated.silent, simulated.leaving) = (false, false);
         }
         world.hold_places(0);
+        if world.bound == SHORT {
+            world.retune();
+        }
         let healed = world.now + KICK_REST + BOUND.times(3);
         while world.now < healed {
             world.step();
@@ -344,4 +423,5 @@ fn a_fleet_agrees_with_its_model_on_a_faulty_network() {
     }
     assert!(lost > 100 && moved > 1_000 && replayed > 10_000 && full > 100, "too few events");
     assert!(kicked > 100, "too few kicks");
+    assert!(told_longer > 100 && counted_on > 500, "{told_longer} {counted_on}");
 }
