@@ -14,8 +14,8 @@ use crate::time::{Span, Time};
 use crate::wire::{Account, CloseReason, Frame, MAX_DATA, Malformed};
 
 /// The maximum number of bytes that wait for the admission of their link: the longest first frame,
-/// one read of a loop, and what a transport had opened before. Without further reads there are never
-/// more.
+/// one read of a loop, and what a transport had opened before. Without further reads there are
+/// never more.
 const HELD: usize = 2 * MAX_DATA;
 
 /// The time after which a peer may come back that was not admitted in time: whatever decides is
