@@ -53,16 +53,7 @@ fn start(name: &str, socket: &TcpListener) -> Gateway {
 
 /// Connects and greets.
 fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let hello = Hello {
-        asks: None,
-        resume: None,
-        account: None,
-        capabilities: 0,
-        boot_id: Default::default(),
-        instance_id: Default::default(),
-        identity: "ada",
-        token: b"",
-    };
+    let hello = Hello { identity: "ada", ..Hello::default() };
     let mut bytes = Vec::new();
     Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
     let mut stream = TcpStream::connect_timeout(&address, SOON)?;

@@ -11,7 +11,7 @@ use crate::kernel::SocketError;
 use crate::link::{Closing, Event, Side};
 use crate::liveness::{Reason, Role};
 use crate::policy::Policy;
-use crate::wire::{Codec, DataKind, Malformed};
+use crate::wire::{Codec, DataKind, Frame, Hello, Malformed};
 
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4_711);
 
@@ -856,16 +856,8 @@ fn a_message_for_many_is_not_sent_between_the_parts_of_another() {
     let native = Settings::new(Codec::Native, Side::Accepting, Policy::default());
     let line = Settings::new(Codec::Line, Side::Accepting, Policy::default());
     let mut hub = Hub::new(Time::ZERO, 1, Vec::from([native, line]), 42);
-    let connecting = Settings::new(
-        Codec::Native,
-        Side::Connecting(link::Introduction::default()),
-        Policy::default(),
-    );
-    let mut peer = link::Link::new(Time::ZERO, connecting, 1);
-    let hello = match peer.poll_output() {
-        Some(link::Output::Transmit { bytes, .. }) => bytes.to_vec(),
-        other => panic!("{other:?}"),
-    };
+    let mut hello = Vec::new();
+    Codec::Native.encode(&Frame::Hello(Hello::default()), &mut hello);
     let feed = |hub: &mut Hub, link, input| {
         hub.handle(Time::ZERO, Input::Link { link, input });
         drain(hub);

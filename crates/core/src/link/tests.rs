@@ -19,7 +19,7 @@ use super::*;
 use crate::cause::{Cause, Direction, Scope, Verdict};
 use crate::diagnosis::{Ground, Grounds};
 use crate::kernel::{Examination, SocketError, TcpSnapshot};
-use crate::wire::{Codec, DataKind};
+use crate::wire::{Codec, DataKind, Frame, Hello};
 
 /// Idle 1 s, interval 0.5 s, 4 probes: suspect at 1.5 s, D = 3 s.
 fn policy() -> Policy {
@@ -36,6 +36,13 @@ fn link(hung: Hung) -> Link {
     admit(&mut link, Time::ZERO);
     while link.poll_output().is_some() {}
     link
+}
+
+/// The bytes of a native client's HELLO.
+fn hello() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Codec::Native.encode(&Frame::Hello(Hello::default()), &mut bytes);
+    bytes
 }
 
 /// Admits the peer of `link`.

@@ -60,12 +60,12 @@ impl<T> Places<T> {
             }
         };
         let first = join(page as usize, 0);
-        let place =
-            (first..self.limit).take(PAGE).find(|place| self.slots.get(*place).is_none())?;
+        let mut places = (first..self.limit).take(PAGE);
+        let all = places.len();
+        let place = places.find(|place| self.slots.get(*place).is_none())?;
         self.slots.insert(place, value);
         self.len += 1;
-        let next = (place + 1..self.limit).take_while(|next| next - first < PAGE as u32);
-        if next.into_iter().all(|next| self.slots.get(next).is_some()) {
+        if self.slots.used_in(page as usize) == all {
             self.open.remove(&page);
         }
         Some(place)
@@ -77,11 +77,6 @@ impl<T> Places<T> {
         self.len -= 1;
         self.open.insert(place / PAGE as u32);
         Some(removed)
-    }
-
-    /// Searches at most `limit` places from `start` upwards; see [`Slots::scan`].
-    pub fn scan(&self, start: u32, limit: usize) -> super::Scan<'_, T> {
-        self.slots.scan(start, limit)
     }
 
     /// Returns the number of places in all allocated pages.

@@ -72,6 +72,11 @@ impl<T> Slots<T> {
         Some(removed)
     }
 
+    /// Returns the number of values in a page.
+    pub(super) fn used_in(&self, page: usize) -> usize {
+        self.used.get(page).map_or(0, |used| usize::from(*used))
+    }
+
     /// Returns the number of slots in all allocated pages, the spare page included.
     pub fn capacity(&self) -> usize {
         self.pages.capacity() + self.spare.as_ref().map_or(0, |spare| spare.len())

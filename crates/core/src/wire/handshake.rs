@@ -29,8 +29,10 @@ pub struct InstanceId(pub [u8; 16]);
 
 /// The content of HELLO, the client's first frame.
 ///
+/// The default asks for nothing, and claims no identity.
+///
 /// `Debug` shows the length of the tokens, never their bytes: secrets must not reach a log.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Hello<'a> {
     /// The policy that the client requests. `spread` and `keepalive` are not sent: each end has its
     /// own, and a decoded policy has the constructor's defaults.

@@ -149,16 +149,7 @@ impl Running {
 }
 
 pub(crate) fn hello() -> Hello<'static> {
-    Hello {
-        asks: None,
-        resume: None,
-        account: None,
-        capabilities: 0,
-        boot_id: Default::default(),
-        instance_id: Default::default(),
-        identity: "ada",
-        token: b"",
-    }
+    Hello { identity: "ada", ..Hello::default() }
 }
 
 pub(crate) struct Native {

@@ -26,14 +26,10 @@ pub(super) fn run(spec: &Spec) -> Result<(), Trouble> {
     let name = format!("{}-0", spec.identity);
     let mut bytes = Vec::new();
     let hello = Hello {
-        asks: None,
-        account: None,
-        resume: None,
-        capabilities: 0,
         boot_id: identity::boot_id(),
         instance_id: identity::instance_id().map_err(&doing)?,
         identity: &name,
-        token: &[],
+        ..Hello::default()
     };
     Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
     stream.write_all(&bytes).map_err(&doing)?;

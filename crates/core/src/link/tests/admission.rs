@@ -2,20 +2,9 @@
 
 use super::*;
 use crate::liveness::Reason;
-use crate::wire::{CloseReason, Frame, Malformed};
+use crate::wire::{CloseReason, Malformed};
 
 const KEY: SessionKey = SessionKey { session: 7, epoch: 9 };
-
-/// The bytes of a native client's HELLO.
-fn hello() -> Vec<u8> {
-    let client =
-        Settings::new(Codec::Native, Side::Connecting(Introduction::default()), Policy::default());
-    let mut client = Link::new(Time::ZERO, client, 1);
-    match client.poll_output() {
-        Some(Output::Transmit { bytes, .. }) => bytes.to_vec(),
-        other => panic!("{other:?}"),
-    }
-}
 
 /// An accepting link whose peer has sent `bytes`.
 fn waiting(codec: Codec, bytes: &[u8]) -> Link {

@@ -19,16 +19,7 @@ fn established_with(codec: Codec, hung: Hung) -> Link {
         Settings { examines: true, hung, ..Settings::new(codec, Side::Accepting, policy()) };
     let mut link = Link::new(Time::ZERO, settings, 1);
     let mut first = Vec::new();
-    let hello = Hello {
-        asks: None,
-        resume: None,
-        account: None,
-        capabilities: 0,
-        boot_id: BootId::default(),
-        instance_id: InstanceId::default(),
-        identity: "ada",
-        token: &[],
-    };
+    let hello = Hello { identity: "ada", ..Hello::default() };
     let frame = if codec.has_handshake() {
         Frame::Hello(hello)
     } else {

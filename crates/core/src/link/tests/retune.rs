@@ -9,15 +9,7 @@ use crate::wire::Frame;
 fn several_retunes_in_one_read_change_the_policy_once() {
     let settings = Settings::new(Codec::Native, Side::Accepting, policy());
     let mut link = Link::new(Time::ZERO, settings, 1);
-    let mut bytes = Vec::new();
-    let client =
-        Settings::new(Codec::Native, Side::Connecting(Introduction::default()), Policy::default());
-    let mut hello = Link::new(Time::ZERO, client, 1);
-    while let Some(output) = hello.poll_output() {
-        if let Output::Transmit { bytes: frame, .. } = output {
-            bytes.extend_from_slice(frame);
-        }
-    }
+    let mut bytes = hello();
     for bound in 0..100 {
         let interval = Span::from_millis(1_000 + bound);
         let wish = Policy::new(Span::from_secs(2), interval, 3).unwrap();
@@ -47,15 +39,8 @@ fn several_retunes_in_one_read_change_the_policy_once() {
 fn a_storm_of_requests_changes_the_policy_once_a_second() {
     let settings = Settings::new(Codec::Native, Side::Accepting, policy());
     let mut link = Link::new(Time::ZERO, settings, 1);
-    let client =
-        Settings::new(Codec::Native, Side::Connecting(Introduction::default()), Policy::default());
-    let mut hello = Link::new(Time::ZERO, client, 1);
-    while let Some(output) = hello.poll_output() {
-        if let Output::Transmit { bytes, .. } = output {
-            link.handle(Time::ZERO, Input::Received(bytes));
-            admit(&mut link, Time::ZERO);
-        }
-    }
+    link.handle(Time::ZERO, Input::Received(&hello()));
+    admit(&mut link, Time::ZERO);
     while link.poll_output().is_some() {}
     let (mut retuned, mut answers) = (0, 0);
     for step in 0..3_000 {
