@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 
 use systole_core::beacon::{self, BeaconHub, Datagram, SIGNED};
+use systole_core::driver::Driver;
 use systole_core::hub::Hub;
-use systole_core::link::{Settings, Side};
+use systole_core::tap::Tap;
 use systole_core::tap::record::{Entries, Entry, Recorder, replay};
-use systole_core::tap::{Machine, Tap};
 use systole_core::wire::joiner::{Joined, Joiner};
 use systole_core::wire::{Codec, Decoder, Frame, Malformed};
-use systole_core::{Policy, Time};
+use systole_core::{Machine, Policy, Time};
 
 /// Decodes `input` after its first byte, once whole and once in the pieces that the first byte
 /// selects, and panics if one of these properties does not hold:
@@ -33,15 +33,12 @@ pub fn decode(codec: Codec, input: &[u8]) {
 /// Reads `input` as a record and feeds its inputs to a hub, regardless of the recorded outputs.
 /// Panics if the entries that were read, recorded again, are not the same bytes.
 pub fn record(input: &[u8]) {
-    let hub = || {
-        let codecs = [Codec::Native, Codec::Message1028, Codec::Line];
-        let settings = |codec| Settings::new(codec, Side::Accepting, Policy::default());
-        Hub::new(Time::ZERO, 1, codecs.map(settings).to_vec(), 1)
-    };
-    let mut fed = hub();
-    let mut recorded_again = Recorder::new();
+    let _ = replay::<Hub>(input);
+    let _ = replay::<BeaconHub>(input);
+    let Ok((settings, mut entries)) = Entries::<Hub>::open(input) else { return };
+    let mut recorded_again = Recorder::<Hub>::new(&settings);
+    let mut fed = Hub::new(settings);
     let mut digests = Vec::new();
-    let mut entries = Entries::new(input);
     while let Some(Ok(entry)) = entries.next() {
         let Entry::Input { now, input } = entry else {
             digests.push(entry);
@@ -51,10 +48,9 @@ pub fn record(input: &[u8]) {
         fed.handle(now, input);
         while fed.poll_output().is_some() {}
     }
-    if digests.is_empty() && entries.offset() > 0 {
+    if digests.is_empty() {
         assert_eq!(recorded_again.record(), &input[..entries.offset()]);
     }
-    let _ = replay(hub(), input);
 }
 
 /// Reads `input` as datagrams, the last of any length, and feeds the statements to a hub as if
@@ -68,7 +64,7 @@ pub fn beacon(input: &[u8]) {
         wall_origin_ms: 0,
         seed: 1,
     };
-    let mut hub = BeaconHub::new(Time::ZERO, settings);
+    let mut hub = Driver::new(Time::ZERO, BeaconHub::new(settings));
     for (n, bytes) in input.chunks(beacon::DATAGRAM).enumerate() {
         let Ok((datagram, tag)) = Datagram::decode(bytes) else { continue };
         assert_eq!(datagram.encode(), bytes[..SIGNED]);
@@ -76,13 +72,13 @@ pub fn beacon(input: &[u8]) {
         let Datagram::Statement(statement) = datagram else { continue };
         let address = SocketAddr::from(([127, 0, 0, 1], n as u16));
         let now = Time::from_millis(n as u64 * 100);
-        hub.handle(now, beacon::Input::Statement { statement, address });
+        hub.handle(now, beacon::World::Statement { statement, address });
         let mut answers = 0;
         while let Some(output) = hub.poll_output() {
-            answers += usize::from(matches!(output, beacon::Output::Answer { .. }));
+            answers += usize::from(matches!(output, beacon::Output::Reply { .. }));
         }
         assert!(answers <= 1);
-        hub.handle(now, beacon::Input::Deadline);
+        hub.expire(now, now);
         while let Some(output) = hub.poll_output() {
             assert!(
                 matches!(output, beacon::Output::Event { .. }),

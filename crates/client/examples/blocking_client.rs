@@ -8,7 +8,9 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use systole_core::kernel::SocketError;
-use systole_core::link::{Command, Event, Input, Introduction, Output, Settings, Side};
+use systole_core::link::{
+    Answer, Command, Event, Input, Introduction, Output, Settings, Side, World,
+};
 use systole_core::wire::{Codec, DataKind};
 use systole_core::{Link, Machine, Policy, Span, Time};
 use systole_net::Clock;
@@ -43,11 +45,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         match stream.read(&mut buffer) {
             Ok(0) => {
                 peer_closed = true;
-                link.handle(now(&clock), Input::Ended);
+                link.handle(now(&clock), World::Ended);
             }
-            Ok(n) => link.handle(now(&clock), Input::Received(&buffer[..n])),
+            Ok(n) => link.handle(now(&clock), World::Received(&buffer[..n])),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                link.handle(now(&clock), Input::Deadline);
+                link.handle(now(&clock), Answer::Deadline);
             }
             Err(error) => return Err(error.into()),
         }
@@ -60,8 +62,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn wait_after_fin(stream: &TcpStream) -> Input<'static> {
     std::thread::park_timeout(AFTER_FIN);
     match stream.take_error() {
-        Ok(None) => Input::Deadline,
-        Ok(Some(_)) | Err(_) => Input::Failed(SocketError::Reset),
+        Ok(None) => Answer::Deadline.into(),
+        Ok(Some(_)) | Err(_) => World::Failed(SocketError::Reset).into(),
     }
 }
 
@@ -81,13 +83,13 @@ fn process_outputs(
                 established |= matches!(event, Event::Established { .. });
             }
             // Requested only by an accepting end, or if `Settings::examines` is set.
-            Output::Admit | Output::Examine { .. } | Output::Patience(_) | Output::Poll => {}
+            Output::Admit | Output::Examine { .. } | Output::Patience(_) => {}
             Output::Close(_) => open = false,
         }
     }
     if established {
         let hello = Command::Send { bytes: b"hello", more: false, kind: DataKind::default() };
-        link.handle(now(clock), Input::Command(hello));
+        link.handle(now(clock), World::Command(hello));
         return process_outputs(link, stream, clock);
     }
     Ok(open)

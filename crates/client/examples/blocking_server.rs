@@ -8,7 +8,9 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use systole_core::kernel::SocketError;
-use systole_core::link::{Command, Event, Input, Output, SessionKey, Settings, Side};
+use systole_core::link::{
+    Answer, Command, Event, Input, Output, SessionKey, Settings, Side, World,
+};
 use systole_core::wire::{Codec, DataKind};
 use systole_core::{Link, Machine, Policy, Span, Time};
 use systole_net::Clock;
@@ -55,11 +57,11 @@ fn serve(mut stream: TcpStream, policy: Policy, session: u64) -> std::io::Result
         match stream.read(&mut buffer) {
             Ok(0) => {
                 peer_closed = true;
-                link.handle(now(), Input::Ended);
+                link.handle(now(), World::Ended);
             }
-            Ok(n) => link.handle(now(), Input::Received(&buffer[..n])),
+            Ok(n) => link.handle(now(), World::Received(&buffer[..n])),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                link.handle(now(), Input::Deadline);
+                link.handle(now(), Answer::Deadline);
             }
             Err(error) => return Err(error),
         }
@@ -72,8 +74,8 @@ fn serve(mut stream: TcpStream, policy: Policy, session: u64) -> std::io::Result
 fn wait_after_fin(stream: &TcpStream) -> Input<'static> {
     std::thread::park_timeout(AFTER_FIN);
     match stream.take_error() {
-        Ok(None) => Input::Deadline,
-        Ok(Some(_)) | Err(_) => Input::Failed(SocketError::Reset),
+        Ok(None) => Answer::Deadline.into(),
+        Ok(Some(_)) | Err(_) => World::Failed(SocketError::Reset).into(),
     }
 }
 
@@ -93,7 +95,7 @@ fn process_outputs(
             Output::Event(event) => println!("{event:?}"),
             Output::Admit => asked = true,
             // Requested only if `Settings::examines` is set.
-            Output::Examine { .. } | Output::Patience(_) | Output::Poll => {}
+            Output::Examine { .. } | Output::Patience(_) => {}
             Output::Close(_) => open = false,
         }
     }
@@ -102,11 +104,11 @@ fn process_outputs(
     }
     if asked {
         // Everybody is admitted here, each with a session of its own.
-        link.handle(now, Input::Admitted(SessionKey { session, epoch: session }));
+        link.handle(now, Answer::Admitted(SessionKey { session, epoch: session }));
     }
     for (bytes, more) in echoes {
         let echo = Command::Send { bytes: &bytes, more, kind: DataKind::default() };
-        link.handle(now, Input::Command(echo));
+        link.handle(now, World::Command(echo));
     }
     process_outputs(link, session, stream, now)
 }

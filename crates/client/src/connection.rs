@@ -8,7 +8,7 @@ mod requests;
 use std::io;
 
 use systole_core::kernel::SocketError;
-use systole_core::link::{Closing, Command as LinkCommand, Goodbye, Input, Settings, Side};
+use systole_core::link::{Closing, Command as LinkCommand, Goodbye, Settings, Side, World};
 use systole_core::wire::outbox::Outbox;
 use systole_core::witness::Hearing;
 use systole_core::{Link, Machine, Span, Time};
@@ -161,7 +161,7 @@ impl Connection {
         shared: &Shared,
     ) -> LinkEnd {
         let data = LinkCommand::HeartbeatData(&carry_over.heartbeat_data);
-        self.link.handle(clock.now(), Input::Command(data));
+        self.link.handle(clock.now(), World::Command(data));
         if let Some(past) = carry_over.past.take()
             && let Some((to, confidence)) = self.link.peer_ids().and_then(|ids| past.returned(ids))
         {

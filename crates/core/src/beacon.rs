@@ -25,35 +25,35 @@ mod tests;
 mod window;
 
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-pub use datagram::{Answer, BadDatagram, DATAGRAM, Datagram, SIGNED, Says, Statement, TAG, Tag};
+pub use datagram::{BadDatagram, DATAGRAM, Datagram, Reply, SIGNED, Says, Statement, TAG, Tag};
 pub use device::{Device, Heard};
 pub use floor::{CHALLENGE_REST, GROUP};
 use floor::{Floors, RENEWAL_COUNTER};
 use kicked::Kicked;
 pub use kicked::{KICK_REST, KICKED};
 pub use presence::Presences;
-pub use signal::{BeaconCommand, Counters, Event, Input, Output, Presence, Settings, Subject};
+pub use signal::{
+    Answer, BeaconCommand, Counters, Event, Input, Output, Part, Presence, Settings, Subject, World,
+};
 use sweep::{PolicyRollout, tenths_of};
 use table::{Entry, Table};
 use window::{CounterClass, Window};
 
 use crate::cause::{Cause, Verdict};
 use crate::diagnosis::{Ground, Grounds};
+use crate::driver::{Moved, Timed, Timer};
 use crate::liveness::{self, Evidence, Liveness, Role};
+use crate::machine::{Deadline, InputOf, Machine, Reason};
 use crate::random::Random;
-use crate::tap::Machine;
 use crate::time::{Span, Time};
-use crate::wheel::Wheel;
 use crate::wire::CloseReason;
 
 /// The maximum number of devices online at once. A session number has 24 bits for the table
 /// place, beside the shard and a serial number.
 pub const MAX_BEACONS: u32 = 1 << 24;
-
-/// The maximum number of wheel steps per [`Input::Deadline`]: about 100 µs of work.
-pub const DEADLINE_STEPS: u32 = 1_024;
 
 /// The machine for all beacons of one shard.
 #[derive(Debug)]
@@ -69,9 +69,8 @@ pub struct BeaconHub {
     draining: Option<u32>,
     floors: Floors,
     table: Table<Slot>,
-    wheel: Wheel,
-    /// More deadlines are due than one input may handle.
-    backlog: bool,
+    /// The devices whose deadlines may have moved.
+    moved: Vec<Moved>,
     outputs: VecDeque<Output>,
     random: Random,
     counters: Counters,
@@ -120,8 +119,8 @@ impl From<PackedAddress> for SocketAddr {
 }
 
 impl BeaconHub {
-    /// Creates a machine that starts at `now` and knows no device.
-    pub fn new(now: Time, settings: Settings) -> BeaconHub {
+    /// Creates a machine that knows no device.
+    pub fn new(settings: Settings) -> BeaconHub {
         let mut random = Random::new(settings.seed);
         let table = Table::new(random.next_u64());
         let max_beacons = settings.max_beacons.min(MAX_BEACONS);
@@ -135,20 +134,11 @@ impl BeaconHub {
             draining: None,
             floors: Floors::new(max_beacons, &mut random),
             table,
-            wheel: Wheel::new(now),
-            backlog: false,
+            moved: Vec::new(),
             outputs: VecDeque::new(),
             random,
             counters: Counters::default(),
         }
-    }
-
-    /// Returns when the next [`Input::Deadline`] is due; the time may be in the past.
-    pub fn next_deadline(&self) -> Option<Time> {
-        if self.backlog || self.is_sweeping() {
-            return Some(Time::ZERO);
-        }
-        self.wheel.next_deadline()
     }
 
     /// Returns the counters.
@@ -401,13 +391,20 @@ impl BeaconHub {
 
     fn remove_with_verdict(&mut self, number: u32, verdict: Verdict) {
         self.emit(number, Event::Lost(verdict));
-        self.wheel.disarm(number);
         let Some(device) = self.table.get(number).map(Entry::device) else {
             return;
         };
         if let Some(slot) = self.table.remove(number) {
+            self.rearm(number);
             self.counters.suspects -= u32::from(slot.liveness.is_suspect());
             self.floors.of(device).raise(slot.challenge, slot.window.highest());
+        }
+    }
+
+    fn expire(&mut self, now: Time, number: u32) {
+        let deadline = self.deadline_of(Part::Device(number));
+        if deadline.is_some_and(|deadline| deadline.at <= now) {
+            self.handle_liveness(now, number, liveness::Input::Deadline);
         }
     }
 
@@ -416,8 +413,8 @@ impl BeaconHub {
         let bound_tenths = tenths_of(self.rollout.policy());
         let says = Says::Heard { counter: statement.counter, bound_tenths };
         let Statement { device, challenge, .. } = statement;
-        let answer = Answer { device, challenge, says };
-        self.outputs.push_back(Output::Answer { answer, address });
+        let answer = Reply { device, challenge, says };
+        self.outputs.push_back(Output::Reply { reply: answer, address });
     }
 
     fn send_challenge(
@@ -429,8 +426,8 @@ impl BeaconHub {
     ) {
         self.counters.challenged += 1;
         let says = Says::Again { above, echo: statement.counter as u16 };
-        let answer = Answer { device: statement.device, challenge, says };
-        self.outputs.push_back(Output::Answer { answer, address });
+        let answer = Reply { device: statement.device, challenge, says };
+        self.outputs.push_back(Output::Reply { reply: answer, address });
     }
 
     fn emit(&mut self, number: u32, event: Event) {
@@ -440,58 +437,63 @@ impl BeaconHub {
         }
     }
 
-    /// Arms the wheel for a device's next deadline. Lazy: an entry that is too early stays, because
-    /// it is armed again when it fires.
+    /// Reports that the deadline of a device may have moved.
     fn rearm(&mut self, number: u32) {
-        let Some(entry) = self.table.get(number) else {
-            return;
-        };
-        let policy = self.rollout.policy_of(&entry.value);
-        match (entry.value.liveness.next_deadline(&policy), self.wheel.armed(number)) {
-            (Some(next), Some(armed)) if armed <= next.at => {}
-            (Some(next), _) => self.wheel.arm(number, next.at),
-            (None, _) => {}
-        }
-    }
-
-    fn expire(&mut self, now: Time) {
-        let mut steps = DEADLINE_STEPS;
-        while let Some(number) = self.wheel.expire(now, &mut steps) {
-            let Some(entry) = self.table.get(number) else {
-                continue;
-            };
-            let policy = self.rollout.policy_of(&entry.value);
-            match entry.value.liveness.next_deadline(&policy) {
-                Some(next) if next.at <= now => {
-                    self.handle_liveness(now, number, liveness::Input::Deadline);
-                }
-                Some(next) => self.wheel.arm(number, next.at),
-                None => {}
-            }
-        }
-        self.backlog = steps == 0;
+        self.moved.push(Moved { number, is_exact: false });
     }
 }
 
 impl Machine for BeaconHub {
-    type Input<'a> = Input;
+    type World<'a> = World;
+    type Answer = Answer;
     type Output<'a> = Output;
+    type Part = Part;
 
-    fn handle(&mut self, now: Time, input: Input) {
-        match input {
-            Input::Statement { .. } if self.draining.is_some() => {}
-            Input::Statement { statement, address } => {
+    fn handle<'a>(&mut self, now: Time, input: impl Into<InputOf<'a, Self>>) {
+        match input.into() {
+            Input::World(World::Statement { .. }) if self.draining.is_some() => {}
+            Input::World(World::Statement { statement, address }) => {
                 self.handle_statement(now, statement, address)
             }
-            Input::Deadline => {
-                self.sweep(now);
-                self.expire(now);
-            }
-            Input::Command(command) => self.command(now, command),
+            Input::World(World::Command(command)) => self.command(now, command),
+            Input::Answer(Answer::Deadline(Part::Common)) => self.sweep(now),
+            Input::Answer(Answer::Deadline(Part::Device(number))) => self.expire(now, number),
+            Input::Answer(Answer::PlacesHeld(places)) => self.held_places = places,
         }
     }
 
     fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    fn deadline_of(&self, part: Part) -> Option<Deadline> {
+        match part {
+            Part::Common if self.is_sweeping() => Some(Deadline::exact(Time::ZERO, Reason::Sweep)),
+            Part::Common => None,
+            Part::Device(number) => {
+                let slot = &self.table.get(number)?.value;
+                slot.liveness.next_deadline(&self.rollout.policy_of(slot))
+            }
+        }
+    }
+}
+
+impl Timed for BeaconHub {
+    const COMMON: Part = Part::Common;
+
+    fn part(number: u32) -> Part {
+        Part::Device(number)
+    }
+
+    fn fired(part: Part) -> Answer {
+        Answer::Deadline(part)
+    }
+
+    fn timer(&self, number: u32, _: Time) -> Option<Timer> {
+        self.deadline_of(Part::Device(number)).map(|deadline| Timer::exact(deadline.at))
+    }
+
+    fn poll_moved(&mut self) -> Option<Moved> {
+        self.moved.pop()
     }
 }

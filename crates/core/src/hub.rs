@@ -1,8 +1,8 @@
 //! The hub: the machine that makes all decisions about the links of one gateway shard.
 //!
-//! The shell numbers the links. The hub owns each link's `Peer` and one timing wheel for all
-//! deadlines. A command for all links, such as a drain, visits a bounded number of links per step,
-//! so that no input delays the others.
+//! The shell numbers the links, and a [`Driver`](crate::driver::Driver) has their deadlines in its
+//! wheel. A command for all links, such as a drain, visits a bounded number of links per step, so
+//! that no input delays the others.
 
 mod address;
 mod frames;
@@ -20,56 +20,45 @@ use address::Address;
 pub use frames::FRAME_MEMORY;
 pub use presence::{Presence, Presences};
 use sessions::{Place, Sessions};
-pub use signal::{Counters, HubCommand, Input, Output};
+pub use signal::{Answer, Counters, HubCommand, Input, Output, Part, Settings, World};
 use sweep::Sweep;
 pub use sweep::{MAX_MESSAGES, MESSAGE_MEMORY};
-use timers::{Grid, Timer};
+use timers::Grid;
 
 use crate::budget::Budget;
+use crate::driver::{Moved, Timed, Timer};
 use crate::gather;
 use crate::link::departure::LEAVE_LIMIT;
-use crate::link::{self, Context, Effect, Outbound, Peer, Settings, Writer};
+use crate::link::{self, Context, Effect, Outbound, Peer, Writer};
+use crate::machine::{Deadline, Machine, Reason};
 use crate::pages::Slots;
 use crate::random::Random;
-use crate::tap::Machine;
 use crate::time::{Span, Time};
-use crate::wheel::{self, Wheel};
 use crate::wire::CloseReason;
 
 /// The maximum number of links in a hub: each may have a session, whose place is 24 bits of its
 /// number.
 pub const MAX_LINKS: u32 = 1 << 24;
 
-/// The maximum number of wheel steps per [`Input::Deadline`]: about 100 µs of work.
-pub const DEADLINE_STEPS: u32 = 1_024;
-
-/// The number of wheel steps that a request to read a socket counts for: a system call costs about
-/// as much. So one input makes at most 256 requests and one batch.
-const POLL_STEPS: u32 = 3;
-
-/// The number of due links whose deadlines are read together.
-const DEADLINE_BATCH: usize = 32;
-
 /// The machine for all links of one shard.
 #[derive(Debug)]
 pub struct Hub {
     grid: Grid,
-    listeners: Vec<Settings>,
+    listeners: Vec<link::Settings>,
     slots: Slots<Slot>,
     sessions: Sessions,
     /// The sessions for which an epoch is to be asked, by their links.
     unowned: VecDeque<u32>,
-    wheel: Wheel,
+    /// The links whose deadlines may have moved.
+    moved: Vec<Moved>,
     sweeps: VecDeque<Sweep>,
     /// Once a drain has begun, the time within which its peers reconnect.
     draining: Option<Span>,
     /// The links that hold part of a frame, by the time from which the frame's time limit counts.
     frames: Budget<Time>,
     leave_limit: Span,
-    /// Ended links, kept until the next input so that the shell can still query them.
+    /// Ended links, kept until all outputs were polled so that the shell can still query them.
     ended: Vec<u32>,
-    /// More deadlines are due than one input may handle.
-    backlog: bool,
     outbound: Outbound,
     random: Random,
     counters: Counters,
@@ -91,11 +80,9 @@ struct Slot {
 }
 
 impl Hub {
-    /// Creates a hub that starts at `now`. All `listeners` must be of the accepting side.
-    ///
-    /// `shard` is the first byte of the session numbers; `seed` seeds the spread of probes and the
-    /// session numbers, so it must be random.
-    pub fn new(now: Time, shard: u8, listeners: Vec<Settings>, seed: u64) -> Hub {
+    /// Creates a hub without links.
+    pub fn new(settings: Settings) -> Hub {
+        let Settings { shard, listeners, seed, frame_memory } = settings;
         let mut random = Random::new(seed);
         Hub {
             grid: Grid::of_shard(shard),
@@ -103,25 +90,16 @@ impl Hub {
             unowned: VecDeque::new(),
             listeners,
             slots: Slots::new(),
-            wheel: Wheel::new(now),
+            moved: Vec::new(),
             sweeps: VecDeque::new(),
             draining: None,
-            frames: Budget::new(FRAME_MEMORY),
+            frames: Budget::new(frame_memory),
             leave_limit: LEAVE_LIMIT,
             ended: Vec::new(),
-            backlog: false,
             outbound: Outbound::default(),
             random,
             counters: Counters::default(),
         }
-    }
-
-    /// Returns when the next [`Input::Deadline`] is due; the time may be in the past.
-    pub fn next_deadline(&self) -> Option<Time> {
-        if self.backlog || !self.sweeps.is_empty() {
-            return Some(Time::ZERO);
-        }
-        self.wheel.next_deadline()
     }
 
     /// Returns the counters.
@@ -139,11 +117,12 @@ impl Hub {
     }
 
     /// Returns the settings of each listener.
-    pub fn listeners(&self) -> &[Settings] {
+    pub fn listeners(&self) -> &[link::Settings] {
         &self.listeners
     }
 
-    /// Returns the presence of a link. A link that has ended is available until the next input.
+    /// Returns the presence of a link. A link that has ended is available until the
+    /// outputs have been polled and another input comes.
     pub fn presence(&self, link: u32) -> Option<Presence<'_>> {
         self.slots.get(link).map(|slot| Presence::of(link, slot, &self.sessions))
     }
@@ -171,9 +150,7 @@ impl Hub {
         }
         let mut context = Context { settings, random: &mut self.random };
         let peer = Peer::open(now, &mut context, &mut out);
-        if let Some(deadline) = peer.next_deadline() {
-            self.wheel.arm(link, deadline.at);
-        }
+        self.moved.push(Moved { number: link, is_exact: true });
         let demanding = gather::is_demanding(peer.policy());
         let address = address.into();
         let generation = self.sessions.next_generation();
@@ -195,7 +172,7 @@ impl Hub {
         let place = self.sessions.open(admission, link);
         if place.is_none() {
             let full = CloseReason::Full.into();
-            return self.handle_link(now, link, link::Input::Refused(full));
+            return self.handle_link(now, link, link::Answer::Refused(full));
         }
         if let Some(slot) = self.slots.get_mut(link) {
             slot.place = place;
@@ -210,7 +187,46 @@ impl Hub {
     }
 
     #[inline]
-    fn handle_link(&mut self, now: Time, link: u32, input: link::Input<'_>) {
+    fn world(&mut self, now: Time, world: World<'_>) {
+        match world {
+            World::Link { link, input } => {
+                self.handle_link(now, link, input);
+                if self.frames.must_give_way().is_some() {
+                    self.make_room(now);
+                }
+            }
+            World::Opened { link, listener, address } => self.open(now, link, listener, address),
+            World::Identified { link, admission } => self.open_session(now, link, admission),
+            World::Refused { link, admission, goodbye } => {
+                if self.awaits(link, admission).is_some() {
+                    self.handle_link(now, link, link::Answer::Refused(goodbye));
+                }
+            }
+            World::Command(command) => self.command(command),
+        }
+    }
+
+    #[inline]
+    fn answer(&mut self, now: Time, answer: Answer) {
+        match answer {
+            Answer::Deadline(Part::Link(link)) => {
+                self.handle_link(now, link, link::Answer::Deadline);
+            }
+            Answer::Deadline(Part::Common) => self.sweep(now),
+            Answer::Examined { link, examination } => {
+                self.handle_link(now, link, link::Answer::Examined(examination));
+            }
+            Answer::Owned { session, epoch } => {
+                if let Some((link, key)) = self.sessions.own(session, epoch) {
+                    self.handle_link(now, link, link::Answer::Admitted(key));
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn handle_link<'a>(&mut self, now: Time, link: u32, input: impl Into<link::Input<'a>>) {
+        let input = input.into();
         self.run_link(now, link, |peer, context, out| peer.handle(now, input, context, out));
     }
 
@@ -254,79 +270,21 @@ impl Hub {
                 let counted = core::mem::replace(&mut slot.demanding, demanding);
                 self.counters.demanding += u32::from(demanding);
                 self.counters.demanding -= u32::from(counted);
+                // The timer of a link in doubt is exact, and would cost a wake-up of its own;
+                // those of trusted links stand on the grid.
                 let is_cleared = was_in_doubt && !slot.peer.liveness().is_in_doubt();
-                self.rearm(now, link, is_cleared);
+                self.moved.push(Moved { number: link, is_exact: is_cleared });
             }
             Effect::Ended => {
                 let counted = core::mem::take(&mut slot.demanding);
                 self.counters.demanding -= u32::from(counted);
-                self.wheel.disarm(link);
+                self.moved.push(Moved { number: link, is_exact: true });
                 self.ended.push(link);
             }
         }
         if counts_frame {
             self.count_frame(link);
         }
-    }
-
-    /// Arms the wheel for a link's next deadline. Lazy: an entry that is too early stays, because
-    /// it is armed again when it fires. Not so for a link whose doubt `is_cleared`: its entry is
-    /// exact, and would cost a wake-up of its own, while those of trusted links stand on the grid.
-    fn rearm(&mut self, now: Time, link: u32, is_cleared: bool) {
-        let Some(slot) = self.slots.get(link) else {
-            return;
-        };
-        match (slot.peer.next_deadline(), self.wheel.armed(link)) {
-            (Some(next), Some(armed)) if armed <= next.at && !is_cleared => {}
-            (Some(next), _) => {
-                let timer = Timer::of(&slot.peer, &next, now, self.counters.links, self.grid);
-                // A deadline that this input has put into the past fires at once, and is judged no
-                // more than a tick before the input, whatever the horizon: see `expire`.
-                self.wheel.arm(link, timer.fires.max(now - wheel::TICK));
-            }
-            (None, _) => {}
-        }
-    }
-
-    /// Handles the due deadlines, in batches: due links lie anywhere in memory, and the cache
-    /// misses of one batch overlap.
-    fn expire(&mut self, now: Time, horizon: Time) {
-        let mut steps = DEADLINE_STEPS;
-        let mut batch = [(0, Time::ZERO, None); DEADLINE_BATCH];
-        loop {
-            let mut due = 0;
-            for entry in &mut batch {
-                let Some(link) = self.wheel.expire(now, &mut steps) else { break };
-                *entry = (link, self.wheel.position(), None);
-                due += 1;
-            }
-            for (link, _, timer) in batch.iter_mut().take(due) {
-                let slot = self.slots.get(*link);
-                *timer = slot.and_then(|slot| {
-                    let deadline = slot.peer.next_deadline()?;
-                    Some(Timer::of(&slot.peer, &deadline, now, self.counters.links, self.grid))
-                });
-            }
-            for &(link, armed, timer) in batch.iter().take(due) {
-                match timer {
-                    Some(timer) if timer.due.max(armed) <= horizon => {
-                        self.handle_link(horizon, link, link::Input::Deadline);
-                    }
-                    Some(timer) if timer.due <= now => {
-                        steps = steps.saturating_sub(POLL_STEPS);
-                        // Asked again if there is no answer.
-                        self.wheel.arm(link, now + wheel::TICK);
-                        self.outbound.to(link).poll();
-                    }
-                    Some(timer) => self.wheel.arm(link, timer.fires),
-                    None => {}
-                }
-            }
-            if due < DEADLINE_BATCH {
-                break;
-            }
-        }
-        self.backlog = steps == 0;
     }
 
     #[cold]
@@ -343,39 +301,19 @@ impl Hub {
 }
 
 impl Machine for Hub {
-    type Input<'a> = Input<'a>;
+    type World<'a> = World<'a>;
+    type Answer = Answer;
     type Output<'a> = Output<'a>;
+    type Part = Part;
 
     #[inline]
-    fn handle(&mut self, now: Time, input: Input<'_>) {
-        if !self.ended.is_empty() {
+    fn handle<'a>(&mut self, now: Time, input: impl Into<Input<'a>>) {
+        if !self.ended.is_empty() && self.outbound.is_empty() {
             self.remove_ended();
         }
-        match input {
-            Input::Opened { link, listener, address } => self.open(now, link, listener, address),
-            Input::Identified { link, admission } => self.open_session(now, link, admission),
-            Input::Refused { link, admission, goodbye } => {
-                if self.awaits(link, admission).is_some() {
-                    self.handle_link(now, link, link::Input::Refused(goodbye));
-                }
-            }
-            Input::Owned { session, epoch } => {
-                if let Some((link, key)) = self.sessions.own(session, epoch) {
-                    self.handle_link(now, link, link::Input::Admitted(key));
-                }
-            }
-            Input::Link { link, input } => {
-                self.handle_link(now, link, input);
-                if self.frames.must_give_way().is_some() {
-                    self.make_room(now);
-                }
-            }
-            Input::Deadline { horizon } => {
-                let horizon = horizon.min(now);
-                self.sweep(now);
-                self.expire(now, horizon);
-            }
-            Input::Command(command) => self.command(command),
+        match input.into() {
+            Input::World(world) => self.world(now, world),
+            Input::Answer(answer) => self.answer(now, answer),
         }
     }
 
@@ -393,6 +331,38 @@ impl Machine for Hub {
             return Some(Output::Admit { link, admission });
         }
         Some(Output::Link { link, output })
+    }
+
+    fn deadline_of(&self, part: Part) -> Option<Deadline> {
+        match part {
+            Part::Common if self.sweeps.is_empty() => None,
+            Part::Common => Some(Deadline::exact(Time::ZERO, Reason::Sweep)),
+            Part::Link(link) => self.slots.get(link)?.peer.next_deadline(),
+        }
+    }
+}
+
+impl Timed for Hub {
+    const COMMON: Part = Part::Common;
+
+    fn part(number: u32) -> Part {
+        Part::Link(number)
+    }
+
+    fn fired(part: Part) -> Answer {
+        Answer::Deadline(part)
+    }
+
+    #[inline]
+    fn timer(&self, number: u32, now: Time) -> Option<Timer> {
+        let peer = &self.slots.get(number)?.peer;
+        let deadline = peer.next_deadline()?;
+        Some(timers::timer(peer, &deadline, now, self.counters.links, self.grid))
+    }
+
+    #[inline]
+    fn poll_moved(&mut self) -> Option<Moved> {
+        self.moved.pop()
     }
 }
 

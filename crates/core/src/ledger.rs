@@ -27,11 +27,12 @@ mod rules;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use core::convert::Infallible;
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 
 use crate::cause::{Cause, Confidence, Scope};
-use crate::tap::Machine;
+use crate::machine::{self, Deadline, Machine, kinds_of_input};
 use crate::time::{Span, Time};
 use crate::wire::{Account, BootId, InstanceId};
 
@@ -73,9 +74,9 @@ pub struct Who<'a> {
     pub instance_id: InstanceId,
 }
 
-/// An input of the ledger.
+/// What the world did, for the [`Ledger`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Input<'a> {
+pub enum World<'a> {
     /// A session has ended.
     Ended {
         /// The peer of the session.
@@ -102,6 +103,11 @@ pub enum Input<'a> {
         scope: Scope,
     },
 }
+
+/// An input of the ledger, which wishes nothing.
+pub type Input<'a> = machine::Input<World<'a>, Infallible>;
+
+kinds_of_input!(World<'a>, Infallible);
 
 /// The revision of a verdict: the first cause, the better one, and the reason.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -402,16 +408,19 @@ fn is_recent(then: Time, now: Time) -> bool {
 }
 
 impl Machine for Ledger {
-    type Input<'a> = Input<'a>;
+    type World<'a> = World<'a>;
+    type Answer = Infallible;
     type Output<'a> = Revised;
+    type Part = ();
 
     /// Each input has at most one output; an output that is not polled before the next input is
     /// lost. `now` is the time of the event, as exactly as the shell knows it, on a clock that runs
     /// during suspension. It may go back a little from one input to the next.
-    fn handle(&mut self, now: Time, input: Input<'_>) {
+    fn handle<'a>(&mut self, now: Time, input: impl Into<Input<'a>>) {
         self.expire(now);
-        match input {
-            Input::Ended { who, cause, silent, asked } => self.session_ended(PendingVerdict {
+        let Input::World(world) = input.into();
+        match world {
+            World::Ended { who, cause, silent, asked } => self.session_ended(PendingVerdict {
                 at: now,
                 session: who.session,
                 epoch: who.epoch,
@@ -425,7 +434,7 @@ impl Machine for Ledger {
                 asked,
                 passed: false,
             }),
-            Input::Joined { who, account: Some(account) } => {
+            World::Joined { who, account: Some(account) } => {
                 let Who { boot_id, instance_id, address, .. } = who;
                 // Without both ids any process may have sent the account.
                 if boot_id != BootId::default() && instance_id != InstanceId::default() {
@@ -439,13 +448,18 @@ impl Machine for Ledger {
                     });
                 }
             }
-            Input::Joined { who, account: None } => self.peer_returned(now, &who),
-            Input::Scoped { session, scope } => self.scope_known(now, session, scope),
+            World::Joined { who, account: None } => self.peer_returned(now, &who),
+            World::Scoped { session, scope } => self.scope_known(now, session, scope),
         }
     }
 
     fn poll_output(&mut self) -> Option<Revised> {
         self.output.take()
+    }
+
+    /// Old verdicts are forgotten at the next input.
+    fn deadline_of(&self, (): ()) -> Option<Deadline> {
+        None
     }
 }
 

@@ -7,14 +7,14 @@
 //! on a silent peer:
 //!
 //! ```
-//! use systole_core::link::{Event, Input, Output, SessionKey, Settings, Side};
+//! use systole_core::link::{Answer, Event, Output, SessionKey, Settings, Side, World};
 //! use systole_core::{Link, Machine, Policy, Time, wire::Codec};
 //!
 //! // First probe after 10 s of silence, one each 3 s, three in all: the bound is 19 s.
 //! let settings = Settings::new(Codec::Line, Side::Accepting, Policy::kernel_like());
 //! let mut link = Link::new(Time::ZERO, settings, 1);
-//! link.handle(Time::ZERO, Input::Received(b"hello\n"));
-//! link.handle(Time::ZERO, Input::Admitted(SessionKey::default()));
+//! link.handle(Time::ZERO, World::Received(b"hello\n"));
+//! link.handle(Time::ZERO, Answer::Admitted(SessionKey::default()));
 //! let mut probes = 0;
 //! let verdict = 'open: loop {
 //!     while let Some(output) = link.poll_output() {
@@ -25,7 +25,7 @@
 //!         }
 //!     }
 //!     let deadline = link.next_deadline().expect("an open link has a deadline");
-//!     link.handle(deadline.at, Input::Deadline);
+//!     link.handle(deadline.at, Answer::Deadline);
 //! };
 //! assert_eq!((probes, verdict.at), (3, Time::from_millis(19_000)));
 //! ```
@@ -51,7 +51,9 @@
 //! - [`outage`]: verdicts that belong to one outage
 //!
 //! # Running the machines
-//! - [`tap`]: the machine trait, recording and replay
+//! - [`machine`]: the shape that all machines have
+//! - [`driver`]: a machine with its timing wheel
+//! - [`tap`]: recording and replay
 //! - [`vigilance`]: the clock that stands still while the observer is stalled
 //! - [`gather`]: when a loop rests so that its next turn finds more work
 //! - [`wheel`], [`pages`]: containers for deadlines and for large tables
@@ -65,6 +67,7 @@ pub mod beacon;
 pub mod budget;
 pub mod cause;
 pub mod diagnosis;
+pub mod driver;
 pub mod flight;
 pub mod gather;
 mod grounds;
@@ -73,6 +76,7 @@ pub mod kernel;
 pub mod ledger;
 pub mod link;
 pub mod liveness;
+pub mod machine;
 pub mod outage;
 pub mod pages;
 pub mod policy;
@@ -88,6 +92,6 @@ pub mod witness;
 pub use cause::{Cause, Verdict};
 pub use hub::Hub;
 pub use link::Link;
+pub use machine::Machine;
 pub use policy::Policy;
-pub use tap::Machine;
 pub use time::{Span, Time};

@@ -18,15 +18,14 @@ pub(crate) use outbound::{Outbound, Writer};
 pub use outstanding::OUTSTANDING;
 pub(crate) use peer::{Context, Effect, Peer};
 pub use settings::{HANDSHAKE_TIMEOUT, Hung, Introduction, Limits, Settings, Side};
-pub use signal::{BeatKind, Closing, Command, Event, Goodbye, Input, Lane, Output};
+pub use signal::{Answer, BeatKind, Closing, Command, Event, Goodbye, Input, Lane, Output, World};
 
 use core::fmt;
 
 use crate::flight::Flight;
-use crate::liveness::Deadline;
+use crate::machine::{Deadline, Machine};
 use crate::policy::Policy;
 use crate::random::Random;
-use crate::tap::Machine;
 use crate::time::{Span, Time};
 use crate::wire::{BootId, InstanceId};
 
@@ -53,11 +52,6 @@ impl Link {
         let mut context = Context { settings: &settings, random: &mut random };
         let peer = Peer::open(now, &mut context, &mut outbound.to(0));
         Link { settings, peer, outbound, random }
-    }
-
-    /// Returns when to hand in [`Input::Deadline`] next, if no other input comes first.
-    pub fn next_deadline(&self) -> Option<Deadline> {
-        self.peer.next_deadline()
     }
 
     /// Returns the boot and instance ids that the peer sent in its handshake (zeros mean unknown);
@@ -110,16 +104,23 @@ impl fmt::Debug for SessionKey {
 }
 
 impl Machine for Link {
-    type Input<'a> = Input<'a>;
+    type World<'a> = World<'a>;
+    type Answer = Answer;
     type Output<'a> = Output<'a>;
+    type Part = ();
 
-    fn handle(&mut self, now: Time, input: Input<'_>) {
+    fn handle<'a>(&mut self, now: Time, input: impl Into<Input<'a>>) {
         let mut context = Context { settings: &self.settings, random: &mut self.random };
-        let _ = self.peer.handle(now, input, &mut context, &mut self.outbound.to(0));
+        let mut out = self.outbound.to(0);
+        let _ = self.peer.handle(now, input.into(), &mut context, &mut out);
     }
 
     fn poll_output(&mut self) -> Option<Output<'_>> {
         self.outbound.poll().map(|(_, output)| output)
+    }
+
+    fn deadline_of(&self, (): ()) -> Option<Deadline> {
+        self.peer.next_deadline()
     }
 }
 

@@ -10,8 +10,9 @@ mod commands;
 mod detection;
 mod signal;
 
-pub use signal::{Deadline, Evidence, Input, Output, Reason, Silence};
+pub use signal::{Evidence, Input, Output, Silence};
 
+use crate::machine::{Deadline, Reason};
 use crate::policy::Policy;
 use crate::time::{Span, Time};
 use detection::{Lead, Probing};

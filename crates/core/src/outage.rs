@@ -26,7 +26,7 @@ pub use suspects::SUSPECTS;
 use suspects::Suspects;
 
 use crate::cause::{Cause, Direction, Scope};
-use crate::tap::Machine;
+use crate::machine::{self, Deadline, InputOf, Machine, Reason, kinds_of_input};
 use crate::time::{Span, Time};
 
 /// The minimum number of verdicts in an outage: one or two may fall together by chance. For our own
@@ -120,9 +120,9 @@ pub enum Site {
     },
 }
 
-/// An input of [`Outages`].
+/// What the world did, for [`Outages`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Input {
+pub enum World {
     /// A session is online.
     Joined {
         /// The session's number.
@@ -161,6 +161,11 @@ pub enum Input {
         /// The part of `silent` in which probes went unanswered; a lower bound.
         asked: Span,
     },
+}
+
+/// An answer to a wish of [`Outages`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
     /// The answer to [`Output::AskSiblings`]: the state of other sessions of the host.
     Siblings {
         /// The session that ended.
@@ -170,9 +175,14 @@ pub enum Input {
         /// Whether a sibling is suspect.
         suspect: bool,
     },
-    /// The time of [`Outages::next_deadline`] may have come.
+    /// The next deadline may have come.
     Deadline,
 }
+
+/// An input of [`Outages`].
+pub type Input = machine::Input<World, Answer>;
+
+kinds_of_input!(World, Answer);
 
 /// An output of [`Outages`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -188,7 +198,7 @@ pub enum Output {
         /// The scope; [`Scope::Unknown`] if no other link gave evidence.
         scope: Scope,
     },
-    /// A request for the state of other sessions of a host, answered by [`Input::Siblings`] or not
+    /// A request for the state of other sessions of a host, answered by [`Answer::Siblings`] or not
     /// at all.
     AskSiblings {
         /// The session that ended, whose scope is open.
@@ -266,11 +276,6 @@ impl Outages {
     /// Creates a machine with no session online and no outage.
     pub fn new() -> Outages {
         Outages::default()
-    }
-
-    /// Returns when [`Input::Deadline`] is due, unless another input changes it.
-    pub fn next_deadline(&self) -> Option<Time> {
-        self.timers.first().map(|(at, _)| *at)
     }
 
     /// Returns how many sessions are known to be online.
@@ -395,28 +400,30 @@ struct End {
 }
 
 impl Machine for Outages {
-    type Input<'a> = Input;
+    type World<'a> = World;
+    type Answer = Answer;
     type Output<'a> = Output;
+    type Part = ();
 
-    fn handle(&mut self, now: Time, input: Input) {
-        match input {
-            Input::Joined { session, listener, address } => {
+    fn handle<'a>(&mut self, now: Time, input: impl Into<InputOf<'a, Self>>) {
+        match input.into() {
+            Input::World(World::Joined { session, listener, address }) => {
                 let network = address.into();
                 self.hosts.joined(session, address, (listener, network));
                 self.returned(Key::Network { network, listener }, address);
                 self.returned(Key::Local, address);
             }
-            Input::Suspect { session, listener, address } => {
+            Input::World(World::Suspect { session, listener, address }) => {
                 self.hosts.suspected(address, session, now);
                 let network = address.into();
                 self.suspects.insert(session, Key::Network { network, listener });
             }
-            Input::Recovered { session } => {
+            Input::World(World::Recovered { session }) => {
                 if let Some(key) = self.suspects.remove(session) {
                     self.rearm(key);
                 }
             }
-            Input::Ended { session, listener, address, cause, silent, asked } => {
+            Input::World(World::Ended { session, listener, address, cause, silent, asked }) => {
                 let network = address.into();
                 self.hosts.ended(session, address, (listener, network));
                 if let Some(key) = self.suspects.remove(session) {
@@ -425,15 +432,19 @@ impl Machine for Outages {
                 let key = Key::Network { network, listener };
                 self.session_ended(now, session, key, address, End { cause, silent, asked });
             }
-            Input::Siblings { session, heard_ago, suspect } => {
+            Input::Answer(Answer::Siblings { session, heard_ago, suspect }) => {
                 self.siblings_answered(now, session, heard_ago, suspect);
             }
-            Input::Deadline => self.expire(now),
+            Input::Answer(Answer::Deadline) => self.expire(now),
         }
     }
 
     fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    fn deadline_of(&self, (): ()) -> Option<Deadline> {
+        self.timers.first().map(|(at, _)| Deadline::exact(*at, Reason::Settle))
     }
 }
 

@@ -70,24 +70,27 @@ impl Correlation {
         let who = who(subject);
         match change {
             Change::Join { account, .. } => {
-                let joined = outage::Input::Joined { session, listener, address };
+                let joined = outage::World::Joined { session, listener, address };
                 let account = *account;
-                self.feed(at, Some(joined), Some(ledger::Input::Joined { who, account }))
+                self.feed(at, Some(joined.into()), Some(ledger::World::Joined { who, account }))
             }
             Change::Suspect => {
-                self.feed(at, Some(outage::Input::Suspect { session, listener, address }), None)
+                let suspect = outage::World::Suspect { session, listener, address };
+                self.feed(at, Some(suspect.into()), None)
             }
-            Change::Recovered => self.feed(at, Some(outage::Input::Recovered { session }), None),
+            Change::Recovered => {
+                self.feed(at, Some(outage::World::Recovered { session }.into()), None)
+            }
             Change::Leave { verdict, asked, .. } if subject.established => {
                 let (cause, asked) = (verdict.cause, *asked);
                 let silent = verdict.at.since(verdict.last_heard);
                 let ended =
-                    outage::Input::Ended { session, listener, address, cause, silent, asked };
-                let ledger_input = ledger::Input::Ended { who, cause, silent, asked };
-                self.feed(at, Some(ended), Some(ledger_input))
+                    outage::World::Ended { session, listener, address, cause, silent, asked };
+                let ledger_input = ledger::World::Ended { who, cause, silent, asked };
+                self.feed(at, Some(ended.into()), Some(ledger_input))
             }
             Change::Moved { from } => {
-                let left = outage::Input::Ended {
+                let left = outage::World::Ended {
                     session,
                     listener,
                     address: from.ip(),
@@ -95,9 +98,9 @@ impl Correlation {
                     silent: Span::ZERO,
                     asked: Span::ZERO,
                 };
-                let mut findings = self.feed(at, Some(left), None);
-                let joined = outage::Input::Joined { session, listener, address };
-                findings.extend(self.feed(at, Some(joined), None));
+                let mut findings = self.feed(at, Some(left.into()), None);
+                let joined = outage::World::Joined { session, listener, address };
+                findings.extend(self.feed(at, Some(joined.into()), None));
                 findings
             }
             Change::Leave { .. }
@@ -115,15 +118,15 @@ impl Correlation {
         heard_ago: Option<Span>,
         suspect: bool,
     ) -> Findings {
-        let input = outage::Input::Siblings { session, heard_ago, suspect };
-        self.feed(self.now(), Some(input), None)
+        let input = outage::Answer::Siblings { session, heard_ago, suspect };
+        self.feed(self.now(), Some(input.into()), None)
     }
 
     /// Waits until a deadline of the outage machine has come.
     pub(crate) async fn wait_for_deadline(&self) {
         loop {
             let changed = self.deadline_changed.notified();
-            let next = self.lock().outages.next_deadline();
+            let next = self.lock().outages.next_deadline().map(|next| next.at);
             let Some(at) = next else {
                 changed.await;
                 continue;
@@ -140,14 +143,14 @@ impl Correlation {
 
     /// Handles the deadlines of the outage machine that have come.
     pub(crate) fn handle_deadline(&self) -> Findings {
-        self.feed(self.now(), Some(outage::Input::Deadline), None)
+        self.feed(self.now(), Some(outage::Answer::Deadline.into()), None)
     }
 
     fn feed(
         &self,
         at: Time,
         outage_input: Option<outage::Input>,
-        ledger_input: Option<ledger::Input<'_>>,
+        ledger_input: Option<ledger::World<'_>>,
     ) -> Findings {
         self.feed_all(&mut self.lock(), at, outage_input, ledger_input)
     }
@@ -158,7 +161,7 @@ impl Correlation {
         machines: &mut Machines,
         at: Time,
         outage_input: Option<outage::Input>,
-        ledger_input: Option<ledger::Input<'_>>,
+        ledger_input: Option<ledger::World<'_>>,
     ) -> Findings {
         let now_ms = self.clock.wall_ms();
         let now = self.now();
@@ -183,7 +186,7 @@ impl Correlation {
                     findings.push((now_ms, Body::OutageOver(info)));
                 }
                 outage::Output::Scoped { session, scope } => {
-                    ledger.handle(at, ledger::Input::Scoped { session, scope });
+                    ledger.handle(at, ledger::World::Scoped { session, scope });
                     self.take_revisions(ledger, now_ms, &mut findings);
                 }
                 outage::Output::AskSiblings { session, siblings } => {

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use systole_core::cause::Cause;
-use systole_core::link::{Event, Input, Limits, Output, SessionKey, Settings, Side};
+use systole_core::link::{Answer, Event, Limits, Output, SessionKey, Settings, Side, World};
 use systole_core::liveness::Role;
 use systole_core::policy::MAX_BOUND;
 use systole_core::wire::{Codec, Decoder, MAX_DATA, Malformed};
@@ -130,10 +130,10 @@ impl Connection {
     fn handle(&mut self, bytes: &[u8]) -> Vec<u8> {
         let now = self.clock.monotonic();
         let mut at_once = Vec::new();
-        self.link.handle(Time::ZERO + now, Input::Received(bytes));
+        self.link.handle(Time::ZERO + now, World::Received(bytes));
         self.poll_outputs(now, &mut at_once);
         // Everybody is admitted; an answer to no question has no effect.
-        self.link.handle(Time::ZERO + now, Input::Admitted(self.session));
+        self.link.handle(Time::ZERO + now, Answer::Admitted(self.session));
         self.poll_outputs(now, &mut at_once);
         at_once
     }
@@ -163,7 +163,6 @@ impl Connection {
                 )
                 | Output::Examine { .. }
                 | Output::Patience(_)
-                | Output::Poll
                 | Output::Admit
                 | Output::Close(_) => {}
             }

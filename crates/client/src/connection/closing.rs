@@ -53,12 +53,12 @@ impl Connection {
     async fn leave(&mut self, clock: &mut LoopClock) -> bool {
         let mut departure = Departure::new(clock.now(), LEAVE_LIMIT);
         if self.peer_closed || self.translator.stage.is_farewell() {
-            departure.handle(clock.now(), departure::Input::Ended);
+            departure.handle(clock.now(), departure::World::Ended);
         }
         loop {
             self.write_on(clock.now(), &mut departure);
             self.carry_out(clock.now(), &mut departure);
-            let Some(deadline) = departure.next_deadline() else {
+            let Some(deadline) = departure.next_deadline().map(|next| next.at) else {
                 return departure.is_acknowledged();
             };
             let planned = deadline.since(clock.now());
@@ -70,7 +70,7 @@ impl Connection {
             let now = clock.turn(planned);
             self.discard(now, &mut departure);
             if deadline <= now {
-                departure.handle(now, departure::Input::Deadline);
+                departure.handle(now, departure::Answer::Deadline);
             }
         }
     }
@@ -86,11 +86,11 @@ impl Connection {
             flushed = self.flush();
         }
         if self.outbox.len() < before {
-            departure.handle(now, departure::Input::Taken);
+            departure.handle(now, departure::World::Taken);
         }
         match flushed {
-            Err(_) => departure.handle(now, departure::Input::Failed),
-            Ok(()) if self.outbox.is_empty() => departure.handle(now, departure::Input::Flushed),
+            Err(_) => departure.handle(now, departure::World::Failed),
+            Ok(()) if self.outbox.is_empty() => departure.handle(now, departure::World::Flushed),
             Ok(()) => {}
         }
     }
@@ -104,12 +104,12 @@ impl Connection {
             match self.stream.try_read(&mut self.buffer) {
                 Ok(0) => {
                     self.peer_closed = true;
-                    departure.handle(now, departure::Input::Ended);
+                    departure.handle(now, departure::World::Ended);
                 }
                 Ok(_) => {}
                 Err(error) if outlived(&error, &self.stream) => self.renew_registration(),
                 Err(error) if failure(&error).is_none() => return,
-                Err(_) => return departure.handle(now, departure::Input::Failed),
+                Err(_) => return departure.handle(now, departure::World::Failed),
             }
         }
     }
@@ -120,7 +120,7 @@ impl Connection {
             match output {
                 departure::Output::Examine => {
                     let seen = tcp_snapshot(&self.stream);
-                    departure.handle(now, departure::Input::Examined(seen));
+                    departure.handle(now, departure::Answer::Examined(seen));
                 }
                 departure::Output::ShutdownWrite => {
                     // It fails only on a connection that has failed.

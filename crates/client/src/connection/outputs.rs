@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind};
 
 use systole_core::kernel::{Examination, SocketError};
-use systole_core::link::{Event as LinkEvent, Input, Output};
+use systole_core::link::{Answer, Event as LinkEvent, Output, World};
 use systole_core::witness::Hearing;
 use systole_core::{Machine, Time};
 use systole_net::examine::{examine, examine_socket, outlived, socket_error};
@@ -22,13 +22,13 @@ impl Connection {
             && outlived(error, &self.stream)
         {
             self.renew_registration();
-            self.link.handle(now, Input::Warned(socket_error(error)));
+            self.link.handle(now, World::Warned(socket_error(error)));
             flushed = self.flush();
         }
         if let Err(error) = flushed {
             self.note_network_change(Some(&error));
             self.drain_after_write_error(now, shared);
-            self.link.handle(now, Input::Failed(failure(&error).unwrap_or(SocketError::Local)));
+            self.link.handle(now, World::Failed(failure(&error).unwrap_or(SocketError::Local)));
             self.poll_outputs(now, shared);
         }
         let held = self.outbox.held();
@@ -63,7 +63,6 @@ impl Connection {
                         self.translator.handle(event, shared);
                     }
                     // Only a hub asks for it: this loop reads before it judges.
-                    Output::Poll => {}
                     // Only an accepting end admits.
                     Output::Admit => {}
                     Output::Close(closing) => self.closing = closing,
@@ -74,14 +73,14 @@ impl Connection {
                 let found =
                     if route { examine(&self.stream) } else { examine_socket(&self.stream) };
                 let examination = Examination { queued, ..found };
-                self.link.handle(now, Input::Examined(examination));
+                self.link.handle(now, Answer::Examined(examination));
                 continue;
             }
             // A CLOSE that finds no room either is dropped.
             if !overflowed || self.is_over() {
                 return;
             }
-            self.link.handle(now, Input::Overflowed);
+            self.link.handle(now, World::Overflowed);
         }
     }
 

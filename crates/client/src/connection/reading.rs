@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Read};
 
 use socket2::SockRef;
-use systole_core::link::{Command as LinkCommand, Input};
+use systole_core::link::{Answer, Command as LinkCommand, World};
 use systole_core::{Machine, Time};
 use systole_net::examine::{outlived, socket_error};
 use tokio::io::Interest;
@@ -29,7 +29,7 @@ impl Connection {
         }
         clock.drained();
         if self.link.next_deadline().is_some_and(|deadline| deadline.at <= clock.horizon()) {
-            self.link.handle(now, Input::Deadline);
+            self.link.handle(now, Answer::Deadline);
         }
     }
 
@@ -75,14 +75,14 @@ impl Connection {
         self.note_network_change(read.as_ref().err());
         self.peer_closed |= matches!(read, Ok(0));
         let input = match &read {
-            Ok(0) => Input::Ended,
-            Ok(n) => Input::Received(self.buffer.get(..*n).unwrap_or_default()),
+            Ok(0) => World::Ended,
+            Ok(n) => World::Received(self.buffer.get(..*n).unwrap_or_default()),
             Err(error) if outlived(error, &self.stream) => {
                 self.renew_registration();
-                Input::Warned(socket_error(error))
+                World::Warned(socket_error(error))
             }
             Err(error) => match failure(error) {
-                Some(failure) => Input::Failed(failure),
+                Some(failure) => World::Failed(failure),
                 None => return false,
             },
         };
@@ -99,7 +99,7 @@ impl Connection {
             self.paused = full;
             let command =
                 if full { LinkCommand::Hold(HOLD_UNTIL_RELEASED) } else { LinkCommand::Release };
-            self.link.handle(now, Input::Command(command));
+            self.link.handle(now, World::Command(command));
         }
     }
 
@@ -109,7 +109,7 @@ impl Connection {
             let Ok(n @ 1..) = (&*SockRef::from(&self.stream)).read(&mut self.buffer) else {
                 return;
             };
-            self.link.handle(now, Input::Received(self.buffer.get(..n).unwrap_or_default()));
+            self.link.handle(now, World::Received(self.buffer.get(..n).unwrap_or_default()));
             self.poll_outputs(now, shared);
         }
     }

@@ -1,6 +1,6 @@
 //! Requests of the application, passed to the link machine as commands.
 
-use systole_core::link::{Command as LinkCommand, Input};
+use systole_core::link::{Command as LinkCommand, World};
 use systole_core::wire::{CloseReason, DataKind};
 use systole_core::{Machine, Time};
 
@@ -26,15 +26,15 @@ impl Connection {
                 self.has_sent = true;
                 let kind = DataKind::default();
                 let command = LinkCommand::Send { bytes: &bytes, more: false, kind };
-                self.link.handle(now, Input::Command(command));
+                self.link.handle(now, World::Command(command));
             }
             Some(Request::HeartbeatData(bytes)) => {
-                self.link.handle(now, Input::Command(LinkCommand::HeartbeatData(&bytes)));
+                self.link.handle(now, World::Command(LinkCommand::HeartbeatData(&bytes)));
                 carry_over.heartbeat_data = bytes;
             }
             Some(Request::AskPolicy(policy)) => {
                 carry_over.policy = Some(policy);
-                self.link.handle(now, Input::Command(LinkCommand::Retune(policy)));
+                self.link.handle(now, World::Command(LinkCommand::Retune(policy)));
             }
             Some(Request::Close(reason)) => self.request_close(now, reason),
             None => self.request_close(now, CloseReason::Done),
@@ -43,6 +43,6 @@ impl Connection {
 
     fn request_close(&mut self, now: Time, reason: CloseReason) {
         self.close_requested = true;
-        self.link.handle(now, Input::Command(LinkCommand::Close(reason.into())));
+        self.link.handle(now, World::Command(LinkCommand::Close(reason.into())));
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use socket2::SockRef;
 use systole_core::link::{
-    Command, Event, Goodbye, Input, Limits, Output, SessionKey, Settings, Side,
+    Answer, Command, Event, Goodbye, Limits, Output, SessionKey, Settings, Side, World,
 };
 use systole_core::wire::{Account, Codec, DataKind};
 use systole_core::{Link, Machine, Policy, Span, Time};
@@ -118,7 +118,7 @@ impl Peer {
         let mut buffer = vec![0; 65_536];
         let n = self.stream.read(&mut buffer).await.unwrap_or(0);
         let now = self.now();
-        self.link.handle(now, if n == 0 { Input::Ended } else { Input::Received(&buffer[..n]) });
+        self.link.handle(now, if n == 0 { World::Ended } else { World::Received(&buffer[..n]) });
         self.pump().await;
         n > 0
     }
@@ -155,7 +155,7 @@ impl Peer {
 
     pub(crate) async fn command(&mut self, command: Command<'_>) {
         let now = self.now();
-        self.link.handle(now, Input::Command(command));
+        self.link.handle(now, World::Command(command));
         self.pump().await;
     }
 
@@ -167,7 +167,7 @@ impl Peer {
         let mut bytes_out = Vec::new();
         self.poll_outputs(&mut bytes_out);
         // An answer to no question has no effect.
-        self.link.handle(self.now(), Input::Admitted(self.session));
+        self.link.handle(self.now(), Answer::Admitted(self.session));
         self.poll_outputs(&mut bytes_out);
         self.write(&bytes_out).await;
     }
@@ -203,7 +203,6 @@ impl Peer {
                 )
                 | Output::Examine { .. }
                 | Output::Patience(_)
-                | Output::Poll
                 | Output::Admit
                 | Output::Close(_) => {}
             }

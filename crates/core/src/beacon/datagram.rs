@@ -30,7 +30,7 @@ pub enum Datagram {
     /// A datagram from a device.
     Statement(Statement),
     /// A datagram to a device.
-    Answer(Answer),
+    Reply(Reply),
 }
 
 /// A statement of a device: "I am alive".
@@ -50,7 +50,7 @@ pub struct Statement {
 
 /// The answer to one statement of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Answer {
+pub struct Reply {
     /// The number of the device that receives the answer.
     pub device: u64,
     /// The challenge now in force.
@@ -129,7 +129,7 @@ impl Datagram {
         if flags != 0 {
             return Err(BadDatagram::Flag);
         }
-        Ok((Datagram::Answer(Answer { device, challenge, says }), tag))
+        Ok((Datagram::Reply(Reply { device, challenge, says }), tag))
     }
 
     /// Encodes the bytes that the tag covers. The tag follows them on the wire.
@@ -139,7 +139,7 @@ impl Datagram {
                 let flags = if leaving { LEAVING } else { 0 };
                 (STATEMENT, flags, status, device, challenge, counter)
             }
-            Datagram::Answer(Answer { device, challenge, says }) => match says {
+            Datagram::Reply(Reply { device, challenge, says }) => match says {
                 Says::Heard { counter, bound_tenths } => {
                     (HEARD, 0, bound_tenths, device, challenge, counter)
                 }

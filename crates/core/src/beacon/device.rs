@@ -1,6 +1,6 @@
 //! The device's end of the beacon protocol: what it states next and what an answer means.
 
-use super::datagram::{Answer, Says, Statement};
+use super::datagram::{Reply, Says, Statement};
 use crate::time::Span;
 
 /// A device's end of the beacon protocol. It has no clock and needs no storage: after a restart
@@ -41,7 +41,7 @@ impl Device {
     }
 
     /// Handles an answer whose tag was right.
-    pub fn handle(&mut self, answer: Answer) -> Heard {
+    pub fn handle(&mut self, answer: Reply) -> Heard {
         if answer.device != self.device {
             return Heard::Nothing;
         }

@@ -2,8 +2,9 @@
 
 use core::net::SocketAddr;
 
-use super::datagram::{Answer, Statement};
+use super::datagram::{Reply, Statement};
 use crate::cause::Verdict;
+use crate::machine::{self, kinds_of_input};
 use crate::policy::Policy;
 use crate::time::{Span, Time};
 
@@ -24,9 +25,9 @@ pub struct Settings {
     pub seed: u64,
 }
 
-/// An input of the beacon machine.
+/// What the world did to the beacon machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Input {
+pub enum World {
     /// A statement arrived whose tag was right.
     Statement {
         /// The statement.
@@ -34,10 +35,32 @@ pub enum Input {
         /// The sender's address.
         address: SocketAddr,
     },
-    /// The time of the next deadline has come. An early call does no harm.
-    Deadline,
     /// A command of an operator.
     Command(BeaconCommand),
+}
+
+/// An answer to a wish of the beacon machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// The deadline of a part has come. An early answer does no harm.
+    Deadline(Part),
+    /// This many places are taken by devices that are gone and whose last event the shell still
+    /// has to deliver. New devices are admitted only beyond them.
+    PlacesHeld(u32),
+}
+
+/// An input of the beacon machine.
+pub type Input = machine::Input<World, Answer>;
+
+kinds_of_input!(World, Answer);
+
+/// A part of the beacon machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// What no device owns: counters, random numbers, floors, commands for all devices.
+    Common,
+    /// The device at this place of the table.
+    Device(u32),
 }
 
 /// A command to the beacon machine.
@@ -64,18 +87,15 @@ pub enum BeaconCommand {
         /// The device's number.
         device: u64,
     },
-    /// This many places are taken by devices that are gone and whose last event the shell still
-    /// has to deliver. New devices are admitted only beyond them.
-    HoldPlaces(u32),
 }
 
 /// An output of the beacon machine.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Output {
-    /// An answer to be sent with its tag.
-    Answer {
-        /// The answer.
-        answer: Answer,
+    /// A reply to be sent with its tag.
+    Reply {
+        /// The reply.
+        reply: Reply,
         /// The address that the statement came from.
         address: SocketAddr,
     },
@@ -86,6 +106,16 @@ pub enum Output {
         /// The event.
         event: Event,
     },
+}
+
+impl Output {
+    /// Returns the number of the device.
+    pub const fn device(&self) -> u64 {
+        match self {
+            Output::Reply { reply, .. } => reply.device,
+            Output::Event { subject, .. } => subject.device,
+        }
+    }
 }
 
 /// The device and session of an event or a presence.

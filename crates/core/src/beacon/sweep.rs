@@ -86,7 +86,6 @@ impl BeaconHub {
     pub(super) fn command(&mut self, now: Time, command: BeaconCommand) {
         let (device, input) = match command {
             BeaconCommand::Retune(policy) => return self.rollout.retune(policy),
-            BeaconCommand::HoldPlaces(places) => return self.held_places = places,
             BeaconCommand::Drain => return self.draining = self.draining.or(Some(0)),
             BeaconCommand::Hold { device, span } => {
                 (device, liveness::Input::Hold { until: now + span })

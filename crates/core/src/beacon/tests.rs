@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use super::*;
+use crate::driver::Driver;
 use crate::policy::Policy;
 
 const DEVICE: u64 = 0xd0d1;
@@ -21,22 +22,28 @@ fn settings() -> Settings {
 }
 
 struct Harness {
-    hub: BeaconHub,
+    hub: Driver<BeaconHub>,
     now: Time,
 }
 
 impl Harness {
     fn new(settings: Settings) -> Harness {
-        Harness { hub: BeaconHub::new(Time::ZERO, settings), now: Time::ZERO }
+        Harness { hub: Driver::new(Time::ZERO, BeaconHub::new(settings)), now: Time::ZERO }
     }
 
-    fn input(&mut self, input: Input) -> Vec<Output> {
+    /// Handles the due deadlines.
+    fn expire(&mut self) -> Vec<Output> {
+        self.hub.expire(self.now, self.now);
+        core::iter::from_fn(|| self.hub.poll_output()).collect()
+    }
+
+    fn input(&mut self, input: impl Into<Input>) -> Vec<Output> {
         self.hub.handle(self.now, input);
         core::iter::from_fn(|| self.hub.poll_output()).collect()
     }
 
     fn send(&mut self, statement: Statement, port: u16) -> Vec<Output> {
-        self.input(Input::Statement { statement, address: from(port) })
+        self.input(World::Statement { statement, address: from(port) })
     }
 
     /// Returns the challenge in force, and the counter that an unknown device must exceed.
@@ -44,7 +51,7 @@ impl Harness {
         let stateless = Statement { counter: 0xabcd_1234, ..statement(device, 0, 0) };
         let outputs = self.send(stateless, 1);
         match *outputs {
-            [Output::Answer { answer: Answer { device: answered, challenge, says }, address }] => {
+            [Output::Reply { reply: Reply { device: answered, challenge, says }, address }] => {
                 assert_eq!((answered, address), (device, from(1)));
                 let Says::Again { above, echo } = says else { panic!("{says:?}") };
                 assert_eq!(echo, 0x1234);
@@ -68,7 +75,7 @@ impl Harness {
         let mut outputs = Vec::new();
         while let Some(next) = self.hub.next_deadline().filter(|next| *next <= until) {
             self.now = self.now.max(next);
-            for output in self.input(Input::Deadline) {
+            for output in self.expire() {
                 let Output::Event { event, .. } = output else {
                     panic!("an answer without a statement: {output:?}")
                 };
@@ -87,7 +94,7 @@ macro_rules! event {
 }
 macro_rules! answer {
     ($says:pat) => {
-        Output::Answer { answer: Answer { says: $says, .. }, .. }
+        Output::Reply { reply: Reply { says: $says, .. }, .. }
     };
 }
 use {answer, event};
@@ -106,15 +113,15 @@ fn a_device_comes_online_only_under_the_challenge_and_has_no_state_before() {
     let (challenge, above) = harness.fetch_challenge(DEVICE);
     assert_ne!(challenge, 0);
     assert_eq!(above, 0);
-    assert_eq!(harness.hub.counters().online, 0);
+    assert_eq!(harness.hub.machine().counters().online, 0);
     let first = harness.join(DEVICE);
-    let known = harness.hub.presence(DEVICE).unwrap();
+    let known = harness.hub.machine().presence(DEVICE).unwrap();
     assert_eq!(known.subject.session >> 56, 3);
     assert_eq!(known.subject.address, from(1));
-    assert_eq!(harness.hub.counters().online, 1);
+    assert_eq!(harness.hub.machine().counters().online, 1);
     let outputs = harness.send(first, 1);
     assert_eq!(outputs, [], "a replay is not answered");
-    assert_eq!(harness.hub.counters().replayed, 1);
+    assert_eq!(harness.hub.machine().counters().replayed, 1);
     let heard = harness.send(next(first), 1);
     assert!(matches!(heard[..], [answer!(Says::Heard { counter: 2, bound_tenths: 80 })]));
 }
@@ -130,8 +137,8 @@ fn silence_becomes_suspicion_and_the_verdict_falls_at_the_bound() {
     assert_eq!((verdict.cause, verdict.due), (Cause::Unknown, at(8_000)));
     assert!(when >= at(8_000) && when < at(8_001));
     assert_eq!(
-        harness.hub.counters(),
-        Counters { online: 0, suspects: 0, ..harness.hub.counters() }
+        harness.hub.machine().counters(),
+        Counters { online: 0, suspects: 0, ..harness.hub.machine().counters() }
     );
     assert_eq!(harness.hub.next_deadline(), None, "no deadline is left");
 }
@@ -141,10 +148,10 @@ fn a_statement_ends_suspicion_and_moves_the_verdict() {
     let mut harness = Harness::new(settings());
     let first = harness.join(DEVICE);
     assert_eq!(harness.advance(at(7_000)).len(), 1);
-    assert_eq!(harness.hub.counters().suspects, 1);
+    assert_eq!(harness.hub.machine().counters().suspects, 1);
     let outputs = harness.send(next(first), 1);
     assert!(matches!(outputs[..], [event!(Event::Recovered), answer!(_)]), "{outputs:?}");
-    assert_eq!(harness.hub.counters().suspects, 0);
+    assert_eq!(harness.hub.machine().counters().suspects, 0);
     let outputs = harness.advance(at(30_000));
     let Some((_, Event::Lost(verdict))) = outputs.last() else { panic!("{outputs:?}") };
     assert_eq!((verdict.due, verdict.last_heard), (at(15_000), at(7_000)));
@@ -165,10 +172,10 @@ fn replayed_statements_do_not_bring_a_removed_device_back() {
         let outputs = harness.send(*old, 666);
         assert!(matches!(outputs[..], [answer!(Says::Again { above: 6, .. })]), "{outputs:?}");
     }
-    assert_eq!(harness.hub.counters().online, 0);
+    assert_eq!(harness.hub.machine().counters().online, 0);
     // All unknown devices of a group begin above the same floor: nothing else is kept.
     assert_eq!(harness.fetch_challenge(DEVICE + 1).1, 6);
-    assert!(harness.hub.presence(DEVICE).is_none());
+    assert!(harness.hub.machine().presence(DEVICE).is_none());
     harness.join(DEVICE);
 }
 
@@ -176,12 +183,12 @@ fn replayed_statements_do_not_bring_a_removed_device_back() {
 fn a_restarted_device_gets_its_counter_back_and_keeps_its_session() {
     let mut harness = Harness::new(settings());
     let first = harness.join(DEVICE);
-    let session = harness.hub.presence(DEVICE).unwrap().subject.session;
+    let session = harness.hub.machine().presence(DEVICE).unwrap().subject.session;
     harness.send(next(first), 1);
     let (challenge, above) = harness.fetch_challenge(DEVICE);
     assert_eq!((challenge, above), (first.challenge, 2));
     harness.send(statement(DEVICE, challenge, above + 1), 1);
-    assert_eq!(harness.hub.presence(DEVICE).unwrap().subject.session, session);
+    assert_eq!(harness.hub.machine().presence(DEVICE).unwrap().subject.session, session);
 }
 
 #[test]
@@ -198,9 +205,9 @@ fn only_the_newest_statement_moves_a_device() {
         matches!(outputs[..], [answer!(Says::Heard { counter: 2, .. })]),
         "late statements are evidence"
     );
-    assert_eq!(harness.hub.presence(DEVICE).unwrap().subject.address, from(2));
+    assert_eq!(harness.hub.machine().presence(DEVICE).unwrap().subject.address, from(2));
     assert_eq!(harness.send(third, 666), [], "a replay from another address");
-    assert_eq!(harness.hub.presence(DEVICE).unwrap().subject.address, from(2));
+    assert_eq!(harness.hub.machine().presence(DEVICE).unwrap().subject.address, from(2));
 }
 
 #[test]
@@ -209,7 +216,7 @@ fn a_change_of_the_status_bytes_is_an_event() {
     let first = harness.join(DEVICE);
     let outputs = harness.send(Statement { status: 9, ..next(first) }, 1);
     assert!(matches!(outputs[..], [event!(Event::Status { from: 0 }), answer!(_)]));
-    assert_eq!(harness.hub.presence(DEVICE).unwrap().subject.status, 9);
+    assert_eq!(harness.hub.machine().presence(DEVICE).unwrap().subject.status, 9);
 }
 
 #[test]
@@ -225,7 +232,7 @@ fn a_goodbye_ends_the_session_and_may_be_repeated() {
     assert_eq!(verdict.grounds, Grounds::default(), "it was heard just now");
     let outputs = harness.send(next(goodbye), 1);
     assert!(matches!(outputs[..], [answer!(Says::Heard { counter: 3, .. })]), "{outputs:?}");
-    assert_eq!(harness.hub.counters().online, 0);
+    assert_eq!(harness.hub.machine().counters().online, 0);
     let outputs = harness.send(next(goodbye), 1);
     assert!(matches!(outputs[..], [answer!(Says::Again { above: 3, .. })]), "{outputs:?}");
 }
@@ -238,7 +245,10 @@ fn a_full_table_refuses_new_devices_and_keeps_the_others() {
     }
     let (challenge, above) = harness.fetch_challenge(100);
     assert_eq!(harness.send(statement(100, challenge, above + 1), 1), []);
-    assert_eq!(harness.hub.counters(), Counters { online: 100, full: 1, ..harness.hub.counters() });
+    assert_eq!(
+        harness.hub.machine().counters(),
+        Counters { online: 100, full: 1, ..harness.hub.machine().counters() }
+    );
     let (challenge, above) = harness.fetch_challenge(50);
     let goodbye = Statement { leaving: true, ..statement(50, challenge, above + 1) };
     harness.send(goodbye, 1);
@@ -257,7 +267,7 @@ fn only_a_device_with_a_high_counter_is_moved_to_a_new_challenge() {
     assert!(matches!(outputs[..], [answer!(Says::Heard { .. })]), "{outputs:?}");
     let latest = next(latest);
     let outputs = harness.send(latest, 1);
-    let [Output::Answer { answer: renewed, .. }] = outputs[..] else { panic!("{outputs:?}") };
+    let [Output::Reply { reply: renewed, .. }] = outputs[..] else { panic!("{outputs:?}") };
     assert_ne!(renewed.challenge, first.challenge);
     assert!(matches!(renewed.says, Says::Again { above: 0, .. }));
     let outputs = harness.send(next(bystander), 1);
@@ -266,7 +276,7 @@ fn only_a_device_with_a_high_counter_is_moved_to_a_new_challenge() {
     assert!(matches!(outputs[..], [answer!(Says::Heard { counter: 1, .. })]), "{outputs:?}");
     let outputs = harness.send(latest, 1);
     assert!(matches!(outputs[..], [answer!(Says::Again { above: 1, .. })]), "{outputs:?}");
-    assert_eq!(harness.hub.counters().online, 2);
+    assert_eq!(harness.hub.machine().counters().online, 2);
 }
 
 #[test]
@@ -276,16 +286,18 @@ fn a_retune_reaches_all_devices_in_bounded_steps() {
         harness.join(device);
     }
     for policy in [Policy::relaxed(), Policy::standard(), Policy::never()] {
-        assert_eq!(harness.input(Input::Command(BeaconCommand::Retune(policy))), []);
+        assert_eq!(harness.input(World::Command(BeaconCommand::Retune(policy))), []);
     }
     let mut retuned = 0;
     for _ in 0..6 {
-        let outputs = harness.input(Input::Deadline);
+        let outputs = harness.expire();
         assert!(outputs.len() <= sweep::SWEEP_STEP);
         retuned += outputs.len();
     }
     assert_eq!(retuned, 6_000, "the second of the three was replaced");
-    assert!(harness.hub.presences(0, usize::MAX).all(|known| known.policy == Policy::never()));
+    assert!(
+        harness.hub.machine().presences(0, usize::MAX).all(|known| known.policy == Policy::never())
+    );
     assert_eq!(harness.advance(at(1_000_000)), []);
 }
 
@@ -294,17 +306,17 @@ fn a_hold_prevents_the_verdict_and_a_kick_ends_the_session() {
     let mut harness = Harness::new(settings());
     harness.join(DEVICE);
     let hold = BeaconCommand::Hold { device: DEVICE, span: Span::from_secs(100) };
-    harness.input(Input::Command(hold));
+    harness.input(World::Command(hold));
     assert_eq!(harness.advance(at(99_000)), []);
-    harness.input(Input::Command(BeaconCommand::Release { device: DEVICE }));
+    harness.input(World::Command(BeaconCommand::Release { device: DEVICE }));
     assert_eq!(harness.advance(at(105_000)).len(), 1);
-    let outputs = harness.input(Input::Command(BeaconCommand::Kick { device: DEVICE }));
+    let outputs = harness.input(World::Command(BeaconCommand::Kick { device: DEVICE }));
     assert!(matches!(outputs[..], [event!(Event::Lost(Verdict { cause: Cause::Kicked, .. }))]));
     assert_eq!(
-        harness.hub.counters(),
-        Counters { suspects: 0, online: 0, ..harness.hub.counters() }
+        harness.hub.machine().counters(),
+        Counters { suspects: 0, online: 0, ..harness.hub.machine().counters() }
     );
-    assert_eq!(harness.input(Input::Command(BeaconCommand::Kick { device: DEVICE })), []);
+    assert_eq!(harness.input(World::Command(BeaconCommand::Kick { device: DEVICE })), []);
 }
 
 #[test]
@@ -314,15 +326,15 @@ fn a_drain_removes_all_devices_in_bounded_steps_and_admits_none() {
         harness.join(device);
     }
     let (challenge, above) = harness.fetch_challenge(9_999);
-    harness.input(Input::Command(BeaconCommand::Drain));
+    harness.input(World::Command(BeaconCommand::Drain));
     assert_eq!(harness.send(statement(9_999, challenge, above + 1), 1), []);
-    let outputs = harness.input(Input::Deadline);
+    let outputs = harness.expire();
     assert_eq!(outputs.len(), sweep::SWEEP_STEP);
     let outputs = harness.advance(at(1));
     assert_eq!(outputs.len(), 3_000 - sweep::SWEEP_STEP);
     let drained = |event: &Event| matches!(event, Event::Lost(it) if it.cause == Cause::Drained);
     assert!(outputs.iter().all(|(_, event)| drained(event)));
-    assert_eq!((harness.hub.counters().online, harness.hub.next_deadline()), (0, None));
+    assert_eq!((harness.hub.machine().counters().online, harness.hub.next_deadline()), (0, None));
 }
 
 #[test]
@@ -335,8 +347,8 @@ fn an_unenforced_bound_is_reported_and_ends_nothing() {
         matches!(outputs[..], [(_, Event::Suspect), (_, Event::Overdue { .. })]),
         "{outputs:?}"
     );
-    assert_eq!(harness.hub.counters().suspects, 1);
-    assert_eq!(harness.hub.counters().online, 1);
+    assert_eq!(harness.hub.machine().counters().suspects, 1);
+    assert_eq!(harness.hub.machine().counters().online, 1);
 }
 
 #[test]
@@ -351,28 +363,28 @@ fn addresses_survive_the_round_trip() {
 fn a_kicked_device_is_refused_for_a_minute_and_then_joins_again() {
     let mut harness = Harness::new(settings());
     let joined = harness.join(DEVICE);
-    harness.input(Input::Command(BeaconCommand::Kick { device: DEVICE }));
+    harness.input(World::Command(BeaconCommand::Kick { device: DEVICE }));
     let again = next(joined);
     assert_eq!(harness.send(again, 1), [], "no answer, and not online");
-    assert_eq!(harness.hub.counters().kicked, 1);
+    assert_eq!(harness.hub.machine().counters().kicked, 1);
     harness.advance(at(59_000));
     assert_eq!(harness.send(next(again), 1), []);
     harness.advance(at(61_000));
     harness.join(DEVICE);
-    assert_eq!(harness.hub.counters().online, 1);
+    assert_eq!(harness.hub.machine().counters().online, 1);
 }
 
 #[test]
 fn a_statement_refused_after_a_kick_cannot_be_replayed_later() {
     let mut harness = Harness::new(settings());
     let joined = harness.join(DEVICE);
-    harness.input(Input::Command(BeaconCommand::Kick { device: DEVICE }));
+    harness.input(World::Command(BeaconCommand::Kick { device: DEVICE }));
     let refused = next(joined);
     assert_eq!(harness.send(refused, 1), []);
     harness.advance(Time::ZERO + KICK_REST);
     let outputs = harness.send(refused, 666);
     assert!(matches!(outputs[..], [answer!(Says::Again { above: 2, .. })]), "{outputs:?}");
-    assert_eq!(harness.hub.counters().online, 0);
+    assert_eq!(harness.hub.machine().counters().online, 0);
 }
 
 #[test]
@@ -390,13 +402,16 @@ fn kicked_devices_are_remembered_up_to_a_number() {
 fn places_of_devices_whose_last_event_waits_admit_nobody() {
     let mut harness = Harness::new(Settings { max_beacons: 2, ..settings() });
     harness.join(1);
-    harness.input(Input::Command(BeaconCommand::HoldPlaces(1)));
+    harness.input(Answer::PlacesHeld(1));
     let (challenge, above) = harness.fetch_challenge(2);
     harness.send(statement(2, challenge, above + 1), 1);
-    assert_eq!((harness.hub.counters().online, harness.hub.counters().full), (1, 1));
-    harness.input(Input::Command(BeaconCommand::HoldPlaces(0)));
+    assert_eq!(
+        (harness.hub.machine().counters().online, harness.hub.machine().counters().full),
+        (1, 1)
+    );
+    harness.input(Answer::PlacesHeld(0));
     harness.join(2);
-    assert_eq!(harness.hub.counters().online, 2);
+    assert_eq!(harness.hub.machine().counters().online, 2);
 }
 
 #[test]
@@ -414,7 +429,7 @@ fn a_counter_far_ahead_is_accepted_so_that_it_cannot_be_replayed_later() {
     }
     let outputs = harness.send(far, 666);
     assert!(matches!(outputs[..], [answer!(Says::Again { .. })]), "{outputs:?}");
-    assert_eq!(harness.hub.presence(DEVICE).unwrap().subject.address, from(1));
+    assert_eq!(harness.hub.machine().presence(DEVICE).unwrap().subject.address, from(1));
 }
 
 #[test]
@@ -432,7 +447,7 @@ fn a_refused_counter_far_ahead_never_brings_an_absent_device_online() {
     harness.send(Statement { counter: other.counter + 600, leaving: true, ..other }, 1);
     let outputs = harness.send(far, 666);
     assert!(matches!(outputs[..], [answer!(Says::Again { .. })]), "{outputs:?}");
-    assert_eq!(harness.hub.counters().online, 0);
+    assert_eq!(harness.hub.machine().counters().online, 0);
 }
 
 #[test]
@@ -454,7 +469,8 @@ fn a_living_device_behind_its_window_is_told_to_count_on() {
 
 /// Returns two devices of different groups.
 fn apart(harness: &mut Harness) -> (u64, u64) {
-    let mut group = |device| core::ptr::from_ref(harness.hub.floors.of(device)) as usize;
+    let floors = &mut harness.hub.machine_mut().floors;
+    let mut group = |device| core::ptr::from_ref(floors.of(device)) as usize;
     let other = (1..1_000).find(|device| group(*device) != group(0)).unwrap();
     (0, other)
 }
@@ -481,8 +497,11 @@ fn a_challenge_that_is_used_up_is_followed_by_the_next_one_once_a_second() {
     let mut wasted = statement(DEVICE, challenge, RENEWAL_COUNTER);
     for step in 1..=5 {
         let outputs = harness.send(wasted, 666);
-        let [Output::Answer { answer, .. }] = outputs[..] else { panic!("{outputs:?}") };
-        assert_eq!((answer.challenge, harness.hub.counters().online), (challenge + step, 0));
+        let [Output::Reply { reply: answer, .. }] = outputs[..] else { panic!("{outputs:?}") };
+        assert_eq!(
+            (answer.challenge, harness.hub.machine().counters().online),
+            (challenge + step, 0)
+        );
         assert!(matches!(answer.says, Says::Again { above: 0, .. }));
         wasted = statement(DEVICE, answer.challenge, u32::MAX - step);
         assert_eq!(harness.send(wasted, 666), [], "too soon");
@@ -497,7 +516,7 @@ fn an_online_device_that_uses_up_its_challenge_too_soon_is_still_heard() {
     let mut harness = Harness::new(settings());
     let first = harness.join(DEVICE);
     let outputs = harness.send(Statement { counter: u32::MAX, ..first }, 1);
-    let [Output::Answer { answer, .. }] = outputs[..] else { panic!("{outputs:?}") };
+    let [Output::Reply { reply: answer, .. }] = outputs[..] else { panic!("{outputs:?}") };
     let highest = statement(DEVICE, answer.challenge, u32::MAX);
     let outputs = harness.send(highest, 1);
     assert!(matches!(outputs[..], [answer!(Says::Heard { .. })]), "{outputs:?}");
@@ -514,7 +533,7 @@ fn retuned(first: Policy, second: Policy) -> (Harness, Statement) {
     let mut harness = Harness::new(Settings { policy: first, ..settings() });
     let joined = harness.join(DEVICE);
     harness.advance(at(1_000));
-    harness.input(Input::Command(BeaconCommand::Retune(second)));
+    harness.input(World::Command(BeaconCommand::Retune(second)));
     let outputs = harness.advance(at(1_001));
     assert!(matches!(outputs[..], [(_, Event::Retuned(policy))] if policy == second));
     (harness, joined)
@@ -544,7 +563,7 @@ fn a_shorter_bound_judges_a_device_only_after_it_was_told() {
     harness.send(next(joined), 1);
     assert_eq!(due(&harness.advance(at(40_000))), Some(at(3_001)), "told before any doubt");
     let (mut harness, _) = retuned(seconds(16), seconds(2));
-    harness.input(Input::Command(BeaconCommand::Retune(seconds(4))));
+    harness.input(World::Command(BeaconCommand::Retune(seconds(4))));
     assert_eq!(due(&harness.advance(at(40_000))), Some(at(16_000)), "never later than it was told");
     let (mut harness, _) = retuned(seconds(2), seconds(16));
     assert_eq!(due(&harness.advance(at(40_000))), Some(at(16_000)), "a longer one is at once");

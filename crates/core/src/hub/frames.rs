@@ -1,23 +1,14 @@
 //! The memory for incomplete frames: what the links of a hub hold together, and who gives way.
 
 use super::Hub;
-use crate::budget::Budget;
 use crate::time::Time;
 
-/// The memory for incomplete frames in bytes, unless [`Hub::with_frame_memory`] sets another: a
-/// thousand of the longest frames, or eight thousand of the pieces into which this library cuts
-/// messages. A frame is incomplete only for the milliseconds between its first segment and its
-/// last, so honest links rarely need more.
+/// The usual memory for incomplete frames in bytes: a thousand of the longest frames, or eight
+/// thousand of the pieces into which this library cuts messages. A frame is incomplete only for the
+/// milliseconds between its first segment and its last, so honest links rarely need more.
 pub const FRAME_MEMORY: usize = 64 << 20;
 
 impl Hub {
-    /// Sets the memory that incomplete frames may take together, in bytes. Beyond it, the links
-    /// with the oldest incomplete frames end with
-    /// [`Malformed::OldestFrame`](crate::wire::Malformed::OldestFrame), whatever their policy.
-    pub fn with_frame_memory(self, bytes: usize) -> Hub {
-        Hub { frames: Budget::new(bytes), ..self }
-    }
-
     /// Counts the incomplete frame of a link anew.
     #[cold]
     pub(super) fn count_frame(&mut self, link: u32) {

@@ -5,7 +5,7 @@ use core::net::SocketAddr;
 use super::Slot;
 use super::sessions::{Session, Sessions};
 use crate::flight::Flight;
-use crate::liveness::Deadline;
+use crate::machine::Deadline;
 use crate::pages::Scan;
 use crate::policy::Policy;
 use crate::time::{Span, Time};

@@ -1,15 +1,33 @@
 //! The inputs and outputs of a hub, and its counters.
 
+use alloc::vec::Vec;
 use core::net::SocketAddr;
 
+use crate::kernel::Examination;
 use crate::link::{self, Goodbye};
+use crate::machine::{self, kinds_of_input};
 use crate::policy::Policy;
-use crate::time::{Span, Time};
+use crate::time::Span;
 use crate::wire::DataKind;
 
-/// An input of a [`Hub`](super::Hub).
+/// What a [`Hub`](super::Hub) is made of.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The first byte of the session numbers.
+    pub shard: u8,
+    /// The settings of the links of each listener, all of the accepting side.
+    pub listeners: Vec<link::Settings>,
+    /// The seed of the spread of probes and of the session numbers, so it must be random.
+    pub seed: u64,
+    /// The memory that incomplete frames may take together, in bytes. Beyond it, the links with the
+    /// oldest incomplete frames end with
+    /// [`Malformed::OldestFrame`](crate::wire::Malformed::OldestFrame), whatever their policy.
+    pub frame_memory: usize,
+}
+
+/// What the world did to a [`Hub`](super::Hub).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Input<'a> {
+pub enum World<'a> {
     /// A peer connected.
     Opened {
         /// The shell's number for this link: below [`MAX_LINKS`](super::MAX_LINKS), and
@@ -21,15 +39,23 @@ pub enum Input<'a> {
         /// The peer's address.
         address: SocketAddr,
     },
-    /// The answer to [`Output::Admit`]: the peer may have a session. A late answer is ignored.
+    /// What happened to one link. What happens to an unknown link is ignored.
+    Link {
+        /// The link's number.
+        link: u32,
+        /// What happened.
+        input: link::World<'a>,
+    },
+    /// A login succeeded, for [`Output::Admit`]: the peer may have a session. Ignored if it comes
+    /// late.
     Identified {
         /// The link's number.
         link: u32,
         /// The number of the admission.
         admission: u32,
     },
-    /// The other answer to [`Output::Admit`], and to [`Output::Own`]: the peer is sent away. A late
-    /// answer is ignored.
+    /// A login failed, for [`Output::Admit`] or [`Output::Own`]: the peer is sent away. Ignored if
+    /// it comes late.
     Refused {
         /// The link's number.
         link: u32,
@@ -38,6 +64,23 @@ pub enum Input<'a> {
         /// The content of the CLOSE.
         goodbye: Goodbye,
     },
+    /// A command for all links.
+    Command(HubCommand<'a>),
+}
+
+/// An answer to a wish of a [`Hub`](super::Hub).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// The deadline of a part may have come. Whoever hands it in has read the socket of the link
+    /// until it was empty, or has handed in unread bytes before, because silence is judged now.
+    Deadline(Part),
+    /// The answer to [`link::Output::Examine`] of a link, before any other input for it.
+    Examined {
+        /// The link's number.
+        link: u32,
+        /// The result.
+        examination: Examination,
+    },
     /// The answer to [`Output::Own`]: the session exists from now on. A late answer is ignored.
     Owned {
         /// The session's number.
@@ -45,26 +88,20 @@ pub enum Input<'a> {
         /// The session's epoch: higher than any that any shard has given before, and so never 0.
         epoch: u64,
     },
-    /// An input of one link. An input of an unknown link is ignored.
-    Link {
-        /// The link's number.
-        link: u32,
-        /// The link's input.
-        input: link::Input<'a>,
-    },
-    /// The time of the next deadline has come. An early call does no harm.
-    ///
-    /// A link whose deadline lies within the horizon is judged at the horizon, unless another input
-    /// has set the deadline since then. For that link, and for one whose deadline has come since
-    /// then, the hub emits [`link::Output::Poll`]: it is judged at the time of
-    /// [`link::Input::Polled`], unless bytes came first. A poll that has no answer is repeated by
-    /// the next input of this kind that comes a tick of the wheel later.
-    Deadline {
-        /// The time up to which every socket has been read; at most `now`.
-        horizon: Time,
-    },
-    /// A command for all links.
-    Command(HubCommand<'a>),
+}
+
+/// An input of a [`Hub`](super::Hub).
+pub type Input<'a> = machine::Input<World<'a>, Answer>;
+
+kinds_of_input!(World<'a>, Answer);
+
+/// A part of a [`Hub`](super::Hub).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// What no link and no session owns: counters, random numbers, commands for all links.
+    Common,
+    /// The link with this number.
+    Link(u32),
 }
 
 /// A command for all links of a hub.
@@ -115,7 +152,7 @@ pub enum Output<'a> {
         output: link::Output<'a>,
     },
     /// Decide who the peer is and whether it may have a session, and answer with
-    /// [`Input::Identified`] or [`Input::Refused`]. What the peer claims is in
+    /// [`World::Identified`] or [`World::Refused`]. What the peer claims is in
     /// [`Hub::presence`](super::Hub::presence). Do not read the socket before
     /// [`link::Event::Established`].
     Admit {
@@ -124,7 +161,7 @@ pub enum Output<'a> {
         /// The number of the admission, for the answer: link numbers are used again.
         admission: u32,
     },
-    /// Give the session its epoch, and answer with [`Input::Owned`] or [`Input::Refused`].
+    /// Give the session its epoch, and answer with [`Answer::Owned`] or [`World::Refused`].
     Own {
         /// The link's number.
         link: u32,

@@ -129,7 +129,7 @@ impl Hub {
             return_after: self.random.up_to(reconnect_within),
         };
         let command = link::Command::Close(goodbye);
-        self.handle_link(now, link, link::Input::Command(command));
+        self.handle_link(now, link, link::World::Command(command));
     }
 
     /// Performs one step of the oldest sweep.
@@ -158,7 +158,7 @@ impl Hub {
                     continue;
                 }
             };
-            self.handle_link(now, link, link::Input::Command(command));
+            self.handle_link(now, link, link::World::Command(command));
         }
         if let Some(cursor) = cursor {
             sweep.next = cursor;

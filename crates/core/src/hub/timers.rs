@@ -2,8 +2,9 @@
 //! a loop handles many, and their answers come together too. A wake-up costs more than the
 //! heartbeat for which it comes.
 
+use crate::driver::Timer;
 use crate::link::Peer;
-use crate::liveness::Deadline;
+use crate::machine::Deadline;
 use crate::policy::{Detection, Policy};
 use crate::time::{Span, Time};
 
@@ -42,26 +43,15 @@ impl Grid {
     }
 }
 
-/// When to handle a deadline.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Timer {
-    /// The time from which the input [`Deadline`](crate::link::Input::Deadline) has its effect.
-    pub(super) due: Time,
-    /// The time at which the timer fires. It may lie before `due`; then it is armed again.
-    pub(super) fires: Time,
-}
-
-impl Timer {
-    /// Returns when to handle `deadline` of `peer`, which is one of so many `links`.
-    pub(super) fn of(peer: &Peer, deadline: &Deadline, now: Time, links: u32, grid: Grid) -> Timer {
-        let due = grid.before(deadline.at, step(deadline.slack, peer.policy(), links));
-        let rearm = peer.rearm_slack(deadline);
-        if rearm == Span::ZERO {
-            return Timer { due, fires: due };
-        }
-        let early = grid.before(deadline.at, step(rearm, peer.policy(), links));
-        Timer { due, fires: if early > now { early } else { due } }
+/// Returns when to handle `deadline` of `peer`, which is one of so many `links`.
+pub(super) fn timer(peer: &Peer, deadline: &Deadline, now: Time, links: u32, grid: Grid) -> Timer {
+    let due = grid.before(deadline.at, step(deadline.slack, peer.policy(), links));
+    let rearm = peer.rearm_slack(deadline);
+    if rearm == Span::ZERO {
+        return Timer::exact(due);
     }
+    let early = grid.before(deadline.at, step(rearm, peer.policy(), links));
+    Timer { due, fires: if early > now { early } else { due } }
 }
 
 /// Returns the step of the grid of a timer that may be early by `slack`: the longest of 450 ms,

@@ -43,12 +43,12 @@ fn account(saw: Saw, ended_ms: u32, silent_ms: u32) -> Account {
 /// Session 7 of "ada" ends at 100 s.
 fn ended(ledger: &mut Ledger, cause: Cause) -> Option<Revised> {
     let who = who(7, "ada");
-    ledger.handle(at(100_000), Input::Ended { who, cause, silent: SILENT, asked: ASKED });
+    ledger.handle(at(100_000), World::Ended { who, cause, silent: SILENT, asked: ASKED });
     ledger.poll_output()
 }
 
 fn joined(ledger: &mut Ledger, ms: u64, who: Who<'_>, account: Option<Account>) -> Option<Revised> {
-    ledger.handle(at(ms), Input::Joined { who, account });
+    ledger.handle(at(ms), World::Joined { who, account });
     ledger.poll_output()
 }
 
@@ -129,7 +129,7 @@ fn a_return_that_cannot_be_matched_revises_nothing() {
     }
     let mut ledger = Ledger::new();
     let nobody = Who { boot_id: zeros.0, ..who(7, "ada") };
-    let input = Input::Ended { who: nobody, cause: Cause::PeerReset, silent: SILENT, asked: ASKED };
+    let input = World::Ended { who: nobody, cause: Cause::PeerReset, silent: SILENT, asked: ASKED };
     ledger.handle(at(100_000), input);
     let back = Who { boot_id: new, ..who(8, "ada") };
     assert_eq!(joined(&mut ledger, 101_000, back, None), None);
@@ -139,7 +139,7 @@ fn a_return_that_cannot_be_matched_revises_nothing() {
 fn ended_on(ledger: &mut Ledger, ms: u64, session: u64, boot: u8) {
     let who = Who { boot_id: BootId([boot; 16]), ..who(session, "ada") };
     let cause = Cause::PeerReset;
-    ledger.handle(at(ms), Input::Ended { who, cause, silent: SILENT, asked: ASKED });
+    ledger.handle(at(ms), World::Ended { who, cause, silent: SILENT, asked: ASKED });
     assert_eq!(ledger.poll_output(), None);
 }
 
@@ -222,7 +222,7 @@ fn returns_explain_what_a_plain_list_says() {
             list.retain(|(at, _, _)| now - at <= WAITING.as_millis());
             if random.below(2) == 0 {
                 let cause = [Cause::PeerReset, Cause::Unknown][random.below(2) as usize];
-                let input = Input::Ended { who, cause, silent: SILENT, asked: ASKED };
+                let input = World::Ended { who, cause, silent: SILENT, asked: ASKED };
                 ledger.handle(at(now), input);
                 assert_eq!(ledger.poll_output(), None);
                 list.push((now, who, cause));
@@ -357,7 +357,7 @@ fn two_silent_ends_show_a_path_lost_both_ways() {
 }
 
 fn scoped(ledger: &mut Ledger, ms: u64, scope: Scope) -> Option<Revised> {
-    ledger.handle(at(ms), Input::Scoped { session: 7, scope });
+    ledger.handle(at(ms), World::Scoped { session: 7, scope });
     ledger.poll_output()
 }
 
@@ -451,7 +451,7 @@ fn siblings_settle_the_scope_once() {
         let mut ledger = Ledger::new();
         ended(&mut ledger, lost(direction, Scope::Unknown));
         let mut settle = |scope| {
-            ledger.handle(at(101_000), Input::Scoped { session: 7, scope });
+            ledger.handle(at(101_000), World::Scoped { session: 7, scope });
             cause_of(ledger.poll_output())
         };
         assert_eq!(settle(Scope::Unknown), None);
@@ -490,7 +490,7 @@ fn a_full_ledger_drops_the_oldest() {
     for (session, name) in (0_u64..).zip(&names) {
         let who = who(session, name);
         let cause = Cause::PeerReset;
-        ledger.handle(at(session), Input::Ended { who, cause, silent: SILENT, asked: ASKED });
+        ledger.handle(at(session), World::Ended { who, cause, silent: SILENT, asked: ASKED });
     }
     assert_eq!((ledger.pending.len(), ledger.sessions.len()), (VERDICTS, VERDICTS));
     assert_eq!(ledger.identities.len(), VERDICTS);
@@ -505,7 +505,7 @@ fn a_full_ledger_drops_the_oldest() {
     assert_eq!((ledger.early.len(), ledger.early_sessions.len()), (ACCOUNTS, ACCOUNTS));
     for (session, expected) in [(0, false), (1, true)] {
         let who = who(1 << 32 | session, "x");
-        let input = Input::Ended { who, cause: both(), silent: SILENT, asked: ASKED };
+        let input = World::Ended { who, cause: both(), silent: SILENT, asked: ASKED };
         ledger.handle(at(100_000), input);
         assert_eq!(ledger.poll_output().is_some(), expected);
     }
@@ -537,13 +537,13 @@ fn random_schedules_revise_each_verdict_at_most_once() {
             sent_account.absent_ms = random.below(2) as u32 * random.below(40_000) as u32;
             let scopes = [Scope::Unknown, Scope::Flow, Scope::Host, Scope::Many];
             let input = match random.below(4) {
-                0 => Input::Joined { who, account: random.below(2).eq(&0).then_some(sent_account) },
-                1 => Input::Scoped { session: named, scope: scopes[random.below(4) as usize] },
+                0 => World::Joined { who, account: random.below(2).eq(&0).then_some(sent_account) },
+                1 => World::Scoped { session: named, scope: scopes[random.below(4) as usize] },
                 _ => {
                     if cause.is_provisional() {
                         provisional.insert(serial);
                     }
-                    Input::Ended { who, cause, silent: SILENT, asked: ASKED }
+                    World::Ended { who, cause, silent: SILENT, asked: ASKED }
                 }
             };
             ledger.handle(at(now), input);

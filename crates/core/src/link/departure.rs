@@ -5,7 +5,7 @@
 //! side too: an earlier close could turn into a reset, which destroys bytes on their way.
 
 use crate::kernel::{Patience, SendState, TcpSnapshot};
-use crate::tap::Machine;
+use crate::machine::{self, Deadline, InputOf, Machine, Reason, kinds_of_input};
 use crate::time::{Span, Time};
 
 /// The longest time without a single byte taken by the socket or acknowledged by the peer, as far
@@ -28,28 +28,38 @@ pub const EXAMINE_INTERVAL: Span = Span::from_secs(1);
 /// missing, which take a round trip. The time doubles up to [`EXAMINE_INTERVAL`].
 pub const FIRST_EXAMINE_INTERVAL: Span = Span::from_millis(20);
 
-/// An input of a [`Departure`].
+/// What the world did to the connection of a [`Departure`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Input {
+pub enum World {
     /// The socket took some of the queued bytes.
     Taken,
     /// The socket took the last queued bytes, or none were queued. May be repeated.
     Flushed,
     /// The peer sends nothing more: its side is closed, or its CLOSE arrived. May be repeated.
     Ended,
+    /// The socket failed.
+    Failed,
+}
+
+/// An answer to a wish of a [`Departure`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
     /// The answer to [`Output::Examine`], before any other input; `None` where the system shows
     /// nothing.
     Examined(Option<TcpSnapshot>),
-    /// The socket failed.
-    Failed,
-    /// The time of [`Departure::next_deadline`] has come. An early call does no harm.
+    /// The deadline has come. An early answer does no harm.
     Deadline,
 }
+
+/// An input of a [`Departure`].
+pub type Input = machine::Input<World, Answer>;
+
+kinds_of_input!(World, Answer);
 
 /// An output of a [`Departure`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Output {
-    /// Read the kernel's view of the connection, and hand it in with [`Input::Examined`] at once.
+    /// Read the kernel's view of the connection, and hand it in with [`Answer::Examined`] at once.
     Examine,
     /// Close our side of the stream.
     ShutdownWrite,
@@ -120,17 +130,6 @@ impl Departure {
             examine_interval: EXAMINE_INTERVAL,
             peer_ended: false,
             pending: Pending::default(),
-        }
-    }
-
-    /// Returns when to hand in [`Input::Deadline`] next; `None` after [`Output::Close`].
-    pub fn next_deadline(&self) -> Option<Time> {
-        match self.phase {
-            Phase::Sending | Phase::Unacknowledged { .. } => {
-                Some(self.until.min(self.next_examination))
-            }
-            Phase::Acknowledged { until } => Some(self.until.min(until)),
-            Phase::Over { .. } => None,
         }
     }
 
@@ -235,20 +234,22 @@ impl Departure {
 }
 
 impl Machine for Departure {
-    type Input<'a> = Input;
+    type World<'a> = World;
+    type Answer = Answer;
     type Output<'a> = Output;
+    type Part = ();
 
-    fn handle(&mut self, now: Time, input: Input) {
+    fn handle<'a>(&mut self, now: Time, input: impl Into<InputOf<'a, Self>>) {
         if let Phase::Over { .. } = self.phase {
             return;
         }
-        match input {
-            Input::Taken => self.progress = now,
-            Input::Flushed => self.flushed(now),
-            Input::Ended => self.peer_ended(now),
-            Input::Examined(tcp) => self.examined(now, tcp),
-            Input::Failed => self.fail(),
-            Input::Deadline => self.expire(now),
+        match input.into() {
+            Input::World(World::Taken) => self.progress = now,
+            Input::World(World::Flushed) => self.flushed(now),
+            Input::World(World::Ended) => self.peer_ended(now),
+            Input::World(World::Failed) => self.fail(),
+            Input::Answer(Answer::Examined(tcp)) => self.examined(now, tcp),
+            Input::Answer(Answer::Deadline) => self.expire(now),
         }
     }
 
@@ -264,6 +265,17 @@ impl Machine for Departure {
             (close, Output::Close),
         ];
         outputs.into_iter().find_map(|(flag, output)| core::mem::take(flag).then_some(output))
+    }
+
+    fn deadline_of(&self, (): ()) -> Option<Deadline> {
+        let exact = |at| Some(Deadline::exact(at, Reason::Leave));
+        match self.phase {
+            Phase::Sending | Phase::Unacknowledged { .. } => {
+                exact(self.until.min(self.next_examination))
+            }
+            Phase::Acknowledged { until } => exact(self.until.min(until)),
+            Phase::Over { .. } => None,
+        }
     }
 }
 
@@ -287,15 +299,18 @@ mod tests {
         let mut departure = Departure::new(Time::ZERO, LEAVE_LIMIT);
         let mut is_flushed = false;
         for _ in 0..1_000 {
-            let next = departure.next_deadline().expect("a deadline until it is closed");
+            let next = departure.next_deadline().expect("a deadline until it is closed").at;
             let first = !is_flushed && flushed <= next;
-            let (now, input) =
-                if first { (flushed, Input::Flushed) } else { (next, Input::Deadline) };
+            let (now, input): (Time, Input) = if first {
+                (flushed, World::Flushed.into())
+            } else {
+                (next, Answer::Deadline.into())
+            };
             is_flushed |= first;
             departure.handle(now, input);
             while let Some(output) = departure.poll_output() {
                 match output {
-                    Output::Examine => departure.handle(now, Input::Examined(Some(tcp))),
+                    Output::Examine => departure.handle(now, Answer::Examined(Some(tcp))),
                     Output::Close => return now,
                     Output::ShutdownWrite | Output::Patience(_) | Output::Reset => {}
                 }

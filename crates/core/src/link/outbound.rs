@@ -33,7 +33,6 @@ enum Queued {
     Examine { route: bool },
     Patience(Patience),
     Admit,
-    Poll,
     Close(Closing),
 }
 
@@ -67,10 +66,15 @@ impl Outbound {
             Queued::Examine { route } => Output::Examine { route },
             Queued::Patience(patience) => Output::Patience(patience),
             Queued::Admit => Output::Admit,
-            Queued::Poll => Output::Poll,
             Queued::Close(closing) => Output::Close(closing),
         };
         Some((link, output))
+    }
+
+    /// Returns whether all outputs have been polled.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     /// Returns the numbers of heartbeats received and sent.
@@ -149,11 +153,6 @@ impl Writer<'_> {
     /// Queues a request to decide whether the peer gets a session.
     pub(crate) fn admit(&mut self) {
         self.push(Queued::Admit);
-    }
-
-    /// Queues a request to read the socket.
-    pub(crate) fn poll(&mut self) {
-        self.push(Queued::Poll);
     }
 
     /// Queues a request to close the socket.

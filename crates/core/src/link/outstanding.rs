@@ -2,7 +2,7 @@
 //! because of them.
 
 use super::Lane;
-use crate::liveness::{Deadline, Reason};
+use crate::machine::{Deadline, Reason};
 use crate::time::{Span, Time};
 
 /// The time for which our bytes may be outstanding before the socket is examined, and the time from

@@ -2,10 +2,11 @@
 
 use super::conversation::{Conversation, Introduced};
 use super::outbound::Writer;
-use super::{Command, Input, SessionKey, Settings};
+use super::{Answer, Command, Input, SessionKey, Settings, World};
 use crate::flight::Flight;
 use crate::kernel::Examination;
-use crate::liveness::{Deadline, Evidence, Liveness, Reason, Role};
+use crate::liveness::{Evidence, Liveness, Role};
+use crate::machine::{Deadline, Reason};
 use crate::policy::Policy;
 use crate::random::Random;
 use crate::time::{Span, Time};
@@ -54,27 +55,53 @@ impl Peer {
         out: &mut Writer<'_>,
     ) -> Effect {
         if self.conversation.is_over() {
-            return Effect::Ended;
+            return Effect::None;
         }
-        if !matches!(input, Input::Examined(_))
+        if !matches!(input, Input::Answer(Answer::Examined(_)))
             && let Some(effect) = self.conversation.forfeit_examination(now, out)
         {
             return effect;
         }
         match input {
-            Input::Received(bytes) => self.receive(now, bytes, context, out),
-            Input::Ended => {
+            Input::World(world) => self.world(now, world, context, out),
+            Input::Answer(answer) => self.answer(now, answer, context, out),
+        }
+    }
+
+    #[inline]
+    fn world(
+        &mut self,
+        now: Time,
+        world: World<'_>,
+        context: &mut Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        match world {
+            World::Received(bytes) => self.receive(now, bytes, context, out),
+            World::Ended => {
                 self.decoder.discard();
                 self.conversation.handle_ended(now, context, out)
             }
-            Input::Warned(error) => self.conversation.handle_warned(now, error, context, out),
-            Input::Failed(error) => self.conversation.handle_failed(now, error, context, out),
-            Input::Examined(examination) => self.examined(now, &examination, context, out),
-            Input::Overflowed => self.conversation.end_by_overflow(now, out),
-            Input::Deadline | Input::Polled => self.expire(now, context, out),
-            Input::Admitted(key) => self.admitted(now, key, context, out),
-            Input::Refused(goodbye) => self.conversation.refuse(now, goodbye, out),
-            Input::Command(command) => self.command(now, command, context, out),
+            World::Warned(error) => self.conversation.handle_warned(now, error, context, out),
+            World::Failed(error) => self.conversation.handle_failed(now, error, context, out),
+            World::Overflowed => self.conversation.end_by_overflow(now, out),
+            World::Command(command) => self.command(now, command, context, out),
+        }
+    }
+
+    #[inline]
+    fn answer(
+        &mut self,
+        now: Time,
+        answer: Answer,
+        context: &mut Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        match answer {
+            Answer::Deadline => self.expire(now, context, out),
+            Answer::Examined(examination) => self.examined(now, &examination, context, out),
+            Answer::Admitted(key) => self.admitted(now, key, context, out),
+            Answer::Refused(goodbye) => self.conversation.refuse(now, goodbye, out),
         }
     }
 
@@ -82,7 +109,7 @@ impl Peer {
     /// their memory.
     pub(crate) fn give_way(&mut self, now: Time, out: &mut Writer<'_>) -> Effect {
         if self.conversation.is_over() {
-            return Effect::Ended;
+            return Effect::None;
         }
         self.conversation.end_by_malformed(now, Malformed::OldestFrame, out)
     }
@@ -129,7 +156,10 @@ impl Peer {
             | Reason::Keepalive
             | Reason::Examine
             | Reason::HalfClose
-            | Reason::Frame => Span::ZERO,
+            | Reason::Frame
+            | Reason::Sweep
+            | Reason::Leave
+            | Reason::Settle => Span::ZERO,
         }
     }
 

@@ -4,13 +4,14 @@ use super::SessionKey;
 use crate::cause::{Cause, Confidence, Verdict};
 use crate::grounds::Grounds;
 use crate::kernel::{Examination, Patience, SocketError};
+use crate::machine::{self, kinds_of_input};
 use crate::policy::Policy;
 use crate::time::{Span, Time};
 use crate::wire::{Account, CloseReason, DataKind};
 
-/// An input of a link.
+/// What the world did to a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Input<'a> {
+pub enum World<'a> {
     /// Bytes arrived.
     Received(&'a [u8]),
     /// The stream ended: the peer has closed its side. The peer may still read, so the link goes on
@@ -23,23 +24,31 @@ pub enum Input<'a> {
     /// The error is kept for the verdict and reported with [`Event::Warned`] once a probe is out;
     /// evidence clears it.
     Warned(SocketError),
-    /// The answer to [`Output::Examine`], before any other input for this link.
-    Examined(Examination),
     /// The data queued for the peer exceeds the bounded queue.
     Overflowed,
-    /// The time of the next deadline may have come.
+    /// A command of the application or an operator.
+    Command(Command<'a>),
+}
+
+/// An answer to a wish of a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// The next deadline may have come. Whoever hands it in has read the socket until it was empty,
+    /// or has handed in unread bytes before, because silence is judged now.
     Deadline,
-    /// The answer to [`Output::Poll`]: the socket was read until it was empty, or bytes that it
-    /// held were handed in before. A deadline that has come is handled now.
-    Polled,
+    /// The answer to [`Output::Examine`], before any other input for this link.
+    Examined(Examination),
     /// The answer to [`Output::Admit`]: the peer has this session. Ignored if nobody asked.
     Admitted(SessionKey),
     /// The answer to [`Output::Admit`]: the peer is sent away with this CLOSE. Ignored if nobody
     /// asked.
     Refused(Goodbye),
-    /// A command of the application or an operator.
-    Command(Command<'a>),
 }
+
+/// An input of a link.
+pub type Input<'a> = machine::Input<World<'a>, Answer>;
+
+kinds_of_input!(World<'a>, Answer);
 
 /// A command of the application or an operator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,7 +105,7 @@ pub enum Output<'a> {
     },
     /// An event to report.
     Event(Event<'a>),
-    /// Examine the socket, and hand in the result with [`Input::Examined`] at once.
+    /// Examine the socket, and hand in the result with [`Answer::Examined`] at once.
     Examine {
         /// Whether to look up our own address and route too, which costs four times the rest. If
         /// not, [`Examination::local_down`] may be `None`.
@@ -105,14 +114,10 @@ pub enum Output<'a> {
     /// Let the kernel have this patience with the connection, and no less, until the next output of
     /// this kind. Before the first, [`Settings::patience`](super::Settings::patience) is in force.
     Patience(Patience),
-    /// Decide whether the peer gets a session, and answer with [`Input::Admitted`] or
-    /// [`Input::Refused`], within the time limit of the handshake. Until then do not read the
+    /// Decide whether the peer gets a session, and answer with [`Answer::Admitted`] or
+    /// [`Answer::Refused`], within the time limit of the handshake. Until then do not read the
     /// socket. Only on the accepting side, and once for each link.
     Admit,
-    /// Read the socket now, hand in what it holds, and then [`Input::Polled`]: silence is judged
-    /// only by an empty socket. Only a hub asks for it, with the time up to which all sockets were
-    /// read.
-    Poll,
     /// Close the socket; the link takes no further input.
     Close(Closing),
 }

@@ -32,7 +32,7 @@ fn link(hung: Hung) -> Link {
     let settings =
         Settings { examines: true, hung, ..Settings::new(Codec::Line, Side::Accepting, policy()) };
     let mut link = Link::new(Time::ZERO, settings, 1);
-    link.handle(Time::ZERO, Input::Received(b"ping\n"));
+    link.handle(Time::ZERO, World::Received(b"ping\n"));
     admit(&mut link, Time::ZERO);
     while link.poll_output().is_some() {}
     link
@@ -47,7 +47,7 @@ fn hello() -> Vec<u8> {
 
 /// Admits the peer of `link`.
 fn admit(link: &mut Link, now: Time) {
-    link.handle(now, Input::Admitted(SessionKey::default()));
+    link.handle(now, Answer::Admitted(SessionKey::default()));
 }
 
 /// The most inputs that a helper hands in until a link comes to rest: ten times what tests need.
@@ -84,7 +84,7 @@ fn run(link: &mut Link, until: u64, shows: impl Fn(u64) -> TcpSnapshot) -> Run {
     while let Some(next) = link.next_deadline().filter(|next| next.at <= Time::from_millis(until)) {
         let now = next.at;
         run.steps.count(now);
-        link.handle(now, Input::Deadline);
+        link.handle(now, Answer::Deadline);
         poll(link, now, &shows, &mut run);
         if run.lost.is_some() {
             break;
@@ -108,7 +108,6 @@ fn poll(link: &mut Link, now: Time, shows: &impl Fn(u64) -> TcpSnapshot, run: &m
                 Output::Event(_)
                 | Output::Transmit { .. }
                 | Output::Patience(_)
-                | Output::Poll
                 | Output::Admit
                 | Output::Close(_) => {}
             }
@@ -117,7 +116,7 @@ fn poll(link: &mut Link, now: Time, shows: &impl Fn(u64) -> TcpSnapshot, run: &m
             run.steps.count(now);
             run.examinations.push(millis);
             let tcp = Some(shows(millis));
-            link.handle(now, Input::Examined(Examination { tcp, ..Examination::default() }));
+            link.handle(now, Answer::Examined(Examination { tcp, ..Examination::default() }));
         }
     }
 }
@@ -149,7 +148,7 @@ fn a_suspect_is_examined_with_each_probe_and_at_the_bound() {
 fn evidence_ends_the_examinations() {
     let mut link = link(Hung::End);
     run(&mut link, 2_000, acknowledging);
-    link.handle(Time::from_millis(2_100), Input::Received(b"pong\n"));
+    link.handle(Time::from_millis(2_100), World::Received(b"pong\n"));
     while link.poll_output().is_some() {}
     let silent = run(&mut link, 4_500, acknowledging);
     assert_eq!(silent.examinations.first(), Some(&3_600), "at the next suspicion");
@@ -180,11 +179,11 @@ fn a_shell_that_does_not_examine_forfeits_the_examination() {
     for _ in 0..7 {
         let Some(next) = link.next_deadline() else { break };
         last = next.at;
-        link.handle(last, Input::Deadline);
+        link.handle(last, Answer::Deadline);
         while link.poll_output().is_some() {}
     }
     assert_eq!(last, Time::from_millis(3_000));
-    link.handle(Time::from_millis(3_001), Input::Received(b"too late\n"));
+    link.handle(Time::from_millis(3_001), World::Received(b"too late\n"));
     let outputs = core::iter::from_fn(|| {
         link.poll_output().map(|output| match output {
             Output::Event(Event::Lost { verdict, .. }) => Some(verdict.cause),
@@ -192,7 +191,6 @@ fn a_shell_that_does_not_examine_forfeits_the_examination() {
             | Output::Transmit { .. }
             | Output::Examine { .. }
             | Output::Patience(_)
-            | Output::Poll
             | Output::Admit
             | Output::Close(_) => None,
         })

@@ -20,7 +20,7 @@ fn at(ms: u64) -> Time {
 }
 
 fn join(outages: &mut Outages, ms: u64, session: u64, address: IpAddr) -> Vec<Output> {
-    outages.handle(at(ms), Input::Joined { session, listener: 0, address });
+    outages.handle(at(ms), World::Joined { session, listener: 0, address });
     polled(outages)
 }
 
@@ -30,7 +30,7 @@ fn lose(outages: &mut Outages, ms: u64, session: u64, address: IpAddr) -> Vec<Ou
 
 fn end(o: &mut Outages, ms: u64, session: u64, address: IpAddr, cause: Cause) -> Vec<Output> {
     let (silent, asked) = (IDLE + ASKED, ASKED);
-    o.handle(at(ms), Input::Ended { session, listener: 0, address, cause, silent, asked });
+    o.handle(at(ms), World::Ended { session, listener: 0, address, cause, silent, asked });
     polled(o)
 }
 
@@ -41,8 +41,8 @@ fn polled(outages: &mut Outages) -> Vec<Output> {
 /// Runs every deadline up to `ms`, at its time; returns the outputs with their times.
 fn run(outages: &mut Outages, ms: u64) -> Vec<(u64, Output)> {
     let mut emitted = Vec::new();
-    while let Some(due) = outages.next_deadline().filter(|due| *due <= at(ms)) {
-        outages.handle(due, Input::Deadline);
+    while let Some(due) = outages.next_deadline().map(|next| next.at).filter(|due| *due <= at(ms)) {
+        outages.handle(due, Answer::Deadline);
         emitted.extend(polled(outages).into_iter().map(|output| (due.as_millis(), output)));
     }
     emitted
@@ -104,7 +104,7 @@ fn verdicts_of_suspects_are_awaited() {
     let mut outages = two_networks();
     let suspect = |outages: &mut Outages, n: u8| {
         let (session, address) = (u64::from(n), host(1, n));
-        outages.handle(at(55_000), Input::Suspect { session, listener: 0, address });
+        outages.handle(at(55_000), World::Suspect { session, listener: 0, address });
     };
     (1..=6).for_each(|n| suspect(&mut outages, n));
     for (n, ms) in [(1, 0), (2, 0), (3, 0), (4, 3_000), (5, 5_900)] {
@@ -112,7 +112,7 @@ fn verdicts_of_suspects_are_awaited() {
         lose(&mut outages, 60_000 + ms, n.into(), host(1, n));
     }
     assert!(run(&mut outages, 66_900).is_empty(), "the sixth is still suspected");
-    outages.handle(at(66_900), Input::Recovered { session: 6 });
+    outages.handle(at(66_900), World::Recovered { session: 6 });
     let emitted = run(&mut outages, 120_000);
     let [(when, outage)] = began(&emitted)[..] else { panic!("{emitted:?}") };
     assert_eq!((when, outage.affected), (66_400, 5), "nobody is left, and all is quiet");
@@ -122,14 +122,14 @@ fn verdicts_of_suspects_are_awaited() {
 fn a_suspect_is_awaited_until_the_window_ends() {
     let mut outages = two_networks();
     let (session, address) = (6, host(1, 6));
-    outages.handle(at(55_000), Input::Suspect { session, listener: 0, address });
+    outages.handle(at(55_000), World::Suspect { session, listener: 0, address });
     for n in 1..=3_u8 {
         lose(&mut outages, 60_000, n.into(), host(1, n));
     }
     let emitted = run(&mut outages, 120_000);
     assert_eq!(began(&emitted)[0].0, 70_000);
     for session in 0..=SUSPECTS as u64 {
-        outages.handle(at(200_000), Input::Suspect { session, listener: 0, address });
+        outages.handle(at(200_000), World::Suspect { session, listener: 0, address });
     }
     let sessions = (0..=SUSPECTS as u64).filter_map(|n| outages.suspects.remove(n)).count();
     assert_eq!(sessions, SUSPECTS, "the last found no room");
@@ -238,7 +238,7 @@ fn a_local_fault_is_reported_for_one_link_and_all_listeners() {
     for (listener, cause) in [(1, Cause::LocalNetworkDown), (2, Cause::LocalNeighbourGone)] {
         let (session, address) = (100 + u64::from(listener), host(2, listener as u8));
         let (silent, asked) = (IDLE + ASKED, ASKED);
-        let ended = Input::Ended { session, listener, address, cause, silent, asked };
+        let ended = World::Ended { session, listener, address, cause, silent, asked };
         outages.handle(at(71_000), ended);
         assert_eq!(polled(&mut outages), []);
     }
@@ -255,7 +255,7 @@ fn siblings() -> Outages {
     let mut outages = two_networks();
     join(&mut outages, 0, 31, host(3, 1));
     join(&mut outages, 0, 32, host(3, 1));
-    outages.handle(at(51_000), Input::Suspect { session: 31, listener: 0, address: host(3, 1) });
+    outages.handle(at(51_000), World::Suspect { session: 31, listener: 0, address: host(3, 1) });
     let asked = lose(&mut outages, 60_000, 31, host(3, 1));
     assert_eq!(asked, [Output::AskSiblings { session: 31, siblings: [0, 32, 0, 0] }]);
     outages
@@ -263,7 +263,7 @@ fn siblings() -> Outages {
 
 fn answer(outages: &mut Outages, heard_ago_ms: Option<u64>, suspect: bool) -> Vec<Output> {
     let heard_ago = heard_ago_ms.map(Span::from_millis);
-    outages.handle(at(60_010), Input::Siblings { session: 31, heard_ago, suspect });
+    outages.handle(at(60_010), Answer::Siblings { session: 31, heard_ago, suspect });
     polled(outages)
 }
 
@@ -288,7 +288,7 @@ fn a_sibling_without_evidence_settles_no_scope() {
     }
     // The sibling was suspect meanwhile: the path may have been cut and have healed.
     let mut outages = siblings();
-    outages.handle(at(59_000), Input::Suspect { session: 32, listener: 0, address: host(3, 1) });
+    outages.handle(at(59_000), World::Suspect { session: 32, listener: 0, address: host(3, 1) });
     assert_eq!(answer(&mut outages, Some(0), false), []);
     assert_eq!(scopes(&run(&mut outages, 100_000)), [], "it lives, and nobody else died");
 }
@@ -387,7 +387,7 @@ fn random_schedules_keep_the_invariants() {
             let chosen = online.iter().nth(random.below(online.len() as u64 + 1) as usize);
             match (random.below(5), chosen.map(|(session, address)| (*session, *address))) {
                 (0, Some((session, address))) => {
-                    outages.handle(at(now), Input::Suspect { session, listener: 0, address });
+                    outages.handle(at(now), World::Suspect { session, listener: 0, address });
                 }
                 (1 | 2, Some((session, address))) => {
                     online.remove(&session);
@@ -410,7 +410,7 @@ fn random_schedules_keep_the_invariants() {
                     assert!(known.clone().all(|known| online.contains_key(known)));
                     let heard_ago = Some(Span::from_millis(random.below(15_000)));
                     let suspect = random.below(3) == 0;
-                    outages.handle(at(now), Input::Siblings { session, heard_ago, suspect });
+                    outages.handle(at(now), Answer::Siblings { session, heard_ago, suspect });
                 }
             }
             emitted.extend(polled(&mut outages));

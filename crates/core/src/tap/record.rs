@@ -1,45 +1,142 @@
-//! A record of a hub's inputs and outputs, and its replay.
+//! A record of a machine's inputs and outputs, and its replay.
 //!
-//! The record holds each input completely, with its time, and a digest of each output, with the
-//! bytes on the wire. It is enough to run the same hub again, and to find the first output at which
-//! another version decides differently.
-//!
-//! A record does not hold the hub's initial state: the hub given to [`replay`] must be made by
-//! [`Hub::new`] with the same time, shard, settings and seed.
+//! The record holds what the machine was made of, each input completely, with its time, and a
+//! digest of each output, with the bytes on the wire. It is enough to run the same machine again,
+//! and to find the first output at which another version decides differently.
 //!
 //! # Format
-//! `SYR1`, then entries. An input is the byte 1, its time in nanoseconds (8 bytes), and its plain
+//! `SYR2`, the kind of machine (1 byte: 1 for a hub, 2 for a beacon hub), its settings in plain
+//! form, then entries. An input is the byte 1, its time in nanoseconds (8 bytes), and its plain
 //! form: a tag byte for each enum variant, then the fields in order, integers little-endian in full
 //! width, byte strings after their length (4 bytes). An output is the byte 2 and its digest (8
-//! bytes).
+//! bytes). Several inputs may come before the outputs of all of them.
 
 mod digest;
 mod plain;
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::marker::PhantomData;
 
-use crate::hub::{Hub, Input, Output};
-use crate::tap::{Machine, Tap};
+use crate::beacon::{self, BeaconHub};
+use crate::driver::Timed;
+use crate::hub::{self, Hub};
+use crate::machine::InputOf;
+use crate::tap::Tap;
 use crate::time::Time;
 use plain::Plain;
 
-const MAGIC: [u8; 4] = *b"SYR1";
+const MAGIC: [u8; 4] = *b"SYR2";
 const INPUT: u8 = 1;
 const OUTPUT: u8 = 2;
 
-/// A tap that records a hub's inputs and outputs.
+/// A machine that can be recorded and replayed.
+pub trait Recorded: Timed + Sized {
+    /// The byte that names the kind of machine in a record.
+    const KIND: u8;
+
+    /// What the machine is made of.
+    type Settings;
+
+    /// Makes the machine.
+    fn make(settings: Self::Settings) -> Self;
+
+    /// Appends the plain form of settings.
+    fn put_settings(settings: &Self::Settings, out: &mut Vec<u8>);
+
+    /// Decodes settings from the front of `from`.
+    ///
+    /// # Errors
+    /// The bytes are not the plain form of settings.
+    fn take_settings(from: &mut &[u8]) -> Result<Self::Settings, Damage>;
+
+    /// Appends the plain form of an input.
+    fn put_input(input: &InputOf<'_, Self>, out: &mut Vec<u8>);
+
+    /// Decodes an input from the front of `from` without allocation.
+    ///
+    /// # Errors
+    /// The bytes are not the plain form of an input.
+    fn take_input<'a>(from: &mut &'a [u8]) -> Result<InputOf<'a, Self>, Damage>;
+
+    /// Returns the digest of an output, including its bytes.
+    fn digest(output: &Self::Output<'_>) -> u64;
+
+    /// Returns the number of the link or device that an output is about.
+    fn subject(output: &Self::Output<'_>) -> u64;
+}
+
+/// Implements the encoding of a recorded machine by the plain forms of its types.
+macro_rules! by_plain_forms {
+    () => {
+        fn put_settings(settings: &Self::Settings, out: &mut Vec<u8>) {
+            settings.put(out);
+        }
+
+        fn take_settings(from: &mut &[u8]) -> Result<Self::Settings, Damage> {
+            Plain::take(from)
+        }
+
+        fn put_input(input: &InputOf<'_, Self>, out: &mut Vec<u8>) {
+            input.put(out);
+        }
+
+        fn take_input<'a>(from: &mut &'a [u8]) -> Result<InputOf<'a, Self>, Damage> {
+            Plain::take(from)
+        }
+
+        fn digest(output: &Self::Output<'_>) -> u64 {
+            digest::digest(output)
+        }
+    };
+}
+
+impl Recorded for Hub {
+    const KIND: u8 = 1;
+    type Settings = hub::Settings;
+
+    fn make(settings: hub::Settings) -> Hub {
+        Hub::new(settings)
+    }
+
+    fn subject(output: &hub::Output<'_>) -> u64 {
+        output.link().into()
+    }
+
+    by_plain_forms!();
+}
+
+impl Recorded for BeaconHub {
+    const KIND: u8 = 2;
+    type Settings = beacon::Settings;
+
+    fn make(settings: beacon::Settings) -> BeaconHub {
+        BeaconHub::new(settings)
+    }
+
+    fn subject(output: &beacon::Output) -> u64 {
+        output.device()
+    }
+
+    by_plain_forms!();
+}
+
+/// A tap that records a machine's inputs and outputs.
 ///
 /// The record grows without limit: the caller bounds it with [`Recorder::take`].
 #[derive(Clone, Debug)]
-pub struct Recorder {
+pub struct Recorder<M> {
     record: Vec<u8>,
+    machine: PhantomData<M>,
 }
 
-impl Recorder {
-    /// Creates a recorder with an empty record.
-    pub fn new() -> Recorder {
-        Recorder { record: MAGIC.to_vec() }
+impl<M: Recorded> Recorder<M> {
+    /// Creates a recorder for a machine that is made of `settings`.
+    pub fn new(settings: &M::Settings) -> Recorder<M> {
+        let mut record = MAGIC.to_vec();
+        record.push(M::KIND);
+        M::put_settings(settings, &mut record);
+        Recorder { record, machine: PhantomData }
     }
 
     /// Returns the record so far, without what was taken out.
@@ -58,52 +155,56 @@ impl Recorder {
     }
 }
 
-impl Default for Recorder {
-    fn default() -> Recorder {
-        Recorder::new()
-    }
-}
-
-impl Tap<Hub> for Recorder {
-    fn input(&mut self, now: Time, input: &Input<'_>) {
+impl<M: Recorded> Tap<M> for Recorder<M> {
+    fn input(&mut self, now: Time, input: &InputOf<'_, M>) {
         self.record.push(INPUT);
         now.put(&mut self.record);
-        input.put(&mut self.record);
+        M::put_input(input, &mut self.record);
     }
 
-    fn output(&mut self, output: &Output<'_>) {
+    fn output(&mut self, output: &M::Output<'_>) {
         self.record.push(OUTPUT);
-        digest::digest(output).put(&mut self.record);
+        M::digest(output).put(&mut self.record);
     }
 }
 
 /// One entry of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Entry<'a> {
-    /// An input of the hub.
+pub enum Entry<I> {
+    /// An input of the machine.
     Input {
         /// The time of the input.
         now: Time,
         /// The input.
-        input: Input<'a>,
+        input: I,
     },
-    /// The digest of an output of the hub.
+    /// The digest of an output of the machine.
     Output(u64),
 }
 
 /// An iterator over the entries of a record, without allocation. It ends after damage.
 #[derive(Clone, Debug)]
-pub struct Entries<'a> {
+pub struct Entries<'a, M> {
     whole: usize,
     rest: &'a [u8],
-    started: bool,
     over: bool,
+    machine: PhantomData<M>,
 }
 
-impl<'a> Entries<'a> {
-    /// Creates an iterator over the entries of `record`.
-    pub const fn new(record: &'a [u8]) -> Entries<'a> {
-        Entries { whole: record.len(), rest: record, started: false, over: false }
+impl<'a, M: Recorded> Entries<'a, M> {
+    /// Reads the head of `record`. Returns what the machine was made of, and an iterator over the
+    /// entries.
+    ///
+    /// # Errors
+    /// The record is of another version or kind of machine, or damaged.
+    pub fn open(record: &'a [u8]) -> Result<(M::Settings, Entries<'a, M>), Damage> {
+        let mut rest = record.strip_prefix(&MAGIC).ok_or(Damage::Magic)?;
+        if u8::take(&mut rest)? != M::KIND {
+            return Err(Damage::Kind);
+        }
+        let settings = M::take_settings(&mut rest)?;
+        let entries = Entries { whole: record.len(), rest, over: false, machine: PhantomData };
+        Ok((settings, entries))
     }
 
     /// Returns the number of bytes read so far.
@@ -111,17 +212,13 @@ impl<'a> Entries<'a> {
         self.whole - self.rest.len()
     }
 
-    fn read(&mut self) -> Result<Option<Entry<'a>>, Damage> {
-        if !self.started {
-            self.rest = self.rest.strip_prefix(&MAGIC).ok_or(Damage::Magic)?;
-            self.started = true;
-        }
+    fn read(&mut self) -> Result<Option<Entry<InputOf<'a, M>>>, Damage> {
         if self.rest.is_empty() {
             return Ok(None);
         }
         let mut rest = self.rest;
         let entry = match u8::take(&mut rest)? {
-            INPUT => Entry::Input { now: Time::take(&mut rest)?, input: Input::take(&mut rest)? },
+            INPUT => Entry::Input { now: Time::take(&mut rest)?, input: M::take_input(&mut rest)? },
             OUTPUT => Entry::Output(u64::take(&mut rest)?),
             _ => return Err(Damage::UnknownTag),
         };
@@ -130,8 +227,8 @@ impl<'a> Entries<'a> {
     }
 }
 
-impl<'a> Iterator for Entries<'a> {
-    type Item = Result<Entry<'a>, Damage>;
+impl<'a, M: Recorded> Iterator for Entries<'a, M> {
+    type Item = Result<Entry<InputOf<'a, M>>, Damage>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.over {
@@ -149,6 +246,8 @@ impl<'a> Iterator for Entries<'a> {
 pub enum Damage {
     /// The record does not begin with the magic of this version.
     Magic,
+    /// The record is of another kind of machine.
+    Kind,
     /// The record ends within an entry, as after a crash of the recording process.
     Truncated,
     /// An entry has an unknown tag.
@@ -161,6 +260,7 @@ impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Damage::Magic => "not a record of this version",
+            Damage::Kind => "a record of another kind of machine",
             Damage::Truncated => "it ends within an entry",
             Damage::UnknownTag => "an unknown tag",
             Damage::Policy => "an illegal policy",
@@ -196,11 +296,11 @@ pub enum ReplayError {
         /// The damage of the entry.
         damage: Damage,
     },
-    /// The hub decided differently: its version, settings or seed are not those of the recording.
+    /// The machine decided differently: its version is not that of the recording.
     Diverged {
         /// The number of the first different entry, from 0.
         entry: u64,
-        /// The time of the last input, in the hub's time.
+        /// The time of the last input, in the machine's time.
         at: Time,
         /// The difference.
         divergence: Divergence,
@@ -212,22 +312,22 @@ pub enum ReplayError {
 pub enum Divergence {
     /// The output differs from the recorded one.
     Other {
-        /// The link of the replayed output.
-        link: u32,
+        /// The number of the link or device of the replayed output.
+        subject: u64,
         /// The digest in the record.
         recorded: u64,
         /// The digest in the replay.
         replayed: u64,
     },
-    /// The record has an output, but the hub has none.
+    /// The record has an output, but the machine has none.
     Missing {
         /// The digest in the record.
         recorded: u64,
     },
-    /// The hub has an output, but the next entry of the record is an input.
+    /// The machine has an output, but the next entry of the record is an input.
     Surplus {
-        /// The link of the replayed output.
-        link: u32,
+        /// The number of the link or device of the replayed output.
+        subject: u64,
         /// The digest in the replay.
         replayed: u64,
     },
@@ -242,12 +342,12 @@ impl fmt::Display for ReplayError {
             ReplayError::Diverged { entry, at, divergence } => {
                 write!(f, "entry {entry}, at {}: ", at.since(Time::ZERO))?;
                 match divergence {
-                    Divergence::Other { link, .. } => {
-                        write!(f, "the replay has a different output, for link {link}")
+                    Divergence::Other { subject, .. } => {
+                        write!(f, "the replay has a different output, for {subject}")
                     }
                     Divergence::Missing { .. } => f.write_str("the replay has no output"),
-                    Divergence::Surplus { link, .. } => {
-                        write!(f, "the replay has an extra output, for link {link}")
+                    Divergence::Surplus { subject, .. } => {
+                        write!(f, "the replay has an extra output, for {subject}")
                     }
                 }
             }
@@ -257,15 +357,19 @@ impl fmt::Display for ReplayError {
 
 impl core::error::Error for ReplayError {}
 
-/// Replays the inputs of `record` on `hub`, and compares the outputs with the recorded ones.
-/// `hub` must be made in the same way as the recorded one.
+/// Makes the machine of `record` again, replays the inputs, and compares the outputs with the
+/// recorded ones.
 ///
 /// # Errors
 /// The first difference, or damage of the record. No bytes cause a panic.
-pub fn replay(mut hub: Hub, record: &[u8]) -> Result<ReplaySummary, ReplayError> {
+pub fn replay<M: Recorded>(record: &[u8]) -> Result<ReplaySummary, ReplayError> {
     let mut summary = ReplaySummary::default();
-    let mut entries = Entries::new(record);
+    let (settings, mut entries) = Entries::<M>::open(record)
+        .map_err(|damage| ReplayError::Damaged { entry: 0, offset: 0, damage })?;
+    let mut machine = M::make(settings);
     let mut number = 0;
+    // After a recorded output the recording polled all outputs before it handed in an input.
+    let mut is_polled = false;
     loop {
         let offset = entries.offset();
         let entry = match entries.next() {
@@ -278,12 +382,26 @@ pub fn replay(mut hub: Hub, record: &[u8]) -> Result<ReplaySummary, ReplayError>
         let result = match entry {
             Entry::Output(recorded) => {
                 summary.outputs += 1;
-                compare(&mut hub, recorded)
+                is_polled = true;
+                compare(&mut machine, recorded)
             }
-            Entry::Input { now, input } => feed(&mut hub, now, input).inspect(|()| {
-                summary.inputs += 1;
-                summary.until = now;
-            }),
+            Entry::Input { now, input } => {
+                let left = core::mem::take(&mut is_polled).then(|| machine.poll_output()).flatten();
+                let surplus = left.map(|output| Divergence::Surplus {
+                    subject: M::subject(&output),
+                    replayed: M::digest(&output),
+                });
+                match surplus {
+                    Some(surplus) => Err(surplus),
+                    None => {
+                        machine.handle(now, input);
+                        while machine.poll_moved().is_some() {}
+                        summary.inputs += 1;
+                        summary.until = now;
+                        Ok(())
+                    }
+                }
+            }
         };
         result.map_err(|divergence| ReplayError::Diverged {
             entry: number,
@@ -292,30 +410,21 @@ pub fn replay(mut hub: Hub, record: &[u8]) -> Result<ReplaySummary, ReplayError>
         })?;
         number += 1;
     }
-    while hub.poll_output().is_some() {
+    while machine.poll_output().is_some() {
         summary.unrecorded += 1;
     }
     Ok(summary)
 }
 
-fn feed(hub: &mut Hub, now: Time, input: Input<'_>) -> Result<(), Divergence> {
-    if let Some(output) = hub.poll_output() {
-        let replayed = digest::digest(&output);
-        return Err(Divergence::Surplus { link: output.link(), replayed });
-    }
-    hub.handle(now, input);
-    Ok(())
-}
-
-fn compare(hub: &mut Hub, recorded: u64) -> Result<(), Divergence> {
-    let Some(output) = hub.poll_output() else {
+fn compare<M: Recorded>(machine: &mut M, recorded: u64) -> Result<(), Divergence> {
+    let Some(output) = machine.poll_output() else {
         return Err(Divergence::Missing { recorded });
     };
-    let replayed = digest::digest(&output);
+    let replayed = M::digest(&output);
     if replayed == recorded {
         Ok(())
     } else {
-        Err(Divergence::Other { link: output.link(), recorded, replayed })
+        Err(Divergence::Other { subject: M::subject(&output), recorded, replayed })
     }
 }
 

@@ -4,8 +4,8 @@
 mod fleet;
 
 use systole_core::beacon::{
-    Answer, BadDatagram, CHALLENGE_REST, DATAGRAM, Datagram, GROUP, KICK_REST, KICKED, SIGNED,
-    Says, Statement, TAG,
+    BadDatagram, CHALLENGE_REST, DATAGRAM, Datagram, GROUP, KICK_REST, KICKED, Reply, SIGNED, Says,
+    Statement, TAG,
 };
 
 use crate::document;
@@ -23,7 +23,7 @@ fn meanings() -> [(&'static str, Datagram); 4] {
         leaving: false,
     };
     let goodbye = Statement { counter: 8, leaving: true, ..said };
-    let answer = |challenge, says| Datagram::Answer(Answer { device: DEVICE, challenge, says });
+    let answer = |challenge, says| Datagram::Reply(Reply { device: DEVICE, challenge, says });
     let statement = "statement of 0123456789abcdef, challenge c0ffee01, counter 7, status 0061";
     let heard = Says::Heard { counter: 7, bound_tenths: 300 };
     let again = Says::Again { above: 41, echo: 7 };

@@ -1,10 +1,10 @@
 //! Leave-taking in virtual time, with a model of the kernel's buffers and of the peer that reads.
 
-use systole_core::hub::{self, Hub, HubCommand};
+use systole_core::hub::{self, FRAME_MEMORY, Hub, HubCommand};
 use systole_core::kernel::{Patience, SendState, TcpSnapshot};
 use systole_core::link::Departure;
 use systole_core::link::departure::{
-    EXAMINE_INTERVAL, FIN_WAIT, Input, LEAVE_LIMIT, Output, STALL,
+    self, EXAMINE_INTERVAL, FIN_WAIT, Input, LEAVE_LIMIT, Output, STALL,
 };
 use systole_core::random::Random;
 use systole_core::{Machine, Span, Time};
@@ -78,7 +78,7 @@ impl World {
         }
     }
 
-    fn input(&mut self, input: Input) {
+    fn input(&mut self, input: impl Into<Input>) {
         self.departure.handle(self.now, input);
         while let Some(output) = self.departure.poll_output() {
             assert_eq!(self.closed, None, "an output after Close");
@@ -86,7 +86,7 @@ impl World {
                 Output::Examine => {
                     self.examinations += 1;
                     let snapshot = self.shows.then(|| self.snapshot());
-                    self.departure.handle(self.now, Input::Examined(snapshot));
+                    self.departure.handle(self.now, departure::Answer::Examined(snapshot));
                 }
                 Output::ShutdownWrite => {
                     assert!(self.queued == 0 && !self.shutdown, "our side closes after the queue");
@@ -135,10 +135,10 @@ impl World {
             self.progress = self.now;
         }
         if self.queued > 0 && taken > 0 {
-            self.input(Input::Taken);
+            self.input(departure::World::Taken);
         }
         if self.queued == 0 {
-            self.input(Input::Flushed);
+            self.input(departure::World::Flushed);
         }
         if self.queued + self.kernel == 0 {
             self.complete = self.complete.or(Some(self.now));
@@ -146,10 +146,10 @@ impl World {
         let at_end = self.closes_at_end && self.complete.is_some() && self.received == 0;
         if !self.peer_ended && (at_end || self.peer_closes.is_some_and(|at| at <= self.now)) {
             self.peer_ended = true;
-            self.input(Input::Ended);
+            self.input(departure::World::Ended);
         }
-        if self.departure.next_deadline().is_some_and(|at| at <= self.now) {
-            self.input(Input::Deadline);
+        if self.departure.next_deadline().is_some_and(|next| next.at <= self.now) {
+            self.input(departure::Answer::Deadline);
         }
     }
 
@@ -227,7 +227,7 @@ fn a_peer_that_stays_open_is_awaited_for_a_time_after_the_last_acknowledgement()
 fn a_failed_socket_is_closed_at_once() {
     let mut world = World::new(1_000_000, 500, LEAVE_LIMIT);
     world.step();
-    world.input(Input::Failed);
+    world.input(departure::World::Failed);
     assert_eq!(world.closed, Some(world.now));
 }
 
@@ -239,7 +239,7 @@ fn a_failure_takes_back_that_everything_was_acknowledged() {
     while !world.departure.is_acknowledged() {
         world.step();
     }
-    world.input(Input::Failed);
+    world.input(departure::World::Failed);
     assert!(world.closed.is_some() && !world.departure.is_acknowledged());
 }
 
@@ -280,10 +280,12 @@ fn every_close_has_a_reason_and_no_reason_is_missed() {
 
 #[test]
 fn a_drain_sets_the_limit() {
-    let mut hub = Hub::new(Time::ZERO, 1, Vec::new(), 1);
+    let settings =
+        hub::Settings { shard: 1, listeners: Vec::new(), seed: 1, frame_memory: FRAME_MEMORY };
+    let mut hub = Hub::new(settings);
     assert_eq!(hub.leave_limit(), LEAVE_LIMIT);
     let limit = Span::from_secs(600);
     let drain = HubCommand::Drain { limit, reconnect_within: Span::ZERO };
-    hub.handle(Time::ZERO, hub::Input::Command(drain));
+    hub.handle(Time::ZERO, hub::World::Command(drain));
     assert_eq!(hub.leave_limit(), limit);
 }

@@ -5,13 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
-use systole_core::hub::{self, Hub};
+use systole_core::hub::{self, FRAME_MEMORY, Hub};
 use systole_core::kernel::{Examination, SocketError, TcpSnapshot};
-use systole_core::link::{Command, Goodbye, Input, SessionKey, Settings, Side};
+use systole_core::link::{self, Command, Goodbye, Settings, Side};
+use systole_core::tap::Tap;
 use systole_core::tap::record::Recorder;
-use systole_core::tap::{Machine, Tap};
 use systole_core::wire::{Beat, CloseReason, Codec, DataKind, Frame};
-use systole_core::{Policy, Span, Time};
+use systole_core::{Machine, Policy, Span, Time};
 
 use crate::document;
 
@@ -58,54 +58,50 @@ fn every_hub_input_is_in_the_record_seed() {
         Command::Release,
         Command::Close(Goodbye::from(CloseReason::Other(77))),
     ];
-    let mut inputs = vec![
-        Input::Received(b"ping\n"),
-        Input::Overflowed,
-        Input::Deadline,
-        Input::Polled,
-        Input::Ended,
+    let mut worlds = vec![
+        link::World::Received(b"ping\n"),
+        link::World::Overflowed,
+        link::World::Ended,
+        link::World::Warned(SocketError::NetworkUnreachable),
     ];
     let errors = [SocketError::Reset, SocketError::HostUnreachable, SocketError::Local];
-    inputs.extend(errors.map(Input::Failed));
-    inputs.push(Input::Warned(SocketError::NetworkUnreachable));
+    worlds.extend(errors.map(link::World::Failed));
+    worlds.extend(commands.map(link::World::Command));
     let tcp = Some(TcpSnapshot { send_window: Some(7), ..TcpSnapshot::default() });
     let error = Some(SocketError::TimedOut);
-    inputs.push(Input::Examined(Examination {
-        tcp,
-        error,
-        ended: false,
-        local_down: Some(false),
-        queued: true,
-    }));
-    inputs.extend(commands.map(Input::Command));
-    // Answers to no question.
-    inputs.push(Input::Admitted(SessionKey { session: 7, epoch: 9 }));
-    inputs.push(Input::Refused(Goodbye::from(CloseReason::Unauthorized)));
-    let all = [
-        hub::Input::Deadline { horizon: Time::from_millis(600) },
-        hub::Input::Command(hub::HubCommand::ReportHeartbeats(true)),
-        hub::Input::Command(hub::HubCommand::Retune { listener: 2, policy: Policy::never() }),
-        hub::Input::Command(hub::HubCommand::Send {
+    let local_down = Some(false);
+    let examination = Examination { tcp, error, ended: false, local_down, queued: true };
+    let all: [hub::Input<'_>; 7] = [
+        hub::Answer::Examined { link: 0, examination }.into(),
+        hub::Answer::Deadline(hub::Part::Link(0)).into(),
+        hub::Answer::Deadline(hub::Part::Common).into(),
+        hub::World::Command(hub::HubCommand::ReportHeartbeats(true)).into(),
+        hub::World::Command(hub::HubCommand::Retune { listener: 2, policy: Policy::never() })
+            .into(),
+        hub::World::Command(hub::HubCommand::Send {
             listener: Some(2),
             bytes: b"hello all",
             kind: DataKind::TwentyOne,
-        }),
-        hub::Input::Command(hub::HubCommand::Drain {
+        })
+        .into(),
+        hub::World::Command(hub::HubCommand::Drain {
             limit: Span::from_secs(30),
             reconnect_within: Span::from_secs(9),
-        }),
+        })
+        .into(),
     ];
     let folder = document::root().join("fuzz/corpus/record");
-    check_seed(&folder, "one-of-each", recorded(&inputs, &all).record());
+    check_seed(&folder, "one-of-each", recorded(&worlds, &all).record());
 }
 
-/// Records each of these inputs for a link of its own, and then inputs for all links.
-fn recorded(inputs: &[Input<'_>], all: &[hub::Input<'_>]) -> Recorder {
-    let mut recorder = Recorder::new();
-    // The hub of the fuzz target, which asks for admissions.
+/// Records what happens to links, each to one of its own, and then other inputs.
+fn recorded(worlds: &[link::World<'_>], all: &[hub::Input<'_>]) -> Recorder<Hub> {
     let settings = |codec| Settings::new(codec, Side::Accepting, Policy::default());
     let codecs = [Codec::Native, Codec::Message1028, Codec::Line];
-    let mut hub = Hub::new(Time::ZERO, 1, codecs.map(settings).to_vec(), 1);
+    let listeners = codecs.map(settings).to_vec();
+    let made = hub::Settings { shard: 1, listeners, seed: 1, frame_memory: FRAME_MEMORY };
+    let mut recorder = Recorder::new(&made);
+    let mut hub = Hub::new(made);
     let mut millis = 0;
     let mut record_input = |input: hub::Input<'_>| {
         millis += 700;
@@ -116,28 +112,27 @@ fn recorded(inputs: &[Input<'_>], all: &[hub::Input<'_>]) -> Recorder {
             hub.handle(now, input);
             while let Some(output) = hub.poll_output() {
                 next = next.or(match output {
-                    hub::Output::Admit { link: 0, admission } => Some(hub::Input::Refused {
-                        link: 0,
-                        admission,
-                        goodbye: Goodbye::from(CloseReason::Full),
-                    }),
+                    hub::Output::Admit { link: 0, admission } => {
+                        let goodbye = Goodbye::from(CloseReason::Full);
+                        Some(hub::World::Refused { link: 0, admission, goodbye }.into())
+                    }
                     hub::Output::Admit { link, admission } => {
-                        Some(hub::Input::Identified { link, admission })
+                        Some(hub::World::Identified { link, admission }.into())
                     }
                     hub::Output::Own { session, .. } => {
-                        Some(hub::Input::Owned { session, epoch: 1 })
+                        Some(hub::Answer::Owned { session, epoch: 1 }.into())
                     }
                     hub::Output::Link { .. } => None,
                 });
             }
         }
     };
-    for (link, &input) in (0..).zip(inputs) {
+    for (link, &input) in (0..).zip(worlds) {
         let address = ([127, 0, 0, 1], 7).into();
-        record_input(hub::Input::Opened { link, listener: 2, address });
-        let first = Input::Received(b"hello\n");
-        record_input(hub::Input::Link { link, input: first });
-        record_input(hub::Input::Link { link, input });
+        record_input(hub::World::Opened { link, listener: 2, address }.into());
+        let first = link::World::Received(b"hello\n");
+        record_input(hub::World::Link { link, input: first }.into());
+        record_input(hub::World::Link { link, input }.into());
     }
     all.iter().copied().for_each(record_input);
     recorder

@@ -1,8 +1,8 @@
 //! Answers the requests of the control plane to a beacon shard.
 
-use systole_core::beacon::{BeaconCommand, Input, Presence};
+use systole_core::beacon::{BeaconCommand, Presence, World};
 use systole_core::wire::{BootId, InstanceId};
-use systole_core::{Machine, Span, hub};
+use systole_core::{Span, hub};
 
 use super::beacon_loop::BeaconLoop;
 use super::keys::device_text;
@@ -49,7 +49,7 @@ impl BeaconLoop {
     }
 
     pub(super) fn command(&mut self, command: BeaconCommand) {
-        self.hub.handle(self.clock.now(), Input::Command(command));
+        self.hub.handle(self.clock.now(), World::Command(command));
         self.carry_out();
     }
 
@@ -66,7 +66,7 @@ impl BeaconLoop {
 
     fn find(&self, session: u64) -> Option<Presence> {
         let place = u32::try_from(session & PLACE_MASK).ok()?;
-        self.hub.presence_at(place).filter(|presence| presence.subject.session == session)
+        self.hub.machine().presence_at(place).filter(|presence| presence.subject.session == session)
     }
 
     fn page(&self, from: u32, limit: usize, filter: &Filter) -> Page {
@@ -75,7 +75,7 @@ impl BeaconLoop {
         if filter.listener.is_some_and(|listener| listener != self.listener) {
             return page;
         }
-        let mut presences = self.hub.presences(from, SLOTS_PER_SEARCH);
+        let mut presences = self.hub.machine().presences(from, SLOTS_PER_SEARCH);
         while page.sessions.len() < limit
             && let Some(presence) = presences.next()
         {

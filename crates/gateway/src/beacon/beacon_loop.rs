@@ -7,13 +7,14 @@ use std::sync::Arc;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 use systole_core::beacon::{
-    BeaconCommand, BeaconHub, Datagram, Event, Input, Output, Settings, Statement,
-    Subject as BeaconSubject, Tag,
+    Answer, BeaconCommand, BeaconHub, Datagram, Event, Output, Settings, Statement,
+    Subject as BeaconSubject, Tag, World,
 };
 use systole_core::cause::Cause;
+use systole_core::driver::Driver;
 use systole_core::gather::{Gather, LONGEST_WAIT, Turn, Wait};
 use systole_core::wire::{BootId, InstanceId};
-use systole_core::{Machine, Span, Time};
+use systole_core::{Span, Time};
 use systole_net::datagrams::{RECEIVE_BUFFER, grow_receive_buffer};
 
 use super::keys::{DeviceKey, Keys, device_text};
@@ -53,7 +54,7 @@ const LEAST_KERNEL_BYTES: usize = 256;
 pub(super) struct BeaconLoop {
     poll: Poll,
     wake_ups: WakeUps,
-    pub(super) hub: BeaconHub,
+    pub(super) hub: Driver<BeaconHub>,
     pub(super) clock: LoopClock,
     pub(super) listener: u16,
     gather: Gather,
@@ -119,7 +120,7 @@ impl BeaconLoop {
         Ok(BeaconLoop {
             poll,
             wake_ups,
-            hub: BeaconHub::new(Time::ZERO, settings),
+            hub: Driver::new(Time::ZERO, BeaconHub::new(settings)),
             clock: LoopClock::new(clock, Arc::clone(&shard.stats), setup.distributions.clone()),
             listener: setup.listener,
             gather: Gather::of_beacons(Time::ZERO, setup.longest_rest),
@@ -178,13 +179,14 @@ impl BeaconLoop {
     /// Ends the sessions of all devices, so that each end is a fact, and delivers all facts.
     fn end_devices(&mut self) {
         self.command(BeaconCommand::Drain);
-        let mut online = self.hub.counters().online;
+        let mut online = self.hub.machine().counters().online;
         while online > 0 {
-            self.hub.handle(self.clock.horizon(), Input::Deadline);
+            let horizon = self.clock.horizon();
+            self.hub.expire(horizon, horizon);
             self.carry_out();
             // Facts of one step at a time wait, not of all devices.
             self.reports.flush_blocking();
-            let left = self.hub.counters().online;
+            let left = self.hub.machine().counters().online;
             if left >= online {
                 tracing::error!(devices = left, "a drain leaves devices online");
                 break;
@@ -200,7 +202,7 @@ impl BeaconLoop {
         let held = u32::try_from(self.reports.places_held()).unwrap_or(u32::MAX);
         if held != self.places_held {
             self.places_held = held;
-            self.command(BeaconCommand::HoldPlaces(held));
+            self.hub.handle(self.clock.now(), Answer::PlacesHeld(held));
         }
     }
 
@@ -314,11 +316,11 @@ impl BeaconLoop {
         key: &DeviceKey,
     ) {
         let now = self.clock.now();
-        self.hub.handle(now, Input::Statement { statement, address });
+        self.hub.handle(now, World::Statement { statement, address });
         while let Some(output) = self.hub.poll_output() {
             match output {
-                Output::Answer { answer, address } => {
-                    let bytes = key.seal(&Datagram::Answer(answer));
+                Output::Reply { reply: answer, address } => {
+                    let bytes = key.seal(&Datagram::Reply(answer));
                     self.socket.queue_answer(&bytes, address, to);
                 }
                 Output::Event { subject, event } => self.report(&subject, event),
@@ -348,7 +350,7 @@ impl BeaconLoop {
             if self.hub.next_deadline().is_none_or(|at| at > horizon) {
                 return;
             }
-            self.hub.handle(horizon, Input::Deadline);
+            self.hub.expire(horizon, horizon);
             self.carry_out();
             self.clock.record_work();
         }
@@ -403,7 +405,7 @@ impl BeaconLoop {
     /// Records whether devices are refused. A shard that is full pauses only once it has refused a
     /// device, and until it has room again.
     fn publish_accepting(&mut self) {
-        let counters = self.hub.counters();
+        let counters = self.hub.machine().counters();
         let is_full = counters.online.saturating_add(self.places_held) >= self.max_beacons;
         let has_refused = counters.full > self.refused;
         self.refused = counters.full;
@@ -428,7 +430,7 @@ impl BeaconLoop {
 
     fn publish_stats(&mut self) {
         self.publish_accepting();
-        let counters = self.hub.counters();
+        let counters = self.hub.machine().counters();
         let stats = &self.stats;
         stats.links.set(u64::from(counters.online));
         stats.online.set(u64::from(counters.online));

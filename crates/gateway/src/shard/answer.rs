@@ -1,9 +1,9 @@
 //! Answers the requests of the control plane to a shard.
 
+use systole_core::Span;
 use systole_core::hub::{self, Presence};
 use systole_core::link::{self, Command, Goodbye};
 use systole_core::wire::CloseReason;
-use systole_core::{Machine, Span};
 
 use super::shard_loop::ShardLoop;
 use crate::report::{SessionInfo, Subject};
@@ -30,14 +30,14 @@ impl ShardLoop {
             Request::Order { session, order, reply } => {
                 let link = self.hub.machine().find(session);
                 if let Some(link) = link {
-                    let input = link::Input::Command(command(order));
-                    self.hub.handle(self.clock.now(), hub::Input::Link { link, input });
+                    let input = link::World::Command(command(order));
+                    self.hub.handle(self.clock.now(), hub::World::Link { link, input });
                     self.carry_out();
                 }
                 let _ = reply.send(link.is_some());
             }
             Request::Command(command) => {
-                self.hub.handle(self.clock.now(), hub::Input::Command(command));
+                self.hub.handle(self.clock.now(), hub::World::Command(command));
                 self.carry_out();
             }
             Request::StopAccepting => {

@@ -5,7 +5,7 @@ use systole_core::cause::Verdict;
 use systole_core::hub;
 use systole_core::link::{self, BeatKind, Closing, Event, Lane, Output};
 use systole_core::policy::Detection;
-use systole_core::{Machine, Policy, Span};
+use systole_core::{Policy, Span};
 
 use super::shard_loop::ShardLoop;
 use super::sockets::Feedback;
@@ -31,12 +31,12 @@ impl ShardLoop {
                 hub::Output::Link { link, output } => (link, output),
                 // Whoever comes is admitted, and has the identity that it claims.
                 hub::Output::Admit { link, admission } => {
-                    self.answers.push_back(hub::Input::Identified { link, admission });
+                    self.answers.push_back(hub::World::Identified { link, admission }.into());
                     continue;
                 }
                 hub::Output::Own { session, .. } => {
                     let epoch = self.epochs.next();
-                    self.answers.push_back(hub::Input::Owned { session, epoch });
+                    self.answers.push_back(hub::Answer::Owned { session, epoch }.into());
                     continue;
                 }
             };
@@ -51,7 +51,6 @@ impl ShardLoop {
                 }
                 Output::Examine { route } => self.sockets.request_examination(link, route),
                 Output::Patience(patience) => self.sockets.follow(link, &patience),
-                Output::Poll => self.polls.push(link),
                 Output::Event(event) => {
                     if let Some(reportable) = Reportable::of(event) {
                         self.report(link, reportable);
@@ -88,8 +87,8 @@ impl ShardLoop {
             return true;
         }
         if let Some((link, piece)) = self.logic.poll_send() {
-            let input = link::Input::Command(piece.into());
-            self.hub.handle(self.clock.now(), hub::Input::Link { link, input });
+            let input = link::World::Command(piece.into());
+            self.hub.handle(self.clock.now(), hub::World::Link { link, input });
             return true;
         }
         self.sockets.flush();
@@ -98,12 +97,16 @@ impl ShardLoop {
 
     fn handle_feedback(&mut self, link: u32, feedback: Feedback) {
         let input = match feedback {
-            Feedback::Overflowed => link::Input::Overflowed,
-            Feedback::Warned(error) => link::Input::Warned(error),
-            Feedback::Examine { route } => link::Input::Examined(self.sockets.examine(link, route)),
+            Feedback::Overflowed => link::World::Overflowed,
+            Feedback::Warned(error) => link::World::Warned(error),
+            Feedback::Examine { route } => {
+                let examination = self.sockets.examine(link, route);
+                let answer = hub::Answer::Examined { link, examination };
+                return self.hub.handle(self.clock.now(), answer);
+            }
             Feedback::Failed => return self.read_in_next_turn(link),
         };
-        self.hub.handle(self.clock.now(), hub::Input::Link { link, input });
+        self.hub.handle(self.clock.now(), hub::World::Link { link, input });
     }
 
     /// Reports an event of a link and counts it; a round trip only goes into the histogram.

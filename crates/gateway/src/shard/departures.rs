@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Shutdown;
 
 use systole_core::link::Departure;
-use systole_core::link::departure::{Input, Output};
+use systole_core::link::departure::{Answer, Input, Output, World};
 use systole_core::{Machine, Span, Time};
 use systole_net::examine::tcp_snapshot;
 use systole_net::socket_options;
@@ -51,7 +51,7 @@ impl Departures {
         let Some(entry) = self.links.get_mut(&link) else {
             return;
         };
-        let Some(next) = entry.departure.next_deadline() else {
+        let Some(next) = entry.departure.next_deadline().map(|next| next.at) else {
             return;
         };
         if entry.armed.is_some_and(|armed| armed <= next) {
@@ -90,7 +90,7 @@ impl Sockets {
         let entry = Entry { departure: Departure::new(now, limit), armed: None };
         self.departures.links.insert(link, entry);
         if fin_received {
-            self.feed_departure(link, now, Input::Ended);
+            self.feed_departure(link, now, World::Ended);
         }
         self.continue_departure(link, now);
     }
@@ -112,7 +112,7 @@ impl Sockets {
             return;
         };
         if conn.state == ConnState::Leaving {
-            let input = if conn.outbox.is_none() { Input::Flushed } else { Input::Taken };
+            let input = if conn.outbox.is_none() { World::Flushed } else { World::Taken };
             self.feed_departure(link, now, input);
         }
     }
@@ -125,8 +125,8 @@ impl Sockets {
         }
         for _ in 0..READS_PER_TURN {
             let input = match self.read(link, scratch) {
-                ReadOutcome::Failed(_) => Input::Failed,
-                ReadOutcome::Empty if self.has_fin(link) => Input::Ended,
+                ReadOutcome::Failed(_) => World::Failed,
+                ReadOutcome::Empty if self.has_fin(link) => World::Ended,
                 ReadOutcome::Empty => return false,
                 // A pending error is read after the end of the stream.
                 ReadOutcome::Bytes(_) | ReadOutcome::Warned(_) | ReadOutcome::Ended => continue,
@@ -143,7 +143,7 @@ impl Sockets {
             let Some(link) = self.departures.take_due(now) else {
                 return;
             };
-            self.feed_departure(link, now, Input::Deadline);
+            self.feed_departure(link, now, Answer::Deadline);
         }
     }
 
@@ -152,7 +152,7 @@ impl Sockets {
     }
 
     /// Feeds a departure and carries out its outputs.
-    fn feed_departure(&mut self, link: u32, now: Time, input: Input) {
+    fn feed_departure(&mut self, link: u32, now: Time, input: impl Into<Input>) {
         let entry = self.departures.links.get_mut(&link);
         let (Some(entry), Some(conn)) = (entry, self.conns.get(link as usize)) else {
             return;
@@ -163,7 +163,7 @@ impl Sockets {
             match output {
                 Output::Examine => {
                     let seen = tcp_snapshot(&conn.stream);
-                    departure.handle(now, Input::Examined(seen));
+                    departure.handle(now, Answer::Examined(seen));
                 }
                 Output::ShutdownWrite => {
                     // It fails only on a connection that has failed.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use mio::event::Event as Readiness;
 use mio::{Events, Interest, Poll, Token};
+use systole_core::driver::Driver;
 use systole_core::gather::{Gather, Turn, Wait};
 use systole_core::hub::{self, Hub};
 use systole_core::link::{self, Goodbye};
-use systole_core::tap::{Tapped, Untapped};
 use systole_core::wire::CloseReason;
-use systole_core::{Machine, Span, Time};
+use systole_core::{Span, Time};
 use systole_net::listener::BACKLOG;
 use systole_net::socket_options;
 
@@ -74,7 +74,7 @@ const READINESS: Interest = Interest::READABLE.add(Interest::WRITABLE);
 pub(super) struct ShardLoop {
     pub(super) poll: Poll,
     wake_ups: WakeUps,
-    pub(super) hub: Tapped<Hub, Untapped>,
+    pub(super) hub: Driver<Hub>,
     pub(super) clock: LoopClock,
     gather: Gather,
     /// Whether data was received or sent in this turn.
@@ -87,8 +87,6 @@ pub(super) struct ShardLoop {
     scratch: Box<[u8]>,
     /// Links whose sockets may hold unread bytes for which no further edge will come.
     unread: Vec<u32>,
-    /// Links whose sockets the hub asked to read before it judges them.
-    pub(super) polls: Vec<u32>,
     pub(super) logic: Logic,
     /// Answers to the hub, to be handed in once its outputs have been carried out.
     pub(super) answers: VecDeque<hub::Input<'static>>,
@@ -127,14 +125,18 @@ impl ShardLoop {
         let mut acceptor = Acceptor::new(listening, setup.max_links as usize);
         acceptor.end_turn(Time::ZERO, poll.registry())?;
         setup.stats.listening.set(acceptor.open() as u64);
-        let hub = Hub::new(Time::ZERO, setup.index, settings, setup.seed)
-            .with_frame_memory(setup.frame_memory);
+        let hub = Hub::new(hub::Settings {
+            shard: setup.index,
+            listeners: settings,
+            seed: setup.seed,
+            frame_memory: setup.frame_memory,
+        });
         let stats = Arc::clone(&setup.stats);
         let clock = LoopClock::new(setup.clock, stats, setup.distributions.clone());
         Ok(ShardLoop {
             poll,
             wake_ups,
-            hub: Tapped::new(hub, Untapped),
+            hub: Driver::new(Time::ZERO, hub),
             clock,
             gather: Gather::of_links(Time::ZERO, setup.longest_rest),
             data_moved: false,
@@ -143,7 +145,6 @@ impl ShardLoop {
             acceptor,
             scratch: vec![0; LARGE_READ].into_boxed_slice(),
             unread: Vec::new(),
-            polls: Vec::new(),
             logic: setup.logic,
             answers: VecDeque::new(),
             epochs: setup.epochs,
@@ -215,8 +216,8 @@ impl ShardLoop {
                 stay_away: false,
                 return_after: Span::ZERO,
             };
-            let input = link::Input::Command(link::Command::Close(goodbye));
-            self.hub.handle(self.clock.now(), hub::Input::Link { link, input });
+            let input = link::World::Command(link::Command::Close(goodbye));
+            self.hub.handle(self.clock.now(), hub::World::Link { link, input });
             self.carry_out();
         }
         self.publish_stats();
@@ -225,11 +226,10 @@ impl ShardLoop {
 
     /// Returns how long to wait after this turn, in which `read` sockets were read.
     fn next_wait(&mut self, read: usize) -> Wait {
-        let hub = self.hub.machine();
-        let counters = hub.counters();
+        let counters = self.hub.machine().counters();
         let now = self.clock.read_now();
         let deadlines = [
-            hub.next_deadline(),
+            self.hub.next_deadline(),
             self.sockets.departures.next_deadline(),
             self.reports.retry_at(now),
             self.acceptor.next_deadline(),
@@ -335,14 +335,14 @@ impl ShardLoop {
                     continue;
                 }
                 ReadOutcome::Warned(error) => {
-                    let input = link::Input::Warned(error);
-                    self.hub.handle(now, hub::Input::Link { link, input });
+                    let input = link::World::Warned(error);
+                    self.hub.handle(now, hub::World::Link { link, input });
                     self.carry_out();
                     continue;
                 }
                 ReadOutcome::Ended => {
-                    let input = link::Input::Ended;
-                    self.hub.handle(now, hub::Input::Link { link, input });
+                    let input = link::World::Ended;
+                    self.hub.handle(now, hub::World::Link { link, input });
                     self.carry_out();
                     if !self.sockets.is_open(link) {
                         return;
@@ -350,9 +350,9 @@ impl ShardLoop {
                     // A pending error is read after the end of the stream.
                     continue;
                 }
-                ReadOutcome::Failed(error) => link::Input::Failed(error),
+                ReadOutcome::Failed(error) => link::World::Failed(error),
             };
-            self.hub.handle(now, hub::Input::Link { link, input });
+            self.hub.handle(now, hub::World::Link { link, input });
             return self.carry_out();
         }
         self.read_in_next_turn(link);
@@ -364,8 +364,8 @@ impl ShardLoop {
         let before = self.clock.worked();
         self.bytes_in += count as u64;
         let bytes = self.scratch.get(..count).unwrap_or_default();
-        let input = link::Input::Received(bytes);
-        self.hub.handle(self.clock.now(), hub::Input::Link { link, input });
+        let input = link::World::Received(bytes);
+        self.hub.handle(self.clock.now(), hub::World::Link { link, input });
         self.carry_out();
         self.clock.record_work();
         self.clock.worked().less(before)
@@ -415,7 +415,7 @@ impl ShardLoop {
         let link = entry.key() as u32;
         entry.insert(Conn::new(stream));
         self.accepted += 1;
-        self.hub.handle(self.clock.now(), hub::Input::Opened { link, listener, address });
+        self.hub.handle(self.clock.now(), hub::World::Opened { link, listener, address });
         self.carry_out();
     }
 
@@ -436,35 +436,30 @@ impl ShardLoop {
         self.clock.advance();
         let (horizon, limit) = (self.clock.horizon(), self.clock.limit());
         for _ in 0..EXPIRIES_PER_TURN {
-            if self.hub.machine().next_deadline().is_none_or(|at| at > limit) {
+            if self.hub.next_deadline().is_none_or(|at| at > limit) {
                 return;
             }
-            self.hub.handle(limit, hub::Input::Deadline { horizon });
+            self.hub.expire(limit, horizon);
             self.carry_out();
             self.clock.record_work();
-            self.answer_polls(limit);
+            while let Some(link) = self.hub.poll_read() {
+                self.answer_poll(link, limit);
+            }
         }
     }
 
-    /// Reads the sockets that the hub asked for, and reports each that is read to the end. A link
-    /// that stays unread is asked for again at each tick, so a read here must not stop early.
-    fn answer_polls(&mut self, now: Time) {
-        let mut polls = std::mem::take(&mut self.polls);
-        for link in polls.drain(..) {
-            // A socket left unread has had its reads of this turn.
-            if !self.sockets.is_unread(link) {
-                self.readable(link, false);
-            }
-            if self.sockets.is_open(link) && !self.sockets.is_unread(link) {
-                let input = link::Input::Polled;
-                self.hub.handle(now, hub::Input::Link { link, input });
-                self.carry_out();
-            }
-            self.clock.record_work();
+    /// Reads a socket whose link is to be judged, and has it judged if it was read to the end. A
+    /// link that stays unread is named again at each tick, so a read here must not stop early.
+    fn answer_poll(&mut self, link: u32, now: Time) {
+        // A socket left unread has had its reads of this turn.
+        if !self.sockets.is_unread(link) {
+            self.readable(link, false);
         }
-        // Keeps the memory, and what the answers may have asked for.
-        polls.append(&mut self.polls);
-        self.polls = polls;
+        if self.sockets.is_open(link) && !self.sockets.is_unread(link) {
+            self.hub.judge(now, link);
+            self.carry_out();
+        }
+        self.clock.record_work();
     }
 
     fn publish_stats(&mut self) {

@@ -7,7 +7,7 @@ use std::process::Command as Process;
 use std::sync::Arc;
 use std::time::Duration;
 
-use systole_core::beacon::{Answer, DATAGRAM, Datagram, Device, Heard};
+use systole_core::beacon::{DATAGRAM, Datagram, Device, Heard, Reply};
 use systole_core::cause::Cause;
 use systole_core::gather::LONGEST_REST;
 use systole_core::wire::CloseReason;
@@ -171,14 +171,14 @@ impl Client {
         self.socket.send_to(bytes, self.gateway).unwrap();
     }
 
-    fn receive(&self) -> (Answer, usize) {
+    fn receive(&self) -> (Reply, usize) {
         let mut bytes = [0; 2_000];
         let (length, from) = self.socket.recv_from(&mut bytes).unwrap();
         assert_eq!(from, self.gateway);
         let (datagram, tag) = Datagram::decode(&bytes[..length]).unwrap();
         assert!(self.keys.of(self.number).unwrap().proves(&datagram, &tag));
         match datagram {
-            Datagram::Answer(answer) => (answer, length),
+            Datagram::Reply(answer) => (answer, length),
             other => panic!("{other:?}"),
         }
     }

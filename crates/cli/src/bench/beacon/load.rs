@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use systole_core::beacon::{Answer, DATAGRAM, Datagram, Device, Heard};
+use systole_core::beacon::{DATAGRAM, Datagram, Device, Heard, Reply};
 use systole_gateway::beacon::keys::Keys;
 use systole_net::Clock;
 use systole_net::datagrams::{RECEIVE_BUFFER, grow_receive_buffer};
@@ -197,7 +197,7 @@ impl<'a> Load<'a> {
                     Err(error) => return Err(error),
                 };
                 let Ok((datagram, tag)) = Datagram::decode(&bytes[..length]) else { continue };
-                let Datagram::Answer(answer) = datagram else { continue };
+                let Datagram::Reply(answer) = datagram else { continue };
                 let proven =
                     self.keys.of(answer.device).is_some_and(|key| key.proves(&datagram, &tag));
                 if proven {
@@ -208,7 +208,7 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    fn handle_answer(&mut self, answer: Answer) -> io::Result<()> {
+    fn handle_answer(&mut self, answer: Reply) -> io::Result<()> {
         let index = usize::try_from(answer.device).unwrap_or(usize::MAX);
         let Some(device) = self.devices.get_mut(index) else {
             return Ok(());

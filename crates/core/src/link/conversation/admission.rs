@@ -9,7 +9,7 @@ use crate::cause::{Cause, Verdict};
 use crate::link::outbound::Writer;
 use crate::link::peer::{Context, Effect};
 use crate::link::{Goodbye, Lane, SessionKey};
-use crate::liveness::{Deadline, Reason};
+use crate::machine::{Deadline, Reason};
 use crate::time::{Span, Time};
 use crate::wire::{Account, CloseReason, Frame, MAX_DATA, Malformed};
 

@@ -7,7 +7,7 @@ use super::{Conversation, FLOOR_PER_SECOND, Stage};
 use crate::cause::{Cause, Verdict};
 use crate::link::outbound::Writer;
 use crate::link::peer::Effect;
-use crate::liveness::{Deadline, Reason};
+use crate::machine::{Deadline, Reason};
 use crate::time::{Span, Time};
 use crate::wire::Malformed;
 use crate::wire::decoder::Incomplete;

@@ -12,7 +12,12 @@ const UNREACHABLE: [SocketError; 3] =
 
 /// Hands `input` to `link`, answers its examinations with `shown`, and returns the verdict if there
 /// is one.
-fn verdict(link: &mut Link, at: u64, input: Input<'_>, shown: Examination) -> Option<Verdict> {
+fn verdict<'a>(
+    link: &mut Link,
+    at: u64,
+    input: impl Into<Input<'a>>,
+    shown: Examination,
+) -> Option<Verdict> {
     let now = Time::from_millis(at);
     link.handle(now, input);
     let mut lost = None;
@@ -20,7 +25,7 @@ fn verdict(link: &mut Link, at: u64, input: Input<'_>, shown: Examination) -> Op
         if let Output::Event(Event::Lost { verdict, .. }) = output {
             lost = Some(verdict);
         } else if let Output::Examine { .. } = output {
-            link.handle(now, Input::Examined(shown));
+            link.handle(now, Answer::Examined(shown));
         }
     }
     lost
@@ -28,10 +33,10 @@ fn verdict(link: &mut Link, at: u64, input: Input<'_>, shown: Examination) -> Op
 
 /// Returns the cause and the confidence of the verdict on a silent peer whose first probe went out
 /// at 1 s, if `input` comes at 1.2 s.
-fn after_a_probe(input: Input<'_>, tcp: TcpSnapshot) -> Option<(Cause, Confidence)> {
+fn after_a_probe<'a>(input: impl Into<Input<'a>>, tcp: TcpSnapshot) -> Option<(Cause, Confidence)> {
     let mut link = link(Hung::End);
     let shown = Examination { tcp: Some(tcp), ..Examination::default() };
-    assert_eq!(verdict(&mut link, 1_000, Input::Deadline, shown), None);
+    assert_eq!(verdict(&mut link, 1_000, Answer::Deadline, shown), None);
     verdict(&mut link, 1_200, input, shown).map(|found| (found.cause, found.confidence))
 }
 
@@ -57,7 +62,7 @@ fn rule_1_a_part_of_a_frame_is_evidence() {
     let mut link = link(Hung::End);
     run(&mut link, 2_400, acknowledging);
     let now = Time::from_millis(2_900);
-    link.handle(now, Input::Received(&whole[..1]));
+    link.handle(now, World::Received(&whole[..1]));
     let mut heard = Run::default();
     poll(&mut link, now, &acknowledging, &mut heard);
     assert_eq!(heard.recovered, [2_900]);
@@ -70,16 +75,20 @@ fn rule_14_an_error_of_a_connection_that_stands_ends_nothing_before_the_bound() 
     let errors = UNREACHABLE.into_iter().chain([SocketError::Local]);
     for error in errors {
         let mut told = link(Hung::End);
-        assert_eq!(verdict(&mut told, 500, Input::Warned(error), Examination::default()), None);
+        assert_eq!(verdict(&mut told, 500, World::Warned(error), Examination::default()), None);
         let (at, _) = run(&mut told, 10_000, |_| TcpSnapshot::default()).lost.unwrap();
         assert_eq!(at, 3_000, "{error:?}, reported by a read or a write");
 
         let mut examined = link(Hung::End);
         for at in [1_000, 1_500, 2_000, 2_500] {
             let shown = Examination { error: Some(error), ..Examination::default() };
-            assert_eq!(verdict(&mut examined, at, Input::Deadline, shown), None, "{error:?}, {at}");
+            assert_eq!(
+                verdict(&mut examined, at, Answer::Deadline, shown),
+                None,
+                "{error:?}, {at}"
+            );
         }
-        let last = verdict(&mut examined, 3_000, Input::Deadline, Examination::default());
+        let last = verdict(&mut examined, 3_000, Answer::Deadline, Examination::default());
         assert_eq!(last.map(|verdict| verdict.is_early()), Some(false), "{error:?}, by a look");
     }
 }
@@ -90,17 +99,17 @@ fn rows_2_and_3_an_end_with_a_goodbye_is_closed_and_one_without_is_exited() {
     let mut link = half_close::established(Codec::Native);
     let goodbye = Close { reason: CloseReason::Done, final_: false, return_after_ms: 0, text: "" };
     Codec::Native.encode(&Frame::Close(goodbye), &mut bytes);
-    let said = verdict(&mut link, 500, Input::Received(&bytes), Examination::default()).unwrap();
+    let said = verdict(&mut link, 500, World::Received(&bytes), Examination::default()).unwrap();
     let closed = Cause::PeerClosed(CloseReason::Done);
     assert_eq!((said.cause, said.confidence), (closed, Confidence::Certain));
 
-    let exited = after_a_probe(Input::Ended, TcpSnapshot::default());
+    let exited = after_a_probe(World::Ended, TcpSnapshot::default());
     assert_eq!(exited, Some((Cause::PeerExited, Confidence::High)));
 }
 
 #[test]
 fn rows_4_and_5_a_reset_is_an_exit_if_nothing_was_owed_and_a_reset_if_something_was() {
-    let failed = Input::Failed(SocketError::Reset);
+    let failed = World::Failed(SocketError::Reset);
     let exited = after_a_probe(failed, reset(100, 0));
     assert_eq!(exited, Some((Cause::PeerExited, Confidence::High)));
     let refused = after_a_probe(failed, reset(1_200, 5));
@@ -111,15 +120,15 @@ fn rows_4_and_5_a_reset_is_an_exit_if_nothing_was_owed_and_a_reset_if_something_
 fn row_8_each_error_of_the_path_is_a_warning_and_the_cause_at_the_bound() {
     for error in UNREACHABLE {
         let mut link = link(Hung::End);
-        verdict(&mut link, 1_000, Input::Deadline, Examination::default());
+        verdict(&mut link, 1_000, Answer::Deadline, Examination::default());
         let now = Time::from_millis(1_200);
-        link.handle(now, Input::Warned(error));
+        link.handle(now, World::Warned(error));
         let mut warned = false;
         while let Some(output) = link.poll_output() {
             warned |=
                 matches!(output, Output::Event(Event::Warned { cause: Cause::Unreachable, .. }));
             if let Output::Examine { .. } = output {
-                link.handle(now, Input::Examined(Examination::default()));
+                link.handle(now, Answer::Examined(Examination::default()));
             }
         }
         assert!(warned, "{error:?}");
@@ -135,9 +144,9 @@ fn row_8_a_connection_that_ends_after_such_an_error_was_unreachable() {
         let mut ended = link(Hung::End);
         run(&mut ended, 1_100, acknowledging);
         let shown = Examination { error: Some(error), ended: true, ..Examination::default() };
-        let lost = verdict(&mut ended, 1_200, Input::Warned(error), shown).unwrap();
+        let lost = verdict(&mut ended, 1_200, World::Warned(error), shown).unwrap();
         assert_eq!((lost.cause, lost.is_early()), (Cause::Unreachable, true), "{error:?}");
-        let failed = after_a_probe(Input::Failed(error), TcpSnapshot::default());
+        let failed = after_a_probe(World::Failed(error), TcpSnapshot::default());
         assert_eq!(failed.map(|(cause, _)| cause), Some(Cause::Unreachable), "{error:?}");
     }
 }
@@ -146,7 +155,7 @@ fn row_8_a_connection_that_ends_after_such_an_error_was_unreachable() {
 fn row_15_a_kernel_timeout_keeps_what_was_seen_before() {
     let mut link = link(Hung::End);
     run(&mut link, 2_700, acknowledging);
-    let timeout = Input::Failed(SocketError::TimedOut);
+    let timeout = World::Failed(SocketError::TimedOut);
     let lost = verdict(&mut link, 3_100, timeout, Examination::default()).unwrap();
     assert_eq!(lost.cause, Cause::AppHung);
     assert!(lost.grounds.contains(Ground::KernelGaveUp));
@@ -155,13 +164,13 @@ fn row_15_a_kernel_timeout_keeps_what_was_seen_before() {
 
 #[test]
 fn ends_that_this_end_decides_have_their_cause_with_certainty() {
-    let close = |reason: CloseReason| Input::Command(Command::Close(reason.into()));
+    let close = |reason: CloseReason| World::Command(Command::Close(reason.into()));
     for (input, cause) in [
         (close(CloseReason::Kicked), Cause::Kicked),
         (close(CloseReason::Drained), Cause::Drained),
         (close(CloseReason::Done), Cause::Finished),
-        (Input::Overflowed, Cause::SlowConsumer),
-        (Input::Failed(SocketError::Local), Cause::LocalFault),
+        (World::Overflowed, Cause::SlowConsumer),
+        (World::Failed(SocketError::Local), Cause::LocalFault),
     ] {
         assert_eq!(after_a_probe(input, acknowledging(0)), Some((cause, Confidence::Certain)));
     }

@@ -12,7 +12,12 @@ const fn ms(millis: u64) -> Time {
 }
 
 /// Hands in an input, and answers examinations with `tcp`. Returns the events as text.
-fn events(link: &mut Link, millis: u64, input: Input<'_>, tcp: TcpSnapshot) -> Vec<String> {
+fn events<'a>(
+    link: &mut Link,
+    millis: u64,
+    input: impl Into<Input<'a>>,
+    tcp: TcpSnapshot,
+) -> Vec<String> {
     link.handle(ms(millis), input);
     let mut events = Vec::new();
     loop {
@@ -24,7 +29,6 @@ fn events(link: &mut Link, millis: u64, input: Input<'_>, tcp: TcpSnapshot) -> V
                 Output::Transmit { .. }
                 | Output::Patience(_)
                 | Output::Admit
-                | Output::Poll
                 | Output::Close(_) => {}
             }
         }
@@ -32,16 +36,16 @@ fn events(link: &mut Link, millis: u64, input: Input<'_>, tcp: TcpSnapshot) -> V
             return events;
         }
         let shown = Examination { tcp: Some(tcp), ..Examination::default() };
-        link.handle(ms(millis), Input::Examined(shown));
+        link.handle(ms(millis), Answer::Examined(shown));
     }
 }
 
 fn command(link: &mut Link, millis: u64, command: Command<'_>) {
-    events(link, millis, Input::Command(command), acknowledging(0));
+    events(link, millis, World::Command(command), acknowledging(0));
 }
 
 fn end(link: &mut Link, millis: u64) -> Vec<String> {
-    events(link, millis, Input::Ended, acknowledging(0))
+    events(link, millis, World::Ended, acknowledging(0))
 }
 
 fn lost_by(
@@ -89,7 +93,7 @@ fn an_overdue_half_closed_peer_on_hold_is_not_ended_by_an_enforced_policy() {
     let mut link = established(Codec::Native);
     command(&mut link, 100, Command::Retune(policy().with_enforce(false)));
     end(&mut link, 700);
-    events(&mut link, 2_700, Input::Deadline, acknowledging(0));
+    events(&mut link, 2_700, Answer::Deadline, acknowledging(0));
     command(&mut link, 3_000, Command::Hold(MINUTE));
     command(&mut link, 4_000, Command::Retune(policy()));
     let lost = lost_by(&mut link, 100_000, |_| acknowledging(0));
@@ -100,7 +104,7 @@ fn an_overdue_half_closed_peer_on_hold_is_not_ended_by_an_enforced_policy() {
 fn a_held_half_closed_peer_is_examined_for_its_bytes_and_the_kernel_waits_for_it() {
     let mut link = established(Codec::Native);
     end(&mut link, 700);
-    link.handle(ms(800), Input::Command(Command::Hold(MINUTE)));
+    link.handle(ms(800), World::Command(Command::Hold(MINUTE)));
     let mut patience = None;
     while let Some(output) = link.poll_output() {
         if let Output::Patience(found) = output {
@@ -135,7 +139,7 @@ fn a_half_close_ends_a_suspicion_and_says_so() {
 #[test]
 fn an_end_after_a_passing_error_of_a_router_ends_nothing() {
     let mut link = established(Codec::Native);
-    let warned = Input::Warned(SocketError::HostUnreachable);
+    let warned = World::Warned(SocketError::HostUnreachable);
     events(&mut link, 100, warned, acknowledging(0));
     let events = end(&mut link, 700);
     assert!(!events.iter().any(|event| event.starts_with("Lost")), "{events:?}");
@@ -172,7 +176,7 @@ fn an_overdue_peer_under_a_longer_bound_is_overdue_at_its_end() {
     let mut overdue = Vec::new();
     while overdue.is_empty() {
         let at = link.next_deadline().expect("it is judged again").at.as_millis();
-        let events = events(&mut link, at, Input::Deadline, acknowledging(0));
+        let events = events(&mut link, at, Answer::Deadline, acknowledging(0));
         overdue.extend(events.into_iter().filter(|event| event.starts_with("Overdue")));
         assert!(at <= 600_000, "{at}");
     }
@@ -181,10 +185,10 @@ fn an_overdue_peer_under_a_longer_bound_is_overdue_at_its_end() {
 #[test]
 fn a_kept_peer_that_wakes_in_the_middle_of_a_frame_may_complete_it() {
     let mut link = link(Hung::Keep(MINUTE));
-    events(&mut link, 500, Input::Received(b"part of a "), acknowledging(0));
+    events(&mut link, 500, World::Received(b"part of a "), acknowledging(0));
     assert_eq!(run(&mut link, 30_000, acknowledging).hung.len(), 1);
-    events(&mut link, 30_000, Input::Received(b"li"), acknowledging(0));
-    let events = events(&mut link, 30_001, Input::Deadline, acknowledging(0));
+    events(&mut link, 30_000, World::Received(b"li"), acknowledging(0));
+    let events = events(&mut link, 30_001, Answer::Deadline, acknowledging(0));
     assert!(!events.iter().any(|event| event.starts_with("Lost")), "{events:?}");
 }
 
@@ -195,7 +199,7 @@ fn what_a_peer_asks_for_does_not_undo_what_an_operator_decided() {
     let wish = Policy::new(Span::from_secs(2), Span::from_secs(1), 3).unwrap();
     let mut bytes = Vec::new();
     Codec::Native.encode(&crate::wire::Frame::Retune(wish), &mut bytes);
-    events(&mut link, 2_000, Input::Received(&bytes), acknowledging(0));
+    events(&mut link, 2_000, World::Received(&bytes), acknowledging(0));
     assert_eq!(link.policy().bound(), wish.bound());
     assert!(!link.policy().enforce(), "{:?}", link.policy());
 }
@@ -211,13 +215,13 @@ fn a_retune_is_no_hold() {
 #[test]
 fn no_bytes_are_no_evidence() {
     let mut link = link(Hung::End);
-    link.handle(ms(500), Input::Received(b""));
+    link.handle(ms(500), World::Received(b""));
     assert_eq!(link.last_heard(), Time::ZERO);
 }
 
 #[test]
 fn an_ended_link_has_no_deadline() {
     let mut link = established(Codec::Native);
-    link.handle(ms(500), Input::Overflowed);
+    link.handle(ms(500), World::Overflowed);
     assert_eq!(link.next_deadline(), None);
 }

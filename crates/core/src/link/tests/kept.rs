@@ -55,7 +55,7 @@ fn a_hung_peer_that_wakes_is_recovered() {
     let kept = run(&mut link, 30_000, acknowledging);
     assert_eq!(kept.hung.len(), 1);
     assert!(kept.lost.is_none());
-    link.handle(Time::from_millis(30_000), Input::Received(b"pong\n"));
+    link.handle(Time::from_millis(30_000), World::Received(b"pong\n"));
     let mut woken = Run::default();
     poll(&mut link, Time::from_millis(30_000), &acknowledging, &mut woken);
     assert_eq!(woken.recovered, [30_000]);
@@ -85,7 +85,7 @@ fn a_kept_peer_whose_policy_is_no_longer_enforced_is_reported_and_not_ended() {
     let kept = run(&mut link, 30_000, |millis| answering(u64::MAX, millis));
     assert_eq!(kept.hung.len(), 1);
     let observed = Command::Retune(policy().with_enforce(false));
-    link.handle(Time::from_millis(30_000), Input::Command(observed));
+    link.handle(Time::from_millis(30_000), World::Command(observed));
     let rest = run(&mut link, 1_000_000, |millis| answering(u64::MAX, millis));
     assert!(rest.lost.is_none(), "{:?}", rest.lost);
 }
@@ -94,7 +94,7 @@ fn a_kept_peer_whose_policy_is_no_longer_enforced_is_reported_and_not_ended() {
 fn a_peer_that_is_kept_after_one_probe_is_suspect_before_it_is_hung_and_recovers_once() {
     let one_probe = Policy::new(Span::from_secs(1), Span::from_millis(500), 1).unwrap();
     let mut link = link(Hung::Keep(Span::from_secs(60)));
-    link.handle(Time::ZERO, Input::Command(Command::Retune(one_probe.with_spread(false))));
+    link.handle(Time::ZERO, World::Command(Command::Retune(one_probe.with_spread(false))));
     let mut doubts = Vec::new();
     let mut note = |link: &mut Link, now: u64| {
         let mut examine = false;
@@ -104,8 +104,7 @@ fn a_peer_that_is_kept_after_one_probe_is_suspect_before_it_is_hung_and_recovers
                 Output::Event(Event::Hung { .. }) => doubts.push((now, "hung")),
                 Output::Event(Event::Recovered) => doubts.push((now, "recovered")),
                 Output::Examine { .. } => examine = true,
-                Output::Poll
-                | Output::Event(_)
+                Output::Event(_)
                 | Output::Transmit { .. }
                 | Output::Patience(_)
                 | Output::Admit
@@ -115,14 +114,14 @@ fn a_peer_that_is_kept_after_one_probe_is_suspect_before_it_is_hung_and_recovers
         examine
     };
     for now in [1_000, 1_500] {
-        link.handle(Time::from_millis(now), Input::Deadline);
+        link.handle(Time::from_millis(now), Answer::Deadline);
         while note(&mut link, now) {
             let tcp = Some(TcpSnapshot { bytes_acked: Some(now), ..acknowledging(now) });
             let examination = Examination { tcp, ..Examination::default() };
-            link.handle(Time::from_millis(now), Input::Examined(examination));
+            link.handle(Time::from_millis(now), Answer::Examined(examination));
         }
     }
-    link.handle(Time::from_millis(1_600), Input::Received(b"pong\n"));
+    link.handle(Time::from_millis(1_600), World::Received(b"pong\n"));
     note(&mut link, 1_600);
     let alone = doubts.iter().map(|(_, what)| *what).collect::<Vec<_>>();
     assert!(matches!(alone[..], ["suspect", "hung", "recovered"] | []), "{doubts:?}");

@@ -67,17 +67,17 @@ fn play(
         let now = Time::from_millis(millis);
         while let Some(next) = link.next_deadline().filter(|next| next.at < now) {
             steps.count(next.at);
-            link.handle(next.at, Input::Deadline);
+            link.handle(next.at, Answer::Deadline);
             note(&mut link, next.at, &shows, &mut outputs);
         }
         if !hears(second).is_empty() {
-            link.handle(now, Input::Received(hears(second)));
+            link.handle(now, World::Received(hears(second)));
             admit(&mut link, now);
             note(&mut link, now, &shows, &mut outputs);
         }
         if !sends(second).is_empty() {
             let (bytes, kind) = (sends(second), DataKind::default());
-            link.handle(now, Input::Command(Command::Send { bytes, more: false, kind }));
+            link.handle(now, World::Command(Command::Send { bytes, more: false, kind }));
             note(&mut link, now, &shows, &mut outputs);
         }
     }
@@ -91,7 +91,7 @@ fn note(link: &mut Link, now: Time, shows: &impl Fn(u64) -> TcpSnapshot, outputs
             Output::Examine { .. } => {
                 outputs.examined.push(millis);
                 let tcp = Some(shows(millis));
-                link.handle(now, Input::Examined(Examination { tcp, ..Examination::default() }));
+                link.handle(now, Answer::Examined(Examination { tcp, ..Examination::default() }));
             }
             Output::Patience(patience) => outputs.patience.push((millis, patience.send())),
             Output::Event(Event::Warned { cause, confidence, .. }) => {
@@ -102,11 +102,7 @@ fn note(link: &mut Link, now: Time, shows: &impl Fn(u64) -> TcpSnapshot, outputs
                 outputs.lost.push((millis, verdict.cause))
             }
             Output::Event(Event::Suspect) => panic!("suspect at {millis}"),
-            Output::Admit
-            | Output::Poll
-            | Output::Event(_)
-            | Output::Transmit { .. }
-            | Output::Close(_) => {}
+            Output::Admit | Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
         }
     }
 }
@@ -165,14 +161,14 @@ fn bytes_that_the_shell_holds_are_outstanding() {
     let settings =
         Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, patient()) };
     let mut link = Link::new(Time::ZERO, settings, 1);
-    link.handle(Time::ZERO, Input::Received(b"ping\n"));
+    link.handle(Time::ZERO, World::Received(b"ping\n"));
     admit(&mut link, Time::ZERO);
     for (queued, next) in [(true, 16_000), (false, 60_000)] {
         let now = link.next_deadline().unwrap().at;
-        link.handle(now, Input::Deadline);
+        link.handle(now, Answer::Deadline);
         let tcp = Some(CLEAR);
         let examination = Examination { tcp, queued, ..Examination::default() };
-        link.handle(now, Input::Examined(examination));
+        link.handle(now, Answer::Examined(examination));
         assert_eq!(link.next_deadline().unwrap().at, Time::from_millis(next));
     }
 }
@@ -192,26 +188,22 @@ fn a_peer_under_an_unenforced_bound_is_examined_while_bytes_wait_for_it() {
     let settings =
         Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, observed) };
     let mut link = Link::new(Time::ZERO, settings, 1);
-    link.handle(Time::ZERO, Input::Received(b"ping\n"));
+    link.handle(Time::ZERO, World::Received(b"ping\n"));
     admit(&mut link, Time::ZERO);
     let mut closed = Vec::new();
     for _ in 0..20 {
         let Some(next) = link.next_deadline() else { break };
-        link.handle(next.at, Input::Deadline);
+        link.handle(next.at, Answer::Deadline);
         while let Some(output) = link.poll_output() {
             match output {
                 Output::Examine { .. } => {
                     let stranded = TcpSnapshot { notsent: Some(5), probes: 3, backoff: 3, ..CLEAR };
                     let tcp = Some(stranded);
                     let examination = Examination { tcp, ..Examination::default() };
-                    link.handle(next.at, Input::Examined(examination));
+                    link.handle(next.at, Answer::Examined(examination));
                 }
                 Output::Patience(patience) => closed.push((next.at.as_millis(), patience)),
-                Output::Admit
-                | Output::Poll
-                | Output::Event(_)
-                | Output::Transmit { .. }
-                | Output::Close(_) => {}
+                Output::Admit | Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
             }
         }
     }

@@ -15,7 +15,7 @@ fn secs(outage: u64) -> Patience {
 const NEVER: Patience = Patience::new(None, SENDING);
 
 /// Hands in an input; returns the patience that the link then emits, at most one.
-fn after(link: &mut Link, millis: u64, input: Input<'_>) -> Option<Patience> {
+fn after<'a>(link: &mut Link, millis: u64, input: impl Into<Input<'a>>) -> Option<Patience> {
     let now = Time::from_millis(millis);
     link.handle(now, input);
     admit(link, now);
@@ -28,7 +28,6 @@ pub(super) fn patience(link: &mut Link) -> Option<Patience> {
         link.poll_output().map(|output| match output {
             Output::Patience(patience) => Some(patience),
             Output::Admit
-            | Output::Poll
             | Output::Event(_)
             | Output::Transmit { .. }
             | Output::Examine { .. }
@@ -40,17 +39,17 @@ pub(super) fn patience(link: &mut Link) -> Option<Patience> {
     found.first().copied()
 }
 
-const HEARD: Input<'_> = Input::Received(b"hello\n");
+const HEARD: World<'_> = World::Received(b"hello\n");
 
-fn retune(policy: Policy) -> Input<'static> {
-    Input::Command(Command::Retune(policy))
+fn retune(policy: Policy) -> World<'static> {
+    World::Command(Command::Retune(policy))
 }
 
-fn hold(secs: u64) -> Input<'static> {
-    Input::Command(Command::Hold(Span::from_secs(secs)))
+fn hold(secs: u64) -> World<'static> {
+    World::Command(Command::Hold(Span::from_secs(secs)))
 }
 
-const RELEASE: Input<'_> = Input::Command(Command::Release);
+const RELEASE: World<'_> = World::Command(Command::Release);
 
 /// An accepting `line` link under the standard policy, before its first frame.
 fn fresh() -> Link {
@@ -124,35 +123,31 @@ fn a_hung_peer_that_is_kept_extends_the_patience() {
     while let Some(next) = link.next_deadline().filter(|next| next.at < Time::from_millis(50_000)) {
         let millis = next.at.as_millis();
         steps.count(next.at);
-        link.handle(next.at, Input::Deadline);
+        link.handle(next.at, Answer::Deadline);
         while let Some(output) = link.poll_output() {
             match output {
                 Output::Examine { .. } => {
                     let tcp = Some(acknowledging(millis));
                     let examination = Examination { tcp, ..Examination::default() };
-                    link.handle(next.at, Input::Examined(examination));
+                    link.handle(next.at, Answer::Examined(examination));
                 }
                 Output::Patience(patience) => emitted.push((millis, patience)),
-                Output::Admit
-                | Output::Poll
-                | Output::Event(_)
-                | Output::Transmit { .. }
-                | Output::Close(_) => {}
+                Output::Admit | Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
             }
         }
     }
     assert_eq!(emitted, [(3_000, secs(63))], "once, up to the end of the keep");
-    assert_eq!(after(&mut link, 50_000, Input::Received(b"pong\n")), Some(secs(3)));
+    assert_eq!(after(&mut link, 50_000, World::Received(b"pong\n")), Some(secs(3)));
 }
 
 #[test]
 fn the_last_bytes_of_a_link_get_the_patience_of_leaving_before_the_close() {
     let goodbye = CloseReason::Kicked.into();
     let endings = [
-        (Input::Command(Command::Close(goodbye)), true),
-        (Input::Ended, true),
-        (Input::Overflowed, false),
-        (Input::Failed(SocketError::Local), false),
+        (World::Command(Command::Close(goodbye)), true),
+        (World::Ended, true),
+        (World::Overflowed, false),
+        (World::Failed(SocketError::Local), false),
     ];
     for (input, leaves) in endings {
         let mut link = fresh();
@@ -164,7 +159,6 @@ fn the_last_bytes_of_a_link_get_the_patience_of_leaving_before_the_close() {
                 Output::Patience(patience) => [last[1], Some(Ok(patience))],
                 Output::Close(closing) => [last[1], Some(Err(closing))],
                 Output::Admit
-                | Output::Poll
                 | Output::Event(_)
                 | Output::Transmit { .. }
                 | Output::Examine { .. } => [None; 2],
@@ -187,19 +181,22 @@ fn no_mix_of_commands_lets_the_kernel_end_the_link_before_the_core() {
         let mut link = fresh();
         let mut allowed = Patience::of(&Policy::standard());
         let (mut now, mut heard) = (0, 0);
-        let mut step = |link: &mut Link, millis: u64, input| {
+        let mut step = |link: &mut Link, millis: u64, input: Input<'_>| {
             allowed = after(link, millis, input).unwrap_or(allowed);
             allowed.outage().map_or(u64::MAX, Span::as_millis)
         };
-        step(&mut link, 0, HEARD);
+        step(&mut link, 0, HEARD.into());
         for _ in 0..40 {
             let next = now + random.below(20_000);
             let mut over = false;
             while let Some(due) = link.next_deadline().filter(|due| due.at.as_millis() <= next) {
                 let at = due.at.as_millis();
-                let outage = step(&mut link, at, Input::Deadline);
-                let outage =
-                    outage.max(step(&mut link, at, Input::Examined(Examination::default())));
+                let outage = step(&mut link, at, Answer::Deadline.into());
+                let outage = outage.max(step(
+                    &mut link,
+                    at,
+                    Answer::Examined(Examination::default()).into(),
+                ));
                 assert!(at - heard <= outage, "at {at} ms, heard at {heard} ms: {outage} ms");
                 over |= link.next_deadline().is_none_or(|next| next.at <= due.at);
                 if over {
@@ -226,7 +223,7 @@ fn no_mix_of_commands_lets_the_kernel_end_the_link_before_the_core() {
             if input == HEARD {
                 heard = now;
             }
-            let outage = step(&mut link, now, input);
+            let outage = step(&mut link, now, input.into());
             assert!(now - heard <= outage, "at {now} ms, heard at {heard} ms: {outage} ms");
         }
     }

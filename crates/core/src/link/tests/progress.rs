@@ -18,10 +18,10 @@ fn slow_link(role: Role) -> Link {
     let settings =
         Settings { examines: true, role, ..Settings::new(Codec::Line, Side::Accepting, policy) };
     let mut link = Link::new(Time::ZERO, settings, 1);
-    link.handle(Time::ZERO, Input::Received(b"ping\n"));
+    link.handle(Time::ZERO, World::Received(b"ping\n"));
     admit(&mut link, Time::ZERO);
     let data = Command::Send { bytes: &[7; 4_096], more: false, kind: DataKind::default() };
-    link.handle(Time::ZERO, Input::Command(data));
+    link.handle(Time::ZERO, World::Command(data));
     while link.poll_output().is_some() {}
     link.peer.set_round_trip(Span::from_secs(3));
     link
@@ -68,10 +68,10 @@ fn bytes_that_no_longer_wait_are_no_progress() {
 fn progress_without_a_suspicion_refutes_an_error_of_a_router() {
     let one = Policy::new(Span::from_secs(1), Span::from_millis(500), 1).unwrap();
     let mut link = link(Hung::End);
-    link.handle(Time::ZERO, Input::Command(Command::Retune(one.with_spread(false))));
+    link.handle(Time::ZERO, World::Command(Command::Retune(one.with_spread(false))));
     while link.poll_output().is_some() {}
     run(&mut link, 1_000, taking(0));
-    link.handle(ms(1_200), Input::Warned(SocketError::HostUnreachable));
+    link.handle(ms(1_200), World::Warned(SocketError::HostUnreachable));
     poll(&mut link, ms(1_200), &taking(0), &mut Run::default());
     let taken = TcpSnapshot { bytes_acked: Some(100_000), ..taking(0)(0) };
     let silent = TcpSnapshot { last_ack: Span::from_secs(60), ..taken };
@@ -119,7 +119,6 @@ fn talking(
                     }
                     Output::Event(_)
                     | Output::Transmit { .. }
-                    | Output::Poll
                     | Output::Admit
                     | Output::Close(_) => {}
                 }
@@ -128,16 +127,16 @@ fn talking(
                 return;
             }
             let tcp = Some(shows(now.as_millis()));
-            link.handle(now, Input::Examined(Examination { tcp, ..Examination::default() }));
+            link.handle(now, Answer::Examined(Examination { tcp, ..Examination::default() }));
         }
     };
     let mut steps = Steps::default();
     for second in (0..seconds).step_by(every) {
-        step(&mut link, ms(second * 1_000), Input::Received(b"ping\n"));
+        step(&mut link, ms(second * 1_000), World::Received(b"ping\n").into());
         let until = ms((second + every as u64) * 1_000 - 1);
         while let Some(next) = link.next_deadline().filter(|next| next.at <= until) {
             steps.count(next.at);
-            step(&mut link, next.at, Input::Deadline);
+            step(&mut link, next.at, Answer::Deadline.into());
         }
     }
     (states, warned)

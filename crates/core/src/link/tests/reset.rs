@@ -9,14 +9,14 @@ fn reset_at(at: u64, tcp: Option<TcpSnapshot>) -> Verdict {
     let mut link = link(Hung::End);
     assert!(run(&mut link, at, acknowledging).lost.is_none());
     let now = Time::from_millis(at);
-    link.handle(now, Input::Failed(SocketError::Reset));
+    link.handle(now, World::Failed(SocketError::Reset));
     assert_eq!(link.poll_output(), Some(Output::Examine { route: true }));
     assert_eq!(link.poll_output(), None, "no verdict before the examination");
     link.handle(
         now,
         match tcp {
-            Some(_) => Input::Examined(Examination { tcp, ..Examination::default() }),
-            None => Input::Deadline,
+            Some(_) => Answer::Examined(Examination { tcp, ..Examination::default() }),
+            None => Answer::Deadline,
         },
     );
     let mut lost = Run::default();
@@ -57,10 +57,10 @@ fn a_reset_that_an_examination_reads_ends_the_link_at_once() {
     let mut link = link(Hung::End);
     run(&mut link, 1_400, acknowledging);
     let now = Time::from_millis(1_500);
-    link.handle(now, Input::Deadline);
+    link.handle(now, Answer::Deadline);
     while link.poll_output().is_some() {}
     let error = Some(SocketError::Reset);
-    link.handle(now, Input::Examined(Examination { error, ..Examination::default() }));
+    link.handle(now, Answer::Examined(Examination { error, ..Examination::default() }));
     let mut lost = Run::default();
     poll(&mut link, now, &acknowledging, &mut lost);
     let lost = lost.lost.map(|(at, verdict)| (at, verdict.cause));
@@ -70,9 +70,9 @@ fn a_reset_that_an_examination_reads_ends_the_link_at_once() {
 #[test]
 fn a_verdict_that_the_kernel_forces_before_the_bound_is_early_and_says_nothing_of_silence() {
     let mut link = link(Hung::End);
-    link.handle(Time::from_millis(500), Input::Received(b"ping\n"));
+    link.handle(Time::from_millis(500), World::Received(b"ping\n"));
     while link.poll_output().is_some() {}
-    link.handle(Time::from_millis(900), Input::Failed(SocketError::TimedOut));
+    link.handle(Time::from_millis(900), World::Failed(SocketError::TimedOut));
     let mut lost = None;
     while let Some(output) = link.poll_output() {
         if let Output::Event(Event::Lost { verdict, .. }) = output {
@@ -88,7 +88,7 @@ fn a_verdict_that_the_kernel_forces_before_the_bound_is_early_and_says_nothing_o
 #[test]
 fn a_verdict_that_the_kernel_forces_where_no_bound_counts_is_due_at_once() {
     let forced = |mut link: Link, error| {
-        link.handle(Time::from_millis(900), Input::Failed(error));
+        link.handle(Time::from_millis(900), World::Failed(error));
         let mut lost = Run::default();
         poll(&mut link, Time::from_millis(900), &acknowledging, &mut lost);
         lost.lost.unwrap().1
@@ -97,7 +97,7 @@ fn a_verdict_that_the_kernel_forces_where_no_bound_counts_is_due_at_once() {
         let settings = Settings::new(Codec::Native, Side::Accepting, policy());
         let mute = Link::new(Time::ZERO, settings, 1);
         let mut half_closed = half_close::established(Codec::Native);
-        half_closed.handle(Time::from_millis(800), Input::Ended);
+        half_closed.handle(Time::from_millis(800), World::Ended);
         for link in [mute, half_closed] {
             let verdict = forced(link, error);
             assert_eq!(verdict.due, Time::from_millis(900), "{error:?}");

@@ -15,7 +15,7 @@ fn several_retunes_in_one_read_change_the_policy_once() {
         let wish = Policy::new(Span::from_secs(2), interval, 3).unwrap();
         Codec::Native.encode(&Frame::Retune(wish), &mut bytes);
     }
-    link.handle(Time::ZERO, Input::Received(&bytes));
+    link.handle(Time::ZERO, World::Received(&bytes));
     admit(&mut link, Time::ZERO);
     let mut retuned = 0;
     let mut answers = 0;
@@ -26,7 +26,6 @@ fn several_retunes_in_one_read_change_the_policy_once() {
             Output::Event(_)
             | Output::Examine { .. }
             | Output::Patience(_)
-            | Output::Poll
             | Output::Admit
             | Output::Close(_) => {}
         }
@@ -39,7 +38,7 @@ fn several_retunes_in_one_read_change_the_policy_once() {
 fn a_storm_of_requests_changes_the_policy_once_a_second() {
     let settings = Settings::new(Codec::Native, Side::Accepting, policy());
     let mut link = Link::new(Time::ZERO, settings, 1);
-    link.handle(Time::ZERO, Input::Received(&hello()));
+    link.handle(Time::ZERO, World::Received(&hello()));
     admit(&mut link, Time::ZERO);
     while link.poll_output().is_some() {}
     let (mut retuned, mut answers) = (0, 0);
@@ -47,7 +46,7 @@ fn a_storm_of_requests_changes_the_policy_once_a_second() {
         let wish = Policy::new(Span::from_secs(2), Span::from_millis(1_000 + step % 2), 3).unwrap();
         let mut bytes = Vec::new();
         Codec::Native.encode(&Frame::Retune(wish), &mut bytes);
-        link.handle(Time::from_millis(step), Input::Received(&bytes));
+        link.handle(Time::from_millis(step), World::Received(&bytes));
         while let Some(output) = link.poll_output() {
             match output {
                 Output::Event(Event::Retuned(_)) => retuned += 1,
@@ -55,7 +54,6 @@ fn a_storm_of_requests_changes_the_policy_once_a_second() {
                 Output::Event(_)
                 | Output::Examine { .. }
                 | Output::Patience(_)
-                | Output::Poll
                 | Output::Admit
                 | Output::Close(_) => {}
             }

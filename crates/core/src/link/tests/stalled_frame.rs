@@ -1,7 +1,7 @@
 //! Frames that arrive a few bytes at a time, and the limit on the time they may take.
 
 use super::*;
-use crate::liveness::Reason;
+use crate::machine::Reason;
 use crate::wire::Malformed;
 
 const STALLED: Cause = Cause::Protocol(Malformed::StalledFrame);
@@ -13,7 +13,7 @@ const LARGE: &[u8] = b"\x50\x80\x80\x04";
 fn native(policy: Policy) -> Link {
     let settings = Settings::new(Codec::Native, Side::Accepting, policy);
     let mut link = Link::new(Time::ZERO, settings, 1);
-    link.handle(Time::ZERO, Input::Received(&hello()));
+    link.handle(Time::ZERO, World::Received(&hello()));
     admit(&mut link, Time::ZERO);
     while link.poll_output().is_some() {}
     link
@@ -23,7 +23,7 @@ fn native(policy: Policy) -> Link {
 fn line() -> Link {
     let settings = Settings::new(Codec::Line, Side::Accepting, policy());
     let mut link = Link::new(Time::ZERO, settings, 1);
-    link.handle(Time::ZERO, Input::Received(b"ping\n"));
+    link.handle(Time::ZERO, World::Received(b"ping\n"));
     admit(&mut link, Time::ZERO);
     while link.poll_output().is_some() {}
     link
@@ -36,8 +36,7 @@ fn verdict(link: &mut Link) -> Option<Verdict> {
         match output {
             Output::Event(Event::Lost { verdict, .. }) => lost = Some(verdict),
             Output::Transmit { .. } if lost.is_some() => panic!("sent after the verdict"),
-            Output::Poll
-            | Output::Transmit { .. }
+            Output::Transmit { .. }
             | Output::Event(_)
             | Output::Examine { .. }
             | Output::Patience(_)
@@ -61,9 +60,9 @@ fn drip(link: &mut Link, byte: u8, from_ms: u64, period_ms: u64, until_ms: u64) 
             return None;
         }
         if deadline.is_some() {
-            link.handle(now, Input::Deadline);
+            link.handle(now, Answer::Deadline);
         } else {
-            link.handle(now, Input::Received(&[byte]));
+            link.handle(now, World::Received(&[byte]));
             next = next + Span::from_millis(period_ms);
         }
         if let Some(verdict) = verdict(link) {
@@ -85,7 +84,7 @@ fn a_peer_that_drips_a_short_frame_ends_at_the_bound_after_its_first_byte() {
 #[test]
 fn a_long_frame_has_the_time_that_it_takes_at_the_floor_rate() {
     let mut link = native(policy());
-    link.handle(Time::from_millis(500), Input::Received(LARGE));
+    link.handle(Time::from_millis(500), World::Received(LARGE));
     let deadline = drip(&mut link, b'x', 600, 100, 60_000);
     assert_eq!(deadline, None, "65,540 bytes have 64 s");
     let lost = drip(&mut link, b'x', 60_100, 100, 90_000).unwrap();
@@ -101,9 +100,9 @@ fn a_line_has_the_time_that_its_bytes_took_at_the_floor_rate() {
     for step in 0..1_000 {
         let now = Time::from_millis(step * 50);
         while link.next_deadline().is_some_and(|deadline| deadline.at <= now) {
-            link.handle(now, Input::Deadline);
+            link.handle(now, Answer::Deadline);
         }
-        link.handle(now, Input::Received(&[b'x'; 60]));
+        link.handle(now, World::Received(&[b'x'; 60]));
         assert_eq!(verdict(&mut link), None, "after {step} pieces");
     }
     // From here on it drips, and the line has only the time of the bytes that arrived.
@@ -118,10 +117,10 @@ fn each_frame_has_its_own_time() {
     for second in 0..60 {
         let now = Time::from_millis(second * 900);
         while link.next_deadline().is_some_and(|deadline| deadline.at <= now) {
-            link.handle(now, Input::Deadline);
+            link.handle(now, Answer::Deadline);
             assert_eq!(verdict(&mut link), None, "in round {second}");
         }
-        link.handle(now, Input::Received(if second == 0 { b"front" } else { b"\nfront" }));
+        link.handle(now, World::Received(if second == 0 { b"front" } else { b"\nfront" }));
         assert_eq!(verdict(&mut link), None, "in round {second}");
     }
 }
@@ -145,9 +144,9 @@ fn a_frame_is_not_judged_in_the_handshake_or_after_a_half_close() {
     let lost = drip(&mut link, b'x', 0, 100, 60_000).unwrap();
     assert_eq!((lost.cause, lost.due), (Cause::HandshakeTimeout, Time::ZERO + HANDSHAKE_TIMEOUT));
     let mut link = native(policy());
-    link.handle(Time::from_millis(100), Input::Received(b"\x50\x09half"));
+    link.handle(Time::from_millis(100), World::Received(b"\x50\x09half"));
     admit(&mut link, Time::from_millis(100));
-    link.handle(Time::from_millis(200), Input::Ended);
+    link.handle(Time::from_millis(200), World::Ended);
     assert_eq!(link.peer.incomplete_frame(), None, "its rest cannot arrive");
     let next = link.next_deadline().map(|next| next.reason);
     assert_eq!(next, Some(Reason::HalfClose));
@@ -157,11 +156,11 @@ fn a_frame_is_not_judged_in_the_handshake_or_after_a_half_close() {
 fn a_frame_is_not_judged_while_the_policy_ends_nobody() {
     for policy in [policy().with_enforce(false), Policy::never()] {
         let mut link = native(policy);
-        link.handle(Time::from_millis(500), Input::Received(LARGE));
+        link.handle(Time::from_millis(500), World::Received(LARGE));
         assert_eq!(drip(&mut link, b'x', 600, 500, 1_000_000), None, "{policy}");
         // Under a policy that ends peers, the frame gets its whole time anew.
         let retuned = Time::from_millis(1_000_000);
-        link.handle(retuned, Input::Command(Command::Retune(super::policy())));
+        link.handle(retuned, World::Command(Command::Retune(super::policy())));
         let lost = drip(&mut link, b'x', 1_000_100, 500, 2_000_000).unwrap();
         assert_eq!((lost.cause, lost.at.since(retuned).as_millis()), (STALLED, 64_003));
     }
@@ -171,18 +170,18 @@ fn a_frame_is_not_judged_while_the_policy_ends_nobody() {
 fn the_time_of_a_frame_starts_anew_at_the_end_of_a_hold() {
     let hold = Command::Hold(Span::from_secs(60));
     let mut begun_before = line();
-    begun_before.handle(Time::from_millis(100), Input::Received(b"x"));
-    begun_before.handle(Time::from_millis(200), Input::Command(hold));
+    begun_before.handle(Time::from_millis(100), World::Received(b"x"));
+    begun_before.handle(Time::from_millis(200), World::Command(hold));
     let lost = drip(&mut begun_before, b'x', 300, 100, 90_000).unwrap();
     assert_eq!((lost.cause, lost.due), (STALLED, Time::from_millis(63_200)));
     let mut begun_within = line();
-    begun_within.handle(Time::from_millis(200), Input::Command(hold));
+    begun_within.handle(Time::from_millis(200), World::Command(hold));
     let lost = drip(&mut begun_within, b'x', 300, 100, 90_000).unwrap();
     assert_eq!((lost.cause, lost.due), (STALLED, Time::from_millis(63_200)));
     let mut released = line();
-    released.handle(Time::from_millis(200), Input::Command(hold));
+    released.handle(Time::from_millis(200), World::Command(hold));
     assert_eq!(drip(&mut released, b'x', 300, 100, 20_000), None);
-    released.handle(Time::from_millis(20_000), Input::Command(Command::Release));
+    released.handle(Time::from_millis(20_000), World::Command(Command::Release));
     let lost = drip(&mut released, b'x', 20_100, 100, 90_000).unwrap();
     assert_eq!((lost.cause, lost.due), (STALLED, Time::from_millis(23_000)));
 }
@@ -192,14 +191,14 @@ fn a_late_deadline_ends_the_peer_for_what_was_due_first() {
     let mut link = line();
     for ms in [100, 900, 1_800, 2_700] {
         while link.next_deadline().is_some_and(|deadline| deadline.at <= Time::from_millis(ms)) {
-            link.handle(Time::from_millis(ms), Input::Deadline);
+            link.handle(Time::from_millis(ms), Answer::Deadline);
         }
-        link.handle(Time::from_millis(ms), Input::Received(b"x"));
+        link.handle(Time::from_millis(ms), World::Received(b"x"));
         assert_eq!(verdict(&mut link), None);
     }
     // The frame was due at 3,100, the probe at 3,700.
     assert_eq!(link.next_deadline().map(|next| next.reason), Some(Reason::Frame));
-    link.handle(Time::from_millis(9_000), Input::Deadline);
+    link.handle(Time::from_millis(9_000), Answer::Deadline);
     let lost = verdict(&mut link).unwrap();
     assert_eq!((lost.cause, lost.due), (STALLED, Time::from_millis(3_100)));
 }
@@ -209,15 +208,15 @@ fn a_keepalive_that_is_due_before_does_not_save_a_stalled_frame() {
     let policy = policy().with_keepalive(Span::from_millis(300)).unwrap();
     let settings = Settings::new(Codec::Line, Side::Accepting, policy);
     let mut link = Link::new(Time::ZERO, settings, 1);
-    link.handle(Time::ZERO, Input::Received(b"ping\nx"));
+    link.handle(Time::ZERO, World::Received(b"ping\nx"));
     admit(&mut link, Time::ZERO);
     for ms in [900, 1_800, 2_650] {
-        link.handle(Time::from_millis(ms), Input::Received(b"x"));
+        link.handle(Time::from_millis(ms), World::Received(b"x"));
         assert_eq!(verdict(&mut link), None);
     }
     let next = link.next_deadline().map(|next| (next.at.as_millis(), next.reason));
     assert_eq!(next, Some((2_950, Reason::Keepalive)));
-    link.handle(Time::from_millis(3_100), Input::Deadline);
+    link.handle(Time::from_millis(3_100), Answer::Deadline);
     let mut lost = None;
     while let Some(output) = link.poll_output() {
         if let Output::Event(Event::Lost { verdict, .. }) = output {
@@ -239,10 +238,10 @@ fn a_frame_is_not_judged_by_the_time_for_which_its_peer_was_kept() {
     };
     for says in [false, true] {
         let mut link = link(Hung::Keep(Span::from_secs(60)));
-        link.handle(Time::from_millis(100), Input::Received(b"hel"));
+        link.handle(Time::from_millis(100), World::Received(b"hel"));
         assert_eq!(run(&mut link, 20_000, shows).hung, [(3_100, Cause::NotReading)]);
         if says {
-            link.handle(Time::from_millis(20_500), Input::Received(b"l"));
+            link.handle(Time::from_millis(20_500), World::Received(b"l"));
         }
         let woken = run(&mut link, 23_000, shows);
         assert!(woken.lost.is_none(), "{says}: {:?}", woken.lost);

@@ -16,10 +16,10 @@ fn warnings(link: &mut Link, shows: impl Fn(u64) -> Examination) -> (Vec<Warning
     while let Some(next) = link.next_deadline() {
         let millis = next.at.as_millis();
         steps.count(next.at);
-        link.handle(next.at, Input::Deadline);
+        link.handle(next.at, Answer::Deadline);
         while let Some(output) = link.poll_output() {
             match output {
-                Output::Examine { .. } => link.handle(next.at, Input::Examined(shows(millis))),
+                Output::Examine { .. } => link.handle(next.at, Answer::Examined(shows(millis))),
                 Output::Event(Event::Warned { cause, confidence, grounds }) => {
                     warnings.push((millis, cause, confidence, grounds));
                 }
@@ -29,7 +29,6 @@ fn warnings(link: &mut Link, shows: impl Fn(u64) -> Examination) -> (Vec<Warning
                 Output::Event(_)
                 | Output::Transmit { .. }
                 | Output::Patience(_)
-                | Output::Poll
                 | Output::Admit
                 | Output::Close(_) => {}
             }
@@ -42,7 +41,7 @@ fn silent(millis: u64) -> TcpSnapshot {
     TcpSnapshot { last_ack: Span::from_millis(millis), ..TcpSnapshot::default() }
 }
 
-const UNREACHABLE: Input<'_> = Input::Warned(SocketError::HostUnreachable);
+const UNREACHABLE: World<'_> = World::Warned(SocketError::HostUnreachable);
 
 #[test]
 fn a_local_network_down_is_a_warning_at_the_suspicion_and_a_verdict_at_the_bound() {
@@ -77,7 +76,7 @@ fn a_silent_neighbour_is_a_warning_once_retransmissions_show_it() {
 fn a_routers_error_is_a_warning_at_once_while_a_probe_is_out_and_only_once() {
     let mut link = link(Hung::End);
     // The first probe is sent.
-    link.handle(Time::from_millis(1_000), Input::Deadline);
+    link.handle(Time::from_millis(1_000), Answer::Deadline);
     while link.poll_output().is_some() {}
     let now = Time::from_millis(1_200);
     link.handle(now, UNREACHABLE);
@@ -86,7 +85,7 @@ fn a_routers_error_is_a_warning_at_once_while_a_probe_is_out_and_only_once() {
         Some(Output::Examine { route: true }),
         "the local network is examined"
     );
-    link.handle(now, Input::Examined(Examination::default()));
+    link.handle(now, Answer::Examined(Examination::default()));
     let warning = Event::Warned {
         cause: Cause::Unreachable,
         confidence: Confidence::High,
@@ -102,13 +101,13 @@ fn a_routers_error_is_a_warning_at_once_while_a_probe_is_out_and_only_once() {
 #[test]
 fn a_local_network_down_outweighs_a_routers_error() {
     let mut link = link(Hung::End);
-    link.handle(Time::from_millis(1_000), Input::Deadline);
+    link.handle(Time::from_millis(1_000), Answer::Deadline);
     while link.poll_output().is_some() {}
     let now = Time::from_millis(1_200);
     link.handle(now, UNREACHABLE);
     while link.poll_output().is_some() {}
     let local_down = Some(true);
-    link.handle(now, Input::Examined(Examination { local_down, ..Examination::default() }));
+    link.handle(now, Answer::Examined(Examination { local_down, ..Examination::default() }));
     let outputs = core::iter::from_fn(|| link.poll_output().map(|output| format!("{output:?}")));
     assert!(outputs.last().unwrap().contains("LocalNetworkDown"));
 }
@@ -125,7 +124,7 @@ fn a_routers_error_before_the_first_probe_is_a_warning_at_the_probe_unless_evide
 
     let mut heard = link(Hung::End);
     heard.handle(Time::from_millis(500), UNREACHABLE);
-    heard.handle(Time::from_millis(600), Input::Received(b"hello\n"));
+    heard.handle(Time::from_millis(600), World::Received(b"hello\n"));
     while heard.poll_output().is_some() {}
     assert_eq!(
         warnings(&mut heard, |_| Examination::default()),
@@ -137,7 +136,7 @@ fn a_routers_error_before_the_first_probe_is_a_warning_at_the_probe_unless_evide
 fn a_routers_error_is_a_warning_even_if_the_shell_cannot_examine() {
     let settings = Settings::new(Codec::Line, Side::Accepting, policy());
     let mut link = Link::new(Time::ZERO, settings, 1);
-    link.handle(Time::ZERO, Input::Received(b"ping\n"));
+    link.handle(Time::ZERO, World::Received(b"ping\n"));
     admit(&mut link, Time::ZERO);
     while link.poll_output().is_some() {}
     link.handle(Time::from_millis(500), UNREACHABLE);
@@ -151,13 +150,13 @@ fn outstanding() -> Link {
     let settings =
         Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, policy) };
     let mut link = Link::new(Time::ZERO, settings, 1);
-    link.handle(Time::ZERO, Input::Received(b"ping\n"));
+    link.handle(Time::ZERO, World::Received(b"ping\n"));
     admit(&mut link, Time::ZERO);
     let send = Command::Send { bytes: b"news", more: false, kind: DataKind::default() };
-    link.handle(Time::from_millis(1_000), Input::Command(send));
+    link.handle(Time::from_millis(1_000), World::Command(send));
     while link.poll_output().is_some() {}
     assert_eq!(link.next_deadline().map(|next| next.at), Some(EXAMINED_AT));
-    link.handle(EXAMINED_AT, Input::Deadline);
+    link.handle(EXAMINED_AT, Answer::Deadline);
     assert_eq!(link.poll_output(), Some(Output::Examine { route: false }));
     assert_eq!(link.poll_output(), None);
     link
@@ -169,7 +168,7 @@ const EXAMINED_AT: Time = Time::from_millis(8_000);
 fn an_examination_for_outstanding_bytes_raises_no_suspicion_and_loses_no_error() {
     let examined = |error| {
         let tcp = Some(silent(8_000));
-        Input::Examined(Examination {
+        Answer::Examined(Examination {
             tcp,
             error,
             local_down: Some(true),
@@ -189,7 +188,7 @@ fn an_examination_for_outstanding_bytes_raises_no_suspicion_and_loses_no_error()
     let mut routed = outstanding();
     routed.handle(EXAMINED_AT, examined(Some(SocketError::HostUnreachable)));
     assert_eq!(routed.poll_output(), None);
-    routed.handle(EXAMINED_AT, Input::Failed(SocketError::TimedOut));
+    routed.handle(EXAMINED_AT, World::Failed(SocketError::TimedOut));
     let first = routed.poll_output().map(|output| format!("{output:?}"));
     assert!(first.unwrap().contains("LocalNetworkDown"), "kept for the verdict");
 }
@@ -197,14 +196,14 @@ fn an_examination_for_outstanding_bytes_raises_no_suspicion_and_loses_no_error()
 #[test]
 fn a_routers_error_is_kept_until_there_is_evidence() {
     let mut silent = link(Hung::End);
-    let warned = Input::Warned(SocketError::HostUnreachable);
+    let warned = World::Warned(SocketError::HostUnreachable);
     silent.handle(Time::from_millis(1_100), warned);
     let lost = run(&mut silent, 10_000, |_| TcpSnapshot::default()).lost.unwrap();
     assert_eq!((lost.0, lost.1.cause), (3_000, Cause::Unreachable));
 
     let mut heard = link(Hung::End);
     heard.handle(Time::from_millis(1_100), warned);
-    heard.handle(Time::from_millis(1_200), Input::Received(b"hello\n"));
+    heard.handle(Time::from_millis(1_200), World::Received(b"hello\n"));
     while heard.poll_output().is_some() {}
     let lost = run(&mut heard, 10_000, |_| TcpSnapshot::default()).lost.unwrap();
     assert_eq!((lost.0, lost.1.cause), (4_200, Cause::Unknown), "evidence came after the error");
@@ -215,7 +214,7 @@ fn a_hold_does_not_make_a_routers_error_forgotten() {
     let mut link = link(Hung::End);
     link.handle(Time::from_millis(500), UNREACHABLE);
     let hold = Command::Hold(Span::from_secs(1));
-    link.handle(Time::from_millis(600), Input::Command(hold));
+    link.handle(Time::from_millis(600), World::Command(hold));
     while link.poll_output().is_some() {}
     let (warned, lost) = warnings(&mut link, |_| Examination::default());
     assert_eq!(warned.first().map(|(at, cause, ..)| (*at, *cause)), Some((2_600, lost.1)));

@@ -7,12 +7,23 @@ use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use super::Damage;
-use crate::hub::{HubCommand, Input as HubInput};
-use crate::kernel::{Examination, SocketError, TcpSnapshot};
-use crate::link::{Command as LinkCommand, Goodbye, Input as LinkInput, SessionKey};
+use crate::beacon::{
+    Answer as BeaconAnswer, BeaconCommand, Part as BeaconPart, Settings as BeaconSettings,
+    Statement, World as BeaconWorld,
+};
+use crate::hub::{
+    Answer as HubAnswer, HubCommand, Part as HubPart, Settings as HubSettings, World as HubWorld,
+};
+use crate::kernel::{Examination, Patience, SendState, SocketError, TcpSnapshot};
+use crate::link::{
+    Command as LinkCommand, Goodbye, Hung, Limits, Settings as LinkSettings, Side,
+    World as LinkWorld,
+};
+use crate::liveness::Role;
+use crate::machine::Input;
 use crate::policy::{Detection, Policy};
 use crate::time::{Span, Time};
-use crate::wire::{CloseReason, DataKind};
+use crate::wire::{BootId, CloseReason, Codec, DataKind, InstanceId};
 
 /// A type that has a plain form: bytes in a record.
 pub(super) trait Plain<'a>: Sized {
@@ -84,14 +95,71 @@ macro_rules! plain_integer {
 
 plain_integer! { u8 u16 u32 u64 u128 }
 
-plain_enum! { HubInput<'a> {
+impl<'a, W: Plain<'a>, A: Plain<'a>> Plain<'a> for Input<W, A> {
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Input::World(world) => {
+                out.push(0);
+                world.put(out);
+            }
+            Input::Answer(answer) => {
+                out.push(1);
+                answer.put(out);
+            }
+        }
+    }
+
+    fn take(from: &mut &'a [u8]) -> Result<Self, Damage> {
+        match u8::take(from)? {
+            0 => W::take(from).map(Input::World),
+            1 => A::take(from).map(Input::Answer),
+            _ => Err(Damage::UnknownTag),
+        }
+    }
+}
+
+plain_enum! { HubWorld<'a> {
     0 => Opened { link: link, listener: listener, address: address }
     1 => Link { link: link, input: input }
-    2 => Deadline { horizon: horizon }
-    3 => Command { 0: command }
-    4 => Identified { link: link, admission: admission }
-    5 => Refused { link: link, admission: admission, goodbye: goodbye }
-    6 => Owned { session: session, epoch: epoch }
+    2 => Command { 0: command }
+    3 => Identified { link: link, admission: admission }
+    4 => Refused { link: link, admission: admission, goodbye: goodbye }
+} }
+
+plain_enum! { HubAnswer {
+    0 => Deadline { 0: part }
+    1 => Examined { link: link, examination: examination }
+    2 => Owned { session: session, epoch: epoch }
+} }
+
+plain_enum! { HubPart {
+    0 => Common {}
+    1 => Link { 0: link }
+} }
+
+plain_enum! { BeaconWorld {
+    0 => Statement { statement: statement, address: address }
+    1 => Command { 0: command }
+} }
+
+plain_enum! { BeaconAnswer {
+    0 => Deadline { 0: part }
+    1 => PlacesHeld { 0: places }
+} }
+
+plain_enum! { BeaconPart {
+    0 => Common {}
+    1 => Device { 0: number }
+} }
+
+plain_struct! { Statement { device, challenge, counter, status, leaving } }
+
+plain_enum! { BeaconCommand {
+    0 => Retune { 0: policy }
+    1 => Drain {}
+    2 => Hold { device: device, span: span }
+    3 => Release { device: device }
+    4 => Kick { device: device }
 } }
 
 plain_enum! { HubCommand<'a> {
@@ -101,21 +169,14 @@ plain_enum! { HubCommand<'a> {
     3 => Send { listener: listener, bytes: bytes, kind: kind }
 } }
 
-plain_enum! { LinkInput<'a> {
+plain_enum! { LinkWorld<'a> {
     0 => Received { 0: bytes }
     1 => Ended {}
     2 => Failed { 0: failure }
     3 => Overflowed {}
-    4 => Deadline {}
-    5 => Command { 0: command }
-    6 => Examined { 0: examination }
-    7 => Warned { 0: error }
-    8 => Polled {}
-    9 => Admitted { 0: key }
-    10 => Refused { 0: goodbye }
+    4 => Command { 0: command }
+    5 => Warned { 0: error }
 } }
-
-plain_struct! { SessionKey { session, epoch } }
 
 plain_enum! { SocketError {
     0 => Reset {}
@@ -184,6 +245,133 @@ plain_enum! { SocketAddr {
     4 => V4 { 0: address }
     6 => V6 { 0: address }
 } }
+
+plain_struct! { HubSettings { shard, listeners, seed, frame_memory } }
+
+plain_struct! { BeaconSettings { shard, policy, max_beacons, wall_origin_ms, seed } }
+
+plain_struct! { LinkSettings {
+    codec,
+    side,
+    role,
+    policy,
+    patience,
+    limits,
+    handshake_timeout,
+    max_data,
+    boot_id,
+    instance_id,
+    wall_origin_ms,
+    report_heartbeats,
+    examines,
+    hung
+} }
+
+plain_struct! { Limits { shortest_bound, longest_bound } }
+
+plain_enum! { Codec {
+    0 => Native {}
+    1 => Message1028 {}
+    2 => Line {}
+} }
+
+plain_enum! { Role {
+    0 => Probe {}
+    1 => Watch {}
+} }
+
+plain_enum! { Hung {
+    0 => End {}
+    1 => Keep { 0: span }
+} }
+
+plain_enum! { SendState {
+    0 => Sending {}
+    1 => Closed {}
+    2 => Stranded {}
+    3 => Leaving {}
+    4 => Orphaned {}
+} }
+
+/// Only the accepting side has a plain form: the other holds a token, which is never recorded.
+impl Plain<'_> for Side {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(match self {
+            Side::Accepting => 0,
+            Side::Connecting(_) => 1,
+        });
+    }
+
+    fn take(from: &mut &[u8]) -> Result<Self, Damage> {
+        match u8::take(from)? {
+            0 => Ok(Side::Accepting),
+            _ => Err(Damage::UnknownTag),
+        }
+    }
+}
+
+impl Plain<'_> for Patience {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.outage().put(out);
+        self.send().put(out);
+    }
+
+    fn take(from: &mut &[u8]) -> Result<Self, Damage> {
+        Ok(Patience::new(Plain::take(from)?, Plain::take(from)?))
+    }
+}
+
+impl Plain<'_> for BootId {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+
+    fn take(from: &mut &[u8]) -> Result<Self, Damage> {
+        take_array(from).map(BootId)
+    }
+}
+
+impl Plain<'_> for InstanceId {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+
+    fn take(from: &mut &[u8]) -> Result<Self, Damage> {
+        take_array(from).map(InstanceId)
+    }
+}
+
+fn take_array<const N: usize>(from: &mut &[u8]) -> Result<[u8; N], Damage> {
+    let (front, rest) = from.split_first_chunk().ok_or(Damage::Truncated)?;
+    *from = rest;
+    Ok(*front)
+}
+
+/// Four bytes of length, then the values. Memory is taken value by value, so that a damaged length
+/// takes none.
+impl<'a, T: Plain<'a>> Plain<'a> for Vec<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        let length = u32::try_from(self.len()).unwrap_or(u32::MAX);
+        length.put(out);
+        self.iter().take(length as usize).for_each(|value| value.put(out));
+    }
+
+    fn take(from: &mut &'a [u8]) -> Result<Self, Damage> {
+        let length = u32::take(from)?;
+        (0..length).map(|_| T::take(from)).collect()
+    }
+}
+
+/// A size is 64 bits wide everywhere.
+impl Plain<'_> for usize {
+    fn put(&self, out: &mut Vec<u8>) {
+        (*self as u64).put(out);
+    }
+
+    fn take(from: &mut &[u8]) -> Result<Self, Damage> {
+        usize::try_from(u64::take(from)?).map_err(|_| Damage::UnknownTag)
+    }
+}
 
 impl Plain<'_> for bool {
     fn put(&self, out: &mut Vec<u8>) {
@@ -302,6 +490,7 @@ impl Plain<'_> for SocketAddrV6 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub;
     use crate::random::Random;
 
     fn bytes<'a>(chance: &mut Random, pool: &'a [u8]) -> &'a [u8] {
@@ -337,14 +526,14 @@ mod tests {
         }
     }
 
-    fn link_input<'a>(chance: &mut Random, pool: &'a [u8]) -> LinkInput<'a> {
+    fn link_world<'a>(chance: &mut Random, pool: &'a [u8]) -> LinkWorld<'a> {
         let span = Span::from_nanos(chance.next_u64());
-        LinkInput::Command(match chance.below(16) {
-            0 => return LinkInput::Received(bytes(chance, pool)),
-            1 => return LinkInput::Ended,
-            2 => return LinkInput::Failed(SocketError::HostUnreachable),
-            3 => return LinkInput::Overflowed,
-            4 => return LinkInput::Deadline,
+        LinkWorld::Command(match chance.below(11) {
+            0 => return LinkWorld::Received(bytes(chance, pool)),
+            1 => return LinkWorld::Ended,
+            2 => return LinkWorld::Failed(SocketError::HostUnreachable),
+            3 => return LinkWorld::Overflowed,
+            4 => return LinkWorld::Warned(SocketError::NetworkUnreachable),
             5 => LinkCommand::Send {
                 bytes: bytes(chance, pool),
                 more: chance.below(2) == 0,
@@ -354,14 +543,6 @@ mod tests {
             7 => LinkCommand::Retune(policy(chance)),
             8 => LinkCommand::Hold(span),
             9 => LinkCommand::Release,
-            10 => return LinkInput::Warned(SocketError::NetworkUnreachable),
-            11 => return LinkInput::Examined(examination(chance)),
-            12 => return LinkInput::Polled,
-            13 => {
-                let (session, epoch) = (chance.next_u64(), chance.next_u64());
-                return LinkInput::Admitted(SessionKey { session, epoch });
-            }
-            14 => return LinkInput::Refused(CloseReason::Full.into()),
             _ => {
                 // `Other` of a byte that has a name must stay `Other`.
                 let reason = CloseReason::Other(chance.below(12) as u8);
@@ -370,7 +551,7 @@ mod tests {
         })
     }
 
-    fn input<'a>(chance: &mut Random, pool: &'a [u8]) -> HubInput<'a> {
+    fn input<'a>(chance: &mut Random, pool: &'a [u8]) -> hub::Input<'a> {
         let (link, listener) = (chance.next_u32(), chance.next_u32() as u16);
         let address = if chance.below(2) == 0 {
             SocketAddr::from(([10, 1, 2, chance.below(256) as u8], listener))
@@ -378,22 +559,53 @@ mod tests {
             let ip = Ipv6Addr::from_bits(u128::from(chance.next_u64()) << 17);
             SocketAddrV6::new(ip, 9, chance.next_u32(), chance.next_u32()).into()
         };
-        match chance.below(11) {
-            0 => HubInput::Opened { link, listener, address },
-            1 => HubInput::Deadline { horizon: Time::from_nanos(chance.next_u64()) },
-            2 => HubInput::Command(HubCommand::Retune { listener, policy: policy(chance) }),
-            3 => HubInput::Command(HubCommand::Drain {
+        let world = match chance.below(13) {
+            0 => return HubAnswer::Deadline(HubPart::Common).into(),
+            1 => return HubAnswer::Deadline(HubPart::Link(link)).into(),
+            2 => return HubAnswer::Owned { session: chance.next_u64(), epoch: 9 }.into(),
+            3 => return HubAnswer::Examined { link, examination: examination(chance) }.into(),
+            4 => HubWorld::Opened { link, listener, address },
+            5 => HubWorld::Command(HubCommand::Retune { listener, policy: policy(chance) }),
+            6 => HubWorld::Command(HubCommand::Drain {
                 limit: Span::from_secs(30),
                 reconnect_within: Span::from_millis(7),
             }),
-            4 => HubInput::Command(HubCommand::ReportHeartbeats(chance.below(2) == 0)),
-            5 => HubInput::Identified { link, admission: chance.next_u32() },
-            6 => {
+            7 => HubWorld::Command(HubCommand::ReportHeartbeats(chance.below(2) == 0)),
+            8 => HubWorld::Identified { link, admission: chance.next_u32() },
+            9 => {
                 let goodbye = CloseReason::Unauthorized.into();
-                HubInput::Refused { link, admission: chance.next_u32(), goodbye }
+                HubWorld::Refused { link, admission: chance.next_u32(), goodbye }
             }
-            7 => HubInput::Owned { session: chance.next_u64(), epoch: chance.next_u64() },
-            _ => HubInput::Link { link, input: link_input(chance, pool) },
+            _ => HubWorld::Link { link, input: link_world(chance, pool) },
+        };
+        world.into()
+    }
+
+    #[test]
+    fn settings_survive_the_round_trip_and_no_truncated_ones_decode() {
+        let mut chance = Random::new(11);
+        for _ in 0..200 {
+            let listeners = (0..chance.below(4)).map(|_| LinkSettings {
+                role: if chance.below(2) == 0 { Role::Probe } else { Role::Watch },
+                patience: Patience::new(Some(Span::from_secs(9)), SendState::Closed),
+                handshake_timeout: Span::from_millis(chance.next_u32().into()),
+                boot_id: BootId([chance.next_u32() as u8; 16]),
+                instance_id: InstanceId([chance.next_u32() as u8; 16]),
+                wall_origin_ms: chance.next_u64(),
+                examines: chance.below(2) == 0,
+                hung: Hung::Keep(Span::from_millis(chance.next_u32().into())),
+                ..LinkSettings::new(Codec::Message1028, Side::Accepting, policy(&mut chance))
+            });
+            let listeners = listeners.collect();
+            let settings = HubSettings { shard: 7, listeners, seed: 3, frame_memory: 1 << 40 };
+            let mut form = Vec::new();
+            settings.put(&mut form);
+            let mut rest = form.as_slice();
+            let again = HubSettings::take(&mut rest).unwrap();
+            assert_eq!(alloc::format!("{again:?}"), alloc::format!("{settings:?}"));
+            assert!(rest.is_empty());
+            let mut part = &form[..chance.below(form.len() as u64) as usize];
+            assert_eq!(HubSettings::take(&mut part).err(), Some(Damage::Truncated));
         }
     }
 
@@ -406,19 +618,19 @@ mod tests {
             let mut form = Vec::new();
             input.put(&mut form);
             let mut rest = form.as_slice();
-            assert_eq!(HubInput::take(&mut rest), Ok(input));
+            assert_eq!(hub::Input::take(&mut rest), Ok(input));
             assert!(rest.is_empty(), "{input:?}");
             let mut part = &form[..chance.below(form.len() as u64) as usize];
-            assert_eq!(HubInput::take(&mut part), Err(Damage::Truncated), "{input:?}");
+            assert_eq!(hub::Input::take(&mut part), Err(Damage::Truncated), "{input:?}");
         }
     }
 
     #[test]
     fn unknown_tags_and_illegal_values_are_refused() {
-        let take = |bytes: &[u8]| HubInput::take(&mut { bytes }).map(|_| ());
-        assert_eq!(take(&[7]), Err(Damage::UnknownTag));
-        assert_eq!(take(&[3, 2, 2]), Err(Damage::UnknownTag), "a bool is 0 or 1");
-        let mut zero_idle = Vec::from([3, 0, 0, 0, 1]);
+        let take = |bytes: &[u8]| hub::Input::take(&mut { bytes }).map(|_| ());
+        assert_eq!(take(&[0, 7]), Err(Damage::UnknownTag));
+        assert_eq!(take(&[0, 2, 2, 2]), Err(Damage::UnknownTag), "a bool is 0 or 1");
+        let mut zero_idle = Vec::from([0, 2, 0, 0, 0, 1]);
         zero_idle.extend_from_slice(&[0; 17]);
         assert_eq!(take(&zero_idle), Err(Damage::Policy));
     }

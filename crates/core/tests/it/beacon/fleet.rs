@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use systole_core::beacon::{
-    self, Answer, BeaconCommand, BeaconHub, Device, Event, Heard, Input, KICK_REST, Output, Says,
+    self, BeaconCommand, BeaconHub, Device, Event, Heard, Input, KICK_REST, Output, Reply, Says,
     Settings, Statement,
 };
+use systole_core::driver::Driver;
 use systole_core::random::Random;
 use systole_core::wheel::TICK;
-use systole_core::{Machine, Policy, Span, Time};
+use systole_core::{Policy, Span, Time};
 
 const DEVICES: u64 = 12;
 const SCHEDULES: u64 = 300;
@@ -41,7 +42,7 @@ struct SimulatedDevice {
 #[derive(Clone, Copy)]
 enum Packet {
     ToHub { statement: Statement, port: u16, sent_at: Time },
-    ToDevice(Answer),
+    ToDevice(Reply),
 }
 
 /// The model's state of an online device.
@@ -57,7 +58,7 @@ struct Known {
 }
 
 struct World {
-    hub: BeaconHub,
+    hub: Driver<BeaconHub>,
     now: Time,
     random: Random,
     devices: Vec<SimulatedDevice>,
@@ -109,7 +110,7 @@ impl World {
         let devices = devices.collect();
         let loss = [0, 10, 30][random.below(3) as usize];
         World {
-            hub: BeaconHub::new(Time::ZERO, settings),
+            hub: Driver::new(Time::ZERO, BeaconHub::new(settings)),
             now: Time::ZERO,
             random,
             devices,
@@ -142,7 +143,8 @@ impl World {
         let next = [delivery, deadline, Some(next_statement)].into_iter().flatten().min().unwrap();
         self.now = self.now.max(next);
         if deadline == Some(next) {
-            self.input(Input::Deadline);
+            self.hub.expire(self.now, self.now);
+            assert!(self.outputs().is_empty(), "an answer without a statement");
         } else if delivery == Some(next) {
             let (_, packet) = self.in_flight.pop_first().unwrap();
             self.deliver(packet);
@@ -190,7 +192,7 @@ impl World {
             self.refused_until.insert(device, self.now + KICK_REST);
             self.kicked += 1;
         }
-        self.input(Input::Command(BeaconCommand::Kick { device }));
+        self.input(beacon::World::Command(BeaconCommand::Kick { device }));
         assert!(!self.online.contains_key(&device), "kicked, and still online");
     }
 
@@ -212,12 +214,12 @@ impl World {
         for known in self.online.values_mut() {
             known.latest = known.latest.max(self.now + known.told.max(bound));
         }
-        self.input(Input::Command(BeaconCommand::Retune(policy)));
+        self.input(beacon::World::Command(BeaconCommand::Retune(policy)));
     }
 
     fn hold_places(&mut self, places: u32) {
         self.held = places;
-        self.input(Input::Command(BeaconCommand::HoldPlaces(places)));
+        self.input(beacon::Answer::PlacesHeld(places));
     }
 
     fn attack(&mut self) {
@@ -266,12 +268,12 @@ impl World {
 
     fn handle_statement(&mut self, statement: Statement, port: u16, sent_at: Option<Time>) {
         let fresh_at_most = Span::from_secs(3);
-        let before = self.hub.counters();
+        let before = self.hub.machine().counters();
         let refused = self.refused_until.get(&statement.device);
         let refused = refused.is_some_and(|until| self.now < *until);
         let stated = (statement.challenge, statement.counter);
         let highest = self.online.get(&statement.device).map(|known| known.highest);
-        let answers = self.input(Input::Statement { statement, address: address(port) });
+        let answers = self.input(beacon::World::Statement { statement, address: address(port) });
         assert!(answers.len() <= usize::from(!refused), "a kicked device is not answered");
         if highest.is_some() {
             assert_eq!(answers.is_empty(), highest == Some(stated), "a living device is mute");
@@ -292,7 +294,7 @@ impl World {
                 self.send(Packet::ToDevice(answer));
             }
         }
-        let after = self.hub.counters();
+        let after = self.hub.machine().counters();
         let newer = highest.is_some_and(|highest| stated.0 == highest.0 && stated.1 > highest.1);
         if after.heard == before.heard {
             return assert!(!newer, "a new counter was refused");
@@ -317,18 +319,21 @@ impl World {
     }
 
     /// Feeds an input to the hub. Events update the model; answers are returned.
-    fn input(&mut self, input: Input) -> Vec<(Answer, SocketAddr)> {
+    fn input(&mut self, input: impl Into<Input>) -> Vec<(Reply, SocketAddr)> {
+        let input = input.into();
         self.hub.handle(self.now, input);
+        let answers = self.outputs();
+        let is_statement = matches!(input, Input::World(beacon::World::Statement { .. }));
+        assert!(is_statement || answers.is_empty(), "an answer without a statement");
+        answers
+    }
+
+    /// Takes the outputs of the hub.
+    fn outputs(&mut self) -> Vec<(Reply, SocketAddr)> {
         let mut answers = Vec::new();
         while let Some(output) = self.hub.poll_output() {
             match output {
-                Output::Answer { answer, address } => {
-                    assert!(
-                        matches!(input, Input::Statement { .. }),
-                        "an answer without a statement"
-                    );
-                    answers.push((answer, address));
-                }
+                Output::Reply { reply, address } => answers.push((reply, address)),
                 Output::Event { subject, event } => self.update_model(&subject, event),
             }
         }
@@ -378,18 +383,18 @@ impl World {
     }
 
     fn compare(&self) {
-        assert_eq!(self.hub.counters().online as usize, self.online.len());
-        assert!(self.hub.counters().online <= self.max_beacons);
+        assert_eq!(self.hub.machine().counters().online as usize, self.online.len());
+        assert!(self.hub.machine().counters().online <= self.max_beacons);
         let mut suspects = 0;
         for (device, known) in &self.online {
-            let presence = self.hub.presence(*device).unwrap();
+            let presence = self.hub.machine().presence(*device).unwrap();
             assert_eq!(presence.last_heard, known.last_heard);
             assert_eq!(presence.subject.address, address(known.port));
             assert_ne!(known.port, ATTACKER);
             assert!(self.now <= known.latest + TICK, "online after the bound");
             suspects += u32::from(presence.suspect);
         }
-        assert_eq!(self.hub.counters().suspects, suspects);
+        assert_eq!(self.hub.machine().counters().suspects, suspects);
     }
 }
 
@@ -401,7 +406,7 @@ fn a_fleet_agrees_with_its_model_on_a_faulty_network() {
         let mut world = World::new(seed);
         (0..STEPS).for_each(|_| world.step());
         (lost, moved) = (lost + world.lost, moved + world.moved);
-        (replayed, full) = (replayed + world.replayed, full + world.hub.counters().full);
+        (replayed, full) = (replayed + world.replayed, full + world.hub.machine().counters().full);
         kicked += world.kicked;
         (told_longer, counted_on) =
             (told_longer + world.told_longer, counted_on + world.counted_on);

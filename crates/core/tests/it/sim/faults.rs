@@ -1,9 +1,9 @@
 //! Single faults with a known correct outcome, in virtual time.
 
-use systole_core::hub::{self, FRAME_MEMORY, Hub, Input};
+use systole_core::driver::Driver;
+use systole_core::hub::{self, FRAME_MEMORY, Hub};
 use systole_core::link::{self, Event, Settings, Side};
 use systole_core::random::Random;
-use systole_core::tap::Machine;
 use systole_core::wheel::TICK;
 use systole_core::wire::Codec;
 use systole_core::{Policy, Span, Time};
@@ -204,11 +204,13 @@ fn sim_link_busy_one_way_is_probed_only_by_the_end_that_hears_nothing() {
 }
 
 /// Discards the outputs of a hub, and admits whoever waits.
-fn admit_all(hub: &mut Hub, now: Time) {
+fn admit_all(hub: &mut Driver<Hub>, now: Time) {
     while let Some(output) = hub.poll_output() {
-        let answer = match output {
-            hub::Output::Admit { link, admission } => Input::Identified { link, admission },
-            hub::Output::Own { session, .. } => Input::Owned { session, epoch: 1 },
+        let answer: hub::Input<'_> = match output {
+            hub::Output::Admit { link, admission } => {
+                hub::World::Identified { link, admission }.into()
+            }
+            hub::Output::Own { session, .. } => hub::Answer::Owned { session, epoch: 1 }.into(),
             hub::Output::Link { .. } => continue,
         };
         hub.handle(now, answer);
@@ -219,16 +221,18 @@ fn admit_all(hub: &mut Hub, now: Time) {
 fn silence(policy: Policy) -> (Vec<Span>, Option<Span>) {
     let mut line = Settings::new(Codec::Line, Side::Accepting, policy);
     line.report_heartbeats = true;
-    let mut hub = Hub::new(Time::ZERO, 1, vec![line], 1);
+    let settings =
+        hub::Settings { shard: 1, listeners: vec![line], seed: 1, frame_memory: FRAME_MEMORY };
+    let mut hub = Driver::new(Time::ZERO, Hub::new(settings));
     let address = ([127, 0, 0, 1], 7).into();
-    hub.handle(Time::ZERO, Input::Opened { link: 0, listener: 0, address });
-    let input = link::Input::Received(b"hello\n");
-    hub.handle(Time::ZERO, Input::Link { link: 0, input });
+    hub.handle(Time::ZERO, hub::World::Opened { link: 0, listener: 0, address });
+    let input = link::World::Received(b"hello\n");
+    hub.handle(Time::ZERO, hub::World::Link { link: 0, input });
     let (mut probes, mut verdict) = (Vec::new(), None);
     admit_all(&mut hub, Time::ZERO);
     let mut wakes = 0;
     while let Some(now) = hub.next_deadline() {
-        hub.handle(now, Input::Deadline { horizon: now });
+        hub.expire(now, now);
         while let Some(output) = hub.poll_output() {
             let hub::Output::Link { output, .. } = output else { continue };
             match output {
@@ -242,7 +246,6 @@ fn silence(policy: Policy) -> (Vec<Span>, Option<Span>) {
                 | link::Output::Transmit { .. }
                 | link::Output::Examine { .. }
                 | link::Output::Patience(_)
-                | link::Output::Poll
                 | link::Output::Admit
                 | link::Output::Close(_) => {}
             }

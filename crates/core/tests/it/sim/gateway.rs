@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 
 use systole_core::cause::Cause;
+use systole_core::driver::Driver;
 use systole_core::gather::{self, Gather};
-use systole_core::hub::{self, Hub, Input, Output};
+use systole_core::hub::{self, Hub, Output};
 use systole_core::kernel::{Examination, SocketError};
 use systole_core::link::{self, Event, SessionKey, Settings};
 use systole_core::policy::Detection;
 use systole_core::random::Random;
 use systole_core::tap::record::{Recorder, ReplayError, ReplaySummary, replay};
-use systole_core::tap::{Machine, Tapped};
 use systole_core::vigilance::{TOLERANCE, Turn, Vigilance};
 use systole_core::wheel::TICK;
 use systole_core::wire::{CloseReason, Codec, DataKind, Decoder, Frame, MAX_DATA, Malformed};
@@ -35,9 +35,13 @@ pub(super) struct HubConfig {
 }
 
 impl HubConfig {
-    fn hub(&self) -> Hub {
-        Hub::new(Time::ZERO, 1, self.listeners.clone(), self.seed)
-            .with_frame_memory(self.frame_memory)
+    fn settings(&self) -> hub::Settings {
+        hub::Settings {
+            shard: 1,
+            listeners: self.listeners.clone(),
+            seed: self.seed,
+            frame_memory: self.frame_memory,
+        }
     }
 }
 
@@ -59,7 +63,7 @@ pub(super) struct LoopTiming {
 
 /// A simulated gateway.
 pub(super) struct Gateway {
-    pub(super) hub: Tapped<Hub, Recorder>,
+    pub(super) hub: Driver<Hub, Recorder<Hub>>,
     hub_config: HubConfig,
     pub(super) timing: LoopTiming,
     vigilance: Vigilance,
@@ -89,8 +93,6 @@ pub(super) struct Gateway {
     commanded: bool,
     /// Vigilant and raw time of each turn since the last one at which everything had been read.
     turns: VecDeque<(Time, u64)>,
-    /// The links whose sockets the hub asked to read.
-    polls: Vec<u32>,
     /// The peer whose socket was read for the hub, while it is judged.
     polled: Option<usize>,
     /// The peer of each link number.
@@ -139,8 +141,10 @@ impl Admissions {
 
 impl Gateway {
     pub(super) fn new(hub_config: HubConfig, timing: LoopTiming, verbose: bool) -> Gateway {
+        let settings = hub_config.settings();
+        let recorder = Recorder::new(&settings);
         Gateway {
-            hub: Tapped::new(hub_config.hub(), Recorder::new()),
+            hub: Driver::tapped(Time::ZERO, Hub::new(settings), recorder),
             hub_config,
             timing,
             vigilance: Vigilance::new(Span::ZERO, Span::ZERO),
@@ -159,7 +163,6 @@ impl Gateway {
             stranger: false,
             commanded: false,
             turns: VecDeque::from([(Time::ZERO, 0)]),
-            polls: Vec::new(),
             polled: None,
             peer_of_link: Vec::new(),
             answers: Vec::new(),
@@ -258,7 +261,7 @@ impl Gateway {
             data: std::mem::take(&mut self.data_moved),
             busy: self.is_busy(),
             demanding: counters.demanding > 0,
-            deadline: hub.next_deadline(),
+            deadline: self.hub.next_deadline(),
         };
         let rest = self.gather.wait(&turn).rest.as_nanos();
         assert!(rest <= self.timing.rest && (!turn.data || rest == 0), "{turn:?}");
@@ -271,7 +274,7 @@ impl Gateway {
 
     /// Plans the time until the next turn.
     fn plan(&mut self) {
-        self.planned = match self.hub.machine().next_deadline() {
+        self.planned = match self.hub.next_deadline() {
             _ if self.is_busy() => 0,
             Some(at) => at.since(self.now()).as_nanos(),
             None => NEVER,
@@ -283,7 +286,7 @@ impl Gateway {
         &mut self,
         raw: u64,
         index: usize,
-        input: link::Input<'_>,
+        input: link::World<'_>,
         peers: &mut [Peer],
         random: &mut Random,
     ) {
@@ -296,16 +299,16 @@ impl Gateway {
         raw: u64,
         now: Time,
         index: usize,
-        input: link::Input<'_>,
+        input: link::World<'_>,
         peers: &mut [Peer],
         random: &mut Random,
     ) {
         let Some(link) = peers[index].number else { return };
         let Some(model) = &mut peers[index].gateway_model else { return };
-        model.input(now, &input);
+        model.input(now, &input.into());
         // A command ends a rest.
         self.rest_until = 0;
-        self.hub.handle(now, Input::Link { link, input });
+        self.hub.handle(now, hub::World::Link { link, input });
         self.collect(raw, now, peers, random);
         if let Some(model) = &mut peers[index].gateway_model {
             model.check_settled();
@@ -326,7 +329,7 @@ impl Gateway {
             | hub::HubCommand::ReportHeartbeats(_) => {}
         }
         (self.rest_until, self.commanded) = (0, true);
-        self.hub.handle(self.vigilance.now(), Input::Command(command));
+        self.hub.handle(self.vigilance.now(), hub::World::Command(command));
         assert!(self.hub.poll_output().is_none(), "it takes effect at the next deadline");
         self.plan();
     }
@@ -419,12 +422,12 @@ impl Gateway {
             let Answer { peer, link, admission, session, .. } = self.answers.swap_remove(index);
             let refused = !peers[peer].healthy && random.below(16) == 0;
             let goodbye = link::Goodbye::from(CloseReason::Unauthorized);
-            let input = match session {
-                _ if refused => Input::Refused { link, admission, goodbye },
-                None => Input::Identified { link, admission },
+            let input: hub::Input<'_> = match session {
+                _ if refused => hub::World::Refused { link, admission, goodbye }.into(),
+                None => hub::World::Identified { link, admission }.into(),
                 Some(session) => {
                     self.epoch += 1;
-                    Input::Owned { session, epoch: self.epoch }
+                    hub::Answer::Owned { session, epoch: self.epoch }.into()
                 }
             };
             let waits = self.peer_of_link[link as usize] == Some(peer);
@@ -436,11 +439,11 @@ impl Gateway {
                 continue;
             };
             match session {
-                _ if refused => model.input(now, &link::Input::Refused(goodbye)),
+                _ if refused => model.input(now, &link::Answer::Refused(goodbye).into()),
                 None => {}
                 Some(session) => {
                     let key = SessionKey { session, epoch: self.epoch };
-                    model.input(now, &link::Input::Admitted(key));
+                    model.input(now, &link::Answer::Admitted(key).into());
                 }
             }
             self.admissions.refused += u64::from(refused);
@@ -473,14 +476,14 @@ impl Gateway {
                 Segment::Bytes(bytes) => {
                     for piece in split_randomly(&bytes, random) {
                         if self.is_served(&peers[index]) {
-                            let input = link::Input::Received(piece);
+                            let input = link::World::Received(piece);
                             self.command(raw, index, input, peers, random);
                         }
                     }
                 }
-                Segment::Fin => self.command(raw, index, link::Input::Ended, peers, random),
+                Segment::Fin => self.command(raw, index, link::World::Ended, peers, random),
                 Segment::Reset => {
-                    let input = link::Input::Failed(SocketError::Reset);
+                    let input = link::World::Failed(SocketError::Reset);
                     self.command(raw, index, input, peers, random);
                 }
             }
@@ -507,12 +510,12 @@ impl Gateway {
         let mut model = Model::new(format!("gateway's {index}"), now, settings, TICK);
         if self.draining {
             let goodbye = CloseReason::Drained.into();
-            model.input(now, &link::Input::Command(link::Command::Close(goodbye)));
+            model.input(now, &link::World::Command(link::Command::Close(goodbye)).into());
         }
         peer.gateway_model = Some(model.verbose(self.verbose));
         peer.number = Some(number as u32);
         let address = ([127, 0, 0, 1], index as u16).into();
-        self.hub.handle(now, Input::Opened { link: number as u32, listener, address });
+        self.hub.handle(now, hub::World::Opened { link: number as u32, listener, address });
         self.collect(raw, now, peers, random);
     }
 
@@ -524,17 +527,17 @@ impl Gateway {
             self.turns.pop_front();
         }
         let mut rounds = 0;
-        while self.hub.machine().next_deadline().is_some_and(|at| at <= limit) {
+        while self.hub.next_deadline().is_some_and(|at| at <= limit) {
             for gateway_model in peers.iter_mut().filter_map(|peer| peer.gateway_model.as_mut()) {
                 gateway_model.draining = self.draining;
                 gateway_model.input_deadline();
             }
-            self.hub.handle(limit, Input::Deadline { horizon });
+            self.hub.expire(limit, horizon);
             self.collect(raw, horizon, peers, random);
             for gateway_model in peers.iter_mut().filter_map(|peer| peer.gateway_model.as_mut()) {
                 gateway_model.check_settled();
             }
-            for link in std::mem::take(&mut self.polls) {
+            while let Some(link) = self.hub.poll_read() {
                 match random.below(8) {
                     0 => self.leave_unanswered(raw, limit, link, peers, random),
                     _ => self.poll(raw, limit, link, peers, random),
@@ -550,7 +553,7 @@ impl Gateway {
         }
         // A second deadline of a link in one late turn is armed for the next tick, with which the
         // next turn comes.
-        if self.hub.machine().next_deadline().is_some_and(|at| at <= limit + TICK) {
+        if self.hub.next_deadline().is_some_and(|at| at <= limit + TICK) {
             return;
         }
         // The bound of lateness: no verdict waits for the sockets of other links.
@@ -565,8 +568,28 @@ impl Gateway {
         self.read(raw, now, index, peers, random);
         if self.peer_of_link[link as usize] == Some(index) {
             self.polled = Some(index);
-            self.input_at(raw, now, index, link::Input::Polled, peers, random);
+            self.judge(raw, now, index, peers, random);
             self.polled = None;
+        }
+    }
+
+    /// Lets the hub judge a link whose socket was read.
+    fn judge(
+        &mut self,
+        raw: u64,
+        now: Time,
+        index: usize,
+        peers: &mut [Peer],
+        random: &mut Random,
+    ) {
+        let Some(link) = peers[index].number else { return };
+        let Some(model) = &mut peers[index].gateway_model else { return };
+        model.polled();
+        model.input(now, &link::Answer::Deadline.into());
+        self.hub.judge(now, link);
+        self.collect(raw, now, peers, random);
+        if let Some(model) = &mut peers[index].gateway_model {
+            model.check_settled();
         }
     }
 
@@ -605,8 +628,7 @@ impl Gateway {
                     false => Examination::default(),
                 };
                 model.examined(now, &shown);
-                let input = link::Input::Examined(shown);
-                self.hub.handle(now, Input::Link { link, input });
+                self.hub.handle(now, hub::Answer::Examined { link, examination: shown });
                 examinations.extend(self.execute_outputs(raw, now, peers, random));
             }
         }
@@ -674,7 +696,6 @@ impl Gateway {
                     check_verdict(index, verdict.cause, peer, reads, (raw, first, polled));
                 }
                 link::Output::Examine { .. } => examinations.push(link),
-                link::Output::Poll => self.polls.push(link),
                 link::Output::Event(_) | link::Output::Patience(_) | link::Output::Admit => {}
                 link::Output::Close(how) => {
                     peer.flush_down(raw, true, random);
@@ -695,8 +716,7 @@ impl Gateway {
     /// Checks the hub's presences and counters against the models, and its next deadline against a
     /// linear scan.
     fn check(&self, peers: &[Peer]) {
-        let hub = self.hub.machine();
-        let next = hub.next_deadline();
+        let (hub, next) = (self.hub.machine(), self.hub.next_deadline());
         let (mut links, mut online, mut suspects, mut demanding) = (0, 0, 0, 0);
         for (index, peer) in peers.iter().enumerate() {
             let Some((model, number)) = peer.gateway_model.as_ref().zip(peer.number) else {
@@ -748,8 +768,7 @@ impl Gateway {
 
     /// Replays the record on a new hub of the same configuration.
     pub(super) fn replay(self) -> Result<ReplaySummary, ReplayError> {
-        let fresh = self.hub_config.hub();
-        replay(fresh, self.hub.into_tap().record())
+        replay::<Hub>(self.hub.into_tap().record())
     }
 }
 

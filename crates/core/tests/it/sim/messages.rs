@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use systole_core::link::{Command, Input};
+use systole_core::link::{self, Command};
 use systole_core::random::Random;
 use systole_core::wire::{Codec, DataKind};
 
@@ -62,14 +62,14 @@ impl MessageStream {
         codec: Codec,
         message: &'a [u8],
         random: &mut Random,
-    ) -> impl Iterator<Item = Input<'a>> + use<'a> {
+    ) -> impl Iterator<Item = link::World<'a>> + use<'a> {
         let kind = DataKind::default();
         let cut =
             if codec == Codec::Native && random.below(4) == 0 { message.len() / 2 } else { 0 };
         let (front, rest) = message.split_at(cut);
         let front = (!front.is_empty()).then_some(Command::Send { bytes: front, more: true, kind });
         let rest = Command::Send { bytes: rest, more: false, kind };
-        front.into_iter().chain([rest]).map(Input::Command)
+        front.into_iter().chain([rest]).map(link::World::Command)
     }
 
     /// Checks a received piece.

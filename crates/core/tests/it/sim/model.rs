@@ -4,7 +4,7 @@
 use systole_core::cause::Cause;
 use systole_core::kernel::{Examination, SendState, SocketError};
 use systole_core::link::{
-    BeatKind, Closing, Command, Event, HALF_CLOSED, Hung, Input, Lane, Output, Settings, Side,
+    self, BeatKind, Closing, Command, Event, HALF_CLOSED, Hung, Lane, Output, Settings, Side,
 };
 use systole_core::liveness::Role;
 use systole_core::policy::Detection;
@@ -239,35 +239,47 @@ impl Model {
     }
 
     /// Observes an input before the link handles it.
-    pub(super) fn input(&mut self, now: Time, input: &Input<'_>) {
+    pub(super) fn input(&mut self, now: Time, input: &link::Input<'_>) {
         if self.verbose {
             println!("{:?} {} <- {}", now, self.name, brief(input));
         }
         self.turn = Turn::default();
         match *input {
-            Input::Received(bytes) => {
-                self.turn.received = true;
-                self.hear(now);
-                self.front.receive(bytes, self.silence_start);
-            }
-            Input::Ended => self.half_close(now),
-            Input::Failed(error) => self.turn.expects = Some(self.cause_of(now, error)),
-            Input::Examined(_) => panic!("an examination that was not requested"),
-            Input::Warned(_) => (self.warned, self.inquires) = (true, true),
-            Input::Overflowed => self.turn.expects = Some(Cause::SlowConsumer),
-            Input::Deadline | Input::Polled => self.turn.by_deadline = true,
-            Input::Admitted(_) => {
+            link::Input::World(ref world) => self.world(now, world),
+            link::Input::Answer(ref answer) => self.answer(now, answer),
+        }
+    }
+
+    fn answer(&mut self, now: Time, answer: &link::Answer) {
+        match answer {
+            link::Answer::Examined(_) => panic!("an examination that was not requested"),
+            link::Answer::Deadline => self.turn.by_deadline = true,
+            link::Answer::Admitted(_) => {
                 assert!(self.awaits_admission(), "{}: admitted twice", self.name);
                 // What has waited is handled now; the peer is not silent for having waited.
                 self.turn.received = true;
                 self.excuse(now);
                 self.front.restart(self.silence_start);
             }
-            Input::Refused(_) => {
+            link::Answer::Refused(_) => {
                 assert!(self.awaits_admission(), "{}: refused twice", self.name);
                 self.turn.expects = Some(Cause::Finished);
             }
-            Input::Command(Command::Hold(span)) if self.is_established() => {
+        }
+    }
+
+    fn world(&mut self, now: Time, world: &link::World<'_>) {
+        match *world {
+            link::World::Received(bytes) => {
+                self.turn.received = true;
+                self.hear(now);
+                self.front.receive(bytes, self.silence_start);
+            }
+            link::World::Ended => self.half_close(now),
+            link::World::Failed(error) => self.turn.expects = Some(self.cause_of(now, error)),
+            link::World::Warned(_) => (self.warned, self.inquires) = (true, true),
+            link::World::Overflowed => self.turn.expects = Some(Cause::SlowConsumer),
+            link::World::Command(Command::Hold(span)) if self.is_established() => {
                 self.set_at = now;
                 self.hold = self.hold.max(Some(now + span));
                 self.excuse(now + span);
@@ -279,15 +291,15 @@ impl Model {
                     }
                 }
             }
-            Input::Command(Command::Release) => {
+            link::World::Command(Command::Release) => {
                 self.set_at = now;
                 self.hold = None;
                 self.silence_start = self.silence_start.min(now).max(self.last_heard);
                 self.silence_origin = self.silence_origin.min(now).max(self.last_heard);
                 self.front.restart(now);
             }
-            Input::Command(Command::Retune(policy)) => self.turn.retuned = Some(policy),
-            Input::Command(Command::Close(goodbye)) => {
+            link::World::Command(Command::Retune(policy)) => self.turn.retuned = Some(policy),
+            link::World::Command(Command::Close(goodbye)) => {
                 self.turn.expects = Some(match goodbye.reason {
                     CloseReason::Kicked => Cause::Kicked,
                     CloseReason::Drained => Cause::Drained,
@@ -301,8 +313,9 @@ impl Model {
                     | CloseReason::Other(_) => panic!("never used here"),
                 });
             }
-            Input::Command(Command::Send { .. } | Command::HeartbeatData(_) | Command::Hold(_)) => {
-            }
+            link::World::Command(
+                Command::Send { .. } | Command::HeartbeatData(_) | Command::Hold(_),
+            ) => {}
         }
     }
 
@@ -371,6 +384,11 @@ impl Model {
         self.turn = Turn { by_deadline: true, ..Turn::default() };
     }
 
+    /// Checks that the socket may be read because a deadline has come.
+    pub(super) fn polled(&self) {
+        assert_ne!(self.stage, Stage::Lost, "{}: polled after the verdict", self.name);
+    }
+
     /// Checks an output of the current input.
     pub(super) fn output(&mut self, now: Time, output: &Output<'_>) {
         if self.verbose {
@@ -399,11 +417,6 @@ impl Model {
                 assert_eq!(self.stage, Stage::Greeting, "{name}: admitted once");
                 self.stage = Stage::Waiting;
                 self.admission_due = now + self.handshake_limit;
-            }
-            Output::Poll => {
-                let name = &self.name;
-                assert!(self.turn.by_deadline, "{name}: polled without a deadline");
-                assert_ne!(self.stage, Stage::Lost, "{name}: polled after the verdict");
             }
             Output::Patience(patience) => self.kernel.follow(&self.name, patience),
             Output::Close(closing) => {
@@ -991,20 +1004,16 @@ impl Model {
 }
 
 /// Formats an input with the length of its bytes instead of the bytes.
-fn brief(input: &Input<'_>) -> String {
+fn brief(input: &link::Input<'_>) -> String {
     match input {
-        Input::Received(bytes) => format!("Received {} bytes", bytes.len()),
-        Input::Command(Command::Send { bytes, .. }) => format!("Send {} bytes", bytes.len()),
-        Input::Ended
-        | Input::Failed(_)
-        | Input::Overflowed
-        | Input::Examined(_)
-        | Input::Warned(_)
-        | Input::Deadline
-        | Input::Polled
-        | Input::Admitted(_)
-        | Input::Refused(_)
-        | Input::Command(_) => format!("{input:?}"),
+        link::Input::World(link::World::Received(bytes)) => {
+            format!("Received {} bytes", bytes.len())
+        }
+        link::Input::World(link::World::Command(Command::Send { bytes, .. })) => {
+            format!("Send {} bytes", bytes.len())
+        }
+        link::Input::World(world) => format!("{world:?}"),
+        link::Input::Answer(answer) => format!("{answer:?}"),
     }
 }
 
@@ -1020,7 +1029,6 @@ fn brief_output(output: &Output<'_>) -> String {
         Output::Event(_)
         | Output::Examine { .. }
         | Output::Patience(_)
-        | Output::Poll
         | Output::Admit
         | Output::Close(_) => {
             format!("{output:?}")

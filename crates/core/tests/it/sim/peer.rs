@@ -1,12 +1,11 @@
 //! One peer: a connecting link, both directions of its connection, and the models of both ends.
 
 use systole_core::cause::Cause;
-use systole_core::link::{Closing, Command, Event, Input, Lane, Link, Output, Settings};
+use systole_core::link::{self, Closing, Command, Event, Lane, Link, Output, Settings};
 use systole_core::policy::Detection;
 use systole_core::random::Random;
-use systole_core::tap::Machine;
 use systole_core::wire::{CloseReason, Codec};
-use systole_core::{Span, Time};
+use systole_core::{Machine, Span, Time};
 
 use super::kernel::{Doubted, DoubtedSocket};
 use super::messages::MessageStream;
@@ -138,15 +137,15 @@ impl Peer {
                 Segment::Bytes(bytes) => {
                     for piece in split_randomly(&bytes, random) {
                         if self.open {
-                            self.handle(raw, Input::Received(piece), random);
+                            self.handle(raw, link::World::Received(piece), random);
                         }
                     }
                 }
-                Segment::Fin => self.handle(raw, Input::Ended, random),
+                Segment::Fin => self.handle(raw, link::World::Ended, random),
                 Segment::Reset => {
                     self.handle(
                         raw,
-                        Input::Failed(systole_core::kernel::SocketError::Reset),
+                        link::World::Failed(systole_core::kernel::SocketError::Reset),
                         random,
                     );
                 }
@@ -159,7 +158,7 @@ impl Peer {
         let now = self.now(raw);
         let mut rounds = 0;
         while self.open && self.link.next_deadline().is_some_and(|deadline| deadline.at <= now) {
-            self.handle(raw, Input::Deadline, random);
+            self.handle(raw, link::Answer::Deadline, random);
             rounds += 1;
             assert!(rounds < 100, "endless deadlines");
         }
@@ -181,7 +180,7 @@ impl Peer {
     /// Gives a command to the link of this end, if its application runs.
     pub(super) fn command(&mut self, raw: u64, command: Command<'_>, random: &mut Random) {
         if self.open && self.hung_until <= raw {
-            self.handle(raw, Input::Command(command), random);
+            self.handle(raw, link::World::Command(command), random);
         }
     }
 
@@ -243,8 +242,8 @@ impl Peer {
         Time::from_nanos(raw - self.hung_total.min(raw))
     }
 
-    fn handle(&mut self, raw: u64, input: Input<'_>, random: &mut Random) {
-        let now = self.now(raw);
+    fn handle<'a>(&mut self, raw: u64, input: impl Into<link::Input<'a>>, random: &mut Random) {
+        let (now, input) = (self.now(raw), input.into());
         self.own_model.input(now, &input);
         self.link.handle(now, input);
         self.collect(raw, now, random);
@@ -275,11 +274,8 @@ impl Peer {
                     self.in_force = Some(sent);
                     assert_eq!(policy.detection(), sent, "both ends hold the same policy");
                 }
-                Output::Event(_)
-                | Output::Examine { .. }
-                | Output::Patience(_)
-                | Output::Admit
-                | Output::Poll => {}
+                Output::Event(_) | Output::Examine { .. } | Output::Patience(_) | Output::Admit => {
+                }
                 Output::Close(how) => closing = Some(how),
             }
         }

@@ -3,7 +3,7 @@
 use systole_core::cause::Cause;
 use systole_core::hub::{FRAME_MEMORY, HubCommand};
 use systole_core::kernel::SocketError;
-use systole_core::link::{Command, Goodbye, Hung, Input, Introduction, Limits, Settings, Side};
+use systole_core::link::{self, Command, Goodbye, Hung, Introduction, Limits, Settings, Side};
 use systole_core::liveness::Role;
 use systole_core::random::Random;
 use systole_core::tap::record::ReplaySummary;
@@ -289,7 +289,7 @@ impl Schedule {
             9.. => {
                 self.world.peers[index].healthy = false;
                 let error = [SocketError::HostUnreachable, SocketError::Refused][index % 2];
-                self.world.input(index, Input::Warned(error));
+                self.world.input(index, link::World::Warned(error));
             }
             7 => self.world.half_close(index),
             8 => {
@@ -305,7 +305,7 @@ impl Schedule {
             }
             3 | 4 => self.world.fail(index, SocketError::TimedOut),
             5 => self.world.fail(index, SocketError::Local),
-            _ => self.world.input(index, Input::Overflowed),
+            _ => self.world.input(index, link::World::Overflowed),
         }
     }
 

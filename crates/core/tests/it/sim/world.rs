@@ -2,7 +2,7 @@
 
 use systole_core::hub;
 use systole_core::kernel::SocketError;
-use systole_core::link::{Command, Input};
+use systole_core::link::{self, Command};
 use systole_core::random::Random;
 use systole_core::tap::record::ReplaySummary;
 use systole_core::wire::{DataKind, Frame};
@@ -71,17 +71,17 @@ impl World {
 
     /// Gives a command to the gateway's end of a link.
     pub(super) fn command(&mut self, index: usize, command: Command<'_>) {
-        self.input(index, Input::Command(command));
+        self.input(index, link::World::Command(command));
     }
 
     /// Reports an error of the gateway's socket of a link.
     pub(super) fn fail(&mut self, index: usize, failure: SocketError) {
         self.peers[index].healthy = false;
-        self.input(index, Input::Failed(failure));
+        self.input(index, link::World::Failed(failure));
     }
 
     /// Feeds an input to the gateway's end of a link, in an extra turn of its loop.
-    pub(super) fn input(&mut self, index: usize, input: Input<'_>) {
+    pub(super) fn input(&mut self, index: usize, input: link::World<'_>) {
         let is_open =
             |peer: &Peer| peer.gateway_model.as_ref().is_some_and(|model| model.is_open());
         if !self.turn_gateway() || !is_open(&self.peers[index]) {

@@ -132,9 +132,8 @@ impl Bench {
 
     /// Lets the hub ask for the link's socket.
     fn poll(&mut self) {
-        self.shard.polls.push(0);
         let now = self.shard.clock.now();
-        self.shard.answer_polls(now);
+        self.shard.answer_poll(0, now);
     }
 
     fn order(&mut self, order: Order) {
@@ -254,7 +253,7 @@ fn a_shard_rests_while_heartbeats_flow_and_not_after_data() {
 #[test]
 fn a_wait_ends_at_the_next_deadline() {
     let mut bench = Bench::new(Policy::standard());
-    let deadline = bench.shard.hub.machine().next_deadline().expect("a link has a deadline");
+    let deadline = bench.shard.hub.next_deadline().expect("a link has a deadline");
     let wait = bench.wait_of_many();
     let left = deadline.since(bench.shard.clock.now());
     assert!(wait.total() <= left, "{wait:?}, {left} left");
@@ -292,9 +291,9 @@ fn the_echoes_of_many_small_messages_leave_in_one_write() {
     let mut bench = Bench::new(Policy::standard());
     bench.shard.logic = Logic::Echo(Echo::default());
     let lines = b"a\n".repeat(100);
-    let input = link::Input::Received(&lines);
+    let input = link::World::Received(&lines);
     let now = bench.shard.clock.now();
-    bench.shard.hub.handle(now, hub::Input::Link { link: 0, input });
+    bench.shard.hub.handle(now, hub::World::Link { link: 0, input });
     let before = bench.shard.sockets.bytes_out;
     bench.shard.carry_outputs();
     for _ in 0..100 {
@@ -313,9 +312,9 @@ fn the_echoes_of_many_small_messages_leave_in_one_write() {
 fn results_of_outputs_are_fed_back_before_the_sends_of_the_logic() {
     let mut bench = Bench::new(Policy::standard());
     bench.shard.logic = Logic::Echo(Echo::default());
-    let input = link::Input::Received(b"a\n");
+    let input = link::World::Received(b"a\n");
     let now = bench.shard.clock.now();
-    bench.shard.hub.handle(now, hub::Input::Link { link: 0, input });
+    bench.shard.hub.handle(now, hub::World::Link { link: 0, input });
     bench.shard.carry_outputs();
     bench.shard.sockets.feedback.push_back((0, Feedback::Overflowed));
     assert!(bench.shard.feed_back());

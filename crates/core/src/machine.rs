@@ -1,0 +1,130 @@
+//! The shape that all machines of this crate have.
+//!
+//! Everything that can change a machine is an input with an explicit time, and everything that it
+//! wants or reports is an output. Inputs are of two kinds: what the world did, and answers to the
+//! machine's own wishes. A replay repeats both; a run under another policy repeats the first kind
+//! and makes the second anew.
+
+use crate::time::{Span, Time};
+
+/// A state machine with one function for input and one for output.
+pub trait Machine {
+    /// What the world did: bytes, an end, an error, a command, the result of a login.
+    type World<'a>;
+    /// An answer to a wish of the machine: a deadline reached, a socket examined, a login admitted.
+    type Answer;
+    /// An output: everything the machine requests or reports.
+    type Output<'a>
+    where
+        Self: 'a;
+    /// A part of the machine that has a deadline and a saved state of its own.
+    type Part: Copy;
+
+    /// Handles one input.
+    fn handle<'a>(&mut self, now: Time, input: impl Into<InputOf<'a, Self>>)
+    where
+        Self: Sized;
+
+    /// Returns the next output; call until `None` after each input.
+    fn poll_output(&mut self) -> Option<Self::Output<'_>>;
+
+    /// Returns when a part wants to hear that its deadline has come, and why; `None` if no deadline
+    /// is set, or if there is no such part.
+    fn deadline_of(&self, part: Self::Part) -> Option<Deadline>;
+
+    /// Returns the deadline of a machine that has one part.
+    fn next_deadline(&self) -> Option<Deadline>
+    where
+        Self: Machine<Part = ()>,
+    {
+        self.deadline_of(())
+    }
+}
+
+/// An input: everything that can change a machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Input<W, A> {
+    /// What the world did.
+    World(W),
+    /// An answer to a wish of the machine.
+    Answer(A),
+}
+
+/// The input of a machine.
+pub type InputOf<'a, M> = Input<<M as Machine>::World<'a>, <M as Machine>::Answer>;
+
+/// The time at which a machine wants to hear that a deadline has come, and the reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Deadline {
+    /// The time.
+    pub at: Time,
+    /// How much earlier the input may come and have its effect: a probe or a keepalive that leaves
+    /// early does no harm. A loop with many links can so send many in one turn, as a kernel does
+    /// with timers (`PR_SET_TIMERSLACK` in prctl(2)). Zero for all other reasons.
+    pub slack: Span,
+    /// The reason.
+    pub reason: Reason,
+}
+
+impl Deadline {
+    pub(crate) const fn exact(at: Time, reason: Reason) -> Deadline {
+        Deadline { at, slack: Span::ZERO, reason }
+    }
+
+    /// Returns the earlier of two deadlines, or the first of two at one time.
+    pub(crate) fn earlier(first: Option<Deadline>, second: Option<Deadline>) -> Option<Deadline> {
+        match (first, second) {
+            (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),
+            (first, second) => first.or(second),
+        }
+    }
+}
+
+/// The reason of a deadline.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// The handshake must be complete.
+    Handshake,
+    /// The peer must be admitted or refused.
+    Admission,
+    /// A probe is due.
+    Probe,
+    /// A keepalive is due.
+    Keepalive,
+    /// The socket is to be examined because our bytes are outstanding.
+    Examine,
+    /// The peer becomes suspect.
+    Suspicion,
+    /// The verdict is due.
+    Verdict,
+    /// The verdict on a peer that closed its side is due.
+    HalfClose,
+    /// An incomplete frame must be complete.
+    Frame,
+    /// The next step of the work for all links or devices.
+    Sweep,
+    /// The delivery of the last bytes is examined or given up.
+    Leave,
+    /// An outage, or the scope of a verdict, is settled with the evidence that has come.
+    Settle,
+}
+
+/// Makes the two kinds of input of one machine convertible into its input.
+macro_rules! kinds_of_input {
+    ($world:ty, $answer:ty) => {
+        impl<'a> From<$world> for crate::machine::Input<$world, $answer> {
+            #[inline]
+            fn from(world: $world) -> Self {
+                crate::machine::Input::World(world)
+            }
+        }
+
+        impl<'a> From<$answer> for crate::machine::Input<$world, $answer> {
+            #[inline]
+            fn from(answer: $answer) -> Self {
+                crate::machine::Input::Answer(answer)
+            }
+        }
+    };
+}
+pub(crate) use kinds_of_input;
