@@ -128,6 +128,10 @@ fn measure(links: u32) -> Vec<Row> {
         row("wheel: memory per link", "B", None, ours[2], Some(other[2])),
         row("wheel: all due at once, longest step", "µs", None, ours[3], Some(other[3])),
     ];
+    let [added, removed, again, ..] = minimum_of("places", links);
+    rows.push(row("table: 256 places added, longest turn", "µs", Some(1_000), added, None));
+    rows.push(row("table: 256 removed at random, longest turn", "µs", Some(1_000), removed, None));
+    rows.push(row("table: 256 added again, longest turn", "µs", Some(1_000), again, None));
     if links <= MAX_SLOTS {
         let [step, all, ..] = minimum_of("scan", links);
         rows.push(row("table: search of empty slots, longest step", "µs", Some(200), step, None));
@@ -159,6 +163,7 @@ fn run_cell(cell: &str, links: u32) {
         "floor" => [store_at_random(links), 0.0, 0.0, 0.0, 0.0],
         "flight" => flight_cell(links),
         "scan" => scans::scan_cell(links),
+        "places" => scans::places_cell(links),
         "quad_link" => link_cell(links, Quad::default),
         "wheel" => timer_cell(links, || Wheel::new(Time::ZERO)),
         "quad_wheel" => timer_cell(links, Quad::default),

@@ -122,8 +122,8 @@ impl BeaconHub {
     /// Creates a machine that knows no device.
     pub fn new(settings: Settings) -> BeaconHub {
         let mut random = Random::new(settings.seed);
-        let table = Table::new(random.next_u64());
         let max_beacons = settings.max_beacons.min(MAX_BEACONS);
+        let table = Table::new(random.next_u64(), max_beacons);
         BeaconHub {
             shard: settings.shard,
             serial: settings.wall_origin_ms << 20,
@@ -277,10 +277,10 @@ impl BeaconHub {
             told_tenths: tenths_of(&policy),
             generation: self.rollout.generation(),
         };
-        let number = self.table.next_number();
-        self.table.insert(statement.device, slot);
-        self.rearm(number);
-        self.emit(number, Event::Online(policy));
+        if let Some(number) = self.table.insert(statement.device, slot) {
+            self.rearm(number);
+            self.emit(number, Event::Online(policy));
+        }
     }
 
     /// Feeds a statement to the device's liveness as evidence.

@@ -6,9 +6,7 @@
 //! costs two memory fetches. A B-tree has no stalls either, but takes five fetches at a million
 //! entries, and three times the memory.
 
-use alloc::vec::Vec;
-
-use crate::pages::{Pages, Scan, Slots};
+use crate::pages::{Pages, Places, Scan};
 use crate::random::Random;
 
 /// The end of a chain: no entry has this number.
@@ -17,11 +15,7 @@ const NONE: u32 = u32::MAX;
 /// A table of values `T`, each found by its device or by its own dense number.
 #[derive(Debug)]
 pub(super) struct Table<T> {
-    entries: Slots<Entry<T>>,
-    /// Numbers of removed entries, to be reused.
-    free: Vec<u32>,
-    /// One more than the highest number ever used.
-    used: u32,
+    entries: Places<Entry<T>>,
     buckets: Pages<Bucket>,
     /// The number of buckets, at least 1.
     bucket_count: u32,
@@ -55,13 +49,14 @@ impl<T> Entry<T> {
 }
 
 impl<T> Table<T> {
-    pub(super) fn new(seed: u64) -> Table<T> {
-        let (entries, buckets) = (Slots::new(), Pages::new());
-        Table { entries, free: Vec::new(), used: 0, buckets, bucket_count: 1, seed }
+    /// Creates an empty table for at most `limit` entries.
+    pub(super) fn new(seed: u64, limit: u32) -> Table<T> {
+        let (entries, buckets) = (Places::new(limit), Pages::new());
+        Table { entries, buckets, bucket_count: 1, seed }
     }
 
-    pub(super) fn len(&self) -> u32 {
-        self.used - self.free.len() as u32
+    pub(super) const fn len(&self) -> u32 {
+        self.entries.len()
     }
 
     pub(super) fn get(&self, number: u32) -> Option<&Entry<T>> {
@@ -91,22 +86,14 @@ impl<T> Table<T> {
         None
     }
 
-    /// Returns the number that the next inserted entry will have.
-    pub(super) fn next_number(&self) -> u32 {
-        self.free.last().copied().unwrap_or(self.used)
-    }
-
-    /// Adds an entry for a device that has none, under [`Table::next_number`].
-    pub(super) fn insert(&mut self, device: u64, value: T) {
-        let number = self.next_number();
-        if self.free.pop().is_none() {
-            self.used += 1;
-        }
-        self.entries.insert(number, Entry { device, next: NONE, value });
+    /// Adds an entry for a device that has none. Returns its number, or `None` if the table is full.
+    pub(super) fn insert(&mut self, device: u64, value: T) -> Option<u32> {
+        let number = self.entries.add(Entry { device, next: NONE, value })?;
         self.push_front(number, device);
         if self.len() > self.bucket_count {
             self.split_one();
         }
+        Some(number)
     }
 
     /// Removes an entry and frees its number.
@@ -125,7 +112,6 @@ impl<T> Table<T> {
                 before = other.next;
             }
         }
-        self.free.push(number);
         Some(entry.value)
     }
 
@@ -175,7 +161,7 @@ mod tests {
     #[test]
     fn the_table_agrees_with_a_map_while_growing_and_shrinking() {
         let mut random = Random::new(3);
-        let mut table: Table<u64> = Table::new(9);
+        let mut table: Table<u64> = Table::new(9, 1 << 24);
         let mut map = BTreeMap::new();
         for round in 0..200_000_u64 {
             let device = random.below(6_000);
@@ -192,9 +178,8 @@ mod tests {
                 None => {
                     assert!(!map.contains_key(&device));
                     if grows {
-                        let number = table.next_number();
-                        table.insert(device, round);
-                        assert_eq!(table.find(device), Some(number));
+                        let number = table.insert(device, round);
+                        assert_eq!(table.find(device), number);
                         map.insert(device, round);
                     }
                 }
@@ -208,11 +193,11 @@ mod tests {
 
     #[test]
     fn numbers_stay_dense_and_chains_short() {
-        let mut table: Table<()> = Table::new(1);
+        let mut table: Table<()> = Table::new(1, 50_000);
         for device in 0..50_000 {
-            table.insert(device << 32, ());
+            assert_eq!(table.insert(device << 32, ()), Some(device as u32));
         }
-        assert_eq!(table.next_number(), 50_000);
+        assert_eq!(table.insert(1, ()), None, "the table is full");
         let longest = (0..table.bucket_count).map(|bucket| {
             let mut length = 0;
             let mut number = table.head_of(bucket);
@@ -224,6 +209,6 @@ mod tests {
         assert!(longest.max().unwrap() < 20);
         let number = table.find(77 << 32).unwrap();
         table.remove(number);
-        assert_eq!(table.next_number(), number, "free numbers are reused first");
+        assert_eq!(table.insert(1, ()), Some(number), "free numbers are used again");
     }
 }

@@ -3,7 +3,7 @@
 
 use alloc::collections::BTreeSet;
 
-use super::{PAGE, Slots, join};
+use super::{PAGE, Scan, Slots, join};
 
 /// A table of values in places that it chooses. Adding a value visits at most one page, and
 /// finds it in a set with one entry for each page with room.
@@ -77,6 +77,11 @@ impl<T> Places<T> {
         self.len -= 1;
         self.open.insert(place / PAGE as u32);
         Some(removed)
+    }
+
+    /// Searches at most `limit` places from `from` upwards for values, in order.
+    pub fn scan(&self, from: u32, limit: usize) -> Scan<'_, T> {
+        self.slots.scan(from, limit)
     }
 
     /// Returns the number of places in all allocated pages.
