@@ -3,6 +3,7 @@
 
 mod answers;
 mod connection;
+mod stream;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -5,15 +5,11 @@ mod outputs;
 mod reading;
 mod requests;
 
-use std::io;
-
-use systole_core::kernel::SocketError;
 use systole_core::link::{Closing, Command as LinkCommand, Goodbye, Settings, Side, World};
-use systole_core::wire::outbox::Outbox;
 use systole_core::witness::Hearing;
 use systole_core::{Link, Machine, Span, Time};
-use systole_net::examine::socket_error;
 use systole_net::socket_options;
+use systole_net::transport::Socket;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -23,6 +19,7 @@ use crate::dial::{LinkParams, connect};
 use crate::event_translator::{EventTranslator, Stage};
 use crate::loop_clock::{LoopClock, OPEN_ENDED};
 use crate::shared::{Request, Shared};
+use crate::stream::Stream;
 use crate::{ConnectError, Event};
 
 /// Size of the read buffer in bytes; small, because a process may run thousands of clients.
@@ -58,9 +55,10 @@ enum Wake {
 
 /// A connected socket with the link machine that it serves.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    socket: Socket<Stream>,
     link: Link,
-    outbox: Outbox,
+    /// Maximum of data bytes that wait for the socket.
+    queue_limit: usize,
     buffer: Box<[u8]>,
     translator: EventTranslator,
     closing: Closing,
@@ -72,8 +70,6 @@ pub(crate) struct Connection {
     network_changed: bool,
     /// Reading is paused because the mailbox is full.
     paused: bool,
-    /// The server has closed its side.
-    peer_closed: bool,
     /// The application asked to close the link.
     close_requested: bool,
     /// Whether the application has sent a message on this link.
@@ -135,9 +131,9 @@ impl Connection {
         // An option that this system lacks is ignored; the machine keeps the bound without it.
         let _ = socket_options::prepare(&settings.patience, &stream);
         Connection {
-            stream,
+            socket: Socket::new(Stream(stream), ()),
             link: Link::new(now, settings, seed),
-            outbox: Outbox::new(shared.queue_len()),
+            queue_limit: shared.queue_len(),
             buffer: vec![0; READ_BUFFER].into(),
             translator: EventTranslator::new(link_number, attempt, &options),
             closing: Closing::Abort,
@@ -146,7 +142,6 @@ impl Connection {
             hearing: Hearing::new(now, &policy),
             network_changed: false,
             paused: false,
-            peer_closed: false,
             close_requested: false,
             has_sent: false,
         }
@@ -212,6 +207,7 @@ impl Connection {
         requests: &mut mpsc::Receiver<Request>,
         shared: &Shared,
     ) -> Wake {
+        let stream = self.socket.stream();
         let deadline = async {
             match planned {
                 Some(planned) => tokio::time::sleep(planned.into()).await,
@@ -219,9 +215,9 @@ impl Connection {
             }
         };
         tokio::select! {
-            _ = self.stream.readable(), if self.may_read() => Wake::Socket,
-            _ = self.stream.ready(Interest::ERROR), if !self.paused => Wake::SocketError,
-            _ = self.stream.writable(), if !self.outbox.is_empty() => Wake::Socket,
+            _ = stream.readable(), if self.may_read() => Wake::Socket,
+            _ = stream.ready(Interest::ERROR), if !self.paused => Wake::SocketError,
+            _ = stream.writable(), if !self.socket.is_flushed() => Wake::Socket,
             request = requests.recv() => Wake::Request(request),
             () = shared.mailbox_room(), if self.paused => Wake::MailboxRoom,
             () = deadline => Wake::Deadline,
@@ -235,10 +231,4 @@ impl Connection {
             Stage::Refused(_) | Stage::Lost(_) => true,
         }
     }
-}
-
-/// Classifies a socket error; `None` for errors after which the call is only repeated.
-fn failure(error: &io::Error) -> Option<SocketError> {
-    let transient = [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted];
-    (!transient.contains(&error.kind())).then(|| socket_error(error))
 }

@@ -64,6 +64,7 @@ mod loop_clock;
 mod mailbox;
 mod options;
 mod shared;
+mod stream;
 
 pub use client::Client;
 pub use error::{CloseError, ConnectError, SendError};

@@ -27,8 +27,12 @@ const SECOND: u64 = 1_000 * MILLI;
 const SECONDS: u64 = 30;
 /// The maximum number of wheel steps before a loop polls its sockets again.
 const BUDGET: u32 = 1_000;
+#[path = "liveness/row.rs"]
+mod row;
 #[path = "liveness/scans.rs"]
 mod scans;
+
+use row::Row;
 
 /// The number of links that are prefetched together.
 const BATCH: usize = 64;
@@ -56,49 +60,6 @@ fn main() {
     for row in &rows {
         println!("{}", row.markdown());
     }
-}
-
-/// One line of the table.
-struct Row {
-    links: u32,
-    what: &'static str,
-    unit: &'static str,
-    goal: Option<u32>,
-    ours: f64,
-    other: Option<f64>,
-}
-
-impl Row {
-    fn markdown(&self) -> String {
-        let Row { what, unit, ours, .. } = self;
-        let goal = self.goal.map_or("–".into(), |goal| format!("≤ {goal} {unit}"));
-        let other = self.other.map_or("–".into(), |other| format!("{other:.1} {unit}"));
-        let ratio = self.ratio().map_or("–".into(), |ratio| format!("{ratio:.2}"));
-        let links = thousands(self.links);
-        format!("| {links} | {what} | {goal} | {ours:.1} {unit} | {other} | {ratio} |")
-    }
-
-    fn json(&self) -> String {
-        let Row { links, what, unit, ours, .. } = self;
-        let goal = self.goal.map_or("null".into(), |goal| goal.to_string());
-        let other = self.other.map_or("null".into(), |other| format!("{other:.2}"));
-        let ratio = self.ratio().map_or("null".into(), |ratio| format!("{ratio:.3}"));
-        format!(
-            "{{\"links\": {links}, \"what\": \"{what}\", \"unit\": \"{unit}\", \"goal\": {goal}, \
-             \"systole\": {ours:.2}, \"quad_wheel\": {other}, \"ratio\": {ratio}}}"
-        )
-    }
-
-    fn ratio(&self) -> Option<f64> {
-        self.other.filter(|other| *other > 0.0).map(|other| self.ours / other)
-    }
-}
-
-fn thousands(number: u32) -> String {
-    let digits = number.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().filter_map(|group| str::from_utf8(group).ok()).collect();
-    groups.join(",")
 }
 
 /// Measures all rows for one number of links.

@@ -1,6 +1,6 @@
 //! Operating-system services for Systole: the one clock, listening sockets, the options of a
-//! connection, the kernel's evidence about it, the identity of machine and process, and the
-//! descriptor limit.
+//! connection, its reads and writes, the kernel's evidence about it, the identity of machine and
+//! process, and the descriptor limit.
 //!
 //! This crate decides nothing; decisions live in `systole-core`.
 
@@ -14,6 +14,7 @@ pub mod listener;
 pub mod socket_options;
 mod sockopt;
 pub mod tcp_info;
+pub mod transport;
 
 pub use clock::Clock;
 pub use examine::{RouteLookup, examine};

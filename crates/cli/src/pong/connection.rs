@@ -1,23 +1,27 @@
 //! The connection of one client of `systole pong`.
 
-use std::io;
 use std::net::SocketAddr;
 
 use systole_core::cause::Cause;
-use systole_core::link::{Answer, Event, Limits, Output, SessionKey, Settings, Side, World};
+use systole_core::link::{Answer, Event, Lane, Limits, Output, SessionKey, Settings, Side, World};
 use systole_core::liveness::Role;
 use systole_core::policy::MAX_BOUND;
 use systole_core::wire::{Codec, Decoder, MAX_DATA, Malformed};
 use systole_core::{Link, Machine, Policy, Span, Time};
 use systole_net::Clock;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use systole_net::transport::{ReadOutcome, Socket};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::answers::Answers;
+use super::stream::Stream;
 
 /// Size of the read buffer in bytes.
 const READ: usize = 16 * 1024;
+
+/// Maximum of answers that wait for the socket, in bytes. A client is read only while none waits,
+/// so they are the answers to one read and those that came due together.
+const QUEUE: usize = 16 << 20;
 
 /// An event of one client, to be printed.
 #[derive(Debug)]
@@ -80,7 +84,7 @@ impl Connection {
         let _ = notices.send(Notice { peer, at: self.clock.monotonic(), kind }).await;
         let cause = match self.converse(stream, peer, &notices).await {
             Ok(()) => self.lost.unwrap_or(Cause::PeerExited),
-            Err(_) => Cause::PeerReset,
+            Err(Broken) => Cause::PeerReset,
         };
         let at = self.clock.monotonic();
         if let Cause::Protocol(malformed) = cause {
@@ -92,37 +96,55 @@ impl Connection {
 
     async fn converse(
         &mut self,
-        mut stream: TcpStream,
+        stream: TcpStream,
         peer: SocketAddr,
         notices: &mpsc::Sender<Notice>,
-    ) -> io::Result<()> {
-        stream.set_nodelay(true)?;
+    ) -> Result<(), Broken> {
+        stream.set_nodelay(true).map_err(|_| Broken)?;
+        let mut socket = Socket::new(Stream(stream), ());
         let mut buffer = vec![0; READ];
-        while self.lost.is_none() {
-            let due = self.answers.next_due();
+        while !socket.has_ended() && (self.lost.is_none() || !socket.is_flushed()) {
+            let due = self.answers.next_due().filter(|_| socket.is_flushed());
             let wait = due.map(|due| due.less(self.clock.monotonic()).into());
+            let stream = socket.stream();
             tokio::select! {
-                read = stream.read(&mut buffer), if !self.answers.is_full() => {
-                    let bytes = buffer.get(..read?).unwrap_or_default();
-                    if bytes.is_empty() {
-                        break;
-                    }
-                    for len in self.meter.measure(bytes) {
-                        let kind = NoticeKind::Received(len);
-                        let at = self.clock.monotonic();
-                        let _ = notices.send(Notice { peer, at, kind }).await;
-                    }
-                    let at_once = self.handle(bytes);
-                    stream.write_all(&at_once).await?;
+                _ = stream.writable(), if !socket.is_flushed() => flush(&mut socket)?,
+                _ = stream.readable(), if socket.is_flushed() && !self.answers.is_full() => {
+                    self.read(&mut socket, &mut buffer, peer, notices).await?;
                 }
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
                     while let Some(bytes) = self.answers.pop(self.clock.monotonic()) {
-                        stream.write_all(&bytes).await?;
+                        send(&mut socket, &bytes)?;
                     }
                 }
             }
         }
-        stream.shutdown().await
+        socket.shutdown_write();
+        Ok(())
+    }
+
+    /// Reads once, and answers.
+    async fn read(
+        &mut self,
+        socket: &mut Socket<Stream>,
+        buffer: &mut [u8],
+        peer: SocketAddr,
+        notices: &mpsc::Sender<Notice>,
+    ) -> Result<(), Broken> {
+        match socket.read(buffer) {
+            ReadOutcome::Bytes(count) => {
+                let bytes = buffer.get(..count).unwrap_or_default();
+                for len in self.meter.measure(bytes) {
+                    let kind = NoticeKind::Received(len);
+                    let at = self.clock.monotonic();
+                    let _ = notices.send(Notice { peer, at, kind }).await;
+                }
+                let at_once = self.handle(bytes);
+                send(socket, &at_once)
+            }
+            ReadOutcome::Empty | ReadOutcome::Ended | ReadOutcome::Warned(_) => Ok(()),
+            ReadOutcome::Failed(_) => Err(Broken),
+        }
     }
 
     /// Passes received bytes to the link; returns the bytes to send at once. The delay begins after
@@ -167,6 +189,22 @@ impl Connection {
                 | Output::Close(_) => {}
             }
         }
+    }
+}
+
+/// The error of a connection that takes or holds no more bytes.
+struct Broken;
+
+/// Sends `bytes`, which are whole frames; what the socket does not take now waits.
+fn send(socket: &mut Socket<Stream>, bytes: &[u8]) -> Result<(), Broken> {
+    socket.queue(bytes, &[(bytes.len(), Lane::Data)], 0, QUEUE).map_err(|_| Broken)?;
+    flush(socket)
+}
+
+fn flush(socket: &mut Socket<Stream>) -> Result<(), Broken> {
+    match socket.flush().failure {
+        Some(_) => Err(Broken),
+        None => Ok(()),
     }
 }
 

@@ -1,16 +1,14 @@
 //! The end of a link: closing its socket, and the record that the next link reports from.
 
-use std::net::Shutdown;
-
-use socket2::SockRef;
 use systole_core::link::departure::{self, LEAVE_LIMIT};
 use systole_core::link::{Closing, Departure};
 use systole_core::witness::Past;
 use systole_core::{Machine, Time};
-use systole_net::examine::{outlived, tcp_snapshot};
+use systole_net::examine::tcp_snapshot;
 use systole_net::socket_options;
+use systole_net::transport::ReadOutcome;
 
-use super::{Connection, READS_PER_TURN, failure};
+use super::{Connection, READS_PER_TURN};
 use crate::loop_clock::LoopClock;
 use crate::shared::Shared;
 
@@ -39,8 +37,7 @@ impl Connection {
         let acknowledged = match self.closing {
             Closing::Flush => self.leave(clock).await,
             Closing::Abort => {
-                // A server that only seems to be gone may still read the CLOSE.
-                drop(self.flush());
+                self.socket.write_last_words();
                 false
             }
         };
@@ -52,7 +49,7 @@ impl Connection {
     /// Returns whether the server has acknowledged everything.
     async fn leave(&mut self, clock: &mut LoopClock) -> bool {
         let mut departure = Departure::new(clock.now(), LEAVE_LIMIT);
-        if self.peer_closed || self.translator.stage.is_farewell() {
+        if self.socket.has_ended() || self.translator.stage.is_farewell() {
             departure.handle(clock.now(), departure::World::Ended);
         }
         loop {
@@ -62,9 +59,10 @@ impl Connection {
                 return departure.is_acknowledged();
             };
             let planned = deadline.since(clock.now());
+            let stream = self.socket.stream();
             tokio::select! {
-                _ = self.stream.readable(), if !self.peer_closed => {}
-                _ = self.stream.writable(), if !self.outbox.is_empty() => {}
+                _ = stream.readable(), if !self.socket.has_ended() => {}
+                _ = stream.writable(), if !self.socket.is_flushed() => {}
                 () = tokio::time::sleep(planned.into()) => {}
             }
             let now = clock.turn(planned);
@@ -77,39 +75,32 @@ impl Connection {
 
     /// Writes from the outbox, and tells the departure.
     fn write_on(&mut self, now: Time, departure: &mut Departure) {
-        let before = self.outbox.len();
-        let mut flushed = self.flush();
-        if let Err(error) = &flushed
-            && outlived(error, &self.stream)
-        {
+        let written = self.socket.flush();
+        if written.warning.is_some() {
             self.renew_registration();
-            flushed = self.flush();
         }
-        if self.outbox.len() < before {
+        if written.bytes > 0 {
             departure.handle(now, departure::World::Taken);
         }
-        match flushed {
-            Err(_) => departure.handle(now, departure::World::Failed),
-            Ok(()) if self.outbox.is_empty() => departure.handle(now, departure::World::Flushed),
-            Ok(()) => {}
+        if written.failure.is_some() {
+            departure.handle(now, departure::World::Failed);
+        } else if self.socket.is_flushed() {
+            departure.handle(now, departure::World::Flushed);
         }
     }
 
     /// Reads and discards what the server still sends, up to the end of the stream.
     fn discard(&mut self, now: Time, departure: &mut Departure) {
         for _ in 0..READS_PER_TURN {
-            if self.peer_closed {
+            if self.socket.has_ended() {
                 return;
             }
-            match self.stream.try_read(&mut self.buffer) {
-                Ok(0) => {
-                    self.peer_closed = true;
-                    departure.handle(now, departure::World::Ended);
-                }
-                Ok(_) => {}
-                Err(error) if outlived(&error, &self.stream) => self.renew_registration(),
-                Err(error) if failure(&error).is_none() => return,
-                Err(_) => return departure.handle(now, departure::World::Failed),
+            match self.socket.read(&mut self.buffer) {
+                ReadOutcome::Bytes(_) => {}
+                ReadOutcome::Empty => return,
+                ReadOutcome::Ended => departure.handle(now, departure::World::Ended),
+                ReadOutcome::Warned(_) => self.renew_registration(),
+                ReadOutcome::Failed(_) => return departure.handle(now, departure::World::Failed),
             }
         }
     }
@@ -119,20 +110,17 @@ impl Connection {
         while let Some(output) = departure.poll_output() {
             match output {
                 departure::Output::Examine => {
-                    let seen = tcp_snapshot(&self.stream);
+                    let seen = tcp_snapshot(self.socket.stream());
                     departure.handle(now, departure::Answer::Examined(seen));
                 }
-                departure::Output::ShutdownWrite => {
-                    // It fails only on a connection that has failed.
-                    let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
-                }
+                departure::Output::ShutdownWrite => self.socket.shutdown_write(),
                 departure::Output::Patience(patience) => {
                     // Without it the kernel gives up sooner, if the server is slow.
-                    let _ = socket_options::follow(&patience, &self.stream);
+                    let _ = socket_options::follow(&patience, self.socket.stream());
                 }
                 departure::Output::Reset => {
                     // It fails only on a connection that has failed.
-                    let _ = socket_options::reset_on_close(&self.stream);
+                    let _ = socket_options::reset_on_close(self.socket.stream());
                 }
                 departure::Output::Close => {}
             }

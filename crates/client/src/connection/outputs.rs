@@ -1,37 +1,33 @@
 //! Outputs of the link machine: bytes to the socket, examinations of the socket, events to the
 //! application.
 
-use std::io::{self, ErrorKind};
-
-use systole_core::kernel::{Examination, SocketError};
+use systole_core::kernel::Examination;
 use systole_core::link::{Answer, Event as LinkEvent, Output, World};
+use systole_core::wire::outbox::Outbox;
 use systole_core::witness::Hearing;
 use systole_core::{Machine, Time};
-use systole_net::examine::{examine, examine_socket, outlived, socket_error};
+use systole_net::examine::{examine, examine_socket};
 use systole_net::socket_options;
 
-use super::{Connection, failure};
+use super::Connection;
 use crate::shared::Shared;
 
 impl Connection {
     /// Processes the machine's outputs, and writes as much as the socket takes.
     pub(super) fn process_outputs(&mut self, now: Time, shared: &Shared) {
         self.poll_outputs(now, shared);
-        let mut flushed = self.flush();
-        if let Err(error) = &flushed
-            && outlived(error, &self.stream)
-        {
+        let written = self.socket.flush();
+        if let Some(error) = written.warning {
             self.renew_registration();
-            self.link.handle(now, World::Warned(socket_error(error)));
-            flushed = self.flush();
+            self.link.handle(now, World::Warned(error));
         }
-        if let Err(error) = flushed {
-            self.note_network_change(Some(&error));
+        if let Some(failure) = written.failure {
+            self.network_changed |= failure.aborted;
             self.drain_after_write_error(now, shared);
-            self.link.handle(now, World::Failed(failure(&error).unwrap_or(SocketError::Local)));
+            self.link.handle(now, World::Failed(failure.error));
             self.poll_outputs(now, shared);
         }
-        let held = self.outbox.held();
+        let held = self.socket.outbox().map_or(0, Outbox::held);
         shared.release(self.queued_cost.saturating_sub(held));
         self.queued_cost = self.queued_cost.min(held);
     }
@@ -45,14 +41,15 @@ impl Connection {
             while let Some(output) = self.link.poll_output() {
                 match output {
                     Output::Transmit { bytes, lane } => {
-                        overflowed |= self.outbox.push(lane, bytes).is_err();
+                        let (end, limit) = ([(bytes.len(), lane)], self.queue_limit);
+                        overflowed |= self.socket.queue(bytes, &end, 0, limit).is_err();
                     }
                     Output::Examine { route } => {
                         examination = Some(route || examination == Some(true));
                     }
                     Output::Patience(patience) => {
                         // Setting options fails only on a connection that is ending.
-                        let _ = socket_options::follow(&patience, &self.stream);
+                        let _ = socket_options::follow(&patience, self.socket.stream());
                     }
                     Output::Event(event) => {
                         if let LinkEvent::Established { policy, .. } | LinkEvent::Retuned(policy) =
@@ -62,16 +59,15 @@ impl Connection {
                         }
                         self.translator.handle(event, shared);
                     }
-                    // Only a hub asks for it: this loop reads before it judges.
                     // Only an accepting end admits.
                     Output::Admit => {}
                     Output::Close(closing) => self.closing = closing,
                 }
             }
             if let Some(route) = examination {
-                let queued = !self.outbox.is_empty();
-                let found =
-                    if route { examine(&self.stream) } else { examine_socket(&self.stream) };
+                let queued = !self.socket.is_flushed();
+                let stream = self.socket.stream();
+                let found = if route { examine(stream) } else { examine_socket(stream) };
                 let examination = Examination { queued, ..found };
                 self.link.handle(now, Answer::Examined(examination));
                 continue;
@@ -82,18 +78,5 @@ impl Connection {
             }
             self.link.handle(now, World::Overflowed);
         }
-    }
-
-    /// Writes from the outbox until it is empty or the socket takes no more.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
-        while !self.outbox.is_empty() {
-            match self.stream.try_write(self.outbox.front()) {
-                Ok(n) => self.outbox.advance(n),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 }

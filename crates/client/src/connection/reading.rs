@@ -1,31 +1,30 @@
 //! Reading: received bytes and socket errors, passed to the link machine.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 
-use socket2::SockRef;
 use systole_core::link::{Answer, Command as LinkCommand, World};
 use systole_core::{Machine, Time};
-use systole_net::examine::{outlived, socket_error};
+use systole_net::transport::ReadOutcome;
 use tokio::io::Interest;
 
-use super::{Connection, HOLD_UNTIL_RELEASED, READS_PER_TURN, failure};
+use super::{Connection, HOLD_UNTIL_RELEASED, READS_PER_TURN};
 use crate::dial::reregister;
 use crate::event_translator::Stage;
 use crate::loop_clock::LoopClock;
 use crate::shared::Shared;
+use crate::stream::Stream;
 
 impl Connection {
     /// Handles an expired deadline. Silence is judged only after everything in the kernel was read,
     /// by a direct call: the runtime may not yet know that the socket is readable.
     pub(super) fn handle_deadline(&mut self, now: Time, clock: &mut LoopClock, shared: &Shared) {
         if self.may_read() {
-            let read = (&*SockRef::from(&self.stream)).read(&mut self.buffer);
+            let read = self.socket.read_directly(&mut self.buffer);
             self.handle_read(now, read, shared);
         }
-        if self.peer_closed
-            && let Some(error) = self.stream.take_error().unwrap_or_else(Some)
-        {
-            self.handle_read(now, Err(error), shared);
+        if self.socket.has_ended() {
+            let taken = self.socket.take_error();
+            self.handle_read(now, taken, shared);
         }
         clock.drained();
         if self.link.next_deadline().is_some_and(|deadline| deadline.at <= clock.horizon()) {
@@ -39,7 +38,7 @@ impl Connection {
             if !self.may_read() {
                 return;
             }
-            let read = self.stream.try_read(&mut self.buffer);
+            let read = self.socket.read(&mut self.buffer);
             if !self.handle_read(now, read, shared) {
                 return;
             }
@@ -49,46 +48,49 @@ impl Connection {
 
     /// Returns whether to read: a stream after its FIN would be readable for ever.
     pub(super) fn may_read(&self) -> bool {
-        !self.paused && !self.peer_closed
+        !self.paused && !self.socket.has_ended()
     }
 
     /// Handles an error on the socket: a router's message, which does not end the connection, or a
     /// reset, which reading no longer returns after a FIN.
     pub(super) fn handle_socket_error(&mut self, now: Time, shared: &Shared) {
         self.read(now, shared);
-        let take = || match self.stream.take_error() {
+        let stream = self.socket.stream();
+        let take = || match stream.take_error() {
             Ok(None) => Err(ErrorKind::WouldBlock.into()),
             Ok(Some(error)) | Err(error) => Err(error),
         };
         // `WouldBlock` clears the runtime's readiness, which would wake this task again.
-        let taken: io::Result<()> = self.stream.try_io(Interest::ERROR, take);
-        if !self.is_over() && taken.is_err() {
-            self.handle_read(now, taken.map(|()| 0), shared);
+        let taken: io::Result<()> = stream.try_io(Interest::ERROR, take);
+        if !self.is_over()
+            && let Err(error) = taken
+        {
+            let error = self.socket.classify(&error);
+            self.handle_read(now, error, shared);
         }
     }
 
     /// Passes the result of a read to the machine; returns whether to read again.
-    fn handle_read(&mut self, now: Time, read: io::Result<usize>, shared: &Shared) -> bool {
-        if let Ok(1..) = read {
-            self.hearing.heard(now);
-        }
-        self.note_network_change(read.as_ref().err());
-        self.peer_closed |= matches!(read, Ok(0));
-        let input = match &read {
-            Ok(0) => World::Ended,
-            Ok(n) => World::Received(self.buffer.get(..*n).unwrap_or_default()),
-            Err(error) if outlived(error, &self.stream) => {
-                self.renew_registration();
-                World::Warned(socket_error(error))
+    fn handle_read(&mut self, now: Time, read: ReadOutcome, shared: &Shared) -> bool {
+        let input = match read {
+            ReadOutcome::Empty => return false,
+            ReadOutcome::Bytes(count) => {
+                self.hearing.heard(now);
+                World::Received(self.buffer.get(..count).unwrap_or_default())
             }
-            Err(error) => match failure(error) {
-                Some(failure) => World::Failed(failure),
-                None => return false,
-            },
+            ReadOutcome::Ended => World::Ended,
+            ReadOutcome::Warned(error) => {
+                self.renew_registration();
+                World::Warned(error)
+            }
+            ReadOutcome::Failed(failure) => {
+                self.network_changed |= failure.aborted;
+                World::Failed(failure.error)
+            }
         };
         self.link.handle(now, input);
         self.process_outputs(now, shared);
-        matches!(read, Ok(1..))
+        matches!(read, ReadOutcome::Bytes(_))
     }
 
     /// Pauses reading while the mailbox is full, and resumes it. The machine holds its judgement
@@ -106,10 +108,10 @@ impl Connection {
     /// Reads what arrived before a write failed: possibly the server's CLOSE.
     pub(super) fn drain_after_write_error(&mut self, now: Time, shared: &Shared) {
         for _ in 0..READS_PER_TURN {
-            let Ok(n @ 1..) = (&*SockRef::from(&self.stream)).read(&mut self.buffer) else {
+            let ReadOutcome::Bytes(count) = self.socket.read_directly(&mut self.buffer) else {
                 return;
             };
-            self.link.handle(now, World::Received(self.buffer.get(..n).unwrap_or_default()));
+            self.link.handle(now, World::Received(self.buffer.get(..count).unwrap_or_default()));
             self.poll_outputs(now, shared);
         }
     }
@@ -117,15 +119,8 @@ impl Connection {
     /// Registers the socket with the runtime anew after a router's message: once a socket has held
     /// an error, the runtime reports it as ready for ever.
     pub(super) fn renew_registration(&mut self) {
-        if let Ok(stream) = reregister(&self.stream) {
-            self.stream = stream;
+        if let Ok(stream) = reregister(self.socket.stream()) {
+            self.socket.replace_stream(Stream(stream));
         }
-    }
-
-    /// Records an ECONNABORTED: the system aborts connections when its own network changes; the
-    /// peer has sent no reset.
-    pub(super) fn note_network_change(&mut self, error: Option<&io::Error>) {
-        self.network_changed |=
-            error.is_some_and(|error| error.kind() == ErrorKind::ConnectionAborted);
     }
 }

@@ -86,7 +86,7 @@ impl<T> Table<T> {
         None
     }
 
-    /// Adds an entry for a device that has none. Returns its number, or `None` if the table is full.
+    /// Adds an entry for a device that has none. Returns its number; `None` if the table is full.
     pub(super) fn insert(&mut self, device: u64, value: T) -> Option<u32> {
         let number = self.entries.add(Entry { device, next: NONE, value })?;
         self.push_front(number, device);

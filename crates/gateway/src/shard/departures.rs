@@ -1,15 +1,16 @@
 //! Leave-taking: the connections of ended links until their close, each driven by a [`Departure`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Shutdown;
 
 use systole_core::link::Departure;
 use systole_core::link::departure::{Answer, Input, Output, World};
+use systole_core::wire::outbox::Outbox;
 use systole_core::{Machine, Span, Time};
 use systole_net::examine::tcp_snapshot;
 use systole_net::socket_options;
+use systole_net::transport::ReadOutcome;
 
-use super::sockets::{ConnState, ReadOutcome, Sockets};
+use super::sockets::{Conn, ConnState, Sockets};
 
 /// Maximum number of reads of one leaving socket per turn, so that the others get their share.
 const READS_PER_TURN: usize = 4;
@@ -81,15 +82,15 @@ impl Sockets {
         let Some(conn) = self.conns.get_mut(link as usize) else {
             return;
         };
-        if conn.outbox.as_ref().is_some_and(|outbox| outbox.has_gap()) {
+        if conn.outbox().is_some_and(Outbox::has_gap) {
             // Its data gave way to that of others after the hub had ended the link.
             return self.give_up(link);
         }
-        conn.state = ConnState::Leaving;
-        let fin_received = conn.fin_received;
+        conn.note.state = ConnState::Leaving;
+        let has_ended = conn.has_ended();
         let entry = Entry { departure: Departure::new(now, limit), armed: None };
         self.departures.links.insert(link, entry);
-        if fin_received {
+        if has_ended {
             self.feed_departure(link, now, World::Ended);
         }
         self.continue_departure(link, now);
@@ -101,7 +102,7 @@ impl Sockets {
         self.undelivered += 1;
         if let Some(conn) = self.conns.get(link as usize) {
             // It fails only on a connection that has failed.
-            let _ = socket_options::reset_on_close(&conn.stream);
+            let _ = socket_options::reset_on_close(conn.stream());
         }
         self.mark_for_close(link);
     }
@@ -111,8 +112,8 @@ impl Sockets {
         let Some(conn) = self.conns.get(link as usize) else {
             return;
         };
-        if conn.state == ConnState::Leaving {
-            let input = if conn.outbox.is_none() { World::Flushed } else { World::Taken };
+        if conn.note.state == ConnState::Leaving {
+            let input = if conn.is_flushed() { World::Flushed } else { World::Taken };
             self.feed_departure(link, now, input);
         }
     }
@@ -120,7 +121,7 @@ impl Sockets {
     /// Reads and discards bytes of a leaving link, up to the end of the stream. Returns whether
     /// there may be more.
     pub(super) fn drain_until_fin(&mut self, link: u32, now: Time, scratch: &mut [u8]) -> bool {
-        if self.conns.get(link as usize).is_none_or(|conn| conn.state != ConnState::Leaving) {
+        if self.conns.get(link as usize).is_none_or(|conn| conn.note.state != ConnState::Leaving) {
             return false;
         }
         for _ in 0..READS_PER_TURN {
@@ -148,7 +149,7 @@ impl Sockets {
     }
 
     fn has_fin(&self, link: u32) -> bool {
-        self.conns.get(link as usize).is_some_and(|conn| conn.fin_received)
+        self.conns.get(link as usize).is_some_and(Conn::has_ended)
     }
 
     /// Feeds a departure and carries out its outputs.
@@ -162,19 +163,16 @@ impl Sockets {
         while let Some(output) = departure.poll_output() {
             match output {
                 Output::Examine => {
-                    let seen = tcp_snapshot(&conn.stream);
+                    let seen = tcp_snapshot(conn.stream());
                     departure.handle(now, Answer::Examined(seen));
                 }
-                Output::ShutdownWrite => {
-                    // It fails only on a connection that has failed.
-                    let _ = conn.stream.shutdown(Shutdown::Write);
-                }
+                Output::ShutdownWrite => conn.shutdown_write(),
                 Output::Patience(patience) => {
                     // Without it the kernel gives up sooner, if the peer is slow.
-                    let _ = socket_options::follow(&patience, &conn.stream);
+                    let _ = socket_options::follow(&patience, conn.stream());
                 }
                 Output::Reset => {
-                    let _ = socket_options::reset_on_close(&conn.stream);
+                    let _ = socket_options::reset_on_close(conn.stream());
                 }
                 Output::Close => {
                     self.undelivered += u64::from(!departure.is_acknowledged());
@@ -194,7 +192,7 @@ mod tests {
     use systole_core::link::Lane;
     use systole_core::link::departure::{EXAMINE_INTERVAL, FIN_WAIT, LEAVE_LIMIT, STALL};
 
-    use super::super::sockets::Conn;
+    use super::super::sockets::Note;
     use super::*;
 
     /// More than the kernel's buffers of one connection hold.
@@ -207,7 +205,8 @@ mod tests {
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
-        let link = sockets.conns.insert(Conn::new(mio::net::TcpStream::from_std(stream))) as u32;
+        let stream = mio::net::TcpStream::from_std(stream);
+        let link = sockets.conns.insert(Conn::new(stream, Note::NEW)) as u32;
         sockets.transmit(link, Lane::Data, &vec![7; len]);
         sockets.start_leaving(link, START, LEAVE_LIMIT);
         (link, peer)
@@ -228,7 +227,7 @@ mod tests {
         let (reading, mut peer) = leaving(&mut sockets, &listener, MUCH);
         let mut buffer = vec![0; 64 * 1024];
         let mut now = START;
-        while sockets.conns[silent as usize].state == ConnState::Leaving {
+        while sockets.conns[silent as usize].note.state == ConnState::Leaving {
             // The peer must have read before the socket takes more.
             peer.read_exact(&mut buffer).unwrap();
             now = now + Span::from_millis(500);
@@ -237,7 +236,7 @@ mod tests {
         }
         let took = now.since(START);
         assert!(took >= STALL && took <= STALL + EXAMINE_INTERVAL.times(2), "{took}");
-        assert_eq!(sockets.conns[reading as usize].state, ConnState::Leaving);
+        assert_eq!(sockets.conns[reading as usize].note.state, ConnState::Leaving);
         assert_eq!((sockets.close_marked(), sockets.undelivered), (1, 1));
         let error = kept_open.read_to_end(&mut Vec::new()).expect_err("the data is not complete");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
@@ -274,7 +273,7 @@ mod tests {
         peer.read_exact(&mut [0; 10]).unwrap();
         drop(peer);
         let mut scratch = [0; 64];
-        while sockets.conns[link as usize].state == ConnState::Leaving {
+        while sockets.conns[link as usize].note.state == ConnState::Leaving {
             assert!(!sockets.drain_until_fin(link, START, &mut scratch));
         }
         assert!(sockets.departures.links.is_empty());

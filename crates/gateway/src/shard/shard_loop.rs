@@ -14,10 +14,11 @@ use systole_core::wire::CloseReason;
 use systole_core::{Span, Time};
 use systole_net::listener::BACKLOG;
 use systole_net::socket_options;
+use systole_net::transport::ReadOutcome;
 
 use super::acceptor::{Accepted, Acceptor, NewLink};
 use super::listening::ListeningSocket;
-use super::sockets::{Conn, ReadOutcome, Sockets};
+use super::sockets::{Conn, Note, Sockets};
 use super::{ShardListener, ShardSetup};
 use crate::epochs::Epochs;
 use crate::logic::Logic;
@@ -350,7 +351,7 @@ impl ShardLoop {
                     // A pending error is read after the end of the stream.
                     continue;
                 }
-                ReadOutcome::Failed(error) => link::World::Failed(error),
+                ReadOutcome::Failed(failure) => link::World::Failed(failure.error),
             };
             self.hub.handle(now, hub::World::Link { link, input });
             return self.carry_out();
@@ -413,7 +414,7 @@ impl ShardLoop {
             return;
         }
         let link = entry.key() as u32;
-        entry.insert(Conn::new(stream));
+        entry.insert(Conn::new(stream, Note::NEW));
         self.accepted += 1;
         self.hub.handle(self.clock.now(), hub::World::Opened { link, listener, address });
         self.carry_out();

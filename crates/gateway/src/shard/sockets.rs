@@ -4,7 +4,6 @@ mod outboxes;
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
 
 use mio::net::TcpStream;
 use slab::Slab;
@@ -12,8 +11,8 @@ use systole_core::Time;
 use systole_core::budget::Budget;
 use systole_core::kernel::{Examination, Patience, SocketError};
 use systole_core::link::Lane;
-use systole_core::wire::outbox::Outbox;
-use systole_net::examine::{examine_socket, outlived, socket_error};
+use systole_net::examine::examine_socket;
+use systole_net::transport::{ReadOutcome, Socket, Written};
 use systole_net::{RouteLookup, socket_options};
 
 use super::departures::Departures;
@@ -35,23 +34,24 @@ pub(super) enum Feedback {
     Examine { route: bool },
 }
 
-/// One link's socket and its unsent bytes.
-#[derive(Debug)]
-pub(super) struct Conn {
-    pub(super) stream: TcpStream,
-    /// The bytes that the socket has not accepted; `None` if there are none.
-    pub(super) outbox: Option<Box<Outbox>>,
-    pub(super) state: ConnState,
-    /// Whether the peer has closed its side.
-    pub(super) fin_received: bool,
-    /// Whether the loop reads the socket in the next turn without an event.
-    unread: bool,
-    /// The error after which the socket accepts no more bytes.
-    failed: Option<SocketError>,
-}
+/// One link's socket and its unsent frames.
+pub(super) type Conn = Socket<TcpStream, Note>;
 
 // The memory of a connection beside its link. A debug build of mio adds a field of its own.
 const _: () = assert!(cfg!(debug_assertions) || size_of::<Conn>() <= 24);
+
+/// What the shard notes of a socket.
+#[derive(Debug)]
+pub(super) struct Note {
+    pub(super) state: ConnState,
+    /// Whether the loop reads the socket in the next turn without an event.
+    unread: bool,
+}
+
+impl Note {
+    /// The note of a socket that was just accepted.
+    pub(super) const NEW: Note = Note { state: ConnState::Open, unread: false };
+}
 
 /// The state of a connection's end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,66 +62,6 @@ pub(super) enum ConnState {
     Leaving,
     /// The connection is marked for close.
     Marked,
-}
-
-impl Conn {
-    pub(super) fn new(stream: TcpStream) -> Conn {
-        Conn {
-            stream,
-            outbox: None,
-            state: ConnState::Open,
-            fin_received: false,
-            unread: false,
-            failed: None,
-        }
-    }
-
-    /// The error with which the kernel gave up the connection, if a write has met one. After a
-    /// reset the peer's FIN may still be unread.
-    fn gave_up(&self) -> Option<SocketError> {
-        self.failed.filter(|error| match error {
-            SocketError::TimedOut
-            | SocketError::HostUnreachable
-            | SocketError::NetworkUnreachable
-            | SocketError::Refused
-            | SocketError::Local => true,
-            SocketError::Reset => false,
-        })
-    }
-
-    /// A stream that has ended reads as ended ever after; the error that says that the peer takes
-    /// nothing any more must be asked for.
-    fn read_after_end(&mut self) -> ReadOutcome {
-        if let Some(error) = self.failed {
-            return ReadOutcome::Failed(error);
-        }
-        match self.stream.take_error() {
-            Ok(None) => ReadOutcome::Empty,
-            Ok(Some(error)) | Err(error) if outlived(&error, &self.stream) => {
-                ReadOutcome::Warned(socket_error(&error))
-            }
-            Ok(Some(error)) | Err(error) => {
-                let error = socket_error(&error);
-                (self.failed, self.outbox) = (Some(error), None);
-                ReadOutcome::Failed(error)
-            }
-        }
-    }
-}
-
-/// The result of one read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum ReadOutcome {
-    /// This many bytes were read, and there may be more.
-    Bytes(usize),
-    /// The socket holds no bytes now.
-    Empty,
-    /// The peer closed its side; returned once.
-    Ended,
-    /// The socket reported a router's error; the connection stands.
-    Warned(SocketError),
-    /// The socket failed.
-    Failed(SocketError),
 }
 
 /// All sockets of a shard, and the frames gathered for one of them.
@@ -169,22 +109,22 @@ impl Sockets {
 
     #[cfg(test)]
     pub(super) fn stream(&self, link: u32) -> Option<&TcpStream> {
-        self.conns.get(link as usize).map(|conn| &conn.stream)
+        self.conns.get(link as usize).map(Socket::stream)
     }
 
     /// Whether the hub still has this link.
     pub(super) fn is_open(&self, link: u32) -> bool {
-        self.conns.get(link as usize).is_some_and(|conn| conn.state == ConnState::Open)
+        self.conns.get(link as usize).is_some_and(|conn| conn.note.state == ConnState::Open)
     }
 
     /// Whether the loop reads this socket in the next turn without an event.
     pub(super) fn is_unread(&self, link: u32) -> bool {
-        self.conns.get(link as usize).is_some_and(|conn| conn.unread)
+        self.conns.get(link as usize).is_some_and(|conn| conn.note.unread)
     }
 
     pub(super) fn set_unread(&mut self, link: u32, unread: bool) {
         if let Some(conn) = self.conns.get_mut(link as usize) {
-            conn.unread = unread;
+            conn.note.unread = unread;
         }
     }
 
@@ -192,30 +132,12 @@ impl Sockets {
         let Some(conn) = self.conns.get_mut(link as usize) else {
             return ReadOutcome::Empty;
         };
-        loop {
-            return match conn.stream.read(scratch) {
-                Ok(0) if conn.fin_received => {
-                    let outcome = conn.read_after_end();
-                    self.count_outbox(link);
-                    outcome
-                }
-                // A connection that the kernel gave up reads as ended once its error was taken.
-                Ok(0) if let Some(error) = conn.gave_up() => ReadOutcome::Failed(error),
-                Ok(0) => {
-                    conn.fin_received = true;
-                    ReadOutcome::Ended
-                }
-                Ok(count) => ReadOutcome::Bytes(count),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    conn.failed.map_or(ReadOutcome::Empty, ReadOutcome::Failed)
-                }
-                Err(error) if outlived(&error, &conn.stream) => {
-                    ReadOutcome::Warned(socket_error(&error))
-                }
-                Err(error) => ReadOutcome::Failed(socket_error(&error)),
-            };
+        let outcome = conn.read(scratch);
+        if let ReadOutcome::Failed(_) = outcome {
+            // A socket that has failed drops what was queued.
+            self.count_outbox(link);
         }
+        outcome
     }
 
     /// Gathers frames for `link`, to be written by the next [`Sockets::flush`].
@@ -235,9 +157,9 @@ impl Sockets {
             return Examination::default();
         };
         let gathered = self.gathered_for == link && !self.gathered.is_empty();
-        let queued = gathered || conn.outbox.is_some();
+        let queued = gathered || !conn.is_flushed();
         let found =
-            if route { self.routes.examine(&conn.stream) } else { examine_socket(&conn.stream) };
+            if route { self.routes.examine(conn.stream()) } else { examine_socket(conn.stream()) };
         Examination { queued, ..found }
     }
 
@@ -250,7 +172,7 @@ impl Sockets {
     pub(super) fn follow(&self, link: u32, patience: &Patience) {
         if let Some(conn) = self.conns.get(link as usize) {
             // A connection that is ending refuses options, and needs none.
-            let _ = socket_options::follow(patience, &conn.stream);
+            let _ = socket_options::follow(patience, conn.stream());
         }
     }
 
@@ -266,54 +188,37 @@ impl Sockets {
             return;
         }
         let link = self.gathered_for;
-        let conn = self.conns.get_mut(link as usize);
-        if let Some(conn) = conn.filter(|conn| conn.failed.is_none()) {
-            let mut warning = None;
-            let written = match &conn.outbox {
-                Some(_) => Ok(0),
-                None => write(&mut conn.stream, &self.gathered, &mut warning),
-            };
-            if let Some(error) = warning {
-                self.feedback.push_back((link, Feedback::Warned(error)));
-            }
-            match written {
-                Ok(count) => {
-                    self.bytes_out += count as u64;
-                    if count < self.gathered.len() {
-                        self.queue(link, count);
-                    }
-                }
-                Err(failure) => {
-                    conn.failed = Some(failure);
-                    self.feedback.push_back((link, Feedback::Failed));
-                }
+        if let Some(conn) = self.conns.get_mut(link as usize) {
+            let written = conn.write(&self.gathered);
+            self.note_written(link, &written);
+            if written.bytes < self.gathered.len() {
+                self.queue(link, written.bytes);
             }
         }
         self.gathered.clear();
         self.frames.clear();
     }
 
-    /// Queues the gathered frames from byte `written` on.
+    /// Counts what a socket took, and queues its errors for the hub.
+    #[inline]
+    fn note_written(&mut self, link: u32, written: &Written) {
+        self.bytes_out += written.bytes as u64;
+        if let Some(error) = written.warning {
+            self.feedback.push_back((link, Feedback::Warned(error)));
+        }
+        if written.failure.is_some() {
+            self.feedback.push_back((link, Feedback::Failed));
+        }
+    }
+
+    /// Queues the gathered frames, of which the socket has taken the first `taken` bytes.
     #[cold]
-    fn queue(&mut self, link: u32, written: usize) {
+    fn queue(&mut self, link: u32, taken: usize) {
         let Some(conn) = self.conns.get_mut(link as usize) else {
             return;
         };
-        let limit = self.outbox_limit;
-        let outbox = conn.outbox.get_or_insert_with(|| Box::new(Outbox::new(limit)));
-        let mut start = 0;
-        for &(end, lane) in &self.frames {
-            let rest = self.gathered.get(start.max(written)..end).unwrap_or_default();
-            let pushed = if start < written && written < end {
-                outbox.push_begun(rest)
-            } else {
-                outbox.push(lane, rest)
-            };
-            start = end;
-            if pushed.is_err() {
-                self.feedback.push_back((link, Feedback::Overflowed));
-                break;
-            }
+        if conn.queue(&self.gathered, &self.frames, taken, self.outbox_limit).is_err() {
+            self.feedback.push_back((link, Feedback::Overflowed));
         }
         self.count_outbox(link);
         self.make_room();
@@ -332,35 +237,14 @@ impl Sockets {
         let Some(conn) = self.conns.get_mut(link as usize) else {
             return;
         };
-        let Some(outbox) = &mut conn.outbox else {
+        if conn.is_flushed() {
             return;
-        };
-        while !outbox.is_empty() {
-            let front = outbox.front();
-            let mut warning = None;
-            let written = write(&mut conn.stream, front, &mut warning);
-            if let Some(error) = warning {
-                self.feedback.push_back((link, Feedback::Warned(error)));
-            }
-            match written {
-                Ok(count) => {
-                    let all = count == front.len();
-                    self.bytes_out += count as u64;
-                    outbox.advance(count);
-                    if !all {
-                        return;
-                    }
-                }
-                Err(failure) => {
-                    conn.failed = Some(failure);
-                    conn.outbox = None;
-                    self.feedback.push_back((link, Feedback::Failed));
-                    return self.count_outbox(link);
-                }
-            }
         }
-        conn.outbox = None;
-        self.count_outbox(link);
+        let written = conn.flush();
+        self.note_written(link, &written);
+        if self.conns.get(link as usize).is_some_and(Socket::is_flushed) {
+            self.count_outbox(link);
+        }
     }
 
     /// Marks the socket of an ended link for close. Frames gathered for the link are written at the
@@ -372,9 +256,9 @@ impl Sockets {
             self.frames.clear();
         }
         if let Some(conn) = self.conns.get_mut(link as usize)
-            && conn.state != ConnState::Marked
+            && conn.note.state != ConnState::Marked
         {
-            conn.state = ConnState::Marked;
+            conn.note.state = ConnState::Marked;
             self.departures.remove(link);
             self.marked.push_back(link);
         }
@@ -385,10 +269,7 @@ impl Sockets {
         let count = self.marked.len().min(CLOSES_PER_TURN);
         for link in self.marked.drain(..count) {
             self.outboxes.set(link, None);
-            let mut conn = self.conns.remove(link as usize);
-            if let Some(outbox) = conn.outbox.take() {
-                let _ = write(&mut conn.stream, outbox.front(), &mut None);
-            }
+            self.conns.remove(link as usize).write_last_words();
         }
         count
     }
@@ -396,26 +277,5 @@ impl Sockets {
     /// Whether any socket is marked for close.
     pub(super) fn has_marked(&self) -> bool {
         !self.marked.is_empty()
-    }
-}
-
-/// Writes once. Returns the number of bytes accepted; 0 if the socket is full.
-fn write(
-    stream: &mut TcpStream,
-    bytes: &[u8],
-    warning: &mut Option<SocketError>,
-) -> Result<usize, SocketError> {
-    loop {
-        return match stream.write(bytes) {
-            Ok(count) => Ok(count),
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
-            // The failed write has cleared the warning, so the write can be repeated.
-            Err(error) if warning.is_none() && outlived(&error, stream) => {
-                *warning = Some(socket_error(&error));
-                continue;
-            }
-            Err(error) => Err(socket_error(&error)),
-        };
     }
 }

@@ -12,7 +12,7 @@ impl Sockets {
 
     /// Counts the memory of a link's outbox anew.
     pub(super) fn count_outbox(&mut self, link: u32) {
-        let outbox = self.conns.get(link as usize).and_then(|conn| conn.outbox.as_ref());
+        let outbox = self.conns.get(link as usize).and_then(|conn| conn.outbox());
         let memory = outbox.map(|outbox| outbox.memory());
         self.outboxes.set(link, memory.map(|memory| (Reverse(memory), memory)));
     }
@@ -26,10 +26,8 @@ impl Sockets {
             let Some(conn) = self.conns.get_mut(link as usize) else {
                 continue;
             };
-            if let Some(outbox) = &mut conn.outbox {
-                outbox.discard_data();
-            }
-            match conn.state {
+            conn.discard_data();
+            match conn.note.state {
                 // In front, so that nothing is sent behind the gap that the discarded data leaves.
                 ConnState::Open => self.feedback.push_front((link, Feedback::Overflowed)),
                 ConnState::Leaving => self.give_up(link),
@@ -48,7 +46,7 @@ mod tests {
     use systole_core::link::Lane;
     use systole_core::link::departure::LEAVE_LIMIT;
 
-    use super::super::Conn;
+    use super::super::{Conn, Note};
     use super::*;
 
     /// Adds a connected socket whose peer does not read.
@@ -56,7 +54,7 @@ mod tests {
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
-        let conn = Conn::new(mio::net::TcpStream::from_std(stream));
+        let conn = Conn::new(mio::net::TcpStream::from_std(stream), Note::NEW);
         (sockets.conns.insert(conn) as u32, peer)
     }
 
@@ -80,7 +78,7 @@ mod tests {
         let links: Vec<_> = (0..4).map(|_| connect(&mut sockets, &listener)).collect();
         let [small @ .., (greedy, _)] = &links[..] else { panic!("four links") };
         for (link, _) in small {
-            send(&mut sockets, *link, |sockets| sockets.conns[*link as usize].outbox.is_some());
+            send(&mut sockets, *link, |sockets| !sockets.conns[*link as usize].is_flushed());
         }
         let held = sockets.outbox_bytes();
         assert!(held > 0 && sockets.feedback.is_empty());
@@ -90,7 +88,7 @@ mod tests {
         };
         assert_eq!(link, greedy);
         assert_eq!((sockets.outbox_bytes(), sockets.outboxes_dropped), (held, 1));
-        let left = sockets.conns[*greedy as usize].outbox.as_ref().map(|outbox| outbox.memory());
+        let left = sockets.conns[*greedy as usize].outbox().map(|outbox| outbox.memory());
         assert!(left.is_some_and(|left| left < 64 * 1024), "{left:?} of {memory}");
         // Memory is counted until the socket is closed.
         for (link, _) in small {

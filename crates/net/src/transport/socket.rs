@@ -1,0 +1,288 @@
+//! The socket half of a link: reads, writes, the queue of unsent frames, and the last words.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+
+use socket2::SockRef;
+use systole_core::kernel::SocketError;
+use systole_core::link::Lane;
+use systole_core::wire::outbox::{Full, Outbox};
+
+use super::{Failure, ReadOutcome, Written};
+use crate::examine::{outlived, socket_error};
+use crate::sockopt::TcpSocket;
+
+/// A connected TCP socket whose calls do not block: of the standard library, of mio, or one whose
+/// reads and writes go through a runtime.
+pub trait Stream: TcpSocket {
+    /// Reads as [`Read::read`] does.
+    ///
+    /// # Errors
+    /// Those of the socket; `WouldBlock` if it holds no bytes.
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes as [`Write::write`] does.
+    ///
+    /// # Errors
+    /// Those of the socket; `WouldBlock` if it is full.
+    fn write(&self, bytes: &[u8]) -> io::Result<usize>;
+}
+
+impl<S: TcpSocket> Stream for S
+where
+    for<'a> &'a S: Read + Write,
+{
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut stream = self;
+        Read::read(&mut stream, buffer)
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut stream = self;
+        Write::write(&mut stream, bytes)
+    }
+}
+
+/// One link's socket and its unsent frames.
+#[derive(Debug)]
+pub struct Socket<S, X = ()> {
+    stream: S,
+    /// The frames that the socket has not accepted; `None` if there are none.
+    outbox: Option<Box<Outbox>>,
+    /// Whether the peer has closed its side.
+    fin_received: bool,
+    /// The error after which the socket accepts no more bytes.
+    failed: Option<SocketError>,
+    /// What the owner notes of the socket: here a few flags take no memory but padding.
+    pub note: X,
+}
+
+impl<S: Stream, X> Socket<S, X> {
+    /// Creates the half of a connected socket that does not block.
+    pub const fn new(stream: S, note: X) -> Socket<S, X> {
+        Socket { stream, outbox: None, fin_received: false, failed: None, note }
+    }
+
+    /// Returns the stream.
+    pub const fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// Replaces the stream by another handle of the same socket.
+    pub fn replace_stream(&mut self, stream: S) {
+        self.stream = stream;
+    }
+
+    /// Returns whether the peer sends nothing more: it has closed its side.
+    pub const fn has_ended(&self) -> bool {
+        self.fin_received
+    }
+
+    /// Returns whether the socket has accepted everything that was to be sent.
+    pub const fn is_flushed(&self) -> bool {
+        self.outbox.is_none()
+    }
+
+    /// Returns the queue of unsent frames; `None` if it is empty.
+    pub fn outbox(&self) -> Option<&Outbox> {
+        self.outbox.as_deref()
+    }
+
+    /// Discards the queued data; see [`Outbox::discard_data`].
+    pub fn discard_data(&mut self) {
+        if let Some(outbox) = &mut self.outbox {
+            outbox.discard_data();
+        }
+    }
+
+    /// Reads once.
+    #[inline]
+    pub fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
+        self.read_by(S::read, buffer)
+    }
+
+    /// Reads once, directly from the kernel: a runtime may not know yet that there is something.
+    pub fn read_directly(&mut self, buffer: &mut [u8]) -> ReadOutcome {
+        self.read_by(|stream, buffer| (*SockRef::from(stream)).read(buffer), buffer)
+    }
+
+    #[inline]
+    fn read_by(
+        &mut self,
+        read: impl Fn(&S, &mut [u8]) -> io::Result<usize>,
+        buffer: &mut [u8],
+    ) -> ReadOutcome {
+        loop {
+            return match read(&self.stream, buffer) {
+                Ok(0) if self.fin_received => self.take_error(),
+                // A connection that the kernel gave up reads as ended once its error was taken.
+                Ok(0) if let Some(error) = self.gave_up() => {
+                    ReadOutcome::Failed(Failure::repeated(error))
+                }
+                Ok(0) => {
+                    self.fin_received = true;
+                    ReadOutcome::Ended
+                }
+                Ok(count) => ReadOutcome::Bytes(count),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self
+                    .failed
+                    .map_or(ReadOutcome::Empty, |it| ReadOutcome::Failed(Failure::repeated(it))),
+                Err(error) => self.classify(&error),
+            };
+        }
+    }
+
+    /// Takes the error that the socket holds. A stream that has ended reads as ended ever after;
+    /// the error that says that the peer takes nothing any more must be asked for.
+    pub fn take_error(&mut self) -> ReadOutcome {
+        if let Some(error) = self.failed {
+            return ReadOutcome::Failed(Failure::repeated(error));
+        }
+        let taken = SockRef::from(&self.stream).take_error();
+        let Some(error) = taken.unwrap_or_else(Some) else {
+            return ReadOutcome::Empty;
+        };
+        let outcome = self.classify(&error);
+        if let ReadOutcome::Failed(failure) = outcome {
+            (self.failed, self.outbox) = (Some(failure.error), None);
+        }
+        outcome
+    }
+
+    /// Returns what an error of the socket means; [`ReadOutcome::Empty`] for one after which the
+    /// call is only repeated.
+    pub fn classify(&self, error: &io::Error) -> ReadOutcome {
+        if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
+            ReadOutcome::Empty
+        } else if outlived(error, &self.stream) {
+            ReadOutcome::Warned(socket_error(error))
+        } else {
+            ReadOutcome::Failed(Failure::new(error))
+        }
+    }
+
+    /// The error with which the kernel gave up the connection, if a write has met one. After a
+    /// reset the peer's FIN may still be unread.
+    fn gave_up(&self) -> Option<SocketError> {
+        self.failed.filter(|error| match error {
+            SocketError::TimedOut
+            | SocketError::HostUnreachable
+            | SocketError::NetworkUnreachable
+            | SocketError::Refused
+            | SocketError::Local => true,
+            SocketError::Reset => false,
+        })
+    }
+
+    /// Writes `frames` as far as the socket takes them, unless others wait. What it has not taken
+    /// is to be queued with [`Socket::queue`].
+    #[inline]
+    pub fn write(&mut self, frames: &[u8]) -> Written {
+        let mut written = Written::default();
+        if self.failed.is_none() && self.outbox.is_none() {
+            match write_once(&self.stream, frames, &mut written.warning) {
+                Ok(count) => written.bytes = count,
+                Err(failure) => self.fail(failure, &mut written),
+            }
+        }
+        written
+    }
+
+    /// Queues frames of which the socket has taken the first `taken` bytes; `ends` has the end of
+    /// each frame and its lane. The queue holds at most `limit` bytes of data. A socket that has
+    /// failed drops the frames.
+    ///
+    /// # Errors
+    /// A frame found no room; it and those behind it were not queued.
+    #[cold]
+    pub fn queue(
+        &mut self,
+        frames: &[u8],
+        ends: &[(usize, Lane)],
+        taken: usize,
+        limit: usize,
+    ) -> Result<(), Full> {
+        if self.failed.is_some() {
+            return Ok(());
+        }
+        let outbox = self.outbox.get_or_insert_with(|| Box::new(Outbox::new(limit)));
+        let mut start = 0;
+        for &(end, lane) in ends {
+            let rest = frames.get(start.max(taken)..end).unwrap_or_default();
+            if start < taken && taken < end {
+                outbox.push_begun(rest)?;
+            } else {
+                outbox.push(lane, rest)?;
+            }
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// Writes queued frames until none is left or the socket is full.
+    pub fn flush(&mut self) -> Written {
+        let mut written = Written::default();
+        while let Some(outbox) = self.outbox.as_mut().filter(|outbox| !outbox.is_empty()) {
+            let front = outbox.front();
+            match write_once(&self.stream, front, &mut written.warning) {
+                Ok(count) => {
+                    let all = count == front.len();
+                    written.bytes += count;
+                    outbox.advance(count);
+                    if !all {
+                        return written;
+                    }
+                }
+                Err(failure) => {
+                    self.fail(failure, &mut written);
+                    return written;
+                }
+            }
+        }
+        self.outbox = None;
+        written
+    }
+
+    /// Writes what is first in the queue, once, and drops the rest: the socket is about to be
+    /// closed, and a peer that only seems to be gone may still read a CLOSE.
+    pub fn write_last_words(&mut self) {
+        if let Some(outbox) = self.outbox.take() {
+            let _ = write_once(&self.stream, outbox.front(), &mut None);
+        }
+    }
+
+    /// Closes our side of the stream. It fails only on a connection that has failed.
+    pub fn shutdown_write(&self) {
+        let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
+    }
+
+    #[cold]
+    fn fail(&mut self, failure: Failure, written: &mut Written) {
+        (self.failed, self.outbox) = (Some(failure.error), None);
+        written.failure = Some(failure);
+    }
+}
+
+/// Writes once. Returns the number of bytes accepted; 0 if the socket is full.
+fn write_once<S: Stream>(
+    stream: &S,
+    bytes: &[u8],
+    warning: &mut Option<SocketError>,
+) -> Result<usize, Failure> {
+    let mut repeated = false;
+    loop {
+        return match stream.write(bytes) {
+            Ok(count) => Ok(count),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+            // The failed write has cleared the warning, so the write can be repeated.
+            Err(error) if !repeated && outlived(&error, stream) => {
+                *warning = Some(socket_error(&error));
+                repeated = true;
+                continue;
+            }
+            Err(error) => Err(Failure::new(&error)),
+        };
+    }
+}
