@@ -5,9 +5,9 @@
 //! the device's number chooses its shard. The receiving shard verifies the tag, which is most of
 //! the work, and hands the statement over to the shard of the device.
 
-mod answer;
-mod beacon_loop;
+mod beacons;
 pub mod keys;
+mod known;
 mod mesh;
 mod socket;
 
@@ -23,9 +23,10 @@ use systole_net::Clock;
 use crate::report::ReportChannels;
 use crate::request::{REQUESTS, RequestQueue, Requests};
 use crate::shard::Shard;
+use crate::shard::shard_loop::WAKER;
 use crate::stats::{BeaconStats, Distributions, ShardStats};
 use crate::wake::wake_ups;
-use beacon_loop::BeaconLoop;
+use beacons::Beacons;
 use keys::Keys;
 
 /// The setup shared by all shards of one beacon listener.
@@ -76,7 +77,7 @@ pub fn spawn(setup: &BeaconSetup, shards: Vec<BeaconShard>) -> io::Result<Vec<Sh
     let mut wakers = Vec::new();
     for _ in &shards {
         let poll = Poll::new()?;
-        wakers.push(Arc::new(Waker::new(poll.registry(), beacon_loop::HANDED_OVER)?));
+        wakers.push(Arc::new(Waker::new(poll.registry(), beacons::HANDED_OVER)?));
         polls.push(poll);
     }
     let mut meshes = mesh::connect(&wakers, setup.clock).into_iter();
@@ -84,10 +85,10 @@ pub fn spawn(setup: &BeaconSetup, shards: Vec<BeaconShard>) -> io::Result<Vec<Sh
     for (index, (shard, poll)) in shards.into_iter().zip(polls).enumerate() {
         let Some(mesh) = meshes.next() else { break };
         let (sender, receiver) = sync_channel(REQUESTS);
-        let (waker, wake_ups) = wake_ups(poll.registry(), beacon_loop::REQUESTED)?;
+        let (waker, wake_ups) = wake_ups(poll.registry(), WAKER)?;
         let waiting = (poll, wake_ups);
         let beacon_loop =
-            BeaconLoop::new(waiting, setup, index as u8, shard, mesh, RequestQueue::new(receiver))?;
+            Beacons::shard(waiting, setup, index as u8, shard, mesh, RequestQueue::new(receiver))?;
         let name = format!("beacon-{index}");
         let thread = std::thread::Builder::new().name(name).spawn(move || beacon_loop.run())?;
         spawned.push(Shard { requests: Requests::new(sender, waker), thread });

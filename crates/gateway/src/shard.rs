@@ -1,18 +1,19 @@
-//! The data plane of stream links: a shard is one thread with one loop, its listening sockets and
-//! its own hub.
+//! The data plane: a shard is one thread with one loop and its own hub. The loop carries the
+//! streams of links, which are here, or the datagrams of devices ([`crate::beacon`]).
 //!
 //! A turn of the loop polls, reads the clock, feeds received bytes to the hub, expires due
 //! deadlines, and flushes. The hub decides everything; the shard only moves bytes. Shards share
-//! nothing but the ports that they listen on, or the listening sockets that
-//! the gateway has inherited.
+//! nothing but the ports that they listen on, or the listening sockets that the gateway has
+//! inherited.
 
 mod acceptor;
-mod answer;
+pub(crate) mod answer;
 mod carry;
 mod departures;
 mod listening;
-mod shard_loop;
+pub(crate) mod shard_loop;
 mod sockets;
+mod streams;
 
 use std::io;
 use std::net::TcpListener;
@@ -31,7 +32,8 @@ use crate::report::ReportChannels;
 use crate::request::{REQUESTS, RequestQueue, Requests};
 use crate::stats::{Distributions, ShardStats};
 use crate::wake::wake_ups;
-use shard_loop::ShardLoop;
+use shard_loop::WAKER;
+use streams::Streams;
 
 /// Everything that [`spawn`] needs to start one shard.
 #[derive(Debug)]
@@ -96,10 +98,10 @@ pub struct Shard {
 /// started.
 pub fn spawn(setup: ShardSetup) -> io::Result<Shard> {
     let poll = Poll::new()?;
-    let (waker, wake_ups) = wake_ups(poll.registry(), shard_loop::WAKER)?;
+    let (waker, wake_ups) = wake_ups(poll.registry(), WAKER)?;
     let (sender, receiver) = sync_channel(REQUESTS);
     let name = format!("shard-{}", setup.index);
-    let shard_loop = ShardLoop::new(poll, wake_ups, setup, RequestQueue::new(receiver))?;
+    let shard_loop = Streams::shard(poll, wake_ups, RequestQueue::new(receiver), setup)?;
     let thread = std::thread::Builder::new().name(name).spawn(move || shard_loop.run())?;
     Ok(Shard { requests: Requests::new(sender, waker), thread })
 }

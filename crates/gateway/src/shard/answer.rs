@@ -1,48 +1,57 @@
 //! Answers the requests of the control plane to a shard.
 
-use systole_core::Span;
-use systole_core::hub::{self, Presence};
-use systole_core::link::{self, Command, Goodbye};
-use systole_core::wire::CloseReason;
+use systole_core::Time;
+use systole_core::flight::Flight;
+use systole_core::hub::Presence;
 
-use super::shard_loop::ShardLoop;
+use super::shard_loop::{ShardLoop, Traffic};
 use crate::report::{SessionInfo, Subject};
-use crate::request::{Filter, Order, Page, Request, SESSIONS_PER_PAGE, SLOTS_PER_SEARCH, Story};
+use crate::request::{Filter, Page, Request, SESSIONS_PER_PAGE, SLOTS_PER_SEARCH, Story};
 
-impl ShardLoop {
-    pub(super) fn answer(&mut self, request: Request) {
+/// What a shard knows of a session that is online.
+pub(crate) trait Known {
+    /// Whether the peer has this identity.
+    fn has_identity(&self, identity: &str) -> bool;
+
+    /// The index of the session's listener.
+    fn listener(&self) -> u16;
+
+    /// Whether the session is suspect.
+    fn is_suspect(&self) -> bool;
+
+    /// The session.
+    fn subject(&self) -> Subject;
+
+    /// The flight recorder, if there is one.
+    fn flight(&self) -> Option<Flight>;
+
+    /// Describes the session at vigilant time `now`, which is `wall_ms` on the wall clock.
+    fn info(&self, now: Time, wall_ms: u64) -> SessionInfo;
+}
+
+impl<T: Traffic> ShardLoop<T> {
+    pub(crate) fn answer(&mut self, request: Request) {
         // Send errors are ignored: the caller no longer waits for the answer.
         match request {
             Request::Sessions { from, limit, filter, reply } => {
                 let _ = reply.send(self.page(from, limit, &filter));
             }
             Request::Session { session, reply } => {
-                let hub = self.hub.machine();
-                let presence = hub.find(session).and_then(|link| hub.presence(link));
-                let info = presence.map(|presence| self.info(&presence));
+                let (now, wall_ms) = (self.clock.now(), self.clock.wall_ms());
+                let mut info = None;
+                T::find(self, session, &mut |known| info = Some(known.info(now, wall_ms)));
                 let _ = reply.send(info);
             }
             Request::Story { session, reply } => {
-                let hub = self.hub.machine();
-                let presence = hub.find(session).and_then(|link| hub.presence(link));
-                let _ = reply.send(presence.map(|presence| Box::new(self.story(&presence))));
+                let mut story = None;
+                T::find(self, session, &mut |known| story = Some(Box::new(self.story(known))));
+                let _ = reply.send(story);
             }
             Request::Order { session, order, reply } => {
-                let link = self.hub.machine().find(session);
-                if let Some(link) = link {
-                    let input = link::World::Command(command(order));
-                    self.hub.handle(self.clock.now(), hub::World::Link { link, input });
-                    self.carry_out();
-                }
-                let _ = reply.send(link.is_some());
+                let _ = reply.send(T::order(self, session, order));
             }
-            Request::Command(command) => {
-                self.hub.handle(self.clock.now(), hub::World::Command(command));
-                self.carry_out();
-            }
-            Request::StopAccepting => {
-                self.acceptor.stop(self.clock.now(), self.poll.registry());
-            }
+            Request::Command(command) => T::command(self, command),
+            Request::StopAccepting => T::stop_accepting(self),
             Request::Stop => self.stopping = true,
         }
     }
@@ -50,48 +59,58 @@ impl ShardLoop {
     fn page(&self, from: u32, limit: usize, filter: &Filter) -> Page {
         let limit = limit.clamp(1, SESSIONS_PER_PAGE);
         let mut page = Page::default();
-        let mut presences = self.hub.machine().presences(from, SLOTS_PER_SEARCH);
-        while page.sessions.len() < limit
-            && let Some(presence) = presences.next()
-        {
-            if matches(filter, &presence) {
-                page.sessions.push(self.info(&presence));
-            }
+        if filter.listener.is_some_and(|listener| !T::has_listener(self, listener)) {
+            return page;
         }
-        page.next = presences.cursor();
+        let (now, wall_ms) = (self.clock.now(), self.clock.wall_ms());
+        page.next = T::search(self, from, SLOTS_PER_SEARCH, &mut |known| {
+            if matches(filter, known) {
+                page.sessions.push(known.info(now, wall_ms));
+            }
+            page.sessions.len() < limit
+        });
         page
     }
 
-    fn story(&self, presence: &Presence<'_>) -> Story {
+    fn story(&self, known: &dyn Known) -> Story {
         Story {
-            subject: Subject::new(presence),
-            suspect: presence.suspect,
-            flight: Some(presence.flight.clone()),
+            subject: known.subject(),
+            suspect: known.is_suspect(),
+            flight: known.flight(),
             now: self.clock.now(),
             wall_ms: self.clock.wall_ms(),
         }
     }
+}
 
-    fn info(&self, presence: &Presence<'_>) -> SessionInfo {
-        SessionInfo::new(presence, self.clock.now(), self.clock.wall_ms())
+fn matches(filter: &Filter, known: &dyn Known) -> bool {
+    filter.identity.as_ref().is_none_or(|identity| known.has_identity(identity))
+        && filter.listener.is_none_or(|listener| known.listener() == listener)
+        && filter.suspect.is_none_or(|suspect| known.is_suspect() == suspect)
+}
+
+impl Known for Presence<'_> {
+    fn has_identity(&self, identity: &str) -> bool {
+        self.identity == identity
     }
-}
 
-fn matches(filter: &Filter, presence: &Presence<'_>) -> bool {
-    filter.identity.as_ref().is_none_or(|identity| presence.identity == identity)
-        && filter.listener.is_none_or(|listener| presence.listener == listener)
-        && filter.suspect.is_none_or(|suspect| presence.suspect == suspect)
-}
+    fn listener(&self) -> u16 {
+        self.listener
+    }
 
-fn command(order: Order) -> Command<'static> {
-    match order {
-        Order::Kick { stay_away } => Command::Close(Goodbye {
-            reason: CloseReason::Kicked,
-            stay_away,
-            return_after: Span::ZERO,
-        }),
-        Order::Hold(span) => Command::Hold(span),
-        Order::Release => Command::Release,
-        Order::Retune(policy) => Command::Retune(policy),
+    fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::new(self)
+    }
+
+    fn flight(&self) -> Option<Flight> {
+        Some(self.flight.clone())
+    }
+
+    fn info(&self, now: Time, wall_ms: u64) -> SessionInfo {
+        SessionInfo::new(self, now, wall_ms)
     }
 }

@@ -9,11 +9,12 @@ use systole_core::{Policy, Span};
 
 use super::shard_loop::ShardLoop;
 use super::sockets::Feedback;
+use super::streams::Streams;
 use crate::logic::Piece;
 use crate::report::{Change, Fact, Heartbeat, Subject};
 use crate::stats::seconds;
 
-impl ShardLoop {
+impl ShardLoop<Streams> {
     /// Carries out the hub's outputs, and feeds back their results and the sends of the logic,
     /// until there are none left.
     #[inline]
@@ -31,26 +32,28 @@ impl ShardLoop {
                 hub::Output::Link { link, output } => (link, output),
                 // Whoever comes is admitted, and has the identity that it claims.
                 hub::Output::Admit { link, admission } => {
-                    self.answers.push_back(hub::World::Identified { link, admission }.into());
+                    self.traffic
+                        .answers
+                        .push_back(hub::World::Identified { link, admission }.into());
                     continue;
                 }
                 hub::Output::Own { session, .. } => {
-                    let epoch = self.epochs.next();
-                    self.answers.push_back(hub::Answer::Owned { session, epoch }.into());
+                    let epoch = self.traffic.epochs.next();
+                    self.traffic.answers.push_back(hub::Answer::Owned { session, epoch }.into());
                     continue;
                 }
             };
             match output {
                 Output::Transmit { bytes, lane } => {
-                    self.data_moved |= lane == Lane::Data;
-                    self.sockets.transmit(link, lane, bytes);
+                    self.traffic.data_moved |= lane == Lane::Data;
+                    self.traffic.sockets.transmit(link, lane, bytes);
                 }
                 Output::Event(Event::Data { bytes, more, kind }) => {
-                    self.data_moved = true;
-                    self.logic.handle_data(link, Piece { bytes, more, kind });
+                    self.traffic.data_moved = true;
+                    self.traffic.logic.handle_data(link, Piece { bytes, more, kind });
                 }
-                Output::Examine { route } => self.sockets.request_examination(link, route),
-                Output::Patience(patience) => self.sockets.follow(link, &patience),
+                Output::Examine { route } => self.traffic.sockets.request_examination(link, route),
+                Output::Patience(patience) => self.traffic.sockets.follow(link, &patience),
                 Output::Event(event) => {
                     if let Some(reportable) = Reportable::of(event) {
                         self.report(link, reportable);
@@ -58,12 +61,12 @@ impl ShardLoop {
                 }
                 Output::Close(Closing::Flush) => {
                     let limit = self.hub.machine().leave_limit();
-                    self.sockets.start_leaving(link, self.clock.now(), limit);
+                    self.traffic.sockets.start_leaving(link, self.clock.now(), limit);
                     // What was read last may have been followed by the end of the stream, for
                     // which no further edge comes.
                     self.read_in_next_turn(link);
                 }
-                Output::Close(Closing::Abort) => self.sockets.mark_for_close(link),
+                Output::Close(Closing::Abort) => self.traffic.sockets.mark_for_close(link),
                 // The hub asks for it.
                 Output::Admit => {}
             }
@@ -78,21 +81,21 @@ impl ShardLoop {
     /// the answers to many small messages leave in one write.
     #[inline]
     pub(super) fn feed_back(&mut self) -> bool {
-        if let Some(answer) = self.answers.pop_front() {
+        if let Some(answer) = self.traffic.answers.pop_front() {
             self.hub.handle(self.clock.now(), answer);
             return true;
         }
-        if let Some((link, feedback)) = self.sockets.feedback.pop_front() {
+        if let Some((link, feedback)) = self.traffic.sockets.feedback.pop_front() {
             self.handle_feedback(link, feedback);
             return true;
         }
-        if let Some((link, piece)) = self.logic.poll_send() {
+        if let Some((link, piece)) = self.traffic.logic.poll_send() {
             let input = link::World::Command(piece.into());
             self.hub.handle(self.clock.now(), hub::World::Link { link, input });
             return true;
         }
-        self.sockets.flush();
-        !self.sockets.feedback.is_empty()
+        self.traffic.sockets.flush();
+        !self.traffic.sockets.feedback.is_empty()
     }
 
     fn handle_feedback(&mut self, link: u32, feedback: Feedback) {
@@ -100,7 +103,7 @@ impl ShardLoop {
             Feedback::Overflowed => link::World::Overflowed,
             Feedback::Warned(error) => link::World::Warned(error),
             Feedback::Examine { route } => {
-                let examination = self.sockets.examine(link, route);
+                let examination = self.traffic.sockets.examine(link, route);
                 let answer = hub::Answer::Examined { link, examination };
                 return self.hub.handle(self.clock.now(), answer);
             }

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpStream};
 
 use socket2::SockRef;
-use systole_core::gather::BRIEF_REST;
+use systole_core::gather::{BRIEF_REST, Wait};
 use systole_core::link::{Lane, Settings, Side};
 use systole_core::wire::Codec;
 use systole_core::{Policy, hub::HubCommand};
@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::logic::Echo;
-use crate::request::{Order, Request};
+use crate::request::Request;
 use crate::shard::sockets::Feedback;
+use crate::stats::Distributions;
 use crate::wake::{LoopWaker, wake_ups};
 
 /// Longer than a test takes: nothing waits for this time.
@@ -28,7 +29,7 @@ const TURNS: usize = 1_000;
 /// A shard loop whose turns the test runs, with one `line` listener and one peer that has sent a
 /// line.
 struct Bench {
-    shard: ShardLoop,
+    shard: ShardLoop<Streams>,
     /// Without it the shard would end.
     _requests: std::sync::mpsc::Sender<Request>,
     waker: LoopWaker,
@@ -69,7 +70,7 @@ impl Bench {
         let requests = RequestQueue::new(requests);
         let poll = Poll::new().unwrap();
         let (waker, wake_ups) = wake_ups(poll.registry(), WAKER).unwrap();
-        let shard = ShardLoop::new(poll, wake_ups, setup, requests).unwrap();
+        let shard = Streams::shard(poll, wake_ups, requests, setup).unwrap();
         let peer = early.unwrap_or_else(|| TcpStream::connect(address).unwrap());
         let mut bench = Bench { shard, _requests: sender, waker, peer, session: 0 };
         bench.receive();
@@ -78,16 +79,16 @@ impl Bench {
 
     /// Sends a line from the peer, and runs turns until the shard has received it.
     fn receive(&mut self) {
-        let before = self.shard.bytes_in;
+        let before = self.shard.traffic.bytes_in;
         io::Write::write_all(&mut self.peer, b"hello\n").unwrap();
-        self.turn_until(|shard| shard.bytes_in > before);
+        self.turn_until(|shard| shard.traffic.bytes_in > before);
         let known = self.shard.hub.machine().presences(0, 10).next();
         self.session = known.expect("the session is online").session;
     }
 
     /// Returns the wait after turns in which many sockets were read, once their frequency is known.
     fn wait_of_many(&mut self) -> Wait {
-        self.shard.data_moved = false;
+        self.shard.traffic.data_moved = false;
         for _ in 0..TURNS {
             self.shard.clock.begin_turn(LONG);
             let wait = self.shard.next_wait(MANY);
@@ -100,7 +101,7 @@ impl Bench {
     }
 
     /// Runs turns of the loop until `done`.
-    fn turn_until(&mut self, done: impl Fn(&ShardLoop) -> bool) {
+    fn turn_until(&mut self, done: impl Fn(&ShardLoop<Streams>) -> bool) {
         let mut events = Events::with_capacity(EVENTS);
         for _ in 0..TURNS {
             let planned = Span::from_millis(20);
@@ -108,7 +109,7 @@ impl Bench {
             self.shard.clock.begin_turn(planned);
             let read = events.iter().map(|event| self.shard.socket_ready(event)).sum();
             self.shard.accept();
-            self.shard.clock.record_reads(read, self.shard.sockets.conns.len(), true);
+            self.shard.clock.record_reads(read, self.shard.traffic.sockets.conns.len(), true);
             self.shard.expire();
             if done(&self.shard) {
                 return;
@@ -121,7 +122,7 @@ impl Bench {
     /// to be looked at.
     fn send_and_work(&mut self, bytes: &[u8]) {
         io::Write::write_all(&mut self.peer, bytes).unwrap();
-        let stream = self.shard.sockets.stream(0).expect("the link is open");
+        let stream = self.shard.traffic.sockets.stream(0).expect("the link is open");
         let mut held = vec![0; bytes.len().min(2 * FIRST_READ)];
         let whole = held.len();
         while stream.peek(&mut held).ok() != Some(whole) {}
@@ -149,7 +150,7 @@ impl Bench {
 
     /// Returns the keepalive idle time and the user timeout of the link's socket.
     fn options(&self) -> (Span, Option<Span>) {
-        let stream = self.shard.sockets.stream(0).expect("the link is open");
+        let stream = self.shard.traffic.sockets.stream(0).expect("the link is open");
         let socket = SockRef::from(stream);
         let user_timeout = socket.tcp_user_timeout().unwrap().filter(|span| !span.is_zero());
         (socket.tcp_keepalive_time().unwrap().into(), user_timeout.map(Span::from))
@@ -186,9 +187,9 @@ fn a_link_accepted_after_a_retune_has_the_timeouts_of_the_new_policy() {
     let mut bench = Bench::new(Policy::standard());
     bench.retune_all(Policy::relaxed());
     bench.peer = TcpStream::connect(bench.peer.peer_addr().unwrap()).unwrap();
-    bench.turn_until(|shard| !shard.sockets.is_open(0) && shard.sockets.is_open(1));
+    bench.turn_until(|shard| !shard.traffic.sockets.is_open(0) && shard.traffic.sockets.is_open(1));
     bench.receive();
-    let stream = bench.shard.sockets.stream(1).expect("the link is open");
+    let stream = bench.shard.traffic.sockets.stream(1).expect("the link is open");
     let idle = SockRef::from(stream).tcp_keepalive_time().unwrap();
     assert_eq!(Span::from(idle), Span::from_secs(40));
 }
@@ -214,7 +215,7 @@ fn a_hold_extends_the_keepalive_and_the_user_timeout() {
 #[test]
 fn an_examination_shows_bytes_that_the_socket_has_not_accepted() {
     let mut bench = Bench::new(Policy::standard());
-    let sockets = &mut bench.shard.sockets;
+    let sockets = &mut bench.shard.traffic.sockets;
     assert!(!sockets.examine(0, false).queued);
     sockets.transmit(0, Lane::Data, b"gathered");
     assert!(sockets.examine(0, false).queued && !sockets.examine(1, false).queued);
@@ -246,7 +247,7 @@ fn a_shard_rests_while_heartbeats_flow_and_not_after_data() {
     let mut bench = Bench::new(Policy::standard());
     bench.wait_of_many();
     bench.receive();
-    assert!(bench.shard.data_moved, "a line is data");
+    assert!(bench.shard.traffic.data_moved, "a line is data");
     assert_eq!(bench.shard.next_wait(MANY).rest, Span::ZERO);
 }
 
@@ -270,9 +271,9 @@ fn rests_beside_a_demanding_link_are_brief() {
 fn a_poll_that_finds_bytes_is_answered_although_deadlines_are_due() {
     let mut bench = Bench::new(Policy::standard());
     bench.send_and_work(b"hello\n");
-    let before = bench.shard.bytes_in;
+    let before = bench.shard.traffic.bytes_in;
     bench.poll();
-    assert!(bench.shard.bytes_in > before && !bench.shard.sockets.is_unread(0));
+    assert!(bench.shard.traffic.bytes_in > before && !bench.shard.traffic.sockets.is_unread(0));
 }
 
 #[test]
@@ -280,46 +281,49 @@ fn a_poll_does_not_read_a_socket_that_had_its_reads_of_this_turn() {
     let mut bench = Bench::new(Policy::standard());
     bench.send_and_work(&b"hello\n".repeat(FIRST_READ));
     bench.poll();
-    assert!(bench.shard.sockets.is_unread(0), "one read was not enough");
-    let before = bench.shard.bytes_in;
+    assert!(bench.shard.traffic.sockets.is_unread(0), "one read was not enough");
+    let before = bench.shard.traffic.bytes_in;
     bench.poll();
-    assert_eq!(bench.shard.bytes_in, before);
+    assert_eq!(bench.shard.traffic.bytes_in, before);
 }
 
 #[test]
 fn the_echoes_of_many_small_messages_leave_in_one_write() {
     let mut bench = Bench::new(Policy::standard());
-    bench.shard.logic = Logic::Echo(Echo::default());
+    bench.shard.traffic.logic = Logic::Echo(Echo::default());
     let lines = b"a\n".repeat(100);
     let input = link::World::Received(&lines);
     let now = bench.shard.clock.now();
     bench.shard.hub.handle(now, hub::World::Link { link: 0, input });
-    let before = bench.shard.sockets.bytes_out;
+    let before = bench.shard.traffic.sockets.bytes_out;
     bench.shard.carry_outputs();
     for _ in 0..100 {
         assert!(bench.shard.feed_back());
         bench.shard.carry_outputs();
-        assert_eq!(bench.shard.sockets.bytes_out, before, "echoes are not written one by one");
+        assert_eq!(
+            bench.shard.traffic.sockets.bytes_out, before,
+            "echoes are not written one by one"
+        );
     }
     assert!(!bench.shard.feed_back(), "everything is echoed and written");
     let mut echoes = vec![0; lines.len()];
     io::Read::read_exact(&mut bench.peer, &mut echoes).unwrap();
     assert_eq!(echoes, lines);
-    assert_eq!(bench.shard.sockets.bytes_out, before + 200);
+    assert_eq!(bench.shard.traffic.sockets.bytes_out, before + 200);
 }
 
 #[test]
 fn results_of_outputs_are_fed_back_before_the_sends_of_the_logic() {
     let mut bench = Bench::new(Policy::standard());
-    bench.shard.logic = Logic::Echo(Echo::default());
+    bench.shard.traffic.logic = Logic::Echo(Echo::default());
     let input = link::World::Received(b"a\n");
     let now = bench.shard.clock.now();
     bench.shard.hub.handle(now, hub::World::Link { link: 0, input });
     bench.shard.carry_outputs();
-    bench.shard.sockets.feedback.push_back((0, Feedback::Overflowed));
+    bench.shard.traffic.sockets.feedback.push_back((0, Feedback::Overflowed));
     assert!(bench.shard.feed_back());
     assert_eq!(bench.shard.hub.machine().find(bench.session), None, "the link ends first");
-    let before = bench.shard.sockets.bytes_out;
+    let before = bench.shard.traffic.sockets.bytes_out;
     bench.shard.carry_out();
-    assert_eq!(bench.shard.sockets.bytes_out, before, "nothing is echoed behind the gap");
+    assert_eq!(bench.shard.traffic.sockets.bytes_out, before, "nothing is echoed behind the gap");
 }

@@ -1,0 +1,498 @@
+//! The streams of links: sockets are accepted, read, judged and written.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use mio::event::Event as Readiness;
+use mio::{Events, Interest, Poll, Token};
+use systole_core::gather::Gather;
+use systole_core::hub::{self, Hub, HubCommand};
+use systole_core::link::{self, Goodbye};
+use systole_core::wire::CloseReason;
+use systole_core::{Span, Time};
+use systole_net::listener::BACKLOG;
+use systole_net::socket_options;
+use systole_net::transport::ReadOutcome;
+
+use super::acceptor::{Accepted, Acceptor, NewLink};
+use super::answer::Known;
+use super::listening::ListeningSocket;
+use super::shard_loop::{LeftOver, LoopSetup, ShardLoop, Traffic, WAKER};
+use super::sockets::{Conn, Note, Sockets};
+use super::{ShardListener, ShardSetup};
+use crate::epochs::Epochs;
+use crate::logic::Logic;
+use crate::request::{Order, RequestQueue};
+use crate::wake::WakeUps;
+
+/// The token of the first listener. Listeners have the tokens just below the waker's; a link's
+/// token is its number.
+const FIRST_LISTENER: usize = usize::MAX - 1 - u16::MAX as usize;
+
+/// Socket events per turn: at about 5 µs each they delay a verdict by at most 1.3 ms.
+const EVENTS: usize = 256;
+
+/// Socket events after which the work of a turn is measured, for events without a read.
+const EVENTS_PER_MEASURE: usize = 32;
+
+/// Work after which deadlines are looked at within a turn: while much is to be read, a verdict must
+/// not wait for the rest of it. A socket that is being read then is read on in the next turn.
+const WORK_PER_LOOK: Span = Span::from_micros(500);
+
+/// Maximum number of reads of one socket per turn, so that the others get their share.
+const READS_PER_TURN: usize = 8;
+
+/// Size of the first read of a socket in a turn, in bytes. The hub takes what was read at once, and
+/// 4,096 frames of two bytes with their echoes take it 0.35 ms.
+const FIRST_READ: usize = 8 * 1024;
+
+/// Size of the further reads of a socket, if the one before took less than [`CHEAP_READ`]: large
+/// messages take few system calls. If frames of two bytes follow, the read takes 1.5 ms.
+const LARGE_READ: usize = 32 * 1024;
+
+/// Work below which a read is followed by a large one: frames of 20 bytes or more.
+const CHEAP_READ: Span = Span::from_micros(100);
+
+/// Maximum number of links that a shard accepts while it ends: a full queue, which takes 0.1 s.
+const LAST_ACCEPTS: usize = BACKLOG as usize;
+
+/// The readiness for which links are registered. Priority shows urgent data.
+#[cfg(target_os = "linux")]
+const READINESS: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+#[cfg(not(target_os = "linux"))]
+const READINESS: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// The links of a shard: their sockets, and what answers their data.
+#[derive(Debug)]
+pub(super) struct Streams {
+    pub(super) sockets: Sockets,
+    pub(super) acceptor: Acceptor,
+    /// The buffer into which every socket of the shard is read.
+    scratch: Box<[u8]>,
+    /// Links whose sockets may hold unread bytes for which no further edge will come.
+    unread: Vec<u32>,
+    pub(super) logic: Logic,
+    /// Answers to the hub, to be handed in once its outputs have been carried out.
+    pub(super) answers: VecDeque<hub::Input<'static>>,
+    pub(super) epochs: Arc<Epochs>,
+    /// Whether data was received or sent in this turn.
+    pub(super) data_moved: bool,
+    /// The heartbeats sent before this turn.
+    heartbeats_out: u64,
+    bytes_in: u64,
+    accepted: u64,
+}
+
+impl Streams {
+    /// Makes the loop of one shard.
+    ///
+    /// # Errors
+    /// The operating system refused the registration of a socket.
+    pub(super) fn shard(
+        poll: Poll,
+        wake_ups: WakeUps,
+        requests: RequestQueue,
+        setup: ShardSetup,
+    ) -> io::Result<ShardLoop<Streams>> {
+        let mut settings = Vec::new();
+        let mut listening = Vec::new();
+        for (index, listener) in (0..).zip(setup.listeners) {
+            let ShardListener { socket, is_shared, settings: its_settings } = listener;
+            // Accepted sockets inherit the options of their listener.
+            let applied = socket_options::prepare(&its_settings.patience, &socket);
+            let missing = applied.missing().collect::<Vec<_>>().join(", ");
+            if setup.index == 0 && index == 0 && !missing.is_empty() {
+                tracing::warn!(missing, "this kernel lacks socket options; going on without");
+            }
+            let socket = mio::net::TcpListener::from_std(socket);
+            let token = Token(FIRST_LISTENER + usize::from(index));
+            listening.push(ListeningSocket::new(index, socket, token, is_shared));
+            settings.push(its_settings);
+        }
+        let mut acceptor = Acceptor::new(listening, setup.max_links as usize);
+        acceptor.end_turn(Time::ZERO, poll.registry())?;
+        setup.stats.listening.set(acceptor.open() as u64);
+        let hub = Hub::new(hub::Settings {
+            shard: setup.index,
+            listeners: settings,
+            seed: setup.seed,
+            frame_memory: setup.frame_memory,
+        });
+        let streams = Streams {
+            sockets: Sockets::new(setup.outbox_limit, setup.outbox_memory),
+            acceptor,
+            scratch: vec![0; LARGE_READ].into_boxed_slice(),
+            unread: Vec::new(),
+            logic: setup.logic,
+            answers: VecDeque::new(),
+            epochs: setup.epochs,
+            data_moved: false,
+            heartbeats_out: 0,
+            bytes_in: 0,
+            accepted: 0,
+        };
+        let gather = Gather::of_links(Time::ZERO, setup.longest_rest);
+        let ShardSetup { clock, reports, stats, distributions, .. } = setup;
+        let common = LoopSetup { poll, wake_ups, requests, reports, clock, stats, distributions };
+        Ok(ShardLoop::new(common, hub, gather, streams))
+    }
+}
+
+impl Traffic for Streams {
+    type Hub = Hub;
+
+    const EVENTS: usize = EVENTS;
+
+    /// Four steps take 0.4 ms.
+    const EXPIRIES_PER_TURN: usize = 4;
+
+    fn receive(shard: &mut ShardLoop<Streams>, events: &Events) -> io::Result<usize> {
+        let reread = shard.read_unread();
+        let mut read = 0;
+        for (index, event) in events.iter().enumerate() {
+            read += shard.socket_ready(event);
+            if index % EVENTS_PER_MEASURE == EVENTS_PER_MEASURE - 1 {
+                shard.clock.record_work();
+            }
+            shard.expire_when_due();
+        }
+        shard.accept();
+        // A socket left unread was read in part: its peer was heard and is not judged now.
+        let drained = events.iter().count() < EVENTS;
+        shard.clock.record_reads(read, shard.traffic.sockets.conns.len(), drained);
+        Ok(reread + read)
+    }
+
+    fn carry_out(shard: &mut ShardLoop<Streams>) {
+        shard.carry_out();
+    }
+
+    fn limits(shard: &mut ShardLoop<Streams>) -> Option<(Time, Time)> {
+        shard.clock.advance();
+        Some((shard.clock.limit(), shard.clock.horizon()))
+    }
+
+    fn poll_and_judge(shard: &mut ShardLoop<Streams>, link: u32, limit: Time) {
+        shard.answer_poll(link, limit);
+    }
+
+    fn end_turn(shard: &mut ShardLoop<Streams>) {
+        let now = shard.clock.now();
+        let Streams { sockets, acceptor, .. } = &mut shard.traffic;
+        sockets.expire_departures(now);
+        sockets.forget_routes();
+        if sockets.close_marked() > 0 {
+            acceptor.end_pause();
+        }
+    }
+
+    fn left_over(shard: &mut ShardLoop<Streams>, now: Time) -> LeftOver {
+        let counters = shard.hub.machine().counters();
+        let Streams { sockets, acceptor, unread, data_moved, heartbeats_out, .. } =
+            &mut shard.traffic;
+        let sent = counters.heartbeats_out - *heartbeats_out;
+        *heartbeats_out = counters.heartbeats_out;
+        let deadlines = [sockets.departures.next_deadline(), acceptor.next_deadline()];
+        LeftOver {
+            sent,
+            data: std::mem::take(data_moved),
+            busy: !unread.is_empty() || sockets.has_marked() || acceptor.is_pending(now),
+            demanding: counters.demanding > 0,
+            deadline: deadlines.into_iter().flatten().min(),
+        }
+    }
+
+    fn publish_stats(shard: &mut ShardLoop<Streams>) {
+        let counters = shard.hub.machine().counters();
+        let stats = &shard.stats;
+        stats.links.set(u64::from(counters.links));
+        stats.connections.set(shard.traffic.sockets.conns.len() as u64);
+        stats.online.set(u64::from(counters.online));
+        stats.suspects.set(u64::from(counters.suspects));
+        stats.heartbeats_in.set(counters.heartbeats_in);
+        stats.heartbeats_out.set(counters.heartbeats_out);
+        stats.accepted.set(shard.traffic.accepted);
+        stats.listening.set(shard.traffic.acceptor.open() as u64);
+        stats.bytes_in.set(shard.traffic.bytes_in);
+        stats.bytes_out.set(shard.traffic.sockets.bytes_out);
+        stats.frame_bytes.set(counters.frame_bytes);
+        stats.frames_dropped.set(counters.frames_dropped);
+        stats.outbox_bytes.set(shard.traffic.sockets.outbox_bytes());
+        stats.outboxes_dropped.set(shard.traffic.sockets.outboxes_dropped);
+        stats.undelivered.set(shard.traffic.sockets.undelivered);
+    }
+
+    /// A peer that has not been accepted yet is a link too: closing the listener would reset it.
+    fn end_sessions(shard: &mut ShardLoop<Streams>) {
+        shard.traffic.acceptor.stop(shard.clock.now(), shard.poll.registry());
+        shard.traffic.acceptor.end_pause();
+        for _ in 0..LAST_ACCEPTS {
+            // The limit on links does not hold for these, which are all closed at once.
+            match shard.traffic.acceptor.accept(shard.clock.now(), 0, 0) {
+                Accepted::Link(link) => shard.open(link),
+                Accepted::Paused(_) | Accepted::Nothing => break,
+            }
+        }
+        let connections = shard.traffic.sockets.conns.iter().map(|(link, _)| link as u32);
+        for link in connections.collect::<Vec<_>>() {
+            let goodbye = Goodbye {
+                reason: CloseReason::Drained,
+                stay_away: false,
+                return_after: Span::ZERO,
+            };
+            let input = link::World::Command(link::Command::Close(goodbye));
+            shard.hub.handle(shard.clock.now(), hub::World::Link { link, input });
+            shard.carry_out();
+        }
+    }
+
+    fn has_listener(shard: &ShardLoop<Streams>, listener: u16) -> bool {
+        usize::from(listener) < shard.hub.machine().listeners().len()
+    }
+
+    fn find(shard: &ShardLoop<Streams>, session: u64, visit: &mut dyn FnMut(&dyn Known)) {
+        let hub = shard.hub.machine();
+        if let Some(presence) = hub.find(session).and_then(|link| hub.presence(link)) {
+            visit(&presence);
+        }
+    }
+
+    fn search(
+        shard: &ShardLoop<Streams>,
+        from: u32,
+        limit: usize,
+        visit: &mut dyn FnMut(&dyn Known) -> bool,
+    ) -> Option<u32> {
+        let mut presences = shard.hub.machine().presences(from, limit);
+        while presences.next().is_some_and(|presence| visit(&presence)) {}
+        presences.cursor()
+    }
+
+    fn order(shard: &mut ShardLoop<Streams>, session: u64, order: Order) -> bool {
+        let Some(link) = shard.hub.machine().find(session) else {
+            return false;
+        };
+        let input = link::World::Command(link_command(order));
+        shard.hub.handle(shard.clock.now(), hub::World::Link { link, input });
+        shard.carry_out();
+        true
+    }
+
+    fn command(shard: &mut ShardLoop<Streams>, command: HubCommand<'static>) {
+        shard.hub.handle(shard.clock.now(), hub::World::Command(command));
+        shard.carry_out();
+    }
+
+    fn stop_accepting(shard: &mut ShardLoop<Streams>) {
+        shard.traffic.acceptor.stop(shard.clock.now(), shard.poll.registry());
+    }
+}
+
+fn link_command(order: Order) -> link::Command<'static> {
+    match order {
+        Order::Kick { stay_away } => link::Command::Close(Goodbye {
+            reason: CloseReason::Kicked,
+            stay_away,
+            return_after: Span::ZERO,
+        }),
+        Order::Hold(span) => link::Command::Hold(span),
+        Order::Release => link::Command::Release,
+        Order::Retune(policy) => link::Command::Retune(policy),
+    }
+}
+
+impl ShardLoop<Streams> {
+    /// Continues to read the sockets that may hold unread bytes. Returns how many.
+    fn read_unread(&mut self) -> usize {
+        let unread = std::mem::take(&mut self.traffic.unread);
+        for &link in &unread {
+            self.traffic.sockets.set_unread(link, false);
+            self.readable(link, true);
+            self.expire_when_due();
+        }
+        unread.len()
+    }
+
+    /// Handles the readiness of a socket. Returns 1 if the socket is a link's, otherwise 0.
+    #[inline]
+    fn socket_ready(&mut self, event: &Readiness) -> usize {
+        let token = event.token();
+        if token == WAKER {
+            return 0;
+        }
+        if token.0 >= FIRST_LISTENER {
+            self.traffic.acceptor.mark_pending(token.0 - FIRST_LISTENER);
+            return 0;
+        }
+        let link = token.0 as u32;
+        if event.is_writable() {
+            let before = self.traffic.sockets.bytes_out;
+            self.traffic.sockets.writable(link, self.clock.now());
+            self.traffic.data_moved |= self.traffic.sockets.bytes_out > before;
+            if !self.traffic.sockets.feedback.is_empty() {
+                self.carry_out();
+            }
+        }
+        // A socket left unread has had its reads of this turn, and is read again in the next.
+        let readable = event.is_readable()
+            || event.is_read_closed()
+            || event.is_error()
+            || event.is_priority();
+        if readable && !self.traffic.sockets.is_unread(link) {
+            let until_empty = event.is_read_closed() || event.is_error() || has_urgent_data(event);
+            self.readable(link, until_empty);
+        }
+        1
+    }
+
+    /// Reads a socket and feeds the hub. A read that does not fill the buffer has emptied a stream
+    /// socket (epoll(7), question 9), so a second read is needed only if the stream may have ended,
+    /// or if it holds urgent data, before which a read stops.
+    #[inline]
+    fn readable(&mut self, link: u32, until_empty: bool) {
+        if !self.traffic.sockets.is_open(link) {
+            if self.traffic.sockets.drain_until_fin(
+                link,
+                self.clock.now(),
+                &mut self.traffic.scratch,
+            ) {
+                self.read_in_next_turn(link);
+            }
+            return;
+        }
+        let now = self.clock.now();
+        let mut size = FIRST_READ;
+        for _ in 0..READS_PER_TURN {
+            let scratch = self.traffic.scratch.get_mut(..size).unwrap_or_default();
+            let input = match self.traffic.sockets.read(link, scratch) {
+                ReadOutcome::Empty => return,
+                ReadOutcome::Bytes(count) => {
+                    let took = self.receive(link, count);
+                    if count < size && !until_empty || !self.traffic.sockets.is_open(link) {
+                        return;
+                    }
+                    if self.is_look_due() {
+                        break;
+                    }
+                    size = if took < CHEAP_READ { LARGE_READ } else { FIRST_READ };
+                    continue;
+                }
+                ReadOutcome::Warned(error) => {
+                    let input = link::World::Warned(error);
+                    self.hub.handle(now, hub::World::Link { link, input });
+                    self.carry_out();
+                    continue;
+                }
+                ReadOutcome::Ended => {
+                    let input = link::World::Ended;
+                    self.hub.handle(now, hub::World::Link { link, input });
+                    self.carry_out();
+                    if !self.traffic.sockets.is_open(link) {
+                        return;
+                    }
+                    // A pending error is read after the end of the stream.
+                    continue;
+                }
+                ReadOutcome::Failed(failure) => link::World::Failed(failure.error),
+            };
+            self.hub.handle(now, hub::World::Link { link, input });
+            return self.carry_out();
+        }
+        self.read_in_next_turn(link);
+    }
+
+    /// Feeds the hub `count` bytes that were read. Returns the work that this took.
+    #[inline]
+    fn receive(&mut self, link: u32, count: usize) -> Span {
+        let before = self.clock.worked();
+        self.traffic.bytes_in += count as u64;
+        let bytes = self.traffic.scratch.get(..count).unwrap_or_default();
+        let input = link::World::Received(bytes);
+        self.hub.handle(self.clock.now(), hub::World::Link { link, input });
+        self.carry_out();
+        self.clock.record_work();
+        self.clock.worked().less(before)
+    }
+
+    /// Schedules a read of a socket in the next turn, without an event.
+    pub(super) fn read_in_next_turn(&mut self, link: u32) {
+        if !self.traffic.sockets.is_unread(link) {
+            self.traffic.sockets.set_unread(link, true);
+            self.traffic.unread.push(link);
+        }
+    }
+
+    fn accept(&mut self) {
+        let now = self.clock.now();
+        for _ in 0..self.traffic.acceptor.begin_turn(now) {
+            let links = self.hub.machine().counters().links as usize;
+            let places = links + self.reports.places_held();
+            match self.traffic.acceptor.accept(now, self.traffic.sockets.conns.len(), places) {
+                Accepted::Link(link) => self.open(link),
+                Accepted::Paused(reason) => self.stats.pause_accepting(reason),
+                Accepted::Nothing => break,
+            }
+        }
+        if let Err(error) = self.traffic.acceptor.end_turn(now, self.poll.registry()) {
+            tracing::debug!(%error, "a listening socket cannot be registered; trying again");
+        }
+        if self.traffic.acceptor.take_resumed() {
+            self.stats.resume_accepting();
+        }
+    }
+
+    /// Opens a link that was accepted.
+    fn open(&mut self, link: NewLink) {
+        let NewLink { listener, mut stream, address, is_shared } = link;
+        let _ = stream.set_nodelay(true);
+        if is_shared
+            && let Some(settings) = self.hub.machine().listeners().get(usize::from(listener))
+        {
+            let _ = socket_options::prepare(&settings.patience, &stream);
+        }
+        let entry = self.traffic.sockets.conns.vacant_entry();
+        let token = Token(entry.key());
+        if self.poll.registry().register(&mut stream, token, READINESS).is_err() {
+            return;
+        }
+        let link = entry.key() as u32;
+        entry.insert(Conn::new(stream, Note::NEW));
+        self.traffic.accepted += 1;
+        self.hub.handle(self.clock.now(), hub::World::Opened { link, listener, address });
+        self.carry_out();
+    }
+
+    /// Whether this turn has worked for so long that deadlines must be looked at.
+    fn is_look_due(&self) -> bool {
+        self.clock.worked() >= WORK_PER_LOOK
+    }
+
+    fn expire_when_due(&mut self) {
+        if self.is_look_due() {
+            self.expire();
+        }
+    }
+
+    /// Reads a socket whose link is to be judged, and has it judged if it was read to the end. A
+    /// link that stays unread is named again at each tick, so a read here must not stop early.
+    fn answer_poll(&mut self, link: u32, now: Time) {
+        // A socket left unread has had its reads of this turn.
+        if !self.traffic.sockets.is_unread(link) {
+            self.readable(link, false);
+        }
+        if self.traffic.sockets.is_open(link) && !self.traffic.sockets.is_unread(link) {
+            self.hub.judge(now, link);
+            self.carry_out();
+        }
+        self.clock.record_work();
+    }
+}
+
+/// Returns whether a socket may hold urgent data, before which a read stops. Only Linux reports it.
+fn has_urgent_data(event: &Readiness) -> bool {
+    event.is_priority() || !cfg!(target_os = "linux")
+}
+
+#[cfg(test)]
+mod tests;
