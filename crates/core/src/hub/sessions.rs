@@ -1,5 +1,6 @@
 //! The sessions of a shard, each with its number, its epoch and its link.
 
+use alloc::collections::BTreeMap;
 use core::num::NonZeroU32;
 
 use crate::link::SessionKey;
@@ -23,23 +24,36 @@ pub(super) struct Sessions {
     /// of different runs differ, and a number comes again after 2^32 sessions at the earliest.
     generation: u32,
     places: Places<Session>,
+    /// The places of the sessions that were made elsewhere, whose numbers name another place.
+    foreign: BTreeMap<u64, Place>,
 }
 
 /// A session: the logical relation with a peer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Session {
-    generation: u32,
-    link: Place,
+    number: u64,
     /// 0 until the session is owned.
     epoch: u64,
+    link: Place,
 }
 
 // A part of the memory of an idle link.
-const _: () = assert!(size_of::<Option<Session>>() <= 16);
+const _: () = assert!(size_of::<Option<Session>>() <= 24);
 
 impl Session {
     pub(super) fn link(&self) -> u32 {
         self.link.get()
+    }
+
+    /// Returns the session's number.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Returns number and epoch; `None` until the session is owned.
+    pub(super) fn key(&self) -> Option<SessionKey> {
+        let Session { number, epoch, .. } = *self;
+        (epoch != 0).then_some(SessionKey { session: number, epoch })
     }
 
     /// Returns the epoch; 0 until the session is owned.
@@ -60,7 +74,8 @@ impl Place {
 
 impl Sessions {
     pub(super) const fn new(shard: u8, generation: u32) -> Sessions {
-        Sessions { shard, generation, places: Places::new(MAX_SESSIONS) }
+        let places = Places::new(MAX_SESSIONS);
+        Sessions { shard, generation, places, foreign: BTreeMap::new() }
     }
 
     /// Returns a generation for a link that may become a session.
@@ -72,14 +87,40 @@ impl Sessions {
     /// Opens a session for a link, and returns its place; `None` if there is no room.
     pub(super) fn open(&mut self, generation: u32, link: u32) -> Option<Place> {
         let link = Place::new(link)?;
-        self.places.add(Session { generation, link, epoch: 0 }).and_then(Place::new)
+        let place = self.places.add(Session { number: 0, epoch: 0, link })?;
+        let number = self.numbered(generation, place);
+        if let Some(session) = self.places.get_mut(place) {
+            session.number = number;
+        }
+        Place::new(place)
+    }
+
+    /// Takes over a session that was made elsewhere, and returns its place; `None` if there is no
+    /// room, or if the session is here already.
+    pub(super) fn adopt(&mut self, key: SessionKey, link: u32) -> Option<Place> {
+        let SessionKey { session: number, epoch } = key;
+        if self.find(number).is_some() {
+            return None;
+        }
+        let link = Place::new(link)?;
+        let place = Place::new(self.places.add(Session { number, epoch, link })?)?;
+        if place.get() != place_of(number) {
+            self.foreign.insert(number, place);
+        }
+        Some(place)
+    }
+
+    /// Returns the number of a session that is made here.
+    fn numbered(&self, generation: u32, place: u32) -> u64 {
+        let low = place & (MAX_SESSIONS - 1);
+        u64::from(self.shard) << 56 | u64::from(generation) << PLACE_BITS | u64::from(low)
     }
 
     /// Returns the number of the session in `place`; without one, a number of the link that no
     /// session has, because each link has a generation of its own.
     pub(super) fn number(&self, generation: u32, place: Option<Place>, link: u32) -> u64 {
-        let low = place.map_or(link, Place::get) & (MAX_SESSIONS - 1);
-        u64::from(self.shard) << 56 | u64::from(generation) << PLACE_BITS | u64::from(low)
+        let session = place.and_then(|place| self.get(place));
+        session.map_or_else(|| self.numbered(generation, link), Session::number)
     }
 
     pub(super) fn get(&self, place: Place) -> Option<&Session> {
@@ -88,17 +129,22 @@ impl Sessions {
 
     /// Returns the session with this number.
     pub(super) fn find(&self, number: u64) -> Option<&Session> {
-        let place = place_of(number);
-        let session = self.places.get(place)?;
-        let found = self.number(session.generation, Place::new(place), session.link());
-        (found == number).then_some(session)
+        self.places.get(self.place_with(number)?)
+    }
+
+    /// Returns the place of the session with this number.
+    fn place_with(&self, number: u64) -> Option<u32> {
+        let own = place_of(number);
+        if self.places.get(own).is_some_and(|session| session.number == number) {
+            return Some(own);
+        }
+        self.foreign.get(&number).map(|place| place.get())
     }
 
     /// Gives a session its epoch, which is not 0. Returns its link and key; `None` if there is no
     /// such session, or if it has an epoch.
     pub(super) fn own(&mut self, number: u64, epoch: u64) -> Option<(u32, SessionKey)> {
-        self.find(number)?;
-        let session = self.places.get_mut(place_of(number))?;
+        let session = self.places.get_mut(self.place_with(number)?)?;
         if session.epoch != 0 {
             return None;
         }
@@ -108,7 +154,9 @@ impl Sessions {
 
     /// Ends a session.
     pub(super) fn end(&mut self, place: Place) {
-        self.places.remove(place.get());
+        if let Some(session) = self.places.remove(place.get()) {
+            self.foreign.remove(&session.number);
+        }
     }
 }
 
@@ -137,6 +185,28 @@ mod tests {
         assert_eq!(sessions.open(generation, 7), Some(first.0), "the place is used again");
         assert!(sessions.find(first.1).is_none(), "under another number");
         assert!(sessions.find(second.1 ^ 1 << 56).is_none(), "another shard's");
+    }
+
+    #[test]
+    fn a_session_that_was_made_elsewhere_keeps_its_number() {
+        let (mut from, mut to) = (Sessions::new(1, 7), Sessions::new(2, 7));
+        let place = from.open(8, 0).unwrap();
+        let number = from.number(8, Some(place), 0);
+        let (_, key) = from.own(number, 5).unwrap();
+        let own = to.open(8, 3).unwrap();
+        let adopted = to.adopt(key, 9).unwrap();
+        assert_ne!(own, adopted);
+        assert_eq!(to.find(number).map(|found| (found.link(), found.epoch())), Some((9, 5)));
+        assert_eq!(to.adopt(key, 4), None, "it is here already");
+        to.end(adopted);
+        assert!(to.find(number).is_none() && to.foreign.is_empty());
+        // Back home, its former place has another session.
+        from.end(place);
+        let other = from.open(9, 1).unwrap();
+        let back = from.adopt(key, 2).unwrap();
+        assert_eq!((other, from.find(number).map(Session::link)), (place, Some(2)));
+        from.end(back);
+        assert_eq!(from.get(other).map(Session::link), Some(1));
     }
 
     #[test]
