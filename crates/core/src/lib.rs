@@ -79,6 +79,7 @@ pub mod liveness;
 pub mod machine;
 pub mod outage;
 pub mod pages;
+mod plain;
 pub mod policy;
 pub mod random;
 pub mod reconnect;

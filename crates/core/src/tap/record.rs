@@ -12,7 +12,6 @@
 //! bytes). Several inputs may come before the outputs of all of them.
 
 mod digest;
-mod plain;
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -22,9 +21,9 @@ use crate::beacon::{self, BeaconHub};
 use crate::driver::Timed;
 use crate::hub::{self, Hub};
 use crate::machine::InputOf;
+use crate::plain::Plain;
 use crate::tap::Tap;
 use crate::time::Time;
-use plain::Plain;
 
 const MAGIC: [u8; 4] = *b"SYR2";
 const INPUT: u8 = 1;

@@ -6,7 +6,6 @@
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-use super::Damage;
 use crate::beacon::{
     Answer as BeaconAnswer, BeaconCommand, Part as BeaconPart, Settings as BeaconSettings,
     Statement, World as BeaconWorld,
@@ -22,11 +21,12 @@ use crate::link::{
 use crate::liveness::Role;
 use crate::machine::Input;
 use crate::policy::{Detection, Policy};
+use crate::tap::record::Damage;
 use crate::time::{Span, Time};
 use crate::wire::{BootId, CloseReason, Codec, DataKind, InstanceId};
 
 /// A type that has a plain form: bytes in a record.
-pub(super) trait Plain<'a>: Sized {
+pub(crate) trait Plain<'a>: Sized {
     /// Appends the plain form of the value.
     fn put(&self, out: &mut Vec<u8>);
 
