@@ -15,6 +15,7 @@ pub use reset::{DELAYED_ACK, Reset, diagnose_reset};
 
 use crate::cause::{Cause, Confidence, Direction, Scope};
 use crate::kernel::{Examination, SocketError, TcpSnapshot};
+use crate::plain::plain_struct;
 use crate::time::{Span, Time};
 
 /// The least time for which an acknowledgement counts as fresh, for policies with short intervals.
@@ -63,6 +64,18 @@ pub struct Case {
     /// Whether a probe was sent in this silence.
     pub probed: bool,
 }
+
+plain_struct! { Doubts {
+    first,
+    last,
+    first_at,
+    last_at,
+    seen,
+    heard_since_retransmission,
+    retransmitting_since,
+    error,
+    local_down
+} }
 
 impl Doubts {
     /// Creates an empty summary; suspicion began at `now`.

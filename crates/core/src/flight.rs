@@ -8,6 +8,7 @@ mod incident;
 
 use core::mem::swap;
 
+use crate::plain::{Damage, Plain, Sink, Source, plain_struct};
 use crate::time::{Span, Time};
 use incident::{COUNT_BITS, Code, compress, decompress};
 pub use incident::{Findings, Incident};
@@ -45,6 +46,9 @@ pub struct Flight {
 }
 
 const _: () = assert!(size_of::<Flight>() <= 208);
+
+/// The unit at which a stamp covers the whole range of `Time`.
+const LAST_UNIT: u8 = 32;
 
 /// Equal events in a row; the run is empty if the count is 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -175,6 +179,17 @@ impl Flight {
         self.latest = Run { at, count: 1, code };
     }
 
+    /// Moves the opening later by `span`, up to the origin of the clock on which the link was
+    /// loaded. What happened before the origin is put there; the rest keeps its time.
+    fn move_opening(&mut self, span: Span) {
+        let units = u32::try_from(span.as_nanos().div_ceil(1 << self.unit)).unwrap_or(u32::MAX);
+        for stamp in
+            [&mut self.latest.at, &mut self.previous.at].into_iter().chain(&mut self.stamps)
+        {
+            *stamp = stamp.saturating_sub(units);
+        }
+    }
+
     /// Doubles the unit until `nanos` fits.
     #[cold]
     fn double_unit(&mut self, nanos: u64) -> u32 {
@@ -185,13 +200,49 @@ impl Flight {
             for stamp in &mut self.stamps {
                 *stamp >>= 1;
             }
-            // At a unit of 2^32 ns a stamp covers the whole range of `Time`.
+            // At the latest at `LAST_UNIT`.
             if let Ok(stamp) = u32::try_from(nanos >> self.unit) {
                 return stamp;
             }
         }
     }
 }
+
+impl Plain<'_> for Flight {
+    fn put(&self, out: &mut Sink<'_>) {
+        let Flight { opened, latest, previous, unit, next, words, stamps } = self;
+        opened.put(out);
+        latest.put(out);
+        previous.put(out);
+        unit.put(out);
+        next.put(out);
+        words.put(out);
+        stamps.put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Flight, Damage> {
+        let (opened, before) = from.time()?;
+        let mut flight = Flight {
+            opened,
+            latest: Plain::take(from)?,
+            previous: Plain::take(from)?,
+            unit: Plain::take(from)?,
+            next: Plain::take(from)?,
+            words: Plain::take(from)?,
+            stamps: Plain::take(from)?,
+        };
+        let is_legal = (FIRST_UNIT..=LAST_UNIT).contains(&flight.unit)
+            && usize::from(flight.next) < OLDER
+            && flight.latest.count > 0;
+        if !is_legal {
+            return Err(Damage::Illegal);
+        }
+        flight.move_opening(before);
+        Ok(flight)
+    }
+}
+
+plain_struct! { Run { at, count, code } }
 
 impl Run {
     #[inline]

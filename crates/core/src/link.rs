@@ -20,10 +20,12 @@ pub(crate) use peer::{Context, Effect, Peer};
 pub use settings::{HANDSHAKE_TIMEOUT, Hung, Introduction, Limits, Settings, Side};
 pub use signal::{Answer, BeatKind, Closing, Command, Event, Goodbye, Input, Lane, Output, World};
 
+use alloc::vec::Vec;
 use core::fmt;
 
 use crate::flight::Flight;
 use crate::machine::{Deadline, Machine};
+use crate::plain::{Damage, Plain, Sink, Source};
 use crate::policy::Policy;
 use crate::random::Random;
 use crate::time::{Span, Time};
@@ -52,6 +54,36 @@ impl Link {
         let mut context = Context { settings: &settings, random: &mut random };
         let peer = Peer::open(now, &mut context, &mut outbound.to(0));
         Link { settings, peer, outbound, random }
+    }
+
+    /// Appends the state of the link at `now` to `out`. [`Link::load`] makes the same link of it,
+    /// on another clock too: each time in the state is an age or a time to come.
+    ///
+    /// Poll all outputs before. The settings are not part of the state. Its form belongs to this
+    /// version of the program, and it may hold secrets: keep the version and a checksum with it,
+    /// and protect it.
+    pub fn save(&self, now: Time, out: &mut Vec<u8>) {
+        let Link { settings: _, peer, outbound, random } = self;
+        debug_assert!(outbound.is_empty(), "outputs that were not polled are lost");
+        peer.save(now, out);
+        random.put(&mut Sink::state(now, out));
+    }
+
+    /// Loads a link from the front of `state`, at `now` of the clock that drives it from here on.
+    /// `settings` are those with which it was made, except for what may differ on this machine.
+    ///
+    /// An event that lies before [`Time::ZERO`] of this clock counts as if it had happened there: a
+    /// silence is then judged late, never early.
+    ///
+    /// # Errors
+    /// The state is damaged, or `settings` have another codec. Damage that is not noticed may lead
+    /// to a wrong verdict; no bytes cause a panic.
+    pub fn load(now: Time, settings: Settings, state: &mut &[u8]) -> Result<Link, Damage> {
+        let peer = Peer::load(now, &settings, state)?;
+        let mut from = Source::state(now, state);
+        let random = Random::take(&mut from)?;
+        *state = from.rest();
+        Ok(Link { settings, peer, outbound: Outbound::default(), random })
     }
 
     /// Returns the boot and instance ids that the peer sent in its handshake (zeros mean unknown);

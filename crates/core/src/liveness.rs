@@ -8,6 +8,7 @@
 
 mod commands;
 mod detection;
+mod saved;
 mod signal;
 
 pub use signal::{Evidence, Input, Output, Silence};

@@ -7,6 +7,8 @@ use crate::time::Span;
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
+crate::plain::plain_struct! { Random { 0: state } }
+
 impl Random {
     /// Creates the generator of the sequence of `seed`.
     pub const fn new(seed: u64) -> Random {

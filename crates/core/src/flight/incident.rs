@@ -112,6 +112,8 @@ impl Findings {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Code(u16);
 
+crate::plain::plain_struct! { Code { 0: bits } if Code::is_legal }
+
 impl Code {
     pub(super) const NOTHING: Code = Code(0);
     pub(super) const OPENED: Code = Code::of(Kind::Opened, 0);
@@ -119,6 +121,11 @@ impl Code {
     const fn of(kind: Kind, argument: u16) -> Code {
         let argument = if argument < MAX_ARGUMENT { argument } else { MAX_ARGUMENT };
         Code((kind as u16) << ARGUMENT_BITS | argument)
+    }
+
+    /// Returns whether the code fits into a word beside its count.
+    const fn is_legal(code: &Code) -> bool {
+        code.0 >> (u16::BITS - COUNT_BITS) == 0
     }
 
     /// Extracts the code from a word made by [`Code::word`].

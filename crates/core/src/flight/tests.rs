@@ -169,3 +169,37 @@ fn stamps_cover_the_whole_life_of_a_link() {
     assert_eq!(flight.iter().next().map(|first| first.at), Some(at(0)));
     assert!(flight.iter().is_sorted_by_key(|entry| entry.at));
 }
+
+/// Returns the recorder after it was saved at `saved` and loaded at `loaded`.
+fn moved(flight: &Flight, saved: Time, loaded: Time) -> Flight {
+    let mut state = Vec::new();
+    flight.put(&mut Sink::state(saved, &mut state));
+    Flight::take(&mut Source::state(loaded, &state)).unwrap()
+}
+
+#[test]
+fn a_recorder_that_moves_keeps_all_ages_that_its_clock_can_hold() {
+    let mut flight = Flight::new(Time::from_millis(1_000));
+    for second in 2..60 {
+        flight.record(
+            Time::from_millis(second * 1_000),
+            Incident::Probe { number: second as u8 % 31 },
+        );
+    }
+    let now = Time::from_millis(61_000);
+    assert_eq!(moved(&flight, now, now), flight);
+    let ages = |flight: &Flight, now: Time| -> Vec<Span> {
+        flight.iter().map(|entry| now.since(entry.at)).collect()
+    };
+    let older = Time::from_millis(500_000_000);
+    assert_eq!(ages(&moved(&flight, now, older), older), ages(&flight, now));
+    // The clock began ten seconds ago: the ages before are cut, and no event is in the future.
+    let young = Time::from_millis(10_000);
+    let late = moved(&flight, now, young);
+    let unit = Span::from_nanos(1 << FIRST_UNIT);
+    for (moved, age) in ages(&late, young).into_iter().zip(ages(&flight, now)) {
+        let age = age.min(Span::from_secs(10));
+        assert!((age..=age + unit).contains(&moved), "{moved} instead of {age}");
+    }
+    assert_eq!((late.opened(), late.iter().count()), (Time::ZERO, ENTRIES));
+}

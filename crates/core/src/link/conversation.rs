@@ -9,6 +9,7 @@ mod heartbeat;
 mod inquiry;
 mod patience;
 mod retune;
+mod saved;
 mod socket_error;
 mod stalled_frame;
 mod verdict;
@@ -19,6 +20,7 @@ use admission::Admission;
 pub use half_close::HALF_CLOSED;
 pub use inquiry::FLOOR_PER_SECOND;
 use inquiry::Inquiry;
+use retune::Granted;
 
 use super::outbound::Writer;
 use super::outstanding::Outstanding;
@@ -45,8 +47,8 @@ pub(super) struct Conversation {
     /// The data attached to every heartbeat. A box in a box, so that a link without such data holds
     /// one pointer less.
     heartbeat_data: Option<Box<Box<[u8]>>>,
-    /// When a request of the peer last changed the policy, in milliseconds modulo 2^32.
-    granted_ms: u32,
+    /// When a request of the peer last changed the policy.
+    granted: Granted,
     /// What was sent and may wait in the kernel.
     pub(super) outstanding: Outstanding,
     /// The patience that was emitted last.
@@ -97,7 +99,7 @@ impl Conversation {
             introduced: None,
             policy: settings.policy,
             heartbeat_data: None,
-            granted_ms: retune::long_ago(now),
+            granted: Granted::long_before(now),
             outstanding: Outstanding::default(),
             in_force: InForce::new(settings.patience),
             stage: Stage::Handshake,

@@ -4,8 +4,11 @@
 //! side, and the socket is closed once everything was acknowledged and the peer has closed its
 //! side too: an earlier close could turn into a reset, which destroys bytes on their way.
 
+use alloc::vec::Vec;
+
 use crate::kernel::{Patience, SendState, TcpSnapshot};
 use crate::machine::{self, Deadline, InputOf, Machine, Reason, kinds_of_input};
+use crate::plain::{Damage, Plain, Sink, Source, plain_enum, plain_struct};
 use crate::time::{Span, Time};
 
 /// The longest time without a single byte taken by the socket or acknowledged by the peer, as far
@@ -118,6 +121,26 @@ struct Pending {
     close: bool,
 }
 
+plain_struct! { Departure {
+    phase,
+    until,
+    progress,
+    acknowledged,
+    next_examination,
+    examine_interval,
+    peer_ended,
+    pending
+} if Departure::is_legal }
+
+plain_enum! { Phase {
+    0 => Sending {}
+    1 => Unacknowledged { flushed: flushed }
+    2 => Acknowledged { until: until }
+    3 => Over { acknowledged: acknowledged }
+} }
+
+plain_struct! { Pending { examine, shutdown, orphan, reset, close } }
+
 impl Departure {
     /// Starts the leave-taking of a link that ended at `now`; it lasts at most `limit`.
     pub fn new(now: Time, limit: Span) -> Departure {
@@ -131,6 +154,29 @@ impl Departure {
             peer_ended: false,
             pending: Pending::default(),
         }
+    }
+
+    /// Appends the state at `now` to `out`, with every time as an age or a time to come, so that
+    /// [`Departure::load`] can go on from it on another clock. Unpolled outputs are part of it.
+    pub fn save(&self, now: Time, out: &mut Vec<u8>) {
+        self.put(&mut Sink::state(now, out));
+    }
+
+    /// Loads a departure from the front of `state`, at `now` of the clock that drives it from here
+    /// on. What lies before [`Time::ZERO`] of this clock counts as if it had happened there.
+    ///
+    /// # Errors
+    /// The state is damaged.
+    pub fn load(now: Time, state: &mut &[u8]) -> Result<Departure, Damage> {
+        let mut from = Source::state(now, state);
+        let departure = Departure::take(&mut from)?;
+        *state = from.rest();
+        Ok(departure)
+    }
+
+    /// Returns whether a decoded departure examines neither all the time nor never.
+    fn is_legal(&self) -> bool {
+        (FIRST_EXAMINE_INTERVAL..=EXAMINE_INTERVAL).contains(&self.examine_interval)
     }
 
     /// Returns whether the peer's system has acknowledged everything that was queued, as far as
@@ -288,6 +334,7 @@ fn is_all_acknowledged(tcp: Option<TcpSnapshot>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     const fn ms(millis: u64) -> Time {
         Time::from_millis(millis)
@@ -331,5 +378,92 @@ mod tests {
         let last_ack = Span::from_secs(8);
         let all = TcpSnapshot { last_ack, notsent: Some(0), ..TcpSnapshot::default() };
         assert_eq!(closed_at(ms(500), all), ms(1_500), "not from an acknowledgement before");
+    }
+
+    fn any_input(random: &mut Random) -> Input {
+        let tcp = TcpSnapshot {
+            unacked: random.below(3) as u32,
+            notsent: Some(random.below(2) as u32),
+            bytes_acked: (random.below(4) != 0).then(|| random.below(8)),
+            last_ack: Span::from_millis(random.below(3_000)),
+            ..TcpSnapshot::default()
+        };
+        match random.below(32) {
+            0 => World::Taken.into(),
+            1 | 2 => World::Flushed.into(),
+            3 => World::Ended.into(),
+            4 if random.below(8) == 0 => World::Failed.into(),
+            5..16 => Answer::Examined((random.below(4) != 0).then_some(tcp)).into(),
+            _ => Answer::Deadline.into(),
+        }
+    }
+
+    #[test]
+    fn a_departure_that_moves_to_another_clock_at_every_input_goes_on_the_same() {
+        let (mut closed, mut in_time) = (0, 0);
+        for seed in 0..2_000 {
+            let mut random = Random::new(seed);
+            let mut now = Time::from_millis(100_000);
+            let mut departure = Departure::new(now, LEAVE_LIMIT);
+            let mut copy = departure.clone();
+            let mut lead = Span::ZERO;
+            for _ in 0..60 {
+                now = match departure.next_deadline() {
+                    Some(next) if random.below(2) == 0 => next.at.max(now),
+                    Some(_) | None => now + Span::from_nanos(random.below(500_000_000)),
+                };
+                let mut state = Vec::new();
+                copy.save(now + lead, &mut state);
+                lead = Span::from_nanos(random.next_u64() >> 2);
+                let mut rest = state.as_slice();
+                copy = Departure::load(now + lead, &mut rest).unwrap();
+                assert!(rest.is_empty());
+                let input = any_input(&mut random);
+                departure.handle(now, input);
+                copy.handle(now + lead, input);
+                // Not all outputs are polled before the next input.
+                for _ in 0..random.below(4) {
+                    let output = departure.poll_output();
+                    assert_eq!(copy.poll_output(), output, "seed {seed}");
+                    closed += u32::from(output == Some(Output::Close));
+                }
+                let next = copy.next_deadline().map(|next| Deadline { at: next.at - lead, ..next });
+                assert_eq!(next, departure.next_deadline(), "seed {seed}");
+                assert_eq!(copy.is_acknowledged(), departure.is_acknowledged());
+                in_time += u32::from(next.is_some());
+            }
+        }
+        assert!(closed > 1_000 && in_time > 10_000, "{closed} {in_time}");
+    }
+
+    #[test]
+    fn damaged_departures_are_refused_or_do_no_harm() {
+        let now = Time::from_millis(100_000);
+        let mut departure = Departure::new(now, LEAVE_LIMIT);
+        departure.handle(now, World::Flushed);
+        let mut state = Vec::new();
+        departure.save(now, &mut state);
+        for length in 0..state.len() {
+            assert_eq!(Departure::load(now, &mut &state[..length]).err(), Some(Damage::Truncated));
+        }
+        let mut random = Random::new(5);
+        for round in 0..2_000 {
+            let mut damaged = state.clone();
+            let place = round % state.len();
+            damaged[place] ^= 1 + random.below(255) as u8;
+            let Ok(mut loaded) = Departure::load(now, &mut damaged.as_slice()) else { continue };
+            let mut now = now;
+            for _ in 0..20 {
+                let next = loaded.next_deadline().map_or(now, |next| next.at);
+                now = if random.below(2) == 0 { next.max(now) } else { now };
+                loaded.handle(now, any_input(&mut random));
+                while loaded.poll_output().is_some() {}
+            }
+        }
+        // An interval of zero would examine the socket without end.
+        let interval = EXAMINE_INTERVAL.as_nanos().to_le_bytes();
+        let at = state.windows(8).rposition(|bytes| bytes == interval).unwrap();
+        state[at..at + 8].copy_from_slice(&[0; 8]);
+        assert_eq!(Departure::load(now, &mut state.as_slice()).err(), Some(Damage::Illegal));
     }
 }

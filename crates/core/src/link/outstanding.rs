@@ -3,6 +3,7 @@
 
 use super::Lane;
 use crate::machine::{Deadline, Reason};
+use crate::plain::{Damage, Plain, Sink, Source};
 use crate::time::{Span, Time};
 
 /// The time for which our bytes may be outstanding before the socket is examined, and the time from
@@ -104,6 +105,35 @@ impl Outstanding {
     }
 }
 
+/// In a saved state: the kind, and the time if anything is outstanding.
+impl Plain<'_> for Outstanding {
+    fn put(&self, out: &mut Sink<'_>) {
+        (self.kind() as u8).put(out);
+        if !self.is_any() {
+            return;
+        }
+        match self.0 >> KIND_BITS {
+            LATEST => Time::from_nanos(u64::MAX).put(out),
+            since => Time::from_nanos(u64::from(since) * RESOLUTION).put(out),
+        }
+    }
+
+    /// Decodes a time between two units as the later one: on another clock the examination comes
+    /// up to [`RESOLUTION`] later, and never earlier at each move.
+    fn take(from: &mut Source<'_>) -> Result<Outstanding, Damage> {
+        let kind = u32::from(u8::take(from)?);
+        if kind == NOTHING {
+            return Ok(Outstanding::default());
+        }
+        if kind > DATA {
+            return Err(Damage::UnknownTag);
+        }
+        let since = Time::take(from)?.as_nanos().div_ceil(RESOLUTION);
+        let since = u32::try_from(since).map_or(LATEST, |units| units.min(LATEST));
+        Ok(Outstanding(since << KIND_BITS | kind))
+    }
+}
+
 fn units(time: Time) -> u32 {
     u32::try_from(time.as_nanos() / RESOLUTION).map_or(LATEST, |units| units.min(LATEST))
 }
@@ -158,5 +188,28 @@ mod tests {
         let mut bytes = Outstanding::default();
         bytes.sent(Time::from_nanos(u64::MAX), Lane::Data);
         assert_eq!((bytes.is_any(), at(bytes)), (true, None));
+    }
+
+    fn moved(bytes: Outstanding, saved: Time, loaded: Time) -> Outstanding {
+        let mut state = alloc::vec::Vec::new();
+        bytes.put(&mut Sink::state(saved, &mut state));
+        Outstanding::take(&mut Source::state(loaded, &state)).unwrap()
+    }
+
+    #[test]
+    fn on_another_clock_the_examination_is_due_later_by_less_than_a_unit() {
+        let mut bytes = Outstanding::default();
+        assert_eq!(moved(bytes, ms(9), ms(0)), bytes);
+        bytes.sent(ms(1_000), Lane::Data);
+        assert_eq!(moved(bytes, ms(2_000), ms(2_000)), bytes);
+        assert_eq!(at(moved(bytes, ms(2_000), ms(5_125))), Some(12_125));
+        assert_eq!(at(moved(bytes, ms(2_000), ms(5_126))), Some(12_250));
+        assert_eq!(at(moved(bytes, ms(2_000), ms(5_249))), Some(12_250));
+        assert_eq!(at(moved(bytes, ms(2_000), ms(500))), Some(8_000), "since the origin");
+        bytes.sent(Time::from_nanos(u64::MAX), Lane::Control);
+        let mut never = Outstanding::default();
+        never.sent(Time::from_nanos(u64::MAX), Lane::Data);
+        assert_eq!(moved(never, Time::from_nanos(u64::MAX), ms(1)), never);
+        assert!(Outstanding::take(&mut Source::state(ms(0), &[4; 9])).is_err());
     }
 }

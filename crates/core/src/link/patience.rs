@@ -18,6 +18,8 @@ const REPORTED: u32 = 1 << 31;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct InForce(u32);
 
+crate::plain::plain_struct! { InForce { 0: bits } }
+
 impl InForce {
     pub(super) fn new(patience: Patience) -> InForce {
         let secs = patience.outage().map_or(SECS, |outage| {

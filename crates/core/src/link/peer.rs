@@ -1,5 +1,7 @@
 //! The compact part of a link; a gateway holds one per connection.
 
+use alloc::vec::Vec;
+
 use super::conversation::{Conversation, Introduced};
 use super::outbound::Writer;
 use super::{Answer, Command, Input, SessionKey, Settings, World};
@@ -7,11 +9,14 @@ use crate::flight::Flight;
 use crate::kernel::Examination;
 use crate::liveness::{Evidence, Liveness, Role};
 use crate::machine::{Deadline, Reason};
+use crate::plain::{Damage, Plain, Sink, Source, plain_struct};
 use crate::policy::Policy;
 use crate::random::Random;
 use crate::time::{Span, Time};
 use crate::wire::Malformed;
 use crate::wire::decoder::{Decoder, Incomplete};
+
+plain_struct! { Peer { decoder, conversation } if Peer::is_legal }
 
 /// The state that all peers of one listener share, borrowed for one input.
 pub(crate) struct Context<'a> {
@@ -44,6 +49,28 @@ impl Peer {
         let mut conversation = Conversation::open(now, settings);
         conversation.send_hello(now, context, out);
         Peer { decoder: Decoder::new(settings.codec, settings.max_data), conversation }
+    }
+
+    /// Appends the state at `now` to `out`, with every time as an age or a time to come. All
+    /// outputs have been polled; they and the settings are not part of the state.
+    pub(crate) fn save(&self, now: Time, out: &mut Vec<u8>) {
+        self.put(&mut Sink::state(now, out));
+    }
+
+    /// Loads a peer with these settings from the front of `input`, at `now` of the clock that
+    /// drives it from here on.
+    pub(crate) fn load(now: Time, settings: &Settings, input: &mut &[u8]) -> Result<Peer, Damage> {
+        let mut from = Source::state(now, input);
+        let peer = Peer::take(&mut from)?;
+        if peer.conversation.codec() != settings.codec {
+            return Err(Damage::Settings);
+        }
+        *input = from.rest();
+        Ok(peer)
+    }
+
+    fn is_legal(&self) -> bool {
+        self.decoder.codec() == self.conversation.codec()
     }
 
     #[inline]

@@ -1,4 +1,6 @@
 //! The inquiry into a suspect peer: the examinations that are requested, and the verdict.
+//!
+//! Each link of these tests is saved and loaded before each of its inputs.
 
 mod admission;
 mod by_rule;
@@ -10,16 +12,57 @@ mod patience;
 mod progress;
 mod reset;
 mod retune;
+mod saved;
 mod stalled_frame;
 mod warned;
 
 use alloc::vec::Vec;
+use core::ops::{Deref, DerefMut};
 
 use super::*;
 use crate::cause::{Cause, Direction, Scope, Verdict};
 use crate::diagnosis::{Ground, Grounds};
 use crate::kernel::{Examination, SocketError, TcpSnapshot};
 use crate::wire::{Codec, DataKind, Frame, Hello};
+
+/// A link that is saved, and loaded into a fresh one, before each input.
+#[derive(Debug)]
+struct Link(super::Link);
+
+impl Link {
+    fn new(now: Time, settings: Settings, seed: u64) -> Link {
+        Link(super::Link::new(now, settings, seed))
+    }
+
+    fn handle<'a>(&mut self, now: Time, input: impl Into<Input<'a>>) {
+        // Some tests poll no outputs between two inputs.
+        let outbound = core::mem::take(&mut self.0.outbound);
+        let mut state = Vec::new();
+        self.0.save(now, &mut state);
+        let mut rest = state.as_slice();
+        let mut loaded = super::Link::load(now, self.0.settings.clone(), &mut rest).unwrap();
+        assert!(rest.is_empty());
+        assert_eq!(loaded.next_deadline(), self.0.next_deadline());
+        assert!(loaded.flight().iter().eq(self.0.flight().iter()));
+        loaded.outbound = outbound;
+        self.0 = loaded;
+        self.0.handle(now, input);
+    }
+}
+
+impl Deref for Link {
+    type Target = super::Link;
+
+    fn deref(&self) -> &super::Link {
+        &self.0
+    }
+}
+
+impl DerefMut for Link {
+    fn deref_mut(&mut self) -> &mut super::Link {
+        &mut self.0
+    }
+}
 
 /// Idle 1 s, interval 0.5 s, 4 probes: suspect at 1.5 s, D = 3 s.
 fn policy() -> Policy {

@@ -21,7 +21,8 @@ use crate::beacon::{self, BeaconHub};
 use crate::driver::Timed;
 use crate::hub::{self, Hub};
 use crate::machine::InputOf;
-use crate::plain::Plain;
+pub use crate::plain::Damage;
+use crate::plain::{Plain, Sink, Source};
 use crate::tap::Tap;
 use crate::time::Time;
 
@@ -65,23 +66,31 @@ pub trait Recorded: Timed + Sized {
     fn subject(output: &Self::Output<'_>) -> u64;
 }
 
+/// Decodes a value from the front of `from`.
+fn take<'a, T: Plain<'a>>(from: &mut &'a [u8]) -> Result<T, Damage> {
+    let mut source = Source::record(from);
+    let value = T::take(&mut source)?;
+    *from = source.rest();
+    Ok(value)
+}
+
 /// Implements the encoding of a recorded machine by the plain forms of its types.
 macro_rules! by_plain_forms {
     () => {
         fn put_settings(settings: &Self::Settings, out: &mut Vec<u8>) {
-            settings.put(out);
+            settings.put(&mut Sink::record(out));
         }
 
         fn take_settings(from: &mut &[u8]) -> Result<Self::Settings, Damage> {
-            Plain::take(from)
+            take(from)
         }
 
         fn put_input(input: &InputOf<'_, Self>, out: &mut Vec<u8>) {
-            input.put(out);
+            input.put(&mut Sink::record(out));
         }
 
         fn take_input<'a>(from: &mut &'a [u8]) -> Result<InputOf<'a, Self>, Damage> {
-            Plain::take(from)
+            take(from)
         }
 
         fn digest(output: &Self::Output<'_>) -> u64 {
@@ -157,13 +166,13 @@ impl<M: Recorded> Recorder<M> {
 impl<M: Recorded> Tap<M> for Recorder<M> {
     fn input(&mut self, now: Time, input: &InputOf<'_, M>) {
         self.record.push(INPUT);
-        now.put(&mut self.record);
+        now.put(&mut Sink::record(&mut self.record));
         M::put_input(input, &mut self.record);
     }
 
     fn output(&mut self, output: &M::Output<'_>) {
         self.record.push(OUTPUT);
-        M::digest(output).put(&mut self.record);
+        M::digest(output).put(&mut Sink::record(&mut self.record));
     }
 }
 
@@ -198,7 +207,7 @@ impl<'a, M: Recorded> Entries<'a, M> {
     /// The record is of another version or kind of machine, or damaged.
     pub fn open(record: &'a [u8]) -> Result<(M::Settings, Entries<'a, M>), Damage> {
         let mut rest = record.strip_prefix(&MAGIC).ok_or(Damage::Magic)?;
-        if u8::take(&mut rest)? != M::KIND {
+        if take::<u8>(&mut rest)? != M::KIND {
             return Err(Damage::Kind);
         }
         let settings = M::take_settings(&mut rest)?;
@@ -216,9 +225,9 @@ impl<'a, M: Recorded> Entries<'a, M> {
             return Ok(None);
         }
         let mut rest = self.rest;
-        let entry = match u8::take(&mut rest)? {
-            INPUT => Entry::Input { now: Time::take(&mut rest)?, input: M::take_input(&mut rest)? },
-            OUTPUT => Entry::Output(u64::take(&mut rest)?),
+        let entry = match take::<u8>(&mut rest)? {
+            INPUT => Entry::Input { now: take(&mut rest)?, input: M::take_input(&mut rest)? },
+            OUTPUT => Entry::Output(take(&mut rest)?),
             _ => return Err(Damage::UnknownTag),
         };
         self.rest = rest;
@@ -238,36 +247,6 @@ impl<'a, M: Recorded> Iterator for Entries<'a, M> {
         read
     }
 }
-
-/// The damage of a record. Not the reader's fault; entries before it are good, entries after it
-/// cannot be read, and a retry gives the same error.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Damage {
-    /// The record does not begin with the magic of this version.
-    Magic,
-    /// The record is of another kind of machine.
-    Kind,
-    /// The record ends within an entry, as after a crash of the recording process.
-    Truncated,
-    /// An entry has an unknown tag.
-    UnknownTag,
-    /// An entry has a policy that no constructor accepts.
-    Policy,
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Damage::Magic => "not a record of this version",
-            Damage::Kind => "a record of another kind of machine",
-            Damage::Truncated => "it ends within an entry",
-            Damage::UnknownTag => "an unknown tag",
-            Damage::Policy => "an illegal policy",
-        })
-    }
-}
-
-impl core::error::Error for Damage {}
 
 /// The summary of a complete replay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -6,6 +6,7 @@ use core::fmt;
 
 use super::extent::Extent;
 use super::{Beat, Codec, Frame, Malformed, line, message1028, native};
+use crate::plain::{Damage, Plain, Sink, Source};
 use crate::time::Time;
 
 /// The first allocation for a partial frame in bytes, enough for a small frame.
@@ -242,6 +243,68 @@ impl Decoder {
         self.partial = None;
         self.state = State::Poisoned(malformed);
         malformed
+    }
+}
+
+/// In a saved state: the settings, the partial frame and the error. A frame that was handed out is
+/// not part of it.
+impl Plain<'_> for Decoder {
+    fn put(&self, out: &mut Sink<'_>) {
+        let Decoder { partial, max_data, codec, state } = self;
+        codec.put(out);
+        max_data.put(out);
+        let (partial, malformed) = match state {
+            State::Within => (partial.as_ref(), None),
+            State::Between | State::HandedOut => (None, None),
+            State::Poisoned(malformed) => (None, Some(malformed)),
+        };
+        malformed.copied().put(out);
+        partial.is_some().put(out);
+        if let Some(partial) = partial {
+            let Partial { bytes, length, since } = &**partial;
+            // What the memory of many links adds up to must be the same after the load.
+            for size in [bytes.capacity(), *length] {
+                u32::try_from(size).unwrap_or(u32::MAX).put(out);
+            }
+            since.put(out);
+            bytes.put(out);
+        }
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Decoder, Damage> {
+        let codec = Codec::take(from)?;
+        let max_data = u32::take(from)?;
+        let malformed = <Option<_> as Plain>::take(from)?;
+        let partial = if bool::take(from)? { Some(Partial::take(codec, from)?) } else { None };
+        let state = match (malformed, &partial) {
+            (None, None) => State::Between,
+            (None, Some(_)) => State::Within,
+            (Some(malformed), None) => State::Poisoned(malformed),
+            (Some(_), Some(_)) => return Err(Damage::Illegal),
+        };
+        let decoder = Decoder { partial: partial.map(Box::new), max_data, codec, state };
+        let is_legal = max_data as usize <= codec.max_data();
+        if is_legal { Ok(decoder) } else { Err(Damage::Illegal) }
+    }
+}
+
+impl Partial {
+    fn take(codec: Codec, from: &mut Source<'_>) -> Result<Partial, Damage> {
+        let (capacity, length) = (u32::take(from)? as usize, u32::take(from)? as usize);
+        let since = <Option<_> as Plain>::take(from)?;
+        let held = <&[u8]>::take(from)?;
+        // The same limits as in `hold`.
+        let most = held.len().saturating_mul(2).max(FIRST_HOLD).min(codec.max_frame());
+        let is_legal = !held.is_empty()
+            && held.len() < length
+            && length <= codec.max_frame()
+            && (held.len()..=most).contains(&capacity);
+        if !is_legal {
+            return Err(Damage::Illegal);
+        }
+        let mut bytes = Vec::with_capacity(capacity);
+        bytes.extend_from_slice(held);
+        Ok(Partial { bytes, length, since })
     }
 }
 

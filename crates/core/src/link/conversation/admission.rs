@@ -10,6 +10,7 @@ use crate::link::outbound::Writer;
 use crate::link::peer::{Context, Effect};
 use crate::link::{Goodbye, Lane, SessionKey};
 use crate::machine::{Deadline, Reason};
+use crate::plain::plain_struct;
 use crate::time::{Span, Time};
 use crate::wire::{Account, CloseReason, Frame, MAX_DATA, Malformed};
 
@@ -33,7 +34,13 @@ pub(super) struct Admission {
     held: Vec<u8>,
 }
 
+plain_struct! { Admission { until, account, held } if Admission::is_legal }
+
 impl Admission {
+    fn is_legal(&self) -> bool {
+        self.held.len() <= HELD
+    }
+
     pub(super) fn deadline(&self) -> Deadline {
         Deadline::exact(self.until, Reason::Admission)
     }

@@ -15,6 +15,7 @@ use crate::link::outbound::Writer;
 use crate::link::peer::{Context, Effect};
 use crate::link::{Event, Hung};
 use crate::liveness::{self, Evidence, Role, Silence};
+use crate::plain::{plain_enum, plain_struct};
 use crate::time::{Span, Time};
 
 /// The bytes per second that a peer must acknowledge for its progress to be evidence, and at which
@@ -44,6 +45,8 @@ pub(super) struct Inquiry {
     warned: bool,
 }
 
+plain_struct! { Inquiry { doubts, awaiting, kept, acknowledged, heartbeats, progress, warned } }
+
 /// The reason why a verdict waits for a last examination.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Awaiting {
@@ -52,6 +55,11 @@ pub(super) enum Awaiting {
     /// The connection was reset.
     Reset,
 }
+
+plain_enum! { Awaiting {
+    0 => Bound { 0: silence }
+    1 => Reset {}
+} }
 
 impl Conversation {
     /// Starts an inquiry on suspicion. An overdue (unenforced) link is examined only if its socket
@@ -138,7 +146,7 @@ impl Conversation {
     pub(super) fn examine_after_probe(&mut self, context: &Context<'_>, out: &mut Writer<'_>) {
         let size = self.heartbeat_size();
         if let Some(inquiry) = &mut self.inquiry {
-            inquiry.heartbeats += size;
+            inquiry.heartbeats = inquiry.heartbeats.saturating_add(size);
             self.request_examination(context, out);
         }
     }
@@ -211,7 +219,8 @@ impl Conversation {
         }
         let inquiry = self.open_inquiry(now);
         let since = now.since(inquiry.doubts.last_at());
-        inquiry.acknowledged += inquiry.doubts.see(now, examination);
+        let acknowledged = inquiry.doubts.see(now, examination);
+        inquiry.acknowledged = inquiry.acknowledged.saturating_add(acknowledged);
         let progress = inquiry.acknowledged.saturating_sub(inquiry.heartbeats);
         let new_progress = progress.saturating_sub(inquiry.progress);
         inquiry.progress = inquiry.progress.max(progress);

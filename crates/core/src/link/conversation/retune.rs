@@ -6,6 +6,7 @@ use crate::link::outbound::Writer;
 use crate::link::peer::Context;
 use crate::link::{Event, Lane};
 use crate::liveness;
+use crate::plain::{Damage, Plain, Sink, Source};
 use crate::policy::Policy;
 use crate::time::{Span, Time};
 use crate::wire::Frame;
@@ -35,18 +36,13 @@ impl Conversation {
         let granted = context.settings.limits.grant(Some(policy), context.settings.policy);
         // What the listener or an operator decided for this session is not the peer's to change.
         let granted = granted.with_conduct_of(&self.policy);
-        if granted != self.policy && self.is_rested(now) {
-            self.granted_ms = millis(now);
+        if granted != self.policy && self.granted.is_rested(now) {
+            self.granted = Granted::at(now);
             self.retune(now, granted, context, out);
         } else {
             out.transmit(self.codec, Lane::Control, &Frame::Retune(self.policy));
             self.record_sent(now, Lane::Control);
         }
-    }
-
-    /// Returns whether the last change that the peer asked for is [`RETUNE_REST`] old.
-    fn is_rested(&self, now: Time) -> bool {
-        u64::from(millis(now).wrapping_sub(self.granted_ms)) >= RETUNE_REST.as_millis()
     }
 
     /// Retunes on command. Before the handshake is complete, replaces the initial policy.
@@ -107,13 +103,61 @@ impl Conversation {
     }
 }
 
-/// Returns a time before `now` after which the first request of a peer is granted.
-pub(super) fn long_ago(now: Time) -> u32 {
-    millis(now - RETUNE_REST).wrapping_sub(RETUNE_REST.as_millis() as u32)
+/// When a request of the peer last changed the policy, in milliseconds modulo 2^32. After 50 days
+/// without a change one request may meet the second in which it is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Granted(u32);
+
+impl Granted {
+    /// Returns a time before `now` after which the first request of a peer is granted.
+    pub(super) fn long_before(now: Time) -> Granted {
+        let at = Granted::at(now - RETUNE_REST);
+        Granted(at.0.wrapping_sub(RETUNE_REST.as_millis() as u32))
+    }
+
+    fn at(time: Time) -> Granted {
+        Granted(time.as_millis() as u32)
+    }
+
+    /// Returns the milliseconds from this time to `now`.
+    fn age(self, now: Time) -> u32 {
+        Granted::at(now).0.wrapping_sub(self.0)
+    }
+
+    /// Returns whether the change is [`RETUNE_REST`] old.
+    fn is_rested(self, now: Time) -> bool {
+        u64::from(self.age(now)) >= RETUNE_REST.as_millis()
+    }
 }
 
-/// Returns `time` in milliseconds modulo 2^32. After 50 days without a change one request may meet
-/// the second in which it is refused.
-fn millis(time: Time) -> u32 {
-    time.as_millis() as u32
+/// In a saved state: the age in milliseconds, modulo 2^32 too. So no clock is too young for it.
+impl Plain<'_> for Granted {
+    fn put(&self, out: &mut Sink<'_>) {
+        self.age(out.origin()).put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Granted, Damage> {
+        let age = u32::take(from)?;
+        Ok(Granted(Granted::at(from.origin()).0.wrapping_sub(age)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_keeps_its_age_on_any_clock() {
+        let ms = Time::from_millis;
+        let wrapped = ms((1 << 32) + 5_000);
+        for (at, saved) in [(ms(4_600), ms(5_000)), (ms((1 << 32) + 4_600), wrapped)] {
+            for loaded in [ms(0), ms(300), ms(5_000), wrapped] {
+                let mut state = alloc::vec::Vec::new();
+                Granted::at(at).put(&mut Sink::state(saved, &mut state));
+                let moved = Granted::take(&mut Source::state(loaded, &state)).unwrap();
+                assert!(!moved.is_rested(loaded + Span::from_millis(599)), "{loaded:?}");
+                assert!(moved.is_rested(loaded + Span::from_millis(600)), "{loaded:?}");
+            }
+        }
+    }
 }

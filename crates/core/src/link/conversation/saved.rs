@@ -1,0 +1,66 @@
+//! The plain form of a conversation, for a saved state.
+
+use super::{Conversation, Introduced, Stage};
+use crate::link::PIECE;
+use crate::plain::{plain_enum, plain_struct};
+use crate::wire::{Codec, MAX_HEARTBEAT_DATA, MAX_IDENTITY};
+
+plain_struct! { Conversation {
+    liveness,
+    flight,
+    introduced,
+    policy,
+    heartbeat_data,
+    granted,
+    outstanding,
+    in_force,
+    stage,
+    codec,
+    piece,
+    pongs_owed,
+    ping_sequence,
+    within_message,
+    retuned,
+    inquiry
+} if Conversation::is_legal }
+
+plain_struct! { Introduced { identity, boot_id, instance_id, admission } if Introduced::is_legal }
+
+plain_enum! { Stage {
+    0 => Handshake {}
+    1 => Admission {}
+    2 => Established {}
+    3 => HalfClosed {}
+    4 => Over {}
+} }
+
+impl Conversation {
+    /// Returns the codec of the link.
+    pub(in crate::link) fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// Returns whether a decoded conversation is one that can wait for its next input. What is not
+    /// checked here does no harm: it only makes a wrong verdict.
+    fn is_legal(&self) -> bool {
+        if self.is_over() {
+            return true;
+        }
+        let attached = self.heartbeat_data.as_ref();
+        let has_admission = self.introduced.as_ref().is_some_and(|known| known.admission.is_some());
+        // A verdict that has fallen waits for its last examination only: it would wait for ever.
+        let awaits_verdict = self.inquiry.as_ref().is_some_and(|known| known.awaiting.is_some());
+        (1..=PIECE).contains(&usize::from(self.piece))
+            && attached.is_none_or(|data| (1..=MAX_HEARTBEAT_DATA).contains(&data.len()))
+            && self.awaits_admission() == has_admission
+            && (awaits_verdict || !self.liveness.is_dead())
+            // The PINGs of one read are answered with it.
+            && self.pongs_owed == 0
+    }
+}
+
+impl Introduced {
+    fn is_legal(&self) -> bool {
+        self.identity.len() <= MAX_IDENTITY
+    }
+}

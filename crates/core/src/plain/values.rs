@@ -1,0 +1,274 @@
+//! The plain form of values that are not listed: integers, times, texts, containers, policies and
+//! addresses.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+
+use super::{Damage, Plain, Sink, Source, plain_struct};
+use crate::kernel::Patience;
+use crate::link::Side;
+use crate::machine::Input;
+use crate::policy::{Detection, Policy};
+use crate::time::{Span, Time};
+use crate::wire::{BootId, InstanceId};
+
+/// Implements `Plain` for integers: little-endian, in full width.
+macro_rules! plain_integer {
+    ($($type:ident)*) => {$(
+        impl Plain<'_> for $type {
+            fn put(&self, out: &mut Sink<'_>) {
+                out.bytes.extend_from_slice(&self.to_le_bytes());
+            }
+
+            fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+                let (front, rest) = from.rest.split_first_chunk().ok_or(Damage::Truncated)?;
+                from.rest = rest;
+                Ok($type::from_le_bytes(*front))
+            }
+        }
+    )*};
+}
+
+plain_integer! { u8 u16 u32 u64 u128 }
+
+impl<'a, W: Plain<'a>, A: Plain<'a>> Plain<'a> for Input<W, A> {
+    fn put(&self, out: &mut Sink<'_>) {
+        match self {
+            Input::World(world) => {
+                0_u8.put(out);
+                world.put(out);
+            }
+            Input::Answer(answer) => {
+                1_u8.put(out);
+                answer.put(out);
+            }
+        }
+    }
+
+    fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
+        match u8::take(from)? {
+            0 => W::take(from).map(Input::World),
+            1 => A::take(from).map(Input::Answer),
+            _ => Err(Damage::UnknownTag),
+        }
+    }
+}
+
+/// Only the accepting side has a plain form: the other holds a token, which is never recorded.
+impl Plain<'_> for Side {
+    fn put(&self, out: &mut Sink<'_>) {
+        let tag: u8 = match self {
+            Side::Accepting => 0,
+            Side::Connecting(_) => 1,
+        };
+        tag.put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+        match u8::take(from)? {
+            0 => Ok(Side::Accepting),
+            _ => Err(Damage::UnknownTag),
+        }
+    }
+}
+
+impl Plain<'_> for Patience {
+    fn put(&self, out: &mut Sink<'_>) {
+        self.outage().put(out);
+        self.send().put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+        Ok(Patience::new(Plain::take(from)?, Plain::take(from)?))
+    }
+}
+
+plain_struct! { BootId { 0: bytes } }
+
+plain_struct! { InstanceId { 0: bytes } }
+
+/// Four bytes of length, then the values. Memory is taken value by value, so that a damaged length
+/// takes none.
+impl<'a, T: Plain<'a>> Plain<'a> for Vec<T> {
+    fn put(&self, out: &mut Sink<'_>) {
+        let length = u32::try_from(self.len()).unwrap_or(u32::MAX);
+        length.put(out);
+        self.iter().take(length as usize).for_each(|value| value.put(out));
+    }
+
+    fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
+        let length = u32::take(from)?;
+        (0..length).map(|_| T::take(from)).collect()
+    }
+}
+
+/// A size is 64 bits wide everywhere.
+impl Plain<'_> for usize {
+    fn put(&self, out: &mut Sink<'_>) {
+        (*self as u64).put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+        usize::try_from(u64::take(from)?).map_err(|_| Damage::UnknownTag)
+    }
+}
+
+impl Plain<'_> for bool {
+    fn put(&self, out: &mut Sink<'_>) {
+        u8::from(*self).put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+        match u8::take(from)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Damage::UnknownTag),
+        }
+    }
+}
+
+impl<'a, T: Plain<'a>> Plain<'a> for Option<T> {
+    fn put(&self, out: &mut Sink<'_>) {
+        self.is_some().put(out);
+        if let Some(value) = self {
+            value.put(out);
+        }
+    }
+
+    fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
+        Ok(if bool::take(from)? { Some(T::take(from)?) } else { None })
+    }
+}
+
+/// A byte string: four bytes of length, then the bytes. No input exceeds 2^32 − 1 bytes.
+impl<'a> Plain<'a> for &'a [u8] {
+    fn put(&self, out: &mut Sink<'_>) {
+        let length = u32::try_from(self.len()).unwrap_or(u32::MAX);
+        length.put(out);
+        out.bytes.extend_from_slice(self.get(..length as usize).unwrap_or_default());
+    }
+
+    fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
+        let length = u32::take(from)? as usize;
+        let (front, rest) = from.rest.split_at_checked(length).ok_or(Damage::Truncated)?;
+        from.rest = rest;
+        Ok(front)
+    }
+}
+
+impl Plain<'_> for Box<[u8]> {
+    fn put(&self, out: &mut Sink<'_>) {
+        (&**self).put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+        <&[u8]>::take(from).map(Box::from)
+    }
+}
+
+impl Plain<'_> for Box<str> {
+    fn put(&self, out: &mut Sink<'_>) {
+        self.as_bytes().put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+        let text = core::str::from_utf8(<&[u8]>::take(from)?);
+        text.map(Box::from).map_err(|_| Damage::Illegal)
+    }
+}
+
+impl<'a, T: Plain<'a>> Plain<'a> for Box<T> {
+    fn put(&self, out: &mut Sink<'_>) {
+        (**self).put(out);
+    }
+
+    fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
+        T::take(from).map(Box::new)
+    }
+}
+
+impl<'a, T: Plain<'a> + Copy + Default, const N: usize> Plain<'a> for [T; N] {
+    fn put(&self, out: &mut Sink<'_>) {
+        self.iter().for_each(|item| item.put(out));
+    }
+
+    fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
+        let mut items = [T::default(); N];
+        for item in &mut items {
+            *item = T::take(from)?;
+        }
+        Ok(items)
+    }
+}
+
+impl Plain<'_> for Time {
+    fn put(&self, out: &mut Sink<'_>) {
+        out.time(*self);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+        Ok(from.time()?.0)
+    }
+}
+
+impl Plain<'_> for Span {
+    fn put(&self, out: &mut Sink<'_>) {
+        self.as_nanos().put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+        u64::take(from).map(Span::from_nanos)
+    }
+}
+
+impl Plain<'_> for Policy {
+    fn put(&self, out: &mut Sink<'_>) {
+        let (detection, keepalive, spread, enforce) = self.parts();
+        detection.put(out);
+        keepalive.put(out);
+        spread.put(out);
+        enforce.put(out);
+    }
+
+    /// Decodes through the constructors, so that every policy is legal.
+    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+        let policy = match Detection::take(from)? {
+            Detection::Never => Policy::never(),
+            Detection::Bounded { idle, interval, probes } => {
+                Policy::new(idle, interval, probes).map_err(|_| Damage::Policy)?
+            }
+        };
+        let policy = match <Option<Span> as Plain>::take(from)? {
+            Some(keepalive) => policy.with_keepalive(keepalive).map_err(|_| Damage::Policy)?,
+            None => policy,
+        };
+        Ok(policy.with_spread(bool::take(from)?).with_enforce(bool::take(from)?))
+    }
+}
+
+impl Plain<'_> for SocketAddrV4 {
+    fn put(&self, out: &mut Sink<'_>) {
+        self.ip().to_bits().put(out);
+        self.port().put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+        Ok(SocketAddrV4::new(Ipv4Addr::from_bits(u32::take(from)?), u16::take(from)?))
+    }
+}
+
+impl Plain<'_> for SocketAddrV6 {
+    fn put(&self, out: &mut Sink<'_>) {
+        self.ip().to_bits().put(out);
+        self.port().put(out);
+        self.flowinfo().put(out);
+        self.scope_id().put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+        let ip = Ipv6Addr::from_bits(u128::take(from)?);
+        let (port, flowinfo, scope) = (u16::take(from)?, u32::take(from)?, u32::take(from)?);
+        Ok(SocketAddrV6::new(ip, port, flowinfo, scope))
+    }
+}
