@@ -1,15 +1,20 @@
-//! Fuzz harnesses: properties that must hold for any bytes given to a codec, a hub or a record.
+//! Fuzz harnesses: properties that must hold for any bytes given to a codec, a hub, a record or a
+//! saved state.
 
 use std::net::SocketAddr;
 
 use systole_core::beacon::{self, BeaconHub, Datagram, SIGNED};
 use systole_core::driver::Driver;
 use systole_core::hub::Hub;
+use systole_core::kernel::{Examination, SocketError, TcpSnapshot};
+use systole_core::link::{
+    Answer, Command, Hung, Input, Introduction, Link, SessionKey, Settings, Side, World,
+};
 use systole_core::tap::Tap;
 use systole_core::tap::record::{Entries, Entry, Recorder, replay};
 use systole_core::wire::joiner::{Joined, Joiner};
-use systole_core::wire::{Codec, Decoder, Frame, Malformed};
-use systole_core::{Machine, Policy, Time};
+use systole_core::wire::{CloseReason, Codec, DataKind, Decoder, Frame, Malformed};
+use systole_core::{Machine, Policy, Span, Time};
 
 /// Decodes `input` after its first byte, once whole and once in the pieces that the first byte
 /// selects, and panics if one of these properties does not hold:
@@ -86,6 +91,83 @@ pub fn beacon(input: &[u8]) {
             );
         }
     }
+}
+
+/// The longest input for [`state`]. A longer one could hold thousands of PINGs, whose answers take
+/// more memory than an allocation may.
+const LONGEST_STATE: usize = 4_096;
+
+/// Reads `input`, after a byte that selects the settings, as the state of a link, and what follows
+/// the state as inputs of that link. Panics if the link is not the same after it was saved and
+/// loaded once more, before each input.
+pub fn state(input: &[u8]) {
+    let Some((&selected, mut rest)) = input.split_first() else { return };
+    if rest.len() > LONGEST_STATE {
+        return;
+    }
+    let settings = settings(selected);
+    let mut now = Time::from_millis(10_000);
+    let Ok(mut link) = Link::load(now, settings.clone(), &mut rest) else { return };
+    let mut copy = Vec::new();
+    while let Some((&[kind, size], after)) = rest.split_first_chunk() {
+        let mut saved = Vec::new();
+        link.save(now, &mut saved);
+        let loaded = Link::load(now, settings.clone(), &mut saved.as_slice());
+        link = loaded.expect("a state that a link has saved");
+        copy.clear();
+        link.save(now, &mut copy);
+        assert_eq!(copy, saved);
+        let taken;
+        (taken, rest) = after.split_at(after.len().min(if kind < 128 { size.into() } else { 0 }));
+        link.handle(now, link_input(kind, size, taken));
+        while link.poll_output().is_some() {}
+        now = match link.next_deadline() {
+            Some(next) if kind % 2 == 0 => next.at.max(now),
+            Some(_) | None => now + Span::from_millis(u64::from(size)),
+        };
+    }
+}
+
+fn settings(selected: u8) -> Settings {
+    let codec = [Codec::Native, Codec::Message1028, Codec::Line][usize::from(selected % 4).min(2)];
+    let side = match selected & 4 {
+        0 => Side::Accepting,
+        _ => Side::Connecting(Introduction::default()),
+    };
+    let hung = if selected & 16 == 0 { Hung::End } else { Hung::Keep(Span::from_secs(9)) };
+    Settings { examines: selected & 8 != 0, hung, ..Settings::new(codec, side, Policy::default()) }
+}
+
+fn link_input(kind: u8, size: u8, bytes: &[u8]) -> Input<'_> {
+    let tcp = TcpSnapshot {
+        notsent: Some(u32::from(size & 1)),
+        retransmits: size >> 4 & 3,
+        last_ack: Span::from_millis(u64::from(size) * 50),
+        bytes_acked: Some(u64::from(size) << 8),
+        send_window: Some(u32::from(size & 2)),
+        ..TcpSnapshot::default()
+    };
+    let span = Span::from_millis(u64::from(size) * 100);
+    World::Command(match kind {
+        0..64 => return World::Received(bytes).into(),
+        64..96 => Command::Send { bytes, more: size & 1 != 0, kind: DataKind::Eleven },
+        96..128 => Command::HeartbeatData(bytes),
+        128..160 => return Answer::Deadline.into(),
+        160..200 => {
+            let tcp = (kind < 190).then_some(tcp);
+            return Answer::Examined(Examination { tcp, ..Examination::default() }).into();
+        }
+        200..210 => return Answer::Admitted(SessionKey { session: 1, epoch: 2 }).into(),
+        210..215 => return Answer::Refused(CloseReason::Full.into()).into(),
+        215..220 => return World::Ended.into(),
+        220..225 => return World::Failed(SocketError::Reset).into(),
+        225..230 => return World::Warned(SocketError::HostUnreachable).into(),
+        230..235 => Command::Retune(Policy::demanding()),
+        235..240 => Command::Hold(span),
+        240..245 => Command::Release,
+        245.. => Command::Close(CloseReason::Done.into()),
+    })
+    .into()
 }
 
 /// Splits `stream` into pieces of one byte and of `size - 1` bytes alternately.

@@ -1,16 +1,19 @@
 //! The seeds of the fuzz corpus: the blocks of the protocol document, one message of each older
-//! kind, and one hub input of each kind.
+//! kind, one hub input of each kind, and the states of links at each stage.
 //!
 //! `SYSTOLE_WRITE_SEEDS=1 cargo test -p systole-core seeds` writes the seeds.
 
 use std::path::{Path, PathBuf};
 
+use systole_core::flight::Incident;
 use systole_core::hub::{self, FRAME_MEMORY, Hub};
 use systole_core::kernel::{Examination, SocketError, TcpSnapshot};
-use systole_core::link::{self, Command, Goodbye, Settings, Side};
+use systole_core::link::{
+    self, Answer, Command, Goodbye, Introduction, Link, SessionKey, Settings, Side, World,
+};
 use systole_core::tap::Tap;
 use systole_core::tap::record::Recorder;
-use systole_core::wire::{Beat, CloseReason, Codec, DataKind, Frame};
+use systole_core::wire::{Beat, CloseReason, Codec, DataKind, Frame, Hello};
 use systole_core::{Machine, Policy, Span, Time};
 
 use crate::document;
@@ -92,6 +95,72 @@ fn every_hub_input_is_in_the_record_seed() {
     ];
     let folder = document::root().join("fuzz/corpus/record");
     check_seed(&folder, "one-of-each", recorded(&worlds, &all).record());
+}
+
+#[test]
+fn a_link_at_each_stage_has_a_state_seed() {
+    let now = Time::from_millis(60_000);
+    let mut hello = Vec::new();
+    Codec::Native.encode(&Frame::Hello(Hello { identity: "ada", ..Hello::default() }), &mut hello);
+    let received = |bytes| link::Input::from(World::Received(bytes));
+    let admitted = Answer::Admitted(SessionKey { session: 7, epoch: 9 }).into();
+    let send = Command::Send { bytes: b"hello", more: true, kind: DataKind::TwentyOne };
+    let examined = Answer::Examined(Examination::default()).into();
+    // The selector of the settings, see `fuzz/src/lib.rs`; then inputs with their ages.
+    type Inputs<'a> = &'a [(u64, link::Input<'a>)];
+    let states: [(&str, u8, Inputs<'_>); 6] = [
+        ("handshake", 0, &[(900, received(&hello[..9]))]),
+        ("connecting", 4, &[]),
+        ("admission", 0, &[(900, received(&hello)), (800, received(b"\x50\x02hi"))]),
+        (
+            "within-a-frame",
+            8,
+            &[
+                (900, received(&hello)),
+                (800, admitted),
+                (700, received(b"\x50\x09hi")),
+                (600, World::Command(Command::HeartbeatData(b"hp=97")).into()),
+                (500, World::Command(send).into()),
+            ],
+        ),
+        (
+            "suspect",
+            2 | 8,
+            &[
+                (29_000, received(b"ping\n")),
+                (29_000, admitted),
+                (14_000, Answer::Deadline.into()),
+                (12_900, Answer::Deadline.into()),
+                (12_900, examined),
+                (12_000, World::Warned(SocketError::HostUnreachable).into()),
+            ],
+        ),
+        ("half-closed", 1 | 4, &[(900, World::Command(send).into()), (800, World::Ended.into())]),
+    ];
+    let codecs = [Codec::Native, Codec::Message1028, Codec::Line];
+    for (name, selected, inputs) in states {
+        let side = match selected & 4 {
+            0 => Side::Accepting,
+            _ => Side::Connecting(Introduction::default()),
+        };
+        let codec = codecs[usize::from(selected % 4)];
+        let examines = selected & 8 != 0;
+        let settings = Settings { examines, ..Settings::new(codec, side, Policy::default()) };
+        let opened = inputs.first().map_or(1_000, |(age, _)| *age);
+        let mut link = Link::new(now - Span::from_millis(opened), settings, 1);
+        while link.poll_output().is_some() {}
+        for &(age, input) in inputs {
+            link.handle(now - Span::from_millis(age), input);
+            while link.poll_output().is_some() {}
+        }
+        let suspected = link.flight().iter().any(|it| it.incident == Incident::Suspect);
+        assert_eq!(suspected, name == "suspect");
+        let mut seed = vec![selected];
+        link.save(now, &mut seed);
+        // A PONG, a deadline, an admission and an examination.
+        seed.extend_from_slice(b"\x01\x02\x20\x01\x80\x00\xc8\x00\xa0\x55");
+        check_seed(&document::root().join("fuzz/corpus/state"), name, &seed);
+    }
 }
 
 /// Records what happens to links, each to one of its own, and then other inputs.
