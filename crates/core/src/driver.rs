@@ -11,8 +11,10 @@
 //! [`Driver::poll_read`] names it, and [`Driver::judge`] judges it.
 
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
-use crate::machine::{InputOf, Machine};
+use crate::machine::{InputOf, Machine, Saved};
+use crate::plain::Damage;
 use crate::tap::{Tap, Untapped};
 use crate::time::Time;
 use crate::wheel::{TICK, Wheel};
@@ -95,6 +97,30 @@ impl<M: Timed, T: Tap<M>> Driver<M, T> {
     pub fn tapped(now: Time, machine: M, tap: T) -> Driver<M, T> {
         let (wheel, unread) = (Wheel::new(now), VecDeque::new());
         Driver { machine, tap, wheel, unread, backlog: false }
+    }
+
+    /// Replaces the machine by a new one of the same settings, into which its state is loaded, and
+    /// arms a new wheel. All outputs have been polled.
+    ///
+    /// # Errors
+    /// The new machine has other settings. The present one stays.
+    pub fn reload(&mut self, now: Time, mut machine: M) -> Result<(), Damage>
+    where
+        M: Saved,
+    {
+        let (parts, mut state) = (self.machine.parts(), Vec::new());
+        for part in &parts {
+            self.machine.save_part(now, *part, &mut state);
+        }
+        let mut state = state.as_slice();
+        for part in parts {
+            machine.load_part(now, part, &mut state)?;
+        }
+        self.machine = machine;
+        (self.wheel, self.backlog) = (Wheel::new(now), false);
+        self.unread.clear();
+        self.arm_moved(now);
+        Ok(())
     }
 
     /// Returns the machine, read-only.

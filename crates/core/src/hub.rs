@@ -7,12 +7,14 @@
 mod address;
 mod frames;
 mod presence;
+mod saved;
 mod sessions;
 mod signal;
 mod sweep;
 mod timers;
+mod transfer;
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
@@ -30,8 +32,9 @@ use crate::driver::{Moved, Timed, Timer};
 use crate::gather;
 use crate::link::departure::LEAVE_LIMIT;
 use crate::link::{self, Context, Effect, Outbound, Peer, Writer};
-use crate::machine::{Deadline, Machine, Reason};
+use crate::machine::{Deadline, Machine, Reason, Saved};
 use crate::pages::Slots;
+use crate::plain::Damage;
 use crate::random::Random;
 use crate::time::{Span, Time};
 use crate::wire::CloseReason;
@@ -52,6 +55,15 @@ pub struct Hub {
     /// The links whose deadlines may have moved.
     moved: Vec<Moved>,
     sweeps: VecDeque<Sweep>,
+    /// The number of commands for all links so far.
+    commands: u64,
+    /// The command that retuned each listener last.
+    retuned: Vec<u64>,
+    /// The number up to which links that came from another hub have had commands for all links.
+    ahead: BTreeMap<u32, u64>,
+    /// The states of links that have gone, to be polled, and the one polled last.
+    handed_over: VecDeque<(u32, Vec<u8>)>,
+    polled_state: Vec<u8>,
     /// Once a drain has begun, the time within which its peers reconnect.
     draining: Option<Span>,
     /// The links that hold part of a frame, by the time from which the frame's time limit counts.
@@ -88,10 +100,15 @@ impl Hub {
             grid: Grid::of_shard(shard),
             sessions: Sessions::new(shard, random.next_u32()),
             unowned: VecDeque::new(),
+            retuned: alloc::vec![0; listeners.len()],
             listeners,
             slots: Slots::new(),
             moved: Vec::new(),
             sweeps: VecDeque::new(),
+            commands: 0,
+            ahead: BTreeMap::new(),
+            handed_over: VecDeque::new(),
+            polled_state: Vec::new(),
             draining: None,
             frames: Budget::new(frame_memory),
             leave_limit: LEAVE_LIMIT,
@@ -202,6 +219,8 @@ impl Hub {
                     self.handle_link(now, link, link::Answer::Refused(goodbye));
                 }
             }
+            World::HandOver { link } => self.hand_over(now, link),
+            World::TakenOver { link, state } => self.take_over(now, link, state),
             World::Command(command) => self.command(command),
         }
     }
@@ -213,6 +232,7 @@ impl Hub {
                 self.handle_link(now, link, link::Answer::Deadline);
             }
             Answer::Deadline(Part::Common) => self.sweep(now),
+            Answer::Deadline(Part::Session(_)) => {}
             Answer::Examined { link, examination } => {
                 self.handle_link(now, link, link::Answer::Examined(examination));
             }
@@ -290,13 +310,18 @@ impl Hub {
     #[cold]
     fn remove_ended(&mut self) {
         while let Some(link) = self.ended.pop() {
-            if let Some(slot) = self.slots.remove(link) {
-                self.counters.links -= 1;
-                if let Some(place) = slot.place {
-                    self.sessions.end(place);
-                }
-            }
+            self.counters.links -= 1;
+            self.forget_link(link);
         }
+    }
+
+    /// Removes a link and its session from the tables.
+    fn forget_link(&mut self, link: u32) {
+        if let Some(place) = self.slots.remove(link).and_then(|slot| slot.place) {
+            self.sessions.end(place);
+        }
+        self.frames.set(link, None);
+        self.ahead.remove(&link);
     }
 }
 
@@ -325,6 +350,12 @@ impl Machine for Hub {
             let session = self.sessions.number(*generation, Some(*place), link);
             return Some(Output::Own { link, admission: *generation, session });
         }
+        if self.outbound.is_empty()
+            && let Some((link, state)) = self.handed_over.pop_front()
+        {
+            self.polled_state = state;
+            return Some(Output::HandedOver { link, state: &self.polled_state });
+        }
         let (link, output) = self.outbound.poll()?;
         if output == link::Output::Admit {
             let admission = self.slots.get(link).map_or(0, |slot| slot.generation);
@@ -337,8 +368,23 @@ impl Machine for Hub {
         match part {
             Part::Common if self.sweeps.is_empty() => None,
             Part::Common => Some(Deadline::exact(Time::ZERO, Reason::Sweep)),
+            Part::Session(_) => None,
             Part::Link(link) => self.slots.get(link)?.peer.next_deadline(),
         }
+    }
+}
+
+impl Saved for Hub {
+    fn parts(&self) -> Vec<Part> {
+        self.all_parts()
+    }
+
+    fn save_part(&self, now: Time, part: Part, out: &mut Vec<u8>) {
+        self.put_part(now, part, out);
+    }
+
+    fn load_part(&mut self, now: Time, part: Part, state: &mut &[u8]) -> Result<(), Damage> {
+        self.take_part(now, part, state)
     }
 }
 

@@ -5,6 +5,9 @@
 //! machine's own wishes. A replay repeats both; a run under another policy repeats the first kind
 //! and makes the second anew.
 
+use alloc::vec::Vec;
+
+use crate::plain::Damage;
 use crate::time::{Span, Time};
 
 /// A state machine with one function for input and one for output.
@@ -39,6 +42,23 @@ pub trait Machine {
     {
         self.deadline_of(())
     }
+}
+
+/// A machine whose state can be saved, part by part, and loaded into a new machine of the same
+/// settings, also on another clock.
+pub trait Saved: Machine {
+    /// Returns all parts that exist, in the order in which they must be loaded.
+    fn parts(&self) -> Vec<Self::Part>;
+
+    /// Appends the state of a part at `now` to `out`, with every time as an age or a time to come.
+    /// Outputs that wait are not part of it. Nothing is appended for a part that does not exist.
+    fn save_part(&self, now: Time, part: Self::Part, out: &mut Vec<u8>);
+
+    /// Loads the state of a part from the front of `state`.
+    ///
+    /// # Errors
+    /// The state is damaged, or of a machine with other settings. The machine is of no use then.
+    fn load_part(&mut self, now: Time, part: Self::Part, state: &mut &[u8]) -> Result<(), Damage>;
 }
 
 /// An input: everything that can change a machine.

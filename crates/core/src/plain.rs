@@ -23,7 +23,8 @@ use crate::hub::{
 };
 use crate::kernel::{Examination, SendState, SocketError, TcpSnapshot};
 use crate::link::{
-    Command as LinkCommand, Goodbye, Hung, Limits, Settings as LinkSettings, World as LinkWorld,
+    Command as LinkCommand, Goodbye, Hung, Limits, SessionKey, Settings as LinkSettings,
+    World as LinkWorld,
 };
 use crate::liveness::{Role, Silence};
 use crate::policy::Detection;
@@ -186,6 +187,8 @@ plain_enum! { HubWorld<'a> {
     2 => Command { 0: command }
     3 => Identified { link: link, admission: admission }
     4 => Refused { link: link, admission: admission, goodbye: goodbye }
+    5 => HandOver { link: link }
+    6 => TakenOver { link: link, state: state }
 } }
 
 plain_enum! { HubAnswer {
@@ -197,6 +200,7 @@ plain_enum! { HubAnswer {
 plain_enum! { HubPart {
     0 => Common {}
     1 => Link { 0: link }
+    2 => Session { 0: place }
 } }
 
 plain_enum! { BeaconWorld {
@@ -239,6 +243,8 @@ plain_enum! { LinkWorld<'a> {
     4 => Command { 0: command }
     5 => Warned { 0: error }
 } }
+
+plain_struct! { SessionKey { session, epoch } }
 
 plain_enum! { SocketError {
     0 => Reset {}

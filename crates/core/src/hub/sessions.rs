@@ -31,10 +31,10 @@ pub(super) struct Sessions {
 /// A session: the logical relation with a peer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Session {
-    number: u64,
+    pub(super) number: u64,
     /// 0 until the session is owned.
-    epoch: u64,
-    link: Place,
+    pub(super) epoch: u64,
+    pub(super) link: Place,
 }
 
 // A part of the memory of an idle link.
@@ -63,11 +63,11 @@ impl Session {
 }
 
 impl Place {
-    fn new(place: u32) -> Option<Place> {
+    pub(super) fn new(place: u32) -> Option<Place> {
         NonZeroU32::new(place.wrapping_add(1)).map(Place)
     }
 
-    fn get(self) -> u32 {
+    pub(super) fn get(self) -> u32 {
         self.0.get() - 1
     }
 }
@@ -121,6 +121,38 @@ impl Sessions {
     pub(super) fn number(&self, generation: u32, place: Option<Place>, link: u32) -> u64 {
         let session = place.and_then(|place| self.get(place));
         session.map_or_else(|| self.numbered(generation, link), Session::number)
+    }
+
+    /// Returns the generation given last.
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    pub(super) fn set_generation(&mut self, generation: u32) {
+        self.generation = generation;
+    }
+
+    /// Returns all sessions with their places, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Session)> {
+        self.places.scan(0, usize::MAX)
+    }
+
+    /// Returns the session in a place.
+    pub(super) fn at(&self, place: u32) -> Option<&Session> {
+        self.places.get(place)
+    }
+
+    /// Puts a session into a place; false if it cannot be there.
+    pub(super) fn put(&mut self, at: u32, session: Session) -> bool {
+        let number = session.number;
+        let Some(place) = Place::new(at).filter(|_| self.find(number).is_none()) else {
+            return false;
+        };
+        let is_put = self.places.put(at, session);
+        if is_put && at != place_of(number) {
+            self.foreign.insert(number, place);
+        }
+        is_put
     }
 
     pub(super) fn get(&self, place: Place) -> Option<&Session> {

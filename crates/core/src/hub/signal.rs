@@ -64,7 +64,21 @@ pub enum World<'a> {
         /// The content of the CLOSE.
         goodbye: Goodbye,
     },
-    /// A command for all links.
+    /// A link goes to another hub of the same listeners: its state is wanted, and the link is
+    /// forgotten. Answered by [`Output::HandedOver`], or by nothing if there is no such link.
+    HandOver {
+        /// The link's number.
+        link: u32,
+    },
+    /// A link comes from another hub. It is closed if its state cannot be used, or if its number is
+    /// in use. If it waits for its admission, that is asked for again.
+    TakenOver {
+        /// The shell's number for the link here; see [`World::Opened`].
+        link: u32,
+        /// The state from [`Output::HandedOver`], whole.
+        state: &'a [u8],
+    },
+    /// A command for all links. All hubs of a gateway get these in the same order.
     Command(HubCommand<'a>),
 }
 
@@ -100,6 +114,8 @@ kinds_of_input!(World<'a>, Answer);
 pub enum Part {
     /// What no link and no session owns: counters, random numbers, commands for all links.
     Common,
+    /// The session in this place.
+    Session(u32),
     /// The link with this number.
     Link(u32),
 }
@@ -170,15 +186,25 @@ pub enum Output<'a> {
         /// The session's number.
         session: u64,
     },
+    /// The link has gone, and takes no further input here. Hand its state, its socket and all that
+    /// waits for it to another hub. The number may be reused.
+    HandedOver {
+        /// The link's number.
+        link: u32,
+        /// The state for [`World::TakenOver`]. Times are ages, so the clocks may differ. It holds
+        /// part of a frame of the peer's, so it must not reach a log.
+        state: &'a [u8],
+    },
 }
 
 impl Output<'_> {
     /// Returns the number of the link.
     pub const fn link(&self) -> u32 {
         match self {
-            Output::Link { link, .. } | Output::Admit { link, .. } | Output::Own { link, .. } => {
-                *link
-            }
+            Output::Link { link, .. }
+            | Output::Admit { link, .. }
+            | Output::Own { link, .. }
+            | Output::HandedOver { link, .. } => *link,
         }
     }
 }

@@ -30,15 +30,17 @@ pub(super) const SWEEP_SLOTS: usize = 4_096;
 pub(super) const SWEEP_BYTES: usize = 256 * 1024;
 
 /// A pass over all links that is in progress.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Sweep {
-    task: Task,
+    pub(super) task: Task,
     /// The first slot not yet visited.
     pub(super) next: u32,
+    /// The number of its command.
+    pub(super) number: u64,
 }
 
-#[derive(Debug)]
-enum Task {
+#[derive(Clone, Debug)]
+pub(super) enum Task {
     Retune { listener: u16, policy: Policy },
     Send { listener: Option<u16>, message: Box<[u8]>, kind: DataKind },
     Drain { reconnect_within: Span },
@@ -79,12 +81,15 @@ impl Task {
 
 impl Hub {
     pub(super) fn command(&mut self, command: HubCommand<'_>) {
+        self.commands += 1;
         match command {
             HubCommand::Retune { listener, policy } => {
-                let Some(settings) = self.listeners.get_mut(usize::from(listener)) else {
+                let index = usize::from(listener);
+                let settings = self.listeners.get_mut(index).zip(self.retuned.get_mut(index));
+                let Some((settings, retuned)) = settings else {
                     return;
                 };
-                settings.policy = policy;
+                (settings.policy, *retuned) = (policy, self.commands);
                 self.begin(Task::Retune { listener, policy });
             }
             HubCommand::Send { listener, bytes, kind } => {
@@ -118,7 +123,7 @@ impl Hub {
     /// messages are limited, so that the number of sweeps stays bounded.
     fn begin(&mut self, task: Task) {
         self.sweeps.retain(|sweep| !task.supersedes(&sweep.task));
-        self.sweeps.push_back(Sweep { task, next: 0 });
+        self.sweeps.push_back(Sweep { task, next: 0, number: self.commands });
     }
 
     /// Closes a link that is drained.
@@ -143,27 +148,45 @@ impl Hub {
         let concerned = scan.by_ref().filter(|(_, slot)| task.concerns(slot));
         let found: Vec<u32> = concerned.map(|(link, _)| link).take(most).collect();
         let cursor = scan.cursor();
+        let number = sweep.number;
         for link in found {
-            let command = match task {
-                Task::Retune { policy, .. } => link::Command::Retune(*policy),
-                Task::Send { .. } if self.is_within_message(link) => {
-                    self.counters.messages_missed += 1;
-                    continue;
-                }
-                Task::Send { message, kind, .. } => {
-                    link::Command::Send { bytes: message, more: false, kind: *kind }
-                }
-                Task::Drain { reconnect_within } => {
-                    self.drain(now, link, *reconnect_within);
-                    continue;
-                }
-            };
-            self.handle_link(now, link, link::World::Command(command));
+            // A link that has come from another hub may have had it there.
+            if self.reached(link) < number {
+                self.apply(now, link, task);
+            }
         }
         if let Some(cursor) = cursor {
             sweep.next = cursor;
             self.sweeps.push_front(sweep);
         }
+    }
+
+    /// Performs a task for one link.
+    pub(super) fn apply(&mut self, now: Time, link: u32, task: &Task) {
+        if !self.slots.get(link).is_some_and(|slot| task.concerns(slot)) {
+            return;
+        }
+        let command = match task {
+            Task::Retune { policy, .. } => link::Command::Retune(*policy),
+            Task::Send { .. } if self.is_within_message(link) => {
+                self.counters.messages_missed += 1;
+                return;
+            }
+            Task::Send { message, kind, .. } => {
+                link::Command::Send { bytes: message, more: false, kind: *kind }
+            }
+            Task::Drain { reconnect_within } => return self.drain(now, link, *reconnect_within),
+        };
+        self.handle_link(now, link, link::World::Command(command));
+    }
+
+    /// Returns the number up to which a link has had commands for all links before it came here; 0
+    /// for one that began here.
+    pub(super) fn reached(&self, link: u32) -> u64 {
+        if self.ahead.is_empty() {
+            return 0;
+        }
+        self.ahead.get(&link).copied().unwrap_or(0)
     }
 
     fn is_within_message(&self, link: u32) -> bool {

@@ -1,5 +1,7 @@
 //! Tests of the hub with many links: order, bounds and counters.
 
+mod transfer;
+
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -77,6 +77,10 @@ impl Outbound {
         self.queue.is_empty()
     }
 
+    pub(crate) fn set_heartbeats(&mut self, (received, sent): (u64, u64)) {
+        (self.heartbeats_in, self.heartbeats_out) = (received, sent);
+    }
+
     /// Returns the numbers of heartbeats received and sent.
     pub(crate) fn heartbeats(&self) -> (u64, u64) {
         (self.heartbeats_in, self.heartbeats_out)

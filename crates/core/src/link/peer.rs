@@ -141,6 +141,11 @@ impl Peer {
         self.conversation.end_by_malformed(now, Malformed::OldestFrame, out)
     }
 
+    /// Returns whether the link has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.conversation.is_over()
+    }
+
     /// Returns whether the link holds part of a frame.
     #[inline]
     pub(crate) fn is_within_frame(&self) -> bool {

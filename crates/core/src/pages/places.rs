@@ -71,6 +71,26 @@ impl<T> Places<T> {
         Some(place)
     }
 
+    /// Puts a value into a free place, as when a saved table is loaded. Returns false if the place
+    /// is taken, or not below the limit.
+    pub fn put(&mut self, place: u32, value: T) -> bool {
+        if place >= self.limit || self.slots.get(place).is_some() {
+            return false;
+        }
+        let page = place / PAGE as u32;
+        while self.pages <= page {
+            self.open.insert(self.pages);
+            self.pages += 1;
+        }
+        self.slots.insert(place, value);
+        self.len += 1;
+        let places = (join(page as usize, 0)..self.limit).take(PAGE).len();
+        if self.slots.used_in(page as usize) == places {
+            self.open.remove(&page);
+        }
+        true
+    }
+
     /// Removes the value at `place` and returns it.
     pub fn remove(&mut self, place: u32) -> Option<T> {
         let removed = self.slots.remove(place)?;
@@ -131,11 +151,20 @@ mod tests {
             let limit = 1 + random.below(4 * PAGE as u64) as u32;
             let (mut table, mut model) = (Places::new(limit), BTreeMap::new());
             for step in 0..3_000_u32 {
-                if random.below(9) < 4 + u64::from(step / 1_500) {
+                if random.below(20) == 0 {
+                    let place = random.below(u64::from(limit) + 3) as u32;
+                    let is_free = place < limit && !model.contains_key(&place);
+                    assert_eq!(table.put(place, step), is_free, "seed {seed}");
+                    if is_free {
+                        model.insert(place, step);
+                    }
+                } else if random.below(9) < 4 + u64::from(step / 1_500) {
                     let place = random.below(u64::from(limit)) as u32;
                     assert_eq!(table.remove(place), model.remove(&place), "seed {seed}");
                 } else if let Some(place) = table.add(step) {
-                    assert!(place < limit && model.insert(place, step).is_none(), "seed {seed}");
+                    let lowest = (0..limit).find(|place| !model.contains_key(place));
+                    assert_eq!(Some(place), lowest, "seed {seed}");
+                    model.insert(place, step);
                 } else {
                     assert_eq!(model.len(), limit as usize, "seed {seed}");
                 }

@@ -191,7 +191,7 @@ fn recorded(worlds: &[link::World<'_>], all: &[hub::Input<'_>]) -> Recorder<Hub>
                     hub::Output::Own { session, .. } => {
                         Some(hub::Answer::Owned { session, epoch: 1 }.into())
                     }
-                    hub::Output::Link { .. } => None,
+                    hub::Output::Link { .. } | hub::Output::HandedOver { .. } => None,
                 });
             }
         }

@@ -7,6 +7,7 @@ mod datagrams;
 mod faults;
 mod frames;
 mod gateway;
+mod hubs;
 mod kernel;
 mod messages;
 mod model;

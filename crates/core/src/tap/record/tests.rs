@@ -28,7 +28,7 @@ fn recorded() -> Vec<u8> {
                 Output::Own { session, .. } => {
                     asked = Some(Answer::Owned { session, epoch: 1 }.into());
                 }
-                Output::Link { .. } => {}
+                Output::Link { .. } | Output::HandedOver { .. } => {}
             }
         }
         asked

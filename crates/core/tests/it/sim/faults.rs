@@ -41,7 +41,15 @@ fn world(policy: Policy, count: usize, to_gateway_period: u64, to_peer_period: u
         seed: 1,
         frame_memory: FRAME_MEMORY,
     };
-    let timing = LoopTiming { lag: 0, batch: 64, cost: MILLI, rest: 4 * MILLI, stranger: 0 };
+    let timing = LoopTiming {
+        lag: 0,
+        batch: 64,
+        cost: MILLI,
+        rest: 4 * MILLI,
+        stranger: 0,
+        moves: 0,
+        reloads: 0,
+    };
     let mut world = World::new(hub_config, timing, Random::new(7), false);
     for _ in 0..count {
         connect(&mut world, policy, to_gateway_period, to_peer_period);
@@ -211,7 +219,7 @@ fn admit_all(hub: &mut Driver<Hub>, now: Time) {
                 hub::World::Identified { link, admission }.into()
             }
             hub::Output::Own { session, .. } => hub::Answer::Owned { session, epoch: 1 }.into(),
-            hub::Output::Link { .. } => continue,
+            hub::Output::Link { .. } | hub::Output::HandedOver { .. } => continue,
         };
         hub.handle(now, answer);
     }

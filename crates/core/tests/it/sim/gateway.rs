@@ -3,19 +3,19 @@
 use std::collections::VecDeque;
 
 use systole_core::cause::Cause;
-use systole_core::driver::Driver;
 use systole_core::gather::{self, Gather};
-use systole_core::hub::{self, Hub, Output};
+use systole_core::hub::{self, Output};
 use systole_core::kernel::{Examination, SocketError};
 use systole_core::link::{self, Event, SessionKey, Settings};
 use systole_core::policy::Detection;
 use systole_core::random::Random;
-use systole_core::tap::record::{Recorder, ReplayError, ReplaySummary, replay};
+use systole_core::tap::record::ReplaySummary;
 use systole_core::vigilance::{TOLERANCE, Turn, Vigilance};
 use systole_core::wheel::TICK;
 use systole_core::wire::{CloseReason, Codec, DataKind, Decoder, Frame, MAX_DATA, Malformed};
 use systole_core::{Span, Time};
 
+use super::hubs::{HUBS, Hubs};
 use super::kernel::random_examination;
 use super::messages::{MessageStream, broadcast};
 use super::model::Model;
@@ -34,17 +34,6 @@ pub(super) struct HubConfig {
     pub(super) frame_memory: usize,
 }
 
-impl HubConfig {
-    fn settings(&self) -> hub::Settings {
-        hub::Settings {
-            shard: 1,
-            listeners: self.listeners.clone(),
-            seed: self.seed,
-            frame_memory: self.frame_memory,
-        }
-    }
-}
-
 /// The timing of the gateway's loop; times in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LoopTiming {
@@ -59,11 +48,20 @@ pub(super) struct LoopTiming {
     /// In one of this number of turns a socket of no peer here is ready, and read in the next turn;
     /// 0 for never.
     pub(super) stranger: u64,
+    /// Before one of this number of inputs of a link, the link moves to the other hub; 0 for never.
+    pub(super) moves: u64,
+    /// Before one of this number of inputs, the hubs are saved and go on as new machines; 0 for
+    /// never.
+    pub(super) reloads: u64,
 }
 
 /// A simulated gateway.
 pub(super) struct Gateway {
-    pub(super) hub: Driver<Hub, Recorder<Hub>>,
+    pub(super) hubs: Hubs,
+    /// The hub of each link number.
+    homes: Vec<usize>,
+    /// The link that moves, and its state.
+    moving: Option<(u32, Vec<u8>)>,
     hub_config: HubConfig,
     pub(super) timing: LoopTiming,
     vigilance: Vigilance,
@@ -141,10 +139,10 @@ impl Admissions {
 
 impl Gateway {
     pub(super) fn new(hub_config: HubConfig, timing: LoopTiming, verbose: bool) -> Gateway {
-        let settings = hub_config.settings();
-        let recorder = Recorder::new(&settings);
         Gateway {
-            hub: Driver::tapped(Time::ZERO, Hub::new(settings), recorder),
+            hubs: Hubs::new(&hub_config.listeners, hub_config.seed, hub_config.frame_memory),
+            homes: Vec::new(),
+            moving: None,
             hub_config,
             timing,
             vigilance: Vigilance::new(Span::ZERO, Span::ZERO),
@@ -249,10 +247,11 @@ impl Gateway {
     /// Rests if the core says so after a turn that read so many sockets, and sometimes without its
     /// word: a few peers beat too rarely for rests, and no invariant may depend on their absence.
     fn rest(&mut self, raw: u64, read: usize, random: &mut Random) {
-        let (hub, now) = (self.hub.machine(), self.now());
-        let counters = hub.counters();
-        let sent = counters.heartbeats_out - self.heartbeats_out;
-        self.heartbeats_out = counters.heartbeats_out;
+        let now = self.now();
+        let counters = self.hubs.counters();
+        let heartbeats_out = counters.iter().map(|counters| counters.heartbeats_out).sum();
+        let sent = heartbeats_out - self.heartbeats_out;
+        self.heartbeats_out = heartbeats_out;
         let turn = gather::Turn {
             began: now,
             now,
@@ -260,8 +259,8 @@ impl Gateway {
             sent,
             data: std::mem::take(&mut self.data_moved),
             busy: self.is_busy(),
-            demanding: counters.demanding > 0,
-            deadline: self.hub.next_deadline(),
+            demanding: counters.iter().any(|counters| counters.demanding > 0),
+            deadline: self.hubs.next_deadline(),
         };
         let rest = self.gather.wait(&turn).rest.as_nanos();
         assert!(rest <= self.timing.rest && (!turn.data || rest == 0), "{turn:?}");
@@ -274,7 +273,7 @@ impl Gateway {
 
     /// Plans the time until the next turn.
     fn plan(&mut self) {
-        self.planned = match self.hub.next_deadline() {
+        self.planned = match self.hubs.next_deadline() {
             _ if self.is_busy() => 0,
             Some(at) => at.since(self.now()).as_nanos(),
             None => NEVER,
@@ -304,15 +303,50 @@ impl Gateway {
         random: &mut Random,
     ) {
         let Some(link) = peers[index].number else { return };
+        self.stir(raw, now, index, peers, random);
         let Some(model) = &mut peers[index].gateway_model else { return };
         model.input(now, &input.into());
         // A command ends a rest.
         self.rest_until = 0;
-        self.hub.handle(now, hub::World::Link { link, input });
+        self.hubs.handle(now, self.homes[link as usize], hub::World::Link { link, input });
         self.collect(raw, now, peers, random);
         if let Some(model) = &mut peers[index].gateway_model {
             model.check_settled();
         }
+    }
+
+    /// Saves and loads the hubs, and moves a link from one to the other, as often as the timing
+    /// says. Neither makes a difference to the link.
+    fn stir(&mut self, raw: u64, now: Time, index: usize, peers: &mut [Peer], random: &mut Random) {
+        let LoopTiming { moves, reloads, .. } = self.timing;
+        if reloads > 0 && random.below(reloads) == 0 {
+            self.hubs.reload(now);
+        }
+        let Some(link) = peers[index].number.filter(|_| moves > 0 && random.below(moves) == 0)
+        else {
+            return;
+        };
+        let is_open = self.peer_of_link[link as usize] == Some(index);
+        let Some(model) = peers[index].gateway_model.as_mut().filter(|_| is_open) else { return };
+        model.moves();
+        // Answers to an admission go to the hub that asked, where nobody waits for them any more.
+        self.answers.retain(|answer| answer.link != link);
+        let home = self.homes[link as usize];
+        self.hubs.handle(now, home, hub::World::HandOver { link });
+        self.collect(raw, now, peers, random);
+        if let Some(model) = &mut peers[index].gateway_model {
+            model.check_settled();
+        }
+    }
+
+    /// Gives a link that moves to the other hub.
+    fn take_over(&mut self, now: Time) -> bool {
+        let Some((link, state)) = self.moving.take() else { return false };
+        let home = (self.homes[link as usize] + 1) % HUBS;
+        self.homes[link as usize] = home;
+        self.hubs.handle(now, home, hub::World::TakenOver { link, state: &state });
+        self.hubs.moves += 1;
+        true
     }
 
     /// Returns whether the gateway is not stopped.
@@ -329,8 +363,8 @@ impl Gateway {
             | hub::HubCommand::ReportHeartbeats(_) => {}
         }
         (self.rest_until, self.commanded) = (0, true);
-        self.hub.handle(self.vigilance.now(), hub::World::Command(command));
-        assert!(self.hub.poll_output().is_none(), "it takes effect at the next deadline");
+        self.hubs.command(self.vigilance.now(), command);
+        assert!(self.hubs.is_quiet(), "it takes effect at the next deadline");
         self.plan();
     }
 
@@ -346,7 +380,7 @@ impl Gateway {
         }
         let kind = DataKind::default();
         self.command_all(hub::HubCommand::Send { listener, bytes: &bytes, kind });
-        assert_eq!(self.hub.machine().counters().messages_refused, 0);
+        assert!(self.hubs.counters().iter().all(|counters| counters.messages_refused == 0));
     }
 
     /// Sends a message to a peer.
@@ -408,7 +442,7 @@ impl Gateway {
         random: &mut Random,
     ) {
         let peer = self.peer_of_link[link as usize].expect("the link is open");
-        let settings = &self.hub.machine().listeners()[usize::from(peers[peer].plan.listener)];
+        let settings = &self.hubs.listeners()[usize::from(peers[peer].plan.listener)];
         let limit = settings.handshake_timeout.as_nanos();
         let most = if peers[peer].healthy { limit / 48 } else { limit * 5 / 4 };
         let delay = if random.below(4) == 0 { random.below(most + 1) } else { 0 };
@@ -433,8 +467,8 @@ impl Gateway {
             let waits = self.peer_of_link[link as usize] == Some(peer);
             let model = peers[peer].gateway_model.as_mut().filter(|_| waits);
             let Some(model) = model.filter(|model| model.awaits_admission()) else {
-                self.hub.handle(now, input);
-                assert_eq!(self.hub.poll_output(), None, "a late answer changes nothing");
+                self.hubs.handle(now, self.homes[link as usize], input);
+                assert!(self.hubs.is_quiet(), "a late answer changes nothing");
                 self.admissions.late += 1;
                 continue;
             };
@@ -447,7 +481,7 @@ impl Gateway {
                 }
             }
             self.admissions.refused += u64::from(refused);
-            self.hub.handle(now, input);
+            self.hubs.handle(now, self.homes[link as usize], input);
             self.collect(raw, now, peers, random);
             if let Some(model) = &mut peers[peer].gateway_model {
                 model.check_settled();
@@ -506,7 +540,7 @@ impl Gateway {
         self.peer_of_link[number] = Some(index);
         let peer = &mut peers[index];
         let listener = peer.plan.listener;
-        let settings = &self.hub.machine().listeners()[usize::from(listener)];
+        let settings = &self.hubs.listeners()[usize::from(listener)];
         let mut model = Model::new(format!("gateway's {index}"), now, settings, TICK);
         if self.draining {
             let goodbye = CloseReason::Drained.into();
@@ -515,7 +549,10 @@ impl Gateway {
         peer.gateway_model = Some(model.verbose(self.verbose));
         peer.number = Some(number as u32);
         let address = ([127, 0, 0, 1], index as u16).into();
-        self.hub.handle(now, hub::World::Opened { link: number as u32, listener, address });
+        self.homes.resize(self.homes.len().max(number + 1), 0);
+        self.homes[number] = index % HUBS;
+        let link = number as u32;
+        self.hubs.handle(now, index % HUBS, hub::World::Opened { link, listener, address });
         self.collect(raw, now, peers, random);
     }
 
@@ -527,17 +564,17 @@ impl Gateway {
             self.turns.pop_front();
         }
         let mut rounds = 0;
-        while self.hub.next_deadline().is_some_and(|at| at <= limit) {
+        while self.hubs.next_deadline().is_some_and(|at| at <= limit) {
             for gateway_model in peers.iter_mut().filter_map(|peer| peer.gateway_model.as_mut()) {
                 gateway_model.draining = self.draining;
                 gateway_model.input_deadline();
             }
-            self.hub.expire(limit, horizon);
+            self.hubs.expire(limit, horizon);
             self.collect(raw, horizon, peers, random);
             for gateway_model in peers.iter_mut().filter_map(|peer| peer.gateway_model.as_mut()) {
                 gateway_model.check_settled();
             }
-            while let Some(link) = self.hub.poll_read() {
+            while let Some(link) = self.hubs.poll_read() {
                 match random.below(8) {
                     0 => self.leave_unanswered(raw, limit, link, peers, random),
                     _ => self.poll(raw, limit, link, peers, random),
@@ -553,7 +590,7 @@ impl Gateway {
         }
         // A second deadline of a link in one late turn is armed for the next tick, with which the
         // next turn comes.
-        if self.hub.next_deadline().is_some_and(|at| at <= limit + TICK) {
+        if self.hubs.next_deadline().is_some_and(|at| at <= limit + TICK) {
             return;
         }
         // The bound of lateness: no verdict waits for the sockets of other links.
@@ -586,7 +623,7 @@ impl Gateway {
         let Some(model) = &mut peers[index].gateway_model else { return };
         model.polled();
         model.input(now, &link::Answer::Deadline.into());
-        self.hub.judge(now, link);
+        self.hubs.judge(now, self.homes[link as usize], link);
         self.collect(raw, now, peers, random);
         if let Some(model) = &mut peers[index].gateway_model {
             model.check_settled();
@@ -615,6 +652,9 @@ impl Gateway {
     /// show what the peer's plan says.
     fn collect(&mut self, raw: u64, now: Time, peers: &mut [Peer], random: &mut Random) {
         let mut examinations = self.execute_outputs(raw, now, peers, random);
+        if self.take_over(now) {
+            examinations.extend(self.execute_outputs(raw, now, peers, random));
+        }
         while let Some(link) = examinations.pop() {
             let index = self.peer_of_link.get(link as usize).copied().flatten();
             let Some(Peer { gateway_model, socket, .. }) = index.map(|index| &mut peers[index])
@@ -628,7 +668,8 @@ impl Gateway {
                     false => Examination::default(),
                 };
                 model.examined(now, &shown);
-                self.hub.handle(now, hub::Answer::Examined { link, examination: shown });
+                let answer = hub::Answer::Examined { link, examination: shown };
+                self.hubs.handle(now, self.homes[link as usize], answer);
                 examinations.extend(self.execute_outputs(raw, now, peers, random));
             }
         }
@@ -645,7 +686,12 @@ impl Gateway {
         let mut examinations = Vec::new();
         let mut current: Option<usize> = None;
         let mut asked = Vec::new();
-        while let Some(output) = self.hub.poll_output() {
+        let mut home = 0;
+        while home < HUBS {
+            let Some(output) = self.hubs.poll_output(home) else {
+                home += 1;
+                continue;
+            };
             let (link, output) = match output {
                 Output::Link { link, output } => (link, output),
                 Output::Admit { link, admission } => {
@@ -654,6 +700,10 @@ impl Gateway {
                 }
                 Output::Own { link, admission, session } => {
                     asked.push((link, admission, Some(session)));
+                    continue;
+                }
+                Output::HandedOver { link, state } => {
+                    assert!(self.moving.replace((link, state.to_vec())).is_none());
                     continue;
                 }
             };
@@ -665,7 +715,8 @@ impl Gateway {
             if let link::Output::Event(Event::Lost { verdict, .. }) = &output
                 && verdict.cause == Cause::Protocol(Malformed::OldestFrame)
             {
-                check_oldest(index, self.hub_config.frame_memory, peers);
+                let held = fronts(peers, &self.homes, home);
+                check_oldest(index, self.hub_config.frame_memory, &held);
             }
             let peer = &mut peers[index];
             let codec = peer.codec();
@@ -716,7 +767,7 @@ impl Gateway {
     /// Checks the hub's presences and counters against the models, and its next deadline against a
     /// linear scan.
     fn check(&self, peers: &[Peer]) {
-        let (hub, next) = (self.hub.machine(), self.hub.next_deadline());
+        let next = self.hubs.next_deadline();
         let (mut links, mut online, mut suspects, mut demanding) = (0, 0, 0, 0);
         for (index, peer) in peers.iter().enumerate() {
             let Some((model, number)) = peer.gateway_model.as_ref().zip(peer.number) else {
@@ -727,12 +778,15 @@ impl Gateway {
             }
             links += 1;
             online += u32::from(model.is_established());
-            suspects += u32::from(model.suspect);
-            let known = hub.presence(number).expect("an open link is known");
+            suspects += u64::from(model.suspect);
+            let (known, ahead) = self
+                .hubs
+                .presence(self.homes[number as usize], number)
+                .expect("an open link is known");
             let bound = known.policy.bound();
-            demanding += u32::from(bound.is_some_and(|bound| bound <= DEMANDING_BOUND));
-            assert_eq!(known.last_heard, model.last_heard, "gateway's {index}: last heard");
-            assert_eq!(known.last_sent, model.last_sent, "gateway's {index}: last sent");
+            demanding += u64::from(bound.is_some_and(|bound| bound <= DEMANDING_BOUND));
+            assert_eq!(known.last_heard - ahead, model.last_heard, "gateway's {index}: last heard");
+            assert_eq!(known.last_sent - ahead, model.last_sent, "gateway's {index}: last sent");
             assert_eq!(known.suspect, model.suspect, "gateway's {index}: suspicion");
             assert_eq!(known.established.is_some(), model.is_established(), "gateway's {index}");
             if model.is_established() {
@@ -741,34 +795,42 @@ impl Gateway {
             if let Some(deadline) = known.next_deadline {
                 // A deadline that did not apply while the peer was in doubt may be past.
                 let repeat = if model.is_unanswered(self.now()) { TICK } else { Span::ZERO };
-                let latest = deadline.at.max(self.now()) + TICK + repeat;
+                let latest = (deadline.at - ahead).max(self.now()) + TICK + repeat;
                 assert!(
                     next.is_some_and(|next| next <= latest),
                     "gateway's {index}: {deadline:?} is missed, the hub sleeps until {next:?}"
                 );
             }
         }
-        let counters = hub.counters();
-        let held = fronts(peers);
-        let least: usize = held.iter().map(|(.., bytes)| *bytes).sum();
-        let most: usize = held.iter().map(|(.., bytes)| most_memory(*bytes)).sum();
-        let memory = counters.frame_bytes as usize;
-        assert!((least..=most).contains(&memory), "{memory} bytes for frames of {least} bytes");
-        assert!(memory <= self.hub_config.frame_memory, "frames exceed their memory");
+        let counters = self.hubs.counters();
+        for (home, counters) in counters.iter().enumerate() {
+            let held = fronts(peers, &self.homes, home);
+            let least: usize = held.iter().map(|(.., bytes)| *bytes).sum();
+            let most: usize = held.iter().map(|(.., bytes)| most_memory(*bytes)).sum();
+            let memory = counters.frame_bytes as usize;
+            assert!((least..=most).contains(&memory), "{memory} bytes for frames of {least} bytes");
+            assert!(memory <= self.hub_config.frame_memory, "frames exceed their memory");
+        }
+        let sum = |count: fn(&hub::Counters) -> u64| counters.iter().map(count).sum::<u64>();
         assert_eq!(
-            (counters.links, counters.online, counters.suspects, counters.demanding),
-            (links, online, suspects, demanding),
+            (sum(|all| all.links.into()), sum(|all| all.online.into())),
+            (links, u64::from(online)),
             "counters"
         );
-        assert_eq!(hub.presences(0, usize::MAX).count() as u32, online, "presences");
+        assert_eq!(
+            (sum(|all| all.suspects.into()), sum(|all| all.demanding.into())),
+            (suspects, demanding),
+            "counters"
+        );
+        assert_eq!(self.hubs.online(), online, "presences");
         let beats =
             peers.iter().filter_map(|peer| peer.gateway_model.as_ref()).map(|model| model.beats);
-        assert_eq!(counters.heartbeats_out, beats.sum::<u64>(), "heartbeats out");
+        assert_eq!(sum(|all| all.heartbeats_out), beats.sum::<u64>(), "heartbeats out");
     }
 
-    /// Replays the record on a new hub of the same configuration.
-    pub(super) fn replay(self) -> Result<ReplaySummary, ReplayError> {
-        replay::<Hub>(self.hub.into_tap().record())
+    /// Replays the records on new hubs of the same configuration.
+    pub(super) fn replay(self) -> ReplaySummary {
+        self.hubs.replay()
     }
 }
 
@@ -793,11 +855,13 @@ fn check_verdict(
     assert!(!(judged && peer.healthy), "gateway's {index}: a verdict on a healthy peer");
 }
 
-/// Returns the incomplete frames: peer, the time from which the frame's time counts, and the bytes.
-fn fronts(peers: &[Peer]) -> Vec<(usize, Time, usize)> {
+/// Returns the incomplete frames of one hub: peer, the time from which the frame's time counts, and
+/// the bytes.
+fn fronts(peers: &[Peer], homes: &[usize], home: usize) -> Vec<(usize, Time, usize)> {
     let mut held = Vec::new();
     for (index, peer) in peers.iter().enumerate() {
-        let model = peer.gateway_model.as_ref().filter(|model| model.is_open());
+        let is_here = peer.number.is_some_and(|link| homes[link as usize] == home);
+        let model = peer.gateway_model.as_ref().filter(|model| is_here && model.is_open());
         if let Some((since, bytes)) = model.and_then(|model| model.held_frame()) {
             held.push((index, since, bytes));
         }
@@ -807,8 +871,7 @@ fn fronts(peers: &[Peer]) -> Vec<(usize, Time, usize)> {
 
 /// Checks that a link which gave way had the oldest frame, and that the memory of all frames can
 /// have been beyond `limit`.
-fn check_oldest(index: usize, limit: usize, peers: &[Peer]) {
-    let held = fronts(peers);
+fn check_oldest(index: usize, limit: usize, held: &[(usize, Time, usize)]) {
     let oldest = held.iter().map(|(_, since, _)| *since).min();
     let (_, since, _) = held.iter().find(|(of, ..)| *of == index).expect("it holds a frame");
     assert_eq!(Some(*since), oldest, "gateway's {index} gave way, and is not the oldest");

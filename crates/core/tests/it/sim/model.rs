@@ -134,6 +134,8 @@ struct Turn {
     unread_warning: bool,
     /// Whether the peer hangs, and is kept from now on.
     hangs: bool,
+    /// Whether the link moves to another hub, which is no input.
+    moves: bool,
 }
 
 impl Model {
@@ -384,6 +386,11 @@ impl Model {
         self.turn = Turn { by_deadline: true, ..Turn::default() };
     }
 
+    /// Observes that the link moves from one hub to another. That is no input of the link.
+    pub(super) fn moves(&mut self) {
+        self.turn = Turn { moves: true, ..Turn::default() };
+    }
+
     /// Checks that the socket may be read because a deadline has come.
     pub(super) fn polled(&self) {
         assert_ne!(self.stage, Stage::Lost, "{}: polled after the verdict", self.name);
@@ -411,6 +418,8 @@ impl Model {
                     self.kernel.examined(now, &Examination::default(), true);
                 }
             }
+            // A link that has moved asks its new hub, and has no more time.
+            Output::Admit if self.turn.moves && self.stage == Stage::Waiting => {}
             Output::Admit => {
                 let name = &self.name;
                 assert!(self.turn.received && !self.connects, "{name}: nobody asked");

@@ -55,6 +55,10 @@ pub(super) struct Outcome {
     pub(super) crowded_out: u64,
     /// Messages for many links, each counted on each link that received it.
     pub(super) broadcasts: u64,
+    /// Links that moved from one hub to another.
+    pub(super) moves: u64,
+    /// Times that the hubs were saved and loaded.
+    pub(super) reloads: u64,
 }
 
 impl Outcome {
@@ -78,6 +82,8 @@ impl Outcome {
             stalled: self.stalled + other.stalled,
             crowded_out: self.crowded_out + other.crowded_out,
             broadcasts: self.broadcasts + other.broadcasts,
+            moves: self.moves + other.moves,
+            reloads: self.reloads + other.reloads,
         }
     }
 
@@ -89,7 +95,8 @@ impl Outcome {
         let Admissions { delayed, refused, late } = self.admissions;
         let admissions = delayed > 1_000 && refused > 10 && late > 10;
         let kernel = self.patience > 1_000 && self.unread > 10 && self.kept > 10;
-        verdicts && frames && world && admissions && kernel && self.broadcasts > 100
+        let hubs = self.moves > 10_000 && self.reloads > 10_000;
+        verdicts && frames && world && admissions && kernel && hubs && self.broadcasts > 100
     }
 }
 
@@ -110,6 +117,7 @@ impl std::fmt::Display for Outcome {
         write!(f, "{rests} rests, {delayed} admissions delayed, {refused} refused, ")?;
         write!(f, "{late} answered too late, ")?;
         write!(f, "{} messages for many links, ", self.broadcasts)?;
+        write!(f, "{} moves, {} reloads, ", self.moves, self.reloads)?;
         write!(f, "{} stalled frames, {} crowded out", self.stalled, self.crowded_out)
     }
 }
@@ -138,6 +146,8 @@ pub(super) fn run(seed: u64, verbose: bool) -> Outcome {
     outcome.rests = world.gateway.rests;
     outcome.admissions = world.gateway.admissions;
     outcome.broadcasts = world.peers.iter().map(|peer| peer.to_peer.broadcasts_received).sum();
+    let hubs = &world.gateway.hubs;
+    (outcome.moves, outcome.reloads) = (hubs.moves, hubs.reloads);
     let ReplaySummary { inputs, outputs, .. } = world.replay();
     Outcome { inputs, outputs, ..outcome }
 }
@@ -184,7 +194,9 @@ impl Schedule {
         let batch = if random.below(3) == 0 { 1 } else { 64 };
         let rest = random.below(3) * 4 * MILLI;
         let stranger = if random.below(4) == 0 { 2 } else { 0 };
-        let timing = LoopTiming { lag, batch, cost, rest, stranger };
+        // At each input, at some, or never.
+        let [moves, reloads] = [0; 2].map(|_| [0, 1, 16, 16][random.below(4) as usize]);
+        let timing = LoopTiming { lag, batch, cost, rest, stranger, moves, reloads };
         let pause = unit * (1 + random.below(20));
         let until = pause * (8 + random.below(40));
         Schedule { world: World::new(hub_config, timing, random, verbose), unit, pause, until }
@@ -237,8 +249,7 @@ impl Schedule {
             _ => Doubted::TakesSlowly,
         };
         let plan = Plan { listener, settings, quality, to_gateway_period, to_peer_period, doubted };
-        let role_at_gateway =
-            self.world.gateway.hub.machine().listeners()[usize::from(listener)].role;
+        let role_at_gateway = self.world.gateway.hubs.listeners()[usize::from(listener)].role;
         // Without a handshake the first message introduces a peer, and it may never be sent.
         let has_handshake = codec.has_handshake();
         let index = self.world.connect(plan);

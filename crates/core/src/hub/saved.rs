@@ -1,0 +1,255 @@
+//! The state of a hub, part by part.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use super::sessions::{Place, Session};
+use super::sweep::{Sweep, Task};
+use super::{Counters, Hub, Part, Slot};
+use crate::driver::Moved;
+use crate::link::Peer;
+use crate::plain::{Damage, Plain, Sink, Source, plain_enum, plain_struct};
+use crate::policy::Policy;
+use crate::random::Random;
+use crate::time::{Span, Time};
+
+/// What no link and no session owns.
+struct Common {
+    counters: Counters,
+    heartbeats: (u64, u64),
+    random: Random,
+    generation: u32,
+    commands: u64,
+    draining: Option<Span>,
+    leave_limit: Span,
+    sweeps: Vec<Sweep>,
+    listeners: Vec<ListenerState>,
+}
+
+plain_struct! { Common {
+    counters,
+    heartbeats,
+    random,
+    generation,
+    commands,
+    draining,
+    leave_limit,
+    sweeps,
+    listeners
+} }
+
+/// What commands have changed of a listener's settings.
+struct ListenerState {
+    policy: Policy,
+    report_heartbeats: bool,
+    retuned: u64,
+}
+
+plain_struct! { ListenerState { policy, report_heartbeats, retuned } }
+
+plain_struct! { Counters {
+    links,
+    online,
+    suspects,
+    demanding,
+    heartbeats_in,
+    heartbeats_out,
+    frame_bytes,
+    frames_dropped,
+    messages_refused,
+    messages_missed
+} }
+
+plain_struct! { Sweep { task, next, number } }
+
+plain_enum! { Task {
+    0 => Retune { listener: listener, policy: policy }
+    1 => Send { listener: listener, message: message, kind: kind }
+    2 => Drain { reconnect_within: reconnect_within }
+} }
+
+plain_struct! { Session { number, epoch, link } }
+
+/// What a link has beside its peer.
+struct Head {
+    listener: u16,
+    established: u32,
+    address: SocketAddr,
+    demanding: bool,
+    generation: u32,
+    place: Option<Place>,
+    ahead: Option<u64>,
+}
+
+plain_struct! { Head {
+    listener,
+    established,
+    address,
+    demanding,
+    generation,
+    place,
+    ahead
+} }
+
+impl Hub {
+    /// Returns all parts: first what is common, then the sessions, then the links.
+    pub(super) fn all_parts(&self) -> Vec<Part> {
+        // Ended links and their sessions are only kept for queries.
+        let is_kept = |link: u32| self.slots.get(link).is_some_and(|slot| !slot.peer.is_over());
+        let sessions = self.sessions.iter().filter(|(_, session)| is_kept(session.link()));
+        let sessions = sessions.map(|(place, _)| Part::Session(place));
+        let links = self.slots.scan(0, usize::MAX).map(|(link, _)| link);
+        let links = links.filter(|link| is_kept(*link)).map(Part::Link);
+        core::iter::once(Part::Common).chain(sessions).chain(links).collect()
+    }
+
+    pub(super) fn put_part(&self, now: Time, part: Part, out: &mut Vec<u8>) {
+        debug_assert!(self.outbound.is_empty(), "outputs are not part of the state");
+        match part {
+            Part::Common => self.common().put(&mut Sink::state(now, out)),
+            Part::Session(place) => {
+                if let Some(session) = self.sessions.at(place) {
+                    session.put(&mut Sink::state(now, out));
+                }
+            }
+            Part::Link(link) => {
+                if let Some(slot) = self.slots.get(link) {
+                    self.put_link(now, link, slot, out);
+                }
+            }
+        }
+    }
+
+    fn put_link(&self, now: Time, link: u32, slot: &Slot, out: &mut Vec<u8>) {
+        let Slot { peer, established, address, listener, demanding, generation, place } = slot;
+        let head = Head {
+            listener: *listener,
+            established: *established,
+            address: address.get(),
+            demanding: *demanding,
+            generation: *generation,
+            place: *place,
+            ahead: self.ahead.get(&link).copied(),
+        };
+        head.put(&mut Sink::state(now, out));
+        peer.save(now, out);
+    }
+
+    fn common(&self) -> Common {
+        let states = self.listeners.iter().zip(&self.retuned);
+        Common {
+            counters: self.counters(),
+            heartbeats: self.outbound.heartbeats(),
+            random: self.random.clone(),
+            generation: self.sessions.generation(),
+            commands: self.commands,
+            draining: self.draining,
+            leave_limit: self.leave_limit,
+            sweeps: self.sweeps.iter().cloned().collect(),
+            listeners: states
+                .map(|(settings, retuned)| ListenerState {
+                    policy: settings.policy,
+                    report_heartbeats: settings.report_heartbeats,
+                    retuned: *retuned,
+                })
+                .collect(),
+        }
+    }
+
+    pub(super) fn take_part(
+        &mut self,
+        now: Time,
+        part: Part,
+        state: &mut &[u8],
+    ) -> Result<(), Damage> {
+        match part {
+            Part::Common => {
+                let mut from = Source::state(now, state);
+                let common = Common::take(&mut from)?;
+                *state = from.rest();
+                self.set_common(common)
+            }
+            Part::Session(place) => {
+                let mut from = Source::state(now, state);
+                let session = Session::take(&mut from)?;
+                *state = from.rest();
+                if self.sessions.put(place, session) { Ok(()) } else { Err(Damage::Illegal) }
+            }
+            Part::Link(link) => self.take_link(now, link, state),
+        }
+    }
+
+    fn set_common(&mut self, common: Common) -> Result<(), Damage> {
+        let Common {
+            counters,
+            heartbeats,
+            random,
+            generation,
+            commands,
+            draining,
+            leave_limit,
+            sweeps,
+            listeners,
+        } = common;
+        if listeners.len() != self.listeners.len() {
+            return Err(Damage::Settings);
+        }
+        self.counters = counters;
+        self.outbound.set_heartbeats(heartbeats);
+        self.random = random;
+        self.sessions.set_generation(generation);
+        self.commands = commands;
+        self.draining = draining;
+        self.leave_limit = leave_limit;
+        self.sweeps = VecDeque::from(sweeps);
+        self.retuned.clear();
+        for (settings, state) in self.listeners.iter_mut().zip(listeners) {
+            let ListenerState { policy, report_heartbeats, retuned } = state;
+            (settings.policy, settings.report_heartbeats) = (policy, report_heartbeats);
+            self.retuned.push(retuned);
+        }
+        Ok(())
+    }
+
+    fn take_link(&mut self, now: Time, link: u32, state: &mut &[u8]) -> Result<(), Damage> {
+        let mut from = Source::state(now, state);
+        let Head { listener, established, address, demanding, generation, place, ahead } =
+            Head::take(&mut from)?;
+        let settings = self.listeners.get(usize::from(listener)).ok_or(Damage::Settings)?;
+        let mut rest = from.rest();
+        let peer = Peer::load(now, settings, &mut rest)?;
+        if self.slots.get(link).is_some() || link >= super::MAX_LINKS {
+            return Err(Damage::Illegal);
+        }
+        *state = rest;
+        let address = address.into();
+        let slot = Slot { peer, established, address, listener, demanding, generation, place };
+        self.slots.insert(link, slot);
+        self.ahead.extend(ahead.map(|number| (link, number)));
+        self.count_frame(link);
+        self.moved.push(Moved { number: link, is_exact: true });
+        Ok(())
+    }
+}
+
+impl Plain<'_> for Place {
+    fn put(&self, out: &mut Sink<'_>) {
+        self.get().put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+        Place::new(u32::take(from)?).ok_or(Damage::Illegal)
+    }
+}
+
+impl<'a, A: Plain<'a>, B: Plain<'a>> Plain<'a> for (A, B) {
+    fn put(&self, out: &mut Sink<'_>) {
+        self.0.put(out);
+        self.1.put(out);
+    }
+
+    fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
+        Ok((A::take(from)?, B::take(from)?))
+    }
+}

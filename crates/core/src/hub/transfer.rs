@@ -1,0 +1,161 @@
+//! Links that move from one hub to another, as when the shard at which a peer arrived is not the
+//! home of its session.
+//!
+//! What a link was promised goes with it: a command for all links reaches it once, whichever of the
+//! two hubs got it first. All hubs of a gateway get these commands in the same order, so their
+//! number says which ones a link has had.
+
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use super::sweep::{Sweep, Task};
+use super::{Hub, MAX_LINKS, Slot};
+use crate::driver::Moved;
+use crate::gather;
+use crate::link::{self, Closing, Peer, SessionKey};
+use crate::plain::{Damage, Plain, Sink, Source, plain_struct};
+use crate::time::Time;
+use crate::wire::CloseReason;
+
+/// What travels beside the peer itself.
+struct Luggage {
+    listener: u16,
+    established: u32,
+    address: SocketAddr,
+    session: Option<SessionKey>,
+    /// The number of commands for all links that have reached the link.
+    commands: u64,
+}
+
+plain_struct! { Luggage { listener, established, address, session, commands } }
+
+impl Hub {
+    /// Emits the state of a link and forgets the link, without an event.
+    pub(super) fn hand_over(&mut self, now: Time, link: u32) {
+        self.meet_sweeps(now, link);
+        let Some(slot) = self.slots.get(link).filter(|slot| !slot.peer.is_over()) else {
+            return;
+        };
+        let session = slot.place.and_then(|place| self.sessions.get(place)?.key());
+        let luggage = Luggage {
+            listener: slot.listener,
+            established: slot.established,
+            address: slot.address.get(),
+            session,
+            commands: self.commands.max(self.reached(link)),
+        };
+        let mut state = Vec::new();
+        luggage.put(&mut Sink::state(now, &mut state));
+        slot.peer.save(now, &mut state);
+        self.count_link(link, false);
+        self.forget_link(link);
+        self.moved.push(Moved { number: link, is_exact: true });
+        self.handed_over.push_back((link, state));
+    }
+
+    /// Takes over a link. One that cannot be taken over is closed.
+    pub(super) fn take_over(&mut self, now: Time, link: u32, state: &[u8]) {
+        let is_free = link < MAX_LINKS && self.slots.get(link).is_none();
+        let Some((luggage, peer)) = self.unpack(now, state).ok().filter(|_| is_free) else {
+            return self.outbound.to(link).close(Closing::Abort);
+        };
+        let Luggage { listener, established, address, session, commands } = luggage;
+        let slot = Slot {
+            demanding: gather::is_demanding(peer.policy()),
+            peer,
+            established,
+            address: address.into(),
+            listener,
+            generation: self.sessions.next_generation(),
+            place: session.and_then(|key| self.sessions.adopt(key, link)),
+        };
+        let is_homeless = session.is_some() && slot.place.is_none();
+        let awaits_admission = slot.peer.awaits_admission();
+        self.slots.insert(link, slot);
+        self.count_link(link, true);
+        self.count_frame(link);
+        self.moved.push(Moved { number: link, is_exact: true });
+        if is_homeless {
+            let full = link::Command::Close(CloseReason::Full.into());
+            return self.handle_link(now, link, link::World::Command(full));
+        }
+        if awaits_admission {
+            self.outbound.to(link).admit();
+        }
+        self.catch_up(now, link, listener, commands);
+        self.ahead.insert(link, self.commands.max(commands));
+    }
+
+    fn unpack(&self, now: Time, mut state: &[u8]) -> Result<(Luggage, Peer), Damage> {
+        let mut from = Source::state(now, state);
+        let luggage = Luggage::take(&mut from)?;
+        state = from.rest();
+        let settings = self.listeners.get(usize::from(luggage.listener));
+        let peer = Peer::load(now, settings.ok_or(Damage::Settings)?, &mut state)?;
+        if peer.is_over() {
+            return Err(Damage::Illegal);
+        }
+        Ok((luggage, peer))
+    }
+
+    /// Gives a link the commands whose sweeps have not reached it yet, before it goes.
+    fn meet_sweeps(&mut self, now: Time, link: u32) {
+        let reached = self.reached(link);
+        let is_ahead = |sweep: &&Sweep| sweep.number > reached && sweep.next <= link;
+        let tasks: Vec<Task> =
+            self.sweeps.iter().filter(is_ahead).map(|sweep| sweep.task.clone()).collect();
+        for task in &tasks {
+            self.apply(now, link, task);
+        }
+    }
+
+    /// Gives a link that comes the commands after the number `reached`, which its former hub had
+    /// not received yet: from the sweeps that are in progress, and the lasting ones of those that
+    /// are over. A message whose sweep is over has missed the link.
+    fn catch_up(&mut self, now: Time, link: u32, listener: u16, reached: u64) {
+        if self.commands <= reached {
+            return;
+        }
+        let is_missed = |sweep: &&Sweep| sweep.number > reached;
+        let mut tasks: Vec<Task> =
+            self.sweeps.iter().filter(is_missed).map(|sweep| sweep.task.clone()).collect();
+        let index = usize::from(listener);
+        let is_retune =
+            |task: &Task| matches!(task, Task::Retune { listener: of, .. } if *of == listener);
+        if self.retuned.get(index).is_some_and(|number| *number > reached)
+            && !tasks.iter().any(is_retune)
+            && let Some(settings) = self.listeners.get(index)
+        {
+            tasks.insert(0, Task::Retune { listener, policy: settings.policy });
+        }
+        if let Some(reconnect_within) = self.draining
+            && !tasks.iter().any(|task| matches!(task, Task::Drain { .. }))
+        {
+            tasks.push(Task::Drain { reconnect_within });
+        }
+        for task in &tasks {
+            self.apply(now, link, task);
+        }
+    }
+
+    /// Counts a link that comes or goes, without an event.
+    fn count_link(&mut self, link: u32, comes: bool) {
+        let Some(slot) = self.slots.get(link) else {
+            return;
+        };
+        let counters = &mut self.counters;
+        let counts = [
+            (&mut counters.links, true),
+            (&mut counters.online, slot.peer.is_established()),
+            (&mut counters.suspects, slot.peer.is_suspect()),
+            (&mut counters.demanding, slot.demanding),
+        ];
+        for (count, is_one) in counts {
+            if comes {
+                *count += u32::from(is_one);
+            } else {
+                *count -= u32::from(is_one);
+            }
+        }
+    }
+}
