@@ -23,6 +23,7 @@
 //! blocked: the mapping was forgotten, unless other links of the host show another scope.
 
 mod rules;
+mod saved;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};

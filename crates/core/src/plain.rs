@@ -10,7 +10,7 @@ mod damage;
 mod values;
 
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 pub use damage::Damage;
 
@@ -18,6 +18,7 @@ use crate::beacon::{
     Answer as BeaconAnswer, BeaconCommand, Part as BeaconPart, Settings as BeaconSettings,
     Statement, World as BeaconWorld,
 };
+use crate::cause::{Cause, Direction, Scope};
 use crate::hub::{
     Answer as HubAnswer, HubCommand, Part as HubPart, Settings as HubSettings, World as HubWorld,
 };
@@ -81,17 +82,18 @@ impl<'o> Sink<'o> {
 pub(crate) struct Source<'a> {
     rest: &'a [u8],
     origin: Option<Time>,
+    has_cut: bool,
 }
 
 impl<'a> Source<'a> {
     /// Creates the source of a record.
     pub(crate) fn record(rest: &'a [u8]) -> Source<'a> {
-        Source { rest, origin: None }
+        Source { rest, origin: None, has_cut: false }
     }
 
     /// Creates the source of a state that is loaded at `now`, from which its times count.
     pub(crate) fn state(now: Time, rest: &'a [u8]) -> Source<'a> {
-        Source { rest, origin: Some(now) }
+        Source { rest, origin: Some(now), has_cut: false }
     }
 
     /// Returns the time from which times count.
@@ -114,11 +116,18 @@ impl<'a> Source<'a> {
         };
         let distance = i64::from_le_bytes(value.to_le_bytes());
         let span = Span::from_nanos(distance.unsigned_abs());
-        Ok(match distance {
+        let (time, before) = match distance {
             i64::MAX => (Time::from_nanos(u64::MAX), Span::ZERO),
             0.. => (origin + span, Span::ZERO),
             _ => (origin - span, span.less(origin.since(Time::ZERO))),
-        })
+        };
+        self.has_cut |= before > Span::ZERO;
+        Ok((time, before))
+    }
+
+    /// Returns whether a time since the last call lay before the clock's origin.
+    pub(crate) fn take_cut(&mut self) -> bool {
+        core::mem::take(&mut self.has_cut)
     }
 }
 
@@ -309,6 +318,11 @@ plain_enum! { Detection {
     1 => Bounded { idle: idle, interval: interval, probes: probes }
 } }
 
+plain_enum! { IpAddr {
+    4 => V4 { 0: address }
+    6 => V6 { 0: address }
+} }
+
 plain_enum! { SocketAddr {
     4 => V4 { 0: address }
     6 => V6 { 0: address }
@@ -359,6 +373,41 @@ plain_enum! { SendState {
     2 => Stranded {}
     3 => Leaving {}
     4 => Orphaned {}
+} }
+
+plain_enum! { Cause {
+    0 => PeerClosed { 0: reason }
+    1 => PeerExited {}
+    2 => PeerReset {}
+    3 => PeerRebooted {}
+    4 => MiddleboxForgot {}
+    5 => AppHung {}
+    6 => NotReading {}
+    7 => SlowConsumer {}
+    8 => PathLost { direction: direction, scope: scope }
+    9 => Unreachable {}
+    10 => LocalNetworkDown {}
+    11 => LocalNeighbourGone {}
+    12 => HandshakeTimeout {}
+    13 => Protocol { 0: malformed }
+    14 => Kicked {}
+    15 => Drained {}
+    16 => Finished {}
+    17 => LocalFault {}
+    18 => Unknown {}
+} }
+
+plain_enum! { Direction {
+    0 => Both {}
+    1 => Outbound {}
+    2 => Inbound {}
+} }
+
+plain_enum! { Scope {
+    0 => Unknown {}
+    1 => Flow {}
+    2 => Host {}
+    3 => Many {}
 } }
 
 plain_struct! { Account { session, saw, silent_ms, ended_ms, absent_ms, suspended_ms } }

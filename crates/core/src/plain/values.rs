@@ -2,6 +2,7 @@
 //! addresses.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
@@ -100,6 +101,50 @@ impl<'a, T: Plain<'a>> Plain<'a> for Vec<T> {
     fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
         let length = u32::take(from)?;
         (0..length).map(|_| T::take(from)).collect()
+    }
+}
+
+/// Four bytes of length, then keys and values. Keys ascend, so that none is lost.
+impl<'a, K: Plain<'a> + Ord, V: Plain<'a>> Plain<'a> for BTreeMap<K, V> {
+    fn put(&self, out: &mut Sink<'_>) {
+        let length = u32::try_from(self.len()).unwrap_or(u32::MAX);
+        length.put(out);
+        for (key, value) in self.iter().take(length as usize) {
+            key.put(out);
+            value.put(out);
+        }
+    }
+
+    fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
+        let mut map = BTreeMap::new();
+        for _ in 0..u32::take(from)? {
+            let key = K::take(from)?;
+            if map.last_key_value().is_some_and(|(last, _)| *last >= key) {
+                return Err(Damage::Illegal);
+            }
+            map.insert(key, V::take(from)?);
+        }
+        Ok(map)
+    }
+}
+
+impl Plain<'_> for Ipv4Addr {
+    fn put(&self, out: &mut Sink<'_>) {
+        self.to_bits().put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+        u32::take(from).map(Ipv4Addr::from_bits)
+    }
+}
+
+impl Plain<'_> for Ipv6Addr {
+    fn put(&self, out: &mut Sink<'_>) {
+        self.to_bits().put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+        u128::take(from).map(Ipv6Addr::from_bits)
     }
 }
 
