@@ -13,6 +13,7 @@
 
 mod groups;
 mod hosts;
+mod saved;
 mod suspects;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};

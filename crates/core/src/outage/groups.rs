@@ -8,6 +8,7 @@ use super::{
     Outages, Output, QUIET, SilentEnd, Site, Timer,
 };
 use crate::cause::Scope;
+use crate::plain::plain_struct;
 use crate::time::{Span, Time};
 
 /// The key of a group of verdicts.
@@ -34,7 +35,30 @@ struct HostState {
     is_back: bool,
 }
 
+plain_struct! { Group {
+    number,
+    first,
+    last,
+    window,
+    affected,
+    of_online,
+    hosts,
+    returned,
+    timer
+} if Group::is_legal }
+
+plain_struct! { HostState { verdicts, is_back } }
+
 impl Group {
+    fn is_legal(&self) -> bool {
+        self.hosts.len() <= HOSTS_PER_OUTAGE && self.returned as usize <= self.hosts.len()
+    }
+
+    /// Returns the entry of the group's deadline among the timers.
+    pub(super) fn timer(&self, key: Key) -> (Time, Timer) {
+        (self.timer, Timer::Group(key))
+    }
+
     fn new(end: &SilentEnd, of_online: u32) -> Group {
         Group {
             number: None,

@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use core::net::IpAddr;
 
 use super::{NETWORKS, Network};
+use crate::plain::plain_struct;
 use crate::time::Time;
 
 /// The maximum number of hosts with known sessions: eight megabytes. When full, sessions of other
@@ -29,7 +30,15 @@ struct Host {
     suspects: [Option<(u64, Time)>; 2],
 }
 
+plain_struct! { Hosts { hosts, networks, online } if Hosts::is_legal }
+
+plain_struct! { Host { online, sessions, suspects } }
+
 impl Hosts {
+    fn is_legal(&self) -> bool {
+        self.hosts.len() <= HOSTS && self.networks.len() <= NETWORKS
+    }
+
     pub(super) fn online(&self) -> u32 {
         self.online
     }

@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 
 use super::groups::Key;
+use crate::plain::{Damage, Plain, Sink, Source};
 
 /// The maximum number of suspect sessions whose verdicts are awaited: five megabytes. When full,
 /// verdicts of others are not awaited, and an outage may be reported with too small a count.
@@ -13,6 +14,24 @@ pub const SUSPECTS: usize = 65_536;
 pub(super) struct Suspects {
     sessions: BTreeMap<u64, Key>,
     counts: BTreeMap<Key, u32>,
+}
+
+/// In a saved state: the sessions, which are counted again.
+impl Plain<'_> for Suspects {
+    fn put(&self, out: &mut Sink<'_>) {
+        let Suspects { sessions, counts: _ } = self;
+        sessions.put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Suspects, Damage> {
+        let sessions = BTreeMap::<u64, Key>::take(from)?;
+        if sessions.len() > SUSPECTS {
+            return Err(Damage::Illegal);
+        }
+        let mut suspects = Suspects::default();
+        sessions.into_iter().for_each(|(session, key)| suspects.insert(session, key));
+        Ok(suspects)
+    }
 }
 
 impl Suspects {

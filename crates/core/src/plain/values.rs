@@ -2,7 +2,7 @@
 //! addresses.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
@@ -125,6 +125,30 @@ impl<'a, K: Plain<'a> + Ord, V: Plain<'a>> Plain<'a> for BTreeMap<K, V> {
             map.insert(key, V::take(from)?);
         }
         Ok(map)
+    }
+}
+
+impl<'a, T: Plain<'a> + Ord> Plain<'a> for BTreeSet<T> {
+    fn put(&self, out: &mut Sink<'_>) {
+        let length = u32::try_from(self.len()).unwrap_or(u32::MAX);
+        length.put(out);
+        self.iter().take(length as usize).for_each(|value| value.put(out));
+    }
+
+    fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
+        let length = u32::take(from)?;
+        (0..length).map(|_| T::take(from)).collect()
+    }
+}
+
+impl<'a, A: Plain<'a>, B: Plain<'a>> Plain<'a> for (A, B) {
+    fn put(&self, out: &mut Sink<'_>) {
+        self.0.put(out);
+        self.1.put(out);
+    }
+
+    fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
+        Ok((A::take(from)?, B::take(from)?))
     }
 }
 
