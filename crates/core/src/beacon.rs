@@ -17,6 +17,7 @@ mod device;
 mod floor;
 mod kicked;
 mod presence;
+mod saved;
 mod signal;
 mod sweep;
 mod table;

@@ -25,6 +25,8 @@ pub(super) enum CounterClass {
     Old,
 }
 
+crate::plain::plain_struct! { Window { highest, received } }
+
 impl Window {
     /// Creates a window in which `counter` was received, and all counters up to `floor` are old.
     pub(super) fn new(counter: u32, floor: u32) -> Window {
