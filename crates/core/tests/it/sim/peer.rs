@@ -32,7 +32,10 @@ pub(super) struct Plan {
 /// A peer and both ends of its connection.
 pub(super) struct Peer {
     pub(super) plan: Plan,
+    /// The link, which is saved, and loaded into a fresh one, before each input.
     link: Link,
+    /// The same link, which is never saved.
+    unsaved: Link,
     /// The model of the peer's end.
     pub(super) own_model: Model,
     /// The model of the gateway's end; `None` until the gateway accepts the connection.
@@ -79,6 +82,7 @@ impl Peer {
         let seed = random.next_u64();
         let mut peer = Peer {
             link: Link::new(now, plan.settings.clone(), seed),
+            unsaved: Link::new(now, plan.settings.clone(), seed),
             own_model: own_model.verbose(verbose),
             gateway_model: None,
             number: None,
@@ -245,8 +249,14 @@ impl Peer {
     fn handle<'a>(&mut self, raw: u64, input: impl Into<link::Input<'a>>, random: &mut Random) {
         let (now, input) = (self.now(raw), input.into());
         self.own_model.input(now, &input);
+        let mut state = Vec::new();
+        self.link.save(now, &mut state);
+        let loaded = Link::load(now, self.plan.settings.clone(), &mut state.as_slice());
+        self.link = loaded.expect("a state that a link has saved");
         self.link.handle(now, input);
+        self.unsaved.handle(now, input);
         self.collect(raw, now, random);
+        assert_eq!(self.link.next_deadline(), self.unsaved.next_deadline());
         self.own_model.check_settled();
     }
 
@@ -254,6 +264,7 @@ impl Peer {
         let codec = self.plan.settings.codec;
         let mut closing = None;
         while let Some(output) = self.link.poll_output() {
+            assert_eq!(self.unsaved.poll_output(), Some(output), "it goes on the same");
             self.own_model.output(now, &output);
             match output {
                 Output::Transmit { bytes, lane } => self.lanes.push(bytes, lane),
@@ -279,6 +290,7 @@ impl Peer {
                 Output::Close(how) => closing = Some(how),
             }
         }
+        assert_eq!(self.unsaved.poll_output(), None, "it goes on the same");
         self.lanes.flush(raw, &mut self.up, closing.is_some(), random);
         if let Some(how) = closing {
             self.open = false;
