@@ -524,3 +524,21 @@ fn on_a_clock_too_young_for_its_ages_a_silence_ends_late_and_never_early() {
     }
     assert!(late > 10 && exact > 10, "{late} {exact}");
 }
+
+#[test]
+fn a_verdict_that_waits_for_nothing_is_refused() {
+    let mut link = link(Hung::End);
+    let now = Time::from_millis(3_000);
+    while let Some(next) = link.next_deadline() {
+        link.handle(next.at, Answer::Deadline);
+        while link.poll_output().is_some() {}
+    }
+    let state = save(&link, now);
+    assert!(load(now, link.settings.clone(), &state).is_ok(), "it waits for its examination");
+    // The bound and its silence: when it was due, the last evidence, four probes, no handshake.
+    let last_heard = (-3_000_000_000_i64).to_le_bytes();
+    let awaiting = [&[1, 0][..], &[0; 8], &last_heard, &[4, 0]].concat();
+    let at = state.windows(awaiting.len()).position(|bytes| bytes == awaiting).unwrap();
+    let without = [&state[..at], &[0], &state[at + awaiting.len()..]].concat();
+    assert_eq!(load(now, link.settings.clone(), &without).err(), Some(Damage::Illegal));
+}
