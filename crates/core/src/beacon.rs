@@ -12,6 +12,7 @@
 //! A statement that was not accepted must never be accepted later. So no counter is refused for
 //! being too high: it would be in range once the others have come near.
 
+mod address;
 mod datagram;
 mod device;
 mod floor;
@@ -27,8 +28,9 @@ mod window;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::net::SocketAddr;
 
+use address::PackedAddress;
 pub use datagram::{BadDatagram, DATAGRAM, Datagram, Reply, SIGNED, Says, Statement, TAG, Tag};
 pub use device::{Device, Heard};
 pub use floor::{CHALLENGE_REST, GROUP};
@@ -48,6 +50,7 @@ use crate::diagnosis::{Ground, Grounds};
 use crate::driver::{Moved, Timed, Timer};
 use crate::liveness::{self, Evidence, Liveness, Role};
 use crate::machine::{Deadline, InputOf, Machine, Reason};
+use crate::plain::Damage;
 use crate::random::Random;
 use crate::time::{Span, Time};
 use crate::wire::CloseReason;
@@ -95,29 +98,6 @@ struct Slot {
 
 // The memory of a device: this, 4 bytes for its bucket, and 16.3 bytes of the wheel.
 const _: () = assert!(size_of::<Option<Entry<Slot>>>() <= 144);
-
-/// A socket address in 18 bytes instead of 32, enough to show and compare it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct PackedAddress {
-    ip: [u8; 16],
-    port: u16,
-}
-
-impl From<SocketAddr> for PackedAddress {
-    fn from(address: SocketAddr) -> PackedAddress {
-        let ip = match address.ip() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            IpAddr::V6(ip) => ip,
-        };
-        PackedAddress { ip: ip.octets(), port: address.port() }
-    }
-}
-
-impl From<PackedAddress> for SocketAddr {
-    fn from(packed: PackedAddress) -> SocketAddr {
-        SocketAddr::new(Ipv6Addr::from(packed.ip).to_canonical(), packed.port)
-    }
-}
 
 impl BeaconHub {
     /// Creates a machine that knows no device.
@@ -476,6 +456,18 @@ impl Machine for BeaconHub {
                 slot.liveness.next_deadline(&self.rollout.policy_of(slot))
             }
         }
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        self.all_parts()
+    }
+
+    fn save_part(&self, now: Time, part: Part, out: &mut Vec<u8>) {
+        self.put_part(now, part, out);
+    }
+
+    fn load_part(&mut self, now: Time, part: Part, state: &mut &[u8]) -> Result<(), Damage> {
+        self.take_part(now, part, state)
     }
 }
 

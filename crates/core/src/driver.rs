@@ -13,7 +13,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::machine::{InputOf, Machine, Saved};
+use crate::machine::{InputOf, Machine};
 use crate::plain::Damage;
 use crate::tap::{Tap, Untapped};
 use crate::time::Time;
@@ -104,10 +104,7 @@ impl<M: Timed, T: Tap<M>> Driver<M, T> {
     ///
     /// # Errors
     /// The new machine has other settings. The present one stays.
-    pub fn reload(&mut self, now: Time, mut machine: M) -> Result<(), Damage>
-    where
-        M: Saved,
-    {
+    pub fn reload(&mut self, now: Time, mut machine: M) -> Result<(), Damage> {
         let (parts, mut state) = (self.machine.parts(), Vec::new());
         for part in &parts {
             self.machine.save_part(now, *part, &mut state);

@@ -32,7 +32,7 @@ use crate::driver::{Moved, Timed, Timer};
 use crate::gather;
 use crate::link::departure::LEAVE_LIMIT;
 use crate::link::{self, Context, Effect, Outbound, Peer, Writer};
-use crate::machine::{Deadline, Machine, Reason, Saved};
+use crate::machine::{Deadline, Machine, Reason};
 use crate::pages::Slots;
 use crate::plain::Damage;
 use crate::random::Random;
@@ -372,9 +372,7 @@ impl Machine for Hub {
             Part::Link(link) => self.slots.get(link)?.peer.next_deadline(),
         }
     }
-}
 
-impl Saved for Hub {
     fn parts(&self) -> Vec<Part> {
         self.all_parts()
     }

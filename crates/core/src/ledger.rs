@@ -34,6 +34,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use crate::cause::{Cause, Confidence, Scope};
 use crate::machine::{self, Deadline, Machine, kinds_of_input};
+use crate::plain::Damage;
 use crate::time::{Span, Time};
 use crate::wire::{Account, BootId, InstanceId};
 
@@ -461,6 +462,19 @@ impl Machine for Ledger {
     /// Old verdicts are forgotten at the next input.
     fn deadline_of(&self, (): ()) -> Option<Deadline> {
         None
+    }
+
+    fn parts(&self) -> Vec<()> {
+        alloc::vec![()]
+    }
+
+    fn save_part(&self, now: Time, (): (), out: &mut Vec<u8>) {
+        self.save(now, out);
+    }
+
+    fn load_part(&mut self, now: Time, (): (), state: &mut &[u8]) -> Result<(), Damage> {
+        *self = Ledger::load(now, state)?;
+        Ok(())
     }
 }
 

@@ -154,6 +154,19 @@ impl Machine for Link {
     fn deadline_of(&self, (): ()) -> Option<Deadline> {
         self.peer.next_deadline()
     }
+
+    fn parts(&self) -> Vec<()> {
+        alloc::vec![()]
+    }
+
+    fn save_part(&self, now: Time, (): (), out: &mut Vec<u8>) {
+        self.save(now, out);
+    }
+
+    fn load_part(&mut self, now: Time, (): (), state: &mut &[u8]) -> Result<(), Damage> {
+        *self = Link::load(now, self.settings.clone(), state)?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -35,6 +35,21 @@ pub trait Machine {
     /// is set, or if there is no such part.
     fn deadline_of(&self, part: Self::Part) -> Option<Deadline>;
 
+    /// Returns all parts that exist, in the order in which they must be loaded.
+    fn parts(&self) -> Vec<Self::Part>;
+
+    /// Appends the state of a part at `now` to `out`, with every time as an age or a time to come,
+    /// so that it can be loaded on another clock. All outputs have been polled: they are not part
+    /// of it. Nothing is appended for a part that does not exist.
+    fn save_part(&self, now: Time, part: Self::Part, out: &mut Vec<u8>);
+
+    /// Loads the state of a part from the front of `state`, into a new machine of the same
+    /// settings.
+    ///
+    /// # Errors
+    /// The state is damaged, or of a machine with other settings. The machine is of no use then.
+    fn load_part(&mut self, now: Time, part: Self::Part, state: &mut &[u8]) -> Result<(), Damage>;
+
     /// Returns the deadline of a machine that has one part.
     fn next_deadline(&self) -> Option<Deadline>
     where
@@ -42,23 +57,6 @@ pub trait Machine {
     {
         self.deadline_of(())
     }
-}
-
-/// A machine whose state can be saved, part by part, and loaded into a new machine of the same
-/// settings, also on another clock.
-pub trait Saved: Machine {
-    /// Returns all parts that exist, in the order in which they must be loaded.
-    fn parts(&self) -> Vec<Self::Part>;
-
-    /// Appends the state of a part at `now` to `out`, with every time as an age or a time to come.
-    /// Outputs that wait are not part of it. Nothing is appended for a part that does not exist.
-    fn save_part(&self, now: Time, part: Self::Part, out: &mut Vec<u8>);
-
-    /// Loads the state of a part from the front of `state`.
-    ///
-    /// # Errors
-    /// The state is damaged, or of a machine with other settings. The machine is of no use then.
-    fn load_part(&mut self, now: Time, part: Self::Part, state: &mut &[u8]) -> Result<(), Damage>;
 }
 
 /// An input: everything that can change a machine.

@@ -17,6 +17,7 @@ mod saved;
 mod suspects;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
 
@@ -28,6 +29,7 @@ use suspects::Suspects;
 
 use crate::cause::{Cause, Direction, Scope};
 use crate::machine::{self, Deadline, InputOf, Machine, Reason, kinds_of_input};
+use crate::plain::Damage;
 use crate::time::{Span, Time};
 
 /// The minimum number of verdicts in an outage: one or two may fall together by chance. For our own
@@ -446,6 +448,19 @@ impl Machine for Outages {
 
     fn deadline_of(&self, (): ()) -> Option<Deadline> {
         self.timers.first().map(|(at, _)| Deadline::exact(*at, Reason::Settle))
+    }
+
+    fn parts(&self) -> Vec<()> {
+        alloc::vec![()]
+    }
+
+    fn save_part(&self, now: Time, (): (), out: &mut Vec<u8>) {
+        self.save(now, out);
+    }
+
+    fn load_part(&mut self, now: Time, (): (), state: &mut &[u8]) -> Result<(), Damage> {
+        *self = Outages::load(now, state)?;
+        Ok(())
     }
 }
 

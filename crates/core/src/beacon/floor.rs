@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use super::Statement;
+use crate::plain::plain_struct;
 use crate::random::Random;
 use crate::time::{Span, Time};
 
@@ -19,7 +20,7 @@ pub const CHALLENGE_REST: Span = Span::from_secs(1);
 pub(super) const RENEWAL_COUNTER: u32 = 1 << 31;
 
 /// The floors of all groups.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Floors {
     groups: Vec<Floor>,
     /// The random hash seed, so that nobody can choose devices of one group.
@@ -36,7 +37,16 @@ pub(super) struct Floor {
     renewable_at: Time,
 }
 
+plain_struct! { Floors { groups, seed } }
+
+plain_struct! { Floor { challenge, counter, renewable_at } }
+
 impl Floors {
+    /// Whether these floors are for a table of the same size.
+    pub(super) fn are_like(&self, others: &Floors) -> bool {
+        self.groups.len() == others.groups.len()
+    }
+
     pub(super) fn new(places: u32, random: &mut Random) -> Floors {
         let seed = random.next_u64();
         let challenge = random.next_u32().max(1);

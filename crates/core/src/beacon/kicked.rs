@@ -1,7 +1,9 @@
 //! Kicked devices, which are refused for a while.
 
 use alloc::collections::{BTreeSet, VecDeque};
+use alloc::vec::Vec;
 
+use crate::plain::{Damage, Plain, Sink, Source};
 use crate::time::{Span, Time};
 
 /// How long a kicked device is refused. A device that is kicked sends on as before; without this it
@@ -13,12 +15,27 @@ pub const KICK_REST: Span = Span::from_secs(60);
 pub const KICKED: usize = 4_096;
 
 /// The devices that were kicked within [`KICK_REST`].
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Kicked {
     devices: BTreeSet<u64>,
     /// The same devices with the end of their rest. Each stands here once: a device that is refused
     /// is not online, and only one that is online can be kicked.
     order: VecDeque<(u64, Time)>,
+}
+
+impl Plain<'_> for Kicked {
+    fn put(&self, out: &mut Sink<'_>) {
+        self.order.iter().copied().collect::<Vec<_>>().put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+        let order = Vec::<(u64, Time)>::take(from)?;
+        let devices: BTreeSet<u64> = order.iter().map(|(device, _)| *device).collect();
+        if devices.len() != order.len() || order.len() > KICKED {
+            return Err(Damage::Illegal);
+        }
+        Ok(Kicked { devices, order: order.into() })
+    }
 }
 
 impl Kicked {

@@ -1,7 +1,104 @@
-//! The plain form of a device, for a saved state.
+//! The state of a beacon hub: what is common, and each device.
 
-use super::{PackedAddress, Slot};
-use crate::plain::plain_struct;
+use alloc::vec::Vec;
+
+use super::floor::Floors;
+use super::kicked::Kicked;
+use super::sweep::PolicyRollout;
+use super::{BeaconHub, Counters, Part, Slot};
+use crate::plain::{Damage, Plain, Sink, Source, plain_struct};
+use crate::random::Random;
+use crate::time::Time;
+
+/// What no device owns.
+struct Common {
+    serial: u64,
+    held_places: u32,
+    kicked: Kicked,
+    rollout: PolicyRollout,
+    draining: Option<u32>,
+    floors: Floors,
+    random: Random,
+    counters: Counters,
+}
+
+plain_struct! { Common {
+    serial,
+    held_places,
+    kicked,
+    rollout,
+    draining,
+    floors,
+    random,
+    counters
+} }
+
+plain_struct! { Counters { online, suspects, heard, challenged, replayed, full, kicked } }
+
+impl BeaconHub {
+    /// Returns all parts: first what is common, then the devices.
+    pub(super) fn all_parts(&self) -> Vec<Part> {
+        let devices = self.table.scan(0, usize::MAX).map(|(number, _)| Part::Device(number));
+        core::iter::once(Part::Common).chain(devices).collect()
+    }
+
+    pub(super) fn put_part(&self, now: Time, part: Part, out: &mut Vec<u8>) {
+        debug_assert!(self.outputs.is_empty(), "outputs are not part of the state");
+        let out = &mut Sink::state(now, out);
+        match part {
+            Part::Common => Common {
+                serial: self.serial,
+                held_places: self.held_places,
+                kicked: self.kicked.clone(),
+                rollout: self.rollout.clone(),
+                draining: self.draining,
+                floors: self.floors.clone(),
+                random: self.random.clone(),
+                counters: self.counters(),
+            }
+            .put(out),
+            Part::Device(number) => {
+                if let Some(entry) = self.table.get(number) {
+                    entry.device().put(out);
+                    entry.value.put(out);
+                }
+            }
+        }
+    }
+
+    pub(super) fn take_part(
+        &mut self,
+        now: Time,
+        part: Part,
+        state: &mut &[u8],
+    ) -> Result<(), Damage> {
+        let mut from = Source::state(now, state);
+        match part {
+            Part::Common => self.set_common(Common::take(&mut from)?)?,
+            Part::Device(number) => {
+                let (device, slot) = (u64::take(&mut from)?, Slot::take(&mut from)?);
+                if !self.table.put(number, device, slot) {
+                    return Err(Damage::Illegal);
+                }
+                self.rearm(number);
+            }
+        }
+        *state = from.rest();
+        Ok(())
+    }
+
+    fn set_common(&mut self, common: Common) -> Result<(), Damage> {
+        let Common { serial, held_places, kicked, rollout, draining, floors, random, counters } =
+            common;
+        if !floors.are_like(&self.floors) {
+            return Err(Damage::Settings);
+        }
+        (self.serial, self.held_places, self.draining) = (serial, held_places, draining);
+        (self.kicked, self.rollout, self.floors) = (kicked, rollout, floors);
+        (self.random, self.counters) = (random, counters);
+        Ok(())
+    }
+}
 
 plain_struct! { Slot {
     liveness,
@@ -14,8 +111,6 @@ plain_struct! { Slot {
     told_tenths,
     generation
 } }
-
-plain_struct! { PackedAddress { ip, port } }
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use super::{BeaconCommand, BeaconHub, Event, Slot};
 use crate::cause::Cause;
 use crate::liveness;
+use crate::plain::plain_struct;
 use crate::policy::Policy;
 use crate::time::{Span, Time};
 
@@ -16,7 +17,7 @@ pub(super) const SWEEP_STEP: usize = 1_024;
 pub(super) const SWEEP_PLACES: usize = 4_096;
 
 /// The replacement of one policy by another, device by device.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct PolicyRollout {
     policy: Policy,
     former: Policy,
@@ -27,6 +28,8 @@ pub(super) struct PolicyRollout {
     /// The policy of the next rollout.
     queued: Option<Policy>,
 }
+
+plain_struct! { PolicyRollout { policy, former, generation, next, queued } }
 
 impl PolicyRollout {
     pub(super) const fn new(policy: Policy) -> PolicyRollout {

@@ -96,6 +96,19 @@ impl<T> Table<T> {
         Some(number)
     }
 
+    /// Puts an entry at a free number, for a device that has none. Returns false if that is not so.
+    pub(super) fn put(&mut self, number: u32, device: u64, value: T) -> bool {
+        let entry = Entry { device, next: NONE, value };
+        if self.find(device).is_some() || !self.entries.put(number, entry) {
+            return false;
+        }
+        self.push_front(number, device);
+        if self.len() > self.bucket_count {
+            self.split_one();
+        }
+        true
+    }
+
     /// Removes an entry and frees its number.
     pub(super) fn remove(&mut self, number: u32) -> Option<T> {
         let entry = self.entries.remove(number)?;

@@ -242,14 +242,3 @@ impl Plain<'_> for Place {
         Place::new(u32::take(from)?).ok_or(Damage::Illegal)
     }
 }
-
-impl<'a, A: Plain<'a>, B: Plain<'a>> Plain<'a> for (A, B) {
-    fn put(&self, out: &mut Sink<'_>) {
-        self.0.put(out);
-        self.1.put(out);
-    }
-
-    fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
-        Ok((A::take(from)?, B::take(from)?))
-    }
-}

@@ -323,6 +323,19 @@ impl Machine for Departure {
             Phase::Over { .. } => None,
         }
     }
+
+    fn parts(&self) -> Vec<()> {
+        alloc::vec![()]
+    }
+
+    fn save_part(&self, now: Time, (): (), out: &mut Vec<u8>) {
+        self.save(now, out);
+    }
+
+    fn load_part(&mut self, now: Time, (): (), state: &mut &[u8]) -> Result<(), Damage> {
+        *self = Departure::load(now, state)?;
+        Ok(())
+    }
 }
 
 /// Returns whether the peer has acknowledged everything that the kernel was given, as far as this

@@ -30,6 +30,8 @@ impl ShardLoop<Streams> {
         while let Some(output) = self.hub.poll_output() {
             let (link, output) = match output {
                 hub::Output::Link { link, output } => (link, output),
+                // No link moves yet.
+                hub::Output::HandedOver { .. } => continue,
                 // Whoever comes is admitted, and has the identity that it claims.
                 hub::Output::Admit { link, admission } => {
                     self.traffic

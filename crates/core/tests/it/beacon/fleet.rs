@@ -11,6 +11,7 @@ use systole_core::beacon::{
 };
 use systole_core::driver::Driver;
 use systole_core::random::Random;
+use systole_core::tap::record::{Recorder, replay};
 use systole_core::wheel::TICK;
 use systole_core::{Policy, Span, Time};
 
@@ -58,7 +59,11 @@ struct Known {
 }
 
 struct World {
-    hub: Driver<BeaconHub>,
+    hub: Driver<BeaconHub, Recorder<BeaconHub>>,
+    settings: Settings,
+    /// Before one of this number of steps, the hub is saved and goes on as a new machine; 0 for
+    /// never.
+    reloads: u64,
     now: Time,
     random: Random,
     devices: Vec<SimulatedDevice>,
@@ -109,8 +114,11 @@ impl World {
         });
         let devices = devices.collect();
         let loss = [0, 10, 30][random.below(3) as usize];
+        let recorder = Recorder::new(&settings);
         World {
-            hub: Driver::new(Time::ZERO, BeaconHub::new(settings)),
+            hub: Driver::tapped(Time::ZERO, BeaconHub::new(settings.clone()), recorder),
+            settings,
+            reloads: [0, 1, 16][random.below(3) as usize],
             now: Time::ZERO,
             random,
             devices,
@@ -136,6 +144,10 @@ impl World {
 
     /// Performs the next event: a delivery, a deadline, or a statement of a device.
     fn step(&mut self) {
+        if self.reloads > 0 && self.random.below(self.reloads) == 0 {
+            let fresh = BeaconHub::new(self.settings.clone());
+            self.hub.reload(self.now, fresh).expect("the state is whole");
+        }
         let delivery = self.in_flight.first_key_value().map(|((at, _), _)| *at);
         let deadline = self.hub.next_deadline();
         let index = (0..self.devices.len()).min_by_key(|index| self.devices[*index].next).unwrap();
@@ -425,6 +437,9 @@ fn a_fleet_agrees_with_its_model_on_a_faulty_network() {
         }
         let expected = DEVICES.min(u64::from(world.max_beacons)) as usize;
         assert_eq!(world.online.len(), expected, "schedule {seed}");
+        // By a hub that is never saved.
+        let summary = replay::<BeaconHub>(&world.hub.into_tap().into_record());
+        assert_eq!(summary.map(|summary| summary.unrecorded), Ok(0), "schedule {seed}");
     }
     assert!(lost > 100 && moved > 1_000 && replayed > 10_000 && full > 100, "too few events");
     assert!(kicked > 100, "too few kicks");

@@ -692,20 +692,8 @@ impl Gateway {
                 home += 1;
                 continue;
             };
-            let (link, output) = match output {
-                Output::Link { link, output } => (link, output),
-                Output::Admit { link, admission } => {
-                    asked.push((link, admission, None));
-                    (link, link::Output::Admit)
-                }
-                Output::Own { link, admission, session } => {
-                    asked.push((link, admission, Some(session)));
-                    continue;
-                }
-                Output::HandedOver { link, state } => {
-                    assert!(self.moving.replace((link, state.to_vec())).is_none());
-                    continue;
-                }
+            let Some((link, output)) = of_link(output, &mut asked, &mut self.moving) else {
+                continue;
             };
             let index = self.peer_of_link.get(link as usize).copied().flatten();
             let index = index.expect("an output about a link that is not open");
@@ -719,7 +707,6 @@ impl Gateway {
                 check_oldest(index, self.hub_config.frame_memory, &held);
             }
             let peer = &mut peers[index];
-            let codec = peer.codec();
             let model = peer.gateway_model.as_mut().expect("accepted");
             // Whoever waits until it is admitted is not read.
             let reads = !model.awaits_admission();
@@ -727,13 +714,11 @@ impl Gateway {
             match output {
                 link::Output::Transmit { bytes, lane } => {
                     self.data_moved |= lane == link::Lane::Data;
-                    peer.to_peer.note_sent(bytes);
-                    peer.sent_policies.extend(retuned_detection(codec, bytes));
-                    peer.push_down(bytes, lane);
+                    send(peer, bytes, lane);
                 }
                 link::Output::Event(Event::Data { bytes, more, .. }) => {
                     self.data_moved = true;
-                    peer.to_gateway.receive(codec, bytes, more);
+                    peer.to_gateway.receive(peer.codec(), bytes, more);
                 }
                 link::Output::Event(Event::HeartbeatData(data)) => {
                     peer.to_gateway.receive_heartbeat_data(data);
@@ -853,6 +838,31 @@ fn check_verdict(
     let own_unread = peer.up.next().is_some_and(|arrival| arrival <= raw);
     assert!(!reads || !polled || !own_unread, "judged by a socket with bytes unread");
     assert!(!(judged && peer.healthy), "gateway's {index}: a verdict on a healthy peer");
+}
+
+/// Returns the output of a link; keeps what the hub itself asks for.
+fn of_link<'a>(
+    output: Output<'a>,
+    asked: &mut Vec<(u32, u32, Option<u64>)>,
+    moving: &mut Option<(u32, Vec<u8>)>,
+) -> Option<(u32, link::Output<'a>)> {
+    match output {
+        Output::Link { link, output } => return Some((link, output)),
+        Output::Admit { link, admission } => {
+            asked.push((link, admission, None));
+            return Some((link, link::Output::Admit));
+        }
+        Output::Own { link, admission, session } => asked.push((link, admission, Some(session))),
+        Output::HandedOver { link, state } => *moving = Some((link, state.to_vec())),
+    }
+    None
+}
+
+/// Sends frames of the gateway to a peer.
+fn send(peer: &mut Peer, bytes: &[u8], lane: link::Lane) {
+    peer.to_peer.note_sent(bytes);
+    peer.sent_policies.extend(retuned_detection(peer.codec(), bytes));
+    peer.push_down(bytes, lane);
 }
 
 /// Returns the incomplete frames of one hub: peer, the time from which the frame's time counts, and
