@@ -251,6 +251,7 @@ plain_enum! { LinkWorld<'a> {
     3 => Overflowed {}
     4 => Command { 0: command }
     5 => Warned { 0: error }
+    6 => Heard {}
 } }
 
 plain_struct! { SessionKey { session, epoch } }

@@ -303,6 +303,7 @@ impl fmt::Display for Incident {
         f.write_str(match self {
             Incident::Opened => "opened",
             Incident::Introduced => "handshake complete",
+            Incident::Heard { bytes: 0 } => "heard bytes without content",
             Incident::Heard { bytes: 1 } => "heard 1 byte",
             Incident::Heard { bytes } if *bytes < 4 => return write!(f, "heard {bytes} bytes"),
             Incident::Heard { bytes } => match next_size(*bytes) {

@@ -70,7 +70,8 @@ fn values_above_the_maximum_are_stored_as_the_maximum() {
 #[test]
 fn rounded_values_are_displayed_as_bounds() {
     let heard = |bytes| Incident::Heard { bytes }.to_string();
-    assert_eq!([heard(1), heard(2)], ["heard 1 byte", "heard 2 bytes"]);
+    let exact = ["heard bytes without content", "heard 1 byte", "heard 2 bytes"];
+    assert_eq!([heard(0), heard(1), heard(2)], exact);
     assert_eq!([heard(4), heard(1_024)], ["heard up to 5 bytes", "heard up to 1535 bytes"]);
     assert_eq!(heard(49_152), "heard 49152 bytes or more");
     let pong = |micros| Incident::Pong { rtt: Span::from_micros(micros) }.to_string();

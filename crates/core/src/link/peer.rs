@@ -105,6 +105,7 @@ impl Peer {
     ) -> Effect {
         match world {
             World::Received(bytes) => self.receive(now, bytes, context, out),
+            World::Heard => self.heard(now, out),
             World::Ended => {
                 self.decoder.discard();
                 self.conversation.handle_ended(now, context, out)
@@ -296,6 +297,32 @@ impl Peer {
         effect
     }
 
+    /// Handles bytes without plaintext. A sealed record takes longer to arrive than the segments
+    /// that carry it, and only the application can have sealed it.
+    fn heard(&mut self, now: Time, out: &mut Writer<'_>) -> Effect {
+        let was_trusted = self.hear(now, out);
+        if !self.conversation.awaits_admission() {
+            self.conversation.flight.heard(now, 0);
+        }
+        if self.conversation.is_patience_extended() {
+            self.conversation.restore_patience(out);
+        }
+        if was_trusted { Effect::None } else { Effect::Rearm }
+    }
+
+    /// Handles the evidence of bytes, whatever they are. Returns whether the peer was trusted
+    /// before.
+    #[inline]
+    fn hear(&mut self, now: Time, out: &mut Writer<'_>) -> bool {
+        let was_trusted = self.conversation.is_trusted();
+        if !was_trusted && self.conversation.liveness.is_kept() {
+            // A frame is not judged by the time for which its peer was kept.
+            self.decoder.restart_count(now);
+        }
+        self.conversation.hear(now, Evidence::Bytes, out);
+        was_trusted
+    }
+
     #[inline]
     fn receive(
         &mut self,
@@ -307,15 +334,10 @@ impl Peer {
         if bytes.is_empty() {
             return Effect::None;
         }
-        let was_trusted = self.conversation.is_trusted();
-        if !was_trusted && self.conversation.liveness.is_kept() {
-            // A frame is not judged by the time for which its peer was kept.
-            self.decoder.restart_count(now);
-        }
         let was_outstanding = self.conversation.outstanding.is_any();
         let rtt = self.conversation.liveness.rtt();
         let read = bytes.len();
-        self.conversation.hear(now, Evidence::Bytes, out);
+        let was_trusted = self.hear(now, out);
         match self.decode(now, bytes, context, out) {
             // The handshake that follows implies that it was heard.
             Decoded::All if self.conversation.awaits_admission() => {}

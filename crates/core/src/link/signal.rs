@@ -12,8 +12,11 @@ use crate::wire::{Account, CloseReason, DataKind};
 /// What the world did to a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum World<'a> {
-    /// Bytes arrived.
+    /// Bytes arrived: plaintext, where the transport is sealed.
     Received(&'a [u8]),
+    /// Bytes arrived that hold no plaintext: a part of a sealed record, or a record of the
+    /// transport itself. They are evidence of the application, as a part of a frame is.
+    Heard,
     /// The stream ended: the peer has closed its side. The peer may still read, so the link goes on
     /// sending until a reset arrives or [`HALF_CLOSED`](super::HALF_CLOSED) has passed. With the
     /// codec `line`, and before the handshake is complete, the link ends at once.
@@ -34,7 +37,8 @@ pub enum World<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// The next deadline may have come. Whoever hands it in has read the socket until it was empty,
-    /// or has handed in unread bytes before, because silence is judged now.
+    /// and with it what the transport had opened, or has handed in unread bytes before, because
+    /// silence is judged now.
     Deadline,
     /// The answer to [`Output::Examine`], before any other input for this link.
     Examined(Examination),

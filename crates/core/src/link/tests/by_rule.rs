@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::cause::Confidence;
+use crate::flight::Incident;
 use crate::wire::{Close, CloseReason, Frame};
 
 /// The errors by which a connection that stands reports a router, a firewall or the peer's host.
@@ -68,6 +69,31 @@ fn rule_1_a_part_of_a_frame_is_evidence() {
     assert_eq!(heard.recovered, [2_900]);
     let (at, verdict) = run(&mut link, 10_000, acknowledging).lost.unwrap();
     assert_eq!((at, verdict.last_heard), (5_900, now), "a new bound from the part");
+}
+
+#[test]
+fn rule_1_bytes_without_plaintext_are_evidence_and_no_part_of_a_frame() {
+    let mut link = link(Hung::End);
+    run(&mut link, 2_400, acknowledging);
+    let now = Time::from_millis(2_900);
+    link.handle(now, World::Heard);
+    let mut heard = Run::default();
+    poll(&mut link, now, &acknowledging, &mut heard);
+    assert_eq!(heard.recovered, [2_900]);
+    let incident = Incident::Heard { bytes: 0 };
+    assert!(link.flight().iter().any(|entry| entry.incident == incident));
+    let (at, verdict) = run(&mut link, 10_000, acknowledging).lost.unwrap();
+    assert_eq!((at, verdict.last_heard), (5_900, now), "a new bound");
+    assert_eq!(verdict.cause, Cause::AppHung, "it is judged as silent, not as a stalled frame");
+}
+
+#[test]
+fn rule_4_bytes_without_plaintext_do_not_extend_the_handshake() {
+    let settings = Settings::new(Codec::Native, Side::Accepting, Policy::default());
+    let due = Time::ZERO + settings.handshake_timeout;
+    let mut link = Link::new(Time::ZERO, settings, 1);
+    link.handle(Time::from_millis(1), World::Heard);
+    assert_eq!(link.next_deadline().map(|deadline| deadline.at), Some(due));
 }
 
 #[test]

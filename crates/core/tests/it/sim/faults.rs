@@ -75,6 +75,7 @@ fn connect(
         to_gateway_period,
         to_peer_period,
         doubted: Doubted::Nothing,
+        sealed: false,
     })
 }
 

@@ -509,11 +509,18 @@ impl Gateway {
                 Segment::Open => self.accept(raw, now, index, peers, random),
                 Segment::Bytes(bytes) => {
                     for piece in split_randomly(&bytes, random) {
+                        let sealed = peers[index].plan.sealed && random.below(4) == 0;
+                        if sealed && self.is_served(&peers[index]) {
+                            self.command(raw, index, link::World::Heard, peers, random);
+                        }
                         if self.is_served(&peers[index]) {
                             let input = link::World::Received(piece);
                             self.command(raw, index, input, peers, random);
                         }
                     }
+                }
+                Segment::NoPlaintext => {
+                    self.command(raw, index, link::World::Heard, peers, random);
                 }
                 Segment::Fin => self.command(raw, index, link::World::Ended, peers, random),
                 Segment::Reset => {

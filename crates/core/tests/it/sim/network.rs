@@ -17,6 +17,8 @@ pub(super) enum Segment {
     Open,
     /// Whole frames.
     Bytes(Vec<u8>),
+    /// Bytes that hold no plaintext.
+    NoPlaintext,
     /// The end of the stream.
     Fin,
     /// A reset of the connection.

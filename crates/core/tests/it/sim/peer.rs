@@ -27,6 +27,8 @@ pub(super) struct Plan {
     pub(super) to_peer_period: u64,
     /// What its socket shows whenever it is in doubt.
     pub(super) doubted: Doubted,
+    /// Whether its transport is sealed, so that some bytes hold no plaintext.
+    pub(super) sealed: bool,
 }
 
 /// A peer and both ends of its connection.
@@ -129,7 +131,7 @@ impl Peer {
     pub(super) fn run(&mut self, raw: u64, random: &mut Random) {
         while self.resets {
             let Some(segment) = self.down.take(raw) else { break };
-            if let Segment::Bytes(_) = segment {
+            if let Segment::Bytes(_) | Segment::NoPlaintext = segment {
                 self.up.send(raw, Segment::Reset, random);
             }
             self.resets = segment == Segment::Open;
@@ -140,11 +142,15 @@ impl Peer {
                 Segment::Open => {}
                 Segment::Bytes(bytes) => {
                     for piece in split_randomly(&bytes, random) {
+                        if self.open && self.plan.sealed && random.below(4) == 0 {
+                            self.handle(raw, link::World::Heard, random);
+                        }
                         if self.open {
                             self.handle(raw, link::World::Received(piece), random);
                         }
                     }
                 }
+                Segment::NoPlaintext => self.handle(raw, link::World::Heard, random),
                 Segment::Fin => self.handle(raw, link::World::Ended, random),
                 Segment::Reset => {
                     self.handle(
@@ -157,7 +163,11 @@ impl Peer {
         }
         if self.open && self.next_to_gateway <= raw {
             self.next_to_gateway = later(raw, self.plan.to_gateway_period, random);
-            self.send_message(raw, random);
+            if self.plan.sealed && random.below(3) == 0 {
+                self.up.send(raw, Segment::NoPlaintext, random);
+            } else {
+                self.send_message(raw, random);
+            }
         }
         let now = self.now(raw);
         let mut rounds = 0;
@@ -230,6 +240,9 @@ impl Peer {
 
     /// Sends the queued frames of the gateway, all of them if it `closes` the link.
     pub(super) fn flush_down(&mut self, raw: u64, closes: bool, random: &mut Random) {
+        if self.plan.sealed && random.below(8) == 0 {
+            self.down.send(raw, Segment::NoPlaintext, random);
+        }
         self.gateway_lanes.flush(raw, &mut self.down, closes, random);
     }
 

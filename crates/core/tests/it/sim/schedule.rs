@@ -41,6 +41,8 @@ pub(super) struct Outcome {
     pub(super) kept: u64,
     /// Peers that were hung at the bound: ended, or kept.
     pub(super) hung: u64,
+    /// Bytes without plaintext that answered a probe.
+    pub(super) without_plaintext: u64,
     /// Examinations whose progress was evidence.
     pub(super) progress: u64,
     /// Polls of the hub that were left without an answer.
@@ -75,6 +77,7 @@ impl Outcome {
             unread: self.unread + other.unread,
             kept: self.kept + other.kept,
             hung: self.hung + other.hung,
+            without_plaintext: self.without_plaintext + other.without_plaintext,
             progress: self.progress + other.progress,
             unanswered: self.unanswered + other.unanswered,
             rests: self.rests + other.rests,
@@ -92,6 +95,7 @@ impl Outcome {
         let verdicts = self.condemned > 100 && self.recovered > 100 && self.beats > 1_000;
         let frames = self.stalled > 10 && self.crowded_out > 10 && self.rests > 100;
         let world = self.hung > 10 && self.progress > 100 && self.unanswered > 100;
+        let world = world && self.without_plaintext > 100;
         let Admissions { delayed, refused, late } = self.admissions;
         let admissions = delayed > 1_000 && refused > 10 && late > 10;
         let kernel = self.patience > 1_000 && self.unread > 10 && self.kept > 10;
@@ -116,6 +120,7 @@ impl std::fmt::Display for Outcome {
         let Admissions { delayed, refused, late } = self.admissions;
         write!(f, "{rests} rests, {delayed} admissions delayed, {refused} refused, ")?;
         write!(f, "{late} answered too late, ")?;
+        write!(f, "{} probes answered without plaintext, ", self.without_plaintext)?;
         write!(f, "{} messages for many links, ", self.broadcasts)?;
         write!(f, "{} moves, {} reloads, ", self.moves, self.reloads)?;
         write!(f, "{} stalled frames, {} crowded out", self.stalled, self.crowded_out)
@@ -137,6 +142,7 @@ pub(super) fn run(seed: u64, verbose: bool) -> Outcome {
         outcome.unread += model.unread;
         outcome.kept += model.keeps;
         outcome.hung += model.hangs;
+        outcome.without_plaintext += model.without_plaintext;
         outcome.progress += model.progress;
         outcome.unanswered += model.unanswered;
         let malformed = |what| model.cause == Some(Cause::Protocol(what));
@@ -248,7 +254,16 @@ impl Schedule {
             7 => Doubted::Wakes,
             _ => Doubted::TakesSlowly,
         };
-        let plan = Plan { listener, settings, quality, to_gateway_period, to_peer_period, doubted };
+        let sealed = self.world.random.below(4) == 0;
+        let plan = Plan {
+            listener,
+            settings,
+            quality,
+            to_gateway_period,
+            to_peer_period,
+            doubted,
+            sealed,
+        };
         let role_at_gateway = self.world.gateway.hubs.listeners()[usize::from(listener)].role;
         // Without a handshake the first message introduces a peer, and it may never be sent.
         let has_handshake = codec.has_handshake();
