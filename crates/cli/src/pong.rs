@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use systole_core::Span;
 use systole_core::wire::Codec;
+use systole_net::transport::Plain;
 use systole_net::{Clock, listener};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -111,7 +112,7 @@ async fn pong(args: &Args, listener: &TcpListener, output: &mut Output) -> io::R
                     clients += 1;
                     let delay = Span::from(args.delay);
                     let connection = Connection::new(args.codec, clients, delay, clock);
-                    tokio::spawn(connection.serve(stream, peer, notices.clone()));
+                    tokio::spawn(connection.serve(stream, Plain, peer, notices.clone()));
                 }
                 Err(error) => {
                     output.error(&format!("a client could not be accepted: {error}"));

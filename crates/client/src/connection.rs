@@ -9,7 +9,7 @@ use systole_core::link::{Closing, Command as LinkCommand, Goodbye, Settings, Sid
 use systole_core::witness::Hearing;
 use systole_core::{Link, Machine, Span, Time};
 use systole_net::socket_options;
-use systole_net::transport::Socket;
+use systole_net::transport::{Plain, Socket, Transport};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -54,8 +54,8 @@ enum Wake {
 }
 
 /// A connected socket with the link machine that it serves.
-pub(crate) struct Connection {
-    socket: Socket<Stream>,
+pub(crate) struct Connection<T = Plain> {
+    socket: Socket<Stream, T>,
     link: Link,
     /// Maximum of data bytes that wait for the socket.
     queue_limit: usize,
@@ -76,13 +76,13 @@ pub(crate) struct Connection {
     has_sent: bool,
 }
 
-impl Connection {
+impl<T: Transport + Default> Connection<T> {
     /// Connects and completes the handshake.
     pub(crate) async fn open(
         params: LinkParams,
         clock: &mut LoopClock,
         shared: &Shared,
-    ) -> Result<Connection, ConnectError> {
+    ) -> Result<Connection<T>, ConnectError> {
         let stream = connect(&params.addr, params.options.connect_timeout).await?;
         let now = clock.turn(OPEN_ENDED);
         let mut connection = Connection::new(params, stream, now, clock, shared);
@@ -104,7 +104,7 @@ impl Connection {
         now: Time,
         clock: &LoopClock,
         shared: &Shared,
-    ) -> Connection {
+    ) -> Connection<T> {
         let LinkParams {
             options,
             mut introduction,
@@ -131,7 +131,7 @@ impl Connection {
         // An option that this system lacks is ignored; the machine keeps the bound without it.
         let _ = socket_options::prepare(&settings.patience, &stream);
         Connection {
-            socket: Socket::new(Stream(stream), ()),
+            socket: Socket::new(Stream(stream), T::default(), ()),
             link: Link::new(now, settings, seed),
             queue_limit: shared.queue_len(),
             buffer: vec![0; READ_BUFFER].into(),
@@ -215,6 +215,10 @@ impl Connection {
             }
         };
         tokio::select! {
+            // The kernel does not report what the transport holds.
+            () = std::future::ready(()), if self.may_read() && self.socket.holds_more() => {
+                Wake::Socket
+            }
             _ = stream.readable(), if self.may_read() => Wake::Socket,
             _ = stream.ready(Interest::ERROR), if !self.paused => Wake::SocketError,
             _ = stream.writable(), if !self.socket.is_flushed() => Wake::Socket,

@@ -252,6 +252,7 @@ plain_enum! { LinkWorld<'a> {
     4 => Command { 0: command }
     5 => Warned { 0: error }
     6 => Heard {}
+    7 => Illegal {}
 } }
 
 plain_struct! { SessionKey { session, epoch } }
@@ -429,6 +430,7 @@ plain_enum! { Malformed {
     10 => OutOfPlace {}
     11 => StalledFrame {}
     12 => OldestFrame {}
+    13 => Record {}
 } }
 
 plain_enum! { Saw {

@@ -299,6 +299,8 @@ pub enum Malformed {
     /// The incomplete frames of many links reached the limit of their memory, and this frame was
     /// the oldest of them.
     OldestFrame,
+    /// The transport cannot open a record.
+    Record,
 }
 
 impl Malformed {
@@ -318,6 +320,7 @@ impl Malformed {
             Malformed::OutOfPlace => "legal frame out of place",
             Malformed::StalledFrame => "stalled frame",
             Malformed::OldestFrame => "oldest frame at the memory limit",
+            Malformed::Record => "illegal record of the transport",
         }
     }
 }

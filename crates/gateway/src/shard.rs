@@ -34,6 +34,7 @@ use crate::stats::{Distributions, ShardStats};
 use crate::wake::wake_ups;
 use shard_loop::WAKER;
 use streams::Streams;
+use systole_net::transport::Plain;
 
 /// Everything that [`spawn`] needs to start one shard.
 #[derive(Debug)]
@@ -101,7 +102,7 @@ pub fn spawn(setup: ShardSetup) -> io::Result<Shard> {
     let (waker, wake_ups) = wake_ups(poll.registry(), WAKER)?;
     let (sender, receiver) = sync_channel(REQUESTS);
     let name = format!("shard-{}", setup.index);
-    let shard_loop = Streams::shard(poll, wake_ups, RequestQueue::new(receiver), setup)?;
+    let shard_loop = Streams::<Plain>::shard(poll, wake_ups, RequestQueue::new(receiver), setup)?;
     let thread = std::thread::Builder::new().name(name).spawn(move || shard_loop.run())?;
     Ok(Shard { requests: Requests::new(sender, waker), thread })
 }

@@ -9,7 +9,7 @@ use systole_core::policy::MAX_BOUND;
 use systole_core::wire::{Codec, Decoder, MAX_DATA, Malformed};
 use systole_core::{Link, Machine, Policy, Span, Time};
 use systole_net::Clock;
-use systole_net::transport::{ReadOutcome, Socket};
+use systole_net::transport::{ReadOutcome, Socket, Transport};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -77,12 +77,13 @@ impl Connection {
     pub(crate) async fn serve(
         mut self,
         stream: TcpStream,
+        transport: impl Transport,
         peer: SocketAddr,
         notices: mpsc::Sender<Notice>,
     ) {
         let kind = NoticeKind::Joined;
         let _ = notices.send(Notice { peer, at: self.clock.monotonic(), kind }).await;
-        let cause = match self.converse(stream, peer, &notices).await {
+        let cause = match self.converse(stream, transport, peer, &notices).await {
             Ok(()) => self.lost.unwrap_or(Cause::PeerExited),
             Err(Broken) => Cause::PeerReset,
         };
@@ -97,19 +98,25 @@ impl Connection {
     async fn converse(
         &mut self,
         stream: TcpStream,
+        transport: impl Transport,
         peer: SocketAddr,
         notices: &mpsc::Sender<Notice>,
     ) -> Result<(), Broken> {
         stream.set_nodelay(true).map_err(|_| Broken)?;
-        let mut socket = Socket::new(Stream(stream), ());
+        let mut socket = Socket::new(Stream(stream), transport, ());
         let mut buffer = vec![0; READ];
         while !socket.has_ended() && (self.lost.is_none() || !socket.is_flushed()) {
             let due = self.answers.next_due().filter(|_| socket.is_flushed());
             let wait = due.map(|due| due.less(self.clock.monotonic()).into());
+            let reads = socket.is_flushed() && self.lost.is_none() && !self.answers.is_full();
             let stream = socket.stream();
             tokio::select! {
                 _ = stream.writable(), if !socket.is_flushed() => flush(&mut socket)?,
-                _ = stream.readable(), if socket.is_flushed() && !self.answers.is_full() => {
+                // The kernel does not report what the transport holds.
+                () = std::future::ready(()), if reads && socket.holds_more() => {
+                    self.read(&mut socket, &mut buffer, peer, notices).await?;
+                }
+                _ = stream.readable(), if reads => {
                     self.read(&mut socket, &mut buffer, peer, notices).await?;
                 }
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
@@ -119,6 +126,8 @@ impl Connection {
                 }
             }
         }
+        socket.finish();
+        flush(&mut socket)?;
         socket.shutdown_write();
         Ok(())
     }
@@ -126,13 +135,13 @@ impl Connection {
     /// Reads once, and answers.
     async fn read(
         &mut self,
-        socket: &mut Socket<Stream>,
+        socket: &mut Socket<Stream, impl Transport>,
         buffer: &mut [u8],
         peer: SocketAddr,
         notices: &mpsc::Sender<Notice>,
     ) -> Result<(), Broken> {
         match socket.read(buffer) {
-            ReadOutcome::Bytes(count) => {
+            ReadOutcome::Bytes { count, .. } => {
                 let bytes = buffer.get(..count).unwrap_or_default();
                 for len in self.meter.measure(bytes) {
                     let kind = NoticeKind::Received(len);
@@ -142,7 +151,16 @@ impl Connection {
                 let at_once = self.handle(bytes);
                 send(socket, &at_once)
             }
-            ReadOutcome::Empty | ReadOutcome::Ended | ReadOutcome::Warned(_) => Ok(()),
+            ReadOutcome::Heard { .. } => {
+                self.link.handle(Time::ZERO + self.clock.monotonic(), World::Heard);
+                flush(socket)
+            }
+            ReadOutcome::Illegal => {
+                self.link.handle(Time::ZERO + self.clock.monotonic(), World::Illegal);
+                self.poll_outputs(self.clock.monotonic(), &mut Vec::new());
+                flush(socket)
+            }
+            ReadOutcome::Empty | ReadOutcome::Ended(_) | ReadOutcome::Warned(_) => Ok(()),
             ReadOutcome::Failed(_) => Err(Broken),
         }
     }
@@ -196,12 +214,12 @@ impl Connection {
 struct Broken;
 
 /// Sends `bytes`, which are whole frames; what the socket does not take now waits.
-fn send(socket: &mut Socket<Stream>, bytes: &[u8]) -> Result<(), Broken> {
+fn send(socket: &mut Socket<Stream, impl Transport>, bytes: &[u8]) -> Result<(), Broken> {
     socket.queue(bytes, &[(bytes.len(), Lane::Data)], 0, QUEUE).map_err(|_| Broken)?;
     flush(socket)
 }
 
-fn flush(socket: &mut Socket<Stream>) -> Result<(), Broken> {
+fn flush(socket: &mut Socket<Stream, impl Transport>) -> Result<(), Broken> {
     match socket.flush().failure {
         Some(_) => Err(Broken),
         None => Ok(()),

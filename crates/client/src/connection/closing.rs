@@ -6,13 +6,13 @@ use systole_core::witness::Past;
 use systole_core::{Machine, Time};
 use systole_net::examine::tcp_snapshot;
 use systole_net::socket_options;
-use systole_net::transport::ReadOutcome;
+use systole_net::transport::{ReadOutcome, Transport};
 
 use super::{Connection, READS_PER_TURN};
 use crate::loop_clock::LoopClock;
 use crate::shared::Shared;
 
-impl Connection {
+impl<T: Transport + Default> Connection<T> {
     /// Returns the record of this link for the next handshake; `None` in codecs without sessions.
     pub(super) fn past(&mut self, clock: &LoopClock) -> Option<Past> {
         let (session, now) = (self.translator.session, clock.now());
@@ -48,6 +48,7 @@ impl Connection {
     /// Sends the outbox and waits for the server to close its side; the departure decides how long.
     /// Returns whether the server has acknowledged everything.
     async fn leave(&mut self, clock: &mut LoopClock) -> bool {
+        self.socket.finish();
         let mut departure = Departure::new(clock.now(), LEAVE_LIMIT);
         if self.socket.has_ended() || self.translator.stage.is_farewell() {
             departure.handle(clock.now(), departure::World::Ended);
@@ -61,6 +62,7 @@ impl Connection {
             let planned = deadline.since(clock.now());
             let stream = self.socket.stream();
             tokio::select! {
+                () = std::future::ready(()), if self.socket.holds_more() => {}
                 _ = stream.readable(), if !self.socket.has_ended() => {}
                 _ = stream.writable(), if !self.socket.is_flushed() => {}
                 () = tokio::time::sleep(planned.into()) => {}
@@ -96,9 +98,9 @@ impl Connection {
                 return;
             }
             match self.socket.read(&mut self.buffer) {
-                ReadOutcome::Bytes(_) => {}
+                ReadOutcome::Bytes { .. } | ReadOutcome::Heard { .. } | ReadOutcome::Illegal => {}
                 ReadOutcome::Empty => return,
-                ReadOutcome::Ended => departure.handle(now, departure::World::Ended),
+                ReadOutcome::Ended(_) => departure.handle(now, departure::World::Ended),
                 ReadOutcome::Warned(_) => self.renew_registration(),
                 ReadOutcome::Failed(_) => return departure.handle(now, departure::World::Failed),
             }

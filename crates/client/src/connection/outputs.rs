@@ -8,11 +8,12 @@ use systole_core::witness::Hearing;
 use systole_core::{Machine, Time};
 use systole_net::examine::{examine, examine_socket};
 use systole_net::socket_options;
+use systole_net::transport::Transport;
 
 use super::Connection;
 use crate::shared::Shared;
 
-impl Connection {
+impl<T: Transport + Default> Connection<T> {
     /// Processes the machine's outputs, and writes as much as the socket takes.
     pub(super) fn process_outputs(&mut self, now: Time, shared: &Shared) {
         self.poll_outputs(now, shared);

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 
 use systole_core::link::{Answer, Command as LinkCommand, World};
 use systole_core::{Machine, Time};
-use systole_net::transport::ReadOutcome;
+use systole_net::transport::{ReadOutcome, Transport};
 use tokio::io::Interest;
 
 use super::{Connection, HOLD_UNTIL_RELEASED, READS_PER_TURN};
@@ -14,7 +14,7 @@ use crate::loop_clock::LoopClock;
 use crate::shared::Shared;
 use crate::stream::Stream;
 
-impl Connection {
+impl<T: Transport + Default> Connection<T> {
     /// Handles an expired deadline. Silence is judged only after everything in the kernel was read,
     /// by a direct call: the runtime may not yet know that the socket is readable.
     pub(super) fn handle_deadline(&mut self, now: Time, clock: &mut LoopClock, shared: &Shared) {
@@ -74,11 +74,16 @@ impl Connection {
     fn handle_read(&mut self, now: Time, read: ReadOutcome, shared: &Shared) -> bool {
         let input = match read {
             ReadOutcome::Empty => return false,
-            ReadOutcome::Bytes(count) => {
+            ReadOutcome::Bytes { count, .. } => {
                 self.hearing.heard(now);
                 World::Received(self.buffer.get(..count).unwrap_or_default())
             }
-            ReadOutcome::Ended => World::Ended,
+            ReadOutcome::Heard { .. } => {
+                self.hearing.heard(now);
+                World::Heard
+            }
+            ReadOutcome::Illegal => World::Illegal,
+            ReadOutcome::Ended(_) => World::Ended,
             ReadOutcome::Warned(error) => {
                 self.renew_registration();
                 World::Warned(error)
@@ -90,7 +95,7 @@ impl Connection {
         };
         self.link.handle(now, input);
         self.process_outputs(now, shared);
-        matches!(read, ReadOutcome::Bytes(_))
+        matches!(read, ReadOutcome::Bytes { .. } | ReadOutcome::Heard { .. })
     }
 
     /// Pauses reading while the mailbox is full, and resumes it. The machine holds its judgement
@@ -108,10 +113,18 @@ impl Connection {
     /// Reads what arrived before a write failed: possibly the server's CLOSE.
     pub(super) fn drain_after_write_error(&mut self, now: Time, shared: &Shared) {
         for _ in 0..READS_PER_TURN {
-            let ReadOutcome::Bytes(count) = self.socket.read_directly(&mut self.buffer) else {
-                return;
+            let input = match self.socket.read_directly(&mut self.buffer) {
+                ReadOutcome::Bytes { count, .. } => {
+                    World::Received(self.buffer.get(..count).unwrap_or_default())
+                }
+                ReadOutcome::Heard { .. } => World::Heard,
+                ReadOutcome::Empty
+                | ReadOutcome::Ended(_)
+                | ReadOutcome::Warned(_)
+                | ReadOutcome::Illegal
+                | ReadOutcome::Failed(_) => return,
             };
-            self.link.handle(now, World::Received(self.buffer.get(..count).unwrap_or_default()));
+            self.link.handle(now, input);
             self.poll_outputs(now, shared);
         }
     }

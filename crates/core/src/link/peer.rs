@@ -106,6 +106,7 @@ impl Peer {
         match world {
             World::Received(bytes) => self.receive(now, bytes, context, out),
             World::Heard => self.heard(now, out),
+            World::Illegal => self.conversation.end_by_malformed(now, Malformed::Record, out),
             World::Ended => {
                 self.decoder.discard();
                 self.conversation.handle_ended(now, context, out)

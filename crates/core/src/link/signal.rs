@@ -17,6 +17,8 @@ pub enum World<'a> {
     /// Bytes arrived that hold no plaintext: a part of a sealed record, or a record of the
     /// transport itself. They are evidence of the application, as a part of a frame is.
     Heard,
+    /// Bytes arrived that the transport cannot open.
+    Illegal,
     /// The stream ended: the peer has closed its side. The peer may still read, so the link goes on
     /// sending until a reset arrives or [`HALF_CLOSED`](super::HALF_CLOSED) has passed. With the
     /// codec `line`, and before the handshake is complete, the link ends at once.

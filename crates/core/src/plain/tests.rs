@@ -45,7 +45,7 @@ fn examination(chance: &mut Random) -> Examination {
 
 fn link_world<'a>(chance: &mut Random, pool: &'a [u8]) -> LinkWorld<'a> {
     let span = Span::from_nanos(chance.next_u64());
-    LinkWorld::Command(match chance.below(12) {
+    LinkWorld::Command(match chance.below(13) {
         0 => return LinkWorld::Received(bytes(chance, pool)),
         1 => return LinkWorld::Ended,
         2 => return LinkWorld::Failed(SocketError::HostUnreachable),
@@ -61,6 +61,7 @@ fn link_world<'a>(chance: &mut Random, pool: &'a [u8]) -> LinkWorld<'a> {
         8 => LinkCommand::Hold(span),
         9 => LinkCommand::Release,
         10 => return LinkWorld::Heard,
+        11 => return LinkWorld::Illegal,
         _ => {
             // `Other` of a byte that has a name must stay `Other`.
             let reason = CloseReason::Other(chance.below(12) as u8);

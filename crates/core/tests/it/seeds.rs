@@ -64,6 +64,7 @@ fn every_hub_input_is_in_the_record_seed() {
     let mut worlds = vec![
         link::World::Received(b"ping\n"),
         link::World::Heard,
+        link::World::Illegal,
         link::World::Overflowed,
         link::World::Ended,
         link::World::Warned(SocketError::NetworkUnreachable),

@@ -6,6 +6,7 @@ use systole_core::hub;
 use systole_core::link::{self, BeatKind, Closing, Event, Lane, Output};
 use systole_core::policy::Detection;
 use systole_core::{Policy, Span};
+use systole_net::transport::Transport;
 
 use super::shard_loop::ShardLoop;
 use super::sockets::Feedback;
@@ -14,7 +15,7 @@ use crate::logic::Piece;
 use crate::report::{Change, Fact, Heartbeat, Subject};
 use crate::stats::seconds;
 
-impl ShardLoop<Streams> {
+impl<T: Transport + Default> ShardLoop<Streams<T>> {
     /// Carries out the hub's outputs, and feeds back their results and the sends of the logic,
     /// until there are none left.
     #[inline]

@@ -8,9 +8,9 @@ use systole_core::wire::outbox::Outbox;
 use systole_core::{Machine, Span, Time};
 use systole_net::examine::tcp_snapshot;
 use systole_net::socket_options;
-use systole_net::transport::ReadOutcome;
+use systole_net::transport::{ReadOutcome, Transport};
 
-use super::sockets::{Conn, ConnState, Sockets};
+use super::sockets::{ConnState, Sockets};
 
 /// Maximum number of reads of one leaving socket per turn, so that the others get their share.
 const READS_PER_TURN: usize = 4;
@@ -75,7 +75,7 @@ impl Departures {
     }
 }
 
-impl Sockets {
+impl<T: Transport> Sockets<T> {
     /// Starts the leave-taking of a link that the hub has ended; it lasts at most `limit`.
     pub(super) fn start_leaving(&mut self, link: u32, now: Time, limit: Span) {
         self.flush();
@@ -88,10 +88,15 @@ impl Sockets {
         }
         conn.note.state = ConnState::Leaving;
         let has_ended = conn.has_ended();
+        conn.finish();
+        let only_the_close_is_left = conn.outbox().is_none();
         let entry = Entry { departure: Departure::new(now, limit), armed: None };
         self.departures.links.insert(link, entry);
         if has_ended {
             self.feed_departure(link, now, World::Ended);
+        }
+        if only_the_close_is_left {
+            self.write_queued(link);
         }
         self.continue_departure(link, now);
     }
@@ -130,7 +135,11 @@ impl Sockets {
                 ReadOutcome::Empty if self.has_fin(link) => World::Ended,
                 ReadOutcome::Empty => return false,
                 // A pending error is read after the end of the stream.
-                ReadOutcome::Bytes(_) | ReadOutcome::Warned(_) | ReadOutcome::Ended => continue,
+                ReadOutcome::Bytes { .. }
+                | ReadOutcome::Heard { .. }
+                | ReadOutcome::Illegal
+                | ReadOutcome::Warned(_)
+                | ReadOutcome::Ended(_) => continue,
             };
             self.feed_departure(link, now, input);
             return false;
@@ -149,7 +158,7 @@ impl Sockets {
     }
 
     fn has_fin(&self, link: u32) -> bool {
-        self.conns.get(link as usize).is_some_and(Conn::has_ended)
+        self.conns.get(link as usize).is_some_and(|conn| conn.has_ended())
     }
 
     /// Feeds a departure and carries out its outputs.
@@ -192,7 +201,9 @@ mod tests {
     use systole_core::link::Lane;
     use systole_core::link::departure::{EXAMINE_INTERVAL, FIN_WAIT, LEAVE_LIMIT, STALL};
 
-    use super::super::sockets::Note;
+    use systole_net::transport::Plain;
+
+    use super::super::sockets::{Conn, Note};
     use super::*;
 
     /// More than the kernel's buffers of one connection hold.
@@ -201,19 +212,23 @@ mod tests {
     const START: Time = Time::from_millis(1_000);
 
     /// Connects a link that leaves with `len` bytes queued; returns it with its peer.
-    fn leaving(sockets: &mut Sockets, listener: &TcpListener, len: usize) -> (u32, TcpStream) {
+    fn leaving(
+        sockets: &mut Sockets<Plain>,
+        listener: &TcpListener,
+        len: usize,
+    ) -> (u32, TcpStream) {
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
         let stream = mio::net::TcpStream::from_std(stream);
-        let link = sockets.conns.insert(Conn::new(stream, Note::NEW)) as u32;
+        let link = sockets.conns.insert(Conn::new(stream, Plain, Note::NEW)) as u32;
         sockets.transmit(link, Lane::Data, &vec![7; len]);
         sockets.start_leaving(link, START, LEAVE_LIMIT);
         (link, peer)
     }
 
     /// Expires departures up to `until` in virtual time, as the loop does.
-    fn run(sockets: &mut Sockets, until: Time) {
+    fn run(sockets: &mut Sockets<Plain>, until: Time) {
         while let Some(at) = sockets.departures.next_deadline().filter(|at| *at <= until) {
             sockets.expire_departures(at);
         }

@@ -12,7 +12,7 @@ use systole_core::budget::Budget;
 use systole_core::kernel::{Examination, Patience, SocketError};
 use systole_core::link::Lane;
 use systole_net::examine::examine_socket;
-use systole_net::transport::{ReadOutcome, Socket, Written};
+use systole_net::transport::{Plain, ReadOutcome, Socket, Transport, Written};
 use systole_net::{RouteLookup, socket_options};
 
 use super::departures::Departures;
@@ -34,11 +34,11 @@ pub(super) enum Feedback {
     Examine { route: bool },
 }
 
-/// One link's socket and its unsent frames.
-pub(super) type Conn = Socket<TcpStream, Note>;
+/// One link's socket, its transport and its unsent frames.
+pub(super) type Conn<T> = Socket<TcpStream, T, Note>;
 
 // The memory of a connection beside its link. A debug build of mio adds a field of its own.
-const _: () = assert!(cfg!(debug_assertions) || size_of::<Conn>() <= 24);
+const _: () = assert!(cfg!(debug_assertions) || size_of::<Conn<Plain>>() <= 24);
 
 /// What the shard notes of a socket.
 #[derive(Debug)]
@@ -66,8 +66,8 @@ pub(super) enum ConnState {
 
 /// All sockets of a shard, and the frames gathered for one of them.
 #[derive(Debug)]
-pub(super) struct Sockets {
-    pub(super) conns: Slab<Conn>,
+pub(super) struct Sockets<T> {
+    pub(super) conns: Slab<Conn<T>>,
     pub(super) feedback: VecDeque<(u32, Feedback)>,
     pub(super) bytes_out: u64,
     outbox_limit: usize,
@@ -88,8 +88,8 @@ pub(super) struct Sockets {
     routes: RouteLookup,
 }
 
-impl Sockets {
-    pub(super) fn new(outbox_limit: usize, outbox_memory: usize) -> Sockets {
+impl<T: Transport> Sockets<T> {
+    pub(super) fn new(outbox_limit: usize, outbox_memory: usize) -> Sockets<T> {
         Sockets {
             conns: Slab::new(),
             feedback: VecDeque::new(),
@@ -133,7 +133,10 @@ impl Sockets {
             return ReadOutcome::Empty;
         };
         let outcome = conn.read(scratch);
-        if let ReadOutcome::Failed(_) = outcome {
+        if conn.has_answer() {
+            let written = conn.flush();
+            self.note_written(link, &written);
+        } else if let ReadOutcome::Failed(_) = outcome {
             // A socket that has failed drops what was queued.
             self.count_outbox(link);
         }
@@ -191,8 +194,8 @@ impl Sockets {
         if let Some(conn) = self.conns.get_mut(link as usize) {
             let written = conn.write(&self.gathered);
             self.note_written(link, &written);
-            if written.bytes < self.gathered.len() {
-                self.queue(link, written.bytes);
+            if written.taken < self.gathered.len() {
+                self.queue(link, written.taken);
             }
         }
         self.gathered.clear();
@@ -211,7 +214,7 @@ impl Sockets {
         }
     }
 
-    /// Queues the gathered frames, of which the socket has taken the first `taken` bytes.
+    /// Queues the gathered frames, of which a write has taken the first `taken` bytes.
     #[cold]
     fn queue(&mut self, link: u32, taken: usize) {
         let Some(conn) = self.conns.get_mut(link as usize) else {
@@ -233,7 +236,7 @@ impl Sockets {
         }
     }
 
-    fn write_queued(&mut self, link: u32) {
+    pub(super) fn write_queued(&mut self, link: u32) {
         let Some(conn) = self.conns.get_mut(link as usize) else {
             return;
         };
@@ -242,7 +245,7 @@ impl Sockets {
         }
         let written = conn.flush();
         self.note_written(link, &written);
-        if self.conns.get(link as usize).is_some_and(Socket::is_flushed) {
+        if self.conns.get(link as usize).is_some_and(|conn| conn.outbox().is_none()) {
             self.count_outbox(link);
         }
     }

@@ -13,7 +13,7 @@ use systole_core::wire::CloseReason;
 use systole_core::{Span, Time};
 use systole_net::listener::BACKLOG;
 use systole_net::socket_options;
-use systole_net::transport::ReadOutcome;
+use systole_net::transport::{Plain, ReadOutcome, Transport};
 
 use super::acceptor::{Accepted, Acceptor, NewLink};
 use super::answer::Known;
@@ -65,8 +65,8 @@ const READINESS: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// The links of a shard: their sockets, and what answers their data.
 #[derive(Debug)]
-pub(super) struct Streams {
-    pub(super) sockets: Sockets,
+pub(super) struct Streams<T = Plain> {
+    pub(super) sockets: Sockets<T>,
     pub(super) acceptor: Acceptor,
     /// The buffer into which every socket of the shard is read.
     scratch: Box<[u8]>,
@@ -84,7 +84,7 @@ pub(super) struct Streams {
     accepted: u64,
 }
 
-impl Streams {
+impl<T: Transport + Default> Streams<T> {
     /// Makes the loop of one shard.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl Streams {
         wake_ups: WakeUps,
         requests: RequestQueue,
         setup: ShardSetup,
-    ) -> io::Result<ShardLoop<Streams>> {
+    ) -> io::Result<ShardLoop<Streams<T>>> {
         let mut settings = Vec::new();
         let mut listening = Vec::new();
         for (index, listener) in (0..).zip(setup.listeners) {
@@ -139,7 +139,7 @@ impl Streams {
     }
 }
 
-impl Traffic for Streams {
+impl<T: Transport + Default> Traffic for Streams<T> {
     type Hub = Hub;
 
     const EVENTS: usize = EVENTS;
@@ -147,7 +147,7 @@ impl Traffic for Streams {
     /// Four steps take 0.4 ms.
     const EXPIRIES_PER_TURN: usize = 4;
 
-    fn receive(shard: &mut ShardLoop<Streams>, events: &Events) -> io::Result<usize> {
+    fn receive(shard: &mut ShardLoop<Streams<T>>, events: &Events) -> io::Result<usize> {
         let reread = shard.read_unread();
         let mut read = 0;
         for (index, event) in events.iter().enumerate() {
@@ -164,20 +164,20 @@ impl Traffic for Streams {
         Ok(reread + read)
     }
 
-    fn carry_out(shard: &mut ShardLoop<Streams>) {
+    fn carry_out(shard: &mut ShardLoop<Streams<T>>) {
         shard.carry_out();
     }
 
-    fn limits(shard: &mut ShardLoop<Streams>) -> Option<(Time, Time)> {
+    fn limits(shard: &mut ShardLoop<Streams<T>>) -> Option<(Time, Time)> {
         shard.clock.advance();
         Some((shard.clock.limit(), shard.clock.horizon()))
     }
 
-    fn poll_and_judge(shard: &mut ShardLoop<Streams>, link: u32, limit: Time) {
+    fn poll_and_judge(shard: &mut ShardLoop<Streams<T>>, link: u32, limit: Time) {
         shard.answer_poll(link, limit);
     }
 
-    fn end_turn(shard: &mut ShardLoop<Streams>) {
+    fn end_turn(shard: &mut ShardLoop<Streams<T>>) {
         let now = shard.clock.now();
         let Streams { sockets, acceptor, .. } = &mut shard.traffic;
         sockets.expire_departures(now);
@@ -187,7 +187,7 @@ impl Traffic for Streams {
         }
     }
 
-    fn left_over(shard: &mut ShardLoop<Streams>, now: Time) -> LeftOver {
+    fn left_over(shard: &mut ShardLoop<Streams<T>>, now: Time) -> LeftOver {
         let counters = shard.hub.machine().counters();
         let Streams { sockets, acceptor, unread, data_moved, heartbeats_out, .. } =
             &mut shard.traffic;
@@ -203,7 +203,7 @@ impl Traffic for Streams {
         }
     }
 
-    fn publish_stats(shard: &mut ShardLoop<Streams>) {
+    fn publish_stats(shard: &mut ShardLoop<Streams<T>>) {
         let counters = shard.hub.machine().counters();
         let stats = &shard.stats;
         stats.links.set(u64::from(counters.links));
@@ -224,7 +224,7 @@ impl Traffic for Streams {
     }
 
     /// A peer that has not been accepted yet is a link too: closing the listener would reset it.
-    fn end_sessions(shard: &mut ShardLoop<Streams>) {
+    fn end_sessions(shard: &mut ShardLoop<Streams<T>>) {
         shard.traffic.acceptor.stop(shard.clock.now(), shard.poll.registry());
         shard.traffic.acceptor.end_pause();
         for _ in 0..LAST_ACCEPTS {
@@ -247,11 +247,11 @@ impl Traffic for Streams {
         }
     }
 
-    fn has_listener(shard: &ShardLoop<Streams>, listener: u16) -> bool {
+    fn has_listener(shard: &ShardLoop<Streams<T>>, listener: u16) -> bool {
         usize::from(listener) < shard.hub.machine().listeners().len()
     }
 
-    fn find(shard: &ShardLoop<Streams>, session: u64, visit: &mut dyn FnMut(&dyn Known)) {
+    fn find(shard: &ShardLoop<Streams<T>>, session: u64, visit: &mut dyn FnMut(&dyn Known)) {
         let hub = shard.hub.machine();
         if let Some(presence) = hub.find(session).and_then(|link| hub.presence(link)) {
             visit(&presence);
@@ -259,7 +259,7 @@ impl Traffic for Streams {
     }
 
     fn search(
-        shard: &ShardLoop<Streams>,
+        shard: &ShardLoop<Streams<T>>,
         from: u32,
         limit: usize,
         visit: &mut dyn FnMut(&dyn Known) -> bool,
@@ -269,7 +269,7 @@ impl Traffic for Streams {
         presences.cursor()
     }
 
-    fn order(shard: &mut ShardLoop<Streams>, session: u64, order: Order) -> bool {
+    fn order(shard: &mut ShardLoop<Streams<T>>, session: u64, order: Order) -> bool {
         let Some(link) = shard.hub.machine().find(session) else {
             return false;
         };
@@ -279,12 +279,12 @@ impl Traffic for Streams {
         true
     }
 
-    fn command(shard: &mut ShardLoop<Streams>, command: HubCommand<'static>) {
+    fn command(shard: &mut ShardLoop<Streams<T>>, command: HubCommand<'static>) {
         shard.hub.handle(shard.clock.now(), hub::World::Command(command));
         shard.carry_out();
     }
 
-    fn stop_accepting(shard: &mut ShardLoop<Streams>) {
+    fn stop_accepting(shard: &mut ShardLoop<Streams<T>>) {
         shard.traffic.acceptor.stop(shard.clock.now(), shard.poll.registry());
     }
 }
@@ -302,7 +302,7 @@ fn link_command(order: Order) -> link::Command<'static> {
     }
 }
 
-impl ShardLoop<Streams> {
+impl<T: Transport + Default> ShardLoop<Streams<T>> {
     /// Continues to read the sockets that may hold unread bytes. Returns how many.
     fn read_unread(&mut self) -> usize {
         let unread = std::mem::take(&mut self.traffic.unread);
@@ -346,9 +346,9 @@ impl ShardLoop<Streams> {
         1
     }
 
-    /// Reads a socket and feeds the hub. A read that does not fill the buffer has emptied a stream
-    /// socket (epoll(7), question 9), so a second read is needed only if the stream may have ended,
-    /// or if it holds urgent data, before which a read stops.
+    /// Reads a socket and feeds the hub. A read after which there is no more has emptied the socket
+    /// and its transport, so a second read is needed only if the stream may have ended, or if it
+    /// holds urgent data, before which a read stops.
     #[inline]
     fn readable(&mut self, link: u32, until_empty: bool) {
         if !self.traffic.sockets.is_open(link) {
@@ -365,11 +365,11 @@ impl ShardLoop<Streams> {
         let mut size = FIRST_READ;
         for _ in 0..READS_PER_TURN {
             let scratch = self.traffic.scratch.get_mut(..size).unwrap_or_default();
-            let input = match self.traffic.sockets.read(link, scratch) {
+            let (input, goes_on) = match self.traffic.sockets.read(link, scratch) {
                 ReadOutcome::Empty => return,
-                ReadOutcome::Bytes(count) => {
+                ReadOutcome::Bytes { count, more } => {
                     let took = self.receive(link, count);
-                    if count < size && !until_empty || !self.traffic.sockets.is_open(link) {
+                    if !more && !until_empty || !self.traffic.sockets.is_open(link) {
                         return;
                     }
                     if self.is_look_due() {
@@ -378,26 +378,18 @@ impl ShardLoop<Streams> {
                     size = if took < CHEAP_READ { LARGE_READ } else { FIRST_READ };
                     continue;
                 }
-                ReadOutcome::Warned(error) => {
-                    let input = link::World::Warned(error);
-                    self.hub.handle(now, hub::World::Link { link, input });
-                    self.carry_out();
-                    continue;
-                }
-                ReadOutcome::Ended => {
-                    let input = link::World::Ended;
-                    self.hub.handle(now, hub::World::Link { link, input });
-                    self.carry_out();
-                    if !self.traffic.sockets.is_open(link) {
-                        return;
-                    }
-                    // A pending error is read after the end of the stream.
-                    continue;
-                }
-                ReadOutcome::Failed(failure) => link::World::Failed(failure.error),
+                ReadOutcome::Heard { more } => (link::World::Heard, more || until_empty),
+                ReadOutcome::Warned(error) => (link::World::Warned(error), true),
+                // A pending error is read after the end of the stream.
+                ReadOutcome::Ended(_) => (link::World::Ended, true),
+                ReadOutcome::Illegal => (link::World::Illegal, false),
+                ReadOutcome::Failed(failure) => (link::World::Failed(failure.error), false),
             };
             self.hub.handle(now, hub::World::Link { link, input });
-            return self.carry_out();
+            self.carry_out();
+            if !goes_on || !self.traffic.sockets.is_open(link) {
+                return;
+            }
         }
         self.read_in_next_turn(link);
     }
@@ -457,7 +449,7 @@ impl ShardLoop<Streams> {
             return;
         }
         let link = entry.key() as u32;
-        entry.insert(Conn::new(stream, Note::NEW));
+        entry.insert(Conn::new(stream, T::default(), Note::NEW));
         self.traffic.accepted += 1;
         self.hub.handle(self.clock.now(), hub::World::Opened { link, listener, address });
         self.carry_out();

@@ -8,7 +8,7 @@ use systole_core::kernel::SocketError;
 use systole_core::link::Lane;
 use systole_core::wire::outbox::{Full, Outbox};
 
-use super::{Failure, ReadOutcome, Written};
+use super::{Failure, Opened, ReadOutcome, Transport, Written};
 use crate::examine::{outlived, socket_error};
 use crate::sockopt::TcpSocket;
 
@@ -43,11 +43,13 @@ where
     }
 }
 
-/// One link's socket and its unsent frames.
+/// One link's socket, its transport and its unsent frames.
 #[derive(Debug)]
-pub struct Socket<S, X = ()> {
+pub struct Socket<S, T, X = ()> {
     stream: S,
-    /// The frames that the socket has not accepted; `None` if there are none.
+    transport: T,
+    /// The frames that are not sealed and that the socket has not accepted; `None` if there are
+    /// none.
     outbox: Option<Box<Outbox>>,
     /// Whether the peer has closed its side.
     fin_received: bool,
@@ -57,10 +59,10 @@ pub struct Socket<S, X = ()> {
     pub note: X,
 }
 
-impl<S: Stream, X> Socket<S, X> {
+impl<S: Stream, T: Transport, X> Socket<S, T, X> {
     /// Creates the half of a connected socket that does not block.
-    pub const fn new(stream: S, note: X) -> Socket<S, X> {
-        Socket { stream, outbox: None, fin_received: false, failed: None, note }
+    pub const fn new(stream: S, transport: T, note: X) -> Socket<S, T, X> {
+        Socket { stream, transport, outbox: None, fin_received: false, failed: None, note }
     }
 
     /// Returns the stream.
@@ -73,14 +75,26 @@ impl<S: Stream, X> Socket<S, X> {
         self.stream = stream;
     }
 
-    /// Returns whether the peer sends nothing more: it has closed its side.
-    pub const fn has_ended(&self) -> bool {
-        self.fin_received
+    /// Returns whether the peer sends nothing more: it has closed its side, or the transport's.
+    pub fn has_ended(&self) -> bool {
+        self.fin_received || self.transport.has_closed()
     }
 
     /// Returns whether the socket has accepted everything that was to be sent.
-    pub const fn is_flushed(&self) -> bool {
-        self.outbox.is_none()
+    pub fn is_flushed(&self) -> bool {
+        self.outbox.is_none() && !self.transport.has_unsent()
+    }
+
+    /// Returns whether the transport has something to send of its own, as the answer to what was
+    /// read.
+    pub fn has_answer(&self) -> bool {
+        self.transport.has_unsent()
+    }
+
+    /// Returns whether a read finds something that the transport holds, without a new byte from the
+    /// kernel, which will not report it.
+    pub fn holds_more(&self) -> bool {
+        self.transport.holds_more()
     }
 
     /// Returns the queue of unsent frames; `None` if it is empty.
@@ -112,6 +126,10 @@ impl<S: Stream, X> Socket<S, X> {
         read: impl Fn(&S, &mut [u8]) -> io::Result<usize>,
         buffer: &mut [u8],
     ) -> ReadOutcome {
+        if self.transport.holds_more() {
+            // Whether the kernel holds more is not known now.
+            return self.open(buffer, 0, true);
+        }
         loop {
             return match read(&self.stream, buffer) {
                 Ok(0) if self.fin_received => self.take_error(),
@@ -121,15 +139,34 @@ impl<S: Stream, X> Socket<S, X> {
                 }
                 Ok(0) => {
                     self.fin_received = true;
-                    ReadOutcome::Ended
+                    match self.transport.end() {
+                        Some(end) => ReadOutcome::Ended(end),
+                        None => continue,
+                    }
                 }
-                Ok(count) => ReadOutcome::Bytes(count),
+                Ok(count) => {
+                    let filled = count == buffer.len();
+                    self.open(buffer, count, filled)
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self
                     .failed
                     .map_or(ReadOutcome::Empty, |it| ReadOutcome::Failed(Failure::repeated(it))),
                 Err(error) => self.classify(&error),
             };
+        }
+    }
+
+    /// Opens `received` bytes of `buffer`, or what the transport holds.
+    #[inline]
+    fn open(&mut self, buffer: &mut [u8], received: usize, filled: bool) -> ReadOutcome {
+        let opened = self.transport.open(buffer, received);
+        let more = filled || self.transport.holds_more();
+        match opened {
+            Opened::Plaintext(count) => ReadOutcome::Bytes { count, more },
+            Opened::Nothing => ReadOutcome::Heard { more },
+            Opened::Closed => ReadOutcome::Ended(super::End::Closed),
+            Opened::Illegal => ReadOutcome::Illegal,
         }
     }
 
@@ -181,15 +218,40 @@ impl<S: Stream, X> Socket<S, X> {
     pub fn write(&mut self, frames: &[u8]) -> Written {
         let mut written = Written::default();
         if self.failed.is_none() && self.outbox.is_none() {
-            match write_once(&self.stream, frames, &mut written.warning) {
-                Ok(count) => written.bytes = count,
-                Err(failure) => self.fail(failure, &mut written),
-            }
+            self.send(frames, &mut written);
         }
         written
     }
 
-    /// Queues frames of which the socket has taken the first `taken` bytes; `ends` has the end of
+    /// Sends what is sealed and then `plaintext`, one record after the other, until everything is
+    /// sent or the socket is full. Returns whether everything is sent.
+    #[inline]
+    fn send(&mut self, plaintext: &[u8], written: &mut Written) -> bool {
+        let mut taken = 0;
+        loop {
+            let bytes = self.transport.seal(plaintext.get(taken..).unwrap_or_default());
+            if bytes.is_empty() {
+                return true;
+            }
+            let len = bytes.len();
+            match write_once(&self.stream, bytes, &mut written.warning) {
+                Ok(count) => {
+                    written.bytes += count;
+                    taken += self.transport.sent(count);
+                    written.taken = taken;
+                    if count < len {
+                        return false;
+                    }
+                }
+                Err(failure) => {
+                    self.fail(failure, written);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Queues frames of which a write has taken the first `taken` bytes; `ends` has the end of
     /// each frame and its lane. The queue holds at most `limit` bytes of data. A socket that has
     /// failed drops the frames.
     ///
@@ -223,14 +285,29 @@ impl<S: Stream, X> Socket<S, X> {
     /// Writes queued frames until none is left or the socket is full.
     pub fn flush(&mut self) -> Written {
         let mut written = Written::default();
-        while let Some(outbox) = self.outbox.as_mut().filter(|outbox| !outbox.is_empty()) {
-            let front = outbox.front();
-            match write_once(&self.stream, front, &mut written.warning) {
+        if self.failed.is_some() {
+            return written;
+        }
+        loop {
+            let front = self.outbox.as_deref().map_or(&[][..], Outbox::front);
+            let bytes = self.transport.seal(front);
+            if bytes.is_empty() {
+                self.outbox = None;
+                return written;
+            }
+            let len = bytes.len();
+            match write_once(&self.stream, bytes, &mut written.warning) {
                 Ok(count) => {
-                    let all = count == front.len();
                     written.bytes += count;
-                    outbox.advance(count);
-                    if !all {
+                    let taken = self.transport.sent(count);
+                    written.taken += taken;
+                    if let Some(outbox) = self.outbox.as_mut().filter(|_| taken > 0) {
+                        outbox.advance(taken);
+                        if outbox.is_empty() {
+                            self.outbox = None;
+                        }
+                    }
+                    if count < len {
                         return written;
                     }
                 }
@@ -240,15 +317,22 @@ impl<S: Stream, X> Socket<S, X> {
                 }
             }
         }
-        self.outbox = None;
-        written
     }
 
-    /// Writes what is first in the queue, once, and drops the rest: the socket is about to be
-    /// closed, and a peer that only seems to be gone may still read a CLOSE.
+    /// Announces that no more frames come: once everything that is queued was sent, the transport
+    /// closes its side too.
+    pub fn finish(&mut self) {
+        self.transport.finish();
+    }
+
+    /// Writes what is first in the queue, and drops the rest: the socket is about to be closed, and
+    /// a peer that only seems to be gone may still read a CLOSE. The transport does not close its
+    /// side, so that the end is not taken for the end of the data.
     pub fn write_last_words(&mut self) {
-        if let Some(outbox) = self.outbox.take() {
-            let _ = write_once(&self.stream, outbox.front(), &mut None);
+        let outbox = self.outbox.take();
+        if self.failed.is_none() {
+            let front = outbox.as_deref().map_or(&[][..], Outbox::front);
+            self.send(front, &mut Written::default());
         }
     }
 

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::*;
 use crate::cause::Confidence;
 use crate::flight::Incident;
-use crate::wire::{Close, CloseReason, Frame};
+use crate::wire::{Close, CloseReason, Frame, Malformed};
 
 /// The errors by which a connection that stands reports a router, a firewall or the peer's host.
 const UNREACHABLE: [SocketError; 3] =
@@ -85,6 +85,17 @@ fn rule_1_bytes_without_plaintext_are_evidence_and_no_part_of_a_frame() {
     let (at, verdict) = run(&mut link, 10_000, acknowledging).lost.unwrap();
     assert_eq!((at, verdict.last_heard), (5_900, now), "a new bound");
     assert_eq!(verdict.cause, Cause::AppHung, "it is judged as silent, not as a stalled frame");
+}
+
+#[test]
+fn bytes_that_the_transport_cannot_open_end_the_link_without_an_answer() {
+    let mut link = link(Hung::End);
+    run(&mut link, 2_400, acknowledging);
+    link.handle(Time::from_millis(2_500), World::Illegal);
+    let mut seen = Run::default();
+    poll(&mut link, Time::from_millis(2_500), &acknowledging, &mut seen);
+    let verdict = seen.lost.map(|(_, verdict)| verdict.cause);
+    assert_eq!(verdict, Some(Cause::Protocol(Malformed::Record)));
 }
 
 #[test]

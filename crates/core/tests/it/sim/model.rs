@@ -287,6 +287,9 @@ impl Model {
                 self.without_plaintext += u64::from(self.first_probe.is_some());
                 self.hear(now);
             }
+            link::World::Illegal => {
+                self.turn.expects = Some(Cause::Protocol(Malformed::Record));
+            }
             link::World::Ended => self.half_close(now),
             link::World::Failed(error) => self.turn.expects = Some(self.cause_of(now, error)),
             link::World::Warned(_) => (self.warned, self.inquires) = (true, true),

@@ -2,9 +2,11 @@
 
 use std::cmp::Reverse;
 
+use systole_net::transport::Transport;
+
 use super::{ConnState, Feedback, Sockets};
 
-impl Sockets {
+impl<T: Transport> Sockets<T> {
     /// Returns the memory of all outboxes in bytes.
     pub(in crate::shard) fn outbox_bytes(&self) -> u64 {
         self.outboxes.held() as u64
@@ -46,20 +48,22 @@ mod tests {
     use systole_core::link::Lane;
     use systole_core::link::departure::LEAVE_LIMIT;
 
+    use systole_net::transport::Plain;
+
     use super::super::{Conn, Note};
     use super::*;
 
     /// Adds a connected socket whose peer does not read.
-    fn connect(sockets: &mut Sockets, listener: &TcpListener) -> (u32, TcpStream) {
+    fn connect(sockets: &mut Sockets<Plain>, listener: &TcpListener) -> (u32, TcpStream) {
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
-        let conn = Conn::new(mio::net::TcpStream::from_std(stream), Note::NEW);
+        let conn = Conn::new(mio::net::TcpStream::from_std(stream), Plain, Note::NEW);
         (sockets.conns.insert(conn) as u32, peer)
     }
 
     /// Sends until `done`.
-    fn send(sockets: &mut Sockets, link: u32, done: impl Fn(&Sockets) -> bool) {
+    fn send(sockets: &mut Sockets<Plain>, link: u32, done: impl Fn(&Sockets<Plain>) -> bool) {
         for _ in 0..100_000 {
             sockets.transmit(link, Lane::Data, &[7; 16 * 1024]);
             sockets.flush();

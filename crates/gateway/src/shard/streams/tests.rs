@@ -70,7 +70,7 @@ impl Bench {
         let requests = RequestQueue::new(requests);
         let poll = Poll::new().unwrap();
         let (waker, wake_ups) = wake_ups(poll.registry(), WAKER).unwrap();
-        let shard = Streams::shard(poll, wake_ups, requests, setup).unwrap();
+        let shard = Streams::<Plain>::shard(poll, wake_ups, requests, setup).unwrap();
         let peer = early.unwrap_or_else(|| TcpStream::connect(address).unwrap());
         let mut bench = Bench { shard, _requests: sender, waker, peer, session: 0 };
         bench.receive();
