@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use systole_core::Policy;
 use systole_core::wire::{CloseReason, MAX_HEARTBEAT_DATA};
+use systole_net::transport::{Plain, Transport};
 use tokio::sync::mpsc;
 
 use crate::driver::Driver;
@@ -40,10 +41,18 @@ impl Client {
     /// # Errors
     /// See [`ConnectError`]; returned no later than `connect_timeout` + `handshake_timeout`.
     pub async fn connect(addr: impl ToString, options: Options) -> Result<Client, ConnectError> {
+        Client::connect_over::<Plain>(addr.to_string(), options).await
+    }
+
+    /// Connects over another transport than the plain one.
+    async fn connect_over<T: Transport + Default + Send + Sync + 'static>(
+        addr: String,
+        options: Options,
+    ) -> Result<Client, ConnectError> {
         let shared = Arc::new(Shared::new(options.codec, options.send_queue));
         let (requests, inbox) = mpsc::channel(MAX_REQUESTS);
-        let mut driver = Driver::new(addr.to_string(), options, Arc::clone(&shared), inbox)?;
-        let connection = driver.open().await?;
+        let mut driver = Driver::new(addr, options, Arc::clone(&shared), inbox)?;
+        let connection = driver.open::<T>().await?;
         tokio::spawn(driver.run(connection));
         Ok(Client { shared, requests })
     }
@@ -143,3 +152,6 @@ impl fmt::Debug for Client {
         f.debug_struct("Client").field("connected", &self.shared.current_link().is_ok()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use systole_core::link::{Goodbye, Introduction};
 use systole_core::reconnect::{self, Next, Reconnect};
 use systole_core::wire::InstanceId;
 use systole_net::identity;
+use systole_net::transport::Transport;
 use tokio::sync::mpsc;
 
 use crate::carry_over::CarryOver;
@@ -53,13 +54,15 @@ impl Driver {
     }
 
     /// Opens the first link, handshake included.
-    pub(crate) async fn open(&mut self) -> Result<Connection, ConnectError> {
+    pub(crate) async fn open<T: Transport + Default>(
+        &mut self,
+    ) -> Result<Connection<T>, ConnectError> {
         let params = self.next_link_params(0)?;
         Connection::open(params, &mut self.clock, &self.shared).await
     }
 
     /// Serves one link after the other until the client ends.
-    pub(crate) async fn run(mut self, first: Connection) {
+    pub(crate) async fn run<T: Transport + Default>(mut self, first: Connection<T>) {
         let _guard = CloseGuard(Arc::clone(&self.shared));
         let mut connection = first;
         let ending = loop {
@@ -79,7 +82,7 @@ impl Driver {
         if self.carry_over.undelivered { Ending::Undelivered } else { Ending::Finished }
     }
 
-    async fn serve(&mut self, connection: Connection) -> LinkEnd {
+    async fn serve<T: Transport + Default>(&mut self, connection: Connection<T>) -> LinkEnd {
         if let Some(reconnect) = &mut self.reconnect {
             reconnect.handle(self.clock.now(), reconnect::Input::Established);
         }
@@ -93,10 +96,10 @@ impl Driver {
     }
 
     /// Retries until a link is established, the application closes the client, or the backoff ends.
-    async fn reconnect_after(
+    async fn reconnect_after<T: Transport + Default>(
         &mut self,
         mut farewell: Option<Goodbye>,
-    ) -> Result<Connection, Ending> {
+    ) -> Result<Connection<T>, Ending> {
         loop {
             let now = self.clock.turn(OPEN_ENDED);
             let Some(reconnect) = &mut self.reconnect else {
@@ -121,11 +124,11 @@ impl Driver {
     }
 
     /// Waits, then connects; a request to close ends both.
-    async fn wait_and_connect(
+    async fn wait_and_connect<T: Transport + Default>(
         &mut self,
         attempt: u32,
         delay: Span,
-    ) -> WorkResult<Result<Connection, ConnectError>> {
+    ) -> WorkResult<Result<Connection<T>, ConnectError>> {
         let sleep = tokio::time::sleep(Duration::from(delay));
         let waiting =
             run_until_close(&mut self.requests, &mut self.carry_over, &self.shared, sleep);

@@ -254,16 +254,4 @@ impl Meter {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_are_measured_instead_of_reads() {
-        let mut meter = Meter { decoder: Decoder::new(Codec::Native, 65_536), partial: 0 };
-        let stream = b"\x10\x01\x50\x05hello\x50\x00\x12\x02\x03abc";
-        let whole = meter.measure(stream);
-        assert_eq!(whole, [2, 7, 2, 6]);
-        let single: Vec<usize> = stream.iter().flat_map(|byte| meter.measure(&[*byte])).collect();
-        assert_eq!(single, whole);
-    }
-}
+mod tests;

@@ -1,5 +1,7 @@
 //! Tests of one shard's loop, whose turns the test runs: socket options, rests, waits.
 
+mod sealed;
+
 use std::net::{SocketAddr, TcpStream};
 
 use socket2::SockRef;
@@ -37,6 +39,31 @@ struct Bench {
     session: u64,
 }
 
+/// Returns what starts a shard with one listener.
+fn setup(
+    socket: std::net::TcpListener,
+    is_shared: bool,
+    settings: Settings,
+    logic: Logic,
+) -> ShardSetup {
+    ShardSetup {
+        index: 0,
+        listeners: vec![ShardListener { socket, is_shared, settings }],
+        clock: Clock::start(),
+        seed: 1,
+        max_links: 10,
+        outbox_limit: 32 << 20,
+        outbox_memory: 256 * 1024 * 1024,
+        frame_memory: 64 * 1024 * 1024,
+        longest_rest: LONG,
+        logic,
+        epochs: Arc::default(),
+        reports: crate::report::channels(1_000).0,
+        stats: Arc::default(),
+        distributions: Distributions::default(),
+    }
+}
+
 impl Bench {
     fn new(policy: Policy) -> Bench {
         Bench::with_listener(policy, false)
@@ -50,22 +77,7 @@ impl Bench {
         let early = is_shared.then(|| TcpStream::connect(address).unwrap());
         let settings =
             Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, policy) };
-        let setup = ShardSetup {
-            index: 0,
-            listeners: vec![ShardListener { socket, is_shared, settings }],
-            clock: Clock::start(),
-            seed: 1,
-            max_links: 10,
-            outbox_limit: 32 << 20,
-            outbox_memory: 256 * 1024 * 1024,
-            frame_memory: 64 * 1024 * 1024,
-            longest_rest: LONG,
-            logic: Logic::None,
-            epochs: Arc::default(),
-            reports: crate::report::channels(1_000).0,
-            stats: Arc::default(),
-            distributions: Distributions::default(),
-        };
+        let setup = setup(socket, is_shared, settings, Logic::None);
         let (sender, requests) = std::sync::mpsc::channel();
         let requests = RequestQueue::new(requests);
         let poll = Poll::new().unwrap();

@@ -62,7 +62,7 @@ impl Default for Records {
 
 impl Records {
     /// Seals a record without plaintext.
-    fn whisper(&mut self) {
+    pub(crate) fn whisper(&mut self) {
         self.add(NOTHING, &[]);
     }
 
