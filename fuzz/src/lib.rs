@@ -150,7 +150,8 @@ fn link_input(kind: u8, size: u8, bytes: &[u8]) -> Input<'_> {
     let span = Span::from_millis(u64::from(size) * 100);
     World::Command(match kind {
         0..64 => return World::Received(bytes).into(),
-        64..96 => Command::Send { bytes, more: size & 1 != 0, kind: DataKind::Eleven },
+        64..92 => Command::Send { bytes, more: size & 1 != 0, kind: DataKind::Eleven },
+        92..96 => return World::Heard.into(),
         96..128 => Command::HeartbeatData(bytes),
         128..160 => return Answer::Deadline.into(),
         160..200 => {
@@ -159,7 +160,8 @@ fn link_input(kind: u8, size: u8, bytes: &[u8]) -> Input<'_> {
         }
         200..210 => return Answer::Admitted(SessionKey { session: 1, epoch: 2 }).into(),
         210..215 => return Answer::Refused(CloseReason::Full.into()).into(),
-        215..220 => return World::Ended.into(),
+        215..219 => return World::Ended.into(),
+        219 => return World::Illegal.into(),
         220..225 => return World::Failed(SocketError::Reset).into(),
         225..230 => return World::Warned(SocketError::HostUnreachable).into(),
         230..235 => Command::Retune(Policy::demanding()),

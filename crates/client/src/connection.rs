@@ -215,7 +215,7 @@ impl<T: Transport + Default> Connection<T> {
             }
         };
         tokio::select! {
-            // The kernel does not report what the transport holds.
+            // A stream that was registered anew is not ready for what the transport holds.
             () = std::future::ready(()), if self.may_read() && self.socket.holds_more() => {
                 Wake::Socket
             }

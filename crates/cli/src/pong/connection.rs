@@ -112,10 +112,7 @@ impl Connection {
             let stream = socket.stream();
             tokio::select! {
                 _ = stream.writable(), if !socket.is_flushed() => flush(&mut socket)?,
-                // The kernel does not report what the transport holds.
-                () = std::future::ready(()), if reads && socket.holds_more() => {
-                    self.read(&mut socket, &mut buffer, peer, notices).await?;
-                }
+                // Ready until a read finds nothing, in the transport neither.
                 _ = stream.readable(), if reads => {
                     self.read(&mut socket, &mut buffer, peer, notices).await?;
                 }

@@ -62,6 +62,7 @@ impl<T: Transport + Default> Connection<T> {
             let planned = deadline.since(clock.now());
             let stream = self.socket.stream();
             tokio::select! {
+                // As in `wait`.
                 () = std::future::ready(()), if self.socket.holds_more() => {}
                 _ = stream.readable(), if !self.socket.has_ended() => {}
                 _ = stream.writable(), if !self.socket.is_flushed() => {}
