@@ -130,7 +130,13 @@ impl<T: Transport> Sockets<T> {
             return false;
         }
         for _ in 0..READS_PER_TURN {
-            let input = match self.read(link, scratch) {
+            let before = self.bytes_out;
+            let outcome = self.read(link, scratch);
+            if self.bytes_out > before {
+                // With an answer of the transport the socket took what was queued.
+                self.continue_departure(link, now);
+            }
+            let input = match outcome {
                 ReadOutcome::Failed(_) => World::Failed,
                 ReadOutcome::Empty if self.has_fin(link) => World::Ended,
                 ReadOutcome::Empty => return false,

@@ -138,7 +138,9 @@ impl<T: Transport> Sockets<T> {
         if conn.has_answer() {
             let written = conn.flush();
             self.note_written(link, &written);
-        } else if let ReadOutcome::Failed(_) = outcome {
+            self.count_outbox(link);
+        }
+        if let ReadOutcome::Failed(_) = outcome {
             // A socket that has failed drops what was queued.
             self.count_outbox(link);
         }

@@ -96,3 +96,32 @@ fn bytes_without_plaintext_keep_a_peer_alive_and_nothing_else_does() {
     assert!(clock.monotonic() > Span::from_millis(1_900), "the bound counts from the last of them");
     shard.stop();
 }
+
+#[test]
+fn a_queue_that_leaves_with_an_answer_of_the_transport_ends_the_sending() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let mut sockets = Sockets::<Records>::new(32 << 20, usize::MAX);
+    let stream = mio::net::TcpStream::from_std(stream);
+    let link = sockets.conns.insert(Conn::new(stream, Records::default(), Note::NEW));
+    while sockets.conns[link].outbox().is_none() {
+        sockets.transmit(link as u32, Lane::Data, &[7; MAX_RECORD]);
+        sockets.flush();
+    }
+    let now = Time::from_millis(1_000);
+    sockets.start_leaving(link as u32, now, Span::from_secs(60));
+    // Makes room, which the loop is not told here.
+    peer.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let mut buffer = vec![0; 1 << 20];
+    while peer.read(&mut buffer).is_ok() {}
+    peer.write_all(Records::default().seal(&[])).unwrap();
+    while sockets.conns[link].stream().peek(&mut [0]).is_err() {}
+    assert!(!sockets.conns[link].is_flushed());
+    sockets.drain_until_fin(link as u32, now, &mut buffer);
+    assert!(sockets.conns[link].is_flushed());
+    peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let end = peer.read_to_end(&mut Vec::new());
+    assert!(end.is_ok(), "our side is closed: {end:?}");
+}
