@@ -79,6 +79,11 @@ impl ReportSender {
         (!self.backlog.is_empty()).then(|| now + RETRY)
     }
 
+    /// Returns whether facts about a session wait.
+    pub(crate) fn holds(&self, session: u64) -> bool {
+        self.backlog.holds(session)
+    }
+
     /// Returns how many ended sessions hold their places, because their last fact still waits.
     pub(crate) fn places_held(&self) -> usize {
         self.backlog.left()

@@ -1,8 +1,11 @@
 //! Requests from the control plane to a shard.
 
+use std::any::Any;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError};
 
 use systole_core::flight::Flight;
+use systole_core::link::{Command, Goodbye};
+use systole_core::wire::CloseReason;
 use systole_core::{Policy, Span, Time, hub};
 use tokio::sync::oneshot;
 
@@ -61,12 +64,34 @@ pub enum Request {
         /// The channel for the answer: whether the session was online here.
         reply: oneshot::Sender<bool>,
     },
+    /// Moves a session with its link to another shard of the same listeners.
+    Move {
+        /// The session's number.
+        session: u64,
+        /// The other shard.
+        to: Requests,
+        /// The channel for the answer: whether the session goes. If not, it stays here, or it was
+        /// not online here.
+        reply: oneshot::Sender<bool>,
+    },
+    /// A link comes from another shard.
+    Arrive(Parcel),
     /// Gives a command to all links.
     Command(hub::HubCommand<'static>),
     /// Stops listening, once the peers that have queued at the shard's own sockets are accepted.
     StopAccepting,
     /// Ends the shard and closes its sockets.
     Stop,
+}
+
+/// A link that moves: what one shard packs, another of the same kind unpacks.
+pub struct Parcel(pub(crate) Box<dyn Any + Send>);
+
+impl std::fmt::Debug for Parcel {
+    /// Without the content, which includes bytes of the peer.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Parcel")
+    }
 }
 
 /// An order to one session.
@@ -83,6 +108,21 @@ pub enum Order {
     Release,
     /// Puts this policy in force.
     Retune(Policy),
+}
+
+impl From<Order> for Command<'static> {
+    fn from(order: Order) -> Command<'static> {
+        match order {
+            Order::Kick { stay_away } => Command::Close(Goodbye {
+                reason: CloseReason::Kicked,
+                stay_away,
+                return_after: Span::ZERO,
+            }),
+            Order::Hold(span) => Command::Hold(span),
+            Order::Release => Command::Release,
+            Order::Retune(policy) => Command::Retune(policy),
+        }
+    }
 }
 
 /// Selects sessions; a field that is `None` matches all.
@@ -143,6 +183,16 @@ impl Requests {
             TrySendError::Disconnected(_) => Refused::Gone,
         })?;
         self.waker.wake().map_err(|_| Refused::Gone)
+    }
+
+    /// Sends a request and wakes the shard; gives the request back if the shard refuses it.
+    pub(crate) fn deliver(&self, request: Request) -> Result<(), Request> {
+        self.sender.try_send(request).map_err(|error| match error {
+            TrySendError::Full(request) | TrySendError::Disconnected(request) => request,
+        })?;
+        // A shard that has ended while the request came in takes none.
+        let _ = self.waker.wake();
+        Ok(())
     }
 }
 

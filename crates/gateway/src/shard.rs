@@ -11,6 +11,7 @@ pub(crate) mod answer;
 mod carry;
 mod departures;
 mod listening;
+mod moving;
 pub(crate) mod shard_loop;
 mod sockets;
 mod streams;

@@ -207,6 +207,10 @@ fn simulate_shard(shard: u64, requests: &Receiver<Request>, received: &Received)
                 note(format!("{shard}: {order:?} {session:x}"));
                 let _ = reply.send(link_of(session).is_some());
             }
+            Request::Move { reply, .. } => {
+                let _ = reply.send(false);
+            }
+            Request::Arrive(_) => {}
             Request::Command(command) => note(format!("{shard}: {command:?}")),
             Request::StopAccepting => note(format!("{shard}: stop accepting")),
             Request::Stop => return,

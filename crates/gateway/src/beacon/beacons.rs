@@ -22,7 +22,7 @@ use super::mesh::Mesh;
 use super::socket::Datagrams;
 use super::{BeaconSetup, BeaconShard};
 use crate::report::{Change, Fact, PauseReason};
-use crate::request::{Order, RequestQueue};
+use crate::request::{Order, Parcel, RequestQueue, Requests};
 use crate::shard::answer::Known;
 use crate::shard::shard_loop::{LeftOver, LoopSetup, ShardLoop, Traffic};
 use crate::stats::{BeaconStats, seconds};
@@ -233,6 +233,13 @@ impl Traffic for Beacons {
         while presences.next().is_some_and(|presence| visit(&Device { listener, presence })) {}
         presences.cursor()
     }
+
+    /// The number of a device chooses its shard.
+    fn hand_over(_: &mut ShardLoop<Beacons>, _: u64, _: &Requests) -> bool {
+        false
+    }
+
+    fn arrive(_: &mut ShardLoop<Beacons>, _: Parcel) {}
 
     /// A retune of one device is not offered: all devices of a listener have the same bound.
     fn order(shard: &mut ShardLoop<Beacons>, session: u64, order: Order) -> bool {

@@ -46,6 +46,11 @@ impl Kind {
 }
 
 impl Backlog {
+    /// Returns whether facts about a session wait.
+    pub(super) fn holds(&self, session: u64) -> bool {
+        self.sessions.contains_key(&session)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.order.is_empty()
     }

@@ -15,7 +15,7 @@ use crate::logic::Piece;
 use crate::report::{Change, Fact, Heartbeat, Subject};
 use crate::stats::seconds;
 
-impl<T: Transport + Default> ShardLoop<Streams<T>> {
+impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
     /// Carries out the hub's outputs, and feeds back their results and the sends of the logic,
     /// until there are none left.
     #[inline]
@@ -31,13 +31,15 @@ impl<T: Transport + Default> ShardLoop<Streams<T>> {
         while let Some(output) = self.hub.poll_output() {
             let (link, output) = match output {
                 hub::Output::Link { link, output } => (link, output),
-                // No link moves yet.
-                hub::Output::HandedOver { .. } => continue,
+                hub::Output::HandedOver { state, .. } => {
+                    self.traffic.handed_over = Some(state.to_vec());
+                    continue;
+                }
                 // Whoever comes is admitted, and has the identity that it claims.
                 hub::Output::Admit { link, admission } => {
-                    self.traffic
-                        .answers
-                        .push_back(hub::World::Identified { link, admission }.into());
+                    self.traffic.sockets.suspend(link);
+                    let answer = hub::World::Identified { link, admission };
+                    self.traffic.answers.push_back(answer.into());
                     continue;
                 }
                 hub::Output::Own { session, .. } => {
@@ -58,6 +60,9 @@ impl<T: Transport + Default> ShardLoop<Streams<T>> {
                 Output::Examine { route } => self.traffic.sockets.request_examination(link, route),
                 Output::Patience(patience) => self.traffic.sockets.follow(link, &patience),
                 Output::Event(event) => {
+                    if let Event::Established { .. } = event {
+                        self.traffic.resume(link);
+                    }
                     if let Some(reportable) = Reportable::of(event) {
                         self.report(link, reportable);
                     }

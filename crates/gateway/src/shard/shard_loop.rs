@@ -15,7 +15,7 @@ use super::answer::Known;
 use crate::loop_clock::LoopClock;
 use crate::report::ReportChannels;
 use crate::report_sender::ReportSender;
-use crate::request::{Order, RequestQueue};
+use crate::request::{Order, Parcel, RequestQueue, Requests};
 use crate::stats::{Distributions, ShardStats};
 use crate::wake::WakeUps;
 
@@ -75,6 +75,12 @@ pub(crate) trait Traffic: Sized {
         limit: usize,
         visit: &mut dyn FnMut(&dyn Known) -> bool,
     ) -> Option<u32>;
+
+    /// Moves a session to another shard. Returns whether it goes.
+    fn hand_over(shard: &mut ShardLoop<Self>, session: u64, to: &Requests) -> bool;
+
+    /// Takes over what another shard has sent.
+    fn arrive(shard: &mut ShardLoop<Self>, parcel: Parcel);
 
     /// Gives an order to one session. Returns whether the session is online here.
     fn order(shard: &mut ShardLoop<Self>, session: u64, order: Order) -> bool;

@@ -60,6 +60,9 @@ impl Note {
 pub(super) enum ConnState {
     /// The hub has the link.
     Open,
+    /// The hub has the link, and the peer waits for its admission: the socket is not read, and
+    /// whether it is readable is noted.
+    Waiting,
     /// The hub has ended the link, and its last bytes are being delivered; see [`Departures`].
     Leaving,
     /// The connection is marked for close.
@@ -116,7 +119,39 @@ impl<T: Transport> Sockets<T> {
 
     /// Whether the hub still has this link.
     pub(super) fn is_open(&self, link: u32) -> bool {
-        self.conns.get(link as usize).is_some_and(|conn| conn.note.state == ConnState::Open)
+        self.conns.get(link as usize).is_some_and(|conn| match conn.note.state {
+            ConnState::Open | ConnState::Waiting => true,
+            ConnState::Leaving | ConnState::Marked => false,
+        })
+    }
+
+    /// Whether the peer waits for its admission.
+    pub(super) fn is_waiting(&self, link: u32) -> bool {
+        self.conns.get(link as usize).is_some_and(|conn| conn.note.state == ConnState::Waiting)
+    }
+
+    /// Stops reading a socket whose peer waits for its admission.
+    pub(super) fn suspend(&mut self, link: u32) {
+        if let Some(conn) = self.conns.get_mut(link as usize)
+            && conn.note.state == ConnState::Open
+        {
+            conn.note.state = ConnState::Waiting;
+        }
+    }
+
+    /// Reads a socket again. Returns whether something has come meanwhile.
+    pub(super) fn resume(&mut self, link: u32) -> bool {
+        let conn = self.conns.get_mut(link as usize);
+        conn.filter(|conn| conn.note.state == ConnState::Waiting).is_some_and(|conn| {
+            conn.note.state = ConnState::Open;
+            std::mem::take(&mut conn.note.unread)
+        })
+    }
+
+    /// Takes a socket out, with all that waits for it.
+    pub(super) fn take(&mut self, link: u32) -> Option<Conn<T>> {
+        self.outboxes.set(link, None);
+        self.conns.try_remove(link as usize)
     }
 
     /// Whether the loop reads this socket in the next turn without an event.

@@ -23,7 +23,7 @@ use super::sockets::{Conn, Note, Sockets};
 use super::{ShardListener, ShardSetup};
 use crate::epochs::Epochs;
 use crate::logic::Logic;
-use crate::request::{Order, RequestQueue};
+use crate::request::{Order, Parcel, RequestQueue, Requests};
 use crate::wake::WakeUps;
 
 /// The token of the first listener. Listeners have the tokens just below the waker's; a link's
@@ -59,9 +59,10 @@ const LAST_ACCEPTS: usize = BACKLOG as usize;
 
 /// The readiness for which links are registered. Priority shows urgent data.
 #[cfg(target_os = "linux")]
-const READINESS: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+pub(super) const READINESS: Interest =
+    Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 #[cfg(not(target_os = "linux"))]
-const READINESS: Interest = Interest::READABLE.add(Interest::WRITABLE);
+pub(super) const READINESS: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// The links of a shard: their sockets, and what answers their data.
 #[derive(Debug)]
@@ -71,11 +72,13 @@ pub(super) struct Streams<T = Plain> {
     /// The buffer into which every socket of the shard is read.
     scratch: Box<[u8]>,
     /// Links whose sockets may hold unread bytes for which no further edge will come.
-    unread: Vec<u32>,
+    pub(super) unread: Vec<u32>,
     pub(super) logic: Logic,
     /// Answers to the hub, to be handed in once its outputs have been carried out.
     pub(super) answers: VecDeque<hub::Input<'static>>,
     pub(super) epochs: Arc<Epochs>,
+    /// The state of a link that moves, from the hub.
+    pub(super) handed_over: Option<Vec<u8>>,
     /// Whether data was received or sent in this turn.
     pub(super) data_moved: bool,
     /// The heartbeats sent before this turn.
@@ -84,7 +87,7 @@ pub(super) struct Streams<T = Plain> {
     accepted: u64,
 }
 
-impl<T: Transport + Default> Streams<T> {
+impl<T: Transport + Default + Send + 'static> Streams<T> {
     /// Makes the loop of one shard.
     ///
     /// # Errors
@@ -127,6 +130,7 @@ impl<T: Transport + Default> Streams<T> {
             logic: setup.logic,
             answers: VecDeque::new(),
             epochs: setup.epochs,
+            handed_over: None,
             data_moved: false,
             heartbeats_out: 0,
             bytes_in: 0,
@@ -139,7 +143,7 @@ impl<T: Transport + Default> Streams<T> {
     }
 }
 
-impl<T: Transport + Default> Traffic for Streams<T> {
+impl<T: Transport + Default + Send + 'static> Traffic for Streams<T> {
     type Hub = Hub;
 
     const EVENTS: usize = EVENTS;
@@ -269,11 +273,19 @@ impl<T: Transport + Default> Traffic for Streams<T> {
         presences.cursor()
     }
 
+    fn hand_over(shard: &mut ShardLoop<Streams<T>>, session: u64, to: &Requests) -> bool {
+        shard.hand_over(session, to)
+    }
+
+    fn arrive(shard: &mut ShardLoop<Streams<T>>, parcel: Parcel) {
+        shard.arrive(parcel);
+    }
+
     fn order(shard: &mut ShardLoop<Streams<T>>, session: u64, order: Order) -> bool {
         let Some(link) = shard.hub.machine().find(session) else {
             return false;
         };
-        let input = link::World::Command(link_command(order));
+        let input = link::World::Command(order.into());
         shard.hub.handle(shard.clock.now(), hub::World::Link { link, input });
         shard.carry_out();
         true
@@ -289,20 +301,7 @@ impl<T: Transport + Default> Traffic for Streams<T> {
     }
 }
 
-fn link_command(order: Order) -> link::Command<'static> {
-    match order {
-        Order::Kick { stay_away } => link::Command::Close(Goodbye {
-            reason: CloseReason::Kicked,
-            stay_away,
-            return_after: Span::ZERO,
-        }),
-        Order::Hold(span) => link::Command::Hold(span),
-        Order::Release => link::Command::Release,
-        Order::Retune(policy) => link::Command::Retune(policy),
-    }
-}
-
-impl<T: Transport + Default> ShardLoop<Streams<T>> {
+impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
     /// Continues to read the sockets that may hold unread bytes. Returns how many.
     fn read_unread(&mut self) -> usize {
         let unread = std::mem::take(&mut self.traffic.unread);
@@ -339,7 +338,9 @@ impl<T: Transport + Default> ShardLoop<Streams<T>> {
             || event.is_read_closed()
             || event.is_error()
             || event.is_priority();
-        if readable && !self.traffic.sockets.is_unread(link) {
+        if readable && self.traffic.sockets.is_waiting(link) {
+            self.readable_while_waiting(link, event.is_read_closed());
+        } else if readable && !self.traffic.sockets.is_unread(link) {
             let until_empty = event.is_read_closed() || event.is_error() || has_urgent_data(event);
             self.readable(link, until_empty);
         }
@@ -469,6 +470,10 @@ impl<T: Transport + Default> ShardLoop<Streams<T>> {
     /// Reads a socket whose link is to be judged, and has it judged if it was read to the end. A
     /// link that stays unread is named again at each tick, so a read here must not stop early.
     fn answer_poll(&mut self, link: u32, now: Time) {
+        if self.traffic.sockets.is_waiting(link) {
+            self.hub.judge(now, link);
+            return self.carry_out();
+        }
         // A socket left unread has had its reads of this turn.
         if !self.traffic.sockets.is_unread(link) {
             self.readable(link, false);

@@ -1,6 +1,7 @@
 //! Tests of one shard with plain blocking sockets.
 
 mod memory;
+mod moving;
 mod to_all;
 
 use std::collections::BTreeMap;

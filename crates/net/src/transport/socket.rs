@@ -70,6 +70,11 @@ impl<S: Stream, T: Transport, X> Socket<S, T, X> {
         &self.stream
     }
 
+    /// Returns the stream, as its registration needs it.
+    pub const fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// Replaces the stream by another handle of the same socket.
     pub fn replace_stream(&mut self, stream: S) {
         self.stream = stream;

@@ -13,7 +13,7 @@ impl<T: Transport> Sockets<T> {
     }
 
     /// Counts the memory of a link's outbox anew.
-    pub(super) fn count_outbox(&mut self, link: u32) {
+    pub(in crate::shard) fn count_outbox(&mut self, link: u32) {
         let outbox = self.conns.get(link as usize).and_then(|conn| conn.outbox());
         let memory = outbox.map(|outbox| outbox.memory());
         self.outboxes.set(link, memory.map(|memory| (Reverse(memory), memory)));
@@ -31,7 +31,9 @@ impl<T: Transport> Sockets<T> {
             conn.discard_data();
             match conn.note.state {
                 // In front, so that nothing is sent behind the gap that the discarded data leaves.
-                ConnState::Open => self.feedback.push_front((link, Feedback::Overflowed)),
+                ConnState::Open | ConnState::Waiting => {
+                    self.feedback.push_front((link, Feedback::Overflowed))
+                }
                 ConnState::Leaving => self.give_up(link),
                 ConnState::Marked => {}
             }

@@ -1,6 +1,7 @@
 //! Tests of one shard's loop, whose turns the test runs: socket options, rests, waits.
 
 mod sealed;
+mod waiting;
 
 use std::net::{SocketAddr, TcpStream};
 

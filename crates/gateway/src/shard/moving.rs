@@ -1,0 +1,137 @@
+//! Links that move from one shard to another, with all that waits for them: the state in the hub,
+//! the socket with its transport and its unsent frames, and answers that the hub has not had.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use mio::Token;
+use systole_core::hub;
+use systole_core::kernel::SocketError;
+use systole_core::link;
+use systole_net::transport::Transport;
+
+use super::shard_loop::ShardLoop;
+use super::sockets::{Conn, ConnState, Feedback};
+use super::streams::{READINESS, Streams};
+use crate::request::{Parcel, Request, Requests};
+
+/// A link on its way.
+#[derive(Debug)]
+struct Packed<T> {
+    conn: Conn<T>,
+    /// The state from [`hub::Output::HandedOver`].
+    state: Vec<u8>,
+    feedback: Vec<Feedback>,
+}
+
+impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
+    /// Moves the link of a session to another shard. Returns false, and changes nothing, if the
+    /// session is not online here, if facts about it wait, which must not be overtaken by facts
+    /// from there, or if the other shard takes no request now.
+    pub(super) fn hand_over(&mut self, session: u64, to: &Requests) -> bool {
+        let Some(link) = self.hub.machine().find(session) else {
+            return false;
+        };
+        if self.reports.holds(session) || !self.traffic.sockets.is_open(link) {
+            return false;
+        }
+        let Some(packed) = self.pack(link) else {
+            return false;
+        };
+        let parcel = Parcel(Box::new(packed));
+        match to.deliver(Request::Arrive(parcel)) {
+            Ok(()) => true,
+            Err(Request::Arrive(parcel)) => {
+                self.arrive(parcel);
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Takes a link out of this shard.
+    fn pack(&mut self, link: u32) -> Option<Packed<T>> {
+        self.hub.handle(self.clock.now(), hub::World::HandOver { link });
+        self.carry_outputs();
+        let Some(state) = self.traffic.handed_over.take() else {
+            // A command for all links, which has just reached it, has ended it.
+            self.carry_out();
+            return None;
+        };
+        let sockets = &mut self.traffic.sockets;
+        // Commands for all links that have just reached it may have been answered by the socket.
+        sockets.flush();
+        let (own, others): (VecDeque<_>, _) =
+            mem::take(&mut sockets.feedback).into_iter().partition(|(of, _)| *of == link);
+        sockets.feedback = others;
+        let mut conn = sockets.take(link)?;
+        self.traffic.forget_unread(link);
+        // It fails only for a socket that is not registered.
+        let _ = self.poll.registry().deregister(conn.stream_mut());
+        // What the other links have had in return is fed back by the caller's next step.
+        let feedback = own.into_iter().map(|(_, feedback)| feedback).collect();
+        self.carry_out();
+        Some(Packed { conn, state, feedback })
+    }
+
+    /// Takes a link over that another shard has packed.
+    pub(super) fn arrive(&mut self, Parcel(parcel): Parcel) {
+        let Ok(packed) = parcel.downcast::<Packed<T>>() else {
+            return;
+        };
+        let Packed { mut conn, state, feedback } = *packed;
+        let entry = self.traffic.sockets.conns.vacant_entry();
+        let link = entry.key() as u32;
+        let token = Token(entry.key());
+        let registered = self.poll.registry().register(conn.stream_mut(), token, READINESS);
+        conn.note.state = ConnState::Open;
+        entry.insert(conn);
+        let now = self.clock.now();
+        self.hub.handle(now, hub::World::TakenOver { link, state: &state });
+        let answers = feedback.into_iter().map(|feedback| (link, feedback));
+        self.traffic.sockets.feedback.extend(answers);
+        self.carry_out();
+        if registered.is_err() {
+            let input = link::World::Failed(SocketError::Local);
+            self.hub.handle(now, hub::World::Link { link, input });
+            return self.carry_out();
+        }
+        self.traffic.sockets.count_outbox(link);
+        self.traffic.sockets.writable(link, now);
+        // The transport may hold plaintext, of which the kernel reports nothing.
+        self.traffic.sockets.set_unread(link, false);
+        self.read_in_next_turn(link);
+        self.carry_out();
+    }
+}
+
+impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
+    /// Notes that a socket is readable whose peer waits for its admission. If the peer has closed
+    /// its side, that withdraws its login.
+    pub(super) fn readable_while_waiting(&mut self, link: u32, is_closed: bool) {
+        self.traffic.sockets.set_unread(link, true);
+        if is_closed {
+            let input = link::World::Ended;
+            self.hub.handle(self.clock.now(), hub::World::Link { link, input });
+            self.carry_out();
+        }
+    }
+}
+
+impl<T> Streams<T> {
+    /// Reads the socket of a peer again that was admitted.
+    pub(super) fn resume(&mut self, link: u32)
+    where
+        T: Transport,
+    {
+        if self.sockets.resume(link) {
+            self.sockets.set_unread(link, true);
+            self.unread.push(link);
+        }
+    }
+
+    /// Drops a link from those that are read in the next turn.
+    fn forget_unread(&mut self, link: u32) {
+        self.unread.retain(|unread| *unread != link);
+    }
+}
