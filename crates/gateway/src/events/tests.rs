@@ -11,6 +11,8 @@ use systole_core::{Policy, Span, Time};
 use super::*;
 use crate::report::{Change, PauseReason, Subject};
 
+mod golden;
+
 const STREAM: u64 = 0xabc;
 
 fn names() -> Names {

@@ -1,0 +1,134 @@
+//! The JSON and the log line of every kind of event, which users rely on, compared with a file.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use systole_core::cause::{Cause, Confidence, Direction, Scope, Verdict};
+use systole_core::diagnosis::{Ground, Grounds};
+use systole_core::ledger::Note;
+use systole_core::{Policy, Span, Time};
+use tracing_subscriber::fmt;
+
+use super::{events, fact};
+use crate::config::Log;
+use crate::events::{Body, Event, Loss, OutageInfo, Revision};
+use crate::logs::Logs;
+use crate::report::{Change, PauseReason};
+
+/// The number of kinds of event; a new kind adds an example below.
+const KINDS: usize = 15;
+
+#[test]
+fn every_event_has_the_json_and_the_log_line_of_the_golden_file() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/events/tests/golden.txt");
+    let golden = std::fs::read_to_string(path).unwrap();
+    let examples = examples();
+    let kinds: BTreeSet<_> = examples.iter().map(|event| event.body.kind()).collect();
+    assert_eq!(kinds.len(), KINDS, "{kinds:?}");
+    let mut written = String::new();
+    for event in &examples {
+        written += &serde_json::to_string(event).unwrap();
+        written += "\n";
+        written += &log_line(event);
+    }
+    assert!(written == golden, "the events are now:\n{written}");
+}
+
+/// Returns one event of each kind, and two where a field may be absent.
+fn examples() -> Vec<Arc<Event>> {
+    let events = events(100);
+    let mut examples: Vec<_> =
+        changes().into_iter().map(|change| events.publish(fact(7, change))).collect();
+    let session = || events.names().session(fact(7, Change::Suspect).subject);
+    let revision = Revision {
+        from: "unknown",
+        to: "middlebox_forgot",
+        loss: Loss::new(Cause::MiddleboxForgot),
+        confidence: Confidence::High.name(),
+        detail: "a middlebox forgot the connection".into(),
+        because: "neither end had closed".into(),
+        idle_ms: Some(90_000),
+        kept: Box::new((7, Cause::MiddleboxForgot, Confidence::High, Note::NewBoot)),
+    };
+    let outage = OutageInfo {
+        outage: 1,
+        network: Some("192.0.2.0/24".to_owned()),
+        listener: Some("native".into()),
+        affected: 9,
+        of_online: 12,
+        hosts: 4,
+        returned: 3,
+        recovered: true,
+        began_ms: 60_000,
+        last_ms: 61_000,
+    };
+    let ours = OutageInfo { network: None, listener: None, ..outage.clone() };
+    let bodies = [
+        Body::VerdictRevised { session: session(), revision },
+        Body::Outage(outage.clone()),
+        Body::Outage(ours),
+        Body::OutageOver(outage),
+        Body::Stalled { shard: 1, absent_ms: 900, suspended_ms: 40 },
+        events.names().paused(1, PauseReason::LinkLimit),
+        events.names().paused(1, PauseReason::HostLimit),
+        Body::AcceptingResumed { shard: 1 },
+    ];
+    examples.extend(bodies.into_iter().map(|body| events.publish_body(60_000, body)));
+    examples
+}
+
+fn changes() -> Vec<Change> {
+    let grounds = Grounds::of(&[Ground::KernelSilent, Ground::BytesAcknowledged]);
+    let (cause, confidence) = (Cause::Unreachable, Confidence::High);
+    let verdict = Verdict {
+        cause: Cause::PathLost { direction: Direction::Outbound, scope: Scope::Flow },
+        confidence,
+        at: Time::from_millis(50_007),
+        due: Time::from_millis(50_000),
+        last_heard: Time::from_millis(20_000),
+        probes: 3,
+        grounds,
+    };
+    let early = Verdict { cause: Cause::PeerReset, grounds: Grounds::default(), ..verdict };
+    let (asked, lasted) = (Span::from_secs(2), Span::from_secs(20));
+    vec![
+        Change::Join { policy: Policy::default(), account: None },
+        Change::Suspect,
+        Change::Warned { cause, confidence, grounds },
+        Change::Recovered,
+        Change::Hung(Cause::AppHung),
+        Change::Overdue,
+        Change::Retuned(Policy::demanding()),
+        Change::Moved { from: ([192, 0, 2, 9], 4_711).into() },
+        Change::Leave { verdict, asked, lasted, flight: None },
+        Change::Leave { verdict: early, asked, lasted, flight: None },
+    ]
+}
+
+/// Returns the line that `event` leaves in the log, as JSON without the time.
+fn log_line(event: &Event) -> String {
+    let sink = Sink::default();
+    let writer = sink.clone();
+    let lines = fmt().without_time().with_target(false).json().flatten_event(true);
+    let subscriber = lines.with_writer(move || writer.clone()).finish();
+    let logs = Logs::detached(&Log::default());
+    tracing::subscriber::with_default(subscriber, || logs.event(event));
+    let bytes = sink.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+/// Keeps what is written.
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
