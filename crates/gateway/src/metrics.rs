@@ -57,27 +57,11 @@ impl Metrics {
 
     /// Counts revised verdicts and outages; other events are counted by the shards.
     pub(crate) fn count(&self, body: &Body) {
-        match body {
-            Body::VerdictRevised { revision, .. } => {
-                let labels = [("from", revision.from), ("to", revision.to)];
-                self.distributions.revised.get_or_create(&labels).inc();
-            }
-            Body::Outage(_) => {
-                self.distributions.outages.inc();
-            }
-            Body::OutageOver(_)
-            | Body::Join { .. }
-            | Body::Leave { .. }
-            | Body::Suspect(_)
-            | Body::Recovered(_)
-            | Body::Hung { .. }
-            | Body::Warned { .. }
-            | Body::Overdue(_)
-            | Body::Retuned { .. }
-            | Body::Moved { .. }
-            | Body::Stalled { .. }
-            | Body::AcceptingPaused { .. }
-            | Body::AcceptingResumed { .. } => {}
+        if let Body::VerdictRevised { revision, .. } = body {
+            let labels = [("from", revision.from), ("to", revision.to)];
+            self.distributions.revised.get_or_create(&labels).inc();
+        } else if let Body::Outage(_) = body {
+            self.distributions.outages.inc();
         }
     }
 

@@ -171,6 +171,49 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Returns what the change is about.
+    pub fn topic(&self) -> Topic {
+        match self {
+            Change::Join { .. } => Topic::Join,
+            Change::Leave { .. } => Topic::Leave,
+            Change::Retuned(_) => Topic::Policy,
+            Change::Moved { .. } => Topic::Address,
+            Change::Suspect | Change::Hung(_) | Change::Overdue => Topic::Doubt,
+            Change::Warned { .. } => Topic::Warning,
+            Change::Recovered => Topic::Recovery,
+        }
+    }
+}
+
+/// What a change is about. While facts wait, a later one replaces an earlier one of its own topic
+/// alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Topic {
+    /// The session came online.
+    Join,
+    /// The session ended.
+    Leave,
+    /// The policy in force.
+    Policy,
+    /// The peer's address.
+    Address,
+    /// The peer is in doubt, or past its bound.
+    Doubt,
+    /// The cause of a possible verdict is known.
+    Warning,
+    /// The end of doubt and warning.
+    Recovery,
+}
+
+impl Topic {
+    /// Returns whether a change of this topic makes a waiting one of topic `earlier` obsolete,
+    /// besides one of its own topic.
+    pub fn ends(self, earlier: Topic) -> bool {
+        self == Topic::Recovery && matches!(earlier, Topic::Doubt | Topic::Warning)
+    }
+}
+
 /// One session that is online, as the API shows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub struct SessionInfo {

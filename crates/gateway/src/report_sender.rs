@@ -108,32 +108,18 @@ impl ReportSender {
 mod tests {
     use super::*;
     use crate::report::tests::{joined, left, suspected};
-    use crate::report::{Change, TELEMETRY, channels};
+    use crate::report::{TELEMETRY, Topic, channels};
 
-    /// Names the changes of all facts that arrive, with the numbers of their sessions.
+    /// Returns the topics of all facts that arrive, with the numbers of their sessions.
     fn arrivals(
         sender: &mut ReportSender,
         facts: &mut tokio::sync::mpsc::Receiver<Fact>,
-    ) -> Vec<(u64, &'static str)> {
+    ) -> Vec<(u64, Topic)> {
         let mut arrived = Vec::new();
         loop {
             let waits = sender.flush();
             while let Ok(fact) = facts.try_recv() {
-                let Fact { subject, change, .. } = fact;
-                arrived.push((
-                    subject.session,
-                    match change {
-                        Change::Join { .. } => "join",
-                        Change::Leave { .. } => "leave",
-                        Change::Suspect => "suspect",
-                        Change::Warned { .. }
-                        | Change::Recovered
-                        | Change::Hung(_)
-                        | Change::Overdue
-                        | Change::Retuned(_)
-                        | Change::Moved { .. } => "other",
-                    },
-                ));
+                arrived.push((fact.subject.session, fact.change.topic()));
             }
             if !waits {
                 return arrived;
@@ -156,7 +142,11 @@ mod tests {
         for session in 0..1_000 {
             let of: Vec<_> =
                 arrived.iter().filter(|(of, _)| *of == session).map(|(_, what)| *what).collect();
-            assert_eq!((of.first(), of.last()), (Some(&"join"), Some(&"leave")), "{session}");
+            assert_eq!(
+                (of.first(), of.last()),
+                (Some(&Topic::Join), Some(&Topic::Leave)),
+                "{session}"
+            );
             assert!(of.len() <= 3);
         }
         assert_eq!(sender.places_held(), 0);
@@ -172,6 +162,6 @@ mod tests {
         }
         assert_eq!(stats.telemetry_dropped.get(), 3);
         sender.send(joined(1));
-        assert_eq!(arrivals(&mut sender, &mut reports.facts), [(1, "join")]);
+        assert_eq!(arrivals(&mut sender, &mut reports.facts), [(1, Topic::Join)]);
     }
 }

@@ -2,47 +2,18 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::report::{Change, Fact};
+use crate::report::{Change, Fact, Topic};
 
 /// Facts that wait, by session, in the order in which the sessions began to wait.
 ///
-/// Of each session its join and its leave wait, and between them the last fact of each [`Kind`]: at
-/// most seven. The sessions are bounded by the shard's table, in which an ended session holds its
-/// place as long as its leave is here.
+/// Of each session its join and its leave wait, and between them the last fact of each [`Topic`],
+/// at most seven. The sessions are bounded by the shard's table, in which an ended session holds
+/// its place as long as its leave is here.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     order: VecDeque<u64>,
     sessions: HashMap<u64, Vec<Fact>>,
     left: usize,
-}
-
-/// What a fact is about. A later fact replaces an earlier one of its own kind alone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    Join,
-    Leave,
-    Policy,
-    Address,
-    /// The peer is in doubt, or past its bound.
-    Doubt,
-    /// The cause of a possible verdict is known.
-    Warning,
-    /// The end of doubt and warning, which makes both obsolete.
-    Recovery,
-}
-
-impl Kind {
-    fn of(change: &Change) -> Kind {
-        match change {
-            Change::Join { .. } => Kind::Join,
-            Change::Leave { .. } => Kind::Leave,
-            Change::Retuned(_) => Kind::Policy,
-            Change::Moved { .. } => Kind::Address,
-            Change::Suspect | Change::Hung(_) | Change::Overdue => Kind::Doubt,
-            Change::Warned { .. } => Kind::Warning,
-            Change::Recovered => Kind::Recovery,
-        }
-    }
 }
 
 impl Backlog {
@@ -67,7 +38,7 @@ impl Backlog {
 
     pub(super) fn push(&mut self, fact: Fact) {
         let session = fact.subject.session;
-        self.left += usize::from(Kind::of(&fact.change) == Kind::Leave);
+        self.left += usize::from(fact.change.topic() == Topic::Leave);
         let waiting = self.sessions.entry(session).or_default();
         if waiting.is_empty() {
             self.order.push_back(session);
@@ -84,15 +55,15 @@ impl Backlog {
             self.order.pop_front();
             self.sessions.remove(&session);
         }
-        self.left -= usize::from(Kind::of(&fact.change) == Kind::Leave);
+        self.left -= usize::from(fact.change.topic() == Topic::Leave);
         Some(fact)
     }
 }
 
 /// Adds a fact behind those of its session that wait, in place of the one that it makes obsolete.
 fn add(waiting: &mut Vec<Fact>, mut fact: Fact) {
-    let kind = Kind::of(&fact.change);
-    if let Some(index) = waiting.iter().position(|known| Kind::of(&known.change) == kind) {
+    let topic = fact.change.topic();
+    if let Some(index) = waiting.iter().position(|known| known.change.topic() == topic) {
         let former = waiting.remove(index);
         // Several changes of address are one, from the first address to the last.
         if let (Change::Moved { from }, Change::Moved { from: first }) =
@@ -101,9 +72,7 @@ fn add(waiting: &mut Vec<Fact>, mut fact: Fact) {
             *from = first;
         }
     }
-    if let Change::Recovered = fact.change {
-        waiting.retain(|known| !matches!(Kind::of(&known.change), Kind::Doubt | Kind::Warning));
-    }
+    waiting.retain(|known| !topic.ends(known.change.topic()));
     // Nearly always one fact of a session waits: its leave.
     waiting.reserve_exact(1);
     waiting.push(fact);
