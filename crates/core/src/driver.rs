@@ -114,9 +114,11 @@ impl<M: Timed, T: Tap<M>> Driver<M, T> {
             machine.load_part(now, part, &mut state)?;
         }
         self.machine = machine;
-        (self.wheel, self.backlog) = (Wheel::new(now), false);
+        // Deadlines are handled at the horizon, which may be behind `now`.
+        let handled = self.wheel.position().min(now);
+        (self.wheel, self.backlog) = (Wheel::new(handled), false);
         self.unread.clear();
-        self.arm_moved(now);
+        self.arm_moved(handled);
         Ok(())
     }
 
@@ -165,6 +167,15 @@ impl<M: Timed, T: Tap<M>> Driver<M, T> {
         self.wheel.next_deadline()
     }
 
+    /// Performs one step of the work for all parts. Returns whether there was any.
+    pub fn sweep(&mut self, now: Time) -> bool {
+        let is_due = self.machine.deadline_of(M::COMMON).is_some();
+        if is_due {
+            self.handle_fired(now, M::COMMON);
+        }
+        is_due
+    }
+
     /// Handles the due deadlines, and one step of the work for all parts. A call that comes early
     /// does no harm. `horizon` is the time up to which every socket has been read, at most `now`.
     ///
@@ -172,9 +183,7 @@ impl<M: Timed, T: Tap<M>> Driver<M, T> {
     /// overlap.
     pub fn expire(&mut self, now: Time, horizon: Time) {
         let horizon = horizon.min(now);
-        if self.machine.deadline_of(M::COMMON).is_some() {
-            self.handle_fired(now, M::COMMON);
-        }
+        self.sweep(now);
         let mut steps = DEADLINE_STEPS;
         let mut batch = [(0, Time::ZERO, None); DEADLINE_BATCH];
         loop {

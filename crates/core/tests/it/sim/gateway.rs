@@ -86,9 +86,6 @@ pub(super) struct Gateway {
     ready: VecDeque<usize>,
     /// Whether the socket of a stranger is ready and not read yet.
     stranger: bool,
-    /// Whether a command for all links waits for the next turn. The hub executes it at the present,
-    /// and deadlines at the horizon: here both are the same in that turn.
-    commanded: bool,
     /// Vigilant and raw time of each turn since the last one at which everything had been read.
     turns: VecDeque<(Time, u64)>,
     /// The peer whose socket was read for the hub, while it is judged.
@@ -159,7 +156,6 @@ impl Gateway {
             suspended: 0,
             ready: VecDeque::new(),
             stranger: false,
-            commanded: false,
             turns: VecDeque::from([(Time::ZERO, 0)]),
             polled: None,
             peer_of_link: Vec::new(),
@@ -228,7 +224,7 @@ impl Gateway {
         self.answer_admissions(raw, now, peers, random);
         let stranger = usize::from(std::mem::take(&mut self.stranger));
         let chance = self.timing.stranger;
-        self.stranger = chance > 0 && !self.commanded && random.below(chance) == 0;
+        self.stranger = chance > 0 && random.below(chance) == 0;
         let strangers = usize::from(chance > 0);
         self.vigilance.read(batch + stranger, open + strangers, !self.is_busy());
         for index in 0..peers.len() {
@@ -237,7 +233,6 @@ impl Gateway {
             }
         }
         self.expire(raw, peers, random);
-        self.commanded = false;
         self.check(peers);
         self.late = random.below(self.timing.lag + 1);
         self.plan();
@@ -328,6 +323,8 @@ impl Gateway {
         };
         let is_open = self.peer_of_link[link as usize] == Some(index);
         let Some(model) = peers[index].gateway_model.as_mut().filter(|_| is_open) else { return };
+        // Before it goes, a link gets the commands for all links that it was still to get.
+        model.draining = self.draining;
         model.moves();
         // Answers to an admission go to the hub that asked, where nobody waits for them any more.
         self.answers.retain(|answer| answer.link != link);
@@ -362,7 +359,7 @@ impl Gateway {
             | hub::HubCommand::Send { .. }
             | hub::HubCommand::ReportHeartbeats(_) => {}
         }
-        (self.rest_until, self.commanded) = (0, true);
+        self.rest_until = 0;
         self.hubs.command(self.vigilance.now(), command);
         assert!(self.hubs.is_quiet(), "it takes effect at the next deadline");
         self.plan();
@@ -575,6 +572,10 @@ impl Gateway {
             for gateway_model in peers.iter_mut().filter_map(|peer| peer.gateway_model.as_mut()) {
                 gateway_model.draining = self.draining;
                 gateway_model.input_deadline();
+            }
+            // Commands for all links are executed at the present, deadlines at the horizon.
+            while self.hubs.sweep(limit) {
+                self.collect(raw, limit, peers, random);
             }
             self.hubs.expire(limit, horizon);
             self.collect(raw, horizon, peers, random);

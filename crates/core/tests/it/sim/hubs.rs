@@ -54,6 +54,12 @@ impl Hubs {
         }
     }
 
+    /// Performs one step of the work for all links. Returns whether there was any.
+    pub(super) fn sweep(&mut self, now: Time) -> bool {
+        let hubs = self.drivers.iter_mut().zip(self.ahead);
+        hubs.map(|(driver, ahead)| driver.sweep(now + ahead)).fold(false, |any, it| any | it)
+    }
+
     pub(super) fn expire(&mut self, now: Time, horizon: Time) {
         for (driver, ahead) in self.drivers.iter_mut().zip(self.ahead) {
             driver.expire(now + ahead, horizon + ahead);

@@ -264,6 +264,7 @@ impl Model {
             link::Answer::Admitted(_) => {
                 assert!(self.awaits_admission(), "{}: admitted twice", self.name);
                 // What has waited is handled now; the peer is not silent for having waited.
+                self.set_at = now;
                 self.turn.received = true;
                 self.excuse(now);
                 self.front.restart(self.silence_start);
@@ -988,10 +989,11 @@ impl Model {
             assert!(said, "{name}: lost on evidence: {verdict:?}");
             return;
         }
-        assert!(self.turn.by_deadline, "{name}: lost without a reason: {verdict:?}");
-        if self.draining && verdict.cause == Cause::Drained {
+        let swept = self.turn.by_deadline || self.turn.moves;
+        if self.draining && swept && verdict.cause == Cause::Drained {
             return;
         }
+        assert!(self.turn.by_deadline, "{name}: lost without a reason: {verdict:?}");
         if verdict.cause == Cause::Protocol(Malformed::StalledFrame) {
             assert_eq!(Some(verdict.due), self.frame_due(), "{name}: no frame was due then");
             assert!(now >= verdict.due, "{name}: lost too early");
