@@ -79,7 +79,7 @@ impl<T: Transport> Sockets<T> {
     /// Starts the leave-taking of a link that the hub has ended; it lasts at most `limit`.
     pub(super) fn start_leaving(&mut self, link: u32, now: Time, limit: Span) {
         self.flush();
-        let Some(conn) = self.conns.get_mut(link as usize) else {
+        let Some(conn) = self.conns.get_mut(link) else {
             return;
         };
         if conn.outbox().is_some_and(Outbox::has_gap) {
@@ -105,7 +105,7 @@ impl<T: Transport> Sockets<T> {
     /// end of the data, of which a part is discarded.
     pub(super) fn give_up(&mut self, link: u32) {
         self.undelivered += 1;
-        if let Some(conn) = self.conns.get(link as usize) {
+        if let Some(conn) = self.conns.get(link) {
             // It fails only on a connection that has failed.
             let _ = socket_options::reset_on_close(conn.stream());
         }
@@ -114,7 +114,7 @@ impl<T: Transport> Sockets<T> {
 
     /// Tells a departure that the socket took bytes, and whether all of them.
     pub(super) fn continue_departure(&mut self, link: u32, now: Time) {
-        let Some(conn) = self.conns.get(link as usize) else {
+        let Some(conn) = self.conns.get(link) else {
             return;
         };
         if conn.note.state == ConnState::Leaving {
@@ -126,7 +126,7 @@ impl<T: Transport> Sockets<T> {
     /// Reads and discards bytes of a leaving link, up to the end of the stream. Returns whether
     /// there may be more.
     pub(super) fn drain_until_fin(&mut self, link: u32, now: Time, scratch: &mut [u8]) -> bool {
-        if self.conns.get(link as usize).is_none_or(|conn| conn.note.state != ConnState::Leaving) {
+        if self.conns.get(link).is_none_or(|conn| conn.note.state != ConnState::Leaving) {
             return false;
         }
         for _ in 0..READS_PER_TURN {
@@ -164,13 +164,13 @@ impl<T: Transport> Sockets<T> {
     }
 
     fn has_fin(&self, link: u32) -> bool {
-        self.conns.get(link as usize).is_some_and(|conn| conn.has_ended())
+        self.conns.get(link).is_some_and(|conn| conn.has_ended())
     }
 
     /// Feeds a departure and carries out its outputs.
     fn feed_departure(&mut self, link: u32, now: Time, input: impl Into<Input>) {
         let entry = self.departures.links.get_mut(&link);
-        let (Some(entry), Some(conn)) = (entry, self.conns.get(link as usize)) else {
+        let (Some(entry), Some(conn)) = (entry, self.conns.get(link)) else {
             return;
         };
         let departure = &mut entry.departure;
@@ -227,7 +227,7 @@ mod tests {
         let (stream, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
         let stream = mio::net::TcpStream::from_std(stream);
-        let link = sockets.conns.insert(Conn::new(stream, Plain, Note::NEW)) as u32;
+        let link = sockets.conns.add(Conn::new(stream, Plain, Note::NEW)).unwrap();
         sockets.transmit(link, Lane::Data, &vec![7; len]);
         sockets.start_leaving(link, START, LEAVE_LIMIT);
         (link, peer)
@@ -248,7 +248,7 @@ mod tests {
         let (reading, mut peer) = leaving(&mut sockets, &listener, MUCH);
         let mut buffer = vec![0; 64 * 1024];
         let mut now = START;
-        while sockets.conns[silent as usize].note.state == ConnState::Leaving {
+        while sockets.conns.get(silent).unwrap().note.state == ConnState::Leaving {
             // The peer must have read before the socket takes more.
             peer.read_exact(&mut buffer).unwrap();
             now = now + Span::from_millis(500);
@@ -257,7 +257,7 @@ mod tests {
         }
         let took = now.since(START);
         assert!(took >= STALL && took <= STALL + EXAMINE_INTERVAL.times(2), "{took}");
-        assert_eq!(sockets.conns[reading as usize].note.state, ConnState::Leaving);
+        assert_eq!(sockets.conns.get(reading).unwrap().note.state, ConnState::Leaving);
         assert_eq!((sockets.close_marked(), sockets.undelivered), (1, 1));
         let error = kept_open.read_to_end(&mut Vec::new()).expect_err("the data is not complete");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
@@ -294,7 +294,7 @@ mod tests {
         peer.read_exact(&mut [0; 10]).unwrap();
         drop(peer);
         let mut scratch = [0; 64];
-        while sockets.conns[link as usize].note.state == ConnState::Leaving {
+        while sockets.conns.get(link).unwrap().note.state == ConnState::Leaving {
             assert!(!sockets.drain_until_fin(link, START, &mut scratch));
         }
         assert!(sockets.departures.links.is_empty());

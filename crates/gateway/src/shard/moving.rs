@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::mem;
 
-use mio::Token;
 use systole_core::hub;
 use systole_core::kernel::SocketError;
 use systole_core::link;
@@ -12,7 +11,7 @@ use systole_net::transport::Transport;
 
 use super::shard_loop::ShardLoop;
 use super::sockets::{Conn, ConnState, Feedback};
-use super::streams::{READINESS, Streams};
+use super::streams::Streams;
 use crate::request::{Parcel, Request, Requests};
 
 /// A link on its way.
@@ -80,18 +79,18 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
             return;
         };
         let Packed { mut conn, state, feedback } = *packed;
-        let entry = self.traffic.sockets.conns.vacant_entry();
-        let link = entry.key() as u32;
-        let token = Token(entry.key());
-        let registered = self.poll.registry().register(conn.stream_mut(), token, READINESS);
         conn.note.state = ConnState::Open;
-        entry.insert(conn);
+        // Without its socket the link cannot live: it fails as soon as the hub has it.
+        let (link, is_registered) = match self.traffic.sockets.add(self.poll.registry(), conn) {
+            Some(link) => (link, true),
+            None => (hub::MAX_LINKS - 1, false),
+        };
         let now = self.clock.now();
         self.hub.handle(now, hub::World::TakenOver { link, state: &state });
         let answers = feedback.into_iter().map(|feedback| (link, feedback));
         self.traffic.sockets.feedback.extend(answers);
         self.carry_out();
-        if registered.is_err() {
+        if !is_registered {
             let input = link::World::Failed(SocketError::Local);
             self.hub.handle(now, hub::World::Link { link, input });
             return self.carry_out();

@@ -6,11 +6,13 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use mio::net::TcpStream;
-use slab::Slab;
+use mio::{Interest, Registry, Token};
 use systole_core::Time;
 use systole_core::budget::Budget;
+use systole_core::hub::MAX_LINKS;
 use systole_core::kernel::{Examination, Patience, SocketError};
 use systole_core::link::Lane;
+use systole_core::pages::Places;
 use systole_net::examine::examine_socket;
 use systole_net::transport::{Plain, ReadOutcome, Socket, Transport, Written};
 use systole_net::{RouteLookup, socket_options};
@@ -20,6 +22,12 @@ use super::departures::Departures;
 /// Maximum number of sockets closed per turn. A close costs about 10 µs in the kernel, and when
 /// thousands of links die at once, closes must not delay verdicts.
 const CLOSES_PER_TURN: usize = 64;
+
+/// The readiness for which links are registered. Priority shows urgent data.
+#[cfg(target_os = "linux")]
+const READINESS: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+#[cfg(not(target_os = "linux"))]
+const READINESS: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// Results of carried-out outputs, to be fed back to the hub.
 #[derive(Debug)]
@@ -72,7 +80,8 @@ pub(super) enum ConnState {
 /// All sockets of a shard, and the frames gathered for one of them.
 #[derive(Debug)]
 pub(super) struct Sockets<T> {
-    pub(super) conns: Slab<Conn<T>>,
+    /// The connections, by link number. Like the hub's tables, it never moves its entries.
+    pub(super) conns: Places<Conn<T>>,
     pub(super) feedback: VecDeque<(u32, Feedback)>,
     pub(super) bytes_out: u64,
     outbox_limit: usize,
@@ -96,7 +105,7 @@ pub(super) struct Sockets<T> {
 impl<T: Transport> Sockets<T> {
     pub(super) fn new(outbox_limit: usize, outbox_memory: usize) -> Sockets<T> {
         Sockets {
-            conns: Slab::new(),
+            conns: Places::new(MAX_LINKS),
             feedback: VecDeque::new(),
             bytes_out: 0,
             outbox_limit,
@@ -112,14 +121,26 @@ impl<T: Transport> Sockets<T> {
         }
     }
 
+    /// Adds a connection and registers its socket. Returns the link's number, or `None` if there is
+    /// no room, or no memory for the registration.
+    pub(super) fn add(&mut self, registry: &Registry, conn: Conn<T>) -> Option<u32> {
+        let link = self.conns.add(conn)?;
+        let stream = self.conns.get_mut(link)?.stream_mut();
+        if registry.register(stream, Token(link as usize), READINESS).is_err() {
+            self.conns.remove(link);
+            return None;
+        }
+        Some(link)
+    }
+
     #[cfg(test)]
     pub(super) fn stream(&self, link: u32) -> Option<&TcpStream> {
-        self.conns.get(link as usize).map(Socket::stream)
+        self.conns.get(link).map(Socket::stream)
     }
 
     /// Whether the hub still has this link.
     pub(super) fn is_open(&self, link: u32) -> bool {
-        self.conns.get(link as usize).is_some_and(|conn| match conn.note.state {
+        self.conns.get(link).is_some_and(|conn| match conn.note.state {
             ConnState::Open | ConnState::Waiting => true,
             ConnState::Leaving | ConnState::Marked => false,
         })
@@ -127,12 +148,12 @@ impl<T: Transport> Sockets<T> {
 
     /// Whether the peer waits for its admission.
     pub(super) fn is_waiting(&self, link: u32) -> bool {
-        self.conns.get(link as usize).is_some_and(|conn| conn.note.state == ConnState::Waiting)
+        self.conns.get(link).is_some_and(|conn| conn.note.state == ConnState::Waiting)
     }
 
     /// Stops reading a socket whose peer waits for its admission.
     pub(super) fn suspend(&mut self, link: u32) {
-        if let Some(conn) = self.conns.get_mut(link as usize)
+        if let Some(conn) = self.conns.get_mut(link)
             && conn.note.state == ConnState::Open
         {
             conn.note.state = ConnState::Waiting;
@@ -141,7 +162,7 @@ impl<T: Transport> Sockets<T> {
 
     /// Reads a socket again. Returns whether something has come meanwhile.
     pub(super) fn resume(&mut self, link: u32) -> bool {
-        let conn = self.conns.get_mut(link as usize);
+        let conn = self.conns.get_mut(link);
         conn.filter(|conn| conn.note.state == ConnState::Waiting).is_some_and(|conn| {
             conn.note.state = ConnState::Open;
             std::mem::take(&mut conn.note.unread)
@@ -151,22 +172,22 @@ impl<T: Transport> Sockets<T> {
     /// Takes a socket out, with all that waits for it.
     pub(super) fn take(&mut self, link: u32) -> Option<Conn<T>> {
         self.outboxes.set(link, None);
-        self.conns.try_remove(link as usize)
+        self.conns.remove(link)
     }
 
     /// Whether the loop reads this socket in the next turn without an event.
     pub(super) fn is_unread(&self, link: u32) -> bool {
-        self.conns.get(link as usize).is_some_and(|conn| conn.note.unread)
+        self.conns.get(link).is_some_and(|conn| conn.note.unread)
     }
 
     pub(super) fn set_unread(&mut self, link: u32, unread: bool) {
-        if let Some(conn) = self.conns.get_mut(link as usize) {
+        if let Some(conn) = self.conns.get_mut(link) {
             conn.note.unread = unread;
         }
     }
 
     pub(super) fn read(&mut self, link: u32, scratch: &mut [u8]) -> ReadOutcome {
-        let Some(conn) = self.conns.get_mut(link as usize) else {
+        let Some(conn) = self.conns.get_mut(link) else {
             return ReadOutcome::Empty;
         };
         let outcome = conn.read(scratch);
@@ -195,7 +216,7 @@ impl<T: Transport> Sockets<T> {
 
     /// Examines a socket, and whether bytes are queued that it has not taken.
     pub(super) fn examine(&mut self, link: u32, route: bool) -> Examination {
-        let Some(conn) = self.conns.get(link as usize) else {
+        let Some(conn) = self.conns.get(link) else {
             return Examination::default();
         };
         let gathered = self.gathered_for == link && !self.gathered.is_empty();
@@ -212,7 +233,7 @@ impl<T: Transport> Sockets<T> {
 
     /// Sets the options by which the kernel has this patience with a connection.
     pub(super) fn follow(&self, link: u32, patience: &Patience) {
-        if let Some(conn) = self.conns.get(link as usize) {
+        if let Some(conn) = self.conns.get(link) {
             // A connection that is ending refuses options, and needs none.
             let _ = socket_options::follow(patience, conn.stream());
         }
@@ -230,7 +251,7 @@ impl<T: Transport> Sockets<T> {
             return;
         }
         let link = self.gathered_for;
-        if let Some(conn) = self.conns.get_mut(link as usize) {
+        if let Some(conn) = self.conns.get_mut(link) {
             let written = conn.write(&self.gathered);
             self.note_written(link, &written);
             if written.taken < self.gathered.len() {
@@ -256,7 +277,7 @@ impl<T: Transport> Sockets<T> {
     /// Queues the gathered frames, of which a write has taken the first `taken` bytes.
     #[cold]
     fn queue(&mut self, link: u32, taken: usize) {
-        let Some(conn) = self.conns.get_mut(link as usize) else {
+        let Some(conn) = self.conns.get_mut(link) else {
             return;
         };
         if conn.queue(&self.gathered, &self.frames, taken, self.outbox_limit).is_err() {
@@ -276,7 +297,7 @@ impl<T: Transport> Sockets<T> {
     }
 
     pub(super) fn write_queued(&mut self, link: u32) {
-        let Some(conn) = self.conns.get_mut(link as usize) else {
+        let Some(conn) = self.conns.get_mut(link) else {
             return;
         };
         if conn.is_flushed() {
@@ -284,7 +305,7 @@ impl<T: Transport> Sockets<T> {
         }
         let written = conn.flush();
         self.note_written(link, &written);
-        if self.conns.get(link as usize).is_some_and(|conn| conn.outbox().is_none()) {
+        if self.conns.get(link).is_some_and(|conn| conn.outbox().is_none()) {
             self.count_outbox(link);
         }
     }
@@ -297,7 +318,7 @@ impl<T: Transport> Sockets<T> {
             self.gathered.clear();
             self.frames.clear();
         }
-        if let Some(conn) = self.conns.get_mut(link as usize)
+        if let Some(conn) = self.conns.get_mut(link)
             && conn.note.state != ConnState::Marked
         {
             conn.note.state = ConnState::Marked;
@@ -311,7 +332,9 @@ impl<T: Transport> Sockets<T> {
         let count = self.marked.len().min(CLOSES_PER_TURN);
         for link in self.marked.drain(..count) {
             self.outboxes.set(link, None);
-            self.conns.remove(link as usize).write_last_words();
+            if let Some(mut conn) = self.conns.remove(link) {
+                conn.write_last_words();
+            }
         }
         count
     }

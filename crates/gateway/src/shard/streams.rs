@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use mio::event::Event as Readiness;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 use systole_core::gather::Gather;
 use systole_core::hub::{self, Hub, HubCommand};
 use systole_core::link::{self, Goodbye};
@@ -56,13 +56,6 @@ const CHEAP_READ: Span = Span::from_micros(100);
 
 /// Maximum number of links that a shard accepts while it ends: a full queue, which takes 0.1 s.
 const LAST_ACCEPTS: usize = BACKLOG as usize;
-
-/// The readiness for which links are registered. Priority shows urgent data.
-#[cfg(target_os = "linux")]
-pub(super) const READINESS: Interest =
-    Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
-#[cfg(not(target_os = "linux"))]
-pub(super) const READINESS: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// The links of a shard: their sockets, and what answers their data.
 #[derive(Debug)]
@@ -164,7 +157,7 @@ impl<T: Transport + Default + Send + 'static> Traffic for Streams<T> {
         shard.accept();
         // A socket left unread was read in part: its peer was heard and is not judged now.
         let drained = events.iter().count() < EVENTS;
-        shard.clock.record_reads(read, shard.traffic.sockets.conns.len(), drained);
+        shard.clock.record_reads(read, shard.traffic.sockets.conns.len() as usize, drained);
         Ok(reread + read)
     }
 
@@ -211,7 +204,7 @@ impl<T: Transport + Default + Send + 'static> Traffic for Streams<T> {
         let counters = shard.hub.machine().counters();
         let stats = &shard.stats;
         stats.links.set(u64::from(counters.links));
-        stats.connections.set(shard.traffic.sockets.conns.len() as u64);
+        stats.connections.set(u64::from(shard.traffic.sockets.conns.len()));
         stats.online.set(u64::from(counters.online));
         stats.suspects.set(u64::from(counters.suspects));
         stats.heartbeats_in.set(counters.heartbeats_in);
@@ -238,7 +231,7 @@ impl<T: Transport + Default + Send + 'static> Traffic for Streams<T> {
                 Accepted::Paused(_) | Accepted::Nothing => break,
             }
         }
-        let connections = shard.traffic.sockets.conns.iter().map(|(link, _)| link as u32);
+        let connections = shard.traffic.sockets.conns.scan(0, usize::MAX).map(|(link, _)| link);
         for link in connections.collect::<Vec<_>>() {
             let goodbye = Goodbye {
                 reason: CloseReason::Drained,
@@ -421,7 +414,11 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
         for _ in 0..self.traffic.acceptor.begin_turn(now) {
             let links = self.hub.machine().counters().links as usize;
             let places = links + self.reports.places_held();
-            match self.traffic.acceptor.accept(now, self.traffic.sockets.conns.len(), places) {
+            match self.traffic.acceptor.accept(
+                now,
+                self.traffic.sockets.conns.len() as usize,
+                places,
+            ) {
                 Accepted::Link(link) => self.open(link),
                 Accepted::Paused(reason) => self.stats.pause_accepting(reason),
                 Accepted::Nothing => break,
@@ -437,20 +434,17 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
 
     /// Opens a link that was accepted.
     fn open(&mut self, link: NewLink) {
-        let NewLink { listener, mut stream, address, is_shared } = link;
+        let NewLink { listener, stream, address, is_shared } = link;
         let _ = stream.set_nodelay(true);
         if is_shared
             && let Some(settings) = self.hub.machine().listeners().get(usize::from(listener))
         {
             let _ = socket_options::prepare(&settings.patience, &stream);
         }
-        let entry = self.traffic.sockets.conns.vacant_entry();
-        let token = Token(entry.key());
-        if self.poll.registry().register(&mut stream, token, READINESS).is_err() {
+        let conn = Conn::new(stream, T::default(), Note::NEW);
+        let Some(link) = self.traffic.sockets.add(self.poll.registry(), conn) else {
             return;
-        }
-        let link = entry.key() as u32;
-        entry.insert(Conn::new(stream, T::default(), Note::NEW));
+        };
         self.traffic.accepted += 1;
         self.hub.handle(self.clock.now(), hub::World::Opened { link, listener, address });
         self.carry_out();

@@ -14,7 +14,7 @@ impl<T: Transport> Sockets<T> {
 
     /// Counts the memory of a link's outbox anew.
     pub(in crate::shard) fn count_outbox(&mut self, link: u32) {
-        let outbox = self.conns.get(link as usize).and_then(|conn| conn.outbox());
+        let outbox = self.conns.get(link).and_then(|conn| conn.outbox());
         let memory = outbox.map(|outbox| outbox.memory());
         self.outboxes.set(link, memory.map(|memory| (Reverse(memory), memory)));
     }
@@ -25,7 +25,7 @@ impl<T: Transport> Sockets<T> {
             // The little that is left of its outbox goes with the socket.
             self.outboxes.set(link, None);
             self.outboxes_dropped += 1;
-            let Some(conn) = self.conns.get_mut(link as usize) else {
+            let Some(conn) = self.conns.get_mut(link) else {
                 continue;
             };
             conn.discard_data();
@@ -61,7 +61,7 @@ mod tests {
         let (stream, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
         let conn = Conn::new(mio::net::TcpStream::from_std(stream), Plain, Note::NEW);
-        (sockets.conns.insert(conn) as u32, peer)
+        (sockets.conns.add(conn).unwrap(), peer)
     }
 
     /// Sends until `done`.
@@ -84,7 +84,7 @@ mod tests {
         let links: Vec<_> = (0..4).map(|_| connect(&mut sockets, &listener)).collect();
         let [small @ .., (greedy, _)] = &links[..] else { panic!("four links") };
         for (link, _) in small {
-            send(&mut sockets, *link, |sockets| !sockets.conns[*link as usize].is_flushed());
+            send(&mut sockets, *link, |sockets| !sockets.conns.get(*link).unwrap().is_flushed());
         }
         let held = sockets.outbox_bytes();
         assert!(held > 0 && sockets.feedback.is_empty());
@@ -94,7 +94,7 @@ mod tests {
         };
         assert_eq!(link, greedy);
         assert_eq!((sockets.outbox_bytes(), sockets.outboxes_dropped), (held, 1));
-        let left = sockets.conns[*greedy as usize].outbox().map(|outbox| outbox.memory());
+        let left = sockets.conns.get(*greedy).unwrap().outbox().map(|outbox| outbox.memory());
         assert!(left.is_some_and(|left| left < 64 * 1024), "{left:?} of {memory}");
         // Memory is counted until the socket is closed.
         for (link, _) in small {

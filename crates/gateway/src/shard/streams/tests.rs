@@ -122,7 +122,11 @@ impl Bench {
             self.shard.clock.begin_turn(planned);
             let read = events.iter().map(|event| self.shard.socket_ready(event)).sum();
             self.shard.accept();
-            self.shard.clock.record_reads(read, self.shard.traffic.sockets.conns.len(), true);
+            self.shard.clock.record_reads(
+                read,
+                self.shard.traffic.sockets.conns.len() as usize,
+                true,
+            );
             self.shard.expire();
             if done(&self.shard) {
                 return;

@@ -105,22 +105,23 @@ fn a_queue_that_leaves_with_an_answer_of_the_transport_ends_the_sending() {
     stream.set_nonblocking(true).unwrap();
     let mut sockets = Sockets::<Records>::new(32 << 20, usize::MAX);
     let stream = mio::net::TcpStream::from_std(stream);
-    let link = sockets.conns.insert(Conn::new(stream, Records::default(), Note::NEW));
-    while sockets.conns[link].outbox().is_none() {
-        sockets.transmit(link as u32, Lane::Data, &[7; MAX_RECORD]);
+    let conn = Conn::new(stream, Records::default(), Note::NEW);
+    let link = sockets.conns.add(conn).unwrap();
+    while sockets.conns.get(link).unwrap().outbox().is_none() {
+        sockets.transmit(link, Lane::Data, &[7; MAX_RECORD]);
         sockets.flush();
     }
     let now = Time::from_millis(1_000);
-    sockets.start_leaving(link as u32, now, Span::from_secs(60));
+    sockets.start_leaving(link, now, Span::from_secs(60));
     // Makes room, which the loop is not told here.
     peer.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     let mut buffer = vec![0; 1 << 20];
     while peer.read(&mut buffer).is_ok() {}
     peer.write_all(Records::default().seal(&[])).unwrap();
-    while sockets.conns[link].stream().peek(&mut [0]).is_err() {}
-    assert!(!sockets.conns[link].is_flushed());
-    sockets.drain_until_fin(link as u32, now, &mut buffer);
-    assert!(sockets.conns[link].is_flushed());
+    while sockets.conns.get(link).unwrap().stream().peek(&mut [0]).is_err() {}
+    assert!(!sockets.conns.get(link).unwrap().is_flushed());
+    sockets.drain_until_fin(link, now, &mut buffer);
+    assert!(sockets.conns.get(link).unwrap().is_flushed());
     peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let end = peer.read_to_end(&mut Vec::new());
     assert!(end.is_ok(), "our side is closed: {end:?}");
