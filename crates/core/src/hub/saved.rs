@@ -4,7 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-use super::sessions::{Place, Session};
+use super::sessions::{Place, SavedSession};
 use super::sweep::{Sweep, Task};
 use super::{Counters, Hub, Part, Slot};
 use crate::driver::Moved;
@@ -69,7 +69,7 @@ plain_enum! { Task {
     2 => Drain { reconnect_within: reconnect_within }
 } }
 
-plain_struct! { Session { number, epoch, link } }
+plain_struct! { SavedSession { number, epoch, link } }
 
 /// What a link has beside its peer.
 struct Head {
@@ -172,7 +172,7 @@ impl Hub {
             }
             Part::Session(place) => {
                 let mut from = Source::state(now, state);
-                let session = Session::take(&mut from)?;
+                let session = SavedSession::take(&mut from)?;
                 *state = from.rest();
                 if self.sessions.put(place, session) { Ok(()) } else { Err(Damage::Illegal) }
             }

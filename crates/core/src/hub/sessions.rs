@@ -24,36 +24,35 @@ pub(super) struct Sessions {
     /// of different runs differ, and a number comes again after 2^32 sessions at the earliest.
     generation: u32,
     places: Places<Session>,
-    /// The places of the sessions that were made elsewhere, whose numbers name another place.
-    foreign: BTreeMap<u64, Place>,
+    /// The places of the sessions whose numbers name another place, because they were made
+    /// elsewhere, and the numbers of the sessions in these places.
+    foreign: BTreeMap<u64, u32>,
+    foreign_numbers: BTreeMap<u32, u64>,
 }
 
 /// A session: the logical relation with a peer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Session {
-    pub(super) number: u64,
+    /// The generation in the session's number, unless that is among the foreign ones.
+    generation: u32,
+    link: Place,
     /// 0 until the session is owned.
+    epoch: u64,
+}
+
+// A part of the memory of an idle link.
+const _: () = assert!(size_of::<Option<Session>>() <= 16);
+
+/// A session in a saved state.
+pub(super) struct SavedSession {
+    pub(super) number: u64,
     pub(super) epoch: u64,
     pub(super) link: Place,
 }
 
-// A part of the memory of an idle link.
-const _: () = assert!(size_of::<Option<Session>>() <= 24);
-
 impl Session {
     pub(super) fn link(&self) -> u32 {
         self.link.get()
-    }
-
-    /// Returns the session's number.
-    pub(super) fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// Returns number and epoch; `None` until the session is owned.
-    pub(super) fn key(&self) -> Option<SessionKey> {
-        let Session { number, epoch, .. } = *self;
-        (epoch != 0).then_some(SessionKey { session: number, epoch })
     }
 
     /// Returns the epoch; 0 until the session is owned.
@@ -75,7 +74,8 @@ impl Place {
 impl Sessions {
     pub(super) const fn new(shard: u8, generation: u32) -> Sessions {
         let places = Places::new(MAX_SESSIONS);
-        Sessions { shard, generation, places, foreign: BTreeMap::new() }
+        let foreign_numbers = BTreeMap::new();
+        Sessions { shard, generation, places, foreign: BTreeMap::new(), foreign_numbers }
     }
 
     /// Returns a generation for a link that may become a session.
@@ -87,12 +87,7 @@ impl Sessions {
     /// Opens a session for a link, and returns its place; `None` if there is no room.
     pub(super) fn open(&mut self, generation: u32, link: u32) -> Option<Place> {
         let link = Place::new(link)?;
-        let place = self.places.add(Session { number: 0, epoch: 0, link })?;
-        let number = self.numbered(generation, place);
-        if let Some(session) = self.places.get_mut(place) {
-            session.number = number;
-        }
-        Place::new(place)
+        self.places.add(Session { generation, link, epoch: 0 }).and_then(Place::new)
     }
 
     /// Takes over a session that was made elsewhere, and returns its place; `None` if there is no
@@ -102,12 +97,31 @@ impl Sessions {
         if self.find(number).is_some() {
             return None;
         }
-        let link = Place::new(link)?;
-        let place = Place::new(self.places.add(Session { number, epoch, link })?)?;
-        if place.get() != place_of(number) {
+        let (link, generation) = (Place::new(link)?, generation_of(number));
+        let place = self.places.add(Session { generation, link, epoch })?;
+        self.note_number(number, place);
+        Place::new(place)
+    }
+
+    /// Keeps the number of a session in a place if the place and the generation do not make it.
+    fn note_number(&mut self, number: u64, place: u32) {
+        if self.numbered(generation_of(number), place) != number {
             self.foreign.insert(number, place);
+            self.foreign_numbers.insert(place, number);
         }
-        Some(place)
+    }
+
+    /// Returns the number of the session in a place.
+    fn number_at(&self, place: u32) -> Option<u64> {
+        let session = self.places.get(place)?;
+        let foreign = self.foreign_numbers.get(&place);
+        Some(foreign.map_or_else(|| self.numbered(session.generation, place), |number| *number))
+    }
+
+    /// Returns number and epoch of a session; `None` until it is owned.
+    pub(super) fn key(&self, place: Place) -> Option<SessionKey> {
+        let (session, epoch) = (self.number_at(place.get())?, self.get(place)?.epoch);
+        (epoch != 0).then_some(SessionKey { session, epoch })
     }
 
     /// Returns the number of a session that is made here.
@@ -119,8 +133,8 @@ impl Sessions {
     /// Returns the number of the session in `place`; without one, a number of the link that no
     /// session has, because each link has a generation of its own.
     pub(super) fn number(&self, generation: u32, place: Option<Place>, link: u32) -> u64 {
-        let session = place.and_then(|place| self.get(place));
-        session.map_or_else(|| self.numbered(generation, link), Session::number)
+        let own = place.and_then(|place| self.number_at(place.get()));
+        own.unwrap_or_else(|| self.numbered(generation, link))
     }
 
     /// Returns the generation given last.
@@ -137,20 +151,20 @@ impl Sessions {
         self.places.scan(0, usize::MAX)
     }
 
-    /// Returns the session in a place.
-    pub(super) fn at(&self, place: u32) -> Option<&Session> {
-        self.places.get(place)
+    /// Returns the session in a place, for a saved state.
+    pub(super) fn at(&self, place: u32) -> Option<SavedSession> {
+        let (number, session) = (self.number_at(place)?, self.places.get(place)?);
+        Some(SavedSession { number, epoch: session.epoch, link: session.link })
     }
 
     /// Puts a session into a place; false if it cannot be there.
-    pub(super) fn put(&mut self, at: u32, session: Session) -> bool {
-        let number = session.number;
-        let Some(place) = Place::new(at).filter(|_| self.find(number).is_none()) else {
-            return false;
-        };
-        let is_put = self.places.put(at, session);
-        if is_put && at != place_of(number) {
-            self.foreign.insert(number, place);
+    pub(super) fn put(&mut self, place: u32, session: SavedSession) -> bool {
+        let SavedSession { number, epoch, link } = session;
+        let generation = generation_of(number);
+        let is_put = self.find(number).is_none()
+            && self.places.put(place, Session { generation, link, epoch });
+        if is_put {
+            self.note_number(number, place);
         }
         is_put
     }
@@ -167,10 +181,10 @@ impl Sessions {
     /// Returns the place of the session with this number.
     fn place_with(&self, number: u64) -> Option<u32> {
         let own = place_of(number);
-        if self.places.get(own).is_some_and(|session| session.number == number) {
+        if self.number_at(own) == Some(number) {
             return Some(own);
         }
-        self.foreign.get(&number).map(|place| place.get())
+        self.foreign.get(&number).copied()
     }
 
     /// Gives a session its epoch, which is not 0. Returns its link and key; `None` if there is no
@@ -186,10 +200,15 @@ impl Sessions {
 
     /// Ends a session.
     pub(super) fn end(&mut self, place: Place) {
-        if let Some(session) = self.places.remove(place.get()) {
-            self.foreign.remove(&session.number);
+        self.places.remove(place.get());
+        if let Some(number) = self.foreign_numbers.remove(&place.get()) {
+            self.foreign.remove(&number);
         }
     }
+}
+
+const fn generation_of(number: u64) -> u32 {
+    (number >> PLACE_BITS) as u32
 }
 
 const fn place_of(number: u64) -> u32 {
@@ -231,7 +250,8 @@ mod tests {
         assert_eq!(to.find(number).map(|found| (found.link(), found.epoch())), Some((9, 5)));
         assert_eq!(to.adopt(key, 4), None, "it is here already");
         to.end(adopted);
-        assert!(to.find(number).is_none() && to.foreign.is_empty());
+        assert!(to.find(number).is_none());
+        assert!(to.foreign.is_empty() && to.foreign_numbers.is_empty());
         // Back home, its former place has another session.
         from.end(place);
         let other = from.open(9, 1).unwrap();

@@ -36,7 +36,7 @@ impl Hub {
         let Some(slot) = self.slots.get(link).filter(|slot| !slot.peer.is_over()) else {
             return;
         };
-        let session = slot.place.and_then(|place| self.sessions.get(place)?.key());
+        let session = slot.place.and_then(|place| self.sessions.key(place));
         let luggage = Luggage {
             listener: slot.listener,
             established: slot.established,
