@@ -78,6 +78,7 @@ fn process_outputs(
     while let Some(output) = link.poll_output() {
         match output {
             Output::Transmit { bytes, .. } => stream.write_all(bytes)?,
+            Output::Session(event) => println!("{event:?}"),
             Output::Event(event) => {
                 println!("{event:?}");
                 established |= matches!(event, Event::Established { .. });

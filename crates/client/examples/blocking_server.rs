@@ -92,6 +92,7 @@ fn process_outputs(
         match output {
             Output::Transmit { bytes, .. } => stream.write_all(bytes)?,
             Output::Event(Event::Data { bytes, more, .. }) => echoes.push((bytes.to_vec(), more)),
+            Output::Session(event) => println!("{event:?}"),
             Output::Event(event) => println!("{event:?}"),
             Output::Admit => asked = true,
             // Requested only if `Settings::examines` is set.

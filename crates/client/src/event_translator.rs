@@ -3,6 +3,7 @@
 
 use systole_core::cause::Verdict;
 use systole_core::link::{Event as LinkEvent, Goodbye};
+use systole_core::session;
 use systole_core::wire::DataKind;
 use systole_core::wire::joiner::{Joined, Joiner};
 
@@ -40,6 +41,10 @@ pub(crate) struct EventTranslator {
     pub(crate) session: u64,
     /// The verdict, after the link was lost.
     pub(crate) verdict: Option<Verdict>,
+    /// Epoch of the link's session.
+    epoch: u64,
+    /// The server's CLOSE, until the verdict that it brings.
+    farewell: Option<Goodbye>,
     link_number: u64,
     attempt: u32,
     /// Whether round trips are reported.
@@ -55,6 +60,8 @@ impl EventTranslator {
             stage: Stage::Handshaking,
             session: 0,
             verdict: None,
+            epoch: 0,
+            farewell: None,
             link_number,
             attempt,
             report_round_trips: options.report_heartbeats,
@@ -62,19 +69,52 @@ impl EventTranslator {
         }
     }
 
-    /// Translates one event of the machine and publishes the result.
-    pub(crate) fn handle(&mut self, event: LinkEvent<'_>, shared: &Shared) {
+    /// Translates an event of the session and publishes the result.
+    pub(crate) fn handle_session(&mut self, event: session::Event, shared: &Shared) {
         match event {
-            LinkEvent::Established { session, epoch, policy, account: _ } => {
+            session::Event::Joined { policy, account: _ } => {
                 self.stage = Stage::Established;
-                self.session = session;
-                let session = SessionId(session);
+                let (session, epoch) = (SessionId(self.session), self.epoch);
                 shared.set_link(self.link_number);
                 shared.publish(match self.attempt {
                     0 => Event::Connected { session, epoch, policy },
                     attempt => Event::Reconnected { session, epoch, policy, attempt },
                 });
             }
+            session::Event::Left(verdict) => self.lose(verdict, shared),
+            session::Event::Suspect => shared.publish(Event::Suspect),
+            session::Event::Warned { cause, confidence, grounds } => {
+                shared.publish(Event::Warned { cause, confidence, grounds });
+            }
+            session::Event::Recovered => shared.publish(Event::Recovered),
+            session::Event::Overdue { due: _ } => shared.publish(Event::Overdue),
+            session::Event::Hung { cause, until: _ } => shared.publish(Event::Hung(cause)),
+            session::Event::Retuned(policy) => shared.publish(Event::Retuned(policy)),
+            // A link has one address.
+            session::Event::Moved { from: _ } => {}
+        }
+    }
+
+    fn lose(&mut self, verdict: Verdict, shared: &Shared) {
+        let farewell = self.farewell.take();
+        if self.stage != Stage::Established {
+            self.stage = Stage::Refused(ConnectError::Handshake { verdict, farewell });
+            return;
+        }
+        self.stage = Stage::Lost(farewell);
+        self.verdict = Some(verdict);
+        shared.set_link(0);
+        let silent_for = verdict.at.since(verdict.last_heard);
+        shared.publish(Event::Lost { verdict, farewell, silent_for });
+    }
+
+    /// Translates an event that only the link knows, and publishes the result.
+    pub(crate) fn handle(&mut self, event: LinkEvent<'_>, shared: &Shared) {
+        match event {
+            LinkEvent::Established { session, epoch } => {
+                (self.session, self.epoch) = (session, epoch);
+            }
+            LinkEvent::Farewell(farewell) => self.farewell = Some(farewell),
             LinkEvent::Data { bytes, more, kind: DataKind::Eleven | DataKind::TwentyOne } => {
                 match self.joiner.add(bytes, more) {
                     None => {}
@@ -86,25 +126,7 @@ impl EventTranslator {
                     }
                 }
             }
-            LinkEvent::Lost { verdict, farewell } if self.stage == Stage::Established => {
-                self.stage = Stage::Lost(farewell);
-                self.verdict = Some(verdict);
-                shared.set_link(0);
-                let silent_for = verdict.at.since(verdict.last_heard);
-                shared.publish(Event::Lost { verdict, farewell, silent_for });
-            }
-            LinkEvent::Lost { verdict, farewell } => {
-                self.stage = Stage::Refused(ConnectError::Handshake { verdict, farewell });
-            }
-            LinkEvent::Suspect => shared.publish(Event::Suspect),
-            LinkEvent::Warned { cause, confidence, grounds } => {
-                shared.publish(Event::Warned { cause, confidence, grounds });
-            }
-            LinkEvent::Recovered => shared.publish(Event::Recovered),
-            LinkEvent::Overdue { due: _ } => shared.publish(Event::Overdue),
-            LinkEvent::Hung { cause, until: _ } => shared.publish(Event::Hung(cause)),
             LinkEvent::HeartbeatData(bytes) => shared.publish(Event::HeartbeatData(bytes.to_vec())),
-            LinkEvent::Retuned(policy) => shared.publish(Event::Retuned(policy)),
             LinkEvent::RoundTrip(rtt) if self.report_round_trips => {
                 shared.publish(Event::RoundTrip(rtt))
             }

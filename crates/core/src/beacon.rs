@@ -39,7 +39,7 @@ use kicked::Kicked;
 pub use kicked::{KICK_REST, KICKED};
 pub use presence::Presences;
 pub use signal::{
-    Answer, BeaconCommand, Counters, Event, Input, Output, Part, Presence, Settings, Subject, World,
+    Answer, BeaconCommand, Counters, Input, Output, Part, Presence, Settings, Subject, World,
 };
 use sweep::{PolicyRollout, tenths_of};
 use table::{Entry, Table};
@@ -52,6 +52,7 @@ use crate::liveness::{self, Evidence, Liveness, Role};
 use crate::machine::{Deadline, InputOf, Machine, Reason};
 use crate::plain::Damage;
 use crate::random::Random;
+use crate::session::Event;
 use crate::time::{Span, Time};
 use crate::wire::CloseReason;
 
@@ -260,7 +261,7 @@ impl BeaconHub {
         };
         if let Some(number) = self.table.insert(statement.device, slot) {
             self.rearm(number);
-            self.emit(number, Event::Online(policy));
+            self.emit(number, Event::Joined { policy, account: None });
         }
     }
 
@@ -297,7 +298,7 @@ impl BeaconHub {
             self.emit(number, Event::Moved { from: former.into() });
         }
         if status != statement.status {
-            self.emit(number, Event::Status { from: status });
+            self.push(number, |subject| Output::Status { subject, from: status });
         }
     }
 
@@ -371,7 +372,7 @@ impl BeaconHub {
     }
 
     fn remove_with_verdict(&mut self, number: u32, verdict: Verdict) {
-        self.emit(number, Event::Lost(verdict));
+        self.emit(number, Event::Left(verdict));
         let Some(device) = self.table.get(number).map(Entry::device) else {
             return;
         };
@@ -412,9 +413,13 @@ impl BeaconHub {
     }
 
     fn emit(&mut self, number: u32, event: Event) {
+        self.push(number, |subject| Output::Session { subject, event });
+    }
+
+    fn push(&mut self, number: u32, output: impl FnOnce(Subject) -> Output) {
         if let Some(entry) = self.table.get(number) {
             let subject = self.subject(number, entry);
-            self.outputs.push_back(Output::Event { subject, event });
+            self.outputs.push_back(output(subject));
         }
     }
 

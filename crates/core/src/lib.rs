@@ -7,8 +7,8 @@
 //! on a silent peer:
 //!
 //! ```
-//! use systole_core::link::{Answer, Event, Output, SessionKey, Settings, Side, World};
-//! use systole_core::{Link, Machine, Policy, Time, wire::Codec};
+//! use systole_core::link::{Answer, Output, SessionKey, Settings, Side, World};
+//! use systole_core::{Link, Machine, Policy, Time, session, wire::Codec};
 //!
 //! // First probe after 10 s of silence, one each 3 s, three in all: the bound is 19 s.
 //! let settings = Settings::new(Codec::Line, Side::Accepting, Policy::kernel_like());
@@ -20,7 +20,7 @@
 //!     while let Some(output) = link.poll_output() {
 //!         match output {
 //!             Output::Transmit { bytes, .. } => probes += u32::from(bytes == b"ping\n"),
-//!             Output::Event(Event::Lost { verdict, .. }) => break 'open verdict,
+//!             Output::Session(session::Event::Left(verdict)) => break 'open verdict,
 //!             _ => {}
 //!         }
 //!     }
@@ -35,6 +35,7 @@
 //! - [`liveness`]: probes, suspicion and the verdict of one link
 //! - [`link`]: one connection with its handshake, heartbeats, data, inquiry and departure
 //! - [`wire`]: frames and their codecs
+//! - [`session`]: the events of a session, whatever carries it
 //! - [`reconnect`]: when a client connects again
 //!
 //! # Many links
@@ -83,6 +84,7 @@ mod plain;
 pub mod policy;
 pub mod random;
 pub mod reconnect;
+pub mod session;
 pub mod tap;
 mod time;
 pub mod vigilance;

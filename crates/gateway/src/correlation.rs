@@ -7,12 +7,13 @@ use std::sync::{Mutex, PoisonError};
 use systole_core::cause::Cause;
 use systole_core::ledger::{self, Ledger, Note, Revised, Who};
 use systole_core::outage::{self, Outage, Outages, Site};
+use systole_core::session::Event;
 use systole_core::{Machine, Span, Time};
 use systole_net::Clock;
 use tokio::sync::{Notify, mpsc};
 
 use crate::events::{Body, Loss, Names, OutageInfo, Revision};
-use crate::report::{Change, Fact, Subject};
+use crate::report::{Fact, Subject};
 
 /// Maximum number of waiting questions about siblings, which are asked one after the other. A
 /// question that finds no room is dropped, and the scope of that verdict stays unknown.
@@ -58,38 +59,35 @@ impl Correlation {
 
     /// Feeds a fact to the machines.
     pub(crate) fn handle_fact(&self, fact: &Fact) -> Findings {
-        self.handle_change(fact.at_ms, &fact.subject, &fact.change)
-    }
-
-    fn handle_change(&self, at_ms: u64, subject: &Subject, change: &Change) -> Findings {
+        let Fact { at_ms, subject, event, parting } = fact;
         // The report may have waited in its channel: its own time counts, not that of its arrival.
         let now = self.now();
-        let at = now - Span::from_millis(self.clock.wall_ms().saturating_sub(at_ms));
-        let Subject { session, listener, .. } = *subject;
+        let at = now - Span::from_millis(self.clock.wall_ms().saturating_sub(*at_ms));
+        let &Subject { session, listener, .. } = subject;
         let address = subject.address.ip();
         let who = who(subject);
-        match change {
-            Change::Join { account, .. } => {
+        match event {
+            Event::Joined { account, .. } => {
                 let joined = outage::World::Joined { session, listener, address };
                 let account = *account;
                 self.feed(at, Some(joined.into()), Some(ledger::World::Joined { who, account }))
             }
-            Change::Suspect => {
+            Event::Suspect => {
                 let suspect = outage::World::Suspect { session, listener, address };
                 self.feed(at, Some(suspect.into()), None)
             }
-            Change::Recovered => {
+            Event::Recovered => {
                 self.feed(at, Some(outage::World::Recovered { session }.into()), None)
             }
-            Change::Leave { verdict, asked, .. } if subject.established => {
-                let (cause, asked) = (verdict.cause, *asked);
+            Event::Left(verdict) if subject.established => {
+                let (cause, asked) = (verdict.cause, parting.asked);
                 let silent = verdict.at.since(verdict.last_heard);
                 let ended =
                     outage::World::Ended { session, listener, address, cause, silent, asked };
                 let ledger_input = ledger::World::Ended { who, cause, silent, asked };
                 self.feed(at, Some(ended.into()), Some(ledger_input))
             }
-            Change::Moved { from } => {
+            Event::Moved { from } => {
                 let left = outage::World::Ended {
                     session,
                     listener,
@@ -103,11 +101,11 @@ impl Correlation {
                 findings.extend(self.feed(at, Some(joined.into()), None));
                 findings
             }
-            Change::Leave { .. }
-            | Change::Hung(_)
-            | Change::Warned { .. }
-            | Change::Overdue
-            | Change::Retuned(_) => Vec::new(),
+            Event::Left(_)
+            | Event::Hung { .. }
+            | Event::Warned { .. }
+            | Event::Overdue { .. }
+            | Event::Retuned(_) => Vec::new(),
         }
     }
 
@@ -303,6 +301,7 @@ mod tests {
     use systole_core::wire::{Account, BootId, InstanceId, Saw};
 
     use super::*;
+    use crate::report::Parting;
 
     fn correlation() -> (Correlation, mpsc::Receiver<Question>) {
         Correlation::new(Names {
@@ -327,9 +326,8 @@ mod tests {
     }
 
     fn join(correlation: &Correlation, subject: Subject, account: Option<Account>) -> Findings {
-        let change = Change::Join { policy: Policy::default(), account };
-        let at_ms = correlation.clock.wall_ms();
-        correlation.handle_fact(&Fact { at_ms, subject, change })
+        let event = Event::Joined { policy: Policy::default(), account };
+        correlation.handle_fact(&Fact::new(correlation.clock.wall_ms(), subject, event))
     }
 
     fn leave(correlation: &Correlation, subject: Subject, cause: Cause) -> Findings {
@@ -343,9 +341,9 @@ mod tests {
             probes: 2,
         };
         let asked = Span::from_secs(1);
-        let change = Change::Leave { verdict, asked, lasted: Span::from_secs(60), flight: None };
-        let at_ms = correlation.clock.wall_ms();
-        correlation.handle_fact(&Fact { at_ms, subject, change })
+        let parting = Parting { asked, lasted: Span::from_secs(60), flight: None };
+        let fact = Fact::new(correlation.clock.wall_ms(), subject, Event::Left(verdict));
+        correlation.handle_fact(&Fact { parting, ..fact })
     }
 
     #[test]

@@ -163,9 +163,9 @@ impl Events {
 
     /// Numbers, keeps and returns the event of a fact. Wakes no subscriber: see [`Events::wake`].
     pub fn publish(&self, fact: Fact) -> Arc<Event> {
-        let Fact { at_ms, subject, change } = fact;
+        let Fact { at_ms, subject, event, parting } = fact;
         let session = self.shared.names.session(subject);
-        self.publish_body(at_ms, event::change_body(at_ms, session, change))
+        self.publish_body(at_ms, event::session_body(at_ms, session, &event, &parting))
     }
 
     /// Numbers, keeps and returns an event that does not stem from one fact. Wakes no subscriber.

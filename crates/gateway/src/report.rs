@@ -3,13 +3,11 @@
 use std::net::SocketAddr;
 
 use serde::Serialize;
-use systole_core::cause::{Cause, Confidence, Verdict};
-use systole_core::diagnosis::Grounds;
 use systole_core::flight::Flight;
 use systole_core::hub::Presence;
 use systole_core::link::BeatKind;
-use systole_core::wire::{Account, BootId, InstanceId};
-use systole_core::{Policy, Span, Time};
+use systole_core::wire::{BootId, InstanceId};
+use systole_core::{Span, Time, session};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use utoipa::ToSchema;
 
@@ -69,7 +67,16 @@ pub struct Fact {
     /// The session.
     pub subject: Subject,
     /// What happened.
-    pub change: Change,
+    pub event: session::Event,
+    /// What the gateway adds to [`session::Event::Left`]; empty with any other event.
+    pub parting: Parting,
+}
+
+impl Fact {
+    /// Makes the fact of an event to which the gateway adds nothing.
+    pub fn new(at_ms: u64, subject: Subject, event: session::Event) -> Fact {
+        Fact { at_ms, subject, event, parting: Parting::default() }
+    }
 }
 
 /// The reason why accepting is paused.
@@ -124,94 +131,15 @@ impl Subject {
     }
 }
 
-/// What happened to a session.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// The session is online.
-    Join {
-        /// The policy in force.
-        policy: Policy,
-        /// The peer's account of its previous link.
-        account: Option<Account>,
-    },
-    /// A probe has gone unanswered longer than it should: the session is suspect.
-    Suspect,
-    /// The cause of a possible verdict is known before the bound; nothing ends yet.
-    Warned {
-        /// The cause.
-        cause: Cause,
-        /// The confidence in the cause.
-        confidence: Confidence,
-        /// The grounds of the cause.
-        grounds: Grounds,
-    },
-    /// The suspicion is over.
-    Recovered,
-    /// The bound has passed; the peer hangs or does not read, and the session is kept for a while.
-    Hung(Cause),
-    /// The bound has passed, and the policy does not enforce it.
-    Overdue,
-    /// Another policy is in force.
-    Retuned(Policy),
-    /// The session is heard from a new address.
-    Moved {
-        /// The address before.
-        from: SocketAddr,
-    },
-    /// The session has ended.
-    Leave {
-        /// The verdict: its cause, evidence and times.
-        verdict: Verdict,
-        /// A lower bound of the time for which probes went unanswered.
-        asked: Span,
-        /// How long the link was open.
-        lasted: Span,
-        /// The flight recorder; `None` for a beacon, which has none.
-        flight: Option<Box<Flight>>,
-    },
-}
-
-impl Change {
-    /// Returns what the change is about.
-    pub fn topic(&self) -> Topic {
-        match self {
-            Change::Join { .. } => Topic::Join,
-            Change::Leave { .. } => Topic::Leave,
-            Change::Retuned(_) => Topic::Policy,
-            Change::Moved { .. } => Topic::Address,
-            Change::Suspect | Change::Hung(_) | Change::Overdue => Topic::Doubt,
-            Change::Warned { .. } => Topic::Warning,
-            Change::Recovered => Topic::Recovery,
-        }
-    }
-}
-
-/// What a change is about. While facts wait, a later one replaces an earlier one of its own topic
-/// alone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Topic {
-    /// The session came online.
-    Join,
-    /// The session ended.
-    Leave,
-    /// The policy in force.
-    Policy,
-    /// The peer's address.
-    Address,
-    /// The peer is in doubt, or past its bound.
-    Doubt,
-    /// The cause of a possible verdict is known.
-    Warning,
-    /// The end of doubt and warning.
-    Recovery,
-}
-
-impl Topic {
-    /// Returns whether a change of this topic makes a waiting one of topic `earlier` obsolete,
-    /// besides one of its own topic.
-    pub fn ends(self, earlier: Topic) -> bool {
-        self == Topic::Recovery && matches!(earlier, Topic::Doubt | Topic::Warning)
-    }
+/// What the gateway adds to the verdict of a session that left.
+#[derive(Clone, Debug, Default)]
+pub struct Parting {
+    /// A lower bound of the time for which probes went unanswered.
+    pub asked: Span,
+    /// How long the link was open.
+    pub lasted: Span,
+    /// The flight recorder; `None` for a beacon, which has none.
+    pub flight: Option<Box<Flight>>,
 }
 
 /// One session that is online, as the API shows it.
@@ -277,7 +205,11 @@ pub fn session_text(session: u64) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use systole_core::wire::Saw;
+    use systole_core::Policy;
+    use systole_core::cause::{Cause, Confidence, Verdict};
+    use systole_core::diagnosis::Grounds;
+    use systole_core::session::Event;
+    use systole_core::wire::{Account, Saw};
 
     use super::*;
 
@@ -288,7 +220,7 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn fact(session: u64, change: Change) -> Fact {
+    pub(crate) fn fact(session: u64, event: Event) -> Fact {
         let subject = Subject {
             session,
             epoch: session,
@@ -299,15 +231,15 @@ pub(crate) mod tests {
             instance_id: InstanceId::default(),
             established: true,
         };
-        Fact { at_ms: 5, subject, change }
+        Fact::new(5, subject, event)
     }
 
     pub(crate) fn joined(session: u64) -> Fact {
-        fact(session, Change::Join { policy: Policy::default(), account: None })
+        fact(session, Event::Joined { policy: Policy::default(), account: None })
     }
 
     pub(crate) fn suspected(session: u64) -> Fact {
-        fact(session, Change::Suspect)
+        fact(session, Event::Suspect)
     }
 
     pub(crate) fn left(session: u64) -> Fact {
@@ -328,7 +260,7 @@ pub(crate) mod tests {
             absent_ms: 0,
             suspended_ms: 0,
         };
-        fact(session, Change::Join { policy: Policy::default(), account: Some(account) })
+        fact(session, Event::Joined { policy: Policy::default(), account: Some(account) })
     }
 
     fn left_by(session: u64, cause: Cause) -> Fact {
@@ -341,7 +273,7 @@ pub(crate) mod tests {
             probes: 3,
             grounds: Grounds::default(),
         };
-        let (asked, lasted) = (Span::ZERO, Span::from_secs(20));
-        fact(session, Change::Leave { verdict, asked, lasted, flight: None })
+        let parting = Parting { lasted: Span::from_secs(20), ..Parting::default() };
+        Fact { parting, ..fact(session, Event::Left(verdict)) }
     }
 }

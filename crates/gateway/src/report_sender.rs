@@ -108,7 +108,8 @@ impl ReportSender {
 mod tests {
     use super::*;
     use crate::report::tests::{joined, left, suspected};
-    use crate::report::{TELEMETRY, Topic, channels};
+    use crate::report::{TELEMETRY, channels};
+    use systole_core::session::Topic;
 
     /// Returns the topics of all facts that arrive, with the numbers of their sessions.
     fn arrivals(
@@ -119,7 +120,7 @@ mod tests {
         loop {
             let waits = sender.flush();
             while let Ok(fact) = facts.try_recv() {
-                arrived.push((fact.subject.session, fact.change.topic()));
+                arrived.push((fact.subject.session, fact.event.topic()));
             }
             if !waits {
                 return arrived;

@@ -7,7 +7,7 @@ use systole_core::link::{Answer, Event, Lane, Limits, Output, SessionKey, Settin
 use systole_core::liveness::Role;
 use systole_core::policy::MAX_BOUND;
 use systole_core::wire::{Codec, Decoder, MAX_DATA, Malformed};
-use systole_core::{Link, Machine, Policy, Span, Time};
+use systole_core::{Link, Machine, Policy, Span, Time, session};
 use systole_net::Clock;
 use systole_net::transport::{ReadOutcome, Socket, Transport};
 use tokio::net::TcpStream;
@@ -184,20 +184,9 @@ impl Connection {
                 }
                 Output::Transmit { bytes, .. } => at_once.extend_from_slice(bytes),
                 Output::Event(Event::Established { .. }) => self.established = true,
-                Output::Event(Event::Lost { verdict, .. }) => self.lost = Some(verdict.cause),
-                Output::Event(
-                    Event::Suspect
-                    | Event::Warned { .. }
-                    | Event::Recovered
-                    | Event::Overdue { .. }
-                    | Event::Hung { .. }
-                    | Event::Data { .. }
-                    | Event::HeartbeatData(_)
-                    | Event::Retuned(_)
-                    | Event::RoundTrip(_)
-                    | Event::HeartbeatSent { .. }
-                    | Event::HeartbeatReceived { .. },
-                )
+                Output::Session(session::Event::Left(verdict)) => self.lost = Some(verdict.cause),
+                Output::Session(_)
+                | Output::Event(_)
                 | Output::Examine { .. }
                 | Output::Patience(_)
                 | Output::Admit

@@ -2,10 +2,10 @@
 //! application.
 
 use systole_core::kernel::Examination;
-use systole_core::link::{Answer, Event as LinkEvent, Output, World};
+use systole_core::link::{Answer, Output, World};
 use systole_core::wire::outbox::Outbox;
 use systole_core::witness::Hearing;
-use systole_core::{Machine, Time};
+use systole_core::{Machine, Time, session};
 use systole_net::examine::{examine, examine_socket};
 use systole_net::socket_options;
 use systole_net::transport::Transport;
@@ -52,14 +52,15 @@ impl<T: Transport + Default> Connection<T> {
                         // Setting options fails only on a connection that is ending.
                         let _ = socket_options::follow(&patience, self.socket.stream());
                     }
-                    Output::Event(event) => {
-                        if let LinkEvent::Established { policy, .. } | LinkEvent::Retuned(policy) =
-                            event
+                    Output::Session(event) => {
+                        if let session::Event::Joined { policy, .. }
+                        | session::Event::Retuned(policy) = event
                         {
                             self.hearing = Hearing::new(now, &policy);
                         }
-                        self.translator.handle(event, shared);
+                        self.translator.handle_session(event, shared);
                     }
+                    Output::Event(event) => self.translator.handle(event, shared),
                     // Only an accepting end admits.
                     Output::Admit => {}
                     Output::Close(closing) => self.closing = closing,

@@ -8,7 +8,7 @@ use systole_core::link::{
     Answer, Command, Event, Goodbye, Limits, Output, SessionKey, Settings, Side, World,
 };
 use systole_core::wire::{Account, Codec, DataKind};
-use systole_core::{Link, Machine, Policy, Span, Time};
+use systole_core::{Link, Machine, Policy, Span, Time, session};
 use systole_net::Clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -176,7 +176,7 @@ impl Peer {
         while let Some(output) = self.link.poll_output() {
             match output {
                 Output::Transmit { bytes, .. } => bytes_out.extend_from_slice(bytes),
-                Output::Event(Event::Established { account, .. }) => {
+                Output::Session(session::Event::Joined { account, .. }) => {
                     self.account = account;
                     self.heard.push(Heard::Established);
                 }
@@ -189,18 +189,12 @@ impl Peer {
                 Output::Event(Event::HeartbeatData(bytes)) => {
                     self.heard.push(Heard::HeartbeatData(bytes.to_vec()));
                 }
-                Output::Event(Event::Retuned(policy)) => self.heard.push(Heard::Retuned(policy)),
-                Output::Event(Event::Lost { .. }) => self.heard.push(Heard::Lost),
-                Output::Event(
-                    Event::Suspect
-                    | Event::Warned { .. }
-                    | Event::Recovered
-                    | Event::Overdue { .. }
-                    | Event::Hung { .. }
-                    | Event::RoundTrip(_)
-                    | Event::HeartbeatSent { .. }
-                    | Event::HeartbeatReceived { .. },
-                )
+                Output::Session(session::Event::Retuned(policy)) => {
+                    self.heard.push(Heard::Retuned(policy))
+                }
+                Output::Session(session::Event::Left(_)) => self.heard.push(Heard::Lost),
+                Output::Session(_)
+                | Output::Event(_)
                 | Output::Examine { .. }
                 | Output::Patience(_)
                 | Output::Admit

@@ -3,9 +3,9 @@
 use core::net::SocketAddr;
 
 use super::datagram::{Reply, Statement};
-use crate::cause::Verdict;
 use crate::machine::{self, kinds_of_input};
 use crate::policy::Policy;
+use crate::session;
 use crate::time::{Span, Time};
 
 /// The settings of a shard's beacon machine.
@@ -99,12 +99,19 @@ pub enum Output {
         /// The address that the statement came from.
         address: SocketAddr,
     },
-    /// An event of a device.
-    Event {
+    /// An event of a device's session.
+    Session {
         /// The device as it was at the time of the event.
         subject: Subject,
         /// The event.
-        event: Event,
+        event: session::Event,
+    },
+    /// The device's status bytes changed.
+    Status {
+        /// The device with its new status bytes.
+        subject: Subject,
+        /// The former status bytes.
+        from: u16,
     },
 }
 
@@ -113,7 +120,7 @@ impl Output {
     pub const fn device(&self) -> u64 {
         match self {
             Output::Reply { reply, .. } => reply.device,
-            Output::Event { subject, .. } => subject.device,
+            Output::Session { subject, .. } | Output::Status { subject, .. } => subject.device,
         }
     }
 }
@@ -133,36 +140,6 @@ pub struct Subject {
     pub since: Time,
     /// The status bytes of the newest statement.
     pub status: u16,
-}
-
-/// An event of a device.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Event {
-    /// The device came online under this policy.
-    Online(Policy),
-    /// The device became suspect.
-    Suspect,
-    /// The suspicion ended on evidence.
-    Recovered,
-    /// The bound has passed, but the policy does not enforce it.
-    Overdue {
-        /// The time at which the verdict would have fallen.
-        due: Time,
-    },
-    /// The device's address changed.
-    Moved {
-        /// The former address.
-        from: SocketAddr,
-    },
-    /// The device's status bytes changed.
-    Status {
-        /// The former status bytes.
-        from: u16,
-    },
-    /// A new policy is in force for the device.
-    Retuned(Policy),
-    /// The session ended with this verdict.
-    Lost(Verdict),
 }
 
 /// The counters of the beacon machine.

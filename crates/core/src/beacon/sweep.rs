@@ -2,11 +2,12 @@
 
 use alloc::vec::Vec;
 
-use super::{BeaconCommand, BeaconHub, Event, Slot};
+use super::{BeaconCommand, BeaconHub, Slot};
 use crate::cause::Cause;
 use crate::liveness;
 use crate::plain::plain_struct;
 use crate::policy::Policy;
+use crate::session::Event;
 use crate::time::{Span, Time};
 
 /// The number of devices that one step of a sweep handles: about 100 µs of work.

@@ -66,7 +66,7 @@ impl Harness {
         let (challenge, above) = self.fetch_challenge(device);
         let first = statement(device, challenge, above + 1);
         let outputs = self.send(first, 1);
-        assert!(matches!(outputs[..], [event!(Event::Online(_)), answer!(Says::Heard { .. })]));
+        assert!(matches!(outputs[..], [event!(Event::Joined { .. }), answer!(Says::Heard { .. })]));
         first
     }
 
@@ -76,7 +76,7 @@ impl Harness {
         while let Some(next) = self.hub.next_deadline().filter(|next| *next <= until) {
             self.now = self.now.max(next);
             for output in self.expire() {
-                let Output::Event { event, .. } = output else {
+                let Output::Session { event, .. } = output else {
                     panic!("an answer without a statement: {output:?}")
                 };
                 outputs.push((self.now, event));
@@ -89,7 +89,7 @@ impl Harness {
 
 macro_rules! event {
     ($event:pat) => {
-        Output::Event { event: $event, .. }
+        Output::Session { event: $event, .. }
     };
 }
 macro_rules! answer {
@@ -132,7 +132,7 @@ fn silence_becomes_suspicion_and_the_verdict_falls_at_the_bound() {
     harness.join(DEVICE);
     let outputs = harness.advance(at(20_000));
     assert!(matches!(outputs[0], (when, Event::Suspect) if when >= at(3_000) && when < at(3_001)));
-    let (when, Event::Lost(verdict)) = outputs[1] else { panic!("{outputs:?}") };
+    let (when, Event::Left(verdict)) = outputs[1] else { panic!("{outputs:?}") };
     assert_eq!(outputs.len(), 2);
     assert_eq!((verdict.cause, verdict.due), (Cause::Unknown, at(8_000)));
     assert!(when >= at(8_000) && when < at(8_001));
@@ -153,7 +153,7 @@ fn a_statement_ends_suspicion_and_moves_the_verdict() {
     assert!(matches!(outputs[..], [event!(Event::Recovered), answer!(_)]), "{outputs:?}");
     assert_eq!(harness.hub.machine().counters().suspects, 0);
     let outputs = harness.advance(at(30_000));
-    let Some((_, Event::Lost(verdict))) = outputs.last() else { panic!("{outputs:?}") };
+    let Some((_, Event::Left(verdict))) = outputs.last() else { panic!("{outputs:?}") };
     assert_eq!((verdict.due, verdict.last_heard), (at(15_000), at(7_000)));
 }
 
@@ -215,7 +215,7 @@ fn a_change_of_the_status_bytes_is_an_event() {
     let mut harness = Harness::new(settings());
     let first = harness.join(DEVICE);
     let outputs = harness.send(Statement { status: 9, ..next(first) }, 1);
-    assert!(matches!(outputs[..], [event!(Event::Status { from: 0 }), answer!(_)]));
+    assert!(matches!(outputs[..], [Output::Status { from: 0, .. }, answer!(_)]));
     assert_eq!(harness.hub.machine().presence(DEVICE).unwrap().subject.status, 9);
 }
 
@@ -225,7 +225,7 @@ fn a_goodbye_ends_the_session_and_may_be_repeated() {
     let first = harness.join(DEVICE);
     let goodbye = Statement { leaving: true, ..next(first) };
     let outputs = harness.send(goodbye, 1);
-    let [answer!(Says::Heard { .. }), event!(Event::Lost(verdict))] = outputs[..] else {
+    let [answer!(Says::Heard { .. }), event!(Event::Left(verdict))] = outputs[..] else {
         panic!("{outputs:?}")
     };
     assert_eq!(verdict.cause, Cause::PeerClosed(CloseReason::Done));
@@ -311,7 +311,7 @@ fn a_hold_prevents_the_verdict_and_a_kick_ends_the_session() {
     harness.input(World::Command(BeaconCommand::Release { device: DEVICE }));
     assert_eq!(harness.advance(at(105_000)).len(), 1);
     let outputs = harness.input(World::Command(BeaconCommand::Kick { device: DEVICE }));
-    assert!(matches!(outputs[..], [event!(Event::Lost(Verdict { cause: Cause::Kicked, .. }))]));
+    assert!(matches!(outputs[..], [event!(Event::Left(Verdict { cause: Cause::Kicked, .. }))]));
     assert_eq!(
         harness.hub.machine().counters(),
         Counters { suspects: 0, online: 0, ..harness.hub.machine().counters() }
@@ -332,7 +332,7 @@ fn a_drain_removes_all_devices_in_bounded_steps_and_admits_none() {
     assert_eq!(outputs.len(), sweep::SWEEP_STEP);
     let outputs = harness.advance(at(1));
     assert_eq!(outputs.len(), 3_000 - sweep::SWEEP_STEP);
-    let drained = |event: &Event| matches!(event, Event::Lost(it) if it.cause == Cause::Drained);
+    let drained = |event: &Event| matches!(event, Event::Left(it) if it.cause == Cause::Drained);
     assert!(outputs.iter().all(|(_, event)| drained(event)));
     assert_eq!((harness.hub.machine().counters().online, harness.hub.next_deadline()), (0, None));
 }
@@ -440,7 +440,7 @@ fn a_refused_counter_far_ahead_never_brings_an_absent_device_online() {
     // Back after a long outage, and gone again.
     let far = Statement { counter: first.counter + 1_500, ..first };
     let outputs = harness.send(far, 1);
-    assert!(matches!(outputs[..], [event!(Event::Online(_)), answer!(Says::Heard { .. })]));
+    assert!(matches!(outputs[..], [event!(Event::Joined { .. }), answer!(Says::Heard { .. })]));
     harness.send(Statement { leaving: true, ..next(far) }, 1);
     let other = harness.join(DEVICE + 1);
     assert_eq!(other.counter, far.counter + 2, "of the same group");
@@ -487,7 +487,7 @@ fn goodbyes_with_ever_higher_counters_hinder_only_their_own_group() {
     }
     assert_eq!(harness.fetch_challenge(stolen).1, counter + 999);
     let outputs = harness.send(statement(other, challenge, above + 1), 1);
-    assert!(matches!(outputs[..], [event!(Event::Online(_)), answer!(_)]), "{outputs:?}");
+    assert!(matches!(outputs[..], [event!(Event::Joined { .. }), answer!(_)]), "{outputs:?}");
 }
 
 #[test]
@@ -541,7 +541,7 @@ fn retuned(first: Policy, second: Policy) -> (Harness, Statement) {
 
 fn due(outputs: &[(Time, Event)]) -> Option<Time> {
     outputs.iter().find_map(|(_, event)| {
-        let Event::Lost(verdict) = event else {
+        let Event::Left(verdict) = event else {
             return None;
         };
         Some(verdict.due)

@@ -160,7 +160,9 @@ pub enum HubCommand<'a> {
 /// An output of a [`Hub`](super::Hub).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Output<'a> {
-    /// An output of one link.
+    /// An output of one link, the events of its session included. They are no output of their own:
+    /// a session has one link here, by whose number [`Hub::presence`](super::Hub::presence) shows
+    /// both, and [`link::Output::Session`] already sets them apart.
     Link {
         /// The link's number.
         link: u32,

@@ -2,6 +2,7 @@
 
 mod transfer;
 
+use crate::session;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,7 +12,7 @@ use crate::cause::Cause;
 use crate::driver::{DEADLINE_BATCH, DEADLINE_STEPS, Driver};
 use crate::flight::Incident;
 use crate::kernel::SocketError;
-use crate::link::{Closing, Event, Side};
+use crate::link::{Closing, Side};
 use crate::liveness::Role;
 use crate::machine::Reason;
 use crate::policy::Policy;
@@ -63,11 +64,12 @@ fn drain(hub: &mut Driver<Hub>) -> (BTreeMap<&'static str, u32>, Vec<u8>) {
     while let Some(output) = hub.poll_output() {
         let Output::Link { output, .. } = output else { continue };
         match output {
-            link::Output::Event(Event::Lost { verdict, .. }) => {
+            link::Output::Session(session::Event::Left(verdict)) => {
                 *lost.entry(verdict.cause.name()).or_default() += 1;
             }
             link::Output::Transmit { bytes, .. } => sent.extend_from_slice(bytes),
-            link::Output::Event(_)
+            link::Output::Session(_)
+            | link::Output::Event(_)
             | link::Output::Examine { .. }
             | link::Output::Patience(_)
             | link::Output::Admit
@@ -212,8 +214,9 @@ fn polls(hub: &mut Driver<Hub>) -> (Vec<u32>, u32) {
     while let Some(output) = hub.poll_output() {
         let Output::Link { output, .. } = output else { continue };
         match output {
-            link::Output::Event(Event::Lost { .. }) => lost += 1,
-            link::Output::Event(_)
+            link::Output::Session(session::Event::Left(_)) => lost += 1,
+            link::Output::Session(_)
+            | link::Output::Event(_)
             | link::Output::Transmit { .. }
             | link::Output::Examine { .. }
             | link::Output::Patience(_)
@@ -504,7 +507,7 @@ fn timers_of_trusted_links_stand_on_the_grid_and_verdicts_are_exact() {
     while lost.is_none() {
         while let Some(output) = hub.poll_output() {
             let Output::Link { output, .. } = output else { continue };
-            if let link::Output::Event(link::Event::Lost { verdict, .. }) = output {
+            if let link::Output::Session(session::Event::Left(verdict)) = output {
                 lost = Some(verdict);
             }
         }
@@ -562,8 +565,11 @@ fn feed(hub: &mut Driver<Hub>, at_ms: u64, link: u32, bytes: &[u8]) -> Vec<(u32,
     while let Some(output) = hub.poll_output() {
         let Output::Link { link, output } = output else { continue };
         match output {
-            link::Output::Event(Event::Lost { verdict, .. }) => lost.push((link, verdict.cause)),
-            link::Output::Event(_)
+            link::Output::Session(session::Event::Left(verdict)) => {
+                lost.push((link, verdict.cause))
+            }
+            link::Output::Session(_)
+            | link::Output::Event(_)
             | link::Output::Examine { .. }
             | link::Output::Patience(_)
             | link::Output::Admit

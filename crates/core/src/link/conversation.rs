@@ -32,6 +32,7 @@ use crate::flight::{Flight, Incident};
 use crate::liveness::{self, Evidence, Liveness};
 use crate::machine::{Deadline, Reason};
 use crate::policy::Policy;
+use crate::session;
 use crate::time::Time;
 use crate::wire::{BootId, Codec, Frame, InstanceId, Malformed};
 
@@ -342,11 +343,14 @@ impl Conversation {
     #[inline]
     fn report_liveness(&mut self, now: Time, output: liveness::Output, out: &mut Writer<'_>) {
         let (incident, event) = match output {
-            liveness::Output::RoundTrip(rtt) => (Incident::Pong { rtt }, Event::RoundTrip(rtt)),
-            liveness::Output::Suspect => (Incident::Suspect, Event::Suspect),
-            liveness::Output::Recovered => (Incident::Recovered, Event::Recovered),
+            liveness::Output::RoundTrip(rtt) => {
+                self.flight.record(now, Incident::Pong { rtt });
+                return out.event(Event::RoundTrip(rtt));
+            }
+            liveness::Output::Suspect => (Incident::Suspect, session::Event::Suspect),
+            liveness::Output::Recovered => (Incident::Recovered, session::Event::Recovered),
             liveness::Output::Overdue(silence) => {
-                (Incident::Overdue, Event::Overdue { due: silence.due })
+                (Incident::Overdue, session::Event::Overdue { due: silence.due })
             }
             liveness::Output::Probe { .. }
             | liveness::Output::Keepalive { .. }
@@ -354,6 +358,6 @@ impl Conversation {
             | liveness::Output::Dead(_) => return,
         };
         self.flight.record(now, incident);
-        out.event(event);
+        out.session(event);
     }
 }

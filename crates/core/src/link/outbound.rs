@@ -7,6 +7,7 @@ use core::ops::Range;
 
 use super::{Closing, Event, Lane, Output};
 use crate::kernel::Patience;
+use crate::session;
 use crate::wire::{Codec, DataKind, Frame};
 
 /// The capacity that the byte buffer keeps between inputs; more, as after a large message, is
@@ -29,6 +30,7 @@ enum Queued {
     Transmit(Lane, Range<u32>),
     Data { bytes: Range<u32>, more: bool, kind: DataKind },
     HeartbeatData(Range<u32>),
+    Session(session::Event),
     Event(Event<'static>),
     Examine { route: bool },
     Patience(Patience),
@@ -62,6 +64,7 @@ impl Outbound {
                 Output::Event(Event::Data { bytes: bytes(range), more, kind })
             }
             Queued::HeartbeatData(range) => Output::Event(Event::HeartbeatData(bytes(range))),
+            Queued::Session(event) => Output::Session(event),
             Queued::Event(event) => Output::Event(event),
             Queued::Examine { route } => Output::Examine { route },
             Queued::Patience(patience) => Output::Patience(patience),
@@ -134,7 +137,12 @@ impl Writer<'_> {
         self.push(Queued::HeartbeatData(bytes));
     }
 
-    /// Queues an event that carries no bytes.
+    /// Queues an event of the session.
+    pub(crate) fn session(&mut self, event: session::Event) {
+        self.push(Queued::Session(event));
+    }
+
+    /// Queues an event of the link that carries no bytes.
     pub(crate) fn event(&mut self, event: Event<'static>) {
         self.push(Queued::Event(event));
     }

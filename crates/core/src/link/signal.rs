@@ -1,13 +1,12 @@
 //! The inputs and outputs of a link.
 
 use super::SessionKey;
-use crate::cause::{Cause, Confidence, Verdict};
-use crate::grounds::Grounds;
 use crate::kernel::{Examination, Patience, SocketError};
 use crate::machine::{self, kinds_of_input};
 use crate::policy::Policy;
-use crate::time::{Span, Time};
-use crate::wire::{Account, CloseReason, DataKind};
+use crate::session;
+use crate::time::Span;
+use crate::wire::{CloseReason, DataKind};
 
 /// What the world did to a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,8 +25,8 @@ pub enum World<'a> {
     /// The socket failed.
     Failed(SocketError),
     /// The kernel reported that a router cannot reach the peer, and the connection still stands.
-    /// The error is kept for the verdict and reported with [`Event::Warned`] once a probe is out;
-    /// evidence clears it.
+    /// The error is kept for the verdict and reported with [`session::Event::Warned`] once a probe
+    /// is out; evidence clears it.
     Warned(SocketError),
     /// The data queued for the peer exceeds the bounded queue.
     Overflowed,
@@ -109,7 +108,10 @@ pub enum Output<'a> {
         /// The queue that holds the bytes while the socket is full.
         lane: Lane,
     },
-    /// An event to report.
+    /// An event of the session. It is an output of its own, and not one of [`Event`]: whoever
+    /// reports sessions matches it alone and passes it on whole.
+    Session(session::Event),
+    /// An event that only the link knows.
     Event(Event<'a>),
     /// Examine the socket, and hand in the result with [`Answer::Examined`] at once.
     Examine {
@@ -151,49 +153,15 @@ pub enum Closing {
     Abort,
 }
 
-/// An event on a link.
+/// An event that only a link knows; see [`session::Event`] for what happens to its session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Event<'a> {
-    /// The handshake is complete.
+    /// The handshake is complete; [`session::Event::Joined`] follows.
     Established {
         /// The session's number; 0 on the connecting side in codecs without a handshake.
         session: u64,
         /// The session's epoch; 0 as above.
         epoch: u64,
-        /// The policy in force.
-        policy: Policy,
-        /// The account that a connecting peer gives of its previous link.
-        account: Option<Account>,
-    },
-    /// The peer is suspect: a probe is unanswered for longer than it should be.
-    Suspect,
-    /// The cause of the verdict is known before the bound: a router, the local network or the local
-    /// neighbour table explains the silence. The link does not end, and evidence outweighs the
-    /// warning. Reported at most once in a silence, and only while a probe is out.
-    ///
-    /// With [`Cause::NotReading`]: the peer is heard, and two examinations in a row show bytes
-    /// behind its closed window. Reported once until the window opens.
-    Warned {
-        /// The cause that the verdict would have now.
-        cause: Cause,
-        /// The confidence in the cause.
-        confidence: Confidence,
-        /// The evidence for the cause.
-        grounds: Grounds,
-    },
-    /// The suspicion has ended.
-    Recovered,
-    /// The bound has passed, and the policy does not enforce it.
-    Overdue {
-        /// When the verdict would have fallen.
-        due: Time,
-    },
-    /// The bound has passed; the peer is hung or does not read, and is kept for a time.
-    Hung {
-        /// [`Cause::AppHung`] or [`Cause::NotReading`].
-        cause: Cause,
-        /// When the verdict falls unless there is evidence.
-        until: Time,
     },
     /// A message or a part of it arrived.
     Data {
@@ -206,8 +174,6 @@ pub enum Event<'a> {
     },
     /// Business data arrived with a heartbeat.
     HeartbeatData(&'a [u8]),
-    /// Another policy is in force.
-    Retuned(Policy),
     /// The pong to a heartbeat arrived after this time.
     RoundTrip(Span),
     /// A heartbeat was sent; reported only if [`Settings::report_heartbeats`] is set.
@@ -230,13 +196,8 @@ pub enum Event<'a> {
         /// The sequence number; 0 in codecs without one.
         sequence: u8,
     },
-    /// The link has ended.
-    Lost {
-        /// The verdict.
-        verdict: Verdict,
-        /// The content of the peer's CLOSE, if one arrived.
-        farewell: Option<Goodbye>,
-    },
+    /// The peer's CLOSE arrived, with this content; [`session::Event::Left`] follows.
+    Farewell(Goodbye),
 }
 
 /// The two kinds of heartbeat.

@@ -16,6 +16,7 @@ mod saved;
 mod stalled_frame;
 mod warned;
 
+use crate::session;
 use alloc::vec::Vec;
 use core::ops::{Deref, DerefMut};
 
@@ -145,10 +146,15 @@ fn poll(link: &mut Link, now: Time, shows: &impl Fn(u64) -> TcpSnapshot, run: &m
         while let Some(output) = link.poll_output() {
             match output {
                 Output::Examine { .. } => examine = true,
-                Output::Event(Event::Hung { cause, .. }) => run.hung.push((millis, cause)),
-                Output::Event(Event::Recovered) => run.recovered.push(millis),
-                Output::Event(Event::Lost { verdict, .. }) => run.lost = Some((millis, verdict)),
-                Output::Event(_)
+                Output::Session(session::Event::Hung { cause, .. }) => {
+                    run.hung.push((millis, cause))
+                }
+                Output::Session(session::Event::Recovered) => run.recovered.push(millis),
+                Output::Session(session::Event::Left(verdict)) => {
+                    run.lost = Some((millis, verdict))
+                }
+                Output::Session(_)
+                | Output::Event(_)
                 | Output::Transmit { .. }
                 | Output::Patience(_)
                 | Output::Admit
@@ -229,8 +235,9 @@ fn a_shell_that_does_not_examine_forfeits_the_examination() {
     link.handle(Time::from_millis(3_001), World::Received(b"too late\n"));
     let outputs = core::iter::from_fn(|| {
         link.poll_output().map(|output| match output {
-            Output::Event(Event::Lost { verdict, .. }) => Some(verdict.cause),
-            Output::Event(_)
+            Output::Session(session::Event::Left(verdict)) => Some(verdict.cause),
+            Output::Session(_)
+            | Output::Event(_)
             | Output::Transmit { .. }
             | Output::Examine { .. }
             | Output::Patience(_)

@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use mio::{Poll, Token as MioToken};
 use serde_json::{Value, json};
 use systole_core::flight::Flight;
-use systole_core::{Policy, Span, Time, hub};
+use systole_core::{Policy, Span, Time, hub, session};
 use systole_net::Clock;
 use tower::ServiceExt;
 
@@ -25,7 +25,7 @@ use crate::events::{Events, Names};
 use crate::gateway::{Lifecycle, ListenerState, ShardUnavailable};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
-use crate::report::{Change, Fact, PauseReason, SessionInfo, Subject, session_text};
+use crate::report::{Fact, PauseReason, SessionInfo, Subject, session_text};
 use crate::request::{Order, Page, REQUESTS, Request, Requests, Story};
 use crate::stats::Distributions;
 use crate::stats::ShardStats;
@@ -115,8 +115,8 @@ impl Fixture {
             instance_id: Default::default(),
             established: true,
         };
-        let change = Change::Join { policy: Policy::default(), account: None };
-        self.gateway.note(Fact { at_ms: 5, subject, change });
+        let event = session::Event::Joined { policy: Policy::default(), account: None };
+        self.gateway.note(Fact::new(5, subject, event));
         self.gateway.events().wake();
     }
 }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 use systole_core::beacon::{
-    Answer, BeaconCommand, BeaconHub, Datagram, Event, Output, Settings, Statement,
+    Answer, BeaconCommand, BeaconHub, Datagram, Output, Settings, Statement,
     Subject as BeaconSubject, Tag, World,
 };
 use systole_core::cause::Cause;
 use systole_core::gather::{Gather, LONGEST_WAIT};
 use systole_core::hub::HubCommand;
-use systole_core::{Span, Time};
+use systole_core::{Time, session};
 use systole_net::datagrams::{RECEIVE_BUFFER, grow_receive_buffer};
 
 use super::keys::{DeviceKey, Keys};
@@ -21,7 +21,7 @@ use super::known::{Device, subject_of};
 use super::mesh::Mesh;
 use super::socket::Datagrams;
 use super::{BeaconSetup, BeaconShard};
-use crate::report::{Change, Fact, PauseReason};
+use crate::report::{Fact, PauseReason};
 use crate::request::{Order, Parcel, RequestQueue, Requests};
 use crate::shard::answer::Known;
 use crate::shard::shard_loop::{LeftOver, LoopSetup, ShardLoop, Traffic};
@@ -388,7 +388,8 @@ impl ShardLoop<Beacons> {
                     let bytes = key.seal(&Datagram::Reply(answer));
                     self.traffic.socket.queue_answer(&bytes, address, to);
                 }
-                Output::Event { subject, event } => self.report(&subject, event),
+                Output::Session { subject, event } => self.report(&subject, event),
+                Output::Status { .. } => {}
             }
         }
         // Before the next statement, which may be of a new device.
@@ -398,7 +399,7 @@ impl ShardLoop<Beacons> {
     /// Reports the machine's events after an input that has no answer.
     fn carry_out(&mut self) {
         while let Some(output) = self.hub.poll_output() {
-            if let Output::Event { subject, event } = output {
+            if let Output::Session { subject, event } = output {
                 self.report(&subject, event);
             }
         }
@@ -410,35 +411,25 @@ impl ShardLoop<Beacons> {
         self.traffic.beacon_stats.unsent.add(sent.dropped);
     }
 
-    fn report(&mut self, beacon: &BeaconSubject, event: Event) {
-        let change = match event {
-            Event::Online(policy) => Change::Join { policy, account: None },
-            Event::Suspect => Change::Suspect,
-            Event::Recovered => Change::Recovered,
-            Event::Overdue { .. } => {
-                self.stats.overdue.add(1);
-                Change::Overdue
-            }
-            Event::Moved { from } => Change::Moved { from },
-            Event::Retuned(policy) => Change::Retuned(policy),
-            Event::Status { .. } => return,
-            Event::Lost(verdict) => {
-                if let Some(cell) = self.stats.verdicts.get(verdict.cause.index()) {
-                    cell.add(1);
-                }
-                if verdict.cause == Cause::Unknown {
-                    let late = self.clock.read_now().since(verdict.due);
-                    self.distributions.lateness.observe(seconds(late));
-                }
-                // A device is never probed: it sends statements by itself.
-                let asked = Span::ZERO;
-                let lasted = self.clock.now().since(beacon.since);
-                Change::Leave { verdict, asked, lasted, flight: None }
-            }
-        };
+    /// Reports an event of a device's session, and counts it.
+    fn report(&mut self, beacon: &BeaconSubject, event: session::Event) {
         let subject = subject_of(beacon, self.traffic.listener);
-        let at_ms = self.clock.wall_ms();
-        self.reports.send(Fact { at_ms, subject, change });
+        let mut fact = Fact::new(self.clock.wall_ms(), subject, event);
+        if let session::Event::Left(verdict) = &event {
+            // A device is never probed: it sends statements by itself.
+            fact.parting.lasted = self.clock.now().since(beacon.since);
+            if let Some(cell) = self.stats.verdicts.get(verdict.cause.index()) {
+                cell.add(1);
+            }
+            if verdict.cause == Cause::Unknown {
+                let late = self.clock.read_now().since(verdict.due);
+                self.distributions.lateness.observe(seconds(late));
+            }
+        }
+        if let session::Event::Overdue { .. } = event {
+            self.stats.overdue.add(1);
+        }
+        self.reports.send(fact);
     }
 
     /// Records whether devices are refused. A shard that is full pauses only once it has refused a

@@ -7,10 +7,10 @@ use systole_core::cause::{Cause, Confidence, Direction, Scope, Verdict};
 use systole_core::diagnosis::Ground;
 use systole_core::ledger::Note;
 use systole_core::policy::Detection;
-use systole_core::{Policy, Span};
+use systole_core::{Policy, Span, session};
 use utoipa::ToSchema;
 
-use crate::report::{Change, PauseReason, Subject, session_text};
+use crate::report::{Parting, PauseReason, Subject, session_text};
 
 /// One event, with its number and time.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -447,27 +447,34 @@ pub(crate) struct Limit {
     pub hint: &'static str,
 }
 
-/// Makes the event of a change at `at_ms`.
-pub(super) fn change_body(at_ms: u64, session: Session, change: Change) -> Body {
-    match change {
-        Change::Join { policy, account: _ } => {
-            Body::Join { session, policy: PolicyInfo::new(&policy) }
+/// Makes the JSON of an event of a session at `at_ms`.
+pub(super) fn session_body(
+    at_ms: u64,
+    session: Session,
+    event: &session::Event,
+    parting: &Parting,
+) -> Body {
+    match event {
+        session::Event::Joined { policy, account: _ } => {
+            Body::Join { session, policy: PolicyInfo::new(policy) }
         }
-        Change::Suspect => Body::Suspect(session),
-        Change::Warned { cause, confidence, grounds } => Body::Warned {
+        session::Event::Suspect => Body::Suspect(session),
+        session::Event::Warned { cause, confidence, grounds } => Body::Warned {
             session,
             cause: cause.name(),
             confidence: confidence.name(),
             detail: cause.to_string(),
             grounds: grounds.iter().map(Ground::text).collect(),
         },
-        Change::Recovered => Body::Recovered(session),
-        Change::Hung(cause) => Body::Hung { session, cause: cause.name() },
-        Change::Overdue => Body::Overdue(session),
-        Change::Retuned(policy) => Body::Retuned { session, policy: PolicyInfo::new(&policy) },
-        Change::Moved { from } => Body::Moved { session, from: from.to_string() },
-        Change::Leave { verdict, lasted, .. } => {
-            Body::Leave { session, end: End::new(at_ms, &verdict, lasted) }
+        session::Event::Recovered => Body::Recovered(session),
+        session::Event::Hung { cause, until: _ } => Body::Hung { session, cause: cause.name() },
+        session::Event::Overdue { due: _ } => Body::Overdue(session),
+        session::Event::Retuned(policy) => {
+            Body::Retuned { session, policy: PolicyInfo::new(policy) }
+        }
+        session::Event::Moved { from } => Body::Moved { session, from: from.to_string() },
+        session::Event::Left(verdict) => {
+            Body::Leave { session, end: End::new(at_ms, verdict, parting.lasted) }
         }
     }
 }

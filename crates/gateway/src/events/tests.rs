@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::json;
 use systole_core::cause::{Cause, Confidence, Verdict};
 use systole_core::diagnosis::{Ground, Grounds};
-use systole_core::{Policy, Span, Time};
+use systole_core::{Policy, Span, Time, session};
 
 use super::*;
-use crate::report::{Change, PauseReason, Subject};
+use crate::report::{Parting, PauseReason, Subject};
 
 mod golden;
 
@@ -28,7 +28,7 @@ fn events(capacity: usize) -> Events {
     Events::new(capacity, STREAM, names())
 }
 
-fn fact(session: u64, change: Change) -> Fact {
+fn fact(session: u64, event: session::Event) -> Fact {
     let subject = Subject {
         session,
         epoch: 5,
@@ -39,12 +39,12 @@ fn fact(session: u64, change: Change) -> Fact {
         instance_id: Default::default(),
         established: true,
     };
-    Fact { at_ms: 60_000, subject, change }
+    Fact::new(60_000, subject, event)
 }
 
 fn publish(events: &Events, count: u64) {
     for session in 0..count {
-        events.publish(fact(session, Change::Suspect));
+        events.publish(fact(session, session::Event::Suspect));
     }
 }
 
@@ -84,9 +84,9 @@ fn a_leave_carries_its_evidence() {
         last_heard: Time::from_millis(20_000),
         probes: 3,
     };
-    let (asked, lasted) = (Span::ZERO, Span::from_secs(45));
-    let change = Change::Leave { verdict, asked, lasted, flight: None };
-    let event = events.publish(fact(0x1f, change));
+    let parting = Parting { lasted: Span::from_secs(45), ..Parting::default() };
+    let left = fact(0x1f, session::Event::Left(verdict));
+    let event = events.publish(Fact { parting, ..left });
     let expected = serde_json::json!({
         "number": 1, "at_ms": 60_000, "kind": "leave",
         "session": "000000000000001f", "epoch": "5", "identity": "anna", "listener": "native",
@@ -102,7 +102,7 @@ fn a_leave_carries_its_evidence() {
 #[test]
 fn a_warning_carries_its_grounds() {
     let events = events(10);
-    let warned = Change::Warned {
+    let warned = session::Event::Warned {
         cause: Cause::Unreachable,
         confidence: Confidence::High,
         grounds: Grounds::of(&[Ground::RouterSaidUnreachable]),
@@ -120,16 +120,16 @@ fn a_warning_carries_its_grounds() {
 fn every_fact_has_the_right_kind() {
     let events = events(20);
     let policy = Policy::demanding();
-    let kind = |change| {
-        let event = events.publish(fact(1, change));
+    let kind = |event| {
+        let event = events.publish(fact(1, event));
         let kind = serde_json::to_value(&*event).unwrap()["kind"].clone();
         assert_eq!(kind, event.body.kind());
         kind
     };
-    assert_eq!(kind(Change::Join { policy, account: None }), "join");
-    assert_eq!(kind(Change::Recovered), "recovered");
-    assert_eq!(kind(Change::Overdue), "overdue");
-    assert_eq!(kind(Change::Retuned(policy)), "retuned");
+    assert_eq!(kind(session::Event::Joined { policy, account: None }), "join");
+    assert_eq!(kind(session::Event::Recovered), "recovered");
+    assert_eq!(kind(session::Event::Overdue { due: Time::from_millis(50_000) }), "overdue");
+    assert_eq!(kind(session::Event::Retuned(policy)), "retuned");
 }
 
 #[test]

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use systole_core::Span;
+use systole_core::{Span, session};
 
 use super::Gateway;
 use crate::correlation::{Correlation, Findings};
 use crate::events::{Body, Event};
-use crate::report::{Change, Fact};
+use crate::report::{Fact, Parting};
 
 impl Gateway {
     /// Processes a fact: keeps its verdict, correlates it, publishes it as an event and logs it.
@@ -88,7 +88,8 @@ impl Gateway {
     /// Keeps the verdict of a leave. Called before the event is published, since a subscriber may
     /// ask for the verdict at once.
     fn keep_verdict(&self, fact: &Fact) {
-        if let Change::Leave { verdict, lasted, flight, .. } = &fact.change {
+        if let session::Event::Left(verdict) = &fact.event {
+            let Parting { lasted, flight, .. } = &fact.parting;
             let subject = fact.subject.clone();
             self.verdicts.keep(fact.at_ms, subject, *verdict, *lasted, flight.clone());
         }

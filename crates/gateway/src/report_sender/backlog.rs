@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::report::{Change, Fact, Topic};
+use systole_core::session::{Event, Topic};
+
+use crate::report::Fact;
 
 /// Facts that wait, by session, in the order in which the sessions began to wait.
 ///
@@ -38,7 +40,7 @@ impl Backlog {
 
     pub(super) fn push(&mut self, fact: Fact) {
         let session = fact.subject.session;
-        self.left += usize::from(fact.change.topic() == Topic::Leave);
+        self.left += usize::from(fact.event.topic() == Topic::Leave);
         let waiting = self.sessions.entry(session).or_default();
         if waiting.is_empty() {
             self.order.push_back(session);
@@ -55,24 +57,24 @@ impl Backlog {
             self.order.pop_front();
             self.sessions.remove(&session);
         }
-        self.left -= usize::from(fact.change.topic() == Topic::Leave);
+        self.left -= usize::from(fact.event.topic() == Topic::Leave);
         Some(fact)
     }
 }
 
 /// Adds a fact behind those of its session that wait, in place of the one that it makes obsolete.
 fn add(waiting: &mut Vec<Fact>, mut fact: Fact) {
-    let topic = fact.change.topic();
-    if let Some(index) = waiting.iter().position(|known| known.change.topic() == topic) {
+    let topic = fact.event.topic();
+    if let Some(index) = waiting.iter().position(|known| known.event.topic() == topic) {
         let former = waiting.remove(index);
-        // Several changes of address are one, from the first address to the last.
-        if let (Change::Moved { from }, Change::Moved { from: first }) =
-            (&mut fact.change, former.change)
+        // Several moves are one, from the first address to the last.
+        if let (Event::Moved { from }, Event::Moved { from: first }) =
+            (&mut fact.event, former.event)
         {
             *from = first;
         }
     }
-    waiting.retain(|known| !topic.ends(known.change.topic()));
+    waiting.retain(|known| !topic.ends(known.event.topic()));
     // Nearly always one fact of a session waits: its leave.
     waiting.reserve_exact(1);
     waiting.push(fact);
@@ -82,10 +84,10 @@ fn add(waiting: &mut Vec<Fact>, mut fact: Fact) {
 mod tests {
     use std::net::SocketAddr;
 
-    use systole_core::Policy;
     use systole_core::cause::{Cause, Confidence};
     use systole_core::diagnosis::Grounds;
     use systole_core::random::Random;
+    use systole_core::{Policy, Time};
 
     use super::*;
     use crate::report::tests::{fact, left};
@@ -104,20 +106,20 @@ mod tests {
     impl View {
         fn see(&mut self, fact: &Fact) {
             assert_eq!(self.leaves, 0, "a leave is the last fact");
-            match &fact.change {
-                Change::Join { policy, .. } => {
+            match &fact.event {
+                Event::Joined { policy, .. } => {
                     self.joins += 1;
                     self.policy = Some(*policy);
                     self.addresses = vec![fact.subject.address];
                 }
-                Change::Leave { .. } => self.leaves += 1,
-                Change::Suspect => self.doubt = Some("suspect"),
-                Change::Hung(_) => self.doubt = Some("hung"),
-                Change::Overdue => self.doubt = Some("overdue"),
-                Change::Recovered => (self.doubt, self.warned) = (None, false),
-                Change::Warned { .. } => self.warned = true,
-                Change::Retuned(policy) => self.policy = Some(*policy),
-                Change::Moved { from } => {
+                Event::Left(_) => self.leaves += 1,
+                Event::Suspect => self.doubt = Some("suspect"),
+                Event::Hung { .. } => self.doubt = Some("hung"),
+                Event::Overdue { .. } => self.doubt = Some("overdue"),
+                Event::Recovered => (self.doubt, self.warned) = (None, false),
+                Event::Warned { .. } => self.warned = true,
+                Event::Retuned(policy) => self.policy = Some(*policy),
+                Event::Moved { from } => {
                     assert_eq!(self.addresses.last(), Some(from), "an address is missing");
                     self.addresses = vec![fact.subject.address];
                 }
@@ -125,18 +127,18 @@ mod tests {
         }
     }
 
-    /// Returns a random change of a session that is at `address`.
-    fn change(random: &mut Random, address: &mut SocketAddr) -> Change {
+    /// Returns a random event of a session that is at `address`.
+    fn event(random: &mut Random, address: &mut SocketAddr) -> Event {
         match random.below(7) {
-            0 => Change::Suspect,
-            1 => Change::Recovered,
-            2 => Change::Overdue,
-            3 => Change::Hung(Cause::AppHung),
-            4 => Change::Retuned(match random.below(2) {
+            0 => Event::Suspect,
+            1 => Event::Recovered,
+            2 => Event::Overdue { due: Time::from_millis(50_000) },
+            3 => Event::Hung { cause: Cause::AppHung, until: Time::from_millis(60_000) },
+            4 => Event::Retuned(match random.below(2) {
                 0 => Policy::demanding(),
                 _ => Policy::relaxed(),
             }),
-            5 => Change::Warned {
+            5 => Event::Warned {
                 cause: Cause::Unreachable,
                 confidence: Confidence::High,
                 grounds: Grounds::default(),
@@ -144,7 +146,7 @@ mod tests {
             _ => {
                 let from = *address;
                 address.set_port(1 + random.below(1_000) as u16);
-                Change::Moved { from }
+                Event::Moved { from }
             }
         }
     }
@@ -158,12 +160,12 @@ mod tests {
             let mut address = SocketAddr::from(([192, 0, 2, 1], 4_711));
             let length = random.below(30);
             for step in 0..=length {
-                let change = match step {
-                    0 => Change::Join { policy: Policy::default(), account: None },
-                    _ if step == length => left(7).change,
-                    _ => change(&mut random, &mut address),
+                let event = match step {
+                    0 => Event::Joined { policy: Policy::default(), account: None },
+                    _ if step == length => left(7).event,
+                    _ => event(&mut random, &mut address),
                 };
-                let mut fact = fact(7, change);
+                let mut fact = fact(7, event);
                 fact.subject.address = address;
                 fast.see(&fact);
                 backlog.push(fact);

@@ -330,11 +330,11 @@ mod tests {
 
     /// Sets the host of a fact: facts of one host are correlated.
     fn of_host(host: u8, fact: Fact) -> Fact {
-        let Fact { at_ms, mut subject, change } = fact;
+        let Fact { mut subject, .. } = fact;
         subject.identity = format!("peer {host}").into();
         subject.boot_id = BootId([host; 16]);
         subject.instance_id = InstanceId([host; 16]);
-        Fact { at_ms, subject, change }
+        Fact { subject, ..fact }
     }
 
     #[test]

@@ -5,14 +5,14 @@ use systole_core::cause::Verdict;
 use systole_core::hub;
 use systole_core::link::{self, BeatKind, Closing, Event, Lane, Output};
 use systole_core::policy::Detection;
-use systole_core::{Policy, Span};
+use systole_core::{Policy, Span, session};
 use systole_net::transport::Transport;
 
 use super::shard_loop::ShardLoop;
 use super::sockets::Feedback;
 use super::streams::Streams;
 use crate::logic::Piece;
-use crate::report::{Change, Fact, Heartbeat, Subject};
+use crate::report::{Fact, Heartbeat, Parting, Subject};
 use crate::stats::seconds;
 
 impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
@@ -59,14 +59,18 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
                 }
                 Output::Examine { route } => self.traffic.sockets.request_examination(link, route),
                 Output::Patience(patience) => self.traffic.sockets.follow(link, &patience),
-                Output::Event(event) => {
-                    if let Event::Established { .. } = event {
-                        self.traffic.resume(link);
-                    }
-                    if let Some(reportable) = Reportable::of(event) {
-                        self.report(link, reportable);
-                    }
+                Output::Session(event) => self.report(link, event),
+                Output::Event(Event::Established { .. }) => self.traffic.resume(link),
+                Output::Event(Event::RoundTrip(rtt)) => {
+                    self.distributions.rtt.observe(seconds(rtt));
                 }
+                Output::Event(Event::HeartbeatSent { beat, sequence, .. }) => {
+                    self.report_heartbeat(link, true, beat, sequence);
+                }
+                Output::Event(Event::HeartbeatReceived { beat, sequence }) => {
+                    self.report_heartbeat(link, false, beat, sequence);
+                }
+                Output::Event(Event::HeartbeatData(_) | Event::Farewell(_)) => {}
                 Output::Close(Closing::Flush) => {
                     let limit = self.hub.machine().leave_limit();
                     self.traffic.sockets.start_leaving(link, self.clock.now(), limit);
@@ -120,38 +124,32 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
         self.hub.handle(self.clock.now(), hub::World::Link { link, input });
     }
 
-    /// Reports an event of a link and counts it; a round trip only goes into the histogram.
-    fn report(&mut self, link: u32, reportable: Reportable) {
-        if let Reportable::RoundTrip(rtt) = reportable {
-            return self.distributions.rtt.observe(seconds(rtt));
-        }
+    /// Reports an event of the session on a link, and counts it.
+    fn report(&mut self, link: u32, event: session::Event) {
         let Some(presence) = self.hub.machine().presence(link) else {
             return;
         };
-        let subject = Subject::new(&presence);
-        let change = match reportable {
-            Reportable::Lost(verdict) => {
-                let lasted = self.clock.now().since(presence.opened);
-                let flight = Some(Box::new(presence.flight.clone()));
-                let asked = unanswered_for(&verdict, presence.policy);
-                self.count_verdict(&verdict);
-                Change::Leave { verdict, asked, lasted, flight }
-            }
-            Reportable::Change(change) => {
-                if let Change::Overdue = change {
-                    self.stats.overdue.add(1);
-                }
-                change
-            }
-            Reportable::Heartbeat { sent, beat, sequence } => {
-                let Subject { session, identity, .. } = subject;
-                let heartbeat = Heartbeat { session, identity, sent, beat, sequence };
-                return self.reports.send_heartbeat(heartbeat);
-            }
-            Reportable::RoundTrip(_) => return,
+        let mut fact = Fact::new(self.clock.wall_ms(), Subject::new(&presence), event);
+        if let session::Event::Left(verdict) = &event {
+            fact.parting = Parting {
+                asked: unanswered_for(verdict, presence.policy),
+                lasted: self.clock.now().since(presence.opened),
+                flight: Some(Box::new(presence.flight.clone())),
+            };
+            self.count_verdict(verdict);
+        }
+        if let session::Event::Overdue { .. } = event {
+            self.stats.overdue.add(1);
+        }
+        self.reports.send(fact);
+    }
+
+    fn report_heartbeat(&mut self, link: u32, sent: bool, beat: BeatKind, sequence: u8) {
+        let Some(presence) = self.hub.machine().presence(link) else {
+            return;
         };
-        let at_ms = self.clock.wall_ms();
-        self.reports.send(Fact { at_ms, subject, change });
+        let (session, identity) = (presence.session, presence.identity.into());
+        self.reports.send_heartbeat(Heartbeat { session, identity, sent, beat, sequence });
     }
 
     fn count_verdict(&self, verdict: &Verdict) {
@@ -174,38 +172,5 @@ fn unanswered_for(verdict: &Verdict, policy: &Policy) -> Span {
     match policy.detection() {
         Detection::Never => Span::ZERO,
         Detection::Bounded { interval, .. } => interval.times(u64::from(unanswered)),
-    }
-}
-
-/// An event of the hub that leaves the loop.
-enum Reportable {
-    Change(Change),
-    Lost(Verdict),
-    RoundTrip(Span),
-    Heartbeat { sent: bool, beat: BeatKind, sequence: u8 },
-}
-
-impl Reportable {
-    fn of(event: Event<'_>) -> Option<Reportable> {
-        Some(Reportable::Change(match event {
-            Event::Established { policy, account, .. } => Change::Join { policy, account },
-            Event::Suspect => Change::Suspect,
-            Event::Warned { cause, confidence, grounds } => {
-                Change::Warned { cause, confidence, grounds }
-            }
-            Event::Recovered => Change::Recovered,
-            Event::Overdue { .. } => Change::Overdue,
-            Event::Hung { cause, .. } => Change::Hung(cause),
-            Event::Retuned(policy) => Change::Retuned(policy),
-            Event::Lost { verdict, .. } => return Some(Reportable::Lost(verdict)),
-            Event::HeartbeatSent { beat, sequence, .. } => {
-                return Some(Reportable::Heartbeat { sent: true, beat, sequence });
-            }
-            Event::HeartbeatReceived { beat, sequence } => {
-                return Some(Reportable::Heartbeat { sent: false, beat, sequence });
-            }
-            Event::RoundTrip(rtt) => return Some(Reportable::RoundTrip(rtt)),
-            Event::Data { .. } | Event::HeartbeatData(_) => return None,
-        }))
     }
 }

@@ -10,11 +10,12 @@ use std::time::Duration;
 use systole_core::beacon::{DATAGRAM, Datagram, Device, Heard, Reply};
 use systole_core::cause::Cause;
 use systole_core::gather::LONGEST_REST;
+use systole_core::session::Event;
 use systole_core::wire::CloseReason;
 use systole_core::{Policy, Span, hub};
 use systole_gateway::beacon::keys::{KEY, Keys, device_text};
 use systole_gateway::beacon::{BeaconSetup, BeaconShard, spawn};
-use systole_gateway::report::{Change, Fact, PauseReason, Reports, channels};
+use systole_gateway::report::{Fact, PauseReason, Reports, channels};
 use systole_gateway::request::{Filter, Order, Page, Request};
 use systole_gateway::shard::Shard;
 use systole_gateway::stats::{BeaconStats, Distributions, ShardStats};
@@ -95,25 +96,23 @@ impl Running {
         }
     }
 
-    /// Waits for the next change of a device for which `wanted` returns true.
-    fn change(&mut self, wanted: impl Fn(&str, &Change) -> bool) -> (u64, SocketAddr, Change) {
+    /// Waits for the next event of a device for which `wanted` returns true.
+    fn event(&mut self, wanted: impl Fn(&str, &Event) -> bool) -> (u64, SocketAddr, Event) {
         loop {
-            let Fact { subject, change, .. } =
-                self.reports.blocking_recv().expect("the shards run");
-            if wanted(&subject.identity, &change) {
+            let Fact { subject, event, .. } = self.reports.blocking_recv().expect("the shards run");
+            if wanted(&subject.identity, &event) {
                 assert_eq!(subject.listener, 2);
-                return (subject.session, subject.address, change);
+                return (subject.session, subject.address, event);
             }
         }
     }
 
     fn leave(&mut self, device: u64) -> Cause {
         let device = device_text(device);
-        let leave = |identity: &str, change: &Change| {
-            identity == device && matches!(change, Change::Leave { .. })
-        };
-        match self.change(leave).2 {
-            Change::Leave { verdict, .. } => verdict.cause,
+        let leave =
+            |identity: &str, event: &Event| identity == device && matches!(event, Event::Left(_));
+        match self.event(leave).2 {
+            Event::Left(verdict) => verdict.cause,
             other => panic!("{other:?}"),
         }
     }
@@ -220,15 +219,15 @@ fn a_device_comes_online_moves_and_says_goodbye() {
     let mut running = start(Policy::standard(), 1);
     let mut client = Client::new(running.address, 0xd1);
     assert_eq!(client.state_until_heard(false), Some(Span::from_secs(30)));
-    let (session, address, _) = running.change(|_, change| matches!(change, Change::Join { .. }));
+    let (session, address, _) = running.event(|_, event| matches!(event, Event::Joined { .. }));
     assert_eq!(session >> 56, u64::from(FIRST));
     assert_eq!(address, client.socket.local_addr().unwrap());
     let before = address;
     client.socket = socket();
     client.state_until_heard(false);
-    let (_, address, change) = running.change(|_, change| matches!(change, Change::Moved { .. }));
+    let (_, address, event) = running.event(|_, event| matches!(event, Event::Moved { .. }));
     assert_eq!(address, client.socket.local_addr().unwrap());
-    assert!(matches!(change, Change::Moved { from } if from == before));
+    assert!(matches!(event, Event::Moved { from } if from == before));
     let sessions = running.sessions().sessions;
     assert_eq!(sessions[0].identity, "00000000000000d1");
     assert_eq!(sessions.len(), 1);
@@ -242,7 +241,7 @@ fn datagrams_that_are_not_authentic_get_no_answer() {
     let mut running = start(Policy::standard(), 1);
     let mut client = Client::new(running.address, 1);
     client.state_until_heard(false);
-    running.change(|_, change| matches!(change, Change::Join { .. }));
+    running.event(|_, event| matches!(event, Event::Joined { .. }));
     let good = client.statement(false);
     client.send(&good);
     client.receive();
@@ -287,9 +286,8 @@ fn the_verdict_falls_at_the_bound_whichever_shard_received_the_statements() {
     }
     let mut left = 8;
     while left > 0 {
-        let (session, _, change) =
-            running.change(|_, change| matches!(change, Change::Leave { .. }));
-        let Change::Leave { verdict, .. } = change else { unreachable!() };
+        let (session, _, event) = running.event(|_, event| matches!(event, Event::Left(_)));
+        let Event::Left(verdict) = event else { unreachable!() };
         assert_eq!(verdict.cause, Cause::Unknown);
         assert_eq!(verdict.due, verdict.last_heard + Span::from_millis(600));
         assert!(verdict.at >= verdict.due);
@@ -305,7 +303,7 @@ fn operators_can_hold_kick_retune_and_drain() {
     let mut running = start(Policy::standard(), 1);
     let mut client = Client::new(running.address, 1);
     client.state_until_heard(false);
-    let (session, ..) = running.change(|_, change| matches!(change, Change::Join { .. }));
+    let (session, ..) = running.event(|_, event| matches!(event, Event::Joined { .. }));
     let order = |running: &Running, session, order| {
         let (reply, answer) = oneshot::channel();
         let request = Request::Order { session, order, reply };
@@ -349,10 +347,10 @@ fn a_stop_reports_the_end_of_each_device() {
         shard.requests.send(Request::Stop).unwrap();
     }
     let (mut joined, mut left) = (BTreeSet::new(), BTreeSet::new());
-    while let Some(Fact { subject, change, .. }) = running.reports.blocking_recv() {
-        match change {
-            Change::Join { .. } => assert!(joined.insert(subject.session)),
-            Change::Leave { verdict, .. } => {
+    while let Some(Fact { subject, event, .. }) = running.reports.blocking_recv() {
+        match event {
+            Event::Joined { .. } => assert!(joined.insert(subject.session)),
+            Event::Left(verdict) => {
                 assert_eq!(verdict.cause, Cause::Drained);
                 assert!(left.insert(subject.session));
             }

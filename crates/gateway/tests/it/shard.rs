@@ -17,11 +17,12 @@ use systole_core::gather::LONGEST_REST;
 use systole_core::hub;
 use systole_core::kernel::TcpSnapshot;
 use systole_core::link::{Settings, Side};
+use systole_core::session::Event;
 use systole_core::wire::{Beat, Close, CloseReason, Codec, DataKind, Decoder, Frame, Hello};
 use systole_core::{Policy, Span};
 use systole_gateway::config;
 use systole_gateway::logic::Logic;
-use systole_gateway::report::{Change, Fact, PauseReason, Reports, channels};
+use systole_gateway::report::{Fact, PauseReason, Reports, channels};
 use systole_gateway::request::{Filter, Order, Request};
 use systole_gateway::shard::{Shard, ShardListener, ShardSetup, spawn};
 use systole_gateway::stats::{Distributions, ShardStats};
@@ -104,13 +105,12 @@ impl Running {
         native
     }
 
-    /// Waits for the next change for which `wanted` returns true.
-    fn change(&mut self, wanted: impl Fn(&Change) -> bool) -> (u64, Change) {
+    /// Waits for the next event for which `wanted` returns true.
+    fn event(&mut self, wanted: impl Fn(&Event) -> bool) -> (u64, Event) {
         loop {
-            let Fact { subject, change, .. } =
-                self.reports.blocking_recv().expect("the shard runs");
-            if wanted(&change) {
-                return (subject.session, change);
+            let Fact { subject, event, .. } = self.reports.blocking_recv().expect("the shard runs");
+            if wanted(&event) {
+                return (subject.session, event);
             }
         }
     }
@@ -132,14 +132,14 @@ impl Running {
     }
 
     fn verdict(&mut self) -> Verdict {
-        match self.change(|change| matches!(change, Change::Leave { .. })).1 {
-            Change::Leave { verdict, .. } => verdict,
+        match self.event(|event| matches!(event, Event::Left(_))).1 {
+            Event::Left(verdict) => verdict,
             other => panic!("{other:?}"),
         }
     }
 
     pub(crate) fn join(&mut self) -> u64 {
-        self.change(|change| matches!(change, Change::Join { .. })).0
+        self.event(|event| matches!(event, Event::Joined { .. })).0
     }
 
     pub(crate) fn stop(mut self) {
@@ -488,7 +488,7 @@ fn a_slow_reader_of_a_large_message_lives_until_it_stops_reading() {
         std::thread::sleep(Duration::from_millis(20));
     }
     while let Ok(fact) = running.reports.try_recv() {
-        assert!(!matches!(fact.change, Change::Leave { .. }), "{fact:?}");
+        assert!(!matches!(fact.event, Event::Left(_)), "{fact:?}");
     }
     // A kernel answers at most two window probes a second (Linux), so that at a bound as short as
     // this one it may not count as fresh.
@@ -717,8 +717,8 @@ fn facts_wait_while_nobody_takes_them_and_their_places_admit_nobody() {
     }
     let mut sessions = BTreeMap::new();
     for _ in 0..6 {
-        let Fact { subject, change, .. } = running.reports.blocking_recv().unwrap();
-        let left = matches!(change, Change::Leave { .. });
+        let Fact { subject, event, .. } = running.reports.blocking_recv().unwrap();
+        let left = matches!(event, Event::Left(_));
         sessions.entry(subject.session).or_insert(Vec::new()).push(left);
     }
     assert_eq!(sessions.into_values().collect::<Vec<_>>(), vec![vec![false, true]; 3]);
@@ -735,9 +735,9 @@ fn a_stop_reports_the_end_of_each_session() {
     running.shard.requests.send(Request::Stop).unwrap();
     let (mut joins, mut leaves) = (0, 0);
     while let Some(fact) = running.reports.blocking_recv() {
-        match fact.change {
-            Change::Join { .. } => joins += 1,
-            Change::Leave { verdict, .. } => {
+        match fact.event {
+            Event::Joined { .. } => joins += 1,
+            Event::Left(verdict) => {
                 assert_eq!(verdict.cause, Cause::Drained);
                 leaves += 1;
             }

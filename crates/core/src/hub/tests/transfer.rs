@@ -1,6 +1,7 @@
 //! Links that move from one hub to another, and hubs that are saved and loaded.
 
 use super::*;
+use crate::session;
 use crate::wire::CloseReason;
 
 /// Two hubs of the same listeners, and the bytes that the peers of links 0 to 2 have got.
@@ -74,7 +75,7 @@ impl Pair {
                         self.sent[index].extend_from_slice(bytes);
                     }
                     Output::Link {
-                        output: link::Output::Event(Event::Lost { verdict, .. }),
+                        output: link::Output::Session(session::Event::Left(verdict)),
                         ..
                     } => self.lost[index] = Some(verdict.cause),
                     Output::Link { .. } | Output::Admit { .. } | Output::Own { .. } => {}

@@ -136,6 +136,6 @@ impl Conversation {
         let goodbye = Goodbye { return_after: RETURN_AFTER, ..CloseReason::Full.into() };
         self.send_close(now, goodbye, Lane::Control, out);
         let verdict = Verdict { due: until, ..self.verdict(now, Cause::LocalFault) };
-        self.end_with(verdict, None, out)
+        self.end_with(verdict, out)
     }
 }

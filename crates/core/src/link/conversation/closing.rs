@@ -5,7 +5,7 @@ use crate::cause::Cause;
 use crate::flight::Incident;
 use crate::link::outbound::Writer;
 use crate::link::peer::Effect;
-use crate::link::{Goodbye, Lane};
+use crate::link::{Event, Goodbye, Lane};
 use crate::time::{Span, Time};
 use crate::wire::{Close, CloseReason, Frame, Malformed};
 
@@ -62,7 +62,8 @@ impl Conversation {
         };
         self.flight.record(now, Incident::CloseHeard(close.reason));
         let verdict = self.verdict(now, Cause::PeerClosed(close.reason));
-        let _ = self.end_with(verdict, Some(farewell), out);
+        out.event(Event::Farewell(farewell));
+        let _ = self.end_with(verdict, out);
     }
 
     /// Sends CLOSE, in codecs that have it: in [`Lane::Last`] at an orderly end, and in

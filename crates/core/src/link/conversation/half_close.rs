@@ -65,7 +65,7 @@ impl Conversation {
         out: &mut Writer<'_>,
     ) -> Effect {
         let verdict = Verdict { grounds, ..self.verdict(now, Cause::PeerExited) };
-        self.end_with(verdict, None, out)
+        self.end_with(verdict, out)
     }
 
     /// Ends the conversation after [`HALF_CLOSED`]. The confidence is medium, because the peer may
@@ -83,6 +83,6 @@ impl Conversation {
             grounds: Grounds::of(&[Ground::SideClosed]),
             ..self.verdict(now, Cause::PeerExited)
         };
-        self.end_with(verdict, None, out)
+        self.end_with(verdict, out)
     }
 }

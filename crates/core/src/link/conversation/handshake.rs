@@ -9,6 +9,7 @@ use crate::link::outbound::Writer;
 use crate::link::peer::Context;
 use crate::link::{Event, Lane, SessionKey, Side};
 use crate::liveness;
+use crate::session;
 use crate::time::Time;
 use crate::wire::{Account, Frame, Hello, MAX_IDENTITY, MAX_TOKEN, Malformed, Welcome};
 
@@ -147,7 +148,8 @@ impl Conversation {
         let seed = context.random.next_u32();
         self.feed_liveness(now, liveness::Input::Introduced { seed }, out);
         let SessionKey { session, epoch } = key;
-        out.event(Event::Established { session, epoch, policy: self.policy, account });
+        out.event(Event::Established { session, epoch });
+        out.session(session::Event::Joined { policy: self.policy, account });
         self.update_patience(out);
     }
 }

@@ -11,11 +11,12 @@ use crate::cause::Cause;
 use crate::diagnosis::{Diagnosis, Doubts, early_word};
 use crate::flight::{Findings, Incident};
 use crate::kernel::{Examination, SocketError};
+use crate::link::Hung;
 use crate::link::outbound::Writer;
 use crate::link::peer::{Context, Effect};
-use crate::link::{Event, Hung};
 use crate::liveness::{self, Evidence, Role, Silence};
 use crate::plain::{plain_enum, plain_struct};
+use crate::session;
 use crate::time::{Span, Time};
 
 /// The bytes per second that a peer must acknowledge for its progress to be evidence, and at which
@@ -41,7 +42,7 @@ pub(super) struct Inquiry {
     heartbeats: u64,
     /// The progress up to the previous examination, in bytes.
     progress: u64,
-    /// Whether [`Event::Warned`] was emitted.
+    /// Whether [`session::Event::Warned`] was emitted.
     warned: bool,
 }
 
@@ -108,15 +109,15 @@ impl Conversation {
         }
     }
 
-    /// Emits [`Event::Warned`] if a probe is out and the cause is known before the bound; once per
-    /// inquiry.
+    /// Emits [`session::Event::Warned`] if a probe is out and the cause is known before the bound;
+    /// once per inquiry.
     fn warn(&mut self, out: &mut Writer<'_>) {
         if let Some(inquiry) = self.inquiry.as_mut().filter(|inquiry| !inquiry.warned)
             && self.liveness.is_in_doubt()
             && let Some(Diagnosis { cause, confidence, grounds }) = early_word(&inquiry.doubts)
         {
             inquiry.warned = true;
-            out.event(Event::Warned { cause, confidence, grounds });
+            out.session(session::Event::Warned { cause, confidence, grounds });
         }
     }
 
@@ -311,7 +312,7 @@ impl Conversation {
             self.open_inquiry(now).kept = Some(end);
             self.update_patience(out);
             self.flight.record(now, Incident::Hung);
-            out.event(Event::Hung { cause, until: end });
+            out.session(session::Event::Hung { cause, until: end });
         }
         true
     }

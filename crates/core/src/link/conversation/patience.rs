@@ -6,9 +6,9 @@ use crate::cause::{Cause, Confidence};
 use crate::diagnosis::Ground;
 use crate::grounds::Grounds;
 use crate::kernel::{Examination, Patience, SendState, TcpSnapshot};
-use crate::link::Event;
 use crate::link::outbound::Writer;
 use crate::link::outstanding::OUTSTANDING;
+use crate::session;
 use crate::time::{Span, Time};
 
 impl Conversation {
@@ -46,8 +46,9 @@ impl Conversation {
         out.patience(Patience::new(None, SendState::Leaving));
     }
 
-    /// Records what an examination shows of our bytes in the kernel. Emits [`Event::Warned`] if the
-    /// peer is not in doubt, and two examinations in a row show bytes behind its closed window.
+    /// Records what an examination shows of our bytes in the kernel. Emits
+    /// [`session::Event::Warned`] if the peer is not in doubt, and two examinations in a row show
+    /// bytes behind its closed window.
     pub(super) fn note_send_state(
         &mut self,
         now: Time,
@@ -71,7 +72,7 @@ impl Conversation {
         } else if trusted && self.in_force.is_choked(is_choked(tcp)) {
             self.record_examination(now, examination);
             let grounds = [Ground::WindowClosed, Ground::BytesWaiting];
-            out.event(Event::Warned {
+            out.session(session::Event::Warned {
                 cause: Cause::NotReading,
                 confidence: Confidence::High,
                 grounds: Grounds::of(&grounds),

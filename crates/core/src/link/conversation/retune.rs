@@ -2,12 +2,13 @@
 
 use super::Conversation;
 use crate::flight::Incident;
+use crate::link::Lane;
 use crate::link::outbound::Writer;
 use crate::link::peer::Context;
-use crate::link::{Event, Lane};
 use crate::liveness;
 use crate::plain::{Damage, Plain, Sink, Source};
 use crate::policy::Policy;
+use crate::session;
 use crate::time::{Span, Time};
 use crate::wire::Frame;
 
@@ -98,7 +99,7 @@ impl Conversation {
         let seed = context.random.next_u32();
         self.feed_liveness(now, liveness::Input::Retuned { from, seed }, out);
         self.end_keep_unless_kept();
-        out.event(Event::Retuned(self.policy));
+        out.session(session::Event::Retuned(self.policy));
         self.update_patience(out);
     }
 }

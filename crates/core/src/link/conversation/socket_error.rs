@@ -44,19 +44,19 @@ impl Conversation {
             | SocketError::NetworkUnreachable => {
                 let grounds = Grounds::of(&[Ground::RouterSaidUnreachable]);
                 let verdict = Verdict { grounds, ..self.forced_verdict(now, Cause::Unreachable) };
-                return self.end_with(verdict, None, out);
+                return self.end_with(verdict, out);
             }
             // The kernel's timeout says nothing of the cause, so the inquiry decides.
             SocketError::TimedOut => {
                 let Diagnosis { cause, confidence, grounds } = self.diagnosis(now);
                 let grounds = grounds.with(Ground::KernelGaveUp);
                 let verdict = Verdict { confidence, grounds, ..self.forced_verdict(now, cause) };
-                return self.end_with(verdict, None, out);
+                return self.end_with(verdict, out);
             }
             SocketError::Local => (Cause::LocalFault, Grounds::default()),
         };
         let verdict = Verdict { grounds, ..self.verdict(now, cause) };
-        self.end_with(verdict, None, out)
+        self.end_with(verdict, out)
     }
 
     /// Ends the conversation because of a reset; `tcp` is what the kernel still knows of the
@@ -76,6 +76,6 @@ impl Conversation {
         let reset = Reset { heard, sent, patience: self.freshness(), tcp };
         let Diagnosis { cause, confidence, grounds } = diagnose_reset(&reset);
         let verdict = Verdict { confidence, grounds, ..self.verdict(now, cause) };
-        self.end_with(verdict, None, out)
+        self.end_with(verdict, out)
     }
 }

@@ -37,7 +37,7 @@ impl Conversation {
     ) -> Effect {
         let cause = Cause::Protocol(Malformed::StalledFrame);
         let verdict = Verdict { due, ..self.verdict(now, cause) };
-        self.end_with(verdict, None, out)
+        self.end_with(verdict, out)
     }
 }
 

@@ -6,9 +6,10 @@ use crate::diagnosis::{self, Diagnosis, Doubts, Grounds, diagnose};
 use crate::flight::Incident;
 use crate::link::outbound::Writer;
 use crate::link::peer::Effect;
-use crate::link::{Closing, Event, Goodbye, Lane};
+use crate::link::{Closing, Lane};
 use crate::liveness::Silence;
 use crate::policy::Detection;
+use crate::session;
 use crate::time::{Span, Time};
 use crate::wire::CloseReason;
 
@@ -16,7 +17,7 @@ impl Conversation {
     /// Ends the conversation for a cause other than silence.
     pub(super) fn end(&mut self, now: Time, cause: Cause, out: &mut Writer<'_>) -> Effect {
         let verdict = self.verdict(now, cause);
-        self.end_with(verdict, None, out)
+        self.end_with(verdict, out)
     }
 
     /// Ends the conversation at the bound, or at the time limit of the handshake.
@@ -37,19 +38,14 @@ impl Conversation {
         };
         let Silence { due, last_heard, probes, .. } = silence;
         let verdict = Verdict { cause, confidence, at: now, due, last_heard, probes, grounds };
-        self.end_with(verdict, None, out)
+        self.end_with(verdict, out)
     }
 
-    /// Ends the conversation with `verdict`; `farewell` is the content of the peer's CLOSE.
-    pub(super) fn end_with(
-        &mut self,
-        verdict: Verdict,
-        farewell: Option<Goodbye>,
-        out: &mut Writer<'_>,
-    ) -> Effect {
+    /// Ends the conversation with `verdict`.
+    pub(super) fn end_with(&mut self, verdict: Verdict, out: &mut Writer<'_>) -> Effect {
         self.stage = Stage::Over;
         self.flight.record(verdict.at, Incident::verdict(verdict.cause));
-        out.event(Event::Lost { verdict, farewell });
+        out.session(session::Event::Left(verdict));
         let closing = match verdict.cause {
             Cause::PeerClosed(_)
             | Cause::PeerExited

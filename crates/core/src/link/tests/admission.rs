@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::machine::Reason;
-use crate::wire::{CloseReason, Malformed};
+use crate::wire::{Close, CloseReason, Malformed};
 
 const KEY: SessionKey = SessionKey { session: 7, epoch: 9 };
 
@@ -22,12 +22,29 @@ fn outputs(link: &mut Link) -> (Vec<u8>, Vec<alloc::string::String>, Option<Clos
     while let Some(output) = link.poll_output() {
         match output {
             Output::Transmit { bytes, .. } => sent.extend_from_slice(bytes),
+            Output::Session(event) => events.push(alloc::format!("{event:?}")),
             Output::Event(event) => events.push(alloc::format!("{event:?}")),
             Output::Close(how) => closing = Some(how),
             Output::Admit | Output::Examine { .. } | Output::Patience(_) => {}
         }
     }
     (sent, events, closing)
+}
+
+#[test]
+fn the_link_names_the_session_before_its_join_and_the_farewell_before_its_leave() {
+    let mut link = waiting(Codec::Native, &hello());
+    link.handle(Time::ZERO, Answer::Admitted(KEY));
+    let mut close = Vec::new();
+    let reason = CloseReason::Done;
+    let frame = Close { reason, final_: true, return_after_ms: 0, text: "" };
+    Codec::Native.encode(&Frame::Close(frame), &mut close);
+    let mut events = outputs(&mut link).1;
+    link.handle(Time::from_millis(1), World::Received(&close));
+    events.extend(outputs(&mut link).1);
+    let names = ["Established { session: 7, epoch: 9 }", "Joined {", "Farewell(Goodbye {", "Left("];
+    assert!(events.iter().zip(names).all(|(event, name)| event.starts_with(name)), "{events:?}");
+    assert_eq!(events.len(), names.len(), "{events:?}");
 }
 
 #[test]

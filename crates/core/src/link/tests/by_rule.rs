@@ -1,5 +1,6 @@
 //! Rules and rows of docs/rules.md that only a whole link shows.
 
+use crate::session;
 use alloc::vec::Vec;
 
 use super::*;
@@ -23,7 +24,7 @@ fn verdict<'a>(
     link.handle(now, input);
     let mut lost = None;
     while let Some(output) = link.poll_output() {
-        if let Output::Event(Event::Lost { verdict, .. }) = output {
+        if let Output::Session(session::Event::Left(verdict)) = output {
             lost = Some(verdict);
         } else if let Output::Examine { .. } = output {
             link.handle(now, Answer::Examined(shown));
@@ -162,8 +163,10 @@ fn row_8_each_error_of_the_path_is_a_warning_and_the_cause_at_the_bound() {
         link.handle(now, World::Warned(error));
         let mut warned = false;
         while let Some(output) = link.poll_output() {
-            warned |=
-                matches!(output, Output::Event(Event::Warned { cause: Cause::Unreachable, .. }));
+            warned |= matches!(
+                output,
+                Output::Session(session::Event::Warned { cause: Cause::Unreachable, .. })
+            );
             if let Output::Examine { .. } = output {
                 link.handle(now, Answer::Examined(Examination::default()));
             }

@@ -25,6 +25,7 @@ fn events<'a>(
         while let Some(output) = link.poll_output() {
             match output {
                 Output::Examine { .. } => examine = true,
+                Output::Session(event) => events.push(format!("{event:?}")),
                 Output::Event(event) => events.push(format!("{event:?}")),
                 Output::Transmit { .. }
                 | Output::Patience(_)

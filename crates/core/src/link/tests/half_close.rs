@@ -1,5 +1,6 @@
 //! A half-closed peer: what is still sent to it, and when the verdict falls.
 
+use crate::session;
 use alloc::vec::Vec;
 
 use super::*;
@@ -60,10 +61,10 @@ fn handle<'a>(link: &mut Link, codec: Codec, now: Time, input: impl Into<Input<'
                     | Frame::Retune(_)) => panic!("{other:?}"),
                 }
             }
-            Output::Event(Event::Lost { verdict, .. }) => {
+            Output::Session(session::Event::Left(verdict)) => {
                 outputs.lost = Some((verdict.cause, verdict.confidence, verdict.grounds));
             }
-            Output::Event(_) => outputs.events += 1,
+            Output::Session(_) | Output::Event(_) => outputs.events += 1,
             Output::Patience(_) | Output::Admit => {}
             Output::Examine { .. } => outputs.examinations += 1,
             Output::Close(closing) => outputs.closing = Some(closing),
@@ -179,7 +180,7 @@ fn a_half_closed_peer_is_reported_and_not_ended_while_the_policy_is_not_enforced
     handle(&mut link, Codec::Native, AT, World::Ended);
     link.handle(AT + HALF_CLOSED, Answer::Deadline);
     let due = AT + HALF_CLOSED;
-    assert_eq!(link.poll_output(), Some(Output::Event(Event::Overdue { due })));
+    assert_eq!(link.poll_output(), Some(Output::Session(session::Event::Overdue { due })));
     assert_eq!(link.poll_output(), None);
     let next = link.next_deadline().map(|next| next.reason);
     assert_eq!(next, Some(Reason::Examine), "it is reported once");

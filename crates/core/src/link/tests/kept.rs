@@ -1,5 +1,6 @@
 //! Hung peers that are kept beyond the bound.
 
+use crate::session;
 use alloc::vec::Vec;
 
 use super::*;
@@ -100,11 +101,12 @@ fn a_peer_that_is_kept_after_one_probe_is_suspect_before_it_is_hung_and_recovers
         let mut examine = false;
         while let Some(output) = link.poll_output() {
             match output {
-                Output::Event(Event::Suspect) => doubts.push((now, "suspect")),
-                Output::Event(Event::Hung { .. }) => doubts.push((now, "hung")),
-                Output::Event(Event::Recovered) => doubts.push((now, "recovered")),
+                Output::Session(session::Event::Suspect) => doubts.push((now, "suspect")),
+                Output::Session(session::Event::Hung { .. }) => doubts.push((now, "hung")),
+                Output::Session(session::Event::Recovered) => doubts.push((now, "recovered")),
                 Output::Examine { .. } => examine = true,
-                Output::Event(_)
+                Output::Session(_)
+                | Output::Event(_)
                 | Output::Transmit { .. }
                 | Output::Patience(_)
                 | Output::Admit

@@ -1,6 +1,7 @@
 //! Examinations because of outstanding bytes, and the warning of a peer that is heard and does not
 //! read.
 
+use crate::session;
 use alloc::vec::Vec;
 
 use super::*;
@@ -94,15 +95,19 @@ fn note(link: &mut Link, now: Time, shows: &impl Fn(u64) -> TcpSnapshot, outputs
                 link.handle(now, Answer::Examined(Examination { tcp, ..Examination::default() }));
             }
             Output::Patience(patience) => outputs.patience.push((millis, patience.send())),
-            Output::Event(Event::Warned { cause, confidence, .. }) => {
+            Output::Session(session::Event::Warned { cause, confidence, .. }) => {
                 assert_eq!(confidence, Confidence::High);
                 outputs.warned.push((millis, cause));
             }
-            Output::Event(Event::Lost { verdict, .. }) => {
+            Output::Session(session::Event::Left(verdict)) => {
                 outputs.lost.push((millis, verdict.cause))
             }
-            Output::Event(Event::Suspect) => panic!("suspect at {millis}"),
-            Output::Admit | Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
+            Output::Session(session::Event::Suspect) => panic!("suspect at {millis}"),
+            Output::Admit
+            | Output::Session(_)
+            | Output::Event(_)
+            | Output::Transmit { .. }
+            | Output::Close(_) => {}
         }
     }
 }
@@ -203,7 +208,11 @@ fn a_peer_under_an_unenforced_bound_is_examined_while_bytes_wait_for_it() {
                     link.handle(next.at, Answer::Examined(examination));
                 }
                 Output::Patience(patience) => closed.push((next.at.as_millis(), patience)),
-                Output::Admit | Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
+                Output::Admit
+                | Output::Session(_)
+                | Output::Event(_)
+                | Output::Transmit { .. }
+                | Output::Close(_) => {}
             }
         }
     }

@@ -28,6 +28,7 @@ pub(super) fn patience(link: &mut Link) -> Option<Patience> {
         link.poll_output().map(|output| match output {
             Output::Patience(patience) => Some(patience),
             Output::Admit
+            | Output::Session(_)
             | Output::Event(_)
             | Output::Transmit { .. }
             | Output::Examine { .. }
@@ -132,7 +133,11 @@ fn a_hung_peer_that_is_kept_extends_the_patience() {
                     link.handle(next.at, Answer::Examined(examination));
                 }
                 Output::Patience(patience) => emitted.push((millis, patience)),
-                Output::Admit | Output::Event(_) | Output::Transmit { .. } | Output::Close(_) => {}
+                Output::Admit
+                | Output::Session(_)
+                | Output::Event(_)
+                | Output::Transmit { .. }
+                | Output::Close(_) => {}
             }
         }
     }
@@ -159,6 +164,7 @@ fn the_last_bytes_of_a_link_get_the_patience_of_leaving_before_the_close() {
                 Output::Patience(patience) => [last[1], Some(Ok(patience))],
                 Output::Close(closing) => [last[1], Some(Err(closing))],
                 Output::Admit
+                | Output::Session(_)
                 | Output::Event(_)
                 | Output::Transmit { .. }
                 | Output::Examine { .. } => [None; 2],

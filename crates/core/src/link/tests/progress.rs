@@ -1,5 +1,6 @@
 //! Peers that take bytes while they are silent, quickly, slowly or not at all.
 
+use crate::session;
 use alloc::vec::Vec;
 
 use super::*;
@@ -114,10 +115,13 @@ fn talking(
                 match output {
                     Output::Examine { .. } => examine = true,
                     Output::Patience(patience) => states.push(patience.send()),
-                    Output::Event(Event::Warned { cause: Cause::NotReading, .. }) => {
+                    Output::Session(session::Event::Warned {
+                        cause: Cause::NotReading, ..
+                    }) => {
                         warned.push(now.as_millis());
                     }
-                    Output::Event(_)
+                    Output::Session(_)
+                    | Output::Event(_)
                     | Output::Transmit { .. }
                     | Output::Admit
                     | Output::Close(_) => {}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cause::Confidence;
+use crate::session;
 
 /// Returns the verdict on a reset at `at` whose examination shows `tcp`; `None` if the shell does
 /// not examine.
@@ -75,7 +76,7 @@ fn a_verdict_that_the_kernel_forces_before_the_bound_is_early_and_says_nothing_o
     link.handle(Time::from_millis(900), World::Failed(SocketError::TimedOut));
     let mut lost = None;
     while let Some(output) = link.poll_output() {
-        if let Output::Event(Event::Lost { verdict, .. }) = output {
+        if let Output::Session(session::Event::Left(verdict)) = output {
             lost = Some(verdict);
         }
     }

@@ -1,5 +1,6 @@
 //! Retunes that a peer asks for.
 
+use crate::session;
 use alloc::vec::Vec;
 
 use super::*;
@@ -21,9 +22,10 @@ fn several_retunes_in_one_read_change_the_policy_once() {
     let mut answers = 0;
     while let Some(output) = link.poll_output() {
         match output {
-            Output::Event(Event::Retuned(_)) => retuned += 1,
+            Output::Session(session::Event::Retuned(_)) => retuned += 1,
             Output::Transmit { bytes, .. } => answers += u32::from(bytes.first() == Some(&0x60)),
-            Output::Event(_)
+            Output::Session(_)
+            | Output::Event(_)
             | Output::Examine { .. }
             | Output::Patience(_)
             | Output::Admit
@@ -49,9 +51,10 @@ fn a_storm_of_requests_changes_the_policy_once_a_second() {
         link.handle(Time::from_millis(step), World::Received(&bytes));
         while let Some(output) = link.poll_output() {
             match output {
-                Output::Event(Event::Retuned(_)) => retuned += 1,
+                Output::Session(session::Event::Retuned(_)) => retuned += 1,
                 Output::Transmit { .. } => answers += 1,
-                Output::Event(_)
+                Output::Session(_)
+                | Output::Event(_)
                 | Output::Examine { .. }
                 | Output::Patience(_)
                 | Output::Admit

@@ -1,5 +1,6 @@
 //! Links that are saved and loaded at every input: they go on as if nothing had happened.
 
+use crate::session;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -266,22 +267,23 @@ impl Script {
             self.examine |= matches!(output, Output::Examine { .. });
             self.admit |= matches!(output, Output::Admit);
             let output = match output {
-                Output::Event(Event::Overdue { due }) => {
-                    Output::Event(Event::Overdue { due: back(due) })
+                Output::Session(session::Event::Overdue { due }) => {
+                    Output::Session(session::Event::Overdue { due: back(due) })
                 }
-                Output::Event(Event::Hung { cause, until }) => {
-                    Output::Event(Event::Hung { cause, until: back(until) })
+                Output::Session(session::Event::Hung { cause, until }) => {
+                    Output::Session(session::Event::Hung { cause, until: back(until) })
                 }
-                Output::Event(Event::Lost { verdict, farewell }) => {
+                Output::Session(session::Event::Left(verdict)) => {
                     let verdict = Verdict {
                         at: back(verdict.at),
                         due: back(verdict.due),
                         last_heard: back(verdict.last_heard),
                         ..verdict
                     };
-                    Output::Event(Event::Lost { verdict, farewell })
+                    Output::Session(session::Event::Left(verdict))
                 }
-                same @ (Output::Event(_)
+                same @ (Output::Session(_)
+                | Output::Event(_)
                 | Output::Transmit { .. }
                 | Output::Examine { .. }
                 | Output::Patience(_)
@@ -494,7 +496,7 @@ fn end_of_silence(mut link: Link, now: Time) -> Option<Span> {
         steps.count(at);
         link.handle(at, Answer::Deadline);
         while let Some(output) = link.poll_output() {
-            if let Output::Event(Event::Lost { verdict, .. }) = output {
+            if let Output::Session(session::Event::Left(verdict)) = output {
                 return Some(verdict.at.since(now));
             }
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::machine::Reason;
+use crate::session;
 use crate::wire::Malformed;
 
 const STALLED: Cause = Cause::Protocol(Malformed::StalledFrame);
@@ -34,9 +35,10 @@ fn verdict(link: &mut Link) -> Option<Verdict> {
     let mut lost = None;
     while let Some(output) = link.poll_output() {
         match output {
-            Output::Event(Event::Lost { verdict, .. }) => lost = Some(verdict),
+            Output::Session(session::Event::Left(verdict)) => lost = Some(verdict),
             Output::Transmit { .. } if lost.is_some() => panic!("sent after the verdict"),
             Output::Transmit { .. }
+            | Output::Session(_)
             | Output::Event(_)
             | Output::Examine { .. }
             | Output::Patience(_)
@@ -219,7 +221,7 @@ fn a_keepalive_that_is_due_before_does_not_save_a_stalled_frame() {
     link.handle(Time::from_millis(3_100), Answer::Deadline);
     let mut lost = None;
     while let Some(output) = link.poll_output() {
-        if let Output::Event(Event::Lost { verdict, .. }) = output {
+        if let Output::Session(session::Event::Left(verdict)) = output {
             lost = Some((verdict.cause, verdict.due.as_millis()));
         }
     }

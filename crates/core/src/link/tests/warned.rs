@@ -1,5 +1,6 @@
 //! Warnings: causes that are known before the bound.
 
+use crate::session;
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -20,13 +21,14 @@ fn warnings(link: &mut Link, shows: impl Fn(u64) -> Examination) -> (Vec<Warning
         while let Some(output) = link.poll_output() {
             match output {
                 Output::Examine { .. } => link.handle(next.at, Answer::Examined(shows(millis))),
-                Output::Event(Event::Warned { cause, confidence, grounds }) => {
+                Output::Session(session::Event::Warned { cause, confidence, grounds }) => {
                     warnings.push((millis, cause, confidence, grounds));
                 }
-                Output::Event(Event::Lost { verdict, .. }) => {
+                Output::Session(session::Event::Left(verdict)) => {
                     return (warnings, (millis, verdict.cause));
                 }
-                Output::Event(_)
+                Output::Session(_)
+                | Output::Event(_)
                 | Output::Transmit { .. }
                 | Output::Patience(_)
                 | Output::Admit
@@ -86,12 +88,12 @@ fn a_routers_error_is_a_warning_at_once_while_a_probe_is_out_and_only_once() {
         "the local network is examined"
     );
     link.handle(now, Answer::Examined(Examination::default()));
-    let warning = Event::Warned {
+    let warning = session::Event::Warned {
         cause: Cause::Unreachable,
         confidence: Confidence::High,
         grounds: Grounds::of(&[Ground::RouterSaidUnreachable]),
     };
-    assert_eq!(link.poll_output(), Some(Output::Event(warning)));
+    assert_eq!(link.poll_output(), Some(Output::Session(warning)));
     link.handle(now, UNREACHABLE);
     assert_eq!(link.poll_output(), None, "the router repeats its error");
     let (warnings, lost) = warnings(&mut link, |_| Examination::default());

@@ -77,7 +77,7 @@ fn a_replay_with_other_settings_or_another_seed_diverges() {
     assert_eq!(made_of(&settings(Policy::default(), 1), &record), record);
     let other = made_of(&settings(Policy::demanding(), 1), &record);
     let error = replay::<Hub>(&other).unwrap_err();
-    let ReplayError::Diverged { entry: 6, divergence, .. } = error else { panic!("{error}") };
+    let ReplayError::Diverged { entry: 7, divergence, .. } = error else { panic!("{error}") };
     assert!(matches!(divergence, Divergence::Other { subject: 3, .. }), "{error}");
     let error = replay::<Hub>(&made_of(&settings(Policy::default(), 5), &record)).unwrap_err();
     assert!(matches!(error, ReplayError::Diverged { .. }), "the first probe moved: {error}");

@@ -4,10 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use systole_core::session;
 
 use systole_core::beacon::{
-    self, BeaconCommand, BeaconHub, Device, Event, Heard, Input, KICK_REST, Output, Reply, Says,
-    Settings, Statement,
+    self, BeaconCommand, BeaconHub, Device, Heard, Input, KICK_REST, Output, Reply, Says, Settings,
+    Statement,
 };
 use systole_core::driver::Driver;
 use systole_core::random::Random;
@@ -346,16 +347,17 @@ impl World {
         while let Some(output) = self.hub.poll_output() {
             match output {
                 Output::Reply { reply, address } => answers.push((reply, address)),
-                Output::Event { subject, event } => self.update_model(&subject, event),
+                Output::Session { subject, event } => self.update_model(&subject, event),
+                Output::Status { .. } => panic!("unexpected {output:?}"),
             }
         }
         answers
     }
 
-    fn update_model(&mut self, subject: &beacon::Subject, event: Event) {
+    fn update_model(&mut self, subject: &beacon::Subject, event: session::Event) {
         let port = subject.address.port();
         match event {
-            Event::Online(_) => {
+            session::Event::Joined { .. } => {
                 let known = Known {
                     last_heard: self.now,
                     port,
@@ -367,13 +369,13 @@ impl World {
                 let taken = self.online.len() + self.held as usize;
                 assert!(taken <= self.max_beacons as usize, "admitted to a held place");
             }
-            Event::Moved { from } => {
+            session::Event::Moved { from } => {
                 let known = self.online.get_mut(&subject.device).unwrap();
                 assert_eq!(from.port(), known.port);
                 known.port = port;
                 self.moved += 1;
             }
-            Event::Lost(verdict) => {
+            session::Event::Left(verdict) => {
                 let known = self.online.remove(&subject.device).unwrap();
                 if verdict.due != self.now {
                     let told = known.told.max(self.bound);
@@ -384,11 +386,13 @@ impl World {
                     self.lost += 1;
                 }
             }
-            Event::Suspect | Event::Recovered => {
+            session::Event::Suspect | session::Event::Recovered => {
                 assert!(self.online.contains_key(&subject.device));
             }
-            Event::Retuned(_) => assert!(self.online.contains_key(&subject.device)),
-            Event::Overdue { .. } | Event::Status { .. } => {
+            session::Event::Retuned(_) => assert!(self.online.contains_key(&subject.device)),
+            session::Event::Overdue { .. }
+            | session::Event::Warned { .. }
+            | session::Event::Hung { .. } => {
                 panic!("unexpected event {event:?}")
             }
         }

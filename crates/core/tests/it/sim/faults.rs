@@ -4,6 +4,7 @@ use systole_core::driver::Driver;
 use systole_core::hub::{self, FRAME_MEMORY, Hub};
 use systole_core::link::{self, Event, Settings, Side};
 use systole_core::random::Random;
+use systole_core::session;
 use systole_core::wheel::TICK;
 use systole_core::wire::Codec;
 use systole_core::{Policy, Span, Time};
@@ -248,10 +249,11 @@ fn silence(policy: Policy) -> (Vec<Span>, Option<Span>) {
                 link::Output::Event(Event::HeartbeatSent { .. }) => {
                     probes.push(now.since(Time::ZERO));
                 }
-                link::Output::Event(Event::Lost { verdict: lost, .. }) => {
+                link::Output::Session(session::Event::Left(lost)) => {
                     verdict = Some(lost.at.since(Time::ZERO));
                 }
-                link::Output::Event(_)
+                link::Output::Session(_)
+                | link::Output::Event(_)
                 | link::Output::Transmit { .. }
                 | link::Output::Examine { .. }
                 | link::Output::Patience(_)

@@ -1,6 +1,7 @@
 //! The simulated gateway: a recorded hub, the vigilant clock, and a loop like the shell's.
 
 use std::collections::VecDeque;
+use systole_core::session;
 
 use systole_core::cause::Cause;
 use systole_core::gather::{self, Gather};
@@ -708,7 +709,7 @@ impl Gateway {
             if let Some(before) = current.replace(index).filter(|before| *before != index) {
                 peers[before].flush_down(raw, false, random);
             }
-            if let link::Output::Event(Event::Lost { verdict, .. }) = &output
+            if let link::Output::Session(session::Event::Left(verdict)) = &output
                 && verdict.cause == Cause::Protocol(Malformed::OldestFrame)
             {
                 let held = fronts(peers, &self.homes, home);
@@ -731,16 +732,19 @@ impl Gateway {
                 link::Output::Event(Event::HeartbeatData(data)) => {
                     peer.to_gateway.receive_heartbeat_data(data);
                 }
-                link::Output::Event(Event::Established { policy, .. }) => {
+                link::Output::Session(session::Event::Joined { policy, .. }) => {
                     peer.sent_policies.push(policy.detection());
                 }
-                link::Output::Event(Event::Lost { verdict, .. }) => {
+                link::Output::Session(session::Event::Left(verdict)) => {
                     let first = self.turns.front().map(|(_, raw)| *raw);
                     let polled = self.polled == Some(index);
                     check_verdict(index, verdict.cause, peer, reads, (raw, first, polled));
                 }
                 link::Output::Examine { .. } => examinations.push(link),
-                link::Output::Event(_) | link::Output::Patience(_) | link::Output::Admit => {}
+                link::Output::Session(_)
+                | link::Output::Event(_)
+                | link::Output::Patience(_)
+                | link::Output::Admit => {}
                 link::Output::Close(how) => {
                     peer.flush_down(raw, true, random);
                     peer.down.send(raw, closing_segment(how), random);

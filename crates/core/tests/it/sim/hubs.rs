@@ -3,7 +3,8 @@
 
 use systole_core::driver::Driver;
 use systole_core::hub::{self, Counters, Hub, HubCommand, Output, Presence};
-use systole_core::link::{self, Event, Settings};
+use systole_core::link::{self, Settings};
+use systole_core::session::Event;
 use systole_core::tap::record::{Recorder, ReplaySummary, replay};
 use systole_core::{Span, Time};
 
@@ -138,26 +139,16 @@ impl Hubs {
 
 /// Returns an output with its times moved back by `ahead`.
 fn back(output: Output<'_>, ahead: Span) -> Output<'_> {
-    let Output::Link { link, output: link::Output::Event(event) } = output else { return output };
-    let event = match event {
-        Event::Lost { mut verdict, farewell } => {
-            for time in [&mut verdict.at, &mut verdict.due, &mut verdict.last_heard] {
-                *time = *time - ahead;
-            }
-            Event::Lost { verdict, farewell }
-        }
-        Event::Overdue { due } => Event::Overdue { due: due - ahead },
-        Event::Hung { cause, until } => Event::Hung { cause, until: until - ahead },
-        Event::Established { .. }
-        | Event::Suspect
-        | Event::Warned { .. }
-        | Event::Recovered
-        | Event::Data { .. }
-        | Event::HeartbeatData(_)
-        | Event::Retuned(_)
-        | Event::RoundTrip(_)
-        | Event::HeartbeatSent { .. }
-        | Event::HeartbeatReceived { .. } => event,
+    let Output::Link { link, output: link::Output::Session(mut event) } = output else {
+        return output;
     };
-    Output::Link { link, output: link::Output::Event(event) }
+    if let Event::Left(verdict) = &mut event {
+        for time in [&mut verdict.at, &mut verdict.due, &mut verdict.last_heard] {
+            *time = *time - ahead;
+        }
+    }
+    if let Event::Overdue { due: time } | Event::Hung { until: time, .. } = &mut event {
+        *time = *time - ahead;
+    }
+    Output::Link { link, output: link::Output::Session(event) }
 }

@@ -8,6 +8,7 @@ use systole_core::link::{
 };
 use systole_core::liveness::Role;
 use systole_core::policy::Detection;
+use systole_core::session;
 use systole_core::wire::{CloseReason, Codec, Decoder, Frame, MAX_DATA, Malformed};
 use systole_core::{Policy, Span, Time};
 
@@ -418,6 +419,7 @@ impl Model {
         assert_ne!(self.stage, Stage::Closed, "{}: an output after Close", self.name);
         match *output {
             Output::Transmit { bytes, lane } => self.transmit(now, bytes, lane),
+            Output::Session(ref event) => self.session(now, event),
             Output::Event(ref event) => self.event(now, event),
             Output::Examine { .. } => {
                 assert!(self.examines, "{}: examination is off", self.name);
@@ -756,11 +758,11 @@ impl Model {
         assert_eq!(self.close_lane, owed, "{name}: {cause}");
     }
 
-    fn event(&mut self, now: Time, event: &Event<'_>) {
+    fn session(&mut self, now: Time, event: &session::Event) {
         let name = self.name.clone();
         assert!(!matches!(self.stage, Stage::Lost), "{name}: an event after the verdict");
         match *event {
-            Event::Established { policy, .. } => {
+            session::Event::Joined { policy, .. } => {
                 let before = if self.connects { Stage::Greeting } else { Stage::Waiting };
                 assert_eq!(self.stage, before, "{name}: established twice");
                 self.stage = Stage::Established;
@@ -768,12 +770,12 @@ impl Model {
                 self.excuse(now);
                 self.spread = policy.spread();
             }
-            Event::Suspect => self.check_suspicion(now),
-            Event::Warned { cause: Cause::NotReading, .. } => {
+            session::Event::Suspect => self.check_suspicion(now),
+            session::Event::Warned { cause: Cause::NotReading, .. } => {
                 assert!(std::mem::take(&mut self.turn.unread_warning), "{name}: the peer reads");
                 self.unread += 1;
             }
-            Event::Warned { cause, .. } => {
+            session::Event::Warned { cause, .. } => {
                 assert_eq!(cause, Cause::Unreachable, "{name}: the cause of a warning");
                 assert!(
                     self.warned && !self.warning_emitted,
@@ -785,16 +787,34 @@ impl Model {
                 );
                 self.warning_emitted = true;
             }
-            Event::Hung { cause, until } => self.hung(now, cause, until),
-            Event::Recovered => {
+            session::Event::Hung { cause, until } => self.hung(now, cause, until),
+            session::Event::Recovered => {
                 assert!(self.suspect, "{name}: recovered without suspicion");
                 (self.suspect, self.warned, self.warning_emitted) = (false, false, false);
                 self.end_inquiry();
                 self.turn.recovered = true;
                 self.recoveries += 1;
             }
-            Event::Overdue { due } => self.check_overdue(now, due),
-            Event::Retuned(policy) => self.retuned(now, policy),
+            session::Event::Overdue { due } => self.check_overdue(now, due),
+            session::Event::Retuned(policy) => self.retuned(now, policy),
+            session::Event::Left(verdict) => {
+                self.lost(now, verdict);
+                self.stage = Stage::Lost;
+                (self.cause, self.lost_at) = (Some(verdict.cause), now);
+                self.suspect = false;
+            }
+            session::Event::Moved { .. } => panic!("{name}: a link has one address"),
+        }
+    }
+
+    fn event(&mut self, now: Time, event: &Event<'_>) {
+        let name = self.name.clone();
+        assert!(!matches!(self.stage, Stage::Lost), "{name}: an event after the verdict");
+        match *event {
+            Event::Established { .. } => {
+                assert_ne!(self.stage, Stage::Established, "{name}: established twice");
+            }
+            Event::Farewell(_) => assert!(self.turn.received, "{name}: a CLOSE without an input"),
             Event::RoundTrip(span) => {
                 assert!(self.turn.received, "{name}: a round trip without an answer");
                 self.kernel.answered();
@@ -820,12 +840,6 @@ impl Model {
             | Event::Data { .. }
             | Event::HeartbeatData(_) => {
                 assert!(self.turn.received, "{name}: received without an input")
-            }
-            Event::Lost { verdict, .. } => {
-                self.lost(now, verdict);
-                self.stage = Stage::Lost;
-                (self.cause, self.lost_at) = (Some(verdict.cause), now);
-                self.suspect = false;
             }
         }
     }
@@ -1051,7 +1065,8 @@ fn brief_output(output: &Output<'_>) -> String {
         Output::Event(Event::Data { bytes, more, .. }) => {
             format!("Data {} bytes, more: {more}", bytes.len())
         }
-        Output::Event(_)
+        Output::Session(_)
+        | Output::Event(_)
         | Output::Examine { .. }
         | Output::Patience(_)
         | Output::Admit

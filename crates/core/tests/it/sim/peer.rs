@@ -4,6 +4,7 @@ use systole_core::cause::Cause;
 use systole_core::link::{self, Closing, Command, Event, Lane, Link, Output, Settings};
 use systole_core::policy::Detection;
 use systole_core::random::Random;
+use systole_core::session;
 use systole_core::wire::{CloseReason, Codec};
 use systole_core::{Machine, Span, Time};
 
@@ -287,9 +288,9 @@ impl Peer {
                 Output::Event(Event::HeartbeatData(data)) => {
                     self.to_peer.receive_heartbeat_data(data)
                 }
-                Output::Event(Event::Established { policy, .. } | Event::Retuned(policy))
-                    if codec.has_handshake() =>
-                {
+                Output::Session(
+                    session::Event::Joined { policy, .. } | session::Event::Retuned(policy),
+                ) if codec.has_handshake() => {
                     // A RETUNE that changes nothing is no event.
                     let mut sent = self.sent_policies.remove(0);
                     while self.in_force == Some(sent) {
@@ -298,8 +299,11 @@ impl Peer {
                     self.in_force = Some(sent);
                     assert_eq!(policy.detection(), sent, "both ends hold the same policy");
                 }
-                Output::Event(_) | Output::Examine { .. } | Output::Patience(_) | Output::Admit => {
-                }
+                Output::Session(_)
+                | Output::Event(_)
+                | Output::Examine { .. }
+                | Output::Patience(_)
+                | Output::Admit => {}
                 Output::Close(how) => closing = Some(how),
             }
         }

@@ -7,6 +7,7 @@ use systole_core::flight::{Flight, Incident};
 use systole_core::ledger::Note;
 
 use super::*;
+use crate::report::Parting;
 
 /// Reports the end of a session of shard 0 that was opened 20 s before, and last heard 12 s before.
 fn report_leave(fixture: &Fixture, link: u32, cause: Cause, identity: &str) {
@@ -35,8 +36,9 @@ fn report_leave(fixture: &Fixture, link: u32, cause: Cause, identity: &str) {
         grounds: Grounds::of(&[Ground::ApplicationSilent, Ground::KernelFresh]),
     };
     let flight = Some(Box::new(flight));
-    let change = Change::Leave { verdict, asked: Span::ZERO, lasted: Span::from_secs(20), flight };
-    fixture.gateway.note(Fact { at_ms: 90_000, subject, change });
+    let parting = Parting { asked: Span::ZERO, lasted: Span::from_secs(20), flight };
+    let event = session::Event::Left(verdict);
+    fixture.gateway.note(Fact { at_ms: 90_000, subject, event, parting });
 }
 
 #[tokio::test]

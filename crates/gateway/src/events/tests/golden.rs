@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex};
 use systole_core::cause::{Cause, Confidence, Direction, Scope, Verdict};
 use systole_core::diagnosis::{Ground, Grounds};
 use systole_core::ledger::Note;
-use systole_core::{Policy, Span, Time};
+use systole_core::{Policy, Span, Time, session};
 use tracing_subscriber::fmt;
 
 use super::{events, fact};
 use crate::config::Log;
 use crate::events::{Body, Event, Loss, OutageInfo, Revision};
 use crate::logs::Logs;
-use crate::report::{Change, PauseReason};
+use crate::report::{Fact, Parting, PauseReason};
 
 /// The number of kinds of event; a new kind adds an example below.
 const KINDS: usize = 15;
@@ -40,8 +40,8 @@ fn every_event_has_the_json_and_the_log_line_of_the_golden_file() {
 fn examples() -> Vec<Arc<Event>> {
     let events = events(100);
     let mut examples: Vec<_> =
-        changes().into_iter().map(|change| events.publish(fact(7, change))).collect();
-    let session = || events.names().session(fact(7, Change::Suspect).subject);
+        session_events().into_iter().map(|event| events.publish(fact_of(event))).collect();
+    let session = || events.names().session(fact(7, session::Event::Suspect).subject);
     let revision = Revision {
         from: "unknown",
         to: "middlebox_forgot",
@@ -79,7 +79,13 @@ fn examples() -> Vec<Arc<Event>> {
     examples
 }
 
-fn changes() -> Vec<Change> {
+/// Returns the fact of `event`; every link lasted as long.
+fn fact_of(event: session::Event) -> Fact {
+    let parting = Parting { lasted: Span::from_secs(20), ..Parting::default() };
+    Fact { parting, ..fact(7, event) }
+}
+
+fn session_events() -> Vec<session::Event> {
     let grounds = Grounds::of(&[Ground::KernelSilent, Ground::BytesAcknowledged]);
     let (cause, confidence) = (Cause::Unreachable, Confidence::High);
     let verdict = Verdict {
@@ -92,18 +98,17 @@ fn changes() -> Vec<Change> {
         grounds,
     };
     let early = Verdict { cause: Cause::PeerReset, grounds: Grounds::default(), ..verdict };
-    let (asked, lasted) = (Span::from_secs(2), Span::from_secs(20));
     vec![
-        Change::Join { policy: Policy::default(), account: None },
-        Change::Suspect,
-        Change::Warned { cause, confidence, grounds },
-        Change::Recovered,
-        Change::Hung(Cause::AppHung),
-        Change::Overdue,
-        Change::Retuned(Policy::demanding()),
-        Change::Moved { from: ([192, 0, 2, 9], 4_711).into() },
-        Change::Leave { verdict, asked, lasted, flight: None },
-        Change::Leave { verdict: early, asked, lasted, flight: None },
+        session::Event::Joined { policy: Policy::default(), account: None },
+        session::Event::Suspect,
+        session::Event::Warned { cause, confidence, grounds },
+        session::Event::Recovered,
+        session::Event::Hung { cause: Cause::AppHung, until: Time::from_millis(60_000) },
+        session::Event::Overdue { due: Time::from_millis(50_000) },
+        session::Event::Retuned(Policy::demanding()),
+        session::Event::Moved { from: ([192, 0, 2, 9], 4_711).into() },
+        session::Event::Left(verdict),
+        session::Event::Left(early),
     ]
 }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use systole_core::random::Random;
+use systole_core::session::Event;
 use systole_gateway::request::Requests;
 
 use super::*;
@@ -124,9 +125,9 @@ fn nothing_is_lost_or_doubled_on_links_that_move_under_load() {
     }
     let mut leaves = BTreeMap::new();
     for (shard, running) in shards.iter_mut().enumerate() {
-        while let Some(Fact { subject, change, .. }) = running.reports.blocking_recv() {
-            match change {
-                Change::Leave { verdict, .. } => {
+        while let Some(Fact { subject, event, .. }) = running.reports.blocking_recv() {
+            match event {
+                Event::Left(verdict) => {
                     let known = leaves.insert(subject.session, (shard, verdict.cause));
                     assert_eq!(known, None, "{:x}", subject.session);
                 }
@@ -190,8 +191,8 @@ fn the_bound_of_a_silent_link_holds_however_often_it_moves() {
             (home, moved) = (1 - home, moved + 1);
         }
         for running in &mut shards {
-            while let Ok(Fact { change, .. }) = running.reports.try_recv() {
-                if let Change::Leave { verdict, .. } = change {
+            while let Ok(Fact { event, .. }) = running.reports.try_recv() {
+                if let Event::Left(verdict) = event {
                     break 'silent verdict;
                 }
             }

@@ -38,8 +38,8 @@ fn of_the_receivers_of_a_message_for_all_only_the_slow_one_ends() {
         receive_all(&running);
         running.reports.try_recv().ok()
     });
-    let Fact { subject, change, .. } = left.expect("it takes everything");
-    let Change::Leave { verdict, .. } = change else { panic!("{change:?}") };
+    let Fact { subject, event, .. } = left.expect("it takes everything");
+    let Event::Left(verdict) = event else { panic!("{event:?}") };
     assert_eq!((subject.session, verdict.cause), (session, Cause::SlowConsumer));
     receive_all(&running);
     drop(greedy);

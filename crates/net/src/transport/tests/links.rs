@@ -58,7 +58,10 @@ impl<T: Tested> Party<T> {
                         self.over = true;
                         self.half.finish();
                     }
-                    Output::Event(_) | Output::Examine { .. } | Output::Patience(_) => {}
+                    Output::Session(_)
+                    | Output::Event(_)
+                    | Output::Examine { .. }
+                    | Output::Patience(_) => {}
                 }
             }
             if is_admitted {

@@ -8,7 +8,7 @@ use systole_core::link::{
     Answer, Closing, Command, Event, Output, SessionKey, Settings, Side, World,
 };
 use systole_core::wire::{CloseReason, Codec, DataKind};
-use systole_core::{Link, Machine, Policy, Span, Time};
+use systole_core::{Link, Machine, Policy, Span, Time, session};
 
 use super::records::Records;
 use super::{Clock, End, ReadOutcome, Socket};
@@ -109,14 +109,17 @@ impl Peer {
                 }
                 Output::Event(Event::Established { .. }) => self.established = true,
                 Output::Event(Event::Data { bytes, .. }) => self.received.extend_from_slice(bytes),
-                Output::Event(Event::Lost { verdict, .. }) => self.lost = Some(verdict.cause),
+                Output::Session(session::Event::Left(verdict)) => self.lost = Some(verdict.cause),
                 Output::Admit => asks = true,
                 Output::Close(closing) => {
                     assert_eq!(closing, Closing::Flush);
                     self.is_over = true;
                     self.socket.finish();
                 }
-                Output::Event(_) | Output::Examine { .. } | Output::Patience(_) => {}
+                Output::Session(_)
+                | Output::Event(_)
+                | Output::Examine { .. }
+                | Output::Patience(_) => {}
             }
         }
         if asks {
