@@ -200,8 +200,9 @@ impl Schedule {
         let batch = if random.below(3) == 0 { 1 } else { 64 };
         let rest = random.below(3) * 4 * MILLI;
         let stranger = if random.below(4) == 0 { 2 } else { 0 };
-        // At each input, at some, or never.
-        let [moves, reloads] = [0; 2].map(|_| [0, 1, 16, 16][random.below(4) as usize]);
+        // Before each input, before some, or never; saved and loaded is every schedule.
+        let moves = [0, 1, 16, 16][random.below(4) as usize];
+        let reloads = [1, 8, 32, 32][random.below(4) as usize];
         let timing = LoopTiming { lag, batch, cost, rest, stranger, moves, reloads };
         let pause = unit * (1 + random.below(20));
         let until = pause * (8 + random.below(40));
