@@ -3,7 +3,6 @@
 
 mod answers;
 mod connection;
-mod stream;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

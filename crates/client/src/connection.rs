@@ -9,7 +9,7 @@ use systole_core::link::{Closing, Command as LinkCommand, Goodbye, Settings, Sid
 use systole_core::witness::Hearing;
 use systole_core::{Link, Machine, Span, Time};
 use systole_net::socket_options;
-use systole_net::transport::{Plain, Socket, Transport};
+use systole_net::transport::{Plain, Socket, TokioStream, Transport};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -19,7 +19,6 @@ use crate::dial::{LinkParams, connect};
 use crate::event_translator::{EventTranslator, Stage};
 use crate::loop_clock::{LoopClock, OPEN_ENDED};
 use crate::shared::{Request, Shared};
-use crate::stream::Stream;
 use crate::{ConnectError, Event};
 
 /// Size of the read buffer in bytes; small, because a process may run thousands of clients.
@@ -55,7 +54,7 @@ enum Wake {
 
 /// A connected socket with the link machine that it serves.
 pub(crate) struct Connection<T = Plain> {
-    socket: Socket<Stream, T>,
+    socket: Socket<TokioStream, T>,
     link: Link,
     /// Maximum of data bytes that wait for the socket.
     queue_limit: usize,
@@ -131,7 +130,7 @@ impl<T: Transport + Default> Connection<T> {
         // An option that this system lacks is ignored; the machine keeps the bound without it.
         let _ = socket_options::prepare(&settings.patience, &stream);
         Connection {
-            socket: Socket::new(Stream(stream), T::default(), ()),
+            socket: Socket::new(TokioStream(stream), T::default(), ()),
             link: Link::new(now, settings, seed),
             queue_limit: shared.queue_len(),
             buffer: vec![0; READ_BUFFER].into(),

@@ -64,7 +64,6 @@ mod loop_clock;
 mod mailbox;
 mod options;
 mod shared;
-mod stream;
 
 pub use client::Client;
 pub use error::{CloseError, ConnectError, SendError};

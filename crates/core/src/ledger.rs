@@ -33,8 +33,7 @@ use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 
 use crate::cause::{Cause, Confidence, Scope};
-use crate::machine::{self, Deadline, Machine, kinds_of_input};
-use crate::plain::Damage;
+use crate::machine::{self, Deadline, Machine, kinds_of_input, saved_whole};
 use crate::time::{Span, Time};
 use crate::wire::{Account, BootId, InstanceId};
 
@@ -464,18 +463,7 @@ impl Machine for Ledger {
         None
     }
 
-    fn parts(&self) -> Vec<()> {
-        alloc::vec![()]
-    }
-
-    fn save_part(&self, now: Time, (): (), out: &mut Vec<u8>) {
-        self.save(now, out);
-    }
-
-    fn load_part(&mut self, now: Time, (): (), state: &mut &[u8]) -> Result<(), Damage> {
-        *self = Ledger::load(now, state)?;
-        Ok(())
-    }
+    saved_whole!(machine, now, state, Ledger::load(now, state)?);
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::flight::Flight;
-use crate::machine::{Deadline, Machine};
+use crate::machine::{Deadline, Machine, saved_whole};
 use crate::plain::{Damage, Plain, Sink, Source};
 use crate::policy::Policy;
 use crate::random::Random;
@@ -155,18 +155,7 @@ impl Machine for Link {
         self.peer.next_deadline()
     }
 
-    fn parts(&self) -> Vec<()> {
-        alloc::vec![()]
-    }
-
-    fn save_part(&self, now: Time, (): (), out: &mut Vec<u8>) {
-        self.save(now, out);
-    }
-
-    fn load_part(&mut self, now: Time, (): (), state: &mut &[u8]) -> Result<(), Damage> {
-        *self = Link::load(now, self.settings.clone(), state)?;
-        Ok(())
-    }
+    saved_whole!(machine, now, state, Link::load(now, machine.settings.clone(), state)?);
 }
 
 #[cfg(test)]

@@ -127,6 +127,32 @@ pub enum Reason {
     Settle,
 }
 
+/// The methods of [`Machine`] that save and load a machine of one part, by its own `save` and an
+/// expression that loads it.
+macro_rules! saved_whole {
+    ($machine:ident, $now:ident, $state:ident, $load:expr) => {
+        fn parts(&self) -> alloc::vec::Vec<()> {
+            alloc::vec![()]
+        }
+
+        fn save_part(&self, now: Time, (): (), out: &mut alloc::vec::Vec<u8>) {
+            self.save(now, out);
+        }
+
+        fn load_part(
+            &mut self,
+            $now: Time,
+            (): (),
+            $state: &mut &[u8],
+        ) -> Result<(), crate::plain::Damage> {
+            let $machine = self;
+            *$machine = $load;
+            Ok(())
+        }
+    };
+}
+pub(crate) use saved_whole;
+
 /// Makes the two kinds of input of one machine convertible into its input.
 macro_rules! kinds_of_input {
     ($world:ty, $answer:ty) => {

@@ -17,7 +17,6 @@ mod saved;
 mod suspects;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
-use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
 
@@ -28,8 +27,7 @@ pub use suspects::SUSPECTS;
 use suspects::Suspects;
 
 use crate::cause::{Cause, Direction, Scope};
-use crate::machine::{self, Deadline, InputOf, Machine, Reason, kinds_of_input};
-use crate::plain::Damage;
+use crate::machine::{self, Deadline, InputOf, Machine, Reason, kinds_of_input, saved_whole};
 use crate::time::{Span, Time};
 
 /// The minimum number of verdicts in an outage: one or two may fall together by chance. For our own
@@ -450,18 +448,7 @@ impl Machine for Outages {
         self.timers.first().map(|(at, _)| Deadline::exact(*at, Reason::Settle))
     }
 
-    fn parts(&self) -> Vec<()> {
-        alloc::vec![()]
-    }
-
-    fn save_part(&self, now: Time, (): (), out: &mut Vec<u8>) {
-        self.save(now, out);
-    }
-
-    fn load_part(&mut self, now: Time, (): (), state: &mut &[u8]) -> Result<(), Damage> {
-        *self = Outages::load(now, state)?;
-        Ok(())
-    }
+    saved_whole!(machine, now, state, Outages::load(now, state)?);
 }
 
 #[cfg(test)]

@@ -8,9 +8,13 @@
 
 mod plain;
 mod socket;
+#[cfg(feature = "tokio")]
+mod tokio_stream;
 
 pub use plain::Plain;
 pub use socket::{Socket, Stream};
+#[cfg(feature = "tokio")]
+pub use tokio_stream::TokioStream;
 
 use std::io;
 

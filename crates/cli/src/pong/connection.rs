@@ -9,12 +9,11 @@ use systole_core::policy::MAX_BOUND;
 use systole_core::wire::{Codec, Decoder, MAX_DATA, Malformed};
 use systole_core::{Link, Machine, Policy, Span, Time, session};
 use systole_net::Clock;
-use systole_net::transport::{ReadOutcome, Socket, Transport};
+use systole_net::transport::{ReadOutcome, Socket, TokioStream, Transport};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::answers::Answers;
-use super::stream::Stream;
 
 /// Size of the read buffer in bytes.
 const READ: usize = 16 * 1024;
@@ -103,7 +102,7 @@ impl Connection {
         notices: &mpsc::Sender<Notice>,
     ) -> Result<(), Broken> {
         stream.set_nodelay(true).map_err(|_| Broken)?;
-        let mut socket = Socket::new(Stream(stream), transport, ());
+        let mut socket = Socket::new(TokioStream(stream), transport, ());
         let mut buffer = vec![0; READ];
         while !socket.has_ended() && (self.lost.is_none() || !socket.is_flushed()) {
             let due = self.answers.next_due().filter(|_| socket.is_flushed());
@@ -132,7 +131,7 @@ impl Connection {
     /// Reads once, and answers.
     async fn read(
         &mut self,
-        socket: &mut Socket<Stream, impl Transport>,
+        socket: &mut Socket<TokioStream, impl Transport>,
         buffer: &mut [u8],
         peer: SocketAddr,
         notices: &mpsc::Sender<Notice>,
@@ -200,12 +199,12 @@ impl Connection {
 struct Broken;
 
 /// Sends `bytes`, which are whole frames; what the socket does not take now waits.
-fn send(socket: &mut Socket<Stream, impl Transport>, bytes: &[u8]) -> Result<(), Broken> {
+fn send(socket: &mut Socket<TokioStream, impl Transport>, bytes: &[u8]) -> Result<(), Broken> {
     socket.queue(bytes, &[(bytes.len(), Lane::Data)], 0, QUEUE).map_err(|_| Broken)?;
     flush(socket)
 }
 
-fn flush(socket: &mut Socket<Stream, impl Transport>) -> Result<(), Broken> {
+fn flush(socket: &mut Socket<TokioStream, impl Transport>) -> Result<(), Broken> {
     match socket.flush().failure {
         Some(_) => Err(Broken),
         None => Ok(()),

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 
 use systole_core::link::{Answer, Command as LinkCommand, World};
 use systole_core::{Machine, Time};
-use systole_net::transport::{ReadOutcome, Transport};
+use systole_net::transport::{ReadOutcome, TokioStream, Transport};
 use tokio::io::Interest;
 
 use super::{Connection, HOLD_UNTIL_RELEASED, READS_PER_TURN};
@@ -12,7 +12,6 @@ use crate::dial::reregister;
 use crate::event_translator::Stage;
 use crate::loop_clock::LoopClock;
 use crate::shared::Shared;
-use crate::stream::Stream;
 
 impl<T: Transport + Default> Connection<T> {
     /// Handles an expired deadline. Silence is judged only after everything in the kernel was read,
@@ -133,7 +132,7 @@ impl<T: Transport + Default> Connection<T> {
     /// an error, the runtime reports it as ready for ever.
     pub(super) fn renew_registration(&mut self) {
         if let Ok(stream) = reregister(self.socket.stream()) {
-            self.socket.replace_stream(Stream(stream));
+            self.socket.replace_stream(TokioStream(stream));
         }
     }
 }

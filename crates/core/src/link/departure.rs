@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 
 use crate::kernel::{Patience, SendState, TcpSnapshot};
-use crate::machine::{self, Deadline, InputOf, Machine, Reason, kinds_of_input};
+use crate::machine::{self, Deadline, InputOf, Machine, Reason, kinds_of_input, saved_whole};
 use crate::plain::{Damage, Plain, Sink, Source, plain_enum, plain_struct};
 use crate::time::{Span, Time};
 
@@ -324,18 +324,7 @@ impl Machine for Departure {
         }
     }
 
-    fn parts(&self) -> Vec<()> {
-        alloc::vec![()]
-    }
-
-    fn save_part(&self, now: Time, (): (), out: &mut Vec<u8>) {
-        self.save(now, out);
-    }
-
-    fn load_part(&mut self, now: Time, (): (), state: &mut &[u8]) -> Result<(), Damage> {
-        *self = Departure::load(now, state)?;
-        Ok(())
-    }
+    saved_whole!(machine, now, state, Departure::load(now, state)?);
 }
 
 /// Returns whether the peer has acknowledged everything that the kernel was given, as far as this

@@ -1,4 +1,4 @@
-//! The stream of a connection: Tokio's, with calls that do not wait.
+//! A stream of Tokio as the stream of a socket half, with calls that do not wait.
 
 use std::io::{self, Read, Write};
 use std::ops::Deref;
@@ -8,9 +8,9 @@ use tokio::net::TcpStream;
 /// A stream of Tokio whose reads and writes do not block, and clear the readiness that the runtime
 /// holds for the socket once there is nothing left to do.
 #[derive(Debug)]
-pub(super) struct Stream(pub(super) TcpStream);
+pub struct TokioStream(pub TcpStream);
 
-impl Deref for Stream {
+impl Deref for TokioStream {
     type Target = TcpStream;
 
     fn deref(&self) -> &TcpStream {
@@ -18,13 +18,13 @@ impl Deref for Stream {
     }
 }
 
-impl Read for &Stream {
+impl Read for &TokioStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.try_read(buffer)
     }
 }
 
-impl Write for &Stream {
+impl Write for &TokioStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.try_write(bytes)
     }
@@ -35,14 +35,14 @@ impl Write for &Stream {
 }
 
 #[cfg(unix)]
-impl std::os::fd::AsFd for Stream {
+impl std::os::fd::AsFd for TokioStream {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
 #[cfg(windows)]
-impl std::os::windows::io::AsSocket for Stream {
+impl std::os::windows::io::AsSocket for TokioStream {
     fn as_socket(&self) -> std::os::windows::io::BorrowedSocket<'_> {
         self.0.as_socket()
     }
