@@ -66,47 +66,45 @@ impl Correlation {
         let &Subject { session, listener, .. } = subject;
         let address = subject.address.ip();
         let who = who(subject);
-        match event {
-            Event::Joined { account, .. } => {
-                let joined = outage::World::Joined { session, listener, address };
-                let account = *account;
-                self.feed(at, Some(joined.into()), Some(ledger::World::Joined { who, account }))
-            }
-            Event::Suspect => {
-                let suspect = outage::World::Suspect { session, listener, address };
-                self.feed(at, Some(suspect.into()), None)
-            }
-            Event::Recovered => {
-                self.feed(at, Some(outage::World::Recovered { session }.into()), None)
-            }
-            Event::Left(verdict) if subject.established => {
-                let (cause, asked) = (verdict.cause, parting.asked);
-                let silent = verdict.at.since(verdict.last_heard);
-                let ended =
-                    outage::World::Ended { session, listener, address, cause, silent, asked };
-                let ledger_input = ledger::World::Ended { who, cause, silent, asked };
-                self.feed(at, Some(ended.into()), Some(ledger_input))
-            }
-            Event::Moved { from } => {
-                let left = outage::World::Ended {
-                    session,
-                    listener,
-                    address: from.ip(),
-                    cause: Cause::Finished,
-                    silent: Span::ZERO,
-                    asked: Span::ZERO,
-                };
-                let mut findings = self.feed(at, Some(left.into()), None);
-                let joined = outage::World::Joined { session, listener, address };
-                findings.extend(self.feed(at, Some(joined.into()), None));
-                findings
-            }
-            Event::Left(_)
-            | Event::Hung { .. }
-            | Event::Warned { .. }
-            | Event::Overdue { .. }
-            | Event::Retuned(_) => Vec::new(),
+        let joined = outage::World::Joined { session, listener, address };
+        if let Event::Joined { account, .. } = *event {
+            return self.feed(
+                at,
+                Some(joined.into()),
+                Some(ledger::World::Joined { who, account }),
+            );
         }
+        if *event == Event::Suspect {
+            let suspect = outage::World::Suspect { session, listener, address };
+            return self.feed(at, Some(suspect.into()), None);
+        }
+        if *event == Event::Recovered {
+            return self.feed(at, Some(outage::World::Recovered { session }.into()), None);
+        }
+        if let Event::Left(verdict) = event
+            && subject.established
+        {
+            let (cause, asked) = (verdict.cause, parting.asked);
+            let silent = verdict.at.since(verdict.last_heard);
+            let ended = outage::World::Ended { session, listener, address, cause, silent, asked };
+            let ledger_input = ledger::World::Ended { who, cause, silent, asked };
+            return self.feed(at, Some(ended.into()), Some(ledger_input));
+        }
+        if let Event::Moved { from } = event {
+            let left = outage::World::Ended {
+                session,
+                listener,
+                address: from.ip(),
+                cause: Cause::Finished,
+                silent: Span::ZERO,
+                asked: Span::ZERO,
+            };
+            let mut findings = self.feed(at, Some(left.into()), None);
+            findings.extend(self.feed(at, Some(joined.into()), None));
+            return findings;
+        }
+        // No other event says anything of an outage or of a verdict that fell.
+        Findings::new()
     }
 
     /// Feeds the answer to a [`Question`] about the siblings of an ended session.

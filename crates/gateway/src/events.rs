@@ -6,7 +6,9 @@
 //! with a snapshot. A burst of facts waits, for a limited time, for the subscribers that read: see
 //! [`Events::room`].
 
+mod details;
 mod event;
+mod names;
 mod readers;
 #[cfg(test)]
 mod tests;
@@ -18,8 +20,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-pub(crate) use event::Limit;
-pub use event::{Body, End, Event, Loss, Names, OutageInfo, PolicyInfo, Revision, Session};
+pub use details::{End, Loss, OutageInfo, PolicyInfo, Revision, Session};
+pub use event::{Body, Event};
+pub(crate) use names::Limit;
+pub use names::Names;
 
 use crate::report::Fact;
 use readers::Readers;
@@ -165,7 +169,7 @@ impl Events {
     pub fn publish(&self, fact: Fact) -> Arc<Event> {
         let Fact { at_ms, subject, event, parting } = fact;
         let session = self.shared.names.session(subject);
-        self.publish_body(at_ms, event::session_body(at_ms, session, &event, &parting))
+        self.publish_body(at_ms, Body::of_session(at_ms, session, &event, &parting))
     }
 
     /// Numbers, keeps and returns an event that does not stem from one fact. Wakes no subscriber.

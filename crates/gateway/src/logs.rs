@@ -4,7 +4,6 @@ use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use systole_core::cause::{Direction, Scope};
 use systole_core::link::BeatKind;
 use tracing::level_filters::LevelFilter;
 use tracing::{info, warn};
@@ -13,7 +12,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::config::{Format, Level, Log};
-use crate::events::{Body, Event, OutageInfo, Revision, Session};
+use crate::events::Event;
 use crate::report::{Heartbeat, session_text};
 
 /// The log of the process, with switches for its level and for heartbeats.
@@ -100,106 +99,8 @@ impl Logs {
 
     /// Logs an event.
     pub(crate) fn event(&self, event: &Event) {
-        match &event.body {
-            Body::Stalled { shard, absent_ms, suspended_ms } => {
-                warn!(shard, absent_ms, suspended_ms, "stalled: all deadlines moved by as much");
-            }
-            Body::AcceptingPaused { shard, reason, limit, hint } => {
-                warn!(shard, reason, limit, hint, "accepting is paused; open links are unharmed");
-            }
-            Body::AcceptingResumed { shard } => info!(shard, "accepting again"),
-            Body::Join { session, policy } => {
-                let Session { session, identity, listener, address, .. } = session;
-                let bound_ms = policy.bound_ms;
-                info!(session, %identity, %listener, address, bound_ms, "join");
-            }
-            Body::Leave { session, end } => {
-                let Session { session, identity, listener, address, .. } = session;
-                info!(
-                    session,
-                    %identity,
-                    %listener,
-                    address,
-                    cause = end.cause,
-                    direction = end.loss.direction.map(Direction::name),
-                    scope = end.loss.scope.map(Scope::name),
-                    confidence = end.confidence,
-                    detail = end.detail,
-                    last_heard_ago_ms = end.last_heard_ago_ms,
-                    probes = end.probes,
-                    lasted_ms = end.lasted_ms,
-                    "leave"
-                );
-            }
-            Body::VerdictRevised { session, revision } => log_revision(session, revision),
-            Body::Outage(info) => log_outage(info),
-            Body::OutageOver(info) => log_outage_over(info),
-            Body::Suspect(session) => log_session(session, "suspect"),
-            Body::Recovered(session) => log_session(session, "recovered"),
-            Body::Warned { session, cause, confidence, detail, .. } => {
-                let Session { session, identity, listener, .. } = session;
-                info!(session, %identity, %listener, cause, confidence, detail, "warned");
-            }
-            Body::Hung { session, cause } => {
-                let Session { session, identity, listener, .. } = session;
-                info!(session, %identity, %listener, cause, "hung: kept for a while");
-            }
-            Body::Overdue(session) => {
-                log_session(session, "overdue: the bound has passed, unenforced")
-            }
-            Body::Retuned { session, policy } => {
-                let Session { session, identity, .. } = session;
-                info!(session, %identity, bound_ms = policy.bound_ms, "retuned");
-            }
-            Body::Moved { session, from } => {
-                let Session { session, identity, address, .. } = session;
-                info!(session, %identity, address, from, "moved");
-            }
-        }
+        event.body.log();
     }
-}
-
-fn log_revision(session: &Session, revision: &Revision) {
-    let Session { session, identity, .. } = session;
-    let Revision { from, to, loss, confidence, detail, because, idle_ms, .. } = revision;
-    let (direction, scope) = (loss.direction.map(Direction::name), loss.scope.map(Scope::name));
-    info!(
-        session,
-        %identity,
-        from,
-        to,
-        direction,
-        scope,
-        confidence,
-        detail,
-        because,
-        idle_ms,
-        "verdict revised"
-    );
-}
-
-fn log_outage(info: &OutageInfo) {
-    let (network, listener) = location(info);
-    let OutageInfo { outage, affected, of_online, hosts, .. } = *info;
-    warn!(outage, network, listener, affected, of_online, hosts, "outage");
-}
-
-fn log_outage_over(info: &OutageInfo) {
-    let (network, listener) = location(info);
-    let OutageInfo { outage, affected, hosts, returned, recovered, .. } = *info;
-    info!(outage, network, listener, affected, hosts, returned, recovered, "outage over");
-}
-
-/// Logs a line about one session.
-fn log_session(session: &Session, what: &str) {
-    let Session { session, identity, listener, address, .. } = session;
-    info!(session, %identity, %listener, address, "{what}");
-}
-
-/// Returns the network and the listener of an outage.
-fn location(outage: &OutageInfo) -> (&str, &str) {
-    let network = outage.network.as_deref().unwrap_or("our own");
-    (network, outage.listener.as_deref().unwrap_or("all"))
 }
 
 fn level_filter(level: Level) -> LevelFilter {

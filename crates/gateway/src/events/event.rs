@@ -1,16 +1,15 @@
-//! The event that subscribers receive.
+//! The events that subscribers receive: of each kind its JSON and its line in the log, both in this
+//! file, so that a new event is described in one place.
 
-use std::sync::Arc;
-
-use serde::{Serialize, Serializer};
-use systole_core::cause::{Cause, Confidence, Direction, Scope, Verdict};
+use serde::Serialize;
+use systole_core::cause::{Direction, Scope};
 use systole_core::diagnosis::Ground;
-use systole_core::ledger::Note;
-use systole_core::policy::Detection;
-use systole_core::{Policy, Span, session};
+use systole_core::session;
+use tracing::{info, warn};
 use utoipa::ToSchema;
 
-use crate::report::{Parting, PauseReason, Subject, session_text};
+use super::details::{End, OutageInfo, PolicyInfo, Revision, Session};
+use crate::report::Parting;
 
 /// One event, with its number and time.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -151,330 +150,139 @@ impl Body {
             Body::AcceptingResumed { .. } => "accepting_resumed",
         }
     }
-}
 
-/// The session to which an event refers.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Session {
-    /// The session's number, 16 hexadecimal digits.
-    pub session: String,
-    /// The session's epoch, in decimal; a JSON number would lose the last digits.
-    pub epoch: String,
-    /// The identity that the peer claims; empty if the peer gave none.
-    pub identity: Box<str>,
-    /// The name of the session's listener.
-    #[schema(value_type = String)]
-    pub listener: Arc<str>,
-    /// The peer's address.
-    pub address: String,
-    /// Whether the handshake was ever complete, so that the session was online.
-    pub established: bool,
-}
-
-impl Session {
-    /// Describes `subject`, a session of the listener called `listener`.
-    pub fn new(subject: Subject, listener: Arc<str>) -> Session {
-        Session {
-            session: session_text(subject.session),
-            epoch: subject.epoch.to_string(),
-            identity: subject.identity,
-            listener,
-            address: subject.address.to_string(),
-            established: subject.established,
-        }
-    }
-}
-
-/// The direction and scope of a lost path; empty for any cause but `path_lost`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
-pub struct Loss {
-    /// The lost direction: `both`, `outbound` (bytes from the gateway do not arrive) or `inbound`.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "direction_name")]
-    #[schema(value_type = Option<String>)]
-    pub direction: Option<Direction>,
-    /// The scope of the loss: this `flow` alone, its whole `host`, or `many` hosts; `unknown` if no
-    /// other link shows it.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "scope_name")]
-    #[schema(value_type = Option<String>)]
-    pub scope: Option<Scope>,
-}
-
-impl Loss {
-    /// Returns the direction and scope in `cause`.
-    pub fn new(cause: Cause) -> Loss {
-        let (direction, scope) = match cause {
-            Cause::PathLost { direction, scope } => (Some(direction), Some(scope)),
-            Cause::PeerClosed(_)
-            | Cause::PeerExited
-            | Cause::PeerReset
-            | Cause::PeerRebooted
-            | Cause::MiddleboxForgot
-            | Cause::AppHung
-            | Cause::NotReading
-            | Cause::SlowConsumer
-            | Cause::Unreachable
-            | Cause::LocalNetworkDown
-            | Cause::LocalNeighbourGone
-            | Cause::HandshakeTimeout
-            | Cause::Protocol(_)
-            | Cause::Kicked
-            | Cause::Drained
-            | Cause::Finished
-            | Cause::LocalFault
-            | Cause::Unknown => (None, None),
-        };
-        Loss { direction, scope }
-    }
-}
-
-fn direction_name<S: Serializer>(
-    direction: &Option<Direction>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    direction.map(Direction::name).serialize(serializer)
-}
-
-fn scope_name<S: Serializer>(scope: &Option<Scope>, serializer: S) -> Result<S::Ok, S::Error> {
-    scope.map(Scope::name).serialize(serializer)
-}
-
-/// How a session ended.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct End {
-    /// The name of the cause, as in the metric `systole_verdicts_total`.
-    pub cause: &'static str,
-    /// The direction and scope of a lost path.
-    #[serde(flatten)]
-    pub loss: Loss,
-    /// The confidence in the cause: `medium`, `high` or `certain`.
-    pub confidence: &'static str,
-    /// The cause with its details, as text for people.
-    pub detail: String,
-    /// How long before the verdict the peer was last heard, in milliseconds.
-    pub last_heard_ago_ms: u64,
-    /// When the verdict was due, in milliseconds since 1970-01-01 UTC.
-    pub due_ms: u64,
-    /// How much later than due the verdict fell, in microseconds; negative if the kernel forced it
-    /// before the bound.
-    pub late_us: i64,
-    /// The number of unanswered probes.
-    pub probes: u8,
-    /// The grounds of the cause, as texts for people; empty if the cause was not diagnosed.
-    pub grounds: Vec<&'static str>,
-    /// How long the connection was open, in milliseconds.
-    pub lasted_ms: u64,
-}
-
-/// How a verdict was revised.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Revision {
-    /// The name of the cause published first.
-    pub from: &'static str,
-    /// The name of the better cause.
-    pub to: &'static str,
-    /// The direction and scope of a lost path, by the better cause.
-    #[serde(flatten)]
-    pub loss: Loss,
-    /// The confidence in the better cause: `medium`, `high` or `certain`.
-    pub confidence: &'static str,
-    /// The better cause with its details, as text for people.
-    pub detail: Box<str>,
-    /// The grounds of the cause, as texts for people.
-    pub because: Box<str>,
-    /// How long the link had been idle when a middlebox had forgotten it, in milliseconds; absent
-    /// for other causes.
-    pub idle_ms: Option<u64>,
-    /// The session's number, better cause, confidence and reason, for the kept verdict. Boxed,
-    /// since every event is as large as the largest.
-    #[serde(skip)]
-    pub(crate) kept: Box<(u64, Cause, Confidence, Note)>,
-}
-
-/// An outage: verdicts that fell together.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct OutageInfo {
-    /// The outage's number, from 1.
-    pub outage: u64,
-    /// The network of the peers, such as `192.0.2.0/24`; absent if the gateway's network is down.
-    pub network: Option<String>,
-    /// The name of the listener; absent if the gateway's network is down.
-    #[schema(value_type = Option<String>)]
-    pub listener: Option<Arc<str>>,
-    /// The number of verdicts.
-    pub affected: u32,
-    /// The number of sessions online before, in the network at the listener.
-    pub of_online: u32,
-    /// The number of hosts lost.
-    pub hosts: u32,
-    /// The number of lost hosts that returned.
-    pub returned: u32,
-    /// Whether enough hosts returned to end the outage.
-    pub recovered: bool,
-    /// When the first verdict fell, in milliseconds since 1970-01-01 UTC.
-    pub began_ms: u64,
-    /// When the last verdict fell, in milliseconds since 1970-01-01 UTC.
-    pub last_ms: u64,
-}
-
-impl End {
-    /// Describes `verdict`, which fell at `at_ms`.
-    pub fn new(at_ms: u64, verdict: &Verdict, lasted: Span) -> End {
-        End {
-            cause: verdict.cause.name(),
-            loss: Loss::new(verdict.cause),
-            confidence: verdict.confidence.name(),
-            detail: verdict.cause.to_string(),
-            last_heard_ago_ms: verdict.at.since(verdict.last_heard).as_millis(),
-            due_ms: at_ms.saturating_add_signed(-verdict.late_us() / 1_000),
-            late_us: verdict.late_us(),
-            probes: verdict.probes,
-            grounds: verdict.grounds.iter().map(Ground::text).collect(),
-            lasted_ms: lasted.as_millis(),
-        }
-    }
-}
-
-/// The values of a policy.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
-pub struct PolicyInfo {
-    /// The detection bound D, in milliseconds; absent if silence is never judged.
-    pub bound_ms: Option<u64>,
-    /// The silence before the first probe, in milliseconds.
-    pub idle_ms: Option<u64>,
-    /// The time from one probe to the next, in milliseconds.
-    pub interval_ms: Option<u64>,
-    /// The number of probes that may go unanswered.
-    pub probes: Option<u8>,
-    /// The time without a byte in either direction after which a keepalive goes out, in
-    /// milliseconds; it keeps mappings on the path alive.
-    pub keepalive_ms: Option<u64>,
-    /// Whether first probes are spread over time.
-    pub spread: bool,
-    /// Whether the verdict ends the link, or is only reported.
-    pub enforce: bool,
-}
-
-impl PolicyInfo {
-    /// Describes `policy`.
-    pub fn new(policy: &Policy) -> PolicyInfo {
-        let (idle, interval, probes) = match policy.detection() {
-            Detection::Never => (None, None, None),
-            Detection::Bounded { idle, interval, probes } => {
-                (Some(idle), Some(interval), Some(probes))
+    /// Describes an event of a session at `at_ms`.
+    pub(super) fn of_session(
+        at_ms: u64,
+        session: Session,
+        event: &session::Event,
+        parting: &Parting,
+    ) -> Body {
+        match event {
+            session::Event::Joined { policy, account: _ } => {
+                Body::Join { session, policy: PolicyInfo::new(policy) }
             }
-        };
-        PolicyInfo {
-            bound_ms: policy.bound().map(Span::as_millis),
-            idle_ms: idle.map(Span::as_millis),
-            interval_ms: interval.map(Span::as_millis),
-            probes,
-            keepalive_ms: policy.keepalive().map(Span::as_millis),
-            spread: policy.spread(),
-            enforce: policy.enforce(),
+            session::Event::Suspect => Body::Suspect(session),
+            session::Event::Warned { cause, confidence, grounds } => Body::Warned {
+                session,
+                cause: cause.name(),
+                confidence: confidence.name(),
+                detail: cause.to_string(),
+                grounds: grounds.iter().map(Ground::text).collect(),
+            },
+            session::Event::Recovered => Body::Recovered(session),
+            session::Event::Hung { cause, until: _ } => Body::Hung { session, cause: cause.name() },
+            session::Event::Overdue { due: _ } => Body::Overdue(session),
+            session::Event::Retuned(policy) => {
+                Body::Retuned { session, policy: PolicyInfo::new(policy) }
+            }
+            session::Event::Moved { from } => Body::Moved { session, from: from.to_string() },
+            session::Event::Left(verdict) => {
+                Body::Leave { session, end: End::new(at_ms, verdict, parting.lasted) }
+            }
+        }
+    }
+
+    /// Writes the event's line to the log.
+    pub(crate) fn log(&self) {
+        match self {
+            Body::Stalled { shard, absent_ms, suspended_ms } => {
+                warn!(shard, absent_ms, suspended_ms, "stalled: all deadlines moved by as much");
+            }
+            Body::AcceptingPaused { shard, reason, limit, hint } => {
+                warn!(shard, reason, limit, hint, "accepting is paused; open links are unharmed");
+            }
+            Body::AcceptingResumed { shard } => info!(shard, "accepting again"),
+            Body::Join { session, policy } => {
+                let Session { session, identity, listener, address, .. } = session;
+                let bound_ms = policy.bound_ms;
+                info!(session, %identity, %listener, address, bound_ms, "join");
+            }
+            Body::Leave { session, end } => {
+                let Session { session, identity, listener, address, .. } = session;
+                info!(
+                    session,
+                    %identity,
+                    %listener,
+                    address,
+                    cause = end.cause,
+                    direction = end.loss.direction.map(Direction::name),
+                    scope = end.loss.scope.map(Scope::name),
+                    confidence = end.confidence,
+                    detail = end.detail,
+                    last_heard_ago_ms = end.last_heard_ago_ms,
+                    probes = end.probes,
+                    lasted_ms = end.lasted_ms,
+                    "leave"
+                );
+            }
+            Body::VerdictRevised { session, revision } => log_revision(session, revision),
+            Body::Outage(info) => log_outage(info),
+            Body::OutageOver(info) => log_outage_over(info),
+            Body::Suspect(session) => log_session(session, "suspect"),
+            Body::Recovered(session) => log_session(session, "recovered"),
+            Body::Warned { session, cause, confidence, detail, .. } => {
+                let Session { session, identity, listener, .. } = session;
+                info!(session, %identity, %listener, cause, confidence, detail, "warned");
+            }
+            Body::Hung { session, cause } => {
+                let Session { session, identity, listener, .. } = session;
+                info!(session, %identity, %listener, cause, "hung: kept for a while");
+            }
+            Body::Overdue(session) => {
+                log_session(session, "overdue: the bound has passed, unenforced")
+            }
+            Body::Retuned { session, policy } => {
+                let Session { session, identity, .. } = session;
+                info!(session, %identity, bound_ms = policy.bound_ms, "retuned");
+            }
+            Body::Moved { session, from } => {
+                let Session { session, identity, address, .. } = session;
+                info!(session, %identity, address, from, "moved");
+            }
         }
     }
 }
 
-/// The names and limits that complete a fact to an event.
-#[derive(Clone, Debug)]
-pub struct Names {
-    /// The names of the listeners, by index.
-    pub listeners: Vec<Arc<str>>,
-    /// The limit on open descriptors of this process.
-    pub descriptors: Option<u64>,
-    /// The limit on links per shard.
-    pub max_links: u64,
-    /// Whether `max_links` follows from the descriptor limit instead of the configuration.
-    pub links_by_descriptors: bool,
+fn log_revision(session: &Session, revision: &Revision) {
+    let Session { session, identity, .. } = session;
+    let Revision { from, to, loss, confidence, detail, because, idle_ms, .. } = revision;
+    let (direction, scope) = (loss.direction.map(Direction::name), loss.scope.map(Scope::name));
+    info!(
+        session,
+        %identity,
+        from,
+        to,
+        direction,
+        scope,
+        confidence,
+        detail,
+        because,
+        idle_ms,
+        "verdict revised"
+    );
 }
 
-impl Names {
-    pub(crate) fn session(&self, subject: Subject) -> Session {
-        let listener = self.listeners.get(usize::from(subject.listener));
-        let listener = listener.cloned().unwrap_or_default();
-        Session::new(subject, listener)
-    }
-
-    /// Makes the event of a pause of accepting.
-    pub(crate) fn paused(&self, shard: usize, reason: PauseReason) -> Body {
-        let Limit { name, limit, hint } = self.limit(reason);
-        Body::AcceptingPaused { shard, reason: name, limit, hint }
-    }
-
-    /// Describes the limit at which accepting pauses.
-    pub(crate) fn limit(&self, reason: PauseReason) -> Limit {
-        let (name, limit, hint) = match reason {
-            PauseReason::LinkLimit if !self.links_by_descriptors => (
-                "link_limit",
-                Some(self.max_links),
-                "raise max_links in [limits] of the configuration, and restart",
-            ),
-            PauseReason::DescriptorLimit | PauseReason::LinkLimit => (
-                "descriptor_limit",
-                self.descriptors,
-                "raise the limit on open files: LimitNOFILE= in the systemd unit, --ulimit nofile= \
-                 of the container, or `ulimit -Hn` of the shell",
-            ),
-            PauseReason::ControlPlane => (
-                "control_plane",
-                None,
-                "the control plane is behind with the events of ended sessions: give the gateway \
-                 more processor time",
-            ),
-            PauseReason::BeaconLimit => (
-                "beacon_limit",
-                None,
-                "raise max_beacons of the listener in the configuration, and restart",
-            ),
-            PauseReason::HostLimit => (
-                "host_limit",
-                None,
-                "the host ran out of descriptors or memory: raise fs.file-max, or give it memory",
-            ),
-        };
-        Limit { name, limit, hint }
-    }
+fn log_outage(info: &OutageInfo) {
+    let (network, listener) = location(info);
+    let OutageInfo { outage, affected, of_online, hosts, .. } = *info;
+    warn!(outage, network, listener, affected, of_online, hosts, "outage");
 }
 
-/// A limit at which accepting pauses.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Limit {
-    /// The name of the limit.
-    pub name: &'static str,
-    /// The limit that was reached, if it is a number.
-    pub limit: Option<u64>,
-    /// How to raise the limit.
-    pub hint: &'static str,
+fn log_outage_over(info: &OutageInfo) {
+    let (network, listener) = location(info);
+    let OutageInfo { outage, affected, hosts, returned, recovered, .. } = *info;
+    info!(outage, network, listener, affected, hosts, returned, recovered, "outage over");
 }
 
-/// Makes the JSON of an event of a session at `at_ms`.
-pub(super) fn session_body(
-    at_ms: u64,
-    session: Session,
-    event: &session::Event,
-    parting: &Parting,
-) -> Body {
-    match event {
-        session::Event::Joined { policy, account: _ } => {
-            Body::Join { session, policy: PolicyInfo::new(policy) }
-        }
-        session::Event::Suspect => Body::Suspect(session),
-        session::Event::Warned { cause, confidence, grounds } => Body::Warned {
-            session,
-            cause: cause.name(),
-            confidence: confidence.name(),
-            detail: cause.to_string(),
-            grounds: grounds.iter().map(Ground::text).collect(),
-        },
-        session::Event::Recovered => Body::Recovered(session),
-        session::Event::Hung { cause, until: _ } => Body::Hung { session, cause: cause.name() },
-        session::Event::Overdue { due: _ } => Body::Overdue(session),
-        session::Event::Retuned(policy) => {
-            Body::Retuned { session, policy: PolicyInfo::new(policy) }
-        }
-        session::Event::Moved { from } => Body::Moved { session, from: from.to_string() },
-        session::Event::Left(verdict) => {
-            Body::Leave { session, end: End::new(at_ms, verdict, parting.lasted) }
-        }
-    }
+/// Logs a line about one session.
+fn log_session(session: &Session, what: &str) {
+    let Session { session, identity, listener, address, .. } = session;
+    info!(session, %identity, %listener, address, "{what}");
+}
+
+/// Returns the network and the listener of an outage.
+fn location(outage: &OutageInfo) -> (&str, &str) {
+    let network = outage.network.as_deref().unwrap_or("our own");
+    (network, outage.listener.as_deref().unwrap_or("all"))
 }
