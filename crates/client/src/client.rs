@@ -110,8 +110,9 @@ impl Client {
         self.request(Request::HeartbeatData(bytes.to_vec())).await
     }
 
-    /// Asks the gateway for this policy, now and at each reconnect; [`Event::Retuned`] reports the
-    /// policy granted. In codecs without negotiation, the policy is in force at once.
+    /// Asks the gateway for this policy, now and at each reconnect;
+    /// [`Retuned`](crate::session::Event::Retuned) reports the policy granted. In codecs without
+    /// negotiation, the policy is in force at once.
     ///
     /// # Errors
     /// `Closed` after the client has ended.

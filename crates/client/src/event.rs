@@ -1,11 +1,12 @@
 //! Events that a client reports to the application.
 
 use std::fmt;
+use std::mem::{Discriminant, discriminant};
 
 use systole_core::cause::{Cause, Confidence, Verdict};
-use systole_core::diagnosis::Grounds;
 use systole_core::link::{BeatKind, Goodbye};
 use systole_core::reconnect::Stop;
+use systole_core::session::{self, Topic};
 use systole_core::{Policy, Span};
 
 use crate::ConnectError;
@@ -22,25 +23,11 @@ pub enum Event {
         /// The policy in force.
         policy: Policy,
     },
-    /// A probe has gone unanswered for longer than expected. Nothing is lost yet.
-    Suspect,
-    /// A router, our own network or our own neighbour already shows the cause of a possible
-    /// verdict. Nothing is lost yet, and new evidence from the server outweighs it; reported at
-    /// most once per silence.
-    Warned {
-        /// Cause of a verdict at this time.
-        cause: Cause,
-        /// Confidence in this cause.
-        confidence: Confidence,
-        /// Evidence for this cause.
-        grounds: Grounds,
-    },
-    /// New evidence has ended the suspicion.
-    Recovered,
-    /// The bound has passed under a policy that only reports.
-    Overdue,
-    /// The bound has passed, but the link is kept for a while: the server hangs or does not read.
-    Hung(Cause),
+    /// Something happened to the session while the link stands: the server became suspect or
+    /// recovered, is overdue or hangs, a cause is known early, or a new policy is in force. Joins
+    /// and leaves are [`Event::Connected`], [`Event::Reconnected`] and [`Event::Lost`] instead,
+    /// which say more.
+    Session(session::Event),
     /// A complete message arrived.
     Message(Vec<u8>),
     /// A message longer than [`crate::Options::max_message`] was dropped; the link continues.
@@ -50,8 +37,6 @@ pub enum Event {
     },
     /// Application data arrived with a heartbeat.
     HeartbeatData(Vec<u8>),
-    /// A new policy is in force: the gateway changed it, or granted a request.
-    Retuned(Policy),
     /// The answer to a heartbeat took this long; reported only with
     /// [`crate::Options::report_heartbeats`].
     RoundTrip(Span),
@@ -151,33 +136,18 @@ pub enum Ending {
 pub(crate) enum Class {
     /// A message: never dropped. Reading pauses while too many bytes wait.
     Message,
-    /// Another event: older ones of the same number are dropped if the application is slow.
-    Latest(u8),
+    /// Another event: older ones of the same kind are dropped if the application is slow; of
+    /// events of the session, those of the same topic.
+    Latest(Discriminant<Event>, Option<Topic>),
 }
 
 impl Event {
     pub(crate) fn class(&self) -> Class {
-        match self {
-            Event::Message(_) => Class::Message,
-            Event::Connected { .. } => Class::Latest(0),
-            Event::Suspect => Class::Latest(1),
-            Event::Recovered => Class::Latest(2),
-            Event::Overdue => Class::Latest(3),
-            Event::MessageTooLong { .. } => Class::Latest(4),
-            Event::HeartbeatData(_) => Class::Latest(5),
-            Event::Retuned(_) => Class::Latest(6),
-            Event::RoundTrip(_) => Class::Latest(7),
-            Event::HeartbeatSent { .. } => Class::Latest(8),
-            Event::HeartbeatReceived { .. } => Class::Latest(9),
-            Event::Lost { .. } => Class::Latest(10),
-            Event::Reconnecting { .. } => Class::Latest(11),
-            Event::AttemptFailed(_) => Class::Latest(12),
-            Event::Reconnected { .. } => Class::Latest(13),
-            Event::Closed(_) => Class::Latest(14),
-            Event::Hung(_) => Class::Latest(15),
-            Event::Revised { .. } => Class::Latest(16),
-            Event::Warned { .. } => Class::Latest(17),
+        if let Event::Message(_) = self {
+            return Class::Message;
         }
+        let topic = if let Event::Session(event) = self { Some(event.topic()) } else { None };
+        Class::Latest(discriminant(self), topic)
     }
 }
 

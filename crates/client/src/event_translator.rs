@@ -3,9 +3,9 @@
 
 use systole_core::cause::Verdict;
 use systole_core::link::{Event as LinkEvent, Goodbye};
-use systole_core::session;
 use systole_core::wire::DataKind;
 use systole_core::wire::joiner::{Joined, Joiner};
+use systole_core::{Policy, session};
 
 use crate::shared::Shared;
 use crate::{ConnectError, Event, Options, SessionId};
@@ -69,30 +69,25 @@ impl EventTranslator {
         }
     }
 
-    /// Translates an event of the session and publishes the result.
+    /// Publishes an event of the session, or what the client says instead.
     pub(crate) fn handle_session(&mut self, event: session::Event, shared: &Shared) {
-        match event {
-            session::Event::Joined { policy, account: _ } => {
-                self.stage = Stage::Established;
-                let (session, epoch) = (SessionId(self.session), self.epoch);
-                shared.set_link(self.link_number);
-                shared.publish(match self.attempt {
-                    0 => Event::Connected { session, epoch, policy },
-                    attempt => Event::Reconnected { session, epoch, policy, attempt },
-                });
-            }
-            session::Event::Left(verdict) => self.lose(verdict, shared),
-            session::Event::Suspect => shared.publish(Event::Suspect),
-            session::Event::Warned { cause, confidence, grounds } => {
-                shared.publish(Event::Warned { cause, confidence, grounds });
-            }
-            session::Event::Recovered => shared.publish(Event::Recovered),
-            session::Event::Overdue { due: _ } => shared.publish(Event::Overdue),
-            session::Event::Hung { cause, until: _ } => shared.publish(Event::Hung(cause)),
-            session::Event::Retuned(policy) => shared.publish(Event::Retuned(policy)),
-            // A link has one address.
-            session::Event::Moved { from: _ } => {}
+        if let session::Event::Joined { policy, account: _ } = event {
+            self.join(policy, shared);
+        } else if let session::Event::Left(verdict) = event {
+            self.lose(verdict, shared);
+        } else {
+            shared.publish(Event::Session(event));
         }
+    }
+
+    fn join(&mut self, policy: Policy, shared: &Shared) {
+        self.stage = Stage::Established;
+        let (session, epoch) = (SessionId(self.session), self.epoch);
+        shared.set_link(self.link_number);
+        shared.publish(match self.attempt {
+            0 => Event::Connected { session, epoch, policy },
+            attempt => Event::Reconnected { session, epoch, policy, attempt },
+        });
     }
 
     fn lose(&mut self, verdict: Verdict, shared: &Shared) {

@@ -92,6 +92,12 @@ pub mod reconnect {
     pub use systole_core::reconnect::{Backoff, BackoffError, Stop};
 }
 
+/// The events of a session, which [`Event::Session`] wraps.
+pub mod session {
+    pub use systole_core::session::{Event, Topic};
+    pub use systole_core::wire::{Account, Saw};
+}
+
 /// Heartbeats as [`Event`] reports them, and the maximum lengths of what the native
 /// protocol carries.
 pub mod wire {

@@ -68,44 +68,27 @@ impl Mailbox {
 
 /// Returns the cost of a message; `None` for other events.
 fn cost(event: &Event) -> Option<usize> {
-    match event {
-        Event::Message(bytes) => Some(bytes.len() + MESSAGE_COST),
-        Event::Connected { .. }
-        | Event::Suspect
-        | Event::Warned { .. }
-        | Event::Recovered
-        | Event::Overdue
-        | Event::Hung(_)
-        | Event::MessageTooLong { .. }
-        | Event::HeartbeatData(_)
-        | Event::Retuned(_)
-        | Event::RoundTrip(_)
-        | Event::HeartbeatSent { .. }
-        | Event::HeartbeatReceived { .. }
-        | Event::Lost { .. }
-        | Event::Reconnecting { .. }
-        | Event::AttemptFailed(_)
-        | Event::Reconnected { .. }
-        | Event::Revised { .. }
-        | Event::Closed(_) => None,
-    }
+    if let Event::Message(bytes) = event { Some(bytes.len() + MESSAGE_COST) } else { None }
 }
 
 #[cfg(test)]
 mod tests {
-    use systole_core::Policy;
+    use systole_core::{Policy, Time, session};
 
     use super::*;
+
+    const SUSPECT: Event = Event::Session(session::Event::Suspect);
+    const RECOVERED: Event = Event::Session(session::Event::Recovered);
 
     #[test]
     fn events_come_out_in_order() {
         let mut mailbox = Mailbox::default();
-        mailbox.push(Event::Suspect);
+        mailbox.push(SUSPECT);
         mailbox.push(Event::Message(vec![1]));
-        mailbox.push(Event::Recovered);
-        assert_eq!(mailbox.pop(), Some(Event::Suspect));
+        mailbox.push(RECOVERED);
+        assert_eq!(mailbox.pop(), Some(SUSPECT));
         assert_eq!(mailbox.pop(), Some(Event::Message(vec![1])));
-        assert_eq!(mailbox.pop(), Some(Event::Recovered));
+        assert_eq!(mailbox.pop(), Some(RECOVERED));
         assert_eq!(mailbox.pop(), None);
         assert_eq!((mailbox.cost, mailbox.other_events, mailbox.events.capacity()), (0, 0, 0));
     }
@@ -114,17 +97,18 @@ mod tests {
     fn a_slow_application_still_gets_the_latest_event_of_each_class() {
         let mut mailbox = Mailbox::default();
         mailbox.push(Event::Message(vec![7]));
-        mailbox.push(Event::Retuned(Policy::default()));
+        mailbox.push(Event::Session(session::Event::Retuned(Policy::default())));
         for _ in 0..10_000 {
-            mailbox.push(Event::Suspect);
-            mailbox.push(Event::Recovered);
+            mailbox.push(SUSPECT);
+            mailbox.push(RECOVERED);
         }
-        mailbox.push(Event::Overdue);
+        let overdue = Event::Session(session::Event::Overdue { due: Time::ZERO });
+        mailbox.push(overdue.clone());
         assert!(mailbox.events.len() <= MAX_OTHER_EVENTS + 16, "{}", mailbox.events.len());
         assert_eq!(mailbox.pop(), Some(Event::Message(vec![7])));
-        assert_eq!(mailbox.pop(), Some(Event::Retuned(Policy::default())));
+        assert_eq!(mailbox.pop(), Some(Event::Session(session::Event::Retuned(Policy::default()))));
         let rest: Vec<Event> = std::iter::from_fn(|| mailbox.pop()).collect();
-        assert_eq!(rest[rest.len() - 2..], [Event::Recovered, Event::Overdue]);
+        assert_eq!(rest[rest.len() - 2..], [RECOVERED, overdue]);
     }
 
     #[test]

@@ -67,6 +67,32 @@ pub enum Event {
 }
 
 impl Event {
+    /// Returns the name of the event, as the gateway's JSON and log have it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Event::Joined { .. } => "join",
+            Event::Suspect => "suspect",
+            Event::Warned { .. } => "warned",
+            Event::Recovered => "recovered",
+            Event::Overdue { .. } => "overdue",
+            Event::Hung { .. } => "hung",
+            Event::Retuned(_) => "retuned",
+            Event::Moved { .. } => "moved",
+            Event::Left(_) => "leave",
+        }
+    }
+
+    /// Returns the cause that the event names, of a verdict that fell or may fall.
+    pub const fn cause(&self) -> Option<Cause> {
+        if let Event::Warned { cause, .. }
+        | Event::Hung { cause, .. }
+        | Event::Left(Verdict { cause, .. }) = self
+        {
+            return Some(*cause);
+        }
+        None
+    }
+
     /// Returns what the event is about.
     pub const fn topic(&self) -> Topic {
         match self {

@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 use systole_client::cause::Verdict;
 use systole_client::wire::BeatKind;
-use systole_client::{Event, Policy, Span};
+use systole_client::{Event, Policy, Span, session};
 use systole_net::Clock;
 
 use super::is_answer;
@@ -196,10 +196,7 @@ impl Report {
             Event::HeartbeatSent { beat: BeatKind::Pong, .. } => {
                 verbose("answered the heartbeat".to_owned())
             }
-            Event::Suspect => verbose("the server is suspect".to_owned()),
-            Event::Warned { cause, .. } => verbose(format!("warning, no verdict yet: {cause}")),
-            Event::Recovered => verbose("the server has recovered".to_owned()),
-            Event::Retuned(policy) => verbose(format!("the server changed the policy: {policy}")),
+            Event::Session(event) => session_text(event).and_then(verbose),
             Event::Message(bytes) => {
                 verbose(format!("received a message of {} bytes", bytes.len()))
             }
@@ -207,8 +204,6 @@ impl Report {
             Event::HeartbeatData(bytes) => {
                 verbose(format!("received {} bytes on a heartbeat", bytes.len()))
             }
-            Event::Overdue => verbose("the server is overdue".to_owned()),
-            Event::Hung(cause) => verbose(format!("the server hangs, the link is kept: {cause}")),
             Event::RoundTrip(_) | Event::Closed(_) => None,
         }
     }
@@ -228,10 +223,7 @@ impl Report {
             Event::HeartbeatReceived { beat: BeatKind::Pong, .. } => {
                 Line { rtt_us: self.last_rtt.map(Span::as_micros), ..line("received") }
             }
-            Event::Suspect => line("suspect"),
-            Event::Warned { cause, .. } => Line { cause: Some(cause.name()), ..line("warned") },
-            Event::Recovered => line("recovered"),
-            Event::Retuned(policy) => Line { bound_ms: bound(policy), ..line("retuned") },
+            Event::Session(event) => return session_object(event, line(event.name())),
             Event::Lost { verdict, silent_for, .. } => Line {
                 cause: Some(verdict.cause.name()),
                 silent_ms: Some(silent_for.as_millis()),
@@ -252,8 +244,6 @@ impl Report {
             Event::Revised { to, .. } => Line { cause: Some(to.name()), ..line("revised") },
             Event::HeartbeatSent { beat: BeatKind::Pong, .. }
             | Event::HeartbeatReceived { beat: BeatKind::Ping, .. }
-            | Event::Overdue
-            | Event::Hung(_)
             | Event::Message(_)
             | Event::MessageTooLong { .. }
             | Event::HeartbeatData(_)
@@ -261,6 +251,35 @@ impl Report {
             | Event::Closed(_) => return None,
         })
     }
+}
+
+/// Formats an event of the session; `None` for those that the client reports in its own words, and
+/// for one that no link has.
+fn session_text(event: &session::Event) -> Option<String> {
+    Some(match event {
+        session::Event::Suspect => "the server is suspect".to_owned(),
+        session::Event::Warned { cause, .. } => format!("warning, no verdict yet: {cause}"),
+        session::Event::Recovered => "the server has recovered".to_owned(),
+        session::Event::Overdue { .. } => "the server is overdue".to_owned(),
+        session::Event::Hung { cause, .. } => {
+            format!("the server hangs, the link is kept: {cause}")
+        }
+        session::Event::Retuned(policy) => format!("the server changed the policy: {policy}"),
+        session::Event::Joined { .. } | session::Event::Left(_) | session::Event::Moved { .. } => {
+            return None;
+        }
+    })
+}
+
+/// Completes `line` for an event of the session; `None` for those that are not printed as JSON.
+fn session_object(event: &session::Event, line: Line<'static>) -> Option<Line<'static>> {
+    if let session::Event::Retuned(policy) = event {
+        return Some(Line { bound_ms: policy.bound().map(Span::as_millis), ..line });
+    }
+    if let session::Event::Warned { cause, .. } = event {
+        return Some(Line { cause: Some(cause.name()), ..line });
+    }
+    matches!(event, session::Event::Suspect | session::Event::Recovered).then_some(line)
 }
 
 /// A line of text, and when it is printed.

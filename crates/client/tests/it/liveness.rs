@@ -1,6 +1,6 @@
 //! Tests that dead servers are detected in time, and live ones are kept.
 
-use systole_client::{Client, Event};
+use systole_client::{Client, Event, session};
 use systole_core::cause::{Cause, Confidence};
 use systole_core::diagnosis::{Ground, Grounds};
 use systole_core::link::{BeatKind, Command, HALF_CLOSED};
@@ -11,6 +11,8 @@ use tokio::io::AsyncWriteExt;
 
 use crate::server::{Heard, Server};
 use crate::{ms, next, quick, quick_options, soon, until};
+
+const SUSPECT: Event = Event::Session(session::Event::Suspect);
 
 #[tokio::test]
 async fn a_silent_server_is_lost_at_the_bound() {
@@ -26,13 +28,13 @@ async fn a_silent_server_is_lost_at_the_bound() {
         let Event::Connected { policy, .. } = next(&client).await else { panic!("{codec}") };
         assert_eq!(policy.bound(), Some(ms(500)), "{codec}");
         for expected in 1..=3 {
-            let sent = until(&client, |event| *event != Event::Suspect).await;
+            let sent = until(&client, |event| *event != SUSPECT).await;
             let Event::HeartbeatSent { beat: BeatKind::Ping, number, .. } = sent else {
                 panic!("{codec}: {sent:?}");
             };
             assert_eq!(number, expected, "{codec}");
         }
-        let lost = until(&client, |event| *event != Event::Suspect).await;
+        let lost = until(&client, |event| *event != SUSPECT).await;
         let Event::Lost { verdict, farewell: None, silent_for } = lost else {
             panic!("{codec}: {lost:?}");
         };
@@ -132,7 +134,7 @@ async fn a_client_that_did_not_run_does_not_blame_the_server() {
                 std::hint::spin_loop();
             }
             let stalled_for = clock.monotonic();
-            let event = until(&client, |event| *event != Event::Suspect).await;
+            let event = until(&client, |event| *event != SUSPECT).await;
             (event, stalled_for)
         })
     });
@@ -156,14 +158,18 @@ async fn the_server_changes_the_policy_and_grants_a_request() {
     assert_eq!(policy.bound(), Policy::standard().bound());
 
     peer.command(Command::Retune(Policy::demanding())).await;
-    let Event::Retuned(policy) = next(&client).await else { panic!("not retuned") };
+    let Event::Session(session::Event::Retuned(policy)) = next(&client).await else {
+        panic!("not retuned")
+    };
     assert_eq!(policy.bound(), Some(Span::from_secs(8)));
 
     let asked = Policy::new(ms(3_000), ms(1_000), 2).unwrap();
     client.ask_policy(asked).await.unwrap();
     let granted = asked.with_conduct_of(&Policy::standard());
     peer.until(&Heard::Retuned(granted)).await;
-    let Event::Retuned(policy) = next(&client).await else { panic!("not granted") };
+    let Event::Session(session::Event::Retuned(policy)) = next(&client).await else {
+        panic!("not granted")
+    };
     assert_eq!(policy.bound(), Some(Span::from_secs(5)));
 }
 

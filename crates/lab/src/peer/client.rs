@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
+use systole_client::session::Topic;
 use systole_client::{Client, Event, Options, SessionId};
 use systole_core::Span;
 use systole_core::cause::Cause;
@@ -93,11 +94,10 @@ fn print_client_event(clock: Clock, identity: &str, event: &Event) {
         Event::Reconnected { session: number, .. } => {
             print_event(clock, "join", identity, session(number));
         }
-        Event::Suspect => print_event(clock, "suspect", identity, json!({})),
-        Event::Warned { cause, .. } => {
-            print_event(clock, "warned", identity, json!({"cause": cause.name()}));
+        Event::Session(event) if event.topic() != Topic::Policy => {
+            let more = event.cause().map_or(json!({}), |cause| json!({"cause": cause.name()}));
+            print_event(clock, event.name(), identity, more);
         }
-        Event::Recovered => print_event(clock, "recovered", identity, json!({})),
         Event::RoundTrip(rtt) => {
             print_event(clock, "round_trip", identity, json!({"rtt_us": rtt.as_micros()}));
         }
@@ -126,8 +126,6 @@ fn print_client_event(clock: Clock, identity: &str, event: &Event) {
             });
             print_event(clock, "verdict_revised", identity, more);
         }
-        Event::Hung(cause) => print_event(clock, "hung", identity, json!({"cause": cause.name()})),
-        Event::Overdue => print_event(clock, "overdue", identity, json!({})),
         Event::Closed(_) => print_event(clock, "closed", identity, json!({})),
         // Other events are frequent, or irrelevant to liveness.
         _ => {}

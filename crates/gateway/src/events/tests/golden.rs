@@ -79,6 +79,14 @@ fn examples() -> Vec<Arc<Event>> {
     examples
 }
 
+#[test]
+fn the_json_names_an_event_of_a_session_as_the_vocabulary_does() {
+    let events = events(100);
+    for event in session_events() {
+        assert_eq!(events.publish(fact_of(event)).body.kind(), event.name());
+    }
+}
+
 /// Returns the fact of `event`; every link lasted as long.
 fn fact_of(event: session::Event) -> Fact {
     let parting = Parting { lasted: Span::from_secs(20), ..Parting::default() };
