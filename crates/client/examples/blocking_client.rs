@@ -14,6 +14,7 @@ use systole_core::link::{
 use systole_core::wire::{Codec, DataKind};
 use systole_core::{Link, Machine, Policy, Span, Time};
 use systole_net::Clock;
+use systole_net::examine::socket_error;
 
 /// Shortest read timeout: the system refuses zero.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
@@ -51,7 +52,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 link.handle(now(&clock), Answer::Deadline);
             }
-            Err(error) => return Err(error.into()),
+            // A process that was stopped and goes on: what arrived meanwhile is read before the
+            // deadline is handed in.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => {
+                link.handle(now(&clock), World::Failed(socket_error(&error)));
+            }
         }
     }
     Ok(())

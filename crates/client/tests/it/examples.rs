@@ -86,6 +86,39 @@ fn the_blocking_client_detects_a_hung_server_while_it_blocks_in_read() {
     client.until("cause: Unknown");
 }
 
+/// A stop and a continuation interrupt a `read` that has a timeout (signal(7)).
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_blocking_server_goes_on_after_it_was_stopped() {
+    use crate::{soon, until};
+    use systole_client::{Client, Event, Options};
+
+    let server = Example::start("blocking_server", &["127.0.0.1:0", "8"]);
+    let line = server.until("listening on ");
+    let client =
+        soon(Client::connect(line.trim_start_matches("listening on "), Options::default()))
+            .await
+            .unwrap();
+    stop(&server.child);
+    let state = format!("/proc/{}/stat", server.child.id());
+    // The state stands after the name of the program.
+    loop {
+        let stat = std::fs::read_to_string(&state).unwrap();
+        assert!(!stat.contains(") Z "), "the server has ended");
+        if stat.contains(") T ") {
+            break;
+        }
+        thread::yield_now();
+    }
+    signal(&server.child, "-CONT");
+    client.send(b"still there?").await.unwrap();
+    until(&client, |event| {
+        assert!(!matches!(event, Event::Lost { .. }), "{event:?}");
+        matches!(event, Event::Message(_))
+    })
+    .await;
+}
+
 #[test]
 fn hello_fails_if_it_cannot_connect() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
@@ -95,7 +128,11 @@ fn hello_fails_if_it_cannot_connect() {
 
 /// Stops a process without ending it: its kernel still acknowledges.
 fn stop(child: &Child) {
+    signal(child, "-STOP");
+}
+
+fn signal(child: &Child, signal: &str) {
     let id = child.id().to_string();
-    let status = Command::new("kill").args(["-STOP", &id]).status();
+    let status = Command::new("kill").args([signal, &id]).status();
     assert!(status.expect("kill exists").success());
 }
