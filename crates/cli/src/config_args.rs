@@ -129,7 +129,9 @@ fn explain(file: Option<&Path>, error: &ConfigError) -> String {
         1 => "1 problem".to_owned(),
         count => format!("{count} problems"),
     };
-    format!("{}: {count}\n\n{error}", name(file))
+    // Without a file, only an override can be wrong.
+    let place = file.map_or("command line and environment".into(), Path::to_string_lossy);
+    format!("{place}: {count}\n\n{error}")
 }
 
 fn level_parser() -> impl TypedValueParser<Value = Level> {

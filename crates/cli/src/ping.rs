@@ -36,6 +36,9 @@ number without a unit is seconds: 10, 0.5.
 
 A gateway may refuse the requested policy (native only). Then its own is in force and is printed.
 
+A native gateway sends heartbeats itself, before IDLE has passed. Then there is no silence: ping
+answers them (-v prints that), sends none of its own, and does not reach --count.
+
 Ctrl-C and SIGTERM end it with a summary and a goodbye to the server.
 
 Exit codes: 0 --count reached or interrupted, 1 not connected, lost for another reason, or never
@@ -149,6 +152,9 @@ async fn ping(args: &Args, policy: Policy, output: &mut Output) -> io::Result<Ex
         Ok(client) => client,
         Err(error) => {
             output.error(&format!("{}: {error}", args.addr));
+            if matches!(error, ConnectError::Resolve { .. }) && !has_port(&args.addr) {
+                output.note("hint: a port is needed, as in 127.0.0.1:7400");
+            }
             if let ConnectError::Handshake { verdict, farewell: None } = error
                 && is_of_another_protocol(verdict.cause)
             {
@@ -206,6 +212,10 @@ fn exit_of(event: &Event, end: Option<Exit>, report: &Report) -> Option<Exit> {
         }
         (Ending::NotReconnecting | Ending::Stopped(_), _) => Exit::Failure,
     })
+}
+
+fn has_port(addr: &str) -> bool {
+    addr.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
 }
 
 /// Whether a server that speaks another protocol is a likely reason for this cause, if it comes

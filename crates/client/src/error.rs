@@ -106,7 +106,7 @@ impl fmt::Display for SendError {
             SendError::NotConnected => f.write_str("no link at the moment"),
             SendError::TooLong { longest } => write!(f, "longer than {longest} bytes"),
             SendError::Full => f.write_str("the queue is full: the server reads too slowly"),
-            SendError::Closed => f.write_str("the client is at its end"),
+            SendError::Closed => f.write_str("the client has ended"),
         }
     }
 }
@@ -132,7 +132,7 @@ impl fmt::Display for CloseError {
             CloseError::Undelivered => {
                 f.write_str("closed before the server had acknowledged everything")
             }
-            CloseError::Closed => f.write_str("the client had ended before"),
+            CloseError::Closed => f.write_str("the client had already ended"),
         }
     }
 }

@@ -328,7 +328,7 @@ impl fmt::Display for PolicyError {
             PolicyError::ZeroInterval => "interval must be at least 1 ms",
             PolicyError::NotWholeMillis => "lengths must be whole milliseconds",
             PolicyError::TooFast => "idle and interval must be at least 50 ms",
-            PolicyError::NoProbes => "probes must be at least 1; to judge nobody, use \"never\"",
+            PolicyError::NoProbes => "probes must be at least 1",
             PolicyError::TooManyProbes => "probes must be at most 100",
             PolicyError::BoundTooLong => {
                 "idle + interval × probes must be at most 2^40 ms; to judge nobody, use \"never\""

@@ -279,7 +279,7 @@ fn refuse_duplicates(
         let earlier = &listeners[..n];
         if earlier.iter().any(|(other, ..)| other == name) {
             let what = format!("a second listener with the name \"{name}\"");
-            let help = "give each its own `name`; without one it is called as its codec";
+            let help = "give each its own `name`; without one, the codec is the name";
             reading.problems.add(place.clone(), what, Some(help.to_owned()));
         }
         let mut same = earlier.iter().filter(|(.., other)| other == datagrams);

@@ -115,9 +115,18 @@ bad.toml:12:11: the admin interface at 0.0.0.0:7480 can be reached from outside
    |
 12 | address = "0.0.0.0:7480"
    |           ^^^^^^^^^^^^^^
-   = help: set `token_file` to a file with a secret, or listen on a loopback address
+   = help: name a file with a secret (`token_file`, --admin-token-file), or listen on loopback
 "#;
     assert_eq!(snapshot(&mut systole(&directory, &["check", "--config", "bad.toml"])), expected);
+}
+
+#[test]
+fn a_problem_of_an_override_alone_is_not_one_of_the_defaults() {
+    let directory = directory("check-override");
+    let shown = snapshot(&mut systole(&directory, &["check", "--admin", "0.0.0.0:7480"]));
+    let expected =
+        "exit 2\n--- stdout\n--- stderr\nerror: command line and environment: 1 problem\n";
+    assert!(shown.starts_with(expected), "{shown}");
 }
 
 #[test]
@@ -129,7 +138,7 @@ fn serve_refuses_what_check_refuses() {
 --- stderr
 error: systole.toml: 1 problem
 
-systole.toml:2:9: `limit` must be a length of time in quotes, from "0s" to "1day"
+systole.toml:2:9: `limit` must be a length of time in quotes with its unit, from "0s" to "1day"
   |
 2 | limit = 30
   |         ^^

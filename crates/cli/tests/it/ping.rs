@@ -286,6 +286,13 @@ fn a_server_of_another_protocol_or_codec_gives_a_hint() {
 }
 
 #[test]
+fn an_address_without_a_port_gives_a_hint() {
+    let mut ping = ping("127.0.0.1", &[]);
+    ping.stderr_after("hint: a port is needed, as in 127.0.0.1:7400");
+    assert_eq!(ping.end(), 1);
+}
+
+#[test]
 fn illegal_bytes_are_reported_and_the_connection_closed() {
     let (mut pong, addr) = pong(&["--codec", "message1028"]);
     let mut stream = TcpStream::connect(addr).unwrap();

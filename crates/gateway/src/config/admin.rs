@@ -70,7 +70,8 @@ pub(super) fn read(
     let address = overrides.admin.unwrap_or(from_file);
     if !address.ip().is_loopback() && !has_token && !overridden {
         let what = format!("the admin interface at {address} can be reached from outside");
-        let help = "set `token_file` to a file with a secret, or listen on a loopback address";
+        let help =
+            "name a file with a secret (`token_file`, --admin-token-file), or listen on loopback";
         reading.problems.add(place, what, Some(help.to_owned()));
     }
     Admin { address, token }

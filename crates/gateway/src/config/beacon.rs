@@ -104,7 +104,7 @@ impl BeaconSettings {
                 return None;
             }
             (None, None) => {
-                let what = "this listener has no keys to prove its devices".to_owned();
+                let what = "a beacon listener needs the keys of its devices".to_owned();
                 let help = "set `master_secret_file` or `keys_file`".to_owned();
                 reading.problems.add(place, what, Some(help));
                 return None;

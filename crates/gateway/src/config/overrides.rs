@@ -49,8 +49,9 @@ impl FromStr for ListenAt {
     fn from_str(text: &str) -> Result<ListenAt, String> {
         let (codec, address) = match text.split_once('=') {
             Some((codec, address)) => {
-                let codec = value::choose(codec, &CODECS)
-                    .map_err(|right| format!("the codec must be {right}"))?;
+                let codec = value::choose(codec, &CODECS).map_err(|right| {
+                    format!("the codec must be {right}; beacon needs keys, and so a file")
+                })?;
                 (codec, address)
             }
             None => (Codec::Native, text),

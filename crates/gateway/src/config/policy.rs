@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use systole_core::policy::{Detection, MAX_BOUND, MAX_PROBES, PRESETS};
+use systole_core::policy::{Detection, LEAST_PATIENCE, MAX_BOUND, MAX_PROBES, PRESETS};
 use systole_core::{Policy, Span};
 
 use super::section::{Given, Reading, Section};
@@ -14,15 +14,17 @@ use super::value;
 /// each other, because a reader of the file could not see which one is in force. A preset also sets
 /// `spread`.
 pub(super) fn read(reading: &mut Reading<'_>, mut section: Section<'_>, base: Policy) -> Policy {
-    let lengths = Span::from_millis(1)..=MAX_BOUND;
+    let lengths = LEAST_PATIENCE..=MAX_BOUND;
     let preset = section.take(reading, "preset", value::chosen(&PRESETS));
     let idle = section.take(reading, "idle", value::span(lengths.clone()));
-    let interval = section.take(reading, "interval", value::span(lengths.clone()));
+    let interval = section.take(reading, "interval", value::span(lengths));
     let probes = section.take(reading, "probes", value::integer(1..=u64::from(MAX_PROBES)));
     let never = section.take(reading, "never", value::boolean);
     let keepalive = section.take(reading, "keepalive", |value| match value.as_str() {
         Some("off") => Ok(None),
-        _ => value::span(lengths)(value).map(Some).map_err(|right| format!("\"off\", or {right}")),
+        _ => value::span(Span::from_millis(1)..=MAX_BOUND)(value)
+            .map(Some)
+            .map_err(|right| format!("\"off\", or {right}")),
     });
     let spread = section.take(reading, "spread", value::boolean);
     section.finish(reading);

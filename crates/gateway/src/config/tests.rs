@@ -143,11 +143,16 @@ fn bad_values_are_refused_with_a_correction() {
         (
             "handshake_timeout = 10",
             21,
-            "`handshake_timeout` must be a length of time in quotes, from \"1ms\" to \"1h\"",
+            "`handshake_timeout` must be a length of time in quotes with its unit, from \"1ms\" to \
+             \"1h\"",
         ),
         ("policy.probes = 0", 17, "`probes` must be a whole number from 1 to 100"),
-        ("policy.idle = \"49ms\"", 15, "idle and interval must be at least 50 ms"),
-        ("policy.idle = \"1ms 1us\"", 15, "`idle` must be a whole number of milliseconds"),
+        (
+            "policy = { idle = \"1s\", interval = \"49ms\" }",
+            36,
+            "`interval` must be a length of time in quotes with its unit, from \"50ms\"",
+        ),
+        ("policy.idle = \"51ms 1us\"", 15, "`idle` must be a whole number of milliseconds"),
         ("policy = 1", 10, "`policy` must be a table / write [policy] and its settings below"),
         (
             "listener = 1",
@@ -302,7 +307,7 @@ fn beacon_listeners_need_one_keys_file_and_no_stream_settings() {
     assert!(listed.beacons[0].keys().of(0xd2).is_none());
     assert_ne!(listed.beacons, config.beacons);
     for (lines, problem) in [
-        ("", "this listener has no keys to prove its devices"),
+        ("", "a beacon listener needs the keys of its devices"),
         ("keys_file = \"keys\"\nmaster_secret_file = \"secret\"", "exclude each other"),
         ("keys_file = \"none\"", "none cannot be read"),
         ("keys_file = \"bad\"", "line 1 must be a device of 16 hexadecimal digits"),

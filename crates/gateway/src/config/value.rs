@@ -7,16 +7,22 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use systole_core::Span;
+use systole_core::policy::MAX_BOUND;
 use toml::de::DeValue;
 
-/// Reads a duration such as "15s", within `range`, in whole milliseconds.
+/// Reads a duration such as "15s", within `range`, in whole milliseconds. The error leaves out an
+/// upper limit of [`MAX_BOUND`], some 34 years, which nobody means to exceed.
 pub(super) fn span(
     range: RangeInclusive<Span>,
 ) -> impl FnOnce(&DeValue<'_>) -> Result<Span, String> {
     move |value| {
         let right = || {
             let (least, most) = (show_span(*range.start()), show_span(*range.end()));
-            format!("a length of time in quotes, from \"{least}\" to \"{most}\"")
+            let longest = match *range.end() {
+                MAX_BOUND => String::new(),
+                _ => format!(" to \"{most}\""),
+            };
+            format!("a length of time in quotes with its unit, from \"{least}\"{longest}")
         };
         let span = value.as_str().and_then(parse_span).ok_or_else(right)?;
         if !range.contains(&span) {

@@ -52,7 +52,10 @@ pub enum ServeError {
 
 /// Hints for an address that cannot be bound, by kind of system error.
 const BIND_HINTS: [(io::ErrorKind, &str); 3] = [
-    (io::ErrorKind::AddrInUse, "another program listens there; stop it, or choose another port"),
+    (
+        io::ErrorKind::AddrInUse,
+        "another program listens there; stop it, or choose another address (--listen, --admin)",
+    ),
     (io::ErrorKind::PermissionDenied, "ports below 1024 need a privilege; choose a higher one"),
     (io::ErrorKind::AddrNotAvailable, "this machine does not have that address"),
 ];
