@@ -33,7 +33,7 @@ impl Verdict {
     }
 
     /// Whether the kernel forced the verdict before the bound had passed. An error of ours: the
-    /// kernel is told to be more patient than the bound.
+    /// kernel is set to be more patient than the bound.
     pub fn is_early(&self) -> bool {
         self.at < self.due
     }

@@ -1,8 +1,8 @@
 //! The driver of a machine with many deadlines: it owns the machine's timing wheel and its tap.
 //!
-//! The wheel stands outside the machine. That a deadline has come is an input like any other, and
-//! it is recorded only if it has an effect. The state of the wheel need not be saved: it is armed
-//! again from the deadlines of the machine's parts.
+//! The wheel is not part of the machine. The machine receives a due deadline as an input, which is
+//! recorded like any other; timers that fire too early are not. The state of the wheel need not be
+//! saved: the wheel is armed again from the deadlines of the machine's parts.
 //!
 //! # How silence is judged
 //! [`Driver::expire`] receives the horizon, the time up to which every socket has been read. A part
@@ -37,10 +37,10 @@ pub trait Timed: Machine {
     /// Returns the part with this number, below [`wheel::MAX_KEYS`](crate::wheel::MAX_KEYS).
     fn part(number: u32) -> Self::Part;
 
-    /// Returns the answer that the deadline of a part has come.
+    /// Returns the answer which states that the deadline of a part has come.
     fn fired(part: Self::Part) -> Self::Answer;
 
-    /// Returns when the deadline of a part is to be handled; `None` if it has no deadline.
+    /// Returns when the deadline of a part is to be handled; `None` if the part has no deadline.
     fn timer(&self, number: u32, now: Time) -> Option<Timer>;
 
     /// Returns the next part whose deadline may have moved earlier, or is gone.
@@ -68,8 +68,8 @@ impl Timer {
 pub struct Moved {
     /// The number of the part.
     pub number: u32,
-    /// Whether its timer is armed again even if it fires too early. Otherwise it stays, because it
-    /// is armed again when it fires.
+    /// Whether the timer must be armed for the new deadline at once. If not, a timer that fires too
+    /// early may stay, because it is armed again when it fires.
     pub is_exact: bool,
 }
 
@@ -79,7 +79,7 @@ pub struct Driver<M, T = Untapped> {
     machine: M,
     tap: T,
     wheel: Wheel,
-    /// The parts whose sockets are to be read before they are judged.
+    /// The parts that are due, and whose sockets must be read before they are judged.
     unread: VecDeque<u32>,
     /// More deadlines are due than one call may handle.
     backlog: bool,
@@ -99,11 +99,11 @@ impl<M: Timed, T: Tap<M>> Driver<M, T> {
         Driver { machine, tap, wheel, unread, backlog: false }
     }
 
-    /// Replaces the machine by a new one of the same settings, into which its state is loaded, and
-    /// arms a new wheel. All outputs have been polled.
+    /// Saves the state of the machine, loads it into `machine`, a new one with the same settings,
+    /// and continues with that one and a new wheel. Poll all outputs before.
     ///
     /// # Errors
-    /// The new machine has other settings. The present one stays.
+    /// The new machine has other settings. The driver keeps the present machine.
     pub fn reload(&mut self, now: Time, mut machine: M) -> Result<(), Damage> {
         let (parts, mut state) = (self.machine.parts(), Vec::new());
         for part in &parts {
@@ -203,7 +203,7 @@ impl<M: Timed, T: Tap<M>> Driver<M, T> {
                     }
                     Some(timer) if timer.due <= now => {
                         steps = steps.saturating_sub(READ_STEPS);
-                        // Named again if it is not judged.
+                        // If the part is not judged, this fires again and names it again.
                         self.wheel.arm(number, now + TICK);
                         self.unread.push_back(number);
                     }
@@ -225,8 +225,8 @@ impl<M: Timed, T: Tap<M>> Driver<M, T> {
         self.unread.pop_front()
     }
 
-    /// Judges a part whose socket was read until it was empty, or whose unread bytes were handed
-    /// in before. Without effect if no deadline has come.
+    /// Judges a part. Its socket must have been read until it was empty, or its unread bytes must
+    /// have been handed in. Has no effect if no deadline has come.
     pub fn judge(&mut self, now: Time, number: u32) {
         if self.machine.timer(number, now).is_some_and(|timer| timer.due <= now) {
             self.handle_fired(now, M::part(number));

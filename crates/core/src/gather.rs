@@ -191,7 +191,7 @@ mod tests {
         Time::ZERO + us(micros)
     }
 
-    /// A turn that took no time and read so many sockets.
+    /// A turn that took no time and read this number of sockets.
     fn turn(micros: u64, read: usize) -> Turn {
         Turn {
             began: at(micros),

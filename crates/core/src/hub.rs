@@ -1,8 +1,8 @@
 //! The hub: the machine that makes all decisions about the links of one gateway shard.
 //!
-//! The shell numbers the links, and a [`Driver`](crate::driver::Driver) has their deadlines in its
-//! wheel. A command for all links, such as a drain, visits a bounded number of links per step, so
-//! that no input delays the others.
+//! The shell numbers the links, and a [`Driver`](crate::driver::Driver) keeps their deadlines in
+//! its wheel. A command for all links, such as a drain, visits a bounded number of links per step,
+//! so that no input delays the others.
 
 mod address;
 mod frames;
@@ -50,19 +50,21 @@ pub struct Hub {
     listeners: Vec<link::Settings>,
     slots: Slots<Slot>,
     sessions: Sessions,
-    /// The sessions for which an epoch is to be asked, by their links.
+    /// The links whose sessions wait for the request of an epoch ([`Output::Own`]).
     unowned: VecDeque<u32>,
     /// The links whose deadlines may have moved.
     moved: Vec<Moved>,
     sweeps: VecDeque<Sweep>,
     /// The number of commands for all links so far.
     commands: u64,
-    /// The command that retuned each listener last.
+    /// For each listener, the number of the last command that retuned it.
     retuned: Vec<u64>,
-    /// The number up to which links that came from another hub have had commands for all links.
+    /// For each link that came from another hub, the number of the last command for all links that
+    /// it has received.
     ahead: BTreeMap<u32, u64>,
-    /// The states of links that have gone, to be polled, and the one polled last.
+    /// The states of links that go to another hub, until they are polled.
     handed_over: VecDeque<(u32, Vec<u8>)>,
+    /// The last polled one of these states, which the output borrows.
     polled_state: Vec<u8>,
     /// Once a drain has begun, the time within which its peers reconnect.
     draining: Option<Span>,

@@ -105,7 +105,7 @@ pub enum World<'a> {
     },
 }
 
-/// An input of the ledger, which wishes nothing.
+/// An input of the ledger, which makes no requests.
 pub type Input<'a> = machine::Input<World<'a>, Infallible>;
 
 kinds_of_input!(World<'a>, Infallible);
@@ -317,7 +317,7 @@ impl Ledger {
     }
 
     /// Drops the verdicts of the same identity and host that are older than `newest`, which a
-    /// return has explained. Otherwise the next return would be told as their cause too.
+    /// return has explained. Otherwise the next return would revise them too.
     fn drop_superseded(&mut self, newest: u64, who: &Who<'_>) {
         let host = who.address.ip();
         let older: Vec<u64> = self.candidates(who.identity, newest).collect();

@@ -1,9 +1,9 @@
 //! The shape that all machines of this crate have.
 //!
-//! Everything that can change a machine is an input with an explicit time, and everything that it
-//! wants or reports is an output. Inputs are of two kinds: what the world did, and answers to the
-//! machine's own wishes. A replay repeats both; a run under another policy repeats the first kind
-//! and makes the second anew.
+//! Everything that can change a machine is an input with an explicit time, and everything that the
+//! machine requests or reports is an output. Inputs are of two kinds: what the world did, and
+//! answers to the machine's own requests. A replay repeats both; a run under another policy repeats
+//! the first kind and computes the second anew.
 
 use alloc::vec::Vec;
 
@@ -14,7 +14,8 @@ use crate::time::{Span, Time};
 pub trait Machine {
     /// What the world did: bytes, an end, an error, a command, the result of a login.
     type World<'a>;
-    /// An answer to a wish of the machine: a deadline reached, a socket examined, a login admitted.
+    /// An answer to a request of the machine: a deadline reached, a socket examined, a login
+    /// admitted.
     type Answer;
     /// An output: everything the machine requests or reports.
     type Output<'a>
@@ -31,23 +32,23 @@ pub trait Machine {
     /// Returns the next output; call until `None` after each input.
     fn poll_output(&mut self) -> Option<Self::Output<'_>>;
 
-    /// Returns when a part wants to hear that its deadline has come, and why; `None` if no deadline
-    /// is set, or if there is no such part.
+    /// Returns the deadline of a part, with its reason; `None` if no deadline is set, or if there
+    /// is no such part.
     fn deadline_of(&self, part: Self::Part) -> Option<Deadline>;
 
     /// Returns all parts that exist, in the order in which they must be loaded.
     fn parts(&self) -> Vec<Self::Part>;
 
     /// Appends the state of a part at `now` to `out`, with every time as an age or a time to come,
-    /// so that it can be loaded on another clock. All outputs have been polled: they are not part
-    /// of it. Nothing is appended for a part that does not exist.
+    /// so that the state can be loaded on another clock. Poll all outputs before: they are not
+    /// saved. Nothing is appended for a part that does not exist.
     fn save_part(&self, now: Time, part: Self::Part, out: &mut Vec<u8>);
 
     /// Loads the state of a part from the front of `state`, into a new machine of the same
     /// settings.
     ///
     /// # Errors
-    /// The state is damaged, or of a machine with other settings. The machine is of no use then.
+    /// The state is damaged, or of a machine with other settings. Discard the machine then.
     fn load_part(&mut self, now: Time, part: Self::Part, state: &mut &[u8]) -> Result<(), Damage>;
 
     /// Returns the deadline of a machine that has one part.
@@ -64,21 +65,21 @@ pub trait Machine {
 pub enum Input<W, A> {
     /// What the world did.
     World(W),
-    /// An answer to a wish of the machine.
+    /// An answer to a request of the machine.
     Answer(A),
 }
 
 /// The input of a machine.
 pub type InputOf<'a, M> = Input<<M as Machine>::World<'a>, <M as Machine>::Answer>;
 
-/// The time at which a machine wants to hear that a deadline has come, and the reason.
+/// The time at which a machine must receive the answer that its deadline has come, and the reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Deadline {
     /// The time.
     pub at: Time,
-    /// How much earlier the input may come and have its effect: a probe or a keepalive that leaves
-    /// early does no harm. A loop with many links can so send many in one turn, as a kernel does
-    /// with timers (`PR_SET_TIMERSLACK` in prctl(2)). Zero for all other reasons.
+    /// How much earlier the answer may come and still have its effect: a probe or a keepalive that
+    /// leaves early does no harm. So a loop with many links can send many in one turn, as a kernel
+    /// does with timers (`PR_SET_TIMERSLACK` in prctl(2)). Zero for all other reasons.
     pub slack: Span,
     /// The reason.
     pub reason: Reason,
@@ -119,11 +120,11 @@ pub enum Reason {
     HalfClose,
     /// An incomplete frame must be complete.
     Frame,
-    /// The next step of the work for all links or devices.
+    /// The next step of the work for all links or devices is due.
     Sweep,
-    /// The delivery of the last bytes is examined or given up.
+    /// The delivery of the last bytes is to be examined or given up.
     Leave,
-    /// An outage, or the scope of a verdict, is settled with the evidence that has come.
+    /// An outage, or the scope of a verdict, is decided with the evidence so far.
     Settle,
 }
 
@@ -153,7 +154,7 @@ macro_rules! saved_whole {
 }
 pub(crate) use saved_whole;
 
-/// Makes the two kinds of input of one machine convertible into its input.
+/// Implements `From` for the two kinds of input of a machine, so that `handle` accepts both.
 macro_rules! kinds_of_input {
     ($world:ty, $answer:ty) => {
         impl<'a> From<$world> for crate::machine::Input<$world, $answer> {

@@ -164,7 +164,7 @@ pub enum World {
     },
 }
 
-/// An answer to a wish of [`Outages`].
+/// An answer to a request of [`Outages`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// The answer to [`Output::AskSiblings`]: the state of other sessions of the host.

@@ -1,7 +1,8 @@
 //! The plain form of values: encoder and decoder from one description.
 //!
-//! A record holds inputs in this form, and a saved state holds machines. Each type is listed once,
-//! and both directions are generated from the list: a missing variant or field does not compile.
+//! A record holds inputs in this form, and a saved state holds parts of machines. Each type is
+//! listed once, and both directions are generated from the list: a missing variant or field does
+//! not compile.
 //!
 //! In a state, times are relative to the time at which it is saved, so that it can be loaded on
 //! another clock. See [`Sink::state`] and [`Source::state`].
@@ -37,8 +38,8 @@ pub(crate) trait Plain<'a>: Sized {
     /// Appends the plain form of the value.
     fn put(&self, out: &mut Sink<'_>);
 
-    /// Decodes a value from the front of `from`. Takes no more memory than the bytes that it reads
-    /// justify.
+    /// Decodes a value from the front of `from`. Allocates in proportion to the bytes that were
+    /// read, never by a length alone.
     fn take(from: &mut Source<'a>) -> Result<Self, Damage>;
 }
 

@@ -70,11 +70,11 @@ pub enum Request {
         session: u64,
         /// The other shard.
         to: Requests,
-        /// The channel for the answer: whether the session goes. If not, it stays here, or it was
-        /// not online here.
+        /// The channel for the answer: whether the session was moved. If not, it stays here, or it
+        /// was not online here.
         reply: oneshot::Sender<bool>,
     },
-    /// A link comes from another shard.
+    /// Takes over a link that another shard has sent.
     Arrive(Parcel),
     /// Gives a command to all links.
     Command(hub::HubCommand<'static>),

@@ -134,14 +134,15 @@ pub struct ShardStats {
 }
 
 impl ShardStats {
-    /// Records that accepting is paused, or paused for another reason, and tells the control plane.
+    /// Records that accepting is paused, or that the reason has changed, and wakes the control
+    /// plane.
     pub fn pause_accepting(&self, reason: PauseReason) {
         self.accept_pauses.add(1);
         self.accepting.pause(reason);
         self.changed.notify_one();
     }
 
-    /// Records that accepting goes on, and tells the control plane.
+    /// Records that accepting goes on, and wakes the control plane.
     pub fn resume_accepting(&self) {
         self.accepting.resume();
         self.changed.notify_one();

@@ -1,10 +1,11 @@
-//! What stands between a link and the bytes of its connection: the transport, which makes no system
-//! calls, and over it one socket half for the gateway, the client and the tools.
+//! The layers between a link and its connection: the transport, and over it the socket half of a
+//! link, one for the gateway, the client and the tools.
 //!
-//! A [`Transport`] turns received bytes into plaintext, and plaintext into bytes to send. The
-//! [`Socket`] makes the calls and says what came of them; what follows from that is decided in
-//! `systole-core`. A frame waits for the socket as plaintext in its lane, so that control overtakes
-//! data; below that a transport keeps one record.
+//! A [`Transport`] turns received bytes into plaintext, and plaintext into bytes to send; it makes
+//! no system calls. The [`Socket`] makes them and returns their results; `systole-core` decides
+//! what follows from these. A frame waits for the socket as plaintext, in a queue for control or
+//! one for data, so that control overtakes data. Below these queues a transport holds at most one
+//! record.
 
 mod plain;
 mod socket;
@@ -22,31 +23,31 @@ use systole_core::kernel::SocketError;
 
 use crate::examine::socket_error;
 
-/// The largest number of bytes of plaintext in one record, as in TLS: at most so much data is
-/// sealed before a control frame.
+/// The maximum number of bytes of plaintext in one record, as in TLS: a control frame waits behind
+/// at most this much sealed data.
 pub const MAX_RECORD: usize = 16 * 1024;
 
-/// What turns received bytes into plaintext, and plaintext into bytes to send.
+/// A layer that turns received bytes into plaintext, and plaintext into bytes to send.
 ///
-/// The order of calls, for the bytes that come: [`Transport::open`] with what a read returned, and
-/// while [`Transport::holds_more`], again with nothing, before the next read. So a transport holds
-/// a part of a record and one read at most. For the bytes that go: [`Transport::seal`], a write,
-/// and [`Transport::sent`] with what the socket took.
+/// After each read, call [`Transport::open`] with the bytes that the read returned, and then, while
+/// [`Transport::holds_more`], again with no bytes, before the next read. So a transport holds at
+/// most a part of a record and one read. To send, call [`Transport::seal`], write the bytes that it
+/// returns, and call [`Transport::sent`] with the number of bytes that the socket took.
 pub trait Transport {
-    /// Opens the bytes of the peer that stand in the first `received` bytes of `buffer`, and puts
-    /// plaintext in their place.
+    /// Opens the first `received` bytes of `buffer`, which the peer sent, and replaces them by
+    /// plaintext.
     fn open(&mut self, buffer: &mut [u8], received: usize) -> Opened;
 
-    /// Returns whether [`Transport::open`] has more to say without more bytes: plaintext that found
-    /// no room, or the peer's own close behind it.
+    /// Returns whether [`Transport::open`] has another result without more bytes: plaintext that
+    /// did not fit into the buffer, or the close of the peer's transport after it.
     fn holds_more(&self) -> bool;
 
-    /// Returns whether the peer has closed its side in the transport's own way. What follows is
-    /// opened as [`Opened::Nothing`].
+    /// Returns whether the peer's transport has announced its close, as TLS does by `close_notify`.
+    /// All later bytes are opened as [`Opened::Nothing`].
     fn has_closed(&self) -> bool;
 
-    /// Handles the end of the stream, and returns what it means; `None` if the peer's own close has
-    /// been told before.
+    /// Handles the end of the stream, and returns what the end means; `None` if
+    /// [`Opened::Closed`] was returned before.
     fn end(&mut self) -> Option<End>;
 
     /// Returns the bytes to send next: the rest of what is sealed, or else the front of
@@ -54,29 +55,30 @@ pub trait Transport {
     /// there is nothing to send.
     fn seal<'a>(&'a mut self, plaintext: &'a [u8]) -> &'a [u8];
 
-    /// Removes the first `count` of the bytes that [`Transport::seal`] has just returned, which the
-    /// socket has taken. Returns how many bytes at the front of that plaintext must not be handed
-    /// in again: they were sent, or are held sealed.
+    /// Removes the first `count` of the bytes that [`Transport::seal`] has just returned: the
+    /// socket has taken them. Returns how many bytes at the front of the plaintext must not be
+    /// passed to [`Transport::seal`] again, because they were sent or are held sealed.
     fn sent(&mut self, count: usize) -> usize;
 
     /// Returns whether [`Transport::seal`] has something to send without plaintext.
     fn has_unsent(&self) -> bool;
 
-    /// Adds the transport's own close behind all plaintext: no more comes after the first call
-    /// of [`Transport::seal`] without any.
+    /// Adds the close of the transport after all plaintext. Once [`Transport::seal`] was called
+    /// without plaintext, no more plaintext may follow.
     fn finish(&mut self);
 }
 
-/// What a transport has opened.
+/// The result of [`Transport::open`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Opened {
-    /// So many bytes of plaintext, at the front of the buffer.
+    /// The number of bytes of plaintext, at the front of the buffer.
     Plaintext(usize),
     /// No plaintext: a part of a record, or a record of the transport itself.
     Nothing,
-    /// The peer's own close; told once.
+    /// The peer's transport announced its close; returned once.
     Closed,
-    /// The bytes are illegal. What the standard demands as an answer may be unsent.
+    /// The bytes are illegal. The answer that the transport's standard demands, such as an alert,
+    /// may still be unsent.
     Illegal,
 }
 
@@ -85,7 +87,8 @@ pub enum Opened {
 pub enum End {
     /// The peer has closed its side.
     Closed,
-    /// The stream ended without the transport's own close: somebody on the way may have cut it.
+    /// The stream ended although the transport had not announced its close: somebody on the path
+    /// may have cut it.
     Truncated,
 }
 
@@ -97,12 +100,12 @@ pub enum ReadOutcome {
         /// The number of bytes, at the front of the buffer.
         count: usize,
         /// Whether another read may find more at once. If not, the socket is empty: the read did
-        /// not fill the buffer (epoll(7), question 9), and the transport holds no plaintext. A
-        /// stream that has ended or holds urgent data, before which a read stops, has more all the
-        /// same.
+        /// not fill the buffer (epoll(7), question 9), and the transport holds no plaintext. Two
+        /// cases are not covered, so read on in them: a stream that has ended, and urgent data,
+        /// before which a read stops.
         more: bool,
     },
-    /// Bytes were read that hold no plaintext.
+    /// Bytes were read, and they hold no plaintext.
     Heard {
         /// As in [`ReadOutcome::Bytes`].
         more: bool,

@@ -22,7 +22,7 @@ pub struct Presence<'a> {
     pub address: SocketAddr,
     /// The session's number; before the session is open, a number that no session has.
     pub session: u64,
-    /// The session's epoch, higher than that of any earlier session of this shard; 0 before the
+    /// The session's epoch, higher than that of any earlier session of this gateway; 0 before the
     /// session is owned.
     pub epoch: u64,
     /// The identity that the peer claims; empty if it claims none.

@@ -10,17 +10,18 @@ use crate::policy::Policy;
 use crate::time::Span;
 use crate::wire::DataKind;
 
-/// What a [`Hub`](super::Hub) is made of.
+/// The settings of a [`Hub`](super::Hub).
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The first byte of the session numbers.
     pub shard: u8,
     /// The settings of the links of each listener, all of the accepting side.
     pub listeners: Vec<link::Settings>,
-    /// The seed of the spread of probes and of the session numbers, so it must be random.
+    /// The seed of the spread of probes and of the session numbers: a random number, new at each
+    /// start.
     pub seed: u64,
-    /// The memory that incomplete frames may take together, in bytes. Beyond it, the links with the
-    /// oldest incomplete frames end with
+    /// The memory that incomplete frames may take together, in bytes. Beyond that, the links with
+    /// the oldest incomplete frames end with
     /// [`Malformed::OldestFrame`](crate::wire::Malformed::OldestFrame), whatever their policy.
     pub frame_memory: usize,
 }
@@ -43,19 +44,19 @@ pub enum World<'a> {
     Link {
         /// The link's number.
         link: u32,
-        /// What happened.
+        /// What happened to the link.
         input: link::World<'a>,
     },
-    /// A login succeeded, for [`Output::Admit`]: the peer may have a session. Ignored if it comes
-    /// late.
+    /// The login that [`Output::Admit`] asked about succeeded: the peer may have a session. Ignored
+    /// if the link no longer waits for it.
     Identified {
         /// The link's number.
         link: u32,
         /// The number of the admission.
         admission: u32,
     },
-    /// A login failed, for [`Output::Admit`] or [`Output::Own`]: the peer is sent away. Ignored if
-    /// it comes late.
+    /// The login that [`Output::Admit`] or [`Output::Own`] asked about failed: the peer is sent
+    /// away. Ignored if the link no longer waits for it.
     Refused {
         /// The link's number.
         link: u32,
@@ -64,14 +65,14 @@ pub enum World<'a> {
         /// The content of the CLOSE.
         goodbye: Goodbye,
     },
-    /// A link goes to another hub of the same listeners: its state is wanted, and the link is
-    /// forgotten. Answered by [`Output::HandedOver`], or by nothing if there is no such link.
+    /// Removes a link that moves to another hub with the same listeners. The hub emits the state of
+    /// the link as [`Output::HandedOver`], or nothing if there is no such link.
     HandOver {
         /// The link's number.
         link: u32,
     },
-    /// A link comes from another hub. It is closed if its state cannot be used, or if its number is
-    /// in use. If it waits for its admission, that is asked for again.
+    /// Adds a link that comes from another hub. It is closed if its state cannot be used, or if its
+    /// number is in use. If it waits for its admission, [`Output::Admit`] is emitted again.
     TakenOver {
         /// The shell's number for the link here; see [`World::Opened`].
         link: u32,
@@ -82,11 +83,11 @@ pub enum World<'a> {
     Command(HubCommand<'a>),
 }
 
-/// An answer to a wish of a [`Hub`](super::Hub).
+/// An answer to a request of a [`Hub`](super::Hub).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
-    /// The deadline of a part may have come. Whoever hands it in has read the socket of the link
-    /// until it was empty, or has handed in unread bytes before, because silence is judged now.
+    /// The deadline of a part may have come. Silence is judged now, so the socket of the link must
+    /// have been read until it was empty, or its unread bytes must have been handed in.
     Deadline(Part),
     /// The answer to [`link::Output::Examine`] of a link, before any other input for it.
     Examined {
@@ -112,9 +113,10 @@ kinds_of_input!(World<'a>, Answer);
 /// A part of a [`Hub`](super::Hub).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
-    /// What no link and no session owns: counters, random numbers, commands for all links.
+    /// The state that no link and no session owns: counters, random numbers, commands for all
+    /// links.
     Common,
-    /// The session in this place.
+    /// The session in this place of the hub's table of sessions.
     Session(u32),
     /// The link with this number.
     Link(u32),
@@ -148,7 +150,7 @@ pub enum HubCommand<'a> {
     },
     /// Closes every link with CLOSE, step by step, and each that opens later at once.
     Drain {
-        /// How long the leave-taking of a link may last from now on.
+        /// How long a link may take from now on to deliver its last bytes.
         limit: Span,
         /// Each peer is asked to reconnect after a random time of at most this span.
         reconnect_within: Span,
@@ -188,13 +190,13 @@ pub enum Output<'a> {
         /// The session's number.
         session: u64,
     },
-    /// The link has gone, and takes no further input here. Hand its state, its socket and all that
-    /// waits for it to another hub. The number may be reused.
+    /// The link was removed, and takes no further input here. Give its state, its socket and
+    /// everything that waits for it to another hub. The number may be reused.
     HandedOver {
         /// The link's number.
         link: u32,
-        /// The state for [`World::TakenOver`]. Times are ages, so the clocks may differ. It holds
-        /// part of a frame of the peer's, so it must not reach a log.
+        /// The state for [`World::TakenOver`]. Times are ages, so the clocks may differ. The state
+        /// may hold part of a frame of the peer, so it must not be logged.
         state: &'a [u8],
     },
 }

@@ -180,8 +180,8 @@ impl Hub {
         self.handle_link(now, link, link::World::Command(command));
     }
 
-    /// Returns the number up to which a link has had commands for all links before it came here; 0
-    /// for one that began here.
+    /// Returns the number of the last command for all links that a link received before it moved
+    /// here; 0 for a link that was opened here.
     pub(super) fn reached(&self, link: u32) -> u64 {
         if self.ahead.is_empty() {
             return 0;

@@ -43,7 +43,7 @@ impl Grid {
     }
 }
 
-/// Returns when to handle `deadline` of `peer`, which is one of so many `links`.
+/// Returns when to handle `deadline` of `peer`, in a hub with this number of `links`.
 pub(super) fn timer(peer: &Peer, deadline: &Deadline, now: Time, links: u32, grid: Grid) -> Timer {
     let due = grid.before(deadline.at, step(deadline.slack, peer.policy(), links));
     let rearm = peer.rearm_slack(deadline);

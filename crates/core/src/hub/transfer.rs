@@ -1,9 +1,9 @@
 //! Links that move from one hub to another, as when the shard at which a peer arrived is not the
 //! home of its session.
 //!
-//! What a link was promised goes with it: a command for all links reaches it once, whichever of the
-//! two hubs got it first. All hubs of a gateway get these commands in the same order, so their
-//! number says which ones a link has had.
+//! A command for all links reaches a link that moves exactly once, whichever of the two hubs
+//! received the command first. All hubs of a gateway receive these commands in the same order, so
+//! the number of the last one that has reached a link tells which are missing.
 
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::plain::{Damage, Plain, Sink, Source, plain_struct};
 use crate::time::Time;
 use crate::wire::CloseReason;
 
-/// What travels beside the peer itself.
+/// The state of a link that moves, apart from the peer itself.
 struct Luggage {
     listener: u16,
     established: u32,
@@ -98,7 +98,7 @@ impl Hub {
         Ok((luggage, peer))
     }
 
-    /// Gives a link the commands whose sweeps have not reached it yet, before it goes.
+    /// Applies to a link, before it moves, the commands whose sweeps have not reached it yet.
     fn meet_sweeps(&mut self, now: Time, link: u32) {
         let reached = self.reached(link);
         let is_ahead = |sweep: &&Sweep| sweep.number > reached && sweep.next <= link;
@@ -109,9 +109,9 @@ impl Hub {
         }
     }
 
-    /// Gives a link that comes the commands after the number `reached`, which its former hub had
-    /// not received yet: from the sweeps that are in progress, and the lasting ones of those that
-    /// are over. A message whose sweep is over has missed the link.
+    /// Applies to a link that has moved here the commands after the number `reached`, which its
+    /// former hub had not received: those whose sweeps are in progress, and of those whose sweeps
+    /// are over, retunes and the drain. The link misses a message whose sweep is over.
     fn catch_up(&mut self, now: Time, link: u32, listener: u16, reached: u64) {
         if self.commands <= reached {
             return;
@@ -138,7 +138,7 @@ impl Hub {
         }
     }
 
-    /// Counts a link that comes or goes, without an event.
+    /// Counts a link that moves here or away, without an event.
     fn count_link(&mut self, link: u32, comes: bool) {
         let Some(slot) = self.slots.get(link) else {
             return;

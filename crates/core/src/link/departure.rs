@@ -44,7 +44,7 @@ pub enum World {
     Failed,
 }
 
-/// An answer to a wish of a [`Departure`].
+/// An answer to a request of a [`Departure`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// The answer to [`Output::Examine`], before any other input; `None` where the system shows

@@ -1,8 +1,8 @@
 //! A record of a machine's inputs and outputs, and its replay.
 //!
-//! The record holds what the machine was made of, each input completely, with its time, and a
-//! digest of each output, with the bytes on the wire. It is enough to run the same machine again,
-//! and to find the first output at which another version decides differently.
+//! The record holds the settings of the machine, each input with its time, and a digest of each
+//! output, which covers the bytes on the wire. That is enough to run the same machine again, and to
+//! find the first output at which another version decides differently.
 //!
 //! # Format
 //! `SYR2`, the kind of machine (1 byte: 1 for a hub, 2 for a beacon hub), its settings in plain
@@ -35,7 +35,7 @@ pub trait Recorded: Timed + Sized {
     /// The byte that names the kind of machine in a record.
     const KIND: u8;
 
-    /// What the machine is made of.
+    /// The settings from which the machine is made.
     type Settings;
 
     /// Makes the machine.
@@ -59,7 +59,7 @@ pub trait Recorded: Timed + Sized {
     /// The bytes are not the plain form of an input.
     fn take_input<'a>(from: &mut &'a [u8]) -> Result<InputOf<'a, Self>, Damage>;
 
-    /// Returns the digest of an output, including its bytes.
+    /// Returns the digest of an output, which covers its bytes.
     fn digest(output: &Self::Output<'_>) -> u64;
 
     /// Returns the number of the link or device that an output is about.
@@ -139,7 +139,7 @@ pub struct Recorder<M> {
 }
 
 impl<M: Recorded> Recorder<M> {
-    /// Creates a recorder for a machine that is made of `settings`.
+    /// Creates a recorder for a machine with these settings.
     pub fn new(settings: &M::Settings) -> Recorder<M> {
         let mut record = MAGIC.to_vec();
         record.push(M::KIND);
@@ -147,7 +147,7 @@ impl<M: Recorded> Recorder<M> {
         Recorder { record, machine: PhantomData }
     }
 
-    /// Returns the record so far, without what was taken out.
+    /// Returns the part of the record that was not taken out.
     pub fn record(&self) -> &[u8] {
         &self.record
     }
@@ -200,7 +200,7 @@ pub struct Entries<'a, M> {
 }
 
 impl<'a, M: Recorded> Entries<'a, M> {
-    /// Reads the head of `record`. Returns what the machine was made of, and an iterator over the
+    /// Reads the head of `record`. Returns the settings of the machine, and an iterator over the
     /// entries.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use super::shard_loop::{ShardLoop, Traffic};
 use crate::report::{SessionInfo, Subject};
 use crate::request::{Filter, Page, Request, SESSIONS_PER_PAGE, SLOTS_PER_SEARCH, Story};
 
-/// What a shard knows of a session that is online.
+/// A session that is online, as requests of the control plane see it.
 pub(crate) trait Known {
     /// Whether the peer has this identity.
     fn has_identity(&self, identity: &str) -> bool;
@@ -19,7 +19,7 @@ pub(crate) trait Known {
     /// Whether the session is suspect.
     fn is_suspect(&self) -> bool;
 
-    /// The session.
+    /// The number, identity, address and listener of the session.
     fn subject(&self) -> Subject;
 
     /// The flight recorder, if there is one.

@@ -35,7 +35,7 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
                     self.traffic.handed_over = Some(state.to_vec());
                     continue;
                 }
-                // Whoever comes is admitted, and has the identity that it claims.
+                // Every peer is admitted, and gets the identity that it claims.
                 hub::Output::Admit { link, admission } => {
                     self.traffic.sockets.suspend(link);
                     let answer = hub::World::Identified { link, admission };

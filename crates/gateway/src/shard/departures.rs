@@ -112,7 +112,7 @@ impl<T: Transport> Sockets<T> {
         self.mark_for_close(link);
     }
 
-    /// Tells a departure that the socket took bytes, and whether all of them.
+    /// Hands in to a departure that the socket took bytes: all of them, or some.
     pub(super) fn continue_departure(&mut self, link: u32, now: Time) {
         let Some(conn) = self.conns.get(link) else {
             return;

@@ -1,5 +1,5 @@
-//! Links that move from one shard to another, with all that waits for them: the state in the hub,
-//! the socket with its transport and its unsent frames, and answers that the hub has not had.
+//! Links that move from one shard to another. The state in the hub goes with them, the socket with
+//! its transport and its unsent frames, and results of the socket that the hub has not received.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -14,7 +14,7 @@ use super::sockets::{Conn, ConnState, Feedback};
 use super::streams::Streams;
 use crate::request::{Parcel, Request, Requests};
 
-/// A link on its way.
+/// A link on its way from one shard to another.
 #[derive(Debug)]
 struct Packed<T> {
     conn: Conn<T>,
@@ -53,21 +53,21 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
         self.hub.handle(self.clock.now(), hub::World::HandOver { link });
         self.carry_outputs();
         let Some(state) = self.traffic.handed_over.take() else {
-            // A command for all links, which has just reached it, has ended it.
+            // A command for all links was applied to the link first, and has ended it.
             self.carry_out();
             return None;
         };
         let sockets = &mut self.traffic.sockets;
-        // Commands for all links that have just reached it may have been answered by the socket.
+        // Frames of such commands may still be unwritten; the results of the writes go with the
+        // link.
         sockets.flush();
         let (own, others): (VecDeque<_>, _) =
             mem::take(&mut sockets.feedback).into_iter().partition(|(of, _)| *of == link);
         sockets.feedback = others;
         let mut conn = sockets.take(link)?;
         self.traffic.forget_unread(link);
-        // It fails only for a socket that is not registered.
+        // Fails only for a socket that is not registered.
         let _ = self.poll.registry().deregister(conn.stream_mut());
-        // What the other links have had in return is fed back by the caller's next step.
         let feedback = own.into_iter().map(|(_, feedback)| feedback).collect();
         self.carry_out();
         Some(Packed { conn, state, feedback })
@@ -97,7 +97,7 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
         }
         self.traffic.sockets.count_outbox(link);
         self.traffic.sockets.writable(link, now);
-        // The transport may hold plaintext, of which the kernel reports nothing.
+        // The transport may hold plaintext, for which the kernel raises no event.
         self.traffic.sockets.set_unread(link, false);
         self.read_in_next_turn(link);
         self.carry_out();
@@ -105,8 +105,8 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
 }
 
 impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
-    /// Notes that a socket is readable whose peer waits for its admission. If the peer has closed
-    /// its side, that withdraws its login.
+    /// Records that the socket of a peer that waits for its admission is readable. If the peer has
+    /// closed its side, its login is withdrawn.
     pub(super) fn readable_while_waiting(&mut self, link: u32, is_closed: bool) {
         self.traffic.sockets.set_unread(link, true);
         if is_closed {
@@ -118,7 +118,7 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
 }
 
 impl<T> Streams<T> {
-    /// Reads the socket of a peer again that was admitted.
+    /// Schedules the socket of a peer that was admitted for reading.
     pub(super) fn resume(&mut self, link: u32)
     where
         T: Transport,

@@ -46,7 +46,7 @@ pub(crate) trait Traffic: Sized {
     /// Returns the time up to which deadlines are handled now, and the horizon; `None` if none are.
     fn limits(shard: &mut ShardLoop<Self>) -> Option<(Time, Time)>;
 
-    /// Reads the socket of one part, and has it judged if it was read to the end.
+    /// Reads the socket of one part, and judges the part if the socket was read until it was empty.
     fn poll_and_judge(shard: &mut ShardLoop<Self>, number: u32, limit: Time);
 
     /// Ends a turn: sends what waits, closes what has ended.
@@ -61,7 +61,7 @@ pub(crate) trait Traffic: Sized {
     /// Ends all sessions, so that each end is a fact.
     fn end_sessions(shard: &mut ShardLoop<Self>);
 
-    /// Whether sessions of this listener may be here.
+    /// Whether this shard carries sessions of this listener.
     fn has_listener(shard: &ShardLoop<Self>, listener: u16) -> bool;
 
     /// Shows the session with this number to `visit`, if it is online here.
@@ -76,10 +76,10 @@ pub(crate) trait Traffic: Sized {
         visit: &mut dyn FnMut(&dyn Known) -> bool,
     ) -> Option<u32>;
 
-    /// Moves a session to another shard. Returns whether it goes.
+    /// Moves a session to another shard. Returns whether it was moved.
     fn hand_over(shard: &mut ShardLoop<Self>, session: u64, to: &Requests) -> bool;
 
-    /// Takes over what another shard has sent.
+    /// Takes over a session that another shard has sent.
     fn arrive(shard: &mut ShardLoop<Self>, parcel: Parcel);
 
     /// Gives an order to one session. Returns whether the session is online here.
@@ -88,7 +88,7 @@ pub(crate) trait Traffic: Sized {
     /// Gives a command to all sessions.
     fn command(shard: &mut ShardLoop<Self>, command: HubCommand<'static>);
 
-    /// Takes no new sessions, except those whose peers have queued already.
+    /// Takes no new sessions, except those of peers that are in the queues of the listeners.
     fn stop_accepting(shard: &mut ShardLoop<Self>);
 }
 
@@ -101,7 +101,7 @@ pub(crate) struct LeftOver {
     pub(crate) data: bool,
     /// Whether the next turn has work already.
     pub(crate) busy: bool,
-    /// Whether a session rests only briefly.
+    /// Whether a session allows only short rests.
     pub(crate) demanding: bool,
     /// The next deadline that is not the hub's.
     pub(crate) deadline: Option<Time>,
@@ -182,7 +182,7 @@ impl<T: Traffic> ShardLoop<T> {
             // A request that comes from now on wakes the loop again.
             self.wake_ups.take();
         }
-        // First: what came after a request is handled under it.
+        // Requests first, so that bytes that came after a request are handled under it.
         self.take_requests();
         let read = T::receive(self, events)?;
         self.expire();
@@ -199,8 +199,8 @@ impl<T: Traffic> ShardLoop<T> {
         }
     }
 
-    /// Expires deadlines. A part that is due behind the horizon, the time up to which every socket
-    /// has been read, is judged by its own socket.
+    /// Expires deadlines. A part that is due later than the horizon, the time up to which every
+    /// socket has been read, is judged after its own socket was read.
     pub(crate) fn expire(&mut self) {
         let Some((limit, horizon)) = T::limits(self) else {
             return;
@@ -218,7 +218,7 @@ impl<T: Traffic> ShardLoop<T> {
         }
     }
 
-    /// Returns how long to wait after this turn, which read so many sockets or datagrams.
+    /// Returns how long to wait after this turn, in which `read` sockets or datagrams were read.
     pub(crate) fn next_wait(&mut self, read: usize) -> Wait {
         let (began, now) = (self.clock.now(), self.clock.read_now());
         let LeftOver { sent, data, busy, demanding, deadline } = T::left_over(self, now);

@@ -36,8 +36,8 @@ const EVENTS: usize = 256;
 /// Socket events after which the work of a turn is measured, for events without a read.
 const EVENTS_PER_MEASURE: usize = 32;
 
-/// Work after which deadlines are looked at within a turn: while much is to be read, a verdict must
-/// not wait for the rest of it. A socket that is being read then is read on in the next turn.
+/// The work after which a turn checks deadlines before it reads on: a verdict must not wait until
+/// all ready sockets are read. The socket that is being read is continued in the next turn.
 const WORK_PER_LOOK: Span = Span::from_micros(500);
 
 /// Maximum number of reads of one socket per turn, so that the others get their share.
@@ -155,7 +155,8 @@ impl<T: Transport + Default + Send + 'static> Traffic for Streams<T> {
             shard.expire_when_due();
         }
         shard.accept();
-        // A socket left unread was read in part: its peer was heard and is not judged now.
+        // A socket that is read on in the next turn was read in part: its peer was heard, and is
+        // not judged now.
         let drained = events.iter().count() < EVENTS;
         shard.clock.record_reads(read, shard.traffic.sockets.conns.len() as usize, drained);
         Ok(reread + read)
@@ -450,7 +451,7 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
         self.carry_out();
     }
 
-    /// Whether this turn has worked for so long that deadlines must be looked at.
+    /// Returns whether the turn has done [`WORK_PER_LOOK`] since it last checked deadlines.
     fn is_look_due(&self) -> bool {
         self.clock.worked() >= WORK_PER_LOOK
     }
@@ -461,8 +462,9 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
         }
     }
 
-    /// Reads a socket whose link is to be judged, and has it judged if it was read to the end. A
-    /// link that stays unread is named again at each tick, so a read here must not stop early.
+    /// Reads a socket whose link is to be judged, and judges the link if the socket was read until
+    /// it was empty. The driver names a link that stays unread again at each tick, so a read here
+    /// must not stop early.
     fn answer_poll(&mut self, link: u32, now: Time) {
         if self.traffic.sockets.is_waiting(link) {
             self.hub.judge(now, link);

@@ -1,4 +1,5 @@
-//! The socket half of a link: reads, writes, the queue of unsent frames, and the last words.
+//! The socket half of a link: reads, writes, the queue of unsent frames, and the delivery of the
+//! last bytes.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -55,7 +56,7 @@ pub struct Socket<S, T, X = ()> {
     fin_received: bool,
     /// The error after which the socket accepts no more bytes.
     failed: Option<SocketError>,
-    /// What the owner notes of the socket: here a few flags take no memory but padding.
+    /// Data of the owner: a few flags take no memory here, because they fit into the padding.
     pub note: X,
 }
 
