@@ -152,6 +152,9 @@ fn unknown_tags_and_illegal_values_are_refused() {
     let mut zero_idle = Vec::from([0, 2, 0, 0, 0, 1]);
     zero_idle.extend_from_slice(&[0; 17]);
     assert_eq!(take(&zero_idle), Err(Damage::Policy));
+    // An outage of 1 ns would be rounded, and encoded again it would be another.
+    let nanosecond = [1, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    assert_eq!(Patience::take(&mut Source::record(&nanosecond)), Err(Damage::Illegal));
 }
 
 /// Returns `time` as it is after a state was saved at `saved` and loaded at `loaded`.

@@ -81,7 +81,10 @@ impl Plain<'_> for Patience {
     }
 
     fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
-        Ok(Patience::new(Plain::take(from)?, Plain::take(from)?))
+        let outage = Plain::take(from)?;
+        let patience = Patience::new(outage, Plain::take(from)?);
+        // It is rounded and cut: another outage would be encoded as another.
+        if patience.outage() == outage { Ok(patience) } else { Err(Damage::Illegal) }
     }
 }
 
