@@ -108,9 +108,13 @@ impl BeaconHub {
         }
     }
 
-    /// Returns whether a retune or a drain is in progress.
+    /// Returns whether a drain or a retune is in progress. A retune goes no further once a drain
+    /// has begun: nobody is left for whom it matters.
     pub(super) fn is_sweeping(&self) -> bool {
-        self.rollout.next.is_some() || self.draining.is_some() && self.table.len() > 0
+        match self.draining {
+            Some(_) => self.table.len() > 0,
+            None => self.rollout.next.is_some(),
+        }
     }
 
     /// Performs one step of the drain or retune in progress.

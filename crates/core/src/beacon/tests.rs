@@ -338,6 +338,26 @@ fn a_drain_removes_all_devices_in_bounded_steps_and_admits_none() {
 }
 
 #[test]
+fn a_retune_before_or_during_a_drain_leaves_nothing_to_do_behind_it() {
+    let retune = BeaconCommand::Retune(Policy::relaxed());
+    for commands in [[retune, BeaconCommand::Drain], [BeaconCommand::Drain, retune]] {
+        for devices in [0, 1_500] {
+            let mut harness = Harness::new(Settings { max_beacons: 5_000, ..settings() });
+            for device in 0..devices {
+                harness.join(device);
+            }
+            for command in commands {
+                harness.input(World::Command(command));
+            }
+            harness.expire();
+            harness.expire();
+            let online = harness.hub.machine().counters().online;
+            assert_eq!((online, harness.hub.next_deadline()), (0, None), "{commands:?}");
+        }
+    }
+}
+
+#[test]
 fn an_unenforced_bound_is_reported_and_ends_nothing() {
     let policy = settings().policy.with_enforce(false);
     let mut harness = Harness::new(Settings { policy, ..settings() });
