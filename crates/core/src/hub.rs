@@ -355,6 +355,7 @@ impl Machine for Hub {
         if self.outbound.is_empty()
             && let Some((link, state)) = self.handed_over.pop_front()
         {
+            self.leave(link);
             self.polled_state = state;
             return Some(Output::HandedOver { link, state: &self.polled_state });
         }

@@ -30,7 +30,7 @@ struct Luggage {
 plain_struct! { Luggage { listener, established, address, session, commands } }
 
 impl Hub {
-    /// Emits the state of a link and forgets the link, without an event.
+    /// Emits the state of a link, with which the link is gone, without an event.
     pub(super) fn hand_over(&mut self, now: Time, link: u32) {
         self.meet_sweeps(now, link);
         let Some(slot) = self.slots.get(link).filter(|slot| !slot.peer.is_over()) else {
@@ -47,10 +47,15 @@ impl Hub {
         let mut state = Vec::new();
         luggage.put(&mut Sink::state(now, &mut state));
         slot.peer.save(now, &mut state);
+        self.handed_over.push_back((link, state));
+    }
+
+    /// Forgets a link whose state is polled now: until then the shell can query it for the events
+    /// that came before.
+    pub(super) fn leave(&mut self, link: u32) {
         self.count_link(link, false);
         self.forget_link(link);
         self.moved.push(Moved { number: link, is_exact: true });
-        self.handed_over.push_back((link, state));
     }
 
     /// Takes over a link. One that cannot be taken over is closed.
@@ -83,7 +88,10 @@ impl Hub {
             self.outbound.to(link).admit();
         }
         self.catch_up(now, link, listener, commands);
-        self.ahead.insert(link, self.commands.max(commands));
+        // Later commands have higher numbers than any that this hub has had.
+        if commands > self.commands || !self.sweeps.is_empty() {
+            self.ahead.insert(link, self.commands.max(commands));
+        }
     }
 
     fn unpack(&self, now: Time, mut state: &[u8]) -> Result<(Luggage, Peer), Damage> {

@@ -164,7 +164,28 @@ fn a_session_is_found_where_its_link_is_and_counted_once() {
             counts.iter().fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1)),
             (3, 3)
         );
+        assert!(here.ahead.is_empty(), "without commands there is nothing to remember");
     }
+}
+
+#[test]
+fn a_link_that_goes_is_known_until_its_last_event_is_polled() {
+    let mut pair = Pair::new();
+    let [hub, _] = &mut pair.hubs;
+    let policy = Policy::demanding();
+    hub.handle(Time::ZERO, World::Command(HubCommand::Retune { listener: 0, policy }));
+    hub.handle(Time::ZERO, World::HandOver { link: LINKS[1] });
+    let mut events = Vec::new();
+    while let Some(output) = hub.poll_output() {
+        let event = match output {
+            Output::Link { output: link::Output::Event(Event::Retuned(_)), .. } => "retuned",
+            Output::HandedOver { .. } => "handed over",
+            Output::Link { .. } | Output::Admit { .. } | Output::Own { .. } => continue,
+        };
+        events.push((event, hub.machine().presence(LINKS[1]).is_some()));
+    }
+    assert_eq!(events, [("retuned", true), ("handed over", false)]);
+    assert_eq!(hub.machine().counters().links, 2);
 }
 
 #[test]
