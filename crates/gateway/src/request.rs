@@ -227,6 +227,22 @@ impl RequestQueue {
         }
     }
 
+    /// Takes the next link that comes from another shard, and drops the requests before it. For a
+    /// shard that ends.
+    pub(crate) fn next_parcel(&mut self) -> Option<Parcel> {
+        self.receiver.try_iter().find_map(|request| match request {
+            Request::Arrive(parcel) => Some(parcel),
+            Request::Sessions { .. }
+            | Request::Session { .. }
+            | Request::Story { .. }
+            | Request::Order { .. }
+            | Request::Move { .. }
+            | Request::Command(_)
+            | Request::StopAccepting
+            | Request::Stop => None,
+        })
+    }
+
     /// Whether more requests may wait, for which no further wake-up will come.
     pub(crate) fn may_hold_more(&self) -> bool {
         self.left == 0

@@ -38,6 +38,11 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
             return false;
         };
         let parcel = Parcel(Box::new(packed));
+        if self.reports.holds(session) {
+            // A command for all links has just reached it, and its fact waits now.
+            self.arrive(parcel);
+            return false;
+        }
         match to.deliver(Request::Arrive(parcel)) {
             Ok(()) => true,
             Err(Request::Arrive(parcel)) => {
@@ -97,10 +102,12 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
         }
         self.traffic.sockets.count_outbox(link);
         self.traffic.sockets.writable(link, now);
-        // The transport may hold plaintext, for which the kernel raises no event.
         self.traffic.sockets.set_unread(link, false);
-        self.read_in_next_turn(link);
         self.carry_out();
+        // At once: the horizon of this shard does not hold for this socket, and its link may be
+        // due. The transport may hold plaintext too, of which the kernel reports nothing.
+        self.readable(link, true);
+        self.expire_when_due();
     }
 }
 

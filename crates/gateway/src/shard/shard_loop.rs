@@ -166,6 +166,14 @@ impl<T: Traffic> ShardLoop<T> {
             }
         }
         T::end_sessions(&mut self);
+        // The other shards end later, and may hand over sessions until then.
+        while let Some(first) = self.requests.next_parcel() {
+            T::arrive(&mut self, first);
+            while let Some(parcel) = self.requests.next_parcel() {
+                T::arrive(&mut self, parcel);
+            }
+            T::end_sessions(&mut self);
+        }
         self.publish_stats();
         self.reports.flush_blocking();
     }

@@ -345,7 +345,7 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
     /// and its transport, so a second read is needed only if the stream may have ended, or if it
     /// holds urgent data, before which a read stops.
     #[inline]
-    fn readable(&mut self, link: u32, until_empty: bool) {
+    pub(super) fn readable(&mut self, link: u32, until_empty: bool) {
         if !self.traffic.sockets.is_open(link) {
             if self.traffic.sockets.drain_until_fin(
                 link,
@@ -359,6 +359,10 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
         let now = self.clock.now();
         let mut size = FIRST_READ;
         for _ in 0..READS_PER_TURN {
+            if self.traffic.sockets.is_waiting(link) {
+                // What is left is read after the admission; there may be no further edge for it.
+                return self.traffic.sockets.set_unread(link, true);
+            }
             let scratch = self.traffic.scratch.get_mut(..size).unwrap_or_default();
             let (input, goes_on) = match self.traffic.sockets.read(link, scratch) {
                 ReadOutcome::Empty => return,
@@ -456,7 +460,7 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
         self.clock.worked() >= WORK_PER_LOOK
     }
 
-    fn expire_when_due(&mut self) {
+    pub(super) fn expire_when_due(&mut self) {
         if self.is_look_due() {
             self.expire();
         }

@@ -178,7 +178,9 @@ fn a_link_that_goes_is_known_until_its_last_event_is_polled() {
     let mut events = Vec::new();
     while let Some(output) = hub.poll_output() {
         let event = match output {
-            Output::Link { output: link::Output::Event(Event::Retuned(_)), .. } => "retuned",
+            Output::Link { output: link::Output::Session(session::Event::Retuned(_)), .. } => {
+                "retuned"
+            }
             Output::HandedOver { .. } => "handed over",
             Output::Link { .. } | Output::Admit { .. } | Output::Own { .. } => continue,
         };

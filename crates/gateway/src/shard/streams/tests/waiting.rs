@@ -33,6 +33,24 @@ fn a_socket_is_not_read_while_its_peer_waits_for_its_admission() {
 }
 
 #[test]
+fn a_read_that_was_due_before_the_wait_is_made_after_it() {
+    let (mut bench, mut peer, answers) = waiting();
+    let before = bench.shard.traffic.bytes_in;
+    io::Write::write_all(&mut peer, b"hello\n").unwrap();
+    while bench.shard.traffic.sockets.stream(1).unwrap().peek(&mut [0]).is_err() {}
+    // As after a read that took a full buffer, whose last bytes were the login.
+    bench.shard.traffic.sockets.set_unread(1, true);
+    bench.shard.traffic.unread.push(1);
+    assert_eq!(bench.shard.read_unread(), 1);
+    bench.shard.readable(1, true);
+    assert_eq!(bench.shard.traffic.bytes_in, before);
+    bench.shard.traffic.answers = answers;
+    bench.shard.carry_out();
+    assert_eq!(bench.shard.read_unread(), 1);
+    assert_eq!(bench.shard.traffic.bytes_in, before + 6);
+}
+
+#[test]
 fn a_peer_that_closes_withdraws_its_login() {
     let (mut bench, peer, answers) = waiting();
     drop(peer);
