@@ -150,8 +150,9 @@ impl Hub {
         let cursor = scan.cursor();
         let number = sweep.number;
         for link in found {
-            // A link that has come from another hub may have had it there.
-            if self.reached(link) < number {
+            // A link that has come from another hub may have had it there; a drain would have ended
+            // it, even if that hub has counted a command that this one never received.
+            if self.reached(link) < number || matches!(task, Task::Drain { .. }) {
                 self.apply(now, link, task);
             }
         }

@@ -88,6 +88,10 @@ impl Hub {
             self.outbound.to(link).admit();
         }
         self.catch_up(now, link, listener, commands);
+        if let Some(reconnect_within) = self.draining {
+            // As for a link that opens, whatever its former hub has or has not received.
+            self.drain(now, link, reconnect_within);
+        }
         // Later commands have higher numbers than any that this hub has had.
         if commands > self.commands || !self.sweeps.is_empty() {
             self.ahead.insert(link, self.commands.max(commands));
@@ -135,11 +139,6 @@ impl Hub {
             && let Some(settings) = self.listeners.get(index)
         {
             tasks.insert(0, Task::Retune { listener, policy: settings.policy });
-        }
-        if let Some(reconnect_within) = self.draining
-            && !tasks.iter().any(|task| matches!(task, Task::Drain { .. }))
-        {
-            tasks.push(Task::Drain { reconnect_within });
         }
         for task in &tasks {
             self.apply(now, link, task);

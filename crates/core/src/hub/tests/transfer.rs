@@ -149,6 +149,27 @@ fn a_retune_and_a_drain_reach_a_link_that_moves_between_two_hubs() {
 }
 
 #[test]
+fn a_drain_reaches_a_link_from_a_hub_with_a_command_that_the_other_never_received() {
+    let (limit, reconnect_within) = (Span::from_secs(1), Span::ZERO);
+    let drain = HubCommand::Drain { limit, reconnect_within };
+    // The link moves before or after its new hub has begun to drain.
+    for before in [true, false] {
+        let mut pair = Pair::new();
+        pair.command(0, HubCommand::Retune { listener: 0, policy: Policy::demanding() });
+        pair.steps();
+        if before {
+            pair.transfer(1);
+        }
+        pair.command(1, drain);
+        pair.steps();
+        if !before {
+            pair.transfer(1);
+        }
+        assert_eq!(pair.lost, [None, Some(Cause::Drained), None], "{before}");
+    }
+}
+
+#[test]
 fn a_session_is_found_where_its_link_is_and_counted_once() {
     let mut pair = Pair::new();
     let session = pair.hubs[0].machine().presence(LINKS[1]).unwrap().session;
