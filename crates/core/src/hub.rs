@@ -222,7 +222,12 @@ impl Hub {
                 }
             }
             World::HandOver { link } => self.hand_over(now, link),
-            World::TakenOver { link, state } => self.take_over(now, link, state),
+            World::TakenOver { link, state } => {
+                self.take_over(now, link, state);
+                if self.frames.must_give_way().is_some() {
+                    self.make_room(now);
+                }
+            }
             World::Command(command) => self.command(command),
         }
     }

@@ -101,6 +101,7 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
             return self.carry_out();
         }
         self.traffic.sockets.count_outbox(link);
+        self.traffic.sockets.make_room();
         self.traffic.sockets.writable(link, now);
         self.traffic.sockets.set_unread(link, false);
         self.carry_out();

@@ -227,6 +227,22 @@ fn the_frame_of_a_link_that_moves_counts_at_its_new_hub() {
 }
 
 #[test]
+fn a_frame_that_arrives_may_be_the_one_that_gives_way() {
+    let mut hubs = [10_000, 100].map(|memory| with_frame_memory(Policy::default(), memory));
+    open(&mut hubs[0], 1, 0);
+    drain(&mut hubs[0]);
+    let bytes = [b'x'; 200];
+    let input = link::World::Received(&bytes);
+    hubs[0].handle(Time::ZERO, World::Link { link: 1, input });
+    hubs[0].handle(Time::ZERO, World::HandOver { link: 1 });
+    let Some(Output::HandedOver { state, .. }) = hubs[0].poll_output() else { panic!("no state") };
+    let state = state.to_vec();
+    hubs[1].handle(Time::ZERO, World::TakenOver { link: 1, state: &state });
+    assert_eq!(hubs[1].machine().counters().frames_dropped, 1);
+    assert_eq!(drain(&mut hubs[1]).0.get("protocol"), Some(&1));
+}
+
+#[test]
 fn a_state_that_cannot_be_used_closes_its_connection() {
     let mut pair = Pair::new();
     pair.hubs[0].handle(Time::ZERO, World::HandOver { link: LINKS[1] });

@@ -20,7 +20,7 @@ impl<T: Transport> Sockets<T> {
     }
 
     /// Ends the links with the largest outboxes until the others fit into the memory.
-    pub(super) fn make_room(&mut self) {
+    pub(in crate::shard) fn make_room(&mut self) {
         while let Some(link) = self.outboxes.must_give_way() {
             // The little that is left of its outbox goes with the socket.
             self.outboxes.set(link, None);
