@@ -40,8 +40,8 @@ pub fn decode(codec: Codec, input: &[u8]) {
 pub fn record(input: &[u8]) {
     let _ = replay::<Hub>(input);
     let _ = replay::<BeaconHub>(input);
-    let Ok((settings, mut entries)) = Entries::<Hub>::open(input) else { return };
-    let mut recorded_again = Recorder::<Hub>::new(&settings);
+    let Ok((start, settings, mut entries)) = Entries::<Hub>::open(input) else { return };
+    let mut recorded_again = Recorder::<Hub>::new(start, &settings);
     let mut fed = Hub::new(settings);
     let mut digests = Vec::new();
     while let Some(Ok(entry)) = entries.next() {

@@ -7,7 +7,7 @@
 
 use alloc::vec::Vec;
 
-use crate::plain::Damage;
+pub use crate::plain::Damage;
 use crate::time::{Span, Time};
 
 /// A state machine with one function for input and one for output.

@@ -1,15 +1,16 @@
 //! A record of a machine's inputs and outputs, and its replay.
 //!
-//! The record holds the settings of the machine, each input with its time, and a digest of each
-//! output, which covers the bytes on the wire. That is enough to run the same machine again, and to
-//! find the first output at which another version decides differently.
+//! The record holds the settings of the machine and when it starts, each input with its time, and a
+//! digest of each output, which covers the bytes on the wire. That is enough to run the same
+//! machine again, and to find the first output at which another version decides differently.
 //!
 //! # Format
-//! `SYR2`, the kind of machine (1 byte: 1 for a hub, 2 for a beacon hub), its settings in plain
-//! form, then entries. An input is the byte 1, its time in nanoseconds (8 bytes), and its plain
-//! form: a tag byte for each enum variant, then the fields in order, integers little-endian in full
-//! width, byte strings after their length (4 bytes). An output is the byte 2 and its digest (8
-//! bytes). Several inputs may come before the outputs of all of them.
+//! `SYR2`, the kind of machine (1 byte: 1 for a hub, 2 for a beacon hub), the time at which it
+//! starts in nanoseconds (8 bytes), its settings in plain form, then entries. An input is the byte
+//! 1, its time in nanoseconds (8 bytes), and its plain form: a tag byte for each enum variant, then
+//! the fields in order, integers little-endian in full width, byte strings after their length (4
+//! bytes). An output is the byte 2 and its digest (8 bytes). Several inputs may come before the
+//! outputs of all of them.
 
 mod digest;
 
@@ -139,10 +140,11 @@ pub struct Recorder<M> {
 }
 
 impl<M: Recorded> Recorder<M> {
-    /// Creates a recorder for a machine with these settings.
-    pub fn new(settings: &M::Settings) -> Recorder<M> {
+    /// Creates a recorder for a machine with these settings that starts at `start`.
+    pub fn new(start: Time, settings: &M::Settings) -> Recorder<M> {
         let mut record = MAGIC.to_vec();
         record.push(M::KIND);
+        start.put(&mut Sink::record(&mut record));
         M::put_settings(settings, &mut record);
         Recorder { record, machine: PhantomData }
     }
@@ -200,19 +202,20 @@ pub struct Entries<'a, M> {
 }
 
 impl<'a, M: Recorded> Entries<'a, M> {
-    /// Reads the head of `record`. Returns the settings of the machine, and an iterator over the
-    /// entries.
+    /// Reads the head of `record`. Returns the time at which the machine starts, its settings, and
+    /// an iterator over the entries.
     ///
     /// # Errors
     /// The record is of another version or kind of machine, or damaged.
-    pub fn open(record: &'a [u8]) -> Result<(M::Settings, Entries<'a, M>), Damage> {
+    pub fn open(record: &'a [u8]) -> Result<(Time, M::Settings, Entries<'a, M>), Damage> {
         let mut rest = record.strip_prefix(&MAGIC).ok_or(Damage::Magic)?;
         if take::<u8>(&mut rest)? != M::KIND {
             return Err(Damage::Kind);
         }
+        let start = take(&mut rest)?;
         let settings = M::take_settings(&mut rest)?;
         let entries = Entries { whole: record.len(), rest, over: false, machine: PhantomData };
-        Ok((settings, entries))
+        Ok((start, settings, entries))
     }
 
     /// Returns the number of bytes read so far.
@@ -258,7 +261,9 @@ pub struct ReplaySummary {
     /// The number of outputs of the last input that are not in the record: 0, unless the recording
     /// ended before all were polled.
     pub unrecorded: u64,
-    /// The time of the last input.
+    /// The time at which the machine started.
+    pub from: Time,
+    /// The time of the last input; that of the start before the first.
     pub until: Time,
 }
 
@@ -341,9 +346,9 @@ impl core::error::Error for ReplayError {}
 /// # Errors
 /// The first difference, or damage of the record. No bytes cause a panic.
 pub fn replay<M: Recorded>(record: &[u8]) -> Result<ReplaySummary, ReplayError> {
-    let mut summary = ReplaySummary::default();
-    let (settings, mut entries) = Entries::<M>::open(record)
+    let (from, settings, mut entries) = Entries::<M>::open(record)
         .map_err(|damage| ReplayError::Damaged { entry: 0, offset: 0, damage })?;
+    let mut summary = ReplaySummary { from, until: from, ..ReplaySummary::default() };
     let mut machine = M::make(settings);
     let mut number = 0;
     // After a recorded output the recording polled all outputs before it handed in an input.

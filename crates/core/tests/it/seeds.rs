@@ -171,7 +171,7 @@ fn recorded(worlds: &[link::World<'_>], all: &[hub::Input<'_>]) -> Recorder<Hub>
     let codecs = [Codec::Native, Codec::Message1028, Codec::Line];
     let listeners = codecs.map(settings).to_vec();
     let made = hub::Settings { shard: 1, listeners, seed: 1, frame_memory: FRAME_MEMORY };
-    let mut recorder = Recorder::new(&made);
+    let mut recorder = Recorder::new(Time::ZERO, &made);
     let mut hub = Hub::new(made);
     let mut millis = 0;
     let mut record_input = |input: hub::Input<'_>| {

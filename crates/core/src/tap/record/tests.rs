@@ -16,7 +16,7 @@ fn settings(policy: Policy, seed: u64) -> hub::Settings {
 
 fn recorded() -> Vec<u8> {
     let made = settings(Policy::default(), 1);
-    let recorder = Recorder::new(&made);
+    let recorder = Recorder::new(Time::ZERO, &made);
     let mut hub = Driver::tapped(Time::ZERO, Hub::new(made), recorder);
     let outputs = |hub: &mut Driver<Hub, Recorder<Hub>>| {
         let mut asked: Option<Input<'static>> = None;
@@ -60,13 +60,13 @@ fn a_replay_on_the_same_hub_gives_the_same_outputs() {
     let summary = replay::<Hub>(&recorded()).unwrap();
     assert_eq!((summary.inputs, summary.unrecorded), (14, 0));
     assert!(summary.outputs > 7, "{summary:?}");
-    assert_eq!(summary.until, Time::from_millis(32_000));
+    assert_eq!((summary.from, summary.until), (Time::ZERO, Time::from_millis(32_000)));
 }
 
 /// Returns the record, as if the hub had been made of other settings.
 fn made_of(settings: &hub::Settings, record: &[u8]) -> Vec<u8> {
-    let (_, entries) = Entries::<Hub>::open(record).unwrap();
-    let mut other = Recorder::<Hub>::new(settings).into_record();
+    let (_, _, entries) = Entries::<Hub>::open(record).unwrap();
+    let mut other = Recorder::<Hub>::new(Time::ZERO, settings).into_record();
     other.extend_from_slice(&record[entries.offset()..]);
     other
 }
@@ -99,8 +99,9 @@ fn a_record_of_beacons_gives_the_same_outputs_again() {
         wall_origin_ms: 1,
         seed: 2,
     };
-    let recorder = Recorder::new(&made);
-    let mut hub = Driver::tapped(Time::ZERO, BeaconHub::new(made), recorder);
+    let start = Time::from_millis(500);
+    let recorder = Recorder::new(start, &made);
+    let mut hub = Driver::tapped(start, BeaconHub::new(made), recorder);
     let mut challenge = 0;
     for counter in 1..40 {
         let now = Time::from_millis(u64::from(counter) * 700);
@@ -125,13 +126,13 @@ fn a_record_of_beacons_gives_the_same_outputs_again() {
     }
     let summary = replay::<BeaconHub>(&hub.into_tap().into_record()).unwrap();
     assert!(summary.inputs > 30 && summary.outputs > 30, "{summary:?}");
-    assert_eq!(summary.unrecorded, 0);
+    assert_eq!((summary.unrecorded, summary.from), (0, start));
 }
 
 #[test]
 fn missing_and_extra_outputs_are_reported() {
     let record = recorded();
-    let (_, mut entries) = Entries::<Hub>::open(&record).unwrap();
+    let (_, _, mut entries) = Entries::<Hub>::open(&record).unwrap();
     let mut cut = None;
     while let Some(entry) = entries.next() {
         let end = entries.offset();

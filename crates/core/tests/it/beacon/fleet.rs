@@ -115,7 +115,7 @@ impl World {
         });
         let devices = devices.collect();
         let loss = [0, 10, 30][random.below(3) as usize];
-        let recorder = Recorder::new(&settings);
+        let recorder = Recorder::new(Time::ZERO, &settings);
         World {
             hub: Driver::tapped(Time::ZERO, BeaconHub::new(settings.clone()), recorder),
             settings,

@@ -30,7 +30,7 @@ impl Hubs {
             frame_memory,
         });
         let drivers = settings.each_ref().map(|settings| {
-            let recorder = Recorder::new(settings);
+            let recorder = Recorder::new(Time::ZERO, settings);
             Driver::tapped(Time::ZERO, Hub::new(settings.clone()), recorder)
         });
         // An hour: more than the age of most links.
