@@ -14,8 +14,7 @@ use super::sockets::{Conn, ConnState, Feedback};
 use super::streams::Streams;
 use crate::request::{Parcel, Request, Requests};
 
-/// A link on its way from one shard to another.
-#[derive(Debug)]
+/// A link on its way from one shard to another. Not printable: it holds bytes of the peer.
 struct Packed<T> {
     conn: Conn<T>,
     /// The state from [`hub::Output::HandedOver`].
