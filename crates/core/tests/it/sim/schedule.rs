@@ -332,7 +332,10 @@ impl Schedule {
             }
             3 | 4 => self.world.fail(index, SocketError::TimedOut),
             5 => self.world.fail(index, SocketError::Local),
-            _ => self.world.input(index, link::World::Overflowed),
+            _ if self.world.random.below(2) == 0 => {
+                self.world.input(index, link::World::Overflowed);
+            }
+            _ => self.world.input(index, link::World::Illegal),
         }
     }
 
