@@ -4,6 +4,7 @@
 //! passes the result in. A field that an older kernel or another system does not report is `None`,
 //! and every conclusion that needs the field stays unknown.
 
+use crate::plain::{Damage, Plain, Sink, Source};
 use crate::policy::Policy;
 use crate::time::Span;
 
@@ -42,6 +43,24 @@ pub struct TcpSnapshot {
     /// Time spent limited by the peer's window (`tcpi_rwnd_limited`, Linux 4.9).
     pub window_limited: Option<Span>,
 }
+
+crate::plain::plain_struct! { TcpSnapshot {
+    unacked,
+    notsent,
+    retransmits,
+    backoff,
+    probes,
+    last_ack,
+    last_sent,
+    rtt,
+    total_retrans,
+    bytes_acked,
+    bytes_sent,
+    bytes_retrans,
+    bytes_received,
+    send_window,
+    window_limited
+} }
 
 impl TcpSnapshot {
     /// Returns true if a segment of ours was never acknowledged; `None` if the kernel has no
@@ -96,6 +115,15 @@ pub enum SocketError {
     Local,
 }
 
+crate::plain::plain_enum! { SocketError {
+    0 => Reset {}
+    1 => HostUnreachable {}
+    2 => Local {}
+    3 => NetworkUnreachable {}
+    4 => Refused {}
+    5 => TimedOut {}
+} }
+
 impl SocketError {
     /// Returns whether this error of a connection that stands shows that a router, a firewall or
     /// the peer's host reports the peer unreachable.
@@ -125,6 +153,8 @@ pub struct Examination {
     pub queued: bool,
 }
 
+crate::plain::plain_struct! { Examination { tcp, error, ended, local_down, queued } }
+
 impl Examination {
     /// Returns whether the examination shows that the peer's kernel has acknowledged all our bytes.
     /// False where a field is missing that would show it.
@@ -139,6 +169,20 @@ impl Examination {
 pub struct Patience {
     outage: Option<Span>,
     send: SendState,
+}
+
+impl Plain<'_> for Patience {
+    fn put(&self, out: &mut Sink<'_>) {
+        self.outage().put(out);
+        self.send().put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+        let outage = Plain::take(from)?;
+        let patience = Patience::new(outage, Plain::take(from)?);
+        // It is rounded and cut: another outage would be encoded as another.
+        if patience.outage() == outage { Ok(patience) } else { Err(Damage::Illegal) }
+    }
 }
 
 /// The longest [`Patience::outage`]: four years, in whole seconds. No kernel has a timeout of
@@ -201,6 +245,14 @@ pub enum SendState {
     /// without a process.
     Orphaned,
 }
+
+crate::plain::plain_enum! { SendState {
+    0 => Sending {}
+    1 => Closed {}
+    2 => Stranded {}
+    3 => Leaving {}
+    4 => Orphaned {}
+} }
 
 impl SendState {
     /// Returns the state that a snapshot shows.

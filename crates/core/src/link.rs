@@ -128,6 +128,8 @@ pub struct SessionKey {
     pub epoch: u64,
 }
 
+crate::plain::plain_struct! { SessionKey { session, epoch } }
+
 impl fmt::Debug for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let SessionKey { session, epoch } = self;

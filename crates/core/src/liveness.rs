@@ -35,6 +35,11 @@ pub enum Role {
     Watch,
 }
 
+crate::plain::plain_enum! { Role {
+    0 => Probe {}
+    1 => Watch {}
+} }
+
 /// The liveness machine of one link: decides when to probe the peer, suspect it and give it up.
 #[derive(Clone, Debug)]
 pub struct Liveness {

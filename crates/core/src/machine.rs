@@ -8,6 +8,7 @@
 use alloc::vec::Vec;
 
 pub use crate::plain::Damage;
+use crate::plain::{Plain, Sink, Source};
 use crate::time::{Span, Time};
 
 /// A state machine with one function for input and one for output.
@@ -67,6 +68,29 @@ pub enum Input<W, A> {
     World(W),
     /// An answer to a request of the machine.
     Answer(A),
+}
+
+impl<'a, W: Plain<'a>, A: Plain<'a>> Plain<'a> for Input<W, A> {
+    fn put(&self, out: &mut Sink<'_>) {
+        match self {
+            Input::World(world) => {
+                0_u8.put(out);
+                world.put(out);
+            }
+            Input::Answer(answer) => {
+                1_u8.put(out);
+                answer.put(out);
+            }
+        }
+    }
+
+    fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
+        match u8::take(from)? {
+            0 => W::take(from).map(Input::World),
+            1 => A::take(from).map(Input::Answer),
+            _ => Err(Damage::UnknownTag),
+        }
+    }
 }
 
 /// The input of a machine.

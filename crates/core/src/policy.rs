@@ -5,6 +5,7 @@
 
 use core::fmt;
 
+use crate::plain::{Damage, Plain, Sink, Source};
 use crate::time::Span;
 
 /// The longest bound that a policy may have: 2^40 ms, about 35 years. For anything longer, use
@@ -38,6 +39,31 @@ pub struct Policy {
     enforce: bool,
 }
 
+impl Plain<'_> for Policy {
+    fn put(&self, out: &mut Sink<'_>) {
+        let (detection, keepalive, spread, enforce) = self.parts();
+        detection.put(out);
+        keepalive.put(out);
+        spread.put(out);
+        enforce.put(out);
+    }
+
+    /// Decodes through the constructors, so that every policy is legal.
+    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+        let policy = match Detection::take(from)? {
+            Detection::Never => Policy::never(),
+            Detection::Bounded { idle, interval, probes } => {
+                Policy::new(idle, interval, probes).map_err(|_| Damage::Policy)?
+            }
+        };
+        let policy = match <Option<Span> as Plain>::take(from)? {
+            Some(keepalive) => policy.with_keepalive(keepalive).map_err(|_| Damage::Policy)?,
+            None => policy,
+        };
+        Ok(policy.with_spread(bool::take(from)?).with_enforce(bool::take(from)?))
+    }
+}
+
 /// The part of a policy that says whether and when silence leads to a verdict.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Detection {
@@ -57,6 +83,11 @@ pub enum Detection {
         probes: u8,
     },
 }
+
+crate::plain::plain_enum! { Detection {
+    0 => Never {}
+    1 => Bounded { idle: idle, interval: interval, probes: probes }
+} }
 
 impl Policy {
     /// Creates a policy whose bound is `idle + interval × probes`.

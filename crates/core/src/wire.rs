@@ -53,6 +53,12 @@ pub enum Codec {
     Line,
 }
 
+crate::plain::plain_enum! { Codec {
+    0 => Native {}
+    1 => Message1028 {}
+    2 => Line {}
+} }
+
 impl Codec {
     /// Appends `frame` to `out`.
     ///
@@ -172,6 +178,11 @@ pub enum DataKind {
     TwentyOne,
 }
 
+crate::plain::plain_enum! { DataKind {
+    0 => Eleven {}
+    1 => TwentyOne {}
+} }
+
 /// The content of a CLOSE.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Close<'a> {
@@ -209,6 +220,19 @@ pub enum CloseReason {
     /// A reason that this version does not define.
     Other(u8),
 }
+
+crate::plain::plain_enum! { CloseReason {
+    0 => Done {}
+    1 => Drained {}
+    2 => Kicked {}
+    3 => Silent {}
+    4 => Unauthorized {}
+    5 => Replaced {}
+    6 => Slow {}
+    7 => Version {}
+    8 => Full {}
+    9 => Other { 0: byte }
+} }
 
 impl CloseReason {
     /// Returns the reason for a byte on the wire.
@@ -302,6 +326,23 @@ pub enum Malformed {
     /// The transport cannot open a record.
     Record,
 }
+
+crate::plain::plain_enum! { Malformed {
+    0 => UnknownKind {}
+    1 => UnknownFlag {}
+    2 => Varint {}
+    3 => TooLong {}
+    4 => Truncated {}
+    5 => LeftOver {}
+    6 => NotText {}
+    7 => Magic {}
+    8 => Version {}
+    9 => Policy {}
+    10 => OutOfPlace {}
+    11 => StalledFrame {}
+    12 => OldestFrame {}
+    13 => Record {}
+} }
 
 impl Malformed {
     /// Returns a short name for logs and metrics.

@@ -48,6 +48,8 @@ pub struct Statement {
     pub leaving: bool,
 }
 
+crate::plain::plain_struct! { Statement { device, challenge, counter, status, leaving } }
+
 /// The answer to one statement of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Reply {

@@ -25,6 +25,8 @@ pub struct Settings {
     pub seed: u64,
 }
 
+crate::plain::plain_struct! { Settings { shard, policy, max_beacons, wall_origin_ms, seed } }
+
 /// What the world did to the beacon machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum World {
@@ -39,6 +41,11 @@ pub enum World {
     Command(BeaconCommand),
 }
 
+crate::plain::plain_enum! { World {
+    0 => Statement { statement: statement, address: address }
+    1 => Command { 0: command }
+} }
+
 /// An answer to a wish of the beacon machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
@@ -48,6 +55,11 @@ pub enum Answer {
     /// has to deliver. New devices are admitted only beyond them.
     PlacesHeld(u32),
 }
+
+crate::plain::plain_enum! { Answer {
+    0 => Deadline { 0: part }
+    1 => PlacesHeld { 0: places }
+} }
 
 /// An input of the beacon machine.
 pub type Input = machine::Input<World, Answer>;
@@ -62,6 +74,11 @@ pub enum Part {
     /// The device at this place of the table.
     Device(u32),
 }
+
+crate::plain::plain_enum! { Part {
+    0 => Common {}
+    1 => Device { 0: number }
+} }
 
 /// A command to the beacon machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,6 +105,14 @@ pub enum BeaconCommand {
         device: u64,
     },
 }
+
+crate::plain::plain_enum! { BeaconCommand {
+    0 => Retune { 0: policy }
+    1 => Drain {}
+    2 => Hold { device: device, span: span }
+    3 => Release { device: device }
+    4 => Kick { device: device }
+} }
 
 /// An output of the beacon machine.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -26,6 +26,8 @@ pub struct Settings {
     pub frame_memory: usize,
 }
 
+crate::plain::plain_struct! { Settings { shard, listeners, seed, frame_memory } }
+
 /// What the world did to a [`Hub`](super::Hub).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum World<'a> {
@@ -83,6 +85,16 @@ pub enum World<'a> {
     Command(HubCommand<'a>),
 }
 
+crate::plain::plain_enum! { World<'a> {
+    0 => Opened { link: link, listener: listener, address: address }
+    1 => Link { link: link, input: input }
+    2 => Command { 0: command }
+    3 => Identified { link: link, admission: admission }
+    4 => Refused { link: link, admission: admission, goodbye: goodbye }
+    5 => HandOver { link: link }
+    6 => TakenOver { link: link, state: state }
+} }
+
 /// An answer to a request of a [`Hub`](super::Hub).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
@@ -105,6 +117,12 @@ pub enum Answer {
     },
 }
 
+crate::plain::plain_enum! { Answer {
+    0 => Deadline { 0: part }
+    1 => Examined { link: link, examination: examination }
+    2 => Owned { session: session, epoch: epoch }
+} }
+
 /// An input of a [`Hub`](super::Hub).
 pub type Input<'a> = machine::Input<World<'a>, Answer>;
 
@@ -121,6 +139,12 @@ pub enum Part {
     /// The link with this number.
     Link(u32),
 }
+
+crate::plain::plain_enum! { Part {
+    0 => Common {}
+    1 => Link { 0: link }
+    2 => Session { 0: place }
+} }
 
 /// A command for all links of a hub.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -158,6 +182,13 @@ pub enum HubCommand<'a> {
     /// Turns the events for single heartbeats on or off.
     ReportHeartbeats(bool),
 }
+
+crate::plain::plain_enum! { HubCommand<'a> {
+    0 => Retune { listener: listener, policy: policy }
+    1 => Drain { limit: limit, reconnect_within: reconnect_within }
+    2 => ReportHeartbeats { 0: report }
+    3 => Send { listener: listener, bytes: bytes, kind: kind }
+} }
 
 /// An output of a [`Hub`](super::Hub).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 
 use crate::kernel::Patience;
 use crate::liveness::Role;
+use crate::plain::{Damage, Plain, Sink, Source};
 use crate::policy::{Detection, LEAST_PATIENCE, Policy};
 use crate::time::Span;
 use crate::wire::{Account, BootId, Codec, InstanceId, MAX_DATA};
@@ -49,6 +50,23 @@ pub struct Settings {
     pub hung: Hung,
 }
 
+crate::plain::plain_struct! { Settings {
+    codec,
+    side,
+    role,
+    policy,
+    patience,
+    limits,
+    handshake_timeout,
+    max_data,
+    boot_id,
+    instance_id,
+    wall_origin_ms,
+    report_heartbeats,
+    examines,
+    hung
+} }
+
 impl Settings {
     /// Creates settings with defaults for one end that speaks `codec` under `policy`; the ids are
     /// unknown.
@@ -91,6 +109,11 @@ pub enum Hung {
     Keep(Span),
 }
 
+crate::plain::plain_enum! { Hung {
+    0 => End {}
+    1 => Keep { 0: span }
+} }
+
 /// The side of the handshake that this end is on.
 #[derive(Clone, Debug)]
 pub enum Side {
@@ -98,6 +121,24 @@ pub enum Side {
     Accepting,
     /// This end opened the connection: it sends HELLO and waits for WELCOME.
     Connecting(Introduction),
+}
+
+/// Only the accepting side has a plain form: the other holds a token, which is never recorded.
+impl Plain<'_> for Side {
+    fn put(&self, out: &mut Sink<'_>) {
+        let tag: u8 = match self {
+            Side::Accepting => 0,
+            Side::Connecting(_) => 1,
+        };
+        tag.put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
+        match u8::take(from)? {
+            0 => Ok(Side::Accepting),
+            _ => Err(Damage::UnknownTag),
+        }
+    }
 }
 
 /// The content of the HELLO that a connecting end sends.
@@ -132,6 +173,8 @@ pub struct Limits {
     /// The longest bound; a request for a longer one, or for none, is granted this one.
     pub longest_bound: Span,
 }
+
+crate::plain::plain_struct! { Limits { shortest_bound, longest_bound } }
 
 impl Default for Limits {
     /// Returns 1 s, below which ordinary jitter ends links, to 10 minutes.

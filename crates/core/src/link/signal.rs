@@ -34,6 +34,17 @@ pub enum World<'a> {
     Command(Command<'a>),
 }
 
+crate::plain::plain_enum! { World<'a> {
+    0 => Received { 0: bytes }
+    1 => Ended {}
+    2 => Failed { 0: failure }
+    3 => Overflowed {}
+    4 => Command { 0: command }
+    5 => Warned { 0: error }
+    6 => Heard {}
+    7 => Illegal {}
+} }
+
 /// An answer to a wish of a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
@@ -81,6 +92,15 @@ pub enum Command<'a> {
     Close(Goodbye),
 }
 
+crate::plain::plain_enum! { Command<'a> {
+    0 => Send { bytes: bytes, more: more, kind: kind }
+    1 => HeartbeatData { 0: data }
+    2 => Retune { 0: policy }
+    3 => Hold { 0: span }
+    4 => Release {}
+    5 => Close { 0: goodbye }
+} }
+
 /// The content of a CLOSE: why a link ends, and when to connect again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Goodbye {
@@ -91,6 +111,8 @@ pub struct Goodbye {
     /// How long the peer should wait before it connects again.
     pub return_after: Span,
 }
+
+crate::plain::plain_struct! { Goodbye { reason, stay_away, return_after } }
 
 impl From<CloseReason> for Goodbye {
     fn from(reason: CloseReason) -> Goodbye {

@@ -109,3 +109,5 @@ pub struct Silence {
     /// Whether the handshake was not complete.
     pub in_handshake: bool,
 }
+
+crate::plain::plain_struct! { Silence { due, last_heard, probes, in_handshake } }

@@ -4,11 +4,17 @@ use core::net::{Ipv6Addr, SocketAddrV6};
 
 use super::*;
 use crate::hub;
-use crate::kernel::Patience;
-use crate::link::Side;
+use crate::hub::{
+    Answer as HubAnswer, HubCommand, Part as HubPart, Settings as HubSettings, World as HubWorld,
+};
+use crate::kernel::{Examination, Patience, SendState, SocketError, TcpSnapshot};
+use crate::link::{
+    Command as LinkCommand, Goodbye, Hung, Settings as LinkSettings, Side, World as LinkWorld,
+};
+use crate::liveness::Role;
 use crate::policy::Policy;
 use crate::random::Random;
-use crate::wire::{BootId, InstanceId};
+use crate::wire::{BootId, CloseReason, Codec, DataKind, InstanceId};
 
 fn bytes<'a>(chance: &mut Random, pool: &'a [u8]) -> &'a [u8] {
     let length = chance.below(pool.len() as u64 + 1) as usize;

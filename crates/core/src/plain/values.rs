@@ -6,13 +6,8 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
-use super::{Damage, Plain, Sink, Source, plain_struct};
-use crate::kernel::Patience;
-use crate::link::Side;
-use crate::machine::Input;
-use crate::policy::{Detection, Policy};
+use super::{Damage, Plain, Sink, Source};
 use crate::time::{Span, Time};
-use crate::wire::{BootId, InstanceId};
 
 /// Implements `Plain` for integers: little-endian, in full width.
 macro_rules! plain_integer {
@@ -32,65 +27,6 @@ macro_rules! plain_integer {
 }
 
 plain_integer! { u8 u16 u32 u64 u128 }
-
-impl<'a, W: Plain<'a>, A: Plain<'a>> Plain<'a> for Input<W, A> {
-    fn put(&self, out: &mut Sink<'_>) {
-        match self {
-            Input::World(world) => {
-                0_u8.put(out);
-                world.put(out);
-            }
-            Input::Answer(answer) => {
-                1_u8.put(out);
-                answer.put(out);
-            }
-        }
-    }
-
-    fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
-        match u8::take(from)? {
-            0 => W::take(from).map(Input::World),
-            1 => A::take(from).map(Input::Answer),
-            _ => Err(Damage::UnknownTag),
-        }
-    }
-}
-
-/// Only the accepting side has a plain form: the other holds a token, which is never recorded.
-impl Plain<'_> for Side {
-    fn put(&self, out: &mut Sink<'_>) {
-        let tag: u8 = match self {
-            Side::Accepting => 0,
-            Side::Connecting(_) => 1,
-        };
-        tag.put(out);
-    }
-
-    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
-        match u8::take(from)? {
-            0 => Ok(Side::Accepting),
-            _ => Err(Damage::UnknownTag),
-        }
-    }
-}
-
-impl Plain<'_> for Patience {
-    fn put(&self, out: &mut Sink<'_>) {
-        self.outage().put(out);
-        self.send().put(out);
-    }
-
-    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
-        let outage = Plain::take(from)?;
-        let patience = Patience::new(outage, Plain::take(from)?);
-        // It is rounded and cut: another outage would be encoded as another.
-        if patience.outage() == outage { Ok(patience) } else { Err(Damage::Illegal) }
-    }
-}
-
-plain_struct! { BootId { 0: bytes } }
-
-plain_struct! { InstanceId { 0: bytes } }
 
 /// Four bytes of length, then the values. Memory is taken value by value, so that a damaged length
 /// takes none.
@@ -291,31 +227,6 @@ impl Plain<'_> for Span {
 
     fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
         u64::take(from).map(Span::from_nanos)
-    }
-}
-
-impl Plain<'_> for Policy {
-    fn put(&self, out: &mut Sink<'_>) {
-        let (detection, keepalive, spread, enforce) = self.parts();
-        detection.put(out);
-        keepalive.put(out);
-        spread.put(out);
-        enforce.put(out);
-    }
-
-    /// Decodes through the constructors, so that every policy is legal.
-    fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
-        let policy = match Detection::take(from)? {
-            Detection::Never => Policy::never(),
-            Detection::Bounded { idle, interval, probes } => {
-                Policy::new(idle, interval, probes).map_err(|_| Damage::Policy)?
-            }
-        };
-        let policy = match <Option<Span> as Plain>::take(from)? {
-            Some(keepalive) => policy.with_keepalive(keepalive).map_err(|_| Damage::Policy)?,
-            None => policy,
-        };
-        Ok(policy.with_spread(bool::take(from)?).with_enforce(bool::take(from)?))
     }
 }
 

@@ -27,6 +27,15 @@ pub struct Account {
     pub suspended_ms: u32,
 }
 
+crate::plain::plain_struct! { Account {
+    session,
+    saw,
+    silent_ms,
+    ended_ms,
+    absent_ms,
+    suspended_ms
+} }
+
 /// The end of a link as one end observed it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Saw {
@@ -51,6 +60,19 @@ pub enum Saw {
     /// An end that this version does not define.
     Other(u8),
 }
+
+crate::plain::plain_enum! { Saw {
+    0 => Goodbye {}
+    1 => Ended {}
+    2 => Reset {}
+    3 => Silence {}
+    4 => Unheard {}
+    5 => Hung {}
+    6 => Unreachable {}
+    7 => NetworkDown {}
+    8 => Own {}
+    9 => Other { 0: byte }
+} }
 
 impl Saw {
     /// Returns the value for a byte on the wire.

@@ -23,9 +23,13 @@ const WELCOME_FIXED: usize = 1 + 1 + 4 + 16 + 16 + 8 + 8 + 8 + 8 + 4 + 4 + field
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BootId(pub [u8; 16]);
 
+crate::plain::plain_struct! { BootId { 0: bytes } }
+
 /// An id that changes when the process restarts; zeros, the default, mean unknown.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct InstanceId(pub [u8; 16]);
+
+crate::plain::plain_struct! { InstanceId { 0: bytes } }
 
 /// The content of HELLO, the client's first frame.
 ///
