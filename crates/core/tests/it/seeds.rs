@@ -1,10 +1,11 @@
 //! The seeds of the fuzz corpus: the blocks of the protocol document, one message of each older
-//! kind, one hub input of each kind, and the states of links at each stage.
+//! kind, one hub input of each kind, the largest beacon hub, and the states of links at each stage.
 //!
 //! `SYSTOLE_WRITE_SEEDS=1 cargo test -p systole-core seeds` writes the seeds.
 
 use std::path::{Path, PathBuf};
 
+use systole_core::beacon::{self, BeaconHub, MAX_BEACONS};
 use systole_core::flight::Incident;
 use systole_core::hub::{self, FRAME_MEMORY, Hub};
 use systole_core::kernel::{Examination, SocketError, TcpSnapshot};
@@ -97,6 +98,20 @@ fn every_hub_input_is_in_the_record_seed() {
     ];
     let folder = document::root().join("fuzz/corpus/record");
     check_seed(&folder, "one-of-each", recorded(&worlds, &all).record());
+}
+
+#[test]
+fn the_largest_beacon_hub_has_a_record_seed() {
+    let settings = beacon::Settings {
+        shard: 1,
+        policy: Policy::demanding(),
+        max_beacons: MAX_BEACONS,
+        wall_origin_ms: 0,
+        seed: 1,
+    };
+    let recorder = Recorder::<BeaconHub>::new(Time::ZERO, &settings);
+    let folder = document::root().join("fuzz/corpus/record");
+    check_seed(&folder, "largest-beacon-hub", recorder.record());
 }
 
 #[test]
