@@ -6,7 +6,7 @@ use std::{io, time::Duration};
 use systole_core::Span;
 use systole_core::link::{Goodbye, Introduction};
 use systole_core::reconnect::{self, Next, Reconnect};
-use systole_core::wire::InstanceId;
+use systole_core::wire::{InstanceId, is_text};
 use systole_net::identity;
 use systole_net::transport::Transport;
 use tokio::sync::mpsc;
@@ -149,6 +149,9 @@ impl Driver {
     fn next_link_params(&mut self, attempt: u32) -> Result<LinkParams, ConnectError> {
         self.links += 1;
         let options = &self.options;
+        if !is_text(&options.identity) {
+            return Err(ConnectError::Identity);
+        }
         let instance_id = instance_id().map_err(|error| ConnectError::from_io(&error))?;
         Ok(LinkParams {
             addr: self.addr.clone(),

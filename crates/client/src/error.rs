@@ -18,6 +18,8 @@ pub enum ConnectError {
         /// The message of the system.
         why: String,
     },
+    /// The identity in the options has a control character. The caller's fault; do not retry.
+    Identity,
     /// No address accepted the connection; this is the error of the last one. The fault of the
     /// server or of the path.
     Io {
@@ -46,6 +48,7 @@ impl ConnectError {
             ConnectError::Io { .. } | ConnectError::Timeout(_) | ConnectError::Resolve { .. } => {
                 true
             }
+            ConnectError::Identity => false,
             ConnectError::Handshake { farewell, .. } => {
                 farewell.is_none_or(|goodbye| !goodbye.stay_away)
             }
@@ -55,9 +58,10 @@ impl ConnectError {
     pub(crate) fn farewell(&self) -> Option<Goodbye> {
         match self {
             ConnectError::Handshake { farewell, .. } => *farewell,
-            ConnectError::Resolve { .. } | ConnectError::Io { .. } | ConnectError::Timeout(_) => {
-                None
-            }
+            ConnectError::Resolve { .. }
+            | ConnectError::Identity
+            | ConnectError::Io { .. }
+            | ConnectError::Timeout(_) => None,
         }
     }
 
@@ -70,6 +74,7 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ConnectError::Resolve { name, why } => write!(f, "no address for {name:?}: {why}"),
+            ConnectError::Identity => f.write_str("the identity has a control character"),
             ConnectError::Io { why, .. } => write!(f, "not connected: {why}"),
             ConnectError::Timeout(after) => write!(f, "not connected: no answer in {after:?}"),
             ConnectError::Handshake { verdict, .. } => {

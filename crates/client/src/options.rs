@@ -18,8 +18,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Options {
     /// The wire format. Default: [`Codec::Native`].
     pub codec: Codec,
-    /// Identity that this client claims; at most [`crate::wire::MAX_IDENTITY`] bytes, the rest is
-    /// cut off. Default: empty, an anonymous client.
+    /// Identity that this client claims, without control characters; at most
+    /// [`crate::wire::MAX_IDENTITY`] bytes, the rest is cut off. Default: empty, an anonymous client.
     pub identity: String,
     /// Token that proves the identity; at most [`crate::wire::MAX_TOKEN`] bytes, the rest is cut
     /// off. Default: empty.

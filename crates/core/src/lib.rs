@@ -60,6 +60,7 @@
 //! - [`wheel`], [`pages`]: containers for deadlines and for large tables
 //! - [`budget`]: memory that many links share, and who gives way
 //! - [`random`]: numbers from a seed
+//! - [`text`]: text from outside, escaped for those who print it
 #![no_std]
 
 extern crate alloc;
@@ -86,6 +87,7 @@ pub mod random;
 pub mod reconnect;
 pub mod session;
 pub mod tap;
+pub mod text;
 mod time;
 pub mod vigilance;
 pub mod wheel;

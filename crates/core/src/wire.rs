@@ -192,7 +192,7 @@ pub struct Close<'a> {
     pub final_: bool,
     /// The time to wait before reconnecting, in milliseconds.
     pub return_after_ms: u32,
-    /// A text for people, at most [`MAX_CLOSE_TEXT`] bytes.
+    /// A text for people, at most [`MAX_CLOSE_TEXT`] bytes without control characters.
     pub text: &'a str,
 }
 
@@ -290,6 +290,11 @@ impl fmt::Display for CloseReason {
     }
 }
 
+/// Returns whether a text may stand in a frame: it has no control character.
+pub fn is_text(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}
+
 /// The reason why received bytes are illegal.
 ///
 /// The peer's fault; the link is unusable; a retry fails in the same way.
@@ -309,6 +314,8 @@ pub enum Malformed {
     LeftOver,
     /// A text is not UTF-8.
     NotText,
+    /// A text has a control character.
+    ControlCharacter,
     /// HELLO has another magic: not this protocol.
     Magic,
     /// HELLO or WELCOME has a version other than 1; the rest of the body was not read.
@@ -342,6 +349,7 @@ crate::plain::plain_enum! { Malformed {
     11 => StalledFrame {}
     12 => OldestFrame {}
     13 => Record {}
+    14 => ControlCharacter {}
 } }
 
 impl Malformed {
@@ -355,6 +363,7 @@ impl Malformed {
             Malformed::Truncated => "truncated body",
             Malformed::LeftOver => "bytes left over",
             Malformed::NotText => "text is not UTF-8",
+            Malformed::ControlCharacter => "control character in a text",
             Malformed::Magic => "not this protocol",
             Malformed::Version => "unknown version",
             Malformed::Policy => "illegal policy",

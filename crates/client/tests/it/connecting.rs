@@ -30,6 +30,17 @@ async fn a_name_without_an_address_is_a_resolve_error() {
 }
 
 #[tokio::test]
+async fn an_identity_with_a_control_character_is_refused_before_connecting() {
+    for identity in ["a\nb", "\u{1b}[2J", "\u{9b}"] {
+        let mut options = quick_options();
+        options.identity = identity.to_owned();
+        let error = Client::connect("127.0.0.1:1", options).await.unwrap_err();
+        assert_eq!(error, ConnectError::Identity, "{identity:?}");
+        assert!(!error.is_retryable());
+    }
+}
+
+#[tokio::test]
 async fn connecting_to_a_full_listener_times_out() {
     let full = listener::bind("127.0.0.1:0".parse().unwrap(), 0, false).unwrap();
     let addr = full.local_addr().unwrap();

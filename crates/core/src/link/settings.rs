@@ -144,7 +144,8 @@ impl Plain<'_> for Side {
 /// The content of the HELLO that a connecting end sends.
 #[derive(Clone, Default)]
 pub struct Introduction {
-    /// The identity of this end; cut to at most [`crate::wire::MAX_IDENTITY`] bytes.
+    /// The identity of this end; cut to at most [`crate::wire::MAX_IDENTITY`] bytes. The peer
+    /// refuses one with a control character.
     pub identity: Box<str>,
     /// The token that proves the identity; cut to at most [`crate::wire::MAX_TOKEN`] bytes.
     pub token: Box<[u8]>,

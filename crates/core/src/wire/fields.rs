@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Malformed, varint};
+use super::{Malformed, is_text, varint};
 use crate::policy::{Detection, Policy};
 use crate::time::Span;
 
@@ -61,9 +61,12 @@ impl<'a> Fields<'a> {
         self.bytes(length)
     }
 
-    /// Reads a field as [`Fields::counted`] does, and checks that it is UTF-8.
+    /// Reads a field as [`Fields::counted`] does, and checks that it is UTF-8 without control
+    /// characters: what prints it must not be controlled by it.
     pub(super) fn text(&mut self, limit: usize) -> Result<&'a str, Malformed> {
-        core::str::from_utf8(self.counted(limit)?).map_err(|_| Malformed::NotText)
+        let bytes = self.counted(limit)?;
+        let text = core::str::from_utf8(bytes).map_err(|_| Malformed::NotText)?;
+        if is_text(text) { Ok(text) } else { Err(Malformed::ControlCharacter) }
     }
 
     pub(super) fn policy(&mut self) -> Result<Policy, Malformed> {

@@ -51,7 +51,8 @@ pub struct Hello<'a> {
     pub boot_id: BootId,
     /// The instance id of the client's process.
     pub instance_id: InstanceId,
-    /// The identity that the client claims; at most [`MAX_IDENTITY`] bytes, may be empty.
+    /// The identity that the client claims; at most [`MAX_IDENTITY`] bytes without control
+    /// characters, may be empty.
     pub identity: &'a str,
     /// The proof of the identity; at most [`MAX_TOKEN`] bytes, may be empty.
     pub token: &'a [u8],

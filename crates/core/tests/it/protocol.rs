@@ -43,7 +43,7 @@ fn meanings() -> Vec<(&'static str, Frame<'static>)> {
 }
 
 /// The title and the expected error of each illegal block.
-const FAULTS: [(&str, Malformed); 12] = [
+const FAULTS: [(&str, Malformed); 16] = [
     ("unknown kind", Malformed::UnknownKind),
     ("unknown type", Malformed::UnknownKind),
     ("unknown flag on PING", Malformed::UnknownFlag),
@@ -55,6 +55,10 @@ const FAULTS: [(&str, Malformed); 12] = [
     ("RETUNE that is too short", Malformed::Truncated),
     ("CLOSE with bytes left over", Malformed::LeftOver),
     ("CLOSE whose text is not UTF-8", Malformed::NotText),
+    ("CLOSE whose text has an escape", Malformed::ControlCharacter),
+    ("HELLO whose identity has a line feed", Malformed::ControlCharacter),
+    ("HELLO whose identity has a DEL", Malformed::ControlCharacter),
+    ("HELLO whose identity has a control character beyond ASCII", Malformed::ControlCharacter),
     ("HELLO with another magic", Malformed::Magic),
 ];
 

@@ -3,7 +3,7 @@
 use super::{Conversation, Introduced, Stage};
 use crate::link::PIECE;
 use crate::plain::{plain_enum, plain_struct};
-use crate::wire::{Codec, MAX_HEARTBEAT_DATA, MAX_IDENTITY};
+use crate::wire::{Codec, MAX_HEARTBEAT_DATA, MAX_IDENTITY, is_text};
 
 plain_struct! { Conversation {
     liveness,
@@ -61,6 +61,6 @@ impl Conversation {
 
 impl Introduced {
     fn is_legal(&self) -> bool {
-        self.identity.len() <= MAX_IDENTITY
+        self.identity.len() <= MAX_IDENTITY && is_text(&self.identity)
     }
 }
