@@ -1,22 +1,37 @@
 //! The only place that prints: data to stdout, messages to stderr.
+//!
+//! What is printed as text may come from a stranger: an identity, an answer of a server, a file. It
+//! is escaped here, so that it controls no terminal.
 
 use std::io::{self, BufWriter, Stderr, Stdout, Write};
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::Duration;
+
+use systole_core::text::Escaped;
+
+/// Longest wait for stderr with an error, which is the last thing that a command prints. Nobody may
+/// read stderr, and the process must end.
+const ERROR_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The stdout and stderr of a command.
 #[derive(Debug)]
 pub(crate) struct Output {
     data: BufWriter<Stdout>,
     messages: Stderr,
+    /// Whether stderr took an error too late: it may never take anything more.
+    is_stuck: bool,
 }
 
 impl Output {
     pub(crate) fn new() -> Output {
-        Output { data: BufWriter::new(io::stdout()), messages: io::stderr() }
+        let (data, messages) = (BufWriter::new(io::stdout()), io::stderr());
+        Output { data, messages, is_stuck: false }
     }
 
-    /// Writes one line of data, which may stay in a buffer until [`Output::flush`].
+    /// Writes a line of data, which may stay in a buffer until [`Output::flush`].
     pub(crate) fn line(&mut self, line: &str) -> io::Result<()> {
-        writeln!(self.data, "{line}")
+        writeln!(self.data, "{}", Escaped::lines(line))
     }
 
     /// Writes data unchanged.
@@ -31,11 +46,27 @@ impl Output {
 
     /// Prints a message to stderr. A failure is ignored: stderr may be closed.
     pub(crate) fn note(&mut self, text: &str) {
-        let _ = writeln!(self.messages, "{}", text.trim_end());
+        if !self.is_stuck {
+            let _ = writeln!(self.messages, "{}", Escaped::lines(text.trim_end()));
+        }
     }
 
-    /// Prints an error to stderr. A failure is ignored: there is no other place to report it.
+    /// Prints an error to stderr, and waits for that for a limited time. A failure is ignored:
+    /// there is no other place to report it.
     pub(crate) fn error(&mut self, text: &str) {
-        let _ = writeln!(self.messages, "error: {}", text.trim_end());
+        if self.is_stuck {
+            return;
+        }
+        let text = format!("error: {}\n", Escaped::lines(text.trim_end()));
+        let (printed, wait) = sync_channel(1);
+        let mut messages = io::stderr();
+        let print = move || {
+            let _ = messages.write_all(text.as_bytes());
+            let _ = printed.send(());
+        };
+        // Without a thread the error is lost, as with a stderr that is closed.
+        if thread::Builder::new().spawn(print).is_ok() {
+            self.is_stuck = wait.recv_timeout(ERROR_TIMEOUT).is_err();
+        }
     }
 }

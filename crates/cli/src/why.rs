@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Deserialize;
 use systole_core::Span;
+use systole_core::text::{Escaped, Quoted};
 
 use crate::admin::AdminArgs;
 use crate::exit::Exit;
@@ -100,8 +101,9 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> io::Result<Exit> {
     }
     match serde_json::from_str::<Why>(&answer) {
         Ok(why) => {
+            // No text in the answer may begin a line of its own.
             for line in why.lines() {
-                output.line(&line)?;
+                output.line(&Escaped::line(&line).to_string())?;
             }
             Ok(Exit::Success)
         }
@@ -145,11 +147,11 @@ impl Why {
         lines
     }
 
-    /// Describes the session. The identity comes from the client, so it is quoted: it must not
-    /// control the terminal.
+    /// Describes the session. The identity is quoted, since it is what the client says.
     fn subject(&self) -> String {
         let Why { session, identity, listener, address, .. } = self;
-        format!("session {session} of {identity:?} from {address} at listener {listener}")
+        let identity = Quoted(identity);
+        format!("session {session} of {identity} from {address} at listener {listener}")
     }
 }
 

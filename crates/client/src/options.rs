@@ -19,7 +19,8 @@ pub struct Options {
     /// The wire format. Default: [`Codec::Native`].
     pub codec: Codec,
     /// Identity that this client claims, without control characters; at most
-    /// [`crate::wire::MAX_IDENTITY`] bytes, the rest is cut off. Default: empty, an anonymous client.
+    /// [`crate::wire::MAX_IDENTITY`] bytes, the rest is cut off. Default: empty, an anonymous
+    /// client.
     pub identity: String,
     /// Token that proves the identity; at most [`crate::wire::MAX_TOKEN`] bytes, the rest is cut
     /// off. Default: empty.

@@ -109,8 +109,8 @@ fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 15] {
 
 /// Returns the OpenAPI document of this API.
 #[utoipa::path(get, path = "/api/v1/openapi.json", responses((status = 200, body = Object)))]
-async fn document() -> axum::Json<utoipa::openapi::OpenApi> {
-    axum::Json(Document::openapi())
+async fn document() -> answer::Json<utoipa::openapi::OpenApi> {
+    answer::Json(Document::openapi())
 }
 
 async fn path_not_found() -> answer::Trouble {

@@ -1,12 +1,13 @@
 //! The handle through which the control plane queries and controls the shards.
 
 mod facts;
+mod strangers;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use systole_core::{Policy, hub};
+use systole_core::{Policy, Span, hub};
 use systole_net::Clock;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
@@ -19,7 +20,8 @@ use crate::report::SessionInfo;
 use crate::request::{Filter, Order, Page, Refused, Request, Requests, SESSIONS_PER_PAGE, Story};
 use crate::shard_watch::{Changes, LOOK_INTERVAL, ShardWatch};
 use crate::stats::ShardStats;
-use crate::verdicts::{VERDICTS, Verdicts};
+use crate::verdicts::{STRANGERS, VERDICTS, Verdicts};
+use strangers::Strangers;
 
 /// Longest wait for a shard's answer. A turn of its loop takes milliseconds, so a shard that takes
 /// longer is stalled, and the caller should know.
@@ -102,6 +104,7 @@ pub struct Gateway {
     listeners: Vec<ListenerState>,
     events: Events,
     verdicts: Verdicts,
+    strangers: Mutex<Strangers>,
     metrics: Metrics,
     logs: Logs,
     correlation: Correlation,
@@ -150,7 +153,8 @@ impl Gateway {
             fan_out: tokio::sync::Mutex::default(),
             listeners,
             events,
-            verdicts: Verdicts::new(VERDICTS),
+            verdicts: Verdicts::new(VERDICTS, STRANGERS),
+            strangers: Mutex::default(),
             metrics,
             logs,
             correlation,
@@ -221,21 +225,22 @@ impl Gateway {
         })
     }
 
-    /// Publishes and logs what changed in the state of a shard since the last look.
-    pub(crate) fn look(&self, shard: usize, wall_ms: u64) {
-        let (Some(stats), Some(watch)) = (self.stats.get(shard), self.watches.get(shard)) else {
-            return;
-        };
+    /// Publishes and logs what changed in the state of a shard since the last look. Returns when to
+    /// look again even if nothing changes, on the monotonic clock.
+    pub(crate) fn look(&self, shard: usize, clock: Clock) -> Option<Span> {
+        let (stats, watch) = self.stats.get(shard).zip(self.watches.get(shard))?;
         let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
-        let Changes { bodies, dropped } = watch.look(shard, stats, self.events.names());
+        let Changes { bodies, dropped, again_at } =
+            watch.look(shard, stats, self.events.names(), clock.monotonic());
         for body in bodies {
-            let event = self.events.publish_body(wall_ms, body);
+            let event = self.events.publish_body(clock.wall_ms(), body);
             self.logs.event(&event);
         }
         if dropped > 0 {
             self.logs.dropped(shard, dropped);
         }
         self.events.wake();
+        again_at
     }
 
     /// Looks at a shard whenever its state changes. Never ends.
@@ -244,9 +249,13 @@ impl Gateway {
             return std::future::pending().await;
         };
         loop {
-            self.look(shard, clock.wall_ms());
+            let again_at = self.look(shard, clock);
             sleep(LOOK_INTERVAL).await;
-            stats.changed.notified().await;
+            let changed = stats.changed.notified();
+            match again_at {
+                Some(at) => drop(timeout(at.less(clock.monotonic()).into(), changed).await),
+                None => changed.await,
+            }
         }
     }
 

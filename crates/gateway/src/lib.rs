@@ -32,6 +32,7 @@ mod serve;
 pub mod shard;
 mod shard_watch;
 pub mod stats;
+mod throttle;
 pub mod verdicts;
 mod wake;
 

@@ -1,54 +1,137 @@
 //! The log of the gateway: its lines, and switches that can change at run time.
+//!
+//! Nobody waits for stderr: see [`queue`].
 
+mod format;
+mod queue;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
+use systole_core::Span;
 use systole_core::link::BeatKind;
 use tracing::level_filters::LevelFilter;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
-use tracing_subscriber::{Layer, Registry, fmt, reload};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
 use crate::config::{Format, Level, Log};
 use crate::events::Event;
 use crate::report::{Heartbeat, session_text};
+use crate::throttle::Throttle;
+pub(crate) use format::Lines;
+use queue::{LogQueue, QUEUED_LINES};
+
+/// Longest wait, at the end of the process, for lines that are not written yet: a reader that reads
+/// takes them in milliseconds.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Least time between two lines that say that lines were dropped.
+const DROPS_EVERY: Span = Span::from_secs(10);
 
 /// The log of the process, with switches for its level and for heartbeats.
 #[derive(Clone, Debug)]
 pub struct Logs {
     filter: Option<reload::Handle<LevelFilter, Registry>>,
+    queue: Option<LogQueue>,
     level: Arc<Mutex<Level>>,
     heartbeats: Arc<AtomicBool>,
+    drops: Arc<Mutex<Drops>>,
+}
+
+/// What the log has said of lines that were dropped.
+#[derive(Debug)]
+struct Drops {
+    told: u64,
+    throttle: Throttle,
 }
 
 impl Logs {
-    /// Starts logging of the whole process to stderr.
+    /// Starts logging of the whole process to stderr, panics included. If the process has a logger
+    /// already, that one remains in use.
     ///
     /// # Errors
-    /// The process has a logger already, which remains in use.
-    pub fn start(log: &Log) -> Result<Logs, TryInitError> {
+    /// The system refuses a thread or a descriptor.
+    pub fn start(log: &Log) -> io::Result<Logs> {
+        let queue = LogQueue::start(stderr()?, QUEUED_LINES)?;
         let (filter, handle) = reload::Layer::new(level_filter(log.level));
-        let human = match log.format {
-            Format::Auto => io::stderr().is_terminal(),
-            Format::Human => true,
-            Format::Json => false,
-        };
-        let lines = fmt::layer().with_writer(io::stderr).with_target(false);
-        let lines = if human {
-            lines.with_ansi(io::stderr().is_terminal()).boxed()
-        } else {
-            lines.json().flatten_event(true).boxed()
-        };
-        tracing_subscriber::registry().with(filter).with(lines).try_init()?;
-        Ok(Logs { filter: Some(handle), ..Logs::detached(log) })
+        let layer = lines(log.format).layer(queue.clone());
+        let detached = Logs::detached(log);
+        if tracing_subscriber::registry().with(filter).with(layer).try_init().is_err() {
+            return Ok(detached);
+        }
+        let logs = Logs { filter: Some(handle), queue: Some(queue), ..detached };
+        let of_panics = logs.clone();
+        std::panic::set_hook(Box::new(move |info| of_panics.panic(info)));
+        Ok(logs)
     }
 
     /// Creates switches without a logger, for a process that has its own.
     pub fn detached(log: &Log) -> Logs {
-        let heartbeats = Arc::new(AtomicBool::new(log.heartbeats));
-        Logs { filter: None, level: Arc::new(Mutex::new(log.level)), heartbeats }
+        Logs {
+            filter: None,
+            queue: None,
+            level: Arc::new(Mutex::new(log.level)),
+            heartbeats: Arc::new(AtomicBool::new(log.heartbeats)),
+            drops: Arc::new(Mutex::new(Drops { told: 0, throttle: Throttle::new(1, DROPS_EVERY) })),
+        }
+    }
+
+    /// Waits until what was logged is written, for a limited time: call it before the process ends.
+    pub fn flush(&self) {
+        if let Some(queue) = &self.queue {
+            queue.flush(FLUSH_TIMEOUT);
+        }
+    }
+
+    /// Returns the number of lines that were dropped so far: nobody read stderr.
+    pub fn lines_dropped(&self) -> u64 {
+        self.queue.as_ref().map_or(0, LogQueue::dropped)
+    }
+
+    /// Logs how many lines were dropped since this was last said. `now` is the time of a monotonic
+    /// clock.
+    pub(crate) fn tell_dropped(&self, now: Span) {
+        let mut drops = self.drops.lock().unwrap_or_else(PoisonError::into_inner);
+        let dropped = self.lines_dropped();
+        let lines = dropped.saturating_sub(drops.told);
+        if lines == 0 || drops.throttle.admit(now).is_none() {
+            return;
+        }
+        warn!(lines, "lines of this log were dropped: stderr was not read in time");
+        // This line may have been dropped too, and is then said again.
+        if self.lines_dropped() == dropped {
+            drops.told = dropped;
+        }
+    }
+
+    /// Logs a panic, and waits for a limited time until it is written: the process may abort.
+    fn panic(&self, info: &PanicHookInfo<'_>) {
+        let payload = info.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let text = text.unwrap_or("without a message").to_owned();
+        let place = info.location().map(ToString::to_string);
+        let name = thread::current().name().unwrap_or_default().to_owned();
+        let backtrace = Backtrace::capture();
+        let trace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
+        let log = move || {
+            let trace = trace.map(|trace| trace.to_string());
+            error!(thread = name, place, backtrace = trace, "panic: {text}");
+        };
+        // On a thread of its own: the panic may have come while this one was logging, and a
+        // subscriber is not entered twice.
+        if let Ok(logging) = thread::Builder::new().name("panic".to_owned()).spawn(log) {
+            let _ = logging.join();
+        }
+        self.flush();
     }
 
     /// Sets the least important level that is logged.
@@ -103,6 +186,32 @@ impl Logs {
     }
 }
 
+/// Returns how lines are written to stderr. Colours only on a terminal, and not if the environment
+/// says `NO_COLOR`.
+fn lines(format: Format) -> Lines {
+    let is_terminal = io::stderr().is_terminal();
+    let colours = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+    match format {
+        Format::Auto if !is_terminal => Lines::Json,
+        Format::Auto | Format::Human => Lines::Human { colours },
+        Format::Json => Lines::Json,
+    }
+}
+
+/// Returns stderr without its lock.
+#[cfg(unix)]
+fn stderr() -> io::Result<File> {
+    use std::os::fd::AsFd;
+    Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?))
+}
+
+/// Returns stderr without its lock.
+#[cfg(windows)]
+fn stderr() -> io::Result<File> {
+    use std::os::windows::io::AsHandle;
+    Ok(File::from(io::stderr().as_handle().try_clone_to_owned()?))
+}
+
 fn level_filter(level: Level) -> LevelFilter {
     match level {
         Level::Error => LevelFilter::ERROR,
@@ -110,5 +219,42 @@ fn level_filter(level: Level) -> LevelFilter {
         Level::Info => LevelFilter::INFO,
         Level::Debug => LevelFilter::DEBUG,
         Level::Trace => LevelFilter::TRACE,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::io::Write;
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+
+    /// Keeps what is written.
+    #[derive(Clone, Default)]
+    pub(crate) struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Kept {
+        pub(crate) fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Kept {
+        type Writer = Kept;
+
+        fn make_writer(&'a self) -> Kept {
+            self.clone()
+        }
     }
 }

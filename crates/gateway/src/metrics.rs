@@ -15,6 +15,7 @@ use systole_core::cause::Cause;
 use systole_net::Clock;
 
 use crate::events::Body;
+use crate::logs::Logs;
 use crate::stats::{BeaconStats, Cell, Distributions, ShardStats, seconds};
 
 /// The content type of a scrape.
@@ -29,12 +30,14 @@ pub struct Metrics {
 
 impl Metrics {
     /// Creates the metrics of `shards`, in the order of their numbers, and of their common
-    /// distributions. `beacons` has the number and the additional counts of each beacon shard.
+    /// distributions, and of the log. `beacons` has the number and the additional counts of each
+    /// beacon shard.
     pub fn new(
         shards: Vec<Arc<ShardStats>>,
         beacons: Vec<(usize, Arc<BeaconStats>)>,
         distributions: &Distributions,
         clock: Clock,
+        logs: Logs,
     ) -> Metrics {
         let mut registry = Registry::default();
         let Distributions { lateness, rtt, lag, revised, outages } = distributions.clone();
@@ -52,6 +55,7 @@ impl Metrics {
         registry.register("systole_build", "The version that runs", build);
         registry.register_collector(Box::new(BeaconCollector { shards: shards.clone(), beacons }));
         registry.register_collector(Box::new(ShardCollector { shards, clock }));
+        registry.register_collector(Box::new(LogCollector(logs)));
         Metrics { registry, distributions: distributions.clone() }
     }
 
@@ -73,6 +77,18 @@ impl Metrics {
         let mut out = String::new();
         text::encode(&mut out, &self.registry)?;
         Ok(out)
+    }
+}
+
+/// A collector that reads at each scrape how many lines the log has dropped.
+#[derive(Debug)]
+struct LogCollector(Logs);
+
+impl Collector for LogCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (name, help) = ("systole_log_dropped", "Log lines dropped because nobody read stderr");
+        let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(self.0.lines_dropped()).encode(metric)
     }
 }
 
@@ -166,12 +182,17 @@ impl Collector for ShardCollector {
             });
             encode_family(&mut encoder, name, help, MetricType::Counter, values)?;
         }
-        let values = Cause::NAMES.into_iter().enumerate().map(|(index, cause)| {
-            let counts = self.shards.iter().map(|shard| shard.verdicts[index].get());
-            ([("cause", cause)], ConstCounter::new(counts.sum::<u64>()))
-        });
-        let help = "Links ended, by cause";
+        let by_cause = |read: fn(&ShardStats) -> &[Cell; Cause::NAMES.len()]| {
+            Cause::NAMES.into_iter().enumerate().map(move |(index, cause)| {
+                let counts = self.shards.iter().map(|shard| read(shard)[index].get());
+                ([("cause", cause)], ConstCounter::new(counts.sum::<u64>()))
+            })
+        };
+        let (help, values) = ("Links ended, by cause", by_cause(|shard| &shard.verdicts));
         encode_family(&mut encoder, "systole_verdicts", help, MetricType::Counter, values)?;
+        let help = "Links ended before they were a session, by cause";
+        let values = by_cause(|shard| &shard.strangers);
+        encode_family(&mut encoder, "systole_strangers", help, MetricType::Counter, values)?;
         let uptime = ConstGauge::new(seconds(self.clock.monotonic()));
         let help = "Time since the start";
         let metric =
@@ -262,6 +283,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
+    use crate::config::Log;
 
     const DOCUMENT: &str = include_str!("../../../docs/metrics.md");
 
@@ -271,6 +293,7 @@ mod tests {
         shards[1].links.set(3);
         shards[0].verdicts[Cause::Unknown.index()].add(2);
         shards[1].verdicts[Cause::Unknown.index()].add(5);
+        shards[1].strangers[Cause::PeerExited.index()].add(3);
         shards[1].stalled_nanos.add(1_500_000_000);
         shards[0].heartbeats_out.add(9);
         let distributions = Distributions::default();
@@ -280,7 +303,8 @@ mod tests {
         beacons[0].1.dropped[2].add(4);
         let revised = [("from", "unknown"), ("to", "peer_rebooted")];
         distributions.revised.get_or_create(&revised).inc();
-        Metrics::new(shards, beacons, &distributions, Clock::start()).scrape().unwrap()
+        let logs = Logs::detached(&Log::default());
+        Metrics::new(shards, beacons, &distributions, Clock::start(), logs).scrape().unwrap()
     }
 
     /// Parses type and label names of each family, as strictly as the format allows.
@@ -332,6 +356,8 @@ mod tests {
             "systole_links{shard=\"1\"} 3",
             "systole_verdicts_total{cause=\"unknown\"} 7",
             "systole_verdicts_total{cause=\"kicked\"} 0",
+            "systole_strangers_total{cause=\"peer_exited\"} 3",
+            "systole_log_dropped_total 0",
             "systole_beacons{shard=\"1\"} 12",
             "systole_beacon_dropped_total{reason=\"wrong_tag\"} 4",
             "systole_stalled_seconds_total{shard=\"1\"} 1.5",

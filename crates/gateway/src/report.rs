@@ -15,23 +15,31 @@ use utoipa::ToSchema;
 /// events of a second. When it is full, facts wait in the shard.
 pub const FACTS: usize = 65_536;
 
+/// Capacity of a shard's channel of strangers, far more than are kept for queries. When it is full,
+/// the further ones are only counted.
+pub const STRANGERS: usize = 4_096;
+
 /// Capacity of a shard's channel of telemetry. When it is full, telemetry is dropped and counted.
 pub const TELEMETRY: usize = 4_096;
 
-/// The sending ends of a shard's two ways to the control plane.
+/// The sending ends of a shard's three ways to the control plane.
 #[derive(Clone, Debug)]
 pub struct ReportChannels {
-    /// Takes facts.
+    /// Takes facts about sessions.
     pub facts: Sender<Fact>,
+    /// Takes the ends of connections that were never a session.
+    pub strangers: Sender<Fact>,
     /// Takes telemetry.
     pub telemetry: Sender<Heartbeat>,
 }
 
-/// The receiving ends of a shard's two ways to the control plane.
+/// The receiving ends of a shard's three ways to the control plane.
 #[derive(Debug)]
 pub struct Reports {
-    /// Yields facts.
+    /// Yields facts about sessions.
     pub facts: Receiver<Fact>,
+    /// Yields the ends of connections that were never a session.
+    pub strangers: Receiver<Fact>,
     /// Yields telemetry.
     pub telemetry: Receiver<Heartbeat>,
 }
@@ -39,9 +47,10 @@ pub struct Reports {
 /// Makes the channels of one shard, with room for `facts` facts.
 pub fn channels(facts: usize) -> (ReportChannels, Reports) {
     let (facts, facts_out) = channel(facts);
+    let (strangers, strangers_out) = channel(STRANGERS);
     let (telemetry, telemetry_out) = channel(TELEMETRY);
-    let reports = Reports { facts: facts_out, telemetry: telemetry_out };
-    (ReportChannels { facts, telemetry }, reports)
+    let reports = Reports { facts: facts_out, strangers: strangers_out, telemetry: telemetry_out };
+    (ReportChannels { facts, strangers, telemetry }, reports)
 }
 
 /// A heartbeat that was sent or received; reported only while heartbeats are logged.
@@ -59,7 +68,8 @@ pub struct Heartbeat {
     pub sequence: u8,
 }
 
-/// One fact that a shard reports: something happened to a session. Facts are never lost.
+/// One fact that a shard reports: something happened to a session. Facts are never lost, except
+/// those about connections that were never a session.
 #[derive(Clone, Debug)]
 pub struct Fact {
     /// When it happened, in milliseconds since 1970-01-01 UTC.

@@ -1,13 +1,15 @@
-//! The two ways out of a shard, of which the loop waits for neither.
+//! The ways out of a shard, of which the loop waits for none.
 //!
 //! Facts (a session joined, left, was suspected, was retuned) are never lost: while the control
 //! plane is behind they wait in a backlog, coalesced per session. Telemetry (heartbeats) may be
-//! dropped, and is counted when it is.
+//! dropped, and is counted when it is. Connections that were never a session are counted first and
+//! may be dropped then, so that strangers hold up no fact.
 
 mod backlog;
 
 use std::sync::Arc;
 
+use systole_core::session::Event;
 use systole_core::{Span, Time};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
@@ -25,21 +27,30 @@ const RETRY: Span = Span::from_millis(10);
 pub(crate) struct ReportSender {
     facts: Sender<Fact>,
     backlog: Backlog,
+    strangers: Sender<Fact>,
     telemetry: Sender<Heartbeat>,
     stats: Arc<ShardStats>,
 }
 
 impl ReportSender {
-    /// Makes a sender into the two channels; dropped telemetry is counted in `stats`.
+    /// Makes a sender into the channels; strangers and dropped telemetry are counted in `stats`.
     pub(crate) fn new(
-        ReportChannels { facts, telemetry }: ReportChannels,
+        ReportChannels { facts, strangers, telemetry }: ReportChannels,
         stats: Arc<ShardStats>,
     ) -> ReportSender {
-        ReportSender { facts, backlog: Backlog::default(), telemetry, stats }
+        ReportSender { facts, backlog: Backlog::default(), strangers, telemetry, stats }
     }
 
-    /// Sends a fact, or keeps it until [`ReportSender::flush`] finds room for it.
+    /// Sends a fact, or keeps it until [`ReportSender::flush`] finds room for it. A fact about a
+    /// connection that was never a session is counted, and dropped if it finds no room.
     pub(crate) fn send(&mut self, fact: Fact) {
+        if !fact.subject.established {
+            if let Event::Left(verdict) = &fact.event {
+                self.stats.strangers.get(verdict.cause.index()).iter().for_each(|cell| cell.add(1));
+            }
+            let _ = self.strangers.try_send(fact);
+            return;
+        }
         if !self.backlog.is_empty() {
             return self.backlog.push(fact);
         }
@@ -108,7 +119,8 @@ impl ReportSender {
 mod tests {
     use super::*;
     use crate::report::tests::{joined, left, suspected};
-    use crate::report::{TELEMETRY, channels};
+    use crate::report::{STRANGERS, TELEMETRY, channels};
+    use systole_core::cause::Cause;
     use systole_core::session::Topic;
 
     /// Returns the topics of all facts that arrive, with the numbers of their sessions.
@@ -151,6 +163,23 @@ mod tests {
             assert!(of.len() <= 3);
         }
         assert_eq!(sender.places_held(), 0);
+    }
+
+    #[test]
+    fn strangers_are_counted_and_hold_up_no_fact_however_many_they_are() {
+        let (channels, mut reports) = channels(8);
+        let stats = Arc::new(ShardStats::default());
+        let mut sender = ReportSender::new(channels, Arc::clone(&stats));
+        for number in 0..STRANGERS as u64 + 3 {
+            let mut fact = left(number);
+            fact.subject.established = false;
+            sender.send(fact);
+        }
+        sender.send(left(7));
+        assert_eq!((sender.places_held(), sender.waiting()), (0, 0));
+        assert_eq!(arrivals(&mut sender, &mut reports.facts), [(7, Topic::Leave)]);
+        assert_eq!(stats.strangers[Cause::Unknown.index()].get(), STRANGERS as u64 + 3);
+        assert_eq!(reports.strangers.len(), STRANGERS);
     }
 
     #[test]

@@ -32,8 +32,14 @@ const ANSWERS_TIMEOUT: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// The gateway could not start, or ended other than by a complete drain; see [`ServeError`].
-pub fn serve(config: Config, mut options: ServeOptions) -> Result<(), ServeError> {
-    let logs = Logs::start(&config.log).unwrap_or_else(|_| Logs::detached(&config.log));
+pub fn serve(config: Config, options: ServeOptions) -> Result<(), ServeError> {
+    let logs = Logs::start(&config.log).map_err(ServeError::Thread)?;
+    let result = run(config, options, logs.clone());
+    logs.flush();
+    result
+}
+
+fn run(config: Config, mut options: ServeOptions, logs: Logs) -> Result<(), ServeError> {
     let inherited = std::mem::take(&mut options.inherited);
     let bound = start::bind(&config, inherited)?;
     let runtime = runtime::Builder::new_multi_thread()

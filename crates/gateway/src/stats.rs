@@ -109,6 +109,8 @@ pub struct ShardStats {
     pub undelivered: Cell,
     /// Links ended, by cause, in the order of [`Cause::NAMES`].
     pub verdicts: [Cell; Cause::NAMES.len()],
+    /// The part of `verdicts` on connections that were never a session.
+    pub strangers: [Cell; Cause::NAMES.len()],
     /// Bounds that passed unenforced.
     pub overdue: Cell,
     /// Verdicts that the kernel forced before the bound.

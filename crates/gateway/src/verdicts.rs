@@ -15,12 +15,19 @@ use crate::report::Subject;
 /// of minutes even when many sessions fail.
 pub const VERDICTS: usize = 10_000;
 
-/// The last verdicts of one gateway.
+/// The number of verdicts kept on connections that were never a session, apart from the others:
+/// anybody can make such connections by the thousand. Enough to see what strangers do.
+pub const STRANGERS: usize = 1_000;
+
+/// The last verdicts of one gateway: on sessions, and apart from them on connections that were
+/// never one.
 #[derive(Debug)]
 pub struct Verdicts {
-    ring: Mutex<Ring>,
+    sessions: Mutex<Ring>,
+    strangers: Mutex<Ring>,
 }
 
+/// Verdicts of one kind, in their own order.
 #[derive(Debug)]
 struct Ring {
     /// The last verdicts; their numbers have no gaps and end at `last`.
@@ -32,7 +39,7 @@ struct Ring {
 /// A session that has ended, or a connection that never became one.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// The number of the verdict in the order of all verdicts, from 1.
+    /// The number of the verdict in the order of all verdicts of its kind, from 1.
     pub number: u64,
     /// When the verdict fell, in milliseconds since 1970-01-01 UTC.
     pub at_ms: u64,
@@ -51,6 +58,8 @@ pub struct Ended {
 /// Selects verdicts; a field that is `None` matches all.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Wanted {
+    /// Verdicts on connections that were never a session, instead of those on sessions.
+    pub strangers: bool,
     /// Verdicts with the cause of this name.
     pub cause: Option<String>,
     /// Verdicts on this identity.
@@ -60,13 +69,15 @@ pub struct Wanted {
 }
 
 impl Verdicts {
-    /// Makes an empty ring that keeps the last `capacity` verdicts (at least 1).
-    pub fn new(capacity: usize) -> Verdicts {
-        let ring = Ring { kept: VecDeque::new(), capacity: capacity.max(1), last: 0 };
-        Verdicts { ring: Mutex::new(ring) }
+    /// Makes empty rings that keep the last `sessions` and `strangers` verdicts (at least 1).
+    pub fn new(sessions: usize, strangers: usize) -> Verdicts {
+        let ring = |capacity: usize| {
+            Mutex::new(Ring { kept: VecDeque::new(), capacity: capacity.max(1), last: 0 })
+        };
+        Verdicts { sessions: ring(sessions), strangers: ring(strangers) }
     }
 
-    /// Keeps a verdict.
+    /// Keeps a verdict, among those on sessions or on strangers.
     pub fn keep(
         &self,
         at_ms: u64,
@@ -75,7 +86,7 @@ impl Verdicts {
         lasted: Span,
         flight: Option<Box<Flight>>,
     ) {
-        let mut ring = self.lock();
+        let mut ring = lock(if subject.established { &self.sessions } else { &self.strangers });
         ring.last += 1;
         let number = ring.last;
         if ring.kept.len() == ring.capacity {
@@ -89,7 +100,7 @@ impl Verdicts {
     /// Replaces the cause of a session's verdict by a better one, which `note` showed. A verdict is
     /// revised at most once: returns `false` if it already was, or is no longer kept.
     pub fn revise(&self, session: u64, cause: Cause, confidence: Confidence, note: Note) -> bool {
-        let mut ring = self.lock();
+        let mut ring = lock(&self.sessions);
         let found = ring.kept.iter_mut().rev().find(|ended| ended.subject.session == session);
         let Some(ended) = found.filter(|ended| ended.revised_from.is_none()) else {
             return false;
@@ -100,24 +111,27 @@ impl Verdicts {
         true
     }
 
-    /// Returns the verdict on a session, if still kept.
+    /// Returns the verdict on a session, or on a connection that was never one, if still kept.
     pub fn find(&self, session: u64) -> Option<Arc<Ended>> {
-        let ring = self.lock();
-        ring.kept.iter().rev().find(|ended| ended.subject.session == session).cloned()
+        let find = |ring: &Mutex<Ring>| {
+            let ring = lock(ring);
+            ring.kept.iter().rev().find(|ended| ended.subject.session == session).cloned()
+        };
+        find(&self.sessions).or_else(|| find(&self.strangers))
     }
 
     /// Returns the latest `limit` verdicts that match `wanted`, latest first, and whether there are
     /// more.
     pub fn page(&self, wanted: &Wanted, limit: usize) -> (Vec<Arc<Ended>>, bool) {
-        let ring = self.lock();
+        let ring = lock(if wanted.strangers { &self.strangers } else { &self.sessions });
         let mut found = ring.kept.iter().rev().filter(|ended| wanted.matches(ended));
         let page = found.by_ref().take(limit).cloned().collect();
         (page, found.next().is_some())
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Ring> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(ring: &Mutex<Ring>) -> MutexGuard<'_, Ring> {
+    ring.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Wanted {
@@ -137,6 +151,10 @@ mod tests {
     use super::*;
 
     fn keep(verdicts: &Verdicts, session: u64, cause: Cause) {
+        keep_of(verdicts, session, cause, true);
+    }
+
+    fn keep_of(verdicts: &Verdicts, session: u64, cause: Cause, established: bool) {
         let subject = Subject {
             boot_id: Default::default(),
             instance_id: Default::default(),
@@ -145,7 +163,7 @@ mod tests {
             identity: format!("user-{}", session % 2).into(),
             listener: 0,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 4_711)),
-            established: true,
+            established,
         };
         let now = Time::from_millis(session);
         let verdict = Verdict {
@@ -166,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_new_verdict_replaces_the_oldest() {
-        let verdicts = Verdicts::new(3);
+        let verdicts = Verdicts::new(3, 2);
         for session in 1..=5 {
             keep(&verdicts, session, Cause::Unknown);
         }
@@ -176,8 +194,23 @@ mod tests {
     }
 
     #[test]
+    fn strangers_push_no_verdict_on_a_session_out() {
+        let verdicts = Verdicts::new(3, 2);
+        keep(&verdicts, 1, Cause::Unknown);
+        for session in 100..200 {
+            keep_of(&verdicts, session, Cause::PeerExited, false);
+        }
+        keep(&verdicts, 2, Cause::Unknown);
+        let strangers = Wanted { strangers: true, ..Wanted::default() };
+        assert_eq!(sessions(&verdicts.page(&Wanted::default(), 10).0), [2, 1]);
+        assert_eq!(sessions(&verdicts.page(&strangers, 10).0), [199, 198]);
+        assert!(verdicts.find(1).is_some() && verdicts.find(199).is_some());
+        assert!(verdicts.find(197).is_none());
+    }
+
+    #[test]
     fn pages_hold_the_matching_verdicts_latest_first() {
-        let verdicts = Verdicts::new(VERDICTS);
+        let verdicts = Verdicts::new(VERDICTS, STRANGERS);
         for session in 1..=9 {
             let cause = if session < 6 { Cause::Unknown } else { Cause::Kicked };
             keep(&verdicts, session, cause);
@@ -193,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_verdict_is_revised_once() {
-        let verdicts = Verdicts::new(3);
+        let verdicts = Verdicts::new(3, 2);
         keep(&verdicts, 1, Cause::PeerReset);
         let before = verdicts.find(1);
         let (cause, confidence) = (Cause::PeerRebooted, Confidence::Certain);

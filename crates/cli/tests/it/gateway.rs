@@ -69,12 +69,27 @@ impl Gateway {
         stdin: Stdio,
         adjust: impl FnOnce(&mut Command),
     ) -> Gateway {
+        Gateway::start_program(name, config, |command| {
+            adjust(command);
+            Program::start_with(command, stdin)
+        })
+    }
+
+    /// Starts a gateway whose stderr is a pipe that nobody reads.
+    pub(crate) fn start_unread(name: &str, config: &str) -> Gateway {
+        let start = |command: &mut Command| Program::start_unread(command, Stdio::null());
+        Gateway::start_program(name, config, start)
+    }
+
+    fn start_program(
+        name: &str,
+        config: &str,
+        start: impl FnOnce(&mut Command) -> Program,
+    ) -> Gateway {
         let directory = directory(name);
         fs::write(directory.join("systole.toml"), config).expect("the directory is writable");
         let args = ["serve", "--config", "systole.toml", "--ready-file", "ready.json"];
-        let mut command = systole(&directory, &args);
-        adjust(&mut command);
-        let mut program = Program::start_with(&mut command, stdin);
+        let mut program = start(&mut systole(&directory, &args));
         let ready = wait("the ready file", || {
             if !program.runs() {
                 let mut stderr = String::new();
@@ -98,6 +113,13 @@ impl Gateway {
     pub(crate) fn address(&self, listener: &str) -> SocketAddr {
         let found = self.ready.listeners.iter().find(|known| known.name == listener);
         found.expect("it is configured").address
+    }
+
+    /// Returns a command that runs the program with the admin address of this gateway.
+    pub(crate) fn tool(&self, args: &[&str]) -> Command {
+        let mut command = systole(&self.directory, args);
+        command.args(["--admin", &self.ready.admin.to_string()]);
+        command
     }
 
     pub(crate) fn port(&self, listener: &str) -> String {
@@ -181,6 +203,16 @@ impl Gateway {
         assert!(events.line().contains(" 200 "));
         while !events.line().is_empty() {}
         events
+    }
+
+    /// Returns the snapshot at the beginning of the event stream, byte by byte as it is sent.
+    pub(crate) fn raw_events(&self) -> String {
+        let stream = self.send("GET /api/v1/events", "1.0", "").expect("it listens");
+        let (mut stream, mut text) = (BufReader::new(stream), String::new());
+        while !text.contains("event: live") {
+            assert!(stream.read_line(&mut text).expect("a line in time") > 0, "{text}");
+        }
+        text
     }
 
     /// Reads the log up to a line that contains `text`; returns the line, which must be JSON.

@@ -12,6 +12,7 @@ mod program;
 mod revised;
 mod serve;
 mod serve_limits;
+mod strangers;
 mod why;
 
 use std::fs;

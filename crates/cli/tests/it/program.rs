@@ -25,11 +25,22 @@ impl Program {
 
     /// Starts a program with this standard input.
     pub(crate) fn start_with(command: &mut Command, stdin: Stdio) -> Program {
+        let mut program = Program::start_unread(command, stdin);
+        program.read_stderr();
+        program
+    }
+
+    /// Starts a program whose stderr is a pipe that nobody reads.
+    pub(crate) fn start_unread(command: &mut Command, stdin: Stdio) -> Program {
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program exists");
         let stdout = lines(child.stdout.take().expect("piped"));
-        let stderr = lines(child.stderr.take().expect("piped"));
-        Program { child, stdout, stderr, seen: Vec::new() }
+        Program { child, stdout, stderr: channel().1, seen: Vec::new() }
+    }
+
+    /// Reads stderr from now on.
+    pub(crate) fn read_stderr(&mut self) {
+        self.stderr = lines(self.child.stderr.take().expect("a pipe that is not read yet"));
     }
 
     /// Returns the next line of stdout.

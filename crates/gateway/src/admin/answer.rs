@@ -1,16 +1,34 @@
 //! Error answers of the admin API, and the extractors for bodies and queries that produce them.
 
-use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use systole_core::text::Escaped;
 use utoipa::ToSchema;
 
 use crate::gateway::ShardUnavailable;
+
+/// Returns the JSON of `value` without a character that could control a terminal: people read it
+/// there, and it holds text of strangers.
+pub(super) fn json(value: &impl Serialize) -> String {
+    let text = serde_json::to_string(value).expect("our own types have string keys");
+    let escaped = Escaped::lines(&text);
+    if escaped.is_harmless() { text } else { escaped.to_string() }
+}
+
+/// A JSON answer.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        ([(CONTENT_TYPE, "application/json")], json(&self.0)).into_response()
+    }
+}
 
 /// An error answer: what went wrong and what to do about it.
 #[derive(Debug, Serialize, ToSchema)]

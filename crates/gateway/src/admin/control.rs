@@ -2,13 +2,12 @@
 
 use std::net::SocketAddr;
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{Body, Trouble};
+use super::answer::{Body, Json, Trouble};
 use super::policy::PolicyWish;
 use super::state::Shared;
 use crate::config::LEVELS;

@@ -1,13 +1,12 @@
 //! Handlers for liveness, readiness and metrics of the gateway.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::Trouble;
+use super::answer::{Json, Trouble};
 use super::state::Shared;
 use crate::events::Limit;
 use crate::gateway::Lifecycle;

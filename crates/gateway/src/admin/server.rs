@@ -8,11 +8,14 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use systole_core::Span;
+use systole_net::Clock;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::gateway::Lifecycle;
+use crate::throttle::Throttle;
 
 /// Number of connections for requests other than event streams: scrapers, dashboards and people.
 /// Further connections wait in the kernel's accept queue.
@@ -28,6 +31,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Time limit for answers and event streams to end after the gateway has stopped. A subscriber that
 /// reads more slowly than this loses the end of its stream.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Least time between two warnings that no connection can be accepted.
+const WARNING_EVERY: Span = Span::from_secs(10);
 
 /// Serves `router` on at most `connections` connections at a time, until the gateway has stopped
 /// and what was being answered then is answered: event streams to their last event.
@@ -56,6 +62,8 @@ async fn accept(
     free: Arc<Semaphore>,
     phase: watch::Receiver<Lifecycle>,
 ) {
+    let clock = Clock::start();
+    let mut throttle = Throttle::new(1, WARNING_EVERY);
     loop {
         // The semaphore is never closed, so this never returns.
         let Ok(permit) = free.clone().acquire_owned().await else {
@@ -70,7 +78,9 @@ async fn accept(
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the admin interface cannot accept");
+                if let Some(held_back) = throttle.admit(clock.monotonic()) {
+                    tracing::warn!(%error, held_back, "the admin interface cannot accept");
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -10,7 +9,7 @@ use systole_core::policy::MAX_BOUND;
 use systole_core::{Policy, Span};
 use utoipa::{IntoParams, ToSchema};
 
-use super::answer::{Body, QueryParams, Trouble};
+use super::answer::{Body, Json, QueryParams, Trouble};
 use super::policy::PolicyWish;
 use super::state::Shared;
 use crate::config::BEACON;

@@ -12,7 +12,7 @@ use futures_util::stream::{self, Stream};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::answer::Trouble;
+use super::answer::{Trouble, json};
 use super::sessions::SessionView;
 use super::state::Shared;
 use crate::events::{Gap, Position, Subscriber};
@@ -181,6 +181,5 @@ fn gap_event(gap: Gap) -> Event {
 }
 
 fn event(name: &str, data: &impl Serialize) -> Event {
-    let text = serde_json::to_string(data).expect("our own types have string keys");
-    Event::default().event(name).data(text)
+    Event::default().event(name).data(json(data))
 }

@@ -147,10 +147,10 @@ fn gateway(shards: Vec<Requests>, stats: Vec<Arc<ShardStats>>) -> Gateway {
         max_links: 10,
         links_by_descriptors: false,
     };
-    let metrics =
-        Metrics::new(stats.clone(), Vec::new(), &Distributions::default(), Clock::start());
-    let events = Events::new(16, 0xa, names);
     let logs = Logs::detached(&Log::default());
+    let (clock, none) = (Clock::start(), Vec::new());
+    let metrics = Metrics::new(stats.clone(), none, &Distributions::default(), clock, logs.clone());
+    let events = Events::new(16, 0xa, names);
     Gateway::new(shards, stats, listeners.into(), events, metrics, logs)
 }
 
@@ -639,7 +639,7 @@ fn events_match_the_document() {
     let mut subscriber = fixture.gateway.events().subscribe();
     fixture.join(1);
     fixture.stats[0].accepting.pause(PauseReason::HostLimit);
-    fixture.gateway.look(0, 7);
+    fixture.gateway.look(0, Clock::start());
     let schema = json!({"$ref": "#/components/schemas/Event"});
     for event in subscriber.ready().unwrap() {
         assert_conforms(&document, &schema, &serde_json::to_value(&*event).unwrap(), "an event");

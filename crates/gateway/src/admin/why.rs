@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
 use systole_core::cause::Cause;
@@ -10,7 +9,7 @@ use systole_core::flight::{Entry, Flight};
 use systole_core::{Span, Time};
 use utoipa::{IntoParams, ToSchema};
 
-use super::answer::{QueryParams, Trouble};
+use super::answer::{Json, QueryParams, Trouble};
 use super::sessions::read_id;
 use super::state::Shared;
 use crate::events::{End, Loss, Session};
@@ -89,6 +88,9 @@ pub(super) struct Wanted {
     cause: Option<String>,
     /// Only verdicts on exactly this identity.
     identity: Option<String>,
+    /// `false` lists the verdicts on connections that were never a session, of which the last 1,000
+    /// are kept apart; `true` by default.
+    established: Option<bool>,
     /// Page size, 1 to 500; 100 by default.
     limit: Option<usize>,
     /// `next` of the previous page.
@@ -105,7 +107,8 @@ pub(super) struct VerdictPage {
     next: Option<u64>,
 }
 
-/// Lists the last 10,000 verdicts, latest first.
+/// Lists the last 10,000 verdicts on sessions, or the last 1,000 on connections that were never
+/// one, latest first.
 #[utoipa::path(
     get,
     path = "/api/v1/verdicts",
@@ -125,8 +128,9 @@ pub(super) async fn verdicts(
         let names = Cause::NAMES.join(", ");
         return Err(Trouble::bad(format!("no cause \"{name}\""), format!("one of {names}")));
     }
-    let Wanted { cause, identity, cursor, .. } = wanted;
-    let wanted = verdicts::Wanted { cause, identity, before: cursor };
+    let Wanted { cause, identity, established, cursor, limit: _ } = wanted;
+    let strangers = established == Some(false);
+    let wanted = verdicts::Wanted { strangers, cause, identity, before: cursor };
     let (page, more) = gateway.verdicts().page(&wanted, limit);
     let next = page.last().filter(|_| more).map(|last| last.number);
     let verdicts = page.iter().map(|ended| VerdictView::new(gateway, ended)).collect();

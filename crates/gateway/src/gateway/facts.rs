@@ -87,7 +87,7 @@ impl Gateway {
 
     /// Keeps the verdict of a leave. Called before the event is published, since a subscriber may
     /// ask for the verdict at once.
-    fn keep_verdict(&self, fact: &Fact) {
+    pub(super) fn keep_verdict(&self, fact: &Fact) {
         if let session::Event::Left(verdict) = &fact.event {
             let Parting { lasted, flight, .. } = &fact.parting;
             let subject = fact.subject.clone();

@@ -30,6 +30,10 @@ const REPORT_BATCH: usize = 1_024;
 /// Maximum number of log lines of heartbeats before other tasks may run: at 20 µs each, 1.3 ms.
 const TELEMETRY_BATCH: usize = 64;
 
+/// Interval at which the control plane looks whether there is anything to sum up in the log. Each
+/// kind of line has a limit of its own beside this.
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Interval at which a drain counts the open connections.
 const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -55,10 +59,12 @@ pub(super) async fn run(
     let mut signals = Signals::install().map_err(ServeError::Thread)?;
     let mut forwarders = JoinSet::new();
     for (shard, reports) in reports.into_iter().enumerate() {
-        let Reports { facts, telemetry } = reports;
+        let Reports { facts, strangers, telemetry } = reports;
         forwarders.spawn(forward_facts(gateway.clone(), shard, facts, clock));
+        tokio::spawn(forward_strangers(gateway.clone(), strangers));
         tokio::spawn(forward_telemetry(gateway.clone(), telemetry));
     }
+    tokio::spawn(sum_up(gateway.clone(), clock));
     let correlating = gateway.clone();
     tokio::spawn(async move { correlating.correlate().await });
     let admin = TcpListener::from_std(admin).map_err(ServeError::Thread)?;
@@ -137,7 +143,27 @@ async fn forward_facts(
         () = forward => {}
         () = gateway.watch(shard, clock) => {}
     }
-    gateway.look(shard, clock.wall_ms());
+    gateway.look(shard, clock);
+}
+
+/// Forwards the connections of one shard that were never a session, and gives way after each short
+/// batch: a flood of strangers holds up no fact.
+async fn forward_strangers(gateway: Arc<Gateway>, mut strangers: Receiver<Fact>) {
+    let mut batch = Vec::new();
+    while strangers.recv_many(&mut batch, TELEMETRY_BATCH).await > 0 {
+        batch.drain(..).for_each(|fact| gateway.note_stranger(fact));
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Logs from time to time what is not logged one by one. Never ends.
+async fn sum_up(gateway: Arc<Gateway>, clock: Clock) {
+    let mut ticks = interval(SUMMARY_INTERVAL);
+    loop {
+        ticks.tick().await;
+        gateway.tell_strangers(clock.monotonic());
+        gateway.logs().tell_dropped(clock.monotonic());
+    }
 }
 
 /// Forwards the telemetry of one shard until the shard has ended. A task of its own, which gives
@@ -277,8 +303,13 @@ mod tests {
             max_links: 1,
             links_by_descriptors: false,
         };
-        let metrics =
-            Metrics::new(Vec::new(), Vec::new(), &Distributions::default(), Clock::start());
+        let metrics = Metrics::new(
+            Vec::new(),
+            Vec::new(),
+            &Distributions::default(),
+            Clock::start(),
+            logs.clone(),
+        );
         Gateway::new(shards, stats, Vec::new(), Events::new(KEPT, 1, names), metrics, logs)
     }
 
@@ -308,7 +339,7 @@ mod tests {
         let _guard = tracing::subscriber::set_default(log);
         let logs = Logs::detached(&Log { heartbeats: true, ..Log::default() });
         let gateway = Arc::new(gateway_of(Vec::new(), Vec::new(), logs));
-        let (senders, Reports { facts, telemetry }) = channels(16);
+        let (senders, Reports { facts, telemetry, .. }) = channels(16);
         let heard = gateway.clone();
         let shard = std::thread::spawn(move || {
             let mut most = 0;

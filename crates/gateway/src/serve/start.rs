@@ -169,7 +169,7 @@ pub(super) fn start(
     };
     let kept = usize::try_from(config.limits.events).unwrap_or(usize::MAX);
     let events = Events::new(kept, clock.wall_ms(), names);
-    let metrics = Metrics::new(stats.clone(), beacons, &distributions, clock);
+    let metrics = Metrics::new(stats.clone(), beacons, &distributions, clock, logs.clone());
     let gateway = Arc::new(Gateway::new(requests, stats.clone(), states, events, metrics, logs));
     Ok(Running { gateway, admin, clock, stats, reports, threads })
 }

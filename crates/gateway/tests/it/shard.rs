@@ -35,10 +35,14 @@ use crate::{assert_answered_together, wait_for_end};
 /// Longest wait for anything expected, so that no test hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Time between two looks for an event.
+const POLL: Duration = Duration::from_millis(1);
+
 pub(crate) struct Running {
     pub(crate) shard: Shard,
     addresses: Vec<SocketAddr>,
     reports: Receiver<Fact>,
+    strangers: Receiver<Fact>,
     pub(crate) stats: Arc<ShardStats>,
 }
 
@@ -53,7 +57,7 @@ pub(crate) fn start(policy: Policy, adjust: impl FnOnce(&mut ShardSetup)) -> Run
         let settings = Settings::new(codec, Side::Accepting, policy);
         listeners.push(ShardListener { socket, is_shared: false, settings });
     }
-    let (sender, Reports { facts: reports, .. }) = channels(1_000);
+    let (sender, Reports { facts: reports, strangers, .. }) = channels(1_000);
     let stats = Arc::new(ShardStats::default());
     let mut setup = ShardSetup {
         index: 3,
@@ -72,7 +76,7 @@ pub(crate) fn start(policy: Policy, adjust: impl FnOnce(&mut ShardSetup)) -> Run
         distributions: Distributions::default(),
     };
     adjust(&mut setup);
-    Running { shard: spawn(setup).unwrap(), addresses, reports, stats }
+    Running { shard: spawn(setup).unwrap(), addresses, reports, strangers, stats }
 }
 
 impl Running {
@@ -105,13 +109,19 @@ impl Running {
         native
     }
 
-    /// Waits for the next event for which `wanted` returns true.
+    /// Waits for the next event, of a session or of a stranger, for which `wanted` returns true.
     fn event(&mut self, wanted: impl Fn(&Event) -> bool) -> (u64, Event) {
+        let begun = Clock::start();
         loop {
-            let Fact { subject, event, .. } = self.reports.blocking_recv().expect("the shard runs");
-            if wanted(&event) {
-                return (subject.session, event);
+            let fact = self.reports.try_recv().or_else(|_| self.strangers.try_recv());
+            match fact {
+                Ok(Fact { subject, event, .. }) if wanted(&event) => {
+                    return (subject.session, event);
+                }
+                Ok(_) => {}
+                Err(_) => std::thread::park_timeout(POLL),
             }
+            assert!(begun.monotonic() < Span::from(PATIENCE), "no such event");
         }
     }
 

@@ -1,20 +1,20 @@
-//! The JSON and the log line of every kind of event, which users rely on, compared with a file.
+//! The JSON and the log lines of every kind of event, which users rely on, compared with a file.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use systole_core::cause::{Cause, Confidence, Direction, Scope, Verdict};
 use systole_core::diagnosis::{Ground, Grounds};
 use systole_core::ledger::Note;
 use systole_core::{Policy, Span, Time, session};
-use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
 
 use super::{events, fact};
 use crate::config::Log;
 use crate::events::{Body, Event, Loss, OutageInfo, Revision};
-use crate::logs::Logs;
+use crate::logs::tests::Kept;
+use crate::logs::{Lines, Logs};
 use crate::report::{Fact, Parting, PauseReason};
 
 /// The number of kinds of event; a new kind adds an example below.
@@ -31,7 +31,7 @@ fn every_event_has_the_json_and_the_log_line_of_the_golden_file() {
     for event in &examples {
         written += &serde_json::to_string(event).unwrap();
         written += "\n";
-        written += &log_line(event);
+        written += &log_lines(event);
     }
     assert!(written == golden, "the events are now:\n{written}");
 }
@@ -120,28 +120,22 @@ fn session_events() -> Vec<session::Event> {
     ]
 }
 
-/// Returns the line that `event` leaves in the log, as JSON without the time.
-fn log_line(event: &Event) -> String {
-    let sink = Sink::default();
-    let writer = sink.clone();
-    let lines = fmt().without_time().with_target(false).json().flatten_event(true);
-    let subscriber = lines.with_writer(move || writer.clone()).finish();
-    let logs = Logs::detached(&Log::default());
-    tracing::subscriber::with_default(subscriber, || logs.event(event));
-    let bytes = sink.0.lock().unwrap().clone();
-    String::from_utf8(bytes).unwrap()
+/// Returns the lines that `event` leaves in the log, as JSON and for people, without the time.
+fn log_lines(event: &Event) -> String {
+    let json = log_line(event, Lines::Json);
+    let (time, rest) = json.split_once(",\"").unwrap();
+    assert!(time.starts_with("{\"timestamp\":"), "{json}");
+    let human = log_line(event, Lines::Human { colours: false });
+    let (time, pairs) = human.split_once(' ').unwrap();
+    assert!(time.starts_with("time="), "{human}");
+    format!("{{\"{rest}{pairs}")
 }
 
-/// Keeps what is written.
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// Returns the line that `event` leaves in the log.
+fn log_line(event: &Event, lines: Lines) -> String {
+    let kept = Kept::default();
+    let subscriber = tracing_subscriber::registry().with(lines.layer(kept.clone()));
+    let logs = Logs::detached(&Log::default());
+    tracing::subscriber::with_default(subscriber, || logs.event(event));
+    kept.text()
 }
