@@ -225,7 +225,9 @@ fn level_filter(level: Level) -> LevelFilter {
 #[cfg(test)]
 pub(crate) mod tests {
     use std::io::Write;
+    use std::process::Command;
 
+    use serde_json::{Value, json};
     use tracing_subscriber::fmt::MakeWriter;
 
     use super::*;
@@ -256,5 +258,31 @@ pub(crate) mod tests {
         fn make_writer(&'a self) -> Kept {
             self.clone()
         }
+    }
+
+    /// Not a test: what the test below runs as a process, since a hook is of the whole process.
+    #[test]
+    #[ignore = "the child process of another test"]
+    fn panics_in_a_child() {
+        Logs::start(&Log { format: Format::Json, ..Log::default() }).unwrap();
+        let thread = thread::Builder::new().name("shard-7".to_owned());
+        let panics = || panic!("bad luck: {}", "\u{1b}[2J\n");
+        thread.spawn(panics).unwrap().join().unwrap_err();
+    }
+
+    #[test]
+    fn a_panic_is_a_line_of_the_log() {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--ignored", "--exact", "logs::tests::panics_in_a_child"]);
+        let output = child.env_remove("RUST_BACKTRACE").output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let [line] = &stderr.lines().collect::<Vec<_>>()[..] else { panic!("{stderr}") };
+        assert!(!line.contains('\u{1b}'), "{line}");
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(
+            (&line["level"], &line["message"], &line["thread"]),
+            (&json!("ERROR"), &json!("panic: bad luck: \u{1b}[2J\n"), &json!("shard-7"))
+        );
+        assert!(line["place"].as_str().unwrap().contains("logs.rs:"), "{line}");
     }
 }

@@ -6,8 +6,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
+use systole_core::Span;
+use systole_net::Clock;
+
 /// Time limit for every expected event: far beyond what a busy machine needs.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// Time between two looks whether a program has ended.
+const POLL: Duration = Duration::from_millis(5);
 
 /// A running program; killed when dropped.
 pub(crate) struct Program {
@@ -109,7 +115,14 @@ impl Program {
         while let Ok(line) = self.stdout.recv_timeout(SOON) {
             self.seen.push(line);
         }
-        self.child.wait().expect("it was started").code().unwrap_or(-1)
+        let clock = Clock::start();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it was started") {
+                return status.code().unwrap_or(-1);
+            }
+            assert!(clock.monotonic() < Span::from(SOON), "the program does not end");
+            thread::park_timeout(POLL);
+        }
     }
 }
 

@@ -155,13 +155,16 @@ fn assert_harmless(text: &str) {
 #[test]
 fn an_identity_controls_neither_logs_nor_tools_nor_answers() {
     for identity in ["x\nlevel=INFO msg=join", "\u{1b}[2J", "\u{7f}", "\u{9b}31m"] {
-        let mut gateway = Gateway::start("strangers-illegal", &unhurried());
+        let config = format!("{}[log]\nlevel = \"debug\"\n", unhurried());
+        let mut gateway = Gateway::start("strangers-illegal", &config);
         assert!(hello(&gateway, identity).is_none(), "{identity:?}");
         let why = wait("the verdict", || {
             let page = gateway.get("/api/v1/verdicts?established=false&cause=protocol");
             page["verdicts"].as_array().unwrap().first().cloned()
         });
         assert_eq!(why["detail"], "illegal bytes: control character in a text");
+        let line = gateway.log("never a session");
+        assert_eq!((&line["level"], &line["cause"]), (&json!("DEBUG"), &json!("protocol")));
         gateway.end();
     }
     // Legal, but made to be shown in another order.

@@ -14,8 +14,8 @@ use std::time::Duration;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Maximum number of lines in the queue: as many as the sessions of a machine whose end a drain
-/// logs within a second, and at most about 8 MiB.
+/// Maximum number of lines in the queue: a drain logs the ends of that many sessions at once. A
+/// line has about 400 bytes, so that a full queue takes 8 MiB.
 pub(super) const QUEUED_LINES: usize = 16_384;
 
 /// The queue of a log; clones are the same queue.
