@@ -25,6 +25,14 @@ pub fn bind_datagrams(addr: SocketAddr, shards: usize) -> io::Result<Vec<UdpSock
     bind_each(addr, shards, bind, UdpSocket::local_addr)
 }
 
+/// Finds out whether [`bind_datagrams`] could bind `addr` now, and leaves it free.
+///
+/// # Errors
+/// The error that [`bind_datagrams`] would return.
+pub fn probe(addr: SocketAddr) -> io::Result<()> {
+    bind(addr, false).map(drop)
+}
+
 /// Requests a receive buffer of `bytes`, beyond the system's limit if this process is privileged,
 /// and returns the size granted.
 ///
@@ -73,7 +81,9 @@ mod tests {
             let error = bind_datagrams(addr, shards).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         }
+        assert_eq!(probe(addr).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(sockets);
+        probe(addr).unwrap();
         assert_eq!(bind_datagrams(addr, 2).unwrap().len(), 2);
         for shards in [0, MAX_SHARDS + 1] {
             let error = bind_datagrams(any, shards).unwrap_err();

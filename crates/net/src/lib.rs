@@ -1,9 +1,10 @@
-//! Operating-system services for Systole: the one clock, listening sockets, the options of a
-//! connection, its reads and writes, the kernel's evidence about it, the identity of machine and
-//! process, and the descriptor limit.
+//! Operating-system services for Systole: the one clock, addresses as people write them, listening
+//! sockets, the options of a connection, its reads and writes, the kernel's evidence about it, the
+//! identity of machine and process, and the descriptor limit.
 //!
 //! This crate decides nothing; decisions live in `systole-core`.
 
+pub mod address;
 pub mod clock;
 pub mod datagrams;
 pub mod examine;

@@ -26,6 +26,22 @@ pub const MAX_SHARDS: usize = 256;
 /// Errors of the system, mostly `AddrInUse` and `PermissionDenied`; nothing stays open.
 /// `Unsupported` for `shared` on systems that cannot share a port.
 pub fn bind(addr: SocketAddr, backlog: i32, shared: bool) -> io::Result<TcpListener> {
+    let socket = open(addr, shared)?;
+    socket.listen(backlog)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Finds out whether [`bind`] could open `addr` now, without listening: nobody can connect.
+///
+/// # Errors
+/// The error that [`bind`] would return.
+pub fn probe(addr: SocketAddr) -> io::Result<()> {
+    open(addr, false).map(drop)
+}
+
+/// Opens and binds a socket that does not listen yet.
+fn open(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     // On Windows this option would let two programs take the same port.
     #[cfg(unix)]
@@ -41,9 +57,7 @@ pub fn bind(addr: SocketAddr, backlog: i32, shared: bool) -> io::Result<TcpListe
     // readiness) a short read does not mean that the socket is empty.
     socket.set_out_of_band_inline(true)?;
     socket.bind(&addr.into())?;
-    socket.listen(backlog)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Opens `shards` sockets that listen on the same address, with [`BACKLOG`] each.
@@ -209,6 +223,18 @@ mod tests {
             drop(listeners);
             assert_eq!(bind_shards(addr, second).unwrap().len(), second);
         }
+    }
+
+    #[test]
+    fn a_probe_finds_what_cannot_be_bound() {
+        let taken = bind(ANY_PORT, BACKLOG, false).unwrap();
+        let address = taken.local_addr().unwrap();
+        assert_eq!(probe(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(taken);
+        probe(address).unwrap();
+        // Of the block for documentation (RFC 5737), which no machine has.
+        let foreign = SocketAddr::from(([192, 0, 2, 1], 0));
+        assert_eq!(probe(foreign).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
     }
 
     #[test]
