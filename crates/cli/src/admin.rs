@@ -1,11 +1,10 @@
 //! Sends requests to the admin interface of a running gateway.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
-use systole_gateway::config::Token;
+use systole_gateway::config::{MAX_TOKEN_FILE, Token, read_text};
 use ureq::{Agent, Body, Error};
 
 /// Time limit of a request: a shard answers within 2 s or not at all; the rest is for the network.
@@ -69,7 +68,7 @@ impl AdminArgs {
     fn token(&self) -> Result<Option<String>, String> {
         let Some(path) = &self.token_file else { return Ok(None) };
         let shown = path.display();
-        let text = fs::read_to_string(path)
+        let text = read_text(path, MAX_TOKEN_FILE)
             .map_err(|error| format!("the token in {shown} cannot be read: {error}"))?;
         let token = text.lines().next().unwrap_or("").trim();
         Token::new(token).map_err(|expected| format!("the token in {shown} must be {expected}"))?;

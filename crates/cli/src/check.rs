@@ -4,8 +4,8 @@ use std::io;
 
 use systole_core::Policy;
 use systole_core::policy::Detection;
-use systole_gateway::Config;
 use systole_gateway::config::{BEACON, BeaconListener, Listener, codec_name, role_name, show_span};
+use systole_gateway::{Config, unbindable};
 
 use crate::cli::CheckArgs;
 use crate::exit::Exit;
@@ -18,6 +18,10 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> io::Result<Exit> {
             output.line("")?;
             for line in describe(&loaded.config) {
                 output.line(&line)?;
+            }
+            output.flush()?;
+            for error in unbindable(&loaded.config) {
+                output.note(&format!("warning: on this machine {error}"));
             }
             Ok(Exit::Success)
         }

@@ -121,7 +121,8 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
 
-    /// When ready, write the process id and all addresses to FILE, as JSON [default: no file]
+    /// When ready, write the process id and all addresses to FILE, as JSON; removed at the end
+    /// [default: no file]
     #[arg(long, value_name = "FILE", env = "SYSTOLE_READY_FILE")]
     pub(crate) ready_file: Option<PathBuf>,
 }

@@ -9,7 +9,8 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use systole_gateway::Config;
 use systole_gateway::config::{
-    ConfigError, FORMATS, Format, LEVELS, Level, ListenAt, Overrides, Shards, Token,
+    ConfigError, ConfigFile, FORMATS, Format, LEVELS, Level, ListenAt, Overrides, Shards, Token,
+    listen_address,
 };
 
 /// The configuration file that is read without `--config`, if it exists.
@@ -31,7 +32,7 @@ pub(crate) struct ConfigArgs {
     listen: Vec<ListenAt>,
 
     /// Address of the admin interface [default: 127.0.0.1:7480]
-    #[arg(long, value_name = "ADDRESS", env = "SYSTOLE_ADMIN")]
+    #[arg(long, value_name = "ADDRESS", env = "SYSTOLE_ADMIN", value_parser = address)]
     admin: Option<SocketAddr>,
 
     /// File whose first line is the admin token (or set SYSTOLE_ADMIN_TOKEN to the token itself)
@@ -64,7 +65,7 @@ pub(crate) struct ConfigArgs {
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) config: Config,
-    pub(crate) file: Option<PathBuf>,
+    pub(crate) file: Option<ConfigFile>,
     pub(crate) overrides: Overrides,
 }
 
@@ -76,10 +77,12 @@ impl ConfigArgs {
         let overrides = self.overrides()?;
         let file = self.file();
         let loaded = match &file {
-            Some(file) => Config::load_file(file, &overrides),
-            None => Config::load("", "", &overrides),
+            Some(path) => {
+                ConfigFile::load(path, &overrides).map(|(config, file)| (config, Some(file)))
+            }
+            None => Config::load("", "", &overrides).map(|config| (config, None)),
         };
-        let config = loaded.map_err(|error| explain(file.as_deref(), &error))?;
+        let (config, file) = loaded.map_err(|error| explain(file.as_deref(), &error))?;
         Ok(Loaded { config, file, overrides })
     }
 
@@ -116,22 +119,23 @@ impl ConfigArgs {
 impl Loaded {
     /// Name of the configuration in output: the file, or `defaults`.
     pub(crate) fn name(&self) -> String {
-        name(self.file.as_deref())
+        let file = self.file.as_ref();
+        file.map_or_else(|| "defaults".to_owned(), |file| file.path().display().to_string())
     }
 }
 
-fn name(file: Option<&Path>) -> String {
-    file.map_or_else(|| "defaults".to_owned(), |file| file.display().to_string())
-}
-
 fn explain(file: Option<&Path>, error: &ConfigError) -> String {
-    let count = match error.problems().len() {
+    let count = match error.count() {
         1 => "1 problem".to_owned(),
         count => format!("{count} problems"),
     };
     // Without a file, only an override can be wrong.
     let place = file.map_or("command line and environment".into(), Path::to_string_lossy);
     format!("{place}: {count}\n\n{error}")
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    listen_address(text).map_err(|right| format!("must be {right}"))
 }
 
 fn level_parser() -> impl TypedValueParser<Value = Level> {

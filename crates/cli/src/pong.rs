@@ -5,11 +5,13 @@ mod answers;
 mod connection;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use systole_core::Span;
 use systole_core::wire::Codec;
+use systole_gateway::config::listen_address;
+use systole_net::address::{self, AddressError};
 use systole_net::transport::Plain;
 use systole_net::{Clock, listener};
 use tokio::net::TcpListener;
@@ -49,8 +51,8 @@ pub(crate) struct Args {
     port: u16,
 
     /// The address to listen on
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    bind: IpAddr,
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = bind_address)]
+    bind: SocketAddr,
 
     /// Delay of each answer
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = seconds::parse)]
@@ -65,6 +67,15 @@ pub(crate) struct Args {
     verbose: bool,
 }
 
+/// Parses an address without a port; port 0 stands in its place.
+fn bind_address(text: &str) -> Result<SocketAddr, String> {
+    let address = if text.contains(':') { format!("[{text}]:0") } else { format!("{text}:0") };
+    if let Err(AddressError::Malformed) = address::parse(&address) {
+        return Err("must be an IP address, as in 127.0.0.1, ::1 or fe80::1%eth0".to_owned());
+    }
+    listen_address(&address).map_err(|right| format!("must be {right}"))
+}
+
 pub(crate) fn run(args: &Args, output: &mut Output) -> io::Result<Exit> {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -74,10 +85,12 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> io::Result<Exit> {
         }
     };
     runtime.block_on(async {
-        match listen(SocketAddr::new(args.bind, args.port)) {
+        let mut address = args.bind;
+        address.set_port(args.port);
+        match listen(address) {
             Ok(listener) => pong(args, &listener, output).await,
             Err(error) => {
-                output.error(&format!("cannot listen on {}:{}: {error}", args.bind, args.port));
+                output.error(&format!("cannot listen on {address}: {error}"));
                 Ok(Exit::Failure)
             }
         }

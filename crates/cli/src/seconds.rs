@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use systole_gateway::config::{SpanError, parse_span, show_span};
+
 /// The longest time of a connection: a year, far below what a policy and a clock can hold.
-const LONGEST: Duration = Duration::from_secs(31_557_600);
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// Parses a time of a connection: `500ms` and `1m 30s` have units; `10` and `0.5` are seconds.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
@@ -19,16 +21,17 @@ pub(crate) fn parse_within(text: &str, longest: Duration) -> Result<Duration, St
         Ok(seconds) => {
             Some(Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?)
         }
-        Err(_) => match humantime::parse_duration(text) {
-            Ok(time) => Some(time),
-            Err(humantime::DurationError::NumberOverflow) => None,
-            Err(_) => {
+        Err(_) => match parse_span(text) {
+            Ok(time) => Some(Duration::from(time)),
+            Err(SpanError::TooLong) => None,
+            Err(SpanError::Malformed) => {
                 let expected = "a time such as 500ms, 10s or \"1m 30s\", or seconds such as 0.5";
                 return Err(format!("expected {expected}"));
             }
+            Err(error @ (SpanError::Unit(_) | SpanError::Order)) => return Err(error.to_string()),
         },
     };
-    let limit = || format!("too long: at most {}", humantime::format_duration(longest));
+    let limit = || format!("too long: at most {}", show_span(longest.into()));
     parsed.filter(|time| *time <= longest).ok_or_else(limit)
 }
 
@@ -43,7 +46,8 @@ mod tests {
         assert_eq!(millis("0.5"), Some(500));
         assert_eq!(millis("500ms"), Some(500));
         assert_eq!(millis("1m 30s"), Some(90_000));
-        for wrong in ["", "-1", "ten", "10 parsecs", "-inf", "NaN"] {
+        assert!(parse("5M").unwrap_err().contains("minutes are `m`"));
+        for wrong in ["", "-1", "ten", "10 parsecs", "5M", "1y", "30s 1m", "-inf", "NaN"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }
@@ -53,10 +57,10 @@ mod tests {
         let day = Duration::from_secs(86_400);
         assert_eq!(parse_within("86400", day), Ok(day));
         assert_eq!(parse_within("24h", day), Ok(day));
-        for long in ["86400.5", "1day 1ns", "99999999999999999999", "1e300", "inf", "9999999999y"] {
-            assert_eq!(parse_within(long, day), Err("too long: at most 1day".to_owned()), "{long}");
+        for long in ["86400.5", "1d 1ms", "99999999999999999999", "1e300", "inf", "9999999999d"] {
+            assert_eq!(parse_within(long, day), Err("too long: at most 1d".to_owned()), "{long}");
         }
         // A number that even the parser of units cannot hold.
-        assert_eq!(parse("500000000000y"), Err("too long: at most 1year".to_owned()));
+        assert_eq!(parse("99999999999999999999d"), Err("too long: at most 365d".to_owned()));
     }
 }

@@ -4,21 +4,26 @@
 //! from [`Config::default`]. `systole.toml` at the root of the repository shows every setting, and
 //! `docs/configuration.md` lists them.
 
+mod address;
 mod admin;
 mod beacon;
+mod excerpt;
+mod file;
 mod listener;
+mod outline;
 mod overrides;
 mod policy;
 mod problem;
 mod section;
 mod settings;
+mod source;
+mod span;
 #[cfg(test)]
 mod tests;
 mod token;
 mod value;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
@@ -28,16 +33,21 @@ use systole_core::link::Hung;
 use systole_core::{Policy, Span};
 use toml::de::DeTable;
 
-pub use admin::Admin;
+pub use address::listen_address;
+pub use admin::{Admin, MAX_TOKEN_FILE};
 pub use beacon::{BEACON, BeaconListener};
+pub use file::read_text;
 pub use listener::{Listener, codec_name, role_name};
 pub use overrides::{ListenAt, Overrides};
 pub use problem::{ConfigError, Problem, SourceSpan};
 pub use settings::{Drain, FORMATS, Format, LEVELS, Level, Limits, Log, Logic, Shards};
+pub use source::ConfigFile;
+pub use span::{SpanError, parse_span, show_span};
 pub use token::Token;
-pub use value::show_span;
 
+use address::overlap;
 use listener::MAX_LISTENERS;
+use outline::Outline;
 use problem::Problems;
 use section::{Given, Reading, Section};
 
@@ -109,29 +119,17 @@ impl Config {
     /// # Errors
     /// All problems of the configuration, each with its place and a correction.
     pub fn load(text: &str, path: &str, overrides: &Overrides) -> Result<Config, ConfigError> {
-        read(text, path, overrides).map(|(config, _)| config)
-    }
-
-    /// Reads the configuration file at `path` and applies `overrides`.
-    ///
-    /// # Errors
-    /// The errors of [`Config::load`], or the file cannot be read.
-    pub fn load_file(path: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
-        let shown = path.display().to_string();
-        let text = fs::read_to_string(path).map_err(|error| {
-            let help = "name another file with --config, or leave it out to run with the defaults";
-            ConfigError::single(format!("{shown} cannot be read: {error}"), Some(help.to_owned()))
-        })?;
-        Config::load(&text, &shown, overrides)
+        read(text, path, overrides).map(|(config, ..)| config)
     }
 }
 
-/// Reads the configuration, and returns it with every key of the schema.
+/// Reads the configuration. Returns it with the settings that the file gives, and every key of the
+/// schema.
 fn read(
     text: &str,
     path: &str,
     overrides: &Overrides,
-) -> Result<(Config, BTreeSet<String>), ConfigError> {
+) -> Result<(Config, Outline, BTreeSet<String>), ConfigError> {
     if text.len() > MAX_FILE {
         let help = "is this the right file?".to_owned();
         return Err(ConfigError::single(format!("{path} is longer than 1 MiB"), Some(help)));
@@ -151,7 +149,7 @@ fn read(
     let root = Section::root(document.get_ref());
     let config = read_root(&mut reading, root, directory, overrides);
     reading.problems.into_result()?;
-    Ok((config, reading.known))
+    Ok((config, Outline::of(document.get_ref()), reading.known))
 }
 
 fn read_root(
@@ -173,7 +171,7 @@ fn read_root(
     let policy = policy::read(reading, table, base);
     let (listeners, beacons) = read_listeners(reading, &mut root, policy, directory, overrides);
     let table = root.section(reading, "admin");
-    let admin = admin::read(reading, table, directory, overrides);
+    let admin = admin::read(reading, table, &listeners, directory, overrides);
     let table = root.section(reading, "limits");
     let limits_place = table.span();
     let limits = settings::read_limits(reading, table);
@@ -283,20 +281,12 @@ fn refuse_duplicates(
             reading.problems.add(place.clone(), what, Some(help.to_owned()));
         }
         let mut same = earlier.iter().filter(|(.., other)| other == datagrams);
-        if let Some((name, other, _)) =
-            same.find(|(_, other, _)| addresses_overlap(*other, *address))
-        {
+        if let Some((name, other, _)) = same.find(|(_, other, _)| overlap(*other, *address)) {
             let what = format!("a second listener at {address}");
             let help = format!("\"{name}\" listens at {other} already");
             reading.problems.add(place.clone(), what, Some(help));
         }
     }
-}
-
-/// Returns whether two sockets of one transport cannot listen at both addresses.
-fn addresses_overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    let same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
-    a.port() == b.port() && a.port() != 0 && a.is_ipv4() == b.is_ipv4() && same_ip
 }
 
 /// Refuses an outbox that cannot hold a second message while the first is being sent: a client that

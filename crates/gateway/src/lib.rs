@@ -4,7 +4,8 @@
 //! events, log) runs on Tokio. They communicate through bounded channels and a waker.
 //!
 //! - [`serve`] runs a gateway with a [`Config`] and [`ServeOptions`]; [`ServeError`] is its error.
-//!   [`inherited_sockets`] are those that the parent of the process passed to it.
+//!   [`inherited_sockets`] are those that the parent of the process passed to it; [`unbindable`]
+//!   finds the addresses at which it could not listen here.
 //! - [`config`] reads a configuration file and applies overrides.
 //! - [`ready`] is the file that publishes the addresses of a running gateway.
 //! - [`shard`] and [`beacon`] start single shards, for tests and benchmarks. [`logic`] answers the
@@ -37,4 +38,4 @@ pub mod verdicts;
 mod wake;
 
 pub use config::Config;
-pub use serve::{ServeError, ServeOptions, inherited_sockets, serve};
+pub use serve::{ServeError, ServeOptions, inherited_sockets, serve, unbindable};

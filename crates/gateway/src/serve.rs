@@ -4,10 +4,13 @@ mod control;
 mod error;
 mod inherited;
 mod options;
+mod probe;
 mod reload;
 mod signals;
 mod start;
+mod threads;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::runtime;
@@ -15,13 +18,18 @@ use tokio::runtime;
 pub use error::ServeError;
 pub use inherited::inherited_sockets;
 pub use options::ServeOptions;
+pub use probe::unbindable;
 
 use crate::config::Config;
 use crate::logs::Logs;
+use crate::ready::ReadyFile;
 
 /// Number of control-plane threads: one can forward reports while another answers HTTP. The cores
 /// are for the shards.
 const CONTROL_THREADS: usize = 2;
+
+/// Number of threads that write the log.
+const LOG_THREADS: usize = 1;
 
 /// Time limit for HTTP answers still in progress after the drain.
 const ANSWERS_TIMEOUT: Duration = Duration::from_millis(500);
@@ -33,6 +41,7 @@ const ANSWERS_TIMEOUT: Duration = Duration::from_millis(500);
 /// # Errors
 /// The gateway could not start, or ended other than by a complete drain; see [`ServeError`].
 pub fn serve(config: Config, options: ServeOptions) -> Result<(), ServeError> {
+    threads::ensure(CONTROL_THREADS + LOG_THREADS).map_err(ServeError::Thread)?;
     let logs = Logs::start(&config.log).map_err(ServeError::Thread)?;
     let result = run(config, options, logs.clone());
     logs.flush();
@@ -42,6 +51,8 @@ pub fn serve(config: Config, options: ServeOptions) -> Result<(), ServeError> {
 fn run(config: Config, mut options: ServeOptions, logs: Logs) -> Result<(), ServeError> {
     let inherited = std::mem::take(&mut options.inherited);
     let bound = start::bind(&config, inherited)?;
+    // After the addresses are bound: a gateway that is started twice leaves the first one's file.
+    let ready_file = options.ready_file.take().map(prepare).transpose()?;
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -50,7 +61,7 @@ fn run(config: Config, mut options: ServeOptions, logs: Logs) -> Result<(), Serv
         .map_err(ServeError::Thread)?;
     let result = runtime.block_on(async {
         let running = start::start(&config, bound, logs)?;
-        control::run(running, config, options).await
+        control::run(running, config, options, ready_file).await
     });
     match result {
         Ok(threads) => {
@@ -66,4 +77,8 @@ fn run(config: Config, mut options: ServeOptions, logs: Logs) -> Result<(), Serv
             Err(error)
         }
     }
+}
+
+fn prepare(path: PathBuf) -> Result<ReadyFile, ServeError> {
+    ReadyFile::prepare(&path).map_err(|error| ServeError::ReadyFile { path, error })
 }

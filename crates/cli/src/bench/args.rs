@@ -241,12 +241,26 @@ impl Mode {
     }
 }
 
+/// Refuses numbers of which at least one is needed.
+fn refuse_zeros(args: &Args) -> Result<(), BenchError> {
+    let numbers =
+        [("--workers", args.workers), ("--threads", args.threads), ("--rounds", args.rounds)];
+    match numbers.iter().find(|(_, number)| *number == Some(0)) {
+        Some((option, _)) => {
+            let why = format!("{option} must be at least 1; leave it out to have one chosen");
+            Err(BenchError::new(why))
+        }
+        None => Ok(()),
+    }
+}
+
 impl Plan {
     /// Fills in the defaults, for a run in which the gateway has this role.
     ///
     /// # Errors
     /// Values that no run can use: no links, or more than the descriptor limit allows.
     pub(crate) fn new(args: Args, role: Option<Role>) -> Result<Plan, BenchError> {
+        refuse_zeros(&args)?;
         let limit = systole_net::limits::raise_descriptor_limit()
             .map_err(|error| BenchError::io("cannot raise the descriptor limit", &error))?;
         let room = limit.soft.map_or(u64::MAX, |soft| soft.saturating_sub(SPARE_DESCRIPTORS));
@@ -328,6 +342,6 @@ mod tests {
         let bound = LONGEST + LONGEST * u32::from(u8::MAX);
         let needed = (bound + LONGEST + LONGEST) * 4;
         assert!(u64::try_from(needed.as_nanos()).is_ok());
-        assert_eq!(length("7days"), Ok(LONGEST));
+        assert_eq!(length("7d"), Ok(LONGEST));
     }
 }

@@ -7,6 +7,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde::Serialize;
+use systole_gateway::config::show_span;
 use systole_net::Clock;
 
 use super::BenchError;
@@ -75,7 +76,7 @@ pub(crate) fn run(plan: &Plan, length: Duration, progress: &Progress) -> Result<
         return Err(BenchError::new(format!(
             "this soak needs at least {} and {} links: four times bound, stop and tolerance, and \
              twice the links that fall silent",
-            humantime::format_duration(needed),
+            show_span(needed.into()),
             silenced * 2,
         )));
     }

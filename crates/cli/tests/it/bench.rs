@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::gateway::{Gateway, ONE_SECOND, wait};
 use crate::program::Program;
-use crate::{directory, systole};
+use crate::{directory, snapshot, systole};
 
 fn bench(name: &str, args: &[&str]) -> Value {
     let directory = directory(name);
@@ -145,6 +145,12 @@ fn impossible_values_are_wrong_usage() {
     let role_of_beacons = &["--role", "probe", "--codec", "beacon", "--links", "10"];
     let devices = &["--links", "18446744073709551615", "--codec", "beacon"];
     let links = [&["--links", "0"][..], &["--links", "4000000000"], devices];
+    let none = [&["--workers", "0"][..], &["--threads", "0"], &["--rounds", "0"]];
+    for args in none {
+        let shown = snapshot(systole(&directory, &["bench"]).args(args));
+        let hint = format!("{} must be at least 1; leave it out to have one chosen", args[0]);
+        assert!(shown.starts_with("exit 2\n") && shown.contains(&hint), "{shown}");
+    }
     for args in links.into_iter().chain([&["--burn"][..], role_of_beacons]) {
         let output =
             systole(&directory, &["bench"]).args(args).output().expect("the program was built");
@@ -163,14 +169,14 @@ fn absurd_lengths_are_wrong_usage() {
     let kinds = [&["--role", "probe"][..], &["--role", "watch"], &["--codec", "beacon"], &[]];
     for option in all {
         let name = option.last().expect("it has a name");
-        for length in ["8d", "500000000000y", "18446744073709551615s", "1e300"] {
+        for length in ["8d", "500000000000d", "18446744073709551615s", "1e300"] {
             let of_kind = kinds.iter().filter(|kind| kind.is_empty() || !name.starts_with("--s"));
             for kind in of_kind {
                 let args = [&["bench", "--links", "10"], *kind, option, &[length]].concat();
                 let output = systole(&directory, &args).output().expect("the program was built");
                 let stderr = String::from_utf8_lossy(&output.stderr);
                 assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
-                let limit = "too long: at most 7days";
+                let limit = "too long: at most 7d";
                 assert!(stderr.contains(name) && stderr.contains(limit), "{args:?}: {stderr}");
             }
         }

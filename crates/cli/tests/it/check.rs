@@ -138,7 +138,7 @@ fn serve_refuses_what_check_refuses() {
 --- stderr
 error: systole.toml: 1 problem
 
-systole.toml:2:9: `limit` must be a length of time in quotes with its unit, from "0s" to "1day"
+systole.toml:2:9: `limit` must be a length of time in quotes with its unit, from "0s" to "1d"
   |
 2 | limit = 30
   |         ^^

@@ -104,6 +104,11 @@ impl Gateway {
         Gateway { program, directory, ready }
     }
 
+    /// Returns the path of a file in the directory of the gateway.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
     /// Replaces the configuration file.
     pub(crate) fn rewrite(&self, config: &str) {
         fs::write(self.directory.join("systole.toml"), config).expect("it was writable before");

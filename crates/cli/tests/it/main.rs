@@ -8,10 +8,12 @@ mod listeners;
 mod outside;
 mod ping;
 mod program;
+mod reload;
 #[cfg(target_os = "linux")]
 mod revised;
 mod serve;
 mod serve_limits;
+mod starting;
 mod strangers;
 mod why;
 

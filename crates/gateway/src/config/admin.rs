@@ -1,13 +1,18 @@
 //! Reads `[admin]`: the address and the token of the admin interface.
 
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use super::address::overlap;
+use super::file::read_text;
+use super::listener::Listener;
 use super::overrides::Overrides;
 use super::section::{Reading, Section};
 use super::token::Token;
 use super::value;
+
+/// Maximum size of a token file in bytes, of which the first line, of 512 at most, counts.
+pub const MAX_TOKEN_FILE: u64 = 64 << 10;
 
 /// Configuration of the admin interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,10 +40,12 @@ impl Default for Admin {
     }
 }
 
-/// Reads `[admin]`; a relative `token_file` starts from `directory`.
+/// Reads `[admin]`, after `listeners`, whose addresses are taken. A relative `token_file` starts
+/// from `directory`.
 pub(super) fn read(
     reading: &mut Reading<'_>,
     mut section: Section<'_>,
+    listeners: &[Listener],
     directory: &Path,
     overrides: &Overrides,
 ) -> Admin {
@@ -72,7 +79,12 @@ pub(super) fn read(
         let what = format!("the admin interface at {address} can be reached from outside");
         let help =
             "name a file with a secret (`token_file`, --admin-token-file), or listen on loopback";
-        reading.problems.add(place, what, Some(help.to_owned()));
+        reading.problems.add(place.clone(), what, Some(help.to_owned()));
+    }
+    if let Some(other) = listeners.iter().find(|it| overlap(it.address(), address)) {
+        let what = format!("the admin interface and a listener cannot share {address}");
+        let help = format!("\"{}\" listens at {} already", other.name(), other.address());
+        reading.problems.add(place, what, Some(help));
     }
     Admin { address, token }
 }
@@ -89,7 +101,7 @@ fn ok_or_report(
 /// Reads the token in the first line of a file.
 fn read_token(path: &Path) -> Result<Token, String> {
     let shown = path.display();
-    let text = fs::read_to_string(path)
+    let text = read_text(path, MAX_TOKEN_FILE)
         .map_err(|error| format!("the token file {shown} cannot be read: {error}"))?;
     let first = text.lines().next().unwrap_or_default();
     Token::new(first.trim_end())

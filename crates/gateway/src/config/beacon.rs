@@ -1,6 +1,5 @@
 //! Reads the settings of a `[[listener]]` for beacons: address, device keys and limit.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
@@ -9,8 +8,9 @@ use std::sync::Arc;
 use systole_core::Policy;
 use systole_core::beacon::MAX_BEACONS;
 
+use super::file::read_text;
 use super::section::{Given, Reading};
-use crate::beacon::keys::Keys;
+use crate::beacon::keys::{Keys, MAX_DEVICES};
 
 /// The `codec` of a beacon listener in the configuration file.
 pub const BEACON: &str = "beacon";
@@ -18,8 +18,12 @@ pub const BEACON: &str = "beacon";
 /// Default maximum of devices online at one listener; they take 165 MB of memory.
 pub(super) const DEFAULT_MAX_BEACONS: u32 = 1 << 20;
 
-/// Maximum size of a keys file in bytes: one line for each device that is allowed.
-const MAX_KEYS_FILE: u64 = 4 << 30;
+/// Maximum size of a list of keys in bytes: for each device that is allowed, a line of 82 bytes and
+/// a short comment.
+const MAX_KEYS_FILE: u64 = 128 * MAX_DEVICES as u64;
+
+/// Maximum size of the file of a master secret in bytes, of which the first line of 65 counts.
+const MAX_SECRET_FILE: u64 = 64 << 10;
 
 /// A UDP listener that receives the beacons of devices.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,9 +99,10 @@ impl BeaconSettings {
         directory: &Path,
         place: Option<Range<usize>>,
     ) -> Option<Arc<Keys>> {
-        let (file, parse): (_, Parse) = match (&self.keys_file, &self.master_secret_file) {
-            (Some(file), None) => (file, Keys::parse_list),
-            (None, Some(file)) => (file, Keys::parse_master),
+        let given = (&self.keys_file, &self.master_secret_file);
+        let (file, limit, parse): (_, _, Parse) = match given {
+            (Some(file), None) => (file, MAX_KEYS_FILE, Keys::parse_list),
+            (None, Some(file)) => (file, MAX_SECRET_FILE, Keys::parse_master),
             (Some(file), Some(_)) => {
                 let what = "`keys_file` and `master_secret_file` exclude each other".to_owned();
                 reading.problems.add(Some(file.span.clone()), what, None);
@@ -112,18 +117,11 @@ impl BeaconSettings {
         };
         let path = directory.join(&file.value);
         let shown = path.display();
-        let keys = read(&path)
+        let keys = read_text(&path, limit)
             .map_err(|error| format!("the file {shown} cannot be read: {error}"))
             .and_then(|text| parse(&text).map_err(|what| format!("the file {shown}: {what}")));
         keys.map_err(|what| reading.problems.add(Some(file.span.clone()), what, None))
             .ok()
             .map(Arc::new)
     }
-}
-
-fn read(path: &Path) -> std::io::Result<String> {
-    if fs::metadata(path)?.len() > MAX_KEYS_FILE {
-        return Err(std::io::Error::other("it is longer than any file of keys"));
-    }
-    fs::read_to_string(path)
 }

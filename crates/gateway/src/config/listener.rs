@@ -12,6 +12,7 @@ use systole_core::{Policy, Span};
 use super::beacon::{self, BEACON, BeaconListener, BeaconSettings, DEFAULT_MAX_BEACONS};
 use super::policy;
 use super::section::{Given, Reading, Section};
+use super::span::show_span;
 use super::value;
 
 /// Maximum number of listeners of one gateway. Each takes a socket and a poll entry per shard; a
@@ -114,6 +115,11 @@ impl Listener {
             Listener::new("line", at(7420), Codec::Line, policy),
         ]
     }
+}
+
+/// Returns the name of a listener for which the file gives neither a name nor a codec.
+pub(super) fn default_name() -> &'static str {
+    codec_name(Codec::Native)
 }
 
 /// Returns the name of a codec in the file, on the command line, in metrics and logs.
@@ -234,7 +240,7 @@ fn requestable_bounds(
     let shortest = Given::or(shortest, DEFAULT_SHORTEST_BOUND);
     let longest = Given::or(longest, DEFAULT_LONGEST_BOUND);
     if shortest > longest {
-        let (shortest, longest) = (value::show_span(shortest), value::show_span(longest));
+        let (shortest, longest) = (show_span(shortest), show_span(longest));
         let what = "`shortest_bound` must not be above `longest_bound`".to_owned();
         let help = format!("they are {shortest} and {longest}");
         reading.problems.add(given, what, Some(help));

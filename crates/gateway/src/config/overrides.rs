@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use systole_core::wire::Codec;
 
+use super::address::listen_address;
 use super::listener::CODECS;
 use super::settings::{Format, Level, Shards};
 use super::token::Token;
@@ -56,8 +57,9 @@ impl FromStr for ListenAt {
             }
             None => (Codec::Native, text),
         };
-        let right = "must be ADDRESS or CODEC=ADDRESS, as in line=127.0.0.1:7420";
-        let address = address.parse().map_err(|_| right.to_owned())?;
+        let address = listen_address(address).map_err(|right| {
+            format!("must be ADDRESS or CODEC=ADDRESS, where ADDRESS is {right}")
+        })?;
         Ok(ListenAt { codec, address })
     }
 }

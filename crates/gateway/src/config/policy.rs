@@ -24,7 +24,7 @@ pub(super) fn read(reading: &mut Reading<'_>, mut section: Section<'_>, base: Po
         Some("off") => Ok(None),
         _ => value::span(Span::from_millis(1)..=MAX_BOUND)(value)
             .map(Some)
-            .map_err(|right| format!("\"off\", or {right}")),
+            .map_err(|refused| refused.or("\"off\"")),
     });
     let spread = section.take(reading, "spread", value::boolean);
     section.finish(reading);

@@ -3,13 +3,24 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::excerpt::{Excerpt, excerpt, printable};
+
+/// Maximum number of problems that are reported one by one. Nobody reads more at once, and finding
+/// the place of each takes time.
+const MAX_PROBLEMS: usize = 50;
+
+/// Longest word that is compared with known names: all of them are shorter.
+const MAX_WORD: usize = 40;
+
 /// The problems of a configuration that was refused, in the order of the file.
 ///
-/// The author of the file must correct them; nothing was changed or started. All problems are
-/// reported at once, so that one round of corrections is enough.
+/// The author of the file must correct them; nothing was changed or started. The first 50 problems
+/// are reported at once, so that one round of corrections is mostly enough.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfigError {
     problems: Vec<Problem>,
+    /// The number of further problems.
+    more: usize,
 }
 
 /// A problem of a configuration.
@@ -34,19 +45,24 @@ pub struct SourceSpan {
     pub column: usize,
     /// Number of characters at this place, at least 1.
     pub width: usize,
-    /// The text of that line; empty if it may hold a secret.
-    pub source: String,
+    /// The text around the place; `None` if that line may hold a secret.
+    excerpt: Option<Excerpt>,
 }
 
 impl ConfigError {
-    /// Returns all problems; at least one.
+    /// Returns the first problems; at least one.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
 
+    /// Returns the number of all problems.
+    pub fn count(&self) -> usize {
+        self.problems.len() + self.more
+    }
+
     /// Creates an error of one problem that is not in the file.
     pub(super) fn single(what: String, help: Option<String>) -> ConfigError {
-        ConfigError { problems: vec![Problem { what, help, place: None }] }
+        ConfigError { problems: vec![Problem { what, help, place: None }], more: 0 }
     }
 }
 
@@ -55,7 +71,15 @@ impl ConfigError {
 pub(super) struct Problems<'a> {
     path: &'a str,
     text: &'a str,
-    found: Vec<(usize, Problem)>,
+    found: Vec<Found>,
+}
+
+/// A problem whose line and column are not known yet.
+#[derive(Debug)]
+struct Found {
+    at: Option<Range<usize>>,
+    what: String,
+    help: Option<String>,
 }
 
 impl<'a> Problems<'a> {
@@ -65,10 +89,8 @@ impl<'a> Problems<'a> {
 
     /// Adds a problem at a range of bytes of the file, or at no place in it.
     pub(super) fn add(&mut self, at: Option<Range<usize>>, what: String, help: Option<String>) {
-        // Problems without a place come last.
-        let order = at.as_ref().map_or(usize::MAX, |at| at.start);
-        let place = at.map(|at| place(self.path, self.text, at));
-        self.found.push((order, Problem { what, help, place }));
+        let (what, help) = (printable(&what), help.as_deref().map(printable));
+        self.found.push(Found { at, what, help });
     }
 
     /// Returns the problems as an error, if there are any.
@@ -76,8 +98,13 @@ impl<'a> Problems<'a> {
         if self.found.is_empty() {
             return Ok(());
         }
-        self.found.sort_by_key(|(order, _)| *order);
-        Err(ConfigError { problems: self.found.into_iter().map(|(_, problem)| problem).collect() })
+        // Problems without a place come last.
+        self.found.sort_by_key(|found| found.at.as_ref().map_or(usize::MAX, |at| at.start));
+        let more = self.found.len().saturating_sub(MAX_PROBLEMS);
+        let problems = self.found.into_iter().take(MAX_PROBLEMS).map(|Found { at, what, help }| {
+            Problem { what, help, place: at.map(|at| place(self.path, self.text, at)) }
+        });
+        Err(ConfigError { problems: problems.collect(), more })
     }
 }
 
@@ -89,7 +116,10 @@ impl fmt::Display for ConfigError {
             }
             write!(f, "{problem}")?;
         }
-        Ok(())
+        match self.more {
+            0 => Ok(()),
+            more => writeln!(f, "\nand {more} more"),
+        }
     }
 }
 
@@ -105,12 +135,11 @@ impl fmt::Display for Problem {
             Some(place) => {
                 writeln!(f, "{}:{}:{}: {}", place.path, place.line, place.column, self.what)?;
                 let margin = place.line.to_string().len();
-                if !place.source.is_empty() {
-                    let carets = "^".repeat(place.width);
-                    let before = place.column - 1;
+                if let Some(Excerpt { text, marked }) = &place.excerpt {
+                    let (before, carets) = (" ".repeat(marked.start), "^".repeat(marked.len()));
                     writeln!(f, "{:margin$} |", "")?;
-                    writeln!(f, "{} | {}", place.line, place.source)?;
-                    writeln!(f, "{:margin$} | {:before$}{carets}", "", "")?;
+                    writeln!(f, "{} | {text}", place.line)?;
+                    writeln!(f, "{:margin$} | {before}{carets}", "")?;
                 }
                 margin
             }
@@ -124,28 +153,31 @@ impl fmt::Display for Problem {
 
 /// Translates a range of bytes into a line and a column.
 fn place(path: &str, text: &str, at: Range<usize>) -> SourceSpan {
-    let mut start = at.start.min(text.len());
-    while !text.is_char_boundary(start) {
-        start -= 1;
-    }
+    let start = boundary(text, at.start);
     let (before, after) = text.split_at(start);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let line_end = after.find('\n').map_or(text.len(), |newline| start + newline);
-    let source = text[line_start..line_end].trim_end_matches('\r');
-    let meant = &source.as_bytes()[(start - line_start).min(source.len())..];
-    let width = at.end.saturating_sub(start).min(meant.len());
-    let width = String::from_utf8_lossy(&meant[..width]).chars().count().max(1);
+    let line = text[line_start..line_end].trim_end_matches('\r');
+    let start = (start - line_start).min(line.len());
+    let end = boundary(line, at.end.saturating_sub(line_start)).max(start);
+    // A line without text has nothing to show.
+    let is_shown = !line.is_empty() && !may_hold_secret(&text[..line_end]);
     SourceSpan {
-        path: path.to_owned(),
+        path: printable(path),
         line: before.matches('\n').count() + 1,
-        column: text[line_start..start].chars().count() + 1,
-        width,
-        source: if may_hold_secret(&text[..line_end]) {
-            String::new()
-        } else {
-            source.replace('\t', " ")
-        },
+        column: line[..start].chars().count() + 1,
+        width: line[start..end].chars().count().max(1),
+        excerpt: is_shown.then(|| excerpt(line, start..end)),
     }
+}
+
+/// Returns `at`, or the end of the text, or the start of the character that `at` divides.
+fn boundary(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
 }
 
 /// Returns whether the last line of `text` may hold a secret, which must not reach a log.
@@ -153,7 +185,7 @@ fn place(path: &str, text: &str, at: Range<usize>) -> SourceSpan {
 /// A misspelt `token` counts, because errors show lines with misspelt keys. A `token` earlier in
 /// the same table counts too, because its value may continue over several lines.
 fn may_hold_secret(text: &str) -> bool {
-    let word_is_near = |word: &str| distance(word, "token") <= 2;
+    let word_is_near = |word: &str| word.len() <= MAX_WORD && distance(word, "token") <= 2;
     let names_it = |line: &str| line.split(|c: char| !c.is_alphabetic()).any(word_is_near);
     let is_comment = |line: &str| line.trim_start().starts_with('#');
     for (n, line) in text.lines().rev().enumerate() {
@@ -169,6 +201,9 @@ fn may_hold_secret(text: &str) -> bool {
 
 /// Returns the known name that is most similar to `name`, if one is similar enough.
 pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    if name.len() > MAX_WORD {
+        return None;
+    }
     // Three wrong letters turn a short word into another word.
     let tolerance = (name.chars().count() / 3).clamp(1, 3);
     known
@@ -224,12 +259,45 @@ mod tests {
         let at = text.find("# ").unwrap();
         let found = place("f", text, at..at + 4);
         assert_eq!((found.line, found.column, found.width), (2, 9, 3));
-        assert_eq!(found.source, "b = \"ä\" # ü");
+        assert_eq!(found.excerpt.unwrap().text, "b = \"ä\" # ü");
         for start in 0..text.len() + 3 {
             for end in start..text.len() + 5 {
                 assert!(place("f", text, start..end).width >= 1);
             }
         }
+    }
+
+    /// Shows a problem at some places of lines that are long, wide, or full of control characters.
+    #[test]
+    fn any_line_is_shown_in_bounds_and_without_control_characters() {
+        let parts = ["a", "\t", "日", "\u{1b}[1A", "\u{202e}", "\r", "\u{0}", "e\u{301}", "🫀"];
+        for (n, part) in parts.iter().enumerate() {
+            for length in [0, 99, 65_536] {
+                let other = parts[(n + 3) % parts.len()];
+                let text = format!("x\n{}{other}\nx", part.repeat(length));
+                for at in [1, text.len() - 3, text.len() + 9] {
+                    for width in [0, 7, 70_000] {
+                        let mut problems = Problems::new("f", &text);
+                        problems.add(Some(at..at + width), text.clone(), Some(text.clone()));
+                        let shown = problems.into_result().unwrap_err().to_string();
+                        assert!(shown.len() < 10_000, "{}", shown.len());
+                        assert!(shown.lines().count() <= 5, "{shown}");
+                        let harmless = |c: char| c == '\n' || !c.is_control() && c != '\u{202e}';
+                        assert!(shown.chars().all(harmless), "{shown:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn many_problems_are_counted_and_not_all_shown() {
+        let text = "a = 1\n".repeat(100_000);
+        let mut problems = Problems::new("f", &text);
+        (0..100_000).for_each(|n| problems.add(Some(6 * n..6 * n + 1), "bad".to_owned(), None));
+        let error = problems.into_result().unwrap_err();
+        assert_eq!((error.problems().len(), error.count()), (MAX_PROBLEMS, 100_000));
+        assert!(error.to_string().ends_with("\nand 99950 more\n"), "{error}");
     }
 
     #[test]

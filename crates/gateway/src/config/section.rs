@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{Problems, nearest};
+use super::value::Refused;
 
 /// The state shared by all sections while a file is read.
 #[derive(Debug)]
@@ -43,19 +44,20 @@ impl<'a> Section<'a> {
     /// Takes the value of `key`, if present and accepted by `convert`.
     ///
     /// The error of `convert` describes a legal value and follows the words "must be".
-    pub(super) fn take<T>(
+    pub(super) fn take<T, E: Into<Refused>>(
         &mut self,
         reading: &mut Reading<'_>,
         key: &'static str,
-        convert: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
+        convert: impl FnOnce(&DeValue<'_>) -> Result<T, E>,
     ) -> Option<Given<T>> {
         let found = self.find(reading, key)?;
         let span = found.span();
         match convert(found.get_ref()) {
             Ok(value) => Some(Given { value, span }),
-            Err(right) => {
+            Err(refused) => {
+                let Refused { right, hint } = refused.into();
                 let what = format!("`{key}` must be {right}");
-                reading.problems.add(Some(span), what, None);
+                reading.problems.add(Some(span), what, hint);
                 None
             }
         }

@@ -12,7 +12,7 @@ use systole_net::listener::MAX_SHARDS;
 use toml::de::DeValue;
 
 use super::section::{Given, Reading, Section};
-use super::value;
+use super::value::{self, Refused};
 
 /// The number of data-plane threads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -36,12 +36,12 @@ pub enum Logic {
 }
 
 /// Reads what happens to a hung peer at the bound: `"end"`, or how long it is kept.
-pub(super) fn hung(value: &DeValue<'_>) -> Result<Hung, String> {
+pub(super) fn hung(value: &DeValue<'_>) -> Result<Hung, Refused> {
     if value::text(value).as_deref() == Ok("end") {
         return Ok(Hung::End);
     }
     let kept = value::span(Span::from_secs(1)..=Span::from_secs(86_400))(value);
-    kept.map(Hung::Keep).map_err(|range| format!("\"end\", or {range}"))
+    kept.map(Hung::Keep).map_err(|refused| refused.or("\"end\""))
 }
 
 /// The limits of the gateway. Each trades memory against what is lost when it is reached.

@@ -1,5 +1,7 @@
 //! The control plane of a running gateway: reports, signals, and the drain.
 
+use std::future::pending;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,13 +16,14 @@ use tokio::time::{interval, timeout};
 
 use super::error::ServeError;
 use super::options::ServeOptions;
-use super::reload;
+use super::reload::Reloader;
 use super::signals::{Signal, Signals};
 use super::start::Running;
+use super::threads::run_aside;
 use crate::admin;
 use crate::config::Config;
 use crate::gateway::{Gateway, Lifecycle, ListenerState};
-use crate::ready::{Ready, ReadyListener};
+use crate::ready::{Ready, ReadyFile, ReadyListener};
 use crate::report::{Fact, Heartbeat, Reports};
 use crate::stats::ShardStats;
 
@@ -48,12 +51,16 @@ const READS_TIMEOUT: Duration = Duration::from_secs(30);
 /// long as events come, the stop goes on.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Time limit for writing the ready file, whose temporary one could be created just before.
+const READY_FILE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Runs the gateway until it is stopped; returns the shard threads, which have ended or are about
 /// to end. However it ends, all facts of the shards and the ends of event streams are delivered.
 pub(super) async fn run(
     running: Running,
     mut config: Config,
     options: ServeOptions,
+    ready_file: Option<ReadyFile>,
 ) -> Result<Vec<JoinHandle<()>>, ServeError> {
     let Running { gateway, admin, clock, stats, reports, threads } = running;
     let mut signals = Signals::install().map_err(ServeError::Thread)?;
@@ -76,10 +83,14 @@ pub(super) async fn run(
     let phase = gateway.phase();
     let admin = tokio::spawn(admin::serve(admin, router, connections, phase));
 
-    let announced = announce(&gateway, address, &options);
-    let served = match announced {
-        Ok(()) => serve(&gateway, &mut config, &options, &mut signals, &mut forwarders).await,
-        Err(error) => Err(error),
+    let mut reloader = Reloader::new(options.config_file, options.overrides);
+    let announced = announce(&gateway, address, ready_file).await;
+    // Held until the gateway has ended: its end removes the file.
+    let (served, _ready_file) = match announced {
+        Ok(file) => {
+            (serve(&gateway, &mut config, &mut reloader, &mut signals, &mut forwarders).await, file)
+        }
+        Err(error) => (Err(error), None),
     };
     let drained = match served {
         Ok(()) => tokio::select! {
@@ -100,25 +111,41 @@ pub(super) async fn run(
     Ok(threads)
 }
 
-/// Handles signals until a drain is requested.
+/// Handles signals until a drain is requested. That ends a reload too, which may wait for the file
+/// system.
 async fn serve(
     gateway: &Gateway,
     config: &mut Config,
-    options: &ServeOptions,
+    reloader: &mut Reloader,
     signals: &mut Signals,
     forwarders: &mut JoinSet<()>,
 ) -> Result<(), ServeError> {
     let mut phase = gateway.phase();
+    let mut reloads = false;
     loop {
-        tokio::select! {
-            signal = signals.next() => match signal {
-                Signal::Stop => return Ok(()),
-                Signal::Reload => reload::reload(gateway, config, options).await,
-            },
-            // The gateway holds the sender, so only a drain ends the wait.
-            _ = phase.wait_for(|phase| *phase != Lifecycle::Running) => return Ok(()),
-            _ = forwarders.join_next() => return Err(ServeError::ShardEnded),
-        }
+        let running = reloads;
+        let reload = async {
+            match running {
+                true => reloader.reload(gateway, config).await,
+                false => pending().await,
+            }
+        };
+        let mut reload = pin!(reload);
+        let mut again = false;
+        reloads = loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::Stop => return Ok(()),
+                    // The file may have changed since it was read.
+                    Signal::Reload if running => again = true,
+                    Signal::Reload => break true,
+                },
+                () = reload.as_mut() => break again,
+                // The gateway holds the sender, so only a drain ends the wait.
+                _ = phase.wait_for(|phase| *phase != Lifecycle::Running) => return Ok(()),
+                _ = forwarders.join_next() => return Err(ServeError::ShardEnded),
+            }
+        };
     }
 }
 
@@ -176,19 +203,19 @@ async fn forward_telemetry(gateway: Arc<Gateway>, mut telemetry: Receiver<Heartb
     }
 }
 
-/// Logs the addresses of the gateway and writes the ready file.
-fn announce(
+/// Logs the addresses of the gateway and writes the ready file, which is returned.
+async fn announce(
     gateway: &Gateway,
     admin: std::net::SocketAddr,
-    options: &ServeOptions,
-) -> Result<(), ServeError> {
+    ready_file: Option<ReadyFile>,
+) -> Result<Option<ReadyFile>, ServeError> {
     for listener in gateway.listeners() {
         let ListenerState { name, codec, address, .. } = listener;
         tracing::info!(%name, codec, %address, policy = %listener.policy(), "listening");
     }
     tracing::info!(address = %admin, "admin interface");
-    let Some(path) = &options.ready_file else {
-        return Ok(());
+    let Some(mut file) = ready_file else {
+        return Ok(None);
     };
     let listeners = gateway.listeners().iter().map(|listener| ReadyListener {
         name: listener.name.to_string(),
@@ -196,7 +223,18 @@ fn announce(
         address: listener.address,
     });
     let ready = Ready { pid: std::process::id(), admin, listeners: listeners.collect() };
-    ready.write(path).map_err(|error| ServeError::ReadyFile { path: path.clone(), error })
+    let path = file.path().to_owned();
+    let failed = |error| ServeError::ReadyFile { path, error };
+    // Aside, since a file system can block.
+    let written = run_aside("ready", move || file.write(&ready).map(|()| file));
+    match written {
+        Ok(written) => match timeout(READY_FILE_TIMEOUT, written).await {
+            Ok(Ok(Ok(file))) => Ok(Some(file)),
+            Ok(Ok(Err(error))) => Err(failed(error)),
+            Ok(Err(_)) | Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
+        },
+        Err(error) => Err(ServeError::Thread(error)),
+    }
 }
 
 /// Closes all links, and waits until they are closed, at most for the drain limit.

@@ -3,15 +3,16 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 
-use crate::config::Overrides;
+use crate::config::{ConfigFile, Overrides};
 
 /// Options of [`serve`](crate::serve) that are not part of the configuration.
 #[derive(Debug, Default)]
 pub struct ServeOptions {
-    /// The file to write once the gateway is ready; see [`crate::ready`].
+    /// The file to write once the gateway is ready, and to remove when it has ended; see
+    /// [`crate::ready`].
     pub ready_file: Option<PathBuf>,
     /// The configuration file, which a reload reads again.
-    pub config_file: Option<PathBuf>,
+    pub config_file: Option<ConfigFile>,
     /// Environment and command-line overrides; also applied on reload.
     pub overrides: Overrides,
     /// Non-blocking listening sockets that another process holds open, as

@@ -1,25 +1,97 @@
 //! Reloads the configuration and applies the settings that can change at run time.
 
-use super::options::ServeOptions;
-use crate::config::{Config, Log};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::threads::run_aside;
+use crate::config::{Config, ConfigError, ConfigFile, Log, Overrides, Problem};
 use crate::gateway::{Gateway, ShardUnavailable};
 
-/// Reloads the configuration file of `options` and updates `config` to what is then in force.
-///
-/// An error changes nothing. The log names the settings that need a restart.
-pub(super) async fn reload(gateway: &Gateway, config: &mut Config, options: &ServeOptions) {
-    let Some(path) = &options.config_file else {
-        tracing::warn!("there is no configuration file to read again");
-        return;
-    };
-    let new = match Config::load_file(path, &options.overrides) {
-        Ok(new) => new,
-        Err(error) => {
-            tracing::error!("{error}\nthe gateway goes on as before");
+/// Time limit for reading the configuration file and the files that it names. The longest list of
+/// keys takes some seconds; a network file system that is gone takes for ever.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Reads the configuration file again at each request.
+#[derive(Debug)]
+pub(super) struct Reloader {
+    file: Option<ConfigFile>,
+    overrides: Overrides,
+    /// Held while the file is read, so that a file system that is gone holds one thread at most.
+    reading: Arc<Semaphore>,
+}
+
+impl Reloader {
+    pub(super) fn new(file: Option<ConfigFile>, overrides: Overrides) -> Reloader {
+        Reloader { file, overrides, reading: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// Reloads the configuration file and updates `config` to what is then in force.
+    ///
+    /// An error changes nothing. The log names the settings that need a restart.
+    pub(super) async fn reload(&mut self, gateway: &Gateway, config: &mut Config) {
+        let Some(file) = &self.file else {
+            tracing::warn!("there is no configuration file to read again");
             return;
+        };
+        match self.read(file.clone()).await {
+            Ok(Ok((new, file))) => {
+                self.file = Some(file);
+                apply(gateway, config, &new).await;
+            }
+            Ok(Err(error)) => {
+                log_problems(&error);
+                tracing::error!("the configuration is not reloaded: the gateway goes on as before");
+            }
+            Err(why) => {
+                tracing::error!(
+                    "the configuration is not reloaded: {why}; the gateway goes on as before"
+                );
+            }
         }
-    };
-    let needs_restart = settings_needing_restart(config, &new);
+    }
+
+    /// Reads the file on a thread of its own, since a file system can block.
+    async fn read(
+        &self,
+        file: ConfigFile,
+    ) -> Result<Result<(Config, ConfigFile), ConfigError>, String> {
+        let Ok(permit) = self.reading.clone().try_acquire_owned() else {
+            return Err("an earlier read still waits for the file system".to_owned());
+        };
+        let overrides = self.overrides.clone();
+        let work = move || {
+            let read = file.reload(&overrides);
+            drop(permit);
+            read
+        };
+        let read = run_aside("reload", work)
+            .map_err(|error| format!("the system refuses a thread to read it: {error}"))?;
+        match timeout(READ_TIMEOUT, read).await {
+            Ok(Ok(read)) => Ok(read),
+            Ok(Err(_)) => Err("reading it ended unexpectedly".to_owned()),
+            Err(_) => Err(format!("it was not read within {} s", READ_TIMEOUT.as_secs())),
+        }
+    }
+}
+
+/// Logs each problem on a line of its own.
+fn log_problems(error: &ConfigError) {
+    for Problem { what, help, place } in error.problems() {
+        let place = place.as_ref().map(|it| format!("{}:{}:{}", it.path, it.line, it.column));
+        tracing::error!(place, help, "{what}");
+    }
+    let more = error.count() - error.problems().len();
+    if more > 0 {
+        tracing::error!(more, "there are more problems: systole check counts them");
+    }
+}
+
+/// Puts `new` in force, as far as that needs no restart.
+async fn apply(gateway: &Gateway, config: &mut Config, new: &Config) {
+    let needs_restart = settings_needing_restart(config, new);
     let mut is_complete = true;
     gateway.logs().set_level(new.log.level);
     if gateway.log_heartbeats(new.log.heartbeats).await.is_err() {

@@ -69,6 +69,14 @@ pub(super) struct Running {
     pub(super) threads: Vec<JoinHandle<()>>,
 }
 
+/// The admin interface in errors.
+pub(super) const ADMIN: &str = "the admin interface";
+
+/// Returns the words for a listener in errors.
+pub(super) fn listener_phrase(name: &str) -> String {
+    format!("listener \"{name}\"")
+}
+
 /// Binds all sockets, or none. An address of which a socket is inherited is not bound.
 pub(super) fn bind(
     config: &Config,
@@ -90,11 +98,11 @@ pub(super) fn bind(
         Some(socket) => Ok(socket),
         None => listener::bind(address, ADMIN_BACKLOG, false),
     };
-    let admin = admin.map_err(failed("the admin interface", address))?;
+    let admin = admin.map_err(failed(ADMIN, address))?;
     let mut listeners = Vec::new();
     for wanted in &config.listeners {
         let address = wanted.address();
-        let what = format!("listener \"{}\"", wanted.name());
+        let what = listener_phrase(wanted.name());
         let (sockets, is_shared) = match unclaimed.take(address) {
             Some(socket) => (inherited::share(socket, shards), true),
             None => (listener::bind_shards(address, shards), false),
@@ -106,7 +114,7 @@ pub(super) fn bind(
     let mut beacons = Vec::new();
     for wanted in &config.beacons {
         let address = wanted.address();
-        let what = format!("listener \"{}\"", wanted.name());
+        let what = listener_phrase(wanted.name());
         let sockets = datagrams::bind_datagrams(address, shards).map_err(failed(&what, address))?;
         beacons.push(sockets);
     }
