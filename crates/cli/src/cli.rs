@@ -31,6 +31,9 @@ Examples:
 SIGTERM drains: the gateway accepts no more clients, and sends CLOSE with a time to reconnect to
 those connected. A second SIGTERM ends the wait, with exit code 1.
 
+SIGHUP reads the configuration file again. A file with an error, or one that has lost settings as if
+half written, changes nothing; the log says why.
+
 Listening sockets that the parent passes (LISTEN_FDS, as systemd does) are used by the listeners
 with their addresses, so that a restart refuses no client.
 

@@ -1,5 +1,6 @@
 //! Runs a gateway until it is stopped: binds, starts the shards, handles signals, drains.
 
+mod announce;
 mod control;
 mod error;
 mod inherited;

@@ -56,9 +56,9 @@ pub(crate) fn run(args: &BareArgs) -> io::Result<()> {
     let prober = (args.probe_ms > 0).then(|| Prober::new(args));
     let start = |listener: TcpListener| {
         let prober = prober.clone();
-        std::thread::spawn(move || serve(&listener, rest, prober))
+        std::thread::Builder::new().spawn(move || serve(&listener, rest, prober))
     };
-    let threads: Vec<_> = listeners.into_iter().map(start).collect();
+    let threads: Vec<_> = listeners.into_iter().map(start).collect::<io::Result<_>>()?;
     writeln!(io::stdout(), "{address}")?;
     io::stdout().flush()?;
     for thread in threads {

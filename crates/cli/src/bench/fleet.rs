@@ -247,7 +247,7 @@ impl Worker {
         let input = child.stdin.take().expect("stdin is piped");
         let output = child.stdout.take().expect("stdout is piped");
         let sender = sender.clone();
-        thread::spawn(move || {
+        let read = move || {
             for line in BufReader::new(output).lines() {
                 let event = line.ok().and_then(|line| serde_json::from_str(&line).ok());
                 let over = event.is_none();
@@ -257,7 +257,10 @@ impl Worker {
             }
             // Reports the end of the worker. If this fails, the fleet has been dropped.
             let _ = sender.send((index, None));
-        });
+        };
+        thread::Builder::new()
+            .spawn(read)
+            .map_err(|error| BenchError::io("no thread to read a load worker", &error))?;
         Ok(Worker { child, input, links, loud: links })
     }
 

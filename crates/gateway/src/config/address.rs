@@ -1,6 +1,6 @@
 //! Addresses to listen at, in the configuration file and on the command line.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use systole_net::address::{self, AddressError};
 
@@ -19,6 +19,9 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
             format!("an address on an interface of this machine: {error}")
         }
     })?;
+    if address.ip().is_multicast() || address.ip() == Ipv4Addr::BROADCAST {
+        return Err("an address of one machine, not of a group".to_owned());
+    }
     let SocketAddr::V6(v6) = address else {
         return Ok(address);
     };
@@ -27,18 +30,13 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
         let plain = SocketAddr::from((v4, v6.port()));
         return Err(format!("an IPv4 address in its own form, \"{plain}\""));
     }
-    if is_link_local(v6.ip()) && v6.scope_id() == 0 {
+    if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 {
         let (ip, port) = (v6.ip(), v6.port());
         return Err(format!(
             "an address with its interface, as in \"[{ip}%eth0]:{port}\": each link has {ip}"
         ));
     }
     Ok(address)
-}
-
-/// Returns whether the address is valid on one link only, to one listener or to a group.
-fn is_link_local(ip: &Ipv6Addr) -> bool {
-    ip.is_unicast_link_local() || ip.segments()[0] & 0xff0f == 0xff02
 }
 
 /// Returns whether two sockets of one transport cannot listen at both addresses.
@@ -62,7 +60,9 @@ mod tests {
             ("localhost:1", "an IP address and a port, as in \"127.0.0.1:7400\""),
             ("[::ffff:127.0.0.1]:7400", "in its own form, \"127.0.0.1:7400\""),
             ("[fe80::1]:7400", "as in \"[fe80::1%eth0]:7400\""),
-            ("[ff02::1]:7400", "as in \"[ff02::1%eth0]:7400\""),
+            ("[ff02::1%1]:7400", "an address of one machine, not of a group"),
+            ("224.0.0.1:7400", "not of a group"),
+            ("255.255.255.255:7400", "not of a group"),
             ("[fe80::1%eth99]:7400", "no interface of this machine is called \"eth99\""),
         ] {
             let error = listen_address(text).unwrap_err();

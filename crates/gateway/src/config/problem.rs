@@ -9,6 +9,9 @@ use super::excerpt::{Excerpt, excerpt, printable};
 /// the place of each takes time.
 const MAX_PROBLEMS: usize = 50;
 
+/// Maximum number of problems of which the first are sought, in a file that is no configuration.
+const MAX_KEPT: usize = 1_000;
+
 /// Longest word that is compared with known names: all of them are shorter.
 const MAX_WORD: usize = 40;
 
@@ -71,7 +74,10 @@ impl ConfigError {
 pub(super) struct Problems<'a> {
     path: &'a str,
     text: &'a str,
+    /// At most [`MAX_KEPT`].
     found: Vec<Found>,
+    /// The number of further problems.
+    more: usize,
 }
 
 /// A problem whose line and column are not known yet.
@@ -84,11 +90,15 @@ struct Found {
 
 impl<'a> Problems<'a> {
     pub(super) fn new(path: &'a str, text: &'a str) -> Problems<'a> {
-        Problems { path, text, found: Vec::new() }
+        Problems { path, text, found: Vec::new(), more: 0 }
     }
 
     /// Adds a problem at a range of bytes of the file, or at no place in it.
     pub(super) fn add(&mut self, at: Option<Range<usize>>, what: String, help: Option<String>) {
+        if self.found.len() == MAX_KEPT {
+            self.more += 1;
+            return;
+        }
         let (what, help) = (printable(&what), help.as_deref().map(printable));
         self.found.push(Found { at, what, help });
     }
@@ -100,7 +110,7 @@ impl<'a> Problems<'a> {
         }
         // Problems without a place come last.
         self.found.sort_by_key(|found| found.at.as_ref().map_or(usize::MAX, |at| at.start));
-        let more = self.found.len().saturating_sub(MAX_PROBLEMS);
+        let more = self.more + self.found.len().saturating_sub(MAX_PROBLEMS);
         let problems = self.found.into_iter().take(MAX_PROBLEMS).map(|Found { at, what, help }| {
             Problem { what, help, place: at.map(|at| place(self.path, self.text, at)) }
         });
@@ -185,7 +195,11 @@ fn boundary(text: &str, at: usize) -> usize {
 /// A misspelt `token` counts, because errors show lines with misspelt keys. A `token` earlier in
 /// the same table counts too, because its value may continue over several lines.
 fn may_hold_secret(text: &str) -> bool {
-    let word_is_near = |word: &str| word.len() <= MAX_WORD && distance(word, "token") <= 2;
+    // Longer and shorter ones are further away, and a file may have very many of them.
+    let lengths = "token".len() - 2..="token".len() + 2;
+    let word_is_near = |word: &str| {
+        lengths.contains(&word.chars().take(8).count()) && distance(word, "token") <= 2
+    };
     let names_it = |line: &str| line.split(|c: char| !c.is_alphabetic()).any(word_is_near);
     let is_comment = |line: &str| line.trim_start().starts_with('#');
     for (n, line) in text.lines().rev().enumerate() {

@@ -407,3 +407,32 @@ fn overrides_replace_settings_of_the_file() {
     let error = Config::load("", "systole.toml", &open).unwrap_err();
     assert_eq!(error.problems()[0].place, None, "{error}");
 }
+
+/// Damages the example file at many places, with characters that have been trouble before.
+#[test]
+fn any_damage_is_reported_in_short_and_harmless_lines() {
+    let settings = FILE.replace("\n#", "\n").replace("\n!", "\n");
+    let long = |part: &str| part.repeat(70_000 / part.len());
+    let parts = [
+        "\u{1b}[2J".to_owned(),
+        "\u{202e}".to_owned(),
+        "\u{0}\t日🫀\r".to_owned(),
+        long("x"),
+        long("日\t"),
+        long("1, "),
+        format!("\"{}\"", long("\\u001b")),
+        long("["),
+        long("="),
+    ];
+    for (n, part) in parts.iter().enumerate() {
+        for at in (n..settings.len()).step_by(389).filter(|at| settings.is_char_boundary(*at)) {
+            let text = format!("{}{part}{}", &settings[..at], &settings[at..]);
+            let Err(error) = load(&text) else { continue };
+            let shown = error.to_string();
+            assert!(shown.len() < 100_000, "{} bytes at {at} of part {n}", shown.len());
+            let harmless = |c: char| c == '\n' || !c.is_control() && c != '\u{202e}';
+            assert!(shown.chars().all(harmless), "{shown:?}");
+            assert!(shown.lines().all(|line| line.chars().count() < 700), "{shown}");
+        }
+    }
+}

@@ -1,7 +1,6 @@
 //! The control plane of a running gateway: reports, signals, and the drain.
 
 use std::future::pending;
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,16 +13,16 @@ use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
+use super::announce::{announce, remove};
 use super::error::ServeError;
 use super::options::ServeOptions;
 use super::reload::Reloader;
 use super::signals::{Signal, Signals};
 use super::start::Running;
-use super::threads::run_aside;
 use crate::admin;
 use crate::config::Config;
-use crate::gateway::{Gateway, Lifecycle, ListenerState};
-use crate::ready::{Ready, ReadyFile, ReadyListener};
+use crate::gateway::{Gateway, Lifecycle};
+use crate::ready::ReadyFile;
 use crate::report::{Fact, Heartbeat, Reports};
 use crate::stats::ShardStats;
 
@@ -50,9 +49,6 @@ const READS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time without an event while shards stop. Each shard reports the end of each link; as
 /// long as events come, the stop goes on.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Time limit for writing the ready file, whose temporary one could be created just before.
-const READY_FILE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the gateway until it is stopped; returns the shard threads, which have ended or are about
 /// to end. However it ends, all facts of the shards and the ends of event streams are delivered.
@@ -85,8 +81,7 @@ pub(super) async fn run(
 
     let mut reloader = Reloader::new(options.config_file, options.overrides);
     let announced = announce(&gateway, address, ready_file).await;
-    // Held until the gateway has ended: its end removes the file.
-    let (served, _ready_file) = match announced {
+    let (served, ready_file) = match announced {
         Ok(file) => {
             (serve(&gateway, &mut config, &mut reloader, &mut signals, &mut forwarders).await, file)
         }
@@ -106,6 +101,7 @@ pub(super) async fn run(
     gateway.advance(Lifecycle::Stopped);
     // Bounded by the admin interface itself; a panic there is in the log already.
     let _ = admin.await;
+    remove(ready_file).await;
     drained.and(stopped)?;
     tracing::info!("drained");
     Ok(threads)
@@ -200,40 +196,6 @@ async fn forward_telemetry(gateway: Arc<Gateway>, mut telemetry: Receiver<Heartb
     while telemetry.recv_many(&mut batch, TELEMETRY_BATCH).await > 0 {
         batch.drain(..).for_each(|heartbeat| gateway.logs().heartbeat(&heartbeat));
         tokio::task::yield_now().await;
-    }
-}
-
-/// Logs the addresses of the gateway and writes the ready file, which is returned.
-async fn announce(
-    gateway: &Gateway,
-    admin: std::net::SocketAddr,
-    ready_file: Option<ReadyFile>,
-) -> Result<Option<ReadyFile>, ServeError> {
-    for listener in gateway.listeners() {
-        let ListenerState { name, codec, address, .. } = listener;
-        tracing::info!(%name, codec, %address, policy = %listener.policy(), "listening");
-    }
-    tracing::info!(address = %admin, "admin interface");
-    let Some(mut file) = ready_file else {
-        return Ok(None);
-    };
-    let listeners = gateway.listeners().iter().map(|listener| ReadyListener {
-        name: listener.name.to_string(),
-        codec: listener.codec.to_owned(),
-        address: listener.address,
-    });
-    let ready = Ready { pid: std::process::id(), admin, listeners: listeners.collect() };
-    let path = file.path().to_owned();
-    let failed = |error| ServeError::ReadyFile { path, error };
-    // Aside, since a file system can block.
-    let written = run_aside("ready", move || file.write(&ready).map(|()| file));
-    match written {
-        Ok(written) => match timeout(READY_FILE_TIMEOUT, written).await {
-            Ok(Ok(Ok(file))) => Ok(Some(file)),
-            Ok(Ok(Err(error))) => Err(failed(error)),
-            Ok(Err(_)) | Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
-        },
-        Err(error) => Err(ServeError::Thread(error)),
     }
 }
 

@@ -36,7 +36,8 @@ impl Reloader {
             tracing::warn!("there is no configuration file to read again");
             return;
         };
-        match self.read(file.clone()).await {
+        let (file, overrides) = (file.clone(), self.overrides.clone());
+        match read_aside(&self.reading, move || file.reload(&overrides)).await {
             Ok(Ok((new, file))) => {
                 self.file = Some(file);
                 apply(gateway, config, &new).await;
@@ -52,28 +53,28 @@ impl Reloader {
             }
         }
     }
+}
 
-    /// Reads the file on a thread of its own, since a file system can block.
-    async fn read(
-        &self,
-        file: ConfigFile,
-    ) -> Result<Result<(Config, ConfigFile), ConfigError>, String> {
-        let Ok(permit) = self.reading.clone().try_acquire_owned() else {
-            return Err("an earlier read still waits for the file system".to_owned());
-        };
-        let overrides = self.overrides.clone();
-        let work = move || {
-            let read = file.reload(&overrides);
-            drop(permit);
-            read
-        };
-        let read = run_aside("reload", work)
-            .map_err(|error| format!("the system refuses a thread to read it: {error}"))?;
-        match timeout(READ_TIMEOUT, read).await {
-            Ok(Ok(read)) => Ok(read),
-            Ok(Err(_)) => Err("reading it ended unexpectedly".to_owned()),
-            Err(_) => Err(format!("it was not read within {} s", READ_TIMEOUT.as_secs())),
-        }
+/// Reads something on a thread of its own, since a file system can block. `reading` is held until
+/// the thread has ended.
+async fn read_aside<T: Send + 'static>(
+    reading: &Arc<Semaphore>,
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    let Ok(permit) = reading.clone().try_acquire_owned() else {
+        return Err("an earlier read still waits for the file system".to_owned());
+    };
+    let work = move || {
+        let found = read();
+        drop(permit);
+        found
+    };
+    let found = run_aside("reload", work)
+        .map_err(|error| format!("the system refuses a thread to read the file: {error}"))?;
+    match timeout(READ_TIMEOUT, found).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(_)) => Err("reading the file ended unexpectedly".to_owned()),
+        Err(_) => Err(format!("the file was not read within {} s", READ_TIMEOUT.as_secs())),
     }
 }
 
@@ -183,6 +184,21 @@ fn settings_needing_restart(now: &Config, new: &Config) -> Vec<&'static str> {
 mod tests {
     use super::*;
     use crate::config::Overrides;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_blocks_is_given_up_and_holds_one_thread() {
+        let reading = Arc::new(Semaphore::new(1));
+        let (release, blocked) = std::sync::mpsc::channel::<()>();
+        let error = read_aside(&reading, move || blocked.recv().is_ok()).await.unwrap_err();
+        assert_eq!(error, "the file was not read within 60 s");
+        let error = read_aside(&reading, || ()).await.unwrap_err();
+        assert_eq!(error, "an earlier read still waits for the file system");
+        // While time stands still, a wait for another thread passes all of it.
+        tokio::time::resume();
+        drop(release);
+        drop(reading.acquire().await.unwrap());
+        assert_eq!(read_aside(&reading, || 7).await, Ok(7));
+    }
 
     fn config(text: &str) -> Config {
         Config::load(text, "systole.toml", &Overrides::default()).unwrap()
