@@ -5,13 +5,12 @@ mod load;
 mod pressure;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
 use systole_gateway::beacon::keys::Keys;
 use systole_lab::started::samples;
-use systole_net::Clock;
+use systole_net::{Clock, address};
 
 use super::args::Plan;
 use super::progress::Progress;
@@ -85,11 +84,8 @@ pub(super) fn run(plan: &Plan, progress: &Progress) -> Result<Report, BenchError
     progress.begin("coming online", plan.links);
     let clock = Clock::start();
     let target = Target::start(Kind::Gateway, plan)?;
-    let address: SocketAddr = target
-        .destination
-        .address
-        .parse()
-        .map_err(|_| BenchError::new("the gateway's address is not IP:PORT"))?;
+    let address = address::parse(&target.destination.address)
+        .map_err(|error| BenchError::new(format!("the gateway's address: {error}")))?;
     let memory_before_bytes = target.memory()?;
     let mut load = Load::new(address, plan.links, Keys::derived(&MASTER), (clock, progress))
         .map_err(failed)?;

@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
-use systole_net::Clock;
+use systole_net::{Clock, address};
 
 use super::codec::{self, Codec, Message, Reader};
 use super::control::{Connect, Peer, Report, Verdict};
@@ -135,7 +135,7 @@ impl Links {
 
     /// Sets what to open; [`Links::open_more`] opens it.
     pub(crate) fn begin(&mut self, how: Connect) -> io::Result<()> {
-        how.target.parse::<SocketAddr>().map_err(io::Error::other)?;
+        address::parse(&how.target).map_err(io::Error::other)?;
         self.links.reserve_exact(how.links);
         self.loud = how.links;
         self.how = how;
@@ -304,7 +304,7 @@ impl Links {
     }
 
     fn open(&self, index: usize) -> io::Result<TcpStream> {
-        let target: SocketAddr = self.how.target.parse().map_err(io::Error::other)?;
+        let target = address::parse(&self.how.target).map_err(io::Error::other)?;
         let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
