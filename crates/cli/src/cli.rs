@@ -46,6 +46,8 @@ Examples:
   systole check --config /etc/systole.toml
   SYSTOLE_ADMIN=0.0.0.0:7480 systole check
 
+An address that this machine does not have, or a port that this user may not use, is a warning.
+
 Listening sockets that a parent passes are matched with the listeners by `systole serve`, not here.
 
 A flag overrides its environment variable, and the variable the configuration file. The defaults
