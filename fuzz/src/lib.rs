@@ -167,7 +167,8 @@ fn link_input(kind: u8, size: u8, bytes: &[u8]) -> Input<'_> {
         230..235 => Command::Retune(Policy::demanding()),
         235..240 => Command::Hold(span),
         240..245 => Command::Release,
-        245.. => Command::Close(CloseReason::Done.into()),
+        245..249 => Command::Heartbeat,
+        249.. => Command::Close(CloseReason::Done.into()),
     })
     .into()
 }

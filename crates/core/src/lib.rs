@@ -36,6 +36,7 @@
 //! - [`link`]: one connection with its handshake, heartbeats, data, inquiry and departure
 //! - [`wire`]: frames and their codecs
 //! - [`session`]: the events of a session, whatever carries it
+//! - [`dial`]: which address of a name a client connects to
 //! - [`reconnect`]: when a client connects again
 //!
 //! # Many links
@@ -69,6 +70,7 @@ pub mod beacon;
 pub mod budget;
 pub mod cause;
 pub mod diagnosis;
+pub mod dial;
 pub mod driver;
 pub mod flight;
 pub mod gather;

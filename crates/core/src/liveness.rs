@@ -145,6 +145,7 @@ impl Liveness {
             Input::Sent => self.last_sent = self.last_sent.max(now),
             Input::Introduced { .. }
             | Input::Deadline
+            | Input::Heartbeat
             | Input::Retuned { .. }
             | Input::Hold { .. }
             | Input::Keep { .. }

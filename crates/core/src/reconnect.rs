@@ -4,6 +4,9 @@
 //! After a gateway's restart all its clients reconnect. A delay drawn evenly from zero to a limit
 //! that doubles with each failure spreads them best (Brooker, "Exponential Backoff And Jitter",
 //! 2015); a fixed part would only keep them in step.
+//!
+//! An obstacle that no attempt can overcome, such as a name that does not exist, ends a client that
+//! was never welcomed. One that was welcomed before goes on: what worked once may work again.
 
 use core::fmt;
 
@@ -94,6 +97,68 @@ impl fmt::Display for BackoffError {
 
 impl core::error::Error for BackoffError {}
 
+/// Why an attempt failed before a server could answer it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Obstacle {
+    /// The text is no address: it has no port, or is not `host:port`.
+    NoAddress,
+    /// The name service says that the name does not exist, or has no address.
+    NoSuchName,
+    /// The name service did not answer, or failed.
+    NameService,
+    /// This machine does not allow the connection: a filter of its own, or a missing privilege.
+    NotAllowed,
+    /// This machine cannot connect to such an address: its family is not supported, or a zone is
+    /// missing.
+    Unusable,
+    /// The server's machine refused: nothing listens there now.
+    Refused,
+    /// A router, or the lack of a route, said that the address is unreachable.
+    Unreachable,
+    /// Nothing came back in time.
+    NoAnswer,
+    /// This machine lacks a resource: descriptors, ports, memory, threads.
+    Exhausted,
+    /// Another error.
+    Other,
+}
+
+impl Obstacle {
+    /// Returns whether another attempt would meet the same obstacle. Networks and servers change by
+    /// themselves; addresses, names and permissions change only if somebody changes them.
+    pub const fn is_final(self) -> bool {
+        match self {
+            Obstacle::NoAddress
+            | Obstacle::NoSuchName
+            | Obstacle::NotAllowed
+            | Obstacle::Unusable => true,
+            Obstacle::NameService
+            | Obstacle::Refused
+            | Obstacle::Unreachable
+            | Obstacle::NoAnswer
+            | Obstacle::Exhausted
+            | Obstacle::Other => false,
+        }
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Obstacle::NoAddress => "this is no address",
+            Obstacle::NoSuchName => "the name does not exist",
+            Obstacle::NameService => "the name service does not answer",
+            Obstacle::NotAllowed => "this machine does not allow it",
+            Obstacle::Unusable => "this machine cannot use the address",
+            Obstacle::Refused => "the connection was refused",
+            Obstacle::Unreachable => "the address is unreachable",
+            Obstacle::NoAnswer => "nothing came back",
+            Obstacle::Exhausted => "this machine lacks a resource",
+            Obstacle::Other => "an error of the system",
+        })
+    }
+}
+
 /// An input of [`Reconnect`]: an event of the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Input {
@@ -104,6 +169,8 @@ pub enum Input {
         /// The gateway's CLOSE with its instructions about reconnecting, if it sent one.
         farewell: Option<Goodbye>,
     },
+    /// An attempt failed before a server could answer it.
+    Blocked(Obstacle),
 }
 
 /// The decision after a link ended or an attempt failed.
@@ -128,6 +195,8 @@ pub enum Stop {
     /// The gateway gave a reason that another attempt would meet or cause again: the token is not
     /// accepted, the version is not supported, or another session of this identity is newer.
     Refused(CloseReason),
+    /// No attempt can overcome this obstacle, and none has succeeded before.
+    Blocked(Obstacle),
     /// The maximum number of attempts in a row have failed.
     Exhausted,
 }
@@ -137,6 +206,7 @@ impl fmt::Display for Stop {
         match self {
             Stop::Told => f.write_str("the gateway said not to come back"),
             Stop::Refused(reason) => write!(f, "coming back is of no use: {reason}"),
+            Stop::Blocked(obstacle) => write!(f, "trying again is of no use: {obstacle}"),
             Stop::Exhausted => f.write_str("all attempts to reconnect have failed"),
         }
     }
@@ -149,19 +219,29 @@ pub struct Reconnect {
     random: Random,
     failures: u32,
     established: Option<Time>,
+    /// Whether any link was established.
+    welcomed: bool,
     next: Option<Next>,
 }
 
 impl Reconnect {
     /// Creates the machine. `seed` determines the random delays, and must differ between clients.
     pub const fn new(backoff: Backoff, seed: u64) -> Reconnect {
-        Reconnect { backoff, random: Random::new(seed), failures: 0, established: None, next: None }
+        let random = Random::new(seed);
+        Reconnect { backoff, random, failures: 0, established: None, welcomed: false, next: None }
     }
 
     /// Takes an input at `now`.
     pub fn handle(&mut self, now: Time, input: Input) {
         match input {
-            Input::Established => self.established = Some(now),
+            Input::Established => {
+                self.established = Some(now);
+                self.welcomed = true;
+            }
+            Input::Blocked(obstacle) if obstacle.is_final() && !self.welcomed => {
+                self.next = Some(Next::Stop(Stop::Blocked(obstacle)));
+            }
+            Input::Blocked(_) => self.next = Some(self.decide(None)),
             Input::Ended { farewell } => {
                 let lasted = self.established.take().map(|since| now.since(since));
                 if lasted.is_some_and(|lasted| lasted >= self.backoff.stable) {
@@ -178,11 +258,8 @@ impl Reconnect {
     }
 
     fn decide(&mut self, farewell: Option<Goodbye>) -> Next {
-        if farewell.is_some_and(|goodbye| goodbye.stay_away) {
-            return Next::Stop(Stop::Told);
-        }
-        if let Some(reason) = farewell.map(|goodbye| goodbye.reason).filter(is_permanent) {
-            return Next::Stop(Stop::Refused(reason));
+        if let Some(stop) = farewell.as_ref().and_then(Goodbye::stop) {
+            return Next::Stop(stop);
         }
         if self.backoff.attempts.is_some_and(|allowed| self.failures >= allowed) {
             return Next::Stop(Stop::Exhausted);
@@ -193,6 +270,16 @@ impl Reconnect {
         // once.
         let slot = farewell.map_or(Span::ZERO, |goodbye| goodbye.return_after);
         Next::Wait { attempt, delay: slot + self.random.up_to(self.backoff.longest(attempt)) }
+    }
+}
+
+impl Goodbye {
+    /// Returns why another attempt is of no use, if it is not.
+    pub fn stop(&self) -> Option<Stop> {
+        if self.stay_away {
+            return Some(Stop::Told);
+        }
+        is_permanent(&self.reason).then_some(Stop::Refused(self.reason))
     }
 }
 
@@ -296,6 +383,35 @@ mod tests {
         }
         let kicked = goodbye(CloseReason::Kicked, false, Span::ZERO);
         assert_eq!(attempt(next(&mut machine, NOW, kicked)), 1);
+    }
+
+    #[test]
+    fn a_final_obstacle_stops_only_a_client_that_was_never_welcomed() {
+        let finals =
+            [Obstacle::NoAddress, Obstacle::NoSuchName, Obstacle::NotAllowed, Obstacle::Unusable];
+        let others = [
+            Obstacle::NameService,
+            Obstacle::Refused,
+            Obstacle::Unreachable,
+            Obstacle::NoAnswer,
+            Obstacle::Exhausted,
+            Obstacle::Other,
+        ];
+        for obstacle in finals {
+            let mut machine = Reconnect::new(backoff(), 1);
+            let stop = Next::Stop(Stop::Blocked(obstacle));
+            assert_eq!(next(&mut machine, NOW, Input::Blocked(obstacle)), stop);
+            machine.handle(NOW, Input::Established);
+            assert_eq!(attempt(next(&mut machine, NOW, Input::Blocked(obstacle))), 1);
+        }
+        for obstacle in others {
+            let mut machine = Reconnect::new(backoff().with_attempts(2), 1);
+            for expected in 1..=2 {
+                assert_eq!(attempt(next(&mut machine, NOW, Input::Blocked(obstacle))), expected);
+            }
+            let stop = Next::Stop(Stop::Exhausted);
+            assert_eq!(next(&mut machine, NOW, Input::Blocked(obstacle)), stop);
+        }
     }
 
     #[test]

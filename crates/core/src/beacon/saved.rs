@@ -224,6 +224,7 @@ mod tests {
             | Input::Keep { .. }
             | Input::KernelRoundTrip(_)
             | Input::HalfClosed { .. }
+            | Input::Heartbeat
             | Input::Release) => same,
         }
     }

@@ -44,6 +44,8 @@ pub enum Incident {
     },
     /// A heartbeat was sent to keep mappings on the path open.
     Keepalive,
+    /// A heartbeat was sent because the application wanted one.
+    Requested,
     /// Data was sent.
     DataSent,
     /// The link became suspect: a probe was unanswered for too long.
@@ -165,6 +167,7 @@ impl Code {
             Kind::Introduced => Incident::Introduced,
             Kind::Probe => Incident::Probe { number: argument as u8 },
             Kind::Keepalive => Incident::Keepalive,
+            Kind::Requested => Incident::Requested,
             Kind::DataSent => Incident::DataSent,
             Kind::Suspect => Incident::Suspect,
             Kind::Recovered => Incident::Recovered,
@@ -213,13 +216,14 @@ enum Kind {
     CloseHeard,
     Hung,
     Confirm,
+    Requested,
     Verdict,
     Heard,
     Pong,
 }
 
 impl Kind {
-    const ALL: [Kind; 22] = [
+    const ALL: [Kind; 23] = [
         Kind::Opened,
         Kind::Introduced,
         Kind::Probe,
@@ -239,6 +243,7 @@ impl Kind {
         Kind::CloseHeard,
         Kind::Hung,
         Kind::Confirm,
+        Kind::Requested,
         Kind::Verdict,
         Kind::Heard,
         Kind::Pong,
@@ -269,6 +274,7 @@ impl Incident {
             }
             Incident::Probe { number } => Code::of(Kind::Probe, u16::from(number)),
             Incident::Keepalive => Code::of(Kind::Keepalive, 0),
+            Incident::Requested => Code::of(Kind::Requested, 0),
             Incident::DataSent => Code::of(Kind::DataSent, 0),
             Incident::Suspect => Code::of(Kind::Suspect, 0),
             Incident::Recovered => Code::of(Kind::Recovered, 0),
@@ -322,6 +328,7 @@ impl fmt::Display for Incident {
             }
             Incident::Probe { number } => return write!(f, "sent probe {number}"),
             Incident::Keepalive => "sent a keepalive",
+            Incident::Requested => "sent a heartbeat on request",
             Incident::DataSent => "sent data",
             Incident::Suspect => "suspected",
             Incident::Recovered => "no longer suspected",

@@ -30,6 +30,7 @@ fn every_incident_is_decoded_as_it_was_encoded() {
         Incident::Pong { rtt: Span::from_micros(49_152 * 64) },
         Incident::Probe { number: 31 },
         Incident::Keepalive,
+        Incident::Requested,
         Incident::DataSent,
         Incident::Suspect,
         Incident::Recovered,

@@ -263,6 +263,7 @@ impl Conversation {
                 Effect::Rearm
             }
             Command::Close(goodbye) => self.command_close(now, goodbye, out),
+            Command::Heartbeat => self.command_heartbeat(now, context, out),
         }
     }
 

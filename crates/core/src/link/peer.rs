@@ -289,7 +289,10 @@ impl Peer {
         let restarts = match command {
             Command::Hold(_) | Command::Release => true,
             Command::Retune(_) => *self.policy() != before,
-            Command::Send { .. } | Command::HeartbeatData(_) | Command::Close(_) => false,
+            Command::Send { .. }
+            | Command::HeartbeatData(_)
+            | Command::Heartbeat
+            | Command::Close(_) => false,
         };
         if restarts {
             // A frame is not judged by a time that was not judged, or under another policy.

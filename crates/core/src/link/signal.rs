@@ -90,6 +90,9 @@ pub enum Command<'a> {
     Release,
     /// Send CLOSE and end the link.
     Close(Goodbye),
+    /// Send a PING now, on a link whose handshake is complete, and measure its round trip. It is
+    /// not a probe: it changes neither the suspicion nor the bound.
+    Heartbeat,
 }
 
 crate::plain::plain_enum! { Command<'a> {
@@ -99,6 +102,7 @@ crate::plain::plain_enum! { Command<'a> {
     3 => Hold { 0: span }
     4 => Release {}
     5 => Close { 0: goodbye }
+    6 => Heartbeat {}
 } }
 
 /// The content of a CLOSE: why a link ends, and when to connect again.

@@ -10,6 +10,7 @@ mod kept;
 mod outstanding;
 mod patience;
 mod progress;
+mod requested;
 mod reset;
 mod retune;
 mod saved;

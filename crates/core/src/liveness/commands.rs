@@ -1,4 +1,5 @@
-//! The rare inputs of the liveness machine: retune, hold, keep and half-close.
+//! The rare inputs of the liveness machine: retune, hold, keep, half-close, and heartbeats
+//! that the application wants.
 
 use super::detection::{Lead, first_lead_ms};
 use super::{Deadline, Input, Liveness, Pending, Reason, Role, State, micros};
@@ -13,6 +14,7 @@ impl Liveness {
             Input::Heard(_) | Input::Sent => {}
             Input::Introduced { seed } => self.introduce(now, seed, policy),
             Input::Deadline => self.expire(now, policy),
+            Input::Heartbeat => self.request_heartbeat(now),
             Input::Retuned { from, seed } => self.retune(now, &from, policy, seed),
             Input::Hold { until } => self.hold(until),
             Input::Keep { until } => self.keep(until),
@@ -99,6 +101,21 @@ impl Liveness {
         self.state = State::Kept { until, sent: sent.saturating_add(1), probed: true };
         self.record_heartbeat(now);
         self.pending.0 |= Pending::PROBE;
+    }
+
+    /// Sends a heartbeat that the application wants. Not to a peer that has closed its side: it has
+    /// got its last one, and can answer none.
+    fn request_heartbeat(&mut self, now: Time) {
+        match self.state {
+            State::Handshake { .. } | State::HalfClosed { .. } | State::Dead { .. } => {}
+            State::Listening { .. }
+            | State::Probing { .. }
+            | State::Kept { .. }
+            | State::Overdue { .. } => {
+                self.record_heartbeat(now);
+                self.pending.0 |= Pending::KEEPALIVE;
+            }
+        }
     }
 
     /// Sends one heartbeat to a peer that closed its side, and counts its silence no longer.

@@ -17,6 +17,9 @@ pub enum Input {
     },
     /// The time of [`super::Liveness::next_deadline`] may have come.
     Deadline,
+    /// The application wants a heartbeat now, whatever the silence. It is not a probe: it changes
+    /// neither the suspicion nor the bound, only its answer is evidence.
+    Heartbeat,
     /// The policy passed with this input has replaced another.
     Retuned {
         /// The policy that was in force.
@@ -74,7 +77,7 @@ pub enum Output {
         number: u8,
     },
     /// Send PING `sequence`: no byte has passed in either direction, and mappings (NAT, firewalls)
-    /// on the path may expire.
+    /// on the path may expire; or the answer to [`Input::Heartbeat`].
     Keepalive {
         /// The sequence number of the PING.
         sequence: u8,

@@ -60,6 +60,7 @@ fn every_hub_input_is_in_the_record_seed() {
         Command::Retune(Policy::demanding()),
         Command::Hold(Span::from_secs(1)),
         Command::Release,
+        Command::Heartbeat,
         Command::Close(Goodbye::from(CloseReason::Other(77))),
     ];
     let mut worlds = vec![

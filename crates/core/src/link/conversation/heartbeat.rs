@@ -3,9 +3,11 @@
 use alloc::boxed::Box;
 
 use super::Conversation;
+use crate::flight::Incident;
 use crate::link::outbound::Writer;
-use crate::link::peer::Context;
+use crate::link::peer::{Context, Effect};
 use crate::link::{BeatKind, Event, Lane};
+use crate::liveness;
 use crate::time::Time;
 use crate::wire::{Beat, Codec, Frame, MAX_HEARTBEAT_DATA, message1028};
 
@@ -28,6 +30,25 @@ impl Conversation {
             self.send_heartbeat(BeatKind::Pong, self.ping_sequence, 0, context, out);
         }
         self.record_sent(now, Lane::Control);
+    }
+
+    /// Sends a PING that the application wants.
+    pub(super) fn command_heartbeat(
+        &mut self,
+        now: Time,
+        context: &mut Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        self.liveness.handle(now, liveness::Input::Heartbeat, &self.policy);
+        while let Some(output) = self.liveness.poll_output() {
+            if let liveness::Output::Keepalive { sequence } = output {
+                self.flight.record(now, Incident::Requested);
+                self.outstanding.sent_ping(now);
+                self.send_heartbeat(BeatKind::Ping, sequence, 0, context, out);
+            }
+        }
+        // The first outstanding bytes bring the deadline of an examination.
+        Effect::Rearm
     }
 
     /// Sends a heartbeat; `number` is the number of the probe, or 0.

@@ -104,6 +104,8 @@ pub(super) struct Model {
     pub(super) beats: u64,
     /// The number of PINGs among them.
     pub(super) pings: u64,
+    /// The number of PINGs that the application wanted.
+    pub(super) requested: u64,
     pub(super) recoveries: u64,
     pub(super) cause: Option<Cause>,
     /// The lane of the CLOSE that was sent.
@@ -130,6 +132,8 @@ struct Turn {
     by_deadline: bool,
     /// Whether a PING is due because the peer has just half-closed.
     half_close_ping_due: bool,
+    /// Whether a PING is due because the application wants one.
+    requested_ping_due: bool,
     pings_received: u32,
     last_ping: u8,
     pongs_sent: u32,
@@ -193,6 +197,7 @@ impl Model {
             sequence: 0,
             beats: 0,
             pings: 0,
+            requested: 0,
             recoveries: 0,
             cause: None,
             close_lane: None,
@@ -329,6 +334,9 @@ impl Model {
                     | CloseReason::Full
                     | CloseReason::Other(_) => panic!("never used here"),
                 });
+            }
+            link::World::Command(Command::Heartbeat) => {
+                self.turn.requested_ping_due = self.is_established() && self.half_closed.is_none();
             }
             link::World::Command(
                 Command::Send { .. } | Command::HeartbeatData(_) | Command::Hold(_),
@@ -468,6 +476,7 @@ impl Model {
         } = self.turn;
         let name = &self.name;
         assert!(!self.turn.half_close_ping_due, "{name}: no PING after the half-close");
+        assert!(!self.turn.requested_ping_due, "{name}: no PING on request");
         assert!(!recovered || may_end_silence, "{name}: recovered without evidence");
         if !self.is_established() {
             return;
@@ -893,6 +902,12 @@ impl Model {
         let name = &self.name;
         self.sequence = self.sequence.wrapping_add(1);
         assert_eq!(sequence, self.sequence, "{name}: sequence numbers must be consecutive");
+        if std::mem::take(&mut self.turn.requested_ping_due) {
+            assert_eq!(number, 0, "{name}: a heartbeat on request is no probe");
+            self.ambiguous = self.suspect;
+            self.requested += 1;
+            return;
+        }
         assert!(self.is_established() && !self.overdue, "{name}: a PING at the wrong time");
         self.ambiguous = self.suspect;
         if self.half_closed.is_some() {

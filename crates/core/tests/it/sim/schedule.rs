@@ -43,6 +43,7 @@ pub(super) struct Outcome {
     pub(super) hung: u64,
     /// Bytes without plaintext that answered a probe.
     pub(super) without_plaintext: u64,
+    pub(super) requested: u64,
     /// Examinations whose progress was evidence.
     pub(super) progress: u64,
     /// Polls of the hub that were left without an answer.
@@ -78,6 +79,7 @@ impl Outcome {
             kept: self.kept + other.kept,
             hung: self.hung + other.hung,
             without_plaintext: self.without_plaintext + other.without_plaintext,
+            requested: self.requested + other.requested,
             progress: self.progress + other.progress,
             unanswered: self.unanswered + other.unanswered,
             rests: self.rests + other.rests,
@@ -95,7 +97,7 @@ impl Outcome {
         let verdicts = self.condemned > 100 && self.recovered > 100 && self.beats > 1_000;
         let frames = self.stalled > 10 && self.crowded_out > 10 && self.rests > 100;
         let world = self.hung > 10 && self.progress > 100 && self.unanswered > 100;
-        let world = world && self.without_plaintext > 100;
+        let world = world && self.without_plaintext > 100 && self.requested > 100;
         let Admissions { delayed, refused, late } = self.admissions;
         let admissions = delayed > 1_000 && refused > 10 && late > 10;
         let kernel = self.patience > 1_000 && self.unread > 10 && self.kept > 10;
@@ -121,6 +123,7 @@ impl std::fmt::Display for Outcome {
         write!(f, "{rests} rests, {delayed} admissions delayed, {refused} refused, ")?;
         write!(f, "{late} answered too late, ")?;
         write!(f, "{} probes answered without plaintext, ", self.without_plaintext)?;
+        write!(f, "{} heartbeats on request, ", self.requested)?;
         write!(f, "{} messages for many links, ", self.broadcasts)?;
         write!(f, "{} moves, {} reloads, ", self.moves, self.reloads)?;
         write!(f, "{} stalled frames, {} crowded out", self.stalled, self.crowded_out)
@@ -143,6 +146,7 @@ pub(super) fn run(seed: u64, verbose: bool) -> Outcome {
         outcome.kept += model.keeps;
         outcome.hung += model.hangs;
         outcome.without_plaintext += model.without_plaintext;
+        outcome.requested += model.requested;
         outcome.progress += model.progress;
         outcome.unanswered += model.unanswered;
         let malformed = |what| model.cause == Some(Cause::Protocol(what));
@@ -357,11 +361,12 @@ impl Schedule {
             false => next(&mut peers[index].to_peer, random),
         };
         let goodbye = Goodbye::from(CloseReason::Kicked);
-        let command = match random.below(16) {
+        let command = match random.below(18) {
             0..6 => Command::Retune(policy(self.unit, random)),
             6..9 => Command::Hold(Span::from_nanos(span)),
             9..12 => Command::Release,
             12..15 => Command::HeartbeatData(&data),
+            15..17 => Command::Heartbeat,
             _ if at_the_peer => Command::Close(Goodbye::from(CloseReason::Done)),
             _ => Command::Close(goodbye),
         };
