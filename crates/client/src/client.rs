@@ -34,14 +34,39 @@ pub struct Client {
 impl Client {
     /// Connects to `addr`, a `host:port`, and returns when the handshake is complete.
     ///
-    /// There is only one attempt, so that a wrong address is reported. After a later loss the
-    /// client reconnects according to [`Options::reconnect`]. Call this within a Tokio runtime with
-    /// time and I/O enabled.
+    /// If the name has several addresses, attempts start 250 ms apart, as in RFC 8305, and the
+    /// first address with a whole handshake wins; an address that failed is tried last when the
+    /// client reconnects. All of them together are one attempt, so that a wrong address is
+    /// reported; see [`Client::start`] for more than one. After a later loss the client reconnects
+    /// according to [`Options::reconnect`]. Call this within a Tokio runtime with time and I/O
+    /// enabled.
     ///
     /// # Errors
-    /// See [`ConnectError`]; returned no later than `connect_timeout` + `handshake_timeout`.
+    /// See [`ConnectError`]; returned no later than `connect_timeout` + `handshake_timeout`, with
+    /// several addresses `connect_timeout` + 2 × `handshake_timeout`.
     pub async fn connect(addr: impl ToString, options: Options) -> Result<Client, ConnectError> {
         Client::connect_over::<Plain>(addr.to_string(), options).await
+    }
+
+    /// Creates a client that connects in the background, as [`Client::connect`] does, and goes on
+    /// after a failed attempt as after a loss, according to [`Options::reconnect`]. Its events
+    /// report the attempts: [`Event::AttemptFailed`], then [`Event::Reconnecting`] or
+    /// [`Event::Closed`]. An obstacle that no attempt can overcome, such as a name that does not
+    /// exist, ends it at once. Call this within a Tokio runtime with time and I/O enabled.
+    ///
+    /// # Errors
+    /// [`ConnectError::Identity`], and [`ConnectError::Io`] if the system gives no random numbers.
+    pub fn start(addr: impl ToString, options: Options) -> Result<Client, ConnectError> {
+        let (client, driver) = Client::prepare(addr.to_string(), options)?;
+        tokio::spawn(driver.run::<Plain>(None));
+        Ok(client)
+    }
+
+    fn prepare(addr: String, options: Options) -> Result<(Client, Driver), ConnectError> {
+        let shared = Arc::new(Shared::new(options.codec, options.send_queue));
+        let (requests, inbox) = mpsc::channel(MAX_REQUESTS);
+        let driver = Driver::new(addr, options, Arc::clone(&shared), inbox)?;
+        Ok((Client { shared, requests }, driver))
     }
 
     /// Connects over another transport than the plain one.
@@ -49,12 +74,10 @@ impl Client {
         addr: String,
         options: Options,
     ) -> Result<Client, ConnectError> {
-        let shared = Arc::new(Shared::new(options.codec, options.send_queue));
-        let (requests, inbox) = mpsc::channel(MAX_REQUESTS);
-        let mut driver = Driver::new(addr, options, Arc::clone(&shared), inbox)?;
+        let (client, mut driver) = Client::prepare(addr, options)?;
         let connection = driver.open::<T>().await?;
-        tokio::spawn(driver.run(connection));
-        Ok(Client { shared, requests })
+        tokio::spawn(driver.run(Some(connection)));
+        Ok(client)
     }
 
     /// Waits for the next event; returns `None` after [`Event::Closed`]. Cancel-safe.
@@ -108,6 +131,16 @@ impl Client {
             return Err(SendError::TooLong { longest: MAX_HEARTBEAT_DATA });
         }
         self.request(Request::HeartbeatData(bytes.to_vec())).await
+    }
+
+    /// Sends a heartbeat now; [`Event::RoundTrip`] and [`Event::HeartbeatAnswered`] report its
+    /// answer, with [`Options::report_heartbeats`]. It changes neither the policy nor the bound.
+    /// Without a link nothing is sent.
+    ///
+    /// # Errors
+    /// `Closed` after the client has ended.
+    pub async fn send_heartbeat(&self) -> Result<(), SendError> {
+        self.request(Request::Heartbeat).await
     }
 
     /// Asks the gateway for this policy, now and at each reconnect;

@@ -7,7 +7,7 @@ mod requests;
 
 use systole_core::link::{Closing, Command as LinkCommand, Goodbye, Settings, Side, World};
 use systole_core::witness::Hearing;
-use systole_core::{Link, Machine, Span, Time};
+use systole_core::{Link, Machine, Span};
 use systole_net::socket_options;
 use systole_net::transport::{Plain, Socket, TokioStream, Transport};
 use tokio::io::Interest;
@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::carry_over::CarryOver;
-use crate::dial::{LinkParams, connect};
+use crate::dialer::LinkParams;
 use crate::event_translator::{EventTranslator, Stage};
 use crate::loop_clock::{LoopClock, OPEN_ENDED};
 use crate::shared::{Request, Shared};
@@ -23,6 +23,10 @@ use crate::{ConnectError, Event};
 
 /// Size of the read buffer in bytes; small, because a process may run thousands of clients.
 const READ_BUFFER: usize = 16 * 1024;
+
+/// Maximum of the server's first bytes that are kept to explain a failed handshake: enough for the
+/// first line of HTTP or SSH.
+const FIRST_BYTES: usize = 64;
 
 /// Maximum number of reads per turn, so that a fast server cannot delay heartbeats and commands.
 const READS_PER_TURN: usize = 16;
@@ -73,26 +77,36 @@ pub(crate) struct Connection<T = Plain> {
     close_requested: bool,
     /// Whether the application has sent a message on this link.
     has_sent: bool,
+    /// The first bytes of the server, up to the end of the handshake.
+    first_bytes: Vec<u8>,
 }
 
 impl<T: Transport + Default> Connection<T> {
-    /// Connects and completes the handshake.
+    /// Completes the handshake on a connected socket, within this time.
     pub(crate) async fn open(
         params: LinkParams,
+        stream: TcpStream,
+        within: Span,
         clock: &mut LoopClock,
         shared: &Shared,
     ) -> Result<Connection<T>, ConnectError> {
-        let stream = connect(&params.addr, params.options.connect_timeout).await?;
-        let now = clock.turn(OPEN_ENDED);
-        let mut connection = Connection::new(params, stream, now, clock, shared);
+        let mut connection = Connection::new(params, stream, within, clock, shared);
         // No requests during the handshake. A dropped sender would read as a request to close.
         let (_sender, mut no_requests) = mpsc::channel(1);
         loop {
             connection.process_outputs(clock.now(), shared);
-            match connection.translator.stage {
+            match &mut connection.translator.stage {
                 Stage::Handshaking => connection.turn(clock, &mut no_requests, shared).await,
                 Stage::Established | Stage::Lost(_) => return Ok(connection),
-                Stage::Refused(error) => return Err(error),
+                Stage::Refused(error) => {
+                    if let ConnectError::Handshake { answer, .. } = error {
+                        *answer = std::mem::take(&mut connection.first_bytes);
+                    }
+                    let error = error.clone();
+                    // The server learns at once that no link comes of this.
+                    connection.socket.shutdown_write();
+                    return Err(error);
+                }
             };
         }
     }
@@ -100,10 +114,11 @@ impl<T: Transport + Default> Connection<T> {
     fn new(
         params: LinkParams,
         stream: TcpStream,
-        now: Time,
+        within: Span,
         clock: &LoopClock,
         shared: &Shared,
     ) -> Connection<T> {
+        let now = clock.now();
         let LinkParams {
             options,
             mut introduction,
@@ -113,12 +128,11 @@ impl<T: Transport + Default> Connection<T> {
             link_number,
             attempt,
             seed,
-            ..
         } = params;
         introduction.account = past.map(|past| past.account(clock.boottime(), clock.absences()));
         let policy = introduction.asks.unwrap_or_default();
         let settings = Settings {
-            handshake_timeout: options.handshake_timeout.into(),
+            handshake_timeout: within,
             boot_id,
             instance_id,
             wall_origin_ms: clock.wall_origin_ms(),
@@ -143,6 +157,7 @@ impl<T: Transport + Default> Connection<T> {
             paused: false,
             close_requested: false,
             has_sent: false,
+            first_bytes: Vec::new(),
         }
     }
 

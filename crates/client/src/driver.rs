@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::{io, time::Duration};
 
 use systole_core::Span;
-use systole_core::link::{Goodbye, Introduction};
+use systole_core::link::Introduction;
 use systole_core::reconnect::{self, Next, Reconnect};
 use systole_core::wire::{InstanceId, is_text};
 use systole_net::identity;
@@ -13,22 +13,24 @@ use tokio::sync::mpsc;
 
 use crate::carry_over::CarryOver;
 use crate::connection::{Connection, LinkEnd};
-use crate::dial::LinkParams;
+use crate::dialer::{Dialer, LinkParams};
 use crate::loop_clock::{LoopClock, OPEN_ENDED};
 use crate::shared::{Request, Shared};
 use crate::{ConnectError, Ending, Event, Options};
 
 /// Task of a client; owns the state that outlives a link.
 pub(crate) struct Driver {
-    addr: String,
     options: Options,
     shared: Arc<Shared>,
     requests: mpsc::Receiver<Request>,
+    dialer: Dialer,
     clock: LoopClock,
     reconnect: Option<Reconnect>,
     carry_over: CarryOver,
     seed: u64,
     links: u64,
+    /// Whether any link was established.
+    welcomed: bool,
 }
 
 /// Result of work that a request to close interrupts.
@@ -44,13 +46,28 @@ impl Driver {
         shared: Arc<Shared>,
         requests: mpsc::Receiver<Request>,
     ) -> Result<Driver, ConnectError> {
+        if !is_text(&options.identity) {
+            return Err(ConnectError::Identity);
+        }
         // Each client has its own seed, so that those of one process do not reconnect in step.
         let random = identity::instance_id().map_err(|error| ConnectError::from_io(&error))?;
         let seed = random.0.iter().fold(0, |seed: u64, byte| seed << 4 ^ u64::from(*byte));
         let reconnect = options.reconnect.map(|backoff| Reconnect::new(backoff, seed));
         let carry_over = CarryOver { policy: options.policy, ..CarryOver::default() };
         let clock = LoopClock::start();
-        Ok(Driver { addr, options, shared, requests, clock, reconnect, carry_over, seed, links: 0 })
+        let dialer = Dialer::new(addr, &options);
+        Ok(Driver {
+            options,
+            shared,
+            requests,
+            dialer,
+            clock,
+            reconnect,
+            carry_over,
+            seed,
+            links: 0,
+            welcomed: false,
+        })
     }
 
     /// Opens the first link, handshake included.
@@ -58,23 +75,51 @@ impl Driver {
         &mut self,
     ) -> Result<Connection<T>, ConnectError> {
         let params = self.next_link_params(0)?;
-        Connection::open(params, &mut self.clock, &self.shared).await
+        self.dialer.open(&params, &mut self.clock, &self.shared).await
     }
 
-    /// Serves one link after the other until the client ends.
-    pub(crate) async fn run<T: Transport + Default>(mut self, first: Connection<T>) {
+    /// Serves one link after the other until the client ends; connects first if there is no link
+    /// yet.
+    pub(crate) async fn run<T: Transport + Default>(mut self, first: Option<Connection<T>>) {
         let _guard = CloseGuard(Arc::clone(&self.shared));
-        let mut connection = first;
-        let ending = loop {
-            let LinkEnd::Lost(farewell) = self.serve(connection).await else {
-                break self.closed();
-            };
-            match self.reconnect_after(farewell).await {
-                Ok(next) => connection = next,
-                Err(ending) => break ending,
-            }
-        };
+        let ending = self.serve_links(first).await;
         self.shared.finish(ending);
+    }
+
+    async fn serve_links<T: Transport + Default>(
+        &mut self,
+        first: Option<Connection<T>>,
+    ) -> Ending {
+        let first = match first {
+            Some(connection) => Ok(connection),
+            None => self.connect_first().await,
+        };
+        let mut connection = match first {
+            Ok(connection) => connection,
+            Err(ending) => return ending,
+        };
+        loop {
+            let LinkEnd::Lost(farewell) = self.serve(connection).await else {
+                return self.closed();
+            };
+            match self.reconnect_after(reconnect::Input::Ended { farewell }).await {
+                Ok(next) => connection = next,
+                Err(ending) => return ending,
+            }
+        }
+    }
+
+    /// Makes the first attempt, and further ones as after a loss.
+    async fn connect_first<T: Transport + Default>(&mut self) -> Result<Connection<T>, Ending> {
+        match self.wait_and_connect(0, Span::ZERO).await {
+            WorkResult::CloseRequested => Err(self.closed()),
+            WorkResult::Done(Ok(connection)) => Ok(connection),
+            WorkResult::Done(Err(error)) => {
+                let failure = error.input();
+                self.shared.publish(Event::AttemptFailed(error));
+                self.reconnect_after(failure).await
+            }
+        }
     }
 
     /// Returns the ending of a client that the application has closed.
@@ -83,6 +128,7 @@ impl Driver {
     }
 
     async fn serve<T: Transport + Default>(&mut self, connection: Connection<T>) -> LinkEnd {
+        self.welcomed = true;
         if let Some(reconnect) = &mut self.reconnect {
             reconnect.handle(self.clock.now(), reconnect::Input::Established);
         }
@@ -98,14 +144,14 @@ impl Driver {
     /// Retries until a link is established, the application closes the client, or the backoff ends.
     async fn reconnect_after<T: Transport + Default>(
         &mut self,
-        mut farewell: Option<Goodbye>,
+        mut failure: reconnect::Input,
     ) -> Result<Connection<T>, Ending> {
         loop {
             let now = self.clock.turn(OPEN_ENDED);
             let Some(reconnect) = &mut self.reconnect else {
                 return Err(Ending::NotReconnecting);
             };
-            reconnect.handle(now, reconnect::Input::Ended { farewell });
+            reconnect.handle(now, failure);
             let (attempt, delay) = match reconnect.poll_output() {
                 Some(Next::Wait { attempt, delay }) => (attempt, delay),
                 Some(Next::Stop(stop)) => return Err(Ending::Stopped(stop)),
@@ -116,7 +162,7 @@ impl Driver {
                 WorkResult::CloseRequested => return Err(self.closed()),
                 WorkResult::Done(Ok(connection)) => return Ok(connection),
                 WorkResult::Done(Err(error)) => {
-                    farewell = error.farewell();
+                    failure = error.input();
                     self.shared.publish(Event::AttemptFailed(error));
                 }
             }
@@ -138,7 +184,7 @@ impl Driver {
         self.clock.turn(OPEN_ENDED);
         match self.next_link_params(attempt) {
             Ok(params) => {
-                let opening = Connection::open(params, &mut self.clock, &self.shared);
+                let opening = self.dialer.open(&params, &mut self.clock, &self.shared);
                 run_until_close(&mut self.requests, &mut self.carry_over, &self.shared, opening)
                     .await
             }
@@ -149,12 +195,8 @@ impl Driver {
     fn next_link_params(&mut self, attempt: u32) -> Result<LinkParams, ConnectError> {
         self.links += 1;
         let options = &self.options;
-        if !is_text(&options.identity) {
-            return Err(ConnectError::Identity);
-        }
         let instance_id = instance_id().map_err(|error| ConnectError::from_io(&error))?;
         Ok(LinkParams {
-            addr: self.addr.clone(),
             options: options.clone(),
             introduction: Introduction {
                 identity: options.identity.as_str().into(),
@@ -166,7 +208,8 @@ impl Driver {
             boot_id: identity::boot_id(),
             instance_id,
             link_number: self.links,
-            attempt,
+            // The first link is no reconnect, however many attempts it took.
+            attempt: if self.welcomed { attempt } else { 0 },
             seed: self.seed.wrapping_add(self.links),
         })
     }
@@ -191,6 +234,8 @@ async fn run_until_close<T>(
                 }
                 Some(Request::HeartbeatData(bytes)) => carry_over.heartbeat_data = bytes,
                 Some(Request::AskPolicy(policy)) => carry_over.policy = Some(policy),
+                // There is no link to send it on.
+                Some(Request::Heartbeat) => {}
                 Some(Request::Close(_)) | None => return WorkResult::CloseRequested,
             },
         }

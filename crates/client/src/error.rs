@@ -6,27 +6,32 @@ use std::time::Duration;
 
 use systole_core::cause::Verdict;
 use systole_core::link::Goodbye;
+use systole_core::reconnect::{self, Obstacle};
 
 /// Error of an attempt to connect. Nothing stays open; retry with [`crate::Client::connect`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The name has no address. The caller's fault, or that of the name service.
+    /// No address was found. The caller's fault, or that of the name service.
     Resolve {
         /// The name as given by the caller.
         name: String,
         /// The message of the system.
         why: String,
+        /// What it means, and whether another attempt may overcome it.
+        obstacle: Obstacle,
     },
     /// The identity in the options has a control character. The caller's fault; do not retry.
     Identity,
     /// No address accepted the connection; this is the error of the last one. The fault of the
-    /// server or of the path.
+    /// server or of the path, or a prohibition on this machine.
     Io {
         /// The kind of the error.
         kind: io::ErrorKind,
         /// The message of the system.
         why: String,
+        /// What it means, and whether another attempt may overcome it.
+        obstacle: Obstacle,
     },
     /// The server did not answer within this time. The fault of the server, which may be
     /// overloaded, or of the path.
@@ -37,21 +42,31 @@ pub enum ConnectError {
         verdict: Verdict,
         /// The gateway's CLOSE, if one arrived, which says whether to reconnect.
         farewell: Option<Goodbye>,
+        /// The first bytes that came back, at most 64: they show which protocol the server speaks.
+        answer: Vec<u8>,
     },
 }
 
 impl ConnectError {
     /// Returns whether the same attempt may succeed later.
     pub fn is_retryable(&self) -> bool {
+        if *self == ConnectError::Identity {
+            return false;
+        }
+        match self.farewell() {
+            Some(goodbye) => goodbye.stop().is_none(),
+            None => self.obstacle().is_none_or(|obstacle| !obstacle.is_final()),
+        }
+    }
+
+    /// Returns what was in the way; `None` if the server itself refused.
+    pub fn obstacle(&self) -> Option<Obstacle> {
         match self {
-            // An error of the name service may be temporary too.
-            ConnectError::Io { .. } | ConnectError::Timeout(_) | ConnectError::Resolve { .. } => {
-                true
+            ConnectError::Resolve { obstacle, .. } | ConnectError::Io { obstacle, .. } => {
+                Some(*obstacle)
             }
-            ConnectError::Identity => false,
-            ConnectError::Handshake { farewell, .. } => {
-                farewell.is_none_or(|goodbye| !goodbye.stay_away)
-            }
+            ConnectError::Timeout(_) => Some(Obstacle::NoAnswer),
+            ConnectError::Handshake { .. } | ConnectError::Identity => None,
         }
     }
 
@@ -65,15 +80,25 @@ impl ConnectError {
         }
     }
 
+    /// Returns the error as the machine that decides about reconnecting takes it.
+    pub(crate) fn input(&self) -> reconnect::Input {
+        match self.obstacle() {
+            Some(obstacle) => reconnect::Input::Blocked(obstacle),
+            None => reconnect::Input::Ended { farewell: self.farewell() },
+        }
+    }
+
+    /// Returns the error of this machine before any attempt.
     pub(crate) fn from_io(error: &io::Error) -> ConnectError {
-        ConnectError::Io { kind: error.kind(), why: error.to_string() }
+        let obstacle = Obstacle::Other;
+        ConnectError::Io { kind: error.kind(), why: error.to_string(), obstacle }
     }
 }
 
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ConnectError::Resolve { name, why } => write!(f, "no address for {name:?}: {why}"),
+            ConnectError::Resolve { name, why, .. } => write!(f, "no address for {name:?}: {why}"),
             ConnectError::Identity => f.write_str("the identity has a control character"),
             ConnectError::Io { why, .. } => write!(f, "not connected: {why}"),
             ConnectError::Timeout(after) => write!(f, "not connected: no answer in {after:?}"),

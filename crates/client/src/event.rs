@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::mem::{Discriminant, discriminant};
+use std::net::SocketAddr;
 
 use systole_core::cause::{Cause, Confidence, Verdict};
 use systole_core::link::{BeatKind, Goodbye};
@@ -14,7 +15,14 @@ use crate::ConnectError;
 /// Event of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// The link is established for the first time; always the first event.
+    /// An address has accepted the connection, and the handshake begins; reported only with
+    /// [`crate::Options::report_accepted`].
+    Accepted {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The link is established for the first time; always the first event, except for those of
+    /// attempts.
     Connected {
         /// The session's number; 0 in codecs without sessions.
         session: SessionId,
@@ -56,6 +64,17 @@ pub enum Event {
         /// Its sequence number; 0 in codecs without sequence numbers.
         sequence: u8,
     },
+    /// A heartbeat was answered, possibly by the answer to a later one; reported only with
+    /// [`crate::Options::report_heartbeats`]. Unlike [`Event::RoundTrip`], which leaves out what
+    /// would mislead a timeout, there is one for each heartbeat.
+    HeartbeatAnswered {
+        /// The sequence number that [`Event::HeartbeatSent`] reported.
+        sequence: u8,
+        /// Number of the probe in this silence, from 1; 0 if the heartbeat is not a probe.
+        number: u8,
+        /// Time from its sending to the answer.
+        rtt: Span,
+    },
     /// The link has ended. Messages sent but not answered may or may not have arrived.
     Lost {
         /// Why the link ended; times are vigilant time since the client was created.
@@ -65,7 +84,7 @@ pub enum Event {
         /// Time since the last evidence from the server.
         silent_for: Span,
     },
-    /// An attempt to reconnect follows after a wait.
+    /// Another attempt to connect follows after a wait.
     Reconnecting {
         /// Number of the attempt since the last stable link, from 1; see
         /// [`Backoff`](crate::reconnect::Backoff).
@@ -73,7 +92,7 @@ pub enum Event {
         /// Time until the attempt.
         after: Span,
     },
-    /// An attempt to reconnect failed; the next event reports what follows.
+    /// An attempt to connect failed; the next event reports what follows.
     AttemptFailed(ConnectError),
     /// The link is established again, with a new session; nothing of the old one is repeated.
     Reconnected {
@@ -125,7 +144,7 @@ pub enum Ending {
     /// The application closed it, but the last link failed, or the server took no more bytes,
     /// before all its messages were acknowledged. Any part of them may have arrived.
     Undelivered,
-    /// The link was lost, and the options do not allow to reconnect.
+    /// The link was lost or did not come about, and the options do not allow to reconnect.
     NotReconnecting,
     /// Reconnecting is useless, or all attempts failed.
     Stopped(Stop),

@@ -1,11 +1,13 @@
 //! Translation of the link machine's events into events of the application. Pieces are joined into
 //! messages.
 
+use std::collections::VecDeque;
+
 use systole_core::cause::Verdict;
-use systole_core::link::{Event as LinkEvent, Goodbye};
-use systole_core::wire::DataKind;
+use systole_core::link::{BeatKind, Event as LinkEvent, Goodbye};
 use systole_core::wire::joiner::{Joined, Joiner};
-use systole_core::{Policy, session};
+use systole_core::wire::{Codec, DataKind};
+use systole_core::{Policy, Time, session};
 
 use crate::shared::Shared;
 use crate::{ConnectError, Event, Options, SessionId};
@@ -33,6 +35,18 @@ impl Stage {
     }
 }
 
+/// Maximum number of heartbeats whose answers are awaited: no more can be told apart by their
+/// sequence numbers. Of more, the oldest are forgotten.
+const MAX_UNANSWERED: usize = 128;
+
+/// A heartbeat without an answer.
+#[derive(Clone, Copy, Debug)]
+struct Unanswered {
+    sequence: u8,
+    number: u8,
+    sent: Time,
+}
+
 /// Translates the events of one link, and keeps what the client needs of them.
 #[derive(Debug)]
 pub(crate) struct EventTranslator {
@@ -45,10 +59,13 @@ pub(crate) struct EventTranslator {
     epoch: u64,
     /// The server's CLOSE, until the verdict that it brings.
     farewell: Option<Goodbye>,
+    codec: Codec,
     link_number: u64,
     attempt: u32,
     /// Whether round trips are reported.
     report_round_trips: bool,
+    /// The heartbeats without an answer, the oldest first.
+    unanswered: VecDeque<Unanswered>,
     joiner: Joiner,
 }
 
@@ -62,9 +79,11 @@ impl EventTranslator {
             verdict: None,
             epoch: 0,
             farewell: None,
+            codec: options.codec,
             link_number,
             attempt,
             report_round_trips: options.report_heartbeats,
+            unanswered: VecDeque::new(),
             joiner: Joiner::new(options.max_message),
         }
     }
@@ -93,7 +112,9 @@ impl EventTranslator {
     fn lose(&mut self, verdict: Verdict, shared: &Shared) {
         let farewell = self.farewell.take();
         if self.stage != Stage::Established {
-            self.stage = Stage::Refused(ConnectError::Handshake { verdict, farewell });
+            self.stage = Stage::Refused({
+                ConnectError::Handshake { verdict, farewell, answer: Vec::new() }
+            });
             return;
         }
         self.stage = Stage::Lost(farewell);
@@ -104,7 +125,7 @@ impl EventTranslator {
     }
 
     /// Translates an event that only the link knows, and publishes the result.
-    pub(crate) fn handle(&mut self, event: LinkEvent<'_>, shared: &Shared) {
+    pub(crate) fn handle(&mut self, now: Time, event: LinkEvent<'_>, shared: &Shared) {
         match event {
             LinkEvent::Established { session, epoch } => {
                 (self.session, self.epoch) = (session, epoch);
@@ -127,19 +148,42 @@ impl EventTranslator {
             }
             LinkEvent::RoundTrip(_) => {}
             LinkEvent::HeartbeatSent { beat, sequence, number } => {
+                if beat == BeatKind::Ping {
+                    if self.unanswered.len() >= MAX_UNANSWERED {
+                        self.unanswered.pop_front();
+                    }
+                    self.unanswered.push_back(Unanswered { sequence, number, sent: now });
+                }
                 shared.publish(Event::HeartbeatSent { beat, sequence, number });
             }
             LinkEvent::HeartbeatReceived { beat, sequence } => {
+                if beat == BeatKind::Pong {
+                    self.answered(now, sequence, shared);
+                }
                 shared.publish(Event::HeartbeatReceived { beat, sequence });
             }
+        }
+    }
+
+    /// Reports the heartbeats that a PONG answers: in codecs with sequence numbers all up to its
+    /// own, in the others the oldest.
+    fn answered(&mut self, now: Time, sequence: u8, shared: &Shared) {
+        let last = match self.codec {
+            Codec::Native => self.unanswered.iter().position(|sent| sent.sequence == sequence),
+            Codec::Message1028 | Codec::Line => Some(0).filter(|_| !self.unanswered.is_empty()),
+        };
+        let Some(last) = last else {
+            return;
+        };
+        for Unanswered { sequence, number, sent } in self.unanswered.drain(..=last) {
+            let rtt = now.since(sent);
+            shared.publish(Event::HeartbeatAnswered { sequence, number, rtt });
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use systole_core::wire::Codec;
-
     use super::*;
 
     fn piece(bytes: &[u8], more: bool) -> LinkEvent<'_> {
@@ -151,15 +195,15 @@ mod tests {
         let shared = Shared::new(Codec::Native, 100);
         let mut translator =
             EventTranslator::new(1, 0, &Options { max_message: 5, ..Options::default() });
-        translator.handle(piece(b"he", true), &shared);
-        translator.handle(piece(b"llo", false), &shared);
+        translator.handle(Time::ZERO, piece(b"he", true), &shared);
+        translator.handle(Time::ZERO, piece(b"llo", false), &shared);
         assert_eq!(shared.next_event().await, Some(Event::Message(b"hello".to_vec())));
         for _ in 0..1_000 {
-            translator.handle(piece(b"much", true), &shared);
+            translator.handle(Time::ZERO, piece(b"much", true), &shared);
         }
-        translator.handle(piece(b"", false), &shared);
+        translator.handle(Time::ZERO, piece(b"", false), &shared);
         assert_eq!(shared.next_event().await, Some(Event::MessageTooLong { len: 4_000 }));
-        translator.handle(piece(b"", false), &shared);
+        translator.handle(Time::ZERO, piece(b"", false), &shared);
         assert_eq!(shared.next_event().await, Some(Event::Message(Vec::new())));
     }
 }

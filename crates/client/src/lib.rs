@@ -55,11 +55,12 @@
 mod carry_over;
 mod client;
 mod connection;
-mod dial;
+mod dialer;
 mod driver;
 mod error;
 mod event;
 mod event_translator;
+mod lookup;
 mod loop_clock;
 mod mailbox;
 mod options;
@@ -89,7 +90,7 @@ pub mod policy {
 /// When a client reconnects, and when it does not.
 pub mod reconnect {
     pub use systole_core::link::Goodbye;
-    pub use systole_core::reconnect::{Backoff, BackoffError, Stop};
+    pub use systole_core::reconnect::{Backoff, BackoffError, Obstacle, Stop};
 }
 
 /// The events of a session, which [`Event::Session`] wraps.

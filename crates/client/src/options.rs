@@ -28,9 +28,10 @@ pub struct Options {
     /// Policy to ask the gateway for; in codecs without negotiation, the policy in force. Default:
     /// the gateway's own, or [`Policy::standard`] in codecs without negotiation.
     pub policy: Option<Policy>,
-    /// Maximum time to resolve the address and connect to it. Default: 10 s.
+    /// Maximum time to resolve the name and connect to one of its addresses. Default: 10 s.
     pub connect_timeout: Duration,
-    /// Maximum time of the handshake after that. Default: 10 s.
+    /// Maximum time of the handshake after that; while other addresses of the name are left, at
+    /// most 2 s of it. Default: 10 s.
     pub handshake_timeout: Duration,
     /// How to reconnect after a loss; `None` for not at all. Default: [`Backoff::default`].
     pub reconnect: Option<Backoff>,
@@ -46,6 +47,8 @@ pub struct Options {
     pub hung: Hung,
     /// Whether each heartbeat is reported as an event. Default: no.
     pub report_heartbeats: bool,
+    /// Whether each connection that an address accepts is reported as an event. Default: no.
+    pub report_accepted: bool,
 }
 
 impl Default for Options {
@@ -62,6 +65,7 @@ impl Default for Options {
             send_queue: 8 << 20,
             hung: Hung::End,
             report_heartbeats: false,
+            report_accepted: false,
         }
     }
 }

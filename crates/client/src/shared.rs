@@ -28,6 +28,8 @@ pub(crate) enum Request {
     HeartbeatData(Vec<u8>),
     /// Ask the gateway for this policy.
     AskPolicy(Policy),
+    /// Send a heartbeat on the current link, if there is one.
+    Heartbeat,
     /// Send CLOSE and end the client.
     Close(CloseReason),
 }

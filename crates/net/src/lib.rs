@@ -12,6 +12,7 @@ pub mod identity;
 pub mod inherited;
 pub mod limits;
 pub mod listener;
+pub mod obstacle;
 pub mod socket_options;
 mod sockopt;
 pub mod tcp_info;

@@ -60,7 +60,7 @@ impl<T: Transport + Default> Connection<T> {
                         }
                         self.translator.handle_session(event, shared);
                     }
-                    Output::Event(event) => self.translator.handle(event, shared),
+                    Output::Event(event) => self.translator.handle(now, event, shared),
                     // Only an accepting end admits.
                     Output::Admit => {}
                     Output::Close(closing) => self.closing = closing,

@@ -7,8 +7,8 @@ use systole_core::{Machine, Time};
 use systole_net::transport::{ReadOutcome, TokioStream, Transport};
 use tokio::io::Interest;
 
-use super::{Connection, HOLD_UNTIL_RELEASED, READS_PER_TURN};
-use crate::dial::reregister;
+use super::{Connection, FIRST_BYTES, HOLD_UNTIL_RELEASED, READS_PER_TURN};
+use crate::dialer::reregister;
 use crate::event_translator::Stage;
 use crate::loop_clock::LoopClock;
 use crate::shared::Shared;
@@ -75,7 +75,12 @@ impl<T: Transport + Default> Connection<T> {
             ReadOutcome::Empty => return false,
             ReadOutcome::Bytes { count, .. } => {
                 self.hearing.heard(now);
-                World::Received(self.buffer.get(..count).unwrap_or_default())
+                let bytes = self.buffer.get(..count).unwrap_or_default();
+                if self.translator.stage == Stage::Handshaking {
+                    let room = FIRST_BYTES - self.first_bytes.len();
+                    self.first_bytes.extend(bytes.iter().take(room));
+                }
+                World::Received(bytes)
             }
             ReadOutcome::Heard { .. } => {
                 self.hearing.heard(now);

@@ -33,6 +33,9 @@ impl<T: Transport + Default> Connection<T> {
                 self.link.handle(now, World::Command(LinkCommand::HeartbeatData(&bytes)));
                 carry_over.heartbeat_data = bytes;
             }
+            Some(Request::Heartbeat) => {
+                self.link.handle(now, World::Command(LinkCommand::Heartbeat));
+            }
             Some(Request::AskPolicy(policy)) => {
                 carry_over.policy = Some(policy);
                 self.link.handle(now, World::Command(LinkCommand::Retune(policy)));

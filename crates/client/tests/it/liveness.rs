@@ -1,6 +1,6 @@
 //! Tests that dead servers are detected in time, and live ones are kept.
 
-use systole_client::{Client, Event, session};
+use systole_client::{Client, CloseReason, Event, session};
 use systole_core::cause::{Cause, Confidence};
 use systole_core::diagnosis::{Ground, Grounds};
 use systole_core::link::{BeatKind, Command, HALF_CLOSED};
@@ -185,4 +185,32 @@ async fn heartbeat_data_is_carried_both_ways() {
     tokio::spawn(peer.serve());
     until(&client, |event| *event == Event::HeartbeatData(b"ok".to_vec())).await;
     assert!(client.set_heartbeat_data(&[0; 1_025]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_heartbeat_on_request_is_answered_with_its_round_trip() {
+    for codec in [Codec::Native, Codec::Line] {
+        let server = Server::bind(codec, Policy::standard()).await;
+        let mut options = quick_options();
+        options.codec = codec;
+        options.policy = Some(Policy::standard());
+        options.report_heartbeats = true;
+        let (client, peer) = tokio::join!(Client::connect(server.addr(), options), async {
+            server.welcome(1).await
+        });
+        let client = client.unwrap();
+        let serving = tokio::spawn(peer.serve());
+        let is_answer = |event: &Event| matches!(event, Event::HeartbeatAnswered { .. });
+        for expected in 1..=3 {
+            client.send_heartbeat().await.unwrap();
+            let answer = until(&client, is_answer).await;
+            let Event::HeartbeatAnswered { sequence, number: 0, rtt } = answer else {
+                panic!("{answer:?}");
+            };
+            assert_eq!(sequence, expected, "{codec}");
+            assert!(rtt > Span::ZERO && rtt < Span::from_secs(20), "{rtt}");
+        }
+        client.close(CloseReason::Done).await.unwrap();
+        soon(serving).await.unwrap();
+    }
 }
