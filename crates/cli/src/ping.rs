@@ -1,16 +1,17 @@
 //! `systole ping`: sends heartbeats to a server, until it is dead or `--count` is reached.
 
+mod hint;
 mod report;
+mod statistics;
 
 use std::io;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use systole_client::cause::Cause;
 use systole_client::policy::PolicyError;
 use systole_client::reconnect::Backoff;
-use systole_client::wire::BeatKind;
-use systole_client::{Client, CloseReason, Codec, ConnectError, Ending, Event, Options, Policy};
+use systole_client::{Client, CloseReason, Codec, Ending, Event, Options, Policy};
+use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
@@ -22,24 +23,27 @@ pub(crate) use report::stamp;
 const EXAMPLES: &str = "\
 Examples:
   systole pong & systole ping 127.0.0.1:7430      both ends on one machine
-  systole ping game.example.org:7400 -v           with times and round trips
-  systole ping HOST:PORT --idle 1s --interval 200ms --probes 3 --count 5
-  systole ping HOST:PORT --codec message1028 --reconnect
+  systole ping game.example.org:7400 -v           with times and all events
+  systole ping HOST:PORT --interval 200ms --probes 5 --count 10
+  systole ping HOST:PORT --codec message1028 --idle 10s --interval 3s --probes 3
   systole ping HOST:PORT --json | jq .rtt_us
 
-After IDLE of silence a heartbeat is sent, then another after each INTERVAL, at most PROBES of them.
-If no byte arrives for IDLE + INTERVAL × PROBES, the connection is dead: 19 s by default. Any byte
-is evidence of life, and resets the count of heartbeats.
+A heartbeat is sent at once, then one each INTERVAL. Each answer is printed with its round trip, and
+at the end what ping(8) prints: sent, received, loss, and least, mean, greatest round trip and its
+deviation.
+
+Any byte of the server is evidence of life. If none arrives for IDLE + INTERVAL × PROBES, the
+connection is dead: 18 s by default. A gateway may refuse the requested policy (native only). Then
+its own is in force and is printed.
+
+With --idle, the codecs message1028 and line work as TCP keepalive does: after IDLE of silence a
+heartbeat is sent, then another after each INTERVAL, at most PROBES of them, and any byte resets
+their count. (A native gateway breaks each silence itself, with its own heartbeats.)
 
 A TIME has units, as in the configuration file: 500ms, 10s, \"1m 30s\". On the command line alone, a
 number without a unit is seconds: 10, 0.5.
 
-A gateway may refuse the requested policy (native only). Then its own is in force and is printed.
-
-A native gateway sends heartbeats itself, before IDLE has passed. Then there is no silence: ping
-answers them (-v prints that), sends none of its own, and does not reach --count.
-
-Ctrl-C and SIGTERM end it with a summary and a goodbye to the server.
+Ctrl-C and SIGTERM end it with the summary and a goodbye to the server.
 
 Exit codes: 0 --count reached or interrupted, 1 not connected, lost for another reason, or never
 answered, 2 wrong usage, 3 the connection is dead.";
@@ -47,7 +51,22 @@ answered, 2 wrong usage, 3 the connection is dead.";
 /// Time limit for the goodbye at the end.
 const GOODBYE: Duration = Duration::from_millis(250);
 
-/// Send heartbeats to a server and report when it is dead
+/// Time without an answer after which a wrong codec is suspected: a server answers within a round
+/// trip, and hardly any is longer.
+const NO_ANSWER: Duration = Duration::from_secs(2);
+
+/// The default silence before the first probe. Not the 10 s after which a gateway ends a client
+/// that has sent nothing.
+const IDLE: Duration = Duration::from_secs(15);
+
+/// The default time between heartbeats: that of ping(8).
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The default time between heartbeats in a silence: a third of that of tcp_keepalive(7), whose
+/// 75 s nobody wants to wait for.
+const INTERVAL_IN_SILENCE: Duration = Duration::from_secs(3);
+
+/// Send heartbeats to a server, print their round trips, and report when it is dead
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -55,15 +74,16 @@ pub(crate) struct Args {
     #[arg(value_name = "HOST:PORT")]
     addr: String,
 
-    /// Silence before the first heartbeat
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = seconds::parse)]
-    idle: Duration,
+    /// Silence before the server is probed [default: 15s]; with the codecs message1028 and line,
+    /// heartbeats are sent only then
+    #[arg(long, value_name = "TIME", value_parser = seconds::parse)]
+    idle: Option<Duration>,
 
-    /// Time between heartbeats while no answer comes
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = seconds::parse)]
-    interval: Duration,
+    /// Time between heartbeats [default: 1s; with --idle of message1028 and line 3s]
+    #[arg(long, value_name = "TIME", value_parser = seconds::parse)]
+    interval: Option<Duration>,
 
-    /// Unanswered heartbeats before the connection is dead
+    /// Unanswered probes before the connection is dead
     #[arg(long, value_name = "N", default_value_t = 3)]
     probes: u8,
 
@@ -71,11 +91,11 @@ pub(crate) struct Args {
     #[arg(long, default_value = "native", value_parser = codec_parser())]
     codec: Codec,
 
-    /// Reconnect when the connection is lost
+    /// Connect again when the connection is lost, or does not come about
     #[arg(long)]
     reconnect: bool,
 
-    /// Stop after N answered heartbeats
+    /// Stop after N heartbeats, when they are answered or lost
     #[arg(long, value_name = "N")]
     count: Option<u64>,
 
@@ -83,9 +103,18 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Print times, round trips, and all other events
+    /// Print times, and all other events
     #[arg(short, long)]
     verbose: bool,
+}
+
+/// When heartbeats are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Manner {
+    /// One each interval, as ping(8) does.
+    Each,
+    /// Only after silence, as the policy demands.
+    AfterSilence,
 }
 
 /// Parses the name of one of the three stream codecs.
@@ -112,18 +141,24 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> io::Result<Exit> {
 }
 
 impl Args {
-    fn policy(&self) -> Result<Policy, PolicyError> {
-        let (idle, interval) = (self.idle.into(), self.interval.into());
-        // Spread is for many links; here it would only blur the times.
-        Ok(Policy::new(idle, interval, self.probes)?.with_spread(false))
+    fn manner(&self) -> Manner {
+        match (self.codec, self.idle) {
+            (Codec::Message1028 | Codec::Line, Some(_)) => Manner::AfterSilence,
+            (Codec::Native, _) | (Codec::Message1028 | Codec::Line, None) => Manner::Each,
+        }
     }
 
-    /// Returns the hint for a server that ended the link before it answered anything.
-    fn hint(&self) -> String {
-        format!(
-            "hint: is this a systole gateway with codec {} on this port? --codec sets another",
-            self.codec
-        )
+    fn interval(&self) -> Duration {
+        self.interval.unwrap_or(match self.manner() {
+            Manner::Each => INTERVAL,
+            Manner::AfterSilence => INTERVAL_IN_SILENCE,
+        })
+    }
+
+    fn policy(&self) -> Result<Policy, PolicyError> {
+        let idle = self.idle.unwrap_or(IDLE).into();
+        // Spread is for many links; here it would only blur the times.
+        Ok(Policy::new(idle, self.interval().into(), self.probes)?.with_spread(false))
     }
 
     fn options(&self, policy: Policy) -> Options {
@@ -132,116 +167,206 @@ impl Args {
         options.policy = Some(policy);
         options.reconnect = self.reconnect.then(Backoff::default);
         options.report_heartbeats = true;
+        options.report_accepted = true;
         options
     }
 }
 
 async fn ping(args: &Args, policy: Policy, output: &mut Output) -> io::Result<Exit> {
-    let mut interrupt = match Interrupt::install() {
-        Ok(interrupt) => interrupt,
+    // First: process 1 of a container ignores a signal without a handler.
+    let started = Interrupt::install().map_err(|error| error.to_string()).and_then(|interrupt| {
+        let client = Client::start(&args.addr, args.options(policy));
+        Ok((interrupt, client.map_err(|error| error.to_string())?))
+    });
+    let (mut interrupt, client) = match started {
+        Ok(started) => started,
         Err(error) => {
-            output.error(&error.to_string());
+            output.error(&error);
             return Ok(Exit::Failure);
         }
     };
-    let connected = tokio::select! {
-        connected = Client::connect(&args.addr, args.options(policy)) => connected,
-        () = interrupt.wait() => return Ok(Exit::Failure),
-    };
-    let client = match connected {
-        Ok(client) => client,
-        Err(error) => {
-            output.error(&format!("{}: {error}", args.addr));
-            if matches!(error, ConnectError::Resolve { .. }) && !has_port(&args.addr) {
-                output.note("hint: a port is needed, as in 127.0.0.1:7400");
-            }
-            if let ConnectError::Handshake { verdict, farewell: None } = error
-                && is_of_another_protocol(verdict.cause)
-            {
-                output.note(&args.hint());
-            }
-            return Ok(Exit::Failure);
-        }
-    };
-    let mut report = Report::new(args.addr.clone(), args.json, args.verbose);
-    let mut end = None;
-    while end.is_none() && args.count.is_none_or(|count| report.received() < count) {
+    let mut pinger = Pinger::new(args, policy);
+    let mut interrupted = false;
+    while pinger.end.is_none() && !pinger.report.is_complete(args.count) {
         tokio::select! {
             event = client.next_event() => {
                 let Some(event) = event else { break };
-                end = exit_of(&event, end, &report);
-                if let Event::Connected { policy: agreed, .. } = &event
-                    && agreed.bound() != policy.bound()
-                {
-                    output.note(&format!("the server grants its own policy: {agreed}"));
-                }
-                let is_first_loss = report.last_loss().is_none();
-                report.record(&event, output)?;
-                // The native handshake has shown that the server speaks native.
-                if let Event::Lost { verdict, farewell: None, .. } = &event
-                    && args.codec != Codec::Native
-                    && (is_first_loss && report.received() == 0)
-                    && is_of_another_protocol(verdict.cause)
-                {
-                    output.note(&args.hint());
+                pinger.handle(&event, output)?;
+            }
+            _ = pinger.beats.tick(), if pinger.may_send() => {
+                // It fails only if the client has ended, of which an event tells.
+                if client.send_heartbeat().await.is_ok() {
+                    pinger.report.requested();
                 }
             }
-            () = interrupt.wait() => break,
+            () = &mut pinger.patience, if pinger.awaits_answer => {
+                pinger.awaits_answer = false;
+                pinger.suspect_codec(output);
+            }
+            () = interrupt.wait() => {
+                interrupted = true;
+                break;
+            }
         }
     }
-    let exit = end.unwrap_or(match (report.sent(), report.received()) {
+    let exit = pinger.end.unwrap_or(match pinger.report.counts() {
         (1.., 0) => Exit::Failure,
+        _ if !pinger.was_connected => Exit::Failure,
         _ => Exit::Success,
     });
-    report.summary(output)?;
+    if pinger.was_connected || interrupted {
+        pinger.report.summary(output)?;
+    }
     // A goodbye that is not complete in time is given up.
     let _ = tokio::time::timeout(GOODBYE, client.close(CloseReason::Done)).await;
     Ok(exit)
 }
 
-/// Returns the exit code if this event is the last one, else `end`.
-fn exit_of(event: &Event, end: Option<Exit>, report: &Report) -> Option<Exit> {
-    let Event::Closed(ending) = event else {
-        return end;
-    };
-    Some(match (ending, report.last_loss()) {
-        // A measurement has nothing to deliver.
-        (Ending::Finished | Ending::Undelivered, _) => Exit::Success,
-        (Ending::NotReconnecting | Ending::Stopped(_), Some(loss)) if loss.is_silence() => {
-            Exit::PeerDead
+/// The state between two events.
+struct Pinger<'a> {
+    args: &'a Args,
+    policy: Policy,
+    report: Report,
+    /// The times of the heartbeats.
+    beats: Interval,
+    connected: bool,
+    was_connected: bool,
+    /// When a server without an answer seems to have another codec.
+    patience: std::pin::Pin<Box<tokio::time::Sleep>>,
+    awaits_answer: bool,
+    /// Whether what the server sent, or did not, was explained by another codec.
+    explained: bool,
+    /// Whether a hint about the codec was printed.
+    hinted: bool,
+    end: Option<Exit>,
+}
+
+impl<'a> Pinger<'a> {
+    fn new(args: &'a Args, policy: Policy) -> Pinger<'a> {
+        let mut beats = tokio::time::interval(args.interval());
+        // After a stall one heartbeat is due, not all that were missed.
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Pinger {
+            args,
+            policy,
+            report: Report::new(args),
+            beats,
+            connected: false,
+            was_connected: false,
+            patience: Box::pin(tokio::time::sleep(NO_ANSWER)),
+            awaits_answer: false,
+            explained: false,
+            hinted: false,
+            end: None,
         }
-        (Ending::NotReconnecting | Ending::Stopped(_), _) => Exit::Failure,
-    })
-}
+    }
 
-fn has_port(addr: &str) -> bool {
-    addr.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
-}
+    fn may_send(&self) -> bool {
+        let allowed = self.args.manner() == Manner::Each && self.connected;
+        allowed && self.report.may_send(self.args.count)
+    }
 
-/// Whether a server that speaks another protocol is a likely reason for this cause, if it comes
-/// before the first answer.
-fn is_of_another_protocol(cause: Cause) -> bool {
-    match cause {
-        Cause::PeerExited | Cause::PeerReset | Cause::HandshakeTimeout | Cause::Protocol(_) => true,
-        Cause::PeerClosed(_)
-        | Cause::PeerRebooted
-        | Cause::MiddleboxForgot
-        | Cause::AppHung
-        | Cause::NotReading
-        | Cause::SlowConsumer
-        | Cause::PathLost { .. }
-        | Cause::Unreachable
-        | Cause::LocalNetworkDown
-        | Cause::LocalNeighbourGone
-        | Cause::Kicked
-        | Cause::Drained
-        | Cause::Finished
-        | Cause::LocalFault
-        | Cause::Unknown => false,
+    /// Handles an event: the state, then what is printed.
+    fn handle(&mut self, event: &Event, output: &mut Output) -> io::Result<()> {
+        match event {
+            Event::Accepted { .. } => self.await_answer(),
+            Event::Connected { policy, .. } | Event::Reconnected { policy, .. } => {
+                if policy.bound() != self.policy.bound() && !self.was_connected {
+                    output.note(&format!("the server grants its own policy: {policy}"));
+                }
+                (self.connected, self.was_connected) = (true, true);
+                self.beats.reset_immediately();
+                // The handshake was the answer, in a codec that has one.
+                self.awaits_answer = self.args.codec != Codec::Native
+                    && self.args.manner() == Manner::Each
+                    && self.report.received() == 0;
+            }
+            Event::HeartbeatReceived { .. } | Event::Message(_) => self.awaits_answer = false,
+            Event::Lost { .. } => (self.connected, self.awaits_answer) = (false, false),
+            Event::AttemptFailed(error) => {
+                self.awaits_answer = false;
+                let (shown, hint) = hint::of_attempt(error, self.args.codec);
+                if !self.args.reconnect {
+                    output.error(&format!("{}: {shown}", self.args.addr));
+                }
+                self.hint(hint, output);
+            }
+            Event::Closed(ending) => self.close(*ending, output),
+            Event::Session(_)
+            | Event::MessageTooLong { .. }
+            | Event::HeartbeatData(_)
+            | Event::RoundTrip(_)
+            | Event::HeartbeatSent { .. }
+            | Event::HeartbeatAnswered { .. }
+            | Event::Reconnecting { .. }
+            | Event::Revised { .. } => {}
+        }
+        let (shown, is_printed) = match self.other_codec(event) {
+            Some(shown) if event_is_loss(event) => (Some(shown), self.report.prints_losses()),
+            shown => (shown, false),
+        };
+        self.report.record(event, shown.as_deref(), output)?;
+        if let Some(shown) = shown {
+            if !is_printed {
+                output.note(&shown);
+            }
+            self.explained = true;
+            self.hint(Some(hint::other_codec(self.args.codec)), output);
+        }
+        Ok(())
+    }
+
+    /// Returns what the event shows of a server that has not answered yet and speaks another
+    /// codec, once. The native handshake shows that a server speaks native.
+    fn other_codec(&self, event: &Event) -> Option<String> {
+        let codec = self.args.codec;
+        let is_open = codec != Codec::Native && !self.explained && self.report.received() == 0;
+        if let Event::Message(message) = event {
+            return hint::of_message(message, codec).filter(|_| is_open);
+        }
+        if let Event::Lost { verdict, farewell: None, .. } = event {
+            return hint::of_verdict(verdict, &[], codec).filter(|_| is_open);
+        }
+        None
+    }
+
+    /// Waits for the first answer of the server, from now on.
+    fn await_answer(&mut self) {
+        self.patience = Box::pin(tokio::time::sleep(NO_ANSWER));
+        self.awaits_answer = true;
+    }
+
+    /// Says that no answer has come so far.
+    fn suspect_codec(&mut self, output: &mut Output) {
+        output.note(&format!("{}: connected, but no answer in {NO_ANSWER:?}", self.args.addr));
+        self.hint(Some(hint::other_codec(self.args.codec)), output);
+    }
+
+    /// Prints a hint, if none was printed before.
+    fn hint(&mut self, hint: Option<String>, output: &mut Output) {
+        if let Some(hint) = hint
+            && !std::mem::replace(&mut self.hinted, true)
+        {
+            output.note(&hint);
+        }
+    }
+
+    /// Handles the end of the client.
+    fn close(&mut self, ending: Ending, output: &mut Output) {
+        if let Ending::Stopped(stop) = ending {
+            output.error(&format!("{}: {stop}", self.args.addr));
+        }
+        self.end = Some(match (ending, self.report.last_loss()) {
+            // A measurement has nothing to deliver.
+            (Ending::Finished | Ending::Undelivered, _) => Exit::Success,
+            (Ending::NotReconnecting | Ending::Stopped(_), Some(loss)) if loss.is_silence() => {
+                Exit::PeerDead
+            }
+            (Ending::NotReconnecting | Ending::Stopped(_), _) => Exit::Failure,
+        });
     }
 }
 
-/// Whether the event is the answer to a heartbeat.
-fn is_answer(event: &Event) -> bool {
-    matches!(event, Event::HeartbeatReceived { beat: BeatKind::Pong, .. })
+fn event_is_loss(event: &Event) -> bool {
+    matches!(event, Event::Lost { .. })
 }

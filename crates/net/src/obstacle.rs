@@ -5,28 +5,34 @@ use std::net::SocketAddr;
 
 use systole_core::reconnect::Obstacle;
 
+/// The kinds of error that decide alone.
+const KINDS: [(ErrorKind, Obstacle); 12] = [
+    (ErrorKind::ConnectionRefused, Obstacle::Refused),
+    (ErrorKind::ConnectionReset, Obstacle::Refused),
+    (ErrorKind::ConnectionAborted, Obstacle::Refused),
+    (ErrorKind::TimedOut, Obstacle::NoAnswer),
+    (ErrorKind::HostUnreachable, Obstacle::Unreachable),
+    (ErrorKind::NetworkUnreachable, Obstacle::Unreachable),
+    (ErrorKind::NetworkDown, Obstacle::Unreachable),
+    // No local port is free, or the local address has just gone.
+    (ErrorKind::AddrNotAvailable, Obstacle::Exhausted),
+    (ErrorKind::AddrInUse, Obstacle::Exhausted),
+    (ErrorKind::OutOfMemory, Obstacle::Exhausted),
+    (ErrorKind::WouldBlock, Obstacle::Exhausted),
+    // A link-local address without its zone.
+    (ErrorKind::InvalidInput, Obstacle::Unusable),
+];
+
 /// Returns what the error of an attempt to connect to `address` means. An error that is not in the
-/// table is [`Obstacle::Other`], which is worth another attempt.
+/// tables is [`Obstacle::Other`], which is worth another attempt.
 pub fn obstacle(error: &io::Error, address: &SocketAddr) -> Obstacle {
-    match error.kind() {
-        ErrorKind::ConnectionRefused
-        | ErrorKind::ConnectionReset
-        | ErrorKind::ConnectionAborted => Obstacle::Refused,
-        ErrorKind::TimedOut => Obstacle::NoAnswer,
-        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => {
-            Obstacle::Unreachable
-        }
-        // No local port is free, or the local address has just gone.
-        ErrorKind::AddrNotAvailable
-        | ErrorKind::AddrInUse
-        | ErrorKind::OutOfMemory
-        | ErrorKind::WouldBlock => Obstacle::Exhausted,
-        ErrorKind::PermissionDenied if is_sent_by_router(error, address) => Obstacle::Unreachable,
-        ErrorKind::PermissionDenied => Obstacle::NotAllowed,
-        // A link-local address without its zone.
-        ErrorKind::InvalidInput => Obstacle::Unusable,
-        _ => by_number(error),
+    let kind = error.kind();
+    if kind == ErrorKind::PermissionDenied {
+        let by_router = is_sent_by_router(error, address);
+        return if by_router { Obstacle::Unreachable } else { Obstacle::NotAllowed };
     }
+    let found = KINDS.iter().find(|(known, _)| *known == kind);
+    found.map_or_else(|| by_number(error), |(_, obstacle)| *obstacle)
 }
 
 /// Returns whether a router may have caused an error that looks like a local prohibition. On Linux

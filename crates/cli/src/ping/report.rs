@@ -1,25 +1,38 @@
 //! The output of `systole ping`: a line per event, and a summary.
 
+use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 
 use serde::Serialize;
 use systole_client::cause::Verdict;
+use systole_client::reconnect::Goodbye;
 use systole_client::wire::BeatKind;
-use systole_client::{Event, Policy, Span, session};
+use systole_client::{Codec, ConnectError, Event, Policy, Span, session};
 use systole_net::Clock;
 
-use super::is_answer;
+use super::statistics::{RoundTrips, loss};
+use super::{Args, Manner, event_is_loss};
 use crate::output::Output;
 
 /// Counts heartbeats, and prints a line for each event.
 #[derive(Debug)]
 pub(super) struct Report {
     addr: String,
+    codec: Codec,
+    manner: Manner,
+    reconnect: bool,
     json: bool,
     verbose: bool,
     clock: Clock,
+    /// The address that accepted the connection.
+    address: Option<SocketAddr>,
+    /// Number of heartbeats that were requested and are not reported as sent yet.
+    requested: u64,
     sent: u64,
     received: u64,
+    /// The heartbeats of this link without an answer: sequence number and count, oldest first.
+    unanswered: VecDeque<(u8, u64)>,
     rtt: RoundTrips,
     last_rtt: Option<Span>,
     last_loss: Option<Verdict>,
@@ -31,11 +44,13 @@ struct Line<'a> {
     event: &'a str,
     time_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    number: Option<u8>,
+    number: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rtt_us: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bound_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,6 +61,18 @@ struct Line<'a> {
     attempt: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(flatten)]
+    goodbye: Option<Farewell>,
+}
+
+/// The server's goodbye, in a line of `--json`.
+#[derive(Debug, Serialize)]
+struct Farewell {
+    reason: &'static str,
+    stay_away: bool,
+    return_after_ms: u64,
 }
 
 /// The last line of `--json`.
@@ -55,43 +82,64 @@ struct Summary {
     time_ms: u64,
     sent: u64,
     received: u64,
+    loss_percent: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     rtt_min_us: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rtt_avg_us: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rtt_max_us: Option<u64>,
-}
-
-#[derive(Debug, Default)]
-struct RoundTrips {
-    count: u64,
-    sum_us: u64,
-    min: Span,
-    max: Span,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtt_mdev_us: Option<u64>,
 }
 
 impl Report {
-    pub(super) fn new(addr: String, json: bool, verbose: bool) -> Report {
+    pub(super) fn new(args: &Args) -> Report {
         Report {
-            addr,
-            json,
-            verbose,
+            addr: args.addr.clone(),
+            codec: args.codec,
+            manner: args.manner(),
+            reconnect: args.reconnect,
+            json: args.json,
+            verbose: args.verbose,
             clock: Clock::start(),
+            address: None,
+            requested: 0,
             sent: 0,
             received: 0,
+            unanswered: VecDeque::new(),
             rtt: RoundTrips::default(),
             last_rtt: None,
             last_loss: None,
         }
     }
 
-    pub(super) fn sent(&self) -> u64 {
-        self.sent
-    }
-
     pub(super) fn received(&self) -> u64 {
         self.received
+    }
+
+    /// Returns the numbers of heartbeats sent and answered.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.sent, self.received)
+    }
+
+    /// Counts a heartbeat that the client was asked to send.
+    pub(super) fn requested(&mut self) {
+        self.requested += 1;
+    }
+
+    /// Returns whether another heartbeat may be sent.
+    pub(super) fn may_send(&self, count: Option<u64>) -> bool {
+        count.is_none_or(|count| self.sent + self.requested < count)
+    }
+
+    /// Returns whether `count` heartbeats have been answered or, one each interval, were lost with
+    /// their link.
+    pub(super) fn is_complete(&self, count: Option<u64>) -> bool {
+        count.is_some_and(|count| match self.manner {
+            Manner::Each => self.sent >= count && self.unanswered.is_empty(),
+            Manner::AfterSilence => self.received >= count,
+        })
     }
 
     /// The verdict on the last link that was lost.
@@ -99,20 +147,38 @@ impl Report {
         self.last_loss
     }
 
+    /// Returns whether a loss is printed with what it shows, not with its cause alone. The lines of
+    /// heartbeats after silence stay as they are.
+    pub(super) fn prints_losses(&self) -> bool {
+        self.manner == Manner::Each && !self.json
+    }
+
     /// Counts the event, and prints it if the options select it.
-    pub(super) fn record(&mut self, event: &Event, output: &mut Output) -> io::Result<()> {
-        self.count(event);
+    /// `shown` is what a loss shows beyond its cause.
+    pub(super) fn record(
+        &mut self,
+        event: &Event,
+        shown: Option<&str>,
+        output: &mut Output,
+    ) -> io::Result<()> {
+        let number = self.count(event);
         let time = self.clock.monotonic();
         let line = if self.json {
-            self.object(event, time).map(|object| json(&object))
+            self.object(event, number, time).map(|object| json(&object))
         } else {
-            match self.text(event) {
+            let shown = shown.filter(|_| self.prints_losses());
+            let loss = shown.filter(|_| event_is_loss(event));
+            let text = match loss {
+                Some(shown) => Some(Text(format!("connection lost: {shown}"), Shown::Always)),
+                None => self.text(event, number),
+            };
+            match text {
                 Some(text) if self.verbose => Some(format!("{} {}", stamp(time), text.0)),
                 Some(Text(text, Shown::Always)) => Some(text),
                 Some(Text(_, Shown::Verbose)) | None => None,
             }
         };
-        if is_answer(event) {
+        if let Event::HeartbeatReceived { beat: BeatKind::Pong, .. } = event {
             self.last_rtt = None;
         }
         match line {
@@ -124,58 +190,124 @@ impl Report {
     /// Prints the counts and round trips in the format of ping(8).
     pub(super) fn summary(&self, output: &mut Output) -> io::Result<()> {
         let (sent, received, time) = (self.sent, self.received, self.clock.monotonic());
-        let rtt = &self.rtt;
+        let (rtt, loss) = (self.rtt.summary(), loss(sent, received));
         if self.json {
-            let known = |micros: u64| (rtt.count > 0).then_some(micros);
             output.line(&json(&Summary {
                 event: "summary",
                 time_ms: time.as_millis(),
                 sent,
                 received,
-                rtt_min_us: known(rtt.min.as_micros()),
-                rtt_avg_us: known(rtt.average().as_micros()),
-                rtt_max_us: known(rtt.max.as_micros()),
+                loss_percent: loss as f64 / 10.0,
+                rtt_min_us: rtt.map(|rtt| rtt.min.as_micros()),
+                rtt_avg_us: rtt.map(|rtt| rtt.avg.as_micros()),
+                rtt_max_us: rtt.map(|rtt| rtt.max.as_micros()),
+                rtt_mdev_us: rtt.map(|rtt| rtt.mdev.as_micros()),
             }))?;
-        } else {
-            output.line(&format!("--- {} ping statistics ---", self.addr))?;
-            output.line(&format!("{sent} heartbeats sent, {received} received, time {time}"))?;
-            if rtt.count > 0 {
-                let (min, avg, max) = (rtt.min, rtt.average(), rtt.max);
-                output.line(&format!("rtt min {min}, avg {avg}, max {max}"))?;
+            return output.flush();
+        }
+        output.line(&format!("--- {} ping statistics ---", self.addr))?;
+        let counts = format!("{sent} heartbeats sent, {received} received");
+        match self.manner {
+            Manner::AfterSilence => output.line(&format!("{counts}, time {time}"))?,
+            Manner::Each => {
+                let tenths = if loss % 10 == 0 { String::new() } else { format!(".{}", loss % 10) };
+                let percent = loss / 10;
+                output.line(&format!("{counts}, {percent}{tenths}% loss, time {time}"))?;
             }
+        }
+        if let Some(rtt) = rtt {
+            let (min, avg, max, mdev) = (rtt.min, rtt.avg, rtt.max, rtt.mdev);
+            output.line(&match self.manner {
+                Manner::AfterSilence => format!("rtt min {min}, avg {avg}, max {max}"),
+                Manner::Each => {
+                    let [min, avg, max, mdev] = [min, avg, max, mdev].map(millis);
+                    format!("rtt min/avg/max/mdev = {min}/{avg}/{max}/{mdev} ms")
+                }
+            })?;
         }
         output.flush()
     }
 
-    fn count(&mut self, event: &Event) {
-        if let Event::HeartbeatSent { beat: BeatKind::Ping, .. } = event {
-            self.sent += 1;
+    /// Counts the event. Returns the number of the heartbeat that it is about, from 1 and across
+    /// links: one each interval, its own; after silence, that of the probe.
+    fn count(&mut self, event: &Event) -> Option<u64> {
+        if let Event::Lost { verdict, .. } = event {
+            self.last_loss = Some(*verdict);
+            self.unanswered.clear();
+            self.requested = 0;
         }
-        if is_answer(event) {
+        if let Event::Accepted { address } = event {
+            self.address = Some(*address);
+        }
+        match self.manner {
+            Manner::Each => self.count_each(event),
+            Manner::AfterSilence => self.count_after_silence(event),
+        }
+    }
+
+    fn count_each(&mut self, event: &Event) -> Option<u64> {
+        if let Event::HeartbeatSent { beat: BeatKind::Ping, sequence, number } = event {
+            if *number > 0 {
+                // A probe of the policy: the server is silent.
+                return Some(u64::from(*number));
+            }
+            self.requested = self.requested.saturating_sub(1);
+            self.sent += 1;
+            self.unanswered.push_back((*sequence, self.sent));
+            return Some(self.sent);
+        }
+        let Event::HeartbeatAnswered { sequence, number: 0, rtt } = event else {
+            return None;
+        };
+        let found = self.unanswered.iter().position(|(sent, _)| sent == sequence)?;
+        let (_, number) = self.unanswered.remove(found)?;
+        self.received += 1;
+        self.rtt.add(*rtt);
+        Some(number)
+    }
+
+    fn count_after_silence(&mut self, event: &Event) -> Option<u64> {
+        if let Event::HeartbeatReceived { beat: BeatKind::Pong, .. } = event {
             self.received += 1;
         }
         if let Event::RoundTrip(rtt) = event {
             self.rtt.add(*rtt);
             self.last_rtt = Some(*rtt);
         }
-        if let Event::Lost { verdict, .. } = event {
-            self.last_loss = Some(*verdict);
-        }
+        let Event::HeartbeatSent { beat: BeatKind::Ping, number, .. } = event else {
+            return None;
+        };
+        self.sent += 1;
+        Some(u64::from(*number))
     }
 
     /// Formats the event as a line of text.
-    fn text(&self, event: &Event) -> Option<Text> {
+    fn text(&self, event: &Event, number: Option<u64>) -> Option<Text> {
         let always = |text: String| Some(Text(text, Shown::Always));
         let verbose = |text: String| Some(Text(text, Shown::Verbose));
         match event {
-            Event::HeartbeatSent { beat: BeatKind::Ping, number, .. } => {
-                always(format!("sending heartbeat #{number}"))
+            Event::HeartbeatSent { beat: BeatKind::Ping, number: probe, .. } => {
+                let number = number.unwrap_or_default();
+                match (self.manner, probe) {
+                    (Manner::AfterSilence, _) => always(format!("sending heartbeat #{number}")),
+                    (Manner::Each, 0) => verbose(format!("sending heartbeat, seq={number}")),
+                    (Manner::Each, _) => verbose(format!("sending probe #{number}")),
+                }
+            }
+            Event::HeartbeatAnswered { rtt, .. } => {
+                let (number, from) = (number?, self.address());
+                always(format!("answer from {from}: seq={number} time={} ms", millis(*rtt)))
             }
             Event::HeartbeatReceived { beat: BeatKind::Pong, .. } => {
+                if self.manner == Manner::Each {
+                    return None;
+                }
                 let rtt = self.last_rtt.filter(|_| self.verbose);
                 let rtt = rtt.map_or_else(String::new, |rtt| format!(" (rtt {rtt})"));
                 always(format!("received heartbeat, make heartbeats to 0{rtt}"))
             }
+            Event::Accepted { .. } if self.manner == Manner::AfterSilence => None,
+            Event::Accepted { address } => verbose(format!("{address} accepted the connection")),
             Event::Lost { verdict, .. } if verdict.is_silence() => {
                 let why = if self.verbose { format!(": {}", verdict.cause) } else { String::new() };
                 always(format!("connection dead{why}"))
@@ -184,9 +316,15 @@ impl Report {
             Event::Reconnecting { attempt, after } => {
                 always(format!("reconnecting in {after}, attempt {attempt}"))
             }
-            Event::AttemptFailed(error) => always(error.to_string()),
+            // Without further attempts it is the error of the program.
+            Event::AttemptFailed(error) => self.reconnect.then(|| always(error.to_string()))?,
             Event::Reconnected { .. } => always("connected again".to_owned()),
             Event::Revised { to, .. } => always(format!("the previous loss was revised: {to}")),
+            Event::Connected { policy, .. } if self.manner == Manner::Each && !self.verbose => {
+                let dead = policy.bound().map(|bound| format!(", dead after {bound} of silence"));
+                let (addr, from, codec) = (&self.addr, self.address(), self.codec);
+                always(format!("PING {addr} ({from}), {codec}{}", dead.unwrap_or_default()))
+            }
             Event::Connected { session, policy, .. } => {
                 verbose(format!("connected to {}, session {session}: {policy}", self.addr))
             }
@@ -195,6 +333,11 @@ impl Report {
             }
             Event::HeartbeatSent { beat: BeatKind::Pong, .. } => {
                 verbose("answered the heartbeat".to_owned())
+            }
+            Event::Session(event @ (session::Event::Suspect | session::Event::Recovered))
+                if self.manner == Manner::Each =>
+            {
+                session_text(event).and_then(always)
             }
             Event::Session(event) => session_text(event).and_then(verbose),
             Event::Message(bytes) => {
@@ -208,25 +351,38 @@ impl Report {
         }
     }
 
-    fn object(&self, event: &Event, time: Span) -> Option<Line<'static>> {
+    /// Returns the address that accepted the connection, or what was typed.
+    fn address(&self) -> String {
+        self.address.map_or_else(|| self.addr.clone(), |address| address.to_string())
+    }
+
+    fn object(&self, event: &Event, number: Option<u64>, time: Span) -> Option<Line<'static>> {
         let line = |event| Line { event, time_ms: time.as_millis(), ..Line::default() };
         let bound = |policy: &Policy| policy.bound().map(Span::as_millis);
         Some(match event {
             Event::Connected { session, policy, .. } => Line {
                 session: Some(session.to_string()),
+                address: self.address,
                 bound_ms: bound(policy),
                 ..line("connected")
             },
-            Event::HeartbeatSent { beat: BeatKind::Ping, number, .. } => {
-                Line { number: Some(*number), ..line("sent") }
+            Event::HeartbeatSent { beat: BeatKind::Ping, number: probe, .. } => {
+                let is_probe = self.manner == Manner::Each && *probe > 0;
+                Line { number, ..line(if is_probe { "probe" } else { "sent" }) }
             }
-            Event::HeartbeatReceived { beat: BeatKind::Pong, .. } => {
+            Event::HeartbeatAnswered { rtt, .. } if number.is_some() => {
+                Line { number, rtt_us: Some(rtt.as_micros()), ..line("received") }
+            }
+            Event::HeartbeatReceived { beat: BeatKind::Pong, .. }
+                if self.manner == Manner::AfterSilence =>
+            {
                 Line { rtt_us: self.last_rtt.map(Span::as_micros), ..line("received") }
             }
             Event::Session(event) => return session_object(event, line(event.name())),
-            Event::Lost { verdict, silent_for, .. } => Line {
+            Event::Lost { verdict, farewell, silent_for } => Line {
                 cause: Some(verdict.cause.name()),
                 silent_ms: Some(silent_for.as_millis()),
+                goodbye: farewell.map(Farewell::from),
                 ..line(if verdict.is_silence() { "dead" } else { "lost" })
             },
             Event::Reconnecting { attempt, after } => Line {
@@ -234,22 +390,44 @@ impl Report {
                 after_ms: Some(after.as_millis()),
                 ..line("reconnecting")
             },
-            Event::AttemptFailed(_) => line("attempt_failed"),
+            Event::AttemptFailed(error) => Line {
+                error: Some(error.to_string()),
+                goodbye: farewell(error).map(Farewell::from),
+                ..line("attempt_failed")
+            },
             Event::Reconnected { session, policy, attempt, .. } => Line {
                 session: Some(session.to_string()),
+                address: self.address,
                 bound_ms: bound(policy),
                 attempt: Some(*attempt),
                 ..line("reconnected")
             },
             Event::Revised { to, .. } => Line { cause: Some(to.name()), ..line("revised") },
             Event::HeartbeatSent { beat: BeatKind::Pong, .. }
-            | Event::HeartbeatReceived { beat: BeatKind::Ping, .. }
+            | Event::HeartbeatReceived { .. }
+            | Event::HeartbeatAnswered { .. }
+            | Event::Accepted { .. }
             | Event::Message(_)
             | Event::MessageTooLong { .. }
             | Event::HeartbeatData(_)
             | Event::RoundTrip(_)
             | Event::Closed(_) => return None,
         })
+    }
+}
+
+/// Returns the server's goodbye in its refusal of an attempt.
+fn farewell(error: &ConnectError) -> Option<Goodbye> {
+    if let ConnectError::Handshake { farewell, .. } = error { *farewell } else { None }
+}
+
+impl From<Goodbye> for Farewell {
+    fn from(goodbye: Goodbye) -> Farewell {
+        Farewell {
+            reason: goodbye.reason.name(),
+            stay_away: goodbye.stay_away,
+            return_after_ms: goodbye.return_after.as_millis(),
+        }
     }
 }
 
@@ -290,17 +468,9 @@ enum Shown {
     Verbose,
 }
 
-impl RoundTrips {
-    fn add(&mut self, rtt: Span) {
-        self.min = if self.count == 0 { rtt } else { self.min.min(rtt) };
-        self.max = self.max.max(rtt);
-        self.count += 1;
-        self.sum_us = self.sum_us.saturating_add(rtt.as_micros());
-    }
-
-    fn average(&self) -> Span {
-        Span::from_micros(self.sum_us / self.count.max(1))
-    }
+/// Formats a round trip in milliseconds, as ping(8) does.
+fn millis(rtt: Span) -> String {
+    format!("{}.{:03}", rtt.as_millis(), rtt.as_micros() % 1_000)
 }
 
 /// Formats the seconds since the start with a fixed width.

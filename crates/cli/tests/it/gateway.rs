@@ -131,6 +131,11 @@ impl Gateway {
         self.address(listener).port().to_string()
     }
 
+    /// Returns the address of the admin interface.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.ready.admin
+    }
+
     pub(crate) fn process(&self) -> u32 {
         assert_eq!(self.ready.pid, self.program.id());
         self.ready.pid

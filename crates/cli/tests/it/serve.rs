@@ -313,6 +313,8 @@ fn a_drained_client_reconnects_in_its_slot() {
     for (ping, session) in pings.iter_mut().zip(sessions) {
         let lost = read(ping.until("\"lost\""));
         assert_eq!(lost["cause"], "peer_closed");
+        assert_eq!((&lost["reason"], &lost["stay_away"]), (&"drained".into(), &false.into()));
+        assert!(lost["return_after_ms"].is_u64(), "{lost}");
         let after = read(ping.until("\"reconnecting\""))["after_ms"].as_u64().unwrap();
         longest = longest.max(after);
         let back = read(ping.until("\"reconnected\""));
