@@ -30,8 +30,8 @@ pub struct Options {
     pub policy: Option<Policy>,
     /// Maximum time to resolve the name and connect to one of its addresses. Default: 10 s.
     pub connect_timeout: Duration,
-    /// Maximum time of the handshake after that; while other addresses of the name are left, at
-    /// most 2 s of it. Default: 10 s.
+    /// Maximum time of the handshake after that; while other addresses of the name are left, 2 s of
+    /// it, or four times what connecting took. Default: 10 s.
     pub handshake_timeout: Duration,
     /// How to reconnect after a loss; `None` for not at all. Default: [`Backoff::default`].
     pub reconnect: Option<Backoff>,

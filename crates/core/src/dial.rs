@@ -18,9 +18,9 @@ use crate::time::{Span, Time};
 /// "Connection Attempt Delay" that RFC 8305 recommends in section 5.
 pub const STAGGER: Span = Span::from_millis(250);
 
-/// The longest time of a handshake while other addresses are left. A gateway answers within one
-/// round trip; an address that accepts and does not answer must not use up the time of the others.
-/// The last address has the whole limit, for paths with longer round trips.
+/// The time limit of a handshake while other addresses are left, or four times what connecting took
+/// if that is longer. A gateway answers within one round trip; an address that accepts and does not
+/// answer must not use up the time of the others. The last address has the whole limit.
 pub const HANDSHAKE_PATIENCE: Span = Span::from_secs(2);
 
 /// The maximum number of addresses that are tried: all of them have started after 4 s.
@@ -87,6 +87,8 @@ pub struct Dial {
 struct Attempt {
     address: SocketAddr,
     stage: Stage,
+    /// When it started last.
+    started: Time,
     /// A later attempt was accepted while this one had no answer.
     overtaken: bool,
 }
@@ -159,7 +161,8 @@ impl Dial {
         self.failed.retain(|address| order.contains(address));
         order.retain(|address| !self.failed.contains(address));
         order.extend_from_slice(&self.failed);
-        let attempt = |address| Attempt { address, stage: Stage::Waiting, overtaken: false };
+        let attempt =
+            |address| Attempt { address, stage: Stage::Waiting, started: now, overtaken: false };
         self.attempts = order.into_iter().map(attempt).collect();
         self.connect_within(now, within);
     }
@@ -179,7 +182,7 @@ impl Dial {
         let mut waiting = waiting.by_ref().filter(|(_, attempt)| attempt.stage == Stage::Waiting);
         *next_start = None;
         if let Some((number, attempt)) = waiting.next() {
-            attempt.stage = Stage::Connecting;
+            (attempt.stage, attempt.started) = (Stage::Connecting, now);
             let address = attempt.address;
             *next_start = waiting.next().map(|_| now + STAGGER);
             self.outputs.push_back(Output::Connect { attempt: number, address });
@@ -196,6 +199,7 @@ impl Dial {
             return;
         }
         self.phase = Phase::Introducing { left: until.since(now) };
+        let took = self.attempts.get(number).map(|attempt| now.since(attempt.started));
         for (other, attempt) in self.attempts.iter_mut().enumerate() {
             if other == number {
                 attempt.stage = Stage::Introducing;
@@ -210,7 +214,8 @@ impl Dial {
             0 => self.handshake,
             left => {
                 let share = self.handshake.as_nanos() / left.saturating_add(1);
-                HANDSHAKE_PATIENCE.min(Span::from_nanos(share))
+                let patience = took.unwrap_or_default().times(4).max(HANDSHAKE_PATIENCE);
+                patience.min(Span::from_nanos(share))
             }
         };
         self.outputs.push_back(Output::Introduce { attempt: number, within });

@@ -83,6 +83,15 @@ fn a_failed_handshake_is_followed_by_the_other_addresses() {
     assert_eq!(step(&mut dial, at(3_000), Input::Failed(0)), [connect(1, v4(1))]);
     assert_eq!(dial.next_deadline().map(|next| next.at), Some(at(3_250)));
     assert_eq!(step(&mut dial, at(3_010), Input::Failed(1)), [connect(2, v6(2))]);
+    // On a slow path the handshake has more time: four times what connecting took.
+    let mut again = Dial::new(HANDSHAKE);
+    resolve(&mut again, at(0), &[v4(1), v4(2)]);
+    step(&mut again, at(250), Input::Deadline);
+    let within = Span::from_secs(4);
+    assert_eq!(
+        step(&mut again, at(1_000), Input::Connected(0)),
+        [Output::Cancel(1), Output::Introduce { attempt: 0, within }]
+    );
     let last = Output::Introduce { attempt: 2, within: HANDSHAKE };
     assert_eq!(step(&mut dial, at(3_020), Input::Connected(2)), [last]);
     assert_eq!(step(&mut dial, at(3_030), Input::Welcomed(2)), []);
@@ -251,7 +260,11 @@ fn model(hosts: &[Host], within: Span) -> Round {
         let others = left.len() as u64;
         let limit = match others {
             0 => HANDSHAKE.as_millis(),
-            others => HANDSHAKE_PATIENCE.as_millis().min(HANDSHAKE.as_millis() / (others + 1)),
+            others => {
+                let started = starts.iter().rev().find(|(number, _)| *number == accepted);
+                let patience = (4 * (now - started.unwrap().1)).max(2_000);
+                patience.min(HANDSHAKE.as_millis() / (others + 1))
+            }
         };
         let (after, answer) = match hosts[accepted].handshake {
             Some((after, answer)) if after < limit => (after, answer),
