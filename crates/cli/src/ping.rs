@@ -14,7 +14,7 @@ use systole_client::{Client, CloseReason, Codec, Ending, Event, Options, Policy}
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::exit::Exit;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{self, Interrupt};
 use crate::output::Output;
 use crate::seconds;
 use report::Report;
@@ -131,7 +131,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> io::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    match interrupt::runtime() {
         Ok(runtime) => runtime.block_on(ping(args, policy, output)),
         Err(error) => {
             output.error(&error.to_string());

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::exit::Exit;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{self, Interrupt};
 use crate::output::Output;
 use crate::{ping, seconds};
 use connection::{Connection, Notice, NoticeKind};
@@ -77,7 +77,7 @@ fn bind_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 pub(crate) fn run(args: &Args, output: &mut Output) -> io::Result<Exit> {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match interrupt::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             output.error(&error.to_string());

@@ -3,11 +3,12 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use systole_core::Span;
 use systole_net::Clock;
 
-use crate::gateway::{Gateway, unhurried};
+use crate::gateway::{Gateway, unhurried, wait};
 use crate::program::{Program, SOON};
 use crate::systole;
 
@@ -252,6 +253,22 @@ fn both_signals_end_ping_with_a_summary_and_a_goodbye() {
         pong.signal(signal);
         assert_eq!(pong.end(), 0, "{signal}");
     }
+}
+
+#[test]
+fn a_signal_ends_a_ping_whose_output_nobody_reads() {
+    let (_pong, addr) = pong(&[]);
+    let args = ["ping", &addr, "--interval", "1ms", "-v"];
+    let mut command = systole(Path::new("."), &args);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let unread = child.stdout.take().unwrap();
+    // A pipe of 64 KiB without room for another page.
+    let full = || rustix::io::ioctl_fionread(&unread).is_ok_and(|held| held >= 60 << 10);
+    wait("a full pipe", || full().then_some(()));
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    wait("the end", || child.try_wait().unwrap());
+    drop(unread);
 }
 
 #[test]
