@@ -262,9 +262,14 @@ fn a_signal_ends_a_ping_whose_output_nobody_reads() {
     let mut command = systole(Path::new("."), &args);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let unread = child.stdout.take().unwrap();
-    // A pipe of 64 KiB without room for another page.
-    let full = || rustix::io::ioctl_fionread(&unread).is_ok_and(|held| held >= 60 << 10);
-    wait("a full pipe", || full().then_some(()));
+    // A pipe of 64 KiB that does not grow in many looks: the write of the next line waits.
+    let (mut held, mut looks) = (0, 0);
+    wait("a full pipe", || {
+        let now = rustix::io::ioctl_fionread(&unread).unwrap();
+        looks = if now == held { looks + 1 } else { 0 };
+        held = now;
+        (held >= 60 << 10 && looks >= 50).then_some(())
+    });
     let id = child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
     wait("the end", || child.try_wait().unwrap());
