@@ -25,6 +25,10 @@ pub const LEAST_FRESHNESS: Span = Span::from_secs(1);
 /// loss is common, two in a row are rare.
 const LOST_RETRANSMISSIONS: u8 = 2;
 
+/// The number of retransmissions that did not leave this machine which shows that the next hop is
+/// silent, however many left before. One may be held back by our own full queue.
+const HELD_BACK: u32 = 2;
+
 /// The examinations of a peer's socket since suspicion began, summarised.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Doubts {
@@ -37,7 +41,10 @@ pub struct Doubts {
     /// do not.
     heard_since_retransmission: bool,
     retransmitting_since: Option<Time>,
+    /// The last error by which somebody reported the peer unreachable, unless an acknowledgement
+    /// has refuted it since; and when it was taken from the socket.
     error: Option<SocketError>,
+    error_at: Time,
     local_down: bool,
 }
 
@@ -74,6 +81,7 @@ plain_struct! { Doubts {
     heard_since_retransmission,
     retransmitting_since,
     error,
+    error_at,
     local_down
 } }
 
@@ -106,6 +114,7 @@ impl Doubts {
             heard_since_retransmission: false,
             retransmitting_since: None,
             error: None,
+            error_at: now,
             local_down: false,
         }
     }
@@ -113,7 +122,7 @@ impl Doubts {
     /// Adds one examination. Returns how many bytes the peer's kernel acknowledged since the
     /// previous examination.
     pub fn see(&mut self, now: Time, examination: &Examination) -> u64 {
-        self.error = examination.error.or(self.error);
+        self.note_error(now, examination.error);
         self.local_down = examination.local_down.unwrap_or(self.local_down);
         let Some(tcp) = examination.tcp else {
             return 0;
@@ -121,6 +130,9 @@ impl Doubts {
         let before = if self.seen { self.last } else { tcp };
         if !self.seen {
             (self.first, self.first_at, self.seen) = (tcp, now, true);
+        }
+        if has_delivered_since(self.error_at, now, &tcp) {
+            self.error = None;
         }
         if tcp.retransmits == 0 {
             self.retransmitting_since = None;
@@ -136,7 +148,16 @@ impl Doubts {
         tcp.bytes_acked.unwrap_or(0).saturating_sub(before.bytes_acked.unwrap_or(0))
     }
 
-    /// Returns the last error that the socket reported.
+    /// Keeps an error by which somebody reported the peer unreachable. The kernel's timeout may
+    /// follow it, and does not explain it.
+    fn note_error(&mut self, now: Time, error: Option<SocketError>) {
+        if error.is_some_and(SocketError::is_unreachable) {
+            (self.error, self.error_at) = (error, now);
+        }
+    }
+
+    /// Returns the last error by which somebody reported the peer unreachable, unless an
+    /// acknowledgement has refuted it.
     pub const fn error(&self) -> Option<SocketError> {
         self.error
     }
@@ -152,6 +173,17 @@ impl Doubts {
     }
 }
 
+/// Returns whether a segment that left after `since` has reached the peer: an error that the socket
+/// reported at `since` explains no silence from then on.
+///
+/// Where the window is closed, the kernel sends probes, whose answers are acknowledgements.
+fn has_delivered_since(since: Time, now: Time, tcp: &TcpSnapshot) -> bool {
+    let age = now.since(since);
+    let data = tcp.last_sent < age;
+    let probe = tcp.backoff > 0 && tcp.probes == 0 && tcp.last_ack < age;
+    tcp.bytes_acked.is_some() && tcp.unacked == 0 && (data || probe)
+}
+
 /// Returns the age up to which an acknowledgement counts as fresh, if probes are `interval` apart.
 pub(crate) fn freshness(interval: Span) -> Span {
     interval.times(2).max(LEAST_FRESHNESS)
@@ -165,22 +197,20 @@ pub fn early_word(doubts: &Doubts) -> Option<Diagnosis> {
     if doubts.local_down {
         return Some(high(Cause::LocalNetworkDown, &[G::InterfaceDown]));
     }
-    if doubts.error == Some(SocketError::Reset) {
-        return None;
-    }
     let tcp = &doubts.last;
     if tcp.send_window.is_some() && tcp.is_stranded() && tcp.backoff > 0 && tcp.probes > 1 {
         return Some(high(Cause::LocalNetworkDown, &[G::BytesWaiting, G::NothingLeft]));
     }
     // `retransmits` counts attempts; `total_retrans` counts only segments that left this machine.
+    // Before the neighbour is given up, and once in each further search for it, one leaves.
     let tried = u32::from(tcp.retransmits.saturating_sub(doubts.first.retransmits));
     let left = tcp.total_retrans.saturating_sub(doubts.first.total_retrans);
-    if tried > 0 && left.saturating_mul(2) <= tried {
+    let held_back = tried.saturating_sub(left);
+    if tried > 0 && (left.saturating_mul(2) <= tried || held_back >= HELD_BACK) {
         return Some(high(Cause::LocalNeighbourGone, &[G::Retransmitting, G::NeighbourSilent]));
     }
     // Last, because a silent next hop makes our own stack report the host unreachable.
-    let reported = doubts.error.is_some_and(SocketError::is_unreachable);
-    reported.then(|| high(Cause::Unreachable, &[G::RouterSaidUnreachable]))
+    doubts.error.is_some().then(|| high(Cause::Unreachable, &[G::RouterSaidUnreachable]))
 }
 
 /// Finds the cause of a silence from the examinations of the peer's socket.
@@ -212,9 +242,6 @@ fn first_match(case: &Case, doubts: &Doubts) -> Diagnosis {
     if let Some(found) = early_word(doubts) {
         return Diagnosis { grounds: found.grounds.with(silent), ..found };
     }
-    if doubts.error == Some(SocketError::Reset) {
-        return high(Cause::PeerReset, &[silent, G::Reset]);
-    }
     if !doubts.seen {
         return unknown(&[silent]);
     }
@@ -228,8 +255,9 @@ fn first_match(case: &Case, doubts: &Doubts) -> Diagnosis {
     let probing_window = tcp.unacked == 0 && tcp.backoff > 0;
     let probes_answered = probing_window && tcp.probes == 0 && tcp.last_ack < case.lasted;
     if (fresh || probes_answered) && closed && waiting {
-        let grounds = [silent, G::KernelFresh, G::WindowClosed, G::BytesWaiting];
-        return high(Cause::NotReading, &grounds);
+        let found = high(Cause::NotReading, &[silent, G::WindowClosed, G::BytesWaiting]);
+        let grounds = if fresh { found.grounds.with(G::KernelFresh) } else { found.grounds };
+        return Diagnosis { grounds, ..found };
     }
     let nothing_repeated = tcp.retransmits == 0;
     // The first examination may have come after the acknowledgement of the last probe.

@@ -37,7 +37,7 @@ pub fn examine_socket(socket: &impl TcpSocket) -> Examination {
         Ok(found) => found.as_ref().map(socket_error),
         Err(_) => None,
     };
-    let ended = error.is_some() && is_gone(&socket);
+    let ended = error.is_some_and(|error| !stands_despite(error, &socket));
     Examination { tcp, error, ended, local_down: None, queued: false }
 }
 
@@ -67,18 +67,25 @@ pub fn socket_error(error: &io::Error) -> SocketError {
     }
 }
 
-/// Returns whether `socket` is still connected although a call on it failed with `error`: a router
-/// reported that the peer cannot be reached, which may be temporary.
+/// Returns whether `socket` is still connected although a call on it failed with `error`: usually
+/// a router reported that the peer cannot be reached, which may be temporary.
 ///
 /// Call this whenever a read or write fails on a socket with [`crate::socket_options`]. Once its
 /// error is cleared, a connection that has ended reads as end of file, like a FIN of the peer.
 pub fn outlived(error: &io::Error, socket: &impl TcpSocket) -> bool {
-    socket_error(error).is_unreachable() && !is_gone(&SockRef::from(socket))
+    stands_despite(socket_error(error), &SockRef::from(socket))
+}
+
+/// Returns whether a connection stands that has reported `error`. On Linux any error may be
+/// outlived, and the state of the connection decides; elsewhere it is asked only after the errors
+/// that are known to be temporary, since what it shows after a reset differs between systems.
+fn stands_despite(error: SocketError, socket: &SockRef<'_>) -> bool {
+    (cfg!(target_os = "linux") || error.is_unreachable()) && !is_gone(socket)
 }
 
 /// Returns whether a connection has ended, whatever ended it.
 fn is_gone(socket: &SockRef<'_>) -> bool {
-    // `getpeername` succeeds only while the connection stands.
+    // Of a connection, `getpeername` fails in the state CLOSE (`tcpi_state`) and in no other.
     socket.peer_addr().is_err()
 }
 

@@ -114,7 +114,7 @@ pub enum ReadOutcome {
     Empty,
     /// The peer closed its side; returned once.
     Ended(End),
-    /// The socket reported a router's error; the connection stands.
+    /// The socket reported an error, and the connection stands: read again.
     Warned(SocketError),
     /// The peer sent bytes that are illegal in the transport.
     Illegal,
@@ -129,8 +129,11 @@ pub struct Written {
     pub bytes: usize,
     /// The number of bytes at the front of the plaintext that need not be handed in again.
     pub taken: usize,
-    /// A router's error that the socket reported; the connection stands.
+    /// An error that the socket reported although the connection stands.
     pub warning: Option<SocketError>,
+    /// Whether the socket reported such errors so often that the write was given up for now. No
+    /// event says when to go on, so call [`Socket::flush`] again soon.
+    pub again: bool,
     /// The error after which the socket takes no more bytes. What the peer sent before it may
     /// still be unread.
     pub failure: Option<Failure>,

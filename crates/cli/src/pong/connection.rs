@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 
 use systole_core::cause::Cause;
+use systole_core::kernel::SocketError;
 use systole_core::link::{Answer, Event, Lane, Limits, Output, SessionKey, Settings, Side, World};
 use systole_core::liveness::Role;
 use systole_core::policy::MAX_BOUND;
 use systole_core::wire::{Codec, Decoder, MAX_DATA, Malformed};
 use systole_core::{Link, Machine, Policy, Span, Time, session};
 use systole_net::Clock;
+use systole_net::examine::socket_error;
 use systole_net::transport::{ReadOutcome, Socket, TokioStream, Transport};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -84,7 +86,7 @@ impl Connection {
         let _ = notices.send(Notice { peer, at: self.clock.monotonic(), kind }).await;
         let cause = match self.converse(stream, transport, peer, &notices).await {
             Ok(()) => self.lost.unwrap_or(Cause::PeerExited),
-            Err(Broken) => Cause::PeerReset,
+            Err(Broken(error)) => cause_of(error),
         };
         let at = self.clock.monotonic();
         if let Cause::Protocol(malformed) = cause {
@@ -101,7 +103,7 @@ impl Connection {
         peer: SocketAddr,
         notices: &mpsc::Sender<Notice>,
     ) -> Result<(), Broken> {
-        stream.set_nodelay(true).map_err(|_| Broken)?;
+        stream.set_nodelay(true).map_err(|error| Broken(socket_error(&error)))?;
         let mut socket = Socket::new(TokioStream(stream), transport, ());
         let mut buffer = vec![0; READ];
         while !socket.has_ended() && (self.lost.is_none() || !socket.is_flushed()) {
@@ -157,7 +159,7 @@ impl Connection {
                 flush(socket)
             }
             ReadOutcome::Empty | ReadOutcome::Ended(_) | ReadOutcome::Warned(_) => Ok(()),
-            ReadOutcome::Failed(_) => Err(Broken),
+            ReadOutcome::Failed(failure) => Err(Broken(failure.error)),
         }
     }
 
@@ -196,17 +198,31 @@ impl Connection {
 }
 
 /// The error of a connection that takes or holds no more bytes.
-struct Broken;
+struct Broken(SocketError);
+
+/// Returns the cause of an end by `error`. Nothing was examined here, so no more is known.
+fn cause_of(error: SocketError) -> Cause {
+    match error {
+        SocketError::Reset => Cause::PeerReset,
+        SocketError::Refused | SocketError::HostUnreachable | SocketError::NetworkUnreachable => {
+            Cause::Unreachable
+        }
+        SocketError::TimedOut => Cause::Unknown,
+        SocketError::Local => Cause::LocalFault,
+    }
+}
 
 /// Sends `bytes`, which are whole frames; what the socket does not take now waits.
 fn send(socket: &mut Socket<TokioStream, impl Transport>, bytes: &[u8]) -> Result<(), Broken> {
-    socket.queue(bytes, &[(bytes.len(), Lane::Data)], 0, QUEUE).map_err(|_| Broken)?;
+    socket
+        .queue(bytes, &[(bytes.len(), Lane::Data)], 0, QUEUE)
+        .map_err(|_| Broken(SocketError::Local))?;
     flush(socket)
 }
 
 fn flush(socket: &mut Socket<TokioStream, impl Transport>) -> Result<(), Broken> {
     match socket.flush().failure {
-        Some(_) => Err(Broken),
+        Some(failure) => Err(Broken(failure.error)),
         None => Ok(()),
     }
 }

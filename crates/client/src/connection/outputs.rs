@@ -21,6 +21,7 @@ impl<T: Transport + Default> Connection<T> {
         if let Some(error) = written.warning {
             self.renew_registration();
             self.link.handle(now, World::Warned(error));
+            self.poll_outputs(now, shared);
         }
         if let Some(failure) = written.failure {
             self.network_changed |= failure.aborted;

@@ -99,7 +99,11 @@ impl<T: Transport + Default> Connection<T> {
         };
         self.link.handle(now, input);
         self.process_outputs(now, shared);
-        matches!(read, ReadOutcome::Bytes { .. } | ReadOutcome::Heard { .. })
+        // An error of a connection that stands is cleared by the read that met it.
+        matches!(
+            read,
+            ReadOutcome::Bytes { .. } | ReadOutcome::Heard { .. } | ReadOutcome::Warned(_)
+        )
     }
 
     /// Pauses reading while the mailbox is full, and resumes it. The machine holds its judgement

@@ -95,6 +95,7 @@ fn rows() -> Vec<Row> {
     let stranded =
         TcpSnapshot { notsent: Some(8), probes: 3, backoff: 3, last_ack: span(3_000), ..healthy() };
     let unsent = TcpSnapshot { retransmits: 4, unacked: 4, last_ack: span(3_000), ..healthy() };
+    let searching = TcpSnapshot { retransmits: 12, total_retrans: 16, ..unsent };
     let acknowledged = TcpSnapshot { bytes_acked: Some(1_008), ..healthy() };
     let closed = TcpSnapshot { send_window: Some(0), notsent: Some(9), backoff: 2, ..healthy() };
     let duplicates = TcpSnapshot { last_ack: span(200), ..lost() };
@@ -113,6 +114,7 @@ fn rows() -> Vec<Row> {
         ),
         row(7, "retransmissions do not leave", trying, examination(unsent), gone, High),
         row(7, "and our own stack says so", trying, with(E::HostUnreachable, unsent), gone, High),
+        row(7, "after some had left", trying, with(E::HostUnreachable, searching), gone, High),
         row(8, "host unreachable", before, with(E::HostUnreachable, lost()), C::Unreachable, High),
         row(8, "no route", before, with(E::NetworkUnreachable, lost()), C::Unreachable, High),
         row(8, "port unreachable", before, with(E::Refused, lost()), C::Unreachable, High),
@@ -127,6 +129,14 @@ fn rows() -> Vec<Row> {
             before,
             with(E::TimedOut, acknowledged),
             C::AppHung,
+            High,
+        ),
+        row(
+            15,
+            "after a router's word",
+            with(E::NetworkUnreachable, healthy()),
+            with(E::TimedOut, lost()),
+            C::Unreachable,
             High,
         ),
         row(15, "the kernel gave up a path", trying, with(E::TimedOut, lost()), BOTH, Medium),
@@ -233,6 +243,46 @@ fn answered_window_probes_show_an_application_that_does_not_read() {
 }
 
 #[test]
+fn an_answer_to_a_window_probe_long_ago_is_no_fresh_acknowledgement() {
+    let closed = |last_ack| TcpSnapshot {
+        send_window: Some(0),
+        notsent: Some(9),
+        backoff: 2,
+        last_ack: span(last_ack),
+        ..healthy()
+    };
+    for (last_ack, fresh) in [(900, true), (1_396, false)] {
+        let found = after(examination(healthy()), examination(closed(last_ack)));
+        assert_eq!(found.cause, Cause::NotReading);
+        assert_eq!(found.grounds.contains(Ground::KernelFresh), fresh, "{last_ack}");
+    }
+}
+
+/// A filter on the way came and went, and what is sent arrives again.
+#[test]
+fn an_acknowledgement_of_what_left_after_a_routers_word_refutes_the_word() {
+    let told = Examination { error: Some(SocketError::Refused), ..examination(lost()) };
+    let sent = |ago| TcpSnapshot { last_sent: span(ago), ..healthy() };
+    let cause = |last| after(told, examination(last)).cause;
+    assert_eq!(cause(sent(1_400)), Cause::Unknown, "it left after the word, and arrived");
+    assert_eq!(cause(sent(1_500)), Cause::Unreachable, "what arrived left before");
+    assert_eq!(cause(TcpSnapshot { unacked: 1, ..sent(1_400) }), Cause::Unreachable, "not yet");
+    let unknown = TcpSnapshot { bytes_acked: None, ..sent(1_400) };
+    assert_eq!(cause(unknown), Cause::Unreachable, "an old kernel");
+    let behind = |last_ack, probes| TcpSnapshot {
+        send_window: Some(0),
+        notsent: Some(9),
+        backoff: 2,
+        last_ack: span(last_ack),
+        probes,
+        ..healthy()
+    };
+    assert_eq!(cause(behind(900, 0)), Cause::NotReading, "a window probe was answered");
+    assert_eq!(cause(behind(900, 1)), Cause::Unreachable, "the next one is out");
+    assert_eq!(cause(behind(1_500, 0)), Cause::Unreachable, "no answer since");
+}
+
+#[test]
 fn a_window_smaller_than_the_waiting_bytes_counts_as_closed() {
     let remainder = TcpSnapshot {
         send_window: Some(80),
@@ -273,15 +323,17 @@ fn retransmissions_show_a_path_lost_both_ways_or_outbound() {
 }
 
 #[test]
-fn socket_errors_lead_to_unreachable_or_peer_reset() {
+fn errors_of_the_path_lead_to_unreachable_and_no_others() {
     for error in [SocketError::HostUnreachable, SocketError::NetworkUnreachable] {
         let last = Examination { error: Some(error), ..examination(lost()) };
         assert_eq!(after(examination(healthy()), last).cause, Cause::Unreachable);
     }
     let soft = Examination { error: Some(SocketError::HostUnreachable), ..examination(healthy()) };
     assert_eq!(after(soft, examination(lost())).cause, Cause::Unreachable, "it is remembered");
-    let reset = Examination { error: Some(SocketError::Reset), ..examination(lost()) };
-    assert_eq!(after(examination(healthy()), reset).cause, Cause::PeerReset);
+    for error in [SocketError::Reset, SocketError::Local, SocketError::TimedOut] {
+        let stands = Examination { error: Some(error), ..examination(lost()) };
+        assert_eq!(after(examination(healthy()), stands).cause, BOTH, "{error:?}");
+    }
 }
 
 #[test]

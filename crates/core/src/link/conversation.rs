@@ -28,6 +28,7 @@ use super::patience::InForce;
 use super::peer::{Context, Effect};
 use super::{BeatKind, Command, Event, Lane, PIECE, Settings};
 use crate::cause::Cause;
+use crate::diagnosis::Doubts;
 use crate::flight::{Flight, Incident};
 use crate::liveness::{self, Evidence, Liveness};
 use crate::machine::{Deadline, Reason};
@@ -68,6 +69,8 @@ pub(super) struct Conversation {
     retuned: bool,
     /// The inquiry into a suspect peer.
     inquiry: Option<Box<Inquiry>>,
+    /// What the latest examination for outstanding bytes showed, if some still waited.
+    look: Option<Box<Doubts>>,
 }
 
 /// What the peer sent of itself in its handshake.
@@ -111,6 +114,7 @@ impl Conversation {
             within_message: false,
             retuned: false,
             inquiry: None,
+            look: None,
         }
     }
 
@@ -163,6 +167,7 @@ impl Conversation {
                 self.hear(now, Evidence::Pong { sequence }, out);
                 if self.liveness.is_confirmed() {
                     self.outstanding.ping_answered();
+                    self.forget_look_if_delivered();
                 }
                 self.report_received(BeatKind::Pong, beat, context, out);
             }

@@ -211,6 +211,7 @@ impl Body {
                     confidence = end.confidence,
                     detail = end.detail,
                     last_heard_ago_ms = end.last_heard_ago_ms,
+                    late_us = end.late_us,
                     probes = end.probes,
                     lasted_ms = end.lasted_ms,
                     "leave"

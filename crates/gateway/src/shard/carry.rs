@@ -110,6 +110,25 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
         !self.traffic.sockets.feedback.is_empty()
     }
 
+    /// Writes what waits for the socket of `link`.
+    #[inline]
+    pub(super) fn write(&mut self, link: u32) {
+        let before = self.traffic.sockets.bytes_out;
+        self.traffic.sockets.writable(link, self.clock.now());
+        self.traffic.data_moved |= self.traffic.sockets.bytes_out > before;
+        if !self.traffic.sockets.feedback.is_empty() {
+            self.carry_out();
+        }
+    }
+
+    /// Writes again to the sockets that did not take their bytes because of errors of connections
+    /// that stand: there is no event for them.
+    pub(super) fn write_again(&mut self) {
+        for link in self.traffic.sockets.take_again() {
+            self.write(link);
+        }
+    }
+
     fn handle_feedback(&mut self, link: u32, feedback: Feedback) {
         let input = match feedback {
             Feedback::Overflowed => link::World::Overflowed,

@@ -3,16 +3,16 @@
 mod outboxes;
 
 use std::cmp::Reverse;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use systole_core::Time;
 use systole_core::budget::Budget;
 use systole_core::hub::MAX_LINKS;
 use systole_core::kernel::{Examination, Patience, SocketError};
 use systole_core::link::Lane;
 use systole_core::pages::Places;
+use systole_core::{Span, Time};
 use systole_net::examine::examine_socket;
 use systole_net::transport::{Plain, ReadOutcome, Socket, Transport, Written};
 use systole_net::{RouteLookup, socket_options};
@@ -22,6 +22,10 @@ use super::departures::Departures;
 /// Maximum number of sockets closed per turn. A close costs about 10 µs in the kernel, and when
 /// thousands of links die at once, closes must not delay verdicts.
 const CLOSES_PER_TURN: usize = 64;
+
+/// The time after which a write is tried again that met one error of a standing connection after
+/// the other: soon, and no busy loop while a router floods us with its messages.
+const WRITE_AGAIN: Span = Span::from_millis(10);
 
 /// The readiness for which links are registered. Priority shows urgent data.
 #[cfg(target_os = "linux")]
@@ -36,7 +40,7 @@ pub(super) enum Feedback {
     Overflowed,
     /// A write failed. Unread bytes are read first, since they may hold the peer's goodbye.
     Failed,
-    /// A write returned a router's error; the connection stands.
+    /// A write met an error, and the connection stands.
     Warned(SocketError),
     /// The hub asked for an examination of the socket, and with `route` of our own route.
     Examine { route: bool },
@@ -98,6 +102,8 @@ pub(super) struct Sockets<T> {
     gathered_for: u32,
     pub(super) departures: Departures,
     marked: VecDeque<u32>,
+    /// The links whose sockets are written again without an event.
+    again: BTreeSet<u32>,
     /// Our routes to the peers examined in this turn.
     routes: RouteLookup,
 }
@@ -117,6 +123,7 @@ impl<T: Transport> Sockets<T> {
             gathered_for: 0,
             departures: Departures::default(),
             marked: VecDeque::new(),
+            again: BTreeSet::new(),
             routes: RouteLookup::default(),
         }
     }
@@ -264,10 +271,13 @@ impl<T: Transport> Sockets<T> {
 
     /// Counts what a socket took, and queues its errors for the hub.
     #[inline]
-    fn note_written(&mut self, link: u32, written: &Written) {
+    pub(super) fn note_written(&mut self, link: u32, written: &Written) {
         self.bytes_out += written.bytes as u64;
         if let Some(error) = written.warning {
             self.feedback.push_back((link, Feedback::Warned(error)));
+        }
+        if written.again {
+            self.again.insert(link);
         }
         if written.failure.is_some() {
             self.feedback.push_back((link, Feedback::Failed));
@@ -294,6 +304,16 @@ impl<T: Transport> Sockets<T> {
         if self.bytes_out > before {
             self.continue_departure(link, now);
         }
+    }
+
+    /// Takes the links whose sockets are to be written again without an event.
+    pub(super) fn take_again(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.again)
+    }
+
+    /// Returns by when the next turn must begin, because a socket is to be written again.
+    pub(super) fn next_again(&self, now: Time) -> Option<Time> {
+        (!self.again.is_empty()).then_some(now + WRITE_AGAIN)
     }
 
     pub(super) fn write_queued(&mut self, link: u32) {

@@ -145,6 +145,7 @@ impl<T: Transport + Default + Send + 'static> Traffic for Streams<T> {
     const EXPIRIES_PER_TURN: usize = 4;
 
     fn receive(shard: &mut ShardLoop<Streams<T>>, events: &Events) -> io::Result<usize> {
+        shard.write_again();
         let reread = shard.read_unread();
         let mut read = 0;
         for (index, event) in events.iter().enumerate() {
@@ -191,7 +192,8 @@ impl<T: Transport + Default + Send + 'static> Traffic for Streams<T> {
             &mut shard.traffic;
         let sent = counters.heartbeats_out - *heartbeats_out;
         *heartbeats_out = counters.heartbeats_out;
-        let deadlines = [sockets.departures.next_deadline(), acceptor.next_deadline()];
+        let departure = sockets.departures.next_deadline();
+        let deadlines = [departure, acceptor.next_deadline(), sockets.next_again(now)];
         LeftOver {
             sent,
             data: std::mem::take(data_moved),
@@ -320,12 +322,7 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
         }
         let link = token.0 as u32;
         if event.is_writable() {
-            let before = self.traffic.sockets.bytes_out;
-            self.traffic.sockets.writable(link, self.clock.now());
-            self.traffic.data_moved |= self.traffic.sockets.bytes_out > before;
-            if !self.traffic.sockets.feedback.is_empty() {
-                self.carry_out();
-            }
+            self.write(link);
         }
         // A socket left unread has had its reads of this turn, and is read again in the next.
         let readable = event.is_readable()

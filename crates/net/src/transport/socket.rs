@@ -13,6 +13,11 @@ use super::{Failure, Opened, ReadOutcome, Transport, Written};
 use crate::examine::{outlived, socket_error};
 use crate::sockopt::TcpSocket;
 
+/// The maximum number of errors of a connection that stands after which one write is repeated at
+/// once. Each needs a packet of a router, so more in a row are a flood, which must not hold up the
+/// other links.
+const WARNINGS_PER_WRITE: u32 = 8;
+
 /// A connected TCP socket whose calls do not block: of the standard library, of mio, or one whose
 /// reads and writes go through a runtime.
 pub trait Stream: TcpSocket {
@@ -240,7 +245,7 @@ impl<S: Stream, T: Transport, X> Socket<S, T, X> {
                 return true;
             }
             let len = bytes.len();
-            match write_once(&self.stream, bytes, &mut written.warning) {
+            match write_once(&self.stream, bytes, written) {
                 Ok(count) => {
                     written.bytes += count;
                     taken += self.transport.sent(count);
@@ -302,7 +307,7 @@ impl<S: Stream, T: Transport, X> Socket<S, T, X> {
                 return written;
             }
             let len = bytes.len();
-            match write_once(&self.stream, bytes, &mut written.warning) {
+            match write_once(&self.stream, bytes, &mut written) {
                 Ok(count) => {
                     written.bytes += count;
                     let taken = self.transport.sent(count);
@@ -355,24 +360,27 @@ impl<S: Stream, T: Transport, X> Socket<S, T, X> {
 }
 
 /// Writes once. Returns the number of bytes accepted; 0 if the socket is full.
+///
+/// An error of a connection that stands was cleared by the write that met it, so the write is
+/// repeated at once: its bytes were not taken, and no event would ask for them.
 fn write_once<S: Stream>(
     stream: &S,
     bytes: &[u8],
-    warning: &mut Option<SocketError>,
+    written: &mut Written,
 ) -> Result<usize, Failure> {
-    let mut repeated = false;
-    loop {
-        return match stream.write(bytes) {
-            Ok(count) => Ok(count),
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
-            // The failed write has cleared the warning, so the write can be repeated.
-            Err(error) if !repeated && outlived(&error, stream) => {
-                *warning = Some(socket_error(&error));
-                repeated = true;
-                continue;
+    let mut warnings = 0;
+    while warnings < WARNINGS_PER_WRITE {
+        match stream.write(bytes) {
+            Ok(count) => return Ok(count),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
+            Err(error) if outlived(&error, stream) => {
+                written.warning = Some(socket_error(&error));
+                warnings += 1;
             }
-            Err(error) => Err(Failure::new(&error)),
-        };
+            Err(error) => return Err(Failure::new(&error)),
+        }
     }
+    written.again = true;
+    Ok(0)
 }

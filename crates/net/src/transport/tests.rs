@@ -51,7 +51,6 @@ over_both! {
     a_buffer_of_any_size_loses_nothing_and_more_is_told_until_it_is_empty
     the_end_comes_once_wherever_it_falls
     soft_errors_of_a_read_are_told_and_the_connection_goes_on
-    a_soft_error_of_a_write_is_repeated_once
     a_frame_that_was_begun_is_completed_before_control
     gathered_frames_leave_in_one_write_each_record
     last_words_are_the_front_of_the_queue_and_no_orderly_end
@@ -212,17 +211,34 @@ fn soft_errors_of_a_read_are_told_and_the_connection_goes_on<T: Tested>() {
     assert_eq!(receiver.read(&mut buffer), ReadOutcome::Failed(failure));
 }
 
-fn a_soft_error_of_a_write_is_repeated_once<T: Tested>() {
+#[test]
+fn a_write_is_repeated_after_soft_errors_and_goes_on_later_if_there_are_many() {
+    check_soft_errors_of_writes::<Plain>();
+    check_soft_errors_of_writes::<Records>();
+}
+
+fn check_soft_errors_of_writes<T: Tested>() {
     let mut sender = half::<T>();
     sender.stream().refuse_writes(&[Given::Interrupted, Given::Unreachable]);
     let written = sender.write(b"beat");
-    assert_eq!((written.taken, written.failure), (4, None));
+    assert_eq!((written.taken, written.failure, written.again), (4, None, false));
     assert_eq!(written.warning, Some(SocketError::HostUnreachable));
     assert_eq!(opened::<T>(&sender.stream().take_written()), b"beat");
-    sender.stream().refuse_writes(&[Given::Unreachable, Given::Unreachable]);
+
+    let mut sender = half::<T>();
+    sender.stream().refuse_writes(&vec![Given::Unreachable; 100]);
     let written = sender.write(b"beat");
-    assert_eq!(written.warning, Some(SocketError::HostUnreachable));
-    assert_eq!(written.failure.map(|it| it.error), Some(SocketError::HostUnreachable));
+    assert_eq!((written.failure, written.again), (None, true));
+    assert_eq!(sender.stream().writes(), 8, "a bound");
+    let end = [(4, Lane::Control)];
+    sender.queue(b"beat", &end, written.taken, 1_000).unwrap();
+    let mut turns = 0;
+    while sender.flush().again {
+        turns += 1;
+        assert!(turns < 100, "it never goes on");
+    }
+    assert!(sender.is_flushed());
+    assert_eq!(opened::<T>(&sender.stream().take_written()), b"beat", "nothing is lost");
 }
 
 /// Queues `len` bytes of `mark` as one frame.

@@ -214,6 +214,19 @@ impl Conversation {
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
     ) -> Effect {
+        if let Some(error) = examination.error.filter(|_| examination.ended) {
+            // The kernel has discarded what it knew of the path, so the earlier looks count.
+            self.record_examination(now, examination);
+            return match error {
+                SocketError::Reset => self.end_by_reset(now, examination.tcp, out),
+                SocketError::Refused
+                | SocketError::TimedOut
+                | SocketError::HostUnreachable
+                | SocketError::NetworkUnreachable
+                | SocketError::Local => self.end_by_error(now, error, out),
+            };
+        }
+        self.remember_look(now, examination);
         if self.inquiry.is_none() && examination.error.is_none() {
             // The examination was for outstanding bytes, and the peer is not suspect.
             return Effect::None;
@@ -233,12 +246,6 @@ impl Conversation {
             let input = liveness::Input::KernelRoundTrip(rtt);
             self.liveness.handle(now, input, &self.policy);
         }
-        if examination.error == Some(SocketError::Reset) {
-            return self.end_by_reset(now, examination.tcp, out);
-        }
-        if let Some(error) = examination.error.filter(|_| examination.ended) {
-            return self.end_by_error(now, error, out);
-        }
         let at_bound = match awaiting {
             Some(Awaiting::Reset) => return self.end_by_reset(now, examination.tcp, out),
             Some(Awaiting::Bound(silence)) => Some(silence),
@@ -251,21 +258,8 @@ impl Conversation {
             return Effect::Rearm;
         }
         let Some(silence) = at_bound else {
-            // Reading the error has cleared it from the socket, so no later read would report it.
-            return match examination.error {
-                Some(error @ SocketError::TimedOut) => self.end_by_error(now, error, out),
-                Some(
-                    SocketError::Reset
-                    | SocketError::Refused
-                    | SocketError::HostUnreachable
-                    | SocketError::NetworkUnreachable
-                    | SocketError::Local,
-                )
-                | None => {
-                    self.warn(out);
-                    Effect::None
-                }
-            };
+            self.warn(out);
+            return Effect::None;
         };
         let cause = self.diagnosis(now).cause;
         let is_hung = matches!(cause, Cause::AppHung | Cause::NotReading);
@@ -276,6 +270,24 @@ impl Conversation {
             return Effect::Rearm;
         }
         self.end_by_silence(now, silence, out)
+    }
+
+    /// Remembers what an examination shows while bytes of ours wait: should the kernel give up the
+    /// connection, this is the last that was seen of it, whatever the peer said since.
+    fn remember_look(&mut self, now: Time, examination: &Examination) {
+        self.forget_look_if_delivered();
+        if self.outstanding.is_any() && examination.tcp.is_some() {
+            let look = self.look.get_or_insert_with(|| Box::new(Doubts::new(now)));
+            // What a router said is a matter of the inquiry, and void with the next evidence.
+            look.see(now, &Examination { error: None, ..*examination });
+        }
+    }
+
+    /// Forgets what was remembered once the peer's kernel has all our bytes.
+    pub(super) fn forget_look_if_delivered(&mut self) {
+        if !self.outstanding.is_any() {
+            self.look = None;
+        }
     }
 
     /// Returns whether a peer that is kept may go on to be kept although its examination shows no

@@ -21,7 +21,8 @@ plain_struct! { Conversation {
     ping_sequence,
     within_message,
     retuned,
-    inquiry
+    inquiry,
+    look
 } if Conversation::is_legal }
 
 plain_struct! { Introduced { identity, boot_id, instance_id, admission } if Introduced::is_legal }

@@ -37,26 +37,27 @@ impl Conversation {
         error: SocketError,
         out: &mut Writer<'_>,
     ) -> Effect {
-        let (cause, grounds) = match error {
-            SocketError::Reset => return self.end_by_reset(now, None, out),
+        match error {
+            SocketError::Reset => self.end_by_reset(now, None, out),
             SocketError::Refused
             | SocketError::HostUnreachable
             | SocketError::NetworkUnreachable => {
                 let grounds = Grounds::of(&[Ground::RouterSaidUnreachable]);
                 let verdict = Verdict { grounds, ..self.forced_verdict(now, Cause::Unreachable) };
-                return self.end_with(verdict, out);
+                self.end_with(verdict, out)
             }
             // The kernel's timeout says nothing of the cause, so the inquiry decides.
             SocketError::TimedOut => {
-                let Diagnosis { cause, confidence, grounds } = self.diagnosis(now);
+                let Diagnosis { cause, confidence, grounds } = self.diagnosis_of_timeout(now);
                 let grounds = grounds.with(Ground::KernelGaveUp);
                 let verdict = Verdict { confidence, grounds, ..self.forced_verdict(now, cause) };
-                return self.end_with(verdict, out);
+                self.end_with(verdict, out)
             }
-            SocketError::Local => (Cause::LocalFault, Grounds::default()),
-        };
-        let verdict = Verdict { grounds, ..self.verdict(now, cause) };
-        self.end_with(verdict, out)
+            SocketError::Local => {
+                let verdict = self.forced_verdict(now, Cause::LocalFault);
+                self.end_with(verdict, out)
+            }
+        }
     }
 
     /// Ends the conversation because of a reset; `tcp` is what the kernel still knows of the

@@ -77,7 +77,11 @@ impl Conversation {
     /// Returns a verdict that the kernel forces now, with no grounds. It is due at the bound.
     pub(super) fn forced_verdict(&self, now: Time, cause: Cause) -> Verdict {
         let due = self.liveness.due(&self.policy).filter(|_| self.stage == Stage::Established);
-        Verdict { due: due.map_or(now, |due| due.max(now)), ..self.verdict(now, cause) }
+        Verdict {
+            due: due.map_or(now, |due| due.max(now)),
+            probes: self.liveness.probes_out(),
+            ..self.verdict(now, cause)
+        }
     }
 
     /// Returns a verdict that falls now, with no grounds.
@@ -95,15 +99,31 @@ impl Conversation {
 
     /// Returns the cause of the silence, as far as the inquiry shows it.
     pub(super) fn diagnosis(&self, now: Time) -> Diagnosis {
-        let silence = diagnosis::Case {
+        match &self.inquiry {
+            Some(inquiry) => diagnose(&self.case(now), &inquiry.doubts),
+            None => diagnose(&self.case(now), &Doubts::new(now)),
+        }
+    }
+
+    /// Returns the cause for which the kernel may have given up the connection: that of the
+    /// silence, or else what the latest examination for outstanding bytes showed. Evidence since
+    /// then refutes a lost path, and no closed window.
+    pub(super) fn diagnosis_of_timeout(&self, now: Time) -> Diagnosis {
+        let found = self.diagnosis(now);
+        let Some(look) = self.look.as_ref().filter(|_| found.cause == Cause::Unknown) else {
+            return found;
+        };
+        let seen = diagnose(&self.case(now), look);
+        let holds = seen.cause == Cause::NotReading || look.last_at() >= self.liveness.last_heard();
+        if holds { seen } else { found }
+    }
+
+    fn case(&self, now: Time) -> diagnosis::Case {
+        diagnosis::Case {
             lasted: now.since(self.liveness.last_heard()),
             interval: self.interval(),
             beyond_bound: self.liveness.due(&self.policy).is_some_and(|due| now >= due),
             probed: self.liveness.probes_out() > 0,
-        };
-        match &self.inquiry {
-            Some(inquiry) => diagnose(&silence, &inquiry.doubts),
-            None => diagnose(&silence, &Doubts::new(now)),
         }
     }
 

@@ -110,8 +110,8 @@ fn rule_4_bytes_without_plaintext_do_not_extend_the_handshake() {
 
 #[test]
 fn rule_14_an_error_of_a_connection_that_stands_ends_nothing_before_the_bound() {
-    let errors = UNREACHABLE.into_iter().chain([SocketError::Local]);
-    for error in errors {
+    let errors = [SocketError::Local, SocketError::Reset, SocketError::TimedOut];
+    for error in UNREACHABLE.into_iter().chain(errors) {
         let mut told = link(Hung::End);
         assert_eq!(verdict(&mut told, 500, World::Warned(error), Examination::default()), None);
         let (at, _) = run(&mut told, 10_000, |_| TcpSnapshot::default()).lost.unwrap();
@@ -200,6 +200,71 @@ fn row_15_a_kernel_timeout_keeps_what_was_seen_before() {
     assert_eq!(lost.cause, Cause::AppHung);
     assert!(lost.grounds.contains(Ground::KernelGaveUp));
     assert!(lost.grounds.contains(Ground::BytesAcknowledged));
+}
+
+/// Only the looks before the timeout count: the kernel has discarded what it knew of the path.
+#[test]
+fn row_15_an_examination_that_finds_the_timeout_shows_nothing_of_the_path() {
+    let lost = TcpSnapshot {
+        unacked: 2,
+        retransmits: 6,
+        total_retrans: 6,
+        last_ack: Span::from_secs(2),
+        ..TcpSnapshot::default()
+    };
+    let mut link = link(Hung::End);
+    run(&mut link, 2_000, |_| lost);
+    let purged = TcpSnapshot { bytes_acked: Some(9), notsent: Some(0), ..TcpSnapshot::default() };
+    let shown = Examination {
+        tcp: Some(purged),
+        error: Some(SocketError::TimedOut),
+        ended: true,
+        ..Examination::default()
+    };
+    let found = verdict(&mut link, 2_500, Answer::Deadline, shown).unwrap();
+    let both = Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown };
+    assert_eq!((found.cause, found.is_early(), found.probes), (both, true, 4));
+    assert!(found.grounds.contains(Ground::KernelGaveUp) && !found.is_silence());
+}
+
+/// A peer that was not in doubt when the kernel gave up, 10 s after bytes were sent.
+#[test]
+fn row_15_a_timeout_before_any_doubt_is_judged_by_the_look_at_waiting_bytes() {
+    let closed = TcpSnapshot {
+        notsent: Some(90_000),
+        send_window: Some(0),
+        backoff: 4,
+        last_ack: Span::from_millis(900),
+        last_sent: Span::from_secs(8),
+        ..TcpSnapshot::default()
+    };
+    let lost = TcpSnapshot {
+        unacked: 3,
+        retransmits: 9,
+        last_ack: Span::from_secs(8),
+        ..TcpSnapshot::default()
+    };
+    let delivered = TcpSnapshot { notsent: Some(0), ..TcpSnapshot::default() };
+    let both = Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown };
+    for (tcp, heard, cause) in [
+        (closed, false, Cause::NotReading),
+        (closed, true, Cause::NotReading),
+        (lost, false, both),
+        (lost, true, Cause::Unknown),
+        (delivered, false, Cause::Unknown),
+    ] {
+        let mut link = warned::outstanding();
+        let shown = Examination { tcp: Some(tcp), ..Examination::default() };
+        link.handle(warned::EXAMINED_AT, Answer::Examined(shown));
+        if heard {
+            let pong = World::Received(b"pong\n");
+            assert_eq!(verdict(&mut link, 9_000, pong, Examination::default()), None);
+        }
+        let timeout = World::Failed(SocketError::TimedOut);
+        let found = verdict(&mut link, 10_000, timeout, Examination::default()).unwrap();
+        assert_eq!((found.cause, found.is_early()), (cause, true), "{tcp:?}, {heard}");
+        assert!(!found.is_silence(), "the bound is a minute");
+    }
 }
 
 #[test]

@@ -61,7 +61,8 @@ fn a_reset_that_an_examination_reads_ends_the_link_at_once() {
     link.handle(now, Answer::Deadline);
     while link.poll_output().is_some() {}
     let error = Some(SocketError::Reset);
-    link.handle(now, Answer::Examined(Examination { error, ..Examination::default() }));
+    let shown = Examination { error, ended: true, ..Examination::default() };
+    link.handle(now, Answer::Examined(shown));
     let mut lost = Run::default();
     poll(&mut link, now, &acknowledging, &mut lost);
     let lost = lost.lost.map(|(at, verdict)| (at, verdict.cause));

@@ -147,7 +147,7 @@ fn a_routers_error_is_a_warning_even_if_the_shell_cannot_examine() {
 }
 
 /// A link with an idle of a minute, to which data was sent at 1 s, at its examination at 8 s.
-fn outstanding() -> Link {
+pub(super) fn outstanding() -> Link {
     let policy = Policy::new(Span::from_secs(60), Span::from_secs(1), 3).unwrap();
     let settings =
         Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, policy) };
@@ -164,7 +164,7 @@ fn outstanding() -> Link {
     link
 }
 
-const EXAMINED_AT: Time = Time::from_millis(8_000);
+pub(super) const EXAMINED_AT: Time = Time::from_millis(8_000);
 
 #[test]
 fn an_examination_for_outstanding_bytes_raises_no_suspicion_and_loses_no_error() {
@@ -173,6 +173,7 @@ fn an_examination_for_outstanding_bytes_raises_no_suspicion_and_loses_no_error()
         Answer::Examined(Examination {
             tcp,
             error,
+            ended: error == Some(SocketError::Reset),
             local_down: Some(true),
             ..Examination::default()
         })
@@ -209,6 +210,21 @@ fn a_routers_error_is_kept_until_there_is_evidence() {
     while heard.poll_output().is_some() {}
     let lost = run(&mut heard, 10_000, |_| TcpSnapshot::default()).lost.unwrap();
     assert_eq!((lost.0, lost.1.cause), (4_200, Cause::Unknown), "evidence came after the error");
+}
+
+/// The kernel acknowledged a probe that left after the router's word, and nothing answered.
+#[test]
+fn an_acknowledgement_after_a_routers_error_refutes_it() {
+    let shows = |sent_ago: u64| {
+        let last_sent = Span::from_millis(sent_ago);
+        TcpSnapshot { last_sent, bytes_acked: Some(5), notsent: Some(0), ..silent(40) }
+    };
+    for (sent_ago, cause) in [(400, Cause::Unknown), (2_000, Cause::Unreachable)] {
+        let mut link = link(Hung::End);
+        link.handle(Time::from_millis(1_100), UNREACHABLE);
+        let lost = run(&mut link, 10_000, |_| shows(sent_ago)).lost.unwrap();
+        assert_eq!((lost.0, lost.1.cause), (3_000, cause), "sent {sent_ago} ms before");
+    }
 }
 
 #[test]

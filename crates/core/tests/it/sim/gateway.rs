@@ -17,7 +17,7 @@ use systole_core::wire::{CloseReason, Codec, DataKind, Decoder, Frame, MAX_DATA,
 use systole_core::{Span, Time};
 
 use super::hubs::{HUBS, Hubs};
-use super::kernel::random_examination;
+use super::kernel::{random_examination, soft_error};
 use super::messages::{MessageStream, broadcast};
 use super::model::Model;
 use super::network::{Segment, split_randomly};
@@ -673,7 +673,11 @@ impl Gateway {
             if let Some(model) = gateway_model.as_mut().filter(|model| model.is_open()) {
                 let shown = match model.is_trusted(now) {
                     true => random_examination(random),
-                    false if model.expects_nothing() => socket.examine(now),
+                    false if model.expects_nothing() => {
+                        let shown = socket.examine(now, model.last_sent);
+                        let told = random.below(16) == 0;
+                        Examination { error: told.then(|| soft_error(random)), ..shown }
+                    }
                     false => Examination::default(),
                 };
                 model.examined(now, &shown);

@@ -2,7 +2,9 @@
 //! and which bytes of ours the kernel may still hold.
 
 use systole_core::cause::Cause;
-use systole_core::kernel::{Examination, LONGEST_OUTAGE, Patience, SendState, TcpSnapshot};
+use systole_core::kernel::{
+    Examination, LONGEST_OUTAGE, Patience, SendState, SocketError, TcpSnapshot,
+};
 use systole_core::link::{FLOOR_PER_SECOND, OUTSTANDING};
 use systole_core::random::Random;
 use systole_core::{Span, Time};
@@ -40,6 +42,8 @@ pub(super) struct Kernel {
     send: SendState,
     /// The number of changes of the patience.
     pub(super) changes: u64,
+    /// What the examinations showed since bytes wait, whatever the peer said meanwhile.
+    look: Findings,
 }
 
 impl Kernel {
@@ -51,6 +55,7 @@ impl Kernel {
             reported: false,
             send: SendState::Sending,
             changes: 0,
+            look: Findings::default(),
         }
     }
 
@@ -67,6 +72,27 @@ impl Kernel {
     /// Records that the latest PING was answered.
     pub(super) fn answered(&mut self) {
         self.outstanding = self.outstanding.filter(|(_, sent)| *sent != Sent::Ping);
+        self.forget_look_if_delivered();
+    }
+
+    fn forget_look_if_delivered(&mut self) {
+        if self.outstanding.is_none() {
+            self.look = Findings::default();
+        }
+    }
+
+    /// Returns why the kernel may have given up a peer that was last heard at `heard`, and whose
+    /// silence shows no cause: by the last examination, unless evidence refutes it (row 15).
+    pub(super) fn cause_of_timeout(
+        &self,
+        heard: Time,
+        interval: Span,
+        probed: bool,
+        beyond_bound: bool,
+    ) -> Cause {
+        let cause = self.look.cause(interval, probed, beyond_bound);
+        let refuted = self.look.last.is_none_or(|(at, _)| at < heard);
+        if refuted && cause != Cause::NotReading { Cause::Unknown } else { cause }
     }
 
     /// Records the result of an examination; `trusted` is whether the peer is not in doubt. Returns
@@ -75,7 +101,11 @@ impl Kernel {
         let all = shown.tcp.is_some_and(|tcp| tcp.unacked == 0 && tcp.notsent == Some(0));
         let all = all && !shown.queued;
         self.outstanding = self.outstanding.filter(|_| !all).map(|(_, sent)| (now, sent));
+        self.forget_look_if_delivered();
         let Some(tcp) = shown.tcp else { return false };
+        if self.outstanding.is_some() {
+            self.look.see(now, tcp);
+        }
         // What the kernel counts since the window closed counts until everything has arrived.
         let was_closed = self.send == SendState::Closed && !all;
         self.send = if was_closed || tcp.send_window == Some(0) {
@@ -176,7 +206,8 @@ impl DoubtedSocket {
     }
 
     /// Returns what an examination at `now` shows.
-    pub(super) fn examine(&mut self, now: Time) -> Examination {
+    /// Bytes of ours last left at `sent`.
+    pub(super) fn examine(&mut self, now: Time, sent: Time) -> Examination {
         let millis = now.since(self.examined_at).as_millis();
         self.examined_at = self.examined_at.max(now);
         self.examinations += 1;
@@ -184,6 +215,7 @@ impl DoubtedSocket {
             notsent: Some(0),
             send_window: Some(60_000),
             rtt: Span::from_millis(40),
+            last_sent: now.since(sent),
             ..TcpSnapshot::default()
         };
         let waiting = TcpSnapshot { notsent: Some(90_000), unacked: 3, ..open };
@@ -238,17 +270,29 @@ impl Findings {
         waits && taken * 1_000 > now.since(before).as_millis().max(1_000) * FLOOR_PER_SECOND
     }
 
-    /// Returns the cause of the silence by rows 10, 11 and 16. `probed` is whether a probe of this
-    /// silence was sent; row 10 needs a silence longer than the bound.
+    /// Returns whether a segment that left after `since` has arrived, or a window probe was
+    /// answered after it.
+    pub(super) fn has_delivered_since(since: Time, now: Time, tcp: &TcpSnapshot) -> bool {
+        let after = |age: Span| now - age > since;
+        let answered = tcp.backoff > 0 && tcp.probes == 0 && after(tcp.last_ack);
+        tcp.bytes_acked.is_some() && tcp.unacked == 0 && (after(tcp.last_sent) || answered)
+    }
+
+    /// Returns the cause of the silence by rows 6, 10, 11 and 16. `probed` is whether a probe of
+    /// this silence was sent; row 10 needs a silence longer than the bound.
     pub(super) fn cause(&self, interval: Span, probed: bool, beyond_bound: bool) -> Cause {
         let Some((first, (_, last))) = self.first.zip(self.last) else { return Cause::Unknown };
+        let unsent = last.notsent.is_some_and(|bytes| bytes > 0);
+        if last.unacked == 0 && unsent && last.send_window != Some(0) && last.probes > 1 {
+            return Cause::LocalNetworkDown;
+        }
         if last.last_ack > interval.times(2).max(Span::from_secs(1)) {
             return Cause::Unknown;
         }
         if last.send_window == Some(0) && last.notsent != Some(0) {
             return Cause::NotReading;
         }
-        let acknowledged = last.bytes_acked > first.bytes_acked;
+        let acknowledged = first.bytes_acked.is_some() && last.bytes_acked > first.bytes_acked;
         let nothing_waits = last.unacked == 0 && last.notsent == Some(0);
         match beyond_bound && (acknowledged || probed && nothing_waits) {
             true => Cause::AppHung,
@@ -272,4 +316,16 @@ pub(super) fn random_examination(random: &mut Random) -> Examination {
         _ => None,
     };
     Examination { tcp, queued: random.below(8) == 0, ..Examination::default() }
+}
+
+/// Returns an error of a connection that stands.
+pub(super) fn soft_error(random: &mut Random) -> SocketError {
+    [
+        SocketError::HostUnreachable,
+        SocketError::Refused,
+        SocketError::NetworkUnreachable,
+        SocketError::Local,
+        SocketError::TimedOut,
+        SocketError::Reset,
+    ][random.below(6) as usize]
 }

@@ -88,8 +88,9 @@ pub(super) struct Model {
     pub(super) keeps: u64,
     /// The number of warnings of a peer that does not read.
     pub(super) unread: u64,
-    /// Whether a router reported the peer unreachable since the last evidence.
-    warned: bool,
+    /// When a router last reported the peer unreachable, unless evidence or an acknowledgement came
+    /// since.
+    warned: Option<Time>,
     /// Whether `Warned` was emitted for that report.
     warning_emitted: bool,
     /// The deadline of a half-closed peer.
@@ -188,7 +189,7 @@ impl Model {
             progress: 0,
             hangs: 0,
             keeps: 0,
-            warned: false,
+            warned: None,
             warning_emitted: false,
             half_closed: None,
             hold: None,
@@ -246,7 +247,7 @@ impl Model {
             SocketError::Refused
             | SocketError::HostUnreachable
             | SocketError::NetworkUnreachable => Cause::Unreachable,
-            SocketError::TimedOut => self.cause_of_silence(now),
+            SocketError::TimedOut => self.cause_of_timeout(now),
             SocketError::Local => Cause::LocalFault,
         }
     }
@@ -299,7 +300,10 @@ impl Model {
             }
             link::World::Ended => self.half_close(now),
             link::World::Failed(error) => self.turn.expects = Some(self.cause_of(now, error)),
-            link::World::Warned(_) => (self.warned, self.inquires) = (true, true),
+            link::World::Warned(error) => {
+                self.note_error(now, error);
+                self.inquires = true;
+            }
             link::World::Overflowed => self.turn.expects = Some(Cause::SlowConsumer),
             link::World::Command(Command::Hold(span)) if self.is_established() => {
                 self.set_at = now;
@@ -308,7 +312,7 @@ impl Model {
                 if self.half_closed.is_none() {
                     self.front.restart(self.silence_start);
                     self.end_silence();
-                    if !self.warned {
+                    if self.warned.is_none() {
                         self.end_inquiry();
                     }
                 }
@@ -357,8 +361,18 @@ impl Model {
             self.half_closed = Some(now + HALF_CLOSED);
             self.turn.half_close_ping_due = true;
             self.end_silence();
-            (self.warned, self.warning_emitted) = (false, false);
+            (self.warned, self.warning_emitted) = (None, false);
             self.end_inquiry();
+        }
+    }
+
+    /// Observes an error of the connection, which stands.
+    fn note_error(&mut self, now: Time, error: SocketError) {
+        if matches!(
+            error,
+            SocketError::Refused | SocketError::HostUnreachable | SocketError::NetworkUnreachable
+        ) {
+            self.warned = Some(now);
         }
     }
 
@@ -370,7 +384,7 @@ impl Model {
 
     /// Observes evidence of the peer.
     fn hear(&mut self, now: Time) {
-        (self.warned, self.warning_emitted) = (false, false);
+        (self.warned, self.warning_emitted) = (None, false);
         self.end_inquiry();
         self.last_heard = self.last_heard.max(now);
         self.excuse(now);
@@ -494,7 +508,7 @@ impl Model {
         }
         let probing = self.first_probe.is_some() || self.suspect;
         assert!(
-            self.warning_emitted || !(self.warned && probing),
+            self.warning_emitted || !(self.warned.is_some() && probing),
             "{name}: a router's report was not emitted"
         );
         assert!(!(received || heard) || !self.suspect, "{name}: suspect with fresh evidence");
@@ -584,9 +598,16 @@ impl Model {
         let trusted = self.half_closed.is_none() && !probing;
         self.turn.unread_warning = self.kernel.examined(now, shown, trusted);
         self.inquires |= self.half_closed.is_none() && (judged || near);
+        if let Some(error) = shown.error {
+            self.note_error(now, error);
+            self.inquires = true;
+        }
         let Some(tcp) = shown.tcp.filter(|_| self.inquires && self.turn.expects.is_none()) else {
             return;
         };
+        if self.warned.is_some_and(|since| Findings::has_delivered_since(since, now, &tcp)) {
+            self.warned = None;
+        }
         if self.suspect {
             self.rtt_us = tcp.rtt.as_micros();
         }
@@ -605,15 +626,31 @@ impl Model {
 
     /// Returns the cause of a silence that is judged now, as far as it was examined.
     fn cause_of_silence(&self, now: Time) -> Cause {
-        if self.warned {
+        if self.warned.is_some() {
             return Cause::Unreachable;
         }
+        let (interval, probed, beyond_bound) = self.case(now);
+        self.findings.cause(interval, probed, beyond_bound)
+    }
+
+    /// Returns why the kernel may have given up the peer.
+    fn cause_of_timeout(&self, now: Time) -> Cause {
+        let cause = self.cause_of_silence(now);
+        if cause != Cause::Unknown {
+            return cause;
+        }
+        let (interval, probed, beyond_bound) = self.case(now);
+        self.kernel.cause_of_timeout(self.last_heard, interval, probed, beyond_bound)
+    }
+
+    /// Returns the interval, whether a probe of this silence was sent, and whether the bound has
+    /// passed.
+    fn case(&self, now: Time) -> (Span, bool, bool) {
         let Detection::Bounded { interval, .. } = self.policy.detection() else {
-            return self.findings.cause(Span::ZERO, false, false);
+            return (Span::ZERO, false, false);
         };
         let bound = self.policy.bound().expect("bounded");
-        let beyond_bound = now >= self.silence_start + bound;
-        self.findings.cause(interval, self.last_probe > 0, beyond_bound)
+        (interval, self.last_probe > 0, now >= self.silence_start + bound)
     }
 
     /// Returns when a half-closed peer ends: not during a hold.
@@ -787,7 +824,7 @@ impl Model {
             session::Event::Warned { cause, .. } => {
                 assert_eq!(cause, Cause::Unreachable, "{name}: the cause of a warning");
                 assert!(
-                    self.warned && !self.warning_emitted,
+                    self.warned.is_some() && !self.warning_emitted,
                     "{name}: warned without a report, or twice"
                 );
                 assert!(
@@ -799,7 +836,7 @@ impl Model {
             session::Event::Hung { cause, until } => self.hung(now, cause, until),
             session::Event::Recovered => {
                 assert!(self.suspect, "{name}: recovered without suspicion");
-                (self.suspect, self.warned, self.warning_emitted) = (false, false, false);
+                (self.suspect, self.warned, self.warning_emitted) = (false, None, false);
                 self.end_inquiry();
                 self.turn.recovered = true;
                 self.recoveries += 1;

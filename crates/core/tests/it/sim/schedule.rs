@@ -11,7 +11,7 @@ use systole_core::wire::{CloseReason, Codec, Malformed};
 use systole_core::{Policy, Span};
 
 use super::gateway::{Admissions, HubConfig, LoopTiming};
-use super::kernel::Doubted;
+use super::kernel::{Doubted, soft_error};
 use super::model::Model;
 use super::network::{Quality, Segment};
 use super::peer::{NEVER, Plan};
@@ -317,10 +317,12 @@ impl Schedule {
 
     fn end_link(&mut self, index: usize) {
         match self.world.random.below(12) {
+            // A filter on the way comes and goes: a peer that lives survives it.
             9.. => {
-                self.world.peers[index].healthy = false;
-                let error = [SocketError::HostUnreachable, SocketError::Refused][index % 2];
-                self.world.input(index, link::World::Warned(error));
+                for _ in 0..=self.world.random.below(4) {
+                    let error = soft_error(&mut self.world.random);
+                    self.world.input(index, link::World::Warned(error));
+                }
             }
             7 => self.world.half_close(index),
             8 => {

@@ -105,7 +105,12 @@ fn session_events() -> Vec<session::Event> {
         probes: 3,
         grounds,
     };
-    let early = Verdict { cause: Cause::PeerReset, grounds: Grounds::default(), ..verdict };
+    let early = Verdict {
+        cause: Cause::NotReading,
+        due: Time::from_millis(52_507),
+        grounds: Grounds::of(&[Ground::WindowClosed, Ground::KernelGaveUp]),
+        ..verdict
+    };
     vec![
         session::Event::Joined { policy: Policy::default(), account: None },
         session::Event::Suspect,

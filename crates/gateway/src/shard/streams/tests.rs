@@ -8,9 +8,11 @@ use std::net::{SocketAddr, TcpStream};
 
 use socket2::SockRef;
 use systole_core::gather::{BRIEF_REST, Wait};
+use systole_core::kernel::SocketError;
 use systole_core::link::{Lane, Settings, Side};
 use systole_core::wire::Codec;
 use systole_core::{Policy, hub::HubCommand};
+use systole_net::transport::Written;
 use systole_net::{Clock, SocketOptions, listener};
 use tokio::sync::oneshot;
 
@@ -344,4 +346,25 @@ fn results_of_outputs_are_fed_back_before_the_sends_of_the_logic() {
     let before = bench.shard.traffic.sockets.bytes_out;
     bench.shard.carry_out();
     assert_eq!(bench.shard.traffic.sockets.bytes_out, before, "nothing is echoed behind the gap");
+}
+
+/// No event says when to go on after errors of a connection that stands.
+#[test]
+fn a_write_that_met_errors_of_a_standing_connection_goes_on_in_the_next_turn() {
+    let mut bench = Bench::new(Policy::standard());
+    let sockets = &mut bench.shard.traffic.sockets;
+    let conn = sockets.conns.get_mut(0).expect("the link is open");
+    conn.queue(b"beat\n", &[(5, Lane::Data)], 0, 1_000).unwrap();
+    let written =
+        Written { warning: Some(SocketError::Refused), again: true, ..Written::default() };
+    sockets.note_written(0, &written);
+    bench.shard.carry_out();
+    let now = bench.shard.clock.now();
+    let next = Streams::left_over(&mut bench.shard, now).deadline;
+    assert!(next.is_some_and(|at| at <= now + Span::from_millis(10)), "{next:?} after {now:?}");
+    Streams::receive(&mut bench.shard, &Events::with_capacity(1)).unwrap();
+    let mut echo = [0; 5];
+    io::Read::read_exact(&mut bench.peer, &mut echo).unwrap();
+    assert_eq!(&echo, b"beat\n");
+    assert_eq!(Streams::left_over(&mut bench.shard, now).deadline, None, "nothing is left");
 }

@@ -5,6 +5,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use socket2::SockRef;
 
 /// The result of one call.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,7 +23,8 @@ pub(super) enum Given {
 #[derive(Debug)]
 pub(super) struct Scripted {
     connection: TcpStream,
-    _peer: TcpStream,
+    /// The other end, while the connection stands.
+    peer: RefCell<Option<TcpStream>>,
     reads: RefCell<VecDeque<Given>>,
     /// Whether the last read left a part of its piece.
     is_partial: Cell<bool>,
@@ -38,7 +42,7 @@ impl Scripted {
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         Scripted {
             connection: listener.accept().unwrap().0,
-            _peer: peer,
+            peer: RefCell::new(Some(peer)),
             reads: RefCell::default(),
             is_partial: Cell::new(false),
             refusals: RefCell::default(),
@@ -68,6 +72,16 @@ impl Scripted {
 
     pub(super) fn writes(&self) -> usize {
         self.writes.get()
+    }
+
+    /// Returns the error of `given`. A reset ends the connection.
+    fn error(&self, given: &Given) -> io::Error {
+        if matches!(given, Given::Reset | Given::Aborted)
+            && let Some(peer) = self.peer.take()
+        {
+            SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        error(given)
     }
 
     /// Returns whether the piece that was read last was read to its end.
@@ -104,7 +118,7 @@ impl Read for &Scripted {
                 reads.push_front(Given::End);
                 Ok(0)
             }
-            Some(given) => Err(error(&given)),
+            Some(given) => Err(self.error(&given)),
         }
     }
 }
@@ -113,7 +127,7 @@ impl Write for &Scripted {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.writes.set(self.writes.get() + 1);
         if let Some(refusal) = self.refusals.borrow_mut().pop_front() {
-            return Err(error(&refusal));
+            return Err(self.error(&refusal));
         }
         let count = bytes.len().min(self.room.get());
         if count == 0 {
