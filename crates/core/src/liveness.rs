@@ -222,6 +222,11 @@ impl Liveness {
         )
     }
 
+    /// Returns whether the end of the silence ends a suspicion that was reported.
+    pub(crate) const fn was_suspect(&self) -> bool {
+        self.is_suspect() || matches!(self.state, State::Dead { suspect: true, .. })
+    }
+
     /// Returns whether a probe is out, or the peer is suspect, kept or overdue.
     pub(crate) const fn is_in_doubt(&self) -> bool {
         matches!(self.state, State::Probing { .. } | State::Kept { .. } | State::Overdue { .. })
@@ -351,8 +356,7 @@ impl Liveness {
         {
             return;
         }
-        let suspect = self.is_suspect() || matches!(self.state, State::Dead { suspect: true, .. });
-        if suspect && !self.pending.take(Pending::SUSPECT) {
+        if self.was_suspect() && !self.pending.take(Pending::SUSPECT) {
             self.pending.0 |= Pending::RECOVERED;
         }
         self.state = State::Listening { lead: Lead::Own };

@@ -40,7 +40,7 @@ pub enum Event {
         /// The evidence for the cause.
         grounds: Grounds,
     },
-    /// The suspicion has ended on evidence.
+    /// The suspicion has ended on evidence, or what a warning told before any suspicion is over.
     Recovered,
     /// The bound has passed, and the policy does not enforce it.
     Overdue {

@@ -139,7 +139,7 @@ impl Conversation {
     #[inline]
     pub(super) fn hear(&mut self, now: Time, evidence: Evidence, out: &mut Writer<'_>) {
         if self.inquiry.is_some() {
-            self.end_inquiry();
+            self.clear_inquiry(out);
         }
         self.feed_liveness(now, liveness::Input::Heard(evidence), out);
     }
@@ -256,7 +256,7 @@ impl Conversation {
                 self.flight.record(now, Incident::Held);
                 self.feed_liveness(now, liveness::Input::Hold { until: now + span }, out);
                 if self.known_error().is_none() {
-                    self.end_inquiry();
+                    self.clear_inquiry(out);
                 }
                 self.update_patience(out);
                 Effect::Rearm

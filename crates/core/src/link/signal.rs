@@ -22,11 +22,11 @@ pub enum World<'a> {
     /// sending until a reset arrives or [`HALF_CLOSED`](super::HALF_CLOSED) has passed. With the
     /// codec `line`, and before the handshake is complete, the link ends at once.
     Ended,
-    /// The socket failed.
+    /// The socket reported this error, and the connection has ended.
     Failed(SocketError),
-    /// The kernel reported that a router cannot reach the peer, and the connection still stands.
-    /// The error is kept for the verdict and reported with [`session::Event::Warned`] once a probe
-    /// is out; evidence clears it.
+    /// The socket reported this error, and the connection still stands. One by which somebody on
+    /// the path reports the peer unreachable is kept for the verdict, and reported with
+    /// [`session::Event::Warned`] once a probe is out; evidence and acknowledgements refute it.
     Warned(SocketError),
     /// The data queued for the peer exceeds the bounded queue.
     Overflowed,

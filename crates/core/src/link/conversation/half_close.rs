@@ -41,7 +41,7 @@ impl Conversation {
         if !goes_on {
             return self.end_half_closed(now, Grounds::of(&[Ground::SideClosed]), out);
         }
-        self.end_inquiry();
+        self.clear_inquiry(out);
         self.stage = Stage::HalfClosed;
         let until = now + HALF_CLOSED;
         self.liveness.handle(now, liveness::Input::HalfClosed { until }, &self.policy);

@@ -171,6 +171,16 @@ impl Conversation {
         self.inquiry = None;
     }
 
+    /// Ends the inquiry, and withdraws a warning. The end of a suspicion, which its liveness
+    /// reports, withdraws it too.
+    #[cold]
+    pub(super) fn clear_inquiry(&mut self, out: &mut Writer<'_>) {
+        let warned = self.inquiry.take().is_some_and(|inquiry| inquiry.warned);
+        if warned && !self.liveness.was_suspect() {
+            out.session(session::Event::Recovered);
+        }
+    }
+
     /// Handles the bound: requests a last examination if the shell can make one; otherwise the
     /// verdict falls now.
     pub(super) fn handle_bound(

@@ -212,6 +212,26 @@ fn a_routers_error_is_kept_until_there_is_evidence() {
     assert_eq!((lost.0, lost.1.cause), (4_200, Cause::Unknown), "evidence came after the error");
 }
 
+#[test]
+fn a_warning_is_withdrawn_once_by_evidence_whether_the_peer_was_suspect_or_not() {
+    for suspect in [false, true] {
+        let mut link = link(Hung::End);
+        run(&mut link, if suspect { 2_000 } else { 1_000 }, |_| TcpSnapshot::default());
+        let now = Time::from_millis(2_100);
+        let told = Examination::default();
+        link.handle(now, UNREACHABLE);
+        while let Some(output) = link.poll_output() {
+            if let Output::Examine { .. } = output {
+                link.handle(now, Answer::Examined(told));
+            }
+        }
+        link.handle(now, World::Received(b"hello\n"));
+        let mut heard = Run::default();
+        poll(&mut link, now, &silent, &mut heard);
+        assert_eq!(heard.recovered, [2_100], "suspect: {suspect}");
+    }
+}
+
 /// The kernel acknowledged a probe that left after the router's word, and nothing answered.
 #[test]
 fn an_acknowledgement_after_a_routers_error_refutes_it() {

@@ -144,6 +144,8 @@ struct Turn {
     unread_warning: bool,
     /// Whether the peer hangs, and is kept from now on.
     hangs: bool,
+    /// Whether a warning is to be withdrawn that came before any suspicion.
+    withdraws: bool,
     /// Whether the link moves to another hub, which is no input.
     moves: bool,
 }
@@ -313,6 +315,7 @@ impl Model {
                     self.front.restart(self.silence_start);
                     self.end_silence();
                     if self.warned.is_none() {
+                        self.withdraw_warning();
                         self.end_inquiry();
                     }
                 }
@@ -361,9 +364,15 @@ impl Model {
             self.half_closed = Some(now + HALF_CLOSED);
             self.turn.half_close_ping_due = true;
             self.end_silence();
-            (self.warned, self.warning_emitted) = (None, false);
+            self.withdraw_warning();
             self.end_inquiry();
         }
+    }
+
+    /// Forgets what routers reported; a warning without a suspicion is withdrawn by an event.
+    fn withdraw_warning(&mut self) {
+        self.turn.withdraws |= self.warning_emitted && !self.suspect;
+        (self.warned, self.warning_emitted) = (None, false);
     }
 
     /// Observes an error of the connection, which stands.
@@ -384,7 +393,7 @@ impl Model {
 
     /// Observes evidence of the peer.
     fn hear(&mut self, now: Time) {
-        (self.warned, self.warning_emitted) = (None, false);
+        self.withdraw_warning();
         self.end_inquiry();
         self.last_heard = self.last_heard.max(now);
         self.excuse(now);
@@ -495,6 +504,7 @@ impl Model {
         if !self.is_established() {
             return;
         }
+        assert!(!self.turn.withdraws, "{name}: a warning was not withdrawn");
         assert!(!self.turn.hangs, "{name}: a hung peer was not reported");
         assert!(!self.turn.unread_warning, "{name}: no warning of a peer that does not read");
         if self.half_closed.is_none() {
@@ -835,7 +845,8 @@ impl Model {
             }
             session::Event::Hung { cause, until } => self.hung(now, cause, until),
             session::Event::Recovered => {
-                assert!(self.suspect, "{name}: recovered without suspicion");
+                let withdraws = std::mem::take(&mut self.turn.withdraws);
+                assert!(self.suspect || withdraws, "{name}: recovered without suspicion");
                 (self.suspect, self.warned, self.warning_emitted) = (false, None, false);
                 self.end_inquiry();
                 self.turn.recovered = true;
