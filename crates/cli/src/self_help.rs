@@ -2,7 +2,7 @@
 
 use std::io;
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
 use crate::cli::Cli;
@@ -11,9 +11,17 @@ use crate::output::Output;
 
 pub(crate) fn completions(shell: Shell, output: &mut Output) -> io::Result<Exit> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "systole", &mut script);
+    clap_complete::generate(shell, &mut without_hidden(&Cli::command()), "systole", &mut script);
     output.bytes(&script)?;
     Ok(Exit::Success)
+}
+
+/// Returns the program without its hidden commands, which the completions would offer.
+fn without_hidden(root: &Command) -> Command {
+    let shown = root.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    // A command cannot lose a subcommand, so that it is built anew; it has no flags of its own.
+    let about = root.get_about().cloned().unwrap_or_default();
+    Command::new("systole").about(about).version(env!("CARGO_PKG_VERSION")).subcommands(shown)
 }
 
 pub(crate) fn man(command: Option<&str>, output: &mut Output) -> io::Result<Exit> {

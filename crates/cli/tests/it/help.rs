@@ -33,6 +33,22 @@ fn completions_manual_and_help_are_printed() {
 }
 
 #[test]
+fn completions_offer_all_commands_but_the_hidden_ones() {
+    let directory = directory("completions");
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let shown = snapshot(&mut systole(&directory, &["completions", shell]));
+        for command in ["serve", "check", "ping", "pong", "why", "bench", "lab", "man"] {
+            assert!(shown.contains(command), "{shell}: no {command}");
+        }
+        assert!(shown.contains("ready-file") && shown.contains("version"), "{shell}: {shown}");
+        for hidden in ["bench-gateway", "bench-worker", "bench-bare", "bench-burn", "bench-pause"] {
+            assert!(!shown.contains(hidden), "{shell} offers {hidden}");
+        }
+        assert!(!shown.contains("lab-peer"), "{shell} offers lab-peer");
+    }
+}
+
+#[test]
 fn the_help_of_serve_and_check_states_the_defaults() {
     let directory = directory("help-defaults");
     let config = systole_gateway::Config::load("", "", &Default::default()).unwrap();
