@@ -2,8 +2,11 @@
 
 mod answer;
 mod control;
+mod document;
+mod fields;
 mod guard;
 mod health;
+mod places;
 mod policy;
 mod server;
 mod sessions;
@@ -12,6 +15,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod why;
+mod wire;
 
 use std::sync::Arc;
 
@@ -20,50 +24,39 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{MethodRouter, get, post, put};
-use tokio::sync::Semaphore;
-use utoipa::OpenApi;
 
 use crate::config::Token;
 use crate::gateway::Gateway;
-pub(crate) use server::{SPARE_CONNECTIONS, serve};
+use places::Places;
+pub(crate) use places::SPARE_CONNECTIONS;
+pub(crate) use server::serve;
+use server::{DEADLINES, Deadlines};
 use state::Shared;
 
 /// Maximum size of a request body in bytes. A request holds a few numbers and a name.
 const MAX_BODY: usize = 16 * 1024;
 
-/// The OpenAPI document of the admin API.
-#[derive(OpenApi)]
-#[openapi(
-    info(title = "Systole admin API", description = "Who is there, who went, and when."),
-    paths(
-        health::healthz,
-        health::readyz,
-        health::metrics,
-        sessions::list,
-        sessions::one,
-        sessions::delete,
-        sessions::kick,
-        sessions::hold,
-        sessions::release,
-        sessions::policy,
-        why::why,
-        why::verdicts,
-        control::listeners,
-        control::listener_policy,
-        control::retune,
-        control::log,
-        control::drain,
-        stream::events,
-        document
-    )
-)]
-struct Document;
+/// The admin API of a gateway, with the places and the deadlines of its connections; cheap to
+/// clone.
+#[derive(Clone)]
+pub(crate) struct Api {
+    router: Router,
+    places: Places,
+    deadlines: Deadlines,
+    gateway: Arc<Gateway>,
+}
 
-/// Builds the admin API of `gateway`. If `token` is set, every request except `/healthz` and
-/// `/readyz` must present it. At most `subscribers` clients may follow the events at a time.
-pub(crate) fn router(gateway: Arc<Gateway>, token: Option<Token>, subscribers: usize) -> Router {
-    let subscribers = subscribers.min(Semaphore::MAX_PERMITS);
-    let shared = Shared { gateway, token, subscribers: Arc::new(Semaphore::new(subscribers)) };
+impl Api {
+    /// Makes the admin API of `gateway`. If `token` is set, every request except `/healthz` and
+    /// `/readyz` must present it. At most `subscribers` clients may follow the events at a time.
+    pub(crate) fn new(gateway: Arc<Gateway>, token: Option<Token>, subscribers: usize) -> Api {
+        let shared = Shared { gateway: gateway.clone(), token };
+        let (router, places) = (router(shared), Places::new(subscribers));
+        Api { router, places, deadlines: DEADLINES, gateway }
+    }
+}
+
+fn router(shared: Shared) -> Router {
     let mut guarded = Router::new();
     for (path, methods) in guarded_routes() {
         guarded = guarded.route(path, methods);
@@ -90,7 +83,7 @@ fn open_routes() -> [(&'static str, MethodRouter<Shared>); 2] {
 fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 15] {
     [
         ("/metrics", get(health::metrics)),
-        ("/api/v1/openapi.json", get(document)),
+        ("/api/v1/openapi.json", get(document_of_api)),
         ("/api/v1/events", get(stream::events)),
         ("/api/v1/sessions", get(sessions::list)),
         ("/api/v1/sessions/{id}", get(sessions::one).delete(sessions::delete)),
@@ -109,8 +102,8 @@ fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 15] {
 
 /// Returns the OpenAPI document of this API.
 #[utoipa::path(get, path = "/api/v1/openapi.json", responses((status = 200, body = Object)))]
-async fn document() -> answer::Json<utoipa::openapi::OpenApi> {
-    answer::Json(Document::openapi())
+async fn document_of_api() -> answer::Json<serde_json::Value> {
+    answer::Json(document::document())
 }
 
 async fn path_not_found() -> answer::Trouble {

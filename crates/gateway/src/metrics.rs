@@ -16,7 +16,7 @@ use systole_net::Clock;
 
 use crate::events::Body;
 use crate::logs::Logs;
-use crate::stats::{BeaconStats, Cell, Distributions, ShardStats, seconds};
+use crate::stats::{AdminEnded, BeaconStats, Cell, Distributions, ShardStats, seconds};
 
 /// The content type of a scrape.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -40,7 +40,8 @@ impl Metrics {
         logs: Logs,
     ) -> Metrics {
         let mut registry = Registry::default();
-        let Distributions { lateness, rtt, lag, revised, outages } = distributions.clone();
+        let Distributions { lateness, rtt, lag, revised, outages, admin_ended } =
+            distributions.clone();
         let help = "How long after it was due a verdict of silence fell";
         registry.register("systole_verdict_lateness_seconds", help, lateness);
         let help = "Round-trip times of heartbeats that the gateway sent";
@@ -51,6 +52,8 @@ impl Metrics {
         registry.register("systole_verdicts_revised", help, revised);
         let help = "Outages found: verdicts that fell together";
         registry.register("systole_outages", help, outages);
+        let help = "Connections of the admin interface ended at a limit, by reason";
+        registry.register("systole_admin_ended", help, admin_ended);
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("systole_build", "The version that runs", build);
         registry.register_collector(Box::new(BeaconCollector { shards: shards.clone(), beacons }));
@@ -67,6 +70,11 @@ impl Metrics {
         } else if let Body::Outage(_) = body {
             self.distributions.outages.inc();
         }
+    }
+
+    /// Counts a connection of the admin interface that was ended at a limit.
+    pub(crate) fn count_admin(&self, reason: AdminEnded) {
+        self.distributions.admin_ended.get_or_create(&[("reason", reason.name())]).inc();
     }
 
     /// Returns the present values as OpenMetrics text.

@@ -11,6 +11,8 @@ use systole_core::{Span, Time, session};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use utoipa::ToSchema;
 
+use crate::events::PolicyInfo;
+
 /// Capacity of a shard's channel of facts: what a shard reports while the control plane handles the
 /// events of a second. When it is full, facts wait in the shard.
 pub const FACTS: usize = 65_536;
@@ -174,15 +176,15 @@ pub struct SessionInfo {
     /// How long ago the gateway last sent anything to the peer.
     pub last_sent_ago_ms: u64,
     /// The round-trip time, a decaying maximum; absent until one was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rtt_us: Option<u64>,
     /// Whether the session is suspect.
     pub suspect: bool,
     /// The rest of a hold; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub held_for_ms: Option<u64>,
-    /// The detection bound in force; absent if silence is never judged.
-    pub bound_ms: Option<u64>,
-    /// The policy in force, as text for people.
-    pub policy: String,
+    /// The policy in force.
+    pub policy: PolicyInfo,
 }
 
 impl SessionInfo {
@@ -202,8 +204,7 @@ impl SessionInfo {
             rtt_us: presence.rtt.map(Span::as_micros),
             suspect: presence.suspect,
             held_for_ms: held.map(|until| until.since(now).as_millis()),
-            bound_ms: presence.policy.bound().map(Span::as_millis),
-            policy: presence.policy.to_string(),
+            policy: PolicyInfo::new(presence.policy),
         }
     }
 }

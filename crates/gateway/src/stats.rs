@@ -188,6 +188,57 @@ pub struct Distributions {
     pub revised: Family<[(&'static str, &'static str); 2], Counter>,
     /// Outages found.
     pub outages: Counter,
+    /// Connections of the admin interface that were ended at a limit, by reason.
+    pub admin_ended: Family<[(&'static str, &'static str); 1], Counter>,
+}
+
+/// The limit at which a connection of the admin interface was ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AdminEnded {
+    /// It sent a part of a request, and not the rest of the head in time.
+    HeadTimeout,
+    /// It sent no request in time, or no further one.
+    Idle,
+    /// The body of its request did not arrive in time.
+    BodyTimeout,
+    /// It did not read its answer or its events in time.
+    WriteTimeout,
+    /// It made room for a new connection, as the one whose last request was the oldest.
+    Displaced,
+    /// It made room for a new connection from its address, of which there were too many.
+    AddressLimit,
+    /// It made room for a new subscriber: it did not read, or had its place for long.
+    SubscriberDisplaced,
+    /// It was a subscriber that is behind by more events than are kept.
+    Behind,
+}
+
+impl AdminEnded {
+    /// All reasons.
+    pub const ALL: [AdminEnded; 8] = [
+        AdminEnded::HeadTimeout,
+        AdminEnded::Idle,
+        AdminEnded::BodyTimeout,
+        AdminEnded::WriteTimeout,
+        AdminEnded::Displaced,
+        AdminEnded::AddressLimit,
+        AdminEnded::SubscriberDisplaced,
+        AdminEnded::Behind,
+    ];
+
+    /// Returns the value of the label `reason`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            AdminEnded::HeadTimeout => "head_timeout",
+            AdminEnded::Idle => "idle",
+            AdminEnded::BodyTimeout => "body_timeout",
+            AdminEnded::WriteTimeout => "write_timeout",
+            AdminEnded::Displaced => "displaced",
+            AdminEnded::AddressLimit => "address_limit",
+            AdminEnded::SubscriberDisplaced => "subscriber_displaced",
+            AdminEnded::Behind => "behind",
+        }
+    }
 }
 
 /// Buckets in seconds: fine around the budget of 2 ms and 5 ms, coarse beyond.
@@ -204,12 +255,18 @@ const RTT_BUCKETS: [f64; 16] = [
 
 impl Default for Distributions {
     fn default() -> Distributions {
+        let admin_ended = Family::<_, Counter>::default();
+        for reason in AdminEnded::ALL {
+            // A counter that starts at 0 shows its first increase.
+            drop(admin_ended.get_or_create(&[("reason", reason.name())]));
+        }
         Distributions {
             lateness: Histogram::new(LATENESS_BUCKETS),
             rtt: Histogram::new(RTT_BUCKETS),
             lag: Histogram::new(LATENESS_BUCKETS),
             revised: Family::default(),
             outages: Counter::default(),
+            admin_ended,
         }
     }
 }

@@ -127,13 +127,13 @@ impl Gateway {
         command
     }
 
-    pub(crate) fn port(&self, listener: &str) -> String {
-        self.address(listener).port().to_string()
-    }
-
     /// Returns the address of the admin interface.
     pub(crate) fn admin(&self) -> SocketAddr {
         self.ready.admin
+    }
+
+    pub(crate) fn port(&self, listener: &str) -> String {
+        self.address(listener).port().to_string()
     }
 
     pub(crate) fn process(&self) -> u32 {

@@ -105,19 +105,19 @@ fn a_changed_policy_is_in_force_at_both_ends() {
         client.until("idle 400 interval 200 probes 3");
         let session = gateway.sessions("&identity=ada", 1).remove(0);
         let path = format!("/api/v1/sessions/{}", session["session"].as_str().unwrap());
-        assert_eq!(gateway.get(&path)["bound_ms"], 1_000);
+        assert_eq!(gateway.get(&path)["policy"]["bound_ms"], 1_000);
         assert!(session["epoch"].as_str().unwrap().parse::<u64>().unwrap() > 1 << 53);
 
         let wish = "{\"idle_ms\": 10000, \"interval_ms\": 3000, \"probes\": 3}";
         let answer = gateway.ask("PUT /api/v1/listeners/native/policy", wish);
         assert_eq!(answer["new"]["bound_ms"], 19_000);
         client.until("received RETUNE idle 10000 interval 3000 probes 3");
-        assert_eq!(gateway.get(&path)["bound_ms"], 19_000);
+        assert_eq!(gateway.get(&path)["policy"]["bound_ms"], 19_000);
 
         gateway.rewrite(&ONE_SECOND.replace("400ms", "700ms"));
         gateway.program.signal("HUP");
         client.until("received RETUNE idle 700 interval 200 probes 3");
-        assert_eq!(gateway.get(&path)["bound_ms"], 1_300);
+        assert_eq!(gateway.get(&path)["policy"]["bound_ms"], 1_300);
 
         gateway.ask(&format!("POST {path}/kick"), "{\"stay_away\": true}");
         client.until("received CLOSE 2 (kicked) flags 1 return-after 0");

@@ -1,17 +1,22 @@
 //! Error answers of the admin API, and the extractors for bodies and queries that produce them.
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use systole_core::text::Escaped;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
+use super::fields::{Fields, FromFields};
+use super::state::Shared;
 use crate::gateway::ShardUnavailable;
+use crate::stats::AdminEnded;
 
 /// Returns the JSON of `value` without a character that could control a terminal: people read it
 /// there, and it holds text of strangers.
@@ -61,6 +66,12 @@ impl Trouble {
     }
 }
 
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.error)
+    }
+}
+
 impl IntoResponse for Trouble {
     fn into_response(self) -> Response {
         (self.status, Json(self)).into_response()
@@ -82,31 +93,59 @@ impl From<ShardUnavailable> for Trouble {
     }
 }
 
+/// Time limit for the body of a request, of at most 16 KiB, from the end of the head: a peer that
+/// needs longer sends it by hand, or not at all.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Extracts a JSON body; an empty body is read as `{}`.
 pub(super) struct Body<T>(pub(super) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+impl<T: FromFields> FromRequest<Shared> for Body<T> {
     type Rejection = Trouble;
-    async fn from_request(request: Request, state: &S) -> Result<Body<T>, Trouble> {
-        let bytes = axum::body::Bytes::from_request(request, state).await.map_err(|why| {
-            Trouble::new(why.status(), why.body_text(), "bodies hold at most 16 KiB")
+    async fn from_request(request: Request, shared: &Shared) -> Result<Body<T>, Trouble> {
+        let read = timeout(BODY_TIMEOUT, Bytes::from_request(request, shared)).await;
+        let read = read.map_err(|_| {
+            shared.gateway.metrics().count_admin(AdminEnded::BodyTimeout);
+            let error = "the body of the request did not arrive in time";
+            let hint = "send as many bytes as Content-Length says, within 10 seconds";
+            Trouble::new(StatusCode::REQUEST_TIMEOUT, error, hint)
+        })?;
+        let bytes = read.map_err(|why| match why.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                let hint = "a body has at most 16 KiB";
+                Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long", hint)
+            }
+            _ => Trouble::bad("the body of the request cannot be read", "send it anew"),
         })?;
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        let hint = "GET /api/v1/openapi.json describes what is expected";
-        serde_json::from_slice(text).map(Body).map_err(|error| Trouble::bad(error, hint))
+        Fields::of_body(text)?.read().map(Body)
     }
 }
 
 /// Extracts the query parameters of a request.
 pub(super) struct QueryParams<T>(pub(super) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParams<T> {
+impl<T: FromFields, S: Send + Sync> FromRequestParts<S> for QueryParams<T> {
     type Rejection = Trouble;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<QueryParams<T>, Trouble> {
-        let query: Result<Query<T>, QueryRejection> = Query::from_request_parts(parts, state).await;
-        let hint = "GET /api/v1/openapi.json describes what may be asked";
-        query
-            .map(|Query(asked)| QueryParams(asked))
-            .map_err(|why| Trouble::bad(why.body_text(), hint))
+        let query = Query::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+        let parameters = query.map_err(|_| {
+            Trouble::bad("the query cannot be read", "write it as name=value&name=value")
+        })?;
+        Fields::of_query(parameters.0)?.read().map(QueryParams)
+    }
+}
+
+/// Extracts the parameter of a path: a session's number or a listener's name.
+pub(super) struct PathText(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathText {
+    type Rejection = Trouble;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<PathText, Trouble> {
+        let path: Result<Path<String>, _> = Path::from_request_parts(parts, state).await;
+        path.map(|Path(text)| PathText(text)).map_err(|_| {
+            let hint = "write a name in UTF-8, and each byte that is no letter or digit as %XX";
+            Trouble::bad("the path is no text", hint)
+        })
     }
 }

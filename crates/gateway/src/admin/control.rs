@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{Body, Json, Trouble};
+use super::answer::{Body, Json, PathText, Trouble};
+use super::fields::{Fields, FromFields};
 use super::policy::PolicyWish;
 use super::state::Shared;
 use crate::config::LEVELS;
@@ -52,11 +53,11 @@ pub(super) async fn listeners(State(shared): State<Shared>) -> Json<ListenerList
     get,
     path = "/api/v1/listeners/{name}/policy",
     params(("name" = String, Path, description = "The listener's name")),
-    responses((status = 200, body = PolicyInfo), (status = 404, body = Trouble))
+    responses((status = 200, body = PolicyInfo))
 )]
 pub(super) async fn listener_policy(
     State(shared): State<Shared>,
-    Path(name): Path<String>,
+    PathText(name): PathText,
 ) -> Result<Json<PolicyInfo>, Trouble> {
     let mut listeners = shared.gateway.listeners().iter();
     let found = listeners.find(|listener| *listener.name == *name);
@@ -84,13 +85,12 @@ pub(super) struct Retuned {
     request_body = PolicyWish,
     responses(
         (status = 200, body = Retuned),
-        (status = 400, body = Trouble),
-        (status = 404, body = Trouble)
+        (status = 503, body = Trouble)
     )
 )]
 pub(super) async fn retune(
     State(shared): State<Shared>,
-    Path(name): Path<String>,
+    PathText(name): PathText,
     Body(wish): Body<PolicyWish>,
 ) -> Result<Json<Retuned>, Trouble> {
     let gateway = &shared.gateway;
@@ -102,13 +102,21 @@ pub(super) async fn retune(
 }
 
 /// Changes to the log; absent fields leave a setting unchanged.
-#[derive(Default, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields)]
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct LogWish {
     /// Whether heartbeats are logged.
     heartbeats: Option<bool>,
     /// The least important level that is logged: `error`, `warn`, `info`, `debug` or `trace`.
     level: Option<String>,
+}
+
+impl FromFields for LogWish {
+    const NAMES: &'static [&'static str] = &["heartbeats", "level"];
+
+    fn from_fields(fields: &mut Fields) -> Result<LogWish, Trouble> {
+        Ok(LogWish { heartbeats: fields.flag("heartbeats")?, level: fields.text("level")? })
+    }
 }
 
 /// The settings of the log that are now in force.
@@ -125,7 +133,7 @@ pub(super) struct LogView {
     put,
     path = "/api/v1/log",
     request_body = LogWish,
-    responses((status = 200, body = LogView), (status = 400, body = Trouble))
+    responses((status = 200, body = LogView), (status = 503, body = Trouble))
 )]
 pub(super) async fn log(
     State(shared): State<Shared>,

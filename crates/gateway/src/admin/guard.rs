@@ -6,6 +6,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::answer::Trouble;
+use super::places::Place;
 use super::state::Shared;
 
 /// Passes an authorized request on and answers any other with an error.
@@ -17,6 +18,9 @@ pub(super) async fn guard(State(shared): State<Shared>, request: Request, next: 
         Some(token) => {
             let given = bearer_token(request.headers());
             let known = given.is_some_and(|given| token.matches(given));
+            if let (true, Some(place)) = (known, request.extensions().get::<Place>()) {
+                place.trust();
+            }
             (!known).then(unauthorized)
         }
         None => is_from_web_page(request.method(), request.headers()).then(forbidden),

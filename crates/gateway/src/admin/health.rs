@@ -59,7 +59,10 @@ pub(super) async fn readyz(State(shared): State<Shared>) -> Result<Json<Readines
 #[utoipa::path(
     get,
     path = "/metrics",
-    responses((status = 200, body = String, content_type = "application/openmetrics-text"))
+    responses(
+        (status = 200, body = String, content_type = "application/openmetrics-text"),
+        (status = 500, body = Trouble)
+    )
 )]
 pub(super) async fn metrics(State(shared): State<Shared>) -> Result<Response, Trouble> {
     let scrape = shared.gateway.metrics().scrape().map_err(|error| {

@@ -1,21 +1,24 @@
 //! Policies requested over the admin API.
 
-use serde::Deserialize;
-use systole_core::policy::{Detection, PRESETS, PolicyError};
+use systole_core::policy::{Detection, MAX_PROBES, PRESETS, PolicyError};
 use systole_core::{Policy, Span};
 use utoipa::ToSchema;
 
 use super::answer::Trouble;
+use super::fields::{Fields, FromFields};
 
-/// A requested policy. Absent fields leave a value unchanged. `preset`, `never`, and the three
-/// numbers of the bound exclude each other.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, ToSchema)]
+/// A requested policy, in the form in which policies are shown. Absent fields leave a value
+/// unchanged. `preset`, `never`, and the three numbers of the bound exclude each other.
+#[derive(Clone, PartialEq, Eq, Debug, Default, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PolicyWish {
     /// The name of a preset: `relaxed`, `default`, `kernel_like`, `demanding` or `datacenter`.
     preset: Option<String>,
     /// If true, silence never leads to a verdict.
     never: Option<bool>,
+    /// The bound that follows from the three numbers, in milliseconds. It need not be given, and
+    /// must be right if it is.
+    bound_ms: Option<u64>,
     /// Silence before the first probe, in milliseconds.
     idle_ms: Option<u64>,
     /// Time between two probes, in milliseconds.
@@ -28,6 +31,36 @@ pub(super) struct PolicyWish {
     spread: Option<bool>,
     /// Whether a verdict ends the link; if not, it is only reported.
     enforce: Option<bool>,
+}
+
+impl FromFields for PolicyWish {
+    const NAMES: &'static [&'static str] = &[
+        "preset",
+        "never",
+        "bound_ms",
+        "idle_ms",
+        "interval_ms",
+        "probes",
+        "keepalive_ms",
+        "spread",
+        "enforce",
+    ];
+
+    fn from_fields(fields: &mut Fields) -> Result<PolicyWish, Trouble> {
+        let all = 0..=u64::MAX;
+        let probes = fields.number("probes", 1..=u64::from(MAX_PROBES))?;
+        Ok(PolicyWish {
+            preset: fields.text("preset")?,
+            never: fields.flag("never")?,
+            bound_ms: fields.number("bound_ms", all.clone())?,
+            idle_ms: fields.number("idle_ms", all.clone())?,
+            interval_ms: fields.number("interval_ms", all.clone())?,
+            probes: probes.and_then(|probes| u8::try_from(probes).ok()),
+            keepalive_ms: fields.number("keepalive_ms", all)?,
+            spread: fields.flag("spread")?,
+            enforce: fields.flag("enforce")?,
+        })
+    }
 }
 
 impl PolicyWish {
@@ -72,8 +105,18 @@ impl PolicyWish {
         };
         let policy =
             policy.with_spread(spread).with_enforce(self.enforce.unwrap_or(base.enforce()));
-        keepalive
-            .map_or(Ok(policy), |keepalive| policy.with_keepalive(keepalive).map_err(bad_policy))
+        let policy = match keepalive {
+            Some(keepalive) => policy.with_keepalive(keepalive).map_err(bad_policy)?,
+            None => policy,
+        };
+        let bound = policy.bound().map(Span::as_millis);
+        if self.bound_ms.is_some() && self.bound_ms != bound {
+            let bound = bound.map_or("absent".to_owned(), |bound| bound.to_string());
+            let error = format!("`bound_ms` is not the bound of this policy, which is {bound}");
+            let hint = "leave it out: it is idle_ms + interval_ms · probes";
+            return Err(Trouble::bad(error, hint));
+        }
+        Ok(policy)
     }
 
     /// Returns the policy of the given numbers; `base` supplies the absent ones.
@@ -104,7 +147,8 @@ mod tests {
     use super::*;
 
     fn apply(json: &str, base: Policy) -> Option<Policy> {
-        serde_json::from_str::<PolicyWish>(json).ok()?.apply_to(base).ok()
+        let wish: PolicyWish = Fields::of_body(json.as_bytes()).and_then(Fields::read).ok()?;
+        wish.apply_to(base).ok()
     }
 
     #[test]

@@ -1,32 +1,64 @@
-//! Accepts connections of the admin interface, with limits on their number and idle time.
+//! Accepts connections of the admin interface, and holds each to its deadlines and its place.
 
+use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use systole_core::Span;
 use systole_net::Clock;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
+use tower::ServiceExt;
 
+use super::Api;
+use super::places::Place;
+use super::wire::{Marks, Wire};
 use crate::gateway::Lifecycle;
+use crate::stats::AdminEnded;
 use crate::throttle::Throttle;
 
-/// Number of connections for requests other than event streams: scrapers, dashboards and people.
-/// Further connections wait in the kernel's accept queue.
-pub(crate) const SPARE_CONNECTIONS: usize = 64;
+/// The deadlines of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadlines {
+    /// For the whole head of a request, including the idle time before it.
+    pub(super) head: Duration,
+    /// For the next byte of an answer or of an event stream to be taken by the peer.
+    pub(super) write: Duration,
+}
 
-/// Time limit for the head of a request, including the idle time before it. A scraper with a period
-/// of 15 s keeps its connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A scraper with a period of 15 s keeps its connection. A peer that takes no byte for 10 s is
+/// gone or hangs; on the way a byte is retransmitted five times in that.
+pub(super) const DEADLINES: Deadlines =
+    Deadlines { head: Duration::from_secs(30), write: Duration::from_secs(10) };
+
+/// Maximum size of the buffers for received and for unsent bytes of a connection: the head of a
+/// request has a token and little else. A longer answer is buffered once, whole.
+const BUFFER: usize = 16 * 1024;
+
+/// Size of the kernel's buffer for unsent bytes, which the kernel doubles. By itself it would grow
+/// to 4 MiB for each peer that does not read, and one that pipelines requests would have tens of
+/// thousands of them answered.
+const KERNEL_BUFFER: usize = 16 * 1024;
 
 /// Pause after a failed accept, which is usually caused by a lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Number of connections accepted in a row, before those accepted may run: in a flood, each reads
+/// what has arrived before later ones displace it. More keep the kernel's queue short, whose
+/// overflow costs a client a second; less than half of the places of one address.
+const ACCEPTS: usize = 12;
 
 /// Time limit for answers and event streams to end after the gateway has stopped. A subscriber that
 /// reads more slowly than this loses the end of its stream.
@@ -35,47 +67,50 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// Least time between two warnings that no connection can be accepted.
 const WARNING_EVERY: Span = Span::from_secs(10);
 
-/// Serves `router` on at most `connections` connections at a time, until the gateway has stopped
-/// and what was being answered then is answered: event streams to their last event.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    connections: usize,
-    phase: watch::Receiver<Lifecycle>,
-) {
-    let connections = connections.min(Semaphore::MAX_PERMITS);
-    let free = Arc::new(Semaphore::new(connections));
+/// Serves `api` until the gateway has stopped and what was being answered then is answered: event
+/// streams to their last event.
+pub(crate) async fn serve(listener: TcpListener, api: Api, phase: watch::Receiver<Lifecycle>) {
+    let mut connections = JoinSet::new();
     tokio::select! {
-        () = accept(listener, router, free.clone(), phase.clone()) => {}
-        () = stopped(phase) => {}
+        () = accept(listener, &api, &mut connections, &phase) => {}
+        () = stopped(phase.clone()) => {}
     }
-    let all = u32::try_from(connections).unwrap_or(u32::MAX);
-    if timeout(END_TIMEOUT, free.acquire_many(all)).await.is_err() {
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(END_TIMEOUT, ended).await.is_err() {
         tracing::warn!("the end of an event stream was not read in time");
     }
 }
 
-/// Accepts connections; never returns.
+/// Accepts connections; never returns. Each is accepted at once, since a connection that waits in
+/// the kernel's queue has no deadline; the places bound their number.
 async fn accept(
     listener: TcpListener,
-    router: Router,
-    free: Arc<Semaphore>,
-    phase: watch::Receiver<Lifecycle>,
+    api: &Api,
+    connections: &mut JoinSet<()>,
+    phase: &watch::Receiver<Lifecycle>,
 ) {
     let clock = Clock::start();
     let mut throttle = Throttle::new(1, WARNING_EVERY);
+    let mut in_a_row = 0;
+    let limit = api.places.limit().saturating_add(ACCEPTS);
     loop {
-        // The semaphore is never closed, so this never returns.
-        let Ok(permit) = free.clone().acquire_owned().await else {
-            return;
+        if connections.len() >= limit {
+            // Those that lost their places have yet to end.
+            connections.join_next().await;
+            continue;
+        }
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
         };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let (router, phase) = (router.clone(), phase.clone());
-                tokio::spawn(async move {
-                    serve_connection(stream, router, phase).await;
-                    drop(permit);
-                });
+        match accepted {
+            Ok((stream, peer)) => {
+                connections.spawn(serve_connection(stream, peer.ip(), api.clone(), phase.clone()));
+                in_a_row += 1;
+                if in_a_row == ACCEPTS {
+                    in_a_row = 0;
+                    yield_now().await;
+                }
             }
             Err(error) => {
                 if let Some(held_back) = throttle.admit(clock.monotonic()) {
@@ -93,21 +128,79 @@ async fn stopped(mut phase: watch::Receiver<Lifecycle>) {
     let _ = phase.wait_for(|phase| *phase == Lifecycle::Stopped).await;
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, phase: watch::Receiver<Lifecycle>) {
-    // Without TCP_NODELAY small answers are only slower, so a failure is ignored.
+async fn serve_connection(
+    stream: TcpStream,
+    peer: IpAddr,
+    api: Api,
+    phase: watch::Receiver<Lifecycle>,
+) {
+    // Without TCP_NODELAY small answers are only slower, and with the kernel's own buffers a peer
+    // that does not read costs more memory, so failures are ignored.
     let _ = stream.set_nodelay(true);
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, KERNEL_BUFFER);
+    let Api { router, places, deadlines, gateway } = api;
+    let (place, evicted) = places.open(peer);
+    let (wire, marks) = Wire::new(stream, place.clone(), deadlines.write);
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    let service = TowerToHyperService::new(router);
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    http.timer(TokioTimer::new()).header_read_timeout(deadlines.head).max_buf_size(BUFFER);
+    let is_first = AtomicBool::new(true);
+    let service = service_fn(|request| {
+        let is_first = is_first.swap(false, Ordering::Relaxed);
+        answer(router.clone(), request, place.clone(), is_first)
+    });
+    let connection = http.serve_connection(TokioIo::new(wire), service);
+    let mut connection = pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
+        reason = eviction(evicted) => {
+            gateway.metrics().count_admin(reason);
+            return;
+        }
         () = stopped(phase) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
     if let Err(error) = served {
+        if let Some(reason) = passed_deadline(&error, &marks) {
+            gateway.metrics().count_admin(reason);
+        }
         tracing::debug!(%error, "a connection of the admin interface ended");
     }
+}
+
+/// Waits until the connection has to make room; returns the reason.
+async fn eviction(evicted: oneshot::Receiver<AdminEnded>) -> AdminEnded {
+    match evicted.await {
+        Ok(reason) => reason,
+        // The place is held by this connection, so it cannot be given back before.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Answers one request of the connection that holds `place`.
+async fn answer(
+    router: Router,
+    request: Request<Incoming>,
+    place: Place,
+    is_first: bool,
+) -> Result<Response, Infallible> {
+    place.asked();
+    if !is_first {
+        // A client that pipelines thousands of requests waits its turn with each. The first one is
+        // answered at once, before later connections can displace this one.
+        yield_now().await;
+    }
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(place);
+    router.oneshot(request).await
+}
+
+/// Returns the deadline that a connection passed, if it ended for that.
+fn passed_deadline(error: &hyper::Error, marks: &Marks) -> Option<AdminEnded> {
+    if marks.late() {
+        return Some(AdminEnded::WriteTimeout);
+    }
+    let reason = if marks.begun() { AdminEnded::HeadTimeout } else { AdminEnded::Idle };
+    error.is_timeout().then_some(reason)
 }

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use systole_core::policy::MAX_BOUND;
 use systole_core::{Policy, Span};
 use utoipa::{IntoParams, ToSchema};
 
-use super::answer::{Body, Json, QueryParams, Trouble};
+use super::answer::{Body, Json, PathText, QueryParams, Trouble};
+use super::fields::{Fields, FromFields};
 use super::policy::PolicyWish;
 use super::state::Shared;
 use crate::config::BEACON;
@@ -39,9 +40,8 @@ impl SessionView {
 }
 
 /// Filters and paging of a session list.
-#[derive(Deserialize, IntoParams)]
+#[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     /// Only sessions with exactly this identity.
     identity: Option<String>,
@@ -53,6 +53,31 @@ pub(super) struct Wanted {
     limit: Option<usize>,
     /// `next` of the previous page.
     cursor: Option<String>,
+}
+
+impl FromFields for Wanted {
+    const NAMES: &'static [&'static str] = &["identity", "listener", "suspect", "limit", "cursor"];
+
+    fn from_fields(fields: &mut Fields) -> Result<Wanted, Trouble> {
+        Ok(Wanted {
+            identity: fields.text("identity")?,
+            listener: fields.text("listener")?,
+            suspect: fields.flag("suspect")?,
+            limit: limit(fields, SESSIONS_PER_PAGE)?,
+            cursor: fields.text("cursor")?,
+        })
+    }
+}
+
+/// Takes the size of a page, at most `most`.
+pub(super) fn limit(fields: &mut Fields, most: usize) -> Result<Option<usize>, Trouble> {
+    let limit = fields.number("limit", 1..=most as u64)?;
+    Ok(limit.and_then(|limit| usize::try_from(limit).ok()))
+}
+
+/// Returns the error of a cursor that no page had.
+pub(super) fn bad_cursor() -> Trouble {
+    Trouble::bad("`cursor` is unknown", "pass `next` of the previous page")
 }
 
 /// A page of sessions.
@@ -80,7 +105,11 @@ pub(super) struct Done {
     get,
     path = "/api/v1/sessions",
     params(Wanted),
-    responses((status = 200, body = SessionPage), (status = 400, body = Trouble))
+    responses(
+        (status = 200, body = SessionPage),
+        (status = 404, body = Trouble),
+        (status = 503, body = Trouble)
+    )
 )]
 pub(super) async fn list(
     State(shared): State<Shared>,
@@ -88,13 +117,8 @@ pub(super) async fn list(
 ) -> Result<Json<SessionPage>, Trouble> {
     let gateway = &shared.gateway;
     let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=SESSIONS_PER_PAGE).contains(&limit) {
-        return Err(Trouble::bad("`limit` is out of range", "1 to 500; page on with `cursor`"));
-    }
     let cursor = wanted.cursor.as_deref().map_or(Some(Cursor::default()), read_cursor);
-    let Some(cursor) = cursor else {
-        return Err(Trouble::bad("`cursor` is unknown", "pass `next` of the previous page"));
-    };
+    let cursor = cursor.ok_or_else(bad_cursor)?;
     let listener = match &wanted.listener {
         Some(name) => Some(gateway.listener(name).ok_or_else(|| Trouble::no_listener(name))?),
         None => None,
@@ -110,11 +134,11 @@ pub(super) async fn list(
     get,
     path = "/api/v1/sessions/{id}",
     params(("id" = String, Path, description = "The session's number, 16 hexadecimal digits")),
-    responses((status = 200, body = SessionView), (status = 404, body = Trouble))
+    responses((status = 200, body = SessionView), (status = 503, body = Trouble))
 )]
 pub(super) async fn one(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
 ) -> Result<Json<SessionView>, Trouble> {
     let found = shared.gateway.session(read_id(&id)?).await?;
     let info = found.ok_or_else(|| Trouble::no_session(&id))?;
@@ -122,11 +146,19 @@ pub(super) async fn one(
 }
 
 /// Options of a kick.
-#[derive(Default, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields)]
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Kick {
     /// Whether the client is asked to stay away; by default it may reconnect at once.
-    stay_away: bool,
+    stay_away: Option<bool>,
+}
+
+impl FromFields for Kick {
+    const NAMES: &'static [&'static str] = &["stay_away"];
+
+    fn from_fields(fields: &mut Fields) -> Result<Kick, Trouble> {
+        Ok(Kick { stay_away: fields.flag("stay_away")? })
+    }
 }
 
 /// Ends a session; the client may reconnect.
@@ -134,11 +166,11 @@ pub(super) struct Kick {
     delete,
     path = "/api/v1/sessions/{id}",
     params(("id" = String, Path, description = "The session's number")),
-    responses((status = 200, body = Done), (status = 404, body = Trouble))
+    responses((status = 200, body = Done), (status = 503, body = Trouble))
 )]
 pub(super) async fn delete(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
 ) -> Result<Json<Done>, Trouble> {
     send_order(&shared, id, "kick", Order::Kick { stay_away: false }).await
 }
@@ -149,22 +181,35 @@ pub(super) async fn delete(
     path = "/api/v1/sessions/{id}/kick",
     params(("id" = String, Path, description = "The session's number")),
     request_body = Kick,
-    responses((status = 200, body = Done), (status = 404, body = Trouble))
+    responses((status = 200, body = Done), (status = 503, body = Trouble))
 )]
 pub(super) async fn kick(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     Body(Kick { stay_away }): Body<Kick>,
 ) -> Result<Json<Done>, Trouble> {
-    send_order(&shared, id, "kick", Order::Kick { stay_away }).await
+    let order = Order::Kick { stay_away: stay_away.unwrap_or(false) };
+    send_order(&shared, id, "kick", order).await
 }
 
 /// Duration of a hold.
-#[derive(Deserialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Hold {
-    /// Seconds from now.
+    /// Seconds from now, 1 to 1099511627.
     seconds: u64,
+}
+
+impl FromFields for Hold {
+    const NAMES: &'static [&'static str] = &["seconds"];
+
+    fn from_fields(fields: &mut Fields) -> Result<Hold, Trouble> {
+        let seconds = fields.number("seconds", 1..=MAX_BOUND.as_millis() / 1_000)?;
+        let hint = "{\"seconds\": 600} holds for ten minutes; POST …/release ends a hold early";
+        seconds
+            .map(|seconds| Hold { seconds })
+            .ok_or_else(|| Trouble::bad("`seconds` is missing", hint))
+    }
 }
 
 /// Suspends suspicion and verdict for a session, to allow debugging of its client.
@@ -173,19 +218,14 @@ pub(super) struct Hold {
     path = "/api/v1/sessions/{id}/hold",
     params(("id" = String, Path, description = "The session's number")),
     request_body = Hold,
-    responses((status = 200, body = Done), (status = 404, body = Trouble))
+    responses((status = 200, body = Done), (status = 503, body = Trouble))
 )]
 pub(super) async fn hold(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     Body(Hold { seconds }): Body<Hold>,
 ) -> Result<Json<Done>, Trouble> {
-    let span = Span::from_secs(seconds);
-    if seconds == 0 || span > MAX_BOUND {
-        let hint = "1 second to 2^40 ms; POST …/release ends a hold early";
-        return Err(Trouble::bad("`seconds` is out of range", hint));
-    }
-    send_order(&shared, id, "hold", Order::Hold(span)).await
+    send_order(&shared, id, "hold", Order::Hold(Span::from_secs(seconds))).await
 }
 
 /// Ends a hold early.
@@ -193,11 +233,11 @@ pub(super) async fn hold(
     post,
     path = "/api/v1/sessions/{id}/release",
     params(("id" = String, Path, description = "The session's number")),
-    responses((status = 200, body = Done), (status = 404, body = Trouble))
+    responses((status = 200, body = Done), (status = 503, body = Trouble))
 )]
 pub(super) async fn release(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
 ) -> Result<Json<Done>, Trouble> {
     send_order(&shared, id, "release", Order::Release).await
 }
@@ -210,14 +250,13 @@ pub(super) async fn release(
     request_body = PolicyWish,
     responses(
         (status = 200, body = Done),
-        (status = 400, body = Trouble),
-        (status = 404, body = Trouble),
-        (status = 409, body = Trouble)
+        (status = 409, body = Trouble),
+        (status = 503, body = Trouble)
     )
 )]
 pub(super) async fn policy(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     Body(wish): Body<PolicyWish>,
 ) -> Result<Json<Done>, Trouble> {
     let found = shared.gateway.session(read_id(&id)?).await?;

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
 use crate::config::Token;
 use crate::gateway::Gateway;
 
@@ -14,6 +12,4 @@ pub(super) struct Shared {
     pub(super) gateway: Arc<Gateway>,
     /// The token that requests must present, if any.
     pub(super) token: Option<Token>,
-    /// One permit for each further event subscriber.
-    pub(super) subscribers: Arc<Semaphore>,
 }

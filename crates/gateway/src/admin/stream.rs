@@ -5,19 +5,24 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use futures_util::stream::{self, Stream};
+use futures_util::stream;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
 use super::answer::{Trouble, json};
+use super::places::{Full, Place};
 use super::sessions::SessionView;
 use super::state::Shared;
-use crate::events::{Gap, Position, Subscriber};
+use crate::events::{self, Gap, Position, Subscriber};
 use crate::gateway::{Cursor, Gateway, Lifecycle, ShardUnavailable};
+use crate::report::SessionInfo;
 use crate::request::{Filter, SESSIONS_PER_PAGE};
+use crate::stats::AdminEnded;
 
 /// Interval of comments on a silent stream: below the minute after which proxies close it.
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -37,19 +42,22 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 )]
 pub(super) async fn events(
     State(shared): State<Shared>,
+    Extension(place): Extension<Place>,
     headers: HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Trouble> {
-    let permit = shared.subscribers.clone().try_acquire_owned().map_err(|_| {
+) -> Result<impl IntoResponse, Trouble> {
+    place.subscribe().map_err(|Full| {
         let hint = "end another subscription, or raise sse_subscribers in [limits]";
         Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "too many subscribers", hint)
     })?;
     let last_id = headers.get("last-event-id").map(|id| id.to_str().unwrap_or(""));
-    let feed = Feed::new(shared.gateway, last_id, permit);
+    let feed = Feed::new(shared.gateway, last_id, place);
     let stream = stream::unfold(feed, |mut feed| async {
         let event = feed.next().await?;
-        Some((Ok(event), feed))
+        Some((Ok::<_, Infallible>(event), feed))
     });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEPALIVE)))
+    let events = Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEPALIVE));
+    // The place of a subscriber ends with its connection.
+    Ok(([(header::CONNECTION, "close")], events))
 }
 
 /// The event stream of one subscriber.
@@ -57,10 +65,20 @@ struct Feed {
     gateway: Arc<Gateway>,
     subscriber: Subscriber,
     stage: Stage,
-    /// Events ready to be sent: at most one page of sessions or one batch of events.
-    ready: VecDeque<Event>,
+    /// What is to be sent next: at most one page of sessions or one batch of events.
+    ready: VecDeque<Item>,
     phase: watch::Receiver<Lifecycle>,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
+}
+
+/// A part of the stream. It is written out when it is sent, because a subscriber that does not read
+/// holds a batch of them.
+enum Item {
+    /// A mark that has no number.
+    Mark(Event),
+    /// A session of the snapshot.
+    Session(Box<SessionInfo>),
+    Happened(Arc<events::Event>),
 }
 
 /// The part of the stream that comes next.
@@ -87,7 +105,7 @@ struct SnapshotMark {
 }
 
 impl Feed {
-    fn new(gateway: Arc<Gateway>, last_id: Option<&str>, permit: OwnedSemaphorePermit) -> Feed {
+    fn new(gateway: Arc<Gateway>, last_id: Option<&str>, place: Place) -> Feed {
         let resumed = last_id.map(|id| {
             let position = id.parse::<Position>().map_err(|_| Gap::UnknownPosition)?;
             gateway.events().resume(position)
@@ -97,29 +115,41 @@ impl Feed {
             Some(Err(gap)) => (None, Some(gap)),
             None => (None, None),
         };
-        let mut ready: VecDeque<Event> = gap.map(gap_event).into_iter().collect();
+        let mut ready: VecDeque<Item> = gap.map(gap_event).into_iter().collect();
         let (subscriber, stage) = match resumed {
             Some(subscriber) => (subscriber, Stage::Live),
             None => {
                 let subscriber = gateway.events().subscribe();
                 let mark = SnapshotMark { number: subscriber.position().number };
-                ready.push_back(event("snapshot", &mark));
+                ready.push_back(Item::Mark(event("snapshot", &mark)));
                 (subscriber, Stage::Snapshot(Cursor::default()))
             }
         };
         let phase = gateway.phase();
-        Feed { gateway, subscriber, stage, ready, phase, _permit: permit }
+        Feed { gateway, subscriber, stage, ready, phase, _place: place }
     }
 
     async fn next(&mut self) -> Option<Event> {
         loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Some(event);
+            if let Some(item) = self.ready.pop_front() {
+                return Some(self.write(item));
             }
             match self.stage {
                 Stage::Snapshot(cursor) => self.read_sessions(cursor).await,
                 Stage::Live => self.read_events().await,
                 Stage::Ended => return None,
+            }
+        }
+    }
+
+    fn write(&self, item: Item) -> Event {
+        match item {
+            Item::Mark(event) => event,
+            Item::Session(info) => event("session", &SessionView::new(&self.gateway, *info)),
+            Item::Happened(happened) => {
+                let stream = self.subscriber.position().stream;
+                let id = Position { stream, number: happened.number };
+                event(happened.body.kind(), &*happened).id(id.to_string())
             }
         }
     }
@@ -135,9 +165,7 @@ impl Feed {
                 return;
             }
         };
-        for info in sessions {
-            self.ready.push_back(event("session", &SessionView::new(&self.gateway, info)));
-        }
+        self.ready.extend(sessions.into_iter().map(|info| Item::Session(Box::new(info))));
         if let Some(next) = next {
             self.stage = Stage::Snapshot(next);
             return;
@@ -145,7 +173,7 @@ impl Feed {
         // The first id: a client cannot resume from a part of a snapshot.
         let position = self.subscriber.position();
         let mark = SnapshotMark { number: position.number };
-        self.ready.push_back(event("live", &mark).id(position.to_string()));
+        self.ready.push_back(Item::Mark(event("live", &mark).id(position.to_string())));
         self.stage = Stage::Live;
     }
 
@@ -160,15 +188,9 @@ impl Feed {
             }
         };
         match batch {
-            Ok(batch) => {
-                let stream = self.subscriber.position().stream;
-                for happened in batch {
-                    let id = Position { stream, number: happened.number };
-                    let event = event(happened.body.kind(), &*happened);
-                    self.ready.push_back(event.id(id.to_string()));
-                }
-            }
+            Ok(batch) => self.ready.extend(batch.into_iter().map(Item::Happened)),
             Err(gap) => {
+                self.gateway.metrics().count_admin(AdminEnded::Behind);
                 self.ready.push_back(gap_event(gap));
                 self.stage = Stage::Ended;
             }
@@ -176,8 +198,8 @@ impl Feed {
     }
 }
 
-fn gap_event(gap: Gap) -> Event {
-    event("gap", &GapView { reason: gap.name() })
+fn gap_event(gap: Gap) -> Item {
+    Item::Mark(event("gap", &GapView { reason: gap.name() }))
 }
 
 fn event(name: &str, data: &impl Serialize) -> Event {

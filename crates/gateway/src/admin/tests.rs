@@ -1,5 +1,7 @@
 //! Tests of the admin API with simulated shards: threads without sockets or clocks.
 
+mod document;
+mod strangers;
 mod why;
 
 use std::collections::BTreeSet;
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use axum::http::{Method, Request as HttpRequest, header};
+use axum::response::Response;
 use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use mio::{Poll, Token as MioToken};
@@ -19,9 +22,10 @@ use systole_core::{Policy, Span, Time, hub, session};
 use systole_net::Clock;
 use tower::ServiceExt;
 
+use super::document::document;
 use super::*;
 use crate::config::Log;
-use crate::events::{Events, Names};
+use crate::events::{Events, Names, PolicyInfo};
 use crate::gateway::{Lifecycle, ListenerState, ShardUnavailable};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
@@ -45,7 +49,7 @@ struct Fixture {
     gateway: Arc<Gateway>,
     stats: Vec<Arc<ShardStats>>,
     received: Received,
-    router: Router,
+    api: Api,
     _polls: Vec<(Poll, WakeUps)>,
 }
 
@@ -66,8 +70,8 @@ impl Fixture {
         let shards = vec![start(0), start(1)];
         let stats = vec![Arc::default(), Arc::default()];
         let gateway = Arc::new(gateway(shards, stats.clone()));
-        let router = router(gateway.clone(), token, subscribers);
-        Fixture { gateway, stats, received, router, _polls: polls }
+        let api = Api::new(gateway.clone(), token, subscribers);
+        Fixture { gateway, stats, received, api, _polls: polls }
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
@@ -80,8 +84,12 @@ impl Fixture {
         self.send(Method::GET, path, None).await
     }
 
+    async fn respond(&self, request: HttpRequest<Body>) -> Response {
+        respond(&self.api, request).await
+    }
+
     async fn request(&self, request: HttpRequest<Body>) -> (StatusCode, Value) {
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.respond(request).await;
         let status = response.status();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
@@ -99,7 +107,7 @@ impl Fixture {
             request = request.header("last-event-id", last);
         }
         let request = request.body(Body::empty()).unwrap();
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.respond(request).await;
         assert_eq!(response.status(), StatusCode::OK);
         Frames { stream: response.into_body().into_data_stream(), text: String::new() }
     }
@@ -119,6 +127,13 @@ impl Fixture {
         self.gateway.note(Fact::new(5, subject, event));
         self.gateway.events().wake();
     }
+}
+
+/// Answers a request as the server does: on a connection that holds a place.
+async fn respond(api: &Api, mut request: HttpRequest<Body>) -> Response {
+    let (place, _) = api.places.open(address().ip());
+    request.extensions_mut().insert(place);
+    api.router.clone().oneshot(request).await.unwrap()
 }
 
 fn connect(polls: &mut Vec<(Poll, WakeUps)>) -> (Requests, Receiver<Request>) {
@@ -231,8 +246,7 @@ fn info(shard: u64, link: u32) -> SessionInfo {
         rtt_us: None,
         suspect: link == 5,
         held_for_ms: None,
-        bound_ms: Some(30_000),
-        policy: Policy::default().to_string(),
+        policy: PolicyInfo::new(&Policy::default()),
     }
 }
 
@@ -554,10 +568,11 @@ async fn subscribers_are_bounded_and_end_with_the_gateway() {
 async fn a_shard_that_is_silent_busy_or_stopped_is_unavailable() {
     let mut polls = Vec::new();
     let (requests, receiver) = connect(&mut polls);
-    let router = router(Arc::new(gateway(vec![requests.clone()], vec![Arc::default()])), None, 1);
+    let gateway = Arc::new(gateway(vec![requests.clone()], vec![Arc::default()]));
+    let api = Api::new(gateway, None, 1);
     let ask = || async {
         let request = HttpRequest::get("/api/v1/sessions").body(Body::empty()).unwrap();
-        router.clone().oneshot(request).await.unwrap().status()
+        respond(&api, request).await.status()
     };
     assert_eq!(ask().await, StatusCode::SERVICE_UNAVAILABLE, "silent");
     while requests.send(Request::StopAccepting).is_ok() {}
@@ -597,7 +612,7 @@ fn with_parameters(path: &str) -> String {
 
 #[tokio::test]
 async fn the_document_and_the_router_describe_the_same() {
-    let document = serde_json::to_value(Document::openapi()).unwrap();
+    let document = document();
     let paths = document["paths"].as_object().unwrap();
     let routes: Vec<&str> =
         open_routes().iter().chain(&guarded_routes()).map(|(path, _)| *path).collect();
@@ -614,7 +629,7 @@ async fn the_document_and_the_router_describe_the_same() {
             let request = HttpRequest::builder().method(method).uri(with_parameters(path));
             let body = sample_body(path).map_or(String::new(), |body| body.to_string());
             let request = request.body(Body::from(body)).unwrap();
-            let response = fixture.router.clone().oneshot(request).await.unwrap();
+            let response = fixture.respond(request).await;
             let status = response.status();
             let Some(operation) = operations.get(&name) else {
                 assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{name} {path} is undocumented");
@@ -634,7 +649,7 @@ async fn the_document_and_the_router_describe_the_same() {
 
 #[test]
 fn events_match_the_document() {
-    let document = serde_json::to_value(Document::openapi()).unwrap();
+    let document = document();
     let fixture = Fixture::new();
     let mut subscriber = fixture.gateway.events().subscribe();
     fixture.join(1);
@@ -650,7 +665,7 @@ fn events_match_the_document() {
 fn the_manual_names_each_kind_of_event() {
     const PAGE: &str = include_str!("../../../../docs/admin-api.md");
     let (_, events) = PAGE.split_once("## Events").unwrap();
-    let document = serde_json::to_value(Document::openapi()).unwrap();
+    let document = document();
     let bodies = document.pointer("/components/schemas/Body/oneOf").unwrap().as_array().unwrap();
     let kinds: BTreeSet<&str> = bodies
         .iter()
@@ -705,7 +720,7 @@ fn check(document: &Value, schema: &Value, value: &Value) -> Result<(), String> 
         return Err(format!("not one of {legal:?}"));
     }
     let is = match value {
-        Value::Null => "null",
+        Value::Null => return Err("null, which must be absent".to_owned()),
         Value::Bool(_) => "boolean",
         Value::Number(_) => "integer",
         Value::String(_) => "string",
@@ -788,7 +803,7 @@ async fn a_stream_ends_with_its_last_event_when_the_gateway_stops() {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let phase = fixture.gateway.phase();
-    let serving = tokio::spawn(server::serve(listener, fixture.router.clone(), 4, phase));
+    let serving = tokio::spawn(serve(listener, fixture.api.clone(), phase));
     let (live, is_live) = std::sync::mpsc::channel();
     let client = std::thread::spawn(move || {
         let mut stream = std::net::TcpStream::connect(address).unwrap();

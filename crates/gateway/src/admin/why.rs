@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
-use serde::{Deserialize, Serialize};
+use axum::extract::State;
+use serde::Serialize;
 use systole_core::cause::Cause;
 use systole_core::flight::{Entry, Flight};
 use systole_core::{Span, Time};
 use utoipa::{IntoParams, ToSchema};
 
-use super::answer::{Json, QueryParams, Trouble};
-use super::sessions::read_id;
+use super::answer::{Json, PathText, QueryParams, Trouble};
+use super::fields::{Fields, FromFields};
+use super::sessions::{bad_cursor, limit, read_id};
 use super::state::Shared;
 use crate::events::{End, Loss, Session};
 use crate::gateway::Gateway;
@@ -80,9 +81,8 @@ impl VerdictView {
 }
 
 /// Filters and paging of a verdict list.
-#[derive(Deserialize, IntoParams)]
+#[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     /// Only verdicts with the cause of this name.
     cause: Option<String>,
@@ -94,7 +94,21 @@ pub(super) struct Wanted {
     /// Page size, 1 to 500; 100 by default.
     limit: Option<usize>,
     /// `next` of the previous page.
-    cursor: Option<u64>,
+    cursor: Option<String>,
+}
+
+impl FromFields for Wanted {
+    const NAMES: &'static [&'static str] = &["cause", "identity", "established", "limit", "cursor"];
+
+    fn from_fields(fields: &mut Fields) -> Result<Wanted, Trouble> {
+        Ok(Wanted {
+            cause: fields.text("cause")?,
+            identity: fields.text("identity")?,
+            established: fields.flag("established")?,
+            limit: limit(fields, MAX_LIMIT)?,
+            cursor: fields.text("cursor")?,
+        })
+    }
 }
 
 /// A page of verdicts, latest first.
@@ -104,7 +118,7 @@ pub(super) struct VerdictPage {
     verdicts: Vec<VerdictView>,
     /// `cursor` of the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<u64>,
+    next: Option<String>,
 }
 
 /// Lists the last 10,000 verdicts on sessions, or the last 1,000 on connections that were never
@@ -113,7 +127,7 @@ pub(super) struct VerdictPage {
     get,
     path = "/api/v1/verdicts",
     params(Wanted),
-    responses((status = 200, body = VerdictPage), (status = 400, body = Trouble))
+    responses((status = 200, body = VerdictPage))
 )]
 pub(super) async fn verdicts(
     State(shared): State<Shared>,
@@ -121,20 +135,27 @@ pub(super) async fn verdicts(
 ) -> Result<Json<VerdictPage>, Trouble> {
     let gateway = &shared.gateway;
     let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(Trouble::bad("`limit` is out of range", "1 to 500; page on with `cursor`"));
-    }
     if let Some(name) = wanted.cause.as_deref().filter(|name| !Cause::NAMES.contains(name)) {
         let names = Cause::NAMES.join(", ");
         return Err(Trouble::bad(format!("no cause \"{name}\""), format!("one of {names}")));
     }
     let Wanted { cause, identity, established, cursor, limit: _ } = wanted;
+    let before = cursor.map(|text| read_cursor(&text).ok_or_else(bad_cursor)).transpose()?;
     let strangers = established == Some(false);
-    let wanted = verdicts::Wanted { strangers, cause, identity, before: cursor };
+    let wanted = verdicts::Wanted { strangers, cause, identity, before };
     let (page, more) = gateway.verdicts().page(&wanted, limit);
-    let next = page.last().filter(|_| more).map(|last| last.number);
+    let next = page.last().filter(|_| more).map(|last| write_cursor(last.number));
     let verdicts = page.iter().map(|ended| VerdictView::new(gateway, ended)).collect();
     Ok(Json(VerdictPage { verdicts, next }))
+}
+
+fn write_cursor(number: u64) -> String {
+    format!("{number:016x}")
+}
+
+fn read_cursor(text: &str) -> Option<u64> {
+    let digits = text.len() == 16 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    digits.then(|| u64::from_str_radix(text, 16).ok()).flatten()
 }
 
 /// The state of a session that is online, or the verdict on one that ended.
@@ -174,11 +195,11 @@ struct Moment {
     get,
     path = "/api/v1/sessions/{id}/why",
     params(("id" = String, Path, description = "The session's number, 16 hexadecimal digits")),
-    responses((status = 200, body = Why), (status = 404, body = Trouble))
+    responses((status = 200, body = Why), (status = 503, body = Trouble))
 )]
 pub(super) async fn why(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
 ) -> Result<Json<Why>, Trouble> {
     let gateway = &shared.gateway;
     let session = read_id(&id)?;

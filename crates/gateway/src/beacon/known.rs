@@ -1,11 +1,12 @@
 //! What a shard knows of a device that is online.
 
+use systole_core::Time;
 use systole_core::beacon::{Presence, Subject as BeaconSubject};
 use systole_core::flight::Flight;
 use systole_core::wire::{BootId, InstanceId};
-use systole_core::{Span, Time};
 
 use super::keys::device_text;
+use crate::events::PolicyInfo;
 use crate::report::{SessionInfo, Subject, session_text};
 use crate::shard::answer::Known;
 
@@ -53,8 +54,7 @@ impl Known for Device {
             rtt_us: None,
             suspect: presence.suspect,
             held_for_ms: held.map(|until| until.since(now).as_millis()),
-            bound_ms: presence.policy.bound().map(Span::as_millis),
-            policy: presence.policy.to_string(),
+            policy: PolicyInfo::new(&presence.policy),
         }
     }
 }

@@ -63,7 +63,8 @@ pub struct Limits {
     /// Number of presence events kept for subscribers that reconnect. More events allow a longer
     /// absence; after a longer one the subscriber gets a new snapshot.
     pub events: u64,
-    /// Maximum of subscribers to the event stream. When reached, further ones are refused.
+    /// Maximum of subscribers to the event stream. When reached, a further one takes the place of
+    /// one that does not read or was served for a minute, or is refused.
     pub sse_subscribers: u64,
 }
 

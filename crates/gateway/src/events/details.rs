@@ -142,6 +142,7 @@ pub struct Revision {
     pub because: Box<str>,
     /// How long the link had been idle when a middlebox had forgotten it, in milliseconds; absent
     /// for other causes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_ms: Option<u64>,
     /// The session's number, better cause, confidence and reason, for the kept verdict. Boxed,
     /// since every event is as large as the largest.
@@ -155,8 +156,10 @@ pub struct OutageInfo {
     /// The outage's number, from 1.
     pub outage: u64,
     /// The network of the peers, such as `192.0.2.0/24`; absent if the gateway's network is down.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
     /// The name of the listener; absent if the gateway's network is down.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub listener: Option<Arc<str>>,
     /// The number of verdicts.
@@ -193,20 +196,26 @@ impl End {
     }
 }
 
-/// The values of a policy.
+/// The values of a policy, in the form in which a policy is requested.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub struct PolicyInfo {
+    /// Whether silence is never judged.
+    pub never: bool,
     /// The detection bound D, in milliseconds; absent if silence is never judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub bound_ms: Option<u64>,
     /// The silence before the first probe, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_ms: Option<u64>,
     /// The time from one probe to the next, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub interval_ms: Option<u64>,
     /// The number of probes that may go unanswered.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub probes: Option<u8>,
     /// The time without a byte in either direction after which a keepalive goes out, in
-    /// milliseconds; it keeps mappings on the path alive.
-    pub keepalive_ms: Option<u64>,
+    /// milliseconds, to keep mappings on the path alive; 0 for none.
+    pub keepalive_ms: u64,
     /// Whether first probes are spread over time.
     pub spread: bool,
     /// Whether the verdict ends the link, or is only reported.
@@ -223,11 +232,12 @@ impl PolicyInfo {
             }
         };
         PolicyInfo {
+            never: policy.bound().is_none(),
             bound_ms: policy.bound().map(Span::as_millis),
             idle_ms: idle.map(Span::as_millis),
             interval_ms: interval.map(Span::as_millis),
             probes,
-            keepalive_ms: policy.keepalive().map(Span::as_millis),
+            keepalive_ms: policy.keepalive().map_or(0, Span::as_millis),
             spread: policy.spread(),
             enforce: policy.enforce(),
         }

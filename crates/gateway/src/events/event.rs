@@ -118,6 +118,7 @@ pub enum Body {
         /// `descriptor_limit`, `host_limit`, `link_limit`, `beacon_limit` or `control_plane`.
         reason: &'static str,
         /// The limit that was reached, if it is a number.
+        #[serde(skip_serializing_if = "Option::is_none")]
         limit: Option<u64>,
         /// How to raise the limit.
         hint: &'static str,

@@ -74,10 +74,8 @@ pub(super) async fn run(
     let address = admin.local_addr().map_err(ServeError::Thread)?;
     let subscribers = usize::try_from(config.limits.sse_subscribers).unwrap_or(usize::MAX);
     let token = config.admin.token().cloned();
-    let router = admin::router(gateway.clone(), token, subscribers);
-    let connections = subscribers.saturating_add(admin::SPARE_CONNECTIONS);
-    let phase = gateway.phase();
-    let admin = tokio::spawn(admin::serve(admin, router, connections, phase));
+    let api = admin::Api::new(gateway.clone(), token, subscribers);
+    let admin = tokio::spawn(admin::serve(admin, api, gateway.phase()));
 
     let mut reloader = Reloader::new(options.config_file, options.overrides);
     let announced = announce(&gateway, address, ready_file).await;

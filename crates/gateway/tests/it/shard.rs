@@ -232,7 +232,7 @@ fn a_native_client_is_welcomed_answered_and_listed() {
     let page = answer.blocking_recv().unwrap();
     assert_eq!(page.sessions.len(), 1);
     assert_eq!(page.sessions[0].session, format!("{session:016x}"));
-    assert_eq!(page.sessions[0].bound_ms, Some(30_000));
+    assert_eq!(page.sessions[0].policy.bound_ms, Some(30_000));
     assert_eq!(page.next, None);
     drop(client);
     assert_eq!(running.leave(), Cause::PeerExited);

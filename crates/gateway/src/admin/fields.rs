@@ -1,0 +1,187 @@
+//! Reads the named values of a request: the members of a JSON body, or the parameters of a query.
+//!
+//! The messages of a parser speak of its own types. These name the value that is wrong, and what it
+//! must be.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use serde_json::Value;
+
+use super::answer::Trouble;
+
+/// The values of a request that were not taken yet.
+pub(super) struct Fields {
+    source: Source,
+    values: BTreeMap<String, Value>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Body,
+    Query,
+}
+
+/// A type that is read from the values of a request.
+pub(super) trait FromFields: Sized {
+    /// The names of all values that there may be.
+    const NAMES: &'static [&'static str];
+
+    /// Takes the values.
+    ///
+    /// # Errors
+    /// The answer to a request with a value that is missing or wrong.
+    fn from_fields(fields: &mut Fields) -> Result<Self, Trouble>;
+}
+
+impl Fields {
+    /// Reads the members of a JSON object. One that is null is as good as absent.
+    pub(super) fn of_body(text: &[u8]) -> Result<Fields, Trouble> {
+        let hint = "send an object such as {\"name\": 1}, or nothing";
+        let value: Value = serde_json::from_slice(text).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            let error = format!("the body is no JSON: line {line}, column {column}");
+            Trouble::bad(error, hint)
+        })?;
+        let Value::Object(members) = value else {
+            return Err(Trouble::bad("the body is JSON, but no object", hint));
+        };
+        let given = members.into_iter().filter(|(_, value)| !value.is_null());
+        Ok(Fields { source: Source::Body, values: given.collect() })
+    }
+
+    /// Takes the parameters of a query.
+    pub(super) fn of_query(parameters: Vec<(String, String)>) -> Result<Fields, Trouble> {
+        let mut values = BTreeMap::new();
+        for (name, text) in parameters {
+            if values.contains_key(&name) {
+                let error = format!("`{name}` is given twice in the query");
+                return Err(Trouble::bad(error, "give it once"));
+            }
+            values.insert(name, Value::String(text));
+        }
+        Ok(Fields { source: Source::Query, values })
+    }
+
+    /// Reads a `T`, of which the request may have no other values.
+    pub(super) fn read<T: FromFields>(mut self) -> Result<T, Trouble> {
+        if let Some(unknown) = self.values.keys().find(|name| !T::NAMES.contains(&name.as_str())) {
+            let place = match self.source {
+                Source::Body => "body",
+                Source::Query => "query",
+            };
+            let error = format!("there is no `{unknown}` in the {place} of this request");
+            return Err(Trouble::bad(error, format!("there may be: {}", T::NAMES.join(", "))));
+        }
+        T::from_fields(&mut self)
+    }
+
+    /// Takes a text.
+    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Trouble> {
+        self.take(name, "a text", |_, value| value.as_str().map(str::to_owned))
+    }
+
+    /// Takes a truth value.
+    pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, Trouble> {
+        self.take(name, "true or false", |source, value| match (source, value.as_str()) {
+            (Source::Query, Some("true")) => Some(true),
+            (Source::Query, Some("false")) => Some(false),
+            (Source::Query | Source::Body, _) => value.as_bool(),
+        })
+    }
+
+    /// Takes a whole number in `range`.
+    pub(super) fn number(
+        &mut self,
+        name: &str,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<u64>, Trouble> {
+        let what = match (range.start(), range.end()) {
+            (0, &u64::MAX) => "a whole number".to_owned(),
+            (least, most) => format!("a whole number from {least} to {most}"),
+        };
+        self.take(name, &what, |source, value| {
+            let number = match (source, value.as_str()) {
+                (Source::Query, Some(text)) => text.parse().ok(),
+                (Source::Query | Source::Body, _) => value.as_u64(),
+            };
+            number.filter(|number| range.contains(number))
+        })
+    }
+
+    fn take<T>(
+        &mut self,
+        name: &str,
+        what: &str,
+        read: impl FnOnce(Source, &Value) -> Option<T>,
+    ) -> Result<Option<T>, Trouble> {
+        let Some(value) = self.values.remove(name) else {
+            return Ok(None);
+        };
+        let hint = "GET /api/v1/openapi.json describes every value";
+        let wrong = || Trouble::bad(format!("`{name}` must be {what}"), hint);
+        read(self.source, &value).map(Some).ok_or_else(wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Eq)]
+    struct Sample(Option<String>, Option<bool>, Option<u64>);
+
+    impl FromFields for Sample {
+        const NAMES: &'static [&'static str] = &["name", "on", "count"];
+
+        fn from_fields(fields: &mut Fields) -> Result<Sample, Trouble> {
+            let (name, on) = (fields.text("name")?, fields.flag("on")?);
+            Ok(Sample(name, on, fields.number("count", 1..=9)?))
+        }
+    }
+
+    fn body(text: &str) -> Result<Sample, String> {
+        let read = Fields::of_body(text.as_bytes()).and_then(Fields::read);
+        read.map_err(|trouble| trouble.to_string())
+    }
+
+    fn query(parameters: &[(&str, &str)]) -> Result<Sample, String> {
+        let owned = parameters.iter().map(|(name, text)| ((*name).into(), (*text).into()));
+        let read = Fields::of_query(owned.collect()).and_then(Fields::read);
+        read.map_err(|trouble| trouble.to_string())
+    }
+
+    #[test]
+    fn values_are_read_and_null_is_as_good_as_absent() {
+        let all = || Ok(Sample(Some("5".to_owned()), Some(true), Some(7)));
+        assert_eq!(body(r#"{"name": "5", "on": true, "count": 7}"#), all());
+        assert_eq!(query(&[("name", "5"), ("on", "true"), ("count", "7")]), all());
+        let none = || Ok(Sample(None, None, None));
+        assert_eq!((body("{}"), query(&[])), (none(), none()));
+        assert_eq!(body(r#"{"name": null, "on": null, "count": null}"#), none());
+    }
+
+    #[test]
+    fn wrong_values_are_named_in_plain_words() {
+        for (text, expected) in [
+            (r#"{"count": 10}"#, "`count` must be a whole number from 1 to 9"),
+            (r#"{"count": "7"}"#, "`count` must be a whole number from 1 to 9"),
+            (r#"{"count": 1.5}"#, "`count` must be a whole number from 1 to 9"),
+            (r#"{"on": "true"}"#, "`on` must be true or false"),
+            (r#"{"name": 5}"#, "`name` must be a text"),
+            (r#"{"colour": 5}"#, "there is no `colour` in the body of this request"),
+            ("[]", "the body is JSON, but no object"),
+            ("{\n  \"on\": tru", "the body is no JSON: line 2, column 11"),
+        ] {
+            assert_eq!(body(text), Err(expected.to_owned()), "{text}");
+        }
+        for (parameters, expected) in [
+            (&[("count", "x")][..], "`count` must be a whole number from 1 to 9"),
+            (&[("on", "1")], "`on` must be true or false"),
+            (&[("colour", "red")], "there is no `colour` in the query of this request"),
+            (&[("on", "true"), ("on", "true")], "`on` is given twice in the query"),
+        ] {
+            assert_eq!(query(parameters), Err(expected.to_owned()));
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Tests that the OpenAPI document lists each answer of each operation.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// A session that is online.
+const SESSION: &str = "0100000000000005";
+
+/// A session that is a device.
+const DEVICE: &str = "0100000000000006";
+
+/// A request that fails where it applies to an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Provocation {
+    NoToken,
+    WebPage,
+    NotText,
+    UnknownParameter,
+    NoJson,
+    NoBody,
+    LongBody,
+    Unknown,
+    Device,
+    Unavailable,
+}
+
+const PROVOCATIONS: [Provocation; 10] = [
+    Provocation::NoToken,
+    Provocation::WebPage,
+    Provocation::NotText,
+    Provocation::UnknownParameter,
+    Provocation::NoJson,
+    Provocation::NoBody,
+    Provocation::LongBody,
+    Provocation::Unknown,
+    Provocation::Device,
+    Provocation::Unavailable,
+];
+
+/// Returns the API of a gateway whose shards have ended, that drains, and has no place for
+/// subscribers.
+fn unavailable() -> Api {
+    let mut polls = Vec::new();
+    let shards = vec![connect(&mut polls).0, connect(&mut polls).0];
+    let gateway = Arc::new(gateway(shards, vec![Arc::default(), Arc::default()]));
+    gateway.advance(Lifecycle::Draining);
+    Api::new(gateway, None, 0)
+}
+
+/// Sends the provocation to an operation; returns the answer.
+async fn provoke(what: Provocation, method: &Method, path: &str, has_body: bool) -> Response {
+    let token = Token::new("0123456789abcdef").unwrap();
+    let token = (what == Provocation::NoToken).then_some(token);
+    let fixture = Fixture::with(token, 2);
+    let api = if what == Provocation::Unavailable { unavailable() } else { fixture.api.clone() };
+    let (session, name, query) = match what {
+        Provocation::NotText => ("%ff", "%ff", ""),
+        Provocation::Unknown if path == "/api/v1/sessions" => ("", "", "?listener=none"),
+        Provocation::Unknown => ("0000000000ffffff", "none", ""),
+        Provocation::UnknownParameter => (SESSION, "line", "?colour=red"),
+        Provocation::Device => (DEVICE, "line", ""),
+        Provocation::NoToken
+        | Provocation::WebPage
+        | Provocation::NoJson
+        | Provocation::NoBody
+        | Provocation::LongBody
+        | Provocation::Unavailable => (SESSION, "line", ""),
+    };
+    let uri = path.replace("{id}", session).replace("{name}", name) + query;
+    let sample = sample_body(path).map_or(String::new(), |body| body.to_string());
+    let body = if what == Provocation::NoJson && has_body {
+        Body::from("{")
+    } else if what == Provocation::LongBody && has_body {
+        Body::from("x".repeat(MAX_BODY + 1))
+    } else if what == Provocation::NoBody && has_body {
+        Body::from_stream(futures_util::stream::pending::<Result<String, String>>())
+    } else {
+        Body::from(sample)
+    };
+    let mut request = HttpRequest::builder().method(method).uri(uri);
+    if what == Provocation::WebPage {
+        request = request.header(header::HOST, "rebound.example.org");
+    }
+    // Only then, because shards that are asked answer from threads with the real time.
+    let waits = what == Provocation::NoBody && has_body;
+    if waits {
+        tokio::time::pause();
+    }
+    let response = respond(&api, request.body(body).unwrap()).await;
+    if waits {
+        tokio::time::resume();
+    }
+    response
+}
+
+#[tokio::test]
+async fn each_operation_lists_exactly_the_failures_that_it_can_have() {
+    let document = document();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (name, operation) in operations.as_object().unwrap() {
+            let method: Method = name.to_uppercase().parse().unwrap();
+            let has_body = operation.get("requestBody").is_some();
+            let mut seen = BTreeSet::new();
+            for what in PROVOCATIONS {
+                let response = provoke(what, &method, path, has_body).await;
+                let status = response.status();
+                if status.is_success() {
+                    continue;
+                }
+                seen.insert(status.as_str().to_owned());
+                let bytes = response.into_body().collect().await.unwrap().to_bytes();
+                let answer: Value = serde_json::from_slice(&bytes)
+                    .unwrap_or_else(|_| panic!("{what:?} {name} {path}: no JSON: {bytes:?}"));
+                let schema = json!({"$ref": "#/components/schemas/Trouble"});
+                assert_conforms(&document, &schema, &answer, &format!("{name} {path}"));
+                let text = answer.to_string();
+                for jargon in ["expected", "invalid type", "u64", "column 0", "Utf8", "UTF-8 in"] {
+                    assert!(!text.contains(jargon), "{what:?} {name} {path}: {text}");
+                }
+            }
+            let listed = operation["responses"].as_object().unwrap().keys();
+            // A scrape fails only by a bug.
+            let listed = listed.filter(|status| !status.starts_with('2') && *status != "500");
+            assert_eq!(seen, listed.cloned().collect(), "{name} {path}");
+        }
+    }
+}
+
+#[test]
+fn guarded_operations_name_the_token() {
+    let document = document();
+    assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let is_open = open_routes().iter().any(|(open, _)| open == path);
+        let security = if is_open { json!([]) } else { json!([{}, {"token": []}]) };
+        for (name, operation) in operations.as_object().unwrap() {
+            assert_eq!(operation["security"], security, "{name} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_path_cannot_decode_is_refused_as_json() {
+    let fixture = Fixture::new();
+    let (status, answer) = fixture.get("/api/v1/sessions/%ff").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(answer["error"].is_string() && answer["hint"].is_string(), "{answer}");
+}
+
+#[tokio::test]
+async fn a_policy_as_it_was_read_may_be_written() {
+    let fixture = Fixture::new();
+    let path = "/api/v1/listeners/native/policy";
+    for wish in [
+        json!({"preset": "relaxed", "keepalive_ms": 7_000}),
+        json!({"never": true, "spread": false, "keepalive_ms": 0}),
+        json!({"preset": "demanding", "enforce": false}),
+    ] {
+        let (status, answer) = fixture.send(Method::PUT, path, Some(wish)).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let (_, read) = fixture.get(path).await;
+        fixture.send(Method::PUT, path, Some(json!({"preset": "default"}))).await;
+        let (status, answer) = fixture.send(Method::PUT, path, Some(read.clone())).await;
+        assert_eq!((status, &answer["new"]), (StatusCode::OK, &read));
+    }
+    let wrong = json!({"idle_ms": 1_000, "bound_ms": 1_000});
+    let (status, answer) = fixture.send(Method::PUT, path, Some(wrong)).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(answer["error"].as_str().unwrap().contains("bound_ms"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_session_shows_its_whole_policy() {
+    let fixture = Fixture::new();
+    let (_, session) = fixture.get(&format!("/api/v1/sessions/{}", id(0, 0))).await;
+    let policy = &session["policy"];
+    assert_eq!(*policy, fixture.get("/api/v1/listeners/native/policy").await.1);
+    assert_eq!((&policy["enforce"], &policy["keepalive_ms"]), (&json!(true), &json!(0)));
+}

@@ -1,0 +1,100 @@
+//! Tests of the deadlines of connections that send half a request, or read no answer.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::*;
+use crate::stats::AdminEnded;
+
+/// Serves the API of `fixture` with short deadlines; returns its address.
+async fn serve_with(fixture: &Fixture, deadlines: Deadlines) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let api = Api { deadlines, ..fixture.api.clone() };
+    tokio::spawn(serve(listener, api, fixture.gateway.phase()));
+    address
+}
+
+const LONG: Duration = Duration::from_secs(3_600);
+
+const SHORT: Duration = Duration::from_millis(100);
+
+/// Connects with a small buffer, so that the gateway soon feels that nothing is read.
+async fn connect_small(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
+async fn in_time<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), what).await.expect("in time")
+}
+
+fn ended(fixture: &Fixture, reason: AdminEnded) -> bool {
+    let scrape = fixture.gateway.metrics().scrape().unwrap();
+    let line = format!("systole_admin_ended_total{{reason=\"{}\"}} 1", reason.name());
+    scrape.lines().any(|found| found == line)
+}
+
+#[tokio::test]
+async fn the_head_of_a_request_has_a_deadline() {
+    let fixture = Fixture::new();
+    let address = serve_with(&fixture, Deadlines { head: SHORT, write: LONG }).await;
+    let mut rest = Vec::new();
+    for (start, reason) in [
+        ("GET /healthz HTTP/1.1\r\nHo", AdminEnded::HeadTimeout),
+        ("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", AdminEnded::Idle),
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(start.as_bytes()).await.unwrap();
+        in_time(stream.read_to_end(&mut rest)).await.unwrap();
+        assert!(ended(&fixture, reason), "{reason:?}");
+    }
+    assert!(rest.starts_with(b"HTTP/1.1 200 "), "the complete one was answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_body_of_a_request_has_a_deadline() {
+    let fixture = Fixture::new();
+    let never = Body::from_stream(futures_util::stream::pending::<Result<String, String>>());
+    let request = HttpRequest::put("/api/v1/log").body(never).unwrap();
+    let (status, answer) = in_time(fixture.request(request)).await;
+    assert_eq!(status, StatusCode::REQUEST_TIMEOUT);
+    assert!(answer["hint"].is_string());
+    assert!(ended(&fixture, AdminEnded::BodyTimeout));
+}
+
+#[tokio::test]
+async fn who_does_not_read_the_answers_is_disconnected() {
+    let fixture = Fixture::new();
+    let address = serve_with(&fixture, Deadlines { head: LONG, write: SHORT }).await;
+    let mut stream = connect_small(address).await;
+    let requests = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
+    // Ends when the gateway closes: until then it takes ever more, or waits.
+    in_time(async { while stream.write_all(&requests).await.is_ok() {} }).await;
+    assert!(ended(&fixture, AdminEnded::WriteTimeout));
+}
+
+#[tokio::test]
+async fn a_subscriber_that_does_not_read_is_disconnected_and_gives_its_place_back() {
+    let fixture = Fixture::with(None, 1);
+    let address = serve_with(&fixture, Deadlines { head: LONG, write: SHORT }).await;
+    let subscribe = async || {
+        let mut stream = connect_small(address).await;
+        stream.write_all(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).await.unwrap();
+        (stream, String::from_utf8(start.to_vec()).unwrap())
+    };
+    let (_kept, start) = in_time(subscribe()).await;
+    assert_eq!(start, "HTTP/1.1 200");
+    assert_eq!(in_time(subscribe()).await.1, "HTTP/1.1 503");
+    in_time(async {
+        while !ended(&fixture, AdminEnded::WriteTimeout) {
+            fixture.join(1);
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    in_time(async { while subscribe().await.1 != "HTTP/1.1 200" {} }).await;
+}
