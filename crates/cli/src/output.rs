@@ -14,6 +14,10 @@ use systole_core::text::Escaped;
 /// read stderr, and the process must end.
 const ERROR_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The number of bytes that a pipe takes without waiting if it is writable (`_POSIX_PIPE_BUF`).
+#[cfg(unix)]
+const PIPE_PIECE: usize = 512;
+
 /// The stdout and stderr of a command.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -60,13 +64,37 @@ impl Output {
         let text = format!("error: {}\n", Escaped::lines(text.trim_end()));
         let (printed, wait) = sync_channel(1);
         let mut messages = io::stderr();
-        let print = move || {
-            let _ = messages.write_all(text.as_bytes());
-            let _ = printed.send(());
+        let print = {
+            let text = text.clone();
+            move || {
+                let _ = messages.write_all(text.as_bytes());
+                let _ = printed.send(());
+            }
         };
-        // Without a thread the error is lost, as with a stderr that is closed.
-        if thread::Builder::new().spawn(print).is_ok() {
-            self.is_stuck = wait.recv_timeout(ERROR_TIMEOUT).is_err();
+        match thread::Builder::new().spawn(print) {
+            Ok(_) => self.is_stuck = wait.recv_timeout(ERROR_TIMEOUT).is_err(),
+            // The error may well be that there is no thread.
+            Err(_) => self.error_here(&text),
         }
+    }
+
+    /// Prints an error without a thread: as much of it as stderr takes at once.
+    #[cfg(unix)]
+    fn error_here(&mut self, text: &str) {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let timeout = Timespec { tv_sec: ERROR_TIMEOUT.as_secs() as i64, tv_nsec: 0 };
+        for piece in text.as_bytes().chunks(PIPE_PIECE) {
+            let mut stderr = [PollFd::new(&self.messages, PollFlags::OUT)];
+            let ready = poll(&mut stderr, Some(&timeout)).is_ok_and(|count| count > 0);
+            if !ready || self.messages.write_all(piece).is_err() {
+                self.is_stuck = true;
+                return;
+            }
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn error_here(&mut self, text: &str) {
+        let _ = self.messages.write_all(text.as_bytes());
     }
 }
