@@ -65,6 +65,8 @@ struct Verdict {
     detail: String,
     last_heard_ago_ms: u64,
     late_us: i64,
+    #[serde(default)]
+    stretch_ms: u64,
     lasted_ms: u64,
     grounds: Vec<String>,
     advice: String,
@@ -163,7 +165,12 @@ impl Verdict {
         let heard = seconds(self.last_heard_ago_ms.saturating_mul(1_000));
         let off = Span::from_micros(self.late_us.unsigned_abs());
         let late = if self.late_us < 0 { "early" } else { "late" };
-        format!("fell at {at}, {off} {late}; open for {lasted} s, last heard {heard} s before")
+        let stretched = match self.stretch_ms {
+            0 => String::new(),
+            ms => format!(" (congested: the bound was stretched by {})", Span::from_millis(ms)),
+        };
+        let fell = format!("fell at {at}, {off} {late}{stretched}");
+        format!("{fell}; open for {lasted} s, last heard {heard} s before")
     }
 
     fn details(&self) -> Vec<String> {

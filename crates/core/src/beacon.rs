@@ -365,6 +365,7 @@ impl BeaconHub {
             confidence: Cause::Unknown.confidence(),
             at: now,
             due: now,
+            stretch: Span::ZERO,
             last_heard: entry.map_or(now, |entry| entry.value.liveness.last_heard()),
             probes: 0,
             grounds: Grounds::of(&[Ground::ApplicationSilent]),

@@ -18,6 +18,9 @@ pub struct Verdict {
     /// When the verdict was due: the deadline that passed; the end of the bound, later than `at`,
     /// if the kernel gave up before it; `at` if no deadline was involved.
     pub due: Time,
+    /// By how much the bound was stretched for a long round trip: `due` is this much later than the
+    /// last evidence and D.
+    pub stretch: Span,
     /// When the last evidence of the peer arrived.
     pub last_heard: Time,
     /// The number of unanswered probes.

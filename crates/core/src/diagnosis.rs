@@ -97,6 +97,8 @@ impl Doubts {
             last_ack: Span::ZERO,
             last_sent: Span::ZERO,
             rtt: Span::ZERO,
+            rttvar: Span::ZERO,
+            timestamps: false,
             total_retrans: 0,
             bytes_acked: None,
             bytes_sent: None,

@@ -40,11 +40,14 @@ pub enum Ground {
     NothingOwed,
     /// The peer closed its side of the stream without a CLOSE.
     SideClosed,
+    /// The round trip was longer than what the bound left for an answer, and the bound was
+    /// stretched for it.
+    Congested,
 }
 
 impl Ground {
     /// All grounds, in the order of their bits.
-    pub const ALL: [Ground; 18] = [
+    pub const ALL: [Ground; 19] = [
         Ground::ApplicationSilent,
         Ground::KernelFresh,
         Ground::KernelSilent,
@@ -63,6 +66,7 @@ impl Ground {
         Ground::SegmentOwed,
         Ground::NothingOwed,
         Ground::SideClosed,
+        Ground::Congested,
     ];
 
     /// Returns the sentence that describes this ground to an operator.
@@ -86,6 +90,7 @@ impl Ground {
             Ground::SegmentOwed => "a segment of ours was never acknowledged",
             Ground::NothingOwed => "all that we had sent was acknowledged",
             Ground::SideClosed => "it closed its side without a goodbye",
+            Ground::Congested => "the path was congested, and the bound was stretched for it",
         }
     }
 }

@@ -4,6 +4,11 @@
 //! passes the result in. A field that an older kernel or another system does not report is `None`,
 //! and every conclusion that needs the field stays unknown.
 
+mod cap;
+
+pub(crate) use cap::Blind;
+pub use cap::Cap;
+
 use crate::plain::{Damage, Plain, Sink, Source};
 use crate::policy::Policy;
 use crate::time::Span;
@@ -28,6 +33,11 @@ pub struct TcpSnapshot {
     pub last_sent: Span,
     /// Smoothed round-trip time (`tcpi_rtt`).
     pub rtt: Span,
+    /// Mean deviation of the round-trip time (`tcpi_rttvar`).
+    pub rttvar: Span,
+    /// Whether the connection has timestamps (`tcpi_options`): the kernel then also measures the
+    /// round trip of what it has retransmitted.
+    pub timestamps: bool,
     /// Retransmissions so far (`tcpi_total_retrans`).
     pub total_retrans: u32,
     /// Bytes acknowledged so far (`tcpi_bytes_acked`, Linux 4.1).
@@ -53,6 +63,8 @@ crate::plain::plain_struct! { TcpSnapshot {
     last_ack,
     last_sent,
     rtt,
+    rttvar,
+    timestamps,
     total_retrans,
     bytes_acked,
     bytes_sent,
@@ -63,6 +75,15 @@ crate::plain::plain_struct! { TcpSnapshot {
 } }
 
 impl TcpSnapshot {
+    /// Returns the time within which the kernel expects an acknowledgement: the smoothed round trip
+    /// and four times its deviation (RFC 6298). `None` before the first measurement.
+    ///
+    /// After an outage this is still the round trip of the path, while the answer to what was sent
+    /// during the outage has taken as long as the outage.
+    pub fn expected_ack(&self) -> Option<Span> {
+        (self.rtt > Span::ZERO).then(|| self.rtt + self.rttvar.times(4))
+    }
+
     /// Returns true if a segment of ours was never acknowledged; `None` if the kernel has no
     /// counters of sent bytes. Also valid after a reset has cleared [`TcpSnapshot::unacked`].
     ///
@@ -169,28 +190,31 @@ impl Examination {
 pub struct Patience {
     outage: Option<Span>,
     send: SendState,
+    cap: Cap,
 }
 
 impl Plain<'_> for Patience {
     fn put(&self, out: &mut Sink<'_>) {
         self.outage().put(out);
         self.send().put(out);
+        self.cap().put(out);
     }
 
     fn take(from: &mut Source<'_>) -> Result<Self, Damage> {
         let outage = Plain::take(from)?;
-        let patience = Patience::new(outage, Plain::take(from)?);
+        let patience = Patience::new(outage, Plain::take(from)?).with_cap(Plain::take(from)?);
         // It is rounded and cut: another outage would be encoded as another.
         if patience.outage() == outage { Ok(patience) } else { Err(Damage::Illegal) }
     }
 }
 
-/// The longest [`Patience::outage`]: four years, in whole seconds. No kernel has a timeout of
-/// more than 25 days, and the link remembers the outage in 27 bits.
-pub const LONGEST_OUTAGE: Span = Span::from_secs((1 << 27) - 2);
+/// The longest [`Patience::outage`]: 48 days, in whole seconds. No kernel has a timeout of more
+/// than 25 days, and the link remembers the outage in 22 bits.
+pub const LONGEST_OUTAGE: Span = Span::from_secs((1 << 22) - 2);
 
 impl Patience {
-    /// Creates a patience; `outage` is rounded up to a whole second, and cut to [`LONGEST_OUTAGE`].
+    /// Creates a patience with the least cap; `outage` is rounded up to a whole second, and cut to
+    /// [`LONGEST_OUTAGE`].
     pub const fn new(outage: Option<Span>, send: SendState) -> Patience {
         let outage = match outage {
             Some(outage) => {
@@ -200,7 +224,13 @@ impl Patience {
             }
             None => None,
         };
-        Patience { outage, send }
+        Patience { outage, send, cap: Cap::LEAST }
+    }
+
+    /// Returns this patience with another cap than the least.
+    #[must_use]
+    pub const fn with_cap(self, cap: Cap) -> Patience {
+        Patience { cap, ..self }
     }
 
     /// Returns the patience that `policy` needs for a link that is not on hold or kept.
@@ -218,6 +248,12 @@ impl Patience {
     /// Returns the state of the connection's sending side.
     pub const fn send(&self) -> SendState {
         self.send
+    }
+
+    /// Returns the cap of the retransmission timeout while the kernel can send, also in the
+    /// leave-taking.
+    pub const fn cap(&self) -> Cap {
+        self.cap
     }
 }
 

@@ -15,7 +15,7 @@ mod signal;
 pub use conversation::{FLOOR_PER_SECOND, HALF_CLOSED};
 pub use departure::Departure;
 pub(crate) use outbound::{Outbound, Writer};
-pub use outstanding::OUTSTANDING;
+pub use outstanding::{OUTSTANDING, RETRANSMITTING};
 pub(crate) use peer::{Context, Effect, Peer};
 pub use settings::{HANDSHAKE_TIMEOUT, Hung, Introduction, Limits, Settings, Side};
 pub use signal::{Answer, BeatKind, Closing, Command, Event, Goodbye, Input, Lane, Output, World};

@@ -8,6 +8,7 @@
 
 mod commands;
 mod detection;
+mod round_trip;
 mod saved;
 mod signal;
 
@@ -52,6 +53,9 @@ pub struct Liveness {
     state: State,
     /// The decaying maximum of the round trips, in microseconds; 0 before the first sample.
     rtt_us: u32,
+    /// The time that the latest answer took, retransmissions included, in microseconds; 0 before
+    /// the first.
+    answer_us: u32,
     /// The sequence number of the latest heartbeat sent.
     sequence: u8,
     /// The number of latest heartbeats that no pong has confirmed.
@@ -84,12 +88,19 @@ enum State {
     /// The bound has passed, and the hung peer is kept until `until`. `probed` is whether its last
     /// probe was sent.
     Kept { sent: u8, probed: bool, until: Time },
-    /// The bound has passed, unenforced.
-    Overdue { sent: u8, due: Time },
+    /// The bound has passed, unenforced. It was stretched by `stretch_ms` for a long round trip.
+    Overdue { sent: u8, stretch_ms: u32, due: Time },
     /// The peer has closed its side. `overdue` is whether `until` has passed, unenforced.
     HalfClosed { overdue: bool, until: Time },
     /// The verdict has fallen. `suspect` is whether a suspicion was reported before it.
-    Dead { sent: u8, in_handshake: bool, suspect: bool, due: Time },
+    Dead { sent: u8, in_handshake: bool, suspect: bool, stretch_ms: u32, due: Time },
+}
+
+/// What a silent peer had got by its verdict: the number of probes, and whether it was suspect.
+#[derive(Clone, Copy, Default)]
+struct Probed {
+    sent: u8,
+    suspect: bool,
 }
 
 /// The outputs that were not polled yet, one bit each, in the order in which they are polled.
@@ -125,6 +136,7 @@ impl Liveness {
                 until: Time::from_nanos(now.as_nanos().saturating_add(handshake.as_nanos())),
             },
             rtt_us: 0,
+            answer_us: 0,
             sequence: 0,
             unconfirmed: 0,
             role,
@@ -194,24 +206,6 @@ impl Liveness {
     /// Returns the time of the last send, or of the opening of the link if there was none.
     pub(crate) const fn last_sent(&self) -> Time {
         self.last_sent
-    }
-
-    /// Returns the round-trip time that suspicion is measured by; `None` before the first sample.
-    ///
-    /// A decaying maximum: the greater of the latest sample and 7/8 of the value before it. Probes
-    /// that were retransmitted give no sample (Karn's algorithm, RFC 6298 section 3); after a
-    /// suspicion the kernel's own figure replaces the value.
-    pub const fn rtt(&self) -> Option<Span> {
-        match self.rtt_us {
-            0 => None,
-            micros => Some(Span::from_micros(micros as u64)),
-        }
-    }
-
-    /// Returns when the bound passes under `policy` unless there is evidence before; `None` if
-    /// silence is never judged.
-    pub(crate) fn due(&self, policy: &Policy) -> Option<Time> {
-        Some(self.silent_since + policy.bound()?)
     }
 
     /// Returns whether the peer is suspect, kept or overdue.
@@ -309,10 +303,12 @@ impl Liveness {
     }
 
     fn silence(&self) -> Option<Silence> {
-        let (due, probes, in_handshake) = match self.state {
-            State::Overdue { due, sent } => (due, sent, false),
-            State::HalfClosed { until, overdue: true } => (until, 0, false),
-            State::Dead { due, sent, in_handshake, .. } => (due, sent, in_handshake),
+        let (due, probes, stretch_ms, in_handshake) = match self.state {
+            State::Overdue { due, sent, stretch_ms } => (due, sent, stretch_ms, false),
+            State::HalfClosed { until, overdue: true } => (until, 0, 0, false),
+            State::Dead { due, sent, stretch_ms, in_handshake, .. } => {
+                (due, sent, stretch_ms, in_handshake)
+            }
             State::Handshake { .. }
             | State::Listening { .. }
             | State::Probing { .. }
@@ -321,12 +317,13 @@ impl Liveness {
                 return None;
             }
         };
-        Some(Silence { due, last_heard: self.last_heard, probes, in_handshake })
+        let stretch = Span::from_millis(u64::from(stretch_ms));
+        Some(Silence { due, stretch, last_heard: self.last_heard, probes, in_handshake })
     }
 
     #[inline]
     fn hear(&mut self, now: Time, evidence: Evidence) {
-        if !matches!(self.state, State::Listening { .. }) && !self.accept_evidence(evidence) {
+        if !matches!(self.state, State::Listening { .. }) && !self.accept_evidence(now, evidence) {
             return;
         }
         self.last_heard = self.last_heard.max(now);
@@ -339,11 +336,16 @@ impl Liveness {
     /// Returns whether evidence still counts; if so, ends the suspicion. A cold function, so that
     /// evidence of a peer that is not in doubt costs a comparison and two stores.
     #[cold]
-    fn accept_evidence(&mut self, evidence: Evidence) -> bool {
+    fn accept_evidence(&mut self, now: Time, evidence: Evidence) -> bool {
         if let State::Dead { in_handshake, .. } = self.state
             && (in_handshake || evidence != Evidence::Progress)
         {
             return false;
+        }
+        if let State::Probing { since, suspect: true, .. } = self.state
+            && evidence != Evidence::Progress
+        {
+            self.note_answer(now.since(since));
         }
         self.clear_suspicion();
         true
@@ -374,8 +376,9 @@ impl Liveness {
         }
         self.unconfirmed = behind;
         if behind == 0 {
+            self.note_answer(now.since(self.beat_sent));
             if !self.ambiguous {
-                self.rtt_us = micros(now.since(self.beat_sent)).max(self.rtt_us - self.rtt_us / 8);
+                self.sample_round_trip(now.since(self.beat_sent));
             }
             self.pending.0 |= Pending::ROUND_TRIP;
         }
@@ -402,8 +405,13 @@ impl Liveness {
         match self.state {
             State::Handshake { until } => {
                 if now >= until {
-                    self.state =
-                        State::Dead { due: until, sent: 0, in_handshake: true, suspect: false };
+                    self.state = State::Dead {
+                        due: until,
+                        sent: 0,
+                        stretch_ms: 0,
+                        in_handshake: true,
+                        suspect: false,
+                    };
                     self.pending.0 |= Pending::DEAD;
                 }
             }
@@ -432,13 +440,13 @@ impl Liveness {
                     self.probe_kept(now, until, sent);
                 }
                 if now >= until {
-                    self.end_at(until, sent, true, policy);
+                    self.end_at(until, Span::ZERO, Probed { sent, suspect: true }, policy);
                 }
             }
             State::HalfClosed { until, overdue: false } => {
                 let until = self.half_close_end(until);
                 if now >= until && policy.enforce() {
-                    self.end_at(until, 0, false, policy);
+                    self.end_at(until, Span::ZERO, Probed::default(), policy);
                 } else if now >= until {
                     self.state = State::HalfClosed { until, overdue: true };
                     self.pending.0 |= Pending::OVERDUE;
@@ -450,15 +458,18 @@ impl Liveness {
         }
     }
 
-    /// Lets the verdict fall that was due at `due`, or reports the peer as overdue if the policy is
-    /// not enforced. Whoever is overdue is suspect, and is reported as suspect first.
-    fn end_at(&mut self, due: Time, sent: u8, suspect: bool, policy: &Policy) {
+    /// Lets the verdict fall that was due at `due`, `stretch` after the bound, or reports the peer
+    /// as overdue if the policy is not enforced. Whoever is overdue is suspect, and is reported as
+    /// suspect first.
+    fn end_at(&mut self, due: Time, stretch: Span, probed: Probed, policy: &Policy) {
+        let Probed { sent, suspect } = probed;
+        let stretch_ms = u32::try_from(stretch.as_millis()).unwrap_or(u32::MAX);
         if policy.enforce() {
-            self.state = State::Dead { due, sent, in_handshake: false, suspect };
+            self.state = State::Dead { due, sent, stretch_ms, in_handshake: false, suspect };
             self.pending.0 |= Pending::DEAD;
             return;
         }
-        self.state = State::Overdue { due, sent };
+        self.state = State::Overdue { due, sent, stretch_ms };
         self.ambiguous = true;
         self.pending.0 |= Pending::OVERDUE | if suspect { 0 } else { Pending::SUSPECT };
     }
@@ -477,11 +488,6 @@ impl Liveness {
         self.ambiguous = self.is_suspect();
         self.last_sent = self.last_sent.max(now);
     }
-}
-
-/// Returns a round trip in microseconds, at least 1.
-fn micros(rtt: Span) -> u32 {
-    u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).max(1)
 }
 
 #[cfg(test)]

@@ -335,6 +335,7 @@ mod tests {
             grounds: Grounds::default(),
             at: Time::from_millis(100_000),
             due: Time::from_millis(100_000),
+            stretch: Span::ZERO,
             last_heard: Time::from_millis(98_000),
             probes: 2,
         };

@@ -40,10 +40,13 @@ impl Metrics {
         logs: Logs,
     ) -> Metrics {
         let mut registry = Registry::default();
-        let Distributions { lateness, rtt, lag, revised, outages, admin_ended } =
+        let Distributions { lateness, stretch, rtt, lag, revised, outages, admin_ended } =
             distributions.clone();
         let help = "How long after it was due a verdict of silence fell";
         registry.register("systole_verdict_lateness_seconds", help, lateness);
+        let help =
+            "By how much the bound was stretched for a long round trip, per verdict of silence";
+        registry.register("systole_verdict_stretch_seconds", help, stretch);
         let help = "Round-trip times of heartbeats that the gateway sent";
         registry.register("systole_rtt_seconds", help, rtt);
         let help = "How much later than planned a shard's loop came round";
@@ -306,6 +309,8 @@ mod tests {
         shards[0].heartbeats_out.add(9);
         let distributions = Distributions::default();
         distributions.lateness.observe(0.0021);
+        distributions.stretch.observe(0.0);
+        distributions.stretch.observe(3.0);
         let beacons = vec![(1, Arc::new(BeaconStats::default()))];
         shards[1].online.set(12);
         beacons[0].1.dropped[2].add(4);
@@ -372,6 +377,8 @@ mod tests {
             "systole_heartbeats_total{direction=\"out\",shard=\"0\"} 9",
             "systole_verdict_lateness_seconds_bucket{le=\"0.0025\"} 1",
             "systole_verdict_lateness_seconds_bucket{le=\"0.002\"} 0",
+            "systole_verdict_stretch_seconds_bucket{le=\"0.0\"} 1",
+            "systole_verdict_stretch_seconds_bucket{le=\"5.0\"} 2",
         ] {
             assert!(scrape.lines().any(|found| found == line), "{line} in\n{scrape}");
         }

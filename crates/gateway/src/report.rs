@@ -280,6 +280,7 @@ pub(crate) mod tests {
             confidence: Confidence::Medium,
             at: Time::from_millis(50_000),
             due: Time::from_millis(50_000),
+            stretch: Span::ZERO,
             last_heard: Time::from_millis(20_000),
             probes: 3,
             grounds: Grounds::default(),

@@ -180,6 +180,8 @@ impl BeaconStats {
 pub struct Distributions {
     /// How long after its bound each verdict fell.
     pub lateness: Histogram,
+    /// By how much the bound of each verdict on silence was stretched for a long round trip.
+    pub stretch: Histogram,
     /// Round-trip times of the gateway's heartbeats.
     pub rtt: Histogram,
     /// How much later than planned each turn of the loop began.
@@ -253,6 +255,9 @@ const RTT_BUCKETS: [f64; 16] = [
     5.0, 10.0,
 ];
 
+/// Buckets in seconds, from no stretch to that of a patient policy.
+const STRETCH_BUCKETS: [f64; 9] = [0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+
 impl Default for Distributions {
     fn default() -> Distributions {
         let admin_ended = Family::<_, Counter>::default();
@@ -262,6 +267,7 @@ impl Default for Distributions {
         }
         Distributions {
             lateness: Histogram::new(LATENESS_BUCKETS),
+            stretch: Histogram::new(STRETCH_BUCKETS),
             rtt: Histogram::new(RTT_BUCKETS),
             lag: Histogram::new(LATENESS_BUCKETS),
             revised: Family::default(),

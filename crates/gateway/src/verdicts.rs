@@ -171,6 +171,7 @@ mod tests {
             confidence: cause.confidence(),
             at: now,
             due: now,
+            stretch: Span::ZERO,
             last_heard: now,
             probes: 0,
             grounds: Default::default(),

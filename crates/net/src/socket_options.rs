@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use systole_core::Span;
-use systole_core::kernel::{Patience, SendState};
+use systole_core::kernel::{Cap, Patience, SendState};
 
 use crate::sockopt::{self, TcpSocket};
 
@@ -16,12 +16,16 @@ use crate::sockopt::{self, TcpSocket};
 /// less than two hours.
 pub const LAST_RESORT: Span = Span::from_secs(7_200);
 
-/// Cap of the retransmission timeout while data flows, the least that Linux accepts. After an
-/// outage the socket sends again within this time.
-pub const RTO_MAX: Span = Span::from_secs(1);
+/// Least cap of the retransmission timeout, in force while the round trip is short. After an outage
+/// the socket sends again within this time.
+pub const RTO_MAX: Span = Cap::LEAST.span();
 
 /// Largest cap that Linux accepts, and its default.
-const LINUX_RTO_MAX: Span = Span::from_secs(120);
+const LINUX_RTO_MAX: Span = Cap::NONE.span();
+
+/// Number of caps in the minimum margin: two retransmissions in a row may be lost, and the third is
+/// acknowledged within half a cap. Counts only with a raised cap, on a path with a long round trip.
+const MARGIN_CAPS: u64 = 3;
 
 /// Number of unanswered keepalive probes after which the kernel gives up; the user timeout expires
 /// at the same time.
@@ -57,38 +61,49 @@ pub struct SocketOptions {
     pub keepalive_probes: u32,
     /// Maximum time that sent data may stay unacknowledged: `TCP_USER_TIMEOUT`.
     pub user_timeout: Span,
-    /// Cap of the retransmission timeout in [`SendState::Stranded`]: `TCP_RTO_MAX_MS`.
+    /// Cap of the retransmission timeout while the kernel can send: `TCP_RTO_MAX_MS`.
+    pub rto_max: Span,
+    /// Cap of the retransmission timeout in [`SendState::Stranded`].
     pub rto_max_stranded: Span,
     /// Cap of the retransmission timeout in [`SendState::Closed`].
     pub rto_max_closed: Span,
 }
 
 impl SocketOptions {
-    /// Computes the options of a link that must survive a silence of `outage`.
-    ///
-    /// `None` stands for a link that silence never ends. [`LAST_RESORT`] then replaces the outage,
-    /// so that a host that disappeared is not kept for ever.
-    ///
-    /// The kernel gives up at L + max(L / 4, 6 s), where L is the outage, rounded up to whole
-    /// seconds, whether data is in flight (user timeout) or not (keepalive). Its longest timeout is
-    /// 24 days and 20 hours; it gives up before a link with a longer outage.
+    /// Computes the options of a link that must survive a silence of `outage`, with a short round
+    /// trip.
     pub fn new(outage: Option<Span>) -> SocketOptions {
-        let outage = outage.unwrap_or(LAST_RESORT);
+        SocketOptions::of(&Patience::new(outage, SendState::Sending))
+    }
+
+    /// Computes the options of a link with this patience.
+    ///
+    /// Without an outage silence never ends the link. [`LAST_RESORT`] then replaces the outage, so
+    /// that a host that disappeared is not kept for ever.
+    ///
+    /// The kernel gives up at L + max(L / 4, 6 s, 3 C), where L is the outage, rounded up to whole
+    /// seconds, and C the cap, whether data is in flight (user timeout) or not (keepalive). Its
+    /// longest timeout is 24 days and 20 hours; it gives up before a link with a longer outage.
+    pub fn of(patience: &Patience) -> SocketOptions {
+        let outage = patience.outage().unwrap_or(LAST_RESORT);
         let idle = secs_up(outage);
+        let cap = patience.cap().span();
         let margin = secs_up(outage).div_ceil(4).max(MIN_MARGIN_SECS);
+        let margin = margin.max(secs_up(cap.times(MARGIN_CAPS)));
         let interval = margin.div_ceil(u64::from(KEEPALIVE_PROBES));
         let timeout = idle.saturating_add(interval.saturating_mul(KEEPALIVE_PROBES.into()));
         let user_timeout = Span::from_secs(timeout).min(Span::from_millis(MAX_USER_TIMEOUT_MS));
         // Whole seconds: the kernel counts in jiffies, and rounds other values.
         let rto_max = |parts: u64| {
             let cap = Span::from_secs(secs_up(user_timeout).div_ceil(parts));
-            cap.clamp(RTO_MAX, LINUX_RTO_MAX)
+            cap.clamp(patience.cap().span(), LINUX_RTO_MAX)
         };
         SocketOptions {
             keepalive_idle: Span::from_secs(idle.clamp(1, MAX_KEEPALIVE_SECS)),
             keepalive_interval: Span::from_secs(interval.clamp(1, MAX_KEEPALIVE_SECS)),
             keepalive_probes: KEEPALIVE_PROBES,
             user_timeout,
+            rto_max: cap,
             rto_max_stranded: rto_max(8),
             rto_max_closed: rto_max(2),
         }
@@ -98,15 +113,15 @@ impl SocketOptions {
     /// `send`. A kernel without such a cap keeps the user timeout while the window is open.
     pub const fn timeouts(&self, send: SendState) -> (Span, Span) {
         match send {
-            SendState::Sending if self.attempt_count_suffices() => (Span::ZERO, RTO_MAX),
+            SendState::Sending if self.attempt_count_suffices() => (Span::ZERO, self.rto_max),
             SendState::Stranded if self.attempt_count_suffices() => {
                 (Span::ZERO, self.rto_max_stranded)
             }
-            SendState::Sending => (self.user_timeout, RTO_MAX),
+            SendState::Sending => (self.user_timeout, self.rto_max),
             SendState::Stranded => (self.user_timeout, self.rto_max_stranded),
             SendState::Closed => (Span::ZERO, self.rto_max_closed),
             // After an outage the kernel tries again before the departure gives up.
-            SendState::Leaving => (Span::ZERO, RTO_MAX),
+            SendState::Leaving => (Span::ZERO, self.rto_max),
             // A connection without a process ends once its retransmission timeout reaches the cap.
             SendState::Orphaned => (Span::ZERO, LINUX_RTO_MAX),
         }
@@ -165,8 +180,8 @@ impl Applied {
 /// or write, while the connection continues.
 pub fn prepare(patience: &Patience, socket: &impl TcpSocket) -> Applied {
     let socket = SockRef::from(socket);
-    let options = SocketOptions::new(patience.outage());
-    set_thin_linear_timeouts(&socket);
+    let options = SocketOptions::of(patience);
+    set_thin_linear_timeouts(&socket, patience.cap());
     // There must be no low cap without the user timeout it needs: first the timeout, then the cap,
     // and if the kernel accepted it, the timeout that belongs to the cap.
     let (user_timeout, rto_max) = options.timeouts(patience.send());
@@ -192,7 +207,8 @@ pub fn prepare(patience: &Patience, socket: &impl TcpSocket) -> Applied {
 /// of these options on a system is no error.
 pub fn follow(patience: &Patience, socket: &impl TcpSocket) -> io::Result<()> {
     let socket = SockRef::from(socket);
-    let options = SocketOptions::new(patience.outage());
+    let options = SocketOptions::of(patience);
+    set_thin_linear_timeouts(&socket, patience.cap());
     let (user_timeout, rto_max) = options.timeouts(patience.send());
     // There must be no low cap without the user timeout it needs.
     match patience.send() {
@@ -237,11 +253,14 @@ fn keepalive(options: &SocketOptions) -> TcpKeepalive {
 /// Requests linear timeouts: the first six retransmissions of a thin stream do not double the
 /// timeout, so that a heartbeat arrives soon after a short outage. A refusal is ignored, since it
 /// only makes the link slower.
-fn set_thin_linear_timeouts(socket: &SockRef<'_>) {
+///
+/// Not under a raised cap: on a connection without timestamps the kernel would then retransmit
+/// every segment before its acknowledgement, and never measure the long round trip.
+fn set_thin_linear_timeouts(socket: &SockRef<'_>, cap: Cap) {
     #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_thin_linear_timeouts(true);
+    let _ = socket.set_tcp_thin_linear_timeouts(cap == Cap::LEAST);
     #[cfg(not(target_os = "linux"))]
-    let _ = socket;
+    let _ = (socket, cap);
 }
 
 fn write_user_timeout(socket: &SockRef<'_>, timeout: Span) -> io::Result<()> {
@@ -369,6 +388,25 @@ mod tests {
                 cap.times(2) + RTO_MAX >= options.user_timeout || cap == LINUX_RTO_MAX,
                 "{name}: {options:?}"
             );
+        }
+    }
+
+    /// A retransmission may be lost twice in a row on a slow path, and its bytes still flow.
+    #[test]
+    fn a_raised_cap_leaves_the_user_timeout_three_of_its_periods() {
+        for cap in [1_250, 2_000, 24_000, 120_000].map(Span::from_millis).map(Cap::at_least) {
+            for outage in [2, 16, 30, 3_600].map(Span::from_secs) {
+                let patience = Patience::new(Some(outage), SendState::Sending).with_cap(cap);
+                let options = SocketOptions::of(&patience);
+                let (user_timeout, rto_max) = options.timeouts(SendState::Sending);
+                assert_eq!(rto_max, cap.span());
+                let least = outage + cap.span().times(3);
+                let by_attempts = window_probes_give_up(rto_max);
+                let gives_up = if user_timeout > Span::ZERO { user_timeout } else { by_attempts };
+                assert!(gives_up >= least, "{cap:?} {outage}: {options:?}");
+                assert!(options.rto_max_closed >= rto_max && options.rto_max_stranded >= rto_max);
+                assert_eq!(options.timeouts(SendState::Leaving).1, rto_max);
+            }
         }
     }
 
@@ -538,6 +576,24 @@ mod tests {
                 follow(&Patience::new(outage, SendState::Sending), &stream).unwrap();
                 let options = SocketOptions::new(outage);
                 assert_in_force(&stream, &options, SendState::Sending, &format!("{outage:?}"));
+            }
+        }
+
+        #[test]
+        fn a_raised_cap_is_in_force_without_linear_timeouts_until_it_falls() {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let patience = Patience::new(Some(Span::from_secs(16)), SendState::Sending);
+            prepare(&patience, &stream);
+            for (needed, linear) in [(24, false), (120, false), (1, true)] {
+                let cap = Cap::at_least(Span::from_secs(needed));
+                follow(&patience.with_cap(cap), &stream).unwrap();
+                let socket = SockRef::from(&stream);
+                let found = sockopt::rto_max_ms(&socket).map(u64::from);
+                assert!(found.is_none_or(|ms| ms == cap.span().as_millis()), "{found:?}");
+                assert_eq!(socket.tcp_thin_linear_timeouts().unwrap(), linear);
+                let user_timeout = socket.tcp_user_timeout().unwrap().unwrap();
+                assert!(user_timeout.as_secs() >= 16 + 3 * needed, "{user_timeout:?}");
             }
         }
 

@@ -22,10 +22,12 @@ mod at {
     pub(super) const RETRANSMITS: usize = 2;
     pub(super) const PROBES: usize = 3;
     pub(super) const BACKOFF: usize = 4;
+    pub(super) const OPTIONS: usize = 5;
     pub(super) const UNACKED: usize = 24;
     pub(super) const LAST_DATA_SENT: usize = 44;
     pub(super) const LAST_ACK_RECV: usize = 56;
     pub(super) const RTT: usize = 68;
+    pub(super) const RTTVAR: usize = 72;
     pub(super) const TOTAL_RETRANS: usize = 100;
     pub(super) const BYTES_ACKED: usize = 120;
     pub(super) const BYTES_RECEIVED: usize = 128;
@@ -35,6 +37,9 @@ mod at {
     pub(super) const BYTES_RETRANS: usize = 208;
     pub(super) const SND_WND: usize = 228;
 }
+
+/// Bit of the options that a connection with timestamps has (`TCPI_OPT_TIMESTAMPS`).
+const TIMESTAMPS: u8 = 1;
 
 /// Parses what the kernel wrote, in the byte order of this machine. Never panics.
 ///
@@ -51,6 +56,8 @@ pub fn parse(bytes: &[u8]) -> Option<TcpSnapshot> {
         last_ack: Span::from_millis(u64::from(u32_at(bytes, at::LAST_ACK_RECV)?)),
         last_sent: Span::from_millis(u64::from(u32_at(bytes, at::LAST_DATA_SENT)?)),
         rtt: Span::from_micros(u64::from(u32_at(bytes, at::RTT)?)),
+        rttvar: Span::from_micros(u64::from(u32_at(bytes, at::RTTVAR)?)),
+        timestamps: *bytes.get(at::OPTIONS)? & TIMESTAMPS != 0,
         total_retrans,
         bytes_acked: u64_at(bytes, at::BYTES_ACKED),
         bytes_sent: u64_at(bytes, at::BYTES_SENT),
@@ -95,11 +102,13 @@ mod tests {
         bytes[at::RETRANSMITS] = 1;
         bytes[at::PROBES] = 2;
         bytes[at::BACKOFF] = 3;
+        bytes[at::OPTIONS] = 0b110_0111;
         for (at, value) in [
             (at::UNACKED, 4_u32),
             (at::LAST_DATA_SENT, 5),
             (at::LAST_ACK_RECV, 6),
             (at::RTT, 7),
+            (at::RTTVAR, 16),
             (at::TOTAL_RETRANS, 8),
             (at::NOTSENT_BYTES, 9),
             (at::SND_WND, 10),
@@ -131,6 +140,8 @@ mod tests {
                 last_ack: Span::from_millis(6),
                 last_sent: Span::from_millis(5),
                 rtt: Span::from_micros(7),
+                rttvar: Span::from_micros(16),
+                timestamps: true,
                 total_retrans: 8,
                 bytes_acked: (len >= 136).then_some(11),
                 bytes_received: (len >= 136).then_some(12),
@@ -140,6 +151,15 @@ mod tests {
                 window_limited: (len >= 192).then_some(Span::from_micros(13)),
             };
             assert_eq!(parse(&bytes[..len]), Some(expected), "{len} bytes, Linux {release}");
+        }
+    }
+
+    #[test]
+    fn timestamps_are_one_of_the_options() {
+        let mut bytes = sample();
+        for (options, expected) in [(0, false), (1, true), (0b110_0110, false)] {
+            bytes[at::OPTIONS] = options;
+            assert_eq!(parse(&bytes).map(|tcp| tcp.timestamps), Some(expected), "{options}");
         }
     }
 
@@ -165,6 +185,8 @@ mod tests {
             (at::LAST_DATA_SENT, offset_of!(tcp_info, tcpi_last_data_sent)),
             (at::LAST_ACK_RECV, offset_of!(tcp_info, tcpi_last_ack_recv)),
             (at::RTT, offset_of!(tcp_info, tcpi_rtt)),
+            (at::RTTVAR, offset_of!(tcp_info, tcpi_rttvar)),
+            (at::OPTIONS, offset_of!(tcp_info, tcpi_options)),
             (at::TOTAL_RETRANS, offset_of!(tcp_info, tcpi_total_retrans)),
             (at::BYTES_ACKED, offset_of!(tcp_info, tcpi_bytes_acked)),
             (at::BYTES_RECEIVED, offset_of!(tcp_info, tcpi_bytes_received)),

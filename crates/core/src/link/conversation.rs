@@ -7,6 +7,7 @@ mod half_close;
 mod handshake;
 mod heartbeat;
 mod inquiry;
+mod look;
 mod patience;
 mod retune;
 mod saved;
@@ -20,6 +21,7 @@ use admission::Admission;
 pub use half_close::HALF_CLOSED;
 pub use inquiry::FLOOR_PER_SECOND;
 use inquiry::Inquiry;
+use look::Figure;
 use retune::Granted;
 
 use super::outbound::Writer;
@@ -30,6 +32,7 @@ use super::{BeatKind, Command, Event, Lane, PIECE, Settings};
 use crate::cause::Cause;
 use crate::diagnosis::Doubts;
 use crate::flight::{Flight, Incident};
+use crate::kernel::Blind;
 use crate::liveness::{self, Evidence, Liveness};
 use crate::machine::{Deadline, Reason};
 use crate::policy::Policy;
@@ -55,6 +58,10 @@ pub(super) struct Conversation {
     pub(super) outstanding: Outstanding,
     /// The patience that was emitted last.
     in_force: InForce,
+    /// What the latest examination showed, if the connection has no timestamps.
+    blind: Blind,
+    /// Whether the link needs the kernel's figure of the round trip.
+    figure: Figure,
     stage: Stage,
     codec: Codec,
     /// The longest piece that is sent: [`PIECE`], or less if WELCOME says so.
@@ -106,6 +113,8 @@ impl Conversation {
             granted: Granted::long_before(now),
             outstanding: Outstanding::default(),
             in_force: InForce::new(settings.patience),
+            blind: Blind::default(),
+            figure: Figure::Known,
             stage: Stage::Handshake,
             codec: settings.codec,
             piece: PIECE as u16,
@@ -190,7 +199,6 @@ impl Conversation {
         if self.awaits_admission() {
             return self.expire_admission(now, out);
         }
-        let (baseline, outstanding) = self.due_examinations(now);
         self.liveness.handle(now, liveness::Input::Deadline, &self.policy);
         while let Some(output) = self.liveness.poll_output() {
             match output {
@@ -199,6 +207,7 @@ impl Conversation {
                     self.outstanding.sent_ping(now);
                     self.send_heartbeat(BeatKind::Ping, sequence, number, context, out);
                     self.examine_after_probe(context, out);
+                    self.follow_round_trip(out);
                 }
                 liveness::Output::Keepalive { sequence } => {
                     self.flight.record(now, Incident::Keepalive);
@@ -217,14 +226,16 @@ impl Conversation {
                 | liveness::Output::Recovered => self.report_liveness(now, output, out),
             }
         }
-        if baseline && self.inquiry.is_none() {
+        // A probe that was sent now may have stretched the bound.
+        let (baseline, outstanding) = self.due_examinations(now);
+        if baseline {
             self.open_inquiry(now);
             self.request_examination(context, out);
         }
         if outstanding {
             // Where sockets cannot be examined, bytes count as acknowledged: nothing would ever
             // show it.
-            self.outstanding.examined(now, !context.settings.examines);
+            self.outstanding.examined(now, !context.settings.examines, false);
             if context.settings.examines && self.liveness.is_in_doubt() {
                 out.examine();
             } else if context.settings.examines {
@@ -351,10 +362,15 @@ impl Conversation {
         let (incident, event) = match output {
             liveness::Output::RoundTrip(rtt) => {
                 self.flight.record(now, Incident::Pong { rtt });
+                self.compare_with_cap(rtt);
+                self.follow_round_trip(out);
                 return out.event(Event::RoundTrip(rtt));
             }
             liveness::Output::Suspect => (Incident::Suspect, session::Event::Suspect),
-            liveness::Output::Recovered => (Incident::Recovered, session::Event::Recovered),
+            liveness::Output::Recovered => {
+                self.figure = Figure::Wanted;
+                (Incident::Recovered, session::Event::Recovered)
+            }
             liveness::Output::Overdue(silence) => {
                 (Incident::Overdue, session::Event::Overdue { due: silence.due })
             }

@@ -15,15 +15,23 @@ use crate::time::{Span, Time};
 /// examination: a peer may send and not read.
 pub const OUTSTANDING: Span = Span::from_secs(8);
 
-/// The resolution of the time since when bytes are outstanding, which is rounded down: 125 ms. It
-/// lets the examinations of many links fall due together. Thirty bits of it are four years; later,
+/// The time from an examination that showed a retransmission to the next one.
+///
+/// If the round trip has grown beyond the cap, the first acknowledgement after that shows it. With
+/// a cap of 1 s the kernel may give up 14 s after its first retransmission. Looks after 8 s and
+/// 12 s find every round trip up to 12 s in time.
+pub const RETRANSMITTING: Span = Span::from_secs(4);
+
+/// The resolution of the time of the next examination, which is rounded down: 125 ms. It lets the
+/// examinations of many links fall due together. Thirty bits of it are four years; later,
 /// outstanding bytes cause no examination.
 const RESOLUTION: u64 = 125_000_000;
 
 const KIND_BITS: u32 = 2;
 const LATEST: u32 = u32::MAX >> KIND_BITS;
 
-/// The kind of our bytes that may be outstanding, and since when they are, in four bytes.
+/// The kind of our bytes that may be outstanding, and when the socket is examined because of them,
+/// in four bytes.
 ///
 /// Each send sets it. Only a proof that the peer's kernel has all our bytes clears it: an
 /// examination, or the PONG to the latest PING if no data was sent before the PING, which may
@@ -74,23 +82,24 @@ impl Outstanding {
         }
     }
 
-    /// Records an examination. The next one is due [`OUTSTANDING`] later, unless `all` bytes are
-    /// acknowledged.
-    pub(super) fn examined(&mut self, now: Time, all: bool) {
+    /// Records an examination. The next one is due [`OUTSTANDING`] later, or [`RETRANSMITTING`] if
+    /// the kernel `retransmits`, unless `all` bytes are acknowledged.
+    pub(super) fn examined(&mut self, now: Time, all: bool, retransmits: bool) {
         if all {
             *self = Outstanding::default();
         } else if self.is_any() {
-            self.0 = units(now) << KIND_BITS | self.kind();
+            let pause = if retransmits { RETRANSMITTING } else { OUTSTANDING };
+            self.0 = units(now + pause) << KIND_BITS | self.kind();
         }
     }
 
     /// Returns when the socket must be examined; `None` if nothing is outstanding.
     pub(super) fn deadline(self) -> Option<Deadline> {
-        let since = self.0 >> KIND_BITS;
-        if !self.is_any() || since == LATEST {
+        let due = self.0 >> KIND_BITS;
+        if !self.is_any() || due == LATEST {
             return None;
         }
-        let at = Time::from_nanos(u64::from(since) * RESOLUTION) + OUTSTANDING;
+        let at = Time::from_nanos(u64::from(due) * RESOLUTION);
         Some(Deadline::exact(at, Reason::Examine))
     }
 
@@ -100,8 +109,8 @@ impl Outstanding {
     }
 
     fn raise(&mut self, now: Time, kind: u32) {
-        let since = if self.is_any() { self.0 >> KIND_BITS } else { units(now) };
-        self.0 = since << KIND_BITS | kind;
+        let due = if self.is_any() { self.0 >> KIND_BITS } else { units(now + OUTSTANDING) };
+        self.0 = due << KIND_BITS | kind;
     }
 }
 
@@ -114,7 +123,7 @@ impl Plain<'_> for Outstanding {
         }
         match self.0 >> KIND_BITS {
             LATEST => Time::from_nanos(u64::MAX).put(out),
-            since => Time::from_nanos(u64::from(since) * RESOLUTION).put(out),
+            due => Time::from_nanos(u64::from(due) * RESOLUTION).put(out),
         }
     }
 
@@ -128,9 +137,9 @@ impl Plain<'_> for Outstanding {
         if kind > DATA {
             return Err(Damage::UnknownTag);
         }
-        let since = Time::take(from)?.as_nanos().div_ceil(RESOLUTION);
-        let since = u32::try_from(since).map_or(LATEST, |units| units.min(LATEST));
-        Ok(Outstanding(since << KIND_BITS | kind))
+        let due = Time::take(from)?.as_nanos().div_ceil(RESOLUTION);
+        let due = u32::try_from(due).map_or(LATEST, |units| units.min(LATEST));
+        Ok(Outstanding(due << KIND_BITS | kind))
     }
 }
 
@@ -158,9 +167,11 @@ mod tests {
         bytes.sent(ms(3_000), Lane::Data);
         bytes.sent_ping(ms(4_000));
         assert_eq!(at(bytes), Some(9_000), "more bytes delay nothing");
-        bytes.examined(ms(9_000), false);
+        bytes.examined(ms(9_000), false, false);
         assert_eq!(at(bytes), Some(17_000));
-        bytes.examined(ms(17_000), true);
+        bytes.examined(ms(17_000), false, true);
+        assert_eq!(at(bytes), Some(21_000), "sooner while the kernel retransmits");
+        bytes.examined(ms(21_000), true, false);
         assert_eq!(at(bytes), None);
     }
 
@@ -205,7 +216,7 @@ mod tests {
         assert_eq!(at(moved(bytes, ms(2_000), ms(5_125))), Some(12_125));
         assert_eq!(at(moved(bytes, ms(2_000), ms(5_126))), Some(12_250));
         assert_eq!(at(moved(bytes, ms(2_000), ms(5_249))), Some(12_250));
-        assert_eq!(at(moved(bytes, ms(2_000), ms(500))), Some(8_000), "since the origin");
+        assert_eq!(at(moved(bytes, ms(2_000), ms(500))), Some(7_500), "sent before the origin");
         bytes.sent(Time::from_nanos(u64::MAX), Lane::Control);
         let mut never = Outstanding::default();
         never.sent(Time::from_nanos(u64::MAX), Lane::Data);

@@ -1,12 +1,16 @@
 //! The patience that a link emitted last, in four bytes, with the state on which the next one
 //! depends.
 
-use crate::kernel::{Patience, SendState};
+use crate::kernel::{Cap, Patience, SendState};
 use crate::time::Span;
 
-const SECS_BITS: u32 = 27;
+const SECS_BITS: u32 = 22;
 const SECS: u32 = (1 << SECS_BITS) - 1;
-const SEND: u32 = 3 << SECS_BITS;
+const CAP_BITS: u32 = 5;
+const CAP: u32 = ((1 << CAP_BITS) - 1) << SECS_BITS;
+const _: () = assert!(Cap::COUNT as u32 <= 1 << CAP_BITS);
+const SEND_SHIFT: u32 = SECS_BITS + CAP_BITS;
+const SEND: u32 = 3 << SEND_SHIFT;
 /// The outage is longer than the policy's bound.
 const EXTENDED: u32 = 1 << 29;
 /// The latest examination showed bytes behind a closed window, and the peer was not in doubt.
@@ -33,19 +37,25 @@ impl InForce {
             // A link never is an orphan: its departure is.
             SendState::Leaving | SendState::Orphaned => 3,
         };
-        InForce(secs | send << SECS_BITS)
+        InForce(secs | u32::from(patience.cap().step()) << SECS_BITS | send << SEND_SHIFT)
     }
 
     pub(super) fn get(self) -> Patience {
         let secs = self.0 & SECS;
         let outage = (secs != SECS).then(|| Span::from_secs(u64::from(secs)));
-        let send = match (self.0 & SEND) >> SECS_BITS {
+        let send = match (self.0 & SEND) >> SEND_SHIFT {
             0 => SendState::Sending,
             1 => SendState::Stranded,
             2 => SendState::Closed,
             _ => SendState::Leaving,
         };
-        Patience::new(outage, send)
+        Patience::new(outage, send).with_cap(self.cap())
+    }
+
+    /// Returns the cap in force.
+    #[inline]
+    pub(super) fn cap(self) -> Cap {
+        Cap::from_step(((self.0 & CAP) >> SECS_BITS) as u8)
     }
 
     /// Puts `patience` in force; `extended` is whether its outage exceeds the policy's bound.
@@ -98,8 +108,10 @@ mod tests {
             for send in
                 [SendState::Sending, SendState::Stranded, SendState::Closed, SendState::Leaving]
             {
-                let patience = Patience::new(outage, send);
-                assert_eq!(InForce::new(patience).get(), patience);
+                for cap in [Cap::LEAST, Cap::at_least(Span::from_secs(9)), Cap::NONE] {
+                    let patience = Patience::new(outage, send).with_cap(cap);
+                    assert_eq!(InForce::new(patience).get(), patience);
+                }
             }
         }
     }

@@ -105,7 +105,7 @@ impl Peer {
     ) -> Effect {
         match world {
             World::Received(bytes) => self.receive(now, bytes, context, out),
-            World::Heard => self.heard(now, out),
+            World::Heard => self.heard(now, context, out),
             World::Illegal => self.conversation.end_by_malformed(now, Malformed::Record, out),
             World::Ended => {
                 self.decoder.discard();
@@ -303,8 +303,9 @@ impl Peer {
 
     /// Handles bytes without plaintext. A sealed record takes longer to arrive than the segments
     /// that carry it, and only the application can have sealed it.
-    fn heard(&mut self, now: Time, out: &mut Writer<'_>) -> Effect {
+    fn heard(&mut self, now: Time, context: &Context<'_>, out: &mut Writer<'_>) -> Effect {
         let was_trusted = self.hear(now, out);
+        self.conversation.ask_wanted_figure(context, out);
         if !self.conversation.awaits_admission() {
             self.conversation.flight.heard(now, 0);
         }
@@ -355,6 +356,7 @@ impl Peer {
         if self.conversation.is_patience_extended() {
             self.conversation.restore_patience(out);
         }
+        self.conversation.ask_wanted_figure(context, out);
         // On a watching end a shorter round trip brings the suspicion forward.
         let suspects_sooner =
             context.settings.role == Role::Watch && self.conversation.liveness.rtt() < rtt;

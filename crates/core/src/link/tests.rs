@@ -13,6 +13,7 @@ mod progress;
 mod requested;
 mod reset;
 mod retune;
+mod round_trip;
 mod saved;
 mod stalled_frame;
 mod warned;

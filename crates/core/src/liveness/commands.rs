@@ -2,7 +2,7 @@
 //! that the application wants.
 
 use super::detection::{Lead, first_lead_ms};
-use super::{Deadline, Input, Liveness, Pending, Reason, Role, State, micros};
+use super::{Deadline, Input, Liveness, Pending, Reason, Role, State};
 use crate::policy::{Detection, Policy};
 use crate::time::Time;
 
@@ -18,7 +18,7 @@ impl Liveness {
             Input::Retuned { from, seed } => self.retune(now, &from, policy, seed),
             Input::Hold { until } => self.hold(until),
             Input::Keep { until } => self.keep(until),
-            Input::KernelRoundTrip(rtt) => self.rtt_us = micros(rtt),
+            Input::KernelRoundTrip(rtt) => self.replace_round_trip(now, rtt, policy),
             Input::HalfClosed { until } => self.half_close(now, until),
             Input::Release => {
                 self.held = false;
@@ -50,8 +50,8 @@ impl Liveness {
             self.clear_suspicion();
             return;
         };
-        let allowed = match from.bound() {
-            Some(old) => (self.silent_since + old).min(now + bound),
+        let allowed = match self.due(from) {
+            Some(due) => due.min(now + bound),
             None => now + bound,
         };
         // A longer bound counts from the last evidence, whatever the policies before allowed.

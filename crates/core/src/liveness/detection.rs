@@ -1,6 +1,6 @@
 //! Detection: when a silent peer is probed, becomes suspect and is given up.
 
-use super::{Deadline, LEAST_SUSPICION, Liveness, Pending, Reason, Role, State};
+use super::{Deadline, LEAST_SUSPICION, Liveness, Pending, Probed, Reason, Role, State};
 use crate::policy::{Detection, Policy};
 use crate::time::{Span, Time};
 
@@ -38,9 +38,12 @@ impl Liveness {
         let Detection::Bounded { idle, interval, probes } = policy.detection() else {
             return;
         };
-        let due = self.silent_since + idle + interval.times(u64::from(probes));
+        let bound = idle + interval.times(u64::from(probes));
+        let stretch = self.stretch(probing.since, policy);
+        let due = self.silent_since + bound + stretch;
         if now >= due {
-            return self.end_at(due, probing.sent, probing.suspect, policy);
+            let Probing { sent, suspect, .. } = probing;
+            return self.end_at(due, stretch, Probed { sent, suspect }, policy);
         }
         if !probing.suspect
             && self.suspicion_at(probing, idle, interval).is_some_and(|at| now >= at)
@@ -106,8 +109,7 @@ impl Liveness {
     /// Returns when the peer becomes suspect; `None` if it is suspect or no probe is out. A
     /// watching end, which sends no probes, counts from `idle`.
     fn suspicion_at(&self, probing: Probing, idle: Span, interval: Span) -> Option<Time> {
-        let rtt = Span::from_micros(u64::from(self.rtt_us));
-        let patience = rtt.times(4).max(LEAST_SUSPICION.min(interval));
+        let patience = self.round_trip().times(4).max(LEAST_SUSPICION.min(interval));
         match (probing.since, self.role) {
             (_, _) if probing.suspect => None,
             (Some(since), _) => Some(since + patience),
@@ -134,7 +136,8 @@ impl Liveness {
             | State::HalfClosed { .. }
             | State::Dead { .. } => return None,
         };
-        let due = self.silent_since + idle + interval.times(u64::from(probes));
+        let bound = idle + interval.times(u64::from(probes));
+        let due = self.silent_since + bound + self.stretch(probing.since, policy);
         let mut next = Deadline::exact(due, Reason::Verdict);
         if let Some(at) = self.suspicion_at(probing, idle, interval).filter(|at| *at < next.at) {
             next = Deadline::exact(at, Reason::Suspicion);

@@ -11,6 +11,7 @@ plain_struct! { Liveness {
     beat_sent,
     state,
     rtt_us,
+    answer_us,
     sequence,
     unconfirmed,
     role,
@@ -30,9 +31,15 @@ plain_enum! { State {
     1 => Listening { lead: lead }
     2 => Probing { sent: sent, suspect: suspect, since: since }
     3 => Kept { sent: sent, probed: probed, until: until }
-    4 => Overdue { sent: sent, due: due }
+    4 => Overdue { sent: sent, stretch_ms: stretch_ms, due: due }
     5 => HalfClosed { overdue: overdue, until: until }
-    6 => Dead { sent: sent, in_handshake: in_handshake, suspect: suspect, due: due }
+    6 => Dead {
+        sent: sent,
+        in_handshake: in_handshake,
+        suspect: suspect,
+        stretch_ms: stretch_ms,
+        due: due
+    }
 } }
 
 plain_enum! { Lead {

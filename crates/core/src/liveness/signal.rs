@@ -41,8 +41,9 @@ pub enum Input {
         /// When the verdict falls unless there is evidence.
         until: Time,
     },
-    /// The kernel's own figure of the round trip, as an examination of a suspect peer shows it. It
-    /// replaces what pongs have shown: the pong that ends a suspicion may answer a retransmission.
+    /// The kernel's own figure of the round trip, as an examination shows it. It replaces what
+    /// pongs have shown: the pong that ends a suspicion may answer a retransmission. During a
+    /// silence it only lengthens the round trip.
     KernelRoundTrip(Span),
     /// The peer has closed its side: it sends no more evidence, and its silence no longer counts.
     HalfClosed {
@@ -105,6 +106,9 @@ pub enum Output {
 pub struct Silence {
     /// The deadline that passed.
     pub due: Time,
+    /// By how much the deadline was later than the bound, because of a long round trip; in whole
+    /// milliseconds.
+    pub stretch: Span,
     /// The time of the last evidence.
     pub last_heard: Time,
     /// The number of probes sent in this silence.
@@ -113,4 +117,4 @@ pub struct Silence {
     pub in_handshake: bool,
 }
 
-crate::plain::plain_struct! { Silence { due, last_heard, probes, in_handshake } }
+crate::plain::plain_struct! { Silence { due, stretch, last_heard, probes, in_handshake } }

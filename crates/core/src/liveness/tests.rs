@@ -42,7 +42,8 @@ fn run(link: &mut Liveness, policy: &Policy, until: Time) -> Vec<(u64, Output)> 
 
 fn dead(due: u64, last_heard: u64, probes: u8) -> Output {
     let in_handshake = false;
-    Output::Dead(Silence { due: ms(due), last_heard: ms(last_heard), probes, in_handshake })
+    let (due, last_heard, stretch) = (ms(due), ms(last_heard), Span::ZERO);
+    Output::Dead(Silence { due, stretch, last_heard, probes, in_handshake })
 }
 
 #[test]
@@ -113,7 +114,13 @@ fn the_handshake_is_bounded_even_if_bytes_arrive() {
     for at in 0..5 {
         link.handle(ms(at * 1_000), Input::Heard(Evidence::Bytes), &policy());
     }
-    let silence = Silence { due: ms(5_000), last_heard: ms(4_000), probes: 0, in_handshake: true };
+    let silence = Silence {
+        due: ms(5_000),
+        stretch: Span::ZERO,
+        last_heard: ms(4_000),
+        probes: 0,
+        in_handshake: true,
+    };
     assert_eq!(run(&mut link, &policy(), ms(9_000)), [(5_000, Output::Dead(silence))]);
 }
 
@@ -363,13 +370,98 @@ fn after_a_suspicion_the_kernels_round_trip_counts_and_not_the_late_answer() {
     let heard = link.last_heard();
     run(&mut link, &policy(), heard + span(11_000));
     assert!(link.is_suspect());
-    link.handle(heard + span(11_000), Input::KernelRoundTrip(span(30)), &policy());
     let answered = heard + span(12_500);
     link.handle(answered, Input::Heard(Evidence::Bytes), &policy());
     link.handle(answered, Input::Heard(Evidence::Pong { sequence: Some(2) }), &policy());
     outputs(&mut link);
+    link.handle(answered, Input::KernelRoundTrip(span(30)), &policy());
     assert_eq!(link.rtt(), Some(span(30)), "not 2.5 s");
     assert_eq!(answer_after(&mut link, 40), Some(span(40)), "later probes are measured again");
+}
+
+/// Returns when a link dies whose round trip was `rtt_ms` when it was last heard, at 20 s, and by
+/// how much the bound was stretched, in milliseconds.
+fn verdict_with_round_trip(role: Role, rtt_ms: u64) -> (u64, u64) {
+    let mut link = introduced(role, &policy(), 0);
+    let heard = ms(20_000);
+    run(&mut link, &policy(), ms(12_000));
+    link.handle(heard, Input::Heard(Evidence::Bytes), &policy());
+    link.handle(heard, Input::KernelRoundTrip(span(rtt_ms)), &policy());
+    outputs(&mut link);
+    let due = link.due(&policy()).unwrap();
+    match run(&mut link, &policy(), ms(u64::MAX / 2)).last() {
+        Some(&(at, Output::Dead(silence))) => {
+            assert_eq!((ms(at), silence.last_heard), (silence.due, heard));
+            assert!(role == Role::Probe || due == silence.due, "known before the first probe");
+            (at, silence.stretch.as_millis())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// 10/3/3: the first probe leaves at 30 s, the bound passes at 39 s.
+#[test]
+fn rule_13_the_verdict_waits_for_the_answer_to_the_first_probe_and_at_most_for_two_bounds() {
+    for role in [Role::Probe, Role::Watch] {
+        for (rtt_ms, expected) in [
+            (20, (39_000, 0)),
+            (9_000, (39_000, 0)),
+            (9_001, (39_001, 1)),
+            (12_000, (42_000, 3_000)),
+            (28_000, (58_000, 19_000)),
+            (28_001, (58_000, 19_000)),
+            (3_600_000, (58_000, 19_000)),
+        ] {
+            assert_eq!(verdict_with_round_trip(role, rtt_ms), expected, "{role:?}, {rtt_ms} ms");
+        }
+    }
+}
+
+#[test]
+fn rule_13_an_answer_within_the_stretched_bound_is_in_time() {
+    let mut link = introduced(Role::Probe, &policy(), 0);
+    link.handle(Time::ZERO, Input::KernelRoundTrip(span(12_000)), &policy());
+    let mut heard = 0;
+    for _ in 0..5 {
+        run(&mut link, &policy(), ms(heard + 21_999));
+        assert!(!link.is_dead());
+        heard += 21_999;
+        link.handle(ms(heard), Input::Heard(Evidence::Bytes), &policy());
+        outputs(&mut link);
+    }
+}
+
+#[test]
+fn during_a_silence_the_kernels_figure_only_lengthens_the_round_trip() {
+    for role in [Role::Probe, Role::Watch] {
+        let mut link = introduced(role, &policy(), 0);
+        link.handle(Time::ZERO, Input::KernelRoundTrip(span(15_000)), &policy());
+        let figure = |link: &mut Liveness, at, rtt_ms| {
+            link.handle(ms(at), Input::KernelRoundTrip(span(rtt_ms)), &policy());
+            (link.rtt(), link.due(&policy()).unwrap().as_millis())
+        };
+        assert_eq!(figure(&mut link, 9_000, 12_000).0, Some(span(12_000)));
+        run(&mut link, &policy(), ms(20_000));
+        assert_eq!(figure(&mut link, 20_000, 100), (Some(span(12_000)), 22_000), "{role:?}");
+        assert_eq!(figure(&mut link, 20_000, 13_000), (Some(span(13_000)), 23_000), "{role:?}");
+        run(&mut link, &policy(), ms(22_999));
+        assert!(!link.is_dead());
+        assert!(matches!(run(&mut link, &policy(), ms(23_000)).last(), Some((_, Output::Dead(_)))));
+    }
+}
+
+#[test]
+fn a_retune_never_ends_a_link_within_a_stretched_bound() {
+    let tight = Policy::new(span(1_000), span(500), 2).unwrap().with_spread(false);
+    for at in [20_000, 27_500, 29_500] {
+        let mut link = introduced(Role::Probe, &policy(), 0);
+        link.handle(Time::ZERO, Input::KernelRoundTrip(span(20_000)), &policy());
+        run(&mut link, &policy(), ms(at));
+        link.handle(ms(at), Input::Retuned { from: policy(), seed: 0 }, &tight);
+        let out = run(&mut link, &tight, ms(100_000));
+        let died = out.last().map_or(0, |(at, _)| *at);
+        assert!(died >= 30_000.min(at + 2_000), "retuned at {at}, ended at {died}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::hub;
 use crate::hub::{
     Answer as HubAnswer, HubCommand, Part as HubPart, Settings as HubSettings, World as HubWorld,
 };
-use crate::kernel::{Examination, Patience, SendState, SocketError, TcpSnapshot};
+use crate::kernel::{Cap, Examination, Patience, SendState, SocketError, TcpSnapshot};
 use crate::link::{
     Command as LinkCommand, Goodbye, Hung, Settings as LinkSettings, Side, World as LinkWorld,
 };
@@ -160,8 +160,10 @@ fn unknown_tags_and_illegal_values_are_refused() {
     zero_idle.extend_from_slice(&[0; 17]);
     assert_eq!(take(&zero_idle), Err(Damage::Policy));
     // An outage of 1 ns would be rounded, and encoded again it would be another.
-    let nanosecond = [1, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    let nanosecond = [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(Patience::take(&mut Source::record(&nanosecond)), Err(Damage::Illegal));
+    let cap = |step| Patience::take(&mut Source::record(&[0, 0, step])).map(|found| found.cap());
+    assert_eq!((cap(28), cap(29)), (Ok(Cap::NONE), Err(Damage::Illegal)));
 }
 
 /// Returns `time` as it is after a state was saved at `saved` and loaded at `loaded`.

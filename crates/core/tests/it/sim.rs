@@ -13,7 +13,9 @@ mod messages;
 mod model;
 mod network;
 mod peer;
+mod round_trips;
 mod schedule;
+mod tcp;
 mod world;
 
 use std::panic::catch_unwind;

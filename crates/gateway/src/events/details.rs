@@ -116,6 +116,8 @@ pub struct End {
     /// How much later than due the verdict fell, in microseconds; negative if the kernel forced it
     /// before the bound.
     pub late_us: i64,
+    /// By how much the bound was stretched for a long round trip, in milliseconds.
+    pub stretch_ms: u64,
     /// The number of unanswered probes.
     pub probes: u8,
     /// The grounds of the cause, as texts for people; empty if the cause was not diagnosed.
@@ -189,6 +191,7 @@ impl End {
             last_heard_ago_ms: verdict.at.since(verdict.last_heard).as_millis(),
             due_ms: at_ms.saturating_add_signed(-verdict.late_us() / 1_000),
             late_us: verdict.late_us(),
+            stretch_ms: verdict.stretch.as_millis(),
             probes: verdict.probes,
             grounds: verdict.grounds.iter().map(Ground::text).collect(),
             lasted_ms: lasted.as_millis(),

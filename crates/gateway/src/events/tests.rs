@@ -81,6 +81,7 @@ fn a_leave_carries_its_evidence() {
         confidence: Cause::Unknown.confidence(),
         at: Time::from_millis(50_001),
         due: Time::from_millis(50_000),
+        stretch: Span::ZERO,
         last_heard: Time::from_millis(20_000),
         probes: 3,
     };
@@ -93,7 +94,9 @@ fn a_leave_carries_its_evidence() {
         "address": "127.0.0.1:4711", "established": true,
         "cause": "unknown", "confidence": "medium",
         "detail": "lost for an unknown cause",
-        "last_heard_ago_ms": 30_001, "due_ms": 59_999, "late_us": 1_000, "probes": 3, "grounds": [],
+        "last_heard_ago_ms": 30_001, "due_ms": 59_999, "late_us": 1_000, "stretch_ms": 0,
+        "probes": 3,
+        "grounds": [],
         "lasted_ms": 45_000,
     });
     assert_eq!(serde_json::to_value(&*event).unwrap(), expected);

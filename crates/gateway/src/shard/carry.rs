@@ -179,6 +179,7 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
             self.stats.early.add(1);
         } else if verdict.is_silence() {
             self.distributions.lateness.observe(seconds(self.clock.read_now().since(verdict.due)));
+            self.distributions.stretch.observe(seconds(verdict.stretch));
         }
     }
 }

@@ -210,7 +210,14 @@ impl Conversation {
         out: &mut Writer<'_>,
     ) -> Effect {
         self.note_send_state(now, examination, out);
-        let effect = self.judge_examined(now, examination, context, out);
+        let mut effect = self.judge_examined(now, examination, context, out);
+        if let Some(tcp) = examination.tcp.filter(|_| !self.is_over()) {
+            let other_round_trip = self.note_round_trip(now, &tcp, context, out);
+            // Either may bring a deadline forward.
+            if effect == Effect::None && (other_round_trip || tcp.retransmits > 0) {
+                effect = Effect::Rearm;
+            }
+        }
         if self.is_patience_extended() {
             self.restore_patience(out);
         }
@@ -250,12 +257,6 @@ impl Conversation {
         inquiry.progress = inquiry.progress.max(progress);
         let awaiting = inquiry.awaiting.take();
         self.record_examination(now, examination);
-        if let Some(rtt) = examination.tcp.map(|tcp| tcp.rtt).filter(|rtt| *rtt > Span::ZERO)
-            && self.liveness.is_suspect()
-        {
-            let input = liveness::Input::KernelRoundTrip(rtt);
-            self.liveness.handle(now, input, &self.policy);
-        }
         let at_bound = match awaiting {
             Some(Awaiting::Reset) => return self.end_by_reset(now, examination.tcp, out),
             Some(Awaiting::Bound(silence)) => Some(silence),

@@ -21,7 +21,7 @@ impl Conversation {
         let outage = self.outage();
         let send = self.in_force.get().send();
         let ordinary = Patience::of(&self.policy).outage();
-        let patience = Patience::new(outage, send);
+        let patience = Patience::new(outage, send).with_cap(self.in_force.cap());
         if self.in_force.set(patience, patience.outage() != ordinary) {
             out.patience(patience);
         }
@@ -41,9 +41,19 @@ impl Conversation {
         }
     }
 
+    /// Emits a longer patience if the round trip stretches the bound, or a late first probe does. A
+    /// shorter one follows with the next evidence.
+    #[inline]
+    pub(super) fn follow_round_trip(&mut self, out: &mut Writer<'_>) {
+        if self.liveness.longest_silence(&self.policy) > self.policy.bound() {
+            self.update_patience(out);
+        }
+    }
+
     /// Emits the patience of a link that has ended, and whose last bytes the kernel still delivers.
     pub(super) fn leave(&mut self, out: &mut Writer<'_>) {
-        out.patience(Patience::new(None, SendState::Leaving));
+        let cap = self.in_force.cap();
+        out.patience(Patience::new(None, SendState::Leaving).with_cap(cap));
     }
 
     /// Records what an examination shows of our bytes in the kernel. Emits
@@ -55,12 +65,14 @@ impl Conversation {
         examination: &Examination,
         out: &mut Writer<'_>,
     ) {
-        self.outstanding.examined(now, examination.is_all_acknowledged());
+        let retransmits = examination.tcp.is_some_and(|tcp| tcp.retransmits > 0);
+        self.outstanding.examined(now, examination.is_all_acknowledged(), retransmits);
         let Some(tcp) = &examination.tcp else {
             return;
         };
         let outage = self.in_force.get().outage();
         let patience = Patience::new(outage, self.send_state(examination, tcp));
+        let patience = patience.with_cap(self.suitable_cap(tcp));
         if self.in_force.set(patience, self.in_force.is_extended()) {
             out.patience(patience);
         }
@@ -93,9 +105,10 @@ impl Conversation {
 
     /// Returns the longest silence that the link survives, from the last evidence to the verdict.
     fn outage(&self) -> Option<Span> {
-        let bound = self.policy.bound().filter(|_| self.policy.enforce())?;
+        let longest = self.liveness.longest_silence(&self.policy);
+        let longest = longest.filter(|_| self.policy.enforce())?;
         let heard = self.liveness.last_heard();
-        let due = self.liveness.silent_since().max(heard) + bound;
+        let due = self.liveness.silent_since().max(heard) + longest;
         let end = self.kept_until().map_or(due, |until| until.max(due));
         Some(end.since(heard))
     }

@@ -14,6 +14,8 @@ plain_struct! { Conversation {
     granted,
     outstanding,
     in_force,
+    blind,
+    figure,
     stage,
     codec,
     piece,

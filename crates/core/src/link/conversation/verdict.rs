@@ -2,7 +2,7 @@
 
 use super::{Conversation, Stage};
 use crate::cause::{Cause, Verdict};
-use crate::diagnosis::{self, Diagnosis, Doubts, Grounds, diagnose};
+use crate::diagnosis::{self, Diagnosis, Doubts, Ground, Grounds, diagnose};
 use crate::flight::Incident;
 use crate::link::outbound::Writer;
 use crate::link::peer::Effect;
@@ -36,8 +36,11 @@ impl Conversation {
             let found = self.diagnosis(now);
             (found.cause, found.confidence, found.grounds)
         };
-        let Silence { due, last_heard, probes, .. } = silence;
-        let verdict = Verdict { cause, confidence, at: now, due, last_heard, probes, grounds };
+        let Silence { due, stretch, last_heard, probes, .. } = silence;
+        let is_stretched = stretch > Span::ZERO;
+        let grounds = if is_stretched { grounds.with(Ground::Congested) } else { grounds };
+        let at = now;
+        let verdict = Verdict { cause, confidence, at, due, stretch, last_heard, probes, grounds };
         self.end_with(verdict, out)
     }
 
@@ -91,6 +94,7 @@ impl Conversation {
             confidence: cause.confidence(),
             at: now,
             due: now,
+            stretch: Span::ZERO,
             last_heard: self.liveness.last_heard(),
             probes: 0,
             grounds: Grounds::default(),

@@ -130,7 +130,12 @@ fn talking(
             if !examine {
                 return;
             }
-            let tcp = Some(shows(now.as_millis()));
+            // The look at the admission: the first answer is on its way.
+            let tcp = match now {
+                Time::ZERO => TcpSnapshot { unacked: 1, ..acknowledging(0) },
+                _ => shows(now.as_millis()),
+            };
+            let tcp = Some(tcp);
             link.handle(now, Answer::Examined(Examination { tcp, ..Examination::default() }));
         }
     };

@@ -120,6 +120,8 @@ fn examination(random: &mut Random) -> Examination {
         last_ack: Span::from_millis(random.below(3_000)),
         last_sent: Span::from_millis(random.below(20_000)),
         rtt: Span::from_millis(random.below(200)),
+        rttvar: Span::from_millis(random.below(2) * random.below(9_000)),
+        timestamps: random.below(2) == 0,
         total_retrans: random.below(3) as u32,
         bytes_acked: (random.below(4) != 0).then(|| random.below(1 << 16)),
         bytes_sent: Some(random.below(1 << 16)),
@@ -537,9 +539,10 @@ fn a_verdict_that_waits_for_nothing_is_refused() {
     }
     let state = save(&link, now);
     assert!(load(now, link.settings.clone(), &state).is_ok(), "it waits for its examination");
-    // The bound and its silence: when it was due, the last evidence, four probes, no handshake.
+    // The bound and its silence: when it was due, no stretch, the last evidence, four probes, no
+    // handshake.
     let last_heard = (-3_000_000_000_i64).to_le_bytes();
-    let awaiting = [&[1, 0][..], &[0; 8], &last_heard, &[4, 0]].concat();
+    let awaiting = [&[1, 0][..], &[0; 16], &last_heard, &[4, 0]].concat();
     let at = state.windows(awaiting.len()).position(|bytes| bytes == awaiting).unwrap();
     let without = [&state[..at], &[0], &state[at + awaiting.len()..]].concat();
     assert_eq!(load(now, link.settings.clone(), &without).err(), Some(Damage::Illegal));

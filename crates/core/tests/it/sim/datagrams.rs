@@ -32,6 +32,8 @@ struct Path {
     sent_at: BTreeMap<u8, Time>,
     latest: u8,
     last_heard: Time,
+    /// When the first probe of this silence was sent.
+    probed: Option<Time>,
     measured: u64,
     /// The number of answers to other probes than the latest.
     late: u64,
@@ -55,6 +57,7 @@ impl Path {
             sent_at: BTreeMap::new(),
             latest: 0,
             last_heard: Time::ZERO,
+            probed: None,
             measured: 0,
             late: 0,
         }
@@ -76,7 +79,7 @@ impl Path {
     }
 
     fn receive(&mut self, now: Time, sequence: u8) {
-        self.last_heard = now;
+        (self.last_heard, self.probed) = (now, None);
         self.late += u64::from(sequence != self.latest);
         let pong = Evidence::Pong { sequence: Some(sequence) };
         self.liveness.handle(now, Input::Heard(pong), &self.policy);
@@ -107,10 +110,18 @@ impl Path {
         self.liveness.handle(now, Input::Deadline, &self.policy);
         while let Some(output) = self.liveness.poll_output() {
             match output {
-                Output::Probe { sequence, .. } => self.send(now, sequence),
+                Output::Probe { sequence, .. } => {
+                    self.probed.get_or_insert(now);
+                    self.send(now, sequence);
+                }
                 Output::Dead(silence) => {
-                    let due = self.policy.bound().map(|bound| self.last_heard + bound);
-                    assert_eq!((Some(silence.due), now), (due, silence.due), "seed {}", self.seed);
+                    // Rule 13: a round trip after the first probe, if that is later.
+                    let bound = self.policy.bound().expect("a policy with a bound");
+                    let answered =
+                        self.probed.expect("probed") + self.liveness.rtt().unwrap_or_default();
+                    let due = answered.min(self.last_heard + bound.times(2));
+                    let due = due.max(self.last_heard + bound);
+                    assert_eq!((silence.due, now), (due, silence.due), "seed {}", self.seed);
                     assert_eq!(silence.last_heard, self.last_heard, "seed {}", self.seed);
                 }
                 Output::Suspect => {}

@@ -666,19 +666,21 @@ impl Gateway {
         }
         while let Some(link) = examinations.pop() {
             let index = self.peer_of_link.get(link as usize).copied().flatten();
-            let Some(Peer { gateway_model, socket, .. }) = index.map(|index| &mut peers[index])
+            let Some(Peer { gateway_model, socket, tcp, .. }) =
+                index.map(|index| &mut peers[index])
             else {
                 continue;
             };
             if let Some(model) = gateway_model.as_mut().filter(|model| model.is_open()) {
-                let shown = match model.is_trusted(now) {
-                    true => random_examination(random),
-                    false if model.expects_nothing() => {
+                let shown = match tcp {
+                    Some(tcp) => tcp.examine(raw),
+                    None if model.is_trusted(now) => random_examination(random),
+                    None if model.expects_nothing() => {
                         let shown = socket.examine(now, model.last_sent);
                         let told = random.below(16) == 0;
                         Examination { error: told.then(|| soft_error(random)), ..shown }
                     }
-                    false => Examination::default(),
+                    None => Examination::default(),
                 };
                 model.examined(now, &shown);
                 let answer = hub::Answer::Examined { link, examination: shown };
@@ -745,10 +747,12 @@ impl Gateway {
                     check_verdict(index, verdict.cause, peer, reads, (raw, first, polled));
                 }
                 link::Output::Examine { .. } => examinations.push(link),
-                link::Output::Session(_)
-                | link::Output::Event(_)
-                | link::Output::Patience(_)
-                | link::Output::Admit => {}
+                link::Output::Session(_) | link::Output::Event(_) | link::Output::Admit => {}
+                link::Output::Patience(patience) => {
+                    if let Some(tcp) = &mut peer.tcp {
+                        tcp.follow(&patience);
+                    }
+                }
                 link::Output::Close(how) => {
                     peer.flush_down(raw, true, random);
                     peer.down.send(raw, closing_segment(how), random);

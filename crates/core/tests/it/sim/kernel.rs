@@ -3,13 +3,13 @@
 
 use systole_core::cause::Cause;
 use systole_core::kernel::{
-    Examination, LONGEST_OUTAGE, Patience, SendState, SocketError, TcpSnapshot,
+    Cap, Examination, LONGEST_OUTAGE, Patience, SendState, SocketError, TcpSnapshot,
 };
-use systole_core::link::{FLOOR_PER_SECOND, OUTSTANDING};
+use systole_core::link::{FLOOR_PER_SECOND, OUTSTANDING, RETRANSMITTING};
 use systole_core::random::Random;
 use systole_core::{Span, Time};
 
-/// The unit in which the core stores the time since when bytes are outstanding, rounded down.
+/// The unit in which the core stores when outstanding bytes are examined, rounded down.
 const UNIT: Span = Span::from_millis(125);
 
 /// The latest such time that the core can store: 2^30 - 1 units.
@@ -31,8 +31,7 @@ pub(super) enum Sent {
 pub(super) struct Kernel {
     /// The patience that was emitted last.
     pub(super) patience: Patience,
-    /// The outstanding bytes: the time of the first byte or of the latest examination, whichever is
-    /// later, and their kind.
+    /// The outstanding bytes: when they are examined, and their kind.
     outstanding: Option<(Time, Sent)>,
     /// The number of examinations in a row that showed bytes stuck behind a closed window.
     closed: u32,
@@ -40,6 +39,11 @@ pub(super) struct Kernel {
     reported: bool,
     /// The state of the sending side.
     send: SendState,
+    /// The cap of the retransmission timeout.
+    cap: Cap,
+    /// The bytes acknowledged by the latest examination, if it showed a doubled timeout and the
+    /// connection has no timestamps.
+    backed_off: Option<u64>,
     /// The number of changes of the patience.
     pub(super) changes: u64,
     /// What the examinations showed since bytes wait, whatever the peer said meanwhile.
@@ -54,6 +58,8 @@ impl Kernel {
             closed: 0,
             reported: false,
             send: SendState::Sending,
+            cap: Cap::LEAST,
+            backed_off: None,
             changes: 0,
             look: Findings::default(),
         }
@@ -62,10 +68,10 @@ impl Kernel {
     /// Records that a frame was sent.
     pub(super) fn sent(&mut self, now: Time, frame: Sent) {
         self.outstanding = Some(match (self.outstanding, frame) {
-            (None, _) => (now, frame),
+            (None, _) => (now + OUTSTANDING, frame),
             // A PING follows all control frames, and may overtake data.
-            (Some((since, Sent::Ping | Sent::Control)), Sent::Ping) => (since, Sent::Ping),
-            (Some((since, before)), _) => (since, before.max(frame)),
+            (Some((due, Sent::Ping | Sent::Control)), Sent::Ping) => (due, Sent::Ping),
+            (Some((due, before)), _) => (due, before.max(frame)),
         });
     }
 
@@ -100,12 +106,17 @@ impl Kernel {
     pub(super) fn examined(&mut self, now: Time, shown: &Examination, trusted: bool) -> bool {
         let all = shown.tcp.is_some_and(|tcp| tcp.unacked == 0 && tcp.notsent == Some(0));
         let all = all && !shown.queued;
-        self.outstanding = self.outstanding.filter(|_| !all).map(|(_, sent)| (now, sent));
+        let pause = match shown.tcp.is_some_and(|tcp| tcp.retransmits > 0) {
+            true => RETRANSMITTING,
+            false => OUTSTANDING,
+        };
+        self.outstanding = self.outstanding.filter(|_| !all).map(|(_, sent)| (now + pause, sent));
         self.forget_look_if_delivered();
         let Some(tcp) = shown.tcp else { return false };
         if self.outstanding.is_some() {
             self.look.see(now, tcp);
         }
+        self.follow_figures(&tcp);
         // What the kernel counts since the window closed counts until everything has arrived.
         let was_closed = self.send == SendState::Closed && !all;
         self.send = if was_closed || tcp.send_window == Some(0) {
@@ -128,15 +139,43 @@ impl Kernel {
         false
     }
 
+    /// Sets the cap by the kernel's figures: twice the time within which it expects an
+    /// acknowledgement. Without timestamps the figures are wrong once bytes were acknowledged
+    /// between two examinations that showed a doubled timeout, until one shows none.
+    fn follow_figures(&mut self, tcp: &TcpSnapshot) {
+        let doubled = !tcp.timestamps && tcp.backoff > 0;
+        let sends = tcp.probes == 0 && tcp.send_window != Some(0);
+        let acked = tcp.bytes_acked.unwrap_or(0);
+        let before = std::mem::replace(&mut self.backed_off, (doubled && sends).then_some(acked));
+        let moved = doubled && sends && before.is_some_and(|before| before != acked);
+        let expected = tcp.rtt.as_micros() + 4 * tcp.rttvar.as_micros();
+        if moved || doubled && self.cap == Cap::NONE {
+            self.cap = Cap::NONE;
+        } else if tcp.rtt > Span::ZERO {
+            self.cap = Cap::at_least(Span::from_micros(2 * expected));
+        }
+    }
+
+    /// Returns whether a round trip is long or short for the cap in force.
+    pub(super) fn is_remarkable(&self, round_trip: Span) -> bool {
+        let cap = self.cap.span();
+        let raised = cap > Span::from_secs(1) && round_trip.times(8) < cap;
+        round_trip.times(2) > cap || raised || self.cap == Cap::NONE
+    }
+
+    /// Returns whether the kernel measures no round trip of this connection.
+    pub(super) fn is_blind(tcp: &TcpSnapshot) -> bool {
+        !tcp.timestamps && tcp.backoff > 0
+    }
+
     /// Returns whether outstanding bytes need no examination before or at `now`.
     pub(super) fn needs_no_examination(&self, now: Time) -> bool {
-        self.outstanding.is_none_or(|(since, _)| now + UNIT < since + OUTSTANDING)
+        self.outstanding.is_none_or(|(due, _)| now + UNIT < due)
     }
 
     /// Returns by when the socket must be examined because of outstanding bytes.
     pub(super) fn examination_due(&self) -> Option<Time> {
-        let outstanding = self.outstanding.filter(|(since, _)| *since < LATEST);
-        outstanding.map(|(since, _)| since + OUTSTANDING)
+        self.outstanding.map(|(due, _)| due).filter(|due| *due < LATEST)
     }
 
     /// Puts a patience in force, which must differ from the former one.
@@ -162,6 +201,7 @@ impl Kernel {
         });
         let outage = self.patience.outage();
         assert_eq!(self.patience.send(), self.send, "{name}: the sending side");
+        assert_eq!(self.patience.cap(), self.cap, "{name}: the cap of the retransmission timeout");
         if extended {
             let suffices = outage.is_none_or(|outage| Some(outage) >= needed);
             assert!(suffices, "{name}: {outage:?}, not {needed:?}");
@@ -304,7 +344,7 @@ impl Findings {
 /// Returns a random examination of a peer that is not in doubt.
 pub(super) fn random_examination(random: &mut Random) -> Examination {
     let all = TcpSnapshot { notsent: Some(0), send_window: Some(60_000), ..Default::default() };
-    let tcp = match random.below(8) {
+    let tcp = match random.below(10) {
         0 | 1 => Some(all),
         2 => Some(TcpSnapshot { unacked: 3, ..all }),
         3 => Some(TcpSnapshot { notsent: Some(9), probes: 4, backoff: 4, ..all }),
@@ -312,6 +352,20 @@ pub(super) fn random_examination(random: &mut Random) -> Examination {
         5 | 6 => {
             let last_sent = Span::from_secs(random.below(3) * 8);
             Some(TcpSnapshot { notsent: Some(9), send_window: Some(0), last_sent, ..all })
+        }
+        7 | 8 => {
+            // A round trip that grows and shrinks, with and without timestamps.
+            let millis = [20, 800, 3_000, 15_000][random.below(4) as usize];
+            Some(TcpSnapshot {
+                rtt: Span::from_millis(1 + random.below(millis)),
+                rttvar: Span::from_millis(random.below(millis)),
+                timestamps: random.below(2) == 0,
+                backoff: random.below(3) as u8,
+                retransmits: random.below(2) as u8,
+                unacked: random.below(2) as u32,
+                bytes_acked: Some(random.below(4)),
+                ..all
+            })
         }
         _ => None,
     };

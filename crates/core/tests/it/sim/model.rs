@@ -2,7 +2,7 @@
 //! rules. The model sees only the inputs and outputs of that end.
 
 use systole_core::cause::Cause;
-use systole_core::kernel::{Examination, SendState, SocketError};
+use systole_core::kernel::{Examination, SendState, SocketError, TcpSnapshot};
 use systole_core::link::{
     self, BeatKind, Closing, Command, Event, HALF_CLOSED, Hung, Lane, Output, Settings, Side,
 };
@@ -98,6 +98,18 @@ pub(super) struct Model {
     /// The end of a hold that was not released.
     hold: Option<Time>,
     rtt_us: u64,
+    /// Whether the kernel's figure of the round trip is needed.
+    needs_figure: bool,
+    /// Whether an examination must be requested for it with the next bytes of the peer.
+    look_due: bool,
+    /// Whether that is so from the next input on.
+    look_again: bool,
+    /// Whether the examination that ended the suspicion has shown the figure.
+    figure_seen: bool,
+    /// The time that the latest answer took: a PONG, or the evidence that ended a suspicion.
+    answer_us: u64,
+    /// The number of verdicts that waited longer than the bound for a long round trip.
+    pub(super) stretched: u64,
     /// Whether the peer was suspect while the latest PING was out.
     ambiguous: bool,
     sequence: u8,
@@ -196,6 +208,12 @@ impl Model {
             half_closed: None,
             hold: None,
             rtt_us: 0,
+            needs_figure: false,
+            look_due: false,
+            look_again: false,
+            figure_seen: false,
+            answer_us: 0,
+            stretched: 0,
             ambiguous: false,
             sequence: 0,
             beats: 0,
@@ -260,6 +278,7 @@ impl Model {
             println!("{:?} {} <- {}", now, self.name, brief(input));
         }
         self.turn = Turn::default();
+        self.look_due |= std::mem::take(&mut self.look_again);
         match *input {
             link::Input::World(ref world) => self.world(now, world),
             link::Input::Answer(ref answer) => self.answer(now, answer),
@@ -391,8 +410,16 @@ impl Model {
         self.silence_origin = self.silence_origin.max(at);
     }
 
-    /// Observes evidence of the peer.
+    /// Observes bytes of the peer.
     fn hear(&mut self, now: Time) {
+        if let Some(since) = self.probing_since().filter(|_| self.suspect) {
+            self.answer_us = now.since(since).as_micros().clamp(1, u64::from(u32::MAX));
+        }
+        self.hear_of(now);
+    }
+
+    /// Observes evidence of the peer, which may be progress alone.
+    fn hear_of(&mut self, now: Time) {
         self.withdraw_warning();
         self.end_inquiry();
         self.last_heard = self.last_heard.max(now);
@@ -459,7 +486,8 @@ impl Model {
                     || self.suspect
                     || self.half_close_end().or(self.due()).is_some_and(|due| now >= due)
                     || self.is_near_the_bound(now);
-                let idle = !probing && self.turn.expects.is_none();
+                self.look_due = false;
+                let idle = !probing && self.turn.expects.is_none() && !self.needs_figure;
                 assert!(!(early && idle), "{}: an examination without need", self.name);
                 if !self.examines {
                     self.kernel.examined(now, &Examination::default(), true);
@@ -507,8 +535,9 @@ impl Model {
         assert!(!self.turn.withdraws, "{name}: a warning was not withdrawn");
         assert!(!self.turn.hangs, "{name}: a hung peer was not reported");
         assert!(!self.turn.unread_warning, "{name}: no warning of a peer that does not read");
+        assert!(!(received || heard) || !self.look_due, "{name}: the figures were not looked at");
         if self.half_closed.is_none() {
-            let due = self.due().filter(|_| self.policy.enforce());
+            let due = self.latest_due().filter(|_| self.policy.enforce());
             let extended = self.silence_start > self.last_heard || self.kept.is_some();
             self.kernel.check(name, self.last_heard, due, extended);
         } else {
@@ -612,18 +641,57 @@ impl Model {
             self.note_error(now, error);
             self.inquires = true;
         }
-        let Some(tcp) = shown.tcp.filter(|_| self.inquires && self.turn.expects.is_none()) else {
+        let Some(tcp) = shown.tcp.filter(|_| self.turn.expects.is_none()) else { return };
+        if self.inquires {
+            if self.warned.is_some_and(|since| Findings::has_delivered_since(since, now, &tcp)) {
+                self.warned = None;
+            }
+            self.inquire(now, tcp, judged);
+        }
+        self.note_round_trip(now, &tcp);
+    }
+
+    /// Takes the kernel's figure of the round trip after a suspicion, where this end sends no
+    /// probes, and when it was asked for. During a silence it only lengthens the round trip.
+    fn note_round_trip(&mut self, now: Time, tcp: &TcpSnapshot) {
+        let asked = std::mem::take(&mut self.needs_figure) || self.figure_seen;
+        (self.look_due, self.look_again) = (false, false);
+        let replaces = asked || !self.probes || self.suspect || self.kept.is_some();
+        if asked && Kernel::is_blind(tcp) {
+            // The kernel measures nothing yet: it is looked at again with the next bytes.
+            (self.needs_figure, self.look_again) = (true, true);
+        }
+        let figure = if Kernel::is_blind(tcp) {
+            self.answer_us.max(self.rtt_us)
+        } else if tcp.rtt > Span::ZERO {
+            tcp.rtt.as_micros() + 4 * tcp.rttvar.as_micros()
+        } else {
             return;
         };
-        if self.warned.is_some_and(|since| Findings::has_delivered_since(since, now, &tcp)) {
-            self.warned = None;
+        if figure == 0 {
+            return;
         }
-        if self.suspect {
-            self.rtt_us = tcp.rtt.as_micros();
+        if !replaces && figure <= self.rtt_us {
+            return;
         }
+        let silent = match self.policy.detection() {
+            Detection::Bounded { idle, .. } => {
+                self.probing_since().is_some()
+                    || !self.probes && !self.overdue && now >= self.silence_start + idle
+            }
+            Detection::Never => false,
+        };
+        let silent = silent && self.kept.is_none() && self.half_closed.is_none();
+        let least = if silent { self.rtt_us } else { 0 };
+        self.rtt_us = figure.clamp(1, u64::from(u32::MAX)).max(least);
+    }
+
+    /// Judges an examination of a peer in doubt.
+    fn inquire(&mut self, now: Time, tcp: TcpSnapshot, judged: bool) {
         if self.findings.see(now, tcp) {
             self.progress += 1;
-            return self.hear(now);
+            self.figure_seen = self.suspect;
+            return self.hear_of(now);
         }
         let cause = self.cause_of_silence(now);
         if judged && self.half_closed.is_none() {
@@ -659,8 +727,8 @@ impl Model {
         let Detection::Bounded { interval, .. } = self.policy.detection() else {
             return (Span::ZERO, false, false);
         };
-        let bound = self.policy.bound().expect("bounded");
-        (interval, self.last_probe > 0, now >= self.silence_start + bound)
+        let due = self.bound_passes(&self.policy).expect("bounded");
+        (interval, self.last_probe > 0, now >= due)
     }
 
     /// Returns when a half-closed peer ends: not during a hold.
@@ -676,8 +744,34 @@ impl Model {
 
     /// Returns when the verdict falls unless there is evidence before.
     pub(super) fn due(&self) -> Option<Time> {
-        let due = self.policy.bound().map(|bound| self.silence_start + bound);
-        self.kept.map(|(_, until)| until).or(due)
+        self.kept.map(|(_, until)| until).or(self.bound_passes(&self.policy))
+    }
+
+    /// Returns when the bound of `policy` passes: D after the silence began, or a round trip after
+    /// its first probe if that is later, at most 2 D after it began (rule 13).
+    fn bound_passes(&self, policy: &Policy) -> Option<Time> {
+        let bound = policy.bound()?;
+        let Detection::Bounded { idle, .. } = policy.detection() else { return None };
+        let due = self.silence_start + bound;
+        // An end without probes counts from when the peer probes.
+        let probed = self.probing_since().or((!self.probes).then_some(self.silence_start + idle));
+        let Some(probed) = probed else { return Some(due) };
+        let answered = probed + Span::from_micros(self.rtt_us);
+        Some(answered.min(self.silence_start + bound.times(2)).max(due))
+    }
+
+    /// Returns when the first probe of a silence left that is not judged yet.
+    fn probing_since(&self) -> Option<Time> {
+        self.first_probe.filter(|_| self.kept.is_none() && !self.overdue)
+    }
+
+    /// Returns the latest time at which the verdict falls in this silence, whenever its first probe
+    /// leaves.
+    fn latest_due(&self) -> Option<Time> {
+        let Detection::Bounded { idle, .. } = self.policy.detection() else { return None };
+        let bound = self.policy.bound()?;
+        let longest = (idle + Span::from_micros(self.rtt_us)).min(bound.times(2)).max(bound);
+        Some((self.silence_start + longest).max(self.due()?))
     }
 
     /// Returns when an incomplete frame ends the link: after the bound, or after its length at the
@@ -825,6 +919,7 @@ impl Model {
                 self.policy = policy;
                 self.excuse(now);
                 self.spread = policy.spread();
+                (self.needs_figure, self.look_due) = (self.examines, self.examines);
             }
             session::Event::Suspect => self.check_suspicion(now),
             session::Event::Warned { cause: Cause::NotReading, .. } => {
@@ -847,6 +942,10 @@ impl Model {
             session::Event::Recovered => {
                 let withdraws = std::mem::take(&mut self.turn.withdraws);
                 assert!(self.suspect || withdraws, "{name}: recovered without suspicion");
+                // A warning alone says nothing about the round trip.
+                if self.suspect {
+                    self.need_figure_unless_seen();
+                }
                 (self.suspect, self.warned, self.warning_emitted) = (false, None, false);
                 self.end_inquiry();
                 self.turn.recovered = true;
@@ -881,6 +980,10 @@ impl Model {
                 if !self.ambiguous {
                     self.rtt_us = sample.max(self.rtt_us - self.rtt_us / 8);
                 }
+                self.answer_us = sample;
+                if self.examines && self.kernel.is_remarkable(span) {
+                    (self.needs_figure, self.look_due) = (true, true);
+                }
             }
             Event::HeartbeatSent { beat: BeatKind::Ping, sequence, number } => {
                 self.ping_sent(now, sequence, number);
@@ -898,6 +1001,14 @@ impl Model {
             | Event::HeartbeatData(_) => {
                 assert!(self.turn.received, "{name}: received without an input")
             }
+        }
+    }
+
+    /// Lets the figure be looked at after a suspicion, unless the examination that ended it has
+    /// shown the figure.
+    fn need_figure_unless_seen(&mut self) {
+        if !std::mem::take(&mut self.figure_seen) && self.examines {
+            (self.needs_figure, self.look_due) = (true, true);
         }
     }
 
@@ -1034,8 +1145,8 @@ impl Model {
         }
         // No verdict for a silence that the old policy allowed: the new deadline is the earlier of
         // the old deadline and one new bound from now.
-        let allowed =
-            from.bound().map_or(now + bound, |old| (self.silence_start + old).min(now + bound));
+        let old = self.bound_passes(&from);
+        let allowed = old.map_or(now + bound, |old| old.min(now + bound));
         // The new bound counts from the last evidence again, unless something else has moved the
         // beginning of this silence.
         if self.silence_origin > self.last_heard {
@@ -1095,11 +1206,14 @@ impl Model {
         }
         assert_eq!(verdict.cause, self.cause_of_silence(now), "{name}");
         assert!(self.policy.enforce(), "{name}: lost although the bound is not enforced");
-        assert_eq!(
-            Some(verdict.due),
-            self.due(),
-            "{name}: due at another time than last evidence + D"
-        );
+        let due = self.due();
+        assert_eq!(Some(verdict.due), due, "{name}: due at another time than rule 13 says");
+        let bound = self.policy.bound().filter(|_| self.kept.is_none());
+        let stretch = bound.map(|bound| verdict.due.since(self.silence_start + bound));
+        let stretch = stretch.unwrap_or_default().as_millis();
+        assert_eq!(verdict.stretch.as_millis(), stretch, "{name}: the stretch");
+        self.stretched += u64::from(stretch > 0);
+        let name = &self.name;
         assert!(now >= verdict.due, "{name}: lost too early");
         assert_eq!(verdict.probes, self.last_probe, "{name}: probes");
     }

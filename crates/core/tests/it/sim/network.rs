@@ -40,6 +40,8 @@ pub(super) struct Path {
     pub(super) quality: Quality,
     queue: VecDeque<(u64, Segment)>,
     last: u64,
+    /// The number of bytes sent so far.
+    pub(super) sent: u64,
     /// The end of an outage, before which nothing arrives.
     outage_until: u64,
     /// Whether the path loses everything from now on.
@@ -68,8 +70,16 @@ impl Path {
             arrival += again;
             again = (again * 2).min(LONGEST_RETRANSMISSION);
         }
+        if let Segment::Bytes(bytes) = &segment {
+            self.sent += bytes.len() as u64;
+        }
         self.last = self.last.max(arrival);
         self.queue.push_back((self.last, segment));
+    }
+
+    /// Returns when the segment that was sent last arrives.
+    pub(super) fn last_arrival(&self) -> u64 {
+        self.last
     }
 
     /// Takes back the segment that was sent last.

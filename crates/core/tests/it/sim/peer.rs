@@ -12,6 +12,7 @@ use super::kernel::{Doubted, DoubtedSocket};
 use super::messages::MessageStream;
 use super::model::Model;
 use super::network::{Lanes, Path, Quality, Segment, split_randomly};
+use super::tcp::Tcp;
 
 /// A time that never comes.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -70,6 +71,8 @@ pub(super) struct Peer {
     gateway_lanes: Lanes,
     /// The socket of the gateway's end, while the peer is in doubt.
     pub(super) socket: DoubtedSocket,
+    /// The kernel at the gateway's end, if its figures are simulated.
+    pub(super) tcp: Option<Tcp>,
 }
 
 impl Peer {
@@ -105,6 +108,7 @@ impl Peer {
             lanes: Lanes::default(),
             gateway_lanes: Lanes::default(),
             socket: DoubtedSocket::new(plan.doubted),
+            tcp: None,
             plan,
         };
         peer.up.send(raw, Segment::Open, random);
@@ -244,7 +248,13 @@ impl Peer {
         if self.plan.sealed && random.below(8) == 0 {
             self.down.send(raw, Segment::NoPlaintext, random);
         }
+        let before = self.down.sent;
         self.gateway_lanes.flush(raw, &mut self.down, closes, random);
+        if let Some(tcp) = self.tcp.as_mut().filter(|_| self.down.sent > before) {
+            let back = self.up.quality.delay;
+            let round_trip = self.down.quality.delay + back;
+            tcp.sent(raw, self.down.last_arrival() + back, round_trip, self.down.sent - before);
+        }
     }
 
     /// Returns whether the gateway sends its next message now, and schedules the one after it.

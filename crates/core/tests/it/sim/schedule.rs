@@ -62,6 +62,8 @@ pub(super) struct Outcome {
     pub(super) moves: u64,
     /// Times that the hubs were saved and loaded.
     pub(super) reloads: u64,
+    /// Verdicts that waited longer than the bound for a long round trip.
+    pub(super) stretched: u64,
 }
 
 impl Outcome {
@@ -89,6 +91,7 @@ impl Outcome {
             broadcasts: self.broadcasts + other.broadcasts,
             moves: self.moves + other.moves,
             reloads: self.reloads + other.reloads,
+            stretched: self.stretched + other.stretched,
         }
     }
 
@@ -101,6 +104,7 @@ impl Outcome {
         let Admissions { delayed, refused, late } = self.admissions;
         let admissions = delayed > 1_000 && refused > 10 && late > 10;
         let kernel = self.patience > 1_000 && self.unread > 10 && self.kept > 10;
+        let kernel = kernel && self.stretched > 10;
         let hubs = self.moves > 10_000 && self.reloads > 10_000;
         verdicts && frames && world && admissions && kernel && hubs && self.broadcasts > 100
     }
@@ -125,6 +129,7 @@ impl std::fmt::Display for Outcome {
         write!(f, "{} probes answered without plaintext, ", self.without_plaintext)?;
         write!(f, "{} heartbeats on request, ", self.requested)?;
         write!(f, "{} messages for many links, ", self.broadcasts)?;
+        write!(f, "{} verdicts after a stretched bound, ", self.stretched)?;
         write!(f, "{} moves, {} reloads, ", self.moves, self.reloads)?;
         write!(f, "{} stalled frames, {} crowded out", self.stalled, self.crowded_out)
     }
@@ -149,6 +154,7 @@ pub(super) fn run(seed: u64, verbose: bool) -> Outcome {
         outcome.requested += model.requested;
         outcome.progress += model.progress;
         outcome.unanswered += model.unanswered;
+        outcome.stretched += model.stretched;
         let malformed = |what| model.cause == Some(Cause::Protocol(what));
         outcome.stalled += u64::from(malformed(Malformed::StalledFrame));
         outcome.crowded_out += u64::from(malformed(Malformed::OldestFrame));

@@ -31,6 +31,7 @@ fn report_leave(fixture: &Fixture, link: u32, cause: Cause, identity: &str) {
         confidence: cause.confidence(),
         at: now,
         due: now,
+        stretch: Span::ZERO,
         last_heard: now - Span::from_secs(12),
         probes: 3,
         grounds: Grounds::of(&[Ground::ApplicationSilent, Ground::KernelFresh]),

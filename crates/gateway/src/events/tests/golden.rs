@@ -101,6 +101,7 @@ fn session_events() -> Vec<session::Event> {
         confidence,
         at: Time::from_millis(50_007),
         due: Time::from_millis(50_000),
+        stretch: Span::ZERO,
         last_heard: Time::from_millis(20_000),
         probes: 3,
         grounds,

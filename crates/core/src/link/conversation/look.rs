@@ -1,0 +1,114 @@
+//! Looks at the socket for the kernel's figures of the round trip: the cap of the retransmission
+//! timeout follows them, and the round trip by which silence is judged.
+//!
+//! A link is looked at once when it is established, whenever an examination is made for another
+//! reason, at the end of each suspicion, and when a round trip does not suit the cap in force.
+
+use super::Conversation;
+use crate::kernel::{Cap, TcpSnapshot};
+use crate::link::outbound::Writer;
+use crate::link::peer::Context;
+use crate::liveness::{self, Role};
+use crate::plain::plain_enum;
+use crate::time::{Span, Time};
+
+/// The kernel's figure of the round trip, as far as the link needs it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Figure {
+    /// Not needed.
+    Known,
+    /// Needed, and not requested yet.
+    Wanted,
+    /// Requested: the next examination shows it.
+    Asked,
+}
+
+plain_enum! { Figure {
+    0 => Known {}
+    1 => Wanted {}
+    2 => Asked {}
+} }
+
+impl Conversation {
+    /// Requests an examination for the kernel's figures.
+    pub(super) fn ask_figure(&mut self, context: &Context<'_>, out: &mut Writer<'_>) {
+        self.figure = Figure::Known;
+        if context.settings.examines {
+            self.figure = Figure::Asked;
+            out.examine_socket();
+        }
+    }
+
+    /// Requests an examination if the kernel's figures are needed.
+    #[inline]
+    pub(in crate::link) fn ask_wanted_figure(
+        &mut self,
+        context: &Context<'_>,
+        out: &mut Writer<'_>,
+    ) {
+        if self.figure == Figure::Wanted {
+            self.ask_figure(context, out);
+        }
+    }
+
+    /// Wants the kernel's figures if a round trip does not suit the cap: more than half of it, or
+    /// less than an eighth of a raised one. Where there is no cap each pong is worth a look. The
+    /// pong alone proves nothing, because after an outage it measures the outage.
+    #[inline]
+    pub(super) fn compare_with_cap(&mut self, rtt: Span) {
+        let cap = self.in_force.cap();
+        let is_raised_for_less = cap != Cap::LEAST && rtt.times(8) < cap.span();
+        if cap == Cap::NONE || rtt.times(2) > cap.span() || is_raised_for_less {
+            self.figure = Figure::Wanted;
+        }
+    }
+
+    /// Returns the cap that suits the kernel's figures; the cap in force where there are none.
+    pub(super) fn suitable_cap(&mut self, tcp: &TcpSnapshot) -> Cap {
+        let cap = self.in_force.cap();
+        let are_wrong = self.blind.see(tcp);
+        if are_wrong || is_blind(tcp) && cap == Cap::NONE {
+            return Cap::NONE;
+        }
+        tcp.expected_ack().map_or(cap, |ack| Cap::at_least(ack.times(2)))
+    }
+
+    /// Replaces the round trip of the liveness machine by the kernel's figure, where the link needs
+    /// it: after a suspicion, at an end that sends no probes, and when it was requested. Any other
+    /// figure only lengthens the round trip: with several probes out, pongs rarely answer the
+    /// latest. Returns whether that changed the round trip.
+    pub(super) fn note_round_trip(
+        &mut self,
+        now: Time,
+        tcp: &TcpSnapshot,
+        context: &Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> bool {
+        let needed = core::mem::replace(&mut self.figure, Figure::Known) != Figure::Known;
+        let watches = context.settings.role == Role::Watch;
+        let before = self.liveness.rtt();
+        // Where the kernel measures nothing, only the answers can show a longer round trip, until
+        // it measures again.
+        let figure = match is_blind(tcp) {
+            true => self.liveness.latest_answer().max(before),
+            false => tcp.expected_ack(),
+        };
+        if needed && is_blind(tcp) {
+            self.figure = Figure::Wanted;
+        }
+        let replaces = needed || watches || self.liveness.is_suspect();
+        if let Some(rtt) = figure
+            && (replaces || figure > before)
+        {
+            self.liveness.handle(now, liveness::Input::KernelRoundTrip(rtt), &self.policy);
+            self.follow_round_trip(out);
+        }
+        self.liveness.rtt() != before
+    }
+}
+
+/// Returns whether the kernel measures no round trip: without timestamps it measures none of what
+/// it has retransmitted, and keeps the doubled timeout until it has measured again.
+fn is_blind(tcp: &TcpSnapshot) -> bool {
+    !tcp.timestamps && tcp.backoff > 0
+}
