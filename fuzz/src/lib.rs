@@ -142,6 +142,7 @@ fn link_input(kind: u8, size: u8, bytes: &[u8]) -> Input<'_> {
     let tcp = TcpSnapshot {
         notsent: Some(u32::from(size & 1)),
         retransmits: size >> 4 & 3,
+        gap: Some(size & 8 != 0),
         last_ack: Span::from_millis(u64::from(size) * 50),
         bytes_acked: Some(u64::from(size) << 8),
         send_window: Some(u32::from(size & 2)),

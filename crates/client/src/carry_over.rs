@@ -1,7 +1,11 @@
 //! State that each link of a client passes to the next.
 
+use std::net::SocketAddr;
+
 use systole_core::Policy;
 use systole_core::witness::Past;
+
+use crate::old_flow::OldFlow;
 
 /// The application's settings for every link, and the record of the previous link.
 #[derive(Debug, Default)]
@@ -10,6 +14,10 @@ pub(crate) struct CarryOver {
     pub(crate) policy: Option<Policy>,
     /// How the previous link ended; the next handshake reports it.
     pub(crate) past: Option<Past>,
+    /// The server's address on the last link; a name may have several.
+    pub(crate) server: Option<SocketAddr>,
+    /// The connection of the last link, if silence ended it; until the next attempt.
+    pub(crate) old_flow: Option<OldFlow>,
     /// Whether the last link ended before all its messages were acknowledged.
     pub(crate) undelivered: bool,
 }

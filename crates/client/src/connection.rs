@@ -5,7 +5,10 @@ mod outputs;
 mod reading;
 mod requests;
 
+use std::net::SocketAddr;
+
 use systole_core::link::{Closing, Command as LinkCommand, Goodbye, Settings, Side, World};
+use systole_core::wire::Saw;
 use systole_core::witness::Hearing;
 use systole_core::{Link, Machine, Span};
 use systole_net::socket_options;
@@ -66,6 +69,8 @@ pub(crate) struct Connection<T = Plain> {
     translator: EventTranslator,
     closing: Closing,
     link_number: u64,
+    /// The server's address, which the socket no longer knows once the connection has ended.
+    server: Option<SocketAddr>,
     /// Queue permits taken by messages in the outbox and not yet returned.
     queued_cost: usize,
     hearing: Hearing,
@@ -84,12 +89,19 @@ pub(crate) struct Connection<T = Plain> {
 impl<T: Transport + Default> Connection<T> {
     /// Completes the handshake on a connected socket, within this time.
     pub(crate) async fn open(
-        params: LinkParams,
+        mut params: LinkParams,
         stream: TcpStream,
         within: Span,
         clock: &mut LoopClock,
         shared: &Shared,
     ) -> Result<Connection<T>, ConnectError> {
+        if let (Some(old_flow), Some(past)) = (params.old_flow.take(), &mut params.past)
+            && stream.peer_addr().ok() == params.server
+            && old_flow.is_blocked().await
+        {
+            past.saw = Saw::Blocked;
+        }
+        clock.turn(OPEN_ENDED);
         let mut connection = Connection::new(params, stream, within, clock, shared);
         // No requests during the handshake. A dropped sender would read as a request to close.
         let (_sender, mut no_requests) = mpsc::channel(1);
@@ -128,7 +140,9 @@ impl<T: Transport + Default> Connection<T> {
             link_number,
             attempt,
             seed,
+            ..
         } = params;
+        let past = past.filter(|past| past.session != 0);
         introduction.account = past.map(|past| past.account(clock.boottime(), clock.absences()));
         let policy = introduction.asks.unwrap_or_default();
         let settings = Settings {
@@ -141,6 +155,7 @@ impl<T: Transport + Default> Connection<T> {
             hung: options.hung,
             ..Settings::new(options.codec, Side::Connecting(introduction), policy)
         };
+        let server = stream.peer_addr().ok();
         // An option that this system lacks is ignored; the machine keeps the bound without it.
         let _ = socket_options::prepare(&settings.patience, &stream);
         Connection {
@@ -151,6 +166,7 @@ impl<T: Transport + Default> Connection<T> {
             translator: EventTranslator::new(link_number, attempt, &options),
             closing: Closing::Abort,
             link_number,
+            server,
             queued_cost: 0,
             hearing: Hearing::new(now, &policy),
             network_changed: false,
@@ -171,6 +187,7 @@ impl<T: Transport + Default> Connection<T> {
     ) -> LinkEnd {
         let data = LinkCommand::HeartbeatData(&carry_over.heartbeat_data);
         self.link.handle(clock.now(), World::Command(data));
+        carry_over.server = self.server;
         if let Some(past) = carry_over.past.take()
             && let Some((to, confidence)) = self.link.peer_ids().and_then(|ids| past.returned(ids))
         {
@@ -180,6 +197,7 @@ impl<T: Transport + Default> Connection<T> {
             self.process_outputs(clock.now(), shared);
             if let Stage::Lost(farewell) = self.translator.stage {
                 carry_over.past = self.past(clock);
+                carry_over.old_flow = self.old_flow(carry_over.past.as_ref());
                 let acknowledged = self.close(clock, shared).await;
                 carry_over.undelivered = self.has_sent && !acknowledged;
                 let requested = self.close_requested;

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 use socket2::SockRef;
@@ -19,6 +20,7 @@ use tokio::net::TcpStream;
 use crate::connection::Connection;
 use crate::lookup::lookup;
 use crate::loop_clock::{LoopClock, OPEN_ENDED};
+use crate::old_flow::OldFlow;
 use crate::shared::Shared;
 use crate::{ConnectError, Event, Options};
 
@@ -29,6 +31,10 @@ pub(crate) struct LinkParams {
     pub(crate) introduction: Introduction,
     /// How the previous link ended.
     pub(crate) past: Option<Past>,
+    /// The connection of the previous link, at the first attempt after a silence.
+    pub(crate) old_flow: Option<Arc<OldFlow>>,
+    /// The server's address on the previous link.
+    pub(crate) server: Option<SocketAddr>,
     pub(crate) boot_id: BootId,
     pub(crate) instance_id: InstanceId,
     /// Number of this link among those of the client, from 1.
@@ -42,6 +48,7 @@ pub(crate) struct LinkParams {
 pub(crate) struct Dialer {
     addr: String,
     dial: Dial,
+    has_refused: bool,
 }
 
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + Sync>>;
@@ -53,11 +60,19 @@ struct Round {
     /// The connection that was accepted, up to its handshake.
     accepted: Option<(SocketAddr, TcpStream)>,
     error: Option<ConnectError>,
+    /// The addresses that refused the connection.
+    refused: Vec<SocketAddr>,
 }
 
 impl Dialer {
     pub(crate) fn new(addr: String, options: &Options) -> Dialer {
-        Dialer { addr, dial: Dial::new(options.handshake_timeout.into()) }
+        Dialer { addr, dial: Dial::new(options.handshake_timeout.into()), has_refused: false }
+    }
+
+    /// Returns whether the last round failed, and the server of the previous link refused the
+    /// connection in it: its machine answers, and no process listens.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.has_refused
     }
 
     /// Resolves the name, connects to one of its addresses, and completes the handshake.
@@ -67,6 +82,7 @@ impl Dialer {
         clock: &mut LoopClock,
         shared: &Shared,
     ) -> Result<Connection<T>, ConnectError> {
+        self.has_refused = false;
         let limit = params.options.connect_timeout;
         let started = clock.turn(OPEN_ENDED);
         let addresses = lookup(&self.addr, limit).await?;
@@ -110,6 +126,8 @@ impl Dialer {
                     }
                     Output::GiveUp => {
                         let limit = params.options.connect_timeout;
+                        let by_server = |server| round.refused.contains(&server);
+                        self.has_refused = params.server.is_some_and(by_server);
                         return Err(round.error.unwrap_or(ConnectError::Timeout(limit)));
                     }
                 }
@@ -169,6 +187,9 @@ impl Round {
                 Input::Connected(attempt)
             }
             Err(error) => {
+                if error.kind() == io::ErrorKind::ConnectionRefused {
+                    self.refused.push(address);
+                }
                 let obstacle = obstacle(&error, &address);
                 let at = if is_one_of_many { format!("{address}: ") } else { String::new() };
                 let why = format!("{at}{error}");

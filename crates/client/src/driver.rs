@@ -164,8 +164,21 @@ impl Driver {
                 WorkResult::Done(Err(error)) => {
                     failure = error.input();
                     self.shared.publish(Event::AttemptFailed(error));
+                    if self.dialer.has_refused() {
+                        self.revise_refused();
+                    }
                 }
             }
+        }
+    }
+
+    /// Revises the cause of the last loss after its server has refused a new connection.
+    fn revise_refused(&mut self) {
+        if let Some(past) = &mut self.carry_over.past
+            && let Some((to, confidence)) = past.refused()
+        {
+            past.revised = true;
+            self.shared.publish(Event::Revised { from: past.cause, to, confidence });
         }
     }
 
@@ -205,6 +218,8 @@ impl Driver {
                 account: None,
             },
             past: self.carry_over.past,
+            old_flow: self.carry_over.old_flow.take().map(Arc::new),
+            server: self.carry_over.server,
             boot_id: identity::boot_id(),
             instance_id,
             link_number: self.links,

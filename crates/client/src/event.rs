@@ -105,8 +105,9 @@ pub enum Event {
         /// Number of the attempt that succeeded, from 1 since the last stable link.
         attempt: u32,
     },
-    /// The cause of the previous loss was revised after the gateway answered again; follows
-    /// [`Event::Reconnected`], at most once per loss.
+    /// The cause of the previous loss was revised, at most once per loss. Follows
+    /// [`Event::Reconnected`], by what the process that answers again shows; or
+    /// [`Event::AttemptFailed`], because the server's machine refused the connection.
     Revised {
         /// The cause that [`Event::Lost`] reported.
         from: Cause,

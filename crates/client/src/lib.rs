@@ -63,6 +63,7 @@ mod event_translator;
 mod lookup;
 mod loop_clock;
 mod mailbox;
+mod old_flow;
 mod options;
 mod shared;
 

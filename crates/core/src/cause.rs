@@ -61,6 +61,9 @@ pub enum Cause {
     PeerRebooted,
     /// A NAT or firewall on the path forgot the connection: the same process returned.
     MiddleboxForgot,
+    /// Something on the path ended a connection that was in use: the same process returned, and
+    /// neither end had closed.
+    MiddleboxReset,
     /// The peer's kernel acknowledges, but the application does not answer.
     AppHung,
     /// The peer's receive window is closed: the application has stopped reading.
@@ -117,6 +120,7 @@ crate::plain::plain_enum! { Cause {
     16 => Finished {}
     17 => LocalFault {}
     18 => Unknown {}
+    19 => MiddleboxReset {}
 } }
 
 /// The direction in which a path loses segments, as far as the evidence shows.
@@ -147,6 +151,9 @@ pub enum Scope {
     Host,
     /// Many hosts are lost at once.
     Many,
+    /// Only large packets are lost: a hop carries less than the packets that both ends send, and
+    /// the router's message that says so is filtered (an MTU black hole).
+    LargePackets,
 }
 
 crate::plain::plain_enum! { Scope {
@@ -154,6 +161,7 @@ crate::plain::plain_enum! { Scope {
     1 => Flow {}
     2 => Host {}
     3 => Many {}
+    4 => LargePackets {}
 } }
 
 impl Direction {
@@ -168,25 +176,27 @@ impl Direction {
 }
 
 impl Scope {
-    /// Returns `unknown`, `flow`, `host` or `many`.
+    /// Returns `unknown`, `flow`, `host`, `many` or `large_packets`.
     pub const fn name(self) -> &'static str {
         match self {
             Scope::Unknown => "unknown",
             Scope::Flow => "flow",
             Scope::Host => "host",
             Scope::Many => "many",
+            Scope::LargePackets => "large_packets",
         }
     }
 }
 
 impl Cause {
     /// The names of all causes, as metrics and the API show them.
-    pub const NAMES: [&'static str; 19] = [
+    pub const NAMES: [&'static str; 20] = [
         "peer_closed",
         "peer_exited",
         "peer_reset",
         "peer_rebooted",
         "middlebox_forgot",
+        "middlebox_reset",
         "app_hung",
         "not_reading",
         "slow_consumer",
@@ -211,20 +221,21 @@ impl Cause {
             Cause::PeerReset => 2,
             Cause::PeerRebooted => 3,
             Cause::MiddleboxForgot => 4,
-            Cause::AppHung => 5,
-            Cause::NotReading => 6,
-            Cause::SlowConsumer => 7,
-            Cause::PathLost { .. } => 8,
-            Cause::Unreachable => 9,
-            Cause::LocalNetworkDown => 10,
-            Cause::LocalNeighbourGone => 11,
-            Cause::HandshakeTimeout => 12,
-            Cause::Protocol(_) => 13,
-            Cause::Kicked => 14,
-            Cause::Drained => 15,
-            Cause::Finished => 16,
-            Cause::LocalFault => 17,
-            Cause::Unknown => 18,
+            Cause::MiddleboxReset => 5,
+            Cause::AppHung => 6,
+            Cause::NotReading => 7,
+            Cause::SlowConsumer => 8,
+            Cause::PathLost { .. } => 9,
+            Cause::Unreachable => 10,
+            Cause::LocalNetworkDown => 11,
+            Cause::LocalNeighbourGone => 12,
+            Cause::HandshakeTimeout => 13,
+            Cause::Protocol(_) => 14,
+            Cause::Kicked => 15,
+            Cause::Drained => 16,
+            Cause::Finished => 17,
+            Cause::LocalFault => 18,
+            Cause::Unknown => 19,
         }
     }
 
@@ -239,6 +250,7 @@ impl Cause {
             Cause::PeerClosed(_)
             | Cause::PeerRebooted
             | Cause::MiddleboxForgot
+            | Cause::MiddleboxReset
             | Cause::HandshakeTimeout
             | Cause::Protocol(_)
             | Cause::SlowConsumer
@@ -248,24 +260,27 @@ impl Cause {
             | Cause::LocalFault => Confidence::Certain,
             Cause::PeerExited
             | Cause::PeerReset
-            | Cause::AppHung
             | Cause::NotReading
             | Cause::Unreachable
             | Cause::LocalNetworkDown
             | Cause::LocalNeighbourGone => Confidence::High,
-            Cause::PathLost { .. } | Cause::Unknown => Confidence::Medium,
+            Cause::AppHung | Cause::PathLost { .. } | Cause::Unknown => Confidence::Medium,
         }
     }
 
     /// Returns true if the peer's return or the fate of other links may still show a better cause.
     pub const fn is_provisional(self) -> bool {
         match self {
-            Cause::PeerReset | Cause::PathLost { .. } | Cause::Unreachable | Cause::Unknown => true,
+            Cause::PeerExited
+            | Cause::PeerReset
+            | Cause::AppHung
+            | Cause::PathLost { .. }
+            | Cause::Unreachable
+            | Cause::Unknown => true,
             Cause::PeerClosed(_)
-            | Cause::PeerExited
             | Cause::PeerRebooted
             | Cause::MiddleboxForgot
-            | Cause::AppHung
+            | Cause::MiddleboxReset
             | Cause::NotReading
             | Cause::SlowConsumer
             | Cause::LocalNetworkDown
@@ -296,15 +311,25 @@ impl Cause {
                 "Let heartbeats come more often than the NAT or firewall on the way forgets: \
                  shorten idle or set keepalive."
             }
+            Cause::MiddleboxReset => {
+                "Look at the firewalls, proxies and load balancers on the way: one of them ends \
+                 connections that are in use."
+            }
             Cause::AppHung => {
-                "Look at the peer's process: its machine answers, the process does not (a \
-                 deadlock, a long pause, a debugger)."
+                "Look at the peer's process, which does not answer (a deadlock, a long pause, a \
+                 debugger); or, if a proxy, NAT or load balancer stands on the way, at the path \
+                 behind it: it may acknowledge for a peer that is cut off."
             }
             Cause::NotReading => {
                 "Look at the peer's process: it has stopped reading what it is sent."
             }
             Cause::SlowConsumer => {
                 "Send this peer less, or raise limits.outbox if it only lags for moments."
+            }
+            Cause::PathLost { scope: Scope::LargePackets, .. } => {
+                "Lower the MTU or clamp the MSS to what the path carries, let ICMP \
+                 fragmentation-needed and packet-too-big pass, or set net.ipv4.tcp_mtu_probing=1 \
+                 at both ends."
             }
             Cause::PathLost { .. } => {
                 "Look at the network between here and the peer, or whether its machine is off."
@@ -354,9 +379,19 @@ impl fmt::Display for Cause {
             Cause::PeerReset => f.write_str("the peer's machine reset the connection"),
             Cause::PeerRebooted => f.write_str("the peer's machine restarted"),
             Cause::MiddleboxForgot => f.write_str("something on the way forgot the connection"),
+            Cause::MiddleboxReset => {
+                f.write_str("something on the way ended the connection while both ends lived")
+            }
             Cause::AppHung => f.write_str("the peer's machine answers, its application does not"),
             Cause::NotReading => f.write_str("the peer's application has stopped reading"),
             Cause::SlowConsumer => f.write_str("read more slowly than the bounded queue allows"),
+            Cause::PathLost { direction, scope: Scope::LargePackets } => {
+                f.write_str(match direction {
+                    Direction::Both => "large packets do not arrive",
+                    Direction::Outbound => "the large packets that we send do not arrive",
+                    Direction::Inbound => "the large packets that the peer sends do not arrive",
+                })
+            }
             Cause::PathLost { direction, scope } => {
                 f.write_str(match direction {
                     Direction::Both => "nothing comes back",
@@ -364,7 +399,7 @@ impl fmt::Display for Cause {
                     Direction::Inbound => "what the peer sends does not arrive",
                 })?;
                 f.write_str(match scope {
-                    Scope::Unknown => "",
+                    Scope::Unknown | Scope::LargePackets => "",
                     Scope::Flow => ", on this flow alone",
                     Scope::Host => ", from the whole host",
                     Scope::Many => ", from many hosts at once",

@@ -29,6 +29,10 @@ const LOST_RETRANSMISSIONS: u8 = 2;
 /// silent, however many left before. One may be held back by our own full queue.
 const HELD_BACK: u32 = 2;
 
+/// The largest payload that every path must carry (RFC 9293, 3.7.1). A larger segment may be lost
+/// because of its size.
+const SMALL_SEGMENT: u64 = 536;
+
 /// The examinations of a peer's socket since suspicion began, summarised.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Doubts {
@@ -90,6 +94,8 @@ impl Doubts {
     pub const fn new(now: Time) -> Doubts {
         const NOTHING: TcpSnapshot = TcpSnapshot {
             unacked: 0,
+            sacked: 0,
+            segment: 0,
             notsent: None,
             retransmits: 0,
             backoff: 0,
@@ -106,6 +112,7 @@ impl Doubts {
             bytes_received: None,
             send_window: None,
             window_limited: None,
+            gap: None,
         };
         Doubts {
             first: NOTHING,
@@ -172,6 +179,41 @@ impl Doubts {
     /// Bytes acknowledged from the first to the last snapshot; `None` if the kernel has no counter.
     fn acknowledged(&self) -> Option<u64> {
         Some(self.last.bytes_acked?.saturating_sub(self.first.bytes_acked?))
+    }
+
+    /// Whether the peer acknowledged what asked for an answer, and had a round trip to answer.
+    /// Bytes that were in flight before the silence say nothing about it. If a probe is out, the
+    /// first snapshot came after it.
+    fn is_answer_owed(&self, probed: bool) -> bool {
+        let TcpSnapshot { bytes_acked, rtt, .. } = self.last;
+        let had_time = self.last_at.since(self.first_at) >= rtt;
+        // The SYN of a connecting end counts as an acknowledged byte.
+        let later = if probed { 0 } else { 2 };
+        let covered =
+            self.first.outstanding().zip(self.first.notsent).is_some_and(|(sent, not)| {
+                let written = self.first.bytes_acked.unwrap_or(0) + sent + u64::from(not);
+                bytes_acked.is_some_and(|acknowledged| acknowledged >= written + later)
+            });
+        had_time && (covered || probed && self.last.is_all_acknowledged())
+    }
+
+    /// Whether large segments were retransmitted in vain while the peer received smaller ones that
+    /// were sent later: an MTU black hole, seen by the sender.
+    fn are_large_segments_lost(&self) -> bool {
+        let tcp = &self.last;
+        let retransmitted = |tcp: &TcpSnapshot| Some((tcp.bytes_retrans?, tcp.total_retrans));
+        let Some(((bytes, segments), (bytes_before, segments_before))) =
+            retransmitted(tcp).zip(retransmitted(&self.first))
+        else {
+            return false;
+        };
+        let segments = u64::from(segments.saturating_sub(segments_before));
+        let large = bytes.saturating_sub(bytes_before) > segments.saturating_mul(SMALL_SEGMENT);
+        // If a large segment had arrived, those that did not could not hold all the other bytes.
+        let missing = u64::from(tcp.unacked.saturating_sub(tcp.sacked));
+        let most = missing.saturating_mul(tcp.segment.into())
+            + u64::from(tcp.sacked).saturating_mul(SMALL_SEGMENT);
+        large && tcp.sacked > 0 && tcp.outstanding().is_some_and(|bytes| bytes <= most)
     }
 }
 
@@ -252,6 +294,10 @@ fn first_match(case: &Case, doubts: &Doubts) -> Diagnosis {
     if open && tcp.is_stranded() && tcp.backoff > 0 && !fresh {
         return high(Cause::LocalNetworkDown, &[silent, G::BytesWaiting, G::NothingLeft]);
     }
+    if lost && acknowledged == Some(0) && doubts.are_large_segments_lost() {
+        let grounds = [silent, G::Retransmitting, G::NothingAcknowledged, G::LargeSegmentsLost];
+        return large_packets(Direction::Outbound, &grounds);
+    }
     // The kernel doubles the time between window probes, so the last answer may be old although
     // no probe is unanswered.
     let probing_window = tcp.unacked == 0 && tcp.backoff > 0;
@@ -262,11 +308,13 @@ fn first_match(case: &Case, doubts: &Doubts) -> Diagnosis {
         return Diagnosis { grounds, ..found };
     }
     let nothing_repeated = tcp.retransmits == 0;
-    // The first examination may have come after the acknowledgement of the last probe.
-    let answered =
-        acknowledged.is_some_and(|bytes| bytes > 0) || case.probed && tcp.is_all_acknowledged();
-    if fresh && open && nothing_repeated && answered {
-        return high(Cause::AppHung, &[silent, G::KernelFresh, G::BytesAcknowledged]);
+    if fresh && nothing_repeated && doubts.first.gap == Some(true) && tcp.gap == Some(true) {
+        return large_packets(Direction::Inbound, &[silent, G::KernelFresh, G::SegmentMissing]);
+    }
+    if fresh && open && nothing_repeated && doubts.is_answer_owed(case.probed) {
+        // Whoever stands in the middle may acknowledge too; other links of the host decide.
+        let grounds = [silent, G::KernelFresh, G::BytesAcknowledged];
+        return medium(Cause::AppHung, &grounds);
     }
     if lost && acknowledged == Some(0) && doubts.heard_since_retransmission {
         let cause = Cause::PathLost { direction: Direction::Outbound, scope: Scope::Unknown };
@@ -275,9 +323,7 @@ fn first_match(case: &Case, doubts: &Doubts) -> Diagnosis {
     }
     if lost && !fresh {
         let cause = Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown };
-        let confidence = Confidence::Medium;
-        let grounds = Grounds::of(&[silent, G::Retransmitting, G::KernelSilent]);
-        return Diagnosis { cause, confidence, grounds };
+        return medium(cause, &[silent, G::Retransmitting, G::KernelSilent]);
     }
     unknown(&[silent])
 }
@@ -286,12 +332,17 @@ fn high(cause: Cause, grounds: &[Ground]) -> Diagnosis {
     Diagnosis { cause, confidence: Confidence::High, grounds: Grounds::of(grounds) }
 }
 
+fn medium(cause: Cause, grounds: &[Ground]) -> Diagnosis {
+    Diagnosis { cause, confidence: Confidence::Medium, grounds: Grounds::of(grounds) }
+}
+
+/// An MTU black hole. Chance may lose one segment again and again, so the confidence is medium.
+fn large_packets(direction: Direction, grounds: &[Ground]) -> Diagnosis {
+    medium(Cause::PathLost { direction, scope: Scope::LargePackets }, grounds)
+}
+
 fn unknown(grounds: &[Ground]) -> Diagnosis {
-    Diagnosis {
-        cause: Cause::Unknown,
-        confidence: Confidence::Medium,
-        grounds: Grounds::of(grounds),
-    }
+    medium(Cause::Unknown, grounds)
 }
 
 #[cfg(test)]

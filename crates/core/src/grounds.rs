@@ -43,11 +43,15 @@ pub enum Ground {
     /// The round trip was longer than what the bound left for an answer, and the bound was
     /// stretched for it.
     Congested,
+    /// Large segments were retransmitted in vain while the peer acknowledged small ones.
+    LargeSegmentsLost,
+    /// Segments of the peer wait here behind one that never arrives.
+    SegmentMissing,
 }
 
 impl Ground {
     /// All grounds, in the order of their bits.
-    pub const ALL: [Ground; 19] = [
+    pub const ALL: [Ground; 21] = [
         Ground::ApplicationSilent,
         Ground::KernelFresh,
         Ground::KernelSilent,
@@ -67,6 +71,8 @@ impl Ground {
         Ground::NothingOwed,
         Ground::SideClosed,
         Ground::Congested,
+        Ground::LargeSegmentsLost,
+        Ground::SegmentMissing,
     ];
 
     /// Returns the sentence that describes this ground to an operator.
@@ -91,6 +97,10 @@ impl Ground {
             Ground::NothingOwed => "all that we had sent was acknowledged",
             Ground::SideClosed => "it closed its side without a goodbye",
             Ground::Congested => "the path was congested, and the bound was stretched for it",
+            Ground::LargeSegmentsLost => {
+                "large segments were sent again in vain, while small ones arrived"
+            }
+            Ground::SegmentMissing => "segments of it wait here behind one that never arrives",
         }
     }
 }

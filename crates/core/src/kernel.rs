@@ -18,6 +18,11 @@ use crate::time::Span;
 pub struct TcpSnapshot {
     /// Segments sent and not yet acknowledged (`tcpi_unacked`).
     pub unacked: u32,
+    /// Those of them that the peer's kernel has although an earlier one is missing there
+    /// (`tcpi_sacked`).
+    pub sacked: u32,
+    /// The payload of the largest segment that is sent on this path (`tcpi_snd_mss`).
+    pub segment: u32,
     /// Bytes in the socket buffer that were not yet sent (`tcpi_notsent_bytes`, Linux 4.6).
     pub notsent: Option<u32>,
     /// Retransmissions of the current segment (`tcpi_retransmits`); 0 after an acknowledgement.
@@ -52,10 +57,15 @@ pub struct TcpSnapshot {
     pub send_window: Option<u32>,
     /// Time spent limited by the peer's window (`tcpi_rwnd_limited`, Linux 4.9).
     pub window_limited: Option<Span>,
+    /// Whether segments of the peer wait here behind one that is missing (`tcpi_rcv_ooopack`, Linux
+    /// 5.4, and `SO_MEMINFO`). A socket that was read to its end holds memory for nothing else.
+    pub gap: Option<bool>,
 }
 
 crate::plain::plain_struct! { TcpSnapshot {
     unacked,
+    sacked,
+    segment,
     notsent,
     retransmits,
     backoff,
@@ -71,7 +81,8 @@ crate::plain::plain_struct! { TcpSnapshot {
     bytes_retrans,
     bytes_received,
     send_window,
-    window_limited
+    window_limited,
+    gap
 } }
 
 impl TcpSnapshot {
@@ -90,7 +101,15 @@ impl TcpSnapshot {
     /// On a connection opened by this end the SYN counts as an acknowledged byte, so a single
     /// unacknowledged byte goes unnoticed; a heartbeat has at least two.
     pub fn is_owed(&self) -> Option<bool> {
-        Some(self.bytes_sent?.saturating_sub(self.bytes_retrans?) > self.bytes_acked?)
+        Some(self.outstanding()? > 0)
+    }
+
+    /// Returns the number of payload bytes that were sent and are not acknowledged; `None` if the
+    /// kernel has no counters of sent bytes. One too few on a connection opened by this end, whose
+    /// SYN counts as an acknowledged byte.
+    pub fn outstanding(&self) -> Option<u64> {
+        let sent = self.bytes_sent?.saturating_sub(self.bytes_retrans?);
+        Some(sent.saturating_sub(self.bytes_acked?))
     }
 
     /// Returns true if the kernel has nothing unsent or unacknowledged; false where it has no count

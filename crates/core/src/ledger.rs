@@ -18,10 +18,13 @@
 //! have closed later.
 //!
 //! If both ends gave up in silence, that alone proves nothing, because the path may have healed
-//! since. But if the peer returned at once, the path would have healed exactly between the first
-//! CLOSE, which was lost, and the new connection. It is more likely that only the old flow was
-//! blocked: the mapping was forgotten, unless other links of the host show another scope.
+//! since. But the client keeps the old connection until the new one stands. If the old one then
+//! still passes nothing, its account says so ([`Saw::Blocked`]): the mapping was forgotten, unless
+//! other links of the host show another scope.
+//!
+//! [`Saw::Blocked`]: crate::wire::Saw::Blocked
 
+mod note;
 mod rules;
 mod saved;
 
@@ -29,8 +32,10 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::convert::Infallible;
-use core::fmt;
 use core::net::{IpAddr, SocketAddr};
+
+pub use note::Note;
+pub(crate) use rules::on_the_way;
 
 use crate::cause::{Cause, Confidence, Scope};
 use crate::machine::{self, Deadline, Machine, kinds_of_input, saved_whole};
@@ -133,60 +138,6 @@ pub struct Revised {
     pub note: Note,
 }
 
-/// The finding that supports a revision.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Note {
-    /// The peer returned with another boot id.
-    NewBoot,
-    /// The peer returned from the same machine with another instance id.
-    NewInstance,
-    /// A reset reached one end before either end had closed.
-    NeitherClosed {
-        /// How long the link had carried no traffic before one end sent again.
-        idle: Span,
-    },
-    /// A new connection worked at once although the old one was blocked.
-    NewFlowPassed {
-        /// How long the link had carried no traffic before one end sent again.
-        idle: Span,
-    },
-    /// The peer heard our probes while we heard no answer.
-    PeerHeardUs,
-    /// The peer did not hear this end either.
-    PeerHeardNothing,
-    /// The peer's machine was suspended.
-    PeerSuspended(Span),
-    /// The peer's process was stopped while its machine ran.
-    PeerStopped(Span),
-    /// The peer's own network was down, or changed.
-    PeerNetworkDown,
-    /// The fate of other links settled the scope.
-    Siblings,
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Note::NewBoot => f.write_str("it came back with another boot id"),
-            Note::NewInstance => f.write_str("the same machine came back with another process"),
-            Note::NeitherClosed { idle } => {
-                write!(f, "reset although neither end had closed, after {idle} without traffic")
-            }
-            Note::NewFlowPassed { idle } => write!(
-                f,
-                "a new connection passed at once where this one passed nothing, after {idle} \
-                 without traffic"
-            ),
-            Note::PeerHeardUs => f.write_str("it heard us while we asked in vain"),
-            Note::PeerHeardNothing => f.write_str("it heard nothing of us either"),
-            Note::PeerSuspended(span) => write!(f, "its machine was suspended for {span}"),
-            Note::PeerStopped(span) => write!(f, "its process was stopped for {span}"),
-            Note::PeerNetworkDown => f.write_str("its own network was down or changed"),
-            Note::Siblings => f.write_str("by what became of other links"),
-        }
-    }
-}
-
 /// The table of verdicts and accounts that wait for each other.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
@@ -215,8 +166,10 @@ struct PendingVerdict {
     cause: Cause,
     silent: Span,
     asked: Span,
-    /// A new flow passed at once; the scope from other links is still awaited.
+    /// A new flow passed while the old one was blocked.
     passed: bool,
+    /// Other links gave all their evidence of the scope, and it showed nothing.
+    unscoped: bool,
 }
 
 /// An account of a link that is still open at this end.
@@ -256,6 +209,9 @@ impl Ledger {
                 return;
             }
         }
+        if let Some(finding) = self.repetition(&held) {
+            return self.revise(held, finding);
+        }
         if self.pending.len() == VERDICTS
             && let Some((&oldest, _)) = self.pending.first_key_value()
         {
@@ -272,6 +228,18 @@ impl Ledger {
         self.pending.insert(serial, held);
     }
 
+    /// Returns what earlier verdicts on the same identity show about this one.
+    fn repetition(&self, held: &PendingVerdict) -> Option<rules::Finding> {
+        if held.identity.is_empty() {
+            return None;
+        }
+        let former = self.candidates(&held.identity, u64::MAX);
+        let mut former = former.filter_map(|serial| self.pending.get(&serial));
+        former.find_map(|former| {
+            rules::by_repetition(held, former).filter(|_| is_recent(former.at, held.at))
+        })
+    }
+
     fn account_received(&mut self, early: EarlyAccount) {
         let Some(held) = self.sessions.get(&early.account.session).copied() else {
             return self.keep_early(early);
@@ -279,7 +247,9 @@ impl Ledger {
         let recent = self.pending.get_mut(&held).filter(|held| is_recent(held.at, early.at));
         let finding = recent.and_then(|held| {
             held.passed |= rules::new_flow_passed(held, &early);
-            rules::by_account(held, &early)
+            let settled = held.passed && held.unscoped;
+            let by_flow = || settled.then(|| rules::forgot_silently(held));
+            rules::by_account(held, &early).or_else(by_flow)
         });
         if let Some(finding) = finding
             && let Some(held) = self.take(held)
@@ -350,8 +320,12 @@ impl Ledger {
         let Some(serial) = self.sessions.get(&session).copied() else {
             return;
         };
-        let held = self.pending.get(&serial).filter(|held| is_recent(held.at, now));
-        if let Some(finding) = held.and_then(|held| rules::by_siblings(held, scope))
+        let held = self.pending.get_mut(&serial).filter(|held| is_recent(held.at, now));
+        let finding = held.and_then(|held| {
+            held.unscoped = true;
+            rules::by_siblings(held, scope)
+        });
+        if let Some(finding) = finding
             && let Some(held) = self.take(serial)
         {
             self.revise(held, finding);
@@ -434,6 +408,7 @@ impl Machine for Ledger {
                 silent,
                 asked,
                 passed: false,
+                unscoped: false,
             }),
             World::Joined { who, account: Some(account) } => {
                 let Who { boot_id, instance_id, address, .. } = who;

@@ -29,6 +29,7 @@ use suspects::Suspects;
 use crate::cause::{Cause, Direction, Scope};
 use crate::machine::{self, Deadline, InputOf, Machine, Reason, kinds_of_input, saved_whole};
 use crate::time::{Span, Time};
+use crate::wire::BootId;
 
 /// The minimum number of verdicts in an outage: one or two may fall together by chance. For our own
 /// network one is enough, because its examination proves the fault.
@@ -132,6 +133,8 @@ pub enum World {
         listener: u16,
         /// The address of the peer.
         address: IpAddr,
+        /// The boot id of the peer's machine; zeros if unknown.
+        boot_id: BootId,
     },
     /// A session became suspect, and so did its host.
     Suspect {
@@ -155,6 +158,8 @@ pub enum World {
         listener: u16,
         /// The address of the peer.
         address: IpAddr,
+        /// The boot id of the peer's machine; zeros if unknown.
+        boot_id: BootId,
         /// The cause of the verdict.
         cause: Cause,
         /// The time since the last evidence of the peer.
@@ -192,7 +197,8 @@ pub enum Output {
     Began(Outage),
     /// An outage is over.
     Over(Outage),
-    /// The scope of a verdict is settled, or stays unknown.
+    /// The scope of a verdict is settled, or stays unknown. [`Scope::Flow`]: another link of the
+    /// same host lived meanwhile.
     Scoped {
         /// The session of the verdict.
         session: u64,
@@ -285,16 +291,27 @@ impl Outages {
     }
 
     fn session_ended(&mut self, now: Time, session: u64, key: Key, address: IpAddr, end: End) {
-        let End { cause, silent, asked } = end;
+        let End { boot_id, cause, silent, asked } = end;
+        let window = silent.less(asked).max(WINDOW.0).min(WINDOW.1);
+        let until = now + window + QUIET;
+        let unsettled = Unsettled { address, key, at: now, silent, asked, until, alive: false };
         let place = match cause {
             Cause::LocalNetworkDown | Cause::LocalNeighbourGone => Key::Local,
             Cause::PathLost { .. } | Cause::Unreachable | Cause::Unknown => key,
+            Cause::AppHung => {
+                // Many machines may share the address of a proxy that acknowledges for them all.
+                let siblings = self.hosts.siblings_of(address, boot_id);
+                if siblings.is_some() {
+                    self.ask(session, unsettled, siblings);
+                }
+                return;
+            }
             Cause::PeerClosed(_)
             | Cause::PeerExited
             | Cause::PeerReset
             | Cause::PeerRebooted
             | Cause::MiddleboxForgot
-            | Cause::AppHung
+            | Cause::MiddleboxReset
             | Cause::NotReading
             | Cause::SlowConsumer
             | Cause::HandshakeTimeout
@@ -304,7 +321,6 @@ impl Outages {
             | Cause::Finished
             | Cause::LocalFault => return,
         };
-        let window = silent.less(asked).max(WINDOW.0).min(WINDOW.1);
         self.gather(SilentEnd { address, key: place, at: now, window });
         self.hosts.suspected(address, session, now);
         let unscoped = matches!(
@@ -314,16 +330,22 @@ impl Outages {
                 scope: Scope::Unknown
             }
         );
-        if unscoped && self.unsettled.len() < UNSETTLED {
-            let until = now + window + QUIET;
-            let unsettled =
-                Unsettled { address, key: place, at: now, silent, asked, until, alive: false };
-            if self.unsettled.insert(session, unsettled).is_none() {
-                self.timers.insert((until, Timer::Unsettled(session)));
-            }
-            if let Some(siblings) = self.hosts.siblings(address) {
-                self.outputs.push_back(Output::AskSiblings { session, siblings });
-            }
+        if unscoped {
+            self.ask(session, unsettled, self.hosts.siblings(address));
+        }
+    }
+
+    /// Opens the scope of a verdict, and asks for the state of `siblings`.
+    fn ask(&mut self, session: u64, unsettled: Unsettled, siblings: Option<[u64; SIBLINGS]>) {
+        if self.unsettled.len() >= UNSETTLED {
+            return;
+        }
+        let until = unsettled.until;
+        if self.unsettled.insert(session, unsettled).is_none() {
+            self.timers.insert((until, Timer::Unsettled(session)));
+        }
+        if let Some(siblings) = siblings {
+            self.outputs.push_back(Output::AskSiblings { session, siblings });
         }
     }
 
@@ -392,9 +414,10 @@ impl Outages {
     }
 }
 
-/// The cause and the times of one ended session.
+/// The machine, the cause and the times of one ended session.
 #[derive(Clone, Copy, Debug)]
 struct End {
+    boot_id: BootId,
     cause: Cause,
     silent: Span,
     asked: Span,
@@ -408,9 +431,9 @@ impl Machine for Outages {
 
     fn handle<'a>(&mut self, now: Time, input: impl Into<InputOf<'a, Self>>) {
         match input.into() {
-            Input::World(World::Joined { session, listener, address }) => {
+            Input::World(World::Joined { session, listener, address, boot_id }) => {
                 let network = address.into();
-                self.hosts.joined(session, address, (listener, network));
+                self.hosts.joined(session, address, boot_id, (listener, network));
                 self.returned(Key::Network { network, listener }, address);
                 self.returned(Key::Local, address);
             }
@@ -424,14 +447,23 @@ impl Machine for Outages {
                     self.rearm(key);
                 }
             }
-            Input::World(World::Ended { session, listener, address, cause, silent, asked }) => {
+            Input::World(World::Ended {
+                session,
+                listener,
+                address,
+                boot_id,
+                cause,
+                silent,
+                asked,
+            }) => {
                 let network = address.into();
                 self.hosts.ended(session, address, (listener, network));
                 if let Some(key) = self.suspects.remove(session) {
                     self.rearm(key);
                 }
                 let key = Key::Network { network, listener };
-                self.session_ended(now, session, key, address, End { cause, silent, asked });
+                let end = End { boot_id, cause, silent, asked };
+                self.session_ended(now, session, key, address, end);
             }
             Input::Answer(Answer::Siblings { session, heard_ago, suspect }) => {
                 self.siblings_answered(now, session, heard_ago, suspect);

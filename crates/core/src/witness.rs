@@ -4,7 +4,10 @@
 //! Silence is recorded in slots, not in times: sixteen slots cover the last interval × probes. A
 //! reported silence is too long by at most two slots, and never too short.
 
-use crate::cause::{Cause, Confidence};
+use crate::cause::{Cause, Confidence, Scope};
+use crate::diagnosis::DELAYED_ACK;
+use crate::kernel::TcpSnapshot;
+use crate::ledger;
 use crate::policy::{Detection, Policy};
 use crate::time::{Span, Time};
 use crate::wire::{Account, BootId, InstanceId, Saw};
@@ -14,10 +17,6 @@ const SLOTS: u32 = 16;
 
 /// The recorded time if the policy has no bound.
 const UNBOUNDED_RECORD: Span = Span::from_secs(16);
-
-/// The minimum idle time of a forgotten mapping: more than a round trip and a delayed
-/// acknowledgement.
-const LEAST_IDLE: Span = Span::from_millis(200);
 
 /// The maximum number of separate absences. When full, the two oldest are merged.
 const ABSENCES: usize = 8;
@@ -109,6 +108,29 @@ impl Absences {
     }
 }
 
+/// The longest time for which a new connection waits for a retransmission on the old one: the cap
+/// on the time between two of them, and twice the time for the answer.
+pub const OLD_FLOW_LIMIT: Span = Span::from_millis(1_500);
+
+/// The longest time from the verdict to a new connection that tells anything of the old one. A path
+/// that is down for longer is not expected to heal in the moment between them.
+const PROMPT: Span = Span::from_secs(1);
+
+/// Returns whether the connection of a link that silence ended is blocked, now that a new one to
+/// the same peer stands: the kernel has retransmitted since, and had no answer. `None` while
+/// that is not known. `tcp` is the kernel's view of the old connection, whose verdict fell `lost`
+/// ago; the new one stands since `passed`.
+///
+/// If the old connection passes too, or was reset, the path was down and has healed.
+pub fn is_old_flow_blocked(tcp: &TcpSnapshot, passed: Span, lost: Span) -> Option<bool> {
+    let heard = tcp.last_ack < lost;
+    if heard || tcp.unacked == 0 || lost.less(passed) > PROMPT {
+        return Some(false);
+    }
+    let had_time = tcp.last_sent > tcp.rtt + DELAYED_ACK;
+    (tcp.last_sent < passed && had_time).then_some(true)
+}
+
 /// The record of a link that ended, as this end saw it.
 #[derive(Clone, Copy, Debug)]
 pub struct Past {
@@ -130,6 +152,8 @@ pub struct Past {
     pub ended_at: Span,
     /// The detection bound D of the link.
     pub bound: Span,
+    /// Whether the cause was revised; it is revised at most once.
+    pub revised: bool,
 }
 
 impl Past {
@@ -142,26 +166,49 @@ impl Past {
     ///
     /// A reset after silence came from a restarted machine, from a machine whose process had
     /// restarted, or, if the same process still runs, from a middlebox that forgot the connection:
-    /// that process cannot have given up before its bound passed. During traffic the process may
-    /// have ended the link itself, and the reset may have destroyed its CLOSE.
+    /// that process cannot have given up before its bound passed. During traffic a middlebox has
+    /// reset it. Medium confidence, because the process may have ended the link itself, and the
+    /// reset may have destroyed its CLOSE.
     pub fn returned(&self, ids: (BootId, InstanceId)) -> Option<(Cause, Confidence)> {
+        if self.revised {
+            return None;
+        }
         let unknown = (BootId::default(), InstanceId::default());
         let ((old_boot, old_instance), (boot, instance)) = (self.ids, ids);
         if [old_boot, boot].contains(&unknown.0) || [old_instance, instance].contains(&unknown.1) {
             return None;
         }
         let reset = self.cause == Cause::PeerReset && self.saw == Saw::Reset;
-        let silence = self.saw == Saw::Silence;
+        let silence = self.is_silence();
+        let exited = self.cause == Cause::PeerExited && self.saw == Saw::Ended;
         match (old_boot == boot, old_instance == instance) {
             (false, _) if reset => Some((Cause::PeerRebooted, Confidence::Certain)),
             // The machine may have been restarted because its path was lost.
             (false, _) if silence => Some((Cause::PeerRebooted, Confidence::Medium)),
             (true, false) if reset => Some((Cause::PeerExited, Confidence::High)),
-            (true, true) if reset && (LEAST_IDLE..self.bound).contains(&self.unheard) => {
-                Some((Cause::MiddleboxForgot, Confidence::High))
+            // The process may have been started anew because its path was lost.
+            (true, false) if silence => Some((Cause::PeerExited, Confidence::Medium)),
+            (true, true) if (reset || exited) && self.unheard < self.bound => {
+                // A middlebox may also have reset the peer, whose system then reset this end.
+                Some((ledger::on_the_way(self.unheard, reset), Confidence::Medium))
             }
             (_, _) => None,
         }
+    }
+
+    /// Returns a better cause and its confidence, if it shows more that a new connection to the
+    /// peer's address is refused: its machine answers, and its process is gone. After a reset the
+    /// machine may have restarted, which the ids show on return. The confidence is medium, because
+    /// a firewall may refuse too.
+    pub fn refused(&self) -> Option<(Cause, Confidence)> {
+        let is_news = !self.revised && self.is_silence();
+        is_news.then_some((Cause::PeerExited, Confidence::Medium))
+    }
+
+    /// Returns whether nothing was heard on the link, and nothing shows why.
+    fn is_silence(&self) -> bool {
+        let large = matches!(self.cause, Cause::PathLost { scope: Scope::LargePackets, .. });
+        self.saw == Saw::Silence && !large
     }
 
     /// Creates the account of this link; `now` is read from the clock of [`Past::ended_at`].
@@ -182,6 +229,7 @@ impl Past {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cause::Direction;
 
     fn at(ms: u64) -> Time {
         Time::from_millis(ms)
@@ -242,6 +290,7 @@ mod tests {
             ended: at(10_000),
             ended_at: Span::ZERO,
             bound: Span::from_secs(3),
+            revised: false,
         }
     }
 
@@ -251,11 +300,11 @@ mod tests {
         let certain = Some((Cause::PeerRebooted, Confidence::Certain));
         assert_eq!(reset.returned(REBOOTED), certain);
         assert_eq!(reset.returned(RESTARTED), Some((Cause::PeerExited, Confidence::High)));
-        assert_eq!(reset.returned(SAME), Some((Cause::MiddleboxForgot, Confidence::High)));
+        assert_eq!(reset.returned(SAME), Some((Cause::MiddleboxForgot, Confidence::Medium)));
         // The peer may have given up by then.
         assert_eq!(past(Cause::PeerReset, 3_000).returned(SAME), None);
-        // The peer may have ended the link itself, and the reset destroyed its CLOSE.
-        assert_eq!(past(Cause::PeerReset, 199).returned(SAME), None);
+        let on_the_way = Some((Cause::MiddleboxReset, Confidence::Medium));
+        assert_eq!(past(Cause::PeerReset, 199).returned(SAME), on_the_way);
         assert_eq!(reset.returned((BootId::default(), InstanceId::default())), None);
         let aborted_here = Past { saw: Saw::NetworkDown, ..reset };
         assert_eq!(aborted_here.returned(SAME), None);
@@ -266,8 +315,65 @@ mod tests {
         let silent = past(Cause::Unknown, 3_000);
         let medium = Some((Cause::PeerRebooted, Confidence::Medium));
         assert_eq!(silent.returned(REBOOTED), medium);
-        assert_eq!(silent.returned(RESTARTED), None);
+        let exited = Some((Cause::PeerExited, Confidence::Medium));
+        assert_eq!(silent.returned(RESTARTED), exited);
         assert_eq!(silent.returned(SAME), None);
         assert_eq!(past(Cause::PeerExited, 0).returned(RESTARTED), None);
+    }
+
+    /// An old connection is retransmitted once a second; a new one stands 300 ms after the verdict.
+    #[test]
+    fn an_old_connection_is_blocked_once_a_retransmission_had_no_answer_beside_a_new_one() {
+        let ms = Span::from_millis;
+        let seen = |sent, heard, passed, unacked| {
+            let (last_sent, last_ack, rtt) = (ms(sent), ms(heard), ms(20));
+            let tcp = TcpSnapshot { last_sent, last_ack, rtt, unacked, ..TcpSnapshot::default() };
+            is_old_flow_blocked(&tcp, ms(passed), ms(passed + 300))
+        };
+        assert_eq!(seen(400, 4_000, 0, 1), None, "it left before the new connection stood");
+        assert_eq!(seen(900, 4_500, 500, 1), None);
+        assert_eq!(seen(220, 4_900, 900, 1), None, "the answer may be on its way");
+        assert_eq!(seen(221, 4_901, 901, 1), Some(true));
+        assert_eq!(seen(221, 100, 901, 1), Some(false), "it was heard after the verdict");
+        assert_eq!(seen(221, 4_901, 901, 0), Some(false), "nothing asks, or it was reset");
+        let tcp = TcpSnapshot { unacked: 1, last_ack: ms(9_000), ..TcpSnapshot::default() };
+        assert_eq!(is_old_flow_blocked(&tcp, ms(10), ms(1_011)), Some(false), "not at once");
+    }
+
+    #[test]
+    fn a_process_that_still_runs_was_not_what_ended_the_connection() {
+        let medium = |cause| Some((cause, Confidence::Medium));
+        let exited = past(Cause::PeerExited, 500);
+        assert_eq!(exited.returned(SAME), medium(Cause::MiddleboxReset));
+        let long = Past { bound: Span::from_secs(90), ..past(Cause::PeerExited, 60_000) };
+        assert_eq!(long.returned(SAME), medium(Cause::MiddleboxForgot));
+        assert_eq!(Past { revised: true, ..exited }.returned(SAME), None);
+        assert_eq!(past(Cause::PeerExited, 3_000).returned(SAME), None, "it may have given up");
+        let left = Past { saw: Saw::NetworkDown, ..exited };
+        assert_eq!(left.returned(SAME), None);
+        for cause in [Cause::AppHung, Cause::NotReading, Cause::Unreachable] {
+            assert_eq!(past(cause, 500).returned(SAME), None, "{cause}");
+        }
+    }
+
+    #[test]
+    fn a_refused_connection_shows_that_the_process_of_a_silent_peer_is_gone() {
+        let lost = |direction, scope| Cause::PathLost { direction, scope };
+        let exited = Some((Cause::PeerExited, Confidence::Medium));
+        for cause in [Cause::Unknown, lost(Direction::Both, Scope::Unknown)] {
+            assert_eq!(past(cause, 3_000).refused(), exited);
+            assert_eq!(Past { revised: true, ..past(cause, 3_000) }.refused(), None, "once");
+        }
+        for cause in [
+            Cause::PeerReset,
+            Cause::PeerExited,
+            Cause::Unreachable,
+            Cause::AppHung,
+            Cause::LocalNetworkDown,
+            lost(Direction::Outbound, Scope::Unknown),
+            lost(Direction::Inbound, Scope::LargePackets),
+        ] {
+            assert_eq!(past(cause, 3_000).refused(), None, "{cause}");
+        }
     }
 }

@@ -65,8 +65,8 @@ impl Correlation {
         let at = now - Span::from_millis(self.clock.wall_ms().saturating_sub(*at_ms));
         let &Subject { session, listener, .. } = subject;
         let address = subject.address.ip();
-        let who = who(subject);
-        let joined = outage::World::Joined { session, listener, address };
+        let (who, boot_id) = (who(subject), subject.boot_id);
+        let joined = outage::World::Joined { session, listener, address, boot_id };
         if let Event::Joined { account, .. } = *event {
             return self.feed(
                 at,
@@ -86,7 +86,8 @@ impl Correlation {
         {
             let (cause, asked) = (verdict.cause, parting.asked);
             let silent = verdict.at.since(verdict.last_heard);
-            let ended = outage::World::Ended { session, listener, address, cause, silent, asked };
+            let ended =
+                outage::World::Ended { session, listener, address, boot_id, cause, silent, asked };
             let ledger_input = ledger::World::Ended { who, cause, silent, asked };
             return self.feed(at, Some(ended.into()), Some(ledger_input));
         }
@@ -95,6 +96,7 @@ impl Correlation {
                 session,
                 listener,
                 address: from.ip(),
+                boot_id,
                 cause: Cause::Finished,
                 silent: Span::ZERO,
                 asked: Span::ZERO,
@@ -210,7 +212,9 @@ impl Correlation {
                 | Note::PeerSuspended(_)
                 | Note::PeerStopped(_)
                 | Note::PeerNetworkDown
-                | Note::Siblings => None,
+                | Note::Siblings
+                | Note::SiblingsLive
+                | Note::Repeated => None,
             };
             let revision = Revision {
                 from: from.name(),

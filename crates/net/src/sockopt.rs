@@ -21,8 +21,8 @@ impl<S: std::os::windows::io::AsSocket> TcpSocket for S {}
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) use system::{has_recverr, rto_max_ms};
 pub(crate) use system::{
-    set_notsent_lowat, set_recverr_v4, set_recverr_v6, set_rto_max_ms, set_user_timeout_ms,
-    tcp_info,
+    holds_unreadable, set_notsent_lowat, set_recverr_v4, set_recverr_v6, set_rto_max_ms,
+    set_user_timeout_ms, tcp_info,
 };
 
 #[cfg(target_os = "linux")]
@@ -40,6 +40,10 @@ mod system {
     const TCP_RTO_MAX_MS: libc::c_int = 44;
 
     sockopt_impl!(RtoMaxMs, Both, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, u32);
+
+    // The nine values of `SO_MEMINFO` (linux/sock_diag.h, Linux 4.12); the first is the memory that
+    // received segments take.
+    sockopt_impl!(MemInfo, GetOnly, libc::SOL_SOCKET, libc::SO_MEMINFO, [u32; 9]);
 
     // The binding requires exactly as many bytes as it asked for, and a kernel returns no more than
     // it has: hence one type per length.
@@ -82,6 +86,14 @@ mod system {
 
     pub(crate) fn set_recverr_v6(socket: &Socket) -> io::Result<()> {
         Ok(setsockopt(socket, sockopt::Ipv6RecvErr, &true)?)
+    }
+
+    /// Returns whether the socket holds received segments although no byte can be read.
+    pub(crate) fn holds_unreadable(socket: &Socket) -> Option<bool> {
+        // In this order: a segment that arrives in between makes a byte readable, or is no longer
+        // counted.
+        let [received, ..] = getsockopt(socket, MemInfo).ok()?;
+        Some(received > 0 && rustix::io::ioctl_fionread(socket).ok()? == 0)
     }
 
     /// Reads `TCP_INFO`: the length that this kernel certainly has, and the bytes.
@@ -180,6 +192,10 @@ mod system {
 
     pub(crate) fn set_recverr_v6(_socket: &Socket) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn holds_unreadable(_socket: &Socket) -> Option<bool> {
+        None
     }
 
     pub(crate) fn tcp_info(_socket: &Socket) -> Option<(usize, [u8; MAX_LEN])> {

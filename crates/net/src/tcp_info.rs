@@ -23,7 +23,9 @@ mod at {
     pub(super) const PROBES: usize = 3;
     pub(super) const BACKOFF: usize = 4;
     pub(super) const OPTIONS: usize = 5;
+    pub(super) const SND_MSS: usize = 16;
     pub(super) const UNACKED: usize = 24;
+    pub(super) const SACKED: usize = 28;
     pub(super) const LAST_DATA_SENT: usize = 44;
     pub(super) const LAST_ACK_RECV: usize = 56;
     pub(super) const RTT: usize = 68;
@@ -35,6 +37,7 @@ mod at {
     pub(super) const RWND_LIMITED: usize = 176;
     pub(super) const BYTES_SENT: usize = 200;
     pub(super) const BYTES_RETRANS: usize = 208;
+    pub(super) const RCV_OOOPACK: usize = 224;
     pub(super) const SND_WND: usize = 228;
 }
 
@@ -43,12 +46,17 @@ const TIMESTAMPS: u8 = 1;
 
 /// Parses what the kernel wrote, in the byte order of this machine. Never panics.
 ///
+/// A segment that ever arrived out of order counts as a [`TcpSnapshot::gap`]. The structure
+/// does not show whether it still waits.
+///
 /// Returns `None` for fewer than the 104 bytes that every kernel since 2.6 writes. A later field
 /// that `bytes` does not hold completely is `None`.
 pub fn parse(bytes: &[u8]) -> Option<TcpSnapshot> {
     let total_retrans = u32_at(bytes, at::TOTAL_RETRANS)?;
     Some(TcpSnapshot {
         unacked: u32_at(bytes, at::UNACKED)?,
+        sacked: u32_at(bytes, at::SACKED)?,
+        segment: u32_at(bytes, at::SND_MSS)?,
         notsent: u32_at(bytes, at::NOTSENT_BYTES),
         retransmits: *bytes.get(at::RETRANSMITS)?,
         backoff: *bytes.get(at::BACKOFF)?,
@@ -65,6 +73,7 @@ pub fn parse(bytes: &[u8]) -> Option<TcpSnapshot> {
         bytes_received: u64_at(bytes, at::BYTES_RECEIVED),
         send_window: u32_at(bytes, at::SND_WND),
         window_limited: u64_at(bytes, at::RWND_LIMITED).map(Span::from_micros),
+        gap: u32_at(bytes, at::RCV_OOOPACK).map(|segments| segments > 0),
     })
 }
 
@@ -112,6 +121,9 @@ mod tests {
             (at::TOTAL_RETRANS, 8),
             (at::NOTSENT_BYTES, 9),
             (at::SND_WND, 10),
+            (at::SACKED, 16),
+            (at::SND_MSS, 17),
+            (at::RCV_OOOPACK, 18),
         ] {
             bytes[at..at + 4].copy_from_slice(&value.to_ne_bytes());
         }
@@ -133,6 +145,8 @@ mod tests {
         for (len, release) in HISTORIC {
             let expected = TcpSnapshot {
                 unacked: 4,
+                sacked: 16,
+                segment: 17,
                 notsent: (len >= 160).then_some(9),
                 retransmits: 1,
                 backoff: 3,
@@ -149,6 +163,7 @@ mod tests {
                 bytes_retrans: (len >= 224).then_some(15),
                 send_window: (len >= 232).then_some(10),
                 window_limited: (len >= 192).then_some(Span::from_micros(13)),
+                gap: (len >= 232).then_some(true),
             };
             assert_eq!(parse(&bytes[..len]), Some(expected), "{len} bytes, Linux {release}");
         }
@@ -182,6 +197,9 @@ mod tests {
             (at::PROBES, offset_of!(tcp_info, tcpi_probes)),
             (at::BACKOFF, offset_of!(tcp_info, tcpi_backoff)),
             (at::UNACKED, offset_of!(tcp_info, tcpi_unacked)),
+            (at::SACKED, offset_of!(tcp_info, tcpi_sacked)),
+            (at::SND_MSS, offset_of!(tcp_info, tcpi_snd_mss)),
+            (at::RCV_OOOPACK, offset_of!(tcp_info, tcpi_rcv_ooopack)),
             (at::LAST_DATA_SENT, offset_of!(tcp_info, tcpi_last_data_sent)),
             (at::LAST_ACK_RECV, offset_of!(tcp_info, tcpi_last_ack_recv)),
             (at::RTT, offset_of!(tcp_info, tcpi_rtt)),

@@ -57,6 +57,7 @@ pub(super) fn of_verdict(verdict: &Verdict, answer: &[u8], codec: Codec) -> Opti
         Cause::PeerClosed(_)
         | Cause::PeerRebooted
         | Cause::MiddleboxForgot
+        | Cause::MiddleboxReset
         | Cause::AppHung
         | Cause::NotReading
         | Cause::SlowConsumer

@@ -194,7 +194,7 @@ fn a_verdict_is_revised_once_when_its_peer_returns() {
 
     // One process received our bytes all the time, one machine restarted, one link had been reset.
     let unheard = || Some(ada.account(Saw::Unheard, 0));
-    let reset = || Some(bert.account(Saw::Reset, 5_000));
+    let reset = || Some(bert.account(Saw::Reset, 2_000));
     let rebooted = ClientId { boot: 2, ..BOB };
     let _ada = ADA.connect(&gateway, unheard());
     let _bob = rebooted.connect(&gateway, None);

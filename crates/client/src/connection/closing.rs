@@ -2,6 +2,7 @@
 
 use systole_core::link::departure::{self, LEAVE_LIMIT};
 use systole_core::link::{Closing, Departure};
+use systole_core::wire::Saw;
 use systole_core::witness::Past;
 use systole_core::{Machine, Time};
 use systole_net::examine::tcp_snapshot;
@@ -10,17 +11,19 @@ use systole_net::transport::{ReadOutcome, Transport};
 
 use super::{Connection, READS_PER_TURN};
 use crate::loop_clock::LoopClock;
+use crate::old_flow::OldFlow;
 use crate::shared::Shared;
 
 impl<T: Transport + Default> Connection<T> {
-    /// Returns the record of this link for the next handshake; `None` in codecs without sessions.
+    /// Returns the record of this link for the next one. In codecs without sessions the session is
+    /// 0, and the ids are unknown.
     pub(super) fn past(&mut self, clock: &LoopClock) -> Option<Past> {
         let (session, now) = (self.translator.session, clock.now());
         let bound = self.link.policy().bound().unwrap_or_default();
         let verdict = self.translator.verdict?;
-        (session != 0).then_some(Past {
+        Some(Past {
             session,
-            ids: self.link.peer_ids()?,
+            ids: self.link.peer_ids().unwrap_or_default(),
             cause: verdict.cause,
             saw: Past::saw(verdict.cause, self.network_changed),
             unheard: verdict.at.since(verdict.last_heard),
@@ -28,7 +31,14 @@ impl<T: Transport + Default> Connection<T> {
             ended: now,
             ended_at: clock.boottime(),
             bound,
+            revised: false,
         })
+    }
+
+    /// Keeps the connection open if silence ended the link and the next one can tell of it.
+    pub(super) fn old_flow(&self, past: Option<&Past>) -> Option<OldFlow> {
+        let past = past.filter(|past| past.saw == Saw::Silence && past.session != 0)?;
+        OldFlow::keep(self.socket.stream(), past.bound)
     }
 
     /// Closes the socket. After an orderly end, everything that was queued is sent first. Returns

@@ -29,6 +29,8 @@ async fn open(
         options: options.clone(),
         introduction: Introduction::default(),
         past: None,
+        old_flow: None,
+        server: None,
         boot_id: BootId::default(),
         instance_id: InstanceId::default(),
         link_number: 1,

@@ -2,7 +2,7 @@
 
 use systole_client::{Client, Ending, Event, SendError, SessionId};
 use systole_core::Span;
-use systole_core::cause::Cause;
+use systole_core::cause::{Cause, Confidence};
 use systole_core::link::Goodbye;
 use systole_core::reconnect::{Backoff, Stop};
 use systole_core::wire::{CloseReason, Codec, Saw};
@@ -84,6 +84,35 @@ async fn failed_attempts_are_reported_up_to_the_limit() {
         assert!(matches!(failed, Event::AttemptFailed(_)), "{failed:?}");
     }
     assert_eq!(next(&client).await, Event::Closed(Ending::Stopped(Stop::Exhausted)));
+}
+
+/// A packet filter that drops everything: "return 0".
+#[cfg(target_os = "linux")]
+const DROP_ALL: [socket2::SockFilter; 1] = [socket2::SockFilter::new(6, 0, 0, 0)];
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_refused_connection_revises_the_cause_of_a_silence_once() {
+    for codec in [Codec::Native, Codec::Line] {
+        let server = Server::bind(codec, quick()).await;
+        let mut options = quick_options();
+        options.codec = codec;
+        let (client, peer) =
+            tokio::join!(Client::connect(server.addr(), options), server.welcome(7));
+        let client = client.unwrap();
+        // The connection stays, and its end of it receives and acknowledges nothing.
+        socket2::SockRef::from(&peer.stream).attach_filter(&DROP_ALL).unwrap();
+        drop(server);
+        let lost = until(&client, |event| matches!(event, Event::Lost { .. })).await;
+        let Event::Lost { verdict, .. } = lost else { panic!("{lost:?}") };
+        until(&client, |event| matches!(event, Event::AttemptFailed(_))).await;
+        let (from, to, confidence) = (verdict.cause, Cause::PeerExited, Confidence::Medium);
+        assert_eq!(next(&client).await, Event::Revised { from, to, confidence });
+        for _ in 0..2 {
+            assert!(matches!(next(&client).await, Event::Reconnecting { .. }), "once");
+            assert!(matches!(next(&client).await, Event::AttemptFailed(_)), "once");
+        }
+    }
 }
 
 #[tokio::test]

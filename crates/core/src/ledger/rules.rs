@@ -9,9 +9,13 @@ use crate::wire::{BootId, InstanceId, Saw};
 /// timeout and a round trip. A burst in that time ends a silence, and does not disprove it.
 const RECOVERY_TIME: Span = Span::from_millis(1_200);
 
-/// A return is prompt within this fraction (1/8) of the time in which probes went unanswered. A
-/// path rarely heals by itself in just that part.
-const PROMPT_SHARE: u64 = 8;
+/// The least idle time after which an unprompted end of a connection shows a forgotten mapping: no
+/// NAT or firewall in use forgets sooner. An end in answer to a segment shows it at any idle time.
+const LEAST_FORGETTING: Span = Span::from_secs(30);
+
+/// The least idle time of a connection that was idle at all: more than a round trip and a delayed
+/// acknowledgement.
+const LEAST_IDLE: Span = Span::from_millis(200);
 
 /// The tolerance for comparing times that two ends have rounded to milliseconds.
 const SKEW: Span = Span::from_millis(50);
@@ -34,12 +38,19 @@ pub(super) fn by_account(held: &PendingVerdict, early: &EarlyAccount) -> Option<
     let absent = Span::from_millis(u64::from(account.absent_ms));
     let suspended = Span::from_millis(u64::from(account.suspended_ms));
     let silent = Span::from_millis(u64::from(account.silent_ms));
-    if account.saw == Saw::Reset && reset_before_close(held, peer_ended_at) {
+    if ended_before_close(held, account.saw, peer_ended_at) {
         // The end that sent first after the idle time was reset first.
         let ours = held.silent.less(held.asked);
         let idle = ours.min(peer_ended_at.since(held.at - held.silent));
-        let (to, confidence) = (Cause::MiddleboxForgot, Confidence::Certain);
-        return Some(Finding { to, confidence, note: Note::NeitherClosed { idle } });
+        let to = on_the_way(idle, is_prompted(held, account.saw, peer_ended_at));
+        return Some(Finding {
+            to,
+            confidence: Confidence::Certain,
+            note: Note::NeitherClosed { idle },
+        });
+    }
+    if held.cause == Cause::AppHung {
+        return hung(held, account.saw, absent, suspended);
     }
     if !is_silence(held.cause) {
         return None;
@@ -56,7 +67,7 @@ pub(super) fn by_account(held: &PendingVerdict, early: &EarlyAccount) -> Option<
         Saw::Goodbye if heard_us(held, peer_ended_at, silent) => {
             high(inbound, Note::PeerHeardUs, held.cause)
         }
-        Saw::Silence => high(path_lost(), Note::PeerHeardNothing, held.cause),
+        Saw::Silence | Saw::Blocked => high(path_lost(), Note::PeerHeardNothing, held.cause),
         Saw::Goodbye
         | Saw::Reset
         | Saw::Ended
@@ -68,15 +79,13 @@ pub(super) fn by_account(held: &PendingVerdict, early: &EarlyAccount) -> Option<
     }
 }
 
-/// Returns true if both ends gave up in silence, neither received a CLOSE, and the same process
-/// returned from the same host within a small part of the time in which probes went unanswered.
+/// Returns true if both ends gave up in silence, and the same process returned from the same host
+/// by a new connection beside which the old one still passed nothing.
 pub(super) fn new_flow_passed(held: &PendingVerdict, early: &EarlyAccount) -> bool {
-    let silently = early.account.saw == Saw::Silence && held.cause == path_lost();
-    let first = peer_ended_at(early).min(held.at);
-    let promptly = early.at.since(first).times(PROMPT_SHARE) <= held.asked;
+    let blocked = early.account.saw == Saw::Blocked && held.cause == path_lost();
     let alike = is_same_process(held, early) && held.address.ip() == early.host;
     let absent = Span::from_millis(u64::from(early.account.absent_ms));
-    silently && promptly && alike && absent.times(2) < held.asked
+    blocked && alike && absent.times(2) < held.asked
 }
 
 fn is_same_process(held: &PendingVerdict, early: &EarlyAccount) -> bool {
@@ -90,10 +99,48 @@ fn peer_ended_at(early: &EarlyAccount) -> Time {
     early.at - Span::from_millis(u64::from(early.account.ended_ms))
 }
 
-/// Returns true if a reset reached one end before either end had closed: both ends were reset, or
-/// the peer was reset before this end gave up.
-fn reset_before_close(held: &PendingVerdict, peer_ended_at: Time) -> bool {
-    held.cause == Cause::PeerReset || is_silence(held.cause) && peer_ended_at + SKEW < held.at
+/// Returns the cause of an end that came from the way after `idle` without traffic; `prompted` is
+/// whether it answered a segment.
+pub(crate) fn on_the_way(idle: Span, prompted: bool) -> Cause {
+    let least = if prompted { LEAST_IDLE } else { LEAST_FORGETTING };
+    if idle >= least { Cause::MiddleboxForgot } else { Cause::MiddleboxReset }
+}
+
+/// Returns true if the end of the connection reached one end before either end had closed: both
+/// ends were told, or the peer was reset before this end gave up.
+fn ended_before_close(held: &PendingVerdict, saw: Saw, peer_ended_at: Time) -> bool {
+    if matches!(held.cause, Cause::PeerReset | Cause::PeerExited) {
+        return matches!(saw, Saw::Reset | Saw::Ended);
+    }
+    is_silence(held.cause) && saw == Saw::Reset && peer_ended_at + SKEW < held.at
+}
+
+/// Returns true if the end of the connection answered a segment of the end that it reached first.
+/// The other may have been reset by the system of the first, which no longer knew the connection.
+fn is_prompted(held: &PendingVerdict, saw: Saw, peer_ended_at: Time) -> bool {
+    let (ours, its) = (held.cause == Cause::PeerReset, saw == Saw::Reset);
+    if peer_ended_at + SKEW < held.at {
+        its
+    } else if held.at + SKEW < peer_ended_at {
+        ours
+    } else {
+        ours && its
+    }
+}
+
+/// The better cause of an application that was told as hung: its own account says whether it was
+/// stopped, or ran and heard nothing because something on the way acknowledged in its name.
+fn hung(held: &PendingVerdict, saw: Saw, absent: Span, suspended: Span) -> Option<Finding> {
+    let stopped = absent.less(suspended);
+    if held.asked > Span::ZERO && stopped >= held.asked {
+        let (to, confidence) = (Cause::AppHung, Confidence::High);
+        return Some(Finding { to, confidence, note: Note::PeerStopped(stopped) });
+    }
+    let heard_nothing = matches!(saw, Saw::Silence | Saw::Blocked | Saw::Hung | Saw::Unheard);
+    if heard_nothing && absent.times(2) < held.asked {
+        return high(path_lost(), Note::PeerHeardNothing, held.cause);
+    }
+    None
 }
 
 /// The cause if the peer was suspended or stopped for the whole time in which probes went
@@ -140,21 +187,44 @@ pub(super) fn by_return(held: &PendingVerdict, who: &Who<'_>) -> Option<Finding>
     if is_new && held.cause == Cause::PeerReset {
         return high(Cause::PeerExited, Note::NewInstance, held.cause);
     }
+    if is_new && is_silence(held.cause) {
+        // The process may have been started anew because its path was lost.
+        let (to, confidence) = (Cause::PeerExited, Confidence::Medium);
+        return Some(Finding { to, confidence, note: Note::NewInstance });
+    }
     None
+}
+
+/// The same cause with a higher confidence, if `former`, a verdict on the same identity and host
+/// within [`super::WAITING`], had it too. Chance does not lose the same kind of packets twice.
+pub(super) fn by_repetition(held: &PendingVerdict, former: &PendingVerdict) -> Option<Finding> {
+    let is_large = matches!(held.cause, Cause::PathLost { scope: Scope::LargePackets, .. });
+    let is_same = former.cause == held.cause && former.address.ip() == held.address.ip();
+    let (to, confidence) = (held.cause, Confidence::High);
+    (is_large && is_same).then_some(Finding { to, confidence, note: Note::Repeated })
 }
 
 /// The better cause that the scope from other links shows. If a new flow passed at once, the
 /// mapping was forgotten, unless another link of the host lives.
 pub(super) fn by_siblings(held: &PendingVerdict, scope: Scope) -> Option<Finding> {
     if held.passed && scope != Scope::Flow {
-        let note = Note::NewFlowPassed { idle: held.silent.less(held.asked) };
-        let (to, confidence) = (Cause::MiddleboxForgot, Confidence::Medium);
-        return Some(Finding { to, confidence, note });
+        return Some(forgot_silently(held));
+    }
+    if held.cause == Cause::AppHung && scope == Scope::Flow {
+        let (to, confidence) = (Cause::AppHung, Confidence::High);
+        return Some(Finding { to, confidence, note: Note::SiblingsLive });
     }
     let Cause::PathLost { direction, scope: Scope::Unknown } = held.cause else {
         return None;
     };
     high(path(direction, scope), Note::Siblings, held.cause)
+}
+
+/// The cause of a silence if the old connection was blocked while a new one passed. Medium
+/// confidence: a filter may block the one flow.
+pub(super) fn forgot_silently(held: &PendingVerdict) -> Finding {
+    let note = Note::NewFlowPassed { idle: held.silent.less(held.asked) };
+    Finding { to: Cause::MiddleboxForgot, confidence: Confidence::Medium, note }
 }
 
 /// Returns true if the peer heard our probes until it received our CLOSE: our segments arrived, and

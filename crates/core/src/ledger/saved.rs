@@ -20,7 +20,8 @@ plain_struct! { PendingVerdict {
     cause,
     silent,
     asked,
-    passed
+    passed,
+    unscoped
 } }
 
 plain_struct! { EarlyAccount { at, host, boot_id, instance_id, account } }
@@ -132,11 +133,13 @@ mod tests {
             Cause::Unknown,
             Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown },
             Cause::PeerClosed(CloseReason::Done),
+            Cause::PeerExited,
+            Cause::AppHung,
         ];
-        let saws = [Saw::Reset, Saw::Silence, Saw::Unheard, Saw::NetworkDown];
+        let saws = [Saw::Reset, Saw::Silence, Saw::Unheard, Saw::NetworkDown, Saw::Blocked];
         let account = Account {
             session: below(12),
-            saw: saws[below(4) as usize],
+            saw: saws[below(5) as usize],
             silent_ms: below(30_000) as u32,
             ended_ms: below(20_000) as u32,
             absent_ms: below(2) as u32 * 20_000,
@@ -146,7 +149,7 @@ mod tests {
         hand_in(match below(8) {
             0..4 => World::Ended {
                 who,
-                cause: causes[below(4) as usize],
+                cause: causes[below(6) as usize],
                 silent: Span::from_millis(30_000),
                 asked: Span::from_millis(10_000 + below(10_000)),
             },

@@ -108,6 +108,26 @@ fn a_reset_peer_that_returns_with_a_new_instance_id_has_exited() {
     assert_eq!(revised.note, Note::NewInstance);
 }
 
+/// The process was gone, and nothing told so: its end was lost with the path, or its port answered
+/// nothing.
+#[test]
+fn a_silent_peer_that_returns_with_a_new_instance_id_has_likely_exited() {
+    for cause in [Cause::Unknown, both()] {
+        let mut ledger = Ledger::new();
+        ended(&mut ledger, cause);
+        let back = Who { instance_id: InstanceId([9; 16]), ..who(8, "ada") };
+        let revised = joined(&mut ledger, 101_000, back, None).unwrap();
+        assert_eq!((revised.to, revised.confidence), (Cause::PeerExited, Confidence::Medium));
+        assert_eq!(revised.note, Note::NewInstance);
+    }
+    for cause in [Cause::PeerExited, Cause::AppHung, lost(Direction::Outbound, Scope::Unknown)] {
+        let mut ledger = Ledger::new();
+        ended(&mut ledger, cause);
+        let back = Who { instance_id: InstanceId([9; 16]), ..who(8, "ada") };
+        assert_eq!(joined(&mut ledger, 101_000, back, None), None, "{cause}");
+    }
+}
+
 #[test]
 fn a_return_that_cannot_be_matched_revises_nothing() {
     let new = BootId([9; 16]);
@@ -234,9 +254,9 @@ fn returns_explain_what_a_plain_list_says() {
             let expected = newest.and_then(|(_, held, cause)| {
                 let known = held.boot_id != BootId::default() && who.boot_id != BootId::default();
                 let instances = [held.instance_id, who.instance_id];
-                let exited = cause == Cause::PeerReset
-                    && instances[0] != instances[1]
-                    && !instances.contains(&InstanceId::default());
+                let exited =
+                    instances[0] != instances[1] && !instances.contains(&InstanceId::default());
+                assert!(matches!(cause, Cause::PeerReset | Cause::Unknown));
                 let to = match held.boot_id == who.boot_id {
                     false => Some(Cause::PeerRebooted),
                     true => exited.then_some(Cause::PeerExited),
@@ -286,6 +306,112 @@ fn a_reset_at_both_ends_shows_a_forgotten_mapping() {
     assert_eq!(revised.note, Note::NeitherClosed { idle: Span::from_secs(12) });
 }
 
+/// Session 7 of "ada" ends at 100 s with `cause`, `silent` after the last evidence.
+fn told(cause: Cause, silent: Span, saw: Saw) -> Option<Revised> {
+    let mut ledger = Ledger::new();
+    let who = who(7, "ada");
+    ledger.handle(at(100_000), World::Ended { who, cause, silent, asked: Span::ZERO });
+    assert_eq!(ledger.poll_output(), None);
+    joined(&mut ledger, 100_400, Who { session: 8, ..who }, Some(account(saw, 300, 0)))
+}
+
+/// Both ends were told of an end that neither had made, as by a reset that a firewall injects.
+#[test]
+fn an_end_that_neither_process_made_came_from_the_way() {
+    let short = Span::from_millis(150);
+    for saw in [Saw::Reset, Saw::Ended] {
+        for cause in [Cause::PeerExited, Cause::PeerReset] {
+            let revised = told(cause, short, saw).unwrap();
+            assert_eq!((revised.from, revised.to), (cause, Cause::MiddleboxReset));
+            assert_eq!(revised.confidence, Confidence::Certain);
+        }
+        // Nothing of ours was unanswered: the end came by itself, in the middle of a quiet time.
+        let quiet = told(Cause::PeerExited, Span::from_secs(12), saw);
+        assert_eq!(cause_of(quiet), Some(Cause::MiddleboxReset));
+        let idle = told(Cause::PeerExited, Span::from_secs(90), saw).unwrap();
+        assert_eq!(idle.to, Cause::MiddleboxForgot);
+        assert_eq!(idle.note, Note::NeitherClosed { idle: Span::from_secs(90) });
+    }
+    // A reset was injected at one end after 15 s without traffic, and that end's system reset the
+    // other: the first of them tells.
+    let first = |cause, saw, ended_ms| {
+        cause_of(revision_by_account(cause, 101_000, account(saw, ended_ms, 0)))
+    };
+    assert_eq!(first(Cause::PeerReset, Saw::Ended, 1_500), Some(Cause::MiddleboxReset));
+    assert_eq!(first(Cause::PeerReset, Saw::Ended, 500), Some(Cause::MiddleboxForgot));
+    assert_eq!(first(Cause::PeerReset, Saw::Ended, 1_000), Some(Cause::MiddleboxReset));
+    assert_eq!(first(Cause::PeerExited, Saw::Reset, 1_500), Some(Cause::MiddleboxForgot));
+    assert_eq!(first(Cause::PeerExited, Saw::Reset, 500), Some(Cause::MiddleboxReset));
+    // The process ended the link itself, and its goodbye was lost.
+    for saw in [Saw::Own, Saw::Silence, Saw::Hung, Saw::Goodbye, Saw::NetworkDown, Saw::Other(9)] {
+        assert_eq!(told(Cause::PeerExited, short, saw), None, "{saw:?}");
+    }
+}
+
+/// A proxy in the middle acknowledges for a peer that is cut off.
+#[test]
+fn an_application_that_ran_and_heard_nothing_was_not_hung() {
+    for saw in [Saw::Silence, Saw::Hung, Saw::Unheard] {
+        let revised = revision_by_account(Cause::AppHung, 101_000, account(saw, 500, 0)).unwrap();
+        assert_eq!((revised.to, revised.note), (both(), Note::PeerHeardNothing));
+        assert_eq!(revised.confidence, Confidence::High);
+    }
+    let stopped = Account { absent_ms: 16_000, ..account(Saw::Goodbye, 500, 0) };
+    let revised = revision_by_account(Cause::AppHung, 101_000, stopped).unwrap();
+    assert_eq!((revised.to, revised.confidence), (Cause::AppHung, Confidence::High));
+    assert_eq!(revised.note, Note::PeerStopped(Span::from_secs(16)));
+    for unclear in [
+        account(Saw::Goodbye, 500, 0),
+        Account { absent_ms: 8_000, ..account(Saw::Silence, 500, 0) },
+        Account { absent_ms: 16_000, suspended_ms: 16_000, ..account(Saw::Silence, 500, 0) },
+    ] {
+        assert_eq!(revision_by_account(Cause::AppHung, 101_000, unclear), None, "{unclear:?}");
+    }
+}
+
+#[test]
+fn a_living_link_of_the_same_machine_confirms_a_hung_application() {
+    let mut ledger = Ledger::new();
+    ended(&mut ledger, Cause::AppHung);
+    let mut settle = |scope| {
+        ledger.handle(at(101_000), World::Scoped { session: 7, scope });
+        ledger.poll_output()
+    };
+    for scope in [Scope::Unknown, Scope::Host, Scope::Many] {
+        assert_eq!(settle(scope), None);
+    }
+    let revised = settle(Scope::Flow).unwrap();
+    assert_eq!((revised.from, revised.to), (Cause::AppHung, Cause::AppHung));
+    assert_eq!((revised.confidence, revised.note), (Confidence::High, Note::SiblingsLive));
+    assert_eq!(settle(Scope::Flow), None, "at most once");
+}
+
+#[test]
+fn a_path_that_loses_large_packets_again_is_told_with_high_confidence() {
+    let large = lost(Direction::Outbound, Scope::LargePackets);
+    let end = |ledger: &mut Ledger, ms, session, name, cause| {
+        let who = who(session, name);
+        ledger.handle(at(ms), World::Ended { who, cause, silent: SILENT, asked: ASKED });
+        ledger.poll_output()
+    };
+    let mut ledger = Ledger::new();
+    assert_eq!(end(&mut ledger, 100_000, 7, "ada", large), None);
+    assert_eq!(end(&mut ledger, 200_000, 8, "bob", large), None, "another");
+    assert_eq!(end(&mut ledger, 200_000, 9, "ada", both()), None, "another cause");
+    let inbound = lost(Direction::Inbound, Scope::LargePackets);
+    assert_eq!(end(&mut ledger, 200_000, 10, "ada", inbound), None, "the other way");
+    for session in [11, 12] {
+        let revised = end(&mut ledger, 300_000, session, "ada", large).unwrap();
+        assert_eq!((revised.session, revised.from, revised.to), (session, large, large));
+        assert_eq!((revised.confidence, revised.note), (Confidence::High, Note::Repeated));
+    }
+    let late = 300_001 + WAITING.as_millis();
+    assert_eq!(end(&mut ledger, late, 13, "ada", large), None, "long ago");
+    for session in [14, 15] {
+        assert_eq!(end(&mut ledger, late, session, "", large), None, "nobody knows who");
+    }
+}
+
 #[test]
 fn a_peer_reset_before_our_verdict_shows_a_forgotten_mapping() {
     for cause in [Cause::Unknown, both()] {
@@ -313,8 +439,7 @@ fn a_healed_path_is_never_taken_for_a_forgotten_mapping() {
         assert!(!forgot(cause, 130_000, account(Saw::Silence, 30_000, 15_000)));
     }
     // The peer gave up; the path healed, we sent, and the peer's kernel did not know the link.
-    for saw in [Saw::Silence, Saw::Unheard, Saw::Own, Saw::NetworkDown, Saw::Ended, Saw::Other(77)]
-    {
+    for saw in [Saw::Silence, Saw::Unheard, Saw::Own, Saw::NetworkDown, Saw::Other(77)] {
         for ended_ms in [100, 1_000, 40_000] {
             assert!(!forgot(Cause::PeerReset, 102_000, account(saw, ended_ms, 15_000)), "{saw:?}");
         }
@@ -362,46 +487,54 @@ fn scoped(ledger: &mut Ledger, ms: u64, scope: Scope) -> Option<Revised> {
 }
 
 /// A NAT forgets an idle mapping and drops its segments: both ends fall silent, and the peer's new
-/// connection works at once.
+/// connection works while the old one is still blocked.
 #[test]
-fn a_new_flow_that_works_at_once_shows_a_forgotten_mapping() {
-    let sent_account = account(Saw::Silence, 90, 15_000);
+fn a_new_flow_that_works_beside_a_blocked_one_shows_a_forgotten_mapping() {
+    let sent_account = account(Saw::Blocked, 90, 15_000);
     let idle = SILENT.less(ASKED);
-    for (joins, ends_first) in [(100_100, true), (99_900, false)] {
+    // The account comes after the verdict, before it, and after other links told nothing.
+    for (joins, settles) in [(100_100, 101_500), (99_900, 101_500), (101_600, 101_500)] {
         let mut ledger = Ledger::new();
+        let ends_first = joins > 100_000;
         if ends_first {
             assert_eq!(ended(&mut ledger, both()), None);
         }
-        assert_eq!(joined(&mut ledger, joins, who(8, "ada"), Some(sent_account)), None, "not yet");
+        let settled_first = joins > settles;
+        if settled_first {
+            assert_eq!(scoped(&mut ledger, settles, Scope::Unknown), None);
+        }
+        let by_account = joined(&mut ledger, joins, who(8, "ada"), Some(sent_account));
         if !ends_first {
             assert_eq!(ended(&mut ledger, both()), None);
         }
-        let revised = scoped(&mut ledger, 101_500, Scope::Unknown).unwrap();
+        assert_eq!(by_account.is_some(), settled_first, "not before other links are asked");
+        let by_links = scoped(&mut ledger, settles, Scope::Unknown);
+        let revised = by_account.or(by_links).unwrap();
         assert_eq!(
             (revised.to, revised.note),
             (Cause::MiddleboxForgot, Note::NewFlowPassed { idle })
         );
-        assert_eq!(revised.confidence, Confidence::Medium, "a path may heal at any moment");
-        assert_eq!(scoped(&mut ledger, 101_600, Scope::Host), None, "at most once");
+        assert_eq!(revised.confidence, Confidence::Medium, "a filter may block one flow");
+        assert_eq!(scoped(&mut ledger, 101_700, Scope::Host), None, "at most once");
     }
 }
 
 #[test]
 fn a_new_flow_proves_nothing_if_there_is_another_explanation() {
-    let sent_account = account(Saw::Silence, 90, 15_000);
+    let sent_account = account(Saw::Blocked, 90, 15_000);
     let moved = SocketAddr::from(([198, 51, 100, 1], 1));
     let other = InstanceId([9; 16]);
-    for (ms, back, sent_account) in [
-        (103_000, who(8, "ada"), account(Saw::Silence, 2_990, 15_000)),
-        (103_000, who(8, "ada"), account(Saw::Silence, 90, 15_000)),
-        (100_100, Who { address: moved, ..who(8, "ada") }, sent_account),
-        (100_100, Who { instance_id: other, ..who(8, "ada") }, sent_account),
-        (100_100, who(8, "ada"), account(Saw::Unreachable, 90, 15_000)),
-        (100_100, who(8, "ada"), Account { absent_ms: 8_000, ..sent_account }),
+    for (back, sent_account) in [
+        // The path has healed: nobody knows whether the old connection would pass too.
+        (who(8, "ada"), account(Saw::Silence, 90, 15_000)),
+        (Who { address: moved, ..who(8, "ada") }, sent_account),
+        (Who { instance_id: other, ..who(8, "ada") }, sent_account),
+        (who(8, "ada"), account(Saw::Unreachable, 90, 15_000)),
+        (who(8, "ada"), Account { absent_ms: 8_000, ..sent_account }),
     ] {
         let mut ledger = Ledger::new();
         assert_eq!(ended(&mut ledger, both()), None);
-        assert_eq!(joined(&mut ledger, ms, back, Some(sent_account)), None);
+        assert_eq!(joined(&mut ledger, 100_100, back, Some(sent_account)), None);
         assert_eq!(scoped(&mut ledger, 104_000, Scope::Unknown), None, "{sent_account:?}");
     }
     let mut ledger = Ledger::new();
@@ -466,7 +599,7 @@ fn siblings_settle_the_scope_once() {
 
 #[test]
 fn certain_verdicts_are_never_revised() {
-    for cause in [Cause::PeerClosed(CloseReason::Done), Cause::PeerExited, Cause::AppHung] {
+    for cause in [Cause::PeerClosed(CloseReason::Done), Cause::NotReading, Cause::Kicked] {
         let mut ledger = Ledger::new();
         ended(&mut ledger, cause);
         assert_eq!(ledger.waiting(), 0);
@@ -529,9 +662,11 @@ fn random_schedules_revise_each_verdict_at_most_once() {
             who.boot_id = BootId([random.below(3) as u8; 16]);
             who.instance_id = InstanceId([random.below(3) as u8; 16]);
             let direction = [Direction::Both, Direction::Outbound][random.below(2) as usize];
-            let causes = [Cause::PeerReset, Cause::Unknown, lost(direction, Scope::Unknown)];
-            let cause = *causes.get(random.below(4) as usize).unwrap_or(&Cause::PeerExited);
-            let mut sent_account = account(Saw::from_byte(random.below(11) as u8), 0, 0);
+            let path = lost(direction, Scope::Unknown);
+            let causes =
+                [Cause::PeerReset, Cause::Unknown, path, Cause::PeerExited, Cause::AppHung];
+            let cause = *causes.get(random.below(6) as usize).unwrap_or(&Cause::NotReading);
+            let mut sent_account = account(Saw::from_byte(random.below(12) as u8), 0, 0);
             sent_account.session = serial.saturating_sub(random.below(3)) + random.below(3);
             sent_account.ended_ms = random.below(60_000) as u32;
             sent_account.absent_ms = random.below(2) as u32 * random.below(40_000) as u32;
@@ -549,7 +684,10 @@ fn random_schedules_revise_each_verdict_at_most_once() {
             ledger.handle(at(now), input);
             if let Some(one) = ledger.poll_output() {
                 assert!(provisional.contains(&one.session), "{one:?}");
-                assert_ne!(one.from, one.to);
+                let confirmed = matches!(one.note, Note::PeerStopped(_));
+                let siblings =
+                    confirmed || [Note::SiblingsLive, Note::Repeated].contains(&one.note);
+                assert!(one.from != one.to || siblings, "{one:?}");
                 assert!(revised.insert(one.session, one).is_none(), "twice");
             }
             assert_eq!(ledger.pending.len(), ledger.sessions.len());

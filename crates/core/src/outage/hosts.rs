@@ -6,8 +6,9 @@ use core::net::IpAddr;
 use super::{NETWORKS, Network};
 use crate::plain::plain_struct;
 use crate::time::Time;
+use crate::wire::BootId;
 
-/// The maximum number of hosts with known sessions: eight megabytes. When full, sessions of other
+/// The maximum number of hosts with known sessions: twelve megabytes. When full, sessions of other
 /// hosts have no siblings, and the scope of their losses stays unknown.
 pub const HOSTS: usize = 65_536;
 
@@ -25,14 +26,23 @@ pub(super) struct Hosts {
 #[derive(Clone, Copy, Debug, Default)]
 struct Host {
     online: u32,
-    sessions: [u64; SIBLINGS],
+    sessions: [Sibling; SIBLINGS],
     /// The last two sessions that became suspect or ended in silence, and when.
     suspects: [Option<(u64, Time)>; 2],
+}
+
+/// A session that is known by number; 0 marks an unused place.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sibling {
+    session: u64,
+    boot_id: BootId,
 }
 
 plain_struct! { Hosts { hosts, networks, online } if Hosts::is_legal }
 
 plain_struct! { Host { online, sessions, suspects } }
+
+plain_struct! { Sibling { session, boot_id } }
 
 impl Hosts {
     fn is_legal(&self) -> bool {
@@ -54,7 +64,13 @@ impl Hosts {
         self.networks.get(&network).copied().unwrap_or(0)
     }
 
-    pub(super) fn joined(&mut self, session: u64, address: IpAddr, network: (u16, Network)) {
+    pub(super) fn joined(
+        &mut self,
+        session: u64,
+        address: IpAddr,
+        boot_id: BootId,
+        network: (u16, Network),
+    ) {
         self.online = self.online.saturating_add(1);
         if self.networks.len() < NETWORKS || self.networks.contains_key(&network) {
             let online = self.networks.entry(network).or_default();
@@ -63,8 +79,8 @@ impl Hosts {
         if self.hosts.len() < HOSTS || self.hosts.contains_key(&address) {
             let host = self.hosts.entry(address).or_default();
             host.online = host.online.saturating_add(1);
-            if let Some(free) = host.sessions.iter_mut().find(|known| **known == 0) {
-                *free = session;
+            if let Some(free) = host.sessions.iter_mut().find(|known| known.session == 0) {
+                *free = Sibling { session, boot_id };
             }
         }
     }
@@ -79,8 +95,8 @@ impl Hosts {
         }
         if let Some(host) = self.hosts.get_mut(&address) {
             host.online = host.online.saturating_sub(1);
-            for known in host.sessions.iter_mut().filter(|known| **known == session) {
-                *known = 0;
+            for known in host.sessions.iter_mut().filter(|known| known.session == session) {
+                *known = Sibling::default();
             }
             if host.online == 0 {
                 self.hosts.remove(&address);
@@ -90,8 +106,24 @@ impl Hosts {
 
     /// Returns other sessions of the host, if any are known.
     pub(super) fn siblings(&self, address: IpAddr) -> Option<[u64; SIBLINGS]> {
-        let sessions = self.hosts.get(&address)?.sessions;
-        sessions.iter().any(|known| *known != 0).then_some(sessions)
+        self.known(address, |_| true)
+    }
+
+    /// Returns other sessions of the same machine, if any are known; none if the machine is
+    /// unknown.
+    pub(super) fn siblings_of(&self, address: IpAddr, boot_id: BootId) -> Option<[u64; SIBLINGS]> {
+        let is_known = boot_id != BootId::default();
+        self.known(address, |known| is_known && known.boot_id == boot_id)
+    }
+
+    fn known(
+        &self,
+        address: IpAddr,
+        is_wanted: impl Fn(&Sibling) -> bool,
+    ) -> Option<[u64; SIBLINGS]> {
+        let known = self.hosts.get(&address)?.sessions;
+        let sessions = known.map(|it| if is_wanted(&it) { it.session } else { 0 });
+        sessions.iter().any(|session| *session != 0).then_some(sessions)
     }
 
     pub(super) fn suspected(&mut self, address: IpAddr, session: u64, now: Time) {

@@ -90,6 +90,7 @@ mod tests {
     use crate::outage::{Answer, Input, Outage, Output, World};
     use crate::random::Random;
     use crate::time::Span;
+    use crate::wire::BootId;
 
     fn load(now: Time, outages: &Outages, saved: Time) -> Outages {
         let mut state = Vec::new();
@@ -103,7 +104,7 @@ mod tests {
     /// Returns a random input: few networks and hosts, so that verdicts fall together.
     fn any_input(random: &mut Random) -> Input {
         let session = 1 + random.below(40);
-        let listener = 0;
+        let (listener, boot_id) = (0, BootId([(session % 3) as u8; 16]));
         let address = match session % 5 {
             0 => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, (session % 3) as u16]),
             _ => IpAddr::from([10, 0, (session % 2) as u8, (session % 7) as u8]),
@@ -113,15 +114,16 @@ mod tests {
             Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown },
             Cause::PeerExited,
             Cause::LocalNetworkDown,
+            Cause::AppHung,
         ];
         match random.below(10) {
-            0..3 => World::Joined { session, listener, address }.into(),
+            0..3 => World::Joined { session, listener, address, boot_id }.into(),
             3 => World::Suspect { session, listener, address }.into(),
             4 => World::Recovered { session }.into(),
             5 | 6 => {
-                let cause = causes[random.below(4) as usize];
+                let cause = causes[random.below(5) as usize];
                 let (silent, asked) = (Span::from_millis(20_000), Span::from_millis(9_500));
-                World::Ended { session, listener, address, cause, silent, asked }.into()
+                World::Ended { session, listener, address, boot_id, cause, silent, asked }.into()
             }
             7 => Answer::Siblings {
                 session,
@@ -216,11 +218,12 @@ mod tests {
     fn a_group_that_would_never_end_is_refused() {
         let mut outages = Outages::new();
         let now = Time::from_millis(20_000_000);
-        let address = IpAddr::from([10, 0, 0, 1]);
+        let (address, boot_id) = (IpAddr::from([10, 0, 0, 1]), BootId::default());
         let cause = Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown };
         let (silent, asked) = (Span::from_millis(20_000), Span::from_millis(9_500));
-        outages.handle(now, World::Joined { session: 1, listener: 0, address });
-        let ended = World::Ended { session: 1, listener: 0, address, cause, silent, asked };
+        outages.handle(now, World::Joined { session: 1, listener: 0, address, boot_id });
+        let ended =
+            World::Ended { session: 1, listener: 0, address, boot_id, cause, silent, asked };
         outages.handle(now, ended);
         outputs(&mut outages, Span::ZERO);
         for lost in outages.timers.clone() {

@@ -7,6 +7,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 use super::*;
 use crate::random::Random;
 
+const BOOT: BootId = BootId([1; 16]);
 const IDLE: Span = Span::from_secs(10);
 const ASKED: Span = Span::from_secs(10);
 const LOST: Cause = Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown };
@@ -20,7 +21,7 @@ fn at(ms: u64) -> Time {
 }
 
 fn join(outages: &mut Outages, ms: u64, session: u64, address: IpAddr) -> Vec<Output> {
-    outages.handle(at(ms), World::Joined { session, listener: 0, address });
+    outages.handle(at(ms), World::Joined { session, listener: 0, address, boot_id: BOOT });
     polled(outages)
 }
 
@@ -30,7 +31,8 @@ fn lose(outages: &mut Outages, ms: u64, session: u64, address: IpAddr) -> Vec<Ou
 
 fn end(o: &mut Outages, ms: u64, session: u64, address: IpAddr, cause: Cause) -> Vec<Output> {
     let (silent, asked) = (IDLE + ASKED, ASKED);
-    o.handle(at(ms), World::Ended { session, listener: 0, address, cause, silent, asked });
+    let (listener, boot_id) = (0, BOOT);
+    o.handle(at(ms), World::Ended { session, listener, address, boot_id, cause, silent, asked });
     polled(o)
 }
 
@@ -224,6 +226,40 @@ fn a_local_fault_is_one_outage_for_all_networks() {
     assert_eq!((outage.place, outage.affected, outage.of_online), (Site::Local, 10, 40));
 }
 
+/// A proxy's address stands for many machines, and it acknowledges for each of them.
+#[test]
+fn only_a_link_of_the_same_machine_tells_of_a_hung_application() {
+    let hung = |boot_id, heard_ago: u64| {
+        let mut outages = Outages::new();
+        let address = host(1, 1);
+        for (session, boot) in [(1, 7), (2, 8), (3, 7)] {
+            let boot_id = BootId([boot; 16]);
+            outages.handle(at(0), World::Joined { session, listener: 0, address, boot_id });
+        }
+        let (session, cause, silent, asked) = (1, Cause::AppHung, IDLE + ASKED, ASKED);
+        let listener = 0;
+        outages.handle(
+            at(60_000),
+            World::Ended { session, listener, address, boot_id, cause, silent, asked },
+        );
+        let asks = polled(&mut outages);
+        let heard_ago = Some(Span::from_millis(heard_ago));
+        outages.handle(at(60_001), Answer::Siblings { session, heard_ago, suspect: false });
+        let answered = polled(&mut outages);
+        let later = run(&mut outages, 200_000);
+        assert!(began(&later).is_empty(), "a hung application is no outage");
+        (asks, answered, scopes(&later))
+    };
+    let asked = vec![Output::AskSiblings { session: 1, siblings: [0, 0, 3, 0] }];
+    let lives = vec![Output::Scoped { session: 1, scope: Scope::Flow }];
+    assert_eq!(hung(BootId([7; 16]), 500), (asked.clone(), lives, vec![]));
+    let silent_too = (asked, vec![], vec![(1, Scope::Unknown)]);
+    assert_eq!(hung(BootId([7; 16]), 10_001), silent_too);
+    for other in [BootId([9; 16]), BootId::default()] {
+        assert_eq!(hung(other, 500), (vec![], vec![], vec![]));
+    }
+}
+
 /// A local fault affects all listeners, and one link proves it as surely as many.
 #[test]
 fn a_local_fault_is_reported_for_one_link_and_all_listeners() {
@@ -238,7 +274,8 @@ fn a_local_fault_is_reported_for_one_link_and_all_listeners() {
     for (listener, cause) in [(1, Cause::LocalNetworkDown), (2, Cause::LocalNeighbourGone)] {
         let (session, address) = (100 + u64::from(listener), host(2, listener as u8));
         let (silent, asked) = (IDLE + ASKED, ASKED);
-        let ended = World::Ended { session, listener, address, cause, silent, asked };
+        let boot_id = BOOT;
+        let ended = World::Ended { session, listener, address, boot_id, cause, silent, asked };
         outages.handle(at(71_000), ended);
         assert_eq!(polled(&mut outages), []);
     }

@@ -57,6 +57,9 @@ pub enum Saw {
     NetworkDown,
     /// The observer ended the link for a reason of its own.
     Own,
+    /// The bound passed without any evidence from the peer, and the connection still passed nothing
+    /// after a new one to the same peer was established.
+    Blocked,
     /// An end that this version does not define.
     Other(u8),
 }
@@ -72,6 +75,7 @@ crate::plain::plain_enum! { Saw {
     7 => NetworkDown {}
     8 => Own {}
     9 => Other { 0: byte }
+    10 => Blocked {}
 } }
 
 impl Saw {
@@ -87,6 +91,7 @@ impl Saw {
             7 => Saw::Unreachable,
             8 => Saw::NetworkDown,
             9 => Saw::Own,
+            10 => Saw::Blocked,
             other => Saw::Other(other),
         }
     }
@@ -103,6 +108,7 @@ impl Saw {
             Saw::Unreachable => 7,
             Saw::NetworkDown => 8,
             Saw::Own => 9,
+            Saw::Blocked => 10,
             Saw::Other(byte) => byte,
         }
     }
@@ -119,6 +125,7 @@ impl Saw {
             Saw::Unreachable => "unreachable",
             Saw::NetworkDown => "network down",
             Saw::Own => "own",
+            Saw::Blocked => "blocked",
             Saw::Other(_) => "other",
         }
     }
@@ -129,7 +136,10 @@ impl From<Cause> for Saw {
         match cause {
             Cause::PeerClosed(_) => Saw::Goodbye,
             Cause::PeerExited => Saw::Ended,
-            Cause::PeerReset | Cause::PeerRebooted | Cause::MiddleboxForgot => Saw::Reset,
+            Cause::PeerReset
+            | Cause::PeerRebooted
+            | Cause::MiddleboxForgot
+            | Cause::MiddleboxReset => Saw::Reset,
             Cause::AppHung | Cause::NotReading => Saw::Hung,
             Cause::PathLost { direction: Direction::Outbound, .. } => Saw::Unheard,
             Cause::PathLost { direction: Direction::Both | Direction::Inbound, .. }

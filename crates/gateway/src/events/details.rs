@@ -51,8 +51,8 @@ pub struct Loss {
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "direction_name")]
     #[schema(value_type = Option<String>)]
     pub direction: Option<Direction>,
-    /// The scope of the loss: this `flow` alone, its whole `host`, or `many` hosts; `unknown` if no
-    /// other link shows it.
+    /// The scope of the loss: this `flow` alone, its whole `host`, `many` hosts, or
+    /// `large_packets` alone; `unknown` if nothing shows it.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "scope_name")]
     #[schema(value_type = Option<String>)]
     pub scope: Option<Scope>,
@@ -68,6 +68,7 @@ impl Loss {
             | Cause::PeerReset
             | Cause::PeerRebooted
             | Cause::MiddleboxForgot
+            | Cause::MiddleboxReset
             | Cause::AppHung
             | Cause::NotReading
             | Cause::SlowConsumer

@@ -6,5 +6,6 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
 mod faults;
+mod large_packets;
 mod namespaces;
 mod refusals;

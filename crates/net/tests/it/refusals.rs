@@ -15,13 +15,13 @@ use crate::namespaces::{Host, Net};
 const SOON: Span = Span::from_secs(5);
 
 /// Runs the command `nft` in the router.
-fn nft(net: &Net, line: &str) {
+pub(crate) fn nft(net: &Net, line: &str) {
     let done = net.within(Host::Router, || Command::new("nft").arg(line).output().unwrap());
     assert!(done.status.success(), "nft {line}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// Skips the test, unless `SYSTOLE_REQUIRE_TOOLS` is set, where the command `nft` is missing.
-fn has_nft() -> bool {
+pub(crate) fn has_nft() -> bool {
     let found = Command::new("nft").arg("-v").output().is_ok();
     assert!(found || std::env::var_os("SYSTOLE_REQUIRE_TOOLS").is_none(), "needs nft");
     found

@@ -58,6 +58,7 @@ impl Conversation {
             Cause::PeerReset
             | Cause::PeerRebooted
             | Cause::MiddleboxForgot
+            | Cause::MiddleboxReset
             | Cause::AppHung
             | Cause::NotReading
             | Cause::PathLost { .. }

@@ -17,6 +17,8 @@ fn patient() -> Policy {
 /// The socket of a peer that has acknowledged all bytes.
 const CLEAR: TcpSnapshot = TcpSnapshot {
     unacked: 0,
+    sacked: 0,
+    segment: 1_448,
     notsent: Some(0),
     retransmits: 0,
     backoff: 0,
@@ -33,6 +35,7 @@ const CLEAR: TcpSnapshot = TcpSnapshot {
     bytes_received: None,
     send_window: Some(60_000),
     window_limited: None,
+    gap: None,
 };
 
 /// The socket of a peer that reads nothing while 250 KB wait for it.

@@ -113,6 +113,8 @@ fn frame(random: &mut Random, settings: &Settings, first: bool, bytes: &mut Vec<
 fn examination(random: &mut Random) -> Examination {
     let tcp = TcpSnapshot {
         unacked: random.below(2) as u32,
+        sacked: random.below(2) as u32,
+        segment: 1_448,
         notsent: (random.below(4) != 0).then(|| random.below(3) as u32 * 9_000),
         retransmits: random.below(3) as u8,
         backoff: random.below(2) as u8,
@@ -129,6 +131,7 @@ fn examination(random: &mut Random) -> Examination {
         bytes_received: None,
         send_window: (random.below(4) != 0).then(|| random.below(2) as u32 * 60_000),
         window_limited: None,
+        gap: (random.below(4) != 0).then(|| random.below(2) == 0),
     };
     let error = match random.below(16) {
         0 => Some(SocketError::HostUnreachable),

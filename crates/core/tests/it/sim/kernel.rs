@@ -277,7 +277,12 @@ impl DoubtedSocket {
                 bytes_acked: Some(self.taken),
                 ..open
             },
-            Doubted::Hung => TcpSnapshot { bytes_acked: Some(self.delivered), ..open },
+            Doubted::Hung => TcpSnapshot {
+                bytes_acked: Some(self.delivered),
+                bytes_sent: Some(self.delivered),
+                bytes_retrans: Some(0),
+                ..open
+            },
             Doubted::TakesFast | Doubted::Wakes => {
                 // More than all heartbeats that may be among them.
                 self.taken += 300_000 + millis * FLOOR_PER_SECOND / 500;
@@ -295,7 +300,7 @@ impl DoubtedSocket {
 /// What the examinations of one silence have shown.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Findings {
-    first: Option<TcpSnapshot>,
+    first: Option<(Time, TcpSnapshot)>,
     last: Option<(Time, TcpSnapshot)>,
 }
 
@@ -303,7 +308,7 @@ impl Findings {
     /// Records an examination. Returns whether it shows that the peer takes bytes which wait, and
     /// faster than the floor rate: that is evidence (rule 8).
     pub(super) fn see(&mut self, now: Time, tcp: TcpSnapshot) -> bool {
-        self.first = self.first.or(Some(tcp));
+        self.first = self.first.or(Some((now, tcp)));
         let Some((before, earlier)) = self.last.replace((now, tcp)) else { return false };
         let taken = tcp.bytes_acked.unwrap_or(0).saturating_sub(earlier.bytes_acked.unwrap_or(0));
         let waits = tcp.unacked > 0 || tcp.notsent != Some(0);
@@ -321,7 +326,9 @@ impl Findings {
     /// Returns the cause of the silence by rows 6, 10, 11 and 16. `probed` is whether a probe of
     /// this silence was sent; row 10 needs a silence longer than the bound.
     pub(super) fn cause(&self, interval: Span, probed: bool, beyond_bound: bool) -> Cause {
-        let Some((first, (_, last))) = self.first.zip(self.last) else { return Cause::Unknown };
+        let Some(((began, first), (now, last))) = self.first.zip(self.last) else {
+            return Cause::Unknown;
+        };
         let unsent = last.notsent.is_some_and(|bytes| bytes > 0);
         if last.unacked == 0 && unsent && last.send_window != Some(0) && last.probes > 1 {
             return Cause::LocalNetworkDown;
@@ -332,9 +339,13 @@ impl Findings {
         if last.send_window == Some(0) && last.notsent != Some(0) {
             return Cause::NotReading;
         }
-        let acknowledged = first.bytes_acked.is_some() && last.bytes_acked > first.bytes_acked;
         let nothing_waits = last.unacked == 0 && last.notsent == Some(0);
-        match beyond_bound && (acknowledged || probed && nothing_waits) {
+        // What was sent up to the first examination, which a probe of this silence came before.
+        let sent = first.bytes_sent.map(|bytes| bytes + u64::from(first.notsent.unwrap_or(0)));
+        let beyond = |bytes: u64| sent.is_some_and(|sent| last.bytes_acked >= Some(sent + bytes));
+        let acknowledged = if probed { nothing_waits || beyond(0) } else { beyond(2) };
+        let had_time = now.since(began) >= last.rtt;
+        match beyond_bound && acknowledged && had_time {
             true => Cause::AppHung,
             false => Cause::Unknown,
         }

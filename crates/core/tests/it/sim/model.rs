@@ -882,6 +882,7 @@ impl Model {
             Cause::PeerReset
             | Cause::PeerRebooted
             | Cause::MiddleboxForgot
+            | Cause::MiddleboxReset
             | Cause::AppHung
             | Cause::NotReading
             | Cause::SlowConsumer

@@ -53,9 +53,9 @@ async fn an_ended_session_is_explained() {
     assert_eq!((&why["online"], &why["listener"]), (&json!(false), &json!("line")));
     let verdict = &why["verdict"];
     assert_eq!(verdict["cause"], "app_hung");
-    assert_eq!(verdict["confidence"], "high");
+    assert_eq!(verdict["confidence"], "medium");
     assert_eq!(verdict["last_heard_ago_ms"], 12_000);
-    assert_eq!(verdict["provisional"], false);
+    assert_eq!(verdict["provisional"], true);
     assert_eq!(verdict["advice"], Cause::AppHung.advice());
     let grounds = [Ground::ApplicationSilent.text(), Ground::KernelFresh.text()];
     assert_eq!(verdict["grounds"], json!(grounds));

@@ -14,7 +14,9 @@ const FORGOT: Step = revised(&["middlebox_forgot"]);
 const LATE_FORGOT: Step =
     Step::Revised(within(&["middlebox_forgot"], 2 * LATE.idle_ms + LATE.bound_ms() + 1_000));
 /// Both ends see only silence; the gateway learns the cause from the client's account.
-const GATEWAY_LEARNS: Step = Step::GatewayAlone(&[FORGOT]);
+const GATEWAY_LEARNS: Step = Step::GatewayAlone(&[SILENT_FORGOT]);
+/// The client waits for a retransmission on its old connection before it gives the account.
+const SILENT_FORGOT: Step = Step::Revised(within(&["middlebox_forgot"], D + 500 + 2_000));
 
 pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {

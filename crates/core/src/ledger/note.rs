@@ -1,0 +1,65 @@
+//! The findings that support revisions.
+
+use core::fmt;
+
+use crate::time::Span;
+
+/// The finding that supports a revision.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Note {
+    /// The peer returned with another boot id.
+    NewBoot,
+    /// The peer returned from the same machine with another instance id.
+    NewInstance,
+    /// A reset reached one end before either end had closed.
+    NeitherClosed {
+        /// How long the link had carried no traffic before one end sent again.
+        idle: Span,
+    },
+    /// A new connection worked although the old one was still blocked.
+    NewFlowPassed {
+        /// How long the link had carried no traffic before one end sent again.
+        idle: Span,
+    },
+    /// The peer heard our probes while we heard no answer.
+    PeerHeardUs,
+    /// The peer did not hear this end either.
+    PeerHeardNothing,
+    /// The peer's machine was suspended.
+    PeerSuspended(Span),
+    /// The peer's process was stopped while its machine ran.
+    PeerStopped(Span),
+    /// The peer's own network was down, or changed.
+    PeerNetworkDown,
+    /// The fate of other links settled the scope.
+    Siblings,
+    /// Other links of the same machine lived while this one had no answer.
+    SiblingsLive,
+    /// An earlier link of the same identity and host ended for the same cause.
+    Repeated,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::NewBoot => f.write_str("it came back with another boot id"),
+            Note::NewInstance => f.write_str("the same machine came back with another process"),
+            Note::NeitherClosed { idle } => {
+                write!(f, "ended although neither end had closed, after {idle} without traffic")
+            }
+            Note::NewFlowPassed { idle } => write!(
+                f,
+                "a new connection passed while this one still passed nothing, after {idle} without \
+                 traffic"
+            ),
+            Note::PeerHeardUs => f.write_str("it heard us while we asked in vain"),
+            Note::PeerHeardNothing => f.write_str("it heard nothing of us either"),
+            Note::PeerSuspended(span) => write!(f, "its machine was suspended for {span}"),
+            Note::PeerStopped(span) => write!(f, "its process was stopped for {span}"),
+            Note::PeerNetworkDown => f.write_str("its own network was down or changed"),
+            Note::Siblings => f.write_str("by what became of other links"),
+            Note::SiblingsLive => f.write_str("other links of the same machine lived meanwhile"),
+            Note::Repeated => f.write_str("an earlier link on the same path ended likewise"),
+        }
+    }
+}
