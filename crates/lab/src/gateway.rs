@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use crate::log::{Log, Seen};
 use crate::namespace::{Namespace, Workspace};
 use crate::network::GATEWAY;
 use crate::process::Process;
+use crate::scenario::Setting;
 use crate::started::{READY_WITHIN, await_ready, samples};
 use crate::trouble::Trouble;
 
@@ -62,13 +63,14 @@ impl Gateway {
         program: &Path,
         place: &Workspace,
         namespace: &Namespace,
-        (beat, keep_hung_ms): (Beat, u64),
+        (address, setting): (IpAddr, Setting),
         boot: &str,
         (log, clock): (&Log, Clock),
     ) -> Result<Gateway, Trouble> {
         let (config, ready) = (place.file("systole.toml"), place.file("ready.json"));
         let doing = Trouble::while_doing("the gateway's files");
-        fs::write(&config, configuration(beat, keep_hung_ms)).map_err(&doing)?;
+        fs::write(&config, configuration(address, setting.beat, setting.keep_hung_ms))
+            .map_err(&doing)?;
         let _ = fs::remove_file(&ready);
         let stderr = fs::File::create(place.file("gateway.log")).map_err(&doing)?;
         let mut command = Command::new(program);
@@ -111,15 +113,15 @@ impl Gateway {
     }
 }
 
-fn configuration(beat: Beat, keep_hung_ms: u64) -> String {
+fn configuration(address: IpAddr, beat: Beat, keep_hung_ms: u64) -> String {
     let policy = if beat.probes == 0 {
         "never = true".to_owned()
     } else {
         let Beat { idle_ms, interval_ms, probes } = beat;
         format!("idle = \"{idle_ms}ms\"\ninterval = \"{interval_ms}ms\"\nprobes = {probes}")
     };
-    let listener = |name, port, codec| {
-        let address = SocketAddr::from((GATEWAY, port));
+    let listener = |name, address, port, codec| {
+        let address = SocketAddr::new(address, port);
         format!("[[listener]]\nname = \"{name}\"\naddress = \"{address}\"\ncodec = \"{codec}\"\n")
     };
     let hung = match keep_hung_ms {
@@ -129,9 +131,9 @@ fn configuration(beat: Beat, keep_hung_ms: u64) -> String {
     format!(
         "shards = 1\n{hung}[policy]\n{policy}\n{}{}{}[listener.policy]\nnever = true\n\
          [admin]\naddress = \"127.0.0.1:0\"\n[drain]\nlimit = \"2s\"\nreconnect_within = \"1s\"\n",
-        listener("native", NATIVE_PORT, "native"),
-        listener("line", LINE_PORT, "line"),
-        listener("bare", BARE_PORT, "line"),
+        listener("native", address, NATIVE_PORT, "native"),
+        listener("line", address, LINE_PORT, "line"),
+        listener("bare", GATEWAY.into(), BARE_PORT, "line"),
     )
 }
 
@@ -180,14 +182,16 @@ mod tests {
 
     #[test]
     fn a_policy_without_verdicts_has_no_times() {
-        let never = configuration(Beat { idle_ms: 1, interval_ms: 1, probes: 0 }, 0);
+        let never =
+            configuration(GATEWAY.into(), Beat { idle_ms: 1, interval_ms: 1, probes: 0 }, 0);
         assert!(never.contains("[policy]\nnever = true"), "{never}");
         assert!(!never.contains("idle") && !never.contains("hung"), "{never}");
     }
 
     #[test]
     fn keep_hung_is_written_to_the_configuration() {
-        let kept = configuration(Beat { idle_ms: 1, interval_ms: 1, probes: 1 }, 5_000);
+        let kept =
+            configuration(GATEWAY.into(), Beat { idle_ms: 1, interval_ms: 1, probes: 1 }, 5_000);
         assert!(kept.starts_with("shards = 1\nhung = \"5000ms\"\n[policy]"), "{kept}");
     }
 }

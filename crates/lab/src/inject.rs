@@ -3,9 +3,10 @@
 use rustix::process::Signal;
 use systole_core::Span;
 
-use crate::network::Node;
+use crate::network::{Family, Node};
 use crate::process::pause;
-use crate::scenario::{Fault, Role};
+use crate::relay::Shape;
+use crate::scenario::{Fault, Refusal, Role};
 use crate::stage::Stage;
 use crate::trouble::Trouble;
 
@@ -19,6 +20,12 @@ const FILLING: Span = Span::from_millis(300);
 const OTHER_PORTS: &str = "20000-29999";
 /// Unsent bytes that show a closed window: more than waiting heartbeats can be.
 const WINDOW_IS_CLOSED: u64 = 4_096;
+/// Length of the longest packet that a narrow path lets through.
+const SMALL: u32 = 1_200;
+/// How far packets overtake each other on a bad path.
+const JITTER: Span = Span::from_millis(50);
+/// Percentage of packets that a bad path doubles.
+const DOUBLED: u8 = 20;
 
 impl Stage {
     /// Injects a fault, or ends one. On return the fault is in force.
@@ -34,17 +41,13 @@ impl Stage {
             Fault::PeerStopped => self.process(its)?.stop(clock),
             Fault::PeerContinues => self.process(its)?.resume(),
             Fault::PeerStarts => self.restart_peer(),
-            Fault::WindowFilled => self.fill(),
+            Fault::WindowFilled => self.fill("fill"),
+            Fault::ReadsNoMore => self.fill("backlog"),
+            Fault::BacklogGrows => self.order("grow"),
             Fault::DropBoth => self.through(&[drop(ours, its), drop(its, ours)]),
             Fault::DropOurs => self.through(&[drop(ours, its)]),
             Fault::DropIts => self.through(&[drop(its, ours)]),
-            Fault::DropFlow => {
-                let port = self.first_port()?;
-                self.through(&[
-                    format!("tcp sport {port} counter drop"),
-                    format!("tcp dport {port} counter drop"),
-                ])
-            }
+            Fault::DropFlow => self.drop_flow(),
             Fault::DropSecondHost => {
                 let (other, gateway) = (Node::Host(1), Node::Gateway);
                 self.through(&[drop(other, gateway), drop(gateway, other)])
@@ -58,19 +61,29 @@ impl Stage {
                 format!("{} counter reject with icmp type host-unreachable", between(ours, its)),
                 drop(its, ours),
             ]),
+            Fault::Refused(refusal) => self.refuse(refusal),
             Fault::NoRoute => self.no_route(),
+            Fault::LargeVanish => {
+                let outwards = between(Node::Gateway, Node::Host(0));
+                self.through(&[format!("{outwards} meta length > {SMALL} counter drop")])
+            }
+            Fault::MessageEchoed => self.order("message"),
+            Fault::NeighbourGone => self.remove_neighbour(),
+            Fault::CutBehindProxy => self.cut_behind_proxy(),
+            Fault::ResetInjected => self.relay()?.reset(),
+            Fault::RoundTrip(ms) => {
+                let delay = Span::from_millis(ms / 2);
+                self.relay()?.shape(Shape { inwards: delay, outwards: delay, ..Shape::default() })
+            }
+            Fault::AnswersLate(ms) => self.delay_answers(Span::from_millis(ms)),
+            Fault::Scrambled => {
+                let shape = Shape { jitter: JITTER, doubled: DOUBLED, ..Shape::default() };
+                self.relay()?.shape(shape)
+            }
             Fault::CableDown => self.cable("down"),
             Fault::CableUp => self.cable("up"),
-            Fault::OurInterfaceDown => {
-                self.network.interface(ours, false)?;
-                let output = self.network.at(ours)?.ip_output("link show eth0")?;
-                output.contains("state DOWN").then_some(()).ok_or_else(|| no_effect(&output))
-            }
-            Fault::OurAddressRemoved => {
-                self.network.remove_address(ours)?;
-                let output = self.network.at(ours)?.ip_output("-4 addr show eth0")?;
-                (!output.contains("inet ")).then_some(()).ok_or_else(|| no_effect(&output))
-            }
+            Fault::OurInterfaceDown => self.interface_down(),
+            Fault::OurAddressRemoved => self.remove_address(),
             Fault::HostCrashes => self.crash_peer_host(),
             Fault::HostReturns => self.restore_peer_host(),
             Fault::NatForgets => self.forget(true),
@@ -85,11 +98,65 @@ impl Stage {
     }
 
     /// Sends until the peer's window is closed, so that many bytes stay in our kernel's send queue.
-    fn fill(&mut self) -> Result<(), Trouble> {
-        self.order("fill")?;
+    fn fill(&mut self, order: &str) -> Result<(), Trouble> {
+        self.order(order)?;
         pause(FILLING);
         let output = self.network.at(self.observer_node())?.run("ss", &["-Htn"], "")?;
         (waiting(&output) > WINDOW_IS_CLOSED).then_some(()).ok_or_else(|| no_effect(&output))
+    }
+
+    fn drop_flow(&self) -> Result<(), Trouble> {
+        let port = self.first_port()?;
+        self.through(&[
+            format!("tcp sport {port} counter drop"),
+            format!("tcp dport {port} counter drop"),
+        ])
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Result<(), Trouble> {
+        let (family, answer) = (self.family(), refusal.answer(self.family())?);
+        let (ours, its) = (self.observer_node(), self.peer_node());
+        let reject = |from, to| format!("{} counter {answer}", between_in(family, from, to));
+        self.through(&[reject(ours, its), reject(its, ours)])
+    }
+
+    /// Delays what the peer sends; what we send passes at once.
+    fn delay_answers(&self, late: Span) -> Result<(), Trouble> {
+        let (inwards, outwards) = match self.role {
+            Role::Gateway => (late, Span::ZERO),
+            Role::Client => (Span::ZERO, late),
+        };
+        self.relay()?.shape(Shape { inwards, outwards, ..Shape::default() })
+    }
+
+    fn interface_down(&self) -> Result<(), Trouble> {
+        let ours = self.observer_node();
+        self.network.interface(ours, false)?;
+        let output = self.network.at(ours)?.ip_output("link show eth0")?;
+        output.contains("state DOWN").then_some(()).ok_or_else(|| no_effect(&output))
+    }
+
+    fn remove_address(&self) -> Result<(), Trouble> {
+        let ours = self.observer_node();
+        self.network.remove_address(ours)?;
+        let output = self.network.at(ours)?.ip_output("-4 addr show eth0")?;
+        (!output.contains("inet ")).then_some(()).ok_or_else(|| no_effect(&output))
+    }
+
+    fn remove_neighbour(&self) -> Result<(), Trouble> {
+        let ours = self.observer_node();
+        self.network.mute_next_hop(ours)?;
+        let output = self.network.at(ours)?.ip_output("neigh show dev eth0")?;
+        let known = ["REACHABLE", "STALE", "DELAY", "PROBE", "PERMANENT"];
+        let knows = known.iter().any(|state| output.contains(state));
+        (!knows).then_some(()).ok_or_else(|| no_effect(&output))
+    }
+
+    fn cut_behind_proxy(&self) -> Result<(), Trouble> {
+        let port = self.peer_node().port();
+        self.network
+            .rules("inside", &[format!("iifname \"{port}\" ip protocol tcp counter drop")])?;
+        self.network.rules("outside", &[format!("oifname \"{port}\" ip protocol tcp counter drop")])
     }
 
     fn through(&self, rules: &[String]) -> Result<(), Trouble> {
@@ -129,7 +196,7 @@ impl Stage {
         let router = self.network.router();
         self.network
             .rules("inside", &["iifname \"gw0\" ip protocol tcp counter drop".to_owned()])?;
-        router.run("nft", &["flush", "chain", "ip", "lab", "behind"], "")?;
+        router.run("nft", &["flush", "chain", "inet", "lab", "behind"], "")?;
         let elsewhere = format!("ip protocol tcp counter masquerade to :{OTHER_PORTS}");
         self.network.rules("behind", &[format!("oifname \"gw0\" {elsewhere}")])?;
         router.set(&[("netfilter/nf_conntrack_tcp_loose", "1")])?;
@@ -182,7 +249,14 @@ impl Fault {
             | Fault::DropSecondHost
             | Fault::Loss(_)
             | Fault::Unreachable
+            | Fault::Refused(_)
             | Fault::NoRoute
+            | Fault::LargeVanish
+            | Fault::CutBehindProxy
+            | Fault::ResetInjected
+            | Fault::RoundTrip(_)
+            | Fault::AnswersLate(_)
+            | Fault::Scrambled
             | Fault::NatForgets
             | Fault::NatExpires
             | Fault::NatRemaps
@@ -193,6 +267,10 @@ impl Fault {
             | Fault::PeerContinues
             | Fault::PeerStarts
             | Fault::WindowFilled
+            | Fault::ReadsNoMore
+            | Fault::BacklogGrows
+            | Fault::MessageEchoed
+            | Fault::NeighbourGone
             | Fault::CableDown
             | Fault::CableUp
             | Fault::OurInterfaceDown
@@ -207,8 +285,32 @@ impl Fault {
     }
 }
 
+impl Refusal {
+    /// Returns the statement of nftables that sends this word to the sender.
+    fn answer(self, family: Family) -> Result<&'static str, Trouble> {
+        match (self, family) {
+            (Refusal::Port, Family::V4) => Ok("reject with icmp type port-unreachable"),
+            (Refusal::Port, Family::V6) => Ok("reject with icmpv6 type port-unreachable"),
+            (Refusal::Protocol, Family::V4) => Ok("reject with icmp type prot-unreachable"),
+            (Refusal::Prohibited, Family::V4) => Ok("reject with icmp type admin-prohibited"),
+            (Refusal::Prohibited, Family::V6) => Ok("reject with icmpv6 type admin-prohibited"),
+            (Refusal::Protocol, Family::V6) => {
+                Err(Trouble::new("IPv6 has no message for an unknown protocol"))
+            }
+        }
+    }
+}
+
 fn between(from: Node, to: Node) -> String {
-    format!("ip saddr {} ip daddr {}", from.address(), to.address())
+    between_in(Family::V4, from, to)
+}
+
+fn between_in(family: Family, from: Node, to: Node) -> String {
+    let (from, to) = (from.address_in(family), to.address_in(family));
+    match family {
+        Family::V4 => format!("ip saddr {from} ip daddr {to}"),
+        Family::V6 => format!("ip6 saddr {from} ip6 daddr {to}"),
+    }
 }
 
 fn drop(from: Node, to: Node) -> String {

@@ -47,6 +47,8 @@ pub struct Expected {
     pub direction: Option<&'static str>,
     /// The scope that must be reported, if any.
     pub scope: Option<&'static str>,
+    /// The confidence that must be reported, if any.
+    pub confidence: Option<&'static str>,
     /// Time limit after the fault, in milliseconds.
     pub within_ms: u64,
 }
@@ -80,6 +82,9 @@ fn score_in_time(expected: &Expected, reported: &Reported) -> Score {
         return Score::Unknown;
     }
     if !expected.causes.contains(&reported.cause.as_str()) {
+        return Score::Wrong;
+    }
+    if expected.confidence.is_some_and(|confidence| confidence != reported.confidence) {
         return Score::Wrong;
     }
     let particulars =
@@ -136,6 +141,11 @@ pub fn judge_idle(idle_ms: Option<u64>, reported_ms: Option<u64>) -> Score {
     }
 }
 
+/// Judges how often the link was suspected that was suspected most.
+pub fn judge_suspicions(most: u64, allowed: u64) -> Score {
+    if most <= allowed { Score::Right } else { Score::Wrong }
+}
+
 /// Judges the number of verdicts on living links, of `links` in `in_ms`: one per link in two hours
 /// is allowed.
 pub fn judge_mistakes(ends: u64, links: u64, in_ms: u64) -> Score {
@@ -157,6 +167,7 @@ mod tests {
         causes: &["path_lost"],
         direction: Some("outbound"),
         scope: None,
+        confidence: None,
         within_ms: 3_500,
     };
 
@@ -174,6 +185,18 @@ mod tests {
         assert_eq!(score("path_lost", Some("outbound"), 3_500), Score::Right);
         let any = Expected { causes: &["peer_exited", "peer_reset"], direction: None, ..LOST };
         assert_eq!(judge(&any, Some(&reported("peer_reset", Some("x"), 0))), Score::Right);
+    }
+
+    #[test]
+    fn a_right_cause_with_another_confidence_is_wrong() {
+        let doubted =
+            Expected { causes: &["app_hung"], direction: None, confidence: Some("medium"), ..LOST };
+        let as_sure_as = |confidence: &str| {
+            let confidence = confidence.to_owned();
+            judge(&doubted, Some(&Reported { confidence, ..reported("app_hung", None, 0) }))
+        };
+        assert_eq!(as_sure_as("medium"), Score::Right);
+        assert_eq!(as_sure_as("high"), Score::Wrong);
     }
 
     #[test]
@@ -238,6 +261,12 @@ mod tests {
         assert_eq!(judge_mistakes(1, 20, 20_000), Score::Wrong);
         assert_eq!(judge_mistakes(8, 100, 600_000), Score::Right);
         assert_eq!(judge_mistakes(9, 100, 600_000), Score::Wrong);
+    }
+
+    #[test]
+    fn more_suspicions_than_allowed_are_wrong() {
+        assert_eq!(judge_suspicions(1, 1), Score::Right);
+        assert_eq!(judge_suspicions(2, 1), Score::Wrong);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod network;
 mod peer;
 mod process;
 mod progress;
+mod proxy;
 mod record;
 mod relay;
 pub mod report;

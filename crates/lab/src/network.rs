@@ -4,9 +4,12 @@
 //!   gateway 10.1.0.1 ── 10.1.0.254 router 10.2.i.254 ── 10.2.i.1 host i
 //! ```
 //!
-//! Path faults are rules in the router, which neither end's kernel can see.
+//! Path faults are rules in the router, which neither end's kernel can see. IPv6, where a scenario
+//! needs it, has the same shape: fd00:1::1, fd00:1::fe, fd00:2:i::fe, fd00:2:i::1.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
 
 use crate::namespace::{Namespace, Workspace};
 use crate::trouble::Trouble;
@@ -16,21 +19,29 @@ pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
 
 /// The initial rules of a router. Chain `through` filters forwarded packets, chain `inside` packets
-/// to the router itself: with NAT, those without a mapping.
+/// to the router itself (with NAT, those without a mapping), chain `outside` its own packets.
 const CHAINS: &str = "
-table ip lab {
+table inet lab {
     chain through { type filter hook forward priority 0; }
     chain inside { type filter hook input priority 0; }
+    chain outside { type filter hook output priority 0; }
 }
 ";
 const NAT: &str = "
-table ip lab {
+table inet lab {
     chain behind {
         type nat hook postrouting priority 100;
         oifname \"gw0\" masquerade;
     }
 }
 ";
+
+/// The family of addresses over which the links run. IPv4 always exists, for the lab itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
 
 /// One end of the network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,10 +59,26 @@ impl Node {
         }
     }
 
-    fn router(self) -> Ipv4Addr {
+    /// Returns the node's address in a family.
+    pub(crate) fn address_in(self, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => self.address().into(),
+            Family::V6 => self.network_v6(1).into(),
+        }
+    }
+
+    /// Returns the address of the router on the cable to this node.
+    pub(crate) fn router(self) -> Ipv4Addr {
         match self {
             Node::Gateway => ROUTER,
             Node::Host(host) => Ipv4Addr::new(10, 2, host, 254),
+        }
+    }
+
+    fn network_v6(self, last: u16) -> Ipv6Addr {
+        match self {
+            Node::Gateway => Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, last),
+            Node::Host(host) => Ipv6Addr::new(0xfd00, 2, host.into(), 0, 0, 0, 0, last),
         }
     }
 
@@ -77,12 +104,21 @@ pub(crate) struct Network {
     gateway: Option<Namespace>,
     hosts: Vec<Option<Namespace>>,
     router: Namespace,
+    family: Family,
 }
 
 impl Network {
-    pub(crate) fn new(place: &Workspace, hosts: u8, nat: bool) -> Result<Network, Trouble> {
+    pub(crate) fn new(
+        place: &Workspace,
+        hosts: u8,
+        nat: bool,
+        family: Family,
+    ) -> Result<Network, Trouble> {
         let router = place.namespace("router")?;
         router.set(&[("ipv4/ip_forward", "1")])?;
+        if family == Family::V6 {
+            router.set(&[("ipv6/conf/all/forwarding", "1")])?;
+        }
         router.run("nft", &["-f", "-"], CHAINS)?;
         if nat {
             router.run("nft", &["-f", "-"], NAT)?;
@@ -91,7 +127,7 @@ impl Network {
         }
         let hosts: Vec<Node> = (0..hosts).map(Node::Host).collect();
         let mut network =
-            Network { gateway: None, hosts: hosts.iter().map(|_| None).collect(), router };
+            Network { gateway: None, hosts: hosts.iter().map(|_| None).collect(), router, family };
         for node in [Node::Gateway].into_iter().chain(hosts) {
             network.attach(place, node)?;
         }
@@ -124,6 +160,15 @@ impl Network {
             "link set eth0 up",
             &format!("route add default via {}", node.router()),
         ])?;
+        if self.family == Family::V6 {
+            // Without duplicate address detection, which takes a second.
+            let (ours, routers) = (node.network_v6(1), node.network_v6(0xfe));
+            self.router.ip(&[&format!("addr add {routers}/64 dev {port} nodad")])?;
+            namespace.ip(&[
+                &format!("addr add {ours}/64 dev eth0 nodad"),
+                &format!("route add default via {routers} dev eth0"),
+            ])?;
+        }
         match node {
             Node::Gateway => self.gateway = Some(namespace),
             Node::Host(host) => {
@@ -165,22 +210,29 @@ impl Network {
         self.at(node)?.ip(&[&format!("addr del {}/24 dev eth0", node.address())])
     }
 
+    /// Makes the next hop of a node mute: the router no longer answers who has its address, and the
+    /// node forgets what it knew.
+    pub(crate) fn mute_next_hop(&self, node: Node) -> Result<(), Trouble> {
+        self.router.ip(&[&format!("link set {} arp off", node.port())])?;
+        self.at(node)?.ip(&["neigh flush dev eth0"])
+    }
+
     /// Adds rules to a chain of the router. `counter` in a rule shows later whether it matched.
     pub(crate) fn rules(&self, chain: &str, rules: &[String]) -> Result<(), Trouble> {
         let lines: String =
-            rules.iter().map(|rule| format!("add rule ip lab {chain} {rule}\n")).collect();
+            rules.iter().map(|rule| format!("add rule inet lab {chain} {rule}\n")).collect();
         self.router.run("nft", &["-f", "-"], &lines).map(drop)
     }
 
     /// Removes all rules.
     pub(crate) fn flush(&self) -> Result<(), Trouble> {
-        let script = "flush chain ip lab through\nflush chain ip lab inside\n";
+        let script = "flush chain inet lab through\nflush chain inet lab inside\nflush chain inet lab outside\n";
         self.router.run("nft", &["-f", "-"], script).map(drop)
     }
 
     /// Returns the number of packets that matched the rules with a counter.
     pub(crate) fn matched_packets(&self) -> Result<u64, Trouble> {
-        let text = self.router.run("nft", &["list", "table", "ip", "lab"], "")?;
+        let text = self.router.run("nft", &["list", "table", "inet", "lab"], "")?;
         Ok(sum_of_counters(&text))
     }
 }

@@ -26,6 +26,10 @@ pub const SUBCOMMAND: &str = "lab-peer";
 /// Time limit from the start of the process until all its links are up.
 const UP_WITHIN: Span = Span::from_secs(20);
 
+/// What the order `message` sends: some packets of full length and a short one, all of which a
+/// kernel sends at once.
+static MESSAGE: [u8; 8_000] = [b'x'; 8_000];
+
 /// The specification of a peer process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Spec {
@@ -38,6 +42,8 @@ pub(crate) struct Spec {
     pub(crate) control: Option<SocketAddr>,
     /// Time for which a hung gateway is kept; 0: not at all.
     pub(crate) keep_hung_ms: u64,
+    /// Whether a client sends a message each 20 ms.
+    pub(crate) busy: bool,
 }
 
 /// The behaviour of a peer.
@@ -50,6 +56,8 @@ pub(crate) enum Kind {
     Deaf,
     /// Answers pings of the line codec, and gives no verdicts.
     Answering,
+    /// Answers pings of the native codec, and gives no verdicts.
+    Passive,
 }
 
 /// Runs a peer process until its standard input ends. For the subcommand [`SUBCOMMAND`].
@@ -64,7 +72,7 @@ pub fn run(spec: &str) -> Result<(), Trouble> {
     match spec.kind {
         Kind::Client => client::run(&spec)?,
         Kind::Deaf => deaf::run(&spec)?,
-        Kind::Answering => answering::run(&spec)?,
+        Kind::Answering | Kind::Passive => answering::run(&spec)?,
     }
     drop(control);
     Ok(())

@@ -106,7 +106,7 @@ struct Play<'a> {
     first_ms: Option<u64>,
     last_ms: u64,
     faults: Vec<(u64, String)>,
-    /// Whether rules with counters are in force that have not been checked for an effect.
+    /// Whether faults with counters are in force that have not been checked for an effect.
     unchecked: bool,
 }
 
@@ -127,7 +127,7 @@ impl Play<'_> {
         pause(SETTLE + phase);
         self.from = self.stage.observer_log().len();
         let done = self.steps(scenario.steps).and_then(|()| self.check_effect());
-        let done = done.and_then(|()| self.check_delay(scenario.setting.delay_ms));
+        let done = done.and_then(|()| self.check_delay(scenario.setting.delay_ms()));
         self.run.keepalive = self.keepalive();
         self.run.marks = self.marks();
         done
@@ -157,6 +157,8 @@ impl Play<'_> {
                 Step::OutageHere { within_ms } => self.outage(None, within_ms),
                 Step::OnlySecondHostEnds { links, within_ms } => self.second(links, within_ms),
                 Step::NoLinkEnds => self.no_link_ends(),
+                Step::Suspected { within_ms } => self.suspects(within_ms),
+                Step::SuspectedAtMost(times) => self.suspected(times),
                 Step::FewEnd { links, in_ms } => self.few(links, in_ms),
                 Step::Keepalive { from_ms, to_ms } => self.kernel(from_ms, to_ms),
                 Step::Arithmetic { .. } => {
@@ -200,10 +202,11 @@ impl Play<'_> {
         beat.ok_or_else(|| Trouble::new("no heartbeat was answered before the fault"))
     }
 
-    /// Checks that a rule with a counter matched a packet: otherwise there was no fault.
+    /// Checks that a rule with a counter matched a packet, or that the relay changed one: otherwise
+    /// there was no fault.
     fn check_effect(&mut self) -> Result<(), Trouble> {
-        if std::mem::take(&mut self.unchecked) && self.stage.network.matched_packets()? == 0 {
-            return Err(Trouble::new("the fault had no effect: no packet matched its rules"));
+        if std::mem::take(&mut self.unchecked) && self.stage.effects()? == 0 {
+            return Err(Trouble::new("the fault had no effect on any packet"));
         }
         Ok(())
     }

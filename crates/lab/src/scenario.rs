@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::gateway::Beat;
 use crate::judge::Expected;
+use crate::network::Family;
 use crate::peer::Kind;
 
 pub(crate) use table::scenarios;
@@ -53,12 +54,40 @@ pub(crate) struct Setting {
     pub(crate) kind: Kind,
     /// Number of links of each host.
     pub(crate) hosts: &'static [u32],
-    /// Delay of each packet in milliseconds; a round trip takes twice that.
-    pub(crate) delay_ms: u64,
-    /// Whether the router translates the hosts' addresses.
-    pub(crate) nat: bool,
+    pub(crate) middle: Middle,
+    /// The addresses over which the links run.
+    pub(crate) family: Family,
+    /// Whether both ends' kernels put timestamps into their segments.
+    pub(crate) timestamps: bool,
+    /// Whether each client sends a message each 20 ms, which the gateway echoes.
+    pub(crate) busy: bool,
     /// Time for which both ends keep a hung peer, in milliseconds; 0: it ends at the bound.
     pub(crate) keep_hung_ms: u64,
+}
+
+/// What the router does between the ends before any fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Middle {
+    /// Forwards packets.
+    Forwards,
+    /// Translates the hosts' addresses.
+    Translates,
+    /// Forwards each packet in user space, after this number of milliseconds; a round trip takes
+    /// twice that.
+    Delays(u64),
+    /// Ends the connections in a proxy, which makes its own to the gateway.
+    Proxies,
+}
+
+/// The word of a router, a firewall or a host that it refuses a packet, as an ICMP message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refusal {
+    /// Nobody listens on the port: what REJECT rules of firewalls say unless told otherwise.
+    Port,
+    /// The host does not know the protocol; IPv4 only.
+    Protocol,
+    /// Prohibited by an administrator.
+    Prohibited,
 }
 
 /// Number of links from which on a lab runs alone on this machine.
@@ -110,6 +139,12 @@ pub(crate) enum Step {
     },
     /// No link of any host has ended.
     NoLinkEnds,
+    /// The observer suspects the first link.
+    Suspected {
+        within_ms: u64,
+    },
+    /// No link has been suspected more often than this.
+    SuspectedAtMost(u64),
     /// At most one verdict per link in two hours, of `links` links in `in_ms` milliseconds.
     FewEnd {
         links: u64,
@@ -144,6 +179,10 @@ pub(crate) enum Fault {
     PeerStarts,
     /// Data is sent to the peer until its window closes.
     WindowFilled,
+    /// The peer goes on sending a heartbeat each second, and reads no more; 250 KB wait for it.
+    ReadsNoMore,
+    /// More data waits for the peer than we keep for it.
+    BacklogGrows,
     /// The router drops both directions between the two hosts.
     DropBoth,
     /// The router drops what we send.
@@ -158,8 +197,26 @@ pub(crate) enum Fault {
     Loss(u8),
     /// The router answers that the host is unreachable.
     Unreachable,
+    /// The router refuses the segments of both ends, and reports it to them.
+    Refused(Refusal),
     /// The router has no route to the peer, and reports it.
     NoRoute,
+    /// The router drops those packets from the gateway that are longer than 1,200 bytes, silently.
+    LargeVanish,
+    /// The client sends a message of 8 KB, which the gateway echoes.
+    MessageEchoed,
+    /// Our next hop no longer answers.
+    NeighbourGone,
+    /// The proxy's path to the peer is cut, silently; the proxy lives.
+    CutBehindProxy,
+    /// Both ends get a reset that neither sent.
+    ResetInjected,
+    /// A round trip takes this number of milliseconds, half of it each way.
+    RoundTrip(u64),
+    /// What the peer sends takes this number of milliseconds more, what we send does not.
+    AnswersLate(u64),
+    /// Packets overtake each other, by up to 50 ms, and each fifth comes twice.
+    Scrambled,
     /// The cable between the router and the peer has no carrier.
     CableDown,
     CableUp,
@@ -193,12 +250,23 @@ impl Fault {
         match self {
             Fault::Loss(percent) => format!("{percent} % loss"),
             Fault::ObserverStarved(_) => "observer starved".to_owned(),
+            Fault::RoundTrip(ms) => format!("round trip {ms} ms"),
+            Fault::AnswersLate(ms) => format!("answers {ms} ms late"),
+            Fault::Refused(refusal) => words(&format!("{refusal:?}Refused")),
             Fault::PeerCloses
             | Fault::PeerKilled
             | Fault::PeerStopped
             | Fault::PeerContinues
             | Fault::PeerStarts
             | Fault::WindowFilled
+            | Fault::ReadsNoMore
+            | Fault::BacklogGrows
+            | Fault::LargeVanish
+            | Fault::MessageEchoed
+            | Fault::NeighbourGone
+            | Fault::CutBehindProxy
+            | Fault::ResetInjected
+            | Fault::Scrambled
             | Fault::DropBoth
             | Fault::DropOurs
             | Fault::DropIts
@@ -219,6 +287,16 @@ impl Fault {
             | Fault::ObserverStopped
             | Fault::ObserverContinues
             | Fault::Heal => words(&format!("{self:?}")),
+        }
+    }
+}
+
+impl Setting {
+    /// Returns the delay of each packet before any fault, in milliseconds.
+    pub(crate) fn delay_ms(&self) -> u64 {
+        match self.middle {
+            Middle::Delays(ms) => ms,
+            Middle::Forwards | Middle::Translates | Middle::Proxies => 0,
         }
     }
 }
@@ -246,6 +324,7 @@ fn lasts_ms(steps: &[Step]) -> u64 {
         Step::Do(_)
         | Step::AfterBeat
         | Step::NoLinkEnds
+        | Step::SuspectedAtMost(_)
         | Step::FewEnd { .. }
         | Step::IdleReported
         | Step::LagReported => 0,
@@ -255,6 +334,7 @@ fn lasts_ms(steps: &[Step]) -> u64 {
             expected.within_ms
         }
         Step::Alive { within_ms }
+        | Step::Suspected { within_ms }
         | Step::Returns { within_ms }
         | Step::Outage { within_ms, .. }
         | Step::OutageHere { within_ms }
@@ -305,5 +385,6 @@ mod tests {
     fn faults_are_named_in_words() {
         assert_eq!(Fault::DropBoth.name(), "drop both");
         assert_eq!(Fault::Loss(30).name(), "30 % loss");
+        assert_eq!(Fault::Refused(Refusal::Port).name(), "port refused");
     }
 }

@@ -11,11 +11,12 @@ use crate::control::{self, Control};
 use crate::gateway::{Gateway, LINE_PORT, NATIVE_PORT};
 use crate::log::Log;
 use crate::namespace::Workspace;
-use crate::network::{GATEWAY, Network, Node};
+use crate::network::{Family, GATEWAY, Network, Node};
 use crate::peer::{Kind, Peer, Spec};
 use crate::process::Process;
-use crate::relay::Relay;
-use crate::scenario::{Role, Setting};
+use crate::proxy::Proxy;
+use crate::relay::{Relay, Shape};
+use crate::scenario::{Middle, Role, Setting};
 use crate::trouble::Trouble;
 
 /// Identity of the first link of the first host.
@@ -35,7 +36,8 @@ pub(crate) struct Stage {
     peers: Vec<Option<Peer>>,
     pub(crate) control: Option<Control>,
     pub(crate) network: Network,
-    _relay: Option<Relay>,
+    relay: Option<Relay>,
+    _proxy: Option<Proxy>,
     program: PathBuf,
     setting: Setting,
     boots: Random,
@@ -55,16 +57,15 @@ impl Stage {
     ) -> Result<Stage, Trouble> {
         let place = Workspace::new()?;
         let hosts = u8::try_from(setting.hosts.len()).unwrap_or(u8::MAX);
-        let network = Network::new(&place, hosts, setting.nat)?;
-        let relay = match setting.delay_ms {
-            0 => None,
-            delay_ms => {
-                let nodes = (0..hosts).map(Node::Host).chain([Node::Gateway]);
-                let ports: Vec<String> = nodes.map(Node::port).collect();
-                Some(Relay::start(network.router(), &ports, Span::from_millis(delay_ms), clock)?)
-            }
-        };
+        let nat = setting.middle == Middle::Translates;
+        let network = Network::new(&place, hosts, nat, setting.family)?;
         let mut boots = Random::new(seed);
+        let (relay, proxy) = middle(&network, setting, hosts, (boots.next_u64(), clock))?;
+        if !setting.timestamps {
+            for node in (0..hosts).map(Node::Host).chain([Node::Gateway]) {
+                network.at(node)?.set(&[("ipv4/tcp_timestamps", "0")])?;
+            }
+        }
         let boot = [boot_id(&mut boots), boot_id(&mut boots)];
         let mut stage = Stage {
             role,
@@ -73,7 +74,8 @@ impl Stage {
             peer_log: Log::default(),
             control: None,
             network,
-            _relay: relay,
+            relay,
+            _proxy: proxy,
             gateway: None,
             peers: setting.hosts.iter().map(|_| None).collect(),
             program,
@@ -143,6 +145,22 @@ impl Stage {
         gateway.metric(self.network.at(Node::Gateway)?, name)
     }
 
+    /// Returns the relay that passes the packets on.
+    pub(crate) fn relay(&self) -> Result<&Relay, Trouble> {
+        self.relay.as_ref().ok_or_else(|| Trouble::new("the router has no relay"))
+    }
+
+    /// Returns the family of the addresses over which the links run.
+    pub(crate) fn family(&self) -> Family {
+        self.setting.family
+    }
+
+    /// Returns the number of packets that the faults in force have dropped, answered or changed.
+    pub(crate) fn effects(&self) -> Result<u64, Trouble> {
+        let relayed = self.relay.as_ref().map_or(0, Relay::effects);
+        Ok(self.network.matched_packets()? + relayed)
+    }
+
     /// Starts the process of the observer's peer again.
     pub(crate) fn restart_peer(&mut self) -> Result<(), Trouble> {
         match self.peer_node() {
@@ -197,7 +215,7 @@ impl Stage {
             &self.program,
             &self.place,
             self.network.at(Node::Gateway)?,
-            (self.setting.beat, self.setting.keep_hung_ms),
+            (Node::Gateway.address_in(self.setting.family), self.setting),
             &self.boot[0],
             (&self.gateway_log, self.clock),
         )?;
@@ -209,7 +227,7 @@ impl Stage {
     /// watches at the observer's end.
     fn start_peer(&mut self, host: u8, controlled: bool) -> Result<(), Trouble> {
         let port = match self.setting.kind {
-            Kind::Client | Kind::Deaf => NATIVE_PORT,
+            Kind::Client | Kind::Deaf | Kind::Passive => NATIVE_PORT,
             Kind::Answering => LINE_PORT,
         };
         let listener = match self.role {
@@ -218,11 +236,17 @@ impl Stage {
         };
         let spec = Spec {
             kind: self.setting.kind,
-            gateway: (GATEWAY, port).into(),
+            gateway: match self.setting.middle {
+                Middle::Proxies => (Node::Host(host).router(), port).into(),
+                Middle::Forwards | Middle::Translates | Middle::Delays(_) => {
+                    (Node::Gateway.address_in(self.setting.family), port).into()
+                }
+            },
             identity: format!("h{host}"),
             links: self.setting.hosts.get(usize::from(host)).copied().unwrap_or(0),
             control: listener.as_ref().map(|_| (GATEWAY, control::PORT).into()),
             keep_hung_ms: self.setting.keep_hung_ms,
+            busy: self.setting.busy,
         };
         let namespace = self.network.at(Node::Host(host))?;
         let logs = (&self.peer_log, self.clock);
@@ -236,6 +260,30 @@ impl Stage {
             *slot = Some(peer);
         }
         Ok(())
+    }
+}
+
+/// Starts what the router runs in user space.
+fn middle(
+    network: &Network,
+    setting: Setting,
+    hosts: u8,
+    (seed, clock): (u64, Clock),
+) -> Result<(Option<Relay>, Option<Proxy>), Trouble> {
+    let router = network.router();
+    match setting.middle {
+        Middle::Forwards | Middle::Translates => Ok((None, None)),
+        Middle::Delays(ms) => {
+            let nodes = (0..hosts).map(Node::Host).chain([Node::Gateway]);
+            let ports: Vec<String> = nodes.map(Node::port).collect();
+            let delay = Span::from_millis(ms);
+            let shape = Shape { inwards: delay, outwards: delay, ..Shape::default() };
+            Ok((Some(Relay::start(router, &ports, (shape, seed), clock)?), None))
+        }
+        Middle::Proxies => {
+            let target = (GATEWAY, NATIVE_PORT).into();
+            Ok((None, Some(Proxy::start(router, NATIVE_PORT, target)?)))
+        }
     }
 }
 

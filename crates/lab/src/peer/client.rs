@@ -13,7 +13,7 @@ use systole_core::wire::CloseReason;
 use systole_net::Clock;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::{Spec, print_event};
+use super::{MESSAGE, Spec, print_event};
 use crate::trouble::Trouble;
 
 /// Short times of the backoff, so that scenarios need not wait for a reconnect.
@@ -24,7 +24,11 @@ const STABLE: Span = Span::from_secs(10);
 /// Number of messages that `fill` sends: more than the receive buffer of a stopped process takes,
 /// less than makes the client a slow consumer of the echo when the process continues.
 const FILLING: usize = 6;
-static MESSAGE: [u8; 65_536] = [0; 65_536];
+static FILLER: [u8; 65_536] = [0; 65_536];
+
+/// Time between two messages of a busy client, and what each says.
+const BUSY: Span = Span::from_millis(20);
+const TALK: &[u8] = b"busy";
 
 pub(super) fn run(spec: &Spec) -> Result<(), Trouble> {
     let doing = Trouble::while_doing("a runtime for the client");
@@ -36,6 +40,9 @@ pub(super) fn run(spec: &Spec) -> Result<(), Trouble> {
         for number in 0..spec.links {
             clients.push(open(spec, number, clock).await?);
         }
+        if spec.busy {
+            clients.iter().cloned().for_each(|client| drop(tokio::spawn(talk(client))));
+        }
         let mut lines = BufReader::new(tokio::io::stdin()).lines();
         while let Ok(Some(line)) = lines.next_line().await {
             for client in &clients {
@@ -45,6 +52,7 @@ pub(super) fn run(spec: &Spec) -> Result<(), Trouble> {
                         tokio::spawn(async move { client.close(CloseReason::Done).await });
                     }
                     "fill" => fill(client),
+                    "message" => drop(client.try_send(&MESSAGE)),
                     other => return Err(Trouble::new(format!("no such order: {other}"))),
                 }
             }
@@ -74,10 +82,19 @@ async fn open(spec: &Spec, number: u32, clock: Clock) -> Result<Arc<Client>, Tro
     Ok(client)
 }
 
+/// Sends messages without end; while there is no link, none.
+async fn talk(client: Arc<Client>) {
+    let mut times = tokio::time::interval(BUSY.into());
+    loop {
+        times.tick().await;
+        let _ = client.try_send(TALK);
+    }
+}
+
 /// Queues messages, as far as the queue takes them.
 fn fill(client: &Client) {
     for _ in 0..FILLING {
-        if client.try_send(&MESSAGE).is_err() {
+        if client.try_send(&FILLER).is_err() {
             return;
         }
     }
@@ -100,6 +117,10 @@ fn print_client_event(clock: Clock, identity: &str, event: &Event) {
         }
         Event::RoundTrip(rtt) => {
             print_event(clock, "round_trip", identity, json!({"rtt_us": rtt.as_micros()}));
+        }
+        // A busy link has no heartbeats.
+        Event::Message(message) if message == TALK => {
+            print_event(clock, "heard", identity, json!({}))
         }
         Event::HeartbeatReceived { .. } => print_event(clock, "heard", identity, json!({})),
         Event::Lost { verdict, silent_for, .. } => {

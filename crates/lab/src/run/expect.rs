@@ -1,5 +1,7 @@
 //! Compares each expectation of a scenario with the logs.
 
+use std::collections::BTreeMap;
+
 use systole_core::Span;
 
 use super::{GRACE_MS, Play, is_beat};
@@ -32,7 +34,8 @@ impl Play<'_> {
         }
         let reported_text = reported.as_ref().map(describe).unwrap_or_default();
         let reported = reported.unwrap_or_default();
-        let particulars = [expected.direction, expected.scope].into_iter().flatten();
+        let particulars =
+            [expected.direction, expected.scope, expected.confidence].into_iter().flatten();
         let mut text = expected.causes.join(" or ");
         particulars.for_each(|word| text.extend([" ", word]));
         match kind {
@@ -74,9 +77,9 @@ impl Play<'_> {
         };
         let left = Span::from_millis(within_ms + GRACE_MS);
         let back = self.stage.peer_log.wait(self.stage.clock, left, 0, round);
-        let ends = self.ends("");
+        let (ends, lives) = (self.ends(""), self.lives());
         let score = judge::judge_alive(ends, back, within_ms);
-        self.push("same link, alive", &lives(ends), back, within_ms, score);
+        self.push("same link, alive", &lives, back, within_ms, score);
         self.record_condemned(ends);
     }
 
@@ -181,16 +184,46 @@ impl Play<'_> {
     }
 
     pub(super) fn no_link_ends(&mut self) {
-        let ends = self.ends("");
+        let (ends, lives) = (self.ends(""), self.lives());
         let score = judge::judge_alive(ends, Some(0), 0);
-        self.push("nobody ends", &lives(ends), None, 0, score);
+        self.push("nobody ends", &lives, None, 0, score);
         self.record_condemned(ends);
     }
 
+    /// Judges when the first link is suspected after the last fault.
+    pub(super) fn suspects(&mut self, within_ms: u64) {
+        let last_ms = self.last_ms;
+        let found = self.wait(within_ms, |events| {
+            let mut doubts = events.iter().filter(|seen| seen.is("suspect", FIRST_LINK));
+            doubts.find_map(|seen| seen.at_ms.checked_sub(last_ms))
+        });
+        let score = judge::judge_alive(0, found, within_ms);
+        let verdict = if found.is_some() { "suspect" } else { "" };
+        self.push("suspected", verdict, found, within_ms, score);
+    }
+
+    /// Judges how often each link was suspected since the first fault.
+    pub(super) fn suspected(&mut self, allowed: u64) {
+        let all = self.stage.observer_log().all();
+        let mut times: BTreeMap<String, u64> = BTreeMap::new();
+        for seen in all.get(self.from..).unwrap_or_default() {
+            if seen.kind == "suspect" {
+                // The line codec has no identities.
+                let fields = ["identity", "session"].map(|name| seen.body.get(name));
+                let link = fields.into_iter().flatten().map(ToString::to_string).collect();
+                *times.entry(link).or_default() += 1;
+            }
+        }
+        let most = times.into_values().max().unwrap_or(0);
+        let score = judge::judge_suspicions(most, allowed);
+        let expected = format!("each suspected at most {allowed} times");
+        self.push(&expected, &format!("at most {most} times"), None, 0, score);
+    }
+
     pub(super) fn few(&mut self, links: u64, in_ms: u64) {
-        let ends = self.ends("");
+        let (ends, lives) = (self.ends(""), self.lives());
         let score = judge::judge_mistakes(ends as u64, links, in_ms);
-        self.push("at most one per link in 2 h", &lives(ends), None, 0, score);
+        self.push("at most one per link in 2 h", &lives, None, 0, score);
         self.record_condemned(ends);
     }
 
@@ -240,6 +273,12 @@ impl Play<'_> {
         });
     }
 
+    /// Describes the ends since the first fault.
+    fn lives(&self) -> String {
+        let all = self.stage.observer_log().all();
+        lives(leaves(all.get(self.from..).unwrap_or_default()))
+    }
+
     /// Returns the number of links that ended since the first fault, and whose address begins with
     /// `address`.
     fn ends(&self, address: &str) -> usize {
@@ -247,6 +286,15 @@ impl Play<'_> {
         let events = all.get(self.from..).unwrap_or_default();
         leaves(events).filter(|seen| seen.text("address").starts_with(address)).count()
     }
+}
+
+/// Describes the verdicts that should not have fallen.
+fn lives<'a>(leaves: impl Iterator<Item = &'a Seen>) -> String {
+    let mut causes: BTreeMap<&str, usize> = BTreeMap::new();
+    leaves.for_each(|seen| *causes.entry(seen.text("cause")).or_default() += 1);
+    let ended: Vec<String> =
+        causes.into_iter().map(|(cause, links)| format!("{links} ended: {cause}")).collect();
+    if ended.is_empty() { "alive".to_owned() } else { ended.join(", ") }
 }
 
 /// Returns the cause in an event; for a revision, the new cause.
@@ -274,13 +322,18 @@ fn describe(reported: &Reported) -> String {
     text
 }
 
-fn lives(ends: usize) -> String {
-    if ends == 0 { "alive".to_owned() } else { format!("{ends} ended") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ends_are_described_with_their_causes() {
+        let leave = |cause: &str| Seen::parse(&format!("{{\"cause\":\"{cause}\"}}"), "leave", 0);
+        let ends: Vec<Seen> =
+            ["peer_reset", "unknown", "unknown"].map(leave).into_iter().flatten().collect();
+        assert_eq!(lives(ends.iter()), "1 ended: peer_reset, 2 ended: unknown");
+        assert_eq!(lives([].iter()), "alive");
+    }
 
     #[test]
     fn a_verdict_is_described_with_direction_and_scope() {

@@ -5,13 +5,17 @@
 
 mod alive;
 mod kernel;
+mod middle;
 mod nat;
 mod path;
 mod process;
+mod refused;
+mod slow;
 
-use super::{Role, Scenario, Setting, Step};
+use super::{Middle, Role, Scenario, Setting, Step};
 use crate::gateway::Beat;
 use crate::judge::Expected;
+use crate::network::Family;
 use crate::peer::Kind;
 
 const C: Beat = Beat { idle_ms: 1_000, interval_ms: 500, probes: 4 };
@@ -26,11 +30,19 @@ const DELAYED_ACKNOWLEDGEMENT: Step = Step::Rest(250);
 const BOTH: &[Role] = &[Role::Gateway, Role::Client];
 const GATEWAY: &[Role] = &[Role::Gateway];
 
-const ONE: Setting =
-    Setting { beat: C, kind: Kind::Client, hosts: &[1], delay_ms: 0, nat: false, keep_hung_ms: 0 };
+const ONE: Setting = Setting {
+    beat: C,
+    kind: Kind::Client,
+    hosts: &[1],
+    middle: Middle::Forwards,
+    family: Family::V4,
+    timestamps: true,
+    busy: false,
+    keep_hung_ms: 0,
+};
 
 const fn within(causes: &'static [&'static str], within_ms: u64) -> Expected {
-    Expected { causes, direction: None, scope: None, within_ms }
+    Expected { causes, direction: None, scope: None, confidence: None, within_ms }
 }
 
 const fn verdict(causes: &'static [&'static str], within_ms: u64) -> Step {
@@ -48,7 +60,15 @@ const fn revised(causes: &'static [&'static str]) -> Step {
 
 /// Returns all scenarios, grouped by the kind of fault.
 pub(crate) fn scenarios() -> impl Iterator<Item = &'static Scenario> {
-    let tables =
-        [process::SCENARIOS, path::SCENARIOS, nat::SCENARIOS, alive::SCENARIOS, kernel::SCENARIOS];
+    let tables = [
+        process::SCENARIOS,
+        path::SCENARIOS,
+        refused::SCENARIOS,
+        middle::SCENARIOS,
+        nat::SCENARIOS,
+        alive::SCENARIOS,
+        slow::SCENARIOS,
+        kernel::SCENARIOS,
+    ];
     tables.into_iter().flatten()
 }

@@ -3,7 +3,7 @@
 use super::{BOTH, D, GATEWAY, ONE, SEGMENT};
 use crate::gateway::Beat;
 use crate::peer::Kind;
-use crate::scenario::{Fault, Scenario, Setting, Step};
+use crate::scenario::{Fault, Middle, Scenario, Setting, Step};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -86,7 +86,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         about: "A typical bad path; a run as short as this is only a rough check.",
         long: false,
         roles: BOTH,
-        setting: Setting { hosts: &[20], delay_ms: 25, ..ONE },
+        setting: Setting { hosts: &[20], middle: Middle::Delays(25), ..ONE },
         steps: &[
             Step::Do(Fault::Loss(5)),
             Step::Rest(20_000),
@@ -99,7 +99,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         about: "The same, long enough to count: at most one wrong verdict per link in two hours.",
         long: true,
         roles: BOTH,
-        setting: Setting { hosts: &[100], delay_ms: 25, ..ONE },
+        setting: Setting { hosts: &[100], middle: Middle::Delays(25), ..ONE },
         steps: &[
             Step::Do(Fault::Loss(5)),
             Step::Rest(600_000),

@@ -2,9 +2,9 @@
 
 use super::{BOTH, C, D, DELAYED_ACKNOWLEDGEMENT, ONE, SEGMENT, revised, silence, verdict, within};
 use crate::gateway::Beat;
-use crate::scenario::{Fault, Scenario, Setting, Step};
+use crate::scenario::{Fault, Middle, Scenario, Setting, Step};
 
-const BEHIND_NAT: Setting = Setting { nat: true, ..ONE };
+const BEHIND_NAT: Setting = Setting { middle: Middle::Translates, ..ONE };
 const LATE: Beat = Beat { idle_ms: 4_000, interval_ms: 500, probes: 4 };
 /// The first probe comes after two seconds of silence or more.
 const IDLE_BEHIND_NAT: Setting = Setting { beat: LATE, ..BEHIND_NAT };

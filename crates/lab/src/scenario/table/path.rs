@@ -11,7 +11,7 @@ const MANY: Setting = Setting { hosts: &[20], ..ONE };
 /// Expects a warning before the bound. The next heartbeat comes within the idle time; then a
 /// router's answer takes half a second. A loss at our own end shows after two retransmission times
 /// of 200 ms, at an examination each second.
-const fn warned(causes: &'static [&'static str], within_ms: u64) -> Step {
+pub(super) const fn warned(causes: &'static [&'static str], within_ms: u64) -> Step {
     Step::Reports("warned", within(causes, within_ms))
 }
 
