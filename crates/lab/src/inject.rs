@@ -69,6 +69,7 @@ impl Stage {
             }
             Fault::MessageEchoed => self.order("message"),
             Fault::NeighbourGone => self.remove_neighbour(),
+            Fault::NeighbourMute => self.mute_neighbour(),
             Fault::CutBehindProxy => self.cut_behind_proxy(),
             Fault::ResetInjected => self.relay()?.reset(),
             Fault::RoundTrip(ms) => {
@@ -146,10 +147,21 @@ impl Stage {
     fn remove_neighbour(&self) -> Result<(), Trouble> {
         let ours = self.observer_node();
         self.network.mute_next_hop(ours)?;
+        self.network.at(ours)?.ip(&["neigh flush dev eth0"])?;
         let output = self.network.at(ours)?.ip_output("neigh show dev eth0")?;
         let known = ["REACHABLE", "STALE", "DELAY", "PROBE", "PERMANENT"];
         let knows = known.iter().any(|state| output.contains(state));
         (!knows).then_some(()).ok_or_else(|| no_effect(&output))
+    }
+
+    /// Silences the next hop first: an answer to the first question would end the kernel's doubt.
+    fn mute_neighbour(&self) -> Result<(), Trouble> {
+        let (ours, its) = (self.observer_node(), self.peer_node());
+        self.through(&[drop(ours, its), drop(its, ours)])?;
+        self.network.mute_next_hop(ours)?;
+        self.network.doubt_next_hop(ours)?;
+        let output = self.network.at(ours)?.ip_output("neigh show dev eth0")?;
+        output.contains("PROBE").then_some(()).ok_or_else(|| no_effect(&output))
     }
 
     fn cut_behind_proxy(&self) -> Result<(), Trouble> {
@@ -243,6 +255,7 @@ impl Fault {
     pub(crate) fn is_counted(self) -> bool {
         match self {
             Fault::DropBoth
+            | Fault::NeighbourMute
             | Fault::DropOurs
             | Fault::DropIts
             | Fault::DropFlow

@@ -49,6 +49,8 @@ pub struct Expected {
     pub scope: Option<&'static str>,
     /// The confidence that must be reported, if any.
     pub confidence: Option<&'static str>,
+    /// The time after the fault before which the verdict must not fall, in milliseconds.
+    pub not_before_ms: u64,
     /// Time limit after the fault, in milliseconds.
     pub within_ms: u64,
 }
@@ -70,9 +72,13 @@ pub struct Reported {
     pub after_ms: u64,
 }
 
-/// Judges a verdict. A wrong one is wrong at any time; a late one is late even if it is unknown.
+/// Judges a verdict. A wrong one is wrong at any time, and so is one on a peer whose bound has not
+/// passed; a late one is late even if it is unknown.
 pub fn judge(expected: &Expected, reported: Option<&Reported>) -> Score {
     let Some(reported) = reported else { return Score::Missed };
+    if reported.after_ms < expected.not_before_ms {
+        return Score::Wrong;
+    }
     let what = score_in_time(expected, reported);
     if what != Score::Wrong && reported.after_ms > expected.within_ms { Score::Late } else { what }
 }
@@ -168,6 +174,7 @@ mod tests {
         direction: Some("outbound"),
         scope: None,
         confidence: None,
+        not_before_ms: 0,
         within_ms: 3_500,
     };
 
@@ -217,6 +224,15 @@ mod tests {
     fn a_verdict_after_the_bound_is_late() {
         assert_eq!(score("path_lost", Some("outbound"), 3_501), Score::Late);
         assert_eq!(score("unknown", None, 3_501), Score::Late);
+    }
+
+    #[test]
+    fn a_verdict_before_the_bound_is_wrong() {
+        let patient = Expected { not_before_ms: 2_000, ..LOST };
+        let judged =
+            |after_ms| judge(&patient, Some(&reported("path_lost", Some("outbound"), after_ms)));
+        assert_eq!(judged(1_999), Score::Wrong);
+        assert_eq!(judged(2_000), Score::Right);
     }
 
     #[test]

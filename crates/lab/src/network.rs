@@ -210,11 +210,15 @@ impl Network {
         self.at(node)?.ip(&[&format!("addr del {}/24 dev eth0", node.address())])
     }
 
-    /// Makes the next hop of a node mute: the router no longer answers who has its address, and the
-    /// node forgets what it knew.
+    /// Makes the next hop of a node mute: the router no longer answers who has its address.
     pub(crate) fn mute_next_hop(&self, node: Node) -> Result<(), Trouble> {
-        self.router.ip(&[&format!("link set {} arp off", node.port())])?;
-        self.at(node)?.ip(&["neigh flush dev eth0"])
+        self.router.ip(&[&format!("link set {} arp off", node.port())])
+    }
+
+    /// Has a node's kernel doubt its next hop, which it does by itself within half a minute: it asks
+    /// for the address, and still sends to it until it gives up after three seconds.
+    pub(crate) fn doubt_next_hop(&self, node: Node) -> Result<(), Trouble> {
+        self.at(node)?.ip(&[&format!("neigh change {} dev eth0 nud probe", node.router())])
     }
 
     /// Adds rules to a chain of the router. `counter` in a rule shows later whether it matched.

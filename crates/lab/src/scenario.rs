@@ -205,8 +205,10 @@ pub(crate) enum Fault {
     LargeVanish,
     /// The client sends a message of 8 KB, which the gateway echoes.
     MessageEchoed,
-    /// Our next hop no longer answers.
+    /// Our next hop no longer answers, and our kernel has forgotten it.
     NeighbourGone,
+    /// Our next hop no longer answers; our kernel finds that out after some seconds.
+    NeighbourMute,
     /// The proxy's path to the peer is cut, silently; the proxy lives.
     CutBehindProxy,
     /// Both ends get a reset that neither sent.
@@ -264,6 +266,7 @@ impl Fault {
             | Fault::LargeVanish
             | Fault::MessageEchoed
             | Fault::NeighbourGone
+            | Fault::NeighbourMute
             | Fault::CutBehindProxy
             | Fault::ResetInjected
             | Fault::Scrambled

@@ -42,11 +42,20 @@ const ONE: Setting = Setting {
 };
 
 const fn within(causes: &'static [&'static str], within_ms: u64) -> Expected {
-    Expected { causes, direction: None, scope: None, confidence: None, within_ms }
+    Expected { causes, direction: None, scope: None, confidence: None, not_before_ms: 0, within_ms }
 }
 
 const fn verdict(causes: &'static [&'static str], within_ms: u64) -> Step {
     Step::Verdict(within(causes, within_ms))
+}
+
+/// Expects the verdict of a peer that was silent for the whole bound, which began with the last
+/// heartbeat before the fault.
+const fn at_bound(causes: &'static [&'static str], beat: Beat) -> Expected {
+    let bound_ms = beat.bound_ms();
+    // A heartbeat is heard a little later than the idle time.
+    let not_before_ms = bound_ms - beat.idle_ms - 100;
+    Expected { not_before_ms, ..within(causes, bound_ms + 200) }
 }
 
 /// Expects the verdict that the path is lost in both directions.

@@ -1,7 +1,10 @@
 //! Scenarios of something between the ends that is neither: a proxy, a narrow path, a forged reset,
 //! a next hop that is gone.
 
-use super::{BOTH, C, D, DELAYED_ACKNOWLEDGEMENT, GATEWAY, ONE, revised, verdict, within};
+use super::path::warned;
+use super::{
+    BOTH, C, D, DELAYED_ACKNOWLEDGEMENT, GATEWAY, ONE, at_bound, revised, verdict, within,
+};
 use crate::gateway::Beat;
 use crate::judge::Expected;
 use crate::peer::Kind;
@@ -9,6 +12,8 @@ use crate::scenario::{Fault, Middle, Role, Scenario, Setting, Step};
 
 /// D = 8 s: longer than the kernel asks for the next hop, so its error comes before the bound.
 const PATIENT: Beat = Beat { idle_ms: 2_000, interval_ms: 1_500, probes: 4 };
+/// D = 12 s: as long again.
+const VERY_PATIENT: Beat = Beat { idle_ms: 2_000, interval_ms: 2_500, probes: 4 };
 /// Time in which a forged reset arrives.
 const RESET: u64 = 100;
 
@@ -24,7 +29,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             Step::Do(Fault::CutBehindProxy),
             Step::Verdict(Expected {
                 confidence: Some("medium"),
-                ..within(&["app_hung", "unknown"], D + 200)
+                ..at_bound(&["app_hung", "unknown"], C)
             }),
         ],
     },
@@ -88,19 +93,21 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         setting: Setting { beat: PATIENT, ..ONE },
         steps: &[
             Step::Do(Fault::NeighbourGone),
-            verdict(&["local_neighbour_gone"], PATIENT.bound_ms() + 200),
+            warned(&["local_neighbour_gone"], PATIENT.bound_ms()),
+            Step::Verdict(at_bound(&["local_neighbour_gone"], PATIENT)),
         ],
     },
     Scenario {
-        name: "neighbour-gone-busy",
-        fault: "neighbour gone, D = 8 s, busy link",
-        about: "The same while both ends send: our kernel's error meets a write.",
+        name: "neighbour-mute",
+        fault: "neighbour no longer answers, D = 12 s",
+        about: "Our kernel sends to the known address for some seconds more before it gives up.",
         long: false,
         roles: BOTH,
-        setting: Setting { beat: PATIENT, busy: true, ..ONE },
+        setting: Setting { beat: VERY_PATIENT, ..ONE },
         steps: &[
-            Step::Do(Fault::NeighbourGone),
-            verdict(&["local_neighbour_gone"], PATIENT.bound_ms() + 200),
+            Step::Do(Fault::NeighbourMute),
+            warned(&["local_neighbour_gone"], VERY_PATIENT.bound_ms()),
+            Step::Verdict(at_bound(&["local_neighbour_gone"], VERY_PATIENT)),
         ],
     },
     Scenario {

@@ -1,7 +1,7 @@
 //! Scenarios of the path between two living ends: lost both ways or one, refused by routers, lost
 //! at our own end.
 
-use super::{BOTH, C, D, GATEWAY, ONE, silence, verdict, within};
+use super::{BOTH, C, D, GATEWAY, ONE, at_bound, silence, verdict, within};
 use crate::judge::Expected;
 use crate::scenario::{Fault, Scenario, Setting, Step};
 
@@ -82,7 +82,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         steps: &[
             Step::Do(Fault::Unreachable),
             warned(&["unreachable"], C.idle_ms + 500),
-            verdict(&["unreachable"], D + 200),
+            Step::Verdict(at_bound(&["unreachable"], C)),
         ],
     },
     Scenario {
@@ -95,7 +95,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         steps: &[
             Step::Do(Fault::NoRoute),
             warned(&["unreachable"], C.idle_ms + 500),
-            verdict(&["unreachable"], D + 200),
+            Step::Verdict(at_bound(&["unreachable"], C)),
         ],
     },
     Scenario {

@@ -2,7 +2,7 @@
 //! still stands is not dead before the bound.
 
 use super::path::warned;
-use super::{BOTH, C, D, ONE, SEGMENT, verdict};
+use super::{BOTH, C, ONE, SEGMENT, at_bound};
 use crate::network::Family;
 use crate::scenario::{Fault, Refusal, Scenario, Setting, Step};
 
@@ -38,7 +38,7 @@ macro_rules! until_the_bound {
         &[
             Step::Do(Fault::Refused(Refusal::$refusal)),
             warned(&["unreachable"], C.idle_ms + 500),
-            verdict(&["unreachable"], D + 200),
+            Step::Verdict(at_bound(&["unreachable"], C)),
         ]
     };
 }

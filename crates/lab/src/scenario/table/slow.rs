@@ -23,11 +23,8 @@ const SUSPECTED: u64 = 2_300;
 const OUTAGES: Setting =
     Setting { beat: Beat { idle_ms: 1_000, interval_ms: 1_000, probes: 59 }, ..ONE };
 /// D = 6 s: longer than the idle time, a filter, and the time until a segment is sent again.
-const FILTERED: Setting = Setting {
-    beat: Beat { idle_ms: 1_000, interval_ms: 1_000, probes: 5 },
-    hosts: &[20],
-    ..ONE
-};
+const FILTERED: Setting =
+    Setting { beat: Beat { idle_ms: 1_000, interval_ms: 1_000, probes: 5 }, hosts: &[20], ..ONE };
 /// D = 30 s, for round trips of up to 10 s.
 const ROUGH: Setting = Setting {
     beat: Beat { idle_ms: 4_000, interval_ms: 2_000, probes: 13 },
