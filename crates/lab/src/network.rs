@@ -156,6 +156,8 @@ impl Network {
             &format!("link set {port} up"),
         ])?;
         namespace.ip(&[
+            // The kernel would hand many segments to the router as one packet, which no cable carries.
+            "link set eth0 gso_max_segs 1",
             &format!("addr add {}/24 dev eth0", node.address()),
             "link set eth0 up",
             &format!("route add default via {}", node.router()),

@@ -45,6 +45,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             Step::Do(Fault::LargeVanish),
             Step::Do(Fault::MessageEchoed),
             Step::Verdict(Expected {
+                direction: Some("outbound"),
                 scope: Some("large_packets"),
                 ..within(&["path_lost"], D + 500)
             }),
@@ -53,8 +54,8 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "narrow-back",
         fault: "the peer's packets above 1,200 bytes vanish",
-        about: "Its kernel acknowledges, its answers are stuck: as if it hung, and no more can be \
-                known.",
+        about: "Its kernel acknowledges, its answers are stuck behind a large segment that never \
+                comes.",
         long: false,
         roles: &[Role::Client],
         setting: ONE,
@@ -63,8 +64,10 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             Step::Do(Fault::LargeVanish),
             Step::Do(Fault::MessageEchoed),
             Step::Verdict(Expected {
+                direction: Some("inbound"),
+                scope: Some("large_packets"),
                 confidence: Some("medium"),
-                ..within(&["app_hung", "unknown"], D + 500)
+                ..within(&["path_lost"], D + 500)
             }),
         ],
     },
