@@ -26,9 +26,11 @@ pub const SUBCOMMAND: &str = "lab-peer";
 /// Time limit from the start of the process until all its links are up.
 const UP_WITHIN: Span = Span::from_secs(20);
 
-/// What the order `message` sends: some packets of full length and a short one, all of which a
-/// kernel sends at once.
-static MESSAGE: [u8; 8_000] = [b'x'; 8_000];
+/// What the order `message` sends: some packets of full length, all of which a kernel sends at once,
+/// and soon after them a short one.
+static MESSAGES: [&[u8]; 2] = [&[b'x'; 8_000], b"and a short one"];
+/// Time between the two, so that they are not echoed as one.
+const APART: Span = Span::from_millis(20);
 
 /// The specification of a peer process.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -203,7 +203,7 @@ pub(crate) enum Fault {
     NoRoute,
     /// The router drops those packets from the gateway that are longer than 1,200 bytes, silently.
     LargeVanish,
-    /// The client sends a message of 8 KB, which the gateway echoes.
+    /// The client sends a message of 8 KB and a short one, which the gateway echoes.
     MessageEchoed,
     /// Our next hop no longer answers, and our kernel has forgotten it.
     NeighbourGone,

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::{Kind, MESSAGE, Spec, print_event};
+use super::{APART, Kind, MESSAGES, Spec, print_event};
 use crate::trouble::Trouble;
 
 pub(super) fn run(spec: &Spec) -> Result<(), Trouble> {
@@ -81,7 +81,16 @@ async fn answer(mut stream: TcpStream, codec: Codec, mut sends: watch::Receiver<
                     }
                 }
             }
-            Ok(()) = sends.changed() => codec.encode(&data(&MESSAGE), &mut answers),
+            Ok(()) = sends.changed() => {
+                for message in MESSAGES {
+                    let mut bytes = Vec::new();
+                    codec.encode(&data(message), &mut bytes);
+                    if stream.write_all(&bytes).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(APART.into()).await;
+                }
+            }
         }
         if stream.write_all(&answers).await.is_err() {
             return;

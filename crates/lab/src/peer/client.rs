@@ -13,7 +13,7 @@ use systole_core::wire::CloseReason;
 use systole_net::Clock;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::{MESSAGE, Spec, print_event};
+use super::{APART, MESSAGES, Spec, print_event};
 use crate::trouble::Trouble;
 
 /// Short times of the backoff, so that scenarios need not wait for a reconnect.
@@ -52,7 +52,12 @@ pub(super) fn run(spec: &Spec) -> Result<(), Trouble> {
                         tokio::spawn(async move { client.close(CloseReason::Done).await });
                     }
                     "fill" => fill(client),
-                    "message" => drop(client.try_send(&MESSAGE)),
+                    "message" => {
+                        for message in MESSAGES {
+                            let _ = client.try_send(message);
+                            tokio::time::sleep(APART.into()).await;
+                        }
+                    }
                     other => return Err(Trouble::new(format!("no such order: {other}"))),
                 }
             }

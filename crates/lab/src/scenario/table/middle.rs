@@ -45,7 +45,6 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             Step::Do(Fault::LargeVanish),
             Step::Do(Fault::MessageEchoed),
             Step::Verdict(Expected {
-                direction: Some("outbound"),
                 scope: Some("large_packets"),
                 ..within(&["path_lost"], D + 500)
             }),
@@ -64,7 +63,6 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             Step::Do(Fault::LargeVanish),
             Step::Do(Fault::MessageEchoed),
             Step::Verdict(Expected {
-                direction: Some("inbound"),
                 scope: Some("large_packets"),
                 confidence: Some("medium"),
                 ..within(&["path_lost"], D + 500)
