@@ -10,13 +10,20 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
+use systole_core::Span;
+use systole_net::Clock;
 
 use crate::namespace::{Namespace, Workspace};
+use crate::process::pause;
 use crate::trouble::Trouble;
 
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 /// The router's address on the gateway's side; with NAT it is the address of all clients.
 const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
+
+/// Time in which a kernel notices a new cable; it may wait for a second.
+const UP_WITHIN: Span = Span::from_secs(5);
+const POLL: Span = Span::from_millis(5);
 
 /// The initial rules of a router. Chain `through` filters forwarded packets, chain `inside` packets
 /// to the router itself (with NAT, those without a mapping), chain `outside` its own packets.
@@ -156,7 +163,7 @@ impl Network {
             &format!("link set {port} up"),
         ])?;
         namespace.ip(&[
-            // The kernel would hand many segments to the router as one packet, which no cable carries.
+            // The kernel would give the router many segments as one packet, which no cable carries.
             "link set eth0 gso_max_segs 1",
             &format!("addr add {}/24 dev eth0", node.address()),
             "link set eth0 up",
@@ -170,6 +177,8 @@ impl Network {
                 &format!("addr add {ours}/64 dev eth0 nodad"),
                 &format!("route add default via {routers} dev eth0"),
             ])?;
+            await_up(&self.router, &port)?;
+            await_up(&namespace, "eth0")?;
         }
         match node {
             Node::Gateway => self.gateway = Some(namespace),
@@ -217,8 +226,8 @@ impl Network {
         self.router.ip(&[&format!("link set {} arp off", node.port())])
     }
 
-    /// Has a node's kernel doubt its next hop, which it does by itself within half a minute: it asks
-    /// for the address, and still sends to it until it gives up after three seconds.
+    /// Has a node's kernel doubt its next hop, which it does by itself within half a minute: it
+    /// asks for the address, and still sends to it until it gives up after three seconds.
     pub(crate) fn doubt_next_hop(&self, node: Node) -> Result<(), Trouble> {
         self.at(node)?.ip(&[&format!("neigh change {} dev eth0 nud probe", node.router())])
     }
@@ -232,8 +241,9 @@ impl Network {
 
     /// Removes all rules.
     pub(crate) fn flush(&self) -> Result<(), Trouble> {
-        let script = "flush chain inet lab through\nflush chain inet lab inside\nflush chain inet lab outside\n";
-        self.router.run("nft", &["-f", "-"], script).map(drop)
+        let chains = ["through", "inside", "outside"];
+        let script = chains.map(|chain| format!("flush chain inet lab {chain}\n")).concat();
+        self.router.run("nft", &["-f", "-"], &script).map(drop)
     }
 
     /// Returns the number of packets that matched the rules with a counter.
@@ -241,6 +251,19 @@ impl Network {
         let text = self.router.run("nft", &["list", "table", "inet", "lab"], "")?;
         Ok(sum_of_counters(&text))
     }
+}
+
+/// Waits until a kernel has noticed that a cable is plugged in: only then do the IPv6 addresses of
+/// the interface count.
+fn await_up(namespace: &Namespace, device: &str) -> Result<(), Trouble> {
+    let clock = Clock::start();
+    while !namespace.ip_output(&format!("link show {device}"))?.contains("state UP") {
+        if clock.monotonic() > UP_WITHIN {
+            return Err(Trouble::new(format!("{device} did not come up")));
+        }
+        pause(POLL);
+    }
+    Ok(())
 }
 
 /// Returns the sum of the packet counters in nft's listing.

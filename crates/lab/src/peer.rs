@@ -26,8 +26,8 @@ pub const SUBCOMMAND: &str = "lab-peer";
 /// Time limit from the start of the process until all its links are up.
 const UP_WITHIN: Span = Span::from_secs(20);
 
-/// What the order `message` sends: some packets of full length, all of which a kernel sends at once,
-/// and soon after them a short one.
+/// What the order `message` sends: some packets of full length, all of which a kernel sends at
+/// once, and soon after them a short one.
 static MESSAGES: [&[u8]; 2] = [&[b'x'; 8_000], b"and a short one"];
 /// Time between the two, so that they are not echoed as one.
 const APART: Span = Span::from_millis(20);

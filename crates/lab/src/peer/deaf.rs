@@ -20,7 +20,7 @@ const RECEIVE_BUFFER: usize = 2_048;
 /// which would make the peer a slow consumer.
 const MESSAGE: [u8; 8_192] = [0; 8_192];
 const MESSAGES: usize = 12;
-/// Number of messages whose echo is 250 KB, just below the gateway's limit on what waits for a link.
+/// Number of messages whose echo is 250 KB, just below what the gateway keeps for one link.
 const BACKLOG: usize = 31;
 /// Number of messages that exceed this limit, whatever the gateway's kernel takes of them.
 const GROWTH: usize = 256;

@@ -12,26 +12,20 @@ const BUSY: Setting = Setting { busy: true, ..ONE };
 const V6: Setting = Setting { family: Family::V6, ..ONE };
 
 /// Refused until the bound: the message is a warning, and the cause of the verdict.
-const fn for_good(
-    name: &'static str,
-    fault: &'static str,
-    setting: Setting,
-    steps: &'static [Step],
-) -> Scenario {
-    let about = "Each segment of both ends is answered by ICMP; the connections stand.";
-    Scenario { name, fault, about, long: false, roles: BOTH, setting, steps }
-}
-
+const FOR_GOOD: Scenario = Scenario {
+    name: "",
+    fault: "",
+    about: "Each segment of both ends is answered by ICMP; the connections stand.",
+    long: false,
+    roles: BOTH,
+    setting: V4,
+    steps: &[],
+};
 /// Refused for half of the bound: the link goes on.
-const fn for_a_while(
-    name: &'static str,
-    fault: &'static str,
-    setting: Setting,
-    steps: &'static [Step],
-) -> Scenario {
-    let about = "As above, but the rule is removed again: the same link goes on.";
-    Scenario { name, fault, about, long: false, roles: BOTH, setting, steps }
-}
+const FOR_A_WHILE: Scenario = Scenario {
+    about: "As above, but the rule is removed again: the same link goes on.",
+    ..FOR_GOOD
+};
 
 macro_rules! until_the_bound {
     ($refusal:ident) => {
@@ -56,26 +50,82 @@ macro_rules! and_healed {
 }
 
 pub(super) static SCENARIOS: &[Scenario] = &[
-    for_good("port-refused", "ICMP port unreachable", V4, until_the_bound!(Port)),
-    for_a_while("port-refused-soon", "ICMP port unreachable for 1.5 s", V4, and_healed!(Port)),
-    for_good("port-refused-busy", "ICMP port unreachable, busy link", BUSY, until_the_bound!(Port)),
-    for_a_while(
-        "port-refused-busy-soon",
-        "ICMP port unreachable for 1.5 s, busy link",
-        BUSY,
-        and_healed!(Port),
-    ),
-    for_good("port-refused-v6", "ICMPv6 port unreachable", V6, until_the_bound!(Port)),
-    for_a_while("port-refused-v6-soon", "ICMPv6 port unreachable for 1.5 s", V6, and_healed!(Port)),
-    for_good("protocol-refused", "ICMP protocol unreachable", V4, until_the_bound!(Protocol)),
-    for_a_while(
-        "protocol-refused-soon",
-        "ICMP protocol unreachable for 1.5 s",
-        V4,
-        and_healed!(Protocol),
-    ),
-    for_good("prohibited", "ICMP prohibited", V4, until_the_bound!(Prohibited)),
-    for_a_while("prohibited-soon", "ICMP prohibited for 1.5 s", V4, and_healed!(Prohibited)),
-    for_good("prohibited-v6", "ICMPv6 prohibited", V6, until_the_bound!(Prohibited)),
-    for_a_while("prohibited-v6-soon", "ICMPv6 prohibited for 1.5 s", V6, and_healed!(Prohibited)),
+    Scenario {
+        name: "port-refused",
+        fault: "ICMP port unreachable",
+        steps: until_the_bound!(Port),
+        ..FOR_GOOD
+    },
+    Scenario {
+        name: "port-refused-soon",
+        fault: "ICMP port unreachable for 1.5 s",
+        steps: and_healed!(Port),
+        ..FOR_A_WHILE
+    },
+    Scenario {
+        name: "port-refused-busy",
+        fault: "ICMP port unreachable, busy link",
+        setting: BUSY,
+        steps: until_the_bound!(Port),
+        ..FOR_GOOD
+    },
+    Scenario {
+        name: "port-refused-busy-soon",
+        fault: "ICMP port unreachable for 1.5 s, busy link",
+        setting: BUSY,
+        steps: and_healed!(Port),
+        ..FOR_A_WHILE
+    },
+    Scenario {
+        name: "port-refused-v6",
+        fault: "ICMPv6 port unreachable",
+        setting: V6,
+        steps: until_the_bound!(Port),
+        ..FOR_GOOD
+    },
+    Scenario {
+        name: "port-refused-v6-soon",
+        fault: "ICMPv6 port unreachable for 1.5 s",
+        setting: V6,
+        steps: and_healed!(Port),
+        ..FOR_A_WHILE
+    },
+    Scenario {
+        name: "protocol-refused",
+        fault: "ICMP protocol unreachable",
+        steps: until_the_bound!(Protocol),
+        ..FOR_GOOD
+    },
+    Scenario {
+        name: "protocol-refused-soon",
+        fault: "ICMP protocol unreachable for 1.5 s",
+        steps: and_healed!(Protocol),
+        ..FOR_A_WHILE
+    },
+    Scenario {
+        name: "prohibited",
+        fault: "ICMP prohibited",
+        steps: until_the_bound!(Prohibited),
+        ..FOR_GOOD
+    },
+    Scenario {
+        name: "prohibited-soon",
+        fault: "ICMP prohibited for 1.5 s",
+        steps: and_healed!(Prohibited),
+        ..FOR_A_WHILE
+    },
+    Scenario {
+        name: "prohibited-v6",
+        fault: "ICMPv6 prohibited",
+        setting: V6,
+        steps: until_the_bound!(Prohibited),
+        ..FOR_GOOD
+    },
+    Scenario {
+        name: "prohibited-v6-soon",
+        fault: "ICMPv6 prohibited for 1.5 s",
+        setting: V6,
+        steps: and_healed!(Prohibited),
+        ..FOR_A_WHILE
+    },
 ];
