@@ -94,7 +94,7 @@ impl Stage {
             Fault::ObserverStopped => self.process(ours)?.stop(clock),
             Fault::ObserverContinues => self.process(ours)?.resume(),
             Fault::ObserverStarved(ms) => self.starve(Span::from_millis(ms)),
-            Fault::Heal => self.network.flush(),
+            Fault::Heal => self.heal(),
         }
     }
 
@@ -106,6 +106,14 @@ impl Stage {
         (waiting(&output) > WINDOW_IS_CLOSED).then_some(()).ok_or_else(|| no_effect(&output))
     }
 
+    /// Removes all rules, and what a relay refuses; its delays are no rules.
+    fn heal(&self) -> Result<(), Trouble> {
+        if self.family() == Family::V6 && self.has_relay() {
+            self.relay()?.shape(Shape::default())?;
+        }
+        self.network.flush()
+    }
+
     fn drop_flow(&self) -> Result<(), Trouble> {
         let port = self.first_port()?;
         self.through(&[
@@ -115,7 +123,10 @@ impl Stage {
     }
 
     fn refuse(&self, refusal: Refusal) -> Result<(), Trouble> {
-        let (family, answer) = (self.family(), refusal.answer(self.family())?);
+        let family = self.family();
+        let Some(answer) = refusal.answer(family) else {
+            return self.relay()?.shape(Shape { refuses: true, ..Shape::default() });
+        };
         let (ours, its) = (self.observer_node(), self.peer_node());
         let reject = |from, to| format!("{} counter {answer}", between_in(family, from, to));
         self.through(&[reject(ours, its), reject(its, ours)])
@@ -299,17 +310,15 @@ impl Fault {
 }
 
 impl Refusal {
-    /// Returns the statement of nftables that sends this word to the sender.
-    fn answer(self, family: Family) -> Result<&'static str, Trouble> {
+    /// Returns the statement of nftables that sends this word to the sender, if it has one.
+    fn answer(self, family: Family) -> Option<&'static str> {
         match (self, family) {
-            (Refusal::Port, Family::V4) => Ok("reject with icmp type port-unreachable"),
-            (Refusal::Port, Family::V6) => Ok("reject with icmpv6 type port-unreachable"),
-            (Refusal::Protocol, Family::V4) => Ok("reject with icmp type prot-unreachable"),
-            (Refusal::Prohibited, Family::V4) => Ok("reject with icmp type admin-prohibited"),
-            (Refusal::Prohibited, Family::V6) => Ok("reject with icmpv6 type admin-prohibited"),
-            (Refusal::Protocol, Family::V6) => {
-                Err(Trouble::new("IPv6 has no message for an unknown protocol"))
-            }
+            (Refusal::Port, Family::V4) => Some("reject with icmp type port-unreachable"),
+            (Refusal::Port, Family::V6) => Some("reject with icmpv6 type port-unreachable"),
+            (Refusal::Protocol, Family::V4) => Some("reject with icmp type prot-unreachable"),
+            (Refusal::Prohibited, Family::V4) => Some("reject with icmp type admin-prohibited"),
+            (Refusal::Prohibited, Family::V6) => Some("reject with icmpv6 type admin-prohibited"),
+            (Refusal::Protocol, Family::V6) => None,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Delays, reorders and repeats the packets that the router forwards, and forges resets, in user
-//! space.
+//! Delays, reorders and repeats the packets that the router forwards, and forges resets and
+//! refusals, in user space.
 //!
 //! Kernels without netem can drop packets, but not delay them. So the router routes incoming
 //! packets through a TUN device of its own, and a thread sends them back when they are due.
@@ -41,6 +41,9 @@ pub(crate) struct Shape {
     pub(crate) jitter: Span,
     /// Percentage of packets that are sent twice.
     pub(crate) doubled: u8,
+    /// Whether each IPv6 segment is answered by a refusal instead, as from a host that knows no
+    /// TCP: nftables has no such answer.
+    pub(crate) refuses: bool,
 }
 
 #[derive(Debug)]
@@ -76,9 +79,12 @@ impl Relay {
         let tun = tun.ok_or_else(|| Trouble::new("no TUN device"))?;
         // Packets come back from the device unchanged, but on another interface.
         router.set(&[("ipv4/conf/all/rp_filter", "0"), ("ipv4/conf/delay0/rp_filter", "0")])?;
-        router.ip(&[&format!("route add default dev {DEVICE} table {TABLE}")])?;
-        for port in ports {
-            router.ip(&[&format!("rule add iif {port} lookup {TABLE}")])?;
+        for family in ["-4", "-6"] {
+            let route = format!("{family} route add default dev {DEVICE} table {TABLE}");
+            router.ip_output(&route)?;
+            for port in ports {
+                router.ip_output(&format!("{family} rule add iif {port} lookup {TABLE}"))?;
+            }
         }
         let (orders, received) = unbounded_channel();
         let effects = Arc::<AtomicU64>::default();
@@ -167,6 +173,11 @@ impl Relaying {
 
     fn take(&mut self, packet: &[u8]) {
         self.flow.observe(packet);
+        if self.shape.refuses
+            && let Some(refusal) = forge::refusal(packet)
+        {
+            return self.send(&refusal);
+        }
         let inwards = forge::destination(packet) == Some(GATEWAY);
         let delay = if inwards { self.shape.inwards } else { self.shape.outwards };
         let now = self.clock.monotonic();
@@ -179,9 +190,11 @@ impl Relaying {
     }
 
     fn reset(&mut self) {
-        for packet in self.flow.resets() {
-            let sent = self.tun.try_send(&packet).is_ok();
-            self.effects.fetch_add(u64::from(sent), Ordering::Relaxed);
-        }
+        self.flow.resets().for_each(|packet| self.send(&packet));
+    }
+
+    fn send(&self, forged: &[u8]) {
+        let sent = self.tun.try_send(forged).is_ok();
+        self.effects.fetch_add(u64::from(sent), Ordering::Relaxed);
     }
 }

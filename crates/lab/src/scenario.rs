@@ -84,7 +84,7 @@ pub(crate) enum Middle {
 pub(crate) enum Refusal {
     /// Nobody listens on the port: what REJECT rules of firewalls say unless told otherwise.
     Port,
-    /// The host does not know the protocol; IPv4 only.
+    /// The host does not know the protocol.
     Protocol,
     /// Prohibited by an administrator.
     Prohibited,

@@ -150,6 +150,10 @@ impl Stage {
         self.relay.as_ref().ok_or_else(|| Trouble::new("the router has no relay"))
     }
 
+    pub(crate) fn has_relay(&self) -> bool {
+        self.relay.is_some()
+    }
+
     /// Returns the family of the addresses over which the links run.
     pub(crate) fn family(&self) -> Family {
         self.setting.family

@@ -1,13 +1,19 @@
-//! Forged resets: what a middlebox needs to end a connection of others. Pure.
+//! Forged packets: resets, which a middlebox needs to end a connection of others, and refusals.
+//! Pure.
 
 use std::net::Ipv4Addr;
 
-use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use etherparse::icmpv6::{ParameterProblemCode, ParameterProblemHeader};
+use etherparse::{Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 
 use crate::gateway::NATIVE_PORT;
 
 /// Hops that a forged packet may pass; a router's own packets have as many.
 const HOPS: u8 = 64;
+/// Position of the number of the protocol in an IPv6 header.
+const PROTOCOL_AT: u32 = 6;
+/// Length of the longest quotation in a refusal, which every path carries.
+const QUOTED: usize = 1_200;
 
 /// What the last segments showed of the connection under test.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,6 +67,24 @@ pub(super) fn destination(packet: &[u8]) -> Option<Ipv4Addr> {
     }
 }
 
+/// Returns the answer of a host that does not know TCP to an IPv6 segment.
+pub(super) fn refusal(segment: &[u8]) -> Option<Vec<u8>> {
+    let packet = SlicedPacket::from_ip(segment).ok()?;
+    let (Some(NetSlice::Ipv6(ip)), Some(TransportSlice::Tcp(_))) = (packet.net, packet.transport)
+    else {
+        return None;
+    };
+    let problem = ParameterProblemHeader {
+        code: ParameterProblemCode::UnrecognizedNextHeader,
+        pointer: PROTOCOL_AT,
+    };
+    let builder = PacketBuilder::ipv6(ip.header().destination(), ip.header().source(), HOPS)
+        .icmpv6(Icmpv6Type::ParameterProblem(problem));
+    let mut answer = Vec::new();
+    let quoted = segment.get(..QUOTED).unwrap_or(segment);
+    builder.write(&mut answer, quoted).ok().map(|()| answer)
+}
+
 fn side(packet: &[u8]) -> Option<Side> {
     let packet = SlicedPacket::from_ip(packet).ok()?;
     let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Tcp(tcp))) = (packet.net, packet.transport)
@@ -88,6 +112,19 @@ mod tests {
         let mut packet = Vec::new();
         builder.write(&mut packet, bytes).unwrap();
         packet
+    }
+
+    #[test]
+    fn a_refusal_goes_back_to_the_sender_and_quotes_the_segment() {
+        let builder = PacketBuilder::ipv6([1; 16], [2; 16], 9).tcp(40_000, NATIVE_PORT, 7, 512);
+        let mut sent = Vec::new();
+        builder.write(&mut sent, b"abc").unwrap();
+        let answer = refusal(&sent).unwrap();
+        let parsed = SlicedPacket::from_ip(&answer).unwrap();
+        let Some(NetSlice::Ipv6(ip)) = parsed.net else { panic!("{answer:?}") };
+        assert_eq!((ip.header().source(), ip.header().destination()), ([2; 16], [1; 16]));
+        assert!(answer.ends_with(&sent));
+        assert_eq!(refusal(&answer), None);
     }
 
     #[test]

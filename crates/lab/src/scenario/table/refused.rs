@@ -4,12 +4,14 @@
 use super::path::warned;
 use super::{BOTH, C, ONE, SEGMENT, at_bound};
 use crate::network::Family;
-use crate::scenario::{Fault, Refusal, Scenario, Setting, Step};
+use crate::scenario::{Fault, Middle, Refusal, Scenario, Setting, Step};
 
 const V4: Setting = ONE;
 /// Errors meet a write, and not only a read.
 const BUSY: Setting = Setting { busy: true, ..ONE };
 const V6: Setting = Setting { family: Family::V6, ..ONE };
+/// With a relay, which forges what nftables cannot say.
+const RELAYED_V6: Setting = Setting { middle: Middle::Delays(0), ..V6 };
 
 /// Refused until the bound: the message is a warning, and the cause of the verdict.
 const FOR_GOOD: Scenario = Scenario {
@@ -99,6 +101,20 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "protocol-refused-soon",
         fault: "ICMP protocol unreachable for 1.5 s",
+        steps: and_healed!(Protocol),
+        ..FOR_A_WHILE
+    },
+    Scenario {
+        name: "protocol-refused-v6",
+        fault: "ICMPv6 protocol unknown",
+        setting: RELAYED_V6,
+        steps: until_the_bound!(Protocol),
+        ..FOR_GOOD
+    },
+    Scenario {
+        name: "protocol-refused-v6-soon",
+        fault: "ICMPv6 protocol unknown for 1.5 s",
+        setting: RELAYED_V6,
         steps: and_healed!(Protocol),
         ..FOR_A_WHILE
     },
