@@ -211,8 +211,10 @@ impl Doubts {
         let large = bytes.saturating_sub(bytes_before) > segments.saturating_mul(SMALL_SEGMENT);
         // If a large segment had arrived, those that did not could not hold all the other bytes.
         let missing = u64::from(tcp.unacked.saturating_sub(tcp.sacked));
-        let most = missing.saturating_mul(tcp.segment.into())
-            + u64::from(tcp.sacked).saturating_mul(SMALL_SEGMENT);
+        let segment = u64::from(tcp.segment);
+        // What arrived is small, or together less than one full segment, as the tail of a message.
+        let arrived = u64::from(tcp.sacked).saturating_mul(SMALL_SEGMENT);
+        let most = missing.saturating_mul(segment) + arrived.max(segment.saturating_sub(1));
         large && tcp.sacked > 0 && tcp.outstanding().is_some_and(|bytes| bytes <= most)
     }
 }

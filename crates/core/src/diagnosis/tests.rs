@@ -292,6 +292,20 @@ fn answered_window_probes_show_an_application_that_does_not_read() {
     );
 }
 
+/// 8,003 bytes in five full segments and a tail of 763 bytes, which alone arrived.
+#[test]
+fn the_tail_of_a_large_message_that_alone_arrives_shows_a_narrow_path() {
+    let tail = |outstanding: u64| TcpSnapshot {
+        unacked: 6,
+        bytes_sent: Some(1_000 + outstanding + 3 * 1_448),
+        ..black_hole()
+    };
+    let cause = |tcp| after(examination(healthy()), examination(tcp)).cause;
+    assert_eq!(cause(tail(5 * 1_448 + 763)), LARGE_OUT);
+    assert_eq!(cause(tail(5 * 1_448 + 1_447)), LARGE_OUT);
+    assert_ne!(cause(tail(6 * 1_448)), LARGE_OUT, "a full segment arrived");
+}
+
 #[test]
 fn an_answer_to_a_window_probe_long_ago_is_no_fresh_acknowledgement() {
     let closed = |last_ack| TcpSnapshot {
