@@ -20,7 +20,7 @@ impl Liveness {
 
     /// Returns the time that the latest answer took, also where it may answer a retransmission:
     /// from a heartbeat to its pong, or from the first probe of a silence to the end of the
-    /// suspicion.
+    /// suspicion. `None` if the kernel has measured since.
     pub(crate) fn latest_answer(&self) -> Option<Span> {
         (self.answer_us > 0).then(|| Span::from_micros(u64::from(self.answer_us)))
     }
@@ -29,17 +29,23 @@ impl Liveness {
         self.answer_us = micros(after);
     }
 
+    /// Forgets the latest answer, because the kernel has measured a round trip since.
+    pub(crate) fn forget_answer(&mut self) {
+        self.answer_us = 0;
+    }
+
     /// Returns when the bound passes under `policy` unless there is evidence before; `None` if
     /// silence is never judged.
     pub(crate) fn due(&self, policy: &Policy) -> Option<Time> {
         let since = match self.state {
             State::Probing { since, .. } => Some(since),
+            // It has passed. The first probe, from which it counted, is forgotten.
+            State::Dead { due, .. } => return Some(due),
             State::Handshake { .. }
             | State::Listening { .. }
             | State::Kept { .. }
             | State::Overdue { .. }
-            | State::HalfClosed { .. }
-            | State::Dead { .. } => None,
+            | State::HalfClosed { .. } => None,
         };
         Some(self.silent_since + policy.bound()? + self.stretch(since, policy))
     }

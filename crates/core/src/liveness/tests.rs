@@ -325,6 +325,20 @@ fn enforcing_again_gives_an_overdue_link_one_more_bound() {
     assert_eq!(out.last(), Some(&(69_000, dead(69_000, 0, 3))));
 }
 
+/// A round trip of 12 s stretches a bound that counts from the silence, and not the new one, which
+/// counts from the change.
+#[test]
+fn after_the_verdict_the_bound_has_passed_by_which_it_fell() {
+    let observing = policy().with_enforce(false);
+    let mut link = introduced(Role::Watch, &observing, 0);
+    link.handle(Time::ZERO, Input::KernelRoundTrip(span(12_000)), &observing);
+    run(&mut link, &observing, ms(50_000));
+    link.handle(ms(50_000), Input::Retuned { from: observing, seed: 0 }, &policy());
+    let out = run(&mut link, &policy(), ms(100_000));
+    assert_eq!(out.last(), Some(&(69_000, dead(69_000, 0, 0))));
+    assert_eq!(link.due(&policy()), Some(ms(69_000)));
+}
+
 #[test]
 fn fifty_silent_days_count_like_one_silent_minute() {
     let day = 86_400_000;

@@ -96,6 +96,10 @@ impl Conversation {
         if needed && is_blind(tcp) {
             self.figure = Figure::Wanted;
         }
+        if !is_blind(tcp) && figure.is_some() {
+            // An earlier answer may have measured an outage, and tells nothing of a later silence.
+            self.liveness.forget_answer();
+        }
         let replaces = needed || watches || self.liveness.is_suspect();
         if let Some(rtt) = figure
             && (replaces || figure > before)

@@ -55,8 +55,8 @@ impl Rig {
         }
     }
 
-    /// Handles all deadlines up to `millis`, and then a PONG.
-    fn pong(&mut self, millis: u64, shows: impl Fn(u64) -> TcpSnapshot) {
+    /// Handles all deadlines before `millis`.
+    fn run(&mut self, millis: u64, shows: impl Fn(u64) -> TcpSnapshot) {
         let now = Time::from_millis(millis);
         let mut steps = Steps::default();
         while let Some(next) = self.link.next_deadline().filter(|next| next.at < now) {
@@ -64,7 +64,12 @@ impl Rig {
             self.link.handle(next.at, Answer::Deadline);
             self.note(next.at.as_millis(), &shows);
         }
-        self.link.handle(now, World::Received(b"pong\n"));
+    }
+
+    /// Handles all deadlines before `millis`, and then a PONG.
+    fn pong(&mut self, millis: u64, shows: impl Fn(u64) -> TcpSnapshot) {
+        self.run(millis, &shows);
+        self.link.handle(Time::from_millis(millis), World::Received(b"pong\n"));
         self.note(millis, &shows);
     }
 }
@@ -146,6 +151,22 @@ fn without_timestamps_acknowledged_bytes_under_a_doubled_timeout_lift_the_cap() 
     }
     let last = rig.caps.last().map(|(_, cap)| *cap);
     assert_eq!(last, Some(Cap::at_least(Span::from_millis(2_040)).span().as_millis()));
+}
+
+/// An outage of 8 s on a connection without timestamps, after which the kernel measures again, and
+/// a second outage: the kernel measures nothing in it, and the first one tells nothing of it.
+#[test]
+fn an_answer_that_the_kernel_has_refuted_lengthens_no_later_silence() {
+    let measures = TcpSnapshot { timestamps: false, ..path(20, 5) };
+    let shows = |millis| match millis {
+        0..=12_000 => measures,
+        _ => TcpSnapshot { backoff: 2, retransmits: 2, ..measures },
+    };
+    let mut rig = Rig::open(shows);
+    rig.pong(12_000, shows);
+    rig.run(27_999, shows);
+    assert_eq!(rig.suspected, [5_000, 17_000], "the second as early as the first");
+    assert!(rig.link.peer.liveness().rtt() < Some(Span::from_millis(100)));
 }
 
 /// With several probes out no pong answers the latest one: the examinations for waiting bytes raise

@@ -96,7 +96,7 @@ impl Kernel {
         probed: bool,
         beyond_bound: bool,
     ) -> Cause {
-        let cause = self.look.cause(interval, probed, beyond_bound);
+        let cause = self.look.cause(interval, probed, beyond_bound, false);
         let refuted = self.look.last.is_none_or(|(at, _)| at < heard);
         if refuted && cause != Cause::NotReading { Cause::Unknown } else { cause }
     }
@@ -323,15 +323,31 @@ impl Findings {
         tcp.bytes_acked.is_some() && tcp.unacked == 0 && (after(tcp.last_sent) || answered)
     }
 
-    /// Returns the cause of the silence by rows 6, 10, 11 and 16. `probed` is whether a probe of
-    /// this silence was sent; row 10 needs a silence longer than the bound.
-    pub(super) fn cause(&self, interval: Span, probed: bool, beyond_bound: bool) -> Cause {
+    /// Returns the cause of the silence by rows 6, 7, 8, 10, 11 and 16. `probed` is whether a probe
+    /// of this silence was sent, and `warned` whether a router's word stands. Row 10 needs a
+    /// silence longer than the bound.
+    pub(super) fn cause(
+        &self,
+        interval: Span,
+        probed: bool,
+        beyond_bound: bool,
+        warned: bool,
+    ) -> Cause {
+        let word = if warned { Cause::Unreachable } else { Cause::Unknown };
         let Some(((began, first), (now, last))) = self.first.zip(self.last) else {
-            return Cause::Unknown;
+            return word;
         };
         let unsent = last.notsent.is_some_and(|bytes| bytes > 0);
         if last.unacked == 0 && unsent && last.send_window != Some(0) && last.probes > 1 {
             return Cause::LocalNetworkDown;
+        }
+        let tried = u32::from(last.retransmits.saturating_sub(first.retransmits));
+        let left = last.total_retrans.saturating_sub(first.total_retrans);
+        if tried > 0 && (left == 0 || left + 2 <= tried) {
+            return Cause::LocalNeighbourGone;
+        }
+        if warned {
+            return word;
         }
         if last.last_ack > interval.times(2).max(Span::from_secs(1)) {
             return Cause::Unknown;
@@ -345,7 +361,8 @@ impl Findings {
         let beyond = |bytes: u64| sent.is_some_and(|sent| last.bytes_acked >= Some(sent + bytes));
         let acknowledged = if probed { nothing_waits || beyond(0) } else { beyond(2) };
         let had_time = now.since(began) >= last.rtt;
-        match beyond_bound && acknowledged && had_time {
+        let hangs = acknowledged && had_time && last.retransmits == 0;
+        match beyond_bound && hangs && last.send_window != Some(0) {
             true => Cause::AppHung,
             false => Cause::Unknown,
         }

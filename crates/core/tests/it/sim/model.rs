@@ -664,6 +664,8 @@ impl Model {
         let figure = if Kernel::is_blind(tcp) {
             self.answer_us.max(self.rtt_us)
         } else if tcp.rtt > Span::ZERO {
+            // Rule 7: the kernel's figure takes the place of what an answer has measured.
+            self.answer_us = 0;
             tcp.rtt.as_micros() + 4 * tcp.rttvar.as_micros()
         } else {
             return;
@@ -704,11 +706,8 @@ impl Model {
 
     /// Returns the cause of a silence that is judged now, as far as it was examined.
     fn cause_of_silence(&self, now: Time) -> Cause {
-        if self.warned.is_some() {
-            return Cause::Unreachable;
-        }
         let (interval, probed, beyond_bound) = self.case(now);
-        self.findings.cause(interval, probed, beyond_bound)
+        self.findings.cause(interval, probed, beyond_bound, self.warned.is_some())
     }
 
     /// Returns why the kernel may have given up the peer.
