@@ -11,7 +11,7 @@ use super::*;
 use crate::cause::Cause;
 use crate::driver::{DEADLINE_BATCH, DEADLINE_STEPS, Driver};
 use crate::flight::Incident;
-use crate::kernel::SocketError;
+use crate::kernel::{Examination, SocketError, TcpSnapshot};
 use crate::link::{Closing, Side};
 use crate::liveness::Role;
 use crate::machine::Reason;
@@ -651,6 +651,30 @@ fn a_peer_that_drips_a_frame_ends_in_time_although_each_byte_is_evidence() {
         }
     }
     assert_eq!(lost, BTreeMap::from([((21, "protocol"), 100)]), "D = 19 s after the first byte");
+}
+
+/// D = 19 s, and a verdict after 25 s for a round trip of 15 s.
+#[test]
+fn a_frame_is_due_before_a_verdict_that_waits_for_a_long_round_trip() {
+    let mut line = link::Settings::new(Codec::Line, Side::Accepting, Policy::kernel_like());
+    (line.role, line.examines) = (Role::Watch, true);
+    let mut hub = driver(Vec::from([line]), 42);
+    open(&mut hub, 0, 0);
+    let rtt = Span::from_secs(15);
+    let tcp = Some(TcpSnapshot { rtt, notsent: Some(0), ..TcpSnapshot::default() });
+    let examination = Examination { tcp, ..Examination::default() };
+    hub.handle(Time::ZERO, Answer::Examined { link: 0, examination });
+    drain(&mut hub);
+    assert_eq!(feed(&mut hub, 20_000, 0, b"data\n"), []);
+    run(&mut hub, Time::from_millis(25_500));
+    assert!(hub.armed(0).is_some_and(|at| at >= Time::from_millis(45_000)), "for the verdict");
+    let mut lost = Vec::new();
+    for second in 26..=45 {
+        assert_eq!(feed(&mut hub, second * 1_000 - 500, 0, b"x"), []);
+        let now = Time::from_millis(second * 1_000);
+        lost.extend(run(&mut hub, now).into_keys().map(|cause| (second, cause)));
+    }
+    assert_eq!(lost, [(45, "protocol")], "D after the first byte, at 25.5 s");
 }
 
 #[test]

@@ -337,6 +337,12 @@ impl Conversation {
         Some(self.liveness.due(&self.policy)? - self.interval())
     }
 
+    /// Returns whether the verdict on the present silence is due later than the bound.
+    pub(super) fn is_bound_stretched(&self) -> bool {
+        let bound = self.policy.bound().map(|bound| self.liveness.silent_since() + bound);
+        self.liveness.due(&self.policy) > bound
+    }
+
     /// Records a send that is not a heartbeat of the liveness machine.
     #[inline]
     fn record_sent(&mut self, now: Time, lane: Lane) {

@@ -342,6 +342,7 @@ impl Peer {
         let was_outstanding = self.conversation.outstanding.is_any();
         let rtt = self.conversation.liveness.rtt();
         let read = bytes.len();
+        let was_within_frame = self.is_within_frame();
         let was_trusted = self.hear(now, out);
         match self.decode(now, bytes, context, out) {
             // The handshake that follows implies that it was heard.
@@ -362,7 +363,11 @@ impl Peer {
             context.settings.role == Role::Watch && self.conversation.liveness.rtt() < rtt;
         // The first outstanding bytes bring the deadline of an examination.
         let is_first = !was_outstanding && self.conversation.outstanding.is_any();
-        if self.conversation.take_retuned() || !was_trusted || suspects_sooner || is_first {
+        // A frame has D, and the verdict that the timer waits for may be due later.
+        let frame_is_sooner =
+            !was_within_frame && self.is_within_frame() && self.conversation.is_bound_stretched();
+        let is_sooner = suspects_sooner || is_first || frame_is_sooner;
+        if self.conversation.take_retuned() || !was_trusted || is_sooner {
             Effect::Rearm
         } else {
             Effect::None
