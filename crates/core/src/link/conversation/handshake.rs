@@ -151,7 +151,7 @@ impl Conversation {
         out.event(Event::Established { session, epoch });
         out.session(session::Event::Joined { policy: self.policy, account });
         self.update_patience(out);
-        self.ask_figure(context, out);
+        self.ask_first_figure(context, out);
     }
 }
 

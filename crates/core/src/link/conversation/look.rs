@@ -30,6 +30,17 @@ plain_enum! { Figure {
 } }
 
 impl Conversation {
+    /// Requests the examination of a link that was just established. The cap follows its figures; an
+    /// end that sends probes measures its round trip by them, because the kernel has only the
+    /// handshake, which may have waited for a neighbour's address.
+    pub(super) fn ask_first_figure(&mut self, context: &Context<'_>, out: &mut Writer<'_>) {
+        match context.settings.role {
+            Role::Watch => self.ask_figure(context, out),
+            Role::Probe if context.settings.examines => out.examine_socket(),
+            Role::Probe => {}
+        }
+    }
+
     /// Requests an examination for the kernel's figures.
     pub(super) fn ask_figure(&mut self, context: &Context<'_>, out: &mut Writer<'_>) {
         self.figure = Figure::Known;
@@ -75,8 +86,8 @@ impl Conversation {
 
     /// Replaces the round trip of the liveness machine by the kernel's figure, where the link needs
     /// it: after a suspicion, at an end that sends no probes, and when it was requested. Any other
-    /// figure only lengthens the round trip: with several probes out, pongs rarely answer the
-    /// latest. Returns whether that changed the round trip.
+    /// figure only lengthens a round trip that was measured: with several probes out, pongs rarely
+    /// answer the latest. Returns whether that changed the round trip.
     pub(super) fn note_round_trip(
         &mut self,
         now: Time,
@@ -102,7 +113,7 @@ impl Conversation {
         }
         let replaces = needed || watches || self.liveness.is_suspect();
         if let Some(rtt) = figure
-            && (replaces || figure > before)
+            && (replaces || before.is_some() && figure > before)
         {
             self.liveness.handle(now, liveness::Input::KernelRoundTrip(rtt), &self.policy);
             self.follow_round_trip(out);

@@ -153,6 +153,20 @@ fn without_timestamps_acknowledged_bytes_under_a_doubled_timeout_lift_the_cap() 
     assert_eq!(last, Some(Cap::at_least(Span::from_millis(2_040)).span().as_millis()));
 }
 
+/// The three-way handshake waited a second for a neighbour's address.
+#[test]
+fn the_round_trip_of_the_handshake_raises_the_cap_and_no_bound() {
+    let shows = |_| path(1_000, 500);
+    let mut rig = Rig::open(shows);
+    assert_eq!(rig.link.peer.liveness().rtt(), None);
+    assert!(rig.caps.last().is_some_and(|cap| cap.1 >= 6_000), "{:?}", rig.caps);
+    let mut silent = Rig::open(|_| path(20, 5));
+    for rig in [&mut rig, &mut silent] {
+        rig.run(12_000, |_| path(20, 5));
+    }
+    assert_eq!(rig.suspected, silent.suspected);
+}
+
 /// An outage of 8 s on a connection without timestamps, after which the kernel measures again, and
 /// a second outage: the kernel measures nothing in it, and the first one tells nothing of it.
 #[test]

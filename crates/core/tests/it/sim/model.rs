@@ -486,8 +486,8 @@ impl Model {
                     || self.suspect
                     || self.half_close_end().or(self.due()).is_some_and(|due| now >= due)
                     || self.is_near_the_bound(now);
-                self.look_due = false;
-                let idle = !probing && self.turn.expects.is_none() && !self.needs_figure;
+                let wanted = std::mem::take(&mut self.look_due) || self.needs_figure;
+                let idle = !probing && self.turn.expects.is_none() && !wanted;
                 assert!(!(early && idle), "{}: an examination without need", self.name);
                 if !self.examines {
                     self.kernel.examined(now, &Examination::default(), true);
@@ -673,7 +673,7 @@ impl Model {
         if figure == 0 {
             return;
         }
-        if !replaces && figure <= self.rtt_us {
+        if !replaces && (self.rtt_us == 0 || figure <= self.rtt_us) {
             return;
         }
         let silent = match self.policy.detection() {
@@ -919,7 +919,9 @@ impl Model {
                 self.policy = policy;
                 self.excuse(now);
                 self.spread = policy.spread();
-                (self.needs_figure, self.look_due) = (self.examines, self.examines);
+                // Rule 7: an end that sends probes measures its round trip by them.
+                self.needs_figure = self.examines && !self.probes;
+                self.look_due = self.examines;
             }
             session::Event::Suspect => self.check_suspicion(now),
             session::Event::Warned { cause: Cause::NotReading, .. } => {
