@@ -96,7 +96,7 @@ pub(crate) struct Args {
     reconnect: bool,
 
     /// Stop after N heartbeats, when they are answered or lost
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
     /// Print JSON, one object per line; times in milliseconds, round trips in microseconds
@@ -187,7 +187,7 @@ async fn ping(args: &Args, policy: Policy, output: &mut Output) -> io::Result<Ex
     };
     let mut pinger = Pinger::new(args, policy);
     let mut interrupted = false;
-    while pinger.end.is_none() && !pinger.report.is_complete(args.count) {
+    while pinger.end.is_none() && (pinger.is_ending || !pinger.report.is_complete(args.count)) {
         tokio::select! {
             event = client.next_event() => {
                 let Some(event) = event else { break };
@@ -238,6 +238,8 @@ struct Pinger<'a> {
     explained: bool,
     /// Whether a hint about the codec was printed.
     hinted: bool,
+    /// Whether the connection is lost for good, of which the next events tell more.
+    is_ending: bool,
     end: Option<Exit>,
 }
 
@@ -257,6 +259,7 @@ impl<'a> Pinger<'a> {
             awaits_answer: false,
             explained: false,
             hinted: false,
+            is_ending: false,
             end: None,
         }
     }
@@ -282,7 +285,10 @@ impl<'a> Pinger<'a> {
                     && self.report.received() == 0;
             }
             Event::HeartbeatReceived { .. } | Event::Message(_) => self.awaits_answer = false,
-            Event::Lost { .. } => (self.connected, self.awaits_answer) = (false, false),
+            Event::Lost { .. } => {
+                (self.connected, self.awaits_answer) = (false, false);
+                self.is_ending = !self.args.reconnect;
+            }
             Event::AttemptFailed(error) => {
                 self.awaits_answer = false;
                 let (shown, hint) = hint::of_attempt(error, self.args.codec);

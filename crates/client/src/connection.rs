@@ -216,6 +216,8 @@ impl<T: Transport + Default> Connection<T> {
         requests: &mut mpsc::Receiver<Request>,
         shared: &Shared,
     ) -> Option<Option<Request>> {
+        // A server that sends without pause must leave time to the other tasks of this thread.
+        tokio::task::yield_now().await;
         self.update_pause(clock.now(), shared);
         let planned = self.link.next_deadline().map(|deadline| deadline.at.since(clock.now()));
         let wake = self.wait(planned, requests, shared).await;

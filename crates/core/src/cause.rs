@@ -342,7 +342,8 @@ impl Cause {
                  fault."
             }
             Cause::LocalNeighbourGone => {
-                "Look at this machine's next hop: it does not answer on the local network."
+                "Look at this machine's next hop, which is the peer itself if both are on one \
+                 network: it does not answer there."
             }
             Cause::HandshakeTimeout => {
                 "Look who connects without speaking: a port scan, a health check, or a client \

@@ -21,6 +21,10 @@ use crate::time::{Span, Time};
 /// The least time for which an acknowledgement counts as fresh, for policies with short intervals.
 pub const LEAST_FRESHNESS: Span = Span::from_secs(1);
 
+/// The longest time from one retransmission of the peer to the next, under the least cap
+/// (`TCP_RTO_MAX_MS`).
+const RETRANSMISSION: Span = Span::from_secs(1);
+
 /// The number of unanswered retransmissions of one segment that indicates a lost path. A single
 /// loss is common, two in a row are rare.
 const LOST_RETRANSMISSIONS: u8 = 2;
@@ -45,6 +49,9 @@ pub struct Doubts {
     /// do not.
     heard_since_retransmission: bool,
     retransmitting_since: Option<Time>,
+    /// Since when every examination has shown that the peer acknowledged what it was sent before
+    /// the first one.
+    acknowledged_since: Option<Time>,
     /// The last error by which somebody reported the peer unreachable, unless an acknowledgement
     /// has refuted it since; and when it was taken from the socket.
     error: Option<SocketError>,
@@ -84,6 +91,7 @@ plain_struct! { Doubts {
     seen,
     heard_since_retransmission,
     retransmitting_since,
+    acknowledged_since,
     error,
     error_at,
     local_down
@@ -122,6 +130,7 @@ impl Doubts {
             seen: false,
             heard_since_retransmission: false,
             retransmitting_since: None,
+            acknowledged_since: None,
             error: None,
             error_at: now,
             local_down: false,
@@ -154,6 +163,8 @@ impl Doubts {
             }
         }
         (self.last, self.last_at) = (tcp, now);
+        let acknowledged = tcp.is_all_acknowledged() || self.is_first_covered(0);
+        self.acknowledged_since = acknowledged.then(|| self.acknowledged_since.unwrap_or(now));
         tcp.bytes_acked.unwrap_or(0).saturating_sub(before.bytes_acked.unwrap_or(0))
     }
 
@@ -181,20 +192,26 @@ impl Doubts {
         Some(self.last.bytes_acked?.saturating_sub(self.first.bytes_acked?))
     }
 
-    /// Whether the peer acknowledged what asked for an answer, and had a round trip to answer.
-    /// Bytes that were in flight before the silence say nothing about it. If a probe is out, the
-    /// first snapshot came after it.
-    fn is_answer_owed(&self, probed: bool) -> bool {
-        let TcpSnapshot { bytes_acked, rtt, .. } = self.last;
-        let had_time = self.last_at.since(self.first_at) >= rtt;
+    /// Whether the peer acknowledged what asked for an answer, and had the time to answer: a round
+    /// trip, and that of a retransmission, for which an answer waits after an outage. Bytes that
+    /// were in flight before the silence say nothing about it. If a probe is out, the first
+    /// snapshot came after it.
+    fn is_answer_owed(&self, probed: bool, interval: Span) -> bool {
+        let time = self.last.rtt.max(interval.min(RETRANSMISSION));
+        let had_time =
+            self.acknowledged_since.is_some_and(|since| self.last_at.since(since) >= time);
         // The SYN of a connecting end counts as an acknowledged byte.
         let later = if probed { 0 } else { 2 };
-        let covered =
-            self.first.outstanding().zip(self.first.notsent).is_some_and(|(sent, not)| {
-                let written = self.first.bytes_acked.unwrap_or(0) + sent + u64::from(not);
-                bytes_acked.is_some_and(|acknowledged| acknowledged >= written + later)
-            });
-        had_time && (covered || probed && self.last.is_all_acknowledged())
+        had_time && (self.is_first_covered(later) || probed && self.last.is_all_acknowledged())
+    }
+
+    /// Whether the last snapshot shows all bytes acknowledged that were written before the first,
+    /// and `more` beyond them.
+    fn is_first_covered(&self, more: u64) -> bool {
+        self.first.outstanding().zip(self.first.notsent).is_some_and(|(sent, not)| {
+            let written = self.first.bytes_acked.unwrap_or(0) + sent + u64::from(not);
+            self.last.bytes_acked.is_some_and(|acknowledged| acknowledged >= written + more)
+        })
     }
 
     /// Whether large segments were retransmitted in vain while the peer received smaller ones that
@@ -313,7 +330,7 @@ fn first_match(case: &Case, doubts: &Doubts) -> Diagnosis {
     if fresh && nothing_repeated && doubts.first.gap == Some(true) && tcp.gap == Some(true) {
         return large_packets(Direction::Inbound, &[silent, G::KernelFresh, G::SegmentMissing]);
     }
-    if fresh && open && nothing_repeated && doubts.is_answer_owed(case.probed) {
+    if fresh && open && nothing_repeated && doubts.is_answer_owed(case.probed, case.interval) {
         // Whoever stands in the middle may acknowledge too; other links of the host decide.
         let grounds = [silent, G::KernelFresh, G::BytesAcknowledged];
         return medium(Cause::AppHung, &grounds);

@@ -84,7 +84,7 @@ impl Ground {
             Ground::BytesAcknowledged => "what we sent was acknowledged",
             Ground::NothingAcknowledged => "nothing we sent was acknowledged",
             Ground::WindowClosed => "its receive window is closed",
-            Ground::BytesWaiting => "bytes are waiting that its window does not let out",
+            Ground::BytesWaiting => "bytes are waiting to be sent",
             Ground::Retransmitting => "a segment was sent again and again",
             Ground::PeerStillHeard => "segments of it arrived while none of ours got through",
             Ground::NothingLeft => "nothing we sent has left this machine",

@@ -144,6 +144,8 @@ pub struct Past {
     pub saw: Saw,
     /// The length of the silence when the link ended.
     pub unheard: Span,
+    /// The number of probes that were unanswered then.
+    pub probes: u8,
     /// The longest silence before the end; see [`Hearing::longest_silence`].
     pub silent: Span,
     /// When the link ended, in vigilant time.
@@ -188,7 +190,7 @@ impl Past {
             (true, false) if reset => Some((Cause::PeerExited, Confidence::High)),
             // The process may have been started anew because its path was lost.
             (true, false) if silence => Some((Cause::PeerExited, Confidence::Medium)),
-            (true, true) if (reset || exited) && self.unheard < self.bound => {
+            (true, true) if (reset || exited) && self.unheard < self.bound && !self.was_lost() => {
                 // A middlebox may also have reset the peer, whose system then reset this end.
                 Some((ledger::on_the_way(self.unheard, reset), Confidence::Medium))
             }
@@ -203,6 +205,12 @@ impl Past {
     pub fn refused(&self) -> Option<(Cause, Confidence)> {
         let is_news = !self.revised && self.is_silence();
         is_news.then_some((Cause::PeerExited, Confidence::Medium))
+    }
+
+    /// Returns whether the path was lost before the link ended: the first probe reaches whatever
+    /// has forgotten the connection, and its reset is back within a round trip.
+    fn was_lost(&self) -> bool {
+        self.probes > 1
     }
 
     /// Returns whether nothing was heard on the link, and nothing shows why.
@@ -286,6 +294,7 @@ mod tests {
             cause,
             saw: Past::saw(cause, false),
             unheard: Span::from_millis(unheard_ms),
+            probes: 1,
             silent: Span::ZERO,
             ended: at(10_000),
             ended_at: Span::ZERO,
@@ -306,6 +315,8 @@ mod tests {
         let on_the_way = Some((Cause::MiddleboxReset, Confidence::Medium));
         assert_eq!(past(Cause::PeerReset, 199).returned(SAME), on_the_way);
         assert_eq!(reset.returned((BootId::default(), InstanceId::default())), None);
+        // Its path was lost, and then its machine refused what was sent again.
+        assert_eq!(Past { probes: 2, ..reset }.returned(SAME), None);
         let aborted_here = Past { saw: Saw::NetworkDown, ..reset };
         assert_eq!(aborted_here.returned(SAME), None);
     }

@@ -179,6 +179,12 @@ impl Network {
             ])?;
             await_up(&self.router, &port)?;
             await_up(&namespace, "eth0")?;
+            // The first solicitation may be lost, and then a connection takes a second to open,
+            // which the kernel takes for its round trip.
+            let theirs = hardware_address(&self.router, &port)?;
+            namespace.ip(&[&format!("neigh replace {routers} lladdr {theirs} dev eth0")])?;
+            let mine = hardware_address(&namespace, "eth0")?;
+            self.router.ip(&[&format!("neigh replace {ours} lladdr {mine} dev {port}")])?;
         }
         match node {
             Node::Gateway => self.gateway = Some(namespace),
@@ -264,6 +270,15 @@ fn await_up(namespace: &Namespace, device: &str) -> Result<(), Trouble> {
         pause(POLL);
     }
     Ok(())
+}
+
+/// Returns the hardware address of a device.
+fn hardware_address(namespace: &Namespace, device: &str) -> Result<String, Trouble> {
+    let shown = namespace.ip_output(&format!("link show {device}"))?;
+    let address = shown.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
+    address
+        .map(str::to_owned)
+        .ok_or_else(|| Trouble::new(format!("{device} has no hardware address: {shown}")))
 }
 
 /// Returns the sum of the packet counters in nft's listing.

@@ -251,7 +251,8 @@ impl Report {
                 // A probe of the policy: the server is silent.
                 return Some(u64::from(*number));
             }
-            self.requested = self.requested.saturating_sub(1);
+            // None of ours: whether a server that has closed its side still reads.
+            self.requested = self.requested.checked_sub(1)?;
             self.sent += 1;
             self.unanswered.push_back((*sequence, self.sent));
             return Some(self.sent);
@@ -274,7 +275,7 @@ impl Report {
             self.rtt.add(*rtt);
             self.last_rtt = Some(*rtt);
         }
-        let Event::HeartbeatSent { beat: BeatKind::Ping, number, .. } = event else {
+        let Event::HeartbeatSent { beat: BeatKind::Ping, number: number @ 1.., .. } = event else {
             return None;
         };
         self.sent += 1;

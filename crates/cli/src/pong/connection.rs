@@ -107,6 +107,8 @@ impl Connection {
         let mut socket = Socket::new(TokioStream(stream), transport, ());
         let mut buffer = vec![0; READ];
         while !socket.has_ended() && (self.lost.is_none() || !socket.is_flushed()) {
+            // A client that sends without pause must leave time to the others, and to signals.
+            tokio::task::yield_now().await;
             let due = self.answers.next_due().filter(|_| socket.is_flushed());
             let wait = due.map(|due| due.less(self.clock.monotonic()).into());
             let reads = socket.is_flushed() && self.lost.is_none() && !self.answers.is_full();

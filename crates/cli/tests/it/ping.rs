@@ -166,6 +166,17 @@ fn heartbeats_that_a_dead_server_does_not_answer_are_lost() {
 }
 
 #[test]
+fn a_server_that_died_is_dead_although_all_heartbeats_were_sent() {
+    let (pong, addr) = pong(&[]);
+    let quick = ["--idle", "500ms", "--interval", "100ms", "--probes", "5", "--count", "4"];
+    let mut ping = ping(&addr, &quick);
+    ping.until("seq=1");
+    pong.signal("STOP");
+    assert_eq!(ping.end(), 3, "{:?}", ping.seen);
+    pong.signal("CONT");
+}
+
+#[test]
 fn the_numbers_of_heartbeats_go_on_after_a_reconnect() {
     let (mut first, addr) = pong(&[]);
     let mut json = ping(&addr, &["--interval", "50ms", "--reconnect", "--json"]);

@@ -27,6 +27,7 @@ impl<T: Transport + Default> Connection<T> {
             cause: verdict.cause,
             saw: Past::saw(verdict.cause, self.network_changed),
             unheard: verdict.at.since(verdict.last_heard),
+            probes: verdict.probes,
             silent: self.hearing.longest_silence(now),
             ended: now,
             ended_at: clock.boottime(),

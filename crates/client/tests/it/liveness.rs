@@ -1,5 +1,8 @@
 //! Tests that dead servers are detected in time, and live ones are kept.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use systole_client::{Client, CloseReason, Event, session};
 use systole_core::cause::{Cause, Confidence};
 use systole_core::diagnosis::{Ground, Grounds};
@@ -46,6 +49,40 @@ async fn a_silent_server_is_lost_at_the_bound() {
         assert_eq!(client.next_event().await, None, "{codec}");
         assert_eq!(client.next_event().await, None, "{codec}");
     }
+}
+
+#[tokio::test]
+async fn a_server_that_sends_without_pause_leaves_time_to_other_tasks() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let flood = std::thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let clock = Clock::start();
+            let pongs = b"pong\n".repeat(1_000);
+            while !over.load(Ordering::Relaxed) && clock.monotonic() < Span::from_secs(20) {
+                // It fails once the client has gone.
+                if std::io::Write::write_all(&mut stream, &pongs).is_err() {
+                    break;
+                }
+            }
+            over.load(Ordering::Relaxed)
+        }
+    });
+    let mut options = quick_options();
+    (options.codec, options.reconnect) = (Codec::Line, None);
+    let client = Client::connect(addr, options).await.unwrap();
+    for _ in 0..20 {
+        tokio::select! {
+            _ = tokio::time::sleep(ms(10).into()) => {}
+            () = async { while client.next_event().await.is_some() {} } => break,
+        }
+    }
+    over.store(true, Ordering::Relaxed);
+    let ended = tokio::task::spawn_blocking(|| flood.join().unwrap()).await.unwrap();
+    assert!(ended, "nothing else ran before the flood was over");
 }
 
 #[cfg(target_os = "linux")]

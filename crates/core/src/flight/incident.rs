@@ -356,7 +356,7 @@ impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_fresh = self.contains(Findings::FRESH);
         f.write_str(if is_fresh {
-            "its kernel acknowledges"
+            "its kernel acknowledged lately"
         } else {
             "nothing of its kernel lately"
         })?;

@@ -79,7 +79,7 @@ fn rounded_values_are_displayed_as_bounds() {
     assert_eq!([pong(0), pong(64)], ["pong within 0.064 ms", "pong within 0.128 ms"]);
     assert_eq!(pong(49_152 * 64), "pong after 3.145 s or more");
     let findings = Findings::FRESH.with(Findings::WAITING, true).with(Findings::LOCAL_DOWN, false);
-    assert_eq!(findings.to_string(), "its kernel acknowledges, bytes wait");
+    assert_eq!(findings.to_string(), "its kernel acknowledged lately, bytes wait");
 }
 
 #[test]

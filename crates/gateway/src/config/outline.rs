@@ -13,6 +13,8 @@ pub(super) struct Outline {
     tables: BTreeMap<String, BTreeSet<String>>,
     /// The names of the listeners, whose tables have paths such as `listener "games"`.
     listeners: BTreeSet<String>,
+    /// The path of the table that the file ends with, and where its last setting ends.
+    last: (String, usize),
 }
 
 impl Outline {
@@ -26,6 +28,7 @@ impl Outline {
     fn add(&mut self, path: String, table: &DeTable<'_>) {
         let mut keys = BTreeSet::new();
         for (key, value) in table {
+            let end = key.span().end;
             let key: &str = key.get_ref();
             let value = value.get_ref();
             if let Some(table) = value.as_table() {
@@ -39,6 +42,9 @@ impl Outline {
                     self.listeners.insert(name);
                 }
             } else {
+                if end > self.last.1 {
+                    self.last = (path.clone(), end);
+                }
                 keys.insert(key.to_owned());
             }
         }
@@ -46,8 +52,8 @@ impl Outline {
     }
 
     /// Returns what this file had and `now` has lost: each table that is gone, and the settings
-    /// that are gone from a table that has none in their place. A listener that has another in its
-    /// place was renamed.
+    /// that are gone from a table that has none in their place, or with which the file ends: it may
+    /// have been cut there. A listener that has another in its place was renamed.
     pub(super) fn lost(&self, now: &Outline) -> Vec<String> {
         let gone: Vec<_> = self.listeners.difference(&now.listeners).collect();
         let new = now.listeners.difference(&self.listeners).count();
@@ -59,7 +65,7 @@ impl Outline {
             }
             match now.tables.get(path) {
                 Some(present) => {
-                    if keys.is_superset(present) {
+                    if keys.is_superset(present) || *path == now.last.0 {
                         lost.extend(keys.difference(present).map(|key| join(path, key)));
                     }
                 }
@@ -124,12 +130,30 @@ limit = \"1s\"
     }
 
     #[test]
+    fn a_table_that_the_file_ends_with_may_be_cut_whatever_it_gained() {
+        let old = "[policy]\nidle = 60\ninterval = 20\nprobes = 10\n";
+        assert_eq!(
+            lost(old, "[policy]\nspread = false\n"),
+            ["policy.idle", "policy.interval", "policy.probes"]
+        );
+        let numbers = "[policy]\nidle = 60\n";
+        assert_eq!(lost("[policy]\npreset = 1\n", numbers), ["policy.preset"]);
+        assert_eq!(lost("[policy]\npreset = 1\n", &format!("{numbers}[log]\nlevel = 1")), [""; 0]);
+    }
+
+    #[test]
     fn an_edit_is_no_loss() {
         for (old, new) in [
             ("", ""),
             ("shards = 2", "shards = 3"),
-            ("policy.preset = \"relaxed\"", "[policy]\nidle = \"7s\"\nprobes = 9"),
-            ("[policy]\nidle = \"7s\"\nprobes = 9", "policy.preset = \"relaxed\""),
+            (
+                "policy.preset = \"relaxed\"",
+                "[policy]\nidle = \"7s\"\nprobes = 9\n[log]\nlevel = 1",
+            ),
+            (
+                "[policy]\nidle = \"7s\"\nprobes = 9",
+                "policy.preset = \"relaxed\"\nlog.level = \"info\"",
+            ),
             ("[[listener]]\nname = \"a\"", "[[listener]]\nname = \"b\"\n[drain]"),
             ("[[listener]]\nname = \"a\"\npolicy.idle = 1", "[[listener]]\nname = \"b\""),
             ("[[listener]]\ncodec = \"line\"", "[[listener]]\nname = \"line\"\ncodec = \"line\""),

@@ -25,7 +25,7 @@ impl ConfigFile {
     /// The errors of [`Config::load`], or the file cannot be read.
     pub fn load(path: &Path, overrides: &Overrides) -> Result<(Config, ConfigFile), ConfigError> {
         let help = "name another file with --config, or leave it out to run with the defaults";
-        let (config, outline) = load(path, overrides, help)?;
+        let (config, outline, _) = load(path, overrides, help)?;
         Ok((config, ConfigFile { path: path.to_owned(), outline }))
     }
 
@@ -39,12 +39,17 @@ impl ConfigFile {
     /// Blocks on the file system.
     ///
     /// # Errors
-    /// The errors of [`ConfigFile::load`]; or the file lacks settings that it had, and has no
-    /// others in their place: it was emptied, or is half written. Their defaults could disconnect
-    /// clients.
+    /// The errors of [`ConfigFile::load`]; or the file ends within a line, or lacks settings that
+    /// it had, and has no others in their place: it was emptied, or is half written. Their defaults
+    /// could disconnect clients.
     pub fn reload(&self, overrides: &Overrides) -> Result<(Config, ConfigFile), ConfigError> {
         let help = "write the new file under another name, then rename it to this one";
-        let (config, outline) = load(&self.path, overrides, help)?;
+        let (config, outline, ends_with_line) = load(&self.path, overrides, help)?;
+        if !ends_with_line {
+            let what = format!("{} ends within a line, as if half written", self.path.display());
+            let help = "end the last line with a line feed".to_owned();
+            return Err(ConfigError::single(what, Some(help)));
+        }
         let lost = self.outline.lost(&outline);
         if lost.is_empty() {
             return Ok((config, ConfigFile { path: self.path.clone(), outline }));
@@ -56,17 +61,26 @@ impl ConfigFile {
         let names = lost.iter().take(MAX_NAMES).map(String::as_str).collect::<Vec<_>>().join(", ");
         let path = self.path.display();
         let what = format!("{path} has lost settings, as if half written: {names}{more}");
-        let help = "to take a default back, write it into the file, or restart".to_owned();
+        let help = "to take a default back, write it into the file, or restart; a table whose \
+                    settings were replaced must not be the last one"
+            .to_owned();
         Err(ConfigError::single(what, Some(help)))
     }
 }
 
-fn load(path: &Path, overrides: &Overrides, help: &str) -> Result<(Config, Outline), ConfigError> {
+/// Returns the configuration, its outline, and whether the file ends with a whole line.
+fn load(
+    path: &Path,
+    overrides: &Overrides,
+    help: &str,
+) -> Result<(Config, Outline, bool), ConfigError> {
     let shown = path.display().to_string();
     let text = read_text(path, MAX_FILE as u64).map_err(|error| {
         ConfigError::single(format!("{shown} cannot be read: {error}"), Some(help.to_owned()))
     })?;
-    read(&text, &shown, overrides).map(|(config, outline, _)| (config, outline))
+    let ends_with_line = text.is_empty() || text.ends_with('\n');
+    let (config, outline, _) = read(&text, &shown, overrides)?;
+    Ok((config, outline, ends_with_line))
 }
 
 #[cfg(test)]
@@ -94,6 +108,9 @@ mod tests {
             assert!(error.contains(&format!("as if half written: {lost}\n")), "{error}");
             assert!(error.contains("or restart") && !error.contains("--config"), "{error}");
         }
+        fs::write(&path, &text[..text.len() - 1]).unwrap();
+        let error = file.reload(&Overrides::default()).unwrap_err().to_string();
+        assert!(error.contains("ends within a line"), "{error}");
         fs::write(&path, &text[..text.len() - 3]).unwrap();
         assert!(file.reload(&overrides).unwrap_err().to_string().contains("not TOML"));
         fs::remove_file(&path).unwrap();

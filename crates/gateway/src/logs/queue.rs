@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -108,13 +108,44 @@ struct Out {
     shared: Arc<Shared>,
 }
 
+impl Out {
+    /// Writes a line, and waits for room also where stderr does not block: whoever else holds it
+    /// may have set that.
+    fn write_whole(&mut self, mut line: &[u8]) -> io::Result<()> {
+        while !line.is_empty() {
+            match self.out.write(line) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => line = line.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait_for_room()?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    fn wait_for_room(&self) -> io::Result<()> {
+        use rustix::event::{PollFd, PollFlags, poll};
+        match poll(&mut [PollFd::new(&self.out, PollFlags::OUT)], None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn wait_for_room(&self) -> io::Result<()> {
+        Err(ErrorKind::WouldBlock.into())
+    }
+}
+
 impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.out.write(bytes)
     }
 
     fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
-        let written = self.out.write_all(line);
+        let written = self.write_whole(line);
         if written.is_err() {
             self.shared.failed.fetch_add(1, Ordering::Relaxed);
         }
@@ -146,6 +177,23 @@ mod tests {
         let (near, far) = UnixStream::pair().unwrap();
         let out = File::from(std::os::fd::OwnedFd::from(near));
         (LogQueue::start(out, 64).unwrap(), far)
+    }
+
+    #[test]
+    fn a_stderr_that_does_not_block_loses_no_line_that_fits_the_queue() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let out = File::from(std::os::fd::OwnedFd::from(near));
+        let mut queue = LogQueue::start(out, LINES).unwrap();
+        for number in 0..LINES {
+            queue.write_all(format!("{number:0>99}\n").as_bytes()).unwrap();
+        }
+        let mut line = [0; 100];
+        for number in 0..LINES {
+            far.read_exact(&mut line).unwrap();
+            assert_eq!(line[..], *format!("{number:0>99}\n").as_bytes());
+        }
+        assert_eq!(queue.dropped(), 0);
     }
 
     #[test]

@@ -33,7 +33,9 @@ impl Reloader {
     /// An error changes nothing. The log names the settings that need a restart.
     pub(super) async fn reload(&mut self, gateway: &Gateway, config: &mut Config) {
         let Some(file) = &self.file else {
-            tracing::warn!("there is no configuration file to read again");
+            tracing::warn!(
+                "there is no configuration file to read again: the gateway was started without"
+            );
             return;
         };
         let (file, overrides) = (file.clone(), self.overrides.clone());

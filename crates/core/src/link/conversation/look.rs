@@ -30,8 +30,8 @@ plain_enum! { Figure {
 } }
 
 impl Conversation {
-    /// Requests the examination of a link that was just established. The cap follows its figures; an
-    /// end that sends probes measures its round trip by them, because the kernel has only the
+    /// Requests the examination of a link that was just established. The cap follows its figures;
+    /// an end that sends probes measures its round trip by them, because the kernel has only the
     /// handshake, which may have waited for a neighbour's address.
     pub(super) fn ask_first_figure(&mut self, context: &Context<'_>, out: &mut Writer<'_>) {
         match context.settings.role {

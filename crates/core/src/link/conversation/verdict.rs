@@ -1,7 +1,7 @@
 //! The verdict: its cause and evidence, and the end of the conversation.
 
 use super::{Conversation, Stage};
-use crate::cause::{Cause, Verdict};
+use crate::cause::{Cause, Direction, Verdict};
 use crate::diagnosis::{self, Diagnosis, Doubts, Ground, Grounds, diagnose};
 use crate::flight::Incident;
 use crate::link::outbound::Writer;
@@ -112,14 +112,16 @@ impl Conversation {
 
     /// Returns the cause for which the kernel may have given up the connection: that of the
     /// silence, or else what the latest examination for outstanding bytes showed. Evidence since
-    /// then refutes a lost path, and no closed window.
+    /// then refutes a silence, but neither a closed window nor that what we send gets lost.
     pub(super) fn diagnosis_of_timeout(&self, now: Time) -> Diagnosis {
         let found = self.diagnosis(now);
         let Some(look) = self.look.as_ref().filter(|_| found.cause == Cause::Unknown) else {
             return found;
         };
         let seen = diagnose(&self.case(now), look);
-        let holds = seen.cause == Cause::NotReading || look.last_at() >= self.liveness.last_heard();
+        let ours = matches!(seen.cause, Cause::PathLost { direction: Direction::Outbound, .. });
+        let holds =
+            ours || seen.cause == Cause::NotReading || look.last_at() >= self.liveness.last_heard();
         if holds { seen } else { found }
     }
 

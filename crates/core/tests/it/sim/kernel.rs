@@ -302,6 +302,8 @@ impl DoubtedSocket {
 pub(super) struct Findings {
     first: Option<(Time, TcpSnapshot)>,
     last: Option<(Time, TcpSnapshot)>,
+    /// Since when all that was sent before the first examination is acknowledged.
+    acknowledged: Option<Time>,
 }
 
 impl Findings {
@@ -309,10 +311,21 @@ impl Findings {
     /// faster than the floor rate: that is evidence (rule 8).
     pub(super) fn see(&mut self, now: Time, tcp: TcpSnapshot) -> bool {
         self.first = self.first.or(Some((now, tcp)));
-        let Some((before, earlier)) = self.last.replace((now, tcp)) else { return false };
+        let earlier = self.last.replace((now, tcp));
+        let acknowledged = tcp.unacked == 0 && tcp.notsent == Some(0) || self.beyond_first(0);
+        self.acknowledged = acknowledged.then(|| self.acknowledged.unwrap_or(now));
+        let Some((before, earlier)) = earlier else { return false };
         let taken = tcp.bytes_acked.unwrap_or(0).saturating_sub(earlier.bytes_acked.unwrap_or(0));
         let waits = tcp.unacked > 0 || tcp.notsent != Some(0);
         waits && taken * 1_000 > now.since(before).as_millis().max(1_000) * FLOOR_PER_SECOND
+    }
+
+    /// Returns whether this many bytes are acknowledged beyond those sent up to the first
+    /// examination.
+    fn beyond_first(&self, bytes: u64) -> bool {
+        let Some(((_, first), (_, last))) = self.first.zip(self.last) else { return false };
+        let sent = first.bytes_sent.map(|bytes| bytes + u64::from(first.notsent.unwrap_or(0)));
+        sent.is_some_and(|sent| last.bytes_acked >= Some(sent + bytes))
     }
 
     /// Returns whether a segment that left after `since` has arrived, or a window probe was
@@ -334,7 +347,7 @@ impl Findings {
         warned: bool,
     ) -> Cause {
         let word = if warned { Cause::Unreachable } else { Cause::Unknown };
-        let Some(((began, first), (now, last))) = self.first.zip(self.last) else {
+        let Some(((_, first), (now, last))) = self.first.zip(self.last) else {
             return word;
         };
         let unsent = last.notsent.is_some_and(|bytes| bytes > 0);
@@ -356,11 +369,14 @@ impl Findings {
             return Cause::NotReading;
         }
         let nothing_waits = last.unacked == 0 && last.notsent == Some(0);
-        // What was sent up to the first examination, which a probe of this silence came before.
-        let sent = first.bytes_sent.map(|bytes| bytes + u64::from(first.notsent.unwrap_or(0)));
-        let beyond = |bytes: u64| sent.is_some_and(|sent| last.bytes_acked >= Some(sent + bytes));
-        let acknowledged = if probed { nothing_waits || beyond(0) } else { beyond(2) };
-        let had_time = now.since(began) >= last.rtt;
+        // A probe of this silence came before the first examination.
+        let acknowledged = match probed {
+            true => nothing_waits || self.beyond_first(0),
+            false => self.beyond_first(2),
+        };
+        // A round trip, and a retransmission of the peer's answer.
+        let time = last.rtt.max(interval.min(Span::from_secs(1)));
+        let had_time = self.acknowledged.is_some_and(|since| now.since(since) >= time);
         let hangs = acknowledged && had_time && last.retransmits == 0;
         match beyond_bound && hangs && last.send_window != Some(0) {
             true => Cause::AppHung,

@@ -115,7 +115,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         name: "reads-no-more",
         fault: "peer beats and does not read, 250 KB wait",
         about: "A warning and no more: it lives, and less waits than we keep for it.",
-        long: false,
+        long: true,
         roles: GATEWAY,
         setting: Setting { kind: Kind::Deaf, ..ONE },
         steps: &[
