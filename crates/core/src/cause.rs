@@ -342,8 +342,7 @@ impl Cause {
                  fault."
             }
             Cause::LocalNeighbourGone => {
-                "Look at this machine's next hop, which is the peer itself if both are on one \
-                 network: it does not answer there."
+                "Look at the next hop, or at the peer if both are on one network: no answer."
             }
             Cause::HandshakeTimeout => {
                 "Look who connects without speaking: a port scan, a health check, or a client \
