@@ -283,11 +283,13 @@ impl Conversation {
         self.end_by_silence(now, silence, out)
     }
 
-    /// Remembers what an examination shows while bytes of ours wait: should the kernel give up the
-    /// connection, this is the last that was seen of it, whatever the peer said since.
+    /// Remembers what an examination shows once bytes of ours are held up: should the kernel give up
+    /// the connection, this is the last that was seen of it, whatever the peer said since. Bytes
+    /// that are merely on their way, as at each admission, take no memory.
     fn remember_look(&mut self, now: Time, examination: &Examination) {
         self.forget_look_if_delivered();
-        if self.outstanding.is_any() && examination.tcp.is_some() {
+        let is_held_up = examination.tcp.is_some_and(|tcp| tcp.is_held_up());
+        if self.outstanding.is_any() && (is_held_up || self.look.is_some()) {
             let look = self.look.get_or_insert_with(|| Box::new(Doubts::new(now)));
             // What a router said is a matter of the inquiry, and void with the next evidence.
             look.see(now, &Examination { error: None, ..*examination });

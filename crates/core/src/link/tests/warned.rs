@@ -197,6 +197,31 @@ fn an_examination_for_outstanding_bytes_raises_no_suspicion_and_loses_no_error()
 }
 
 #[test]
+fn a_look_at_bytes_that_are_merely_on_their_way_takes_no_memory() {
+    let state = |tcp| {
+        let mut link = outstanding();
+        let examination = Examination { tcp, ..Examination::default() };
+        link.handle(EXAMINED_AT, Answer::Examined(examination));
+        while link.poll_output().is_some() {}
+        let mut state = Vec::new();
+        link.save(EXAMINED_AT, &mut state);
+        state.len()
+    };
+    let on_their_way = TcpSnapshot { unacked: 1, notsent: Some(0), ..TcpSnapshot::default() };
+    let unexamined = state(None);
+    assert_eq!(state(Some(on_their_way)), unexamined);
+    for held_up in [
+        TcpSnapshot { retransmits: 1, ..on_their_way },
+        TcpSnapshot { backoff: 1, ..on_their_way },
+        TcpSnapshot { probes: 1, ..on_their_way },
+        TcpSnapshot { send_window: Some(0), ..on_their_way },
+        TcpSnapshot { notsent: Some(1), ..on_their_way },
+    ] {
+        assert!(state(Some(held_up)) > unexamined, "{held_up:?}");
+    }
+}
+
+#[test]
 fn a_routers_error_is_kept_until_there_is_evidence() {
     let mut silent = link(Hung::End);
     let warned = World::Warned(SocketError::HostUnreachable);

@@ -113,7 +113,10 @@ impl Kernel {
         self.outstanding = self.outstanding.filter(|_| !all).map(|(_, sent)| (now + pause, sent));
         self.forget_look_if_delivered();
         let Some(tcp) = shown.tcp else { return false };
-        if self.outstanding.is_some() {
+        let sends_again = tcp.retransmits > 0 || tcp.backoff > 0 || tcp.probes > 0;
+        let held_up = tcp.send_window == Some(0) || tcp.notsent.is_some_and(|bytes| bytes > 0);
+        let troubled = sends_again || held_up;
+        if self.outstanding.is_some() && (troubled || self.look.last.is_some()) {
             self.look.see(now, tcp);
         }
         self.follow_figures(&tcp);
