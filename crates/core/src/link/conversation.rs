@@ -21,7 +21,7 @@ use admission::Admission;
 pub use half_close::HALF_CLOSED;
 pub use inquiry::FLOOR_PER_SECOND;
 use inquiry::Inquiry;
-use look::Figure;
+use look::{Answered, Figure};
 use retune::Granted;
 
 use super::outbound::Writer;
@@ -60,6 +60,8 @@ pub(super) struct Conversation {
     in_force: InForce,
     /// What the latest examination showed, if the connection has no timestamps.
     blind: Blind,
+    /// When a heartbeat was sent that was answered since.
+    answered: Answered,
     /// Whether the link needs the kernel's figure of the round trip.
     figure: Figure,
     stage: Stage,
@@ -114,6 +116,7 @@ impl Conversation {
             outstanding: Outstanding::default(),
             in_force: InForce::new(settings.patience),
             blind: Blind::default(),
+            answered: Answered::NEVER,
             figure: Figure::Known,
             stage: Stage::Handshake,
             codec: settings.codec,
@@ -368,7 +371,7 @@ impl Conversation {
         let (incident, event) = match output {
             liveness::Output::RoundTrip(rtt) => {
                 self.flight.record(now, Incident::Pong { rtt });
-                self.compare_with_cap(rtt);
+                self.compare_with_cap(now, rtt);
                 self.follow_round_trip(out);
                 return out.event(Event::RoundTrip(rtt));
             }

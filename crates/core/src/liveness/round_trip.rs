@@ -37,17 +37,25 @@ impl Liveness {
     /// Returns when the bound passes under `policy` unless there is evidence before; `None` if
     /// silence is never judged.
     pub(crate) fn due(&self, policy: &Policy) -> Option<Time> {
-        let since = match self.state {
-            State::Probing { since, .. } => Some(since),
+        if let State::Dead { due, .. } = self.state {
             // It has passed. The first probe, from which it counted, is forgotten.
-            State::Dead { due, .. } => return Some(due),
+            return Some(due);
+        }
+        let since = self.probing_since();
+        Some(self.silent_since + policy.bound()? + self.stretch(since, policy))
+    }
+
+    /// Returns when the first probe of this silence was sent, while the silence is judged.
+    pub(crate) const fn probing_since(&self) -> Option<Time> {
+        match self.state {
+            State::Probing { since, .. } => Some(since),
             State::Handshake { .. }
             | State::Listening { .. }
             | State::Kept { .. }
             | State::Overdue { .. }
-            | State::HalfClosed { .. } => None,
-        };
-        Some(self.silent_since + policy.bound()? + self.stretch(since, policy))
+            | State::HalfClosed { .. }
+            | State::Dead { .. } => None,
+        }
     }
 
     /// Returns the longest time from the start of this silence to its verdict, as far as it is

@@ -209,6 +209,7 @@ impl Conversation {
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
     ) -> Effect {
+        let cap_before = self.in_force.cap();
         self.note_send_state(now, examination, out);
         let mut effect = self.judge_examined(now, examination, context, out);
         if let Some(tcp) = examination.tcp.filter(|_| !self.is_over()) {
@@ -220,6 +221,9 @@ impl Conversation {
         }
         if self.is_patience_extended() {
             self.restore_patience(out);
+        }
+        if self.in_force.cap() > cap_before && self.check_raised_cap(now, context, out) {
+            return Effect::Rearm;
         }
         effect
     }

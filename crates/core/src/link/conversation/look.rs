@@ -4,12 +4,12 @@
 //! A link is looked at once when it is established, whenever an examination is made for another
 //! reason, at the end of each suspicion, and when a round trip does not suit the cap in force.
 
-use super::Conversation;
+use super::{Conversation, Stage};
 use crate::kernel::{Cap, TcpSnapshot};
 use crate::link::outbound::Writer;
 use crate::link::peer::Context;
 use crate::liveness::{self, Role};
-use crate::plain::plain_enum;
+use crate::plain::{Damage, Plain, Sink, Source, plain_enum};
 use crate::time::{Span, Time};
 
 /// The kernel's figure of the round trip, as far as the link needs it.
@@ -66,7 +66,8 @@ impl Conversation {
     /// less than an eighth of a raised one. Where there is no cap each pong is worth a look. The
     /// pong alone proves nothing, because after an outage it measures the outage.
     #[inline]
-    pub(super) fn compare_with_cap(&mut self, rtt: Span) {
+    pub(super) fn compare_with_cap(&mut self, now: Time, rtt: Span) {
+        self.answered = Answered::at(now - rtt);
         let cap = self.in_force.cap();
         let is_raised_for_less = cap != Cap::LEAST && rtt.times(8) < cap.span();
         if cap == Cap::NONE || rtt.times(2) > cap.span() || is_raised_for_less {
@@ -74,14 +75,44 @@ impl Conversation {
         }
     }
 
+    /// Returns the time within which an acknowledgement is expected; `None` if the kernel has
+    /// measured nothing, or nothing in this silence. Its figure remembers an outage where a segment
+    /// arrived and its acknowledgement was lost; a quick pong refutes it.
+    fn expected_ack(&self, now: Time, tcp: &TcpSnapshot) -> Option<Span> {
+        let figure = tcp.expected_ack()?;
+        let probed = self.liveness.probing_since();
+        if probed.is_some_and(|since| now.since(since) < tcp.last_ack) {
+            return None;
+        }
+        let longest = self.answered.longest_ack(now, tcp.last_ack);
+        Some(longest.map_or(figure, |longest| longest.min(figure)))
+    }
+
     /// Returns the cap that suits the kernel's figures; the cap in force where there are none.
-    pub(super) fn suitable_cap(&mut self, tcp: &TcpSnapshot) -> Cap {
+    pub(super) fn suitable_cap(&mut self, now: Time, tcp: &TcpSnapshot) -> Cap {
         let cap = self.in_force.cap();
         let are_wrong = self.blind.see(tcp);
         if are_wrong || is_blind(tcp) && cap == Cap::NONE {
             return Cap::NONE;
         }
-        tcp.expected_ack().map_or(cap, |ack| Cap::at_least(ack.times(2)))
+        self.expected_ack(now, tcp).map_or(cap, |ack| Cap::at_least(ack.times(2)))
+    }
+
+    /// Sends a heartbeat because the cap was just raised: if the kernel's figure remembers an outage
+    /// that is over, its pong refutes the figure before the next outage. Only where this end may
+    /// send probes, and none is out. Returns whether it was sent.
+    pub(super) fn check_raised_cap(
+        &mut self,
+        now: Time,
+        context: &mut Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> bool {
+        let probes = context.settings.role == Role::Probe;
+        let checks = probes && self.stage == Stage::Established && !self.liveness.is_in_doubt();
+        if checks {
+            self.command_heartbeat(now, context, out);
+        }
+        checks
     }
 
     /// Replaces the round trip of the liveness machine by the kernel's figure, where the link needs
@@ -102,7 +133,7 @@ impl Conversation {
         // it measures again.
         let figure = match is_blind(tcp) {
             true => self.liveness.latest_answer().max(before),
-            false => tcp.expected_ack(),
+            false => self.expected_ack(now, tcp),
         };
         if needed && is_blind(tcp) {
             self.figure = Figure::Wanted;
@@ -119,6 +150,47 @@ impl Conversation {
             self.follow_round_trip(out);
         }
         self.liveness.rtt() != before
+    }
+}
+
+/// When the heartbeat was sent that was the latest one as its pong came, in milliseconds modulo
+/// 2^32, rounded down; 0 before the first such pong. After 50 days without a pong the cap may be too
+/// low, until the next look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Answered(u32);
+
+impl Answered {
+    pub(super) const NEVER: Answered = Answered(0);
+
+    fn at(sent: Time) -> Answered {
+        Answered((sent.as_millis() as u32).max(1))
+    }
+
+    /// Returns the longest time that an acknowledgement can have taken since that pong; the kernel
+    /// had its last one `last_ack` ago. `None` before the first pong.
+    ///
+    /// A pong carries the acknowledgement of its heartbeat, and of all that was sent before. So
+    /// what was acknowledged later was sent after that heartbeat.
+    fn longest_ack(self, now: Time, last_ack: Span) -> Option<Span> {
+        let age = Span::from_millis(u64::from(self.age(now)?));
+        Some(age.less(last_ack).max(Span::from_millis(1)))
+    }
+
+    fn age(self, now: Time) -> Option<u32> {
+        (self != Self::NEVER).then(|| (now.as_millis() as u32).wrapping_sub(self.0))
+    }
+}
+
+/// In a saved state: the age in milliseconds, modulo 2^32 too.
+impl Plain<'_> for Answered {
+    fn put(&self, out: &mut Sink<'_>) {
+        self.age(out.origin()).put(out);
+    }
+
+    fn take(from: &mut Source<'_>) -> Result<Answered, Damage> {
+        let age: Option<u32> = Plain::take(from)?;
+        let now = from.origin().as_millis() as u32;
+        Ok(age.map_or(Self::NEVER, |age| Answered(now.wrapping_sub(age).max(1))))
     }
 }
 

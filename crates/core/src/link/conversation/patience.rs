@@ -72,7 +72,7 @@ impl Conversation {
         };
         let outage = self.in_force.get().outage();
         let patience = Patience::new(outage, self.send_state(examination, tcp));
-        let patience = patience.with_cap(self.suitable_cap(tcp));
+        let patience = patience.with_cap(self.suitable_cap(now, tcp));
         if self.in_force.set(patience, self.in_force.is_extended()) {
             out.patience(patience);
         }

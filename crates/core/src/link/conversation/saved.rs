@@ -15,6 +15,7 @@ plain_struct! { Conversation {
     outstanding,
     in_force,
     blind,
+    answered,
     figure,
     stage,
     codec,

@@ -118,6 +118,42 @@ fn an_answer_after_an_outage_changes_neither_cap_nor_round_trip() {
     assert!(rig.link.peer.liveness().rtt() < Some(Span::from_millis(100)));
 }
 
+/// A segment arrived, its acknowledgement was lost, and a retransmission brought it after an outage
+/// of 8 s: with timestamps the kernel measures the outage, and remembers it for many samples.
+#[test]
+fn a_quick_pong_refutes_a_figure_that_remembers_an_outage() {
+    let figure = |rtt, rttvar, heard: u64, now: u64| TcpSnapshot {
+        last_ack: Span::from_millis(now - heard),
+        ..path(rtt, rttvar)
+    };
+    let outage = |now| figure(1_000, 2_000, 13_000, now);
+    let quick = |now| figure(880, 1_500, 13_002, now);
+    let mut rig = Rig::open(|_| path(20, 5));
+    rig.run(12_999, |_| path(20, 5));
+    rig.pong(13_000, outage);
+    assert_eq!(rig.caps, [(13_000, 20_000)], "by the figure, and a heartbeat checks it");
+    rig.pong(13_000, outage);
+    rig.pong(13_000, outage);
+    assert_eq!(rig.caps.len(), 1, "the pongs of the probes measure the outage");
+    rig.pong(13_002, quick);
+    let after = [(13_000, 20_000), (13_002, 1_000)];
+    assert_eq!(rig.caps, after, "that of the check measures the path");
+    assert_eq!(rig.link.peer.liveness().rtt(), Some(Span::from_millis(2)));
+    // A second outage: the kernel was heard last with that pong.
+    rig.run(20_000, quick);
+    assert_eq!(rig.suspected, [5_000, 18_002]);
+    // What the peer sends by itself acknowledges nothing.
+    rig.link.handle(Time::from_millis(20_000), World::Received(b"news\n"));
+    rig.note(20_000, &quick);
+    assert_eq!(rig.caps, after);
+    // What is acknowledged after the pong may have taken as long as the time since.
+    let mut slow = Rig::open(|_| path(20, 5));
+    slow.run(4_001, |_| path(20, 5));
+    slow.pong(4_020, |_| path(20, 5));
+    slow.run(13_000, |now| figure(900, 1_500, now, now));
+    assert!(slow.caps.last().is_some_and(|cap| cap.1 >= 10_000), "{:?}", slow.caps);
+}
+
 /// Without timestamps the kernel's figures stay those of the quick path, although bytes are
 /// acknowledged: the cap is lifted, and the answer counts as the round trip. Later the kernel
 /// measures again.

@@ -27,6 +27,15 @@ pub(super) enum Sent {
     Data,
 }
 
+/// What is known of the time that acknowledgements took.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Acks {
+    /// The longest time that any can have taken since the latest PONG, in microseconds.
+    pub(super) longest_us: Option<u64>,
+    /// Whether none came since the first probe of this silence.
+    pub(super) none_in_silence: bool,
+}
+
 /// The model of the kernel at one end of a link.
 pub(super) struct Kernel {
     /// The patience that was emitted last.
@@ -103,7 +112,13 @@ impl Kernel {
 
     /// Records the result of an examination; `trusted` is whether the peer is not in doubt. Returns
     /// whether the link must warn that it does not read.
-    pub(super) fn examined(&mut self, now: Time, shown: &Examination, trusted: bool) -> bool {
+    pub(super) fn examined(
+        &mut self,
+        now: Time,
+        shown: &Examination,
+        trusted: bool,
+        acks: Acks,
+    ) -> bool {
         let all = shown.tcp.is_some_and(|tcp| tcp.unacked == 0 && tcp.notsent == Some(0));
         let all = all && !shown.queued;
         let pause = match shown.tcp.is_some_and(|tcp| tcp.retransmits > 0) {
@@ -119,7 +134,7 @@ impl Kernel {
         if self.outstanding.is_some() && (troubled || self.look.last.is_some()) {
             self.look.see(now, tcp);
         }
-        self.follow_figures(&tcp);
+        self.follow_figures(&tcp, acks);
         // What the kernel counts since the window closed counts until everything has arrived.
         let was_closed = self.send == SendState::Closed && !all;
         self.send = if was_closed || tcp.send_window == Some(0) {
@@ -145,18 +160,30 @@ impl Kernel {
     /// Sets the cap by the kernel's figures: twice the time within which it expects an
     /// acknowledgement. Without timestamps the figures are wrong once bytes were acknowledged
     /// between two examinations that showed a doubled timeout, until one shows none.
-    fn follow_figures(&mut self, tcp: &TcpSnapshot) {
+    fn follow_figures(&mut self, tcp: &TcpSnapshot, acks: Acks) {
         let doubled = !tcp.timestamps && tcp.backoff > 0;
         let sends = tcp.probes == 0 && tcp.send_window != Some(0);
         let acked = tcp.bytes_acked.unwrap_or(0);
         let before = std::mem::replace(&mut self.backed_off, (doubled && sends).then_some(acked));
         let moved = doubled && sends && before.is_some_and(|before| before != acked);
-        let expected = tcp.rtt.as_micros() + 4 * tcp.rttvar.as_micros();
         if moved || doubled && self.cap == Cap::NONE {
             self.cap = Cap::NONE;
-        } else if tcp.rtt > Span::ZERO {
+        } else if let Some(expected) = Kernel::expected_us(tcp, acks) {
             self.cap = Cap::at_least(Span::from_micros(2 * expected));
         }
+    }
+
+    /// Returns the microseconds within which an acknowledgement is expected: the kernel's figure,
+    /// but no more than any acknowledgement since the latest PONG can have taken. Unknown before a
+    /// measurement, and in a silence in which nothing was acknowledged.
+    pub(super) fn expected_us(tcp: &TcpSnapshot, acks: Acks) -> Option<u64> {
+        let figure = tcp.rtt.as_micros() + 4 * tcp.rttvar.as_micros();
+        let known = tcp.rtt > Span::ZERO && !acks.none_in_silence;
+        known.then(|| acks.longest_us.map_or(figure, |longest| longest.min(figure)))
+    }
+
+    pub(super) fn cap(&self) -> Cap {
+        self.cap
     }
 
     /// Returns whether a round trip is long or short for the cap in force.

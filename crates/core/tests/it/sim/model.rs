@@ -13,7 +13,7 @@ use systole_core::wire::{CloseReason, Codec, Decoder, Frame, MAX_DATA, Malformed
 use systole_core::{Policy, Span, Time};
 
 use super::frames::Front;
-use super::kernel::{Findings, Kernel, Sent};
+use super::kernel::{Acks, Findings, Kernel, Sent};
 
 /// The longest time by which a probe or a keepalive of a spread policy leaves early.
 const LONGEST_SLACK: Span = Span::from_millis(500);
@@ -108,6 +108,8 @@ pub(super) struct Model {
     figure_seen: bool,
     /// The time that the latest answer took: a PONG, or the evidence that ended a suspicion.
     answer_us: u64,
+    /// When the latest PING that a PONG has answered as such was sent.
+    answered_ping: Option<Time>,
     /// The number of verdicts that waited longer than the bound for a long round trip.
     pub(super) stretched: u64,
     /// Whether the peer was suspect while the latest PING was out.
@@ -119,6 +121,8 @@ pub(super) struct Model {
     pub(super) pings: u64,
     /// The number of PINGs that the application wanted.
     pub(super) requested: u64,
+    /// The number of heartbeats that checked a raised cap.
+    pub(super) checked: u64,
     pub(super) recoveries: u64,
     pub(super) cause: Option<Cause>,
     /// The lane of the CLOSE that was sent.
@@ -147,6 +151,8 @@ struct Turn {
     half_close_ping_due: bool,
     /// Whether a PING is due because the application wants one.
     requested_ping_due: bool,
+    /// Whether a PING is due because an examination has raised the cap.
+    checking_ping_due: bool,
     pings_received: u32,
     last_ping: u8,
     pongs_sent: u32,
@@ -213,12 +219,14 @@ impl Model {
             look_again: false,
             figure_seen: false,
             answer_us: 0,
+            answered_ping: None,
             stretched: 0,
             ambiguous: false,
             sequence: 0,
             beats: 0,
             pings: 0,
             requested: 0,
+            checked: 0,
             recoveries: 0,
             cause: None,
             close_lane: None,
@@ -490,7 +498,7 @@ impl Model {
                 let idle = !probing && self.turn.expects.is_none() && !wanted;
                 assert!(!(early && idle), "{}: an examination without need", self.name);
                 if !self.examines {
-                    self.kernel.examined(now, &Examination::default(), true);
+                    self.kernel.examined(now, &Examination::default(), true, Acks::default());
                 }
             }
             // A link that has moved asks its new hub, and has no more time.
@@ -528,6 +536,7 @@ impl Model {
         let name = &self.name;
         assert!(!self.turn.half_close_ping_due, "{name}: no PING after the half-close");
         assert!(!self.turn.requested_ping_due, "{name}: no PING on request");
+        assert!(!self.turn.checking_ping_due, "{name}: no PING after the cap was raised");
         assert!(!recovered || may_end_silence, "{name}: recovered without evidence");
         if !self.is_established() {
             return;
@@ -635,7 +644,9 @@ impl Model {
         let near = self.is_near_the_bound(now);
         let probing = self.first_probe.is_some() || self.suspect || judged || near;
         let trusted = self.half_closed.is_none() && !probing;
-        self.turn.unread_warning = self.kernel.examined(now, shown, trusted);
+        let acks = shown.tcp.map(|tcp| self.acks(now, &tcp)).unwrap_or_default();
+        let cap_before = self.kernel.cap();
+        self.turn.unread_warning = self.kernel.examined(now, shown, trusted, acks);
         self.inquires |= self.half_closed.is_none() && (judged || near);
         if let Some(error) = shown.error {
             self.note_error(now, error);
@@ -649,6 +660,27 @@ impl Model {
             self.inquire(now, tcp, judged);
         }
         self.note_round_trip(now, &tcp);
+        let in_doubt = self.first_probe.is_some() || self.kept.is_some() || self.overdue;
+        self.turn.checking_ping_due = self.kernel.cap() > cap_before
+            && self.probes
+            && self.is_established()
+            && self.half_closed.is_none()
+            && !in_doubt
+            && self.turn.expects.is_none();
+    }
+
+    /// Returns what is known of the time that acknowledgements took. What was acknowledged since the
+    /// latest PONG had left after its PING, and came before the last acknowledgement.
+    fn acks(&self, now: Time, tcp: &TcpSnapshot) -> Acks {
+        let since = |sent: Time| {
+            // The core counts in milliseconds.
+            let age = Span::from_millis(now.as_millis() - sent.as_millis());
+            age.less(tcp.last_ack).as_micros().max(1_000)
+        };
+        let longest_us = self.answered_ping.map(since);
+        let none_in_silence =
+            self.probing_since().is_some_and(|since| now.since(since) < tcp.last_ack);
+        Acks { longest_us, none_in_silence }
     }
 
     /// Takes the kernel's figure of the round trip after a suspicion, where this end sends no
@@ -663,10 +695,10 @@ impl Model {
         }
         let figure = if Kernel::is_blind(tcp) {
             self.answer_us.max(self.rtt_us)
-        } else if tcp.rtt > Span::ZERO {
+        } else if let Some(expected) = Kernel::expected_us(tcp, self.acks(now, tcp)) {
             // Rule 7: the kernel's figure takes the place of what an answer has measured.
             self.answer_us = 0;
-            tcp.rtt.as_micros() + 4 * tcp.rttvar.as_micros()
+            expected
         } else {
             return;
         };
@@ -983,6 +1015,7 @@ impl Model {
                     self.rtt_us = sample.max(self.rtt_us - self.rtt_us / 8);
                 }
                 self.answer_us = sample;
+                self.answered_ping = Some(now - span);
                 if self.examines && self.kernel.is_remarkable(span) {
                     (self.needs_figure, self.look_due) = (true, true);
                 }
@@ -1071,6 +1104,11 @@ impl Model {
         }
         assert!(self.is_established() && !self.overdue, "{name}: a PING at the wrong time");
         self.ambiguous = self.suspect;
+        if std::mem::take(&mut self.turn.checking_ping_due) {
+            assert_eq!(number, 0, "{name}: a heartbeat that checks the cap is no probe");
+            self.checked += 1;
+            return;
+        }
         if self.half_closed.is_some() {
             assert!(
                 number == 0 && self.turn.half_close_ping_due,

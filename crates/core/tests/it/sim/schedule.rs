@@ -44,6 +44,7 @@ pub(super) struct Outcome {
     /// Bytes without plaintext that answered a probe.
     pub(super) without_plaintext: u64,
     pub(super) requested: u64,
+    pub(super) checked: u64,
     /// Examinations whose progress was evidence.
     pub(super) progress: u64,
     /// Polls of the hub that were left without an answer.
@@ -82,6 +83,7 @@ impl Outcome {
             hung: self.hung + other.hung,
             without_plaintext: self.without_plaintext + other.without_plaintext,
             requested: self.requested + other.requested,
+            checked: self.checked + other.checked,
             progress: self.progress + other.progress,
             unanswered: self.unanswered + other.unanswered,
             rests: self.rests + other.rests,
@@ -100,11 +102,12 @@ impl Outcome {
         let verdicts = self.condemned > 100 && self.recovered > 100 && self.beats > 1_000;
         let frames = self.stalled > 10 && self.crowded_out > 10 && self.rests > 100;
         let world = self.hung > 10 && self.progress > 100 && self.unanswered > 100;
-        let world = world && self.without_plaintext > 100 && self.requested > 100;
+        let world =
+            world && self.without_plaintext > 100 && self.requested > 100 && self.checked > 100;
         let Admissions { delayed, refused, late } = self.admissions;
         let admissions = delayed > 1_000 && refused > 10 && late > 10;
         let kernel = self.patience > 1_000 && self.unread > 10 && self.kept > 10;
-        let kernel = kernel && self.stretched > 10;
+        let kernel = kernel && self.stretched > 5;
         let hubs = self.moves > 10_000 && self.reloads > 10_000;
         verdicts && frames && world && admissions && kernel && hubs && self.broadcasts > 100
     }
@@ -128,6 +131,7 @@ impl std::fmt::Display for Outcome {
         write!(f, "{late} answered too late, ")?;
         write!(f, "{} probes answered without plaintext, ", self.without_plaintext)?;
         write!(f, "{} heartbeats on request, ", self.requested)?;
+        write!(f, "{} for a raised cap, ", self.checked)?;
         write!(f, "{} messages for many links, ", self.broadcasts)?;
         write!(f, "{} verdicts after a stretched bound, ", self.stretched)?;
         write!(f, "{} moves, {} reloads, ", self.moves, self.reloads)?;
@@ -152,6 +156,7 @@ pub(super) fn run(seed: u64, verbose: bool) -> Outcome {
         outcome.hung += model.hangs;
         outcome.without_plaintext += model.without_plaintext;
         outcome.requested += model.requested;
+        outcome.checked += model.checked;
         outcome.progress += model.progress;
         outcome.unanswered += model.unanswered;
         outcome.stretched += model.stretched;
