@@ -118,8 +118,8 @@ impl TcpSnapshot {
         self.unacked == 0 && self.notsent == Some(0)
     }
 
-    /// Returns true if what this end sends is held up: it is sent again, probed for, or waits unsent
-    /// or before a closed window. False for bytes that are merely on their way.
+    /// Returns true if what this end sends is held up: it is sent again, probed for, or waits
+    /// unsent or before a closed window. False for bytes that are merely on their way.
     pub fn is_held_up(&self) -> bool {
         let sends_again = self.retransmits > 0 || self.backoff > 0 || self.probes > 0;
         sends_again || self.send_window == Some(0) || self.notsent.is_some_and(|bytes| bytes > 0)

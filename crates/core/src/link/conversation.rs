@@ -377,7 +377,7 @@ impl Conversation {
             }
             liveness::Output::Suspect => (Incident::Suspect, session::Event::Suspect),
             liveness::Output::Recovered => {
-                self.figure = Figure::Wanted;
+                self.figure = Figure::Recovered;
                 (Incident::Recovered, session::Event::Recovered)
             }
             liveness::Output::Overdue(silence) => {

@@ -305,7 +305,7 @@ impl Peer {
     /// that carry it, and only the application can have sealed it.
     fn heard(&mut self, now: Time, context: &Context<'_>, out: &mut Writer<'_>) -> Effect {
         let was_trusted = self.hear(now, out);
-        self.conversation.ask_wanted_figure(context, out);
+        self.conversation.ask_wanted_figure(now, context, out);
         if !self.conversation.awaits_admission() {
             self.conversation.flight.heard(now, 0);
         }
@@ -357,7 +357,7 @@ impl Peer {
         if self.conversation.is_patience_extended() {
             self.conversation.restore_patience(out);
         }
-        self.conversation.ask_wanted_figure(context, out);
+        self.conversation.ask_wanted_figure(now, context, out);
         // On a watching end a shorter round trip brings the suspicion forward.
         let suspects_sooner =
             context.settings.role == Role::Watch && self.conversation.liveness.rtt() < rtt;

@@ -37,25 +37,17 @@ impl Liveness {
     /// Returns when the bound passes under `policy` unless there is evidence before; `None` if
     /// silence is never judged.
     pub(crate) fn due(&self, policy: &Policy) -> Option<Time> {
-        if let State::Dead { due, .. } = self.state {
-            // It has passed. The first probe, from which it counted, is forgotten.
-            return Some(due);
-        }
-        let since = self.probing_since();
-        Some(self.silent_since + policy.bound()? + self.stretch(since, policy))
-    }
-
-    /// Returns when the first probe of this silence was sent, while the silence is judged.
-    pub(crate) const fn probing_since(&self) -> Option<Time> {
-        match self.state {
+        let since = match self.state {
             State::Probing { since, .. } => Some(since),
+            // It has passed. The first probe, from which it counted, is forgotten.
+            State::Dead { due, .. } => return Some(due),
             State::Handshake { .. }
             | State::Listening { .. }
             | State::Kept { .. }
             | State::Overdue { .. }
-            | State::HalfClosed { .. }
-            | State::Dead { .. } => None,
-        }
+            | State::HalfClosed { .. } => None,
+        };
+        Some(self.silent_since + policy.bound()? + self.stretch(since, policy))
     }
 
     /// Returns the longest time from the start of this silence to its verdict, as far as it is

@@ -36,7 +36,7 @@ impl Conversation {
     pub(super) fn command_heartbeat(
         &mut self,
         now: Time,
-        context: &mut Context<'_>,
+        context: &Context<'_>,
         out: &mut Writer<'_>,
     ) -> Effect {
         self.liveness.handle(now, liveness::Input::Heartbeat, &self.policy);

@@ -222,8 +222,9 @@ impl Conversation {
         if self.is_patience_extended() {
             self.restore_patience(out);
         }
-        if self.in_force.cap() > cap_before && self.check_raised_cap(now, context, out) {
-            return Effect::Rearm;
+        if self.in_force.cap() > cap_before {
+            let checked = self.check_raised_cap(now, context, out);
+            return if effect == Effect::None { checked } else { effect };
         }
         effect
     }
@@ -287,9 +288,9 @@ impl Conversation {
         self.end_by_silence(now, silence, out)
     }
 
-    /// Remembers what an examination shows once bytes of ours are held up: should the kernel give up
-    /// the connection, this is the last that was seen of it, whatever the peer said since. Bytes
-    /// that are merely on their way, as at each admission, take no memory.
+    /// Remembers what an examination shows once bytes of ours are held up: should the kernel give
+    /// up the connection, this is the last that was seen of it, whatever the peer said since.
+    /// Bytes that are merely on their way, as at each admission, take no memory.
     fn remember_look(&mut self, now: Time, examination: &Examination) {
         self.forget_look_if_delivered();
         let is_held_up = examination.tcp.is_some_and(|tcp| tcp.is_held_up());

@@ -7,7 +7,7 @@
 use super::{Conversation, Stage};
 use crate::kernel::{Cap, TcpSnapshot};
 use crate::link::outbound::Writer;
-use crate::link::peer::Context;
+use crate::link::peer::{Context, Effect};
 use crate::liveness::{self, Role};
 use crate::plain::{Damage, Plain, Sink, Source, plain_enum};
 use crate::time::{Span, Time};
@@ -19,6 +19,8 @@ pub(super) enum Figure {
     Known,
     /// Needed, and not requested yet.
     Wanted,
+    /// Needed, and not requested yet, because a suspicion has ended.
+    Recovered,
     /// Requested: the next examination shows it.
     Asked,
 }
@@ -27,6 +29,7 @@ plain_enum! { Figure {
     0 => Known {}
     1 => Wanted {}
     2 => Asked {}
+    3 => Recovered {}
 } }
 
 impl Conversation {
@@ -54,11 +57,20 @@ impl Conversation {
     #[inline]
     pub(in crate::link) fn ask_wanted_figure(
         &mut self,
+        now: Time,
         context: &Context<'_>,
         out: &mut Writer<'_>,
     ) {
-        if self.figure == Figure::Wanted {
-            self.ask_figure(context, out);
+        match self.figure {
+            Figure::Known | Figure::Asked => {}
+            Figure::Wanted => self.ask_figure(context, out),
+            Figure::Recovered => {
+                if self.in_force.cap() > Cap::LEAST {
+                    // The evidence that ended the suspicion has its timer armed anew.
+                    let _ = self.check_raised_cap(now, context, out);
+                }
+                self.ask_figure(context, out);
+            }
         }
     }
 
@@ -70,18 +82,19 @@ impl Conversation {
         self.answered = Answered::at(now - rtt);
         let cap = self.in_force.cap();
         let is_raised_for_less = cap != Cap::LEAST && rtt.times(8) < cap.span();
-        if cap == Cap::NONE || rtt.times(2) > cap.span() || is_raised_for_less {
+        let unsuited = cap == Cap::NONE || rtt.times(2) > cap.span() || is_raised_for_less;
+        if unsuited && self.figure != Figure::Recovered {
             self.figure = Figure::Wanted;
         }
     }
 
     /// Returns the time within which an acknowledgement is expected; `None` if the kernel has
-    /// measured nothing, or nothing in this silence. Its figure remembers an outage where a segment
-    /// arrived and its acknowledgement was lost; a quick pong refutes it.
+    /// measured nothing, or has waited longer than that: its figure tells nothing of this wait. The
+    /// figure remembers an outage where a segment arrived and its acknowledgement was lost; a quick
+    /// pong refutes it.
     fn expected_ack(&self, now: Time, tcp: &TcpSnapshot) -> Option<Span> {
         let figure = tcp.expected_ack()?;
-        let probed = self.liveness.probing_since();
-        if probed.is_some_and(|since| now.since(since) < tcp.last_ack) {
+        if tcp.unacked > 0 && tcp.last_ack > figure {
             return None;
         }
         let longest = self.answered.longest_ack(now, tcp.last_ack);
@@ -98,21 +111,20 @@ impl Conversation {
         self.expected_ack(now, tcp).map_or(cap, |ack| Cap::at_least(ack.times(2)))
     }
 
-    /// Sends a heartbeat because the cap was just raised: if the kernel's figure remembers an outage
-    /// that is over, its pong refutes the figure before the next outage. Only where this end may
-    /// send probes, and none is out. Returns whether it was sent.
+    /// Sends a heartbeat because the cap was just raised, or is raised as a suspicion ends: if the
+    /// kernel's figure remembers an outage that is over, its pong refutes the figure before the
+    /// next outage. Only where this end may send probes, and none is out.
     pub(super) fn check_raised_cap(
         &mut self,
         now: Time,
-        context: &mut Context<'_>,
+        context: &Context<'_>,
         out: &mut Writer<'_>,
-    ) -> bool {
+    ) -> Effect {
         let probes = context.settings.role == Role::Probe;
-        let checks = probes && self.stage == Stage::Established && !self.liveness.is_in_doubt();
-        if checks {
-            self.command_heartbeat(now, context, out);
+        match probes && self.stage == Stage::Established && !self.liveness.is_in_doubt() {
+            true => self.command_heartbeat(now, context, out),
+            false => Effect::None,
         }
-        checks
     }
 
     /// Replaces the round trip of the liveness machine by the kernel's figure, where the link needs
@@ -154,8 +166,8 @@ impl Conversation {
 }
 
 /// When the heartbeat was sent that was the latest one as its pong came, in milliseconds modulo
-/// 2^32, rounded down; 0 before the first such pong. After 50 days without a pong the cap may be too
-/// low, until the next look.
+/// 2^32, rounded down; 0 before the first such pong. After 50 days without a pong the cap may be
+/// too low, until the next look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Answered(u32);
 

@@ -27,15 +27,6 @@ pub(super) enum Sent {
     Data,
 }
 
-/// What is known of the time that acknowledgements took.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Acks {
-    /// The longest time that any can have taken since the latest PONG, in microseconds.
-    pub(super) longest_us: Option<u64>,
-    /// Whether none came since the first probe of this silence.
-    pub(super) none_in_silence: bool,
-}
-
 /// The model of the kernel at one end of a link.
 pub(super) struct Kernel {
     /// The patience that was emitted last.
@@ -117,7 +108,7 @@ impl Kernel {
         now: Time,
         shown: &Examination,
         trusted: bool,
-        acks: Acks,
+        longest_us: Option<u64>,
     ) -> bool {
         let all = shown.tcp.is_some_and(|tcp| tcp.unacked == 0 && tcp.notsent == Some(0));
         let all = all && !shown.queued;
@@ -134,7 +125,7 @@ impl Kernel {
         if self.outstanding.is_some() && (troubled || self.look.last.is_some()) {
             self.look.see(now, tcp);
         }
-        self.follow_figures(&tcp, acks);
+        self.follow_figures(&tcp, longest_us);
         // What the kernel counts since the window closed counts until everything has arrived.
         let was_closed = self.send == SendState::Closed && !all;
         self.send = if was_closed || tcp.send_window == Some(0) {
@@ -160,7 +151,7 @@ impl Kernel {
     /// Sets the cap by the kernel's figures: twice the time within which it expects an
     /// acknowledgement. Without timestamps the figures are wrong once bytes were acknowledged
     /// between two examinations that showed a doubled timeout, until one shows none.
-    fn follow_figures(&mut self, tcp: &TcpSnapshot, acks: Acks) {
+    fn follow_figures(&mut self, tcp: &TcpSnapshot, longest_us: Option<u64>) {
         let doubled = !tcp.timestamps && tcp.backoff > 0;
         let sends = tcp.probes == 0 && tcp.send_window != Some(0);
         let acked = tcp.bytes_acked.unwrap_or(0);
@@ -168,18 +159,19 @@ impl Kernel {
         let moved = doubled && sends && before.is_some_and(|before| before != acked);
         if moved || doubled && self.cap == Cap::NONE {
             self.cap = Cap::NONE;
-        } else if let Some(expected) = Kernel::expected_us(tcp, acks) {
+        } else if let Some(expected) = Kernel::expected_us(tcp, longest_us) {
             self.cap = Cap::at_least(Span::from_micros(2 * expected));
         }
     }
 
     /// Returns the microseconds within which an acknowledgement is expected: the kernel's figure,
     /// but no more than any acknowledgement since the latest PONG can have taken. Unknown before a
-    /// measurement, and in a silence in which nothing was acknowledged.
-    pub(super) fn expected_us(tcp: &TcpSnapshot, acks: Acks) -> Option<u64> {
+    /// measurement, and while the kernel waits for one for longer than it expects.
+    pub(super) fn expected_us(tcp: &TcpSnapshot, longest_us: Option<u64>) -> Option<u64> {
         let figure = tcp.rtt.as_micros() + 4 * tcp.rttvar.as_micros();
-        let known = tcp.rtt > Span::ZERO && !acks.none_in_silence;
-        known.then(|| acks.longest_us.map_or(figure, |longest| longest.min(figure)))
+        let waits = tcp.unacked > 0 && tcp.last_ack > Span::from_micros(figure);
+        let known = tcp.rtt > Span::ZERO && !waits;
+        known.then(|| longest_us.map_or(figure, |longest| longest.min(figure)))
     }
 
     pub(super) fn cap(&self) -> Cap {

@@ -2,6 +2,7 @@
 //! rules. The model sees only the inputs and outputs of that end.
 
 use systole_core::cause::Cause;
+use systole_core::kernel::Cap;
 use systole_core::kernel::{Examination, SendState, SocketError, TcpSnapshot};
 use systole_core::link::{
     self, BeatKind, Closing, Command, Event, HALF_CLOSED, Hung, Lane, Output, Settings, Side,
@@ -13,7 +14,7 @@ use systole_core::wire::{CloseReason, Codec, Decoder, Frame, MAX_DATA, Malformed
 use systole_core::{Policy, Span, Time};
 
 use super::frames::Front;
-use super::kernel::{Acks, Findings, Kernel, Sent};
+use super::kernel::{Findings, Kernel, Sent};
 
 /// The longest time by which a probe or a keepalive of a spread policy leaves early.
 const LONGEST_SLACK: Span = Span::from_millis(500);
@@ -104,6 +105,8 @@ pub(super) struct Model {
     look_due: bool,
     /// Whether that is so from the next input on.
     look_again: bool,
+    /// Whether a heartbeat must check a raised cap with the next bytes of the peer.
+    check_wanted: bool,
     /// Whether the examination that ended the suspicion has shown the figure.
     figure_seen: bool,
     /// The time that the latest answer took: a PONG, or the evidence that ended a suspicion.
@@ -218,6 +221,7 @@ impl Model {
             look_due: false,
             look_again: false,
             figure_seen: false,
+            check_wanted: false,
             answer_us: 0,
             answered_ping: None,
             stretched: 0,
@@ -317,12 +321,14 @@ impl Model {
             link::World::Received(bytes) => {
                 self.turn.received = true;
                 self.hear(now);
+                self.check_if_wanted();
                 self.front.receive(bytes, self.silence_start);
             }
             link::World::Heard => {
                 self.turn.heard = true;
                 self.without_plaintext += u64::from(self.first_probe.is_some());
                 self.hear(now);
+                self.check_if_wanted();
             }
             link::World::Illegal => {
                 self.turn.expects = Some(Cause::Protocol(Malformed::Record));
@@ -498,7 +504,7 @@ impl Model {
                 let idle = !probing && self.turn.expects.is_none() && !wanted;
                 assert!(!(early && idle), "{}: an examination without need", self.name);
                 if !self.examines {
-                    self.kernel.examined(now, &Examination::default(), true, Acks::default());
+                    self.kernel.examined(now, &Examination::default(), true, None);
                 }
             }
             // A link that has moved asks its new hub, and has no more time.
@@ -536,11 +542,11 @@ impl Model {
         let name = &self.name;
         assert!(!self.turn.half_close_ping_due, "{name}: no PING after the half-close");
         assert!(!self.turn.requested_ping_due, "{name}: no PING on request");
-        assert!(!self.turn.checking_ping_due, "{name}: no PING after the cap was raised");
         assert!(!recovered || may_end_silence, "{name}: recovered without evidence");
         if !self.is_established() {
             return;
         }
+        assert!(!self.turn.checking_ping_due, "{name}: no PING although the cap is raised");
         assert!(!self.turn.withdraws, "{name}: a warning was not withdrawn");
         assert!(!self.turn.hangs, "{name}: a hung peer was not reported");
         assert!(!self.turn.unread_warning, "{name}: no warning of a peer that does not read");
@@ -644,9 +650,9 @@ impl Model {
         let near = self.is_near_the_bound(now);
         let probing = self.first_probe.is_some() || self.suspect || judged || near;
         let trusted = self.half_closed.is_none() && !probing;
-        let acks = shown.tcp.map(|tcp| self.acks(now, &tcp)).unwrap_or_default();
+        let longest = shown.tcp.and_then(|tcp| self.longest_ack_us(now, &tcp));
         let cap_before = self.kernel.cap();
-        self.turn.unread_warning = self.kernel.examined(now, shown, trusted, acks);
+        self.turn.unread_warning = self.kernel.examined(now, shown, trusted, longest);
         self.inquires |= self.half_closed.is_none() && (judged || near);
         if let Some(error) = shown.error {
             self.note_error(now, error);
@@ -660,27 +666,31 @@ impl Model {
             self.inquire(now, tcp, judged);
         }
         self.note_round_trip(now, &tcp);
-        let in_doubt = self.first_probe.is_some() || self.kept.is_some() || self.overdue;
-        self.turn.checking_ping_due = self.kernel.cap() > cap_before
-            && self.probes
-            && self.is_established()
-            && self.half_closed.is_none()
-            && !in_doubt
-            && self.turn.expects.is_none();
+        self.turn.checking_ping_due = self.kernel.cap() > cap_before && self.may_check_cap();
     }
 
-    /// Returns what is known of the time that acknowledgements took. What was acknowledged since the
-    /// latest PONG had left after its PING, and came before the last acknowledgement.
-    fn acks(&self, now: Time, tcp: &TcpSnapshot) -> Acks {
-        let since = |sent: Time| {
-            // The core counts in milliseconds.
-            let age = Span::from_millis(now.as_millis() - sent.as_millis());
-            age.less(tcp.last_ack).as_micros().max(1_000)
-        };
-        let longest_us = self.answered_ping.map(since);
-        let none_in_silence =
-            self.probing_since().is_some_and(|since| now.since(since) < tcp.last_ack);
-        Acks { longest_us, none_in_silence }
+    /// Expects a heartbeat that checks a raised cap, with the first bytes after a suspicion.
+    fn check_if_wanted(&mut self) {
+        if (self.turn.received || self.turn.heard) && std::mem::take(&mut self.check_wanted) {
+            let raised = self.kernel.cap() > Cap::LEAST;
+            self.turn.checking_ping_due = raised && self.may_check_cap();
+        }
+    }
+
+    /// Returns whether a heartbeat may check the cap: from an end that sends probes, while none is
+    /// out.
+    fn may_check_cap(&self) -> bool {
+        let in_doubt = self.first_probe.is_some() || self.kept.is_some() || self.overdue;
+        let stands = self.is_established() && self.half_closed.is_none();
+        self.probes && stands && !in_doubt && self.turn.expects.is_none()
+    }
+
+    /// Returns the longest time that an acknowledgement can have taken since the latest PONG: what
+    /// was acknowledged since had left after the PING, and came before the last acknowledgement.
+    fn longest_ack_us(&self, now: Time, tcp: &TcpSnapshot) -> Option<u64> {
+        // The core counts in milliseconds.
+        let age = now.as_millis() - self.answered_ping?.as_millis();
+        Some(Span::from_millis(age).less(tcp.last_ack).as_micros().max(1_000))
     }
 
     /// Takes the kernel's figure of the round trip after a suspicion, where this end sends no
@@ -695,7 +705,7 @@ impl Model {
         }
         let figure = if Kernel::is_blind(tcp) {
             self.answer_us.max(self.rtt_us)
-        } else if let Some(expected) = Kernel::expected_us(tcp, self.acks(now, tcp)) {
+        } else if let Some(expected) = Kernel::expected_us(tcp, self.longest_ack_us(now, tcp)) {
             // Rule 7: the kernel's figure takes the place of what an answer has measured.
             self.answer_us = 0;
             expected
@@ -978,7 +988,9 @@ impl Model {
                 assert!(self.suspect || withdraws, "{name}: recovered without suspicion");
                 // A warning alone says nothing about the round trip.
                 if self.suspect {
+                    self.check_wanted = !self.figure_seen && self.examines;
                     self.need_figure_unless_seen();
+                    self.check_if_wanted();
                 }
                 (self.suspect, self.warned, self.warning_emitted) = (false, None, false);
                 self.end_inquiry();
