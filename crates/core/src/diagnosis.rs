@@ -29,6 +29,10 @@ const RETRANSMISSION: Span = Span::from_secs(1);
 /// loss is common, two in a row are rare.
 const LOST_RETRANSMISSIONS: u8 = 2;
 
+/// How many times as long as it was the round trip may take on a path that merely became slow: as
+/// many as a suspicion waits for.
+const SLOWER: u64 = 4;
+
 /// The number of retransmissions that did not leave this machine which shows that the next hop is
 /// silent, however many left before. One may be held back by our own full queue.
 const HELD_BACK: u32 = 2;
@@ -45,9 +49,9 @@ pub struct Doubts {
     first_at: Time,
     last_at: Time,
     seen: bool,
-    /// The peer's kernel was heard after the first retransmission: its segments arrive, and ours
-    /// do not.
-    heard_since_retransmission: bool,
+    /// The time from the examination that first showed a retransmission to the latest segment of
+    /// the peer: its segments arrive, and ours do not, or late.
+    heard_after_retransmission: Span,
     retransmitting_since: Option<Time>,
     /// Since when every examination has shown that the peer acknowledged what it was sent before
     /// the first one.
@@ -89,7 +93,7 @@ plain_struct! { Doubts {
     first_at,
     last_at,
     seen,
-    heard_since_retransmission,
+    heard_after_retransmission,
     retransmitting_since,
     acknowledged_since,
     error,
@@ -128,7 +132,7 @@ impl Doubts {
             first_at: now,
             last_at: now,
             seen: false,
-            heard_since_retransmission: false,
+            heard_after_retransmission: Span::ZERO,
             retransmitting_since: None,
             acknowledged_since: None,
             error: None,
@@ -154,13 +158,12 @@ impl Doubts {
         }
         if tcp.retransmits == 0 {
             self.retransmitting_since = None;
-            self.heard_since_retransmission = false;
+            self.heard_after_retransmission = Span::ZERO;
         } else {
             // The first retransmission may have left at any time since the previous examination.
             let since = *self.retransmitting_since.get_or_insert(now);
-            if tcp.last_ack < now.since(since) {
-                self.heard_since_retransmission = true;
-            }
+            let heard_after = (now - tcp.last_ack).since(since);
+            self.heard_after_retransmission = self.heard_after_retransmission.max(heard_after);
         }
         (self.last, self.last_at) = (tcp, now);
         let acknowledged = tcp.is_all_acknowledged() || self.is_first_covered(0);
@@ -335,10 +338,16 @@ fn first_match(case: &Case, doubts: &Doubts) -> Diagnosis {
         let grounds = [silent, G::KernelFresh, G::BytesAcknowledged];
         return medium(Cause::AppHung, &grounds);
     }
-    if lost && acknowledged == Some(0) && doubts.heard_since_retransmission {
+    let (heard_after, expected) =
+        (doubts.heard_after_retransmission, tcp.expected_ack().unwrap_or_default());
+    // What the peer sent before our first retransmission may arrive up to a round trip later.
+    if lost && acknowledged == Some(0) && heard_after > expected {
         let cause = Cause::PathLost { direction: Direction::Outbound, scope: Scope::Unknown };
         let grounds = [silent, G::Retransmitting, G::NothingAcknowledged, G::PeerStillHeard];
-        return high(cause, &grounds);
+        let found = high(cause, &grounds);
+        let is_late_enough = heard_after >= expected.times(SLOWER).max(RETRANSMISSION);
+        let confidence = if is_late_enough { found.confidence } else { Confidence::Medium };
+        return Diagnosis { confidence, ..found };
     }
     if lost && !fresh {
         let cause = Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown };

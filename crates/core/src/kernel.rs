@@ -112,6 +112,21 @@ impl TcpSnapshot {
         Some(sent.saturating_sub(self.bytes_acked?))
     }
 
+    /// Returns what [`TcpSnapshot::bytes_acked`] is at least once the peer's kernel has all that had
+    /// left at this snapshot; `None` if the kernel has no counters of sent bytes.
+    pub fn acked_when_delivered(&self) -> Option<u64> {
+        Some(self.bytes_acked?.saturating_add(self.outstanding()?))
+    }
+
+    /// Returns true if `later` shows that all that had left at this snapshot has arrived, and at the
+    /// first attempt: what is sent again may arrive only because a path has healed.
+    pub fn is_delivered_by(&self, later: &TcpSnapshot) -> bool {
+        let repeated = self.retransmits > 0 || later.total_retrans > self.total_retrans;
+        let needed = self.acked_when_delivered().zip(later.bytes_acked);
+        let arrived = needed.is_some_and(|(needed, acked)| acked >= needed);
+        !repeated && (self.unacked == 0 || arrived)
+    }
+
     /// Returns true if the kernel has nothing unsent or unacknowledged; false where it has no count
     /// of unsent bytes.
     pub fn is_all_acknowledged(&self) -> bool {
@@ -351,6 +366,29 @@ mod tests {
         assert_eq!(SendState::of(&remainder), SendState::Closed, "no segment fits");
         assert_eq!(SendState::of(&TcpSnapshot { probes: 2, ..remainder }), SendState::Stranded);
         assert_eq!(SendState::of(&TcpSnapshot::default()), SendState::Sending, "an old kernel");
+    }
+
+    #[test]
+    fn only_what_arrives_at_the_first_attempt_shows_an_open_path() {
+        let sent = TcpSnapshot {
+            unacked: 2,
+            total_retrans: 7,
+            bytes_acked: Some(1_000),
+            bytes_sent: Some(1_120),
+            bytes_retrans: Some(100),
+            ..TcpSnapshot::default()
+        };
+        let more = TcpSnapshot { bytes_sent: Some(1_200), ..sent };
+        let acked = |bytes| TcpSnapshot { bytes_acked: Some(bytes), ..more };
+        assert!(!sent.is_delivered_by(&sent), "on its way");
+        assert!(!sent.is_delivered_by(&acked(1_019)));
+        assert!(sent.is_delivered_by(&acked(1_020)), "later bytes may be on their way");
+        assert!(!sent.is_delivered_by(&TcpSnapshot { total_retrans: 8, ..acked(1_020) }));
+        assert!(!TcpSnapshot { retransmits: 1, ..sent }.is_delivered_by(&acked(1_020)));
+        let uncounted = TcpSnapshot { bytes_sent: None, ..sent };
+        assert!(!uncounted.is_delivered_by(&acked(2_000)), "an old kernel");
+        let nothing = TcpSnapshot { unacked: 0, ..uncounted };
+        assert!(nothing.is_delivered_by(&nothing));
     }
 
     #[test]

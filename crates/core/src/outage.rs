@@ -6,10 +6,11 @@
 //! one network and listener within that window are one outage. Its beginning is reported once, when
 //! no more verdicts are expected; its end is reported when half of its hosts have returned.
 //!
-//! Other links of the same host settle the scope of a single loss. A link that was heard while the
-//! probes of the lost one went unanswered shows that only the flow is blocked, unless the host was
-//! suspect meanwhile: then the path may have healed in between. If other links of the host died too
-//! and other hosts live, the host is lost.
+//! Other links of the same host settle the scope of a single loss. A link that was heard, and whose
+//! kernel acknowledged what we sent, while the probes of the lost one went unanswered shows that
+//! only the flow is blocked, unless the host was suspect meanwhile: then the path may have healed in
+//! between. A link that was only heard shows nothing of our direction, and the scope stays unknown.
+//! If other links of the host died too and other hosts live, the host is lost.
 
 mod groups;
 mod hosts;
@@ -178,6 +179,9 @@ pub enum Answer {
         session: u64,
         /// The time since the latest evidence of any sibling; `None` if none is online.
         heard_ago: Option<Span>,
+        /// The time since our latest bytes left that reached a sibling at the first attempt, as an
+        /// acknowledgement shows; `None` if none is known.
+        reached_ago: Option<Span>,
         /// Whether a sibling is suspect.
         suspect: bool,
     },
@@ -198,7 +202,7 @@ pub enum Output {
     /// An outage is over.
     Over(Outage),
     /// The scope of a verdict is settled, or stays unknown. [`Scope::Flow`]: another link of the
-    /// same host lived meanwhile.
+    /// same host lived and was reached meanwhile.
     Scoped {
         /// The session of the verdict.
         session: u64,
@@ -260,7 +264,7 @@ struct Unsettled {
     asked: Span,
     /// The deadline for evidence from siblings.
     until: Time,
-    /// A sibling was heard since the first unanswered probe, so the host lives.
+    /// A sibling was heard since the first unanswered probe, so the host is not lost as a whole.
     alive: bool,
 }
 
@@ -353,24 +357,23 @@ impl Outages {
         &mut self,
         now: Time,
         session: u64,
-        heard_ago: Option<Span>,
+        (heard_ago, reached_ago): (Option<Span>, Option<Span>),
         suspect: bool,
     ) {
         let Some(unsettled) = self.unsettled.get_mut(&session) else {
             return;
         };
-        let Some(heard_ago) = heard_ago else {
-            return;
-        };
-        let heard = now - heard_ago;
         let asked_from = unsettled.at - unsettled.asked;
-        if heard <= asked_from {
+        let meanwhile = |ago: Option<Span>| ago.is_some_and(|ago| now - ago > asked_from);
+        if !meanwhile(heard_ago) {
             return;
         }
         unsettled.alive = true;
+        // A later look may show a path that has healed since.
+        let reached = meanwhile(reached_ago) && now <= unsettled.at + QUIET;
         let silent_from = unsettled.at - unsettled.silent;
         let (address, session_of) = (unsettled.address, session);
-        if !suspect && !self.hosts.was_suspect(address, session_of, silent_from) {
+        if reached && !suspect && !self.hosts.was_suspect(address, session_of, silent_from) {
             self.settle(session, Scope::Flow);
         }
     }
@@ -465,8 +468,8 @@ impl Machine for Outages {
                 let end = End { boot_id, cause, silent, asked };
                 self.session_ended(now, session, key, address, end);
             }
-            Input::Answer(Answer::Siblings { session, heard_ago, suspect }) => {
-                self.siblings_answered(now, session, heard_ago, suspect);
+            Input::Answer(Answer::Siblings { session, heard_ago, reached_ago, suspect }) => {
+                self.siblings_answered(now, session, (heard_ago, reached_ago), suspect);
             }
             Input::Answer(Answer::Deadline) => self.expire(now),
         }

@@ -15,9 +15,9 @@ use tokio::sync::{Notify, mpsc};
 use crate::events::{Body, Loss, Names, OutageInfo, Revision};
 use crate::report::{Fact, Subject};
 
-/// Maximum number of waiting questions about siblings, which are asked one after the other. A
+/// Maximum number of waiting questions about siblings, all of which are answered together. A
 /// question that finds no room is dropped, and the scope of that verdict stays unknown.
-const QUESTIONS: usize = 256;
+pub(crate) const QUESTIONS: usize = 256;
 
 /// A question about other sessions of the host of an ended session.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,21 @@ pub(crate) struct Question {
     pub session: u64,
     /// The other sessions; zeros are empty places.
     pub siblings: [u64; outage::SIBLINGS],
+}
+
+/// The answer to a [`Question`]: what the siblings showed at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Siblings {
+    /// The session that has ended.
+    pub session: u64,
+    /// When the siblings were looked at.
+    pub at: Time,
+    /// How long ago any of them was last heard; `None` if none is online.
+    pub heard_ago: Option<Span>,
+    /// How long ago our latest bytes left that reached one of them; `None` if none is known.
+    pub reached_ago: Option<Span>,
+    /// Whether one of them is suspect.
+    pub suspect: bool,
 }
 
 /// Findings of correlation: events with their times in milliseconds since 1970-01-01 UTC.
@@ -110,14 +125,10 @@ impl Correlation {
     }
 
     /// Feeds the answer to a [`Question`] about the siblings of an ended session.
-    pub(crate) fn handle_siblings(
-        &self,
-        session: u64,
-        heard_ago: Option<Span>,
-        suspect: bool,
-    ) -> Findings {
-        let input = outage::Answer::Siblings { session, heard_ago, suspect };
-        self.feed(self.now(), Some(input.into()), None)
+    pub(crate) fn handle_siblings(&self, seen: &Siblings) -> Findings {
+        let &Siblings { session, at, heard_ago, reached_ago, suspect } = seen;
+        let input = outage::Answer::Siblings { session, heard_ago, reached_ago, suspect };
+        self.feed(at, Some(input.into()), None)
     }
 
     /// Waits until a deadline of the outage machine has come.
@@ -264,7 +275,7 @@ impl Correlation {
     }
 
     /// The time on a clock that advances during suspend, as the times in peers' accounts do.
-    fn now(&self) -> Time {
+    pub(crate) fn now(&self) -> Time {
         Time::ZERO + ORIGIN + self.clock.boottime()
     }
 

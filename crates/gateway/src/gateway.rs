@@ -1,6 +1,7 @@
 //! The handle through which the control plane queries and controls the shards.
 
 mod facts;
+mod siblings;
 mod strangers;
 
 use std::net::SocketAddr;

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError};
 
 use systole_core::flight::Flight;
+use systole_core::kernel::TcpSnapshot;
 use systole_core::link::{Command, Goodbye};
 use systole_core::wire::CloseReason;
 use systole_core::{Policy, Span, Time, hub};
@@ -47,6 +48,13 @@ pub enum Request {
         session: u64,
         /// The channel for the answer; `None` if the session is not online here.
         reply: oneshot::Sender<Option<SessionInfo>>,
+    },
+    /// Asks how a session lives whose host has just lost another one.
+    Sibling {
+        /// The session's number.
+        session: u64,
+        /// The channel for the answer; `None` if the session is not online here.
+        reply: oneshot::Sender<Option<Sibling>>,
     },
     /// Asks for the recent history of one session.
     Story {
@@ -134,6 +142,17 @@ pub struct Filter {
     pub listener: Option<u16>,
     /// Sessions that are suspect, or those that are not.
     pub suspect: Option<bool>,
+}
+
+/// How a session lives whose host has just lost another one.
+#[derive(Clone, Copy, Debug)]
+pub struct Sibling {
+    /// How long ago the peer was last heard.
+    pub heard_ago: Span,
+    /// Whether the session is suspect.
+    pub suspect: bool,
+    /// The kernel's view of the connection; `None` where the kernel has none.
+    pub tcp: Option<TcpSnapshot>,
 }
 
 /// The recent history of a session that is online.
@@ -234,6 +253,7 @@ impl RequestQueue {
             Request::Arrive(parcel) => Some(parcel),
             Request::Sessions { .. }
             | Request::Session { .. }
+            | Request::Sibling { .. }
             | Request::Story { .. }
             | Request::Order { .. }
             | Request::Move { .. }

@@ -390,6 +390,24 @@ fn retransmissions_show_a_path_lost_both_ways_or_outbound() {
     );
 }
 
+/// Segments that the peer sent before ours were late arrive for a while on a path that became slow.
+#[test]
+fn a_peer_heard_soon_after_a_retransmission_shows_no_lost_direction_for_sure() {
+    let first = TcpSnapshot { unacked: 1, retransmits: 1, last_ack: span(500), ..healthy() };
+    let found = |rtt, heard_after: u64| {
+        let last_ack = span(1_500 - heard_after);
+        let last = TcpSnapshot { rtt: span(rtt), last_ack, ..lost() };
+        let found = after(examination(first), examination(last));
+        (found.cause, found.confidence)
+    };
+    assert_eq!(found(1, 1_000), (OUTBOUND, Confidence::High));
+    assert_eq!(found(1, 999), (OUTBOUND, Confidence::Medium));
+    assert_eq!(found(300, 1_200), (OUTBOUND, Confidence::High));
+    assert_eq!(found(300, 1_199), (OUTBOUND, Confidence::Medium));
+    assert_eq!(found(600, 601), (OUTBOUND, Confidence::Medium));
+    assert_eq!(found(600, 600), (Cause::Unknown, Confidence::Medium), "on its way before");
+}
+
 #[test]
 fn errors_of_the_path_lead_to_unreachable_and_no_others() {
     for error in [SocketError::HostUnreachable, SocketError::NetworkUnreachable] {

@@ -128,6 +128,7 @@ mod tests {
             7 => Answer::Siblings {
                 session,
                 heard_ago: (random.below(2) == 0).then(|| random.up_to(Span::from_secs(12))),
+                reached_ago: (random.below(2) == 0).then(|| random.up_to(Span::from_secs(12))),
                 suspect: random.below(2) == 0,
             }
             .into(),

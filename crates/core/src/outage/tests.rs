@@ -244,7 +244,8 @@ fn only_a_link_of_the_same_machine_tells_of_a_hung_application() {
         );
         let asks = polled(&mut outages);
         let heard_ago = Some(Span::from_millis(heard_ago));
-        outages.handle(at(60_001), Answer::Siblings { session, heard_ago, suspect: false });
+        let seen = Answer::Siblings { session, heard_ago, reached_ago: heard_ago, suspect: false };
+        outages.handle(at(60_001), seen);
         let answered = polled(&mut outages);
         let later = run(&mut outages, 200_000);
         assert!(began(&later).is_empty(), "a hung application is no outage");
@@ -299,18 +300,46 @@ fn siblings() -> Outages {
 }
 
 fn answer(outages: &mut Outages, heard_ago_ms: Option<u64>, suspect: bool) -> Vec<Output> {
-    let heard_ago = heard_ago_ms.map(Span::from_millis);
-    outages.handle(at(60_010), Answer::Siblings { session: 31, heard_ago, suspect });
+    answer_at(outages, 60_010, heard_ago_ms, heard_ago_ms, suspect)
+}
+
+fn answer_at(
+    outages: &mut Outages,
+    ms: u64,
+    heard_ago_ms: Option<u64>,
+    reached_ago_ms: Option<u64>,
+    suspect: bool,
+) -> Vec<Output> {
+    let (heard_ago, reached_ago) =
+        (heard_ago_ms.map(Span::from_millis), reached_ago_ms.map(Span::from_millis));
+    let seen = Answer::Siblings { session: 31, heard_ago, reached_ago, suspect };
+    outages.handle(at(ms), seen);
     polled(outages)
 }
 
 #[test]
-fn a_sibling_heard_during_unanswered_probes_gives_flow_scope() {
+fn a_sibling_reached_during_unanswered_probes_gives_flow_scope() {
     let mut outages = siblings();
     let flow = Output::Scoped { session: 31, scope: Scope::Flow };
     assert_eq!(answer(&mut outages, Some(9_000), false), [flow]);
     assert_eq!(answer(&mut outages, Some(9_000), false), [], "once");
     assert!(run(&mut outages, 100_000).is_empty());
+}
+
+/// Our direction to the host is lost, or merely late, and its links still send.
+#[test]
+fn a_sibling_that_was_only_heard_settles_no_scope() {
+    for reached_ago in [None, Some(10_010)] {
+        let mut outages = siblings();
+        assert_eq!(answer_at(&mut outages, 60_010, Some(0), reached_ago, false), []);
+        let later = scopes(&run(&mut outages, 100_000));
+        assert_eq!(later, [], "the host lives: {reached_ago:?}");
+    }
+    let settled = |ms| {
+        let mut outages = siblings();
+        answer_at(&mut outages, ms, Some(0), Some(0), false).len()
+    };
+    assert_eq!((settled(60_500), settled(60_501)), (1, 0), "the path may have healed since");
 }
 
 #[test]
@@ -446,8 +475,10 @@ fn random_schedules_keep_the_invariants() {
                     let known = siblings.iter().filter(|known| **known != 0);
                     assert!(known.clone().all(|known| online.contains_key(known)));
                     let heard_ago = Some(Span::from_millis(random.below(15_000)));
+                    let reached_ago = heard_ago.filter(|_| random.below(3) > 0);
                     let suspect = random.below(3) == 0;
-                    outages.handle(at(now), Answer::Siblings { session, heard_ago, suspect });
+                    let seen = Answer::Siblings { session, heard_ago, reached_ago, suspect };
+                    outages.handle(at(now), seen);
                 }
             }
             emitted.extend(polled(&mut outages));

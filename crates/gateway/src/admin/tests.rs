@@ -215,6 +215,9 @@ fn simulate_shard(shard: u64, requests: &Receiver<Request>, received: &Received)
             Request::Session { session, reply } => {
                 let _ = reply.send(link_of(session).map(|link| info(shard, link)));
             }
+            Request::Sibling { reply, .. } => {
+                let _ = reply.send(None);
+            }
             Request::Story { session, reply } => {
                 let _ = reply.send(link_of(session).map(|link| Box::new(story(shard, link))));
             }

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use systole_core::{Span, session};
+use systole_core::session;
 
 use super::Gateway;
-use crate::correlation::{Correlation, Findings};
+use crate::correlation::{Correlation, Findings, QUESTIONS};
 use crate::events::{Body, Event};
 use crate::report::{Fact, Parting};
 
@@ -44,10 +44,12 @@ impl Gateway {
             let Some(mut questions) = taken else {
                 return std::future::pending().await;
             };
-            while let Some(question) = questions.recv().await {
-                let (heard_ago, suspect) = self.query_siblings(&question.siblings).await;
-                let session = question.session;
-                self.note_findings(|it| it.handle_siblings(session, heard_ago, suspect));
+            let mut asked = Vec::new();
+            while questions.recv_many(&mut asked, QUESTIONS).await > 0 {
+                for seen in self.look_at_siblings(&asked).await {
+                    self.note_findings(|it| it.handle_siblings(&seen));
+                }
+                asked.clear();
             }
         };
         let expire = async {
@@ -57,19 +59,6 @@ impl Gateway {
             }
         };
         tokio::join!(ask, expire);
-    }
-
-    /// Returns how long ago any of these sessions was last heard, and whether one is suspect.
-    async fn query_siblings(&self, sessions: &[u64]) -> (Option<Span>, bool) {
-        let (mut heard_ago, mut suspect) = (None, false);
-        for session in sessions.iter().filter(|session| **session != 0) {
-            if let Ok(Some(info)) = self.session(*session).await {
-                let ago = Span::from_millis(info.last_heard_ago_ms);
-                heard_ago = Some(heard_ago.map_or(ago, |known: Span| known.min(ago)));
-                suspect |= info.suspect;
-            }
-        }
-        (heard_ago, suspect)
     }
 
     /// Publishes findings. The caller logs them.

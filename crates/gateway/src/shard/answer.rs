@@ -1,12 +1,12 @@
 //! Answers the requests of the control plane to a shard.
 
-use systole_core::Time;
 use systole_core::flight::Flight;
 use systole_core::hub::Presence;
+use systole_core::{Span, Time};
 
 use super::shard_loop::{ShardLoop, Traffic};
 use crate::report::{SessionInfo, Subject};
-use crate::request::{Filter, Page, Request, SESSIONS_PER_PAGE, SLOTS_PER_SEARCH, Story};
+use crate::request::{Filter, Page, Request, SESSIONS_PER_PAGE, SLOTS_PER_SEARCH, Sibling, Story};
 
 /// A session that is online, as requests of the control plane see it.
 pub(crate) trait Known {
@@ -41,6 +41,17 @@ impl<T: Traffic> ShardLoop<T> {
                 let mut info = None;
                 T::find(self, session, &mut |known| info = Some(known.info(now, wall_ms)));
                 let _ = reply.send(info);
+            }
+            Request::Sibling { session, reply } => {
+                let (now, wall_ms) = (self.clock.now(), self.clock.wall_ms());
+                let tcp = T::tcp(self, session);
+                let mut sibling = None;
+                T::find(self, session, &mut |known| {
+                    let SessionInfo { last_heard_ago_ms, suspect, .. } = known.info(now, wall_ms);
+                    let heard_ago = Span::from_millis(last_heard_ago_ms);
+                    sibling = Some(Sibling { heard_ago, suspect, tcp });
+                });
+                let _ = reply.send(sibling);
             }
             Request::Story { session, reply } => {
                 let mut story = None;

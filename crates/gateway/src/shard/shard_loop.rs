@@ -9,6 +9,7 @@ use systole_core::Time;
 use systole_core::driver::{Driver, Timed};
 use systole_core::gather::{Gather, Turn, Wait};
 use systole_core::hub::HubCommand;
+use systole_core::kernel::TcpSnapshot;
 use systole_net::Clock;
 
 use super::answer::Known;
@@ -66,6 +67,11 @@ pub(crate) trait Traffic: Sized {
 
     /// Shows the session with this number to `visit`, if it is online here.
     fn find(shard: &ShardLoop<Self>, session: u64, visit: &mut dyn FnMut(&dyn Known));
+
+    /// Returns the kernel's view of this session's connection, if it has one.
+    fn tcp(_: &ShardLoop<Self>, _session: u64) -> Option<TcpSnapshot> {
+        None
+    }
 
     /// Searches at most `limit` places from `from` upwards for sessions that are online, and shows
     /// them to `visit` until it returns false. Returns where the next search continues.

@@ -8,9 +8,11 @@ use mio::event::Event as Readiness;
 use mio::{Events, Poll, Token};
 use systole_core::gather::Gather;
 use systole_core::hub::{self, Hub, HubCommand};
+use systole_core::kernel::TcpSnapshot;
 use systole_core::link::{self, Goodbye};
 use systole_core::wire::CloseReason;
 use systole_core::{Span, Time};
+use systole_net::examine::tcp_snapshot;
 use systole_net::listener::BACKLOG;
 use systole_net::socket_options;
 use systole_net::transport::{Plain, ReadOutcome, Transport};
@@ -256,6 +258,11 @@ impl<T: Transport + Default + Send + 'static> Traffic for Streams<T> {
         if let Some(presence) = hub.find(session).and_then(|link| hub.presence(link)) {
             visit(&presence);
         }
+    }
+
+    fn tcp(shard: &ShardLoop<Streams<T>>, session: u64) -> Option<TcpSnapshot> {
+        let link = shard.hub.machine().find(session)?;
+        tcp_snapshot(shard.traffic.sockets.conns.get(link)?.stream())
     }
 
     fn search(
