@@ -14,7 +14,7 @@ pub use crate::grounds::{Ground, Grounds};
 pub use reset::{DELAYED_ACK, Reset, diagnose_reset};
 
 use crate::cause::{Cause, Confidence, Direction, Scope};
-use crate::kernel::{Examination, SocketError, TcpSnapshot};
+use crate::kernel::{Examination, NextHop, SocketError, TcpSnapshot};
 use crate::plain::plain_struct;
 use crate::time::{Span, Time};
 
@@ -37,6 +37,18 @@ const SLOWER: u64 = 4;
 /// silent, however many left before. One may be held back by our own full queue.
 const HELD_BACK: u32 = 2;
 
+/// The least time from a segment to its first retransmission on Linux; more if the round trip is
+/// longer.
+const LEAST_TIMEOUT: Span = Span::from_millis(200);
+
+/// How many times that time a segment of the peer must be missing before its size may be the
+/// reason: it is sent again three times meanwhile, each time after twice the time of before.
+const MISSING: u64 = 1 + 2 + 4;
+
+/// The number of examinations in a row that must show the same segment missing. Each follows a
+/// probe of ours, and a lossy path loses one of them, or its acknowledgement.
+const MISSING_LOOKS: u8 = 3;
+
 /// The largest payload that every path must carry (RFC 9293, 3.7.1). A larger segment may be lost
 /// because of its size.
 const SMALL_SEGMENT: u64 = 536;
@@ -52,15 +64,40 @@ pub struct Doubts {
     /// The time from the examination that first showed a retransmission to the latest segment of
     /// the peer: its segments arrive, and ours do not, or late.
     heard_after_retransmission: Span,
-    retransmitting_since: Option<Time>,
-    /// Since when every examination has shown that the peer acknowledged what it was sent before
-    /// the first one.
-    acknowledged_since: Option<Time>,
+    retransmitting: Since,
+    /// The peer acknowledged what it was sent before the first examination.
+    acknowledged: Since,
+    /// The same segment of the peer is missing before others, and none of ours was lost.
+    missing: Since,
+    /// The number of examinations in a row that have shown it.
+    missing_looks: u8,
     /// The last error by which somebody reported the peer unreachable, unless an acknowledgement
-    /// has refuted it since; and when it was taken from the socket.
+    /// has refuted it since.
     error: Option<SocketError>,
-    error_at: Time,
+    /// The count of acknowledged bytes that refutes the error: all that had left by the first
+    /// snapshot after it.
+    error_refuted_by: Option<u64>,
     local_down: bool,
+    next_hop: Option<NextHop>,
+}
+
+/// Since when each examination has shown one thing; `None` if the latest has not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Since(Option<Time>);
+
+plain_struct! { Since { 0: since } }
+
+impl Since {
+    /// Notes what an examination at `now` shows. Returns since when each has shown it.
+    fn note(&mut self, now: Time, shown: bool) -> Option<Time> {
+        self.0 = shown.then(|| self.0.unwrap_or(now));
+        self.0
+    }
+
+    /// Returns whether each examination in the `time` before `now` has shown it.
+    fn holds_for(self, time: Span, now: Time) -> bool {
+        self.0.is_some_and(|since| now.since(since) >= time)
+    }
 }
 
 /// A diagnosed cause with its confidence and grounds.
@@ -94,11 +131,14 @@ plain_struct! { Doubts {
     last_at,
     seen,
     heard_after_retransmission,
-    retransmitting_since,
-    acknowledged_since,
+    retransmitting,
+    acknowledged,
+    missing,
+    missing_looks,
     error,
-    error_at,
-    local_down
+    error_refuted_by,
+    local_down,
+    next_hop
 } }
 
 impl Doubts {
@@ -133,19 +173,27 @@ impl Doubts {
             last_at: now,
             seen: false,
             heard_after_retransmission: Span::ZERO,
-            retransmitting_since: None,
-            acknowledged_since: None,
+            retransmitting: Since(None),
+            acknowledged: Since(None),
+            missing: Since(None),
+            missing_looks: 0,
             error: None,
-            error_at: now,
+            error_refuted_by: None,
             local_down: false,
+            next_hop: None,
         }
     }
 
     /// Adds one examination. Returns how many bytes the peer's kernel acknowledged since the
     /// previous examination.
     pub fn see(&mut self, now: Time, examination: &Examination) -> u64 {
-        self.note_error(now, examination.error);
-        self.local_down = examination.local_down.unwrap_or(self.local_down);
+        if examination.error.is_some_and(SocketError::is_unreachable) {
+            // The kernel's timeout may follow it, and does not explain it.
+            (self.error, self.error_refuted_by) = (examination.error, None);
+        }
+        if let Some(local_down) = examination.local_down {
+            (self.local_down, self.next_hop) = (local_down, examination.next_hop);
+        }
         let Some(tcp) = examination.tcp else {
             return 0;
         };
@@ -153,30 +201,41 @@ impl Doubts {
         if !self.seen {
             (self.first, self.first_at, self.seen) = (tcp, now, true);
         }
-        if has_delivered_since(self.error_at, now, &tcp) {
-            self.error = None;
-        }
-        if tcp.retransmits == 0 {
-            self.retransmitting_since = None;
-            self.heard_after_retransmission = Span::ZERO;
-        } else {
-            // The first retransmission may have left at any time since the previous examination.
-            let since = *self.retransmitting_since.get_or_insert(now);
-            let heard_after = (now - tcp.last_ack).since(since);
-            self.heard_after_retransmission = self.heard_after_retransmission.max(heard_after);
-        }
+        self.refute_error(&tcp);
+        // The first retransmission may have left at any time since the previous examination.
+        let heard = now - tcp.last_ack;
+        self.heard_after_retransmission = self
+            .retransmitting
+            .note(now, tcp.retransmits > 0)
+            .map_or(Span::ZERO, |since| self.heard_after_retransmission.max(heard.since(since)));
+        self.note_gap(now, &before, &tcp);
         (self.last, self.last_at) = (tcp, now);
         let acknowledged = tcp.is_all_acknowledged() || self.is_first_covered(0);
-        self.acknowledged_since = acknowledged.then(|| self.acknowledged_since.unwrap_or(now));
+        self.acknowledged.note(now, acknowledged);
         tcp.bytes_acked.unwrap_or(0).saturating_sub(before.bytes_acked.unwrap_or(0))
     }
 
-    /// Keeps an error by which somebody reported the peer unreachable. The kernel's timeout may
-    /// follow it, and does not explain it.
-    fn note_error(&mut self, now: Time, error: Option<SocketError>) {
-        if error.is_some_and(SocketError::is_unreachable) {
-            (self.error, self.error_at) = (error, now);
+    /// Forgets the error if the peer's kernel has acknowledged the segment that it was about. The
+    /// kernel passes on no error about a segment that was acknowledged before.
+    fn refute_error(&mut self, tcp: &TcpSnapshot) {
+        let Some(acked) = tcp.bytes_acked.filter(|_| self.error.is_some()) else {
+            return;
+        };
+        let needed = self.error_refuted_by.or_else(|| tcp.acked_when_delivered());
+        if tcp.unacked == 0 || self.error_refuted_by.is_some_and(|needed| acked >= needed) {
+            self.error = None;
         }
+        self.error_refuted_by = needed;
+    }
+
+    /// Notes whether a segment of the peer is missing that was missing `before`, on a path that
+    /// loses nothing of ours.
+    fn note_gap(&mut self, now: Time, before: &TcpSnapshot, tcp: &TcpSnapshot) {
+        let same = tcp.bytes_received.is_some() && tcp.bytes_received == before.bytes_received;
+        let lossless = tcp.retransmits == 0 && tcp.total_retrans == before.total_retrans;
+        let shown = tcp.gap == Some(true) && same && lossless;
+        self.missing.note(now, shown);
+        self.missing_looks = if shown { self.missing_looks.saturating_add(1) } else { 0 };
     }
 
     /// Returns the last error by which somebody reported the peer unreachable, unless an
@@ -190,6 +249,16 @@ impl Doubts {
         self.last_at
     }
 
+    /// Whether a large segment of the peer never arrives, and small ones do: an MTU black hole,
+    /// seen by the receiver. A lossy path destroys all of several retransmissions seldom, and
+    /// hardly ever while it loses none of our probes and of their acknowledgements.
+    fn is_large_segment_missing(&self) -> bool {
+        let probed = self.acknowledged().is_some_and(|bytes| bytes > 0);
+        let timeout = self.last.expected_ack().unwrap_or_default().max(LEAST_TIMEOUT);
+        let long = self.missing.holds_for(timeout.times(MISSING), self.last_at);
+        probed && long && self.missing_looks >= MISSING_LOOKS
+    }
+
     /// Bytes acknowledged from the first to the last snapshot; `None` if the kernel has no counter.
     fn acknowledged(&self) -> Option<u64> {
         Some(self.last.bytes_acked?.saturating_sub(self.first.bytes_acked?))
@@ -201,8 +270,7 @@ impl Doubts {
     /// snapshot came after it.
     fn is_answer_owed(&self, probed: bool, interval: Span) -> bool {
         let time = self.last.rtt.max(interval.min(RETRANSMISSION));
-        let had_time =
-            self.acknowledged_since.is_some_and(|since| self.last_at.since(since) >= time);
+        let had_time = self.acknowledged.holds_for(time, self.last_at);
         // The SYN of a connecting end counts as an acknowledged byte.
         let later = if probed { 0 } else { 2 };
         had_time && (self.is_first_covered(later) || probed && self.last.is_all_acknowledged())
@@ -215,6 +283,33 @@ impl Doubts {
             let written = self.first.bytes_acked.unwrap_or(0) + sent + u64::from(not);
             self.last.bytes_acked.is_some_and(|acknowledged| acknowledged >= written + more)
         })
+    }
+
+    /// Whether the next hop does not answer: by our own neighbour table, or because retransmissions
+    /// did not leave.
+    fn is_neighbour_gone(&self) -> bool {
+        let tcp = &self.last;
+        if tcp.retransmits > 0 && self.next_hop.is_some_and(|hop| hop.is_silent) {
+            return true;
+        }
+        // `retransmits` counts attempts; `total_retrans` counts only segments that left this
+        // machine. Before the neighbour is given up, and once in each further search for it, one
+        // leaves.
+        let tried = u32::from(tcp.retransmits.saturating_sub(self.first.retransmits));
+        let left = tcp.total_retrans.saturating_sub(self.first.total_retrans);
+        let held_back = tried.saturating_sub(left);
+        let own = self.error == Some(SocketError::HostUnreachable);
+        tried > 0 && (left.saturating_mul(2) <= tried || held_back >= HELD_BACK)
+            || own && u32::from(tcp.retransmits) > tcp.total_retrans
+    }
+
+    /// Whether the error may be the report of our own stack that it cannot find the next hop: the
+    /// neighbour table is not known, and a single examination does not show whether retransmissions
+    /// leave.
+    fn may_be_own_report(&self) -> bool {
+        let single = self.seen && self.first_at == self.last_at;
+        let unclear = single && self.last.retransmits > 0 && self.next_hop.is_none();
+        unclear && self.error == Some(SocketError::HostUnreachable)
     }
 
     /// Whether large segments were retransmitted in vain while the peer received smaller ones that
@@ -239,17 +334,6 @@ impl Doubts {
     }
 }
 
-/// Returns whether a segment that left after `since` has reached the peer: an error that the socket
-/// reported at `since` explains no silence from then on.
-///
-/// Where the window is closed, the kernel sends probes, whose answers are acknowledgements.
-fn has_delivered_since(since: Time, now: Time, tcp: &TcpSnapshot) -> bool {
-    let age = now.since(since);
-    let data = tcp.last_sent < age;
-    let probe = tcp.backoff > 0 && tcp.probes == 0 && tcp.last_ack < age;
-    tcp.bytes_acked.is_some() && tcp.unacked == 0 && (data || probe)
-}
-
 /// Returns the age up to which an acknowledgement counts as fresh, if probes are `interval` apart.
 pub(crate) fn freshness(interval: Span) -> Span {
     interval.times(2).max(LEAST_FRESHNESS)
@@ -267,16 +351,15 @@ pub fn early_word(doubts: &Doubts) -> Option<Diagnosis> {
     if tcp.send_window.is_some() && tcp.is_stranded() && tcp.backoff > 0 && tcp.probes > 1 {
         return Some(high(Cause::LocalNetworkDown, &[G::BytesWaiting, G::NothingLeft]));
     }
-    // `retransmits` counts attempts; `total_retrans` counts only segments that left this machine.
-    // Before the neighbour is given up, and once in each further search for it, one leaves.
-    let tried = u32::from(tcp.retransmits.saturating_sub(doubts.first.retransmits));
-    let left = tcp.total_retrans.saturating_sub(doubts.first.total_retrans);
-    let held_back = tried.saturating_sub(left);
-    if tried > 0 && (left.saturating_mul(2) <= tried || held_back >= HELD_BACK) {
-        return Some(high(Cause::LocalNeighbourGone, &[G::Retransmitting, G::NeighbourSilent]));
+    if doubts.is_neighbour_gone() {
+        let found = high(Cause::LocalNeighbourGone, &[G::Retransmitting, G::NeighbourSilent]);
+        let is_gateway = doubts.next_hop.is_some_and(|hop| !hop.is_peer);
+        let grounds = if is_gateway { found.grounds.with(G::GatewaySilent) } else { found.grounds };
+        return Some(Diagnosis { grounds, ..found });
     }
     // Last, because a silent next hop makes our own stack report the host unreachable.
-    doubts.error.is_some().then(|| high(Cause::Unreachable, &[G::RouterSaidUnreachable]))
+    let told = doubts.error.is_some() && !doubts.may_be_own_report();
+    told.then(|| high(Cause::Unreachable, &[G::RouterSaidUnreachable]))
 }
 
 /// Finds the cause of a silence from the examinations of the peer's socket.
@@ -330,10 +413,13 @@ fn first_match(case: &Case, doubts: &Doubts) -> Diagnosis {
         return Diagnosis { grounds, ..found };
     }
     let nothing_repeated = tcp.retransmits == 0;
-    if fresh && nothing_repeated && doubts.first.gap == Some(true) && tcp.gap == Some(true) {
+    if fresh && doubts.is_large_segment_missing() {
         return large_packets(Direction::Inbound, &[silent, G::KernelFresh, G::SegmentMissing]);
     }
-    if fresh && open && nothing_repeated && doubts.is_answer_owed(case.probed, case.interval) {
+    // What waits behind a missing segment may be the answer.
+    let complete = tcp.gap != Some(true);
+    let owed = doubts.is_answer_owed(case.probed, case.interval);
+    if fresh && open && nothing_repeated && complete && owed {
         // Whoever stands in the middle may acknowledge too; other links of the host decide.
         let grounds = [silent, G::KernelFresh, G::BytesAcknowledged];
         return medium(Cause::AppHung, &grounds);

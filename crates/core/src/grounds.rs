@@ -24,7 +24,8 @@ pub enum Ground {
     PeerStillHeard,
     /// None of the bytes that we sent have left this machine.
     NothingLeft,
-    /// Retransmissions were tried, and none left this machine.
+    /// Retransmissions were tried, and none left this machine; or our neighbour table has no answer
+    /// of the next hop.
     NeighbourSilent,
     /// Our own interface or address is gone.
     InterfaceDown,
@@ -47,11 +48,13 @@ pub enum Ground {
     LargeSegmentsLost,
     /// Segments of the peer wait here behind one that never arrives.
     SegmentMissing,
+    /// The silent next hop is a gateway, and not the peer itself.
+    GatewaySilent,
 }
 
 impl Ground {
     /// All grounds, in the order of their bits.
-    pub const ALL: [Ground; 21] = [
+    pub const ALL: [Ground; 22] = [
         Ground::ApplicationSilent,
         Ground::KernelFresh,
         Ground::KernelSilent,
@@ -73,6 +76,7 @@ impl Ground {
         Ground::Congested,
         Ground::LargeSegmentsLost,
         Ground::SegmentMissing,
+        Ground::GatewaySilent,
     ];
 
     /// Returns the sentence that describes this ground to an operator.
@@ -88,7 +92,7 @@ impl Ground {
             Ground::Retransmitting => "a segment was sent again and again",
             Ground::PeerStillHeard => "segments of it arrived while none of ours got through",
             Ground::NothingLeft => "nothing we sent has left this machine",
-            Ground::NeighbourSilent => "retransmissions did not leave: the next hop is silent",
+            Ground::NeighbourSilent => "what we send again does not leave: the next hop is silent",
             Ground::InterfaceDown => "our own interface or address is gone",
             Ground::RouterSaidUnreachable => "a router said that it cannot be reached",
             Ground::Reset => "the connection was reset",
@@ -101,6 +105,7 @@ impl Ground {
                 "large segments were sent again in vain, while small ones arrived"
             }
             Ground::SegmentMissing => "segments of it wait here behind one that never arrives",
+            Ground::GatewaySilent => "the next hop is a gateway, and not the peer itself",
         }
     }
 }

@@ -9,7 +9,7 @@ mod cap;
 pub(crate) use cap::Blind;
 pub use cap::Cap;
 
-use crate::plain::{Damage, Plain, Sink, Source};
+use crate::plain::{Damage, Plain, Sink, Source, plain_struct};
 use crate::policy::Policy;
 use crate::time::Span;
 
@@ -62,7 +62,7 @@ pub struct TcpSnapshot {
     pub gap: Option<bool>,
 }
 
-crate::plain::plain_struct! { TcpSnapshot {
+plain_struct! { TcpSnapshot {
     unacked,
     sacked,
     segment,
@@ -112,14 +112,16 @@ impl TcpSnapshot {
         Some(sent.saturating_sub(self.bytes_acked?))
     }
 
-    /// Returns what [`TcpSnapshot::bytes_acked`] is at least once the peer's kernel has all that had
-    /// left at this snapshot; `None` if the kernel has no counters of sent bytes.
+    /// Returns what [`TcpSnapshot::bytes_acked`] is at least once the peer's kernel has all that
+    /// had left at this snapshot; `None` if the kernel has no counters of sent bytes.
     pub fn acked_when_delivered(&self) -> Option<u64> {
-        Some(self.bytes_acked?.saturating_add(self.outstanding()?))
+        // The count of outstanding bytes may be one too small.
+        let outstanding = self.outstanding()?.max(u64::from(self.unacked > 0));
+        Some(self.bytes_acked?.saturating_add(outstanding))
     }
 
-    /// Returns true if `later` shows that all that had left at this snapshot has arrived, and at the
-    /// first attempt: what is sent again may arrive only because a path has healed.
+    /// Returns true if `later` shows that all that had left at this snapshot has arrived, and at
+    /// the first attempt: what is sent again may arrive only because a path has healed.
     pub fn is_delivered_by(&self, later: &TcpSnapshot) -> bool {
         let repeated = self.retransmits > 0 || later.total_retrans > self.total_retrans;
         let needed = self.acked_when_delivered().zip(later.bytes_acked);
@@ -199,6 +201,18 @@ impl SocketError {
     }
 }
 
+/// The next hop to the peer, by the routes and the neighbour table of this machine.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct NextHop {
+    /// Whether the next hop is the peer itself: both are on one network. Otherwise it is a gateway,
+    /// behind which there are more peers.
+    pub is_peer: bool,
+    /// Whether the next hop does not answer questions for its link-layer address.
+    pub is_silent: bool,
+}
+
+plain_struct! { NextHop { is_peer, is_silent } }
+
 /// The result of one examination of a socket. The snapshot is taken before the error is read,
 /// because reading the error clears part of what the snapshot shows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -211,11 +225,13 @@ pub struct Examination {
     pub ended: bool,
     /// Whether our own interface is down or our address is gone; `None` if this is not known.
     pub local_down: Option<bool>,
+    /// The next hop to a peer to which something is sent again; `None` if this is not known.
+    pub next_hop: Option<NextHop>,
     /// Whether the shell still holds bytes of this link that the kernel has not taken.
     pub queued: bool,
 }
 
-crate::plain::plain_struct! { Examination { tcp, error, ended, local_down, queued } }
+plain_struct! { Examination { tcp, error, ended, local_down, next_hop, queued } }
 
 impl Examination {
     /// Returns whether the examination shows that the peer's kernel has acknowledged all our bytes.

@@ -8,9 +8,9 @@
 //!
 //! Other links of the same host settle the scope of a single loss. A link that was heard, and whose
 //! kernel acknowledged what we sent, while the probes of the lost one went unanswered shows that
-//! only the flow is blocked, unless the host was suspect meanwhile: then the path may have healed in
-//! between. A link that was only heard shows nothing of our direction, and the scope stays unknown.
-//! If other links of the host died too and other hosts live, the host is lost.
+//! only the flow is blocked, unless the host was suspect meanwhile: then the path may have healed.
+//! A link that was only heard shows nothing of our direction, and the scope stays unknown. If other
+//! links of the host died too and other hosts live, the host is lost.
 
 mod groups;
 mod hosts;
@@ -28,6 +28,7 @@ pub use suspects::SUSPECTS;
 use suspects::Suspects;
 
 use crate::cause::{Cause, Direction, Scope};
+use crate::grounds::{Ground, Grounds};
 use crate::machine::{self, Deadline, InputOf, Machine, Reason, kinds_of_input, saved_whole};
 use crate::time::{Span, Time};
 use crate::wire::BootId;
@@ -111,7 +112,7 @@ impl fmt::Display for Network {
 /// The place of an outage: this machine, or one network of peers at one listener.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Site {
-    /// This machine: its interface, address, route or next hop. One outage covers all listeners and
+    /// This machine: its interface, address, route or gateway. One outage covers all listeners and
     /// networks.
     Local,
     /// The sessions of one listener in one network of peers.
@@ -163,6 +164,8 @@ pub enum World {
         boot_id: BootId,
         /// The cause of the verdict.
         cause: Cause,
+        /// The findings that support it.
+        grounds: Grounds,
         /// The time since the last evidence of the peer.
         silent: Span,
         /// The part of `silent` in which probes went unanswered; a lower bound.
@@ -295,13 +298,18 @@ impl Outages {
     }
 
     fn session_ended(&mut self, now: Time, session: u64, key: Key, address: IpAddr, end: End) {
-        let End { boot_id, cause, silent, asked } = end;
+        let End { boot_id, cause, grounds, silent, asked } = end;
         let window = silent.less(asked).max(WINDOW.0).min(WINDOW.1);
         let until = now + window + QUIET;
         let unsettled = Unsettled { address, key, at: now, silent, asked, until, alive: false };
         let place = match cause {
-            Cause::LocalNetworkDown | Cause::LocalNeighbourGone => Key::Local,
-            Cause::PathLost { .. } | Cause::Unreachable | Cause::Unknown => key,
+            Cause::LocalNetworkDown => Key::Local,
+            // A silent next hop may be the peer itself, which is no fault of this machine.
+            Cause::LocalNeighbourGone if grounds.contains(Ground::GatewaySilent) => Key::Local,
+            Cause::LocalNeighbourGone
+            | Cause::PathLost { .. }
+            | Cause::Unreachable
+            | Cause::Unknown => key,
             Cause::AppHung => {
                 // Many machines may share the address of a proxy that acknowledges for them all.
                 let siblings = self.hosts.siblings_of(address, boot_id);
@@ -417,11 +425,12 @@ impl Outages {
     }
 }
 
-/// The machine, the cause and the times of one ended session.
+/// The machine, the cause with its grounds, and the times of one ended session.
 #[derive(Clone, Copy, Debug)]
 struct End {
     boot_id: BootId,
     cause: Cause,
+    grounds: Grounds,
     silent: Span,
     asked: Span,
 }
@@ -456,6 +465,7 @@ impl Machine for Outages {
                 address,
                 boot_id,
                 cause,
+                grounds,
                 silent,
                 asked,
             }) => {
@@ -465,7 +475,7 @@ impl Machine for Outages {
                     self.rearm(key);
                 }
                 let key = Key::Network { network, listener };
-                let end = End { boot_id, cause, silent, asked };
+                let end = End { boot_id, cause, grounds, silent, asked };
                 self.session_ended(now, session, key, address, end);
             }
             Input::Answer(Answer::Siblings { session, heard_ago, reached_ago, suspect }) => {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
 use systole_core::cause::Cause;
+use systole_core::diagnosis::Grounds;
 use systole_core::ledger::{self, Ledger, Note, Revised, Who};
 use systole_core::outage::{self, Outage, Outages, Site};
 use systole_core::session::Event;
@@ -99,10 +100,18 @@ impl Correlation {
         if let Event::Left(verdict) = event
             && subject.established
         {
-            let (cause, asked) = (verdict.cause, parting.asked);
+            let (cause, grounds, asked) = (verdict.cause, verdict.grounds, parting.asked);
             let silent = verdict.at.since(verdict.last_heard);
-            let ended =
-                outage::World::Ended { session, listener, address, boot_id, cause, silent, asked };
+            let ended = outage::World::Ended {
+                session,
+                listener,
+                address,
+                boot_id,
+                cause,
+                grounds,
+                silent,
+                asked,
+            };
             let ledger_input = ledger::World::Ended { who, cause, silent, asked };
             return self.feed(at, Some(ended.into()), Some(ledger_input));
         }
@@ -113,6 +122,7 @@ impl Correlation {
                 address: from.ip(),
                 boot_id,
                 cause: Cause::Finished,
+                grounds: Grounds::default(),
                 silent: Span::ZERO,
                 asked: Span::ZERO,
             };
@@ -310,7 +320,6 @@ pub(crate) type Questions = Mutex<Option<mpsc::Receiver<Question>>>;
 mod tests {
     use systole_core::Policy;
     use systole_core::cause::{Confidence, Direction, Scope, Verdict};
-    use systole_core::diagnosis::Grounds;
     use systole_core::wire::{Account, BootId, InstanceId, Saw};
 
     use super::*;

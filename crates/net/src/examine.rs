@@ -6,8 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use systole_core::Span;
-use systole_core::kernel::{Examination, SocketError, TcpSnapshot};
+use systole_core::kernel::{Examination, NextHop, SocketError, TcpSnapshot};
 
+#[cfg(target_os = "linux")]
+use crate::next_hop::NextHops;
 use crate::sockopt::{self, TcpSocket};
 use crate::tcp_info;
 
@@ -15,8 +17,8 @@ use crate::tcp_info;
 /// bound a listener grants.
 const RECENT_ACK: Span = Span::from_millis(500);
 
-/// Examines `socket`, and our own address and route to the peer. Costs about ten system calls: for
-/// suspects, never for all links.
+/// Examines `socket`, our own address and route to the peer, and the next hop if something is sent
+/// again. Costs about fifteen system calls: for suspects, never for all links.
 ///
 /// Clears the pending error of the socket, whether final or soft (a router's message): the next
 /// read or write does not return it. Never waits, never fails; a value that could not be read is
@@ -38,7 +40,7 @@ pub fn examine_socket(socket: &impl TcpSocket) -> Examination {
         Err(_) => None,
     };
     let ended = error.is_some_and(|error| !stands_despite(error, &socket));
-    Examination { tcp, error, ended, local_down: None, queued: false }
+    Examination { tcp, error, ended, local_down: None, next_hop: None, queued: false }
 }
 
 /// Returns the kernel's view of the connection alone; the pending error stays. Costs one system
@@ -96,10 +98,13 @@ fn is_gone(socket: &SockRef<'_>) -> bool {
 /// Looks up our own addresses and routes, for several sockets one after the other.
 ///
 /// Keeps a UDP socket for the next lookup from the same IPv4 address, which then costs three system
-/// calls instead of six. Drop it soon: meanwhile it occupies a descriptor and a UDP port.
+/// calls instead of six, and a netlink socket. Drop it soon: meanwhile it occupies two descriptors
+/// and a UDP port.
 #[derive(Debug, Default)]
 pub struct RouteLookup {
     kept: Option<(IpAddr, Socket)>,
+    #[cfg(target_os = "linux")]
+    next_hops: NextHops,
 }
 
 impl RouteLookup {
@@ -108,10 +113,29 @@ impl RouteLookup {
         let found = examine_socket(socket);
         // A recent ACK came over our own interface. Checking address and route as well would be
         // more than half of the cost of an examination.
-        let acked = found.tcp.is_some_and(|tcp| tcp.last_ack < RECENT_ACK);
-        let local_down =
-            if acked { Some(false) } else { self.local_down_of(&SockRef::from(socket)) };
-        Examination { local_down, ..found }
+        if found.tcp.is_some_and(|tcp| tcp.last_ack < RECENT_ACK) {
+            return Examination { local_down: Some(false), ..found };
+        }
+        let socket = SockRef::from(socket);
+        let local = socket.local_addr().ok().and_then(|address| address.as_socket());
+        // A dead connection has no peer address, but still its local one.
+        let remote = socket.peer_addr().ok().and_then(|address| address.as_socket());
+        let local_down = local.and_then(|local| self.local_down(local, remote));
+        // A next hop matters only for what does not arrive.
+        let repeats = found.tcp.is_some_and(|tcp| tcp.retransmits > 0);
+        let ends = local.zip(remote).filter(|_| repeats && local_down == Some(false));
+        let next_hop = ends.and_then(|(local, remote)| self.next_hop(local, remote));
+        Examination { local_down, next_hop, ..found }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn next_hop(&mut self, local: SocketAddr, remote: SocketAddr) -> Option<NextHop> {
+        self.next_hops.look_up(local, remote)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn next_hop(&mut self, _: SocketAddr, _: SocketAddr) -> Option<NextHop> {
+        None
     }
 
     /// Returns whether this machine has lost the address `local` or every route from it to
@@ -150,13 +174,6 @@ impl RouteLookup {
             io::ErrorKind::InvalidInput if cfg!(target_os = "linux") => Some(true),
             _ => None,
         }
-    }
-
-    fn local_down_of(&mut self, socket: &SockRef<'_>) -> Option<bool> {
-        let local = socket.local_addr().ok()?.as_socket()?;
-        // A dead connection has no peer address, but still its local one.
-        let remote = socket.peer_addr().ok().and_then(|addr| addr.as_socket());
-        self.local_down(local, remote)
     }
 }
 

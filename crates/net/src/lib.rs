@@ -12,6 +12,8 @@ pub mod identity;
 pub mod inherited;
 pub mod limits;
 pub mod listener;
+#[cfg(target_os = "linux")]
+mod next_hop;
 pub mod obstacle;
 pub mod socket_options;
 mod sockopt;

@@ -121,7 +121,6 @@ fn rows() -> Vec<Row> {
     let unsent = TcpSnapshot { retransmits: 4, unacked: 4, last_ack: span(3_000), ..healthy() };
     let searching = TcpSnapshot { retransmits: 12, total_retrans: 16, ..unsent };
     let acknowledged = TcpSnapshot { bytes_acked: Some(1_008), ..healthy() };
-    let hole = examination(TcpSnapshot { gap: Some(true), ..acknowledged });
     let closed = TcpSnapshot { send_window: Some(0), notsent: Some(9), backoff: 2, ..healthy() };
     let duplicates = TcpSnapshot { last_ack: span(200), ..lost() };
     let down = |tcp| Examination { local_down: Some(true), ..with(E::HostUnreachable, tcp) };
@@ -143,9 +142,7 @@ fn rows() -> Vec<Row> {
         row(8, "host unreachable", before, with(E::HostUnreachable, lost()), C::Unreachable, High),
         row(8, "no route", before, with(E::NetworkUnreachable, lost()), C::Unreachable, High),
         row(8, "port unreachable", before, with(E::Refused, lost()), C::Unreachable, High),
-        row(8, "before a timeout", with(E::Refused, healthy()), before, C::Unreachable, High),
         row(9, "small ones arrive", trying, examination(black_hole()), LARGE_OUT, Medium),
-        row(9, "a hole before what arrives", hole, hole, LARGE_IN, Medium),
         row(10, "a probe was acknowledged", before, examination(acknowledged), C::AppHung, Medium),
         row(11, "a closed window", before, examination(closed), C::NotReading, High),
         row(13, "segments of the peer arrive", trying, examination(duplicates), OUTBOUND, High),
@@ -161,7 +158,7 @@ fn rows() -> Vec<Row> {
         row(
             15,
             "after a router's word",
-            with(E::NetworkUnreachable, healthy()),
+            with(E::NetworkUnreachable, TcpSnapshot { unacked: 4, ..healthy() }),
             with(E::TimedOut, lost()),
             C::Unreachable,
             High,
@@ -199,19 +196,20 @@ fn a_row_without_one_of_its_signals_does_not_match() {
     changed(6, |tcp| tcp.backoff = 0);
     changed(7, |tcp| tcp.total_retrans += 3);
     changed(7, |tcp| tcp.retransmits = 1);
-    changed(9, |tcp| (tcp.sacked, tcp.gap) = (0, Some(false)));
-    changed(9, |tcp| (tcp.retransmits, tcp.gap) = (1, None));
-    changed(9, |tcp| (tcp.bytes_acked, tcp.gap) = (Some(2_448), Some(false)));
-    changed(9, |tcp| (tcp.bytes_retrans, tcp.gap) = (Some(3 * 536), Some(false)));
+    changed(9, |tcp| tcp.sacked = 0);
+    changed(9, |tcp| tcp.retransmits = 1);
+    changed(9, |tcp| tcp.bytes_acked = Some(2_448));
+    changed(9, |tcp| tcp.bytes_retrans = Some(3 * 536));
     // Three of the four large segments arrived: one was lost by chance.
-    changed(9, |tcp| (tcp.sacked, tcp.gap) = (4, Some(false)));
-    changed(9, |tcp| (tcp.bytes_sent, tcp.retransmits) = (None, 1));
+    changed(9, |tcp| tcp.sacked = 4);
+    changed(9, |tcp| tcp.bytes_retrans = None);
     changed(10, |tcp| tcp.bytes_acked = Some(1_000));
     changed(10, |tcp| tcp.rtt = span(1_501));
     changed(10, |tcp| {
         (tcp.unacked, tcp.retransmits, tcp.total_retrans) = (1, 1, tcp.total_retrans + 1);
     });
     changed(10, |tcp| tcp.send_window = Some(0));
+    changed(10, |tcp| tcp.gap = Some(true));
     changed(10, |tcp| tcp.last_ack = span(2_000));
     changed(11, |tcp| tcp.send_window = Some(64_000));
     changed(11, |tcp| tcp.notsent = Some(0));
@@ -326,28 +324,98 @@ fn an_answer_to_a_window_probe_long_ago_is_no_fresh_acknowledgement() {
     }
 }
 
-/// A filter on the way came and went, and what is sent arrives again.
+/// A filter on the way came and went, and what it refused has arrived at another attempt.
 #[test]
-fn an_acknowledgement_of_what_left_after_a_routers_word_refutes_the_word() {
-    let told = Examination { error: Some(SocketError::Refused), ..examination(lost()) };
-    let sent = |ago| TcpSnapshot { last_sent: span(ago), ..healthy() };
-    let cause = |last| after(told, examination(last)).cause;
-    assert_eq!(cause(sent(1_400)), Cause::Unknown, "it left after the word, and arrived");
-    assert_eq!(cause(sent(1_500)), Cause::Unreachable, "what arrived left before");
-    assert_eq!(cause(TcpSnapshot { unacked: 1, ..sent(1_400) }), Cause::Unreachable, "not yet");
-    let unknown = TcpSnapshot { bytes_acked: None, ..sent(1_400) };
-    assert_eq!(cause(unknown), Cause::Unreachable, "an old kernel");
-    let behind = |last_ack, probes| TcpSnapshot {
-        send_window: Some(0),
-        notsent: Some(9),
-        backoff: 2,
-        last_ack: span(last_ack),
-        probes,
+fn an_acknowledgement_of_what_a_routers_word_was_about_refutes_the_word() {
+    let sent = |acked, unacked| TcpSnapshot {
+        unacked,
+        bytes_acked: Some(acked),
+        bytes_sent: Some(1_100),
         ..healthy()
     };
-    assert_eq!(cause(behind(900, 0)), Cause::NotReading, "a window probe was answered");
-    assert_eq!(cause(behind(900, 1)), Cause::Unreachable, "the next one is out");
-    assert_eq!(cause(behind(1_500, 0)), Cause::Unreachable, "no answer since");
+    let told = |error| Examination { error, ..examination(sent(1_000, 2)) };
+    let cause = |last| after(told(Some(SocketError::Refused)), examination(last)).cause;
+    assert_eq!(cause(sent(1_000, 2)), Cause::Unreachable);
+    assert_eq!(cause(sent(1_099, 1)), Cause::Unreachable, "a part");
+    let more = |acked| TcpSnapshot { bytes_sent: Some(1_200), ..sent(acked, 1) };
+    assert_eq!(cause(more(1_100)), Cause::Unknown, "later bytes are on their way");
+    assert_eq!(cause(more(1_099)), Cause::Unreachable);
+    assert_ne!(cause(sent(1_100, 0)), Cause::Unreachable);
+    assert_eq!(cause(TcpSnapshot { bytes_acked: None, ..sent(1_100, 0) }), Cause::Unreachable);
+    let old = |acked, unacked| TcpSnapshot { bytes_sent: None, ..sent(acked, unacked) };
+    let told_old = Examination { error: Some(SocketError::Refused), ..examination(old(1_000, 2)) };
+    let cause = |last| after(told_old, examination(last)).cause;
+    assert_eq!(cause(old(1_100, 1)), Cause::Unreachable, "an old kernel does not count");
+    assert_ne!(cause(old(1_100, 0)), Cause::Unreachable);
+
+    // A socket reports its error apart from its state, and another error is about later bytes.
+    let mut doubts = Doubts::new(ms(0));
+    let word = Examination { error: Some(SocketError::Refused), ..Examination::default() };
+    let mut see = |at, shown: Examination| {
+        doubts.see(ms(at), &shown);
+        doubts.error().is_some()
+    };
+    assert!(see(1_000, word) && see(1_000, examination(sent(1_000, 2))));
+    assert!(see(2_000, word) && see(2_000, examination(more(1_000))));
+    assert!(see(2_500, examination(more(1_100))) && !see(3_000, examination(more(1_200))));
+    assert!(!see(3_500, told(Some(SocketError::TimedOut))));
+}
+
+/// A silent peer whose segments wait behind a missing one, at these times; each examination follows
+/// a probe of ours.
+fn with_gap(times: &[u64], change: fn(usize, &mut TcpSnapshot)) -> Diagnosis {
+    let mut doubts = Doubts::new(ms(0));
+    for (look, at) in times.iter().enumerate() {
+        let acked = 1_000 + 8 * look as u64;
+        let mut tcp = TcpSnapshot {
+            gap: Some(true),
+            bytes_acked: Some(acked),
+            bytes_sent: Some(acked),
+            ..healthy()
+        };
+        change(look, &mut tcp);
+        doubts.see(ms(*at), &examination(tcp));
+    }
+    diagnose(&Case { probed: true, ..CASE }, &doubts)
+}
+
+#[test]
+fn a_segment_that_stays_missing_on_a_path_without_losses_was_too_large() {
+    const LOOKS: &[u64] = &[1_500, 2_000, 2_500, 3_000];
+    let found = with_gap(LOOKS, |_, _| {});
+    assert_eq!((found.cause, found.confidence), (LARGE_IN, Confidence::Medium));
+    assert!(found.grounds.contains(Ground::SegmentMissing));
+    assert_eq!(with_gap(&[1_500, 2_200, 2_900], |_, _| {}).cause, LARGE_IN, "three attempts");
+    assert_eq!(with_gap(&[1_500, 2_200, 2_899], |_, _| {}).cause, Cause::Unknown, "too soon");
+    assert_eq!(with_gap(&[1_500, 3_000], |_, _| {}).cause, Cause::Unknown, "two looks");
+    let slow = |_: usize, tcp: &mut TcpSnapshot| tcp.rtt = span(215);
+    assert_eq!(with_gap(LOOKS, slow).cause, Cause::Unknown, "fewer attempts in that time");
+}
+
+/// Loss by chance destroys our probes and their acknowledgements too, and lets small segments pass.
+#[test]
+fn a_missing_segment_on_a_lossy_path_is_no_sign_of_its_size() {
+    const LOOKS: &[u64] = &[1_500, 2_000, 2_500, 3_000];
+    let cause = |change| with_gap(LOOKS, change).cause;
+    let ours_was_lost = |look: usize, tcp: &mut TcpSnapshot| {
+        tcp.total_retrans += u32::from(look > 1);
+    };
+    assert_eq!(cause(ours_was_lost), Cause::Unknown);
+    let ours_is_out = |look: usize, tcp: &mut TcpSnapshot| {
+        (tcp.retransmits, tcp.unacked) = (u8::from(look == 3), u32::from(look == 3));
+        tcp.total_retrans += tcp.unacked;
+    };
+    assert_eq!(cause(ours_is_out), Cause::Unknown);
+    let it_came = |look: usize, tcp: &mut TcpSnapshot| {
+        *tcp.bytes_received.as_mut().unwrap() += 7 * u64::from(look > 1);
+    };
+    assert_eq!(cause(it_came), Cause::Unknown, "another one is missing now");
+    let was_whole = |look: usize, tcp: &mut TcpSnapshot| tcp.gap = Some(look != 1);
+    assert_eq!(cause(was_whole), Cause::Unknown);
+    let nothing_acked = |_: usize, tcp: &mut TcpSnapshot| tcp.bytes_acked = Some(1_000);
+    assert_eq!(cause(nothing_acked), Cause::Unknown, "none of our probes arrived");
+    let old = |_: usize, tcp: &mut TcpSnapshot| tcp.bytes_received = None;
+    assert_eq!(cause(old), Cause::Unknown, "an old kernel");
 }
 
 #[test]
@@ -414,7 +482,8 @@ fn errors_of_the_path_lead_to_unreachable_and_no_others() {
         let last = Examination { error: Some(error), ..examination(lost()) };
         assert_eq!(after(examination(healthy()), last).cause, Cause::Unreachable);
     }
-    let soft = Examination { error: Some(SocketError::HostUnreachable), ..examination(healthy()) };
+    let outstanding = examination(TcpSnapshot { unacked: 4, ..healthy() });
+    let soft = Examination { error: Some(SocketError::NetworkUnreachable), ..outstanding };
     assert_eq!(after(soft, examination(lost())).cause, Cause::Unreachable, "it is remembered");
     for error in [SocketError::Reset, SocketError::Local, SocketError::TimedOut] {
         let stands = Examination { error: Some(error), ..examination(lost()) };
@@ -440,6 +509,41 @@ fn local_faults_are_not_blamed_on_the_peer() {
     let first = TcpSnapshot { retransmits: 1, unacked: 1, ..healthy() };
     let unsent = TcpSnapshot { retransmits: 4, unacked: 4, last_ack: span(3_000), ..healthy() };
     assert_eq!(after(examination(first), examination(unsent)).cause, Cause::LocalNeighbourGone);
+}
+
+/// Our own stack reports the host unreachable when it cannot find the next hop.
+#[test]
+fn the_report_of_our_own_neighbour_table_is_no_routers_word() {
+    let first_look = |tcp, next_hop, error| {
+        let mut doubts = Doubts::new(ms(0));
+        let local_down = Some(false);
+        let shown = Examination { error, local_down, next_hop, ..examination(tcp) };
+        doubts.see(ms(5_000), &shown);
+        early_word(&doubts)
+            .map(|found| (found.cause, found.grounds.contains(Ground::GatewaySilent)))
+    };
+    // The connection has retransmitted before, so its counters show nothing at the first look.
+    let tcp = TcpSnapshot { unacked: 1, retransmits: 4, total_retrans: 9, ..healthy() };
+    let hop = |is_peer, is_silent| Some(NextHop { is_peer, is_silent });
+    let host = Some(SocketError::HostUnreachable);
+    let gone = Cause::LocalNeighbourGone;
+    assert_eq!(first_look(tcp, hop(false, true), host), Some((gone, true)));
+    assert_eq!(first_look(tcp, hop(true, true), host), Some((gone, false)), "the peer itself");
+    assert_eq!(first_look(tcp, hop(false, true), None), Some((gone, true)));
+    assert_eq!(first_look(tcp, hop(false, false), host), Some((Cause::Unreachable, false)));
+    // Not known: only a second look shows whether what is sent again leaves.
+    assert_eq!(first_look(tcp, None, host), None);
+    let other = Some(SocketError::Refused);
+    assert_eq!(first_look(tcp, None, other), Some((Cause::Unreachable, false)));
+    let held_back = TcpSnapshot { total_retrans: 3, ..tcp };
+    assert_eq!(first_look(held_back, None, host), Some((gone, false)), "more tries than left");
+    assert_eq!(first_look(held_back, None, None), None);
+    // A neighbour that is searched for anew at this moment.
+    let sent_once = TcpSnapshot { retransmits: 0, ..tcp };
+    assert_eq!(first_look(sent_once, hop(false, true), None), None);
+    let told_again = Examination { error: host, ..examination(tcp) };
+    let left = TcpSnapshot { retransmits: 5, total_retrans: 10, ..tcp };
+    assert_eq!(after(told_again, examination(left)).cause, Cause::Unreachable, "it left");
 }
 
 #[test]

@@ -25,7 +25,7 @@ use core::ops::{Deref, DerefMut};
 use super::*;
 use crate::cause::{Cause, Direction, Scope, Verdict};
 use crate::diagnosis::{Ground, Grounds};
-use crate::kernel::{Examination, SocketError, TcpSnapshot};
+use crate::kernel::{Examination, NextHop, SocketError, TcpSnapshot};
 use crate::wire::{Codec, DataKind, Frame, Hello};
 
 /// A link that is saved, and loaded into a fresh one, before each input.

@@ -86,6 +86,7 @@ mod tests {
 
     use super::*;
     use crate::cause::{Cause, Direction, Scope};
+    use crate::grounds::Grounds;
     use crate::machine::{Deadline, Machine};
     use crate::outage::{Answer, Input, Outage, Output, World};
     use crate::random::Random;
@@ -123,7 +124,18 @@ mod tests {
             5 | 6 => {
                 let cause = causes[random.below(5) as usize];
                 let (silent, asked) = (Span::from_millis(20_000), Span::from_millis(9_500));
-                World::Ended { session, listener, address, boot_id, cause, silent, asked }.into()
+                let grounds = Grounds::default();
+                let end = World::Ended {
+                    session,
+                    listener,
+                    address,
+                    boot_id,
+                    cause,
+                    grounds,
+                    silent,
+                    asked,
+                };
+                end.into()
             }
             7 => Answer::Siblings {
                 session,
@@ -223,8 +235,9 @@ mod tests {
         let cause = Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown };
         let (silent, asked) = (Span::from_millis(20_000), Span::from_millis(9_500));
         outages.handle(now, World::Joined { session: 1, listener: 0, address, boot_id });
+        let (session, listener, grounds) = (1, 0, Grounds::default());
         let ended =
-            World::Ended { session: 1, listener: 0, address, boot_id, cause, silent, asked };
+            World::Ended { session, listener, address, boot_id, cause, grounds, silent, asked };
         outages.handle(now, ended);
         outputs(&mut outages, Span::ZERO);
         for lost in outages.timers.clone() {

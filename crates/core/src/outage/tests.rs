@@ -30,10 +30,14 @@ fn lose(outages: &mut Outages, ms: u64, session: u64, address: IpAddr) -> Vec<Ou
 }
 
 fn end(o: &mut Outages, ms: u64, session: u64, address: IpAddr, cause: Cause) -> Vec<Output> {
-    let (silent, asked) = (IDLE + ASKED, ASKED);
-    let (listener, boot_id) = (0, BOOT);
-    o.handle(at(ms), World::Ended { session, listener, address, boot_id, cause, silent, asked });
+    o.handle(at(ms), ended(session, address, cause));
     polled(o)
+}
+
+fn ended(session: u64, address: IpAddr, cause: Cause) -> World {
+    let (listener, boot_id, grounds) = (0, BOOT, Grounds::default());
+    let (silent, asked) = (IDLE + ASKED, ASKED);
+    World::Ended { session, listener, address, boot_id, cause, grounds, silent, asked }
 }
 
 fn polled(outages: &mut Outages) -> Vec<Output> {
@@ -236,12 +240,12 @@ fn only_a_link_of_the_same_machine_tells_of_a_hung_application() {
             let boot_id = BootId([boot; 16]);
             outages.handle(at(0), World::Joined { session, listener: 0, address, boot_id });
         }
-        let (session, cause, silent, asked) = (1, Cause::AppHung, IDLE + ASKED, ASKED);
-        let listener = 0;
-        outages.handle(
-            at(60_000),
-            World::Ended { session, listener, address, boot_id, cause, silent, asked },
-        );
+        let session = 1;
+        let mut hung = ended(session, address, Cause::AppHung);
+        if let World::Ended { boot_id: known, .. } = &mut hung {
+            *known = boot_id;
+        }
+        outages.handle(at(60_000), hung);
         let asks = polled(&mut outages);
         let heard_ago = Some(Span::from_millis(heard_ago));
         let seen = Answer::Siblings { session, heard_ago, reached_ago: heard_ago, suspect: false };
@@ -274,9 +278,10 @@ fn a_local_fault_is_reported_for_one_link_and_all_listeners() {
     // Later verdicts of any listener belong to the outage; returning hosts end it.
     for (listener, cause) in [(1, Cause::LocalNetworkDown), (2, Cause::LocalNeighbourGone)] {
         let (session, address) = (100 + u64::from(listener), host(2, listener as u8));
-        let (silent, asked) = (IDLE + ASKED, ASKED);
-        let boot_id = BOOT;
-        let ended = World::Ended { session, listener, address, boot_id, cause, silent, asked };
+        let grounds = Grounds::of(&[Ground::GatewaySilent]);
+        let (silent, asked, boot_id) = (IDLE + ASKED, ASKED, BOOT);
+        let ended =
+            World::Ended { session, listener, address, boot_id, cause, grounds, silent, asked };
         outages.handle(at(71_000), ended);
         assert_eq!(polled(&mut outages), []);
     }
@@ -286,6 +291,31 @@ fn a_local_fault_is_reported_for_one_link_and_all_listeners() {
     let [Output::Over(outage)] = over[..] else { panic!("{over:?}") };
     assert_eq!((outage.number, outage.affected, outage.hosts), (1, 3, 3));
     assert!(outage.recovered);
+}
+
+/// Peers on our own network are their own next hops: one that is off says nothing of this machine.
+#[test]
+fn a_silent_next_hop_is_a_local_fault_only_if_it_is_a_gateway() {
+    let mut outages = two_networks();
+    end(&mut outages, 60_000, 1, host(1, 1), Cause::LocalNeighbourGone);
+    assert!(began(&run(&mut outages, 70_000)).is_empty(), "one peer is off, or it is not known");
+    for n in 2..=4_u8 {
+        end(&mut outages, 80_000, n.into(), host(1, n), Cause::LocalNeighbourGone);
+    }
+    let emitted = run(&mut outages, 90_000);
+    let [(_, outage)] = began(&emitted)[..] else { panic!("{emitted:?}") };
+    let network = Network::V4([10, 0, 1]);
+    assert_eq!((outage.place, outage.affected), (Site::Network { network, listener: 0 }, 3));
+
+    let mut outages = two_networks();
+    let mut behind = ended(1, host(1, 1), Cause::LocalNeighbourGone);
+    if let World::Ended { grounds, .. } = &mut behind {
+        *grounds = grounds.with(Ground::GatewaySilent);
+    }
+    outages.handle(at(60_000), behind);
+    let emitted = run(&mut outages, 70_000);
+    let [(_, outage)] = began(&emitted)[..] else { panic!("{emitted:?}") };
+    assert_eq!((outage.place, outage.affected), (Site::Local, 1));
 }
 
 /// Two sessions of one host, and others elsewhere; the first is lost at 60 s.
@@ -433,6 +463,12 @@ fn full_tables_drop_entries_and_stay_consistent() {
     assert_eq!(outage.affected, HOSTS_PER_OUTAGE as u32 + 1);
 }
 
+fn any_siblings(random: &mut Random, session: u64) -> Answer {
+    let heard_ago = Some(Span::from_millis(random.below(15_000)));
+    let reached_ago = heard_ago.filter(|_| random.below(3) > 0);
+    Answer::Siblings { session, heard_ago, reached_ago, suspect: random.below(3) == 0 }
+}
+
 /// For any order of inputs: each outage begins once and ends once, each path loss is scoped at most
 /// once and nothing else is, the counts equal those of a simple model, and the same inputs give the
 /// same outputs.
@@ -474,11 +510,7 @@ fn random_schedules_keep_the_invariants() {
                 if let Output::AskSiblings { session, siblings } = output {
                     let known = siblings.iter().filter(|known| **known != 0);
                     assert!(known.clone().all(|known| online.contains_key(known)));
-                    let heard_ago = Some(Span::from_millis(random.below(15_000)));
-                    let reached_ago = heard_ago.filter(|_| random.below(3) > 0);
-                    let suspect = random.below(3) == 0;
-                    let seen = Answer::Siblings { session, heard_ago, reached_ago, suspect };
-                    outages.handle(at(now), seen);
+                    outages.handle(at(now), any_siblings(&mut random, session));
                 }
             }
             emitted.extend(polled(&mut outages));

@@ -7,7 +7,7 @@ use crate::hub;
 use crate::hub::{
     Answer as HubAnswer, HubCommand, Part as HubPart, Settings as HubSettings, World as HubWorld,
 };
-use crate::kernel::{Cap, Examination, Patience, SendState, SocketError, TcpSnapshot};
+use crate::kernel::{Cap, Examination, NextHop, Patience, SendState, SocketError, TcpSnapshot};
 use crate::link::{
     Command as LinkCommand, Goodbye, Hung, Settings as LinkSettings, Side, World as LinkWorld,
 };
@@ -45,6 +45,8 @@ fn examination(chance: &mut Random) -> Examination {
         error: (chance.below(2) == 0).then_some(SocketError::TimedOut),
         ended: chance.below(2) == 0,
         local_down: (chance.below(2) == 0).then_some(true),
+        next_hop: (chance.below(2) == 0)
+            .then(|| NextHop { is_peer: chance.below(2) == 0, is_silent: chance.below(2) == 0 }),
         queued: chance.below(2) == 0,
     }
 }

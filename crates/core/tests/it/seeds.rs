@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use systole_core::beacon::{self, BeaconHub, MAX_BEACONS};
 use systole_core::flight::Incident;
 use systole_core::hub::{self, FRAME_MEMORY, Hub};
-use systole_core::kernel::{Examination, SocketError, TcpSnapshot};
+use systole_core::kernel::{Examination, NextHop, SocketError, TcpSnapshot};
 use systole_core::link::{
     self, Answer, Command, Goodbye, Introduction, Link, SessionKey, Settings, Side, World,
 };
@@ -77,7 +77,9 @@ fn every_hub_input_is_in_the_record_seed() {
     let tcp = Some(TcpSnapshot { send_window: Some(7), ..TcpSnapshot::default() });
     let error = Some(SocketError::TimedOut);
     let local_down = Some(false);
-    let examination = Examination { tcp, error, ended: false, local_down, queued: true };
+    let next_hop = Some(NextHop { is_peer: false, is_silent: true });
+    let ended = false;
+    let examination = Examination { tcp, error, ended, local_down, next_hop, queued: true };
     let all: [hub::Input<'_>; 7] = [
         hub::Answer::Examined { link: 0, examination }.into(),
         hub::Answer::Deadline(hub::Part::Link(0)).into(),

@@ -1,12 +1,14 @@
 //! What an examination shows of each fault of the path or of an end.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use socket2::SockRef;
-use systole_core::Span;
-use systole_core::kernel::{Examination, Patience, SendState, SocketError, TcpSnapshot};
+use systole_core::cause::Cause;
+use systole_core::diagnosis::{Doubts, Ground, early_word};
+use systole_core::kernel::{Examination, NextHop, Patience, SendState, SocketError, TcpSnapshot};
+use systole_core::{Span, Time};
 use systole_net::examine::outlived;
 use systole_net::socket_options::{follow, prepare};
 use systole_net::{Clock, RouteLookup, SocketOptions, examine};
@@ -75,6 +77,7 @@ fn a_black_hole_shows_unacknowledged_bytes_and_retransmissions() {
     assert!(tcp.unacked > 0 && tcp.backoff >= 2 && tcp.total_retrans >= 3, "{tcp:?}");
     assert!(tcp.last_ack > Span::from_millis(500), "{tcp:?}");
     assert_eq!((found.error, found.local_down), (None, Some(false)));
+    assert_eq!(found.next_hop, Some(NextHop { is_peer: false, is_silent: false }));
     assert_eq!(SendState::of(&tcp), SendState::Sending);
 }
 
@@ -231,6 +234,38 @@ fn a_lookup_that_was_used_before_sees_what_is_lost_since() {
         assert_eq!([look(), look()], [Some(false); 2], "{test}");
         net.ip(Host::Here, fault);
         assert_eq!([look(), look()], [Some(true); 2], "{test}");
+    }
+}
+
+/// Shown by one look, however often the connection has retransmitted before.
+#[test]
+fn a_silent_gateway_is_told_from_a_silent_peer_on_our_own_network() {
+    let Some(net) = Net::make("hop") else { return };
+    let (behind, _there) = net.connect();
+    let listener = net.within(Host::Router, || TcpListener::bind("10.1.0.1:0").unwrap());
+    let address = listener.local_addr().unwrap();
+    let on_link = net.within(Host::Here, || TcpStream::connect(address).unwrap());
+    let hop = |found: &Examination| found.next_hop.filter(|_| tcp(found).retransmits > 0);
+    for (mut stream, is_peer) in [(behind, false), (on_link, true)] {
+        stream.set_nodelay(true).unwrap();
+        net.ip(Host::Router, "link set r1 arp off");
+        net.ip(Host::Here, "neigh flush dev eth");
+        stream.write_all(b"x").unwrap();
+        let silent = |found: &Examination| hop(found).is_some_and(|hop| hop.is_silent);
+        let found = examine_until(&net, &stream, SOON, silent);
+        assert_eq!(found.next_hop, Some(NextHop { is_peer, is_silent: true }), "{found:?}");
+        assert_eq!(found.local_down, Some(false));
+        let mut doubts = Doubts::new(Time::ZERO);
+        let repeated = TcpSnapshot { total_retrans: 99, ..tcp(&found) };
+        let error = Some(SocketError::HostUnreachable);
+        doubts.see(Time::ZERO, &Examination { tcp: Some(repeated), error, ..found });
+        let warned = early_word(&doubts).unwrap();
+        assert_eq!(warned.cause, Cause::LocalNeighbourGone);
+        assert_eq!(warned.grounds.contains(Ground::GatewaySilent), !is_peer);
+
+        net.ip(Host::Router, "link set r1 arp on");
+        net.ip(Host::Here, "neigh flush dev eth");
+        examine_until(&net, &stream, SOON, |found| tcp(found).unacked == 0);
     }
 }
 

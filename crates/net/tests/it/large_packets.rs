@@ -45,19 +45,22 @@ fn a_path_without_large_packets_is_seen_from_both_ends() {
 /// Examines `end`, and sends a probe before each examination, until the diagnosis is `expected`.
 fn diagnosis(net: &Net, host: Host, mut end: &TcpStream, expected: Cause) -> Diagnosis {
     let clock = Clock::start();
-    let mut doubts = Doubts::new(Time::ZERO);
-    loop {
-        end.write_all(b"probe").unwrap();
-        // The acknowledgement of this probe, and the next retransmission.
-        std::thread::park_timeout(Duration::from_millis(250));
-        let now = clock.monotonic();
-        doubts.see(Time::ZERO + now, &net.within(host, || examine(&end)));
-        let (lasted, interval) = (Span::from_secs(3), Span::from_millis(500));
-        let case = Case { lasted, interval, beyond_bound: true, probed: true };
-        let found = diagnose(&case, &doubts);
-        if found.cause == expected {
-            return found;
+    // A thread of its own: the end of a thread would end the next pause of this one.
+    net.within(host, move || {
+        let mut doubts = Doubts::new(Time::ZERO);
+        loop {
+            end.write_all(b"probe").unwrap();
+            // The acknowledgement of this probe, and the next retransmission.
+            std::thread::park_timeout(Duration::from_millis(250));
+            let now = clock.monotonic();
+            doubts.see(Time::ZERO + now, &examine(&end));
+            let (lasted, interval) = (Span::from_secs(3), Span::from_millis(500));
+            let case = Case { lasted, interval, beyond_bound: true, probed: true };
+            let found = diagnose(&case, &doubts);
+            if found.cause == expected {
+                return found;
+            }
+            assert!(now < SOON, "{expected}: not within {SOON}; last: {found:?}, {doubts:?}");
         }
-        assert!(now < SOON, "{expected}: not within {SOON}; last: {found:?}, {doubts:?}");
-    }
+    })
 }

@@ -143,6 +143,8 @@ fn examination(random: &mut Random) -> Examination {
         error,
         ended: false,
         local_down: Some(random.below(20) == 0),
+        next_hop: (random.below(4) == 0)
+            .then(|| NextHop { is_peer: random.below(2) == 0, is_silent: random.below(4) == 0 }),
         queued: false,
     }
 }

@@ -350,12 +350,10 @@ impl Findings {
         sent.is_some_and(|sent| last.bytes_acked >= Some(sent + bytes))
     }
 
-    /// Returns whether a segment that left after `since` has arrived, or a window probe was
-    /// answered after it.
-    pub(super) fn has_delivered_since(since: Time, now: Time, tcp: &TcpSnapshot) -> bool {
-        let after = |age: Span| now - age > since;
-        let answered = tcp.backoff > 0 && tcp.probes == 0 && after(tcp.last_ack);
-        tcp.bytes_acked.is_some() && tcp.unacked == 0 && (after(tcp.last_sent) || answered)
+    /// Returns whether all that has left has arrived, and so what a router's word was about. None
+    /// of these sockets counts what it has sent and what is on its way at once.
+    pub(super) fn has_delivered(tcp: &TcpSnapshot) -> bool {
+        tcp.bytes_acked.is_some() && tcp.unacked == 0
     }
 
     /// Returns the cause of the silence by rows 6, 7, 8, 10, 11 and 16. `probed` is whether a probe

@@ -660,7 +660,7 @@ impl Model {
         }
         let Some(tcp) = shown.tcp.filter(|_| self.turn.expects.is_none()) else { return };
         if self.inquires {
-            if self.warned.is_some_and(|since| Findings::has_delivered_since(since, now, &tcp)) {
+            if Findings::has_delivered(&tcp) {
                 self.warned = None;
             }
             self.inquire(now, tcp, judged);
