@@ -99,11 +99,15 @@ impl Peer {
         SockRef::from(&self.stream).attach_filter(&DROP_ALL).expect("a legal filter");
     }
 
-    fn live(mut self) -> Living {
+    fn live(self) -> Living {
+        self.go_on_sending(Frame::Ping(Beat::bare(0)))
+    }
+
+    fn go_on_sending(mut self, frame: Frame<'static>) -> Living {
         let (sender, stop) = channel();
         thread::spawn(move || {
             while stop.recv_timeout(PING_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                send(&mut self.stream, Frame::Ping(Beat::bare(0)));
+                send(&mut self.stream, frame);
             }
         });
         Living(sender)
@@ -288,4 +292,27 @@ fn a_lost_link_with_a_living_sibling_has_the_scope_flow() {
     assert_eq!(revised["confidence"], "high");
     let why = gateway.get(&format!("/api/v1/sessions/{}/why", lost.id()));
     assert_eq!(why["verdict"]["scope"], "flow");
+}
+
+/// The gateway sends nothing to a peer that only sends PONGs, so nothing shows that anything would
+/// reach its host.
+#[test]
+fn a_lost_link_whose_sibling_is_only_heard_has_no_scope() {
+    let gateway = Gateway::start("revised-heard", CONFIG);
+    let mut events = gateway.events(None);
+    let heard = || ClientId { host: [0, 32], identity: "", boot: 1 };
+    let _heard = heard().connect(&gateway, None).go_on_sending(Frame::Pong(Beat::bare(0)));
+    let lost = heard().connect(&gateway, None);
+    lost.lose();
+    assert_lost(&mut events, 1);
+
+    // A later loss, whose scope is found, shows that the first one's question was answered.
+    let reached = || ClientId { host: [9, 33], identity: "", boot: 1 };
+    let _reached = reached().connect(&gateway, None).live();
+    let later = reached().connect(&gateway, None);
+    later.lose();
+    let seen = until(&mut events, |kind, _| kind == "verdict_revised");
+    assert_eq!(seen.last().unwrap().1["session"], later.id(), "{seen:?}");
+    let why = gateway.get(&format!("/api/v1/sessions/{}/why", lost.id()));
+    assert_eq!(why["verdict"]["scope"], "unknown", "{why}");
 }
