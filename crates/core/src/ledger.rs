@@ -15,7 +15,9 @@
 //! of them by a reset, then neither end had closed before: a middlebox sent or provoked the reset.
 //! After a cut that healed there is also a reset, but always from an end that had closed before.
 //! So the client's account must state a reset, and this end must either have been reset too, or
-//! have closed later.
+//! have closed later. The same holds the other way round: if this end was reset, and the same
+//! process noticed nothing until its own bound, it had not closed before. A client that gave up
+//! first and whose path then healed is distinguished by the order of the two ends.
 //!
 //! If both ends gave up in silence, that alone proves nothing, because the path may have healed
 //! since. But the client keeps the old connection until the new one stands. If the old one then
@@ -93,6 +95,9 @@ pub enum World<'a> {
         silent: Span,
         /// The part of `silent` in which probes went unanswered; a lower bound.
         asked: Span,
+        /// The time for which a silent peer is probed: interval × probes; `None` if silence is
+        /// never judged.
+        probing: Option<Span>,
     },
     /// A session is online.
     Joined {
@@ -166,6 +171,7 @@ struct PendingVerdict {
     cause: Cause,
     silent: Span,
     asked: Span,
+    probing: Option<Span>,
     /// A new flow passed while the old one was blocked.
     passed: bool,
     /// Other links gave all their evidence of the scope, and it showed nothing.
@@ -395,21 +401,24 @@ impl Machine for Ledger {
         self.expire(now);
         let Input::World(world) = input.into();
         match world {
-            World::Ended { who, cause, silent, asked } => self.session_ended(PendingVerdict {
-                at: now,
-                session: who.session,
-                epoch: who.epoch,
-                identity: who.identity.into(),
-                listener: who.listener,
-                address: who.address,
-                boot_id: who.boot_id,
-                instance_id: who.instance_id,
-                cause,
-                silent,
-                asked,
-                passed: false,
-                unscoped: false,
-            }),
+            World::Ended { who, cause, silent, asked, probing } => {
+                self.session_ended(PendingVerdict {
+                    at: now,
+                    session: who.session,
+                    epoch: who.epoch,
+                    identity: who.identity.into(),
+                    listener: who.listener,
+                    address: who.address,
+                    boot_id: who.boot_id,
+                    instance_id: who.instance_id,
+                    cause,
+                    silent,
+                    asked,
+                    probing,
+                    passed: false,
+                    unscoped: false,
+                })
+            }
             World::Joined { who, account: Some(account) } => {
                 let Who { boot_id, instance_id, address, .. } = who;
                 // Without both ids any process may have sent the account.

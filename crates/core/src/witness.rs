@@ -4,7 +4,7 @@
 //! Silence is recorded in slots, not in times: sixteen slots cover the last interval × probes. A
 //! reported silence is too long by at most two slots, and never too short.
 
-use crate::cause::{Cause, Confidence, Scope};
+use crate::cause::{Cause, Confidence, Direction, Scope};
 use crate::diagnosis::DELAYED_ACK;
 use crate::kernel::TcpSnapshot;
 use crate::ledger;
@@ -170,7 +170,8 @@ impl Past {
     /// restarted, or, if the same process still runs, from a middlebox that forgot the connection:
     /// that process cannot have given up before its bound passed. During traffic a middlebox has
     /// reset it. Medium confidence, because the process may have ended the link itself, and the
-    /// reset may have destroyed its CLOSE.
+    /// reset may have destroyed its CLOSE. If nothing had come back before the reset, the process
+    /// has given up, and its system refused what came through when the path had healed.
     pub fn returned(&self, ids: (BootId, InstanceId)) -> Option<(Cause, Confidence)> {
         if self.revised {
             return None;
@@ -193,6 +194,10 @@ impl Past {
             (true, true) if (reset || exited) && self.unheard < self.bound && !self.was_lost() => {
                 // A middlebox may also have reset the peer, whose system then reset this end.
                 Some((ledger::on_the_way(self.unheard, reset), Confidence::Medium))
+            }
+            (true, true) if reset => {
+                let (direction, scope) = (Direction::Both, Scope::Unknown);
+                Some((Cause::PathLost { direction, scope }, Confidence::Medium))
             }
             (_, _) => None,
         }
@@ -237,7 +242,6 @@ impl Past {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cause::Direction;
 
     fn at(ms: u64) -> Time {
         Time::from_millis(ms)
@@ -310,13 +314,15 @@ mod tests {
         assert_eq!(reset.returned(REBOOTED), certain);
         assert_eq!(reset.returned(RESTARTED), Some((Cause::PeerExited, Confidence::High)));
         assert_eq!(reset.returned(SAME), Some((Cause::MiddleboxForgot, Confidence::Medium)));
-        // The peer may have given up by then.
-        assert_eq!(past(Cause::PeerReset, 3_000).returned(SAME), None);
+        // The peer may have given up by then, because nothing had come through.
+        let lost = Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown };
+        let lost = Some((lost, Confidence::Medium));
+        assert_eq!(past(Cause::PeerReset, 3_000).returned(SAME), lost);
         let on_the_way = Some((Cause::MiddleboxReset, Confidence::Medium));
         assert_eq!(past(Cause::PeerReset, 199).returned(SAME), on_the_way);
         assert_eq!(reset.returned((BootId::default(), InstanceId::default())), None);
         // Its path was lost, and then its machine refused what was sent again.
-        assert_eq!(Past { probes: 2, ..reset }.returned(SAME), None);
+        assert_eq!(Past { probes: 2, ..reset }.returned(SAME), lost);
         let aborted_here = Past { saw: Saw::NetworkDown, ..reset };
         assert_eq!(aborted_here.returned(SAME), None);
     }

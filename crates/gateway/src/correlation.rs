@@ -112,7 +112,8 @@ impl Correlation {
                 silent,
                 asked,
             };
-            let ledger_input = ledger::World::Ended { who, cause, silent, asked };
+            let probing = parting.probing;
+            let ledger_input = ledger::World::Ended { who, cause, silent, asked, probing };
             return self.feed(at, Some(ended.into()), Some(ledger_input));
         }
         if let Event::Moved { from } = event {
@@ -230,6 +231,7 @@ impl Correlation {
                 | Note::NewInstance
                 | Note::PeerHeardUs
                 | Note::PeerHeardNothing
+                | Note::PeerGaveUp
                 | Note::PeerSuspended(_)
                 | Note::PeerStopped(_)
                 | Note::PeerNetworkDown
@@ -353,6 +355,16 @@ mod tests {
     }
 
     fn leave(correlation: &Correlation, subject: Subject, cause: Cause) -> Findings {
+        left_ago(correlation, 0, subject, cause)
+    }
+
+    /// The session ended `ago_ms` ago.
+    fn left_ago(
+        correlation: &Correlation,
+        ago_ms: u64,
+        subject: Subject,
+        cause: Cause,
+    ) -> Findings {
         let verdict = Verdict {
             cause,
             confidence: Confidence::Medium,
@@ -364,8 +376,10 @@ mod tests {
             probes: 2,
         };
         let asked = Span::from_secs(1);
-        let parting = Parting { asked, lasted: Span::from_secs(60), flight: None };
-        let fact = Fact::new(correlation.clock.wall_ms(), subject, Event::Left(verdict));
+        let (lasted, probing) = (Span::from_secs(60), Some(Span::from_secs(2)));
+        let parting = Parting { asked, probing, lasted, flight: None };
+        let at_ms = correlation.clock.wall_ms() - ago_ms;
+        let fact = Fact::new(at_ms, subject, Event::Left(verdict));
         correlation.handle_fact(&Fact { parting, ..fact })
     }
 
@@ -388,6 +402,17 @@ mod tests {
         assert_eq!((&*session.session, &*session.identity), ("0000000000000001", "peer 1"));
         assert_eq!((revision.from, revision.to), ("peer_reset", "middlebox_forgot"));
         assert_eq!((revision.idle_ms, revision.confidence), (Some(1_000), "certain"));
+    }
+
+    #[test]
+    fn a_reset_at_this_end_alone_is_revised_when_the_peer_gave_up_later() {
+        let (correlation, _questions) = correlation();
+        assert!(left_ago(&correlation, 2_000, subject(1, 1), Cause::PeerExited).is_empty());
+        let (saw, silent_ms, ended_ms, absent_ms, suspended_ms) = (Saw::Silence, 900, 0, 0, 0);
+        let account = Account { session: 1, saw, silent_ms, ended_ms, absent_ms, suspended_ms };
+        let found = join(&correlation, subject(2, 1), Some(account));
+        let [(_, Body::VerdictRevised { revision, .. })] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((revision.from, revision.to), ("peer_exited", "middlebox_reset"));
     }
 
     #[tokio::test]

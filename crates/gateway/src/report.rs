@@ -148,6 +148,9 @@ impl Subject {
 pub struct Parting {
     /// A lower bound of the time for which probes went unanswered.
     pub asked: Span,
+    /// The time for which a silent peer is probed: interval × probes; `None` if silence is never
+    /// judged, and for a beacon.
+    pub probing: Option<Span>,
     /// How long the link was open.
     pub lasted: Span,
     /// The flight recorder; `None` for a beacon, which has none.

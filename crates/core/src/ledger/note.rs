@@ -25,6 +25,8 @@ pub enum Note {
     PeerHeardUs,
     /// The peer did not hear this end either.
     PeerHeardNothing,
+    /// The same process returned; it had heard nothing, and ended its side before.
+    PeerGaveUp,
     /// The peer's machine was suspended.
     PeerSuspended(Span),
     /// The peer's process was stopped while its machine ran.
@@ -54,6 +56,9 @@ impl fmt::Display for Note {
             ),
             Note::PeerHeardUs => f.write_str("it heard us while we asked in vain"),
             Note::PeerHeardNothing => f.write_str("it heard nothing of us either"),
+            Note::PeerGaveUp => f.write_str(
+                "the same process came back: it had heard nothing, and given up before this end",
+            ),
             Note::PeerSuspended(span) => write!(f, "its machine was suspended for {span}"),
             Note::PeerStopped(span) => write!(f, "its process was stopped for {span}"),
             Note::PeerNetworkDown => f.write_str("its own network was down or changed"),

@@ -38,16 +38,15 @@ pub(super) fn by_account(held: &PendingVerdict, early: &EarlyAccount) -> Option<
     let absent = Span::from_millis(u64::from(account.absent_ms));
     let suspended = Span::from_millis(u64::from(account.suspended_ms));
     let silent = Span::from_millis(u64::from(account.silent_ms));
-    if ended_before_close(held, account.saw, peer_ended_at) {
+    if let Some(confidence) = ended_before_close(held, account.saw, peer_ended_at) {
         // The end that sent first after the idle time was reset first.
         let ours = held.silent.less(held.asked);
         let idle = ours.min(peer_ended_at.since(held.at - held.silent));
         let to = on_the_way(idle, is_prompted(held, account.saw, peer_ended_at));
-        return Some(Finding {
-            to,
-            confidence: Confidence::Certain,
-            note: Note::NeitherClosed { idle },
-        });
+        return Some(Finding { to, confidence, note: Note::NeitherClosed { idle } });
+    }
+    if is_reset(held.cause) {
+        return gave_up(account.saw);
     }
     if held.cause == Cause::AppHung {
         return hung(held, account.saw, absent, suspended);
@@ -106,13 +105,40 @@ pub(crate) fn on_the_way(idle: Span, prompted: bool) -> Cause {
     if idle >= least { Cause::MiddleboxForgot } else { Cause::MiddleboxReset }
 }
 
-/// Returns true if the end of the connection reached one end before either end had closed: both
-/// ends were told, or the peer was reset before this end gave up.
-fn ended_before_close(held: &PendingVerdict, saw: Saw, peer_ended_at: Time) -> bool {
-    if matches!(held.cause, Cause::PeerReset | Cause::PeerExited) {
-        return matches!(saw, Saw::Reset | Saw::Ended);
+/// Returns how sure it is that the end of the connection reached one end before either end had
+/// closed: both ends were told, or one of them before the other gave up; `None` if that is not so.
+fn ended_before_close(held: &PendingVerdict, saw: Saw, peer_ended_at: Time) -> Option<Confidence> {
+    let was_told = matches!(saw, Saw::Reset | Saw::Ended);
+    if !is_reset(held.cause) {
+        let first = is_silence(held.cause) && was_told && peer_ended_at + SKEW < held.at;
+        return first.then_some(Confidence::Certain);
     }
-    is_silence(held.cause) && saw == Saw::Reset && peer_ended_at + SKEW < held.at
+    if was_told {
+        return Some(Confidence::Certain);
+    }
+    // If only this end was reset, the peer hears nothing from then on, and gives up once it has
+    // probed. A peer that gave up before this end was reset seems to have ended later only by the
+    // time that its account was on the way.
+    let unaware = matches!(saw, Saw::Silence | Saw::Blocked | Saw::Unheard | Saw::Unreachable);
+    let later = held.probing.is_some_and(|probing| peer_ended_at.since(held.at).times(2) > probing);
+    (unaware && later).then_some(Confidence::High)
+}
+
+/// The better cause of a reset by a peer whose process lives and had given up in silence before: its
+/// system no longer knew the connection when our segment came through again.
+fn gave_up(saw: Saw) -> Option<Finding> {
+    let medium = |to, note| Some(Finding { to, confidence: Confidence::Medium, note });
+    match saw {
+        Saw::Silence | Saw::Blocked | Saw::Unreachable => medium(path_lost(), Note::PeerGaveUp),
+        Saw::Unheard => medium(path(Direction::Inbound, Scope::Unknown), Note::PeerGaveUp),
+        Saw::NetworkDown => medium(path(Direction::Both, Scope::Host), Note::PeerNetworkDown),
+        // It has closed its side for a reason that its account does not state.
+        Saw::Goodbye | Saw::Reset | Saw::Ended | Saw::Hung | Saw::Own | Saw::Other(_) => None,
+    }
+}
+
+fn is_reset(cause: Cause) -> bool {
+    matches!(cause, Cause::PeerReset | Cause::PeerExited)
 }
 
 /// Returns true if the end of the connection answered a segment of the end that it reached first.

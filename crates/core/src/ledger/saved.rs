@@ -20,6 +20,7 @@ plain_struct! { PendingVerdict {
     cause,
     silent,
     asked,
+    probing,
     passed,
     unscoped
 } }
@@ -152,6 +153,7 @@ mod tests {
                 cause: causes[below(6) as usize],
                 silent: Span::from_millis(30_000),
                 asked: Span::from_millis(10_000 + below(10_000)),
+                probing: (below(8) > 0).then_some(Span::from_millis(20_000)),
             },
             4 | 5 => World::Joined { who, account: Some(account) },
             6 => World::Joined { who, account: None },

@@ -14,6 +14,8 @@ const BOOT: BootId = BootId([1; 16]);
 const INSTANCE: InstanceId = InstanceId([2; 16]);
 const SILENT: Span = Span::from_secs(30);
 const ASKED: Span = Span::from_secs(15);
+/// What the policy allows for probes.
+const PROBING: Option<Span> = Some(Span::from_secs(15));
 
 fn who(session: u64, identity: &str) -> Who<'_> {
     Who {
@@ -43,7 +45,10 @@ fn account(saw: Saw, ended_ms: u32, silent_ms: u32) -> Account {
 /// Session 7 of "ada" ends at 100 s.
 fn ended(ledger: &mut Ledger, cause: Cause) -> Option<Revised> {
     let who = who(7, "ada");
-    ledger.handle(at(100_000), World::Ended { who, cause, silent: SILENT, asked: ASKED });
+    ledger.handle(
+        at(100_000),
+        World::Ended { who, cause, silent: SILENT, asked: ASKED, probing: PROBING },
+    );
     ledger.poll_output()
 }
 
@@ -149,7 +154,13 @@ fn a_return_that_cannot_be_matched_revises_nothing() {
     }
     let mut ledger = Ledger::new();
     let nobody = Who { boot_id: zeros.0, ..who(7, "ada") };
-    let input = World::Ended { who: nobody, cause: Cause::PeerReset, silent: SILENT, asked: ASKED };
+    let input = World::Ended {
+        who: nobody,
+        cause: Cause::PeerReset,
+        silent: SILENT,
+        asked: ASKED,
+        probing: PROBING,
+    };
     ledger.handle(at(100_000), input);
     let back = Who { boot_id: new, ..who(8, "ada") };
     assert_eq!(joined(&mut ledger, 101_000, back, None), None);
@@ -159,7 +170,10 @@ fn a_return_that_cannot_be_matched_revises_nothing() {
 fn ended_on(ledger: &mut Ledger, ms: u64, session: u64, boot: u8) {
     let who = Who { boot_id: BootId([boot; 16]), ..who(session, "ada") };
     let cause = Cause::PeerReset;
-    ledger.handle(at(ms), World::Ended { who, cause, silent: SILENT, asked: ASKED });
+    ledger.handle(
+        at(ms),
+        World::Ended { who, cause, silent: SILENT, asked: ASKED, probing: PROBING },
+    );
     assert_eq!(ledger.poll_output(), None);
 }
 
@@ -242,7 +256,8 @@ fn returns_explain_what_a_plain_list_says() {
             list.retain(|(at, _, _)| now - at <= WAITING.as_millis());
             if random.below(2) == 0 {
                 let cause = [Cause::PeerReset, Cause::Unknown][random.below(2) as usize];
-                let input = World::Ended { who, cause, silent: SILENT, asked: ASKED };
+                let input =
+                    World::Ended { who, cause, silent: SILENT, asked: ASKED, probing: PROBING };
                 ledger.handle(at(now), input);
                 assert_eq!(ledger.poll_output(), None);
                 list.push((now, who, cause));
@@ -310,7 +325,10 @@ fn a_reset_at_both_ends_shows_a_forgotten_mapping() {
 fn told(cause: Cause, silent: Span, saw: Saw) -> Option<Revised> {
     let mut ledger = Ledger::new();
     let who = who(7, "ada");
-    ledger.handle(at(100_000), World::Ended { who, cause, silent, asked: Span::ZERO });
+    ledger.handle(
+        at(100_000),
+        World::Ended { who, cause, silent, asked: Span::ZERO, probing: PROBING },
+    );
     assert_eq!(ledger.poll_output(), None);
     joined(&mut ledger, 100_400, Who { session: 8, ..who }, Some(account(saw, 300, 0)))
 }
@@ -343,8 +361,53 @@ fn an_end_that_neither_process_made_came_from_the_way() {
     assert_eq!(first(Cause::PeerExited, Saw::Reset, 1_500), Some(Cause::MiddleboxForgot));
     assert_eq!(first(Cause::PeerExited, Saw::Reset, 500), Some(Cause::MiddleboxReset));
     // The process ended the link itself, and its goodbye was lost.
-    for saw in [Saw::Own, Saw::Silence, Saw::Hung, Saw::Goodbye, Saw::NetworkDown, Saw::Other(9)] {
+    for saw in [Saw::Own, Saw::Hung, Saw::Goodbye, Saw::Other(9)] {
         assert_eq!(told(Cause::PeerExited, short, saw), None, "{saw:?}");
+    }
+}
+
+/// A reset reaches this end alone, at 100 s; the peer gives up when it has heard nothing until its
+/// own bound, and its account proves that its process lives.
+#[test]
+fn a_reset_that_the_other_end_did_not_notice_came_from_the_way() {
+    for (cause, to) in [
+        (Cause::PeerExited, Cause::MiddleboxReset),
+        // 15 s without traffic passed before the segment that was answered with the reset.
+        (Cause::PeerReset, Cause::MiddleboxForgot),
+    ] {
+        for saw in [Saw::Silence, Saw::Blocked, Saw::Unheard, Saw::Unreachable] {
+            for (joins, ended_ms) in [(115_000, 200), (130_000, 200), (500_000, 380_000)] {
+                let revised = revision_by_account(cause, joins, account(saw, ended_ms, 15_000));
+                let revised = revised.unwrap();
+                assert_eq!((revised.to, revised.confidence), (to, Confidence::High), "{saw:?}");
+                let idle = SILENT.less(ASKED);
+                assert_eq!(revised.note, Note::NeitherClosed { idle });
+            }
+        }
+    }
+}
+
+/// The peer gave up in silence, and its system refused what came through when the path had healed.
+#[test]
+fn a_reset_by_a_peer_that_had_given_up_before_shows_a_lost_path() {
+    let inbound = lost(Direction::Inbound, Scope::Unknown);
+    let host = lost(Direction::Both, Scope::Host);
+    for (saw, to, note) in [
+        (Saw::Silence, both(), Note::PeerGaveUp),
+        (Saw::Blocked, both(), Note::PeerGaveUp),
+        (Saw::Unreachable, both(), Note::PeerGaveUp),
+        (Saw::Unheard, inbound, Note::PeerGaveUp),
+        (Saw::NetworkDown, host, Note::PeerNetworkDown),
+    ] {
+        // The account was on its way for up to some seconds, or came before our verdict.
+        for (joins, ended_ms) in [(102_000, 100), (102_000, 40_000), (99_000, 3_000)] {
+            for cause in [Cause::PeerReset, Cause::PeerExited] {
+                let sent_account = account(saw, ended_ms, 15_000);
+                let revised = revision_by_account(cause, joins, sent_account).unwrap();
+                assert_eq!((revised.to, revised.note), (to, note), "{saw:?}");
+                assert_eq!(revised.confidence, Confidence::Medium);
+            }
+        }
     }
 }
 
@@ -391,7 +454,10 @@ fn a_path_that_loses_large_packets_again_is_told_with_high_confidence() {
     let large = lost(Direction::Outbound, Scope::LargePackets);
     let end = |ledger: &mut Ledger, ms, session, name, cause| {
         let who = who(session, name);
-        ledger.handle(at(ms), World::Ended { who, cause, silent: SILENT, asked: ASKED });
+        ledger.handle(
+            at(ms),
+            World::Ended { who, cause, silent: SILENT, asked: ASKED, probing: PROBING },
+        );
         ledger.poll_output()
     };
     let mut ledger = Ledger::new();
@@ -419,6 +485,12 @@ fn a_peer_reset_before_our_verdict_shows_a_forgotten_mapping() {
         for (ms, ended_ms) in [(90_000, 100), (105_000, 15_100)] {
             let revised = revision_by_account(cause, ms, account(Saw::Reset, ended_ms, 0)).unwrap();
             assert_eq!(revised.to, Cause::MiddleboxForgot);
+            // A reset in answer to nothing, in the middle of a quiet time.
+            let revised = revision_by_account(cause, ms, account(Saw::Ended, ended_ms, 0)).unwrap();
+            assert_eq!(
+                (revised.to, revised.confidence),
+                (Cause::MiddleboxReset, Confidence::Certain)
+            );
         }
     }
 }
@@ -623,7 +695,10 @@ fn a_full_ledger_drops_the_oldest() {
     for (session, name) in (0_u64..).zip(&names) {
         let who = who(session, name);
         let cause = Cause::PeerReset;
-        ledger.handle(at(session), World::Ended { who, cause, silent: SILENT, asked: ASKED });
+        ledger.handle(
+            at(session),
+            World::Ended { who, cause, silent: SILENT, asked: ASKED, probing: PROBING },
+        );
     }
     assert_eq!((ledger.pending.len(), ledger.sessions.len()), (VERDICTS, VERDICTS));
     assert_eq!(ledger.identities.len(), VERDICTS);
@@ -638,7 +713,8 @@ fn a_full_ledger_drops_the_oldest() {
     assert_eq!((ledger.early.len(), ledger.early_sessions.len()), (ACCOUNTS, ACCOUNTS));
     for (session, expected) in [(0, false), (1, true)] {
         let who = who(1 << 32 | session, "x");
-        let input = World::Ended { who, cause: both(), silent: SILENT, asked: ASKED };
+        let input =
+            World::Ended { who, cause: both(), silent: SILENT, asked: ASKED, probing: PROBING };
         ledger.handle(at(100_000), input);
         assert_eq!(ledger.poll_output().is_some(), expected);
     }
@@ -678,7 +754,7 @@ fn random_schedules_revise_each_verdict_at_most_once() {
                     if cause.is_provisional() {
                         provisional.insert(serial);
                     }
-                    World::Ended { who, cause, silent: SILENT, asked: ASKED }
+                    World::Ended { who, cause, silent: SILENT, asked: ASKED, probing: PROBING }
                 }
             };
             ledger.handle(at(now), input);

@@ -152,6 +152,7 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
         if let session::Event::Left(verdict) = &event {
             fact.parting = Parting {
                 asked: unanswered_for(verdict, presence.policy),
+                probing: probing_time(presence.policy),
                 lasted: self.clock.now().since(presence.opened),
                 flight: Some(Box::new(presence.flight.clone())),
             };
@@ -192,5 +193,13 @@ fn unanswered_for(verdict: &Verdict, policy: &Policy) -> Span {
     match policy.detection() {
         Detection::Never => Span::ZERO,
         Detection::Bounded { interval, .. } => interval.times(u64::from(unanswered)),
+    }
+}
+
+/// Returns the time for which a silent peer is probed; `None` if silence is never judged.
+fn probing_time(policy: &Policy) -> Option<Span> {
+    match policy.detection() {
+        Detection::Never => None,
+        Detection::Bounded { interval, probes, .. } => Some(interval.times(u64::from(probes))),
     }
 }

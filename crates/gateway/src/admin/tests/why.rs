@@ -37,7 +37,7 @@ fn report_leave(fixture: &Fixture, link: u32, cause: Cause, identity: &str) {
         grounds: Grounds::of(&[Ground::ApplicationSilent, Ground::KernelFresh]),
     };
     let flight = Some(Box::new(flight));
-    let parting = Parting { asked: Span::ZERO, lasted: Span::from_secs(20), flight };
+    let parting = Parting { lasted: Span::from_secs(20), flight, ..Parting::default() };
     let event = session::Event::Left(verdict);
     fixture.gateway.note(Fact { at_ms: 90_000, subject, event, parting });
 }
