@@ -233,7 +233,7 @@ impl Correlation {
                 | Note::PeerHeardNothing
                 | Note::PeerGaveUp
                 | Note::PeerSuspended(_)
-                | Note::PeerStopped(_)
+                | Note::PeerStopped { .. }
                 | Note::PeerNetworkDown
                 | Note::Siblings
                 | Note::SiblingsLive
@@ -246,6 +246,7 @@ impl Correlation {
                 confidence: confidence.name(),
                 detail: to.to_string().into(),
                 because: note.to_string().into(),
+                advice: note.advice(to),
                 idle_ms,
                 kept: Box::new((revised.session, to, confidence, note)),
             };
@@ -402,6 +403,7 @@ mod tests {
         assert_eq!((&*session.session, &*session.identity), ("0000000000000001", "peer 1"));
         assert_eq!((revision.from, revision.to), ("peer_reset", "middlebox_forgot"));
         assert_eq!((revision.idle_ms, revision.confidence), (Some(1_000), "certain"));
+        assert_eq!(revision.advice, Cause::MiddleboxForgot.advice());
     }
 
     #[test]

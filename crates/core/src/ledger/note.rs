@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::cause::Cause;
 use crate::time::Span;
 
 /// The finding that supports a revision.
@@ -29,8 +30,14 @@ pub enum Note {
     PeerGaveUp,
     /// The peer's machine was suspended.
     PeerSuspended(Span),
-    /// The peer's process was stopped while its machine ran.
-    PeerStopped(Span),
+    /// The peer's process was stopped while its machine ran. A process that waits cannot know when
+    /// it was stopped: it knows only by how much its wait was too long.
+    PeerStopped {
+        /// The time by which its waits were too long.
+        least: Span,
+        /// The time from the last evidence of the peer to the return of the process.
+        most: Span,
+    },
     /// The peer's own network was down, or changed.
     PeerNetworkDown,
     /// The fate of other links settled the scope.
@@ -39,6 +46,34 @@ pub enum Note {
     SiblingsLive,
     /// An earlier link of the same identity and host ended for the same cause.
     Repeated,
+}
+
+impl Note {
+    /// Returns one sentence on what an operator can do about `cause`, which this finding supports.
+    /// It says less than [`Cause::advice`] where the finding excludes a part of that.
+    pub const fn advice(&self, cause: Cause) -> &'static str {
+        match self {
+            Note::PeerStopped { .. } | Note::SiblingsLive if matches!(cause, Cause::AppHung) => {
+                "Look at the peer's process, which did not answer: a deadlock, a long pause, a \
+                 debugger."
+            }
+            Note::PeerSuspended(_) => {
+                "Nothing, if the peer's machine is meant to sleep: it was suspended."
+            }
+            Note::PeerNetworkDown => "Look at the network of the peer's machine.",
+            Note::PeerStopped { .. }
+            | Note::SiblingsLive
+            | Note::NewBoot
+            | Note::NewInstance
+            | Note::NeitherClosed { .. }
+            | Note::NewFlowPassed { .. }
+            | Note::PeerHeardUs
+            | Note::PeerHeardNothing
+            | Note::PeerGaveUp
+            | Note::Siblings
+            | Note::Repeated => cause.advice(),
+        }
+    }
 }
 
 impl fmt::Display for Note {
@@ -60,7 +95,9 @@ impl fmt::Display for Note {
                 "the same process came back: it had heard nothing, and given up before this end",
             ),
             Note::PeerSuspended(span) => write!(f, "its machine was suspended for {span}"),
-            Note::PeerStopped(span) => write!(f, "its process was stopped for {span}"),
+            Note::PeerStopped { least, most } => {
+                write!(f, "its process was stopped for at least {least}, at most {most}")
+            }
             Note::PeerNetworkDown => f.write_str("its own network was down or changed"),
             Note::Siblings => f.write_str("by what became of other links"),
             Note::SiblingsLive => f.write_str("other links of the same machine lived meanwhile"),

@@ -49,7 +49,7 @@ pub(super) fn by_account(held: &PendingVerdict, early: &EarlyAccount) -> Option<
         return gave_up(account.saw);
     }
     if held.cause == Cause::AppHung {
-        return hung(held, account.saw, absent, suspended);
+        return hung(held, peer_ended_at, account.saw, absent, suspended);
     }
     if !is_silence(held.cause) {
         return None;
@@ -58,7 +58,7 @@ pub(super) fn by_account(held: &PendingVerdict, early: &EarlyAccount) -> Option<
         return high(path(Direction::Both, Scope::Host), Note::PeerNetworkDown, held.cause);
     }
     if absent.times(2) >= held.asked {
-        return absence(held, absent.less(suspended), suspended);
+        return absence(held, peer_ended_at, absent.less(suspended), suspended);
     }
     let inbound = path(Direction::Inbound, Scope::Unknown);
     match account.saw {
@@ -156,11 +156,17 @@ fn is_prompted(held: &PendingVerdict, saw: Saw, peer_ended_at: Time) -> bool {
 
 /// The better cause of an application that was told as hung: its own account says whether it was
 /// stopped, or ran and heard nothing because something on the way acknowledged in its name.
-fn hung(held: &PendingVerdict, saw: Saw, absent: Span, suspended: Span) -> Option<Finding> {
+fn hung(
+    held: &PendingVerdict,
+    peer_ended_at: Time,
+    saw: Saw,
+    absent: Span,
+    suspended: Span,
+) -> Option<Finding> {
     let stopped = absent.less(suspended);
     if held.asked > Span::ZERO && stopped >= held.asked {
         let (to, confidence) = (Cause::AppHung, Confidence::High);
-        return Some(Finding { to, confidence, note: Note::PeerStopped(stopped) });
+        return Some(Finding { to, confidence, note: was_stopped(held, peer_ended_at, stopped) });
     }
     let heard_nothing = matches!(saw, Saw::Silence | Saw::Blocked | Saw::Hung | Saw::Unheard);
     if heard_nothing && absent.times(2) < held.asked {
@@ -169,9 +175,21 @@ fn hung(held: &PendingVerdict, saw: Saw, absent: Span, suspended: Span) -> Optio
     None
 }
 
+/// The note that the peer was stopped, for `least` as its own clock shows. It ended its link when
+/// it ran again, and cannot have been stopped before it was last heard.
+fn was_stopped(held: &PendingVerdict, peer_ended_at: Time, least: Span) -> Note {
+    let since_heard = peer_ended_at.since(held.at - held.silent);
+    Note::PeerStopped { least, most: since_heard.max(least) }
+}
+
 /// The cause if the peer was suspended or stopped for the whole time in which probes went
 /// unanswered; `None` if it was absent for a part, because then its silence proves nothing.
-fn absence(held: &PendingVerdict, stopped: Span, suspended: Span) -> Option<Finding> {
+fn absence(
+    held: &PendingVerdict,
+    peer_ended_at: Time,
+    stopped: Span,
+    suspended: Span,
+) -> Option<Finding> {
     if held.asked == Span::ZERO {
         return None;
     }
@@ -180,7 +198,7 @@ fn absence(held: &PendingVerdict, stopped: Span, suspended: Span) -> Option<Find
     }
     // The kernel would have acknowledged, but `Unknown` means that no examination showed it.
     if stopped >= held.asked && held.cause == Cause::Unknown {
-        return high(Cause::AppHung, Note::PeerStopped(stopped), held.cause);
+        return high(Cause::AppHung, was_stopped(held, peer_ended_at, stopped), held.cause);
     }
     None
 }

@@ -1,7 +1,7 @@
 //! Tests each rule and similar cases where it must not apply, the limits, and random schedules.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
@@ -422,7 +422,14 @@ fn an_application_that_ran_and_heard_nothing_was_not_hung() {
     let stopped = Account { absent_ms: 16_000, ..account(Saw::Goodbye, 500, 0) };
     let revised = revision_by_account(Cause::AppHung, 101_000, stopped).unwrap();
     assert_eq!((revised.to, revised.confidence), (Cause::AppHung, Confidence::High));
-    assert_eq!(revised.note, Note::PeerStopped(Span::from_secs(16)));
+    // It was last heard at 70 s, and ran again at 100.5 s. It had planned to wait for a part of the
+    // time, of which it cannot tell whether it was stopped.
+    let (least, most) = (Span::from_secs(16), Span::from_millis(30_500));
+    assert_eq!(revised.note, Note::PeerStopped { least, most });
+    let text = revised.note.to_string();
+    assert_eq!(text, "its process was stopped for at least 16.000 s, at most 30.500 s");
+    let sure = revised.note.advice(Cause::AppHung);
+    assert!(!sure.contains("proxy") && Cause::AppHung.advice().contains("proxy"), "{sure}");
     for unclear in [
         account(Saw::Goodbye, 500, 0),
         Account { absent_ms: 8_000, ..account(Saw::Silence, 500, 0) },
@@ -760,7 +767,7 @@ fn random_schedules_revise_each_verdict_at_most_once() {
             ledger.handle(at(now), input);
             if let Some(one) = ledger.poll_output() {
                 assert!(provisional.contains(&one.session), "{one:?}");
-                let confirmed = matches!(one.note, Note::PeerStopped(_));
+                let confirmed = matches!(one.note, Note::PeerStopped { .. });
                 let siblings =
                     confirmed || [Note::SiblingsLive, Note::Repeated].contains(&one.note);
                 assert!(one.from != one.to || siblings, "{one:?}");

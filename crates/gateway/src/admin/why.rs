@@ -35,8 +35,6 @@ pub(super) struct VerdictView {
     /// The cause, its evidence and the times.
     #[serde(flatten)]
     end: End,
-    /// What an operator can do about the cause.
-    advice: &'static str,
     /// Whether the cause may still be revised, when the peer returns or other sessions settle the
     /// scope.
     provisional: bool,
@@ -68,12 +66,13 @@ impl VerdictView {
             confidence: confidence.name(),
             because: note.to_string(),
         });
+        let first = verdict.cause.advice();
+        let advice = ended.revised_from.map_or(first, |(_, _, note)| note.advice(verdict.cause));
         let listener = gateway.listener_name(subject.listener);
         VerdictView {
             session: Session::new(subject.clone(), listener),
             at_ms: ended.at_ms,
-            end: End::new(ended.at_ms, verdict, ended.lasted),
-            advice: verdict.cause.advice(),
+            end: End { advice, ..End::new(ended.at_ms, verdict, ended.lasted) },
             provisional: revised_from.is_none() && verdict.cause.is_provisional(),
             revised_from,
         }

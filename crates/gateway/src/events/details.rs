@@ -18,7 +18,7 @@ pub struct Session {
     /// The session's number, 16 hexadecimal digits.
     pub session: String,
     /// The session's epoch, in decimal; a JSON number would lose the last digits.
-    pub epoch: String,
+    pub epoch: Box<str>,
     /// The identity that the peer claims; empty if the peer gave none.
     pub identity: Box<str>,
     /// The name of the session's listener.
@@ -35,7 +35,7 @@ impl Session {
     pub fn new(subject: Subject, listener: Arc<str>) -> Session {
         Session {
             session: session_text(subject.session),
-            epoch: subject.epoch.to_string(),
+            epoch: subject.epoch.to_string().into(),
             identity: subject.identity,
             listener,
             address: subject.address.to_string(),
@@ -109,7 +109,9 @@ pub struct End {
     /// The confidence in the cause: `medium`, `high` or `certain`.
     pub confidence: &'static str,
     /// The cause with its details, as text for people.
-    pub detail: String,
+    pub detail: Box<str>,
+    /// What an operator can do about the cause.
+    pub advice: &'static str,
     /// How long before the verdict the peer was last heard, in milliseconds.
     pub last_heard_ago_ms: u64,
     /// When the verdict was due, in milliseconds since 1970-01-01 UTC.
@@ -121,8 +123,9 @@ pub struct End {
     pub stretch_ms: u64,
     /// The number of unanswered probes.
     pub probes: u8,
-    /// The grounds of the cause, as texts for people; empty if the cause was not diagnosed.
-    pub grounds: Vec<&'static str>,
+    /// The grounds of the cause, as texts for people; empty if the cause was not diagnosed. After a
+    /// revision they are still those of the first cause.
+    pub grounds: Box<[&'static str]>,
     /// How long the connection was open, in milliseconds.
     pub lasted_ms: u64,
 }
@@ -143,6 +146,8 @@ pub struct Revision {
     pub detail: Box<str>,
     /// The grounds of the cause, as texts for people.
     pub because: Box<str>,
+    /// What an operator can do about the better cause.
+    pub advice: &'static str,
     /// How long the link had been idle when a middlebox had forgotten it, in milliseconds; absent
     /// for other causes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -188,7 +193,8 @@ impl End {
             cause: verdict.cause.name(),
             loss: Loss::new(verdict.cause),
             confidence: verdict.confidence.name(),
-            detail: verdict.cause.to_string(),
+            detail: verdict.cause.to_string().into(),
+            advice: verdict.cause.advice(),
             last_heard_ago_ms: verdict.at.since(verdict.last_heard).as_millis(),
             due_ms: at_ms.saturating_add_signed(-verdict.late_us() / 1_000),
             late_us: verdict.late_us(),

@@ -210,7 +210,7 @@ impl Body {
                     direction = end.loss.direction.map(Direction::name),
                     scope = end.loss.scope.map(Scope::name),
                     confidence = end.confidence,
-                    detail = end.detail,
+                    detail = &*end.detail,
                     last_heard_ago_ms = end.last_heard_ago_ms,
                     late_us = end.late_us,
                     probes = end.probes,

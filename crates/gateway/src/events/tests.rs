@@ -93,7 +93,7 @@ fn a_leave_carries_its_evidence() {
         "session": "000000000000001f", "epoch": "5", "identity": "anna", "listener": "native",
         "address": "127.0.0.1:4711", "established": true,
         "cause": "unknown", "confidence": "medium",
-        "detail": "lost for an unknown cause",
+        "detail": "lost for an unknown cause", "advice": Cause::Unknown.advice(),
         "last_heard_ago_ms": 30_001, "due_ms": 59_999, "late_us": 1_000, "stretch_ms": 0,
         "probes": 3,
         "grounds": [],

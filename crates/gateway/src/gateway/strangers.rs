@@ -68,7 +68,7 @@ impl Gateway {
         let End { cause, detail, lasted_ms, .. } = End::new(*at_ms, verdict, parting.lasted);
         let address = subject.address.to_string();
         let session = session_text(subject.session);
-        debug!(session, %listener, address, cause, detail, lasted_ms, "never a session");
+        debug!(session, %listener, address, cause, detail = &*detail, lasted_ms, "never a session");
         let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
         strangers.last = Some((listener, address));
         drop(strangers);

@@ -110,7 +110,22 @@ async fn a_revised_verdict_has_both_causes() {
         "cause": "peer_reset", "confidence": "high", "because": "it came back with another boot id"
     });
     assert_eq!(verdict["revised_from"], first);
+    assert_eq!(verdict["advice"], Cause::PeerRebooted.advice());
     assert_eq!(verdict["provisional"], false);
+}
+
+/// The same cause, confirmed: what the first advice considered too is excluded now.
+#[tokio::test]
+async fn a_confirmed_verdict_has_the_advice_of_what_confirmed_it() {
+    let fixture = Fixture::new();
+    report_leave(&fixture, 0, Cause::AppHung, "anna");
+    let (least, most) = (Span::from_secs(3), Span::from_secs(4));
+    let (verdicts, note) = (fixture.gateway.verdicts(), Note::PeerStopped { least, most });
+    assert!(verdicts.revise(0, Cause::AppHung, Confidence::High, note));
+    let (_, why) = fixture.get(&format!("/api/v1/sessions/{}/why", id(0, 0))).await;
+    assert_eq!(why["verdict"]["revised_from"]["because"], note.to_string());
+    assert_eq!(why["verdict"]["advice"], note.advice(Cause::AppHung));
+    assert_ne!(why["verdict"]["advice"], Cause::AppHung.advice());
 }
 
 #[tokio::test]

@@ -49,6 +49,7 @@ fn examples() -> Vec<Arc<Event>> {
         confidence: Confidence::High.name(),
         detail: "a middlebox forgot the connection".into(),
         because: "neither end had closed".into(),
+        advice: "shorten idle",
         idle_ms: Some(90_000),
         kept: Box::new((7, Cause::MiddleboxForgot, Confidence::High, Note::NewBoot)),
     };
