@@ -168,8 +168,8 @@ impl Past {
     ///
     /// A reset after silence came from a restarted machine, from a machine whose process had
     /// restarted, or, if the same process still runs, from a middlebox that forgot the connection:
-    /// that process cannot have given up before its bound passed. During traffic a middlebox has
-    /// reset it. Medium confidence, because the process may have ended the link itself, and the
+    /// that process cannot have given up before its bound passed. If the connection was in use, a
+    /// middlebox has reset it. Medium confidence, because the process may have ended the link itself, and the
     /// reset may have destroyed its CLOSE. If nothing had come back before the reset, the process
     /// has given up, and its system refused what came through when the path had healed.
     pub fn returned(&self, ids: (BootId, InstanceId)) -> Option<(Cause, Confidence)> {
@@ -193,7 +193,7 @@ impl Past {
             (true, false) if silence => Some((Cause::PeerExited, Confidence::Medium)),
             (true, true) if (reset || exited) && self.unheard < self.bound && !self.was_lost() => {
                 // A middlebox may also have reset the peer, whose system then reset this end.
-                Some((ledger::on_the_way(self.unheard, reset), Confidence::Medium))
+                Some((ledger::on_the_way(self.unheard), Confidence::Medium))
             }
             (true, true) if reset => {
                 let (direction, scope) = (Direction::Both, Scope::Unknown);
@@ -313,13 +313,13 @@ mod tests {
         let certain = Some((Cause::PeerRebooted, Confidence::Certain));
         assert_eq!(reset.returned(REBOOTED), certain);
         assert_eq!(reset.returned(RESTARTED), Some((Cause::PeerExited, Confidence::High)));
-        assert_eq!(reset.returned(SAME), Some((Cause::MiddleboxForgot, Confidence::Medium)));
+        assert_eq!(reset.returned(SAME), Some((Cause::MiddleboxReset, Confidence::Medium)));
         // The peer may have given up by then, because nothing had come through.
         let lost = Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown };
         let lost = Some((lost, Confidence::Medium));
         assert_eq!(past(Cause::PeerReset, 3_000).returned(SAME), lost);
-        let on_the_way = Some((Cause::MiddleboxReset, Confidence::Medium));
-        assert_eq!(past(Cause::PeerReset, 199).returned(SAME), on_the_way);
+        let long = Past { bound: Span::from_secs(90), ..past(Cause::PeerReset, 30_000) };
+        assert_eq!(long.returned(SAME), Some((Cause::MiddleboxForgot, Confidence::Medium)));
         assert_eq!(reset.returned((BootId::default(), InstanceId::default())), None);
         // Its path was lost, and then its machine refused what was sent again.
         assert_eq!(Past { probes: 2, ..reset }.returned(SAME), lost);

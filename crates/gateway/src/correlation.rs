@@ -401,9 +401,9 @@ mod tests {
             panic!("{found:?}")
         };
         assert_eq!((&*session.session, &*session.identity), ("0000000000000001", "peer 1"));
-        assert_eq!((revision.from, revision.to), ("peer_reset", "middlebox_forgot"));
+        assert_eq!((revision.from, revision.to), ("peer_reset", "middlebox_reset"));
         assert_eq!((revision.idle_ms, revision.confidence), (Some(1_000), "certain"));
-        assert_eq!(revision.advice, Cause::MiddleboxForgot.advice());
+        assert_eq!(revision.advice, Cause::MiddleboxReset.advice());
     }
 
     #[test]

@@ -210,7 +210,7 @@ fn a_verdict_is_revised_once_when_its_peer_returns() {
     assert_eq!((&first["from"], &first["to"]), (&"path_lost".into(), &"path_lost".into()));
     assert_eq!((&first["direction"], &first["scope"]), (&"inbound".into(), &"unknown".into()));
     assert_eq!((&second["session"], &second["to"]), (&bob.id().into(), &"peer_rebooted".into()));
-    assert_eq!((&third["session"], &third["to"]), (&bert.id().into(), &"middlebox_forgot".into()));
+    assert_eq!((&third["session"], &third["to"]), (&bert.id().into(), &"middlebox_reset".into()));
     assert!(third["idle_ms"].is_u64(), "{third}");
 
     // The same account changes nothing the second time.

@@ -9,13 +9,10 @@ use crate::wire::{BootId, InstanceId, Saw};
 /// timeout and a round trip. A burst in that time ends a silence, and does not disprove it.
 const RECOVERY_TIME: Span = Span::from_millis(1_200);
 
-/// The least idle time after which an unprompted end of a connection shows a forgotten mapping: no
-/// NAT or firewall in use forgets sooner. An end in answer to a segment shows it at any idle time.
+/// The least time without traffic after which an end on the way shows a forgotten mapping: no NAT or
+/// firewall in use forgets sooner. The rule is the same whether the end answered a segment or not:
+/// only one of the two ends may know that, and both must give the end the same name.
 const LEAST_FORGETTING: Span = Span::from_secs(30);
-
-/// The least idle time of a connection that was idle at all: more than a round trip and a delayed
-/// acknowledgement.
-const LEAST_IDLE: Span = Span::from_millis(200);
 
 /// The tolerance for comparing times that two ends have rounded to milliseconds.
 const SKEW: Span = Span::from_millis(50);
@@ -42,7 +39,7 @@ pub(super) fn by_account(held: &PendingVerdict, early: &EarlyAccount) -> Option<
         // The end that sent first after the idle time was reset first.
         let ours = held.silent.less(held.asked);
         let idle = ours.min(peer_ended_at.since(held.at - held.silent));
-        let to = on_the_way(idle, is_prompted(held, account.saw, peer_ended_at));
+        let to = on_the_way(idle);
         return Some(Finding { to, confidence, note: Note::NeitherClosed { idle } });
     }
     if is_reset(held.cause) {
@@ -98,11 +95,9 @@ fn peer_ended_at(early: &EarlyAccount) -> Time {
     early.at - Span::from_millis(u64::from(early.account.ended_ms))
 }
 
-/// Returns the cause of an end that came from the way after `idle` without traffic; `prompted` is
-/// whether it answered a segment.
-pub(crate) fn on_the_way(idle: Span, prompted: bool) -> Cause {
-    let least = if prompted { LEAST_IDLE } else { LEAST_FORGETTING };
-    if idle >= least { Cause::MiddleboxForgot } else { Cause::MiddleboxReset }
+/// Returns the cause of an end that came from the way after `idle` without traffic.
+pub(crate) fn on_the_way(idle: Span) -> Cause {
+    if idle >= LEAST_FORGETTING { Cause::MiddleboxForgot } else { Cause::MiddleboxReset }
 }
 
 /// Returns how sure it is that the end of the connection reached one end before either end had
@@ -139,19 +134,6 @@ fn gave_up(saw: Saw) -> Option<Finding> {
 
 fn is_reset(cause: Cause) -> bool {
     matches!(cause, Cause::PeerReset | Cause::PeerExited)
-}
-
-/// Returns true if the end of the connection answered a segment of the end that it reached first.
-/// The other may have been reset by the system of the first, which no longer knew the connection.
-fn is_prompted(held: &PendingVerdict, saw: Saw, peer_ended_at: Time) -> bool {
-    let (ours, its) = (held.cause == Cause::PeerReset, saw == Saw::Reset);
-    if peer_ended_at + SKEW < held.at {
-        its
-    } else if held.at + SKEW < peer_ended_at {
-        ours
-    } else {
-        ours && its
-    }
 }
 
 /// The better cause of an application that was told as hung: its own account says whether it was

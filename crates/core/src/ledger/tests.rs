@@ -9,6 +9,7 @@ use super::*;
 use crate::cause::Direction;
 use crate::random::Random;
 use crate::wire::{CloseReason, Saw};
+use crate::witness::Past;
 
 const BOOT: BootId = BootId([1; 16]);
 const INSTANCE: InstanceId = InstanceId([2; 16]);
@@ -310,15 +311,63 @@ fn an_account_is_accepted_only_from_the_same_process() {
 
 #[test]
 fn a_reset_at_both_ends_shows_a_forgotten_mapping() {
-    // This end was reset first: it sent after 15 s without traffic.
-    let revised =
-        revision_by_account(Cause::PeerReset, 102_000, account(Saw::Reset, 1_000, 0)).unwrap();
-    assert_eq!((revised.to, revised.confidence), (Cause::MiddleboxForgot, Confidence::Certain));
-    assert_eq!(revised.note, Note::NeitherClosed { idle: Span::from_secs(15) });
-    // The peer was reset first, after 12 s.
-    let revised =
-        revision_by_account(Cause::PeerReset, 102_000, account(Saw::Reset, 20_000, 0)).unwrap();
-    assert_eq!(revised.note, Note::NeitherClosed { idle: Span::from_secs(12) });
+    let revised = |ended_ms| {
+        let mut ledger = Ledger::new();
+        let (who, cause, silent) = (who(7, "ada"), Cause::PeerReset, Span::from_secs(60));
+        ledger.handle(
+            at(100_000),
+            World::Ended { who, cause, silent, asked: ASKED, probing: PROBING },
+        );
+        joined(&mut ledger, 102_000, who, Some(account(Saw::Reset, ended_ms, 0))).unwrap()
+    };
+    // This end was reset first: it sent after 45 s without traffic.
+    let ours = revised(1_000);
+    assert_eq!((ours.to, ours.confidence), (Cause::MiddleboxForgot, Confidence::Certain));
+    assert_eq!(ours.note, Note::NeitherClosed { idle: Span::from_secs(45) });
+    // The peer was reset first, after 42 s.
+    let its = revised(20_000);
+    assert_eq!((its.to, its.confidence), (Cause::MiddleboxForgot, Confidence::Certain));
+    assert_eq!(its.note, Note::NeitherClosed { idle: Span::from_secs(42) });
+}
+
+/// One end is reset after some time without traffic, with or without a segment of its own; the
+/// other end a little later, in answer to its next segment, or by the same middlebox.
+#[test]
+fn both_ends_give_an_end_on_the_way_the_same_name() {
+    let beat = 1_000;
+    for idle in [100, 199, 200, 900, 4_000, 15_000, 28_900, 30_100, 90_000] {
+        for (ours, its) in [
+            (Cause::PeerExited, Cause::PeerReset),
+            (Cause::PeerReset, Cause::PeerExited),
+            (Cause::PeerReset, Cause::PeerReset),
+            (Cause::PeerExited, Cause::PeerExited),
+        ] {
+            for its_later in [0, beat] {
+                let mut ledger = Ledger::new();
+                let (who, silent) = (who(7, "ada"), Span::from_millis(idle));
+                let asked = Span::ZERO;
+                let input = World::Ended { who, cause: ours, silent, asked, probing: PROBING };
+                ledger.handle(at(200_000), input);
+                let sent_account = account(Saw::from(its), 300, 0);
+                let back = joined(&mut ledger, 200_300 + its_later, who, Some(sent_account));
+                let past = Past {
+                    session: 7,
+                    ids: (BOOT, INSTANCE),
+                    cause: its,
+                    saw: its.into(),
+                    unheard: Span::from_millis(idle + its_later),
+                    probes: 1,
+                    silent: Span::ZERO,
+                    ended: at(200_000),
+                    ended_at: Span::ZERO,
+                    bound: Span::from_secs(120),
+                    revised: false,
+                };
+                let (to, _) = past.returned((BOOT, INSTANCE)).unwrap();
+                assert_eq!(cause_of(back), Some(to), "{idle} {ours} {its} {its_later}");
+            }
+        }
+    }
 }
 
 /// Session 7 of "ada" ends at 100 s with `cause`, `silent` after the last evidence.
@@ -350,16 +399,6 @@ fn an_end_that_neither_process_made_came_from_the_way() {
         assert_eq!(idle.to, Cause::MiddleboxForgot);
         assert_eq!(idle.note, Note::NeitherClosed { idle: Span::from_secs(90) });
     }
-    // A reset was injected at one end after 15 s without traffic, and that end's system reset the
-    // other: the first of them tells.
-    let first = |cause, saw, ended_ms| {
-        cause_of(revision_by_account(cause, 101_000, account(saw, ended_ms, 0)))
-    };
-    assert_eq!(first(Cause::PeerReset, Saw::Ended, 1_500), Some(Cause::MiddleboxReset));
-    assert_eq!(first(Cause::PeerReset, Saw::Ended, 500), Some(Cause::MiddleboxForgot));
-    assert_eq!(first(Cause::PeerReset, Saw::Ended, 1_000), Some(Cause::MiddleboxReset));
-    assert_eq!(first(Cause::PeerExited, Saw::Reset, 1_500), Some(Cause::MiddleboxForgot));
-    assert_eq!(first(Cause::PeerExited, Saw::Reset, 500), Some(Cause::MiddleboxReset));
     // The process ended the link itself, and its goodbye was lost.
     for saw in [Saw::Own, Saw::Hung, Saw::Goodbye, Saw::Other(9)] {
         assert_eq!(told(Cause::PeerExited, short, saw), None, "{saw:?}");
@@ -370,16 +409,13 @@ fn an_end_that_neither_process_made_came_from_the_way() {
 /// own bound, and its account proves that its process lives.
 #[test]
 fn a_reset_that_the_other_end_did_not_notice_came_from_the_way() {
-    for (cause, to) in [
-        (Cause::PeerExited, Cause::MiddleboxReset),
-        // 15 s without traffic passed before the segment that was answered with the reset.
-        (Cause::PeerReset, Cause::MiddleboxForgot),
-    ] {
+    for cause in [Cause::PeerExited, Cause::PeerReset] {
         for saw in [Saw::Silence, Saw::Blocked, Saw::Unheard, Saw::Unreachable] {
             for (joins, ended_ms) in [(115_000, 200), (130_000, 200), (500_000, 380_000)] {
                 let revised = revision_by_account(cause, joins, account(saw, ended_ms, 15_000));
                 let revised = revised.unwrap();
-                assert_eq!((revised.to, revised.confidence), (to, Confidence::High), "{saw:?}");
+                assert_eq!(revised.to, Cause::MiddleboxReset, "{saw:?}");
+                assert_eq!(revised.confidence, Confidence::High);
                 let idle = SILENT.less(ASKED);
                 assert_eq!(revised.note, Note::NeitherClosed { idle });
             }
@@ -486,18 +522,15 @@ fn a_path_that_loses_large_packets_again_is_told_with_high_confidence() {
 }
 
 #[test]
-fn a_peer_reset_before_our_verdict_shows_a_forgotten_mapping() {
+fn a_peer_reset_before_our_verdict_shows_an_end_on_the_way() {
     for cause in [Cause::Unknown, both()] {
         // The peer returned while we were still probing the old link, or later.
         for (ms, ended_ms) in [(90_000, 100), (105_000, 15_100)] {
-            let revised = revision_by_account(cause, ms, account(Saw::Reset, ended_ms, 0)).unwrap();
-            assert_eq!(revised.to, Cause::MiddleboxForgot);
-            // A reset in answer to nothing, in the middle of a quiet time.
-            let revised = revision_by_account(cause, ms, account(Saw::Ended, ended_ms, 0)).unwrap();
-            assert_eq!(
-                (revised.to, revised.confidence),
-                (Cause::MiddleboxReset, Confidence::Certain)
-            );
+            for saw in [Saw::Reset, Saw::Ended] {
+                let revised = revision_by_account(cause, ms, account(saw, ended_ms, 0)).unwrap();
+                assert_eq!(revised.to, Cause::MiddleboxReset, "{saw:?}");
+                assert_eq!(revised.confidence, Confidence::Certain);
+            }
         }
     }
 }
@@ -506,7 +539,8 @@ fn a_peer_reset_before_our_verdict_shows_a_forgotten_mapping() {
 #[test]
 fn a_healed_path_is_never_taken_for_a_forgotten_mapping() {
     let forgot = |cause, ms, sent_account| {
-        cause_of(revision_by_account(cause, ms, sent_account)) == Some(Cause::MiddleboxForgot)
+        let to = cause_of(revision_by_account(cause, ms, sent_account));
+        [Some(Cause::MiddleboxForgot), Some(Cause::MiddleboxReset)].contains(&to)
     };
     for cause in [Cause::Unknown, both()] {
         // We gave up at 100 s; the path healed, the peer sent, and our kernel did not know the

@@ -8,11 +8,16 @@ const BEHIND_NAT: Setting = Setting { middle: Middle::Translates, ..ONE };
 const LATE: Beat = Beat { idle_ms: 4_000, interval_ms: 500, probes: 4 };
 /// The first probe comes after two seconds of silence or more.
 const IDLE_BEHIND_NAT: Setting = Setting { beat: LATE, ..BEHIND_NAT };
-const FORGOT: Step = revised(&["middlebox_forgot"]);
+/// The same where the first probe comes after more than 30 s: a NAT that forgets does so no sooner.
+const IDLE_FOR_LONG: Beat = Beat { idle_ms: 64_000, ..LATE };
+const RESET: Step = revised(&["middlebox_reset"]);
 /// The same revision, where the verdict may take twice the idle time and siblings are probed once
 /// more.
 const LATE_FORGOT: Step =
     Step::Revised(within(&["middlebox_forgot"], 2 * LATE.idle_ms + LATE.bound_ms() + 1_000));
+/// The client was reset; the gateway may learn it from the account only after its own bound.
+const LATE_RESET: Step =
+    Step::Revised(within(&["middlebox_reset"], 2 * LATE.idle_ms + LATE.bound_ms() + 1_000));
 /// Both ends see only silence; the gateway learns the cause from the client's account.
 const GATEWAY_LEARNS: Step = Step::GatewayAlone(&[SILENT_FORGOT]);
 /// The client waits for a retransmission on its old connection before it gives the account.
@@ -53,21 +58,35 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             // Depends on the end that sends first: segments of the gateway find no mapping, and get
             // no answer.
             verdict(&["path_lost", "peer_reset"], LATE.bound_ms() + 200),
-            LATE_FORGOT,
+            LATE_RESET,
             Step::GatewayAlone(&[Step::IdleReported]),
         ],
     },
     Scenario {
         name: "nat-resets",
         fault: "NAT forgets and answers RST",
-        about: "As some clouds do after 350 s: a reset after silence, unknown to the peer.",
+        about: "As a NAT that was restarted: a reset after a short silence, unknown to the peer.",
         long: false,
         roles: BOTH,
         setting: IDLE_BEHIND_NAT,
         steps: &[
             Step::Do(Fault::NatResets),
             verdict(&["peer_reset"], LATE.idle_ms + 200),
-            FORGOT,
+            RESET,
+            Step::GatewayAlone(&[Step::IdleReported]),
+        ],
+    },
+    Scenario {
+        name: "nat-resets-late",
+        fault: "NAT forgets and answers RST after 30 s",
+        about: "As some clouds do after 350 s: the first probe after a long silence is reset.",
+        long: true,
+        roles: BOTH,
+        setting: Setting { beat: IDLE_FOR_LONG, ..BEHIND_NAT },
+        steps: &[
+            Step::Do(Fault::NatResets),
+            verdict(&["peer_reset"], IDLE_FOR_LONG.idle_ms + 200),
+            revised(&["middlebox_forgot"]),
             Step::GatewayAlone(&[Step::IdleReported]),
         ],
     },
@@ -83,7 +102,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             DELAYED_ACKNOWLEDGEMENT,
             Step::Do(Fault::NatResets),
             verdict(&["peer_reset"], C.idle_ms + SEGMENT),
-            FORGOT,
+            RESET,
         ],
     },
 ];
