@@ -97,7 +97,7 @@ impl<T: Transport + Default> Connection<T> {
     ) -> Result<Connection<T>, ConnectError> {
         if let (Some(old_flow), Some(past)) = (params.old_flow.take(), &mut params.past)
             && stream.peer_addr().ok() == params.server
-            && old_flow.is_blocked().await
+            && old_flow.is_blocked(&stream).await
         {
             past.saw = Saw::Blocked;
         }

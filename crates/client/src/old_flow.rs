@@ -34,15 +34,16 @@ impl OldFlow {
         Some(OldFlow { socket, lost: Clock::start() })
     }
 
-    /// Returns whether this connection still passes nothing although a new one to the same server
+    /// Returns whether this connection still passes nothing although a `new` one to the same server
     /// was just established. Waits until the kernel has retransmitted on it, at most
     /// [`OLD_FLOW_LIMIT`].
-    pub(crate) async fn is_blocked(&self) -> bool {
+    pub(crate) async fn is_blocked(&self, new: &TcpStream) -> bool {
         let passed = Clock::start();
+        let rtt = tcp_snapshot(new).map_or(Span::ZERO, |tcp| tcp.rtt);
         loop {
             let (passed, lost) = (passed.monotonic(), self.lost.monotonic());
             let Some(tcp) = tcp_snapshot(&self.socket) else { return false };
-            if let Some(blocked) = is_old_flow_blocked(&tcp, passed, lost) {
+            if let Some(blocked) = is_old_flow_blocked(&tcp, rtt, passed, lost) {
                 return blocked;
             }
             if passed >= OLD_FLOW_LIMIT {

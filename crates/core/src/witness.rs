@@ -119,15 +119,18 @@ const PROMPT: Span = Span::from_secs(1);
 /// Returns whether the connection of a link that silence ended is blocked, now that a new one to
 /// the same peer stands: the kernel has retransmitted since, and had no answer. `None` while
 /// that is not known. `tcp` is the kernel's view of the old connection, whose verdict fell `lost`
-/// ago; the new one stands since `passed`.
+/// ago; the new one stands since `passed`, and measured the round trip `rtt`. That of the old one
+/// is from before the loss.
 ///
-/// If the old connection passes too, or was reset, the path was down and has healed.
-pub fn is_old_flow_blocked(tcp: &TcpSnapshot, passed: Span, lost: Span) -> Option<bool> {
+/// If the old connection passes too, or was reset, the path was down and has healed. A path that
+/// loses packets may lose this one retransmission, or the answer to it: the finding is no surer
+/// than the path.
+pub fn is_old_flow_blocked(tcp: &TcpSnapshot, rtt: Span, passed: Span, lost: Span) -> Option<bool> {
     let heard = tcp.last_ack < lost;
     if heard || tcp.unacked == 0 || lost.less(passed) > PROMPT {
         return Some(false);
     }
-    let had_time = tcp.last_sent > tcp.rtt + DELAYED_ACK;
+    let had_time = tcp.last_sent > tcp.rtt.max(rtt) + DELAYED_ACK;
     (tcp.last_sent < passed && had_time).then_some(true)
 }
 
@@ -169,9 +172,10 @@ impl Past {
     /// A reset after silence came from a restarted machine, from a machine whose process had
     /// restarted, or, if the same process still runs, from a middlebox that forgot the connection:
     /// that process cannot have given up before its bound passed. If the connection was in use, a
-    /// middlebox has reset it. Medium confidence, because the process may have ended the link itself, and the
-    /// reset may have destroyed its CLOSE. If nothing had come back before the reset, the process
-    /// has given up, and its system refused what came through when the path had healed.
+    /// middlebox has reset it. Medium confidence, because the process may have ended the link
+    /// itself, and the reset may have destroyed its CLOSE. If nothing had come back before the
+    /// reset, the process has given up, and its system refused what came through when the path had
+    /// healed.
     pub fn returned(&self, ids: (BootId, InstanceId)) -> Option<(Cause, Confidence)> {
         if self.revised {
             return None;
@@ -342,19 +346,22 @@ mod tests {
     #[test]
     fn an_old_connection_is_blocked_once_a_retransmission_had_no_answer_beside_a_new_one() {
         let ms = Span::from_millis;
-        let seen = |sent, heard, passed, unacked| {
+        let seen_by = |new_rtt, sent, heard, passed, unacked| {
             let (last_sent, last_ack, rtt) = (ms(sent), ms(heard), ms(20));
             let tcp = TcpSnapshot { last_sent, last_ack, rtt, unacked, ..TcpSnapshot::default() };
-            is_old_flow_blocked(&tcp, ms(passed), ms(passed + 300))
+            is_old_flow_blocked(&tcp, ms(new_rtt), ms(passed), ms(passed + 300))
         };
+        let seen = |sent, heard, passed, unacked| seen_by(5, sent, heard, passed, unacked);
         assert_eq!(seen(400, 4_000, 0, 1), None, "it left before the new connection stood");
         assert_eq!(seen(900, 4_500, 500, 1), None);
         assert_eq!(seen(220, 4_900, 900, 1), None, "the answer may be on its way");
         assert_eq!(seen(221, 4_901, 901, 1), Some(true));
+        assert_eq!(seen_by(90, 221, 4_901, 901, 1), None, "the round trip has grown");
+        assert_eq!(seen_by(90, 291, 4_971, 971, 1), Some(true));
         assert_eq!(seen(221, 100, 901, 1), Some(false), "it was heard after the verdict");
         assert_eq!(seen(221, 4_901, 901, 0), Some(false), "nothing asks, or it was reset");
         let tcp = TcpSnapshot { unacked: 1, last_ack: ms(9_000), ..TcpSnapshot::default() };
-        assert_eq!(is_old_flow_blocked(&tcp, ms(10), ms(1_011)), Some(false), "not at once");
+        assert_eq!(is_old_flow_blocked(&tcp, ms(5), ms(10), ms(1_011)), Some(false), "not at once");
     }
 
     #[test]

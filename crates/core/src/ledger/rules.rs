@@ -9,8 +9,8 @@ use crate::wire::{BootId, InstanceId, Saw};
 /// timeout and a round trip. A burst in that time ends a silence, and does not disprove it.
 const RECOVERY_TIME: Span = Span::from_millis(1_200);
 
-/// The least time without traffic after which an end on the way shows a forgotten mapping: no NAT or
-/// firewall in use forgets sooner. The rule is the same whether the end answered a segment or not:
+/// The least time without traffic after which an end on the way shows a forgotten mapping: no NAT
+/// or firewall in use forgets sooner. The rule is the same whether the end answered a segment or not:
 /// only one of the two ends may know that, and both must give the end the same name.
 const LEAST_FORGETTING: Span = Span::from_secs(30);
 
@@ -119,8 +119,8 @@ fn ended_before_close(held: &PendingVerdict, saw: Saw, peer_ended_at: Time) -> O
     (unaware && later).then_some(Confidence::High)
 }
 
-/// The better cause of a reset by a peer whose process lives and had given up in silence before: its
-/// system no longer knew the connection when our segment came through again.
+/// The better cause of a reset by a peer whose process lives and had given up in silence before:
+/// its system no longer knew the connection when our segment came through again.
 fn gave_up(saw: Saw) -> Option<Finding> {
     let medium = |to, note| Some(Finding { to, confidence: Confidence::Medium, note });
     match saw {
