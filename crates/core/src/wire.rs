@@ -332,6 +332,8 @@ pub enum Malformed {
     OldestFrame,
     /// The transport cannot open a record.
     Record,
+    /// The first line is the request line of HTTP: a health check or a scanner, not a client.
+    HttpRequest,
 }
 
 crate::plain::plain_enum! { Malformed {
@@ -350,6 +352,7 @@ crate::plain::plain_enum! { Malformed {
     12 => OldestFrame {}
     13 => Record {}
     14 => ControlCharacter {}
+    15 => HttpRequest {}
 } }
 
 impl Malformed {
@@ -371,6 +374,7 @@ impl Malformed {
             Malformed::StalledFrame => "stalled frame",
             Malformed::OldestFrame => "oldest frame at the memory limit",
             Malformed::Record => "illegal record of the transport",
+            Malformed::HttpRequest => "HTTP request",
         }
     }
 }

@@ -139,6 +139,33 @@ fn strangers_are_counted_and_wash_nothing_out() {
     assert!(rest.len() < 20, "{} lines, such as {:?}", rest.len(), rest.first());
 }
 
+#[test]
+fn an_http_health_check_of_a_line_listener_is_no_session() {
+    let gateway = Gateway::start("strangers-http", &unhurried());
+    let mut events = gateway.events(None);
+    events.until("live");
+    let mut check = gateway.connect("line");
+    check.write_all(b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n").expect("it listens");
+    let mut answer = Vec::new();
+    // Closed with unread bytes, or without.
+    let _ = check.read_to_end(&mut answer);
+    assert_eq!(answer, b"");
+    wait("the count", || {
+        let count = gateway.metric("systole_strangers_total{cause=\"protocol\"}");
+        (count == 1.0).then_some(())
+    });
+    let verdicts = gateway.get("/api/v1/verdicts?established=false");
+    assert_eq!(verdicts["verdicts"][0]["detail"], "illegal bytes: HTTP request");
+    assert_eq!(gateway.get("/api/v1/verdicts")["verdicts"], json!([]));
+    let mut client = gateway.connect("line");
+    client.write_all(b"GET / HTTP/1\n").expect("it listens");
+    let mut event = events.next();
+    while event.kind == "stalled" {
+        event = events.next();
+    }
+    assert_eq!(event.kind, "join", "the first event is that of a client");
+}
+
 /// Sends HELLO with this identity, and returns whether the gateway answers with WELCOME.
 fn hello(gateway: &Gateway, identity: &str) -> Option<TcpStream> {
     let mut stream = gateway.connect("native");

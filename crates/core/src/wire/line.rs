@@ -50,3 +50,20 @@ pub(super) fn parse(bytes: &[u8]) -> Frame<'_> {
         bytes => Frame::Data { bytes, more: false, kind: DataKind::Eleven },
     }
 }
+
+/// Returns whether a line is the request line of HTTP, such as `GET / HTTP/1.1` or the preface of
+/// HTTP/2: a method in capital letters, a target, and a version.
+pub fn is_http_request(line: &[u8]) -> bool {
+    let mut words = line.split(|&byte| byte == b' ');
+    let (method, target, version) = (words.next(), words.next(), words.next());
+    let is_method = |word: &[u8]| !word.is_empty() && word.iter().all(u8::is_ascii_uppercase);
+    method.is_some_and(is_method)
+        && target.is_some_and(|word| !word.is_empty())
+        && words.next().is_none()
+        && match version {
+            Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]) => {
+                major.is_ascii_digit() && minor.is_ascii_digit()
+            }
+            Some(_) | None => false,
+        }
+}

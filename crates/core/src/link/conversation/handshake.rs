@@ -11,7 +11,8 @@ use crate::link::{Event, Lane, SessionKey, Side};
 use crate::liveness;
 use crate::session;
 use crate::time::Time;
-use crate::wire::{Account, Frame, Hello, MAX_IDENTITY, MAX_TOKEN, Malformed, Welcome};
+use crate::wire::line::is_http_request;
+use crate::wire::{Account, Codec, Frame, Hello, MAX_IDENTITY, MAX_TOKEN, Malformed, Welcome};
 
 impl Conversation {
     /// Sends HELLO on the connecting side. In codecs without a handshake, the connecting side is
@@ -43,7 +44,8 @@ impl Conversation {
     }
 
     /// Handles the first frame. Only HELLO may open a conversation, and only WELCOME or CLOSE may
-    /// answer it; in codecs without a handshake, any first frame completes it.
+    /// answer it; in codecs without a handshake, any first frame completes it, except a request of
+    /// HTTP: whoever checks the health of a `line` port in this way is no client.
     pub(super) fn handle_first_frame(
         &mut self,
         now: Time,
@@ -68,6 +70,9 @@ impl Conversation {
                 self.establish(now, key, None, context, out);
             }
             Frame::Close(close) if connects => self.handle_close(now, close, out),
+            Frame::Data { bytes, .. } if self.codec == Codec::Line && is_http_request(bytes) => {
+                let _ = self.end(now, Cause::Protocol(Malformed::HttpRequest), out);
+            }
             Frame::Ping(_) | Frame::Pong(_) | Frame::Data { .. } if !self.codec.has_handshake() => {
                 self.request_admission(now, None, Some(&frame), context, out);
             }

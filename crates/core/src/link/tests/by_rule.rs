@@ -100,6 +100,30 @@ fn bytes_that_the_transport_cannot_open_end_the_link_without_an_answer() {
 }
 
 #[test]
+fn a_request_of_http_is_no_client_of_a_line_listener() {
+    let cause = |lines: &[u8]| {
+        let settings = Settings::new(Codec::Line, Side::Accepting, Policy::default());
+        let mut link = Link::new(Time::ZERO, settings, 1);
+        let shown = Examination::default();
+        let first = verdict(&mut link, 1, World::Received(lines), shown);
+        first.map(|verdict| verdict.cause)
+    };
+    for request in
+        ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HEAD /x HTTP/1.0\n", "OPTIONS * HTTP/1.1\n"]
+    {
+        let expected = Some(Cause::Protocol(Malformed::HttpRequest));
+        assert_eq!(cause(request.as_bytes()), expected, "{request}");
+    }
+    assert_eq!(cause(b"PRI * HTTP/2.0\r\n\r\n"), Some(Cause::Protocol(Malformed::HttpRequest)));
+    for line in
+        ["GET / HTTP/1.1", "GET / HTTP/x.1\n", "get / HTTP/1.1\n", "GET  HTTP/1.1\n", "ping\n"]
+    {
+        assert_eq!(cause(line.as_bytes()), None, "{line}");
+    }
+    assert_eq!(cause(b"ping\nGET / HTTP/1.1\n"), None, "data of a client");
+}
+
+#[test]
 fn rule_4_bytes_without_plaintext_do_not_extend_the_handshake() {
     let settings = Settings::new(Codec::Native, Side::Accepting, Policy::default());
     let due = Time::ZERO + settings.handshake_timeout;
