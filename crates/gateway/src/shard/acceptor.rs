@@ -198,6 +198,14 @@ impl Acceptor {
                     if transient.contains(&error.kind()) {
                         continue;
                     }
+                    // Without descriptors the kernel does not say that a queue is empty. At the
+                    // end, peers in it are given up once no end of a link can make room for them.
+                    let gives_up = connections == 0 && self.close_at.is_some_and(|at| at <= now);
+                    if gives_up || !listening.has_peers() {
+                        listening.pending = false;
+                        self.paused_until = None;
+                        continue;
+                    }
                     return self.pause(now, pause_reason(&error));
                 }
             }
