@@ -30,6 +30,13 @@ const TRUSTED: usize = 16;
 /// Number of connections for requests other than event streams.
 pub(crate) const SPARE_CONNECTIONS: usize = STRANGERS + TRUSTED;
 
+/// Returns the number of event streams of `places` that one IPv4 address or one IPv6 /64 may have,
+/// with or without the token: two thirds, rounded up, the same share as of the strangers. So one
+/// address whose streams are all read leaves places to the others.
+const fn streams_per_address(places: usize) -> usize {
+    places.saturating_mul(2).div_ceil(3)
+}
+
 /// Time without progress of a write after which a subscriber makes room for a new one: a network
 /// that loses packets delays a living subscriber by less.
 const STALLED: Span = Span::from_secs(2);
@@ -58,9 +65,14 @@ struct Held {
     id: u64,
 }
 
-/// Error: all places of subscribers are taken.
+/// Error: the subscribers that have places keep them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Full;
+pub(super) enum Full {
+    /// All places are taken.
+    All,
+    /// The address of the new subscriber has as many as it may have.
+    Address,
+}
 
 impl Places {
     /// Makes places of which `subscribers` are for event streams.
@@ -102,7 +114,8 @@ impl Place {
     /// Moves the place to the subscribers, where it stays until the connection is closed.
     ///
     /// # Errors
-    /// All places of subscribers are taken, and none of them can be asked to make room.
+    /// All places of subscribers, or all that the address may have, are taken, and none of them can
+    /// be asked to make room.
     pub(super) fn subscribe(&self) -> Result<(), Full> {
         let now = self.now();
         self.held.places.lock().subscribe(self.held.id, now)
@@ -203,24 +216,45 @@ impl Table {
     }
 
     fn subscribe(&mut self, id: u64, now: Span) -> Result<(), Full> {
-        let subscribers =
-            || self.entries.iter().filter(|(_, entry)| entry.pool == Pool::Subscriber);
-        if subscribers().count() >= self.subscribers {
-            let overdue = |since: Span, limit| now >= since + limit;
-            let stalled = subscribers()
-                .filter_map(|(id, entry)| Some((entry.stalled?, *id)))
-                .min()
-                .filter(|(since, _)| overdue(*since, STALLED));
-            let oldest = subscribers().map(|(id, entry)| (entry.since, *id)).min();
-            let oldest = oldest.filter(|(since, _)| overdue(*since, TERM));
-            let (_, victim) = stalled.or(oldest).ok_or(Full)?;
-            self.evict(victim, AdminEnded::SubscriberDisplaced);
+        if let Some(Entry { origin, pool, .. }) = self.entries.get(&id) {
+            let (origin, pool) = (*origin, *pool);
+            // Who has the token and is on this machine can change its limits anyhow, and must not
+            // be kept out by a program there that has not.
+            if !(origin.is_loopback() && pool == Pool::Trusted) {
+                let share = streams_per_address(self.subscribers);
+                let of_address = |entry: &Entry| entry.origin == origin;
+                self.make_room_for_stream(share, now, of_address).ok_or(Full::Address)?;
+            }
         }
+        self.make_room_for_stream(self.subscribers, now, |_| true).ok_or(Full::All)?;
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.pool = Pool::Subscriber;
             entry.since = now;
         }
         Ok(())
+    }
+
+    /// Evicts a subscriber of a kind if `limit` of them have places: one that is stalled, or else
+    /// the oldest. Returns `None` if neither may be evicted yet.
+    fn make_room_for_stream(
+        &mut self,
+        limit: usize,
+        now: Span,
+        is_kind: impl Fn(&Entry) -> bool,
+    ) -> Option<()> {
+        let is_kind = |entry: &Entry| entry.pool == Pool::Subscriber && is_kind(entry);
+        let kind = || self.entries.iter().filter(|(_, entry)| is_kind(entry));
+        if kind().count() < limit {
+            return Some(());
+        }
+        let overdue = |since: Span, limit| now >= since + limit;
+        let stalled = kind().filter_map(|(id, entry)| Some((entry.stalled?, *id))).min();
+        let stalled = stalled.filter(|(since, _)| overdue(*since, STALLED));
+        let oldest = kind().map(|(id, entry)| (entry.since, *id)).min();
+        let oldest = oldest.filter(|(since, _)| overdue(*since, TERM));
+        let (_, victim) = stalled.or(oldest)?;
+        self.evict(victim, AdminEnded::SubscriberDisplaced);
+        Some(())
     }
 
     fn set_stalled(&mut self, id: u64, since: Option<Span>) {
@@ -330,13 +364,64 @@ mod tests {
         table.set_stalled(second, Some(Span::ZERO));
         table.set_stalled(second, None);
         table.set_stalled(second, Some(Span::from_secs(1)));
-        assert_eq!(table.subscribe(third, Span::from_millis(2_999)), Err(Full));
+        assert_eq!(table.subscribe(third, Span::from_millis(2_999)), Err(Full::Address));
         assert_eq!(table.subscribe(third, Span::from_secs(3)), Ok(()));
         assert_eq!(second_evicted.try_recv(), Ok(AdminEnded::SubscriberDisplaced));
         let (fourth, _evicted) = open(&mut table, Span::from_secs(4));
-        assert_eq!(table.subscribe(fourth, TERM.less(Span::from_nanos(1))), Err(Full));
+        assert_eq!(table.subscribe(fourth, TERM.less(Span::from_nanos(1))), Err(Full::Address));
         assert_eq!(table.subscribe(fourth, TERM), Ok(()));
         assert_eq!(first_evicted.try_recv(), Ok(AdminEnded::SubscriberDisplaced));
         assert!(third_evicted.try_recv().is_err());
+    }
+    /// Opens a connection, with the token or without, and asks for an event stream.
+    fn subscribe(places: &Places, address: [u8; 4], trusted: bool) -> (Opened, Result<(), Full>) {
+        let opened = open(places, address);
+        if trusted {
+            opened.0.trust();
+        }
+        let result = opened.0.subscribe();
+        (opened, result)
+    }
+
+    #[test]
+    fn one_address_leaves_places_for_event_streams_to_the_others() {
+        assert_eq!([1, 2, 3, 64].map(streams_per_address), [1, 2, 2, 43]);
+        for trusted in [false, true] {
+            let places = Places::new(6);
+            let own: Vec<_> = (0..6).map(|_| subscribe(&places, [10, 0, 0, 1], trusted)).collect();
+            let results: Vec<_> = own.iter().map(|(_, result)| *result).collect();
+            assert_eq!(results[..4], [Ok(()); 4]);
+            assert_eq!(results[4..], [Err(Full::Address); 2]);
+            let other = subscribe(&places, [10, 0, 0, 2], false);
+            let last = subscribe(&places, [127, 0, 0, 1], false);
+            assert_eq!((other.1, last.1), (Ok(()), Ok(())));
+            assert_eq!(subscribe(&places, [10, 0, 0, 3], true).1, Err(Full::All));
+        }
+    }
+
+    #[test]
+    fn loopback_with_the_token_gets_any_place_for_an_event_stream() {
+        let places = Places::new(3);
+        let local: Vec<_> = (0..2).map(|_| subscribe(&places, [127, 0, 0, 1], false)).collect();
+        assert!(local.iter().all(|(_, result)| result.is_ok()));
+        assert_eq!(subscribe(&places, [127, 0, 0, 1], false).1, Err(Full::Address));
+        assert_eq!(subscribe(&places, [127, 0, 0, 1], true).1, Ok(()));
+    }
+
+    #[test]
+    fn at_its_share_an_address_displaces_only_its_own_event_streams() {
+        let mut table = Table { entries: BTreeMap::new(), last: 0, subscribers: 3 };
+        let open = |table: &mut Table, last: u8| {
+            let (evict, evicted) = oneshot::channel();
+            (table.open(IpAddr::from([10, 0, 0, last]), Span::ZERO, evict), evicted)
+        };
+        let mut all: Vec<_> = [2, 1, 1, 1].map(|last| open(&mut table, last)).into();
+        for (index, (id, _)) in all.iter().take(3).enumerate() {
+            assert_eq!(table.subscribe(*id, Span::from_secs(index as u64)), Ok(()));
+        }
+        assert_eq!(table.subscribe(all[3].0, TERM), Err(Full::Address), "the other's is older");
+        assert_eq!(table.subscribe(all[3].0, TERM + Span::from_secs(1)), Ok(()));
+        let evicted: Vec<_> = all.iter_mut().map(|(_, it)| it.try_recv().is_ok()).collect();
+        assert_eq!(evicted, [false, true, false, false]);
     }
 }

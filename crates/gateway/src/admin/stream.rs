@@ -45,9 +45,13 @@ pub(super) async fn events(
     Extension(place): Extension<Place>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Trouble> {
-    place.subscribe().map_err(|Full| {
+    place.subscribe().map_err(|full| {
+        let error = match full {
+            Full::All => "too many subscribers",
+            Full::Address => "too many subscribers from this address",
+        };
         let hint = "end another subscription, or raise sse_subscribers in [limits]";
-        Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "too many subscribers", hint)
+        Trouble::new(StatusCode::SERVICE_UNAVAILABLE, error, hint)
     })?;
     let last_id = headers.get("last-event-id").map(|id| id.to_str().unwrap_or(""));
     let feed = Feed::new(shared.gateway, last_id, place);
