@@ -16,7 +16,7 @@ use systole_net::Clock;
 
 use crate::events::Body;
 use crate::logs::Logs;
-use crate::stats::{AdminEnded, BeaconStats, Cell, Distributions, ShardStats, seconds};
+use crate::stats::{AdminEnded, BeaconStats, Cell, Distributions, Reloaded, ShardStats, seconds};
 
 /// The content type of a scrape.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -40,8 +40,16 @@ impl Metrics {
         logs: Logs,
     ) -> Metrics {
         let mut registry = Registry::default();
-        let Distributions { lateness, stretch, rtt, lag, revised, outages, admin_ended } =
-            distributions.clone();
+        let Distributions {
+            lateness,
+            stretch,
+            rtt,
+            lag,
+            revised,
+            outages,
+            admin_ended,
+            config_reloads,
+        } = distributions.clone();
         let help = "How long after it was due a verdict of silence fell";
         registry.register("systole_verdict_lateness_seconds", help, lateness);
         let help =
@@ -57,6 +65,8 @@ impl Metrics {
         registry.register("systole_outages", help, outages);
         let help = "Connections of the admin interface ended at a limit, by reason";
         registry.register("systole_admin_ended", help, admin_ended);
+        let help = "Requests to read the configuration file again, by result";
+        registry.register("systole_config_reloads", help, config_reloads);
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("systole_build", "The version that runs", build);
         registry.register_collector(Box::new(BeaconCollector { shards: shards.clone(), beacons }));
@@ -78,6 +88,11 @@ impl Metrics {
     /// Counts a connection of the admin interface that was ended at a limit.
     pub(crate) fn count_admin(&self, reason: AdminEnded) {
         self.distributions.admin_ended.get_or_create(&[("reason", reason.name())]).inc();
+    }
+
+    /// Counts a request to read the configuration file again.
+    pub(crate) fn count_reload(&self, result: Reloaded) {
+        self.distributions.config_reloads.get_or_create(&[("result", result.name())]).inc();
     }
 
     /// Returns the present values as OpenMetrics text.

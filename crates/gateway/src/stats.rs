@@ -192,6 +192,33 @@ pub struct Distributions {
     pub outages: Counter,
     /// Connections of the admin interface that were ended at a limit, by reason.
     pub admin_ended: Family<[(&'static str, &'static str); 1], Counter>,
+    /// Requests to read the configuration file again, by result.
+    pub config_reloads: Family<[(&'static str, &'static str); 1], Counter>,
+}
+
+/// The result of a request to read the configuration file again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reloaded {
+    /// What can change at run time is in force.
+    Applied,
+    /// A part is in force: a shard was too busy for the rest.
+    Incomplete,
+    /// Nothing has changed: the file was not read, or has a mistake.
+    Refused,
+}
+
+impl Reloaded {
+    /// All results.
+    pub const ALL: [Reloaded; 3] = [Reloaded::Applied, Reloaded::Incomplete, Reloaded::Refused];
+
+    /// Returns the value of the label `result`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Reloaded::Applied => "applied",
+            Reloaded::Incomplete => "incomplete",
+            Reloaded::Refused => "refused",
+        }
+    }
 }
 
 /// The limit at which a connection of the admin interface was ended.
@@ -265,6 +292,10 @@ impl Default for Distributions {
             // A counter that starts at 0 shows its first increase.
             drop(admin_ended.get_or_create(&[("reason", reason.name())]));
         }
+        let config_reloads = Family::<_, Counter>::default();
+        for result in Reloaded::ALL {
+            drop(config_reloads.get_or_create(&[("result", result.name())]));
+        }
         Distributions {
             lateness: Histogram::new(LATENESS_BUCKETS),
             stretch: Histogram::new(STRETCH_BUCKETS),
@@ -273,6 +304,7 @@ impl Default for Distributions {
             revised: Family::default(),
             outages: Counter::default(),
             admin_ended,
+            config_reloads,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use systole_core::Span;
 use systole_net::Clock;
 
-use crate::gateway::{Gateway, ONE_SECOND};
+use crate::gateway::{Gateway, ONE_SECOND, wait};
 use crate::{directory, snapshot, systole};
 
 /// Sends SIGHUP and waits until the gateway says that nothing has changed. Returns the message that
@@ -53,6 +53,11 @@ fn a_file_that_was_emptied_or_is_half_written_changes_nothing() {
     gateway.program.signal("HUP");
     gateway.log("the configuration is in force");
     assert_eq!(idle_ms(&gateway), 900);
+    let count =
+        |result| gateway.metric(&format!("systole_config_reloads_total{{result=\"{result}\"}}"));
+    // The log speaks before the count is written.
+    wait("the count", || (count("applied") == 1.0).then_some(()));
+    assert_eq!((count("refused"), count("incomplete")), (6.0, 0.0));
     gateway.end();
 }
 

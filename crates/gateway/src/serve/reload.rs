@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::threads::run_aside;
 use crate::config::{Config, ConfigError, ConfigFile, Log, Overrides, Problem};
 use crate::gateway::{Gateway, ShardUnavailable};
+use crate::stats::Reloaded;
 
 /// Time limit for reading the configuration file and the files that it names. The longest list of
 /// keys takes some seconds; a network file system that is gone takes for ever.
@@ -30,28 +31,36 @@ impl Reloader {
 
     /// Reloads the configuration file and updates `config` to what is then in force.
     ///
-    /// An error changes nothing. The log names the settings that need a restart.
+    /// An error changes nothing. The log names the settings that need a restart; a metric counts
+    /// the results.
     pub(super) async fn reload(&mut self, gateway: &Gateway, config: &mut Config) {
+        let result = self.try_reload(gateway, config).await;
+        gateway.metrics().count_reload(result);
+    }
+
+    async fn try_reload(&mut self, gateway: &Gateway, config: &mut Config) -> Reloaded {
         let Some(file) = &self.file else {
             tracing::warn!(
                 "there is no configuration file to read again: the gateway was started without"
             );
-            return;
+            return Reloaded::Refused;
         };
         let (file, overrides) = (file.clone(), self.overrides.clone());
         match read_aside(&self.reading, move || file.reload(&overrides)).await {
             Ok(Ok((new, file))) => {
                 self.file = Some(file);
-                apply(gateway, config, &new).await;
+                apply(gateway, config, &new).await
             }
             Ok(Err(error)) => {
                 log_problems(&error);
                 tracing::error!("the configuration is not reloaded: the gateway goes on as before");
+                Reloaded::Refused
             }
             Err(why) => {
                 tracing::error!(
                     "the configuration is not reloaded: {why}; the gateway goes on as before"
                 );
+                Reloaded::Refused
             }
         }
     }
@@ -93,7 +102,7 @@ fn log_problems(error: &ConfigError) {
 }
 
 /// Puts `new` in force, as far as that needs no restart.
-async fn apply(gateway: &Gateway, config: &mut Config, new: &Config) {
+async fn apply(gateway: &Gateway, config: &mut Config, new: &Config) -> Reloaded {
     let needs_restart = settings_needing_restart(config, new);
     let mut is_complete = true;
     gateway.logs().set_level(new.log.level);
@@ -130,6 +139,7 @@ async fn apply(gateway: &Gateway, config: &mut Config, new: &Config) {
         let settings = needs_restart.join(", ");
         tracing::warn!(settings, "in force, but for these settings, which need a restart");
     }
+    if is_complete { Reloaded::Applied } else { Reloaded::Incomplete }
 }
 
 /// Returns the names of changed settings that cannot change at run time.
