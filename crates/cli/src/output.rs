@@ -4,15 +4,19 @@
 //! is escaped here, so that it controls no terminal.
 
 use std::io::{self, BufWriter, Stderr, Stdout, Write};
-use std::sync::mpsc::sync_channel;
-use std::thread;
+#[cfg(unix)]
 use std::time::Duration;
 
+#[cfg(unix)]
+use systole_core::Span;
 use systole_core::text::Escaped;
+#[cfg(unix)]
+use systole_net::Clock;
 
 /// Longest wait for stderr with an error, which is the last thing that a command prints. Nobody may
 /// read stderr, and the process must end.
-const ERROR_TIMEOUT: Duration = Duration::from_secs(1);
+#[cfg(unix)]
+const ERROR_TIMEOUT: Span = Span::from_secs(1);
 
 /// The number of bytes that a pipe takes without waiting if it is writable (`_POSIX_PIPE_BUF`).
 #[cfg(unix)]
@@ -58,43 +62,44 @@ impl Output {
     /// Prints an error to stderr, and waits for that for a limited time. A failure is ignored:
     /// there is no other place to report it.
     pub(crate) fn error(&mut self, text: &str) {
-        if self.is_stuck {
-            return;
-        }
-        let text = format!("error: {}\n", Escaped::lines(text.trim_end()));
-        let (printed, wait) = sync_channel(1);
-        let mut messages = io::stderr();
-        let print = {
-            let text = text.clone();
-            move || {
-                let _ = messages.write_all(text.as_bytes());
-                let _ = printed.send(());
-            }
-        };
-        match thread::Builder::new().spawn(print) {
-            Ok(_) => self.is_stuck = wait.recv_timeout(ERROR_TIMEOUT).is_err(),
-            // The error may well be that there is no thread.
-            Err(_) => self.error_here(&text),
+        if !self.is_stuck {
+            let text = format!("error: {}\n", Escaped::lines(text.trim_end()));
+            self.is_stuck = !self.write_in_time(text.as_bytes());
         }
     }
 
-    /// Prints an error without a thread: as much of it as stderr takes at once.
+    /// Writes to stderr, past the lock that a thread may hold which waits for stderr. Returns
+    /// whether stderr took all of it in time.
     #[cfg(unix)]
-    fn error_here(&mut self, text: &str) {
+    fn write_in_time(&mut self, mut text: &[u8]) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let timeout = Timespec { tv_sec: ERROR_TIMEOUT.as_secs() as i64, tv_nsec: 0 };
-        for piece in text.as_bytes().chunks(PIPE_PIECE) {
+        use rustix::io::{Errno, write};
+        let clock = Clock::start();
+        while !text.is_empty() {
+            let left = ERROR_TIMEOUT.less(clock.monotonic());
+            let Ok(left) = Timespec::try_from(Duration::from(left)) else {
+                return false;
+            };
             let mut stderr = [PollFd::new(&self.messages, PollFlags::OUT)];
-            let ready = poll(&mut stderr, Some(&timeout)).is_ok_and(|count| count > 0);
-            if !ready || self.messages.write_all(piece).is_err() {
-                self.is_stuck = true;
-                return;
+            match poll(&mut stderr, Some(&left)) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(_) => return false,
+            }
+            let piece = text.get(..PIPE_PIECE).unwrap_or(text);
+            match write(&self.messages, piece) {
+                Ok(count) => text = text.get(count..).unwrap_or_default(),
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(_) => return true,
             }
         }
+        true
     }
 
     #[cfg(not(unix))]
-    fn error_here(&mut self, text: &str) {
-        let _ = self.messages.write_all(text.as_bytes());
+    fn write_in_time(&mut self, text: &[u8]) -> bool {
+        let _ = self.messages.write_all(text);
+        true
     }
 }
