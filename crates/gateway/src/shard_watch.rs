@@ -120,14 +120,19 @@ mod tests {
         changes.bodies.iter().map(Body::kind).collect()
     }
 
-    #[test]
-    fn changes_between_two_looks_are_one_and_nothing_is_published_twice() {
-        let names = Names {
+    /// Returns the names of a gateway without listeners.
+    fn names() -> Names {
+        Names {
             listeners: Vec::new(),
             descriptors: None,
             max_links: 1,
             links_by_descriptors: false,
-        };
+        }
+    }
+
+    #[test]
+    fn changes_between_two_looks_are_one_and_nothing_is_published_twice() {
+        let names = names();
         let stats = ShardStats::default();
         let mut watch = ShardWatch::default();
         assert_eq!(kinds(&watch.look(0, &stats, &names, Span::ZERO)), [""; 0]);
@@ -153,12 +158,7 @@ mod tests {
 
     #[test]
     fn what_changes_all_the_time_is_published_rarely_and_at_last_as_it_is() {
-        let names = Names {
-            listeners: Vec::new(),
-            descriptors: None,
-            max_links: 1,
-            links_by_descriptors: false,
-        };
+        let names = names();
         let stats = ShardStats::default();
         let mut watch = ShardWatch::default();
         let mut bodies = Vec::new();
