@@ -6,6 +6,7 @@ mod document;
 mod fields;
 mod guard;
 mod health;
+mod paging;
 mod places;
 mod policy;
 mod server;

@@ -112,7 +112,9 @@ pub(super) struct LogWish {
 }
 
 impl FromFields for LogWish {
-    const NAMES: &'static [&'static str] = &["heartbeats", "level"];
+    fn names() -> Vec<&'static str> {
+        vec!["heartbeats", "level"]
+    }
 
     fn from_fields(fields: &mut Fields) -> Result<LogWish, Trouble> {
         Ok(LogWish { heartbeats: fields.flag("heartbeats")?, level: fields.text("level")? })

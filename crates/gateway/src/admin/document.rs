@@ -2,11 +2,15 @@
 //! many of them.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
+use super::fields::FromFields;
 use super::open_routes;
+use super::paging::Paging;
+use super::policy::PolicyWish;
 use super::{control, health, sessions, stream, why};
 
 /// What the handlers declare.
@@ -65,6 +69,12 @@ pub(super) fn document() -> Value {
         let is_open = open_routes().iter().any(|(open, _)| open == path);
         for operation in operations.as_object_mut().into_iter().flatten().map(|(_, one)| one) {
             complete(path, operation, is_open);
+            let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+            for parameter in parameters.into_iter().flatten() {
+                let name = parameter["name"].as_str().unwrap_or_default();
+                let range = range_of(&query_ranges(path), name);
+                set_range(&mut parameter["schema"], range);
+            }
             let body = &operation["requestBody"]["content"]["application/json"]["schema"]["$ref"];
             bodies
                 .extend(body.as_str().and_then(|name| name.rsplit('/').next()).map(str::to_owned));
@@ -74,6 +84,10 @@ pub(super) fn document() -> Value {
         if !bodies.contains(name) {
             without_null(schema);
         }
+        let ranges = body_ranges(name);
+        for (name, schema) in schema["properties"].as_object_mut().into_iter().flatten() {
+            set_range(schema, range_of(&ranges, name));
+        }
     }
     document["components"]["securitySchemes"] = json!({"token": {
         "type": "http",
@@ -82,6 +96,39 @@ pub(super) fn document() -> Value {
                         needed, and requests that may come from a web page are refused.",
     }});
     document
+}
+
+/// The names of numbers, with their ranges.
+type Ranges = Vec<(&'static str, RangeInclusive<u64>)>;
+
+/// Returns the ranges of the numbers in the query of a request.
+fn query_ranges(path: &str) -> Ranges {
+    match path {
+        "/api/v1/sessions" => <(sessions::Wanted, Paging)>::ranges(),
+        "/api/v1/verdicts" => <(why::Wanted, Paging)>::ranges(),
+        _ => Vec::new(),
+    }
+}
+
+/// Returns the ranges of the numbers in a body, by the name of its schema.
+fn body_ranges(schema: &str) -> Ranges {
+    match schema {
+        "Hold" => sessions::Hold::ranges(),
+        "PolicyWish" => PolicyWish::ranges(),
+        _ => Vec::new(),
+    }
+}
+
+fn range_of(ranges: &Ranges, name: &str) -> Option<RangeInclusive<u64>> {
+    ranges.iter().find(|(known, _)| *known == name).map(|(_, range)| range.clone())
+}
+
+/// Declares the range in which a request may have a number.
+fn set_range(schema: &mut Value, range: Option<RangeInclusive<u64>>) {
+    if let Some(range) = range {
+        schema["minimum"] = json!(range.start());
+        schema["maximum"] = json!(range.end());
+    }
 }
 
 /// Adds to an operation the security and the failures that follow from its form.

@@ -14,6 +14,8 @@ use super::answer::Trouble;
 pub(super) struct Fields {
     source: Source,
     values: BTreeMap<String, Value>,
+    /// The ranges of the numbers of the type that is read.
+    ranges: Vec<(&'static str, RangeInclusive<u64>)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,14 +26,34 @@ enum Source {
 
 /// A type that is read from the values of a request.
 pub(super) trait FromFields: Sized {
-    /// The names of all values that there may be.
-    const NAMES: &'static [&'static str];
+    /// Returns the names of all values that there may be.
+    fn names() -> Vec<&'static str>;
+
+    /// Returns the ranges of the numbers among them. They are in the OpenAPI document too.
+    fn ranges() -> Vec<(&'static str, RangeInclusive<u64>)> {
+        Vec::new()
+    }
 
     /// Takes the values.
     ///
     /// # Errors
     /// The answer to a request with a value that is missing or wrong.
     fn from_fields(fields: &mut Fields) -> Result<Self, Trouble>;
+}
+
+/// Two types of which each takes its own values.
+impl<A: FromFields, B: FromFields> FromFields for (A, B) {
+    fn names() -> Vec<&'static str> {
+        [A::names(), B::names()].concat()
+    }
+
+    fn ranges() -> Vec<(&'static str, RangeInclusive<u64>)> {
+        [A::ranges(), B::ranges()].concat()
+    }
+
+    fn from_fields(fields: &mut Fields) -> Result<(A, B), Trouble> {
+        Ok((A::from_fields(fields)?, B::from_fields(fields)?))
+    }
 }
 
 impl Fields {
@@ -47,7 +69,7 @@ impl Fields {
             return Err(Trouble::bad("the body is JSON, but no object", hint));
         };
         let given = members.into_iter().filter(|(_, value)| !value.is_null());
-        Ok(Fields { source: Source::Body, values: given.collect() })
+        Ok(Fields { source: Source::Body, values: given.collect(), ranges: Vec::new() })
     }
 
     /// Takes the parameters of a query.
@@ -60,19 +82,21 @@ impl Fields {
             }
             values.insert(name, Value::String(text));
         }
-        Ok(Fields { source: Source::Query, values })
+        Ok(Fields { source: Source::Query, values, ranges: Vec::new() })
     }
 
     /// Reads a `T`, of which the request may have no other values.
     pub(super) fn read<T: FromFields>(mut self) -> Result<T, Trouble> {
-        if let Some(unknown) = self.values.keys().find(|name| !T::NAMES.contains(&name.as_str())) {
+        let names = T::names();
+        if let Some(unknown) = self.values.keys().find(|name| !names.contains(&name.as_str())) {
             let place = match self.source {
                 Source::Body => "body",
                 Source::Query => "query",
             };
             let error = format!("there is no `{unknown}` in the {place} of this request");
-            return Err(Trouble::bad(error, format!("there may be: {}", T::NAMES.join(", "))));
+            return Err(Trouble::bad(error, format!("there may be: {}", names.join(", "))));
         }
+        self.ranges = T::ranges();
         T::from_fields(&mut self)
     }
 
@@ -90,16 +114,11 @@ impl Fields {
         })
     }
 
-    /// Takes a whole number in `range`.
-    pub(super) fn number(
-        &mut self,
-        name: &str,
-        range: RangeInclusive<u64>,
-    ) -> Result<Option<u64>, Trouble> {
-        let what = match (range.start(), range.end()) {
-            (0, &u64::MAX) => "a whole number".to_owned(),
-            (least, most) => format!("a whole number from {least} to {most}"),
-        };
+    /// Takes a whole number in the range of this name.
+    pub(super) fn number(&mut self, name: &str) -> Result<Option<u64>, Trouble> {
+        let known = self.ranges.iter().find(|(known, _)| *known == name);
+        let range = known.map_or(0..=u64::MAX, |(_, range)| range.clone());
+        let what = format!("a whole number from {} to {}", range.start(), range.end());
         self.take(name, &what, |source, value| {
             let number = match (source, value.as_str()) {
                 (Source::Query, Some(text)) => text.parse().ok(),
@@ -132,11 +151,17 @@ mod tests {
     struct Sample(Option<String>, Option<bool>, Option<u64>);
 
     impl FromFields for Sample {
-        const NAMES: &'static [&'static str] = &["name", "on", "count"];
+        fn names() -> Vec<&'static str> {
+            vec!["name", "on", "count"]
+        }
+
+        fn ranges() -> Vec<(&'static str, RangeInclusive<u64>)> {
+            vec![("count", 1..=9)]
+        }
 
         fn from_fields(fields: &mut Fields) -> Result<Sample, Trouble> {
             let (name, on) = (fields.text("name")?, fields.flag("on")?);
-            Ok(Sample(name, on, fields.number("count", 1..=9)?))
+            Ok(Sample(name, on, fields.number("count")?))
         }
     }
 

@@ -1,6 +1,10 @@
 //! Policies requested over the admin API.
 
-use systole_core::policy::{Detection, MAX_PROBES, PRESETS, PolicyError};
+use std::ops::RangeInclusive;
+
+use systole_core::policy::{
+    Detection, LEAST_PATIENCE, MAX_BOUND, MAX_PROBES, PRESETS, PolicyError,
+};
 use systole_core::{Policy, Span};
 use utoipa::ToSchema;
 
@@ -23,7 +27,7 @@ pub(super) struct PolicyWish {
     idle_ms: Option<u64>,
     /// Time between two probes, in milliseconds.
     interval_ms: Option<u64>,
-    /// Unanswered probes before the verdict, 1 to 100.
+    /// Unanswered probes before the verdict.
     probes: Option<u8>,
     /// Time without a byte in either direction before a keepalive, in milliseconds; 0 for none.
     keepalive_ms: Option<u64>,
@@ -34,29 +38,42 @@ pub(super) struct PolicyWish {
 }
 
 impl FromFields for PolicyWish {
-    const NAMES: &'static [&'static str] = &[
-        "preset",
-        "never",
-        "bound_ms",
-        "idle_ms",
-        "interval_ms",
-        "probes",
-        "keepalive_ms",
-        "spread",
-        "enforce",
-    ];
+    fn names() -> Vec<&'static str> {
+        vec![
+            "preset",
+            "never",
+            "bound_ms",
+            "idle_ms",
+            "interval_ms",
+            "probes",
+            "keepalive_ms",
+            "spread",
+            "enforce",
+        ]
+    }
+
+    fn ranges() -> Vec<(&'static str, RangeInclusive<u64>)> {
+        let (least, most) = (LEAST_PATIENCE.as_millis(), MAX_BOUND.as_millis());
+        vec![
+            // That of the shortest idle time and interval with one probe.
+            ("bound_ms", 2 * least..=most),
+            ("idle_ms", least..=most),
+            ("interval_ms", least..=most),
+            ("probes", 1..=u64::from(MAX_PROBES)),
+            ("keepalive_ms", 0..=most),
+        ]
+    }
 
     fn from_fields(fields: &mut Fields) -> Result<PolicyWish, Trouble> {
-        let all = 0..=u64::MAX;
-        let probes = fields.number("probes", 1..=u64::from(MAX_PROBES))?;
+        let probes = fields.number("probes")?;
         Ok(PolicyWish {
             preset: fields.text("preset")?,
             never: fields.flag("never")?,
-            bound_ms: fields.number("bound_ms", all.clone())?,
-            idle_ms: fields.number("idle_ms", all.clone())?,
-            interval_ms: fields.number("interval_ms", all.clone())?,
+            bound_ms: fields.number("bound_ms")?,
+            idle_ms: fields.number("idle_ms")?,
+            interval_ms: fields.number("interval_ms")?,
             probes: probes.and_then(|probes| u8::try_from(probes).ok()),
-            keepalive_ms: fields.number("keepalive_ms", all)?,
+            keepalive_ms: fields.number("keepalive_ms")?,
             spread: fields.flag("spread")?,
             enforce: fields.flag("enforce")?,
         })

@@ -1,5 +1,6 @@
 //! Handlers that list the sessions online and act on one session.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -11,15 +12,13 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::answer::{Body, Json, PathText, QueryParams, Trouble};
 use super::fields::{Fields, FromFields};
+use super::paging::Paging;
 use super::policy::PolicyWish;
 use super::state::Shared;
 use crate::config::BEACON;
 use crate::gateway::{Cursor, Gateway};
 use crate::report::SessionInfo;
-use crate::request::{Filter, Order, SESSIONS_PER_PAGE};
-
-/// Default number of sessions per page.
-const DEFAULT_LIMIT: usize = 100;
+use crate::request::{Filter, Order};
 
 /// A session that is online.
 #[derive(Serialize, ToSchema)]
@@ -39,7 +38,7 @@ impl SessionView {
     }
 }
 
-/// Filters and paging of a session list.
+/// Filters of a session list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Wanted {
@@ -49,35 +48,20 @@ pub(super) struct Wanted {
     listener: Option<String>,
     /// Only suspect sessions (`true`), or only sessions that are not suspect (`false`).
     suspect: Option<bool>,
-    /// Page size, 1 to 500; 100 by default.
-    limit: Option<usize>,
-    /// `next` of the previous page.
-    cursor: Option<String>,
 }
 
 impl FromFields for Wanted {
-    const NAMES: &'static [&'static str] = &["identity", "listener", "suspect", "limit", "cursor"];
+    fn names() -> Vec<&'static str> {
+        vec!["identity", "listener", "suspect"]
+    }
 
     fn from_fields(fields: &mut Fields) -> Result<Wanted, Trouble> {
         Ok(Wanted {
             identity: fields.text("identity")?,
             listener: fields.text("listener")?,
             suspect: fields.flag("suspect")?,
-            limit: limit(fields, SESSIONS_PER_PAGE)?,
-            cursor: fields.text("cursor")?,
         })
     }
-}
-
-/// Takes the size of a page, at most `most`.
-pub(super) fn limit(fields: &mut Fields, most: usize) -> Result<Option<usize>, Trouble> {
-    let limit = fields.number("limit", 1..=most as u64)?;
-    Ok(limit.and_then(|limit| usize::try_from(limit).ok()))
-}
-
-/// Returns the error of a cursor that no page had.
-pub(super) fn bad_cursor() -> Trouble {
-    Trouble::bad("`cursor` is unknown", "pass `next` of the previous page")
 }
 
 /// A page of sessions.
@@ -104,7 +88,7 @@ pub(super) struct Done {
 #[utoipa::path(
     get,
     path = "/api/v1/sessions",
-    params(Wanted),
+    params(Wanted, Paging),
     responses(
         (status = 200, body = SessionPage),
         (status = 404, body = Trouble),
@@ -113,18 +97,16 @@ pub(super) struct Done {
 )]
 pub(super) async fn list(
     State(shared): State<Shared>,
-    QueryParams(wanted): QueryParams<Wanted>,
+    QueryParams((wanted, paging)): QueryParams<(Wanted, Paging)>,
 ) -> Result<Json<SessionPage>, Trouble> {
     let gateway = &shared.gateway;
-    let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT);
-    let cursor = wanted.cursor.as_deref().map_or(Some(Cursor::default()), read_cursor);
-    let cursor = cursor.ok_or_else(bad_cursor)?;
+    let cursor = paging.cursor(read_cursor)?.unwrap_or_default();
     let listener = match &wanted.listener {
         Some(name) => Some(gateway.listener(name).ok_or_else(|| Trouble::no_listener(name))?),
         None => None,
     };
     let filter = Filter { identity: wanted.identity, listener, suspect: wanted.suspect };
-    let (sessions, next) = gateway.sessions(&filter, cursor, limit).await?;
+    let (sessions, next) = gateway.sessions(&filter, cursor, paging.limit()).await?;
     let sessions = sessions.into_iter().map(|info| SessionView::new(gateway, info)).collect();
     Ok(Json(SessionPage { sessions, next: next.map(write_cursor) }))
 }
@@ -154,7 +136,9 @@ pub(super) struct Kick {
 }
 
 impl FromFields for Kick {
-    const NAMES: &'static [&'static str] = &["stay_away"];
+    fn names() -> Vec<&'static str> {
+        vec!["stay_away"]
+    }
 
     fn from_fields(fields: &mut Fields) -> Result<Kick, Trouble> {
         Ok(Kick { stay_away: fields.flag("stay_away")? })
@@ -196,15 +180,21 @@ pub(super) async fn kick(
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Hold {
-    /// Seconds from now, 1 to 1099511627.
+    /// Seconds from now.
     seconds: u64,
 }
 
 impl FromFields for Hold {
-    const NAMES: &'static [&'static str] = &["seconds"];
+    fn names() -> Vec<&'static str> {
+        vec!["seconds"]
+    }
+
+    fn ranges() -> Vec<(&'static str, RangeInclusive<u64>)> {
+        vec![("seconds", 1..=MAX_BOUND.as_millis() / 1_000)]
+    }
 
     fn from_fields(fields: &mut Fields) -> Result<Hold, Trouble> {
-        let seconds = fields.number("seconds", 1..=MAX_BOUND.as_millis() / 1_000)?;
+        let seconds = fields.number("seconds")?;
         let hint = "{\"seconds\": 600} holds for ten minutes; POST …/release ends a hold early";
         seconds
             .map(|seconds| Hold { seconds })

@@ -11,18 +11,13 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::answer::{Json, PathText, QueryParams, Trouble};
 use super::fields::{Fields, FromFields};
-use super::sessions::{bad_cursor, limit, read_id};
+use super::paging::Paging;
+use super::sessions::read_id;
 use super::state::Shared;
 use crate::events::{End, Loss, Session};
 use crate::gateway::Gateway;
 use crate::request::Story;
 use crate::verdicts::{self, Ended, VERDICTS};
-
-/// Default number of verdicts per page.
-const DEFAULT_LIMIT: usize = 100;
-
-/// Maximum number of verdicts per page.
-const MAX_LIMIT: usize = 500;
 
 /// A verdict on a session.
 #[derive(Serialize, ToSchema)]
@@ -79,7 +74,7 @@ impl VerdictView {
     }
 }
 
-/// Filters and paging of a verdict list.
+/// Filters of a verdict list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Wanted {
@@ -90,22 +85,18 @@ pub(super) struct Wanted {
     /// `false` lists the verdicts on connections that were never a session, of which the last 1,000
     /// are kept apart; `true` by default.
     established: Option<bool>,
-    /// Page size, 1 to 500; 100 by default.
-    limit: Option<usize>,
-    /// `next` of the previous page.
-    cursor: Option<String>,
 }
 
 impl FromFields for Wanted {
-    const NAMES: &'static [&'static str] = &["cause", "identity", "established", "limit", "cursor"];
+    fn names() -> Vec<&'static str> {
+        vec!["cause", "identity", "established"]
+    }
 
     fn from_fields(fields: &mut Fields) -> Result<Wanted, Trouble> {
         Ok(Wanted {
             cause: fields.text("cause")?,
             identity: fields.text("identity")?,
             established: fields.flag("established")?,
-            limit: limit(fields, MAX_LIMIT)?,
-            cursor: fields.text("cursor")?,
         })
     }
 }
@@ -125,24 +116,23 @@ pub(super) struct VerdictPage {
 #[utoipa::path(
     get,
     path = "/api/v1/verdicts",
-    params(Wanted),
+    params(Wanted, Paging),
     responses((status = 200, body = VerdictPage))
 )]
 pub(super) async fn verdicts(
     State(shared): State<Shared>,
-    QueryParams(wanted): QueryParams<Wanted>,
+    QueryParams((wanted, paging)): QueryParams<(Wanted, Paging)>,
 ) -> Result<Json<VerdictPage>, Trouble> {
     let gateway = &shared.gateway;
-    let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT);
     if let Some(name) = wanted.cause.as_deref().filter(|name| !Cause::NAMES.contains(name)) {
         let names = Cause::NAMES.join(", ");
         return Err(Trouble::bad(format!("no cause \"{name}\""), format!("one of {names}")));
     }
-    let Wanted { cause, identity, established, cursor, limit: _ } = wanted;
-    let before = cursor.map(|text| read_cursor(&text).ok_or_else(bad_cursor)).transpose()?;
+    let Wanted { cause, identity, established } = wanted;
+    let before = paging.cursor(read_cursor)?;
     let strangers = established == Some(false);
     let wanted = verdicts::Wanted { strangers, cause, identity, before };
-    let (page, more) = gateway.verdicts().page(&wanted, limit);
+    let (page, more) = gateway.verdicts().page(&wanted, paging.limit());
     let next = page.last().filter(|_| more).map(|last| write_cursor(last.number));
     let verdicts = page.iter().map(|ended| VerdictView::new(gateway, ended)).collect();
     Ok(Json(VerdictPage { verdicts, next }))

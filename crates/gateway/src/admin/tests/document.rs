@@ -140,6 +140,68 @@ fn guarded_operations_name_the_token() {
     }
 }
 
+/// Returns the names and the schemas of the whole numbers among members or parameters.
+fn numbers<'a>(schemas: impl Iterator<Item = (&'a str, &'a Value)>) -> Vec<(&'a str, &'a Value)> {
+    let is_number = |schema: &Value| {
+        let kind = &schema["type"];
+        kind == "integer" || kind.as_array().is_some_and(|all| all.contains(&json!("integer")))
+    };
+    schemas.filter(|(_, schema)| is_number(schema)).collect()
+}
+
+/// Sends requests at the bounds of a number and one beyond each; `send` sends one and returns the
+/// error of the answer.
+async fn check_bounds(name: &str, schema: &Value, send: impl AsyncFn(u64) -> String) {
+    let bound = |key: &str| schema[key].as_u64().unwrap_or_else(|| panic!("{name} has no {key}"));
+    let (least, most) = (bound("minimum"), bound("maximum"));
+    let refusal = format!("`{name}` must be a whole number from {least} to {most}");
+    for outside in least.checked_sub(1).into_iter().chain([most + 1]) {
+        assert_eq!(send(outside).await, refusal, "{outside}");
+    }
+    for inside in [least, most] {
+        assert!(!send(inside).await.contains("must be a whole number"), "{name} {inside}");
+    }
+}
+
+#[tokio::test]
+async fn each_number_of_a_request_has_the_bounds_of_the_document() {
+    let (document, fixture) = (document(), Fixture::new());
+    let mut checked = BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let uri = path.replace("{id}", SESSION).replace("{name}", "line");
+        for (method, operation) in operations.as_object().unwrap() {
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            let parameters = parameters.map(|it| (it["name"].as_str().unwrap(), &it["schema"]));
+            for (name, schema) in numbers(parameters) {
+                let send = async |value| {
+                    let answer = fixture.get(&format!("{uri}?{name}={value}")).await.1;
+                    answer["error"].as_str().unwrap_or_default().to_owned()
+                };
+                check_bounds(name, schema, send).await;
+                checked.insert(name.to_owned());
+            }
+            let body = &operation["requestBody"]["content"]["application/json"]["schema"]["$ref"];
+            let Some(body) = body.as_str().and_then(|name| name.rsplit('/').next()) else {
+                continue;
+            };
+            let members = document["components"]["schemas"][body]["properties"].as_object();
+            let members = members.unwrap().iter().map(|(name, schema)| (name.as_str(), schema));
+            for (name, schema) in numbers(members) {
+                let send = async |value: u64| {
+                    let body = json!({ name: value });
+                    let answer = fixture.send(method.clone(), &uri, Some(body)).await.1;
+                    answer["error"].as_str().unwrap_or_default().to_owned()
+                };
+                check_bounds(name, schema, send).await;
+                checked.insert(name.to_owned());
+            }
+        }
+    }
+    let all = ["bound_ms", "idle_ms", "interval_ms", "keepalive_ms", "limit", "probes", "seconds"];
+    assert_eq!(checked, all.map(str::to_owned).into());
+}
+
 #[tokio::test]
 async fn what_the_path_cannot_decode_is_refused_as_json() {
     let fixture = Fixture::new();
