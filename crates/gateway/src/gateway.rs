@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use systole_core::{Policy, Span, hub};
 use systole_net::Clock;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::correlation::{Correlation, Questions};
@@ -22,6 +22,7 @@ use crate::request::{Filter, Order, Page, Refused, Request, Requests, SESSIONS_P
 use crate::shard_watch::{Changes, LOOK_INTERVAL, ShardWatch};
 use crate::stats::ShardStats;
 use crate::verdicts::{STRANGERS, VERDICTS, Verdicts};
+pub(crate) use strangers::Stranger;
 use strangers::Strangers;
 
 /// Longest wait for a shard's answer. A turn of its loop takes milliseconds, so a shard that takes
@@ -106,6 +107,7 @@ pub struct Gateway {
     events: Events,
     verdicts: Verdicts,
     strangers: Mutex<Strangers>,
+    stranger_feed: broadcast::Sender<Arc<Stranger>>,
     metrics: Metrics,
     logs: Logs,
     correlation: Correlation,
@@ -156,6 +158,7 @@ impl Gateway {
             events,
             verdicts: Verdicts::new(VERDICTS, STRANGERS),
             strangers: Mutex::default(),
+            stranger_feed: strangers::feed(),
             metrics,
             logs,
             correlation,

@@ -205,9 +205,14 @@ impl Gateway {
 
     /// Subscribes to the event stream, after the event with the id `last` if given.
     pub(crate) fn events(&self, last: Option<&str>) -> Events {
+        self.events_of("/api/v1/events", last)
+    }
+
+    /// Subscribes to the event stream at `path`.
+    pub(crate) fn events_of(&self, path: &str, last: Option<&str>) -> Events {
         let last = last.map(|id| format!("\nLast-Event-ID: {id}\r\n")).unwrap_or_default();
         // HTTP/1.1 marks the end of a stream. The lines of the chunks are no fields of events.
-        let head = format!("GET /api/v1/events{last}");
+        let head = format!("GET {path}{last}");
         let stream = self.send(&head, "1.1", "").expect("it listens");
         let mut events = Events(BufReader::new(stream));
         assert!(events.line().contains(" 200 "));

@@ -136,6 +136,9 @@ fn strangers_are_counted_and_wash_nothing_out() {
     assert_eq!(gateway.program.end(), 0);
     let mut rest = Vec::new();
     rest.extend(std::iter::from_fn(|| gateway.program.stderr_line()));
+    let all = rest.iter().find(|line| line.contains("never became a session, since the start"));
+    let all: Value = serde_json::from_str(all.expect("the last summary")).expect("it is JSON");
+    assert_eq!(all["connections"], STRANGERS);
     assert!(rest.len() < 20, "{} lines, such as {:?}", rest.len(), rest.first());
 }
 
@@ -144,6 +147,8 @@ fn an_http_health_check_of_a_line_listener_is_no_session() {
     let gateway = Gateway::start("strangers-http", &unhurried());
     let mut events = gateway.events(None);
     events.until("live");
+    let mut all_events = gateway.events_of("/api/v1/events?strangers=true", None);
+    all_events.until("live");
     let mut check = gateway.connect("line");
     check.write_all(b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n").expect("it listens");
     let mut answer = Vec::new();
@@ -156,6 +161,9 @@ fn an_http_health_check_of_a_line_listener_is_no_session() {
     });
     let verdicts = gateway.get("/api/v1/verdicts?established=false");
     assert_eq!(verdicts["verdicts"][0]["detail"], "illegal bytes: HTTP request");
+    let stranger = all_events.until("stranger");
+    assert_eq!(stranger.id, None);
+    assert_eq!(stranger.data["detail"], "illegal bytes: HTTP request");
     assert_eq!(gateway.get("/api/v1/verdicts")["verdicts"], json!([]));
     let mut client = gateway.connect("line");
     client.write_all(b"GET / HTTP/1\n").expect("it listens");

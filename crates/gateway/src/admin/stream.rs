@@ -12,20 +12,43 @@ use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
+use utoipa::IntoParams;
 
-use super::answer::{Trouble, json};
+use super::answer::{QueryParams, Trouble, json};
+use super::fields::{Fields, FromFields};
 use super::places::{Full, Place};
 use super::sessions::SessionView;
 use super::state::Shared;
 use crate::events::{self, Gap, Position, Subscriber};
-use crate::gateway::{Cursor, Gateway, Lifecycle, ShardUnavailable};
+use crate::gateway::{Cursor, Gateway, Lifecycle, ShardUnavailable, Stranger};
 use crate::report::SessionInfo;
 use crate::request::{Filter, SESSIONS_PER_PAGE};
 use crate::stats::AdminEnded;
 
 /// Interval of comments on a silent stream: below the minute after which proxies close it.
 const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// What the stream has in addition to the events of sessions.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Wanted {
+    /// Whether to send a `stranger` for each connection that ended before it was a session, without
+    /// an id; false by default. `strangers_missed` has the number of those for which the client
+    /// read too slowly.
+    strangers: Option<bool>,
+}
+
+impl FromFields for Wanted {
+    fn names() -> Vec<&'static str> {
+        vec!["strangers"]
+    }
+
+    fn from_fields(fields: &mut Fields) -> Result<Wanted, Trouble> {
+        Ok(Wanted { strangers: fields.flag("strangers")? })
+    }
+}
 
 /// Streams events as server-sent events. Without `Last-Event-ID`, or after a gap, the stream starts
 /// with `snapshot` (discard earlier state), one `session` for each session online, then `live`.
@@ -34,7 +57,10 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 #[utoipa::path(
     get,
     path = "/api/v1/events",
-    params(("Last-Event-ID" = Option<String>, Header, description = "Id of the last event seen")),
+    params(
+        Wanted,
+        ("Last-Event-ID" = Option<String>, Header, description = "Id of the last event seen")
+    ),
     responses(
         (status = 200, body = crate::events::Event, content_type = "text/event-stream"),
         (status = 503, body = Trouble)
@@ -43,6 +69,7 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 pub(super) async fn events(
     State(shared): State<Shared>,
     Extension(place): Extension<Place>,
+    QueryParams(wanted): QueryParams<Wanted>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Trouble> {
     place.subscribe().map_err(|full| {
@@ -54,7 +81,10 @@ pub(super) async fn events(
         Trouble::new(StatusCode::SERVICE_UNAVAILABLE, error, hint)
     })?;
     let last_id = headers.get("last-event-id").map(|id| id.to_str().unwrap_or(""));
-    let feed = Feed::new(shared.gateway, last_id, place);
+    let mut feed = Feed::new(shared.gateway, last_id, place);
+    if wanted.strangers == Some(true) {
+        feed.strangers = Some(feed.gateway.strangers());
+    }
     let stream = stream::unfold(feed, |mut feed| async {
         let event = feed.next().await?;
         Some((Ok::<_, Infallible>(event), feed))
@@ -72,6 +102,8 @@ struct Feed {
     /// What is to be sent next: at most one page of sessions or one batch of events.
     ready: VecDeque<Item>,
     phase: watch::Receiver<Lifecycle>,
+    /// The strangers, if the subscriber asked for them.
+    strangers: Option<broadcast::Receiver<Arc<Stranger>>>,
     _place: Place,
 }
 
@@ -83,6 +115,7 @@ enum Item {
     /// A session of the snapshot.
     Session(Box<SessionInfo>),
     Happened(Arc<events::Event>),
+    Stranger(Arc<Stranger>),
 }
 
 /// The part of the stream that comes next.
@@ -99,6 +132,13 @@ enum Stage {
 struct GapView {
     /// Why they were lost.
     reason: &'static str,
+}
+
+/// The data of a `strangers_missed` event.
+#[derive(Serialize)]
+struct MissedView {
+    /// How many strangers were not sent.
+    count: u64,
 }
 
 /// The data of the `snapshot` and `live` events, which enclose a snapshot.
@@ -130,7 +170,7 @@ impl Feed {
             }
         };
         let phase = gateway.phase();
-        Feed { gateway, subscriber, stage, ready, phase, _place: place }
+        Feed { gateway, subscriber, stage, ready, phase, strangers: None, _place: place }
     }
 
     async fn next(&mut self) -> Option<Event> {
@@ -155,6 +195,7 @@ impl Feed {
                 let id = Position { stream, number: happened.number };
                 event(happened.body.kind(), &*happened).id(id.to_string())
             }
+            Item::Stranger(stranger) => event("stranger", &*stranger),
         }
     }
 
@@ -190,6 +231,11 @@ impl Feed {
                 self.stage = Stage::Ended;
                 return;
             }
+            // Last, so that a flood of strangers delays nothing.
+            stranger = next_stranger(&mut self.strangers) => {
+                self.ready.push_back(stranger);
+                return;
+            }
         };
         match batch {
             Ok(batch) => self.ready.extend(batch.into_iter().map(Item::Happened)),
@@ -199,6 +245,21 @@ impl Feed {
                 self.stage = Stage::Ended;
             }
         }
+    }
+}
+
+/// Waits for the next stranger; for ever, if they are not asked for.
+async fn next_stranger(strangers: &mut Option<broadcast::Receiver<Arc<Stranger>>>) -> Item {
+    let Some(receiver) = strangers else {
+        return std::future::pending().await;
+    };
+    match receiver.recv().await {
+        Ok(stranger) => Item::Stranger(stranger),
+        Err(RecvError::Lagged(count)) => {
+            Item::Mark(event("strangers_missed", &MissedView { count }))
+        }
+        // The gateway holds the sender, so this is its end.
+        Err(RecvError::Closed) => std::future::pending().await,
     }
 }
 

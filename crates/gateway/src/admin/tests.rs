@@ -102,7 +102,11 @@ impl Fixture {
     }
 
     async fn events(&self, last: Option<&str>) -> Frames {
-        let mut request = HttpRequest::builder().uri("/api/v1/events");
+        self.events_of("/api/v1/events", last).await
+    }
+
+    async fn events_of(&self, path: &str, last: Option<&str>) -> Frames {
+        let mut request = HttpRequest::builder().uri(path);
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }

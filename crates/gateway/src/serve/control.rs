@@ -97,6 +97,7 @@ pub(super) async fn run(
         () = wait_for_stop(&mut signals) => Err(ServeError::Interrupted),
     };
     gateway.advance(Lifecycle::Stopped);
+    gateway.tell_all_strangers();
     // Bounded by the admin interface itself; a panic there is in the log already.
     let _ = admin.await;
     remove(ready_file).await;

@@ -91,10 +91,40 @@ async fn a_subscriber_that_does_not_read_is_disconnected_and_gives_its_place_bac
     assert_eq!(in_time(subscribe()).await.1, "HTTP/1.1 503");
     in_time(async {
         while !ended(&fixture, AdminEnded::WriteTimeout) {
+            // As the gateway does: a subscriber that reads is not left behind.
+            fixture.gateway.events().room().await;
             fixture.join(1);
             tokio::task::yield_now().await;
         }
     })
     .await;
     in_time(async { while subscribe().await.1 != "HTTP/1.1 200" {} }).await;
+}
+
+/// Returns the end of a connection that was never a session.
+fn stranger(number: u64) -> Fact {
+    let mut fact = crate::report::tests::left(number);
+    fact.subject.established = false;
+    fact
+}
+
+#[tokio::test]
+async fn a_subscriber_sees_strangers_only_on_request_and_none_of_them_delays_an_event() {
+    let fixture = Fixture::new();
+    let mut usual = fixture.events(None).await;
+    let mut all = fixture.events_of("/api/v1/events?strangers=true", None).await;
+    for frames in [&mut usual, &mut all] {
+        while frames.next().await.unwrap().0 != "live" {}
+    }
+    fixture.gateway.note_stranger(stranger(1));
+    let (kind, id, data) = all.next().await.unwrap();
+    assert_eq!((kind.as_str(), id.as_str()), ("stranger", ""));
+    assert_eq!((&data["established"], &data["cause"]), (&json!(false), &json!("unknown")));
+    (2..=1_001).for_each(|number| fixture.gateway.note_stranger(stranger(number)));
+    fixture.join(1);
+    assert_eq!(all.next().await.unwrap().0, "join");
+    let (kind, _, data) = all.next().await.unwrap();
+    assert_eq!((kind.as_str(), &data["count"]), ("strangers_missed", &json!(1_000 - 256)));
+    assert_eq!(all.next().await.unwrap().0, "stranger");
+    assert_eq!(usual.next().await.unwrap().0, "join", "no stranger before it");
 }
