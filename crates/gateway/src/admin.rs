@@ -18,12 +18,14 @@ mod tests;
 mod why;
 mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::middleware;
+use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post, put};
 
 use crate::config::Token;
@@ -103,8 +105,10 @@ fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 15] {
 
 /// Returns the OpenAPI document of this API.
 #[utoipa::path(get, path = "/api/v1/openapi.json", responses((status = 200, body = Object)))]
-async fn document_of_api() -> answer::Json<serde_json::Value> {
-    answer::Json(document::document())
+async fn document_of_api() -> impl IntoResponse {
+    // It takes much longer to write than to send, and one client may ask for it without end.
+    static WRITTEN: LazyLock<Bytes> = LazyLock::new(|| answer::json(&document::document()).into());
+    ([(header::CONTENT_TYPE, "application/json")], WRITTEN.clone())
 }
 
 async fn path_not_found() -> answer::Trouble {

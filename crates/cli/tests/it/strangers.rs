@@ -174,6 +174,18 @@ fn an_http_health_check_of_a_line_listener_is_no_session() {
     assert_eq!(event.kind, "join", "the first event is that of a client");
 }
 
+#[test]
+fn a_flood_of_connections_does_not_overflow_the_queue_of_the_admin_interface() {
+    let gateway = Gateway::start("strangers-queue", &unhurried());
+    gateway.program.signal("STOP");
+    let at_once = Duration::from_millis(500);
+    let connect = |_| TcpStream::connect_timeout(&gateway.admin(), at_once);
+    let flood: Vec<_> = (0..500).map(connect).collect();
+    gateway.program.signal("CONT");
+    assert_eq!(flood.iter().filter(|connected| connected.is_err()).count(), 0);
+    assert_eq!(gateway.status("/healthz"), 200);
+}
+
 /// Sends HELLO with this identity, and returns whether the gateway answers with WELCOME.
 fn hello(gateway: &Gateway, identity: &str) -> Option<TcpStream> {
     let mut stream = gateway.connect("native");

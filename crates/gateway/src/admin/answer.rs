@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::fields::{Fields, FromFields};
 use super::state::Shared;
-use crate::gateway::ShardUnavailable;
+use crate::gateway::{Lifecycle, ShardUnavailable};
 use crate::stats::AdminEnded;
 
 /// Returns the JSON of `value` without a character that could control a terminal: people read it
@@ -103,7 +103,14 @@ pub(super) struct Body<T>(pub(super) T);
 impl<T: FromFields> FromRequest<Shared> for Body<T> {
     type Rejection = Trouble;
     async fn from_request(request: Request, shared: &Shared) -> Result<Body<T>, Trouble> {
-        let read = timeout(BODY_TIMEOUT, Bytes::from_request(request, shared)).await;
+        let mut phase = shared.gateway.phase();
+        let read = tokio::select! {
+            read = timeout(BODY_TIMEOUT, Bytes::from_request(request, shared)) => read,
+            // A body that does not come must not hold up the end.
+            _ = phase.wait_for(|phase| *phase == Lifecycle::Stopped) => {
+                return Err(Trouble::from(ShardUnavailable::Gone));
+            }
+        };
         let read = read.map_err(|_| {
             shared.gateway.metrics().count_admin(AdminEnded::BodyTimeout);
             let error = "the body of the request did not arrive in time";

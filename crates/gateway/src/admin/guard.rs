@@ -1,7 +1,7 @@
 //! Access control of the admin API.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -12,7 +12,8 @@ use super::state::Shared;
 /// Passes an authorized request on and answers any other with an error.
 ///
 /// Without a token every local user is authorized, but no web page in a local user's browser: its
-/// requests carry an `Origin`, or the `Host` of the page (DNS rebinding).
+/// requests carry an `Origin` or come from another site, or have the `Host` of the page (DNS
+/// rebinding). A page cannot read what it gets, but an event stream would hold a place.
 pub(super) async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let refused = match &shared.token {
         Some(token) => {
@@ -23,7 +24,7 @@ pub(super) async fn guard(State(shared): State<Shared>, request: Request, next: 
             }
             (!known).then(unauthorized)
         }
-        None => is_from_web_page(request.method(), request.headers()).then(forbidden),
+        None => is_from_web_page(request.headers()).then(forbidden),
     };
     match refused {
         Some(response) => response,
@@ -51,11 +52,13 @@ fn forbidden() -> Response {
 }
 
 /// Returns whether a request may come from a web page.
-fn is_from_web_page(method: &Method, headers: &HeaderMap) -> bool {
-    let changes = !matches!(*method, Method::GET | Method::HEAD);
+fn is_from_web_page(headers: &HeaderMap) -> bool {
     let has_origin = headers.contains_key(header::ORIGIN);
+    // Of requests without an `Origin`, such as for an image, browsers say where they come from.
+    let site = headers.get("sec-fetch-site");
+    let from_elsewhere = site.is_some_and(|site| site != "same-origin" && site != "none");
     let host = headers.get(header::HOST).map(|host| host.to_str().unwrap_or("?"));
-    (changes && has_origin) || host.is_some_and(|host| !is_local(host))
+    has_origin || from_elsewhere || host.is_some_and(|host| !is_local(host))
 }
 
 /// Returns whether `host`, with or without a port, is `localhost` or an IP address. The owner of a

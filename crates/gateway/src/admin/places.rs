@@ -216,15 +216,14 @@ impl Table {
     }
 
     fn subscribe(&mut self, id: u64, now: Span) -> Result<(), Full> {
-        if let Some(Entry { origin, pool, .. }) = self.entries.get(&id) {
-            let (origin, pool) = (*origin, *pool);
-            // Who has the token and is on this machine can change its limits anyhow, and must not
-            // be kept out by a program there that has not.
-            if !(origin.is_loopback() && pool == Pool::Trusted) {
-                let share = streams_per_address(self.subscribers);
-                let of_address = |entry: &Entry| entry.origin == origin;
-                self.make_room_for_stream(share, now, of_address).ok_or(Full::Address)?;
-            }
+        // A connection that has been evicted must evict no other.
+        let &Entry { origin, pool, .. } = self.entries.get(&id).ok_or(Full::All)?;
+        // Who has the token and is on this machine can change its limits anyhow, and must not be
+        // kept out by a program there that has not.
+        if !(origin.is_loopback() && pool == Pool::Trusted) {
+            let share = streams_per_address(self.subscribers);
+            let of_address = |entry: &Entry| entry.origin == origin;
+            self.make_room_for_stream(share, now, of_address).ok_or(Full::Address)?;
         }
         self.make_room_for_stream(self.subscribers, now, |_| true).ok_or(Full::All)?;
         if let Some(entry) = self.entries.get_mut(&id) {
@@ -406,6 +405,19 @@ mod tests {
         assert!(local.iter().all(|(_, result)| result.is_ok()));
         assert_eq!(subscribe(&places, [127, 0, 0, 1], false).1, Err(Full::Address));
         assert_eq!(subscribe(&places, [127, 0, 0, 1], true).1, Ok(()));
+    }
+
+    #[test]
+    fn a_connection_that_was_evicted_takes_no_place_for_an_event_stream() {
+        let mut table = Table { entries: BTreeMap::new(), last: 0, subscribers: 1 };
+        let address = IpAddr::from([10, 0, 0, 1]);
+        let (evict, mut evicted) = oneshot::channel();
+        let subscriber = table.open(address, Span::ZERO, evict);
+        assert_eq!(table.subscribe(subscriber, Span::ZERO), Ok(()));
+        let gone = table.open(address, Span::ZERO, oneshot::channel().0);
+        table.evict(gone, AdminEnded::Displaced);
+        assert_eq!(table.subscribe(gone, TERM), Err(Full::All));
+        assert!(evicted.try_recv().is_err());
     }
 
     #[test]

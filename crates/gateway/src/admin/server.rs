@@ -3,12 +3,14 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -51,6 +53,9 @@ const BUFFER: usize = 16 * 1024;
 /// to 4 MiB for each peer that does not read, and one that pipelines requests would have tens of
 /// thousands of them answered.
 const KERNEL_BUFFER: usize = 16 * 1024;
+
+/// The content type of an event stream.
+const EVENT_STREAM: &str = "text/event-stream";
 
 /// Pause after a failed accept, which is usually caused by a lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -146,17 +151,23 @@ async fn serve_connection(
     let is_first = AtomicBool::new(true);
     let service = service_fn(|request| {
         let is_first = is_first.swap(false, Ordering::Relaxed);
-        answer(router.clone(), request, place.clone(), is_first)
+        answer(router.clone(), request, place.clone(), marks.clone(), is_first)
     });
     let connection = http.serve_connection(TokioIo::new(wire), service);
     let mut connection = pin!(connection);
     let served = tokio::select! {
-        served = connection.as_mut() => served,
+        // First, so that a connection that has lost its place takes no other.
+        biased;
         reason = eviction(evicted) => {
             gateway.metrics().count_admin(reason);
             return;
         }
+        served = connection.as_mut() => served,
         () = stopped(phase) => {
+            if marks.waits_for_head() {
+                // The rest of it would hold up the end of the gateway.
+                return;
+            }
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -183,8 +194,10 @@ async fn answer(
     router: Router,
     request: Request<Incoming>,
     place: Place,
+    marks: Arc<Marks>,
     is_first: bool,
 ) -> Result<Response, Infallible> {
+    marks.taken();
     place.asked();
     if !is_first {
         // A client that pipelines thousands of requests waits its turn with each. The first one is
@@ -193,7 +206,12 @@ async fn answer(
     }
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(place);
-    router.oneshot(request).await
+    let response = router.oneshot(request).await?;
+    // The end of an event stream is sent after the gateway has stopped.
+    if response.headers().get(CONTENT_TYPE).is_none_or(|kind| kind != EVENT_STREAM) {
+        marks.answered();
+    }
+    Ok(response)
 }
 
 /// Returns the deadline that a connection passed, if it ended for that.

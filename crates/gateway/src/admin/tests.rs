@@ -506,6 +506,18 @@ async fn requests_of_web_pages_are_refused_without_a_token() {
         let request = request.header(name, value).body(Body::empty()).unwrap();
         assert_eq!(fixture.request(request).await.0.as_u16(), expected, "{value}");
     }
+    let site = header::HeaderName::from_static("sec-fetch-site");
+    for (name, value, expected) in [
+        (header::ORIGIN, "https://example.org", 403),
+        (site.clone(), "cross-site", 403),
+        (site.clone(), "same-site", 403),
+        (site.clone(), "same-origin", 200),
+        (site, "none", 200),
+    ] {
+        let request = HttpRequest::get("/api/v1/events").header(name, value);
+        let response = fixture.respond(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(response.status().as_u16(), expected, "an event stream for {value}");
+    }
 }
 
 #[tokio::test]

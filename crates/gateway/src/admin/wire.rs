@@ -31,11 +31,29 @@ pub(super) struct Wire {
 pub(super) struct Marks {
     /// Whether bytes arrived since the last byte was written: the start of another request.
     begun: AtomicBool,
+    /// Whether a request is being answered, or events are sent.
+    answering: AtomicBool,
     /// Whether a write passed its deadline.
     late: AtomicBool,
 }
 
 impl Marks {
+    /// Records that the head of a request is complete, and is answered from now on.
+    pub(super) fn taken(&self) {
+        self.answering.store(true, Ordering::Relaxed);
+    }
+
+    /// Records that an answer was made, which is still to be written.
+    pub(super) fn answered(&self) {
+        self.begun.store(false, Ordering::Relaxed);
+        self.answering.store(false, Ordering::Relaxed);
+    }
+
+    /// Returns whether the peer has sent a part of a head, and is owed no answer.
+    pub(super) fn waits_for_head(&self) -> bool {
+        self.begun() && !self.answering.load(Ordering::Relaxed)
+    }
+
     /// Returns whether a request was begun that was not answered.
     pub(super) fn begun(&self) -> bool {
         self.begun.load(Ordering::Relaxed)

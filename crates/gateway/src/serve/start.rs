@@ -36,9 +36,6 @@ const SHARD_DESCRIPTORS: u64 = 3;
 /// the wake-up for statements from other shards.
 const BEACON_SHARD_DESCRIPTORS: u64 = 5;
 
-/// Accept queue of the admin listener: people and scrapers connect one at a time.
-const ADMIN_BACKLOG: i32 = 128;
-
 /// The listening sockets of shards that are not started yet.
 #[derive(Debug)]
 pub(super) struct BoundSockets {
@@ -96,7 +93,9 @@ pub(super) fn bind(
     let address = config.admin.address();
     let admin = match unclaimed.take(address) {
         Some(socket) => Ok(socket),
-        None => listener::bind(address, ADMIN_BACKLOG, false),
+        // A flood of connections must not overflow the queue, which costs a health check behind it
+        // a second or more; to be accepted after all of them costs it milliseconds.
+        None => listener::bind(address, listener::BACKLOG, false),
     };
     let admin = admin.map_err(failed(ADMIN, address))?;
     let mut listeners = Vec::new();

@@ -128,3 +128,63 @@ async fn a_subscriber_sees_strangers_only_on_request_and_none_of_them_delays_an_
     assert_eq!(all.next().await.unwrap().0, "stranger");
     assert_eq!(usual.next().await.unwrap().0, "join", "no stranger before it");
 }
+
+#[tokio::test]
+async fn half_a_request_holds_up_no_end_of_the_gateway() {
+    let fixture = Fixture::new();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let api = Api { deadlines: Deadlines { head: LONG, write: LONG }, ..fixture.api.clone() };
+    let served = tokio::spawn(serve(listener, api, fixture.gateway.phase()));
+    let mut open = Vec::new();
+    for part in [
+        "GET /healthz HTTP/1.1\r\nHo",
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /hea",
+        "PUT /api/v1/log HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(part.as_bytes()).await.unwrap();
+        open.push(stream);
+    }
+    let mut last = TcpStream::connect(address).await.unwrap();
+    last.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    // It is answered after the others were read.
+    in_time(last.read_exact(&mut [0; 12])).await.unwrap();
+    fixture.gateway.advance(Lifecycle::Stopped);
+    let began = Clock::start();
+    in_time(served).await.unwrap();
+    assert!(began.monotonic() < Span::from_secs(1), "{}", began.monotonic());
+}
+
+#[tokio::test]
+async fn hostile_requests_end_and_leave_the_others_alone() {
+    let fixture = Fixture::new();
+    let address = serve_with(&fixture, Deadlines { head: SHORT, write: SHORT }).await;
+    let start = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n";
+    let put = "PUT /api/v1/log HTTP/1.1\r\nHost: localhost\r\n";
+    let chunked = format!("{put}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n");
+    for (request, statuses) in [
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), &["", "400"][..]),
+        ("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), &["404"]),
+        ("CONNECT a.example:1 HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), &["404"]),
+        (format!("{start}A: {}\r\n\r\n", "x".repeat(40_000)), &["431", "400", ""]),
+        (start.to_owned() + &"A: b\r\n".repeat(200) + "\r\n", &["431", "400"]),
+        ("\r\n".repeat(20_000), &["431", "400", ""]),
+        (format!("{chunked}A: {}\r\n\r\n", "x".repeat(40_000)), &["400", ""]),
+        (format!("{put}Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n"), &["400", ""]),
+        (format!("{put}Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n{{}}"), &["400"]),
+        (format!("{put}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}"), &["400"]),
+        (format!("{start}Content-Length: 99999999999\r\n\r\nx"), &["200"]),
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // The gateway may close before it has read all.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = in_time(stream.read_to_end(&mut answer)).await;
+        let answer = String::from_utf8_lossy(&answer);
+        let status = answer.split(' ').nth(1).unwrap_or_default();
+        let what = &request[..request.len().min(60)];
+        assert!(statuses.contains(&status), "{status:?} for {what:?}: {answer}");
+        assert_eq!(fixture.get("/healthz").await.0, StatusCode::OK);
+    }
+}
