@@ -14,21 +14,19 @@ mod pong;
 mod seconds;
 mod self_help;
 mod serve;
+mod usage;
 mod why;
 
 use std::io;
 use std::process::ExitCode;
-
-use clap::Parser;
 
 use cli::{Cli, Command};
 use exit::Exit;
 use output::Output;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
     let mut output = Output::new();
-    let result = run(cli, &mut output).and_then(|exit| output.flush().map(|()| exit));
+    let result = parse_and_run(&mut output).and_then(|exit| output.flush().map(|()| exit));
     match result {
         Ok(exit) => exit.into(),
         // The reader of stdout closed it on purpose, as `head` does.
@@ -37,6 +35,13 @@ fn main() -> ExitCode {
             output.error(&format!("the output could not be written: {error}"));
             Exit::Failure.into()
         }
+    }
+}
+
+fn parse_and_run(output: &mut Output) -> io::Result<Exit> {
+    match usage::parse(output)? {
+        Ok(cli) => run(cli, output),
+        Err(exit) => Ok(exit),
     }
 }
 

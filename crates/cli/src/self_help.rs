@@ -4,6 +4,7 @@ use std::io;
 
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
+use systole_core::text::Escaped;
 
 use crate::cli::Cli;
 use crate::exit::Exit;
@@ -33,6 +34,7 @@ pub(crate) fn man(command: Option<&str>, output: &mut Output) -> io::Result<Exit
         Some(name) => match root.find_subcommand(name) {
             Some(found) => found.clone(),
             None => {
+                let name = Escaped::line(name);
                 output.error(&format!("there is no command `{name}`; see `systole help`"));
                 return Ok(Exit::Usage);
             }

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::process::Stdio;
 
+use crate::strangers::assert_harmless;
 use crate::{directory, snapshot, systole};
 
 #[test]
@@ -15,6 +16,51 @@ fn wrong_usage_exits_with_2_and_a_message_on_stderr() {
     let shown = snapshot(&mut systole(&directory, &["check", "--log", "loud"]));
     assert!(shown.contains("error, warn, info, debug, trace"), "{shown}");
     assert!(!shown.contains('\u{1b}'), "no colour without a terminal: {shown}");
+}
+
+#[test]
+fn usage_errors_and_help_control_no_terminal() {
+    let directory = directory("usage-strangers");
+    let evil = "\u{202e}x\u{1b}[2J\u{9b}31m\nerror: forged";
+    let shown = "\\u202ex\\u001b[2J\\u009b31m\\nerror: forged";
+    let option = format!("--{evil}");
+    let number = format!("5{evil}");
+    for (args, code) in [
+        (&[evil][..], 2),
+        (&["help", evil], 2),
+        (&["man", evil], 2),
+        (&["completions", evil], 2),
+        (&["ping", &option], 2),
+        (&["ping", "host:1", "--codec", evil], 2),
+        (&["ping", "host:1", "--count", &number], 2),
+        (&["ping", "host:1", "--idle", &number], 2),
+        (&["pong", "--bind", evil], 2),
+        (&["check", evil], 2),
+        (&["check", "--listen", evil], 2),
+        (&["why", evil], 2),
+    ] {
+        let printed = snapshot(&mut systole(&directory, args));
+        assert!(printed.starts_with(&format!("exit {code}\n")), "{printed}");
+        assert_harmless(&printed);
+        assert!(printed.contains(shown), "{args:?}: {printed}");
+        assert!(!printed.contains("\nerror: forged"), "{args:?}: {printed}");
+    }
+    // Help quotes the environment, and an error the variable's value.
+    for (args, code) in [(&["check", "--help"][..], 0), (&["check"], 2)] {
+        let printed = snapshot(systole(&directory, args).env("SYSTOLE_LISTEN", evil));
+        assert!(printed.starts_with(&format!("exit {code}\n")), "{printed}");
+        assert_harmless(&printed);
+        assert!(printed.contains("\\u202ex\\u001b[2J"), "{args:?}: {printed}");
+    }
+}
+
+#[test]
+fn usage_errors_keep_their_colours() {
+    let directory = directory("usage-colours");
+    for args in [&["sreve"][..], &["--help"]] {
+        let printed = snapshot(systole(&directory, args).env("CLICOLOR_FORCE", "1"));
+        assert!(printed.contains("\u{1b}["), "{printed:?}");
+    }
 }
 
 #[test]

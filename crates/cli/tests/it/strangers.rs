@@ -202,7 +202,7 @@ fn hello(gateway: &Gateway, identity: &str) -> Option<TcpStream> {
 }
 
 /// Asserts that a text has no character that a terminal would obey.
-fn assert_harmless(text: &str) {
+pub(crate) fn assert_harmless(text: &str) {
     let lines = text.lines().flat_map(|line| line.trim_end_matches('\r').chars());
     assert!(!lines.into_iter().any(is_harmful), "{text:?}");
 }
