@@ -8,6 +8,7 @@ mod config_args;
 mod exit;
 mod interrupt;
 mod lab;
+mod man_page;
 mod output;
 mod ping;
 mod pong;

@@ -8,6 +8,7 @@ use systole_core::text::Escaped;
 
 use crate::cli::Cli;
 use crate::exit::Exit;
+use crate::man_page;
 use crate::output::Output;
 
 pub(crate) fn completions(shell: Shell, output: &mut Output) -> io::Result<Exit> {
@@ -40,8 +41,6 @@ pub(crate) fn man(command: Option<&str>, output: &mut Output) -> io::Result<Exit
             }
         },
     };
-    let mut page = Vec::new();
-    clap_mangen::Man::new(described).render(&mut page)?;
-    output.bytes(&page)?;
+    output.bytes(man_page::render(&described)?.as_bytes())?;
     Ok(Exit::Success)
 }

@@ -79,6 +79,36 @@ fn completions_manual_and_help_are_printed() {
 }
 
 #[test]
+fn each_manual_page_has_the_sections_of_its_help_with_their_macros() {
+    let directory = directory("man-pages");
+    let macros = ["TH", "SH", "PP", "TP", "EX", "EE", "RS", "RE", "IP", "br", "ie", "el"];
+    for command in ["", "serve", "check", "ping", "pong", "why", "bench", "lab", "completions"] {
+        let args: Vec<&str> = ["man", command].into_iter().filter(|arg| !arg.is_empty()).collect();
+        let page = snapshot(&mut systole(&directory, &args));
+        let page = page.strip_prefix("exit 0\n--- stdout\n").unwrap();
+        let page = page.strip_suffix("--- stderr\n").unwrap();
+        assert!(page.is_ascii() && !page.contains("EXTRA"), "{page}");
+        assert!(page.contains(" 1 \"\" \"systole "), "the empty date stands in its place: {page}");
+        let controls = page.lines().filter_map(|line| line.strip_prefix('.'));
+        for control in controls {
+            let name = control.split(' ').next().unwrap();
+            assert!(macros.contains(&name), ".{control}");
+        }
+        let (_, examples) = page.split_once(".SH EXAMPLES\n").unwrap();
+        assert!(examples.contains(".EX\n") && examples.ends_with(".EE\n"), "{examples}");
+        assert_eq!(page.matches("\n.EX\n").count(), page.matches("\n.EE\n").count());
+    }
+    let ping = snapshot(&mut systole(&directory, &["man", "ping"]));
+    for part in [
+        "\nsystole ping HOST:PORT \\-\\-json | jq .rtt_us\n.EE\n",
+        "\n# both ends on one machine\nsystole pong & systole ping 127.0.0.1:7430\n",
+        "\n.SH \"EXIT STATUS\"\n.TP\n\\fB0\\fR\n",
+    ] {
+        assert!(ping.contains(part), "{part}: {ping}");
+    }
+}
+
+#[test]
 fn completions_offer_all_commands_but_the_hidden_ones() {
     let directory = directory("completions");
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
