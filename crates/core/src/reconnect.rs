@@ -18,6 +18,10 @@ use crate::wire::CloseReason;
 /// The maximum `cap`: a client that waits longer than a day no longer reconnects.
 pub const LONGEST_CAP: Span = Span::from_secs(24 * 60 * 60);
 
+/// The longest time for which a CLOSE keeps a client away: the longest that a gateway can be
+/// configured to spread its clients over. A faulty or hostile server could ask for 49 days.
+pub const LONGEST_SLOT: Span = LONGEST_CAP;
+
 /// The delays between attempts to connect, and the number of attempts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Backoff {
@@ -268,7 +272,7 @@ impl Reconnect {
         let attempt = self.failures;
         // The random delay follows the slot: otherwise all clients of one slot would arrive at
         // once.
-        let slot = farewell.map_or(Span::ZERO, |goodbye| goodbye.return_after);
+        let slot = farewell.map_or(Span::ZERO, |goodbye| goodbye.return_after).min(LONGEST_SLOT);
         Next::Wait { attempt, delay: slot + self.random.up_to(self.backoff.longest(attempt)) }
     }
 }
@@ -369,6 +373,19 @@ mod tests {
                 panic!("stopped");
             };
             assert!(delay >= ms(2_500) && delay <= ms(2_600), "{delay}");
+        }
+    }
+
+    #[test]
+    fn a_slot_keeps_a_client_away_for_a_day_at_most() {
+        for seed in 0..200 {
+            let mut machine = Reconnect::new(backoff(), seed);
+            let longest = Span::from_millis(u64::from(u32::MAX));
+            let instructed = goodbye(CloseReason::Drained, false, longest);
+            let Next::Wait { attempt: 1, delay } = next(&mut machine, NOW, instructed) else {
+                panic!("stopped");
+            };
+            assert!(delay >= LONGEST_SLOT && delay <= LONGEST_SLOT + ms(100), "{delay}");
         }
     }
 
