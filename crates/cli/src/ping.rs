@@ -11,6 +11,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use systole_client::policy::PolicyError;
 use systole_client::reconnect::Backoff;
 use systole_client::{Client, CloseReason, Codec, Ending, Event, Options, Policy};
+use systole_net::address::{self, AddressError};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::exit::Exit;
@@ -71,7 +72,7 @@ const INTERVAL_IN_SILENCE: Duration = Duration::from_secs(3);
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Address of the server
-    #[arg(value_name = "HOST:PORT")]
+    #[arg(value_name = "HOST:PORT", value_parser = server_address)]
     addr: String,
 
     /// Silence before the server is probed [default: 15s]; with the codecs message1028 and line,
@@ -115,6 +116,19 @@ enum Manner {
     Each,
     /// Only after silence, as the policy demands.
     AfterSilence,
+}
+
+/// Checks the address of a server, as far as that needs no lookup.
+fn server_address(text: &str) -> Result<String, String> {
+    let (host, _) = address::split(text)?;
+    match address::parse(text) {
+        Err(error @ AddressError::UnknownInterface { .. }) if host.contains('%') => {
+            Err(error.to_string())
+        }
+        Err(AddressError::UnknownInterface { .. } | AddressError::Malformed) | Ok(_) => {
+            Ok(text.to_owned())
+        }
+    }
 }
 
 /// Parses the name of one of the three stream codecs.

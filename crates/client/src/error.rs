@@ -98,6 +98,9 @@ impl ConnectError {
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ConnectError::Resolve { name, why, obstacle: Obstacle::NoAddress } => {
+                write!(f, "{name:?} is no address: {why}")
+            }
             ConnectError::Resolve { name, why, .. } => write!(f, "no address for {name:?}: {why}"),
             ConnectError::Identity => f.write_str("the identity has a control character"),
             ConnectError::Io { why, .. } => write!(f, "not connected: {why}"),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use dns_lookup::{AddrInfoHints, LookupErrorKind, SockType, getaddrinfo};
 use systole_core::reconnect::Obstacle;
+use systole_net::address;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::ConnectError;
@@ -36,14 +37,15 @@ async fn lookup_by(
     addr: &str,
     limit: Duration,
 ) -> Result<Vec<SocketAddr>, ConnectError> {
-    if let Ok(numeric) = addr.parse() {
-        return Ok(vec![numeric]);
-    }
     let unresolved = |(obstacle, why): Failure| {
         let name = addr.to_owned();
         ConnectError::Resolve { name, why, obstacle }
     };
-    let (host, port) = split(addr).map_err(unresolved)?;
+    let no_address = |why| unresolved((Obstacle::NoAddress, why));
+    let (host, port) = address::split(addr).map_err(no_address)?;
+    if let Ok(numeric) = addr.parse() {
+        return Ok(vec![numeric]);
+    }
     let host = host.to_owned();
     let answer = async {
         // It fails only if the semaphore is closed, which it never is.
@@ -68,21 +70,6 @@ async fn lookup_by(
             let why = format!("no answer of the name service in {limit:?}");
             Err(unresolved((Obstacle::NameService, why)))
         }
-    }
-}
-
-/// Splits `host:port`. The host of an IPv6 address stands in brackets.
-fn split(addr: &str) -> Result<(&str, u16), Failure> {
-    let wrong = |why: &str| (Obstacle::NoAddress, why.to_owned());
-    let (host, port) = addr.rsplit_once(':').ok_or_else(|| wrong("a port is needed"))?;
-    let port = port.parse().map_err(|_| wrong("the port must be a number up to 65535"))?;
-    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    match inner.unwrap_or(host) {
-        "" => Err(wrong("a host is needed")),
-        host if inner.is_none() && host.contains(':') => {
-            Err(wrong("an IPv6 address stands in brackets, as in [::1]:7400"))
-        }
-        host => Ok((host, port)),
     }
 }
 

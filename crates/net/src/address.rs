@@ -1,7 +1,11 @@
-//! Socket addresses as people write them: `127.0.0.1:7400`, `[::1]:7400`, `[fe80::1%eth0]:7400`.
+//! Socket addresses as people write them: `127.0.0.1:7400`, `[::1]:7400`, `[fe80::1%eth0]:7400`,
+//! `example.org:7400`.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
+
+/// The example for an address of which nothing can be used.
+const EXAMPLE: &str = "127.0.0.1:7400";
 
 /// The reason why a text is no socket address of this machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,6 +63,69 @@ pub fn parse(text: &str) -> Result<SocketAddr, AddressError> {
     Ok(address.into())
 }
 
+/// Splits the address of a server, a `host:port`, into both. The host may be a name; an IPv6
+/// address stands in brackets, which are not part of the result.
+///
+/// Resolves no host names and never blocks.
+///
+/// # Errors
+/// What is wrong with the address, and what it must look like, as a part of a sentence.
+pub fn split(address: &str) -> Result<(&str, u16), String> {
+    let wrong = |what: &str, example: &str| {
+        let example = if is_plain(example) { example } else { EXAMPLE };
+        Err(format!("{what}, as in {example}"))
+    };
+    if let Some((_, rest)) = address.split_once("://") {
+        let what = "this is a URL; an address is a host and a port";
+        return wrong(what, &with_port(rest.split('/').next().unwrap_or_default()));
+    }
+    if let Some((before, _)) = address.split_once('/') {
+        return wrong("an address has no path", &with_port(before));
+    }
+    if address.parse::<Ipv6Addr>().is_ok() {
+        return wrong("an IPv6 address stands in brackets before its port", &with_port(address));
+    }
+    let (host, port) = match address.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((host, "")) => return wrong("a port is needed", &with_port(host)),
+            Some((host, port)) => (host, port.strip_prefix(':')),
+            None => (rest, None),
+        },
+        None => match address.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port).filter(|_| !host.contains(':'))),
+            None if address.parse::<u16>().is_ok() => ("", Some(address)),
+            None => return wrong("a port is needed", &with_port(address)),
+        },
+    };
+    let Some(port) = port else {
+        let what = "an IPv6 address and its port are written with brackets and a colon";
+        return wrong(what, "[::1]:7400");
+    };
+    match port.parse() {
+        Ok(0) | Err(_) => wrong("the port must be a number from 1 to 65535", &with_port(host)),
+        Ok(_) if host.is_empty() => wrong("a host is needed", &format!("127.0.0.1:{port}")),
+        Ok(port) => Ok((host, port)),
+    }
+}
+
+/// Returns an example of an address with this host, and its port if it has one.
+fn with_port(host: &str) -> String {
+    let is_v6 = host.parse::<Ipv6Addr>().is_ok();
+    match host.rsplit_once(':') {
+        _ if host.is_empty() => EXAMPLE.to_owned(),
+        _ if is_v6 => format!("[{host}]:7400"),
+        _ if host.starts_with('[') && host.ends_with(']') => format!("{host}:7400"),
+        Some((_, port)) if port.parse::<u16>().is_ok_and(|port| port > 0) => host.to_owned(),
+        Some((name, _)) => format!("{name}:7400"),
+        None => format!("{host}:7400"),
+    }
+}
+
+/// Returns whether an address can be quoted in a message as it is.
+fn is_plain(address: &str) -> bool {
+    address.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]%".contains(&byte))
+}
+
 #[cfg(target_os = "linux")]
 fn interface_index(name: &str) -> Option<u32> {
     nix::net::if_::if_nametoindex(name).ok()
@@ -97,6 +164,49 @@ mod tests {
         let AddressError::UnknownInterface { name, known } = &error else { panic!("{error:?}") };
         assert!(name == "eth99" && known.contains(&"lo".to_owned()), "{error}");
         assert!(error.to_string().contains("\"eth99\"; there are "), "{error}");
+    }
+
+    #[test]
+    fn the_address_of_a_server_is_a_host_and_a_port() {
+        for (address, host) in [
+            ("127.0.0.1:7400", "127.0.0.1"),
+            ("game.example.org:7400", "game.example.org"),
+            ("[::1]:7400", "::1"),
+            ("[fe80::1%eth0]:7400", "fe80::1%eth0"),
+            ("[localhost]:7400", "localhost"),
+        ] {
+            assert_eq!(split(address), Ok((host, 7_400)));
+        }
+        let url = "this is a URL; an address is a host and a port, as in";
+        let port = "a port is needed, as in";
+        let number = "the port must be a number from 1 to 65535, as in";
+        for (address, start, example) in [
+            ("http://host:80", url, "host:80"),
+            ("https://host/path", url, "host:7400"),
+            ("ws://[::1]:7400/a", url, "[::1]:7400"),
+            ("ws://[::1]/a", url, "[::1]:7400"),
+            ("://", url, "127.0.0.1:7400"),
+            ("host:7400/path", "an address has no path, as in", "host:7400"),
+            ("", port, "127.0.0.1:7400"),
+            ("host", port, "host:7400"),
+            ("127.0.0.1", port, "127.0.0.1:7400"),
+            ("[::1]", port, "[::1]:7400"),
+            ("a\u{202e}", port, "127.0.0.1:7400"),
+            ("::1", "an IPv6 address stands in brackets before its port, as in", "[::1]:7400"),
+            ("7400", "a host is needed, as in", "127.0.0.1:7400"),
+            (":7400", "a host is needed, as in", "127.0.0.1:7400"),
+            ("host:", number, "host:7400"),
+            ("host:0", number, "host:7400"),
+            ("host:http", number, "host:7400"),
+            ("[::1]:99999", number, "[::1]:7400"),
+            ("a:b:1", "an IPv6 address and its port are written with", "[::1]:7400"),
+            ("[::1:7400", "an IPv6 address and its port are written with", "[::1]:7400"),
+            ("[::1]7400", "an IPv6 address and its port are written with", "[::1]:7400"),
+        ] {
+            let error = split(address).unwrap_err();
+            assert!(error.starts_with(start), "{address:?}: {error}");
+            assert!(error.ends_with(&format!(" as in {example}")), "{address:?}: {error}");
+        }
     }
 
     #[test]

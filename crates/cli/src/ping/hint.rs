@@ -1,7 +1,6 @@
 //! What comes back, or does not, if the server speaks another protocol.
 
 use systole_client::cause::{Cause, Verdict};
-use systole_client::reconnect::Obstacle;
 use systole_client::{Codec, ConnectError};
 
 /// Maximum length of what is quoted of the server's answer.
@@ -21,13 +20,6 @@ pub(super) fn of_attempt(error: &ConnectError, codec: Codec) -> (String, Option<
         && let Some(shown) = of_verdict(verdict, answer, codec)
     {
         return (shown, Some(other_codec(codec)));
-    }
-    let needs_port = |name: &str| !name.rsplit(':').next().is_some_and(is_port);
-    if let ConnectError::Resolve { name, obstacle: Obstacle::NoAddress, .. } = error
-        && needs_port(name)
-    {
-        let hint = "hint: a port is needed, as in 127.0.0.1:7400".to_owned();
-        return (error.to_string(), Some(hint));
     }
     (error.to_string(), None)
 }
@@ -89,10 +81,6 @@ fn quote(bytes: &[u8]) -> String {
     let shown = line.get(..QUOTED).unwrap_or(line).escape_ascii();
     let http = if bytes.starts_with(b"HTTP/") { ", which is HTTP" } else { "" };
     format!("\"{shown}\"{http}")
-}
-
-fn is_port(text: &str) -> bool {
-    text.parse::<u16>().is_ok()
 }
 
 #[cfg(test)]

@@ -215,8 +215,8 @@ fn ping_goes_on_although_it_was_never_connected_if_requested() {
     ping.signal("INT");
     assert_eq!(ping.end(), 0);
     // What no attempt can overcome ends it all the same.
-    let mut wrong = start(&["ping", "127.0.0.1", "--reconnect"]);
-    wrong.stderr_after("trying again is of no use: this is no address");
+    let mut wrong = start(&["ping", "[fe80::1]:7400", "--reconnect"]);
+    wrong.stderr_after("trying again is of no use: this machine cannot use the address");
     assert_eq!(wrong.end(), 1);
 }
 
@@ -466,10 +466,23 @@ fn a_wrong_codec_is_named_by_what_comes_back_or_does_not() {
 }
 
 #[test]
-fn an_address_without_a_port_gives_a_hint() {
-    let mut ping = ping("127.0.0.1", &[]);
-    ping.stderr_after("hint: a port is needed, as in 127.0.0.1:7400");
-    assert_eq!(ping.end(), 1);
+fn what_is_no_address_is_wrong_usage_and_shows_a_right_one() {
+    for (wrong, right) in [
+        ("http://127.0.0.1:7480/x", "an address is a host and a port, as in 127.0.0.1:7480"),
+        ("gateway", "a port is needed, as in gateway:7400"),
+        ("[::1]", "a port is needed, as in [::1]:7400"),
+        ("::1", "an IPv6 address stands in brackets before its port, as in [::1]:7400"),
+        ("gateway:7400/path", "an address has no path, as in gateway:7400"),
+        ("gateway:http", "the port must be a number from 1 to 65535, as in gateway:7400"),
+        ("[fe80::1%no-such]:7400", "no interface of this machine is called \"no-such\""),
+    ] {
+        for more in [&[][..], &["--reconnect"]] {
+            let mut ping = ping(wrong, more);
+            let shown = ping.stderr_after(&format!("error: invalid value '{wrong}' for "));
+            assert!(shown.contains(right), "{shown}");
+            assert_eq!(ping.end(), 2, "{wrong}");
+        }
+    }
 }
 
 #[test]

@@ -128,6 +128,8 @@ async fn what_is_no_address_ends_a_client_at_once() {
     let failed = next(&client).await;
     let Event::AttemptFailed(error) = failed else { panic!("{failed:?}") };
     assert_eq!(error.obstacle(), Some(Obstacle::NoAddress));
+    let says = "\"127.0.0.1\" is no address: a port is needed, as in 127.0.0.1:7400";
+    assert_eq!(error.to_string(), says);
     let stop = Stop::Blocked(Obstacle::NoAddress);
     assert_eq!(next(&client).await, Event::Closed(Ending::Stopped(stop)));
 }
