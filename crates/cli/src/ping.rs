@@ -1,6 +1,7 @@
 //! `systole ping`: sends heartbeats to a server, until it is dead or `--count` is reached.
 
 mod hint;
+mod json;
 mod report;
 mod statistics;
 
@@ -8,9 +9,9 @@ use std::io;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use systole_client::policy::PolicyError;
+use systole_client::policy::{Detection, PolicyError};
 use systole_client::reconnect::Backoff;
-use systole_client::{Client, CloseReason, Codec, Ending, Event, Options, Policy};
+use systole_client::{Client, CloseReason, Codec, Ending, Event, Options, Policy, Span, session};
 use systole_net::address::{self, AddressError};
 use tokio::time::{Interval, MissedTickBehavior};
 
@@ -34,8 +35,9 @@ at the end what ping(8) prints: sent, received, loss, and least, mean, greatest 
 deviation.
 
 Any byte of the server is evidence of life. If none arrives for IDLE + INTERVAL × PROBES, the
-connection is dead: 18 s by default. A gateway may refuse the requested policy (native only). Then
-its own is in force and is printed.
+connection is dead: 18 s by default. A gateway grants the nearest policy within its limits, and may
+change it later (native only). What it grants is in force: heartbeats are sent at that interval. If
+that is not what was requested, it is printed.
 
 With --idle, the codecs message1028 and line work as TCP keepalive does: after IDLE of silence a
 heartbeat is sent, then another after each INTERVAL, at most PROBES of them, and any byte resets
@@ -239,6 +241,7 @@ async fn ping(args: &Args, policy: Policy, output: &mut Output) -> io::Result<Ex
 /// The state between two events.
 struct Pinger<'a> {
     args: &'a Args,
+    /// The policy in force; before the first connection, the requested one.
     policy: Policy,
     report: Report,
     /// The times of the heartbeats.
@@ -259,14 +262,11 @@ struct Pinger<'a> {
 
 impl<'a> Pinger<'a> {
     fn new(args: &'a Args, policy: Policy) -> Pinger<'a> {
-        let mut beats = tokio::time::interval(args.interval());
-        // After a stall one heartbeat is due, not all that were missed.
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Pinger {
             args,
             policy,
             report: Report::new(args),
-            beats,
+            beats: beats(args.interval()),
             connected: false,
             was_connected: false,
             patience: Box::pin(tokio::time::sleep(NO_ANSWER)),
@@ -288,8 +288,10 @@ impl<'a> Pinger<'a> {
         match event {
             Event::Accepted { .. } => self.await_answer(),
             Event::Connected { policy, .. } | Event::Reconnected { policy, .. } => {
-                if policy.bound() != self.policy.bound() && !self.was_connected {
-                    output.note(&format!("the server grants its own policy: {policy}"));
+                if policy.detection() != self.policy.detection() {
+                    let rate = self.report.rate(policy);
+                    output.note(&format!("the server grants another policy: {policy}{rate}"));
+                    self.follow(*policy);
                 }
                 (self.connected, self.was_connected) = (true, true);
                 self.beats.reset_immediately();
@@ -312,6 +314,7 @@ impl<'a> Pinger<'a> {
                 self.hint(hint, output);
             }
             Event::Closed(ending) => self.close(*ending, output),
+            Event::Session(session::Event::Retuned(policy)) => self.follow(*policy),
             Event::Session(_)
             | Event::MessageTooLong { .. }
             | Event::HeartbeatData(_)
@@ -334,6 +337,13 @@ impl<'a> Pinger<'a> {
             self.hint(Some(hint::other_codec(self.args.codec)), output);
         }
         Ok(())
+    }
+
+    /// Sends heartbeats by the policy that the server granted: the next in one of its intervals.
+    fn follow(&mut self, granted: Policy) {
+        self.policy = granted;
+        self.beats = beats(interval(&granted).map_or(self.args.interval(), Duration::from));
+        self.beats.reset();
     }
 
     /// Returns what the event shows of a server that has not answered yet and speaks another
@@ -384,6 +394,22 @@ impl<'a> Pinger<'a> {
             }
             (Ending::NotReconnecting | Ending::Stopped(_), _) => Exit::Failure,
         });
+    }
+}
+
+/// Returns the times of heartbeats; the first is now.
+fn beats(period: Duration) -> Interval {
+    let mut beats = tokio::time::interval(period);
+    // After a stall one heartbeat is due, not all that were missed.
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beats
+}
+
+/// Returns the time between probes of a policy; `None` if it has none.
+fn interval(policy: &Policy) -> Option<Span> {
+    match policy.detection() {
+        Detection::Never => None,
+        Detection::Bounded { interval, .. } => Some(interval),
     }
 }
 

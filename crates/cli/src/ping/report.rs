@@ -4,15 +4,15 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 
-use serde::Serialize;
 use systole_client::cause::Verdict;
 use systole_client::reconnect::Goodbye;
 use systole_client::wire::BeatKind;
 use systole_client::{Codec, ConnectError, Event, Policy, Span, session};
 use systole_net::Clock;
 
+use super::json::{Farewell, Line, Summary, json, session_object};
 use super::statistics::{RoundTrips, loss};
-use super::{Args, Manner, event_is_loss};
+use super::{Args, Manner, event_is_loss, interval};
 use crate::output::Output;
 
 /// Counts heartbeats, and prints a line for each event.
@@ -36,61 +36,6 @@ pub(super) struct Report {
     rtt: RoundTrips,
     last_rtt: Option<Span>,
     last_loss: Option<Verdict>,
-}
-
-/// One line of `--json`. Scripts rely on the names.
-#[derive(Debug, Default, Serialize)]
-struct Line<'a> {
-    event: &'a str,
-    time_ms: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    number: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rtt_us: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<SocketAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bound_ms: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cause: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    silent_ms: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attempt: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    after_ms: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    #[serde(flatten)]
-    goodbye: Option<Farewell>,
-}
-
-/// The server's goodbye, in a line of `--json`.
-#[derive(Debug, Serialize)]
-struct Farewell {
-    reason: &'static str,
-    stay_away: bool,
-    return_after_ms: u64,
-}
-
-/// The last line of `--json`.
-#[derive(Debug, Serialize)]
-struct Summary {
-    event: &'static str,
-    time_ms: u64,
-    sent: u64,
-    received: u64,
-    loss_percent: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rtt_min_us: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rtt_avg_us: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rtt_max_us: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rtt_mdev_us: Option<u64>,
 }
 
 impl Report {
@@ -145,6 +90,14 @@ impl Report {
     /// The verdict on the last link that was lost.
     pub(super) fn last_loss(&self) -> Option<Verdict> {
         self.last_loss
+    }
+
+    /// Says how often heartbeats are sent by `policy`, if they are not sent after silence.
+    pub(super) fn rate(&self, policy: &Policy) -> String {
+        let interval = interval(policy).filter(|_| self.manner == Manner::Each);
+        interval
+            .map(|interval| format!("; a heartbeat is sent each {interval}"))
+            .unwrap_or_default()
     }
 
     /// Returns whether a loss is printed with what it shows, not with its cause alone. The lines of
@@ -335,6 +288,9 @@ impl Report {
             Event::HeartbeatSent { beat: BeatKind::Pong, .. } => {
                 verbose("answered the heartbeat".to_owned())
             }
+            Event::Session(session::Event::Retuned(policy)) if self.manner == Manner::Each => {
+                always(format!("the server changed the policy: {policy}{}", self.rate(policy)))
+            }
             Event::Session(event @ (session::Event::Suspect | session::Event::Recovered))
                 if self.manner == Manner::Each =>
             {
@@ -359,13 +315,11 @@ impl Report {
 
     fn object(&self, event: &Event, number: Option<u64>, time: Span) -> Option<Line<'static>> {
         let line = |event| Line { event, time_ms: time.as_millis(), ..Line::default() };
-        let bound = |policy: &Policy| policy.bound().map(Span::as_millis);
         Some(match event {
             Event::Connected { session, policy, .. } => Line {
                 session: Some(session.to_string()),
                 address: self.address,
-                bound_ms: bound(policy),
-                ..line("connected")
+                ..line("connected").with(policy)
             },
             Event::HeartbeatSent { beat: BeatKind::Ping, number: probe, .. } => {
                 let is_probe = self.manner == Manner::Each && *probe > 0;
@@ -399,9 +353,8 @@ impl Report {
             Event::Reconnected { session, policy, attempt, .. } => Line {
                 session: Some(session.to_string()),
                 address: self.address,
-                bound_ms: bound(policy),
                 attempt: Some(*attempt),
-                ..line("reconnected")
+                ..line("reconnected").with(policy)
             },
             Event::Revised { to, .. } => Line { cause: Some(to.name()), ..line("revised") },
             Event::HeartbeatSent { beat: BeatKind::Pong, .. }
@@ -422,16 +375,6 @@ fn farewell(error: &ConnectError) -> Option<Goodbye> {
     if let ConnectError::Handshake { farewell, .. } = error { *farewell } else { None }
 }
 
-impl From<Goodbye> for Farewell {
-    fn from(goodbye: Goodbye) -> Farewell {
-        Farewell {
-            reason: goodbye.reason.name(),
-            stay_away: goodbye.stay_away,
-            return_after_ms: goodbye.return_after.as_millis(),
-        }
-    }
-}
-
 /// Formats an event of the session; `None` for those that the client reports in its own words, and
 /// for one that no link has.
 fn session_text(event: &session::Event) -> Option<String> {
@@ -450,17 +393,6 @@ fn session_text(event: &session::Event) -> Option<String> {
     })
 }
 
-/// Completes `line` for an event of the session; `None` for those that are not printed as JSON.
-fn session_object(event: &session::Event, line: Line<'static>) -> Option<Line<'static>> {
-    if let session::Event::Retuned(policy) = event {
-        return Some(Line { bound_ms: policy.bound().map(Span::as_millis), ..line });
-    }
-    if let session::Event::Warned { cause, .. } = event {
-        return Some(Line { cause: Some(cause.name()), ..line });
-    }
-    matches!(event, session::Event::Suspect | session::Event::Recovered).then_some(line)
-}
-
 /// A line of text, and when it is printed.
 struct Text(String, Shown);
 
@@ -477,8 +409,4 @@ fn millis(rtt: Span) -> String {
 /// Formats the seconds since the start with a fixed width.
 pub(crate) fn stamp(time: Span) -> String {
     format!("{:>5}.{:03}", time.as_millis() / 1_000, time.as_millis() % 1_000)
-}
-
-fn json(object: &impl Serialize) -> String {
-    serde_json::to_string(object).expect("numbers and texts are JSON")
 }

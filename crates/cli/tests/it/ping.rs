@@ -136,6 +136,45 @@ fn a_gateway_of_each_codec_is_pinged_at_once_and_then_each_interval() {
 }
 
 #[test]
+fn heartbeats_are_sent_at_the_interval_that_the_gateway_grants() {
+    // The gateway grants no bound above 2 s, and shortens a longer request in proportion.
+    let config = unhurried().replace(
+        "shortest_bound = \"100ms\"",
+        "shortest_bound = \"100ms\"\nlongest_bound = \"2s\"",
+    );
+    let gateway = Gateway::start("ping-granted", &config);
+    let addr = gateway.address("native").to_string();
+    let asked = ["--idle", "45s", "--interval", "5s", "--probes", "3"];
+    let mut refused = ping(&addr, &[&asked[..], &["--json"]].concat());
+    let granted = "the server grants another policy: idle 1.502 s, interval 166.000 ms, probes 3";
+    assert_eq!(refused.stderr_after(granted), "; a heartbeat is sent each 166.000 ms");
+    let connected = refused.until("\"connected\"");
+    assert_eq!(number(&connected, "interval_ms"), 166, "{connected}");
+    for (n, ms) in [(1, 0), (2, 166), (3, 332)] {
+        let sent = refused.until("\"sent\"");
+        assert_eq!(number(&sent, "number"), n);
+        assert_around(&sent, ms);
+    }
+    // A change by the operator counts from then on.
+    let mut plain = ping(&addr, &asked);
+    plain.until("seq=1 ");
+    let wish = "{\"idle_ms\": 3600000, \"interval_ms\": 50, \"probes\": 3}";
+    gateway.ask("PUT /api/v1/listeners/native/policy", wish);
+    let retuned = refused.until("\"retuned\"");
+    assert_eq!(number(&retuned, "interval_ms"), 50, "{retuned}");
+    let changed = "the server changed the policy: idle 3600.000 s, interval 50.000 ms, probes 3";
+    let line = plain.until(changed);
+    assert!(line.ends_with("; a heartbeat is sent each 50.000 ms"), "{line}");
+    let times: Vec<u64> = (0..10).map(|_| number(&refused.until("\"sent\""), "time_ms")).collect();
+    let least = times.windows(2).map(|pair| pair[1] - pair[0]).min();
+    assert!(least < Some(120), "an interval of 50 ms on a busy machine: {times:?}");
+    for mut ping in [refused, plain] {
+        ping.signal("INT");
+        assert_eq!(ping.end(), 0);
+    }
+}
+
+#[test]
 fn the_lines_of_ping_are_those_of_ping8() {
     let (_pong, addr) = pong(&[]);
     let mut plain = ping(&addr, &["--interval", "50ms", "--count", "2"]);
@@ -268,8 +307,8 @@ fn both_signals_end_ping_with_a_summary_and_a_goodbye() {
 
 #[test]
 fn a_signal_ends_a_ping_whose_output_nobody_reads() {
-    let (_pong, addr) = pong(&[]);
-    let args = ["ping", &addr, "--interval", "1ms", "-v"];
+    let (_pong, addr) = pong(&["--codec", "line"]);
+    let args = ["ping", &addr, "--codec", "line", "--interval", "1ms", "-v"];
     let mut command = systole(Path::new("."), &args);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let unread = child.stdout.take().unwrap();
