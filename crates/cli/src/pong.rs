@@ -15,7 +15,7 @@ use systole_net::address::{self, AddressError};
 use systole_net::transport::Plain;
 use systole_net::{Clock, listener};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::exit::Exit;
 use crate::interrupt::{self, Interrupt};
@@ -34,7 +34,13 @@ Prints one line for each message, also if it arrives in pieces. Delayed answers 
 no other client.
 
 A TIME has units, as in the configuration file: 500ms, 10s, \"1m 30s\". On the command line alone, a
-number without a unit is seconds: 10, 0.5.";
+number without a unit is seconds: 10, 0.5.
+
+Ctrl-C and SIGTERM end it. Each client is told first, as by a gateway that is drained (native only;
+the other codecs have no goodbye).";
+
+/// Time limit for the goodbye to all clients at the end, shorter than that of the process.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Maximum of lines that wait to be printed. While the queue is full, clients are not read.
 const LINES: usize = 1_024;
@@ -116,6 +122,7 @@ async fn pong(args: &Args, listener: &TcpListener, output: &mut Output) -> io::R
     }
     let clock = Clock::start();
     let (notices, mut lines) = mpsc::channel(LINES);
+    let (end, ending) = watch::channel(());
     let mut clients = 0;
     loop {
         tokio::select! {
@@ -124,7 +131,8 @@ async fn pong(args: &Args, listener: &TcpListener, output: &mut Output) -> io::R
                     clients += 1;
                     let delay = Span::from(args.delay);
                     let connection = Connection::new(args.codec, clients, delay, clock);
-                    tokio::spawn(connection.serve(stream, Plain, peer, notices.clone()));
+                    let (notices, ending) = (notices.clone(), ending.clone());
+                    tokio::spawn(connection.serve(stream, Plain, peer, notices, ending));
                 }
                 Err(error) => {
                     output.error(&format!("a client could not be accepted: {error}"));
@@ -133,9 +141,22 @@ async fn pong(args: &Args, listener: &TcpListener, output: &mut Output) -> io::R
             },
             // `notices` keeps the channel open, so `recv` never returns `None`.
             Some(notice) = lines.recv() => print(&notice, args.verbose, output)?,
-            () = interrupt.wait() => return Ok(Exit::Success),
+            () = interrupt.wait() => break,
         }
     }
+    drop(notices);
+    // It fails if there are no clients.
+    let _ = end.send(());
+    let leaving = async {
+        // Each connection holds a sender until its end.
+        while let Some(notice) = lines.recv().await {
+            print(&notice, args.verbose, output)?;
+        }
+        io::Result::Ok(())
+    };
+    // Clients that do not take their goodbye in time are left without.
+    tokio::time::timeout(GOODBYE, leaving).await.unwrap_or(Ok(()))?;
+    Ok(Exit::Success)
 }
 
 fn print(notice: &Notice, verbose: bool, output: &mut Output) -> io::Result<()> {

@@ -4,16 +4,18 @@ use std::net::SocketAddr;
 
 use systole_core::cause::Cause;
 use systole_core::kernel::SocketError;
-use systole_core::link::{Answer, Event, Lane, Limits, Output, SessionKey, Settings, Side, World};
+use systole_core::link::{
+    Answer, Command, Event, Lane, Limits, Output, SessionKey, Settings, Side, World,
+};
 use systole_core::liveness::Role;
 use systole_core::policy::MAX_BOUND;
-use systole_core::wire::{Codec, Decoder, MAX_DATA, Malformed};
+use systole_core::wire::{CloseReason, Codec, Decoder, MAX_DATA, Malformed};
 use systole_core::{Link, Machine, Policy, Span, Time, session};
 use systole_net::Clock;
 use systole_net::examine::socket_error;
 use systole_net::transport::{ReadOutcome, Socket, TokioStream, Transport};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::answers::Answers;
 
@@ -50,6 +52,8 @@ pub(crate) struct Connection {
     delay: Span,
     clock: Clock,
     established: bool,
+    /// Whether the program ends, and the client is told.
+    leaving: bool,
     lost: Option<Cause>,
 }
 
@@ -71,20 +75,23 @@ impl Connection {
             delay,
             clock,
             established: false,
+            leaving: false,
             lost: None,
         }
     }
 
+    /// Serves the client until it leaves, or `ending` says that the program ends.
     pub(crate) async fn serve(
         mut self,
         stream: TcpStream,
         transport: impl Transport,
         peer: SocketAddr,
         notices: mpsc::Sender<Notice>,
+        ending: watch::Receiver<()>,
     ) {
         let kind = NoticeKind::Joined;
         let _ = notices.send(Notice { peer, at: self.clock.monotonic(), kind }).await;
-        let cause = match self.converse(stream, transport, peer, &notices).await {
+        let cause = match self.converse(stream, transport, peer, &notices, ending).await {
             Ok(()) => self.lost.unwrap_or(Cause::PeerExited),
             Err(Broken(error)) => cause_of(error),
         };
@@ -102,6 +109,7 @@ impl Connection {
         transport: impl Transport,
         peer: SocketAddr,
         notices: &mpsc::Sender<Notice>,
+        mut ending: watch::Receiver<()>,
     ) -> Result<(), Broken> {
         stream.set_nodelay(true).map_err(|error| Broken(socket_error(&error)))?;
         let mut socket = Socket::new(TokioStream(stream), transport, ());
@@ -119,6 +127,7 @@ impl Connection {
                 _ = stream.readable(), if reads => {
                     self.read(&mut socket, &mut buffer, peer, notices).await?;
                 }
+                _ = ending.changed(), if !self.leaving => self.leave(&mut socket)?,
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
                     while let Some(bytes) = self.answers.pop(self.clock.monotonic()) {
                         send(&mut socket, &bytes)?;
@@ -129,7 +138,30 @@ impl Connection {
         socket.finish();
         flush(&mut socket)?;
         socket.shutdown_write();
+        while self.leaving && !socket.has_ended() {
+            // What the client still sends would turn the close into a reset, which destroys the
+            // goodbye.
+            let _ = socket.stream().readable().await;
+            if let ReadOutcome::Failed(failure) = socket.read(&mut buffer) {
+                return Err(Broken(failure.error));
+            }
+        }
         Ok(())
+    }
+
+    /// Says goodbye as a gateway that is drained. Delayed answers are dropped: nobody waits for
+    /// them any more.
+    fn leave(&mut self, socket: &mut Socket<TokioStream, impl Transport>) -> Result<(), Broken> {
+        self.leaving = true;
+        let now = self.clock.monotonic();
+        self.answers = Answers::default();
+        let command = Command::Close(CloseReason::Drained.into());
+        self.link.handle(Time::ZERO + now, World::Command(command));
+        let mut goodbye = Vec::new();
+        self.poll_outputs(now, &mut goodbye);
+        // Also before the handshake, where there is no session to leave.
+        self.lost.get_or_insert(Cause::Drained);
+        send(socket, &goodbye)
     }
 
     /// Reads once, and answers.
@@ -180,9 +212,10 @@ impl Connection {
 
     /// Puts what is to be sent into `at_once`, or behind the delayed answers.
     fn poll_outputs(&mut self, now: Span, at_once: &mut Vec<u8>) {
+        let delays = !self.leaving && self.delay > Span::ZERO;
         while let Some(output) = self.link.poll_output() {
             match output {
-                Output::Transmit { bytes, .. } if self.established && self.delay > Span::ZERO => {
+                Output::Transmit { bytes, .. } if self.established && delays => {
                     self.answers.push(now + self.delay, bytes.to_vec());
                 }
                 Output::Transmit { bytes, .. } => at_once.extend_from_slice(bytes),

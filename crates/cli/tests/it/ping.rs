@@ -306,6 +306,35 @@ fn both_signals_end_ping_with_a_summary_and_a_goodbye() {
 }
 
 #[test]
+fn a_pong_that_a_signal_ends_says_goodbye_to_its_clients() {
+    // Answers that are delayed hold up no goodbye.
+    for (signal, delay) in [("INT", "0s"), ("TERM", "60s")] {
+        let (mut pong, addr) = pong(&["-v", "--delay", delay]);
+        let mut leaves = ping(&addr, &["--json"]);
+        let mut returns = ping(&addr, &["--reconnect", "--interval", "50ms"]);
+        // It neither introduces itself nor leaves.
+        let mut mute = TcpStream::connect(&addr).unwrap();
+        leaves.until("\"sent\"");
+        returns.until("PING ");
+        // Each was accepted, and joined.
+        (0..3).for_each(|_| drop(pong.until(" joined")));
+        pong.signal(signal);
+        let lost = leaves.until("\"lost\"");
+        assert!(lost.contains("\"reason\":\"drained\",\"stay_away\":false"), "{lost}");
+        assert_eq!(leaves.end(), 1);
+        returns.until("connection lost: the peer said goodbye: drained");
+        returns.until("reconnecting in ");
+        // The one that stays is given up at the time limit.
+        assert_eq!(pong.end(), 0, "{signal}");
+        let left = pong.seen.iter().filter(|line| line.ends_with(" left: ended by a drain"));
+        assert_eq!(left.count(), 2, "{:?}", pong.seen);
+        let mut told = Vec::new();
+        mute.read_to_end(&mut told).unwrap();
+        assert!(!told.is_empty(), "a CLOSE, then the end");
+    }
+}
+
+#[test]
 fn a_signal_ends_a_ping_whose_output_nobody_reads() {
     let (_pong, addr) = pong(&["--codec", "line"]);
     let args = ["ping", &addr, "--codec", "line", "--interval", "1ms", "-v"];

@@ -29,7 +29,8 @@ async fn a_sealed_client_is_answered_and_left_in_order() {
     let (stream, from) = listener.accept().await.unwrap();
     let (notices, mut told) = mpsc::channel(100);
     let pong = Connection::new(Codec::Native, 1, Span::ZERO, Clock::start());
-    pong.serve(stream, Records::default(), from, notices).await;
+    let (_end, ending) = watch::channel(());
+    pong.serve(stream, Records::default(), from, notices, ending).await;
     let mut received = 0;
     while let Some(Notice { kind, .. }) = told.recv().await {
         if let NoticeKind::Received(len) = kind {
