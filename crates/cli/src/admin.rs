@@ -1,11 +1,22 @@
 //! Sends requests to the admin interface of a running gateway.
 
+mod failure;
+
+use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 use systole_gateway::config::{MAX_TOKEN_FILE, Token, read_text};
+use systole_net::address;
+use ureq::http::{StatusCode, Uri};
 use ureq::{Agent, Body, Error};
+
+use crate::config_args::TOKEN_VARIABLE;
+pub(crate) use failure::Failure;
+
+/// The port of an admin interface, in the example of an error.
+const USUAL_PORT: u16 = 7_480;
 
 /// Time limit of a request: a shard answers within 2 s or not at all; the rest is for the network.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -17,10 +28,13 @@ const MAX_ANSWER: u64 = 1 << 20;
 #[derive(Debug, clap::Args)]
 pub(crate) struct AdminArgs {
     /// URL of the gateway's admin interface
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7480")]
+    #[arg(
+        long, value_name = "URL", default_value = "http://127.0.0.1:7480", value_parser = admin_url
+    )]
     admin: String,
 
-    /// File with the admin token, if the interface requires one
+    /// File whose first line is the admin token, if the interface requires one (or set
+    /// SYSTOLE_ADMIN_TOKEN to the token itself)
     #[arg(long, value_name = "FILE", env = "SYSTOLE_ADMIN_TOKEN_FILE")]
     token_file: Option<PathBuf>,
 }
@@ -32,58 +46,119 @@ struct ErrorAnswer {
     hint: String,
 }
 
+/// A token, and where it is from.
+struct Shown {
+    token: String,
+    source: String,
+}
+
 impl AdminArgs {
     /// Returns the interface's answer for `path`.
-    ///
-    /// # Errors
-    /// A message for the user: what went wrong, and what to do about it.
-    pub(crate) fn get(&self, path: &str) -> Result<String, String> {
-        let base = self.admin.trim_end_matches('/');
-        let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
+    pub(crate) fn get(&self, path: &str) -> Result<String, Failure> {
         // Neither a proxy nor the target of a redirect may receive the token.
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .proxy(None)
             .timeout_global(Some(TIMEOUT));
-        let mut request = Agent::from(config.build()).get(format!("{base}{path}"));
-        if let Some(token) = self.token()? {
+        let mut request = Agent::from(config.build()).get(format!("{}{path}", self.admin));
+        let shown = self.token().map_err(Failure::without_hint)?;
+        if let Some(Shown { token, .. }) = &shown {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
         let mut response = request.call().map_err(|error| self.unreachable(&error))?;
         let text = read(response.body_mut()).map_err(|error| self.unreachable(&error))?;
-        if response.status().is_success() {
+        let status = response.status();
+        if status.is_success() {
             return Ok(text);
         }
         Err(match serde_json::from_str(&text) {
-            Ok(ErrorAnswer { error, hint }) => format!("{error}\nhint: {hint}"),
-            Err(_) => format!(
-                "{base} answers {}, but not as a gateway does\nhint: set --admin to the address \
-                of the section [admin]",
-                response.status()
-            ),
+            Ok(ErrorAnswer { .. }) if status == StatusCode::UNAUTHORIZED => {
+                Failure::unauthorized(shown.map(|shown| shown.source))
+            }
+            Ok(ErrorAnswer { error, hint }) => Failure { error, hint },
+            Err(_) => Failure::other_server(&self.admin, status.as_u16()),
         })
     }
 
-    fn token(&self) -> Result<Option<String>, String> {
-        let Some(path) = &self.token_file else { return Ok(None) };
-        let shown = path.display();
-        let text = read_text(path, MAX_TOKEN_FILE)
-            .map_err(|error| format!("the token in {shown} cannot be read: {error}"))?;
-        let token = text.lines().next().unwrap_or("").trim();
-        Token::new(token).map_err(|expected| format!("the token in {shown} must be {expected}"))?;
-        Ok(Some(token.to_owned()))
+    /// Returns the URL of the interface, without a slash at its end.
+    pub(crate) fn url(&self) -> &str {
+        &self.admin
     }
 
-    fn unreachable(&self, error: &Error) -> String {
-        format!(
-            "no answer from {}: {error}\nhint: is the gateway running? --admin sets the address of \
-            its admin interface",
-            self.admin
-        )
+    fn token(&self) -> Result<Option<Shown>, String> {
+        let (text, source) = match &self.token_file {
+            Some(path) => {
+                let source = format!("in {}", path.display());
+                let text = read_text(path, MAX_TOKEN_FILE)
+                    .map_err(|error| format!("the token {source} cannot be read: {error}"))?;
+                (text, source)
+            }
+            None => match env::var(TOKEN_VARIABLE) {
+                Ok(text) => (text, format!("of {TOKEN_VARIABLE}")),
+                Err(env::VarError::NotPresent) => return Ok(None),
+                Err(env::VarError::NotUnicode(_)) => {
+                    return Err(format!("{TOKEN_VARIABLE} must be ASCII"));
+                }
+            },
+        };
+        let token = text.lines().next().unwrap_or("").trim().to_owned();
+        Token::new(&token).map_err(|expected| format!("the token {source} must be {expected}"))?;
+        Ok(Some(Shown { token, source }))
     }
+
+    fn unreachable(&self, error: &Error) -> Failure {
+        Failure::unreachable(&self.admin, TIMEOUT, error)
+    }
+}
+
+/// Checks the URL of an admin interface; the scheme may be missing.
+fn admin_url(text: &str) -> Result<String, String> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        let host = text.trim_end_matches('/');
+        address::split(host, USUAL_PORT)?;
+        return Ok(format!("http://{host}"));
+    };
+    let host = rest.split('/').next().unwrap_or_default();
+    let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
+    if has_port || host.is_empty() {
+        address::split(host, USUAL_PORT)?;
+    }
+    let is_url = matches!(scheme, "http" | "https") && text.parse::<Uri>().is_ok();
+    is_url.then(|| text.trim_end_matches('/').to_owned()).ok_or_else(|| {
+        format!("this is no URL of an admin interface, as in http://127.0.0.1:{USUAL_PORT}")
+    })
 }
 
 fn read(body: &mut Body) -> Result<String, Error> {
     body.with_config().limit(MAX_ANSWER).read_to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_of_an_interface_may_lack_its_scheme() {
+        for (text, url) in [
+            ("127.0.0.1:7480", "http://127.0.0.1:7480"),
+            ("[::1]:7480/", "http://[::1]:7480"),
+            ("http://gateway.example.org", "http://gateway.example.org"),
+            ("http://[::1]", "http://[::1]"),
+            ("https://proxy.example.org/gateway/", "https://proxy.example.org/gateway"),
+        ] {
+            assert_eq!(admin_url(text).as_deref(), Ok(url));
+        }
+        for (text, says) in [
+            ("", "a port is needed, as in 127.0.0.1:7480"),
+            ("gateway", "a port is needed, as in gateway:7480"),
+            ("http://", "a port is needed, as in 127.0.0.1:7480"),
+            ("http://gateway:99999", "a number from 1 to 65535, as in gateway:7480"),
+            ("ftp://gateway:7480", "this is no URL of an admin interface, as in http://127.0.0.1"),
+            ("http://gateway/ x", "this is no URL of an admin interface, as in http://127.0.0.1"),
+        ] {
+            let error = admin_url(text).unwrap_err();
+            assert!(error.contains(says), "{text:?}: {error}");
+        }
+    }
 }

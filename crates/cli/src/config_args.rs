@@ -18,7 +18,7 @@ const DEFAULT_FILE: &str = "systole.toml";
 
 /// The environment variable for the admin token. There is no flag, because the process list would
 /// show the token to every user of the machine.
-const TOKEN_VARIABLE: &str = "SYSTOLE_ADMIN_TOKEN";
+pub(crate) const TOKEN_VARIABLE: &str = "SYSTOLE_ADMIN_TOKEN";
 
 #[derive(Args, Debug)]
 pub(crate) struct ConfigArgs {

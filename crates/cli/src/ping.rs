@@ -58,6 +58,9 @@ const GOODBYE: Duration = Duration::from_millis(250);
 /// trip, and hardly any is longer.
 const NO_ANSWER: Duration = Duration::from_secs(2);
 
+/// The port of a gateway's native listener, in the example of an error.
+const USUAL_PORT: u16 = 7_400;
+
 /// The default silence before the first probe. Not the 10 s after which a gateway ends a client
 /// that has sent nothing.
 const IDLE: Duration = Duration::from_secs(15);
@@ -122,7 +125,7 @@ enum Manner {
 
 /// Checks the address of a server, as far as that needs no lookup.
 fn server_address(text: &str) -> Result<String, String> {
-    let (host, _) = address::split(text)?;
+    let (host, _) = address::split(text, USUAL_PORT)?;
     match address::parse(text) {
         Err(error @ AddressError::UnknownInterface { .. }) if host.contains('%') => {
             Err(error.to_string())

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use systole_core::Span;
 use systole_core::text::{Escaped, Quoted};
 
-use crate::admin::AdminArgs;
+use crate::admin::{AdminArgs, Failure};
 use crate::exit::Exit;
 use crate::output::Output;
 
@@ -17,8 +17,8 @@ Examples:
   systole why 00c0600001000000 --json | jq .verdict.cause
   systole why 00c0600001000000 --admin http://gateway.example.org:7480 --token-file token
 
-The gateway keeps the last 10,000 verdicts. `curl localhost:7480/api/v1/verdicts?identity=NAME`
-finds the sessions of a client.
+The gateway keeps the last 10,000 verdicts. `curl -s localhost:7480/api/v1/verdicts?identity=NAME`
+finds the sessions of a client; `curl -s localhost:7480/api/v1/sessions` lists who is online.
 
 Exit codes: 0 success, 1 the session is unknown or no gateway answers, 2 wrong usage.";
 
@@ -40,9 +40,10 @@ pub(crate) struct Args {
 
 fn session(text: &str) -> Result<String, String> {
     let legal = text.len() == 16 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-    legal
-        .then(|| text.to_ascii_lowercase())
-        .ok_or_else(|| "expected 16 hexadecimal digits".to_owned())
+    legal.then(|| text.to_ascii_lowercase()).ok_or_else(|| {
+        "a session has 16 hexadecimal digits, as in 00c0600001000000; the gateway's log shows it"
+            .to_owned()
+    })
 }
 
 /// The printed part of the gateway's answer.
@@ -92,8 +93,8 @@ struct Moment {
 pub(crate) fn run(args: &Args, output: &mut Output) -> io::Result<Exit> {
     let answer = match args.admin.get(&format!("/api/v1/sessions/{}/why", args.session)) {
         Ok(answer) => answer,
-        Err(text) => {
-            output.error(&text);
+        Err(failure) => {
+            output.error(&args.explain(failure).to_string());
             return Ok(Exit::Failure);
         }
     };
@@ -109,13 +110,28 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> io::Result<Exit> {
             }
             Ok(Exit::Success)
         }
-        Err(error) => {
-            output.error(&format!(
-                "the answer cannot be parsed: {error}\nhint: use a gateway and a program of \
-                the same version; --json prints the answer unchanged"
-            ));
+        Err(_) => {
+            output.error(
+                "the gateway's answer is not that of this version of systole\nhint: use a gateway \
+                and a program of the same version; --json prints the answer unchanged",
+            );
             Ok(Exit::Failure)
         }
+    }
+}
+
+impl Args {
+    /// Says how to find a session that the gateway does not know. Its own hint names paths only.
+    fn explain(&self, failure: Failure) -> Failure {
+        if !failure.error.contains(&self.session) {
+            return failure;
+        }
+        let url = self.admin.url();
+        let hint = format!(
+            "`curl -s {url}/api/v1/verdicts` lists the last sessions that ended, \
+            `curl -s {url}/api/v1/sessions` those online; older ones are in the gateway's log"
+        );
+        Failure { hint, ..failure }
     }
 }
 

@@ -20,6 +20,9 @@ use crate::ConnectError;
 /// does not answer keeps for long; clients that retry must not add one more each time.
 const MAX_LOOKUPS: usize = 8;
 
+/// The port of a gateway's native listener, in the example of an error.
+const USUAL_PORT: u16 = 7_400;
+
 static LOOKUPS: Semaphore = Semaphore::const_new(MAX_LOOKUPS);
 
 /// Why a lookup failed.
@@ -42,7 +45,7 @@ async fn lookup_by(
         ConnectError::Resolve { name, why, obstacle }
     };
     let no_address = |why| unresolved((Obstacle::NoAddress, why));
-    let (host, port) = address::split(addr).map_err(no_address)?;
+    let (host, port) = address::split(addr, USUAL_PORT).map_err(no_address)?;
     if let Ok(numeric) = addr.parse() {
         return Ok(vec![numeric]);
     }

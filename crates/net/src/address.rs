@@ -4,9 +4,6 @@
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 
-/// The example for an address of which nothing can be used.
-const EXAMPLE: &str = "127.0.0.1:7400";
-
 /// The reason why a text is no socket address of this machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AddressError {
@@ -64,60 +61,67 @@ pub fn parse(text: &str) -> Result<SocketAddr, AddressError> {
 }
 
 /// Splits the address of a server, a `host:port`, into both. The host may be a name; an IPv6
-/// address stands in brackets, which are not part of the result.
+/// address stands in brackets, which are not part of the result. `usual_port` stands in the example
+/// of an error.
 ///
 /// Resolves no host names and never blocks.
 ///
 /// # Errors
 /// What is wrong with the address, and what it must look like, as a part of a sentence.
-pub fn split(address: &str) -> Result<(&str, u16), String> {
+pub fn split(address: &str, usual_port: u16) -> Result<(&str, u16), String> {
     let wrong = |what: &str, example: &str| {
-        let example = if is_plain(example) { example } else { EXAMPLE };
+        let nothing = with_port("", usual_port);
+        let example = if is_plain(example) { example } else { &nothing };
         Err(format!("{what}, as in {example}"))
     };
     if let Some((_, rest)) = address.split_once("://") {
         let what = "this is a URL; an address is a host and a port";
-        return wrong(what, &with_port(rest.split('/').next().unwrap_or_default()));
+        return wrong(what, &with_port(rest.split('/').next().unwrap_or_default(), usual_port));
     }
     if let Some((before, _)) = address.split_once('/') {
-        return wrong("an address has no path", &with_port(before));
+        return wrong("an address has no path", &with_port(before, usual_port));
     }
     if address.parse::<Ipv6Addr>().is_ok() {
-        return wrong("an IPv6 address stands in brackets before its port", &with_port(address));
+        return wrong(
+            "an IPv6 address stands in brackets before its port",
+            &with_port(address, usual_port),
+        );
     }
     let (host, port) = match address.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
-            Some((host, "")) => return wrong("a port is needed", &with_port(host)),
+            Some((host, "")) => return wrong("a port is needed", &with_port(host, usual_port)),
             Some((host, port)) => (host, port.strip_prefix(':')),
             None => (rest, None),
         },
         None => match address.rsplit_once(':') {
             Some((host, port)) => (host, Some(port).filter(|_| !host.contains(':'))),
             None if address.parse::<u16>().is_ok() => ("", Some(address)),
-            None => return wrong("a port is needed", &with_port(address)),
+            None => return wrong("a port is needed", &with_port(address, usual_port)),
         },
     };
     let Some(port) = port else {
         let what = "an IPv6 address and its port are written with brackets and a colon";
-        return wrong(what, "[::1]:7400");
+        return wrong(what, &with_port("::1", usual_port));
     };
     match port.parse() {
-        Ok(0) | Err(_) => wrong("the port must be a number from 1 to 65535", &with_port(host)),
+        Ok(0) | Err(_) => {
+            wrong("the port must be a number from 1 to 65535", &with_port(host, usual_port))
+        }
         Ok(_) if host.is_empty() => wrong("a host is needed", &format!("127.0.0.1:{port}")),
         Ok(port) => Ok((host, port)),
     }
 }
 
 /// Returns an example of an address with this host, and its port if it has one.
-fn with_port(host: &str) -> String {
+fn with_port(host: &str, usual_port: u16) -> String {
     let is_v6 = host.parse::<Ipv6Addr>().is_ok();
     match host.rsplit_once(':') {
-        _ if host.is_empty() => EXAMPLE.to_owned(),
-        _ if is_v6 => format!("[{host}]:7400"),
-        _ if host.starts_with('[') && host.ends_with(']') => format!("{host}:7400"),
+        _ if host.is_empty() => format!("127.0.0.1:{usual_port}"),
+        _ if is_v6 => format!("[{host}]:{usual_port}"),
+        _ if host.starts_with('[') && host.ends_with(']') => format!("{host}:{usual_port}"),
         Some((_, port)) if port.parse::<u16>().is_ok_and(|port| port > 0) => host.to_owned(),
-        Some((name, _)) => format!("{name}:7400"),
-        None => format!("{host}:7400"),
+        Some((name, _)) => format!("{name}:{usual_port}"),
+        None => format!("{host}:{usual_port}"),
     }
 }
 
@@ -175,7 +179,7 @@ mod tests {
             ("[fe80::1%eth0]:7400", "fe80::1%eth0"),
             ("[localhost]:7400", "localhost"),
         ] {
-            assert_eq!(split(address), Ok((host, 7_400)));
+            assert_eq!(split(address, 7_400), Ok((host, 7_400)));
         }
         let url = "this is a URL; an address is a host and a port, as in";
         let port = "a port is needed, as in";
@@ -203,7 +207,7 @@ mod tests {
             ("[::1:7400", "an IPv6 address and its port are written with", "[::1]:7400"),
             ("[::1]7400", "an IPv6 address and its port are written with", "[::1]:7400"),
         ] {
-            let error = split(address).unwrap_err();
+            let error = split(address, 7_400).unwrap_err();
             assert!(error.starts_with(start), "{address:?}: {error}");
             assert!(error.ends_with(&format!(" as in {example}")), "{address:?}: {error}");
         }

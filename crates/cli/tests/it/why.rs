@@ -136,17 +136,53 @@ fn a_failed_request_is_an_error_with_a_hint() {
     let gateway = Gateway::start("why-unknown", "");
     let unknown = gateway.why("00000000000000ff", &[]);
     assert!(unknown.starts_with("exit 1\n--- stdout\n--- stderr\nerror: session "), "{unknown}");
-    assert!(unknown.contains("00000000000000ff is not online") && unknown.contains("\nhint: "));
-    assert!(gateway.why("7", &[]).starts_with("exit 2\n"));
-
     let admin = gateway.ready.admin.to_string();
+    for part in [
+        "00000000000000ff is not online",
+        &format!("\nhint: `curl -s http://{admin}/api/v1/verdicts` lists the last sessions"),
+    ] {
+        assert!(unknown.contains(part), "{unknown}");
+    }
+    let number = gateway.why("7", &[]);
+    assert!(number.starts_with("exit 2\n"), "{number}");
+    assert!(number.contains("has 16 hexadecimal digits, as in 00c0600001000000; "), "{number}");
+
     let args = ["why", "00000000000000ff", "--admin", &admin];
-    let refused = snapshot(&mut systole(&gateway.directory, &args));
-    assert!(refused.starts_with("exit 1\n") && refused.contains("token"), "{refused}");
-    let missing =
-        snapshot(&mut systole(&gateway.directory, &[&args[..], &["--token-file", "no"]].concat()));
+    let with = |more: &[&str]| systole(&gateway.directory, &[&args[..], more].concat());
+    let refused = snapshot(&mut with(&[]));
+    assert!(refused.starts_with("exit 1\n"), "{refused}");
+    let names = "requires its admin token\nhint: --token-file (or SYSTOLE_ADMIN_TOKEN_FILE) names";
+    assert!(refused.contains(names), "{refused}");
+    let missing = snapshot(&mut with(&["--token-file", "no"]));
     assert!(missing.starts_with("exit 1\n") && missing.contains("cannot be read"), "{missing}");
+    fs::write(gateway.directory.join("wrong"), "fedcba9876543210\n").unwrap();
+    let wrong = snapshot(&mut with(&["--token-file", "wrong"]));
+    assert!(wrong.contains("error: the gateway does not accept the token in wrong\n"), "{wrong}");
+    // The token itself, as for `systole serve`.
+    let known = snapshot(with(&[]).env("SYSTOLE_ADMIN_TOKEN", TOKEN));
+    assert!(known.contains("00000000000000ff is not online"), "{known}");
+    let wrong = snapshot(with(&[]).env("SYSTOLE_ADMIN_TOKEN", "fedcba9876543210"));
+    assert!(wrong.contains("not accept the token of SYSTOLE_ADMIN_TOKEN\n"), "{wrong}");
+
+    // A listener is no admin interface.
+    let listener = gateway.ready.listeners[0].address.to_string();
+    let other = snapshot(&mut systole(
+        &gateway.directory,
+        &["why", "00000000000000ff", "--admin", &listener],
+    ));
+    let no_http =
+        format!("no answer from http://{listener}: what answers there does not speak HTTP");
+    assert!(other.contains(&no_http), "{other}");
+    for (url, says) in [
+        ("gateway", "a port is needed, as in gateway:7480"),
+        ("ftp://127.0.0.1:7480", "this is no URL of an admin interface"),
+    ] {
+        let args = ["why", "00000000000000ff", "--admin", url];
+        let refused = snapshot(&mut systole(&gateway.directory, &args));
+        assert!(refused.starts_with("exit 2\n") && refused.contains(says), "{refused}");
+    }
     drop(gateway);
     let gone = snapshot(&mut systole(&directory("why-gone"), &args));
-    assert!(gone.starts_with("exit 1\n") && gone.contains("is the gateway running?"), "{gone}");
+    let nothing = ": nothing listens there\nhint: is the gateway running? --admin sets ";
+    assert!(gone.starts_with("exit 1\n") && gone.contains(nothing), "{gone}");
 }
