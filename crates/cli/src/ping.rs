@@ -90,7 +90,10 @@ pub(crate) struct Args {
     interval: Option<Duration>,
 
     /// Unanswered probes before the connection is dead
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(
+        long, value_name = "N", default_value_t = 3,
+        value_parser = clap::value_parser!(u8).range(1..)
+    )]
     probes: u8,
 
     /// Codec of the connection
@@ -102,7 +105,7 @@ pub(crate) struct Args {
     reconnect: bool,
 
     /// Stop after N heartbeats, when they are answered or lost
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = count)]
     count: Option<u64>,
 
     /// Print JSON, one object per line; times in milliseconds, round trips in microseconds
@@ -121,6 +124,11 @@ enum Manner {
     Each,
     /// Only after silence, as the policy demands.
     AfterSilence,
+}
+
+fn count(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|count| *count > 0);
+    number.ok_or_else(|| "must be a number from 1 on".to_owned())
 }
 
 /// Checks the address of a server, as far as that needs no lookup.

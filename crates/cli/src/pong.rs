@@ -77,7 +77,9 @@ pub(crate) struct Args {
 fn bind_address(text: &str) -> Result<SocketAddr, String> {
     let address = if text.contains(':') { format!("[{text}]:0") } else { format!("{text}:0") };
     if let Err(AddressError::Malformed) = address::parse(&address) {
-        return Err("must be an IP address, as in 127.0.0.1, ::1 or fe80::1%eth0".to_owned());
+        return Err("must be an IP address without a port (--port), as in 127.0.0.1, ::1 or \
+                    fe80::1%eth0"
+            .to_owned());
     }
     listen_address(&address).map_err(|right| format!("must be {right}"))
 }
@@ -96,11 +98,22 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> io::Result<Exit> {
         match listen(address) {
             Ok(listener) => pong(args, &listener, output).await,
             Err(error) => {
-                output.error(&format!("cannot listen on {address}: {error}"));
+                output.error(&format!("cannot listen on {address}: {error}{}", hint(&error)));
                 Ok(Exit::Failure)
             }
         }
     })
+}
+
+/// Returns what the user can do about an address that cannot be bound, as a line of its own.
+fn hint(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        "\nhint: another program listens there; --port 0 lets the system choose a port"
+    } else if error.kind() == io::ErrorKind::AddrNotAvailable {
+        "\nhint: this machine does not have this address; --bind sets another"
+    } else {
+        ""
+    }
 }
 
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {

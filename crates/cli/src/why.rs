@@ -17,8 +17,8 @@ Examples:
   systole why 00c0600001000000 --json | jq .verdict.cause
   systole why 00c0600001000000 --admin http://gateway.example.org:7480 --token-file token
 
-The gateway keeps the last 10,000 verdicts. `curl -s localhost:7480/api/v1/verdicts?identity=NAME`
-finds the sessions of a client; `curl -s localhost:7480/api/v1/sessions` lists who is online.
+The gateway keeps the last 10,000 verdicts. `curl -s localhost:7480/api/v1/sessions` lists who is
+online, `curl -s 'localhost:7480/api/v1/verdicts?identity=NAME'` the last verdicts on a client.
 
 Exit codes: 0 success, 1 the session is unknown or no gateway answers, 2 wrong usage.";
 

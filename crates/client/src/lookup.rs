@@ -23,6 +23,9 @@ const MAX_LOOKUPS: usize = 8;
 /// The port of a gateway's native listener, in the example of an error.
 const USUAL_PORT: u16 = 7_400;
 
+/// What the standard library puts before each message of the resolver, which says as much itself.
+const LOOKUP_FAILED: &str = "failed to lookup address information: ";
+
 static LOOKUPS: Semaphore = Semaphore::const_new(MAX_LOOKUPS);
 
 /// Why a lookup failed.
@@ -81,7 +84,8 @@ fn system(host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
     let hints = AddrInfoHints { socktype: SockType::Stream.into(), ..AddrInfoHints::default() };
     let found = getaddrinfo(Some(host), None, Some(hints)).map_err(|error| {
         let obstacle = obstacle(error.kind());
-        (obstacle, std::io::Error::from(error).to_string())
+        let why = std::io::Error::from(error).to_string();
+        (obstacle, why.strip_prefix(LOOKUP_FAILED).unwrap_or(&why).to_owned())
     })?;
     let with_port = |mut address: SocketAddr| {
         address.set_port(port);

@@ -1,6 +1,7 @@
 //! What comes back, or does not, if the server speaks another protocol.
 
 use systole_client::cause::{Cause, Verdict};
+use systole_client::reconnect::Obstacle;
 use systole_client::{Codec, ConnectError};
 
 /// Maximum length of what is quoted of the server's answer.
@@ -21,7 +22,14 @@ pub(super) fn of_attempt(error: &ConnectError, codec: Codec) -> (String, Option<
     {
         return (shown, Some(other_codec(codec)));
     }
-    (error.to_string(), None)
+    // The address is printed before.
+    if let ConnectError::Resolve { why, .. } = error {
+        return (format!("the host has no address: {why}"), None);
+    }
+    let hint = matches!(error, ConnectError::Io { obstacle: Obstacle::Refused, .. }).then(|| {
+        "hint: nothing listens there: is the server running, and is this its port?".to_owned()
+    });
+    (error.to_string(), hint)
 }
 
 /// Returns what the end of a link shows that was never answered; `None` if another protocol is no

@@ -434,9 +434,11 @@ fn every_end_has_its_exit_code() {
     let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let mut refused = ping(&unused, &[]);
     assert!(refused.stderr_after("error: ").contains("not connected"));
+    refused.stderr_after("hint: nothing listens there: is the server running");
     assert_eq!(refused.end(), 1);
 
-    for wrong in [&["--interval", "0"][..], &["--probes", "0"], &["--idle", "soon"], &[]] {
+    let zero = ["--probes", "0"];
+    for wrong in [&["--interval", "0"][..], &zero, &["--count", "0"], &["--idle", "soon"], &[]] {
         let mut usage = if wrong.is_empty() { start(&["ping"]) } else { ping(&unused, wrong) };
         assert_eq!(usage.end(), 2, "{wrong:?}");
     }
@@ -458,6 +460,7 @@ fn every_end_has_its_exit_code() {
     let addr = taken.stderr_after("listening on ");
     let mut second = start(&["pong", "--port", addr.rsplit(':').next().unwrap()]);
     assert!(second.stderr_after("error: ").contains("cannot listen"));
+    second.stderr_after("hint: another program listens there; --port 0 ");
     assert_eq!(second.end(), 1);
     taken.signal("INT");
     assert_eq!(taken.end(), 0);
