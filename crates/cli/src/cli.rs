@@ -38,20 +38,24 @@ Listening sockets that the parent passes (LISTEN_FDS, as systemd does) are used 
 with their addresses, so that a restart refuses no client.
 
 A flag overrides its environment variable, and the variable the configuration file. The defaults
-hold for what none of them sets; `systole check` shows the result.";
+hold for what none of them sets; `systole check` shows the result.
+
+Exit codes: 0 drained, 1 not started, or ended by a second signal, 2 wrong usage or configuration.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
   systole check
   systole check --config /etc/systole.toml
-  SYSTOLE_ADMIN=0.0.0.0:7480 systole check
+  SYSTOLE_ADMIN=127.0.0.1:7481 systole check
 
 An address that this machine does not have, or a port that this user may not use, is a warning.
 
 Listening sockets that a parent passes are matched with the listeners by `systole serve`, not here.
 
 A flag overrides its environment variable, and the variable the configuration file. The defaults
-hold for what none of them sets.";
+hold for what none of them sets.
+
+Exit codes: 0 the configuration is right, 2 wrong usage or configuration.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

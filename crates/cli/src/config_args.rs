@@ -41,7 +41,7 @@ pub(crate) struct ConfigArgs {
     admin_token_file: Option<PathBuf>,
 
     /// Data-plane threads: a number, or auto for one per core [default: auto]
-    #[arg(long, value_name = "N", env = "SYSTOLE_SHARDS")]
+    #[arg(long, value_name = "N", env = "SYSTOLE_SHARDS", value_parser = shards)]
     shards: Option<Shards>,
 
     /// Disconnect dead peers (true) or only report them (false) [default: true]
@@ -136,6 +136,10 @@ fn explain(file: Option<&Path>, error: &ConfigError) -> String {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     listen_address(text).map_err(|right| format!("must be {right}"))
+}
+
+fn shards(text: &str) -> Result<Shards, String> {
+    text.parse().map_err(|right| format!("must be {right}"))
 }
 
 fn level_parser() -> impl TypedValueParser<Value = Level> {

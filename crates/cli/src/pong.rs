@@ -37,7 +37,9 @@ A TIME has units, as in the configuration file: 500ms, 10s, \"1m 30s\". On the c
 number without a unit is seconds: 10, 0.5.
 
 Ctrl-C and SIGTERM end it. Each client is told first, as by a gateway that is drained (native only;
-the other codecs have no goodbye).";
+the other codecs have no goodbye).
+
+Exit codes: 0 interrupted, 1 the address cannot be listened at, 2 wrong usage.";
 
 /// Time limit for the goodbye to all clients at the end, shorter than that of the process.
 const GOODBYE: Duration = Duration::from_secs(1);

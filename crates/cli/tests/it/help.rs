@@ -151,6 +151,25 @@ fn the_help_of_serve_and_check_states_the_defaults() {
 }
 
 #[test]
+fn the_example_of_check_is_right_and_a_wrong_number_is_explained() {
+    let directory = directory("help-examples");
+    let help = snapshot(&mut systole(&directory, &["check", "--help"]));
+    let admin = help
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("SYSTOLE_ADMIN="))
+        .find_map(|line| line.strip_suffix(" systole check"))
+        .expect("an example");
+    let shown = snapshot(systole(&directory, &["check"]).env("SYSTOLE_ADMIN", admin));
+    assert!(shown.starts_with("exit 0\n"), "{shown}");
+    let shown = snapshot(&mut systole(&directory, &["check", "--shards", "0"]));
+    assert!(shown.contains(": must be \"auto\" or a number from 1 to "), "{shown}");
+    for command in ["serve", "check", "ping", "pong", "why"] {
+        let help = snapshot(&mut systole(&directory, &[command, "--help"]));
+        assert!(help.contains("\nExit codes: 0 "), "{command}: {help}");
+    }
+}
+
+#[test]
 fn a_broken_pipe_is_success() {
     let directory = directory("pipe");
     let mut command = systole(&directory, &["completions", "bash"]);
