@@ -10,8 +10,8 @@ use crate::wire::{BootId, InstanceId, Saw};
 const RECOVERY_TIME: Span = Span::from_millis(1_200);
 
 /// The least time without traffic after which an end on the way shows a forgotten mapping: no NAT
-/// or firewall in use forgets sooner. The rule is the same whether the end answered a segment or not:
-/// only one of the two ends may know that, and both must give the end the same name.
+/// or firewall in use forgets sooner. The rule is the same whether the end answered a segment or
+/// not: only one of the two ends may know that, and both must give the end the same name.
 const LEAST_FORGETTING: Span = Span::from_secs(30);
 
 /// The tolerance for comparing times that two ends have rounded to milliseconds.

@@ -79,13 +79,14 @@ impl InForce {
         self.0 &= !(CHOKED | REPORTED);
     }
 
-    /// Records whether an examination showed bytes stuck behind a closed window. Returns true if it
-    /// is the second such examination in a row; only once until the window opens.
-    pub(super) fn is_choked(&mut self, choked: bool) -> bool {
+    /// Records whether an examination showed bytes behind a closed window, and whether none has
+    /// left since the one before. Returns true if both showed them and none has left; only once
+    /// until the window opens.
+    pub(super) fn is_choked(&mut self, waits: bool, stuck: bool) -> bool {
         let before = self.0;
         self.0 &= !CHOKED;
-        if choked {
-            self.0 |= CHOKED | if before & CHOKED != 0 { REPORTED } else { 0 };
+        if waits {
+            self.0 |= CHOKED | if before & CHOKED != 0 && stuck { REPORTED } else { 0 };
         }
         self.0 & REPORTED & !before != 0
     }
@@ -120,12 +121,13 @@ mod tests {
     fn a_closed_window_is_reported_at_the_second_examination_and_once() {
         let mut force = InForce::new(Patience::new(None, SendState::Sending));
         let reported: [bool; 8] = [true, false, true, true, true, false, true, true]
-            .map(|choked| force.is_choked(choked));
+            .map(|waits| force.is_choked(waits, true));
         assert_eq!(reported, [false, false, false, true, false, false, false, false]);
         force.window_opened();
-        assert_eq!([true, true, true].map(|choked| force.is_choked(choked)), [false, true, false]);
+        let moves = [false, false, true, true].map(|stuck| force.is_choked(true, stuck));
+        assert_eq!(moves, [false, false, true, false], "a slow reader takes bytes");
         assert!(force.set(Patience::new(None, SendState::Closed), true));
         assert!(!force.set(Patience::new(None, SendState::Closed), false));
-        assert!(!force.is_extended() && !force.is_choked(true), "reported already");
+        assert!(!force.is_extended() && !force.is_choked(true, true), "reported already");
     }
 }

@@ -106,7 +106,8 @@ impl Gateway {
         let stranger = Stranger { at_ms: *at_ms, session, end };
         let Stranger { session: Session { session, listener, address, .. }, end, .. } = &stranger;
         let End { cause, detail, lasted_ms, .. } = end;
-        debug!(session, %listener, address, cause, detail = &**detail, lasted_ms, "never a session");
+        let detail = &**detail;
+        debug!(session, %listener, address, cause, detail, lasted_ms, "never a session");
         let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
         strangers.last = Some((listener.clone(), address.clone()));
         drop(strangers);

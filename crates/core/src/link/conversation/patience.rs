@@ -81,7 +81,7 @@ impl Conversation {
         let trusted = self.stage == Stage::Established && !doubted && !near;
         if !tcp.is_window_closed() {
             self.in_force.window_opened();
-        } else if trusted && self.in_force.is_choked(is_choked(tcp)) {
+        } else if trusted && self.in_force.is_choked(waits(tcp), tcp.last_sent >= OUTSTANDING) {
             self.record_examination(now, examination);
             let grounds = [Ground::WindowClosed, Ground::BytesWaiting];
             out.session(session::Event::Warned {
@@ -114,9 +114,7 @@ impl Conversation {
     }
 }
 
-/// Returns whether bytes wait behind a closed window and none have left for some time: a peer that
-/// reads slowly closes its window again and again.
-fn is_choked(tcp: &TcpSnapshot) -> bool {
-    let waits = tcp.unacked > 0 || tcp.notsent.is_some_and(|bytes| bytes > 0);
-    waits && tcp.is_window_closed() && tcp.last_sent >= OUTSTANDING
+/// Returns whether bytes wait in the kernel.
+fn waits(tcp: &TcpSnapshot) -> bool {
+    tcp.unacked > 0 || tcp.notsent.is_some_and(|bytes| bytes > 0)
 }

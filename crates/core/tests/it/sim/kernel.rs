@@ -139,9 +139,9 @@ impl Kernel {
         if tcp.send_window != Some(0) {
             (self.closed, self.reported) = (0, false);
         } else if trusted {
-            let stuck = waiting && tcp.last_sent >= OUTSTANDING;
-            self.closed = if stuck { self.closed + 1 } else { 0 };
-            let report = self.closed > 1 && !self.reported;
+            self.closed = if waiting { self.closed + 1 } else { 0 };
+            let stuck = self.closed > 1 && tcp.last_sent >= OUTSTANDING;
+            let report = stuck && !self.reported;
             self.reported |= report;
             return report;
         }

@@ -115,7 +115,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         name: "reads-no-more",
         fault: "peer beats and does not read, 250 KB wait",
         about: "A warning and no more: it lives, and less waits than we keep for it.",
-        long: true,
+        long: false,
         roles: GATEWAY,
         setting: Setting { kind: Kind::Deaf, ..ONE },
         steps: &[
@@ -143,7 +143,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
 ];
 
 /// Time limit of the warning that a peer does not read: two examinations, the first one 8 s after
-/// the bytes, or 16 s if some left shortly before.
-const WARNED: u64 = 26_000;
+/// the bytes.
+const WARNED: u64 = 18_000;
 /// Time in which the gateway has read more than it keeps for one link.
 const SLOW: u64 = 500;

@@ -167,7 +167,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         name: "filters",
         fault: "filters come and go for 30 s",
         about: "Refused, prohibited, dropped: each for two seconds, which is below D = 6 s.",
-        long: true,
+        long: false,
         roles: BOTH,
         setting: FILTERED,
         steps: &[
