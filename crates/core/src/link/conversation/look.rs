@@ -75,13 +75,13 @@ impl Conversation {
     }
 
     /// Wants the kernel's figures if a round trip does not suit the cap: more than half of it, or
-    /// less than an eighth of a raised one. Where there is no cap each pong is worth a look. The
+    /// less than a quarter of a raised one. Where there is no cap each pong is worth a look. The
     /// pong alone proves nothing, because after an outage it measures the outage.
     #[inline]
     pub(super) fn compare_with_cap(&mut self, now: Time, rtt: Span) {
         self.answered = Answered::at(now - rtt);
         let cap = self.in_force.cap();
-        let is_raised_for_less = cap != Cap::LEAST && rtt.times(8) < cap.span();
+        let is_raised_for_less = cap != Cap::LEAST && rtt.times(4) < cap.span();
         let unsuited = cap == Cap::NONE || rtt.times(2) > cap.span() || is_raised_for_less;
         if unsuited && self.figure != Figure::Recovered {
             self.figure = Figure::Wanted;
@@ -94,11 +94,9 @@ impl Conversation {
     /// pong refutes it.
     fn expected_ack(&self, now: Time, tcp: &TcpSnapshot) -> Option<Span> {
         let figure = tcp.expected_ack()?;
-        if tcp.unacked > 0 && tcp.last_ack > figure {
-            return None;
-        }
         let longest = self.answered.longest_ack(now, tcp.last_ack);
-        Some(longest.map_or(figure, |longest| longest.min(figure)))
+        let expected = longest.map_or(figure, |longest| longest.min(figure));
+        (tcp.unacked == 0 || tcp.last_ack <= expected).then_some(expected)
     }
 
     /// Returns the cap that suits the kernel's figures; the cap in force where there are none.

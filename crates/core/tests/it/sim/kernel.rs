@@ -169,9 +169,9 @@ impl Kernel {
     /// measurement, and while the kernel waits for one for longer than it expects.
     pub(super) fn expected_us(tcp: &TcpSnapshot, longest_us: Option<u64>) -> Option<u64> {
         let figure = tcp.rtt.as_micros() + 4 * tcp.rttvar.as_micros();
-        let waits = tcp.unacked > 0 && tcp.last_ack > Span::from_micros(figure);
-        let known = tcp.rtt > Span::ZERO && !waits;
-        known.then(|| longest_us.map_or(figure, |longest| longest.min(figure)))
+        let expected = longest_us.map_or(figure, |longest| longest.min(figure));
+        let waits = tcp.unacked > 0 && tcp.last_ack > Span::from_micros(expected);
+        (tcp.rtt > Span::ZERO && !waits).then_some(expected)
     }
 
     pub(super) fn cap(&self) -> Cap {
@@ -181,7 +181,7 @@ impl Kernel {
     /// Returns whether a round trip is long or short for the cap in force.
     pub(super) fn is_remarkable(&self, round_trip: Span) -> bool {
         let cap = self.cap.span();
-        let raised = cap > Span::from_secs(1) && round_trip.times(8) < cap;
+        let raised = cap > Span::from_secs(1) && round_trip.times(4) < cap;
         round_trip.times(2) > cap || raised || self.cap == Cap::NONE
     }
 
