@@ -9,11 +9,15 @@
 
 mod plain;
 mod socket;
+#[cfg(feature = "tls")]
+mod tls;
 #[cfg(feature = "tokio")]
 mod tokio_stream;
 
 pub use plain::Plain;
 pub use socket::{Socket, Stream};
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 #[cfg(feature = "tokio")]
 pub use tokio_stream::TokioStream;
 
@@ -52,7 +56,7 @@ pub trait Transport {
 
     /// Returns the bytes to send next: the rest of what is sealed, or else the front of
     /// `plaintext`, sealed as one record of at most [`MAX_RECORD`] bytes of plaintext; empty if
-    /// there is nothing to send.
+    /// there is nothing to send, or nothing but plaintext before the transport is open.
     fn seal<'a>(&'a mut self, plaintext: &'a [u8]) -> &'a [u8];
 
     /// Removes the first `count` of the bytes that [`Transport::seal`] has just returned: the
@@ -60,8 +64,12 @@ pub trait Transport {
     /// passed to [`Transport::seal`] again, because they were sent or are held sealed.
     fn sent(&mut self, count: usize) -> usize;
 
-    /// Returns whether [`Transport::seal`] has something to send without plaintext.
+    /// Returns whether [`Transport::seal`] has something to send without plaintext, or takes
+    /// plaintext since the last call of [`Transport::open`].
     fn has_unsent(&self) -> bool;
+
+    /// Returns whether the transport takes plaintext: its handshake is over.
+    fn is_open(&self) -> bool;
 
     /// Adds the close of the transport after all plaintext. Once [`Transport::seal`] was called
     /// without plaintext, no more plaintext may follow.

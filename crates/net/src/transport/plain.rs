@@ -41,5 +41,10 @@ impl Transport for Plain {
         false
     }
 
+    #[inline]
+    fn is_open(&self) -> bool {
+        true
+    }
+
     fn finish(&mut self) {}
 }

@@ -81,6 +81,11 @@ impl<S: Stream, T: Transport, X> Socket<S, T, X> {
         &mut self.stream
     }
 
+    /// Returns the transport.
+    pub const fn transport(&self) -> &T {
+        &self.transport
+    }
+
     /// Replaces the stream by another handle of the same socket.
     pub fn replace_stream(&mut self, stream: S) {
         self.stream = stream;
@@ -97,7 +102,7 @@ impl<S: Stream, T: Transport, X> Socket<S, T, X> {
     }
 
     /// Returns whether the transport has something to send of its own, as the answer to what was
-    /// read.
+    /// read, or takes now what is queued.
     pub fn has_answer(&self) -> bool {
         self.transport.has_unsent()
     }
@@ -242,7 +247,7 @@ impl<S: Stream, T: Transport, X> Socket<S, T, X> {
         loop {
             let bytes = self.transport.seal(plaintext.get(taken..).unwrap_or_default());
             if bytes.is_empty() {
-                return true;
+                return taken >= plaintext.len();
             }
             let len = bytes.len();
             match write_once(&self.stream, bytes, written) {
@@ -303,7 +308,9 @@ impl<S: Stream, T: Transport, X> Socket<S, T, X> {
             let front = self.outbox.as_deref().map_or(&[][..], Outbox::front);
             let bytes = self.transport.seal(front);
             if bytes.is_empty() {
-                self.outbox = None;
+                if front.is_empty() {
+                    self.outbox = None;
+                }
                 return written;
             }
             let len = bytes.len();
@@ -331,8 +338,12 @@ impl<S: Stream, T: Transport, X> Socket<S, T, X> {
     }
 
     /// Announces that no more frames come: once everything that is queued was sent, the transport
-    /// closes its side too.
+    /// closes its side too. Frames that wait for a handshake are dropped, since the end of the
+    /// handshake would have to be waited for.
     pub fn finish(&mut self) {
+        if !self.transport.is_open() {
+            self.outbox = None;
+        }
         self.transport.finish();
     }
 

@@ -1,8 +1,10 @@
-//! One suite over the plain transport and over a toy that seals records.
+//! One suite over the plain transport and over a toy that seals records, parts of it over TLS.
 
 mod links;
 pub(crate) mod records;
 mod scripted;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::net::{TcpListener, TcpStream};
 
@@ -14,25 +16,36 @@ use records::{HEADER, Records};
 use scripted::{Given, Scripted};
 
 /// A transport of the suite.
-trait Tested: Transport + Default {
+trait Tested: Transport + Sized {
     /// What the end of the stream means if the peer did not finish.
     const CUT: End;
     /// The most that is sent before control besides the frame that has begun.
     const BELOW: usize;
     /// Whether bytes may hold no plaintext.
     const SEALED: bool;
+
+    /// Returns both ends of a connection.
+    fn pair() -> (Self, Self);
 }
 
 impl Tested for Plain {
     const CUT: End = End::Closed;
     const BELOW: usize = 0;
     const SEALED: bool = false;
+
+    fn pair() -> (Plain, Plain) {
+        (Plain, Plain)
+    }
 }
 
 impl Tested for Records {
     const CUT: End = End::Truncated;
     const BELOW: usize = MAX_RECORD;
     const SEALED: bool = true;
+
+    fn pair() -> (Records, Records) {
+        (Records::default(), Records::default())
+    }
 }
 
 type Half<T> = Socket<Scripted, T>;
@@ -59,7 +72,7 @@ over_both! {
 }
 
 fn half<T: Tested>() -> Half<T> {
-    Socket::new(Scripted::new(), T::default(), ())
+    Socket::new(Scripted::new(), T::pair().0, ())
 }
 
 /// Returns what `plaintext` becomes on the wire, in writes of any size, and with the close if
@@ -399,7 +412,7 @@ fn an_error_after_the_end_is_asked_for<T: Tested>() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (stream, _) = listener.accept().unwrap();
-    let mut half = Socket::new(stream, T::default(), ());
+    let mut half = Socket::new(stream, T::pair().0, ());
     peer.shutdown(std::net::Shutdown::Write).unwrap();
     let mut buffer = [0; 64];
     assert_eq!(half.read(&mut buffer), ReadOutcome::Ended(T::CUT));

@@ -175,6 +175,10 @@ impl Transport for Records {
         !self.unsent.is_empty() || self.closing == Closing::Wanted
     }
 
+    fn is_open(&self) -> bool {
+        true
+    }
+
     fn finish(&mut self) {
         if self.closing == Closing::No {
             self.closing = Closing::Wanted;

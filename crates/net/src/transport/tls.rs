@@ -1,0 +1,213 @@
+//! The transport of TLS 1.2 and 1.3 (RFC 5246, RFC 8446), by rustls.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+
+use super::{End, MAX_RECORD, Opened, Transport};
+
+/// One end of a TLS connection. Until the handshake is over it takes no plaintext.
+///
+/// rustls bounds what it holds of the peer: a part of one record, or 64 KiB of a handshake message.
+#[derive(Debug)]
+pub struct Tls {
+    connection: Connection,
+    /// Plaintext that rustls holds, in bytes.
+    held: usize,
+    /// The sealed bytes that the socket has not taken, behind those that it has.
+    sealed: Vec<u8>,
+    /// How many of the sealed bytes the socket has taken.
+    written: usize,
+    /// The bytes of plaintext in the sealed record, until they are told.
+    taken: usize,
+    /// Whether nothing was asked for since the handshake: plaintext may have waited for its end.
+    is_new: bool,
+    close: Close,
+    end: PeerEnd,
+}
+
+/// The close of this end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Close {
+    No,
+    /// It follows the plaintext.
+    Wanted,
+    Sealed,
+}
+
+/// How the peer's transport has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum PeerEnd {
+    No,
+    /// It has closed or broken the rules, which is told after the plaintext that came before.
+    Untold(Opened),
+    Told(Opened),
+}
+
+impl Tls {
+    /// Creates the accepting end.
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub fn accept(config: Arc<ServerConfig>) -> Result<Tls, rustls::Error> {
+        Ok(Tls::new(ServerConnection::new(config)?.into()))
+    }
+
+    /// Creates the connecting end, which expects a certificate for `name`.
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub fn connect(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Tls, rustls::Error> {
+        Ok(Tls::new(ClientConnection::new(config, name)?.into()))
+    }
+
+    const fn new(connection: Connection) -> Tls {
+        Tls {
+            connection,
+            held: 0,
+            sealed: Vec::new(),
+            written: 0,
+            taken: 0,
+            is_new: true,
+            close: Close::No,
+            end: PeerEnd::No,
+        }
+    }
+
+    /// Returns the certificate that the peer has shown and that was verified; `None` before that,
+    /// or if none was asked for.
+    pub fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.connection.peer_certificates()?.first()
+    }
+
+    /// Moves what rustls holds of plaintext to `buffer`. Returns the number of bytes.
+    fn take_plaintext(&mut self, buffer: &mut [u8]) -> usize {
+        let mut count = 0;
+        while self.held > 0 && count < buffer.len() {
+            // It fails only where there is no plaintext.
+            let Ok(read @ 1..) = self.connection.reader().read(&mut buffer[count..]) else {
+                self.held = 0;
+                break;
+            };
+            count += read;
+            self.held = self.held.saturating_sub(read);
+        }
+        count
+    }
+
+    /// Hands `bytes` to rustls. Returns how many it took; all records that are whole are opened.
+    fn take_sealed(&mut self, mut bytes: &[u8]) -> usize {
+        // It fails only while more plaintext waits than the record before has left, and takes
+        // nothing once the peer has closed.
+        let Ok(count @ 1..) = self.connection.read_tls(&mut bytes) else {
+            self.end = PeerEnd::Untold(Opened::Illegal);
+            return 0;
+        };
+        match self.connection.process_new_packets() {
+            Ok(state) => {
+                self.held = state.plaintext_bytes_to_read();
+                if state.peer_has_closed() {
+                    self.end = PeerEnd::Untold(Opened::Closed);
+                }
+            }
+            Err(_) => {
+                // How much plaintext came before is not told: as much as can be read.
+                self.held = usize::MAX;
+                self.end = PeerEnd::Untold(Opened::Illegal);
+            }
+        }
+        count
+    }
+}
+
+impl Transport for Tls {
+    fn open(&mut self, buffer: &mut [u8], received: usize) -> Opened {
+        let (mut opened, mut filled) = (0, 0);
+        loop {
+            // What is not opened yet must not be overwritten.
+            let room = if opened == received { buffer.len() } else { opened };
+            filled += self.take_plaintext(&mut buffer[filled..room]);
+            if opened == received || self.end != PeerEnd::No {
+                break;
+            }
+            opened += self.take_sealed(&buffer[opened..received]);
+        }
+        if self.end != PeerEnd::No {
+            // What follows the end is not looked at.
+            filled += self.take_plaintext(&mut buffer[filled..]);
+        }
+        match self.end {
+            _ if filled > 0 => Opened::Plaintext(filled),
+            PeerEnd::Untold(end) if self.held == 0 => {
+                self.end = PeerEnd::Told(end);
+                end
+            }
+            PeerEnd::No | PeerEnd::Untold(_) | PeerEnd::Told(_) => Opened::Nothing,
+        }
+    }
+
+    fn holds_more(&self) -> bool {
+        self.held > 0 || matches!(self.end, PeerEnd::Untold(_))
+    }
+
+    fn has_closed(&self) -> bool {
+        self.end == PeerEnd::Told(Opened::Closed)
+    }
+
+    fn end(&mut self) -> Option<End> {
+        let closed = matches!(self.end, PeerEnd::Told(Opened::Closed));
+        (!closed).then_some(End::Truncated)
+    }
+
+    fn seal<'a>(&'a mut self, plaintext: &'a [u8]) -> &'a [u8] {
+        if self.sealed.is_empty() {
+            let is_open = self.is_open();
+            self.is_new &= !is_open;
+            if is_open && !self.connection.wants_write() {
+                let record = &plaintext[..plaintext.len().min(MAX_RECORD)];
+                if !record.is_empty() {
+                    // This never fails, and takes a whole record: the limit is 64 KiB.
+                    self.taken = self.connection.writer().write(record).unwrap_or(0);
+                } else if self.close == Close::Wanted {
+                    self.close = Close::Sealed;
+                    self.connection.send_close_notify();
+                }
+            }
+            while self.connection.wants_write() {
+                // Writing to a vector never fails.
+                if self.connection.write_tls(&mut self.sealed).is_err() {
+                    break;
+                }
+            }
+        }
+        &self.sealed[self.written..]
+    }
+
+    fn sent(&mut self, count: usize) -> usize {
+        self.written += count;
+        if self.written >= self.sealed.len() {
+            (self.sealed, self.written) = (Vec::new(), 0);
+        }
+        std::mem::take(&mut self.taken)
+    }
+
+    fn has_unsent(&self) -> bool {
+        let opened = self.is_open() && (self.is_new || self.close == Close::Wanted);
+        opened || !self.sealed.is_empty() || self.connection.wants_write()
+    }
+
+    fn is_open(&self) -> bool {
+        !self.connection.is_handshaking()
+    }
+
+    fn finish(&mut self) {
+        if self.close == Close::No {
+            self.close = Close::Wanted;
+        }
+    }
+}
