@@ -1,6 +1,6 @@
 //! Operating-system services for Systole: the one clock, addresses as people write them, listening
-//! sockets, the options of a connection, its reads and writes, the kernel's evidence about it, the
-//! identity of machine and process, and the descriptor limit.
+//! sockets, the options of a connection, its reads and writes, TLS, the kernel's evidence about it,
+//! the identity of machine and process, and the descriptor limit.
 //!
 //! This crate decides nothing; decisions live in `systole-core`.
 
@@ -18,6 +18,8 @@ pub mod obstacle;
 pub mod socket_options;
 mod sockopt;
 pub mod tcp_info;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod transport;
 
 pub use clock::Clock;

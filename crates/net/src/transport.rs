@@ -7,6 +7,8 @@
 //! one for data, so that control overtakes data. Below these queues a transport holds at most one
 //! record.
 
+#[cfg(feature = "tls")]
+mod layer;
 mod plain;
 mod socket;
 #[cfg(feature = "tls")]
@@ -14,6 +16,8 @@ mod tls;
 #[cfg(feature = "tokio")]
 mod tokio_stream;
 
+#[cfg(feature = "tls")]
+pub use layer::Layer;
 pub use plain::Plain;
 pub use socket::{Socket, Stream};
 #[cfg(feature = "tls")]

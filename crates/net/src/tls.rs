@@ -1,0 +1,45 @@
+//! How an end proves in TLS who it is, and whom it believes: certificates, keys and roots.
+//!
+//! Everything is given as PEM (RFC 7468). Reading the files is up to the caller.
+
+mod client;
+mod error;
+mod server;
+
+pub use client::{Believe, ClientTls, Pin};
+pub use error::TlsError;
+pub use server::{Identity, ServerTls};
+
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+/// The protocol name (ALPN, RFC 7301) of the native codec.
+pub const ALPN: &[u8] = b"systole/1";
+
+/// The cryptography of this process, passed explicitly: nothing depends on a global default.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// Reads all certificates of a PEM text.
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let read = read.map_err(|error| TlsError::Pem(error.to_string()))?;
+    if read.is_empty() { Err(TlsError::NoCertificate) } else { Ok(read) }
+}
+
+/// Reads certificates that vouch for others.
+fn roots(pem: &[u8]) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem)? {
+        roots.add(certificate).map_err(|error| TlsError::Certificate(error.to_string()))?;
+    }
+    Ok(roots)
+}
+
+#[cfg(test)]
+mod tests;
