@@ -26,6 +26,8 @@ use mio::Poll;
 use systole_core::Span;
 use systole_core::link::Settings;
 use systole_net::Clock;
+use systole_net::tls::ServerTls;
+use systole_net::transport::Layer;
 
 use crate::epochs::Epochs;
 use crate::logic::Logic;
@@ -35,7 +37,6 @@ use crate::stats::{Distributions, ShardStats};
 use crate::wake::wake_ups;
 use shard_loop::WAKER;
 use streams::Streams;
-use systole_net::transport::Plain;
 
 /// Everything that [`spawn`] needs to start one shard.
 #[derive(Debug)]
@@ -82,6 +83,8 @@ pub struct ShardListener {
     pub is_shared: bool,
     /// The settings of its links.
     pub settings: Settings,
+    /// The TLS of its connections; `None` for plain ones.
+    pub tls: Option<ServerTls>,
 }
 
 /// A running shard.
@@ -103,7 +106,7 @@ pub fn spawn(setup: ShardSetup) -> io::Result<Shard> {
     let (waker, wake_ups) = wake_ups(poll.registry(), WAKER)?;
     let (sender, receiver) = sync_channel(REQUESTS);
     let name = format!("shard-{}", setup.index);
-    let shard_loop = Streams::<Plain>::shard(poll, wake_ups, RequestQueue::new(receiver), setup)?;
+    let shard_loop = Streams::<Layer>::shard(poll, wake_ups, RequestQueue::new(receiver), setup)?;
     let thread = std::thread::Builder::new().name(name).spawn(move || shard_loop.run())?;
     Ok(Shard { requests: Requests::new(sender, waker), thread })
 }

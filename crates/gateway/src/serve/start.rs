@@ -140,7 +140,7 @@ pub(super) fn start(
         let own =
             sockets.iter_mut().zip(&settings).filter_map(|((sockets, is_shared), settings)| {
                 let (is_shared, settings) = (*is_shared, settings.clone());
-                Some(ShardListener { socket: sockets.next()?, is_shared, settings })
+                Some(ShardListener { socket: sockets.next()?, is_shared, settings, tls: None })
             });
         let (reports, stats) = started.prepare();
         let setup = ShardSetup {

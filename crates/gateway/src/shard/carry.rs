@@ -6,16 +6,15 @@ use systole_core::hub;
 use systole_core::link::{self, BeatKind, Closing, Event, Lane, Output};
 use systole_core::policy::Detection;
 use systole_core::{Policy, Span, session};
-use systole_net::transport::Transport;
 
 use super::shard_loop::ShardLoop;
 use super::sockets::Feedback;
-use super::streams::Streams;
+use super::streams::{Accept, Streams};
 use crate::logic::Piece;
 use crate::report::{Fact, Heartbeat, Parting, Subject};
 use crate::stats::seconds;
 
-impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
+impl<T: Accept> ShardLoop<Streams<T>> {
     /// Carries out the hub's outputs, and feeds back their results and the sends of the logic,
     /// until there are none left.
     #[inline]

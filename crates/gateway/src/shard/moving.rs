@@ -7,11 +7,10 @@ use std::mem;
 use systole_core::hub;
 use systole_core::kernel::SocketError;
 use systole_core::link;
-use systole_net::transport::Transport;
 
 use super::shard_loop::ShardLoop;
 use super::sockets::{Conn, ConnState, Feedback};
-use super::streams::Streams;
+use super::streams::{Accept, Streams};
 use crate::request::{Parcel, Request, Requests};
 
 /// A link on its way from one shard to another. Not printable: it holds bytes of the peer.
@@ -22,7 +21,7 @@ struct Packed<T> {
     feedback: Vec<Feedback>,
 }
 
-impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
+impl<T: Accept> ShardLoop<Streams<T>> {
     /// Moves the link of a session to another shard. Returns false, and changes nothing, if the
     /// session is not online here, if facts about it wait, which must not be overtaken by facts
     /// from there, or if the other shard takes no request now.
@@ -111,7 +110,7 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
     }
 }
 
-impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
+impl<T: Accept> ShardLoop<Streams<T>> {
     /// Records that the socket of a peer that waits for its admission is readable. If the peer has
     /// closed its side, its login is withdrawn.
     pub(super) fn readable_while_waiting(&mut self, link: u32, is_closed: bool) {
@@ -128,7 +127,7 @@ impl<T> Streams<T> {
     /// Schedules the socket of a peer that was admitted for reading.
     pub(super) fn resume(&mut self, link: u32)
     where
-        T: Transport,
+        T: Accept,
     {
         if self.sockets.resume(link) {
             self.sockets.set_unread(link, true);

@@ -15,7 +15,8 @@ use systole_core::{Span, Time};
 use systole_net::examine::tcp_snapshot;
 use systole_net::listener::BACKLOG;
 use systole_net::socket_options;
-use systole_net::transport::{Plain, ReadOutcome, Transport};
+use systole_net::tls::ServerTls;
+use systole_net::transport::{Layer, ReadOutcome, Transport};
 
 use super::acceptor::{Accepted, Acceptor, NewLink};
 use super::answer::Known;
@@ -61,7 +62,9 @@ const LAST_ACCEPTS: usize = BACKLOG as usize;
 
 /// The links of a shard: their sockets, and what answers their data.
 #[derive(Debug)]
-pub(super) struct Streams<T = Plain> {
+pub(super) struct Streams<T = Layer> {
+    /// The TLS of each listener.
+    tls: Vec<Option<ServerTls>>,
     pub(super) sockets: Sockets<T>,
     pub(super) acceptor: Acceptor,
     /// The buffer into which every socket of the shard is read.
@@ -82,7 +85,23 @@ pub(super) struct Streams<T = Plain> {
     accepted: u64,
 }
 
-impl<T: Transport + Default + Send + 'static> Streams<T> {
+/// A transport of accepted connections.
+pub(super) trait Accept: Transport + Sized + Send + 'static {
+    /// Makes the transport of a connection at a listener with or without TLS; `None` if it cannot
+    /// be made.
+    fn accept(tls: Option<&ServerTls>) -> Option<Self>;
+}
+
+impl Accept for Layer {
+    fn accept(tls: Option<&ServerTls>) -> Option<Layer> {
+        let Some(tls) = tls else {
+            return Some(Layer::Plain);
+        };
+        tls.accept().ok().map(Layer::from)
+    }
+}
+
+impl<T: Accept> Streams<T> {
     /// Makes the loop of one shard.
     ///
     /// # Errors
@@ -95,8 +114,10 @@ impl<T: Transport + Default + Send + 'static> Streams<T> {
     ) -> io::Result<ShardLoop<Streams<T>>> {
         let mut settings = Vec::new();
         let mut listening = Vec::new();
+        let mut tls = Vec::new();
         for (index, listener) in (0..).zip(setup.listeners) {
-            let ShardListener { socket, is_shared, settings: its_settings } = listener;
+            let ShardListener { socket, is_shared, settings: its_settings, tls: its_tls } =
+                listener;
             // Accepted sockets inherit the options of their listener.
             let applied = socket_options::prepare(&its_settings.patience, &socket);
             let missing = applied.missing().collect::<Vec<_>>().join(", ");
@@ -107,6 +128,7 @@ impl<T: Transport + Default + Send + 'static> Streams<T> {
             let token = Token(FIRST_LISTENER + usize::from(index));
             listening.push(ListeningSocket::new(index, socket, token, is_shared));
             settings.push(its_settings);
+            tls.push(its_tls);
         }
         let mut acceptor = Acceptor::new(listening, setup.max_links as usize);
         acceptor.end_turn(Time::ZERO, poll.registry())?;
@@ -118,6 +140,7 @@ impl<T: Transport + Default + Send + 'static> Streams<T> {
             frame_memory: setup.frame_memory,
         });
         let streams = Streams {
+            tls,
             sockets: Sockets::new(setup.outbox_limit, setup.outbox_memory),
             acceptor,
             scratch: vec![0; LARGE_READ].into_boxed_slice(),
@@ -138,7 +161,7 @@ impl<T: Transport + Default + Send + 'static> Streams<T> {
     }
 }
 
-impl<T: Transport + Default + Send + 'static> Traffic for Streams<T> {
+impl<T: Accept> Traffic for Streams<T> {
     type Hub = Hub;
 
     const EVENTS: usize = EVENTS;
@@ -304,7 +327,7 @@ impl<T: Transport + Default + Send + 'static> Traffic for Streams<T> {
     }
 }
 
-impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
+impl<T: Accept> ShardLoop<Streams<T>> {
     /// Continues to read the sockets that may hold unread bytes. Returns how many.
     fn read_unread(&mut self) -> usize {
         let unread = std::mem::take(&mut self.traffic.unread);
@@ -450,7 +473,12 @@ impl<T: Transport + Default + Send + 'static> ShardLoop<Streams<T>> {
         {
             let _ = socket_options::prepare(&settings.patience, &stream);
         }
-        let conn = Conn::new(stream, T::default(), Note::NEW);
+        let tls = self.traffic.tls.get(usize::from(listener)).and_then(Option::as_ref);
+        // Its configuration was checked; what is refused here is closed.
+        let Some(transport) = T::accept(tls) else {
+            return;
+        };
+        let conn = Conn::new(stream, transport, Note::NEW);
         let Some(link) = self.traffic.sockets.add(self.poll.registry(), conn) else {
             return;
         };

@@ -55,7 +55,7 @@ pub(crate) fn start(policy: Policy, adjust: impl FnOnce(&mut ShardSetup)) -> Run
         let socket = listener::bind_shards(address, 1).unwrap().remove(0);
         addresses.push(socket.local_addr().unwrap());
         let settings = Settings::new(codec, Side::Accepting, policy);
-        listeners.push(ShardListener { socket, is_shared: false, settings });
+        listeners.push(ShardListener { socket, is_shared: false, settings, tls: None });
     }
     let (sender, Reports { facts: reports, strangers, .. }) = channels(1_000);
     let stats = Arc::new(ShardStats::default());

@@ -52,7 +52,7 @@ fn setup(
 ) -> ShardSetup {
     ShardSetup {
         index: 0,
-        listeners: vec![ShardListener { socket, is_shared, settings }],
+        listeners: vec![ShardListener { socket, is_shared, settings, tls: None }],
         clock: Clock::start(),
         seed: 1,
         max_links: 10,
@@ -86,7 +86,7 @@ impl Bench {
         let requests = RequestQueue::new(requests);
         let poll = Poll::new().unwrap();
         let (waker, wake_ups) = wake_ups(poll.registry(), WAKER).unwrap();
-        let shard = Streams::<Plain>::shard(poll, wake_ups, requests, setup).unwrap();
+        let shard = Streams::<Layer>::shard(poll, wake_ups, requests, setup).unwrap();
         let peer = early.unwrap_or_else(|| TcpStream::connect(address).unwrap());
         let mut bench = Bench { shard, _requests: sender, waker, peer, session: 0 };
         bench.receive();
