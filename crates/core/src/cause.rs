@@ -355,6 +355,17 @@ impl Cause {
                 "Look who holds frames incomplete, or raise limits.incomplete_frames if all of \
                  them are honest."
             }
+            Cause::Protocol(Malformed::Tls) => {
+                "Have the client connect without TLS, or give this listener a certificate."
+            }
+            Cause::Protocol(Malformed::NoTls) => "Have the client connect with TLS.",
+            Cause::Protocol(Malformed::TlsRefused) => {
+                "Look whether the client believes this certificate: its name, its time, and who \
+                 vouches for it."
+            }
+            Cause::Protocol(Malformed::Certificate) => {
+                "Give the client a certificate for which a root of this listener vouches."
+            }
             Cause::Protocol(_) => "Look who speaks another protocol to this port.",
             Cause::Kicked => "Nothing: an operator ended the session.",
             Cause::Drained => "Nothing: the gateway was emptied.",
@@ -414,6 +425,12 @@ impl fmt::Display for Cause {
             }
             Cause::Protocol(Malformed::OldestFrame) => {
                 f.write_str("had the oldest incomplete frame when their memory was full")
+            }
+            Cause::Protocol(Malformed::Tls) => f.write_str("spoke TLS where it is not spoken"),
+            Cause::Protocol(Malformed::NoTls) => f.write_str("spoke no TLS where it is spoken"),
+            Cause::Protocol(Malformed::TlsRefused) => f.write_str("refused our TLS"),
+            Cause::Protocol(Malformed::Certificate) => {
+                f.write_str("showed no certificate that is believed")
             }
             Cause::Protocol(malformed) => write!(f, "illegal bytes: {malformed}"),
             Cause::Kicked => f.write_str("ended by an operator"),

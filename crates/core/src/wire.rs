@@ -334,6 +334,15 @@ pub enum Malformed {
     Record,
     /// The first line is the request line of HTTP: a health check or a scanner, not a client.
     HttpRequest,
+    /// Bytes of TLS arrived where it is not spoken.
+    Tls,
+    /// The first bytes were none of TLS where it is spoken.
+    NoTls,
+    /// The peer ended the handshake of TLS by an alert: most often it does not believe our
+    /// certificate.
+    TlsRefused,
+    /// The peer showed no certificate, or one that is not believed.
+    Certificate,
 }
 
 crate::plain::plain_enum! { Malformed {
@@ -353,6 +362,10 @@ crate::plain::plain_enum! { Malformed {
     13 => Record {}
     14 => ControlCharacter {}
     15 => HttpRequest {}
+    16 => Tls {}
+    17 => NoTls {}
+    18 => TlsRefused {}
+    19 => Certificate {}
 } }
 
 impl Malformed {
@@ -375,6 +388,10 @@ impl Malformed {
             Malformed::OldestFrame => "oldest frame at the memory limit",
             Malformed::Record => "illegal record of the transport",
             Malformed::HttpRequest => "HTTP request",
+            Malformed::Tls => "TLS without being asked for",
+            Malformed::NoTls => "no TLS",
+            Malformed::TlsRefused => "TLS refused by the peer",
+            Malformed::Certificate => "no certificate that is believed",
         }
     }
 }

@@ -28,6 +28,7 @@ pub use tokio_stream::TokioStream;
 use std::io;
 
 use systole_core::kernel::SocketError;
+use systole_core::wire::Malformed;
 
 use crate::examine::socket_error;
 
@@ -89,9 +90,9 @@ pub enum Opened {
     Nothing,
     /// The peer's transport announced its close; returned once.
     Closed,
-    /// The bytes are illegal. The answer that the transport's standard demands, such as an alert,
-    /// may still be unsent.
-    Illegal,
+    /// The bytes are illegal, and why. The answer that the transport's standard demands, such as an
+    /// alert, may still be unsent.
+    Illegal(Malformed),
 }
 
 /// What the end of a stream means.
@@ -128,8 +129,8 @@ pub enum ReadOutcome {
     Ended(End),
     /// The socket reported an error, and the connection stands: read again.
     Warned(SocketError),
-    /// The peer sent bytes that are illegal in the transport.
-    Illegal,
+    /// The peer sent bytes that are illegal in the transport, and why.
+    Illegal(Malformed),
     /// The socket failed.
     Failed(Failure),
 }

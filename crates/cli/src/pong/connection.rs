@@ -187,8 +187,8 @@ impl Connection {
                 self.link.handle(Time::ZERO + self.clock.monotonic(), World::Heard);
                 flush(socket)
             }
-            ReadOutcome::Illegal => {
-                self.link.handle(Time::ZERO + self.clock.monotonic(), World::Illegal);
+            ReadOutcome::Illegal(why) => {
+                self.link.handle(Time::ZERO + self.clock.monotonic(), World::Illegal(why));
                 self.poll_outputs(self.clock.monotonic(), &mut Vec::new());
                 flush(socket)
             }

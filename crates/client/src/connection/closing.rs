@@ -110,7 +110,8 @@ impl<T: Transport + Default> Connection<T> {
                 return;
             }
             match self.socket.read(&mut self.buffer) {
-                ReadOutcome::Bytes { .. } | ReadOutcome::Heard { .. } | ReadOutcome::Illegal => {}
+                ReadOutcome::Bytes { .. } | ReadOutcome::Heard { .. } | ReadOutcome::Illegal(_) => {
+                }
                 ReadOutcome::Empty => return,
                 ReadOutcome::Ended(_) => departure.handle(now, departure::World::Ended),
                 ReadOutcome::Warned(_) => self.renew_registration(),

@@ -86,7 +86,7 @@ impl<T: Transport + Default> Connection<T> {
                 self.hearing.heard(now);
                 World::Heard
             }
-            ReadOutcome::Illegal => World::Illegal,
+            ReadOutcome::Illegal(why) => World::Illegal(why),
             ReadOutcome::Ended(_) => World::Ended,
             ReadOutcome::Warned(error) => {
                 self.renew_registration();
@@ -129,7 +129,7 @@ impl<T: Transport + Default> Connection<T> {
                 ReadOutcome::Empty
                 | ReadOutcome::Ended(_)
                 | ReadOutcome::Warned(_)
-                | ReadOutcome::Illegal
+                | ReadOutcome::Illegal(_)
                 | ReadOutcome::Failed(_) => return,
             };
             self.link.handle(now, input);

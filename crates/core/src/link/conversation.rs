@@ -134,6 +134,11 @@ impl Conversation {
         self.stage == Stage::Over
     }
 
+    #[inline]
+    pub(super) fn is_in_handshake(&self) -> bool {
+        self.stage == Stage::Handshake
+    }
+
     pub(super) fn is_established(&self) -> bool {
         match self.stage {
             Stage::Established | Stage::HalfClosed => true,

@@ -106,7 +106,7 @@ impl Peer {
         match world {
             World::Received(bytes) => self.receive(now, bytes, context, out),
             World::Heard => self.heard(now, context, out),
-            World::Illegal => self.conversation.end_by_malformed(now, Malformed::Record, out),
+            World::Illegal(why) => self.conversation.end_by_malformed(now, why, out),
             World::Ended => {
                 self.decoder.discard();
                 self.conversation.handle_ended(now, context, out)
@@ -344,7 +344,13 @@ impl Peer {
         let read = bytes.len();
         let was_within_frame = self.is_within_frame();
         let was_trusted = self.hear(now, out);
-        match self.decode(now, bytes, context, out) {
+        let is_first = self.conversation.is_in_handshake() && !self.decoder.is_within_frame();
+        let decoded = if is_first && is_tls(bytes) {
+            Decoded::Malformed(Malformed::Tls)
+        } else {
+            self.decode(now, bytes, context, out)
+        };
+        match decoded {
             // The handshake that follows implies that it was heard.
             Decoded::All if self.conversation.awaits_admission() => {}
             Decoded::All => self.conversation.flight.heard(now, read),
@@ -428,6 +434,11 @@ impl Peer {
             }
         }
     }
+}
+
+/// Whether bytes begin with a record of TLS (RFC 8446, 5.1), as no legal frame does.
+fn is_tls(bytes: &[u8]) -> bool {
+    matches!(bytes, [20..=23, 3, ..])
 }
 
 /// What became of bytes that arrived.

@@ -6,7 +6,7 @@ use crate::machine::{self, kinds_of_input};
 use crate::policy::Policy;
 use crate::session;
 use crate::time::Span;
-use crate::wire::{CloseReason, DataKind};
+use crate::wire::{CloseReason, DataKind, Malformed};
 
 /// What the world did to a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,8 +16,8 @@ pub enum World<'a> {
     /// Bytes arrived that hold no plaintext: a part of a sealed record, or a record of the
     /// transport itself. They are evidence of the application, as a part of a frame is.
     Heard,
-    /// Bytes arrived that the transport cannot open.
-    Illegal,
+    /// Bytes arrived that the transport cannot open, and why.
+    Illegal(Malformed),
     /// The stream ended: the peer has closed its side. The peer may still read, so the link goes on
     /// sending until a reset arrives or [`HALF_CLOSED`](super::HALF_CLOSED) has passed. With the
     /// codec `line`, and before the handshake is complete, the link ends at once.
@@ -42,7 +42,7 @@ crate::plain::plain_enum! { World<'a> {
     4 => Command { 0: command }
     5 => Warned { 0: error }
     6 => Heard {}
-    7 => Illegal {}
+    7 => Illegal { 0: malformed }
 } }
 
 /// An answer to a wish of a link.

@@ -14,7 +14,7 @@ use crate::link::{
 use crate::liveness::Role;
 use crate::policy::Policy;
 use crate::random::Random;
-use crate::wire::{BootId, CloseReason, Codec, DataKind, InstanceId};
+use crate::wire::{BootId, CloseReason, Codec, DataKind, InstanceId, Malformed};
 
 fn bytes<'a>(chance: &mut Random, pool: &'a [u8]) -> &'a [u8] {
     let length = chance.below(pool.len() as u64 + 1) as usize;
@@ -69,7 +69,7 @@ fn link_world<'a>(chance: &mut Random, pool: &'a [u8]) -> LinkWorld<'a> {
         8 => LinkCommand::Hold(span),
         9 => LinkCommand::Release,
         10 => return LinkWorld::Heard,
-        11 => return LinkWorld::Illegal,
+        11 => return LinkWorld::Illegal(Malformed::Record),
         12 => LinkCommand::Heartbeat,
         _ => {
             // `Other` of a byte that has a name must stay `Other`.

@@ -14,7 +14,7 @@ use systole_core::link::{
 };
 use systole_core::tap::Tap;
 use systole_core::tap::record::Recorder;
-use systole_core::wire::{Beat, CloseReason, Codec, DataKind, Frame, Hello};
+use systole_core::wire::{Beat, CloseReason, Codec, DataKind, Frame, Hello, Malformed};
 use systole_core::{Machine, Policy, Span, Time};
 
 use crate::document;
@@ -66,7 +66,7 @@ fn every_hub_input_is_in_the_record_seed() {
     let mut worlds = vec![
         link::World::Received(b"ping\n"),
         link::World::Heard,
-        link::World::Illegal,
+        link::World::Illegal(Malformed::Record),
         link::World::Overflowed,
         link::World::Ended,
         link::World::Warned(SocketError::NetworkUnreachable),

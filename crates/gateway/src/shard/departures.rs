@@ -143,7 +143,7 @@ impl<T: Transport> Sockets<T> {
                 // A pending error is read after the end of the stream.
                 ReadOutcome::Bytes { .. }
                 | ReadOutcome::Heard { .. }
-                | ReadOutcome::Illegal
+                | ReadOutcome::Illegal(_)
                 | ReadOutcome::Warned(_)
                 | ReadOutcome::Ended(_) => continue,
             };

@@ -408,7 +408,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 ReadOutcome::Warned(error) => (link::World::Warned(error), true),
                 // A pending error is read after the end of the stream.
                 ReadOutcome::Ended(_) => (link::World::Ended, true),
-                ReadOutcome::Illegal => (link::World::Illegal, false),
+                ReadOutcome::Illegal(why) => (link::World::Illegal(why), false),
                 ReadOutcome::Failed(failure) => (link::World::Failed(failure.error), false),
             };
             self.hub.handle(now, hub::World::Link { link, input });

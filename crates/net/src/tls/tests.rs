@@ -52,7 +52,7 @@ fn carry(from: &mut Tls, to: &mut Tls) {
     let mut bytes = from.seal(&[]).to_vec();
     from.sent(bytes.len());
     let count = bytes.len();
-    if count > 0 && to.open(&mut bytes, count) == Opened::Illegal {
+    if count > 0 && matches!(to.open(&mut bytes, count), Opened::Illegal(_)) {
         let mut alert = to.seal(&[]).to_vec();
         to.sent(alert.len());
         let count = alert.len();

@@ -182,7 +182,7 @@ impl<S: Stream, T: Transport, X> Socket<S, T, X> {
             Opened::Plaintext(count) => ReadOutcome::Bytes { count, more },
             Opened::Nothing => ReadOutcome::Heard { more },
             Opened::Closed => ReadOutcome::Ended(super::End::Closed),
-            Opened::Illegal => ReadOutcome::Illegal,
+            Opened::Illegal(why) => ReadOutcome::Illegal(why),
         }
     }
 

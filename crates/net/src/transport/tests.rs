@@ -113,7 +113,7 @@ fn read_all<T: Tested>(half: &mut Half<T>, size: usize) -> Vec<u8> {
             ReadOutcome::Empty => return all,
             outcome @ (ReadOutcome::Ended(_)
             | ReadOutcome::Warned(_)
-            | ReadOutcome::Illegal
+            | ReadOutcome::Illegal(_)
             | ReadOutcome::Failed(_)) => panic!("{outcome:?}"),
         }
     }
@@ -195,7 +195,7 @@ fn the_end_comes_once_wherever_it_falls<T: Tested>() {
                 ReadOutcome::Ended(end) => ends.push(end),
                 ReadOutcome::Empty => break,
                 outcome @ (ReadOutcome::Warned(_)
-                | ReadOutcome::Illegal
+                | ReadOutcome::Illegal(_)
                 | ReadOutcome::Failed(_)) => panic!("{outcome:?}"),
             }
         }
@@ -309,7 +309,7 @@ fn check_lanes<T: Tested>() {
                 }
                 outcome @ (ReadOutcome::Empty
                 | ReadOutcome::Warned(_)
-                | ReadOutcome::Illegal
+                | ReadOutcome::Illegal(_)
                 | ReadOutcome::Failed(_)) => panic!("{outcome:?}"),
             }
         }
@@ -455,7 +455,7 @@ fn illegal_bytes_are_told_once_and_what_follows_is_nothing() {
     receiver.stream().give(Given::Bytes(bytes));
     let mut buffer = [0; 64];
     assert_eq!(receiver.read(&mut buffer), ReadOutcome::Bytes { count: 5, more: true });
-    assert_eq!(receiver.read(&mut buffer), ReadOutcome::Illegal);
+    assert_eq!(receiver.read(&mut buffer), ReadOutcome::Illegal(Malformed::Record));
     assert_eq!(receiver.read(&mut buffer), ReadOutcome::Empty);
     receiver.stream().give(Given::Bytes(b"more".to_vec()));
     assert_eq!(receiver.read(&mut buffer), ReadOutcome::Heard { more: false });

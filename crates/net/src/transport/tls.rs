@@ -1,12 +1,18 @@
 //! The transport of TLS 1.2 and 1.3 (RFC 5246, RFC 8446), by rustls.
 
 use std::io::{Read, Write};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
+use systole_core::wire::Malformed;
+
 use super::{End, MAX_RECORD, Opened, Transport};
+
+/// The first bytes of records (RFC 8446, 5.1).
+const RECORD_KINDS: RangeInclusive<u8> = 20..=23;
 
 /// One end of a TLS connection. Until the handshake is over it takes no plaintext.
 ///
@@ -26,6 +32,8 @@ pub struct Tls {
     is_new: bool,
     close: Close,
     end: PeerEnd,
+    /// The first byte that the peer has sent.
+    first: Option<u8>,
 }
 
 /// The close of this end.
@@ -76,6 +84,7 @@ impl Tls {
             is_new: true,
             close: Close::No,
             end: PeerEnd::No,
+            first: None,
         }
     }
 
@@ -83,6 +92,20 @@ impl Tls {
     /// or if none was asked for.
     pub fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
         self.connection.peer_certificates()?.first()
+    }
+
+    /// Returns what an error says of the peer.
+    fn explain(&self, error: &rustls::Error) -> Malformed {
+        use rustls::Error::{AlertReceived, InvalidCertificate, NoCertificatesPresented};
+        if matches!(error, AlertReceived(_)) {
+            Malformed::TlsRefused
+        } else if matches!(error, InvalidCertificate(_) | NoCertificatesPresented) {
+            Malformed::Certificate
+        } else if self.first.is_some_and(|kind| !RECORD_KINDS.contains(&kind)) {
+            Malformed::NoTls
+        } else {
+            Malformed::Record
+        }
     }
 
     /// Moves what rustls holds of plaintext to `buffer`. Returns the number of bytes.
@@ -102,10 +125,11 @@ impl Tls {
 
     /// Hands `bytes` to rustls. Returns how many it took; all records that are whole are opened.
     fn take_sealed(&mut self, mut bytes: &[u8]) -> usize {
+        self.first = self.first.or(bytes.first().copied());
         // It fails only while more plaintext waits than the record before has left, and takes
         // nothing once the peer has closed.
         let Ok(count @ 1..) = self.connection.read_tls(&mut bytes) else {
-            self.end = PeerEnd::Untold(Opened::Illegal);
+            self.end = PeerEnd::Untold(Opened::Illegal(Malformed::Record));
             return 0;
         };
         match self.connection.process_new_packets() {
@@ -115,10 +139,10 @@ impl Tls {
                     self.end = PeerEnd::Untold(Opened::Closed);
                 }
             }
-            Err(_) => {
+            Err(error) => {
                 // How much plaintext came before is not told: as much as can be read.
                 self.held = usize::MAX;
-                self.end = PeerEnd::Untold(Opened::Illegal);
+                self.end = PeerEnd::Untold(Opened::Illegal(self.explain(&error)));
             }
         }
         count

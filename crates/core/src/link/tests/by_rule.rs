@@ -92,7 +92,7 @@ fn rule_1_bytes_without_plaintext_are_evidence_and_no_part_of_a_frame() {
 fn bytes_that_the_transport_cannot_open_end_the_link_without_an_answer() {
     let mut link = link(Hung::End);
     run(&mut link, 2_400, acknowledging);
-    link.handle(Time::from_millis(2_500), World::Illegal);
+    link.handle(Time::from_millis(2_500), World::Illegal(Malformed::Record));
     let mut seen = Run::default();
     poll(&mut link, Time::from_millis(2_500), &acknowledging, &mut seen);
     let verdict = seen.lost.map(|(_, verdict)| verdict.cause);
@@ -121,6 +121,21 @@ fn a_request_of_http_is_no_client_of_a_line_listener() {
         assert_eq!(cause(line.as_bytes()), None, "{line}");
     }
     assert_eq!(cause(b"ping\nGET / HTTP/1.1\n"), None, "data of a client");
+}
+
+#[test]
+fn whoever_speaks_tls_to_a_plain_end_is_told_apart_at_once() {
+    let connecting = (Codec::Native, Side::Connecting(Introduction::default()));
+    let accepting = [Codec::Native, Codec::Message1028, Codec::Line];
+    let ends = accepting.map(|codec| (codec, Side::Accepting)).into_iter().chain([connecting]);
+    for (codec, side) in ends {
+        let mut link = Link::new(Time::ZERO, Settings::new(codec, side, Policy::default()), 1);
+        let mut seen = Run::default();
+        link.handle(Time::from_millis(1), World::Received(&[0x16, 3, 1, 2, 0, 1]));
+        poll(&mut link, Time::from_millis(1), &acknowledging, &mut seen);
+        let cause = seen.lost.map(|(_, verdict)| verdict.cause);
+        assert_eq!(cause, Some(Cause::Protocol(Malformed::Tls)), "{codec:?}");
+    }
 }
 
 #[test]

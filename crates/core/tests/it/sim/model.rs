@@ -330,9 +330,7 @@ impl Model {
                 self.hear(now);
                 self.check_if_wanted();
             }
-            link::World::Illegal => {
-                self.turn.expects = Some(Cause::Protocol(Malformed::Record));
-            }
+            link::World::Illegal(why) => self.turn.expects = Some(Cause::Protocol(why)),
             link::World::Ended => self.half_close(now),
             link::World::Failed(error) => self.turn.expects = Some(self.cause_of(now, error)),
             link::World::Warned(error) => {

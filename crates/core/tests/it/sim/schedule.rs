@@ -352,7 +352,7 @@ impl Schedule {
             _ if self.world.random.below(2) == 0 => {
                 self.world.input(index, link::World::Overflowed);
             }
-            _ => self.world.input(index, link::World::Illegal),
+            _ => self.world.input(index, link::World::Illegal(Malformed::Record)),
         }
     }
 

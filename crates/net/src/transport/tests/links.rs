@@ -98,7 +98,7 @@ impl<T: Tested> Party<T> {
                     return true;
                 }
                 outcome @ (ReadOutcome::Warned(_)
-                | ReadOutcome::Illegal
+                | ReadOutcome::Illegal(_)
                 | ReadOutcome::Failed(_)) => panic!("{outcome:?}"),
             };
             if !self.over {

@@ -90,7 +90,7 @@ impl Peer {
                     World::Ended
                 }
                 ReadOutcome::Empty | ReadOutcome::Warned(_) => continue,
-                ReadOutcome::Illegal => panic!("illegal bytes"),
+                ReadOutcome::Illegal(_) => panic!("illegal bytes"),
                 ReadOutcome::Failed(failure) => panic!("{failure:?}"),
             };
             if !self.is_over {

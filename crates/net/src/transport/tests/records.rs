@@ -1,6 +1,8 @@
 //! A toy of a transport that seals records, as TLS does: with a greeting that is answered, records
 //! without plaintext, plaintext that waits inside, and a close of its own.
 
+use systole_core::wire::Malformed;
+
 use super::{End, MAX_RECORD, Opened, Transport};
 
 /// The bytes before each record: its kind, and its length in two bytes.
@@ -127,7 +129,7 @@ impl Transport for Records {
                 }
                 Some((0, _)) => {
                     self.is_broken = true;
-                    return Opened::Illegal;
+                    return Opened::Illegal(Malformed::Record);
                 }
                 Some((kind, len)) => self.open_first(kind, len),
             }

@@ -171,7 +171,7 @@ fn whoever_speaks_no_tls_is_illegal_at_once_and_gets_an_alert() {
     for hello in [&b"\x01\x0bhello"[..], b"GET / HTTP/1.1\r\n\r\n", b"ping\n"] {
         let (_, mut server) = halves(&tls13());
         server.stream().give(Given::Bytes(hello.to_vec()));
-        assert_eq!(server.read(&mut [0; 64]), ReadOutcome::Illegal, "{hello:?}");
+        assert_eq!(server.read(&mut [0; 64]), ReadOutcome::Illegal(Malformed::NoTls), "{hello:?}");
         assert!(server.has_answer());
         server.flush();
         assert_eq!(server.stream().take_written().first(), Some(&0x15), "an alert");
@@ -194,7 +194,7 @@ fn plaintext_before_a_broken_record_is_heard_first() {
     let mut buffer = [0; 256];
     assert_eq!(server.read(&mut buffer), ReadOutcome::Bytes { count: 5, more: true });
     assert_eq!(&buffer[..5], b"legal");
-    assert_eq!(server.read(&mut buffer), ReadOutcome::Illegal);
+    assert_eq!(server.read(&mut buffer), ReadOutcome::Illegal(Malformed::Record));
 }
 
 #[test]
