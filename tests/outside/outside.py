@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -54,7 +55,7 @@ class Connection:
         self.start()
         while True:
             wait_ms = self.on_time(now_ms())
-            if select.select([self.sock], [], [], wait_ms / 1000)[0] and not self.receive():
+            if self.is_readable(wait_ms) and not self.receive():
                 break
         self.sock.close()
         silence = f" {now_ms() - self.last_sent} ms after the last byte sent"
@@ -67,6 +68,11 @@ class Connection:
                          f"answered{missing}")
         if not self.goodbye:
             raise Failed("the other end closed first")
+
+    def is_readable(self, wait_ms):
+        """Waits until there is something to read; TLS may hold some that the system has not."""
+        held = isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
+        return held or bool(select.select([self.sock], [], [], wait_ms / 1000)[0])
 
     def is_complete(self):
         """Whether a client has received everything that it expects."""
@@ -132,6 +138,8 @@ class Connection:
 
     def end_writing(self):
         self.goodbye = True
+        if isinstance(self.sock, ssl.SSLSocket):
+            return  # its shutdown would end reading too
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:
@@ -202,6 +210,8 @@ def parse(description):
     client.add_argument("--policy", type=policy, metavar="IDLE,INTERVAL,PROBES")
     client.add_argument("--identity", default="outside")
     client.add_argument("--token", default="")
+    client.add_argument("--tls", metavar="FILE", help="believe the authorities in this file")
+    client.add_argument("--name", help="expected in the certificate, instead of HOST")
     client.add_argument("--stay", type=int, metavar="MS", help="at least, after the handshake")
     client.add_argument("--silent-after", type=int, metavar="MS", help="then send nothing more")
     client.add_argument("--no-hello", action="store_true", help="send nothing at all")
@@ -254,6 +264,10 @@ def main(protocol):
         else:
             sock = socket.create_connection((options.host, options.port))
             say("connected")
+            if options.tls:
+                context = ssl.create_default_context(cafile=options.tls)
+                sock = context.wrap_socket(sock, server_hostname=options.name or options.host)
+                say(f"{sock.version()} with {sock.getpeercert()['subjectAltName'][0][1]}")
             protocol(sock, options, 0).run()
     except (Failed, OSError) as why:
         print(why, file=sys.stderr)

@@ -348,25 +348,7 @@ impl Cause {
                 "Look who connects without speaking: a port scan, a health check, or a client \
                  that waits to be spoken to."
             }
-            Cause::Protocol(Malformed::StalledFrame) => {
-                "Look who sends frames a few bytes at a time, or what slows the peer's path down."
-            }
-            Cause::Protocol(Malformed::OldestFrame) => {
-                "Look who holds frames incomplete, or raise limits.incomplete_frames if all of \
-                 them are honest."
-            }
-            Cause::Protocol(Malformed::Tls) => {
-                "Have the client connect without TLS, or give this listener a certificate."
-            }
-            Cause::Protocol(Malformed::NoTls) => "Have the client connect with TLS.",
-            Cause::Protocol(Malformed::TlsRefused) => {
-                "Look whether the client believes this certificate: its name, its time, and who \
-                 vouches for it."
-            }
-            Cause::Protocol(Malformed::Certificate) => {
-                "Give the client a certificate for which a root of this listener vouches."
-            }
-            Cause::Protocol(_) => "Look who speaks another protocol to this port.",
+            Cause::Protocol(malformed) => malformed.advice(),
             Cause::Kicked => "Nothing: an operator ended the session.",
             Cause::Drained => "Nothing: the gateway was emptied.",
             Cause::Finished => "Nothing: we ended the session in good order.",

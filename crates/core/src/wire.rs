@@ -396,6 +396,46 @@ impl Malformed {
     }
 }
 
+impl Malformed {
+    /// Returns what an operator can do about it.
+    pub(crate) const fn advice(self) -> &'static str {
+        match self {
+            Malformed::StalledFrame => {
+                "Look who sends frames a few bytes at a time, or what slows the peer's path down."
+            }
+            Malformed::OldestFrame => {
+                "Look who holds frames incomplete, or raise limits.incomplete_frames if all of \
+                 them are honest."
+            }
+            Malformed::Tls => {
+                "Have the client connect without TLS, or give this listener a certificate."
+            }
+            Malformed::NoTls => "Have the client connect with TLS.",
+            Malformed::TlsRefused => {
+                "Look whether the client believes this certificate: its name, its time, and who \
+                 vouches for it."
+            }
+            Malformed::Certificate => {
+                "Give the client a certificate for which a root of this listener vouches."
+            }
+            Malformed::UnknownKind
+            | Malformed::UnknownFlag
+            | Malformed::Varint
+            | Malformed::TooLong
+            | Malformed::Truncated
+            | Malformed::LeftOver
+            | Malformed::NotText
+            | Malformed::ControlCharacter
+            | Malformed::Magic
+            | Malformed::Version
+            | Malformed::Policy
+            | Malformed::OutOfPlace
+            | Malformed::HttpRequest
+            | Malformed::Record => "Look who speaks another protocol to this port.",
+        }
+    }
+}
+
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -12,6 +12,7 @@ mod carry;
 mod departures;
 mod listening;
 mod moving;
+mod opening;
 pub(crate) mod shard_loop;
 mod sockets;
 mod streams;

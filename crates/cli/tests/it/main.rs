@@ -16,6 +16,7 @@ mod serve;
 mod serve_limits;
 mod starting;
 mod strangers;
+mod tls;
 mod why;
 
 use std::fs;

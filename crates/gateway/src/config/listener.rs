@@ -8,11 +8,13 @@ use systole_core::liveness::Role;
 use systole_core::policy::MAX_BOUND;
 use systole_core::wire::Codec;
 use systole_core::{Policy, Span};
+use systole_net::tls::ALPN;
 
 use super::beacon::{self, BEACON, BeaconListener, BeaconSettings, DEFAULT_MAX_BEACONS};
 use super::policy;
 use super::section::{Given, Reading, Section};
 use super::span::show_span;
+use super::tls::{Tls, TlsSettings};
 use super::value;
 
 /// Maximum number of listeners of one gateway. Each takes a socket and a poll entry per shard; a
@@ -47,6 +49,7 @@ pub struct Listener {
     pub(super) policy: Policy,
     pub(super) max_data: u32,
     pub(super) bounds: RangeInclusive<Span>,
+    pub(super) tls: Option<Tls>,
 }
 
 /// Names of the codecs in the file and on the command line.
@@ -93,6 +96,11 @@ impl Listener {
         self.bounds.clone()
     }
 
+    /// Returns the TLS of its connections; `None` for plain ones.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
     /// Creates a listener with default settings.
     pub(super) fn new(name: &str, address: SocketAddr, codec: Codec, policy: Policy) -> Listener {
         Listener {
@@ -103,6 +111,7 @@ impl Listener {
             policy,
             max_data: u32::try_from(largest_data(codec)).unwrap_or(u32::MAX),
             bounds: DEFAULT_SHORTEST_BOUND..=DEFAULT_LONGEST_BOUND,
+            tls: None,
         }
     }
 
@@ -190,6 +199,7 @@ pub(super) fn read(
             value::integer(beacon::max_beacons_range()),
         ),
     };
+    let tls = TlsSettings::take(reading, &mut section);
     let table = section.section(reading, "policy");
     let policy = policy::read(reading, table, base);
     let has_address = section.has("address");
@@ -198,6 +208,7 @@ pub(super) fn read(
     let role_at = role.as_ref().map(|role| role.span.clone());
     refuse_without_effect(reading, protocol, data.as_ref(), [&shortest, &longest], role_at);
     refuse_beacon_settings(reading, protocol, &beacons);
+    refuse_beacon_tls(reading, protocol, &tls);
     let bounds = requestable_bounds(reading, shortest, longest);
     let keys = match protocol {
         Protocol::Beacon => beacons.keys(reading, directory, place.clone()),
@@ -227,7 +238,28 @@ pub(super) fn read(
     let data = data.and_then(|data| u32::try_from(data.value).ok());
     listener.max_data = data.unwrap_or(listener.max_data);
     listener.bounds = bounds;
+    listener.tls = tls.read(reading, directory, protocol_names(codec));
     Some(Read::Stream(listener))
+}
+
+/// Returns the names by which TLS knows the protocol of a listener.
+const fn protocol_names(codec: Codec) -> &'static [&'static [u8]] {
+    match codec {
+        Codec::Native => &[ALPN],
+        Codec::Message1028 | Codec::Line => &[],
+    }
+}
+
+/// Refuses TLS for beacons, whose datagrams are signed one by one.
+fn refuse_beacon_tls(reading: &mut Reading<'_>, protocol: Protocol, tls: &TlsSettings) {
+    if protocol != Protocol::Beacon {
+        return;
+    }
+    for (place, key) in tls.given() {
+        let what = format!("`{key}` has no effect on a beacon listener");
+        let help = "leave it out: beacons are datagrams, each with a signature".to_owned();
+        reading.problems.add(Some(place), what, Some(help));
+    }
 }
 
 /// Returns the range of bounds that clients may request.

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::threads::run_aside;
-use crate::config::{Config, ConfigError, ConfigFile, Log, Overrides, Problem};
+use crate::config::{Config, ConfigError, ConfigFile, Log, Overrides, Problem, Tls};
 use crate::gateway::{Gateway, ShardUnavailable};
 use crate::stats::Reloaded;
 
@@ -130,6 +130,10 @@ async fn apply(gateway: &Gateway, config: &mut Config, new: &Config) -> Reloaded
             }
         }
     }
+    for (name, running, new) in certificates(config, new) {
+        running.replace(new);
+        tracing::info!(listener = name, "the certificates are in force for new connections");
+    }
     config.drain = new.drain;
     if needs_restart.is_empty() {
         if is_complete {
@@ -142,13 +146,25 @@ async fn apply(gateway: &Gateway, config: &mut Config, new: &Config) -> Reloaded
     if is_complete { Reloaded::Applied } else { Reloaded::Incomplete }
 }
 
+/// Returns the TLS of each listener that has it now and by the new configuration.
+fn certificates<'a>(
+    now: &'a Config,
+    new: &'a Config,
+) -> impl Iterator<Item = (&'a str, &'a Tls, &'a Tls)> {
+    now.listeners.iter().filter_map(|listener| {
+        let same = new.listeners.iter().find(|it| it.name() == listener.name())?;
+        Some((listener.name(), listener.tls()?, same.tls()?))
+    })
+}
+
 /// Returns the names of changed settings that cannot change at run time.
 fn settings_needing_restart(now: &Config, new: &Config) -> Vec<&'static str> {
-    // Everything but the policy, which can change at run time.
+    // Everything but the policy and the certificates, which can change at run time.
     let places = |config: &Config| -> Vec<_> {
         let place = |listener: &crate::config::Listener| {
             let bounds = listener.bounds();
-            let is = (listener.codec(), listener.role(), listener.max_data(), bounds);
+            let has_tls = listener.tls().is_some();
+            let is = (listener.codec(), listener.role(), listener.max_data(), bounds, has_tls);
             (listener.name().to_owned(), listener.address(), is)
         };
         config.listeners.iter().map(place).collect()

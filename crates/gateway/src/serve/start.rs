@@ -137,11 +137,12 @@ pub(super) fn start(
         sockets.into_iter().map(|it| (it.sockets.into_iter(), it.is_shared)).collect();
     let mut started = StartedShards::default();
     for index in 0..shards {
-        let own =
-            sockets.iter_mut().zip(&settings).filter_map(|((sockets, is_shared), settings)| {
-                let (is_shared, settings) = (*is_shared, settings.clone());
-                Some(ShardListener { socket: sockets.next()?, is_shared, settings, tls: None })
-            });
+        let listeners = sockets.iter_mut().zip(&settings).zip(&config.listeners);
+        let own = listeners.filter_map(|(((sockets, is_shared), settings), listener)| {
+            let (is_shared, settings) = (*is_shared, settings.clone());
+            let tls = listener.tls().map(|tls| (**tls).clone());
+            Some(ShardListener { socket: sockets.next()?, is_shared, settings, tls })
+        });
         let (reports, stats) = started.prepare();
         let setup = ShardSetup {
             index: u8::try_from(index).unwrap_or(u8::MAX),

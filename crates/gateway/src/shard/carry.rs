@@ -7,9 +7,10 @@ use systole_core::link::{self, BeatKind, Closing, Event, Lane, Output};
 use systole_core::policy::Detection;
 use systole_core::{Policy, Span, session};
 
+use super::opening::Accept;
 use super::shard_loop::ShardLoop;
 use super::sockets::Feedback;
-use super::streams::{Accept, Streams};
+use super::streams::Streams;
 use crate::logic::Piece;
 use crate::report::{Fact, Heartbeat, Parting, Subject};
 use crate::stats::seconds;

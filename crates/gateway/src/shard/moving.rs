@@ -8,9 +8,10 @@ use systole_core::hub;
 use systole_core::kernel::SocketError;
 use systole_core::link;
 
+use super::opening::Accept;
 use super::shard_loop::ShardLoop;
 use super::sockets::{Conn, ConnState, Feedback};
-use super::streams::{Accept, Streams};
+use super::streams::Streams;
 use crate::request::{Parcel, Request, Requests};
 
 /// A link on its way from one shard to another. Not printable: it holds bytes of the peer.

@@ -16,13 +16,14 @@ use systole_net::examine::tcp_snapshot;
 use systole_net::listener::BACKLOG;
 use systole_net::socket_options;
 use systole_net::tls::ServerTls;
-use systole_net::transport::{Layer, ReadOutcome, Transport};
+use systole_net::transport::{Layer, ReadOutcome};
 
-use super::acceptor::{Accepted, Acceptor, NewLink};
+use super::acceptor::{Accepted, Acceptor};
 use super::answer::Known;
 use super::listening::ListeningSocket;
+use super::opening::Accept;
 use super::shard_loop::{LeftOver, LoopSetup, ShardLoop, Traffic, WAKER};
-use super::sockets::{Conn, Note, Sockets};
+use super::sockets::Sockets;
 use super::{ShardListener, ShardSetup};
 use crate::epochs::Epochs;
 use crate::logic::Logic;
@@ -64,7 +65,7 @@ const LAST_ACCEPTS: usize = BACKLOG as usize;
 #[derive(Debug)]
 pub(super) struct Streams<T = Layer> {
     /// The TLS of each listener.
-    tls: Vec<Option<ServerTls>>,
+    pub(super) tls: Vec<Option<ServerTls>>,
     pub(super) sockets: Sockets<T>,
     pub(super) acceptor: Acceptor,
     /// The buffer into which every socket of the shard is read.
@@ -82,23 +83,7 @@ pub(super) struct Streams<T = Layer> {
     /// The heartbeats sent before this turn.
     heartbeats_out: u64,
     bytes_in: u64,
-    accepted: u64,
-}
-
-/// A transport of accepted connections.
-pub(super) trait Accept: Transport + Sized + Send + 'static {
-    /// Makes the transport of a connection at a listener with or without TLS; `None` if it cannot
-    /// be made.
-    fn accept(tls: Option<&ServerTls>) -> Option<Self>;
-}
-
-impl Accept for Layer {
-    fn accept(tls: Option<&ServerTls>) -> Option<Layer> {
-        let Some(tls) = tls else {
-            return Some(Layer::Plain);
-        };
-        tls.accept().ok().map(Layer::from)
-    }
+    pub(super) accepted: u64,
 }
 
 impl<T: Accept> Streams<T> {
@@ -439,52 +424,6 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             self.traffic.sockets.set_unread(link, true);
             self.traffic.unread.push(link);
         }
-    }
-
-    fn accept(&mut self) {
-        let now = self.clock.now();
-        for _ in 0..self.traffic.acceptor.begin_turn(now) {
-            let links = self.hub.machine().counters().links as usize;
-            let places = links + self.reports.places_held();
-            match self.traffic.acceptor.accept(
-                now,
-                self.traffic.sockets.conns.len() as usize,
-                places,
-            ) {
-                Accepted::Link(link) => self.open(link),
-                Accepted::Paused(reason) => self.stats.pause_accepting(reason),
-                Accepted::Nothing => break,
-            }
-        }
-        if let Err(error) = self.traffic.acceptor.end_turn(now, self.poll.registry()) {
-            tracing::debug!(%error, "a listening socket cannot be registered; trying again");
-        }
-        if self.traffic.acceptor.take_resumed() {
-            self.stats.resume_accepting();
-        }
-    }
-
-    /// Opens a link that was accepted.
-    fn open(&mut self, link: NewLink) {
-        let NewLink { listener, stream, address, is_shared } = link;
-        let _ = stream.set_nodelay(true);
-        if is_shared
-            && let Some(settings) = self.hub.machine().listeners().get(usize::from(listener))
-        {
-            let _ = socket_options::prepare(&settings.patience, &stream);
-        }
-        let tls = self.traffic.tls.get(usize::from(listener)).and_then(Option::as_ref);
-        // Its configuration was checked; what is refused here is closed.
-        let Some(transport) = T::accept(tls) else {
-            return;
-        };
-        let conn = Conn::new(stream, transport, Note::NEW);
-        let Some(link) = self.traffic.sockets.add(self.poll.registry(), conn) else {
-            return;
-        };
-        self.traffic.accepted += 1;
-        self.hub.handle(self.clock.now(), hub::World::Opened { link, listener, address });
-        self.carry_out();
     }
 
     /// Returns whether the turn has done [`WORK_PER_LOOK`] since it last checked deadlines.

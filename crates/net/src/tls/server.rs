@@ -104,6 +104,11 @@ impl ServerTls {
         Ok(ServerTls(Arc::new(RwLock::new(Arc::new(config)))))
     }
 
+    /// Whether both are clones of one.
+    pub fn is_same(&self, other: &ServerTls) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Takes over the certificates and roots of `other`; connections that stand keep theirs.
     pub fn replace(&self, other: &ServerTls) {
         let config = other.config();

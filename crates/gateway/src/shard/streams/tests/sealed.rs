@@ -10,9 +10,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use systole_core::link::Introduction;
-use systole_net::transport::{End, MAX_RECORD, Opened, Socket};
+use systole_net::transport::{End, MAX_RECORD, Opened, Socket, Transport};
 
 use super::*;
+use crate::shard::sockets::{Conn, Note};
 use peer::Peer;
 use records::Records;
 

@@ -1,0 +1,110 @@
+//! Tests of `systole serve` with TLS, with a client in Python and bare sockets.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+use crate::directory;
+use crate::gateway::{Gateway, ONE_SECOND, wait};
+use crate::outside::Outside;
+
+/// An authority, whose certificate is `ca.pem` in a directory of its own.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new(directory: &Path) -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).expect("the parameters are legal");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(
+            params,
+            KeyPair::generate().expect("the parameters are legal"),
+        )
+        .expect("the parameters are legal");
+        fs::write(directory.join("ca.pem"), issuer.pem()).expect("it is writable");
+        Authority(issuer)
+    }
+
+    /// Writes a certificate for `name` and its key.
+    fn sign(&self, directory: &Path, name: &str) {
+        let key = KeyPair::generate().expect("the parameters are legal");
+        let mut params =
+            CertificateParams::new(vec![name.to_owned()]).expect("the parameters are legal");
+        // Otherwise it is called as its authority is, and passes for its own.
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = params.signed_by(&key, &self.0).expect("the parameters are legal");
+        fs::write(directory.join("cert.pem"), certificate.pem()).expect("it is writable");
+        fs::write(directory.join("key.pem"), key.serialize_pem()).expect("it is writable");
+    }
+}
+
+/// [`ONE_SECOND`] with TLS, from the files of `folder`, at the first listener: the native one.
+fn with_tls(folder: &Path) -> String {
+    let file = |name: &str| folder.join(name).display().to_string();
+    let (certificate, key) = (file("cert.pem"), file("key.pem"));
+    let tls = format!("[[listener]]\ncertificate = {certificate:?}\nkey = {key:?}\n");
+    ONE_SECOND.replacen("[[listener]]\n", &tls, 1)
+}
+
+fn python(name: &str) -> impl Iterator<Item = Outside> {
+    Outside::all(name).into_iter().filter(|outside| outside.label() == "native in Python")
+}
+
+#[test]
+fn a_python_client_meets_certificates_that_change_while_it_is_online() {
+    for outside in python("serve-tls-build") {
+        let folder = directory("serve-tls-files");
+        let authority = Authority::new(&folder);
+        authority.sign(&folder, "one.test");
+        let mut gateway = Gateway::start("serve-tls", &with_tls(&folder));
+        let (port, roots) = (gateway.port("native"), folder.join("ca.pem"));
+        let client = |name: &str, more: &[&str]| {
+            let args = ["client", "127.0.0.1", &port, "--tls", roots.to_str().unwrap()];
+            outside.start(&[&args[..], &["--name", name], more].concat())
+        };
+        let data = ["--data", "hello there", "--expect-echo", "--pings", "3", "--every", "20"];
+        let mut first = client("one.test", &[&data[..], &["--stay", "3000"]].concat());
+        first.until("TLSv1.3 with one.test");
+        first.until("received PONG 3");
+        authority.sign(&folder, "two.test");
+        gateway.program.signal("HUP");
+        gateway.log("the certificates are in force");
+        let mut second = client("two.test", &data);
+        second.until("TLSv1.3 with two.test");
+        assert_eq!(second.end(), 0, "{:?}", second.seen);
+        // Longer than the bound: it was probed, and answered, over the old certificate.
+        assert_eq!(first.end(), 0, "{:?}", first.seen);
+        assert!(first.seen.iter().any(|line| line.starts_with("received PING 1")));
+        let mut stranger = client("one.test", &[]);
+        assert_eq!(stranger.end(), 1, "the certificate is for another name now");
+    }
+}
+
+#[test]
+fn plain_bytes_at_tls_and_tls_at_a_plain_listener_end_at_once_with_their_cause() {
+    let folder = directory("serve-tls-plain-files");
+    Authority::new(&folder).sign(&folder, "one.test");
+    let gateway = Gateway::start("serve-tls-plain", &with_tls(&folder));
+    let hello = [0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0];
+    for (listener, said, answer, cause) in [
+        ("native", &b"ping\nping\n"[..], 0x15, "no TLS where it is spoken"),
+        ("message1028", &hello[..], 0, "TLS where it is not spoken"),
+        ("line", &hello[..], 0, "TLS where it is not spoken"),
+    ] {
+        let mut stream: TcpStream = gateway.connect(listener);
+        stream.write_all(said).unwrap();
+        let mut heard = Vec::new();
+        let _ = stream.read_to_end(&mut heard);
+        // TLS has an alert for it; the other protocols have no answer to illegal bytes.
+        assert_eq!(heard.first().copied().unwrap_or(0), answer, "{listener}");
+        wait(cause, || {
+            let page = gateway.get("/api/v1/verdicts?established=false&cause=protocol");
+            let ends = page["verdicts"].as_array()?.clone();
+            ends.into_iter().find(|end| {
+                end["listener"] == listener && end["detail"].as_str().unwrap().contains(cause)
+            })
+        });
+    }
+}

@@ -1,0 +1,156 @@
+//! Reads the settings of TLS: certificates, their keys, and who vouches for clients.
+
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::path::Path;
+
+use systole_net::tls::{Identity, ServerTls, TlsError};
+use toml::de::DeValue;
+
+use super::file::read_text;
+use super::section::{Given, Reading, Section};
+
+/// Maximum number of certificates of one listener: it looks for the right one in this list.
+const MAX_CERTIFICATES: usize = 16;
+
+/// Maximum size of a file of certificates or of a key, in bytes: a chain of long certificates, or
+/// the roots of a whole system.
+const MAX_FILE: u64 = 1 << 20;
+
+/// The TLS of a listener. Two are equal if both are the same one.
+#[derive(Clone)]
+pub struct Tls(ServerTls);
+
+impl Deref for Tls {
+    type Target = ServerTls;
+
+    fn deref(&self) -> &ServerTls {
+        &self.0
+    }
+}
+
+impl PartialEq for Tls {
+    fn eq(&self, other: &Tls) -> bool {
+        self.0.is_same(&other.0)
+    }
+}
+
+impl Eq for Tls {}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls(…)")
+    }
+}
+
+/// The settings of TLS in one section.
+#[derive(Debug)]
+pub(super) struct TlsSettings {
+    certificate: Option<Given<Vec<String>>>,
+    key: Option<Given<Vec<String>>>,
+    client_roots: Option<Given<Vec<String>>>,
+}
+
+impl TlsSettings {
+    /// Takes the settings out of a section.
+    pub(super) fn take(reading: &mut Reading<'_>, section: &mut Section<'_>) -> TlsSettings {
+        TlsSettings {
+            certificate: section.take(reading, "certificate", files),
+            key: section.take(reading, "key", files),
+            client_roots: section.take(reading, "client_roots", files),
+        }
+    }
+
+    /// Returns the place and the key of each setting that was given.
+    pub(super) fn given(&self) -> impl Iterator<Item = (Range<usize>, &'static str)> {
+        let all = [
+            (&self.certificate, "certificate"),
+            (&self.key, "key"),
+            (&self.client_roots, "client_roots"),
+        ];
+        all.into_iter().filter_map(|(given, key)| Some((given.as_ref()?.span.clone(), key)))
+    }
+
+    /// Reads the files that were given, or reports the problem. Relative paths start from
+    /// `directory`; `alpn` has the names of the protocols that are spoken.
+    pub(super) fn read(
+        &self,
+        reading: &mut Reading<'_>,
+        directory: &Path,
+        alpn: &[&[u8]],
+    ) -> Option<Tls> {
+        let (certificate, key) = match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => (certificate, key),
+            (None, None) => {
+                if let Some(roots) = &self.client_roots {
+                    let what = "`client_roots` needs `certificate` and `key`".to_owned();
+                    reading.problems.add(Some(roots.span.clone()), what, None);
+                }
+                return None;
+            }
+            (Some(given), None) => return refuse(reading, given, "`certificate` needs `key`"),
+            (None, Some(given)) => return refuse(reading, given, "`key` needs `certificate`"),
+        };
+        if certificate.value.len() != key.value.len() {
+            return refuse(reading, key, "`key` must have one file for each `certificate`");
+        }
+        let mut identities = Vec::new();
+        for (chain, secret) in certificate.value.iter().zip(&key.value) {
+            let read = |name: &str| read_file(&directory.join(name));
+            let (chain, secret) = match (read(chain), read(secret)) {
+                (Ok(chain), Ok(secret)) => (chain, secret),
+                (Err(what), _) => return refuse(reading, certificate, &what),
+                (_, Err(what)) => return refuse(reading, key, &what),
+            };
+            match Identity::from_pem(&chain, &secret) {
+                Ok(identity) => identities.push(identity),
+                Err(error) => {
+                    let at_key = matches!(error, TlsError::NoKey | TlsError::Key(_));
+                    let given = if at_key { key } else { certificate };
+                    return refuse(reading, given, &error.to_string());
+                }
+            }
+        }
+        let mut roots = Vec::new();
+        for name in self.client_roots.iter().flat_map(|given| &given.value) {
+            match read_file(&directory.join(name)) {
+                Ok(pem) => roots.extend(pem),
+                Err(what) => return refuse(reading, self.client_roots.as_ref()?, &what),
+            }
+        }
+        let roots = self.client_roots.as_ref().map(|given| (given, roots));
+        let made = ServerTls::new(identities, roots.as_ref().map(|it| &it.1[..]), alpn);
+        match made {
+            Ok(tls) => Some(Tls(tls)),
+            Err(error) => {
+                let given = roots.map_or(certificate, |it| it.0);
+                refuse(reading, given, &error.to_string())
+            }
+        }
+    }
+}
+
+fn refuse<T>(reading: &mut Reading<'_>, given: &Given<Vec<String>>, what: &str) -> Option<T> {
+    reading.problems.add(Some(given.span.clone()), what.to_owned(), None);
+    None
+}
+
+/// Converts the name of a file, or a list of names.
+fn files(value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    let texts: Option<Vec<String>> = match value.as_str() {
+        Some(text) => Some(vec![text.to_owned()]),
+        None => value.as_array().and_then(|list| {
+            list.iter().map(|entry| entry.get_ref().as_str().map(str::to_owned)).collect()
+        }),
+    };
+    let legal = |texts: &Vec<String>| {
+        (1..=MAX_CERTIFICATES).contains(&texts.len()) && !texts.iter().any(String::is_empty)
+    };
+    texts.filter(legal).ok_or_else(|| format!("a file, or a list of 1 to {MAX_CERTIFICATES} files"))
+}
+
+/// Reads a file of certificates or keys. The error names the file.
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    let text = read_text(path, MAX_FILE).map(String::into_bytes);
+    text.map_err(|error| format!("the file {} cannot be read: {error}", path.display()))
+}

@@ -1,0 +1,76 @@
+//! How links begin: sockets are accepted, and get the transport of their listener.
+
+use systole_core::hub;
+use systole_net::socket_options;
+use systole_net::tls::ServerTls;
+use systole_net::transport::{Layer, Transport};
+
+use super::acceptor::{Accepted, NewLink};
+use super::shard_loop::ShardLoop;
+use super::sockets::{Conn, Note};
+use super::streams::Streams;
+
+/// A transport of accepted connections.
+pub(super) trait Accept: Transport + Sized + Send + 'static {
+    /// Makes the transport of a connection at a listener with or without TLS; `None` if it cannot
+    /// be made.
+    fn accept(tls: Option<&ServerTls>) -> Option<Self>;
+}
+
+impl Accept for Layer {
+    fn accept(tls: Option<&ServerTls>) -> Option<Layer> {
+        let Some(tls) = tls else {
+            return Some(Layer::Plain);
+        };
+        tls.accept().ok().map(Layer::from)
+    }
+}
+
+impl<T: Accept> ShardLoop<Streams<T>> {
+    /// Accepts links, as many as a turn may.
+    pub(super) fn accept(&mut self) {
+        let now = self.clock.now();
+        for _ in 0..self.traffic.acceptor.begin_turn(now) {
+            let links = self.hub.machine().counters().links as usize;
+            let places = links + self.reports.places_held();
+            match self.traffic.acceptor.accept(
+                now,
+                self.traffic.sockets.conns.len() as usize,
+                places,
+            ) {
+                Accepted::Link(link) => self.open(link),
+                Accepted::Paused(reason) => self.stats.pause_accepting(reason),
+                Accepted::Nothing => break,
+            }
+        }
+        if let Err(error) = self.traffic.acceptor.end_turn(now, self.poll.registry()) {
+            tracing::debug!(%error, "a listening socket cannot be registered; trying again");
+        }
+        if self.traffic.acceptor.take_resumed() {
+            self.stats.resume_accepting();
+        }
+    }
+
+    /// Opens a link that was accepted.
+    pub(super) fn open(&mut self, link: NewLink) {
+        let NewLink { listener, stream, address, is_shared } = link;
+        let _ = stream.set_nodelay(true);
+        if is_shared
+            && let Some(settings) = self.hub.machine().listeners().get(usize::from(listener))
+        {
+            let _ = socket_options::prepare(&settings.patience, &stream);
+        }
+        let tls = self.traffic.tls.get(usize::from(listener)).and_then(Option::as_ref);
+        // Its configuration was checked; what is refused here is closed.
+        let Some(transport) = T::accept(tls) else {
+            return;
+        };
+        let conn = Conn::new(stream, transport, Note::NEW);
+        let Some(link) = self.traffic.sockets.add(self.poll.registry(), conn) else {
+            return;
+        };
+        self.traffic.accepted += 1;
+        self.hub.handle(self.clock.now(), hub::World::Opened { link, listener, address });
+        self.carry_out();
+    }
+}
