@@ -4,6 +4,7 @@ mod hint;
 mod json;
 mod report;
 mod statistics;
+mod tls;
 
 use std::io;
 use std::time::Duration;
@@ -28,6 +29,7 @@ Examples:
   systole ping game.example.org:7400 -v           with times and all events
   systole ping HOST:PORT --interval 200ms --probes 5 --count 10
   systole ping HOST:PORT --codec message1028 --idle 10s --interval 3s --probes 3
+  systole ping HOST:PORT --tls                    or --ca FILE, --pin HEX, --insecure
   systole ping HOST:PORT --json | jq .rtt_us
 
 A heartbeat is sent at once, then one each INTERVAL. Each answer is printed with its round trip, and
@@ -115,6 +117,10 @@ pub(crate) struct Args {
     /// Print times, and all other events
     #[arg(short, long)]
     verbose: bool,
+
+    // Last: the heading of these options would stand over all that follow.
+    #[command(flatten)]
+    tls: tls::TlsArgs,
 }
 
 /// When heartbeats are sent.
@@ -151,15 +157,17 @@ pub(crate) fn codec_parser() -> impl TypedValueParser<Value = Codec> {
 }
 
 pub(crate) fn run(args: &Args, output: &mut Output) -> io::Result<Exit> {
-    let policy = match args.policy() {
-        Ok(policy) => policy,
+    let wanted = args.policy().map_err(|error| error.to_string());
+    let wanted = wanted.and_then(|policy| Ok((policy, args.options(policy)?)));
+    let (policy, options) = match wanted {
+        Ok(wanted) => wanted,
         Err(error) => {
-            output.error(&error.to_string());
+            output.error(&error);
             return Ok(Exit::Usage);
         }
     };
     match interrupt::runtime() {
-        Ok(runtime) => runtime.block_on(ping(args, policy, output)),
+        Ok(runtime) => runtime.block_on(ping(args, policy, options, output)),
         Err(error) => {
             output.error(&error.to_string());
             Ok(Exit::Failure)
@@ -188,21 +196,28 @@ impl Args {
         Ok(Policy::new(idle, self.interval().into(), self.probes)?.with_spread(false))
     }
 
-    fn options(&self, policy: Policy) -> Options {
+    fn options(&self, policy: Policy) -> Result<Options, String> {
         let mut options = Options::default();
         options.codec = self.codec;
         options.policy = Some(policy);
         options.reconnect = self.reconnect.then(Backoff::default);
         options.report_heartbeats = true;
         options.report_accepted = true;
-        options
+        options.tls = self.tls.read()?;
+        options.tls_name.clone_from(&self.tls.tls_name);
+        Ok(options)
     }
 }
 
-async fn ping(args: &Args, policy: Policy, output: &mut Output) -> io::Result<Exit> {
+async fn ping(
+    args: &Args,
+    policy: Policy,
+    options: Options,
+    output: &mut Output,
+) -> io::Result<Exit> {
     // First: process 1 of a container ignores a signal without a handler.
     let started = Interrupt::install().map_err(|error| error.to_string()).and_then(|interrupt| {
-        let client = Client::start(&args.addr, args.options(policy));
+        let client = Client::start(&args.addr, options);
         Ok((interrupt, client.map_err(|error| error.to_string())?))
     });
     let (mut interrupt, client) = match started {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use systole_core::Policy;
 use systole_core::wire::{CloseReason, MAX_HEARTBEAT_DATA};
-use systole_net::transport::{Plain, Transport};
+use systole_net::transport::Layer;
 use tokio::sync::mpsc;
 
+use crate::begin::Begin;
 use crate::driver::Driver;
 use crate::shared::{MAX_REQUESTS, Request, Shared};
 use crate::{CloseError, ConnectError, Ending, Event, Options, SendError};
@@ -45,7 +46,7 @@ impl Client {
     /// See [`ConnectError`]; returned no later than `connect_timeout` + `handshake_timeout`, with
     /// several addresses `connect_timeout` + 2 × `handshake_timeout`.
     pub async fn connect(addr: impl ToString, options: Options) -> Result<Client, ConnectError> {
-        Client::connect_over::<Plain>(addr.to_string(), options).await
+        Client::connect_over::<Layer>(addr.to_string(), options).await
     }
 
     /// Creates a client that connects in the background, as [`Client::connect`] does, and goes on
@@ -55,10 +56,11 @@ impl Client {
     /// exist, ends it at once. Call this within a Tokio runtime with time and I/O enabled.
     ///
     /// # Errors
-    /// [`ConnectError::Identity`], and [`ConnectError::Io`] if the system gives no random numbers.
+    /// [`ConnectError::Identity`] or [`ConnectError::Tls`], and [`ConnectError::Io`] if the system
+    /// gives no random numbers.
     pub fn start(addr: impl ToString, options: Options) -> Result<Client, ConnectError> {
         let (client, driver) = Client::prepare(addr.to_string(), options)?;
-        tokio::spawn(driver.run::<Plain>(None));
+        tokio::spawn(driver.run::<Layer>(None));
         Ok(client)
     }
 
@@ -70,7 +72,7 @@ impl Client {
     }
 
     /// Connects over another transport than the plain one.
-    async fn connect_over<T: Transport + Default + Send + Sync + 'static>(
+    async fn connect_over<T: Begin>(
         addr: String,
         options: Options,
     ) -> Result<Client, ConnectError> {

@@ -12,11 +12,12 @@ use systole_core::wire::Saw;
 use systole_core::witness::Hearing;
 use systole_core::{Link, Machine, Span};
 use systole_net::socket_options;
-use systole_net::transport::{Plain, Socket, TokioStream, Transport};
+use systole_net::transport::{Layer, Socket, TokioStream};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use crate::begin::Begin;
 use crate::carry_over::CarryOver;
 use crate::dialer::LinkParams;
 use crate::event_translator::{EventTranslator, Stage};
@@ -60,7 +61,7 @@ enum Wake {
 }
 
 /// A connected socket with the link machine that it serves.
-pub(crate) struct Connection<T = Plain> {
+pub(crate) struct Connection<T = Layer> {
     socket: Socket<TokioStream, T>,
     link: Link,
     /// Maximum of data bytes that wait for the socket.
@@ -86,7 +87,7 @@ pub(crate) struct Connection<T = Plain> {
     first_bytes: Vec<u8>,
 }
 
-impl<T: Transport + Default> Connection<T> {
+impl<T: Begin> Connection<T> {
     /// Completes the handshake on a connected socket, within this time.
     pub(crate) async fn open(
         mut params: LinkParams,
@@ -102,7 +103,8 @@ impl<T: Transport + Default> Connection<T> {
             past.saw = Saw::Blocked;
         }
         clock.turn(OPEN_ENDED);
-        let mut connection = Connection::new(params, stream, within, clock, shared);
+        let transport = T::begin(&params.options, &params.host)?;
+        let mut connection = Connection::new(params, stream, transport, within, clock, shared);
         // No requests during the handshake. A dropped sender would read as a request to close.
         let (_sender, mut no_requests) = mpsc::channel(1);
         loop {
@@ -126,6 +128,7 @@ impl<T: Transport + Default> Connection<T> {
     fn new(
         params: LinkParams,
         stream: TcpStream,
+        transport: T,
         within: Span,
         clock: &LoopClock,
         shared: &Shared,
@@ -159,7 +162,7 @@ impl<T: Transport + Default> Connection<T> {
         // An option that this system lacks is ignored; the machine keeps the bound without it.
         let _ = socket_options::prepare(&settings.patience, &stream);
         Connection {
-            socket: Socket::new(TokioStream(stream), T::default(), ()),
+            socket: Socket::new(TokioStream(stream), transport, ()),
             link: Link::new(now, settings, seed),
             queue_limit: shared.queue_len(),
             buffer: vec![0; READ_BUFFER].into(),
@@ -255,7 +258,7 @@ impl<T: Transport + Default> Connection<T> {
             }
             _ = stream.readable(), if self.may_read() => Wake::Socket,
             _ = stream.ready(Interest::ERROR), if !self.paused => Wake::SocketError,
-            _ = stream.writable(), if !self.socket.is_flushed() => Wake::Socket,
+            _ = stream.writable(), if self.socket.awaits_room() => Wake::Socket,
             request = requests.recv() => Wake::Request(request),
             () = shared.mailbox_room(), if self.paused => Wake::MailboxRoom,
             () = deadline => Wake::Deadline,

@@ -14,11 +14,11 @@ use systole_core::link::Introduction;
 use systole_core::wire::{BootId, InstanceId};
 use systole_core::witness::Past;
 use systole_net::obstacle::obstacle;
-use systole_net::transport::Transport;
 use tokio::net::TcpStream;
 
+use crate::begin::Begin;
 use crate::connection::Connection;
-use crate::lookup::lookup;
+use crate::lookup::{host, lookup};
 use crate::loop_clock::{LoopClock, OPEN_ENDED};
 use crate::old_flow::OldFlow;
 use crate::shared::Shared;
@@ -28,6 +28,8 @@ use crate::{ConnectError, Event, Options};
 #[derive(Clone)]
 pub(crate) struct LinkParams {
     pub(crate) options: Options,
+    /// The host of the server's address, as the application named it.
+    pub(crate) host: Arc<str>,
     pub(crate) introduction: Introduction,
     /// How the previous link ended.
     pub(crate) past: Option<Past>,
@@ -69,6 +71,11 @@ impl Dialer {
         Dialer { addr, dial: Dial::new(options.handshake_timeout.into()), has_refused: false }
     }
 
+    /// Returns the host of the address; empty if the address has none.
+    pub(crate) fn host(&self) -> &str {
+        host(&self.addr)
+    }
+
     /// Returns whether the last round failed, and the server of the previous link refused the
     /// connection in it: its machine answers, and no process listens.
     pub(crate) fn has_refused(&self) -> bool {
@@ -76,7 +83,7 @@ impl Dialer {
     }
 
     /// Resolves the name, connects to one of its addresses, and completes the handshake.
-    pub(crate) async fn open<T: Transport + Default>(
+    pub(crate) async fn open<T: Begin>(
         &mut self,
         params: &LinkParams,
         clock: &mut LoopClock,
@@ -90,7 +97,7 @@ impl Dialer {
         self.open_one_of(&addresses, within, params, clock, shared).await
     }
 
-    async fn open_one_of<T: Transport + Default>(
+    async fn open_one_of<T: Begin>(
         &mut self,
         addresses: &[SocketAddr],
         within: Span,
@@ -200,7 +207,7 @@ impl Round {
     }
 
     /// Completes the handshake on the connection that was accepted.
-    async fn introduce<T: Transport + Default>(
+    async fn introduce<T: Begin>(
         &mut self,
         within: Span,
         params: &LinkParams,

@@ -3,12 +3,12 @@
 use std::sync::{Arc, OnceLock};
 use std::{io, time::Duration};
 
+use crate::begin::Begin;
 use systole_core::Span;
 use systole_core::link::Introduction;
 use systole_core::reconnect::{self, Next, Reconnect};
 use systole_core::wire::{InstanceId, is_text};
 use systole_net::identity;
-use systole_net::transport::Transport;
 use tokio::sync::mpsc;
 
 use crate::carry_over::CarryOver;
@@ -71,25 +71,20 @@ impl Driver {
     }
 
     /// Opens the first link, handshake included.
-    pub(crate) async fn open<T: Transport + Default>(
-        &mut self,
-    ) -> Result<Connection<T>, ConnectError> {
+    pub(crate) async fn open<T: Begin>(&mut self) -> Result<Connection<T>, ConnectError> {
         let params = self.next_link_params(0)?;
         self.dialer.open(&params, &mut self.clock, &self.shared).await
     }
 
     /// Serves one link after the other until the client ends; connects first if there is no link
     /// yet.
-    pub(crate) async fn run<T: Transport + Default>(mut self, first: Option<Connection<T>>) {
+    pub(crate) async fn run<T: Begin>(mut self, first: Option<Connection<T>>) {
         let _guard = CloseGuard(Arc::clone(&self.shared));
         let ending = self.serve_links(first).await;
         self.shared.finish(ending);
     }
 
-    async fn serve_links<T: Transport + Default>(
-        &mut self,
-        first: Option<Connection<T>>,
-    ) -> Ending {
+    async fn serve_links<T: Begin>(&mut self, first: Option<Connection<T>>) -> Ending {
         let first = match first {
             Some(connection) => Ok(connection),
             None => self.connect_first().await,
@@ -110,7 +105,7 @@ impl Driver {
     }
 
     /// Makes the first attempt, and further ones as after a loss.
-    async fn connect_first<T: Transport + Default>(&mut self) -> Result<Connection<T>, Ending> {
+    async fn connect_first<T: Begin>(&mut self) -> Result<Connection<T>, Ending> {
         match self.wait_and_connect(0, Span::ZERO).await {
             WorkResult::CloseRequested => Err(self.closed()),
             WorkResult::Done(Ok(connection)) => Ok(connection),
@@ -127,7 +122,7 @@ impl Driver {
         if self.carry_over.undelivered { Ending::Undelivered } else { Ending::Finished }
     }
 
-    async fn serve<T: Transport + Default>(&mut self, connection: Connection<T>) -> LinkEnd {
+    async fn serve<T: Begin>(&mut self, connection: Connection<T>) -> LinkEnd {
         self.welcomed = true;
         if let Some(reconnect) = &mut self.reconnect {
             reconnect.handle(self.clock.now(), reconnect::Input::Established);
@@ -142,7 +137,7 @@ impl Driver {
     }
 
     /// Retries until a link is established, the application closes the client, or the backoff ends.
-    async fn reconnect_after<T: Transport + Default>(
+    async fn reconnect_after<T: Begin>(
         &mut self,
         mut failure: reconnect::Input,
     ) -> Result<Connection<T>, Ending> {
@@ -183,7 +178,7 @@ impl Driver {
     }
 
     /// Waits, then connects; a request to close ends both.
-    async fn wait_and_connect<T: Transport + Default>(
+    async fn wait_and_connect<T: Begin>(
         &mut self,
         attempt: u32,
         delay: Span,
@@ -211,6 +206,7 @@ impl Driver {
         let instance_id = instance_id().map_err(|error| ConnectError::from_io(&error))?;
         Ok(LinkParams {
             options: options.clone(),
+            host: self.dialer.host().into(),
             introduction: Introduction {
                 identity: options.identity.as_str().into(),
                 token: options.token.as_slice().into(),

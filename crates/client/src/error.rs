@@ -7,6 +7,7 @@ use std::time::Duration;
 use systole_core::cause::Verdict;
 use systole_core::link::Goodbye;
 use systole_core::reconnect::{self, Obstacle};
+use systole_net::tls::TlsError;
 
 /// Error of an attempt to connect. Nothing stays open; retry with [`crate::Client::connect`].
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +24,8 @@ pub enum ConnectError {
     },
     /// The identity in the options has a control character. The caller's fault; do not retry.
     Identity,
+    /// No certificate can name the host, or TLS cannot begin. The caller's fault; do not retry.
+    Tls(TlsError),
     /// No address accepted the connection; this is the error of the last one. The fault of the
     /// server or of the path, or a prohibition on this machine.
     Io {
@@ -50,7 +53,7 @@ pub enum ConnectError {
 impl ConnectError {
     /// Returns whether the same attempt may succeed later.
     pub fn is_retryable(&self) -> bool {
-        if *self == ConnectError::Identity {
+        if matches!(self, ConnectError::Identity | ConnectError::Tls(_)) {
             return false;
         }
         match self.farewell() {
@@ -66,7 +69,7 @@ impl ConnectError {
                 Some(*obstacle)
             }
             ConnectError::Timeout(_) => Some(Obstacle::NoAnswer),
-            ConnectError::Handshake { .. } | ConnectError::Identity => None,
+            ConnectError::Handshake { .. } | ConnectError::Identity | ConnectError::Tls(_) => None,
         }
     }
 
@@ -75,6 +78,7 @@ impl ConnectError {
             ConnectError::Handshake { farewell, .. } => *farewell,
             ConnectError::Resolve { .. }
             | ConnectError::Identity
+            | ConnectError::Tls(_)
             | ConnectError::Io { .. }
             | ConnectError::Timeout(_) => None,
         }
@@ -103,6 +107,7 @@ impl fmt::Display for ConnectError {
             }
             ConnectError::Resolve { name, why, .. } => write!(f, "no address for {name:?}: {why}"),
             ConnectError::Identity => f.write_str("the identity has a control character"),
+            ConnectError::Tls(why) => write!(f, "no TLS: {why}"),
             ConnectError::Io { why, .. } => write!(f, "not connected: {why}"),
             ConnectError::Timeout(after) => write!(f, "not connected: no answer in {after:?}"),
             ConnectError::Handshake { verdict, .. } => {

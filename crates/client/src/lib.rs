@@ -52,6 +52,7 @@
 //! # }
 //! ```
 
+mod begin;
 mod carry_over;
 mod client;
 mod connection;
@@ -92,6 +93,11 @@ pub mod policy {
 pub mod reconnect {
     pub use systole_core::link::Goodbye;
     pub use systole_core::reconnect::{Backoff, BackoffError, Obstacle, Stop};
+}
+
+/// TLS: whom a client believes, and what it shows; see [`Options::tls`].
+pub mod tls {
+    pub use systole_net::tls::{Believe, ClientTls, Identity, Pin, TlsError};
 }
 
 /// The events of a session, which [`Event::Session`] wraps.

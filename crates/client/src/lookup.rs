@@ -79,6 +79,11 @@ async fn lookup_by(
     }
 }
 
+/// Returns the host of `host:port`; empty if it cannot be told.
+pub(crate) fn host(addr: &str) -> &str {
+    address::split(addr, USUAL_PORT).map_or("", |(host, _)| host)
+}
+
 /// Asks the system's resolver.
 fn system(host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
     let hints = AddrInfoHints { socktype: SockType::Stream.into(), ..AddrInfoHints::default() };

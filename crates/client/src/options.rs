@@ -7,6 +7,7 @@ use systole_core::Policy;
 use systole_core::link::{HANDSHAKE_TIMEOUT, Hung};
 use systole_core::reconnect::Backoff;
 use systole_core::wire::Codec;
+use systole_net::tls::ClientTls;
 
 /// Default of [`Options::connect_timeout`], for the name and all its addresses: enough for three
 /// retransmissions of a lost SYN.
@@ -28,6 +29,10 @@ pub struct Options {
     /// Policy to ask the gateway for; in codecs without negotiation, the policy in force. Default:
     /// the gateway's own, or [`Policy::standard`] in codecs without negotiation.
     pub policy: Option<Policy>,
+    /// TLS, and whom to believe; `None` for a plain connection. Default: `None`.
+    pub tls: Option<ClientTls>,
+    /// Name expected in the server's certificate. Default: the host of the address.
+    pub tls_name: Option<String>,
     /// Maximum time to resolve the name and connect to one of its addresses. Default: 10 s.
     pub connect_timeout: Duration,
     /// Maximum time of the handshake after that; while other addresses of the name are left, 2 s of
@@ -58,6 +63,8 @@ impl Default for Options {
             identity: String::new(),
             token: Vec::new(),
             policy: None,
+            tls: None,
+            tls_name: None,
             connect_timeout: CONNECT_TIMEOUT,
             handshake_timeout: HANDSHAKE_TIMEOUT.into(),
             reconnect: Some(Backoff::default()),
@@ -78,6 +85,7 @@ impl fmt::Debug for Options {
             .field("identity", &self.identity)
             .field("policy", &self.policy)
             .field("reconnect", &self.reconnect)
+            .field("tls", &self.tls.is_some())
             .finish_non_exhaustive()
     }
 }

@@ -416,7 +416,7 @@ impl Malformed {
                  vouches for it."
             }
             Malformed::Certificate => {
-                "Give the client a certificate for which a root of this listener vouches."
+                "Look whether the peer has a certificate, and whether a root of this end vouches for it."
             }
             Malformed::UnknownKind
             | Malformed::UnknownFlag

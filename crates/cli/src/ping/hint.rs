@@ -1,6 +1,6 @@
 //! What comes back, or does not, if the server speaks another protocol.
 
-use systole_client::cause::{Cause, Verdict};
+use systole_client::cause::{Cause, Malformed, Verdict};
 use systole_client::reconnect::Obstacle;
 use systole_client::{Codec, ConnectError};
 
@@ -17,10 +17,15 @@ pub(super) fn other_codec(codec: Codec) -> String {
 
 /// Returns what an attempt that failed has shown, and a hint if there is one.
 pub(super) fn of_attempt(error: &ConnectError, codec: Codec) -> (String, Option<String>) {
-    if let ConnectError::Handshake { verdict, farewell: None, answer } = error
-        && let Some(shown) = of_verdict(verdict, answer, codec)
-    {
-        return (shown, Some(other_codec(codec)));
+    if let ConnectError::Handshake { verdict, farewell: None, answer } = error {
+        if let Cause::Protocol(what) = verdict.cause
+            && let Some(hint) = of_tls(what)
+        {
+            return (error.to_string(), Some(hint.to_owned()));
+        }
+        if let Some(shown) = of_verdict(verdict, answer, codec) {
+            return (shown, Some(other_codec(codec)));
+        }
     }
     // The address is printed before.
     if let ConnectError::Resolve { why, .. } = error {
@@ -30,6 +35,35 @@ pub(super) fn of_attempt(error: &ConnectError, codec: Codec) -> (String, Option<
         "hint: nothing listens there: is the server running, and is this its port?".to_owned()
     });
     (error.to_string(), hint)
+}
+
+/// Returns the hint for a disagreement about TLS.
+fn of_tls(what: Malformed) -> Option<&'static str> {
+    match what {
+        Malformed::Tls => Some("hint: the server speaks TLS; use --tls, --ca, --pin or --insecure"),
+        Malformed::NoTls => Some("hint: the server speaks no TLS on this port"),
+        Malformed::Certificate => Some(
+            "hint: name the authority with --ca, the key with --pin, or the expected name with \
+             --tls-name",
+        ),
+        Malformed::TlsRefused => Some("hint: it may demand a certificate: --cert and --key"),
+        Malformed::UnknownKind
+        | Malformed::UnknownFlag
+        | Malformed::Varint
+        | Malformed::TooLong
+        | Malformed::Truncated
+        | Malformed::LeftOver
+        | Malformed::NotText
+        | Malformed::ControlCharacter
+        | Malformed::Magic
+        | Malformed::Version
+        | Malformed::Policy
+        | Malformed::OutOfPlace
+        | Malformed::StalledFrame
+        | Malformed::OldestFrame
+        | Malformed::HttpRequest
+        | Malformed::Record => None,
+    }
 }
 
 /// Returns what the end of a link shows that was never answered; `None` if another protocol is no

@@ -106,6 +106,9 @@ fn each_manual_page_has_the_sections_of_its_help_with_their_macros() {
     ] {
         assert!(ping.contains(part), "{part}: {ping}");
     }
+    let (_, tls) = ping.split_once("\n.SH TLS\n").unwrap();
+    let (tls, _) = tls.split_once("\n.SH ").unwrap();
+    assert!(tls.contains("\\-\\-pin") && !tls.contains("\\-\\-verbose"), "{tls}");
 }
 
 #[test]

@@ -6,10 +6,13 @@ use std::net::TcpStream;
 use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use systole_net::tls::Pin;
 
-use crate::directory;
 use crate::gateway::{Gateway, ONE_SECOND, wait};
 use crate::outside::Outside;
+use crate::{directory, snapshot, systole};
 
 /// An authority, whose certificate is `ca.pem` in a directory of its own.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -80,6 +83,48 @@ fn a_python_client_meets_certificates_that_change_while_it_is_online() {
         let mut stranger = client("one.test", &[]);
         assert_eq!(stranger.end(), 1, "the certificate is for another name now");
     }
+}
+
+/// Runs `ping` with these options for one heartbeat; returns what it shows.
+fn ping(gateway: &Gateway, listener: &str, args: &[&str]) -> String {
+    let addr = gateway.address(listener).to_string();
+    let args = [&["ping", &addr, "--count", "1"][..], args].concat();
+    snapshot(&mut systole(Path::new("."), &args))
+}
+
+#[test]
+fn ping_believes_whom_it_is_told_to_and_says_whom_it_does_not() {
+    let folder = directory("serve-tls-ping-files");
+    Authority::new(&folder).sign(&folder, "one.test");
+    let gateway = Gateway::start("serve-tls-ping", &with_tls(&folder));
+    let roots = folder.join("ca.pem").display().to_string();
+    let certificate = fs::read(folder.join("cert.pem")).unwrap();
+    let certificate = CertificateDer::from_pem_slice(&certificate).unwrap();
+    let pin = Pin::of(&certificate).unwrap().hex();
+    for (args, expected) in [
+        (&["--ca", &roots, "--tls-name", "one.test"][..], "exit 0"),
+        (&["--pin", &pin], "exit 0"),
+        (&["--insecure"], "exit 0"),
+        (&["--ca", &roots], "no certificate that is believed"),
+        (&["--ca", &roots, "--tls-name", "two.test"], "no certificate that is believed"),
+        (&["--pin", &"0".repeat(64)], "no certificate that is believed"),
+        (&["--pin", "12"], "64 hexadecimal digits"),
+        (&["--ca", "none.pem"], "none.pem"),
+        (&["--tls-name", "a b", "--ca", &roots], "no certificate can name this host"),
+    ] {
+        let shown = ping(&gateway, "native", args);
+        assert!(shown.contains(expected), "{args:?}: {shown}");
+    }
+    // Whoever does not believe the gateway tells it so.
+    wait("the refusal", || {
+        let page = gateway.get("/api/v1/verdicts?established=false&cause=protocol");
+        let ends = page["verdicts"].as_array()?.clone();
+        ends.into_iter().find(|end| end["detail"] == "refused our TLS")
+    });
+    let shown = ping(&gateway, "line", &["--codec", "line", "--insecure"]);
+    assert!(shown.starts_with("exit 1"), "{shown}");
+    let shown = ping(&gateway, "native", &[]);
+    assert!(shown.contains("spoke TLS where it is not spoken"), "{shown}");
 }
 
 #[test]

@@ -9,11 +9,17 @@ use std::net::TcpListener;
 
 use systole_core::link::Side;
 use systole_net::Clock;
-use systole_net::transport::{End, MAX_RECORD, Opened, ReadOutcome, Socket};
+use systole_net::transport::{End, MAX_RECORD, Opened, ReadOutcome, Socket, Transport};
 
 use super::*;
 use peer::Peer;
 use records::Records;
+
+impl Begin for Records {
+    fn begin(_: &Options, _: &str) -> Result<Records, ConnectError> {
+        Ok(Records::default())
+    }
+}
 
 /// More than the mailbox holds, so that reading pauses while the transport holds plaintext.
 const MUCH: usize = 4 << 20;

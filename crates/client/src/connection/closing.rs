@@ -7,14 +7,16 @@ use systole_core::witness::Past;
 use systole_core::{Machine, Time};
 use systole_net::examine::tcp_snapshot;
 use systole_net::socket_options;
-use systole_net::transport::{ReadOutcome, Transport};
+use systole_net::transport::ReadOutcome;
+
+use crate::begin::Begin;
 
 use super::{Connection, READS_PER_TURN};
 use crate::loop_clock::LoopClock;
 use crate::old_flow::OldFlow;
 use crate::shared::Shared;
 
-impl<T: Transport + Default> Connection<T> {
+impl<T: Begin> Connection<T> {
     /// Returns the record of this link for the next one. In codecs without sessions the session is
     /// 0, and the ids are unknown.
     pub(super) fn past(&mut self, clock: &LoopClock) -> Option<Past> {
@@ -76,7 +78,7 @@ impl<T: Transport + Default> Connection<T> {
                 // As in `wait`.
                 () = std::future::ready(()), if self.socket.holds_more() => {}
                 _ = stream.readable(), if !self.socket.has_ended() => {}
-                _ = stream.writable(), if !self.socket.is_flushed() => {}
+                _ = stream.writable(), if self.socket.awaits_room() => {}
                 () = tokio::time::sleep(planned.into()) => {}
             }
             let now = clock.turn(planned);

@@ -1,6 +1,7 @@
 //! Outputs of the link machine: bytes to the socket, examinations of the socket, events to the
 //! application.
 
+use crate::begin::Begin;
 use systole_core::kernel::Examination;
 use systole_core::link::{Answer, Output, World};
 use systole_core::wire::outbox::Outbox;
@@ -8,12 +9,11 @@ use systole_core::witness::Hearing;
 use systole_core::{Machine, Time, session};
 use systole_net::examine::{examine, examine_socket};
 use systole_net::socket_options;
-use systole_net::transport::Transport;
 
 use super::Connection;
 use crate::shared::Shared;
 
-impl<T: Transport + Default> Connection<T> {
+impl<T: Begin> Connection<T> {
     /// Processes the machine's outputs, and writes as much as the socket takes.
     pub(super) fn process_outputs(&mut self, now: Time, shared: &Shared) {
         self.poll_outputs(now, shared);

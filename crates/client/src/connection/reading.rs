@@ -4,7 +4,9 @@ use std::io::{self, ErrorKind};
 
 use systole_core::link::{Answer, Command as LinkCommand, World};
 use systole_core::{Machine, Time};
-use systole_net::transport::{ReadOutcome, TokioStream, Transport};
+use systole_net::transport::{ReadOutcome, TokioStream};
+
+use crate::begin::Begin;
 use tokio::io::Interest;
 
 use super::{Connection, FIRST_BYTES, HOLD_UNTIL_RELEASED, READS_PER_TURN};
@@ -13,7 +15,7 @@ use crate::event_translator::Stage;
 use crate::loop_clock::LoopClock;
 use crate::shared::Shared;
 
-impl<T: Transport + Default> Connection<T> {
+impl<T: Begin> Connection<T> {
     /// Handles an expired deadline. Silence is judged only after everything in the kernel was read,
     /// by a direct call: the runtime may not yet know that the socket is readable.
     pub(super) fn handle_deadline(&mut self, now: Time, clock: &mut LoopClock, shared: &Shared) {

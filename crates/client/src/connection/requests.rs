@@ -1,15 +1,15 @@
 //! Requests of the application, passed to the link machine as commands.
 
+use crate::begin::Begin;
 use systole_core::link::{Command as LinkCommand, World};
 use systole_core::wire::{CloseReason, DataKind};
 use systole_core::{Machine, Time};
-use systole_net::transport::Transport;
 
 use super::Connection;
 use crate::carry_over::CarryOver;
 use crate::shared::{Request, Shared};
 
-impl<T: Transport + Default> Connection<T> {
+impl<T: Begin> Connection<T> {
     /// Handles a request; `None` means that the application dropped the client.
     pub(super) fn handle_request(
         &mut self,

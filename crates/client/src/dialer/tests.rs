@@ -9,7 +9,7 @@ use systole_core::Policy;
 use systole_core::link::Goodbye;
 use systole_core::wire::{Close, CloseReason, Codec, Frame, Welcome};
 use systole_net::listener;
-use systole_net::transport::Plain;
+use systole_net::transport::Layer;
 
 use super::*;
 
@@ -24,9 +24,10 @@ async fn open(
     dialer: &mut Dialer,
     addresses: &[SocketAddr],
     options: &Options,
-) -> (Result<Connection<Plain>, ConnectError>, Vec<SocketAddr>) {
+) -> (Result<Connection<Layer>, ConnectError>, Vec<SocketAddr>) {
     let params = LinkParams {
         options: options.clone(),
+        host: "127.0.0.1".into(),
         introduction: Introduction::default(),
         past: None,
         old_flow: None,

@@ -68,16 +68,11 @@ pub enum Believe<'a> {
 pub struct ClientTls(Arc<ClientConfig>);
 
 impl ClientTls {
-    /// Creates the TLS of a client, which shows `identity` if it is asked for one. With `alpn`, it
-    /// names these protocols.
+    /// Creates the TLS of a client, which shows `identity` if it is asked for one.
     ///
     /// # Errors
     /// The roots cannot be used, or the system has none.
-    pub fn new(
-        believe: &Believe<'_>,
-        identity: Option<&Identity>,
-        alpn: &[&[u8]],
-    ) -> Result<ClientTls, TlsError> {
+    pub fn new(believe: &Believe<'_>, identity: Option<&Identity>) -> Result<ClientTls, TlsError> {
         let unusable = |error: Error| TlsError::Certificate(error.to_string());
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
@@ -96,18 +91,19 @@ impl ClientTls {
             None => builder.with_no_client_auth(),
             Some(identity) => builder.with_client_cert_resolver(identity.resolver()),
         };
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         config.resumption = rustls::client::Resumption::disabled();
         Ok(ClientTls(Arc::new(config)))
     }
 
-    /// Creates the connecting end of one connection to `host`, a name or an address.
+    /// Creates the connecting end of one connection to `host`, a name or an address, which names
+    /// these protocols (ALPN, RFC 7301).
     ///
     /// # Errors
     /// No certificate can name the host.
-    pub fn connect(&self, host: &str) -> Result<Tls, TlsError> {
+    pub fn connect(&self, host: &str, alpn: &[&[u8]]) -> Result<Tls, TlsError> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::Name)?;
-        Tls::connect(self.0.clone(), name).map_err(|error| TlsError::Certificate(error.to_string()))
+        Tls::connect(self.0.clone(), name, alpn)
+            .map_err(|error| TlsError::Certificate(error.to_string()))
     }
 }
 

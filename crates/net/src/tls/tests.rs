@@ -61,11 +61,11 @@ fn carry(from: &mut Tls, to: &mut Tls) {
 }
 
 fn meets(client: &ClientTls, host: &str, server: &ServerTls) -> bool {
-    shake(&mut client.connect(host).unwrap(), &mut server.accept().unwrap())
+    shake(&mut client.connect(host, &[]).unwrap(), &mut server.accept().unwrap())
 }
 
 fn shown(client: &ClientTls, host: &str, server: &ServerTls) -> Option<Pin> {
-    let mut client = client.connect(host).unwrap();
+    let mut client = client.connect(host, &[]).unwrap();
     shake(&mut client, &mut server.accept().unwrap());
     Pin::of(client.peer_certificate()?)
 }
@@ -79,15 +79,15 @@ fn a_client_believes_whom_its_roots_vouch_for_and_nobody_else() {
     let authority = Authority::new();
     let server = ServerTls::new(vec![authority.sign("a.test").identity()], None, &[]).unwrap();
     let pem = authority.pem();
-    let client = ClientTls::new(&Believe::Roots(pem.as_bytes()), None, &[]).unwrap();
+    let client = ClientTls::new(&Believe::Roots(pem.as_bytes()), None).unwrap();
     assert!(meets(&client, "a.test", &server));
     assert!(!meets(&client, "b.test", &server), "another name");
     let pem = Authority::new().pem();
-    let stranger = ClientTls::new(&Believe::Roots(pem.as_bytes()), None, &[]).unwrap();
+    let stranger = ClientTls::new(&Believe::Roots(pem.as_bytes()), None).unwrap();
     assert!(!meets(&stranger, "a.test", &server), "another authority");
-    let anyone = ClientTls::new(&Believe::Anyone, None, &[]).unwrap();
+    let anyone = ClientTls::new(&Believe::Anyone, None).unwrap();
     assert!(meets(&anyone, "b.test", &server));
-    assert_eq!(client.connect("no host").err(), Some(TlsError::Name));
+    assert_eq!(client.connect("no host", &[]).err(), Some(TlsError::Name));
 }
 
 #[test]
@@ -96,10 +96,10 @@ fn a_pinned_key_is_believed_under_any_name_and_no_other_key_is() {
     let pair = authority.sign("a.test");
     let server = ServerTls::new(vec![pair.identity()], None, &[]).unwrap();
     let digits: String = pin(&pair).hex();
-    let client = ClientTls::new(&Believe::Pinned(Pin::from_hex(&digits).unwrap()), None, &[]);
+    let client = ClientTls::new(&Believe::Pinned(Pin::from_hex(&digits).unwrap()), None);
     assert!(meets(&client.unwrap(), "127.0.0.1", &server));
     let other = Believe::Pinned(pin(&authority.sign("a.test")));
-    assert!(!meets(&ClientTls::new(&other, None, &[]).unwrap(), "a.test", &server));
+    assert!(!meets(&ClientTls::new(&other, None).unwrap(), "a.test", &server));
     for wrong in ["", "ab", &digits[1..], &format!("{digits}0"), &digits.replace('a', "g")] {
         assert!(wrong == digits || Pin::from_hex(wrong) == Err(TlsError::Pin), "{wrong}");
     }
@@ -111,7 +111,7 @@ fn the_name_that_a_client_asks_for_chooses_the_certificate() {
     let pairs = ["a.test", "*.b.test", "c.test"].map(|name| authority.sign(name));
     let identities = pairs.iter().map(Pair::identity).collect();
     let server = ServerTls::new(identities, None, &[]).unwrap();
-    let client = ClientTls::new(&Believe::Anyone, None, &[]).unwrap();
+    let client = ClientTls::new(&Believe::Anyone, None).unwrap();
     for (host, expected) in
         [("a.test", 0), ("x.b.test", 1), ("c.test", 2), ("d.test", 0), ("127.0.0.1", 0)]
     {
@@ -124,9 +124,9 @@ fn replaced_certificates_hold_for_later_connections_of_every_clone() {
     let authority = Authority::new();
     let [old, new] = [authority.sign("a.test"), authority.sign("a.test")];
     let server = ServerTls::new(vec![old.identity()], None, &[]).unwrap();
-    let client = ClientTls::new(&Believe::Anyone, None, &[]).unwrap();
+    let client = ClientTls::new(&Believe::Anyone, None).unwrap();
     let clone = server.clone();
-    let (mut one, mut other) = (client.connect("a.test").unwrap(), clone.accept().unwrap());
+    let (mut one, mut other) = (client.connect("a.test", &[]).unwrap(), clone.accept().unwrap());
     assert!(shake(&mut one, &mut other));
     server.replace(&ServerTls::new(vec![new.identity()], None, &[]).unwrap());
     assert_eq!(shown(&client, "a.test", &clone), Some(pin(&new)));
@@ -147,9 +147,9 @@ fn a_client_without_a_certificate_is_refused_where_one_is_demanded() {
         (Some(Authority::new().sign("device-7").identity()), false),
         (None, false),
     ] {
-        let client = ClientTls::new(&Believe::Anyone, shown.as_ref(), &[]).unwrap();
+        let client = ClientTls::new(&Believe::Anyone, shown.as_ref()).unwrap();
         let mut accepting = server.accept().unwrap();
-        let open = shake(&mut client.connect("a.test").unwrap(), &mut accepting);
+        let open = shake(&mut client.connect("a.test", &[]).unwrap(), &mut accepting);
         assert_eq!(open, expected);
         let seen = accepting.peer_certificate().filter(|_| open).and_then(Pin::of);
         assert_eq!(seen, expected.then(|| pin(&device)));
@@ -161,8 +161,10 @@ fn a_client_that_names_only_other_protocols_is_refused() {
     let identities = vec![Authority::new().sign("a.test").identity()];
     let server = ServerTls::new(identities, None, &[ALPN]).unwrap();
     for (named, expected) in [(&[][..], true), (&[b"h2", ALPN], true), (&[b"h2"], false)] {
-        let client = ClientTls::new(&Believe::Anyone, None, named).unwrap();
-        assert_eq!(meets(&client, "a.test", &server), expected, "{named:?}");
+        let client = ClientTls::new(&Believe::Anyone, None).unwrap();
+        let (mut one, mut other) =
+            (client.connect("a.test", named).unwrap(), server.accept().unwrap());
+        assert_eq!(shake(&mut one, &mut other), expected, "{named:?}");
     }
 }
 

@@ -101,6 +101,12 @@ impl<S: Stream, T: Transport, X> Socket<S, T, X> {
         self.outbox.is_none() && !self.transport.has_unsent()
     }
 
+    /// Returns whether there is something to send that waits for the socket alone. Frames that wait
+    /// for a handshake wait for the peer.
+    pub fn awaits_room(&self) -> bool {
+        self.transport.has_unsent() || self.outbox.is_some() && self.transport.is_open()
+    }
+
     /// Returns whether the transport has something to send of its own, as the answer to what was
     /// read, or takes now what is queued.
     pub fn has_answer(&self) -> bool {

@@ -63,15 +63,18 @@ impl Tls {
         Ok(Tls::new(ServerConnection::new(config)?.into()))
     }
 
-    /// Creates the connecting end, which expects a certificate for `name`.
+    /// Creates the connecting end, which expects a certificate for `name`, and names these
+    /// protocols (ALPN, RFC 7301).
     ///
     /// # Errors
     /// The configuration cannot be used.
     pub fn connect(
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
+        alpn: &[&[u8]],
     ) -> Result<Tls, rustls::Error> {
-        Ok(Tls::new(ClientConnection::new(config, name)?.into()))
+        let alpn = alpn.iter().map(|name| name.to_vec()).collect();
+        Ok(Tls::new(ClientConnection::new_with_alpn(config, name, alpn)?.into()))
     }
 
     const fn new(connection: Connection) -> Tls {

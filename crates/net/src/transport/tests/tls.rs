@@ -54,7 +54,7 @@ fn tls13() -> Configs {
 
 fn ends(configs: &Configs) -> (Tls, Tls) {
     let name = ServerName::try_from("gateway.test").unwrap();
-    let client = Tls::connect(configs.client.clone(), name).unwrap();
+    let client = Tls::connect(configs.client.clone(), name, &[]).unwrap();
     (client, Tls::accept(configs.server.clone()).unwrap())
 }
 
@@ -203,6 +203,7 @@ fn frames_that_wait_for_a_handshake_go_with_the_link() {
     client.queue(b"hello", &[(5, Lane::Control)], 0, 100).unwrap();
     client.flush();
     assert!(client.outbox().is_some(), "the handshake has not taken it");
+    assert!(!client.is_flushed() && !client.awaits_room(), "it waits for the peer");
     client.finish();
     assert!(client.outbox().is_none());
     client.flush();
