@@ -211,6 +211,7 @@ def parse(description):
     client.add_argument("--identity", default="outside")
     client.add_argument("--token", default="")
     client.add_argument("--tls", metavar="FILE", help="believe the authorities in this file")
+    client.add_argument("--cert", metavar="FILE", help="certificate and key to show")
     client.add_argument("--name", help="expected in the certificate, instead of HOST")
     client.add_argument("--stay", type=int, metavar="MS", help="at least, after the handshake")
     client.add_argument("--silent-after", type=int, metavar="MS", help="then send nothing more")
@@ -266,6 +267,8 @@ def main(protocol):
             say("connected")
             if options.tls:
                 context = ssl.create_default_context(cafile=options.tls)
+                if options.cert:
+                    context.load_cert_chain(options.cert)
                 sock = context.wrap_socket(sock, server_hostname=options.name or options.host)
                 say(f"{sock.version()} with {sock.getpeercert()['subjectAltName'][0][1]}")
             protocol(sock, options, 0).run()

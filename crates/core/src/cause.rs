@@ -414,6 +414,12 @@ impl fmt::Display for Cause {
             Cause::Protocol(Malformed::Certificate) => {
                 f.write_str("showed no certificate that is believed")
             }
+            Cause::Protocol(Malformed::Claim) => {
+                f.write_str("claimed another identity than its certificate names")
+            }
+            Cause::Protocol(Malformed::Subject) => {
+                f.write_str("showed a certificate that names no identity")
+            }
             Cause::Protocol(malformed) => write!(f, "illegal bytes: {malformed}"),
             Cause::Kicked => f.write_str("ended by an operator"),
             Cause::Drained => f.write_str("ended by a drain"),

@@ -183,10 +183,17 @@ impl Hub {
         }
     }
 
-    /// Opens the session of a peer that may have one.
-    fn open_session(&mut self, now: Time, link: u32, admission: u32) {
+    /// Opens the session of a peer that may have one, unless it claims another identity than it has
+    /// `proved`.
+    fn open_session(&mut self, now: Time, link: u32, admission: u32, proved: Option<&str>) {
         if self.awaits(link, admission).is_none_or(|slot| slot.place.is_some()) {
             return;
+        }
+        if let Some(proved) = proved {
+            self.run_link(now, link, |peer, _, out| peer.identify(now, proved, out));
+            if self.awaits(link, admission).is_none() {
+                return;
+            }
         }
         let place = self.sessions.open(admission, link);
         if place.is_none() {
@@ -215,7 +222,9 @@ impl Hub {
                 }
             }
             World::Opened { link, listener, address } => self.open(now, link, listener, address),
-            World::Identified { link, admission } => self.open_session(now, link, admission),
+            World::Identified { link, admission, proved } => {
+                self.open_session(now, link, admission, proved);
+            }
             World::Refused { link, admission, goodbye } => {
                 if self.awaits(link, admission).is_some() {
                     self.handle_link(now, link, link::Answer::Refused(goodbye));

@@ -343,6 +343,10 @@ pub enum Malformed {
     TlsRefused,
     /// The peer showed no certificate, or one that is not believed.
     Certificate,
+    /// The peer claims another identity than its certificate names.
+    Claim,
+    /// The peer's certificate names nobody, or its name is too long for an identity.
+    Subject,
 }
 
 crate::plain::plain_enum! { Malformed {
@@ -366,6 +370,8 @@ crate::plain::plain_enum! { Malformed {
     17 => NoTls {}
     18 => TlsRefused {}
     19 => Certificate {}
+    20 => Claim {}
+    21 => Subject {}
 } }
 
 impl Malformed {
@@ -392,6 +398,8 @@ impl Malformed {
             Malformed::NoTls => "no TLS",
             Malformed::TlsRefused => "TLS refused by the peer",
             Malformed::Certificate => "no certificate that is believed",
+            Malformed::Claim => "the claimed identity is not the one of the certificate",
+            Malformed::Subject => "the certificate names no identity",
         }
     }
 }
@@ -416,7 +424,15 @@ impl Malformed {
                  vouches for it."
             }
             Malformed::Certificate => {
-                "Look whether the peer has a certificate, and whether a root of this end vouches for it."
+                "Look whether the peer has a certificate, and whether a root of this end vouches \
+                 for it."
+            }
+            Malformed::Claim => {
+                "Have the peer claim no identity, or the subject of its certificate."
+            }
+            Malformed::Subject => {
+                "Give the peer a certificate whose subject (a URI, a DNS name, else the common \
+                 name) has 1 to 64 bytes."
             }
             Malformed::UnknownKind
             | Malformed::UnknownFlag

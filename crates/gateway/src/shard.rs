@@ -85,7 +85,16 @@ pub struct ShardListener {
     /// The settings of its links.
     pub settings: Settings,
     /// The TLS of its connections; `None` for plain ones.
-    pub tls: Option<ServerTls>,
+    pub tls: Option<ListenerTls>,
+}
+
+/// The TLS of a listener.
+#[derive(Clone, Debug)]
+pub struct ListenerTls {
+    /// Its certificates, and who vouches for clients.
+    pub server: ServerTls,
+    /// Whether the subject of a client's certificate is its identity.
+    pub subject_is_identity: bool,
 }
 
 /// A running shard.

@@ -5,10 +5,12 @@
 mod client;
 mod error;
 mod server;
+mod subject;
 
 pub use client::{Believe, ClientTls, Pin};
 pub use error::TlsError;
 pub use server::{Identity, ServerTls};
+pub use subject::subject;
 
 use std::sync::Arc;
 

@@ -62,7 +62,9 @@ fn of_tls(what: Malformed) -> Option<&'static str> {
         | Malformed::StalledFrame
         | Malformed::OldestFrame
         | Malformed::HttpRequest
-        | Malformed::Record => None,
+        | Malformed::Record
+        | Malformed::Claim
+        | Malformed::Subject => None,
     }
 }
 

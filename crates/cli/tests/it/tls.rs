@@ -85,6 +85,49 @@ fn a_python_client_meets_certificates_that_change_while_it_is_online() {
     }
 }
 
+#[test]
+fn the_subject_of_a_certificate_is_the_identity_and_no_other_claim_stands() {
+    for outside in python("serve-tls-subject-build") {
+        let folder = directory("serve-tls-subject-files");
+        let authority = Authority::new(&folder);
+        authority.sign(&folder, "device-7");
+        let both = ["cert.pem", "key.pem"].map(|file| fs::read(folder.join(file)).unwrap());
+        fs::write(folder.join("device.pem"), both.concat()).unwrap();
+        authority.sign(&folder, "one.test");
+        let roots = folder.join("ca.pem").display().to_string();
+        let more = format!("client_roots = {roots:?}\nclient_identity = \"subject\"\n");
+        let config = with_tls(&folder).replacen("key = ", &format!("{more}key = "), 1);
+        let gateway = Gateway::start("serve-tls-subject", &config);
+        let (port, device) = (gateway.port("native"), folder.join("device.pem"));
+        let client = |identity: &str| {
+            let device = device.to_str().unwrap();
+            let args = ["client", "127.0.0.1", &port, "--tls", &roots, "--name", "one.test"];
+            let more = ["--cert", device, "--identity", identity, "--stay", "60000"];
+            outside.start(&[&args[..], &more].concat())
+        };
+        let mut nobody = client("");
+        nobody.until("TLSv1.3");
+        wait("the identity of the certificate", || {
+            let page = gateway.get("/api/v1/sessions?identity=device-7");
+            (page["sessions"].as_array()?.len() == 1).then_some(())
+        });
+        let mut liar = client("device-8");
+        liar.until("CLOSE 4 (unauthorized) flags 1");
+        wait("the refusal", || {
+            let page = gateway.get("/api/v1/verdicts?established=false&cause=protocol");
+            let ends = page["verdicts"].as_array()?.clone();
+            let why = "claimed another identity than its certificate names";
+            ends.into_iter().find(|end| end["detail"] == why)
+        });
+        let mut same = client("device-7");
+        same.until("TLSv1.3");
+        wait("both", || {
+            let page = gateway.get("/api/v1/sessions?identity=device-7");
+            (page["sessions"].as_array()?.len() == 2).then_some(())
+        });
+    }
+}
+
 /// Runs `ping` with these options for one heartbeat; returns what it shows.
 fn ping(gateway: &Gateway, listener: &str, args: &[&str]) -> String {
     let addr = gateway.address(listener).to_string();

@@ -56,6 +56,10 @@ pub enum World<'a> {
         link: u32,
         /// The number of the admission.
         admission: u32,
+        /// The identity that the peer has proved by a certificate; `None` if its claim is believed.
+        /// A peer that claims another one is sent away, and so is one whose proved identity is
+        /// none: empty, too long, or with a control character.
+        proved: Option<&'a str>,
     },
     /// The login that [`Output::Admit`] or [`Output::Own`] asked about failed: the peer is sent
     /// away. Ignored if the link no longer waits for it.
@@ -89,7 +93,7 @@ crate::plain::plain_enum! { World<'a> {
     0 => Opened { link: link, listener: listener, address: address }
     1 => Link { link: link, input: input }
     2 => Command { 0: command }
-    3 => Identified { link: link, admission: admission }
+    3 => Identified { link: link, admission: admission, proved: proved }
     4 => Refused { link: link, admission: admission, goodbye: goodbye }
     5 => HandOver { link: link }
     6 => TakenOver { link: link, state: state }

@@ -4,6 +4,7 @@ mod transfer;
 
 use crate::session;
 use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -16,7 +17,9 @@ use crate::link::{Closing, Side};
 use crate::liveness::Role;
 use crate::machine::Reason;
 use crate::policy::Policy;
-use crate::wire::{Codec, DataKind, Frame, Hello, Malformed};
+use crate::wire::{
+    BootId, Codec, DataKind, Decoder, Frame, Hello, InstanceId, MAX_IDENTITY, Malformed,
+};
 
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4_711);
 
@@ -52,7 +55,7 @@ fn introduce(hub: &mut Driver<Hub>, now: Time, link: u32, bytes: &[u8]) {
 /// Admits a peer, as an answer to the outputs that wait.
 fn admit(hub: &mut Driver<Hub>, now: Time, link: u32) {
     let admission = hub.machine().slots.get(link).map_or(0, |slot| slot.generation);
-    hub.handle(now, World::Identified { link, admission });
+    hub.handle(now, World::Identified { link, admission, proved: None });
     let session = hub.machine().presence(link).map_or(0, |known| known.session);
     hub.handle(now, Answer::Owned { session, epoch: 9 });
 }
@@ -745,10 +748,10 @@ fn a_login_has_two_halves_and_the_later_one_gets_the_later_epoch() {
     assert_eq!((hub.machine().counters().links, hub.machine().counters().online), (2, 0));
     // The one who came later is identified first.
     for (epoch, (link, admission)) in (5..).zip([second, first]) {
-        hub.handle(Time::ZERO, World::Identified { link, admission });
+        hub.handle(Time::ZERO, World::Identified { link, admission, proved: None });
         let Some(Output::Own { session, link: of, .. }) = hub.poll_output() else { panic!() };
         assert_eq!((of, hub.machine().find(session)), (link, None), "not yet");
-        hub.handle(Time::ZERO, World::Identified { link, admission });
+        hub.handle(Time::ZERO, World::Identified { link, admission, proved: None });
         assert_eq!(hub.poll_output(), None, "a session is opened once");
         hub.handle(Time::ZERO, Answer::Owned { session, epoch });
         drain(&mut hub);
@@ -757,6 +760,74 @@ fn a_login_has_two_halves_and_the_later_one_gets_the_later_epoch() {
         hub.handle(Time::ZERO, Answer::Owned { session, epoch: 99 });
         assert_eq!(hub.machine().presence(link).map(|known| known.epoch), Some(epoch));
     }
+}
+
+#[test]
+fn a_proved_identity_is_taken_over_and_a_claim_of_another_is_refused() {
+    const OTHER: &str = "unauthorized: the claimed identity is not the one of the certificate";
+    const NOBODY: &str = "unauthorized: the certificate names no identity";
+    let longest = "x".repeat(MAX_IDENTITY);
+    let too_long = "x".repeat(MAX_IDENTITY + 1);
+    for (claim, proved, known) in [
+        ("", "spiffe://home/ada", Ok("spiffe://home/ada")),
+        ("ada", "ada", Ok("ada")),
+        ("", &longest, Ok(&*longest)),
+        ("eve", "ada", Err(OTHER)),
+        ("Ada", "ada", Err(OTHER)),
+        ("", "", Err(NOBODY)),
+        ("", &too_long, Err(NOBODY)),
+        ("", "a\nb", Err(NOBODY)),
+    ] {
+        let settings = link::Settings::new(Codec::Native, Side::Accepting, Policy::default());
+        let mut hub = driver(Vec::from([settings]), 1);
+        hub.handle(Time::ZERO, World::Opened { link: 0, listener: 0, address: ADDRESS });
+        let hello = Hello {
+            asks: None,
+            resume: None,
+            account: None,
+            capabilities: 0,
+            boot_id: BootId([0; 16]),
+            instance_id: InstanceId([0; 16]),
+            identity: claim,
+            token: &[],
+        };
+        let mut bytes = Vec::new();
+        Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
+        let input = link::World::Received(&bytes);
+        hub.handle(Time::ZERO, World::Link { link: 0, input });
+        let admission = hub.machine().slots.get(0).unwrap().generation;
+        hub.handle(Time::ZERO, World::Identified { link: 0, admission, proved: Some(proved) });
+        let mut said = Err(String::from("nothing"));
+        while let Some(output) = hub.poll_output() {
+            if let Output::Own { .. } = output {
+                said = Ok(());
+            }
+            if let Output::Link { output: link::Output::Transmit { bytes, .. }, .. } = output
+                && let Ok(Some(Frame::Close(close))) =
+                    Decoder::new(Codec::Native, 0).next(&mut &*bytes)
+            {
+                said = Err(alloc::format!("{}: {}", close.reason, close.text));
+            }
+        }
+        match known {
+            Ok(known) => {
+                assert_eq!(said, Ok(()), "{claim} {proved}");
+                assert_eq!(hub.machine().presence(0).map(|it| it.identity), Some(known));
+            }
+            Err(why) => assert_eq!(said, Err(String::from(why)), "{claim} {proved}"),
+        }
+    }
+}
+
+#[test]
+fn a_peer_without_a_handshake_keeps_its_proved_identity() {
+    let mut hub = hub(Policy::default());
+    let admission = ask(&mut hub, 0);
+    hub.handle(Time::ZERO, World::Identified { link: 0, admission, proved: Some("ada") });
+    let session = hub.machine().presence(0).map_or(0, |known| known.session);
+    hub.handle(Time::ZERO, Answer::Owned { session, epoch: 9 });
+    drain(&mut hub);
+    assert_eq!(hub.machine().presence(0).map(|known| known.identity), Some("ada"));
 }
 
 #[test]
@@ -770,7 +841,7 @@ fn an_answer_about_another_link_of_the_same_number_is_ignored() {
     let admission = ask(&mut hub, 0);
     assert_ne!(late, admission);
     let refused = World::Refused { link: 0, admission: late, goodbye: CloseReason::Full.into() };
-    for answer in [World::Identified { link: 0, admission: late }, refused] {
+    for answer in [World::Identified { link: 0, admission: late, proved: None }, refused] {
         hub.handle(Time::ZERO, answer);
         assert_eq!(hub.poll_output(), None);
     }

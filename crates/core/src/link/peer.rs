@@ -134,6 +134,11 @@ impl Peer {
         }
     }
 
+    /// Gives a peer that waits for its admission the identity that it has proved.
+    pub(crate) fn identify(&mut self, now: Time, proved: &str, out: &mut Writer<'_>) -> Effect {
+        self.conversation.identify(now, proved, out)
+    }
+
     /// Ends the link because its incomplete frame is the oldest of many, which reached the limit of
     /// their memory.
     pub(crate) fn give_way(&mut self, now: Time, out: &mut Writer<'_>) -> Effect {

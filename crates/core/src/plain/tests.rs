@@ -99,7 +99,10 @@ fn input<'a>(chance: &mut Random, pool: &'a [u8]) -> hub::Input<'a> {
             reconnect_within: Span::from_millis(7),
         }),
         7 => HubWorld::Command(HubCommand::ReportHeartbeats(chance.below(2) == 0)),
-        8 => HubWorld::Identified { link, admission: chance.next_u32() },
+        8 => {
+            let proved = [None, Some(""), Some("ada")][chance.below(3) as usize];
+            HubWorld::Identified { link, admission: chance.next_u32(), proved }
+        }
         9 => {
             let goodbye = CloseReason::Unauthorized.into();
             HubWorld::Refused { link, admission: chance.next_u32(), goodbye }

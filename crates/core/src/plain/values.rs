@@ -165,6 +165,16 @@ impl<'a> Plain<'a> for &'a [u8] {
     }
 }
 
+impl<'a> Plain<'a> for &'a str {
+    fn put(&self, out: &mut Sink<'_>) {
+        self.as_bytes().put(out);
+    }
+
+    fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
+        core::str::from_utf8(<&[u8]>::take(from)?).map_err(|_| Damage::Illegal)
+    }
+}
+
 impl Plain<'_> for Box<[u8]> {
     fn put(&self, out: &mut Sink<'_>) {
         (&**self).put(out);

@@ -206,7 +206,7 @@ fn recorded(worlds: &[link::World<'_>], all: &[hub::Input<'_>]) -> Recorder<Hub>
                         Some(hub::World::Refused { link: 0, admission, goodbye }.into())
                     }
                     hub::Output::Admit { link, admission } => {
-                        Some(hub::World::Identified { link, admission }.into())
+                        Some(hub::World::Identified { link, admission, proved: None }.into())
                     }
                     hub::Output::Own { session, .. } => {
                         Some(hub::Answer::Owned { session, epoch: 1 }.into())

@@ -14,7 +14,7 @@ use super::beacon::{self, BEACON, BeaconListener, BeaconSettings, DEFAULT_MAX_BE
 use super::policy;
 use super::section::{Given, Reading, Section};
 use super::span::show_span;
-use super::tls::{Tls, TlsSettings};
+use super::tls::{ClientIdentity, Tls, TlsSettings};
 use super::value;
 
 /// Maximum number of listeners of one gateway. Each takes a socket and a poll entry per shard; a
@@ -50,6 +50,7 @@ pub struct Listener {
     pub(super) max_data: u32,
     pub(super) bounds: RangeInclusive<Span>,
     pub(super) tls: Option<Tls>,
+    pub(super) client_identity: ClientIdentity,
 }
 
 /// Names of the codecs in the file and on the command line.
@@ -101,6 +102,11 @@ impl Listener {
         self.tls.as_ref()
     }
 
+    /// Returns where the identity of its clients comes from.
+    pub fn client_identity(&self) -> ClientIdentity {
+        self.client_identity
+    }
+
     /// Creates a listener with default settings.
     pub(super) fn new(name: &str, address: SocketAddr, codec: Codec, policy: Policy) -> Listener {
         Listener {
@@ -112,6 +118,7 @@ impl Listener {
             max_data: u32::try_from(largest_data(codec)).unwrap_or(u32::MAX),
             bounds: DEFAULT_SHORTEST_BOUND..=DEFAULT_LONGEST_BOUND,
             tls: None,
+            client_identity: ClientIdentity::default(),
         }
     }
 
@@ -239,6 +246,7 @@ pub(super) fn read(
     listener.max_data = data.unwrap_or(listener.max_data);
     listener.bounds = bounds;
     listener.tls = tls.read(reading, directory, protocol_names(codec));
+    listener.client_identity = tls.client_identity(reading);
     Some(Read::Stream(listener))
 }
 

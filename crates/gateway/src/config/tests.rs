@@ -61,14 +61,14 @@ fn any_uncommented_line_of_the_example_file_gives_the_defaults() {
 #[test]
 fn the_examples_in_the_file_are_legal_and_differ_from_the_defaults() {
     let examples: Vec<_> = lines_of("#! ").collect();
-    assert_eq!(examples.len(), 9, "{examples:?}");
+    assert_eq!(examples.len(), 10, "{examples:?}");
     for (n, line) in examples {
         assert!(is_setting(line), "{line}");
         match load(&with_line(n, line)) {
             Ok(config) => assert_ne!(config, Config::default(), "{line}"),
             // The file does not exist, or the setting needs another, or a beacon listener.
             Err(error) => {
-                let tls = ["certificate", "key", "client_roots"];
+                let tls = ["certificate", "key", "client_roots", "client_identity"];
                 let beacon = ["master_secret_file", "keys_file", "max_beacons"];
                 let excused = [&["token_file"][..], &tls, &beacon].concat();
                 assert!(excused.iter().any(|key| line.starts_with(key)), "{error}");
@@ -437,4 +437,12 @@ fn any_damage_is_reported_in_short_and_harmless_lines() {
             assert!(shown.lines().all(|line| line.chars().count() < 700), "{shown}");
         }
     }
+}
+
+#[test]
+fn only_a_certificate_that_is_verified_proves_an_identity() {
+    let text = "[[listener]]\naddress = \"127.0.0.1:9\"\nclient_identity = \"subject\"";
+    let error = load(text).unwrap_err().to_string();
+    assert!(error.contains("`client_identity` = \"subject\" needs `client_roots`"), "{error}");
+    assert!(load(&text.replace("subject", "claim")).is_ok());
 }

@@ -9,6 +9,7 @@ use toml::de::DeValue;
 
 use super::file::read_text;
 use super::section::{Given, Reading, Section};
+use super::value;
 
 /// Maximum number of certificates of one listener: it looks for the right one in this list.
 const MAX_CERTIFICATES: usize = 16;
@@ -43,12 +44,28 @@ impl fmt::Debug for Tls {
     }
 }
 
+/// Where the identity of a client comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ClientIdentity {
+    /// The client claims one, which is believed.
+    #[default]
+    Claim,
+    /// The subject of its certificate, see [`systole_net::tls::subject`]. A client that claims
+    /// another is refused.
+    Subject,
+}
+
+/// Names of the sources of identities in the file.
+const CLIENT_IDENTITIES: [(&str, ClientIdentity); 2] =
+    [("claim", ClientIdentity::Claim), ("subject", ClientIdentity::Subject)];
+
 /// The settings of TLS in one section.
 #[derive(Debug)]
 pub(super) struct TlsSettings {
     certificate: Option<Given<Vec<String>>>,
     key: Option<Given<Vec<String>>>,
     client_roots: Option<Given<Vec<String>>>,
+    client_identity: Option<Given<ClientIdentity>>,
 }
 
 impl TlsSettings {
@@ -58,17 +75,37 @@ impl TlsSettings {
             certificate: section.take(reading, "certificate", files),
             key: section.take(reading, "key", files),
             client_roots: section.take(reading, "client_roots", files),
+            client_identity: section.take(
+                reading,
+                "client_identity",
+                value::chosen(&CLIENT_IDENTITIES),
+            ),
         }
     }
 
     /// Returns the place and the key of each setting that was given.
     pub(super) fn given(&self) -> impl Iterator<Item = (Range<usize>, &'static str)> {
         let all = [
-            (&self.certificate, "certificate"),
-            (&self.key, "key"),
-            (&self.client_roots, "client_roots"),
+            (self.certificate.as_ref().map(|it| &it.span), "certificate"),
+            (self.key.as_ref().map(|it| &it.span), "key"),
+            (self.client_roots.as_ref().map(|it| &it.span), "client_roots"),
+            (self.client_identity.as_ref().map(|it| &it.span), "client_identity"),
         ];
-        all.into_iter().filter_map(|(given, key)| Some((given.as_ref()?.span.clone(), key)))
+        all.into_iter().filter_map(|(span, key)| Some((span?.clone(), key)))
+    }
+
+    /// Returns where the identity of clients comes from, or reports the problem: only a verified
+    /// certificate proves one.
+    pub(super) fn client_identity(&self, reading: &mut Reading<'_>) -> ClientIdentity {
+        let Some(given) = &self.client_identity else {
+            return ClientIdentity::default();
+        };
+        if given.value == ClientIdentity::Subject && self.client_roots.is_none() {
+            let what = "`client_identity` = \"subject\" needs `client_roots`".to_owned();
+            let help = "say who vouches for the certificates of clients".to_owned();
+            reading.problems.add(Some(given.span.clone()), what, Some(help));
+        }
+        given.value
     }
 
     /// Reads the files that were given, or reports the problem. Relative paths start from

@@ -163,8 +163,8 @@ fn settings_needing_restart(now: &Config, new: &Config) -> Vec<&'static str> {
     let places = |config: &Config| -> Vec<_> {
         let place = |listener: &crate::config::Listener| {
             let bounds = listener.bounds();
-            let has_tls = listener.tls().is_some();
-            let is = (listener.codec(), listener.role(), listener.max_data(), bounds, has_tls);
+            let tls = (listener.tls().is_some(), listener.client_identity());
+            let is = (listener.codec(), listener.role(), listener.max_data(), bounds, tls);
             (listener.name().to_owned(), listener.address(), is)
         };
         config.listeners.iter().map(place).collect()

@@ -13,7 +13,7 @@ use super::error::ServeError;
 use super::inherited::Unclaimed;
 use crate::admin::SPARE_CONNECTIONS;
 use crate::beacon::{self, BeaconSetup, BeaconShard};
-use crate::config::{BEACON, BeaconListener, Config, Listener, Shards, codec_name};
+use crate::config::{BEACON, BeaconListener, ClientIdentity, Config, Listener, Shards, codec_name};
 use crate::epochs::Epochs;
 use crate::events::{Events, Names};
 use crate::gateway::{Gateway, ListenerState};
@@ -22,7 +22,7 @@ use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::report::{FACTS, ReportChannels, Reports, channels};
 use crate::request::Requests;
-use crate::shard::{self, Shard, ShardListener, ShardSetup};
+use crate::shard::{self, ListenerTls, Shard, ShardListener, ShardSetup};
 use crate::stats::{BeaconStats, Distributions, ShardStats};
 
 /// Descriptors that the process has open beside its shards and connections: standard streams, the
@@ -140,7 +140,10 @@ pub(super) fn start(
         let listeners = sockets.iter_mut().zip(&settings).zip(&config.listeners);
         let own = listeners.filter_map(|(((sockets, is_shared), settings), listener)| {
             let (is_shared, settings) = (*is_shared, settings.clone());
-            let tls = listener.tls().map(|tls| (**tls).clone());
+            let tls = listener.tls().map(|tls| ListenerTls {
+                server: (**tls).clone(),
+                subject_is_identity: listener.client_identity() == ClientIdentity::Subject,
+            });
             Some(ShardListener { socket: sockets.next()?, is_shared, settings, tls })
         });
         let (reports, stats) = started.prepare();

@@ -10,7 +10,7 @@ use systole_core::{Policy, Span, session};
 use super::opening::Accept;
 use super::shard_loop::ShardLoop;
 use super::sockets::Feedback;
-use super::streams::Streams;
+use super::streams::{Reply, Streams};
 use crate::logic::Piece;
 use crate::report::{Fact, Heartbeat, Parting, Subject};
 use crate::stats::seconds;
@@ -35,16 +35,14 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                     self.traffic.handed_over = Some(state.to_vec());
                     continue;
                 }
-                // Every peer is admitted, and gets the identity that it claims.
                 hub::Output::Admit { link, admission } => {
                     self.traffic.sockets.suspend(link);
-                    let answer = hub::World::Identified { link, admission };
-                    self.traffic.answers.push_back(answer.into());
+                    self.traffic.answers.push_back(Reply::Identify { link, admission });
                     continue;
                 }
                 hub::Output::Own { session, .. } => {
                     let epoch = self.traffic.epochs.next();
-                    self.traffic.answers.push_back(hub::Answer::Owned { session, epoch }.into());
+                    self.traffic.answers.push_back(Reply::Own { session, epoch });
                     continue;
                 }
             };
@@ -93,8 +91,14 @@ impl<T: Accept> ShardLoop<Streams<T>> {
     /// the answers to many small messages leave in one write.
     #[inline]
     pub(super) fn feed_back(&mut self) -> bool {
-        if let Some(answer) = self.traffic.answers.pop_front() {
-            self.hub.handle(self.clock.now(), answer);
+        if let Some(reply) = self.traffic.answers.pop_front() {
+            match reply {
+                Reply::Identify { link, admission } => self.identify(link, admission),
+                Reply::Own { session, epoch } => {
+                    let answer = hub::Answer::Owned { session, epoch };
+                    self.hub.handle(self.clock.now(), answer);
+                }
+            }
             return true;
         }
         if let Some((link, feedback)) = self.traffic.sockets.feedback.pop_front() {

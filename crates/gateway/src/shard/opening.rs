@@ -2,7 +2,7 @@
 
 use systole_core::hub;
 use systole_net::socket_options;
-use systole_net::tls::ServerTls;
+use systole_net::tls::{ServerTls, subject};
 use systole_net::transport::{Layer, Transport};
 
 use super::acceptor::{Accepted, NewLink};
@@ -15,6 +15,10 @@ pub(super) trait Accept: Transport + Sized + Send + 'static {
     /// Makes the transport of a connection at a listener with or without TLS; `None` if it cannot
     /// be made.
     fn accept(tls: Option<&ServerTls>) -> Option<Self>;
+
+    /// Returns whom the peer's certificate names; `None` if it has shown none, or if it names
+    /// nobody.
+    fn subject(&self) -> Option<String>;
 }
 
 impl Accept for Layer {
@@ -23,6 +27,10 @@ impl Accept for Layer {
             return Some(Layer::Plain);
         };
         tls.accept().ok().map(Layer::from)
+    }
+
+    fn subject(&self) -> Option<String> {
+        subject(self.tls()?.peer_certificate()?)
     }
 }
 
@@ -61,6 +69,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             let _ = socket_options::prepare(&settings.patience, &stream);
         }
         let tls = self.traffic.tls.get(usize::from(listener)).and_then(Option::as_ref);
+        let tls = tls.map(|tls| &tls.server);
         // Its configuration was checked; what is refused here is closed.
         let Some(transport) = T::accept(tls) else {
             return;
@@ -72,5 +81,19 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         self.traffic.accepted += 1;
         self.hub.handle(self.clock.now(), hub::World::Opened { link, listener, address });
         self.carry_out();
+    }
+
+    /// Admits a peer: with the identity that its certificate names, or with the one that it claims,
+    /// by the rule of its listener.
+    pub(super) fn identify(&mut self, link: u32, admission: u32) {
+        let listener = self.hub.machine().presence(link).map(|known| known.listener);
+        let tls = listener.and_then(|listener| self.traffic.tls.get(usize::from(listener)));
+        let is_proved = tls.and_then(Option::as_ref).is_some_and(|tls| tls.subject_is_identity);
+        let conn = self.traffic.sockets.conns.get(link);
+        let subject = conn.filter(|_| is_proved).and_then(|conn| conn.transport().subject());
+        let subject = subject.unwrap_or_default();
+        let proved = is_proved.then_some(&*subject);
+        let input = hub::World::Identified { link, admission, proved };
+        self.hub.handle(self.clock.now(), input);
     }
 }

@@ -15,7 +15,6 @@ use systole_core::{Span, Time};
 use systole_net::examine::tcp_snapshot;
 use systole_net::listener::BACKLOG;
 use systole_net::socket_options;
-use systole_net::tls::ServerTls;
 use systole_net::transport::{Layer, ReadOutcome};
 
 use super::acceptor::{Accepted, Acceptor};
@@ -24,7 +23,7 @@ use super::listening::ListeningSocket;
 use super::opening::Accept;
 use super::shard_loop::{LeftOver, LoopSetup, ShardLoop, Traffic, WAKER};
 use super::sockets::Sockets;
-use super::{ShardListener, ShardSetup};
+use super::{ListenerTls, ShardListener, ShardSetup};
 use crate::epochs::Epochs;
 use crate::logic::Logic;
 use crate::request::{Order, Parcel, RequestQueue, Requests};
@@ -61,11 +60,20 @@ const CHEAP_READ: Span = Span::from_micros(100);
 /// Maximum number of links that a shard accepts while it ends: a full queue, which takes 0.1 s.
 const LAST_ACCEPTS: usize = BACKLOG as usize;
 
+/// An answer to a request of the hub.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reply {
+    /// The peer may have a session.
+    Identify { link: u32, admission: u32 },
+    /// The session has this epoch.
+    Own { session: u64, epoch: u64 },
+}
+
 /// The links of a shard: their sockets, and what answers their data.
 #[derive(Debug)]
 pub(super) struct Streams<T = Layer> {
     /// The TLS of each listener.
-    pub(super) tls: Vec<Option<ServerTls>>,
+    pub(super) tls: Vec<Option<ListenerTls>>,
     pub(super) sockets: Sockets<T>,
     pub(super) acceptor: Acceptor,
     /// The buffer into which every socket of the shard is read.
@@ -74,7 +82,7 @@ pub(super) struct Streams<T = Layer> {
     pub(super) unread: Vec<u32>,
     pub(super) logic: Logic,
     /// Answers to the hub, to be handed in once its outputs have been carried out.
-    pub(super) answers: VecDeque<hub::Input<'static>>,
+    pub(super) answers: VecDeque<Reply>,
     pub(super) epochs: Arc<Epochs>,
     /// The state of a link that moves, from the hub.
     pub(super) handed_over: Option<Vec<u8>>,

@@ -157,6 +157,32 @@ fn a_client_without_a_certificate_is_refused_where_one_is_demanded() {
 }
 
 #[test]
+fn a_certificate_names_its_first_uri_else_its_first_dns_name_else_its_common_name() {
+    use rcgen::{DnType, SanType};
+    let uri = |text: &str| SanType::URI(text.try_into().unwrap());
+    let dns = |text: &str| SanType::DnsName(text.try_into().unwrap());
+    let address = SanType::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
+    for (names, common, expected) in [
+        (vec![dns("a.test"), uri("spiffe://home/ada"), uri("urn:x")], "cn", "spiffe://home/ada"),
+        (vec![address.clone(), dns("a.test"), dns("b.test")], "cn", "a.test"),
+        (vec![address], "device 7", "device 7"),
+        (Vec::new(), "J\u{fc}rgen", "J\u{fc}rgen"),
+    ] {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = names;
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common);
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        assert_eq!(subject(certificate.der()).as_deref(), Some(expected));
+    }
+    let mut nobody = CertificateParams::new(Vec::new()).unwrap();
+    nobody.distinguished_name = rcgen::DistinguishedName::new();
+    let nobody = nobody.self_signed(&KeyPair::generate().unwrap()).unwrap();
+    assert_eq!(subject(nobody.der()), None);
+    assert_eq!(subject(&CertificateDer::from(vec![0x30, 3, 1, 2, 3])), None);
+}
+
+#[test]
 fn a_client_that_names_only_other_protocols_is_refused() {
     let identities = vec![Authority::new().sign("a.test").identity()];
     let server = ServerTls::new(identities, None, &[ALPN]).unwrap();

@@ -12,7 +12,7 @@ use crate::link::{Goodbye, Lane, SessionKey};
 use crate::machine::{Deadline, Reason};
 use crate::plain::plain_struct;
 use crate::time::{Span, Time};
-use crate::wire::{Account, CloseReason, Frame, MAX_DATA, Malformed};
+use crate::wire::{Account, CloseReason, Frame, MAX_DATA, MAX_IDENTITY, Malformed, is_text};
 
 /// The maximum number of bytes that wait for the admission of their link: the longest first frame,
 /// one read of a loop, and what a transport had opened before. Without further reads there are
@@ -44,6 +44,11 @@ impl Admission {
     pub(super) fn deadline(&self) -> Deadline {
         Deadline::exact(self.until, Reason::Admission)
     }
+}
+
+/// Returns whether a text may be the identity of a peer.
+fn is_identity(text: &str) -> bool {
+    (1..=MAX_IDENTITY).contains(&text.len()) && is_text(text)
 }
 
 impl Conversation {
@@ -95,6 +100,30 @@ impl Conversation {
         Effect::None
     }
 
+    /// Gives a peer that waits the identity that it has proved, or sends it away if it claims
+    /// another one, or if what it has proved is no identity.
+    pub(in crate::link) fn identify(
+        &mut self,
+        now: Time,
+        proved: &str,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        let Some(introduced) = self.introduced.as_mut().filter(|it| it.admission.is_some()) else {
+            return Effect::None;
+        };
+        let malformed = if !is_identity(proved) {
+            Malformed::Subject
+        } else if introduced.identity.is_empty() {
+            introduced.identity = proved.into();
+            return Effect::None;
+        } else if *introduced.identity == *proved {
+            return Effect::None;
+        } else {
+            Malformed::Claim
+        };
+        self.end_by_malformed(now, malformed, out)
+    }
+
     /// Completes the handshake with this session. Returns the bytes that waited for it; `None` if
     /// the peer does not wait.
     pub(in crate::link) fn admit(
@@ -104,8 +133,9 @@ impl Conversation {
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
     ) -> Option<Vec<u8>> {
-        let Admission { account, held, .. } = *self.introduced.as_mut()?.admission.take()?;
-        if !self.codec.has_handshake() {
+        let introduced = self.introduced.as_mut()?;
+        let Admission { account, held, .. } = *introduced.admission.take()?;
+        if !self.codec.has_handshake() && introduced.identity.is_empty() {
             self.introduced = None;
         }
         self.welcome(now, key, account, context, out);

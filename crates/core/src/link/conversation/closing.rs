@@ -40,7 +40,7 @@ impl Conversation {
     }
 
     /// Ends the conversation because of malformed bytes. They get no answer, except the CLOSE that
-    /// a peer of another version understands.
+    /// a peer of another version understands, or one that is not who it claims to be.
     pub(in crate::link) fn end_by_malformed(
         &mut self,
         now: Time,
@@ -49,6 +49,9 @@ impl Conversation {
     ) -> Effect {
         if malformed == Malformed::Version {
             self.send_close(now, CloseReason::Version.into(), Lane::Control, out);
+        } else if matches!(malformed, Malformed::Claim | Malformed::Subject) {
+            let goodbye = Goodbye { stay_away: true, ..CloseReason::Unauthorized.into() };
+            self.send_close_with(now, goodbye, malformed.name(), Lane::Control, out);
         }
         self.end(now, Cause::Protocol(malformed), out)
     }
@@ -75,6 +78,18 @@ impl Conversation {
         lane: Lane,
         out: &mut Writer<'_>,
     ) {
+        self.send_close_with(now, goodbye, "", lane, out);
+    }
+
+    /// Sends a CLOSE with a `text` for people.
+    fn send_close_with(
+        &mut self,
+        now: Time,
+        goodbye: Goodbye,
+        text: &str,
+        lane: Lane,
+        out: &mut Writer<'_>,
+    ) {
         if self.codec.has_handshake() {
             self.flight.record(now, Incident::CloseSaid(goodbye.reason));
         }
@@ -82,7 +97,7 @@ impl Conversation {
             reason: goodbye.reason,
             final_: goodbye.stay_away,
             return_after_ms: u32::try_from(goodbye.return_after.as_millis()).unwrap_or(u32::MAX),
-            text: "",
+            text,
         };
         out.transmit(self.codec, lane, &Frame::Close(close));
     }

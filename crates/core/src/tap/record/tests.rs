@@ -23,7 +23,7 @@ fn recorded() -> Vec<u8> {
         while let Some(output) = hub.poll_output() {
             match output {
                 Output::Admit { link, admission } => {
-                    asked = Some(World::Identified { link, admission }.into());
+                    asked = Some(World::Identified { link, admission, proved: None }.into());
                 }
                 Output::Own { session, .. } => {
                     asked = Some(Answer::Owned { session, epoch: 1 }.into());

@@ -218,7 +218,7 @@ fn admit_all(hub: &mut Driver<Hub>, now: Time) {
     while let Some(output) = hub.poll_output() {
         let answer: hub::Input<'_> = match output {
             hub::Output::Admit { link, admission } => {
-                hub::World::Identified { link, admission }.into()
+                hub::World::Identified { link, admission, proved: None }.into()
             }
             hub::Output::Own { session, .. } => hub::Answer::Owned { session, epoch: 1 }.into(),
             hub::Output::Link { .. } | hub::Output::HandedOver { .. } => continue,

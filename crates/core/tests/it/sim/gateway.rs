@@ -456,7 +456,7 @@ impl Gateway {
             let goodbye = link::Goodbye::from(CloseReason::Unauthorized);
             let input: hub::Input<'_> = match session {
                 _ if refused => hub::World::Refused { link, admission, goodbye }.into(),
-                None => hub::World::Identified { link, admission }.into(),
+                None => hub::World::Identified { link, admission, proved: None }.into(),
                 Some(session) => {
                     self.epoch += 1;
                     hub::Answer::Owned { session, epoch: self.epoch }.into()

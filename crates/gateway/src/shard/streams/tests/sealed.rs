@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use systole_core::link::Introduction;
+use systole_net::tls::ServerTls;
 use systole_net::transport::{End, MAX_RECORD, Opened, Socket, Transport};
 
 use super::*;
@@ -20,6 +21,10 @@ use records::Records;
 impl Accept for Records {
     fn accept(_: Option<&ServerTls>) -> Option<Records> {
         Some(Records::default())
+    }
+
+    fn subject(&self) -> Option<String> {
+        None
     }
 }
 

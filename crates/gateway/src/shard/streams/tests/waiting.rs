@@ -3,7 +3,7 @@
 use super::*;
 
 /// A bench whose link 1 waits for its admission, the peer of that link, and the answer.
-fn waiting() -> (Bench, TcpStream, VecDeque<hub::Input<'static>>) {
+fn waiting() -> (Bench, TcpStream, VecDeque<Reply>) {
     let mut bench = Bench::new(Policy::standard());
     let peer = TcpStream::connect(bench.peer.peer_addr().unwrap()).unwrap();
     bench.turn_until(|shard| shard.traffic.sockets.is_open(1));
