@@ -3,13 +3,16 @@
 mod failure;
 
 use std::env;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 use systole_gateway::config::{MAX_TOKEN_FILE, Token, read_text};
 use systole_net::address;
+use systole_net::tls::{certificates, provider, system_certificates};
 use ureq::http::{StatusCode, Uri};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body, Error};
 
 use crate::config_args::TOKEN_VARIABLE;
@@ -37,6 +40,15 @@ pub(crate) struct AdminArgs {
     /// SYSTOLE_ADMIN_TOKEN to the token itself)
     #[arg(long, value_name = "FILE", env = "SYSTOLE_ADMIN_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+
+    /// With https://: believe certificates for which one in FILE (PEM) vouches, instead of those of
+    /// this system
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+
+    /// With https://: believe anyone. Whoever stands on the way can read the token and the answer
+    #[arg(long, conflicts_with = "ca")]
+    insecure: bool,
 }
 
 /// The admin interface's answer to a request that failed.
@@ -55,11 +67,16 @@ struct Shown {
 impl AdminArgs {
     /// Returns the interface's answer for `path`.
     pub(crate) fn get(&self, path: &str) -> Result<String, Failure> {
+        let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(provider())
+            .root_certs(self.roots().map_err(Failure::without_hint)?)
+            .disable_verification(self.insecure);
         // Neither a proxy nor the target of a redirect may receive the token.
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .proxy(None)
+            .tls_config(tls.build())
             .timeout_global(Some(TIMEOUT));
         let mut request = Agent::from(config.build()).get(format!("{}{path}", self.admin));
         let shown = self.token().map_err(Failure::without_hint)?;
@@ -84,6 +101,21 @@ impl AdminArgs {
     /// Returns the URL of the interface, without a slash at its end.
     pub(crate) fn url(&self) -> &str {
         &self.admin
+    }
+
+    /// Returns the certificates that vouch for the interface.
+    fn roots(&self) -> Result<RootCerts, String> {
+        let roots = match &self.ca {
+            // Only an address with https:// needs them.
+            None if self.insecure || !self.admin.starts_with("https://") => Vec::new(),
+            None => system_certificates(),
+            Some(path) => {
+                let failed = |error: &dyn Display| format!("{}: {error}", path.display());
+                let pem = std::fs::read(path).map_err(|error| failed(&error))?;
+                certificates(&pem).map_err(|error| failed(&error))?
+            }
+        };
+        Ok(roots.iter().map(|root| Certificate::from_der(root).to_owned()).into())
     }
 
     fn token(&self) -> Result<Option<Shown>, String> {

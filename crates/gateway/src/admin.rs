@@ -9,6 +9,7 @@ mod health;
 mod paging;
 mod places;
 mod policy;
+mod secure;
 mod server;
 mod sessions;
 mod state;
@@ -27,11 +28,13 @@ use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post, put};
+use systole_net::tls::ServerTls;
 
 use crate::config::Token;
 use crate::gateway::Gateway;
 use places::Places;
 pub(crate) use places::SPARE_CONNECTIONS;
+pub(crate) use secure::HTTP;
 pub(crate) use server::serve;
 use server::{DEADLINES, Deadlines};
 use state::Shared;
@@ -47,6 +50,7 @@ pub(crate) struct Api {
     places: Places,
     deadlines: Deadlines,
     gateway: Arc<Gateway>,
+    tls: Option<ServerTls>,
 }
 
 impl Api {
@@ -55,7 +59,12 @@ impl Api {
     pub(crate) fn new(gateway: Arc<Gateway>, token: Option<Token>, subscribers: usize) -> Api {
         let shared = Shared { gateway: gateway.clone(), token };
         let (router, places) = (router(shared), Places::new(subscribers));
-        Api { router, places, deadlines: DEADLINES, gateway }
+        Api { router, places, deadlines: DEADLINES, gateway, tls: None }
+    }
+
+    /// Returns the API over `tls`, or over plain TCP.
+    pub(crate) fn over(self, tls: Option<ServerTls>) -> Api {
+        Api { tls, ..self }
     }
 }
 

@@ -240,11 +240,13 @@ pub enum AdminEnded {
     SubscriberDisplaced,
     /// It was a subscriber that is behind by more events than are kept.
     Behind,
+    /// It spoke no TLS where it is spoken, or its handshake failed.
+    Handshake,
 }
 
 impl AdminEnded {
     /// All reasons.
-    pub const ALL: [AdminEnded; 8] = [
+    pub const ALL: [AdminEnded; 9] = [
         AdminEnded::HeadTimeout,
         AdminEnded::Idle,
         AdminEnded::BodyTimeout,
@@ -253,6 +255,7 @@ impl AdminEnded {
         AdminEnded::AddressLimit,
         AdminEnded::SubscriberDisplaced,
         AdminEnded::Behind,
+        AdminEnded::Handshake,
     ];
 
     /// Returns the value of the label `reason`.
@@ -266,6 +269,7 @@ impl AdminEnded {
             AdminEnded::AddressLimit => "address_limit",
             AdminEnded::SubscriberDisplaced => "subscriber_displaced",
             AdminEnded::Behind => "behind",
+            AdminEnded::Handshake => "handshake",
         }
     }
 }

@@ -7,7 +7,7 @@ mod error;
 mod server;
 mod subject;
 
-pub use client::{Believe, ClientTls, Pin};
+pub use client::{Believe, ClientTls, Pin, system_certificates};
 pub use error::TlsError;
 pub use server::{Identity, ServerTls};
 pub use subject::subject;
@@ -22,13 +22,17 @@ use rustls::pki_types::pem::PemObject;
 /// The protocol name (ALPN, RFC 7301) of the native codec.
 pub const ALPN: &[u8] = b"systole/1";
 
-/// The cryptography of this process, passed explicitly: nothing depends on a global default.
-fn provider() -> Arc<CryptoProvider> {
+/// Returns the cryptography of this process, to be passed explicitly: nothing depends on a global
+/// default.
+pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
 /// Reads all certificates of a PEM text.
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+///
+/// # Errors
+/// It is no PEM, or holds none.
+pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let read = read.map_err(|error| TlsError::Pem(error.to_string()))?;
     if read.is_empty() { Err(TlsError::NoCertificate) } else { Ok(read) }

@@ -52,6 +52,9 @@ impl Failure {
         let is_running = "is the gateway running? --admin sets the address of its admin interface";
         let is_admin = "--admin sets the address of the gateway's admin interface, which is none \
                         of its listeners";
+        let is_believed = "does it speak https, with a certificate for this host? --ca names who \
+                           vouches for it";
+        let other = if url.starts_with("https://") { is_believed } else { is_running };
         let (what, hint) = if let Error::Io(error) = error {
             let ended = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
             if error.kind() == ErrorKind::ConnectionRefused {
@@ -59,18 +62,16 @@ impl Failure {
             } else if ended.contains(&error.kind()) {
                 ("the connection was closed".to_owned(), is_admin)
             } else {
-                (error.to_string(), is_running)
+                (error.to_string(), other)
             }
         } else if matches!(error, Error::Timeout(_)) {
             (format!("nothing came within {timeout:?}"), is_running)
         } else if matches!(error, Error::HostNotFound) {
             ("this host has no address".to_owned(), is_running)
-        } else if matches!(error, Error::TlsRequired) {
-            ("the interface does not speak https".to_owned(), "use http:// with --admin")
         } else if matches!(error, Error::Protocol(_) | Error::Http(_)) {
             ("what answers there does not speak HTTP".to_owned(), is_admin)
         } else {
-            (error.to_string(), is_running)
+            (error.to_string(), other)
         };
         Failure { error: format!("no answer from {url}: {what}"), hint: hint.to_owned() }
     }

@@ -196,3 +196,37 @@ fn plain_bytes_at_tls_and_tls_at_a_plain_listener_end_at_once_with_their_cause()
         });
     }
 }
+
+#[test]
+fn the_admin_interface_speaks_tls_and_its_certificate_changes_at_a_reload() {
+    let folder = directory("serve-tls-admin-files");
+    Authority::new(&folder).sign(&folder, "127.0.0.1");
+    let file = |name: &str| folder.join(name).display().to_string();
+    let (certificate, key, roots) = (file("cert.pem"), file("key.pem"), file("ca.pem"));
+    let tls = format!("[admin]\ncertificate = {certificate:?}\nkey = {key:?}\n");
+    let mut gateway = Gateway::start("serve-tls-admin", &ONE_SECOND.replacen("[admin]\n", &tls, 1));
+    let why = |gateway: &Gateway, scheme: &str, args: &[&str]| {
+        let admin = format!("{scheme}{}", gateway.admin());
+        let args = [&["why", "0000000000000001", "--admin", &admin][..], args].concat();
+        snapshot(&mut systole(Path::new("."), &args))
+    };
+    let found = "0000000000000001 is not online";
+    for (scheme, args, expected) in [
+        ("https://", &["--ca", &roots][..], found),
+        ("https://", &["--insecure"], found),
+        ("https://", &[], "--ca names who vouches"),
+        ("http://", &[], "this port speaks TLS\nhint: use https://"),
+    ] {
+        let shown = why(&gateway, scheme, args);
+        assert!(shown.contains(expected), "{scheme} {args:?}: {shown}");
+    }
+    // Another authority, which alone vouches for the new certificate.
+    Authority::new(&folder).sign(&folder, "127.0.0.1");
+    let shown = why(&gateway, "https://", &["--ca", &roots]);
+    assert!(shown.contains("--ca names who vouches"), "{shown}");
+    gateway.program.signal("HUP");
+    gateway.log("the certificates are in force");
+    gateway.log("the configuration is in force");
+    let shown = why(&gateway, "https://", &["--ca", &roots]);
+    assert!(shown.contains(found), "{shown}");
+}

@@ -18,15 +18,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use systole_core::Span;
 use systole_net::Clock;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
-use super::Api;
 use super::places::Place;
 use super::wire::{Marks, Wire};
+use super::{Api, secure};
 use crate::gateway::Lifecycle;
 use crate::stats::AdminEnded;
 use crate::throttle::Throttle;
@@ -143,9 +144,38 @@ async fn serve_connection(
     // that does not read costs more memory, so failures are ignored.
     let _ = stream.set_nodelay(true);
     let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, KERNEL_BUFFER);
-    let Api { router, places, deadlines, gateway } = api;
-    let (place, evicted) = places.open(peer);
-    let (wire, marks) = Wire::new(stream, place.clone(), deadlines.write);
+    let (place, mut evicted) = api.places.open(peer);
+    let (wire, marks) = Wire::new(stream, place.clone(), api.deadlines.write);
+    let Some(tls) = api.tls.clone() else {
+        return serve_http(wire, &marks, place, evicted, &api, phase).await;
+    };
+    let shaken = tokio::select! {
+        shaken = timeout(api.deadlines.head, secure::accept(&tls, wire)) => shaken,
+        reason = eviction(&mut evicted) => return api.gateway.metrics().count_admin(reason),
+        () = stopped(phase.clone()) => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => serve_http(stream, &marks, place, evicted, &api, phase).await,
+        Ok(Err(error)) => {
+            let reason =
+                if marks.late() { AdminEnded::WriteTimeout } else { AdminEnded::Handshake };
+            api.gateway.metrics().count_admin(reason);
+            tracing::debug!(%error, %peer, "a handshake with the admin interface failed");
+        }
+        Err(_) => api.gateway.metrics().count_admin(AdminEnded::HeadTimeout),
+    }
+}
+
+/// Answers the requests of one connection, plain or over TLS.
+async fn serve_http(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    marks: &Arc<Marks>,
+    place: Place,
+    mut evicted: oneshot::Receiver<AdminEnded>,
+    api: &Api,
+    phase: watch::Receiver<Lifecycle>,
+) {
+    let Api { router, deadlines, gateway, .. } = api;
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(deadlines.head).max_buf_size(BUFFER);
     let is_first = AtomicBool::new(true);
@@ -153,12 +183,12 @@ async fn serve_connection(
         let is_first = is_first.swap(false, Ordering::Relaxed);
         answer(router.clone(), request, place.clone(), marks.clone(), is_first)
     });
-    let connection = http.serve_connection(TokioIo::new(wire), service);
+    let connection = http.serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let served = tokio::select! {
         // First, so that a connection that has lost its place takes no other.
         biased;
-        reason = eviction(evicted) => {
+        reason = eviction(&mut evicted) => {
             gateway.metrics().count_admin(reason);
             return;
         }
@@ -173,7 +203,7 @@ async fn serve_connection(
         }
     };
     if let Err(error) = served {
-        if let Some(reason) = passed_deadline(&error, &marks) {
+        if let Some(reason) = passed_deadline(&error, marks) {
             gateway.metrics().count_admin(reason);
         }
         tracing::debug!(%error, "a connection of the admin interface ended");
@@ -181,7 +211,7 @@ async fn serve_connection(
 }
 
 /// Waits until the connection has to make room; returns the reason.
-async fn eviction(evicted: oneshot::Receiver<AdminEnded>) -> AdminEnded {
+async fn eviction(evicted: &mut oneshot::Receiver<AdminEnded>) -> AdminEnded {
     match evicted.await {
         Ok(reason) => reason,
         // The place is held by this connection, so it cannot be given back before.

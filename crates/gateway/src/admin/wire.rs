@@ -72,6 +72,14 @@ impl Wire {
         (Wire { stream, place, limit, deadline: None, marks: marks.clone() }, marks)
     }
 
+    /// Waits for the first byte of the peer, and returns it without taking it; `None` if the peer
+    /// has closed its side.
+    pub(super) async fn first_byte(&self) -> io::Result<Option<u8>> {
+        let mut first = [0];
+        let count = self.stream.peek(&mut first).await?;
+        Ok((count > 0).then_some(first[0]))
+    }
+
     /// Applies the deadline to the result of a write.
     fn watch(
         &mut self,

@@ -1,4 +1,4 @@
-//! Reads `[admin]`: the address and the token of the admin interface.
+//! Reads `[admin]`: the address, the token and the TLS of the admin interface.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -8,8 +8,10 @@ use super::file::read_text;
 use super::listener::Listener;
 use super::overrides::Overrides;
 use super::section::{Reading, Section};
+use super::tls::{Tls, TlsSettings};
 use super::token::Token;
 use super::value;
+use crate::admin::HTTP;
 
 /// Maximum size of a token file in bytes, of which the first line, of 512 at most, counts.
 pub const MAX_TOKEN_FILE: u64 = 64 << 10;
@@ -19,6 +21,7 @@ pub const MAX_TOKEN_FILE: u64 = 64 << 10;
 pub struct Admin {
     pub(super) address: SocketAddr,
     pub(super) token: Option<Token>,
+    pub(super) tls: Option<Tls>,
 }
 
 impl Admin {
@@ -31,12 +34,23 @@ impl Admin {
     pub fn token(&self) -> Option<&Token> {
         self.token.as_ref()
     }
+
+    /// Returns the TLS of its connections; `None` for plain ones.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    /// Returns whether both differ in more than the certificates.
+    pub(crate) fn needs_restart_for(&self, new: &Admin) -> bool {
+        let Admin { address, token, tls } = self;
+        *address != new.address || *token != new.token || tls.is_some() != new.tls.is_some()
+    }
 }
 
 impl Default for Admin {
     /// Returns the loopback address with port 7480 and no token.
     fn default() -> Admin {
-        Admin { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 7480)), token: None }
+        Admin { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 7480)), token: None, tls: None }
     }
 }
 
@@ -53,8 +67,10 @@ pub(super) fn read(
     let token = section.take(reading, "token", |value| Token::new(&value::text(value)?));
     let file = section.take(reading, "token_file", value::text);
     let has_token = section.has("token") || section.has("token_file");
+    let tls = TlsSettings::take_pair(reading, &mut section);
     section.finish(reading);
 
+    let tls = tls.read(reading, directory, &[HTTP]);
     if let (Some(token), Some(_)) = (&token, &file) {
         let what = "`token` and `token_file` exclude each other".to_owned();
         let help = "keep `token_file`: the configuration can then be shown to others".to_owned();
@@ -86,7 +102,7 @@ pub(super) fn read(
         let help = format!("\"{}\" listens at {} already", other.name(), other.address());
         reading.problems.add(place, what, Some(help));
     }
-    Admin { address, token }
+    Admin { address, token, tls }
 }
 
 /// Returns the token, or reports the problem.

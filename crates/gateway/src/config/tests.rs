@@ -61,7 +61,7 @@ fn any_uncommented_line_of_the_example_file_gives_the_defaults() {
 #[test]
 fn the_examples_in_the_file_are_legal_and_differ_from_the_defaults() {
     let examples: Vec<_> = lines_of("#! ").collect();
-    assert_eq!(examples.len(), 10, "{examples:?}");
+    assert_eq!(examples.len(), 12, "{examples:?}");
     for (n, line) in examples {
         assert!(is_setting(line), "{line}");
         match load(&with_line(n, line)) {

@@ -83,6 +83,16 @@ impl TlsSettings {
         }
     }
 
+    /// Takes the settings of a section whose clients show no certificates.
+    pub(super) fn take_pair(reading: &mut Reading<'_>, section: &mut Section<'_>) -> TlsSettings {
+        TlsSettings {
+            certificate: section.take(reading, "certificate", files),
+            key: section.take(reading, "key", files),
+            client_roots: None,
+            client_identity: None,
+        }
+    }
+
     /// Returns the place and the key of each setting that was given.
     pub(super) fn given(&self) -> impl Iterator<Item = (Range<usize>, &'static str)> {
         let all = [

@@ -21,13 +21,14 @@ const REMOVE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) async fn announce(
     gateway: &Gateway,
     admin: SocketAddr,
+    scheme: &str,
     ready_file: Option<ReadyFile>,
 ) -> Result<Option<ReadyFile>, ServeError> {
     for listener in gateway.listeners() {
         let ListenerState { name, codec, address, .. } = listener;
         tracing::info!(%name, codec, %address, policy = %listener.policy(), "listening");
     }
-    tracing::info!(address = %admin, "admin interface");
+    tracing::info!(address = %admin, scheme, "admin interface");
     let Some(mut file) = ready_file else {
         return Ok(None);
     };

@@ -74,11 +74,13 @@ pub(super) async fn run(
     let address = admin.local_addr().map_err(ServeError::Thread)?;
     let subscribers = usize::try_from(config.limits.sse_subscribers).unwrap_or(usize::MAX);
     let token = config.admin.token().cloned();
-    let api = admin::Api::new(gateway.clone(), token, subscribers);
+    let tls = config.admin.tls().map(|tls| (**tls).clone());
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let api = admin::Api::new(gateway.clone(), token, subscribers).over(tls);
     let admin = tokio::spawn(admin::serve(admin, api, gateway.phase()));
 
     let mut reloader = Reloader::new(options.config_file, options.overrides);
-    let announced = announce(&gateway, address, ready_file).await;
+    let announced = announce(&gateway, address, scheme, ready_file).await;
     let (served, ready_file) = match announced {
         Ok(file) => {
             (serve(&gateway, &mut config, &mut reloader, &mut signals, &mut forwarders).await, file)

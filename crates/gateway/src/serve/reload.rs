@@ -146,15 +146,18 @@ async fn apply(gateway: &Gateway, config: &mut Config, new: &Config) -> Reloaded
     if is_complete { Reloaded::Applied } else { Reloaded::Incomplete }
 }
 
-/// Returns the TLS of each listener that has it now and by the new configuration.
+/// Returns the TLS of each listener, and of the admin interface, that has it now and by the new
+/// configuration.
 fn certificates<'a>(
     now: &'a Config,
     new: &'a Config,
 ) -> impl Iterator<Item = (&'a str, &'a Tls, &'a Tls)> {
-    now.listeners.iter().filter_map(|listener| {
+    let admin = now.admin.tls().zip(new.admin.tls()).map(|(now, new)| ("[admin]", now, new));
+    let listeners = now.listeners.iter().filter_map(|listener| {
         let same = new.listeners.iter().find(|it| it.name() == listener.name())?;
         Some((listener.name(), listener.tls()?, same.tls()?))
-    })
+    });
+    listeners.chain(admin)
 }
 
 /// Returns the names of changed settings that cannot change at run time.
@@ -201,7 +204,7 @@ fn settings_needing_restart(now: &Config, new: &Config) -> Vec<&'static str> {
         ("hung", *hung != new.hung),
         ("logic", *logic != new.logic),
         ("listener", listeners_differ),
-        ("admin", *admin != new.admin),
+        ("admin", admin.needs_restart_for(&new.admin)),
         ("limits", *limits != new.limits),
         ("log.format", *format != new.log.format),
     ];

@@ -107,10 +107,15 @@ impl ClientTls {
     }
 }
 
+/// Returns the certificates of this system that vouch for others, as far as they are readable.
+pub fn system_certificates() -> Vec<CertificateDer<'static>> {
+    rustls_native_certs::load_native_certs().certs
+}
+
 fn system_roots() -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    // Some of a system's certificates may be unreadable or too old; the others still vouch.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    // Some of a system's certificates may be too old; the others still vouch.
+    roots.add_parsable_certificates(system_certificates());
     if roots.is_empty() { Err(TlsError::NoRoots) } else { Ok(roots) }
 }
 

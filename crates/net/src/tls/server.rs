@@ -123,7 +123,8 @@ impl ServerTls {
         Tls::accept(self.config())
     }
 
-    fn config(&self) -> Arc<ServerConfig> {
+    /// Returns what is in force for new connections, for a shell that drives rustls in its own way.
+    pub fn config(&self) -> Arc<ServerConfig> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -15,9 +15,9 @@ async fn serve_with(fixture: &Fixture, deadlines: Deadlines) -> SocketAddr {
     address
 }
 
-const LONG: Duration = Duration::from_secs(3_600);
+pub(super) const LONG: Duration = Duration::from_secs(3_600);
 
-const SHORT: Duration = Duration::from_millis(100);
+pub(super) const SHORT: Duration = Duration::from_millis(100);
 
 /// Connects with a small buffer, so that the gateway soon feels that nothing is read.
 async fn connect_small(address: SocketAddr) -> TcpStream {
@@ -26,11 +26,11 @@ async fn connect_small(address: SocketAddr) -> TcpStream {
     socket.connect(address).await.unwrap()
 }
 
-async fn in_time<T>(what: impl Future<Output = T>) -> T {
+pub(super) async fn in_time<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(10), what).await.expect("in time")
 }
 
-fn ended(fixture: &Fixture, reason: AdminEnded) -> bool {
+pub(super) fn ended(fixture: &Fixture, reason: AdminEnded) -> bool {
     let scrape = fixture.gateway.metrics().scrape().unwrap();
     let line = format!("systole_admin_ended_total{{reason=\"{}\"}} 1", reason.name());
     scrape.lines().any(|found| found == line)
