@@ -139,5 +139,6 @@ impl<T> Streams<T> {
     /// Drops a link from those that are read in the next turn.
     fn forget_unread(&mut self, link: u32) {
         self.unread.retain(|unread| *unread != link);
+        self.handshakes.retain(|unread| *unread != link);
     }
 }

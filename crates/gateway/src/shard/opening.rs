@@ -1,6 +1,6 @@
 //! How links begin: sockets are accepted, and get the transport of their listener.
 
-use systole_core::hub;
+use systole_core::{Span, hub};
 use systole_net::socket_options;
 use systole_net::tls::{ServerTls, subject};
 use systole_net::transport::{Layer, Transport};
@@ -9,6 +9,10 @@ use super::acceptor::{Accepted, NewLink};
 use super::shard_loop::ShardLoop;
 use super::sockets::{Conn, Note};
 use super::streams::Streams;
+
+/// The work on handshakes after which a turn goes on without them. It is about that of one step
+/// with a key of ECDSA P-256: all other links wait for one or two, however many have begun.
+const HANDSHAKE_WORK: Span = Span::from_micros(300);
 
 /// A transport of accepted connections.
 pub(super) trait Accept: Transport + Sized + Send + 'static {
@@ -95,5 +99,29 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         let proved = is_proved.then_some(&*subject);
         let input = hub::World::Identified { link, admission, proved };
         self.hub.handle(self.clock.now(), input);
+    }
+
+    /// Continues handshakes, as many as a turn may; the others wait for the next.
+    pub(super) fn shake_hands(&mut self) {
+        let until = self.clock.read_now() + HANDSHAKE_WORK;
+        while let Some(link) = self.traffic.handshakes.pop_front() {
+            self.traffic.sockets.set_unread(link, false);
+            self.readable(link, true);
+            self.clock.record_work();
+            self.expire_when_due();
+            if self.clock.read_now() >= until {
+                break;
+            }
+        }
+    }
+}
+
+impl<T: Accept> Streams<T> {
+    /// Leaves a socket unread until the other sockets of this turn were read.
+    pub(super) fn defer_handshake(&mut self, link: u32) {
+        if !self.sockets.is_unread(link) {
+            self.sockets.set_unread(link, true);
+            self.handshakes.push_back(link);
+        }
     }
 }

@@ -180,6 +180,14 @@ impl<T: Transport> Sockets<T> {
         self.conns.remove(link)
     }
 
+    /// Whether the hub has this link, and the handshake of its transport is not over.
+    #[inline]
+    pub(super) fn is_shaking_hands(&self, link: u32) -> bool {
+        self.conns
+            .get(link)
+            .is_some_and(|conn| conn.note.state == ConnState::Open && !conn.transport().is_open())
+    }
+
     /// Whether the loop reads this socket in the next turn without an event.
     pub(super) fn is_unread(&self, link: u32) -> bool {
         self.conns.get(link).is_some_and(|conn| conn.note.unread)

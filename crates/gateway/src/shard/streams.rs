@@ -80,6 +80,8 @@ pub(super) struct Streams<T = Layer> {
     scratch: Box<[u8]>,
     /// Links whose sockets may hold unread bytes for which no further edge will come.
     pub(super) unread: Vec<u32>,
+    /// Links in the handshake of their transport whose sockets hold unread bytes, in order.
+    pub(super) handshakes: VecDeque<u32>,
     pub(super) logic: Logic,
     /// Answers to the hub, to be handed in once its outputs have been carried out.
     pub(super) answers: VecDeque<Reply>,
@@ -138,6 +140,7 @@ impl<T: Accept> Streams<T> {
             acceptor,
             scratch: vec![0; LARGE_READ].into_boxed_slice(),
             unread: Vec::new(),
+            handshakes: VecDeque::new(),
             logic: setup.logic,
             answers: VecDeque::new(),
             epochs: setup.epochs,
@@ -173,6 +176,7 @@ impl<T: Accept> Traffic for Streams<T> {
             }
             shard.expire_when_due();
         }
+        shard.shake_hands();
         shard.accept();
         // A socket that is read on in the next turn was read in part: its peer was heard, and is
         // not judged now.
@@ -206,7 +210,7 @@ impl<T: Accept> Traffic for Streams<T> {
 
     fn left_over(shard: &mut ShardLoop<Streams<T>>, now: Time) -> LeftOver {
         let counters = shard.hub.machine().counters();
-        let Streams { sockets, acceptor, unread, data_moved, heartbeats_out, .. } =
+        let Streams { sockets, acceptor, unread, handshakes, data_moved, heartbeats_out, .. } =
             &mut shard.traffic;
         let sent = counters.heartbeats_out - *heartbeats_out;
         *heartbeats_out = counters.heartbeats_out;
@@ -215,7 +219,10 @@ impl<T: Accept> Traffic for Streams<T> {
         LeftOver {
             sent,
             data: std::mem::take(data_moved),
-            busy: !unread.is_empty() || sockets.has_marked() || acceptor.is_pending(now),
+            busy: !unread.is_empty()
+                || !handshakes.is_empty()
+                || sockets.has_marked()
+                || acceptor.is_pending(now),
             demanding: counters.demanding > 0,
             deadline: deadlines.into_iter().flatten().min(),
         }
@@ -354,6 +361,8 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             || event.is_priority();
         if readable && self.traffic.sockets.is_waiting(link) {
             self.readable_while_waiting(link, event.is_read_closed());
+        } else if readable && self.traffic.sockets.is_shaking_hands(link) {
+            self.traffic.defer_handshake(link);
         } else if readable && !self.traffic.sockets.is_unread(link) {
             let until_empty = event.is_read_closed() || event.is_error() || has_urgent_data(event);
             self.readable(link, until_empty);

@@ -1,5 +1,6 @@
 //! Tests of one shard's loop, whose turns the test runs: socket options, rests, waits.
 
+mod handshakes;
 mod moving;
 mod sealed;
 mod waiting;
