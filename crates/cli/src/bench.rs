@@ -6,6 +6,7 @@
 mod args;
 mod bare;
 mod beacon;
+mod burst;
 mod codec;
 mod control;
 mod cores;
@@ -17,7 +18,9 @@ mod proc;
 mod progress;
 mod report;
 mod scrape;
+mod secure;
 mod soak;
+mod spread;
 mod talk;
 mod target;
 mod worker;

@@ -26,6 +26,10 @@ Examples:
   Lateness of verdicts while 2,000 links send messages without pause:
     systole bench --links 4000 --paced --data 2000 --silent 1000
 
+  What TLS costs, against a bare echo of rustls, and lateness in a burst of handshakes:
+    systole bench --tls --links 5000 --baseline --silent 0
+    systole bench --links 2000 --paced --silent 500 --handshakes 5000
+
   Ten minutes under full CPU load, with the gateway stopped for ten seconds in the middle:
     systole bench --soak 10m --burn --stop 10s --check
 
@@ -102,6 +106,15 @@ pub(crate) struct Args {
     /// more sockets are ready than one turn of its loop reads
     #[arg(long, default_value_t = 0, conflicts_with_all = ["soak", "baseline_only"])]
     pub(crate) data: usize,
+    /// Speak TLS on all links, with a key of ECDSA P-256; the baseline then is a bare echo of
+    /// rustls
+    #[arg(long, conflicts_with_all = ["target", "soak", "role"])]
+    pub(crate) tls: bool,
+    /// Links that connect over TLS, all at once, while the verdicts on the silent ones fall; the
+    /// others stay plain unless --tls is given too
+    #[arg(long, value_name = "LINKS", default_value_t = 0)]
+    #[arg(conflicts_with_all = ["target", "soak", "baseline_only"])]
+    pub(crate) handshakes: usize,
     /// Give the target one half of the cores, and the load the other, so that neither takes time
     /// from the other
     #[arg(long, conflicts_with_all = ["target", "soak"])]
@@ -175,7 +188,7 @@ const IDLE_LINKS: usize = 18_000;
 /// Period of an idle fleet's heartbeats.
 const IDLE_PERIOD: Duration = Duration::from_secs(10);
 /// Links of one worker: few enough that its loop stays far from its limits, even on two cores.
-const LINKS_PER_WORKER: usize = 7_500;
+pub(crate) const LINKS_PER_WORKER: usize = 7_500;
 
 fn length(text: &str) -> Result<Duration, String> {
     seconds::parse_within(text, LONGEST)
@@ -290,6 +303,9 @@ impl Plan {
                 "--data {} needs as many links that do not fall silent, of a stream codec",
                 args.data
             )));
+        }
+        if !is_stream && (args.tls || args.handshakes > 0) {
+            return Err(BenchError::new("--tls and --handshakes are for streams"));
         }
         let halves = args.pin.then(Halves::of_this_process).transpose()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -5,15 +5,19 @@
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustls::ServerConfig;
 use systole_net::Clock;
 use systole_net::listener::bind_shards;
 
 use super::codec::Codec;
+use super::secure::Echo;
 
 /// Arguments of the hidden subcommand `bench-bare`.
 #[derive(clap::Args, Clone, Debug)]
@@ -30,6 +34,10 @@ pub(crate) struct BareArgs {
     /// Milliseconds in which each thread sends one ping on each link, instead of echoing
     #[arg(long, default_value_t = 0)]
     probe_ms: u64,
+
+    /// Directory with certificate and key: the echo speaks TLS
+    #[arg(long, value_name = "DIR")]
+    tls: Option<PathBuf>,
 
     /// Protocol of the pings
     #[arg(long, value_enum, default_value_t = Codec::Native)]
@@ -54,9 +62,13 @@ pub(crate) fn run(args: &BareArgs) -> io::Result<()> {
     let address = listeners[0].local_addr()?;
     let rest = (args.rest_us > 0).then(|| Duration::from_micros(args.rest_us));
     let prober = (args.probe_ms > 0).then(|| Prober::new(args));
+    let tls = args.tls.as_deref().map(Echo::config).transpose()?;
     let start = |listener: TcpListener| {
-        let prober = prober.clone();
-        std::thread::Builder::new().spawn(move || serve(&listener, rest, prober))
+        let (prober, tls) = (prober.clone(), tls.clone());
+        std::thread::Builder::new().spawn(move || match tls {
+            Some(tls) => serve_tls(&listener, &tls),
+            None => serve(&listener, rest, prober),
+        })
     };
     let threads: Vec<_> = listeners.into_iter().map(start).collect::<io::Result<_>>()?;
     writeln!(io::stdout(), "{address}")?;
@@ -107,6 +119,43 @@ fn serve(
             };
             if !alive {
                 *slot = None;
+            }
+        }
+    }
+}
+
+/// The echo over TLS.
+fn serve_tls(listener: &TcpListener, tls: &Arc<ServerConfig>) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+    let own = listener.as_raw_fd() as u64;
+    epoll::add(&epoll, listener, EventData::new_u64(own), EventFlags::IN)?;
+    let (mut streams, mut ends): (Vec<Option<TcpStream>>, Vec<Option<Echo>>) = Default::default();
+    let mut events = Vec::with_capacity(EVENTS);
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        events.clear();
+        match epoll::wait(&epoll, spare_capacity(&mut events), None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        for event in &events {
+            let fd = event.data.u64() as usize;
+            if fd as u64 == own {
+                accept(listener, &epoll, &mut streams)?;
+                ends.resize_with(streams.len(), || None);
+                continue;
+            }
+            let Some(stream) = &streams[fd] else { continue };
+            let end = match ends[fd].take() {
+                Some(end) => Ok(end),
+                None => Echo::new(Arc::clone(tls)),
+            };
+            let mut end = end?;
+            if end.turn(stream, &mut buffer) {
+                ends[fd] = Some(end);
+            } else {
+                streams[fd] = None;
             }
         }
     }
@@ -208,7 +257,8 @@ mod tests {
         let mut streams: Vec<_> = (0..3).map(|_| Some(listener.accept().unwrap().0)).collect();
         // A place without a link.
         streams.insert(1, None);
-        let args = BareArgs { threads: 1, rest_us: 0, probe_ms: 600_000, codec: Codec::Line };
+        let args =
+            BareArgs { threads: 1, rest_us: 0, probe_ms: 600_000, tls: None, codec: Codec::Line };
         let mut prober = Prober::new(&args);
         for _ in 0..2 {
             let wait = prober.probe(&mut streams);

@@ -39,6 +39,10 @@ pub(crate) struct Connect {
     pub(crate) first: usize,
     pub(crate) links: usize,
     pub(crate) peer: Peer,
+    /// Whether the links speak TLS.
+    pub(crate) tls: bool,
+    /// Whether all links are opened at once, and not some after the others.
+    pub(crate) at_once: bool,
 }
 
 /// What the links are connected to.

@@ -54,6 +54,8 @@ pub(crate) struct Destination {
     pub(crate) address: String,
     pub(crate) codec: Codec,
     pub(crate) peer: Peer,
+    pub(crate) tls: bool,
+    pub(crate) at_once: bool,
 }
 
 impl Fleet {
@@ -81,6 +83,8 @@ impl Fleet {
                 first,
                 links: worker.links,
                 peer: to.peer,
+                tls: to.tls,
+                at_once: to.at_once,
             };
             first += worker.links;
             worker.send(&WorkerCommand::Connect(how))?;

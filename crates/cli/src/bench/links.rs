@@ -1,5 +1,7 @@
 //! The links of one load worker: connect, handshake, send when due, answer, detect the end.
 
+mod traffic;
+
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
@@ -9,10 +11,13 @@ use hdrhistogram::Histogram;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
+use systole_net::tls::ClientTls;
+use systole_net::transport::Tls;
 use systole_net::{Clock, address};
 
-use super::codec::{self, Codec, Message, Reader};
+use super::codec::{self, Codec, Reader};
 use super::control::{Connect, Peer, Report, Verdict};
+use super::secure;
 use super::talk::Talk;
 
 /// Number of source addresses, 127.0.0.2 to 127.0.0.251, so that none runs out of ports.
@@ -29,6 +34,7 @@ pub(crate) struct Links {
     clock: Clock,
     epoll: OwnedFd,
     how: Connect,
+    tls: Option<ClientTls>,
     boot_id: [u8; 16],
     instance_id: [u8; 16],
     links: Vec<Link>,
@@ -68,6 +74,8 @@ const TALKER: usize = 0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LinkStage {
     Connecting,
+    /// In the handshake of TLS.
+    Securing,
     Greeting,
     Up,
     Gone,
@@ -75,6 +83,7 @@ enum LinkStage {
 
 struct Link {
     stream: Option<TcpStream>,
+    tls: Option<Box<Tls>>,
     phase: LinkStage,
     silent: bool,
     seq: u8,
@@ -100,11 +109,14 @@ impl Links {
             first: 0,
             links: 0,
             peer: Peer::Gateway,
+            tls: false,
+            at_once: false,
         };
         Ok(Links {
             clock: Clock::start(),
             epoll,
             how: nothing,
+            tls: None,
             boot_id: systole_net::identity::boot_id().0,
             instance_id: systole_net::identity::instance_id()?.0,
             links: Vec::new(),
@@ -138,12 +150,14 @@ impl Links {
         address::parse(&how.target).map_err(io::Error::other)?;
         self.links.reserve_exact(how.links);
         self.loud = how.links;
+        self.tls = how.tls.then(secure::client).transpose()?;
         self.how = how;
         Ok(())
     }
 
     /// Starts connects until `most` are under way or all have been started.
     pub(crate) fn open_more(&mut self, most: usize) {
+        let most = if self.how.at_once { usize::MAX } else { most };
         while self.tally.under_way < most && self.links.len() < self.how.links {
             let index = self.links.len();
             let opened = self.open(index);
@@ -160,6 +174,7 @@ impl Links {
             };
             self.links.push(Link {
                 stream,
+                tls: None,
                 phase,
                 silent: false,
                 seq: 0,
@@ -294,7 +309,7 @@ impl Links {
             LinkStage::Connecting if flags.intersects(EventFlags::OUT | EventFlags::ERR) => {
                 self.finish_connect(index);
             }
-            LinkStage::Greeting | LinkStage::Up => self.read(index),
+            LinkStage::Securing | LinkStage::Greeting | LinkStage::Up => self.read(index),
             LinkStage::Connecting | LinkStage::Gone => {}
         }
     }
@@ -336,6 +351,20 @@ impl Links {
         if let Err(error) = checked {
             return self.close(index, &error);
         }
+        let Some(tls) = &self.tls else { return self.greet(index) };
+        match secure::connect(tls) {
+            Ok(tls) => {
+                self.links[index].tls = Some(tls);
+                self.links[index].phase = LinkStage::Securing;
+                self.out.clear();
+                self.write_out(index);
+            }
+            Err(error) => self.close(index, &error),
+        }
+    }
+
+    /// Sends the greeting of the codec, where it has one.
+    fn greet(&mut self, index: usize) {
         if self.how.codec != Codec::Native || self.how.peer != Peer::Gateway {
             return self.up(index);
         }
@@ -351,97 +380,6 @@ impl Links {
         self.tally.up += 1;
     }
 
-    fn read(&mut self, index: usize) {
-        let Some(stream) = &self.links[index].stream else { return };
-        let length = match rustix::io::read(stream, &mut self.buffer[..]) {
-            Ok(0) => return self.close(index, &io::Error::from(io::ErrorKind::UnexpectedEof)),
-            Ok(length) => length,
-            Err(Errno::AGAIN | Errno::INTR) => return,
-            Err(error) => return self.close(index, &error.into()),
-        };
-        let buffer = std::mem::take(&mut self.buffer);
-        let mut reader = self.links[index].reader;
-        reader.feed(self.how.codec, &buffer[..length], |seen| self.handle_message(index, seen));
-        self.links[index].reader = reader;
-        self.buffer = buffer;
-    }
-
-    fn handle_message(&mut self, index: usize, seen: Message) {
-        match seen {
-            Message::Welcome if self.links[index].phase == LinkStage::Greeting => self.up(index),
-            Message::Pong => self.handle_answer(index),
-            Message::Ping(_) if self.how.peer == Peer::Echo => self.handle_answer(index),
-            Message::Ping(seq) if !self.links[index].silent => {
-                self.how.codec.pong(seq, &mut self.out);
-                self.write_out(index);
-                self.report.probes += 1;
-            }
-            Message::Illegal => {
-                let what = "the target speaks another protocol";
-                self.close(index, &io::Error::new(io::ErrorKind::InvalidData, what));
-            }
-            Message::Other if index == TALKER => {
-                let now = self.now();
-                let rtt = self.talk.as_mut().and_then(|talk| talk.answered(now));
-                self.report.talk_ns.extend(rtt);
-            }
-            Message::Ping(_) | Message::Welcome | Message::Other => {}
-        }
-    }
-
-    fn handle_answer(&mut self, index: usize) {
-        let now = self.now();
-        let Some(asked) = self.links[index].asked_ns.take() else { return };
-        if index < self.data {
-            return self.send_message(index);
-        }
-        self.report.answered += 1;
-        self.rtt.saturating_record(now.saturating_sub(asked));
-        let looping = matches!(self.drive, Drive::Loop { active } if index < active);
-        if looping && index < self.loud {
-            self.ping(index);
-        }
-    }
-
-    fn ping(&mut self, index: usize) {
-        if self.links[index].phase != LinkStage::Up {
-            return;
-        }
-        let link = &mut self.links[index];
-        link.seq = link.seq.wrapping_add(1);
-        self.how.codec.ping(link.seq, &mut self.out);
-        self.links[index].asked_ns = Some(self.now());
-        self.write_out(index);
-    }
-
-    /// Sends a message, and a heartbeat whose answer triggers the next one.
-    fn send_message(&mut self, index: usize) {
-        if self.links[index].phase != LinkStage::Up {
-            return;
-        }
-        let now = self.now();
-        let link = &mut self.links[index];
-        link.seq = link.seq.wrapping_add(1);
-        link.asked_ns = Some(now);
-        self.how.codec.message_and_ping(link.seq, &mut self.out);
-        self.report.messages += 1;
-        self.write_out(index);
-    }
-
-    /// Sends the content of `out`. If the socket's buffer cannot take all of it, the target does
-    /// not read: the link is closed, since a partial heartbeat would break the stream.
-    fn write_out(&mut self, index: usize) {
-        let now = self.now();
-        let link = &mut self.links[index];
-        let Some(stream) = &link.stream else { return };
-        link.last_sent_ns = now;
-        match rustix::io::write(stream, &self.out) {
-            Ok(length) if length == self.out.len() => {}
-            Ok(_) => self.close(index, &io::Error::from(io::ErrorKind::WriteZero)),
-            Err(error) => self.close(index, &error.into()),
-        }
-    }
-
     fn fail(&mut self, error: &io::Error) {
         self.tally.failed += 1;
         self.tally.error.get_or_insert_with(|| error.to_string());
@@ -450,11 +388,11 @@ impl Links {
     fn close(&mut self, index: usize, error: &io::Error) {
         let now = self.now();
         let link = &mut self.links[index];
-        link.stream = None;
+        (link.stream, link.tls) = (None, None);
         link.asked_ns = None;
         let phase = std::mem::replace(&mut link.phase, LinkStage::Gone);
         match phase {
-            LinkStage::Connecting | LinkStage::Greeting => {
+            LinkStage::Connecting | LinkStage::Securing | LinkStage::Greeting => {
                 self.tally.under_way -= 1;
                 self.fail(error);
             }

@@ -7,7 +7,8 @@ use serde::Serialize;
 use systole_net::Clock;
 
 use super::BenchError;
-use super::args::{Mode, Plan, Role};
+use super::args::{LINKS_PER_WORKER, Mode, Plan, Role};
+use super::burst::{Burst, Handshakes};
 use super::control::{Peer, Verdict, WorkerCommand};
 use super::fleet::{Fleet, Sum};
 use super::links::histogram;
@@ -112,6 +113,8 @@ pub(crate) struct SilenceRun {
     pub(crate) gateway_ms: Option<Bounds>,
     /// Why the gateway's histogram could not be read; the run goes on without it.
     pub(crate) gateway_error: Option<String>,
+    /// Links that connected over TLS meanwhile.
+    pub(crate) handshakes: Option<Handshakes>,
     /// Lateness as the clients see it, including the time for closing and detection.
     pub(crate) client_ms: Quantiles,
 }
@@ -340,16 +343,27 @@ impl<'a> Runner<'a> {
         self.drive(Mode::Paced)?;
         self.fleet.send_data(self.plan.args.data)?;
         self.fleet.run_for(self.plan.warmup)?;
-        self.fleet.report()?;
+        let quiet = self.fleet.report()?;
         let before = self.scrape();
+        let mut burst = self.burst()?;
         let start = self.clock.monotonic();
         let silenced = self.fleet.silence(self.plan.silent, self.plan.args.burst)?;
         let limit = self.plan.bound() + PATIENCE;
         let end = self.clock.monotonic().as_nanos() + limit.as_nanos() as u64;
         let (mut lost, mut messages, mut verdicts): (u64, u64, Vec<Verdict>) = (0, 0, Vec::new());
-        while verdicts.len() < silenced && self.clock.monotonic().as_nanos() < end {
+        let mut rtt = Vec::new();
+        let is_over =
+            |burst: &Option<Burst>| burst.as_ref().is_none_or(|it| it.took_ns().is_some());
+        while (verdicts.len() < silenced || !is_over(&burst))
+            && self.clock.monotonic().as_nanos() < end
+        {
             self.fleet.run_for(POLL)?;
             let sum = self.fleet.report()?;
+            if let Some(it) = burst.take() {
+                let running = matches!(it, Burst::Running(_));
+                rtt.extend(sum.rtt.iter().copied().filter(|_| running));
+                burst = Some(it.go_on()?);
+            }
             lost += sum.lost;
             messages += sum.messages;
             verdicts.extend(sum.verdicts);
@@ -367,10 +381,28 @@ impl<'a> Runner<'a> {
             found: verdicts.len(),
             missing: silenced - verdicts.len(),
             false_verdicts: lost + early,
+            handshakes: burst.and_then(|burst| burst.took_ns()).map(|took_ns| Handshakes {
+                links: self.plan.args.handshakes,
+                seconds: seconds(took_ns),
+                rtt_us: quantiles(rtt.into_iter(), 1e3),
+                quiet_rtt_us: quantiles(quiet.rtt.iter().copied(), 1e3),
+            }),
             gateway_ms: added.as_ref().ok().and_then(bounds),
             gateway_error: added.err().map(|error| error.to_string()),
             client_ms: quantiles(verdicts.iter().filter_map(late).map(|ns| (ns, 1)), 1e6),
         })
+    }
+
+    /// Prepares the burst of handshakes, if one is wanted: it begins when the verdicts on links
+    /// that fall silent now are about to fall.
+    fn burst(&self) -> Result<Option<Burst>, BenchError> {
+        let links = self.plan.args.handshakes;
+        let Some(to) = self.target.secure.clone().filter(|_| links > 0) else {
+            return Ok(None);
+        };
+        let fleet = Fleet::start(self.clock, links.div_ceil(LINKS_PER_WORKER), links)?;
+        let due_ns = self.clock.monotonic().as_nanos() + self.plan.bound().as_nanos() as u64;
+        Ok(Some(Burst::new(fleet, to, due_ns, self.period, self.clock)))
     }
 
     fn scrape(&self) -> io::Result<scrape::Buckets> {

@@ -9,10 +9,13 @@ use super::BenchError;
 use super::args::{Mode, Plan, Role};
 use super::codec::Codec;
 use super::measure::{Quantiles, Round, SilenceRun, Talk, Window};
+use super::spread::Spread;
 use super::target::Kind;
 
 /// Budget of CPU per heartbeat, as a multiple of the baseline's.
 const CPU_RATIO: f64 = 1.15;
+/// The same over TLS, as a multiple of a bare echo of rustls.
+const CPU_RATIO_TLS: f64 = 1.2;
 /// Budgets of CPU per heartbeat of an idle fleet, as multiples of the baseline's.
 const CPU_RATIO_PROBE: f64 = 0.5;
 const CPU_RATIO_WATCH: f64 = 0.8;
@@ -155,9 +158,9 @@ impl Budget {
     }
 
     /// Returns the budget of the memory per idle link, which is judged only with enough links.
-    fn memory(measured: Spread, links: usize) -> Budget {
+    fn memory(measured: Spread, links: usize, over: &str) -> Budget {
         let Spread { median, min, max } = measured;
-        let note = format!("{min:.0} to {max:.0} at {links} links");
+        let note = format!("{min:.0} to {max:.0} at {links} links{over}");
         let budget = Budget::new("memory per idle link", Some(median), MEMORY, "B", note);
         if links >= MEMORY_JUDGED_FROM {
             return budget;
@@ -168,30 +171,9 @@ impl Budget {
     }
 }
 
-/// Median and extremes of a figure over the rounds.
-#[derive(Clone, Copy, Debug)]
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
-}
-
-impl Spread {
-    fn new(values: impl Iterator<Item = f64>) -> Option<Spread> {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let (min, max) = (*values.first()?, *values.last()?);
-        let middle = values.len() / 2;
-        let median = match values.len() % 2 {
-            1 => values[middle],
-            _ => f64::midpoint(values[middle - 1], values[middle]),
-        };
-        Some(Spread { median, min, max })
-    }
-}
-
 fn budgets(plan: &Plan, rounds: &[Round], ratios: &[Ratio]) -> Vec<Budget> {
     let limit = match plan.role {
+        None if plan.args.tls => CPU_RATIO_TLS,
         None => CPU_RATIO,
         Some(Role::Probe) => CPU_RATIO_PROBE,
         Some(Role::Watch) => CPU_RATIO_WATCH,
@@ -206,9 +188,15 @@ fn budgets(plan: &Plan, rounds: &[Round], ratios: &[Ratio]) -> Vec<Budget> {
         .collect();
     budgets.extend(talk_budgets(rounds));
     let gateways = || rounds.iter().filter(|round| round.target == Kind::Gateway);
-    let memory = Spread::new(gateways().map(|round| round.memory.idle_bytes_per_link));
+    // Over TLS, what rustls holds is not counted.
+    let bare = rounds.iter().filter(|round| round.target == Kind::Baseline && plan.args.tls);
+    let bare = Spread::new(bare.map(|round| round.memory.idle_bytes_per_link));
+    let bare = bare.map_or(if plan.args.tls { f64::NAN } else { 0.0 }, |it| it.median);
+    let own = gateways().map(|round| round.memory.idle_bytes_per_link - bare);
+    let memory = Spread::new(own.filter(|bytes| bytes.is_finite()));
     if let (Some(memory), Codec::Native, None) = (memory, plan.args.codec, plan.role) {
-        budgets.push(Budget::memory(memory, plan.links));
+        let over = if plan.args.tls { ", beyond the bare echo of rustls" } else { "" };
+        budgets.push(Budget::memory(memory, plan.links, over));
     }
     let silences: Vec<&SilenceRun> =
         gateways().filter_map(|round| round.silence.as_ref()).collect();
@@ -330,18 +318,7 @@ impl fmt::Display for Report {
         if silent.row_count() > 0 {
             writeln!(f, "{silent}\n")?;
         }
-        for round in &self.rounds {
-            let Some(silence) = round.silence.as_ref().filter(|found| found.data_links > 0) else {
-                continue;
-            };
-            writeln!(
-                f,
-                "{}: meanwhile {} links sent {:.0} messages/s",
-                name(round),
-                silence.data_links,
-                silence.messages_per_second
-            )?;
-        }
+        self.meanwhile(f)?;
         for round in &self.rounds {
             let error = round.silence.as_ref().and_then(|silence| silence.gateway_error.as_ref());
             if let Some(error) = error {
@@ -419,6 +396,23 @@ impl Report {
             ]);
         }
         table
+    }
+
+    /// Prints what happened while the verdicts fell.
+    fn meanwhile(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for round in &self.rounds {
+            let Some(silence) = &round.silence else { continue };
+            let SilenceRun { data_links, messages_per_second, handshakes, .. } = silence;
+            let name = name(round);
+            if *data_links > 0 {
+                let sent = format!("{data_links} links sent {messages_per_second:.0} messages/s");
+                writeln!(f, "{name}: meanwhile {sent}")?;
+            }
+            if let Some(burst) = handshakes {
+                writeln!(f, "{name}: meanwhile {burst}")?;
+            }
+        }
+        Ok(())
     }
 
     fn silent(&self) -> Table {
@@ -518,7 +512,7 @@ mod tests {
     #[test]
     fn memory_per_link_is_judged_only_with_enough_links() {
         let measured = |bytes| Spread::new([bytes].into_iter()).unwrap();
-        let few = Budget::memory(measured(1_270.0), 1_000);
+        let few = Budget::memory(measured(1_270.0), 1_000, "");
         assert!(few.ok);
         assert_eq!(
             few.to_string(),
@@ -527,7 +521,7 @@ mod tests {
         );
         let json = serde_json::to_value(&few).unwrap();
         assert!(json["no_verdict"].is_string() && json["value"] == 1_270.0, "{json}");
-        let enough = Budget::memory(measured(700.0), MEMORY_JUDGED_FROM);
+        let enough = Budget::memory(measured(700.0), MEMORY_JUDGED_FROM, "");
         assert!(!enough.ok && enough.to_string().ends_with(" MISSED"));
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use systole_core::gather::LONGEST_REST;
-use systole_gateway::beacon::keys::KEY;
+use systole_gateway::beacon::keys;
 use systole_gateway::ready::Ready;
 use systole_lab::started::await_ready;
 use systole_net::Clock;
@@ -21,13 +21,16 @@ use super::args::{Plan, Role};
 use super::codec::Codec;
 use super::control::Peer;
 use super::fleet::{Destination, own_process};
+use super::secure::{self, CERTIFICATE, KEY};
 use super::{BenchError, proc};
 
 /// Master secret of the bench's own gateway, which listens only on the loopback.
-pub(super) const MASTER: [u8; KEY] = [0x42; KEY];
+pub(super) const MASTER: [u8; keys::KEY] = [0x42; keys::KEY];
 
 /// Time limit for a gateway to end; longer than the drain limit of the configuration below.
 const STOP: Duration = Duration::from_secs(15);
+/// Name of the listener for `--handshakes`.
+const TLS: &str = "tls";
 /// Time between two checks of a condition.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -75,6 +78,8 @@ pub(crate) struct Target {
     pub(crate) kind: Kind,
     pub(crate) pid: u32,
     pub(crate) destination: Destination,
+    /// Where links of `--handshakes` connect.
+    pub(crate) secure: Option<Destination>,
     /// Address of `/metrics`, if there is one.
     pub(crate) admin: Option<String>,
     /// `None` for a process that the bench did not start.
@@ -97,6 +102,7 @@ impl Target {
                 kind,
                 pid,
                 destination: destination(kind, address, plan),
+                secure: None,
                 admin: plan.args.admin.clone(),
                 child: None,
             }),
@@ -172,15 +178,19 @@ pub(crate) fn wait_until(
 }
 
 fn destination(kind: Kind, address: &str, plan: &Plan) -> Destination {
-    Destination { address: address.to_owned(), codec: plan.args.codec, peer: kind.peer() }
+    let (codec, tls) = (plan.args.codec, plan.args.tls);
+    Destination { address: address.to_owned(), codec, peer: kind.peer(), tls, at_once: false }
 }
 
 fn bare(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
     let rest = if kind == Kind::RestingBaseline { LONGEST_REST.as_micros() } else { 0 };
     let probe = if kind == Kind::BareProber { plan.period.as_millis() } else { 0 };
+    let dir = certificate_directory(plan)?;
     let mut child = own_process("bench-bare")?
         .args(["--threads", &plan.threads.to_string(), "--rest-us", &rest.to_string()])
         .args(["--probe-ms", &probe.to_string(), "--codec", plan.args.codec.name()])
+        .args(plan.args.tls.then_some("--tls"))
+        .args(plan.args.tls.then(|| dir.path()))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -192,6 +202,7 @@ fn bare(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
         kind,
         pid: child.id(),
         destination: destination(kind, address.trim(), plan),
+        secure: None,
         admin: None,
         child: Some(child),
     };
@@ -201,12 +212,22 @@ fn bare(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
     Ok(target)
 }
 
-fn gateway(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
-    // Deleted as soon as the gateway is ready, which then needs none of the files.
+/// Makes a directory for a target, with certificate and key if it speaks TLS.
+fn certificate_directory(plan: &Plan) -> Result<tempfile::TempDir, BenchError> {
     let dir = tempfile::Builder::new()
         .prefix("systole-bench-")
         .tempdir()
         .map_err(|error| BenchError::io("cannot make a temporary directory", &error))?;
+    if plan.args.tls || plan.args.handshakes > 0 {
+        secure::write_certificate(dir.path())
+            .map_err(|error| BenchError::io("cannot make a certificate", &error))?;
+    }
+    Ok(dir)
+}
+
+fn gateway(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
+    // Deleted as soon as the gateway is ready, which then needs none of the files.
+    let dir = certificate_directory(plan)?;
     let (config, ready) = (dir.path().join("systole.toml"), dir.path().join("ready.json"));
     let log = dir.path().join("log");
     fs::write(&config, configuration(kind, plan))
@@ -239,6 +260,7 @@ fn gateway(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
         kind,
         pid: child.id(),
         destination: destination(kind, "", plan),
+        secure: None,
         admin: None,
         child: Some(child),
     };
@@ -248,7 +270,14 @@ fn gateway(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
         .and_then(|text| serde_json::from_str(&text).ok())
         .ok_or_else(|| did_not_start(&log))?;
     let codec = plan.args.codec.name();
-    let listener = ready.listeners.iter().find(|one| one.codec == codec);
+    let tls = ready.listeners.iter().find(|one| one.name == TLS);
+    target.secure = tls.map(|one| Destination {
+        address: one.address.to_string(),
+        tls: true,
+        at_once: true,
+        ..target.destination.clone()
+    });
+    let listener = ready.listeners.iter().find(|one| one.codec == codec && one.name != TLS);
     let listener =
         listener.ok_or_else(|| BenchError::new(format!("the gateway has no {codec} listener")))?;
     target.pid = ready.pid;
@@ -286,10 +315,19 @@ fn configuration(kind: Kind, plan: &Plan) -> String {
             (head.to_owned(), role.to_owned(), "")
         }
     };
+    let files = format!("certificate = {CERTIFICATE:?}\nkey = {KEY:?}\n");
+    let of_listener = if args.tls { of_listener + &files } else { of_listener };
+    let second = if args.handshakes > 0 {
+        let codec = args.codec.name();
+        let address = "address = \"127.0.0.1:0\"";
+        format!("[[listener]]\nname = {TLS:?}\n{address}\ncodec = {codec:?}\n{files}\n")
+    } else {
+        String::new()
+    };
     format!(
         "{head}[admin]\naddress = \"127.0.0.1:0\"\n\n\
          [[listener]]\nname = \"bench\"\naddress = \"127.0.0.1:0\"\ncodec = \"{}\"\n{of_listener}\n\
-         [policy]\nidle = \"{}ms\"\ninterval = \"{}ms\"\nprobes = {}\nspread = true\n\n\
+         {second}[policy]\nidle = \"{}ms\"\ninterval = \"{}ms\"\nprobes = {}\nspread = true\n\n\
          [drain]\nlimit = \"5s\"\n{log}",
         args.codec.name(),
         plan.idle.as_millis(),

@@ -62,6 +62,30 @@ fn every_codec_sends_heartbeats_to_the_baseline() {
 }
 
 #[test]
+fn links_over_tls_beat_as_plain_ones_do_beside_a_bare_echo_of_rustls() {
+    let load = ["--tls", "--baseline", "--rounds", "1", "--links", "20", "--silent", "0"];
+    let pace = ["--paced", "--period", "50ms", "--window", "500ms", "--settle", "100ms"];
+    let report = bench("bench-tls", &[&load[..], &pace].concat());
+    assert_eq!(report["rounds"].as_array().unwrap().len(), 2);
+    for round in report["rounds"].as_array().unwrap() {
+        assert!(round["windows"][0]["heartbeats"].as_u64().unwrap() > 20, "{round}");
+        assert_eq!(round["lost"], 0, "{round}");
+    }
+}
+
+#[test]
+fn a_burst_of_handshakes_falls_among_the_verdicts() {
+    let policy = ["--idle", "300ms", "--interval", "100ms", "--probes", "2", "--handshakes", "30"];
+    let load = ["--links", "30", "--silent", "10", "--period", "100ms", "--window", "500ms"];
+    let report = bench("bench-burst", &[&policy[..], &load, &["--settle", "100ms"]].concat());
+    let silence = &report["rounds"][0]["silence"];
+    assert_eq!(silence["found"], 10);
+    assert_eq!(silence["false_verdicts"], 0);
+    assert_eq!(silence["handshakes"]["links"], 30);
+    assert!(silence["handshakes"]["seconds"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
 fn the_gateway_finds_exactly_the_silent_links() {
     let policy = ["--idle", "300ms", "--interval", "100ms", "--probes", "2"];
     let load = ["--links", "60", "--silent", "20", "--period", "100ms", "--window", "500ms"];
