@@ -27,7 +27,7 @@ use mio::Poll;
 use systole_core::Span;
 use systole_core::link::Settings;
 use systole_net::Clock;
-use systole_net::tls::ServerTls;
+use systole_net::tls::{ServerTls, seed_thread};
 use systole_net::transport::Layer;
 
 use crate::epochs::Epochs;
@@ -116,7 +116,14 @@ pub fn spawn(setup: ShardSetup) -> io::Result<Shard> {
     let (waker, wake_ups) = wake_ups(poll.registry(), WAKER)?;
     let (sender, receiver) = sync_channel(REQUESTS);
     let name = format!("shard-{}", setup.index);
+    let has_tls = setup.listeners.iter().any(|listener| listener.tls.is_some());
     let shard_loop = Streams::<Layer>::shard(poll, wake_ups, RequestQueue::new(receiver), setup)?;
-    let thread = std::thread::Builder::new().name(name).spawn(move || shard_loop.run())?;
+    let run = move || {
+        if has_tls {
+            seed_thread();
+        }
+        shard_loop.run();
+    };
+    let thread = std::thread::Builder::new().name(name).spawn(run)?;
     Ok(Shard { requests: Requests::new(sender, waker), thread })
 }

@@ -28,6 +28,13 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
+/// Seeds the random numbers of this thread. Its first handshake would do so, which takes a tenth of
+/// a second: the cryptography gathers entropy from the jitter of the processor, for each thread.
+pub fn seed_thread() {
+    // If this fails, the first handshake tries again, and fails for the reason.
+    let _ = provider().secure_random.fill(&mut [0; 32]);
+}
+
 /// Reads all certificates of a PEM text.
 ///
 /// # Errors

@@ -14,6 +14,10 @@ use super::streams::Streams;
 /// with a key of ECDSA P-256: all other links wait for one or two, however many have begun.
 const HANDSHAKE_WORK: Span = Span::from_micros(300);
 
+/// The work on accepting after which a turn goes on without it, for the same reason. It accepts
+/// about ten links.
+const ACCEPT_WORK: Span = Span::from_micros(300);
+
 /// A transport of accepted connections.
 pub(super) trait Accept: Transport + Sized + Send + 'static {
     /// Makes the transport of a connection at a listener with or without TLS; `None` if it cannot
@@ -42,6 +46,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
     /// Accepts links, as many as a turn may.
     pub(super) fn accept(&mut self) {
         let now = self.clock.now();
+        let until = self.clock.read_now() + ACCEPT_WORK;
         for _ in 0..self.traffic.acceptor.begin_turn(now) {
             let links = self.hub.machine().counters().links as usize;
             let places = links + self.reports.places_held();
@@ -54,7 +59,11 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 Accepted::Paused(reason) => self.stats.pause_accepting(reason),
                 Accepted::Nothing => break,
             }
+            if self.clock.read_now() >= until {
+                break;
+            }
         }
+        self.clock.record_work();
         if let Err(error) = self.traffic.acceptor.end_turn(now, self.poll.registry()) {
             tracing::debug!(%error, "a listening socket cannot be registered; trying again");
         }
@@ -101,9 +110,12 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         self.hub.handle(self.clock.now(), input);
     }
 
-    /// Continues handshakes, as many as a turn may; the others wait for the next.
-    pub(super) fn shake_hands(&mut self) {
-        let until = self.clock.read_now() + HANDSHAKE_WORK;
+    /// Continues handshakes, as many as a turn may; the others wait for the next. There is one at
+    /// most unless all ready sockets were read: a socket behind many others in the kernel's list
+    /// would wait for some of their handshakes in each turn until its own.
+    pub(super) fn shake_hands(&mut self, all_read: bool) {
+        let work = if all_read { HANDSHAKE_WORK } else { Span::ZERO };
+        let until = self.clock.read_now() + work;
         while let Some(link) = self.traffic.handshakes.pop_front() {
             self.traffic.sockets.set_unread(link, false);
             self.readable(link, true);

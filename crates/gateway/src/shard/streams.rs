@@ -176,11 +176,11 @@ impl<T: Accept> Traffic for Streams<T> {
             }
             shard.expire_when_due();
         }
-        shard.shake_hands();
-        shard.accept();
         // A socket that is read on in the next turn was read in part: its peer was heard, and is
         // not judged now.
         let drained = events.iter().count() < EVENTS;
+        shard.shake_hands(drained);
+        shard.accept();
         shard.clock.record_reads(read, shard.traffic.sockets.conns.len() as usize, drained);
         Ok(reread + read)
     }
