@@ -56,7 +56,7 @@ fn setup(
         listeners: vec![ShardListener { socket, is_shared, settings, tls: None }],
         clock: Clock::start(),
         seed: 1,
-        max_links: 10,
+        max_links: 100,
         outbox_limit: 32 << 20,
         outbox_memory: 256 * 1024 * 1024,
         frame_memory: 64 * 1024 * 1024,

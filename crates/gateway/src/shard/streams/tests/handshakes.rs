@@ -1,4 +1,4 @@
-//! Tests of many handshakes at once.
+//! Tests of many new connections and handshakes at once.
 
 use rcgen::{CertificateParams, KeyPair};
 use systole_net::tls::{Believe, ClientTls, Identity, ServerTls};
@@ -6,8 +6,12 @@ use systole_net::transport::Transport;
 
 use super::*;
 
-/// As many as a shard of the tests may hold beside the bench's own peer.
+/// More than one turn continues.
 const CLIENTS: usize = 8;
+
+/// Fewer than a turn may accept, and more than it accepts in the time for that: each takes four
+/// system calls.
+const WAITING: u64 = 60;
 
 fn server() -> ServerTls {
     let key = KeyPair::generate().unwrap();
@@ -64,4 +68,21 @@ fn a_burst_of_handshakes_is_spread_over_turns_and_all_are_continued() {
             tls.open(&mut buffer, count);
         }
     }
+}
+
+#[test]
+fn accepting_takes_a_part_of_a_turn_and_the_next_goes_on_with_it() {
+    let mut bench = Bench::new(Policy::standard());
+    let address = bench.peer.peer_addr().unwrap();
+    let clients: Vec<_> = (0..WAITING).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let shard = &mut bench.shard;
+    let (before, listener) = (shard.traffic.accepted, 0);
+    shard.traffic.acceptor.mark_pending(listener);
+    shard.clock.begin_turn(Span::ZERO);
+    shard.accept();
+    let first = shard.traffic.accepted - before;
+    assert!((1..WAITING).contains(&first), "{first} in the first turn");
+    assert!(Streams::<Layer>::left_over(shard, shard.clock.now()).busy, "the next comes at once");
+    bench.turn_until(|shard| shard.traffic.accepted - before == WAITING);
+    drop(clients);
 }
