@@ -160,17 +160,22 @@ pub struct Failure {
     /// Whether our own system aborted the connection, as some do when their own network changes:
     /// the peer has sent no reset. Known only when the error is first reported.
     pub aborted: bool,
+    /// Whether the peer had closed its side before (`EPIPE`): its FIN may still be unread. Known
+    /// only when the error is first reported.
+    pub after_fin: bool,
 }
 
 impl Failure {
     fn new(error: &io::Error) -> Failure {
-        let aborted = error.kind() == io::ErrorKind::ConnectionAborted;
-        Failure { error: socket_error(error), aborted }
+        let kind = error.kind();
+        let aborted = kind == io::ErrorKind::ConnectionAborted;
+        let after_fin = kind == io::ErrorKind::BrokenPipe;
+        Failure { error: socket_error(error), aborted, after_fin }
     }
 
     /// A failure that was reported before.
     const fn repeated(error: SocketError) -> Failure {
-        Failure { error, aborted: false }
+        Failure { error, aborted: false, after_fin: false }
     }
 }
 

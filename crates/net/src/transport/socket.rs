@@ -49,6 +49,15 @@ where
     }
 }
 
+/// What is known of the end of what the peer sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fin {
+    None,
+    /// A write has shown that the peer had closed its side; what it sent before may be unread.
+    Unread,
+    Read,
+}
+
 /// One link's socket, its transport and its unsent frames.
 #[derive(Debug)]
 pub struct Socket<S, T, X = ()> {
@@ -57,8 +66,7 @@ pub struct Socket<S, T, X = ()> {
     /// The frames that are not sealed and that the socket has not accepted; `None` if there are
     /// none.
     outbox: Option<Box<Outbox>>,
-    /// Whether the peer has closed its side.
-    fin_received: bool,
+    fin: Fin,
     /// The error after which the socket accepts no more bytes.
     failed: Option<SocketError>,
     /// Data of the owner: a few flags take no memory here, because they fit into the padding.
@@ -68,7 +76,7 @@ pub struct Socket<S, T, X = ()> {
 impl<S: Stream, T: Transport, X> Socket<S, T, X> {
     /// Creates the half of a connected socket that does not block.
     pub const fn new(stream: S, transport: T, note: X) -> Socket<S, T, X> {
-        Socket { stream, transport, outbox: None, fin_received: false, failed: None, note }
+        Socket { stream, transport, outbox: None, fin: Fin::None, failed: None, note }
     }
 
     /// Returns the stream.
@@ -93,7 +101,7 @@ impl<S: Stream, T: Transport, X> Socket<S, T, X> {
 
     /// Returns whether the peer sends nothing more: it has closed its side, or the transport's.
     pub fn has_ended(&self) -> bool {
-        self.fin_received || self.transport.has_closed()
+        self.fin == Fin::Read || self.transport.has_closed()
     }
 
     /// Returns whether the socket has accepted everything that was to be sent.
@@ -154,13 +162,13 @@ impl<S: Stream, T: Transport, X> Socket<S, T, X> {
         }
         loop {
             return match read(&self.stream, buffer) {
-                Ok(0) if self.fin_received => self.take_error(),
+                Ok(0) if self.fin == Fin::Read => self.take_error(),
                 // A connection that the kernel gave up reads as ended once its error was taken.
                 Ok(0) if let Some(error) = self.gave_up() => {
                     ReadOutcome::Failed(Failure::repeated(error))
                 }
                 Ok(0) => {
-                    self.fin_received = true;
+                    self.fin = Fin::Read;
                     match self.transport.end() {
                         Some(end) => ReadOutcome::Ended(end),
                         None => continue,
@@ -221,8 +229,7 @@ impl<S: Stream, T: Transport, X> Socket<S, T, X> {
         }
     }
 
-    /// The error with which the kernel gave up the connection, if a write has met one. After a
-    /// reset the peer's FIN may still be unread.
+    /// The error with which the kernel gave up the connection, if a write has met one.
     fn gave_up(&self) -> Option<SocketError> {
         self.failed.filter(|error| match error {
             SocketError::TimedOut
@@ -230,7 +237,7 @@ impl<S: Stream, T: Transport, X> Socket<S, T, X> {
             | SocketError::NetworkUnreachable
             | SocketError::Refused
             | SocketError::Local => true,
-            SocketError::Reset => false,
+            SocketError::Reset => self.fin != Fin::Unread,
         })
     }
 
@@ -372,6 +379,9 @@ impl<S: Stream, T: Transport, X> Socket<S, T, X> {
     #[cold]
     fn fail(&mut self, failure: Failure, written: &mut Written) {
         (self.failed, self.outbox) = (Some(failure.error), None);
+        if failure.after_fin && self.fin == Fin::None {
+            self.fin = Fin::Unread;
+        }
         written.failure = Some(failure);
     }
 }

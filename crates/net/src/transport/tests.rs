@@ -217,11 +217,30 @@ fn soft_errors_of_a_read_are_told_and_the_connection_goes_on<T: Tested>() {
     assert_eq!(receiver.read(&mut buffer), warned);
     assert_eq!(read_all(&mut receiver, 64), b"alive");
     receiver.stream().give(Given::Reset);
-    let failure = Failure { error: SocketError::Reset, aborted: false };
+    let failure = Failure { error: SocketError::Reset, aborted: false, after_fin: false };
     assert_eq!(receiver.read(&mut buffer), ReadOutcome::Failed(failure));
     receiver.stream().give(Given::Aborted);
-    let failure = Failure { error: SocketError::Reset, aborted: true };
+    let failure = Failure { error: SocketError::Reset, aborted: true, after_fin: false };
     assert_eq!(receiver.read(&mut buffer), ReadOutcome::Failed(failure));
+}
+
+/// The kernel says `EPIPE` of a reset that came after the peer's FIN, and `ECONNRESET` of any other.
+#[test]
+fn a_reset_that_a_write_has_met_is_a_reset_unless_the_peer_had_closed_its_side() {
+    for (met, is_reset) in [(Given::Reset, true), (Given::BrokenPipe, false)] {
+        let mut half = half::<Plain>();
+        half.stream().give(Given::Bytes(b"before".to_vec()));
+        half.stream().give(Given::End);
+        half.stream().refuse_writes(&[met]);
+        assert!(half.write(b"answer").failure.is_some());
+        let mut buffer = [0; 64];
+        assert!(matches!(half.read(&mut buffer), ReadOutcome::Bytes { count: 6, .. }));
+        let outcome = half.read(&mut buffer);
+        match is_reset {
+            true => assert!(matches!(outcome, ReadOutcome::Failed(_)), "{outcome:?}"),
+            false => assert!(matches!(outcome, ReadOutcome::Ended(_)), "{outcome:?}"),
+        }
+    }
 }
 
 #[test]
@@ -427,8 +446,9 @@ fn an_error_after_the_end_is_asked_for<T: Tested>() {
     while outcome == ReadOutcome::Empty && clock.monotonic() < systole_core::Span::from_secs(10) {
         outcome = half.read(&mut buffer);
     }
-    let failure = Failure { error: SocketError::Reset, aborted: false };
+    let failure = Failure { error: SocketError::Reset, aborted: false, after_fin: true };
     assert_eq!(outcome, ReadOutcome::Failed(failure));
+    let failure = Failure { after_fin: false, ..failure };
     assert_eq!(half.read(&mut buffer), ReadOutcome::Failed(failure), "and again");
 }
 

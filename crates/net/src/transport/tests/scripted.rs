@@ -18,6 +18,7 @@ pub(super) enum Given {
     Unreachable,
     Reset,
     Aborted,
+    BrokenPipe,
 }
 
 #[derive(Debug)]
@@ -76,7 +77,7 @@ impl Scripted {
 
     /// Returns the error of `given`. A reset ends the connection.
     fn error(&self, given: &Given) -> io::Error {
-        if matches!(given, Given::Reset | Given::Aborted)
+        if matches!(given, Given::Reset | Given::Aborted | Given::BrokenPipe)
             && let Some(peer) = self.peer.take()
         {
             SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
@@ -96,6 +97,7 @@ fn error(given: &Given) -> io::Error {
         Given::Unreachable => ErrorKind::HostUnreachable.into(),
         Given::Reset => ErrorKind::ConnectionReset.into(),
         Given::Aborted => ErrorKind::ConnectionAborted.into(),
+        Given::BrokenPipe => ErrorKind::BrokenPipe.into(),
         Given::Bytes(_) | Given::End => ErrorKind::WouldBlock.into(),
     }
 }
