@@ -75,13 +75,13 @@ impl Conversation {
     }
 
     /// Wants the kernel's figures if a round trip does not suit the cap: more than half of it, or
-    /// less than a quarter of a raised one. Where there is no cap each pong is worth a look. The
+    /// less than a third of a raised one. Where there is no cap each pong is worth a look. The
     /// pong alone proves nothing, because after an outage it measures the outage.
     #[inline]
     pub(super) fn compare_with_cap(&mut self, now: Time, rtt: Span) {
         self.answered = Answered::at(now - rtt);
         let cap = self.in_force.cap();
-        let is_raised_for_less = cap != Cap::LEAST && rtt.times(4) < cap.span();
+        let is_raised_for_less = cap != Cap::LEAST && rtt.times(3) < cap.span();
         let unsuited = cap == Cap::NONE || rtt.times(2) > cap.span() || is_raised_for_less;
         if unsuited && self.figure != Figure::Recovered {
             self.figure = Figure::Wanted;
@@ -99,14 +99,18 @@ impl Conversation {
         (tcp.unacked == 0 || tcp.last_ack <= expected).then_some(expected)
     }
 
-    /// Returns the cap that suits the kernel's figures; the cap in force where there are none.
+    /// Returns the cap that suits the kernel's figures; the cap in force where there are none. While
+    /// the kernel measures nothing, only a pong lowers a raised cap.
     pub(super) fn suitable_cap(&mut self, now: Time, tcp: &TcpSnapshot) -> Cap {
         let cap = self.in_force.cap();
         let are_wrong = self.blind.see(tcp);
-        if are_wrong || is_blind(tcp) && cap == Cap::NONE {
-            return Cap::NONE;
+        let suited_to = |ack: Span| Cap::at_least(ack.times(2));
+        if are_wrong || is_blind(tcp) && cap != Cap::LEAST {
+            let longest = self.answered.longest_ack(now, tcp.last_ack);
+            let bound = longest.map_or(Cap::NONE, suited_to);
+            return if are_wrong { bound } else { bound.min(cap) };
         }
-        self.expected_ack(now, tcp).map_or(cap, |ack| Cap::at_least(ack.times(2)))
+        self.expected_ack(now, tcp).map_or(cap, suited_to)
     }
 
     /// Sends a heartbeat because the cap was just raised, or is raised as a suspicion ends: if the

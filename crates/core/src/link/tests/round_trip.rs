@@ -189,6 +189,31 @@ fn without_timestamps_acknowledged_bytes_under_a_doubled_timeout_lift_the_cap() 
     assert_eq!(last, Some(Cap::at_least(Span::from_millis(2_040)).span().as_millis()));
 }
 
+/// A connection without timestamps keeps its doubled timeout after an outage until it has measured:
+/// what was acknowledged then looks like a long round trip, which the pong before it bounds.
+#[test]
+fn without_timestamps_the_latest_pong_bounds_the_cap() {
+    let blind = |acked, last_ack| TcpSnapshot {
+        timestamps: false,
+        backoff: 3,
+        bytes_acked: Some(acked),
+        last_ack: Span::from_millis(last_ack),
+        ..path(20, 5)
+    };
+    let shows = |millis| match millis {
+        0..4_020 => TcpSnapshot { timestamps: false, ..path(20, 5) },
+        4_020..14_000 => blind(9, millis - 4_020),
+        _ => blind(14, millis - 14_000),
+    };
+    let mut rig = Rig::open(shows);
+    rig.run(4_001, shows);
+    rig.pong(4_020, shows);
+    rig.run(14_000, shows);
+    rig.link.handle(Time::from_millis(14_000), World::Received(b"news\n"));
+    rig.note(14_000, &shows);
+    assert_eq!(rig.caps, [(14_000, 20_000)], "ten seconds from the heartbeat to the last ack");
+}
+
 /// The three-way handshake waited a second for a neighbour's address.
 #[test]
 fn the_round_trip_of_the_handshake_raises_the_cap_and_no_bound() {

@@ -150,15 +150,19 @@ impl Kernel {
 
     /// Sets the cap by the kernel's figures: twice the time within which it expects an
     /// acknowledgement. Without timestamps the figures are wrong once bytes were acknowledged
-    /// between two examinations that showed a doubled timeout, until one shows none.
+    /// between two examinations that showed a doubled timeout: until one shows none, the cap is at
+    /// most what the latest PONG allows.
     fn follow_figures(&mut self, tcp: &TcpSnapshot, longest_us: Option<u64>) {
         let doubled = !tcp.timestamps && tcp.backoff > 0;
         let sends = tcp.probes == 0 && tcp.send_window != Some(0);
         let acked = tcp.bytes_acked.unwrap_or(0);
         let before = std::mem::replace(&mut self.backed_off, (doubled && sends).then_some(acked));
         let moved = doubled && sends && before.is_some_and(|before| before != acked);
-        if moved || doubled && self.cap == Cap::NONE {
-            self.cap = Cap::NONE;
+        let bound = longest_us.map_or(Cap::NONE, |us| Cap::at_least(Span::from_micros(2 * us)));
+        if moved {
+            self.cap = bound;
+        } else if doubled && self.cap != Cap::LEAST {
+            self.cap = self.cap.min(bound);
         } else if let Some(expected) = Kernel::expected_us(tcp, longest_us) {
             self.cap = Cap::at_least(Span::from_micros(2 * expected));
         }
@@ -181,7 +185,7 @@ impl Kernel {
     /// Returns whether a round trip is long or short for the cap in force.
     pub(super) fn is_remarkable(&self, round_trip: Span) -> bool {
         let cap = self.cap.span();
-        let raised = cap > Span::from_secs(1) && round_trip.times(4) < cap;
+        let raised = cap > Span::from_secs(1) && round_trip.times(3) < cap;
         round_trip.times(2) > cap || raised || self.cap == Cap::NONE
     }
 
