@@ -226,6 +226,11 @@ impl Liveness {
         matches!(self.state, State::Probing { .. } | State::Kept { .. } | State::Overdue { .. })
     }
 
+    /// Returns the sequence number of the latest heartbeat.
+    pub(crate) const fn sequence(&self) -> u8 {
+        self.sequence
+    }
+
     /// Returns the number of probes that were sent in this silence.
     pub(crate) const fn probes_out(&self) -> u8 {
         match self.state {

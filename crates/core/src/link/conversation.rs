@@ -21,7 +21,7 @@ use admission::Admission;
 pub use half_close::HALF_CLOSED;
 pub use inquiry::FLOOR_PER_SECOND;
 use inquiry::Inquiry;
-use look::{Answered, Figure};
+use look::{Figure, Sent};
 use retune::Granted;
 
 use super::outbound::Writer;
@@ -60,8 +60,11 @@ pub(super) struct Conversation {
     in_force: InForce,
     /// What the latest examination showed, if the connection has no timestamps.
     blind: Blind,
-    /// When a heartbeat was sent that was answered since.
-    answered: Answered,
+    /// When the heartbeat was sent that was answered last.
+    answered: Sent,
+    /// When the heartbeat was sent whose pong is timed, and its sequence number.
+    timed: Sent,
+    timed_sequence: u8,
     /// Whether the link needs the kernel's figure of the round trip.
     figure: Figure,
     stage: Stage,
@@ -116,7 +119,9 @@ impl Conversation {
             outstanding: Outstanding::default(),
             in_force: InForce::new(settings.patience),
             blind: Blind::default(),
-            answered: Answered::NEVER,
+            answered: Sent::NEVER,
+            timed: Sent::NEVER,
+            timed_sequence: 0,
             figure: Figure::Known,
             stage: Stage::Handshake,
             codec: settings.codec,
@@ -181,6 +186,7 @@ impl Conversation {
             }
             Frame::Pong(beat) => {
                 let sequence = (self.codec == Codec::Native).then_some(beat.sequence);
+                self.note_pong(now, beat.sequence);
                 self.hear(now, Evidence::Pong { sequence }, out);
                 if self.liveness.is_confirmed() {
                     self.outstanding.ping_answered();
@@ -212,14 +218,14 @@ impl Conversation {
             match output {
                 liveness::Output::Probe { sequence, number } => {
                     self.flight.record(now, Incident::Probe { number });
-                    self.outstanding.sent_ping(now);
+                    self.note_ping(now, sequence);
                     self.send_heartbeat(BeatKind::Ping, sequence, number, context, out);
                     self.examine_after_probe(context, out);
                     self.follow_round_trip(out);
                 }
                 liveness::Output::Keepalive { sequence } => {
                     self.flight.record(now, Incident::Keepalive);
-                    self.outstanding.sent_ping(now);
+                    self.note_ping(now, sequence);
                     self.send_heartbeat(BeatKind::Ping, sequence, 0, context, out);
                 }
                 liveness::Output::Dead(silence) => {
@@ -376,7 +382,7 @@ impl Conversation {
         let (incident, event) = match output {
             liveness::Output::RoundTrip(rtt) => {
                 self.flight.record(now, Incident::Pong { rtt });
-                self.compare_with_cap(now, rtt);
+                self.note_answer(now, rtt);
                 self.follow_round_trip(out);
                 return out.event(Event::RoundTrip(rtt));
             }

@@ -224,7 +224,8 @@ fn soft_errors_of_a_read_are_told_and_the_connection_goes_on<T: Tested>() {
     assert_eq!(receiver.read(&mut buffer), ReadOutcome::Failed(failure));
 }
 
-/// The kernel says `EPIPE` of a reset that came after the peer's FIN, and `ECONNRESET` of any other.
+/// The kernel says `EPIPE` of a reset that came after the peer's FIN, and `ECONNRESET` of any
+/// other.
 #[test]
 fn a_reset_that_a_write_has_met_is_a_reset_unless_the_peer_had_closed_its_side() {
     for (met, is_reset) in [(Given::Reset, true), (Given::BrokenPipe, false)] {

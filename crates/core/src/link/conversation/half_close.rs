@@ -48,7 +48,7 @@ impl Conversation {
         while let Some(output) = self.liveness.poll_output() {
             if let liveness::Output::Confirm { sequence } = output {
                 self.flight.record(now, Incident::Confirm);
-                self.outstanding.sent_ping(now);
+                self.note_ping(now, sequence);
                 self.send_heartbeat(BeatKind::Ping, sequence, 0, context, out);
             }
             self.report_liveness(now, output, out);

@@ -43,7 +43,7 @@ impl Conversation {
         while let Some(output) = self.liveness.poll_output() {
             if let liveness::Output::Keepalive { sequence } = output {
                 self.flight.record(now, Incident::Requested);
-                self.outstanding.sent_ping(now);
+                self.note_ping(now, sequence);
                 self.send_heartbeat(BeatKind::Ping, sequence, 0, context, out);
             }
         }

@@ -11,6 +11,7 @@ use crate::link::peer::{Context, Effect};
 use crate::liveness::{self, Role};
 use crate::plain::{Damage, Plain, Sink, Source, plain_enum};
 use crate::time::{Span, Time};
+use crate::wire::Codec;
 
 /// The kernel's figure of the round trip, as far as the link needs it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,12 +75,40 @@ impl Conversation {
         }
     }
 
+    /// Records that PING `sequence` was sent. One at a time is timed, as RFC 6298, section 3, does:
+    /// where the round trip is longer than an interval, no pong answers the latest one.
+    #[inline]
+    pub(super) fn note_ping(&mut self, now: Time, sequence: u8) {
+        self.outstanding.sent_ping(now);
+        if self.timed == Sent::NEVER && self.codec == Codec::Native {
+            (self.timed, self.timed_sequence) = (Sent::at(now), sequence);
+        }
+    }
+
+    /// Handles the PONG to PING `sequence`, before the liveness machine hears it.
+    #[inline]
+    pub(super) fn note_pong(&mut self, now: Time, sequence: u8) {
+        let behind = |other: u8| self.liveness.sequence().wrapping_sub(other);
+        if let Some(age) = self.timed.age(now)
+            && behind(sequence) <= behind(self.timed_sequence)
+        {
+            (self.answered, self.timed) = (self.timed, Sent::NEVER);
+            self.compare_with_cap(age);
+        }
+    }
+
+    /// Records the round trip of the latest heartbeat.
+    #[inline]
+    pub(super) fn note_answer(&mut self, now: Time, rtt: Span) {
+        self.answered = Sent::at(now - rtt);
+        self.compare_with_cap(rtt);
+    }
+
     /// Wants the kernel's figures if a round trip does not suit the cap: more than half of it, or
     /// less than a third of a raised one. Where there is no cap each pong is worth a look. The
     /// pong alone proves nothing, because after an outage it measures the outage.
     #[inline]
-    pub(super) fn compare_with_cap(&mut self, now: Time, rtt: Span) {
-        self.answered = Answered::at(now - rtt);
+    pub(super) fn compare_with_cap(&mut self, rtt: Span) {
         let cap = self.in_force.cap();
         let is_raised_for_less = cap != Cap::LEAST && rtt.times(3) < cap.span();
         let unsuited = cap == Cap::NONE || rtt.times(2) > cap.span() || is_raised_for_less;
@@ -99,8 +128,8 @@ impl Conversation {
         (tcp.unacked == 0 || tcp.last_ack <= expected).then_some(expected)
     }
 
-    /// Returns the cap that suits the kernel's figures; the cap in force where there are none. While
-    /// the kernel measures nothing, only a pong lowers a raised cap.
+    /// Returns the cap that suits the kernel's figures; the cap in force where there are none.
+    /// While the kernel measures nothing, only a pong lowers a raised cap.
     pub(super) fn suitable_cap(&mut self, now: Time, tcp: &TcpSnapshot) -> Cap {
         let cap = self.in_force.cap();
         let are_wrong = self.blind.see(tcp);
@@ -167,44 +196,44 @@ impl Conversation {
     }
 }
 
-/// When the heartbeat was sent that was the latest one as its pong came, in milliseconds modulo
-/// 2^32, rounded down; 0 before the first such pong. After 50 days without a pong the cap may be
-/// too low, until the next look.
+/// When a heartbeat was sent, in milliseconds modulo 2^32, rounded down; 0 for none. After 50 days
+/// without a pong the cap may be too low, until the next look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Answered(u32);
+pub(super) struct Sent(u32);
 
-impl Answered {
-    pub(super) const NEVER: Answered = Answered(0);
+impl Sent {
+    pub(super) const NEVER: Sent = Sent(0);
 
-    fn at(sent: Time) -> Answered {
-        Answered((sent.as_millis() as u32).max(1))
+    fn at(sent: Time) -> Sent {
+        Sent((sent.as_millis() as u32).max(1))
     }
 
-    /// Returns the longest time that an acknowledgement can have taken since that pong; the kernel
-    /// had its last one `last_ack` ago. `None` before the first pong.
+    /// Returns the longest time that an acknowledgement can have taken since the pong to this
+    /// heartbeat; the kernel had its last one `last_ack` ago. `None` before the first pong.
     ///
     /// A pong carries the acknowledgement of its heartbeat, and of all that was sent before. So
     /// what was acknowledged later was sent after that heartbeat.
     fn longest_ack(self, now: Time, last_ack: Span) -> Option<Span> {
-        let age = Span::from_millis(u64::from(self.age(now)?));
-        Some(age.less(last_ack).max(Span::from_millis(1)))
+        Some(self.age(now)?.less(last_ack).max(Span::from_millis(1)))
     }
 
-    fn age(self, now: Time) -> Option<u32> {
-        (self != Self::NEVER).then(|| (now.as_millis() as u32).wrapping_sub(self.0))
+    fn age(self, now: Time) -> Option<Span> {
+        let age = (now.as_millis() as u32).wrapping_sub(self.0);
+        (self != Self::NEVER).then(|| Span::from_millis(u64::from(age)))
     }
 }
 
 /// In a saved state: the age in milliseconds, modulo 2^32 too.
-impl Plain<'_> for Answered {
+impl Plain<'_> for Sent {
     fn put(&self, out: &mut Sink<'_>) {
-        self.age(out.origin()).put(out);
+        let age = self.age(out.origin()).map(|age| age.as_millis() as u32);
+        age.put(out);
     }
 
-    fn take(from: &mut Source<'_>) -> Result<Answered, Damage> {
+    fn take(from: &mut Source<'_>) -> Result<Sent, Damage> {
         let age: Option<u32> = Plain::take(from)?;
         let now = from.origin().as_millis() as u32;
-        Ok(age.map_or(Self::NEVER, |age| Answered(now.wrapping_sub(age).max(1))))
+        Ok(age.map_or(Self::NEVER, |age| Sent(now.wrapping_sub(age).max(1))))
     }
 }
 

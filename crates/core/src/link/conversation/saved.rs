@@ -16,6 +16,8 @@ plain_struct! { Conversation {
     in_force,
     blind,
     answered,
+    timed,
+    timed_sequence,
     figure,
     stage,
     codec,

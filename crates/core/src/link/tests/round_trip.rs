@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::kernel::Cap;
+use crate::wire::Beat;
 
 /// Idle 4 s, interval 3 s and 4 probes: D = 16 s.
 fn policy() -> Policy {
@@ -22,11 +23,15 @@ struct Rig {
 impl Rig {
     /// Opens a link at 0 s, whose socket shows what `shows` returns.
     fn open(shows: impl Fn(u64) -> TcpSnapshot) -> Rig {
+        Rig::open_with(Codec::Line, b"hello\n", shows)
+    }
+
+    fn open_with(codec: Codec, first: &[u8], shows: impl Fn(u64) -> TcpSnapshot) -> Rig {
         let settings =
-            Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, policy()) };
+            Settings { examines: true, ..Settings::new(codec, Side::Accepting, policy()) };
         let link = Link::new(Time::ZERO, settings, 1);
         let mut rig = Rig { link, caps: Vec::new(), suspected: Vec::new(), examined: Vec::new() };
-        rig.link.handle(Time::ZERO, World::Received(b"hello\n"));
+        rig.link.handle(Time::ZERO, World::Received(first));
         admit(&mut rig.link, Time::ZERO);
         rig.note(0, &shows);
         rig
@@ -187,6 +192,22 @@ fn without_timestamps_acknowledged_bytes_under_a_doubled_timeout_lift_the_cap() 
     }
     let last = rig.caps.last().map(|(_, cap)| *cap);
     assert_eq!(last, Some(Cap::at_least(Span::from_millis(2_040)).span().as_millis()));
+}
+
+/// With a round trip longer than the interval no pong answers the latest probe.
+#[test]
+fn one_probe_is_timed_while_later_ones_are_out() {
+    let shows = |millis| match millis {
+        0..9_000 => path(20, 5),
+        _ => TcpSnapshot { last_ack: Span::from_millis(millis - 9_000), ..path(1_250, 2_500) },
+    };
+    let mut rig = Rig::open_with(Codec::Native, &hello(), shows);
+    rig.run(9_000, shows);
+    let mut pong = Vec::new();
+    Codec::Native.encode(&Frame::Pong(Beat { sequence: 1, received: None, data: None }), &mut pong);
+    rig.link.handle(Time::from_millis(9_000), World::Received(&pong));
+    rig.note(9_000, &shows);
+    assert_eq!(rig.caps, [(9_000, 10_000)], "twice 5 s; the kernel's figure is 11.25 s");
 }
 
 /// A connection without timestamps keeps its doubled timeout after an outage until it has measured:

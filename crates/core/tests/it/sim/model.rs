@@ -116,8 +116,10 @@ pub(super) struct Model {
     figure_seen: bool,
     /// The time that the latest answer took: a PONG, or the evidence that ended a suspicion.
     answer_us: u64,
-    /// When the latest PING that a PONG has answered as such was sent.
+    /// When the latest PING was sent that is known to be answered.
     answered_ping: Option<Time>,
+    /// The one PING whose PONG is timed, in the codec with sequence numbers.
+    timed_ping: Option<(Time, u8)>,
     /// The number of verdicts that waited longer than the bound for a long round trip.
     pub(super) stretched: u64,
     /// Whether the peer was suspect while the latest PING was out.
@@ -232,6 +234,7 @@ impl Model {
             check_wanted: false,
             answer_us: 0,
             answered_ping: None,
+            timed_ping: None,
             stretched: 0,
             ambiguous: false,
             sequence: 0,
@@ -708,6 +711,19 @@ impl Model {
         self.probes && stands && !in_doubt && self.turn.expects.is_none()
     }
 
+    /// Times the one PING if this PONG or an earlier one answers it.
+    fn time_pong(&mut self, now: Time, sequence: u8) {
+        let Some((sent, timed)) = self.timed_ping else { return };
+        if self.sequence.wrapping_sub(sequence) <= self.sequence.wrapping_sub(timed) {
+            self.timed_ping = None;
+            self.answered_ping = self.answered_ping.max(Some(sent));
+            let round_trip = Span::from_millis(now.as_millis() - sent.as_millis());
+            if self.examines && self.kernel.is_remarkable(round_trip) {
+                (self.needs_figure, self.look_due) = (true, true);
+            }
+        }
+    }
+
     /// Returns the longest time that an acknowledgement can have taken since the latest PONG: what
     /// was acknowledged since had left after the PING, and came before the last acknowledgement.
     fn longest_ack_us(&self, now: Time, tcp: &TcpSnapshot) -> Option<u64> {
@@ -1067,13 +1083,15 @@ impl Model {
                 self.turn.pongs_sent += 1;
                 assert_eq!(sequence, self.turn.last_ping, "{name}: a PONG repeats its PING");
             }
+            Event::HeartbeatReceived { beat: BeatKind::Pong, sequence } => {
+                assert!(self.turn.received, "{name}: received without an input");
+                self.time_pong(now, sequence);
+            }
             Event::HeartbeatReceived { beat: BeatKind::Ping, sequence } => {
                 self.turn.pings_received += 1;
                 self.turn.last_ping = sequence;
             }
-            Event::HeartbeatReceived { beat: BeatKind::Pong, .. }
-            | Event::Data { .. }
-            | Event::HeartbeatData(_) => {
+            Event::Data { .. } | Event::HeartbeatData(_) => {
                 assert!(self.turn.received, "{name}: received without an input")
             }
         }
@@ -1136,6 +1154,9 @@ impl Model {
         let name = &self.name;
         self.sequence = self.sequence.wrapping_add(1);
         assert_eq!(sequence, self.sequence, "{name}: sequence numbers must be consecutive");
+        if self.codec == Codec::Native {
+            self.timed_ping = self.timed_ping.or(Some((now, sequence)));
+        }
         if std::mem::take(&mut self.turn.requested_ping_due) {
             assert_eq!(number, 0, "{name}: a heartbeat on request is no probe");
             self.ambiguous = self.suspect;
