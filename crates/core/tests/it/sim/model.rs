@@ -737,6 +737,8 @@ impl Model {
     fn note_round_trip(&mut self, now: Time, tcp: &TcpSnapshot) {
         let asked = std::mem::take(&mut self.needs_figure) || self.figure_seen;
         (self.look_due, self.look_again) = (false, false);
+        // The examination came before the bytes that would have asked for it.
+        self.check_wanted = false;
         let replaces = asked || !self.probes || self.suspect || self.kept.is_some();
         if asked && Kernel::is_blind(tcp) {
             // The kernel measures nothing yet: it is looked at again with the next bytes.

@@ -351,6 +351,8 @@ impl Peer {
         self.lanes.flush(raw, &mut self.up, closing.is_some(), random);
         if let Some(how) = closing {
             self.open = false;
+            // A reset discards the answers that a gateway that stood still has not read.
+            self.healthy &= how != Closing::Abort;
             self.up.send(raw, closing_segment(how), random);
         }
     }
