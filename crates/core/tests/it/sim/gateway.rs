@@ -121,9 +121,6 @@ struct Answer {
 pub(super) struct Admissions {
     pub(super) delayed: u64,
     pub(super) refused: u64,
-    /// Identities that a certificate proved, and the peers sent away for one.
-    pub(super) proved: u64,
-    pub(super) disproved: u64,
     /// Answers about links that did not wait any more.
     pub(super) late: u64,
 }
@@ -133,8 +130,6 @@ impl Admissions {
         Admissions {
             delayed: self.delayed + other.delayed,
             refused: self.refused + other.refused,
-            proved: self.proved + other.proved,
-            disproved: self.disproved + other.disproved,
             late: self.late + other.late,
         }
     }
@@ -459,11 +454,9 @@ impl Gateway {
             let Answer { peer, link, admission, session, .. } = self.answers.swap_remove(index);
             let refused = !peers[peer].healthy && random.below(16) == 0;
             let goodbye = link::Goodbye::from(CloseReason::Unauthorized);
-            let proved = peers[peer].choose_proof();
-            let claim = peers[peer].claim().to_owned();
             let input: hub::Input<'_> = match session {
                 _ if refused => hub::World::Refused { link, admission, goodbye }.into(),
-                None => hub::World::Identified { link, admission, proved }.into(),
+                None => hub::World::Identified { link, admission, proved: None }.into(),
                 Some(session) => {
                     self.epoch += 1;
                     hub::Answer::Owned { session, epoch: self.epoch }.into()
@@ -479,11 +472,7 @@ impl Gateway {
             };
             match session {
                 _ if refused => model.input(now, &link::Answer::Refused(goodbye).into()),
-                None => {
-                    let is_identified = proved.is_none_or(|proved| model.prove(&claim, proved));
-                    self.admissions.proved += u64::from(is_identified && proved.is_some());
-                    self.admissions.disproved += u64::from(!is_identified);
-                }
+                None => {}
                 Some(session) => {
                     let key = SessionKey { session, epoch: self.epoch };
                     model.input(now, &link::Answer::Admitted(key).into());
@@ -807,8 +796,6 @@ impl Gateway {
             assert_eq!(known.established.is_some(), model.is_established(), "gateway's {index}");
             if model.is_established() {
                 assert_eq!(*known.policy, model.policy, "gateway's {index}: policy");
-                let identity = model.proved.unwrap_or(peer.claim());
-                assert_eq!(known.identity, identity, "gateway's {index}: identity");
             }
             if let Some(deadline) = known.next_deadline {
                 // A deadline that did not apply while the peer was in doubt may be past.

@@ -1,7 +1,7 @@
 //! One peer: a connecting link, both directions of its connection, and the models of both ends.
 
 use systole_core::cause::Cause;
-use systole_core::link::{self, Closing, Command, Event, Lane, Link, Output, Settings, Side};
+use systole_core::link::{self, Closing, Command, Event, Lane, Link, Output, Settings};
 use systole_core::policy::Detection;
 use systole_core::random::Random;
 use systole_core::session;
@@ -16,14 +16,6 @@ use super::tcp::Tcp;
 
 /// A time that never comes.
 pub(super) const NEVER: u64 = u64::MAX;
-
-/// The identity that peers claim, if they claim any.
-pub(super) const CLAIM: &str = "peer";
-
-/// Names in certificates that are no identity: empty, with a control character, longer than 64
-/// bytes.
-const NO_IDENTITIES: [&str; 3] =
-    ["", "a\nb", "01234567890123456789012345678901234567890123456789012345678901234"];
 
 /// The behaviour of a peer; times in nanoseconds.
 #[derive(Clone, Debug)]
@@ -54,8 +46,6 @@ pub(super) struct Peer {
     pub(super) gateway_model: Option<Model>,
     /// The gateway's number for the link.
     pub(super) number: Option<u32>,
-    /// Chooses what its certificate names.
-    proofs: Random,
     pub(super) up: Path,
     pub(super) down: Path,
     pub(super) to_gateway: MessageStream,
@@ -86,25 +76,6 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Returns the identity that the peer claims; empty if none.
-    pub(super) fn claim(&self) -> &str {
-        match &self.plan.settings.side {
-            Side::Connecting(introduction) => &introduction.identity,
-            Side::Accepting => "",
-        }
-    }
-
-    /// Returns whom the peer's certificate names: mostly it has none, else it is the usual claim,
-    /// or for peers that need not live also somebody else or nobody.
-    pub(super) fn choose_proof(&mut self) -> Option<&'static str> {
-        match self.proofs.below(32) {
-            0 if !self.healthy => Some("another"),
-            1 if !self.healthy => Some(NO_IDENTITIES[self.proofs.below(3) as usize]),
-            0..8 => Some(CLAIM),
-            _ => None,
-        }
-    }
-
     pub(super) fn connect(
         raw: u64,
         name: usize,
@@ -118,7 +89,6 @@ impl Peer {
         let mut peer = Peer {
             link: Link::new(now, plan.settings.clone(), seed),
             unsaved: Link::new(now, plan.settings.clone(), seed),
-            proofs: Random::new(seed),
             own_model: own_model.verbose(verbose),
             gateway_model: None,
             number: None,
