@@ -162,7 +162,7 @@ fn link_input(kind: u8, size: u8, bytes: &[u8]) -> Input<'_> {
         200..210 => return Answer::Admitted(SessionKey { session: 1, epoch: 2 }).into(),
         210..215 => return Answer::Refused(CloseReason::Full.into()).into(),
         215..219 => return World::Ended.into(),
-        219 => return World::Illegal.into(),
+        219 => return World::Illegal(Malformed::Record).into(),
         220..225 => return World::Failed(SocketError::Reset).into(),
         225..230 => return World::Warned(SocketError::HostUnreachable).into(),
         230..235 => Command::Retune(Policy::demanding()),
