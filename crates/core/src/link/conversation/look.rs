@@ -176,7 +176,7 @@ impl Conversation {
         // it measures again.
         let figure = match is_blind(tcp) {
             true => self.liveness.latest_answer().max(before),
-            false => self.expected_ack(now, tcp),
+            false => tcp.expected_ack(),
         };
         if needed && is_blind(tcp) {
             self.figure = Figure::Wanted;

@@ -143,10 +143,9 @@ fn a_quick_pong_refutes_a_figure_that_remembers_an_outage() {
     rig.pong(13_002, quick);
     let after = [(13_000, 20_000), (13_002, 1_000)];
     assert_eq!(rig.caps, after, "that of the check measures the path");
-    assert_eq!(rig.link.peer.liveness().rtt(), Some(Span::from_millis(2)));
     // A second outage: the kernel was heard last with that pong.
     rig.run(20_000, quick);
-    assert_eq!(rig.suspected, [5_000, 18_002]);
+    assert_eq!(rig.suspected, [5_000], "the kernel's figure still counts for the suspicion");
     // What the peer sends by itself acknowledges nothing.
     rig.link.handle(Time::from_millis(20_000), World::Received(b"news\n"));
     rig.note(20_000, &quick);

@@ -721,7 +721,8 @@ impl Model {
         }
         let figure = if Kernel::is_blind(tcp) {
             self.answer_us.max(self.rtt_us)
-        } else if let Some(expected) = Kernel::expected_us(tcp, self.longest_ack_us(now, tcp)) {
+        } else if tcp.rtt > Span::ZERO {
+            let expected = tcp.rtt.as_micros() + 4 * tcp.rttvar.as_micros();
             // Rule 7: the kernel's figure takes the place of what an answer has measured.
             self.answer_us = 0;
             expected
