@@ -90,6 +90,10 @@ pub enum Cause {
     Protocol(Malformed),
     /// An operator ended the session.
     Kicked,
+    /// A newer login of the same identity took the session's place.
+    Replaced,
+    /// The token of the peer was not accepted, or is no longer valid.
+    Unauthorized,
     /// The gateway is being stopped or emptied.
     Drained,
     /// This end finished the session in good order.
@@ -121,6 +125,8 @@ crate::plain::plain_enum! { Cause {
     17 => LocalFault {}
     18 => Unknown {}
     19 => MiddleboxReset {}
+    20 => Replaced {}
+    21 => Unauthorized {}
 } }
 
 /// The direction in which a path loses segments, as far as the evidence shows.
@@ -190,7 +196,7 @@ impl Scope {
 
 impl Cause {
     /// The names of all causes, as metrics and the API show them.
-    pub const NAMES: [&'static str; 20] = [
+    pub const NAMES: [&'static str; 22] = [
         "peer_closed",
         "peer_exited",
         "peer_reset",
@@ -207,6 +213,8 @@ impl Cause {
         "handshake_timeout",
         "protocol",
         "kicked",
+        "replaced",
+        "unauthorized",
         "drained",
         "finished",
         "local_fault",
@@ -232,10 +240,12 @@ impl Cause {
             Cause::HandshakeTimeout => 13,
             Cause::Protocol(_) => 14,
             Cause::Kicked => 15,
-            Cause::Drained => 16,
-            Cause::Finished => 17,
-            Cause::LocalFault => 18,
-            Cause::Unknown => 19,
+            Cause::Replaced => 16,
+            Cause::Unauthorized => 17,
+            Cause::Drained => 18,
+            Cause::Finished => 19,
+            Cause::LocalFault => 20,
+            Cause::Unknown => 21,
         }
     }
 
@@ -255,6 +265,8 @@ impl Cause {
             | Cause::Protocol(_)
             | Cause::SlowConsumer
             | Cause::Kicked
+            | Cause::Replaced
+            | Cause::Unauthorized
             | Cause::Drained
             | Cause::Finished
             | Cause::LocalFault => Confidence::Certain,
@@ -288,6 +300,8 @@ impl Cause {
             | Cause::HandshakeTimeout
             | Cause::Protocol(_)
             | Cause::Kicked
+            | Cause::Replaced
+            | Cause::Unauthorized
             | Cause::Drained
             | Cause::Finished
             | Cause::LocalFault => false,
@@ -350,6 +364,13 @@ impl Cause {
             }
             Cause::Protocol(malformed) => malformed.advice(),
             Cause::Kicked => "Nothing: an operator ended the session.",
+            Cause::Replaced => {
+                "Nothing, if the user went to another device; else look who logs in with this \
+                 identity."
+            }
+            Cause::Unauthorized => {
+                "Look at the token: its issuer, its audience, its time, the key that signed it."
+            }
             Cause::Drained => "Nothing: the gateway was emptied.",
             Cause::Finished => "Nothing: we ended the session in good order.",
             Cause::LocalFault => "Look at this machine's log: memory, descriptors, disk.",
@@ -422,6 +443,8 @@ impl fmt::Display for Cause {
             }
             Cause::Protocol(malformed) => write!(f, "illegal bytes: {malformed}"),
             Cause::Kicked => f.write_str("ended by an operator"),
+            Cause::Replaced => f.write_str("replaced by a newer login of the same identity"),
+            Cause::Unauthorized => f.write_str("not authorized: its token is not accepted"),
             Cause::Drained => f.write_str("ended by a drain"),
             Cause::Finished => f.write_str("ended by us, in good order"),
             Cause::LocalFault => f.write_str("an error of our own"),

@@ -329,6 +329,8 @@ impl Outages {
             | Cause::HandshakeTimeout
             | Cause::Protocol(_)
             | Cause::Kicked
+            | Cause::Replaced
+            | Cause::Unauthorized
             | Cause::Drained
             | Cause::Finished
             | Cause::LocalFault => return,

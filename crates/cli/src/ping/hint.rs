@@ -102,6 +102,8 @@ pub(super) fn of_verdict(verdict: &Verdict, answer: &[u8], codec: Codec) -> Opti
         | Cause::LocalNetworkDown
         | Cause::LocalNeighbourGone
         | Cause::Kicked
+        | Cause::Replaced
+        | Cause::Unauthorized
         | Cause::Drained
         | Cause::Finished
         | Cause::LocalFault

@@ -150,6 +150,8 @@ impl From<Cause> for Saw {
             | Cause::HandshakeTimeout
             | Cause::Protocol(_)
             | Cause::Kicked
+            | Cause::Replaced
+            | Cause::Unauthorized
             | Cause::Drained
             | Cause::Finished
             | Cause::LocalFault => Saw::Own,

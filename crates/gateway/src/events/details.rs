@@ -78,6 +78,8 @@ impl Loss {
             | Cause::HandshakeTimeout
             | Cause::Protocol(_)
             | Cause::Kicked
+            | Cause::Replaced
+            | Cause::Unauthorized
             | Cause::Drained
             | Cause::Finished
             | Cause::LocalFault

@@ -295,7 +295,7 @@ fn a_link_that_waits_for_its_admission_asks_its_new_hub_in_the_time_that_is_left
     assert_eq!(now_due.at.since(arrives), due.at.since(left));
     let goodbye = CloseReason::Unauthorized.into();
     hubs[1].handle(arrives, World::Refused { link: 8, admission, goodbye });
-    assert_eq!(drain(&mut hubs[1]).0.get("finished"), Some(&1));
+    assert_eq!(drain(&mut hubs[1]).0.get("unauthorized"), Some(&1));
 }
 
 #[test]

@@ -21,10 +21,10 @@ impl Conversation {
         let cause = match goodbye.reason {
             CloseReason::Drained => Cause::Drained,
             CloseReason::Kicked => Cause::Kicked,
+            CloseReason::Replaced => Cause::Replaced,
+            CloseReason::Unauthorized => Cause::Unauthorized,
             CloseReason::Done
             | CloseReason::Silent
-            | CloseReason::Unauthorized
-            | CloseReason::Replaced
             | CloseReason::Slow
             | CloseReason::Version
             | CloseReason::Full

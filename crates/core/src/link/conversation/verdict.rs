@@ -53,6 +53,8 @@ impl Conversation {
             Cause::PeerClosed(_)
             | Cause::PeerExited
             | Cause::Kicked
+            | Cause::Replaced
+            | Cause::Unauthorized
             | Cause::Drained
             | Cause::Finished => Closing::Flush,
             Cause::PeerReset

@@ -311,6 +311,8 @@ fn ends_that_this_end_decides_have_their_cause_with_certainty() {
     let close = |reason: CloseReason| World::Command(Command::Close(reason.into()));
     for (input, cause) in [
         (close(CloseReason::Kicked), Cause::Kicked),
+        (close(CloseReason::Replaced), Cause::Replaced),
+        (close(CloseReason::Unauthorized), Cause::Unauthorized),
         (close(CloseReason::Drained), Cause::Drained),
         (close(CloseReason::Done), Cause::Finished),
         (World::Overflowed, Cause::SlowConsumer),

@@ -312,9 +312,9 @@ impl Model {
                 self.excuse(now);
                 self.front.restart(self.silence_start);
             }
-            link::Answer::Refused(_) => {
+            link::Answer::Refused(goodbye) => {
                 assert!(self.awaits_admission(), "{}: refused twice", self.name);
-                self.turn.expects = Some(Cause::Finished);
+                self.turn.expects = Some(cause_of(goodbye.reason));
             }
         }
     }
@@ -363,18 +363,7 @@ impl Model {
             }
             link::World::Command(Command::Retune(policy)) => self.turn.retuned = Some(policy),
             link::World::Command(Command::Close(goodbye)) => {
-                self.turn.expects = Some(match goodbye.reason {
-                    CloseReason::Kicked => Cause::Kicked,
-                    CloseReason::Drained => Cause::Drained,
-                    CloseReason::Done => Cause::Finished,
-                    CloseReason::Silent
-                    | CloseReason::Unauthorized
-                    | CloseReason::Replaced
-                    | CloseReason::Slow
-                    | CloseReason::Version
-                    | CloseReason::Full
-                    | CloseReason::Other(_) => panic!("never used here"),
-                });
+                self.turn.expects = Some(cause_of(goodbye.reason));
             }
             link::World::Command(Command::Heartbeat) => {
                 self.turn.requested_ping_due = self.is_established() && self.half_closed.is_none();
@@ -932,7 +921,11 @@ impl Model {
         let name = &self.name;
         let cause = self.cause.expect("a verdict");
         let orderly = match cause {
-            Cause::Kicked | Cause::Drained | Cause::Finished => Some(Lane::Last),
+            Cause::Kicked
+            | Cause::Replaced
+            | Cause::Unauthorized
+            | Cause::Drained
+            | Cause::Finished => Some(Lane::Last),
             Cause::PeerExited if self.half_closed.is_some() && self.turn.by_deadline => {
                 Some(Lane::Last)
             }
@@ -1324,5 +1317,21 @@ fn brief_output(output: &Output<'_>) -> String {
         | Output::Close(_) => {
             format!("{output:?}")
         }
+    }
+}
+
+/// Returns the cause of an end that this end decides with this reason.
+fn cause_of(reason: CloseReason) -> Cause {
+    match reason {
+        CloseReason::Kicked => Cause::Kicked,
+        CloseReason::Replaced => Cause::Replaced,
+        CloseReason::Unauthorized => Cause::Unauthorized,
+        CloseReason::Drained => Cause::Drained,
+        CloseReason::Done
+        | CloseReason::Silent
+        | CloseReason::Slow
+        | CloseReason::Version
+        | CloseReason::Full
+        | CloseReason::Other(_) => Cause::Finished,
     }
 }
