@@ -6,6 +6,8 @@
 
 mod address;
 mod frames;
+mod identities;
+mod login;
 mod presence;
 mod saved;
 mod sessions;
@@ -20,6 +22,9 @@ use core::net::SocketAddr;
 
 use address::Address;
 pub use frames::FRAME_MEMORY;
+use identities::Identities;
+use login::Contest;
+pub use login::Login;
 pub use presence::{Presence, Presences};
 use sessions::{Place, Sessions};
 pub use signal::{Answer, Counters, HubCommand, Input, Output, Part, Settings, World};
@@ -37,7 +42,6 @@ use crate::pages::Slots;
 use crate::plain::Damage;
 use crate::random::Random;
 use crate::time::{Span, Time};
-use crate::wire::CloseReason;
 
 /// The maximum number of links in a hub: each may have a session, whose place is 24 bits of its
 /// number.
@@ -50,6 +54,11 @@ pub struct Hub {
     listeners: Vec<link::Settings>,
     slots: Slots<Slot>,
     sessions: Sessions,
+    identities: Identities,
+    /// The links that go to the homes of their identities ([`Output::GoHome`]).
+    strangers: VecDeque<u32>,
+    /// The newer logins that wait, by the link of the session that is to answer.
+    contests: BTreeMap<u32, Contest>,
     /// The links whose sessions wait for the request of an epoch ([`Output::Own`]).
     unowned: VecDeque<u32>,
     /// The links whose deadlines may have moved.
@@ -87,6 +96,8 @@ struct Slot {
     listener: u16,
     /// Whether the link is counted as demanding.
     demanding: bool,
+    /// Whether the peer has proved its identity.
+    proved: bool,
     /// The generation of the link's session, and the number of its admission.
     generation: u32,
     /// The place of the link's session.
@@ -96,11 +107,14 @@ struct Slot {
 impl Hub {
     /// Creates a hub without links.
     pub fn new(settings: Settings) -> Hub {
-        let Settings { shard, listeners, seed, frame_memory } = settings;
+        let Settings { shard, homes, listeners, seed, frame_memory } = settings;
         let mut random = Random::new(seed);
         Hub {
             grid: Grid::of_shard(shard),
             sessions: Sessions::new(shard, random.next_u32()),
+            identities: Identities::new(homes),
+            strangers: VecDeque::new(),
+            contests: BTreeMap::new(),
             unowned: VecDeque::new(),
             retuned: alloc::vec![0; listeners.len()],
             listeners,
@@ -173,36 +187,21 @@ impl Hub {
         let demanding = gather::is_demanding(peer.policy());
         let address = address.into();
         let generation = self.sessions.next_generation();
-        let slot =
-            Slot { peer, established: 0, address, listener, demanding, generation, place: None };
+        let slot = Slot {
+            peer,
+            established: 0,
+            address,
+            listener,
+            demanding,
+            proved: false,
+            generation,
+            place: None,
+        };
         self.slots.insert(link, slot);
         self.counters.links += 1;
         self.counters.demanding += u32::from(demanding);
         if let Some(reconnect_within) = self.draining {
             self.drain(now, link, reconnect_within);
-        }
-    }
-
-    /// Opens the session of a peer that may have one, unless it claims another identity than it has
-    /// `proved`.
-    fn open_session(&mut self, now: Time, link: u32, admission: u32, proved: Option<&str>) {
-        if self.awaits(link, admission).is_none_or(|slot| slot.place.is_some()) {
-            return;
-        }
-        if let Some(proved) = proved {
-            self.run_link(now, link, |peer, _, out| peer.identify(now, proved, out));
-            if self.awaits(link, admission).is_none() {
-                return;
-            }
-        }
-        let place = self.sessions.open(admission, link);
-        if place.is_none() {
-            let full = CloseReason::Full.into();
-            return self.handle_link(now, link, link::Answer::Refused(full));
-        }
-        if let Some(slot) = self.slots.get_mut(link) {
-            slot.place = place;
-            self.unowned.push_back(link);
         }
     }
 
@@ -222,8 +221,8 @@ impl Hub {
                 }
             }
             World::Opened { link, listener, address } => self.open(now, link, listener, address),
-            World::Identified { link, admission, proved } => {
-                self.open_session(now, link, admission, proved);
+            World::Identified { link, admission, login } => {
+                self.identified(now, link, admission, login);
             }
             World::Refused { link, admission, goodbye } => {
                 if self.awaits(link, admission).is_some() {
@@ -252,11 +251,7 @@ impl Hub {
             Answer::Examined { link, examination } => {
                 self.handle_link(now, link, link::Answer::Examined(examination));
             }
-            Answer::Owned { session, epoch } => {
-                if let Some((link, key)) = self.sessions.own(session, epoch) {
-                    self.handle_link(now, link, link::Answer::Admitted(key));
-                }
-            }
+            Answer::Owned { session, epoch } => self.owned(now, session, epoch),
         }
     }
 
@@ -283,6 +278,7 @@ impl Hub {
         let before = (slot.peer.is_established(), slot.peer.is_suspect());
         let was_within_frame = slot.peer.is_within_frame();
         let was_in_doubt = slot.peer.liveness().is_in_doubt();
+        let has_waited = slot.peer.awaits_admission();
         let mut context = Context { settings, random: &mut self.random };
         let effect = step(&mut slot.peer, &mut context, &mut self.outbound.to(link));
         let counts_frame = was_within_frame || slot.peer.is_within_frame();
@@ -318,8 +314,21 @@ impl Hub {
                 self.ended.push(link);
             }
         }
+        let is_admission_over = has_waited && !slot.peer.awaits_admission();
+        let is_contest_over = effect == Effect::Rearm && slot.peer.is_contest_over(now);
         if counts_frame {
             self.count_frame(link);
+        }
+        if effect == Effect::Ended {
+            self.forget_login(link);
+        }
+        if is_admission_over {
+            self.end_turn(now, link);
+        }
+        if !self.contests.is_empty() && self.contests.contains_key(&link) {
+            self.decide(now, link);
+        } else if is_contest_over {
+            self.decide_for(now, link);
         }
     }
 
@@ -333,6 +342,8 @@ impl Hub {
 
     /// Removes a link and its session from the tables.
     fn forget_link(&mut self, link: u32) {
+        self.forget_login(link);
+        self.contests.remove(&link);
         if let Some(place) = self.slots.remove(link).and_then(|slot| slot.place) {
             self.sessions.end(place);
         }
@@ -365,6 +376,12 @@ impl Machine for Hub {
         {
             let session = self.sessions.number(*generation, Some(*place), link);
             return Some(Output::Own { link, admission: *generation, session });
+        }
+        if let Some(link) = self.strangers.pop_front()
+            && let Some(slot) = self.slots.get(link)
+        {
+            let shard = self.identities.home(slot.identity());
+            return Some(Output::GoHome { link, admission: slot.generation, shard });
         }
         if self.outbound.is_empty()
             && let Some((link, state)) = self.handed_over.pop_front()

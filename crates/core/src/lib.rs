@@ -75,6 +75,7 @@ pub mod driver;
 pub mod flight;
 pub mod gather;
 mod grounds;
+pub mod home;
 pub mod hub;
 pub mod kernel;
 pub mod ledger;

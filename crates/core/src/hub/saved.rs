@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
+use super::login::Contest;
 use super::sessions::{Place, SavedSession};
 use super::sweep::{Sweep, Task};
 use super::{Counters, Hub, Part, Slot};
@@ -80,6 +81,9 @@ struct Head {
     generation: u32,
     place: Option<Place>,
     ahead: Option<u64>,
+    proved: bool,
+    logged_in: Option<Span>,
+    contest: Option<Contest>,
 }
 
 plain_struct! { Head {
@@ -89,7 +93,10 @@ plain_struct! { Head {
     demanding,
     generation,
     place,
-    ahead
+    ahead,
+    proved,
+    logged_in,
+    contest
 } }
 
 impl Hub {
@@ -122,7 +129,9 @@ impl Hub {
     }
 
     fn put_link(&self, now: Time, link: u32, slot: &Slot, out: &mut Vec<u8>) {
-        let Slot { peer, established, address, listener, demanding, generation, place } = slot;
+        let Slot {
+            peer, established, address, listener, demanding, proved, generation, place, ..
+        } = slot;
         let head = Head {
             listener: *listener,
             established: *established,
@@ -131,6 +140,9 @@ impl Hub {
             generation: *generation,
             place: *place,
             ahead: self.ahead.get(&link).copied(),
+            proved: *proved,
+            logged_in: self.logged_in(slot),
+            contest: self.contests.get(&link).copied(),
         };
         head.put(&mut Sink::state(now, out));
         peer.save(now, out);
@@ -214,8 +226,18 @@ impl Hub {
 
     fn take_link(&mut self, now: Time, link: u32, state: &mut &[u8]) -> Result<(), Damage> {
         let mut from = Source::state(now, state);
-        let Head { listener, established, address, demanding, generation, place, ahead } =
-            Head::take(&mut from)?;
+        let Head {
+            listener,
+            established,
+            address,
+            demanding,
+            generation,
+            place,
+            ahead,
+            proved,
+            logged_in,
+            contest,
+        } = Head::take(&mut from)?;
         let settings = self.listeners.get(usize::from(listener)).ok_or(Damage::Settings)?;
         let mut rest = from.rest();
         let peer = Peer::load(now, settings, &mut rest)?;
@@ -224,8 +246,12 @@ impl Hub {
         }
         *state = rest;
         let address = address.into();
-        let slot = Slot { peer, established, address, listener, demanding, generation, place };
+        let slot =
+            Slot { peer, established, address, listener, demanding, proved, generation, place };
         self.slots.insert(link, slot);
+        self.contests.extend(contest.map(|contest| (link, contest)));
+        self.restore_login(link, logged_in);
+        self.restore_turn(link);
         self.ahead.extend(ahead.map(|number| (link, number)));
         self.count_frame(link);
         self.moved.push(Moved { number: link, is_exact: true });

@@ -13,7 +13,7 @@ const PLACE_BITS: u32 = 24;
 const MAX_SESSIONS: u32 = 1 << PLACE_BITS;
 
 /// The place of a session, or the number of a link: below 2^24, so that `None` takes no memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Place(NonZeroU32);
 
 /// All sessions of a shard.
@@ -62,6 +62,9 @@ impl Session {
 }
 
 impl Place {
+    pub(super) const FIRST: Place = Place(NonZeroU32::MIN);
+    pub(super) const LAST: Place = Place(NonZeroU32::MAX);
+
     pub(super) fn new(place: u32) -> Option<Place> {
         NonZeroU32::new(place.wrapping_add(1)).map(Place)
     }
@@ -76,6 +79,11 @@ impl Sessions {
         let places = Places::new(MAX_SESSIONS);
         let foreign_numbers = BTreeMap::new();
         Sessions { shard, generation, places, foreign: BTreeMap::new(), foreign_numbers }
+    }
+
+    /// Returns the number of the shard, which is the first byte of its sessions' numbers.
+    pub(super) fn shard(&self) -> u8 {
+        self.shard
     }
 
     /// Returns a generation for a link that may become a session.

@@ -3,6 +3,8 @@
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
+use super::Login;
+use crate::home::Homes;
 use crate::kernel::Examination;
 use crate::link::{self, Goodbye};
 use crate::machine::{self, kinds_of_input};
@@ -13,8 +15,10 @@ use crate::wire::DataKind;
 /// The settings of a [`Hub`](super::Hub).
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The first byte of the session numbers.
+    /// The number of the shard, which is the first byte of the session numbers.
     pub shard: u8,
+    /// The homes of identities.
+    pub homes: Homes,
     /// The settings of the links of each listener, all of the accepting side.
     pub listeners: Vec<link::Settings>,
     /// The seed of the spread of probes and of the session numbers: a random number, new at each
@@ -26,7 +30,7 @@ pub struct Settings {
     pub frame_memory: usize,
 }
 
-crate::plain::plain_struct! { Settings { shard, listeners, seed, frame_memory } }
+crate::plain::plain_struct! { Settings { shard, homes, listeners, seed, frame_memory } }
 
 /// What the world did to a [`Hub`](super::Hub).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,16 +54,15 @@ pub enum World<'a> {
         input: link::World<'a>,
     },
     /// The login that [`Output::Admit`] asked about succeeded: the peer may have a session. Ignored
-    /// if the link no longer waits for it.
+    /// if the link no longer waits for it. [`Output::Own`] follows, here or, after
+    /// [`Output::GoHome`], at the home of the identity.
     Identified {
         /// The link's number.
         link: u32,
         /// The number of the admission.
         admission: u32,
-        /// The identity that the peer has proved by a certificate; `None` if its claim is believed.
-        /// A peer that claims another one is sent away, and so is one whose proved identity is
-        /// none: empty, too long, or with a control character.
-        proved: Option<&'a str>,
+        /// What is known of the peer.
+        login: Login<'a>,
     },
     /// The login that [`Output::Admit`] or [`Output::Own`] asked about failed: the peer is sent
     /// away. Ignored if the link no longer waits for it.
@@ -78,7 +81,8 @@ pub enum World<'a> {
         link: u32,
     },
     /// Adds a link that comes from another hub. It is closed if its state cannot be used, or if its
-    /// number is in use. If it waits for its admission, [`Output::Admit`] is emitted again.
+    /// number is in use. If it waits for its admission, the hub goes on where the other has stopped:
+    /// with [`Output::Admit`], or, once it is known who the peer is, with [`Output::Own`].
     TakenOver {
         /// The shell's number for the link here; see [`World::Opened`].
         link: u32,
@@ -93,7 +97,7 @@ crate::plain::plain_enum! { World<'a> {
     0 => Opened { link: link, listener: listener, address: address }
     1 => Link { link: link, input: input }
     2 => Command { 0: command }
-    3 => Identified { link: link, admission: admission, proved: proved }
+    3 => Identified { link: link, admission: admission, login: login }
     4 => Refused { link: link, admission: admission, goodbye: goodbye }
     5 => HandOver { link: link }
     6 => TakenOver { link: link, state: state }
@@ -225,6 +229,16 @@ pub enum Output<'a> {
         /// The session's number.
         session: u64,
     },
+    /// The home of the peer's identity is another shard: give the link to it with
+    /// [`World::HandOver`], or answer with [`World::Refused`] if that shard takes no link now.
+    GoHome {
+        /// The link's number.
+        link: u32,
+        /// The number of the admission, for a refusal.
+        admission: u32,
+        /// The number of the other shard.
+        shard: u8,
+    },
     /// The link was removed, and takes no further input here. Give its state, its socket and
     /// everything that waits for it to another hub. The number may be reused.
     HandedOver {
@@ -243,6 +257,7 @@ impl Output<'_> {
             Output::Link { link, .. }
             | Output::Admit { link, .. }
             | Output::Own { link, .. }
+            | Output::GoHome { link, .. }
             | Output::HandedOver { link, .. } => *link,
         }
     }

@@ -1,7 +1,9 @@
 //! Tests of the hub with many links: order, bounds and counters.
 
+mod login;
 mod transfer;
 
+use crate::home::Homes;
 use crate::session;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -18,7 +20,8 @@ use crate::liveness::Role;
 use crate::machine::Reason;
 use crate::policy::Policy;
 use crate::wire::{
-    BootId, Codec, DataKind, Decoder, Frame, Hello, InstanceId, MAX_IDENTITY, Malformed,
+    BootId, CloseReason, Codec, DataKind, Decoder, Frame, Hello, InstanceId, MAX_IDENTITY,
+    Malformed,
 };
 
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4_711);
@@ -27,13 +30,24 @@ const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4_7
 fn with_frame_memory(policy: Policy, frame_memory: usize) -> Driver<Hub> {
     let line = link::Settings::new(Codec::Line, Side::Accepting, policy);
     let listeners = Vec::from([line.clone(), line]);
-    let settings = super::Settings { shard: 1, listeners, seed: 42, frame_memory };
+    let settings =
+        super::Settings { shard: 0, homes: Homes::SINGLE, listeners, seed: 42, frame_memory };
     Driver::new(Time::ZERO, Hub::new(settings))
 }
 
 fn driver(listeners: Vec<link::Settings>, seed: u64) -> Driver<Hub> {
-    let settings = super::Settings { shard: 1, listeners, seed, frame_memory: FRAME_MEMORY };
+    let settings = super::Settings {
+        shard: 0,
+        homes: Homes::SINGLE,
+        listeners,
+        seed,
+        frame_memory: FRAME_MEMORY,
+    };
     Driver::new(Time::ZERO, Hub::new(settings))
+}
+
+fn proved_by(identity: &str) -> Login<'_> {
+    Login { heard_at: Span::ZERO, proved: Some(identity) }
 }
 
 fn hub(policy: Policy) -> Driver<Hub> {
@@ -55,7 +69,7 @@ fn introduce(hub: &mut Driver<Hub>, now: Time, link: u32, bytes: &[u8]) {
 /// Admits a peer, as an answer to the outputs that wait.
 fn admit(hub: &mut Driver<Hub>, now: Time, link: u32) {
     let admission = hub.machine().slots.get(link).map_or(0, |slot| slot.generation);
-    hub.handle(now, World::Identified { link, admission, proved: None });
+    hub.handle(now, World::Identified { link, admission, login: Login::claim(Span::ZERO) });
     let session = hub.machine().presence(link).map_or(0, |known| known.session);
     hub.handle(now, Answer::Owned { session, epoch: 9 });
 }
@@ -363,7 +377,7 @@ fn a_session_is_found_until_it_ends_and_its_link_is_queryable_until_the_next_inp
     open(&mut hub, 3, 0);
     drain(&mut hub);
     let session = hub.machine().presence(3).map(|known| known.session).unwrap();
-    assert_eq!(session >> 56, 1, "the shard");
+
     assert_eq!(hub.machine().find(session), Some(3));
     assert_eq!(hub.machine().find(session + (1 << 24)), None);
     hub.handle(Time::ZERO, World::Link { link: 3, input: link::World::Ended });
@@ -748,10 +762,16 @@ fn a_login_has_two_halves_and_the_later_one_gets_the_later_epoch() {
     assert_eq!((hub.machine().counters().links, hub.machine().counters().online), (2, 0));
     // The one who came later is identified first.
     for (epoch, (link, admission)) in (5..).zip([second, first]) {
-        hub.handle(Time::ZERO, World::Identified { link, admission, proved: None });
+        hub.handle(
+            Time::ZERO,
+            World::Identified { link, admission, login: Login::claim(Span::ZERO) },
+        );
         let Some(Output::Own { session, link: of, .. }) = hub.poll_output() else { panic!() };
         assert_eq!((of, hub.machine().find(session)), (link, None), "not yet");
-        hub.handle(Time::ZERO, World::Identified { link, admission, proved: None });
+        hub.handle(
+            Time::ZERO,
+            World::Identified { link, admission, login: Login::claim(Span::ZERO) },
+        );
         assert_eq!(hub.poll_output(), None, "a session is opened once");
         hub.handle(Time::ZERO, Answer::Owned { session, epoch });
         drain(&mut hub);
@@ -796,7 +816,7 @@ fn a_proved_identity_is_taken_over_and_a_claim_of_another_is_refused() {
         let input = link::World::Received(&bytes);
         hub.handle(Time::ZERO, World::Link { link: 0, input });
         let admission = hub.machine().slots.get(0).unwrap().generation;
-        hub.handle(Time::ZERO, World::Identified { link: 0, admission, proved: Some(proved) });
+        hub.handle(Time::ZERO, World::Identified { link: 0, admission, login: proved_by(proved) });
         let mut said = Err(String::from("nothing"));
         while let Some(output) = hub.poll_output() {
             if let Output::Own { .. } = output {
@@ -823,7 +843,7 @@ fn a_proved_identity_is_taken_over_and_a_claim_of_another_is_refused() {
 fn a_peer_without_a_handshake_keeps_its_proved_identity() {
     let mut hub = hub(Policy::default());
     let admission = ask(&mut hub, 0);
-    hub.handle(Time::ZERO, World::Identified { link: 0, admission, proved: Some("ada") });
+    hub.handle(Time::ZERO, World::Identified { link: 0, admission, login: proved_by("ada") });
     let session = hub.machine().presence(0).map_or(0, |known| known.session);
     hub.handle(Time::ZERO, Answer::Owned { session, epoch: 9 });
     drain(&mut hub);
@@ -841,7 +861,9 @@ fn an_answer_about_another_link_of_the_same_number_is_ignored() {
     let admission = ask(&mut hub, 0);
     assert_ne!(late, admission);
     let refused = World::Refused { link: 0, admission: late, goodbye: CloseReason::Full.into() };
-    for answer in [World::Identified { link: 0, admission: late, proved: None }, refused] {
+    for answer in
+        [World::Identified { link: 0, admission: late, login: Login::claim(Span::ZERO) }, refused]
+    {
         hub.handle(Time::ZERO, answer);
         assert_eq!(hub.poll_output(), None);
     }

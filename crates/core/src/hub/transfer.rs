@@ -14,7 +14,7 @@ use crate::driver::Moved;
 use crate::gather;
 use crate::link::{self, Closing, Peer, SessionKey};
 use crate::plain::{Damage, Plain, Sink, Source, plain_struct};
-use crate::time::Time;
+use crate::time::{Span, Time};
 use crate::wire::CloseReason;
 
 /// The state of a link that moves, apart from the peer itself.
@@ -23,11 +23,23 @@ struct Luggage {
     established: u32,
     address: SocketAddr,
     session: Option<SessionKey>,
+    /// Whether the peer has proved its identity.
+    proved: bool,
+    /// When the session in force has logged in.
+    logged_in: Option<Span>,
     /// The number of commands for all links that have reached the link.
     commands: u64,
 }
 
-plain_struct! { Luggage { listener, established, address, session, commands } }
+plain_struct! { Luggage {
+    listener,
+    established,
+    address,
+    session,
+    proved,
+    logged_in,
+    commands
+} }
 
 impl Hub {
     /// Emits the state of a link, with which the link is gone, without an event.
@@ -42,12 +54,15 @@ impl Hub {
             established: slot.established,
             address: slot.address.get(),
             session,
+            proved: slot.proved,
+            logged_in: self.logged_in(slot),
             commands: self.commands.max(self.reached(link)),
         };
         let mut state = Vec::new();
         luggage.put(&mut Sink::state(now, &mut state));
         slot.peer.save(now, &mut state);
         self.handed_over.push_back((link, state));
+        self.end_turn(now, link);
     }
 
     /// Forgets a link whose state is polled now: until then the shell can query it for the events
@@ -64,19 +79,23 @@ impl Hub {
         let Some((luggage, peer)) = self.unpack(now, state).ok().filter(|_| is_free) else {
             return self.outbound.to(link).close(Closing::Abort);
         };
-        let Luggage { listener, established, address, session, commands } = luggage;
+        let Luggage { listener, established, address, session, proved, logged_in, commands } =
+            luggage;
         let slot = Slot {
             demanding: gather::is_demanding(peer.policy()),
             peer,
             established,
             address: address.into(),
             listener,
+            proved,
             generation: self.sessions.next_generation(),
             place: session.and_then(|key| self.sessions.adopt(key, link)),
         };
         let is_homeless = session.is_some() && slot.place.is_none();
         let awaits_admission = slot.peer.awaits_admission();
+        let is_identified = slot.peer.login().is_some();
         self.slots.insert(link, slot);
+        self.restore_login(link, logged_in);
         self.count_link(link, true);
         self.count_frame(link);
         self.moved.push(Moved { number: link, is_exact: true });
@@ -84,7 +103,9 @@ impl Hub {
             let full = link::Command::Close(CloseReason::Full.into());
             return self.handle_link(now, link, link::World::Command(full));
         }
-        if awaits_admission {
+        if is_identified {
+            self.seek_session(now, link);
+        } else if awaits_admission {
             self.outbound.to(link).admit();
         }
         self.catch_up(now, link, listener, commands);

@@ -139,6 +139,33 @@ impl Peer {
         self.conversation.identify(now, proved, out)
     }
 
+    /// Notes when the part of the handshake of a peer was complete of which it is known who it is.
+    pub(crate) fn log_in(&mut self, heard_at: Span) {
+        self.conversation.log_in(heard_at);
+    }
+
+    /// Returns what [`Peer::log_in`] has noted of a peer that waits for its admission.
+    pub(crate) fn login(&self) -> Option<Span> {
+        self.conversation.login()
+    }
+
+    /// Lets a peer that waits for its admission wait until this time for an older session to
+    /// answer; `None` ends the wait.
+    pub(crate) fn contest(&mut self, until: Option<Time>) -> Effect {
+        self.conversation.contest(until);
+        Effect::Rearm
+    }
+
+    /// Returns whether the peer waits for an older session to answer.
+    pub(crate) fn is_contesting(&self) -> bool {
+        self.conversation.is_contesting()
+    }
+
+    /// Returns whether the older session should have answered by now.
+    pub(crate) fn is_contest_over(&self, now: Time) -> bool {
+        self.conversation.is_contest_over(now)
+    }
+
     /// Ends the link because its incomplete frame is the oldest of many, which reached the limit of
     /// their memory.
     pub(crate) fn give_way(&mut self, now: Time, out: &mut Writer<'_>) -> Effect {

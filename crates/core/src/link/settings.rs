@@ -48,6 +48,8 @@ pub struct Settings {
     pub examines: bool,
     /// What happens at the bound to a peer that is hung or does not read.
     pub hung: Hung,
+    /// What happens when an identity logs in again.
+    pub logins: Logins,
 }
 
 crate::plain::plain_struct! { Settings {
@@ -64,7 +66,8 @@ crate::plain::plain_struct! { Settings {
     wall_origin_ms,
     report_heartbeats,
     examines,
-    hung
+    hung,
+    logins
 } }
 
 impl Settings {
@@ -86,6 +89,7 @@ impl Settings {
             report_heartbeats: false,
             examines: false,
             hung: Hung::End,
+            logins: Logins::NEWEST,
         }
     }
 
@@ -113,6 +117,30 @@ crate::plain::plain_enum! { Hung {
     0 => End {}
     1 => Keep { 0: span }
 } }
+
+/// What happens when an identity logs in that has as many sessions as it may have. The rule of the
+/// listener at which the newer login arrives is in force.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Logins {
+    /// How many sessions an identity may have at once; 0 counts as 1. Beyond that the oldest is
+    /// replaced.
+    pub limit: u16,
+    /// Whether a session that answers keeps its place: beyond the limit, the oldest is sent a
+    /// heartbeat, and the newer login is refused if the answer comes before a suspicion would
+    /// begin. A session that is suspect never keeps its place.
+    pub refuse: bool,
+}
+
+crate::plain::plain_struct! { Logins { limit, refuse } }
+
+impl Logins {
+    /// The newest login replaces the one before it.
+    pub const NEWEST: Logins = Logins { limit: 1, refuse: false };
+
+    pub(crate) fn limit(self) -> usize {
+        usize::from(self.limit.max(1))
+    }
+}
 
 /// The side of the handshake that this end is on.
 #[derive(Clone, Debug)]

@@ -1,5 +1,7 @@
 //! The plain form of inputs, and of times.
 
+use crate::home::Homes;
+use crate::hub::Login;
 use core::net::{Ipv6Addr, SocketAddrV6};
 
 use super::*;
@@ -101,7 +103,8 @@ fn input<'a>(chance: &mut Random, pool: &'a [u8]) -> hub::Input<'a> {
         7 => HubWorld::Command(HubCommand::ReportHeartbeats(chance.below(2) == 0)),
         8 => {
             let proved = [None, Some(""), Some("ada")][chance.below(3) as usize];
-            HubWorld::Identified { link, admission: chance.next_u32(), proved }
+            let login = Login { heard_at: Span::from_nanos(chance.next_u64()), proved };
+            HubWorld::Identified { link, admission: chance.next_u32(), login }
         }
         9 => {
             let goodbye = CloseReason::Unauthorized.into();
@@ -128,7 +131,13 @@ fn settings_survive_the_round_trip_and_no_truncated_ones_decode() {
             ..LinkSettings::new(Codec::Message1028, Side::Accepting, policy(&mut chance))
         });
         let listeners = listeners.collect();
-        let settings = HubSettings { shard: 7, listeners, seed: 3, frame_memory: 1 << 40 };
+        let settings = HubSettings {
+            shard: 7,
+            homes: Homes { shards: 9, key: u64::MAX },
+            listeners,
+            seed: 3,
+            frame_memory: 1 << 40,
+        };
         let mut form = Vec::new();
         settings.put(&mut Sink::record(&mut form));
         let mut rest = Source::record(&form);

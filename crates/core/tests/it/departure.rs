@@ -1,5 +1,6 @@
 //! Leave-taking in virtual time, with a model of the kernel's buffers and of the peer that reads.
 
+use systole_core::home::Homes;
 use systole_core::hub::{self, FRAME_MEMORY, Hub, HubCommand};
 use systole_core::kernel::{Patience, SendState, TcpSnapshot};
 use systole_core::link::Departure;
@@ -280,8 +281,13 @@ fn every_close_has_a_reason_and_no_reason_is_missed() {
 
 #[test]
 fn a_drain_sets_the_limit() {
-    let settings =
-        hub::Settings { shard: 1, listeners: Vec::new(), seed: 1, frame_memory: FRAME_MEMORY };
+    let settings = hub::Settings {
+        shard: 0,
+        homes: Homes::SINGLE,
+        listeners: Vec::new(),
+        seed: 1,
+        frame_memory: FRAME_MEMORY,
+    };
     let mut hub = Hub::new(settings);
     assert_eq!(hub.leave_limit(), LEAVE_LIMIT);
     let limit = Span::from_secs(600);

@@ -11,3 +11,4 @@ mod rules;
 mod seeds;
 mod sim;
 mod stream;
+mod takeover;

@@ -4,6 +4,7 @@
 //! `SYSTOLE_WRITE_SEEDS=1 cargo test -p systole-core seeds` writes the seeds.
 
 use std::path::{Path, PathBuf};
+use systole_core::home::Homes;
 
 use systole_core::beacon::{self, BeaconHub, MAX_BEACONS};
 use systole_core::flight::Incident;
@@ -188,7 +189,13 @@ fn recorded(worlds: &[link::World<'_>], all: &[hub::Input<'_>]) -> Recorder<Hub>
     let settings = |codec| Settings::new(codec, Side::Accepting, Policy::default());
     let codecs = [Codec::Native, Codec::Message1028, Codec::Line];
     let listeners = codecs.map(settings).to_vec();
-    let made = hub::Settings { shard: 1, listeners, seed: 1, frame_memory: FRAME_MEMORY };
+    let made = hub::Settings {
+        shard: 0,
+        homes: Homes::SINGLE,
+        listeners,
+        seed: 1,
+        frame_memory: FRAME_MEMORY,
+    };
     let mut recorder = Recorder::new(Time::ZERO, &made);
     let mut hub = Hub::new(made);
     let mut millis = 0;
@@ -205,13 +212,20 @@ fn recorded(worlds: &[link::World<'_>], all: &[hub::Input<'_>]) -> Recorder<Hub>
                         let goodbye = Goodbye::from(CloseReason::Full);
                         Some(hub::World::Refused { link: 0, admission, goodbye }.into())
                     }
-                    hub::Output::Admit { link, admission } => {
-                        Some(hub::World::Identified { link, admission, proved: None }.into())
-                    }
+                    hub::Output::Admit { link, admission } => Some(
+                        hub::World::Identified {
+                            link,
+                            admission,
+                            login: hub::Login::claim(Span::ZERO),
+                        }
+                        .into(),
+                    ),
                     hub::Output::Own { session, .. } => {
                         Some(hub::Answer::Owned { session, epoch: 1 }.into())
                     }
-                    hub::Output::Link { .. } | hub::Output::HandedOver { .. } => None,
+                    hub::Output::Link { .. }
+                    | hub::Output::GoHome { .. }
+                    | hub::Output::HandedOver { .. } => None,
                 });
             }
         }

@@ -78,7 +78,10 @@ impl Pair {
                         output: link::Output::Session(session::Event::Left(verdict)),
                         ..
                     } => self.lost[index] = Some(verdict.cause),
-                    Output::Link { .. } | Output::Admit { .. } | Output::Own { .. } => {}
+                    Output::Link { .. }
+                    | Output::Admit { .. }
+                    | Output::Own { .. }
+                    | Output::GoHome { .. } => {}
                 }
             }
         }
@@ -89,8 +92,13 @@ impl Pair {
 fn reload(hub: &mut Driver<Hub>) {
     let line = link::Settings::new(Codec::Line, Side::Accepting, Policy::default());
     let listeners = Vec::from([line.clone(), line]);
-    let settings =
-        super::super::Settings { shard: 1, listeners, seed: 42, frame_memory: FRAME_MEMORY };
+    let settings = super::super::Settings {
+        shard: 0,
+        homes: Homes::SINGLE,
+        listeners,
+        seed: 42,
+        frame_memory: FRAME_MEMORY,
+    };
     hub.reload(Time::ZERO, Hub::new(settings)).unwrap();
 }
 
@@ -203,7 +211,10 @@ fn a_link_that_goes_is_known_until_its_last_event_is_polled() {
                 "retuned"
             }
             Output::HandedOver { .. } => "handed over",
-            Output::Link { .. } | Output::Admit { .. } | Output::Own { .. } => continue,
+            Output::Link { .. }
+            | Output::Admit { .. }
+            | Output::Own { .. }
+            | Output::GoHome { .. } => continue,
         };
         events.push((event, hub.machine().presence(LINKS[1]).is_some()));
     }
@@ -334,8 +345,13 @@ fn a_state_of_other_settings_is_refused_and_the_hub_goes_on() {
     drain(&mut hub);
     let native = link::Settings::new(Codec::Native, Side::Accepting, Policy::default());
     for listeners in [Vec::new(), Vec::from([native.clone(), native])] {
-        let settings =
-            super::super::Settings { shard: 1, listeners, seed: 42, frame_memory: FRAME_MEMORY };
+        let settings = super::super::Settings {
+            shard: 0,
+            homes: Homes::SINGLE,
+            listeners,
+            seed: 42,
+            frame_memory: FRAME_MEMORY,
+        };
         assert!(hub.reload(Time::ZERO, Hub::new(settings)).is_err());
         assert_eq!(hub.machine().counters().links, 1);
     }

@@ -32,9 +32,13 @@ pub(super) struct Admission {
     account: Option<Account>,
     /// The bytes to handle after the answer.
     held: Vec<u8>,
+    /// Once it is known who the peer is: when its part of the handshake was complete.
+    login: Option<Span>,
+    /// The time until which an older session of the same identity may answer.
+    contested: Option<Time>,
 }
 
-plain_struct! { Admission { until, account, held } if Admission::is_legal }
+plain_struct! { Admission { until, account, held, login, contested } if Admission::is_legal }
 
 impl Admission {
     fn is_legal(&self) -> bool {
@@ -42,7 +46,8 @@ impl Admission {
     }
 
     pub(super) fn deadline(&self) -> Deadline {
-        Deadline::exact(self.until, Reason::Admission)
+        let at = self.contested.map_or(self.until, |contested| contested.min(self.until));
+        Deadline::exact(at, Reason::Admission)
     }
 }
 
@@ -69,7 +74,7 @@ impl Conversation {
         }
         self.stage = Stage::Admission;
         self.introduced.get_or_insert_default().admission =
-            Some(Box::new(Admission { until, account, held }));
+            Some(Box::new(Admission { until, account, held, login: None, contested: None }));
         out.admit();
     }
 
@@ -80,6 +85,42 @@ impl Conversation {
 
     pub(in crate::link) fn awaits_admission(&self) -> bool {
         self.stage == Stage::Admission
+    }
+
+    fn admission_mut(&mut self) -> Option<&mut Admission> {
+        self.introduced.as_mut()?.admission.as_deref_mut()
+    }
+
+    /// Returns when the part of the handshake of a peer was complete that waits, and of which it is
+    /// known who it is.
+    pub(in crate::link) fn login(&self) -> Option<Span> {
+        self.admission()?.login
+    }
+
+    /// Notes that it is known who the peer is.
+    pub(in crate::link) fn log_in(&mut self, heard_at: Span) {
+        if let Some(admission) = self.admission_mut() {
+            admission.login = Some(heard_at);
+        }
+    }
+
+    /// Lets a peer wait until an older session of its identity has answered, or has not answered
+    /// in this time; `None` ends the wait.
+    pub(in crate::link) fn contest(&mut self, until: Option<Time>) {
+        if let Some(admission) = self.admission_mut() {
+            admission.contested = until;
+        }
+    }
+
+    /// Returns whether the peer waits for an older session to answer.
+    pub(in crate::link) fn is_contesting(&self) -> bool {
+        self.admission().is_some_and(|admission| admission.contested.is_some())
+    }
+
+    /// Returns whether the older session should have answered by now.
+    pub(in crate::link) fn is_contest_over(&self, now: Time) -> bool {
+        let contested = self.admission().and_then(|admission| admission.contested);
+        contested.is_some_and(|until| now >= until)
     }
 
     /// Keeps bytes of a peer that waits until it is admitted.

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::driver::Driver;
+use crate::home::Homes;
+use crate::hub::Login;
 use crate::hub::{Answer, FRAME_MEMORY, Input, Output, World};
 use crate::link::{self, Settings, Side};
 use crate::policy::Policy;
@@ -11,7 +13,13 @@ use crate::wire::Codec;
 
 fn settings(policy: Policy, seed: u64) -> hub::Settings {
     let line = Settings::new(Codec::Line, Side::Accepting, policy);
-    hub::Settings { shard: 1, listeners: Vec::from([line]), seed, frame_memory: FRAME_MEMORY }
+    hub::Settings {
+        shard: 0,
+        homes: Homes::SINGLE,
+        listeners: Vec::from([line]),
+        seed,
+        frame_memory: FRAME_MEMORY,
+    }
 }
 
 fn recorded() -> Vec<u8> {
@@ -23,12 +31,15 @@ fn recorded() -> Vec<u8> {
         while let Some(output) = hub.poll_output() {
             match output {
                 Output::Admit { link, admission } => {
-                    asked = Some(World::Identified { link, admission, proved: None }.into());
+                    asked = Some(
+                        World::Identified { link, admission, login: Login::claim(Span::ZERO) }
+                            .into(),
+                    );
                 }
                 Output::Own { session, .. } => {
                     asked = Some(Answer::Owned { session, epoch: 1 }.into());
                 }
-                Output::Link { .. } | Output::HandedOver { .. } => {}
+                Output::Link { .. } | Output::GoHome { .. } | Output::HandedOver { .. } => {}
             }
         }
         asked
@@ -93,7 +104,7 @@ fn a_record_is_replayed_by_its_own_kind_of_machine() {
 #[test]
 fn a_record_of_beacons_gives_the_same_outputs_again() {
     let made = beacon::Settings {
-        shard: 1,
+        shard: 0,
         policy: Policy::demanding(),
         max_beacons: 9,
         wall_origin_ms: 1,

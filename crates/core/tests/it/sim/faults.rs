@@ -1,6 +1,7 @@
 //! Single faults with a known correct outcome, in virtual time.
 
 use systole_core::driver::Driver;
+use systole_core::home::Homes;
 use systole_core::hub::{self, FRAME_MEMORY, Hub};
 use systole_core::link::{self, Event, Settings, Side};
 use systole_core::random::Random;
@@ -218,10 +219,13 @@ fn admit_all(hub: &mut Driver<Hub>, now: Time) {
     while let Some(output) = hub.poll_output() {
         let answer: hub::Input<'_> = match output {
             hub::Output::Admit { link, admission } => {
-                hub::World::Identified { link, admission, proved: None }.into()
+                hub::World::Identified { link, admission, login: hub::Login::claim(Span::ZERO) }
+                    .into()
             }
             hub::Output::Own { session, .. } => hub::Answer::Owned { session, epoch: 1 }.into(),
-            hub::Output::Link { .. } | hub::Output::HandedOver { .. } => continue,
+            hub::Output::Link { .. }
+            | hub::Output::GoHome { .. }
+            | hub::Output::HandedOver { .. } => continue,
         };
         hub.handle(now, answer);
     }
@@ -231,8 +235,13 @@ fn admit_all(hub: &mut Driver<Hub>, now: Time) {
 fn silence(policy: Policy) -> (Vec<Span>, Option<Span>) {
     let mut line = Settings::new(Codec::Line, Side::Accepting, policy);
     line.report_heartbeats = true;
-    let settings =
-        hub::Settings { shard: 1, listeners: vec![line], seed: 1, frame_memory: FRAME_MEMORY };
+    let settings = hub::Settings {
+        shard: 0,
+        homes: Homes::SINGLE,
+        listeners: vec![line],
+        seed: 1,
+        frame_memory: FRAME_MEMORY,
+    };
     let mut hub = Driver::new(Time::ZERO, Hub::new(settings));
     let address = ([127, 0, 0, 1], 7).into();
     hub.handle(Time::ZERO, hub::World::Opened { link: 0, listener: 0, address });

@@ -61,6 +61,8 @@ pub(super) struct Gateway {
     pub(super) hubs: Hubs,
     /// The hub of each link number.
     homes: Vec<usize>,
+    /// The link that goes to the home of its identity.
+    going_home: Option<u32>,
     /// The link that moves, and its state.
     moving: Option<(u32, Vec<u8>)>,
     hub_config: HubConfig,
@@ -107,6 +109,8 @@ pub(super) struct Gateway {
 /// An answer to an admission.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
+    /// The raw time at which it was asked for.
+    heard: u64,
     /// The raw time at which it comes.
     at: u64,
     peer: usize,
@@ -121,6 +125,8 @@ struct Answer {
 pub(super) struct Admissions {
     pub(super) delayed: u64,
     pub(super) refused: u64,
+    /// Links that went to the home of their identity.
+    pub(super) sent_home: u64,
     /// Answers about links that did not wait any more.
     pub(super) late: u64,
 }
@@ -130,6 +136,7 @@ impl Admissions {
         Admissions {
             delayed: self.delayed + other.delayed,
             refused: self.refused + other.refused,
+            sent_home: self.sent_home + other.sent_home,
             late: self.late + other.late,
         }
     }
@@ -140,6 +147,7 @@ impl Gateway {
         Gateway {
             hubs: Hubs::new(&hub_config.listeners, hub_config.seed, hub_config.frame_memory),
             homes: Vec::new(),
+            going_home: None,
             moving: None,
             hub_config,
             timing,
@@ -322,6 +330,19 @@ impl Gateway {
         else {
             return;
         };
+        self.move_link(raw, now, link, index, peers, random);
+    }
+
+    /// Moves a link to the other hub.
+    fn move_link(
+        &mut self,
+        raw: u64,
+        now: Time,
+        link: u32,
+        index: usize,
+        peers: &mut [Peer],
+        random: &mut Random,
+    ) {
         let is_open = self.peer_of_link[link as usize] == Some(index);
         let Some(model) = peers[index].gateway_model.as_mut().filter(|_| is_open) else { return };
         // Before it goes, a link gets the commands for all links that it was still to get.
@@ -445,18 +466,22 @@ impl Gateway {
         let most = if peers[peer].healthy { limit / 48 } else { limit * 5 / 4 };
         let delay = if random.below(4) == 0 { random.below(most + 1) } else { 0 };
         self.admissions.delayed += u64::from(delay > 0);
-        self.answers.push(Answer { at: raw + delay, peer, link, admission, session });
+        self.answers.push(Answer { heard: raw, at: raw + delay, peer, link, admission, session });
     }
 
     /// Hands in the answers that have come.
     fn answer_admissions(&mut self, raw: u64, now: Time, peers: &mut [Peer], random: &mut Random) {
         while let Some(index) = self.answers.iter().position(|answer| answer.at <= raw) {
-            let Answer { peer, link, admission, session, .. } = self.answers.swap_remove(index);
+            let Answer { heard, peer, link, admission, session, .. } =
+                self.answers.swap_remove(index);
             let refused = !peers[peer].healthy && random.below(16) == 0;
             let goodbye = link::Goodbye::from(CloseReason::Unauthorized);
             let input: hub::Input<'_> = match session {
                 _ if refused => hub::World::Refused { link, admission, goodbye }.into(),
-                None => hub::World::Identified { link, admission, proved: None }.into(),
+                None => {
+                    let login = hub::Login::claim(Span::from_nanos(heard));
+                    hub::World::Identified { link, admission, login }.into()
+                }
                 Some(session) => {
                     self.epoch += 1;
                     hub::Answer::Owned { session, epoch: self.epoch }.into()
@@ -483,6 +508,10 @@ impl Gateway {
             self.collect(raw, now, peers, random);
             if let Some(model) = &mut peers[peer].gateway_model {
                 model.check_settled();
+            }
+            if self.going_home.take() == Some(link) {
+                self.admissions.sent_home += 1;
+                self.move_link(raw, now, link, peer, peers, random);
             }
         }
     }
@@ -707,6 +736,10 @@ impl Gateway {
                 home += 1;
                 continue;
             };
+            if let Output::GoHome { link, .. } = output {
+                self.going_home = Some(link);
+                continue;
+            }
             let Some((link, output)) = of_link(output, &mut asked, &mut self.moving) else {
                 continue;
             };
@@ -873,6 +906,7 @@ fn of_link<'a>(
             return Some((link, link::Output::Admit));
         }
         Output::Own { link, admission, session } => asked.push((link, admission, Some(session))),
+        Output::GoHome { .. } => {}
         Output::HandedOver { link, state } => *moving = Some((link, state.to_vec())),
     }
     None

@@ -2,6 +2,7 @@
 //! clocks do not compare. From time to time a hub is saved and goes on as a new machine.
 
 use systole_core::driver::Driver;
+use systole_core::home::Homes;
 use systole_core::hub::{self, Counters, Hub, HubCommand, Output, Presence};
 use systole_core::link::{self, Settings};
 use systole_core::session::Event;
@@ -23,8 +24,9 @@ pub(super) struct Hubs {
 
 impl Hubs {
     pub(super) fn new(listeners: &[Settings], seed: u64, frame_memory: usize) -> Hubs {
-        let settings = [1, 2].map(|shard| hub::Settings {
+        let settings = [0, 1].map(|shard| hub::Settings {
             shard,
+            homes: Homes { shards: HUBS as u16, key: seed },
             listeners: listeners.to_vec(),
             seed: seed ^ u64::from(shard),
             frame_memory,

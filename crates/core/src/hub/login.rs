@@ -1,0 +1,335 @@
+//! Logins: from the answer that says who a peer is to the session in force.
+//!
+//! An identity has a home, to which a peer that arrived elsewhere goes first; so all its logins
+//! meet in one hub, and one at a time has its turn. A login takes the place of an older one when it
+//! is owned, and not before: until then it may still be refused. The time of HELLO alone says which
+//! of two is older, never the order in which the answers come, so that each order ends in the same
+//! state.
+
+use alloc::vec::Vec;
+
+use super::identities::Rival;
+use super::sessions::Session;
+use super::{Hub, Slot};
+use crate::link::{self, Command, Goodbye, Logins};
+use crate::plain::{Damage, Plain, Sink, Source, plain_struct};
+use crate::policy::Detection;
+use crate::time::{Span, Time};
+use crate::wire::CloseReason;
+
+/// The shortest and, for a policy that never probes, the usual time to answer a newer login: as
+/// long as a suspicion takes to begin.
+const PATIENCE: Span = Span::from_secs(1);
+
+/// What the answer to an admission says about the peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Login<'a> {
+    /// When the peer's part of the handshake was complete, on the monotonic clock, which all hubs
+    /// of a gateway share. It alone says which of two logins of an identity is the newer one.
+    pub heard_at: Span,
+    /// The identity that the peer has proved by a certificate; `None` if its claim is believed.
+    /// A peer that claims another one is sent away, and so is one whose proved identity is
+    /// none: empty, too long, or with a control character.
+    pub proved: Option<&'a str>,
+}
+
+impl<'a> Plain<'a> for Login<'a> {
+    fn put(&self, out: &mut Sink<'_>) {
+        self.heard_at.put(out);
+        self.proved.put(out);
+    }
+
+    fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
+        Ok(Login { heard_at: Plain::take(from)?, proved: Plain::take(from)? })
+    }
+}
+
+impl Login<'static> {
+    /// The login of a peer whose claim is believed.
+    pub const fn claim(heard_at: Span) -> Login<'static> {
+        Login { heard_at, proved: None }
+    }
+}
+
+/// A newer login that waits until it is known whether the session of an older one answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Contest {
+    /// The link that waits, and the number of its admission.
+    link: u32,
+    admission: u32,
+    since: Time,
+}
+
+plain_struct! { Contest { link, admission, since } }
+
+impl Slot {
+    pub(super) fn identity(&self) -> &str {
+        self.peer.introduced().map_or("", |introduced| &introduced.identity)
+    }
+}
+
+impl Hub {
+    /// Takes the answer that says who a peer is, and opens its session, or sends the peer home.
+    pub(super) fn identified(&mut self, now: Time, link: u32, admission: u32, login: Login<'_>) {
+        let Login { heard_at, proved } = login;
+        if self.awaits(link, admission).is_none_or(|slot| slot.peer.login().is_some()) {
+            return;
+        }
+        if let Some(proved) = proved {
+            self.run_link(now, link, |peer, _, out| peer.identify(now, proved, out));
+            if self.awaits(link, admission).is_none() {
+                return;
+            }
+        }
+        let Some(slot) = self.slots.get_mut(link) else {
+            return;
+        };
+        slot.proved = proved.is_some();
+        slot.peer.log_in(heard_at);
+        let identity = slot.identity();
+        if identity.is_empty() || self.identities.home(identity) == self.sessions.shard() {
+            self.seek_session(now, link);
+        } else {
+            self.strangers.push_back(link);
+        }
+    }
+
+    /// Lets a peer that is at home log in: at once, or after another login of its identity. One at
+    /// a time has its turn, so that the epochs of an identity rise as its sessions come in force.
+    pub(super) fn seek_session(&mut self, now: Time, link: u32) {
+        let identity = self.slots.get(link).map_or("", Slot::identity);
+        if identity.is_empty() {
+            return self.open_session(now, link);
+        }
+        self.identities.wait(identity, link, false);
+        self.give_turn(now, link);
+    }
+
+    /// Gives the newest of the logins that wait its turn, if it is nobody's: those of the identity
+    /// of `link`.
+    fn give_turn(&mut self, now: Time, link: u32) {
+        let Some(slot) = self.slots.get(link) else {
+            return;
+        };
+        let mut newest = None;
+        for (waiting, has_turn) in self.identities.waiting(slot.identity()) {
+            let other = self.slots.get(waiting).filter(|other| is_same(other, slot));
+            let Some(heard_at) = other.and_then(|other| other.peer.login()) else {
+                continue;
+            };
+            if has_turn {
+                return;
+            }
+            newest = newest.max(Some((heard_at, waiting)));
+        }
+        if let Some((_, newest)) = newest {
+            self.identities.wait(slot.identity(), newest, true);
+            self.take_turn(now, newest);
+        }
+    }
+
+    /// Opens the session of a peer whose turn it is, unless newer ones stand in its way, or the
+    /// listener protects older ones that answer.
+    fn take_turn(&mut self, now: Time, link: u32) {
+        let Some(slot) = self.slots.get(link) else {
+            return;
+        };
+        let Some(settings) = self.listeners.get(usize::from(slot.listener)) else {
+            return;
+        };
+        let Logins { refuse, .. } = settings.logins;
+        let limit = settings.logins.limit();
+        let rivals = self.rivals(slot);
+        let newer = rivals.iter().filter(|rival| Some(rival.heard_at) > slot.peer.login()).count();
+        if newer >= limit {
+            return self.handle_link(now, link, link::Answer::Refused(replaced()));
+        }
+        let is_silent = |rival: &Rival| {
+            let rival = self.sessions.get(rival.place).map(Session::link);
+            rival.and_then(|link| self.slots.get(link)).is_none_or(|slot| slot.peer.is_suspect())
+        };
+        if refuse && rivals.len() >= limit && !rivals.iter().any(is_silent) {
+            return self.contest(now, link, &rivals);
+        }
+        self.open_session(now, link);
+    }
+
+    /// Takes a login that is over from those that wait, and gives the next its turn.
+    #[cold]
+    pub(super) fn end_turn(&mut self, now: Time, link: u32) {
+        let slot = self.slots.get(link);
+        if slot.is_some_and(|slot| self.identities.stop_waiting(slot.identity(), link)) {
+            self.give_turn(now, link);
+        }
+    }
+
+    /// Asks the oldest rival for an answer, and lets the newer login wait for it.
+    fn contest(&mut self, now: Time, link: u32, rivals: &[Rival]) {
+        let oldest = rivals.first().and_then(|rival| self.sessions.get(rival.place));
+        let Some(oldest) = oldest.map(Session::link) else {
+            return self.open_session(now, link);
+        };
+        let (Some(slot), Some(rival)) = (self.slots.get(link), self.slots.get(oldest)) else {
+            return;
+        };
+        let patience = patience_of(rival);
+        let contest = Contest { link, admission: slot.generation, since: now };
+        self.contests.insert(oldest, contest);
+        self.run_link(now, link, |peer, _, _| peer.contest(Some(now + patience)));
+        self.handle_link(now, oldest, link::World::Command(Command::Heartbeat));
+    }
+
+    /// Decides a contest, if it can be decided: the session that answers keeps its place.
+    #[cold]
+    pub(super) fn decide(&mut self, now: Time, rival: u32) {
+        let Some(contest) = self.contests.get(&rival).copied() else {
+            return;
+        };
+        let Contest { link, admission, since } = contest;
+        let slot = self.slots.get(rival);
+        let has_answered = slot.is_some_and(|slot| slot.peer.liveness().last_heard() > since);
+        let is_lost = slot.is_none_or(|slot| slot.peer.is_suspect() || slot.peer.is_over());
+        let newcomer = self.awaits(link, admission);
+        let is_late = newcomer.is_none_or(|slot| slot.peer.is_contest_over(now));
+        if !has_answered && !is_lost && !is_late {
+            return;
+        }
+        let is_waiting = newcomer.is_some();
+        self.contests.remove(&rival);
+        if is_waiting && has_answered && !is_lost {
+            self.handle_link(now, link, link::Answer::Refused(in_use()));
+        } else if is_waiting {
+            self.end_contest(now, link);
+        }
+    }
+
+    /// Decides the contest in which a login has waited long enough.
+    #[cold]
+    pub(super) fn decide_for(&mut self, now: Time, link: u32) {
+        let found = self.contests.iter().find(|(_, contest)| contest.link == link);
+        match found.map(|(rival, _)| *rival) {
+            Some(rival) => self.decide(now, rival),
+            // The older session has gone.
+            None => self.end_contest(now, link),
+        }
+    }
+
+    fn end_contest(&mut self, now: Time, link: u32) {
+        self.run_link(now, link, |peer, _, _| peer.contest(None));
+        self.open_session(now, link);
+    }
+
+    /// Opens the session of a peer that may have one, and asks for its epoch.
+    fn open_session(&mut self, now: Time, link: u32) {
+        let Some(slot) = self.slots.get_mut(link) else {
+            return;
+        };
+        slot.place = self.sessions.open(slot.generation, link);
+        if slot.place.is_some() {
+            self.unowned.push_back(link);
+        } else {
+            self.handle_link(now, link, link::Answer::Refused(CloseReason::Full.into()));
+        }
+    }
+
+    /// Puts a session in force that has its epoch, in the place of those that are too many.
+    pub(super) fn owned(&mut self, now: Time, session: u64, epoch: u64) {
+        let Some((link, key)) = self.sessions.own(session, epoch) else {
+            return;
+        };
+        let Some(slot) = self.slots.get(link) else {
+            return;
+        };
+        let (Some(place), Some(heard_at)) = (slot.place, slot.peer.login()) else {
+            return;
+        };
+        let settings = self.listeners.get(usize::from(slot.listener));
+        let limit = settings.map_or(1, |settings| settings.logins.limit());
+        let rivals = self.rivals(slot);
+        let too_many = (rivals.len() + 1).saturating_sub(limit);
+        for rival in rivals.iter().take(too_many) {
+            if let Some(link) = self.sessions.get(rival.place).map(Session::link) {
+                let close = Command::Close(replaced());
+                self.handle_link(now, link, link::World::Command(close));
+            }
+        }
+        if let Some(slot) = self.slots.get(link).filter(|slot| !slot.identity().is_empty()) {
+            self.identities.add(slot.identity(), Rival { heard_at, place });
+        }
+        self.handle_link(now, link, link::Answer::Admitted(key));
+    }
+
+    /// Returns the sessions in force of the same identity, of the same worth, the oldest first.
+    fn rivals(&self, slot: &Slot) -> Vec<Rival> {
+        let identity = slot.identity();
+        if identity.is_empty() {
+            return Vec::new();
+        }
+        self.identities.rivals(identity, |place| {
+            let session = self.sessions.get(place);
+            let other = session.and_then(|session| self.slots.get(session.link()));
+            other.is_some_and(|other| is_same(other, slot) && !other.peer.is_over())
+        })
+    }
+
+    /// Forgets the login of a session that is no longer in force here.
+    pub(super) fn forget_login(&mut self, link: u32) {
+        let slot = self.slots.get(link);
+        if let Some((slot, place)) = slot.and_then(|slot| Some((slot, slot.place?))) {
+            self.identities.remove(slot.identity(), place);
+        }
+    }
+
+    /// Returns when the session of a link that is in force has logged in.
+    pub(super) fn logged_in(&self, slot: &Slot) -> Option<Span> {
+        self.identities.heard_at(slot.identity(), slot.place?)
+    }
+
+    /// Lets the login of a link that was loaded wait again, or have its turn.
+    pub(super) fn restore_turn(&mut self, link: u32) {
+        let Some(slot) = self.slots.get(link).filter(|slot| slot.peer.login().is_some()) else {
+            return;
+        };
+        let has_turn = slot.place.is_some() || slot.peer.is_contesting();
+        let is_home = self.identities.home(slot.identity()) == self.sessions.shard();
+        if !slot.identity().is_empty() && (has_turn || is_home) {
+            self.identities.wait(slot.identity(), link, has_turn);
+        }
+    }
+
+    /// Puts the session of a link that was loaded, or has come from another hub, in force.
+    pub(super) fn restore_login(&mut self, link: u32, heard_at: Option<Span>) {
+        let slot = self.slots.get(link);
+        let found = slot.and_then(|slot| Some((slot, slot.place?, heard_at?)));
+        if let Some((slot, place, heard_at)) =
+            found.filter(|(slot, ..)| !slot.identity().is_empty())
+        {
+            self.identities.add(slot.identity(), Rival { heard_at, place });
+        }
+    }
+}
+
+/// Returns whether two links have the same identity, of the same worth.
+fn is_same(one: &Slot, other: &Slot) -> bool {
+    one.proved == other.proved && one.identity() == other.identity()
+}
+
+/// Returns how long a peer has for the answer to a heartbeat before it would be suspect.
+fn patience_of(slot: &Slot) -> Span {
+    let least = match slot.peer.policy().detection() {
+        Detection::Never => PATIENCE,
+        Detection::Bounded { interval, .. } => interval.min(PATIENCE),
+    };
+    slot.peer.liveness().rtt().unwrap_or(Span::ZERO).times(4).max(least)
+}
+
+/// The goodbye to a peer in whose place is a newer login. Two devices of one user would otherwise
+/// take turns for ever.
+fn replaced() -> Goodbye {
+    Goodbye { stay_away: true, ..CloseReason::Replaced.into() }
+}
+
+/// The goodbye to a peer whose identity has as many sessions as it may have, and they answer.
+fn in_use() -> Goodbye {
+    CloseReason::Full.into()
+}

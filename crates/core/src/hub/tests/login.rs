@@ -1,0 +1,207 @@
+//! Logins at a listener that protects the sessions that answer.
+
+use super::*;
+use crate::link::Logins;
+use crate::session;
+use crate::wire::Close;
+
+/// The hub of one listener, and what it has said about the links 0 to 2.
+struct Bench {
+    hub: Driver<Hub>,
+    now: Time,
+    seen: Seen,
+}
+
+/// What each link has been told, and what has been told of it.
+#[derive(Default)]
+struct Seen {
+    left: [Option<Cause>; 3],
+    joined: [bool; 3],
+    refused: [Option<CloseReason>; 3],
+    pinged: [u32; 3],
+}
+
+fn protected(policy: Policy) -> Hub {
+    let mut listener = link::Settings::new(Codec::Native, Side::Accepting, policy);
+    listener.logins = Logins { limit: 1, refuse: true };
+    Hub::new(super::super::Settings {
+        shard: 0,
+        homes: Homes::SINGLE,
+        listeners: Vec::from([listener]),
+        seed: 42,
+        frame_memory: FRAME_MEMORY,
+    })
+}
+
+impl Bench {
+    fn new(policy: Policy) -> Bench {
+        let hub = Driver::new(Time::ZERO, protected(policy));
+        Bench { hub, now: Time::ZERO, seen: Seen::default() }
+    }
+
+    fn log_in(&mut self, link: u32) {
+        self.hub.handle(self.now, World::Opened { link, listener: 0, address: ADDRESS });
+        let hello = Hello {
+            asks: None,
+            resume: None,
+            account: None,
+            capabilities: 0,
+            boot_id: BootId([0; 16]),
+            instance_id: InstanceId([0; 16]),
+            identity: "ada",
+            token: &[],
+        };
+        let mut bytes = Vec::new();
+        Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
+        self.receive(link, &bytes);
+    }
+
+    fn receive(&mut self, link: u32, bytes: &[u8]) {
+        let input = link::World::Received(bytes);
+        self.hub.handle(self.now, World::Link { link, input });
+        self.drain();
+    }
+
+    /// Lets time pass, in steps in which each deadline is met.
+    fn pass(&mut self, millis: u64) {
+        for _ in 0..millis {
+            self.now = self.now + Span::from_millis(1);
+            self.hub.expire(self.now, self.now);
+            while let Some(link) = self.hub.poll_read() {
+                self.hub.judge(self.now, link);
+            }
+            self.drain();
+        }
+    }
+
+    fn drain(&mut self) {
+        loop {
+            let answer: Input<'_> = match self.hub.poll_output() {
+                None => return,
+                Some(Output::Admit { link, admission }) => {
+                    let heard_at = Span::from_millis(self.now.as_millis());
+                    World::Identified { link, admission, login: Login::claim(heard_at) }.into()
+                }
+                Some(Output::Own { session, .. }) => {
+                    Answer::Owned { session, epoch: self.now.as_nanos() + 1 }.into()
+                }
+                Some(Output::Link { link, output }) => {
+                    self.seen.note(link as usize, output);
+                    continue;
+                }
+                Some(Output::GoHome { .. } | Output::HandedOver { .. }) => panic!("one shard"),
+            };
+            self.hub.handle(self.now, answer);
+        }
+    }
+
+    fn reload(&mut self) {
+        self.hub.reload(self.now, protected(Policy::default())).unwrap();
+    }
+}
+
+impl Seen {
+    fn note(&mut self, link: usize, output: link::Output<'_>) {
+        match output {
+            link::Output::Transmit { bytes, .. } => {
+                match Decoder::new(Codec::Native, 0).next(&mut &*bytes) {
+                    Ok(Some(Frame::Ping(_))) => self.pinged[link] += 1,
+                    Ok(Some(Frame::Close(Close { reason, .. }))) => {
+                        self.refused[link] = Some(reason);
+                    }
+                    _ => {}
+                }
+            }
+            link::Output::Session(session::Event::Joined { .. }) => self.joined[link] = true,
+            link::Output::Session(session::Event::Left(verdict)) => {
+                self.left[link] = Some(verdict.cause);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A PONG of the native codec, with sequence 0.
+const PONG: &[u8] = &[0x20, 0];
+
+#[test]
+fn a_session_that_answers_keeps_its_place() {
+    for reloads in [false, true] {
+        let mut bench = Bench::new(Policy::default());
+        bench.log_in(0);
+        bench.pass(100);
+        bench.log_in(1);
+        assert_eq!(
+            (bench.seen.pinged[0], bench.seen.joined),
+            (1, [true, false, false]),
+            "asked at once"
+        );
+        if reloads {
+            bench.reload();
+        }
+        bench.pass(900);
+        bench.receive(0, PONG);
+        assert_eq!(bench.seen.refused, [None, Some(CloseReason::Full), None]);
+        assert_eq!(bench.seen.left, [None, Some(Cause::Finished), None]);
+        // The next login asks again.
+        bench.log_in(2);
+        assert_eq!(bench.seen.pinged[0], 2);
+    }
+}
+
+#[test]
+fn a_session_that_does_not_answer_is_replaced() {
+    for (policy, reloads) in
+        [(Policy::default(), false), (Policy::default(), true), (Policy::never(), false)]
+    {
+        let mut bench = Bench::new(policy);
+        bench.log_in(0);
+        bench.pass(100);
+        bench.log_in(1);
+        bench.pass(900);
+        if reloads {
+            bench.reload();
+        }
+        assert_eq!(bench.seen.joined, [true, false, false], "its patience lasts");
+        bench.pass(101);
+        assert_eq!(bench.seen.joined, [true, true, false]);
+        assert_eq!(bench.seen.left, [Some(Cause::Replaced), None, None]);
+        assert_eq!(bench.seen.refused, [Some(CloseReason::Replaced), None, None]);
+    }
+}
+
+#[test]
+fn a_suspect_never_keeps_its_place() {
+    let mut bench = Bench::new(Policy::default());
+    bench.log_in(0);
+    bench.pass(16_100);
+    bench.log_in(1);
+    assert_eq!(bench.seen.joined, [true, true, false], "at once");
+    assert_eq!(bench.seen.left, [Some(Cause::Replaced), None, None]);
+}
+
+#[test]
+fn a_contest_ends_with_either_of_its_links() {
+    // The older session ends, or the newer login.
+    for lost in [0, 1] {
+        let mut bench = Bench::new(Policy::default());
+        bench.log_in(0);
+        bench.pass(100);
+        bench.log_in(1);
+        bench.log_in(2);
+        assert_eq!(bench.seen.pinged[0], 1, "one newer login at a time has its turn");
+        let input = link::World::Failed(SocketError::Reset);
+        bench.hub.handle(bench.now, World::Link { link: lost, input });
+        bench.drain();
+        if lost == 0 {
+            // Of those that waited, the newest comes last and stays.
+            assert!(bench.seen.joined[1]);
+            bench.pass(50);
+        }
+        assert_eq!(bench.seen.refused[2], None, "the next login has its turn");
+        bench.pass(1_001);
+        assert!(bench.seen.joined[2]);
+        assert_eq!(bench.seen.left.map(|cause| cause.is_some()), [true, true, false]);
+        assert!(bench.hub.machine().contests.is_empty());
+    }
+}
