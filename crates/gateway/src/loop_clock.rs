@@ -108,6 +108,11 @@ impl LoopClock {
         self.vigilance.at(self.clock.monotonic())
     }
 
+    /// The monotonic clock at this moment, which all shards share.
+    pub(crate) fn monotonic(&self) -> Span {
+        self.clock.monotonic()
+    }
+
     /// The wall clock, in milliseconds since 1970-01-01 UTC.
     pub(crate) fn wall_ms(&self) -> u64 {
         self.clock.wall_ms()

@@ -1,7 +1,7 @@
 //! Requests from the control plane to a shard.
 
 use std::any::Any;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 
 use systole_core::flight::Flight;
 use systole_core::kernel::TcpSnapshot;
@@ -19,6 +19,13 @@ pub const REQUESTS: usize = 256;
 
 /// Maximum number of requests that a shard answers in one turn; more wait for the next.
 const REQUESTS_PER_TURN: usize = 16;
+
+/// Capacity of the channel of the links that come from other shards: with it full, a shard has work
+/// for some 20 ms, and a peer that would come is sent away to come back later.
+pub const ARRIVALS: usize = 1_024;
+
+/// Maximum number of links that a shard takes over in one turn, for about 0.3 ms.
+const ARRIVALS_PER_TURN: usize = 16;
 
 /// Maximum number of sessions that one request returns. Bounds the cost of a request for the loop
 /// to about 0.2 ms.
@@ -77,13 +84,11 @@ pub enum Request {
         /// The session's number.
         session: u64,
         /// The other shard.
-        to: Requests,
+        to: Arrivals,
         /// The channel for the answer: whether the session was moved. If not, it stays here, or it
         /// was not online here.
         reply: oneshot::Sender<bool>,
     },
-    /// Takes over a link that another shard has sent.
-    Arrive(Parcel),
     /// Gives a command to all links.
     Command(hub::HubCommand<'static>),
     /// Stops listening, once the peers that have queued at the shard's own sockets are accepted.
@@ -203,13 +208,26 @@ impl Requests {
         })?;
         self.waker.wake().map_err(|_| Refused::Gone)
     }
+}
 
-    /// Sends a request and wakes the shard; gives the request back if the shard refuses it.
-    pub(crate) fn deliver(&self, request: Request) -> Result<(), Request> {
-        self.sender.try_send(request).map_err(|error| match error {
-            TrySendError::Full(request) | TrySendError::Disconnected(request) => request,
+/// The way for links from other shards into one.
+#[derive(Clone, Debug)]
+pub struct Arrivals {
+    sender: SyncSender<Parcel>,
+    waker: LoopWaker,
+}
+
+impl Arrivals {
+    pub(crate) fn new(sender: SyncSender<Parcel>, waker: LoopWaker) -> Arrivals {
+        Arrivals { sender, waker }
+    }
+
+    /// Sends a link and wakes the shard; gives the link back if the shard is full or has ended.
+    pub(crate) fn deliver(&self, parcel: Parcel) -> Result<(), Parcel> {
+        self.sender.try_send(parcel).map_err(|error| match error {
+            TrySendError::Full(parcel) | TrySendError::Disconnected(parcel) => parcel,
         })?;
-        // A shard that has ended while the request came in takes none.
+        // A shard that has ended while the link came in takes it over and ends it.
         let _ = self.waker.wake();
         Ok(())
     }
@@ -219,18 +237,31 @@ impl Requests {
 #[derive(Debug)]
 pub(crate) struct RequestQueue {
     receiver: Receiver<Request>,
-    /// How many more may be taken in this turn.
+    arrivals: Receiver<Parcel>,
+    /// How many more requests may be taken in this turn.
     left: usize,
+    /// How many more links may be taken over in this turn.
+    arrivals_left: usize,
 }
 
 impl RequestQueue {
+    /// Makes the queue of a shard to which no links come.
     pub(crate) fn new(receiver: Receiver<Request>) -> RequestQueue {
-        RequestQueue { receiver, left: REQUESTS_PER_TURN }
+        RequestQueue::with_arrivals(receiver, sync_channel(0).1)
+    }
+
+    pub(crate) fn with_arrivals(
+        receiver: Receiver<Request>,
+        arrivals: Receiver<Parcel>,
+    ) -> RequestQueue {
+        let (left, arrivals_left) = (REQUESTS_PER_TURN, ARRIVALS_PER_TURN);
+        RequestQueue { receiver, arrivals, left, arrivals_left }
     }
 
     /// Begins a turn of the loop, once its wake-ups are taken.
     pub(crate) fn begin_turn(&mut self) {
         self.left = REQUESTS_PER_TURN;
+        self.arrivals_left = ARRIVALS_PER_TURN;
     }
 
     /// Takes the next request of this turn. A shard to which nobody can send any more is to end.
@@ -246,26 +277,22 @@ impl RequestQueue {
         }
     }
 
-    /// Takes the next link that comes from another shard, and drops the requests before it. For a
-    /// shard that ends.
-    pub(crate) fn next_parcel(&mut self) -> Option<Parcel> {
-        self.receiver.try_iter().find_map(|request| match request {
-            Request::Arrive(parcel) => Some(parcel),
-            Request::Sessions { .. }
-            | Request::Session { .. }
-            | Request::Sibling { .. }
-            | Request::Story { .. }
-            | Request::Order { .. }
-            | Request::Move { .. }
-            | Request::Command(_)
-            | Request::StopAccepting
-            | Request::Stop => None,
-        })
+    /// Takes over the next link of this turn that comes from another shard.
+    pub(crate) fn next_arrival(&mut self) -> Option<Parcel> {
+        let left = self.arrivals_left.checked_sub(1)?;
+        let parcel = self.arrivals.try_recv().ok()?;
+        self.arrivals_left = left;
+        Some(parcel)
     }
 
-    /// Whether more requests may wait, for which no further wake-up will come.
+    /// Takes the next link that comes from another shard. For a shard that ends.
+    pub(crate) fn last_arrival(&mut self) -> Option<Parcel> {
+        self.arrivals.try_recv().ok()
+    }
+
+    /// Whether more requests or links may wait, for which no further wake-up will come.
     pub(crate) fn may_hold_more(&self) -> bool {
-        self.left == 0
+        self.left == 0 || self.arrivals_left == 0
     }
 }
 

@@ -25,6 +25,7 @@ use std::thread::JoinHandle;
 
 use mio::Poll;
 use systole_core::Span;
+use systole_core::home::Homes;
 use systole_core::link::Settings;
 use systole_net::Clock;
 use systole_net::tls::{ServerTls, seed_thread};
@@ -33,9 +34,9 @@ use systole_net::transport::Layer;
 use crate::epochs::Epochs;
 use crate::logic::Logic;
 use crate::report::ReportChannels;
-use crate::request::{REQUESTS, RequestQueue, Requests};
+use crate::request::{ARRIVALS, Arrivals, REQUESTS, RequestQueue, Requests};
 use crate::stats::{Distributions, ShardStats};
-use crate::wake::wake_ups;
+use crate::wake::{WakeUps, wake_ups};
 use shard_loop::WAKER;
 use streams::Streams;
 
@@ -46,6 +47,10 @@ pub struct ShardSetup {
     pub index: u8,
     /// The listeners, in the order of their numbers.
     pub listeners: Vec<ShardListener>,
+    /// The homes of identities, by the numbers of the shards.
+    pub homes: Homes,
+    /// The ways into all shards of these listeners, by their numbers; see [`Door`].
+    pub siblings: Arc<[Arrivals]>,
     /// The clock, shared by all shards.
     pub clock: Clock,
     /// Seed of the random numbers that spread heartbeats and reconnects.
@@ -97,6 +102,38 @@ pub struct ListenerTls {
     pub subject_is_identity: bool,
 }
 
+/// The way into a shard that is still to be started: so that all shards know one another before the
+/// first accepts.
+#[derive(Debug)]
+pub struct Door {
+    poll: Poll,
+    wake_ups: WakeUps,
+    queue: RequestQueue,
+    requests: Requests,
+    arrivals: Arrivals,
+}
+
+impl Door {
+    /// Makes the way into one shard.
+    ///
+    /// # Errors
+    /// The operating system refused a poll.
+    pub fn new() -> io::Result<Door> {
+        let poll = Poll::new()?;
+        let (waker, wake_ups) = wake_ups(poll.registry(), WAKER)?;
+        let (sender, receiver) = sync_channel(REQUESTS);
+        let (links, arriving) = sync_channel(ARRIVALS);
+        let queue = RequestQueue::with_arrivals(receiver, arriving);
+        let arrivals = Arrivals::new(links, waker.clone());
+        Ok(Door { poll, wake_ups, queue, requests: Requests::new(sender, waker), arrivals })
+    }
+
+    /// Returns the way for links into the shard.
+    pub fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
+    }
+}
+
 /// A running shard.
 #[derive(Debug)]
 pub struct Shard {
@@ -106,18 +143,15 @@ pub struct Shard {
     pub thread: JoinHandle<()>,
 }
 
-/// Starts a shard on a thread of its own.
+/// Starts a shard behind its door, on a thread of its own.
 ///
 /// # Errors
-/// The operating system refused a thread, a poll or the registration of a socket. Nothing was
-/// started.
-pub fn spawn(setup: ShardSetup) -> io::Result<Shard> {
-    let poll = Poll::new()?;
-    let (waker, wake_ups) = wake_ups(poll.registry(), WAKER)?;
-    let (sender, receiver) = sync_channel(REQUESTS);
+/// The operating system refused a thread or the registration of a socket. Nothing was started.
+pub fn spawn(setup: ShardSetup, door: Door) -> io::Result<Shard> {
+    let Door { poll, wake_ups, queue, requests, .. } = door;
     let name = format!("shard-{}", setup.index);
     let has_tls = setup.listeners.iter().any(|listener| listener.tls.is_some());
-    let shard_loop = Streams::<Layer>::shard(poll, wake_ups, RequestQueue::new(receiver), setup)?;
+    let shard_loop = Streams::<Layer>::shard(poll, wake_ups, queue, setup)?;
     let run = move || {
         if has_tls {
             seed_thread();
@@ -125,5 +159,5 @@ pub fn spawn(setup: ShardSetup) -> io::Result<Shard> {
         shard_loop.run();
     };
     let thread = std::thread::Builder::new().name(name).spawn(run)?;
-    Ok(Shard { requests: Requests::new(sender, waker), thread })
+    Ok(Shard { requests, thread })
 }

@@ -86,7 +86,12 @@ impl Hub {
         };
         slot.proved = proved.is_some();
         slot.peer.log_in(heard_at);
-        let identity = slot.identity();
+        self.go_on(now, link);
+    }
+
+    /// Lets a peer of which it is known who it is log in, or sends it home.
+    pub(super) fn go_on(&mut self, now: Time, link: u32) {
+        let identity = self.slots.get(link).map_or("", Slot::identity);
         if identity.is_empty() || self.identities.home(identity) == self.sessions.shard() {
             self.seek_session(now, link);
         } else {
@@ -96,7 +101,7 @@ impl Hub {
 
     /// Lets a peer that is at home log in: at once, or after another login of its identity. One at
     /// a time has its turn, so that the epochs of an identity rise as its sessions come in force.
-    pub(super) fn seek_session(&mut self, now: Time, link: u32) {
+    fn seek_session(&mut self, now: Time, link: u32) {
         let identity = self.slots.get(link).map_or("", Slot::identity);
         if identity.is_empty() {
             return self.open_session(now, link);

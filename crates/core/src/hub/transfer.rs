@@ -104,7 +104,7 @@ impl Hub {
             return self.handle_link(now, link, link::World::Command(full));
         }
         if is_identified {
-            self.seek_session(now, link);
+            self.go_on(now, link);
         } else if awaits_admission {
             self.outbound.to(link).admit();
         }

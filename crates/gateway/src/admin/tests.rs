@@ -233,7 +233,6 @@ fn simulate_shard(shard: u64, requests: &Receiver<Request>, received: &Received)
             Request::Move { reply, .. } => {
                 let _ = reply.send(false);
             }
-            Request::Arrive(_) => {}
             Request::Command(command) => note(format!("{shard}: {command:?}")),
             Request::StopAccepting => note(format!("{shard}: stop accepting")),
             Request::Stop => return,

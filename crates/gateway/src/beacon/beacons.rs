@@ -22,7 +22,7 @@ use super::mesh::Mesh;
 use super::socket::Datagrams;
 use super::{BeaconSetup, BeaconShard};
 use crate::report::{Fact, PauseReason};
-use crate::request::{Order, Parcel, RequestQueue, Requests};
+use crate::request::{Arrivals, Order, Parcel, RequestQueue};
 use crate::shard::answer::Known;
 use crate::shard::shard_loop::{LeftOver, LoopSetup, ShardLoop, Traffic};
 use crate::stats::{BeaconStats, seconds};
@@ -227,7 +227,7 @@ impl Traffic for Beacons {
     }
 
     /// The number of a device chooses its shard.
-    fn hand_over(_: &mut ShardLoop<Beacons>, _: u64, _: &Requests) -> bool {
+    fn hand_over(_: &mut ShardLoop<Beacons>, _: u64, _: &Arrivals) -> bool {
         false
     }
 

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::thread::{JoinHandle, available_parallelism};
 
+use systole_core::home::Homes;
 use systole_core::hub::MAX_LINKS;
 use systole_core::link::{Limits, Settings, Side};
 use systole_net::listener::MAX_SHARDS;
@@ -21,8 +22,8 @@ use crate::logic::Logic;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::report::{FACTS, ReportChannels, Reports, channels};
-use crate::request::Requests;
-use crate::shard::{self, ListenerTls, Shard, ShardListener, ShardSetup};
+use crate::request::{Arrivals, Requests};
+use crate::shard::{self, Door, ListenerTls, Shard, ShardListener, ShardSetup};
 use crate::stats::{BeaconStats, Distributions, ShardStats};
 
 /// Descriptors that the process has open beside its shards and connections: standard streams, the
@@ -136,7 +137,11 @@ pub(super) fn start(
     let mut sockets: Vec<_> =
         sockets.into_iter().map(|it| (it.sockets.into_iter(), it.is_shared)).collect();
     let mut started = StartedShards::default();
-    for index in 0..shards {
+    let doors = (0..shards).map(|_| Door::new()).collect::<Result<Vec<_>, _>>();
+    let doors = doors.map_err(ServeError::Thread)?;
+    let siblings: Arc<[Arrivals]> = doors.iter().map(|door| door.arrivals().clone()).collect();
+    let homes = Homes { shards: u16::try_from(shards).unwrap_or(u16::MAX), key: seed(shards) };
+    for (index, door) in doors.into_iter().enumerate() {
         let listeners = sockets.iter_mut().zip(&settings).zip(&config.listeners);
         let own = listeners.filter_map(|(((sockets, is_shared), settings), listener)| {
             let (is_shared, settings) = (*is_shared, settings.clone());
@@ -150,6 +155,8 @@ pub(super) fn start(
         let setup = ShardSetup {
             index: u8::try_from(index).unwrap_or(u8::MAX),
             listeners: own.collect(),
+            homes,
+            siblings: siblings.clone(),
             clock,
             seed: seed(index),
             max_links: budget.links_per_shard,
@@ -163,7 +170,7 @@ pub(super) fn start(
             stats,
             distributions: distributions.clone(),
         };
-        started.add(shard::spawn(setup).map_err(ServeError::Thread)?);
+        started.add(shard::spawn(setup, door).map_err(ServeError::Thread)?);
     }
     for (number, (wanted, sockets)) in config.beacons.iter().zip(beacons).enumerate() {
         let listener = u16::try_from(config.listeners.len() + number).unwrap_or(u16::MAX);

@@ -64,7 +64,6 @@ impl<T: Traffic> ShardLoop<T> {
             Request::Move { session, to, reply } => {
                 let _ = reply.send(T::hand_over(self, session, &to));
             }
-            Request::Arrive(parcel) => T::arrive(self, parcel),
             Request::Command(command) => T::command(self, command),
             Request::StopAccepting => T::stop_accepting(self),
             Request::Stop => self.stopping = true,

@@ -37,7 +37,18 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 }
                 hub::Output::Admit { link, admission } => {
                     self.traffic.sockets.suspend(link);
-                    self.traffic.answers.push_back(Reply::Identify { link, admission });
+                    let heard_at = self.clock.monotonic();
+                    let reply = Reply::Identify { link, admission, heard_at };
+                    self.traffic.answers.push_back(reply);
+                    continue;
+                }
+                hub::Output::GoHome { link, admission, shard } => {
+                    let reply = if self.traffic.full_home == Some(shard) {
+                        Reply::Refuse { link, admission }
+                    } else {
+                        Reply::GoHome { link, admission, shard }
+                    };
+                    self.traffic.answers.push_back(reply);
                     continue;
                 }
                 hub::Output::Own { session, .. } => {
@@ -93,7 +104,11 @@ impl<T: Accept> ShardLoop<Streams<T>> {
     pub(super) fn feed_back(&mut self) -> bool {
         if let Some(reply) = self.traffic.answers.pop_front() {
             match reply {
-                Reply::Identify { link, admission } => self.identify(link, admission),
+                Reply::Identify { link, admission, heard_at } => {
+                    self.identify(link, admission, heard_at);
+                }
+                Reply::GoHome { link, admission, shard } => self.go_home(link, admission, shard),
+                Reply::Refuse { link, admission } => self.refuse_as_full(link, admission),
                 Reply::Own { session, epoch } => {
                     let answer = hub::Answer::Owned { session, epoch };
                     self.hub.handle(self.clock.now(), answer);

@@ -4,15 +4,20 @@
 use std::collections::VecDeque;
 use std::mem;
 
+use systole_core::Span;
 use systole_core::hub;
 use systole_core::kernel::SocketError;
-use systole_core::link;
+use systole_core::link::{self, Goodbye};
+use systole_core::wire::CloseReason;
 
 use super::opening::Accept;
 use super::shard_loop::ShardLoop;
 use super::sockets::{Conn, ConnState, Feedback};
 use super::streams::Streams;
-use crate::request::{Parcel, Request, Requests};
+use crate::request::{Arrivals, Parcel};
+
+/// The time after which a peer may come back whose home was full: the queue is short.
+const RETURN_AFTER: Span = Span::from_secs(1);
 
 /// A link on its way from one shard to another. Not printable: it holds bytes of the peer.
 struct Packed<T> {
@@ -26,7 +31,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
     /// Moves the link of a session to another shard. Returns false, and changes nothing, if the
     /// session is not online here, if facts about it wait, which must not be overtaken by facts
     /// from there, or if the other shard takes no request now.
-    pub(super) fn hand_over(&mut self, session: u64, to: &Requests) -> bool {
+    pub(super) fn hand_over(&mut self, session: u64, to: &Arrivals) -> bool {
         let Some(link) = self.hub.machine().find(session) else {
             return false;
         };
@@ -42,14 +47,39 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             self.arrive(parcel);
             return false;
         }
-        match to.deliver(Request::Arrive(parcel)) {
+        match to.deliver(parcel) {
             Ok(()) => true,
-            Err(Request::Arrive(parcel)) => {
+            Err(parcel) => {
                 self.arrive(parcel);
                 false
             }
-            Err(_) => false,
         }
+    }
+
+    /// Sends a peer to the shard that is the home of its identity, or away if that shard takes no
+    /// link now.
+    pub(super) fn go_home(&mut self, link: u32, admission: u32, shard: u8) {
+        let Some(home) = self.traffic.siblings.get(usize::from(shard)).cloned() else {
+            return self.refuse_as_full(link, admission);
+        };
+        if !self.traffic.sockets.is_open(link) {
+            return;
+        }
+        let Some(packed) = self.pack(link) else {
+            return;
+        };
+        if let Err(parcel) = home.deliver(Parcel(Box::new(packed))) {
+            // The hub asks for its home again.
+            self.traffic.full_home = Some(shard);
+            self.arrive(parcel);
+            self.traffic.full_home = None;
+        }
+    }
+
+    /// Sends a peer away for whose session there is no room at the moment.
+    pub(super) fn refuse_as_full(&mut self, link: u32, admission: u32) {
+        let goodbye = Goodbye { return_after: RETURN_AFTER, ..CloseReason::Full.into() };
+        self.hub.handle(self.clock.now(), hub::World::Refused { link, admission, goodbye });
     }
 
     /// Takes a link out of this shard.
@@ -83,7 +113,9 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             return;
         };
         let Packed { mut conn, state, feedback } = *packed;
-        conn.note.state = ConnState::Open;
+        if conn.note.state != ConnState::Waiting {
+            conn.note.state = ConnState::Open;
+        }
         // Without its socket the link cannot live: it fails as soon as the hub has it.
         let (link, is_registered) = match self.traffic.sockets.add(self.poll.registry(), conn) {
             Some(link) => (link, true),

@@ -98,15 +98,15 @@ impl<T: Accept> ShardLoop<Streams<T>> {
 
     /// Admits a peer: with the identity that its certificate names, or with the one that it claims,
     /// by the rule of its listener.
-    pub(super) fn identify(&mut self, link: u32, admission: u32) {
+    pub(super) fn identify(&mut self, link: u32, admission: u32, heard_at: Span) {
         let listener = self.hub.machine().presence(link).map(|known| known.listener);
         let tls = listener.and_then(|listener| self.traffic.tls.get(usize::from(listener)));
         let is_proved = tls.and_then(Option::as_ref).is_some_and(|tls| tls.subject_is_identity);
         let conn = self.traffic.sockets.conns.get(link);
         let subject = conn.filter(|_| is_proved).and_then(|conn| conn.transport().subject());
         let subject = subject.unwrap_or_default();
-        let proved = is_proved.then_some(&*subject);
-        let input = hub::World::Identified { link, admission, proved };
+        let login = hub::Login { heard_at, proved: is_proved.then_some(&*subject) };
+        let input = hub::World::Identified { link, admission, login };
         self.hub.handle(self.clock.now(), input);
     }
 

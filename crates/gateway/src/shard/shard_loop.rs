@@ -16,7 +16,7 @@ use super::answer::Known;
 use crate::loop_clock::LoopClock;
 use crate::report::ReportChannels;
 use crate::report_sender::ReportSender;
-use crate::request::{Order, Parcel, RequestQueue, Requests};
+use crate::request::{Arrivals, Order, Parcel, RequestQueue};
 use crate::stats::{Distributions, ShardStats};
 use crate::wake::WakeUps;
 
@@ -83,7 +83,7 @@ pub(crate) trait Traffic: Sized {
     ) -> Option<u32>;
 
     /// Moves a session to another shard. Returns whether it was moved.
-    fn hand_over(shard: &mut ShardLoop<Self>, session: u64, to: &Requests) -> bool;
+    fn hand_over(shard: &mut ShardLoop<Self>, session: u64, to: &Arrivals) -> bool;
 
     /// Takes over a session that another shard has sent.
     fn arrive(shard: &mut ShardLoop<Self>, parcel: Parcel);
@@ -173,9 +173,9 @@ impl<T: Traffic> ShardLoop<T> {
         }
         T::end_sessions(&mut self);
         // The other shards end later, and may hand over sessions until then.
-        while let Some(first) = self.requests.next_parcel() {
+        while let Some(first) = self.requests.last_arrival() {
             T::arrive(&mut self, first);
-            while let Some(parcel) = self.requests.next_parcel() {
+            while let Some(parcel) = self.requests.last_arrival() {
                 T::arrive(&mut self, parcel);
             }
             T::end_sessions(&mut self);
@@ -208,8 +208,17 @@ impl<T: Traffic> ShardLoop<T> {
 
     fn take_requests(&mut self) {
         self.requests.begin_turn();
+        self.take_arrivals();
         while let Some(request) = self.requests.next() {
+            // A request about a link that has just come finds it.
+            self.take_arrivals();
             self.answer(request);
+        }
+    }
+
+    fn take_arrivals(&mut self) {
+        while let Some(parcel) = self.requests.next_arrival() {
+            T::arrive(self, parcel);
         }
     }
 

@@ -26,7 +26,7 @@ use super::sockets::Sockets;
 use super::{ListenerTls, ShardListener, ShardSetup};
 use crate::epochs::Epochs;
 use crate::logic::Logic;
-use crate::request::{Order, Parcel, RequestQueue, Requests};
+use crate::request::{Arrivals, Order, Parcel, RequestQueue};
 use crate::wake::WakeUps;
 
 /// The token of the first listener. Listeners have the tokens just below the waker's; a link's
@@ -64,7 +64,11 @@ const LAST_ACCEPTS: usize = BACKLOG as usize;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Reply {
     /// The peer may have a session.
-    Identify { link: u32, admission: u32 },
+    Identify { link: u32, admission: u32, heard_at: Span },
+    /// The peer is sent to the home of its identity.
+    GoHome { link: u32, admission: u32, shard: u8 },
+    /// The peer is sent away, because there is no room for it at the moment.
+    Refuse { link: u32, admission: u32 },
     /// The session has this epoch.
     Own { session: u64, epoch: u64 },
 }
@@ -86,6 +90,10 @@ pub(super) struct Streams<T = Layer> {
     /// Answers to the hub, to be handed in once its outputs have been carried out.
     pub(super) answers: VecDeque<Reply>,
     pub(super) epochs: Arc<Epochs>,
+    /// The ways into all shards of these listeners, by their numbers.
+    pub(super) siblings: Arc<[Arrivals]>,
+    /// The shard that has just taken no link.
+    pub(super) full_home: Option<u8>,
     /// The state of a link that moves, from the hub.
     pub(super) handed_over: Option<Vec<u8>>,
     /// Whether data was received or sent in this turn.
@@ -130,6 +138,7 @@ impl<T: Accept> Streams<T> {
         setup.stats.listening.set(acceptor.open() as u64);
         let hub = Hub::new(hub::Settings {
             shard: setup.index,
+            homes: setup.homes,
             listeners: settings,
             seed: setup.seed,
             frame_memory: setup.frame_memory,
@@ -144,6 +153,8 @@ impl<T: Accept> Streams<T> {
             logic: setup.logic,
             answers: VecDeque::new(),
             epochs: setup.epochs,
+            siblings: setup.siblings,
+            full_home: None,
             handed_over: None,
             data_moved: false,
             heartbeats_out: 0,
@@ -299,7 +310,7 @@ impl<T: Accept> Traffic for Streams<T> {
         presences.cursor()
     }
 
-    fn hand_over(shard: &mut ShardLoop<Streams<T>>, session: u64, to: &Requests) -> bool {
+    fn hand_over(shard: &mut ShardLoop<Streams<T>>, session: u64, to: &Arrivals) -> bool {
         shard.hand_over(session, to)
     }
 

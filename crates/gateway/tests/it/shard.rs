@@ -1,5 +1,6 @@
 //! Tests of one shard with plain blocking sockets.
 
+mod homes;
 mod memory;
 mod moving;
 mod to_all;
@@ -14,17 +15,18 @@ use socket2::SockRef;
 use systole_core::cause::{Cause, Confidence, Verdict};
 use systole_core::diagnosis::{Ground, Grounds};
 use systole_core::gather::LONGEST_REST;
+use systole_core::home::Homes;
 use systole_core::hub;
 use systole_core::kernel::TcpSnapshot;
-use systole_core::link::{Settings, Side};
+use systole_core::link::{Logins, Settings, Side};
 use systole_core::session::Event;
 use systole_core::wire::{Beat, Close, CloseReason, Codec, DataKind, Decoder, Frame, Hello};
 use systole_core::{Policy, Span};
 use systole_gateway::config;
 use systole_gateway::logic::Logic;
 use systole_gateway::report::{Fact, PauseReason, Reports, channels};
-use systole_gateway::request::{Filter, Order, Request};
-use systole_gateway::shard::{Shard, ShardListener, ShardSetup, spawn};
+use systole_gateway::request::{Arrivals, Filter, Order, Request};
+use systole_gateway::shard::{Door, Shard, ShardListener, ShardSetup, spawn};
 use systole_gateway::stats::{Distributions, ShardStats};
 use systole_net::{Clock, listener};
 use tokio::sync::mpsc::Receiver;
@@ -40,6 +42,7 @@ const POLL: Duration = Duration::from_millis(1);
 
 pub(crate) struct Running {
     pub(crate) shard: Shard,
+    arrivals: Arrivals,
     addresses: Vec<SocketAddr>,
     reports: Receiver<Fact>,
     strangers: Receiver<Fact>,
@@ -47,6 +50,11 @@ pub(crate) struct Running {
 }
 
 pub(crate) fn start(policy: Policy, adjust: impl FnOnce(&mut ShardSetup)) -> Running {
+    start_behind(Door::new().unwrap(), policy, adjust)
+}
+
+/// Starts a shard that others may know.
+fn start_behind(door: Door, policy: Policy, adjust: impl FnOnce(&mut ShardSetup)) -> Running {
     let clock = Clock::start();
     let mut addresses = Vec::new();
     let mut listeners = Vec::new();
@@ -54,13 +62,17 @@ pub(crate) fn start(policy: Policy, adjust: impl FnOnce(&mut ShardSetup)) -> Run
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let socket = listener::bind_shards(address, 1).unwrap().remove(0);
         addresses.push(socket.local_addr().unwrap());
-        let settings = Settings::new(codec, Side::Accepting, policy);
+        let mut settings = Settings::new(codec, Side::Accepting, policy);
+        // All these clients have one identity.
+        settings.logins = Logins { limit: 1_000, refuse: false };
         listeners.push(ShardListener { socket, is_shared: false, settings, tls: None });
     }
     let (sender, Reports { facts: reports, strangers, .. }) = channels(1_000);
     let stats = Arc::new(ShardStats::default());
     let mut setup = ShardSetup {
-        index: 3,
+        index: 0,
+        homes: Homes::SINGLE,
+        siblings: Arc::default(),
         listeners,
         clock,
         seed: 7,
@@ -76,7 +88,8 @@ pub(crate) fn start(policy: Policy, adjust: impl FnOnce(&mut ShardSetup)) -> Run
         distributions: Distributions::default(),
     };
     adjust(&mut setup);
-    Running { shard: spawn(setup).unwrap(), addresses, reports, strangers, stats }
+    let arrivals = door.arrivals().clone();
+    Running { shard: spawn(setup, door).unwrap(), arrivals, addresses, reports, strangers, stats }
 }
 
 impl Running {

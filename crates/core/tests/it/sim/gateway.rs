@@ -509,10 +509,6 @@ impl Gateway {
             if let Some(model) = &mut peers[peer].gateway_model {
                 model.check_settled();
             }
-            if self.going_home.take() == Some(link) {
-                self.admissions.sent_home += 1;
-                self.move_link(raw, now, link, peer, peers, random);
-            }
         }
     }
 
@@ -716,6 +712,12 @@ impl Gateway {
                 self.hubs.handle(now, self.homes[link as usize], answer);
                 examinations.extend(self.execute_outputs(raw, now, peers, random));
             }
+        }
+        if let Some(link) = self.going_home.take()
+            && let Some(index) = self.peer_of_link[link as usize]
+        {
+            self.admissions.sent_home += 1;
+            self.move_link(raw, now, link, index, peers, random);
         }
     }
 

@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use socket2::SockRef;
 use systole_core::gather::{BRIEF_REST, Wait};
+use systole_core::home::Homes;
 use systole_core::kernel::SocketError;
 use systole_core::link::{Lane, Settings, Side};
 use systole_core::wire::Codec;
@@ -40,6 +41,7 @@ struct Bench {
     /// Without it the shard would end.
     _requests: std::sync::mpsc::Sender<Request>,
     waker: LoopWaker,
+    arrivals: Arrivals,
     peer: TcpStream,
     session: u64,
 }
@@ -53,6 +55,8 @@ fn setup(
 ) -> ShardSetup {
     ShardSetup {
         index: 0,
+        homes: Homes::SINGLE,
+        siblings: Arc::default(),
         listeners: vec![ShardListener { socket, is_shared, settings, tls: None }],
         clock: Clock::start(),
         seed: 1,
@@ -84,12 +88,14 @@ impl Bench {
             Settings { examines: true, ..Settings::new(Codec::Line, Side::Accepting, policy) };
         let setup = setup(socket, is_shared, settings, Logic::None);
         let (sender, requests) = std::sync::mpsc::channel();
-        let requests = RequestQueue::new(requests);
+        let (links, arriving) = std::sync::mpsc::sync_channel(1);
+        let requests = RequestQueue::with_arrivals(requests, arriving);
         let poll = Poll::new().unwrap();
         let (waker, wake_ups) = wake_ups(poll.registry(), WAKER).unwrap();
         let shard = Streams::<Layer>::shard(poll, wake_ups, requests, setup).unwrap();
         let peer = early.unwrap_or_else(|| TcpStream::connect(address).unwrap());
-        let mut bench = Bench { shard, _requests: sender, waker, peer, session: 0 };
+        let arrivals = Arrivals::new(links, waker.clone());
+        let mut bench = Bench { shard, _requests: sender, waker, arrivals, peer, session: 0 };
         bench.receive();
         bench
     }

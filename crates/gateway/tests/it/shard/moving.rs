@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use systole_core::random::Random;
 use systole_core::session::Event;
-use systole_gateway::request::Requests;
+use systole_gateway::request::{Arrivals, Requests};
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn two_shards(policy: Policy) -> [Running; 2] {
 }
 
 /// Asks one shard to move a session to another. Returns whether it goes.
-fn moves(session: u64, from: &Requests, to: &Requests) -> bool {
+fn moves(session: u64, from: &Requests, to: &Arrivals) -> bool {
     let (reply, answer) = oneshot::channel();
     let to = to.clone();
     from.send(Request::Move { session, to, reply }).unwrap();
@@ -107,7 +107,7 @@ fn nothing_is_lost_or_doubled_on_links_that_move_under_load() {
         }
         while left.load(Ordering::Relaxed) > 0 {
             for ((_, session), home) in clients.iter().zip(&mut homes) {
-                let [from, to] = [*home, 1 - *home].map(|shard| &shards[shard].shard.requests);
+                let (from, to) = (&shards[*home].shard.requests, &shards[1 - *home].arrivals);
                 if moves(*session, from, to) {
                     (*home, moved) = (1 - *home, moved + 1);
                 }
@@ -147,7 +147,7 @@ fn unsent_bytes_move_with_their_link() {
     let line = [&[b'x'; 8_191][..], b"\n"].concat();
     let mut home = 0;
     let step = |shards: &[Running; 2], home: &mut usize| {
-        let [from, to] = [*home, 1 - *home].map(|shard| &shards[shard].shard.requests);
+        let (from, to) = (&shards[*home].shard.requests, &shards[1 - *home].arrivals);
         assert!(moves(session, from, to));
         *home = 1 - *home;
     };
@@ -186,7 +186,7 @@ fn the_bound_of_a_silent_link_holds_however_often_it_moves() {
     let mut home = 0;
     let mut moved = 0;
     let verdict = 'silent: loop {
-        let [from, to] = [home, 1 - home].map(|shard| &shards[shard].shard.requests);
+        let (from, to) = (&shards[home].shard.requests, &shards[1 - home].arrivals);
         if moves(session, from, to) {
             (home, moved) = (1 - home, moved + 1);
         }
@@ -210,7 +210,7 @@ fn the_bound_of_a_silent_link_holds_however_often_it_moves() {
 fn a_session_stays_where_it_is_if_the_other_shard_has_ended() {
     let [mut here, there] = two_shards(Policy::default());
     let (mut client, session) = join_line(&mut here);
-    let gone = there.shard.requests.clone();
+    let gone = there.arrivals.clone();
     there.stop();
     for _ in 0..3 {
         assert!(!moves(session, &here.shard.requests, &gone));
