@@ -81,8 +81,9 @@ pub enum World<'a> {
         link: u32,
     },
     /// Adds a link that comes from another hub. It is closed if its state cannot be used, or if its
-    /// number is in use. If it waits for its admission, the hub goes on where the other has stopped:
-    /// with [`Output::Admit`], or, once it is known who the peer is, with [`Output::Own`].
+    /// number is in use. If it waits for its admission, the hub goes on where the other has
+    /// stopped: with [`Output::Admit`], or, once it is known who the peer is, with
+    /// [`Output::Own`].
     TakenOver {
         /// The shell's number for the link here; see [`World::Opened`].
         link: u32,

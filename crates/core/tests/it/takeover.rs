@@ -241,7 +241,13 @@ impl World {
                         let limit = usize::from(self.case.limit);
                         assert!(!replaced || newer >= limit, "{index} is replaced by newer ones");
                     }
-                    _ => {}
+                    Event::Suspect
+                    | Event::Warned { .. }
+                    | Event::Recovered
+                    | Event::Overdue { .. }
+                    | Event::Hung { .. }
+                    | Event::Retuned(_)
+                    | Event::Moved { .. } => {}
                 },
                 Output::HandedOver { .. } | Output::Link { .. } => {}
             }

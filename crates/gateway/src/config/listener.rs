@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+use systole_core::link::Logins;
 use systole_core::liveness::Role;
 use systole_core::policy::MAX_BOUND;
 use systole_core::wire::Codec;
@@ -51,6 +52,7 @@ pub struct Listener {
     pub(super) bounds: RangeInclusive<Span>,
     pub(super) tls: Option<Tls>,
     pub(super) client_identity: ClientIdentity,
+    pub(super) logins: Logins,
 }
 
 /// Names of the codecs in the file and on the command line.
@@ -59,6 +61,12 @@ pub(super) const CODECS: [(&str, Codec); 3] =
 
 /// Names of the roles of the gateway in the file.
 const ROLES: [(&str, Role); 2] = [("probe", Role::Probe), ("watch", Role::Watch)];
+
+/// What a login meets whose identity has as many sessions as it may have: whether it is refused.
+const CONFLICTS: [(&str, bool); 2] = [("replace", false), ("refuse", true)];
+
+/// The most sessions that an identity may have at once: each login looks at all of them.
+const MAX_SESSIONS_PER_IDENTITY: u64 = 1_000;
 
 impl Listener {
     /// Returns the listener's name in metrics, logs and the ready file: unique, at most 32 bytes.
@@ -107,6 +115,11 @@ impl Listener {
         self.client_identity
     }
 
+    /// Returns what happens when an identity logs in again.
+    pub fn logins(&self) -> Logins {
+        self.logins
+    }
+
     /// Creates a listener with default settings.
     pub(super) fn new(name: &str, address: SocketAddr, codec: Codec, policy: Policy) -> Listener {
         Listener {
@@ -119,6 +132,7 @@ impl Listener {
             bounds: DEFAULT_SHORTEST_BOUND..=DEFAULT_LONGEST_BOUND,
             tls: None,
             client_identity: ClientIdentity::default(),
+            logins: Logins::NEWEST,
         }
     }
 
@@ -207,6 +221,9 @@ pub(super) fn read(
         ),
     };
     let tls = TlsSettings::take(reading, &mut section);
+    let sessions = value::integer(1..=MAX_SESSIONS_PER_IDENTITY);
+    let sessions = section.take(reading, "sessions_per_identity", sessions);
+    let conflict = section.take(reading, "login_conflict", value::chosen(&CONFLICTS));
     let table = section.section(reading, "policy");
     let policy = policy::read(reading, table, base);
     let has_address = section.has("address");
@@ -216,6 +233,7 @@ pub(super) fn read(
     refuse_without_effect(reading, protocol, data.as_ref(), [&shortest, &longest], role_at);
     refuse_beacon_settings(reading, protocol, &beacons);
     refuse_beacon_tls(reading, protocol, &tls);
+    let logins = logins(reading, protocol, sessions, conflict);
     let bounds = requestable_bounds(reading, shortest, longest);
     let keys = match protocol {
         Protocol::Beacon => beacons.keys(reading, directory, place.clone()),
@@ -247,6 +265,7 @@ pub(super) fn read(
     listener.bounds = bounds;
     listener.tls = tls.read(reading, directory, protocol_names(codec));
     listener.client_identity = tls.client_identity(reading);
+    listener.logins = logins;
     Some(Read::Stream(listener))
 }
 
@@ -268,6 +287,27 @@ fn refuse_beacon_tls(reading: &mut Reading<'_>, protocol: Protocol, tls: &TlsSet
         let help = "leave it out: beacons are datagrams, each with a signature".to_owned();
         reading.problems.add(Some(place), what, Some(help));
     }
+}
+
+/// Returns what happens when an identity logs in again. A device that sends beacons has one key,
+/// and one session at most.
+fn logins(
+    reading: &mut Reading<'_>,
+    protocol: Protocol,
+    sessions: Option<Given<u64>>,
+    conflict: Option<Given<bool>>,
+) -> Logins {
+    if protocol == Protocol::Beacon {
+        let sessions_at = sessions.as_ref().map(|given| ("sessions_per_identity", &given.span));
+        let conflict_at = conflict.as_ref().map(|given| ("login_conflict", &given.span));
+        for (key, place) in sessions_at.into_iter().chain(conflict_at) {
+            let what = format!("`{key}` has no effect on a beacon listener");
+            let help = "leave it out: a device has one session at most".to_owned();
+            reading.problems.add(Some(place.clone()), what, Some(help));
+        }
+    }
+    let limit = u16::try_from(Given::or(sessions, 1)).unwrap_or(u16::MAX);
+    Logins { limit, refuse: Given::or(conflict, false) }
 }
 
 /// Returns the range of bounds that clients may request.

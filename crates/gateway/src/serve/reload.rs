@@ -167,7 +167,8 @@ fn settings_needing_restart(now: &Config, new: &Config) -> Vec<&'static str> {
         let place = |listener: &crate::config::Listener| {
             let bounds = listener.bounds();
             let tls = (listener.tls().is_some(), listener.client_identity());
-            let is = (listener.codec(), listener.role(), listener.max_data(), bounds, tls);
+            let logins = listener.logins();
+            let is = (listener.codec(), listener.role(), listener.max_data(), bounds, tls, logins);
             (listener.name().to_owned(), listener.address(), is)
         };
         config.listeners.iter().map(place).collect()

@@ -355,6 +355,7 @@ fn link_settings(config: &Config, clock: Clock) -> std::io::Result<Vec<Settings>
             report_heartbeats: config.log.heartbeats,
             examines: true,
             hung: config.hung,
+            logins: listener.logins(),
             ..Settings::new(listener.codec(), Side::Accepting, listener.policy())
         }
     };

@@ -116,7 +116,12 @@ impl Seen {
             link::Output::Session(session::Event::Left(verdict)) => {
                 self.left[link] = Some(verdict.cause);
             }
-            _ => {}
+            link::Output::Session(_)
+            | link::Output::Event(_)
+            | link::Output::Examine { .. }
+            | link::Output::Patience(_)
+            | link::Output::Admit
+            | link::Output::Close(_) => {}
         }
     }
 }

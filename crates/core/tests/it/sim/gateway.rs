@@ -738,11 +738,8 @@ impl Gateway {
                 home += 1;
                 continue;
             };
-            if let Output::GoHome { link, .. } = output {
-                self.going_home = Some(link);
-                continue;
-            }
-            let Some((link, output)) = of_link(output, &mut asked, &mut self.moving) else {
+            let kept = (&mut asked, &mut self.moving, &mut self.going_home);
+            let Some((link, output)) = of_link(output, kept) else {
                 continue;
             };
             let index = self.peer_of_link.get(link as usize).copied().flatten();
@@ -895,11 +892,14 @@ fn check_verdict(
     assert!(!(judged && peer.healthy), "gateway's {index}: a verdict on a healthy peer");
 }
 
+/// What a hub itself asks for: answers to admissions, and links that move or go home.
+type Kept<'a> =
+    (&'a mut Vec<(u32, u32, Option<u64>)>, &'a mut Option<(u32, Vec<u8>)>, &'a mut Option<u32>);
+
 /// Returns the output of a link; keeps what the hub itself asks for.
 fn of_link<'a>(
     output: Output<'a>,
-    asked: &mut Vec<(u32, u32, Option<u64>)>,
-    moving: &mut Option<(u32, Vec<u8>)>,
+    (asked, moving, going_home): Kept<'_>,
 ) -> Option<(u32, link::Output<'a>)> {
     match output {
         Output::Link { link, output } => return Some((link, output)),
@@ -908,7 +908,7 @@ fn of_link<'a>(
             return Some((link, link::Output::Admit));
         }
         Output::Own { link, admission, session } => asked.push((link, admission, Some(session))),
-        Output::GoHome { .. } => {}
+        Output::GoHome { link, .. } => *going_home = Some(link),
         Output::HandedOver { link, state } => *moving = Some((link, state.to_vec())),
     }
     None
