@@ -112,6 +112,8 @@ pub enum World<'a> {
         session: u64,
         /// The scope; [`Scope::Unknown`] if the other links gave no evidence.
         scope: Scope,
+        /// How sure the scope is.
+        confidence: Confidence,
     },
 }
 
@@ -322,14 +324,14 @@ impl Ledger {
         }
     }
 
-    fn scope_known(&mut self, now: Time, session: u64, scope: Scope) {
+    fn scope_known(&mut self, now: Time, session: u64, scope: Scope, confidence: Confidence) {
         let Some(serial) = self.sessions.get(&session).copied() else {
             return;
         };
         let held = self.pending.get_mut(&serial).filter(|held| is_recent(held.at, now));
         let finding = held.and_then(|held| {
             held.unscoped = true;
-            rules::by_siblings(held, scope)
+            rules::by_siblings(held, scope, confidence)
         });
         if let Some(finding) = finding
             && let Some(held) = self.take(serial)
@@ -434,7 +436,9 @@ impl Machine for Ledger {
                 }
             }
             World::Joined { who, account: None } => self.peer_returned(now, &who),
-            World::Scoped { session, scope } => self.scope_known(now, session, scope),
+            World::Scoped { session, scope, confidence } => {
+                self.scope_known(now, session, scope, confidence);
+            }
         }
     }
 

@@ -10,11 +10,13 @@
 //! kernel acknowledged what we sent, while the probes of the lost one went unanswered shows that
 //! only the flow is blocked, unless the host was suspect meanwhile: then the path may have healed.
 //! A link that was only heard shows nothing of our direction, and the scope stays unknown. If other
-//! links of the host died too and other hosts live, the host is lost.
+//! links of the host died too and other hosts live, the host is lost. That is sure only if another
+//! host of its network lives and none is suspect: the way to the others may be another one.
 
 mod groups;
 mod hosts;
 mod saved;
+mod scopes;
 mod suspects;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -24,10 +26,11 @@ use core::net::IpAddr;
 use groups::{Group, Key};
 use hosts::Hosts;
 pub use hosts::{HOSTS, SIBLINGS};
+use scopes::Unsettled;
 pub use suspects::SUSPECTS;
 use suspects::Suspects;
 
-use crate::cause::{Cause, Direction, Scope};
+use crate::cause::{Cause, Confidence, Direction, Scope};
 use crate::grounds::{Ground, Grounds};
 use crate::machine::{self, Deadline, InputOf, Machine, Reason, kinds_of_input, saved_whole};
 use crate::time::{Span, Time};
@@ -211,6 +214,8 @@ pub enum Output {
         session: u64,
         /// The scope; [`Scope::Unknown`] if no other link gave evidence.
         scope: Scope,
+        /// How sure the scope is.
+        confidence: Confidence,
     },
     /// A request for the state of other sessions of a host, answered by [`Answer::Siblings`] or not
     /// at all.
@@ -255,20 +260,6 @@ pub struct Outages {
     timers: BTreeSet<(Time, Timer)>,
     outputs: VecDeque<Output>,
     number: u64,
-}
-
-/// A verdict whose scope is open.
-#[derive(Clone, Copy, Debug)]
-struct Unsettled {
-    address: IpAddr,
-    key: Key,
-    at: Time,
-    silent: Span,
-    asked: Span,
-    /// The deadline for evidence from siblings.
-    until: Time,
-    /// A sibling was heard since the first unanswered probe, so the host is not lost as a whole.
-    alive: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -347,73 +338,6 @@ impl Outages {
         if unscoped {
             self.ask(session, unsettled, self.hosts.siblings(address));
         }
-    }
-
-    /// Opens the scope of a verdict, and asks for the state of `siblings`.
-    fn ask(&mut self, session: u64, unsettled: Unsettled, siblings: Option<[u64; SIBLINGS]>) {
-        if self.unsettled.len() >= UNSETTLED {
-            return;
-        }
-        let until = unsettled.until;
-        if self.unsettled.insert(session, unsettled).is_none() {
-            self.timers.insert((until, Timer::Unsettled(session)));
-        }
-        if let Some(siblings) = siblings {
-            self.outputs.push_back(Output::AskSiblings { session, siblings });
-        }
-    }
-
-    fn siblings_answered(
-        &mut self,
-        now: Time,
-        session: u64,
-        (heard_ago, reached_ago): (Option<Span>, Option<Span>),
-        suspect: bool,
-    ) {
-        let Some(unsettled) = self.unsettled.get_mut(&session) else {
-            return;
-        };
-        let asked_from = unsettled.at - unsettled.asked;
-        let meanwhile = |ago: Option<Span>| ago.is_some_and(|ago| now - ago > asked_from);
-        if !meanwhile(heard_ago) {
-            return;
-        }
-        unsettled.alive = true;
-        // A later look may show a path that has healed since.
-        let reached = meanwhile(reached_ago) && now <= unsettled.at + QUIET;
-        let silent_from = unsettled.at - unsettled.silent;
-        let (address, session_of) = (unsettled.address, session);
-        if reached && !suspect && !self.hosts.was_suspect(address, session_of, silent_from) {
-            self.settle(session, Scope::Flow);
-        }
-    }
-
-    fn settle(&mut self, session: u64, scope: Scope) {
-        if let Some(unsettled) = self.unsettled.remove(&session) {
-            self.timers.remove(&(unsettled.until, Timer::Unsettled(session)));
-            self.outputs.push_back(Output::Scoped { session, scope });
-        }
-    }
-
-    /// Settles a scope at its deadline, without a live sibling: by other verdicts of the host or
-    /// the network.
-    fn settle_at_deadline(&mut self, session: u64) {
-        let Some(unsettled) = self.unsettled.remove(&session) else {
-            return;
-        };
-        if unsettled.alive {
-            return;
-        }
-        let group = self.groups.get(&unsettled.key);
-        let verdicts = group.map_or(0, |group| group.verdicts_on(unsettled.address));
-        let scope = if group.is_some_and(Group::is_many) {
-            Scope::Many
-        } else if verdicts > 1 && self.hosts.others(unsettled.address) > 0 {
-            Scope::Host
-        } else {
-            Scope::Unknown
-        };
-        self.outputs.push_back(Output::Scoped { session, scope });
     }
 
     fn expire(&mut self, now: Time) {

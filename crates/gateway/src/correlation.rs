@@ -205,8 +205,8 @@ impl Correlation {
                     let info = self.outage_info(&outage, now, now_ms);
                     findings.push((now_ms, Body::OutageOver(info)));
                 }
-                outage::Output::Scoped { session, scope } => {
-                    ledger.handle(at, ledger::World::Scoped { session, scope });
+                outage::Output::Scoped { session, scope, confidence } => {
+                    ledger.handle(at, ledger::World::Scoped { session, scope, confidence });
                     self.take_revisions(ledger, now_ms, &mut findings);
                 }
                 outage::Output::AskSiblings { session, siblings } => {

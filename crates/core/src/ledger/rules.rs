@@ -232,7 +232,11 @@ pub(super) fn by_repetition(held: &PendingVerdict, former: &PendingVerdict) -> O
 
 /// The better cause that the scope from other links shows. If a new flow passed at once, the
 /// mapping was forgotten, unless another link of the host lives.
-pub(super) fn by_siblings(held: &PendingVerdict, scope: Scope) -> Option<Finding> {
+pub(super) fn by_siblings(
+    held: &PendingVerdict,
+    scope: Scope,
+    confidence: Confidence,
+) -> Option<Finding> {
     if held.passed && scope != Scope::Flow {
         return Some(forgot_silently(held));
     }
@@ -243,7 +247,8 @@ pub(super) fn by_siblings(held: &PendingVerdict, scope: Scope) -> Option<Finding
     let Cause::PathLost { direction, scope: Scope::Unknown } = held.cause else {
         return None;
     };
-    high(path(direction, scope), Note::Siblings, held.cause)
+    let found = high(path(direction, scope), Note::Siblings, held.cause)?;
+    Some(Finding { confidence, ..found })
 }
 
 /// The cause of a silence if the old connection was blocked while a new one passed. Medium

@@ -100,7 +100,7 @@ fn take_recent<'a, T: Plain<'a>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cause::{Cause, Direction, Scope};
+    use crate::cause::{Cause, Confidence, Direction, Scope};
     use crate::ledger::{Revised, Who, World};
     use crate::machine::Machine;
     use crate::random::Random;
@@ -157,7 +157,11 @@ mod tests {
             },
             4 | 5 => World::Joined { who, account: Some(account) },
             6 => World::Joined { who, account: None },
-            _ => World::Scoped { session: below(12), scope: scopes[below(4) as usize] },
+            _ => World::Scoped {
+                session: below(12),
+                scope: scopes[below(4) as usize],
+                confidence: Confidence::High,
+            },
         });
     }
 

@@ -480,7 +480,8 @@ fn a_living_link_of_the_same_machine_confirms_a_hung_application() {
     let mut ledger = Ledger::new();
     ended(&mut ledger, Cause::AppHung);
     let mut settle = |scope| {
-        ledger.handle(at(101_000), World::Scoped { session: 7, scope });
+        ledger
+            .handle(at(101_000), World::Scoped { session: 7, scope, confidence: Confidence::High });
         ledger.poll_output()
     };
     for scope in [Scope::Unknown, Scope::Host, Scope::Many] {
@@ -595,7 +596,7 @@ fn two_silent_ends_show_a_path_lost_both_ways() {
 }
 
 fn scoped(ledger: &mut Ledger, ms: u64, scope: Scope) -> Option<Revised> {
-    ledger.handle(at(ms), World::Scoped { session: 7, scope });
+    ledger.handle(at(ms), World::Scoped { session: 7, scope, confidence: Confidence::High });
     ledger.poll_output()
 }
 
@@ -697,7 +698,10 @@ fn siblings_settle_the_scope_once() {
         let mut ledger = Ledger::new();
         ended(&mut ledger, lost(direction, Scope::Unknown));
         let mut settle = |scope| {
-            ledger.handle(at(101_000), World::Scoped { session: 7, scope });
+            ledger.handle(
+                at(101_000),
+                World::Scoped { session: 7, scope, confidence: Confidence::High },
+            );
             cause_of(ledger.poll_output())
         };
         assert_eq!(settle(Scope::Unknown), None);
@@ -707,6 +711,16 @@ fn siblings_settle_the_scope_once() {
             joined(&mut ledger, 102_000, who(8, "ada"), Some(account(Saw::Unheard, 0, 0))),
             None
         );
+    }
+}
+
+#[test]
+fn a_scope_is_as_sure_as_the_other_links_make_it() {
+    for confidence in [Confidence::Medium, Confidence::High] {
+        let mut ledger = Ledger::new();
+        ended(&mut ledger, both());
+        ledger.handle(at(101_000), World::Scoped { session: 7, scope: Scope::Host, confidence });
+        assert_eq!(ledger.poll_output().unwrap().confidence, confidence);
     }
 }
 
@@ -790,7 +804,10 @@ fn random_schedules_revise_each_verdict_at_most_once() {
             let scopes = [Scope::Unknown, Scope::Flow, Scope::Host, Scope::Many];
             let input = match random.below(4) {
                 0 => World::Joined { who, account: random.below(2).eq(&0).then_some(sent_account) },
-                1 => World::Scoped { session: named, scope: scopes[random.below(4) as usize] },
+                1 => {
+                    let scope = scopes[random.below(4) as usize];
+                    World::Scoped { session: named, scope, confidence: Confidence::High }
+                }
                 _ => {
                     if cause.is_provisional() {
                         provisional.insert(serial);

@@ -78,6 +78,11 @@ impl Group {
         self.number.is_some() && self.hosts.len() >= MANY_HOSTS
     }
 
+    /// Returns on how many hosts verdicts fell.
+    pub(super) fn hosts(&self) -> usize {
+        self.hosts.len()
+    }
+
     /// Returns how many verdicts fell on the host at `address`.
     pub(super) fn verdicts_on(&self, address: IpAddr) -> u32 {
         self.hosts.get(&address).map_or(0, |host| host.verdicts)

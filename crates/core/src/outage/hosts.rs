@@ -59,6 +59,13 @@ impl Hosts {
         self.online().saturating_sub(own)
     }
 
+    /// Returns the least number of sessions online in a network at other hosts than `address`.
+    pub(super) fn neighbours(&self, network: (u16, Network), address: IpAddr) -> u32 {
+        // The host's own sessions may be those of another listener.
+        let own = self.hosts.get(&address).map_or(0, |host| host.online);
+        self.online_in(network).saturating_sub(own)
+    }
+
     /// Returns the number of sessions online in a network.
     pub(super) fn online_in(&self, network: (u16, Network)) -> u32 {
         self.networks.get(&network).copied().unwrap_or(0)

@@ -64,7 +64,7 @@ fn began(emitted: &[(u64, Output)]) -> Vec<(u64, Outage)> {
 
 fn scopes(emitted: &[(u64, Output)]) -> Vec<(u64, Scope)> {
     let scope = |&(_, output): &(u64, Output)| match output {
-        Output::Scoped { session, scope } => Some((session, scope)),
+        Output::Scoped { session, scope, .. } => Some((session, scope)),
         Output::Over(_) | Output::Began(_) | Output::AskSiblings { .. } => None,
     };
     emitted.iter().filter_map(scope).collect()
@@ -256,7 +256,8 @@ fn only_a_link_of_the_same_machine_tells_of_a_hung_application() {
         (asks, answered, scopes(&later))
     };
     let asked = vec![Output::AskSiblings { session: 1, siblings: [0, 0, 3, 0] }];
-    let lives = vec![Output::Scoped { session: 1, scope: Scope::Flow }];
+    let confidence = Confidence::High;
+    let lives = vec![Output::Scoped { session: 1, scope: Scope::Flow, confidence }];
     assert_eq!(hung(BootId([7; 16]), 500), (asked.clone(), lives, vec![]));
     let silent_too = (asked, vec![], vec![(1, Scope::Unknown)]);
     assert_eq!(hung(BootId([7; 16]), 10_001), silent_too);
@@ -350,7 +351,8 @@ fn answer_at(
 #[test]
 fn a_sibling_reached_during_unanswered_probes_gives_flow_scope() {
     let mut outages = siblings();
-    let flow = Output::Scoped { session: 31, scope: Scope::Flow };
+    let confidence = Confidence::High;
+    let flow = Output::Scoped { session: 31, scope: Scope::Flow, confidence };
     assert_eq!(answer(&mut outages, Some(9_000), false), [flow]);
     assert_eq!(answer(&mut outages, Some(9_000), false), [], "once");
     assert!(run(&mut outages, 100_000).is_empty());
@@ -408,6 +410,44 @@ fn without_other_hosts_the_scope_stays_unknown() {
     lose(&mut outages, 60_000, 32, host(3, 1));
     let emitted = run(&mut outages, 100_000);
     assert_eq!(scopes(&emitted), [(31, Scope::Unknown), (32, Scope::Unknown)]);
+}
+
+/// A next hop that died behind a host of its own, or behind two, looks like that host.
+#[test]
+fn a_host_is_lost_for_sure_only_if_another_of_its_network_lives() {
+    let confidence = |prepare: fn(&mut Outages)| {
+        let mut outages = siblings();
+        prepare(&mut outages);
+        lose(&mut outages, 63_000, 32, host(3, 1));
+        let found = run(&mut outages, 100_000).into_iter().filter_map(|(_, output)| match output {
+            Output::Scoped { session: 31 | 32, scope, confidence } => Some((scope, confidence)),
+            Output::Scoped { .. }
+            | Output::Began(_)
+            | Output::Over(_)
+            | Output::AskSiblings { .. } => None,
+        });
+        let [one, other] = found.collect::<Vec<_>>()[..] else { panic!("two scopes") };
+        assert_eq!(one, other);
+        assert_eq!(one.0, Scope::Host);
+        one.1
+    };
+    assert_eq!(confidence(|_| ()), Confidence::Medium, "others live in other networks alone");
+    let join_neighbour = |outages: &mut Outages| {
+        join(outages, 60_001, 41, host(3, 2));
+    };
+    assert_eq!(confidence(join_neighbour), Confidence::High);
+    let with_suspect = |outages: &mut Outages| {
+        join(outages, 60_001, 41, host(3, 2));
+        let suspect = World::Suspect { session: 41, listener: 0, address: host(3, 2) };
+        outages.handle(at(61_000), suspect);
+    };
+    assert_eq!(confidence(with_suspect), Confidence::Medium);
+    let with_lost = |outages: &mut Outages| {
+        join(outages, 60_001, 41, host(3, 2));
+        join(outages, 60_001, 42, host(3, 3));
+        lose(outages, 61_000, 42, host(3, 3));
+    };
+    assert_eq!(confidence(with_lost), Confidence::Medium, "another host fell too");
 }
 
 #[test]
