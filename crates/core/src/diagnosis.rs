@@ -316,21 +316,23 @@ impl Doubts {
     /// were sent later: an MTU black hole, seen by the sender.
     fn are_large_segments_lost(&self) -> bool {
         let tcp = &self.last;
-        let retransmitted = |tcp: &TcpSnapshot| Some((tcp.bytes_retrans?, tcp.total_retrans));
-        let Some(((bytes, segments), (bytes_before, segments_before))) =
-            retransmitted(tcp).zip(retransmitted(&self.first))
-        else {
-            return false;
-        };
-        let segments = u64::from(segments.saturating_sub(segments_before));
-        let large = bytes.saturating_sub(bytes_before) > segments.saturating_mul(SMALL_SEGMENT);
         // If a large segment had arrived, those that did not could not hold all the other bytes.
         let missing = u64::from(tcp.unacked.saturating_sub(tcp.sacked));
         let segment = u64::from(tcp.segment);
         // What arrived is small, or together less than one full segment, as the tail of a message.
         let arrived = u64::from(tcp.sacked).saturating_mul(SMALL_SEGMENT);
         let most = missing.saturating_mul(segment) + arrived.max(segment.saturating_sub(1));
+        let large = self.retransmitted_small() == Some(false);
         large && tcp.sacked > 0 && tcp.outstanding().is_some_and(|bytes| bytes <= most)
+    }
+
+    /// Whether what was retransmitted since the first examination is small on average, so that its
+    /// size is no reason for its loss; `None` if that is not known.
+    fn retransmitted_small(&self) -> Option<bool> {
+        let (tcp, before) = (&self.last, &self.first);
+        let bytes = tcp.bytes_retrans?.saturating_sub(before.bytes_retrans?);
+        let segments = u64::from(tcp.total_retrans.saturating_sub(before.total_retrans));
+        (segments > 0).then(|| bytes <= segments.saturating_mul(SMALL_SEGMENT))
     }
 }
 
@@ -432,14 +434,22 @@ fn first_match(case: &Case, doubts: &Doubts) -> Diagnosis {
         let grounds = [silent, G::Retransmitting, G::NothingAcknowledged, G::PeerStillHeard];
         let found = high(cause, &grounds);
         let is_late_enough = heard_after >= expected.times(SLOWER).max(RETRANSMISSION);
-        let confidence = if is_late_enough { found.confidence } else { Confidence::Medium };
+        // Once a large segment has timed out, the kernel sends no small one that may get through.
+        let for_any_size = doubts.retransmitted_small() == Some(true);
+        let is_sure = is_late_enough && for_any_size;
+        let confidence = if is_sure { found.confidence } else { Confidence::Medium };
         return Diagnosis { confidence, ..found };
     }
-    if lost && !fresh {
+    let found = if lost && !fresh {
         let cause = Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown };
-        return medium(cause, &[silent, G::Retransmitting, G::KernelSilent]);
-    }
-    unknown(&[silent])
+        medium(cause, &[silent, G::Retransmitting, G::KernelSilent])
+    } else if fresh {
+        unknown(&[silent, G::KernelFresh])
+    } else {
+        unknown(&[silent])
+    };
+    let grounds = if complete { found.grounds } else { found.grounds.with(G::SegmentMissing) };
+    Diagnosis { grounds, ..found }
 }
 
 fn high(cause: Cause, grounds: &[Ground]) -> Diagnosis {

@@ -40,6 +40,7 @@ pub use note::Note;
 pub(crate) use rules::on_the_way;
 
 use crate::cause::{Cause, Confidence, Scope};
+use crate::grounds::Grounds;
 use crate::machine::{self, Deadline, Machine, kinds_of_input, saved_whole};
 use crate::time::{Span, Time};
 use crate::wire::{Account, BootId, InstanceId};
@@ -91,6 +92,8 @@ pub enum World<'a> {
         who: Who<'a>,
         /// The cause of the verdict.
         cause: Cause,
+        /// The findings that support it.
+        grounds: Grounds,
         /// The time since the last evidence of the peer.
         silent: Span,
         /// The part of `silent` in which probes went unanswered; a lower bound.
@@ -174,6 +177,8 @@ struct PendingVerdict {
     silent: Span,
     asked: Span,
     probing: Option<Span>,
+    /// Segments of the peer still arrived here at the verdict.
+    arriving: bool,
     /// A new flow passed while the old one was blocked.
     passed: bool,
     /// Other links gave all their evidence of the scope, and it showed nothing.
@@ -403,7 +408,7 @@ impl Machine for Ledger {
         self.expire(now);
         let Input::World(world) = input.into();
         match world {
-            World::Ended { who, cause, silent, asked, probing } => {
+            World::Ended { who, cause, grounds, silent, asked, probing } => {
                 self.session_ended(PendingVerdict {
                     at: now,
                     session: who.session,
@@ -417,6 +422,7 @@ impl Machine for Ledger {
                     silent,
                     asked,
                     probing,
+                    arriving: rules::is_arriving(grounds),
                     passed: false,
                     unscoped: false,
                 })

@@ -113,7 +113,7 @@ impl Correlation {
                 asked,
             };
             let probing = parting.probing;
-            let ledger_input = ledger::World::Ended { who, cause, silent, asked, probing };
+            let ledger_input = ledger::World::Ended { who, cause, grounds, silent, asked, probing };
             return self.feed(at, Some(ended.into()), Some(ledger_input));
         }
         if let Event::Moved { from } = event {

@@ -418,6 +418,24 @@ fn a_missing_segment_on_a_lossy_path_is_no_sign_of_its_size() {
     assert_eq!(cause(old), Cause::Unknown, "an old kernel");
 }
 
+/// The ledger learns from it that the peer's direction is not lost as a whole.
+#[test]
+fn a_verdict_without_a_cause_tells_what_still_arrived() {
+    let found = |tcp| {
+        let found = after(examination(healthy()), examination(tcp));
+        (found.cause, found.grounds)
+    };
+    let silent = Grounds::of(&[Ground::ApplicationSilent]);
+    let fresh = TcpSnapshot { gap: Some(true), ..healthy() };
+    let arriving = silent.with(Ground::KernelFresh).with(Ground::SegmentMissing);
+    assert_eq!(found(fresh), (Cause::Unknown, arriving));
+    let stale = TcpSnapshot { last_ack: span(60_000), ..healthy() };
+    assert_eq!(found(stale), (Cause::Unknown, silent));
+    let (cause, grounds) = found(TcpSnapshot { gap: Some(true), ..lost() });
+    assert!(matches!(cause, Cause::PathLost { direction: Direction::Both, .. }));
+    assert!(grounds.contains(Ground::SegmentMissing));
+}
+
 #[test]
 fn a_window_smaller_than_the_waiting_bytes_counts_as_closed() {
     let remainder = TcpSnapshot {
@@ -474,6 +492,21 @@ fn a_peer_heard_soon_after_a_retransmission_shows_no_lost_direction_for_sure() {
     assert_eq!(found(300, 1_199), (OUTBOUND, Confidence::Medium));
     assert_eq!(found(600, 601), (OUTBOUND, Confidence::Medium));
     assert_eq!(found(600, 600), (Cause::Unknown, Confidence::Medium), "on its way before");
+}
+
+/// A path that carries no large packets looks like a lost direction while only data is on its way:
+/// the kernel sends nothing small before the first large segment is acknowledged.
+#[test]
+fn large_segments_that_are_lost_alone_show_no_lost_direction_for_sure() {
+    let first = TcpSnapshot { unacked: 1, retransmits: 1, last_ack: span(500), ..healthy() };
+    let found = |bytes_retrans, total_retrans| {
+        let last = TcpSnapshot { bytes_retrans, total_retrans, last_ack: span(200), ..lost() };
+        let found = after(examination(first), examination(last));
+        (found.cause, found.confidence)
+    };
+    assert_eq!(found(Some(3 * 536), 10), (OUTBOUND, Confidence::High));
+    assert_eq!(found(Some(3 * 536 + 1), 10), (OUTBOUND, Confidence::Medium));
+    assert_eq!(found(None, 10), (OUTBOUND, Confidence::Medium), "an old kernel");
 }
 
 #[test]

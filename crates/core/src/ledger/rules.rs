@@ -2,6 +2,7 @@
 
 use super::{EarlyAccount, Note, PendingVerdict, Who};
 use crate::cause::{Cause, Confidence, Direction, Scope};
+use crate::grounds::{Ground, Grounds};
 use crate::time::{Span, Time};
 use crate::wire::{BootId, InstanceId, Saw};
 
@@ -46,7 +47,7 @@ pub(super) fn by_account(held: &PendingVerdict, early: &EarlyAccount) -> Option<
         return gave_up(account.saw);
     }
     if held.cause == Cause::AppHung {
-        return hung(held, peer_ended_at, account.saw, absent, suspended);
+        return hung(held, early, absent, suspended);
     }
     if !is_silence(held.cause) {
         return None;
@@ -57,14 +58,17 @@ pub(super) fn by_account(held: &PendingVerdict, early: &EarlyAccount) -> Option<
     if absent.times(2) >= held.asked {
         return absence(held, peer_ended_at, absent.less(suspended), suspended);
     }
-    let inbound = path(Direction::Inbound, Scope::Unknown);
     match account.saw {
-        Saw::Unheard => high(inbound, Note::PeerHeardUs, held.cause),
-        Saw::Goodbye if heard_us(held, peer_ended_at, silent) => {
-            high(inbound, Note::PeerHeardUs, held.cause)
+        Saw::Unheard if !held.arriving => peer_heard_us(),
+        // A reset may have destroyed our CLOSE.
+        Saw::Goodbye | Saw::Reset | Saw::Ended
+            if !held.arriving && heard_us(held, peer_ended_at, silent) =>
+        {
+            peer_heard_us()
         }
         Saw::Silence | Saw::Blocked => high(path_lost(), Note::PeerHeardNothing, held.cause),
-        Saw::Goodbye
+        Saw::Unheard
+        | Saw::Goodbye
         | Saw::Reset
         | Saw::Ended
         | Saw::Hung
@@ -73,6 +77,18 @@ pub(super) fn by_account(held: &PendingVerdict, early: &EarlyAccount) -> Option<
         | Saw::Own
         | Saw::Other(_) => None,
     }
+}
+
+/// What shows that our segments arrived, and the peer's did not.
+fn peer_heard_us() -> Option<Finding> {
+    let (to, confidence) = (path(Direction::Inbound, Scope::Unknown), Confidence::High);
+    Some(Finding { to, confidence, note: Note::PeerHeardUs })
+}
+
+/// Returns whether `grounds` show that segments of the peer still arrived here: what it sends was
+/// not lost as a whole.
+pub(super) fn is_arriving(grounds: Grounds) -> bool {
+    grounds.contains(Ground::KernelFresh) || grounds.contains(Ground::SegmentMissing)
 }
 
 /// Returns true if both ends gave up in silence, and the same process returned from the same host
@@ -137,24 +153,39 @@ fn is_reset(cause: Cause) -> bool {
 }
 
 /// The better cause of an application that was told as hung: its own account says whether it was
-/// stopped, or ran and heard nothing because something on the way acknowledged in its name.
+/// stopped, or ran. If it ran and heard nothing, something on the way acknowledged in its name; if
+/// it ran and heard us, its answers were lost although its acknowledgements arrived.
 fn hung(
     held: &PendingVerdict,
-    peer_ended_at: Time,
-    saw: Saw,
+    early: &EarlyAccount,
     absent: Span,
     suspended: Span,
 ) -> Option<Finding> {
-    let stopped = absent.less(suspended);
+    let (stopped, peer_ended_at) = (absent.less(suspended), peer_ended_at(early));
     if held.asked > Span::ZERO && stopped >= held.asked {
         let (to, confidence) = (Cause::AppHung, Confidence::High);
         return Some(Finding { to, confidence, note: was_stopped(held, peer_ended_at, stopped) });
     }
-    let heard_nothing = matches!(saw, Saw::Silence | Saw::Blocked | Saw::Hung | Saw::Unheard);
-    if heard_nothing && absent.times(2) < held.asked {
-        return high(path_lost(), Note::PeerHeardNothing, held.cause);
+    if absent.times(2) >= held.asked {
+        return None;
     }
-    None
+    let silent = Span::from_millis(u64::from(early.account.silent_ms));
+    match early.account.saw {
+        Saw::Silence | Saw::Blocked | Saw::Hung => {
+            high(path_lost(), Note::PeerHeardNothing, held.cause)
+        }
+        Saw::Unheard => peer_heard_us(),
+        Saw::Goodbye | Saw::Reset | Saw::Ended if heard_us(held, peer_ended_at, silent) => {
+            peer_heard_us()
+        }
+        Saw::Goodbye
+        | Saw::Reset
+        | Saw::Ended
+        | Saw::Unreachable
+        | Saw::NetworkDown
+        | Saw::Own
+        | Saw::Other(_) => None,
+    }
 }
 
 /// The note that the peer was stopped, for `least` as its own clock shows. It ended its link when

@@ -21,6 +21,7 @@ plain_struct! { PendingVerdict {
     silent,
     asked,
     probing,
+    arriving,
     passed,
     unscoped
 } }
@@ -101,6 +102,7 @@ fn take_recent<'a, T: Plain<'a>>(
 mod tests {
     use super::*;
     use crate::cause::{Cause, Confidence, Direction, Scope};
+    use crate::grounds::{Ground, Grounds};
     use crate::ledger::{Revised, Who, World};
     use crate::machine::Machine;
     use crate::random::Random;
@@ -151,6 +153,11 @@ mod tests {
             0..4 => World::Ended {
                 who,
                 cause: causes[below(6) as usize],
+                grounds: if below(4) == 0 {
+                    Grounds::of(&[Ground::KernelFresh])
+                } else {
+                    Grounds::default()
+                },
                 silent: Span::from_millis(30_000),
                 asked: Span::from_millis(10_000 + below(10_000)),
                 probing: (below(8) > 0).then_some(Span::from_millis(20_000)),

@@ -7,6 +7,7 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use super::*;
 use crate::cause::Direction;
+use crate::grounds::{Ground, Grounds};
 use crate::random::Random;
 use crate::wire::{CloseReason, Saw};
 use crate::witness::Past;
@@ -48,7 +49,14 @@ fn ended(ledger: &mut Ledger, cause: Cause) -> Option<Revised> {
     let who = who(7, "ada");
     ledger.handle(
         at(100_000),
-        World::Ended { who, cause, silent: SILENT, asked: ASKED, probing: PROBING },
+        World::Ended {
+            who,
+            cause,
+            grounds: Grounds::default(),
+            silent: SILENT,
+            asked: ASKED,
+            probing: PROBING,
+        },
     );
     ledger.poll_output()
 }
@@ -158,6 +166,7 @@ fn a_return_that_cannot_be_matched_revises_nothing() {
     let input = World::Ended {
         who: nobody,
         cause: Cause::PeerReset,
+        grounds: Grounds::default(),
         silent: SILENT,
         asked: ASKED,
         probing: PROBING,
@@ -173,7 +182,14 @@ fn ended_on(ledger: &mut Ledger, ms: u64, session: u64, boot: u8) {
     let cause = Cause::PeerReset;
     ledger.handle(
         at(ms),
-        World::Ended { who, cause, silent: SILENT, asked: ASKED, probing: PROBING },
+        World::Ended {
+            who,
+            cause,
+            grounds: Grounds::default(),
+            silent: SILENT,
+            asked: ASKED,
+            probing: PROBING,
+        },
     );
     assert_eq!(ledger.poll_output(), None);
 }
@@ -257,8 +273,14 @@ fn returns_explain_what_a_plain_list_says() {
             list.retain(|(at, _, _)| now - at <= WAITING.as_millis());
             if random.below(2) == 0 {
                 let cause = [Cause::PeerReset, Cause::Unknown][random.below(2) as usize];
-                let input =
-                    World::Ended { who, cause, silent: SILENT, asked: ASKED, probing: PROBING };
+                let input = World::Ended {
+                    who,
+                    cause,
+                    grounds: Grounds::default(),
+                    silent: SILENT,
+                    asked: ASKED,
+                    probing: PROBING,
+                };
                 ledger.handle(at(now), input);
                 assert_eq!(ledger.poll_output(), None);
                 list.push((now, who, cause));
@@ -316,7 +338,14 @@ fn a_reset_at_both_ends_shows_a_forgotten_mapping() {
         let (who, cause, silent) = (who(7, "ada"), Cause::PeerReset, Span::from_secs(60));
         ledger.handle(
             at(100_000),
-            World::Ended { who, cause, silent, asked: ASKED, probing: PROBING },
+            World::Ended {
+                who,
+                cause,
+                grounds: Grounds::default(),
+                silent,
+                asked: ASKED,
+                probing: PROBING,
+            },
         );
         joined(&mut ledger, 102_000, who, Some(account(Saw::Reset, ended_ms, 0))).unwrap()
     };
@@ -346,7 +375,14 @@ fn both_ends_give_an_end_on_the_way_the_same_name() {
                 let mut ledger = Ledger::new();
                 let (who, silent) = (who(7, "ada"), Span::from_millis(idle));
                 let asked = Span::ZERO;
-                let input = World::Ended { who, cause: ours, silent, asked, probing: PROBING };
+                let input = World::Ended {
+                    who,
+                    cause: ours,
+                    grounds: Grounds::default(),
+                    silent,
+                    asked,
+                    probing: PROBING,
+                };
                 ledger.handle(at(200_000), input);
                 let sent_account = account(Saw::from(its), 300, 0);
                 let back = joined(&mut ledger, 200_300 + its_later, who, Some(sent_account));
@@ -376,7 +412,14 @@ fn told(cause: Cause, silent: Span, saw: Saw) -> Option<Revised> {
     let who = who(7, "ada");
     ledger.handle(
         at(100_000),
-        World::Ended { who, cause, silent, asked: Span::ZERO, probing: PROBING },
+        World::Ended {
+            who,
+            cause,
+            grounds: Grounds::default(),
+            silent,
+            asked: Span::ZERO,
+            probing: PROBING,
+        },
     );
     assert_eq!(ledger.poll_output(), None);
     joined(&mut ledger, 100_400, Who { session: 8, ..who }, Some(account(saw, 300, 0)))
@@ -450,7 +493,7 @@ fn a_reset_by_a_peer_that_had_given_up_before_shows_a_lost_path() {
 /// A proxy in the middle acknowledges for a peer that is cut off.
 #[test]
 fn an_application_that_ran_and_heard_nothing_was_not_hung() {
-    for saw in [Saw::Silence, Saw::Hung, Saw::Unheard] {
+    for saw in [Saw::Silence, Saw::Hung] {
         let revised = revision_by_account(Cause::AppHung, 101_000, account(saw, 500, 0)).unwrap();
         assert_eq!((revised.to, revised.note), (both(), Note::PeerHeardNothing));
         assert_eq!(revised.confidence, Confidence::High);
@@ -467,11 +510,29 @@ fn an_application_that_ran_and_heard_nothing_was_not_hung() {
     let sure = revised.note.advice(Cause::AppHung);
     assert!(!sure.contains("proxy") && Cause::AppHung.advice().contains("proxy"), "{sure}");
     for unclear in [
-        account(Saw::Goodbye, 500, 0),
+        account(Saw::Goodbye, 500, 14_000),
+        account(Saw::Goodbye, 2_000, 5_000),
+        Account { absent_ms: 8_000, ..account(Saw::Goodbye, 500, 5_000) },
         Account { absent_ms: 8_000, ..account(Saw::Silence, 500, 0) },
         Account { absent_ms: 16_000, suspended_ms: 16_000, ..account(Saw::Silence, 500, 0) },
     ] {
         assert_eq!(revision_by_account(Cause::AppHung, 101_000, unclear), None, "{unclear:?}");
+    }
+}
+
+/// Its acknowledgements arrived, and the segments with its answers did not.
+#[test]
+fn an_application_that_ran_and_heard_us_was_not_hung() {
+    let inbound = lost(Direction::Inbound, Scope::Unknown);
+    for heard in [
+        account(Saw::Goodbye, 900, 5_000),
+        account(Saw::Reset, 900, 5_000),
+        account(Saw::Ended, 900, 5_000),
+        account(Saw::Unheard, 0, 15_000),
+    ] {
+        let revised = revision_by_account(Cause::AppHung, 101_000, heard).unwrap();
+        assert_eq!((revised.to, revised.note), (inbound, Note::PeerHeardUs), "{heard:?}");
+        assert_eq!(revised.confidence, Confidence::High);
     }
 }
 
@@ -500,7 +561,14 @@ fn a_path_that_loses_large_packets_again_is_told_with_high_confidence() {
         let who = who(session, name);
         ledger.handle(
             at(ms),
-            World::Ended { who, cause, silent: SILENT, asked: ASKED, probing: PROBING },
+            World::Ended {
+                who,
+                cause,
+                grounds: Grounds::default(),
+                silent: SILENT,
+                asked: ASKED,
+                probing: PROBING,
+            },
         );
         ledger.poll_output()
     };
@@ -585,6 +653,34 @@ fn a_peer_that_heard_our_probes_was_lost_inbound() {
             None,
             "another"
         );
+    }
+}
+
+/// What the peer sends arrives here in part, so its direction is not lost as a whole, whatever the
+/// peer heard.
+#[test]
+fn segments_that_arrived_until_the_verdict_refute_a_lost_inbound_direction() {
+    let accounts = [
+        account(Saw::Unheard, 0, 15_000),
+        account(Saw::Goodbye, 2_000, 5_000),
+        account(Saw::Reset, 2_000, 5_000),
+    ];
+    let inbound = Some(lost(Direction::Inbound, Scope::Unknown));
+    for (cause, sent_account) in [Cause::Unknown, both()]
+        .into_iter()
+        .flat_map(|cause| accounts.into_iter().map(move |sent_account| (cause, sent_account)))
+    {
+        let revised = |grounds| {
+            let (mut ledger, who) = (Ledger::new(), who(7, "ada"));
+            let (silent, asked, probing) = (SILENT, ASKED, PROBING);
+            let end = World::Ended { who, cause, grounds, silent, asked, probing };
+            ledger.handle(at(100_000), end);
+            cause_of(joined(&mut ledger, 102_050, who, Some(sent_account)))
+        };
+        assert_eq!(revised(Grounds::of(&[Ground::ApplicationSilent])), inbound);
+        for arriving in [Ground::KernelFresh, Ground::SegmentMissing] {
+            assert_eq!(revised(Grounds::of(&[arriving])), None, "{cause}: {arriving:?}");
+        }
     }
 }
 
@@ -752,7 +848,14 @@ fn a_full_ledger_drops_the_oldest() {
         let cause = Cause::PeerReset;
         ledger.handle(
             at(session),
-            World::Ended { who, cause, silent: SILENT, asked: ASKED, probing: PROBING },
+            World::Ended {
+                who,
+                cause,
+                grounds: Grounds::default(),
+                silent: SILENT,
+                asked: ASKED,
+                probing: PROBING,
+            },
         );
     }
     assert_eq!((ledger.pending.len(), ledger.sessions.len()), (VERDICTS, VERDICTS));
@@ -768,8 +871,14 @@ fn a_full_ledger_drops_the_oldest() {
     assert_eq!((ledger.early.len(), ledger.early_sessions.len()), (ACCOUNTS, ACCOUNTS));
     for (session, expected) in [(0, false), (1, true)] {
         let who = who(1 << 32 | session, "x");
-        let input =
-            World::Ended { who, cause: both(), silent: SILENT, asked: ASKED, probing: PROBING };
+        let input = World::Ended {
+            who,
+            cause: both(),
+            grounds: Grounds::default(),
+            silent: SILENT,
+            asked: ASKED,
+            probing: PROBING,
+        };
         ledger.handle(at(100_000), input);
         assert_eq!(ledger.poll_output().is_some(), expected);
     }
@@ -812,7 +921,14 @@ fn random_schedules_revise_each_verdict_at_most_once() {
                     if cause.is_provisional() {
                         provisional.insert(serial);
                     }
-                    World::Ended { who, cause, silent: SILENT, asked: ASKED, probing: PROBING }
+                    World::Ended {
+                        who,
+                        cause,
+                        grounds: Grounds::default(),
+                        silent: SILENT,
+                        asked: ASKED,
+                        probing: PROBING,
+                    }
                 }
             };
             ledger.handle(at(now), input);
