@@ -9,9 +9,12 @@
 //! leads to [`Cause::Unknown`] and never to a guess.
 
 mod reset;
+mod since;
 
 pub use crate::grounds::{Ground, Grounds};
 pub use reset::{DELAYED_ACK, Reset, diagnose_reset};
+
+use since::Since;
 
 use crate::cause::{Cause, Confidence, Direction, Scope};
 use crate::kernel::{Examination, NextHop, SocketError, TcpSnapshot};
@@ -65,6 +68,10 @@ pub struct Doubts {
     /// the peer: its segments arrive, and ours do not, or late.
     heard_after_retransmission: Span,
     retransmitting: Since,
+    /// The first segment of the peer that shows this.
+    heard_at: Option<Time>,
+    /// A segment of ours that left later had no answer within the round trip.
+    unheard: bool,
     /// The peer acknowledged what it was sent before the first examination.
     acknowledged: Since,
     /// The same segment of the peer is missing before others, and none of ours was lost.
@@ -79,25 +86,6 @@ pub struct Doubts {
     error_refuted_by: Option<u64>,
     local_down: bool,
     next_hop: Option<NextHop>,
-}
-
-/// Since when each examination has shown one thing; `None` if the latest has not.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Since(Option<Time>);
-
-plain_struct! { Since { 0: since } }
-
-impl Since {
-    /// Notes what an examination at `now` shows. Returns since when each has shown it.
-    fn note(&mut self, now: Time, shown: bool) -> Option<Time> {
-        self.0 = shown.then(|| self.0.unwrap_or(now));
-        self.0
-    }
-
-    /// Returns whether each examination in the `time` before `now` has shown it.
-    fn holds_for(self, time: Span, now: Time) -> bool {
-        self.0.is_some_and(|since| now.since(since) >= time)
-    }
 }
 
 /// A diagnosed cause with its confidence and grounds.
@@ -132,6 +120,8 @@ plain_struct! { Doubts {
     seen,
     heard_after_retransmission,
     retransmitting,
+    heard_at,
+    unheard,
     acknowledged,
     missing,
     missing_looks,
@@ -173,9 +163,11 @@ impl Doubts {
             last_at: now,
             seen: false,
             heard_after_retransmission: Span::ZERO,
-            retransmitting: Since(None),
-            acknowledged: Since(None),
-            missing: Since(None),
+            retransmitting: Since::NEVER,
+            heard_at: None,
+            unheard: false,
+            acknowledged: Since::NEVER,
+            missing: Since::NEVER,
             missing_looks: 0,
             error: None,
             error_refuted_by: None,
@@ -202,12 +194,8 @@ impl Doubts {
             (self.first, self.first_at, self.seen) = (tcp, now, true);
         }
         self.refute_error(&tcp);
-        // The first retransmission may have left at any time since the previous examination.
-        let heard = now - tcp.last_ack;
-        self.heard_after_retransmission = self
-            .retransmitting
-            .note(now, tcp.retransmits > 0)
-            .map_or(Span::ZERO, |since| self.heard_after_retransmission.max(heard.since(since)));
+        let acknowledged = tcp.bytes_acked != before.bytes_acked;
+        self.note_heard(now, &tcp, acknowledged);
         self.note_gap(now, &before, &tcp);
         (self.last, self.last_at) = (tcp, now);
         let acknowledged = tcp.is_all_acknowledged() || self.is_first_covered(0);
@@ -226,6 +214,32 @@ impl Doubts {
             self.error = None;
         }
         self.error_refuted_by = needed;
+    }
+
+    /// Notes whether the peer is heard although it acknowledges nothing. `acknowledged` is whether
+    /// it has acknowledged something since the previous examination.
+    fn note_heard(&mut self, now: Time, tcp: &TcpSnapshot, acknowledged: bool) {
+        // The first retransmission may have left at any time since the previous examination.
+        let heard = now - tcp.last_ack;
+        self.heard_after_retransmission = self
+            .retransmitting
+            .note(now, tcp.retransmits > 0)
+            .map_or(Span::ZERO, |since| self.heard_after_retransmission.max(heard.since(since)));
+        let expected = tcp.expected_ack().unwrap_or_default();
+        if acknowledged || self.heard_after_retransmission <= expected {
+            (self.heard_at, self.unheard) = (None, false);
+            return;
+        }
+        let heard_at = *self.heard_at.get_or_insert(heard);
+        let left_later = now - tcp.last_sent > heard_at && tcp.last_sent > expected;
+        self.unheard |= left_later && tcp.retransmits >= LOST_RETRANSMISSIONS;
+    }
+
+    /// Returns whether our direction was lost while that of the peer was not: it was heard although
+    /// it acknowledged nothing, and what left after that had no answer. If both had been lost, and
+    /// the peer was heard because they have healed, there would have been one.
+    pub(crate) const fn is_unheard(&self) -> bool {
+        self.unheard
     }
 
     /// Notes whether a segment of the peer is missing that was missing `before`, on a path that

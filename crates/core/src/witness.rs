@@ -5,7 +5,7 @@
 //! reported silence is too long by at most two slots, and never too short.
 
 use crate::cause::{Cause, Confidence, Direction, Scope};
-use crate::diagnosis::DELAYED_ACK;
+use crate::diagnosis::{DELAYED_ACK, Ground, Grounds};
 use crate::kernel::TcpSnapshot;
 use crate::ledger;
 use crate::policy::{Detection, Policy};
@@ -162,9 +162,14 @@ pub struct Past {
 }
 
 impl Past {
-    /// Returns what the account states for a link that ended with `cause`.
-    pub fn saw(cause: Cause, network_changed: bool) -> Saw {
-        if network_changed { Saw::NetworkDown } else { cause.into() }
+    /// Returns what the account states for a link that ended with `cause`, which has `grounds`.
+    pub fn saw(cause: Cause, grounds: Grounds, network_changed: bool) -> Saw {
+        let unheard = grounds.contains(Ground::Reset) && grounds.contains(Ground::PeerStillHeard);
+        match (network_changed, unheard) {
+            (true, _) => Saw::NetworkDown,
+            (false, true) => Saw::UnheardReset,
+            (false, false) => cause.into(),
+        }
     }
 
     /// Returns a better cause and its confidence, if the `ids` that answer on return show one.
@@ -185,9 +190,10 @@ impl Past {
         if [old_boot, boot].contains(&unknown.0) || [old_instance, instance].contains(&unknown.1) {
             return None;
         }
-        let reset = self.cause == Cause::PeerReset && self.saw == Saw::Reset;
+        let unheard = self.saw == Saw::UnheardReset;
+        let reset = self.cause == Cause::PeerReset && (self.saw == Saw::Reset || unheard);
         let silence = self.is_silence();
-        let exited = self.cause == Cause::PeerExited && self.saw == Saw::Ended;
+        let exited = self.cause == Cause::PeerExited && (self.saw == Saw::Ended || unheard);
         match (old_boot == boot, old_instance == instance) {
             (false, _) if reset => Some((Cause::PeerRebooted, Confidence::Certain)),
             // The machine may have been restarted because its path was lost.
@@ -195,6 +201,11 @@ impl Past {
             (true, false) if reset => Some((Cause::PeerExited, Confidence::High)),
             // The process may have been started anew because its path was lost.
             (true, false) if silence => Some((Cause::PeerExited, Confidence::Medium)),
+            // The path was lost before, so the process may have given up.
+            (true, true) if unheard && (reset || exited) => {
+                let (direction, scope) = (Direction::Outbound, Scope::Unknown);
+                Some((Cause::PathLost { direction, scope }, Confidence::Medium))
+            }
             (true, true) if (reset || exited) && self.unheard < self.bound && !self.was_lost() => {
                 // A middlebox may also have reset the peer, whose system then reset this end.
                 Some((ledger::on_the_way(self.unheard), Confidence::Medium))
@@ -300,7 +311,7 @@ mod tests {
             session: 1,
             ids: SAME,
             cause,
-            saw: Past::saw(cause, false),
+            saw: Past::saw(cause, Grounds::default(), false),
             unheard: Span::from_millis(unheard_ms),
             probes: 1,
             silent: Span::ZERO,
@@ -329,6 +340,19 @@ mod tests {
         assert_eq!(Past { probes: 2, ..reset }.returned(SAME), lost);
         let aborted_here = Past { saw: Saw::NetworkDown, ..reset };
         assert_eq!(aborted_here.returned(SAME), None);
+    }
+
+    #[test]
+    fn a_reset_after_our_direction_was_lost_came_from_a_process_that_had_given_up() {
+        let unheard = Grounds::of(&[Ground::Reset, Ground::PeerStillHeard]);
+        assert_eq!(Past::saw(Cause::PeerReset, unheard, true), Saw::NetworkDown);
+        let outbound = Cause::PathLost { direction: Direction::Outbound, scope: Scope::Unknown };
+        for cause in [Cause::PeerReset, Cause::PeerExited] {
+            let saw = Past::saw(cause, unheard, false);
+            assert_eq!(saw, Saw::UnheardReset);
+            let reset = Past { saw, ..past(cause, 1_000) };
+            assert_eq!(reset.returned(SAME), Some((outbound, Confidence::Medium)), "{cause}");
+        }
     }
 
     #[test]

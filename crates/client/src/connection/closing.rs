@@ -27,7 +27,7 @@ impl<T: Begin> Connection<T> {
             session,
             ids: self.link.peer_ids().unwrap_or_default(),
             cause: verdict.cause,
-            saw: Past::saw(verdict.cause, self.network_changed),
+            saw: Past::saw(verdict.cause, verdict.grounds, self.network_changed),
             unheard: verdict.at.since(verdict.last_heard),
             probes: verdict.probes,
             silent: self.hearing.longest_silence(now),

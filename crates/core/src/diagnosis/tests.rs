@@ -509,6 +509,35 @@ fn large_segments_that_are_lost_alone_show_no_lost_direction_for_sure() {
     assert_eq!(found(None, 10), (OUTBOUND, Confidence::Medium), "an old kernel");
 }
 
+/// The peer is heard again on a path that was lost both ways and has healed, and then resets what
+/// reaches it: only what left after it was heard, and had no answer, shows the direction.
+#[test]
+fn our_direction_alone_was_lost_if_what_left_after_the_peer_was_heard_had_no_answer() {
+    let first = TcpSnapshot { unacked: 1, retransmits: 1, last_ack: span(1_500), ..lost() };
+    let is_unheard = |heard, sent, change: fn(&mut TcpSnapshot)| {
+        let mut last = TcpSnapshot { last_ack: span(heard), last_sent: span(sent), ..lost() };
+        change(&mut last);
+        let mut doubts = Doubts::new(ms(0));
+        doubts.see(ms(1_500), &examination(first));
+        doubts.see(ms(3_000), &examination(last));
+        doubts.is_unheard()
+    };
+    assert!(is_unheard(300, 200, |_| ()));
+    assert!(!is_unheard(300, 400, |_| ()), "nothing left since it was heard");
+    assert!(!is_unheard(300, 1, |_| ()), "the answer may be on its way");
+    assert!(!is_unheard(1_500, 200, |_| ()), "heard before");
+    assert!(!is_unheard(300, 200, |tcp| tcp.bytes_acked = Some(1_001)));
+    assert!(!is_unheard(300, 200, |tcp| tcp.retransmits = 1));
+    // It was heard before an examination at which the latest segment is newer than ours.
+    let mut doubts = Doubts::new(ms(0));
+    for (at, heard, sent) in [(1_500, 900, 100), (2_500, 100, 600), (3_500, 100, 600)] {
+        assert!(!doubts.is_unheard());
+        let tcp = TcpSnapshot { last_ack: span(heard), last_sent: span(sent), ..lost() };
+        doubts.see(ms(at), &examination(tcp));
+    }
+    assert!(doubts.is_unheard());
+}
+
 #[test]
 fn errors_of_the_path_lead_to_unreachable_and_no_others() {
     for error in [SocketError::HostUnreachable, SocketError::NetworkUnreachable] {

@@ -59,7 +59,7 @@ pub(super) fn by_account(held: &PendingVerdict, early: &EarlyAccount) -> Option<
         return absence(held, peer_ended_at, absent.less(suspended), suspended);
     }
     match account.saw {
-        Saw::Unheard if !held.arriving => peer_heard_us(),
+        Saw::Unheard | Saw::UnheardReset if !held.arriving => peer_heard_us(),
         // A reset may have destroyed our CLOSE.
         Saw::Goodbye | Saw::Reset | Saw::Ended
             if !held.arriving && heard_us(held, peer_ended_at, silent) =>
@@ -68,6 +68,7 @@ pub(super) fn by_account(held: &PendingVerdict, early: &EarlyAccount) -> Option<
         }
         Saw::Silence | Saw::Blocked => high(path_lost(), Note::PeerHeardNothing, held.cause),
         Saw::Unheard
+        | Saw::UnheardReset
         | Saw::Goodbye
         | Saw::Reset
         | Saw::Ended
@@ -119,7 +120,7 @@ pub(crate) fn on_the_way(idle: Span) -> Cause {
 /// Returns how sure it is that the end of the connection reached one end before either end had
 /// closed: both ends were told, or one of them before the other gave up; `None` if that is not so.
 fn ended_before_close(held: &PendingVerdict, saw: Saw, peer_ended_at: Time) -> Option<Confidence> {
-    let was_told = matches!(saw, Saw::Reset | Saw::Ended);
+    let was_told = matches!(saw, Saw::Reset | Saw::UnheardReset | Saw::Ended);
     if !is_reset(held.cause) {
         let first = is_silence(held.cause) && was_told && peer_ended_at + SKEW < held.at;
         return first.then_some(Confidence::Certain);
@@ -144,7 +145,13 @@ fn gave_up(saw: Saw) -> Option<Finding> {
         Saw::Unheard => medium(path(Direction::Inbound, Scope::Unknown), Note::PeerGaveUp),
         Saw::NetworkDown => medium(path(Direction::Both, Scope::Host), Note::PeerNetworkDown),
         // It has closed its side for a reason that its account does not state.
-        Saw::Goodbye | Saw::Reset | Saw::Ended | Saw::Hung | Saw::Own | Saw::Other(_) => None,
+        Saw::Goodbye
+        | Saw::Reset
+        | Saw::UnheardReset
+        | Saw::Ended
+        | Saw::Hung
+        | Saw::Own
+        | Saw::Other(_) => None,
     }
 }
 
@@ -174,7 +181,7 @@ fn hung(
         Saw::Silence | Saw::Blocked | Saw::Hung => {
             high(path_lost(), Note::PeerHeardNothing, held.cause)
         }
-        Saw::Unheard => peer_heard_us(),
+        Saw::Unheard | Saw::UnheardReset => peer_heard_us(),
         Saw::Goodbye | Saw::Reset | Saw::Ended if heard_us(held, peer_ended_at, silent) => {
             peer_heard_us()
         }

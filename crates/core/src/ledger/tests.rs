@@ -529,6 +529,7 @@ fn an_application_that_ran_and_heard_us_was_not_hung() {
         account(Saw::Reset, 900, 5_000),
         account(Saw::Ended, 900, 5_000),
         account(Saw::Unheard, 0, 15_000),
+        account(Saw::UnheardReset, 0, 15_000),
     ] {
         let revised = revision_by_account(Cause::AppHung, 101_000, heard).unwrap();
         assert_eq!((revised.to, revised.note), (inbound, Note::PeerHeardUs), "{heard:?}");
@@ -638,6 +639,11 @@ fn a_peer_that_heard_our_probes_was_lost_inbound() {
             cause_of(revision_by_account(cause, 102_050, account(Saw::Unheard, 0, 0))),
             inbound
         );
+        // The path healed, and the system of this end refused what the peer sent again.
+        let reset = account(Saw::UnheardReset, 1_000, 15_000);
+        assert_eq!(cause_of(revision_by_account(cause, 105_000, reset)), inbound);
+        let reset = account(Saw::Reset, 1_000, 15_000);
+        assert_eq!(revision_by_account(cause, 105_000, reset), None, "both may have been lost");
         // After a healed path the CLOSE arrives too, but late or after a silence.
         for (ended_ms, silent_ms) in [(2_000, 14_000), (2_000, 15_000)] {
             let sent_account = account(Saw::Goodbye, ended_ms, silent_ms);

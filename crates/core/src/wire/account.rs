@@ -60,6 +60,8 @@ pub enum Saw {
     /// The bound passed without any evidence from the peer, and the connection still passed nothing
     /// after a new one to the same peer was established.
     Blocked,
+    /// As [`Saw::Reset`], after the peer had been heard, and had acknowledged nothing.
+    UnheardReset,
     /// An end that this version does not define.
     Other(u8),
 }
@@ -76,6 +78,7 @@ crate::plain::plain_enum! { Saw {
     8 => Own {}
     9 => Other { 0: byte }
     10 => Blocked {}
+    11 => UnheardReset {}
 } }
 
 impl Saw {
@@ -92,6 +95,7 @@ impl Saw {
             8 => Saw::NetworkDown,
             9 => Saw::Own,
             10 => Saw::Blocked,
+            11 => Saw::UnheardReset,
             other => Saw::Other(other),
         }
     }
@@ -109,6 +113,7 @@ impl Saw {
             Saw::NetworkDown => 8,
             Saw::Own => 9,
             Saw::Blocked => 10,
+            Saw::UnheardReset => 11,
             Saw::Other(byte) => byte,
         }
     }
@@ -126,6 +131,7 @@ impl Saw {
             Saw::NetworkDown => "network down",
             Saw::Own => "own",
             Saw::Blocked => "blocked",
+            Saw::UnheardReset => "unheard, reset",
             Saw::Other(_) => "other",
         }
     }

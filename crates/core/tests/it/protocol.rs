@@ -222,7 +222,7 @@ fn the_close_reasons_match_the_document() {
 #[test]
 fn the_saw_values_of_an_account_match_the_document() {
     let rows = document::table("| saw | name |");
-    assert_eq!(rows.len(), 10);
+    assert_eq!(rows.len(), 11);
     for (byte, name) in rows {
         let saw = Saw::from_byte(byte.parse().unwrap());
         assert_eq!(saw.name(), name);

@@ -248,6 +248,12 @@ impl Conversation {
                 | SocketError::Local => self.end_by_error(now, error, out),
             };
         }
+        let awaiting = self.inquiry.as_ref().and_then(|inquiry| inquiry.awaiting);
+        if matches!(awaiting, Some(Awaiting::Reset)) {
+            // As above: nothing is retransmitted any more.
+            self.record_examination(now, examination);
+            return self.end_by_reset(now, examination.tcp, out);
+        }
         self.remember_look(now, examination);
         if self.inquiry.is_none() && examination.error.is_none() {
             // The examination was for outstanding bytes, and the peer is not suspect.
@@ -263,9 +269,8 @@ impl Conversation {
         let awaiting = inquiry.awaiting.take();
         self.record_examination(now, examination);
         let at_bound = match awaiting {
-            Some(Awaiting::Reset) => return self.end_by_reset(now, examination.tcp, out),
             Some(Awaiting::Bound(silence)) => Some(silence),
-            None => None,
+            Some(Awaiting::Reset) | None => None,
         };
         // Bytes that the peer's kernel has taken and its application need not read are no progress.
         let waits = !examination.is_all_acknowledged();
@@ -299,6 +304,13 @@ impl Conversation {
             // What a router said is a matter of the inquiry, and void with the next evidence.
             look.see(now, &Examination { error: None, ..*examination });
         }
+    }
+
+    /// Returns whether the latest examinations show that our direction was lost while that of the
+    /// peer was not.
+    pub(super) fn is_unheard(&self) -> bool {
+        let inquiry = self.inquiry.as_ref().is_some_and(|inquiry| inquiry.doubts.is_unheard());
+        inquiry || self.look.as_ref().is_some_and(|look| look.is_unheard())
     }
 
     /// Forgets what was remembered once the peer's kernel has all our bytes.

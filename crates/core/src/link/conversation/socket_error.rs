@@ -76,6 +76,8 @@ impl Conversation {
         let sent = now.since(self.liveness.last_sent());
         let reset = Reset { heard, sent, patience: self.freshness(), tcp };
         let Diagnosis { cause, confidence, grounds } = diagnose_reset(&reset);
+        let unheard = self.is_unheard();
+        let grounds = if unheard { grounds.with(Ground::PeerStillHeard) } else { grounds };
         let probes = self.liveness.probes_out();
         let verdict = Verdict { confidence, grounds, probes, ..self.verdict(now, cause) };
         self.end_with(verdict, out)

@@ -69,6 +69,45 @@ fn a_reset_that_an_examination_reads_ends_the_link_at_once() {
     assert_eq!(lost, Some((1_500, Cause::PeerReset)));
 }
 
+/// The peer's segments arrive, and it acknowledges nothing, until it has given up: its system then
+/// refuses what the healed path lets through. After the reset the kernel retransmits nothing.
+#[test]
+fn a_reset_after_our_direction_was_lost_says_that_the_peer_was_heard() {
+    let is_heard = |heard_until: u64, ends_by_examination: bool| {
+        let mut link = link(Hung::End);
+        let shows = |at: u64| TcpSnapshot {
+            unacked: 1,
+            retransmits: 3,
+            last_ack: Span::from_millis(at.saturating_sub(heard_until)),
+            last_sent: Span::from_millis(100),
+            bytes_sent: Some(25),
+            bytes_retrans: Some(0),
+            bytes_acked: Some(20),
+            ..TcpSnapshot::default()
+        };
+        assert!(run(&mut link, 2_700, shows).lost.is_none());
+        let now = Time::from_millis(2_700);
+        let reset = TcpSnapshot { unacked: 0, retransmits: 0, ..shows(2_700) };
+        let error = ends_by_examination.then_some(SocketError::Reset);
+        if !ends_by_examination {
+            link.handle(now, World::Failed(SocketError::Reset));
+            assert_eq!(link.poll_output(), Some(Output::Examine { route: true }));
+        }
+        let ended = ends_by_examination;
+        let shown = Examination { tcp: Some(reset), error, ended, ..Examination::default() };
+        link.handle(now, Answer::Examined(shown));
+        let mut lost = Run::default();
+        poll(&mut link, now, &shows, &mut lost);
+        let verdict = lost.lost.unwrap().1;
+        assert_eq!(verdict.cause, Cause::PeerReset);
+        verdict.grounds.contains(Ground::PeerStillHeard)
+    };
+    for ends_by_examination in [false, true] {
+        assert!(is_heard(2_350, ends_by_examination));
+        assert!(!is_heard(1_000, ends_by_examination), "silent before anything was sent again");
+    }
+}
+
 #[test]
 fn a_verdict_that_the_kernel_forces_before_the_bound_is_early_and_says_nothing_of_silence() {
     let mut link = link(Hung::End);
