@@ -6,8 +6,13 @@
 //! revises each at most once. In doubt it does not revise: a wrong cause is worse than a vague one.
 //!
 //! An account describes one session. It is accepted only from the process that had the session,
-//! recognised by boot id and instance id, which no other process knows. A peer that returns
-//! without an account is matched by identity, if exactly one verdict of that identity waits.
+//! recognised by boot id and instance id, which no other process knows, whether it comes after the
+//! verdict or, as an *early* account, before it. The number of a session is no secret: an account
+//! from another process changes nothing, and takes the place of no true one. A peer that returns
+//! without an account is matched by identity, with one of the verdicts of that identity.
+//!
+//! If an account shows no better cause, it still shows that the process had not ended: from then on
+//! only other links can revise the verdict.
 //!
 //! # How a forgotten mapping is recognised
 //! [`Cause::MiddleboxForgot`] and a healed path differ in which end closed first. A reset is sent
@@ -26,6 +31,7 @@
 //!
 //! [`Saw::Blocked`]: crate::wire::Saw::Blocked
 
+mod early;
 mod note;
 mod rules;
 mod saved;
@@ -34,22 +40,25 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::convert::Infallible;
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 
+use early::{EarlyAccounts, ReceivedAccount};
 pub use note::Note;
 pub(crate) use rules::on_the_way;
 
 use crate::cause::{Cause, Confidence, Scope};
 use crate::grounds::Grounds;
 use crate::machine::{self, Deadline, Machine, kinds_of_input, saved_whole};
+use crate::origin::{Origin, Shares};
 use crate::time::{Span, Time};
 use crate::wire::{Account, BootId, InstanceId};
 
-/// The maximum number of waiting verdicts: 4 MB. When full, the oldest is dropped unrevised.
+/// The maximum number of waiting verdicts: 6 MB. When full, one is dropped unrevised: the oldest of
+/// the [origin](crate::origin) with the most.
 pub const VERDICTS: usize = 10_000;
 
 /// The maximum number of accounts that wait for the verdict on their link, which is still open at
-/// this end. When full, the oldest account is dropped, and its verdict is not revised.
+/// this end. When full, one is dropped: the oldest of the [origin](crate::origin) with the most.
 pub const ACCOUNTS: usize = 4_096;
 
 /// The time for which a verdict or an account waits. A peer that returns later may have had more
@@ -155,9 +164,8 @@ pub struct Ledger {
     pending: BTreeMap<u64, PendingVerdict>,
     sessions: BTreeMap<u64, u64>,
     identities: BTreeSet<(Box<str>, u64)>,
-    /// Accounts of links that are still open here, by serial number.
-    early: BTreeMap<u64, EarlyAccount>,
-    early_sessions: BTreeMap<u64, u64>,
+    shares: Shares,
+    early: EarlyAccounts,
     serial: u64,
     output: Option<Revised>,
 }
@@ -183,17 +191,8 @@ struct PendingVerdict {
     passed: bool,
     /// Other links gave all their evidence of the scope, and it showed nothing.
     unscoped: bool,
-}
-
-/// An account of a link that is still open at this end.
-#[derive(Clone, Copy, Debug)]
-struct EarlyAccount {
-    at: Time,
-    /// The host that sent the account.
-    host: IpAddr,
-    boot_id: BootId,
-    instance_id: InstanceId,
-    account: Account,
+    /// The same process has given its account, so it had not ended.
+    accounted: bool,
 }
 
 impl Ledger {
@@ -208,37 +207,25 @@ impl Ledger {
     }
 
     fn session_ended(&mut self, mut held: PendingVerdict) {
-        let account = self.take_early(held.session);
+        let account = self.early.take(&held);
         if !held.cause.is_provisional() {
             return;
         }
-        if let Some(early) = account.filter(|early| is_recent(early.at, held.at)) {
-            held.passed = rules::new_flow_passed(&held, &early);
-            if let Some(finding) = rules::by_account(&held, &early) {
-                return self.revise(held, finding);
-            }
-            // The peer has returned and sent its account; no further evidence will come.
-            if !held.passed {
-                return;
-            }
-        }
-        if let Some(finding) = self.repetition(&held) {
+        let recent = account.filter(|received| is_recent(received.at, held.at));
+        let finding = recent.and_then(|received| rules::with_account(&mut held, &received));
+        if let Some(finding) = finding.or_else(|| self.repetition(&held)) {
             return self.revise(held, finding);
         }
-        if self.pending.len() == VERDICTS
-            && let Some((&oldest, _)) = self.pending.first_key_value()
-        {
-            self.take(oldest);
+        if let Some(former) = self.sessions.get(&held.session) {
+            self.take(*former);
         }
         let serial = self.next_serial();
-        if let Some(former) = self.sessions.insert(held.session, serial) {
-            self.take(former);
-            self.sessions.insert(held.session, serial);
+        self.hold(serial, held);
+        if self.pending.len() > VERDICTS
+            && let Some(first) = self.shares.first_to_go()
+        {
+            self.take(first);
         }
-        if !held.identity.is_empty() {
-            self.identities.insert((held.identity.clone(), serial));
-        }
-        self.pending.insert(serial, held);
     }
 
     /// Returns what earlier verdicts on the same identity show about this one.
@@ -253,18 +240,13 @@ impl Ledger {
         })
     }
 
-    fn account_received(&mut self, early: EarlyAccount) {
-        let Some(held) = self.sessions.get(&early.account.session).copied() else {
-            return self.keep_early(early);
+    fn account_received(&mut self, received: ReceivedAccount) {
+        let Some(held) = self.sessions.get(&received.account.session).copied() else {
+            let serial = self.next_serial();
+            return self.early.insert(serial, received);
         };
-        let recent = self.pending.get_mut(&held).filter(|held| is_recent(held.at, early.at));
-        let finding = recent.and_then(|held| {
-            held.passed |= rules::new_flow_passed(held, &early);
-            let settled = held.passed && held.unscoped;
-            let by_flow = || settled.then(|| rules::forgot_silently(held));
-            rules::by_account(held, &early).or_else(by_flow)
-        });
-        if let Some(finding) = finding
+        let recent = self.pending.get_mut(&held).filter(|held| is_recent(held.at, received.at));
+        if let Some(finding) = recent.and_then(|held| rules::with_account(held, &received))
             && let Some(held) = self.take(held)
         {
             self.revise(held, finding);
@@ -321,10 +303,8 @@ impl Ledger {
             }
         }
         for _ in 0..EXPIRED_PER_INPUT {
-            let oldest = self.early.first_key_value();
-            match oldest.filter(|(_, early)| !is_recent(early.at, now)) {
-                Some((_, early)) => drop(self.take_early(early.account.session)),
-                None => break,
+            if !self.early.remove_oldest(|at| !is_recent(at, now)) {
+                break;
             }
         }
     }
@@ -362,27 +342,23 @@ impl Ledger {
         });
     }
 
+    /// Adds a verdict to all tables. Returns false if its session has one already.
+    fn hold(&mut self, serial: u64, held: PendingVerdict) -> bool {
+        let is_new = self.sessions.insert(held.session, serial).is_none();
+        if !held.identity.is_empty() {
+            self.identities.insert((held.identity.clone(), serial));
+        }
+        self.shares.add(Origin::from(held.address.ip()), serial);
+        self.pending.insert(serial, held);
+        is_new
+    }
+
     fn take(&mut self, serial: u64) -> Option<PendingVerdict> {
         let held = self.pending.remove(&serial)?;
         self.sessions.remove(&held.session);
         self.identities.remove(&(held.identity.clone(), serial));
+        self.shares.remove(Origin::from(held.address.ip()), serial);
         Some(held)
-    }
-
-    fn keep_early(&mut self, early: EarlyAccount) {
-        self.take_early(early.account.session);
-        if self.early.len() == ACCOUNTS
-            && let Some((_, oldest)) = self.early.pop_first()
-        {
-            self.early_sessions.remove(&oldest.account.session);
-        }
-        let serial = self.next_serial();
-        self.early_sessions.insert(early.account.session, serial);
-        self.early.insert(serial, early);
-    }
-
-    fn take_early(&mut self, session: u64) -> Option<EarlyAccount> {
-        self.early.remove(&self.early_sessions.remove(&session)?)
     }
 
     fn next_serial(&mut self) -> u64 {
@@ -425,6 +401,7 @@ impl Machine for Ledger {
                     arriving: rules::is_arriving(grounds),
                     passed: false,
                     unscoped: false,
+                    accounted: false,
                 })
             }
             World::Joined { who, account: Some(account) } => {
@@ -432,7 +409,7 @@ impl Machine for Ledger {
                 // Without both ids any process may have sent the account.
                 if boot_id != BootId::default() && instance_id != InstanceId::default() {
                     let host = address.ip();
-                    self.account_received(EarlyAccount {
+                    self.account_received(ReceivedAccount {
                         at: now,
                         host,
                         boot_id,

@@ -60,6 +60,7 @@
 //! - [`gather`]: when a loop rests so that its next turn finds more work
 //! - [`wheel`], [`pages`]: containers for deadlines and for large tables
 //! - [`budget`]: memory that many links share, and who gives way
+//! - [`origin`]: where an entry of a bounded table came from, and whose entry makes room
 //! - [`random`]: numbers from a seed
 //! - [`text`]: text from outside, escaped for those who print it
 #![no_std]
@@ -82,6 +83,7 @@ pub mod ledger;
 pub mod link;
 pub mod liveness;
 pub mod machine;
+pub mod origin;
 pub mod outage;
 pub mod pages;
 mod plain;

@@ -1,6 +1,6 @@
 //! The rules of revision: which later evidence replaces the cause of a provisional verdict.
 
-use super::{EarlyAccount, Note, PendingVerdict, Who};
+use super::{Note, PendingVerdict, ReceivedAccount, Who};
 use crate::cause::{Cause, Confidence, Direction, Scope};
 use crate::grounds::{Ground, Grounds};
 use crate::time::{Span, Time};
@@ -26,13 +26,25 @@ pub(super) struct Finding {
     pub(super) note: Note,
 }
 
-/// The better cause that the peer's own account shows. Only the same process can give an account.
-pub(super) fn by_account(held: &PendingVerdict, early: &EarlyAccount) -> Option<Finding> {
-    if !is_same_process(held, early) {
+/// The better cause that an account shows, before or after the verdict. Only the same process can
+/// give an account: any other changes nothing.
+pub(super) fn with_account(
+    held: &mut PendingVerdict,
+    received: &ReceivedAccount,
+) -> Option<Finding> {
+    if !is_same_process(held, received) {
         return None;
     }
-    let account = &early.account;
-    let peer_ended_at = peer_ended_at(early);
+    held.accounted = true;
+    held.passed |= new_flow_passed(held, received);
+    let settled = held.passed && held.unscoped;
+    by_account(held, received).or_else(|| settled.then(|| forgot_silently(held)))
+}
+
+/// The better cause that the account of the same process shows.
+fn by_account(held: &PendingVerdict, received: &ReceivedAccount) -> Option<Finding> {
+    let account = &received.account;
+    let peer_ended_at = peer_ended_at(received);
     let absent = Span::from_millis(u64::from(account.absent_ms));
     let suspended = Span::from_millis(u64::from(account.suspended_ms));
     let silent = Span::from_millis(u64::from(account.silent_ms));
@@ -47,7 +59,7 @@ pub(super) fn by_account(held: &PendingVerdict, early: &EarlyAccount) -> Option<
         return gave_up(account.saw);
     }
     if held.cause == Cause::AppHung {
-        return hung(held, early, absent, suspended);
+        return hung(held, received, absent, suspended);
     }
     if !is_silence(held.cause) {
         return None;
@@ -92,24 +104,24 @@ pub(super) fn is_arriving(grounds: Grounds) -> bool {
     grounds.contains(Ground::KernelFresh) || grounds.contains(Ground::SegmentMissing)
 }
 
-/// Returns true if both ends gave up in silence, and the same process returned from the same host
-/// by a new connection beside which the old one still passed nothing.
-pub(super) fn new_flow_passed(held: &PendingVerdict, early: &EarlyAccount) -> bool {
-    let blocked = early.account.saw == Saw::Blocked && held.cause == path_lost();
-    let alike = is_same_process(held, early) && held.address.ip() == early.host;
-    let absent = Span::from_millis(u64::from(early.account.absent_ms));
+/// Returns true if both ends gave up in silence, and the process returned from the same host by a
+/// new connection beside which the old one still passed nothing.
+fn new_flow_passed(held: &PendingVerdict, received: &ReceivedAccount) -> bool {
+    let blocked = received.account.saw == Saw::Blocked && held.cause == path_lost();
+    let alike = held.address.ip() == received.host;
+    let absent = Span::from_millis(u64::from(received.account.absent_ms));
     blocked && alike && absent.times(2) < held.asked
 }
 
-fn is_same_process(held: &PendingVerdict, early: &EarlyAccount) -> bool {
-    let is_same = held.boot_id == early.boot_id && held.instance_id == early.instance_id;
+fn is_same_process(held: &PendingVerdict, received: &ReceivedAccount) -> bool {
+    let is_same = held.boot_id == received.boot_id && held.instance_id == received.instance_id;
     let is_known = held.boot_id != BootId::default() && held.instance_id != InstanceId::default();
     is_same && is_known
 }
 
 /// The latest time at which the peer's link can have ended: the account aged in transit.
-fn peer_ended_at(early: &EarlyAccount) -> Time {
-    early.at - Span::from_millis(u64::from(early.account.ended_ms))
+fn peer_ended_at(received: &ReceivedAccount) -> Time {
+    received.at - Span::from_millis(u64::from(received.account.ended_ms))
 }
 
 /// Returns the cause of an end that came from the way after `idle` without traffic.
@@ -164,11 +176,11 @@ fn is_reset(cause: Cause) -> bool {
 /// it ran and heard us, its answers were lost although its acknowledgements arrived.
 fn hung(
     held: &PendingVerdict,
-    early: &EarlyAccount,
+    received: &ReceivedAccount,
     absent: Span,
     suspended: Span,
 ) -> Option<Finding> {
-    let (stopped, peer_ended_at) = (absent.less(suspended), peer_ended_at(early));
+    let (stopped, peer_ended_at) = (absent.less(suspended), peer_ended_at(received));
     if held.asked > Span::ZERO && stopped >= held.asked {
         let (to, confidence) = (Cause::AppHung, Confidence::High);
         return Some(Finding { to, confidence, note: was_stopped(held, peer_ended_at, stopped) });
@@ -176,8 +188,8 @@ fn hung(
     if absent.times(2) >= held.asked {
         return None;
     }
-    let silent = Span::from_millis(u64::from(early.account.silent_ms));
-    match early.account.saw {
+    let silent = Span::from_millis(u64::from(received.account.silent_ms));
+    match received.account.saw {
         Saw::Silence | Saw::Blocked | Saw::Hung => {
             high(path_lost(), Note::PeerHeardNothing, held.cause)
         }
@@ -224,10 +236,11 @@ fn absence(
 }
 
 /// The better cause if a peer of the same identity returns without an account, as a restarted or
-/// another process. From another address it may be another machine.
+/// another process. From another address it may be another machine. A process that has given its
+/// account did not end with its link, so a later one shows nothing.
 pub(super) fn by_return(held: &PendingVerdict, who: &Who<'_>) -> Option<Finding> {
     let unknown = BootId::default();
-    if held.boot_id == unknown || who.boot_id == unknown {
+    if held.accounted || held.boot_id == unknown || who.boot_id == unknown {
         return None;
     }
     if held.boot_id != who.boot_id {
@@ -291,7 +304,7 @@ pub(super) fn by_siblings(
 
 /// The cause of a silence if the old connection was blocked while a new one passed. Medium
 /// confidence: a filter may block the one flow.
-pub(super) fn forgot_silently(held: &PendingVerdict) -> Finding {
+fn forgot_silently(held: &PendingVerdict) -> Finding {
     let note = Note::NewFlowPassed { idle: held.silent.less(held.asked) };
     Finding { to: Cause::MiddleboxForgot, confidence: Confidence::Medium, note }
 }

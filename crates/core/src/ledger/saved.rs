@@ -3,7 +3,8 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::{ACCOUNTS, EarlyAccount, Ledger, PendingVerdict, VERDICTS};
+use super::early::ReceivedAccount;
+use super::{ACCOUNTS, Ledger, PendingVerdict, VERDICTS};
 use crate::plain::{Damage, Plain, Sink, Source, plain_struct};
 use crate::time::Time;
 use crate::wire::MAX_IDENTITY;
@@ -23,29 +24,22 @@ plain_struct! { PendingVerdict {
     probing,
     arriving,
     passed,
-    unscoped
+    unscoped,
+    accounted
 } }
 
-plain_struct! { EarlyAccount { at, host, boot_id, instance_id, account } }
+plain_struct! { ReceivedAccount { at, host, boot_id, instance_id, account } }
 
 impl Ledger {
     /// Appends the state at `now` to `out`, with every time as an age. Poll the output before: it
     /// is not part of the state.
     pub fn save(&self, now: Time, out: &mut Vec<u8>) {
         // The other tables find the entries of these two, and are made again.
-        let Ledger {
-            pending,
-            sessions: _,
-            identities: _,
-            early,
-            early_sessions: _,
-            serial,
-            output,
-        } = self;
+        let Ledger { pending, sessions: _, identities: _, shares: _, early, serial, output } = self;
         debug_assert!(output.is_none(), "an output that was not polled is lost");
         let mut out = Sink::state(now, out);
         pending.put(&mut out);
-        early.put(&mut out);
+        early.accounts().put(&mut out);
         serial.put(&mut out);
     }
 
@@ -58,21 +52,20 @@ impl Ledger {
     /// The state is damaged.
     pub fn load(now: Time, state: &mut &[u8]) -> Result<Ledger, Damage> {
         let mut from = Source::state(now, state);
-        let pending = take_recent(&mut from, VERDICTS)?;
-        let early = take_recent(&mut from, ACCOUNTS)?;
-        let mut ledger = Ledger { pending, early, serial: u64::take(&mut from)?, ..Ledger::new() };
-        let last = ledger.pending.keys().chain(ledger.early.keys()).max();
+        let pending = take_recent::<PendingVerdict>(&mut from, VERDICTS)?;
+        let early = take_recent::<ReceivedAccount>(&mut from, ACCOUNTS)?;
+        let mut ledger = Ledger { serial: u64::take(&mut from)?, ..Ledger::new() };
+        let last = pending.keys().chain(early.keys()).max();
         let mut is_legal = last.is_none_or(|last| *last <= ledger.serial);
-        for (&serial, held) in &ledger.pending {
+        for (serial, held) in pending {
             is_legal &= held.identity.len() <= MAX_IDENTITY;
-            is_legal &= ledger.sessions.insert(held.session, serial).is_none();
-            if !held.identity.is_empty() {
-                ledger.identities.insert((held.identity.clone(), serial));
-            }
+            is_legal &= ledger.hold(serial, held);
         }
-        for (&serial, early) in &ledger.early {
-            is_legal &= ledger.early_sessions.insert(early.account.session, serial).is_none();
+        let accounts = early.len();
+        for (serial, received) in early {
+            ledger.early.insert(serial, received);
         }
+        is_legal &= ledger.early.accounts().len() == accounts;
         *state = from.rest();
         if is_legal { Ok(ledger) } else { Err(Damage::Illegal) }
     }
