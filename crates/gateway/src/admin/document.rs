@@ -21,7 +21,8 @@ use super::{control, health, sessions, stream, why};
         description = "Who is there, who went, and when.\n\nA value that does not apply is absent \
                        from an answer, never null; a null in a request is as good as absent. What \
                        the HTTP layer refuses by itself (a head that is too long or no HTTP) has \
-                       no body.",
+                       no body.\n\nA method that a path does not have is answered with 405, and a \
+                       path that is not listed with 404, each with a body as any other failure.",
     ),
     paths(
         health::healthz,

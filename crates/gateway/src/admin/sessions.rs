@@ -277,7 +277,10 @@ async fn send_order(
 pub(super) fn read_id(id: &str) -> Result<u64, Trouble> {
     let digits = id.len() == 16 && id.bytes().all(|digit| digit.is_ascii_hexdigit());
     let number = digits.then(|| u64::from_str_radix(id, 16).ok()).flatten();
-    number.ok_or_else(|| Trouble::no_session(id))
+    number.ok_or_else(|| {
+        let hint = "a session has 16 hexadecimal digits: GET /api/v1/sessions lists them";
+        Trouble::bad(format!("\"{id}\" is no number of a session"), hint)
+    })
 }
 
 fn write_cursor(cursor: Cursor) -> String {
