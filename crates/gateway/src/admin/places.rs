@@ -1,39 +1,44 @@
 //! The places for connections of the admin interface: who gets one, and who makes room.
 //!
-//! Three pools share no place, so that none can starve another. A connection starts among the
-//! *strangers*. A request with the token moves it to the *trusted*, an event stream to the
-//! *subscribers*. Nobody is turned away among strangers and trusted: in a full pool the connection
-//! whose last request is the oldest makes room. So a new health check is always served, whatever
-//! the other connections fail to send or to read.
+//! Four pools share no place, so that none can starve another. A connection starts among the
+//! *arrivals*, until the head of its first request is complete. Then it is a *stranger*. A request
+//! with the token moves it to the *trusted*, an event stream to the *subscribers*. Nobody is turned
+//! away but subscribers: in a full pool, a connection of the address with the most makes room, the
+//! one whose last request is the oldest. So a new health check is always served, whatever the other
+//! connections fail to send or to read, and a flood displaces its own connections first.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use systole_core::Span;
+use systole_core::origin::Origin;
 use systole_net::Clock;
 use tokio::sync::oneshot;
 
 use crate::stats::AdminEnded;
 
+/// Number of connections whose first request has not come. They are many, so that in a flood each
+/// has time to do its handshake and to send its request, and cheap: each holds at most the head of
+/// a request and the state of a handshake, and one descriptor. At 400 new connections a second from
+/// ever more addresses each has 0.6 s.
+const ARRIVALS: usize = 256;
+
 /// Number of connections that have neither shown the token nor subscribed to events: probes of
 /// supervisors, scrapers, dashboards and people. Each may hold about 150 KiB of buffers.
 const STRANGERS: usize = 48;
-
-/// Number of strangers from one IPv4 address or one IPv6 /64: one client that opens connections
-/// without end displaces only its own, and leaves places to the others.
-const STRANGERS_PER_ADDRESS: usize = 32;
 
 /// Number of connections that have shown the token. They are few: the tools of the operators.
 const TRUSTED: usize = 16;
 
 /// Number of connections for requests other than event streams.
-pub(crate) const SPARE_CONNECTIONS: usize = STRANGERS + TRUSTED;
+pub(crate) const SPARE_CONNECTIONS: usize = ARRIVALS + STRANGERS + TRUSTED;
 
-/// Returns the number of event streams of `places` that one IPv4 address or one IPv6 /64 may have,
-/// with or without the token: two thirds, rounded up, the same share as of the strangers. So one
-/// address whose streams are all read leaves places to the others.
-const fn streams_per_address(places: usize) -> usize {
+/// Returns the number of `places` of arrivals, strangers or event streams that one IPv4 address or
+/// one IPv6 /64 may have: two thirds, rounded up. So one client that opens connections without end
+/// displaces only its own, and leaves places to the others.
+const fn share_of_address(places: usize) -> usize {
     places.saturating_mul(2).div_ceil(3)
 }
 
@@ -85,7 +90,7 @@ impl Places {
     /// connection has to be closed to make room.
     pub(super) fn open(&self, address: IpAddr) -> (Place, oneshot::Receiver<AdminEnded>) {
         let (evict, evicted) = oneshot::channel();
-        let id = self.lock().open(origin(address), self.clock.monotonic(), evict);
+        let id = self.lock().open(Origin::from(address), self.clock.monotonic(), evict);
         (Place { held: Arc::new(Held { places: self.clone(), id }) }, evicted)
     }
 
@@ -101,7 +106,8 @@ impl Places {
 }
 
 impl Place {
-    /// Records that a request arrived: of all strangers this one makes room last.
+    /// Records that the head of a request is complete: of all strangers of its address this one
+    /// makes room last.
     pub(super) fn asked(&self) {
         self.held.places.lock().asked(self.held.id);
     }
@@ -143,18 +149,6 @@ impl Drop for Held {
     }
 }
 
-/// Returns the address by which connections are counted: one host can have all addresses of an
-/// IPv6 /64.
-fn origin(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            let network = u128::from(address) >> 64 << 64;
-            IpAddr::V6(Ipv6Addr::from(network))
-        }
-    }
-}
-
 /// The connections that hold places, without a clock and without sockets.
 #[derive(Debug)]
 struct Table {
@@ -166,7 +160,7 @@ struct Table {
 
 #[derive(Debug)]
 struct Entry {
-    origin: IpAddr,
+    origin: Origin,
     pool: Pool,
     /// The number of the last request; of the connection, until it makes one.
     asked: u64,
@@ -179,37 +173,47 @@ struct Entry {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Pool {
+    Arrival,
     Stranger,
     Trusted,
     Subscriber,
 }
 
 impl Table {
-    fn open(&mut self, origin: IpAddr, now: Span, evict: oneshot::Sender<AdminEnded>) -> u64 {
-        let neighbour = |entry: &Entry| entry.pool == Pool::Stranger && entry.origin == origin;
-        self.make_room(STRANGERS_PER_ADDRESS, AdminEnded::AddressLimit, neighbour);
-        self.make_room(STRANGERS, AdminEnded::Displaced, |entry| entry.pool == Pool::Stranger);
+    fn open(&mut self, origin: Origin, now: Span, evict: oneshot::Sender<AdminEnded>) -> u64 {
+        self.make_room(Pool::Arrival, origin);
         self.last += 1;
         let id = self.last;
-        let pool = Pool::Stranger;
+        let pool = Pool::Arrival;
         let entry = Entry { origin, pool, asked: id, since: now, stalled: None, evict };
         self.entries.insert(id, entry);
         id
     }
 
     fn asked(&mut self, id: u64) {
+        let Some(&Entry { origin, pool, .. }) = self.entries.get(&id) else {
+            return;
+        };
+        if pool == Pool::Arrival {
+            self.make_room(Pool::Stranger, origin);
+        }
         self.last += 1;
         let last = self.last;
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.asked = last;
+            if pool == Pool::Arrival {
+                entry.pool = Pool::Stranger;
+            }
         }
     }
 
     fn trust(&mut self, id: u64) {
-        if self.entries.get(&id).is_none_or(|entry| entry.pool != Pool::Stranger) {
+        let Some(&Entry { origin, pool: Pool::Arrival | Pool::Stranger, .. }) =
+            self.entries.get(&id)
+        else {
             return;
-        }
-        self.make_room(TRUSTED, AdminEnded::Displaced, |entry| entry.pool == Pool::Trusted);
+        };
+        self.make_room(Pool::Trusted, origin);
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.pool = Pool::Trusted;
         }
@@ -221,7 +225,7 @@ impl Table {
         // Who has the token and is on this machine can change its limits anyhow, and must not be
         // kept out by a program there that has not.
         if !(origin.is_loopback() && pool == Pool::Trusted) {
-            let share = streams_per_address(self.subscribers);
+            let share = share_of_address(self.subscribers);
             let of_address = |entry: &Entry| entry.origin == origin;
             self.make_room_for_stream(share, now, of_address).ok_or(Full::Address)?;
         }
@@ -262,17 +266,42 @@ impl Table {
         }
     }
 
-    /// Evicts the connection with the oldest last request while `limit` connections of a kind have
-    /// places, so that there is one for a further connection.
-    fn make_room(&mut self, limit: usize, reason: AdminEnded, is_kind: impl Fn(&Entry) -> bool) {
-        loop {
-            let kind = || self.entries.iter().filter(|(_, entry)| is_kind(entry));
-            let oldest = kind().min_by_key(|(_, entry)| entry.asked);
-            match oldest.map(|(id, _)| *id) {
-                Some(oldest) if kind().count() >= limit => self.evict(oldest, reason),
-                Some(_) | None => return,
-            }
+    /// Evicts a connection of `pool` if it is full, or if `origin` has its share of it, so that
+    /// there is a place for a further connection of `origin`.
+    fn make_room(&mut self, pool: Pool, origin: Origin) {
+        let (places, share) = match pool {
+            Pool::Arrival => (ARRIVALS, share_of_address(ARRIVALS)),
+            Pool::Stranger => (STRANGERS, share_of_address(STRANGERS)),
+            Pool::Trusted => (TRUSTED, TRUSTED),
+            // Subscribers make room by rules of their own.
+            Pool::Subscriber => return,
+        };
+        let members = || self.entries.iter().filter(|(_, entry)| entry.pool == pool);
+        let own = || members().filter(|(_, entry)| entry.origin == origin);
+        let oldest = own().min_by_key(|(_, entry)| entry.asked).map(|(id, _)| *id);
+        if let Some(oldest) = oldest.filter(|_| own().count() >= share) {
+            let reason =
+                if share < places { AdminEnded::AddressLimit } else { AdminEnded::Displaced };
+            self.evict(oldest, reason);
+        } else if members().count() >= places
+            && let Some(victim) = self.of_fullest(pool, origin)
+        {
+            self.evict(victim, AdminEnded::Displaced);
         }
+    }
+
+    /// Returns the connection of `pool` that makes room for one of `newcomer`: of the origins that
+    /// then have the most, the connection whose last request is the oldest.
+    fn of_fullest(&self, pool: Pool, newcomer: Origin) -> Option<u64> {
+        let mut counts = BTreeMap::from([(newcomer, 1_usize)]);
+        let members = || self.entries.iter().filter(|(_, entry)| entry.pool == pool);
+        for (_, entry) in members() {
+            *counts.entry(entry.origin).or_default() += 1;
+        }
+        let rank = |(_, entry): &(&u64, &Entry)| {
+            (counts.get(&entry.origin).copied(), Reverse(entry.asked))
+        };
+        members().max_by_key(rank).map(|(id, _)| *id)
     }
 
     fn evict(&mut self, id: u64, reason: AdminEnded) {
@@ -290,8 +319,20 @@ mod tests {
     /// A place, and the receiver of the reason for which it was lost.
     type Opened = (Place, oneshot::Receiver<AdminEnded>);
 
-    fn open(places: &Places, address: [u8; 4]) -> Opened {
+    /// Opens a connection that sends nothing.
+    fn arrive(places: &Places, address: [u8; 4]) -> Opened {
         places.open(IpAddr::from(address))
+    }
+
+    /// Opens a connection that sends a request.
+    fn open(places: &Places, address: [u8; 4]) -> Opened {
+        let opened = arrive(places, address);
+        opened.0.asked();
+        opened
+    }
+
+    fn origin(last: u8) -> Origin {
+        Origin::from(IpAddr::from([10, 0, 0, last]))
     }
 
     fn reason((_, evicted): &mut Opened) -> Option<AdminEnded> {
@@ -314,20 +355,52 @@ mod tests {
 
     #[test]
     fn one_address_displaces_only_its_own() {
-        let places = Places::new(1);
-        let mut other = open(&places, [10, 0, 0, 1]);
-        let mut all: Vec<Opened> =
-            (0..10 * STRANGERS).map(|_| open(&places, [10, 0, 0, 2])).collect();
-        let reasons: Vec<_> = all.iter_mut().filter_map(reason).collect();
-        assert_eq!(reasons, [AdminEnded::AddressLimit].repeat(all.len() - STRANGERS_PER_ADDRESS));
-        assert_eq!(reason(&mut other), None);
-        let hosts: [IpAddr; 3] =
-            ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|text| text.parse().unwrap());
-        assert_eq!(
-            hosts.map(origin).map(|network| network == origin(hosts[0])),
-            [true, true, false]
-        );
-        assert_eq!(origin("::ffff:10.0.0.1".parse().unwrap()), IpAddr::from([10, 0, 0, 1]));
+        for (pool, connect) in
+            [(ARRIVALS, arrive as fn(&Places, [u8; 4]) -> Opened), (STRANGERS, open)]
+        {
+            let places = Places::new(1);
+            let mut other = connect(&places, [10, 0, 0, 1]);
+            let mut all: Vec<Opened> =
+                (0..10 * pool).map(|_| connect(&places, [10, 0, 0, 2])).collect();
+            let reasons: Vec<_> = all.iter_mut().filter_map(reason).collect();
+            let displaced = all.len() - share_of_address(pool);
+            assert_eq!(reasons, [AdminEnded::AddressLimit].repeat(displaced));
+            assert_eq!(reason(&mut other), None);
+        }
+    }
+
+    /// Whether it has sent its head, or sends it later than thousands of others have come.
+    #[test]
+    fn a_flood_from_many_addresses_displaces_its_own_first() {
+        for (pool, connect) in
+            [(ARRIVALS, arrive as fn(&Places, [u8; 4]) -> Opened), (STRANGERS, open)]
+        {
+            let places = Places::new(1);
+            let mut own = connect(&places, [10, 0, 1, 1]);
+            let addresses = pool - 1;
+            let flood: Vec<Opened> = (0..10 * pool)
+                .map(|n| connect(&places, [10, 0, 0, (n % addresses) as u8]))
+                .collect();
+            own.0.asked();
+            assert_eq!(reason(&mut own), None);
+            drop(flood);
+        }
+    }
+
+    /// At 400 connections a second it has more than 400 ms, from wherever the flood comes.
+    #[test]
+    fn whoever_connects_has_time_to_send_a_request_in_any_flood() {
+        for hosts in [1, 2, 300, 10_000] {
+            let places = Places::new(1);
+            let mut own = arrive(&places, [10, 0, 0, 0]);
+            let flood = |n: usize| {
+                let host = n % hosts;
+                arrive(&places, [10, 0, (host >> 8) as u8, host as u8])
+            };
+            let _flood: Vec<Opened> = (0..share_of_address(ARRIVALS) - 1).map(flood).collect();
+            own.0.asked();
+            assert_eq!(reason(&mut own), None, "{hosts}");
+        }
     }
 
     #[test]
@@ -343,9 +416,14 @@ mod tests {
         let newest = flood.last_mut().unwrap();
         newest.0.trust();
         assert_eq!(reason(newest), None);
-        let more: Vec<Opened> = (0..TRUSTED).map(|_| open(&places, [10, 0, 0, 3])).collect();
-        more.iter().for_each(|(place, _)| place.trust());
-        assert_eq!(reason(&mut trusted), Some(AdminEnded::Displaced), "the oldest of its pool");
+        let more = |last: u8| -> Vec<Opened> {
+            let one = |_| open(&places, [10, 0, 0, last]);
+            (0..TRUSTED).map(one).inspect(|(place, _)| place.trust()).collect()
+        };
+        let _others = more(3);
+        assert_eq!(reason(&mut trusted), None, "one address displaces its own");
+        let _own = more(1);
+        assert_eq!(reason(&mut trusted), Some(AdminEnded::Displaced), "the oldest of its own");
     }
 
     #[test]
@@ -353,7 +431,7 @@ mod tests {
         let mut table = Table { entries: BTreeMap::new(), last: 0, subscribers: 2 };
         let open = |table: &mut Table, at: Span| {
             let (evict, evicted) = oneshot::channel();
-            (table.open(IpAddr::from([10, 0, 0, 1]), at, evict), evicted)
+            (table.open(origin(1), at, evict), evicted)
         };
         let (first, mut first_evicted) = open(&mut table, Span::ZERO);
         let (second, mut second_evicted) = open(&mut table, Span::ZERO);
@@ -372,6 +450,7 @@ mod tests {
         assert_eq!(first_evicted.try_recv(), Ok(AdminEnded::SubscriberDisplaced));
         assert!(third_evicted.try_recv().is_err());
     }
+
     /// Opens a connection, with the token or without, and asks for an event stream.
     fn subscribe(places: &Places, address: [u8; 4], trusted: bool) -> (Opened, Result<(), Full>) {
         let opened = open(places, address);
@@ -384,7 +463,7 @@ mod tests {
 
     #[test]
     fn one_address_leaves_places_for_event_streams_to_the_others() {
-        assert_eq!([1, 2, 3, 64].map(streams_per_address), [1, 2, 2, 43]);
+        assert_eq!([1, 2, 3, 64].map(share_of_address), [1, 2, 2, 43]);
         for trusted in [false, true] {
             let places = Places::new(6);
             let own: Vec<_> = (0..6).map(|_| subscribe(&places, [10, 0, 0, 1], trusted)).collect();
@@ -410,7 +489,7 @@ mod tests {
     #[test]
     fn a_connection_that_was_evicted_takes_no_place_for_an_event_stream() {
         let mut table = Table { entries: BTreeMap::new(), last: 0, subscribers: 1 };
-        let address = IpAddr::from([10, 0, 0, 1]);
+        let address = origin(1);
         let (evict, mut evicted) = oneshot::channel();
         let subscriber = table.open(address, Span::ZERO, evict);
         assert_eq!(table.subscribe(subscriber, Span::ZERO), Ok(()));
@@ -425,7 +504,7 @@ mod tests {
         let mut table = Table { entries: BTreeMap::new(), last: 0, subscribers: 3 };
         let open = |table: &mut Table, last: u8| {
             let (evict, evicted) = oneshot::channel();
-            (table.open(IpAddr::from([10, 0, 0, last]), Span::ZERO, evict), evicted)
+            (table.open(origin(last), Span::ZERO, evict), evicted)
         };
         let mut all: Vec<_> = [2, 1, 1, 1].map(|last| open(&mut table, last)).into();
         for (index, (id, _)) in all.iter().take(3).enumerate() {

@@ -53,6 +53,52 @@ async fn the_head_of_a_request_has_a_deadline() {
     assert!(rest.starts_with(b"HTTP/1.1 200 "), "the complete one was answered");
 }
 
+/// The number of connections that made room for others, for whatever reason.
+#[cfg(target_os = "linux")]
+fn displaced(fixture: &Fixture) -> usize {
+    let scrape = fixture.gateway.metrics().scrape().unwrap();
+    let of = |reason: AdminEnded| {
+        let series = format!("systole_admin_ended_total{{reason=\"{}\"}} ", reason.name());
+        let count = scrape.lines().find_map(|line| line.strip_prefix(&series));
+        count.and_then(|count| count.parse::<usize>().ok()).unwrap()
+    };
+    of(AdminEnded::Displaced) + of(AdminEnded::AddressLimit)
+}
+
+/// As many connections as all places, and more, come between a connection and its head. Linux has
+/// all addresses of 127.0.0.0/8.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_head_that_comes_late_in_a_flood_from_many_addresses_is_answered() {
+    let token = Token::new("0123456789abcdef").unwrap();
+    for (token, header) in [(None, ""), (Some(token), "Authorization: Bearer 0123456789abcdef\r\n")]
+    {
+        let fixture = Fixture::with(token, 2);
+        let address = serve_with(&fixture, Deadlines { head: LONG, write: LONG }).await;
+        let mut own = TcpStream::connect(address).await.unwrap();
+        let mut flood = Vec::new();
+        for n in 0..SPARE_CONNECTIONS + 50 {
+            let socket = TcpSocket::new_v4().unwrap();
+            let host = SocketAddr::from(([127, 0, 1, (n % 100) as u8], 0));
+            socket.bind(host).unwrap();
+            flood.push(in_time(socket.connect(address)).await.unwrap());
+        }
+        in_time(async {
+            while displaced(&fixture) < 100 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let request = format!(
+            "GET /api/v1/listeners HTTP/1.1\r\nHost: localhost\r\n{header}Connection: close\r\n\r\n"
+        );
+        own.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        in_time(own.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_body_of_a_request_has_a_deadline() {
     let fixture = Fixture::new();
