@@ -32,7 +32,10 @@ pub(crate) fn run(args: &ServeArgs, output: &mut Output) -> io::Result<Exit> {
     match serve(loaded.config, options) {
         Ok(()) => Ok(Exit::Success),
         Err(error) => {
-            output.error(&error.to_string());
+            // A plain line in the midst of the log would be no JSON.
+            if !error.is_logged() {
+                output.error(&error.to_string());
+            }
             Ok(Exit::Failure)
         }
     }

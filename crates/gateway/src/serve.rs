@@ -40,11 +40,20 @@ const ANSWERS_TIMEOUT: Duration = Duration::from_millis(500);
 /// SIGHUP reloads the configuration file and applies the settings that can change at run time.
 ///
 /// # Errors
-/// The gateway could not start, or ended other than by a complete drain; see [`ServeError`].
+/// The gateway could not start, or ended other than by a complete drain; see [`ServeError`]. If it
+/// had started, the log has the error ([`ServeError::is_logged`]).
 pub fn serve(config: Config, options: ServeOptions) -> Result<(), ServeError> {
     threads::ensure(CONTROL_THREADS + LOG_THREADS).map_err(ServeError::Thread)?;
     let logs = Logs::start(&config.log).map_err(ServeError::Thread)?;
     let result = run(config, options, logs.clone());
+    if let Err(error) = &result
+        && error.is_logged()
+    {
+        let text = error.to_string();
+        let (text, hint) =
+            text.split_once("\nhint: ").map_or((&*text, None), |(t, h)| (t, Some(h)));
+        tracing::error!(hint, "{text}");
+    }
     logs.flush();
     result
 }

@@ -267,10 +267,17 @@ async fn send_order(
     name: &'static str,
     order: Order,
 ) -> Result<Json<Done>, Trouble> {
+    let done = match order {
+        Order::Kick { .. } => "the session was kicked",
+        Order::Hold(_) => "the session was put on hold",
+        Order::Release => "the hold of the session was ended",
+        Order::Retune(_) => "the session got a policy of its own",
+    };
     if !shared.gateway.order(read_id(&id)?, order).await? {
         return Err(Trouble::no_session(&id));
     }
-    tracing::info!(session = id, "{name}: ordered over the admin interface");
+    // Written when the shard has answered, so it may follow the `leave` of a kick.
+    tracing::info!(session = id, "{done} over the admin interface");
     Ok(Json(Done { session: id, order: name }))
 }
 

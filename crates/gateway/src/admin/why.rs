@@ -30,9 +30,6 @@ pub(super) struct VerdictView {
     /// The cause, its evidence and the times.
     #[serde(flatten)]
     end: End,
-    /// Whether the cause may still be revised, when the peer returns or other sessions settle the
-    /// scope.
-    provisional: bool,
     /// The original cause, if it was revised.
     #[serde(skip_serializing_if = "Option::is_none")]
     revised_from: Option<Revised>,
@@ -64,11 +61,12 @@ impl VerdictView {
         let first = verdict.cause.advice();
         let advice = ended.revised_from.map_or(first, |(_, _, note)| note.advice(verdict.cause));
         let listener = gateway.listener_name(subject.listener);
+        let end = End::new(ended.at_ms, verdict, ended.lasted);
+        let provisional = end.provisional && subject.established && revised_from.is_none();
         VerdictView {
             session: Session::new(subject.clone(), listener),
             at_ms: ended.at_ms,
-            end: End { advice, ..End::new(ended.at_ms, verdict, ended.lasted) },
-            provisional: revised_from.is_none() && verdict.cause.is_provisional(),
+            end: End { advice, provisional, ..end },
             revised_from,
         }
     }

@@ -130,6 +130,9 @@ pub struct End {
     pub grounds: Box<[&'static str]>,
     /// How long the connection was open, in milliseconds.
     pub lasted_ms: u64,
+    /// Whether the cause may still be revised, when the peer returns or other sessions settle the
+    /// scope.
+    pub provisional: bool,
 }
 
 /// How a verdict was revised.
@@ -204,6 +207,7 @@ impl End {
             probes: verdict.probes,
             grounds: verdict.grounds.iter().map(Ground::text).collect(),
             lasted_ms: lasted.as_millis(),
+            provisional: verdict.cause.is_provisional(),
         }
     }
 }

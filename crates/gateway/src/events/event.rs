@@ -196,8 +196,8 @@ impl Body {
             Body::AcceptingResumed { shard } => info!(shard, "accepting again"),
             Body::Join { session, policy } => {
                 let Session { session, identity, listener, address, .. } = session;
-                let bound_ms = policy.bound_ms;
-                info!(session, %identity, %listener, address, bound_ms, "join");
+                let (bound_ms, bound) = bound_of(policy);
+                info!(session, %identity, %listener, address, bound_ms, bound, "join");
             }
             Body::Leave { session, end } => {
                 let Session { session, identity, listener, address, .. } = session;
@@ -215,6 +215,7 @@ impl Body {
                     late_us = end.late_us,
                     probes = end.probes,
                     lasted_ms = end.lasted_ms,
+                    provisional = end.provisional.then_some(true),
                     "leave"
                 );
             }
@@ -236,7 +237,8 @@ impl Body {
             }
             Body::Retuned { session, policy } => {
                 let Session { session, identity, .. } = session;
-                info!(session, %identity, bound_ms = policy.bound_ms, "retuned");
+                let (bound_ms, bound) = bound_of(policy);
+                info!(session, %identity, bound_ms, bound, "retuned");
             }
             Body::Moved { session, from } => {
                 let Session { session, identity, address, .. } = session;
@@ -244,6 +246,11 @@ impl Body {
             }
         }
     }
+}
+
+/// Returns the bound of a policy: a number, or a word if silence is never judged.
+fn bound_of(policy: &PolicyInfo) -> (Option<u64>, Option<&'static str>) {
+    (policy.bound_ms, policy.never.then_some("never"))
 }
 
 fn log_revision(session: &Session, revision: &Revision) {

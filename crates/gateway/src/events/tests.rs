@@ -97,7 +97,7 @@ fn a_leave_carries_its_evidence() {
         "last_heard_ago_ms": 30_001, "due_ms": 59_999, "late_us": 1_000, "stretch_ms": 0,
         "probes": 3,
         "grounds": [],
-        "lasted_ms": 45_000,
+        "lasted_ms": 45_000, "provisional": true,
     });
     assert_eq!(serde_json::to_value(&*event).unwrap(), expected);
 }

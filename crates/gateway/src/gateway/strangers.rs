@@ -102,7 +102,8 @@ impl Gateway {
         let Fact { at_ms, subject, parting, .. } = &fact;
         let listener = self.listener_name(subject.listener);
         let session = Session::new(subject.clone(), listener);
-        let end = End::new(*at_ms, verdict, parting.lasted);
+        // Only verdicts on sessions are revised.
+        let end = End { provisional: false, ..End::new(*at_ms, verdict, parting.lasted) };
         let stranger = Stranger { at_ms: *at_ms, session, end };
         let Stranger { session: Session { session, listener, address, .. }, end, .. } = &stranger;
         let End { cause, detail, lasted_ms, .. } = end;

@@ -60,6 +60,21 @@ const BIND_HINTS: [(io::ErrorKind, &str); 3] = [
     (io::ErrorKind::AddrNotAvailable, "this machine does not have that address"),
 ];
 
+impl ServeError {
+    /// Returns true if the gateway had started: then its log has the error.
+    pub fn is_logged(&self) -> bool {
+        match self {
+            ServeError::ShardEnded | ServeError::ShardStuck | ServeError::Interrupted => true,
+            ServeError::Bind { .. }
+            | ServeError::Inherited(_)
+            | ServeError::InheritedTwice { .. }
+            | ServeError::InheritedUnclaimed { .. }
+            | ServeError::Thread(_)
+            | ServeError::ReadyFile { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

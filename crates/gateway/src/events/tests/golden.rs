@@ -121,6 +121,7 @@ fn session_events() -> Vec<session::Event> {
         session::Event::Hung { cause: Cause::AppHung, until: Time::from_millis(60_000) },
         session::Event::Overdue { due: Time::from_millis(50_000) },
         session::Event::Retuned(Policy::demanding()),
+        session::Event::Retuned(Policy::never()),
         session::Event::Moved { from: ([192, 0, 2, 9], 4_711).into() },
         session::Event::Left(verdict),
         session::Event::Left(early),
