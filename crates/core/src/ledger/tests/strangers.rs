@@ -56,7 +56,7 @@ fn an_invented_account_changes_nothing_before_and_after_the_verdict() {
     let mut ledger = Ledger::new();
     joined(&mut ledger, 90_000, elsewhere, Some(account(Saw::Silence, 0, 0)));
     assert_eq!(ended(&mut ledger, both()), None);
-    let flow = World::Scoped { session: 7, scope: Scope::Flow };
+    let flow = World::Scoped { session: 7, scope: Scope::Flow, confidence: Confidence::High };
     ledger.handle(at(101_000), flow);
     assert!(ledger.poll_output().is_some(), "the verdict still waits");
 }
@@ -88,7 +88,8 @@ fn verdicts_of_many_sessions_push_out_none_of_another_origin() {
     for n in 0..2 * VERDICTS as u64 {
         let who = Who { session: 1_000 + n, ..stranger(n, [198, 51, 100, (n % 7) as u8]) };
         let (silent, asked, probing) = (SILENT, ASKED, PROBING);
-        let input = World::Ended { who, cause: Cause::PeerReset, silent, asked, probing };
+        let grounds = Grounds::default();
+        let input = World::Ended { who, cause: Cause::PeerReset, silent, asked, probing, grounds };
         ledger.handle(at(101_000), input);
     }
     assert_eq!(ledger.waiting(), VERDICTS);
@@ -114,7 +115,10 @@ fn a_process_that_gave_its_account_did_not_end() {
         let rebooted = Who { boot_id: BootId([9; 16]), ..restarted };
         assert_eq!(joined(&mut ledger, 102_000, restarted, None), None);
         assert_eq!(joined(&mut ledger, 102_000, rebooted, None), None);
-        ledger.handle(at(103_000), World::Scoped { session: 7, scope: Scope::Flow });
+        ledger.handle(
+            at(103_000),
+            World::Scoped { session: 7, scope: Scope::Flow, confidence: Confidence::High },
+        );
         let flow = Some(lost(Direction::Both, Scope::Flow));
         assert_eq!(cause_of(ledger.poll_output()), flow, "{joins}");
     }

@@ -127,6 +127,9 @@ pub(super) struct Admissions {
     pub(super) refused: u64,
     /// Links that went to the home of their identity.
     pub(super) sent_home: u64,
+    /// Identities that a certificate proved, and the peers sent away for one.
+    pub(super) proved: u64,
+    pub(super) disproved: u64,
     /// Answers about links that did not wait any more.
     pub(super) late: u64,
 }
@@ -137,6 +140,8 @@ impl Admissions {
             delayed: self.delayed + other.delayed,
             refused: self.refused + other.refused,
             sent_home: self.sent_home + other.sent_home,
+            proved: self.proved + other.proved,
+            disproved: self.disproved + other.disproved,
             late: self.late + other.late,
         }
     }
@@ -476,10 +481,13 @@ impl Gateway {
                 self.answers.swap_remove(index);
             let refused = !peers[peer].healthy && random.below(16) == 0;
             let goodbye = link::Goodbye::from(CloseReason::Unauthorized);
+            let proved = peers[peer].proof.clone();
+            let claim = peers[peer].claim().to_owned();
             let input: hub::Input<'_> = match session {
                 _ if refused => hub::World::Refused { link, admission, goodbye }.into(),
                 None => {
-                    let login = hub::Login::claim(Span::from_nanos(heard));
+                    let heard_at = Span::from_nanos(heard);
+                    let login = hub::Login { heard_at, proved: proved.as_deref() };
                     hub::World::Identified { link, admission, login }.into()
                 }
                 Some(session) => {
@@ -497,7 +505,11 @@ impl Gateway {
             };
             match session {
                 _ if refused => model.input(now, &link::Answer::Refused(goodbye).into()),
-                None => {}
+                None => {
+                    let is_identified = proved.as_deref().is_none_or(|it| model.prove(&claim, it));
+                    self.admissions.proved += u64::from(is_identified && proved.is_some());
+                    self.admissions.disproved += u64::from(!is_identified);
+                }
                 Some(session) => {
                     let key = SessionKey { session, epoch: self.epoch };
                     model.input(now, &link::Answer::Admitted(key).into());
@@ -828,6 +840,8 @@ impl Gateway {
             assert_eq!(known.established.is_some(), model.is_established(), "gateway's {index}");
             if model.is_established() {
                 assert_eq!(*known.policy, model.policy, "gateway's {index}: policy");
+                let identity = model.proved.as_deref().unwrap_or(peer.claim());
+                assert_eq!(known.identity, identity, "gateway's {index}: identity");
             }
             if let Some(deadline) = known.next_deadline {
                 // A deadline that did not apply while the peer was in doubt may be past.

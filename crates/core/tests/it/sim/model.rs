@@ -19,6 +19,11 @@ use super::kernel::{Findings, Kernel, Sent};
 /// The longest time by which a probe or a keepalive of a spread policy leaves early.
 const LONGEST_SLACK: Span = Span::from_millis(500);
 
+/// Returns whether a link ends for what the peer's certificate proves.
+fn is_of_identity(cause: Cause) -> bool {
+    matches!(cause, Cause::Protocol(Malformed::Claim | Malformed::Subject))
+}
+
 /// The stage of a link, derived from its outputs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
@@ -130,6 +135,8 @@ pub(super) struct Model {
     pub(super) checked: u64,
     pub(super) recoveries: u64,
     pub(super) cause: Option<Cause>,
+    /// The identity that the peer has proved by a certificate.
+    pub(super) proved: Option<String>,
     /// The lane of the CLOSE that was sent.
     close_lane: Option<Lane>,
     pub(super) lost_at: Time,
@@ -198,6 +205,7 @@ impl Model {
             suspect: false,
             overdue: false,
             examines: settings.examines,
+            proved: None,
             kernel: Kernel::new(settings.patience),
             unread: 0,
             keep: match settings.hung {
@@ -298,6 +306,23 @@ impl Model {
             link::Input::World(ref world) => self.world(now, world),
             link::Input::Answer(ref answer) => self.answer(now, answer),
         }
+    }
+
+    /// Observes whom the certificate of a peer names that waits and claims `claim`. Returns whether
+    /// the peer may have its session.
+    pub(super) fn prove(&mut self, claim: &str, proved: &str) -> bool {
+        assert!(self.awaits_admission(), "{}: nobody waits", self.name);
+        let is_identity = (1..=64).contains(&proved.len()) && !proved.contains(char::is_control);
+        let malformed = if !is_identity {
+            Malformed::Subject
+        } else if claim.is_empty() || claim == proved {
+            self.proved = Some(proved.into());
+            return true;
+        } else {
+            Malformed::Claim
+        };
+        self.turn = Turn { expects: Some(Cause::Protocol(malformed)), ..Turn::default() };
+        false
     }
 
     fn answer(&mut self, now: Time, answer: &link::Answer) {
@@ -890,8 +915,12 @@ impl Model {
         assert!(rest.is_empty(), "{name}: one frame per output");
         assert_eq!(self.close_lane, None, "{name}: a frame after CLOSE");
         let is_close = matches!(frame, Frame::Close(_));
-        if is_close {
+        if let Frame::Close(close) = &frame {
             self.close_lane = Some(lane);
+            if self.turn.expects.is_some_and(is_of_identity) {
+                assert_eq!(close.reason, CloseReason::Unauthorized, "{name}: not its identity");
+                assert!(close.final_, "{name}: another attempt is of no use");
+            }
         }
         let is_data = matches!(frame, Frame::Data { .. });
         assert!(is_close || is_data == (lane == Lane::Data), "{name}: the wrong lane");
@@ -915,7 +944,8 @@ impl Model {
     }
 
     /// Checks the end: CLOSE goes after everything that was queued, except to a silent, slow or
-    /// illegal peer, for which the queued data is dropped. A peer that said CLOSE gets none, and no
+    /// illegal peer, for which the queued data is dropped. Of illegal ones, only a peer that is not
+    /// whom it claims to be gets one. A peer that said CLOSE gets none, and no
     /// peer whose stream has failed.
     fn check_close(&self, closing: Closing) {
         let name = &self.name;
@@ -947,9 +977,9 @@ impl Model {
             | Cause::Unknown => {
                 assert_eq!(closing, Closing::Abort, "{name}: {cause}");
                 assert_ne!(self.close_lane, Some(Lane::Last), "{name}: {cause}");
-                // Something illegal is closed without an answer, also at its deadline.
+                // Other illegal bytes are closed without an answer, also at their deadline.
                 let silent = self.turn.by_deadline && !matches!(cause, Cause::Protocol(_));
-                let owed = silent || cause == Cause::SlowConsumer;
+                let owed = silent || cause == Cause::SlowConsumer || is_of_identity(cause);
                 let early = (owed && self.codec == Codec::Native).then_some(Lane::Control);
                 assert_eq!(self.close_lane, early, "{name}: {cause}");
                 return;

@@ -1,7 +1,7 @@
 //! One peer: a connecting link, both directions of its connection, and the models of both ends.
 
 use systole_core::cause::Cause;
-use systole_core::link::{self, Closing, Command, Event, Lane, Link, Output, Settings};
+use systole_core::link::{self, Closing, Command, Event, Lane, Link, Output, Settings, Side};
 use systole_core::policy::Detection;
 use systole_core::random::Random;
 use systole_core::session;
@@ -16,6 +16,16 @@ use super::tcp::Tcp;
 
 /// A time that never comes.
 pub(super) const NEVER: u64 = u64::MAX;
+
+/// The identity that a peer claims, if it claims any: its own.
+pub(super) fn claim(name: usize) -> String {
+    format!("peer-{name}")
+}
+
+/// Names in certificates that are no identity: empty, with a control character, longer than 64
+/// bytes.
+const NO_IDENTITIES: [&str; 3] =
+    ["", "a\nb", "01234567890123456789012345678901234567890123456789012345678901234"];
 
 /// The behaviour of a peer; times in nanoseconds.
 #[derive(Clone, Debug)]
@@ -46,6 +56,8 @@ pub(super) struct Peer {
     pub(super) gateway_model: Option<Model>,
     /// The gateway's number for the link.
     pub(super) number: Option<u32>,
+    /// Whom its certificate names, if it has one: the same on each question about its connection.
+    pub(super) proof: Option<String>,
     pub(super) up: Path,
     pub(super) down: Path,
     pub(super) to_gateway: MessageStream,
@@ -76,6 +88,25 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// Returns the identity that the peer claims; empty if none.
+    pub(super) fn claim(&self) -> &str {
+        match &self.plan.settings.side {
+            Side::Connecting(introduction) => &introduction.identity,
+            Side::Accepting => "",
+        }
+    }
+
+    /// Gives the peer a certificate, or none: mostly it has none, else it names the usual claim, or
+    /// for peers that need not live also somebody else or nobody.
+    pub(super) fn certify(&mut self, name: usize, random: &mut Random) {
+        self.proof = match random.below(32) {
+            0 if !self.healthy => Some("another".into()),
+            1 if !self.healthy => Some(NO_IDENTITIES[random.below(3) as usize].into()),
+            0..8 => Some(claim(name)),
+            _ => None,
+        };
+    }
+
     pub(super) fn connect(
         raw: u64,
         name: usize,
@@ -89,6 +120,7 @@ impl Peer {
         let mut peer = Peer {
             link: Link::new(now, plan.settings.clone(), seed),
             unsaved: Link::new(now, plan.settings.clone(), seed),
+            proof: None,
             own_model: own_model.verbose(verbose),
             gateway_model: None,
             number: None,

@@ -14,7 +14,7 @@ use super::gateway::{Admissions, HubConfig, LoopTiming};
 use super::kernel::{Doubted, soft_error};
 use super::model::Model;
 use super::network::{Quality, Segment};
-use super::peer::{NEVER, Plan};
+use super::peer::{NEVER, Plan, claim};
 use super::world::World;
 
 const MILLI: u64 = 1_000_000;
@@ -104,8 +104,9 @@ impl Outcome {
         let world = self.hung > 10 && self.progress > 100 && self.unanswered > 100;
         let world =
             world && self.without_plaintext > 100 && self.requested > 100 && self.checked > 100;
-        let Admissions { delayed, refused, late, sent_home } = self.admissions;
+        let Admissions { delayed, refused, proved, disproved, late, sent_home } = self.admissions;
         let admissions = delayed > 1_000 && refused > 10 && late > 10 && sent_home > 100;
+        let admissions = admissions && proved > 100 && disproved > 10;
         let kernel = self.patience > 1_000 && self.unread > 10 && self.kept > 10;
         let kernel = kernel && self.stretched > 5;
         let hubs = self.moves > 10_000 && self.reloads > 10_000;
@@ -126,9 +127,10 @@ impl std::fmt::Display for Outcome {
             "{patience} changes of patience, {unread} peers that do not read, {kept} kept, "
         )?;
         write!(f, "{hung} hung, {progress} times progress, {unanswered} unanswered polls, ")?;
-        let Admissions { delayed, refused, late, sent_home } = self.admissions;
+        let Admissions { delayed, refused, proved, disproved, late, sent_home } = self.admissions;
         write!(f, "{rests} rests, {delayed} admissions delayed, {refused} refused, ")?;
         write!(f, "{late} answered too late, {sent_home} sent home, ")?;
+        write!(f, "{proved} identities proved, {disproved} disproved, ")?;
         write!(f, "{} probes answered without plaintext, ", self.without_plaintext)?;
         write!(f, "{} heartbeats on request, ", self.requested)?;
         write!(f, "{} for a raised cap, ", self.checked)?;
@@ -252,13 +254,10 @@ impl Schedule {
         let unit = self.unit;
         let codec = CODECS[usize::from(listener)];
         let asks = (random.below(3) == 0).then(|| policy(unit, random));
-        let identity = match random.below(2) {
-            0 => String::new(),
-            _ => format!("peer-{}", self.world.peers.len()),
-        };
-        let identity = identity.into_boxed_str();
-        let introduction = Introduction { identity, asks, ..Introduction::default() };
-        let side = Side::Connecting(introduction);
+        let name = self.world.peers.len();
+        let claims = codec.has_handshake() && name.is_multiple_of(2);
+        let identity = if claims { claim(name).into() } else { Box::default() };
+        let side = Side::Connecting(Introduction { identity, asks, ..Introduction::default() });
         let mut settings = Settings::new(codec, side, policy(unit, random));
         settings.role = role(random);
         settings.handshake_timeout = Span::from_nanos(unit * (2 + random.below(10)));
@@ -292,6 +291,7 @@ impl Schedule {
         let index = self.world.connect(plan);
         self.world.peers[index].healthy =
             loss == 0 && role_at_gateway == Role::Probe && has_handshake;
+        self.world.certify(index);
         if listener == 0 && self.world.random.below(16) == 0 {
             self.world.trickle(index, self.unit / 2);
         }

@@ -129,6 +129,11 @@ impl World {
         peer.healthy = false;
     }
 
+    /// Gives a peer a certificate, or none.
+    pub(super) fn certify(&mut self, index: usize) {
+        self.peers[index].certify(index, &mut self.random);
+    }
+
     /// Lets a native peer send its HELLO one byte per `pause`, without ever completing it.
     pub(super) fn trickle(&mut self, index: usize, pause: u64) {
         let peer = &mut self.peers[index];
