@@ -5,6 +5,8 @@ pub(crate) mod records;
 mod scripted;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tls")]
+mod tls_faults;
 
 use std::net::{TcpListener, TcpStream};
 

@@ -12,12 +12,12 @@ use super::*;
 
 /// The configurations of both ends.
 #[derive(Clone)]
-struct Configs {
+pub(super) struct Configs {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
 
-fn configs(version: &'static SupportedProtocolVersion, with_client: bool) -> Configs {
+pub(super) fn configs(version: &'static SupportedProtocolVersion, with_client: bool) -> Configs {
     let provider: Arc<CryptoProvider> = rustls::crypto::aws_lc_rs::default_provider().into();
     let made = rcgen::generate_simple_self_signed(vec!["gateway.test".into()]).unwrap();
     let chain = vec![made.cert.der().clone()];
@@ -52,7 +52,7 @@ fn tls13() -> Configs {
     MADE.get_or_init(|| configs(&version::TLS13, false)).clone()
 }
 
-fn ends(configs: &Configs) -> (Tls, Tls) {
+pub(super) fn ends(configs: &Configs) -> (Tls, Tls) {
     let name = ServerName::try_from("gateway.test").unwrap();
     let client = Tls::connect(configs.client.clone(), name, &[]).unwrap();
     (client, Tls::accept(configs.server.clone()).unwrap())
@@ -127,9 +127,14 @@ fn what_is_said_before_during_and_after_the_handshake_is_heard_in_order() {
 
 #[test]
 fn a_handshake_cut_at_every_byte_is_completed_or_truncated() {
+    cut_handshakes(&tls13());
+    cut_handshakes(&configs(&version::TLS12, true));
+}
+
+fn cut_handshakes(configs: &Configs) {
     let mut cut = 0;
     loop {
-        let (mut client, mut server) = halves(&tls13());
+        let (mut client, mut server) = halves(configs);
         client.flush();
         let mut left = cut;
         let mut is_cut = false;
