@@ -18,6 +18,7 @@ use systole_core::Span;
 use systole_core::link::BeatKind;
 use tracing::level_filters::LevelFilter;
 use tracing::{error, info, warn};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
@@ -39,7 +40,7 @@ const DROPS_EVERY: Span = Span::from_secs(10);
 /// The log of the process, with switches for its level and for heartbeats.
 #[derive(Clone, Debug)]
 pub struct Logs {
-    filter: Option<reload::Handle<LevelFilter, Registry>>,
+    filter: Option<reload::Handle<Targets, Registry>>,
     queue: Option<LogQueue>,
     level: Arc<Mutex<Level>>,
     heartbeats: Arc<AtomicBool>,
@@ -61,7 +62,7 @@ impl Logs {
     /// The system refuses a thread or a descriptor.
     pub fn start(log: &Log) -> io::Result<Logs> {
         let queue = LogQueue::start(stderr()?, QUEUED_LINES)?;
-        let (filter, handle) = reload::Layer::new(level_filter(log.level));
+        let (filter, handle) = reload::Layer::new(own_lines(log.level));
         let layer = lines(log.format).layer(queue.clone());
         let detached = Logs::detached(log);
         if tracing_subscriber::registry().with(filter).with(layer).try_init().is_err() {
@@ -141,7 +142,7 @@ impl Logs {
         *now = level;
         if let Some(handle) = &self.filter {
             // Fails only when the subscriber is gone and nothing is logged.
-            let _ = handle.modify(|filter| *filter = level_filter(level));
+            let _ = handle.modify(|filter| *filter = own_lines(level));
         }
     }
 
@@ -212,14 +213,19 @@ fn stderr() -> io::Result<File> {
     Ok(File::from(io::stderr().as_handle().try_clone_to_owned()?))
 }
 
-fn level_filter(level: Level) -> LevelFilter {
-    match level {
+/// Returns the filter for the lines of this workspace from a level on. Those of libraries are left
+/// out: a stranger who sends illegal bytes could cause them without a limit, and they may hold
+/// payloads.
+fn own_lines(level: Level) -> Targets {
+    let level = match level {
         Level::Error => LevelFilter::ERROR,
         Level::Warn => LevelFilter::WARN,
         Level::Info => LevelFilter::INFO,
         Level::Debug => LevelFilter::DEBUG,
         Level::Trace => LevelFilter::TRACE,
-    }
+    };
+    // The names of all crates of the workspace begin so.
+    Targets::new().with_target("systole", level)
 }
 
 #[cfg(test)]
@@ -268,6 +274,25 @@ pub(crate) mod tests {
         let thread = thread::Builder::new().name("shard-7".to_owned());
         let panics = || panic!("bad luck: {}", "\u{1b}[2J\n");
         thread.spawn(panics).unwrap().join().unwrap_err();
+    }
+
+    #[test]
+    fn libraries_write_no_lines_at_any_level() {
+        for level in [Level::Error, Level::Trace] {
+            let kept = Kept::default();
+            let subscriber = tracing_subscriber::registry()
+                .with(own_lines(level))
+                .with(Lines::Json.layer(kept.clone()));
+            tracing::subscriber::with_default(subscriber, || {
+                error!(target: "rustls::common_state", "an alert of a stranger");
+                error!(target: "hyper::proto", "a request");
+                error!("of the gateway");
+                error!(target: "systole", "of the program");
+            });
+            let text = kept.text();
+            assert_eq!(text.lines().count(), 2, "{text}");
+            assert!(text.contains("of the gateway") && text.contains("of the program"), "{text}");
+        }
     }
 
     #[test]
