@@ -25,7 +25,7 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   systole serve
   systole serve --config /etc/systole.toml --log debug
-  systole serve --listen 0.0.0.0:7400 --listen line=127.0.0.1:7420
+  systole serve --anonymous --listen 0.0.0.0:7400 --listen line=127.0.0.1:7420
   systole serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --ready-file ready.json
 
 SIGTERM drains: the gateway accepts no more clients, and sends CLOSE with a time to reconnect to

@@ -31,6 +31,10 @@ pub(crate) struct ConfigArgs {
     #[arg(long, value_name = "[CODEC=]ADDRESS", env = "SYSTOLE_LISTEN", value_delimiter = ',')]
     listen: Vec<ListenAt>,
 
+    /// Let anybody in at addresses of --listen that others can reach, with any identity
+    #[arg(long, env = "SYSTOLE_ANONYMOUS")]
+    anonymous: bool,
+
     /// Address of the admin interface [default: 127.0.0.1:7480]
     #[arg(long, value_name = "ADDRESS", env = "SYSTOLE_ADMIN", value_parser = address)]
     admin: Option<SocketAddr>,
@@ -104,6 +108,7 @@ impl ConfigArgs {
         };
         Ok(Overrides {
             listen: self.listen.clone(),
+            anonymous: self.anonymous,
             admin: self.admin,
             admin_token,
             admin_token_file: self.admin_token_file.clone(),

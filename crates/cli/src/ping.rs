@@ -2,6 +2,7 @@
 
 mod hint;
 mod json;
+mod login;
 mod report;
 mod statistics;
 mod tls;
@@ -118,6 +119,9 @@ pub(crate) struct Args {
     #[arg(short, long)]
     verbose: bool,
 
+    #[command(flatten)]
+    login: login::LoginArgs,
+
     // Last: the heading of these options would stand over all that follow.
     #[command(flatten)]
     tls: tls::TlsArgs,
@@ -203,6 +207,7 @@ impl Args {
         options.reconnect = self.reconnect.then(Backoff::default);
         options.report_heartbeats = true;
         options.report_accepted = true;
+        self.login.fill(&mut options)?;
         options.tls = self.tls.read()?;
         options.tls_name.clone_from(&self.tls.tls_name);
         Ok(options)

@@ -436,7 +436,7 @@ impl fmt::Display for Cause {
                 f.write_str("showed no certificate that is believed")
             }
             Cause::Protocol(Malformed::Claim) => {
-                f.write_str("claimed another identity than its certificate names")
+                f.write_str("claimed another identity than it has proved")
             }
             Cause::Protocol(Malformed::Subject) => {
                 f.write_str("showed a certificate that names no identity")

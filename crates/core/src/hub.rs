@@ -6,6 +6,7 @@
 
 mod address;
 mod frames;
+mod granted;
 mod identities;
 mod login;
 mod presence;
@@ -22,9 +23,11 @@ use core::net::SocketAddr;
 
 use address::Address;
 pub use frames::FRAME_MEMORY;
+use granted::Granted;
+pub use granted::{Grant, MAX_ATTRIBUTES};
 use identities::Identities;
 use login::Contest;
-pub use login::Login;
+pub use login::{Login, Proof};
 pub use presence::{Presence, Presences};
 use sessions::{Place, Sessions};
 pub use signal::{Answer, Counters, HubCommand, Input, Output, Part, Settings, World};
@@ -71,6 +74,8 @@ pub struct Hub {
     /// For each link that came from another hub, the number of the last command for all links that
     /// it has received.
     ahead: BTreeMap<u32, u64>,
+    /// What the sessions of links were granted, for those that were granted anything.
+    granted: BTreeMap<u32, Granted>,
     /// The states of links that go to another hub, until they are polled.
     handed_over: VecDeque<(u32, Vec<u8>)>,
     /// The last polled one of these states, which the output borrows.
@@ -123,6 +128,7 @@ impl Hub {
             sweeps: VecDeque::new(),
             commands: 0,
             ahead: BTreeMap::new(),
+            granted: BTreeMap::new(),
             handed_over: VecDeque::new(),
             polled_state: Vec::new(),
             draining: None,
@@ -157,13 +163,14 @@ impl Hub {
     /// Returns the presence of a link. A link that has ended is available until the
     /// outputs have been polled and another input comes.
     pub fn presence(&self, link: u32) -> Option<Presence<'_>> {
-        self.slots.get(link).map(|slot| Presence::of(link, slot, &self.sessions))
+        let slot = self.slots.get(link)?;
+        Some(Presence::of(link, slot, &self.sessions, &self.granted))
     }
 
     /// Searches at most `limit` numbers from `from` upwards for established links. Numbers without
     /// a link count too.
     pub fn presences(&self, from: u32, limit: usize) -> Presences<'_> {
-        Presences::new(self.slots.scan(from, limit), &self.sessions)
+        Presences::new(self.slots.scan(from, limit), &self.sessions, &self.granted)
     }
 
     /// Returns the established link that carries this session.
@@ -205,6 +212,12 @@ impl Hub {
         }
     }
 
+    /// Returns the token by which the peer proves its identity, while its login waits for
+    /// [`World::Identified`]; empty if it has sent none. It must not be logged.
+    pub fn token(&self, link: u32) -> &[u8] {
+        self.slots.get(link).map_or(&[], |slot| slot.peer.token())
+    }
+
     /// Returns the link if it waits for the answer to this admission.
     fn awaits(&self, link: u32, admission: u32) -> Option<&Slot> {
         let slot = self.slots.get(link)?;
@@ -243,9 +256,7 @@ impl Hub {
     #[inline]
     fn answer(&mut self, now: Time, answer: Answer) {
         match answer {
-            Answer::Deadline(Part::Link(link)) => {
-                self.handle_link(now, link, link::Answer::Deadline);
-            }
+            Answer::Deadline(Part::Link(link)) => self.handle_deadline(now, link),
             Answer::Deadline(Part::Common) => self.sweep(now),
             Answer::Deadline(Part::Session(_)) => {}
             Answer::Examined { link, examination } => {
@@ -349,6 +360,7 @@ impl Hub {
         }
         self.frames.set(link, None);
         self.ahead.remove(&link);
+        self.granted.remove(&link);
     }
 }
 
@@ -403,7 +415,7 @@ impl Machine for Hub {
             Part::Common if self.sweeps.is_empty() => None,
             Part::Common => Some(Deadline::exact(Time::ZERO, Reason::Sweep)),
             Part::Session(_) => None,
-            Part::Link(link) => self.slots.get(link)?.peer.next_deadline(),
+            Part::Link(link) => self.deadline_of_link(link),
         }
     }
 
@@ -434,7 +446,7 @@ impl Timed for Hub {
     #[inline]
     fn timer(&self, number: u32, now: Time) -> Option<Timer> {
         let peer = &self.slots.get(number)?.peer;
-        let deadline = peer.next_deadline()?;
+        let deadline = self.deadline_of_link(number)?;
         Some(timers::timer(peer, &deadline, now, self.counters.links, self.grid))
     }
 

@@ -144,6 +144,8 @@ pub enum Reason {
     HalfClose,
     /// An incomplete frame must be complete.
     Frame,
+    /// The session ends, because the proof of its identity does.
+    Expiry,
     /// The next step of the work for all links or devices is due.
     Sweep,
     /// The delivery of the last bytes is to be examined or given up.

@@ -150,11 +150,13 @@ macro_rules! plain_enum {
 /// names: `Type { 0: name }`. With `if check`, a decoded value that `check` refuses is
 /// [`Damage::Illegal`].
 macro_rules! plain_struct {
-    ($type:ident { $($field:ident),* } $(if $check:path)?) => {
-        $crate::plain::plain_struct! { $type { $($field: $field),* } $(if $check)? }
+    ($type:ident $(<$life:lifetime>)? { $($field:ident),* } $(if $check:path)?) => {
+        $crate::plain::plain_struct! {
+            $type $(<$life>)? { $($field: $field),* } $(if $check)?
+        }
     };
-    ($type:ident { $($field:tt: $name:ident),* } $(if $check:path)?) => {
-        impl<'a> $crate::plain::Plain<'a> for $type {
+    ($type:ident $(<$life:lifetime>)? { $($field:tt: $name:ident),* } $(if $check:path)?) => {
+        impl<'a> $crate::plain::Plain<'a> for $type $(<$life>)? {
             fn put(&self, out: &mut $crate::plain::Sink<'_>) {
                 let $type { $($field: $name),* } = self;
                 $($crate::plain::Plain::put($name, out);)*

@@ -295,6 +295,12 @@ pub fn is_text(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }
 
+/// Returns whether a text may be the identity of a peer: not empty, of at most [`MAX_IDENTITY`]
+/// bytes, without control characters.
+pub fn is_identity(text: &str) -> bool {
+    (1..=MAX_IDENTITY).contains(&text.len()) && is_text(text)
+}
+
 /// The reason why received bytes are illegal.
 ///
 /// The peer's fault; the link is unusable; a retry fails in the same way.
@@ -343,7 +349,7 @@ pub enum Malformed {
     TlsRefused,
     /// The peer showed no certificate, or one that is not believed.
     Certificate,
-    /// The peer claims another identity than its certificate names.
+    /// The peer claims another identity than it has proved by its certificate or its token.
     Claim,
     /// The peer's certificate names nobody, or its name is too long for an identity.
     Subject,
@@ -398,7 +404,7 @@ impl Malformed {
             Malformed::NoTls => "no TLS",
             Malformed::TlsRefused => "TLS refused by the peer",
             Malformed::Certificate => "no certificate that is believed",
-            Malformed::Claim => "the claimed identity is not the one of the certificate",
+            Malformed::Claim => "the claimed identity is not the proved one",
             Malformed::Subject => "the certificate names no identity",
         }
     }
@@ -428,7 +434,7 @@ impl Malformed {
                  for it."
             }
             Malformed::Claim => {
-                "Have the peer claim no identity, or the subject of its certificate."
+                "Have the peer claim no identity, or the one in its certificate or its token."
             }
             Malformed::Subject => {
                 "Give the peer a certificate whose subject (a URI, a DNS name, else the common \

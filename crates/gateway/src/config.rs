@@ -15,6 +15,7 @@ mod overrides;
 mod policy;
 mod problem;
 mod section;
+mod sessions;
 mod settings;
 mod source;
 mod span;
@@ -22,6 +23,7 @@ mod span;
 mod tests;
 mod tls;
 mod token;
+mod tokens;
 mod value;
 
 use std::collections::BTreeSet;
@@ -184,6 +186,7 @@ fn read_root(
     root.finish(reading);
 
     refuse_small_outbox(reading, &listeners, &limits, limits_place);
+    refuse_short_handshake(reading, &listeners, handshake_timeout.as_ref());
     Config {
         shards: overrides.shards.unwrap_or(shards),
         rest: Given::or(rest, LONGEST_REST),
@@ -238,7 +241,7 @@ fn read_listeners(
         }
     }
     if !overrides.listen.is_empty() {
-        listeners = overridden_listeners(&overrides.listen, policy);
+        listeners = overridden_listeners(reading, &overrides.listen, overrides.anonymous, policy);
         places = vec![None; listeners.len()];
         (beacons, beacon_places) = (Vec::new(), Vec::new());
     } else if is_default {
@@ -255,7 +258,12 @@ fn read_listeners(
 }
 
 /// Creates the listeners of the command line; the second one of a codec is named `native-2`.
-fn overridden_listeners(listen: &[ListenAt], policy: Policy) -> Vec<Listener> {
+fn overridden_listeners(
+    reading: &mut Reading<'_>,
+    listen: &[ListenAt],
+    anonymous: bool,
+    policy: Policy,
+) -> Vec<Listener> {
     let mut listeners: Vec<Listener> = Vec::new();
     for at in listen {
         let same = listeners.iter().filter(|listener| listener.codec == at.codec).count();
@@ -263,7 +271,15 @@ fn overridden_listeners(listen: &[ListenAt], policy: Policy) -> Vec<Listener> {
             0 => listener::codec_name(at.codec).to_owned(),
             _ => format!("{}-{}", listener::codec_name(at.codec), same + 1),
         };
-        listeners.push(Listener::new(&name, at.address, at.codec, policy));
+        let listener = Listener::new(&name, at.address, at.codec, policy);
+        let is_open = anonymous || listener.is_local();
+        if !is_open {
+            let what = format!("anybody could log in at {}, with any identity", at.address);
+            let help = "set --anonymous if that is meant, or listen \
+                        by a configuration file with [listener.tokens]";
+            reading.problems.add(None, what, Some(help.to_owned()));
+        }
+        listeners.push(listener);
     }
     listeners
 }
@@ -288,6 +304,22 @@ fn refuse_duplicates(
             let help = format!("\"{name}\" listens at {other} already");
             reading.problems.add(place.clone(), what, Some(help));
         }
+    }
+}
+
+/// Refuses a handshake that is over before the answer to a token.
+fn refuse_short_handshake(
+    reading: &mut Reading<'_>,
+    listeners: &[Listener],
+    timeout: Option<&Given<Span>>,
+) {
+    let is_short = |given: &&Given<Span>| given.value < Span::from_secs(1);
+    if let Some(given) = timeout.filter(is_short)
+        && listeners.iter().any(|listener| listener.tokens().is_some())
+    {
+        let what = "`handshake_timeout` must be at least \"1s\" where tokens are verified";
+        let help = "bad tokens are answered after some tenths of a second".to_owned();
+        reading.problems.add(Some(given.span.clone()), what.to_owned(), Some(help));
     }
 }
 

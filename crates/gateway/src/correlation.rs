@@ -75,7 +75,7 @@ impl Correlation {
 
     /// Feeds a fact to the machines.
     pub(crate) fn handle_fact(&self, fact: &Fact) -> Findings {
-        let Fact { at_ms, subject, event, parting } = fact;
+        let Fact { at_ms, subject, event, parting, .. } = fact;
         // The report may have waited in its channel: its own time counts, not that of its arrival.
         let now = self.now();
         let at = now - Span::from_millis(self.clock.wall_ms().saturating_sub(*at_ms));

@@ -167,9 +167,9 @@ impl Events {
 
     /// Numbers, keeps and returns the event of a fact. Wakes no subscriber: see [`Events::wake`].
     pub fn publish(&self, fact: Fact) -> Arc<Event> {
-        let Fact { at_ms, subject, event, parting } = fact;
+        let Fact { at_ms, subject, event, parting, attributes } = fact;
         let session = self.shared.names.session(subject);
-        self.publish_body(at_ms, Body::of_session(at_ms, session, &event, &parting))
+        self.publish_body(at_ms, Body::of_session(at_ms, session, &event, &parting, &attributes))
     }
 
     /// Numbers, keeps and returns an event that does not stem from one fact. Wakes no subscriber.

@@ -1,6 +1,7 @@
 //! The handle through which the control plane queries and controls the shards.
 
 mod facts;
+mod refusals;
 mod siblings;
 mod strangers;
 
@@ -22,6 +23,7 @@ use crate::request::{Filter, Order, Page, Refused, Request, Requests, SESSIONS_P
 use crate::shard_watch::{Changes, LOOK_INTERVAL, ShardWatch};
 use crate::stats::ShardStats;
 use crate::verdicts::{STRANGERS, VERDICTS, Verdicts};
+use refusals::Refusals;
 pub(crate) use strangers::Stranger;
 use strangers::Strangers;
 
@@ -106,6 +108,7 @@ pub struct Gateway {
     listeners: Vec<ListenerState>,
     events: Events,
     verdicts: Verdicts,
+    refusals: Mutex<Refusals>,
     strangers: Mutex<Strangers>,
     stranger_feed: broadcast::Sender<Arc<Stranger>>,
     metrics: Metrics,
@@ -157,6 +160,7 @@ impl Gateway {
             listeners,
             events,
             verdicts: Verdicts::new(VERDICTS, STRANGERS),
+            refusals: Mutex::default(),
             strangers: Mutex::default(),
             stranger_feed: strangers::feed(),
             metrics,

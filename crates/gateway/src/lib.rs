@@ -8,6 +8,7 @@
 //!   finds the addresses at which it could not listen here.
 //! - [`config`] reads a configuration file and applies overrides.
 //! - [`ready`] is the file that publishes the addresses of a running gateway.
+//! - [`identity`] verifies the tokens of clients.
 //! - [`shard`] and [`beacon`] start single shards, for tests and benchmarks. [`logic`] answers the
 //!   data of their links, [`epochs`] numbers their sessions, [`request`] controls a shard,
 //!   [`report`] and [`stats`] are what it publishes.
@@ -21,6 +22,7 @@ mod correlation;
 pub mod epochs;
 pub mod events;
 pub mod gateway;
+pub mod identity;
 pub mod logic;
 mod logs;
 mod loop_clock;

@@ -15,6 +15,7 @@ use systole_core::cause::Cause;
 use systole_net::Clock;
 
 use crate::events::Body;
+use crate::identity::Refusal;
 use crate::logs::Logs;
 use crate::stats::{AdminEnded, BeaconStats, Cell, Distributions, Reloaded, ShardStats, seconds};
 
@@ -219,6 +220,12 @@ impl Collector for ShardCollector {
         let help = "Links ended before they were a session, by cause";
         let values = by_cause(|shard| &shard.strangers);
         encode_family(&mut encoder, "systole_strangers", help, MetricType::Counter, values)?;
+        let refused = Refusal::NAMES.into_iter().enumerate().map(|(index, reason)| {
+            let counts = self.shards.iter().map(|shard| shard.refused[index].get());
+            ([("reason", reason)], ConstCounter::new(counts.sum::<u64>()))
+        });
+        let help = "Logins refused because of their tokens, by reason";
+        encode_family(&mut encoder, "systole_logins_refused", help, MetricType::Counter, refused)?;
         let uptime = ConstGauge::new(seconds(self.clock.monotonic()));
         let help = "Time since the start";
         let metric =

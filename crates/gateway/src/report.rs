@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 use systole_core::flight::Flight;
 use systole_core::hub::Presence;
 use systole_core::link::BeatKind;
@@ -82,12 +83,16 @@ pub struct Fact {
     pub event: session::Event,
     /// What the gateway adds to [`session::Event::Left`]; empty with any other event.
     pub parting: Parting,
+    /// What the gateway adds to [`session::Event::Joined`]: the attributes of the session as a JSON
+    /// object, or nothing; empty with any other event.
+    pub attributes: Box<str>,
 }
 
 impl Fact {
     /// Makes the fact of an event to which the gateway adds nothing.
     pub fn new(at_ms: u64, subject: Subject, event: session::Event) -> Fact {
-        Fact { at_ms, subject, event, parting: Parting::default() }
+        let (parting, attributes) = (Parting::default(), Box::default());
+        Fact { at_ms, subject, event, parting, attributes }
     }
 }
 
@@ -188,6 +193,15 @@ pub struct SessionInfo {
     pub held_for_ms: Option<u64>,
     /// The policy in force.
     pub policy: PolicyInfo,
+    /// What else the proof of the identity says of the peer; absent if nothing.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    #[schema(value_type = Object)]
+    pub attributes: Map<String, Value>,
+}
+
+/// Returns the attributes of a session, which it keeps as text.
+pub fn attributes_of(text: &str) -> Map<String, Value> {
+    serde_json::from_str(text).unwrap_or_default()
 }
 
 impl SessionInfo {
@@ -208,6 +222,7 @@ impl SessionInfo {
             suspect: presence.suspect,
             held_for_ms: held.map(|until| until.since(now).as_millis()),
             policy: PolicyInfo::new(presence.policy),
+            attributes: attributes_of(presence.attributes),
         }
     }
 }

@@ -10,6 +10,7 @@ use systole_core::wire::CloseReason;
 use systole_core::{Policy, Span, Time, hub};
 use tokio::sync::oneshot;
 
+use crate::identity;
 use crate::report::{SessionInfo, Subject};
 use crate::wake::LoopWaker;
 
@@ -89,6 +90,8 @@ pub enum Request {
         /// was not online here.
         reply: oneshot::Sender<bool>,
     },
+    /// Answers a login whose token the shard has given away to be verified.
+    LoggedIn(identity::Answer),
     /// Gives a command to all links.
     Command(hub::HubCommand<'static>),
     /// Stops listening, once the peers that have queued at the shard's own sockets are accepted.
@@ -206,6 +209,16 @@ impl Requests {
             TrySendError::Full(_) => Refused::Busy,
             TrySendError::Disconnected(_) => Refused::Gone,
         })?;
+        self.waker.wake().map_err(|_| Refused::Gone)
+    }
+
+    /// Sends a request and wakes the shard. Waits while the shard has no room, for a thread that
+    /// may wait.
+    ///
+    /// # Errors
+    /// The shard has ended.
+    pub(crate) fn send_and_wait(&self, request: Request) -> Result<(), Refused> {
+        self.sender.send(request).map_err(|_| Refused::Gone)?;
         self.waker.wake().map_err(|_| Refused::Gone)
     }
 }

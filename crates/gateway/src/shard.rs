@@ -11,6 +11,7 @@ pub(crate) mod answer;
 mod carry;
 mod departures;
 mod listening;
+mod login;
 mod moving;
 mod opening;
 pub(crate) mod shard_loop;
@@ -32,6 +33,7 @@ use systole_net::tls::{ServerTls, seed_thread};
 use systole_net::transport::Layer;
 
 use crate::epochs::Epochs;
+use crate::identity::{Jobs, Tokens};
 use crate::logic::Logic;
 use crate::report::ReportChannels;
 use crate::request::{ARRIVALS, Arrivals, REQUESTS, RequestQueue, Requests};
@@ -69,6 +71,8 @@ pub struct ShardSetup {
     pub longest_rest: Span,
     /// What answers the data that arrives.
     pub logic: Logic,
+    /// The queue of tokens to be verified; `None` if no listener verifies them.
+    pub jobs: Option<Jobs>,
     /// The source of session epochs, shared by all shards.
     pub epochs: Arc<Epochs>,
     /// The channels to the control plane.
@@ -91,6 +95,17 @@ pub struct ShardListener {
     pub settings: Settings,
     /// The TLS of its connections; `None` for plain ones.
     pub tls: Option<ListenerTls>,
+    /// What it demands of tokens; `None` if nobody looks at them.
+    pub tokens: Option<ListenerTokens>,
+}
+
+/// What a listener demands of tokens.
+#[derive(Clone, Debug)]
+pub struct ListenerTokens {
+    /// The rules.
+    pub tokens: Tokens,
+    /// Whether clients without a token get a session without an identity.
+    pub anonymous: bool,
 }
 
 /// The TLS of a listener.

@@ -9,6 +9,7 @@ use systole_core::Span;
 use systole_core::cause::Cause;
 use tokio::sync::Notify;
 
+use crate::identity::Refusal;
 use crate::report::PauseReason;
 
 /// A counter or gauge that one thread writes and other threads read. A reader that sees a value
@@ -111,6 +112,8 @@ pub struct ShardStats {
     pub verdicts: [Cell; Cause::NAMES.len()],
     /// The part of `verdicts` on connections that were never a session.
     pub strangers: [Cell; Cause::NAMES.len()],
+    /// Logins refused, by reason, in the order of [`Refusal::NAMES`].
+    pub refused: [Cell; Refusal::NAMES.len()],
     /// Bounds that passed unenforced.
     pub overdue: Cell,
     /// Verdicts that the kernel forced before the bound.

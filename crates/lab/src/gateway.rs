@@ -122,7 +122,10 @@ fn configuration(address: IpAddr, beat: Beat, keep_hung_ms: u64) -> String {
     };
     let listener = |name, address, port, codec| {
         let address = SocketAddr::new(address, port);
-        format!("[[listener]]\nname = \"{name}\"\naddress = \"{address}\"\ncodec = \"{codec}\"\n")
+        format!(
+            "[[listener]]\nname = \"{name}\"\naddress = \"{address}\"\ncodec = \"{codec}\"\n\
+             anonymous = true\n"
+        )
     };
     let hung = match keep_hung_ms {
         0 => String::new(),

@@ -17,6 +17,7 @@ mod serve_limits;
 mod starting;
 mod strangers;
 mod tls;
+mod tokens;
 mod why;
 
 use std::fs;

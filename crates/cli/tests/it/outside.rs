@@ -10,7 +10,7 @@ use crate::program::Program;
 use crate::{directory, systole};
 
 /// Folder of the sources in C and Python.
-const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/outside");
+pub(crate) const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/outside");
 
 const PROTOCOLS: [&str; 2] = ["native", "message1028"];
 
@@ -64,11 +64,15 @@ impl Outside {
     }
 }
 
+/// Whether a missing tool is an error.
+pub(crate) fn is_required() -> bool {
+    env::var_os("SYSTOLE_REQUIRE_TOOLS").is_some_and(|value| value == "1")
+}
+
 /// Whether a tool exists; panics if it is missing but required.
 fn has(tool: &str) -> bool {
     let found = Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok();
-    let required = env::var_os("SYSTOLE_REQUIRE_TOOLS").is_some_and(|value| value == "1");
-    assert!(found || !required, "{tool} is missing");
+    assert!(found || !is_required(), "{tool} is missing");
     if !found {
         eprintln!("skipped: {tool} is missing");
     }

@@ -92,7 +92,7 @@ fn check_refuses_the_addresses_that_serve_cannot_bind() {
 fn check_warns_of_what_this_machine_cannot_bind() {
     let directory = directory("starting-foreign");
     // Of the block for documentation (RFC 5737), which no machine has.
-    let args = ["check", "--listen", "192.0.2.1:7400", "--admin", "127.0.0.1:0"];
+    let args = ["check", "--anonymous", "--listen", "192.0.2.1:7400", "--admin", "127.0.0.1:0"];
     let shown = snapshot(&mut systole(&directory, &args));
     let warning = "--- stderr\nwarning: on this machine listener \"native\" cannot listen at \
                    192.0.2.1:7400: ";
@@ -104,12 +104,13 @@ fn check_warns_of_what_this_machine_cannot_bind() {
 #[test]
 fn an_address_may_name_its_interface() {
     let directory = directory("starting-zone");
-    let text = "[[listener]]\naddress = \"[fe80::1%lo]:7400\"\n[admin]\n\
+    let text = "[[listener]]\naddress = \"[fe80::1%lo]:7400\"\nanonymous = true\n[admin]\n\
                 address = \"[fe80::2%lo]:7480\"\ntoken = \"0123456789abcdef\"\n";
     fs::write(directory.join("zone.toml"), text).unwrap();
     let shown = snapshot(&mut systole(&directory, &["check", "--config", "zone.toml"]));
     assert!(shown.starts_with("exit 0\n") && shown.contains("[fe80::1%1]:7400"), "{shown}");
-    let args = ["check", "--listen", "line=[fe80::1%lo]:7400", "--admin", "127.0.0.1:0"];
+    let args =
+        ["check", "--anonymous", "--listen", "line=[fe80::1%lo]:7400", "--admin", "127.0.0.1:0"];
     let shown = snapshot(&mut systole(&directory, &args));
     assert!(shown.starts_with("exit 0\n") && shown.contains("[fe80::1%1]:7400"), "{shown}");
 }

@@ -116,7 +116,7 @@ fn the_subject_of_a_certificate_is_the_identity_and_no_other_claim_stands() {
         wait("the refusal", || {
             let page = gateway.get("/api/v1/verdicts?established=false&cause=protocol");
             let ends = page["verdicts"].as_array()?.clone();
-            let why = "claimed another identity than its certificate names";
+            let why = "claimed another identity than it has proved";
             ends.into_iter().find(|end| end["detail"] == why)
         });
         let mut same = client("device-7");

@@ -8,11 +8,12 @@
 
 use alloc::vec::Vec;
 
+use super::granted::{Grant, Granted};
 use super::identities::Rival;
 use super::sessions::Session;
 use super::{Hub, Slot};
 use crate::link::{self, Command, Goodbye, Logins};
-use crate::plain::{Damage, Plain, Sink, Source, plain_struct};
+use crate::plain::{plain_enum, plain_struct};
 use crate::policy::Detection;
 use crate::time::{Span, Time};
 use crate::wire::CloseReason;
@@ -27,27 +28,37 @@ pub struct Login<'a> {
     /// When the peer's part of the handshake was complete, on the monotonic clock, which all hubs
     /// of a gateway share. It alone says which of two logins of an identity is the newer one.
     pub heard_at: Span,
-    /// The identity that the peer has proved by a certificate; `None` if its claim is believed.
-    /// A peer that claims another one is sent away, and so is one whose proved identity is
-    /// none: empty, too long, or with a control character.
-    pub proved: Option<&'a str>,
+    /// Who the peer is.
+    pub proof: Proof<'a>,
+    /// What else the session gets.
+    pub grant: Grant<'a>,
 }
 
-impl<'a> Plain<'a> for Login<'a> {
-    fn put(&self, out: &mut Sink<'_>) {
-        self.heard_at.put(out);
-        self.proved.put(out);
-    }
+plain_struct! { Login<'a> { heard_at, proof, grant } }
 
-    fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
-        Ok(Login { heard_at: Plain::take(from)?, proved: Plain::take(from)? })
-    }
+/// What is known of who a peer is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Proof<'a> {
+    /// Nothing is proved, and the identity that the peer claims is believed.
+    Claim,
+    /// The peer has proved this identity, by a certificate or a token. A peer that claims another
+    /// one is sent away, and so is one whose proved identity is none: empty, too long, or with a
+    /// control character.
+    Proved(&'a str),
+    /// The peer has proved nothing, and its claim is not believed: its session has no identity.
+    Anonymous,
 }
+
+plain_enum! { Proof<'a> {
+    0 => Claim {}
+    1 => Proved { 0: identity }
+    2 => Anonymous {}
+} }
 
 impl Login<'static> {
     /// The login of a peer whose claim is believed.
     pub const fn claim(heard_at: Span) -> Login<'static> {
-        Login { heard_at, proved: None }
+        Login { heard_at, proof: Proof::Claim, grant: Grant { attributes: "", lasts: None } }
     }
 }
 
@@ -71,20 +82,19 @@ impl Slot {
 impl Hub {
     /// Takes the answer that says who a peer is, and opens its session, or sends the peer home.
     pub(super) fn identified(&mut self, now: Time, link: u32, admission: u32, login: Login<'_>) {
-        let Login { heard_at, proved } = login;
+        let Login { heard_at, proof, grant } = login;
         if self.awaits(link, admission).is_none_or(|slot| slot.peer.login().is_some()) {
             return;
         }
-        if let Some(proved) = proved {
-            self.run_link(now, link, |peer, _, out| peer.identify(now, proved, out));
-            if self.awaits(link, admission).is_none() {
-                return;
-            }
+        self.run_link(now, link, |peer, _, out| peer.identify(now, proof, out));
+        if self.awaits(link, admission).is_none() {
+            return;
         }
+        self.granted.extend(Granted::new(now, grant).map(|granted| (link, granted)));
         let Some(slot) = self.slots.get_mut(link) else {
             return;
         };
-        slot.proved = proved.is_some();
+        slot.proved = matches!(proof, Proof::Proved(_));
         slot.peer.log_in(heard_at);
         self.go_on(now, link);
     }

@@ -1,8 +1,10 @@
 //! A read-only view of one link and its session.
 
+use alloc::collections::BTreeMap;
 use core::net::SocketAddr;
 
 use super::Slot;
+use super::granted::Granted;
 use super::sessions::{Session, Sessions};
 use crate::flight::Flight;
 use crate::machine::Deadline;
@@ -27,6 +29,9 @@ pub struct Presence<'a> {
     pub epoch: u64,
     /// The identity that the peer claims; empty if it claims none.
     pub identity: &'a str,
+    /// What else the answer to the login has said of the peer; see
+    /// [`Grant::attributes`](super::Grant::attributes).
+    pub attributes: &'a str,
     /// The peer's boot id; zeros if unknown.
     pub boot_id: BootId,
     /// The peer's instance id; zeros if unknown.
@@ -58,11 +63,16 @@ pub struct Presence<'a> {
 pub struct Presences<'a> {
     scan: Scan<'a, Slot>,
     sessions: &'a Sessions,
+    granted: &'a BTreeMap<u32, Granted>,
 }
 
 impl<'a> Presences<'a> {
-    pub(super) fn new(scan: Scan<'a, Slot>, sessions: &'a Sessions) -> Presences<'a> {
-        Presences { scan, sessions }
+    pub(super) fn new(
+        scan: Scan<'a, Slot>,
+        sessions: &'a Sessions,
+        granted: &'a BTreeMap<u32, Granted>,
+    ) -> Presences<'a> {
+        Presences { scan, sessions, granted }
     }
 
     /// Returns the number at which the next search continues; `None` if nothing is left.
@@ -76,12 +86,17 @@ impl<'a> Iterator for Presences<'a> {
 
     fn next(&mut self) -> Option<Presence<'a>> {
         let (link, slot) = self.scan.find(|(_, slot)| slot.peer.is_established())?;
-        Some(Presence::of(link, slot, self.sessions))
+        Some(Presence::of(link, slot, self.sessions, self.granted))
     }
 }
 
 impl<'a> Presence<'a> {
-    pub(super) fn of(link: u32, slot: &'a Slot, sessions: &Sessions) -> Presence<'a> {
+    pub(super) fn of(
+        link: u32,
+        slot: &'a Slot,
+        sessions: &Sessions,
+        granted: &'a BTreeMap<u32, Granted>,
+    ) -> Presence<'a> {
         let liveness = slot.peer.liveness();
         let introduced = slot.peer.introduced();
         Presence {
@@ -91,6 +106,7 @@ impl<'a> Presence<'a> {
             session: sessions.number(slot.generation, slot.place, link),
             epoch: slot.place.and_then(|place| sessions.get(place)).map_or(0, Session::epoch),
             identity: introduced.map_or("", |introduced| &introduced.identity),
+            attributes: granted.get(&link).map_or("", |granted| &granted.attributes),
             boot_id: introduced.map_or(BootId::default(), |introduced| introduced.boot_id),
             instance_id: introduced.map_or(InstanceId::default(), |known| known.instance_id),
             opened: slot.peer.flight().opened(),

@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
+use super::granted::Granted;
 use super::login::Contest;
 use super::sessions::{Place, SavedSession};
 use super::sweep::{Sweep, Task};
@@ -84,6 +85,7 @@ struct Head {
     proved: bool,
     logged_in: Option<Span>,
     contest: Option<Contest>,
+    granted: Option<Granted>,
 }
 
 plain_struct! { Head {
@@ -96,7 +98,8 @@ plain_struct! { Head {
     ahead,
     proved,
     logged_in,
-    contest
+    contest,
+    granted
 } }
 
 impl Hub {
@@ -143,6 +146,7 @@ impl Hub {
             proved: *proved,
             logged_in: self.logged_in(slot),
             contest: self.contests.get(&link).copied(),
+            granted: self.granted.get(&link).cloned(),
         };
         head.put(&mut Sink::state(now, out));
         peer.save(now, out);
@@ -237,6 +241,7 @@ impl Hub {
             proved,
             logged_in,
             contest,
+            granted,
         } = Head::take(&mut from)?;
         let settings = self.listeners.get(usize::from(listener)).ok_or(Damage::Settings)?;
         let mut rest = from.rest();
@@ -253,6 +258,7 @@ impl Hub {
         self.restore_login(link, logged_in);
         self.restore_turn(link);
         self.ahead.extend(ahead.map(|number| (link, number)));
+        self.granted.extend(granted.map(|granted| (link, granted)));
         self.count_frame(link);
         self.moved.push(Moved { number: link, is_exact: true });
         Ok(())

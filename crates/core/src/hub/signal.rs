@@ -213,7 +213,8 @@ pub enum Output<'a> {
     },
     /// Decide who the peer is and whether it may have a session, and answer with
     /// [`World::Identified`] or [`World::Refused`]. What the peer claims is in
-    /// [`Hub::presence`](super::Hub::presence). Do not read the socket before
+    /// [`Hub::presence`](super::Hub::presence), and its token is returned by
+    /// [`Hub::token`](super::Hub::token) until the answer. Do not read the socket before
     /// [`link::Event::Established`].
     Admit {
         /// The link's number.

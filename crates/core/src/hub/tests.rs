@@ -1,6 +1,8 @@
 //! Tests of the hub with many links: order, bounds and counters.
 
+mod granted;
 mod login;
+mod token;
 mod transfer;
 
 use crate::home::Homes;
@@ -47,7 +49,7 @@ fn driver(listeners: Vec<link::Settings>, seed: u64) -> Driver<Hub> {
 }
 
 fn proved_by(identity: &str) -> Login<'_> {
-    Login { heard_at: Span::ZERO, proved: Some(identity) }
+    Login { proof: Proof::Proved(identity), ..Login::claim(Span::ZERO) }
 }
 
 fn hub(policy: Policy) -> Driver<Hub> {
@@ -784,7 +786,7 @@ fn a_login_has_two_halves_and_the_later_one_gets_the_later_epoch() {
 
 #[test]
 fn a_proved_identity_is_taken_over_and_a_claim_of_another_is_refused() {
-    const OTHER: &str = "unauthorized: the claimed identity is not the one of the certificate";
+    const OTHER: &str = "unauthorized: the claimed identity is not the proved one";
     const NOBODY: &str = "unauthorized: the certificate names no identity";
     let longest = "x".repeat(MAX_IDENTITY);
     let too_long = "x".repeat(MAX_IDENTITY + 1);

@@ -8,6 +8,7 @@
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
+use super::granted::Granted;
 use super::sweep::{Sweep, Task};
 use super::{Hub, MAX_LINKS, Slot};
 use crate::driver::Moved;
@@ -29,6 +30,7 @@ struct Luggage {
     logged_in: Option<Span>,
     /// The number of commands for all links that have reached the link.
     commands: u64,
+    granted: Option<Granted>,
 }
 
 plain_struct! { Luggage {
@@ -38,7 +40,8 @@ plain_struct! { Luggage {
     session,
     proved,
     logged_in,
-    commands
+    commands,
+    granted
 } }
 
 impl Hub {
@@ -57,6 +60,7 @@ impl Hub {
             proved: slot.proved,
             logged_in: self.logged_in(slot),
             commands: self.commands.max(self.reached(link)),
+            granted: self.granted.get(&link).cloned(),
         };
         let mut state = Vec::new();
         luggage.put(&mut Sink::state(now, &mut state));
@@ -79,8 +83,16 @@ impl Hub {
         let Some((luggage, peer)) = self.unpack(now, state).ok().filter(|_| is_free) else {
             return self.outbound.to(link).close(Closing::Abort);
         };
-        let Luggage { listener, established, address, session, proved, logged_in, commands } =
-            luggage;
+        let Luggage {
+            listener,
+            established,
+            address,
+            session,
+            proved,
+            logged_in,
+            commands,
+            granted,
+        } = luggage;
         let slot = Slot {
             demanding: gather::is_demanding(peer.policy()),
             peer,
@@ -96,6 +108,7 @@ impl Hub {
         let is_identified = slot.peer.login().is_some();
         self.slots.insert(link, slot);
         self.restore_login(link, logged_in);
+        self.granted.extend(granted.map(|granted| (link, granted)));
         self.count_link(link, true);
         self.count_frame(link);
         self.moved.push(Moved { number: link, is_exact: true });

@@ -6,6 +6,7 @@ use super::conversation::{Conversation, Introduced};
 use super::outbound::Writer;
 use super::{Answer, Command, Input, SessionKey, Settings, World};
 use crate::flight::Flight;
+use crate::hub::Proof;
 use crate::kernel::Examination;
 use crate::liveness::{Evidence, Liveness, Role};
 use crate::machine::{Deadline, Reason};
@@ -134,9 +135,14 @@ impl Peer {
         }
     }
 
-    /// Gives a peer that waits for its admission the identity that it has proved.
-    pub(crate) fn identify(&mut self, now: Time, proved: &str, out: &mut Writer<'_>) -> Effect {
-        self.conversation.identify(now, proved, out)
+    /// Gives a peer that waits for its admission the identity that it has, and forgets its token.
+    pub(crate) fn identify(&mut self, now: Time, proof: Proof<'_>, out: &mut Writer<'_>) -> Effect {
+        self.conversation.identify(now, proof, out)
+    }
+
+    /// Returns the token of a peer that waits until it is identified.
+    pub(crate) fn token(&self) -> &[u8] {
+        self.conversation.token()
     }
 
     /// Notes when the part of the handshake of a peer was complete of which it is known who it is.
@@ -223,6 +229,7 @@ impl Peer {
             | Reason::Examine
             | Reason::HalfClose
             | Reason::Frame
+            | Reason::Expiry
             | Reason::Sweep
             | Reason::Leave
             | Reason::Settle => Span::ZERO,

@@ -7,7 +7,8 @@ use core::net::{Ipv6Addr, SocketAddrV6};
 use super::*;
 use crate::hub;
 use crate::hub::{
-    Answer as HubAnswer, HubCommand, Part as HubPart, Settings as HubSettings, World as HubWorld,
+    Answer as HubAnswer, Grant, HubCommand, Part as HubPart, Proof, Settings as HubSettings,
+    World as HubWorld,
 };
 use crate::kernel::{Cap, Examination, NextHop, Patience, SendState, SocketError, TcpSnapshot};
 use crate::link::{
@@ -102,8 +103,13 @@ fn input<'a>(chance: &mut Random, pool: &'a [u8]) -> hub::Input<'a> {
         }),
         7 => HubWorld::Command(HubCommand::ReportHeartbeats(chance.below(2) == 0)),
         8 => {
-            let proved = [None, Some(""), Some("ada")][chance.below(3) as usize];
-            let login = Login { heard_at: Span::from_nanos(chance.next_u64()), proved };
+            let proofs = [Proof::Claim, Proof::Proved(""), Proof::Proved("ada"), Proof::Anonymous];
+            let proof = proofs[chance.below(4) as usize];
+            let lasts = (chance.below(2) == 0).then(|| Span::from_nanos(chance.below(1 << 60)));
+            let attributes = ["", "{}"][chance.below(2) as usize];
+            let grant = Grant { attributes, lasts };
+            let heard_at = Span::from_nanos(chance.next_u64());
+            let login = Login { heard_at, proof, grant };
             HubWorld::Identified { link, admission: chance.next_u32(), login }
         }
         9 => {

@@ -233,6 +233,7 @@ fn simulate_shard(shard: u64, requests: &Receiver<Request>, received: &Received)
             Request::Move { reply, .. } => {
                 let _ = reply.send(false);
             }
+            Request::LoggedIn(_) => {}
             Request::Command(command) => note(format!("{shard}: {command:?}")),
             Request::StopAccepting => note(format!("{shard}: stop accepting")),
             Request::Stop => return,
@@ -242,6 +243,7 @@ fn simulate_shard(shard: u64, requests: &Receiver<Request>, received: &Received)
 
 fn info(shard: u64, link: u32) -> SessionInfo {
     SessionInfo {
+        attributes: Default::default(),
         session: id(shard, link),
         epoch: "9".to_owned(),
         identity: format!("user-{}", link % 3),

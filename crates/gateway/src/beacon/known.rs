@@ -42,6 +42,7 @@ impl Known for Device {
         let held = presence.held_until.filter(|until| *until > now);
         let last_heard_ago_ms = now.since(presence.last_heard).as_millis();
         SessionInfo {
+            attributes: Default::default(),
             session: session_text(presence.subject.session),
             epoch: presence.subject.epoch.to_string(),
             identity: device_text(presence.subject.device),

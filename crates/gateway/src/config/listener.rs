@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use systole_core::link::Logins;
+use systole_core::link;
 use systole_core::liveness::Role;
 use systole_core::policy::MAX_BOUND;
 use systole_core::wire::Codec;
@@ -14,9 +14,12 @@ use systole_net::tls::ALPN;
 use super::beacon::{self, BEACON, BeaconListener, BeaconSettings, DEFAULT_MAX_BEACONS};
 use super::policy;
 use super::section::{Given, Reading, Section};
+use super::sessions::SessionSettings;
 use super::span::show_span;
 use super::tls::{ClientIdentity, Tls, TlsSettings};
+use super::tokens::{Circumstances, LoginSettings, Logins};
 use super::value;
+use crate::identity::Tokens;
 
 /// Maximum number of listeners of one gateway. Each takes a socket and a poll entry per shard; a
 /// larger number is a mistake in a generated file.
@@ -52,6 +55,7 @@ pub struct Listener {
     pub(super) bounds: RangeInclusive<Span>,
     pub(super) tls: Option<Tls>,
     pub(super) client_identity: ClientIdentity,
+    pub(super) sessions: link::Logins,
     pub(super) logins: Logins,
 }
 
@@ -61,12 +65,6 @@ pub(super) const CODECS: [(&str, Codec); 3] =
 
 /// Names of the roles of the gateway in the file.
 const ROLES: [(&str, Role); 2] = [("probe", Role::Probe), ("watch", Role::Watch)];
-
-/// What a login meets whose identity has as many sessions as it may have: whether it is refused.
-const CONFLICTS: [(&str, bool); 2] = [("replace", false), ("refuse", true)];
-
-/// The most sessions that an identity may have at once: each login looks at all of them.
-const MAX_SESSIONS_PER_IDENTITY: u64 = 1_000;
 
 impl Listener {
     /// Returns the listener's name in metrics, logs and the ready file: unique, at most 32 bytes.
@@ -116,8 +114,24 @@ impl Listener {
     }
 
     /// Returns what happens when an identity logs in again.
-    pub fn logins(&self) -> Logins {
-        self.logins
+    pub fn sessions(&self) -> link::Logins {
+        self.sessions
+    }
+
+    /// Returns how the tokens of its clients are verified; `None` if nobody looks at them.
+    pub fn tokens(&self) -> Option<&Tokens> {
+        self.logins.tokens.as_ref()
+    }
+
+    /// Returns whether clients that prove nothing may log in: with the identity that they claim, or
+    /// without one where tokens are verified.
+    pub fn anonymous(&self) -> bool {
+        self.logins.anonymous
+    }
+
+    /// Returns whether only this machine reaches it.
+    pub(super) fn is_local(&self) -> bool {
+        is_local(self.address)
     }
 
     /// Creates a listener with default settings.
@@ -132,7 +146,8 @@ impl Listener {
             bounds: DEFAULT_SHORTEST_BOUND..=DEFAULT_LONGEST_BOUND,
             tls: None,
             client_identity: ClientIdentity::default(),
-            logins: Logins::NEWEST,
+            sessions: link::Logins::NEWEST,
+            logins: Logins { anonymous: true, tokens: None },
         }
     }
 
@@ -221,9 +236,8 @@ pub(super) fn read(
         ),
     };
     let tls = TlsSettings::take(reading, &mut section);
-    let sessions = value::integer(1..=MAX_SESSIONS_PER_IDENTITY);
-    let sessions = section.take(reading, "sessions_per_identity", sessions);
-    let conflict = section.take(reading, "login_conflict", value::chosen(&CONFLICTS));
+    let logins = LoginSettings::take(reading, &mut section);
+    let sessions = SessionSettings::take(reading, &mut section);
     let table = section.section(reading, "policy");
     let policy = policy::read(reading, table, base);
     let has_address = section.has("address");
@@ -233,7 +247,6 @@ pub(super) fn read(
     refuse_without_effect(reading, protocol, data.as_ref(), [&shortest, &longest], role_at);
     refuse_beacon_settings(reading, protocol, &beacons);
     refuse_beacon_tls(reading, protocol, &tls);
-    let logins = logins(reading, protocol, sessions, conflict);
     let bounds = requestable_bounds(reading, shortest, longest);
     let keys = match protocol {
         Protocol::Beacon => beacons.keys(reading, directory, place.clone()),
@@ -241,8 +254,7 @@ pub(super) fn read(
     };
     let Some(address) = address else {
         if !has_address {
-            let help = "say where to listen, as in address = \"127.0.0.1:7400\"".to_owned();
-            reading.problems.add(place, "this listener has no `address`".to_owned(), Some(help));
+            miss_address(reading, place);
         }
         return None;
     };
@@ -253,6 +265,8 @@ pub(super) fn read(
             let name = Given::or(name, BEACON.to_owned());
             let given = beacons.max_beacons.and_then(|given| u32::try_from(given.value).ok());
             let max_beacons = given.unwrap_or(DEFAULT_MAX_BEACONS);
+            logins.refuse(reading);
+            sessions.refuse(reading);
             let keys = keys?;
             return Some(Read::Beacon(BeaconListener { name, address, policy, max_beacons, keys }));
         }
@@ -265,8 +279,20 @@ pub(super) fn read(
     listener.bounds = bounds;
     listener.tls = tls.read(reading, directory, protocol_names(codec));
     listener.client_identity = tls.client_identity(reading);
-    listener.logins = logins;
+    listener.sessions = sessions.read();
+    let circumstances = Circumstances {
+        is_local: is_local(address),
+        has_tokens: codec == Codec::Native,
+        has_subjects: listener.client_identity == ClientIdentity::Subject,
+        is_encrypted: tls.is_given(),
+    };
+    listener.logins = logins.read(reading, directory, place, circumstances);
     Some(Read::Stream(listener))
+}
+
+/// Returns whether only this machine reaches an address.
+fn is_local(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 /// Returns the names by which TLS knows the protocol of a listener.
@@ -275,6 +301,12 @@ const fn protocol_names(codec: Codec) -> &'static [&'static [u8]] {
         Codec::Native => &[ALPN],
         Codec::Message1028 | Codec::Line => &[],
     }
+}
+
+/// Reports that a listener has no address.
+fn miss_address(reading: &mut Reading<'_>, place: Option<std::ops::Range<usize>>) {
+    let help = "say where to listen, as in address = \"127.0.0.1:7400\"".to_owned();
+    reading.problems.add(place, "this listener has no `address`".to_owned(), Some(help));
 }
 
 /// Refuses TLS for beacons, whose datagrams are signed one by one.
@@ -287,27 +319,6 @@ fn refuse_beacon_tls(reading: &mut Reading<'_>, protocol: Protocol, tls: &TlsSet
         let help = "leave it out: beacons are datagrams, each with a signature".to_owned();
         reading.problems.add(Some(place), what, Some(help));
     }
-}
-
-/// Returns what happens when an identity logs in again. A device that sends beacons has one key,
-/// and one session at most.
-fn logins(
-    reading: &mut Reading<'_>,
-    protocol: Protocol,
-    sessions: Option<Given<u64>>,
-    conflict: Option<Given<bool>>,
-) -> Logins {
-    if protocol == Protocol::Beacon {
-        let sessions_at = sessions.as_ref().map(|given| ("sessions_per_identity", &given.span));
-        let conflict_at = conflict.as_ref().map(|given| ("login_conflict", &given.span));
-        for (key, place) in sessions_at.into_iter().chain(conflict_at) {
-            let what = format!("`{key}` has no effect on a beacon listener");
-            let help = "leave it out: a device has one session at most".to_owned();
-            reading.problems.add(Some(place.clone()), what, Some(help));
-        }
-    }
-    let limit = u16::try_from(Given::or(sessions, 1)).unwrap_or(u16::MAX);
-    Logins { limit, refuse: Given::or(conflict, false) }
 }
 
 /// Returns the range of bounds that clients may request.

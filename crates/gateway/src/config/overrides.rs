@@ -18,6 +18,8 @@ pub struct Overrides {
     /// Listeners that replace all listeners of the file. They use the gateway's policy and the
     /// defaults.
     pub listen: Vec<ListenAt>,
+    /// Whether anybody may log in at listeners of `listen` that others can reach.
+    pub anonymous: bool,
     /// Address of the admin interface.
     pub admin: Option<SocketAddr>,
     /// The admin token; overrides `admin_token_file`.

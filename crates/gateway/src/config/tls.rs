@@ -93,6 +93,11 @@ impl TlsSettings {
         }
     }
 
+    /// Returns whether there is to be TLS.
+    pub(super) fn is_given(&self) -> bool {
+        self.certificate.is_some()
+    }
+
     /// Returns the place and the key of each setting that was given.
     pub(super) fn given(&self) -> impl Iterator<Item = (Range<usize>, &'static str)> {
         let all = [

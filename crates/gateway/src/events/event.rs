@@ -2,6 +2,7 @@
 //! file, so that a new event is described in one place.
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 use systole_core::cause::{Direction, Scope};
 use systole_core::diagnosis::Ground;
 use systole_core::session;
@@ -9,7 +10,7 @@ use tracing::{info, warn};
 use utoipa::ToSchema;
 
 use super::details::{End, OutageInfo, PolicyInfo, Revision, Session};
-use crate::report::Parting;
+use crate::report::{Parting, attributes_of};
 
 /// One event, with its number and time.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -34,6 +35,10 @@ pub enum Body {
         session: Session,
         /// The policy in force.
         policy: PolicyInfo,
+        /// What else the proof of the identity says of the peer; absent if nothing.
+        #[serde(skip_serializing_if = "Map::is_empty")]
+        #[schema(value_type = Object)]
+        attributes: Map<String, Value>,
     },
     /// A session, or a connection that never became one, has ended.
     Leave {
@@ -158,10 +163,12 @@ impl Body {
         session: Session,
         event: &session::Event,
         parting: &Parting,
+        attributes: &str,
     ) -> Body {
         match event {
             session::Event::Joined { policy, account: _ } => {
-                Body::Join { session, policy: PolicyInfo::new(policy) }
+                let attributes = attributes_of(attributes);
+                Body::Join { session, policy: PolicyInfo::new(policy), attributes }
             }
             session::Event::Suspect => Body::Suspect(session),
             session::Event::Warned { cause, confidence, grounds } => Body::Warned {
@@ -194,7 +201,7 @@ impl Body {
                 warn!(shard, reason, limit, hint, "accepting is paused; open links are unharmed");
             }
             Body::AcceptingResumed { shard } => info!(shard, "accepting again"),
-            Body::Join { session, policy } => {
+            Body::Join { session, policy, attributes: _ } => {
                 let Session { session, identity, listener, address, .. } = session;
                 let (bound_ms, bound) = bound_of(policy);
                 info!(session, %identity, %listener, address, bound_ms, bound, "join");

@@ -186,6 +186,7 @@ async fn sum_up(gateway: Arc<Gateway>, clock: Clock) {
     loop {
         ticks.tick().await;
         gateway.tell_strangers(clock.monotonic());
+        gateway.tell_refusals(clock.monotonic());
         gateway.logs().tell_dropped(clock.monotonic());
     }
 }

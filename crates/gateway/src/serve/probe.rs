@@ -47,7 +47,7 @@ mod tests {
         // Of the block for documentation (RFC 5737), which no machine has.
         let text = format!(
             "[[listener]]\naddress = \"{used}\"\n[[listener]]\nname = \"b\"\n\
-             address = \"192.0.2.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n"
+             address = \"192.0.2.1:0\"\nanonymous = true\n[admin]\naddress = \"127.0.0.1:0\"\n"
         );
         let config = Config::load(&text, "f", &Overrides::default()).unwrap();
         let found: Vec<_> = unbindable(&config).iter().map(ToString::to_string).collect();

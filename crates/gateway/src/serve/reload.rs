@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::threads::run_aside;
 use crate::config::{Config, ConfigError, ConfigFile, Log, Overrides, Problem, Tls};
 use crate::gateway::{Gateway, ShardUnavailable};
+use crate::identity::Tokens;
 use crate::stats::Reloaded;
 
 /// Time limit for reading the configuration file and the files that it names. The longest list of
@@ -134,6 +135,10 @@ async fn apply(gateway: &Gateway, config: &mut Config, new: &Config) -> Reloaded
         running.replace(new);
         tracing::info!(listener = name, "the certificates are in force for new connections");
     }
+    for (name, running, new) in tokens(config, new) {
+        running.replace(new);
+        tracing::info!(listener = name, "the keys of tokens are in force for new logins");
+    }
     config.drain = new.drain;
     if needs_restart.is_empty() {
         if is_complete {
@@ -160,14 +165,26 @@ fn certificates<'a>(
     listeners.chain(admin)
 }
 
+/// Returns the rules for tokens of each listener that has them now and by the new configuration.
+fn tokens<'a>(
+    now: &'a Config,
+    new: &'a Config,
+) -> impl Iterator<Item = (&'a str, &'a Tokens, &'a Tokens)> {
+    now.listeners.iter().filter_map(|listener| {
+        let same = new.listeners.iter().find(|it| it.name() == listener.name())?;
+        Some((listener.name(), listener.tokens()?, same.tokens()?))
+    })
+}
+
 /// Returns the names of changed settings that cannot change at run time.
 fn settings_needing_restart(now: &Config, new: &Config) -> Vec<&'static str> {
-    // Everything but the policy and the certificates, which can change at run time.
+    // Everything but the policy, the certificates and the keys of tokens, which can change at run
+    // time.
     let places = |config: &Config| -> Vec<_> {
         let place = |listener: &crate::config::Listener| {
             let bounds = listener.bounds();
             let tls = (listener.tls().is_some(), listener.client_identity());
-            let logins = listener.logins();
+            let logins = (listener.tokens().is_some(), listener.anonymous(), listener.sessions());
             let is = (listener.codec(), listener.role(), listener.max_data(), bounds, tls, logins);
             (listener.name().to_owned(), listener.address(), is)
         };

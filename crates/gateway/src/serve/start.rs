@@ -7,8 +7,9 @@ use std::thread::{JoinHandle, available_parallelism};
 use systole_core::home::Homes;
 use systole_core::hub::MAX_LINKS;
 use systole_core::link::{Limits, Settings, Side};
+use systole_net::identity::{boot_id, instance_id};
 use systole_net::listener::MAX_SHARDS;
-use systole_net::{Clock, datagrams, identity, inherited, limits, listener};
+use systole_net::{Clock, datagrams, inherited, limits, listener};
 
 use super::error::ServeError;
 use super::inherited::Unclaimed;
@@ -18,12 +19,13 @@ use crate::config::{BEACON, BeaconListener, ClientIdentity, Config, Listener, Sh
 use crate::epochs::Epochs;
 use crate::events::{Events, Names};
 use crate::gateway::{Gateway, ListenerState};
+use crate::identity;
 use crate::logic::Logic;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::report::{FACTS, ReportChannels, Reports, channels};
 use crate::request::{Arrivals, Requests};
-use crate::shard::{self, Door, ListenerTls, Shard, ShardListener, ShardSetup};
+use crate::shard::{self, Door, ListenerTls, ListenerTokens, Shard, ShardListener, ShardSetup};
 use crate::stats::{BeaconStats, Distributions, ShardStats};
 
 /// Descriptors that the process has open beside its shards and connections: standard streams, the
@@ -136,11 +138,10 @@ pub(super) fn start(
     let settings = link_settings(config, clock).map_err(ServeError::Thread)?;
     let mut sockets: Vec<_> =
         sockets.into_iter().map(|it| (it.sockets.into_iter(), it.is_shared)).collect();
+    let has_tokens = config.listeners.iter().any(|listener| listener.tokens().is_some());
+    let (jobs, pool) = identity::jobs();
     let mut started = StartedShards::default();
-    let doors = (0..shards).map(|_| Door::new()).collect::<Result<Vec<_>, _>>();
-    let doors = doors.map_err(ServeError::Thread)?;
-    let siblings: Arc<[Arrivals]> = doors.iter().map(|door| door.arrivals().clone()).collect();
-    let homes = Homes { shards: u16::try_from(shards).unwrap_or(u16::MAX), key: seed(shards) };
+    let (doors, siblings, homes) = homes(shards).map_err(ServeError::Thread)?;
     for (index, door) in doors.into_iter().enumerate() {
         let listeners = sockets.iter_mut().zip(&settings).zip(&config.listeners);
         let own = listeners.filter_map(|(((sockets, is_shared), settings), listener)| {
@@ -149,7 +150,10 @@ pub(super) fn start(
                 server: (**tls).clone(),
                 subject_is_identity: listener.client_identity() == ClientIdentity::Subject,
             });
-            Some(ShardListener { socket: sockets.next()?, is_shared, settings, tls })
+            let tokens = listener.tokens().cloned();
+            let anonymous = listener.anonymous();
+            let tokens = tokens.map(|tokens| ListenerTokens { tokens, anonymous });
+            Some(ShardListener { socket: sockets.next()?, is_shared, settings, tls, tokens })
         });
         let (reports, stats) = started.prepare();
         let setup = ShardSetup {
@@ -165,6 +169,7 @@ pub(super) fn start(
             frame_memory: share(config.limits.incomplete_frames, shards),
             longest_rest: config.rest,
             logic: Logic::new(config.logic),
+            jobs: has_tokens.then(|| jobs.clone()),
             epochs: epochs.clone(),
             reports,
             stats,
@@ -179,6 +184,10 @@ pub(super) fn start(
         start_beacons(&mut started, setup, sockets).map_err(ServeError::Thread)?;
     }
     let StartedShards { requests, stats, reports, threads, beacons } = started;
+    if has_tokens {
+        // It ends with the last shard.
+        drop(pool.start(requests.clone(), clock).map_err(ServeError::Thread)?);
+    }
     let names = Names {
         listeners: states.iter().map(|state| state.name.clone()).collect(),
         descriptors: budget.descriptors,
@@ -190,6 +199,14 @@ pub(super) fn start(
     let metrics = Metrics::new(stats.clone(), beacons, &distributions, clock, logs.clone());
     let gateway = Arc::new(Gateway::new(requests, stats.clone(), states, events, metrics, logs));
     Ok(Running { gateway, admin, clock, stats, reports, threads })
+}
+
+/// Makes the ways into all shards, and chooses the homes of identities.
+fn homes(shards: usize) -> std::io::Result<(Vec<Door>, Arc<[Arrivals]>, Homes)> {
+    let doors = (0..shards).map(|_| Door::new()).collect::<Result<Vec<_>, _>>()?;
+    let siblings = doors.iter().map(|door| door.arrivals().clone()).collect();
+    let homes = Homes { shards: u16::try_from(shards).unwrap_or(u16::MAX), key: seed(shards) };
+    Ok((doors, siblings, homes))
 }
 
 /// The shards started so far, in the order of their numbers.
@@ -234,7 +251,7 @@ fn beacon_setup(
     let share = wanted.max_beacons().div_ceil(shards);
     let spare = if shards > 1 { share.div_ceil(16) } else { 0 };
     // A challenge must never repeat, so the seed must be new at each start.
-    let [a, b, c, d, e, f, g, h, ..] = identity::instance_id()?.0;
+    let [a, b, c, d, e, f, g, h, ..] = instance_id()?.0;
     Ok(BeaconSetup {
         first_index: 0,
         listener,
@@ -339,8 +356,8 @@ fn listener_states(
 
 /// Returns the settings of the links of each stream listener.
 fn link_settings(config: &Config, clock: Clock) -> std::io::Result<Vec<Settings>> {
-    let boot_id = identity::boot_id();
-    let instance_id = identity::instance_id()?;
+    let boot_id = boot_id();
+    let instance_id = instance_id()?;
     let wall_origin_ms = clock.wall_ms().saturating_sub(clock.monotonic().as_millis());
     let setting = |listener: &Listener| {
         let bounds = listener.bounds();
@@ -355,7 +372,7 @@ fn link_settings(config: &Config, clock: Clock) -> std::io::Result<Vec<Settings>
             report_heartbeats: config.log.heartbeats,
             examines: true,
             hung: config.hung,
-            logins: listener.logins(),
+            logins: listener.sessions(),
             ..Settings::new(listener.codec(), Side::Accepting, listener.policy())
         }
     };

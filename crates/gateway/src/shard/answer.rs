@@ -64,6 +64,7 @@ impl<T: Traffic> ShardLoop<T> {
             Request::Move { session, to, reply } => {
                 let _ = reply.send(T::hand_over(self, session, &to));
             }
+            Request::LoggedIn(answer) => T::logged_in(self, answer),
             Request::Command(command) => T::command(self, command),
             Request::StopAccepting => T::stop_accepting(self),
             Request::Stop => self.stopping = true,

@@ -7,10 +7,11 @@ use systole_core::link::{self, BeatKind, Closing, Event, Lane, Output};
 use systole_core::policy::Detection;
 use systole_core::{Policy, Span, session};
 
+use super::login::Reply;
 use super::opening::Accept;
 use super::shard_loop::ShardLoop;
 use super::sockets::Feedback;
-use super::streams::{Reply, Streams};
+use super::streams::Streams;
 use crate::logic::Piece;
 use crate::report::{Fact, Heartbeat, Parting, Subject};
 use crate::stats::seconds;
@@ -176,6 +177,9 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 flight: Some(Box::new(presence.flight.clone())),
             };
             self.count_verdict(verdict);
+        }
+        if let session::Event::Joined { .. } = event {
+            fact.attributes = presence.attributes.into();
         }
         if let session::Event::Overdue { .. } = event {
             self.stats.overdue.add(1);

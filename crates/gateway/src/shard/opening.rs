@@ -96,16 +96,23 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         self.carry_out();
     }
 
-    /// Admits a peer: with the identity that its certificate names, or with the one that it claims,
-    /// by the rule of its listener.
+    /// Admits a peer by the rule of its listener: once its token is verified, with the identity
+    /// that its certificate names, or with the one that it claims.
     pub(super) fn identify(&mut self, link: u32, admission: u32, heard_at: Span) {
-        let listener = self.hub.machine().presence(link).map(|known| known.listener);
-        let tls = listener.and_then(|listener| self.traffic.tls.get(usize::from(listener)));
+        let Some(known) = self.hub.machine().presence(link) else {
+            return;
+        };
+        let (listener, address) = (known.listener, known.address.ip());
+        if self.traffic.logins.at(listener).is_some() {
+            return self.check_token(link, admission, heard_at, address);
+        }
+        let tls = self.traffic.tls.get(usize::from(listener));
         let is_proved = tls.and_then(Option::as_ref).is_some_and(|tls| tls.subject_is_identity);
         let conn = self.traffic.sockets.conns.get(link);
         let subject = conn.filter(|_| is_proved).and_then(|conn| conn.transport().subject());
         let subject = subject.unwrap_or_default();
-        let login = hub::Login { heard_at, proved: is_proved.then_some(&*subject) };
+        let proof = if is_proved { hub::Proof::Proved(&subject) } else { hub::Proof::Claim };
+        let login = hub::Login { heard_at, proof, grant: hub::Grant::default() };
         let input = hub::World::Identified { link, admission, login };
         self.hub.handle(self.clock.now(), input);
     }

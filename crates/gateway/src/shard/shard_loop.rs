@@ -13,6 +13,7 @@ use systole_core::kernel::TcpSnapshot;
 use systole_net::Clock;
 
 use super::answer::Known;
+use crate::identity;
 use crate::loop_clock::LoopClock;
 use crate::report::ReportChannels;
 use crate::report_sender::ReportSender;
@@ -87,6 +88,9 @@ pub(crate) trait Traffic: Sized {
 
     /// Takes over a session that another shard has sent.
     fn arrive(shard: &mut ShardLoop<Self>, parcel: Parcel);
+
+    /// Takes the answer to a login whose token was given away.
+    fn logged_in(_: &mut ShardLoop<Self>, _: identity::Answer) {}
 
     /// Gives an order to one session. Returns whether the session is online here.
     fn order(shard: &mut ShardLoop<Self>, session: u64, order: Order) -> bool;

@@ -20,11 +20,13 @@ use systole_net::transport::{Layer, ReadOutcome};
 use super::acceptor::{Accepted, Acceptor};
 use super::answer::Known;
 use super::listening::ListeningSocket;
+use super::login::{Logins, Reply};
 use super::opening::Accept;
 use super::shard_loop::{LeftOver, LoopSetup, ShardLoop, Traffic, WAKER};
 use super::sockets::Sockets;
-use super::{ListenerTls, ShardListener, ShardSetup};
+use super::{ListenerTls, ShardSetup};
 use crate::epochs::Epochs;
+use crate::identity::Answer;
 use crate::logic::Logic;
 use crate::request::{Arrivals, Order, Parcel, RequestQueue};
 use crate::wake::WakeUps;
@@ -60,19 +62,6 @@ const CHEAP_READ: Span = Span::from_micros(100);
 /// Maximum number of links that a shard accepts while it ends: a full queue, which takes 0.1 s.
 const LAST_ACCEPTS: usize = BACKLOG as usize;
 
-/// An answer to a request of the hub.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Reply {
-    /// The peer may have a session.
-    Identify { link: u32, admission: u32, heard_at: Span },
-    /// The peer is sent to the home of its identity.
-    GoHome { link: u32, admission: u32, shard: u8 },
-    /// The peer is sent away, because there is no room for it at the moment.
-    Refuse { link: u32, admission: u32 },
-    /// The session has this epoch.
-    Own { session: u64, epoch: u64 },
-}
-
 /// The links of a shard: their sockets, and what answers their data.
 #[derive(Debug)]
 pub(super) struct Streams<T = Layer> {
@@ -86,6 +75,7 @@ pub(super) struct Streams<T = Layer> {
     pub(super) unread: Vec<u32>,
     /// Links in the handshake of their transport whose sockets hold unread bytes, in order.
     pub(super) handshakes: VecDeque<u32>,
+    pub(super) logins: Logins,
     pub(super) logic: Logic,
     /// Answers to the hub, to be handed in once its outputs have been carried out.
     pub(super) answers: VecDeque<Reply>,
@@ -117,21 +107,20 @@ impl<T: Accept> Streams<T> {
     ) -> io::Result<ShardLoop<Streams<T>>> {
         let mut settings = Vec::new();
         let mut listening = Vec::new();
-        let mut tls = Vec::new();
+        let (mut tls, mut tokens) = (Vec::new(), Vec::new());
         for (index, listener) in (0..).zip(setup.listeners) {
-            let ShardListener { socket, is_shared, settings: its_settings, tls: its_tls } =
-                listener;
             // Accepted sockets inherit the options of their listener.
-            let applied = socket_options::prepare(&its_settings.patience, &socket);
+            let applied = socket_options::prepare(&listener.settings.patience, &listener.socket);
             let missing = applied.missing().collect::<Vec<_>>().join(", ");
             if setup.index == 0 && index == 0 && !missing.is_empty() {
                 tracing::warn!(missing, "this kernel lacks socket options; going on without");
             }
-            let socket = mio::net::TcpListener::from_std(socket);
+            let socket = mio::net::TcpListener::from_std(listener.socket);
             let token = Token(FIRST_LISTENER + usize::from(index));
-            listening.push(ListeningSocket::new(index, socket, token, is_shared));
-            settings.push(its_settings);
-            tls.push(its_tls);
+            listening.push(ListeningSocket::new(index, socket, token, listener.is_shared));
+            settings.push(listener.settings);
+            tls.push(listener.tls);
+            tokens.push(listener.tokens);
         }
         let mut acceptor = Acceptor::new(listening, setup.max_links as usize);
         acceptor.end_turn(Time::ZERO, poll.registry())?;
@@ -150,6 +139,7 @@ impl<T: Accept> Streams<T> {
             scratch: vec![0; LARGE_READ].into_boxed_slice(),
             unread: Vec::new(),
             handshakes: VecDeque::new(),
+            logins: Logins::new(setup.index, tokens, setup.jobs),
             logic: setup.logic,
             answers: VecDeque::new(),
             epochs: setup.epochs,
@@ -177,6 +167,7 @@ impl<T: Accept> Traffic for Streams<T> {
     const EXPIRIES_PER_TURN: usize = 4;
 
     fn receive(shard: &mut ShardLoop<Streams<T>>, events: &Events) -> io::Result<usize> {
+        shard.refuse_due();
         shard.write_again();
         let reread = shard.read_unread();
         let mut read = 0;
@@ -221,12 +212,14 @@ impl<T: Accept> Traffic for Streams<T> {
 
     fn left_over(shard: &mut ShardLoop<Streams<T>>, now: Time) -> LeftOver {
         let counters = shard.hub.machine().counters();
+        let traffic = &mut shard.traffic;
+        let refusal = traffic.logins.next_deadline();
         let Streams { sockets, acceptor, unread, handshakes, data_moved, heartbeats_out, .. } =
-            &mut shard.traffic;
+            traffic;
         let sent = counters.heartbeats_out - *heartbeats_out;
         *heartbeats_out = counters.heartbeats_out;
         let departure = sockets.departures.next_deadline();
-        let deadlines = [departure, acceptor.next_deadline(), sockets.next_again(now)];
+        let deadlines = [departure, refusal, acceptor.next_deadline(), sockets.next_again(now)];
         LeftOver {
             sent,
             data: std::mem::take(data_moved),
@@ -316,6 +309,11 @@ impl<T: Accept> Traffic for Streams<T> {
 
     fn arrive(shard: &mut ShardLoop<Streams<T>>, parcel: Parcel) {
         shard.arrive(parcel);
+    }
+
+    fn logged_in(shard: &mut ShardLoop<Streams<T>>, answer: Answer) {
+        shard.log_in(answer);
+        shard.carry_out();
     }
 
     fn order(shard: &mut ShardLoop<Streams<T>>, session: u64, order: Order) -> bool {

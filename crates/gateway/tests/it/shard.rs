@@ -65,7 +65,13 @@ fn start_behind(door: Door, policy: Policy, adjust: impl FnOnce(&mut ShardSetup)
         let mut settings = Settings::new(codec, Side::Accepting, policy);
         // All these clients have one identity.
         settings.logins = Logins { limit: 1_000, refuse: false };
-        listeners.push(ShardListener { socket, is_shared: false, settings, tls: None });
+        listeners.push(ShardListener {
+            socket,
+            is_shared: false,
+            settings,
+            tls: None,
+            tokens: None,
+        });
     }
     let (sender, Reports { facts: reports, strangers, .. }) = channels(1_000);
     let stats = Arc::new(ShardStats::default());
@@ -73,6 +79,7 @@ fn start_behind(door: Door, policy: Policy, adjust: impl FnOnce(&mut ShardSetup)
         index: 0,
         homes: Homes::SINGLE,
         siblings: Arc::default(),
+        jobs: None,
         listeners,
         clock,
         seed: 7,

@@ -3,16 +3,18 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::{Conversation, Stage};
 use crate::cause::{Cause, Verdict};
+use crate::hub::Proof;
 use crate::link::outbound::Writer;
 use crate::link::peer::{Context, Effect};
 use crate::link::{Goodbye, Lane, SessionKey};
 use crate::machine::{Deadline, Reason};
 use crate::plain::plain_struct;
 use crate::time::{Span, Time};
-use crate::wire::{Account, CloseReason, Frame, MAX_DATA, MAX_IDENTITY, Malformed, is_text};
+use crate::wire::{Account, CloseReason, Frame, MAX_DATA, MAX_TOKEN, Malformed, is_identity};
 
 /// The maximum number of bytes that wait for the admission of their link: the longest first frame,
 /// one read of a loop, and what a transport had opened before. Without further reads there are
@@ -32,28 +34,36 @@ pub(super) struct Admission {
     account: Option<Account>,
     /// The bytes to handle after the answer.
     held: Vec<u8>,
+    token: Token,
     /// Once it is known who the peer is: when its part of the handshake was complete.
     login: Option<Span>,
     /// The time until which an older session of the same identity may answer.
     contested: Option<Time>,
 }
 
-plain_struct! { Admission { until, account, held, login, contested } if Admission::is_legal }
+plain_struct! { Admission { until, account, held, token, login, contested } if Admission::is_legal }
+
+/// The token of a peer, until its login is answered.
+#[derive(Default)]
+struct Token(Vec<u8>);
+
+plain_struct! { Token { 0: bytes } }
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{} secret bytes>", self.0.len())
+    }
+}
 
 impl Admission {
     fn is_legal(&self) -> bool {
-        self.held.len() <= HELD
+        self.held.len() <= HELD && self.token.0.len() <= MAX_TOKEN
     }
 
     pub(super) fn deadline(&self) -> Deadline {
         let at = self.contested.map_or(self.until, |contested| contested.min(self.until));
         Deadline::exact(at, Reason::Admission)
     }
-}
-
-/// Returns whether a text may be the identity of a peer.
-fn is_identity(text: &str) -> bool {
-    (1..=MAX_IDENTITY).contains(&text.len()) && is_text(text)
 }
 
 impl Conversation {
@@ -63,6 +73,7 @@ impl Conversation {
         &mut self,
         now: Time,
         account: Option<Account>,
+        token: &[u8],
         first: Option<&Frame<'_>>,
         context: &Context<'_>,
         out: &mut Writer<'_>,
@@ -73,8 +84,14 @@ impl Conversation {
             self.codec.encode(first, &mut held);
         }
         self.stage = Stage::Admission;
-        self.introduced.get_or_insert_default().admission =
-            Some(Box::new(Admission { until, account, held, login: None, contested: None }));
+        self.introduced.get_or_insert_default().admission = Some(Box::new(Admission {
+            until,
+            account,
+            held,
+            token: Token(token.into()),
+            login: None,
+            contested: None,
+        }));
         out.admit();
     }
 
@@ -141,16 +158,33 @@ impl Conversation {
         Effect::None
     }
 
-    /// Gives a peer that waits the identity that it has proved, or sends it away if it claims
-    /// another one, or if what it has proved is no identity.
+    /// Returns the token of a peer that waits until it is identified.
+    pub(in crate::link) fn token(&self) -> &[u8] {
+        self.admission().map_or(&[], |admission| &admission.token.0)
+    }
+
+    /// Gives a peer that waits the identity that it has, and forgets its token. Sends the peer away
+    /// if it claims another identity than it has proved, or if what it has proved is no identity.
     pub(in crate::link) fn identify(
         &mut self,
         now: Time,
-        proved: &str,
+        proof: Proof<'_>,
         out: &mut Writer<'_>,
     ) -> Effect {
-        let Some(introduced) = self.introduced.as_mut().filter(|it| it.admission.is_some()) else {
+        let Some(introduced) = self.introduced.as_mut() else {
             return Effect::None;
+        };
+        let Some(admission) = introduced.admission.as_mut() else {
+            return Effect::None;
+        };
+        admission.token = Token::default();
+        let proved = match proof {
+            Proof::Claim => return Effect::None,
+            Proof::Anonymous => {
+                introduced.identity = Box::default();
+                return Effect::None;
+            }
+            Proof::Proved(proved) => proved,
         };
         let malformed = if !is_identity(proved) {
             Malformed::Subject

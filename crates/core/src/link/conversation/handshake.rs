@@ -74,7 +74,7 @@ impl Conversation {
                 let _ = self.end(now, Cause::Protocol(Malformed::HttpRequest), out);
             }
             Frame::Ping(_) | Frame::Pong(_) | Frame::Data { .. } if !self.codec.has_handshake() => {
-                self.request_admission(now, None, Some(&frame), context, out);
+                self.request_admission(now, None, &[], Some(&frame), context, out);
             }
             Frame::Ping(_)
             | Frame::Pong(_)
@@ -104,7 +104,7 @@ impl Conversation {
             admission: None,
         }));
         self.policy = settings.limits.grant(hello.asks, settings.policy);
-        self.request_admission(now, hello.account, None, context, out);
+        self.request_admission(now, hello.account, hello.token, None, context, out);
     }
 
     /// Completes the handshake on the accepting side, with WELCOME in codecs that have it.

@@ -487,7 +487,8 @@ impl Gateway {
                 _ if refused => hub::World::Refused { link, admission, goodbye }.into(),
                 None => {
                     let heard_at = Span::from_nanos(heard);
-                    let login = hub::Login { heard_at, proved: proved.as_deref() };
+                    let proof = proved.as_deref().map_or(hub::Proof::Claim, hub::Proof::Proved);
+                    let login = hub::Login { heard_at, proof, grant: hub::Grant::default() };
                     hub::World::Identified { link, admission, login }.into()
                 }
                 Some(session) => {

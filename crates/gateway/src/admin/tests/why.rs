@@ -39,7 +39,7 @@ fn report_leave(fixture: &Fixture, link: u32, cause: Cause, identity: &str) {
     let flight = Some(Box::new(flight));
     let parting = Parting { lasted: Span::from_secs(20), flight, ..Parting::default() };
     let event = session::Event::Left(verdict);
-    fixture.gateway.note(Fact { at_ms: 90_000, subject, event, parting });
+    fixture.gateway.note(Fact { parting, ..Fact::new(90_000, subject, event) });
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Tests of one shard's loop, whose turns the test runs: socket options, rests, waits.
 
 mod handshakes;
+mod logins;
 mod moving;
 mod sealed;
 mod waiting;
@@ -21,6 +22,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::logic::Echo;
 use crate::request::Request;
+use crate::shard::ShardListener;
 use crate::shard::sockets::Feedback;
 use crate::stats::Distributions;
 use crate::wake::{LoopWaker, wake_ups};
@@ -57,7 +59,7 @@ fn setup(
         index: 0,
         homes: Homes::SINGLE,
         siblings: Arc::default(),
-        listeners: vec![ShardListener { socket, is_shared, settings, tls: None }],
+        listeners: vec![ShardListener { socket, is_shared, settings, tls: None, tokens: None }],
         clock: Clock::start(),
         seed: 1,
         max_links: 100,
@@ -66,6 +68,7 @@ fn setup(
         frame_memory: 64 * 1024 * 1024,
         longest_rest: LONG,
         logic,
+        jobs: None,
         epochs: Arc::default(),
         reports: crate::report::channels(1_000).0,
         stats: Arc::default(),

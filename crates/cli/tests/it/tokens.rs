@@ -1,0 +1,260 @@
+//! Tests of `systole serve` with tokens that PyJWT has made, and clients that log in with them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use systole_net::Clock;
+
+use crate::gateway::{Gateway, ONE_SECOND, unhurried, wait};
+use crate::outside::{Outside, SOURCES, is_required};
+use crate::program::Program;
+use crate::{directory, snapshot, systole};
+
+/// An issuer of tokens in Python, and a client in Python that shows them.
+struct Issuer {
+    python: &'static str,
+    folder: PathBuf,
+    client: Outside,
+}
+
+impl Issuer {
+    /// Returns an issuer with new keys in a directory called `name`; `None` where there is no
+    /// PyJWT, or no Python.
+    fn new(name: &str) -> Option<Issuer> {
+        let script = Path::new(SOURCES).join("issuer.py");
+        let has_jwt = |python: &&&str| {
+            let probe = Command::new(python).arg(&script).arg("probe").output();
+            probe.is_ok_and(|probe| probe.status.success())
+        };
+        // That of Debian's packages is not always the first one in the path.
+        let python = ["python3", "/usr/bin/python3"].iter().find(has_jwt);
+        assert!(python.is_some() || !is_required(), "PyJWT is missing");
+        let Some(python) = python else {
+            eprintln!("skipped: PyJWT is missing");
+            return None;
+        };
+        let all = Outside::all(&format!("{name}-build"));
+        let client = all.into_iter().find(|outside| outside.label() == "native in Python")?;
+        let folder = directory(&format!("{name}-keys"));
+        let issuer = Issuer { python, folder, client };
+        issuer.run(&["keys", "."]);
+        Some(issuer)
+    }
+
+    fn run(&self, args: &[&str]) -> String {
+        let script = Path::new(SOURCES).join("issuer.py");
+        let mut command = Command::new(self.python);
+        command.arg(script).args(args).current_dir(&self.folder);
+        let done = command.env("PYTHONDONTWRITEBYTECODE", "1").output().expect("it runs");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).expect("a token is ASCII").trim().to_owned()
+    }
+
+    /// Signs claims with a key of this issuer.
+    fn sign(&self, algorithm: &str, claims: &Value) -> String {
+        let (key, kid) = match algorithm {
+            "HS256" => ("hs256.secret", None),
+            "EdDSA" => ("eddsa.key", Some("eddsa")),
+            _ => ("es256.key", Some("es256")),
+        };
+        let claims = claims.to_string();
+        self.run(&[&["sign", algorithm, key, &claims][..], &Vec::from_iter(kid)].concat())
+    }
+
+    /// Starts a client that claims `identity` and shows `token`.
+    fn client(&self, gateway: &Gateway, identity: &str, token: &str, more: &[&str]) -> Program {
+        let port = gateway.port("native");
+        let args = ["client", "127.0.0.1", &port, "--identity", identity, "--token", token];
+        self.client.start(&[&args[..], more].concat())
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+
+    /// A configuration whose native listener verifies tokens by these keys.
+    fn config(&self, keys: &str, base: &str) -> String {
+        let rules = format!(
+            "[listener.tokens]\n{keys}\nissuer = \"https://id.test\"\naudience = \"game\"\n\
+             [[listener]]\n"
+        );
+        let (before, after) = base.split_once("[[listener]]\n").expect("a listener");
+        let (first, rest) = after.split_once("[[listener]]\n").expect("a second one");
+        format!("{before}[[listener]]\n{first}{rules}{rest}")
+    }
+}
+
+/// The present time in seconds since 1970-01-01 UTC.
+fn now() -> u64 {
+    Clock::start().wall_ms() / 1_000
+}
+
+fn claims() -> Value {
+    json!({"sub": "ada", "iss": "https://id.test", "aud": "game", "exp": now() + 600})
+}
+
+/// Returns the claims with some of them replaced.
+fn with(other: Value) -> Value {
+    let mut claims = claims();
+    let other = other.as_object().expect("claims").clone();
+    claims.as_object_mut().expect("claims").extend(other);
+    claims
+}
+
+fn refused(gateway: &Gateway, reason: &str) -> f64 {
+    gateway.metric(&format!("systole_logins_refused_total{{reason=\"{reason}\"}}"))
+}
+
+#[test]
+fn a_client_logs_in_with_a_token_of_each_algorithm_and_is_who_it_says() {
+    let Some(issuer) = Issuer::new("tokens-good") else { return };
+    let keys = format!(
+        "jwks = {:?}\nsecrets = {:?}\n",
+        issuer.file("set.json"),
+        issuer.file("hs256.secret")
+    );
+    let mut gateway = Gateway::start("tokens-good", &issuer.config(&keys, &unhurried()));
+    for algorithm in ["EdDSA", "ES256", "HS256"] {
+        let name = format!("ada of {algorithm}");
+        let token = issuer.sign(algorithm, &with(json!({"sub": name})));
+        for claim in ["", &name] {
+            let mut client = issuer.client(&gateway, claim, &token, &["--stay", "60000"]);
+            client.until("welcome session");
+            let page = gateway.get("/api/v1/sessions");
+            let known = |session: &Value| session["identity"] == *name;
+            let sessions = page["sessions"].as_array().unwrap();
+            assert!(sessions.iter().any(known), "{algorithm}: {page}");
+            client.signal("KILL");
+        }
+        // The token is good, and the claim is of another.
+        let mut liar = issuer.client(&gateway, "eve", &token, &[]);
+        liar.until("CLOSE 4 (unauthorized) flags 1");
+    }
+    let token = issuer.sign("EdDSA", &claims());
+    fs::write(gateway.file("token"), format!("{token}\n")).unwrap();
+    let address = gateway.address("native").to_string();
+    let args = ["ping", &address, "--count", "1", "--token-file", "token"];
+    let shown = snapshot(&mut systole(gateway.file("token").parent().unwrap(), &args));
+    assert!(shown.starts_with("exit 0\n") && !shown.contains(&token), "{shown}");
+    let shown = snapshot(systole(Path::new("."), &args[..4]).env("SYSTOLE_TOKEN", &token));
+    assert!(shown.starts_with("exit 0\n") && !shown.contains(&token), "{shown}");
+    gateway.program.signal("TERM");
+    let signature = &token[token.len() - 40..];
+    while let Some(line) = gateway.program.stderr_line() {
+        assert!(!line.contains(signature), "{line}");
+    }
+}
+
+#[test]
+fn a_bad_token_gets_one_answer_whatever_is_wrong_and_the_metrics_tell() {
+    let Some(issuer) = Issuer::new("tokens-bad") else { return };
+    let keys = format!("keys = [{:?}, {:?}]", issuer.file("eddsa.pem"), issuer.file("es256.pem"));
+    let mut gateway = Gateway::start(
+        "tokens-bad",
+        &issuer.config(&keys, &ONE_SECOND.replace("shards = 2", "shards = 1")),
+    );
+    let good = issuer.sign("EdDSA", &claims());
+    let (head, _) = good.rsplit_once('.').unwrap();
+    let eddsa = |other: Value| issuer.sign("EdDSA", &with(other));
+    let tokens = [
+        (String::new(), "no_token"),
+        ("no.jwt.atall".to_owned(), "malformed"),
+        ("x".repeat(1_024), "malformed"),
+        (format!("{head}.{}", "A".repeat(86)), "signature"),
+        (issuer.sign("HS256", &claims()), "unknown_key"),
+        (eddsa(json!({"exp": now() - 3_600})), "expired"),
+        (eddsa(json!({"nbf": now() + 3_600})), "not_yet_valid"),
+        (eddsa(json!({"exp": null})), "malformed"),
+        (eddsa(json!({"iss": "https://evil.test"})), "issuer"),
+        (eddsa(json!({"aud": ["chat"]})), "audience"),
+        (eddsa(json!({"sub": "x".repeat(65)})), "no_identity"),
+    ];
+    for (token, reason) in &tokens {
+        let before = refused(&gateway, reason);
+        let clock = Clock::start();
+        let mut client = issuer.client(&gateway, "ada", token, &[]);
+        client.until("received CLOSE 4 (unauthorized) flags 1 return-after 0 \"\"");
+        assert!(clock.monotonic().as_millis() >= 250, "{reason} at once");
+        assert_eq!(refused(&gateway, reason), before + 1.0, "{reason}");
+    }
+    let ends = "systole_strangers_total{cause=\"unauthorized\"}";
+    wait("the causes", || (gateway.metric(ends) == tokens.len() as f64).then_some(()));
+    gateway.log("logins were refused because of their tokens");
+    // It is the address, and not the gateway, that was too often wrong; others may log in.
+    for _ in tokens.len()..20 {
+        issuer.client(&gateway, "ada", "bad", &[]).until("received CLOSE 4");
+    }
+    let mut client = issuer.client(&gateway, "", &good, &[]);
+    client.until("received CLOSE 8 (full) flags 0");
+    assert_eq!(refused(&gateway, "address"), 1.0);
+}
+
+#[test]
+fn a_token_gives_attributes_and_a_session_ends_with_it() {
+    let Some(issuer) = Issuer::new("tokens-ends") else { return };
+    let rules = "leeway = \"0s\"\nend_at_expiry = true\nattributes = [\"role\", \"vip\"]";
+    let keys = format!("keys = {:?}\n{rules}", issuer.file("eddsa.pem"));
+    let gateway = Gateway::start("tokens-ends", &issuer.config(&keys, &unhurried()));
+    let end = now() + 3;
+    let token =
+        issuer.sign("EdDSA", &with(json!({"exp": end, "role": "pi\u{1b}lot", "vip": true})));
+    let mut client = issuer.client(&gateway, "", &token, &["--stay", "60000"]);
+    client.until("welcome session");
+    let page = gateway.get("/api/v1/sessions?identity=ada");
+    let expected = json!({"role": "pi\u{1b}lot", "vip": true});
+    assert_eq!(page["sessions"][0]["attributes"], expected, "{page}");
+    client.until("received CLOSE 4 (unauthorized) flags 0");
+    assert!(now() >= end, "not before its time");
+    let other = issuer.sign("EdDSA", &claims());
+    issuer.client(&gateway, "", &other, &["--stay", "10"]).until("welcome session");
+    wait("the verdict", || {
+        let page = gateway.get("/api/v1/verdicts?identity=ada&cause=unauthorized");
+        (page["verdicts"].as_array()?.len() == 1).then_some(())
+    });
+}
+
+#[test]
+fn keys_are_read_again_and_bad_ones_change_nothing() {
+    let (Some(old), Some(new)) = (Issuer::new("tokens-old"), Issuer::new("tokens-new")) else {
+        return;
+    };
+    let config = |issuer: &Issuer| {
+        issuer.config(&format!("jwks = {:?}", issuer.file("set.json")), &unhurried())
+    };
+    let mut gateway = Gateway::start("tokens-reload", &config(&old));
+    let [first, second] = [&old, &new].map(|issuer| issuer.sign("ES256", &claims()));
+    let mut online = old.client(&gateway, "", &first, &["--stay", "60000"]);
+    online.until("welcome session");
+    old.client(&gateway, "", &second, &[]).until("received CLOSE 4");
+    fs::write(old.folder.join("set.json"), "{\"keys\": [").unwrap();
+    gateway.program.signal("HUP");
+    let line = gateway.log("set.json: it is no JSON Web Key Set");
+    assert_eq!(line["level"], "ERROR", "{line}");
+    gateway.log("the gateway goes on as before");
+    old.client(&gateway, "", &first, &["--stay", "10"]).until("welcome session");
+    gateway.rewrite(&config(&new));
+    gateway.program.signal("HUP");
+    gateway.log("the keys of tokens are in force");
+    gateway.log("the configuration is in force");
+    old.client(&gateway, "", &second, &["--stay", "10"]).until("welcome session");
+    old.client(&gateway, "", &first, &[]).until("received CLOSE 4");
+    let page = gateway.get("/api/v1/sessions");
+    let sessions = page["sessions"].as_array().unwrap();
+    assert!(!sessions.is_empty(), "the session of the old token goes on");
+}
+
+#[test]
+fn a_gateway_that_anybody_could_enter_from_outside_does_not_start() {
+    let folder = directory("tokens-open");
+    let args = ["serve", "--listen", "0.0.0.0:0", "--admin", "127.0.0.1:0"];
+    let shown = snapshot(&mut systole(&folder, &args));
+    let why = "anybody could log in at 0.0.0.0:0, with any identity";
+    assert!(shown.starts_with("exit 2\n") && shown.contains(why), "{shown}");
+    assert!(shown.contains("set --anonymous"), "{shown}");
+    let token = "not.a.token".repeat(200);
+    let args = ["ping", "127.0.0.1:1"];
+    let shown = snapshot(systole(&folder, &args).env("SYSTOLE_TOKEN", &token));
+    assert!(shown.starts_with("exit 2\n") && !shown.contains("not.a"), "{shown}");
+}

@@ -1,0 +1,219 @@
+//! Reads who may log in at a listener: `anonymous`, `plaintext_tokens` and `[listener.tokens]`.
+
+use std::ops::Range;
+use std::path::Path;
+
+use systole_core::Span;
+use toml::de::DeValue;
+
+use super::file::read_text;
+use super::section::{Given, Reading, Section};
+use super::value;
+use crate::identity::{KeyError, Keys, Rules, Tokens};
+
+/// Maximum number of entries of each list, far more than one listener has.
+const MAX_LIST: usize = 16;
+
+/// Maximum size of a file of keys, in bytes.
+const MAX_FILE: u64 = 64 << 10;
+
+/// The claim that is the identity unless another is named: the subject of the token.
+const DEFAULT_CLAIM: &str = "sub";
+
+/// Default of the difference between the clocks of two machines that keep their time.
+const DEFAULT_LEEWAY: Span = Span::from_secs(30);
+
+/// Longest such difference: more would keep tokens valid that their issuer has ended.
+const MAX_LEEWAY: Span = Span::from_secs(300);
+
+/// The settings of a listener on who may log in.
+#[derive(Debug)]
+pub(super) struct LoginSettings<'a> {
+    anonymous: Option<Given<bool>>,
+    plaintext_tokens: Option<Given<bool>>,
+    tokens: Section<'a>,
+}
+
+/// What else of a listener counts for who may log in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Circumstances {
+    /// Whether only this machine reaches it.
+    pub(super) is_local: bool,
+    /// Whether its codec carries tokens.
+    pub(super) has_tokens: bool,
+    /// Whether certificates prove who its clients are.
+    pub(super) has_subjects: bool,
+    /// Whether its connections are encrypted.
+    pub(super) is_encrypted: bool,
+}
+
+/// Who may log in at a listener.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Logins {
+    pub(super) anonymous: bool,
+    pub(super) tokens: Option<Tokens>,
+}
+
+impl<'a> LoginSettings<'a> {
+    /// Takes the settings out of the section of a listener.
+    pub(super) fn take(reading: &mut Reading<'_>, section: &mut Section<'a>) -> LoginSettings<'a> {
+        LoginSettings {
+            anonymous: section.take(reading, "anonymous", value::boolean),
+            plaintext_tokens: section.take(reading, "plaintext_tokens", value::boolean),
+            tokens: section.section(reading, "tokens"),
+        }
+    }
+
+    /// Refuses all settings, which have no effect on a beacon listener.
+    pub(super) fn refuse(self, reading: &mut Reading<'_>) {
+        let given = [
+            (self.anonymous.map(|it| it.span), "anonymous"),
+            (self.plaintext_tokens.map(|it| it.span), "plaintext_tokens"),
+            (self.tokens.span(), "tokens"),
+        ];
+        read_rules(reading, self.tokens, Path::new(""), false);
+        for (span, key) in given {
+            if span.is_some() {
+                let what = format!("`{key}` has no effect on a beacon listener");
+                let help = "leave it out: devices prove who they are by their keys".to_owned();
+                reading.problems.add(span, what, Some(help));
+            }
+        }
+    }
+
+    /// Returns who may log in, or reports the problems. `place` is that of the listener; relative
+    /// paths start from `directory`.
+    pub(super) fn read(
+        self,
+        reading: &mut Reading<'_>,
+        directory: &Path,
+        place: Option<Range<usize>>,
+        of: Circumstances,
+    ) -> Logins {
+        let table = self.tokens.span();
+        let tokens = read_rules(reading, self.tokens, directory, of.has_tokens);
+        let plaintext = self.plaintext_tokens.as_ref();
+        let mut refuse = |place: Option<Range<usize>>, what: &str, help: &str| {
+            reading.problems.add(place, what.to_owned(), Some(help.to_owned()));
+        };
+        if table.is_some() && !of.has_tokens {
+            let help = "leave it out: only HELLO of the native codec has a token";
+            refuse(table.clone(), "`tokens` has no effect with this codec", help);
+        } else if table.is_some() && of.has_subjects {
+            let help = "leave out one of them: a client has one identity";
+            refuse(table.clone(), "`tokens` and `client_identity` exclude each other", help);
+        }
+        if let (Some(given), None) = (plaintext, &table) {
+            let help = "leave it out, or say in [listener.tokens] how tokens are verified";
+            refuse(Some(given.span.clone()), "`plaintext_tokens` has no effect", help);
+        }
+        if table.is_some()
+            && !of.is_local
+            && !of.is_encrypted
+            && plaintext.is_none_or(|given| !given.value)
+        {
+            let what = "tokens would cross the network in plain text";
+            let help = "set `certificate` and `key`, or `plaintext_tokens = true` where a proxy \
+                        or the network encrypts";
+            refuse(place.clone(), what, help);
+        }
+        let is_verified = table.is_some() || of.has_subjects;
+        if let Some(given) = self.anonymous.as_ref().filter(|it| it.value && of.has_subjects) {
+            let help = "leave it out: each client shows a certificate";
+            refuse(Some(given.span.clone()), "`anonymous` has no effect", help);
+        }
+        let is_open = self.anonymous.as_ref().is_some_and(|given| given.value);
+        let anonymous = Given::or(self.anonymous, of.is_local && !is_verified);
+        if !is_verified && !is_open && !of.is_local {
+            let what = "anybody could log in here, with any identity";
+            let help = "say in [listener.tokens] how tokens are verified, or set \
+                        `anonymous = true`";
+            refuse(place, what, help);
+        } else if !is_verified && !anonymous {
+            let what = "nobody could log in here: there are no [listener.tokens]";
+            refuse(place, what, "say there how tokens are verified, or leave `anonymous` out");
+        }
+        Logins { anonymous, tokens }
+    }
+}
+
+/// Adds the keys of a file of one kind.
+type Add = fn(&mut Keys, &str) -> Result<(), KeyError>;
+
+/// Reads `[listener.tokens]`; `None` if it is absent or was refused. Files are read only if they
+/// are `wanted`.
+fn read_rules(
+    reading: &mut Reading<'_>,
+    mut section: Section<'_>,
+    directory: &Path,
+    wanted: bool,
+) -> Option<Tokens> {
+    let place = section.span();
+    let keys = section.take(reading, "keys", texts);
+    let secrets = section.take(reading, "secrets", texts);
+    let sets = section.take(reading, "jwks", texts);
+    let issuers = section.take(reading, "issuer", texts);
+    let audiences = section.take(reading, "audience", texts);
+    let claim = section.take(reading, "identity_claim", value::text);
+    let leeway = section.take(reading, "leeway", value::span(Span::ZERO..=MAX_LEEWAY));
+    let needs_expiry = section.take(reading, "require_expiry", value::boolean);
+    let attributes = section.take(reading, "attributes", texts);
+    let ends_sessions = section.take(reading, "end_at_expiry", value::boolean);
+    let has_keys = ["keys", "secrets", "jwks"].iter().any(|key| section.has(key));
+    section.finish(reading);
+    if place.is_none() || !wanted {
+        return None;
+    }
+    if !has_keys {
+        let what = "[listener.tokens] names no key".to_owned();
+        let help = "set `keys`, `jwks` or `secrets`: files with the keys of who issues the tokens";
+        reading.problems.add(place, what, Some(help.to_owned()));
+        return None;
+    }
+    let mut all = Keys::default();
+    let mut is_read = true;
+    let kinds: [(_, Add); 3] =
+        [(&keys, Keys::add_pem), (&secrets, Keys::add_secret), (&sets, Keys::add_set)];
+    for (given, add) in kinds {
+        for name in given.iter().flat_map(|given| &given.value) {
+            let path = directory.join(name);
+            let shown = path.display();
+            let read = read_text(&path, MAX_FILE)
+                .map_err(|error| format!("the file {shown} cannot be read: {error}"))
+                .and_then(|text| {
+                    add(&mut all, &text).map_err(|what| format!("the file {shown}: {what}"))
+                });
+            if let Err(what) = read {
+                let span = given.as_ref().map(|given| given.span.clone());
+                reading.problems.add(span, what, None);
+                is_read = false;
+            }
+        }
+    }
+    is_read.then(|| {
+        Tokens::new(Rules {
+            keys: all,
+            issuers: Given::or(issuers, Vec::new()),
+            audiences: Given::or(audiences, Vec::new()),
+            identity_claim: Given::or(claim, DEFAULT_CLAIM.to_owned()),
+            leeway: Given::or(leeway, DEFAULT_LEEWAY),
+            needs_expiry: Given::or(needs_expiry, true),
+            attributes: Given::or(attributes, Vec::new()),
+            ends_sessions: Given::or(ends_sessions, false),
+        })
+    })
+}
+
+/// Converts a text, or a list of texts.
+fn texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    let texts: Option<Vec<String>> = match value.as_str() {
+        Some(text) => Some(vec![text.to_owned()]),
+        None => value.as_array().and_then(|list| {
+            list.iter().map(|entry| entry.get_ref().as_str().map(str::to_owned)).collect()
+        }),
+    };
+    let legal = |texts: &Vec<String>| {
+        (1..=MAX_LIST).contains(&texts.len()) && !texts.iter().any(String::is_empty)
+    };
+    texts.filter(legal).ok_or_else(|| format!("a text in quotes, or a list of 1 to {MAX_LIST}"))
+}

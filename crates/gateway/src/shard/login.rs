@@ -1,0 +1,163 @@
+//! Logins with tokens: a token is given away to be verified, and the answer comes as a request.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::IpAddr;
+
+use systole_core::hub::{self, Grant, Login, Proof};
+use systole_core::{Span, Time};
+
+use super::ListenerTokens;
+use super::opening::Accept;
+use super::shard_loop::ShardLoop;
+use super::streams::Streams;
+use crate::identity::{Answer, Job, Jobs, Offenders, Refusal, Verified, refuse_after};
+
+/// An answer to a request of the hub.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reply {
+    /// The peer may have a session.
+    Identify { link: u32, admission: u32, heard_at: Span },
+    /// The peer is sent to the home of its identity.
+    GoHome { link: u32, admission: u32, shard: u8 },
+    /// The peer is sent away, because there is no room for it at the moment.
+    Refuse { link: u32, admission: u32 },
+    /// The session has this epoch.
+    Own { session: u64, epoch: u64 },
+}
+
+/// Maximum number of refusals that wait for their time, far more than a shard finds meanwhile.
+/// Beyond it the next one leaves early.
+const WAITING: usize = 1 << 16;
+
+/// The logins of a shard.
+#[derive(Debug)]
+pub(super) struct Logins {
+    /// The number of the shard.
+    shard: usize,
+    /// What each listener demands of tokens; `None` where nobody looks at them.
+    listeners: Vec<Option<ListenerTokens>>,
+    jobs: Option<Jobs>,
+    offenders: Offenders,
+    /// Refusals by the time at which they leave.
+    refusals: BinaryHeap<Reverse<Waiting>>,
+}
+
+/// A refusal that waits for its time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Waiting {
+    at: Time,
+    link: u32,
+    admission: u32,
+}
+
+impl Logins {
+    pub(super) fn new(
+        shard: u8,
+        listeners: Vec<Option<ListenerTokens>>,
+        jobs: Option<Jobs>,
+    ) -> Logins {
+        let (offenders, refusals) = (Offenders::default(), BinaryHeap::new());
+        Logins { shard: shard.into(), listeners, jobs, offenders, refusals }
+    }
+
+    /// Returns what a listener demands of tokens.
+    pub(super) fn at(&self, listener: u16) -> Option<&ListenerTokens> {
+        self.listeners.get(usize::from(listener))?.as_ref()
+    }
+
+    /// Returns when the next refusal leaves.
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.refusals.peek().map(|Reverse(next)| next.at)
+    }
+
+    #[cfg(test)]
+    pub(super) fn jobs(&self) -> Option<&Jobs> {
+        self.jobs.as_ref()
+    }
+
+    /// Takes the next refusal if its time has come.
+    fn poll(&mut self, now: Time) -> Option<Waiting> {
+        if self.refusals.len() <= WAITING && self.next_deadline()? > now {
+            return None;
+        }
+        self.refusals.pop().map(|Reverse(next)| next)
+    }
+}
+
+impl<T: Accept> ShardLoop<Streams<T>> {
+    /// Gives the token of a login away to be verified, or answers at once if it need not be.
+    pub(super) fn check_token(
+        &mut self,
+        link: u32,
+        admission: u32,
+        heard_at: Span,
+        address: IpAddr,
+    ) {
+        let (now, hub) = (self.clock.now(), self.hub.machine());
+        let Some(known) = hub.presence(link) else {
+            return;
+        };
+        let token = hub.token(link);
+        let logins = &mut self.traffic.logins;
+        let Some(ListenerTokens { tokens, anonymous }) = logins.at(known.listener).cloned() else {
+            return;
+        };
+        if token.is_empty() && anonymous {
+            let login = Login { heard_at, proof: Proof::Anonymous, grant: Grant::default() };
+            return self.hub.handle(now, hub::World::Identified { link, admission, login });
+        }
+        let given = if logins.offenders.is_refused(now, address) {
+            Err(Refusal::Address)
+        } else if token.is_empty() {
+            Err(Refusal::NoToken)
+        } else {
+            let (shard, token) = (logins.shard, token.into());
+            let asked = now;
+            let job = Job { shard, link, admission, heard_at, address, asked, tokens, token };
+            logins.jobs.as_ref().map_or(Err(Refusal::Full), |jobs| jobs.send(job))
+        };
+        if let Err(refusal) = given {
+            let result = Err(refusal);
+            self.log_in(Answer { link, admission, heard_at, address, asked: now, result });
+        }
+    }
+
+    /// Hands the hub the answer to a login; a refusal at its time.
+    pub(super) fn log_in(&mut self, answer: Answer) {
+        let Answer { link, admission, heard_at, address, asked, result } = answer;
+        let now = self.clock.now();
+        match result {
+            Ok(verified) => {
+                let Verified { identity, attributes, lasts } = &verified;
+                let proof = Proof::Proved(identity);
+                let grant = Grant { attributes, lasts: *lasts };
+                let login = Login { heard_at, proof, grant };
+                self.hub.handle(now, hub::World::Identified { link, admission, login });
+            }
+            Err(refusal) => {
+                self.stats.refused[refusal.index()].add(1);
+                if refusal.is_verdict() {
+                    let at = refuse_after(asked, now);
+                    let logins = &mut self.traffic.logins;
+                    logins.offenders.count(now, address);
+                    logins.refusals.push(Reverse(Waiting { at, link, admission }));
+                } else {
+                    let goodbye = refusal.goodbye();
+                    self.hub.handle(now, hub::World::Refused { link, admission, goodbye });
+                }
+            }
+        }
+    }
+
+    /// Hands the hub the refusals whose time has come.
+    pub(super) fn refuse_due(&mut self) {
+        let now = self.clock.now();
+        while let Some(Waiting { link, admission, .. }) = self.traffic.logins.poll(now) {
+            // The same for all that wait.
+            let goodbye = Refusal::Signature.goodbye();
+            self.hub.handle(now, hub::World::Refused { link, admission, goodbye });
+            self.carry_out();
+        }
+    }
+}

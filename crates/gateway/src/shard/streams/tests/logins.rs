@@ -1,0 +1,208 @@
+//! Tests of logins whose tokens are given away and answered later.
+
+use std::io::{Read, Write};
+
+use systole_core::wire::{BootId, Frame, Hello, InstanceId};
+
+use super::*;
+use crate::identity::{Job, Keys, Pool, Refusal, Rules, Tokens, Verified, jobs};
+use crate::shard::ListenerTokens;
+
+/// A shard with a native listener that verifies tokens, and those that it has given away.
+struct Desk {
+    shard: ShardLoop<Streams>,
+    pool: Pool,
+    address: SocketAddr,
+    _requests: std::sync::mpsc::Sender<Request>,
+}
+
+impl Desk {
+    fn new(anonymous: bool) -> Desk {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let socket = listener::bind_shards(address, 1).unwrap().remove(0);
+        let address = socket.local_addr().unwrap();
+        let settings = Settings::new(Codec::Native, Side::Accepting, Policy::standard());
+        let mut setup = setup(socket, false, settings, Logic::None);
+        let tokens = Tokens::new(Rules {
+            keys: Keys::default(),
+            issuers: Vec::new(),
+            audiences: Vec::new(),
+            identity_claim: "sub".to_owned(),
+            leeway: Span::ZERO,
+            needs_expiry: true,
+            attributes: Vec::new(),
+            ends_sessions: false,
+        });
+        setup.listeners[0].tokens = Some(ListenerTokens { tokens, anonymous });
+        let (jobs, pool) = jobs();
+        setup.jobs = Some(jobs);
+        let (sender, requests) = std::sync::mpsc::channel();
+        let poll = Poll::new().unwrap();
+        let (_, wake_ups) = wake_ups(poll.registry(), WAKER).unwrap();
+        let shard =
+            Streams::<Layer>::shard(poll, wake_ups, RequestQueue::new(requests), setup).unwrap();
+        Desk { shard, pool, address, _requests: sender }
+    }
+
+    /// Connects a peer that says HELLO.
+    fn connect(&self, identity: &str, token: &[u8]) -> TcpStream {
+        let hello = Hello {
+            asks: None,
+            resume: None,
+            account: None,
+            capabilities: 0,
+            boot_id: BootId([0; 16]),
+            instance_id: InstanceId([0; 16]),
+            identity,
+            token,
+        };
+        let mut bytes = Vec::new();
+        Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
+        let mut peer = TcpStream::connect(self.address).unwrap();
+        peer.write_all(&bytes).unwrap();
+        peer
+    }
+
+    /// Runs turns until `done`; sleeps in the poll for as long as the shard would.
+    fn turn_until(&mut self, mut done: impl FnMut(&mut Desk) -> bool) {
+        let mut events = Events::with_capacity(EVENTS);
+        for _ in 0..TURNS {
+            let planned = Span::from_millis(5);
+            self.shard.poll.poll(&mut events, Some(planned.into())).unwrap();
+            self.shard.clock.begin_turn(planned);
+            Streams::<Layer>::receive(&mut self.shard, &events).unwrap();
+            self.shard.expire();
+            Streams::<Layer>::end_turn(&mut self.shard);
+            if done(self) {
+                return;
+            }
+        }
+        panic!("not done after {TURNS} turns");
+    }
+
+    fn next_job(&mut self) -> Job {
+        let mut job = None;
+        self.turn_until(|desk| {
+            job = desk.pool.next();
+            job.is_some()
+        });
+        job.unwrap()
+    }
+
+    fn answer(&mut self, job: Job, result: Result<Verified, Refusal>) {
+        let answer = Answer { result, ..job.verify(0) };
+        Streams::<Layer>::logged_in(&mut self.shard, answer);
+    }
+
+    fn identities(&self) -> Vec<String> {
+        let online = self.shard.hub.machine().presences(0, 100);
+        online.map(|known| known.identity.to_owned()).collect()
+    }
+
+    fn refused(&self, refusal: Refusal) -> u64 {
+        self.shard.stats.refused[refusal.index()].get()
+    }
+}
+
+fn ada() -> Result<Verified, Refusal> {
+    let attributes = "{\"role\":\"pilot\"}".into();
+    Ok(Verified { identity: "ada".into(), attributes, lasts: None })
+}
+
+#[test]
+fn a_login_waits_for_its_token_while_the_shard_goes_on() {
+    let mut desk = Desk::new(false);
+    let _first = desk.connect("", b"one");
+    let job = desk.next_job();
+    assert_eq!((&*job.token, job.address), (&b"one"[..], desk.address.ip()));
+    let _second = desk.connect("ada", b"two");
+    let other = desk.next_job();
+    assert!(desk.identities().is_empty());
+    desk.answer(other, ada());
+    assert_eq!(desk.identities(), ["ada"]);
+    desk.answer(job, ada());
+    assert_eq!(desk.identities(), ["ada", "ada"]);
+    let known = desk.shard.hub.machine().presence(0).unwrap();
+    assert_eq!(known.attributes, "{\"role\":\"pilot\"}");
+}
+
+#[test]
+fn a_refusal_leaves_at_its_time_and_not_when_it_is_found() {
+    let mut desk = Desk::new(false);
+    let mut peer = desk.connect("ada", b"bad");
+    let job = desk.next_job();
+    let (asked, link) = (job.asked, job.link);
+    desk.answer(job, Err(Refusal::Signature));
+    let due = asked + Span::from_millis(250);
+    assert_eq!(Streams::left_over(&mut desk.shard, asked).deadline, Some(due));
+    assert!(desk.shard.hub.machine().presence(link).is_some(), "it is not said yet");
+    desk.turn_until(|desk| desk.shard.hub.machine().counters().links == 0);
+    assert!(desk.shard.clock.now() >= due);
+    let mut said = Vec::new();
+    peer.read_to_end(&mut said).unwrap();
+    // CLOSE, unauthorized, do not come back, and no text.
+    assert_eq!(said, [0x70, 7, 4, 1, 0, 0, 0, 0, 0]);
+    assert_eq!(desk.refused(Refusal::Signature), 1);
+    assert_eq!(desk.shard.traffic.logins.next_deadline(), None);
+}
+
+#[test]
+fn an_answer_about_a_link_that_is_gone_changes_nothing() {
+    let mut desk = Desk::new(false);
+    let peer = desk.connect("ada", b"one");
+    let job = desk.next_job();
+    drop(peer);
+    desk.turn_until(|desk| desk.shard.traffic.sockets.conns.is_empty());
+    let _other = desk.connect("eve", b"two");
+    let next = desk.next_job();
+    assert_eq!(next.link, job.link, "its number is used again");
+    desk.answer(job, ada());
+    assert!(desk.identities().is_empty(), "eve is not ada");
+}
+
+#[test]
+fn who_shows_no_token_is_nobody_or_is_sent_away() {
+    let mut desk = Desk::new(true);
+    let _peer = desk.connect("ada", b"");
+    desk.turn_until(|desk| !desk.identities().is_empty());
+    assert_eq!(desk.identities(), [""], "whatever it claims");
+    let _peer = desk.connect("ada", b"bad");
+    let job = desk.next_job();
+    desk.answer(job, Err(Refusal::Expired));
+    desk.turn_until(|desk| desk.shard.hub.machine().counters().links == 1);
+
+    let mut desk = Desk::new(false);
+    let _peer = desk.connect("ada", b"");
+    desk.turn_until(|desk| desk.refused(Refusal::NoToken) == 1);
+    assert!(desk.pool.next().is_none(), "there is nothing to verify");
+}
+
+#[test]
+fn an_address_with_many_bad_tokens_is_refused_unseen_and_may_come_back() {
+    let mut desk = Desk::new(false);
+    for _ in 0..20 {
+        let _peer = desk.connect("ada", b"bad");
+        let job = desk.next_job();
+        desk.answer(job, Err(Refusal::Signature));
+    }
+    let mut peer = desk.connect("ada", b"good, perhaps");
+    desk.turn_until(|desk| desk.refused(Refusal::Address) == 1);
+    assert!(desk.pool.next().is_none());
+    let mut said = [0; 9];
+    desk.turn_until(|desk| desk.shard.traffic.sockets.bytes_out > 0);
+    peer.read_exact(&mut said).unwrap();
+    assert_eq!(said[..4], [0x70, 7, 8, 0], "full, and come back");
+}
+
+#[test]
+fn tokens_that_find_no_room_are_refused_at_once() {
+    let mut desk = Desk::new(false);
+    let peers: Vec<_> = (0..90).map(|_| desk.connect("ada", b"token")).collect();
+    let first = desk.next_job();
+    // The rest of the queue is full of the same.
+    let jobs = desk.shard.traffic.logins.jobs().unwrap().clone();
+    let copy = || Job { token: first.token.clone(), tokens: first.tokens.clone(), ..first };
+    while jobs.send(copy()).is_ok() {}
+    desk.turn_until(|desk| desk.refused(Refusal::Full) > 0);
+    drop(peers);
+}
