@@ -25,6 +25,7 @@ mod tls;
 mod token;
 mod tokens;
 mod value;
+mod webhook;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -315,7 +316,7 @@ fn refuse_short_handshake(
 ) {
     let is_short = |given: &&Given<Span>| given.value < Span::from_secs(1);
     if let Some(given) = timeout.filter(is_short)
-        && listeners.iter().any(|listener| listener.tokens().is_some())
+        && listeners.iter().any(|listener| listener.verifier().is_some())
     {
         let what = "`handshake_timeout` must be at least \"1s\" where tokens are verified";
         let help = "bad tokens are answered after some tenths of a second".to_owned();

@@ -33,7 +33,7 @@ use systole_net::tls::{ServerTls, seed_thread};
 use systole_net::transport::Layer;
 
 use crate::epochs::Epochs;
-use crate::identity::{Jobs, Tokens};
+use crate::identity::{Jobs, Verifier};
 use crate::logic::Logic;
 use crate::report::ReportChannels;
 use crate::request::{ARRIVALS, Arrivals, REQUESTS, RequestQueue, Requests};
@@ -102,8 +102,8 @@ pub struct ShardListener {
 /// What a listener demands of tokens.
 #[derive(Clone, Debug)]
 pub struct ListenerTokens {
-    /// The rules.
-    pub tokens: Tokens,
+    /// Who verifies them.
+    pub verifier: Verifier,
     /// Whether clients without a token get a session without an identity.
     pub anonymous: bool,
 }

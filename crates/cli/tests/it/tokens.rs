@@ -1,6 +1,8 @@
 //! Tests of `systole serve` with tokens that PyJWT has made, and clients that log in with them.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -257,4 +259,64 @@ fn a_gateway_that_anybody_could_enter_from_outside_does_not_start() {
     let args = ["ping", "127.0.0.1:1"];
     let shown = snapshot(systole(&folder, &args).env("SYSTOLE_TOKEN", &token));
     assert!(shown.starts_with("exit 2\n") && !shown.contains("not.a"), "{shown}");
+}
+
+#[test]
+fn a_webhook_says_who_a_client_is() {
+    let all = Outside::all("tokens-webhook-build");
+    let Some(client) = all.into_iter().find(|it| it.label() == "native in Python") else { return };
+    let service = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/connect", service.local_addr().unwrap());
+    std::thread::spawn(move || answer(&service));
+    let rules = format!("[listener.webhook]\nurl = {url:?}\n[[listener]]\ncodec = \"line\"\n");
+    let config = unhurried().replacen("[[listener]]", "[[first]]", 1);
+    let config =
+        config.replacen("[[listener]]\n", &rules, 1).replacen("[[first]]", "[[listener]]", 1);
+    let config = config.replacen("codec = \"message1028\"\n", "", 1);
+    let config = config.replacen("codec = \"line\"", "name = \"other\"\ncodec = \"line\"", 1);
+    let gateway = Gateway::start("tokens-webhook", &config);
+    let login = |token: &str, more: &[&str]| {
+        let port = gateway.port("native");
+        let args = ["client", "127.0.0.1", &port, "--identity", "", "--token", token];
+        client.start(&[&args[..], more].concat())
+    };
+    let mut ada = login("ada's", &["--stay", "60000"]);
+    ada.until("welcome session");
+    let page = gateway.get("/api/v1/sessions?identity=ada");
+    assert_eq!(page["sessions"][0]["attributes"], json!({"role": "pilot"}), "{page}");
+    login("eve's", &[]).until("received CLOSE 4 (unauthorized) flags 1");
+    login("nobody's", &[]).until("received CLOSE 8 (full) flags 0 return-after 5000");
+    assert_eq!((refused(&gateway, "webhook"), refused(&gateway, "webhook_failed")), (1.0, 1.0));
+}
+
+/// Answers questions until the test ends.
+fn answer(service: &TcpListener) {
+    for stream in service.incoming() {
+        let mut reader = BufReader::new(stream.expect("a connection"));
+        let (mut line, mut length) = (String::new(), 0);
+        while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
+            let lower = line.to_lowercase();
+            let value = lower.strip_prefix("content-length:").map(str::trim);
+            length = value.and_then(|value| value.parse().ok()).unwrap_or(length);
+            line.clear();
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).expect("the body");
+        let question: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(
+            (&question["listener"], &question["address"]),
+            (&json!("native"), &json!("127.0.0.1"))
+        );
+        let (status, body) = match question["token"].as_str() {
+            Some("ada's") => (200, json!({"identity": "ada", "attributes": {"role": "pilot"}})),
+            Some("eve's") => (200, json!({"refused": "banned"})),
+            _ => (500, json!({})),
+        };
+        let body = body.to_string();
+        let head = format!(
+            "HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        reader.get_mut().write_all((head + &body).as_bytes()).expect("it is read");
+    }
 }

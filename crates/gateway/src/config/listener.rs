@@ -19,7 +19,7 @@ use super::span::show_span;
 use super::tls::{ClientIdentity, Tls, TlsSettings};
 use super::tokens::{Circumstances, LoginSettings, Logins};
 use super::value;
-use crate::identity::Tokens;
+use crate::identity::{Tokens, Verifier, Webhook};
 
 /// Maximum number of listeners of one gateway. Each takes a socket and a poll entry per shard; a
 /// larger number is a mistake in a generated file.
@@ -118,9 +118,25 @@ impl Listener {
         self.sessions
     }
 
-    /// Returns how the tokens of its clients are verified; `None` if nobody looks at them.
+    /// Returns who verifies the tokens of its clients; `None` if nobody looks at them.
+    pub fn verifier(&self) -> Option<&Verifier> {
+        self.logins.verifier.as_ref()
+    }
+
+    /// Returns the rules by which the gateway itself verifies the tokens.
     pub fn tokens(&self) -> Option<&Tokens> {
-        self.logins.tokens.as_ref()
+        match self.verifier()? {
+            Verifier::Tokens(tokens) => Some(tokens),
+            Verifier::Webhook(_) => None,
+        }
+    }
+
+    /// Returns the service that verifies the tokens.
+    pub fn webhook(&self) -> Option<&Webhook> {
+        match self.verifier()? {
+            Verifier::Webhook(webhook) => Some(webhook),
+            Verifier::Tokens(_) => None,
+        }
     }
 
     /// Returns whether clients that prove nothing may log in: with the identity that they claim, or
@@ -147,7 +163,7 @@ impl Listener {
             tls: None,
             client_identity: ClientIdentity::default(),
             sessions: link::Logins::NEWEST,
-            logins: Logins { anonymous: true, tokens: None },
+            logins: Logins { anonymous: true, verifier: None },
         }
     }
 
@@ -253,9 +269,7 @@ pub(super) fn read(
         Protocol::Stream(_) => None,
     };
     let Some(address) = address else {
-        if !has_address {
-            miss_address(reading, place);
-        }
+        miss_address(reading, place, has_address);
         return None;
     };
     let address = address.value;
@@ -286,7 +300,7 @@ pub(super) fn read(
         has_subjects: listener.client_identity == ClientIdentity::Subject,
         is_encrypted: tls.is_given(),
     };
-    listener.logins = logins.read(reading, directory, place, circumstances);
+    listener.logins = logins.read(reading, directory, place, &name, circumstances);
     Some(Read::Stream(listener))
 }
 
@@ -303,8 +317,15 @@ const fn protocol_names(codec: Codec) -> &'static [&'static [u8]] {
     }
 }
 
-/// Reports that a listener has no address.
-fn miss_address(reading: &mut Reading<'_>, place: Option<std::ops::Range<usize>>) {
+/// Reports that a listener has no address, unless it has an illegal one.
+fn miss_address(
+    reading: &mut Reading<'_>,
+    place: Option<std::ops::Range<usize>>,
+    has_address: bool,
+) {
+    if has_address {
+        return;
+    }
     let help = "say where to listen, as in address = \"127.0.0.1:7400\"".to_owned();
     reading.problems.add(place, "this listener has no `address`".to_owned(), Some(help));
 }

@@ -63,7 +63,7 @@ fn any_uncommented_line_of_the_example_file_gives_the_defaults() {
 #[test]
 fn the_examples_in_the_file_are_legal_and_differ_from_the_defaults() {
     let examples: Vec<_> = lines_of("#! ").collect();
-    assert_eq!(examples.len(), 23, "{examples:?}");
+    assert_eq!(examples.len(), 28, "{examples:?}");
     for (n, line) in examples {
         assert!(is_setting(line), "{line}");
         match load(&with_line(n, line)) {
@@ -76,7 +76,9 @@ fn the_examples_in_the_file_are_legal_and_differ_from_the_defaults() {
                 let tokens = ["plaintext_tokens", "keys", "jwks", "secrets", "issuer", "audience"];
                 let more =
                     ["identity_claim", "leeway", "require_expiry", "attributes", "end_at_expiry"];
-                let excused = [&["token_file"][..], &tls, &beacon, &tokens, &more].concat();
+                let webhook = ["url", "secret_file", "roots", "timeout", "remember_refusals"];
+                let all = [&["token_file"][..], &tls, &beacon, &tokens, &more, &webhook];
+                let excused = all.concat();
                 assert!(excused.iter().any(|key| line.starts_with(key)), "{error}");
             }
         }

@@ -1,4 +1,5 @@
-//! Reads who may log in at a listener: `anonymous`, `plaintext_tokens` and `[listener.tokens]`.
+//! Reads who may log in at a listener: `anonymous`, `plaintext_tokens`, `[listener.tokens]`, and
+//! `[listener.webhook]`.
 
 use std::ops::Range;
 use std::path::Path;
@@ -8,8 +9,8 @@ use toml::de::DeValue;
 
 use super::file::read_text;
 use super::section::{Given, Reading, Section};
-use super::value;
-use crate::identity::{KeyError, Keys, Rules, Tokens};
+use super::{value, webhook};
+use crate::identity::{KeyError, Keys, Rules, Tokens, Verifier};
 
 /// Maximum number of entries of each list, far more than one listener has.
 const MAX_LIST: usize = 16;
@@ -32,6 +33,7 @@ pub(super) struct LoginSettings<'a> {
     anonymous: Option<Given<bool>>,
     plaintext_tokens: Option<Given<bool>>,
     tokens: Section<'a>,
+    webhook: Section<'a>,
 }
 
 /// What else of a listener counts for who may log in.
@@ -51,7 +53,7 @@ pub(super) struct Circumstances {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Logins {
     pub(super) anonymous: bool,
-    pub(super) tokens: Option<Tokens>,
+    pub(super) verifier: Option<Verifier>,
 }
 
 impl<'a> LoginSettings<'a> {
@@ -61,6 +63,7 @@ impl<'a> LoginSettings<'a> {
             anonymous: section.take(reading, "anonymous", value::boolean),
             plaintext_tokens: section.take(reading, "plaintext_tokens", value::boolean),
             tokens: section.section(reading, "tokens"),
+            webhook: section.section(reading, "webhook"),
         }
     }
 
@@ -70,8 +73,10 @@ impl<'a> LoginSettings<'a> {
             (self.anonymous.map(|it| it.span), "anonymous"),
             (self.plaintext_tokens.map(|it| it.span), "plaintext_tokens"),
             (self.tokens.span(), "tokens"),
+            (self.webhook.span(), "webhook"),
         ];
         read_rules(reading, self.tokens, Path::new(""), false);
+        webhook::read(reading, self.webhook, None);
         for (span, key) in given {
             if span.is_some() {
                 let what = format!("`{key}` has no effect on a beacon listener");
@@ -88,17 +93,27 @@ impl<'a> LoginSettings<'a> {
         reading: &mut Reading<'_>,
         directory: &Path,
         place: Option<Range<usize>>,
+        name: &str,
         of: Circumstances,
     ) -> Logins {
-        let table = self.tokens.span();
-        let tokens = read_rules(reading, self.tokens, directory, of.has_tokens);
         let plaintext = self.plaintext_tokens.as_ref();
+        let may_be_plain = plaintext.is_some_and(|given| given.value);
+        let (tokens_at, webhook_at) = (self.tokens.span(), self.webhook.span());
+        let tokens = read_rules(reading, self.tokens, directory, of.has_tokens);
+        let place_of = webhook::Place { listener: name, directory, may_be_plain };
+        let webhook = webhook::read(reading, self.webhook, of.has_tokens.then_some(place_of));
+        let table = tokens_at.clone().or(webhook_at.clone());
         let mut refuse = |place: Option<Range<usize>>, what: &str, help: &str| {
             reading.problems.add(place, what.to_owned(), Some(help.to_owned()));
         };
+        if tokens_at.is_some() && webhook_at.is_some() {
+            let help = "leave out one of them: tokens are verified once";
+            refuse(webhook_at.clone(), "`tokens` and `webhook` exclude each other", help);
+        }
         if table.is_some() && !of.has_tokens {
             let help = "leave it out: only HELLO of the native codec has a token";
-            refuse(table.clone(), "`tokens` has no effect with this codec", help);
+            let key = if tokens_at.is_some() { "tokens" } else { "webhook" };
+            refuse(table.clone(), &format!("`{key}` has no effect with this codec"), help);
         } else if table.is_some() && of.has_subjects {
             let help = "leave out one of them: a client has one identity";
             refuse(table.clone(), "`tokens` and `client_identity` exclude each other", help);
@@ -107,11 +122,7 @@ impl<'a> LoginSettings<'a> {
             let help = "leave it out, or say in [listener.tokens] how tokens are verified";
             refuse(Some(given.span.clone()), "`plaintext_tokens` has no effect", help);
         }
-        if table.is_some()
-            && !of.is_local
-            && !of.is_encrypted
-            && plaintext.is_none_or(|given| !given.value)
-        {
+        if table.is_some() && !of.is_local && !of.is_encrypted && !may_be_plain {
             let what = "tokens would cross the network in plain text";
             let help = "set `certificate` and `key`, or `plaintext_tokens = true` where a proxy \
                         or the network encrypts";
@@ -133,7 +144,8 @@ impl<'a> LoginSettings<'a> {
             let what = "nobody could log in here: there are no [listener.tokens]";
             refuse(place, what, "say there how tokens are verified, or leave `anonymous` out");
         }
-        Logins { anonymous, tokens }
+        let webhook = webhook.map(Verifier::Webhook);
+        Logins { anonymous, verifier: tokens.map(Verifier::Tokens).or(webhook) }
     }
 }
 

@@ -1,20 +1,39 @@
-//! The thread that verifies tokens, beside the shards.
+//! The threads that verify tokens, beside the shards.
 
 use std::io;
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use systole_core::{Span, Time};
 use systole_net::Clock;
 
 use super::refusal::Refusal;
 use super::rules::{Tokens, Verified};
+use super::webhook::Webhook;
 use crate::request::{Request, Requests};
 
-/// Maximum number of tokens that wait to be verified: those of some tenths of a second, and a
-/// mebibyte. A login that finds no room is refused, and its peer asked to come back.
+/// Maximum number of tokens that wait to be verified, for keys and for webhooks each: those of some
+/// tenths of a second, and a mebibyte. A login that finds no room is refused, and its peer asked to
+/// come back.
 const JOBS: usize = 1_024;
+
+/// Threads that ask webhooks, each one question at a time: a service that answers in 20 ms is asked
+/// 800 times a second.
+const WEBHOOK_THREADS: usize = 16;
+
+/// The longest time for which a token waits until its webhook is asked. A login that waits longer
+/// is refused, since its peer has little patience left, and asked to come back.
+const LONGEST_WAIT: Span = Span::from_secs(4);
+
+/// Who verifies the tokens of a listener.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verifier {
+    /// The gateway, by keys.
+    Tokens(Tokens),
+    /// A service.
+    Webhook(Webhook),
+}
 
 /// A token to be verified. Not printable: whoever has a token has the identity.
 pub struct Job {
@@ -30,8 +49,8 @@ pub struct Job {
     pub address: IpAddr,
     /// When the peer asked, on the shard's clock.
     pub asked: Time,
-    /// The rules of the listener.
-    pub tokens: Tokens,
+    /// Who verifies it.
+    pub verifier: Verifier,
     /// The token.
     pub token: Box<[u8]>,
 }
@@ -53,59 +72,184 @@ pub struct Answer {
     pub result: Result<Verified, Refusal>,
 }
 
-/// The sending end of the queue of tokens.
+/// The sending ends of the queues of tokens.
 #[derive(Clone, Debug)]
-pub struct Jobs(SyncSender<Job>);
+pub struct Jobs {
+    clock: Clock,
+    keys: SyncSender<Queued>,
+    webhooks: SyncSender<Queued>,
+}
 
-/// The receiving end of the queue of tokens.
+/// A token in its queue, and since when it is there, on the monotonic clock.
+type Queued = (Job, Span);
+
+/// The receiving ends of the queues of tokens.
 #[derive(Debug)]
-pub struct Pool(Receiver<Job>);
+pub struct Pool {
+    keys: Receiver<Queued>,
+    webhooks: Receiver<Queued>,
+}
 
-/// Makes the queue of tokens.
-pub fn jobs() -> (Jobs, Pool) {
-    let (sender, receiver) = sync_channel(JOBS);
-    (Jobs(sender), Pool(receiver))
+/// Makes the queues of tokens: two, so that no signature waits for a service.
+pub fn jobs(clock: Clock) -> (Jobs, Pool) {
+    let (keys, keys_out) = sync_channel(JOBS);
+    let (webhooks, webhooks_out) = sync_channel(JOBS);
+    (Jobs { clock, keys, webhooks }, Pool { keys: keys_out, webhooks: webhooks_out })
 }
 
 impl Jobs {
     /// Queues a token, or refuses it if the queue is full.
     pub(crate) fn send(&self, job: Job) -> Result<(), Refusal> {
-        self.0.try_send(job).map_err(|_| Refusal::Full)
+        let queue = match job.verifier {
+            Verifier::Tokens(_) => &self.keys,
+            Verifier::Webhook(_) => &self.webhooks,
+        };
+        queue.try_send((job, self.clock.monotonic())).map_err(|_| Refusal::Full)
     }
 }
 
 impl Pool {
-    /// Verifies tokens on a thread of its own until all shards have ended. `shards` are in the
-    /// order of their numbers.
+    /// Verifies tokens on threads of their own until all shards have ended. `shards` are in the
+    /// order of their numbers. The threads for webhooks start only if some listener has one.
     ///
     /// # Errors
-    /// The system refuses the thread.
-    pub(crate) fn start(self, shards: Vec<Requests>, clock: Clock) -> io::Result<JoinHandle<()>> {
-        let run = move || {
-            while let Ok(job) = self.0.recv() {
-                let shard = job.shard;
-                let answer = job.verify(clock.wall_ms());
-                if let Some(shard) = shards.get(shard) {
-                    // A shard that has ended has no logins.
-                    let _ = shard.send_and_wait(Request::LoggedIn(answer));
-                }
+    /// The system refuses a thread.
+    pub(crate) fn start(
+        self,
+        shards: Vec<Requests>,
+        clock: Clock,
+        has_webhooks: bool,
+    ) -> io::Result<()> {
+        let shards = Arc::new(shards);
+        let webhooks = if has_webhooks { WEBHOOK_THREADS } else { 0 };
+        for (queue, threads, name) in
+            [(self.keys, 1, "identity"), (self.webhooks, webhooks, "webhook")]
+        {
+            let queue = Arc::new(Mutex::new(queue));
+            for _ in 0..threads {
+                let (queue, shards) = (queue.clone(), shards.clone());
+                let run = move || work(&queue, &shards, clock);
+                // It ends with the last shard.
+                drop(std::thread::Builder::new().name(name.to_owned()).spawn(run)?);
             }
-        };
-        std::thread::Builder::new().name("identity".to_owned()).spawn(run)
+        }
+        Ok(())
     }
 
     /// Takes the next token, for a test that answers itself.
     #[cfg(test)]
     pub(crate) fn next(&self) -> Option<Job> {
-        self.0.try_recv().ok()
+        let next = self.keys.try_recv().or_else(|_| self.webhooks.try_recv());
+        next.ok().map(|(job, _)| job)
+    }
+}
+
+/// Verifies the tokens of a queue until nobody can queue any more.
+fn work(queue: &Mutex<Receiver<Queued>>, shards: &[Requests], clock: Clock) {
+    loop {
+        // One thread waits in the queue, the others for it.
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((job, since)) = next else {
+            return;
+        };
+        let shard = job.shard;
+        let answer = job.verify(clock.wall_ms(), clock.monotonic(), since);
+        if let Some(shard) = shards.get(shard) {
+            // A shard that has ended has no logins.
+            let _ = shard.send_and_wait(Request::LoggedIn(answer));
+        }
     }
 }
 
 impl Job {
-    /// Verifies the token at a time in milliseconds since 1970-01-01 UTC.
-    pub(crate) fn verify(self, now_ms: u64) -> Answer {
-        let Job { link, admission, heard_at, address, asked, tokens, token, .. } = self;
-        let result = tokens.rules().verify(&token, now_ms);
+    /// Verifies the token, queued at `since`, at a time in milliseconds since 1970-01-01 UTC, and
+    /// on the monotonic clock.
+    fn verify(self, now_ms: u64, now: Span, since: Span) -> Answer {
+        let result = match &self.verifier {
+            Verifier::Tokens(tokens) => tokens.rules().verify(&self.token, now_ms),
+            Verifier::Webhook(_) if now.less(since) > LONGEST_WAIT => Err(Refusal::Full),
+            Verifier::Webhook(webhook) => webhook.ask(&self.token, self.address, now),
+        };
+        self.answer(result)
+    }
+
+    /// Answers the login.
+    pub(crate) fn answer(self, result: Result<Verified, Refusal>) -> Answer {
+        let Job { link, admission, heard_at, address, asked, .. } = self;
         Answer { link, admission, heard_at, address, asked, result }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+    use crate::identity::WebhookSettings;
+
+    #[test]
+    fn a_webhook_is_not_asked_about_a_token_that_has_waited_for_long() {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let webhook = Webhook::new(WebhookSettings {
+            listener: "native".to_owned(),
+            url: format!("http://{closed}/"),
+            secret: String::new(),
+            timeout: Span::from_secs(5),
+            remember: Span::ZERO,
+            roots: Vec::new(),
+        });
+        let job = || Job {
+            shard: 0,
+            link: 1,
+            admission: 2,
+            heard_at: Span::ZERO,
+            address: Ipv4Addr::LOCALHOST.into(),
+            asked: Time::ZERO,
+            verifier: Verifier::Webhook(webhook.clone()),
+            token: Box::from(*b"token"),
+        };
+        let since = Span::from_secs(7);
+        let result = |waited: Span| job().verify(0, since + waited, since).result;
+        assert_eq!(result(LONGEST_WAIT), Err(Refusal::WebhookFailed), "nobody listens there");
+        assert_eq!(result(LONGEST_WAIT + Span::from_nanos(1)), Err(Refusal::Full));
+    }
+
+    #[test]
+    fn each_kind_of_verifier_has_a_queue_of_its_own_and_a_full_one_refuses() {
+        let (jobs, pool) = jobs(Clock::start());
+        let job = |verifier| Job {
+            shard: 0,
+            link: 1,
+            admission: 2,
+            heard_at: Span::ZERO,
+            address: Ipv4Addr::LOCALHOST.into(),
+            asked: Time::ZERO,
+            verifier,
+            token: Box::from(*b"token"),
+        };
+        let tokens = Verifier::Tokens(Tokens::new(crate::identity::Rules {
+            keys: Default::default(),
+            issuers: Vec::new(),
+            audiences: Vec::new(),
+            identity_claim: "sub".to_owned(),
+            leeway: Span::ZERO,
+            needs_expiry: true,
+            attributes: Vec::new(),
+            ends_sessions: false,
+        }));
+        let webhook = Verifier::Webhook(Webhook::new(WebhookSettings {
+            listener: "native".to_owned(),
+            url: "http://127.0.0.1:1/".to_owned(),
+            secret: String::new(),
+            timeout: Span::from_secs(5),
+            remember: Span::ZERO,
+            roots: Vec::new(),
+        }));
+        for _ in 0..JOBS {
+            assert_eq!(jobs.send(job(webhook.clone())), Ok(()));
+        }
+        assert_eq!(jobs.send(job(webhook)), Err(Refusal::Full));
+        assert_eq!(jobs.send(job(tokens)), Ok(()), "keys do not wait for webhooks");
+        drop(pool);
     }
 }

@@ -37,6 +37,10 @@ pub enum Refusal {
     NoIdentity,
     /// The attributes that the token gives are too long.
     Attributes,
+    /// The webhook has refused the token.
+    Webhook,
+    /// The webhook has not answered in time, or not as it must.
+    WebhookFailed,
     /// Too many logins from this address were refused; the token was not looked at.
     Address,
     /// Too many tokens wait to be verified.
@@ -45,7 +49,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// The names of all reasons, as metrics and logs show them.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 15] = [
         "no_token",
         "malformed",
         "unknown_key",
@@ -57,6 +61,8 @@ impl Refusal {
         "audience",
         "no_identity",
         "attributes",
+        "webhook",
+        "webhook_failed",
         "address",
         "full",
     ];
@@ -73,7 +79,7 @@ impl Refusal {
 
     /// Whether the token was looked at, and is at fault.
     pub const fn is_verdict(self) -> bool {
-        !matches!(self, Refusal::Address | Refusal::Full)
+        !matches!(self, Refusal::WebhookFailed | Refusal::Address | Refusal::Full)
     }
 
     /// Returns the CLOSE to the peer, which is the same whatever is wrong with its token.
@@ -123,11 +129,13 @@ mod tests {
             Refusal::Audience,
             Refusal::NoIdentity,
             Refusal::Attributes,
+            Refusal::Webhook,
+            Refusal::WebhookFailed,
             Refusal::Address,
             Refusal::Full,
         ];
         assert!(all.iter().enumerate().all(|(place, it)| it.index() == place));
-        let (verdicts, others) = all.split_at(11);
+        let (verdicts, others) = all.split_at(12);
         let unauthorized = Goodbye { stay_away: true, ..CloseReason::Unauthorized.into() };
         assert!(verdicts.iter().all(|it| it.is_verdict() && it.goodbye() == unauthorized));
         assert!(others.iter().all(|it| !it.is_verdict() && !it.goodbye().stay_away));

@@ -184,7 +184,9 @@ fn settings_needing_restart(now: &Config, new: &Config) -> Vec<&'static str> {
         let place = |listener: &crate::config::Listener| {
             let bounds = listener.bounds();
             let tls = (listener.tls().is_some(), listener.client_identity());
-            let logins = (listener.tokens().is_some(), listener.anonymous(), listener.sessions());
+            let webhook = listener.webhook().cloned();
+            let logins = (listener.tokens().is_some(), webhook, listener.anonymous());
+            let logins = (logins, listener.sessions());
             let is = (listener.codec(), listener.role(), listener.max_data(), bounds, tls, logins);
             (listener.name().to_owned(), listener.address(), is)
         };

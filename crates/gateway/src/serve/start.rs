@@ -138,8 +138,8 @@ pub(super) fn start(
     let settings = link_settings(config, clock).map_err(ServeError::Thread)?;
     let mut sockets: Vec<_> =
         sockets.into_iter().map(|it| (it.sockets.into_iter(), it.is_shared)).collect();
-    let has_tokens = config.listeners.iter().any(|listener| listener.tokens().is_some());
-    let (jobs, pool) = identity::jobs();
+    let has_tokens = config.listeners.iter().any(|listener| listener.verifier().is_some());
+    let (jobs, pool) = identity::jobs(clock);
     let mut started = StartedShards::default();
     let (doors, siblings, homes) = homes(shards).map_err(ServeError::Thread)?;
     for (index, door) in doors.into_iter().enumerate() {
@@ -150,9 +150,9 @@ pub(super) fn start(
                 server: (**tls).clone(),
                 subject_is_identity: listener.client_identity() == ClientIdentity::Subject,
             });
-            let tokens = listener.tokens().cloned();
+            let tokens = listener.verifier().cloned();
             let anonymous = listener.anonymous();
-            let tokens = tokens.map(|tokens| ListenerTokens { tokens, anonymous });
+            let tokens = tokens.map(|verifier| ListenerTokens { verifier, anonymous });
             Some(ShardListener { socket: sockets.next()?, is_shared, settings, tls, tokens })
         });
         let (reports, stats) = started.prepare();
@@ -185,8 +185,8 @@ pub(super) fn start(
     }
     let StartedShards { requests, stats, reports, threads, beacons } = started;
     if has_tokens {
-        // It ends with the last shard.
-        drop(pool.start(requests.clone(), clock).map_err(ServeError::Thread)?);
+        let has_webhooks = config.listeners.iter().any(|listener| listener.webhook().is_some());
+        pool.start(requests.clone(), clock, has_webhooks).map_err(ServeError::Thread)?;
     }
     let names = Names {
         listeners: states.iter().map(|state| state.name.clone()).collect(),

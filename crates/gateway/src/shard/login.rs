@@ -100,7 +100,8 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         };
         let token = hub.token(link);
         let logins = &mut self.traffic.logins;
-        let Some(ListenerTokens { tokens, anonymous }) = logins.at(known.listener).cloned() else {
+        let Some(ListenerTokens { verifier, anonymous }) = logins.at(known.listener).cloned()
+        else {
             return;
         };
         if token.is_empty() && anonymous {
@@ -112,9 +113,8 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         } else if token.is_empty() {
             Err(Refusal::NoToken)
         } else {
-            let (shard, token) = (logins.shard, token.into());
-            let asked = now;
-            let job = Job { shard, link, admission, heard_at, address, asked, tokens, token };
+            let (shard, asked, token) = (logins.shard, now, token.into());
+            let job = Job { shard, link, admission, heard_at, address, asked, verifier, token };
             logins.jobs.as_ref().map_or(Err(Refusal::Full), |jobs| jobs.send(job))
         };
         if let Err(refusal) = given {

@@ -15,6 +15,10 @@ fn keys() -> tempfile::TempDir {
         ("secret", "5e".repeat(16)),
         ("short", "5e".to_owned()),
         ("set.json", set.to_owned()),
+        (
+            "ca.pem",
+            rcgen::generate_simple_self_signed(vec!["id.test".to_owned()]).unwrap().cert.pem(),
+        ),
     ] {
         fs::write(directory.path().join(name), text).unwrap();
     }
@@ -141,6 +145,58 @@ fn keys_that_cannot_be_used_are_refused_with_the_file_and_the_reason() {
     let path = directory.path().join("systole.toml").display().to_string();
     let error = Config::load(&text, &path, &Overrides::default()).unwrap_err();
     assert!(error.problems()[0].what.starts_with("`handshake_timeout` must be at least"));
+}
+
+#[test]
+fn a_webhook_needs_a_url_to_which_tokens_may_go() {
+    let directory = keys();
+    fs::write(directory.path().join("two words"), "two words\n").unwrap();
+    let read = |address: &str, lines: &str| {
+        let read = listener(&directory, address, lines);
+        read.map(|it| it.webhook().is_some()).map_err(|problems| problems[0].clone())
+    };
+    let table = |lines: &str| format!("[listener.webhook]\n{lines}");
+    let local = "url = \"http://127.0.0.1:8000/connect\"";
+    const TO_WEBHOOK: &str = "tokens would go to the webhook in plain text";
+    for (address, lines, result) in [
+        ("127.0.0.1", table(local), Ok(true)),
+        ("127.0.0.1", table("url = \"http://[::1]:8000\""), Ok(true)),
+        ("127.0.0.1", table("url = \"https://id.test/a?b=c\"\nroots = \"ca.pem\""), Ok(true)),
+        ("127.0.0.1", table(&format!("{local}\nsecret_file = \"secret\"")), Ok(true)),
+        ("192.0.2.1", format!("plaintext_tokens = true\n{}", table(local)), Ok(true)),
+        ("192.0.2.1", table(local), Err("tokens would cross the network in plain text")),
+        ("127.0.0.1", table("url = \"http://id.test\""), Err(TO_WEBHOOK)),
+        ("127.0.0.1", table("url = \"http://localhost\""), Err(TO_WEBHOOK)),
+        ("127.0.0.1", table("timeout = \"1s\""), Err("[listener.webhook] has no `url`")),
+        (
+            "127.0.0.1",
+            format!("{TOKENS}{}", table(local)),
+            Err("`tokens` and `webhook` exclude each other"),
+        ),
+        (
+            "127.0.0.1",
+            format!("codec = \"line\"\n{}", table(local)),
+            Err("`webhook` has no effect with this codec"),
+        ),
+        (
+            "127.0.0.1",
+            table("url = \"ftp://id.test\""),
+            Err("`url` must be a URL in quotes, as in \"https://login.example.com/connect\""),
+        ),
+        (
+            "127.0.0.1",
+            table(&format!("{local}\nsecret_file = \"two words\"")),
+            Err("the first line of the file two words must be printable ASCII characters \
+                 without spaces"),
+        ),
+        (
+            "127.0.0.1",
+            table(&format!("{local}\nroots = \"secret\"")),
+            Err("the file secret: no certificate in it (BEGIN CERTIFICATE)"),
+        ),
+    ] {
+        assert_eq!(read(address, &lines), result.map_err(str::to_owned), "{address} {lines}");
+    }
 }
 
 #[test]

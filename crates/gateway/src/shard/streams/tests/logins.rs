@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use systole_core::wire::{BootId, Frame, Hello, InstanceId};
 
 use super::*;
-use crate::identity::{Job, Keys, Pool, Refusal, Rules, Tokens, Verified, jobs};
+use crate::identity::{Job, Keys, Pool, Refusal, Rules, Tokens, Verified, Verifier, jobs};
 use crate::shard::ListenerTokens;
 
 /// A shard with a native listener that verifies tokens, and those that it has given away.
@@ -33,8 +33,9 @@ impl Desk {
             attributes: Vec::new(),
             ends_sessions: false,
         });
-        setup.listeners[0].tokens = Some(ListenerTokens { tokens, anonymous });
-        let (jobs, pool) = jobs();
+        setup.listeners[0].tokens =
+            Some(ListenerTokens { verifier: Verifier::Tokens(tokens), anonymous });
+        let (jobs, pool) = jobs(Clock::start());
         setup.jobs = Some(jobs);
         let (sender, requests) = std::sync::mpsc::channel();
         let poll = Poll::new().unwrap();
@@ -90,8 +91,7 @@ impl Desk {
     }
 
     fn answer(&mut self, job: Job, result: Result<Verified, Refusal>) {
-        let answer = Answer { result, ..job.verify(0) };
-        Streams::<Layer>::logged_in(&mut self.shard, answer);
+        Streams::<Layer>::logged_in(&mut self.shard, job.answer(result));
     }
 
     fn identities(&self) -> Vec<String> {
@@ -201,7 +201,7 @@ fn tokens_that_find_no_room_are_refused_at_once() {
     let first = desk.next_job();
     // The rest of the queue is full of the same.
     let jobs = desk.shard.traffic.logins.jobs().unwrap().clone();
-    let copy = || Job { token: first.token.clone(), tokens: first.tokens.clone(), ..first };
+    let copy = || Job { token: first.token.clone(), verifier: first.verifier.clone(), ..first };
     while jobs.send(copy()).is_ok() {}
     desk.turn_until(|desk| desk.refused(Refusal::Full) > 0);
     drop(peers);

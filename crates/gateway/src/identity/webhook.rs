@@ -1,0 +1,200 @@
+//! A connect webhook: a service of the operator is asked who has a token.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use systole_core::Span;
+use systole_core::hub::MAX_ATTRIBUTES;
+use systole_core::wire::is_identity;
+use systole_net::tls::provider;
+use ureq::Agent;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use super::refusal::Refusal;
+use super::rules::Verified;
+
+/// Longest answer in bytes; far above an identity and attributes.
+const MAX_ANSWER: u64 = 16 << 10;
+
+/// Longest reason of a refusal in the log, in characters.
+const LONGEST_REASON: usize = 128;
+
+/// Maximum number of refusals that are remembered. Beyond it the oldest one is forgotten, and its
+/// token asked for again.
+const REMEMBERED: usize = 4_096;
+
+/// The service that is asked. Clones share it.
+#[derive(Clone)]
+pub struct Webhook(Arc<Inner>);
+
+/// Where the service is, and how it is asked.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookSettings {
+    /// The name of the listener, which the service is told.
+    pub listener: String,
+    /// The URL.
+    pub url: String,
+    /// What proves to the service that the gateway asks; empty for nothing.
+    pub secret: String,
+    /// How long the service may take.
+    pub timeout: Span,
+    /// For how long a refusal is remembered.
+    pub remember: Span,
+    /// The certificates that vouch for the service, in DER.
+    pub roots: Vec<Vec<u8>>,
+}
+
+struct Inner {
+    settings: WebhookSettings,
+    agent: Agent,
+    refused: Mutex<Refused>,
+}
+
+/// The tokens that were refused, with the times until which they are, on a monotonic clock.
+#[derive(Default)]
+struct Refused {
+    until: HashMap<[u8; 32], Span>,
+    /// All of them, the oldest in front.
+    order: VecDeque<[u8; 32]>,
+}
+
+/// What the service answers.
+#[derive(Deserialize)]
+struct Answer {
+    identity: Option<String>,
+    #[serde(default)]
+    attributes: Map<String, Value>,
+    lasts_seconds: Option<u64>,
+    refused: Option<String>,
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Webhook(…)")
+    }
+}
+
+impl PartialEq for Webhook {
+    fn eq(&self, other: &Webhook) -> bool {
+        self.0.settings == other.0.settings
+    }
+}
+
+impl Eq for Webhook {}
+
+impl Webhook {
+    /// Makes the way to a service.
+    pub fn new(settings: WebhookSettings) -> Webhook {
+        let roots: Vec<_> =
+            settings.roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
+        let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(provider())
+            .root_certs(RootCerts::from(roots));
+        // Neither a proxy nor the target of a redirect may receive a token.
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .tls_config(tls.build())
+            .timeout_global(Some(Duration::from(settings.timeout)));
+        let agent = Agent::from(config.build());
+        Webhook(Arc::new(Inner { settings, agent, refused: Mutex::default() }))
+    }
+
+    /// Asks who has a token. `now` is the time of a monotonic clock.
+    ///
+    /// # Errors
+    /// The token proves nothing, or the service does not tell.
+    pub(super) fn ask(&self, token: &[u8], from: IpAddr, now: Span) -> Result<Verified, Refusal> {
+        let text = str::from_utf8(token).map_err(|_| Refusal::Malformed)?;
+        let key = Sha256::new().chain_update(token).chain_update(from.to_string()).finalize();
+        let key = key.into();
+        if self.refused().is_refused(key, now) {
+            return Err(Refusal::Webhook);
+        }
+        let result = self.post(text, from);
+        if result == Err(Refusal::Webhook) {
+            self.refused().remember(key, now, self.0.settings.remember);
+        }
+        result
+    }
+
+    fn refused(&self) -> std::sync::MutexGuard<'_, Refused> {
+        self.0.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn post(&self, token: &str, from: IpAddr) -> Result<Verified, Refusal> {
+        let WebhookSettings { listener, url, secret, .. } = &self.0.settings;
+        let question = json!({"listener": listener, "address": from, "token": token});
+        let mut request = self.0.agent.post(url).header("Content-Type", "application/json");
+        if !secret.is_empty() {
+            request = request.header("Authorization", format!("Bearer {secret}"));
+        }
+        // The error of the client may quote the URL, and never the body.
+        let failed = |error: ureq::Error| {
+            tracing::debug!(listener, %error, "the webhook failed");
+            Refusal::WebhookFailed
+        };
+        let mut response = request.send(question.to_string()).map_err(failed)?;
+        let status = response.status().as_u16();
+        if matches!(status, 401 | 403) {
+            return Err(Refusal::Webhook);
+        }
+        let body = response.body_mut().with_config().limit(MAX_ANSWER).read_to_string();
+        let body = body.map_err(failed)?;
+        if status != 200 {
+            tracing::debug!(listener, status, "the webhook failed");
+            return Err(Refusal::WebhookFailed);
+        }
+        self.read(&body)
+    }
+
+    /// Reads the answer of the service.
+    fn read(&self, body: &str) -> Result<Verified, Refusal> {
+        let listener = &self.0.settings.listener;
+        let answer: Answer = serde_json::from_str(body).map_err(|_| Refusal::WebhookFailed)?;
+        if let Some(reason) = answer.refused {
+            let reason: String = reason.chars().take(LONGEST_REASON).collect();
+            tracing::debug!(listener, reason, "the webhook refused a login");
+            return Err(Refusal::Webhook);
+        }
+        let identity = answer.identity.ok_or(Refusal::WebhookFailed)?;
+        let is_empty = answer.attributes.is_empty();
+        let attributes = Value::Object(answer.attributes).to_string();
+        if !is_identity(&identity) || attributes.len() > MAX_ATTRIBUTES {
+            return Err(Refusal::WebhookFailed);
+        }
+        let attributes = if is_empty { Box::default() } else { attributes.into() };
+        let lasts = answer.lasts_seconds.map(Span::from_secs);
+        Ok(Verified { identity: identity.into(), attributes, lasts })
+    }
+}
+
+impl Refused {
+    fn is_refused(&self, key: [u8; 32], now: Span) -> bool {
+        self.until.get(&key).is_some_and(|until| now < *until)
+    }
+
+    fn remember(&mut self, key: [u8; 32], now: Span, remember: Span) {
+        if remember == Span::ZERO {
+            return;
+        }
+        if self.until.insert(key, now + remember).is_none() {
+            self.order.push_back(key);
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.until.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

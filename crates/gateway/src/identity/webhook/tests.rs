@@ -1,0 +1,152 @@
+//! A service that answers, and each way in which it may not.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::mpsc::{Receiver, channel};
+
+use super::*;
+
+const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const MINUTE: Span = Span::from_secs(60);
+
+/// Starts a service that gives these answers, one for each connection. Returns its URL, and what it
+/// is sent: heads and bodies.
+fn service(answers: Vec<String>) -> (String, Receiver<(String, Value)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/connect", listener.local_addr().unwrap());
+    let (sender, received) = channel();
+    std::thread::spawn(move || {
+        for answer in answers {
+            let (stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream);
+            let (mut head, mut length) = (String::new(), 0);
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                if line.trim().is_empty() {
+                    break;
+                }
+                let lower = line.to_lowercase();
+                if let Some(value) = lower.strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                head += &lower;
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            sender.send((head, serde_json::from_slice(&body).unwrap())).unwrap();
+            reader.get_mut().write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    (url, received)
+}
+
+fn http(status: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
+}
+
+fn webhook(url: &str) -> Webhook {
+    Webhook::new(WebhookSettings {
+        listener: "games".to_owned(),
+        url: url.to_owned(),
+        secret: "between-us".to_owned(),
+        timeout: Span::from_secs(5),
+        remember: MINUTE,
+        roots: Vec::new(),
+    })
+}
+
+/// What a service's only answer makes of a token.
+fn result_of(answer: String) -> Result<Verified, Refusal> {
+    let (url, _received) = service(vec![answer]);
+    webhook(&url).ask(b"token", FROM, Span::ZERO)
+}
+
+#[test]
+fn a_service_is_told_the_token_and_the_address_and_says_who_it_is() {
+    let body = r#"{"identity": "ada", "attributes": {"role": "pilot"}, "lasts_seconds": 60}"#;
+    let (url, received) = service(vec![http("200 OK", body)]);
+    let verified = webhook(&url).ask(b"to\"ken", FROM, Span::ZERO).unwrap();
+    assert_eq!((&*verified.identity, verified.lasts), ("ada", Some(MINUTE)));
+    assert_eq!(&*verified.attributes, r#"{"role":"pilot"}"#);
+    let (head, body) = received.recv().unwrap();
+    assert!(head.starts_with("post /connect http/1.1"), "{head}");
+    assert!(head.contains("authorization: bearer between-us"), "{head}");
+    assert!(head.contains("content-type: application/json"), "{head}");
+    let expected = json!({"listener": "games", "address": "192.0.2.1", "token": "to\"ken"});
+    assert_eq!(body, expected);
+}
+
+#[test]
+fn a_refusal_is_remembered_for_its_token_and_address_and_for_its_time() {
+    let refused = http("200 OK", r#"{"refused": "banned"}"#);
+    let (url, received) = service(vec![refused.clone(), refused.clone(), refused]);
+    let webhook = webhook(&url);
+    let other = IpAddr::from([192, 0, 2, 2]);
+    let asked = |token: &[u8], from, now| {
+        assert_eq!(webhook.ask(token, from, now), Err(Refusal::Webhook));
+        received.try_recv().is_ok()
+    };
+    assert!(asked(b"token", FROM, Span::ZERO));
+    assert!(!asked(b"token", FROM, MINUTE.less(Span::from_nanos(1))), "it is known");
+    assert!(asked(b"token", other, Span::ZERO), "another address may be let in");
+    assert!(asked(b"token", FROM, MINUTE), "its time is over");
+}
+
+#[test]
+fn only_an_answer_that_says_so_refuses_a_token() {
+    for status in ["401 Unauthorized", "403 Forbidden"] {
+        assert_eq!(result_of(http(status, "no")), Err(Refusal::Webhook), "{status}");
+    }
+    let long = format!(r#"{{"identity": "ada", "attributes": {{"x": "{}"}}}}"#, "x".repeat(1_024));
+    let huge = format!("{:20000}", "{}");
+    for (status, body) in [
+        ("500 Error", r#"{"identity": "ada"}"#),
+        ("404 Not Found", ""),
+        ("302 Found", ""),
+        ("204 No Content", ""),
+        ("200 OK", ""),
+        ("200 OK", "{}"),
+        ("200 OK", "[]"),
+        ("200 OK", r#"{"identity": ""}"#),
+        ("200 OK", r#"{"identity": "a\nb"}"#),
+        ("200 OK", r#"{"identity": 7}"#),
+        ("200 OK", r#"{"identity": "ada", "attributes": []}"#),
+        ("200 OK", r#"{"identity": "ada", "lasts_seconds": -1}"#),
+        ("200 OK", &long),
+        ("200 OK", &huge),
+    ] {
+        assert_eq!(result_of(http(status, body)), Err(Refusal::WebhookFailed), "{status} {body}");
+    }
+    assert_eq!(result_of("no HTTP\r\n\r\n".to_owned()), Err(Refusal::WebhookFailed));
+    // Nobody listens, and nobody answers.
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = webhook(&format!("http://{closed}/"));
+    assert_eq!(nobody.ask(b"token", FROM, Span::ZERO), Err(Refusal::WebhookFailed));
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let settings = webhook(&url).0.settings.clone();
+    let quick = Webhook::new(WebhookSettings { timeout: Span::from_millis(50), ..settings });
+    assert_eq!(quick.ask(b"token", FROM, Span::ZERO), Err(Refusal::WebhookFailed));
+    assert_eq!(quick.ask(b"\xff", FROM, Span::ZERO), Err(Refusal::Malformed), "no text");
+}
+
+#[test]
+fn what_is_remembered_is_bounded() {
+    let mut refused = Refused::default();
+    let key = |number: usize| {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&number.to_le_bytes());
+        key
+    };
+    for number in 0..=REMEMBERED {
+        refused.remember(key(number), Span::ZERO, MINUTE);
+        refused.remember(key(number), Span::ZERO, MINUTE);
+    }
+    assert_eq!((refused.until.len(), refused.order.len()), (REMEMBERED, REMEMBERED));
+    assert!(!refused.is_refused(key(0), Span::ZERO), "the oldest is forgotten");
+    assert!(refused.is_refused(key(REMEMBERED), Span::ZERO));
+    refused.remember(key(0), Span::ZERO, Span::ZERO);
+    assert!(!refused.is_refused(key(0), Span::ZERO), "nothing is to be remembered");
+}
