@@ -21,7 +21,8 @@ impl Desk {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let socket = listener::bind_shards(address, 1).unwrap().remove(0);
         let address = socket.local_addr().unwrap();
-        let settings = Settings::new(Codec::Native, Side::Accepting, Policy::standard());
+        let mut settings = Settings::new(Codec::Native, Side::Accepting, Policy::standard());
+        settings.logins = link::Logins { limit: 2, refuse: false };
         let mut setup = setup(socket, false, settings, Logic::None);
         let tokens = Tokens::new(Rules {
             keys: Keys::default(),
