@@ -120,11 +120,13 @@ fn configuration(address: IpAddr, beat: Beat, keep_hung_ms: u64) -> String {
         let Beat { idle_ms, interval_ms, probes } = beat;
         format!("idle = \"{idle_ms}ms\"\ninterval = \"{interval_ms}ms\"\nprobes = {probes}")
     };
+    // A peer that returns before the verdict on its old link must not take its place: the cause of
+    // that verdict is what is measured.
     let listener = |name, address, port, codec| {
         let address = SocketAddr::new(address, port);
         format!(
             "[[listener]]\nname = \"{name}\"\naddress = \"{address}\"\ncodec = \"{codec}\"\n\
-             anonymous = true\n"
+             anonymous = true\nsessions_per_identity = 10\n"
         )
     };
     let hung = match keep_hung_ms {
