@@ -56,6 +56,8 @@ pub(crate) struct Destination {
     pub(crate) peer: Peer,
     pub(crate) tls: bool,
     pub(crate) at_once: bool,
+    /// Number of the first link, from which identities follow: no two links have the same.
+    pub(crate) first: usize,
 }
 
 impl Fleet {
@@ -75,7 +77,7 @@ impl Fleet {
         to: &Destination,
         mut progress: impl FnMut(usize),
     ) -> Result<(), BenchError> {
-        let mut first = 0;
+        let mut first = to.first;
         for worker in &mut self.workers {
             let how = Connect {
                 target: to.address.clone(),

@@ -179,7 +179,14 @@ pub(crate) fn wait_until(
 
 fn destination(kind: Kind, address: &str, plan: &Plan) -> Destination {
     let (codec, tls) = (plan.args.codec, plan.args.tls);
-    Destination { address: address.to_owned(), codec, peer: kind.peer(), tls, at_once: false }
+    Destination {
+        address: address.to_owned(),
+        codec,
+        peer: kind.peer(),
+        tls,
+        at_once: false,
+        first: 0,
+    }
 }
 
 fn bare(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
@@ -275,6 +282,7 @@ fn gateway(kind: Kind, plan: &Plan) -> Result<Target, BenchError> {
         address: one.address.to_string(),
         tls: true,
         at_once: true,
+        first: plan.links,
         ..target.destination.clone()
     });
     let listener = ready.listeners.iter().find(|one| one.codec == codec && one.name != TLS);

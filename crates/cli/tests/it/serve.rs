@@ -131,7 +131,8 @@ fn sigterm_drains() {
     let config = format!("{ONE_SECOND}[drain]\nlimit = \"10s\"\nreconnect_within = \"1h\"\n");
     let mut gateway = Gateway::start("serve-drain", &config);
     let mut clients: Vec<_> = native("serve-drain-build")
-        .map(|outside| client(&gateway, &outside, &["--stay", "20000"]))
+        .zip(["ada", "bob", "cyd"])
+        .map(|(outside, name)| client(&gateway, &outside, &["--stay", "20000", "--identity", name]))
         .collect();
     clients.iter_mut().for_each(|client| drop(client.until("welcome session")));
     // This client gets the goodbye and does not close, so that the drain takes a moment.
