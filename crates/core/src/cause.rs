@@ -369,7 +369,7 @@ impl Cause {
                  identity."
             }
             Cause::Unauthorized => {
-                "Look at the token: its issuer, its audience, its time, the key that signed it."
+                "Look at the token: its time, its issuer, its audience, the key that signed it."
             }
             Cause::Drained => "Nothing: the gateway was emptied.",
             Cause::Finished => "Nothing: we ended the session in good order.",
@@ -444,7 +444,9 @@ impl fmt::Display for Cause {
             Cause::Protocol(malformed) => write!(f, "illegal bytes: {malformed}"),
             Cause::Kicked => f.write_str("ended by an operator"),
             Cause::Replaced => f.write_str("replaced by a newer login of the same identity"),
-            Cause::Unauthorized => f.write_str("not authorized: its token is not accepted"),
+            Cause::Unauthorized => {
+                f.write_str("not authorized: its token was not accepted, or its time is over")
+            }
             Cause::Drained => f.write_str("ended by a drain"),
             Cause::Finished => f.write_str("ended by us, in good order"),
             Cause::LocalFault => f.write_str("an error of our own"),

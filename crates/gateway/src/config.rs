@@ -322,6 +322,13 @@ fn refuse_short_handshake(
         let help = "bad tokens are answered after some tenths of a second".to_owned();
         reading.problems.add(Some(given.span.clone()), what.to_owned(), Some(help));
     }
+    let limit = timeout.map_or(DEFAULT_HANDSHAKE_TIMEOUT, |given| given.value);
+    let is_long = |webhook: &crate::identity::Webhook| webhook.timeout() >= limit;
+    if listeners.iter().filter_map(Listener::webhook).any(is_long) {
+        let what = "the `timeout` of a webhook must be shorter than `handshake_timeout`";
+        let help = format!("the login is over after {}", span::show_span(limit));
+        reading.problems.add(timeout.map(|given| given.span.clone()), what.to_owned(), Some(help));
+    }
 }
 
 /// Refuses an outbox that cannot hold a second message while the first is being sent: a client that

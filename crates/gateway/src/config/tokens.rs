@@ -49,6 +49,18 @@ pub(super) struct Circumstances {
     pub(super) is_encrypted: bool,
 }
 
+impl Circumstances {
+    /// Returns what can prove who the clients are, and the way without a proof.
+    fn ways_to_prove(self, otherwise: &str) -> String {
+        let certificates = "set `client_roots` and `client_identity = \"subject\"`";
+        if self.has_tokens {
+            let tokens = "say in [listener.tokens] or [listener.webhook] how tokens are verified";
+            return format!("{tokens}, {certificates}, {otherwise}");
+        }
+        format!("{certificates}, {otherwise}")
+    }
+}
+
 /// Who may log in at a listener.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Logins {
@@ -137,16 +149,22 @@ impl<'a> LoginSettings<'a> {
         let anonymous = Given::or(self.anonymous, of.is_local && !is_verified);
         if !is_verified && !is_open && !of.is_local {
             let what = "anybody could log in here, with any identity";
-            let help = "say in [listener.tokens] how tokens are verified, or set \
-                        `anonymous = true`";
-            refuse(place, what, help);
+            refuse(place, what, &of.ways_to_prove("or set `anonymous = true`"));
         } else if !is_verified && !anonymous {
-            let what = "nobody could log in here: there are no [listener.tokens]";
-            refuse(place, what, "say there how tokens are verified, or leave `anonymous` out");
+            let what = "nobody could log in here: nothing proves who a client is";
+            refuse(place, what, &of.ways_to_prove("or leave `anonymous` out"));
         }
         let webhook = webhook.map(Verifier::Webhook);
         Logins { anonymous, verifier: tokens.map(Verifier::Tokens).or(webhook) }
     }
+}
+
+/// Reads the name of a claim.
+fn claim_name(value: &toml::de::DeValue<'_>) -> Result<String, String> {
+    value::text(value).and_then(|name| match name.is_empty() {
+        true => Err("the name of a claim, as in \"sub\"".to_owned()),
+        false => Ok(name),
+    })
 }
 
 /// Adds the keys of a file of one kind.
@@ -166,7 +184,7 @@ fn read_rules(
     let sets = section.take(reading, "jwks", texts);
     let issuers = section.take(reading, "issuer", texts);
     let audiences = section.take(reading, "audience", texts);
-    let claim = section.take(reading, "identity_claim", value::text);
+    let claim = section.take(reading, "identity_claim", claim_name);
     let leeway = section.take(reading, "leeway", value::span(Span::ZERO..=MAX_LEEWAY));
     let needs_expiry = section.take(reading, "require_expiry", value::boolean);
     let attributes = section.take(reading, "attributes", texts);

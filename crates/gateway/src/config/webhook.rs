@@ -62,7 +62,8 @@ pub(super) fn read(
     let Given { value: url, span: url_at } = url?;
     if !is_encrypted_or_local(&url) && !may_be_plain {
         let what = "tokens would go to the webhook in plain text".to_owned();
-        let help = "use https://, or `plaintext_tokens = true` where the network encrypts";
+        let help = "use https://, an address of this machine (http://127.0.0.1), or \
+                    `plaintext_tokens = true` where the network encrypts";
         reading.problems.add(Some(url_at), what, Some(help.to_owned()));
     }
     let secret = match &secret_file {

@@ -89,6 +89,11 @@ impl PartialEq for Webhook {
 impl Eq for Webhook {}
 
 impl Webhook {
+    /// Returns how long the service may take.
+    pub fn timeout(&self) -> Span {
+        self.0.settings.timeout
+    }
+
     /// Makes the way to a service.
     pub fn new(settings: WebhookSettings) -> Webhook {
         let roots: Vec<_> =
@@ -156,17 +161,26 @@ impl Webhook {
     /// Reads the answer of the service.
     fn read(&self, body: &str) -> Result<Verified, Refusal> {
         let listener = &self.0.settings.listener;
-        let answer: Answer = serde_json::from_str(body).map_err(|_| Refusal::WebhookFailed)?;
+        let illegal = |why: &str| {
+            tracing::debug!(listener, why, "the webhook gave an illegal answer");
+            Refusal::WebhookFailed
+        };
+        // The error of the parser may quote the answer.
+        let answer = serde_json::from_str(body);
+        let answer: Answer = answer.map_err(|_| illegal("no JSON object of the known form"))?;
         if let Some(reason) = answer.refused {
             let reason: String = reason.chars().take(LONGEST_REASON).collect();
             tracing::debug!(listener, reason, "the webhook refused a login");
             return Err(Refusal::Webhook);
         }
-        let identity = answer.identity.ok_or(Refusal::WebhookFailed)?;
+        let identity = answer.identity.ok_or_else(|| illegal("neither identity nor refused"))?;
         let is_empty = answer.attributes.is_empty();
         let attributes = Value::Object(answer.attributes).to_string();
-        if !is_identity(&identity) || attributes.len() > MAX_ATTRIBUTES {
-            return Err(Refusal::WebhookFailed);
+        if !is_identity(&identity) {
+            return Err(illegal("the identity is empty, too long, or has a control character"));
+        }
+        if attributes.len() > MAX_ATTRIBUTES {
+            return Err(illegal("the attributes are too long"));
         }
         let attributes = if is_empty { Box::default() } else { attributes.into() };
         let lasts = answer.lasts_seconds.map(Span::from_secs);

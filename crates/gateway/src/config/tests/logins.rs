@@ -73,7 +73,7 @@ fn anybody_may_log_in_on_loopback_alone_unless_the_file_says_more() {
         (
             "127.0.0.1",
             "anonymous = false",
-            Err("nobody could log in here: there are no [listener.tokens]"),
+            Err("nobody could log in here: nothing proves who a client is"),
         ),
         ("127.0.0.1", "plaintext_tokens = true", Err("`plaintext_tokens` has no effect")),
         (
