@@ -11,6 +11,9 @@ use crate::admin::{AdminArgs, Failure};
 use crate::exit::Exit;
 use crate::output::Output;
 
+/// The last millisecond of the year 9999, since the Unix epoch.
+const LAST_DATE_MS: u64 = 253_402_300_799_999;
+
 const EXAMPLES: &str = "\
 Examples:
   systole why 00c0600001000000
@@ -175,8 +178,7 @@ impl Why {
 
 impl Verdict {
     fn times(&self) -> String {
-        let at = UNIX_EPOCH + Duration::from_millis(self.at_ms);
-        let at = humantime::format_rfc3339_millis(at);
+        let at = date(self.at_ms);
         let lasted = seconds(self.lasted_ms.saturating_mul(1_000));
         let heard = seconds(self.last_heard_ago_ms.saturating_mul(1_000));
         let off = Span::from_micros(self.late_us.unsigned_abs());
@@ -221,4 +223,24 @@ impl Moment {
 /// Formats microseconds as seconds with three decimals.
 fn seconds(micros: u64) -> String {
     format!("{}.{:03}", micros / 1_000_000, micros / 1_000 % 1_000)
+}
+
+/// Writes a date that a gateway told. It may be any number, and a formatter of dates fails beyond
+/// the year 9999.
+fn date(at_ms: u64) -> String {
+    let at = UNIX_EPOCH + Duration::from_millis(at_ms.min(LAST_DATE_MS));
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_can_be_a_date() {
+        assert_eq!(date(0), "1970-01-01T00:00:00.000Z");
+        for at_ms in [LAST_DATE_MS, LAST_DATE_MS + 1, 1 << 63, u64::MAX] {
+            assert_eq!(date(at_ms), "9999-12-31T23:59:59.999Z");
+        }
+    }
 }
