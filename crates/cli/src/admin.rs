@@ -15,7 +15,7 @@ use ureq::http::{StatusCode, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body, Error};
 
-use crate::config_args::TOKEN_VARIABLE;
+use crate::config_args::{TOKEN_VARIABLE, show};
 pub(crate) use failure::Failure;
 
 /// The port of an admin interface, in the example of an error.
@@ -110,7 +110,7 @@ impl AdminArgs {
             None if self.insecure || !self.admin.starts_with("https://") => Vec::new(),
             None => system_certificates(),
             Some(path) => {
-                let failed = |error: &dyn Display| format!("{}: {error}", path.display());
+                let failed = |error: &dyn Display| format!("{}: {error}", show(path));
                 let pem = std::fs::read(path).map_err(|error| failed(&error))?;
                 certificates(&pem).map_err(|error| failed(&error))?
             }
@@ -121,7 +121,7 @@ impl AdminArgs {
     fn token(&self) -> Result<Option<Shown>, String> {
         let (text, source) = match &self.token_file {
             Some(path) => {
-                let source = format!("in {}", path.display());
+                let source = format!("in {}", show(path));
                 let text = read_text(path, MAX_TOKEN_FILE)
                     .map_err(|error| format!("the token {source} cannot be read: {error}"))?;
                 (text, source)

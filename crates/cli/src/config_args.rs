@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use systole_core::text::Escaped;
 use systole_gateway::Config;
 use systole_gateway::config::{
     ConfigError, ConfigFile, FORMATS, Format, LEVELS, Level, ListenAt, Overrides, Shards, Token,
@@ -125,7 +126,7 @@ impl Loaded {
     /// Name of the configuration in output: the file, or `defaults`.
     pub(crate) fn name(&self) -> String {
         let file = self.file.as_ref();
-        file.map_or_else(|| "defaults".to_owned(), |file| file.path().display().to_string())
+        file.map_or_else(|| "defaults".to_owned(), |file| show(file.path()))
     }
 }
 
@@ -135,8 +136,13 @@ fn explain(file: Option<&Path>, error: &ConfigError) -> String {
         count => format!("{count} problems"),
     };
     // Without a file, only an override can be wrong.
-    let place = file.map_or("command line and environment".into(), Path::to_string_lossy);
+    let place = file.map_or_else(|| "command line and environment".to_owned(), show);
     format!("{place}: {count}\n\n{error}")
+}
+
+/// Shows a path in one line: its name may hold line feeds.
+pub(crate) fn show(path: &Path) -> String {
+    Escaped::line(&path.to_string_lossy()).to_string()
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -153,4 +159,23 @@ fn level_parser() -> impl TypedValueParser<Value = Level> {
 
 fn format_parser() -> impl TypedValueParser<Value = Format> {
     PossibleValuesParser::new(FORMATS.map(|(name, _)| name)).try_map(|name| name.parse::<Format>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_file_begins_no_line() {
+        assert_eq!(show(Path::new("a\nerror: forged\r")), "a\\nerror: forged\\r");
+    }
+
+    #[test]
+    fn the_error_of_a_file_has_no_lines_of_its_name() {
+        let path = Path::new("missing\nerror: forged");
+        let error = ConfigFile::load(path, &Overrides::default()).unwrap_err();
+        let shown = explain(Some(path), &error);
+        assert!(shown.contains("missing\\nerror: forged cannot be read"), "{shown}");
+        assert!(!shown.contains("\nerror"), "{shown}");
+    }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use systole_core::text::Escaped;
 use ureq::Error;
 
 use crate::config_args::TOKEN_VARIABLE;
@@ -79,10 +80,23 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.error)?;
+        // Both may be what a stranger answered: neither may begin a line of its own.
+        Escaped::line(&self.error).fmt(f)?;
         match self.hint.as_str() {
             "" => Ok(()),
-            hint => write!(f, "\nhint: {hint}"),
+            hint => write!(f, "\nhint: {}", Escaped::line(hint)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_gateway_answers_begins_no_line() {
+        let [error, hint] = ["no\nerror: forged", "a\r\nhint: forged"].map(str::to_owned);
+        let shown = Failure { error, hint }.to_string();
+        assert_eq!(shown, "no\\nerror: forged\nhint: a\\r\\nhint: forged");
     }
 }

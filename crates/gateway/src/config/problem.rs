@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use systole_core::text::Escaped;
+
 use super::excerpt::{Excerpt, excerpt, printable};
 
 /// Maximum number of problems that are reported one by one. Nobody reads more at once, and finding
@@ -137,13 +139,16 @@ impl std::error::Error for ConfigError {}
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Paths and texts from outside may stand in it, and must not begin a line of their own.
+        let what = Escaped::line(&self.what);
         let margin = match &self.place {
             None => {
-                writeln!(f, "{}", self.what)?;
+                writeln!(f, "{what}")?;
                 0
             }
             Some(place) => {
-                writeln!(f, "{}:{}:{}: {}", place.path, place.line, place.column, self.what)?;
+                let SourceSpan { path, line, column, .. } = place;
+                writeln!(f, "{}:{line}:{column}: {what}", Escaped::line(path))?;
                 let margin = place.line.to_string().len();
                 if let Some(Excerpt { text, marked }) = &place.excerpt {
                     let (before, carets) = (" ".repeat(marked.start), "^".repeat(marked.len()));
@@ -155,7 +160,7 @@ impl fmt::Display for Problem {
             }
         };
         match &self.help {
-            Some(help) => writeln!(f, "{:margin$} = help: {help}", ""),
+            Some(help) => writeln!(f, "{:margin$} = help: {}", "", Escaped::line(help)),
             None => Ok(()),
         }
     }
