@@ -2,6 +2,7 @@
 
 mod hint;
 mod json;
+mod limit;
 mod login;
 mod report;
 mod statistics;

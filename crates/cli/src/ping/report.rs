@@ -11,6 +11,7 @@ use systole_client::{Codec, ConnectError, Event, Policy, Span, session};
 use systole_net::Clock;
 
 use super::json::{Farewell, Line, Summary, json, session_object};
+use super::limit::{LINES_A_SECOND, Limit};
 use super::statistics::{RoundTrips, loss};
 use super::{Args, Manner, event_is_loss, interval};
 use crate::output::Output;
@@ -36,6 +37,7 @@ pub(super) struct Report {
     rtt: RoundTrips,
     last_rtt: Option<Span>,
     last_loss: Option<Verdict>,
+    limit: Limit,
 }
 
 impl Report {
@@ -56,6 +58,7 @@ impl Report {
             rtt: RoundTrips::default(),
             last_rtt: None,
             last_loss: None,
+            limit: Limit::default(),
         }
     }
 
@@ -116,6 +119,9 @@ impl Report {
     ) -> io::Result<()> {
         let number = self.count(event);
         let time = self.clock.monotonic();
+        if let Some(count) = self.limit.left_out(time) {
+            self.left_out(count, time, output)?;
+        }
         let line = if self.json {
             self.object(event, number, time).map(|object| json(&object))
         } else {
@@ -134,15 +140,18 @@ impl Report {
         if let Event::HeartbeatReceived { beat: BeatKind::Pong, .. } = event {
             self.last_rtt = None;
         }
-        match line {
+        match line.filter(|_| self.limit.admits(event, time)) {
             Some(line) => output.line(&line).and_then(|()| output.flush()),
             None => Ok(()),
         }
     }
 
     /// Prints the counts and round trips in the format of ping(8).
-    pub(super) fn summary(&self, output: &mut Output) -> io::Result<()> {
+    pub(super) fn summary(&mut self, output: &mut Output) -> io::Result<()> {
         let (sent, received, time) = (self.sent, self.received, self.clock.monotonic());
+        if let Some(count) = self.limit.rest() {
+            self.left_out(count, time, output)?;
+        }
         let (rtt, loss) = (self.rtt.summary(), loss(sent, received));
         if self.json {
             output.line(&json(&Summary {
@@ -179,6 +188,16 @@ impl Report {
             })?;
         }
         output.flush()
+    }
+
+    /// Says how many lines the limit left out.
+    fn left_out(&self, count: u64, time: Span, output: &mut Output) -> io::Result<()> {
+        output.line(&if self.json {
+            let number = Some(count);
+            json(&Line { event: "left_out", time_ms: time.as_millis(), number, ..Line::default() })
+        } else {
+            format!("{count} lines left out: the server causes more than {LINES_A_SECOND} a second")
+        })
     }
 
     /// Counts the event. Returns the number of the heartbeat that it is about, from 1 and across
