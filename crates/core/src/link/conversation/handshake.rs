@@ -56,6 +56,9 @@ impl Conversation {
         let connects = context.settings.connects();
         match frame {
             Frame::Hello(hello) if !connects => self.accept_hello(now, &hello, context, out),
+            Frame::Welcome(welcome) if connects && welcome.policy.patient().is_err() => {
+                let _ = self.end(now, Cause::Protocol(Malformed::Policy), out);
+            }
             Frame::Welcome(welcome) if connects => {
                 let key = SessionKey { session: welcome.session, epoch: welcome.epoch };
                 self.introduced = Some(Box::new(Introduced {

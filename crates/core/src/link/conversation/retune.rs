@@ -1,6 +1,7 @@
 //! Retune: changing the policy in force, or asking the accepting side to change it.
 
 use super::Conversation;
+use crate::cause::Cause;
 use crate::flight::Incident;
 use crate::link::Lane;
 use crate::link::outbound::Writer;
@@ -10,7 +11,7 @@ use crate::plain::{Damage, Plain, Sink, Source};
 use crate::policy::Policy;
 use crate::session;
 use crate::time::{Span, Time};
-use crate::wire::Frame;
+use crate::wire::{Frame, Malformed};
 
 /// The least time between two changes of the policy that a peer asks for; a request before is
 /// answered with the policy in force. Each change is an event and two system calls, and nobody's
@@ -32,6 +33,11 @@ impl Conversation {
         out: &mut Writer<'_>,
     ) {
         if context.settings.connects() {
+            // Shorter times than any gateway may grant would have this end do nothing but probe.
+            if policy.patient().is_err() {
+                let _ = self.end(now, Cause::Protocol(Malformed::Policy), out);
+                return;
+            }
             return self.put_in_force(now, policy, context, out);
         }
         let granted = context.settings.limits.grant(Some(policy), context.settings.policy);
