@@ -83,6 +83,7 @@ pub mod ledger;
 pub mod link;
 pub mod liveness;
 pub mod machine;
+mod name;
 pub mod origin;
 pub mod outage;
 pub mod pages;

@@ -35,6 +35,7 @@ use crate::flight::{Flight, Incident};
 use crate::kernel::Blind;
 use crate::liveness::{self, Evidence, Liveness};
 use crate::machine::{Deadline, Reason};
+use crate::name::Name;
 use crate::policy::Policy;
 use crate::session;
 use crate::time::Time;
@@ -88,7 +89,7 @@ pub(super) struct Conversation {
 /// What the peer sent of itself in its handshake.
 #[derive(Debug, Default)]
 pub(crate) struct Introduced {
-    pub(crate) identity: Box<str>,
+    pub(crate) identity: Name,
     pub(crate) boot_id: BootId,
     pub(crate) instance_id: InstanceId,
     /// What waits while the peer waits for its session. Here it costs an idle link no memory.

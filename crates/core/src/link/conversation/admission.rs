@@ -12,6 +12,7 @@ use crate::link::outbound::Writer;
 use crate::link::peer::{Context, Effect};
 use crate::link::{Goodbye, Lane, SessionKey};
 use crate::machine::{Deadline, Reason};
+use crate::name::Name;
 use crate::plain::plain_struct;
 use crate::time::{Span, Time};
 use crate::wire::{Account, CloseReason, Frame, MAX_DATA, MAX_TOKEN, Malformed, is_identity};
@@ -181,7 +182,7 @@ impl Conversation {
         let proved = match proof {
             Proof::Claim => return Effect::None,
             Proof::Anonymous => {
-                introduced.identity = Box::default();
+                introduced.identity = Name::default();
                 return Effect::None;
             }
             Proof::Proved(proved) => proved,
