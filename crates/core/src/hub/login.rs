@@ -22,6 +22,10 @@ use crate::wire::CloseReason;
 /// long as a suspicion takes to begin.
 const PATIENCE: Span = Span::from_secs(1);
 
+/// The most logins of one identity that wait for their turn. Beyond that the oldest is sent away,
+/// to come back: in a storm of logins each costs no more than a look at these.
+const WAITING: usize = 32;
+
 /// What the answer to an admission says about the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Login<'a> {
@@ -117,7 +121,28 @@ impl Hub {
             return self.open_session(now, link);
         }
         self.identities.wait(identity, link, false);
+        self.limit_waiting(now, link);
         self.give_turn(now, link);
+    }
+
+    /// Sends the oldest away of too many logins of one identity that wait.
+    fn limit_waiting(&mut self, now: Time, link: u32) {
+        let Some(slot) = self.slots.get(link) else {
+            return;
+        };
+        let waiting = self.identities.waiting(slot.identity());
+        let waiting = waiting.into_iter().filter(|(_, has_turn)| !has_turn);
+        let logins = waiting.filter_map(|(waiting, _)| {
+            let other = self.slots.get(waiting).filter(|other| is_same(other, slot))?;
+            Some((other.peer.login()?, waiting))
+        });
+        let (count, oldest) =
+            logins.fold((0, None), |(count, oldest): (usize, Option<(Span, u32)>), login| {
+                (count + 1, Some(oldest.map_or(login, |oldest| oldest.min(login))))
+            });
+        if let Some((_, oldest)) = oldest.filter(|_| count > WAITING) {
+            self.handle_link(now, oldest, link::Answer::Refused(in_use()));
+        }
     }
 
     /// Gives the newest of the logins that wait its turn, if it is nobody's: those of the identity

@@ -19,6 +19,8 @@ struct Seen {
     joined: [bool; 3],
     refused: [Option<CloseReason>; 3],
     pinged: [u32; 3],
+    /// The number of links that were refused, the other links included.
+    all_refused: usize,
 }
 
 fn protected(policy: Policy) -> Hub {
@@ -107,14 +109,17 @@ impl Seen {
                 match Decoder::new(Codec::Native, 0).next(&mut &*bytes) {
                     Ok(Some(Frame::Ping(_))) => self.pinged[link] += 1,
                     Ok(Some(Frame::Close(Close { reason, .. }))) => {
-                        self.refused[link] = Some(reason);
+                        self.all_refused += 1;
+                        set(&mut self.refused, link, Some(reason));
                     }
                     _ => {}
                 }
             }
-            link::Output::Session(session::Event::Joined { .. }) => self.joined[link] = true,
+            link::Output::Session(session::Event::Joined { .. }) => {
+                set(&mut self.joined, link, true);
+            }
             link::Output::Session(session::Event::Left(verdict)) => {
-                self.left[link] = Some(verdict.cause);
+                set(&mut self.left, link, Some(verdict.cause));
             }
             link::Output::Session(_)
             | link::Output::Event(_)
@@ -123,6 +128,13 @@ impl Seen {
             | link::Output::Admit
             | link::Output::Close(_) => {}
         }
+    }
+}
+
+/// Sets what is known of a link, if it is one of those that are looked at.
+fn set<T>(known: &mut [T], link: usize, value: T) {
+    if let Some(known) = known.get_mut(link) {
+        *known = value;
     }
 }
 
@@ -209,4 +221,29 @@ fn a_contest_ends_with_either_of_its_links() {
         assert_eq!(bench.seen.left.map(|cause| cause.is_some()), [true, true, false]);
         assert!(bench.hub.machine().contests.is_empty());
     }
+}
+
+#[test]
+fn of_a_storm_of_logins_a_few_wait_and_the_newest_stays() {
+    let mut bench = Bench::new(Policy::default());
+    bench.log_in(0);
+    bench.pass(100);
+    // The first of them has its turn, and 32 others wait.
+    for link in 1..=100 {
+        bench.pass(1);
+        bench.log_in(link);
+    }
+    assert_eq!(bench.seen.all_refused, 100 - 1 - 32);
+    assert_eq!((bench.seen.refused[1], bench.seen.refused[2]), (None, Some(CloseReason::Full)));
+    bench.pass(1_001);
+    assert!(bench.seen.joined[1], "the oldest does not answer");
+    // Those that waited are newer: the newest of them takes the place of the one before it.
+    bench.pass(1_001);
+    assert_eq!(bench.seen.left[1], Some(Cause::Replaced));
+    assert_eq!(bench.hub.machine().counters().online, 1);
+    assert_eq!(
+        bench.hub.machine().presence(100).map(|known| known.established.is_some()),
+        Some(true)
+    );
+    assert_eq!(bench.seen.all_refused, 100, "all others were told");
 }
