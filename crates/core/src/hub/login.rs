@@ -18,8 +18,8 @@ use crate::policy::Detection;
 use crate::time::{Span, Time};
 use crate::wire::CloseReason;
 
-/// The shortest and, for a policy that never probes, the usual time to answer a newer login: as
-/// long as a suspicion takes to begin.
+/// The time to answer a newer login where the interval of the policy is not shorter, and the round
+/// trip not long: as long as a suspicion takes to begin.
 const PATIENCE: Span = Span::from_secs(1);
 
 /// The most logins of one identity that wait for their turn. Beyond that the oldest is sent away,

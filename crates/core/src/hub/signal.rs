@@ -75,7 +75,8 @@ pub enum World<'a> {
         goodbye: Goodbye,
     },
     /// Removes a link that moves to another hub with the same listeners. The hub emits the state of
-    /// the link as [`Output::HandedOver`], or nothing if there is no such link.
+    /// the link as [`Output::HandedOver`], or nothing if there is no such link. A session that has
+    /// an identity and leaves its home is not found by the next login of that identity.
     HandOver {
         /// The link's number.
         link: u32,
