@@ -74,7 +74,7 @@ fn a_python_client_meets_certificates_that_change_while_it_is_online() {
         authority.sign(&folder, "two.test");
         gateway.program.signal("HUP");
         gateway.log("the certificates are in force");
-        let mut second = client("two.test", &data);
+        let mut second = client("two.test", &[&data[..], &["--identity", "second"]].concat());
         second.until("TLSv1.3 with two.test");
         assert_eq!(second.end(), 0, "{:?}", second.seen);
         // Longer than the bound: it was probed, and answered, over the old certificate.
