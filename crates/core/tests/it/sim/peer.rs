@@ -100,7 +100,7 @@ impl Peer {
     /// for peers that need not live also somebody else or nobody.
     pub(super) fn certify(&mut self, name: usize, random: &mut Random) {
         self.proof = match random.below(32) {
-            0 if !self.healthy => Some("another".into()),
+            0 if !self.healthy => Some(format!("another-{name}")),
             1 if !self.healthy => Some(NO_IDENTITIES[random.below(3) as usize].into()),
             0..8 => Some(claim(name)),
             _ => None,
