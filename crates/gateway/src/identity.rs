@@ -1,9 +1,9 @@
 //! Who a client is: tokens are verified here, and never issued.
 //!
 //! A listener has [`Tokens`]: the keys of those who issue tokens, and what a token must say. A
-//! shard gives the token of a login to a thread of its own ([`pool`]), since a signature takes a
-//! tenth of a millisecond, and gets the answer as a request. Or a service of the operator is asked
-//! ([`Webhook`]). Nothing here logs a token or keeps it.
+//! shard gives the token of a login to a thread of its own (`identity/pool.rs`), since a signature
+//! takes a tenth of a millisecond, and gets the answer as a request. Or a service of the operator
+//! is asked ([`Webhook`]). Nothing here logs a token or keeps it.
 
 mod keys;
 mod offenders;

@@ -17,7 +17,7 @@ const RECORD_KINDS: RangeInclusive<u8> = 20..=23;
 /// One end of a TLS connection. Until the handshake is over it takes no plaintext.
 ///
 /// rustls bounds what it holds of the peer: a part of one record, or 64 KiB of a handshake message.
-/// An idle connection owns what rustls holds and [`LARGEST`] bytes at most.
+/// An idle connection owns what rustls holds and `LARGEST` bytes at most.
 #[derive(Debug)]
 pub struct Tls {
     connection: Connection,
