@@ -14,13 +14,8 @@ use super::sessions::Session;
 use super::{Hub, Slot};
 use crate::link::{self, Command, Goodbye, Logins};
 use crate::plain::{plain_enum, plain_struct};
-use crate::policy::Detection;
 use crate::time::{Span, Time};
 use crate::wire::CloseReason;
-
-/// The time to answer a newer login where the interval of the policy is not shorter, and the round
-/// trip not long: as long as a suspicion takes to begin.
-const PATIENCE: Span = Span::from_secs(1);
 
 /// The most logins of one identity that wait for their turn. Beyond that the oldest is sent away,
 /// to come back: in a storm of logins each costs no more than a look at these.
@@ -127,45 +122,40 @@ impl Hub {
 
     /// Sends the oldest away of too many logins of one identity that wait.
     fn limit_waiting(&mut self, now: Time, link: u32) {
-        let Some(slot) = self.slots.get(link) else {
-            return;
-        };
-        let waiting = self.identities.waiting(slot.identity());
-        let waiting = waiting.into_iter().filter(|(_, has_turn)| !has_turn);
-        let logins = waiting.filter_map(|(waiting, _)| {
-            let other = self.slots.get(waiting).filter(|other| is_same(other, slot))?;
-            Some((other.peer.login()?, waiting))
-        });
-        let (count, oldest) =
-            logins.fold((0, None), |(count, oldest): (usize, Option<(Span, u32)>), login| {
-                (count + 1, Some(oldest.map_or(login, |oldest| oldest.min(login))))
-            });
-        if let Some((_, oldest)) = oldest.filter(|_| count > WAITING) {
-            self.handle_link(now, oldest, link::Answer::Refused(in_use()));
+        let mut waiting = self.logins_like(link);
+        waiting.retain(|(.., has_turn)| !has_turn);
+        if let Some((_, oldest, _)) = waiting.first().filter(|_| waiting.len() > WAITING) {
+            self.handle_link(now, *oldest, link::Answer::Refused(in_use()));
         }
     }
 
     /// Gives the newest of the logins that wait its turn, if it is nobody's: those of the identity
     /// of `link`.
     fn give_turn(&mut self, now: Time, link: u32) {
-        let Some(slot) = self.slots.get(link) else {
+        let waiting = self.logins_like(link);
+        let is_free = waiting.iter().all(|(.., has_turn)| !has_turn);
+        let Some(&(_, newest, _)) = waiting.last().filter(|_| is_free) else {
             return;
         };
-        let mut newest = None;
-        for (waiting, has_turn) in self.identities.waiting(slot.identity()) {
-            let other = self.slots.get(waiting).filter(|other| is_same(other, slot));
-            let Some(heard_at) = other.and_then(|other| other.peer.login()) else {
-                continue;
-            };
-            if has_turn {
-                return;
-            }
-            newest = newest.max(Some((heard_at, waiting)));
-        }
-        if let Some((_, newest)) = newest {
-            self.identities.wait(slot.identity(), newest, true);
-            self.take_turn(now, newest);
-        }
+        let identity = self.slots.get(newest).map_or("", Slot::identity);
+        self.identities.wait(identity, newest, true);
+        self.take_turn(now, newest);
+    }
+
+    /// Returns the logins of the identity of `link` that wait, and the one that has its turn, the
+    /// oldest first: the time of HELLO, the link, and whether it has its turn.
+    fn logins_like(&self, link: u32) -> Vec<(Span, u32, bool)> {
+        let Some(slot) = self.slots.get(link) else {
+            return Vec::new();
+        };
+        let waiting = self.identities.waiting(slot.identity()).into_iter();
+        let logins = waiting.filter_map(|(link, has_turn)| {
+            let other = self.slots.get(link).filter(|other| is_same(other, slot))?;
+            Some((other.peer.login()?, link, has_turn))
+        });
+        let mut logins: Vec<_> = logins.collect();
+        logins.sort_unstable();
+        logins
     }
 
     /// Opens the session of a peer whose turn it is, unless newer ones stand in its way, or the
@@ -212,7 +202,7 @@ impl Hub {
         let (Some(slot), Some(rival)) = (self.slots.get(link), self.slots.get(oldest)) else {
             return;
         };
-        let patience = patience_of(rival);
+        let patience = rival.peer.liveness().patience_under(rival.peer.policy());
         let contest = Contest { link, admission: slot.generation, since: now };
         self.contests.insert(oldest, contest);
         self.run_link(now, link, |peer, _, _| peer.contest(Some(now + patience)));
@@ -352,15 +342,6 @@ impl Hub {
 /// Returns whether two links have the same identity, of the same worth.
 fn is_same(one: &Slot, other: &Slot) -> bool {
     one.proved == other.proved && one.identity() == other.identity()
-}
-
-/// Returns how long a peer has for the answer to a heartbeat before it would be suspect.
-fn patience_of(slot: &Slot) -> Span {
-    let least = match slot.peer.policy().detection() {
-        Detection::Never => PATIENCE,
-        Detection::Bounded { interval, .. } => interval.min(PATIENCE),
-    };
-    slot.peer.liveness().rtt().unwrap_or(Span::ZERO).times(4).max(least)
 }
 
 /// The goodbye to a peer in whose place is a newer login. Two devices of one user would otherwise

@@ -48,6 +48,23 @@ fn driver(listeners: Vec<link::Settings>, seed: u64) -> Driver<Hub> {
     Driver::new(Time::ZERO, Hub::new(settings))
 }
 
+/// Returns the HELLO of a peer that claims this identity.
+fn hello(identity: &str, token: &[u8]) -> Vec<u8> {
+    let hello = Hello {
+        asks: None,
+        resume: None,
+        account: None,
+        capabilities: 0,
+        boot_id: BootId([0; 16]),
+        instance_id: InstanceId([0; 16]),
+        identity,
+        token,
+    };
+    let mut bytes = Vec::new();
+    Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
+    bytes
+}
+
 fn proved_by(identity: &str) -> Login<'_> {
     Login { proof: Proof::Proved(identity), ..Login::claim(Span::ZERO) }
 }
@@ -803,18 +820,7 @@ fn a_proved_identity_is_taken_over_and_a_claim_of_another_is_refused() {
         let settings = link::Settings::new(Codec::Native, Side::Accepting, Policy::default());
         let mut hub = driver(Vec::from([settings]), 1);
         hub.handle(Time::ZERO, World::Opened { link: 0, listener: 0, address: ADDRESS });
-        let hello = Hello {
-            asks: None,
-            resume: None,
-            account: None,
-            capabilities: 0,
-            boot_id: BootId([0; 16]),
-            instance_id: InstanceId([0; 16]),
-            identity: claim,
-            token: &[],
-        };
-        let mut bytes = Vec::new();
-        Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
+        let bytes = hello(claim, &[]);
         let input = link::World::Received(&bytes);
         hub.handle(Time::ZERO, World::Link { link: 0, input });
         let admission = hub.machine().slots.get(0).unwrap().generation;

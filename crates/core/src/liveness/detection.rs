@@ -106,10 +106,24 @@ impl Liveness {
         }
     }
 
+    /// Returns how long a probe is out before the peer is suspect, at this interval.
+    fn patience(&self, interval: Span) -> Span {
+        self.round_trip().times(4).max(LEAST_SUSPICION.min(interval))
+    }
+
+    /// Returns how long the peer has for the answer to a heartbeat that somebody waits for: as long
+    /// as a probe is out before it is suspect, also where silence is never judged.
+    pub(crate) fn patience_under(&self, policy: &Policy) -> Span {
+        self.patience(match policy.detection() {
+            Detection::Never => LEAST_SUSPICION,
+            Detection::Bounded { interval, .. } => interval,
+        })
+    }
+
     /// Returns when the peer becomes suspect; `None` if it is suspect or no probe is out. A
     /// watching end, which sends no probes, counts from `idle`.
     fn suspicion_at(&self, probing: Probing, idle: Span, interval: Span) -> Option<Time> {
-        let patience = self.round_trip().times(4).max(LEAST_SUSPICION.min(interval));
+        let patience = self.patience(interval);
         match (probing.since, self.role) {
             (_, _) if probing.suspect => None,
             (Some(since), _) => Some(since + patience),

@@ -14,18 +14,7 @@ fn settings() -> Vec<link::Settings> {
 fn online(grant: Grant<'_>) -> Driver<Hub> {
     let mut hub = driver(settings(), 1);
     hub.handle(Time::ZERO, World::Opened { link: 0, listener: 0, address: ADDRESS });
-    let hello = Hello {
-        asks: None,
-        resume: None,
-        account: None,
-        capabilities: 0,
-        boot_id: BootId([0; 16]),
-        instance_id: InstanceId([0; 16]),
-        identity: "",
-        token: b"token",
-    };
-    let mut bytes = Vec::new();
-    Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
+    let bytes = hello("", b"token");
     hub.handle(Time::ZERO, World::Link { link: 0, input: link::World::Received(&bytes) });
     let Some(Output::Admit { admission, .. }) = hub.poll_output() else { panic!("no wish") };
     let proof = Proof::Proved("ada");

@@ -43,18 +43,7 @@ impl Bench {
 
     fn log_in(&mut self, link: u32) {
         self.hub.handle(self.now, World::Opened { link, listener: 0, address: ADDRESS });
-        let hello = Hello {
-            asks: None,
-            resume: None,
-            account: None,
-            capabilities: 0,
-            boot_id: BootId([0; 16]),
-            instance_id: InstanceId([0; 16]),
-            identity: "ada",
-            token: &[],
-        };
-        let mut bytes = Vec::new();
-        Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
+        let bytes = hello("ada", &[]);
         self.receive(link, &bytes);
     }
 

@@ -9,18 +9,7 @@ fn asked(token: &[u8]) -> (Driver<Hub>, u32) {
     let settings = link::Settings::new(Codec::Native, Side::Accepting, Policy::default());
     let mut hub = driver(Vec::from([settings]), 1);
     hub.handle(Time::ZERO, World::Opened { link: 0, listener: 0, address: ADDRESS });
-    let hello = Hello {
-        asks: None,
-        resume: None,
-        account: None,
-        capabilities: 0,
-        boot_id: BootId([0; 16]),
-        instance_id: InstanceId([0; 16]),
-        identity: "ada",
-        token,
-    };
-    let mut bytes = Vec::new();
-    Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
+    let bytes = hello("ada", token);
     hub.handle(Time::ZERO, World::Link { link: 0, input: link::World::Received(&bytes) });
     let Some(Output::Admit { link: 0, admission }) = hub.poll_output() else { panic!("no wish") };
     (hub, admission)
