@@ -1,8 +1,9 @@
 //! The addresses from which logins were refused, so that guesses are few.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
+use systole_core::origin::Origin;
 use systole_core::{Span, Time};
 
 /// Refused logins of one address after which further ones are refused unseen. Many clients behind
@@ -22,17 +23,17 @@ const ADDRESSES: usize = 4_096;
 #[derive(Debug, Default)]
 pub(crate) struct Offenders {
     /// The time of the first refusal, and their number.
-    known: HashMap<IpAddr, (Time, u32)>,
+    known: HashMap<Origin, (Time, u32)>,
     /// All of them, those that are forgotten first in front.
-    order: VecDeque<IpAddr>,
+    order: VecDeque<Origin>,
 }
 
 impl Offenders {
     /// Counts a login that was refused.
     pub(crate) fn count(&mut self, now: Time, address: IpAddr) {
         self.forget(now);
-        let address = network(address);
-        if let Some((_, refused)) = self.known.get_mut(&address) {
+        let origin = Origin::from(address);
+        if let Some((_, refused)) = self.known.get_mut(&origin) {
             *refused = refused.saturating_add(1);
             return;
         }
@@ -41,14 +42,14 @@ impl Offenders {
         {
             self.known.remove(&oldest);
         }
-        self.known.insert(address, (now, 1));
-        self.order.push_back(address);
+        self.known.insert(origin, (now, 1));
+        self.order.push_back(origin);
     }
 
     /// Returns whether logins from an address are refused unseen.
     pub(crate) fn is_refused(&mut self, now: Time, address: IpAddr) -> bool {
         self.forget(now);
-        self.known.get(&network(address)).is_some_and(|(_, refused)| *refused >= MOST)
+        self.known.get(&address.into()).is_some_and(|(_, refused)| *refused >= MOST)
     }
 
     /// Forgets the addresses whose time is over.
@@ -64,19 +65,10 @@ impl Offenders {
     }
 }
 
-/// Returns what one peer has of an address: an IPv4 address, or the first half of an IPv6 address,
-/// since a host has all others of it too.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
-        }
-        address @ IpAddr::V4(_) => address,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     fn address(text: &str) -> IpAddr {

@@ -75,26 +75,22 @@ pub struct Answer {
 /// The sending ends of the queues of tokens.
 #[derive(Clone, Debug)]
 pub struct Jobs {
-    clock: Clock,
-    keys: SyncSender<Queued>,
-    webhooks: SyncSender<Queued>,
+    keys: SyncSender<Job>,
+    webhooks: SyncSender<Job>,
 }
-
-/// A token in its queue, and since when it is there, on the monotonic clock.
-type Queued = (Job, Span);
 
 /// The receiving ends of the queues of tokens.
 #[derive(Debug)]
 pub struct Pool {
-    keys: Receiver<Queued>,
-    webhooks: Receiver<Queued>,
+    keys: Receiver<Job>,
+    webhooks: Receiver<Job>,
 }
 
 /// Makes the queues of tokens: two, so that no signature waits for a service.
-pub fn jobs(clock: Clock) -> (Jobs, Pool) {
+pub fn jobs() -> (Jobs, Pool) {
     let (keys, keys_out) = sync_channel(JOBS);
     let (webhooks, webhooks_out) = sync_channel(JOBS);
-    (Jobs { clock, keys, webhooks }, Pool { keys: keys_out, webhooks: webhooks_out })
+    (Jobs { keys, webhooks }, Pool { keys: keys_out, webhooks: webhooks_out })
 }
 
 impl Jobs {
@@ -104,7 +100,7 @@ impl Jobs {
             Verifier::Tokens(_) => &self.keys,
             Verifier::Webhook(_) => &self.webhooks,
         };
-        queue.try_send((job, self.clock.monotonic())).map_err(|_| Refusal::Full)
+        queue.try_send(job).map_err(|_| Refusal::Full)
     }
 }
 
@@ -140,20 +136,20 @@ impl Pool {
     #[cfg(test)]
     pub(crate) fn next(&self) -> Option<Job> {
         let next = self.keys.try_recv().or_else(|_| self.webhooks.try_recv());
-        next.ok().map(|(job, _)| job)
+        next.ok()
     }
 }
 
 /// Verifies the tokens of a queue until nobody can queue any more.
-fn work(queue: &Mutex<Receiver<Queued>>, shards: &[Requests], clock: Clock) {
+fn work(queue: &Mutex<Receiver<Job>>, shards: &[Requests], clock: Clock) {
     loop {
         // One thread waits in the queue, the others for it.
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((job, since)) = next else {
+        let Ok(job) = next else {
             return;
         };
         let shard = job.shard;
-        let answer = job.verify(clock.wall_ms(), clock.monotonic(), since);
+        let answer = job.verify(clock.wall_ms(), clock.monotonic());
         if let Some(shard) = shards.get(shard) {
             // A shard that has ended has no logins.
             let _ = shard.send_and_wait(Request::LoggedIn(answer));
@@ -162,12 +158,12 @@ fn work(queue: &Mutex<Receiver<Queued>>, shards: &[Requests], clock: Clock) {
 }
 
 impl Job {
-    /// Verifies the token, queued at `since`, at a time in milliseconds since 1970-01-01 UTC, and
-    /// on the monotonic clock.
-    fn verify(self, now_ms: u64, now: Span, since: Span) -> Answer {
+    /// Verifies the token at a time in milliseconds since 1970-01-01 UTC, and on the monotonic
+    /// clock.
+    fn verify(self, now_ms: u64, now: Span) -> Answer {
         let result = match &self.verifier {
             Verifier::Tokens(tokens) => tokens.rules().verify(&self.token, now_ms),
-            Verifier::Webhook(_) if now.less(since) > LONGEST_WAIT => Err(Refusal::Full),
+            Verifier::Webhook(_) if now.less(self.heard_at) > LONGEST_WAIT => Err(Refusal::Full),
             Verifier::Webhook(webhook) => webhook.ask(&self.token, self.address, now),
         };
         self.answer(result)
@@ -198,25 +194,25 @@ mod tests {
             remember: Span::ZERO,
             roots: Vec::new(),
         });
+        let since = Span::from_secs(7);
         let job = || Job {
             shard: 0,
             link: 1,
             admission: 2,
-            heard_at: Span::ZERO,
+            heard_at: since,
             address: Ipv4Addr::LOCALHOST.into(),
             asked: Time::ZERO,
             verifier: Verifier::Webhook(webhook.clone()),
             token: Box::from(*b"token"),
         };
-        let since = Span::from_secs(7);
-        let result = |waited: Span| job().verify(0, since + waited, since).result;
+        let result = |waited: Span| job().verify(0, since + waited).result;
         assert_eq!(result(LONGEST_WAIT), Err(Refusal::WebhookFailed), "nobody listens there");
         assert_eq!(result(LONGEST_WAIT + Span::from_nanos(1)), Err(Refusal::Full));
     }
 
     #[test]
     fn each_kind_of_verifier_has_a_queue_of_its_own_and_a_full_one_refuses() {
-        let (jobs, pool) = jobs(Clock::start());
+        let (jobs, pool) = jobs();
         let job = |verifier| Job {
             shard: 0,
             link: 1,

@@ -139,7 +139,7 @@ pub(super) fn start(
     let mut sockets: Vec<_> =
         sockets.into_iter().map(|it| (it.sockets.into_iter(), it.is_shared)).collect();
     let has_tokens = config.listeners.iter().any(|listener| listener.verifier().is_some());
-    let (jobs, pool) = identity::jobs(clock);
+    let (jobs, pool) = identity::jobs();
     let mut started = StartedShards::default();
     let (doors, siblings, homes) = homes(shards).map_err(ServeError::Thread)?;
     for (index, door) in doors.into_iter().enumerate() {

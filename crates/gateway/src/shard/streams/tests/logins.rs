@@ -36,7 +36,7 @@ impl Desk {
         });
         setup.listeners[0].tokens =
             Some(ListenerTokens { verifier: Verifier::Tokens(tokens), anonymous });
-        let (jobs, pool) = jobs(Clock::start());
+        let (jobs, pool) = jobs();
         setup.jobs = Some(jobs);
         let (sender, requests) = std::sync::mpsc::channel();
         let poll = Poll::new().unwrap();
