@@ -179,6 +179,11 @@ impl Hub {
         self.slots.get(link)?.peer.is_established().then_some(link)
     }
 
+    /// Whether the session with this number is here, or waits for its epoch.
+    pub fn has_session(&self, session: u64) -> bool {
+        self.sessions.find(session).is_some()
+    }
+
     fn open(&mut self, now: Time, link: u32, listener: u16, address: SocketAddr) {
         let mut out = self.outbound.to(link);
         let Some(settings) = self.listeners.get(usize::from(listener)) else {

@@ -16,6 +16,7 @@ mod state;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 mod why;
 mod wire;
 
@@ -92,7 +93,7 @@ fn open_routes() -> [(&'static str, MethodRouter<Shared>); 2] {
 }
 
 /// Routes that pass the [`guard`].
-fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 15] {
+fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 16] {
     [
         ("/metrics", get(health::metrics)),
         ("/api/v1/openapi.json", get(document_of_api)),
@@ -105,6 +106,7 @@ fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 15] {
         ("/api/v1/sessions/{id}/policy", post(sessions::policy)),
         ("/api/v1/sessions/{id}/why", get(why::why)),
         ("/api/v1/verdicts", get(why::verdicts)),
+        ("/api/v1/webhooks", get(webhooks::list)),
         ("/api/v1/listeners", get(control::listeners)),
         ("/api/v1/listeners/{name}/policy", get(control::listener_policy).put(control::retune)),
         ("/api/v1/log", put(control::log)),

@@ -14,11 +14,13 @@ mod outline;
 mod overrides;
 mod policy;
 mod problem;
+mod receiver;
 mod section;
 mod sessions;
 mod settings;
 mod source;
 mod span;
+mod store;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -50,6 +52,8 @@ pub use span::{SpanError, parse_span, show_span};
 pub use tls::{ClientIdentity, Tls};
 pub use token::Token;
 
+use crate::store::StoreSettings;
+use crate::webhooks::Receiver;
 use address::overlap;
 use listener::MAX_LISTENERS;
 use outline::Outline;
@@ -95,6 +99,10 @@ pub struct Config {
     pub drain: Drain,
     /// What is logged, and in which format.
     pub log: Log,
+    /// Who is told about sessions.
+    pub webhooks: Vec<Receiver>,
+    /// Where it is kept what is owed to them; `None` only if nothing is owed.
+    pub store: Option<StoreSettings>,
 }
 
 impl Default for Config {
@@ -113,6 +121,8 @@ impl Default for Config {
             limits: Limits::default(),
             drain: Drain::default(),
             log: Log::default(),
+            webhooks: Vec::new(),
+            store: None,
         }
     }
 }
@@ -184,6 +194,9 @@ fn read_root(
     let drain = settings::read_drain(reading, table);
     let table = root.section(reading, "log");
     let log = settings::read_log(reading, table);
+    let webhooks = receiver::read_all(reading, &mut root, directory);
+    let table = root.section(reading, "store");
+    let store = store::read(reading, table, directory, !webhooks.is_empty());
     root.finish(reading);
 
     refuse_small_outbox(reading, &listeners, &limits, limits_place);
@@ -205,6 +218,8 @@ fn read_root(
             format: overrides.log_format.unwrap_or(log.format),
             heartbeats: overrides.log_heartbeats.unwrap_or(log.heartbeats),
         },
+        webhooks,
+        store,
     }
 }
 

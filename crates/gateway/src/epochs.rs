@@ -9,8 +9,9 @@ pub const EPOCHS_PER_MS: u64 = 1 << 20;
 /// Gives epochs to all shards, each higher than all before.
 ///
 /// A run begins at the milliseconds of the wall clock times [`EPOCHS_PER_MS`], so that epochs also
-/// rise across restarts, unless the wall clock is set back by more than a run lasted. Epochs reach
-/// the end of 64 bits in the year 2527, and stay there.
+/// rise across restarts, unless the wall clock is set back by more than a run lasted. With a store
+/// ([`crate::store`]) they rise even then. Epochs reach the end of 64 bits in the year 2527, and
+/// stay there.
 #[derive(Debug, Default)]
 pub struct Epochs(AtomicU64);
 
@@ -18,6 +19,16 @@ impl Epochs {
     /// Makes the epochs of a run that begins at `wall_ms`, in milliseconds since 1970-01-01 UTC.
     pub fn new(wall_ms: u64) -> Epochs {
         Epochs(AtomicU64::new(wall_ms.saturating_mul(EPOCHS_PER_MS)))
+    }
+
+    /// Makes the epochs that begin above `before`.
+    pub fn above(before: u64) -> Epochs {
+        Epochs(AtomicU64::new(before))
+    }
+
+    /// Returns the last epoch that was given.
+    pub(crate) fn last(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 
     /// Returns the next epoch.

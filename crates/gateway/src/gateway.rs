@@ -22,7 +22,9 @@ use crate::report::SessionInfo;
 use crate::request::{Filter, Order, Page, Refused, Request, Requests, SESSIONS_PER_PAGE, Story};
 use crate::shard_watch::{Changes, LOOK_INTERVAL, ShardWatch};
 use crate::stats::ShardStats;
+use crate::store::Store;
 use crate::verdicts::{STRANGERS, VERDICTS, Verdicts};
+use crate::webhooks::Sender;
 use refusals::Refusals;
 pub(crate) use strangers::Stranger;
 use strangers::Strangers;
@@ -117,6 +119,9 @@ pub struct Gateway {
     /// Held from correlation to publication, so that findings follow the facts that they rest on.
     in_order: Mutex<()>,
     questions: Questions,
+    /// Where events are written for those who are told; `None` if nobody is.
+    store: Option<Store>,
+    senders: Vec<Sender>,
     phase: watch::Sender<Lifecycle>,
 }
 
@@ -168,7 +173,32 @@ impl Gateway {
             correlation,
             in_order: Mutex::default(),
             questions,
+            store: None,
+            senders: Vec::new(),
             phase,
+        }
+    }
+
+    /// Lets events be written for those who are told, and carried to them.
+    pub(crate) fn with_store(self, store: Option<Store>, senders: Vec<Sender>) -> Gateway {
+        Gateway { store, senders, ..self }
+    }
+
+    /// Returns those who are told about sessions.
+    pub(crate) fn senders(&self) -> &[Sender] {
+        &self.senders
+    }
+
+    /// Returns where events are written for those who are told.
+    pub fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
+    }
+
+    /// Waits until there is room for a fact.
+    pub(crate) async fn room(&self) {
+        self.events.room().await;
+        if let Some(store) = &self.store {
+            store.room().await;
         }
     }
 

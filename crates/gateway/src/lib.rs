@@ -12,6 +12,8 @@
 //! - [`shard`] and [`beacon`] start single shards, for tests and benchmarks. [`logic`] answers the
 //!   data of their links, [`epochs`] numbers their sessions, [`request`] controls a shard,
 //!   [`report`] and [`stats`] are what it publishes.
+//! - [`store`] keeps on disk what is owed about sessions; [`webhooks`] tell it to those to whom it is
+//!   owed.
 //! - [`gateway`], [`events`] and [`verdicts`] are the control plane's view of all shards. Only this
 //!   crate uses them.
 
@@ -35,9 +37,11 @@ mod serve;
 pub mod shard;
 mod shard_watch;
 pub mod stats;
+pub mod store;
 mod throttle;
 pub mod verdicts;
 mod wake;
+pub mod webhooks;
 
 pub use config::Config;
 pub use serve::{ServeError, ServeOptions, inherited_sockets, serve, unbindable};

@@ -1,5 +1,7 @@
 //! The metrics as OpenMetrics text, which Prometheus reads; `docs/metrics.md` lists them.
 
+mod told;
+
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
@@ -18,6 +20,8 @@ use crate::events::Body;
 use crate::identity::Refusal;
 use crate::logs::Logs;
 use crate::stats::{AdminEnded, BeaconStats, Cell, Distributions, Reloaded, ShardStats, seconds};
+use crate::store::Store;
+use crate::webhooks::Sender;
 
 /// The content type of a scrape.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -74,6 +78,15 @@ impl Metrics {
         registry.register_collector(Box::new(ShardCollector { shards, clock }));
         registry.register_collector(Box::new(LogCollector(logs)));
         Metrics { registry, distributions: distributions.clone() }
+    }
+
+    /// Adds the metrics of a store and of those who are told about sessions.
+    pub(crate) fn with_store(mut self, store: Option<&Store>, senders: &[Sender]) -> Metrics {
+        if let Some(store) = store {
+            let (store, senders) = (store.clone(), senders.to_vec());
+            self.registry.register_collector(Box::new(told::ToldCollector { store, senders }));
+        }
+        self
     }
 
     /// Counts revised verdicts and outages; other events are counted by the shards.

@@ -200,6 +200,11 @@ impl Requests {
         Requests { sender, waker }
     }
 
+    /// Returns what wakes the shard.
+    pub(crate) fn waker(&self) -> LoopWaker {
+        self.waker.clone()
+    }
+
     /// Sends a request and wakes the shard.
     ///
     /// # Errors

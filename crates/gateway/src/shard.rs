@@ -38,7 +38,8 @@ use crate::logic::Logic;
 use crate::report::ReportChannels;
 use crate::request::{ARRIVALS, Arrivals, REQUESTS, RequestQueue, Requests};
 use crate::stats::{Distributions, ShardStats};
-use crate::wake::{WakeUps, wake_ups};
+use crate::store::Store;
+use crate::wake::{LoopWaker, WakeUps, wake_ups};
 use shard_loop::WAKER;
 use streams::Streams;
 
@@ -75,6 +76,8 @@ pub struct ShardSetup {
     pub jobs: Option<Jobs>,
     /// The source of session epochs, shared by all shards.
     pub epochs: Arc<Epochs>,
+    /// Where it is written what is owed about a session before it exists; `None` if nothing is owed.
+    pub store: Option<Store>,
     /// The channels to the control plane.
     pub reports: ReportChannels,
     /// The counters of this shard.
@@ -141,6 +144,11 @@ impl Door {
         let queue = RequestQueue::with_arrivals(receiver, arriving);
         let arrivals = Arrivals::new(links, waker.clone());
         Ok(Door { poll, wake_ups, queue, requests: Requests::new(sender, waker), arrivals })
+    }
+
+    /// Returns what wakes the shard.
+    pub(crate) fn waker(&self) -> LoopWaker {
+        self.requests.waker()
     }
 
     /// Returns the way for links into the shard.

@@ -11,7 +11,7 @@ use super::fields::FromFields;
 use super::open_routes;
 use super::paging::Paging;
 use super::policy::PolicyWish;
-use super::{control, health, sessions, stream, why};
+use super::{control, health, sessions, stream, webhooks, why};
 
 /// What the handlers declare.
 #[derive(OpenApi)]
@@ -37,6 +37,7 @@ use super::{control, health, sessions, stream, why};
         sessions::policy,
         why::why,
         why::verdicts,
+        webhooks::list,
         control::listeners,
         control::listener_policy,
         control::retune,

@@ -11,6 +11,7 @@ use super::state::Shared;
 use crate::events::Limit;
 use crate::gateway::Lifecycle;
 use crate::metrics::CONTENT_TYPE;
+use crate::store::Store;
 
 /// The answer of a running process.
 #[derive(Serialize, ToSchema)]
@@ -32,6 +33,9 @@ pub(super) async fn healthz() -> Json<Health> {
 pub(super) struct Readiness {
     /// Always true; a gateway that is not ready answers with an error.
     ready: bool,
+    /// Whether what webhooks are owed survives the end of the process; absent if nothing is owed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    durable: Option<bool>,
 }
 
 /// Confirms that every listener accepts connections.
@@ -42,8 +46,28 @@ pub(super) struct Readiness {
 )]
 pub(super) async fn readyz(State(shared): State<Shared>) -> Result<Json<Readiness>, Trouble> {
     let gateway = &shared.gateway;
+    let health = gateway.store().map(Store::health).unwrap_or_default();
+    let is_required = gateway.store().is_some_and(Store::is_required);
+    let unwritable = health.failing.filter(|_| is_required);
     let (error, hint) = match (*gateway.phase().borrow(), gateway.paused()) {
-        (Lifecycle::Running, None) => return Ok(Json(Readiness { ready: true })),
+        (Lifecycle::Running, None) => match unwritable {
+            Some(error) => {
+                let error = format!("the store cannot be written: {error}");
+                (error, "look at its disk; clients that are online stay")
+            }
+            None if health.is_full => {
+                let hint = "see GET /api/v1/webhooks for the receiver that takes nothing";
+                ("the store is full: logins are refused".to_owned(), hint)
+            }
+            None => {
+                let store = gateway.store();
+                let durable = store.map(|store| {
+                    let health = store.health();
+                    health.failing.is_none() && !health.is_volatile
+                });
+                return Ok(Json(Readiness { ready: true, durable }));
+            }
+        },
         (Lifecycle::Running, Some((shard, Limit { name, hint, .. }))) => {
             let error = format!("shard {shard} accepts no connections now: {name}");
             (error, hint)

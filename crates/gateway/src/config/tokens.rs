@@ -235,7 +235,7 @@ fn read_rules(
 }
 
 /// Converts a text, or a list of texts.
-fn texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
+pub(super) fn texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
     let texts: Option<Vec<String>> = match value.as_str() {
         Some(text) => Some(vec![text.to_owned()]),
         None => value.as_array().and_then(|list| {

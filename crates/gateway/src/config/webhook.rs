@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use rustls_pki_types::CertificateDer;
 use systole_core::Span;
 use systole_net::tls::{certificates, system_certificates};
 use ureq::http::Uri;
@@ -11,6 +12,7 @@ use super::file::read_text;
 use super::section::{Given, Reading, Section};
 use super::value;
 use crate::identity::{Webhook, WebhookSettings};
+use crate::webhooks::check_url;
 
 /// Maximum size of a file of certificates, in bytes: the roots of a whole system.
 const MAX_ROOTS: u64 = 1 << 20;
@@ -73,18 +75,7 @@ pub(super) fn read(
     let roots = match &roots_file {
         None if url.starts_with("https://") => system_certificates(),
         None => Vec::new(),
-        Some(file) => {
-            let path = directory.join(&file.value);
-            let shown = path.display();
-            let read = read_text(&path, MAX_ROOTS)
-                .map_err(|error| format!("the file {shown} cannot be read: {error}"))
-                .and_then(|pem| {
-                    certificates(pem.as_bytes())
-                        .map_err(|error| format!("the file {shown}: {error}"))
-                });
-            let problem = |what| reading.problems.add(Some(file.span.clone()), what, None);
-            read.map_err(problem).ok()?
-        }
+        Some(file) => read_roots(reading, file, directory)?,
     };
     Some(Webhook::new(WebhookSettings {
         listener: listener.to_owned(),
@@ -96,8 +87,24 @@ pub(super) fn read(
     }))
 }
 
+/// Reads a file of certificates that vouch for a service.
+pub(super) fn read_roots(
+    reading: &mut Reading<'_>,
+    file: &Given<String>,
+    directory: &Path,
+) -> Option<Vec<CertificateDer<'static>>> {
+    let path = directory.join(&file.value);
+    let shown = path.display();
+    let read = read_text(&path, MAX_ROOTS)
+        .map_err(|error| format!("the file {shown} cannot be read: {error}"))
+        .and_then(|pem| {
+            certificates(pem.as_bytes()).map_err(|error| format!("the file {shown}: {error}"))
+        });
+    read.map_err(|what| reading.problems.add(Some(file.span.clone()), what, None)).ok()
+}
+
 /// Reads the secret in the first line of a file.
-fn read_secret(
+pub(super) fn read_secret(
     reading: &mut Reading<'_>,
     file: &Given<String>,
     directory: &Path,
@@ -113,15 +120,6 @@ fn read_secret(
             is_legal.then_some(first).ok_or(format!("the first line of the file {shown} {right}"))
         });
     read.map_err(|what| reading.problems.add(Some(file.span.clone()), what, None)).ok()
-}
-
-fn check_url(text: String) -> Result<String, String> {
-    let uri: Option<Uri> = text.parse().ok();
-    let is_legal = uri.is_some_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
-    });
-    let right = "a URL in quotes, as in \"https://login.example.com/connect\"";
-    is_legal.then_some(text).ok_or_else(|| right.to_owned())
 }
 
 /// Whether nobody on a network can read what goes to a URL.

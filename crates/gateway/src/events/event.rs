@@ -136,6 +136,20 @@ pub enum Body {
 }
 
 impl Body {
+    /// The kinds of events that are about one session.
+    pub const OF_SESSIONS: [&'static str; 10] = [
+        "join",
+        "leave",
+        "verdict_revised",
+        "suspect",
+        "warned",
+        "recovered",
+        "hung",
+        "overdue",
+        "retuned",
+        "moved",
+    ];
+
     /// Returns the kind, as in the JSON.
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -154,6 +168,27 @@ impl Body {
             Body::Stalled { .. } => "stalled",
             Body::AcceptingPaused { .. } => "accepting_paused",
             Body::AcceptingResumed { .. } => "accepting_resumed",
+        }
+    }
+
+    /// Returns the session that it is about, if there is one.
+    pub const fn session(&self) -> Option<&Session> {
+        match self {
+            Body::Join { session, .. }
+            | Body::Leave { session, .. }
+            | Body::VerdictRevised { session, .. }
+            | Body::Suspect(session)
+            | Body::Warned { session, .. }
+            | Body::Recovered(session)
+            | Body::Hung { session, .. }
+            | Body::Overdue(session)
+            | Body::Retuned { session, .. }
+            | Body::Moved { session, .. } => Some(session),
+            Body::Outage(_)
+            | Body::OutageOver(_)
+            | Body::Stalled { .. }
+            | Body::AcceptingPaused { .. }
+            | Body::AcceptingResumed { .. } => None,
         }
     }
 

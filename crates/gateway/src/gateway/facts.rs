@@ -8,6 +8,7 @@ use super::Gateway;
 use crate::correlation::{Correlation, Findings, QUESTIONS};
 use crate::events::{Body, Event};
 use crate::report::{Fact, Parting};
+use crate::store::Noted;
 
 impl Gateway {
     /// Processes a fact: keeps its verdict, correlates it, publishes it as an event and logs it.
@@ -17,10 +18,19 @@ impl Gateway {
         self.keep_verdict(&fact);
         let findings = self.correlation.handle_fact(&fact);
         let event = self.events.publish(fact);
+        self.write(&event);
         let found = self.publish_findings(findings);
         drop(in_order);
         self.logs.event(&event);
         found.iter().for_each(|event| self.logs.event(event));
+    }
+
+    /// Has an event written for those who are told. Called in the order of the events.
+    fn write(&self, event: &Event) {
+        let noted = self.store.as_ref().and_then(|store| Some((store, Noted::of(event)?)));
+        if let Some((store, noted)) = noted {
+            store.note(noted);
+        }
     }
 
     /// Publishes and logs what `correlate` finds.
@@ -69,7 +79,9 @@ impl Gateway {
                 let (session, cause, confidence, note) = *revision.kept;
                 self.verdicts.revise(session, cause, confidence, note);
             }
-            self.events.publish_body(at_ms, body)
+            let event = self.events.publish_body(at_ms, body);
+            self.write(&event);
+            event
         };
         findings.into_iter().map(publish).collect()
     }

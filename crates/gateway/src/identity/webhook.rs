@@ -4,7 +4,6 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -12,12 +11,11 @@ use sha2::{Digest, Sha256};
 use systole_core::Span;
 use systole_core::hub::MAX_ATTRIBUTES;
 use systole_core::wire::is_identity;
-use systole_net::tls::provider;
 use ureq::Agent;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::refusal::Refusal;
 use super::rules::Verified;
+use crate::webhooks::agent;
 
 /// Longest answer in bytes; far above an identity and attributes.
 const MAX_ANSWER: u64 = 16 << 10;
@@ -96,19 +94,7 @@ impl Webhook {
 
     /// Makes the way to a service.
     pub fn new(settings: WebhookSettings) -> Webhook {
-        let roots: Vec<_> =
-            settings.roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
-        let tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(provider())
-            .root_certs(RootCerts::from(roots));
-        // Neither a proxy nor the target of a redirect may receive a token.
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .tls_config(tls.build())
-            .timeout_global(Some(Duration::from(settings.timeout)));
-        let agent = Agent::from(config.build());
+        let agent = agent(settings.timeout, &settings.roots);
         Webhook(Arc::new(Inner { settings, agent, refused: Mutex::default() }))
     }
 

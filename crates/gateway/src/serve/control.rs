@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use systole_core::hub;
+use systole_core::{Span, hub};
 use systole_net::Clock;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::Receiver;
@@ -49,6 +49,12 @@ const READS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time without an event while shards stop. Each shard reports the end of each link; as
 /// long as events come, the stop goes on.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a gateway that stops still tells events to webhooks; the rest waits on disk.
+const TELL_TIMEOUT: Span = Span::from_secs(2);
+
+/// How long a gateway that stops waits for its disk.
+const STORE_TIMEOUT: Span = Span::from_secs(10);
 
 /// Runs the gateway until it is stopped; returns the shard threads, which have ended or are about
 /// to end. However it ends, all facts of the shards and the ends of event streams are delivered.
@@ -100,6 +106,7 @@ pub(super) async fn run(
     };
     gateway.advance(Lifecycle::Stopped);
     gateway.tell_all_strangers();
+    tell_the_rest(&gateway).await;
     // Bounded by the admin interface itself; a panic there is in the log already.
     let _ = admin.await;
     remove(ready_file).await;
@@ -157,7 +164,7 @@ async fn forward_facts(
         let mut batch = Vec::new();
         while facts.recv_many(&mut batch, REPORT_BATCH).await > 0 {
             for fact in batch.drain(..) {
-                gateway.events().room().await;
+                gateway.room().await;
                 gateway.note(fact);
             }
             gateway.events().wake();
@@ -251,6 +258,36 @@ async fn stop(gateway: &Gateway, forwarders: &mut JoinSet<()>) -> Result<(), Ser
             gateway.events().set_patience(Duration::ZERO);
             taken.await
         }
+    }
+}
+
+/// Tells what is left to those who are told about sessions, for a limited time, and closes the
+/// store. What is not told waits there.
+async fn tell_the_rest(gateway: &Arc<Gateway>) {
+    let Some(store) = gateway.store().cloned() else {
+        return;
+    };
+    let mut ticks = interval(DRAIN_POLL_INTERVAL);
+    let flushing = store.clone();
+    let flushed = tokio::task::spawn_blocking(move || flushing.flush());
+    let told = async {
+        // A panic there is in the log.
+        let _ = flushed.await;
+        // Each as soon as it has nothing more to carry now.
+        while !gateway.senders().iter().all(|sender| sender.stop(TELL_TIMEOUT)) {
+            ticks.tick().await;
+        }
+    };
+    // What is under way to a receiver that hangs takes longer: it comes again after the start.
+    let _ = timeout(Duration::from(TELL_TIMEOUT), told).await;
+    let left = store.stats().entries.get();
+    let stopping = store.clone();
+    let stopped = tokio::task::spawn_blocking(move || stopping.stop(STORE_TIMEOUT));
+    if !stopped.await.unwrap_or(false) {
+        let hint = "after the next start some sessions leave as lost with the gateway";
+        tracing::error!(hint, "the store could not be written to the end");
+    } else if left > 0 {
+        tracing::info!(left, "events wait on disk for webhooks");
     }
 }
 

@@ -5,6 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::store::StoreError;
+
 /// The error that kept a gateway from starting or from a complete drain. Except after those
 /// that start nothing, shard threads may still run: the process should end.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub enum ServeError {
         /// The error of the system.
         error: io::Error,
     },
+    /// The store cannot be opened. Nothing was started, and nothing in it was changed.
+    Store(StoreError),
     /// A shard thread ended unexpectedly. The log has the reason.
     ShardEnded,
     /// A shard did not stop when requested.
@@ -70,6 +74,7 @@ impl ServeError {
             | ServeError::InheritedTwice { .. }
             | ServeError::InheritedUnclaimed { .. }
             | ServeError::Thread(_)
+            | ServeError::Store(_)
             | ServeError::ReadyFile { .. } => false,
         }
     }
@@ -107,6 +112,7 @@ impl fmt::Display for ServeError {
             ServeError::ReadyFile { path, error } => {
                 write!(f, "the ready file {} cannot be written: {error}", path.display())
             }
+            ServeError::Store(error) => error.fmt(f),
             ServeError::ShardEnded => f.write_str(
                 "a shard ended unexpectedly\nhint: this is an error of ours: please report it",
             ),

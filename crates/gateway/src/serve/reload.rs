@@ -215,6 +215,8 @@ fn settings_needing_restart(now: &Config, new: &Config) -> Vec<&'static str> {
         // Applied.
         drain: _,
         log: Log { level: _, format, heartbeats: _ },
+        webhooks,
+        store,
     } = now;
     let listeners_differ = places(now) != places(new) || beacons(now) != beacons(new);
     let differences = [
@@ -227,6 +229,8 @@ fn settings_needing_restart(now: &Config, new: &Config) -> Vec<&'static str> {
         ("admin", admin.needs_restart_for(&new.admin)),
         ("limits", *limits != new.limits),
         ("log.format", *format != new.log.format),
+        ("webhook", *webhooks != new.webhooks),
+        ("store", *store != new.store),
     ];
     differences.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }

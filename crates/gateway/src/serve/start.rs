@@ -27,6 +27,8 @@ use crate::report::{FACTS, ReportChannels, Reports, channels};
 use crate::request::{Arrivals, Requests};
 use crate::shard::{self, Door, ListenerTls, ListenerTokens, Shard, ShardListener, ShardSetup};
 use crate::stats::{BeaconStats, Distributions, ShardStats};
+use crate::store::{Database, DeadLetters, Store, StoreSettings, Subscription};
+use crate::webhooks::{Receiver, Sender};
 
 /// Descriptors that the process has open beside its shards and connections: standard streams, the
 /// poll and the signals of the control plane, the admin listener, files.
@@ -132,7 +134,12 @@ pub(super) fn start(
     let BoundSockets { admin, listeners: sockets, beacons, shards } = bound;
     let clock = Clock::start();
     let budget = LinkBudget::compute(config, shards);
-    let epochs = Arc::new(Epochs::new(clock.wall_ms()));
+    let opened = open_store(config, clock)?;
+    let epochs = opened.as_ref().map_or_else(
+        || Epochs::new(clock.wall_ms()),
+        |(database, _)| Epochs::above(database.first_epoch()),
+    );
+    let epochs = Arc::new(epochs);
     let distributions = Distributions::default();
     let states = listener_states(config, &sockets, &beacons).map_err(ServeError::Thread)?;
     let settings = link_settings(config, clock).map_err(ServeError::Thread)?;
@@ -142,6 +149,10 @@ pub(super) fn start(
     let (jobs, pool) = identity::jobs();
     let mut started = StartedShards::default();
     let (doors, siblings, homes) = homes(shards).map_err(ServeError::Thread)?;
+    let wakers = doors.iter().map(Door::waker).collect();
+    let store =
+        opened.map(|(database, settings)| Store::start(database, settings, wakers, epochs.clone()));
+    let store = store.transpose().map_err(ServeError::Thread)?;
     for (index, door) in doors.into_iter().enumerate() {
         let listeners = sockets.iter_mut().zip(&settings).zip(&config.listeners);
         let own = listeners.filter_map(|(((sockets, is_shared), settings), listener)| {
@@ -171,6 +182,7 @@ pub(super) fn start(
             logic: Logic::new(config.logic),
             jobs: has_tokens.then(|| jobs.clone()),
             epochs: epochs.clone(),
+            store: store.clone(),
             reports,
             stats,
             distributions: distributions.clone(),
@@ -196,9 +208,62 @@ pub(super) fn start(
     };
     let kept = usize::try_from(config.limits.events).unwrap_or(usize::MAX);
     let events = Events::new(kept, clock.wall_ms(), names);
+    let senders = senders(config, store.as_ref(), clock).map_err(ServeError::Thread)?;
     let metrics = Metrics::new(stats.clone(), beacons, &distributions, clock, logs.clone());
-    let gateway = Arc::new(Gateway::new(requests, stats.clone(), states, events, metrics, logs));
+    let metrics = metrics.with_store(store.as_ref(), &senders);
+    let gateway = Gateway::new(requests, stats.clone(), states, events, metrics, logs);
+    let gateway = Arc::new(gateway.with_store(store, senders));
     Ok(Running { gateway, admin, clock, stats, reports, threads })
+}
+
+/// Opens the store, if anybody is told about sessions.
+fn open_store(
+    config: &Config,
+    clock: Clock,
+) -> Result<Option<(Database, &StoreSettings)>, ServeError> {
+    let Some(settings) = config.store.as_ref().filter(|_| !config.webhooks.is_empty()) else {
+        return Ok(None);
+    };
+    let told = config.webhooks.iter().map(|webhook| Subscription {
+        name: webhook.name.as_str().into(),
+        events: webhook.events.clone(),
+    });
+    let told: Arc<[Subscription]> = told.collect();
+    let streams = config.listeners.iter().map(|listener| listener.name().into());
+    let beacons = config.beacons.iter().map(|listener| listener.name().into());
+    let listeners: Arc<[Arc<str>]> = streams.chain(beacons).collect();
+    let now_ms = clock.wall_ms();
+    let database = match Database::open(settings, told.clone(), listeners.clone(), now_ms) {
+        Err(error) if !settings.is_required => {
+            let hint = "what webhooks are owed is kept in memory; a killed gateway forgets it";
+            tracing::error!(%error, hint, "going on without a store, as configured");
+            Database::in_memory(settings, told, listeners, now_ms)
+        }
+        opened => opened,
+    };
+    let database = database.map_err(ServeError::Store)?;
+    if database.unclaimed() > 0 {
+        let events = database.unclaimed();
+        let hint = "configure a webhook with its former name to tell it";
+        tracing::warn!(events, hint, "events wait for webhooks that are not configured");
+    }
+    let (lost, directory) = (database.found_lost(), settings.directory.display());
+    if lost > 0 {
+        tracing::warn!(lost, %directory, "sessions were online when the gateway was killed");
+    }
+    Ok(Some((database, settings)))
+}
+
+/// Starts to tell those who are told about sessions.
+fn senders(config: &Config, store: Option<&Store>, clock: Clock) -> std::io::Result<Vec<Sender>> {
+    let Some((store, settings)) = store.zip(config.store.as_ref()) else {
+        return Ok(Vec::new());
+    };
+    let start = |(number, webhook): (usize, &Receiver)| {
+        let letters = DeadLetters::new(&settings.directory, &webhook.name);
+        Sender::start(webhook.clone(), store.clone(), letters, clock, seed(number))
+    };
+    config.webhooks.iter().enumerate().map(start).collect()
 }
 
 /// Makes the ways into all shards, and chooses the homes of identities.

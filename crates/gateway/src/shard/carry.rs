@@ -52,9 +52,8 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                     self.traffic.answers.push_back(reply);
                     continue;
                 }
-                hub::Output::Own { session, .. } => {
-                    let epoch = self.traffic.epochs.next();
-                    self.traffic.answers.push_back(Reply::Own { session, epoch });
+                hub::Output::Own { link, admission, session } => {
+                    self.own(link, admission, session);
                     continue;
                 }
             };

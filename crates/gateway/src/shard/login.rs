@@ -5,6 +5,8 @@ use std::collections::BinaryHeap;
 use std::net::IpAddr;
 
 use systole_core::hub::{self, Grant, Login, Proof};
+use systole_core::link::Goodbye;
+use systole_core::wire::CloseReason;
 use systole_core::{Span, Time};
 
 use super::ListenerTokens;
@@ -12,6 +14,10 @@ use super::opening::Accept;
 use super::shard_loop::ShardLoop;
 use super::streams::Streams;
 use crate::identity::{Answer, Job, Jobs, Offenders, Refusal, Verified, refuse_after};
+use crate::store::{Owing, Owned};
+
+/// The time after which a peer may come back that found the store full or failing.
+const RETURN_AFTER: Span = Span::from_secs(5);
 
 /// An answer to a request of the hub.
 #[derive(Clone, Copy, Debug)]
@@ -147,6 +153,53 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                     self.hub.handle(now, hub::World::Refused { link, admission, goodbye });
                 }
             }
+        }
+    }
+
+    /// Gives a session its epoch: at once, or when it is written what is owed about it.
+    pub(super) fn own(&mut self, link: u32, admission: u32, session: u64) {
+        let epoch = self.traffic.epochs.next();
+        let answers = &mut self.traffic.answers;
+        let Some(store) = &self.traffic.store else {
+            return answers.push_back(Reply::Own { session, epoch });
+        };
+        let Some(known) = self.hub.machine().presence(link) else {
+            return;
+        };
+        let owing = Owing {
+            shard: self.traffic.logins.shard,
+            link,
+            admission,
+            session,
+            epoch,
+            identity: known.identity.into(),
+            listener: known.listener,
+            address: known.address,
+            at_ms: self.clock.wall_ms(),
+        };
+        if !store.owe(owing) {
+            answers.push_back(Reply::Refuse { link, admission });
+        }
+    }
+
+    /// Hands the hub the epochs of the sessions about which it is written what is owed.
+    pub(super) fn take_owned(&mut self) {
+        let Some(store) = self.traffic.store.clone() else {
+            return;
+        };
+        for owned in store.take_owned(self.traffic.logins.shard) {
+            let Owned { link, admission, session, epoch, is_granted } = owned;
+            let now = self.clock.now();
+            if !is_granted {
+                let goodbye = Goodbye { return_after: RETURN_AFTER, ..CloseReason::Full.into() };
+                self.hub.handle(now, hub::World::Refused { link, admission, goodbye });
+            } else if self.hub.machine().has_session(session) {
+                self.hub.handle(now, hub::Answer::Owned { session, epoch });
+            } else {
+                // The peer has gone meanwhile: it was never online, and nothing is owed.
+                store.waive(session, epoch);
+            }
+            self.carry_out();
         }
     }
 

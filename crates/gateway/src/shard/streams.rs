@@ -29,6 +29,7 @@ use crate::epochs::Epochs;
 use crate::identity::Answer;
 use crate::logic::Logic;
 use crate::request::{Arrivals, Order, Parcel, RequestQueue};
+use crate::store::Store;
 use crate::wake::WakeUps;
 
 /// The token of the first listener. Listeners have the tokens just below the waker's; a link's
@@ -80,6 +81,8 @@ pub(super) struct Streams<T = Layer> {
     /// Answers to the hub, to be handed in once its outputs have been carried out.
     pub(super) answers: VecDeque<Reply>,
     pub(super) epochs: Arc<Epochs>,
+    /// Where it is written what is owed about a session before it exists.
+    pub(super) store: Option<Store>,
     /// The ways into all shards of these listeners, by their numbers.
     pub(super) siblings: Arc<[Arrivals]>,
     /// The shard that has just taken no link.
@@ -143,6 +146,7 @@ impl<T: Accept> Streams<T> {
             logic: setup.logic,
             answers: VecDeque::new(),
             epochs: setup.epochs,
+            store: setup.store,
             siblings: setup.siblings,
             full_home: None,
             handed_over: None,
@@ -168,6 +172,7 @@ impl<T: Accept> Traffic for Streams<T> {
 
     fn receive(shard: &mut ShardLoop<Streams<T>>, events: &Events) -> io::Result<usize> {
         shard.refuse_due();
+        shard.take_owned();
         shard.write_again();
         let reread = shard.read_unread();
         let mut read = 0;

@@ -90,6 +90,7 @@ fn start_behind(door: Door, policy: Policy, adjust: impl FnOnce(&mut ShardSetup)
         longest_rest: LONGEST_REST,
         logic: Logic::new(config::Logic::Echo),
         epochs: Arc::default(),
+        store: None,
         reports: sender,
         stats: Arc::clone(&stats),
         distributions: Distributions::default(),

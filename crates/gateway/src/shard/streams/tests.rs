@@ -70,6 +70,7 @@ fn setup(
         logic,
         jobs: None,
         epochs: Arc::default(),
+        store: None,
         reports: crate::report::channels(1_000).0,
         stats: Arc::default(),
         distributions: Distributions::default(),

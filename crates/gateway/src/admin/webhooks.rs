@@ -1,0 +1,140 @@
+//! A handler that tells how it goes with webhooks.
+
+use axum::extract::State;
+use serde::Serialize;
+use ureq::http::Uri;
+use utoipa::ToSchema;
+
+use super::answer::{Json, Trouble};
+use super::state::Shared;
+use crate::store::Store;
+use crate::webhooks::Sender;
+
+/// The webhooks, and what they are owed.
+#[derive(Serialize, ToSchema)]
+pub(super) struct WebhookList {
+    /// The webhooks, in the order of the configuration.
+    webhooks: Vec<WebhookView>,
+    /// The store; absent if nobody is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<StoreView>,
+}
+
+/// One who is told about sessions.
+#[derive(Serialize, ToSchema)]
+struct WebhookView {
+    /// The name.
+    name: String,
+    /// The URL, without user, password and query.
+    url: String,
+    /// The kinds of events that it gets.
+    events: Vec<&'static str>,
+    /// `up`, `failing` (the last attempt failed) or `down` (so did those before it: it is tried with
+    /// one event at a time).
+    state: &'static str,
+    /// Events that wait for it on disk.
+    waiting: u64,
+    /// When the oldest of these happened, in milliseconds since 1970-01-01 UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest_at_ms: Option<u64>,
+    /// Events that it has taken, since the start.
+    delivered: u64,
+    /// Attempts that failed, since the start.
+    failures: u64,
+    /// Events that went to the dead letters, since the start.
+    dead: u64,
+    /// The file of the dead letters.
+    dead_letters: String,
+    /// Why the last attempt failed, if none has succeeded since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// When the next attempt is due, in milliseconds from now; absent if nothing waits for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_in_ms: Option<u64>,
+}
+
+/// How the store is.
+#[derive(Serialize, ToSchema)]
+struct StoreView {
+    /// Whether what is owed survives the end of the process.
+    durable: bool,
+    /// Whether logins are refused because it is full.
+    full: bool,
+    /// Why nothing can be written now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// Sessions whose end is owed.
+    owed: u64,
+    /// Events that wait, for all webhooks.
+    entries: u64,
+    /// Sessions that a killed gateway had left behind, found at the start.
+    lost: u64,
+}
+
+/// Tells how it goes with webhooks.
+#[utoipa::path(
+    get,
+    path = "/api/v1/webhooks",
+    responses((status = 200, body = WebhookList), (status = 503, body = Trouble))
+)]
+pub(super) async fn list(State(shared): State<Shared>) -> Result<Json<WebhookList>, Trouble> {
+    let gateway = shared.gateway.clone();
+    // The store answers between two transactions.
+    let read = move || {
+        let store = gateway.store();
+        let view = |sender: &Sender| store.map(|store| view(store, sender));
+        let webhooks = gateway.senders().iter().filter_map(view).collect();
+        WebhookList { webhooks, store: store.map(store_view) }
+    };
+    let list = tokio::task::spawn_blocking(read).await.map_err(|error| {
+        let hint = "this is an error of the gateway: please report it";
+        Trouble::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, error, hint)
+    })?;
+    Ok(Json(list))
+}
+
+fn view(store: &Store, sender: &Sender) -> WebhookView {
+    let (receiver, status) = (sender.receiver(), sender.status());
+    let counts = store.counts(&receiver.name);
+    let state = match (status.is_down, &status.error) {
+        (true, _) => "down",
+        (false, Some(_)) => "failing",
+        (false, None) => "up",
+    };
+    WebhookView {
+        name: receiver.name.clone(),
+        url: shown(&receiver.url),
+        events: receiver.events.clone(),
+        state,
+        waiting: counts.waiting,
+        oldest_at_ms: counts.oldest_at_ms,
+        delivered: status.delivered,
+        failures: status.failures,
+        dead: status.dead,
+        dead_letters: sender.letters().path().display().to_string(),
+        error: status.error,
+        next_in_ms: status.next_in.map(systole_core::Span::as_millis),
+    }
+}
+
+fn store_view(store: &Store) -> StoreView {
+    let (health, stats) = (store.health(), store.stats());
+    StoreView {
+        durable: health.failing.is_none() && !health.is_volatile,
+        full: health.is_full,
+        error: health.failing,
+        owed: stats.owed.get(),
+        entries: stats.entries.get(),
+        lost: stats.lost.get(),
+    }
+}
+
+/// Returns a URL without what may be a secret in it.
+fn shown(url: &str) -> String {
+    let Ok(uri) = url.parse::<Uri>() else {
+        return String::new();
+    };
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{}://{host}{}", uri.scheme_str().unwrap_or_default(), uri.path())
+}

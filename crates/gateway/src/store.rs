@@ -1,0 +1,343 @@
+//! The store: what is owed about sessions, on disk, so that a killed gateway owes it still.
+//!
+//! A session is written before its client is welcomed, with what each receiver is to be told if it
+//! ends ([`Owing`]). Events of sessions are written for the receivers that want them; the entry of
+//! a leave takes the place of what was owed, in one transaction. An entry stays until its receiver
+//! has taken it. What is still owed when a store is opened is what a killed gateway left behind:
+//! its sessions get their leave then, with the cause `gateway_lost`.
+//!
+//! One thread owns the database (`store/keeper.rs`): it takes all that waits, writes it in one
+//! transaction, and answers when that is on disk. So a commit costs as much for a thousand logins
+//! as for one.
+
+mod database;
+mod dead_letters;
+mod error;
+mod inbox;
+mod keeper;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use systole_core::Span;
+use tokio::sync::Notify;
+
+pub use database::Database;
+pub use dead_letters::DeadLetters;
+pub use error::StoreError;
+pub(crate) use inbox::Question;
+pub use rows::{Counts, Entry, Noted, Owing};
+
+use crate::epochs::Epochs;
+use crate::stats::Cell;
+use crate::wake::LoopWaker;
+use inbox::Inbox;
+
+/// Maximum number of logins that wait to be written: those of a second or so. Beyond it a login is
+/// refused, and its peer asked to come back.
+pub const OWINGS: usize = 8_192;
+
+/// Maximum number of events that wait to be written before the control plane takes no more facts;
+/// they wait in the shards then.
+pub const NOTES: usize = 8_192;
+
+/// What a store is to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoreSettings {
+    /// The directory of the database.
+    pub directory: PathBuf,
+    /// When what is written must be on disk; `None` at each commit, else this long after it at the
+    /// latest.
+    pub sync: Option<Span>,
+    /// Maximum number of rows: what is owed and what waits for receivers.
+    pub max_rows: u64,
+    /// Whether the oldest entries make room in a full store; else new logins are refused.
+    pub drops_oldest: bool,
+    /// Whether the gateway accepts no logins without a durable store.
+    pub is_required: bool,
+}
+
+/// One who is told about sessions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subscription {
+    /// The name.
+    pub name: Arc<str>,
+    /// The kinds of events that it wants.
+    pub events: Vec<&'static str>,
+}
+
+impl Subscription {
+    /// Whether the ends of sessions are owed to it.
+    pub fn is_owed(&self) -> bool {
+        self.wants("leave")
+    }
+
+    fn wants(&self, kind: &str) -> bool {
+        self.events.contains(&kind)
+    }
+}
+
+/// The answer to an [`Owing`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Owned {
+    pub(crate) link: u32,
+    pub(crate) admission: u32,
+    pub(crate) session: u64,
+    pub(crate) epoch: u64,
+    /// Whether the session may exist: what is owed about it is written, or need not be.
+    pub(crate) is_granted: bool,
+}
+
+/// How a store is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Health {
+    /// Why nothing can be written at present.
+    pub failing: Option<String>,
+    /// Whether it forgets all when the process ends, since it could not be opened.
+    pub is_volatile: bool,
+    /// Whether new logins are refused because it is full.
+    pub is_full: bool,
+}
+
+/// The counts of a store.
+#[derive(Debug, Default)]
+pub struct StoreStats {
+    /// Transactions written.
+    pub commits: Cell,
+    /// Transactions that failed.
+    pub failures: Cell,
+    /// Sessions about which something is owed.
+    pub owed: Cell,
+    /// Entries that wait for their receivers.
+    pub entries: Cell,
+    /// Of these, those of each subscription, in order.
+    pub waiting: Vec<Cell>,
+    /// Sessions that a killed gateway left behind, found at the start.
+    pub lost: Cell,
+    /// Logins that went on without being written.
+    pub undurable: Cell,
+    /// Logins refused because the store was full, or nothing could be written.
+    pub refused: Cell,
+    /// Events dropped because the store was full.
+    pub dropped: Cell,
+}
+
+/// A store. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Shared>);
+
+struct Shared {
+    inbox: Inbox,
+    /// The answers that each shard has not taken yet, by its number: as many as its logins wait.
+    answers: Vec<Mutex<Vec<Owned>>>,
+    wakers: Vec<LoopWaker>,
+    subscriptions: Arc<[Subscription]>,
+    /// Notified when there is room for events again.
+    room: Notify,
+    /// Called when entries were written.
+    listeners: Mutex<Vec<Box<dyn Fn() + Send>>>,
+    health: Mutex<Health>,
+    stats: StoreStats,
+    is_required: bool,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shared(…)")
+    }
+}
+
+impl Store {
+    /// Starts the thread of a store over an open database. `wakers` wake the shards that log
+    /// clients in, in the order of their numbers. The thread ends after [`Store::stop`].
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub(crate) fn start(
+        database: Database,
+        settings: &StoreSettings,
+        wakers: Vec<LoopWaker>,
+        epochs: Arc<Epochs>,
+    ) -> std::io::Result<Store> {
+        let shared = Arc::new(Shared {
+            inbox: Inbox::default(),
+            answers: wakers.iter().map(|_| Mutex::default()).collect(),
+            wakers,
+            subscriptions: database.subscriptions().clone(),
+            room: Notify::new(),
+            listeners: Mutex::default(),
+            health: Mutex::new(Health { is_volatile: database.is_volatile(), ..Health::default() }),
+            stats: StoreStats {
+                waiting: database.subscriptions().iter().map(|_| Cell::default()).collect(),
+                ..StoreStats::default()
+            },
+            is_required: settings.is_required,
+        });
+        shared.stats.lost.set(database.found_lost());
+        let keeper = keeper::Keeper::new(shared.clone(), database, settings, epochs);
+        let run = move || keeper.run();
+        drop(std::thread::Builder::new().name("store".to_owned()).spawn(run)?);
+        Ok(Store(shared))
+    }
+
+    /// Writes what is owed about a session that is about to exist; [`Store::take_owned`] has the
+    /// answer once that is on disk. Returns false if there is no room.
+    pub(crate) fn owe(&self, owing: Owing) -> bool {
+        let is_taken = self.0.inbox.owe(owing);
+        if !is_taken {
+            self.0.stats.refused.add(1);
+        }
+        is_taken
+    }
+
+    /// Forgets what is owed about a session that ended before it existed.
+    pub(crate) fn waive(&self, session: u64, epoch: u64) {
+        self.0.inbox.waive(session, epoch);
+    }
+
+    /// Takes the answers for a shard.
+    pub(crate) fn take_owned(&self, shard: usize) -> Vec<Owned> {
+        let answers = self.0.answers.get(shard);
+        answers.map_or_else(Vec::new, |answers| std::mem::take(&mut *lock(answers)))
+    }
+
+    /// Writes an event for the receivers that want it, in the order of the calls. It is never lost
+    /// while the process lives, unless the store is full. Call [`Store::room`] before.
+    pub(crate) fn note(&self, noted: Noted) {
+        let is_wanted = self.0.subscriptions.iter().any(|to| to.wants(noted.kind));
+        let settles = matches!(noted.kind, "join" | "leave");
+        if is_wanted || (settles && self.0.subscriptions.iter().any(Subscription::is_owed)) {
+            self.0.inbox.note(noted);
+        }
+    }
+
+    /// Waits until there is room for an event.
+    pub(crate) async fn room(&self) {
+        loop {
+            let room = self.0.room.notified();
+            if self.0.inbox.has_room() {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// Returns at most `limit` entries of a receiver after the one numbered `after`, in order;
+    /// none if the database fails. Blocks until the store has answered.
+    pub fn waiting(&self, receiver: &str, after: u64, limit: usize) -> Vec<Entry> {
+        let (reply, answer) = std::sync::mpsc::sync_channel(1);
+        self.0.inbox.ask(Question::Waiting { receiver: receiver.into(), after, limit, reply });
+        answer.recv().unwrap_or_default()
+    }
+
+    /// Removes an entry that its receiver has taken, or that has gone to the dead letters.
+    pub fn settle(&self, number: u64) {
+        self.0.inbox.settle(number);
+    }
+
+    /// Calls `listener` whenever entries were written, on the thread of the store.
+    pub(crate) fn when_written(&self, listener: Box<dyn Fn() + Send>) {
+        lock(&self.0.listeners).push(listener);
+    }
+
+    /// Returns how many entries wait for a receiver, and since when. Blocks until the store has
+    /// answered.
+    pub fn counts(&self, receiver: &str) -> Counts {
+        let (reply, answer) = std::sync::mpsc::sync_channel(1);
+        self.0.inbox.ask(Question::Counts { receiver: receiver.into(), reply });
+        answer.recv().unwrap_or_default()
+    }
+
+    /// Returns how the store is.
+    pub fn health(&self) -> Health {
+        lock(&self.0.health).clone()
+    }
+
+    /// Whether logins are refused while nothing can be written.
+    pub fn is_required(&self) -> bool {
+        self.0.is_required
+    }
+
+    /// Waits until all events so far are written, or cannot be.
+    pub(crate) fn flush(&self) {
+        while self.0.inbox.has_notes() && self.health().failing.is_none() {
+            self.counts("");
+        }
+    }
+
+    /// Returns who is told.
+    pub fn subscriptions(&self) -> &[Subscription] {
+        &self.0.subscriptions
+    }
+
+    /// Returns the counts.
+    pub fn stats(&self) -> &StoreStats {
+        &self.0.stats
+    }
+
+    /// Writes all that waits, and ends the thread; waits for that for `limit` at most. Returns
+    /// whether all was written. Call it when the shards have ended: the logins that are still under
+    /// way are none any more.
+    pub(crate) fn stop(&self, limit: Span) -> bool {
+        for queue in &self.0.answers {
+            for Owned { session, epoch, .. } in lock(queue).drain(..) {
+                self.waive(session, epoch);
+            }
+        }
+        self.0.inbox.stop(limit)
+    }
+}
+
+impl Shared {
+    /// Changes the health; the log has what changed.
+    fn set_health(&self, change: impl FnOnce(&mut Health)) {
+        let mut health = lock(&self.health);
+        let before = health.clone();
+        change(&mut health);
+        if before.failing.is_none() && health.failing.is_some() {
+            let error = health.failing.as_deref();
+            let going_on = "logins go on, and a killed gateway forgets them";
+            let refusing = "no client can log in until it can; those online stay";
+            let what = if self.is_required { refusing } else { going_on };
+            let hint = "look at the disk: its space, its permissions, its health";
+            tracing::error!(error, what, hint, "the store cannot be written");
+        } else if before.failing.is_some() && health.failing.is_none() {
+            tracing::info!("the store can be written again");
+        }
+        if health.is_full != before.is_full {
+            let (owed, entries) = (self.stats.owed.get(), self.stats.entries.get());
+            if health.is_full {
+                let hint = "see GET /api/v1/webhooks for the receiver that takes nothing";
+                tracing::error!(owed, entries, hint, "the store is full: logins are refused");
+            } else {
+                tracing::info!(owed, entries, "the store has room again");
+            }
+        }
+    }
+
+    /// Hands answers to their shards.
+    fn answer(&self, answers: impl Iterator<Item = (usize, Owned)>) {
+        let mut woken = vec![false; self.wakers.len()];
+        for (shard, owned) in answers {
+            if !owned.is_granted {
+                self.stats.refused.add(1);
+            }
+            if let Some((queue, woken)) = self.answers.get(shard).zip(woken.get_mut(shard)) {
+                lock(queue).push(owned);
+                *woken = true;
+            }
+        }
+        for (waker, _) in self.wakers.iter().zip(woken).filter(|(_, woken)| *woken) {
+            // A shard that has ended has no logins.
+            let _ = waker.wake();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves what is inside consistent: each change is a single step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

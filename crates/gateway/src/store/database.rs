@@ -1,0 +1,484 @@
+//! The database of the store: SQLite with a write-ahead log.
+//!
+//! A transaction is whole or absent whatever ends the process, and with `sync = "commit"` whatever
+//! ends the machine, as <https://sqlite.org/wal.html> states. docs/store.md has the comparison with
+//! others.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
+
+use super::dead_letters::DeadLetters;
+use super::error::StoreError;
+use super::inbox::Batch;
+use super::rows::{Counts, Entry, Lost, Noted};
+use super::{StoreSettings, Subscription};
+use crate::epochs::EPOCHS_PER_MS;
+
+/// The version of the tables. A store of a later one is not opened.
+const VERSION: i64 = 1;
+
+/// Marks a file as a store of this program: "Syst".
+const APPLICATION: i64 = 0x5379_7374;
+
+/// How many epochs are set aside at once: those of 17 minutes, which no run gives between two
+/// transactions.
+const BLOCK: u64 = EPOCHS_PER_MS << 20;
+
+/// Maximum number of the oldest entries that make room at once.
+const EVICTED_AT_ONCE: u64 = 10_000;
+
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS owed(
+        session INTEGER NOT NULL, epoch INTEGER NOT NULL, identity TEXT NOT NULL,
+        listener TEXT NOT NULL, address TEXT NOT NULL, since_ms INTEGER NOT NULL,
+        PRIMARY KEY(epoch, session)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS entry(
+        number INTEGER PRIMARY KEY AUTOINCREMENT, receiver TEXT NOT NULL, key TEXT NOT NULL,
+        session INTEGER NOT NULL, epoch INTEGER NOT NULL, kind TEXT NOT NULL,
+        at_ms INTEGER NOT NULL, body TEXT NOT NULL);
+    CREATE INDEX IF NOT EXISTS entry_of ON entry(receiver, number);
+    CREATE TABLE IF NOT EXISTS epochs(one INTEGER PRIMARY KEY CHECK(one = 1), below INTEGER);";
+
+/// An open database.
+#[derive(Debug)]
+pub struct Database {
+    connection: Connection,
+    directory: PathBuf,
+    /// The write-ahead log; `None` in memory.
+    log: Option<PathBuf>,
+    subscriptions: Arc<[Subscription]>,
+    listeners: Arc<[Arc<str>]>,
+    /// Sessions about which something is owed, and entries.
+    owed: u64,
+    entries: u64,
+    /// Of the entries, those of each subscription.
+    waiting: Vec<u64>,
+    found_lost: u64,
+    /// The first epoch of this run, and the end of those that are set aside.
+    first_epoch: u64,
+    epochs_below: u64,
+}
+
+/// What changes with a transaction.
+struct Changes {
+    owed: u64,
+    entries: u64,
+    waiting: Vec<u64>,
+    epochs_below: u64,
+}
+
+impl Database {
+    /// Opens the store, and gives the sessions that a killed gateway left behind their leave.
+    /// `listeners` are the names of the listeners by index, `now_ms` is the wall clock.
+    ///
+    /// # Errors
+    /// The store cannot be opened or written.
+    pub fn open(
+        settings: &StoreSettings,
+        subscriptions: Arc<[Subscription]>,
+        listeners: Arc<[Arc<str>]>,
+        now_ms: u64,
+    ) -> Result<Database, StoreError> {
+        let directory = settings.directory.clone();
+        make(&directory)
+            .map_err(|error| StoreError::Directory { path: directory.clone(), error })?;
+        let path = directory.join("systole.db");
+        let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                StoreError::InUse(path.clone())
+            }
+            _ => StoreError::Database { path: path.clone(), error },
+        };
+        let connection = Connection::open(&path).map_err(failed)?;
+        if !is_ours(&connection).map_err(failed)? {
+            return Err(StoreError::Foreign(path));
+        }
+        let log = Some(directory.join("systole.db-wal"));
+        let database = Database::new(connection, directory, log, subscriptions, listeners);
+        let level = if settings.sync.is_none() { "FULL" } else { "NORMAL" };
+        database.prepare(level, now_ms).map_err(failed)
+    }
+
+    /// Opens a store in memory, for a gateway that goes on without one.
+    ///
+    /// # Errors
+    /// The memory does not suffice.
+    pub fn in_memory(
+        settings: &StoreSettings,
+        subscriptions: Arc<[Subscription]>,
+        listeners: Arc<[Arc<str>]>,
+        now_ms: u64,
+    ) -> Result<Database, StoreError> {
+        let failed = |error| StoreError::Database { path: PathBuf::from(":memory:"), error };
+        let connection = Connection::open_in_memory().map_err(failed)?;
+        let directory = settings.directory.clone();
+        let database = Database::new(connection, directory, None, subscriptions, listeners);
+        database.prepare("OFF", now_ms).map_err(failed)
+    }
+
+    fn new(
+        connection: Connection,
+        directory: PathBuf,
+        log: Option<PathBuf>,
+        subscriptions: Arc<[Subscription]>,
+        listeners: Arc<[Arc<str>]>,
+    ) -> Database {
+        Database {
+            connection,
+            directory,
+            log,
+            subscriptions,
+            listeners,
+            owed: 0,
+            entries: 0,
+            waiting: Vec::new(),
+            found_lost: 0,
+            first_epoch: 0,
+            epochs_below: 0,
+        }
+    }
+
+    fn prepare(mut self, sync: &str, now_ms: u64) -> rusqlite::Result<Database> {
+        let connection = &self.connection;
+        // Exclusive: a second gateway at the same store would emit what this one owes.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", sync)?;
+        connection.set_prepared_statement_cache_capacity(32);
+        let tx = self.connection.transaction()?;
+        tx.execute_batch(TABLES)?;
+        tx.pragma_update(None, "application_id", APPLICATION)?;
+        tx.pragma_update(None, "user_version", VERSION)?;
+        let below = "SELECT below FROM epochs";
+        let below: Option<i64> = tx.query_row(below, [], |row| row.get(0)).optional()?;
+        let wall = now_ms.saturating_mul(EPOCHS_PER_MS);
+        self.first_epoch = wall.max(below.map_or(0, i64::cast_unsigned));
+        self.epochs_below = set_aside(&tx, self.first_epoch)?;
+        self.found_lost = give_leaves(&tx, &self.subscriptions, now_ms)?;
+        let count = |of: &str| tx.query_row(of, [], |row| row.get(0).map(i64::cast_unsigned));
+        self.owed = count("SELECT count(*) FROM owed")?;
+        self.entries = count("SELECT count(*) FROM entry")?;
+        tx.commit()?;
+        self.count_waiting()?;
+        Ok(self)
+    }
+
+    /// Returns who is told.
+    pub fn subscriptions(&self) -> &Arc<[Subscription]> {
+        &self.subscriptions
+    }
+
+    /// Whether it ends with the process.
+    pub fn is_volatile(&self) -> bool {
+        self.log.is_none()
+    }
+
+    /// Returns how many sessions a killed gateway had left behind.
+    pub fn found_lost(&self) -> u64 {
+        self.found_lost
+    }
+
+    /// Returns an epoch above all that were given with this store, now or before.
+    pub fn first_epoch(&self) -> u64 {
+        self.first_epoch
+    }
+
+    /// Returns the number of sessions about which something is owed, and of entries.
+    pub(super) fn rows(&self) -> (u64, u64) {
+        (self.owed, self.entries)
+    }
+
+    /// Writes a batch, all of it or nothing. Entries of other kinds than join and leave are written
+    /// while `has_room`; returns how many were not. `last_epoch` is the last one that was given.
+    pub(super) fn write(
+        &mut self,
+        batch: &Batch,
+        has_room: bool,
+        last_epoch: u64,
+    ) -> rusqlite::Result<u64> {
+        let subscriptions = self.subscriptions.clone();
+        let (owed, entries, waiting) = (self.owed, self.entries, self.waiting.clone());
+        let mut changes = Changes { owed, entries, waiting, epochs_below: self.epochs_below };
+        let mut dropped = 0;
+        let tx = self.connection.transaction()?;
+        for owing in &batch.owings {
+            let listener = self.listeners.get(usize::from(owing.listener));
+            let row = Lost {
+                session: owing.session,
+                epoch: owing.epoch,
+                identity: owing.identity.clone(),
+                listener: listener.cloned().unwrap_or_default(),
+                address: owing.address.to_string(),
+                since_ms: owing.at_ms,
+            };
+            changes.owe(&tx, &row)?;
+        }
+        for (session, epoch) in &batch.waived {
+            changes.forget(&tx, *session, *epoch)?;
+        }
+        for noted in &batch.notes {
+            dropped += changes.note(&tx, noted, &subscriptions, has_room)?;
+        }
+        for number in &batch.settled {
+            changes.settle(&tx, *number, &subscriptions)?;
+        }
+        if last_epoch > changes.epochs_below - BLOCK / 2 {
+            changes.epochs_below = set_aside(&tx, last_epoch)?;
+        }
+        tx.commit()?;
+        let Changes { owed, entries, waiting, epochs_below } = changes;
+        (self.owed, self.entries, self.epochs_below) = (owed, entries, epochs_below);
+        self.waiting = waiting;
+        Ok(dropped)
+    }
+
+    /// Moves the oldest entries to the dead letters, at least `count` if there are so many.
+    pub(super) fn evict(&mut self, count: u64) -> rusqlite::Result<u64> {
+        let count = count.min(EVICTED_AT_ONCE).cast_signed();
+        let tx = self.connection.transaction()?;
+        let mut evicted = 0;
+        for to in self.subscriptions.iter() {
+            let select = "SELECT number, key, session, epoch, kind, at_ms, body FROM entry
+                WHERE receiver = ?1 AND number IN (SELECT number FROM entry ORDER BY number LIMIT ?2)";
+            let mut select = tx.prepare_cached(select)?;
+            let rows = select.query_map(params![&*to.name, count], read_entry)?;
+            let oldest: Vec<Entry> = rows.collect::<Result<_, _>>()?;
+            let letters = DeadLetters::new(&self.directory, &to.name);
+            letters
+                .add(&oldest, "the store was full")
+                .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        }
+        let delete = "DELETE FROM entry
+            WHERE number IN (SELECT number FROM entry ORDER BY number LIMIT ?1)";
+        evicted += tx.execute(delete, [count])? as u64;
+        tx.commit()?;
+        self.entries = self.entries.saturating_sub(evicted);
+        self.count_waiting()?;
+        Ok(evicted)
+    }
+
+    fn count_waiting(&mut self) -> rusqlite::Result<()> {
+        let waiting = self.subscriptions.iter().map(|to| self.counts(&to.name));
+        self.waiting =
+            waiting.map(|counts| Ok(counts?.waiting)).collect::<rusqlite::Result<_>>()?;
+        Ok(())
+    }
+
+    /// Returns how many entries wait for each subscription.
+    pub(super) fn waiting_each(&self) -> &[u64] {
+        &self.waiting
+    }
+
+    /// Returns the number of entries for receivers that are not configured.
+    pub fn unclaimed(&self) -> u64 {
+        self.entries.saturating_sub(self.waiting.iter().sum())
+    }
+
+    /// Brings all that was written to disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        match self.log.as_ref().map(File::open) {
+            // Nothing was written since the log was last moved into the database, and synced.
+            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Some(log) => log?.sync_data(),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn waiting(
+        &self,
+        receiver: &str,
+        after: u64,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<Entry>> {
+        let select = "SELECT number, key, session, epoch, kind, at_ms, body FROM entry
+            WHERE receiver = ?1 AND number > ?2 ORDER BY number LIMIT ?3";
+        let mut select = self.connection.prepare_cached(select)?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = select.query_map(params![receiver, after.cast_signed(), limit], read_entry)?;
+        rows.collect()
+    }
+
+    pub(super) fn counts(&self, receiver: &str) -> rusqlite::Result<Counts> {
+        let count = "SELECT count(*) FROM entry WHERE receiver = ?1";
+        let waiting = self.connection.prepare_cached(count)?.query_row([receiver], get(0))?;
+        let oldest = "SELECT at_ms FROM entry WHERE receiver = ?1 ORDER BY number LIMIT 1";
+        let mut oldest = self.connection.prepare_cached(oldest)?;
+        let oldest_at_ms = oldest.query_row([receiver], get(0)).optional()?;
+        Ok(Counts { waiting, oldest_at_ms })
+    }
+}
+
+impl Changes {
+    fn owe(&mut self, tx: &Transaction<'_>, row: &Lost) -> rusqlite::Result<()> {
+        let insert =
+            "INSERT OR IGNORE INTO owed(session, epoch, identity, listener, address, since_ms)
+            VALUES(?1, ?2, ?3, ?4, ?5, ?6)";
+        let Lost { session, epoch, identity, listener, address, since_ms } = row;
+        let (session, epoch) = (session.cast_signed(), epoch.cast_signed());
+        let since = since_ms.cast_signed();
+        let values = params![session, epoch, &**identity, &**listener, address, since];
+        self.owed += tx.prepare_cached(insert)?.execute(values)? as u64;
+        Ok(())
+    }
+
+    fn forget(&mut self, tx: &Transaction<'_>, session: u64, epoch: u64) -> rusqlite::Result<()> {
+        let delete = "DELETE FROM owed WHERE epoch = ?1 AND session = ?2";
+        let key = [epoch.cast_signed(), session.cast_signed()];
+        let gone = tx.prepare_cached(delete)?.execute(key)? as u64;
+        self.owed = self.owed.saturating_sub(gone);
+        Ok(())
+    }
+
+    /// Writes an event for those who want it; returns how many entries found no room.
+    fn note(
+        &mut self,
+        tx: &Transaction<'_>,
+        noted: &Noted,
+        subscriptions: &[Subscription],
+        has_room: bool,
+    ) -> rusqlite::Result<u64> {
+        let is_owed = subscriptions.iter().any(Subscription::is_owed);
+        match noted.kind {
+            // Already there, except for a beacon, which no answer waits for.
+            "join" if is_owed => self.owe(tx, &Lost::of(noted))?,
+            "leave" => self.forget(tx, noted.session, noted.epoch)?,
+            _ => {}
+        }
+        let wanting = subscriptions.iter().filter(|to| to.wants(noted.kind));
+        if !has_room && !matches!(noted.kind, "join" | "leave") {
+            return Ok(wanting.count() as u64);
+        }
+        for (to, waiting) in subscriptions.iter().zip(&mut self.waiting) {
+            if to.wants(noted.kind) {
+                insert(tx, &to.name, noted)?;
+                self.entries += 1;
+                *waiting += 1;
+            }
+        }
+        Ok(0)
+    }
+
+    fn settle(
+        &mut self,
+        tx: &Transaction<'_>,
+        number: u64,
+        subscriptions: &[Subscription],
+    ) -> rusqlite::Result<()> {
+        let delete = "DELETE FROM entry WHERE number = ?1 RETURNING receiver";
+        let mut delete = tx.prepare_cached(delete)?;
+        let gone = delete.query_row([number.cast_signed()], |row| row.get::<_, String>(0));
+        // One that has made room is gone already.
+        let Some(receiver) = gone.optional()? else {
+            return Ok(());
+        };
+        self.entries = self.entries.saturating_sub(1);
+        let counts = subscriptions.iter().zip(&mut self.waiting);
+        for (_, waiting) in counts.filter(|(to, _)| *to.name == receiver) {
+            *waiting = waiting.saturating_sub(1);
+        }
+        Ok(())
+    }
+}
+
+impl Lost {
+    fn of(noted: &Noted) -> Lost {
+        Lost {
+            session: noted.session,
+            epoch: noted.epoch,
+            identity: noted.identity.clone(),
+            listener: noted.listener.clone(),
+            address: noted.address.clone(),
+            since_ms: noted.at_ms,
+        }
+    }
+}
+
+/// Makes the directory, for nobody but this user: identities and addresses are in it.
+fn make(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    if directory.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().mode(0o700).create(directory)
+}
+
+/// Whether a file is a store that this version reads, or empty.
+fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get(0));
+    let (application, version): (i64, i64) = (pragma("application_id")?, pragma("user_version")?);
+    let tables = "SELECT count(*) FROM sqlite_schema";
+    let is_empty = connection.query_row(tables, [], |row| row.get::<_, i64>(0))? == 0;
+    Ok(is_empty || (application == APPLICATION && version == VERSION))
+}
+
+/// Sets a block of epochs aside; returns its end.
+fn set_aside(tx: &Transaction<'_>, last: u64) -> rusqlite::Result<u64> {
+    let below = last.saturating_add(BLOCK).min(i64::MAX.cast_unsigned());
+    let replace = "INSERT OR REPLACE INTO epochs(one, below) VALUES(1, ?1)";
+    tx.execute(replace, [below.cast_signed()])?;
+    Ok(below)
+}
+
+/// Gives each session that a killed gateway left behind its leave, in the order of the epochs;
+/// returns their number. Without a receiver they stay.
+fn give_leaves(
+    tx: &Transaction<'_>,
+    subscriptions: &[Subscription],
+    now_ms: u64,
+) -> rusqlite::Result<u64> {
+    if !subscriptions.iter().any(Subscription::is_owed) {
+        return Ok(0);
+    }
+    let select = "SELECT session, epoch, identity, listener, address, since_ms FROM owed
+        ORDER BY epoch, session";
+    let mut select = tx.prepare(select)?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let lost = Lost {
+            session: get(0)(row)?,
+            epoch: get(1)(row)?,
+            identity: row.get::<_, String>(2)?.into(),
+            listener: row.get::<_, String>(3)?.into(),
+            address: row.get(4)?,
+            since_ms: get(5)(row)?,
+        };
+        let Some(leave) = lost.leave(now_ms) else {
+            continue;
+        };
+        for to in subscriptions.iter().filter(|to| to.is_owed()) {
+            insert(tx, &to.name, &leave)?;
+        }
+    }
+    Ok(tx.execute("DELETE FROM owed", [])? as u64)
+}
+
+fn insert(tx: &Transaction<'_>, receiver: &str, noted: &Noted) -> rusqlite::Result<()> {
+    let insert = "INSERT INTO entry(receiver, key, session, epoch, kind, at_ms, body)
+        VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let (session, epoch) = (noted.session.cast_signed(), noted.epoch.cast_signed());
+    let (key, at_ms) = (noted.key(), noted.at_ms.cast_signed());
+    let values = params![receiver, key, session, epoch, noted.kind, at_ms, &*noted.body];
+    tx.prepare_cached(insert)?.execute(values)?;
+    Ok(())
+}
+
+fn read_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
+    Ok(Entry {
+        number: get(0)(row)?,
+        key: row.get::<_, String>(1)?.into(),
+        session: get(2)(row)?,
+        epoch: get(3)(row)?,
+        kind: row.get::<_, String>(4)?.into(),
+        at_ms: get(5)(row)?,
+        body: row.get::<_, String>(6)?.into(),
+    })
+}
+
+/// Reads a number of 64 bits: the database has signed ones.
+fn get(column: usize) -> impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<u64> {
+    move |row| row.get(column).map(i64::cast_unsigned)
+}

@@ -1,0 +1,179 @@
+//! What waits for the thread of the store: one place with one lock, which nobody holds for longer
+//! than a push.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use systole_core::Span;
+
+use super::rows::{Counts, Entry, Noted, Owing};
+use super::{NOTES, OWINGS};
+
+/// Maximum number of events in one transaction, which then takes some 50 ms: logins wait for it.
+const NOTES_AT_ONCE: usize = 2_048;
+
+/// What somebody wants to know of the database.
+pub(crate) enum Question {
+    /// The entries of a receiver after a number.
+    Waiting { receiver: Box<str>, after: u64, limit: usize, reply: SyncSender<Vec<Entry>> },
+    /// How many entries wait for a receiver.
+    Counts { receiver: Box<str>, reply: SyncSender<Counts> },
+}
+
+/// What is written in one transaction.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) owings: Vec<Owing>,
+    /// Session and epoch of those about which nothing is owed.
+    pub(super) waived: Vec<(u64, u64)>,
+    pub(super) notes: VecDeque<Noted>,
+    /// The numbers of entries.
+    pub(super) settled: Vec<u64>,
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        let Batch { owings, waived, notes, settled } = self;
+        owings.is_empty() && waived.is_empty() && notes.is_empty() && settled.is_empty()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Batch,
+    questions: Vec<Question>,
+    is_stopping: bool,
+    has_stopped: bool,
+    has_failed: bool,
+}
+
+/// What waits for the thread.
+#[derive(Default)]
+pub(super) struct Inbox {
+    state: Mutex<State>,
+    /// Notified when something waits.
+    more: Condvar,
+    /// Notified when the thread has ended.
+    ended: Condvar,
+}
+
+/// What the thread has to do next.
+pub(super) struct Work {
+    pub(super) batch: Batch,
+    pub(super) questions: Vec<Question>,
+    /// Whether the thread ends after this.
+    pub(super) is_last: bool,
+}
+
+impl Inbox {
+    pub(super) fn owe(&self, owing: Owing) -> bool {
+        let mut state = self.lock();
+        let has_room = state.waiting.owings.len() < OWINGS && !state.is_stopping;
+        if has_room {
+            state.waiting.owings.push(owing);
+            self.more.notify_one();
+        }
+        has_room
+    }
+
+    /// As many as there were logins that waited, at most.
+    pub(super) fn waive(&self, session: u64, epoch: u64) {
+        self.lock().waiting.waived.push((session, epoch));
+        self.more.notify_one();
+    }
+
+    /// Beyond [`NOTES`] by what its callers had in hand when there was no more room.
+    pub(super) fn note(&self, noted: Noted) {
+        self.lock().waiting.notes.push_back(noted);
+        self.more.notify_one();
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        let state = self.lock();
+        state.waiting.notes.len() < NOTES || state.has_stopped
+    }
+
+    pub(super) fn has_notes(&self) -> bool {
+        let state = self.lock();
+        !state.waiting.notes.is_empty() && !state.has_stopped
+    }
+
+    /// As many as receivers have in hand, at most.
+    pub(super) fn settle(&self, number: u64) {
+        self.lock().waiting.settled.push(number);
+        self.more.notify_one();
+    }
+
+    /// A thread that has ended answers nothing: the sender of the answer is dropped.
+    pub(super) fn ask(&self, question: Question) {
+        let mut state = self.lock();
+        if !state.has_stopped {
+            state.questions.push(question);
+            self.more.notify_one();
+        }
+    }
+
+    /// Waits for work, at most for `limit`, and takes it. After a failure the wait is for `limit`,
+    /// whatever comes meanwhile.
+    pub(super) fn take(&self, limit: Option<Duration>, after_failure: bool) -> Work {
+        let mut state = self.lock();
+        let is_idle = |state: &mut State| {
+            let has_work = !state.waiting.is_empty() && !after_failure;
+            !has_work && state.questions.is_empty() && !state.is_stopping
+        };
+        state = match limit {
+            None => self.more.wait_while(state, is_idle).unwrap_or_else(PoisonError::into_inner),
+            Some(limit) => {
+                let waited = self.more.wait_timeout_while(state, limit, is_idle);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        let questions = mem::take(&mut state.questions);
+        let mut batch = mem::take(&mut state.waiting);
+        if batch.notes.len() > NOTES_AT_ONCE {
+            state.waiting.notes = batch.notes.split_off(NOTES_AT_ONCE);
+        }
+        let is_last = state.is_stopping && state.waiting.is_empty();
+        if state.is_stopping {
+            // Nobody waits for them any more.
+            batch.owings.clear();
+        }
+        Work { batch, questions, is_last }
+    }
+
+    /// Puts back what could not be written, before all that has come since.
+    pub(super) fn put_back(&self, batch: Batch) {
+        let mut state = self.lock();
+        let later = mem::replace(&mut state.waiting, batch);
+        let waiting = &mut state.waiting;
+        waiting.owings.extend(later.owings);
+        waiting.waived.extend(later.waived);
+        waiting.notes.extend(later.notes);
+        waiting.settled.extend(later.settled);
+    }
+
+    pub(super) fn stop(&self, limit: Span) -> bool {
+        let mut state = self.lock();
+        state.is_stopping = true;
+        self.more.notify_one();
+        let is_running = |state: &mut State| !state.has_stopped;
+        let waited = self.ended.wait_timeout_while(state, Duration::from(limit), is_running);
+        let state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.has_stopped && !state.has_failed
+    }
+
+    /// Ends all waits for the thread, which ends.
+    pub(super) fn end(&self, has_failed: bool) {
+        let mut state = self.lock();
+        (state.has_stopped, state.has_failed) = (true, has_failed);
+        state.questions.clear();
+        self.ended.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,191 @@
+//! The thread that owns the database.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use systole_core::Span;
+
+use super::database::Database;
+use super::inbox::{Batch, Question, Work};
+use super::{Owned, Shared, StoreSettings, Subscription};
+use crate::epochs::Epochs;
+
+/// The wait after a failure before the next attempt: a login that meets a failing disk is told soon.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// What is free again in a full store before it is called full no longer: a hundredth.
+const SLACK: u64 = 100;
+
+/// The owner of the database.
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    database: Database,
+    epochs: Arc<Epochs>,
+    max_rows: u64,
+    drops_oldest: bool,
+    /// How long after a commit it must be on disk; `None` if the commit waits for that.
+    sync: Option<Span>,
+    /// Rows that a session takes at most: what is owed, and its join.
+    rows_per_session: u64,
+    /// Whether something was written that may not be on disk.
+    is_unsynced: bool,
+    has_failed: bool,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        database: Database,
+        settings: &StoreSettings,
+        epochs: Arc<Epochs>,
+    ) -> Keeper {
+        let count = |kind| shared.subscriptions.iter().filter(|to| to.wants(kind)).count() as u64;
+        let rows_per_session = count("leave") + count("join");
+        let StoreSettings { max_rows, drops_oldest, sync, .. } = *settings;
+        let (is_unsynced, has_failed) = (false, false);
+        let keeper = Keeper {
+            shared,
+            database,
+            epochs,
+            max_rows,
+            drops_oldest,
+            sync,
+            rows_per_session,
+            is_unsynced,
+            has_failed,
+        };
+        keeper.publish();
+        keeper
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            let limit = match (self.has_failed, self.is_unsynced, self.sync) {
+                (true, ..) => Some(RETRY_AFTER),
+                (false, true, Some(sync)) => Some(Duration::from(sync)),
+                (false, ..) => None,
+            };
+            let work = self.shared.inbox.take(limit, self.has_failed);
+            let Work { batch, questions, is_last } = work;
+            if !batch.is_empty() {
+                self.write(batch);
+            }
+            questions.into_iter().for_each(|question| self.answer(question));
+            if self.is_unsynced && (limit.is_some() || is_last) {
+                self.sync();
+            }
+            if is_last {
+                break;
+            }
+        }
+        let has_failed = self.has_failed;
+        // Closes the database before anybody learns that it is closed.
+        let Keeper { shared, database, .. } = self;
+        drop(database);
+        shared.inbox.end(has_failed);
+        shared.room.notify_waiters();
+    }
+
+    fn write(&mut self, mut batch: Batch) {
+        let refused = self.make_room(&mut batch);
+        let has_room = self.rows() < self.max_rows;
+        let written = self.database.write(&batch, has_room, self.epochs.last());
+        let is_granted = written.is_ok() || !self.shared.is_required;
+        let owings = std::mem::take(&mut batch.owings);
+        match written {
+            Ok(dropped) => {
+                self.shared.stats.dropped.add(dropped);
+                self.shared.stats.commits.add(1);
+                self.has_failed = false;
+                self.is_unsynced = self.sync.is_some();
+                let has_notes = !batch.notes.is_empty();
+                self.shared.set_health(|health| health.failing = None);
+                self.publish();
+                if has_notes {
+                    self.shared.room.notify_waiters();
+                    super::lock(&self.shared.listeners).iter().for_each(|listener| listener());
+                }
+            }
+            Err(error) => {
+                self.shared.stats.failures.add(1);
+                if is_granted {
+                    self.shared.stats.undurable.add(owings.len() as u64);
+                }
+                self.shared.inbox.put_back(batch);
+                self.has_failed = true;
+                self.shared.set_health(|health| health.failing = Some(error.to_string()));
+            }
+        }
+        let granted = owings.into_iter().map(|owing| (owing, is_granted));
+        let answers = granted.chain(refused.into_iter().map(|owing| (owing, false)));
+        self.shared.answer(answers.map(|(owing, is_granted)| {
+            let super::Owing { shard, link, admission, session, epoch, .. } = owing;
+            (shard, Owned { link, admission, session, epoch, is_granted })
+        }));
+    }
+
+    /// Takes the logins out for which a full store has no room, and returns them.
+    fn make_room(&mut self, batch: &mut Batch) -> Vec<super::Owing> {
+        let wanted = batch.owings.len() as u64 * self.rows_per_session;
+        if wanted == 0 {
+            return Vec::new();
+        }
+        let mut free = self.max_rows.saturating_sub(self.rows());
+        if free < wanted && self.drops_oldest {
+            let count = (wanted - free).max(self.max_rows / SLACK);
+            match self.database.evict(count) {
+                Ok(evicted) => {
+                    self.shared.stats.dropped.add(evicted);
+                    tracing::error!(evicted, "the store was full: the oldest are dead letters");
+                }
+                Err(error) => tracing::error!(%error, "the store is full, and cannot make room"),
+            }
+            free = self.max_rows.saturating_sub(self.rows());
+        }
+        let fit = usize::try_from(free / self.rows_per_session).unwrap_or(usize::MAX);
+        let refused = batch.owings.split_off(fit.min(batch.owings.len()));
+        let is_full = !refused.is_empty();
+        let has_slack = free > self.max_rows / SLACK;
+        self.shared.set_health(|health| health.is_full = is_full || (health.is_full && !has_slack));
+        refused
+    }
+
+    /// The rows that there are, or will be once all that is owed has become entries.
+    fn rows(&self) -> u64 {
+        let owed_to = self.shared.subscriptions.iter().filter(|to| Subscription::is_owed(to));
+        let (owed, entries) = self.database.rows();
+        owed.saturating_mul(owed_to.count() as u64).saturating_add(entries)
+    }
+
+    fn publish(&self) {
+        let (owed, entries) = self.database.rows();
+        self.shared.stats.owed.set(owed);
+        self.shared.stats.entries.set(entries);
+        let waiting = self.shared.stats.waiting.iter().zip(self.database.waiting_each());
+        waiting.for_each(|(cell, count)| cell.set(*count));
+    }
+
+    fn sync(&mut self) {
+        match self.database.sync() {
+            Ok(()) => self.is_unsynced = false,
+            Err(error) => {
+                self.has_failed = true;
+                self.shared.stats.failures.add(1);
+                self.shared.set_health(|health| health.failing = Some(error.to_string()));
+            }
+        }
+    }
+
+    /// Somebody who no longer waits for an answer gets none.
+    fn answer(&self, question: Question) {
+        match question {
+            Question::Waiting { receiver, after, limit, reply } => {
+                let entries = self.database.waiting(&receiver, after, limit);
+                let _ = reply.try_send(entries.unwrap_or_default());
+            }
+            Question::Counts { receiver, reply } => {
+                let _ = reply.try_send(self.database.counts(&receiver).unwrap_or_default());
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Event webhooks: services of the operator that are told about sessions, by HTTP POST.
+//!
+//! What a receiver is to be told waits in the [`store`](crate::store) until it has taken it. A
+//! [`Courier`] decides what goes to one receiver and when; threads of its own carry it there.
+
+mod courier;
+mod http;
+mod sender;
+mod signature;
+
+use systole_core::Span;
+
+pub use courier::{Courier, Outcome, Parcel, Settled};
+pub(crate) use http::{agent, check_url};
+pub(crate) use sender::{Sender, SenderStatus};
+pub use signature::sign;
+
+/// A receiver of events, as configured.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Receiver {
+    /// Its name, for people and for the file of its dead letters.
+    pub name: String,
+    /// Its URL.
+    pub url: String,
+    /// The key of the signatures.
+    pub secret: String,
+    /// The kinds of events that it gets.
+    pub events: Vec<&'static str>,
+    /// How long it may take for an answer.
+    pub timeout: Span,
+    /// How many events are under way to it at once.
+    pub concurrency: usize,
+    /// The time after the first attempt at which an event goes to the dead letters.
+    pub give_up_after: Span,
+    /// The certificates that vouch for it, in DER.
+    pub roots: Vec<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Receiver {
+    /// Without the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Receiver").field("name", &self.name).finish_non_exhaustive()
+    }
+}

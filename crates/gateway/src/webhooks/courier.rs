@@ -1,0 +1,226 @@
+//! Decides what goes to a receiver next, and when: in order for each key, again after a failure.
+//!
+//! Pure: the time is an argument, chance is a seed. Of each key one entry at most is under way, and
+//! the next follows when it is settled. After a failure the key rests, longer each time; other keys
+//! go on. If nothing succeeds, the receiver as a whole is tried with one entry at a time.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use systole_core::Span;
+use systole_core::random::Random;
+
+use crate::store::Entry;
+
+/// Maximum number of entries in hand, of at most some 2 KiB each. A key may fill it if its entries
+/// fail for long; then the others wait for it.
+pub(super) const WINDOW: usize = 4_096;
+
+/// The rest after the first failure of an entry.
+const FIRST_REST: Span = Span::from_millis(500);
+
+/// The longest rest, and the longest for which a receiver may ask (`Retry-After`): it is up again
+/// for this long at most before it is told.
+const LONGEST_REST: Span = Span::from_secs(60);
+
+/// The failures in a row, of any entries, after which the receiver is taken for down.
+const DOWN_AFTER: u32 = 8;
+
+/// What became of an attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The receiver has taken it.
+    Taken,
+    /// The receiver did not answer, or cannot take it now; it may have said when it can.
+    Failed {
+        /// For how long the receiver asks to be left alone.
+        retry_after: Option<Span>,
+    },
+    /// The receiver will never take it.
+    Rejected,
+}
+
+/// An entry to be carried.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Parcel {
+    /// The entry.
+    pub entry: Entry,
+    /// The number of this attempt, from 1.
+    pub attempt: u32,
+}
+
+/// What is to be done with an entry after its outcome.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Settled {
+    /// It was taken.
+    Taken,
+    /// It will be carried again.
+    Again,
+    /// It goes to the dead letters; [`Courier::buried`] says when it is there.
+    Dead(Entry),
+}
+
+/// What is carried to one receiver.
+#[derive(Debug)]
+pub struct Courier {
+    concurrency: usize,
+    give_up_after: Span,
+    chance: Random,
+    /// The entries in hand, by number.
+    items: BTreeMap<u64, Item>,
+    /// The numbers of the entries of each key, in order. The first is under way, rests, or is due.
+    keys: BTreeMap<Box<str>, VecDeque<u64>>,
+    /// The first entries of keys that are not under way, by the time from which they are due.
+    due: BTreeSet<(Span, u64)>,
+    under_way: usize,
+    failures_in_row: u32,
+    /// While the receiver is down: when it is tried again.
+    down_until: Option<Span>,
+}
+
+#[derive(Debug)]
+struct Item {
+    entry: Entry,
+    attempts: u32,
+    first_at: Option<Span>,
+}
+
+impl Courier {
+    /// Makes the courier of a receiver that takes `concurrency` entries at once.
+    pub fn new(concurrency: usize, give_up_after: Span, seed: u64) -> Courier {
+        Courier {
+            concurrency: concurrency.max(1),
+            give_up_after,
+            chance: Random::new(seed),
+            items: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            due: BTreeSet::new(),
+            under_way: 0,
+            failures_in_row: 0,
+            down_until: None,
+        }
+    }
+
+    /// Returns for how many more entries there is room.
+    pub fn room(&self) -> usize {
+        WINDOW.saturating_sub(self.items.len())
+    }
+
+    /// Takes an entry; its number is higher than those of all before.
+    pub fn take(&mut self, now: Span, entry: Entry) {
+        let (number, key) = (entry.number, entry.key.clone());
+        let of_key = self.keys.entry(key).or_default();
+        of_key.push_back(number);
+        if of_key.len() == 1 {
+            self.due.insert((now, number));
+        }
+        self.items.insert(number, Item { entry, attempts: 0, first_at: None });
+    }
+
+    /// Returns the next entry that is to be carried now; its outcome follows by
+    /// [`Courier::finish`].
+    pub fn next(&mut self, now: Span) -> Option<Parcel> {
+        let limit = if self.is_down() { 1 } else { self.concurrency };
+        if self.under_way >= limit || self.down_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        let &(at, number) = self.due.first().filter(|(at, _)| *at <= now)?;
+        self.due.remove(&(at, number));
+        let item = self.items.get_mut(&number)?;
+        item.attempts = item.attempts.saturating_add(1);
+        item.first_at.get_or_insert(now);
+        self.under_way += 1;
+        Some(Parcel { entry: item.entry.clone(), attempt: item.attempts })
+    }
+
+    /// Returns when [`Courier::next`] may have another entry, if nothing else happens before.
+    pub fn next_deadline(&self) -> Option<Span> {
+        let (at, _) = self.due.first()?;
+        Some((*at).max(self.down_until.unwrap_or(Span::ZERO)))
+    }
+
+    /// Takes the outcome of an entry that is under way.
+    pub fn finish(&mut self, now: Span, number: u64, outcome: Outcome) -> Settled {
+        self.under_way = self.under_way.saturating_sub(1);
+        match outcome {
+            Outcome::Taken => {
+                (self.failures_in_row, self.down_until) = (0, None);
+                self.settle(now, number);
+                Settled::Taken
+            }
+            Outcome::Rejected => {
+                // It answers, so it is not down.
+                (self.failures_in_row, self.down_until) = (0, None);
+                self.bury(number)
+            }
+            Outcome::Failed { retry_after } => self.fail(now, number, retry_after),
+        }
+    }
+
+    fn fail(&mut self, now: Span, number: u64, retry_after: Option<Span>) -> Settled {
+        self.failures_in_row = self.failures_in_row.saturating_add(1);
+        let Some(item) = self.items.get(&number) else {
+            return Settled::Again;
+        };
+        let tried_for = now.less(item.first_at.unwrap_or(now));
+        let rest = self.rest(item.attempts);
+        let rest = retry_after.map_or(rest, |wanted| wanted.min(LONGEST_REST).max(rest));
+        if self.is_down() {
+            let rest = self.rest(self.failures_in_row - DOWN_AFTER + 1);
+            self.down_until = Some(now + rest);
+        }
+        if tried_for >= self.give_up_after {
+            return self.bury(number);
+        }
+        self.due.insert((now + rest, number));
+        Settled::Again
+    }
+
+    /// Says that a dead entry is among the dead letters: the next of its key may go.
+    pub fn buried(&mut self, now: Span, number: u64) {
+        self.settle(now, number);
+    }
+
+    /// Says that a dead entry could not be written to the dead letters: it is carried again.
+    pub fn not_buried(&mut self, now: Span, number: u64) {
+        if self.items.contains_key(&number) {
+            self.due.insert((now + LONGEST_REST, number));
+        }
+    }
+
+    /// Whether the receiver is taken for down.
+    pub fn is_down(&self) -> bool {
+        self.failures_in_row >= DOWN_AFTER
+    }
+
+    fn bury(&self, number: u64) -> Settled {
+        let dead = self.items.get(&number).map(|item| item.entry.clone());
+        dead.map_or(Settled::Again, Settled::Dead)
+    }
+
+    /// Takes an entry out; the next of its key is due.
+    fn settle(&mut self, now: Span, number: u64) {
+        let Some(Item { entry, .. }) = self.items.remove(&number) else {
+            return;
+        };
+        let Some(of_key) = self.keys.get_mut(&entry.key) else {
+            return;
+        };
+        of_key.pop_front();
+        match of_key.front() {
+            Some(next) => drop(self.due.insert((now, *next))),
+            None => drop(self.keys.remove(&entry.key)),
+        }
+    }
+
+    /// Returns the rest after the `attempts`-th failure: twice that of the one before, of which the
+    /// upper half is chance, so that what failed together does not return together.
+    fn rest(&mut self, attempts: u32) -> Span {
+        let doubled = attempts.saturating_sub(1).min(16);
+        let longest = FIRST_REST.as_nanos().saturating_mul(1 << doubled);
+        let longest = longest.min(LONGEST_REST.as_nanos());
+        Span::from_nanos(longest / 2 + self.chance.below(longest / 2 + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests;
