@@ -352,7 +352,9 @@ mod tests {
         let revised = [("from", "unknown"), ("to", "peer_rebooted")];
         distributions.revised.get_or_create(&revised).inc();
         let logs = Logs::detached(&Log::default());
-        Metrics::new(shards, beacons, &distributions, Clock::start(), logs).scrape().unwrap()
+        let metrics = Metrics::new(shards, beacons, &distributions, Clock::start(), logs);
+        let (store, senders) = told::tests::told();
+        metrics.with_store(Some(&store), &senders).scrape().unwrap()
     }
 
     /// Parses type and label names of each family, as strictly as the format allows.

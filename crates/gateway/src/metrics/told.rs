@@ -85,3 +85,44 @@ impl Collector for ToldCollector {
         encode_family(out, "systole_webhook_waiting", help, MetricType::Gauge, waiting)
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Arc;
+
+    use systole_core::Span;
+    use systole_net::Clock;
+
+    use super::*;
+    use crate::epochs::Epochs;
+    use crate::store::{Database, DeadLetters, StoreSettings, Subscription};
+    use crate::webhooks::Receiver;
+
+    /// A store in memory and a receiver that nobody reaches.
+    pub(in crate::metrics) fn told() -> (Store, Vec<Sender>) {
+        let settings = StoreSettings {
+            directory: "unused".into(),
+            sync: None,
+            max_rows: 1_000,
+            drops_oldest: false,
+            is_required: true,
+        };
+        let told = [Subscription { name: "game".into(), events: vec!["leave"] }];
+        let database = Database::in_memory(&settings, told.into(), [].into(), 0).unwrap();
+        let epochs = Arc::new(Epochs::default());
+        let store = Store::start(database, &settings, Vec::new(), epochs).unwrap();
+        let receiver = Receiver {
+            name: "game".to_owned(),
+            url: "http://127.0.0.1:1/".to_owned(),
+            secret: "secret".to_owned(),
+            events: vec!["leave"],
+            timeout: Span::from_secs(1),
+            concurrency: 1,
+            give_up_after: Span::from_secs(1),
+            roots: Vec::new(),
+        };
+        let letters = DeadLetters::new(&settings.directory, "game");
+        let sender = Sender::start(receiver, store.clone(), letters, Clock::start(), 1).unwrap();
+        (store, vec![sender])
+    }
+}

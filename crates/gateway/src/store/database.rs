@@ -61,6 +61,8 @@ pub struct Database {
     /// The first epoch of this run, and the end of those that are set aside.
     first_epoch: u64,
     epochs_below: u64,
+    #[cfg(test)]
+    is_limit_lifted: Arc<std::sync::atomic::AtomicBool>,
 }
 
 /// What changes with a transaction.
@@ -139,6 +141,8 @@ impl Database {
             found_lost: 0,
             first_epoch: 0,
             epochs_below: 0,
+            #[cfg(test)]
+            is_limit_lifted: Arc::default(),
         }
     }
 
@@ -167,6 +171,15 @@ impl Database {
         Ok(self)
     }
 
+    /// Lets the database grow by few pages until the limit is lifted, as on a full disk.
+    #[cfg(test)]
+    pub(super) fn limit_size(&mut self) -> Arc<std::sync::atomic::AtomicBool> {
+        let pages = self.connection.pragma_query_value(None, "page_count", |row| row.get(0));
+        let pages: i64 = pages.unwrap_or(0);
+        let _ = self.connection.pragma_update(None, "max_page_count", pages + 20);
+        self.is_limit_lifted.clone()
+    }
+
     /// Returns who is told.
     pub fn subscriptions(&self) -> &Arc<[Subscription]> {
         &self.subscriptions
@@ -188,18 +201,27 @@ impl Database {
     }
 
     /// Returns the number of sessions about which something is owed, and of entries.
-    pub(super) fn rows(&self) -> (u64, u64) {
+    pub(super) fn counted(&self) -> (u64, u64) {
         (self.owed, self.entries)
     }
 
+    /// Returns the rows that there are, or will be once all that is owed has become entries.
+    pub(super) fn rows(&self) -> u64 {
+        rows(self.owed, self.entries, &self.subscriptions)
+    }
+
     /// Writes a batch, all of it or nothing. Entries of other kinds than join and leave are written
-    /// while `has_room`; returns how many were not. `last_epoch` is the last one that was given.
+    /// while there are fewer than `max_rows`; returns how many were not. `last_epoch` is the last one that was given.
     pub(super) fn write(
         &mut self,
         batch: &Batch,
-        has_room: bool,
+        max_rows: u64,
         last_epoch: u64,
     ) -> rusqlite::Result<u64> {
+        #[cfg(test)]
+        if self.is_limit_lifted.load(std::sync::atomic::Ordering::Relaxed) {
+            self.connection.pragma_update(None, "max_page_count", 1_000_000)?;
+        }
         let subscriptions = self.subscriptions.clone();
         let (owed, entries, waiting) = (self.owed, self.entries, self.waiting.clone());
         let mut changes = Changes { owed, entries, waiting, epochs_below: self.epochs_below };
@@ -221,7 +243,7 @@ impl Database {
             changes.forget(&tx, *session, *epoch)?;
         }
         for noted in &batch.notes {
-            dropped += changes.note(&tx, noted, &subscriptions, has_room)?;
+            dropped += changes.note(&tx, noted, &subscriptions, max_rows)?;
         }
         for number in &batch.settled {
             changes.settle(&tx, *number, &subscriptions)?;
@@ -339,7 +361,7 @@ impl Changes {
         tx: &Transaction<'_>,
         noted: &Noted,
         subscriptions: &[Subscription],
-        has_room: bool,
+        max_rows: u64,
     ) -> rusqlite::Result<u64> {
         let is_owed = subscriptions.iter().any(Subscription::is_owed);
         match noted.kind {
@@ -349,6 +371,7 @@ impl Changes {
             _ => {}
         }
         let wanting = subscriptions.iter().filter(|to| to.wants(noted.kind));
+        let has_room = rows(self.owed, self.entries, subscriptions) < max_rows;
         if !has_room && !matches!(noted.kind, "join" | "leave") {
             return Ok(wanting.count() as u64);
         }
@@ -395,6 +418,11 @@ impl Lost {
             since_ms: noted.at_ms,
         }
     }
+}
+
+fn rows(owed: u64, entries: u64, subscriptions: &[Subscription]) -> u64 {
+    let owed_to = subscriptions.iter().filter(|to| to.is_owed()).count() as u64;
+    owed.saturating_mul(owed_to).saturating_add(entries)
 }
 
 /// Makes the directory, for nobody but this user: identities and addresses are in it.

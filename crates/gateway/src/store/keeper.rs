@@ -7,7 +7,7 @@ use systole_core::Span;
 
 use super::database::Database;
 use super::inbox::{Batch, Question, Work};
-use super::{Owned, Shared, StoreSettings, Subscription};
+use super::{Owned, Shared, StoreSettings};
 use crate::epochs::Epochs;
 
 /// The wait after a failure before the next attempt: a login that meets a failing disk is told soon.
@@ -88,8 +88,7 @@ impl Keeper {
 
     fn write(&mut self, mut batch: Batch) {
         let refused = self.make_room(&mut batch);
-        let has_room = self.rows() < self.max_rows;
-        let written = self.database.write(&batch, has_room, self.epochs.last());
+        let written = self.database.write(&batch, self.max_rows, self.epochs.last());
         let is_granted = written.is_ok() || !self.shared.is_required;
         let owings = std::mem::take(&mut batch.owings);
         match written {
@@ -130,7 +129,7 @@ impl Keeper {
         if wanted == 0 {
             return Vec::new();
         }
-        let mut free = self.max_rows.saturating_sub(self.rows());
+        let mut free = self.max_rows.saturating_sub(self.database.rows());
         if free < wanted && self.drops_oldest {
             let count = (wanted - free).max(self.max_rows / SLACK);
             match self.database.evict(count) {
@@ -140,7 +139,7 @@ impl Keeper {
                 }
                 Err(error) => tracing::error!(%error, "the store is full, and cannot make room"),
             }
-            free = self.max_rows.saturating_sub(self.rows());
+            free = self.max_rows.saturating_sub(self.database.rows());
         }
         let fit = usize::try_from(free / self.rows_per_session).unwrap_or(usize::MAX);
         let refused = batch.owings.split_off(fit.min(batch.owings.len()));
@@ -150,15 +149,8 @@ impl Keeper {
         refused
     }
 
-    /// The rows that there are, or will be once all that is owed has become entries.
-    fn rows(&self) -> u64 {
-        let owed_to = self.shared.subscriptions.iter().filter(|to| Subscription::is_owed(to));
-        let (owed, entries) = self.database.rows();
-        owed.saturating_mul(owed_to.count() as u64).saturating_add(entries)
-    }
-
     fn publish(&self) {
-        let (owed, entries) = self.database.rows();
+        let (owed, entries) = self.database.counted();
         self.shared.stats.owed.set(owed);
         self.shared.stats.entries.set(entries);
         let waiting = self.shared.stats.waiting.iter().zip(self.database.waiting_each());

@@ -1,1 +1,347 @@
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
 
+use mio::{Poll, Token};
+use systole_core::random::Random;
+use systole_net::Clock;
+use tempfile::TempDir;
+
+use super::*;
+use crate::wake::wake_ups;
+
+const NOW_MS: u64 = 1_800_000_000_000;
+
+fn settings(directory: &Path) -> StoreSettings {
+    StoreSettings {
+        directory: directory.to_owned(),
+        sync: None,
+        max_rows: 1_000_000,
+        drops_oldest: false,
+        is_required: true,
+    }
+}
+
+fn subscription(name: &str, events: &[&'static str]) -> Subscription {
+    Subscription { name: name.into(), events: events.to_vec() }
+}
+
+fn told() -> Arc<[Subscription]> {
+    [subscription("a", &["join", "leave"]), subscription("b", &["leave", "suspect"])].into()
+}
+
+fn open(settings: &StoreSettings) -> Result<Database, StoreError> {
+    Database::open(settings, told(), ["native".into()].into(), NOW_MS)
+}
+
+/// A store with one shard, which nobody wakes.
+fn start(database: Database, settings: &StoreSettings) -> Store {
+    let poll = Poll::new().unwrap();
+    let (waker, _wake_ups) = wake_ups(poll.registry(), Token(0)).unwrap();
+    let epochs = Arc::new(Epochs::above(database.first_epoch()));
+    Store::start(database, settings, vec![waker], epochs).unwrap()
+}
+
+fn owing(session: u64) -> Owing {
+    Owing {
+        shard: 0,
+        link: u32::try_from(session).unwrap(),
+        admission: 1,
+        session,
+        epoch: session + 1_000,
+        identity: format!("peer {}", session % 3).into(),
+        listener: 0,
+        address: (Ipv4Addr::LOCALHOST, 9).into(),
+        at_ms: NOW_MS,
+    }
+}
+
+fn noted(kind: &'static str, session: u64) -> Noted {
+    let Owing { epoch, identity, address, at_ms, .. } = owing(session);
+    let body = format!("{{\"kind\":\"{kind}\",\"session\":\"{session:016x}\"}}").into();
+    let (listener, address) = ("native".into(), address.to_string());
+    Noted { kind, at_ms, session, epoch, identity, listener, address, body }
+}
+
+/// Waits for the answers to `count` logins.
+fn answers(store: &Store, count: usize) -> Vec<Owned> {
+    let clock = Clock::start();
+    let mut all = Vec::new();
+    while all.len() < count {
+        assert!(clock.monotonic() < Span::from_secs(30), "{} answers of {count}", all.len());
+        all.extend(store.take_owned(0));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    all
+}
+
+/// The kinds and sessions of what waits for a receiver.
+fn waiting(store: &Store, receiver: &str) -> Vec<(String, u64)> {
+    let entries = store.waiting(receiver, 0, 10_000);
+    entries.iter().map(|entry| (entry.kind.to_string(), entry.session)).collect()
+}
+
+/// Copies the files of a store as a kill at this moment would leave them.
+fn image(of: &Path) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(of).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    copy
+}
+
+fn lost(kinds: &[(&str, u64)]) -> Vec<(String, u64)> {
+    kinds.iter().map(|(kind, session)| ((*kind).to_owned(), *session)).collect()
+}
+
+#[test]
+fn what_is_owed_survives_a_kill_and_what_has_left_is_owed_no_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let store = start(open(&settings).unwrap(), &settings);
+    (1..=4).for_each(|session| assert!(store.owe(owing(session))));
+    assert!(answers(&store, 4).iter().all(|owned| owned.is_granted));
+    for (kind, session) in [("join", 1), ("join", 2), ("suspect", 2), ("leave", 1)] {
+        store.note(noted(kind, session));
+    }
+    store.waive(4, 1_004);
+    store.flush();
+    let a = lost(&[("join", 1), ("join", 2), ("leave", 1)]);
+    assert_eq!((waiting(&store, "a"), store.stats().owed.get()), (a.clone(), 2));
+    let b = lost(&[("suspect", 2), ("leave", 1)]);
+    assert_eq!(waiting(&store, "b"), b);
+    // The receiver has taken the first; the gateway is killed.
+    store.settle(store.waiting("a", 0, 1)[0].number);
+    store.flush();
+    while store.counts("a").waiting == 3 {}
+    let copy = image(directory.path());
+    let again = super::tests::settings(copy.path());
+    let store = start(open(&again).unwrap(), &again);
+    assert_eq!(store.stats().lost.get(), 2);
+    let a = lost(&[("join", 2), ("leave", 1), ("leave", 2), ("leave", 3)]);
+    assert_eq!((waiting(&store, "a"), store.stats().owed.get()), (a, 0));
+    let entries = store.waiting("a", 0, 10);
+    assert!(entries[2].body.contains("\"cause\":\"gateway_lost\""), "{}", entries[2].body);
+    assert!(entries[2].body.contains("\"identity\":\"peer 2\""), "{}", entries[2].body);
+    // Once, whatever comes.
+    assert!(store.stop(Span::from_secs(10)));
+    let database = open(&again).unwrap();
+    assert_eq!((database.found_lost(), database.counted()), (0, (0, 4 + 4)));
+}
+
+#[test]
+fn a_log_that_is_cut_anywhere_loses_whole_transactions_from_its_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    drop(open(&settings).unwrap());
+    let store = start(open(&settings).unwrap(), &settings);
+    // Transactions of one login, one after the other.
+    for session in 1..=12 {
+        assert!(store.owe(owing(session)));
+        answers(&store, 1);
+    }
+    let whole = image(directory.path());
+    let log = fs::read(whole.path().join("systole.db-wal")).unwrap();
+    let mut chance = Random::new(7);
+    let mut seen = std::collections::BTreeSet::new();
+    let cuts = (0..120).map(|_| usize::try_from(chance.below(log.len() as u64)).unwrap());
+    for cut in cuts.chain([0, 31, 32, 33, log.len()]) {
+        let copy = image(whole.path());
+        fs::write(copy.path().join("systole.db-wal"), &log[..cut]).unwrap();
+        let again = super::tests::settings(copy.path());
+        let database = open(&again).unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
+        let lost = database.found_lost();
+        let store = start(database, &again);
+        let expected: Vec<_> = (1..=lost).map(|session| ("leave".to_owned(), session)).collect();
+        assert_eq!(waiting(&store, "a"), expected, "cut at {cut}");
+        seen.insert(lost);
+        assert!(store.stop(Span::from_secs(10)));
+    }
+    assert!(seen.contains(&0) && seen.contains(&12) && seen.len() > 8, "{seen:?}");
+}
+
+#[test]
+fn epochs_never_go_back_even_if_the_clock_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let first = open(&settings).unwrap();
+    let given = Epochs::above(first.first_epoch());
+    let last = (0..1_000).map(|_| given.next()).last().unwrap();
+    drop(first);
+    for earlier in [NOW_MS - 86_400_000, 0] {
+        let again = Database::open(&settings, told(), [].into(), earlier).unwrap();
+        assert!(again.first_epoch() >= last, "the clock says {earlier}");
+    }
+    // A run that gives more than were set aside sets more aside, before they are used.
+    let mut long = open(&settings).unwrap();
+    let far = long.first_epoch() + (1 << 40) - 5;
+    long.write(&inbox::Batch::default(), 1, far).unwrap();
+    drop(long);
+    assert!(open(&settings).unwrap().first_epoch() > far);
+}
+
+#[test]
+fn a_full_store_refuses_logins_and_keeps_what_is_owed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings(directory.path());
+    settings.max_rows = 30;
+    let store = start(open(&settings).unwrap(), &settings);
+    // Three rows each: the leave for two receivers, and a join.
+    for session in 1..=20 {
+        assert!(store.owe(owing(session)));
+    }
+    let granted = answers(&store, 20).iter().filter(|owned| owned.is_granted).count() as u64;
+    assert!((10..=14).contains(&granted), "{granted}");
+    assert!(store.health().is_full);
+    (1..=granted).for_each(|session| store.note(noted("join", session)));
+    (1..=granted).for_each(|session| store.note(noted("suspect", session)));
+    (1..=granted).for_each(|session| store.note(noted("leave", session)));
+    store.flush();
+    assert_eq!(waiting(&store, "a").len() as u64, 2 * granted, "all joins and leaves are kept");
+    assert!(store.stats().dropped.get() > 0, "other events are not");
+    // The receivers take what waits: there is room again.
+    for receiver in ["a", "b"] {
+        store.waiting(receiver, 0, 1_000).iter().for_each(|entry| store.settle(entry.number));
+    }
+    while store.counts("a").waiting + store.counts("b").waiting > 0 {}
+    assert!(store.owe(owing(99)));
+    assert!(answers(&store, 1)[0].is_granted);
+    assert!(!store.health().is_full);
+}
+
+#[test]
+fn the_oldest_entries_make_room_by_setting_and_are_dead_letters() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings(directory.path());
+    (settings.max_rows, settings.drops_oldest) = (30, true);
+    let store = start(open(&settings).unwrap(), &settings);
+    for session in 1..=40 {
+        assert!(store.owe(owing(session)));
+        assert!(answers(&store, 1)[0].is_granted, "{session}");
+        store.note(noted("join", session));
+        store.note(noted("leave", session));
+    }
+    store.flush();
+    let kept = waiting(&store, "a").len();
+    let letters = DeadLetters::new(directory.path(), "a");
+    let dead = fs::read_to_string(letters.path()).unwrap();
+    assert_eq!(kept + dead.lines().count(), 80, "each is in one place");
+    assert!(dead.lines().next().unwrap().contains("\"why\":\"the store was full\""), "{dead}");
+}
+
+#[test]
+fn a_failing_disk_refuses_logins_keeps_events_and_recovers() {
+    for is_required in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut settings = settings(directory.path());
+        settings.is_required = is_required;
+        let mut database = open(&settings).unwrap();
+        let is_lifted = database.limit_size();
+        let store = start(database, &settings);
+        let mut session = 0;
+        let failed = loop {
+            session += 1;
+            assert!(session < 100_000);
+            assert!(store.owe(Owing { identity: "x".repeat(1_000).into(), ..owing(session) }));
+            let owned = answers(&store, 1)[0];
+            if !owned.is_granted || store.health().failing.is_some() {
+                break owned;
+            }
+            store.note(noted("join", session));
+        };
+        assert_eq!(failed.is_granted, !is_required);
+        assert!(store.health().failing.unwrap().contains("full"));
+        assert_eq!(store.stats().undurable.get() > 0, !is_required);
+        let before = store.counts("a").waiting;
+        // Events wait meanwhile, and are written in order once there is room.
+        (1..session).for_each(|session| store.note(noted("leave", session)));
+        is_lifted.store(true, std::sync::atomic::Ordering::Relaxed);
+        let clock = Clock::start();
+        while store.stats().owed.get() > u64::from(!is_required) {
+            assert!(clock.monotonic() < Span::from_secs(30), "{:?}", store.health());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(store.health().failing, None);
+        let leaves = waiting(&store, "b");
+        let expected: Vec<_> = (1..session).map(|it| ("leave".to_owned(), it)).collect();
+        assert_eq!(leaves, expected);
+        assert!(store.counts("a").waiting >= before);
+    }
+}
+
+#[test]
+fn a_store_in_use_a_foreign_file_and_a_damaged_one_are_told_apart_and_unchanged() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let first = open(&settings).unwrap();
+    assert!(matches!(open(&settings), Err(StoreError::InUse(_))));
+    drop(first);
+    let file = directory.path().join("systole.db");
+    let newer = rusqlite::Connection::open(&file).unwrap();
+    newer.pragma_update(None, "user_version", 2).unwrap();
+    drop(newer);
+    let before = fs::read(&file).unwrap();
+    let error = open(&settings).unwrap_err();
+    assert!(matches!(error, StoreError::Foreign(_)), "{error}");
+    assert!(error.to_string().contains("newer version"), "{error}");
+    assert_eq!(fs::read(&file).unwrap(), before);
+    fs::write(&file, "not a database, but long enough to be taken for the head of one".repeat(9))
+        .unwrap();
+    let error = open(&settings).unwrap_err().to_string();
+    assert!(error.contains("not a database") && error.contains(".recover"), "{error}");
+    let nowhere = StoreSettings { directory: "/dev/null/store".into(), ..settings };
+    let error = open(&nowhere).unwrap_err().to_string();
+    assert!(error.contains("/dev/null/store"), "{error}");
+}
+
+#[test]
+fn a_full_queue_refuses_logins() {
+    let inbox = Inbox::default();
+    for session in 0..OWINGS as u64 {
+        assert!(inbox.owe(owing(session)));
+    }
+    assert!(!inbox.owe(owing(7)));
+    let work = inbox.take(None, false);
+    assert_eq!(work.batch.owings.len(), OWINGS);
+    assert!(inbox.owe(owing(7)));
+}
+
+#[tokio::test]
+async fn the_control_plane_waits_while_many_events_wait_to_be_written() {
+    let inbox = Inbox::default();
+    for _ in 0..NOTES {
+        assert!(inbox.has_room());
+        inbox.note(noted("join", 1));
+    }
+    assert!(!inbox.has_room());
+    let mut taken = 0;
+    while taken < NOTES {
+        let batch = inbox.take(None, false).batch;
+        assert!(batch.notes.len() <= 2_048, "other logins wait for no more than this");
+        taken += batch.notes.len();
+    }
+    assert!(inbox.has_room());
+}
+
+#[test]
+fn entries_are_private_to_their_receiver_and_come_in_pages() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let store = start(open(&settings).unwrap(), &settings);
+    (1..=7).for_each(|session| store.note(noted("join", session)));
+    store.flush();
+    let first = store.waiting("a", 0, 3);
+    assert_eq!(first.iter().map(|entry| entry.session).collect::<Vec<_>>(), [1, 2, 3]);
+    let rest = store.waiting("a", first[2].number, 100);
+    assert_eq!(rest.iter().map(|entry| entry.session).collect::<Vec<_>>(), [4, 5, 6, 7]);
+    assert_eq!(store.waiting("b", 0, 100), []);
+    assert_eq!(store.counts("a"), Counts { waiting: 7, oldest_at_ms: Some(NOW_MS) });
+    assert_eq!(store.stats().owed.get(), 7, "a join that nobody waited for is owed too");
+    use std::os::unix::fs::PermissionsExt;
+    let private = tempfile::tempdir().unwrap().path().join("new");
+    fs::create_dir_all(private.parent().unwrap()).unwrap();
+    drop(open(&super::tests::settings(&private)).unwrap());
+    assert_eq!(fs::metadata(private).unwrap().permissions().mode() & 0o777, 0o700);
+}
