@@ -5,6 +5,7 @@ mod check;
 mod crowd;
 mod gateway;
 mod help;
+mod killed;
 mod listeners;
 mod outside;
 mod ping;
