@@ -43,6 +43,17 @@ fn describe(config: &Config) -> Vec<String> {
     };
     lines.push(String::new());
     lines.push(format!("admin at {}, {guard}", config.admin.address()));
+    for webhook in &config.webhooks {
+        let (name, events) = (&webhook.name, webhook.events.join(", "));
+        lines.push(format!("webhook \"{name}\" at {} gets {events}", webhook.shown_url()));
+    }
+    if let Some(store) = config.store.as_ref().filter(|_| !config.webhooks.is_empty()) {
+        let sync = match store.sync {
+            None => "at each commit".to_owned(),
+            Some(span) => format!("within {}", show_span(span)),
+        };
+        lines.push(format!("store in {}, on disk {sync}", store.directory.display()));
+    }
     if !config.policy.enforce() {
         lines.push("enforce is off: dead peers are reported, never disconnected".to_owned());
     }

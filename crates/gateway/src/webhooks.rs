@@ -9,6 +9,7 @@ mod sender;
 mod signature;
 
 use systole_core::Span;
+use ureq::http::Uri;
 
 pub use courier::{Courier, Outcome, Parcel, Settled};
 pub(crate) use http::{agent, check_url};
@@ -34,6 +35,18 @@ pub struct Receiver {
     pub give_up_after: Span,
     /// The certificates that vouch for it, in DER.
     pub roots: Vec<Vec<u8>>,
+}
+
+impl Receiver {
+    /// Returns the URL without what may be a secret in it: user, password and query.
+    pub fn shown_url(&self) -> String {
+        let Ok(uri) = self.url.parse::<Uri>() else {
+            return String::new();
+        };
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        format!("{}://{host}{}", uri.scheme_str().unwrap_or_default(), uri.path())
+    }
 }
 
 impl std::fmt::Debug for Receiver {

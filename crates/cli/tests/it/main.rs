@@ -19,6 +19,7 @@ mod starting;
 mod strangers;
 mod tls;
 mod tokens;
+mod webhooks;
 mod why;
 
 use std::fs;

@@ -2,7 +2,6 @@
 
 use axum::extract::State;
 use serde::Serialize;
-use ureq::http::Uri;
 use utoipa::ToSchema;
 
 use super::answer::Json;
@@ -100,7 +99,7 @@ fn view(store: &Store, sender: &Sender) -> WebhookView {
     };
     WebhookView {
         name: receiver.name.clone(),
-        url: shown(&receiver.url),
+        url: receiver.shown_url(),
         events: receiver.events.clone(),
         state,
         waiting: counts.waiting,
@@ -124,14 +123,4 @@ fn store_view(store: &Store) -> StoreView {
         entries: stats.entries.get(),
         lost: stats.lost.get(),
     }
-}
-
-/// Returns a URL without what may be a secret in it.
-fn shown(url: &str) -> String {
-    let Ok(uri) = url.parse::<Uri>() else {
-        return String::new();
-    };
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    format!("{}://{host}{}", uri.scheme_str().unwrap_or_default(), uri.path())
 }

@@ -1,0 +1,169 @@
+//! Tests of event webhooks and of the store under them, with the receiver of the document.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use systole_core::wire::{Codec, Frame, Hello};
+
+use crate::gateway::{Gateway, unhurried, wait};
+use crate::program::Program;
+use crate::{directory, snapshot, systole};
+
+const DOCUMENT: &str = include_str!("../../../../docs/webhooks.md");
+
+const SECRET: &str = "a-secret-of-sufficient-length";
+
+/// Writes the receiver of the document into a file.
+fn script(folder: &Path) -> PathBuf {
+    let (_, rest) = DOCUMENT.split_once("```python\n").expect("a receiver");
+    let (code, _) = rest.split_once("```").expect("its end");
+    let lines = code.lines().filter(|line| !line.is_empty()).count();
+    assert!(lines <= 10, "ten lines are promised, not {lines}");
+    let script = folder.join("receiver.py");
+    fs::write(&script, code).expect("it is writable");
+    script
+}
+
+/// Starts the receiver of the document on a free port.
+fn receiver(folder: &Path, secret: &str) -> (Program, u16) {
+    let free = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let port = free.local_addr().expect("it is bound").port();
+    drop(free);
+    let mut command = Command::new("python3");
+    command.arg(script(folder)).arg(port.to_string()).arg(secret);
+    (Program::start_with(&mut command, Stdio::null()), port)
+}
+
+fn config(folder: &Path, port: u16, more: &str) -> String {
+    let secret = folder.join("secret");
+    fs::write(&secret, format!("{SECRET}\n")).expect("it is writable");
+    format!(
+        "{}[[webhook]]\nname = \"game\"\nurl = \"http://user:hidden@127.0.0.1:{port}/hook?key=hidden\"\n\
+         secret_file = \"{}\"\n{more}[store]\npath = \"{}\"\n",
+        unhurried(),
+        secret.display(),
+        folder.join("store").display(),
+    )
+}
+
+fn visit(gateway: &Gateway, identity: &str) {
+    use std::io::{Read, Write};
+    let mut stream = gateway.connect("native");
+    let mut bytes = Vec::new();
+    Codec::Native.encode(&Frame::Hello(Hello { identity, ..Hello::default() }), &mut bytes);
+    stream.write_all(&bytes).expect("it reads");
+    assert!(stream.read(&mut [0; 512]).expect("a welcome") > 0);
+}
+
+/// Splits a line of the receiver into the key and the event.
+fn told(line: &str) -> (String, Value) {
+    let (key, event) = line.trim_end().split_once(' ').expect("a key");
+    (key.to_owned(), serde_json::from_str(event).expect("JSON"))
+}
+
+#[test]
+fn the_receiver_of_the_document_verifies_what_a_gateway_tells() {
+    let folder = directory("webhook");
+    let (mut python, port) = receiver(&folder, SECRET);
+    let mut gateway = Gateway::start("webhook-gateway", &config(&folder, port, ""));
+    visit(&gateway, "ada");
+    let (key, join) = told(&python.line());
+    assert_eq!((&join["kind"], &join["identity"]), (&"join".into(), &"ada".into()));
+    let number =
+        format!("{}-{}", join["session"].as_str().unwrap(), join["epoch"].as_str().unwrap());
+    assert_eq!(key, format!("{number}-join"));
+    let (key, leave) = told(&python.line());
+    assert_eq!((&leave["kind"], &leave["cause"]), (&"leave".into(), &"peer_exited".into()));
+    assert_eq!(key, format!("{number}-leave"));
+    assert!(leave["number"].as_u64() > join["number"].as_u64());
+    let status = wait("the webhook to be up to date", || {
+        let all = gateway.get("/api/v1/webhooks");
+        (all["webhooks"][0]["waiting"] == 0).then_some(all)
+    });
+    let webhook = &status["webhooks"][0];
+    assert_eq!((&webhook["state"], &webhook["delivered"]), (&"up".into(), &2.into()));
+    assert_eq!(webhook["url"], format!("http://127.0.0.1:{port}/hook"), "without secrets");
+    assert_eq!(status["store"]["durable"], true);
+    assert_eq!(gateway.get("/readyz")["durable"], true);
+    assert_eq!(gateway.metric("systole_webhook_delivered_total{webhook=\"game\"}"), 2.0);
+    gateway.end();
+}
+
+#[test]
+fn a_receiver_that_has_another_key_takes_nothing_and_what_waits_survives_a_restart() {
+    let folder = directory("webhook-key");
+    let (_python, port) = receiver(&folder, "another-secret-of-that-length");
+    let mut gateway = Gateway::start("webhook-key-gateway", &config(&folder, port, ""));
+    visit(&gateway, "ada");
+    // Until the receiver listens the connection is refused.
+    let status = wait("a refusal", || {
+        let webhook = gateway.get("/api/v1/webhooks")["webhooks"][0].clone();
+        (webhook["error"] == "status 401").then_some(webhook)
+    });
+    assert_eq!((&status["state"], &status["waiting"]), (&"failing".into(), &2.into()));
+    gateway.end();
+    let (mut python, port) = receiver(&folder, SECRET);
+    let again = Gateway::start("webhook-key-gateway", &config(&folder, port, ""));
+    let [join, leave] = [told(&python.line()).1, told(&python.line()).1];
+    assert_eq!([&join["kind"], &leave["kind"]], ["join", "leave"]);
+    drop(again);
+}
+
+#[test]
+fn what_a_receiver_never_takes_goes_to_the_dead_letters() {
+    let folder = directory("webhook-dead");
+    // Nobody listens there.
+    let (_python, port) = {
+        let (python, port) = receiver(&folder, SECRET);
+        drop(python);
+        ((), port)
+    };
+    let more = "give_up_after = \"1s\"\n";
+    let mut gateway = Gateway::start("webhook-dead-gateway", &config(&folder, port, more));
+    visit(&gateway, "ada");
+    let letters = folder.join("store").join("dead-letters-game.jsonl");
+    let text = wait("two dead letters", || {
+        let text = fs::read_to_string(&letters).ok()?;
+        (text.lines().count() == 2).then_some(text)
+    });
+    let lines: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let kinds = lines.iter().map(|line| line["event"]["kind"].as_str().unwrap());
+    assert_eq!(kinds.collect::<Vec<_>>(), ["join", "leave"], "in order");
+    let line = gateway.log("an event is a dead letter");
+    assert!(!line.to_string().contains("hidden"), "{line}");
+    gateway.end();
+}
+
+#[test]
+fn a_store_that_cannot_be_opened_ends_the_start_or_is_done_without() {
+    let folder = directory("webhook-store");
+    let text = config(&folder, 1, "");
+    let first = Gateway::start("webhook-store-first", &text);
+    fs::write(folder.join("systole.toml"), &text).unwrap();
+    let refused = snapshot(&mut systole(&folder, &["serve", "--config", "systole.toml"]));
+    assert!(refused.contains("another process uses"), "{refused}");
+    assert!(refused.contains("hint: stop the other gateway"), "{refused}");
+    let mut second = Gateway::start("webhook-store-second", &format!("{text}required = false\n"));
+    assert_eq!(second.get("/readyz")["durable"], false);
+    second.log("going on without a store, as configured");
+    visit(&second, "ada");
+    second.end();
+    drop(first);
+    let checked = snapshot(&mut systole(&folder, &["check", "--config", "systole.toml"]));
+    assert!(checked.contains("webhook \"game\" at http://127.0.0.1:1/hook gets join, leave"));
+    assert!(checked.contains("store in ") && !checked.contains("hidden"), "{checked}");
+    for (bad, hint) in [
+        (text.replace("[store]\n", "").replace("path = ", "#"), "there is no `path` in [store]"),
+        (text.replace("secret_file", "#"), "[[webhook]] has no `secret_file`"),
+        (text.replace("name = \"game\"", "name = \"../game\""), "`name` must be 1 to 32"),
+        (text.replace("[store]", "events = [\"jion\"]\n[store]"), "`events` must be a list of"),
+    ] {
+        fs::write(folder.join("systole.toml"), bad).unwrap();
+        let refused = snapshot(&mut systole(&folder, &["check", "--config", "systole.toml"]));
+        assert!(refused.contains(hint), "{hint} in {refused}");
+    }
+}
