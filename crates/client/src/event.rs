@@ -81,6 +81,9 @@ pub enum Event {
         verdict: Verdict,
         /// The gateway's CLOSE, if one arrived, which says whether to reconnect.
         farewell: Option<Goodbye>,
+        /// What that CLOSE says to people; empty without. Escape it where it is shown: the server
+        /// wrote it.
+        text: Box<str>,
         /// Time since the last evidence from the server.
         silent_for: Span,
     },

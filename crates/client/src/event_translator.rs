@@ -59,6 +59,7 @@ pub(crate) struct EventTranslator {
     epoch: u64,
     /// The server's CLOSE, until the verdict that it brings.
     farewell: Option<Goodbye>,
+    farewell_text: Box<str>,
     codec: Codec,
     link_number: u64,
     attempt: u32,
@@ -79,6 +80,7 @@ impl EventTranslator {
             verdict: None,
             epoch: 0,
             farewell: None,
+            farewell_text: Box::default(),
             codec: options.codec,
             link_number,
             attempt,
@@ -121,7 +123,8 @@ impl EventTranslator {
         self.verdict = Some(verdict);
         shared.set_link(0);
         let silent_for = verdict.at.since(verdict.last_heard);
-        shared.publish(Event::Lost { verdict, farewell, silent_for });
+        let text = std::mem::take(&mut self.farewell_text);
+        shared.publish(Event::Lost { verdict, farewell, text, silent_for });
     }
 
     /// Translates an event that only the link knows, and publishes the result.
@@ -130,7 +133,10 @@ impl EventTranslator {
             LinkEvent::Established { session, epoch } => {
                 (self.session, self.epoch) = (session, epoch);
             }
-            LinkEvent::Farewell(farewell) => self.farewell = Some(farewell),
+            LinkEvent::Farewell { goodbye, text } => {
+                self.farewell = Some(goodbye);
+                self.farewell_text = text.into();
+            }
             LinkEvent::Data { bytes, more, kind: DataKind::Eleven | DataKind::TwentyOne } => {
                 match self.joiner.add(bytes, more) {
                     None => {}

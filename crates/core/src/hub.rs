@@ -10,6 +10,7 @@ mod granted;
 mod identities;
 mod login;
 mod presence;
+mod reach;
 mod saved;
 mod sessions;
 mod signal;
@@ -29,6 +30,7 @@ use identities::Identities;
 use login::Contest;
 pub use login::{Login, Proof};
 pub use presence::{Presence, Presences};
+pub use reach::Unsendable;
 use sessions::{Place, Sessions};
 pub use signal::{Answer, Counters, HubCommand, Input, Output, Part, Settings, World};
 use sweep::Sweep;
@@ -177,11 +179,6 @@ impl Hub {
     pub fn find(&self, session: u64) -> Option<u32> {
         let link = self.sessions.find(session)?.link();
         self.slots.get(link)?.peer.is_established().then_some(link)
-    }
-
-    /// Whether the session with this number is here, or waits for its epoch.
-    pub fn has_session(&self, session: u64) -> bool {
-        self.sessions.find(session).is_some()
     }
 
     fn open(&mut self, now: Time, link: u32, listener: u16, address: SocketAddr) {

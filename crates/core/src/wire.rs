@@ -82,6 +82,22 @@ impl Codec {
         }
     }
 
+    /// Returns whether a message arrives as it is: not longer than [`Codec::max_data`], and, as a
+    /// line, without a line feed, and neither a heartbeat nor the end of one that is cut.
+    pub fn carries(self, message: &[u8]) -> bool {
+        let fits = message.len() <= self.max_data();
+        match self {
+            Codec::Native | Codec::Message1028 => fits,
+            Codec::Line => {
+                let mut line = message.to_vec();
+                line.push(b'\n');
+                let is_data =
+                    matches!(line::parse(&line), Frame::Data { bytes, .. } if bytes == message);
+                fits && is_data && !message.contains(&b'\n')
+            }
+        }
+    }
+
     /// Returns the maximum length of a frame in bytes, header included. A decoder never holds more.
     pub const fn max_frame(self) -> usize {
         match self {

@@ -6,10 +6,13 @@ mod document;
 mod fields;
 mod guard;
 mod health;
+mod once;
 mod paging;
 mod places;
 mod policy;
+mod presence;
 mod secure;
+mod send;
 mod server;
 mod sessions;
 mod state;
@@ -29,10 +32,12 @@ use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post, put};
+use systole_core::wire::MAX_DATA;
 use systole_net::tls::ServerTls;
 
 use crate::config::Token;
 use crate::gateway::Gateway;
+use once::Once;
 use places::Places;
 pub(crate) use places::SPARE_CONNECTIONS;
 pub(crate) use secure::HTTP;
@@ -52,15 +57,26 @@ pub(crate) struct Api {
     deadlines: Deadlines,
     gateway: Arc<Gateway>,
     tls: Option<ServerTls>,
+    #[cfg(test)]
+    sent: Arc<Once<send::Reach>>,
 }
 
 impl Api {
     /// Makes the admin API of `gateway`. If `token` is set, every request except `/healthz` and
     /// `/readyz` must present it. At most `subscribers` clients may follow the events at a time.
     pub(crate) fn new(gateway: Arc<Gateway>, token: Option<Token>, subscribers: usize) -> Api {
-        let shared = Shared { gateway: gateway.clone(), token };
+        let sent = Arc::new(Once::new());
+        let shared = Shared { gateway: gateway.clone(), token, sent: sent.clone() };
         let (router, places) = (router(shared), Places::new(subscribers));
-        Api { router, places, deadlines: DEADLINES, gateway, tls: None }
+        Api {
+            router,
+            places,
+            deadlines: DEADLINES,
+            gateway,
+            tls: None,
+            #[cfg(test)]
+            sent,
+        }
     }
 
     /// Returns the API over `tls`, or over plain TCP.
@@ -93,7 +109,7 @@ fn open_routes() -> [(&'static str, MethodRouter<Shared>); 2] {
 }
 
 /// Routes that pass the [`guard`].
-fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 16] {
+fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 21] {
     [
         ("/metrics", get(health::metrics)),
         ("/api/v1/openapi.json", get(document_of_api)),
@@ -101,6 +117,11 @@ fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 16] {
         ("/api/v1/sessions", get(sessions::list)),
         ("/api/v1/sessions/{id}", get(sessions::one).delete(sessions::delete)),
         ("/api/v1/sessions/{id}/kick", post(sessions::kick)),
+        ("/api/v1/sessions/{id}/send", post(send::to_session).layer(long())),
+        ("/api/v1/identities/{identity}/send", post(send::to_identity).layer(long())),
+        ("/api/v1/broadcast", post(send::broadcast).layer(long())),
+        ("/api/v1/presence", post(presence::many).layer(long())),
+        ("/api/v1/presence/{identity}", get(presence::one)),
         ("/api/v1/sessions/{id}/hold", post(sessions::hold)),
         ("/api/v1/sessions/{id}/release", post(sessions::release)),
         ("/api/v1/sessions/{id}/policy", post(sessions::policy)),
@@ -112,6 +133,11 @@ fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 16] {
         ("/api/v1/log", put(control::log)),
         ("/api/v1/drain", post(control::drain)),
     ]
+}
+
+/// Allows a body as long as the longest message.
+fn long() -> DefaultBodyLimit {
+    DefaultBodyLimit::max(MAX_DATA)
 }
 
 /// Returns the OpenAPI document of this API.

@@ -1,6 +1,7 @@
 //! The handle through which the control plane queries and controls the shards.
 
 mod facts;
+mod reach;
 mod refusals;
 mod siblings;
 mod strangers;
@@ -25,6 +26,7 @@ use crate::stats::ShardStats;
 use crate::store::Store;
 use crate::verdicts::{STRANGERS, VERDICTS, Verdicts};
 use crate::webhooks::Sender;
+pub(crate) use reach::Known;
 use refusals::Refusals;
 pub(crate) use strangers::Stranger;
 use strangers::Strangers;
@@ -107,6 +109,8 @@ pub struct Gateway {
     watches: Vec<Mutex<ShardWatch>>,
     /// Held while a command goes to all shards: two commands at once reach all in one order.
     fan_out: tokio::sync::Mutex<()>,
+    /// Held while a message goes to all sessions.
+    broadcasting: tokio::sync::Mutex<()>,
     listeners: Vec<ListenerState>,
     events: Events,
     verdicts: Verdicts,
@@ -162,6 +166,7 @@ impl Gateway {
             watches: stats.iter().map(|_| Mutex::default()).collect(),
             stats,
             fan_out: tokio::sync::Mutex::default(),
+            broadcasting: tokio::sync::Mutex::default(),
             listeners,
             events,
             verdicts: Verdicts::new(VERDICTS, STRANGERS),

@@ -1,8 +1,10 @@
 //! Requests from the control plane to a shard.
 
 use std::any::Any;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 
+use serde_json::Value;
 use systole_core::flight::Flight;
 use systole_core::kernel::TcpSnapshot;
 use systole_core::link::{Command, Goodbye};
@@ -31,6 +33,12 @@ const ARRIVALS_PER_TURN: usize = 16;
 /// Maximum number of sessions that one request returns. Bounds the cost of a request for the loop
 /// to about 0.2 ms.
 pub const SESSIONS_PER_PAGE: usize = 500;
+
+/// Maximum number of identities in one request, for the same reason.
+pub const IDENTITIES_PER_REQUEST: usize = 64;
+
+/// Maximum number of sessions to which one request sends: each costs a write of some 5 µs.
+pub const SENDS_PER_REQUEST: usize = 48;
 
 /// Maximum number of places of a shard's table, empty ones included, that one request searches for
 /// matches, for the same reason.
@@ -80,6 +88,22 @@ pub enum Request {
         /// The channel for the answer: whether the session was online here.
         reply: oneshot::Sender<bool>,
     },
+    /// Sends a message that comes from outside.
+    Deliver {
+        /// Whom it is for.
+        to: Target,
+        /// The message.
+        message: Arc<[u8]>,
+        /// The channel for the answer.
+        reply: oneshot::Sender<Delivered>,
+    },
+    /// Asks for the sessions of identities, which are at most [`IDENTITIES_PER_REQUEST`].
+    Identities {
+        /// The identities.
+        identities: Vec<Arc<str>>,
+        /// The channel for the answer, in the same order.
+        reply: oneshot::Sender<Vec<Vec<SessionInfo>>>,
+    },
     /// Moves a session with its link to another shard of the same listeners.
     Move {
         /// The session's number.
@@ -111,12 +135,15 @@ impl std::fmt::Debug for Parcel {
 }
 
 /// An order to one session.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Order {
     /// Ends the session.
     Kick {
         /// Whether the peer is asked not to return.
         stay_away: bool,
+        /// What the peer's people are told, at most
+        /// [`MAX_CLOSE_TEXT`](systole_core::wire::MAX_CLOSE_TEXT) bytes; empty for nothing.
+        text: Box<str>,
     },
     /// Suspends suspicion and verdict for this long.
     Hold(Span),
@@ -126,19 +153,50 @@ pub enum Order {
     Retune(Policy),
 }
 
-impl From<Order> for Command<'static> {
-    fn from(order: Order) -> Command<'static> {
+impl<'a> From<&'a Order> for Command<'a> {
+    fn from(order: &'a Order) -> Command<'a> {
         match order {
-            Order::Kick { stay_away } => Command::Close(Goodbye {
-                reason: CloseReason::Kicked,
-                stay_away,
-                return_after: Span::ZERO,
-            }),
-            Order::Hold(span) => Command::Hold(span),
+            Order::Kick { stay_away, text } => {
+                let (reason, stay_away) = (CloseReason::Kicked, *stay_away);
+                let goodbye = Goodbye { reason, stay_away, return_after: Span::ZERO };
+                Command::CloseSaying { goodbye, text }
+            }
+            Order::Hold(span) => Command::Hold(*span),
             Order::Release => Command::Release,
-            Order::Retune(policy) => Command::Retune(policy),
+            Order::Retune(policy) => Command::Retune(*policy),
         }
     }
+}
+
+/// Whom a message from outside is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// One session.
+    Session(u64),
+    /// The sessions of an identity.
+    Identity(Arc<str>),
+    /// All sessions that match, from a link number on.
+    All {
+        /// The number.
+        from: u32,
+        /// Only sessions of this listener.
+        listener: Option<u16>,
+        /// Only sessions with this attribute.
+        attribute: Option<Arc<(String, Value)>>,
+    },
+}
+
+/// How many sessions a message was sent to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Delivered {
+    /// Sessions to which it was sent, or for which it waits behind earlier messages.
+    pub queued: u64,
+    /// Sessions whose codec cannot carry it: it is too long, or no line. All beacons.
+    pub unfit: u64,
+    /// Sessions that read too slowly for another message, or are being sent one in parts.
+    pub busy: u64,
+    /// Where the next request continues; `None` if all sessions were looked at.
+    pub next: Option<u32>,
 }
 
 /// Selects sessions; a field that is `None` matches all.

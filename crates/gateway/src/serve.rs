@@ -10,6 +10,7 @@ mod reload;
 mod signals;
 mod start;
 mod threads;
+mod told;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -9,6 +9,7 @@
 mod acceptor;
 pub(crate) mod answer;
 mod carry;
+mod deliver;
 mod departures;
 mod listening;
 mod login;

@@ -1,6 +1,6 @@
 //! The last verdicts with their flight recorders, for queries about the cause.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use systole_core::Span;
@@ -118,6 +118,21 @@ impl Verdicts {
             ring.kept.iter().rev().find(|ended| ended.subject.session == session).cloned()
         };
         find(&self.sessions).or_else(|| find(&self.strangers))
+    }
+
+    /// Returns for each identity its last session that has ended, if still kept.
+    pub fn last_of(&self, identities: &[&str]) -> Vec<Option<Arc<Ended>>> {
+        let mut last: HashMap<&str, Option<Arc<Ended>>> =
+            identities.iter().map(|identity| (*identity, None)).collect();
+        for ended in &lock(&self.sessions).kept {
+            // A later epoch counts, whatever was published last.
+            if let Some(found) = last.get_mut(&*ended.subject.identity)
+                && found.as_ref().is_none_or(|it| it.subject.epoch <= ended.subject.epoch)
+            {
+                *found = Some(ended.clone());
+            }
+        }
+        identities.iter().map(|identity| last.get(identity).cloned().flatten()).collect()
     }
 
     /// Returns the latest `limit` verdicts that match `wanted`, latest first, and whether there are

@@ -56,6 +56,8 @@ pub(super) struct Farewell {
     pub(super) reason: &'static str,
     pub(super) stay_away: bool,
     pub(super) return_after_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) text: Option<String>,
 }
 
 /// The last line of `--json`.
@@ -82,6 +84,7 @@ impl From<Goodbye> for Farewell {
             reason: goodbye.reason.name(),
             stay_away: goodbye.stay_away,
             return_after_ms: goodbye.return_after.as_millis(),
+            text: None,
         }
     }
 }

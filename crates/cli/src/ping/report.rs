@@ -8,6 +8,7 @@ use systole_client::cause::Verdict;
 use systole_client::reconnect::Goodbye;
 use systole_client::wire::BeatKind;
 use systole_client::{Codec, ConnectError, Event, Policy, Span, session};
+use systole_core::text::Escaped;
 use systole_net::Clock;
 
 use super::json::{Farewell, Line, Summary, json, session_object};
@@ -285,7 +286,7 @@ impl Report {
                 let why = if self.verbose { format!(": {}", verdict.cause) } else { String::new() };
                 always(format!("connection dead{why}"))
             }
-            Event::Lost { verdict, .. } => always(format!("connection lost: {}", verdict.cause)),
+            Event::Lost { verdict, text, .. } => always(loss_text(verdict, text)),
             Event::Reconnecting { attempt, after } => {
                 always(format!("reconnecting in {after}, attempt {attempt}"))
             }
@@ -353,10 +354,13 @@ impl Report {
                 Line { rtt_us: self.last_rtt.map(Span::as_micros), ..line("received") }
             }
             Event::Session(event) => return session_object(event, line(event.name())),
-            Event::Lost { verdict, farewell, silent_for } => Line {
+            Event::Lost { verdict, farewell, text, silent_for } => Line {
                 cause: Some(verdict.cause.name()),
                 silent_ms: Some(silent_for.as_millis()),
-                goodbye: farewell.map(Farewell::from),
+                goodbye: farewell.map(|goodbye| Farewell {
+                    text: Some(text.to_string()).filter(|text| !text.is_empty()),
+                    ..Farewell::from(goodbye)
+                }),
                 ..line(if verdict.is_silence() { "dead" } else { "lost" })
             },
             Event::Reconnecting { attempt, after } => Line {
@@ -387,6 +391,12 @@ impl Report {
             | Event::Closed(_) => return None,
         })
     }
+}
+
+/// Says why a connection is lost, with what the server says to people.
+fn loss_text(verdict: &Verdict, text: &str) -> String {
+    let colon = if text.is_empty() { "" } else { ": " };
+    format!("connection lost: {}{colon}{}", verdict.cause, Escaped::line(text))
 }
 
 /// Returns the server's goodbye in its refusal of an attempt.

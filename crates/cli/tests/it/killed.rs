@@ -125,7 +125,7 @@ fn serve(
         // It has taken the event, and nobody learns of that.
         2 => None,
         3 => {
-            thread::sleep(Duration::from_millis(300));
+            thread::park_timeout(Duration::from_millis(300));
             None
         }
         _ => stream.get_mut().write_all(b"HTTP/1.1 204 No Content\r\n\r\n").ok(),
@@ -151,7 +151,7 @@ fn visit(gateway: SocketAddr, identity: &str, chance: &mut Random) -> Option<(u6
         }
     }
     welcomed?;
-    thread::sleep(Duration::from_millis(chance.below(40)));
+    thread::park_timeout(Duration::from_millis(chance.below(40)));
     if chance.below(3) == 0 {
         // Stays until somebody ends it.
         let _ = stream.read(&mut received);
@@ -186,6 +186,40 @@ fn check(done: &Done, welcomed: &BTreeMap<(u64, u64), String>) {
     assert!(twice.is_empty(), "{twice:?}");
 }
 
+/// The sessions that a client was welcomed to, with its identities.
+type Welcomed = BTreeMap<(u64, u64), String>;
+
+/// Starts clients that come and go at the gateway that runs, if one does.
+fn clients(
+    seed: u64,
+    address: &Arc<Mutex<Option<SocketAddr>>>,
+    ends: &Arc<AtomicBool>,
+) -> Vec<thread::JoinHandle<Welcomed>> {
+    (0..CLIENTS)
+        .map(|number| {
+            let (address, ends) = (address.clone(), ends.clone());
+            thread::spawn(move || {
+                let mut chance = Random::new(seed.wrapping_mul(1_000) + number);
+                let mut welcomed = BTreeMap::new();
+                while !ends.load(Ordering::SeqCst) {
+                    let Some(gateway) = *address.lock().expect("no test has failed") else {
+                        thread::park_timeout(Duration::from_millis(2));
+                        continue;
+                    };
+                    let identity = match chance.below(IDENTITIES) {
+                        0 => String::new(),
+                        number => format!("peer {number}"),
+                    };
+                    if let Some(session) = visit(gateway, &identity, &mut chance) {
+                        welcomed.insert(session, identity);
+                    }
+                }
+                welcomed
+            })
+        })
+        .collect()
+}
+
 #[test]
 fn each_welcomed_session_is_cleaned_up_once_however_often_the_gateway_is_killed() {
     let kills = std::env::var("SYSTOLE_KILLS").ok().and_then(|text| text.parse().ok());
@@ -204,34 +238,12 @@ fn each_welcomed_session_is_cleaned_up_once_however_often_the_gateway_is_killed(
     );
     let (address, ends) =
         (Arc::<Mutex<Option<SocketAddr>>>::default(), Arc::<AtomicBool>::default());
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|number| {
-            let (address, ends) = (address.clone(), ends.clone());
-            thread::spawn(move || {
-                let mut chance = Random::new(seed.wrapping_mul(1_000) + number);
-                let mut welcomed = BTreeMap::new();
-                while !ends.load(Ordering::SeqCst) {
-                    let Some(gateway) = *address.lock().expect("no test has failed") else {
-                        thread::sleep(Duration::from_millis(2));
-                        continue;
-                    };
-                    let identity = match chance.below(IDENTITIES) {
-                        0 => String::new(),
-                        number => format!("peer {number}"),
-                    };
-                    if let Some(session) = visit(gateway, &identity, &mut chance) {
-                        welcomed.insert(session, identity);
-                    }
-                }
-                welcomed
-            })
-        })
-        .collect();
+    let clients = clients(seed, &address, &ends);
     let mut chance = Random::new(seed);
     for _ in 0..kills {
         let gateway = Gateway::start("killed", &config);
         *address.lock().expect("no test has failed") = Some(gateway.address("native"));
-        thread::sleep(Duration::from_millis(20 + chance.below(150)));
+        thread::park_timeout(Duration::from_millis(20 + chance.below(150)));
         *address.lock().expect("no test has failed") = None;
         // Dropping it is kill -9.
         drop(gateway);

@@ -13,6 +13,7 @@ mod program;
 mod reload;
 #[cfg(target_os = "linux")]
 mod revised;
+mod sending;
 mod serve;
 mod serve_limits;
 mod starting;

@@ -38,7 +38,7 @@ async fn a_silent_server_is_lost_at_the_bound() {
             assert_eq!(number, expected, "{codec}");
         }
         let lost = until(&client, |event| *event != SUSPECT).await;
-        let Event::Lost { verdict, farewell: None, silent_for } = lost else {
+        let Event::Lost { verdict, farewell: None, silent_for, .. } = lost else {
             panic!("{codec}: {lost:?}");
         };
         // The local kernel acknowledges for the server, which does not answer.

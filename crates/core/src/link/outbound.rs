@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::{Closing, Event, Lane, Output};
+use super::{Closing, Event, Goodbye, Lane, Output};
 use crate::kernel::Patience;
 use crate::session;
 use crate::wire::{Codec, DataKind, Frame};
@@ -30,6 +30,7 @@ enum Queued {
     Transmit(Lane, Range<u32>),
     Data { bytes: Range<u32>, more: bool, kind: DataKind },
     HeartbeatData(Range<u32>),
+    Farewell(Goodbye, Range<u32>),
     Session(session::Event),
     Event(Event<'static>),
     Examine { route: bool },
@@ -64,6 +65,10 @@ impl Outbound {
                 Output::Event(Event::Data { bytes: bytes(range), more, kind })
             }
             Queued::HeartbeatData(range) => Output::Event(Event::HeartbeatData(bytes(range))),
+            Queued::Farewell(goodbye, range) => {
+                let text = str::from_utf8(bytes(range)).unwrap_or_default();
+                Output::Event(Event::Farewell { goodbye, text })
+            }
             Queued::Session(event) => Output::Session(event),
             Queued::Event(event) => Output::Event(event),
             Queued::Examine { route } => Output::Examine { route },
@@ -135,6 +140,12 @@ impl Writer<'_> {
     pub(crate) fn heartbeat_data(&mut self, bytes: &[u8]) {
         let bytes = self.outbound.append(|buffer| buffer.extend_from_slice(bytes));
         self.push(Queued::HeartbeatData(bytes));
+    }
+
+    /// Queues the peer's CLOSE, as an event.
+    pub(super) fn farewell(&mut self, goodbye: Goodbye, text: &str) {
+        let text = self.outbound.append(|buffer| buffer.extend_from_slice(text.as_bytes()));
+        self.push(Queued::Farewell(goodbye, text));
     }
 
     /// Queues an event of the session.

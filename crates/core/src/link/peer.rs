@@ -331,7 +331,8 @@ impl Peer {
             Command::Send { .. }
             | Command::HeartbeatData(_)
             | Command::Heartbeat
-            | Command::Close(_) => false,
+            | Command::Close(_)
+            | Command::CloseSaying { .. } => false,
         };
         if restarts {
             // A frame is not judged by a time that was not judged, or under another policy.

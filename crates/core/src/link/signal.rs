@@ -90,6 +90,14 @@ pub enum Command<'a> {
     Release,
     /// Send CLOSE and end the link.
     Close(Goodbye),
+    /// Send CLOSE with a text for people, and end the link. A text that is no legal one, of at most
+    /// [`MAX_CLOSE_TEXT`](crate::wire::MAX_CLOSE_TEXT) bytes, is left out.
+    CloseSaying {
+        /// The rest of the CLOSE.
+        goodbye: Goodbye,
+        /// The text.
+        text: &'a str,
+    },
     /// Send a PING now, on a link whose handshake is complete, and measure its round trip. It is
     /// not a probe: it changes neither the suspicion nor the bound.
     Heartbeat,
@@ -103,6 +111,7 @@ crate::plain::plain_enum! { Command<'a> {
     4 => Release {}
     5 => Close { 0: goodbye }
     6 => Heartbeat {}
+    7 => CloseSaying { goodbye: goodbye, text: text }
 } }
 
 /// The content of a CLOSE: why a link ends, and when to connect again.
@@ -222,8 +231,13 @@ pub enum Event<'a> {
         /// The sequence number; 0 in codecs without one.
         sequence: u8,
     },
-    /// The peer's CLOSE arrived, with this content; [`session::Event::Left`] follows.
-    Farewell(Goodbye),
+    /// The peer's CLOSE arrived; [`session::Event::Left`] follows.
+    Farewell {
+        /// Its content.
+        goodbye: Goodbye,
+        /// Its text for people; empty for none. Escape it: the peer wrote it.
+        text: &'a str,
+    },
 }
 
 /// The two kinds of heartbeat.

@@ -93,7 +93,7 @@ impl From<ShardUnavailable> for Trouble {
     }
 }
 
-/// Time limit for the body of a request, of at most 16 KiB, from the end of the head: a peer that
+/// Time limit for the body of a request, of at most 64 KiB, from the end of the head: a peer that
 /// needs longer sends it by hand, or not at all.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -103,30 +103,44 @@ pub(super) struct Body<T>(pub(super) T);
 impl<T: FromFields> FromRequest<Shared> for Body<T> {
     type Rejection = Trouble;
     async fn from_request(request: Request, shared: &Shared) -> Result<Body<T>, Trouble> {
-        let mut phase = shared.gateway.phase();
-        let read = tokio::select! {
-            read = timeout(BODY_TIMEOUT, Bytes::from_request(request, shared)) => read,
-            // A body that does not come must not hold up the end.
-            _ = phase.wait_for(|phase| *phase == Lifecycle::Stopped) => {
-                return Err(Trouble::from(ShardUnavailable::Gone));
-            }
-        };
-        let read = read.map_err(|_| {
-            shared.gateway.metrics().count_admin(AdminEnded::BodyTimeout);
-            let error = "the body of the request did not arrive in time";
-            let hint = "send as many bytes as Content-Length says, within 10 seconds";
-            Trouble::new(StatusCode::REQUEST_TIMEOUT, error, hint)
-        })?;
-        let bytes = read.map_err(|why| match why.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                let hint = "a body has at most 16 KiB";
-                Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long", hint)
-            }
-            _ => Trouble::bad("the body of the request cannot be read", "send it anew"),
-        })?;
+        let bytes = read_body(request, shared).await?;
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         Fields::of_body(text)?.read().map(Body)
     }
+}
+
+/// Extracts a body as it is.
+pub(super) struct Raw(pub(super) Bytes);
+
+impl FromRequest<Shared> for Raw {
+    type Rejection = Trouble;
+    async fn from_request(request: Request, shared: &Shared) -> Result<Raw, Trouble> {
+        read_body(request, shared).await.map(Raw)
+    }
+}
+
+async fn read_body(request: Request, shared: &Shared) -> Result<Bytes, Trouble> {
+    let mut phase = shared.gateway.phase();
+    let read = tokio::select! {
+        read = timeout(BODY_TIMEOUT, Bytes::from_request(request, shared)) => read,
+        // A body that does not come must not hold up the end.
+        _ = phase.wait_for(|phase| *phase == Lifecycle::Stopped) => {
+            return Err(Trouble::from(ShardUnavailable::Gone));
+        }
+    };
+    let read = read.map_err(|_| {
+        shared.gateway.metrics().count_admin(AdminEnded::BodyTimeout);
+        let error = "the body of the request did not arrive in time";
+        let hint = "send as many bytes as Content-Length says, within 10 seconds";
+        Trouble::new(StatusCode::REQUEST_TIMEOUT, error, hint)
+    })?;
+    read.map_err(|why| match why.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let hint = "a body has at most 16 KiB, a message or a list of identities 64 KiB";
+            Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long", hint)
+        }
+        _ => Trouble::bad("the body of the request cannot be read", "send it anew"),
+    })
 }
 
 /// Extracts the query parameters of a request.

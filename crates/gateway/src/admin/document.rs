@@ -11,7 +11,7 @@ use super::fields::FromFields;
 use super::open_routes;
 use super::paging::Paging;
 use super::policy::PolicyWish;
-use super::{control, health, sessions, stream, webhooks, why};
+use super::{control, health, presence, send, sessions, stream, webhooks, why};
 
 /// What the handlers declare.
 #[derive(OpenApi)]
@@ -38,6 +38,11 @@ use super::{control, health, sessions, stream, webhooks, why};
         why::why,
         why::verdicts,
         webhooks::list,
+        send::to_session,
+        send::to_identity,
+        send::broadcast,
+        presence::one,
+        presence::many,
         control::listeners,
         control::listener_policy,
         control::retune,
@@ -50,14 +55,15 @@ use super::{control, health, sessions, stream, webhooks, why};
 struct Declared;
 
 /// The meaning of each status of a failure, which is the same for all operations.
-const FAILURES: [(&str, &str); 9] = [
+const FAILURES: [(&str, &str); 10] = [
     ("400", "The request has a mistake, which the answer names"),
     ("401", "The token is missing or wrong"),
     ("403", "The request may come from a web page, and no token is configured"),
     ("404", "There is no such session or listener"),
     ("408", "The body did not arrive in time"),
-    ("409", "The session cannot have what was asked"),
+    ("409", "The session cannot have what was asked, or the same request is under way"),
     ("413", "The body is too long"),
+    ("422", "The Idempotency-Key was used for another request"),
     ("500", "The gateway has a bug"),
     ("503", "The gateway cannot do this now; the answer names the reason"),
 ];
@@ -137,6 +143,8 @@ fn set_range(schema: &mut Value, range: Option<RangeInclusive<u64>>) {
 fn complete(path: &str, operation: &mut Value, is_open: bool) {
     let has_body = operation.get("requestBody").is_some();
     let in_path = path.contains('{');
+    // That nobody is there is an answer for these, and no failure.
+    let may_be_missing = in_path && !path.contains("{identity}") && !path.ends_with("/send");
     let parameters = operation["parameters"].as_array_mut();
     let mut in_query = false;
     for parameter in parameters.into_iter().flatten() {
@@ -152,7 +160,7 @@ fn complete(path: &str, operation: &mut Value, is_open: bool) {
         ("400", has_body || in_path || in_query),
         ("401", !is_open),
         ("403", !is_open),
-        ("404", in_path),
+        ("404", may_be_missing),
         ("408", has_body),
         ("413", has_body),
     ];

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
 use systole_core::policy::MAX_BOUND;
+use systole_core::wire::{MAX_CLOSE_TEXT, is_text};
 use systole_core::{Policy, Span};
 use utoipa::{IntoParams, ToSchema};
 
@@ -133,15 +134,23 @@ pub(super) async fn one(
 pub(super) struct Kick {
     /// Whether the client is asked to stay away; by default it may reconnect at once.
     stay_away: Option<bool>,
+    /// What the people at the client are told, at most 128 bytes without control characters.
+    text: Option<String>,
 }
 
 impl FromFields for Kick {
     fn names() -> Vec<&'static str> {
-        vec!["stay_away"]
+        vec!["stay_away", "text"]
     }
 
     fn from_fields(fields: &mut Fields) -> Result<Kick, Trouble> {
-        Ok(Kick { stay_away: fields.flag("stay_away")? })
+        let (stay_away, text) = (fields.flag("stay_away")?, fields.text("text")?);
+        let is_legal = |text: &String| text.len() <= MAX_CLOSE_TEXT && is_text(text);
+        if !text.as_ref().is_none_or(is_legal) {
+            let hint = format!("at most {MAX_CLOSE_TEXT} bytes, without control characters");
+            return Err(Trouble::bad("`text` is too long, or no plain text", hint));
+        }
+        Ok(Kick { stay_away, text })
     }
 }
 
@@ -156,7 +165,7 @@ pub(super) async fn delete(
     State(shared): State<Shared>,
     PathText(id): PathText,
 ) -> Result<Json<Done>, Trouble> {
-    send_order(&shared, id, "kick", Order::Kick { stay_away: false }).await
+    send_order(&shared, id, "kick", Order::Kick { stay_away: false, text: Box::default() }).await
 }
 
 /// Ends a session and informs the client whether it may reconnect.
@@ -170,9 +179,10 @@ pub(super) async fn delete(
 pub(super) async fn kick(
     State(shared): State<Shared>,
     PathText(id): PathText,
-    Body(Kick { stay_away }): Body<Kick>,
+    Body(Kick { stay_away, text }): Body<Kick>,
 ) -> Result<Json<Done>, Trouble> {
-    let order = Order::Kick { stay_away: stay_away.unwrap_or(false) };
+    let (stay_away, text) = (stay_away.unwrap_or(false), text.unwrap_or_default().into());
+    let order = Order::Kick { stay_away, text };
     send_order(&shared, id, "kick", order).await
 }
 
@@ -267,7 +277,7 @@ async fn send_order(
     name: &'static str,
     order: Order,
 ) -> Result<Json<Done>, Trouble> {
-    let done = match order {
+    let done = match &order {
         Order::Kick { .. } => "the session was kicked",
         Order::Hold(_) => "the session was put on hold",
         Order::Release => "the hold of the session was ended",

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::once::Once;
+use super::send::Reach;
 use crate::config::Token;
 use crate::gateway::Gateway;
 
@@ -12,4 +14,6 @@ pub(super) struct Shared {
     pub(super) gateway: Arc<Gateway>,
     /// The token that requests must present, if any.
     pub(super) token: Option<Token>,
+    /// The messages that were sent, by their keys.
+    pub(super) sent: Arc<Once<Reach>>,
 }

@@ -31,7 +31,7 @@ use crate::gateway::{Lifecycle, ListenerState, ShardUnavailable};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::report::{Fact, PauseReason, SessionInfo, Subject, session_text};
-use crate::request::{Order, Page, REQUESTS, Request, Requests, Story};
+use crate::request::{Delivered, Order, Page, REQUESTS, Request, Requests, Story, Target};
 use crate::stats::Distributions;
 use crate::stats::ShardStats;
 use crate::wake::{WakeUps, wake_ups};
@@ -230,6 +230,26 @@ fn simulate_shard(shard: u64, requests: &Receiver<Request>, received: &Received)
                 note(format!("{shard}: {order:?} {session:x}"));
                 let _ = reply.send(link_of(session).is_some());
             }
+            Request::Deliver { to, message, reply } => {
+                note(format!("{shard}: {to:?} {}", String::from_utf8_lossy(&message)));
+                // In two steps.
+                let next = matches!(to, Target::All { from: 0, .. }).then_some(5);
+                let queued = match to {
+                    Target::Session(session) => u64::from(link_of(session).is_some()),
+                    Target::Identity(identity) => (0..SESSIONS)
+                        .filter(|link| info(shard, *link).identity == *identity)
+                        .count() as u64,
+                    Target::All { .. } => 1,
+                };
+                let _ = reply.send(Delivered { queued, next, ..Delivered::default() });
+            }
+            Request::Identities { identities, reply } => {
+                let all = || (0..SESSIONS).map(|link| info(shard, link));
+                let find = |wanted: &Arc<str>| {
+                    all().filter(|info| info.identity == **wanted).collect::<Vec<_>>()
+                };
+                let _ = reply.send(identities.iter().map(find).collect());
+            }
             Request::Move { reply, .. } => {
                 let _ = reply.send(false);
             }
@@ -412,11 +432,12 @@ async fn orders_reach_the_shard_of_the_session() {
         assert_eq!(status, StatusCode::OK, "{answer}");
         assert_eq!(answer["session"], session);
     }
+    let kick = |stay_away| Order::Kick { stay_away, text: Box::default() };
     let order = |order: Order| format!("1: {order:?} 100000000000003");
     let expected = [
-        Order::Kick { stay_away: false },
-        Order::Kick { stay_away: true },
-        Order::Kick { stay_away: false },
+        kick(false),
+        kick(true),
+        kick(false),
         Order::Hold(Span::from_secs(60)),
         Order::Release,
         Order::Retune(Policy::demanding()),
@@ -626,13 +647,16 @@ fn sample_body(path: &str) -> Option<Value> {
         "hold" => json!({"seconds": 5}),
         "policy" => json!({"preset": "relaxed"}),
         "log" => json!({"heartbeats": true}),
+        "presence" => json!({"identities": ["user-1"]}),
         _ => return None,
     })
 }
 
 /// Fills in the parameters of a path.
 fn with_parameters(path: &str) -> String {
-    path.replace("{id}", &id(1, 5)).replace("{name}", "line")
+    let named = path.replace("{name}", "line").replace("{identity}", "user-1");
+    let audience = if path == "/api/v1/broadcast" { "?all=true" } else { "" };
+    named.replace("{id}", &id(1, 5)) + audience
 }
 
 #[tokio::test]
@@ -854,4 +878,75 @@ async fn a_stream_ends_with_its_last_event_when_the_gateway_stops() {
     let text = tokio::task::spawn_blocking(move || client.join().unwrap()).await.unwrap();
     assert_eq!(text.matches("event: join").count(), 8);
     assert!(text.ends_with("0\r\n\r\n"), "the end is said, not cut off");
+}
+
+/// Sends a message over the admin interface, with a key if it is not empty.
+async fn send_message(fixture: &Fixture, path: &str, key: &str, message: &str) -> (u16, Value) {
+    let mut request = HttpRequest::builder().method(Method::POST).uri(path);
+    if !key.is_empty() {
+        request = request.header("Idempotency-Key", key);
+    }
+    let request = request.body(Body::from(message.to_owned())).unwrap();
+    let (status, answer) = fixture.request(request).await;
+    (status.as_u16(), answer)
+}
+
+#[tokio::test]
+async fn messages_reach_whom_they_are_for_and_once_for_each_key() {
+    let fixture = Fixture::new();
+    let session = id(1, 3);
+    let reach = |queued: u64, none: u64| json!({"queued": queued, "away": 0, "none": none, "unfit": 0, "busy": 0});
+    let to_session = format!("/api/v1/sessions/{session}/send");
+    assert_eq!(send_message(&fixture, &to_session, "", "hi").await, (200, reach(1, 0)));
+    let nobody = format!("/api/v1/sessions/{}/send", id(1, 0xff));
+    assert_eq!(send_message(&fixture, &nobody, "", "hi").await, (200, reach(0, 1)));
+    let to_identity = "/api/v1/identities/user%2D1/send";
+    let (status, answer) = send_message(&fixture, to_identity, "k1", "hi").await;
+    assert_eq!((status, &answer["none"]), (200, &json!(0)));
+    assert!(answer["queued"].as_u64() > Some(1), "its sessions at all shards: {answer}");
+    let first = fixture.take_received();
+    assert!(first.iter().all(|line| line.ends_with(" hi")), "{first:?}");
+    assert_eq!(send_message(&fixture, to_identity, "k1", "hi").await, (200, answer));
+    assert_eq!(fixture.take_received(), [""; 0], "the same key sends nothing");
+    assert_eq!(send_message(&fixture, to_identity, "k1", "other").await.0, 422);
+    assert_eq!(send_message(&fixture, to_identity, "a b", "hi").await.0, 400);
+    // Two steps at each of two shards.
+    let all = "/api/v1/broadcast?listener=line&attribute=role=pilot";
+    assert_eq!(send_message(&fixture, all, "", "hi").await, (200, reach(4, 0)));
+    let seen = fixture.take_received();
+    assert_eq!(seen.len(), 4);
+    assert!(
+        seen[0].contains("listener: Some(1)") && seen[0].contains("String(\"pilot\")"),
+        "{seen:?}"
+    );
+    let (status, answer) = send_message(&fixture, "/api/v1/broadcast", "", "hi").await;
+    assert_eq!(status, 400, "nobody is told by mistake: {answer}");
+    assert_eq!(send_message(&fixture, &to_session, "", &"x".repeat(MAX_DATA)).await.0, 200);
+    assert_eq!(send_message(&fixture, &to_session, "", &"x".repeat(MAX_DATA + 1)).await.0, 413);
+}
+
+#[tokio::test]
+async fn presence_tells_who_is_online_suspect_offline_or_unknown() {
+    let fixture = Fixture::new();
+    fixture.join(7);
+    let (status, one) = fixture.get("/api/v1/presence/user-1").await;
+    assert_eq!((status, &one["state"]), (StatusCode::OK, &json!("online")));
+    let sessions = one["sessions"].as_array().unwrap();
+    assert!(sessions.iter().any(|it| it["session"] == id(0, 1)), "{one}");
+    assert!(sessions.iter().any(|it| it["session"] == id(1, 1)), "{one}");
+    let left = crate::report::tests::left(9);
+    fixture.gateway.note(left);
+    let asked = json!({"identities": ["nobody", "user-2", "ada", "user-2"]});
+    let (status, many) = fixture.send(Method::POST, "/api/v1/presence", Some(asked)).await;
+    assert_eq!(status, StatusCode::OK);
+    let states: Vec<_> =
+        many["presences"].as_array().unwrap().iter().map(|it| &it["state"]).collect();
+    assert_eq!(states, ["unknown", "online", "offline", "online"]);
+    let last = &many["presences"][2]["last"];
+    assert_eq!((&last["cause"], &last["epoch"]), (&json!("unknown"), &json!("9")));
+    let too_many = json!({"identities": vec!["x"; 1_001]});
+    let (status, _) = fixture.send(Method::POST, "/api/v1/presence", Some(too_many)).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let (status, answer) = fixture.send(Method::POST, "/api/v1/presence", Some(json!({}))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
 }

@@ -22,7 +22,7 @@ use super::mesh::Mesh;
 use super::socket::Datagrams;
 use super::{BeaconSetup, BeaconShard};
 use crate::report::{Fact, PauseReason};
-use crate::request::{Arrivals, Order, Parcel, RequestQueue};
+use crate::request::{Arrivals, Delivered, Order, Parcel, RequestQueue, Target};
 use crate::shard::answer::Known;
 use crate::shard::shard_loop::{LeftOver, LoopSetup, ShardLoop, Traffic};
 use crate::stats::{BeaconStats, seconds};
@@ -226,6 +226,22 @@ impl Traffic for Beacons {
         presences.cursor()
     }
 
+    /// A device gets only answers to its statements.
+    fn deliver(shard: &mut ShardLoop<Beacons>, to: Target, _: &[u8]) -> Delivered {
+        let is_here = match to {
+            Target::Session(session) => shard.find_device(session).is_some(),
+            Target::Identity(identity) => shard.device_called(&identity).is_some(),
+            Target::All { .. } => false,
+        };
+        Delivered { unfit: u64::from(is_here), ..Delivered::default() }
+    }
+
+    fn of_identity(shard: &ShardLoop<Beacons>, identity: &str, visit: &mut dyn FnMut(&dyn Known)) {
+        if let Some(device) = shard.device_called(identity) {
+            visit(&device);
+        }
+    }
+
     /// The number of a device chooses its shard.
     fn hand_over(_: &mut ShardLoop<Beacons>, _: u64, _: &Arrivals) -> bool {
         false
@@ -270,6 +286,14 @@ impl ShardLoop<Beacons> {
         let presence = self.hub.machine().presence_at(place)?;
         let listener = self.traffic.listener;
         (presence.subject.session == session).then_some(Device { listener, presence })
+    }
+
+    /// Finds a device by its number as text.
+    fn device_called(&self, identity: &str) -> Option<Device> {
+        let number = u64::from_str_radix(identity, 16).ok()?;
+        let presence = self.hub.machine().presence(number)?;
+        let device = Device { listener: self.traffic.listener, presence };
+        device.has_identity(identity).then_some(device)
     }
 
     fn command(&mut self, command: BeaconCommand) {

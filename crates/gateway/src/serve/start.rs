@@ -13,10 +13,10 @@ use systole_net::{Clock, datagrams, inherited, limits, listener};
 
 use super::error::ServeError;
 use super::inherited::Unclaimed;
+use super::told::{senders, start_store};
 use crate::admin::SPARE_CONNECTIONS;
 use crate::beacon::{self, BeaconSetup, BeaconShard};
 use crate::config::{BEACON, BeaconListener, ClientIdentity, Config, Listener, Shards, codec_name};
-use crate::epochs::Epochs;
 use crate::events::{Events, Names};
 use crate::gateway::{Gateway, ListenerState};
 use crate::identity;
@@ -27,8 +27,6 @@ use crate::report::{FACTS, ReportChannels, Reports, channels};
 use crate::request::{Arrivals, Requests};
 use crate::shard::{self, Door, ListenerTls, ListenerTokens, Shard, ShardListener, ShardSetup};
 use crate::stats::{BeaconStats, Distributions, ShardStats};
-use crate::store::{Database, DeadLetters, Store, StoreSettings, Subscription};
-use crate::webhooks::{Receiver, Sender};
 
 /// Descriptors that the process has open beside its shards and connections: standard streams, the
 /// poll and the signals of the control plane, the admin listener, files.
@@ -134,12 +132,6 @@ pub(super) fn start(
     let BoundSockets { admin, listeners: sockets, beacons, shards } = bound;
     let clock = Clock::start();
     let budget = LinkBudget::compute(config, shards);
-    let opened = open_store(config, clock)?;
-    let epochs = opened.as_ref().map_or_else(
-        || Epochs::new(clock.wall_ms()),
-        |(database, _)| Epochs::above(database.first_epoch()),
-    );
-    let epochs = Arc::new(epochs);
     let distributions = Distributions::default();
     let states = listener_states(config, &sockets, &beacons).map_err(ServeError::Thread)?;
     let settings = link_settings(config, clock).map_err(ServeError::Thread)?;
@@ -149,22 +141,11 @@ pub(super) fn start(
     let (jobs, pool) = identity::jobs();
     let mut started = StartedShards::default();
     let (doors, siblings, homes) = homes(shards).map_err(ServeError::Thread)?;
-    let wakers = doors.iter().map(Door::waker).collect();
-    let store =
-        opened.map(|(database, settings)| Store::start(database, settings, wakers, epochs.clone()));
-    let store = store.transpose().map_err(ServeError::Thread)?;
+    let (store, epochs) = start_store(config, clock, &doors)?;
     for (index, door) in doors.into_iter().enumerate() {
         let listeners = sockets.iter_mut().zip(&settings).zip(&config.listeners);
         let own = listeners.filter_map(|(((sockets, is_shared), settings), listener)| {
-            let (is_shared, settings) = (*is_shared, settings.clone());
-            let tls = listener.tls().map(|tls| ListenerTls {
-                server: (**tls).clone(),
-                subject_is_identity: listener.client_identity() == ClientIdentity::Subject,
-            });
-            let tokens = listener.verifier().cloned();
-            let anonymous = listener.anonymous();
-            let tokens = tokens.map(|verifier| ListenerTokens { verifier, anonymous });
-            Some(ShardListener { socket: sockets.next()?, is_shared, settings, tls, tokens })
+            Some(shard_listener(sockets.next()?, *is_shared, settings.clone(), listener))
         });
         let (reports, stats) = started.prepare();
         let setup = ShardSetup {
@@ -216,54 +197,21 @@ pub(super) fn start(
     Ok(Running { gateway, admin, clock, stats, reports, threads })
 }
 
-/// Opens the store, if anybody is told about sessions.
-fn open_store(
-    config: &Config,
-    clock: Clock,
-) -> Result<Option<(Database, &StoreSettings)>, ServeError> {
-    let Some(settings) = config.store.as_ref().filter(|_| !config.webhooks.is_empty()) else {
-        return Ok(None);
-    };
-    let told = config.webhooks.iter().map(|webhook| Subscription {
-        name: webhook.name.as_str().into(),
-        events: webhook.events.clone(),
+/// Returns what one shard has of a listener.
+fn shard_listener(
+    socket: TcpListener,
+    is_shared: bool,
+    settings: Settings,
+    listener: &Listener,
+) -> ShardListener {
+    let tls = listener.tls().map(|tls| ListenerTls {
+        server: (**tls).clone(),
+        subject_is_identity: listener.client_identity() == ClientIdentity::Subject,
     });
-    let told: Arc<[Subscription]> = told.collect();
-    let streams = config.listeners.iter().map(|listener| listener.name().into());
-    let beacons = config.beacons.iter().map(|listener| listener.name().into());
-    let listeners: Arc<[Arc<str>]> = streams.chain(beacons).collect();
-    let now_ms = clock.wall_ms();
-    let database = match Database::open(settings, told.clone(), listeners.clone(), now_ms) {
-        Err(error) if !settings.is_required => {
-            let hint = "what webhooks are owed is kept in memory; a killed gateway forgets it";
-            tracing::error!(%error, hint, "going on without a store, as configured");
-            Database::in_memory(settings, told, listeners, now_ms)
-        }
-        opened => opened,
-    };
-    let database = database.map_err(ServeError::Store)?;
-    if database.unclaimed() > 0 {
-        let events = database.unclaimed();
-        let hint = "configure a webhook with its former name to tell it";
-        tracing::warn!(events, hint, "events wait for webhooks that are not configured");
-    }
-    let (lost, directory) = (database.found_lost(), settings.directory.display());
-    if lost > 0 {
-        tracing::warn!(lost, %directory, "sessions were online when the gateway was killed");
-    }
-    Ok(Some((database, settings)))
-}
-
-/// Starts to tell those who are told about sessions.
-fn senders(config: &Config, store: Option<&Store>, clock: Clock) -> std::io::Result<Vec<Sender>> {
-    let Some((store, settings)) = store.zip(config.store.as_ref()) else {
-        return Ok(Vec::new());
-    };
-    let start = |(number, webhook): (usize, &Receiver)| {
-        let letters = DeadLetters::new(&settings.directory, &webhook.name);
-        Sender::start(webhook.clone(), store.clone(), letters, clock, seed(number))
-    };
-    config.webhooks.iter().enumerate().map(start).collect()
+    let anonymous = listener.anonymous();
+    let verifier = listener.verifier().cloned();
+    let tokens = verifier.map(|verifier| ListenerTokens { verifier, anonymous });
+    ShardListener { socket, is_shared, settings, tls, tokens }
 }
 
 /// Makes the ways into all shards, and chooses the homes of identities.
@@ -451,7 +399,7 @@ fn share(limit: u64, shards: usize) -> usize {
 
 /// Returns the random seed of one shard. The seed only spreads load and protects no secret, so the
 /// keys of the standard hasher are sufficient.
-fn seed(index: usize) -> u64 {
+pub(super) fn seed(index: usize) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(index)
 }

@@ -1,12 +1,17 @@
 //! Answers the requests of the control plane to a shard.
 
+use std::sync::Arc;
+
 use systole_core::flight::Flight;
 use systole_core::hub::Presence;
 use systole_core::{Span, Time};
 
 use super::shard_loop::{ShardLoop, Traffic};
 use crate::report::{SessionInfo, Subject};
-use crate::request::{Filter, Page, Request, SESSIONS_PER_PAGE, SLOTS_PER_SEARCH, Sibling, Story};
+use crate::request::{
+    Filter, IDENTITIES_PER_REQUEST, Page, Request, SESSIONS_PER_PAGE, SLOTS_PER_SEARCH, Sibling,
+    Story,
+};
 
 /// A session that is online, as requests of the control plane see it.
 pub(crate) trait Known {
@@ -60,6 +65,24 @@ impl<T: Traffic> ShardLoop<T> {
             }
             Request::Order { session, order, reply } => {
                 let _ = reply.send(T::order(self, session, order));
+            }
+            Request::Deliver { to, message, reply } => {
+                let _ = reply.send(T::deliver(self, to, &message));
+            }
+            Request::Identities { identities, reply } => {
+                let (now, wall_ms) = (self.clock.now(), self.clock.wall_ms());
+                let find = |identity: &Arc<str>| {
+                    let mut found = Vec::new();
+                    T::of_identity(self, identity, &mut |known| {
+                        // As many as one page has: nobody reads more.
+                        if found.len() < SESSIONS_PER_PAGE {
+                            found.push(known.info(now, wall_ms));
+                        }
+                    });
+                    found
+                };
+                let few = identities.iter().take(IDENTITIES_PER_REQUEST);
+                let _ = reply.send(few.map(find).collect());
             }
             Request::Move { session, to, reply } => {
                 let _ = reply.send(T::hand_over(self, session, &to));

@@ -79,7 +79,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 Output::Event(Event::HeartbeatReceived { beat, sequence }) => {
                     self.report_heartbeat(link, false, beat, sequence);
                 }
-                Output::Event(Event::HeartbeatData(_) | Event::Farewell(_)) => {}
+                Output::Event(Event::HeartbeatData(_) | Event::Farewell { .. }) => {}
                 Output::Close(Closing::Flush) => {
                     let limit = self.hub.machine().leave_limit();
                     self.traffic.sockets.start_leaving(link, self.clock.now(), limit);

@@ -17,7 +17,7 @@ use crate::identity;
 use crate::loop_clock::LoopClock;
 use crate::report::ReportChannels;
 use crate::report_sender::ReportSender;
-use crate::request::{Arrivals, Order, Parcel, RequestQueue};
+use crate::request::{Arrivals, Delivered, Order, Parcel, RequestQueue, Target};
 use crate::stats::{Distributions, ShardStats};
 use crate::wake::WakeUps;
 
@@ -91,6 +91,12 @@ pub(crate) trait Traffic: Sized {
 
     /// Takes the answer to a login whose token was given away.
     fn logged_in(_: &mut ShardLoop<Self>, _: identity::Answer) {}
+
+    /// Sends a message from outside to a session, the sessions of an identity, or some of all.
+    fn deliver(shard: &mut ShardLoop<Self>, to: Target, message: &[u8]) -> Delivered;
+
+    /// Shows the sessions of an identity to `visit`.
+    fn of_identity(shard: &ShardLoop<Self>, identity: &str, visit: &mut dyn FnMut(&dyn Known));
 
     /// Gives an order to one session. Returns whether the session is online here.
     fn order(shard: &mut ShardLoop<Self>, session: u64, order: Order) -> bool;

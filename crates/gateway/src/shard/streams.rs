@@ -28,7 +28,7 @@ use super::{ListenerTls, ShardSetup};
 use crate::epochs::Epochs;
 use crate::identity::Answer;
 use crate::logic::Logic;
-use crate::request::{Arrivals, Order, Parcel, RequestQueue};
+use crate::request::{Arrivals, Delivered, Order, Parcel, RequestQueue, Target};
 use crate::store::Store;
 use crate::wake::WakeUps;
 
@@ -308,6 +308,20 @@ impl<T: Accept> Traffic for Streams<T> {
         presences.cursor()
     }
 
+    fn deliver(shard: &mut ShardLoop<Streams<T>>, to: Target, message: &[u8]) -> Delivered {
+        shard.deliver(to, message)
+    }
+
+    fn of_identity(
+        shard: &ShardLoop<Streams<T>>,
+        identity: &str,
+        visit: &mut dyn FnMut(&dyn Known),
+    ) {
+        let hub = shard.hub.machine();
+        let links = hub.links_of(identity).into_iter();
+        links.filter_map(|link| hub.presence(link)).for_each(|presence| visit(&presence));
+    }
+
     fn hand_over(shard: &mut ShardLoop<Streams<T>>, session: u64, to: &Arrivals) -> bool {
         shard.hand_over(session, to)
     }
@@ -325,7 +339,7 @@ impl<T: Accept> Traffic for Streams<T> {
         let Some(link) = shard.hub.machine().find(session) else {
             return false;
         };
-        let input = link::World::Command(order.into());
+        let input = link::World::Command((&order).into());
         shard.hub.handle(shard.clock.now(), hub::World::Link { link, input });
         shard.carry_out();
         true

@@ -1,3 +1,5 @@
+//! The store: what survives a kill, a cut log, a full disk and a full table.
+
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -71,7 +73,7 @@ fn answers(store: &Store, count: usize) -> Vec<Owned> {
     while all.len() < count {
         assert!(clock.monotonic() < Span::from_secs(30), "{} answers of {count}", all.len());
         all.extend(store.take_owned(0));
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::park_timeout(Duration::from_millis(1));
     }
     all
 }
@@ -261,7 +263,7 @@ fn a_failing_disk_refuses_logins_keeps_events_and_recovers() {
         let clock = Clock::start();
         while store.stats().owed.get() > u64::from(!is_required) {
             assert!(clock.monotonic() < Span::from_secs(30), "{:?}", store.health());
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::park_timeout(Duration::from_millis(10));
         }
         assert_eq!(store.health().failing, None);
         let leaves = waiting(&store, "b");

@@ -313,7 +313,7 @@ fn operators_can_hold_kick_retune_and_drain() {
     assert!(!order(&running, session + (1 << 24), Order::Release), "a session of another serial");
     assert!(order(&running, session, Order::Hold(Span::from_secs(60))));
     assert!(running.sessions().sessions[0].held_for_ms.is_some());
-    assert!(order(&running, session, Order::Kick { stay_away: false }));
+    assert!(order(&running, session, Order::Kick { stay_away: false, text: Box::default() }));
     assert_eq!(running.leave(1), Cause::Kicked);
     // The kicked device stays away for a minute.
     let mut client = Client::new(running.address, 2);

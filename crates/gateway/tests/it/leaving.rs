@@ -84,7 +84,7 @@ fn a_kicked_client_gets_all_that_was_queued_and_then_close() {
     let message = vec![7; 60_000];
     fill(&running, &mut client, 40, &message);
     let (reply, answer) = oneshot::channel();
-    let order = Order::Kick { stay_away: false };
+    let order = Order::Kick { stay_away: false, text: Box::default() };
     running.shard.requests.send(Request::Order { session, order, reply }).unwrap();
     assert!(answer.blocking_recv().unwrap());
     assert_eq!(running.leave(), Cause::Kicked);

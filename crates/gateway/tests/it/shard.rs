@@ -581,7 +581,7 @@ fn an_order_reaches_only_its_session() {
     assert!(kicked.next(
         |frame| matches!(frame, Frame::Retune(policy) if policy.bound() == Some(Span::from_secs(8)))
     ));
-    assert!(order(&running, session, Order::Kick { stay_away: true }));
+    assert!(order(&running, session, Order::Kick { stay_away: true, text: Box::default() }));
     assert!(kicked.next(|frame| matches!(
         frame,
         Frame::Close(Close { reason: CloseReason::Kicked, final_: true, .. })
@@ -716,7 +716,7 @@ fn a_session_that_has_left_takes_one_place_although_its_connection_is_open() {
     // Its join takes the only room on the way, so that the leave of the other waits.
     let open = running.hello();
     let (reply, answer) = oneshot::channel();
-    let order = Order::Kick { stay_away: false };
+    let order = Order::Kick { stay_away: false, text: Box::default() };
     running.shard.requests.send(Request::Order { session, order, reply }).unwrap();
     assert!(answer.blocking_recv().unwrap());
     // The first client has not closed its connection; there is room for a fourth.

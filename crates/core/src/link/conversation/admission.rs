@@ -228,7 +228,7 @@ impl Conversation {
         if !self.awaits_admission() {
             return Effect::None;
         }
-        self.command_close(now, goodbye, out)
+        self.command_close(now, goodbye, "", out)
     }
 
     /// Ends the conversation if nobody has answered in time. The peer is not at fault.

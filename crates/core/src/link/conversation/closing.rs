@@ -5,7 +5,7 @@ use crate::cause::Cause;
 use crate::flight::Incident;
 use crate::link::outbound::Writer;
 use crate::link::peer::Effect;
-use crate::link::{Event, Goodbye, Lane};
+use crate::link::{Goodbye, Lane};
 use crate::time::{Span, Time};
 use crate::wire::{Close, CloseReason, Frame, Malformed};
 
@@ -15,9 +15,10 @@ impl Conversation {
         &mut self,
         now: Time,
         goodbye: Goodbye,
+        text: &str,
         out: &mut Writer<'_>,
     ) -> Effect {
-        self.send_close(now, goodbye, Lane::Last, out);
+        self.send_close_with(now, goodbye, text, Lane::Last, out);
         let cause = match goodbye.reason {
             CloseReason::Drained => Cause::Drained,
             CloseReason::Kicked => Cause::Kicked,
@@ -65,7 +66,7 @@ impl Conversation {
         };
         self.flight.record(now, Incident::CloseHeard(close.reason));
         let verdict = self.verdict(now, Cause::PeerClosed(close.reason));
-        out.event(Event::Farewell(farewell));
+        out.farewell(farewell, close.text);
         let _ = self.end_with(verdict, out);
     }
 

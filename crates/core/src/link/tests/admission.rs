@@ -42,7 +42,8 @@ fn the_link_names_the_session_before_its_join_and_the_farewell_before_its_leave(
     let mut events = outputs(&mut link).1;
     link.handle(Time::from_millis(1), World::Received(&close));
     events.extend(outputs(&mut link).1);
-    let names = ["Established { session: 7, epoch: 9 }", "Joined {", "Farewell(Goodbye {", "Left("];
+    let names =
+        ["Established { session: 7, epoch: 9 }", "Joined {", "Farewell { goodbye:", "Left("];
     assert!(events.iter().zip(names).all(|(event, name)| event.starts_with(name)), "{events:?}");
     assert_eq!(events.len(), names.len(), "{events:?}");
 }

@@ -387,7 +387,9 @@ impl Model {
                 self.front.restart(now);
             }
             link::World::Command(Command::Retune(policy)) => self.turn.retuned = Some(policy),
-            link::World::Command(Command::Close(goodbye)) => {
+            link::World::Command(
+                Command::Close(goodbye) | Command::CloseSaying { goodbye, .. },
+            ) => {
                 self.turn.expects = Some(cause_of(goodbye.reason));
             }
             link::World::Command(Command::Heartbeat) => {
@@ -1056,7 +1058,9 @@ impl Model {
             Event::Established { .. } => {
                 assert_ne!(self.stage, Stage::Established, "{name}: established twice");
             }
-            Event::Farewell(_) => assert!(self.turn.received, "{name}: a CLOSE without an input"),
+            Event::Farewell { .. } => {
+                assert!(self.turn.received, "{name}: a CLOSE without an input")
+            }
             Event::RoundTrip(span) => {
                 assert!(self.turn.received, "{name}: a round trip without an answer");
                 self.kernel.answered();

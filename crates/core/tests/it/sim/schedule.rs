@@ -387,7 +387,8 @@ impl Schedule {
             12..15 => Command::HeartbeatData(&data),
             15..17 => Command::Heartbeat,
             _ if at_the_peer => Command::Close(Goodbye::from(CloseReason::Done)),
-            _ => Command::Close(goodbye),
+            _ if data.len() % 2 == 0 => Command::Close(goodbye),
+            _ => Command::CloseSaying { goodbye, text: "come back tomorrow" },
         };
         if at_the_peer {
             let raw = self.world.raw;

@@ -22,10 +22,12 @@ enum Provocation {
     LongBody,
     Unknown,
     Device,
+    UsedKey,
+    KeyInUse,
     Unavailable,
 }
 
-const PROVOCATIONS: [Provocation; 10] = [
+const PROVOCATIONS: [Provocation; 12] = [
     Provocation::NoToken,
     Provocation::WebPage,
     Provocation::NotText,
@@ -35,6 +37,8 @@ const PROVOCATIONS: [Provocation; 10] = [
     Provocation::LongBody,
     Provocation::Unknown,
     Provocation::Device,
+    Provocation::UsedKey,
+    Provocation::KeyInUse,
     Provocation::Unavailable,
 ];
 
@@ -56,7 +60,9 @@ async fn provoke(what: Provocation, method: &Method, path: &str, has_body: bool)
     let api = if what == Provocation::Unavailable { unavailable() } else { fixture.api.clone() };
     let (session, name, query) = match what {
         Provocation::NotText => ("%ff", "%ff", ""),
-        Provocation::Unknown if path == "/api/v1/sessions" => ("", "", "?listener=none"),
+        Provocation::Unknown if ["/api/v1/sessions", "/api/v1/broadcast"].contains(&path) => {
+            ("", "", "?listener=none")
+        }
         Provocation::Unknown => ("0000000000ffffff", "none", ""),
         Provocation::UnknownParameter => (SESSION, "line", "?colour=red"),
         Provocation::Device => (DEVICE, "line", ""),
@@ -65,20 +71,33 @@ async fn provoke(what: Provocation, method: &Method, path: &str, has_body: bool)
         | Provocation::NoJson
         | Provocation::NoBody
         | Provocation::LongBody
-        | Provocation::Unavailable => (SESSION, "line", ""),
+        | Provocation::UsedKey
+        | Provocation::KeyInUse
+        | Provocation::Unavailable => {
+            (SESSION, "line", if path == "/api/v1/broadcast" { "?all=true" } else { "" })
+        }
     };
-    let uri = path.replace("{id}", session).replace("{name}", name) + query;
+    let uri =
+        path.replace("{id}", session).replace("{name}", name).replace("{identity}", name) + query;
     let sample = sample_body(path).map_or(String::new(), |body| body.to_string());
     let body = if what == Provocation::NoJson && has_body {
         Body::from("{")
     } else if what == Provocation::LongBody && has_body {
-        Body::from("x".repeat(MAX_BODY + 1))
+        Body::from("x".repeat(MAX_DATA + 1))
     } else if what == Provocation::NoBody && has_body {
         Body::from_stream(futures_util::stream::pending::<Result<String, String>>())
     } else {
-        Body::from(sample)
+        Body::from(sample.clone())
     };
-    let mut request = HttpRequest::builder().method(method).uri(uri);
+    let mut request = HttpRequest::builder().method(method).uri(&uri);
+    if what == Provocation::UsedKey {
+        api.sent.begin("key", &[b"another request"]).unwrap();
+    } else if what == Provocation::KeyInUse {
+        api.sent.begin("key", &[uri.as_bytes(), sample.as_bytes()]).unwrap();
+    }
+    if matches!(what, Provocation::UsedKey | Provocation::KeyInUse) {
+        request = request.header("Idempotency-Key", "key");
+    }
     if what == Provocation::WebPage {
         request = request.header(header::HOST, "rebound.example.org");
     }

@@ -260,7 +260,7 @@ fn an_examination_shows_bytes_that_the_socket_has_not_accepted() {
 #[test]
 fn the_last_bytes_of_a_kicked_session_have_no_user_timeout() {
     let mut bench = Bench::new(Policy::standard());
-    bench.order(Order::Kick { stay_away: false });
+    bench.order(Order::Kick { stay_away: false, text: Box::default() });
     assert_eq!(bench.options().1, None);
 }
 

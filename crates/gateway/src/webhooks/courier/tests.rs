@@ -18,6 +18,15 @@ fn entry(number: u64, key: u64) -> Entry {
 
 const SECOND: Span = Span::from_secs(1);
 
+fn draw(chance: &mut Random) -> Outcome {
+    match chance.below(8) {
+        0..=2 => Outcome::Taken,
+        3 => Outcome::Rejected,
+        4 => Outcome::Failed { retry_after: Some(SECOND.times(chance.below(900))) },
+        _ => Outcome::Failed { retry_after: None },
+    }
+}
+
 /// Random outcomes at random times; at the end the receiver takes everything.
 fn run(seed: u64) {
     let mut chance = Random::new(seed);
@@ -61,13 +70,7 @@ fn run(seed: u64) {
                 continue;
             }
             let (number, _) = under_way.remove(&key).unwrap();
-            let outcome = match chance.below(8) {
-                _ if is_ending => Outcome::Taken,
-                0..=2 => Outcome::Taken,
-                3 => Outcome::Rejected,
-                4 => Outcome::Failed { retry_after: Some(SECOND.times(chance.below(900))) },
-                _ => Outcome::Failed { retry_after: None },
-            };
+            let outcome = if is_ending { Outcome::Taken } else { draw(&mut chance) };
             let is_failure = matches!(outcome, Outcome::Failed { .. });
             failures = if is_failure { failures + 1 } else { 0 };
             let settled = courier.finish(now, number, outcome);

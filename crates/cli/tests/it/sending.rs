@@ -1,0 +1,122 @@
+//! Tests of messages from outside: over the admin interface to real clients.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+use systole_core::wire::{Codec, Decoder, Frame, Hello};
+
+use crate::gateway::{Gateway, unhurried, wait};
+use crate::program::{Program, SOON};
+use crate::systole;
+
+/// A client of the native protocol that is online.
+struct Client {
+    stream: TcpStream,
+    decoder: Decoder,
+}
+
+impl Client {
+    fn start(gateway: &Gateway, identity: &str) -> Client {
+        let stream = gateway.connect("native");
+        stream.set_read_timeout(Some(SOON)).expect("a legal time");
+        let mut client = Client { stream, decoder: Decoder::new(Codec::Native, 65_536) };
+        let mut bytes = Vec::new();
+        Codec::Native.encode(&Frame::Hello(Hello { identity, ..Hello::default() }), &mut bytes);
+        client.stream.write_all(&bytes).expect("the gateway reads");
+        client.until(|frame| matches!(frame, Frame::Welcome(_)).then_some(()));
+        client
+    }
+
+    /// Reads frames until `find` finds something.
+    fn until<T>(&mut self, mut find: impl FnMut(Frame<'_>) -> Option<T>) -> T {
+        let mut byte = [0];
+        loop {
+            self.stream.read_exact(&mut byte).expect("the gateway writes");
+            let frame = self.decoder.next(&mut &byte[..]).expect("legal");
+            if let Some(found) = frame.and_then(&mut find) {
+                return found;
+            }
+        }
+    }
+
+    /// Returns the next message, put together from its parts.
+    fn message(&mut self) -> Vec<u8> {
+        let mut whole = Vec::new();
+        self.until(|frame| {
+            let Frame::Data { bytes, more, .. } = frame else { return None };
+            whole.extend_from_slice(bytes);
+            (!more).then_some(())
+        });
+        whole
+    }
+}
+
+fn reach(queued: u64, none: u64, unfit: u64) -> Value {
+    json!({"queued": queued, "away": 0, "none": none, "unfit": unfit, "busy": 0})
+}
+
+#[test]
+fn a_backend_reaches_sessions_identities_and_all_and_each_codec_gets_what_it_can_carry() {
+    let gateway = Gateway::start("sending", &unhurried());
+    let mut ada = Client::start(&gateway, "ada/1");
+    let mut bob = Client::start(&gateway, "bob");
+    let mut line = gateway.connect("line");
+    line.set_read_timeout(Some(SOON)).unwrap();
+    // The first line introduces it, and comes back.
+    line.write_all(b"here\n").unwrap();
+    line.read_exact(&mut [0; 5]).unwrap();
+    let session = gateway.sessions("&identity=bob", 1)[0]["session"].as_str().unwrap().to_owned();
+    let post = |path: &str, message: &str| gateway.ask(&format!("POST /api/v1{path}"), message);
+    assert_eq!(post(&format!("/sessions/{session}/send"), "to bob"), reach(1, 0, 0));
+    assert_eq!(bob.message(), b"to bob");
+    assert_eq!(post("/identities/ada%2F1/send", "to ada"), reach(1, 0, 0));
+    assert_eq!(ada.message(), b"to ada");
+    assert_eq!(post("/identities/nobody/send", "?"), reach(0, 1, 0));
+    assert_eq!(post("/broadcast?all=true", "to all"), reach(3, 0, 0));
+    assert_eq!((ada.message(), bob.message()), (b"to all".to_vec(), b"to all".to_vec()));
+    let mut heard = [0; 7];
+    line.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"to all\n");
+    assert_eq!(post("/broadcast?listener=line", "two\nlines"), reach(0, 0, 1));
+    let long = "x".repeat(60_000);
+    assert_eq!(post("/broadcast?listener=native", &long), reach(2, 0, 0));
+    assert_eq!(ada.message(), long.as_bytes(), "in pieces, and whole");
+    assert_eq!(post("/broadcast?attribute=role=pilot", "?"), reach(0, 0, 0));
+    let presence = gateway.get("/api/v1/presence/ada%2F1");
+    assert_eq!((&presence["state"], &presence["identity"]), (&json!("online"), &json!("ada/1")));
+    drop(ada);
+    let last = wait("ada to be offline", || {
+        let presence = gateway.get("/api/v1/presence/ada%2F1");
+        assert_ne!(presence["state"], "unknown", "it was online a moment ago");
+        (presence["state"] == "offline").then(|| presence["last"].clone())
+    });
+    assert_eq!(last["cause"], "peer_exited");
+}
+
+#[test]
+fn a_client_that_does_not_read_is_busy_and_not_ended_for_what_others_send() {
+    let gateway = Gateway::start("sending-busy", &unhurried());
+    let _silent = Client::start(&gateway, "silent");
+    let message = "x".repeat(60_000);
+    let send = || gateway.ask("POST /api/v1/identities/silent/send", &message);
+    wait("the outbox to be full", || (send()["busy"] == 1).then_some(()));
+    assert_eq!(gateway.get("/api/v1/presence/silent")["state"], "online");
+}
+
+#[test]
+fn the_text_of_a_kick_reaches_the_people_at_the_client_escaped() {
+    let gateway = Gateway::start("sending-kick", &unhurried());
+    let address = gateway.address("native").to_string();
+    let folder = crate::directory("sending-kick-client");
+    let args = ["ping", &address, "--identity", "ada"];
+    let mut ping = Program::start(&mut systole(&folder, &args));
+    let session = gateway.sessions("&identity=ada", 1)[0]["session"].as_str().unwrap().to_owned();
+    let kick = format!("POST /api/v1/sessions/{session}/kick");
+    let (status, _) = gateway.request(&kick, r#"{"text": "a\nb"}"#).unwrap();
+    assert_eq!(status, 400, "control characters are no text for people");
+    gateway.ask(&kick, r#"{"stay_away": true, "text": "maintenance \u202e until noon"}"#);
+    let line = ping.until("connection lost");
+    assert!(line.contains("kicked"), "{line}");
+    assert!(line.contains(": maintenance \\u202e until noon"), "{line}");
+}

@@ -1,0 +1,76 @@
+//! Whom a message from outside reaches.
+
+use alloc::vec::Vec;
+
+use super::Hub;
+use super::sessions::Session;
+
+/// The reason why a message cannot be sent on a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unsendable {
+    /// The link is not established, or not any more.
+    Gone,
+    /// Its codec cannot carry the message as it is: it is too long, or no line.
+    Unfit,
+    /// Another message is being sent there, of which a part has left. Try again.
+    Busy,
+}
+
+impl Hub {
+    /// Returns the established links that carry the sessions of an identity, claimed or proved.
+    pub fn links_of(&self, identity: &str) -> Vec<u32> {
+        let is_same = |place| {
+            let slot = self.sessions.get(place).and_then(|it| self.slots.get(it.link()));
+            slot.is_some_and(|slot| slot.identity() == identity && slot.peer.is_established())
+        };
+        let rivals = self.identities.rivals(identity, is_same).into_iter();
+        rivals.filter_map(|rival| self.sessions.get(rival.place).map(Session::link)).collect()
+    }
+
+    /// Returns whether a message can be sent on a link now as it is: the link is established, its
+    /// codec carries the message, and no other is being sent there.
+    pub fn can_send(&self, link: u32, message: &[u8]) -> Result<(), Unsendable> {
+        let slot = self.slots.get(link).filter(|slot| slot.peer.is_established());
+        let slot = slot.ok_or(Unsendable::Gone)?;
+        let settings = self.listeners.get(usize::from(slot.listener)).ok_or(Unsendable::Gone)?;
+        if !settings.codec.carries(message) {
+            return Err(Unsendable::Unfit);
+        }
+        if slot.peer.is_within_message() { Err(Unsendable::Busy) } else { Ok(()) }
+    }
+
+    /// Whether the session with this number is here, or waits for its epoch.
+    pub fn has_session(&self, session: u64) -> bool {
+        self.sessions.find(session).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::wire::Codec;
+    use crate::wire::line::MAX_LINE;
+
+    #[test]
+    fn a_codec_carries_what_arrives_as_it_was_sent() {
+        for (codec, message, carries) in [
+            (Codec::Native, &b"two\nlines"[..], true),
+            (Codec::Native, b"", true),
+            (Codec::Native, &[7; 65_536], true),
+            (Codec::Native, &[7; 65_537], false),
+            (Codec::Message1028, &[7; 1_024], true),
+            (Codec::Message1028, &[7; 1_025], false),
+            (Codec::Line, b"hello", true),
+            (Codec::Line, b"", true),
+            (Codec::Line, b"two\nlines", false),
+            (Codec::Line, b"ping", false),
+            (Codec::Line, b"pong", false),
+            (Codec::Line, b"ping\r", false),
+            (Codec::Line, b"a return\r", false),
+            (Codec::Line, &[b'x'; MAX_LINE - 1], true),
+            (Codec::Line, &[b'x'; MAX_LINE], false),
+        ] {
+            let shown = message.get(..9.min(message.len()));
+            assert_eq!(codec.carries(message), carries, "{codec} {shown:?}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Handlers that tell who is there, by identity.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::answer::{Json, PathText, Raw, Trouble};
+use super::sessions::SessionView;
+use super::state::Shared;
+use crate::gateway::{Gateway, Known};
+use crate::report::session_text;
+
+/// Maximum number of identities in one request.
+const IDENTITIES: usize = 1_000;
+
+/// Who is there of an identity.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Presence {
+    /// The identity.
+    identity: String,
+    /// `online`, `suspect` (all its sessions are), `offline`, or `unknown` (not online, and none of
+    /// the last sessions was its).
+    state: &'static str,
+    /// Its sessions that are online.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sessions: Vec<SessionView>,
+    /// How its last session ended, if it is offline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<Last>,
+}
+
+/// How the last session of an identity ended.
+#[derive(Serialize, ToSchema)]
+struct Last {
+    /// The session's number.
+    session: String,
+    /// The session's epoch, in decimal.
+    epoch: String,
+    /// When it ended, in milliseconds since 1970-01-01 UTC.
+    at_ms: u64,
+    /// The name of the cause.
+    cause: &'static str,
+    /// The confidence in the cause: `medium`, `high` or `certain`.
+    confidence: &'static str,
+}
+
+/// Who is there of many identities.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PresenceList {
+    /// One for each identity of the request, in its order.
+    presences: Vec<Presence>,
+}
+
+/// The identities of a request.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    /// At most 1,000 identities.
+    identities: Vec<String>,
+}
+
+/// Tells who is there of an identity.
+#[utoipa::path(
+    get,
+    path = "/api/v1/presence/{identity}",
+    params(("identity" = String, Path, description = "The identity")),
+    responses((status = 200, body = Presence), (status = 503, body = Trouble))
+)]
+pub(super) async fn one(
+    State(shared): State<Shared>,
+    PathText(identity): PathText,
+) -> Result<Json<Presence>, Trouble> {
+    let mut presences = presences(&shared.gateway, vec![identity.into()]).await?;
+    let unknown = || Trouble::bad("no identity", "name one in the path");
+    presences.pop().map(Json).ok_or_else(unknown)
+}
+
+/// Tells who is there of at most 1,000 identities.
+#[utoipa::path(
+    post,
+    path = "/api/v1/presence",
+    request_body = Asked,
+    responses((status = 200, body = PresenceList), (status = 503, body = Trouble))
+)]
+pub(super) async fn many(
+    State(shared): State<Shared>,
+    Raw(body): Raw,
+) -> Result<Json<PresenceList>, Trouble> {
+    let hint = "send {\"identities\": [\"ada\", \"bob\"]}, with at most 1,000 of them";
+    let asked: Asked = serde_json::from_slice(&body).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        Trouble::bad(format!("the body is no list: line {line}, column {column}"), hint)
+    })?;
+    if asked.identities.len() > IDENTITIES {
+        let error = format!("there are {} identities in the request", asked.identities.len());
+        return Err(Trouble::bad(error, hint));
+    }
+    let identities = asked.identities.into_iter().map(Arc::from).collect();
+    Ok(Json(PresenceList { presences: presences(&shared.gateway, identities).await? }))
+}
+
+async fn presences(gateway: &Gateway, identities: Vec<Arc<str>>) -> Result<Vec<Presence>, Trouble> {
+    let known = gateway.presence(&identities).await?;
+    let show = |(identity, known): (&Arc<str>, Known)| {
+        let identity = identity.to_string();
+        match known {
+            Known::Unknown => {
+                Presence { identity, state: "unknown", sessions: Vec::new(), last: None }
+            }
+            Known::Online(sessions) => {
+                let is_suspect = sessions.iter().all(|session| session.suspect);
+                let state = if is_suspect { "suspect" } else { "online" };
+                let sessions = sessions.into_iter().map(|info| SessionView::new(gateway, info));
+                Presence { identity, state, sessions: sessions.collect(), last: None }
+            }
+            Known::Offline(ended) => {
+                let last = Last {
+                    session: session_text(ended.subject.session),
+                    epoch: ended.subject.epoch.to_string(),
+                    at_ms: ended.at_ms,
+                    cause: ended.verdict.cause.name(),
+                    confidence: ended.verdict.confidence.name(),
+                };
+                Presence { identity, state: "offline", sessions: Vec::new(), last: Some(last) }
+            }
+        }
+    };
+    Ok(identities.iter().zip(known).map(show).collect())
+}

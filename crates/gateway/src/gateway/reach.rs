@@ -1,0 +1,153 @@
+//! Messages from outside, and what is known of identities: requests that concern several shards.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Gateway, ShardUnavailable, ask};
+use crate::report::SessionInfo;
+use crate::request::{Delivered, IDENTITIES_PER_REQUEST, Request, Target};
+use crate::verdicts::Ended;
+
+/// How often an identity of which nothing is known is looked for: the fact that its session has
+/// left may be on its way.
+const LOOKS: usize = 2;
+
+/// The wait between two looks, far above the time of a fact on its way.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// What is known of an identity.
+#[derive(Clone, Debug)]
+pub(crate) enum Known {
+    /// Its sessions that are online, at least one.
+    Online(Vec<SessionInfo>),
+    /// It has none, and this was its last one.
+    Offline(Arc<Ended>),
+    /// It has none, and nothing is known of an earlier one.
+    Unknown,
+}
+
+impl Gateway {
+    /// Sends a message to a session; `None` if it is not online.
+    ///
+    /// # Errors
+    /// The session's shard gave no answer in time; the message may still have been sent.
+    pub(crate) async fn send(
+        &self,
+        session: u64,
+        message: Arc<[u8]>,
+    ) -> Result<Option<Delivered>, ShardUnavailable> {
+        let Some(shard) = self.shard_of(session) else {
+            return Ok(None);
+        };
+        let to = Target::Session(session);
+        let delivered = ask(shard, |reply| Request::Deliver { to, message, reply }).await?;
+        let Delivered { queued, unfit, busy, .. } = delivered;
+        Ok((queued + unfit + busy > 0).then_some(delivered))
+    }
+
+    /// Sends a message to all sessions of an identity.
+    ///
+    /// # Errors
+    /// A shard gave no answer in time; the message may have been sent to some.
+    pub(crate) async fn send_to_identity(
+        &self,
+        identity: &str,
+        message: &Arc<[u8]>,
+    ) -> Result<Delivered, ShardUnavailable> {
+        let identity: Arc<str> = identity.into();
+        let mut all = Delivered::default();
+        for shard in &self.shards {
+            let (to, message) = (Target::Identity(identity.clone()), message.clone());
+            add(&mut all, ask(shard, |reply| Request::Deliver { to, message, reply }).await?);
+        }
+        Ok(all)
+    }
+
+    /// Sends a message to all sessions that match, in steps. One such call at a time is under way:
+    /// `None` if another is.
+    ///
+    /// # Errors
+    /// A shard gave no answer in time; the message may have been sent to some.
+    pub(crate) async fn broadcast(
+        &self,
+        listener: Option<u16>,
+        attribute: Option<Arc<(String, Value)>>,
+        message: &Arc<[u8]>,
+    ) -> Option<Result<Delivered, ShardUnavailable>> {
+        let _turn = self.broadcasting.try_lock().ok()?;
+        let mut all = Delivered::default();
+        for shard in &self.shards {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let to = Target::All { from, listener, attribute: attribute.clone() };
+                let message = message.clone();
+                match ask(shard, |reply| Request::Deliver { to, message, reply }).await {
+                    Ok(delivered) => {
+                        next = delivered.next;
+                        add(&mut all, delivered);
+                    }
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+        }
+        Some(Ok(all))
+    }
+
+    /// Returns what is known of identities, in their order.
+    ///
+    /// # Errors
+    /// A shard gave no answer in time.
+    pub(crate) async fn presence(
+        &self,
+        identities: &[Arc<str>],
+    ) -> Result<Vec<Known>, ShardUnavailable> {
+        let mut all: Vec<Known> = identities.iter().map(|_| Known::Unknown).collect();
+        for look in 0..LOOKS {
+            let unknown: Vec<usize> =
+                (0..all.len()).filter(|n| matches!(all[*n], Known::Unknown)).collect();
+            if unknown.is_empty() {
+                break;
+            }
+            if look > 0 {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            // First who is online: who leaves meanwhile is among the verdicts then, or soon.
+            for numbers in unknown.chunks(IDENTITIES_PER_REQUEST) {
+                let wanted: Vec<_> = numbers.iter().map(|n| identities[*n].clone()).collect();
+                for shard in &self.shards {
+                    let identities = wanted.clone();
+                    let request = |reply| Request::Identities { identities, reply };
+                    let found = ask(shard, request).await?;
+                    for (number, sessions) in numbers.iter().zip(found) {
+                        join(&mut all[*number], sessions);
+                    }
+                }
+            }
+            let left = unknown.into_iter().filter(|n| matches!(all[*n], Known::Unknown));
+            let left: Vec<usize> = left.collect();
+            let wanted: Vec<&str> = left.iter().map(|n| &*identities[*n]).collect();
+            for (number, ended) in left.into_iter().zip(self.verdicts.last_of(&wanted)) {
+                if let Some(ended) = ended {
+                    all[number] = Known::Offline(ended);
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn join(known: &mut Known, mut sessions: Vec<SessionInfo>) {
+    if let Known::Online(before) = known {
+        before.append(&mut sessions);
+    } else if !sessions.is_empty() {
+        *known = Known::Online(sessions);
+    }
+}
+
+fn add(all: &mut Delivered, more: Delivered) {
+    all.queued += more.queued;
+    all.unfit += more.unfit;
+    all.busy += more.busy;
+}

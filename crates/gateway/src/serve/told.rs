@@ -1,0 +1,83 @@
+//! Opens the store and starts to tell those who are told about sessions.
+
+use std::sync::Arc;
+
+use systole_net::Clock;
+
+use super::error::ServeError;
+use super::start::seed;
+use crate::config::Config;
+use crate::epochs::Epochs;
+use crate::shard::Door;
+use crate::store::{Database, DeadLetters, Store, StoreSettings, Subscription};
+use crate::webhooks::{Receiver, Sender};
+
+/// Starts the store of shards behind `doors`, if anybody is told about sessions. Returns the epochs
+/// too, which go on above those of all runs with the same store.
+pub(super) fn start_store(
+    config: &Config,
+    clock: Clock,
+    doors: &[Door],
+) -> Result<(Option<Store>, Arc<Epochs>), ServeError> {
+    let Some((database, settings)) = open_store(config, clock)? else {
+        return Ok((None, Arc::new(Epochs::new(clock.wall_ms()))));
+    };
+    let epochs = Arc::new(Epochs::above(database.first_epoch()));
+    let wakers = doors.iter().map(Door::waker).collect();
+    let store = Store::start(database, settings, wakers, epochs.clone());
+    Ok((Some(store.map_err(ServeError::Thread)?), epochs))
+}
+
+/// Opens the store, if anybody is told about sessions.
+fn open_store(
+    config: &Config,
+    clock: Clock,
+) -> Result<Option<(Database, &StoreSettings)>, ServeError> {
+    let Some(settings) = config.store.as_ref().filter(|_| !config.webhooks.is_empty()) else {
+        return Ok(None);
+    };
+    let told = config.webhooks.iter().map(|webhook| Subscription {
+        name: webhook.name.as_str().into(),
+        events: webhook.events.clone(),
+    });
+    let told: Arc<[Subscription]> = told.collect();
+    let streams = config.listeners.iter().map(|listener| listener.name().into());
+    let beacons = config.beacons.iter().map(|listener| listener.name().into());
+    let listeners: Arc<[Arc<str>]> = streams.chain(beacons).collect();
+    let now_ms = clock.wall_ms();
+    let database = match Database::open(settings, told.clone(), listeners.clone(), now_ms) {
+        Err(error) if !settings.is_required => {
+            let hint = "what webhooks are owed is kept in memory; a killed gateway forgets it";
+            tracing::error!(%error, hint, "going on without a store, as configured");
+            Database::in_memory(settings, told, listeners, now_ms)
+        }
+        opened => opened,
+    };
+    let database = database.map_err(ServeError::Store)?;
+    if database.unclaimed() > 0 {
+        let events = database.unclaimed();
+        let hint = "configure a webhook with its former name to tell it";
+        tracing::warn!(events, hint, "events wait for webhooks that are not configured");
+    }
+    let (lost, directory) = (database.found_lost(), settings.directory.display());
+    if lost > 0 {
+        tracing::warn!(lost, %directory, "sessions were online when the gateway was killed");
+    }
+    Ok(Some((database, settings)))
+}
+
+/// Starts to tell those who are told about sessions.
+pub(super) fn senders(
+    config: &Config,
+    store: Option<&Store>,
+    clock: Clock,
+) -> std::io::Result<Vec<Sender>> {
+    let Some((store, settings)) = store.zip(config.store.as_ref()) else {
+        return Ok(Vec::new());
+    };
+    let start = |(number, webhook): (usize, &Receiver)| {
+        let letters = DeadLetters::new(&settings.directory, &webhook.name);
+        Sender::start(webhook.clone(), store.clone(), letters, clock, seed(number))
+    };
+    config.webhooks.iter().enumerate().map(start).collect()
+}
