@@ -43,6 +43,14 @@ fn describe(config: &Config) -> Vec<String> {
     };
     lines.push(String::new());
     lines.push(format!("admin at {}, {guard}", config.admin.address()));
+    let addresses = &config.addresses;
+    let connections = addresses
+        .connections
+        .map_or("half of all links".to_owned(), |it| format!("{it} connections"));
+    lines.push(format!(
+        "an address may have {connections}, {} of them not logged in, {} new in a second",
+        addresses.half_open, addresses.per_second
+    ));
     for webhook in &config.webhooks {
         let (name, events) = (&webhook.name, webhook.events.join(", "));
         lines.push(format!("webhook \"{name}\" at {} gets {events}", webhook.shown_url()));

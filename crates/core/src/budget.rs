@@ -46,6 +46,11 @@ impl<K: Ord + Copy> Budget<K> {
         self.held
     }
 
+    /// Returns how many bytes more the links may hold before one must give way.
+    pub fn room(&self) -> usize {
+        self.limit.saturating_sub(self.held)
+    }
+
     /// Returns the link that must give way: the first in the order, while the limit is exceeded.
     #[inline]
     pub fn must_give_way(&self) -> Option<u32> {
@@ -67,6 +72,7 @@ mod tests {
         budget.set(1, Some((10, 40)));
         budget.set(2, Some((5, 60)));
         assert_eq!((budget.held(), budget.must_give_way()), (100, None), "the limit itself fits");
+        assert_eq!(budget.room(), 0);
         budget.set(3, Some((20, 45)));
         assert_eq!(budget.must_give_way(), Some(2));
         budget.set(2, Some((30, 60)));

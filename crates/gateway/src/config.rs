@@ -5,6 +5,7 @@
 //! `docs/configuration.md` lists them.
 
 mod address;
+mod addresses;
 mod admin;
 mod beacon;
 mod excerpt;
@@ -52,6 +53,7 @@ pub use span::{SpanError, parse_span, show_span};
 pub use tls::{ClientIdentity, Tls};
 pub use token::Token;
 
+use crate::gate::GateSettings;
 use crate::store::StoreSettings;
 use crate::webhooks::Receiver;
 use address::overlap;
@@ -99,6 +101,8 @@ pub struct Config {
     pub drain: Drain,
     /// What is logged, and in which format.
     pub log: Log,
+    /// What one address may have.
+    pub addresses: GateSettings,
     /// Who is told about sessions.
     pub webhooks: Vec<Receiver>,
     /// Where it is kept what is owed to them; `None` only if nothing is owed.
@@ -121,6 +125,7 @@ impl Default for Config {
             limits: Limits::default(),
             drain: Drain::default(),
             log: Log::default(),
+            addresses: GateSettings::default(),
             webhooks: Vec::new(),
             store: None,
         }
@@ -194,6 +199,8 @@ fn read_root(
     let drain = settings::read_drain(reading, table);
     let table = root.section(reading, "log");
     let log = settings::read_log(reading, table);
+    let table = root.section(reading, "addresses");
+    let addresses = addresses::read(reading, table);
     let webhooks = receiver::read_all(reading, &mut root, directory);
     let table = root.section(reading, "store");
     let store = store::read(reading, table, directory, !webhooks.is_empty());
@@ -218,6 +225,7 @@ fn read_root(
             format: overrides.log_format.unwrap_or(log.format),
             heartbeats: overrides.log_heartbeats.unwrap_or(log.heartbeats),
         },
+        addresses,
         webhooks,
         store,
     }

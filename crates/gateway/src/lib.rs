@@ -8,12 +8,12 @@
 //!   finds the addresses at which it could not listen here.
 //! - [`config`] reads a configuration file and applies overrides.
 //! - [`ready`] is the file that publishes the addresses of a running gateway.
+//! - [`gate`] limits what one address may have.
 //! - [`identity`] verifies the tokens of clients.
 //! - [`shard`] and [`beacon`] start single shards, for tests and benchmarks. [`logic`] answers the
 //!   data of their links, [`epochs`] numbers their sessions, [`request`] controls a shard,
 //!   [`report`] and [`stats`] are what it publishes.
-//! - [`store`] keeps on disk what is owed about sessions; [`webhooks`] tell it to those to whom it is
-//!   owed.
+//! - [`store`] keeps on disk what is owed about sessions; [`webhooks`] tell it to whom it is owed.
 //! - [`gateway`], [`events`] and [`verdicts`] are the control plane's view of all shards. Only this
 //!   crate uses them.
 
@@ -23,6 +23,7 @@ pub mod config;
 mod correlation;
 pub mod epochs;
 pub mod events;
+pub mod gate;
 pub mod gateway;
 pub mod identity;
 pub mod logic;

@@ -17,6 +17,7 @@ use systole_core::cause::Cause;
 use systole_net::Clock;
 
 use crate::events::Body;
+use crate::gate::TurnedAway;
 use crate::identity::Refusal;
 use crate::logs::Logs;
 use crate::stats::{AdminEnded, BeaconStats, Cell, Distributions, Reloaded, ShardStats, seconds};
@@ -233,6 +234,13 @@ impl Collector for ShardCollector {
         let help = "Links ended before they were a session, by cause";
         let values = by_cause(|shard| &shard.strangers);
         encode_family(&mut encoder, "systole_strangers", help, MetricType::Counter, values)?;
+        let turned_away = TurnedAway::NAMES.into_iter().enumerate().map(|(index, reason)| {
+            let counts = self.shards.iter().map(|shard| shard.turned_away[index].get());
+            ([("reason", reason)], ConstCounter::new(counts.sum::<u64>()))
+        });
+        let (name, help) =
+            ("systole_turned_away", "Connections closed at a limit of their address");
+        encode_family(&mut encoder, name, help, MetricType::Counter, turned_away)?;
         let refused = Refusal::NAMES.into_iter().enumerate().map(|(index, reason)| {
             let counts = self.shards.iter().map(|shard| shard.refused[index].get());
             ([("reason", reason)], ConstCounter::new(counts.sum::<u64>()))

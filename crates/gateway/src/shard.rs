@@ -11,6 +11,7 @@ pub(crate) mod answer;
 mod carry;
 mod deliver;
 mod departures;
+mod judging;
 mod listening;
 mod login;
 mod moving;
@@ -34,6 +35,7 @@ use systole_net::tls::{ServerTls, seed_thread};
 use systole_net::transport::Layer;
 
 use crate::epochs::Epochs;
+use crate::gate::Gate;
 use crate::identity::{Jobs, Verifier};
 use crate::logic::Logic;
 use crate::report::ReportChannels;
@@ -77,8 +79,10 @@ pub struct ShardSetup {
     pub jobs: Option<Jobs>,
     /// The source of session epochs, shared by all shards.
     pub epochs: Arc<Epochs>,
-    /// Where it is written what is owed about a session before it exists; `None` if nothing is owed.
+    /// Where it is written what is owed about a session before it exists; `None` for nothing.
     pub store: Option<Store>,
+    /// What limits each address; `None` for no limit.
+    pub gate: Option<Gate>,
     /// The channels to the control plane.
     pub reports: ReportChannels,
     /// The counters of this shard.

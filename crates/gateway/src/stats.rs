@@ -9,6 +9,7 @@ use systole_core::Span;
 use systole_core::cause::Cause;
 use tokio::sync::Notify;
 
+use crate::gate::TurnedAway;
 use crate::identity::Refusal;
 use crate::report::PauseReason;
 
@@ -112,6 +113,9 @@ pub struct ShardStats {
     pub verdicts: [Cell; Cause::NAMES.len()],
     /// The part of `verdicts` on connections that were never a session.
     pub strangers: [Cell; Cause::NAMES.len()],
+    /// Connections turned away at the limit of their address, by reason, in the order of
+    /// [`TurnedAway::NAMES`].
+    pub turned_away: [Cell; TurnedAway::NAMES.len()],
     /// Logins refused, by reason, in the order of [`Refusal::NAMES`].
     pub refused: [Cell; Refusal::NAMES.len()],
     /// Bounds that passed unenforced.

@@ -10,6 +10,7 @@
 //! transaction, and answers when that is on disk. So a commit costs as much for a thousand logins
 //! as for one.
 
+mod changes;
 mod database;
 mod dead_letters;
 mod error;

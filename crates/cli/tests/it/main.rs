@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod crowd;
+mod flood;
 mod gateway;
 mod help;
 mod killed;

@@ -41,7 +41,8 @@ fn config(folder: &Path, port: u16, more: &str) -> String {
     let secret = folder.join("secret");
     fs::write(&secret, format!("{SECRET}\n")).expect("it is writable");
     format!(
-        "{}[[webhook]]\nname = \"game\"\nurl = \"http://user:hidden@127.0.0.1:{port}/hook?key=hidden\"\n\
+        "{}[[webhook]]\nname = \"game\"\n\
+         url = \"http://user:hidden@127.0.0.1:{port}/hook?key=hidden\"\n\
          secret_file = \"{}\"\n{more}[store]\npath = \"{}\"\n",
         unhurried(),
         secret.display(),

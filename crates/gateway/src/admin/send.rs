@@ -28,7 +28,7 @@ pub(super) struct Reach {
     none: u64,
     /// Sessions that cannot carry it: it is too long for their codec, or no line; all beacons.
     unfit: u64,
-    /// Sessions that read too slowly for another message, or are being sent one in parts: try again.
+    /// Sessions that read too slowly for another message, or are just being sent one: try again.
     busy: u64,
 }
 

@@ -895,7 +895,10 @@ async fn send_message(fixture: &Fixture, path: &str, key: &str, message: &str) -
 async fn messages_reach_whom_they_are_for_and_once_for_each_key() {
     let fixture = Fixture::new();
     let session = id(1, 3);
-    let reach = |queued: u64, none: u64| json!({"queued": queued, "away": 0, "none": none, "unfit": 0, "busy": 0});
+    let reach = |queued: u64, none: u64| {
+        let (away, unfit, busy) = (0, 0, 0);
+        json!({"queued": queued, "away": away, "none": none, "unfit": unfit, "busy": busy})
+    };
     let to_session = format!("/api/v1/sessions/{session}/send");
     assert_eq!(send_message(&fixture, &to_session, "", "hi").await, (200, reach(1, 0)));
     let nobody = format!("/api/v1/sessions/{}/send", id(1, 0xff));

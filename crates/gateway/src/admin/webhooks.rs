@@ -28,8 +28,8 @@ struct WebhookView {
     url: String,
     /// The kinds of events that it gets.
     events: Vec<&'static str>,
-    /// `up`, `failing` (the last attempt failed) or `down` (so did those before it: it is tried with
-    /// one event at a time).
+    /// `up`, `failing` (the last attempt failed) or `down` (so did those before it: it is tried
+    /// with one event at a time).
     state: &'static str,
     /// Events that wait for it on disk.
     waiting: u64,

@@ -215,6 +215,7 @@ fn settings_needing_restart(now: &Config, new: &Config) -> Vec<&'static str> {
         // Applied.
         drain: _,
         log: Log { level: _, format, heartbeats: _ },
+        addresses,
         webhooks,
         store,
     } = now;
@@ -229,6 +230,7 @@ fn settings_needing_restart(now: &Config, new: &Config) -> Vec<&'static str> {
         ("admin", admin.needs_restart_for(&new.admin)),
         ("limits", *limits != new.limits),
         ("log.format", *format != new.log.format),
+        ("addresses", *addresses != new.addresses),
         ("webhook", *webhooks != new.webhooks),
         ("store", *store != new.store),
     ];

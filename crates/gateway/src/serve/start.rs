@@ -18,6 +18,7 @@ use crate::admin::SPARE_CONNECTIONS;
 use crate::beacon::{self, BeaconSetup, BeaconShard};
 use crate::config::{BEACON, BeaconListener, ClientIdentity, Config, Listener, Shards, codec_name};
 use crate::events::{Events, Names};
+use crate::gate::Gate;
 use crate::gateway::{Gateway, ListenerState};
 use crate::identity;
 use crate::logic::Logic;
@@ -132,6 +133,8 @@ pub(super) fn start(
     let BoundSockets { admin, listeners: sockets, beacons, shards } = bound;
     let clock = Clock::start();
     let budget = LinkBudget::compute(config, shards);
+    let links = u64::from(budget.links_per_shard).saturating_mul(shards as u64);
+    let gate = Gate::new(&config.addresses, links, clock);
     let distributions = Distributions::default();
     let states = listener_states(config, &sockets, &beacons).map_err(ServeError::Thread)?;
     let settings = link_settings(config, clock).map_err(ServeError::Thread)?;
@@ -164,6 +167,7 @@ pub(super) fn start(
             jobs: has_tokens.then(|| jobs.clone()),
             epochs: epochs.clone(),
             store: store.clone(),
+            gate: Some(gate.clone()),
             reports,
             stats,
             distributions: distributions.clone(),

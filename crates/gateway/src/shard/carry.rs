@@ -176,9 +176,15 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 flight: Some(Box::new(presence.flight.clone())),
             };
             self.count_verdict(verdict);
+            if let Some(gate) = &self.traffic.gate {
+                gate.leave(presence.address.ip(), presence.established.is_some());
+            }
         }
         if let session::Event::Joined { .. } = event {
             fact.attributes = presence.attributes.into();
+            if let Some(gate) = &self.traffic.gate {
+                gate.introduce(presence.address.ip());
+            }
         }
         if let session::Event::Overdue { .. } = event {
             self.stats.overdue.add(1);

@@ -10,9 +10,6 @@ use super::streams::Streams;
 use crate::report::attributes_of;
 use crate::request::{Delivered, SENDS_PER_REQUEST, SLOTS_PER_SEARCH, Target};
 
-/// What a frame adds to its data, at most, for each piece into which a message is cut.
-const OVERHEAD: usize = 16;
-
 impl<T: Accept> ShardLoop<Streams<T>> {
     pub(super) fn deliver(&mut self, to: Target, message: &[u8]) -> Delivered {
         let hub = self.hub.machine();
@@ -52,11 +49,10 @@ impl<T: Accept> ShardLoop<Streams<T>> {
     }
 
     /// Sends a message on a link. Whoever sends from outside does not see what waits for the peer,
-    /// so the peer must not end as a slow consumer for it: there must be room.
+    /// so nobody must end as a slow consumer for it: there must be room.
     fn send_from_outside(&mut self, link: u32, message: &[u8]) -> Result<(), Unsendable> {
         self.hub.machine().can_send(link, message)?;
-        let needed = message.len() + OVERHEAD * (1 + message.len() / 1_024);
-        if !self.traffic.sockets.has_room(link, needed) {
+        if !self.traffic.sockets.has_room_for(link, message.len()) {
             return Err(Unsendable::Busy);
         }
         let kind = DataKind::Eleven;

@@ -1,5 +1,8 @@
 //! How links begin: sockets are accepted, and get the transport of their listener.
 
+use std::net::SocketAddr;
+
+use mio::net::TcpStream;
 use systole_core::{Span, hub};
 use systole_net::socket_options;
 use systole_net::tls::{ServerTls, subject};
@@ -81,19 +84,32 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         {
             let _ = socket_options::prepare(&settings.patience, &stream);
         }
+        if let Some(Err(why)) = self.traffic.gate.as_ref().map(|gate| gate.enter(address.ip())) {
+            // Closed at once: an answer would cost more than the connection.
+            return self.stats.turned_away[why.index()].add(1);
+        }
+        let opened = self.open_admitted(listener, stream, address);
+        if let (false, Some(gate)) = (opened, &self.traffic.gate) {
+            gate.leave(address.ip(), false);
+        }
+    }
+
+    /// Opens a link that its address may have. Returns false if that is impossible.
+    fn open_admitted(&mut self, listener: u16, stream: TcpStream, address: SocketAddr) -> bool {
         let tls = self.traffic.tls.get(usize::from(listener)).and_then(Option::as_ref);
         let tls = tls.map(|tls| &tls.server);
         // Its configuration was checked; what is refused here is closed.
         let Some(transport) = T::accept(tls) else {
-            return;
+            return false;
         };
         let conn = Conn::new(stream, transport, Note::NEW);
         let Some(link) = self.traffic.sockets.add(self.poll.registry(), conn) else {
-            return;
+            return false;
         };
         self.traffic.accepted += 1;
         self.hub.handle(self.clock.now(), hub::World::Opened { link, listener, address });
         self.carry_out();
+        true
     }
 
     /// Admits a peer by the rule of its listener: once its token is verified, with the identity

@@ -216,13 +216,6 @@ impl<T: Transport> Sockets<T> {
         outcome
     }
 
-    /// Whether `bytes` more may wait for the peer of `link`.
-    pub(super) fn has_room(&self, link: u32, bytes: usize) -> bool {
-        let waiting: usize =
-            self.conns.get(link).and_then(Conn::<T>::outbox).map_or(0, |outbox| outbox.len());
-        waiting.saturating_add(bytes) <= self.outbox_limit
-    }
-
     /// Gathers frames for `link`, to be written by the next [`Sockets::flush`].
     #[inline]
     pub(super) fn transmit(&mut self, link: u32, lane: Lane, bytes: &[u8]) {

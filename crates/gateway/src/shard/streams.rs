@@ -26,6 +26,7 @@ use super::shard_loop::{LeftOver, LoopSetup, ShardLoop, Traffic, WAKER};
 use super::sockets::Sockets;
 use super::{ListenerTls, ShardSetup};
 use crate::epochs::Epochs;
+use crate::gate::Gate;
 use crate::identity::Answer;
 use crate::logic::Logic;
 use crate::request::{Arrivals, Delivered, Order, Parcel, RequestQueue, Target};
@@ -41,10 +42,6 @@ const EVENTS: usize = 256;
 
 /// Socket events after which the work of a turn is measured, for events without a read.
 const EVENTS_PER_MEASURE: usize = 32;
-
-/// The work after which a turn checks deadlines before it reads on: a verdict must not wait until
-/// all ready sockets are read. The socket that is being read is continued in the next turn.
-const WORK_PER_LOOK: Span = Span::from_micros(500);
 
 /// Maximum number of reads of one socket per turn, so that the others get their share.
 const READS_PER_TURN: usize = 8;
@@ -83,6 +80,7 @@ pub(super) struct Streams<T = Layer> {
     pub(super) epochs: Arc<Epochs>,
     /// Where it is written what is owed about a session before it exists.
     pub(super) store: Option<Store>,
+    pub(super) gate: Option<Gate>,
     /// The ways into all shards of these listeners, by their numbers.
     pub(super) siblings: Arc<[Arrivals]>,
     /// The shard that has just taken no link.
@@ -147,6 +145,7 @@ impl<T: Accept> Streams<T> {
             answers: VecDeque::new(),
             epochs: setup.epochs,
             store: setup.store,
+            gate: setup.gate,
             siblings: setup.siblings,
             full_home: None,
             handed_over: None,
@@ -469,36 +468,6 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             self.traffic.sockets.set_unread(link, true);
             self.traffic.unread.push(link);
         }
-    }
-
-    /// Returns whether the turn has done [`WORK_PER_LOOK`] since it last checked deadlines.
-    fn is_look_due(&self) -> bool {
-        self.clock.worked() >= WORK_PER_LOOK
-    }
-
-    pub(super) fn expire_when_due(&mut self) {
-        if self.is_look_due() {
-            self.expire();
-        }
-    }
-
-    /// Reads a socket whose link is to be judged, and judges the link if the socket was read until
-    /// it was empty. The driver names a link that stays unread again at each tick, so a read here
-    /// must not stop early.
-    fn answer_poll(&mut self, link: u32, now: Time) {
-        if self.traffic.sockets.is_waiting(link) {
-            self.hub.judge(now, link);
-            return self.carry_out();
-        }
-        // A socket left unread has had its reads of this turn.
-        if !self.traffic.sockets.is_unread(link) {
-            self.readable(link, false);
-        }
-        if self.traffic.sockets.is_open(link) && !self.traffic.sockets.is_unread(link) {
-            self.hub.judge(now, link);
-            self.carry_out();
-        }
-        self.clock.record_work();
     }
 }
 

@@ -10,7 +10,7 @@ use super::inbox::{Batch, Question, Work};
 use super::{Owned, Shared, StoreSettings};
 use crate::epochs::Epochs;
 
-/// The wait after a failure before the next attempt: a login that meets a failing disk is told soon.
+/// The wait after a failure before the next attempt: a login that meets it is told soon.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// What is free again in a full store before it is called full no longer: a hundredth.

@@ -91,6 +91,7 @@ fn start_behind(door: Door, policy: Policy, adjust: impl FnOnce(&mut ShardSetup)
         logic: Logic::new(config::Logic::Echo),
         epochs: Arc::default(),
         store: None,
+        gate: None,
         reports: sender,
         stats: Arc::clone(&stats),
         distributions: Distributions::default(),

@@ -2,14 +2,30 @@
 
 use std::cmp::Reverse;
 
+use systole_core::wire::outbox::Outbox;
 use systole_net::transport::Transport;
 
 use super::{ConnState, Feedback, Sockets};
+
+/// What a message may take in an outbox beyond its own bytes: the padding of a message of 1,028
+/// bytes, or the heads of the pieces of a native one and their entries.
+const OVERHEAD: usize = 1_100;
 
 impl<T: Transport> Sockets<T> {
     /// Returns the memory of all outboxes in bytes.
     pub(in crate::shard) fn outbox_bytes(&self) -> u64 {
         self.outboxes.held() as u64
+    }
+
+    /// Returns whether a message of `len` bytes may be queued for a link: its outbox can take all
+    /// of it, and no outbox has to give way.
+    pub(in crate::shard) fn has_room_for(&self, link: u32, len: usize) -> bool {
+        let outbox = self.conns.get(link).and_then(|conn| conn.outbox());
+        let room = outbox.map_or(self.outbox_limit, Outbox::room);
+        let needed = len.saturating_add(OVERHEAD);
+        // A queue that grows doubles its memory.
+        let memory = outbox.map_or(0, Outbox::memory).saturating_add(needed.saturating_mul(2));
+        needed <= room && memory <= self.outboxes.room()
     }
 
     /// Counts the memory of a link's outbox anew.
@@ -103,6 +119,29 @@ mod tests {
             sockets.close_marked();
         }
         assert_eq!(sockets.outbox_bytes(), 0);
+    }
+
+    #[test]
+    fn a_message_has_room_only_if_no_outbox_has_to_give_way() {
+        let (limit, memory) = (64 * 1024, 1 << 20);
+        let mut sockets = Sockets::new(limit, memory);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let links: Vec<_> = (0..64).map(|_| connect(&mut sockets, &listener)).collect();
+        let message = [7; 16 * 1024];
+        assert!(sockets.has_room_for(links[0].0, limit - OVERHEAD));
+        assert!(!sockets.has_room_for(links[0].0, limit - OVERHEAD + 1), "the link's limit");
+        let mut refused = 0;
+        for (link, _) in &links {
+            while sockets.has_room_for(*link, message.len()) {
+                sockets.transmit(*link, Lane::Data, &message);
+                sockets.flush();
+            }
+            let full = sockets.conns.get(*link).unwrap().outbox();
+            refused += usize::from(full.is_none_or(|full| full.room() >= 32 * 1024));
+        }
+        assert!(refused > 0, "the limit of all is met before those of the links");
+        assert!(sockets.outbox_bytes() > memory as u64 / 2);
+        assert_eq!((sockets.feedback.len(), sockets.outboxes_dropped), (0, 0));
     }
 
     #[test]

@@ -71,6 +71,7 @@ fn setup(
         jobs: None,
         epochs: Arc::default(),
         store: None,
+        gate: None,
         reports: crate::report::channels(1_000).0,
         stats: Arc::default(),
         distributions: Distributions::default(),

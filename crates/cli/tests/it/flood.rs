@@ -1,0 +1,122 @@
+//! A hostile client floods a gateway with connections; a neighbour at another address stays.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use systole_core::wire::{Codec, Decoder, Frame, Hello};
+
+use crate::gateway::{Gateway, ONE_SECOND, wait};
+use crate::program::SOON;
+
+/// Connections that the flood tries.
+const FLOOD: usize = 3_000;
+
+/// How much a gateway may grow under a flood that is turned away, in KiB: buffers of the kernel's
+/// accept queue are not its own, and no link is made.
+const GROWTH: u64 = 16 << 10;
+
+/// Connects from an address of loopback, which all of 127.0.0.0/8 is.
+fn connect(from: u8, to: SocketAddr) -> Option<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).ok()?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 9, from), 0)).into()).ok()?;
+    socket.connect_timeout(&to.into(), Duration::from_secs(5)).ok()?;
+    Some(socket.into())
+}
+
+/// Logs a client in; `None` if the gateway turns it away.
+fn log_in(from: u8, gateway: &Gateway, identity: &str) -> Option<TcpStream> {
+    let mut stream = connect(from, gateway.address("native"))?;
+    stream.set_read_timeout(Some(SOON)).ok()?;
+    let mut bytes = Vec::new();
+    Codec::Native.encode(&Frame::Hello(Hello { identity, ..Hello::default() }), &mut bytes);
+    stream.write_all(&bytes).ok()?;
+    let mut decoder = Decoder::new(Codec::Native, 65_536);
+    let mut byte = [0];
+    loop {
+        stream.read_exact(&mut byte).ok()?;
+        if let Some(Frame::Welcome(_)) = decoder.next(&mut &byte[..]).ok()? {
+            return Some(stream);
+        }
+    }
+}
+
+/// The memory of a process, in KiB.
+fn memory(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+fn gateway(name: &str, limits: &str) -> Gateway {
+    Gateway::start(name, &format!("{ONE_SECOND}[addresses]\ntrusted = []\n{limits}\n"))
+}
+
+fn turned_away(gateway: &Gateway, reason: &str) -> f64 {
+    gateway.metric(&format!("systole_turned_away_total{{reason=\"{reason}\"}}"))
+}
+
+/// Keeps a client alive: answers each heartbeat until the gateway ends it. Returns whether it did.
+fn live(mut stream: TcpStream) -> std::thread::JoinHandle<bool> {
+    std::thread::spawn(move || {
+        let mut decoder = Decoder::new(Codec::Native, 65_536);
+        let mut byte = [0];
+        while stream.read_exact(&mut byte).is_ok() {
+            match decoder.next(&mut &byte[..]) {
+                Ok(Some(Frame::Ping(beat))) => {
+                    let mut pong = Vec::new();
+                    Codec::Native.encode(&Frame::Pong(beat), &mut pong);
+                    if stream.write_all(&pong).is_err() {
+                        return true;
+                    }
+                }
+                Ok(Some(Frame::Close(_))) => return true,
+                _ => {}
+            }
+        }
+        true
+    })
+}
+
+#[test]
+fn an_address_that_floods_is_turned_away_and_its_neighbour_lives_on() {
+    let mut gateway = gateway("flood", "connections = 20\nhalf_open = 10");
+    let neighbour = live(log_in(1, &gateway, "neighbour").expect("it is welcome"));
+    let before = memory(gateway.process());
+    let held: Vec<_> = (0..FLOOD).filter_map(|_| connect(2, gateway.address("native"))).collect();
+    wait("the flood to be turned away", || {
+        (turned_away(&gateway, "half_open") > FLOOD as f64 / 2.0).then_some(())
+    });
+    assert_eq!(gateway.metric("systole_links"), 11.0, "the neighbour and ten that say nothing");
+    let during = memory(gateway.process());
+    assert!(during < before + GROWTH, "{before} KiB before the flood, {during} KiB during it");
+    assert!(log_in(1, &gateway, "another").is_some(), "other addresses come and go");
+    let line = gateway.log("a connection was turned away").to_string();
+    assert!(line.contains("127.0.9.2") && line.contains("trusted"), "{line}");
+    assert!(!neighbour.is_finished(), "the neighbour has lived through it");
+    assert_eq!(gateway.sessions("&identity=neighbour", 1).len(), 1);
+    drop(held);
+    wait("the flood to be over", || log_in(2, &gateway, "guest").map(drop));
+}
+
+#[test]
+fn an_address_has_so_many_connections_that_are_online() {
+    let gateway = gateway("flood-connections", "connections = 5");
+    let held: Vec<_> =
+        (0..5).map(|n| log_in(3, &gateway, &format!("peer {n}")).expect("room")).collect();
+    assert!(log_in(3, &gateway, "one more").is_none());
+    assert_eq!(turned_away(&gateway, "connections"), 1.0);
+    assert!(log_in(4, &gateway, "another").is_some());
+    drop(held);
+    wait("room again", || log_in(3, &gateway, "one more").map(drop));
+}
+
+#[test]
+fn an_address_that_comes_too_often_waits() {
+    let gateway = gateway("flood-rate", "connections_per_second = 10");
+    let came = (0..200).filter(|n| log_in(5, &gateway, &format!("peer {n}")).is_some()).count();
+    assert!((20..150).contains(&came), "{came}");
+    assert!(turned_away(&gateway, "rate") > 0.0);
+    wait("a place", || log_in(5, &gateway, "patient").map(drop));
+}

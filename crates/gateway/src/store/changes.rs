@@ -1,0 +1,120 @@
+//! What one transaction changes, and the counts that follow from it.
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::Subscription;
+use super::rows::{Lost, Noted};
+
+/// What changes with a transaction.
+pub(super) struct Changes {
+    pub(super) owed: u64,
+    pub(super) entries: u64,
+    pub(super) waiting: Vec<u64>,
+    pub(super) epochs_below: u64,
+}
+
+impl Changes {
+    pub(super) fn owe(&mut self, tx: &Transaction<'_>, row: &Lost) -> rusqlite::Result<()> {
+        let insert =
+            "INSERT OR IGNORE INTO owed(session, epoch, identity, listener, address, since_ms)
+            VALUES(?1, ?2, ?3, ?4, ?5, ?6)";
+        let Lost { session, epoch, identity, listener, address, since_ms } = row;
+        let (session, epoch) = (session.cast_signed(), epoch.cast_signed());
+        let since = since_ms.cast_signed();
+        let values = params![session, epoch, &**identity, &**listener, address, since];
+        self.owed += tx.prepare_cached(insert)?.execute(values)? as u64;
+        Ok(())
+    }
+
+    pub(super) fn forget(
+        &mut self,
+        tx: &Transaction<'_>,
+        session: u64,
+        epoch: u64,
+    ) -> rusqlite::Result<()> {
+        let delete = "DELETE FROM owed WHERE epoch = ?1 AND session = ?2";
+        let key = [epoch.cast_signed(), session.cast_signed()];
+        let gone = tx.prepare_cached(delete)?.execute(key)? as u64;
+        self.owed = self.owed.saturating_sub(gone);
+        Ok(())
+    }
+
+    /// Writes an event for those who want it; returns how many entries found no room.
+    pub(super) fn note(
+        &mut self,
+        tx: &Transaction<'_>,
+        noted: &Noted,
+        subscriptions: &[Subscription],
+        max_rows: u64,
+    ) -> rusqlite::Result<u64> {
+        let is_owed = subscriptions.iter().any(Subscription::is_owed);
+        match noted.kind {
+            // Already there, except for a beacon, which no answer waits for.
+            "join" if is_owed => self.owe(tx, &Lost::of(noted))?,
+            "leave" => self.forget(tx, noted.session, noted.epoch)?,
+            _ => {}
+        }
+        let wanting = subscriptions.iter().filter(|to| to.wants(noted.kind));
+        let has_room = rows(self.owed, self.entries, subscriptions) < max_rows;
+        if !has_room && !matches!(noted.kind, "join" | "leave") {
+            return Ok(wanting.count() as u64);
+        }
+        for (to, waiting) in subscriptions.iter().zip(&mut self.waiting) {
+            if to.wants(noted.kind) {
+                insert(tx, &to.name, noted)?;
+                self.entries += 1;
+                *waiting += 1;
+            }
+        }
+        Ok(0)
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        tx: &Transaction<'_>,
+        number: u64,
+        subscriptions: &[Subscription],
+    ) -> rusqlite::Result<()> {
+        let delete = "DELETE FROM entry WHERE number = ?1 RETURNING receiver";
+        let mut delete = tx.prepare_cached(delete)?;
+        let gone = delete.query_row([number.cast_signed()], |row| row.get::<_, String>(0));
+        // One that has made room is gone already.
+        let Some(receiver) = gone.optional()? else {
+            return Ok(());
+        };
+        self.entries = self.entries.saturating_sub(1);
+        let counts = subscriptions.iter().zip(&mut self.waiting);
+        for (_, waiting) in counts.filter(|(to, _)| *to.name == receiver) {
+            *waiting = waiting.saturating_sub(1);
+        }
+        Ok(())
+    }
+}
+
+impl Lost {
+    fn of(noted: &Noted) -> Lost {
+        Lost {
+            session: noted.session,
+            epoch: noted.epoch,
+            identity: noted.identity.clone(),
+            listener: noted.listener.clone(),
+            address: noted.address.clone(),
+            since_ms: noted.at_ms,
+        }
+    }
+}
+
+pub(super) fn rows(owed: u64, entries: u64, subscriptions: &[Subscription]) -> u64 {
+    let owed_to = subscriptions.iter().filter(|to| to.is_owed()).count() as u64;
+    owed.saturating_mul(owed_to).saturating_add(entries)
+}
+
+pub(super) fn insert(tx: &Transaction<'_>, receiver: &str, noted: &Noted) -> rusqlite::Result<()> {
+    let insert = "INSERT INTO entry(receiver, key, session, epoch, kind, at_ms, body)
+        VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let (session, epoch) = (noted.session.cast_signed(), noted.epoch.cast_signed());
+    let (key, at_ms) = (noted.key(), noted.at_ms.cast_signed());
+    let values = params![receiver, key, session, epoch, noted.kind, at_ms, &*noted.body];
+    tx.prepare_cached(insert)?.execute(values)?;
+    Ok(())
+}
