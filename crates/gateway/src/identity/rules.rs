@@ -187,8 +187,8 @@ fn time_ms(claim: Option<&Value>) -> Result<Option<u64>, Refusal> {
     if let Some(seconds) = claim.as_u64() {
         return Ok(Some(seconds.saturating_mul(1_000)));
     }
-    let seconds = claim.as_f64().filter(|seconds| *seconds >= 0.0).ok_or(Refusal::Malformed)?;
-    // A number that is too large becomes the largest one.
+    let seconds = claim.as_f64().ok_or(Refusal::Malformed)?;
+    // A number that is too large becomes the largest one, and a time before 1970 becomes 1970.
     Ok(Some((seconds * 1_000.0) as u64))
 }
 
