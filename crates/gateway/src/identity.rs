@@ -5,6 +5,7 @@
 //! takes a tenth of a millisecond, and gets the answer as a request. Or a service of the operator
 //! is asked ([`Webhook`]). Nothing here logs a token or keeps it.
 
+mod fair;
 mod keys;
 mod offenders;
 mod pool;

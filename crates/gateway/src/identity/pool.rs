@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Builder;
 
 use systole_core::{Span, Time};
 use systole_net::Clock;
 
+use super::fair::{self, Entrance, Exit};
 use super::refusal::Refusal;
 use super::rules::{Tokens, Verified};
 use super::webhook::Webhook;
@@ -76,31 +78,31 @@ pub struct Answer {
 #[derive(Clone, Debug)]
 pub struct Jobs {
     keys: SyncSender<Job>,
-    webhooks: SyncSender<Job>,
+    webhooks: Entrance<Job>,
 }
 
 /// The receiving ends of the queues of tokens.
 #[derive(Debug)]
 pub struct Pool {
     keys: Receiver<Job>,
-    webhooks: Receiver<Job>,
+    webhooks: Exit<Job>,
 }
 
 /// Makes the queues of tokens: two, so that no signature waits for a service.
 pub fn jobs() -> (Jobs, Pool) {
     let (keys, keys_out) = sync_channel(JOBS);
-    let (webhooks, webhooks_out) = sync_channel(JOBS);
+    let (webhooks, webhooks_out) = fair::queue(JOBS, WEBHOOK_THREADS);
     (Jobs { keys, webhooks }, Pool { keys: keys_out, webhooks: webhooks_out })
 }
 
 impl Jobs {
-    /// Queues a token, or refuses it if the queue is full.
+    /// Queues a token, or refuses it if the queue, or the share of its address in it, is full.
     pub(crate) fn send(&self, job: Job) -> Result<(), Refusal> {
-        let queue = match job.verifier {
-            Verifier::Tokens(_) => &self.keys,
-            Verifier::Webhook(_) => &self.webhooks,
+        let is_queued = match job.verifier {
+            Verifier::Tokens(_) => self.keys.try_send(job).is_ok(),
+            Verifier::Webhook(_) => self.webhooks.push(job.address, job),
         };
-        queue.try_send(job).map_err(|_| Refusal::Full)
+        if is_queued { Ok(()) } else { Err(Refusal::Full) }
     }
 }
 
@@ -117,17 +119,24 @@ impl Pool {
         has_webhooks: bool,
     ) -> io::Result<()> {
         let shards = Arc::new(shards);
-        let webhooks = if has_webhooks { WEBHOOK_THREADS } else { 0 };
-        for (queue, threads, name) in
-            [(self.keys, 1, "identity"), (self.webhooks, webhooks, "webhook")]
-        {
-            let queue = Arc::new(Mutex::new(queue));
-            for _ in 0..threads {
-                let (queue, shards) = (queue.clone(), shards.clone());
-                let run = move || work(&queue, &shards, clock);
-                // It ends with the last shard.
-                drop(std::thread::Builder::new().name(name.to_owned()).spawn(run)?);
+        let keys = self.keys;
+        let answering = shards.clone();
+        let verify_all = move || {
+            while let Ok(job) = keys.recv() {
+                job.verify_and_send(&answering, clock);
             }
+        };
+        // The threads end with the last shard.
+        drop(Builder::new().name("identity".to_owned()).spawn(verify_all)?);
+        let webhooks = Arc::new(self.webhooks);
+        for _ in 0..if has_webhooks { WEBHOOK_THREADS } else { 0 } {
+            let (webhooks, shards) = (webhooks.clone(), shards.clone());
+            let ask_all = move || {
+                while let Some((job, _turn)) = webhooks.take() {
+                    job.verify_and_send(&shards, clock);
+                }
+            };
+            drop(Builder::new().name("webhook".to_owned()).spawn(ask_all)?);
         }
         Ok(())
     }
@@ -135,29 +144,22 @@ impl Pool {
     /// Takes the next token, for a test that answers itself.
     #[cfg(test)]
     pub(crate) fn next(&self) -> Option<Job> {
-        let next = self.keys.try_recv().or_else(|_| self.webhooks.try_recv());
-        next.ok()
+        let webhook = || self.webhooks.try_take().map(|(job, _)| job);
+        self.keys.try_recv().ok().or_else(webhook)
     }
 }
 
-/// Verifies the tokens of a queue until nobody can queue any more.
-fn work(queue: &Mutex<Receiver<Job>>, shards: &[Requests], clock: Clock) {
-    loop {
-        // One thread waits in the queue, the others for it.
-        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = next else {
-            return;
-        };
-        let shard = job.shard;
-        let answer = job.verify(clock.wall_ms(), clock.monotonic());
+impl Job {
+    /// Verifies the token and answers the shard that asked.
+    fn verify_and_send(self, shards: &[Requests], clock: Clock) {
+        let shard = self.shard;
+        let answer = self.verify(clock.wall_ms(), clock.monotonic());
         if let Some(shard) = shards.get(shard) {
             // A shard that has ended has no logins.
             let _ = shard.send_and_wait(Request::LoggedIn(answer));
         }
     }
-}
 
-impl Job {
     /// Verifies the token at a time in milliseconds since 1970-01-01 UTC, and on the monotonic
     /// clock.
     fn verify(self, now_ms: u64, now: Span) -> Answer {
@@ -178,10 +180,13 @@ impl Job {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, TcpListener};
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::time::Duration;
 
     use super::*;
     use crate::identity::WebhookSettings;
+    use crate::wake::wake_ups;
 
     #[test]
     fn a_webhook_is_not_asked_about_a_token_that_has_waited_for_long() {
@@ -241,11 +246,82 @@ mod tests {
             remember: Span::ZERO,
             roots: Vec::new(),
         }));
-        for _ in 0..JOBS {
+        for _ in 0..JOBS / 2 {
             assert_eq!(jobs.send(job(webhook.clone())), Ok(()));
         }
-        assert_eq!(jobs.send(job(webhook)), Err(Refusal::Full));
+        assert_eq!(jobs.send(job(webhook.clone())), Err(Refusal::Full), "the share of one address");
+        let other = Job { address: Ipv4Addr::new(192, 0, 2, 1).into(), ..job(webhook) };
+        assert_eq!(jobs.send(other), Ok(()), "another address has its own");
         assert_eq!(jobs.send(job(tokens)), Ok(()), "keys do not wait for webhooks");
         drop(pool);
+    }
+
+    /// Serves a webhook that reports each question about a token "hang" and never answers it.
+    fn serve(listener: TcpListener) -> Receiver<TcpStream> {
+        let (hanging, hangs) = sync_channel(JOBS);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, hanging) = (stream.unwrap(), hanging.clone());
+                std::thread::spawn(move || {
+                    let mut question = String::new();
+                    while !question.contains("\"token\":\"") {
+                        let mut bytes = [0; 1_024];
+                        let read = stream.read(&mut bytes).unwrap();
+                        assert_ne!(read, 0);
+                        question += str::from_utf8(&bytes[..read]).unwrap();
+                    }
+                    if question.contains("hang") {
+                        return hanging.send(stream).unwrap();
+                    }
+                    let body = r#"{"identity": "ada"}"#;
+                    let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length";
+                    write!(stream, "{head}: {}\r\n\r\n{body}", body.len()).unwrap();
+                });
+            }
+        });
+        hangs
+    }
+
+    #[test]
+    fn an_address_whose_tokens_hang_does_not_make_another_wait() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let webhook = Verifier::Webhook(Webhook::new(WebhookSettings {
+            listener: "native".to_owned(),
+            url: format!("http://{}/", listener.local_addr().unwrap()),
+            secret: String::new(),
+            timeout: Span::from_secs(60),
+            remember: Span::ZERO,
+            roots: Vec::new(),
+        }));
+        let hangs = serve(listener);
+        let clock = Clock::start();
+        let job = |last, token: &[u8]| Job {
+            shard: 0,
+            link: last,
+            admission: 2,
+            heard_at: clock.monotonic(),
+            address: Ipv4Addr::new(192, 0, 2, last as u8).into(),
+            asked: Time::ZERO,
+            verifier: webhook.clone(),
+            token: Box::from(token),
+        };
+        let poll = mio::Poll::new().unwrap();
+        let (waker, _wake_ups) = wake_ups(poll.registry(), mio::Token(0)).unwrap();
+        let (sender, answers) = sync_channel(JOBS);
+        let (jobs, pool) = jobs();
+        pool.start(vec![Requests::new(sender, waker)], clock, true).unwrap();
+        for _ in 0..1_000 {
+            // What is beyond the share is refused.
+            let _ = jobs.send(job(1, b"hang"));
+        }
+        let soon = Duration::from_secs(20);
+        let hanging: Vec<_> =
+            (0..WEBHOOK_THREADS / 2).map(|_| hangs.recv_timeout(soon).unwrap()).collect();
+        assert_eq!(jobs.send(job(2, b"good")), Ok(()));
+        let Ok(Request::LoggedIn(answer)) = answers.recv_timeout(soon) else {
+            panic!("the other address has no answer");
+        };
+        assert_eq!((answer.link, answer.result.is_ok()), (2, true));
+        drop(hanging);
     }
 }
