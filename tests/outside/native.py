@@ -18,7 +18,7 @@ BOUNDS = {PING: 1024, PONG: 1024, HELLO: 2048, WELCOME: 2048, DATA: 65536, RETUN
 FLAGS = {PING: 3, PONG: 3, HELLO: 0, WELCOME: 0, DATA: 1, RETUNE: 0, CLOSE: 0}
 ACKNOWLEDGES, BUSINESS, CONTINUES = 1, 2, 1
 REASONS = ["done", "drained", "kicked", "silent", "unauthorized", "replaced", "slow", "version",
-           "full"]
+           "full", "flooding"]
 DONE, DRAINED, OTHER_VERSION = 0, 1, 7
 MAX_MESSAGE = 4 * 65536
 

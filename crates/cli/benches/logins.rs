@@ -28,7 +28,11 @@ const ROUNDS: usize = 3;
 fn main() {
     let folder = tempfile::tempdir().expect("a directory");
     let receiver = receiver();
-    let kinds = [("without a store", None), ("at each commit", Some("commit")), ("within 100 ms", Some("100ms"))];
+    let kinds = [
+        ("without a store", None),
+        ("at each commit", Some("commit")),
+        ("within 100 ms", Some("100ms")),
+    ];
     let mut rates = vec![Vec::new(); kinds.len()];
     for _ in 0..ROUNDS {
         for ((_, sync), rates) in kinds.iter().zip(&mut rates) {

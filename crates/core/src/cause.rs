@@ -94,6 +94,8 @@ pub enum Cause {
     Replaced,
     /// The token of the peer was not accepted, or is no longer valid.
     Unauthorized,
+    /// The peer sent more messages, bytes or heartbeats than its listener allows.
+    Flooding,
     /// The gateway is being stopped or emptied.
     Drained,
     /// This end finished the session in good order.
@@ -127,6 +129,7 @@ crate::plain::plain_enum! { Cause {
     19 => MiddleboxReset {}
     20 => Replaced {}
     21 => Unauthorized {}
+    22 => Flooding {}
 } }
 
 /// The direction in which a path loses segments, as far as the evidence shows.
@@ -196,7 +199,7 @@ impl Scope {
 
 impl Cause {
     /// The names of all causes, as metrics and the API show them.
-    pub const NAMES: [&'static str; 22] = [
+    pub const NAMES: [&'static str; 23] = [
         "peer_closed",
         "peer_exited",
         "peer_reset",
@@ -215,6 +218,7 @@ impl Cause {
         "kicked",
         "replaced",
         "unauthorized",
+        "flooding",
         "drained",
         "finished",
         "local_fault",
@@ -242,10 +246,11 @@ impl Cause {
             Cause::Kicked => 15,
             Cause::Replaced => 16,
             Cause::Unauthorized => 17,
-            Cause::Drained => 18,
-            Cause::Finished => 19,
-            Cause::LocalFault => 20,
-            Cause::Unknown => 21,
+            Cause::Flooding => 18,
+            Cause::Drained => 19,
+            Cause::Finished => 20,
+            Cause::LocalFault => 21,
+            Cause::Unknown => 22,
         }
     }
 
@@ -267,6 +272,7 @@ impl Cause {
             | Cause::Kicked
             | Cause::Replaced
             | Cause::Unauthorized
+            | Cause::Flooding
             | Cause::Drained
             | Cause::Finished
             | Cause::LocalFault => Confidence::Certain,
@@ -302,6 +308,7 @@ impl Cause {
             | Cause::Kicked
             | Cause::Replaced
             | Cause::Unauthorized
+            | Cause::Flooding
             | Cause::Drained
             | Cause::Finished
             | Cause::LocalFault => false,
@@ -334,9 +341,7 @@ impl Cause {
                  debugger); or, if a proxy, NAT or load balancer stands on the way, at the path \
                  behind it: it may acknowledge for a peer that is cut off."
             }
-            Cause::NotReading => {
-                "Look at the peer's process: it has stopped reading what it is sent."
-            }
+            Cause::NotReading => "Look at the peer's process: it no longer reads what it is sent.",
             Cause::SlowConsumer => {
                 "Send this peer less, or raise limits.outbox if it only lags for moments."
             }
@@ -371,6 +376,7 @@ impl Cause {
             Cause::Unauthorized => {
                 "Look at the token: its time, its issuer, its audience, the key that signed it."
             }
+            Cause::Flooding => "Look what the peer sends, or raise the rates of its listener.",
             Cause::Drained => "Nothing: the gateway was emptied.",
             Cause::Finished => "Nothing: we ended the session in good order.",
             Cause::LocalFault => "Look at this machine's log: memory, descriptors, disk.",
@@ -447,6 +453,7 @@ impl fmt::Display for Cause {
             Cause::Unauthorized => {
                 f.write_str("not authorized: its token was not accepted, or its time is over")
             }
+            Cause::Flooding => f.write_str("it sent more than its listener allows"),
             Cause::Drained => f.write_str("ended by a drain"),
             Cause::Finished => f.write_str("ended by us, in good order"),
             Cause::LocalFault => f.write_str("an error of our own"),

@@ -9,6 +9,7 @@ mod frames;
 mod granted;
 mod identities;
 mod login;
+mod meter;
 mod presence;
 mod reach;
 mod saved;
@@ -29,6 +30,7 @@ pub use granted::{Grant, MAX_ATTRIBUTES};
 use identities::Identities;
 use login::Contest;
 pub use login::{Login, Proof};
+use meter::Meter;
 pub use presence::{Presence, Presences};
 pub use reach::Unsendable;
 use sessions::{Place, Sessions};
@@ -78,6 +80,10 @@ pub struct Hub {
     ahead: BTreeMap<u32, u64>,
     /// What the sessions of links were granted, for those that were granted anything.
     granted: BTreeMap<u32, Granted>,
+    /// What links have sent, at listeners that limit it.
+    meters: BTreeMap<u32, Meter>,
+    /// Whether any listener limits what is sent.
+    has_rates: bool,
     /// The states of links that go to another hub, until they are polled.
     handed_over: VecDeque<(u32, Vec<u8>)>,
     /// The last polled one of these states, which the output borrows.
@@ -124,13 +130,15 @@ impl Hub {
             contests: BTreeMap::new(),
             unowned: VecDeque::new(),
             retuned: alloc::vec![0; listeners.len()],
-            listeners,
             slots: Slots::new(),
             moved: Vec::new(),
             sweeps: VecDeque::new(),
             commands: 0,
             ahead: BTreeMap::new(),
             granted: BTreeMap::new(),
+            meters: BTreeMap::new(),
+            has_rates: listeners.iter().any(|it| it.rates != link::Rates::default()),
+            listeners,
             handed_over: VecDeque::new(),
             polled_state: Vec::new(),
             draining: None,
@@ -230,7 +238,13 @@ impl Hub {
     fn world(&mut self, now: Time, world: World<'_>) {
         match world {
             World::Link { link, input } => {
+                let received =
+                    if let link::World::Received(bytes) = input { bytes.len() } else { 0 };
+                let before = (self.outbound.messages(), self.outbound.heartbeats().0);
                 self.handle_link(now, link, input);
+                if received > 0 && self.has_rates {
+                    self.meter(now, link, received, before);
+                }
                 if self.frames.must_give_way().is_some() {
                     self.make_room(now);
                 }
@@ -363,6 +377,7 @@ impl Hub {
         self.frames.set(link, None);
         self.ahead.remove(&link);
         self.granted.remove(&link);
+        self.meters.remove(&link);
     }
 }
 

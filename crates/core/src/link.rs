@@ -17,7 +17,7 @@ pub use departure::Departure;
 pub(crate) use outbound::{Outbound, Writer};
 pub use outstanding::{OUTSTANDING, RETRANSMITTING};
 pub(crate) use peer::{Context, Effect, Peer};
-pub use settings::{HANDSHAKE_TIMEOUT, Hung, Introduction, Limits, Logins, Settings, Side};
+pub use settings::{HANDSHAKE_TIMEOUT, Hung, Introduction, Limits, Logins, Rates, Settings, Side};
 pub use signal::{Answer, BeatKind, Closing, Command, Event, Goodbye, Input, Lane, Output, World};
 
 use alloc::vec::Vec;

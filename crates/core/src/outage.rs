@@ -322,6 +322,7 @@ impl Outages {
             | Cause::Kicked
             | Cause::Replaced
             | Cause::Unauthorized
+            | Cause::Flooding
             | Cause::Drained
             | Cause::Finished
             | Cause::LocalFault => return,

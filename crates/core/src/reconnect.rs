@@ -297,6 +297,7 @@ fn is_permanent(reason: &CloseReason) -> bool {
         | CloseReason::Silent
         | CloseReason::Slow
         | CloseReason::Full
+        | CloseReason::Flooding
         | CloseReason::Other(_) => false,
     }
 }

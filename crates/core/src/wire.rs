@@ -233,6 +233,8 @@ pub enum CloseReason {
     Version,
     /// The gateway accepts no more sessions at the moment.
     Full,
+    /// The peer sends more than the gateway allows.
+    Flooding,
     /// A reason that this version does not define.
     Other(u8),
 }
@@ -248,6 +250,7 @@ crate::plain::plain_enum! { CloseReason {
     7 => Version {}
     8 => Full {}
     9 => Other { 0: byte }
+    10 => Flooding {}
 } }
 
 impl CloseReason {
@@ -263,6 +266,7 @@ impl CloseReason {
             6 => CloseReason::Slow,
             7 => CloseReason::Version,
             8 => CloseReason::Full,
+            9 => CloseReason::Flooding,
             other => CloseReason::Other(other),
         }
     }
@@ -279,6 +283,7 @@ impl CloseReason {
             CloseReason::Slow => 6,
             CloseReason::Version => 7,
             CloseReason::Full => 8,
+            CloseReason::Flooding => 9,
             CloseReason::Other(byte) => byte,
         }
     }
@@ -295,6 +300,7 @@ impl CloseReason {
             CloseReason::Slow => "slow",
             CloseReason::Version => "version",
             CloseReason::Full => "full",
+            CloseReason::Flooding => "flooding",
             CloseReason::Other(_) => "other",
         }
     }

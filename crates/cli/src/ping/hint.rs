@@ -104,6 +104,7 @@ pub(super) fn of_verdict(verdict: &Verdict, answer: &[u8], codec: Codec) -> Opti
         | Cause::Kicked
         | Cause::Replaced
         | Cause::Unauthorized
+        | Cause::Flooding
         | Cause::Drained
         | Cause::Finished
         | Cause::LocalFault

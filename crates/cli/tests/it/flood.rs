@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use systole_core::wire::{Codec, Decoder, Frame, Hello};
+use systole_core::wire::{CloseReason, Codec, DataKind, Decoder, Frame, Hello};
 
 use crate::gateway::{Gateway, ONE_SECOND, wait};
 use crate::program::SOON;
@@ -119,4 +119,33 @@ fn an_address_that_comes_too_often_waits() {
     assert!((20..150).contains(&came), "{came}");
     assert!(turned_away(&gateway, "rate") > 0.0);
     wait("a place", || log_in(5, &gateway, "patient").map(drop));
+}
+
+#[test]
+fn a_client_that_sends_too_much_is_told_so_and_its_neighbour_is_not() {
+    let limits = ONE_SECOND.replacen(
+        "shortest_bound",
+        "messages_per_second = 5\nheartbeats_per_second = 50\nshortest_bound",
+        1,
+    );
+    let mut gateway = Gateway::start("flood-messages", &limits);
+    let neighbour = live(log_in(6, &gateway, "neighbour").expect("it is welcome"));
+    let mut client = log_in(7, &gateway, "flood").expect("it is welcome");
+    let mut bytes = Vec::new();
+    let frame = Frame::Data { bytes: b"x", more: false, kind: DataKind::Eleven };
+    (0..60).for_each(|_| Codec::Native.encode(&frame, &mut bytes));
+    client.write_all(&bytes).expect("the gateway reads");
+    let mut decoder = Decoder::new(Codec::Native, 65_536);
+    let mut byte = [0];
+    let text = loop {
+        client.read_exact(&mut byte).expect("a goodbye");
+        if let Some(Frame::Close(close)) = decoder.next(&mut &byte[..]).expect("legal") {
+            break (close.reason, close.text.to_owned());
+        }
+    };
+    assert_eq!(text, (CloseReason::Flooding, "too many messages".to_owned()));
+    let line = gateway.log("cause\":\"flooding").to_string();
+    assert!(line.contains("it sent more than its listener allows"), "{line}");
+    assert_eq!(gateway.metric("systole_verdicts_total{cause=\"flooding\"}"), 1.0);
+    assert!(!neighbour.is_finished());
 }

@@ -1,5 +1,6 @@
 //! Tests of the hub with many links: order, bounds and counters.
 
+mod flooding;
 mod granted;
 mod login;
 mod token;

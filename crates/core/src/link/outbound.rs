@@ -23,6 +23,7 @@ pub(crate) struct Outbound {
     bytes: Vec<u8>,
     heartbeats_in: u64,
     heartbeats_out: u64,
+    messages_in: u64,
 }
 
 #[derive(Debug)]
@@ -89,6 +90,11 @@ impl Outbound {
         (self.heartbeats_in, self.heartbeats_out) = (received, sent);
     }
 
+    /// Returns the number of messages received.
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages_in
+    }
+
     /// Returns the numbers of heartbeats received and sent.
     pub(crate) fn heartbeats(&self) -> (u64, u64) {
         (self.heartbeats_in, self.heartbeats_out)
@@ -133,6 +139,7 @@ impl Writer<'_> {
     /// Queues a message or a part of it, as an event.
     pub(crate) fn data(&mut self, bytes: &[u8], more: bool, kind: DataKind) {
         let bytes = self.outbound.append(|buffer| buffer.extend_from_slice(bytes));
+        self.outbound.messages_in += u64::from(!more);
         self.push(Queued::Data { bytes, more, kind });
     }
 

@@ -50,6 +50,8 @@ pub struct Settings {
     pub hung: Hung,
     /// What happens when an identity logs in again.
     pub logins: Logins,
+    /// How much the peer may send.
+    pub rates: Rates,
 }
 
 crate::plain::plain_struct! { Settings {
@@ -67,7 +69,8 @@ crate::plain::plain_struct! { Settings {
     report_heartbeats,
     examines,
     hung,
-    logins
+    logins,
+    rates
 } }
 
 impl Settings {
@@ -90,6 +93,7 @@ impl Settings {
             examines: false,
             hung: Hung::End,
             logins: Logins::NEWEST,
+            rates: Rates::default(),
         }
     }
 
@@ -101,6 +105,20 @@ impl Settings {
         }
     }
 }
+
+/// How much a peer may send in a second, on average over ten; 0 for no limit. Beyond that the link
+/// ends as [`Cause::Flooding`](crate::cause::Cause::Flooding).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Rates {
+    /// Messages.
+    pub messages: u32,
+    /// Bytes, of whatever is sent.
+    pub bytes: u32,
+    /// Heartbeats. The first time that there are too many, the peer is told its policy again.
+    pub heartbeats: u32,
+}
+
+crate::plain::plain_struct! { Rates { messages, bytes, heartbeats } }
 
 /// What happens at the bound to a peer that is hung or does not read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

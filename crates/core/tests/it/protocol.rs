@@ -211,7 +211,7 @@ fn grouped(number: usize) -> String {
 #[test]
 fn the_close_reasons_match_the_document() {
     let rows = document::table("| reason | name |");
-    assert_eq!(rows.len(), 9);
+    assert_eq!(rows.len(), 10);
     for (byte, name) in rows {
         let reason = CloseReason::from_byte(byte.parse().unwrap());
         assert_eq!(reason.name(), name);

@@ -56,6 +56,7 @@ pub struct Listener {
     pub(super) tls: Option<Tls>,
     pub(super) client_identity: ClientIdentity,
     pub(super) sessions: link::Logins,
+    pub(super) rates: link::Rates,
     pub(super) logins: Logins,
 }
 
@@ -118,6 +119,11 @@ impl Listener {
         self.sessions
     }
 
+    /// Returns how much a session may send.
+    pub fn rates(&self) -> link::Rates {
+        self.rates
+    }
+
     /// Returns who verifies the tokens of its clients; `None` if nobody looks at them.
     pub fn verifier(&self) -> Option<&Verifier> {
         self.logins.verifier.as_ref()
@@ -163,6 +169,7 @@ impl Listener {
             tls: None,
             client_identity: ClientIdentity::default(),
             sessions: link::Logins::NEWEST,
+            rates: link::Rates::default(),
             logins: Logins { anonymous: true, verifier: None },
         }
     }
@@ -293,7 +300,7 @@ pub(super) fn read(
     listener.bounds = bounds;
     listener.tls = tls.read(reading, directory, protocol_names(codec));
     listener.client_identity = tls.client_identity(reading);
-    listener.sessions = sessions.read();
+    (listener.sessions, listener.rates) = sessions.read();
     let circumstances = Circumstances {
         is_local: is_local(address),
         has_tokens: codec == Codec::Native,

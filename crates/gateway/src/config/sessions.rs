@@ -1,6 +1,8 @@
-//! Reads how many sessions an identity may have, and what a login beyond that meets.
+//! Reads how many sessions an identity may have, what a login beyond that meets, and how much each
+//! session may send.
 
-use systole_core::link::Logins;
+use systole_core::link::{Logins, Rates};
+use toml::de::DeValue;
 
 use super::section::{Given, Reading, Section};
 use super::value;
@@ -16,7 +18,12 @@ const MAX_SESSIONS_PER_IDENTITY: u64 = 1_000;
 pub(super) struct SessionSettings {
     per_identity: Option<Given<u64>>,
     conflict: Option<Given<bool>>,
+    /// Messages, bytes and heartbeats in a second.
+    rates: [Option<Given<u32>>; 3],
 }
+
+/// The names of the rates.
+const RATES: [&str; 3] = ["messages_per_second", "bytes_per_second", "heartbeats_per_second"];
 
 impl SessionSettings {
     /// Takes the settings out of a section.
@@ -25,26 +32,41 @@ impl SessionSettings {
         SessionSettings {
             per_identity: section.take(reading, "sessions_per_identity", range),
             conflict: section.take(reading, "login_conflict", value::chosen(&CONFLICTS)),
+            rates: RATES.map(|name| section.take(reading, name, rate)),
         }
     }
 
     /// Refuses the settings at a listener for beacons: a device that sends them has one key, and
-    /// one session at most.
+    /// one session at most, and too many statements cost no more than reading them.
     pub(super) fn refuse(&self, reading: &mut Reading<'_>) {
         let per_identity = self.per_identity.as_ref().map(|given| &given.span);
         let conflict = self.conflict.as_ref().map(|given| &given.span);
-        for (key, place) in [("sessions_per_identity", per_identity), ("login_conflict", conflict)]
-        {
+        let named = [("sessions_per_identity", per_identity), ("login_conflict", conflict)];
+        let rates = self.rates.iter().map(|rate| rate.as_ref().map(|given| &given.span));
+        for (key, place) in named.into_iter().chain(RATES.into_iter().zip(rates)) {
             let Some(place) = place else { continue };
             let what = format!("`{key}` has no effect on a beacon listener");
-            let help = "leave it out: a device has one session at most".to_owned();
+            let help =
+                "leave it out: a device has one session, and only states that it lives".to_owned();
             reading.problems.add(Some(place.clone()), what, Some(help));
         }
     }
 
     /// Returns what the settings say.
-    pub(super) fn read(self) -> Logins {
+    pub(super) fn read(self) -> (Logins, Rates) {
         let limit = u16::try_from(Given::or(self.per_identity, 1)).unwrap_or(u16::MAX);
-        Logins { limit, refuse: Given::or(self.conflict, false) }
+        let [messages, bytes, heartbeats] = self.rates.map(|rate| Given::or(rate, 0));
+        let logins = Logins { limit, refuse: Given::or(self.conflict, false) };
+        (logins, Rates { messages, bytes, heartbeats })
     }
+}
+
+/// Reads a rate: `"off"`, or how many in a second.
+fn rate(value: &DeValue<'_>) -> Result<u32, String> {
+    if value.as_str() == Some("off") {
+        return Ok(0);
+    }
+    let number = value::integer(1..=4_000_000_000)(value);
+    let number = number.map_err(|right| format!("\"off\", or {right}"))?;
+    Ok(u32::try_from(number).unwrap_or(u32::MAX))
 }

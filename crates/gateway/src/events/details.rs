@@ -80,6 +80,7 @@ impl Loss {
             | Cause::Kicked
             | Cause::Replaced
             | Cause::Unauthorized
+            | Cause::Flooding
             | Cause::Drained
             | Cause::Finished
             | Cause::LocalFault

@@ -186,7 +186,7 @@ fn settings_needing_restart(now: &Config, new: &Config) -> Vec<&'static str> {
             let tls = (listener.tls().is_some(), listener.client_identity());
             let webhook = listener.webhook().cloned();
             let logins = (listener.tokens().is_some(), webhook, listener.anonymous());
-            let logins = (logins, listener.sessions());
+            let logins = (logins, listener.sessions(), listener.rates());
             let is = (listener.codec(), listener.role(), listener.max_data(), bounds, tls, logins);
             (listener.name().to_owned(), listener.address(), is)
         };

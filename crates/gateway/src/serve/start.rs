@@ -390,6 +390,7 @@ fn link_settings(config: &Config, clock: Clock) -> std::io::Result<Vec<Settings>
             examines: true,
             hung: config.hung,
             logins: listener.sessions(),
+            rates: listener.rates(),
             ..Settings::new(listener.codec(), Side::Accepting, listener.policy())
         }
     };

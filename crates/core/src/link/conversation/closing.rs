@@ -24,6 +24,7 @@ impl Conversation {
             CloseReason::Kicked => Cause::Kicked,
             CloseReason::Replaced => Cause::Replaced,
             CloseReason::Unauthorized => Cause::Unauthorized,
+            CloseReason::Flooding => Cause::Flooding,
             CloseReason::Done
             | CloseReason::Silent
             | CloseReason::Slow

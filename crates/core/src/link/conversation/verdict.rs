@@ -55,6 +55,7 @@ impl Conversation {
             | Cause::Kicked
             | Cause::Replaced
             | Cause::Unauthorized
+            | Cause::Flooding
             | Cause::Drained
             | Cause::Finished => Closing::Flush,
             Cause::PeerReset

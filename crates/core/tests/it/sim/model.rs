@@ -956,6 +956,7 @@ impl Model {
             Cause::Kicked
             | Cause::Replaced
             | Cause::Unauthorized
+            | Cause::Flooding
             | Cause::Drained
             | Cause::Finished => Some(Lane::Last),
             Cause::PeerExited if self.half_closed.is_some() && self.turn.by_deadline => {
@@ -1360,6 +1361,7 @@ fn cause_of(reason: CloseReason) -> Cause {
         CloseReason::Kicked => Cause::Kicked,
         CloseReason::Replaced => Cause::Replaced,
         CloseReason::Unauthorized => Cause::Unauthorized,
+        CloseReason::Flooding => Cause::Flooding,
         CloseReason::Drained => Cause::Drained,
         CloseReason::Done
         | CloseReason::Silent
