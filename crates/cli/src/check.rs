@@ -51,6 +51,9 @@ fn describe(config: &Config) -> Vec<String> {
         "an address may have {connections}, {} of them not logged in, {} new in a second",
         addresses.half_open, addresses.per_second
     ));
+    let trusted: Vec<_> = addresses.trusted.iter().map(ToString::to_string).collect();
+    let trusted = if trusted.is_empty() { "none".to_owned() } else { trusted.join(", ") };
+    lines.push(format!("addresses without these limits: {trusted}"));
     for webhook in &config.webhooks {
         let (name, events) = (&webhook.name, webhook.events.join(", "));
         lines.push(format!("webhook \"{name}\" at {} gets {events}", webhook.shown_url()));
@@ -61,6 +64,10 @@ fn describe(config: &Config) -> Vec<String> {
             Some(span) => format!("within {}", show_span(span)),
         };
         lines.push(format!("store in {}, on disk {sync}", store.directory.display()));
+    }
+    if let Some(store) = config.store.as_ref().filter(|_| config.webhooks.is_empty()) {
+        let directory = store.directory.display();
+        lines.push(format!("store in {directory}: not opened, since there is no [[webhook]]"));
     }
     if !config.policy.enforce() {
         lines.push("enforce is off: dead peers are reported, never disconnected".to_owned());

@@ -28,6 +28,11 @@ impl From<IpAddr> for Origin {
 }
 
 impl Origin {
+    /// Returns the address; of an IPv6 network its first.
+    pub const fn address(self) -> IpAddr {
+        self.0
+    }
+
     /// Returns true if the origin is this machine, by a loopback address.
     pub fn is_loopback(self) -> bool {
         self.0.is_loopback()

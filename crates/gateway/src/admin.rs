@@ -1,6 +1,7 @@
 //! The admin interface: an HTTP API for operators and tools, documented in `docs/admin-api.md`.
 
 mod answer;
+mod bans;
 mod control;
 mod document;
 mod fields;
@@ -109,7 +110,7 @@ fn open_routes() -> [(&'static str, MethodRouter<Shared>); 2] {
 }
 
 /// Routes that pass the [`guard`].
-fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 21] {
+fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 22] {
     [
         ("/metrics", get(health::metrics)),
         ("/api/v1/openapi.json", get(document_of_api)),
@@ -127,6 +128,7 @@ fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 21] {
         ("/api/v1/sessions/{id}/policy", post(sessions::policy)),
         ("/api/v1/sessions/{id}/why", get(why::why)),
         ("/api/v1/verdicts", get(why::verdicts)),
+        ("/api/v1/bans", get(bans::list).post(bans::set)),
         ("/api/v1/webhooks", get(webhooks::list)),
         ("/api/v1/listeners", get(control::listeners)),
         ("/api/v1/listeners/{name}/policy", get(control::listener_policy).put(control::retune)),

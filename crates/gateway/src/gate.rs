@@ -55,11 +55,14 @@ pub enum TurnedAway {
     Rate,
     /// Half of all links are not online yet, of which its address has some.
     AllHalfOpen,
+    /// Its address is banned.
+    Banned,
 }
 
 impl TurnedAway {
     /// The names of all reasons, as in metrics.
-    pub const NAMES: [&'static str; 4] = ["connections", "half_open", "rate", "all_half_open"];
+    pub const NAMES: [&'static str; 5] =
+        ["connections", "half_open", "rate", "all_half_open", "banned"];
 
     /// Returns the place of the reason in [`TurnedAway::NAMES`].
     pub const fn index(self) -> usize {
@@ -68,6 +71,7 @@ impl TurnedAway {
             TurnedAway::HalfOpen => 1,
             TurnedAway::Rate => 2,
             TurnedAway::AllHalfOpen => 3,
+            TurnedAway::Banned => 4,
         }
     }
 }

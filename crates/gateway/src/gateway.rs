@@ -15,6 +15,7 @@ use systole_net::Clock;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::bans::Bans;
 use crate::correlation::{Correlation, Questions};
 use crate::events::{Events, Limit};
 use crate::logs::Logs;
@@ -126,6 +127,7 @@ pub struct Gateway {
     /// Where events are written for those who are told; `None` if nobody is.
     store: Option<Store>,
     senders: Vec<Sender>,
+    bans: Arc<Bans>,
     phase: watch::Sender<Lifecycle>,
 }
 
@@ -180,6 +182,7 @@ impl Gateway {
             questions,
             store: None,
             senders: Vec::new(),
+            bans: Arc::new(Bans::new(Clock::start())),
             phase,
         }
     }
@@ -187,6 +190,16 @@ impl Gateway {
     /// Lets events be written for those who are told, and carried to them.
     pub(crate) fn with_store(self, store: Option<Store>, senders: Vec<Sender>) -> Gateway {
         Gateway { store, senders, ..self }
+    }
+
+    /// Lets the shards and this handle share their bans.
+    pub(crate) fn with_bans(self, bans: Arc<Bans>) -> Gateway {
+        Gateway { bans, ..self }
+    }
+
+    /// Returns who may have no session.
+    pub(crate) fn bans(&self) -> &Bans {
+        &self.bans
     }
 
     /// Returns those who are told about sessions.

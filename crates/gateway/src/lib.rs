@@ -8,7 +8,7 @@
 //!   finds the addresses at which it could not listen here.
 //! - [`config`] reads a configuration file and applies overrides.
 //! - [`ready`] is the file that publishes the addresses of a running gateway.
-//! - [`gate`] limits what one address may have.
+//! - [`gate`] limits what one address may have; [`bans`] keep out who is banned.
 //! - [`identity`] verifies the tokens of clients.
 //! - [`shard`] and [`beacon`] start single shards, for tests and benchmarks. [`logic`] answers the
 //!   data of their links, [`epochs`] numbers their sessions, [`request`] controls a shard,
@@ -18,6 +18,7 @@
 //!   crate uses them.
 
 mod admin;
+pub mod bans;
 pub mod beacon;
 pub mod config;
 mod correlation;

@@ -12,6 +12,7 @@ use systole_core::wire::CloseReason;
 use systole_core::{Policy, Span, Time, hub};
 use tokio::sync::oneshot;
 
+use crate::bans::Banned;
 use crate::identity;
 use crate::report::{SessionInfo, Subject};
 use crate::wake::LoopWaker;
@@ -208,6 +209,8 @@ pub struct Filter {
     pub listener: Option<u16>,
     /// Sessions that are suspect, or those that are not.
     pub suspect: Option<bool>,
+    /// Sessions of whom this ban keeps out.
+    pub banned: Option<Banned>,
 }
 
 /// How a session lives whose host has just lost another one.

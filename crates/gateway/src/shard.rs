@@ -34,6 +34,7 @@ use systole_net::Clock;
 use systole_net::tls::{ServerTls, seed_thread};
 use systole_net::transport::Layer;
 
+use crate::bans::Bans;
 use crate::epochs::Epochs;
 use crate::gate::Gate;
 use crate::identity::{Jobs, Verifier};
@@ -83,6 +84,8 @@ pub struct ShardSetup {
     pub store: Option<Store>,
     /// What limits each address; `None` for no limit.
     pub gate: Option<Gate>,
+    /// Who may have no session.
+    pub bans: Arc<Bans>,
     /// The channels to the control plane.
     pub reports: ReportChannels,
     /// The counters of this shard.

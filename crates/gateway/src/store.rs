@@ -20,7 +20,9 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use systole_core::Span;
@@ -116,13 +118,15 @@ pub struct StoreStats {
     pub entries: Cell,
     /// Of these, those of each subscription, in order.
     pub waiting: Vec<Cell>,
+    /// Entries of each subscription that have made room, as dead letters.
+    pub dead: Vec<Cell>,
     /// Sessions that a killed gateway left behind, found at the start.
     pub lost: Cell,
     /// Logins that went on without being written.
     pub undurable: Cell,
     /// Logins refused because the store was full, or nothing could be written.
     pub refused: Cell,
-    /// Events dropped because the store was full.
+    /// Events other than joins and leaves that a full store did not keep.
     pub dropped: Cell,
 }
 
@@ -143,6 +147,7 @@ struct Shared {
     health: Mutex<Health>,
     stats: StoreStats,
     is_required: bool,
+    is_stopping: AtomicBool,
 }
 
 impl std::fmt::Debug for Shared {
@@ -173,9 +178,11 @@ impl Store {
             health: Mutex::new(Health { is_volatile: database.is_volatile(), ..Health::default() }),
             stats: StoreStats {
                 waiting: database.subscriptions().iter().map(|_| Cell::default()).collect(),
+                dead: database.subscriptions().iter().map(|_| Cell::default()).collect(),
                 ..StoreStats::default()
             },
             is_required: settings.is_required,
+            is_stopping: AtomicBool::new(false),
         });
         shared.stats.lost.set(database.found_lost());
         let keeper = keeper::Keeper::new(shared.clone(), database, settings, epochs);
@@ -210,28 +217,64 @@ impl Store {
     pub(crate) fn note(&self, noted: Noted) {
         let is_wanted = self.0.subscriptions.iter().any(|to| to.wants(noted.kind));
         let settles = matches!(noted.kind, "join" | "leave");
-        if is_wanted || (settles && self.0.subscriptions.iter().any(Subscription::is_owed)) {
-            self.0.inbox.note(noted);
+        if !is_wanted && !(settles && self.0.subscriptions.iter().any(Subscription::is_owed)) {
+            return;
         }
+        if !self.0.is_required && !self.0.inbox.has_room() && self.health().failing.is_some() {
+            // Going on without a store that works is what was asked for.
+            return self.0.stats.dropped.add(1);
+        }
+        self.0.inbox.note(noted);
     }
 
-    /// Waits until there is room for an event.
+    /// Waits until there is room for an event. Nobody waits for a store that fails if it is not
+    /// required, or if the gateway stops.
     pub(crate) async fn room(&self) {
         loop {
             let room = self.0.room.notified();
-            if self.0.inbox.has_room() {
+            let waits_for_it = self.0.is_required && !self.0.is_stopping.load(Ordering::Relaxed);
+            if self.0.inbox.has_room() || (!waits_for_it && self.health().failing.is_some()) {
                 return;
             }
             room.await;
         }
     }
 
+    /// Lets nobody wait any more for a store that fails: the gateway stops. What is not written
+    /// then, leaves as lost with the gateway at the next start.
+    pub(crate) fn begin_stop(&self) {
+        self.0.is_stopping.store(true, Ordering::Relaxed);
+        self.0.room.notify_waiters();
+    }
+
     /// Returns at most `limit` entries of a receiver after the one numbered `after`, in order;
-    /// none if the database fails. Blocks until the store has answered.
-    pub fn waiting(&self, receiver: &str, after: u64, limit: usize) -> Vec<Entry> {
+    /// `None` if the database fails. Blocks until the store has answered.
+    pub fn waiting(&self, receiver: &str, after: u64, limit: usize) -> Option<Vec<Entry>> {
+        self.read(receiver, None, after..=u64::MAX, limit)
+    }
+
+    /// Returns those of one key after the first of `numbers`, up to the last.
+    pub(crate) fn waiting_of(
+        &self,
+        receiver: &str,
+        key: &str,
+        numbers: RangeInclusive<u64>,
+        limit: usize,
+    ) -> Option<Vec<Entry>> {
+        self.read(receiver, Some(key.into()), numbers, limit)
+    }
+
+    fn read(
+        &self,
+        receiver: &str,
+        key: Option<Box<str>>,
+        numbers: RangeInclusive<u64>,
+        limit: usize,
+    ) -> Option<Vec<Entry>> {
         let (reply, answer) = std::sync::mpsc::sync_channel(1);
-        self.0.inbox.ask(Question::Waiting { receiver: receiver.into(), after, limit, reply });
-        answer.recv().unwrap_or_default()
+        let receiver = receiver.into();
+        self.0.inbox.ask(Question::Waiting { receiver, key, numbers, limit, reply });
+        answer.recv().ok()?
     }
 
     /// Removes an entry that its receiver has taken, or that has gone to the dead letters.
@@ -299,6 +342,7 @@ impl Shared {
         let before = health.clone();
         change(&mut health);
         if before.failing.is_none() && health.failing.is_some() {
+            self.room.notify_waiters();
             let error = health.failing.as_deref();
             let going_on = "logins go on, and a killed gateway forgets them";
             let refusing = "no client can log in until it can; those online stay";

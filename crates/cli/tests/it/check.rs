@@ -11,6 +11,8 @@ message1028  message1028  127.0.0.1:7410  probe  30s    idle 15s, interval 5s, p
 line         line         127.0.0.1:7420  probe  30s    idle 15s, interval 5s, probes 3
 
 admin at 127.0.0.1:7480, without a token
+an address may have half of all links, 1024 of them not logged in, 1000 new in a second
+addresses without these limits: 127.0.0.0/8, ::1/128
 ";
 
 #[test]
@@ -61,6 +63,8 @@ games     native  [::1]:9000      probe  8s     idle 2s, interval 2s, probes 3
 line      line    127.0.0.1:9001  watch  none   never, keepalive 1m 30s
 
 admin at 0.0.0.0:9002, with a token
+an address may have half of all links, 1024 of them not logged in, 1000 new in a second
+addresses without these limits: 127.0.0.0/8, ::1/128
 enforce is off: dead peers are reported, never disconnected
 --- stderr
 ";

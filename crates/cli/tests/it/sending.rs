@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use serde_json::{Value, json};
-use systole_core::wire::{Codec, Decoder, Frame, Hello};
+use systole_core::wire::{CloseReason, Codec, Decoder, Frame, Hello};
 
 use crate::gateway::{Gateway, unhurried, wait};
 use crate::program::{Program, SOON};
@@ -119,4 +119,54 @@ fn the_text_of_a_kick_reaches_the_people_at_the_client_escaped() {
     let line = ping.until("connection lost");
     assert!(line.contains("kicked"), "{line}");
     assert!(line.contains(": maintenance \\u202e until noon"), "{line}");
+}
+
+#[test]
+fn a_ban_ends_who_is_online_and_keeps_out_who_comes_back_until_it_ends() {
+    let gateway = Gateway::start("sending-ban", &unhurried());
+    let mut ada = Client::start(&gateway, "ada");
+    let mut bob = Client::start(&gateway, "bob");
+    let ban = |body: Value| gateway.ask("POST /api/v1/bans", &body.to_string());
+    let wish = json!({"identity": "ada", "seconds": 3_600, "text": "come back in an hour"});
+    assert_eq!(ban(wish), json!({"ended": 1}));
+    let said = ada.until(|frame| {
+        let Frame::Close(close) = frame else { return None };
+        Some((close.reason, close.text.to_owned()))
+    });
+    assert_eq!(said, (CloseReason::Kicked, "come back in an hour".to_owned()));
+    let mut stream = gateway.connect("native");
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let mut bytes = Vec::new();
+    let hello = Hello { identity: "ada", ..Hello::default() };
+    Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
+    stream.write_all(&bytes).unwrap();
+    let mut back = Client { stream, decoder: Decoder::new(Codec::Native, 65_536) };
+    let (reason, after) = back.until(|frame| {
+        assert!(!matches!(frame, Frame::Welcome(_)), "it is banned");
+        let Frame::Close(close) = frame else { return None };
+        Some((close.reason, close.return_after_ms))
+    });
+    assert_eq!(reason, CloseReason::Kicked);
+    assert!((3_500_000..=3_600_000).contains(&after), "the rest of the hour: {after}");
+    let bans = gateway.get("/api/v1/bans");
+    assert_eq!(bans["bans"][0]["identity"], "ada");
+    assert_eq!(ban(json!({"identity": "ada", "seconds": 0})), json!({"ended": 0}));
+    drop(Client::start(&gateway, "ada"));
+    // The address of all clients here.
+    assert_eq!(ban(json!({"address": "127.0.0.1", "seconds": 60})), json!({"ended": 1}));
+    bob.until(|frame| matches!(frame, Frame::Close(_)).then_some(()));
+    let mut closed = gateway.connect("native");
+    closed.set_read_timeout(Some(SOON)).unwrap();
+    assert_eq!(closed.read(&mut [0]).unwrap_or(0), 0, "closed at once");
+    assert_eq!(gateway.metric("systole_turned_away_total{reason=\"banned\"}"), 1.0);
+    for bad in [
+        json!({"seconds": 5}),
+        json!({"identity": "ada"}),
+        json!({"identity": "ada", "address": "127.0.0.1", "seconds": 5}),
+        json!({"device": "7", "seconds": 5}),
+        json!({"address": "nowhere", "seconds": 5}),
+    ] {
+        let (status, answer) = gateway.request("POST /api/v1/bans", &bad.to_string()).unwrap();
+        assert_eq!(status, 400, "{bad}: {answer}");
+    }
 }

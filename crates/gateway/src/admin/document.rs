@@ -11,7 +11,7 @@ use super::fields::FromFields;
 use super::open_routes;
 use super::paging::Paging;
 use super::policy::PolicyWish;
-use super::{control, health, presence, send, sessions, stream, webhooks, why};
+use super::{bans, control, health, presence, send, sessions, stream, webhooks, why};
 
 /// What the handlers declare.
 #[derive(OpenApi)]
@@ -37,6 +37,8 @@ use super::{control, health, presence, send, sessions, stream, webhooks, why};
         sessions::policy,
         why::why,
         why::verdicts,
+        bans::list,
+        bans::set,
         webhooks::list,
         send::to_session,
         send::to_identity,
@@ -122,6 +124,7 @@ fn query_ranges(path: &str) -> Ranges {
 fn body_ranges(schema: &str) -> Ranges {
     match schema {
         "Hold" => sessions::Hold::ranges(),
+        "Wish" => bans::Wish::ranges(),
         "PolicyWish" => PolicyWish::ranges(),
         _ => Vec::new(),
     }

@@ -106,7 +106,8 @@ pub(super) async fn list(
         Some(name) => Some(gateway.listener(name).ok_or_else(|| Trouble::no_listener(name))?),
         None => None,
     };
-    let filter = Filter { identity: wanted.identity, listener, suspect: wanted.suspect };
+    let (identity, suspect) = (wanted.identity, wanted.suspect);
+    let filter = Filter { identity, listener, suspect, banned: None };
     let (sessions, next) = gateway.sessions(&filter, cursor, paging.limit()).await?;
     let sessions = sessions.into_iter().map(|info| SessionView::new(gateway, info)).collect();
     Ok(Json(SessionPage { sessions, next: next.map(write_cursor) }))

@@ -647,6 +647,7 @@ fn sample_body(path: &str) -> Option<Value> {
         "hold" => json!({"seconds": 5}),
         "policy" => json!({"preset": "relaxed"}),
         "log" => json!({"heartbeats": true}),
+        "bans" => json!({"identity": "user-1", "seconds": 60}),
         "presence" => json!({"identities": ["user-1"]}),
         _ => return None,
     })

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::answer::Json;
 use super::state::Shared;
+use crate::stats::Cell;
 use crate::store::Store;
 use crate::webhooks::Sender;
 
@@ -81,17 +82,18 @@ pub(super) async fn list(State(shared): State<Shared>) -> Json<WebhookList> {
     // The store answers between two transactions.
     let read = move || {
         let store = gateway.store();
-        let view = |sender: &Sender| store.map(|store| view(store, sender));
-        let webhooks = gateway.senders().iter().filter_map(view).collect();
+        let view = |(place, sender)| store.map(|store| view(store, place, sender));
+        let webhooks = gateway.senders().iter().enumerate().filter_map(view).collect();
         WebhookList { webhooks, store: store.map(store_view) }
     };
     // A panic there is in the log.
     Json(tokio::task::spawn_blocking(read).await.unwrap_or_default())
 }
 
-fn view(store: &Store, sender: &Sender) -> WebhookView {
+fn view(store: &Store, place: usize, sender: &Sender) -> WebhookView {
     let (receiver, status) = (sender.receiver(), sender.status());
     let counts = store.counts(&receiver.name);
+    let evicted = store.stats().dead.get(place).map_or(0, Cell::get);
     let state = match (status.is_down, &status.error) {
         (true, _) => "down",
         (false, Some(_)) => "failing",
@@ -106,7 +108,7 @@ fn view(store: &Store, sender: &Sender) -> WebhookView {
         oldest_at_ms: counts.oldest_at_ms,
         delivered: status.delivered,
         failures: status.failures,
-        dead: status.dead,
+        dead: status.dead + evicted,
         dead_letters: sender.letters().path().display().to_string(),
         error: status.error,
         next_in_ms: status.next_in.map(systole_core::Span::as_millis),

@@ -64,10 +64,11 @@ fn networks(value: &DeValue<'_>) -> Result<Vec<IpNet>, String> {
     if value.as_array().is_some_and(|list| list.is_empty()) {
         return Ok(Vec::new());
     }
-    let read = |text: &String| -> Option<IpNet> {
-        text.parse().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)))
+    let right = "a list of networks in quotes, as in [\"10.0.0.0/8\"]";
+    let read = |text: &String| {
+        let network = text.parse::<IpNet>().ok();
+        let network = network.or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)));
+        network.map(|it| it.trunc()).ok_or_else(|| format!("{right}; \"{text}\" is none"))
     };
-    let texts = tokens::texts(value).ok();
-    let networks: Option<Vec<_>> = texts.and_then(|texts| texts.iter().map(read).collect());
-    networks.ok_or_else(|| "a list of networks in quotes, as in [\"10.0.0.0/8\"]".to_owned())
+    tokens::texts(value).map_err(|_| right.to_owned())?.iter().map(read).collect()
 }

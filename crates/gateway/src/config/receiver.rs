@@ -137,5 +137,10 @@ fn kinds(value: &DeValue<'_>) -> Result<Vec<&'static str>, String> {
     let known = |text: &String| Body::OF_SESSIONS.into_iter().find(|kind| kind == text);
     let wanted = tokens::texts(value).ok();
     let kinds: Option<Vec<_>> = wanted.and_then(|texts| texts.iter().map(known).collect());
-    kinds.ok_or_else(|| format!("a list of these, in quotes: {}", Body::OF_SESSIONS.join(", ")))
+    let mut kinds = kinds.ok_or_else(|| {
+        format!("one or a list of these, in quotes: {}", Body::OF_SESSIONS.join(", "))
+    })?;
+    kinds.sort_unstable();
+    kinds.dedup();
+    Ok(kinds)
 }

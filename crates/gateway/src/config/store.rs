@@ -34,10 +34,11 @@ pub(super) fn read(
     let has_path = section.has("path");
     section.finish(reading);
     if (is_needed || place.is_some()) && !has_path {
-        let what = "there is no `path` in [store]".to_owned();
+        let is_absent = place.is_none();
+        let what = if is_absent { "[[webhook]] needs a [store]" } else { "[store] has no `path`" };
         let help = "name a directory for what webhooks are still to be told, as in \
                     [store] path = \"/var/lib/systole\"";
-        reading.problems.add(place, what, Some(help.to_owned()));
+        reading.problems.add(place, what.to_owned(), Some(help.to_owned()));
     }
     Some(StoreSettings {
         directory: directory.join(path?.value),

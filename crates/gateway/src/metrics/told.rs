@@ -65,7 +65,12 @@ impl Collector for ToldCollector {
         let all: Vec<_> = self
             .senders
             .iter()
-            .map(|sender| ([("webhook", sender.receiver().name.clone())], sender.status()))
+            .zip(&stats.dead)
+            .map(|(sender, evicted)| {
+                let mut status = sender.status();
+                status.dead += evicted.get();
+                ([("webhook", sender.receiver().name.clone())], status)
+            })
             .collect();
         for (name, help, read) in PER_RECEIVER {
             let values =

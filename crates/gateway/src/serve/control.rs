@@ -25,6 +25,7 @@ use crate::gateway::{Gateway, Lifecycle};
 use crate::ready::ReadyFile;
 use crate::report::{Fact, Heartbeat, Reports};
 use crate::stats::ShardStats;
+use crate::store::Store;
 
 /// Maximum number of reports in one batch; subscribers are woken once per batch.
 const REPORT_BATCH: usize = 1_024;
@@ -238,6 +239,7 @@ async fn drain(gateway: &Gateway, stats: &[Arc<ShardStats>], config: &Config) {
 /// Stops the shards, and waits until all of their facts are taken.
 async fn stop(gateway: &Gateway, forwarders: &mut JoinSet<()>) -> Result<(), ServeError> {
     gateway.advance(Lifecycle::Draining);
+    gateway.store().into_iter().for_each(Store::begin_stop);
     gateway.events().set_patience(READ_TIMEOUT);
     let stopped = gateway.stop().await;
     let taken = async {

@@ -15,6 +15,7 @@ use super::error::ServeError;
 use super::inherited::Unclaimed;
 use super::told::{senders, start_store};
 use crate::admin::SPARE_CONNECTIONS;
+use crate::bans::Bans;
 use crate::beacon::{self, BeaconSetup, BeaconShard};
 use crate::config::{BEACON, BeaconListener, ClientIdentity, Config, Listener, Shards, codec_name};
 use crate::events::{Events, Names};
@@ -135,6 +136,7 @@ pub(super) fn start(
     let budget = LinkBudget::compute(config, shards);
     let links = u64::from(budget.links_per_shard).saturating_mul(shards as u64);
     let gate = Gate::new(&config.addresses, links, clock);
+    let bans = Arc::new(Bans::new(clock));
     let distributions = Distributions::default();
     let states = listener_states(config, &sockets, &beacons).map_err(ServeError::Thread)?;
     let settings = link_settings(config, clock).map_err(ServeError::Thread)?;
@@ -168,6 +170,7 @@ pub(super) fn start(
             epochs: epochs.clone(),
             store: store.clone(),
             gate: Some(gate.clone()),
+            bans: bans.clone(),
             reports,
             stats,
             distributions: distributions.clone(),
@@ -185,6 +188,22 @@ pub(super) fn start(
         let has_webhooks = config.listeners.iter().any(|listener| listener.webhook().is_some());
         pool.start(requests.clone(), clock, has_webhooks).map_err(ServeError::Thread)?;
     }
+    let events = event_ring(config, clock, &states, &budget);
+    let senders = senders(config, store.as_ref(), clock).map_err(ServeError::Thread)?;
+    let metrics = Metrics::new(stats.clone(), beacons, &distributions, clock, logs.clone());
+    let metrics = metrics.with_store(store.as_ref(), &senders);
+    let gateway = Gateway::new(requests, stats.clone(), states, events, metrics, logs);
+    let gateway = Arc::new(gateway.with_store(store, senders).with_bans(bans));
+    Ok(Running { gateway, admin, clock, stats, reports, threads })
+}
+
+/// Makes the ring of events, with the names that they need.
+fn event_ring(
+    config: &Config,
+    clock: Clock,
+    states: &[ListenerState],
+    budget: &LinkBudget,
+) -> Events {
     let names = Names {
         listeners: states.iter().map(|state| state.name.clone()).collect(),
         descriptors: budget.descriptors,
@@ -192,13 +211,7 @@ pub(super) fn start(
         links_by_descriptors: budget.by_descriptors,
     };
     let kept = usize::try_from(config.limits.events).unwrap_or(usize::MAX);
-    let events = Events::new(kept, clock.wall_ms(), names);
-    let senders = senders(config, store.as_ref(), clock).map_err(ServeError::Thread)?;
-    let metrics = Metrics::new(stats.clone(), beacons, &distributions, clock, logs.clone());
-    let metrics = metrics.with_store(store.as_ref(), &senders);
-    let gateway = Gateway::new(requests, stats.clone(), states, events, metrics, logs);
-    let gateway = Arc::new(gateway.with_store(store, senders));
-    Ok(Running { gateway, admin, clock, stats, reports, threads })
+    Events::new(kept, clock.wall_ms(), names)
 }
 
 /// Returns what one shard has of a listener.

@@ -34,6 +34,10 @@ fn open_store(
     clock: Clock,
 ) -> Result<Option<(Database, &StoreSettings)>, ServeError> {
     let Some(settings) = config.store.as_ref().filter(|_| !config.webhooks.is_empty()) else {
+        if let Some(unused) = &config.store {
+            let (directory, hint) = (unused.directory.display(), "nobody is told what is in it");
+            tracing::warn!(%directory, hint, "there is no [[webhook]]: the store is not opened");
+        }
         return Ok(None);
     };
     let told = config.webhooks.iter().map(|webhook| Subscription {
@@ -54,10 +58,9 @@ fn open_store(
         opened => opened,
     };
     let database = database.map_err(ServeError::Store)?;
-    if database.unclaimed() > 0 {
-        let events = database.unclaimed();
-        let hint = "configure a webhook with its former name to tell it";
-        tracing::warn!(events, hint, "events wait for webhooks that are not configured");
+    for (webhook, events) in database.unclaimed() {
+        let hint = "configure a webhook with this name to tell it";
+        tracing::warn!(webhook, events, hint, "events wait for a webhook that is not configured");
     }
     let (lost, directory) = (database.found_lost(), settings.directory.display());
     if lost > 0 {

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use systole_core::flight::Flight;
 use systole_core::hub::Presence;
+use systole_core::origin::Origin;
 use systole_core::{Span, Time};
 
 use super::shard_loop::{ShardLoop, Traffic};
+use crate::bans::Banned;
 use crate::report::{SessionInfo, Subject};
 use crate::request::{
     Filter, IDENTITIES_PER_REQUEST, Page, Request, SESSIONS_PER_PAGE, SLOTS_PER_SEARCH, Sibling,
@@ -125,6 +127,11 @@ fn matches(filter: &Filter, known: &dyn Known) -> bool {
     filter.identity.as_ref().is_none_or(|identity| known.has_identity(identity))
         && filter.listener.is_none_or(|listener| known.listener() == listener)
         && filter.suspect.is_none_or(|suspect| known.is_suspect() == suspect)
+        && filter.banned.as_ref().is_none_or(|banned| match banned {
+            Banned::Identity(identity) => known.has_identity(identity),
+            Banned::Device(device) => known.subject().boot_id == *device,
+            Banned::Address(origin) => Origin::from(known.subject().address.ip()) == *origin,
+        })
 }
 
 impl Known for Presence<'_> {

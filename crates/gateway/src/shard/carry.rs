@@ -109,6 +109,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 }
                 Reply::GoHome { link, admission, shard } => self.go_home(link, admission, shard),
                 Reply::Refuse { link, admission } => self.refuse_as_full(link, admission),
+                Reply::KeepOut { link, admission, left } => self.keep_out(link, admission, left),
                 Reply::Own { session, epoch } => {
                     let answer = hub::Answer::Owned { session, epoch };
                     self.hub.handle(self.clock.now(), answer);

@@ -28,6 +28,8 @@ pub(super) enum Reply {
     GoHome { link: u32, admission: u32, shard: u8 },
     /// The peer is sent away, because there is no room for it at the moment.
     Refuse { link: u32, admission: u32 },
+    /// The peer is banned for this time.
+    KeepOut { link: u32, admission: u32, left: Span },
     /// The session has this epoch.
     Own { session: u64, epoch: u64 },
 }
@@ -159,7 +161,11 @@ impl<T: Accept> ShardLoop<Streams<T>> {
     /// Gives a session its epoch: at once, or when it is written what is owed about it.
     pub(super) fn own(&mut self, link: u32, admission: u32, session: u64) {
         let epoch = self.traffic.epochs.next();
+        let banned = self.banned(link);
         let answers = &mut self.traffic.answers;
+        if let Some(left) = banned {
+            return answers.push_back(Reply::KeepOut { link, admission, left });
+        }
         let Some(store) = &self.traffic.store else {
             return answers.push_back(Reply::Own { session, epoch });
         };
@@ -182,6 +188,18 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         }
     }
 
+    /// Returns how long the peer of a link is banned; `None` if it is not.
+    fn banned(&self, link: u32) -> Option<Span> {
+        let known = self.hub.machine().presence(link)?;
+        self.traffic.bans.of_peer(known.identity, known.boot_id, known.address.ip())
+    }
+
+    /// Sends a banned peer away.
+    pub(super) fn keep_out(&mut self, link: u32, admission: u32, left: Span) {
+        let goodbye = Goodbye { return_after: left, ..CloseReason::Kicked.into() };
+        self.hub.handle(self.clock.now(), hub::World::Refused { link, admission, goodbye });
+    }
+
     /// Hands the hub the epochs of the sessions about which it is written what is owed.
     pub(super) fn take_owned(&mut self) {
         let Some(store) = self.traffic.store.clone() else {
@@ -193,6 +211,12 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             if !is_granted {
                 let goodbye = Goodbye { return_after: RETURN_AFTER, ..CloseReason::Full.into() };
                 self.hub.handle(now, hub::World::Refused { link, admission, goodbye });
+            } else if let Some(left) =
+                self.banned(link).filter(|_| self.hub.machine().has_session(session))
+            {
+                // Since it was written; whoever banned it ends only those that are online.
+                store.waive(session, epoch);
+                self.keep_out(link, admission, left);
             } else if self.hub.machine().has_session(session) {
                 self.hub.handle(now, hub::Answer::Owned { session, epoch });
             } else {

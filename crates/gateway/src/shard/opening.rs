@@ -8,6 +8,8 @@ use systole_net::socket_options;
 use systole_net::tls::{ServerTls, subject};
 use systole_net::transport::{Layer, Transport};
 
+use crate::gate::TurnedAway;
+
 use super::acceptor::{Accepted, NewLink};
 use super::shard_loop::ShardLoop;
 use super::sockets::{Conn, Note};
@@ -83,6 +85,9 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             && let Some(settings) = self.hub.machine().listeners().get(usize::from(listener))
         {
             let _ = socket_options::prepare(&settings.patience, &stream);
+        }
+        if self.traffic.bans.of_address(address.ip()).is_some() {
+            return self.stats.turned_away[TurnedAway::Banned.index()].add(1);
         }
         if let Some(Err(why)) = self.traffic.gate.as_ref().map(|gate| gate.enter(address.ip())) {
             // Closed at once: an answer would cost more than the connection.

@@ -25,6 +25,7 @@ use super::opening::Accept;
 use super::shard_loop::{LeftOver, LoopSetup, ShardLoop, Traffic, WAKER};
 use super::sockets::Sockets;
 use super::{ListenerTls, ShardSetup};
+use crate::bans::Bans;
 use crate::epochs::Epochs;
 use crate::gate::Gate;
 use crate::identity::Answer;
@@ -81,6 +82,7 @@ pub(super) struct Streams<T = Layer> {
     /// Where it is written what is owed about a session before it exists.
     pub(super) store: Option<Store>,
     pub(super) gate: Option<Gate>,
+    pub(super) bans: Arc<Bans>,
     /// The ways into all shards of these listeners, by their numbers.
     pub(super) siblings: Arc<[Arrivals]>,
     /// The shard that has just taken no link.
@@ -146,6 +148,7 @@ impl<T: Accept> Streams<T> {
             epochs: setup.epochs,
             store: setup.store,
             gate: setup.gate,
+            bans: setup.bans,
             siblings: setup.siblings,
             full_home: None,
             handed_over: None,

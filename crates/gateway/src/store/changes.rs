@@ -55,7 +55,7 @@ impl Changes {
             _ => {}
         }
         let wanting = subscriptions.iter().filter(|to| to.wants(noted.kind));
-        let has_room = rows(self.owed, self.entries, subscriptions) < max_rows;
+        let has_room = rows(self.owed, self.waiting.iter().sum(), subscriptions) < max_rows;
         if !has_room && !matches!(noted.kind, "join" | "leave") {
             return Ok(wanting.count() as u64);
         }

@@ -4,8 +4,11 @@
 //! ends the machine, as <https://sqlite.org/wal.html> states. docs/store.md has the comparison with
 //! others.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,6 +35,9 @@ const BLOCK: u64 = EPOCHS_PER_MS << 20;
 /// Maximum number of the oldest entries that make room at once.
 const EVICTED_AT_ONCE: u64 = 10_000;
 
+/// The name of the file.
+const FILE: &str = "systole.db";
+
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS owed(
         session INTEGER NOT NULL, epoch INTEGER NOT NULL, identity TEXT NOT NULL,
@@ -42,6 +48,7 @@ const TABLES: &str = "
         session INTEGER NOT NULL, epoch INTEGER NOT NULL, kind TEXT NOT NULL,
         at_ms INTEGER NOT NULL, body TEXT NOT NULL);
     CREATE INDEX IF NOT EXISTS entry_of ON entry(receiver, number);
+    CREATE INDEX IF NOT EXISTS entry_of_key ON entry(receiver, key, number);
     CREATE TABLE IF NOT EXISTS epochs(one INTEGER PRIMARY KEY CHECK(one = 1), below INTEGER);";
 
 /// An open database.
@@ -51,6 +58,8 @@ pub struct Database {
     directory: PathBuf,
     /// The write-ahead log; `None` in memory.
     log: Option<PathBuf>,
+    /// The device and the number of the file; `None` in memory.
+    file: Option<(u64, u64)>,
     subscriptions: Arc<[Subscription]>,
     listeners: Arc<[Arc<str>]>,
     /// Sessions about which something is owed, and entries.
@@ -81,7 +90,7 @@ impl Database {
         let directory = settings.directory.clone();
         make(&directory)
             .map_err(|error| StoreError::Directory { path: directory.clone(), error })?;
-        let path = directory.join("systole.db");
+        let path = directory.join(FILE);
         let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 StoreError::InUse(path.clone())
@@ -89,13 +98,18 @@ impl Database {
             _ => StoreError::Database { path: path.clone(), error },
         };
         let connection = Connection::open(&path).map_err(failed)?;
+        // Exclusive from the start: a second gateway at the same store would emit what this one
+        // owes, and no memory is shared with other processes.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(failed)?;
         if !is_ours(&connection).map_err(failed)? {
             return Err(StoreError::Foreign(path));
         }
         let log = Some(directory.join("systole.db-wal"));
         let database = Database::new(connection, directory, log, subscriptions, listeners);
         let level = if settings.sync.is_none() { "FULL" } else { "NORMAL" };
-        database.prepare(level, now_ms).map_err(failed)
+        let mut database = database.prepare(level, now_ms).map_err(failed)?;
+        database.file = fs::metadata(&path).ok().map(|it| (it.dev(), it.ino()));
+        Ok(database)
     }
 
     /// Opens a store in memory, for a gateway that goes on without one.
@@ -126,6 +140,7 @@ impl Database {
             connection,
             directory,
             log,
+            file: None,
             subscriptions,
             listeners,
             owed: 0,
@@ -141,8 +156,6 @@ impl Database {
 
     fn prepare(mut self, sync: &str, now_ms: u64) -> rusqlite::Result<Database> {
         let connection = &self.connection;
-        // Exclusive: a second gateway at the same store would emit what this one owes.
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", sync)?;
         connection.set_prepared_statement_cache_capacity(32);
@@ -200,7 +213,7 @@ impl Database {
 
     /// Returns the rows that there are, or will be once all that is owed has become entries.
     pub(super) fn rows(&self) -> u64 {
-        rows(self.owed, self.entries, &self.subscriptions)
+        rows(self.owed, self.waiting.iter().sum(), &self.subscriptions)
     }
 
     /// Writes a batch, all of it or nothing. Entries of other kinds than join and leave are written
@@ -216,6 +229,7 @@ impl Database {
         if self.is_limit_lifted.load(std::sync::atomic::Ordering::Relaxed) {
             self.connection.pragma_update(None, "max_page_count", 1_000_000)?;
         }
+        self.check_place()?;
         let subscriptions = self.subscriptions.clone();
         let (owed, entries, waiting) = (self.owed, self.entries, self.waiting.clone());
         let mut changes = Changes { owed, entries, waiting, epochs_below: self.epochs_below };
@@ -252,36 +266,80 @@ impl Database {
         Ok(dropped)
     }
 
-    /// Moves the oldest entries to the dead letters, at least `count` if there are so many.
-    pub(super) fn evict(&mut self, count: u64) -> rusqlite::Result<u64> {
+    /// Moves the log into the database, and cuts it: on a full disk its place is what is missing.
+    pub(super) fn shrink_log(&self) {
+        // It fails if nothing can be moved; the next write fails then, too.
+        let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    }
+
+    /// Looks whether the file is still where it was opened: what is written into one that was
+    /// removed or replaced, the next start does not find.
+    fn check_place(&self) -> rusqlite::Result<()> {
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        let here = fs::metadata(self.directory.join(FILE)).ok().map(|it| (it.dev(), it.ino()));
+        if here == Some(*file) {
+            return Ok(());
+        }
+        let what = "its file was removed or replaced while it was open: restart the gateway";
+        Err(rusqlite::Error::ToSqlConversionFailure(io::Error::other(what).into()))
+    }
+
+    /// Writes something without a meaning, to see whether that is possible.
+    pub(super) fn probe(&mut self, last_epoch: u64) -> rusqlite::Result<()> {
+        self.check_place()?;
+        self.shrink_log();
+        let last = last_epoch.max(self.first_epoch);
+        let tx = self.connection.transaction()?;
+        let below = set_aside(&tx, last)?;
+        tx.commit()?;
+        self.epochs_below = below;
+        Ok(())
+    }
+
+    /// Moves the oldest entries to the dead letters, at least `count` if there are so many. Returns
+    /// how many of each subscription.
+    pub(super) fn evict(&mut self, count: u64) -> rusqlite::Result<Vec<u64>> {
         let count = count.min(EVICTED_AT_ONCE).cast_signed();
         let tx = self.connection.transaction()?;
-        let mut evicted = 0;
-        for to in self.subscriptions.iter() {
-            let select = "SELECT number, key, session, epoch, kind, at_ms, body FROM entry
-                WHERE receiver = ?1
-                AND number IN (SELECT number FROM entry ORDER BY number LIMIT ?2)";
+        let oldest = {
+            let select =
+                "SELECT number, key, session, epoch, kind, at_ms, body, receiver FROM entry
+                ORDER BY number LIMIT ?1";
             let mut select = tx.prepare_cached(select)?;
-            let rows = select.query_map(params![&*to.name, count], read_entry)?;
-            let oldest: Vec<Entry> = rows.collect::<Result<_, _>>()?;
-            let letters = DeadLetters::new(&self.directory, &to.name);
-            letters
-                .add(&oldest, "the store was full")
+            let rows = select
+                .query_map([count], |row| Ok((row.get::<_, String>(7)?, read_entry(row)?)))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()?
+        };
+        let mut letters: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
+        for (receiver, entry) in oldest {
+            letters.entry(receiver).or_default().push(entry);
+        }
+        // Those for receivers that are not configured any more too: they are owed.
+        for (receiver, entries) in &letters {
+            DeadLetters::new(&self.directory, receiver)
+                .add(entries, "the store was full")
                 .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
         }
+        let count_of = |to: &Subscription| letters.get(&*to.name).map_or(0, |it| it.len() as u64);
+        let evicted = self.subscriptions.iter().map(count_of).collect();
         let delete = "DELETE FROM entry
             WHERE number IN (SELECT number FROM entry ORDER BY number LIMIT ?1)";
-        evicted += tx.execute(delete, [count])? as u64;
+        let gone = tx.execute(delete, [count])? as u64;
         tx.commit()?;
-        self.entries = self.entries.saturating_sub(evicted);
+        self.entries = self.entries.saturating_sub(gone);
         self.count_waiting()?;
         Ok(evicted)
     }
 
     fn count_waiting(&mut self) -> rusqlite::Result<()> {
-        let waiting = self.subscriptions.iter().map(|to| self.counts(&to.name));
-        self.waiting =
-            waiting.map(|counts| Ok(counts?.waiting)).collect::<rusqlite::Result<_>>()?;
+        let count = "SELECT count(*) FROM entry WHERE receiver = ?1";
+        let mut count = self.connection.prepare_cached(count)?;
+        let each = self.subscriptions.iter().map(|to| count.query_row([&*to.name], get(0)));
+        let waiting = each.collect::<rusqlite::Result<_>>()?;
+        drop(count);
+        self.waiting = waiting;
         Ok(())
     }
 
@@ -290,9 +348,17 @@ impl Database {
         &self.waiting
     }
 
-    /// Returns the number of entries for receivers that are not configured.
-    pub fn unclaimed(&self) -> u64 {
-        self.entries.saturating_sub(self.waiting.iter().sum())
+    /// Returns the receivers that are not configured, with the number of entries for each.
+    pub fn unclaimed(&self) -> Vec<(String, u64)> {
+        let names = "SELECT receiver, count(*) FROM entry GROUP BY receiver";
+        let read = || -> rusqlite::Result<Vec<(String, u64)>> {
+            let mut select = self.connection.prepare(names)?;
+            let rows = select.query_map([], |row| Ok((row.get(0)?, get(1)(row)?)))?;
+            rows.collect()
+        };
+        let mut all = read().unwrap_or_default();
+        all.retain(|(name, _)| self.subscriptions.iter().all(|to| *to.name != **name));
+        all
     }
 
     /// Brings all that was written to disk.
@@ -305,23 +371,41 @@ impl Database {
         }
     }
 
+    /// Reads entries of a receiver, or of one of its keys, after the first of `numbers`.
     pub(super) fn waiting(
         &self,
         receiver: &str,
-        after: u64,
+        key: Option<&str>,
+        numbers: RangeInclusive<u64>,
         limit: usize,
     ) -> rusqlite::Result<Vec<Entry>> {
-        let select = "SELECT number, key, session, epoch, kind, at_ms, body FROM entry
-            WHERE receiver = ?1 AND number > ?2 ORDER BY number LIMIT ?3";
+        let select = match key {
+            None => {
+                "SELECT number, key, session, epoch, kind, at_ms, body FROM entry
+                WHERE receiver = ?1 AND number > ?2 AND number <= ?3 ORDER BY number LIMIT ?4"
+            }
+            Some(_) => {
+                "SELECT number, key, session, epoch, kind, at_ms, body FROM entry
+                WHERE receiver = ?1 AND number > ?2 AND number <= ?3 AND key = ?5
+                ORDER BY number LIMIT ?4"
+            }
+        };
         let mut select = self.connection.prepare_cached(select)?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = select.query_map(params![receiver, after.cast_signed(), limit], read_entry)?;
+        let after = numbers.start().cast_signed();
+        let up_to = i64::try_from(*numbers.end()).unwrap_or(i64::MAX);
+        let rows = match key {
+            None => select.query_map(params![receiver, after, up_to, limit], read_entry)?,
+            Some(key) => {
+                select.query_map(params![receiver, after, up_to, limit, key], read_entry)?
+            }
+        };
         rows.collect()
     }
 
     pub(super) fn counts(&self, receiver: &str) -> rusqlite::Result<Counts> {
-        let count = "SELECT count(*) FROM entry WHERE receiver = ?1";
-        let waiting = self.connection.prepare_cached(count)?.query_row([receiver], get(0))?;
+        let place = self.subscriptions.iter().position(|to| *to.name == *receiver);
+        let waiting = place.and_then(|place| self.waiting.get(place)).copied().unwrap_or(0);
         let oldest = "SELECT at_ms FROM entry WHERE receiver = ?1 ORDER BY number LIMIT 1";
         let mut oldest = self.connection.prepare_cached(oldest)?;
         let oldest_at_ms = oldest.query_row([receiver], get(0)).optional()?;

@@ -40,7 +40,7 @@ impl DeadLetters {
     /// Adds entries, and returns when they are on disk.
     ///
     /// # Errors
-    /// The file cannot be written. Some of the entries may be in it.
+    /// The file cannot be written. None of the entries is in it.
     pub fn add(&self, entries: &[Entry], why: &str) -> io::Result<()> {
         let mut lines = Vec::new();
         for entry in entries {
@@ -53,7 +53,12 @@ impl DeadLetters {
             fs::rename(&self.path, self.path.with_extension("jsonl.1"))?;
         }
         let mut file: File = OpenOptions::new().create(true).append(true).open(&self.path)?;
-        file.write_all(&lines)?;
-        file.sync_data()
+        let before = file.metadata()?.len();
+        let written = file.write_all(&lines).and_then(|()| file.sync_data());
+        if written.is_err() {
+            // Half a line would spoil the next one.
+            let _ = file.set_len(before);
+        }
+        written
     }
 }

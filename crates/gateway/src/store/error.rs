@@ -31,7 +31,11 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the store cannot be opened: ")?;
         match self {
-            StoreError::Directory { path, error } => write!(f, "{}: {error}", path.display()),
+            StoreError::Directory { path, error } => {
+                write!(f, "{}: {error}", path.display())?;
+                f.write_str("\nhint: `path` in [store] is a directory that this user may write; ")?;
+                f.write_str("the one above it must exist")
+            }
             StoreError::InUse(path) => {
                 write!(f, "another process uses {}", path.display())?;
                 f.write_str("\nhint: stop the other gateway, or give each a `path` of its own")

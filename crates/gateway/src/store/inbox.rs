@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::ops::RangeInclusive;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,8 +18,15 @@ const NOTES_AT_ONCE: usize = 2_048;
 
 /// What somebody wants to know of the database.
 pub(crate) enum Question {
-    /// The entries of a receiver after a number.
-    Waiting { receiver: Box<str>, after: u64, limit: usize, reply: SyncSender<Vec<Entry>> },
+    /// The entries of a receiver, or of one of its keys, after the first of these numbers and up to
+    /// the last.
+    Waiting {
+        receiver: Box<str>,
+        key: Option<Box<str>>,
+        numbers: RangeInclusive<u64>,
+        limit: usize,
+        reply: SyncSender<Option<Vec<Entry>>>,
+    },
     /// How many entries wait for a receiver.
     Counts { receiver: Box<str>, reply: SyncSender<Counts> },
 }

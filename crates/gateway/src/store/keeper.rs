@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use systole_core::Span;
+use systole_net::Clock;
 
 use super::database::Database;
 use super::inbox::{Batch, Question, Work};
 use super::{Owned, Shared, StoreSettings};
 use crate::epochs::Epochs;
+use crate::throttle::Throttle;
 
 /// The wait after a failure before the next attempt: a login that meets it is told soon.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -30,6 +32,8 @@ pub(super) struct Keeper {
     /// Whether something was written that may not be on disk.
     is_unsynced: bool,
     has_failed: bool,
+    clock: Clock,
+    lines: Throttle,
 }
 
 impl Keeper {
@@ -53,6 +57,8 @@ impl Keeper {
             rows_per_session,
             is_unsynced,
             has_failed,
+            clock: Clock::start(),
+            lines: Throttle::new(1, Span::from_secs(10)),
         };
         keeper.publish();
         keeper
@@ -69,6 +75,8 @@ impl Keeper {
             let Work { batch, questions, is_last } = work;
             if !batch.is_empty() {
                 self.write(batch);
+            } else if self.has_failed && !is_last {
+                self.probe();
             }
             questions.into_iter().for_each(|question| self.answer(question));
             if self.is_unsynced && (limit.is_some() || is_last) {
@@ -99,6 +107,9 @@ impl Keeper {
                 self.is_unsynced = self.sync.is_some();
                 let has_notes = !batch.notes.is_empty();
                 self.shared.set_health(|health| health.failing = None);
+                if owings.is_empty() || refused.is_empty() {
+                    self.note_room();
+                }
                 self.publish();
                 if has_notes {
                     self.shared.room.notify_waiters();
@@ -111,6 +122,7 @@ impl Keeper {
                     self.shared.stats.undurable.add(owings.len() as u64);
                 }
                 self.shared.inbox.put_back(batch);
+                self.database.shrink_log();
                 self.has_failed = true;
                 self.shared.set_health(|health| health.failing = Some(error.to_string()));
             }
@@ -121,6 +133,14 @@ impl Keeper {
             let super::Owing { shard, link, admission, session, epoch, .. } = owing;
             (shard, Owned { link, admission, session, epoch, is_granted })
         }));
+    }
+
+    /// Looks whether a disk that has failed can be written again, though nobody wants to write.
+    fn probe(&mut self) {
+        if let Ok(()) = self.database.probe(self.epochs.last()) {
+            self.has_failed = false;
+            self.shared.set_health(|health| health.failing = None);
+        }
     }
 
     /// Takes the logins out for which a full store has no room, and returns them.
@@ -134,8 +154,9 @@ impl Keeper {
             let count = (wanted - free).max(self.max_rows / SLACK);
             match self.database.evict(count) {
                 Ok(evicted) => {
-                    self.shared.stats.dropped.add(evicted);
-                    tracing::error!(evicted, "the store was full: the oldest are dead letters");
+                    let each = self.shared.stats.dead.iter().zip(&evicted);
+                    each.for_each(|(cell, count)| cell.add(*count));
+                    self.tell_evicted(&evicted);
                 }
                 Err(error) => tracing::error!(%error, "the store is full, and cannot make room"),
             }
@@ -143,10 +164,31 @@ impl Keeper {
         }
         let fit = usize::try_from(free / self.rows_per_session).unwrap_or(usize::MAX);
         let refused = batch.owings.split_off(fit.min(batch.owings.len()));
-        let is_full = !refused.is_empty();
-        let has_slack = free > self.max_rows / SLACK;
-        self.shared.set_health(|health| health.is_full = is_full || (health.is_full && !has_slack));
+        if !refused.is_empty() {
+            self.shared.set_health(|health| health.is_full = true);
+        }
         refused
+    }
+
+    /// Says whose entries have made room, seldom.
+    fn tell_evicted(&mut self, evicted: &[u64]) {
+        let Some(more) = self.lines.admit(self.clock.monotonic()) else {
+            return;
+        };
+        let each = self.shared.subscriptions.iter().zip(evicted).filter(|(_, count)| **count > 0);
+        for (to, events) in each {
+            let (webhook, hint) = (&*to.name, "see GET /api/v1/webhooks for why it takes nothing");
+            let what = "the store is full: the oldest events are dead letters";
+            tracing::error!(webhook, events, more, hint, "{what}");
+        }
+    }
+
+    /// Notes that a full store has room again.
+    fn note_room(&self) {
+        let free = self.max_rows.saturating_sub(self.database.rows());
+        if free > self.max_rows / SLACK {
+            self.shared.set_health(|health| health.is_full = false);
+        }
     }
 
     fn publish(&self) {
@@ -171,9 +213,9 @@ impl Keeper {
     /// Somebody who no longer waits for an answer gets none.
     fn answer(&self, question: Question) {
         match question {
-            Question::Waiting { receiver, after, limit, reply } => {
-                let entries = self.database.waiting(&receiver, after, limit);
-                let _ = reply.try_send(entries.unwrap_or_default());
+            Question::Waiting { receiver, key, numbers, limit, reply } => {
+                let entries = self.database.waiting(&receiver, key.as_deref(), numbers, limit);
+                let _ = reply.try_send(entries.ok());
             }
             Question::Counts { receiver, reply } => {
                 let _ = reply.try_send(self.database.counts(&receiver).unwrap_or_default());

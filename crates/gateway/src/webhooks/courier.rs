@@ -11,9 +11,12 @@ use systole_core::random::Random;
 
 use crate::store::Entry;
 
-/// Maximum number of entries in hand, of at most some 2 KiB each. A key may fill it if its entries
-/// fail for long; then the others wait for it.
+/// Maximum number of entries in hand, of at most some 2 KiB each.
 pub(super) const WINDOW: usize = 4_096;
+
+/// Maximum number of entries of one key in hand: more of them wait in the store, so that a key whose
+/// entries fail, or are many, leaves room to the others.
+pub(super) const SHARE: usize = 32;
 
 /// The rest after the first failure of an entry.
 const FIRST_REST: Span = Span::from_millis(500);
@@ -25,6 +28,9 @@ const LONGEST_REST: Span = Span::from_secs(60);
 /// The failures in a row, of any entries, after which the receiver is taken for down.
 const DOWN_AFTER: u32 = 8;
 
+/// The longest rest of a receiver that is down: it is tried with one entry, which costs it nothing.
+const LONGEST_DOWN: Span = Span::from_secs(10);
+
 /// What became of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
@@ -32,6 +38,8 @@ pub enum Outcome {
     Taken,
     /// The receiver did not answer, or cannot take it now; it may have said when it can.
     Failed {
+        /// Whether it fails for this entry, and not for all: it has answered so.
+        alone: bool,
         /// For how long the receiver asks to be left alone.
         retry_after: Option<Span>,
     },
@@ -75,6 +83,8 @@ pub struct Courier {
     failures_in_row: u32,
     /// While the receiver is down: when it is tried again.
     down_until: Option<Span>,
+    /// The keys of which entries were left in the store, and the number after which they stand.
+    left: BTreeMap<Box<str>, u64>,
 }
 
 #[derive(Debug)]
@@ -97,6 +107,7 @@ impl Courier {
             under_way: 0,
             failures_in_row: 0,
             down_until: None,
+            left: BTreeMap::new(),
         }
     }
 
@@ -105,8 +116,21 @@ impl Courier {
         WINDOW.saturating_sub(self.items.len())
     }
 
-    /// Takes an entry; its number is higher than those of all before.
+    /// Takes an entry; its number is higher than those of all before. One of a key that has its
+    /// share in hand is left in the store, and so are those of that key that follow.
     pub fn take(&mut self, now: Span, entry: Entry) {
+        if self.left.contains_key(&entry.key) {
+            return;
+        }
+        let of_key = self.keys.get(&entry.key).map_or(0, VecDeque::len);
+        if of_key < SHARE {
+            return self.add(now, entry);
+        }
+        let last = self.keys.get(&entry.key).and_then(|of_key| of_key.back()).copied();
+        self.left.insert(entry.key, last.unwrap_or(0));
+    }
+
+    fn add(&mut self, now: Span, entry: Entry) {
         let (number, key) = (entry.number, entry.key.clone());
         let of_key = self.keys.entry(key).or_default();
         of_key.push_back(number);
@@ -114,6 +138,25 @@ impl Courier {
             self.due.insert((now, number));
         }
         self.items.insert(number, Item { entry, attempts: 0, first_at: None });
+    }
+
+    /// Returns a key that has room for more of its entries, and the number after which they stand.
+    pub fn wanted(&self) -> Option<(Box<str>, u64)> {
+        let has_room = |key: &str| self.keys.get(key).is_none_or(|it| it.len() <= SHARE / 2);
+        let found = self.left.iter().find(|(key, _)| has_room(key))?;
+        Some((found.0.clone(), *found.1))
+    }
+
+    /// Takes entries of a key that were left in the store, in order; `is_all` if no more of them
+    /// stand before what was taken last.
+    pub fn take_left(&mut self, now: Span, key: &str, entries: Vec<Entry>, is_all: bool) {
+        let last = entries.last().map(|entry| entry.number);
+        if is_all {
+            self.left.remove(key);
+        } else if let (Some(after), Some(last)) = (self.left.get_mut(key), last) {
+            *after = last;
+        }
+        entries.into_iter().for_each(|entry| self.add(now, entry));
     }
 
     /// Returns the next entry that is to be carried now; its outcome follows by
@@ -152,12 +195,13 @@ impl Courier {
                 (self.failures_in_row, self.down_until) = (0, None);
                 self.bury(number)
             }
-            Outcome::Failed { retry_after } => self.fail(now, number, retry_after),
+            Outcome::Failed { alone, retry_after } => self.fail(now, number, alone, retry_after),
         }
     }
 
-    fn fail(&mut self, now: Span, number: u64, retry_after: Option<Span>) -> Settled {
-        self.failures_in_row = self.failures_in_row.saturating_add(1);
+    fn fail(&mut self, now: Span, number: u64, alone: bool, retry_after: Option<Span>) -> Settled {
+        self.failures_in_row = if alone { 0 } else { self.failures_in_row.saturating_add(1) };
+        self.down_until = None;
         let Some(item) = self.items.get(&number) else {
             return Settled::Again;
         };
@@ -166,7 +210,7 @@ impl Courier {
         let rest = retry_after.map_or(rest, |wanted| wanted.min(LONGEST_REST).max(rest));
         if self.is_down() {
             let rest = self.rest(self.failures_in_row - DOWN_AFTER + 1);
-            self.down_until = Some(now + rest);
+            self.down_until = Some(now + rest.min(LONGEST_DOWN));
         }
         if tried_for >= self.give_up_after {
             return self.bury(number);

@@ -30,6 +30,6 @@ pub(crate) fn check_url(text: String) -> Result<String, String> {
     let is_legal = uri.is_some_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
     });
-    let right = "a URL in quotes, as in \"https://login.example.com/connect\"";
+    let right = "a URL with https:// or http:// in quotes, as in \"https://example.com/hook\"";
     is_legal.then_some(text).ok_or_else(|| right.to_owned())
 }

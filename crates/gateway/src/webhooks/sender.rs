@@ -9,7 +9,7 @@ use systole_net::Clock;
 use ureq::Agent;
 
 use super::Receiver;
-use super::courier::{Courier, Outcome, Parcel, Settled, WINDOW};
+use super::courier::{Courier, Outcome, Parcel, SHARE, Settled, WINDOW};
 use super::http::agent;
 use super::signature::sign;
 use crate::stats::Cell;
@@ -18,6 +18,9 @@ use crate::throttle::Throttle;
 
 /// How many entries are read at once.
 const READ_AT_ONCE: usize = 512;
+
+/// The wait before a store that has failed is read again.
+const READ_AGAIN: Span = Span::from_secs(1);
 
 /// How much of an answer is read, in bytes, so that the connection can be used again.
 const MAX_ANSWER: u64 = 4 << 10;
@@ -74,6 +77,8 @@ struct Hands {
     /// Whether there may be entries after that.
     may_have_more: bool,
     is_reading: bool,
+    /// When the store may be asked again, since it has failed.
+    read_after: Span,
     /// When the threads end.
     ends_at: Option<Span>,
     threads: usize,
@@ -99,6 +104,7 @@ impl Sender {
             read_to: 0,
             may_have_more: true,
             is_reading: false,
+            read_after: Span::ZERO,
             ends_at: None,
             threads: concurrency,
             error: None,
@@ -177,7 +183,10 @@ impl Shared {
         let mut hands = self.lock();
         loop {
             let now = self.clock.monotonic();
-            if hands.may_have_more && !hands.is_reading && hands.courier.room() > WINDOW / 2 {
+            let may_read = !hands.is_reading && hands.read_after <= now;
+            if may_read && hands.courier.wanted().is_some() {
+                hands = self.read_left(hands);
+            } else if may_read && hands.may_have_more && hands.courier.room() > WINDOW / 2 {
                 hands = self.read(hands);
             } else if let Some(parcel) = hands.courier.next(now) {
                 drop(hands);
@@ -188,11 +197,12 @@ impl Shared {
             } else {
                 let is_idle = !hands.is_reading && !hands.may_have_more;
                 let next = hands.courier.next_deadline();
+                let read = Some(hands.read_after).filter(|at| *at > now && hands.may_have_more);
                 if hands.ends_at.is_some_and(|at| now >= at || (is_idle && next.is_none())) {
                     hands.threads -= 1;
                     return;
                 }
-                let wake_at = next.into_iter().chain(hands.ends_at).min();
+                let wake_at = next.into_iter().chain(hands.ends_at).chain(read).min();
                 hands = match wake_at.filter(|at| *at > now) {
                     Some(at) => {
                         let limit = Duration::from(at.less(now));
@@ -215,10 +225,41 @@ impl Shared {
         let mut hands = self.lock();
         let now = self.clock.monotonic();
         hands.is_reading = false;
-        hands.may_have_more |= entries.len() == limit;
-        for entry in entries {
-            hands.read_to = entry.number;
-            hands.courier.take(now, entry);
+        match entries {
+            Some(entries) => {
+                hands.may_have_more |= entries.len() == limit;
+                for entry in entries {
+                    hands.read_to = entry.number;
+                    hands.courier.take(now, entry);
+                }
+            }
+            None => {
+                hands.may_have_more = true;
+                hands.read_after = now + READ_AGAIN;
+            }
+        }
+        self.more.notify_all();
+        hands
+    }
+
+    /// Reads entries of a key that were left in the store.
+    fn read_left<'a>(&'a self, mut hands: MutexGuard<'a, Hands>) -> MutexGuard<'a, Hands> {
+        let Some((key, after)) = hands.courier.wanted() else {
+            return hands;
+        };
+        let up_to = hands.read_to;
+        hands.is_reading = true;
+        drop(hands);
+        let entries = self.store.waiting_of(&self.receiver.name, &key, after..=up_to, SHARE);
+        let mut hands = self.lock();
+        let now = self.clock.monotonic();
+        hands.is_reading = false;
+        match entries {
+            Some(entries) => {
+                let is_all = entries.len() < SHARE;
+                hands.courier.take_left(now, &key, entries, is_all);
+            }
+            None => hands.read_after = now + READ_AGAIN,
         }
         self.more.notify_all();
         hands
@@ -241,7 +282,7 @@ impl Shared {
             .header("Systole-Signature", signature);
         match request.send(body) {
             // The error of the client may quote the URL, and never the body.
-            Err(error) => self.failed(error.to_string(), None),
+            Err(error) => self.failed(error.to_string(), false, None),
             Ok(mut response) => {
                 let status = response.status().as_u16();
                 let retry_after = response.headers().get("Retry-After");
@@ -254,16 +295,18 @@ impl Shared {
                         self.note(Some(format!("status {status}: it will never take this")));
                         Outcome::Rejected
                     }
-                    _ => self.failed(format!("status {status}"), retry_after),
+                    // What stands before a service that is down, or the service itself.
+                    429 | 502..=504 => self.failed(format!("status {status}"), false, retry_after),
+                    _ => self.failed(format!("status {status}"), true, retry_after),
                 }
             }
         }
     }
 
-    fn failed(&self, error: String, retry_after: Option<u64>) -> Outcome {
+    fn failed(&self, error: String, alone: bool, retry_after: Option<u64>) -> Outcome {
         self.failures.add(1);
         self.note(Some(error));
-        Outcome::Failed { retry_after: retry_after.map(Span::from_secs) }
+        Outcome::Failed { alone, retry_after: retry_after.map(Span::from_secs) }
     }
 
     fn note(&self, error: Option<String>) {

@@ -92,6 +92,7 @@ fn start_behind(door: Door, policy: Policy, adjust: impl FnOnce(&mut ShardSetup)
         epochs: Arc::default(),
         store: None,
         gate: None,
+        bans: Arc::new(systole_gateway::bans::Bans::new(Clock::start())),
         reports: sender,
         stats: Arc::clone(&stats),
         distributions: Distributions::default(),

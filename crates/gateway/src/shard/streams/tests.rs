@@ -72,6 +72,7 @@ fn setup(
         epochs: Arc::default(),
         store: None,
         gate: None,
+        bans: Arc::new(crate::bans::Bans::new(Clock::start())),
         reports: crate::report::channels(1_000).0,
         stats: Arc::default(),
         distributions: Distributions::default(),

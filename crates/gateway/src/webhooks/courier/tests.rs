@@ -22,8 +22,9 @@ fn draw(chance: &mut Random) -> Outcome {
     match chance.below(8) {
         0..=2 => Outcome::Taken,
         3 => Outcome::Rejected,
-        4 => Outcome::Failed { retry_after: Some(SECOND.times(chance.below(900))) },
-        _ => Outcome::Failed { retry_after: None },
+        4 => Outcome::Failed { alone: false, retry_after: Some(SECOND.times(chance.below(900))) },
+        5 => Outcome::Failed { alone: true, retry_after: None },
+        _ => Outcome::Failed { alone: false, retry_after: None },
     }
 }
 
@@ -40,7 +41,7 @@ fn run(seed: u64) {
     let mut attempts: BTreeMap<u64, u32> = BTreeMap::new();
     let mut first_at: BTreeMap<u64, Span> = BTreeMap::new();
     let (mut number, mut failures) = (0, 0);
-    for step in 0..600 {
+    for step in 0..1_200 {
         let is_ending = step >= 400;
         now = now + Span::from_millis(chance.below(if is_ending { 70_000 } else { 800 }));
         if !is_ending && chance.below(3) == 0 {
@@ -72,7 +73,8 @@ fn run(seed: u64) {
             let (number, _) = under_way.remove(&key).unwrap();
             let outcome = if is_ending { Outcome::Taken } else { draw(&mut chance) };
             let is_failure = matches!(outcome, Outcome::Failed { .. });
-            failures = if is_failure { failures + 1 } else { 0 };
+            let counts = matches!(outcome, Outcome::Failed { alone: false, .. });
+            failures = if counts { failures + 1 } else { 0 };
             let settled = courier.finish(now, number, outcome);
             let is_over = is_failure && now.less(first_at[&number]) >= give_up_after;
             match outcome {
@@ -112,7 +114,7 @@ fn an_entry_that_fails_rests_longer_each_time_and_holds_up_only_its_key() {
     for other in 0..12 {
         let failing = courier.next(now).unwrap().entry.number;
         assert_eq!(failing, 1);
-        let failed = Outcome::Failed { retry_after: None };
+        let failed = Outcome::Failed { alone: false, retry_after: None };
         assert_eq!(courier.finish(now, 1, failed), Settled::Again);
         // Another key goes on at once, so the receiver is not taken for down.
         courier.take(now, entry(100 + other, 100 + other));
@@ -137,7 +139,11 @@ fn a_receiver_that_is_down_is_tried_with_one_entry_at_a_time_and_is_back_at_once
     let first: Vec<_> = std::iter::from_fn(|| courier.next(now)).collect();
     assert_eq!(first.len(), 16);
     for parcel in &first {
-        courier.finish(now, parcel.entry.number, Outcome::Failed { retry_after: None });
+        courier.finish(
+            now,
+            parcel.entry.number,
+            Outcome::Failed { alone: false, retry_after: None },
+        );
     }
     assert!(courier.is_down() && courier.next(now).is_none());
     let mut tries = BTreeSet::new();
@@ -146,7 +152,11 @@ fn a_receiver_that_is_down_is_tried_with_one_entry_at_a_time_and_is_back_at_once
         let probe = courier.next(now).unwrap();
         assert!(courier.next(now).is_none(), "one at a time");
         tries.insert(probe.entry.number);
-        courier.finish(now, probe.entry.number, Outcome::Failed { retry_after: None });
+        courier.finish(
+            now,
+            probe.entry.number,
+            Outcome::Failed { alone: false, retry_after: None },
+        );
     }
     assert!(tries.len() > 3, "not the same entry for ever: {tries:?}");
     now = courier.next_deadline().unwrap();
@@ -163,7 +173,50 @@ fn a_receiver_may_ask_for_a_longer_rest_and_not_for_an_endless_one() {
     for (wanted, rest) in [(30, 30), (86_400, 60)] {
         let now = courier.next_deadline().unwrap();
         courier.next(now).unwrap();
-        courier.finish(now, 1, Outcome::Failed { retry_after: Some(SECOND.times(wanted)) });
+        courier.finish(
+            now,
+            1,
+            Outcome::Failed { alone: false, retry_after: Some(SECOND.times(wanted)) },
+        );
         assert_eq!(courier.next_deadline(), Some(now + SECOND.times(rest)));
     }
+}
+
+#[test]
+fn a_key_with_many_entries_or_bad_ones_leaves_room_to_the_others() {
+    let mut courier = Courier::new(4, SECOND.times(86_400), 3);
+    let mut store: Vec<Entry> = (1..=5_000).map(|number| entry(number, 1)).collect();
+    store.extend((5_001..=5_100).map(|number| entry(number, number)));
+    store.iter().for_each(|entry| courier.take(Span::ZERO, entry.clone()));
+    assert_eq!(WINDOW - courier.room(), SHARE + 100, "its share, and all others");
+    let (mut now, mut told, mut others) = (Span::ZERO, Vec::new(), 0);
+    while others < 100 || told.len() < 5_000 {
+        if let Some((key, after)) = courier.wanted() {
+            let left = store.iter().filter(|it| it.key == key && it.number > after);
+            let page: Vec<_> = left.take(SHARE).cloned().collect();
+            let is_all = page.len() < SHARE;
+            courier.take_left(now, &key, page, is_all);
+        }
+        let Some(parcel) = courier.next(now) else {
+            now = courier.next_deadline().expect("more is owed");
+            continue;
+        };
+        let number = parcel.entry.number;
+        // Each tenth of the many fails once, and the receiver answers for it alone.
+        if number <= 5_000 && number % 10 == 0 && parcel.attempt == 1 {
+            let failed = Outcome::Failed { alone: true, retry_after: None };
+            assert_eq!(courier.finish(now, number, failed), Settled::Again);
+            assert!(!courier.is_down());
+            continue;
+        }
+        courier.finish(now, number, Outcome::Taken);
+        if number > 5_000 {
+            others += 1
+        } else {
+            told.push(number)
+        }
+        assert!(told.len() < 200 || others == 100, "the others do not wait for the many");
+    }
+    assert!(told.is_sorted() && told.len() == 5_000);
+    assert_eq!((courier.room(), courier.wanted()), (WINDOW, None));
 }

@@ -1,0 +1,157 @@
+//! Handlers that keep somebody out for a time.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+use systole_core::Span;
+use systole_core::wire::{BootId, MAX_CLOSE_TEXT, is_text};
+use utoipa::ToSchema;
+
+use super::answer::{Body, Json, Trouble};
+use super::fields::{Fields, FromFields};
+use super::state::Shared;
+use crate::bans::Banned;
+
+/// The longest ban: ten years.
+const LONGEST: u64 = 10 * 365 * 86_400;
+
+/// Whom to ban: one of identity, device and address.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wish {
+    /// Whoever has or claims this identity.
+    identity: Option<String>,
+    /// The machine with this boot id, 32 hexadecimal digits.
+    device: Option<String>,
+    /// An IPv4 address, or the /64 of an IPv6 address.
+    address: Option<String>,
+    /// For how long; 0 ends a ban.
+    seconds: u64,
+    /// What the people at the clients that are online are told, at most 128 bytes.
+    text: Option<String>,
+}
+
+impl FromFields for Wish {
+    fn names() -> Vec<&'static str> {
+        vec!["identity", "device", "address", "seconds", "text"]
+    }
+
+    fn ranges() -> Vec<(&'static str, RangeInclusive<u64>)> {
+        vec![("seconds", 0..=LONGEST)]
+    }
+
+    fn from_fields(fields: &mut Fields) -> Result<Wish, Trouble> {
+        let hint = "as in {\"identity\": \"ada\", \"seconds\": 3600}; 0 ends a ban";
+        let seconds = fields.number("seconds")?;
+        Ok(Wish {
+            identity: fields.text("identity")?,
+            device: fields.text("device")?,
+            address: fields.text("address")?,
+            seconds: seconds.ok_or_else(|| Trouble::bad("`seconds` is missing", hint))?,
+            text: fields.text("text")?,
+        })
+    }
+}
+
+impl Wish {
+    fn who(&self) -> Result<Banned, Trouble> {
+        let hint = "name one: identity, device (32 hexadecimal digits) or address";
+        match (&self.identity, &self.device, &self.address) {
+            (Some(identity), None, None) if !identity.is_empty() => {
+                Ok(Banned::Identity(identity.as_str().into()))
+            }
+            (None, Some(device), None) => {
+                let number = Some(device).filter(|it| it.len() == 32);
+                let number = number.and_then(|it| u128::from_str_radix(it, 16).ok());
+                let number = number.filter(|number| *number != 0);
+                let number = number.ok_or_else(|| Trouble::bad("`device` is none", hint))?;
+                Ok(Banned::Device(BootId(number.to_be_bytes())))
+            }
+            (None, None, Some(address)) => {
+                let address = address.parse::<IpAddr>();
+                let none = |_| Trouble::bad("`address` is none", hint);
+                Ok(Banned::Address(address.map_err(none)?.into()))
+            }
+            _ => Err(Trouble::bad("the request does not say who is banned", hint)),
+        }
+    }
+}
+
+/// A ban in force.
+#[derive(Serialize, ToSchema)]
+struct Ban {
+    /// The identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<String>,
+    /// The boot id of the machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
+    /// The address; of an IPv6 /64 its first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    /// For how much longer.
+    seconds_left: u64,
+}
+
+/// All bans in force.
+#[derive(Serialize, ToSchema)]
+pub(super) struct BanList {
+    /// The bans.
+    bans: Vec<Ban>,
+}
+
+/// What became of a wish.
+#[derive(Serialize, ToSchema)]
+pub(super) struct BanDone {
+    /// How many sessions it has ended.
+    ended: u64,
+}
+
+/// Lists the bans that are in force.
+#[utoipa::path(get, path = "/api/v1/bans", responses((status = 200, body = BanList)))]
+pub(super) async fn list(State(shared): State<Shared>) -> Json<BanList> {
+    let show = |(who, left): (Banned, Span)| {
+        let seconds_left = left.as_millis().div_ceil(1_000);
+        let (mut identity, mut device, mut address) = (None, None, None);
+        match who {
+            Banned::Identity(name) => identity = Some(name.into()),
+            Banned::Device(id) => device = Some(format!("{:032x}", u128::from_be_bytes(id.0))),
+            Banned::Address(origin) => address = Some(origin.address().to_string()),
+        }
+        Ban { identity, device, address, seconds_left }
+    };
+    Json(BanList { bans: shared.gateway.bans().all().into_iter().map(show).collect() })
+}
+
+/// Keeps somebody out for a time, and ends the sessions online that this concerns; or ends a ban.
+#[utoipa::path(
+    post,
+    path = "/api/v1/bans",
+    request_body = Wish,
+    responses((status = 200, body = BanDone), (status = 503, body = Trouble))
+)]
+pub(super) async fn set(
+    State(shared): State<Shared>,
+    Body(wish): Body<Wish>,
+) -> Result<Json<BanDone>, Trouble> {
+    let (who, text) = (wish.who()?, wish.text.as_deref().unwrap_or_default());
+    if text.len() > MAX_CLOSE_TEXT || !is_text(text) {
+        let hint = format!("at most {MAX_CLOSE_TEXT} bytes, without control characters");
+        return Err(Trouble::bad("`text` is too long, or no plain text", hint));
+    }
+    if wish.seconds == 0 {
+        shared.gateway.bans().lift(&who);
+        tracing::info!(?who, "a ban was ended over the admin interface");
+        return Ok(Json(BanDone { ended: 0 }));
+    }
+    let lasts = Span::from_secs(wish.seconds);
+    let ended = shared.gateway.ban(who.clone(), lasts, text).await.map_err(|_| {
+        let hint = "end some: POST with seconds 0";
+        Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "there are 10,000 bans already", hint)
+    })??;
+    tracing::info!(?who, seconds = wish.seconds, ended, "banned over the admin interface");
+    Ok(Json(BanDone { ended }))
+}
