@@ -15,10 +15,10 @@ use crate::outside::Outside;
 use crate::{directory, snapshot, systole};
 
 /// An authority, whose certificate is `ca.pem` in a directory of its own.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new(directory: &Path) -> Authority {
+    pub(crate) fn new(directory: &Path) -> Authority {
         let mut params = CertificateParams::new(Vec::new()).expect("the parameters are legal");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(
@@ -31,7 +31,7 @@ impl Authority {
     }
 
     /// Writes a certificate for `name` and its key.
-    fn sign(&self, directory: &Path, name: &str) {
+    pub(crate) fn sign(&self, directory: &Path, name: &str) {
         let key = KeyPair::generate().expect("the parameters are legal");
         let mut params =
             CertificateParams::new(vec![name.to_owned()]).expect("the parameters are legal");
@@ -44,7 +44,7 @@ impl Authority {
 }
 
 /// [`ONE_SECOND`] with TLS, from the files of `folder`, at the first listener: the native one.
-fn with_tls(folder: &Path) -> String {
+pub(crate) fn with_tls(folder: &Path) -> String {
     let file = |name: &str| folder.join(name).display().to_string();
     let (certificate, key) = (file("cert.pem"), file("key.pem"));
     let tls = format!("[[listener]]\ncertificate = {certificate:?}\nkey = {key:?}\n");

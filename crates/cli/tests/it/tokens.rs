@@ -12,6 +12,7 @@ use systole_net::Clock;
 use crate::gateway::{Gateway, ONE_SECOND, unhurried, wait};
 use crate::outside::{Outside, SOURCES, is_required};
 use crate::program::Program;
+use crate::tls::{Authority, with_tls};
 use crate::{directory, snapshot, systole};
 
 /// An issuer of tokens in Python, and a client in Python that shows them.
@@ -147,6 +148,37 @@ fn a_client_logs_in_with_a_token_of_each_algorithm_and_is_who_it_says() {
     while let Some(line) = gateway.program.stderr_line() {
         assert!(!line.contains(signature), "{line}");
     }
+}
+
+#[test]
+fn a_token_is_shown_over_tls_and_each_of_the_two_is_needed() {
+    let Some(issuer) = Issuer::new("tokens-tls") else { return };
+    let folder = directory("tokens-tls-files");
+    Authority::new(&folder).sign(&folder, "one.test");
+    let keys = format!("keys = {:?}", issuer.file("eddsa.pem"));
+    let gateway = Gateway::start("tokens-tls", &issuer.config(&keys, &with_tls(&folder)));
+    let roots = folder.join("ca.pem").display().to_string();
+    let tls = ["--tls", &roots, "--name", "one.test"];
+    let over_tls = |token: &str, more: &[&str]| {
+        let mut client = issuer.client(&gateway, "", token, &[&tls[..], more].concat());
+        client.until("TLSv1.3 with one.test");
+        client
+    };
+    let good = issuer.sign("EdDSA", &claims());
+    let mut client = over_tls(&good, &["--pings", "1", "--stay", "60000"]);
+    client.until("welcome session");
+    client.until("received PONG 1");
+    let page = gateway.get("/api/v1/sessions?identity=ada");
+    assert_eq!(page["sessions"].as_array().map(Vec::len), Some(1), "{page}");
+    let unknown = issuer.sign("ES256", &claims());
+    for (token, reason) in [(unknown.as_str(), "unknown_key"), ("", "no_token")] {
+        over_tls(token, &[]).until("received CLOSE 4 (unauthorized) flags 1");
+        assert_eq!(refused(&gateway, reason), 1.0, "{reason}");
+    }
+    // Without TLS nobody looks at the token.
+    let mut bare = issuer.client(&gateway, "", &good, &[]);
+    assert_eq!(bare.end(), 1, "{:?}", bare.seen);
+    assert!(!bare.seen.iter().any(|line| line.starts_with("welcome")), "{:?}", bare.seen);
 }
 
 #[test]
