@@ -217,7 +217,8 @@ impl Store {
     pub(crate) fn note(&self, noted: Noted) {
         let is_wanted = self.0.subscriptions.iter().any(|to| to.wants(noted.kind));
         let settles = matches!(noted.kind, "join" | "leave");
-        if !is_wanted && !(settles && self.0.subscriptions.iter().any(Subscription::is_owed)) {
+        let is_owed = settles && self.0.subscriptions.iter().any(Subscription::is_owed);
+        if !is_wanted && !is_owed {
             return;
         }
         if !self.0.is_required && !self.0.inbox.has_room() && self.health().failing.is_some() {

@@ -150,17 +150,14 @@ impl Keeper {
             return Vec::new();
         }
         let mut free = self.max_rows.saturating_sub(self.database.rows());
-        if free < wanted && self.drops_oldest {
-            let count = (wanted - free).max(self.max_rows / SLACK);
-            match self.database.evict(count) {
-                Ok(evicted) => {
-                    let each = self.shared.stats.dead.iter().zip(&evicted);
-                    each.for_each(|(cell, count)| cell.add(*count));
-                    self.tell_evicted(&evicted);
-                }
-                Err(error) => tracing::error!(%error, "the store is full, and cannot make room"),
-            }
+        // What is there for former webhooks goes first, and frees no row that counts.
+        while free < wanted && self.drops_oldest {
+            let before = self.database.counted();
+            self.evict((wanted - free).max(self.max_rows / SLACK));
             free = self.max_rows.saturating_sub(self.database.rows());
+            if self.database.counted() == before {
+                break;
+            }
         }
         let fit = usize::try_from(free / self.rows_per_session).unwrap_or(usize::MAX);
         let refused = batch.owings.split_off(fit.min(batch.owings.len()));
@@ -168,6 +165,17 @@ impl Keeper {
             self.shared.set_health(|health| health.is_full = true);
         }
         refused
+    }
+
+    fn evict(&mut self, count: u64) {
+        match self.database.evict(count) {
+            Ok(evicted) => {
+                let each = self.shared.stats.dead.iter().zip(&evicted);
+                each.for_each(|(cell, count)| cell.add(*count));
+                self.tell_evicted(&evicted);
+            }
+            Err(error) => tracing::error!(%error, "the store is full, and cannot make room"),
+        }
     }
 
     /// Says whose entries have made room, seldom.

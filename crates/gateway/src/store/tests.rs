@@ -351,3 +351,104 @@ fn entries_are_private_to_their_receiver_and_come_in_pages() {
     drop(open(&super::tests::settings(&private)).unwrap());
     assert_eq!(fs::metadata(private).unwrap().permissions().mode() & 0o777, 0o700);
 }
+
+#[test]
+fn a_store_whose_file_is_replaced_promises_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let store = start(open(&settings).unwrap(), &settings);
+    assert!(store.owe(owing(1)));
+    assert!(answers(&store, 1)[0].is_granted);
+    fs::remove_file(directory.path().join("systole.db")).unwrap();
+    assert!(store.owe(owing(2)));
+    assert!(!answers(&store, 1)[0].is_granted);
+    assert!(store.health().failing.unwrap().contains("removed or replaced"));
+}
+
+#[test]
+fn a_store_is_well_again_without_a_login() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings(directory.path());
+    settings.max_rows = 30;
+    let mut database = open(&settings).unwrap();
+    let is_lifted = database.limit_size();
+    let store = start(database, &settings);
+    let long = |session| Owing { identity: "x".repeat(90_000).into(), ..owing(session) };
+    assert!(store.owe(long(1)) && store.owe(long(2)));
+    assert!(answers(&store, 2).iter().any(|owned| !owned.is_granted));
+    assert!(store.health().failing.is_some());
+    is_lifted.store(true, Ordering::Relaxed);
+    let clock = Clock::start();
+    while store.health().failing.is_some() {
+        assert!(clock.monotonic() < Span::from_secs(30), "nobody logs in");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    (1..=30).for_each(|session| assert!(store.owe(owing(session))));
+    let granted: Vec<_> =
+        answers(&store, 30).into_iter().filter(|owned| owned.is_granted).collect();
+    assert!(store.health().is_full);
+    granted.iter().for_each(|owned| store.waive(owned.session, owned.epoch));
+    while store.health().is_full {
+        assert!(clock.monotonic() < Span::from_secs(60), "nobody logs in");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn what_is_owed_to_a_webhook_that_is_gone_blocks_nobody_and_makes_room_as_dead_letters() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings(directory.path());
+    (settings.max_rows, settings.drops_oldest) = (30, true);
+    let store = start(open(&settings).unwrap(), &settings);
+    (1..=8).for_each(|session| store.note(noted("join", session)));
+    (1..=8).for_each(|session| store.note(noted("leave", session)));
+    store.flush();
+    assert!(store.stop(Span::from_secs(10)));
+    // Only a webhook of another name is left.
+    let told: Arc<[Subscription]> = [subscription("new", &["leave"])].into();
+    let database = Database::open(&settings, told, [].into(), NOW_MS).unwrap();
+    let waits = |name: &str| (name.to_owned(), if name == "a" { 16 } else { 8 });
+    assert_eq!(database.unclaimed(), [waits("a"), waits("b")]);
+    let store = start(database, &settings);
+    for session in 101..=140 {
+        assert!(store.owe(owing(session)));
+        assert!(answers(&store, 1)[0].is_granted, "{session}");
+        store.note(noted("leave", session));
+    }
+    store.flush();
+    let kept = store.counts("new").waiting;
+    let lines = |name| {
+        let letters = DeadLetters::new(directory.path(), name);
+        fs::read_to_string(letters.path()).unwrap_or_default().lines().count() as u64
+    };
+    assert_eq!(kept + lines("new"), 40, "each is in one place");
+    assert_eq!(store.stats().dead[0].get(), lines("new"));
+    let left = store.stats().entries.get() - kept;
+    assert_eq!(left + lines("a") + lines("b"), 24, "so are those of the former ones");
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_store_that_fails_when_the_gateway_stops_or_goes_on_without() {
+    for is_required in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut settings = settings(directory.path());
+        settings.is_required = is_required;
+        let store = start(open(&settings).unwrap(), &settings);
+        fs::remove_file(directory.path().join("systole.db")).unwrap();
+        store.note(noted("join", 1));
+        let clock = Clock::start();
+        while store.health().failing.is_none() {
+            assert!(clock.monotonic() < Span::from_secs(30));
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        (0..NOTES as u64 + 10).for_each(|_| store.note(noted("suspect", 1)));
+        if is_required {
+            let waits = tokio::time::timeout(Duration::from_millis(50), store.room()).await;
+            assert!(waits.is_err(), "facts wait in the shards");
+            store.begin_stop();
+        } else {
+            assert!(store.stats().dropped.get() > 0);
+        }
+        store.room().await;
+    }
+}

@@ -14,8 +14,8 @@ use crate::store::Entry;
 /// Maximum number of entries in hand, of at most some 2 KiB each.
 pub(super) const WINDOW: usize = 4_096;
 
-/// Maximum number of entries of one key in hand: more of them wait in the store, so that a key whose
-/// entries fail, or are many, leaves room to the others.
+/// Maximum number of entries of one key in hand: more of them wait in the store, so that a key
+/// whose entries fail, or are many, leaves room to the others.
 pub(super) const SHARE: usize = 32;
 
 /// The rest after the first failure of an entry.

@@ -181,9 +181,8 @@ fn a_webhook_needs_a_url_to_which_tokens_may_go() {
         (
             "127.0.0.1",
             table("url = \"ftp://id.test\""),
-            Err(
-                "`url` must be a URL with https:// or http:// in quotes, as in \"https://example.com/hook\"",
-            ),
+            Err("`url` must be a URL with https:// or http:// in quotes, as in \
+                 \"https://example.com/hook\""),
         ),
         (
             "127.0.0.1",

@@ -18,6 +18,16 @@ fn entry(number: u64, key: u64) -> Entry {
 
 const SECOND: Span = Span::from_secs(1);
 
+/// Hands the courier what it has left in the store, where there is room for it.
+fn serve_left(courier: &mut Courier, now: Span, store: &[Entry]) {
+    while let Some((key, after)) = courier.wanted() {
+        let left = store.iter().filter(|it| it.key == key && it.number > after);
+        let page: Vec<_> = left.take(SHARE).cloned().collect();
+        let is_all = page.len() < SHARE;
+        courier.take_left(now, &key, page, is_all);
+    }
+}
+
 fn draw(chance: &mut Random) -> Outcome {
     match chance.below(8) {
         0..=2 => Outcome::Taken,
@@ -40,7 +50,7 @@ fn run(seed: u64) {
     let mut under_way: BTreeMap<u64, (u64, u32)> = BTreeMap::new();
     let mut attempts: BTreeMap<u64, u32> = BTreeMap::new();
     let mut first_at: BTreeMap<u64, Span> = BTreeMap::new();
-    let (mut number, mut failures) = (0, 0);
+    let (mut number, mut failures, mut store) = (0, 0, Vec::new());
     for step in 0..1_200 {
         let is_ending = step >= 400;
         now = now + Span::from_millis(chance.below(if is_ending { 70_000 } else { 800 }));
@@ -48,8 +58,10 @@ fn run(seed: u64) {
             number += 1 + chance.below(3);
             let key = chance.below(5);
             owed.entry(key).or_default().push(number);
+            store.push(entry(number, key));
             courier.take(now, entry(number, key));
         }
+        serve_left(&mut courier, now, &store);
         while let Some(Parcel { entry, attempt }) = courier.next(now) {
             let key: u64 = entry.key.parse().unwrap();
             assert!(!under_way.contains_key(&key), "one of a key at a time (seed {seed})");
@@ -191,12 +203,7 @@ fn a_key_with_many_entries_or_bad_ones_leaves_room_to_the_others() {
     assert_eq!(WINDOW - courier.room(), SHARE + 100, "its share, and all others");
     let (mut now, mut told, mut others) = (Span::ZERO, Vec::new(), 0);
     while others < 100 || told.len() < 5_000 {
-        if let Some((key, after)) = courier.wanted() {
-            let left = store.iter().filter(|it| it.key == key && it.number > after);
-            let page: Vec<_> = left.take(SHARE).cloned().collect();
-            let is_all = page.len() < SHARE;
-            courier.take_left(now, &key, page, is_all);
-        }
+        serve_left(&mut courier, now, &store);
         let Some(parcel) = courier.next(now) else {
             now = courier.next_deadline().expect("more is owed");
             continue;
