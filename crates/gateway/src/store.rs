@@ -308,8 +308,12 @@ impl Store {
 
     /// Waits until all events so far are written, or cannot be.
     pub(crate) fn flush(&self) {
-        while self.0.inbox.has_notes() && self.health().failing.is_none() {
+        loop {
+            // Answered when what was taken before is written.
             self.counts("");
+            if !self.0.inbox.has_notes() || self.health().failing.is_some() {
+                return;
+            }
         }
     }
 
