@@ -474,7 +474,7 @@ impl Timed for Hub {
 }
 
 // The memory of a link, without its socket and its share of the wheel.
-const _: () = assert!(size_of::<Option<Slot>>() <= 432);
+const _: () = assert!(size_of::<Option<Slot>>() <= 408);
 
 #[cfg(test)]
 mod tests;

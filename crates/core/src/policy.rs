@@ -29,14 +29,42 @@ pub const LONGEST_SLACK: Span = Span::from_millis(500);
 ///
 /// The bound is D = idle + interval × probes: the verdict on a silent peer falls exactly D after
 /// the last evidence.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Policy {
-    detection: Detection,
-    /// Zero means no keepalive; no constructor accepts a zero keepalive. Not an `Option`, which
-    /// would make every link larger.
-    keepalive: Span,
+    /// Zero means [`Detection::Never`]: no constructor accepts a zero idle time.
+    idle: Millis,
+    interval: Millis,
+    probes: u8,
+    /// Zero means no keepalive: no constructor accepts a zero keepalive.
+    keepalive: Millis,
     spread: bool,
     enforce: bool,
+}
+
+/// Whole milliseconds below 2^48, in six bytes: each link holds three of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Millis([u8; 6]);
+
+// A part of the memory of an idle link.
+const _: () = assert!(size_of::<Policy>() <= 21);
+
+impl Millis {
+    const ZERO: Millis = Millis([0; 6]);
+
+    /// Cuts a longer span to the longest that fits, which no constructor accepts.
+    const fn of(span: Span) -> Millis {
+        let millis = span.as_millis();
+        let [a, b, c, d, e, f, 0, 0] = millis.to_le_bytes() else {
+            return Millis([u8::MAX; 6]);
+        };
+        Millis([a, b, c, d, e, f])
+    }
+
+    #[inline]
+    const fn span(self) -> Span {
+        let [a, b, c, d, e, f] = self.0;
+        Span::from_millis(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
 }
 
 impl Plain<'_> for Policy {
@@ -117,13 +145,12 @@ impl Policy {
         if idle + interval.times(u64::from(probes)) > MAX_BOUND {
             return Err(PolicyError::BoundTooLong);
         }
-        let detection = Detection::Bounded { idle, interval, probes };
-        Ok(Policy { detection, keepalive: Span::ZERO, spread: true, enforce: true })
+        Ok(Policy::ordinary(idle, interval, probes))
     }
 
     /// Returns the policy under which silence never leads to a verdict.
     pub const fn never() -> Policy {
-        Policy { detection: Detection::Never, keepalive: Span::ZERO, spread: true, enforce: true }
+        Policy::ordinary(Span::ZERO, Span::ZERO, 0)
     }
 
     /// Preset for links where a false verdict costs more than a late one: D = 40 s
@@ -165,7 +192,7 @@ impl Policy {
     /// # Errors
     /// [`PolicyError::TooFast`]; ask again with longer times.
     pub fn patient(self) -> Result<Policy, PolicyError> {
-        match self.detection {
+        match self.detection() {
             Detection::Bounded { idle, interval, .. } if idle.min(interval) < LEAST_PATIENCE => {
                 Err(PolicyError::TooFast)
             }
@@ -174,13 +201,16 @@ impl Policy {
     }
 
     const fn preset(idle_ms: u64, interval_ms: u64, probes: u8) -> Policy {
+        Policy::ordinary(Span::from_millis(idle_ms), Span::from_millis(interval_ms), probes)
+    }
+
+    /// Returns a policy without a keepalive, spread and enforced.
+    const fn ordinary(idle: Span, interval: Span, probes: u8) -> Policy {
         Policy {
-            detection: Detection::Bounded {
-                idle: Span::from_millis(idle_ms),
-                interval: Span::from_millis(interval_ms),
-                probes,
-            },
-            keepalive: Span::ZERO,
+            idle: Millis::of(idle),
+            interval: Millis::of(interval),
+            probes,
+            keepalive: Millis::ZERO,
             spread: true,
             enforce: true,
         }
@@ -201,27 +231,26 @@ impl Policy {
         Policy { enforce, ..self }
     }
 
-    /// Returns the same policy with an idle time, and so a bound, that is longer by `by`.
+    /// Returns the same policy with an idle time, and so a bound, that is longer by `by`, which is
+    /// in whole milliseconds.
     pub(crate) fn lengthened(self, by: Span) -> Policy {
-        match self.detection {
-            Detection::Bounded { idle, interval, probes } => {
-                let idle = Span::from_nanos(idle.as_nanos().saturating_add(by.as_nanos()));
-                Policy { detection: Detection::Bounded { idle, interval, probes }, ..self }
-            }
+        match self.detection() {
+            Detection::Bounded { idle, .. } => Policy { idle: Millis::of(idle + by), ..self },
             Detection::Never => self,
         }
     }
 
     /// Returns the same policy without a bound.
     pub(crate) const fn unjudged(self) -> Policy {
-        Policy { detection: Detection::Never, ..self }
+        Policy { idle: Millis::ZERO, interval: Millis::ZERO, probes: 0, ..self }
     }
 
     /// Returns the same idle, interval and probes with the spread, keepalive and enforcement of
     /// `other`. These three are local and are not negotiated with the peer.
     #[must_use]
     pub const fn with_conduct_of(self, other: &Policy) -> Policy {
-        Policy { detection: self.detection, ..*other }
+        let Policy { keepalive, spread, enforce, .. } = *other;
+        Policy { keepalive, spread, enforce, ..self }
     }
 
     /// Returns the same policy with a heartbeat whenever neither end has sent anything for
@@ -241,23 +270,29 @@ impl Policy {
         if keepalive > MAX_BOUND {
             return Err(PolicyError::BoundTooLong);
         }
-        Ok(Policy { keepalive, ..self })
+        Ok(Policy { keepalive: Millis::of(keepalive), ..self })
     }
 
     /// Returns every part of the policy (detection, keepalive, spread, enforce), for recording.
     pub(crate) const fn parts(&self) -> (Detection, Option<Span>, bool, bool) {
-        let Policy { detection, keepalive: _, spread, enforce } = *self;
-        (detection, self.keepalive(), spread, enforce)
+        (self.detection(), self.keepalive(), self.spread, self.enforce)
     }
 
     /// Returns whether and when silence leads to a verdict.
+    #[inline]
     pub const fn detection(&self) -> Detection {
-        self.detection
+        match self.idle.span() {
+            Span::ZERO => Detection::Never,
+            idle => {
+                let (interval, probes) = (self.interval.span(), self.probes);
+                Detection::Bounded { idle, interval, probes }
+            }
+        }
     }
 
     /// Returns the bound D, or `None` if silence never leads to a verdict.
     pub fn bound(&self) -> Option<Span> {
-        match self.detection {
+        match self.detection() {
             Detection::Never => None,
             Detection::Bounded { idle, interval, probes } => {
                 Some(idle + interval.times(u64::from(probes)))
@@ -267,7 +302,7 @@ impl Policy {
 
     /// Returns the time without a byte in either direction after which a keepalive is sent, if any.
     pub const fn keepalive(&self) -> Option<Span> {
-        match self.keepalive {
+        match self.keepalive.span() {
             Span::ZERO => None,
             keepalive => Some(keepalive),
         }
@@ -276,7 +311,7 @@ impl Policy {
     /// Returns how early a probe may leave: an eighth of the time between two of them, and at most
     /// [`LONGEST_SLACK`]. Zero for a policy without spread, whose probes are exact.
     pub(crate) fn probe_slack(&self) -> Span {
-        match self.detection {
+        match self.detection() {
             Detection::Bounded { idle, interval, .. } => self.slack(idle.min(interval)),
             Detection::Never => Span::ZERO,
         }
@@ -284,7 +319,7 @@ impl Policy {
 
     /// Returns how early a keepalive may leave, by the same rule.
     pub(crate) fn keepalive_slack(&self) -> Span {
-        self.slack(self.keepalive)
+        self.slack(self.keepalive.span())
     }
 
     fn slack(&self, period: Span) -> Span {
@@ -302,6 +337,19 @@ impl Policy {
     /// Returns whether the verdict ends the link (`true`) or is only reported.
     pub const fn enforce(&self) -> bool {
         self.enforce
+    }
+}
+
+/// Shows the parts, not the bytes.
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (detection, keepalive, spread, enforce) = self.parts();
+        f.debug_struct("Policy")
+            .field("detection", &detection)
+            .field("keepalive", &keepalive)
+            .field("spread", &spread)
+            .field("enforce", &enforce)
+            .finish()
     }
 }
 
@@ -323,7 +371,7 @@ impl Default for Policy {
 
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.detection {
+        match self.detection() {
             Detection::Never => f.write_str("never"),
             Detection::Bounded { idle, interval, probes } => {
                 write!(f, "idle {idle}, interval {interval}, probes {probes}")
