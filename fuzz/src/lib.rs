@@ -169,7 +169,10 @@ fn link_input(kind: u8, size: u8, bytes: &[u8]) -> Input<'_> {
         235..240 => Command::Hold(span),
         240..245 => Command::Release,
         245..249 => Command::Heartbeat,
-        249.. => Command::Close(CloseReason::Done.into()),
+        249.. => {
+            let text = str::from_utf8(bytes).unwrap_or_default();
+            Command::Close { goodbye: CloseReason::Done.into(), text }
+        }
     })
     .into()
 }

@@ -317,6 +317,12 @@ pub fn is_text(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }
 
+/// Returns whether a text may stand in a CLOSE: at most [`MAX_CLOSE_TEXT`] bytes without control
+/// characters.
+pub fn is_close_text(text: &str) -> bool {
+    text.len() <= MAX_CLOSE_TEXT && is_text(text)
+}
+
 /// Returns whether a text may be the identity of a peer: not empty, of at most [`MAX_IDENTITY`]
 /// bytes, without control characters.
 pub fn is_identity(text: &str) -> bool {

@@ -160,7 +160,7 @@ impl<'a> From<&'a Order> for Command<'a> {
             Order::Kick { stay_away, text } => {
                 let (reason, stay_away) = (CloseReason::Kicked, *stay_away);
                 let goodbye = Goodbye { reason, stay_away, return_after: Span::ZERO };
-                Command::CloseSaying { goodbye, text }
+                Command::Close { goodbye, text }
             }
             Order::Hold(span) => Command::Hold(*span),
             Order::Release => Command::Release,

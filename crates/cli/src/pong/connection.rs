@@ -155,7 +155,7 @@ impl Connection {
         self.leaving = true;
         let now = self.clock.monotonic();
         self.answers = Answers::default();
-        let command = Command::Close(CloseReason::Drained.into());
+        let command = Command::close(CloseReason::Drained);
         self.link.handle(Time::ZERO + now, World::Command(command));
         let mut goodbye = Vec::new();
         self.poll_outputs(now, &mut goodbye);

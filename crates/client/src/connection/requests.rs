@@ -47,6 +47,6 @@ impl<T: Begin> Connection<T> {
 
     fn request_close(&mut self, now: Time, reason: CloseReason) {
         self.close_requested = true;
-        self.link.handle(now, World::Command(LinkCommand::Close(reason.into())));
+        self.link.handle(now, World::Command(LinkCommand::close(reason)));
     }
 }

@@ -149,7 +149,7 @@ impl Peer {
     }
 
     pub(crate) async fn close(&mut self, goodbye: Goodbye) {
-        self.command(Command::Close(goodbye)).await;
+        self.command(Command::close(goodbye)).await;
         let _ = self.stream.shutdown().await;
     }
 

@@ -4,7 +4,7 @@
 use alloc::boxed::Box;
 
 use super::Hub;
-use crate::link::{self, Goodbye};
+use crate::link;
 use crate::machine::{Deadline, Reason};
 use crate::plain::plain_struct;
 use crate::time::{Span, Time};
@@ -71,8 +71,7 @@ impl Hub {
     /// Handles the deadline of a link.
     pub(super) fn handle_deadline(&mut self, now: Time, link: u32) {
         if !self.granted.is_empty() && self.expiry(link).is_some_and(|end| end.at <= now) {
-            let goodbye = Goodbye::from(CloseReason::Unauthorized);
-            let close = link::Command::Close(goodbye);
+            let close = link::Command::close(CloseReason::Unauthorized);
             return self.handle_link(now, link, link::World::Command(close));
         }
         self.handle_link(now, link, link::Answer::Deadline);

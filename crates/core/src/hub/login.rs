@@ -279,7 +279,7 @@ impl Hub {
         let too_many = (rivals.len() + 1).saturating_sub(limit);
         for rival in rivals.iter().take(too_many) {
             if let Some(link) = self.sessions.get(rival.place).map(Session::link) {
-                let close = Command::Close(replaced());
+                let close = Command::close(replaced());
                 self.handle_link(now, link, link::World::Command(close));
             }
         }

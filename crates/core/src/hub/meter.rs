@@ -93,7 +93,7 @@ impl Hub {
             Flood::Heartbeats => "too many heartbeats",
         };
         let goodbye = Goodbye { return_after: RETURN_AFTER, ..CloseReason::Flooding.into() };
-        let close = Command::CloseSaying { goodbye, text };
+        let close = Command::Close { goodbye, text };
         self.handle_link(now, link, link::World::Command(close));
     }
 }

@@ -133,7 +133,7 @@ impl Hub {
             stay_away: false,
             return_after: self.random.up_to(reconnect_within),
         };
-        let command = link::Command::Close(goodbye);
+        let command = link::Command::close(goodbye);
         self.handle_link(now, link, link::World::Command(command));
     }
 

@@ -113,7 +113,7 @@ impl Hub {
         self.count_frame(link);
         self.moved.push(Moved { number: link, is_exact: true });
         if is_homeless {
-            let full = link::Command::Close(CloseReason::Full.into());
+            let full = link::Command::close(CloseReason::Full);
             return self.handle_link(now, link, link::World::Command(full));
         }
         if is_identified {

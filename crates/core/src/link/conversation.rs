@@ -39,7 +39,7 @@ use crate::name::Name;
 use crate::policy::Policy;
 use crate::session;
 use crate::time::Time;
-use crate::wire::{BootId, Codec, Frame, InstanceId, MAX_CLOSE_TEXT, Malformed, is_text};
+use crate::wire::{BootId, Codec, Frame, InstanceId, Malformed, is_close_text};
 
 /// The state of a conversation.
 #[derive(Debug)]
@@ -293,10 +293,9 @@ impl Conversation {
                 self.update_patience(out);
                 Effect::Rearm
             }
-            Command::Close(goodbye) => self.command_close(now, goodbye, "", out),
-            Command::CloseSaying { goodbye, text } => {
-                let is_legal = text.len() <= MAX_CLOSE_TEXT && is_text(text);
-                self.command_close(now, goodbye, if is_legal { text } else { "" }, out)
+            Command::Close { goodbye, text } => {
+                let text = if is_close_text(text) { text } else { "" };
+                self.command_close(now, goodbye, text, out)
             }
             Command::Heartbeat => self.command_heartbeat(now, context, out),
         }

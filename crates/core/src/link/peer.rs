@@ -331,8 +331,7 @@ impl Peer {
             Command::Send { .. }
             | Command::HeartbeatData(_)
             | Command::Heartbeat
-            | Command::Close(_)
-            | Command::CloseSaying { .. } => false,
+            | Command::Close { .. } => false,
         };
         if restarts {
             // A frame is not judged by a time that was not judged, or under another policy.

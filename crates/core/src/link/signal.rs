@@ -89,13 +89,11 @@ pub enum Command<'a> {
     /// End a hold.
     Release,
     /// Send CLOSE and end the link.
-    Close(Goodbye),
-    /// Send CLOSE with a text for people, and end the link. A text that is no legal one, of at most
-    /// [`MAX_CLOSE_TEXT`](crate::wire::MAX_CLOSE_TEXT) bytes, is left out.
-    CloseSaying {
-        /// The rest of the CLOSE.
+    Close {
+        /// The reason, and when to connect again.
         goodbye: Goodbye,
-        /// The text.
+        /// A text for people; empty for none. One that does not fit into CLOSE
+        /// ([`is_close_text`](crate::wire::is_close_text)) is left out.
         text: &'a str,
     },
     /// Send a PING now, on a link whose handshake is complete, and measure its round trip. It is
@@ -109,10 +107,16 @@ crate::plain::plain_enum! { Command<'a> {
     2 => Retune { 0: policy }
     3 => Hold { 0: span }
     4 => Release {}
-    5 => Close { 0: goodbye }
+    5 => Close { goodbye: goodbye, text: text }
     6 => Heartbeat {}
-    7 => CloseSaying { goodbye: goodbye, text: text }
 } }
+
+impl Command<'_> {
+    /// Returns the command to end the link with a CLOSE without a text.
+    pub fn close(goodbye: impl Into<Goodbye>) -> Self {
+        Command::Close { goodbye: goodbye.into(), text: "" }
+    }
+}
 
 /// The content of a CLOSE: why a link ends, and when to connect again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

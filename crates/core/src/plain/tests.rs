@@ -77,7 +77,9 @@ fn link_world<'a>(chance: &mut Random, pool: &'a [u8]) -> LinkWorld<'a> {
         _ => {
             // `Other` of a byte that has a name must stay `Other`.
             let reason = CloseReason::Other(chance.below(12) as u8);
-            LinkCommand::Close(Goodbye { reason, stay_away: true, return_after: span })
+            let text = ["", "come back", "na kraju \u{201e}dana\u{201c}"][chance.below(3) as usize];
+            let goodbye = Goodbye { reason, stay_away: true, return_after: span };
+            LinkCommand::Close { goodbye, text }
         }
     })
 }

@@ -62,7 +62,8 @@ fn every_hub_input_is_in_the_record_seed() {
         Command::Hold(Span::from_secs(1)),
         Command::Release,
         Command::Heartbeat,
-        Command::Close(Goodbye::from(CloseReason::Other(77))),
+        Command::close(CloseReason::Other(77)),
+        Command::Close { goodbye: CloseReason::Kicked.into(), text: "see you tomorrow" },
     ];
     let mut worlds = vec![
         link::World::Received(b"ping\n"),

@@ -9,7 +9,7 @@ use mio::{Events, Poll, Token};
 use systole_core::gather::Gather;
 use systole_core::hub::{self, Hub, HubCommand};
 use systole_core::kernel::TcpSnapshot;
-use systole_core::link::{self, Goodbye};
+use systole_core::link;
 use systole_core::wire::CloseReason;
 use systole_core::{Span, Time};
 use systole_net::examine::tcp_snapshot;
@@ -272,12 +272,7 @@ impl<T: Accept> Traffic for Streams<T> {
         }
         let connections = shard.traffic.sockets.conns.scan(0, usize::MAX).map(|(link, _)| link);
         for link in connections.collect::<Vec<_>>() {
-            let goodbye = Goodbye {
-                reason: CloseReason::Drained,
-                stay_away: false,
-                return_after: Span::ZERO,
-            };
-            let input = link::World::Command(link::Command::Close(goodbye));
+            let input = link::World::Command(link::Command::close(CloseReason::Drained));
             shard.hub.handle(shard.clock.now(), hub::World::Link { link, input });
             shard.carry_out();
         }

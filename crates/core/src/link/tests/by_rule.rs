@@ -308,7 +308,7 @@ fn row_15_a_timeout_before_any_doubt_is_judged_by_the_look_at_waiting_bytes() {
 
 #[test]
 fn ends_that_this_end_decides_have_their_cause_with_certainty() {
-    let close = |reason: CloseReason| World::Command(Command::Close(reason.into()));
+    let close = |reason: CloseReason| World::Command(Command::close(reason));
     for (input, cause) in [
         (close(CloseReason::Kicked), Cause::Kicked),
         (close(CloseReason::Replaced), Cause::Replaced),

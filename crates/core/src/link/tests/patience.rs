@@ -147,9 +147,8 @@ fn a_hung_peer_that_is_kept_extends_the_patience() {
 
 #[test]
 fn the_last_bytes_of_a_link_get_the_patience_of_leaving_before_the_close() {
-    let goodbye = CloseReason::Kicked.into();
     let endings = [
-        (World::Command(Command::Close(goodbye)), true),
+        (World::Command(Command::close(CloseReason::Kicked)), true),
         (World::Ended, true),
         (World::Overflowed, false),
         (World::Failed(SocketError::Local), false),

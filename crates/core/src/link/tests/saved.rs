@@ -247,7 +247,7 @@ impl Script {
             4 | 5 => Command::Release,
             6..9 => Command::Retune(any_policy(random)),
             9..11 => Command::HeartbeatData(content.get(..200).unwrap_or_default()),
-            11 if random.below(16) == 0 => Command::Close(CloseReason::Kicked.into()),
+            11 if random.below(16) == 0 => Command::close(CloseReason::Kicked),
             12..20 => Command::Send {
                 bytes: content.get(..300).unwrap_or(content),
                 more: random.below(3) == 0,

@@ -586,8 +586,10 @@ impl Gateway {
         let settings = &self.hubs.listeners()[usize::from(listener)];
         let mut model = Model::new(format!("gateway's {index}"), now, settings, TICK);
         if self.draining {
-            let goodbye = CloseReason::Drained.into();
-            model.input(now, &link::World::Command(link::Command::Close(goodbye)).into());
+            model.input(
+                now,
+                &link::World::Command(link::Command::close(CloseReason::Drained)).into(),
+            );
         }
         peer.gateway_model = Some(model.verbose(self.verbose));
         peer.number = Some(number as u32);

@@ -387,9 +387,7 @@ impl Model {
                 self.front.restart(now);
             }
             link::World::Command(Command::Retune(policy)) => self.turn.retuned = Some(policy),
-            link::World::Command(
-                Command::Close(goodbye) | Command::CloseSaying { goodbye, .. },
-            ) => {
+            link::World::Command(Command::Close { goodbye, .. }) => {
                 self.turn.expects = Some(cause_of(goodbye.reason));
             }
             link::World::Command(Command::Heartbeat) => {

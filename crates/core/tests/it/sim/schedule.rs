@@ -386,9 +386,9 @@ impl Schedule {
             9..12 => Command::Release,
             12..15 => Command::HeartbeatData(&data),
             15..17 => Command::Heartbeat,
-            _ if at_the_peer => Command::Close(Goodbye::from(CloseReason::Done)),
-            _ if data.len() % 2 == 0 => Command::Close(goodbye),
-            _ => Command::CloseSaying { goodbye, text: "come back tomorrow" },
+            _ if at_the_peer => Command::close(CloseReason::Done),
+            _ if data.len() % 2 == 0 => Command::close(goodbye),
+            _ => Command::Close { goodbye, text: "come back tomorrow" },
         };
         if at_the_peer {
             let raw = self.world.raw;

@@ -146,7 +146,7 @@ fn two_links_meet_talk_and_part_one_byte_at_a_time<T: Tested>() {
     server.carry_to(&mut client, &mut now);
     assert_eq!(client.received, news.repeat(2));
     client.command(send);
-    client.command(Command::Close(CloseReason::Done.into()));
+    client.command(Command::close(CloseReason::Done));
     let ended = client.carry_to(&mut server, &mut now);
     assert_eq!((&server.received, server.over), (&news, true), "CLOSE is last");
     assert_eq!(ended, T::SEALED, "the transport closes behind it");

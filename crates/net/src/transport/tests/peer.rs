@@ -59,7 +59,7 @@ impl Peer {
     }
 
     pub(crate) fn close(&mut self) {
-        self.command(Command::Close(CloseReason::Done.into()));
+        self.command(Command::close(CloseReason::Done));
     }
 
     fn command(&mut self, command: Command<'_>) {
