@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
 use systole_core::Span;
-use systole_core::wire::{BootId, MAX_CLOSE_TEXT, is_text};
+use systole_core::wire::BootId;
 use utoipa::ToSchema;
 
 use super::answer::{Body, Json, Trouble};
@@ -51,7 +51,7 @@ impl FromFields for Wish {
             device: fields.text("device")?,
             address: fields.text("address")?,
             seconds: seconds.ok_or_else(|| Trouble::bad("`seconds` is missing", hint))?,
-            text: fields.text("text")?,
+            text: fields.close_text("text")?,
         })
     }
 }
@@ -138,10 +138,6 @@ pub(super) async fn set(
     Body(wish): Body<Wish>,
 ) -> Result<Json<BanDone>, Trouble> {
     let (who, text) = (wish.who()?, wish.text.as_deref().unwrap_or_default());
-    if text.len() > MAX_CLOSE_TEXT || !is_text(text) {
-        let hint = format!("at most {MAX_CLOSE_TEXT} bytes, without control characters");
-        return Err(Trouble::bad("`text` is too long, or no plain text", hint));
-    }
     if wish.seconds == 0 {
         shared.gateway.bans().lift(&who);
         tracing::info!(?who, "a ban was ended over the admin interface");

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use serde_json::Value;
+use systole_core::wire::{MAX_CLOSE_TEXT, is_close_text};
 
 use super::answer::Trouble;
 
@@ -105,6 +106,14 @@ impl Fields {
         self.take(name, "a text", |_, value| value.as_str().map(str::to_owned))
     }
 
+    /// Takes a text for the people at a client, which a CLOSE carries.
+    pub(super) fn close_text(&mut self, name: &str) -> Result<Option<String>, Trouble> {
+        let what = format!("a text of at most {MAX_CLOSE_TEXT} bytes without control characters");
+        self.take(name, &what, |_, value| {
+            value.as_str().filter(|text| is_close_text(text)).map(str::to_owned)
+        })
+    }
+
     /// Takes a truth value.
     pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, Trouble> {
         self.take(name, "true or false", |source, value| match (source, value.as_str()) {
@@ -148,11 +157,11 @@ mod tests {
     use super::*;
 
     #[derive(Debug, PartialEq, Eq)]
-    struct Sample(Option<String>, Option<bool>, Option<u64>);
+    struct Sample(Option<String>, Option<bool>, Option<u64>, Option<String>);
 
     impl FromFields for Sample {
         fn names() -> Vec<&'static str> {
-            vec!["name", "on", "count"]
+            vec!["name", "on", "count", "text"]
         }
 
         fn ranges() -> Vec<(&'static str, RangeInclusive<u64>)> {
@@ -161,7 +170,7 @@ mod tests {
 
         fn from_fields(fields: &mut Fields) -> Result<Sample, Trouble> {
             let (name, on) = (fields.text("name")?, fields.flag("on")?);
-            Ok(Sample(name, on, fields.number("count")?))
+            Ok(Sample(name, on, fields.number("count")?, fields.close_text("text")?))
         }
     }
 
@@ -178,12 +187,25 @@ mod tests {
 
     #[test]
     fn values_are_read_and_null_is_as_good_as_absent() {
-        let all = || Ok(Sample(Some("5".to_owned()), Some(true), Some(7)));
+        let all = || Ok(Sample(Some("5".to_owned()), Some(true), Some(7), None));
         assert_eq!(body(r#"{"name": "5", "on": true, "count": 7}"#), all());
         assert_eq!(query(&[("name", "5"), ("on", "true"), ("count", "7")]), all());
-        let none = || Ok(Sample(None, None, None));
+        let none = || Ok(Sample(None, None, None, None));
         assert_eq!((body("{}"), query(&[])), (none(), none()));
         assert_eq!(body(r#"{"name": null, "on": null, "count": null}"#), none());
+    }
+
+    #[test]
+    fn a_text_that_does_not_fit_into_a_close_is_refused() {
+        let longest = "x".repeat(MAX_CLOSE_TEXT);
+        let read = |text: &str| body(&serde_json::json!({ "text": text }).to_string());
+        for text in [longest.as_str(), "see you \u{2014} soon", ""] {
+            assert_eq!(read(text), Ok(Sample(None, None, None, Some(text.to_owned()))));
+        }
+        let expected = "`text` must be a text of at most 128 bytes without control characters";
+        for text in [format!("{longest}x").as_str(), "two\nlines", "\u{85}"] {
+            assert_eq!(read(text), Err(expected.to_owned()), "{text:?}");
+        }
     }
 
     #[test]

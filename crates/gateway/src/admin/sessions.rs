@@ -7,7 +7,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
 use systole_core::policy::MAX_BOUND;
-use systole_core::wire::{MAX_CLOSE_TEXT, is_text};
 use systole_core::{Policy, Span};
 use utoipa::{IntoParams, ToSchema};
 
@@ -145,13 +144,7 @@ impl FromFields for Kick {
     }
 
     fn from_fields(fields: &mut Fields) -> Result<Kick, Trouble> {
-        let (stay_away, text) = (fields.flag("stay_away")?, fields.text("text")?);
-        let is_legal = |text: &String| text.len() <= MAX_CLOSE_TEXT && is_text(text);
-        if !text.as_ref().is_none_or(is_legal) {
-            let hint = format!("at most {MAX_CLOSE_TEXT} bytes, without control characters");
-            return Err(Trouble::bad("`text` is too long, or no plain text", hint));
-        }
-        Ok(Kick { stay_away, text })
+        Ok(Kick { stay_away: fields.flag("stay_away")?, text: fields.close_text("text")? })
     }
 }
 
