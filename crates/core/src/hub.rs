@@ -238,12 +238,11 @@ impl Hub {
     fn world(&mut self, now: Time, world: World<'_>) {
         match world {
             World::Link { link, input } => {
-                let received =
-                    if let link::World::Received(bytes) = input { bytes.len() } else { 0 };
-                let before = (self.outbound.messages(), self.outbound.heartbeats().0);
-                self.handle_link(now, link, input);
-                if received > 0 && self.has_rates {
-                    self.meter(now, link, received, before);
+                match input {
+                    link::World::Received(_) if self.has_rates => {
+                        self.handle_metered(now, link, input);
+                    }
+                    input => self.handle_link(now, link, input),
                 }
                 if self.frames.must_give_way().is_some() {
                     self.make_room(now);

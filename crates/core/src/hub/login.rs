@@ -286,7 +286,7 @@ impl Hub {
         if let Some(slot) = self.slots.get(link).filter(|slot| !slot.identity().is_empty()) {
             self.identities.add(slot.identity(), Rival { heard_at, place });
         }
-        self.handle_link(now, link, link::Answer::Admitted(key));
+        self.handle_metered(now, link, link::Answer::Admitted(key));
     }
 
     /// Returns the sessions in force of the same identity, of the same worth, the oldest first.

@@ -3,10 +3,11 @@
 //! The generic cell rate algorithm (ITU-T I.371): one time for each rate, which runs ahead of the
 //! present by what was sent. Ten seconds ahead is too far. So what has waited while nobody read, in
 //! a stall or a slow network, is no flood. A link has a meter only at a listener with such rates,
-//! once it has sent something; one that moves to another hub begins a new one there.
+//! once it has sent something, and takes it along to another hub.
 
 use super::Hub;
 use crate::link::{self, Command, Goodbye, Rates};
+use crate::plain::plain_struct;
 use crate::time::{Span, Time};
 use crate::wire::CloseReason;
 
@@ -25,6 +26,8 @@ pub(super) struct Meter {
     /// Whether it was told its policy since it sends too many heartbeats.
     is_warned: bool,
 }
+
+plain_struct! { Meter { messages, bytes, heartbeats, is_warned } }
 
 /// What a peer sends too much of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,10 +66,29 @@ impl Meter {
 }
 
 impl Hub {
+    /// Handles an input with which a peer's bytes are decoded: new ones, or its admission, for
+    /// which they waited; and counts what they were. Not inlined: hubs without rates are on the hot
+    /// path.
+    #[inline(never)]
+    pub(super) fn handle_metered<'a>(
+        &mut self,
+        now: Time,
+        link: u32,
+        input: impl Into<link::Input<'a>>,
+    ) {
+        let input = input.into();
+        let bytes = match input {
+            link::Input::World(link::World::Received(bytes)) => bytes.len(),
+            link::Input::World(_) | link::Input::Answer(_) => 0,
+        };
+        let before = (self.outbound.messages(), self.outbound.heartbeats().0);
+        self.handle_link(now, link, input);
+        self.meter(now, link, bytes, before);
+    }
+
     /// Counts what has arrived on a link, and ends it if that is too much. `before` are the
     /// messages and heartbeats of all links before it arrived.
-    #[cold]
-    pub(super) fn meter(&mut self, now: Time, link: u32, bytes: usize, before: (u64, u64)) {
+    fn meter(&mut self, now: Time, link: u32, bytes: usize, before: (u64, u64)) {
         let Some(slot) = self.slots.get(link) else {
             return;
         };

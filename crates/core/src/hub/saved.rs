@@ -6,6 +6,7 @@ use core::net::SocketAddr;
 
 use super::granted::Granted;
 use super::login::Contest;
+use super::meter::Meter;
 use super::sessions::{Place, SavedSession};
 use super::sweep::{Sweep, Task};
 use super::{Counters, Hub, Part, Slot};
@@ -86,6 +87,7 @@ struct Head {
     logged_in: Option<Span>,
     contest: Option<Contest>,
     granted: Option<Granted>,
+    meter: Option<Meter>,
 }
 
 plain_struct! { Head {
@@ -99,7 +101,8 @@ plain_struct! { Head {
     proved,
     logged_in,
     contest,
-    granted
+    granted,
+    meter
 } }
 
 impl Hub {
@@ -147,6 +150,7 @@ impl Hub {
             logged_in: self.logged_in(slot),
             contest: self.contests.get(&link).copied(),
             granted: self.granted.get(&link).cloned(),
+            meter: self.meters.get(&link).copied(),
         };
         head.put(&mut Sink::state(now, out));
         peer.save(now, out);
@@ -242,6 +246,7 @@ impl Hub {
             logged_in,
             contest,
             granted,
+            meter,
         } = Head::take(&mut from)?;
         let settings = self.listeners.get(usize::from(listener)).ok_or(Damage::Settings)?;
         let mut rest = from.rest();
@@ -259,6 +264,7 @@ impl Hub {
         self.restore_turn(link);
         self.ahead.extend(ahead.map(|number| (link, number)));
         self.granted.extend(granted.map(|granted| (link, granted)));
+        self.meters.extend(meter.map(|meter| (link, meter)));
         self.count_frame(link);
         self.moved.push(Moved { number: link, is_exact: true });
         Ok(())

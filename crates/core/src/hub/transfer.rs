@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use super::granted::Granted;
+use super::meter::Meter;
 use super::sweep::{Sweep, Task};
 use super::{Hub, MAX_LINKS, Slot};
 use crate::driver::Moved;
@@ -31,6 +32,7 @@ struct Luggage {
     /// The number of commands for all links that have reached the link.
     commands: u64,
     granted: Option<Granted>,
+    meter: Option<Meter>,
 }
 
 plain_struct! { Luggage {
@@ -41,7 +43,8 @@ plain_struct! { Luggage {
     proved,
     logged_in,
     commands,
-    granted
+    granted,
+    meter
 } }
 
 impl Hub {
@@ -61,6 +64,7 @@ impl Hub {
             logged_in: self.logged_in(slot),
             commands: self.commands.max(self.reached(link)),
             granted: self.granted.get(&link).cloned(),
+            meter: self.meters.get(&link).copied(),
         };
         let mut state = Vec::new();
         luggage.put(&mut Sink::state(now, &mut state));
@@ -92,6 +96,7 @@ impl Hub {
             logged_in,
             commands,
             granted,
+            meter,
         } = luggage;
         let slot = Slot {
             demanding: gather::is_demanding(peer.policy()),
@@ -109,6 +114,7 @@ impl Hub {
         self.slots.insert(link, slot);
         self.restore_login(link, logged_in);
         self.granted.extend(granted.map(|granted| (link, granted)));
+        self.meters.extend(meter.map(|meter| (link, meter)));
         self.count_link(link, true);
         self.count_frame(link);
         self.moved.push(Moved { number: link, is_exact: true });

@@ -5,12 +5,22 @@ use crate::link::Rates;
 use crate::policy::Policy;
 use crate::wire::{Beat, DataKind};
 
+fn listener(rates: Rates) -> Vec<link::Settings> {
+    let settings = link::Settings::new(Codec::Native, Side::Accepting, Policy::default());
+    Vec::from([link::Settings { rates, ..settings }])
+}
+
 /// A hub with a session at a listener with these rates.
 fn online(rates: Rates) -> Driver<Hub> {
-    let settings = link::Settings::new(Codec::Native, Side::Accepting, Policy::default());
-    let mut hub = driver(Vec::from([link::Settings { rates, ..settings }]), 1);
+    online_after(rates, &[])
+}
+
+/// A hub with a session, whose peer has sent these frames behind its HELLO.
+fn online_after(rates: Rates, frames: &[Frame<'_>]) -> Driver<Hub> {
+    let mut hub = driver(listener(rates), 1);
     hub.handle(Time::ZERO, World::Opened { link: 0, listener: 0, address: ADDRESS });
-    let bytes = hello("ada", b"");
+    let mut bytes = hello("ada", b"");
+    frames.iter().for_each(|frame| Codec::Native.encode(frame, &mut bytes));
     hub.handle(Time::ZERO, World::Link { link: 0, input: link::World::Received(&bytes) });
     let Some(Output::Admit { admission, .. }) = hub.poll_output() else { panic!("no wish") };
     let login = Login::claim(Span::ZERO);
@@ -64,6 +74,49 @@ fn a_peer_that_sends_too_much_ends_as_flooding() {
     let mut free = online(Rates::default());
     let ends = (0..1_000).flat_map(|_| send(&mut free, Time::ZERO, &frames).0).count();
     assert_eq!((ends, free.machine().meters.len()), (0, 0), "no limit, and nothing is kept");
+}
+
+#[test]
+fn messages_that_waited_for_the_admission_count() {
+    let rates = Rates { messages: 1, ..Rates::default() };
+    let mut hub = online_after(rates, &[message(b"x"); 10]);
+    assert_eq!(send(&mut hub, Time::ZERO, &[message(b"x")]).0, ["flooding"]);
+    let hub = online_after(rates, &[message(b"x"); 11]);
+    assert_eq!(hub.machine().counters().links, 0, "it has ended");
+}
+
+#[test]
+fn a_count_outlives_a_reload_and_a_move_to_another_hub() {
+    let rates = Rates { messages: 1, heartbeats: 1, ..Rates::default() };
+    let mut hub = online(rates);
+    let beats: Vec<_> = (0..11).map(|n| Frame::Ping(Beat::bare(n))).collect();
+    send(&mut hub, Time::ZERO, &beats);
+    send(&mut hub, Time::ZERO, &beats[..5]);
+    let fresh = || {
+        Hub::new(super::super::Settings {
+            shard: 0,
+            homes: Homes::SINGLE,
+            listeners: listener(rates),
+            seed: 2,
+            frame_memory: FRAME_MEMORY,
+        })
+    };
+    hub.reload(Time::ZERO, fresh()).expect("whole");
+    hub.handle(Time::ZERO, World::HandOver { link: 0 });
+    let mut moved = None;
+    while let Some(output) = hub.poll_output() {
+        if let Output::HandedOver { state, .. } = output {
+            moved = Some(state.to_vec());
+        }
+    }
+    let state = moved.expect("it moves");
+    // The clock of the other hub shows an hour more.
+    let later = Time::from_millis(3_600_000);
+    let mut other = Driver::new(later, fresh());
+    other.handle(later, World::TakenOver { link: 0, state: &state });
+    drain(&mut other);
+    assert_eq!(send(&mut other, later, &beats[..5]).0.len(), 0);
+    assert_eq!(send(&mut other, later, &beats[..1]).0, ["flooding"], "it was told before");
 }
 
 #[test]
