@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use systole_core::Span;
 use tokio::sync::Notify;
 
-pub use database::Database;
+pub use database::{Database, Opening, Place};
 pub use dead_letters::DeadLetters;
 pub use error::StoreError;
 pub(crate) use inbox::Question;
@@ -118,6 +118,8 @@ pub struct StoreStats {
     pub entries: Cell,
     /// Of these, those of each subscription, in order.
     pub waiting: Vec<Cell>,
+    /// When the oldest of these happened, in milliseconds since 1970-01-01 UTC; 0 if none waits.
+    pub oldest_ms: Vec<Cell>,
     /// Entries of each subscription that have made room, as dead letters.
     pub dead: Vec<Cell>,
     /// Sessions that a killed gateway left behind, found at the start.
@@ -128,6 +130,15 @@ pub struct StoreStats {
     pub refused: Cell,
     /// Events other than joins and leaves that a full store did not keep.
     pub dropped: Cell,
+}
+
+impl StoreStats {
+    /// Makes the counts of a store with so many subscriptions.
+    fn of(subscriptions: usize) -> StoreStats {
+        let each = || (0..subscriptions).map(|_| Cell::default()).collect();
+        let (waiting, oldest_ms, dead) = (each(), each(), each());
+        StoreStats { waiting, oldest_ms, dead, ..StoreStats::default() }
+    }
 }
 
 /// A store. Clones share it.
@@ -176,11 +187,7 @@ impl Store {
             room: Notify::new(),
             listeners: Mutex::default(),
             health: Mutex::new(Health { is_volatile: database.is_volatile(), ..Health::default() }),
-            stats: StoreStats {
-                waiting: database.subscriptions().iter().map(|_| Cell::default()).collect(),
-                dead: database.subscriptions().iter().map(|_| Cell::default()).collect(),
-                ..StoreStats::default()
-            },
+            stats: StoreStats::of(database.subscriptions().len()),
             is_required: settings.is_required,
             is_stopping: AtomicBool::new(false),
         });
@@ -288,12 +295,14 @@ impl Store {
         lock(&self.0.listeners).push(listener);
     }
 
-    /// Returns how many entries wait for a receiver, and since when. Blocks until the store has
-    /// answered.
+    /// Returns how many entries wait for a receiver, and since when, as of the last transaction.
     pub fn counts(&self, receiver: &str) -> Counts {
-        let (reply, answer) = std::sync::mpsc::sync_channel(1);
-        self.0.inbox.ask(Question::Counts { receiver: receiver.into(), reply });
-        answer.recv().unwrap_or_default()
+        let place = self.0.subscriptions.iter().position(|to| *to.name == *receiver);
+        let StoreStats { waiting, oldest_ms, .. } = &self.0.stats;
+        let read = |cells: &[Cell]| cells.get(place?).map(Cell::get);
+        let waiting = read(waiting).unwrap_or(0);
+        let oldest_at_ms = read(oldest_ms).filter(|at_ms| *at_ms > 0 && waiting > 0);
+        Counts { waiting, oldest_at_ms }
     }
 
     /// Returns how the store is.
@@ -309,8 +318,10 @@ impl Store {
     /// Waits until all events so far are written, or cannot be.
     pub(crate) fn flush(&self) {
         loop {
-            // Answered when what was taken before is written.
-            self.counts("");
+            let (reply, answer) = std::sync::mpsc::sync_channel(1);
+            self.0.inbox.ask(Question::Written { reply });
+            // A thread that has ended drops the question.
+            let _ = answer.recv();
             if !self.0.inbox.has_notes() || self.health().failing.is_some() {
                 return;
             }

@@ -11,7 +11,7 @@ use crate::store::Store;
 use crate::webhooks::Sender;
 
 /// The webhooks, and what they are owed.
-#[derive(Default, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct WebhookList {
     /// The webhooks, in the order of the configuration.
     webhooks: Vec<WebhookView>,
@@ -78,16 +78,10 @@ struct StoreView {
     responses((status = 200, body = WebhookList))
 )]
 pub(super) async fn list(State(shared): State<Shared>) -> Json<WebhookList> {
-    let gateway = shared.gateway.clone();
-    // The store answers between two transactions.
-    let read = move || {
-        let store = gateway.store();
-        let view = |(place, sender)| store.map(|store| view(store, place, sender));
-        let webhooks = gateway.senders().iter().enumerate().filter_map(view).collect();
-        WebhookList { webhooks, store: store.map(store_view) }
-    };
-    // A panic there is in the log.
-    Json(tokio::task::spawn_blocking(read).await.unwrap_or_default())
+    let store = shared.gateway.store();
+    let view = |(place, sender)| store.map(|store| view(store, place, sender));
+    let webhooks = shared.gateway.senders().iter().enumerate().filter_map(view).collect();
+    Json(WebhookList { webhooks, store: store.map(store_view) })
 }
 
 fn view(store: &Store, place: usize, sender: &Sender) -> WebhookView {

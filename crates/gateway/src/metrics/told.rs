@@ -100,7 +100,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::epochs::Epochs;
-    use crate::store::{Database, DeadLetters, StoreSettings, Subscription};
+    use crate::store::{Database, DeadLetters, Opening, Place, StoreSettings, Subscription};
     use crate::webhooks::Receiver;
 
     /// A store in memory and a receiver that nobody reaches.
@@ -113,7 +113,9 @@ pub(super) mod tests {
             is_required: true,
         };
         let told = [Subscription { name: "game".into(), events: vec!["leave"] }];
-        let database = Database::in_memory(&settings, told.into(), [].into(), 0).unwrap();
+        let (subscriptions, listeners) = (told.into(), [].into());
+        let opening = Opening { subscriptions, listeners, now_ms: 0 };
+        let database = Database::open(&settings, opening, Place::Memory).unwrap();
         let epochs = Arc::new(Epochs::default());
         let store = Store::start(database, &settings, Vec::new(), epochs).unwrap();
         let receiver = Receiver {

@@ -9,7 +9,7 @@ use super::start::seed;
 use crate::config::Config;
 use crate::epochs::Epochs;
 use crate::shard::Door;
-use crate::store::{Database, DeadLetters, Store, StoreSettings, Subscription};
+use crate::store::{Database, DeadLetters, Opening, Place, Store, StoreSettings, Subscription};
 use crate::webhooks::{Receiver, Sender};
 
 /// Starts the store of shards behind `doors`, if anybody is told about sessions. Returns the epochs
@@ -44,16 +44,15 @@ fn open_store(
         name: webhook.name.as_str().into(),
         events: webhook.events.clone(),
     });
-    let told: Arc<[Subscription]> = told.collect();
     let streams = config.listeners.iter().map(|listener| listener.name().into());
     let beacons = config.beacons.iter().map(|listener| listener.name().into());
     let listeners: Arc<[Arc<str>]> = streams.chain(beacons).collect();
-    let now_ms = clock.wall_ms();
-    let database = match Database::open(settings, told.clone(), listeners.clone(), now_ms) {
+    let opening = Opening { subscriptions: told.collect(), listeners, now_ms: clock.wall_ms() };
+    let database = match Database::open(settings, opening.clone(), Place::Disk) {
         Err(error) if !settings.is_required => {
             let hint = "what webhooks are owed is kept in memory; a killed gateway forgets it";
             tracing::error!(%error, hint, "going on without a store, as configured");
-            Database::in_memory(settings, told, listeners, now_ms)
+            Database::open(settings, opening, Place::Memory)
         }
         opened => opened,
     };

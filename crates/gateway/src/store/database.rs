@@ -18,7 +18,7 @@ use super::changes::{Changes, insert, rows};
 use super::dead_letters::DeadLetters;
 use super::error::StoreError;
 use super::inbox::Batch;
-use super::rows::{Counts, Entry, Lost};
+use super::rows::{Entry, Lost};
 use super::{StoreSettings, Subscription};
 use crate::epochs::EPOCHS_PER_MS;
 
@@ -51,6 +51,26 @@ const TABLES: &str = "
     CREATE INDEX IF NOT EXISTS entry_of_key ON entry(receiver, key, number);
     CREATE TABLE IF NOT EXISTS epochs(one INTEGER PRIMARY KEY CHECK(one = 1), below INTEGER);";
 
+/// Where a store is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// In the directory of its settings.
+    Disk,
+    /// In memory, for a gateway that goes on without one on disk.
+    Memory,
+}
+
+/// What a store is opened with.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// Who is told.
+    pub subscriptions: Arc<[Subscription]>,
+    /// The names of the listeners, by index.
+    pub listeners: Arc<[Arc<str>]>,
+    /// The wall clock.
+    pub now_ms: u64,
+}
+
 /// An open database.
 #[derive(Debug)]
 pub struct Database {
@@ -76,27 +96,31 @@ pub struct Database {
 }
 
 impl Database {
-    /// Opens the store, and gives the sessions that a killed gateway left behind their leave.
-    /// `listeners` are the names of the listeners by index, `now_ms` is the wall clock.
+    /// Opens a store at `place`, and gives the sessions that a killed gateway left behind their
+    /// leave.
     ///
     /// # Errors
-    /// The store cannot be opened or written.
+    /// The store cannot be opened or written; of one in memory, the memory does not suffice.
     pub fn open(
         settings: &StoreSettings,
-        subscriptions: Arc<[Subscription]>,
-        listeners: Arc<[Arc<str>]>,
-        now_ms: u64,
+        opening: Opening,
+        place: Place,
     ) -> Result<Database, StoreError> {
         let directory = settings.directory.clone();
-        make(&directory)
-            .map_err(|error| StoreError::Directory { path: directory.clone(), error })?;
-        let path = directory.join(FILE);
+        let path = match place {
+            Place::Disk => directory.join(FILE),
+            Place::Memory => PathBuf::from(":memory:"),
+        };
         let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 StoreError::InUse(path.clone())
             }
             _ => StoreError::Database { path: path.clone(), error },
         };
+        if place == Place::Disk {
+            make(&directory)
+                .map_err(|error| StoreError::Directory { path: directory.clone(), error })?;
+        }
         let connection = Connection::open(&path).map_err(failed)?;
         // Exclusive from the start: a second gateway at the same store would emit what this one
         // owes, and no memory is shared with other processes.
@@ -104,39 +128,9 @@ impl Database {
         if !is_ours(&connection).map_err(failed)? {
             return Err(StoreError::Foreign(path));
         }
-        let log = Some(directory.join("systole.db-wal"));
-        let database = Database::new(connection, directory, log, subscriptions, listeners);
-        let level = if settings.sync.is_none() { "FULL" } else { "NORMAL" };
-        let mut database = database.prepare(level, now_ms).map_err(failed)?;
-        database.file = fs::metadata(&path).ok().map(|it| (it.dev(), it.ino()));
-        Ok(database)
-    }
-
-    /// Opens a store in memory, for a gateway that goes on without one.
-    ///
-    /// # Errors
-    /// The memory does not suffice.
-    pub fn in_memory(
-        settings: &StoreSettings,
-        subscriptions: Arc<[Subscription]>,
-        listeners: Arc<[Arc<str>]>,
-        now_ms: u64,
-    ) -> Result<Database, StoreError> {
-        let failed = |error| StoreError::Database { path: PathBuf::from(":memory:"), error };
-        let connection = Connection::open_in_memory().map_err(failed)?;
-        let directory = settings.directory.clone();
-        let database = Database::new(connection, directory, None, subscriptions, listeners);
-        database.prepare("OFF", now_ms).map_err(failed)
-    }
-
-    fn new(
-        connection: Connection,
-        directory: PathBuf,
-        log: Option<PathBuf>,
-        subscriptions: Arc<[Subscription]>,
-        listeners: Arc<[Arc<str>]>,
-    ) -> Database {
-        Database {
+        let log = (place == Place::Disk).then(|| directory.join("systole.db-wal"));
+        let Opening { subscriptions, listeners, now_ms } = opening;
+        let database = Database {
             connection,
             directory,
             log,
@@ -151,7 +145,17 @@ impl Database {
             epochs_below: 0,
             #[cfg(test)]
             is_limit_lifted: Arc::default(),
+        };
+        let level = match (place, settings.sync) {
+            (Place::Memory, _) => "OFF",
+            (Place::Disk, None) => "FULL",
+            (Place::Disk, Some(_)) => "NORMAL",
+        };
+        let mut database = database.prepare(level, now_ms).map_err(failed)?;
+        if place == Place::Disk {
+            database.file = fs::metadata(&path).ok().map(|it| (it.dev(), it.ino()));
         }
+        Ok(database)
     }
 
     fn prepare(mut self, sync: &str, now_ms: u64) -> rusqlite::Result<Database> {
@@ -403,13 +407,15 @@ impl Database {
         rows.collect()
     }
 
-    pub(super) fn counts(&self, receiver: &str) -> rusqlite::Result<Counts> {
-        let place = self.subscriptions.iter().position(|to| *to.name == *receiver);
-        let waiting = place.and_then(|place| self.waiting.get(place)).copied().unwrap_or(0);
+    /// Returns when the oldest entry of each subscription happened.
+    pub(super) fn oldest_ms(&self) -> rusqlite::Result<Vec<Option<u64>>> {
         let oldest = "SELECT at_ms FROM entry WHERE receiver = ?1 ORDER BY number LIMIT 1";
         let mut oldest = self.connection.prepare_cached(oldest)?;
-        let oldest_at_ms = oldest.query_row([receiver], get(0)).optional()?;
-        Ok(Counts { waiting, oldest_at_ms })
+        let each = self.subscriptions.iter().zip(&self.waiting).map(|(to, waiting)| match waiting {
+            0 => Ok(None),
+            _ => oldest.query_row([&*to.name], get(0)).optional(),
+        });
+        each.collect()
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use systole_core::Span;
 
-use super::rows::{Counts, Entry, Noted, Owing};
+use super::rows::{Entry, Noted, Owing};
 use super::{NOTES, OWINGS};
 
 /// Maximum number of events in one transaction, which then takes some 50 ms: logins wait for it.
@@ -27,8 +27,8 @@ pub(crate) enum Question {
         limit: usize,
         reply: SyncSender<Option<Vec<Entry>>>,
     },
-    /// How many entries wait for a receiver.
-    Counts { receiver: Box<str>, reply: SyncSender<Counts> },
+    /// Whether what was taken before this question is written, or could not be.
+    Written { reply: SyncSender<()> },
 }
 
 /// What is written in one transaction.

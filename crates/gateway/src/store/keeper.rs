@@ -205,6 +205,10 @@ impl Keeper {
         self.shared.stats.entries.set(entries);
         let waiting = self.shared.stats.waiting.iter().zip(self.database.waiting_each());
         waiting.for_each(|(cell, count)| cell.set(*count));
+        // Nothing is known of it if the database fails, which the health tells.
+        let oldest = self.database.oldest_ms().unwrap_or_default();
+        let cells = self.shared.stats.oldest_ms.iter().zip(oldest);
+        cells.for_each(|(cell, at_ms)| cell.set(at_ms.unwrap_or(0)));
     }
 
     fn sync(&mut self) {
@@ -225,8 +229,8 @@ impl Keeper {
                 let entries = self.database.waiting(&receiver, key.as_deref(), numbers, limit);
                 let _ = reply.try_send(entries.ok());
             }
-            Question::Counts { receiver, reply } => {
-                let _ = reply.try_send(self.database.counts(&receiver).unwrap_or_default());
+            Question::Written { reply } => {
+                let _ = reply.try_send(());
             }
         }
     }

@@ -34,7 +34,11 @@ fn told() -> Arc<[Subscription]> {
 }
 
 fn open(settings: &StoreSettings) -> Result<Database, StoreError> {
-    Database::open(settings, told(), ["native".into()].into(), NOW_MS)
+    Database::open(settings, opening(told(), NOW_MS), Place::Disk)
+}
+
+fn opening(subscriptions: Arc<[Subscription]>, now_ms: u64) -> Opening {
+    Opening { subscriptions, listeners: ["native".into()].into(), now_ms }
 }
 
 /// A store with one shard, which nobody wakes.
@@ -173,7 +177,7 @@ fn epochs_never_go_back_even_if_the_clock_does() {
     let last = (0..1_000).map(|_| given.next()).last().unwrap();
     drop(first);
     for earlier in [NOW_MS - 86_400_000, 0] {
-        let again = Database::open(&settings, told(), [].into(), earlier).unwrap();
+        let again = Database::open(&settings, opening(told(), earlier), Place::Disk).unwrap();
         assert!(again.first_epoch() >= last, "the clock says {earlier}");
     }
     // A run that gives more than were set aside sets more aside, before they are used.
@@ -406,7 +410,7 @@ fn what_is_owed_to_a_webhook_that_is_gone_blocks_nobody_and_makes_room_as_dead_l
     assert!(store.stop(Span::from_secs(10)));
     // Only a webhook of another name is left.
     let told: Arc<[Subscription]> = [subscription("new", &["leave"])].into();
-    let database = Database::open(&settings, told, [].into(), NOW_MS).unwrap();
+    let database = Database::open(&settings, opening(told, NOW_MS), Place::Disk).unwrap();
     let waits = |name: &str| (name.to_owned(), if name == "a" { 16 } else { 8 });
     assert_eq!(database.unclaimed(), [waits("a"), waits("b")]);
     let store = start(database, &settings);
