@@ -102,6 +102,9 @@ pub enum Cause {
     Finished,
     /// An error of this machine or process ended the link.
     LocalFault,
+    /// The gateway was killed while the session was online; its next start found that out. No link
+    /// ends with it.
+    GatewayLost,
     /// The bound passed in silence, and the evidence supports no other cause.
     Unknown,
 }
@@ -130,6 +133,7 @@ crate::plain::plain_enum! { Cause {
     20 => Replaced {}
     21 => Unauthorized {}
     22 => Flooding {}
+    23 => GatewayLost {}
 } }
 
 /// The direction in which a path loses segments, as far as the evidence shows.
@@ -199,7 +203,7 @@ impl Scope {
 
 impl Cause {
     /// The names of all causes, as metrics and the API show them.
-    pub const NAMES: [&'static str; 23] = [
+    pub const NAMES: [&'static str; 24] = [
         "peer_closed",
         "peer_exited",
         "peer_reset",
@@ -222,6 +226,7 @@ impl Cause {
         "drained",
         "finished",
         "local_fault",
+        "gateway_lost",
         "unknown",
     ];
 
@@ -250,7 +255,8 @@ impl Cause {
             Cause::Drained => 19,
             Cause::Finished => 20,
             Cause::LocalFault => 21,
-            Cause::Unknown => 22,
+            Cause::GatewayLost => 22,
+            Cause::Unknown => 23,
         }
     }
 
@@ -275,7 +281,8 @@ impl Cause {
             | Cause::Flooding
             | Cause::Drained
             | Cause::Finished
-            | Cause::LocalFault => Confidence::Certain,
+            | Cause::LocalFault
+            | Cause::GatewayLost => Confidence::Certain,
             Cause::PeerExited
             | Cause::PeerReset
             | Cause::NotReading
@@ -311,7 +318,8 @@ impl Cause {
             | Cause::Flooding
             | Cause::Drained
             | Cause::Finished
-            | Cause::LocalFault => false,
+            | Cause::LocalFault
+            | Cause::GatewayLost => false,
         }
     }
 
@@ -380,6 +388,9 @@ impl Cause {
             Cause::Drained => "Nothing: the gateway was emptied.",
             Cause::Finished => "Nothing: we ended the session in good order.",
             Cause::LocalFault => "Look at this machine's log: memory, descriptors, disk.",
+            Cause::GatewayLost => {
+                "Find out what killed the gateway: the log of the system, its memory limit."
+            }
             Cause::Unknown => {
                 "Look at the timeline: what the kernel showed fits no cause. Where it shows \
                  nothing (of a beacon, or on any system but Linux), look at the peer's power, \
@@ -457,6 +468,12 @@ impl fmt::Display for Cause {
             Cause::Drained => f.write_str("ended by a drain"),
             Cause::Finished => f.write_str("ended by us, in good order"),
             Cause::LocalFault => f.write_str("an error of our own"),
+            Cause::GatewayLost => {
+                f.write_str(
+                    "the gateway ended without a drain while the session was online; when is \
+                     unknown, and the times are those of its next start",
+                )
+            }
             Cause::Unknown => f.write_str("lost for an unknown cause"),
         }
     }

@@ -325,7 +325,8 @@ impl Outages {
             | Cause::Flooding
             | Cause::Drained
             | Cause::Finished
-            | Cause::LocalFault => return,
+            | Cause::LocalFault
+            | Cause::GatewayLost => return,
         };
         self.gather(SilentEnd { address, key: place, at: now, window });
         self.hosts.suspected(address, session, now);

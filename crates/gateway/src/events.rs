@@ -60,6 +60,9 @@ struct Ring {
     kept: VecDeque<Arc<Event>>,
     capacity: usize,
     last: u64,
+    /// The number of the last leave of a session that a killed gateway left behind, and how many it
+    /// left behind.
+    left_behind: (u64, u64),
     readers: Readers,
 }
 
@@ -119,7 +122,8 @@ impl Events {
     pub fn new(capacity: usize, stream: u64, names: Names) -> Events {
         let capacity = capacity.max(1);
         let readers = Readers::new(capacity, PATIENCE);
-        let ring = Mutex::new(Ring { kept: VecDeque::new(), capacity, last: 0, readers });
+        let ring = Ring { kept: VecDeque::new(), capacity, last: 0, left_behind: (0, 0), readers };
+        let ring = Mutex::new(ring);
         let (last, read) = (watch::Sender::new(0), Notify::new());
         Events { shared: Arc::new(Shared { names, stream, ring, last, read }) }
     }
@@ -183,6 +187,27 @@ impl Events {
         let event = Arc::new(Event { number, at_ms, body });
         ring.kept.push_back(event.clone());
         event
+    }
+
+    /// Marks all events so far as the leaves of sessions that a killed gateway left behind, of
+    /// which there were `count`.
+    pub(crate) fn mark_left_behind(&self, count: u64) {
+        let mut ring = self.lock();
+        ring.left_behind = (ring.last, count);
+    }
+
+    /// Returns how many sessions a killed gateway left behind.
+    pub(crate) fn left_behind(&self) -> u64 {
+        self.lock().left_behind.1
+    }
+
+    /// Returns the leaves of sessions that a killed gateway left behind, as far as they are still
+    /// kept: those after the number `after`, at most [`BATCH`].
+    pub(crate) fn leaves_behind(&self, after: u64) -> Vec<Arc<Event>> {
+        let ring = self.lock();
+        let (last, _) = ring.left_behind;
+        let after = |event: &&Arc<Event>| event.number > after && event.number <= last;
+        ring.kept.iter().filter(after).take(BATCH).cloned().collect()
     }
 
     pub(crate) fn names(&self) -> &Names {

@@ -1,6 +1,7 @@
 //! The handle through which the control plane queries and controls the shards.
 
 mod facts;
+mod left_behind;
 mod reach;
 mod refusals;
 mod siblings;
@@ -233,7 +234,7 @@ impl Gateway {
 
     /// Returns the name of a listener; empty for an unknown index.
     pub fn listener_name(&self, index: u16) -> Arc<str> {
-        self.listeners.get(usize::from(index)).map(|found| found.name.clone()).unwrap_or_default()
+        self.events.names().listeners.get(usize::from(index)).cloned().unwrap_or_default()
     }
 
     /// Returns the published events.

@@ -16,6 +16,7 @@ mod dead_letters;
 mod error;
 mod inbox;
 mod keeper;
+mod left_behind;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use database::{Database, Opening, Place};
 pub use dead_letters::DeadLetters;
 pub use error::StoreError;
 pub(crate) use inbox::Question;
+pub use left_behind::{LeftBehind, Lost};
 pub use rows::{Counts, Entry, Noted, Owing};
 
 use crate::epochs::Epochs;
@@ -157,6 +159,7 @@ struct Shared {
     listeners: Mutex<Vec<Box<dyn Fn() + Send>>>,
     health: Mutex<Health>,
     stats: StoreStats,
+    left_behind: LeftBehind,
     is_required: bool,
     is_stopping: AtomicBool,
 }
@@ -174,7 +177,7 @@ impl Store {
     /// # Errors
     /// The system refuses a thread.
     pub(crate) fn start(
-        database: Database,
+        mut database: Database,
         settings: &StoreSettings,
         wakers: Vec<LoopWaker>,
         epochs: Arc<Epochs>,
@@ -188,10 +191,11 @@ impl Store {
             listeners: Mutex::default(),
             health: Mutex::new(Health { is_volatile: database.is_volatile(), ..Health::default() }),
             stats: StoreStats::of(database.subscriptions().len()),
+            left_behind: database.take_left_behind(),
             is_required: settings.is_required,
             is_stopping: AtomicBool::new(false),
         });
-        shared.stats.lost.set(database.found_lost());
+        shared.stats.lost.set(shared.left_behind.count);
         let keeper = keeper::Keeper::new(shared.clone(), database, settings, epochs);
         let run = move || keeper.run();
         drop(std::thread::Builder::new().name("store".to_owned()).spawn(run)?);
@@ -331,6 +335,11 @@ impl Store {
     /// Returns who is told.
     pub fn subscriptions(&self) -> &[Subscription] {
         &self.0.subscriptions
+    }
+
+    /// Returns what a killed gateway left behind.
+    pub(crate) fn left_behind(&self) -> &LeftBehind {
+        &self.0.left_behind
     }
 
     /// Returns the counts.

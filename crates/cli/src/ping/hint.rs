@@ -108,6 +108,7 @@ pub(super) fn of_verdict(verdict: &Verdict, answer: &[u8], codec: Codec) -> Opti
         | Cause::Drained
         | Cause::Finished
         | Cause::LocalFault
+        | Cause::GatewayLost
         | Cause::Unknown => None,
     }
 }

@@ -1,7 +1,7 @@
 //! Tests of event webhooks and of the store under them, with the receiver of the document.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -54,12 +54,18 @@ fn config(folder: &Path, port: u16, more: &str) -> String {
 }
 
 fn visit(gateway: &Gateway, identity: &str) {
+    drop(log_in(gateway, identity));
+}
+
+/// Logs in, and returns the connection once it is welcomed.
+fn log_in(gateway: &Gateway, identity: &str) -> TcpStream {
     use std::io::{Read, Write};
     let mut stream = gateway.connect("native");
     let mut bytes = Vec::new();
     Codec::Native.encode(&Frame::Hello(Hello { identity, ..Hello::default() }), &mut bytes);
     stream.write_all(&bytes).expect("it reads");
     assert!(stream.read(&mut [0; 512]).expect("a welcome") > 0);
+    stream
 }
 
 /// Splits a line of the receiver into the key and the event.
@@ -93,6 +99,37 @@ fn the_receiver_of_the_document_verifies_what_a_gateway_tells() {
     assert_eq!(status["store"]["durable"], true);
     assert_eq!(gateway.get("/readyz")["durable"], true);
     assert_eq!(gateway.metric("systole_webhook_delivered_total{webhook=\"game\"}"), 2.0);
+    gateway.end();
+}
+
+#[test]
+fn sessions_of_a_killed_gateway_are_known_after_its_next_start() {
+    let folder = directory("webhook-killed");
+    // Nobody listens there.
+    let config = config(&folder, 1, "");
+    let gateway = Gateway::start("webhook-killed-gateway", &config);
+    let mut events = gateway.events(None);
+    let position = events.until("live").id.expect("an id");
+    let _online = log_in(&gateway, "ada");
+    let session = events.until("join").data["session"].as_str().unwrap().to_owned();
+    // Dropping it is kill -9.
+    drop((events, gateway));
+    let mut gateway = Gateway::start("webhook-killed-gateway", &config);
+    let last = gateway.get("/api/v1/presence/ada")["last"].clone();
+    let known = (&last["session"], &last["cause"]);
+    assert_eq!(known, (&session.as_str().into(), &"gateway_lost".into()));
+    let verdict = gateway.get(&format!("/api/v1/sessions/{session}/why"))["verdict"].clone();
+    let known = (&verdict["identity"], &verdict["listener"], &verdict["cause"]);
+    assert_eq!(known, (&"ada".into(), &"native".into(), &"gateway_lost".into()));
+    let told = snapshot::run(&mut gateway.tool(&["why", &session]));
+    assert!(told.contains("gateway_lost (certain)") && told.contains("found at"), "{told}");
+    let mut events = gateway.events(Some(&position));
+    let gap = events.next();
+    assert_eq!((&*gap.kind, &gap.data["gateway_lost"]), ("gap", &1.into()));
+    let leave = events.next();
+    assert_eq!((&*leave.kind, &leave.data["number"]), ("leave", &1.into()));
+    assert_eq!((&leave.data["session"], leave.id), (&session.as_str().into(), None));
+    assert_eq!(events.next().kind, "snapshot");
     gateway.end();
 }
 

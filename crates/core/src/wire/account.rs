@@ -161,7 +161,8 @@ impl From<Cause> for Saw {
             | Cause::Flooding
             | Cause::Drained
             | Cause::Finished
-            | Cause::LocalFault => Saw::Own,
+            | Cause::LocalFault
+            | Cause::GatewayLost => Saw::Own,
         }
     }
 }

@@ -30,6 +30,9 @@ use crate::stats::AdminEnded;
 /// Interval of comments on a silent stream: below the minute after which proxies close it.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
+/// The number after which no event comes.
+const NO_LEAVES: u64 = u64::MAX;
+
 /// What the stream has in addition to the events of sessions.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -51,7 +54,9 @@ impl FromFields for Wanted {
 }
 
 /// Streams events as server-sent events. Without `Last-Event-ID`, or after a gap, the stream starts
-/// with `snapshot` (discard earlier state), one `session` for each session online, then `live`.
+/// with `snapshot` (discard earlier state), one `session` for each session online, then `live`. After
+/// a gap since a gateway was killed, the `leave` of each session that it left behind comes before
+/// the snapshot, without an id.
 /// Numbered events follow, named by their kind. Each event states the new state, so a repeated
 /// event changes nothing.
 #[utoipa::path(
@@ -115,12 +120,18 @@ enum Item {
     /// A session of the snapshot.
     Session(Box<SessionInfo>),
     Happened(Arc<events::Event>),
+    /// The leave of a session that a killed gateway left behind. It has no id: a client that
+    /// continued after it would have no snapshot.
+    LeftBehind(Arc<events::Event>),
     Stranger(Arc<Stranger>),
 }
 
 /// The part of the stream that comes next.
 #[derive(Clone, Copy)]
 enum Stage {
+    /// Leaves of sessions that a killed gateway left behind, after this number, are still to be
+    /// sent; with [`NO_LEAVES`] none.
+    LeftBehind(u64),
     /// Sessions from this cursor on are still to be sent.
     Snapshot(Cursor),
     Live,
@@ -132,6 +143,10 @@ enum Stage {
 struct GapView {
     /// Why they were lost.
     reason: &'static str,
+    /// How many sessions a killed gateway had left behind. The leaves of those that are still kept
+    /// follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway_lost: Option<u64>,
 }
 
 /// The data of a `strangers_missed` event.
@@ -154,22 +169,17 @@ impl Feed {
             let position = id.parse::<Position>().map_err(|_| Gap::UnknownPosition)?;
             gateway.events().resume(position)
         });
-        let (resumed, gap) = match resumed {
-            Some(Ok(subscriber)) => (Some(subscriber), None),
-            Some(Err(gap)) => (None, Some(gap)),
-            None => (None, None),
-        };
-        let mut ready: VecDeque<Item> = gap.map(gap_event).into_iter().collect();
-        let (subscriber, stage) = match resumed {
-            Some(subscriber) => (subscriber, Stage::Live),
-            None => {
-                let subscriber = gateway.events().subscribe();
-                let mark = SnapshotMark { number: subscriber.position().number };
-                ready.push_back(Item::Mark(event("snapshot", &mark)));
-                (subscriber, Stage::Snapshot(Cursor::default()))
+        let new = || gateway.events().subscribe();
+        let (subscriber, stage, gap) = match resumed {
+            Some(Ok(subscriber)) => (subscriber, Stage::Live, None),
+            Some(Err(Gap::UnknownPosition)) => {
+                let lost = Some(gateway.events().left_behind()).filter(|lost| *lost > 0);
+                (new(), Stage::LeftBehind(0), Some(gap_event(Gap::UnknownPosition, lost)))
             }
+            Some(Err(gap)) => (new(), Stage::LeftBehind(NO_LEAVES), Some(gap_event(gap, None))),
+            None => (new(), Stage::LeftBehind(NO_LEAVES), None),
         };
-        let phase = gateway.phase();
+        let (phase, ready) = (gateway.phase(), gap.into_iter().collect());
         Feed { gateway, subscriber, stage, ready, phase, strangers: None, _place: place }
     }
 
@@ -179,6 +189,7 @@ impl Feed {
                 return Some(self.write(item));
             }
             match self.stage {
+                Stage::LeftBehind(after) => self.read_left_behind(after),
                 Stage::Snapshot(cursor) => self.read_sessions(cursor).await,
                 Stage::Live => self.read_events().await,
                 Stage::Ended => return None,
@@ -195,8 +206,22 @@ impl Feed {
                 let id = Position { stream, number: happened.number };
                 event(happened.body.kind(), &*happened).id(id.to_string())
             }
+            Item::LeftBehind(leave) => event(leave.body.kind(), &*leave),
             Item::Stranger(stranger) => event("stranger", &*stranger),
         }
+    }
+
+    /// Reads leaves of a killed gateway; after the last of them a snapshot begins.
+    fn read_left_behind(&mut self, after: u64) {
+        let batch = self.gateway.events().leaves_behind(after);
+        if let Some(last) = batch.last() {
+            self.stage = Stage::LeftBehind(last.number);
+            return self.ready.extend(batch.into_iter().map(Item::LeftBehind));
+        }
+        self.subscriber = self.gateway.events().subscribe();
+        let mark = SnapshotMark { number: self.subscriber.position().number };
+        self.ready.push_back(Item::Mark(event("snapshot", &mark)));
+        self.stage = Stage::Snapshot(Cursor::default());
     }
 
     async fn read_sessions(&mut self, cursor: Cursor) {
@@ -241,7 +266,7 @@ impl Feed {
             Ok(batch) => self.ready.extend(batch.into_iter().map(Item::Happened)),
             Err(gap) => {
                 self.gateway.metrics().count_admin(AdminEnded::Behind);
-                self.ready.push_back(gap_event(gap));
+                self.ready.push_back(gap_event(gap, None));
                 self.stage = Stage::Ended;
             }
         }
@@ -263,8 +288,8 @@ async fn next_stranger(strangers: &mut Option<broadcast::Receiver<Arc<Stranger>>
     }
 }
 
-fn gap_event(gap: Gap) -> Item {
-    Item::Mark(event("gap", &GapView { reason: gap.name() }))
+fn gap_event(gap: Gap, gateway_lost: Option<u64>) -> Item {
+    Item::Mark(event("gap", &GapView { reason: gap.name(), gateway_lost }))
 }
 
 fn event(name: &str, data: &impl Serialize) -> Event {

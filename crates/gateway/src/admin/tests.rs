@@ -1,6 +1,7 @@
 //! Tests of the admin API with simulated shards: threads without sockets or clocks.
 
 mod document;
+mod left_behind;
 mod secure;
 mod strangers;
 mod why;

@@ -84,6 +84,7 @@ impl Loss {
             | Cause::Drained
             | Cause::Finished
             | Cause::LocalFault
+            | Cause::GatewayLost
             | Cause::Unknown => (None, None),
         };
         Loss { direction, scope }
@@ -209,26 +210,6 @@ impl End {
             grounds: verdict.grounds.iter().map(Ground::text).collect(),
             lasted_ms: lasted.as_millis(),
             provisional: verdict.cause.is_provisional(),
-        }
-    }
-
-    /// Describes the end of a session that a killed gateway left behind, found at `at_ms`. When it
-    /// ended, nobody knows: it was online for `lasted_ms` at most.
-    pub(crate) fn gateway_lost(at_ms: u64, lasted_ms: u64) -> End {
-        End {
-            cause: "gateway_lost",
-            loss: Loss { direction: None, scope: None },
-            confidence: Confidence::Certain.name(),
-            detail: "the gateway ended without a drain while the session was online".into(),
-            advice: "find out what killed the gateway: the log of the system, its memory limit",
-            last_heard_ago_ms: 0,
-            due_ms: at_ms,
-            late_us: 0,
-            stretch_ms: 0,
-            probes: 0,
-            grounds: Box::default(),
-            lasted_ms,
-            provisional: false,
         }
     }
 }

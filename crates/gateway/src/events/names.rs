@@ -9,7 +9,7 @@ use crate::report::{PauseReason, Subject};
 /// The names and limits that complete a fact to an event.
 #[derive(Clone, Debug)]
 pub struct Names {
-    /// The names of the listeners, by index.
+    /// The names of the listeners, by index; after them those that only a killed gateway had.
     pub listeners: Vec<Arc<str>>,
     /// The limit on open descriptors of this process.
     pub descriptors: Option<u64>,
@@ -24,6 +24,12 @@ impl Names {
         let listener = self.listeners.get(usize::from(subject.listener));
         let listener = listener.cloned().unwrap_or_default();
         Session::new(subject, listener)
+    }
+
+    /// Returns the index of the listener called `name`; one that none has for an unknown name.
+    pub(crate) fn listener(&self, name: &str) -> u16 {
+        let index = self.listeners.iter().position(|known| **known == *name);
+        index.and_then(|index| u16::try_from(index).ok()).unwrap_or(u16::MAX)
     }
 
     /// Makes the event of a pause of accepting.

@@ -114,7 +114,7 @@ pub(super) mod tests {
         };
         let told = [Subscription { name: "game".into(), events: vec!["leave"] }];
         let (subscriptions, listeners) = (told.into(), [].into());
-        let opening = Opening { subscriptions, listeners, now_ms: 0 };
+        let opening = Opening { subscriptions, listeners, now_ms: 0, remembered: 1 };
         let database = Database::open(&settings, opening, Place::Memory).unwrap();
         let epochs = Arc::new(Epochs::default());
         let store = Store::start(database, &settings, Vec::new(), epochs).unwrap();

@@ -29,6 +29,7 @@ use crate::report::{FACTS, ReportChannels, Reports, channels};
 use crate::request::{Arrivals, Requests};
 use crate::shard::{self, Door, ListenerTls, ListenerTokens, Shard, ShardListener, ShardSetup};
 use crate::stats::{BeaconStats, Distributions, ShardStats};
+use crate::store::Store;
 
 /// Descriptors that the process has open beside its shards and connections: standard streams, the
 /// poll and the signals of the control plane, the admin listener, files.
@@ -188,12 +189,15 @@ pub(super) fn start(
         let has_webhooks = config.listeners.iter().any(|listener| listener.webhook().is_some());
         pool.start(requests.clone(), clock, has_webhooks).map_err(ServeError::Thread)?;
     }
-    let events = event_ring(config, clock, &states, &budget);
+    let events = event_ring(config, clock, &states, &budget, store.as_ref());
     let senders = senders(config, store.as_ref(), clock).map_err(ServeError::Thread)?;
     let metrics = Metrics::new(stats.clone(), beacons, &distributions, clock, logs.clone());
     let metrics = metrics.with_store(store.as_ref(), &senders);
     let gateway = Gateway::new(requests, stats.clone(), states, events, metrics, logs);
     let gateway = Arc::new(gateway.with_store(store, senders).with_bans(bans));
+    if let Some(store) = gateway.store() {
+        gateway.note_left_behind(store.left_behind());
+    }
     Ok(Running { gateway, admin, clock, stats, reports, threads })
 }
 
@@ -203,9 +207,16 @@ fn event_ring(
     clock: Clock,
     states: &[ListenerState],
     budget: &LinkBudget,
+    store: Option<&Store>,
 ) -> Events {
+    let mut listeners: Vec<_> = states.iter().map(|state| state.name.clone()).collect();
+    for lost in store.iter().flat_map(|store| &store.left_behind().latest) {
+        if !listeners.contains(&lost.listener) {
+            listeners.push(lost.listener.clone());
+        }
+    }
     let names = Names {
-        listeners: states.iter().map(|state| state.name.clone()).collect(),
+        listeners,
         descriptors: budget.descriptors,
         max_links: u64::from(budget.links_per_shard),
         links_by_descriptors: budget.by_descriptors,

@@ -9,7 +9,10 @@ use super::start::seed;
 use crate::config::Config;
 use crate::epochs::Epochs;
 use crate::shard::Door;
-use crate::store::{Database, DeadLetters, Opening, Place, Store, StoreSettings, Subscription};
+use crate::store::{
+    Database, DeadLetters, LeftBehind, Opening, Place, Store, StoreSettings, Subscription,
+};
+use crate::verdicts::VERDICTS;
 use crate::webhooks::{Receiver, Sender};
 
 /// Starts the store of shards behind `doors`, if anybody is told about sessions. Returns the epochs
@@ -47,7 +50,8 @@ fn open_store(
     let streams = config.listeners.iter().map(|listener| listener.name().into());
     let beacons = config.beacons.iter().map(|listener| listener.name().into());
     let listeners: Arc<[Arc<str>]> = streams.chain(beacons).collect();
-    let opening = Opening { subscriptions: told.collect(), listeners, now_ms: clock.wall_ms() };
+    let (subscriptions, now_ms) = (told.collect(), clock.wall_ms());
+    let opening = Opening { subscriptions, listeners, now_ms, remembered: VERDICTS };
     let database = match Database::open(settings, opening.clone(), Place::Disk) {
         Err(error) if !settings.is_required => {
             let hint = "what webhooks are owed is kept in memory; a killed gateway forgets it";
@@ -61,9 +65,12 @@ fn open_store(
         let hint = "configure a webhook with this name to tell it";
         tracing::warn!(webhook, events, hint, "events wait for a webhook that is not configured");
     }
-    let (lost, directory) = (database.found_lost(), settings.directory.display());
+    let LeftBehind { count: lost, ref latest, .. } = *database.left_behind();
     if lost > 0 {
-        tracing::warn!(lost, %directory, "sessions were online when the gateway was killed");
+        let (known, directory) = (latest.len(), settings.directory.display());
+        let hint = "GET /api/v1/verdicts?cause=gateway_lost lists those known, webhooks get all";
+        let what = "sessions were online when the gateway was killed";
+        tracing::warn!(lost, known, %directory, hint, "{what}");
     }
     Ok(Some((database, settings)))
 }

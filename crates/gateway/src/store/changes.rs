@@ -3,7 +3,8 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::Subscription;
-use super::rows::{Lost, Noted};
+use super::left_behind::Lost;
+use super::rows::Noted;
 
 /// What changes with a transaction.
 pub(super) struct Changes {

@@ -4,7 +4,7 @@
 //! ends the machine, as <https://sqlite.org/wal.html> states. docs/store.md has the comparison with
 //! others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::ops::RangeInclusive;
@@ -18,7 +18,8 @@ use super::changes::{Changes, insert, rows};
 use super::dead_letters::DeadLetters;
 use super::error::StoreError;
 use super::inbox::Batch;
-use super::rows::{Entry, Lost};
+use super::left_behind::{LeftBehind, Lost};
+use super::rows::Entry;
 use super::{StoreSettings, Subscription};
 use crate::epochs::EPOCHS_PER_MS;
 
@@ -69,6 +70,8 @@ pub struct Opening {
     pub listeners: Arc<[Arc<str>]>,
     /// The wall clock.
     pub now_ms: u64,
+    /// Maximum number of sessions that a killed gateway left behind of which all is remembered.
+    pub remembered: usize,
 }
 
 /// An open database.
@@ -87,7 +90,7 @@ pub struct Database {
     entries: u64,
     /// Of the entries, those of each subscription.
     waiting: Vec<u64>,
-    found_lost: u64,
+    left_behind: LeftBehind,
     /// The first epoch of this run, and the end of those that are set aside.
     first_epoch: u64,
     epochs_below: u64,
@@ -129,7 +132,7 @@ impl Database {
             return Err(StoreError::Foreign(path));
         }
         let log = (place == Place::Disk).then(|| directory.join("systole.db-wal"));
-        let Opening { subscriptions, listeners, now_ms } = opening;
+        let Opening { subscriptions, listeners, now_ms, remembered } = opening;
         let database = Database {
             connection,
             directory,
@@ -140,7 +143,7 @@ impl Database {
             owed: 0,
             entries: 0,
             waiting: Vec::new(),
-            found_lost: 0,
+            left_behind: LeftBehind::default(),
             first_epoch: 0,
             epochs_below: 0,
             #[cfg(test)]
@@ -151,14 +154,19 @@ impl Database {
             (Place::Disk, None) => "FULL",
             (Place::Disk, Some(_)) => "NORMAL",
         };
-        let mut database = database.prepare(level, now_ms).map_err(failed)?;
+        let mut database = database.prepare(level, now_ms, remembered).map_err(failed)?;
         if place == Place::Disk {
             database.file = fs::metadata(&path).ok().map(|it| (it.dev(), it.ino()));
         }
         Ok(database)
     }
 
-    fn prepare(mut self, sync: &str, now_ms: u64) -> rusqlite::Result<Database> {
+    fn prepare(
+        mut self,
+        sync: &str,
+        now_ms: u64,
+        remembered: usize,
+    ) -> rusqlite::Result<Database> {
         let connection = &self.connection;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", sync)?;
@@ -172,7 +180,7 @@ impl Database {
         let wall = now_ms.saturating_mul(EPOCHS_PER_MS);
         self.first_epoch = wall.max(below.map_or(0, i64::cast_unsigned));
         self.epochs_below = set_aside(&tx, self.first_epoch)?;
-        self.found_lost = give_leaves(&tx, &self.subscriptions, now_ms)?;
+        self.left_behind = give_leaves(&tx, &self.subscriptions, now_ms, remembered)?;
         let count = |of: &str| tx.query_row(of, [], |row| row.get(0).map(i64::cast_unsigned));
         self.owed = count("SELECT count(*) FROM owed")?;
         self.entries = count("SELECT count(*) FROM entry")?;
@@ -200,9 +208,14 @@ impl Database {
         self.log.is_none()
     }
 
-    /// Returns how many sessions a killed gateway had left behind.
-    pub fn found_lost(&self) -> u64 {
-        self.found_lost
+    /// Returns what a killed gateway had left behind.
+    pub fn left_behind(&self) -> &LeftBehind {
+        &self.left_behind
+    }
+
+    /// Takes what a killed gateway had left behind.
+    pub(super) fn take_left_behind(&mut self) -> LeftBehind {
+        std::mem::take(&mut self.left_behind)
     }
 
     /// Returns an epoch above all that were given with this store, now or before.
@@ -446,15 +459,17 @@ fn set_aside(tx: &Transaction<'_>, last: u64) -> rusqlite::Result<u64> {
 }
 
 /// Gives each session that a killed gateway left behind its leave, in the order of the epochs;
-/// returns their number. Without a receiver they stay.
+/// returns them, the last `remembered` with all that is known. Without a receiver they stay.
 fn give_leaves(
     tx: &Transaction<'_>,
     subscriptions: &[Subscription],
     now_ms: u64,
-) -> rusqlite::Result<u64> {
+    remembered: usize,
+) -> rusqlite::Result<LeftBehind> {
     if !subscriptions.iter().any(Subscription::is_owed) {
-        return Ok(0);
+        return Ok(LeftBehind::default());
     }
+    let mut latest = VecDeque::new();
     let select = "SELECT session, epoch, identity, listener, address, since_ms FROM owed
         ORDER BY epoch, session";
     let mut select = tx.prepare(select)?;
@@ -474,8 +489,13 @@ fn give_leaves(
         for to in subscriptions.iter().filter(|to| to.is_owed()) {
             insert(tx, &to.name, &leave)?;
         }
+        latest.push_back(lost);
+        if latest.len() > remembered {
+            latest.pop_front();
+        }
     }
-    Ok(tx.execute("DELETE FROM owed", [])? as u64)
+    let count = tx.execute("DELETE FROM owed", [])? as u64;
+    Ok(LeftBehind { at_ms: now_ms, count, latest: latest.into() })
 }
 
 fn read_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {

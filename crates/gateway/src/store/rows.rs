@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::events::{Body, End, Event, Session};
+use crate::events::{Body, Event};
 use crate::report::session_text;
 
 /// What is owed about a session that is about to exist.
@@ -80,17 +80,6 @@ pub struct Counts {
     pub oldest_at_ms: Option<u64>,
 }
 
-/// A session that a killed gateway left behind.
-#[derive(Clone, Debug)]
-pub(super) struct Lost {
-    pub(super) session: u64,
-    pub(super) epoch: u64,
-    pub(super) identity: Box<str>,
-    pub(super) listener: Arc<str>,
-    pub(super) address: String,
-    pub(super) since_ms: u64,
-}
-
 /// An event without a number: that of the stream means nothing after a restart.
 #[derive(Serialize)]
 struct Unnumbered<'a> {
@@ -122,33 +111,7 @@ impl Noted {
     }
 }
 
-impl Lost {
-    /// Returns the leave of the session, found at `now_ms`.
-    pub(super) fn leave(&self, now_ms: u64) -> Option<Noted> {
-        let session = Session {
-            session: session_text(self.session),
-            epoch: self.epoch.to_string().into(),
-            identity: self.identity.clone(),
-            listener: self.listener.clone(),
-            address: self.address.clone(),
-            established: true,
-        };
-        let end = End::gateway_lost(now_ms, now_ms.saturating_sub(self.since_ms));
-        let body = text_of(now_ms, &Body::Leave { session, end })?;
-        Some(Noted {
-            kind: "leave",
-            at_ms: now_ms,
-            session: self.session,
-            epoch: self.epoch,
-            identity: self.identity.clone(),
-            listener: self.listener.clone(),
-            address: self.address.clone(),
-            body,
-        })
-    }
-}
-
-fn text_of(at_ms: u64, body: &Body) -> Option<Box<str>> {
+pub(super) fn text_of(at_ms: u64, body: &Body) -> Option<Box<str>> {
     serde_json::to_string(&Unnumbered { at_ms, body }).ok().map(String::into)
 }
 

@@ -13,6 +13,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::wake::wake_ups;
 
+/// How many sessions of a killed gateway are remembered.
+const REMEMBERED: usize = 5;
+
 const NOW_MS: u64 = 1_800_000_000_000;
 
 fn settings(directory: &Path) -> StoreSettings {
@@ -38,7 +41,8 @@ fn open(settings: &StoreSettings) -> Result<Database, StoreError> {
 }
 
 fn opening(subscriptions: Arc<[Subscription]>, now_ms: u64) -> Opening {
-    Opening { subscriptions, listeners: ["native".into()].into(), now_ms }
+    let listeners = ["native".into()].into();
+    Opening { subscriptions, listeners, now_ms, remembered: REMEMBERED }
 }
 
 /// A store with one shard, which nobody wakes.
@@ -134,7 +138,30 @@ fn what_is_owed_survives_a_kill_and_what_has_left_is_owed_no_more() {
     // Once, whatever comes.
     assert!(store.stop(Span::from_secs(10)));
     let database = open(&again).unwrap();
-    assert_eq!((database.found_lost(), database.counted()), (0, (0, 4 + 4)));
+    assert_eq!((database.left_behind().count, database.counted()), (0, (0, 4 + 4)));
+}
+
+#[test]
+fn of_many_sessions_of_a_killed_gateway_the_latest_are_remembered_and_all_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let store = start(open(&settings).unwrap(), &settings);
+    (1..=9).for_each(|session| assert!(store.owe(owing(session))));
+    answers(&store, 9);
+    let copy = image(directory.path());
+    let again = super::tests::settings(copy.path());
+    let store = start(open(&again).unwrap(), &again);
+    let left = store.left_behind();
+    assert_eq!((left.count, left.at_ms, store.stats().lost.get()), (9, NOW_MS, 9));
+    let facts = left.latest.iter().map(|lost| lost.fact(NOW_MS, 0).subject);
+    let sessions: Vec<_> = facts.map(|it| (it.session, it.epoch, it.identity)).collect();
+    let expected: Vec<_> = (5..=9).map(owing).map(|it| (it.session, it.epoch, it.identity)).collect();
+    assert_eq!(sessions, expected);
+    assert_eq!(waiting(&store, "a").len(), 9);
+    // Remembered once: the run after that knows nothing of them.
+    assert!(store.stop(Span::from_secs(10)));
+    let again = open(&again).unwrap();
+    assert_eq!((again.left_behind().count, again.left_behind().latest.len()), (0, 0));
 }
 
 #[test]

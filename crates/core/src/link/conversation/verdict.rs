@@ -72,6 +72,7 @@ impl Conversation {
             | Cause::Protocol(_)
             | Cause::SlowConsumer
             | Cause::LocalFault
+            | Cause::GatewayLost
             | Cause::Unknown => Closing::Abort,
         };
         if closing == Closing::Flush {

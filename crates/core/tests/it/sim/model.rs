@@ -975,6 +975,7 @@ impl Model {
             | Cause::HandshakeTimeout
             | Cause::Protocol(_)
             | Cause::LocalFault
+            | Cause::GatewayLost
             | Cause::Unknown => {
                 assert_eq!(closing, Closing::Abort, "{name}: {cause}");
                 assert_ne!(self.close_lane, Some(Lane::Last), "{name}: {cause}");
