@@ -1,6 +1,7 @@
 /* A client and a server of the native protocol, written from docs/protocol.md alone.
  *
  *   cc -std=c11 -Wall -Wextra -Werror -O1 -o native native.c
+ *   cc -std=c11 -Wall -Wextra -Werror -O1 -DTLS -o native native.c -lssl -lcrypto   # with --tls
  *   ./native client HOST PORT [options]
  *   ./native server PORT [options]           0 chooses a port; prints "listening on PORT"
  *
@@ -219,10 +220,10 @@ static void on_data(const struct frame *f)
 static void on_close(const uint8_t *at, size_t length)
 {
     static const char *const names[] = {"done", "drained", "kicked", "silent", "unauthorized",
-                                        "replaced", "slow", "version", "full"};
+                                        "replaced", "slow", "version", "full", "flooding"};
     if (length < 7 || at[1] > 1 || at[6] > 128 || length != 7u + at[6]) fail("illegal: CLOSE");
     printf("received CLOSE %u (%s) flags %u return-after %u \"%s\"\n", at[0],
-           at[0] < 9 ? names[at[0]] : "other", at[1], (unsigned)get_le(at + 2, 4),
+           at[0] < 10 ? names[at[0]] : "other", at[1], (unsigned)get_le(at + 2, 4),
            plain(at + 7, at[6]));
     me.goodbye = true;
 }

@@ -10,6 +10,8 @@
  *          --data TEXT [--expect-echo]
  *          --policy IDLE,INTERVAL,PROBES    ask for this policy
  *          --identity NAME --token TEXT
+ *          --tls FILE             TLS, believing the authorities in this file
+ *          --name NAME            expected in the certificate, instead of HOST
  *          --stay MS              remain at least this long after WELCOME
  *          --silent-after MS      then send nothing more, and report when the other end closes
  *          --no-hello             send nothing at all, and report the same
@@ -44,7 +46,8 @@ struct bytes { size_t length; uint8_t at[8 + MAX_DATA]; };
 static struct {
     bool server, once, mute, expect_echo, ask, retune, no_hello, probe, little_endian_pong;
     long pings, every, stay, silent_after, delay, close_after, pieces, limit;
-    const char *host, *port, *business, *data, *identity, *token, *policy_text;
+    const char *host, *port, *business, *data, *identity, *token, *policy_text,
+        *roots, *name;
 } opt = {.every = 1000, .silent_after = -1, .close_after = -1, .pieces = INT_MAX, .limit = 60,
          .identity = "outside", .token = ""};
 
@@ -79,6 +82,8 @@ static _Noreturn void fail(const char *format, ...)
     fputc('\n', stderr);
     exit(1);
 }
+
+#include "tls.h"
 
 static void out_of_time(int signal)
 {
@@ -117,7 +122,8 @@ static void send_bytes(const struct bytes *b)
     if (me.quiet || me.goodbye) return;
     for (size_t at = 0; at < b->length;) {
         size_t piece = b->length - at < (size_t)opt.pieces ? b->length - at : (size_t)opt.pieces;
-        ssize_t n = send(me.fd, b->at + at, piece, MSG_NOSIGNAL);
+        ssize_t n = tls ? tls_send(b->at + at, piece)
+                        : send(me.fd, b->at + at, piece, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return; /* the next read reports the reason */
         at += n;
@@ -151,6 +157,7 @@ static void greet(void)
 static void end_writing(void)
 {
     me.goodbye = true;
+    if (tls) tls_end_writing();
     shutdown(me.fd, SHUT_WR);
 }
 
@@ -159,7 +166,9 @@ static void end_writing(void)
 /* Reads what has arrived; false if the other end has closed. Frames may come in pieces. */
 static bool receive(void)
 {
-    ssize_t n = recv(me.fd, me.in + me.have, sizeof me.in - me.have, 0);
+    uint8_t *to = me.in + me.have;
+    size_t room = sizeof me.in - me.have;
+    ssize_t n = tls ? tls_receive(to, room) : recv(me.fd, to, room, 0);
     if (n < 0 && errno == EINTR) return true;
     if (n < 0) printf("reset by the other end\n");
     if (n <= 0) return false;
@@ -218,8 +227,9 @@ static void run(void)
             else if (close_at < next) next = close_at;
         }
         struct pollfd ready = {.fd = me.fd, .events = POLLIN};
-        poll(&ready, 1, (int)(next - now));
-        if (ready.revents && !receive()) break;
+        bool holds_bytes = tls_holds_bytes(); /* of which the system does not know */
+        poll(&ready, 1, holds_bytes ? 0 : (int)(next - now));
+        if ((holds_bytes || ready.revents) && !receive()) break;
     }
     printf("closed by the other end");
     if (me.quiet) printf(" %lld ms after the last byte sent", now_ms() - me.last_sent);
@@ -240,6 +250,7 @@ static void client(void)
     if (connect(me.fd, list->ai_addr, list->ai_addrlen)) fail("connect: %s", strerror(errno));
     freeaddrinfo(list);
     printf("connected\n");
+    if (opt.roots) tls_start(me.fd, opt.roots, opt.name ? opt.name : opt.host);
     run();
 }
 
@@ -277,7 +288,8 @@ int main(int argc, char **argv)
         {"--close-after", 0, &opt.close_after, 0}, {"--pieces", 0, &opt.pieces, 0},
         {"--limit", 0, &opt.limit, 0}, {"--business", 0, 0, &opt.business},
         {"--data", 0, 0, &opt.data}, {"--identity", 0, 0, &opt.identity},
-        {"--token", 0, 0, &opt.token}, {"--policy", &opt.ask, 0, &opt.policy_text},
+        {"--token", 0, 0, &opt.token}, {"--tls", 0, 0, &opt.roots},
+        {"--name", 0, 0, &opt.name}, {"--policy", &opt.ask, 0, &opt.policy_text},
         {"--little-endian-pong", &opt.little_endian_pong, 0, 0},
         {"--retune", &opt.retune, 0, &opt.policy_text},
     };
@@ -301,6 +313,7 @@ int main(int argc, char **argv)
     }
     if (opt.probe) opt.pings = LONG_MAX;
     setvbuf(stdout, NULL, _IOLBF, 0);
+    signal(SIGPIPE, SIG_IGN); /* OpenSSL writes without MSG_NOSIGNAL */
     signal(SIGALRM, out_of_time);
     alarm(opt.limit);
     opt.server ? server() : client();

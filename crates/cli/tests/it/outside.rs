@@ -12,6 +12,9 @@ use crate::{directory, systole};
 /// Folder of the sources in C and Python.
 pub(crate) const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/outside");
 
+/// Further arguments of the compiler for a client that speaks TLS.
+const WITH_TLS: [&str; 3] = ["-DTLS", "-lssl", "-lcrypto"];
+
 const PROTOCOLS: [&str; 2] = ["native", "message1028"];
 
 /// A client and server for one protocol, written in C or Python.
@@ -31,7 +34,7 @@ impl Outside {
             all.extend(PROTOCOLS.map(|protocol| Outside {
                 name: "C",
                 protocol,
-                command: vec![compile(protocol, &build)],
+                command: vec![compile(protocol, &build, &[])],
             }));
         }
         if has("python3") {
@@ -41,6 +44,22 @@ impl Outside {
                 command: vec!["python3".into(), Path::new(SOURCES).join(format!("{protocol}.py"))],
             }));
         }
+        all
+    }
+
+    /// Returns the programs for the native protocol whose client speaks TLS (`--tls`, `--name`).
+    pub(crate) fn over_tls(directory_name: &str) -> Vec<Outside> {
+        let build = directory(&format!("{directory_name}-tls"));
+        let mut all = Outside::all(directory_name);
+        all.retain(|outside| outside.protocol == "native");
+        all.retain_mut(|outside| {
+            let is_python = outside.name == "Python";
+            if !is_python && has_openssl() {
+                outside.command = vec![compile(outside.protocol, &build, &WITH_TLS)];
+                return true;
+            }
+            is_python
+        });
         all
     }
 
@@ -79,11 +98,25 @@ fn has(tool: &str) -> bool {
     found
 }
 
-fn compile(protocol: &str, build: &Path) -> PathBuf {
+/// Whether the headers of OpenSSL exist; panics if they are missing but required.
+fn has_openssl() -> bool {
+    let probe = ["-E", "-include", "openssl/ssl.h", "-x", "c", "/dev/null"];
+    let mut cc = Command::new("cc");
+    let found = cc.args(probe).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found = found.is_ok_and(|status| status.success());
+    assert!(found || !is_required(), "OpenSSL's headers (libssl-dev) are missing");
+    if !found {
+        eprintln!("skipped: the client in C over TLS, OpenSSL's headers (libssl-dev) are missing");
+    }
+    found
+}
+
+fn compile(protocol: &str, build: &Path, more: &[&str]) -> PathBuf {
     let program = build.join(protocol);
     let source = Path::new(SOURCES).join(format!("{protocol}.c"));
     let mut cc = Command::new("cc");
     cc.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-o"]).arg(&program).arg(source);
+    cc.args(more);
     assert!(cc.status().expect("cc was found").success());
     assert!(fs::exists(&program).expect("the build directory is readable"));
     program

@@ -1,4 +1,4 @@
-//! Tests of `systole serve` with TLS, with a client in Python and bare sockets.
+//! Tests of `systole serve` with TLS, with clients in C and Python and bare sockets.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -56,8 +56,8 @@ fn python(name: &str) -> impl Iterator<Item = Outside> {
 }
 
 #[test]
-fn a_python_client_meets_certificates_that_change_while_it_is_online() {
-    for outside in python("serve-tls-build") {
+fn clients_meet_certificates_that_change_while_they_are_online() {
+    for outside in Outside::over_tls("serve-tls-build") {
         let folder = directory("serve-tls-files");
         let authority = Authority::new(&folder);
         authority.sign(&folder, "one.test");
@@ -82,6 +82,7 @@ fn a_python_client_meets_certificates_that_change_while_it_is_online() {
         assert!(first.seen.iter().any(|line| line.starts_with("received PING 1")));
         let mut stranger = client("one.test", &[]);
         assert_eq!(stranger.end(), 1, "the certificate is for another name now");
+        stranger.stderr_after("certificate verify failed");
     }
 }
 

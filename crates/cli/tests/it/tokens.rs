@@ -152,12 +152,22 @@ fn a_client_logs_in_with_a_token_of_each_algorithm_and_is_who_it_says() {
 
 #[test]
 fn a_token_is_shown_over_tls_and_each_of_the_two_is_needed() {
-    let Some(issuer) = Issuer::new("tokens-tls") else { return };
-    let folder = directory("tokens-tls-files");
+    let Some(mut issuer) = Issuer::new("tokens-tls") else { return };
+    for (place, client) in Outside::over_tls("tokens-tls-clients").into_iter().enumerate() {
+        issuer.client = client;
+        token_over_tls(&issuer, &format!("tokens-tls-{place}"));
+    }
+}
+
+/// Lets the client of `issuer` log in over TLS, with good and bad tokens and authorities.
+fn token_over_tls(issuer: &Issuer, name: &str) {
+    let folder = directory(&format!("{name}-files"));
+    let strange = directory(&format!("{name}-strange"));
     Authority::new(&folder).sign(&folder, "one.test");
+    Authority::new(&strange);
     let keys = format!("keys = {:?}", issuer.file("eddsa.pem"));
-    let gateway = Gateway::start("tokens-tls", &issuer.config(&keys, &with_tls(&folder)));
-    let roots = folder.join("ca.pem").display().to_string();
+    let gateway = Gateway::start(name, &issuer.config(&keys, &with_tls(&folder)));
+    let [roots, others] = [&folder, &strange].map(|it| it.join("ca.pem").display().to_string());
     let tls = ["--tls", &roots, "--name", "one.test"];
     let over_tls = |token: &str, more: &[&str]| {
         let mut client = issuer.client(&gateway, "", token, &[&tls[..], more].concat());
@@ -174,6 +184,12 @@ fn a_token_is_shown_over_tls_and_each_of_the_two_is_needed() {
     for (token, reason) in [(unknown.as_str(), "unknown_key"), ("", "no_token")] {
         over_tls(token, &[]).until("received CLOSE 4 (unauthorized) flags 1");
         assert_eq!(refused(&gateway, reason), 1.0, "{reason}");
+    }
+    // A client shows its token to nobody but the host that it means.
+    for tls in [["--tls", &others, "--name", "one.test"], ["--tls", &roots, "--name", "two.test"]] {
+        let mut client = issuer.client(&gateway, "", &good, &tls);
+        assert_eq!(client.end(), 1, "{tls:?}: {:?}", client.seen);
+        client.stderr_after("certificate verify failed");
     }
     // Without TLS nobody looks at the token.
     let mut bare = issuer.client(&gateway, "", &good, &[]);
