@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use systole_core::beacon::{self, BeaconHub, Datagram, SIGNED};
+use systole_core::denial::{Denial, Denied};
 use systole_core::driver::Driver;
 use systole_core::hub::Hub;
 use systole_core::kernel::{Examination, SocketError, TcpSnapshot};
@@ -160,7 +161,11 @@ fn link_input(kind: u8, size: u8, bytes: &[u8]) -> Input<'_> {
             return Answer::Examined(Examination { tcp, ..Examination::default() }).into();
         }
         200..210 => return Answer::Admitted(SessionKey { session: 1, epoch: 2 }).into(),
-        210..215 => return Answer::Refused(CloseReason::Full.into()).into(),
+        210..215 => {
+            let why = Denial::ALL.get(usize::from(size)).copied();
+            let denied = Denied { goodbye: CloseReason::Full.into(), why };
+            return Answer::Refused(denied).into();
+        }
         215..219 => return World::Ended.into(),
         219 => return World::Illegal(Malformed::Record).into(),
         220..225 => return World::Failed(SocketError::Reset).into(),

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::denial::Denial;
 use crate::grounds::{Ground, Grounds};
 use crate::time::{Span, Time};
 use crate::wire::{CloseReason, Malformed};
@@ -94,6 +95,8 @@ pub enum Cause {
     Replaced,
     /// The token of the peer was not accepted, or is no longer valid.
     Unauthorized,
+    /// The login of the peer was refused, for this reason.
+    Refused(Denial),
     /// The peer sent more messages, bytes or heartbeats than its listener allows.
     Flooding,
     /// The gateway is being stopped or emptied.
@@ -134,6 +137,7 @@ crate::plain::plain_enum! { Cause {
     21 => Unauthorized {}
     22 => Flooding {}
     23 => GatewayLost {}
+    24 => Refused { 0: denial }
 } }
 
 /// The direction in which a path loses segments, as far as the evidence shows.
@@ -222,6 +226,7 @@ impl Cause {
         "kicked",
         "replaced",
         "unauthorized",
+        "refused",
         "flooding",
         "drained",
         "finished",
@@ -251,12 +256,13 @@ impl Cause {
             Cause::Kicked => 15,
             Cause::Replaced => 16,
             Cause::Unauthorized => 17,
-            Cause::Flooding => 18,
-            Cause::Drained => 19,
-            Cause::Finished => 20,
-            Cause::LocalFault => 21,
-            Cause::GatewayLost => 22,
-            Cause::Unknown => 23,
+            Cause::Refused(_) => 18,
+            Cause::Flooding => 19,
+            Cause::Drained => 20,
+            Cause::Finished => 21,
+            Cause::LocalFault => 22,
+            Cause::GatewayLost => 23,
+            Cause::Unknown => 24,
         }
     }
 
@@ -278,6 +284,7 @@ impl Cause {
             | Cause::Kicked
             | Cause::Replaced
             | Cause::Unauthorized
+            | Cause::Refused(_)
             | Cause::Flooding
             | Cause::Drained
             | Cause::Finished
@@ -315,6 +322,7 @@ impl Cause {
             | Cause::Kicked
             | Cause::Replaced
             | Cause::Unauthorized
+            | Cause::Refused(_)
             | Cause::Flooding
             | Cause::Drained
             | Cause::Finished
@@ -384,6 +392,7 @@ impl Cause {
             Cause::Unauthorized => {
                 "Look at the token: its time, its issuer, its audience, the key that signed it."
             }
+            Cause::Refused(denial) => denial.advice(),
             Cause::Flooding => "Look what the peer sends, or raise the rates of its listener.",
             Cause::Drained => "Nothing: the gateway was emptied.",
             Cause::Finished => "Nothing: we ended the session in good order.",
@@ -464,6 +473,7 @@ impl fmt::Display for Cause {
             Cause::Unauthorized => {
                 f.write_str("not authorized: its token was not accepted, or its time is over")
             }
+            Cause::Refused(denial) => write!(f, "its login was refused: {denial}"),
             Cause::Flooding => f.write_str("it sent more than its listener allows"),
             Cause::Drained => f.write_str("ended by a drain"),
             Cause::Finished => f.write_str("ended by us, in good order"),

@@ -252,9 +252,9 @@ impl Hub {
             World::Identified { link, admission, login } => {
                 self.identified(now, link, admission, login);
             }
-            World::Refused { link, admission, goodbye } => {
+            World::Refused { link, admission, denied } => {
                 if self.awaits(link, admission).is_some() {
-                    self.handle_link(now, link, link::Answer::Refused(goodbye));
+                    self.handle_link(now, link, link::Answer::Refused(denied));
                 }
             }
             World::HandOver { link } => self.hand_over(now, link),

@@ -50,6 +50,7 @@
 //! - [`flight`]: the latest events of one link
 //! - [`witness`]: what a client remembers of a link for its next connection
 //! - [`ledger`]: verdicts that are revised when the peer returns
+//! - [`denial`]: why a login is refused
 //! - [`outage`]: verdicts that belong to one outage
 //!
 //! # Running the machines
@@ -70,6 +71,7 @@ extern crate alloc;
 pub mod beacon;
 pub mod budget;
 pub mod cause;
+pub mod denial;
 pub mod diagnosis;
 pub mod dial;
 pub mod driver;

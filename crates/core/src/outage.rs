@@ -322,6 +322,7 @@ impl Outages {
             | Cause::Kicked
             | Cause::Replaced
             | Cause::Unauthorized
+            | Cause::Refused(_)
             | Cause::Flooding
             | Cause::Drained
             | Cause::Finished

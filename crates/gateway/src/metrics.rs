@@ -245,7 +245,7 @@ impl Collector for ShardCollector {
             let counts = self.shards.iter().map(|shard| shard.refused[index].get());
             ([("reason", reason)], ConstCounter::new(counts.sum::<u64>()))
         });
-        let help = "Logins refused because of their tokens, by reason";
+        let help = "Logins refused, by reason";
         encode_family(&mut encoder, "systole_logins_refused", help, MetricType::Counter, refused)?;
         let uptime = ConstGauge::new(seconds(self.clock.monotonic()));
         let help = "Time since the start";

@@ -9,11 +9,13 @@ mod backlog;
 
 use std::sync::Arc;
 
+use systole_core::cause::Cause;
 use systole_core::session::Event;
 use systole_core::{Span, Time};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
+use crate::identity::Refusal;
 use crate::report::{Fact, Heartbeat, ReportChannels};
 use crate::stats::ShardStats;
 use backlog::Backlog;
@@ -47,6 +49,11 @@ impl ReportSender {
         if !fact.subject.established {
             if let Event::Left(verdict) = &fact.event {
                 self.stats.strangers.get(verdict.cause.index()).iter().for_each(|cell| cell.add(1));
+                if let Cause::Refused(denial) = verdict.cause
+                    && let Some(refusal) = Refusal::of_known(denial)
+                {
+                    self.stats.refused[refusal.index()].add(1);
+                }
             }
             let _ = self.strangers.try_send(fact);
             return;
@@ -120,7 +127,6 @@ mod tests {
     use super::*;
     use crate::report::tests::{joined, left, suspected};
     use crate::report::{STRANGERS, TELEMETRY, channels};
-    use systole_core::cause::Cause;
     use systole_core::session::Topic;
 
     /// Returns the topics of all facts that arrive, with the numbers of their sessions.

@@ -104,6 +104,7 @@ pub(super) fn of_verdict(verdict: &Verdict, answer: &[u8], codec: Codec) -> Opti
         | Cause::Kicked
         | Cause::Replaced
         | Cause::Unauthorized
+        | Cause::Refused(_)
         | Cause::Flooding
         | Cause::Drained
         | Cause::Finished

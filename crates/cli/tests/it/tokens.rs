@@ -231,7 +231,7 @@ fn a_bad_token_gets_one_answer_whatever_is_wrong_and_the_metrics_tell() {
     }
     let ends = "systole_strangers_total{cause=\"unauthorized\"}";
     wait("the causes", || (gateway.metric(ends) == tokens.len() as f64).then_some(()));
-    gateway.log("logins were refused because of their tokens");
+    gateway.log("logins were refused");
     // It is the address, and not the gateway, that was too often wrong; others may log in.
     for _ in tokens.len()..20 {
         issuer.client(&gateway, "ada", "bad", &[]).until("received CLOSE 4");
@@ -337,6 +337,17 @@ fn a_webhook_says_who_a_client_is() {
     login("eve's", &[]).until("received CLOSE 4 (unauthorized) flags 1");
     login("nobody's", &[]).until("received CLOSE 8 (full) flags 0 return-after 5000");
     assert_eq!((refused(&gateway, "webhook"), refused(&gateway, "webhook_failed")), (1.0, 1.0));
+    let reasons = wait("the verdicts", || {
+        let page = gateway.get("/api/v1/verdicts?established=false&cause=refused");
+        let mut reasons: Vec<_> = page["verdicts"]
+            .as_array()?
+            .iter()
+            .map(|verdict| verdict["refusal"].to_string())
+            .collect();
+        reasons.sort();
+        (reasons.len() == 2).then_some(reasons)
+    });
+    assert_eq!(reasons, ["\"webhook\"", "\"webhook_failed\""]);
 }
 
 /// Answers questions until the test ends.

@@ -12,6 +12,7 @@ use super::granted::{Grant, Granted};
 use super::identities::Rival;
 use super::sessions::Session;
 use super::{Hub, Slot};
+use crate::denial::Denial;
 use crate::link::{self, Command, Goodbye, Logins};
 use crate::plain::{plain_enum, plain_struct};
 use crate::time::{Span, Time};
@@ -125,7 +126,7 @@ impl Hub {
         let mut waiting = self.logins_like(link);
         waiting.retain(|(.., has_turn)| !has_turn);
         if let Some((_, oldest, _)) = waiting.first().filter(|_| waiting.len() > WAITING) {
-            self.handle_link(now, *oldest, link::Answer::Refused(in_use()));
+            self.deny(now, *oldest, Denial::Waiting);
         }
     }
 
@@ -172,7 +173,7 @@ impl Hub {
         let rivals = self.rivals(slot);
         let newer = rivals.iter().filter(|rival| Some(rival.heard_at) > slot.peer.login()).count();
         if newer >= limit {
-            return self.handle_link(now, link, link::Answer::Refused(replaced()));
+            return self.handle_link(now, link, link::Answer::Refused(replaced().into()));
         }
         let is_silent = |rival: &Rival| {
             let rival = self.sessions.get(rival.place).map(Session::link);
@@ -227,7 +228,7 @@ impl Hub {
         let is_waiting = newcomer.is_some();
         self.contests.remove(&rival);
         if is_waiting && has_answered && !is_lost {
-            self.handle_link(now, link, link::Answer::Refused(in_use()));
+            self.deny(now, link, Denial::InUse);
         } else if is_waiting {
             self.end_contest(now, link);
         }
@@ -258,7 +259,7 @@ impl Hub {
         if slot.place.is_some() {
             self.unowned.push_back(link);
         } else {
-            self.handle_link(now, link, link::Answer::Refused(CloseReason::Full.into()));
+            self.deny(now, link, Denial::NoPlace);
         }
     }
 
@@ -287,6 +288,12 @@ impl Hub {
             self.identities.add(slot.identity(), Rival { heard_at, place });
         }
         self.handle_metered(now, link, link::Answer::Admitted(key));
+    }
+
+    /// Sends a peer away for whose session there is no room. It may come back.
+    fn deny(&mut self, now: Time, link: u32, why: Denial) {
+        let denied = why.with(CloseReason::Full.into());
+        self.handle_link(now, link, link::Answer::Refused(denied));
     }
 
     /// Returns the sessions in force of the same identity, of the same worth, the oldest first.
@@ -348,9 +355,4 @@ fn is_same(one: &Slot, other: &Slot) -> bool {
 /// take turns for ever.
 fn replaced() -> Goodbye {
     Goodbye { stay_away: true, ..CloseReason::Replaced.into() }
-}
-
-/// The goodbye to a peer whose identity has as many sessions as it may have, and they answer.
-fn in_use() -> Goodbye {
-    CloseReason::Full.into()
 }

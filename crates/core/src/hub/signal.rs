@@ -4,9 +4,10 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use super::Login;
+use crate::denial::Denied;
 use crate::home::Homes;
 use crate::kernel::Examination;
-use crate::link::{self, Goodbye};
+use crate::link;
 use crate::machine::{self, kinds_of_input};
 use crate::policy::Policy;
 use crate::time::Span;
@@ -71,8 +72,8 @@ pub enum World<'a> {
         link: u32,
         /// The number of the admission.
         admission: u32,
-        /// The content of the CLOSE.
-        goodbye: Goodbye,
+        /// What the peer is told, and why.
+        denied: Denied,
     },
     /// Removes a link that moves to another hub with the same listeners. The hub emits the state of
     /// the link as [`Output::HandedOver`], or nothing if there is no such link. A session that has
@@ -100,7 +101,7 @@ crate::plain::plain_enum! { World<'a> {
     1 => Link { link: link, input: input }
     2 => Command { 0: command }
     3 => Identified { link: link, admission: admission, login: login }
-    4 => Refused { link: link, admission: admission, goodbye: goodbye }
+    4 => Refused { link: link, admission: admission, denied: denied }
     5 => HandOver { link: link }
     6 => TakenOver { link: link, state: state }
 } }

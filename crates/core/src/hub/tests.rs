@@ -869,14 +869,14 @@ fn an_answer_about_another_link_of_the_same_number_is_ignored() {
     hub.expire(Time::ZERO, Time::ZERO);
     let admission = ask(&mut hub, 0);
     assert_ne!(late, admission);
-    let refused = World::Refused { link: 0, admission: late, goodbye: CloseReason::Full.into() };
+    let refused = World::Refused { link: 0, admission: late, denied: CloseReason::Full.into() };
     for answer in
         [World::Identified { link: 0, admission: late, login: Login::claim(Span::ZERO) }, refused]
     {
         hub.handle(Time::ZERO, answer);
         assert_eq!(hub.poll_output(), None);
     }
-    let refused = World::Refused { link: 0, admission, goodbye: CloseReason::Full.into() };
+    let refused = World::Refused { link: 0, admission, denied: CloseReason::Full.into() };
     hub.handle(Time::ZERO, refused);
     assert_eq!(drain(&mut hub).0.get("finished"), Some(&1));
 }

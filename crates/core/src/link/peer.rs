@@ -131,7 +131,7 @@ impl Peer {
             Answer::Deadline => self.expire(now, context, out),
             Answer::Examined(examination) => self.examined(now, &examination, context, out),
             Answer::Admitted(key) => self.admitted(now, key, context, out),
-            Answer::Refused(goodbye) => self.conversation.refuse(now, goodbye, out),
+            Answer::Refused(denied) => self.conversation.refuse(now, denied, out),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The inputs and outputs of a link.
 
 use super::SessionKey;
+use crate::denial::Denied;
 use crate::kernel::{Examination, Patience, SocketError};
 use crate::machine::{self, kinds_of_input};
 use crate::policy::Policy;
@@ -56,9 +57,8 @@ pub enum Answer {
     Examined(Examination),
     /// The answer to [`Output::Admit`]: the peer has this session. Ignored if nobody asked.
     Admitted(SessionKey),
-    /// The answer to [`Output::Admit`]: the peer is sent away with this CLOSE. Ignored if nobody
-    /// asked.
-    Refused(Goodbye),
+    /// The answer to [`Output::Admit`]: the peer is sent away. Ignored if nobody asked.
+    Refused(Denied),
 }
 
 /// An input of a link.

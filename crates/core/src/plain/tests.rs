@@ -1,5 +1,6 @@
 //! The plain form of inputs, and of times.
 
+use crate::denial::{Denial, Denied};
 use crate::home::Homes;
 use crate::hub::Login;
 use core::net::{Ipv6Addr, SocketAddrV6};
@@ -115,8 +116,9 @@ fn input<'a>(chance: &mut Random, pool: &'a [u8]) -> hub::Input<'a> {
             HubWorld::Identified { link, admission: chance.next_u32(), login }
         }
         9 => {
-            let goodbye = CloseReason::Unauthorized.into();
-            HubWorld::Refused { link, admission: chance.next_u32(), goodbye }
+            let why = Some(Denial::ALL[chance.below(9) as usize]).filter(|_| chance.below(4) > 0);
+            let denied = Denied { goodbye: CloseReason::Unauthorized.into(), why };
+            HubWorld::Refused { link, admission: chance.next_u32(), denied }
         }
         _ => HubWorld::Link { link, input: link_world(chance, pool) },
     };

@@ -158,6 +158,7 @@ impl From<Cause> for Saw {
             | Cause::Kicked
             | Cause::Replaced
             | Cause::Unauthorized
+            | Cause::Refused(_)
             | Cause::Flooding
             | Cause::Drained
             | Cause::Finished

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use systole_core::home::Homes;
 
 use systole_core::beacon::{self, BeaconHub, MAX_BEACONS};
+use systole_core::denial::Denial;
 use systole_core::flight::Incident;
 use systole_core::hub::{self, FRAME_MEMORY, Hub};
 use systole_core::kernel::{Examination, NextHop, SocketError, TcpSnapshot};
@@ -210,8 +211,8 @@ fn recorded(worlds: &[link::World<'_>], all: &[hub::Input<'_>]) -> Recorder<Hub>
             while let Some(output) = hub.poll_output() {
                 next = next.or(match output {
                     hub::Output::Admit { link: 0, admission } => {
-                        let goodbye = Goodbye::from(CloseReason::Full);
-                        Some(hub::World::Refused { link: 0, admission, goodbye }.into())
+                        let denied = Denial::Store.with(CloseReason::Full.into());
+                        Some(hub::World::Refused { link: 0, admission, denied }.into())
                     }
                     hub::Output::Admit { link, admission } => Some(
                         hub::World::Identified {

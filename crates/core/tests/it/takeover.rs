@@ -11,7 +11,7 @@ use systole_core::driver::Driver;
 use systole_core::home::Homes;
 use systole_core::hub::{self, FRAME_MEMORY, Hub, Login, Output};
 use systole_core::kernel::SocketError;
-use systole_core::link::{self, Goodbye, Logins, Settings, Side};
+use systole_core::link::{self, Logins, Settings, Side};
 use systole_core::session::Event;
 use systole_core::wire::{BootId, Close, CloseReason, Codec, Decoder, Frame, Hello, InstanceId};
 use systole_core::{Policy, Span, Time};
@@ -172,8 +172,8 @@ impl World {
         let link = index as u32;
         if self.case.refused == Some(index) {
             self.attempts.get_mut(&index).unwrap().done = true;
-            let goodbye = Goodbye::from(CloseReason::Unauthorized);
-            return self.handle(index, hub::World::Refused { link, admission, goodbye });
+            let denied = CloseReason::Unauthorized.into();
+            return self.handle(index, hub::World::Refused { link, admission, denied });
         }
         self.attempts.get_mut(&index).unwrap().verified = true;
         let login = Login::claim(heard_at);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 use systole_core::cause::{Cause, Confidence, Direction, Scope, Verdict};
+use systole_core::denial::Denial;
 use systole_core::diagnosis::Ground;
 use systole_core::ledger::Note;
 use systole_core::policy::Detection;
@@ -80,6 +81,7 @@ impl Loss {
             | Cause::Kicked
             | Cause::Replaced
             | Cause::Unauthorized
+            | Cause::Refused(_)
             | Cause::Flooding
             | Cause::Drained
             | Cause::Finished
@@ -102,6 +104,10 @@ fn scope_name<S: Serializer>(scope: &Option<Scope>, serializer: S) -> Result<S::
     scope.map(Scope::name).serialize(serializer)
 }
 
+fn denial_name<S: Serializer>(denial: &Option<Denial>, serializer: S) -> Result<S::Ok, S::Error> {
+    denial.map(Denial::name).serialize(serializer)
+}
+
 /// How a session ended.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct End {
@@ -110,6 +116,11 @@ pub struct End {
     /// The direction and scope of a lost path.
     #[serde(flatten)]
     pub loss: Loss,
+    /// Why the login was refused, as in the metric `systole_logins_refused_total`; only with the
+    /// cause `refused`.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "denial_name")]
+    #[schema(value_type = Option<String>)]
+    pub refusal: Option<Denial>,
     /// The confidence in the cause: `medium`, `high` or `certain`.
     pub confidence: &'static str,
     /// The cause with its details, as text for people.
@@ -199,6 +210,7 @@ impl End {
         End {
             cause: verdict.cause.name(),
             loss: Loss::new(verdict.cause),
+            refusal: if let Cause::Refused(denial) = verdict.cause { Some(denial) } else { None },
             confidence: verdict.confidence.name(),
             detail: verdict.cause.to_string().into(),
             advice: verdict.cause.advice(),

@@ -1,4 +1,4 @@
-//! What the log says of logins that were refused because of their tokens: one line a minute with
+//! What the log says of logins that were refused: one line a minute with
 //! the counts by reason, since anybody can bring them about by the thousand.
 
 use std::sync::{Arc, PoisonError};
@@ -56,7 +56,7 @@ impl Gateway {
     pub(crate) fn tell_refusals(&self, now: Span) {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((logins, reasons)) = refusals.sum_up(&self.stats, now) {
-            warn!(logins, reasons, "logins were refused because of their tokens");
+            warn!(logins, reasons, "logins were refused");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Why a login is refused, and when its peer is told.
 
+use systole_core::denial::{Denial, Denied};
 use systole_core::link::Goodbye;
 use systole_core::wire::CloseReason;
 use systole_core::{Span, Time};
@@ -9,11 +10,14 @@ use systole_core::{Span, Time};
 /// for longer than this.
 const STEP: Span = Span::from_millis(250);
 
-/// The time after which a peer may come back for whose token there was no room.
+/// The time after which a peer may come back for whose token, or session, there was no room.
 const RETURN_AFTER: Span = Span::from_secs(5);
 
+/// The time after which a peer may come back whose home was full: the queue is short.
+const RETURN_HOME_AFTER: Span = Span::from_secs(1);
+
 /// Why a login is refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Refusal {
     /// The peer has sent no token.
     NoToken,
@@ -45,11 +49,21 @@ pub enum Refusal {
     Address,
     /// Too many tokens wait to be verified.
     Full,
+    /// The identity has as many sessions as it may have, and they answer.
+    InUse,
+    /// Too many logins of the identity wait for their turn.
+    Waiting,
+    /// The shard has no place for another session.
+    NoPlace,
+    /// The shard that decides about the identity takes no more links.
+    HomeBusy,
+    /// What is owed about the session cannot be stored.
+    Store,
 }
 
 impl Refusal {
     /// The names of all reasons, as metrics and logs show them.
-    pub const NAMES: [&'static str; 15] = [
+    pub const NAMES: [&'static str; 20] = [
         "no_token",
         "malformed",
         "unknown_key",
@@ -65,7 +79,25 @@ impl Refusal {
         "webhook_failed",
         "address",
         "full",
+        "in_use",
+        "waiting",
+        "no_place",
+        "home_busy",
+        "store",
     ];
+
+    /// Returns the reason for a refusal that is decided once it is known who the peer is; `None`
+    /// for the others, which are counted when the token is looked at.
+    pub const fn of_known(denial: Denial) -> Option<Refusal> {
+        match denial {
+            Denial::InUse => Some(Refusal::InUse),
+            Denial::Waiting => Some(Refusal::Waiting),
+            Denial::NoPlace => Some(Refusal::NoPlace),
+            Denial::HomeBusy => Some(Refusal::HomeBusy),
+            Denial::Store => Some(Refusal::Store),
+            Denial::Webhook | Denial::WebhookFailed | Denial::Address | Denial::Full => None,
+        }
+    }
 
     /// Returns the place of the reason in [`Refusal::NAMES`].
     pub const fn index(self) -> usize {
@@ -79,7 +111,39 @@ impl Refusal {
 
     /// Whether the token was looked at, and is at fault.
     pub const fn is_verdict(self) -> bool {
-        !matches!(self, Refusal::WebhookFailed | Refusal::Address | Refusal::Full)
+        self.index() <= Refusal::Webhook.index()
+    }
+
+    /// Returns why the link ends, for all but a bad token: that has a cause of its own, whatever is
+    /// wrong with it.
+    const fn denial(self) -> Option<Denial> {
+        match self {
+            Refusal::NoToken
+            | Refusal::Malformed
+            | Refusal::UnknownKey
+            | Refusal::Signature
+            | Refusal::Expired
+            | Refusal::NotYetValid
+            | Refusal::NoExpiry
+            | Refusal::Issuer
+            | Refusal::Audience
+            | Refusal::NoIdentity
+            | Refusal::Attributes => None,
+            Refusal::Webhook => Some(Denial::Webhook),
+            Refusal::WebhookFailed => Some(Denial::WebhookFailed),
+            Refusal::Address => Some(Denial::Address),
+            Refusal::Full => Some(Denial::Full),
+            Refusal::InUse => Some(Denial::InUse),
+            Refusal::Waiting => Some(Denial::Waiting),
+            Refusal::NoPlace => Some(Denial::NoPlace),
+            Refusal::HomeBusy => Some(Denial::HomeBusy),
+            Refusal::Store => Some(Denial::Store),
+        }
+    }
+
+    /// Returns what the peer is told, and the cause with which its link ends.
+    pub fn denied(self) -> Denied {
+        Denied { goodbye: self.goodbye(), why: self.denial() }
     }
 
     /// Returns the CLOSE to the peer, which is the same whatever is wrong with its token.
@@ -87,7 +151,9 @@ impl Refusal {
         if self.is_verdict() {
             Goodbye { stay_away: true, ..CloseReason::Unauthorized.into() }
         } else {
-            Goodbye { return_after: RETURN_AFTER, ..CloseReason::Full.into() }
+            let home_busy = self == Refusal::HomeBusy;
+            let return_after = if home_busy { RETURN_HOME_AFTER } else { RETURN_AFTER };
+            Goodbye { return_after, ..CloseReason::Full.into() }
         }
     }
 }
@@ -101,6 +167,29 @@ pub fn refuse_after(asked: Time, now: Time) -> Time {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ALL: [Refusal; Refusal::NAMES.len()] = [
+        Refusal::NoToken,
+        Refusal::Malformed,
+        Refusal::UnknownKey,
+        Refusal::Signature,
+        Refusal::Expired,
+        Refusal::NotYetValid,
+        Refusal::NoExpiry,
+        Refusal::Issuer,
+        Refusal::Audience,
+        Refusal::NoIdentity,
+        Refusal::Attributes,
+        Refusal::Webhook,
+        Refusal::WebhookFailed,
+        Refusal::Address,
+        Refusal::Full,
+        Refusal::InUse,
+        Refusal::Waiting,
+        Refusal::NoPlace,
+        Refusal::HomeBusy,
+        Refusal::Store,
+    ];
 
     #[test]
     fn refusals_leave_at_the_same_time_whatever_was_found_how_soon() {
@@ -116,24 +205,31 @@ mod tests {
     }
 
     #[test]
+    fn the_document_lists_exactly_the_reasons() {
+        let text = include_str!("../../../../docs/identity.md");
+        let (_, table) = text.split_once("| reason | cause |").expect("the table");
+        let rows = table.lines().skip(2).map_while(|line| line.strip_prefix("| `"));
+        let rows: Vec<(&str, &str)> = rows
+            .map(|row| {
+                let mut cells = row.split('`');
+                (cells.next().expect("a name"), cells.nth(1).expect("a cause"))
+            })
+            .collect();
+        let causes = ALL.map(|it| {
+            let is_token = it.denial().is_none();
+            (it.name(), if is_token { "unauthorized" } else { "refused" })
+        });
+        assert_eq!(rows, causes);
+    }
+
+    #[test]
     fn a_bad_token_gets_the_same_answer_whatever_is_wrong_with_it() {
-        let all = [
-            Refusal::NoToken,
-            Refusal::Malformed,
-            Refusal::UnknownKey,
-            Refusal::Signature,
-            Refusal::Expired,
-            Refusal::NotYetValid,
-            Refusal::NoExpiry,
-            Refusal::Issuer,
-            Refusal::Audience,
-            Refusal::NoIdentity,
-            Refusal::Attributes,
-            Refusal::Webhook,
-            Refusal::WebhookFailed,
-            Refusal::Address,
-            Refusal::Full,
-        ];
+        let all = ALL;
+        for denial in Denial::ALL {
+            let named = all.iter().filter(|it| it.denial() == Some(denial));
+            assert!(named.map(|it| it.name()).eq([denial.name()]), "one name for one thing");
+            assert!(Refusal::of_known(denial).is_none_or(|it| it.denial() == Some(denial)));
+        }
         assert!(all.iter().enumerate().all(|(place, it)| it.index() == place));
         let (verdicts, others) = all.split_at(12);
         let unauthorized = Goodbye { stay_away: true, ..CloseReason::Unauthorized.into() };

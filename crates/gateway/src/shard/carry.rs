@@ -12,6 +12,7 @@ use super::opening::Accept;
 use super::shard_loop::ShardLoop;
 use super::sockets::Feedback;
 use super::streams::Streams;
+use crate::identity::Refusal;
 use crate::logic::Piece;
 use crate::report::{Fact, Heartbeat, Parting, Subject};
 use crate::stats::seconds;
@@ -45,7 +46,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 }
                 hub::Output::GoHome { link, admission, shard } => {
                     let reply = if self.traffic.full_home == Some(shard) {
-                        Reply::Refuse { link, admission }
+                        Reply::Refuse { link, admission, refusal: Refusal::HomeBusy }
                     } else {
                         Reply::GoHome { link, admission, shard }
                     };
@@ -108,7 +109,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                     self.identify(link, admission, heard_at);
                 }
                 Reply::GoHome { link, admission, shard } => self.go_home(link, admission, shard),
-                Reply::Refuse { link, admission } => self.refuse_as_full(link, admission),
+                Reply::Refuse { link, admission, refusal } => self.refuse(link, admission, refusal),
                 Reply::KeepOut { link, admission, left } => self.keep_out(link, admission, left),
                 Reply::Own { session, epoch } => {
                     let answer = hub::Answer::Owned { session, epoch };

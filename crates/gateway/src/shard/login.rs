@@ -16,9 +16,6 @@ use super::streams::Streams;
 use crate::identity::{Answer, Job, Jobs, Offenders, Refusal, Verified, refuse_after};
 use crate::store::{Owing, Owned};
 
-/// The time after which a peer may come back that found the store full or failing.
-const RETURN_AFTER: Span = Span::from_secs(5);
-
 /// An answer to a request of the hub.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Reply {
@@ -26,8 +23,8 @@ pub(super) enum Reply {
     Identify { link: u32, admission: u32, heard_at: Span },
     /// The peer is sent to the home of its identity.
     GoHome { link: u32, admission: u32, shard: u8 },
-    /// The peer is sent away, because there is no room for it at the moment.
-    Refuse { link: u32, admission: u32 },
+    /// The peer is sent away for this reason, and may come back.
+    Refuse { link: u32, admission: u32, refusal: Refusal },
     /// The peer is banned for this time.
     KeepOut { link: u32, admission: u32, left: Span },
     /// The session has this epoch.
@@ -57,6 +54,7 @@ struct Waiting {
     at: Time,
     link: u32,
     admission: u32,
+    refusal: Refusal,
 }
 
 impl Logins {
@@ -149,10 +147,9 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                     let at = refuse_after(asked, now);
                     let logins = &mut self.traffic.logins;
                     logins.offenders.count(now, address);
-                    logins.refusals.push(Reverse(Waiting { at, link, admission }));
+                    logins.refusals.push(Reverse(Waiting { at, link, admission, refusal }));
                 } else {
-                    let goodbye = refusal.goodbye();
-                    self.hub.handle(now, hub::World::Refused { link, admission, goodbye });
+                    self.refuse(link, admission, refusal);
                 }
             }
         }
@@ -184,7 +181,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             at_ms: self.clock.wall_ms(),
         };
         if !store.owe(owing) {
-            answers.push_back(Reply::Refuse { link, admission });
+            answers.push_back(Reply::Refuse { link, admission, refusal: Refusal::Store });
         }
     }
 
@@ -197,7 +194,14 @@ impl<T: Accept> ShardLoop<Streams<T>> {
     /// Sends a banned peer away.
     pub(super) fn keep_out(&mut self, link: u32, admission: u32, left: Span) {
         let goodbye = Goodbye { return_after: left, ..CloseReason::Kicked.into() };
-        self.hub.handle(self.clock.now(), hub::World::Refused { link, admission, goodbye });
+        let denied = goodbye.into();
+        self.hub.handle(self.clock.now(), hub::World::Refused { link, admission, denied });
+    }
+
+    /// Sends a peer away.
+    pub(super) fn refuse(&mut self, link: u32, admission: u32, refusal: Refusal) {
+        let denied = refusal.denied();
+        self.hub.handle(self.clock.now(), hub::World::Refused { link, admission, denied });
     }
 
     /// Hands the hub the epochs of the sessions about which it is written what is owed.
@@ -209,8 +213,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             let Owned { link, admission, session, epoch, is_granted } = owned;
             let now = self.clock.now();
             if !is_granted {
-                let goodbye = Goodbye { return_after: RETURN_AFTER, ..CloseReason::Full.into() };
-                self.hub.handle(now, hub::World::Refused { link, admission, goodbye });
+                self.refuse(link, admission, Refusal::Store);
             } else if let Some(left) =
                 self.banned(link).filter(|_| self.hub.machine().has_session(session))
             {
@@ -230,10 +233,8 @@ impl<T: Accept> ShardLoop<Streams<T>> {
     /// Hands the hub the refusals whose time has come.
     pub(super) fn refuse_due(&mut self) {
         let now = self.clock.now();
-        while let Some(Waiting { link, admission, .. }) = self.traffic.logins.poll(now) {
-            // The same for all that wait.
-            let goodbye = Refusal::Signature.goodbye();
-            self.hub.handle(now, hub::World::Refused { link, admission, goodbye });
+        while let Some(Waiting { link, admission, refusal, .. }) = self.traffic.logins.poll(now) {
+            self.refuse(link, admission, refusal);
             self.carry_out();
         }
     }

@@ -4,20 +4,16 @@
 use std::collections::VecDeque;
 use std::mem;
 
-use systole_core::Span;
 use systole_core::hub;
 use systole_core::kernel::SocketError;
-use systole_core::link::{self, Goodbye};
-use systole_core::wire::CloseReason;
+use systole_core::link;
 
 use super::opening::Accept;
 use super::shard_loop::ShardLoop;
 use super::sockets::{Conn, ConnState, Feedback};
 use super::streams::Streams;
+use crate::identity::Refusal;
 use crate::request::{Arrivals, Parcel};
-
-/// The time after which a peer may come back whose home was full: the queue is short.
-const RETURN_AFTER: Span = Span::from_secs(1);
 
 /// A link on its way from one shard to another. Not printable: it holds bytes of the peer.
 struct Packed<T> {
@@ -60,7 +56,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
     /// link now.
     pub(super) fn go_home(&mut self, link: u32, admission: u32, shard: u8) {
         let Some(home) = self.traffic.siblings.get(usize::from(shard)).cloned() else {
-            return self.refuse_as_full(link, admission);
+            return self.refuse(link, admission, Refusal::HomeBusy);
         };
         if !self.traffic.sockets.is_open(link) {
             return;
@@ -74,12 +70,6 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             self.arrive(parcel);
             self.traffic.full_home = None;
         }
-    }
-
-    /// Sends a peer away for whose session there is no room at the moment.
-    pub(super) fn refuse_as_full(&mut self, link: u32, admission: u32) {
-        let goodbye = Goodbye { return_after: RETURN_AFTER, ..CloseReason::Full.into() };
-        self.hub.handle(self.clock.now(), hub::World::Refused { link, admission, goodbye });
     }
 
     /// Takes a link out of this shard.

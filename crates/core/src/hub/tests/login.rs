@@ -1,6 +1,7 @@
 //! Logins at a listener that protects the sessions that answer.
 
 use super::*;
+use crate::denial::Denial;
 use crate::link::Logins;
 use crate::session;
 use crate::wire::Close;
@@ -148,7 +149,7 @@ fn a_session_that_answers_keeps_its_place() {
         bench.pass(900);
         bench.receive(0, PONG);
         assert_eq!(bench.seen.refused, [None, Some(CloseReason::Full), None]);
-        assert_eq!(bench.seen.left, [None, Some(Cause::Finished), None]);
+        assert_eq!(bench.seen.left, [None, Some(Cause::Refused(Denial::InUse)), None]);
         // The next login asks again.
         bench.log_in(2);
         assert_eq!(bench.seen.pinged[0], 2);
@@ -224,6 +225,7 @@ fn of_a_storm_of_logins_a_few_wait_and_the_newest_stays() {
     }
     assert_eq!(bench.seen.all_refused, 100 - 1 - 32);
     assert_eq!((bench.seen.refused[1], bench.seen.refused[2]), (None, Some(CloseReason::Full)));
+    assert_eq!(bench.seen.left[2], Some(Cause::Refused(Denial::Waiting)));
     bench.pass(1_001);
     assert!(bench.seen.joined[1], "the oldest does not answer");
     // Those that waited are newer: the newest of them takes the place of the one before it.

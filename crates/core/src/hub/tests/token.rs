@@ -49,8 +49,8 @@ fn a_token_is_kept_until_the_login_is_answered() {
         assert!(!holds(&state(&hub), TOKEN), "{proof:?}");
     }
     let (mut hub, admission) = asked(TOKEN);
-    let goodbye = CloseReason::Unauthorized.into();
-    hub.handle(Time::ZERO, World::Refused { link: 0, admission, goodbye });
+    let denied = CloseReason::Unauthorized.into();
+    hub.handle(Time::ZERO, World::Refused { link: 0, admission, denied });
     assert_eq!(hub.machine().token(0), b"");
     assert_eq!(hub.machine().token(4_711), b"", "no such link");
 }

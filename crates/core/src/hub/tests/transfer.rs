@@ -304,8 +304,8 @@ fn a_link_that_waits_for_its_admission_asks_its_new_hub_in_the_time_that_is_left
     };
     let now_due = hubs[1].machine().presence(8).unwrap().next_deadline.unwrap();
     assert_eq!(now_due.at.since(arrives), due.at.since(left));
-    let goodbye = CloseReason::Unauthorized.into();
-    hubs[1].handle(arrives, World::Refused { link: 8, admission, goodbye });
+    let denied = CloseReason::Unauthorized.into();
+    hubs[1].handle(arrives, World::Refused { link: 8, admission, denied });
     assert_eq!(drain(&mut hubs[1]).0.get("unauthorized"), Some(&1));
 }
 

@@ -7,6 +7,7 @@ use core::fmt;
 
 use super::{Conversation, Stage};
 use crate::cause::{Cause, Verdict};
+use crate::denial::Denied;
 use crate::hub::Proof;
 use crate::link::outbound::Writer;
 use crate::link::peer::{Context, Effect};
@@ -222,13 +223,20 @@ impl Conversation {
     pub(in crate::link) fn refuse(
         &mut self,
         now: Time,
-        goodbye: Goodbye,
+        denied: Denied,
         out: &mut Writer<'_>,
     ) -> Effect {
         if !self.awaits_admission() {
             return Effect::None;
         }
-        self.command_close(now, goodbye, "", out)
+        let Denied { goodbye, why } = denied;
+        match why {
+            None => self.command_close(now, goodbye, "", out),
+            Some(denial) => {
+                self.send_close(now, goodbye, Lane::Last, out);
+                self.end(now, Cause::Refused(denial), out)
+            }
+        }
     }
 
     /// Ends the conversation if nobody has answered in time. The peer is not at fault.

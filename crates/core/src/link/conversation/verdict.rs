@@ -55,6 +55,7 @@ impl Conversation {
             | Cause::Kicked
             | Cause::Replaced
             | Cause::Unauthorized
+            | Cause::Refused(_)
             | Cause::Flooding
             | Cause::Drained
             | Cause::Finished => Closing::Flush,

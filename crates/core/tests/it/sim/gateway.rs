@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use systole_core::session;
 
 use systole_core::cause::Cause;
+use systole_core::denial::{Denial, Denied};
 use systole_core::gather::{self, Gather};
 use systole_core::hub::{self, Output};
 use systole_core::kernel::{Examination, SocketError};
@@ -480,11 +481,12 @@ impl Gateway {
             let Answer { heard, peer, link, admission, session, .. } =
                 self.answers.swap_remove(index);
             let refused = !peers[peer].healthy && random.below(16) == 0;
-            let goodbye = link::Goodbye::from(CloseReason::Unauthorized);
+            let why = Denial::ALL.get(link as usize % 16).copied();
+            let denied = Denied { goodbye: CloseReason::Unauthorized.into(), why };
             let proved = peers[peer].proof.clone();
             let claim = peers[peer].claim().to_owned();
             let input: hub::Input<'_> = match session {
-                _ if refused => hub::World::Refused { link, admission, goodbye }.into(),
+                _ if refused => hub::World::Refused { link, admission, denied }.into(),
                 None => {
                     let heard_at = Span::from_nanos(heard);
                     let proof = proved.as_deref().map_or(hub::Proof::Claim, hub::Proof::Proved);
@@ -505,7 +507,7 @@ impl Gateway {
                 continue;
             };
             match session {
-                _ if refused => model.input(now, &link::Answer::Refused(goodbye).into()),
+                _ if refused => model.input(now, &link::Answer::Refused(denied).into()),
                 None => {
                     let is_identified = proved.as_deref().is_none_or(|it| model.prove(&claim, it));
                     self.admissions.proved += u64::from(is_identified && proved.is_some());

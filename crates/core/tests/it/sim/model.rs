@@ -2,6 +2,7 @@
 //! rules. The model sees only the inputs and outputs of that end.
 
 use systole_core::cause::Cause;
+use systole_core::denial::Denied;
 use systole_core::kernel::Cap;
 use systole_core::kernel::{Examination, SendState, SocketError, TcpSnapshot};
 use systole_core::link::{
@@ -337,9 +338,9 @@ impl Model {
                 self.excuse(now);
                 self.front.restart(self.silence_start);
             }
-            link::Answer::Refused(goodbye) => {
+            link::Answer::Refused(Denied { goodbye, why }) => {
                 assert!(self.awaits_admission(), "{}: refused twice", self.name);
-                self.turn.expects = Some(cause_of(goodbye.reason));
+                self.turn.expects = Some(why.map_or(cause_of(goodbye.reason), Cause::Refused));
             }
         }
     }
@@ -954,6 +955,7 @@ impl Model {
             Cause::Kicked
             | Cause::Replaced
             | Cause::Unauthorized
+            | Cause::Refused(_)
             | Cause::Flooding
             | Cause::Drained
             | Cause::Finished => Some(Lane::Last),
