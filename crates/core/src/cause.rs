@@ -207,7 +207,7 @@ impl Scope {
 
 impl Cause {
     /// The names of all causes, as metrics and the API show them.
-    pub const NAMES: [&'static str; 24] = [
+    pub const NAMES: [&'static str; 25] = [
         "peer_closed",
         "peer_exited",
         "peer_reset",
