@@ -10,9 +10,9 @@ use systole_core::ledger::Note;
 
 use crate::report::Subject;
 
-/// The number of verdicts kept; a new one replaces the oldest. Each takes at most 800 bytes
-/// including its identity, 8 MB in all. Operators ask within minutes, and this holds the verdicts
-/// of minutes even when many sessions fail.
+/// The number of verdicts kept unless the configuration says otherwise; a new one replaces the
+/// oldest. Each takes at most 800 bytes including its identity, 8 MB in all. Operators ask within
+/// minutes, and this holds the verdicts of minutes even when many sessions fail.
 pub const VERDICTS: usize = 10_000;
 
 /// The number of verdicts kept on connections that were never a session, apart from the others:
@@ -75,6 +75,11 @@ impl Verdicts {
             Mutex::new(Ring { kept: VecDeque::new(), capacity: capacity.max(1), last: 0 })
         };
         Verdicts { sessions: ring(sessions), strangers: ring(strangers) }
+    }
+
+    /// Returns how many verdicts on sessions are kept at most.
+    pub fn capacity(&self) -> usize {
+        lock(&self.sessions).capacity
     }
 
     /// Keeps a verdict, among those on sessions or on strangers.

@@ -121,7 +121,7 @@ fn sessions_of_a_killed_gateway_are_known_after_its_next_start() {
     let verdict = gateway.get(&format!("/api/v1/sessions/{session}/why"))["verdict"].clone();
     let known = (&verdict["identity"], &verdict["listener"], &verdict["cause"]);
     assert_eq!(known, (&"ada".into(), &"native".into(), &"gateway_lost".into()));
-    let told = snapshot::run(&mut gateway.tool(&["why", &session]));
+    let told = snapshot(&mut gateway.tool(&["why", &session]));
     assert!(told.contains("gateway_lost (certain)") && told.contains("found at"), "{told}");
     let mut events = gateway.events(Some(&position));
     let gap = events.next();

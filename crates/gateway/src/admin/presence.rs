@@ -21,7 +21,7 @@ pub(super) struct Presence {
     /// The identity.
     identity: String,
     /// `online`, `suspect` (all its sessions are), `offline`, or `unknown` (not online, and none of
-    /// the last sessions was its).
+    /// the last sessions was its: `verdicts` in `[limits]` says how many are kept).
     state: &'static str,
     /// Its sessions that are online.
     #[serde(skip_serializing_if = "Vec::is_empty")]

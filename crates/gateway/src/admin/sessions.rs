@@ -15,6 +15,7 @@ use super::fields::{Fields, FromFields};
 use super::paging::Paging;
 use super::policy::PolicyWish;
 use super::state::Shared;
+use super::why::{VerdictView, unknown_session};
 use crate::config::BEACON;
 use crate::gateway::{Cursor, Gateway};
 use crate::report::SessionInfo;
@@ -112,20 +113,38 @@ pub(super) async fn list(
     Ok(Json(SessionPage { sessions, next: next.map(write_cursor) }))
 }
 
-/// Returns one session.
+/// A session that is online, or what is known of one that has ended.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub(super) enum Found {
+    /// It is online.
+    Online(Box<SessionView>),
+    /// It has ended: the verdict, as revised since.
+    Ended(Box<VerdictView>),
+}
+
+/// Returns one session: that is online, or one of the last that ended.
 #[utoipa::path(
     get,
     path = "/api/v1/sessions/{id}",
     params(("id" = String, Path, description = "The session's number, 16 hexadecimal digits")),
-    responses((status = 200, body = SessionView), (status = 503, body = Trouble))
+    responses((status = 200, body = Found), (status = 503, body = Trouble))
 )]
 pub(super) async fn one(
     State(shared): State<Shared>,
     PathText(id): PathText,
-) -> Result<Json<SessionView>, Trouble> {
-    let found = shared.gateway.session(read_id(&id)?).await?;
-    let info = found.ok_or_else(|| Trouble::no_session(&id))?;
-    Ok(Json(SessionView::new(&shared.gateway, info)))
+) -> Result<Json<Found>, Trouble> {
+    let (gateway, session) = (&shared.gateway, read_id(&id)?);
+    let asked = gateway.session(session).await;
+    if let Ok(Some(info)) = asked {
+        return Ok(Json(Found::Online(Box::new(SessionView::new(gateway, info)))));
+    }
+    // A verdict that is kept needs no answer from the shard, which may have ended.
+    if let Some(ended) = gateway.ended(session).await {
+        return Ok(Json(Found::Ended(Box::new(VerdictView::new(gateway, &ended)))));
+    }
+    asked?;
+    Err(unknown_session(gateway, &id))
 }
 
 /// Options of a kick.

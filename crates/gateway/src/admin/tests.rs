@@ -61,6 +61,14 @@ impl Fixture {
     }
 
     fn with(token: Option<Token>, subscribers: usize) -> Fixture {
+        Fixture::adjusted(token, subscribers, |gateway| gateway)
+    }
+
+    fn adjusted(
+        token: Option<Token>,
+        subscribers: usize,
+        adjust: impl FnOnce(Gateway) -> Gateway,
+    ) -> Fixture {
         let received = Received::default();
         let mut polls = Vec::new();
         let mut start = |shard: u64| {
@@ -71,7 +79,7 @@ impl Fixture {
         };
         let shards = vec![start(0), start(1)];
         let stats = vec![Arc::default(), Arc::default()];
-        let gateway = Arc::new(gateway(shards, stats.clone()));
+        let gateway = Arc::new(adjust(gateway(shards, stats.clone())));
         let api = Api::new(gateway.clone(), token, subscribers);
         Fixture { gateway, stats, received, api, _polls: polls }
     }

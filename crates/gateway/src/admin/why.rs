@@ -17,7 +17,7 @@ use super::state::Shared;
 use crate::events::{End, Loss, Session};
 use crate::gateway::Gateway;
 use crate::request::Story;
-use crate::verdicts::{self, Ended, VERDICTS};
+use crate::verdicts::{self, Ended};
 
 /// A verdict on a session.
 #[derive(Serialize, ToSchema)]
@@ -50,7 +50,7 @@ struct Revised {
 }
 
 impl VerdictView {
-    fn new(gateway: &Gateway, ended: &Ended) -> VerdictView {
+    pub(super) fn new(gateway: &Gateway, ended: &Ended) -> VerdictView {
         let Ended { verdict, subject, .. } = ended;
         let revised_from = ended.revised_from.map(|(cause, confidence, note)| Revised {
             cause: cause.name(),
@@ -109,8 +109,8 @@ pub(super) struct VerdictPage {
     next: Option<String>,
 }
 
-/// Lists the last 10,000 verdicts on sessions, or the last 1,000 on connections that were never
-/// one, latest first.
+/// Lists the last verdicts on sessions (`verdicts` in `[limits]`, 10,000 by default), or the last
+/// 1,000 on connections that were never one, latest first.
 #[utoipa::path(
     get,
     path = "/api/v1/verdicts",
@@ -198,13 +198,13 @@ pub(super) async fn why(
         return Ok(Json(explain_online(gateway, *story)));
     }
     // The session may have ended while the shard was asked.
-    let ended = gateway.verdicts().find(session).ok_or_else(|| unknown_session(&id))?;
+    let ended = gateway.verdicts().find(session).ok_or_else(|| unknown_session(gateway, &id))?;
     Ok(Json(explain_ended(gateway, &ended)))
 }
 
-fn unknown_session(id: &str) -> Trouble {
-    let error =
-        format!("session {id} is not online, and its verdict is not among the last {VERDICTS}");
+pub(super) fn unknown_session(gateway: &Gateway, id: &str) -> Trouble {
+    let kept = gateway.verdicts().capacity();
+    let error = format!("session {id} is not online, and its verdict is not among the last {kept}");
     let hint = "GET /api/v1/verdicts lists the last verdicts, GET /api/v1/sessions who is online";
     Trouble::new(axum::http::StatusCode::NOT_FOUND, error, hint)
 }

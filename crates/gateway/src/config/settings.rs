@@ -13,6 +13,7 @@ use toml::de::DeValue;
 
 use super::section::{Given, Reading, Section};
 use super::value::{self, Refused};
+use crate::verdicts::VERDICTS;
 
 /// The number of data-plane threads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -66,6 +67,9 @@ pub struct Limits {
     /// Maximum of subscribers to the event stream. When reached, a further one takes the place of
     /// one that does not read or was served for a minute, or is refused.
     pub sse_subscribers: u64,
+    /// Number of verdicts kept on sessions that have ended, for presence and for questions why. Each
+    /// takes up to 800 bytes; more of them answer for longer.
+    pub verdicts: u64,
 }
 
 /// How the gateway drains.
@@ -144,6 +148,7 @@ impl Default for Limits {
             incomplete_frames: FRAME_MEMORY as u64,
             events: 1_024,
             sse_subscribers: 64,
+            verdicts: VERDICTS as u64,
         }
     }
 }
@@ -236,6 +241,7 @@ pub(super) fn read_limits(reading: &mut Reading<'_>, mut section: Section<'_>) -
     let frames = section.take(reading, "incomplete_frames", value::bytes(33 << 20..=1 << 40));
     let events = section.take(reading, "events", value::integer(1..=100_000_000));
     let subscribers = section.take(reading, "sse_subscribers", value::integer(1..=10_000));
+    let verdicts = section.take(reading, "verdicts", value::integer(1..=1_000_000));
     section.finish(reading);
     Limits {
         max_links: Given::or(max_links, default.max_links),
@@ -244,6 +250,7 @@ pub(super) fn read_limits(reading: &mut Reading<'_>, mut section: Section<'_>) -
         incomplete_frames: Given::or(frames, default.incomplete_frames),
         events: Given::or(events, default.events),
         sse_subscribers: Given::or(subscribers, default.sse_subscribers),
+        verdicts: Given::or(verdicts, default.verdicts),
     }
 }
 

@@ -213,6 +213,11 @@ fn bad_values_are_refused_with_a_correction() {
             20,
             "`max_links` must be \"auto\", or a whole number from 1 to 100000000",
         ),
+        (
+            "limits.verdicts = 0",
+            19,
+            "`verdicts` must be a whole number from 1 to 1000000",
+        ),
     ];
     for (text, column, what) in cases {
         let (line, found_column, found) = refused(text);

@@ -12,7 +12,7 @@ use crate::report::SessionInfo;
 use crate::request::{
     Delivered, Filter, IDENTITIES_PER_REQUEST, Order, Request, SESSIONS_PER_PAGE, Target,
 };
-use crate::verdicts::Ended;
+use crate::verdicts::{Ended, STRANGERS, Verdicts};
 
 /// How often an identity of which nothing is known is looked for: the fact that its session has
 /// left may be on its way.
@@ -129,6 +129,21 @@ impl Gateway {
             cursor = next;
         }
         Ok(ended)
+    }
+
+    /// Keeps the last `kept` verdicts on sessions.
+    pub(crate) fn with_verdicts(self, kept: usize) -> Gateway {
+        Gateway { verdicts: Verdicts::new(kept, STRANGERS), ..self }
+    }
+
+    /// Returns how a session ended that was online, if its verdict is kept or on its way.
+    pub(crate) async fn ended(&self, session: u64) -> Option<Arc<Ended>> {
+        let find = || self.verdicts.find(session).filter(|ended| ended.subject.established);
+        if let Some(ended) = find() {
+            return Some(ended);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+        find()
     }
 
     /// Returns what is known of identities, in their order.

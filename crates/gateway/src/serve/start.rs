@@ -194,6 +194,7 @@ pub(super) fn start(
     let metrics = Metrics::new(stats.clone(), beacons, &distributions, clock, logs.clone());
     let metrics = metrics.with_store(store.as_ref(), &senders);
     let gateway = Gateway::new(requests, stats.clone(), states, events, metrics, logs);
+    let gateway = gateway.with_verdicts(kept(config.limits.verdicts));
     let gateway = Arc::new(gateway.with_store(store, senders).with_bans(bans));
     if let Some(store) = gateway.store() {
         gateway.note_left_behind(store.left_behind());
@@ -221,8 +222,12 @@ fn event_ring(
         max_links: u64::from(budget.links_per_shard),
         links_by_descriptors: budget.by_descriptors,
     };
-    let kept = usize::try_from(config.limits.events).unwrap_or(usize::MAX);
-    Events::new(kept, clock.wall_ms(), names)
+    Events::new(kept(config.limits.events), clock.wall_ms(), names)
+}
+
+/// Returns a number of things to keep in memory.
+pub(super) fn kept(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// Returns what one shard has of a listener.

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use systole_net::Clock;
 
 use super::error::ServeError;
-use super::start::seed;
+use super::start::{kept, seed};
 use crate::config::Config;
 use crate::epochs::Epochs;
 use crate::shard::Door;
 use crate::store::{
     Database, DeadLetters, LeftBehind, Opening, Place, Store, StoreSettings, Subscription,
 };
-use crate::verdicts::VERDICTS;
 use crate::webhooks::{Receiver, Sender};
 
 /// Starts the store of shards behind `doors`, if anybody is told about sessions. Returns the epochs
@@ -51,7 +50,8 @@ fn open_store(
     let beacons = config.beacons.iter().map(|listener| listener.name().into());
     let listeners: Arc<[Arc<str>]> = streams.chain(beacons).collect();
     let (subscriptions, now_ms) = (told.collect(), clock.wall_ms());
-    let opening = Opening { subscriptions, listeners, now_ms, remembered: VERDICTS };
+    let remembered = kept(config.limits.verdicts);
+    let opening = Opening { subscriptions, listeners, now_ms, remembered };
     let database = match Database::open(settings, opening.clone(), Place::Disk) {
         Err(error) if !settings.is_required => {
             let hint = "what webhooks are owed is kept in memory; a killed gateway forgets it";

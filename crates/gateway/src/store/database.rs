@@ -4,7 +4,7 @@
 //! ends the machine, as <https://sqlite.org/wal.html> states. docs/store.md has the comparison with
 //! others.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::ops::RangeInclusive;
@@ -18,7 +18,7 @@ use super::changes::{Changes, insert, rows};
 use super::dead_letters::DeadLetters;
 use super::error::StoreError;
 use super::inbox::Batch;
-use super::left_behind::{LeftBehind, Lost};
+use super::left_behind::{LeftBehind, Lost, give_leaves};
 use super::rows::Entry;
 use super::{StoreSettings, Subscription};
 use crate::epochs::EPOCHS_PER_MS;
@@ -458,46 +458,6 @@ fn set_aside(tx: &Transaction<'_>, last: u64) -> rusqlite::Result<u64> {
     Ok(below)
 }
 
-/// Gives each session that a killed gateway left behind its leave, in the order of the epochs;
-/// returns them, the last `remembered` with all that is known. Without a receiver they stay.
-fn give_leaves(
-    tx: &Transaction<'_>,
-    subscriptions: &[Subscription],
-    now_ms: u64,
-    remembered: usize,
-) -> rusqlite::Result<LeftBehind> {
-    if !subscriptions.iter().any(Subscription::is_owed) {
-        return Ok(LeftBehind::default());
-    }
-    let mut latest = VecDeque::new();
-    let select = "SELECT session, epoch, identity, listener, address, since_ms FROM owed
-        ORDER BY epoch, session";
-    let mut select = tx.prepare(select)?;
-    let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        let lost = Lost {
-            session: get(0)(row)?,
-            epoch: get(1)(row)?,
-            identity: row.get::<_, String>(2)?.into(),
-            listener: row.get::<_, String>(3)?.into(),
-            address: row.get(4)?,
-            since_ms: get(5)(row)?,
-        };
-        let Some(leave) = lost.leave(now_ms) else {
-            continue;
-        };
-        for to in subscriptions.iter().filter(|to| to.is_owed()) {
-            insert(tx, &to.name, &leave)?;
-        }
-        latest.push_back(lost);
-        if latest.len() > remembered {
-            latest.pop_front();
-        }
-    }
-    let count = tx.execute("DELETE FROM owed", [])? as u64;
-    Ok(LeftBehind { at_ms: now_ms, count, latest: latest.into() })
-}
-
 fn read_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
     Ok(Entry {
         number: get(0)(row)?,
@@ -511,6 +471,6 @@ fn read_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
 }
 
 /// Reads a number of 64 bits: the database has signed ones.
-fn get(column: usize) -> impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<u64> {
+pub(super) fn get(column: usize) -> impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<u64> {
     move |row| row.get(column).map(i64::cast_unsigned)
 }

@@ -1,12 +1,17 @@
 //! Sessions that a killed gateway left behind, as its next start finds them.
 
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use rusqlite::Transaction;
 use systole_core::cause::{Cause, Verdict};
 use systole_core::diagnosis::Grounds;
 use systole_core::{Span, Time, session};
 
+use super::Subscription;
+use super::changes::insert;
+use super::database::get;
 use super::rows::{Noted, text_of};
 use crate::events::{Body, End, Session};
 use crate::report::{Fact, Parting, Subject, session_text};
@@ -97,6 +102,46 @@ fn verdict() -> Verdict {
         probes: 0,
         grounds: Grounds::default(),
     }
+}
+
+/// Gives each session that a killed gateway left behind its leave, in the order of the epochs;
+/// returns them, the last `remembered` with all that is known. Without a receiver they stay.
+pub(super) fn give_leaves(
+    tx: &Transaction<'_>,
+    subscriptions: &[Subscription],
+    now_ms: u64,
+    remembered: usize,
+) -> rusqlite::Result<LeftBehind> {
+    if !subscriptions.iter().any(Subscription::is_owed) {
+        return Ok(LeftBehind::default());
+    }
+    let mut latest = VecDeque::new();
+    let select = "SELECT session, epoch, identity, listener, address, since_ms FROM owed
+        ORDER BY epoch, session";
+    let mut select = tx.prepare(select)?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let lost = Lost {
+            session: get(0)(row)?,
+            epoch: get(1)(row)?,
+            identity: row.get::<_, String>(2)?.into(),
+            listener: row.get::<_, String>(3)?.into(),
+            address: row.get(4)?,
+            since_ms: get(5)(row)?,
+        };
+        let Some(leave) = lost.leave(now_ms) else {
+            continue;
+        };
+        for to in subscriptions.iter().filter(|to| to.is_owed()) {
+            insert(tx, &to.name, &leave)?;
+        }
+        latest.push_back(lost);
+        if latest.len() > remembered {
+            latest.pop_front();
+        }
+    }
+    let count = tx.execute("DELETE FROM owed", [])? as u64;
+    Ok(LeftBehind { at_ms: now_ms, count, latest: latest.into() })
 }
 
 #[cfg(test)]

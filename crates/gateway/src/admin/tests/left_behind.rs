@@ -36,6 +36,8 @@ async fn what_a_killed_gateway_left_behind_is_known_by_session_identity_and_even
     assert_eq!((&verdict["at_ms"], &verdict["lasted_ms"]), (&json!(77_000), &json!(76_000)));
     assert_eq!((&verdict["late_us"], &verdict["provisional"]), (&json!(0), &json!(false)));
     assert_eq!((&why["online"], &why["listener"]), (&json!(false), &json!("line")));
+    let (_, found) = fixture.get(&format!("/api/v1/sessions/{:016x}", number(2))).await;
+    assert_eq!((&found["state"], &found["cause"]), (&json!("ended"), &verdict["cause"]));
     let (_, presence) = fixture.get("/api/v1/presence/lost%203").await;
     assert_eq!((&presence["state"], &presence["last"]["cause"]), (&json!("offline"), &verdict["cause"]));
     let (_, page) = fixture.get("/api/v1/verdicts?cause=gateway_lost&identity=lost%201").await;

@@ -43,6 +43,33 @@ fn report_leave(fixture: &Fixture, link: u32, cause: Cause, identity: &str) {
 }
 
 #[tokio::test]
+async fn a_session_that_has_ended_answers_with_its_verdict_as_long_as_that_is_kept() {
+    let fixture = Fixture::adjusted(None, 2, |gateway| gateway.with_verdicts(2));
+    let document = document();
+    let conforms = |value: &Value| {
+        assert_conforms(&document, &json!({"$ref": "#/components/schemas/Found"}), value, "found");
+    };
+    let (status, online) = fixture.get(&format!("/api/v1/sessions/{}", id(0, 1))).await;
+    assert_eq!((status, &online["state"]), (StatusCode::OK, &json!("online")), "{online}");
+    conforms(&online);
+    for n in 0..3 {
+        report_leave(&fixture, SESSIONS + n, Cause::AppHung, "anna");
+    }
+    let (status, ended) = fixture.get(&format!("/api/v1/sessions/{}", id(0, SESSIONS + 1))).await;
+    assert_eq!((status, &ended["state"]), (StatusCode::OK, &json!("ended")), "{ended}");
+    conforms(&ended);
+    let known = (&ended["identity"], &ended["cause"], &ended["at_ms"]);
+    assert_eq!(known, (&json!("anna"), &json!("app_hung"), &json!(90_000)));
+    // The third has pushed the first out.
+    let (status, gone) = fixture.get(&format!("/api/v1/sessions/{}", id(0, SESSIONS))).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(gone["error"].as_str().unwrap().contains("not among the last 2"), "{gone}");
+    let path = format!("/api/v1/sessions/{}", id(0, SESSIONS + 1));
+    let (status, _) = fixture.send(Method::DELETE, &path, None).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "nobody is there to be ended");
+}
+
+#[tokio::test]
 async fn an_ended_session_is_explained() {
     let fixture = Fixture::new();
     report_leave(&fixture, SESSIONS, Cause::AppHung, "anna");
