@@ -59,6 +59,9 @@ pub struct StoreSettings {
     pub sync: Option<Span>,
     /// Maximum number of rows: what is owed and what waits for receivers.
     pub max_rows: u64,
+    /// Maximum number of events of one identity that wait for receivers. More outlast a longer
+    /// absence of a receiver; fewer leave more room to the others.
+    pub max_rows_per_identity: u64,
     /// Whether the oldest entries make room in a full store; else new logins are refused.
     pub drops_oldest: bool,
     /// Whether the gateway accepts no logins without a durable store.
@@ -130,6 +133,8 @@ pub struct StoreStats {
     pub undurable: Cell,
     /// Logins refused because the store was full, or nothing could be written.
     pub refused: Cell,
+    /// Of these, those of identities that had their share of rows.
+    pub over_share: Cell,
     /// Events other than joins and leaves that a full store did not keep.
     pub dropped: Cell,
 }

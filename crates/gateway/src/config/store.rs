@@ -12,6 +12,10 @@ use crate::store::StoreSettings;
 /// Default maximum of rows: half a gigabyte.
 const DEFAULT_MAX_ROWS: u64 = 1_000_000;
 
+/// The part of all rows that one identity may have by default: 10,000 of a million. A hundred
+/// identities together can still fill the store, and one alone logs in 5,000 times before it waits.
+const DEFAULT_SHARES: u64 = 100;
+
 /// What makes room in a full store.
 const WHEN_FULL: [(&str, bool); 2] = [("refuse", false), ("dead_letters", true)];
 
@@ -29,6 +33,8 @@ pub(super) fn read(
     });
     let sync = section.take(reading, "sync", sync);
     let max_rows = section.take(reading, "max_rows", value::integer(1_000..=1_000_000_000));
+    let shares = value::integer(10..=1_000_000_000);
+    let share = section.take(reading, "max_rows_per_identity", shares);
     let when_full = section.take(reading, "when_full", value::chosen(&WHEN_FULL));
     let required = section.take(reading, "required", value::boolean);
     let has_path = section.has("path");
@@ -40,10 +46,12 @@ pub(super) fn read(
                     [store] path = \"/var/lib/systole\"";
         reading.problems.add(place, what.to_owned(), Some(help.to_owned()));
     }
+    let max_rows = Given::or(max_rows, DEFAULT_MAX_ROWS);
     Some(StoreSettings {
         directory: directory.join(path?.value),
         sync: Given::or(sync, None),
-        max_rows: Given::or(max_rows, DEFAULT_MAX_ROWS),
+        max_rows,
+        max_rows_per_identity: Given::or(share, (max_rows / DEFAULT_SHARES).max(10)),
         drops_oldest: Given::or(when_full, false),
         is_required: Given::or(required, true),
     })

@@ -79,7 +79,14 @@ fn the_examples_in_the_file_are_legal_and_differ_from_the_defaults() {
                 let webhook = ["url", "secret_file", "roots", "timeout", "remember_refusals"];
                 // Nor are there the tables of webhooks and of the store.
                 let told = ["name", "events", "concurrency", "give_up_after"];
-                let store = ["path", "sync", "max_rows", "when_full", "required"];
+                let store = [
+                    "path",
+                    "sync",
+                    "max_rows",
+                    "max_rows_per_identity",
+                    "when_full",
+                    "required",
+                ];
                 let all =
                     [&["token_file"][..], &tls, &beacon, &tokens, &more, &webhook, &told, &store];
                 let excused = all.concat();

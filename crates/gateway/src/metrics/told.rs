@@ -28,12 +28,15 @@ const GAUGES: [StoreMetric; 2] = [
     ("systole_store_entries", "Events on disk that wait for webhooks", |store| &store.entries),
 ];
 
-const COUNTERS: [StoreMetric; 6] = [
+const COUNTERS: [StoreMetric; 7] = [
     ("systole_store_commits", "Transactions written", |store| &store.commits),
     ("systole_store_failures", "Transactions that failed", |store| &store.failures),
     ("systole_store_lost", "Sessions that a killed gateway had left behind", |store| &store.lost),
     ("systole_store_undurable", "Logins that went on unwritten", |store| &store.undurable),
     ("systole_store_refused", "Logins refused by a full or failing store", |store| &store.refused),
+    ("systole_store_over_share", "Logins of identities with too many events", |store| {
+        &store.over_share
+    }),
     ("systole_store_dropped", "Events that a full store did not keep", |store| &store.dropped),
 ];
 
@@ -109,6 +112,7 @@ pub(super) mod tests {
             directory: "unused".into(),
             sync: None,
             max_rows: 1_000,
+            max_rows_per_identity: 1_000,
             drops_oldest: false,
             is_required: true,
         };

@@ -1,10 +1,20 @@
 //! What one transaction changes, and the counts that follow from it.
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::Subscription;
+use super::database::get;
 use super::left_behind::Lost;
 use super::rows::Noted;
+
+/// How many rows there may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Room {
+    /// In all.
+    pub(super) max_rows: u64,
+    /// Events of one identity.
+    pub(super) share: u64,
+}
 
 /// What changes with a transaction.
 pub(super) struct Changes {
@@ -40,13 +50,14 @@ impl Changes {
         Ok(())
     }
 
-    /// Writes an event for those who want it; returns how many entries found no room.
+    /// Writes an event for those who want it; returns how many entries found no room. A join and a
+    /// leave always have some: a login that would take more was refused.
     pub(super) fn note(
         &mut self,
         tx: &Transaction<'_>,
         noted: &Noted,
         subscriptions: &[Subscription],
-        max_rows: u64,
+        room: Room,
     ) -> rusqlite::Result<u64> {
         let is_owed = subscriptions.iter().any(Subscription::is_owed);
         match noted.kind {
@@ -56,9 +67,14 @@ impl Changes {
             _ => {}
         }
         let wanting = subscriptions.iter().filter(|to| to.wants(noted.kind));
-        let has_room = rows(self.owed, self.waiting.iter().sum(), subscriptions) < max_rows;
-        if !has_room && !matches!(noted.kind, "join" | "leave") {
-            return Ok(wanting.count() as u64);
+        if !matches!(noted.kind, "join" | "leave") {
+            let all = rows(self.owed, self.waiting.iter().sum(), subscriptions);
+            // With fewer rows than a share in all, no identity has one.
+            let is_over = all >= room.share
+                && rows_of(tx, &noted.key(), subscriptions, room.share)? >= room.share;
+            if all >= room.max_rows || is_over {
+                return Ok(wanting.count() as u64);
+            }
         }
         for (to, waiting) in subscriptions.iter().zip(&mut self.waiting) {
             if to.wants(noted.kind) {
@@ -108,6 +124,21 @@ impl Lost {
 pub(super) fn rows(owed: u64, entries: u64, subscriptions: &[Subscription]) -> u64 {
     let owed_to = subscriptions.iter().filter(|to| to.is_owed()).count() as u64;
     owed.saturating_mul(owed_to).saturating_add(entries)
+}
+
+/// Returns how many events with this key wait for the subscriptions; `limit` or more if there are
+/// as many.
+pub(super) fn rows_of(
+    connection: &Connection,
+    key: &str,
+    subscriptions: &[Subscription],
+    limit: u64,
+) -> rusqlite::Result<u64> {
+    let count = "SELECT count(*) FROM
+        (SELECT 1 FROM entry WHERE receiver = ?1 AND key = ?2 LIMIT ?3)";
+    let mut count = connection.prepare_cached(count)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    subscriptions.iter().map(|to| count.query_row(params![&*to.name, key, limit], get(0))).sum()
 }
 
 pub(super) fn insert(tx: &Transaction<'_>, receiver: &str, noted: &Noted) -> rusqlite::Result<()> {

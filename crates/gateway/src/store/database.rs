@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 
-use super::changes::{Changes, insert, rows};
+use super::changes::{Changes, Room, rows, rows_of};
 use super::dead_letters::DeadLetters;
 use super::error::StoreError;
 use super::inbox::Batch;
@@ -233,13 +233,17 @@ impl Database {
         rows(self.owed, self.waiting.iter().sum(), &self.subscriptions)
     }
 
+    /// Returns how many events of an identity wait; `limit` or more if there are as many.
+    pub(super) fn rows_of(&self, identity: &str, limit: u64) -> rusqlite::Result<u64> {
+        rows_of(&self.connection, identity, &self.subscriptions, limit)
+    }
+
     /// Writes a batch, all of it or nothing. Entries of other kinds than join and leave are written
-    /// while there are fewer than `max_rows`; returns how many were not. `last_epoch` is the last
-    /// one that was given.
+    /// while there is `room`; returns how many were not. `last_epoch` is the last one that was given.
     pub(super) fn write(
         &mut self,
         batch: &Batch,
-        max_rows: u64,
+        room: Room,
         last_epoch: u64,
     ) -> rusqlite::Result<u64> {
         #[cfg(test)]
@@ -268,7 +272,7 @@ impl Database {
             changes.forget(&tx, *session, *epoch)?;
         }
         for noted in &batch.notes {
-            dropped += changes.note(&tx, noted, &subscriptions, max_rows)?;
+            dropped += changes.note(&tx, noted, &subscriptions, room)?;
         }
         for number in &batch.settled {
             changes.settle(&tx, *number, &subscriptions)?;

@@ -87,6 +87,13 @@ impl Inbox {
         has_room
     }
 
+    /// Owes all of these in one batch.
+    #[cfg(test)]
+    pub(super) fn owe_all(&self, all: Vec<Owing>) {
+        self.lock().waiting.owings.extend(all);
+        self.more.notify_one();
+    }
+
     /// As many as there were logins that waited, at most.
     pub(super) fn waive(&self, session: u64, epoch: u64) {
         self.lock().waiting.waived.push((session, epoch));

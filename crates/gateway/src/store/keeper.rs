@@ -1,11 +1,13 @@
 //! The thread that owns the database.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use systole_core::Span;
 use systole_net::Clock;
 
+use super::changes::Room;
 use super::database::Database;
 use super::inbox::{Batch, Question, Work};
 use super::{Owned, Shared, StoreSettings};
@@ -23,7 +25,7 @@ pub(super) struct Keeper {
     shared: Arc<Shared>,
     database: Database,
     epochs: Arc<Epochs>,
-    max_rows: u64,
+    room: Room,
     drops_oldest: bool,
     /// How long after a commit it must be on disk; `None` if the commit waits for that.
     sync: Option<Span>,
@@ -34,6 +36,7 @@ pub(super) struct Keeper {
     has_failed: bool,
     clock: Clock,
     lines: Throttle,
+    share_lines: Throttle,
 }
 
 impl Keeper {
@@ -45,13 +48,14 @@ impl Keeper {
     ) -> Keeper {
         let count = |kind| shared.subscriptions.iter().filter(|to| to.wants(kind)).count() as u64;
         let rows_per_session = count("leave") + count("join");
-        let StoreSettings { max_rows, drops_oldest, sync, .. } = *settings;
+        let StoreSettings { max_rows, max_rows_per_identity, drops_oldest, sync, .. } = *settings;
+        let room = Room { max_rows, share: max_rows_per_identity };
         let (is_unsynced, has_failed) = (false, false);
         let keeper = Keeper {
             shared,
             database,
             epochs,
-            max_rows,
+            room,
             drops_oldest,
             sync,
             rows_per_session,
@@ -59,6 +63,7 @@ impl Keeper {
             has_failed,
             clock: Clock::start(),
             lines: Throttle::new(1, Span::from_secs(10)),
+            share_lines: Throttle::new(1, Span::from_secs(10)),
         };
         keeper.publish();
         keeper
@@ -95,8 +100,9 @@ impl Keeper {
     }
 
     fn write(&mut self, mut batch: Batch) {
+        let over_share = self.take_over_share(&mut batch);
         let refused = self.make_room(&mut batch);
-        let written = self.database.write(&batch, self.max_rows, self.epochs.last());
+        let written = self.database.write(&batch, self.room, self.epochs.last());
         let is_granted = written.is_ok() || !self.shared.is_required;
         let owings = std::mem::take(&mut batch.owings);
         match written {
@@ -128,7 +134,8 @@ impl Keeper {
             }
         }
         let granted = owings.into_iter().map(|owing| (owing, is_granted));
-        let answers = granted.chain(refused.into_iter().map(|owing| (owing, false)));
+        let refused = refused.into_iter().chain(over_share);
+        let answers = granted.chain(refused.map(|owing| (owing, false)));
         self.shared.answer(answers.map(|(owing, is_granted)| {
             let super::Owing { shard, link, admission, session, epoch, .. } = owing;
             (shard, Owned { link, admission, session, epoch, is_granted })
@@ -143,18 +150,60 @@ impl Keeper {
         }
     }
 
+    /// Takes the logins out of identities that have their share of rows, and returns them: one
+    /// identity, whose events nobody takes, must not fill the store for all. Clients without an
+    /// identity have a key for each session, and no share.
+    fn take_over_share(&mut self, batch: &mut Batch) -> Vec<super::Owing> {
+        let (share, more) = (self.room.share, self.rows_per_session);
+        let wanted = batch.owings.len() as u64 * more;
+        // With fewer rows than a share in all, no identity has one.
+        if more == 0 || self.database.rows().saturating_add(wanted) <= share {
+            return Vec::new();
+        }
+        let mut rows: HashMap<Box<str>, u64> = HashMap::new();
+        let (kept, over): (Vec<_>, Vec<_>) = batch.owings.drain(..).partition(|owing| {
+            if owing.identity.is_empty() {
+                return true;
+            }
+            // A database that fails refuses the batch when it is written.
+            let count = || self.database.rows_of(&owing.identity, share).unwrap_or(0);
+            let rows = rows.entry(owing.identity.clone()).or_insert_with(count);
+            let fits = *rows + more <= share;
+            *rows += if fits { more } else { 0 };
+            fits
+        });
+        batch.owings = kept;
+        if let Some(first) = over.first() {
+            self.shared.stats.over_share.add(over.len() as u64);
+            self.tell_over_share(&first.identity);
+        }
+        over
+    }
+
+    /// Says which identity has its share of rows, seldom.
+    fn tell_over_share(&mut self, identity: &str) {
+        let Some(more) = self.share_lines.admit(self.clock.monotonic()) else {
+            return;
+        };
+        let rows = self.room.share;
+        let hint = "see GET /api/v1/webhooks for who takes nothing, or raise \
+                    max_rows_per_identity in [store]";
+        let what = "too many events of an identity wait: its login is refused";
+        tracing::warn!(%identity, rows, more, hint, "{what}");
+    }
+
     /// Takes the logins out for which a full store has no room, and returns them.
     fn make_room(&mut self, batch: &mut Batch) -> Vec<super::Owing> {
         let wanted = batch.owings.len() as u64 * self.rows_per_session;
         if wanted == 0 {
             return Vec::new();
         }
-        let mut free = self.max_rows.saturating_sub(self.database.rows());
+        let mut free = self.room.max_rows.saturating_sub(self.database.rows());
         // What is there for former webhooks goes first, and frees no row that counts.
         while free < wanted && self.drops_oldest {
             let before = self.database.counted();
-            self.evict((wanted - free).max(self.max_rows / SLACK));
-            free = self.max_rows.saturating_sub(self.database.rows());
+            self.evict((wanted - free).max(self.room.max_rows / SLACK));
+            free = self.room.max_rows.saturating_sub(self.database.rows());
             if self.database.counted() == before {
                 break;
             }
@@ -193,8 +242,8 @@ impl Keeper {
 
     /// Notes that a full store has room again.
     fn note_room(&self) {
-        let free = self.max_rows.saturating_sub(self.database.rows());
-        if free > self.max_rows / SLACK {
+        let free = self.room.max_rows.saturating_sub(self.database.rows());
+        if free > self.room.max_rows / SLACK {
             self.shared.set_health(|health| health.is_full = false);
         }
     }

@@ -10,6 +10,7 @@ use systole_core::random::Random;
 use systole_net::Clock;
 use tempfile::TempDir;
 
+use super::changes::Room;
 use super::*;
 use crate::wake::wake_ups;
 
@@ -23,6 +24,7 @@ fn settings(directory: &Path) -> StoreSettings {
         directory: directory.to_owned(),
         sync: None,
         max_rows: 1_000_000,
+        max_rows_per_identity: 1_000_000,
         drops_oldest: false,
         is_required: true,
     }
@@ -210,9 +212,69 @@ fn epochs_never_go_back_even_if_the_clock_does() {
     // A run that gives more than were set aside sets more aside, before they are used.
     let mut long = open(&settings).unwrap();
     let far = long.first_epoch() + (1 << 40) - 5;
-    long.write(&inbox::Batch::default(), 1, far).unwrap();
+    long.write(&inbox::Batch::default(), Room { max_rows: 1, share: 1 }, far).unwrap();
     drop(long);
     assert!(open(&settings).unwrap().first_epoch() > far);
+}
+
+/// What is owed about a session of an identity, and an event of it.
+fn owing_of(session: u64, identity: &str) -> Owing {
+    Owing { identity: identity.into(), ..owing(session) }
+}
+
+fn noted_of(kind: &'static str, session: u64, identity: &str) -> Noted {
+    Noted { identity: identity.into(), ..noted(kind, session) }
+}
+
+#[test]
+fn an_identity_whose_events_nobody_takes_leaves_room_to_the_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings(directory.path());
+    (settings.max_rows, settings.max_rows_per_identity) = (1_000, 20);
+    let store = start(open(&settings).unwrap(), &settings);
+    let log_in = |session, identity| {
+        assert!(store.owe(owing_of(session, identity)));
+        answers(&store, 1)[0].is_granted
+    };
+    let mut session = 0;
+    // Three rows each: the leave for two receivers, and a join.
+    while log_in(session, "one") {
+        for kind in ["join", "leave"] {
+            store.note(noted_of(kind, session, "one"));
+        }
+        store.flush();
+        session += 1;
+        assert!(session < 100, "it fills the store");
+    }
+    assert_eq!(session, 6, "18 rows are there, and no room for three more");
+    let counts = (store.stats().over_share.get(), store.stats().refused.get());
+    assert_eq!((counts, store.health().is_full), ((1, 1), false));
+    assert!(log_in(100, "other") && log_in(101, "") && log_in(102, ""));
+    // Other events fill its share and go no further.
+    for _ in 0..10 {
+        store.note(noted_of("suspect", 5, "one"));
+        store.note(noted_of("suspect", 100, "other"));
+    }
+    store.flush();
+    assert_eq!(store.stats().dropped.get(), 8);
+    let of_one = waiting(&store, "b").iter().filter(|(_, session)| *session == 5).count();
+    assert_eq!(of_one, 3, "a leave and two of the suspicions");
+    store.waiting("a", 0, 1_000).unwrap().iter().for_each(|entry| store.settle(entry.number));
+    store.waiting("b", 0, 1_000).unwrap().iter().for_each(|entry| store.settle(entry.number));
+    while store.counts("a").waiting + store.counts("b").waiting > 0 {}
+    assert!(log_in(200, "one"), "its events were taken");
+}
+
+#[test]
+fn logins_of_one_identity_at_once_count_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings(directory.path());
+    settings.max_rows_per_identity = 20;
+    let store = start(open(&settings).unwrap(), &settings);
+    let inbox = &store.0.inbox;
+    inbox.owe_all((1..=30).map(|session| owing_of(session, "one")).collect());
+    let granted = answers(&store, 30).iter().filter(|owned| owned.is_granted).count();
+    assert_eq!(granted, 6, "of three rows each");
 }
 
 #[test]
