@@ -44,7 +44,9 @@ impl Client {
     ///
     /// # Errors
     /// See [`ConnectError`]; returned no later than `connect_timeout` + `handshake_timeout`, with
-    /// several addresses `connect_timeout` + 2 × `handshake_timeout`.
+    /// several addresses `connect_timeout` + 2 × `handshake_timeout`; and with
+    /// [`Options::token_source`] `token_timeout` more. The source is asked once: a refused token is
+    /// an error here.
     pub async fn connect(addr: impl ToString, options: Options) -> Result<Client, ConnectError> {
         Client::connect_over::<Layer>(addr.to_string(), options).await
     }

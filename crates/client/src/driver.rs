@@ -16,6 +16,7 @@ use crate::connection::{Connection, LinkEnd};
 use crate::dialer::{Dialer, LinkParams};
 use crate::loop_clock::{LoopClock, OPEN_ENDED};
 use crate::shared::{Request, Shared};
+use crate::token::Tokens;
 use crate::{ConnectError, Ending, Event, Options};
 
 /// Task of a client; owns the state that outlives a link.
@@ -24,6 +25,7 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     requests: mpsc::Receiver<Request>,
     dialer: Dialer,
+    tokens: Tokens,
     clock: LoopClock,
     reconnect: Option<Reconnect>,
     carry_over: CarryOver,
@@ -52,7 +54,11 @@ impl Driver {
         // Each client has its own seed, so that those of one process do not reconnect in step.
         let random = identity::instance_id().map_err(|error| ConnectError::from_io(&error))?;
         let seed = random.0.iter().fold(0, |seed: u64, byte| seed << 4 ^ u64::from(*byte));
-        let reconnect = options.reconnect.map(|backoff| Reconnect::new(backoff, seed));
+        let tokens = Tokens::new(&options);
+        let reconnect = options.reconnect.map(|backoff| {
+            let machine = Reconnect::new(backoff, seed);
+            if tokens.are_renewed() { machine.with_fresh_tokens() } else { machine }
+        });
         let carry_over = CarryOver { policy: options.policy, ..CarryOver::default() };
         let clock = LoopClock::start();
         let dialer = Dialer::new(addr, &options);
@@ -61,6 +67,7 @@ impl Driver {
             shared,
             requests,
             dialer,
+            tokens,
             clock,
             reconnect,
             carry_over,
@@ -72,8 +79,11 @@ impl Driver {
 
     /// Opens the first link, handshake included.
     pub(crate) async fn open<T: Begin>(&mut self) -> Result<Connection<T>, ConnectError> {
-        let params = self.next_link_params(0)?;
-        self.dialer.open(&params, &mut self.clock, &self.shared).await
+        let token = self.tokens.next().await?;
+        let params = self.next_link_params(0, token)?;
+        let opened = self.dialer.open(&params, &mut self.clock, &self.shared).await;
+        self.tokens.note(&opened);
+        opened
     }
 
     /// Serves one link after the other until the client ends; connects first if there is no link
@@ -177,7 +187,7 @@ impl Driver {
         }
     }
 
-    /// Waits, then connects; a request to close ends both.
+    /// Waits, gets a token, then connects; a request to close ends all three.
     async fn wait_and_connect<T: Begin>(
         &mut self,
         attempt: u32,
@@ -189,18 +199,33 @@ impl Driver {
         if let WorkResult::CloseRequested = waiting.await {
             return WorkResult::CloseRequested;
         }
+        let asking = self.tokens.next();
+        let asking =
+            run_until_close(&mut self.requests, &mut self.carry_over, &self.shared, asking);
+        let token = match asking.await {
+            WorkResult::CloseRequested => return WorkResult::CloseRequested,
+            WorkResult::Done(token) => token,
+        };
         self.clock.turn(OPEN_ENDED);
-        match self.next_link_params(attempt) {
-            Ok(params) => {
-                let opening = self.dialer.open(&params, &mut self.clock, &self.shared);
-                run_until_close(&mut self.requests, &mut self.carry_over, &self.shared, opening)
-                    .await
-            }
-            Err(error) => WorkResult::Done(Err(error)),
+        let params = match token.and_then(|token| self.next_link_params(attempt, token)) {
+            Ok(params) => params,
+            Err(error) => return WorkResult::Done(Err(error)),
+        };
+        let opening = self.dialer.open(&params, &mut self.clock, &self.shared);
+        let opening =
+            run_until_close(&mut self.requests, &mut self.carry_over, &self.shared, opening);
+        let opened = opening.await;
+        if let WorkResult::Done(opened) = &opened {
+            self.tokens.note(opened);
         }
+        opened
     }
 
-    fn next_link_params(&mut self, attempt: u32) -> Result<LinkParams, ConnectError> {
+    fn next_link_params(
+        &mut self,
+        attempt: u32,
+        token: Box<[u8]>,
+    ) -> Result<LinkParams, ConnectError> {
         self.links += 1;
         let options = &self.options;
         let instance_id = instance_id().map_err(|error| ConnectError::from_io(&error))?;
@@ -209,7 +234,7 @@ impl Driver {
             host: self.dialer.host().into(),
             introduction: Introduction {
                 identity: options.identity.as_str().into(),
-                token: options.token.as_slice().into(),
+                token,
                 asks: self.carry_over.policy,
                 account: None,
             },

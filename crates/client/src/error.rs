@@ -7,6 +7,7 @@ use std::time::Duration;
 use systole_core::cause::Verdict;
 use systole_core::link::Goodbye;
 use systole_core::reconnect::{self, Obstacle};
+use systole_core::text::Escaped;
 use systole_net::tls::TlsError;
 
 /// Error of an attempt to connect. Nothing stays open; retry with [`crate::Client::connect`].
@@ -26,6 +27,12 @@ pub enum ConnectError {
     Identity,
     /// No certificate can name the host, or TLS cannot begin. The caller's fault; do not retry.
     Tls(TlsError),
+    /// There is no token: the source in the options failed, or gave one that cannot be used. The
+    /// fault of the source; another attempt asks it again.
+    Token {
+        /// What the source says, at most 512 characters of it.
+        why: String,
+    },
     /// No address accepted the connection; this is the error of the last one. The fault of the
     /// server or of the path, or a prohibition on this machine.
     Io {
@@ -51,7 +58,8 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Returns whether the same attempt may succeed later.
+    /// Returns whether the same attempt may succeed later. What a server refuses because of its
+    /// token does not; with another token it may.
     pub fn is_retryable(&self) -> bool {
         if matches!(self, ConnectError::Identity | ConnectError::Tls(_)) {
             return false;
@@ -69,6 +77,7 @@ impl ConnectError {
                 Some(*obstacle)
             }
             ConnectError::Timeout(_) => Some(Obstacle::NoAnswer),
+            ConnectError::Token { .. } => Some(Obstacle::NoToken),
             ConnectError::Handshake { .. } | ConnectError::Identity | ConnectError::Tls(_) => None,
         }
     }
@@ -79,6 +88,7 @@ impl ConnectError {
             ConnectError::Resolve { .. }
             | ConnectError::Identity
             | ConnectError::Tls(_)
+            | ConnectError::Token { .. }
             | ConnectError::Io { .. }
             | ConnectError::Timeout(_) => None,
         }
@@ -108,6 +118,7 @@ impl fmt::Display for ConnectError {
             ConnectError::Resolve { name, why, .. } => write!(f, "no address for {name:?}: {why}"),
             ConnectError::Identity => f.write_str("the identity has a control character"),
             ConnectError::Tls(why) => write!(f, "no TLS: {why}"),
+            ConnectError::Token { why } => write!(f, "no token: {}", Escaped::line(why)),
             ConnectError::Io { why, .. } => write!(f, "not connected: {why}"),
             ConnectError::Timeout(after) => write!(f, "not connected: no answer in {after:?}"),
             ConnectError::Handshake { verdict, .. } => {

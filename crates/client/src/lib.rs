@@ -21,6 +21,9 @@
 //! # }
 //! ```
 //!
+//! A token of [`Options::token`] is shown at every login. One that expires needs
+//! [`Options::token_source`], which gives a fresh one for each login: see [`token`].
+//!
 //! Every type that this API uses is exported here, so an application depends on this crate alone:
 //!
 //! ```no_run
@@ -67,6 +70,7 @@ mod mailbox;
 mod old_flow;
 mod options;
 mod shared;
+pub mod token;
 
 pub use client::Client;
 pub use error::{CloseError, ConnectError, SendError};

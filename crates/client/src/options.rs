@@ -9,9 +9,15 @@ use systole_core::reconnect::Backoff;
 use systole_core::wire::Codec;
 use systole_net::tls::ClientTls;
 
+use crate::token::TokenSource;
+
 /// Default of [`Options::connect_timeout`], for the name and all its addresses: enough for three
 /// retransmissions of a lost SYN.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Default of [`Options::token_timeout`]: as long as connecting may take, for a source that asks a
+/// service of its own.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Options of a client; every field has a default.
 #[derive(Clone)]
@@ -24,8 +30,15 @@ pub struct Options {
     /// client.
     pub identity: String,
     /// Token that proves the identity; at most [`crate::wire::MAX_TOKEN`] bytes, the rest is cut
-    /// off. Default: empty.
+    /// off. It is shown at every login, so it is of use only as long as it is valid: see
+    /// [`Options::token_source`]. Default: empty.
     pub token: Vec<u8>,
+    /// Where the token for each login comes from, instead of [`Options::token`]; only the native
+    /// codec asks. With a source the answer `unauthorized` is not final: the client asks for
+    /// another token and logs in again, after the delays of [`Options::reconnect`]. Default: `None`.
+    pub token_source: Option<TokenSource>,
+    /// Maximum time to wait for a token of the source. Default: 10 s.
+    pub token_timeout: Duration,
     /// Policy to ask the gateway for; in codecs without negotiation, the policy in force. Default:
     /// the gateway's own, or [`Policy::standard`] in codecs without negotiation.
     pub policy: Option<Policy>,
@@ -62,6 +75,8 @@ impl Default for Options {
             codec: Codec::Native,
             identity: String::new(),
             token: Vec::new(),
+            token_source: None,
+            token_timeout: TOKEN_TIMEOUT,
             policy: None,
             tls: None,
             tls_name: None,
@@ -86,6 +101,7 @@ impl fmt::Debug for Options {
             .field("policy", &self.policy)
             .field("reconnect", &self.reconnect)
             .field("tls", &self.tls.is_some())
+            .field("token_source", &self.token_source)
             .finish_non_exhaustive()
     }
 }

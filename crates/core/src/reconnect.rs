@@ -121,6 +121,8 @@ pub enum Obstacle {
     Unreachable,
     /// Nothing came back in time.
     NoAnswer,
+    /// The application has no token for the login at the moment.
+    NoToken,
     /// This machine lacks a resource: descriptors, ports, memory, threads.
     Exhausted,
     /// Another error.
@@ -140,6 +142,7 @@ impl Obstacle {
             | Obstacle::Refused
             | Obstacle::Unreachable
             | Obstacle::NoAnswer
+            | Obstacle::NoToken
             | Obstacle::Exhausted
             | Obstacle::Other => false,
         }
@@ -157,6 +160,7 @@ impl fmt::Display for Obstacle {
             Obstacle::Refused => "the connection was refused",
             Obstacle::Unreachable => "the address is unreachable",
             Obstacle::NoAnswer => "nothing came back",
+            Obstacle::NoToken => "there is no token",
             Obstacle::Exhausted => "this machine lacks a resource",
             Obstacle::Other => "an error of the system",
         })
@@ -225,6 +229,8 @@ pub struct Reconnect {
     established: Option<Time>,
     /// Whether any link was established.
     welcomed: bool,
+    /// Whether each attempt may have another token.
+    has_fresh_tokens: bool,
     next: Option<Next>,
 }
 
@@ -232,7 +238,23 @@ impl Reconnect {
     /// Creates the machine. `seed` determines the random delays, and must differ between clients.
     pub const fn new(backoff: Backoff, seed: u64) -> Reconnect {
         let random = Random::new(seed);
-        Reconnect { backoff, random, failures: 0, established: None, welcomed: false, next: None }
+        Reconnect {
+            backoff,
+            random,
+            failures: 0,
+            established: None,
+            welcomed: false,
+            has_fresh_tokens: false,
+            next: None,
+        }
+    }
+
+    /// Returns the machine of a client that may have another token at each attempt: the reason
+    /// `unauthorized` is then a failure like others, also with the flag "do not come back", which
+    /// is about the token.
+    #[must_use]
+    pub const fn with_fresh_tokens(self) -> Reconnect {
+        Reconnect { has_fresh_tokens: true, ..self }
     }
 
     /// Takes an input at `now`.
@@ -262,7 +284,9 @@ impl Reconnect {
     }
 
     fn decide(&mut self, farewell: Option<Goodbye>) -> Next {
-        if let Some(stop) = farewell.as_ref().and_then(Goodbye::stop) {
+        let is_about_token = |goodbye: &Goodbye| goodbye.reason == CloseReason::Unauthorized;
+        let is_answered = farewell.as_ref().is_some_and(is_about_token) && self.has_fresh_tokens;
+        if let Some(stop) = farewell.as_ref().and_then(Goodbye::stop).filter(|_| !is_answered) {
             return Next::Stop(stop);
         }
         if self.backoff.attempts.is_some_and(|allowed| self.failures >= allowed) {
@@ -404,6 +428,19 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_token_stops_only_a_client_that_has_no_other() {
+        let mut machine = Reconnect::new(backoff().with_attempts(2), 1).with_fresh_tokens();
+        for (expected, stay_away) in [(1, true), (2, false)] {
+            let refused = goodbye(CloseReason::Unauthorized, stay_away, Span::ZERO);
+            assert_eq!(attempt(next(&mut machine, NOW, refused)), expected);
+        }
+        let refused = goodbye(CloseReason::Unauthorized, true, Span::ZERO);
+        assert_eq!(next(&mut machine, NOW, refused), Next::Stop(Stop::Exhausted));
+        let kicked = goodbye(CloseReason::Kicked, true, Span::ZERO);
+        assert_eq!(next(&mut machine, NOW, kicked), Next::Stop(Stop::Told));
+    }
+
+    #[test]
     fn a_final_obstacle_stops_only_a_client_that_was_never_welcomed() {
         let finals =
             [Obstacle::NoAddress, Obstacle::NoSuchName, Obstacle::NotAllowed, Obstacle::Unusable];
@@ -412,6 +449,7 @@ mod tests {
             Obstacle::Refused,
             Obstacle::Unreachable,
             Obstacle::NoAnswer,
+            Obstacle::NoToken,
             Obstacle::Exhausted,
             Obstacle::Other,
         ];

@@ -8,6 +8,7 @@ mod liveness;
 mod messages;
 mod reconnecting;
 mod server;
+mod tokens;
 
 use std::time::Duration;
 

@@ -62,7 +62,11 @@ impl Server {
 
     /// Accepts the next connection and completes its handshake.
     pub(crate) async fn welcome(&self, session: u64) -> Peer {
-        let mut peer = self.accept(session).await;
+        self.complete(self.accept(session).await).await
+    }
+
+    /// Completes the handshake of an accepted connection.
+    pub(crate) async fn complete(&self, mut peer: Peer) -> Peer {
         if self.codec.has_handshake() {
             soon(async {
                 while !peer.heard.iter().any(|heard| matches!(heard, Heard::Established)) {
@@ -121,6 +125,31 @@ impl Peer {
         self.link.handle(now, if n == 0 { World::Ended } else { World::Received(&buffer[..n]) });
         self.pump().await;
         n > 0
+    }
+
+    /// Waits for the client's HELLO and leaves it unread; returns the token, its last field.
+    pub(crate) async fn token(&self) -> String {
+        let mut seen = vec![0; 2_048];
+        soon(async {
+            loop {
+                let n = self.stream.peek(&mut seen).await.expect("a connection");
+                if let Some(token) = token(&seen[..n]) {
+                    return String::from_utf8_lossy(token).into_owned();
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+    }
+
+    /// Answers HELLO with CLOSE, "unauthorized" and "do not come back", as a gateway answers a bad
+    /// token.
+    pub(crate) async fn refuse(mut self) {
+        let close = [0x70, 7, 4, 1, 0, 0, 0, 0, 0];
+        self.stream.write_all(&close).await.expect("room in the socket");
+        let _ = self.stream.shutdown().await;
+        // A HELLO that nobody has read would make a reset of the end.
+        while self.stream.read(&mut [0; 2_048]).await.is_ok_and(|n| n > 0) {}
     }
 
     /// Serves the client until it closes its side.
@@ -214,4 +243,31 @@ impl Peer {
             }
         }
     }
+}
+
+/// Returns the token in a whole HELLO.
+fn token(hello: &[u8]) -> Option<&[u8]> {
+    /// The length of the fields before the resume token.
+    const FIXED: usize = 109;
+    let mut at = 1;
+    let length = varint(hello, &mut at)?;
+    let body = hello.get(at..at + length)?;
+    let mut at = FIXED;
+    for _ in 0..2 {
+        at += varint(body, &mut at)?;
+    }
+    let length = varint(body, &mut at)?;
+    body.get(at..at + length)
+}
+
+/// Reads a varint of one or two bytes.
+fn varint(bytes: &[u8], at: &mut usize) -> Option<usize> {
+    let low = usize::from(*bytes.get(*at)?);
+    *at += 1;
+    if low < 0x80 {
+        return Some(low);
+    }
+    let high = usize::from(*bytes.get(*at)?);
+    *at += 1;
+    Some(low & 0x7f | high << 7)
 }
