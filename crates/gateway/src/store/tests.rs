@@ -187,7 +187,7 @@ fn a_log_that_is_cut_anywhere_loses_whole_transactions_from_its_end() {
         fs::write(copy.path().join("systole.db-wal"), &log[..cut]).unwrap();
         let again = super::tests::settings(copy.path());
         let database = open(&again).unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
-        let lost = database.found_lost();
+        let lost = database.left_behind().count;
         let store = start(database, &again);
         let expected: Vec<_> = (1..=lost).map(|session| ("leave".to_owned(), session)).collect();
         assert_eq!(waiting(&store, "a"), expected, "cut at {cut}");
