@@ -4,15 +4,18 @@
 //! `./test sim --seed N` runs one schedule again, and prints every event.
 
 mod datagrams;
+mod farewells;
 mod faults;
 mod frames;
 mod gateway;
 mod hubs;
 mod kernel;
+mod logins;
 mod messages;
 mod model;
 mod network;
 mod peer;
+mod rates;
 mod round_trips;
 mod schedule;
 mod tcp;

@@ -17,8 +17,10 @@ use systole_core::wheel::TICK;
 use systole_core::wire::{CloseReason, Codec, DataKind, Decoder, Frame, MAX_DATA, Malformed};
 use systole_core::{Span, Time};
 
+use super::farewells::Farewell;
 use super::hubs::{HUBS, Hubs};
 use super::kernel::{random_examination, soft_error};
+use super::logins::refusal;
 use super::messages::{MessageStream, broadcast};
 use super::model::Model;
 use super::network::{Segment, split_randomly};
@@ -131,11 +133,23 @@ pub(super) struct Admissions {
     /// Identities that a certificate proved, and the peers sent away for one.
     pub(super) proved: u64,
     pub(super) disproved: u64,
+    /// Peers without an identity although they may have claimed one.
+    pub(super) anonymous: u64,
     /// Answers about links that did not wait any more.
     pub(super) late: u64,
 }
 
 impl Admissions {
+    /// Counts an answer of the first half.
+    fn count(&mut self, proof: hub::Proof<'_>, is_identified: bool) {
+        self.disproved += u64::from(!is_identified);
+        match proof {
+            hub::Proof::Proved(_) => self.proved += u64::from(is_identified),
+            hub::Proof::Anonymous => self.anonymous += 1,
+            hub::Proof::Claim => {}
+        }
+    }
+
     pub(super) fn plus(self, other: Admissions) -> Admissions {
         Admissions {
             delayed: self.delayed + other.delayed,
@@ -143,6 +157,7 @@ impl Admissions {
             sent_home: self.sent_home + other.sent_home,
             proved: self.proved + other.proved,
             disproved: self.disproved + other.disproved,
+            anonymous: self.anonymous + other.anonymous,
             late: self.late + other.late,
         }
     }
@@ -321,7 +336,7 @@ impl Gateway {
         self.hubs.handle(now, self.homes[link as usize], hub::World::Link { link, input });
         self.collect(raw, now, peers, random);
         if let Some(model) = &mut peers[index].gateway_model {
-            model.check_settled();
+            model.check_settled(now);
         }
     }
 
@@ -360,7 +375,7 @@ impl Gateway {
         self.hubs.handle(now, home, hub::World::HandOver { link });
         self.collect(raw, now, peers, random);
         if let Some(model) = &mut peers[index].gateway_model {
-            model.check_settled();
+            model.check_settled(now);
         }
     }
 
@@ -466,7 +481,8 @@ impl Gateway {
         peers: &[Peer],
         random: &mut Random,
     ) {
-        let peer = self.peer_of_link[link as usize].expect("the link is open");
+        // Who floods behind its HELLO has ended already.
+        let Some(peer) = self.peer_of_link[link as usize] else { return };
         let settings = &self.hubs.listeners()[usize::from(peers[peer].plan.listener)];
         let limit = settings.handshake_timeout.as_nanos();
         let most = if peers[peer].healthy { limit / 48 } else { limit * 5 / 4 };
@@ -482,15 +498,15 @@ impl Gateway {
                 self.answers.swap_remove(index);
             let refused = !peers[peer].healthy && random.below(16) == 0;
             let why = Denial::ALL.get(link as usize % 16).copied();
-            let denied = Denied { goodbye: CloseReason::Unauthorized.into(), why };
-            let proved = peers[peer].proof.clone();
+            let denied = Denied { goodbye: refusal(random), why };
+            let said = peers[peer].answered.clone();
             let claim = peers[peer].claim().to_owned();
             let input: hub::Input<'_> = match session {
                 _ if refused => hub::World::Refused { link, admission, denied }.into(),
                 None => {
                     let heard_at = Span::from_nanos(heard);
-                    let proof = proved.as_deref().map_or(hub::Proof::Claim, hub::Proof::Proved);
-                    let login = hub::Login { heard_at, proof, grant: hub::Grant::default() };
+                    let (proof, grant) = (said.proof(), said.grant());
+                    let login = hub::Login { heard_at, proof, grant };
                     hub::World::Identified { link, admission, login }.into()
                 }
                 Some(session) => {
@@ -509,9 +525,8 @@ impl Gateway {
             match session {
                 _ if refused => model.input(now, &link::Answer::Refused(denied).into()),
                 None => {
-                    let is_identified = proved.as_deref().is_none_or(|it| model.prove(&claim, it));
-                    self.admissions.proved += u64::from(is_identified && proved.is_some());
-                    self.admissions.disproved += u64::from(!is_identified);
+                    let is_identified = model.identify(now, &claim, &said);
+                    self.admissions.count(said.proof(), is_identified);
                 }
                 Some(session) => {
                     let key = SessionKey { session, epoch: self.epoch };
@@ -522,7 +537,7 @@ impl Gateway {
             self.hubs.handle(now, self.homes[link as usize], input);
             self.collect(raw, now, peers, random);
             if let Some(model) = &mut peers[peer].gateway_model {
-                model.check_settled();
+                model.check_settled(now);
             }
         }
     }
@@ -623,7 +638,7 @@ impl Gateway {
             self.hubs.expire(limit, horizon);
             self.collect(raw, horizon, peers, random);
             for gateway_model in peers.iter_mut().filter_map(|peer| peer.gateway_model.as_mut()) {
-                gateway_model.check_settled();
+                gateway_model.check_settled(horizon);
             }
             while let Some(link) = self.hubs.poll_read() {
                 match random.below(8) {
@@ -677,7 +692,7 @@ impl Gateway {
         self.hubs.judge(now, self.homes[link as usize], link);
         self.collect(raw, now, peers, random);
         if let Some(model) = &mut peers[index].gateway_model {
-            model.check_settled();
+            model.check_settled(now);
         }
     }
 
@@ -733,6 +748,9 @@ impl Gateway {
         if let Some(link) = self.going_home.take()
             && let Some(index) = self.peer_of_link[link as usize]
         {
+            let granted = peers[index].gateway_model.as_ref().and_then(|it| it.granted.as_ref());
+            let has_home = granted.is_some_and(|granted| !granted.identity.is_empty());
+            assert!(has_home, "gateway's {index}: only an identity has a home");
             self.admissions.sent_home += 1;
             self.move_link(raw, now, link, index, peers, random);
         }
@@ -786,6 +804,10 @@ impl Gateway {
                 }
                 link::Output::Event(Event::HeartbeatData(data)) => {
                     peer.to_gateway.receive_heartbeat_data(data);
+                }
+                link::Output::Event(Event::Farewell { goodbye, text }) => {
+                    let heard = Farewell { goodbye, text: text.into() };
+                    assert_eq!(peer.own_model.said.as_ref(), Some(&heard), "what {index} has said");
                 }
                 link::Output::Session(session::Event::Joined { policy, .. }) => {
                     peer.sent_policies.push(policy.detection());
@@ -845,8 +867,9 @@ impl Gateway {
             assert_eq!(known.established.is_some(), model.is_established(), "gateway's {index}");
             if model.is_established() {
                 assert_eq!(*known.policy, model.policy, "gateway's {index}: policy");
-                let identity = model.proved.as_deref().unwrap_or(peer.claim());
-                assert_eq!(known.identity, identity, "gateway's {index}: identity");
+                let granted = model.granted.as_ref().expect("it was identified");
+                assert_eq!(known.identity, granted.identity, "gateway's {index}: identity");
+                assert_eq!(known.attributes, granted.attributes, "gateway's {index}: attributes");
             }
             if let Some(deadline) = known.next_deadline {
                 // A deadline that did not apply while the peer was in doubt may be past.

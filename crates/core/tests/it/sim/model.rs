@@ -6,7 +6,8 @@ use systole_core::denial::Denied;
 use systole_core::kernel::Cap;
 use systole_core::kernel::{Examination, SendState, SocketError, TcpSnapshot};
 use systole_core::link::{
-    self, BeatKind, Closing, Command, Event, HALF_CLOSED, Hung, Lane, Output, Settings, Side,
+    self, BeatKind, Closing, Command, Event, Goodbye, HALF_CLOSED, Hung, Lane, Output, Settings,
+    Side,
 };
 use systole_core::liveness::Role;
 use systole_core::policy::Detection;
@@ -14,8 +15,11 @@ use systole_core::session;
 use systole_core::wire::{CloseReason, Codec, Decoder, Frame, MAX_DATA, Malformed};
 use systole_core::{Policy, Span, Time};
 
+use super::farewells::Farewell;
 use super::frames::Front;
 use super::kernel::{Findings, Kernel, Sent};
+use super::logins::{Answered, Granted};
+use super::rates::{EXCESSES, Excess, Sending};
 
 /// The longest time by which a probe or a keepalive of a spread policy leaves early.
 const LONGEST_SLACK: Span = Span::from_millis(500);
@@ -136,8 +140,15 @@ pub(super) struct Model {
     pub(super) checked: u64,
     pub(super) recoveries: u64,
     pub(super) cause: Option<Cause>,
-    /// The identity that the peer has proved by a certificate.
-    pub(super) proved: Option<String>,
+    /// Who the peer is, and what its session has, once an answer has said it.
+    pub(super) granted: Option<Granted>,
+    /// When the session began.
+    joined_at: Time,
+    /// What the peer has sent, and how often it was told its policy for it.
+    sending: Sending,
+    pub(super) told: u64,
+    /// What the CLOSE said that was sent.
+    pub(super) said: Option<Farewell>,
     /// The lane of the CLOSE that was sent.
     close_lane: Option<Lane>,
     pub(super) lost_at: Time,
@@ -170,6 +181,14 @@ struct Turn {
     last_ping: u8,
     pongs_sent: u32,
     retuned: Option<Policy>,
+    /// The CLOSE that the end of this link must be said with.
+    farewell: Option<Farewell>,
+    /// The messages, bytes and heartbeats that have arrived, until they are counted.
+    arrived: Option<[u64; 3]>,
+    /// What follows from them.
+    excess: Option<Excess>,
+    /// The policies that were sent in a RETUNE.
+    retunes_sent: Vec<Detection>,
     /// Whether a warning is due because two examinations in a row showed bytes behind a closed
     /// window.
     unread_warning: bool,
@@ -206,7 +225,11 @@ impl Model {
             suspect: false,
             overdue: false,
             examines: settings.examines,
-            proved: None,
+            granted: None,
+            joined_at: now,
+            sending: Sending::new(settings.rates),
+            told: 0,
+            said: None,
             kernel: Kernel::new(settings.patience),
             unread: 0,
             keep: match settings.hung {
@@ -309,21 +332,17 @@ impl Model {
         }
     }
 
-    /// Observes whom the certificate of a peer names that waits and claims `claim`. Returns whether
-    /// the peer may have its session.
-    pub(super) fn prove(&mut self, claim: &str, proved: &str) -> bool {
+    /// Observes what is said of a peer that waits and claims `claim`. Returns whether the peer may
+    /// have its session.
+    pub(super) fn identify(&mut self, now: Time, claim: &str, said: &Answered) -> bool {
         assert!(self.awaits_admission(), "{}: nobody waits", self.name);
-        let is_identity = (1..=64).contains(&proved.len()) && !proved.contains(char::is_control);
-        let malformed = if !is_identity {
-            Malformed::Subject
-        } else if claim.is_empty() || claim == proved {
-            self.proved = Some(proved.into());
-            return true;
-        } else {
-            Malformed::Claim
-        };
-        self.turn = Turn { expects: Some(Cause::Protocol(malformed)), ..Turn::default() };
-        false
+        self.turn = Turn::default();
+        match Granted::new(now, claim, said) {
+            Ok(granted) => self.granted = Some(granted),
+            Err(true) => self.turn.expects = Some(Cause::Protocol(Malformed::Claim)),
+            Err(false) => self.turn.expects = Some(Cause::Protocol(Malformed::Subject)),
+        }
+        self.turn.expects.is_none()
     }
 
     fn answer(&mut self, now: Time, answer: &link::Answer) {
@@ -335,12 +354,14 @@ impl Model {
                 // What has waited is handled now; the peer is not silent for having waited.
                 self.set_at = now;
                 self.turn.received = true;
+                self.turn.arrived = Some([0; 3]);
                 self.excuse(now);
                 self.front.restart(self.silence_start);
             }
             link::Answer::Refused(Denied { goodbye, why }) => {
                 assert!(self.awaits_admission(), "{}: refused twice", self.name);
                 self.turn.expects = Some(why.map_or(cause_of(goodbye.reason), Cause::Refused));
+                self.turn.farewell = Some(Farewell::commanded(*goodbye, ""));
             }
         }
     }
@@ -349,6 +370,7 @@ impl Model {
         match *world {
             link::World::Received(bytes) => {
                 self.turn.received = true;
+                self.turn.arrived = Some([0, bytes.len() as u64, 0]);
                 self.hear(now);
                 self.check_if_wanted();
                 self.front.receive(bytes, self.silence_start);
@@ -388,8 +410,11 @@ impl Model {
                 self.front.restart(now);
             }
             link::World::Command(Command::Retune(policy)) => self.turn.retuned = Some(policy),
-            link::World::Command(Command::Close { goodbye, .. }) => {
+            link::World::Command(Command::Close { goodbye, text }) => {
                 self.turn.expects = Some(cause_of(goodbye.reason));
+                // The time to come back after a drain is drawn.
+                let is_given = goodbye.reason != CloseReason::Drained;
+                self.turn.farewell = is_given.then(|| Farewell::commanded(goodbye, text));
             }
             link::World::Command(Command::Heartbeat) => {
                 self.turn.requested_ping_due = self.is_established() && self.half_closed.is_none();
@@ -543,8 +568,51 @@ impl Model {
         }
     }
 
+    /// Counts what has arrived with the current input, after all of its events.
+    fn count_arrived(&mut self, now: Time) {
+        if let Some(counts) = self.turn.arrived.take() {
+            self.turn.excess = Some(self.sending.add(now, counts));
+        }
+    }
+
+    /// Checks what follows from what the peer has sent, on a link that stands.
+    fn check_excess(&mut self, now: Time) {
+        self.count_arrived(now);
+        let name = &self.name;
+        match self.turn.excess.take() {
+            None | Some(Excess::None) => {}
+            Some(Excess::Tell) => {
+                let owed = self.codec == Codec::Native;
+                let detection = self.policy.detection();
+                let is_told = self.turn.retunes_sent.contains(&detection);
+                assert_eq!(is_told, owed, "{name}: it is told its policy");
+                self.told += 1;
+            }
+            Some(Excess::End(over)) => panic!("{name}: it floods, and stays: {over:?}"),
+        }
+    }
+
+    /// Checks the end of a peer that has sent too much.
+    fn check_flood(&mut self, now: Time) {
+        self.count_arrived(now);
+        let name = &self.name;
+        let Some(Excess::End(over)) = self.turn.excess else {
+            panic!("{name}: no flood: {:?}", self.turn.excess);
+        };
+        if let Some(said) = &self.said {
+            let over = EXCESSES.iter().zip(over).find(|(text, over)| *over && *text == &said.text);
+            let text = over.unwrap_or_else(|| panic!("{name}: {said:?}")).0;
+            let return_after = Span::from_secs(60);
+            let goodbye = Goodbye { return_after, ..CloseReason::Flooding.into() };
+            self.turn.farewell = Some(Farewell::commanded(goodbye, text));
+        }
+    }
+
     /// Checks the state after all outputs of the current input.
-    pub(super) fn check_settled(&mut self) {
+    pub(super) fn check_settled(&mut self, now: Time) {
+        if self.stage != Stage::Lost && self.is_open() {
+            self.check_excess(now);
+        }
         let Turn {
             received,
             heard,
@@ -608,6 +676,8 @@ impl Model {
                 assert!(!self.half_close_end().is_some_and(passed), "{name}: {now:?} half-closed");
             }
             Stage::Established => {
+                let end = self.session_end();
+                assert!(!end.is_some_and(passed), "{name}: {now:?} past the end {end:?}");
                 self.check_silence(now);
                 let stalled = self.frame_due().map(|due| due.max(self.doubted_until));
                 let stalled = stalled.is_some_and(passed);
@@ -918,10 +988,10 @@ impl Model {
         let is_close = matches!(frame, Frame::Close(_));
         if let Frame::Close(close) = &frame {
             self.close_lane = Some(lane);
-            if self.turn.expects.is_some_and(is_of_identity) {
-                assert_eq!(close.reason, CloseReason::Unauthorized, "{name}: not its identity");
-                assert!(close.final_, "{name}: another attempt is of no use");
-            }
+            self.said = Some(Farewell::of(close));
+        }
+        if let Frame::Retune(policy) = &frame {
+            self.turn.retunes_sent.push(policy.detection());
         }
         let is_data = matches!(frame, Frame::Data { .. });
         assert!(is_close || is_data == (lane == Lane::Data), "{name}: the wrong lane");
@@ -1002,6 +1072,7 @@ impl Model {
                 let before = if self.connects { Stage::Greeting } else { Stage::Waiting };
                 assert_eq!(self.stage, before, "{name}: established twice");
                 self.stage = Stage::Established;
+                self.joined_at = now;
                 self.policy = policy;
                 self.excuse(now);
                 self.spread = policy.spread();
@@ -1045,6 +1116,7 @@ impl Model {
             session::Event::Retuned(policy) => self.retuned(now, policy),
             session::Event::Left(verdict) => {
                 self.lost(now, verdict);
+                self.check_said(verdict.cause);
                 self.stage = Stage::Lost;
                 (self.cause, self.lost_at) = (Some(verdict.cause), now);
                 self.suspect = false;
@@ -1086,16 +1158,52 @@ impl Model {
                 assert_eq!(sequence, self.turn.last_ping, "{name}: a PONG repeats its PING");
             }
             Event::HeartbeatReceived { beat: BeatKind::Pong, sequence } => {
+                self.count(2);
                 assert!(self.turn.received, "{name}: received without an input");
                 self.time_pong(now, sequence);
             }
             Event::HeartbeatReceived { beat: BeatKind::Ping, sequence } => {
+                self.count(2);
                 self.turn.pings_received += 1;
                 self.turn.last_ping = sequence;
             }
-            Event::Data { .. } | Event::HeartbeatData(_) => {
+            Event::Data { more, .. } => {
+                assert!(self.turn.received, "{name}: received without an input");
+                if !more {
+                    self.count(0);
+                }
+            }
+            Event::HeartbeatData(_) => {
                 assert!(self.turn.received, "{name}: received without an input")
             }
+        }
+    }
+
+    /// Counts a message (0) or a heartbeat (2) that has arrived.
+    fn count(&mut self, kind: usize) {
+        let arrived = self.turn.arrived.as_mut();
+        arrived.unwrap_or_else(|| panic!("{}: received without an input", self.name))[kind] += 1;
+    }
+
+    /// Returns when the session ends because what it was granted does: not before it began.
+    fn session_end(&self) -> Option<Time> {
+        let end = self.granted.as_ref()?.ends_at?;
+        Some(end.max(self.joined_at))
+    }
+
+    /// Returns whether the session ended because what it was granted did.
+    pub(super) fn is_expired(&self) -> bool {
+        let end = self.session_end();
+        self.cause == Some(Cause::Unauthorized) && end.is_some_and(|end| self.lost_at >= end)
+    }
+
+    /// Checks the content of the CLOSE, if one was sent, against why the link ends.
+    fn check_said(&self, cause: Cause) {
+        let name = &self.name;
+        match (&self.said, &self.turn.farewell) {
+            (Some(said), Some(expected)) => assert_eq!(said, expected, "{name}: the CLOSE"),
+            (Some(said), None) => said.check(name, cause),
+            (None, _) => {}
         }
     }
 
@@ -1275,6 +1383,9 @@ impl Model {
             assert_eq!(verdict.cause, cause, "{name}: another cause");
             return;
         }
+        if verdict.cause == Cause::Flooding {
+            return self.check_flood(now);
+        }
         if self.turn.received {
             let said = matches!(verdict.cause, Cause::PeerClosed(_) | Cause::Protocol(_));
             assert!(said, "{name}: lost on evidence: {verdict:?}");
@@ -1285,6 +1396,11 @@ impl Model {
             return;
         }
         assert!(self.turn.by_deadline, "{name}: lost without a reason: {verdict:?}");
+        if verdict.cause == Cause::Unauthorized {
+            let end = self.session_end().filter(|_| self.is_established());
+            assert!(end.is_some_and(|end| now >= end), "{name}: it may stay until {end:?}");
+            return;
+        }
         if verdict.cause == Cause::Protocol(Malformed::StalledFrame) {
             assert_eq!(Some(verdict.due), self.frame_due(), "{name}: no frame was due then");
             assert!(now >= verdict.due, "{name}: lost too early");

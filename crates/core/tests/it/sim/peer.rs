@@ -8,7 +8,9 @@ use systole_core::session;
 use systole_core::wire::{CloseReason, Codec};
 use systole_core::{Machine, Span, Time};
 
+use super::farewells::Farewell;
 use super::kernel::{Doubted, DoubtedSocket};
+use super::logins::Answered;
 use super::messages::MessageStream;
 use super::model::Model;
 use super::network::{Lanes, Path, Quality, Segment, split_randomly};
@@ -21,11 +23,6 @@ pub(super) const NEVER: u64 = u64::MAX;
 pub(super) fn claim(name: usize) -> String {
     format!("peer-{name}")
 }
-
-/// Names in certificates that are no identity: empty, with a control character, longer than 64
-/// bytes.
-const NO_IDENTITIES: [&str; 3] =
-    ["", "a\nb", "01234567890123456789012345678901234567890123456789012345678901234"];
 
 /// The behaviour of a peer; times in nanoseconds.
 #[derive(Clone, Debug)]
@@ -56,8 +53,8 @@ pub(super) struct Peer {
     pub(super) gateway_model: Option<Model>,
     /// The gateway's number for the link.
     pub(super) number: Option<u32>,
-    /// Whom its certificate names, if it has one: the same on each question about its connection.
-    pub(super) proof: Option<String>,
+    /// What is said of it on each question about its connection.
+    pub(super) answered: Answered,
     pub(super) up: Path,
     pub(super) down: Path,
     pub(super) to_gateway: MessageStream,
@@ -96,17 +93,6 @@ impl Peer {
         }
     }
 
-    /// Gives the peer a certificate, or none: mostly it has none, else it names the usual claim, or
-    /// for peers that need not live also somebody else or nobody.
-    pub(super) fn certify(&mut self, name: usize, random: &mut Random) {
-        self.proof = match random.below(32) {
-            0 if !self.healthy => Some(format!("another-{name}")),
-            1 if !self.healthy => Some(NO_IDENTITIES[random.below(3) as usize].into()),
-            0..8 => Some(claim(name)),
-            _ => None,
-        };
-    }
-
     pub(super) fn connect(
         raw: u64,
         name: usize,
@@ -120,7 +106,7 @@ impl Peer {
         let mut peer = Peer {
             link: Link::new(now, plan.settings.clone(), seed),
             unsaved: Link::new(now, plan.settings.clone(), seed),
-            proof: None,
+            answered: Answered::default(),
             own_model: own_model.verbose(verbose),
             gateway_model: None,
             number: None,
@@ -228,6 +214,13 @@ impl Peer {
         }
     }
 
+    /// Sends a message to the gateway, if its application runs.
+    pub(super) fn send_burst(&mut self, raw: u64, random: &mut Random) {
+        if self.open && self.hung_until <= raw {
+            self.send_message(raw, random);
+        }
+    }
+
     /// Gives a command to the link of this end, if its application runs.
     pub(super) fn command(&mut self, raw: u64, command: Command<'_>, random: &mut Random) {
         if self.open && self.hung_until <= raw {
@@ -313,7 +306,7 @@ impl Peer {
         self.unsaved.handle(now, input);
         self.collect(raw, now, random);
         assert_eq!(self.link.next_deadline(), self.unsaved.next_deadline());
-        self.own_model.check_settled();
+        self.own_model.check_settled(now);
     }
 
     fn collect(&mut self, raw: u64, now: Time, random: &mut Random) {
@@ -340,6 +333,11 @@ impl Peer {
                     }
                     self.in_force = Some(sent);
                     assert_eq!(policy.detection(), sent, "both ends hold the same policy");
+                }
+                Output::Event(Event::Farewell { goodbye, text }) => {
+                    let heard = Farewell { goodbye, text: text.into() };
+                    let said = self.gateway_model.as_ref().and_then(|model| model.said.as_ref());
+                    assert_eq!(said, Some(&heard), "what the gateway has said");
                 }
                 Output::Session(_)
                 | Output::Event(_)

@@ -10,11 +10,13 @@ use systole_core::tap::record::ReplaySummary;
 use systole_core::wire::{CloseReason, Codec, Malformed};
 use systole_core::{Policy, Span};
 
+use super::farewells::{Farewell, text};
 use super::gateway::{Admissions, HubConfig, LoopTiming};
 use super::kernel::{Doubted, soft_error};
 use super::model::Model;
 use super::network::{Quality, Segment};
 use super::peer::{NEVER, Plan, claim};
+use super::rates::rates;
 use super::world::World;
 
 const MILLI: u64 = 1_000_000;
@@ -65,6 +67,13 @@ pub(super) struct Outcome {
     pub(super) reloads: u64,
     /// Verdicts that waited longer than the bound for a long round trip.
     pub(super) stretched: u64,
+    /// Links ended because their peer sent too much, and peers told their policy for it.
+    pub(super) flooded: u64,
+    pub(super) told: u64,
+    /// Sessions that ended because what they were granted did.
+    pub(super) expired: u64,
+    /// Links that ended with a text for people.
+    pub(super) texts: u64,
 }
 
 impl Outcome {
@@ -94,6 +103,10 @@ impl Outcome {
             moves: self.moves + other.moves,
             reloads: self.reloads + other.reloads,
             stretched: self.stretched + other.stretched,
+            flooded: self.flooded + other.flooded,
+            told: self.told + other.told,
+            expired: self.expired + other.expired,
+            texts: self.texts + other.texts,
         }
     }
 
@@ -104,13 +117,17 @@ impl Outcome {
         let world = self.hung > 10 && self.progress > 100 && self.unanswered > 100;
         let world =
             world && self.without_plaintext > 100 && self.requested > 100 && self.checked > 100;
-        let Admissions { delayed, refused, proved, disproved, late, sent_home } = self.admissions;
+        let Admissions { delayed, refused, proved, disproved, .. } = self.admissions;
+        let Admissions { anonymous, late, sent_home, .. } = self.admissions;
         let admissions = delayed > 1_000 && refused > 10 && late > 10 && sent_home > 100;
+        let admissions = admissions && anonymous > 100 && self.expired > 10;
+        let ends = self.flooded > 10 && self.told > 10 && self.texts > 10;
         let admissions = admissions && proved > 100 && disproved > 10;
         let kernel = self.patience > 1_000 && self.unread > 10 && self.kept > 10;
         let kernel = kernel && self.stretched > 5;
         let hubs = self.moves > 10_000 && self.reloads > 10_000;
-        verdicts && frames && world && admissions && kernel && hubs && self.broadcasts > 100
+        let world = world && ends && self.broadcasts > 100;
+        verdicts && frames && world && admissions && kernel && hubs
     }
 }
 
@@ -127,10 +144,14 @@ impl std::fmt::Display for Outcome {
             "{patience} changes of patience, {unread} peers that do not read, {kept} kept, "
         )?;
         write!(f, "{hung} hung, {progress} times progress, {unanswered} unanswered polls, ")?;
-        let Admissions { delayed, refused, proved, disproved, late, sent_home } = self.admissions;
+        let Admissions { delayed, refused, proved, disproved, .. } = self.admissions;
+        let Admissions { anonymous, late, sent_home, .. } = self.admissions;
         write!(f, "{rests} rests, {delayed} admissions delayed, {refused} refused, ")?;
         write!(f, "{late} answered too late, {sent_home} sent home, ")?;
-        write!(f, "{proved} identities proved, {disproved} disproved, ")?;
+        write!(f, "{proved} identities proved, {disproved} disproved, {anonymous} anonymous, ")?;
+        write!(f, "{} sessions that were granted a time and ended, ", self.expired)?;
+        write!(f, "{} floods, {} told their policy, ", self.flooded, self.told)?;
+        write!(f, "{} texts in CLOSE, ", self.texts)?;
         write!(f, "{} probes answered without plaintext, ", self.without_plaintext)?;
         write!(f, "{} heartbeats on request, ", self.requested)?;
         write!(f, "{} for a raised cap, ", self.checked)?;
@@ -162,6 +183,12 @@ pub(super) fn run(seed: u64, verbose: bool) -> Outcome {
         outcome.progress += model.progress;
         outcome.unanswered += model.unanswered;
         outcome.stretched += model.stretched;
+        outcome.told += model.told;
+        outcome.flooded += u64::from(model.cause == Some(Cause::Flooding));
+        outcome.expired += u64::from(model.is_expired());
+        let has_text = |said: &Farewell| !said.text.is_empty();
+        let commanded = model.cause == Some(Cause::Kicked);
+        outcome.texts += u64::from(commanded && model.said.as_ref().is_some_and(has_text));
         let malformed = |what| model.cause == Some(Cause::Protocol(what));
         outcome.stalled += u64::from(malformed(Malformed::StalledFrame));
         outcome.crowded_out += u64::from(malformed(Malformed::OldestFrame));
@@ -201,6 +228,7 @@ impl Schedule {
             settings.limits = Limits { shortest_bound: Span::from_nanos(unit), longest_bound };
             settings.report_heartbeats = true;
             settings.examines = random.below(2) == 0;
+            settings.rates = rates(&mut random);
             if random.below(2) == 0 {
                 settings.hung = Hung::Keep(Span::from_nanos(random.below(unit * 100)));
             }
@@ -291,7 +319,7 @@ impl Schedule {
         let index = self.world.connect(plan);
         self.world.peers[index].healthy =
             loss == 0 && role_at_gateway == Role::Probe && has_handshake;
-        self.world.certify(index);
+        self.world.draw_answer(index, unit);
         if listener == 0 && self.world.random.below(16) == 0 {
             self.world.trickle(index, self.unit / 2);
         }
@@ -300,7 +328,7 @@ impl Schedule {
     fn act(&mut self) {
         let count = self.world.peers.len() as u64;
         let index = self.world.random.below(count) as usize;
-        match self.world.random.below(34) {
+        match self.world.random.below(37) {
             0..3 => self.connect_one_more(),
             3..11 => self.disturb_path(index),
             11..14 => self.end_link(index),
@@ -308,6 +336,7 @@ impl Schedule {
             24..26 => self.command_all(),
             26..28 => self.stop_at_the_verdict(index),
             28..32 => self.stop_the_observer(),
+            32..35 => self.burst(index),
             _ => self.drip(index),
         }
     }
@@ -362,6 +391,12 @@ impl Schedule {
         }
     }
 
+    fn burst(&mut self, index: usize) {
+        let (count, heartbeats) =
+            (1 + self.world.random.below(40), self.world.random.below(2) == 0);
+        self.world.burst(index, count, heartbeats);
+    }
+
     fn drip(&mut self, index: usize) {
         let pieces = 1 + self.world.random.below(100) as usize;
         let pause = self.unit / 4 + self.world.random.below(self.unit * 8);
@@ -379,16 +414,20 @@ impl Schedule {
             true => next(&mut peers[index].to_gateway, random),
             false => next(&mut peers[index].to_peer, random),
         };
-        let goodbye = Goodbye::from(CloseReason::Kicked);
+        let goodbye = Goodbye {
+            stay_away: random.below(2) == 0,
+            return_after: Span::from_nanos(random.below(span.max(1))),
+            ..CloseReason::Kicked.into()
+        };
+        let text = text(random);
         let command = match random.below(18) {
             0..6 => Command::Retune(policy(self.unit, random)),
             6..9 => Command::Hold(Span::from_nanos(span)),
             9..12 => Command::Release,
             12..15 => Command::HeartbeatData(&data),
             15..17 => Command::Heartbeat,
-            _ if at_the_peer => Command::close(CloseReason::Done),
-            _ if data.len() % 2 == 0 => Command::close(goodbye),
-            _ => Command::Close { goodbye, text: "come back tomorrow" },
+            _ if at_the_peer => Command::Close { goodbye: CloseReason::Done.into(), text: &text },
+            _ => Command::Close { goodbye, text: &text },
         };
         if at_the_peer {
             let raw = self.world.raw;

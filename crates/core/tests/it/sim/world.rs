@@ -8,6 +8,7 @@ use systole_core::tap::record::ReplaySummary;
 use systole_core::wire::{DataKind, Frame};
 
 use super::gateway::{Gateway, HubConfig, LoopTiming};
+use super::logins::Answered;
 use super::network::Segment;
 use super::peer::{NEVER, Peer, Plan};
 
@@ -129,9 +130,22 @@ impl World {
         peer.healthy = false;
     }
 
-    /// Gives a peer a certificate, or none.
-    pub(super) fn certify(&mut self, index: usize) {
-        self.peers[index].certify(index, &mut self.random);
+    /// Draws what is said of a peer when its login is looked at.
+    pub(super) fn draw_answer(&mut self, index: usize, unit: u64) {
+        let peer = &mut self.peers[index];
+        peer.answered = Answered::new(index, peer.healthy, unit, &mut self.random);
+    }
+
+    /// Lets a peer send messages or heartbeats, one after the other at the same time.
+    pub(super) fn burst(&mut self, index: usize, count: u64, heartbeats: bool) {
+        for _ in 0..count {
+            match heartbeats {
+                true => {
+                    self.peers[index].command(self.raw, Command::Heartbeat, &mut self.random);
+                }
+                false => self.peers[index].send_burst(self.raw, &mut self.random),
+            }
+        }
     }
 
     /// Lets a native peer send its HELLO one byte per `pause`, without ever completing it.
