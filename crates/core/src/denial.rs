@@ -30,6 +30,8 @@ pub enum Denial {
     Address,
     /// Too many tokens wait to be verified.
     Full,
+    /// The identity logs in more often than its listener allows.
+    TooOften,
 }
 
 plain_enum! { Denial {
@@ -42,11 +44,12 @@ plain_enum! { Denial {
     6 => WebhookFailed {}
     7 => Address {}
     8 => Full {}
+    9 => TooOften {}
 } }
 
 impl Denial {
     /// All denials.
-    pub const ALL: [Denial; 9] = [
+    pub const ALL: [Denial; 10] = [
         Denial::InUse,
         Denial::Waiting,
         Denial::NoPlace,
@@ -56,6 +59,7 @@ impl Denial {
         Denial::WebhookFailed,
         Denial::Address,
         Denial::Full,
+        Denial::TooOften,
     ];
 
     /// Returns the name that metrics, logs and events show.
@@ -70,6 +74,7 @@ impl Denial {
             Denial::WebhookFailed => "webhook_failed",
             Denial::Address => "address",
             Denial::Full => "full",
+            Denial::TooOften => "too_often",
         }
     }
 
@@ -101,6 +106,10 @@ impl Denial {
             Denial::Full => {
                 "Look how many log in at once, and how long the verification of a token takes."
             }
+            Denial::TooOften => {
+                "Look which clients log in with this identity again and again, and why they do not \
+                 stay; or raise logins_per_minute of its listener."
+            }
         }
     }
 }
@@ -117,6 +126,7 @@ impl fmt::Display for Denial {
             Denial::WebhookFailed => "the login webhook has not answered as it must",
             Denial::Address => "too many logins from its address were refused",
             Denial::Full => "too many tokens wait to be verified",
+            Denial::TooOften => "its identity logs in more often than its listener allows",
         })
     }
 }
@@ -161,6 +171,6 @@ mod tests {
             assert_eq!(denial as usize, place);
             assert!(Denial::ALL[..place].iter().all(|other| other.name() != denial.name()));
         }
-        assert_eq!(Denial::ALL.len(), Denial::Full as usize + 1);
+        assert_eq!(Denial::ALL.len(), Denial::TooOften as usize + 1);
     }
 }

@@ -6,6 +6,7 @@
 
 mod address;
 mod frames;
+mod frequency;
 mod granted;
 mod identities;
 mod login;
@@ -25,6 +26,7 @@ use core::net::SocketAddr;
 
 use address::Address;
 pub use frames::FRAME_MEMORY;
+use frequency::Frequencies;
 use granted::Granted;
 pub use granted::{Grant, MAX_ATTRIBUTES};
 use identities::Identities;
@@ -62,6 +64,8 @@ pub struct Hub {
     slots: Slots<Slot>,
     sessions: Sessions,
     identities: Identities,
+    /// How often identities have logged in lately.
+    frequencies: Frequencies,
     /// The links that go to the homes of their identities ([`Output::GoHome`]).
     strangers: VecDeque<u32>,
     /// The newer logins that wait, by the link of the session that is to answer.
@@ -126,6 +130,7 @@ impl Hub {
             grid: Grid::of_shard(shard),
             sessions: Sessions::new(shard, random.next_u32()),
             identities: Identities::new(homes),
+            frequencies: Frequencies::default(),
             strangers: VecDeque::new(),
             contests: BTreeMap::new(),
             unowned: VecDeque::new(),

@@ -149,3 +149,48 @@ fn a_client_that_sends_too_much_is_told_so_and_its_neighbour_is_not() {
     assert_eq!(gateway.metric("systole_verdicts_total{cause=\"flooding\"}"), 1.0);
     assert!(!neighbour.is_finished());
 }
+
+/// Logs a client in that is to be refused; returns the reason, whether it may not come back, and
+/// after how many milliseconds it may.
+fn refusal(from: u8, gateway: &Gateway, identity: &str) -> Option<(CloseReason, bool, u32)> {
+    let mut stream = connect(from, gateway.address("native"))?;
+    stream.set_read_timeout(Some(SOON)).ok()?;
+    let mut bytes = Vec::new();
+    Codec::Native.encode(&Frame::Hello(Hello { identity, ..Hello::default() }), &mut bytes);
+    stream.write_all(&bytes).ok()?;
+    let mut decoder = Decoder::new(Codec::Native, 65_536);
+    let mut byte = [0];
+    loop {
+        stream.read_exact(&mut byte).ok()?;
+        match decoder.next(&mut &byte[..]).ok()? {
+            Some(Frame::Close(close)) => {
+                return Some((close.reason, close.final_, close.return_after_ms));
+            }
+            Some(Frame::Welcome(_)) => return None,
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_storm_of_logins_of_one_identity_ends_neither_it_nor_others() {
+    // Loopback is trusted here: the limit is that of the identity.
+    let limit = "logins_per_minute = 1\nshortest_bound";
+    let mut gateway =
+        Gateway::start("flood-logins", &ONE_SECOND.replacen("shortest_bound", limit, 1));
+    let stays = live(log_in(10, &gateway, "storm").expect("the first of the minute"));
+    for from in 20..60 {
+        let (reason, stay_away, after) = refusal(from, &gateway, "storm").expect("it is refused");
+        assert_eq!((reason, stay_away), (CloseReason::Full, false));
+        assert!((5_000..=60_000).contains(&after), "{after} ms");
+    }
+    assert!(log_in(12, &gateway, "another").is_some(), "others come as before");
+    assert!(!stays.is_finished());
+    assert_eq!(gateway.sessions("&identity=storm", 1).len(), 1, "the session in force stays");
+    let count = "systole_logins_refused_total{reason=\"too_often\"}";
+    wait("the count", || (gateway.metric(count) == 40.0).then_some(()));
+    let line = gateway.log("logins were refused").to_string();
+    assert!(line.contains("too_often"), "{line}");
+    let page = gateway.get("/api/v1/verdicts?established=false&cause=refused&limit=1");
+    assert_eq!(page["verdicts"][0]["refusal"], "too_often", "{page}");
+}

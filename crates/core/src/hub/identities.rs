@@ -82,6 +82,11 @@ impl Identities {
         found.map(|((_, link), has_turn)| (*link, *has_turn)).collect()
     }
 
+    /// Returns the whole digest, which no two identities share in practice.
+    pub(super) fn whole_digest(&self, identity: &str) -> u64 {
+        self.homes.digest(identity)
+    }
+
     /// Returns the upper half of the digest: the home depends on the lower one.
     fn digest(&self, identity: &str) -> u32 {
         (self.homes.digest(identity) >> 32) as u32

@@ -116,6 +116,10 @@ impl Hub {
         if identity.is_empty() {
             return self.open_session(now, link);
         }
+        if !self.count_login(now, link) {
+            return;
+        }
+        let identity = self.slots.get(link).map_or("", Slot::identity);
         self.identities.wait(identity, link, false);
         self.limit_waiting(now, link);
         self.give_turn(now, link);

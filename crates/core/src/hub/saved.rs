@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
+use super::frequency::{Frequencies, Frequency};
 use super::granted::Granted;
 use super::login::Contest;
 use super::meter::Meter;
@@ -28,6 +29,7 @@ struct Common {
     leave_limit: Span,
     sweeps: Vec<Sweep>,
     listeners: Vec<ListenerState>,
+    frequencies: Vec<Frequency>,
 }
 
 plain_struct! { Common {
@@ -39,7 +41,8 @@ plain_struct! { Common {
     draining,
     leave_limit,
     sweeps,
-    listeners
+    listeners,
+    frequencies
 } }
 
 /// What commands have changed of a listener's settings.
@@ -174,6 +177,7 @@ impl Hub {
                     retuned: *retuned,
                 })
                 .collect(),
+            frequencies: self.frequencies.saved(),
         }
     }
 
@@ -211,6 +215,7 @@ impl Hub {
             leave_limit,
             sweeps,
             listeners,
+            frequencies,
         } = common;
         if listeners.len() != self.listeners.len() {
             return Err(Damage::Settings);
@@ -223,6 +228,7 @@ impl Hub {
         self.draining = draining;
         self.leave_limit = leave_limit;
         self.sweeps = VecDeque::from(sweeps);
+        self.frequencies = Frequencies::load(frequencies);
         self.retuned.clear();
         for (settings, state) in self.listeners.iter_mut().zip(listeners) {
             let ListenerState { policy, report_heartbeats, retuned } = state;

@@ -147,13 +147,17 @@ pub struct Logins {
     /// heartbeat, and the newer login is refused if the answer comes before a suspicion would
     /// begin. A session that is suspect never keeps its place.
     pub refuse: bool,
+    /// How often an identity may log in within a minute, on average: as many at once, and one more
+    /// after each such part of a minute; 0 for no limit. What is more is refused as
+    /// [`Denial::TooOften`](crate::denial::Denial::TooOften).
+    pub per_minute: u32,
 }
 
-crate::plain::plain_struct! { Logins { limit, refuse } }
+crate::plain::plain_struct! { Logins { limit, refuse, per_minute } }
 
 impl Logins {
-    /// The newest login replaces the one before it.
-    pub const NEWEST: Logins = Logins { limit: 1, refuse: false };
+    /// The newest login replaces the one before it, however often there is one.
+    pub const NEWEST: Logins = Logins { limit: 1, refuse: false, per_minute: 0 };
 
     pub(crate) fn limit(self) -> usize {
         usize::from(self.limit.max(1))

@@ -116,7 +116,7 @@ fn input<'a>(chance: &mut Random, pool: &'a [u8]) -> hub::Input<'a> {
             HubWorld::Identified { link, admission: chance.next_u32(), login }
         }
         9 => {
-            let why = Some(Denial::ALL[chance.below(9) as usize]).filter(|_| chance.below(4) > 0);
+            let why = Some(Denial::ALL[chance.below(10) as usize]).filter(|_| chance.below(4) > 0);
             let denied = Denied { goodbye: CloseReason::Unauthorized.into(), why };
             HubWorld::Refused { link, admission: chance.next_u32(), denied }
         }

@@ -276,7 +276,7 @@ impl World {
 /// Makes the hub of one of two shards.
 fn made(shard: u8, limit: u16) -> Hub {
     let mut settings = Settings::new(Codec::Native, Side::Accepting, Policy::default());
-    settings.logins = Logins { limit, refuse: false };
+    settings.logins = Logins { limit, ..Logins::NEWEST };
     Hub::new(hub::Settings {
         shard,
         homes: Homes { shards: 2, key: 5 },

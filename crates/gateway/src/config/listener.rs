@@ -14,7 +14,7 @@ use systole_net::tls::ALPN;
 use super::beacon::{self, BEACON, BeaconListener, BeaconSettings, DEFAULT_MAX_BEACONS};
 use super::policy;
 use super::section::{Given, Reading, Section};
-use super::sessions::SessionSettings;
+use super::sessions::{self, SessionSettings};
 use super::span::show_span;
 use super::tls::{ClientIdentity, Tls, TlsSettings};
 use super::tokens::{Circumstances, LoginSettings, Logins};
@@ -168,7 +168,7 @@ impl Listener {
             bounds: DEFAULT_SHORTEST_BOUND..=DEFAULT_LONGEST_BOUND,
             tls: None,
             client_identity: ClientIdentity::default(),
-            sessions: link::Logins::NEWEST,
+            sessions: sessions::DEFAULT,
             rates: link::Rates::default(),
             logins: Logins { anonymous: true, verifier: None },
         }

@@ -1,5 +1,5 @@
-//! Reads how many sessions an identity may have, what a login beyond that meets, and how much each
-//! session may send.
+//! Reads how many sessions an identity may have, what a login beyond that meets, how often it may
+//! log in, and how much each session may send.
 
 use systole_core::link::{Logins, Rates};
 use toml::de::DeValue;
@@ -13,11 +13,23 @@ const CONFLICTS: [(&str, bool); 2] = [("replace", false), ("refuse", true)];
 /// The most sessions that an identity may have at once: each login looks at all of them.
 const MAX_SESSIONS_PER_IDENTITY: u64 = 1_000;
 
+/// Default of the logins in a minute, for each session that an identity may have: a client that
+/// comes back at once whenever its connection ends stays far below, and one that does nothing else
+/// costs no more than a login a second.
+const LOGINS_PER_MINUTE: u32 = 60;
+
+/// The most logins in a minute.
+const MAX_LOGINS_PER_MINUTE: u64 = 1_000_000;
+
+/// What a login meets unless the file says otherwise.
+pub(super) const DEFAULT: Logins = Logins { per_minute: LOGINS_PER_MINUTE, ..Logins::NEWEST };
+
 /// The settings as the file gives them.
 #[derive(Debug)]
 pub(super) struct SessionSettings {
     per_identity: Option<Given<u64>>,
     conflict: Option<Given<bool>>,
+    per_minute: Option<Given<u32>>,
     /// Messages, bytes and heartbeats in a second.
     rates: [Option<Given<u32>>; 3],
 }
@@ -32,6 +44,7 @@ impl SessionSettings {
         SessionSettings {
             per_identity: section.take(reading, "sessions_per_identity", range),
             conflict: section.take(reading, "login_conflict", value::chosen(&CONFLICTS)),
+            per_minute: section.take(reading, "logins_per_minute", per_minute),
             rates: RATES.map(|name| section.take(reading, name, rate)),
         }
     }
@@ -41,7 +54,12 @@ impl SessionSettings {
     pub(super) fn refuse(&self, reading: &mut Reading<'_>) {
         let per_identity = self.per_identity.as_ref().map(|given| &given.span);
         let conflict = self.conflict.as_ref().map(|given| &given.span);
-        let named = [("sessions_per_identity", per_identity), ("login_conflict", conflict)];
+        let per_minute = self.per_minute.as_ref().map(|given| &given.span);
+        let named = [
+            ("sessions_per_identity", per_identity),
+            ("login_conflict", conflict),
+            ("logins_per_minute", per_minute),
+        ];
         let rates = self.rates.iter().map(|rate| rate.as_ref().map(|given| &given.span));
         for (key, place) in named.into_iter().chain(RATES.into_iter().zip(rates)) {
             let Some(place) = place else { continue };
@@ -56,17 +74,29 @@ impl SessionSettings {
     pub(super) fn read(self) -> (Logins, Rates) {
         let limit = u16::try_from(Given::or(self.per_identity, 1)).unwrap_or(u16::MAX);
         let [messages, bytes, heartbeats] = self.rates.map(|rate| Given::or(rate, 0));
-        let logins = Logins { limit, refuse: Given::or(self.conflict, false) };
+        let each = DEFAULT.per_minute.saturating_mul(limit.into());
+        let per_minute = Given::or(self.per_minute, each);
+        let logins = Logins { limit, refuse: Given::or(self.conflict, false), per_minute };
         (logins, Rates { messages, bytes, heartbeats })
     }
 }
 
+/// Reads how many logins in a minute; 0 for `"off"`.
+fn per_minute(value: &DeValue<'_>) -> Result<u32, String> {
+    count(value, MAX_LOGINS_PER_MINUTE)
+}
+
 /// Reads a rate: `"off"`, or how many in a second.
 fn rate(value: &DeValue<'_>) -> Result<u32, String> {
+    count(value, 4_000_000_000)
+}
+
+/// Reads `"off"`, which is 0, or a number up to `most`.
+fn count(value: &DeValue<'_>, most: u64) -> Result<u32, String> {
     if value.as_str() == Some("off") {
         return Ok(0);
     }
-    let number = value::integer(1..=4_000_000_000)(value);
+    let number = value::integer(1..=most)(value);
     let number = number.map_err(|right| format!("\"off\", or {right}"))?;
     Ok(u32::try_from(number).unwrap_or(u32::MAX))
 }

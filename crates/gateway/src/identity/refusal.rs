@@ -59,11 +59,13 @@ pub enum Refusal {
     HomeBusy,
     /// What is owed about the session cannot be stored.
     Store,
+    /// The identity logs in more often than its listener allows.
+    TooOften,
 }
 
 impl Refusal {
     /// The names of all reasons, as metrics and logs show them.
-    pub const NAMES: [&'static str; 20] = [
+    pub const NAMES: [&'static str; 21] = [
         "no_token",
         "malformed",
         "unknown_key",
@@ -84,6 +86,7 @@ impl Refusal {
         "no_place",
         "home_busy",
         "store",
+        "too_often",
     ];
 
     /// Returns the reason for a refusal that is decided once it is known who the peer is; `None`
@@ -95,6 +98,7 @@ impl Refusal {
             Denial::NoPlace => Some(Refusal::NoPlace),
             Denial::HomeBusy => Some(Refusal::HomeBusy),
             Denial::Store => Some(Refusal::Store),
+            Denial::TooOften => Some(Refusal::TooOften),
             Denial::Webhook | Denial::WebhookFailed | Denial::Address | Denial::Full => None,
         }
     }
@@ -138,6 +142,7 @@ impl Refusal {
             Refusal::NoPlace => Some(Denial::NoPlace),
             Refusal::HomeBusy => Some(Denial::HomeBusy),
             Refusal::Store => Some(Denial::Store),
+            Refusal::TooOften => Some(Denial::TooOften),
         }
     }
 
@@ -189,6 +194,7 @@ mod tests {
         Refusal::NoPlace,
         Refusal::HomeBusy,
         Refusal::Store,
+        Refusal::TooOften,
     ];
 
     #[test]

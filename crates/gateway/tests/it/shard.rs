@@ -64,7 +64,7 @@ fn start_behind(door: Door, policy: Policy, adjust: impl FnOnce(&mut ShardSetup)
         addresses.push(socket.local_addr().unwrap());
         let mut settings = Settings::new(codec, Side::Accepting, policy);
         // All these clients have one identity.
-        settings.logins = Logins { limit: 1_000, refuse: false };
+        settings.logins = Logins { limit: 1_000, ..Logins::NEWEST };
         listeners.push(ShardListener {
             socket,
             is_shared: false,

@@ -26,7 +26,7 @@ struct Seen {
 
 fn protected(policy: Policy) -> Hub {
     let mut listener = link::Settings::new(Codec::Native, Side::Accepting, policy);
-    listener.logins = Logins { limit: 1, refuse: true };
+    listener.logins = Logins { refuse: true, ..Logins::NEWEST };
     Hub::new(super::super::Settings {
         shard: 0,
         homes: Homes::SINGLE,
@@ -237,4 +237,37 @@ fn of_a_storm_of_logins_a_few_wait_and_the_newest_stays() {
         Some(true)
     );
     assert_eq!(bench.seen.all_refused, 100, "all others were told");
+}
+
+#[test]
+fn an_identity_that_logs_in_too_often_is_sent_away_for_a_time() {
+    for reloads in [false, true] {
+        let limited = || {
+            let mut hub = protected(Policy::default());
+            hub.listeners[0].logins = Logins { per_minute: 6, ..Logins::NEWEST };
+            hub
+        };
+        let mut bench = Bench::new(Policy::default());
+        bench.hub = Driver::new(Time::ZERO, limited());
+        // Six at once: each takes the place of the one before it.
+        for link in 10..16 {
+            bench.pass(1);
+            bench.log_in(link);
+        }
+        if reloads {
+            bench.hub.reload(bench.now, limited()).unwrap();
+        }
+        bench.pass(1);
+        bench.log_in(0);
+        assert_eq!(bench.seen.refused[0], Some(CloseReason::Full));
+        assert_eq!(bench.seen.left[0], Some(Cause::Refused(Denial::TooOften)));
+        let online = bench.hub.machine().presence(15).map(|known| known.established.is_some());
+        assert_eq!(online, Some(true), "the session in force stays");
+        // What was refused costs nothing: a tenth of a minute later there is room for one.
+        bench.pass(10_000);
+        bench.log_in(1);
+        assert!(bench.seen.joined[1]);
+        bench.log_in(2);
+        assert_eq!(bench.seen.left[2], Some(Cause::Refused(Denial::TooOften)));
+    }
 }

@@ -215,3 +215,28 @@ fn a_beacon_listener_and_certificates_exclude_tokens() {
     let problems = listener(&directory, "127.0.0.1", &format!("{subject}anonymous = true"));
     assert!(problems.unwrap_err().contains(&"`anonymous` has no effect".to_owned()));
 }
+
+#[test]
+fn an_identity_may_log_in_so_often_for_each_session_that_it_may_have() {
+    let directory = keys();
+    let read = |lines: &str| {
+        let read = listener(&directory, "127.0.0.1", lines);
+        read.map(|it| it.sessions().per_minute).map_err(|what| what[0].clone())
+    };
+    assert_eq!(Config::default().listeners[0].sessions().per_minute, 60);
+    for (lines, result) in [
+        ("", Ok(60)),
+        ("sessions_per_identity = 5", Ok(300)),
+        ("sessions_per_identity = 5\nlogins_per_minute = 7", Ok(7)),
+        ("logins_per_minute = \"off\"", Ok(0)),
+    ] {
+        assert_eq!(read(lines), result, "{lines}");
+    }
+    for value in ["0", "-1", "1_000_001", "\"on\"", "0.5"] {
+        let what = read(&format!("logins_per_minute = {value}")).unwrap_err();
+        assert!(what.contains("`logins_per_minute` must be \"off\", or"), "{what}");
+    }
+    let beacon = "codec = \"beacon\"\nlogins_per_minute = 5";
+    let all = listener(&directory, "127.0.0.1", beacon).unwrap_err().join("\n");
+    assert!(all.contains("`logins_per_minute` has no effect on a beacon listener"), "{all}");
+}

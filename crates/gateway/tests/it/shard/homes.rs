@@ -54,7 +54,7 @@ fn log_in(
 
 #[test]
 fn each_identity_has_one_home_wherever_its_peers_arrive() {
-    let shards = shards(Logins { limit: 3, refuse: false });
+    let shards = shards(Logins { limit: 3, ..Logins::NEWEST });
     let homes = Homes { shards: SHARDS as u16, key: 7 };
     thread::scope(|scope| {
         for worker in 0..4 {

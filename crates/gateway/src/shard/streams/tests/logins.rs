@@ -22,7 +22,7 @@ impl Desk {
         let socket = listener::bind_shards(address, 1).unwrap().remove(0);
         let address = socket.local_addr().unwrap();
         let mut settings = Settings::new(Codec::Native, Side::Accepting, Policy::standard());
-        settings.logins = link::Logins { limit: 2, refuse: false };
+        settings.logins = link::Logins { limit: 2, ..link::Logins::NEWEST };
         let mut setup = setup(socket, false, settings, Logic::None);
         let tokens = Tokens::new(Rules {
             keys: Keys::default(),
