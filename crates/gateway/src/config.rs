@@ -16,6 +16,7 @@ mod overrides;
 mod policy;
 mod problem;
 mod receiver;
+mod restart;
 mod section;
 mod sessions;
 mod settings;

@@ -40,13 +40,18 @@ pub struct Receiver {
 impl Receiver {
     /// Returns the URL without what may be a secret in it: user, password and query.
     pub fn shown_url(&self) -> String {
-        let Ok(uri) = self.url.parse::<Uri>() else {
-            return String::new();
-        };
-        let authority = uri.authority().map_or("", |authority| authority.as_str());
-        let host = authority.rsplit('@').next().unwrap_or_default();
-        format!("{}://{host}{}", uri.scheme_str().unwrap_or_default(), uri.path())
+        shown_url(&self.url)
     }
+}
+
+/// Returns a URL without what may be a secret in it.
+pub(crate) fn shown_url(url: &str) -> String {
+    let Ok(uri) = url.parse::<Uri>() else {
+        return String::new();
+    };
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{}://{host}{}", uri.scheme_str().unwrap_or_default(), uri.path())
 }
 
 impl std::fmt::Debug for Receiver {

@@ -39,12 +39,6 @@ impl Admin {
     pub fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
-
-    /// Returns whether both differ in more than the certificates.
-    pub(crate) fn needs_restart_for(&self, new: &Admin) -> bool {
-        let Admin { address, token, tls } = self;
-        *address != new.address || *token != new.token || tls.is_some() != new.tls.is_some()
-    }
 }
 
 impl Default for Admin {

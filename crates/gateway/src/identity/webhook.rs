@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -15,7 +15,7 @@ use ureq::Agent;
 
 use super::refusal::Refusal;
 use super::rules::Verified;
-use crate::webhooks::agent;
+use crate::webhooks::{agent, shown_url};
 
 /// Longest answer in bytes; far above an identity and attributes.
 const MAX_ANSWER: u64 = 16 << 10;
@@ -27,9 +27,9 @@ const LONGEST_REASON: usize = 128;
 /// token asked for again.
 const REMEMBERED: usize = 4_096;
 
-/// The service that is asked. Clones share it.
+/// The service that is asked. Clones share it; what is replaced holds for later logins.
 #[derive(Clone)]
-pub struct Webhook(Arc<Inner>);
+pub struct Webhook(Arc<RwLock<Arc<Inner>>>);
 
 /// Where the service is, and how it is asked.
 #[derive(Clone, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl fmt::Debug for Webhook {
 
 impl PartialEq for Webhook {
     fn eq(&self, other: &Webhook) -> bool {
-        self.0.settings == other.0.settings
+        self.inner().settings == other.inner().settings
     }
 }
 
@@ -89,13 +89,34 @@ impl Eq for Webhook {}
 impl Webhook {
     /// Returns how long the service may take.
     pub fn timeout(&self) -> Span {
-        self.0.settings.timeout
+        self.inner().settings.timeout
     }
 
     /// Makes the way to a service.
     pub fn new(settings: WebhookSettings) -> Webhook {
         let agent = agent(settings.timeout, &settings.roots);
-        Webhook(Arc::new(Inner { settings, agent, refused: Mutex::default() }))
+        let inner = Inner { settings, agent, refused: Mutex::default() };
+        Webhook(Arc::new(RwLock::new(Arc::new(inner))))
+    }
+
+    /// Takes over the settings of `other`, if they differ; returns whether they do. What the
+    /// service refused by the old ones is then forgotten.
+    pub fn replace(&self, other: &Webhook) -> bool {
+        let differs = self != other;
+        if differs {
+            let inner = other.inner();
+            *self.0.write().unwrap_or_else(PoisonError::into_inner) = inner;
+        }
+        differs
+    }
+
+    /// Returns the URL without what may be a secret in it: user, password and query.
+    pub fn shown_url(&self) -> String {
+        shown_url(&self.inner().settings.url)
+    }
+
+    fn inner(&self) -> Arc<Inner> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Asks who has a token. `now` is the time of a monotonic clock.
@@ -106,24 +127,27 @@ impl Webhook {
         let text = str::from_utf8(token).map_err(|_| Refusal::Malformed)?;
         let key = Sha256::new().chain_update(token).chain_update(from.to_string()).finalize();
         let key = key.into();
-        if self.refused().is_refused(key, now) {
+        let inner = self.inner();
+        if inner.refused().is_refused(key, now) {
             return Err(Refusal::Webhook);
         }
-        let result = self.post(text, from);
+        let result = inner.post(text, from);
         if result == Err(Refusal::Webhook) {
-            self.refused().remember(key, now, self.0.settings.remember);
+            inner.refused().remember(key, now, inner.settings.remember);
         }
         result
     }
+}
 
+impl Inner {
     fn refused(&self) -> std::sync::MutexGuard<'_, Refused> {
-        self.0.refused.lock().unwrap_or_else(PoisonError::into_inner)
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn post(&self, token: &str, from: IpAddr) -> Result<Verified, Refusal> {
-        let WebhookSettings { listener, url, secret, .. } = &self.0.settings;
+        let WebhookSettings { listener, url, secret, .. } = &self.settings;
         let question = json!({"listener": listener, "address": from, "token": token});
-        let mut request = self.0.agent.post(url).header("Content-Type", "application/json");
+        let mut request = self.agent.post(url).header("Content-Type", "application/json");
         if !secret.is_empty() {
             request = request.header("Authorization", format!("Bearer {secret}"));
         }
@@ -146,7 +170,7 @@ impl Webhook {
 
     /// Reads the answer of the service.
     fn read(&self, body: &str) -> Result<Verified, Refusal> {
-        let listener = &self.0.settings.listener;
+        let listener = &self.settings.listener;
         let illegal = |why: &str| {
             tracing::debug!(listener, why, "the webhook gave an illegal answer");
             Refusal::WebhookFailed

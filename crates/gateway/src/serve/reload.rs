@@ -7,9 +7,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::threads::run_aside;
-use crate::config::{Config, ConfigError, ConfigFile, Log, Overrides, Problem, Tls};
+use crate::config::{Config, ConfigError, ConfigFile, Overrides, Problem, Tls};
 use crate::gateway::{Gateway, ShardUnavailable};
-use crate::identity::Tokens;
+use crate::identity::{Tokens, Webhook};
 use crate::stats::Reloaded;
 
 /// Time limit for reading the configuration file and the files that it names. The longest list of
@@ -104,7 +104,7 @@ fn log_problems(error: &ConfigError) {
 
 /// Puts `new` in force, as far as that needs no restart.
 async fn apply(gateway: &Gateway, config: &mut Config, new: &Config) -> Reloaded {
-    let needs_restart = settings_needing_restart(config, new);
+    let needs_restart = config.settings_needing_restart(new);
     let mut is_complete = true;
     gateway.logs().set_level(new.log.level);
     if gateway.log_heartbeats(new.log.heartbeats).await.is_err() {
@@ -138,6 +138,11 @@ async fn apply(gateway: &Gateway, config: &mut Config, new: &Config) -> Reloaded
     for (name, running, new) in tokens(config, new) {
         running.replace(new);
         tracing::info!(listener = name, "the keys of tokens are in force for new logins");
+    }
+    for (name, running, new) in webhooks(config, new) {
+        if running.replace(new) {
+            tracing::info!(listener = name, "the login webhook is in force for new logins");
+        }
     }
     config.drain = new.drain;
     if needs_restart.is_empty() {
@@ -176,71 +181,20 @@ fn tokens<'a>(
     })
 }
 
-/// Returns the names of changed settings that cannot change at run time.
-fn settings_needing_restart(now: &Config, new: &Config) -> Vec<&'static str> {
-    // Everything but the policy, the certificates and the keys of tokens, which can change at run
-    // time.
-    let places = |config: &Config| -> Vec<_> {
-        let place = |listener: &crate::config::Listener| {
-            let bounds = listener.bounds();
-            let tls = (listener.tls().is_some(), listener.client_identity());
-            let webhook = listener.webhook().cloned();
-            let logins = (listener.tokens().is_some(), webhook, listener.anonymous());
-            let logins = (logins, listener.sessions(), listener.rates());
-            let is = (listener.codec(), listener.role(), listener.max_data(), bounds, tls, logins);
-            (listener.name().to_owned(), listener.address(), is)
-        };
-        config.listeners.iter().map(place).collect()
-    };
-    let beacons = |config: &Config| -> Vec<_> {
-        let place = |it: &crate::config::BeaconListener| {
-            (it.name().to_owned(), it.address(), it.max_beacons(), it.keys().clone())
-        };
-        config.beacons.iter().map(place).collect()
-    };
-    // Every field stands here: a new one must be applied by a reload, or need a restart.
-    let Config {
-        shards,
-        rest,
-        handshake_timeout,
-        hung,
-        logic,
-        // Applied as part of the policies of the listeners.
-        policy: _,
-        // Compared below, but for their policies.
-        listeners: _,
-        beacons: _,
-        admin,
-        limits,
-        // Applied.
-        drain: _,
-        log: Log { level: _, format, heartbeats: _ },
-        addresses,
-        webhooks,
-        store,
-    } = now;
-    let listeners_differ = places(now) != places(new) || beacons(now) != beacons(new);
-    let differences = [
-        ("shards", *shards != new.shards),
-        ("rest", *rest != new.rest),
-        ("handshake_timeout", *handshake_timeout != new.handshake_timeout),
-        ("hung", *hung != new.hung),
-        ("logic", *logic != new.logic),
-        ("listener", listeners_differ),
-        ("admin", admin.needs_restart_for(&new.admin)),
-        ("limits", *limits != new.limits),
-        ("log.format", *format != new.log.format),
-        ("addresses", *addresses != new.addresses),
-        ("webhook", *webhooks != new.webhooks),
-        ("store", *store != new.store),
-    ];
-    differences.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+/// Returns the login webhook of each listener that has one now and by the new configuration.
+fn webhooks<'a>(
+    now: &'a Config,
+    new: &'a Config,
+) -> impl Iterator<Item = (&'a str, &'a Webhook, &'a Webhook)> {
+    now.listeners.iter().filter_map(|listener| {
+        let same = new.listeners.iter().find(|it| it.name() == listener.name())?;
+        Some((listener.name(), listener.webhook()?, same.webhook()?))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Overrides;
 
     #[tokio::test(start_paused = true)]
     async fn a_read_that_blocks_is_given_up_and_holds_one_thread() {
@@ -255,28 +209,5 @@ mod tests {
         drop(release);
         drop(reading.acquire().await.unwrap());
         assert_eq!(read_aside(&reading, || 7).await, Ok(7));
-    }
-
-    fn config(text: &str) -> Config {
-        Config::load(text, "systole.toml", &Overrides::default()).unwrap()
-    }
-
-    #[test]
-    fn only_settings_fixed_at_start_need_a_restart() {
-        let now = Config::default();
-        for (text, needs) in [
-            ("", vec![]),
-            ("[policy]\npreset = \"demanding\"", vec![]),
-            ("enforce = false\n[log]\nlevel = \"debug\"\nheartbeats = true", vec![]),
-            ("[drain]\nlimit = \"5s\"", vec![]),
-            ("rest = \"0ms\"", vec!["rest"]),
-            ("shards = 3\nlogic = \"none\"", vec!["shards", "logic"]),
-            ("[admin]\naddress = \"127.0.0.1:9\"", vec!["admin"]),
-            ("[limits]\nevents = 7", vec!["limits"]),
-            ("[[listener]]\naddress = \"127.0.0.1:9\"", vec!["listener"]),
-            ("[log]\nformat = \"json\"", vec!["log.format"]),
-        ] {
-            assert_eq!(settings_needing_restart(&now, &config(text)), needs, "{text}");
-        }
     }
 }

@@ -125,7 +125,7 @@ fn only_an_answer_that_says_so_refuses_a_token() {
     assert_eq!(nobody.ask(b"token", FROM, Span::ZERO), Err(Refusal::WebhookFailed));
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
-    let settings = webhook(&url).0.settings.clone();
+    let settings = webhook(&url).inner().settings.clone();
     let quick = Webhook::new(WebhookSettings { timeout: Span::from_millis(50), ..settings });
     assert_eq!(quick.ask(b"token", FROM, Span::ZERO), Err(Refusal::WebhookFailed));
     assert_eq!(quick.ask(b"\xff", FROM, Span::ZERO), Err(Refusal::Malformed), "no text");
@@ -148,4 +148,18 @@ fn what_is_remembered_is_bounded() {
     assert!(refused.is_refused(key(REMEMBERED), Span::ZERO));
     refused.remember(key(0), Span::ZERO, Span::ZERO);
     assert!(!refused.is_refused(key(0), Span::ZERO), "nothing is to be remembered");
+}
+
+#[test]
+fn settings_that_are_replaced_hold_for_later_logins_and_forget_what_was_refused() {
+    let (old, _old) = service(vec![http("200 OK", r#"{"refused": "not yet"}"#)]);
+    let (new, asked) = service(vec![http("200 OK", r#"{"identity": "ada"}"#)]);
+    let running = webhook(&old);
+    let shared = running.clone();
+    assert_eq!(shared.ask(b"token", FROM, Span::ZERO), Err(Refusal::Webhook));
+    assert!(!running.replace(&webhook(&old)), "nothing differs");
+    assert_eq!(shared.ask(b"token", FROM, Span::ZERO), Err(Refusal::Webhook), "it is remembered");
+    assert!(running.replace(&webhook(&new)));
+    assert_eq!(&*shared.ask(b"token", FROM, Span::ZERO).unwrap().identity, "ada");
+    assert!(asked.recv().is_ok());
 }
