@@ -42,6 +42,11 @@ fn describe(config: &Config) -> Vec<String> {
         None => "without a token",
     };
     lines.push(String::new());
+    let believes = |it: &Listener| format!("{} believes {}", it.name(), it.belief().sentence());
+    lines.extend(config.listeners.iter().map(believes));
+    let keyed = |it: &BeaconListener| format!("{} believes devices by their keys: safe", it.name());
+    lines.extend(config.beacons.iter().map(keyed));
+    lines.push(String::new());
     lines.push(format!("admin at {}, {guard}", config.admin.address()));
     let addresses = &config.addresses;
     let connections = addresses

@@ -10,6 +10,10 @@ native       native       127.0.0.1:7400  probe  30s    idle 15s, interval 5s, p
 message1028  message1028  127.0.0.1:7410  probe  30s    idle 15s, interval 5s, probes 3
 line         line         127.0.0.1:7420  probe  30s    idle 15s, interval 5s, probes 3
 
+native believes whoever connects from this machine, with the identity that it claims: safe
+message1028 believes whoever connects from this machine, with the identity that it claims: safe
+line believes whoever connects from this machine, with the identity that it claims: safe
+
 admin at 127.0.0.1:7480, without a token
 an address may have half of all links, 1024 of them not logged in, 1000 new in a second
 addresses without these limits: 127.0.0.0/8, ::1/128
@@ -61,6 +65,9 @@ good.toml: ok
 listener  codec   address         role   bound  policy
 games     native  [::1]:9000      probe  8s     idle 2s, interval 2s, probes 3
 line      line    127.0.0.1:9001  watch  none   never, keepalive 1m 30s
+
+games believes whoever connects from this machine, with the identity that it claims: safe
+line believes whoever connects from this machine, with the identity that it claims: safe
 
 admin at 0.0.0.0:9002, with a token
 an address may have half of all links, 1024 of them not logged in, 1000 new in a second

@@ -55,6 +55,7 @@ pub struct Listener {
     pub(super) bounds: RangeInclusive<Span>,
     pub(super) tls: Option<Tls>,
     pub(super) client_identity: ClientIdentity,
+    pub(super) has_client_roots: bool,
     pub(super) sessions: link::Logins,
     pub(super) rates: link::Rates,
     pub(super) logins: Logins,
@@ -168,6 +169,7 @@ impl Listener {
             bounds: DEFAULT_SHORTEST_BOUND..=DEFAULT_LONGEST_BOUND,
             tls: None,
             client_identity: ClientIdentity::default(),
+            has_client_roots: false,
             sessions: sessions::DEFAULT,
             rates: link::Rates::default(),
             logins: Logins { anonymous: true, verifier: None },
@@ -300,6 +302,7 @@ pub(super) fn read(
     listener.bounds = bounds;
     listener.tls = tls.read(reading, directory, protocol_names(codec));
     listener.client_identity = tls.client_identity(reading);
+    listener.has_client_roots = tls.has_client_roots();
     (listener.sessions, listener.rates) = sessions.read();
     let circumstances = Circumstances {
         is_local: is_local(address),

@@ -106,6 +106,8 @@ fn of_listener(now: &Listener, new: &Listener) -> Differences<'static> {
         // What it has is applied.
         tls,
         client_identity,
+        // Applied with the certificates.
+        has_client_roots: _,
         sessions,
         rates,
         // What a verifier has is applied.

@@ -93,6 +93,11 @@ impl TlsSettings {
         }
     }
 
+    /// Whether each client must show a certificate.
+    pub(super) fn has_client_roots(&self) -> bool {
+        self.client_roots.is_some()
+    }
+
     /// Returns whether there is to be TLS.
     pub(super) fn is_given(&self) -> bool {
         self.certificate.is_some()

@@ -123,7 +123,7 @@ pub(super) fn read_secret(
 }
 
 /// Whether nobody on a network can read what goes to a URL.
-fn is_encrypted_or_local(url: &str) -> bool {
+pub(super) fn is_encrypted_or_local(url: &str) -> bool {
     let uri: Option<Uri> = url.parse().ok();
     uri.is_some_and(|uri| {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);

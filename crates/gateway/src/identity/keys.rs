@@ -8,6 +8,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
+use systole_core::text::Quoted;
 
 /// Maximum number of keys of a listener. A token without a key's name is tried with each that has
 /// its algorithm.
@@ -133,6 +134,16 @@ impl Keys {
             }
         }
         if self.0.len() == before { Err(KeyError::NoneUsable) } else { Ok(()) }
+    }
+
+    /// Returns what tells the keys apart, and nothing secret: the algorithm of each, and its name.
+    pub(crate) fn shown(&self) -> String {
+        let each = self.0.iter().map(|Key { name, algorithm, .. }| match name {
+            Some(name) => format!("{algorithm:?} {}", Quoted(name)),
+            None => format!("{algorithm:?}"),
+        });
+        let each: Vec<_> = each.collect();
+        each.join(" or ")
     }
 
     fn add(&mut self, key: Key) -> Result<(), KeyError> {

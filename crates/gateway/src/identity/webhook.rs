@@ -110,6 +110,16 @@ impl Webhook {
         differs
     }
 
+    /// Whether the gateway proves to the service that it asks.
+    pub fn has_secret(&self) -> bool {
+        !self.inner().settings.secret.is_empty()
+    }
+
+    /// Returns the URL, which may hold a secret.
+    pub(crate) fn url(&self) -> String {
+        self.inner().settings.url.clone()
+    }
+
     /// Returns the URL without what may be a secret in it: user, password and query.
     pub fn shown_url(&self) -> String {
         shown_url(&self.inner().settings.url)

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::error::ServeError;
 use super::threads::run_aside;
+use crate::config::Listener;
 use crate::gateway::{Gateway, ListenerState};
 use crate::ready::{Ready, ReadyFile, ReadyListener};
 
@@ -20,6 +21,7 @@ const REMOVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Logs the addresses of the gateway and writes the ready file, which is returned.
 pub(super) async fn announce(
     gateway: &Gateway,
+    listeners: &[Listener],
     admin: SocketAddr,
     scheme: &str,
     ready_file: Option<ReadyFile>,
@@ -27,6 +29,21 @@ pub(super) async fn announce(
     for listener in gateway.listeners() {
         let ListenerState { name, codec, address, .. } = listener;
         tracing::info!(%name, codec, %address, policy = %listener.policy(), "listening");
+    }
+    for listener in listeners {
+        let (name, believes) = (listener.name(), listener.belief());
+        let whom = believes.whom.as_str();
+        if believes.unsafe_because.is_empty() {
+            tracing::info!(listener = name, whom, "believes who a client is");
+        } else {
+            let risk = believes.unsafe_because.join("; ");
+            tracing::warn!(
+                listener = name,
+                whom,
+                risk,
+                "believes who a client is, which is unsafe"
+            );
+        }
     }
     tracing::info!(address = %admin, scheme, "admin interface");
     let Some(mut file) = ready_file else {

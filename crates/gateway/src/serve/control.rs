@@ -87,7 +87,7 @@ pub(super) async fn run(
     let admin = tokio::spawn(admin::serve(admin, api, gateway.phase()));
 
     let mut reloader = Reloader::new(options.config_file, options.overrides);
-    let announced = announce(&gateway, address, scheme, ready_file).await;
+    let announced = announce(&gateway, &config.listeners, address, scheme, ready_file).await;
     let (served, ready_file) = match announced {
         Ok(file) => {
             (serve(&gateway, &mut config, &mut reloader, &mut signals, &mut forwarders).await, file)
