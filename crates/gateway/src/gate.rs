@@ -196,32 +196,32 @@ impl Gate {
 
     /// Notes that a connection is online.
     pub fn introduce(&self, address: IpAddr) {
-        self.change(address, |has| has.half_open = has.half_open.saturating_sub(1));
-        self.one_less_waits(address);
+        if let Some(origin) = self.limited(address) {
+            self.change(origin, |has| has.half_open = has.half_open.saturating_sub(1));
+            self.one_less_waits();
+        }
     }
 
     /// Notes the end of a connection that was let in.
     pub fn leave(&self, address: IpAddr, was_online: bool) {
-        self.change(address, |has| {
+        let Some(origin) = self.limited(address) else {
+            return;
+        };
+        self.change(origin, |has| {
             has.connections = has.connections.saturating_sub(1);
             has.half_open = has.half_open.saturating_sub(u32::from(!was_online));
         });
         if !was_online {
-            self.one_less_waits(address);
+            self.one_less_waits();
         }
     }
 
-    fn one_less_waits(&self, address: IpAddr) {
-        if self.limited(address).is_some() {
-            let less = |waiting: u32| Some(waiting.saturating_sub(1));
-            let _ = self.0.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-        }
+    fn one_less_waits(&self) {
+        let less = |waiting: u32| Some(waiting.saturating_sub(1));
+        let _ = self.0.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    fn change(&self, address: IpAddr, change: impl FnOnce(&mut Has)) {
-        let Some(origin) = self.limited(address) else {
-            return;
-        };
+    fn change(&self, origin: Origin, change: impl FnOnce(&mut Has)) {
         if let Place::Occupied(mut place) = self.part(origin).entry(origin) {
             change(place.get_mut());
             if place.get().connections == 0 {

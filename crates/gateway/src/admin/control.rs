@@ -94,7 +94,7 @@ pub(super) async fn retune(
     Body(wish): Body<PolicyWish>,
 ) -> Result<Json<Retuned>, Trouble> {
     let gateway = &shared.gateway;
-    let index = gateway.listener(&name).ok_or_else(|| Trouble::no_listener(&name))?;
+    let index = shared.listener(&name)?;
     let (old, new) = gateway.retune(index, |policy| wish.apply_to(policy)).await?;
     tracing::info!(listener = name, %old, %new, "retuned over the admin interface");
     let (old, new) = (PolicyInfo::new(&old), PolicyInfo::new(&new));

@@ -24,6 +24,7 @@ use super::{bans, control, health, presence, send, sessions, stream, webhooks, w
                        no body.\n\nA method that a path does not have is answered with 405, and a \
                        path that is not listed with 404, each with a body as any other failure.",
     ),
+    components(schemas(send::Reach)),
     paths(
         health::healthz,
         health::readyz,

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use serde::Serialize;
 use serde_json::Value;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{IntoParams, IntoResponses, ToSchema};
 
 use super::answer::{Json, PathText, QueryParams, Raw, Trouble};
 use super::fields::{Fields, FromFields};
@@ -30,6 +30,24 @@ pub(super) struct Reach {
     unfit: u64,
     /// Sessions that read too slowly for another message, or are just being sent one: try again.
     busy: u64,
+}
+
+/// The answers to a request that sends, as the document describes them.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "the document is made of its variants, and no handler makes one")]
+enum Sending {
+    /// To how many sessions the message went.
+    #[response(status = 200)]
+    Done(Reach),
+    /// A request with the same key is under way.
+    #[response(status = 409)]
+    UnderWay(Trouble),
+    /// The key was used for another request.
+    #[response(status = 422)]
+    Other(Trouble),
+    /// A shard gives no answer, or another broadcast is under way.
+    #[response(status = 503)]
+    Unavailable(Trouble),
 }
 
 /// Whom a broadcast is for.
@@ -71,12 +89,7 @@ enum Whom {
         ("Idempotency-Key" = Option<String>, Header, description = "Sent once for each key")
     ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses(
-        (status = 200, body = Reach),
-        (status = 409, body = Trouble),
-        (status = 422, body = Trouble),
-        (status = 503, body = Trouble)
-    )
+    responses(Sending)
 )]
 pub(super) async fn to_session(
     State(shared): State<Shared>,
@@ -97,12 +110,7 @@ pub(super) async fn to_session(
         ("Idempotency-Key" = Option<String>, Header, description = "Sent once for each key")
     ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses(
-        (status = 200, body = Reach),
-        (status = 409, body = Trouble),
-        (status = 422, body = Trouble),
-        (status = 503, body = Trouble)
-    )
+    responses(Sending)
 )]
 pub(super) async fn to_identity(
     State(shared): State<Shared>,
@@ -123,13 +131,7 @@ pub(super) async fn to_identity(
         ("Idempotency-Key" = Option<String>, Header, description = "Sent once for each key")
     ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses(
-        (status = 200, body = Reach),
-        (status = 404, body = Trouble),
-        (status = 409, body = Trouble),
-        (status = 422, body = Trouble),
-        (status = 503, body = Trouble)
-    )
+    responses(Sending, (status = 404, body = Trouble))
 )]
 pub(super) async fn broadcast(
     State(shared): State<Shared>,
@@ -143,13 +145,7 @@ pub(super) async fn broadcast(
         let hint = "give `listener`, `attribute`, or all=true";
         return Err(Trouble::bad("the request does not say for whom the message is", hint));
     }
-    let listener = match listener {
-        Some(name) => {
-            let found = shared.gateway.listener(&name);
-            Some(found.ok_or_else(|| Trouble::no_listener(&name))?)
-        }
-        None => None,
-    };
+    let listener = listener.map(|name| shared.listener(&name)).transpose()?;
     let attribute = attribute.as_deref().map(read_attribute).transpose()?.map(Arc::new);
     send(&shared, &uri, &headers, Whom::All { listener, attribute }, &message).await
 }

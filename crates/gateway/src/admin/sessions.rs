@@ -102,10 +102,7 @@ pub(super) async fn list(
 ) -> Result<Json<SessionPage>, Trouble> {
     let gateway = &shared.gateway;
     let cursor = paging.cursor(read_cursor)?.unwrap_or_default();
-    let listener = match &wanted.listener {
-        Some(name) => Some(gateway.listener(name).ok_or_else(|| Trouble::no_listener(name))?),
-        None => None,
-    };
+    let listener = wanted.listener.map(|name| shared.listener(&name)).transpose()?;
     let (identity, suspect) = (wanted.identity, wanted.suspect);
     let filter = Filter { identity, listener, suspect, banned: None };
     let (sessions, next) = gateway.sessions(&filter, cursor, paging.limit()).await?;

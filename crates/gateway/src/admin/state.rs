@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::answer::Trouble;
 use super::once::Once;
 use super::send::Reach;
 use crate::config::Token;
@@ -16,4 +17,14 @@ pub(super) struct Shared {
     pub(super) token: Option<Token>,
     /// The messages that were sent, by their keys.
     pub(super) sent: Arc<Once<Reach>>,
+}
+
+impl Shared {
+    /// Returns the index of a listener.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub(super) fn listener(&self, name: &str) -> Result<u16, Trouble> {
+        self.gateway.listener(name).ok_or_else(|| Trouble::no_listener(name))
+    }
 }
