@@ -7,6 +7,7 @@ mod document;
 mod fields;
 mod guard;
 mod health;
+mod kick;
 mod once;
 mod paging;
 mod places;
@@ -116,8 +117,8 @@ fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 22] {
         ("/api/v1/openapi.json", get(document_of_api)),
         ("/api/v1/events", get(stream::events)),
         ("/api/v1/sessions", get(sessions::list)),
-        ("/api/v1/sessions/{id}", get(sessions::one).delete(sessions::delete)),
-        ("/api/v1/sessions/{id}/kick", post(sessions::kick)),
+        ("/api/v1/sessions/{id}", get(sessions::one).delete(kick::delete)),
+        ("/api/v1/sessions/{id}/kick", post(kick::kick)),
         ("/api/v1/sessions/{id}/send", post(send::to_session).layer(long())),
         ("/api/v1/identities/{identity}/send", post(send::to_identity).layer(long())),
         ("/api/v1/broadcast", post(send::broadcast).layer(long())),

@@ -1,5 +1,6 @@
 //! The handle through which the control plane queries and controls the shards.
 
+mod ban;
 mod facts;
 mod left_behind;
 mod reach;
@@ -28,6 +29,7 @@ use crate::stats::ShardStats;
 use crate::store::Store;
 use crate::verdicts::{STRANGERS, VERDICTS, Verdicts};
 use crate::webhooks::Sender;
+pub(crate) use ban::Farewell;
 pub(crate) use reach::Known;
 use refusals::Refusals;
 pub(crate) use strangers::Stranger;

@@ -146,6 +146,15 @@ pub enum Order {
         /// [`MAX_CLOSE_TEXT`](systole_core::wire::MAX_CLOSE_TEXT) bytes; empty for nothing.
         text: Box<str>,
     },
+    /// Ends the session of a peer that is banned.
+    KeepOut {
+        /// The time after which it may come back.
+        lasts: Span,
+        /// As for [`Order::Kick`].
+        stay_away: bool,
+        /// As for [`Order::Kick`].
+        text: Box<str>,
+    },
     /// Suspends suspicion and verdict for this long.
     Hold(Span),
     /// Ends a hold.
@@ -157,16 +166,18 @@ pub enum Order {
 impl<'a> From<&'a Order> for Command<'a> {
     fn from(order: &'a Order) -> Command<'a> {
         match order {
-            Order::Kick { stay_away, text } => {
-                let (reason, stay_away) = (CloseReason::Kicked, *stay_away);
-                let goodbye = Goodbye { reason, stay_away, return_after: Span::ZERO };
-                Command::Close { goodbye, text }
-            }
+            Order::Kick { stay_away, text } => kick(Span::ZERO, *stay_away, text),
+            Order::KeepOut { lasts, stay_away, text } => kick(*lasts, *stay_away, text),
             Order::Hold(span) => Command::Hold(*span),
             Order::Release => Command::Release,
             Order::Retune(policy) => Command::Retune(*policy),
         }
     }
+}
+
+fn kick(return_after: Span, stay_away: bool, text: &str) -> Command<'_> {
+    let goodbye = Goodbye { reason: CloseReason::Kicked, stay_away, return_after };
+    Command::Close { goodbye, text }
 }
 
 /// Whom a message from outside is for.

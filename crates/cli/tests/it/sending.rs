@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use serde_json::{Value, json};
-use systole_core::wire::{CloseReason, Codec, Decoder, Frame, Hello};
+use systole_core::wire::{BootId, CloseReason, Codec, Decoder, Frame, Hello};
 
 use crate::gateway::{Gateway, unhurried, wait};
 use crate::program::{Program, SOON};
@@ -18,14 +18,23 @@ struct Client {
 
 impl Client {
     fn start(gateway: &Gateway, identity: &str) -> Client {
+        Client::log_in(gateway, Hello { identity, ..Hello::default() }).expect("it is welcome")
+    }
+
+    /// Logs a client in; `None` if it is sent away.
+    fn log_in(gateway: &Gateway, hello: Hello<'_>) -> Option<Client> {
         let stream = gateway.connect("native");
         stream.set_read_timeout(Some(SOON)).expect("a legal time");
         let mut client = Client { stream, decoder: Decoder::new(Codec::Native, 65_536) };
         let mut bytes = Vec::new();
-        Codec::Native.encode(&Frame::Hello(Hello { identity, ..Hello::default() }), &mut bytes);
+        Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
         client.stream.write_all(&bytes).expect("the gateway reads");
-        client.until(|frame| matches!(frame, Frame::Welcome(_)).then_some(()));
-        client
+        let is_welcome = client.until(|frame| match frame {
+            Frame::Welcome(_) => Some(true),
+            Frame::Close(_) => Some(false),
+            _ => None,
+        });
+        is_welcome.then_some(client)
     }
 
     /// Reads frames until `find` finds something.
@@ -131,9 +140,9 @@ fn a_ban_ends_who_is_online_and_keeps_out_who_comes_back_until_it_ends() {
     assert_eq!(ban(wish), json!({"ended": 1}));
     let said = ada.until(|frame| {
         let Frame::Close(close) = frame else { return None };
-        Some((close.reason, close.text.to_owned()))
+        Some((close.reason, close.return_after_ms, close.text.to_owned()))
     });
-    assert_eq!(said, (CloseReason::Kicked, "come back in an hour".to_owned()));
+    assert_eq!(said, (CloseReason::Kicked, 3_600_000, "come back in an hour".to_owned()));
     let mut stream = gateway.connect("native");
     stream.set_read_timeout(Some(SOON)).unwrap();
     let mut bytes = Vec::new();
@@ -169,4 +178,36 @@ fn a_ban_ends_who_is_online_and_keeps_out_who_comes_back_until_it_ends() {
         let (status, answer) = gateway.request("POST /api/v1/bans", &bad.to_string()).unwrap();
         assert_eq!(status, 400, "{bad}: {answer}");
     }
+}
+
+#[test]
+fn a_kick_can_keep_out_the_identity_and_the_device_of_a_session() {
+    let gateway = Gateway::start("sending-kick-ban", &unhurried());
+    let device = |id: u8| BootId([id; 16]);
+    let hello = |identity, boot_id| Hello { identity, boot_id, ..Hello::default() };
+    let mut ada = Client::log_in(&gateway, hello("ada", device(1))).expect("welcome");
+    let mut bob = Client::log_in(&gateway, hello("bob", device(1))).expect("welcome");
+    let _eve = Client::log_in(&gateway, hello("eve", device(2))).expect("welcome");
+    let session = gateway.sessions("&identity=ada", 1)[0]["session"].as_str().unwrap().to_owned();
+    let kick = format!("POST /api/v1/sessions/{session}/kick");
+    let ban = json!({"seconds": 3_600, "of": ["identity", "device"]});
+    let wish = json!({"text": "until one", "ban": ban}).to_string();
+    let answer = gateway.ask(&kick, &wish);
+    assert_eq!(answer["ended"], 2, "{answer}: two sessions of the device");
+    assert_eq!(answer["banned"][0]["identity"], "ada");
+    assert_eq!(answer["banned"][1]["device"], "01".repeat(16));
+    for client in [&mut ada, &mut bob] {
+        let said = client.until(|frame| {
+            let Frame::Close(close) = frame else { return None };
+            Some((close.reason, close.return_after_ms, close.text.to_owned()))
+        });
+        assert_eq!(said, (CloseReason::Kicked, 3_600_000, "until one".to_owned()));
+    }
+    for (identity, id, is_welcome) in
+        [("ada", 3, false), ("bob", 1, false), ("bob", 3, true), ("eve", 2, true)]
+    {
+        let client = Client::log_in(&gateway, hello(identity, device(id)));
+        assert_eq!(client.is_some(), is_welcome, "{identity} at device {id}");
+    }
+    assert_eq!(gateway.request(&kick, &wish).unwrap().0, 404, "it is not online any more");
 }

@@ -14,9 +14,10 @@ use super::answer::{Body, Json, Trouble};
 use super::fields::{Fields, FromFields};
 use super::state::Shared;
 use crate::bans::Banned;
+use crate::gateway::{Farewell, ShardUnavailable};
 
 /// The longest ban: ten years.
-const LONGEST: u64 = 10 * 365 * 86_400;
+pub(super) const LONGEST: u64 = 10 * 365 * 86_400;
 
 /// Whom to ban: one of identity, device and address.
 #[derive(ToSchema)]
@@ -82,7 +83,7 @@ impl Wish {
 
 /// A ban in force.
 #[derive(Serialize, ToSchema)]
-struct Ban {
+pub(super) struct Ban {
     /// The identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     identity: Option<String>,
@@ -94,6 +95,22 @@ struct Ban {
     address: Option<String>,
     /// For how much longer.
     seconds_left: u64,
+    /// When it ends, in milliseconds since 1970-01-01 UTC, if nobody sets the clock.
+    until_ms: u64,
+}
+
+impl Ban {
+    pub(super) fn new(shared: &Shared, who: Banned, left: Span) -> Ban {
+        let (mut identity, mut device, mut address) = (None, None, None);
+        match who {
+            Banned::Identity(name) => identity = Some(name.into()),
+            Banned::Device(id) => device = Some(format!("{:032x}", u128::from_be_bytes(id.0))),
+            Banned::Address(origin) => address = Some(origin.address().to_string()),
+        }
+        let left = left.as_millis();
+        let until_ms = shared.gateway.bans().wall_ms().saturating_add(left);
+        Ban { identity, device, address, seconds_left: left.div_ceil(1_000), until_ms }
+    }
 }
 
 /// All bans in force.
@@ -113,17 +130,13 @@ pub(super) struct BanDone {
 /// Lists the bans that are in force.
 #[utoipa::path(get, path = "/api/v1/bans", responses((status = 200, body = BanList)))]
 pub(super) async fn list(State(shared): State<Shared>) -> Json<BanList> {
-    let show = |(who, left): (Banned, Span)| {
-        let seconds_left = left.as_millis().div_ceil(1_000);
-        let (mut identity, mut device, mut address) = (None, None, None);
-        match who {
-            Banned::Identity(name) => identity = Some(name.into()),
-            Banned::Device(id) => device = Some(format!("{:032x}", u128::from_be_bytes(id.0))),
-            Banned::Address(origin) => address = Some(origin.address().to_string()),
-        }
-        Ban { identity, device, address, seconds_left }
-    };
-    Json(BanList { bans: shared.gateway.bans().all().into_iter().map(show).collect() })
+    let bans = in_force(&shared).map(|(who, left)| Ban::new(&shared, who, left)).collect();
+    Json(BanList { bans })
+}
+
+/// Returns the bans that are in force, and how long they last.
+pub(super) fn in_force(shared: &Shared) -> impl Iterator<Item = (Banned, Span)> {
+    shared.gateway.bans().all().into_iter()
 }
 
 /// Keeps somebody out for a time, and ends the sessions online that this concerns; or ends a ban.
@@ -137,17 +150,35 @@ pub(super) async fn set(
     State(shared): State<Shared>,
     Body(wish): Body<Wish>,
 ) -> Result<Json<BanDone>, Trouble> {
-    let (who, text) = (wish.who()?, wish.text.as_deref().unwrap_or_default());
+    let who = wish.who()?;
     if wish.seconds == 0 {
         shared.gateway.bans().lift(&who);
         tracing::info!(?who, "a ban was ended over the admin interface");
         return Ok(Json(BanDone { ended: 0 }));
     }
-    let lasts = Span::from_secs(wish.seconds);
-    let ended = shared.gateway.ban(who.clone(), lasts, text).await.map_err(|_| {
-        let hint = "end some: POST with seconds 0";
-        Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "there are 10,000 bans already", hint)
-    })??;
-    tracing::info!(?who, seconds = wish.seconds, ended, "banned over the admin interface");
+    let farewell = Farewell { stay_away: false, text: wish.text.unwrap_or_default().into() };
+    let ended = ban(&shared, vec![who], wish.seconds, farewell, None).await?;
     Ok(Json(BanDone { ended }))
+}
+
+/// Bans somebody, and ends the sessions online that this concerns, and `session`; returns how many.
+pub(super) async fn ban(
+    shared: &Shared,
+    who: Vec<Banned>,
+    seconds: u64,
+    farewell: Farewell,
+    session: Option<u64>,
+) -> Result<u64, Trouble> {
+    let gateway = shared.gateway.clone();
+    // A caller that hangs up stops nothing: sessions of somebody banned would be left.
+    let banning = tokio::spawn(async move {
+        let banned = gateway.ban(&who, Span::from_secs(seconds), farewell, session).await;
+        let ended = banned.map_err(|_| {
+            let hint = "end some: POST with seconds 0";
+            Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "there are 10,000 bans already", hint)
+        })??;
+        tracing::info!(?who, seconds, ended, "banned over the admin interface");
+        Ok(ended)
+    });
+    banning.await.unwrap_or_else(|_| Err(ShardUnavailable::Gone.into()))
 }

@@ -11,7 +11,7 @@ use super::fields::FromFields;
 use super::open_routes;
 use super::paging::Paging;
 use super::policy::PolicyWish;
-use super::{bans, control, health, presence, send, sessions, stream, webhooks, why};
+use super::{bans, control, health, kick, presence, send, sessions, stream, webhooks, why};
 
 /// What the handlers declare.
 #[derive(OpenApi)]
@@ -31,8 +31,8 @@ use super::{bans, control, health, presence, send, sessions, stream, webhooks, w
         health::metrics,
         sessions::list,
         sessions::one,
-        sessions::delete,
-        sessions::kick,
+        kick::delete,
+        kick::kick,
         sessions::hold,
         sessions::release,
         sessions::policy,
@@ -126,6 +126,7 @@ fn body_ranges(schema: &str) -> Ranges {
     match schema {
         "Hold" => sessions::Hold::ranges(),
         "Wish" => bans::Wish::ranges(),
+        "KickBan" => kick::KickBan::ranges(),
         "PolicyWish" => PolicyWish::ranges(),
         _ => Vec::new(),
     }

@@ -137,6 +137,30 @@ impl Fields {
         })
     }
 
+    /// Takes a list of at least one of the `known` words.
+    pub(super) fn words(
+        &mut self,
+        name: &str,
+        known: &[&'static str],
+    ) -> Result<Option<Vec<&'static str>>, Trouble> {
+        let what = format!("a list of at least one of {}", known.join(", "));
+        self.take(name, &what, |_, value| {
+            let find = |word: &Value| known.iter().find(|known| word == **known).copied();
+            let words: Option<Vec<_>> = value.as_array()?.iter().map(find).collect();
+            words.filter(|words| !words.is_empty())
+        })
+    }
+
+    /// Takes an object, and reads a `T` from its members.
+    pub(super) fn part<T: FromFields>(&mut self, name: &str) -> Result<Option<T>, Trouble> {
+        let members = self.take(name, "an object", |_, value| value.as_object().cloned())?;
+        let Some(members) = members else {
+            return Ok(None);
+        };
+        let values = members.into_iter().filter(|(_, value)| !value.is_null()).collect();
+        Fields { source: self.source, values, ranges: Vec::new() }.read().map(Some)
+    }
+
     fn take<T>(
         &mut self,
         name: &str,

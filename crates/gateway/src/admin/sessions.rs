@@ -85,6 +85,12 @@ pub(super) struct Done {
     order: &'static str,
 }
 
+impl Done {
+    pub(super) fn new(session: String, order: &'static str) -> Done {
+        Done { session, order }
+    }
+}
+
 /// Lists the sessions that are online.
 #[utoipa::path(
     get,
@@ -144,58 +150,6 @@ pub(super) async fn one(
     Err(unknown_session(gateway, &id))
 }
 
-/// Options of a kick.
-#[derive(ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Kick {
-    /// Whether the client is asked to stay away; by default it may reconnect at once.
-    stay_away: Option<bool>,
-    /// What the people at the client are told, at most 128 bytes without control characters.
-    text: Option<String>,
-}
-
-impl FromFields for Kick {
-    fn names() -> Vec<&'static str> {
-        vec!["stay_away", "text"]
-    }
-
-    fn from_fields(fields: &mut Fields) -> Result<Kick, Trouble> {
-        Ok(Kick { stay_away: fields.flag("stay_away")?, text: fields.close_text("text")? })
-    }
-}
-
-/// Ends a session; the client may reconnect.
-#[utoipa::path(
-    delete,
-    path = "/api/v1/sessions/{id}",
-    params(("id" = String, Path, description = "The session's number")),
-    responses((status = 200, body = Done), (status = 503, body = Trouble))
-)]
-pub(super) async fn delete(
-    State(shared): State<Shared>,
-    PathText(id): PathText,
-) -> Result<Json<Done>, Trouble> {
-    send_order(&shared, id, "kick", Order::Kick { stay_away: false, text: Box::default() }).await
-}
-
-/// Ends a session and informs the client whether it may reconnect.
-#[utoipa::path(
-    post,
-    path = "/api/v1/sessions/{id}/kick",
-    params(("id" = String, Path, description = "The session's number")),
-    request_body = Kick,
-    responses((status = 200, body = Done), (status = 503, body = Trouble))
-)]
-pub(super) async fn kick(
-    State(shared): State<Shared>,
-    PathText(id): PathText,
-    Body(Kick { stay_away, text }): Body<Kick>,
-) -> Result<Json<Done>, Trouble> {
-    let (stay_away, text) = (stay_away.unwrap_or(false), text.unwrap_or_default().into());
-    let order = Order::Kick { stay_away, text };
-    send_order(&shared, id, "kick", order).await
-}
-
 /// Duration of a hold.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -235,7 +189,7 @@ pub(super) async fn hold(
     PathText(id): PathText,
     Body(Hold { seconds }): Body<Hold>,
 ) -> Result<Json<Done>, Trouble> {
-    send_order(&shared, id, "hold", Order::Hold(Span::from_secs(seconds))).await
+    send_order(&shared, id, "hold", Order::Hold(Span::from_secs(seconds))).await.map(Json)
 }
 
 /// Ends a hold early.
@@ -249,7 +203,7 @@ pub(super) async fn release(
     State(shared): State<Shared>,
     PathText(id): PathText,
 ) -> Result<Json<Done>, Trouble> {
-    send_order(&shared, id, "release", Order::Release).await
+    send_order(&shared, id, "release", Order::Release).await.map(Json)
 }
 
 /// Sets the policy of one session; the policy of its listener supplies absent values.
@@ -278,17 +232,17 @@ pub(super) async fn policy(
         return Err(Trouble::new(StatusCode::CONFLICT, error, hint));
     }
     let base = listener.map_or(Policy::default(), |listener| listener.policy());
-    send_order(&shared, id, "policy", Order::Retune(wish.apply_to(base)?)).await
+    send_order(&shared, id, "policy", Order::Retune(wish.apply_to(base)?)).await.map(Json)
 }
 
-async fn send_order(
+pub(super) async fn send_order(
     shared: &Shared,
     id: String,
     name: &'static str,
     order: Order,
-) -> Result<Json<Done>, Trouble> {
+) -> Result<Done, Trouble> {
     let done = match &order {
-        Order::Kick { .. } => "the session was kicked",
+        Order::Kick { .. } | Order::KeepOut { .. } => "the session was kicked",
         Order::Hold(_) => "the session was put on hold",
         Order::Release => "the hold of the session was ended",
         Order::Retune(_) => "the session got a policy of its own",
@@ -298,7 +252,7 @@ async fn send_order(
     }
     // Written when the shard has answered, so it may follow the `leave` of a kick.
     tracing::info!(session = id, "{done} over the admin interface");
-    Ok(Json(Done { session: id, order: name }))
+    Ok(Done::new(id, name))
 }
 
 pub(super) fn read_id(id: &str) -> Result<u64, Trouble> {

@@ -1,5 +1,6 @@
 //! Tests of the admin API with simulated shards: threads without sockets or clocks.
 
+mod bans;
 mod document;
 mod left_behind;
 mod secure;
@@ -26,6 +27,7 @@ use tower::ServiceExt;
 
 use super::document::document;
 use super::*;
+use crate::bans::Banned;
 use crate::config::Log;
 use crate::events::{Events, Names, PolicyInfo};
 use crate::gateway::{Lifecycle, ListenerState, ShardUnavailable};
@@ -215,6 +217,11 @@ fn simulate_shard(shard: u64, requests: &Receiver<Request>, received: &Received)
                     filter.identity.as_ref().is_none_or(|wanted| *wanted == info.identity)
                         && filter.listener.is_none_or(|wanted| wanted == info.listener)
                         && filter.suspect.is_none_or(|wanted| wanted == info.suspect)
+                        && filter.banned.as_ref().is_none_or(|banned| match banned {
+                            Banned::Identity(identity) => **identity == *info.identity,
+                            Banned::Device(_) => false,
+                            Banned::Address(origin) => *origin == info.address.ip().into(),
+                        })
                 });
                 let sessions: Vec<_> = found.take(limit).collect();
                 let searched = if sessions.len() == limit {
@@ -654,6 +661,7 @@ async fn the_log_answers_with_the_settings_in_force() {
 fn sample_body(path: &str) -> Option<Value> {
     Some(match path.rsplit('/').next()? {
         "hold" => json!({"seconds": 5}),
+        "kick" => json!({"ban": {"seconds": 60, "of": ["identity"]}}),
         "policy" => json!({"preset": "relaxed"}),
         "log" => json!({"heartbeats": true}),
         "bans" => json!({"identity": "user-1", "seconds": 60}),

@@ -256,7 +256,9 @@ impl Traffic for Beacons {
         };
         let device = found.presence.subject.device;
         match order {
-            Order::Kick { .. } => shard.command(BeaconCommand::Kick { device }),
+            Order::Kick { .. } | Order::KeepOut { .. } => {
+                shard.command(BeaconCommand::Kick { device });
+            }
             Order::Hold(span) => shard.command(BeaconCommand::Hold { device, span }),
             Order::Release => shard.command(BeaconCommand::Release { device }),
             Order::Retune(_) => {}

@@ -4,14 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use systole_core::Span;
 
-use super::{Cursor, Gateway, ShardUnavailable, ask};
-use crate::bans::{Banned, TooMany};
+use super::{Gateway, ShardUnavailable, ask};
 use crate::report::SessionInfo;
-use crate::request::{
-    Delivered, Filter, IDENTITIES_PER_REQUEST, Order, Request, SESSIONS_PER_PAGE, Target,
-};
+use crate::request::{Delivered, IDENTITIES_PER_REQUEST, Request, Target};
 use crate::verdicts::{Ended, STRANGERS, Verdicts};
 
 /// How often an identity of which nothing is known is looked for: the fact that its session has
@@ -97,38 +93,6 @@ impl Gateway {
             }
         }
         Some(Ok(all))
-    }
-
-    /// Bans somebody, and ends all sessions of whom the ban keeps out; returns how many.
-    ///
-    /// # Errors
-    /// There are too many bans: nothing was done. Or a shard gave no answer in time: the ban is in
-    /// force, and sessions may be left.
-    pub(crate) async fn ban(
-        &self,
-        who: Banned,
-        lasts: Span,
-        text: &str,
-    ) -> Result<Result<u64, ShardUnavailable>, TooMany> {
-        self.bans.set(who.clone(), lasts)?;
-        Ok(self.end_banned(who, text).await)
-    }
-
-    async fn end_banned(&self, who: Banned, text: &str) -> Result<u64, ShardUnavailable> {
-        let filter = Filter { banned: Some(who), ..Filter::default() };
-        let (mut cursor, mut ended) = (Some(Cursor::default()), 0);
-        while let Some(from) = cursor {
-            let (sessions, next) = self.sessions(&filter, from, SESSIONS_PER_PAGE).await?;
-            for session in sessions {
-                let Ok(number) = u64::from_str_radix(&session.session, 16) else {
-                    continue;
-                };
-                let order = Order::Kick { stay_away: false, text: text.into() };
-                ended += u64::from(self.order(number, order).await?);
-            }
-            cursor = next;
-        }
-        Ok(ended)
     }
 
     /// Keeps the last `kept` verdicts on sessions.

@@ -79,7 +79,11 @@ async fn provoke(what: Provocation, method: &Method, path: &str, has_body: bool)
     };
     let uri =
         path.replace("{id}", session).replace("{name}", name).replace("{identity}", name) + query;
-    let sample = sample_body(path).map_or(String::new(), |body| body.to_string());
+    let mut sample = sample_body(path).map_or(String::new(), |body| body.to_string());
+    if what == Provocation::Device && path.ends_with("/kick") {
+        // A boot id, which no beacon has.
+        sample = json!({"ban": {"seconds": 60, "of": ["device"]}}).to_string();
+    }
     let body = if what == Provocation::NoJson && has_body {
         Body::from("{")
     } else if what == Provocation::LongBody && has_body {
