@@ -164,23 +164,11 @@ impl BeaconHub {
 
     /// Handles a statement of an online device, which keeps its challenge when a new one begins.
     fn handle_known(&mut self, now: Time, number: u32, statement: Statement, address: SocketAddr) {
-        let Some(entry) = self.table.get_mut(number) else {
+        let class = self.record_counter(number, statement);
+        let Some(entry) = self.table.get(number) else {
             return;
         };
-        let slot = &mut entry.value;
-        let class = if statement.challenge == slot.challenge {
-            slot.window.record(statement.counter)
-        } else {
-            let floor = self.floors.of(statement.device);
-            if floor.admits(statement) {
-                slot.challenge = statement.challenge;
-                slot.window = Window::new(statement.counter, floor.counter());
-                CounterClass::Newest
-            } else {
-                CounterClass::Old
-            }
-        };
-        let highest = (slot.challenge, slot.window.highest());
+        let highest = (entry.value.challenge, entry.value.window.highest());
         match class {
             CounterClass::Newest => {
                 self.record_evidence(now, number);
@@ -201,6 +189,43 @@ impl BeaconHub {
             // behind, whatever the reason, must not stay mute.
             CounterClass::Old => self.demand_again(now, statement, Some(highest), address),
         }
+    }
+
+    /// Refuses a statement of a device that is banned, or that comes from a banned address, and ends
+    /// the device if it is online and the statement is its newest: somebody who repeats an old one
+    /// from a banned address ends nobody.
+    fn handle_banned(&mut self, now: Time, statement: Statement) {
+        self.counters.banned += 1;
+        let Statement { device, challenge, counter, .. } = statement;
+        let Some(number) = self.table.find(device) else {
+            // A replay of this statement is refused after the ban, too.
+            let floor = self.floors.of(device);
+            if floor.admits(statement) {
+                floor.raise(challenge, counter);
+            }
+            return;
+        };
+        if self.record_counter(number, statement) == CounterClass::Newest {
+            self.end(now, number, Cause::Kicked);
+        }
+    }
+
+    /// Records the counter of a statement of an online device, so that it is accepted once.
+    fn record_counter(&mut self, number: u32, statement: Statement) -> CounterClass {
+        let Some(entry) = self.table.get_mut(number) else {
+            return CounterClass::Old;
+        };
+        let slot = &mut entry.value;
+        if statement.challenge == slot.challenge {
+            return slot.window.record(statement.counter);
+        }
+        let floor = self.floors.of(statement.device);
+        if !floor.admits(statement) {
+            return CounterClass::Old;
+        }
+        slot.challenge = statement.challenge;
+        slot.window = Window::new(statement.counter, floor.counter());
+        CounterClass::Newest
     }
 
     /// Answers a statement that counts as evidence, and returns whether with HEARD. A device whose
@@ -438,10 +463,12 @@ impl Machine for BeaconHub {
 
     fn handle<'a>(&mut self, now: Time, input: impl Into<InputOf<'a, Self>>) {
         match input.into() {
-            Input::World(World::Statement { .. }) if self.draining.is_some() => {}
+            Input::World(World::Statement { .. } | World::Banned { .. })
+                if self.draining.is_some() => {}
             Input::World(World::Statement { statement, address }) => {
                 self.handle_statement(now, statement, address)
             }
+            Input::World(World::Banned { statement }) => self.handle_banned(now, statement),
             Input::World(World::Command(command)) => self.command(now, command),
             Input::Answer(Answer::Deadline(Part::Common)) => self.sweep(now),
             Input::Answer(Answer::Deadline(Part::Device(number))) => self.expire(now, number),

@@ -20,6 +20,7 @@ use mio::{Poll, Waker};
 use systole_core::{Policy, Span};
 use systole_net::Clock;
 
+use crate::bans::Bans;
 use crate::report::ReportChannels;
 use crate::request::{REQUESTS, RequestQueue, Requests};
 use crate::shard::Shard;
@@ -43,6 +44,8 @@ pub struct BeaconSetup {
     pub max_beacons: u32,
     /// The longest rest between turns; zero for none.
     pub longest_rest: Span,
+    /// Who may not be online.
+    pub bans: Arc<Bans>,
     /// The keys that authenticate the devices.
     pub keys: Arc<Keys>,
     /// The clock, shared by all shards.

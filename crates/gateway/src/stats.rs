@@ -177,9 +177,17 @@ impl BeaconStats {
     /// Names of the reasons why a datagram is dropped: it is not of the protocol; its device has no
     /// key; its tag is wrong; it was received before, or no challenge is left to answer it with;
     /// there is no room for another device; its shard was too far behind; it was kicked less than a
-    /// minute ago.
-    pub const REASONS: [&'static str; 7] =
-        ["illegal", "unknown_device", "wrong_tag", "replayed", "full", "overloaded", "kicked"];
+    /// minute ago; it or its address is banned.
+    pub const REASONS: [&'static str; 8] = [
+        "illegal",
+        "unknown_device",
+        "wrong_tag",
+        "replayed",
+        "full",
+        "overloaded",
+        "kicked",
+        "banned",
+    ];
 }
 
 /// Histograms and rare counters, shared by all shards; updates are rare enough for a lock.

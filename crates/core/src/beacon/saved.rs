@@ -33,7 +33,7 @@ plain_struct! { Common {
     counters
 } }
 
-plain_struct! { Counters { online, suspects, heard, challenged, replayed, full, kicked } }
+plain_struct! { Counters { online, suspects, heard, challenged, replayed, full, kicked, banned } }
 
 impl BeaconHub {
     /// Returns all parts: first what is common, then the devices.

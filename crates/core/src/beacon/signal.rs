@@ -39,11 +39,17 @@ pub enum World {
     },
     /// A command of an operator.
     Command(BeaconCommand),
+    /// A statement with a right tag of a device that is banned, or from a banned address.
+    Banned {
+        /// The statement.
+        statement: Statement,
+    },
 }
 
 crate::plain::plain_enum! { World {
     0 => Statement { statement: statement, address: address }
     1 => Command { 0: command }
+    2 => Banned { statement: statement }
 } }
 
 /// An answer to a wish of the beacon machine.
@@ -185,6 +191,8 @@ pub struct Counters {
     pub full: u64,
     /// Statements of kicked devices that were dropped.
     pub kicked: u64,
+    /// Statements that were dropped because their device or their address is banned.
+    pub banned: u64,
 }
 
 /// A read-only view of an online device.

@@ -408,6 +408,27 @@ fn a_statement_refused_after_a_kick_cannot_be_replayed_later() {
 }
 
 #[test]
+fn a_banned_statement_is_refused_for_ever_and_ends_its_device() {
+    let mut harness = Harness::new(settings());
+    let joined = harness.join(DEVICE);
+    assert_eq!(harness.input(World::Banned { statement: joined }), [], "an old one ends nobody");
+    assert_eq!(harness.hub.machine().counters().online, 1);
+    let banned = next(joined);
+    let outputs = harness.input(World::Banned { statement: banned });
+    assert!(matches!(outputs[..], [event!(Event::Left(Verdict { cause: Cause::Kicked, .. }))]));
+    let later = next(banned);
+    assert_eq!(harness.input(World::Banned { statement: later }), [], "no answer");
+    for refused in [banned, later] {
+        let outputs = harness.send(refused, 666);
+        assert!(matches!(outputs[..], [answer!(Says::Again { .. })]), "{outputs:?}");
+    }
+    assert_eq!(harness.hub.machine().counters().online, 0);
+    harness.join(DEVICE);
+    let counters = harness.hub.machine().counters();
+    assert_eq!((counters.online, counters.banned, counters.kicked), (1, 3, 0), "the ban is over");
+}
+
+#[test]
 fn kicked_devices_are_remembered_up_to_a_number() {
     let mut kicked = kicked::Kicked::default();
     for device in 0..=KICKED as u64 {

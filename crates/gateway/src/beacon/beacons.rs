@@ -13,14 +13,16 @@ use systole_core::beacon::{
 use systole_core::cause::Cause;
 use systole_core::gather::{Gather, LONGEST_WAIT};
 use systole_core::hub::HubCommand;
+use systole_core::wire::BootId;
 use systole_core::{Time, session};
 use systole_net::datagrams::{RECEIVE_BUFFER, grow_receive_buffer};
 
-use super::keys::{DeviceKey, Keys};
+use super::keys::{DeviceKey, Keys, device_text};
 use super::known::{Device, subject_of};
 use super::mesh::Mesh;
 use super::socket::Datagrams;
 use super::{BeaconSetup, BeaconShard};
+use crate::bans::Bans;
 use crate::report::{Fact, PauseReason};
 use crate::request::{Arrivals, Delivered, Order, Parcel, RequestQueue, Target};
 use crate::shard::answer::Known;
@@ -56,6 +58,7 @@ pub(super) struct Beacons {
     /// Whether the socket may hold unread datagrams for which no further edge will come.
     unread: bool,
     keys: Arc<Keys>,
+    bans: Arc<Bans>,
     mesh: Mesh,
     received: Vec<Received>,
     places_held: u32,
@@ -83,6 +86,7 @@ const REPLAYED: usize = 3;
 const FULL: usize = 4;
 const OVERLOADED: usize = 5;
 const KICKED: usize = 6;
+const BANNED: usize = 7;
 
 impl Beacons {
     /// Makes the loop of one shard.
@@ -114,6 +118,7 @@ impl Beacons {
             kernel_capacity: buffer / LEAST_KERNEL_BYTES,
             unread: true,
             keys: setup.keys.clone(),
+            bans: setup.bans.clone(),
             mesh,
             received: Vec::new(),
             places_held: 0,
@@ -191,6 +196,7 @@ impl Traffic for Beacons {
         dropped[REPLAYED].set(counters.replayed);
         dropped[FULL].set(counters.full);
         dropped[KICKED].set(counters.kicked);
+        dropped[BANNED].set(counters.banned);
         shard.traffic.beacon_stats.challenged.set(counters.challenged);
     }
 
@@ -399,7 +405,14 @@ impl ShardLoop<Beacons> {
         key: &DeviceKey,
     ) {
         let now = self.clock.now();
-        self.hub.handle(now, World::Statement { statement, address });
+        // Behind the tag and in the shard of the device, which keeps the statement from being
+        // accepted later.
+        let input = if self.is_banned(statement.device, address.ip()) {
+            World::Banned { statement }
+        } else {
+            World::Statement { statement, address }
+        };
+        self.hub.handle(now, input);
         while let Some(output) = self.hub.poll_output() {
             match output {
                 Output::Reply { reply: answer, address } => {
@@ -412,6 +425,12 @@ impl ShardLoop<Beacons> {
         }
         // Before the next statement, which may be of a new device.
         self.hold_places();
+    }
+
+    fn is_banned(&self, device: u64, address: IpAddr) -> bool {
+        let bans = &self.traffic.bans;
+        // Most gateways have none, and the name of the device is not made in vain.
+        !bans.is_empty() && bans.of_peer(&device_text(device), BootId::default(), address).is_some()
     }
 
     /// Reports the machine's events after an input that has no answer.

@@ -180,7 +180,8 @@ pub(super) fn start(
     }
     for (number, (wanted, sockets)) in config.beacons.iter().zip(beacons).enumerate() {
         let listener = u16::try_from(config.listeners.len() + number).unwrap_or(u16::MAX);
-        let setup = beacon_setup(config, wanted, listener, sockets.len(), clock, &distributions);
+        let setup =
+            beacon_setup(config, wanted, listener, sockets.len(), clock, &bans, &distributions);
         let setup = setup.map_err(ServeError::Thread)?;
         start_beacons(&mut started, setup, sockets).map_err(ServeError::Thread)?;
     }
@@ -290,6 +291,7 @@ fn beacon_setup(
     listener: u16,
     shards: usize,
     clock: Clock,
+    bans: &Arc<Bans>,
     distributions: &Distributions,
 ) -> std::io::Result<BeaconSetup> {
     let shards = u32::try_from(shards).unwrap_or(u32::MAX).max(1);
@@ -304,6 +306,7 @@ fn beacon_setup(
         policy: wanted.policy(),
         max_beacons: share.saturating_add(spare),
         longest_rest: config.rest,
+        bans: bans.clone(),
         keys: wanted.keys().clone(),
         clock,
         seed: u64::from_le_bytes([a, b, c, d, e, f, g, h]),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command as Process;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use systole_core::gather::LONGEST_REST;
 use systole_core::session::Event;
 use systole_core::wire::CloseReason;
 use systole_core::{Policy, Span, hub};
+use systole_gateway::bans::{Banned, Bans};
 use systole_gateway::beacon::keys::{KEY, Keys, device_text};
 use systole_gateway::beacon::{BeaconSetup, BeaconShard, spawn};
 use systole_gateway::report::{Fact, PauseReason, Reports, channels};
@@ -33,6 +34,7 @@ const MASTER: [u8; KEY] = [0x5e; KEY];
 struct Running {
     shards: Vec<Shard>,
     shard_stats: Vec<Arc<ShardStats>>,
+    bans: Arc<Bans>,
     address: SocketAddr,
     reports: Receiver<Fact>,
     stats: Vec<Arc<BeaconStats>>,
@@ -50,12 +52,14 @@ fn start_with(policy: Policy, shards: usize, max_beacons: u32, facts: usize) -> 
     let (reports, Reports { facts: receiver, .. }) = channels(facts);
     let stats: Vec<Arc<BeaconStats>> = (0..shards).map(|_| Arc::default()).collect();
     let shard_stats: Vec<Arc<ShardStats>> = (0..shards).map(|_| Arc::default()).collect();
+    let bans = Arc::new(Bans::new(Clock::start()));
     let setup = BeaconSetup {
         first_index: FIRST,
         listener: 2,
         policy,
         max_beacons,
         longest_rest: LONGEST_REST,
+        bans: bans.clone(),
         keys: Arc::new(Keys::derived(&MASTER)),
         clock: Clock::start(),
         seed: 7,
@@ -69,7 +73,7 @@ fn start_with(policy: Policy, shards: usize, max_beacons: u32, facts: usize) -> 
         beacon_stats: beacon_stats.clone(),
     });
     let shards = spawn(&setup, own.collect()).unwrap();
-    Running { shards, shard_stats, address, reports: receiver, stats }
+    Running { shards, shard_stats, bans, address, reports: receiver, stats }
 }
 
 #[test]
@@ -329,6 +333,51 @@ fn operators_can_hold_kick_retune_and_drain() {
     let drain = hub::HubCommand::Drain { limit: Span::from_secs(30), reconnect_within: Span::ZERO };
     running.shards[0].requests.send(Request::Command(drain)).unwrap();
     assert_eq!(running.leave(2), Cause::Drained);
+    running.stop();
+}
+
+#[test]
+fn banned_devices_and_addresses_are_kept_out_until_the_ban_ends() {
+    let mut running = start(Policy::standard(), 2);
+    let hour = Span::from_secs(3_600);
+    let (mut one, mut two) = (Client::new(running.address, 1), Client::new(running.address, 2));
+    one.state_until_heard(false);
+    two.state_until_heard(false);
+    let wait = |running: &Running, dropped| {
+        while running.dropped("banned") < dropped {
+            std::thread::yield_now();
+        }
+    };
+    let device = Banned::Identity(device_text(1).into());
+    running.bans.set(&[device.clone()], hour).unwrap();
+    let last = one.statement(false);
+    one.send(&last);
+    assert_eq!(running.leave(1), Cause::Kicked, "its next statement ends it");
+    let later = one.statement(false);
+    one.send(&later);
+    wait(&running, 2);
+    assert!(two.state_until_heard(false).is_some(), "nobody has banned the other");
+    assert_eq!(running.sessions().sessions.len(), 1);
+    assert!(running.bans.lift(&device));
+    // What was sent during the ban is refused for ever, and answered with a challenge.
+    one.send(&later);
+    assert_eq!(one.device.handle(one.receive().0), Heard::Again, "the first answer since the ban");
+    assert!(one.state_until_heard(false).is_some());
+    let here = Banned::Address("::ffff:127.0.0.1".parse::<IpAddr>().unwrap().into());
+    running.bans.set(&[here.clone()], hour).unwrap();
+    for client in [&mut one, &mut two] {
+        let bytes = client.statement(false);
+        client.send(&bytes);
+        assert_eq!(running.leave(client.number), Cause::Kicked);
+    }
+    let mut three = Client::new(running.address, 3);
+    let bytes = three.statement(false);
+    three.send(&bytes);
+    wait(&running, 5);
+    assert!(running.sessions().sessions.is_empty());
+    assert!(running.bans.lift(&here));
+    assert!(three.state_until_heard(false).is_some());
+    assert_eq!(running.dropped("kicked"), 0);
     running.stop();
 }
 

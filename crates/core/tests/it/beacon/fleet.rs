@@ -86,6 +86,10 @@ struct World {
     /// Until when each kicked device is refused.
     refused_until: BTreeMap<u64, Time>,
     kicked: u64,
+    /// Until when each banned device is kept out.
+    banned_until: BTreeMap<u64, Time>,
+    /// How many devices a ban has ended.
+    banned: u64,
     /// The places held for devices that are gone.
     held: u32,
     /// The bound in force.
@@ -136,6 +140,8 @@ impl World {
             replayed: 0,
             refused_until: BTreeMap::new(),
             kicked: 0,
+            banned_until: BTreeMap::new(),
+            banned: 0,
             held: 0,
             bound: BOUND,
             told_longer: 0,
@@ -183,6 +189,10 @@ impl World {
             12..16 => return self.attack(),
             16 if chance.is_multiple_of(4) => return self.kick(index as u64),
             17 => return self.hold_places(chance % 3),
+            20 if chance.is_multiple_of(4) => {
+                let until = self.now + Span::from_millis(u64::from(chance % 10_000));
+                self.banned_until.insert(index as u64, until);
+            }
             18 if chance.is_multiple_of(4) => return self.count_on(index, chance % 3_000),
             19 if chance.is_multiple_of(4) => return self.retune(),
             _ => {}
@@ -286,6 +296,9 @@ impl World {
         let refused = refused.is_some_and(|until| self.now < *until);
         let stated = (statement.challenge, statement.counter);
         let highest = self.online.get(&statement.device).map(|known| known.highest);
+        if self.banned_until.get(&statement.device).is_some_and(|until| self.now < *until) {
+            return self.handle_banned(statement, highest);
+        }
         let answers = self.input(beacon::World::Statement { statement, address: address(port) });
         assert!(answers.len() <= usize::from(!refused), "a kicked device is not answered");
         if highest.is_some() {
@@ -328,6 +341,23 @@ impl World {
             assert!(newest || known.highest.1 - stated.1 < LATE, "too late");
         } else {
             assert!(leaving, "accepted, but not online");
+        }
+    }
+
+    /// Handles a statement of a banned device: only a new one ends it, and none is accepted now or
+    /// later.
+    fn handle_banned(&mut self, statement: Statement, highest: Option<(u32, u32)>) {
+        let Statement { device, challenge, counter, .. } = statement;
+        let heard = self.hub.machine().counters().heard;
+        self.input(beacon::World::Banned { statement });
+        assert_eq!(self.hub.machine().counters().heard, heard, "a banned statement was accepted");
+        let Some(highest) = highest else {
+            return assert!(!self.online.contains_key(&device), "banned, and online");
+        };
+        let is_online = self.online.contains_key(&device);
+        self.banned += u64::from(!is_online);
+        if challenge == highest.0 {
+            assert_eq!(is_online, counter <= highest.1, "only a new statement ends a device");
         }
     }
 
@@ -417,13 +447,14 @@ impl World {
 #[test]
 fn a_fleet_agrees_with_its_model_on_a_faulty_network() {
     let (mut lost, mut moved, mut replayed, mut full, mut kicked) = (0, 0, 0, 0, 0);
-    let (mut told_longer, mut counted_on) = (0, 0);
+    let (mut told_longer, mut counted_on, mut banned) = (0, 0, 0);
     for seed in 0..SCHEDULES {
         let mut world = World::new(seed);
         (0..STEPS).for_each(|_| world.step());
         (lost, moved) = (lost + world.lost, moved + world.moved);
         (replayed, full) = (replayed + world.replayed, full + world.hub.machine().counters().full);
         kicked += world.kicked;
+        banned += world.banned;
         (told_longer, counted_on) =
             (told_longer + world.told_longer, counted_on + world.counted_on);
         // After the network heals, all devices that fit must come online.
@@ -446,6 +477,6 @@ fn a_fleet_agrees_with_its_model_on_a_faulty_network() {
         assert_eq!(summary.map(|summary| summary.unrecorded), Ok(0), "schedule {seed}");
     }
     assert!(lost > 100 && moved > 1_000 && replayed > 10_000 && full > 100, "too few events");
-    assert!(kicked > 100, "too few kicks");
+    assert!(kicked > 100 && banned > 100, "too few kicks: {kicked}, or bans: {banned}");
     assert!(told_longer > 100 && counted_on > 500, "{told_longer} {counted_on}");
 }
