@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::net::IpAddr;
 
 use systole_core::hub::{self, Grant, Login, Proof};
-use systole_core::link::Goodbye;
+use systole_core::link::{self, Goodbye};
 use systole_core::wire::CloseReason;
 use systole_core::{Span, Time};
 
@@ -189,6 +189,21 @@ impl<T: Accept> ShardLoop<Streams<T>> {
     fn banned(&self, link: u32) -> Option<Span> {
         let known = self.hub.machine().presence(link)?;
         self.traffic.bans.of_peer(known.identity, known.boot_id, known.address.ip())
+    }
+
+    /// Ends a session that has moved here and is banned: whoever banned it may have looked here
+    /// before it came, and there after it had left. A login on its way is looked at when its session
+    /// is about to exist.
+    pub(super) fn end_if_banned(&mut self, link: u32) {
+        let known = self.hub.machine().presence(link);
+        let is_online = known.is_some_and(|known| known.established.is_some());
+        let Some(left) = self.banned(link).filter(|_| is_online) else {
+            return;
+        };
+        let goodbye = Goodbye { return_after: left, ..CloseReason::Kicked.into() };
+        let input = link::World::Command(link::Command::Close(goodbye));
+        self.hub.handle(self.clock.now(), hub::World::Link { link, input });
+        self.carry_out();
     }
 
     /// Sends a banned peer away.

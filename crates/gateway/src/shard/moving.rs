@@ -126,6 +126,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         self.traffic.sockets.writable(link, now);
         self.traffic.sockets.set_unread(link, false);
         self.carry_out();
+        self.end_if_banned(link);
         // At once: the horizon of this shard does not hold for this socket, and its link may be
         // due. The transport may hold plaintext too, of which the kernel reports nothing.
         self.readable(link, true);

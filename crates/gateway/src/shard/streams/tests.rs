@@ -1,5 +1,6 @@
 //! Tests of one shard's loop, whose turns the test runs: socket options, rests, waits.
 
+mod bans;
 mod handshakes;
 mod logins;
 mod moving;

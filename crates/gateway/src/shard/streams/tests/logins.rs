@@ -24,18 +24,7 @@ impl Desk {
         let mut settings = Settings::new(Codec::Native, Side::Accepting, Policy::standard());
         settings.logins = link::Logins { limit: 2, ..link::Logins::NEWEST };
         let mut setup = setup(socket, false, settings, Logic::None);
-        let tokens = Tokens::new(Rules {
-            keys: Keys::default(),
-            issuers: Vec::new(),
-            audiences: Vec::new(),
-            identity_claim: "sub".to_owned(),
-            leeway: Span::ZERO,
-            needs_expiry: true,
-            attributes: Vec::new(),
-            ends_sessions: false,
-        });
-        setup.listeners[0].tokens =
-            Some(ListenerTokens { verifier: Verifier::Tokens(tokens), anonymous });
+        setup.listeners[0].tokens = Some(tokens(anonymous));
         let (jobs, pool) = jobs();
         setup.jobs = Some(jobs);
         let (sender, requests) = std::sync::mpsc::channel();
@@ -105,7 +94,22 @@ impl Desk {
     }
 }
 
-fn ada() -> Result<Verified, Refusal> {
+/// What a listener demands whose tokens the test verifies.
+pub(super) fn tokens(anonymous: bool) -> ListenerTokens {
+    let tokens = Tokens::new(Rules {
+        keys: Keys::default(),
+        issuers: Vec::new(),
+        audiences: Vec::new(),
+        identity_claim: "sub".to_owned(),
+        leeway: Span::ZERO,
+        needs_expiry: true,
+        attributes: Vec::new(),
+        ends_sessions: false,
+    });
+    ListenerTokens { verifier: Verifier::Tokens(tokens), anonymous }
+}
+
+pub(super) fn ada() -> Result<Verified, Refusal> {
     let attributes = "{\"role\":\"pilot\"}".into();
     Ok(Verified { identity: "ada".into(), attributes, lasts: None })
 }
