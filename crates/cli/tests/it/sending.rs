@@ -137,7 +137,7 @@ fn a_ban_ends_who_is_online_and_keeps_out_who_comes_back_until_it_ends() {
     let mut bob = Client::start(&gateway, "bob");
     let ban = |body: Value| gateway.ask("POST /api/v1/bans", &body.to_string());
     let wish = json!({"identity": "ada", "seconds": 3_600, "text": "come back in an hour"});
-    assert_eq!(ban(wish), json!({"ended": 1}));
+    assert_eq!(ban(wish), json!({"ended": 1, "lost_at_restart": true}));
     let said = ada.until(|frame| {
         let Frame::Close(close) = frame else { return None };
         Some((close.reason, close.return_after_ms, close.text.to_owned()))
@@ -159,10 +159,16 @@ fn a_ban_ends_who_is_online_and_keeps_out_who_comes_back_until_it_ends() {
     assert!((3_500_000..=3_600_000).contains(&after), "the rest of the hour: {after}");
     let bans = gateway.get("/api/v1/bans");
     assert_eq!(bans["bans"][0]["identity"], "ada");
-    assert_eq!(ban(json!({"identity": "ada", "seconds": 0})), json!({"ended": 0}));
+    assert_eq!(
+        ban(json!({"identity": "ada", "seconds": 0})),
+        json!({"ended": 0, "lost_at_restart": true})
+    );
     drop(Client::start(&gateway, "ada"));
     // The address of all clients here.
-    assert_eq!(ban(json!({"address": "127.0.0.1", "seconds": 60})), json!({"ended": 1}));
+    assert_eq!(
+        ban(json!({"address": "127.0.0.1", "seconds": 60})),
+        json!({"ended": 1, "lost_at_restart": true})
+    );
     bob.until(|frame| matches!(frame, Frame::Close(_)).then_some(()));
     let mut closed = gateway.connect("native");
     closed.set_read_timeout(Some(SOON)).unwrap();

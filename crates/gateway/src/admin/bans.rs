@@ -19,6 +19,9 @@ use crate::gateway::{Farewell, ShardUnavailable};
 /// The longest ban: ten years.
 pub(super) const LONGEST: u64 = 10 * 365 * 86_400;
 
+/// Bans are held in memory, with a store too.
+pub(super) const LOST_AT_RESTART: bool = true;
+
 /// Whom to ban: one of identity, device and address.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -118,6 +121,8 @@ impl Ban {
 pub(super) struct BanList {
     /// The bans.
     bans: Vec<Ban>,
+    /// Whether a restart of the gateway forgets them.
+    lost_at_restart: bool,
 }
 
 /// What became of a wish.
@@ -125,13 +130,15 @@ pub(super) struct BanList {
 pub(super) struct BanDone {
     /// How many sessions it has ended.
     ended: u64,
+    /// Whether a restart of the gateway forgets the ban.
+    lost_at_restart: bool,
 }
 
 /// Lists the bans that are in force.
 #[utoipa::path(get, path = "/api/v1/bans", responses((status = 200, body = BanList)))]
 pub(super) async fn list(State(shared): State<Shared>) -> Json<BanList> {
     let bans = in_force(&shared).map(|(who, left)| Ban::new(&shared, who, left)).collect();
-    Json(BanList { bans })
+    Json(BanList { bans, lost_at_restart: LOST_AT_RESTART })
 }
 
 /// Returns the bans that are in force, and how long they last.
@@ -154,11 +161,11 @@ pub(super) async fn set(
     if wish.seconds == 0 {
         shared.gateway.bans().lift(&who);
         tracing::info!(?who, "a ban was ended over the admin interface");
-        return Ok(Json(BanDone { ended: 0 }));
+        return Ok(Json(BanDone { ended: 0, lost_at_restart: LOST_AT_RESTART }));
     }
     let farewell = Farewell { stay_away: false, text: wish.text.unwrap_or_default().into() };
     let ended = ban(&shared, vec![who], wish.seconds, farewell, None).await?;
-    Ok(Json(BanDone { ended }))
+    Ok(Json(BanDone { ended, lost_at_restart: LOST_AT_RESTART }))
 }
 
 /// Bans somebody, and ends the sessions online that this concerns, and `session`; returns how many.

@@ -9,7 +9,7 @@ use systole_core::wire::BootId;
 use utoipa::ToSchema;
 
 use super::answer::{Body, Json, PathText, Trouble};
-use super::bans::{self, Ban, LONGEST};
+use super::bans::{self, Ban, LONGEST, LOST_AT_RESTART};
 use super::fields::{Fields, FromFields};
 use super::sessions::{Done, read_id, send_order};
 use super::state::Shared;
@@ -115,6 +115,9 @@ pub(super) struct KickDone {
     /// How many sessions the bans have ended, this one included.
     #[serde(skip_serializing_if = "Option::is_none")]
     ended: Option<u64>,
+    /// Whether a restart of the gateway forgets the bans.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost_at_restart: Option<bool>,
 }
 
 /// Ends a session; the client may reconnect.
@@ -152,7 +155,7 @@ pub(super) async fn kick(
     let (stay_away, text) = (stay_away.unwrap_or(false), text.unwrap_or_default().into());
     let Some(KickBan { seconds, of }) = ban else {
         let done = send_order(&shared, id, "kick", Order::Kick { stay_away, text }).await?;
-        return Ok(Json(KickDone { done, banned: Vec::new(), ended: None }));
+        return Ok(Json(KickDone { done, banned: Vec::new(), ended: None, lost_at_restart: None }));
     };
     let session = read_id(&id)?;
     let story = shared.gateway.story(session).await?.ok_or_else(|| Trouble::no_session(&id))?;
@@ -167,5 +170,6 @@ pub(super) async fn kick(
     let ended = bans::ban(&shared, who.clone(), seconds, farewell, Some(session)).await?;
     let banned = bans::in_force(&shared).filter(|(other, _)| who.contains(other));
     let banned = banned.map(|(who, left)| Ban::new(&shared, who, left)).collect();
-    Ok(Json(KickDone { done: Done::new(id, "kick"), banned, ended: Some(ended) }))
+    let (done, ended) = (Done::new(id, "kick"), Some(ended));
+    Ok(Json(KickDone { done, banned, ended, lost_at_restart: Some(LOST_AT_RESTART) }))
 }
