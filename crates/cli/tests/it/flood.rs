@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use systole_core::wire::{CloseReason, Codec, DataKind, Decoder, Frame, Hello};
+use systole_core::wire::{Beat, CloseReason, Codec, DataKind, Decoder, Frame, Hello};
 
-use crate::gateway::{Gateway, ONE_SECOND, wait};
+use crate::gateway::{Gateway, ONE_SECOND, unhurried, wait};
 use crate::program::SOON;
 
 /// Connections that the flood tries.
@@ -15,10 +15,10 @@ const FLOOD: usize = 3_000;
 
 /// How much a gateway may grow under a flood that is turned away, in KiB: buffers of the kernel's
 /// accept queue are not its own, and no link is made.
-const GROWTH: u64 = 16 << 10;
+pub(crate) const GROWTH: u64 = 16 << 10;
 
 /// Connects from an address of loopback, which all of 127.0.0.0/8 is.
-fn connect(from: u8, to: SocketAddr) -> Option<TcpStream> {
+pub(crate) fn connect(from: u8, to: SocketAddr) -> Option<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).ok()?;
     socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 9, from), 0)).into()).ok()?;
     socket.connect_timeout(&to.into(), Duration::from_secs(5)).ok()?;
@@ -26,7 +26,7 @@ fn connect(from: u8, to: SocketAddr) -> Option<TcpStream> {
 }
 
 /// Logs a client in; `None` if the gateway turns it away.
-fn log_in(from: u8, gateway: &Gateway, identity: &str) -> Option<TcpStream> {
+pub(crate) fn log_in(from: u8, gateway: &Gateway, identity: &str) -> Option<TcpStream> {
     let mut stream = connect(from, gateway.address("native"))?;
     stream.set_read_timeout(Some(SOON)).ok()?;
     let mut bytes = Vec::new();
@@ -43,17 +43,22 @@ fn log_in(from: u8, gateway: &Gateway, identity: &str) -> Option<TcpStream> {
 }
 
 /// The memory of a process, in KiB.
-fn memory(process: u32) -> u64 {
+pub(crate) fn memory(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-fn gateway(name: &str, limits: &str) -> Gateway {
-    Gateway::start(name, &format!("{ONE_SECOND}[addresses]\ntrusted = []\n{limits}\n"))
+/// Starts a gateway that trusts nobody, with more configuration.
+pub(crate) fn gateway_with(name: &str, config: &str, more: &str) -> Gateway {
+    Gateway::start(name, &format!("{config}[addresses]\ntrusted = []\n{more}\n"))
 }
 
-fn turned_away(gateway: &Gateway, reason: &str) -> f64 {
+fn gateway(name: &str, limits: &str) -> Gateway {
+    gateway_with(name, ONE_SECOND, limits)
+}
+
+pub(crate) fn turned_away(gateway: &Gateway, reason: &str) -> f64 {
     gateway.metric(&format!("systole_turned_away_total{{reason=\"{reason}\"}}"))
 }
 
@@ -130,6 +135,7 @@ fn a_client_that_sends_too_much_is_told_so_and_its_neighbour_is_not() {
     );
     let mut gateway = Gateway::start("flood-messages", &limits);
     let neighbour = live(log_in(6, &gateway, "neighbour").expect("it is welcome"));
+    let before = memory(gateway.process());
     let mut client = log_in(7, &gateway, "flood").expect("it is welcome");
     let mut bytes = Vec::new();
     let frame = Frame::Data { bytes: b"x", more: false, kind: DataKind::Eleven };
@@ -146,6 +152,41 @@ fn a_client_that_sends_too_much_is_told_so_and_its_neighbour_is_not() {
     assert_eq!(text, (CloseReason::Flooding, "too many messages".to_owned()));
     let line = gateway.log("cause\":\"flooding").to_string();
     assert!(line.contains("it sent more than its listener allows"), "{line}");
+    assert_eq!(gateway.metric("systole_verdicts_total{cause=\"flooding\"}"), 1.0);
+    let during = memory(gateway.process());
+    assert!(during < before + GROWTH, "{before} KiB before the flood, {during} KiB during it");
+    assert!(!neighbour.is_finished());
+}
+
+#[test]
+fn a_client_that_beats_too_often_is_told_its_interval_once_and_then_sent_away() {
+    let limits =
+        unhurried().replacen("shortest_bound", "heartbeats_per_second = 5\nshortest_bound", 1);
+    let gateway = Gateway::start("flood-beats", &limits);
+    let neighbour = live(log_in(8, &gateway, "neighbour").expect("it is welcome"));
+    let before = memory(gateway.process());
+    let mut client = log_in(9, &gateway, "flood").expect("it is welcome");
+    let (mut retunes, mut decoder) = (Vec::new(), Decoder::new(Codec::Native, 65_536));
+    let mut bytes = Vec::new();
+    (0..50).for_each(|n| Codec::Native.encode(&Frame::Ping(Beat::bare(n)), &mut bytes));
+    let reason = 'flood: loop {
+        // What was sent before the end may meet a closed socket.
+        let _ = client.write_all(&bytes);
+        let mut answers = [0; 4_096];
+        let count = client.read(&mut answers).expect("it answers");
+        let mut answers = &answers[..count];
+        while let Some(frame) = decoder.next(&mut answers).expect("legal") {
+            match frame {
+                Frame::Retune(retune) => retunes.push(retune),
+                Frame::Close(close) => break 'flood close.reason,
+                _ => {}
+            }
+        }
+    };
+    assert_eq!(reason, CloseReason::Flooding);
+    assert_eq!(retunes.len(), 1, "{retunes:?}");
+    let during = memory(gateway.process());
+    assert!(during < before + GROWTH, "{before} KiB before the flood, {during} KiB during it");
     assert_eq!(gateway.metric("systole_verdicts_total{cause=\"flooding\"}"), 1.0);
     assert!(!neighbour.is_finished());
 }

@@ -1,5 +1,6 @@
 //! Tests of the whole program from outside: exit code, stdout, stderr.
 
+mod abuse;
 mod bench;
 mod check;
 mod crowd;

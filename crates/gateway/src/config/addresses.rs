@@ -68,7 +68,35 @@ fn networks(value: &DeValue<'_>) -> Result<Vec<IpNet>, String> {
     let read = |text: &String| {
         let network = text.parse::<IpNet>().ok();
         let network = network.or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)));
-        network.map(|it| it.trunc()).ok_or_else(|| format!("{right}; \"{text}\" is none"))
+        network.map(|it| plain(it.trunc())).ok_or_else(|| format!("{right}; \"{text}\" is none"))
     };
     tokens::texts(value).map_err(|_| right.to_owned())?.iter().map(read).collect()
+}
+
+/// Returns a network of IPv4-mapped IPv6 addresses as one of IPv4, as addresses are compared.
+fn plain(network: IpNet) -> IpNet {
+    let IpAddr::V4(address) = network.addr().to_canonical() else {
+        return network;
+    };
+    let mapped = network.prefix_len().checked_sub(96).filter(|_| network.addr().is_ipv6());
+    mapped.and_then(|length| IpNet::new(address.into(), length).ok()).unwrap_or(network)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_of_mapped_addresses_is_one_of_ipv4() {
+        for (given, expected) in [
+            ("::ffff:10.1.0.0/112", "10.1.0.0/16"),
+            ("::ffff:192.0.2.1/128", "192.0.2.1/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("::/0", "::/0"),
+            ("2001:db8::/32", "2001:db8::/32"),
+        ] {
+            assert_eq!(plain(given.parse().unwrap()).to_string(), expected, "{given}");
+        }
+    }
 }
