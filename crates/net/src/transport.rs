@@ -73,7 +73,8 @@ pub trait Transport {
     /// plaintext since the last call of [`Transport::open`].
     fn has_unsent(&self) -> bool;
 
-    /// Returns whether the transport takes plaintext: its handshake is over.
+    /// Returns whether the transport takes plaintext: its handshake is over, and nothing illegal
+    /// has come.
     fn is_open(&self) -> bool;
 
     /// Adds the close of the transport after all plaintext. Once [`Transport::seal`] was called
@@ -90,8 +91,8 @@ pub enum Opened {
     Nothing,
     /// The peer's transport announced its close; returned once.
     Closed,
-    /// The bytes are illegal, and why. The answer that the transport's standard demands, such as an
-    /// alert, may still be unsent.
+    /// The bytes are illegal, and why; returned once. The answer that the transport's standard
+    /// demands, such as an alert, may still be unsent, and plaintext is not taken any more.
     Illegal(Malformed),
 }
 

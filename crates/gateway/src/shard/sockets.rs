@@ -209,8 +209,8 @@ impl<T: Transport> Sockets<T> {
             self.note_written(link, &written);
             self.count_outbox(link);
         }
-        if let ReadOutcome::Failed(_) = outcome {
-            // A socket that has failed drops what was queued.
+        if let ReadOutcome::Failed(_) | ReadOutcome::Illegal(_) = outcome {
+            // What was queued is dropped.
             self.count_outbox(link);
         }
         outcome

@@ -196,7 +196,11 @@ impl<S: Stream, T: Transport, X> Socket<S, T, X> {
             Opened::Plaintext(count) => ReadOutcome::Bytes { count, more },
             Opened::Nothing => ReadOutcome::Heard { more },
             Opened::Closed => ReadOutcome::Ended(super::End::Closed),
-            Opened::Illegal(why) => ReadOutcome::Illegal(why),
+            Opened::Illegal(why) => {
+                // The transport takes nothing any more.
+                self.outbox = None;
+                ReadOutcome::Illegal(why)
+            }
         }
     }
 

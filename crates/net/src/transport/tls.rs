@@ -1,11 +1,18 @@
 //! The transport of TLS 1.2 and 1.3 (RFC 5246, RFC 8446), by rustls.
+//!
+//! rustls opens records where they were read and keeps no bytes of its own between two calls
+//! ([`rustls::unbuffered`]). So what a connection holds beside its keys is held here, and only
+//! while there is something to hold.
 
-use std::io::{Read, Write};
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::{ClientConfig, CommonState, ServerConfig};
 
 use systole_core::wire::Malformed;
 
@@ -14,17 +21,27 @@ use super::{End, MAX_RECORD, Opened, Transport};
 /// The first bytes of records (RFC 8446, 5.1).
 const RECORD_KINDS: RangeInclusive<u8> = 20..=23;
 
+/// The length at which received bytes that cannot be opened yet are illegal. rustls refuses a
+/// longer record by its header, and a longer message of the handshake by its own; a shorter message
+/// that comes in tiny records would hold more than this without a limit.
+const MAX_UNOPENED: usize = 64 * 1024;
+
+/// The room that is first tried for what sealing adds to a record: at most 30 bytes with the
+/// ciphers of TLS 1.2 and 1.3, and a change of keys in front.
+const SEAL_OVERHEAD: usize = 64;
+
 /// One end of a TLS connection. Until the handshake is over it takes no plaintext.
 ///
-/// rustls bounds what it holds of the peer: a part of one record, or 64 KiB of a handshake message.
-/// An idle connection owns what rustls holds and `LARGEST` bytes at most.
+/// Of the peer it holds a part of one record, or less than `MAX_UNOPENED` bytes of a handshake
+/// message, and the plaintext of one read. An idle connection owns what rustls holds and `LARGEST`
+/// bytes at most.
 #[derive(Debug)]
 pub struct Tls {
     connection: Connection,
     /// What the socket has not taken; `None` if it has taken everything, as on an idle connection.
     sealed: Option<Box<Sealed>>,
-    /// Plaintext that rustls holds, in bytes; `u32::MAX` if it is not known how much.
-    held: u32,
+    /// What has come from the peer and waits; `None` if nothing does, as on an idle connection.
+    held: Option<Box<Held>>,
     /// Whether nothing was asked for since the handshake: plaintext may have waited for its end.
     is_new: bool,
     close: Close,
@@ -36,16 +53,100 @@ pub struct Tls {
 /// The most that an idle connection takes beside what rustls holds, in bytes.
 const LARGEST: usize = 24;
 
-const _: () = assert!(size_of::<Tls>() <= size_of::<ServerConnection>() + LARGEST);
+const _: () = assert!(size_of::<Tls>() <= size_of::<Connection>() + LARGEST);
+
+/// The state of rustls, which both sides of a connection use in the same way.
+enum Connection {
+    Client(UnbufferedClientConnection),
+    Server(UnbufferedServerConnection),
+}
+
+// rustls shows nothing of these states.
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Connection::Client(_) => "Client",
+            Connection::Server(_) => "Server",
+        })
+    }
+}
+
+/// Lets rustls take its next step with these bytes of the peer, and calls a function with the
+/// status that follows.
+macro_rules! step {
+    ($connection:expr, $bytes:expr, $status:ident => $call:expr) => {
+        match $connection {
+            Connection::Client(it) => {
+                let $status = it.process_tls_records($bytes);
+                $call
+            }
+            Connection::Server(it) => {
+                let $status = it.process_tls_records($bytes);
+                $call
+            }
+        }
+    };
+}
 
 /// Sealed bytes on their way to the socket.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Sealed {
     bytes: Vec<u8>,
     /// How many of the bytes the socket has taken.
     written: usize,
     /// The bytes of plaintext in the record, until they are told.
     taken: usize,
+}
+
+impl Sealed {
+    /// Adds sealed bytes, which are not copied where there are none before.
+    fn append(&mut self, more: Vec<u8>) {
+        if self.bytes.is_empty() {
+            self.bytes = more;
+        } else {
+            self.bytes.extend_from_slice(&more);
+        }
+    }
+}
+
+/// Bytes that have come from the peer and wait.
+#[derive(Debug, Default)]
+struct Held {
+    /// A part of a record, or the records of an incomplete handshake message and what follows.
+    unopened: Vec<u8>,
+    /// Plaintext that did not fit into the buffer of the caller.
+    plaintext: Vec<u8>,
+    /// How many bytes of the plaintext the caller has taken.
+    taken: usize,
+}
+
+impl Held {
+    fn waiting(&self) -> &[u8] {
+        self.plaintext.get(self.taken..).unwrap_or_default()
+    }
+}
+
+/// What a step of rustls comes to.
+enum Step {
+    /// Another step can follow at once.
+    Again,
+    /// rustls holds the plaintext of one record.
+    Plaintext,
+    /// All records that are whole were opened.
+    Starved,
+    /// The peer's transport has closed.
+    Closed,
+    /// The peer broke the rules, or refuses us; `None` if rustls asks for what was not configured.
+    Failed(Option<rustls::Error>),
+}
+
+/// What is to be sealed.
+#[derive(Clone, Copy)]
+enum Wish<'a> {
+    Record(&'a [u8]),
+    Close,
+    #[cfg(test)]
+    NewKeys,
 }
 
 /// The close of this end.
@@ -87,7 +188,7 @@ impl Tls {
     /// # Errors
     /// The configuration cannot be used.
     pub fn accept(config: Arc<ServerConfig>) -> Result<Tls, rustls::Error> {
-        Ok(Tls::new(ServerConnection::new(config)?.into()))
+        Ok(Tls::new(Connection::Server(UnbufferedServerConnection::new(config)?)))
     }
 
     /// Creates the connecting end, which expects a certificate for `name`, and names these
@@ -101,14 +202,15 @@ impl Tls {
         alpn: &[&[u8]],
     ) -> Result<Tls, rustls::Error> {
         let alpn = alpn.iter().map(|name| name.to_vec()).collect();
-        Ok(Tls::new(ClientConnection::new_with_alpn(config, name, alpn)?.into()))
+        let connection = UnbufferedClientConnection::new_with_alpn(config, name, alpn)?;
+        Ok(Tls::new(Connection::Client(connection)))
     }
 
     const fn new(connection: Connection) -> Tls {
         Tls {
             connection,
             sealed: None,
-            held: 0,
+            held: None,
             is_new: true,
             close: Close::No,
             end: PeerEnd::No,
@@ -116,24 +218,43 @@ impl Tls {
         }
     }
 
+    fn state(&self) -> &CommonState {
+        match &self.connection {
+            Connection::Client(it) => it,
+            Connection::Server(it) => it,
+        }
+    }
+
     /// Returns the certificate that the peer has shown and that was verified; `None` before that,
     /// or if none was asked for.
     pub fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
-        self.connection.peer_certificates()?.first()
+        self.state().peer_certificates()?.first()
     }
 
     /// Changes the keys by which this end seals, as a peer may at any time.
     #[cfg(test)]
     pub(super) fn change_keys(&mut self) {
-        self.connection.refresh_traffic_keys().expect("TLS 1.3 is open");
+        self.fulfil(Wish::NewKeys);
+    }
+
+    /// Returns the numbers of bytes that wait: unopened, as plaintext, and sealed; `None` if the
+    /// connection owns nothing on the heap beside what rustls does.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> Option<[usize; 3]> {
+        if self.held.is_none() && self.sealed.is_none() {
+            return None;
+        }
+        let (unopened, plaintext) =
+            self.held.as_ref().map_or((0, 0), |it| (it.unopened.len(), it.waiting().len()));
+        Some([unopened, plaintext, self.sealed.as_ref().map_or(0, |it| it.bytes.len())])
     }
 
     /// Returns what an error says of the peer.
-    fn explain(&self, error: &rustls::Error) -> Malformed {
+    fn explain(&self, error: Option<&rustls::Error>) -> Malformed {
         use rustls::Error::{AlertReceived, InvalidCertificate, NoCertificatesPresented};
-        if matches!(error, AlertReceived(_)) {
+        if matches!(error, Some(AlertReceived(_))) {
             Malformed::TlsRefused
-        } else if matches!(error, InvalidCertificate(_) | NoCertificatesPresented) {
+        } else if matches!(error, Some(InvalidCertificate(_) | NoCertificatesPresented)) {
             Malformed::Certificate
         } else if self.begins_record == Some(false) {
             Malformed::NoTls
@@ -142,106 +263,254 @@ impl Tls {
         }
     }
 
-    /// Moves what rustls holds of plaintext to `buffer`. Returns the number of bytes.
-    fn take_plaintext(&mut self, buffer: &mut [u8]) -> usize {
-        let mut count = 0;
-        while self.held > 0 && count < buffer.len() {
-            // It fails only where there is no plaintext.
-            let Ok(read @ 1..) = self.connection.reader().read(&mut buffer[count..]) else {
-                self.held = 0;
-                break;
-            };
-            count += read;
-            self.held = self.held.saturating_sub(bytes_held(read));
-        }
-        count
-    }
-
-    /// Hands `bytes` to rustls. Returns how many it took; all records that are whole are opened.
-    fn take_sealed(&mut self, mut bytes: &[u8]) -> usize {
-        self.begins_record =
-            self.begins_record.or(bytes.first().map(|kind| RECORD_KINDS.contains(kind)));
-        // It fails only while more plaintext waits than the record before has left, and takes
-        // nothing once the peer has closed.
-        let Ok(count @ 1..) = self.connection.read_tls(&mut bytes) else {
-            self.end = PeerEnd::Untold(Ending::Illegal(Malformed::Record));
-            return 0;
-        };
-        match self.connection.process_new_packets() {
-            Ok(state) => {
-                self.held = bytes_held(state.plaintext_bytes_to_read());
-                if state.peer_has_closed() {
-                    self.end = PeerEnd::Untold(Ending::Closed);
+    /// Opens the first `received` bytes of `buffer`, or `joined`, of which they are the last part,
+    /// and puts the plaintext behind the first `filled` bytes. Returns the new number of bytes
+    /// there.
+    fn open_records(
+        &mut self,
+        buffer: &mut [u8],
+        received: usize,
+        mut joined: Option<Vec<u8>>,
+        mut filled: usize,
+    ) -> usize {
+        let mut opened = 0;
+        let len = joined.as_ref().map_or(received, Vec::len);
+        loop {
+            let sealed = joined.as_mut().map_or(&mut buffer[..received], |it| &mut it[..]);
+            let (count, step) = step!(&mut self.connection, &mut sealed[opened..], status => {
+                advance(status, &mut self.sealed)
+            });
+            opened += count;
+            match step {
+                Step::Again => {}
+                Step::Plaintext => {
+                    // What is not opened yet must not be overwritten.
+                    let is_free = joined.is_some() || opened == received;
+                    let room = if is_free { buffer.len() } else { opened };
+                    filled += self.take_opened(&mut buffer[filled..room]);
+                    if opened == len {
+                        break;
+                    }
+                }
+                Step::Starved => break,
+                Step::Closed => self.end = PeerEnd::Untold(Ending::Closed),
+                Step::Failed(why) => {
+                    let why = self.explain(why.as_ref());
+                    self.end = PeerEnd::Untold(Ending::Illegal(why));
                 }
             }
-            Err(error) => {
-                // How much plaintext came before is not told: as much as can be read.
-                self.held = u32::MAX;
-                self.end = PeerEnd::Untold(Ending::Illegal(self.explain(&error)));
+            if self.end != PeerEnd::No {
+                // What follows the end is not looked at.
+                return filled;
             }
+        }
+        if len - opened >= MAX_UNOPENED {
+            self.end = PeerEnd::Untold(Ending::Illegal(Malformed::Record));
+        } else if opened < len {
+            let unopened = match joined {
+                Some(all) if opened == 0 => all,
+                Some(all) => all[opened..].to_vec(),
+                None => buffer[opened..received].to_vec(),
+            };
+            self.held.get_or_insert_default().unopened = unopened;
+        }
+        filled
+    }
+
+    /// Moves the plaintext of the record that rustls has opened to `room`; what does not fit waits.
+    /// Returns the number of bytes.
+    fn take_opened(&mut self, room: &mut [u8]) -> usize {
+        let mut count = self.take_waiting(room);
+        // rustls looks at no bytes while it holds plaintext.
+        step!(&mut self.connection, &mut [], status => {
+            if let Ok(ConnectionState::ReadTraffic(mut traffic)) = status.state {
+                while let Some(Ok(record)) = traffic.next_record() {
+                    let fits = record.payload.len().min(room.len() - count);
+                    let (now, later) = record.payload.split_at(fits);
+                    room[count..count + fits].copy_from_slice(now);
+                    count += fits;
+                    if !later.is_empty() {
+                        let held = self.held.get_or_insert_default();
+                        held.plaintext.extend_from_slice(later);
+                    }
+                }
+            }
+        });
+        count
+    }
+
+    /// Moves plaintext that waits to `room`. Returns the number of bytes.
+    fn take_waiting(&mut self, room: &mut [u8]) -> usize {
+        let Some(held) = &mut self.held else {
+            return 0;
+        };
+        let waiting = held.waiting();
+        let count = waiting.len().min(room.len());
+        room[..count].copy_from_slice(&waiting[..count]);
+        held.taken += count;
+        if held.taken == held.plaintext.len() {
+            (held.plaintext, held.taken) = (Vec::new(), 0);
         }
         count
     }
 
-    /// Hands the front of `plaintext` to rustls, or the close behind all plaintext. Returns how
-    /// many bytes of plaintext it took.
-    fn feed(&mut self, plaintext: &[u8]) -> usize {
+    /// Takes what rustls has to send, or seals the front of `plaintext`, or the close behind all
+    /// plaintext.
+    fn feed(&mut self, plaintext: &[u8]) {
         let is_open = self.is_open();
         self.is_new &= !is_open;
-        if !is_open || self.connection.wants_write() {
-            return 0;
+        self.collect();
+        if !is_open || self.sealed.is_some() {
+            return;
         }
         let record = &plaintext[..plaintext.len().min(MAX_RECORD)];
         if !record.is_empty() {
-            // This never fails, and takes a whole record: the limit is 64 KiB.
-            return self.connection.writer().write(record).unwrap_or(0);
-        }
-        if self.close == Close::Wanted {
+            self.fulfil(Wish::Record(record));
+        } else if self.close == Close::Wanted {
             self.close = Close::Sealed;
-            self.connection.send_close_notify();
+            self.fulfil(Wish::Close);
         }
-        0
     }
 
-    /// Takes what rustls has sealed, with `taken` bytes of plaintext in it.
-    fn collect(&mut self, taken: usize) {
-        let mut bytes = Vec::new();
-        while self.connection.wants_write() {
-            // Writing to a vector never fails.
-            if self.connection.write_tls(&mut bytes).is_err() {
-                break;
+    /// Seals what is wished.
+    fn fulfil(&mut self, wish: Wish<'_>) {
+        let taken = loop {
+            // An incomplete message of the handshake is known to rustls by its place in these
+            // bytes. No step opens any of them: `open` has left no whole record.
+            let unopened = self.held.as_mut().map_or(&mut [][..], |it| &mut it.unopened);
+            let fulfilled = step!(&mut self.connection, unopened, status => {
+                seal(status, wish, &mut self.sealed)
+            });
+            match fulfilled {
+                Ok(taken) => break taken,
+                Err(Step::Again) => {}
+                Err(_) => return,
             }
+        };
+        // A key that is worn out seals no record but the close, and new keys are announced.
+        self.collect();
+        if let Some(sealed) = &mut self.sealed {
+            sealed.taken = taken;
         }
-        if !bytes.is_empty() {
-            self.sealed = Some(Box::new(Sealed { bytes, written: 0, taken }));
+    }
+
+    const fn is_broken(&self) -> bool {
+        matches!(self.end, PeerEnd::Untold(Ending::Illegal(_)) | PeerEnd::Told(Ending::Illegal(_)))
+    }
+
+    /// Takes what rustls has sealed of its own accord: the handshake, answers and alerts.
+    fn collect(&mut self) {
+        while self.state().wants_write() {
+            // rustls looks at no bytes while it has something to send.
+            let step = step!(&mut self.connection, &mut [], status => {
+                advance(status, &mut self.sealed).1
+            });
+            if !matches!(step, Step::Again) {
+                return;
+            }
         }
     }
 }
 
-/// Returns a number of bytes that rustls holds, which is far below 4 GiB.
-fn bytes_held(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
+/// Carries out what rustls asks for first, unless it is to seal something. Returns how many bytes
+/// it has opened, and what follows.
+fn advance<D>(
+    status: UnbufferedStatus<'_, '_, D>,
+    sealed: &mut Option<Box<Sealed>>,
+) -> (usize, Step) {
+    let step = match status.state {
+        Ok(ConnectionState::EncodeTlsData(mut message)) => {
+            let bytes = &mut sealed.get_or_insert_default().bytes;
+            let len = bytes.len();
+            if let Err(EncodeError::InsufficientSize(lack)) = message.encode(&mut []) {
+                bytes.resize(len + lack.required_size, 0);
+                // It fails only where there is less room.
+                let _ = message.encode(&mut bytes[len..]);
+            }
+            Step::Again
+        }
+        Ok(ConnectionState::TransmitTlsData(message)) => {
+            message.done();
+            Step::Again
+        }
+        Ok(ConnectionState::ReadTraffic(_)) => Step::Plaintext,
+        Ok(ConnectionState::WriteTraffic(_) | ConnectionState::BlockedHandshake) => Step::Starved,
+        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Step::Closed,
+        // Early data, which nobody has offered.
+        Ok(_) => Step::Failed(None),
+        Err(error) => Step::Failed(Some(error)),
+    };
+    (status.discard, step)
+}
+
+/// Seals what is wished if rustls can do so now. Returns how many bytes of plaintext were taken.
+///
+/// # Errors
+/// The step that rustls has taken instead.
+fn seal<D>(
+    status: UnbufferedStatus<'_, '_, D>,
+    wish: Wish<'_>,
+    sealed: &mut Option<Box<Sealed>>,
+) -> Result<usize, Step> {
+    let Ok(ConnectionState::WriteTraffic(mut traffic)) = status.state else {
+        return Err(advance(status, sealed).1);
+    };
+    let (bytes, taken) = match wish {
+        Wish::Record(record) => {
+            (with_room(record.len(), |room| traffic.encrypt(record, room)), record.len())
+        }
+        Wish::Close => (with_room(0, |room| traffic.queue_close_notify(room)), 0),
+        #[cfg(test)]
+        Wish::NewKeys => {
+            traffic.refresh_traffic_keys().expect("TLS 1.3 is open");
+            (Vec::new(), 0)
+        }
+    };
+    if !bytes.is_empty() {
+        sealed.get_or_insert_default().append(bytes);
+    }
+    Ok(taken)
+}
+
+/// Returns what a function of rustls writes for `len` bytes of plaintext; nothing if it refuses.
+fn with_room(
+    len: usize,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
+) -> Vec<u8> {
+    let mut bytes = vec![0; len + SEAL_OVERHEAD];
+    loop {
+        match write(&mut bytes) {
+            Ok(count) => {
+                bytes.truncate(count);
+                return bytes;
+            }
+            Err(EncryptError::InsufficientSize(lack)) if lack.required_size > bytes.len() => {
+                bytes.resize(lack.required_size, 0);
+            }
+            Err(_) => return Vec::new(),
+        }
+    }
 }
 
 impl Transport for Tls {
     fn open(&mut self, buffer: &mut [u8], received: usize) -> Opened {
-        let (mut opened, mut filled) = (0, 0);
-        loop {
-            // What is not opened yet must not be overwritten.
-            let room = if opened == received { buffer.len() } else { opened };
-            filled += self.take_plaintext(&mut buffer[filled..room]);
-            if opened == received || self.end != PeerEnd::No {
-                break;
-            }
-            opened += self.take_sealed(&buffer[opened..received]);
+        let news = &buffer[..received];
+        self.begins_record =
+            self.begins_record.or(news.first().map(|kind| RECORD_KINDS.contains(kind)));
+        // What is received joins what waits for it, and then the buffer is free.
+        let joined = self.held.as_mut().map(|held| {
+            let mut unopened = std::mem::take(&mut held.unopened);
+            unopened.extend_from_slice(news);
+            unopened
+        });
+        let mut filled = self.take_waiting(buffer);
+        if self.end == PeerEnd::No {
+            filled = self.open_records(buffer, received, joined, filled);
         }
-        if self.end != PeerEnd::No {
-            // What follows the end is not looked at.
-            filled += self.take_plaintext(&mut buffer[filled..]);
-        }
+        self.held.take_if(|held| held.unopened.is_empty() && held.plaintext.is_empty());
         match self.end {
             _ if filled > 0 => Opened::Plaintext(filled),
-            PeerEnd::Untold(end) if self.held == 0 => {
+            PeerEnd::Untold(end) if self.held.is_none() => {
                 self.end = PeerEnd::Told(end);
                 end.into()
             }
@@ -250,7 +519,8 @@ impl Transport for Tls {
     }
 
     fn holds_more(&self) -> bool {
-        self.held > 0 || matches!(self.end, PeerEnd::Untold(_))
+        let waits = self.held.as_ref().is_some_and(|held| !held.plaintext.is_empty());
+        waits || matches!(self.end, PeerEnd::Untold(_))
     }
 
     fn has_closed(&self) -> bool {
@@ -264,8 +534,7 @@ impl Transport for Tls {
 
     fn seal<'a>(&'a mut self, plaintext: &'a [u8]) -> &'a [u8] {
         if self.sealed.is_none() {
-            let taken = self.feed(plaintext);
-            self.collect(taken);
+            self.feed(plaintext);
         }
         self.sealed.as_deref().and_then(|it| it.bytes.get(it.written..)).unwrap_or_default()
     }
@@ -284,11 +553,12 @@ impl Transport for Tls {
 
     fn has_unsent(&self) -> bool {
         let opened = self.is_open() && (self.is_new || self.close == Close::Wanted);
-        opened || self.sealed.is_some() || self.connection.wants_write()
+        opened || self.sealed.is_some() || self.state().wants_write()
     }
 
     fn is_open(&self) -> bool {
-        !self.connection.is_handshaking()
+        // After a fatal alert, sent or received, nothing follows (RFC 8446, 6.2).
+        !self.state().is_handshaking() && !self.is_broken()
     }
 
     fn finish(&mut self) {
