@@ -181,7 +181,9 @@ impl Verdict {
         let at = date(self.at_ms);
         let lasted = seconds(self.lasted_ms.saturating_mul(1_000));
         if self.cause == "gateway_lost" {
-            return format!("found at {at}, when the gateway started again; open for at most {lasted} s");
+            return format!(
+                "found at {at}, when the gateway started again; open for at most {lasted} s"
+            );
         }
         let heard = seconds(self.last_heard_ago_ms.saturating_mul(1_000));
         let off = Span::from_micros(self.late_us.unsigned_abs());

@@ -478,12 +478,10 @@ impl fmt::Display for Cause {
             Cause::Drained => f.write_str("ended by a drain"),
             Cause::Finished => f.write_str("ended by us, in good order"),
             Cause::LocalFault => f.write_str("an error of our own"),
-            Cause::GatewayLost => {
-                f.write_str(
-                    "the gateway ended without a drain while the session was online; when is \
+            Cause::GatewayLost => f.write_str(
+                "the gateway ended without a drain while the session was online; when is \
                      unknown, and the times are those of its next start",
-                )
-            }
+            ),
             Cause::Unknown => f.write_str("lost for an unknown cause"),
         }
     }

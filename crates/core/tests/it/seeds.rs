@@ -12,7 +12,7 @@ use systole_core::flight::Incident;
 use systole_core::hub::{self, FRAME_MEMORY, Hub};
 use systole_core::kernel::{Examination, NextHop, SocketError, TcpSnapshot};
 use systole_core::link::{
-    self, Answer, Command, Goodbye, Introduction, Link, SessionKey, Settings, Side, World,
+    self, Answer, Command, Introduction, Link, SessionKey, Settings, Side, World,
 };
 use systole_core::tap::Tap;
 use systole_core::tap::record::Recorder;

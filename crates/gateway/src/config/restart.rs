@@ -154,8 +154,15 @@ fn of_admin(now: &Admin, new: &Admin) -> Differences<'static> {
 }
 
 fn of_limits(now: &Limits, new: &Limits) -> Differences<'static> {
-    let Limits { max_links, outbox, outbox_total, incomplete_frames, events, sse_subscribers } =
-        now;
+    let Limits {
+        max_links,
+        outbox,
+        outbox_total,
+        incomplete_frames,
+        events,
+        sse_subscribers,
+        verdicts,
+    } = now;
     vec![
         ("max_links", *max_links != new.max_links),
         ("outbox", *outbox != new.outbox),
@@ -163,6 +170,7 @@ fn of_limits(now: &Limits, new: &Limits) -> Differences<'static> {
         ("incomplete_frames", *incomplete_frames != new.incomplete_frames),
         ("events", *events != new.events),
         ("sse_subscribers", *sse_subscribers != new.sse_subscribers),
+        ("verdicts", *verdicts != new.verdicts),
     ]
 }
 
@@ -190,11 +198,19 @@ fn of_receiver(now: &Receiver, new: &Receiver) -> Differences<'static> {
 }
 
 fn of_store(now: &StoreSettings, new: &StoreSettings) -> Differences<'static> {
-    let StoreSettings { directory, sync, max_rows, drops_oldest, is_required } = now;
+    let StoreSettings {
+        directory,
+        sync,
+        max_rows,
+        max_rows_per_identity,
+        drops_oldest,
+        is_required,
+    } = now;
     vec![
         ("path", *directory != new.directory),
         ("sync", *sync != new.sync),
         ("max_rows", *max_rows != new.max_rows),
+        ("max_rows_per_identity", *max_rows_per_identity != new.max_rows_per_identity),
         ("when_full", *drops_oldest != new.drops_oldest),
         ("required", *is_required != new.is_required),
     ]

@@ -79,14 +79,8 @@ fn the_examples_in_the_file_are_legal_and_differ_from_the_defaults() {
                 let webhook = ["url", "secret_file", "roots", "timeout", "remember_refusals"];
                 // Nor are there the tables of webhooks and of the store.
                 let told = ["name", "events", "concurrency", "give_up_after"];
-                let store = [
-                    "path",
-                    "sync",
-                    "max_rows",
-                    "max_rows_per_identity",
-                    "when_full",
-                    "required",
-                ];
+                let store =
+                    ["path", "sync", "max_rows", "max_rows_per_identity", "when_full", "required"];
                 let all =
                     [&["token_file"][..], &tls, &beacon, &tokens, &more, &webhook, &told, &store];
                 let excused = all.concat();
@@ -220,11 +214,7 @@ fn bad_values_are_refused_with_a_correction() {
             20,
             "`max_links` must be \"auto\", or a whole number from 1 to 100000000",
         ),
-        (
-            "limits.verdicts = 0",
-            19,
-            "`verdicts` must be a whole number from 1 to 1000000",
-        ),
+        ("limits.verdicts = 0", 19, "`verdicts` must be a whole number from 1 to 1000000"),
     ];
     for (text, column, what) in cases {
         let (line, found_column, found) = refused(text);

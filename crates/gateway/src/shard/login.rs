@@ -201,7 +201,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             return;
         };
         let goodbye = Goodbye { return_after: left, ..CloseReason::Kicked.into() };
-        let input = link::World::Command(link::Command::Close(goodbye));
+        let input = link::World::Command(link::Command::Close { goodbye, text: "" });
         self.hub.handle(self.clock.now(), hub::World::Link { link, input });
         self.carry_out();
     }

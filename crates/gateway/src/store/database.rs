@@ -161,12 +161,7 @@ impl Database {
         Ok(database)
     }
 
-    fn prepare(
-        mut self,
-        sync: &str,
-        now_ms: u64,
-        remembered: usize,
-    ) -> rusqlite::Result<Database> {
+    fn prepare(mut self, sync: &str, now_ms: u64, remembered: usize) -> rusqlite::Result<Database> {
         let connection = &self.connection;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", sync)?;
@@ -428,10 +423,11 @@ impl Database {
     pub(super) fn oldest_ms(&self) -> rusqlite::Result<Vec<Option<u64>>> {
         let oldest = "SELECT at_ms FROM entry WHERE receiver = ?1 ORDER BY number LIMIT 1";
         let mut oldest = self.connection.prepare_cached(oldest)?;
-        let each = self.subscriptions.iter().zip(&self.waiting).map(|(to, waiting)| match waiting {
-            0 => Ok(None),
-            _ => oldest.query_row([&*to.name], get(0)).optional(),
-        });
+        let each =
+            self.subscriptions.iter().zip(&self.waiting).map(|(to, waiting)| match waiting {
+                0 => Ok(None),
+                _ => oldest.query_row([&*to.name], get(0)).optional(),
+            });
         each.collect()
     }
 }

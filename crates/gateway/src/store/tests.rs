@@ -157,7 +157,8 @@ fn of_many_sessions_of_a_killed_gateway_the_latest_are_remembered_and_all_are_to
     assert_eq!((left.count, left.at_ms, store.stats().lost.get()), (9, NOW_MS, 9));
     let facts = left.latest.iter().map(|lost| lost.fact(NOW_MS, 0).subject);
     let sessions: Vec<_> = facts.map(|it| (it.session, it.epoch, it.identity)).collect();
-    let expected: Vec<_> = (5..=9).map(owing).map(|it| (it.session, it.epoch, it.identity)).collect();
+    let expected: Vec<_> =
+        (5..=9).map(owing).map(|it| (it.session, it.epoch, it.identity)).collect();
     assert_eq!(sessions, expected);
     assert_eq!(waiting(&store, "a").len(), 9);
     // Remembered once: the run after that knows nothing of them.

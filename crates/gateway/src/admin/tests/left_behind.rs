@@ -32,14 +32,20 @@ async fn what_a_killed_gateway_left_behind_is_known_by_session_identity_and_even
     assert_eq!(status, StatusCode::OK, "{why}");
     assert_conforms(&document, &json!({"$ref": "#/components/schemas/Why"}), &why, "why");
     let verdict = &why["verdict"];
-    assert_eq!((&verdict["cause"], &verdict["confidence"]), (&json!("gateway_lost"), &json!("certain")));
+    assert_eq!(
+        (&verdict["cause"], &verdict["confidence"]),
+        (&json!("gateway_lost"), &json!("certain"))
+    );
     assert_eq!((&verdict["at_ms"], &verdict["lasted_ms"]), (&json!(77_000), &json!(76_000)));
     assert_eq!((&verdict["late_us"], &verdict["provisional"]), (&json!(0), &json!(false)));
     assert_eq!((&why["online"], &why["listener"]), (&json!(false), &json!("line")));
     let (_, found) = fixture.get(&format!("/api/v1/sessions/{:016x}", number(2))).await;
     assert_eq!((&found["state"], &found["cause"]), (&json!("ended"), &verdict["cause"]));
     let (_, presence) = fixture.get("/api/v1/presence/lost%203").await;
-    assert_eq!((&presence["state"], &presence["last"]["cause"]), (&json!("offline"), &verdict["cause"]));
+    assert_eq!(
+        (&presence["state"], &presence["last"]["cause"]),
+        (&json!("offline"), &verdict["cause"])
+    );
     let (_, page) = fixture.get("/api/v1/verdicts?cause=gateway_lost&identity=lost%201").await;
     assert_eq!(page["verdicts"][0]["session"], json!(format!("{:016x}", number(1))), "{page}");
     // Numbered before the join of this run.
@@ -47,7 +53,10 @@ async fn what_a_killed_gateway_left_behind_is_known_by_session_identity_and_even
     for n in 1..=3 {
         let (name, _, event) = frames.next().await.unwrap();
         assert_eq!((name.as_str(), &event["number"]), ("leave", &json!(n)));
-        assert_eq!((&event["cause"], &event["identity"]), (&verdict["cause"], &json!(format!("lost {n}"))));
+        assert_eq!(
+            (&event["cause"], &event["identity"]),
+            (&verdict["cause"], &json!(format!("lost {n}")))
+        );
         let event_of = json!({"$ref": "#/components/schemas/Event"});
         assert_conforms(&document, &event_of, &event, "event");
     }

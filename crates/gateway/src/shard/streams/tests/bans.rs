@@ -20,7 +20,7 @@ use crate::identity::{Job, Pool, jobs};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::request::{REQUESTS, Requests};
-use crate::store::{Database, Store, StoreSettings, Subscription};
+use crate::store::{Database, Opening, Place, Store, StoreSettings, Subscription};
 
 const DEVICE: BootId = BootId([5; 16]);
 
@@ -56,11 +56,17 @@ fn store(wakers: Vec<LoopWaker>) -> Store {
         directory: std::path::PathBuf::new(),
         sync: None,
         max_rows: 100,
+        max_rows_per_identity: 100,
         drops_oldest: false,
         is_required: true,
     };
-    let owed = [Subscription { name: "a".into(), events: vec!["leave"] }].into();
-    let database = Database::in_memory(&settings, owed, ["native".into()].into(), 1).unwrap();
+    let opening = Opening {
+        subscriptions: [Subscription { name: "a".into(), events: vec!["leave"] }].into(),
+        listeners: ["native".into()].into(),
+        now_ms: 1,
+        remembered: 1,
+    };
+    let database = Database::open(&settings, opening, Place::Memory).unwrap();
     Store::start(database, &settings, wakers, Arc::new(Epochs::above(1))).unwrap()
 }
 
