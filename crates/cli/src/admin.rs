@@ -4,7 +4,7 @@ mod failure;
 
 use std::env;
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -58,6 +58,17 @@ struct ErrorAnswer {
     hint: String,
 }
 
+/// Quotes a path for a shell, where it needs that.
+fn quote(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let is_plain =
+        |character: char| character.is_ascii_alphanumeric() || "/._-+".contains(character);
+    match text.chars().all(is_plain) && !text.starts_with('-') {
+        true => text.into_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}
+
 /// A token, and where it is from.
 struct Shown {
     token: String,
@@ -98,9 +109,24 @@ impl AdminArgs {
         })
     }
 
-    /// Returns the URL of the interface, without a slash at its end.
-    pub(crate) fn url(&self) -> &str {
-        &self.admin
+    /// Returns a command line of curl that gets `path` as this program would. It names the file or
+    /// the variable of the token, never the token.
+    pub(crate) fn curl(&self, path: &str) -> String {
+        let mut line = "curl -s".to_owned();
+        match (&self.token_file, env::var_os(TOKEN_VARIABLE)) {
+            (Some(file), _) => {
+                line += &format!(" -H \"Authorization: Bearer $(head -n 1 {})\"", quote(file));
+            }
+            (None, Some(_)) => line += &format!(" -H \"Authorization: Bearer ${TOKEN_VARIABLE}\""),
+            (None, None) => {}
+        }
+        if let Some(ca) = &self.ca {
+            line += &format!(" --cacert {}", quote(ca));
+        }
+        if self.insecure {
+            line += " -k";
+        }
+        format!("{line} {}{path}", self.admin)
     }
 
     /// Returns the certificates that vouch for the interface.

@@ -15,6 +15,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use systole_client::policy::{Detection, PolicyError};
 use systole_client::reconnect::Backoff;
 use systole_client::{Client, CloseReason, Codec, Ending, Event, Options, Policy, Span, session};
+use systole_core::policy::MAX_PROBES;
 use systole_net::address::{self, AddressError};
 use tokio::time::{Interval, MissedTickBehavior};
 
@@ -94,10 +95,7 @@ pub(crate) struct Args {
     interval: Option<Duration>,
 
     /// Unanswered probes before the connection is dead
-    #[arg(
-        long, value_name = "N", default_value_t = 3,
-        value_parser = clap::value_parser!(u8).range(1..)
-    )]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = probes)]
     probes: u8,
 
     /// Codec of the connection
@@ -137,6 +135,41 @@ enum Manner {
     AfterSilence,
 }
 
+/// Parses a number of probes.
+fn probes(text: &str) -> Result<u8, String> {
+    let legal = |probes: &u8| (1..=MAX_PROBES).contains(probes);
+    text.parse().ok().filter(legal).ok_or_else(|| {
+        format!(
+            "must be a number from 1 to {MAX_PROBES}: a server is dead after that many unanswered \
+            heartbeats"
+        )
+    })
+}
+
+/// Says which option is at fault, and what would be right.
+fn policy_error(error: PolicyError) -> String {
+    match error {
+        PolicyError::ZeroIdle => {
+            "--idle must be at least 1ms\nhint: it is the silence before the server is probed; a \
+            number without a unit is seconds"
+                .to_owned()
+        }
+        PolicyError::ZeroInterval => {
+            "--interval must be at least 1ms\nhint: it is the time between two heartbeats; a number \
+            without a unit is seconds"
+                .to_owned()
+        }
+        PolicyError::NotWholeMillis => {
+            "--idle and --interval must be whole milliseconds\nhint: 1ms, or 0.001, is the shortest"
+                .to_owned()
+        }
+        PolicyError::TooFast
+        | PolicyError::NoProbes
+        | PolicyError::TooManyProbes
+        | PolicyError::BoundTooLong => error.to_string(),
+    }
+}
+
 fn count(text: &str) -> Result<u64, String> {
     let number = text.parse().ok().filter(|count| *count > 0);
     number.ok_or_else(|| "must be a number from 1 on".to_owned())
@@ -162,7 +195,7 @@ pub(crate) fn codec_parser() -> impl TypedValueParser<Value = Codec> {
 }
 
 pub(crate) fn run(args: &Args, output: &mut Output) -> io::Result<Exit> {
-    let wanted = args.policy().map_err(|error| error.to_string());
+    let wanted = args.policy().map_err(policy_error);
     let wanted = wanted.and_then(|policy| Ok((policy, args.options(policy)?)));
     let (policy, options) = match wanted {
         Ok(wanted) => wanted,

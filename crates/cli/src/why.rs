@@ -129,10 +129,11 @@ impl Args {
         if !failure.error.contains(&self.session) {
             return failure;
         }
-        let url = self.admin.url();
+        let [verdicts, sessions] =
+            ["verdicts", "sessions"].map(|list| self.admin.curl(&format!("/api/v1/{list}")));
         let hint = format!(
-            "`curl -s {url}/api/v1/verdicts` lists the last sessions that ended, \
-            `curl -s {url}/api/v1/sessions` those online; older ones are in the gateway's log"
+            "`{verdicts}` lists the last sessions that ended, `{sessions}` those online; older \
+            ones are in the gateway's log"
         );
         Failure { hint, ..failure }
     }

@@ -2,11 +2,14 @@
 
 use std::env::{self, VarError};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use systole_client::token::TokenSource;
 use systole_client::{Codec, Options};
 use systole_core::wire::{MAX_IDENTITY, MAX_TOKEN};
+
+use crate::config_args::show;
 
 /// The environment variable for the token. There is no flag, because the process list would show
 /// the token to every user of the machine.
@@ -19,8 +22,8 @@ pub(super) struct LoginArgs {
     #[arg(long, value_name = "NAME", value_parser = identity)]
     identity: Option<String>,
 
-    /// File whose first line is the token that proves the identity (or set SYSTOLE_TOKEN to the
-    /// token itself; native only) [default: no token]
+    /// File whose first line is the token that proves the identity, read again before each login
+    /// (or set SYSTOLE_TOKEN to the token itself; native only) [default: no token]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -35,9 +38,11 @@ impl LoginArgs {
         options.identity = self.identity.clone().unwrap_or_default();
         options.token = match (&self.token_file, env::var(VARIABLE)) {
             (Some(file), _) => {
-                let shown = file.display();
-                token(&first_line(file)?)
-                    .map_err(|what| format!("{shown}: its first line {what}"))?
+                // Now too, so that a wrong file is wrong usage.
+                read(file)?;
+                let file = file.clone();
+                options.token_source = Some(TokenSource::blocking(move |_| read(&file)));
+                Vec::new()
             }
             (None, Ok(text)) if has_codec => {
                 token(&text).map_err(|what| format!("{VARIABLE} {what}"))?
@@ -58,12 +63,18 @@ fn identity(text: &str) -> Result<String, String> {
     Err(format!("must be a text of 1 to {MAX_IDENTITY} bytes without control characters"))
 }
 
+/// Reads the token in a file.
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    let shown = show(file);
+    let line = first_line(file).map_err(|error| format!("{shown}: {error}"))?;
+    token(&line).map_err(|what| format!("{shown}: its first line {what}"))
+}
+
 /// Returns the first line of a file, as far as it may be a token.
-fn first_line(path: &Path) -> Result<String, String> {
-    let failed = |error| format!("{}: {error}", path.display());
-    let file = File::open(path).map_err(failed)?;
+fn first_line(path: &Path) -> io::Result<String> {
+    let file = File::open(path)?;
     let mut line = String::new();
-    BufReader::new(file.take(2 * MAX_TOKEN as u64)).read_line(&mut line).map_err(failed)?;
+    BufReader::new(file.take(2 * MAX_TOKEN as u64)).read_line(&mut line)?;
     Ok(line)
 }
 

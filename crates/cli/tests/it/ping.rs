@@ -10,7 +10,7 @@ use systole_net::Clock;
 
 use crate::gateway::{Gateway, unhurried, wait};
 use crate::program::{Program, SOON};
-use crate::systole;
+use crate::{snapshot, systole};
 
 const ANSWERED: &str = "received heartbeat, make heartbeats to 0";
 
@@ -441,6 +441,18 @@ fn every_end_has_its_exit_code() {
     for wrong in [&["--interval", "0"][..], &zero, &["--count", "0"], &["--idle", "soon"], &[]] {
         let mut usage = if wrong.is_empty() { start(&["ping"]) } else { ping(&unused, wrong) };
         assert_eq!(usage.end(), 2, "{wrong:?}");
+    }
+
+    for (wrong, says) in [
+        (["--probes", "0"], "must be a number from 1 to 100: a server is dead after that many"),
+        (["--probes", "101"], "must be a number from 1 to 100"),
+        (["--interval", "0"], "--interval must be at least 1ms\nhint: it is the time between two"),
+        (["--idle", "0"], "--idle must be at least 1ms\nhint: it is the silence before"),
+        (["--interval", "0.0005"], "must be whole milliseconds\nhint: 1ms, or 0.001, is the"),
+    ] {
+        let args = [&["ping", &unused][..], &wrong].concat();
+        let shown = snapshot(&mut systole(Path::new("."), &args));
+        assert!(shown.starts_with("exit 2\n") && shown.contains(says), "{shown}");
     }
 
     for option in ["--idle", "--interval"] {

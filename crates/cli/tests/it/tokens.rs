@@ -266,6 +266,40 @@ fn a_token_gives_attributes_and_a_session_ends_with_it() {
 }
 
 #[test]
+fn ping_reads_its_token_again_before_each_login() {
+    let Some(issuer) = Issuer::new("tokens-again") else { return };
+    let rules = "leeway = \"0s\"\nend_at_expiry = true";
+    let keys = format!("keys = {:?}\n{rules}", issuer.file("eddsa.pem"));
+    let gateway = Gateway::start("tokens-again", &issuer.config(&keys, &unhurried()));
+    let lasting = issuer.sign("EdDSA", &claims());
+    let file = gateway.file("token");
+    fs::write(&file, "bad\n").unwrap();
+    let address = gateway.address("native").to_string();
+    let args = ["ping", &address, "--token-file", "token", "--reconnect"];
+    let mut ping = Program::start(&mut systole(file.parent().unwrap(), &args));
+    let line = ping.until("not accepted: ");
+    assert!(line.contains("unauthorized"), "{line}");
+    // The same one is of no use, and counts as nothing at the gateway.
+    ping.until("no token: its source gave again the one that the server refused");
+    assert_eq!(refused(&gateway, "malformed"), 1.0);
+    fs::write(&file, format!("{lasting}\n")).unwrap();
+    ping.until("answer from");
+    drop(ping);
+    // Long enough for a login on a busy machine.
+    let end = now() + 15;
+    let short = issuer.sign("EdDSA", &with(json!({"exp": end})));
+    fs::write(&file, format!("{short}\n")).unwrap();
+    let mut ping = Program::start(&mut systole(file.parent().unwrap(), &args));
+    ping.until("answer from");
+    fs::write(&file, format!("{lasting}\n")).unwrap();
+    ping.until("connection lost");
+    assert!(now() >= end, "not before its time");
+    ping.until("connected again");
+    ping.until("answer from");
+    assert!(ping.seen.iter().all(|line| !line.contains(&lasting) && !line.contains(&short)));
+}
+
+#[test]
 fn keys_are_read_again_and_bad_ones_change_nothing() {
     let (Some(old), Some(new)) = (Issuer::new("tokens-old"), Issuer::new("tokens-new")) else {
         return;

@@ -139,7 +139,8 @@ fn a_failed_request_is_an_error_with_a_hint() {
     let admin = gateway.ready.admin.to_string();
     for part in [
         "00000000000000ff is not online",
-        &format!("\nhint: `curl -s http://{admin}/api/v1/verdicts` lists the last sessions"),
+        "\nhint: `curl -s -H \"Authorization: Bearer $(head -n 1 ",
+        &format!(")\" http://{admin}/api/v1/verdicts` lists the last sessions"),
     ] {
         assert!(unknown.contains(part), "{unknown}");
     }
@@ -161,6 +162,12 @@ fn a_failed_request_is_an_error_with_a_hint() {
     // The token itself, as for `systole serve`.
     let known = snapshot(with(&[]).env("SYSTOLE_ADMIN_TOKEN", TOKEN));
     assert!(known.contains("00000000000000ff is not online"), "{known}");
+    let curl = "`curl -s -H \"Authorization: Bearer $SYSTOLE_ADMIN_TOKEN\" http://";
+    assert!(known.contains(curl) && !known.contains(TOKEN), "{known}");
+    let spaced = gateway.directory.join("its token");
+    fs::write(spaced, TOKEN).unwrap();
+    let known = snapshot(&mut with(&["--token-file", "its token"]));
+    assert!(known.contains("Bearer $(head -n 1 'its token')\" http://"), "{known}");
     let wrong = snapshot(with(&[]).env("SYSTOLE_ADMIN_TOKEN", "fedcba9876543210"));
     assert!(wrong.contains("not accept the token of SYSTOLE_ADMIN_TOKEN\n"), "{wrong}");
 
