@@ -117,6 +117,39 @@ fn a_dead_session_shows_its_cause_and_then_the_timeline() {
     assert_eq!(json["verdict"]["cause"], cause);
 }
 
+/// Returns the names of the fields of a line in logfmt.
+fn fields_of_logfmt(line: &str) -> Vec<&str> {
+    // Quoted values hold no escaped quotes here: every second part is one.
+    let outside = line.split('"').step_by(2);
+    let words = outside.flat_map(str::split_whitespace);
+    words.filter_map(|word| word.split_once('=')).map(|(name, _)| name).collect()
+}
+
+/// Returns the names of the fields of a line in JSON, in their order; they are as in logfmt.
+fn fields_of_json(line: &str) -> Vec<&str> {
+    let names = line.split('"').skip(1).step_by(2);
+    let is_name = |name: &&str| line.contains(&format!("\"{name}\":"));
+    let names: Vec<&str> = names.filter(is_name).filter(|name| *name != "time").collect();
+    names.iter().map(|name| if *name == "message" { "msg" } else { *name }).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_log_in_the_readme_has_the_lines_of_a_real_run() {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let mut gateway = Gateway::start("why-readme", "");
+    let mut stream = gateway.connect();
+    stream.write_all(b"ping\n").unwrap();
+    for kind in ["join", "suspect", "leave"] {
+        let shown =
+            readme.lines().find(|line| line.starts_with(&format!("level=INFO msg={kind} ")));
+        let real = gateway.serve.stderr_after(&format!("\"message\":\"{kind}\","));
+        let fields = ["level", "msg"].into_iter().chain(fields_of_json(&real));
+        assert_eq!(fields_of_logfmt(shown.unwrap()), Vec::from_iter(fields), "{real}");
+    }
+}
+
 #[test]
 fn a_session_online_shows_its_timeline() {
     // Without enforcement the session stays, however long this test takes.
