@@ -4,6 +4,7 @@ mod admin;
 mod bench;
 mod check;
 mod cli;
+mod clip;
 mod config_args;
 mod exit;
 mod interrupt;

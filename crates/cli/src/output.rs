@@ -1,7 +1,7 @@
 //! The only place that prints: data to stdout, messages to stderr.
 //!
 //! What is printed as text may come from a stranger: an identity, an answer of a server, a file. It
-//! is escaped here, so that it controls no terminal.
+//! is escaped here, so that it controls no terminal, and a line of a message has a limit.
 
 use std::io::{self, BufWriter, Stderr, Stdout, Write};
 #[cfg(unix)]
@@ -12,6 +12,8 @@ use systole_core::Span;
 use systole_core::text::Escaped;
 #[cfg(unix)]
 use systole_net::Clock;
+
+use crate::clip;
 
 /// Longest wait for stderr with an error, which is the last thing that a command prints. Nobody may
 /// read stderr, and the process must end.
@@ -55,7 +57,7 @@ impl Output {
     /// Prints a message to stderr. A failure is ignored: stderr may be closed.
     pub(crate) fn note(&mut self, text: &str) {
         if !self.is_stuck {
-            let _ = writeln!(self.messages, "{}", Escaped::lines(text.trim_end()));
+            let _ = writeln!(self.messages, "{}", Escaped::lines(&clip::lines(text.trim_end())));
         }
     }
 
@@ -63,7 +65,7 @@ impl Output {
     /// there is no other place to report it.
     pub(crate) fn error(&mut self, text: &str) {
         if !self.is_stuck {
-            let text = format!("error: {}\n", Escaped::lines(text.trim_end()));
+            let text = format!("error: {}\n", Escaped::lines(&clip::lines(text.trim_end())));
             self.is_stuck = !self.write_in_time(text.as_bytes());
         }
     }

@@ -2,7 +2,7 @@
 //! version, and usage errors.
 //!
 //! Such an answer quotes arguments and environment variables, which may come from a stranger by way
-//! of a script. It is escaped as all other output is.
+//! of a script. It is escaped as all other output is, and what is too long is cut.
 
 use std::io;
 
@@ -12,6 +12,7 @@ use clap::{CommandFactory, Error, Parser};
 use systole_core::text::Escaped;
 
 use crate::cli::Cli;
+use crate::clip;
 use crate::exit::Exit;
 use crate::output::Output;
 
@@ -35,7 +36,8 @@ fn print(answer: &Error, output: &mut Output) -> io::Result<Exit> {
     Ok(exit)
 }
 
-/// Returns the answer as escaped text without colours, or `None` if there is nothing to escape.
+/// Returns the answer as escaped text without colours, or `None` if there is nothing to
+/// escape or to cut.
 ///
 /// An escape sequence in an argument and one of clap's colours look the same. The arguments are
 /// therefore parsed again without colours: every control character is then foreign.
@@ -47,14 +49,17 @@ fn harmful_text() -> Option<String> {
     for (kind, value) in quoted {
         answer.insert(kind, value);
     }
-    let after = Escaped::lines(&answer.render().ansi().to_string()).to_string();
+    let after = answer.render().ansi().to_string();
+    let after = Escaped::lines(&clip::lines(&after)).to_string();
     (after != before).then_some(after)
 }
 
 /// Escapes what an error quotes, line feeds too: no argument may begin a line of its own. `None`
 /// for what only clap writes.
 fn escape_quoted(value: &ContextValue) -> Option<ContextValue> {
-    let escape = |text: &dyn ToString| Escaped::line(&text.to_string()).to_string();
+    let escape = |text: &dyn ToString| {
+        Escaped::line(&clip::middle(&text.to_string(), clip::QUOTED)).to_string()
+    };
     if let ContextValue::String(text) = value {
         return Some(ContextValue::String(escape(text)));
     }

@@ -1,6 +1,7 @@
 //! Tests of what a start needs: addresses, threads, a ready file.
 
 use std::fs;
+use std::process::Command;
 
 use crate::gateway::{Gateway, ONE_SECOND};
 use crate::{directory, snapshot, systole};
@@ -113,6 +114,68 @@ fn an_address_may_name_its_interface() {
         ["check", "--anonymous", "--listen", "line=[fe80::1%lo]:7400", "--admin", "127.0.0.1:0"];
     let shown = snapshot(&mut systole(&directory, &args));
     assert!(shown.starts_with("exit 0\n") && shown.contains("[fe80::1%1]:7400"), "{shown}");
+}
+
+#[test]
+fn an_error_quotes_no_hundred_kilobytes() {
+    let directory = directory("starting-huge");
+    let huge = "x".repeat(100_000);
+    let path = huge.repeat(8);
+    let store = "[[webhook]]\nurl = \"http://127.0.0.1:1/\"\nsecret_file = \"secret\"\n";
+    fs::write(directory.join("secret"), "0123456789abcdef\n").unwrap();
+    fs::write(directory.join("store.toml"), format!("{store}[store]\npath = \"{path}\"\n"))
+        .unwrap();
+    fs::write(directory.join("key.toml"), format!("{path} = 1\n")).unwrap();
+    let admin = format!("http://{huge}:1");
+    let server = format!("{huge}:1");
+    for args in [
+        &["ping", &server][..],
+        &["ping", &huge],
+        &["ping", "127.0.0.1:1", "--idle", &huge],
+        &["ping", "127.0.0.1:1", "--probes", &huge],
+        &["ping", "127.0.0.1:1", "--codec", &huge],
+        &["ping", "127.0.0.1:1", "--identity", &huge],
+        &["ping", "127.0.0.1:1", "--token-file", &huge],
+        &["ping", "127.0.0.1:1", "--ca", &huge],
+        &["ping", "127.0.0.1:1", &huge],
+        &["why", &huge],
+        &["why", "00c0600001000000", "--admin", &admin],
+        &["why", "00c0600001000000", "--token-file", &huge],
+        &["pong", "--port", &huge],
+        &["serve", "--config", &huge],
+        &["serve", "--config", "store.toml"],
+        &["serve", "--listen", &huge],
+        &["check", "--config", "key.toml"],
+        &["bench", "--period", &huge],
+        &[&huge],
+    ] {
+        assert_short(&mut systole(&directory, args));
+    }
+    for variable in [
+        "SYSTOLE_CONFIG",
+        "SYSTOLE_LISTEN",
+        "SYSTOLE_ANONYMOUS",
+        "SYSTOLE_ADMIN",
+        "SYSTOLE_ADMIN_TOKEN",
+        "SYSTOLE_ADMIN_TOKEN_FILE",
+        "SYSTOLE_SHARDS",
+        "SYSTOLE_ENFORCE",
+        "SYSTOLE_LOG",
+        "SYSTOLE_LOG_FORMAT",
+        "SYSTOLE_LOG_HEARTBEATS",
+    ] {
+        assert_short(systole(&directory, &["check"]).env(variable, &huge));
+        assert_short(systole(&directory, &["check", "--help"]).env(variable, &huge));
+    }
+    assert_short(systole(&directory, &["ping", "127.0.0.1:1"]).env("SYSTOLE_TOKEN", &huge));
+}
+
+/// Asserts that a command shows no more than a screen or two of its long arguments.
+fn assert_short(command: &mut Command) {
+    let shown = snapshot(command);
+    let start: String = shown.chars().take(300).collect();
+    assert!(shown.len() < 12_000, "{} bytes: {start}", shown.len());
+    assert!(!shown.contains(&"x".repeat(2_000)), "{start}");
 }
 
 #[test]
