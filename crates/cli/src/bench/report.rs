@@ -188,7 +188,7 @@ fn budgets(plan: &Plan, rounds: &[Round], ratios: &[Ratio]) -> Vec<Budget> {
         .collect();
     budgets.extend(talk_budgets(rounds));
     let gateways = || rounds.iter().filter(|round| round.target == Kind::Gateway);
-    // Over TLS, what rustls holds is not counted.
+    // Over TLS, only what exceeds the bare echo counts, where rustls has buffers too.
     let bare = rounds.iter().filter(|round| round.target == Kind::Baseline && plan.args.tls);
     let bare = Spread::new(bare.map(|round| round.memory.idle_bytes_per_link));
     let bare = bare.map_or(if plan.args.tls { f64::NAN } else { 0.0 }, |it| it.median);

@@ -7,6 +7,8 @@ mod scripted;
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_faults;
+#[cfg(feature = "tls")]
+mod tls_memory;
 
 use std::net::{TcpListener, TcpStream};
 

@@ -4,19 +4,20 @@
 //! ([`rustls::unbuffered`]). So what a connection holds beside its keys is held here, and only
 //! while there is something to hold.
 
-use std::fmt;
+mod connection;
+
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{ClientConfig, CommonState, ServerConfig};
+use rustls::{ClientConfig, ServerConfig};
 
 use systole_core::wire::Malformed;
 
 use super::{End, MAX_RECORD, Opened, Transport};
+use connection::{Connection, Sealed, Step, Wish};
 
 /// The first bytes of records (RFC 8446, 5.1).
 const RECORD_KINDS: RangeInclusive<u8> = 20..=23;
@@ -25,10 +26,6 @@ const RECORD_KINDS: RangeInclusive<u8> = 20..=23;
 /// longer record by its header, and a longer message of the handshake by its own; a shorter message
 /// that comes in tiny records would hold more than this without a limit.
 const MAX_UNOPENED: usize = 64 * 1024;
-
-/// The room that is first tried for what sealing adds to a record: at most 30 bytes with the
-/// ciphers of TLS 1.2 and 1.3, and a change of keys in front.
-const SEAL_OVERHEAD: usize = 64;
 
 /// One end of a TLS connection. Until the handshake is over it takes no plaintext.
 ///
@@ -55,60 +52,6 @@ const LARGEST: usize = 24;
 
 const _: () = assert!(size_of::<Tls>() <= size_of::<Connection>() + LARGEST);
 
-/// The state of rustls, which both sides of a connection use in the same way.
-enum Connection {
-    Client(UnbufferedClientConnection),
-    Server(UnbufferedServerConnection),
-}
-
-// rustls shows nothing of these states.
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Connection::Client(_) => "Client",
-            Connection::Server(_) => "Server",
-        })
-    }
-}
-
-/// Lets rustls take its next step with these bytes of the peer, and calls a function with the
-/// status that follows.
-macro_rules! step {
-    ($connection:expr, $bytes:expr, $status:ident => $call:expr) => {
-        match $connection {
-            Connection::Client(it) => {
-                let $status = it.process_tls_records($bytes);
-                $call
-            }
-            Connection::Server(it) => {
-                let $status = it.process_tls_records($bytes);
-                $call
-            }
-        }
-    };
-}
-
-/// Sealed bytes on their way to the socket.
-#[derive(Debug, Default)]
-struct Sealed {
-    bytes: Vec<u8>,
-    /// How many of the bytes the socket has taken.
-    written: usize,
-    /// The bytes of plaintext in the record, until they are told.
-    taken: usize,
-}
-
-impl Sealed {
-    /// Adds sealed bytes, which are not copied where there are none before.
-    fn append(&mut self, more: Vec<u8>) {
-        if self.bytes.is_empty() {
-            self.bytes = more;
-        } else {
-            self.bytes.extend_from_slice(&more);
-        }
-    }
-}
-
 /// Bytes that have come from the peer and wait.
 #[derive(Debug, Default)]
 struct Held {
@@ -124,29 +67,6 @@ impl Held {
     fn waiting(&self) -> &[u8] {
         self.plaintext.get(self.taken..).unwrap_or_default()
     }
-}
-
-/// What a step of rustls comes to.
-enum Step {
-    /// Another step can follow at once.
-    Again,
-    /// rustls holds the plaintext of one record.
-    Plaintext,
-    /// All records that are whole were opened.
-    Starved,
-    /// The peer's transport has closed.
-    Closed,
-    /// The peer broke the rules, or refuses us; `None` if rustls asks for what was not configured.
-    Failed(Option<rustls::Error>),
-}
-
-/// What is to be sealed.
-#[derive(Clone, Copy)]
-enum Wish<'a> {
-    Record(&'a [u8]),
-    Close,
-    #[cfg(test)]
-    NewKeys,
 }
 
 /// The close of this end.
@@ -218,17 +138,10 @@ impl Tls {
         }
     }
 
-    fn state(&self) -> &CommonState {
-        match &self.connection {
-            Connection::Client(it) => it,
-            Connection::Server(it) => it,
-        }
-    }
-
     /// Returns the certificate that the peer has shown and that was verified; `None` before that,
     /// or if none was asked for.
     pub fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
-        self.state().peer_certificates()?.first()
+        self.connection.state().peer_certificates()?.first()
     }
 
     /// Changes the keys by which this end seals, as a peer may at any time.
@@ -277,9 +190,7 @@ impl Tls {
         let len = joined.as_ref().map_or(received, Vec::len);
         loop {
             let sealed = joined.as_mut().map_or(&mut buffer[..received], |it| &mut it[..]);
-            let (count, step) = step!(&mut self.connection, &mut sealed[opened..], status => {
-                advance(status, &mut self.sealed)
-            });
+            let (count, step) = self.connection.advance(&mut sealed[opened..], &mut self.sealed);
             opened += count;
             match step {
                 Step::Again => {}
@@ -321,19 +232,13 @@ impl Tls {
     /// Returns the number of bytes.
     fn take_opened(&mut self, room: &mut [u8]) -> usize {
         let mut count = self.take_waiting(room);
-        // rustls looks at no bytes while it holds plaintext.
-        step!(&mut self.connection, &mut [], status => {
-            if let Ok(ConnectionState::ReadTraffic(mut traffic)) = status.state {
-                while let Some(Ok(record)) = traffic.next_record() {
-                    let fits = record.payload.len().min(room.len() - count);
-                    let (now, later) = record.payload.split_at(fits);
-                    room[count..count + fits].copy_from_slice(now);
-                    count += fits;
-                    if !later.is_empty() {
-                        let held = self.held.get_or_insert_default();
-                        held.plaintext.extend_from_slice(later);
-                    }
-                }
+        self.connection.take_plaintext(|record| {
+            let fits = record.len().min(room.len() - count);
+            let (now, later) = record.split_at(fits);
+            room[count..count + fits].copy_from_slice(now);
+            count += fits;
+            if !later.is_empty() {
+                self.held.get_or_insert_default().plaintext.extend_from_slice(later);
             }
         });
         count
@@ -378,10 +283,7 @@ impl Tls {
             // An incomplete message of the handshake is known to rustls by its place in these
             // bytes. No step opens any of them: `open` has left no whole record.
             let unopened = self.held.as_mut().map_or(&mut [][..], |it| &mut it.unopened);
-            let fulfilled = step!(&mut self.connection, unopened, status => {
-                seal(status, wish, &mut self.sealed)
-            });
-            match fulfilled {
+            match self.connection.seal(unopened, wish, &mut self.sealed) {
                 Ok(taken) => break taken,
                 Err(Step::Again) => {}
                 Err(_) => return,
@@ -400,94 +302,12 @@ impl Tls {
 
     /// Takes what rustls has sealed of its own accord: the handshake, answers and alerts.
     fn collect(&mut self) {
-        while self.state().wants_write() {
+        while self.connection.state().wants_write() {
             // rustls looks at no bytes while it has something to send.
-            let step = step!(&mut self.connection, &mut [], status => {
-                advance(status, &mut self.sealed).1
-            });
+            let (_, step) = self.connection.advance(&mut [], &mut self.sealed);
             if !matches!(step, Step::Again) {
                 return;
             }
-        }
-    }
-}
-
-/// Carries out what rustls asks for first, unless it is to seal something. Returns how many bytes
-/// it has opened, and what follows.
-fn advance<D>(
-    status: UnbufferedStatus<'_, '_, D>,
-    sealed: &mut Option<Box<Sealed>>,
-) -> (usize, Step) {
-    let step = match status.state {
-        Ok(ConnectionState::EncodeTlsData(mut message)) => {
-            let bytes = &mut sealed.get_or_insert_default().bytes;
-            let len = bytes.len();
-            if let Err(EncodeError::InsufficientSize(lack)) = message.encode(&mut []) {
-                bytes.resize(len + lack.required_size, 0);
-                // It fails only where there is less room.
-                let _ = message.encode(&mut bytes[len..]);
-            }
-            Step::Again
-        }
-        Ok(ConnectionState::TransmitTlsData(message)) => {
-            message.done();
-            Step::Again
-        }
-        Ok(ConnectionState::ReadTraffic(_)) => Step::Plaintext,
-        Ok(ConnectionState::WriteTraffic(_) | ConnectionState::BlockedHandshake) => Step::Starved,
-        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Step::Closed,
-        // Early data, which nobody has offered.
-        Ok(_) => Step::Failed(None),
-        Err(error) => Step::Failed(Some(error)),
-    };
-    (status.discard, step)
-}
-
-/// Seals what is wished if rustls can do so now. Returns how many bytes of plaintext were taken.
-///
-/// # Errors
-/// The step that rustls has taken instead.
-fn seal<D>(
-    status: UnbufferedStatus<'_, '_, D>,
-    wish: Wish<'_>,
-    sealed: &mut Option<Box<Sealed>>,
-) -> Result<usize, Step> {
-    let Ok(ConnectionState::WriteTraffic(mut traffic)) = status.state else {
-        return Err(advance(status, sealed).1);
-    };
-    let (bytes, taken) = match wish {
-        Wish::Record(record) => {
-            (with_room(record.len(), |room| traffic.encrypt(record, room)), record.len())
-        }
-        Wish::Close => (with_room(0, |room| traffic.queue_close_notify(room)), 0),
-        #[cfg(test)]
-        Wish::NewKeys => {
-            traffic.refresh_traffic_keys().expect("TLS 1.3 is open");
-            (Vec::new(), 0)
-        }
-    };
-    if !bytes.is_empty() {
-        sealed.get_or_insert_default().append(bytes);
-    }
-    Ok(taken)
-}
-
-/// Returns what a function of rustls writes for `len` bytes of plaintext; nothing if it refuses.
-fn with_room(
-    len: usize,
-    mut write: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
-) -> Vec<u8> {
-    let mut bytes = vec![0; len + SEAL_OVERHEAD];
-    loop {
-        match write(&mut bytes) {
-            Ok(count) => {
-                bytes.truncate(count);
-                return bytes;
-            }
-            Err(EncryptError::InsufficientSize(lack)) if lack.required_size > bytes.len() => {
-                bytes.resize(lack.required_size, 0);
-            }
-            Err(_) => return Vec::new(),
         }
     }
 }
@@ -553,12 +373,12 @@ impl Transport for Tls {
 
     fn has_unsent(&self) -> bool {
         let opened = self.is_open() && (self.is_new || self.close == Close::Wanted);
-        opened || self.sealed.is_some() || self.state().wants_write()
+        opened || self.sealed.is_some() || self.connection.state().wants_write()
     }
 
     fn is_open(&self) -> bool {
         // After a fatal alert, sent or received, nothing follows (RFC 8446, 6.2).
-        !self.state().is_handshaking() && !self.is_broken()
+        !self.connection.state().is_handshaking() && !self.is_broken()
     }
 
     fn finish(&mut self) {

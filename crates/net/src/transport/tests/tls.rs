@@ -17,6 +17,14 @@ pub(super) struct Configs {
     client: Arc<ClientConfig>,
 }
 
+impl Configs {
+    /// Returns the same with a server that sends records of at most `len` bytes.
+    pub(super) fn with_records_of(mut self, len: usize) -> Configs {
+        Arc::make_mut(&mut self.server).max_fragment_size = Some(len);
+        self
+    }
+}
+
 pub(super) fn configs(version: &'static SupportedProtocolVersion, with_client: bool) -> Configs {
     let provider: Arc<CryptoProvider> = rustls::crypto::aws_lc_rs::default_provider().into();
     let made = rcgen::generate_simple_self_signed(vec!["gateway.test".into()]).unwrap();

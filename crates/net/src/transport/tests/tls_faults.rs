@@ -6,10 +6,11 @@ use super::super::Tls;
 use super::tls::{configs, ends};
 use super::*;
 
-const VERSIONS: [&rustls::SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
+pub(super) const VERSIONS: [&rustls::SupportedProtocolVersion; 2] =
+    [&version::TLS12, &version::TLS13];
 
 /// Returns everything that an end has to send, with `plaintext`.
-fn said(from: &mut Tls, mut plaintext: &[u8]) -> Vec<u8> {
+pub(super) fn said(from: &mut Tls, mut plaintext: &[u8]) -> Vec<u8> {
     let mut wire = Vec::new();
     loop {
         let bytes = from.seal(plaintext);
@@ -23,7 +24,7 @@ fn said(from: &mut Tls, mut plaintext: &[u8]) -> Vec<u8> {
 }
 
 /// Gives these bytes to an end, in pieces. Returns the plaintext, and what came after it.
-fn heard(to: &mut Tls, wire: &[u8], piece: usize) -> (Vec<u8>, Option<Opened>) {
+pub(super) fn heard(to: &mut Tls, wire: &[u8], piece: usize) -> (Vec<u8>, Option<Opened>) {
     let (mut all, mut end) = (Vec::new(), None);
     let mut buffer = [0; 4_096];
     for piece in wire.chunks(piece) {
@@ -47,7 +48,7 @@ fn heard(to: &mut Tls, wire: &[u8], piece: usize) -> (Vec<u8>, Option<Opened>) {
 }
 
 /// Carries the handshake of two ends until neither has anything to say.
-fn shake((client, server): &mut (Tls, Tls)) {
+pub(super) fn shake((client, server): &mut (Tls, Tls)) {
     for _ in 0..3 {
         let hello = said(client, &[]);
         assert_eq!(heard(server, &hello, 4_096), (Vec::new(), None));
