@@ -267,24 +267,24 @@ impl Body {
             Body::Suspect(session) => log_session(session, "suspect"),
             Body::Recovered(session) => log_session(session, "recovered"),
             Body::Warned { session, cause, confidence, detail, .. } => {
-                let Session { session, identity, listener, .. } = session;
-                info!(session, %identity, %listener, cause, confidence, detail, "warned");
+                let Session { session, identity, listener, address, .. } = session;
+                info!(session, %identity, %listener, address, cause, confidence, detail, "warned");
             }
             Body::Hung { session, cause } => {
-                let Session { session, identity, listener, .. } = session;
-                info!(session, %identity, %listener, cause, "hung: kept for a while");
+                let Session { session, identity, listener, address, .. } = session;
+                info!(session, %identity, %listener, address, cause, "hung: kept for a while");
             }
             Body::Overdue(session) => {
                 log_session(session, "overdue: the bound has passed, unenforced")
             }
             Body::Retuned { session, policy } => {
-                let Session { session, identity, .. } = session;
+                let Session { session, identity, listener, address, .. } = session;
                 let (bound_ms, bound) = bound_of(policy);
-                info!(session, %identity, bound_ms, bound, "retuned");
+                info!(session, %identity, %listener, address, bound_ms, bound, "retuned");
             }
             Body::Moved { session, from } => {
-                let Session { session, identity, address, .. } = session;
-                info!(session, %identity, address, from, "moved");
+                let Session { session, identity, listener, address, .. } = session;
+                info!(session, %identity, %listener, address, from, "moved");
             }
         }
     }
@@ -296,12 +296,14 @@ fn bound_of(policy: &PolicyInfo) -> (Option<u64>, Option<&'static str>) {
 }
 
 fn log_revision(session: &Session, revision: &Revision) {
-    let Session { session, identity, .. } = session;
+    let Session { session, identity, listener, address, .. } = session;
     let Revision { from, to, loss, confidence, detail, because, idle_ms, .. } = revision;
     let (direction, scope) = (loss.direction.map(Direction::name), loss.scope.map(Scope::name));
     info!(
         session,
         %identity,
+        %listener,
+        address,
         from,
         to,
         direction,

@@ -34,6 +34,11 @@ fn every_event_has_the_json_and_the_log_line_of_the_golden_file() {
         written += &log_lines(event);
     }
     assert!(written == golden, "the events are now:\n{written}");
+    // Each line about a session says whose it is, and where it is from.
+    for line in written.lines().filter(|line| line.contains("session=")) {
+        let fields = ["session=", " identity=", " listener=", " address="];
+        assert!(fields.iter().all(|field| line.contains(field)), "{line}");
+    }
 }
 
 /// Returns one event of each kind, and two where a field may be absent.
