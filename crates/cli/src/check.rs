@@ -5,7 +5,7 @@ use std::io;
 use systole_core::Policy;
 use systole_core::policy::Detection;
 use systole_gateway::config::{BEACON, BeaconListener, Listener, codec_name, role_name, show_span};
-use systole_gateway::{Config, unbindable};
+use systole_gateway::{Config, unbindable, unopenable};
 
 use crate::cli::CheckArgs;
 use crate::exit::Exit;
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> io::Result<Exit> {
                 output.line(&line)?;
             }
             output.flush()?;
-            for error in unbindable(&loaded.config) {
+            for error in unbindable(&loaded.config).iter().chain(&unopenable(&loaded.config)) {
                 output.note(&format!("warning: on this machine {error}"));
             }
             Ok(Exit::Success)

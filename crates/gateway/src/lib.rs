@@ -5,7 +5,8 @@
 //!
 //! - [`serve`] runs a gateway with a [`Config`] and [`ServeOptions`]; [`ServeError`] is its error.
 //!   [`inherited_sockets`] are those that the parent of the process passed to it; [`unbindable`]
-//!   finds the addresses at which it could not listen here.
+//!   finds the addresses at which it could not listen here, [`unopenable`] the store that it could
+//!   not open.
 //! - [`config`] reads a configuration file and applies overrides.
 //! - [`ready`] is the file that publishes the addresses of a running gateway.
 //! - [`gate`] limits what one address may have; [`bans`] keep out who is banned.
@@ -46,4 +47,4 @@ mod wake;
 pub mod webhooks;
 
 pub use config::Config;
-pub use serve::{ServeError, ServeOptions, inherited_sockets, serve, unbindable};
+pub use serve::{ServeError, ServeOptions, inherited_sockets, serve, unbindable, unopenable};

@@ -20,7 +20,7 @@ use tokio::runtime;
 pub use error::ServeError;
 pub use inherited::inherited_sockets;
 pub use options::ServeOptions;
-pub use probe::unbindable;
+pub use probe::{unbindable, unopenable};
 
 use crate::config::Config;
 use crate::logs::Logs;

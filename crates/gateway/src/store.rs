@@ -17,6 +17,7 @@ mod error;
 mod inbox;
 mod keeper;
 mod left_behind;
+mod probe;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ pub use dead_letters::DeadLetters;
 pub use error::StoreError;
 pub(crate) use inbox::Question;
 pub use left_behind::{LeftBehind, Lost};
+pub(crate) use probe::probe;
 pub use rows::{Counts, Entry, Noted, Owing};
 
 use crate::epochs::Epochs;

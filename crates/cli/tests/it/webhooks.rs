@@ -188,15 +188,33 @@ fn a_store_that_cannot_be_opened_ends_the_start_or_is_done_without() {
     let refused = snapshot(&mut systole(&folder, &["serve", "--config", "systole.toml"]));
     assert!(refused.contains("another process uses"), "{refused}");
     assert!(refused.contains("hint: stop the other gateway"), "{refused}");
+    let check = || snapshot(&mut systole(&folder, &["check", "--config", "systole.toml"]));
+    let checked = check();
+    let warning = "warning: on this machine the store cannot be opened: another process uses ";
+    assert!(checked.starts_with("exit 0\n") && checked.contains(warning), "{checked}");
+    assert!(checked.contains("\nhint: stop the other gateway"), "{checked}");
     let mut second = Gateway::start("webhook-store-second", &format!("{text}required = false\n"));
     assert_eq!(second.get("/readyz")["durable"], false);
     second.log("going on without a store, as configured");
     visit(&second, "ada");
     second.end();
     drop(first);
-    let checked = snapshot(&mut systole(&folder, &["check", "--config", "systole.toml"]));
+    let checked = check();
+    assert!(!checked.contains("warning"), "{checked}");
     assert!(checked.contains("webhook \"game\" at http://127.0.0.1:1/hook gets join, leave"));
     assert!(checked.contains("store in ") && !checked.contains("hidden"), "{checked}");
+    let file = folder.join("store/systole.db");
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, "no database").unwrap();
+    let checked = check();
+    assert!(checked.contains("is not a database\nhint: ") && checked.contains(".recover"));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "no database");
+    let nowhere = text.replace("/store\"", "/none/store\"");
+    fs::write(folder.join("systole.toml"), nowhere).unwrap();
+    let checked = check();
+    let hint = "\nhint: `path` in [store] is a directory that this user may write";
+    assert!(checked.starts_with("exit 0\n") && checked.contains(hint), "{checked}");
+    assert!(!folder.join("none").exists());
     for (bad, hint) in [
         (text.replace("[store]\n", "").replace("path = ", "#"), "[[webhook]] needs a [store]"),
         (text.replace("secret_file", "#"), "[[webhook]] has no `secret_file`"),

@@ -1,4 +1,5 @@
-//! Finds the addresses at which this machine cannot listen, without listening.
+//! Finds the addresses at which this machine cannot listen, without listening, and the store that
+//! it cannot open, without opening it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use systole_net::{datagrams, listener};
 use super::error::ServeError;
 use super::start::{ADMIN, listener_phrase};
 use crate::config::Config;
+use crate::store;
 
 /// Returns an error for each address of the configuration that this machine cannot bind: it does
 /// not have the address, or this user has no right to the port. Addresses in use are left out,
@@ -31,6 +33,16 @@ pub fn unbindable(config: &Config) -> Vec<ServeError> {
     }
     note(ADMIN.to_owned(), config.admin.address(), tcp(config.admin.address()));
     found
+}
+
+/// Returns why a gateway that starts now could not open its store; `None` if it could, or has none.
+/// Nothing is created or changed.
+///
+/// A gateway that runs holds its store, so the configuration may still be right. Not for a process
+/// that has the store open itself.
+pub fn unopenable(config: &Config) -> Option<ServeError> {
+    let store = config.store.as_ref().filter(|_| !config.webhooks.is_empty())?;
+    store::probe(store).map(ServeError::Store)
 }
 
 #[cfg(test)]

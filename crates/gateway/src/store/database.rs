@@ -24,10 +24,10 @@ use super::{StoreSettings, Subscription};
 use crate::epochs::EPOCHS_PER_MS;
 
 /// The version of the tables. A store of a later one is not opened.
-const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 1;
 
 /// Marks a file as a store of this program: "Syst".
-const APPLICATION: i64 = 0x5379_7374;
+pub(super) const APPLICATION: i64 = 0x5379_7374;
 
 /// How many epochs are set aside at once: those of 17 minutes, which no run gives between two
 /// transactions.
@@ -37,7 +37,7 @@ const BLOCK: u64 = EPOCHS_PER_MS << 20;
 const EVICTED_AT_ONCE: u64 = 10_000;
 
 /// The name of the file.
-const FILE: &str = "systole.db";
+pub(super) const FILE: &str = "systole.db";
 
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS owed(

@@ -1,0 +1,174 @@
+//! Finds out whether a store could be opened, and changes nothing: nothing is created or locked.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+use rustix::process::{Flock, FlockType, fcntl_getlk};
+
+use super::StoreSettings;
+use super::database::{APPLICATION, FILE, VERSION};
+use super::error::StoreError;
+
+/// How each database of SQLite begins: <https://sqlite.org/fileformat2.html>.
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// Length of what is read of the file: the head of the database, and that of its first page.
+const HEAD: usize = 108;
+
+/// Where SQLite locks the file: its `PENDING_BYTE`, and the 511 bytes after it.
+const LOCKS: (u64, u64) = (0x4000_0000, 512);
+
+/// Returns why the store could not be opened now; `None` if nothing is in the way.
+///
+/// Not for the process that has the store open: closing the file would end its locks. What only a
+/// whole read shows, such as damage further on in the file, is not found.
+pub(crate) fn probe(settings: &StoreSettings) -> Option<StoreError> {
+    let directory = &settings.directory;
+    if let Err(error) = probe_directory(directory) {
+        return Some(StoreError::Directory { path: directory.clone(), error });
+    }
+    let path = directory.join(FILE);
+    match open(&path) {
+        Ok(None) => None,
+        Ok(Some(file)) => probe_file(file, path),
+        Err(error) => Some(StoreError::Directory { path, error }),
+    }
+}
+
+/// Checks that the directory can be written, or made in the one above it.
+fn probe_directory(directory: &Path) -> io::Result<()> {
+    let rights = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    match fs::metadata(directory) {
+        Ok(found) if !found.is_dir() => Err(ErrorKind::NotADirectory.into()),
+        Ok(_) => Ok(access(directory, rights)?),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let above = directory.parent().filter(|above| !above.as_os_str().is_empty());
+            let above = above.unwrap_or(Path::new("."));
+            // A link to nothing is in the way of what is to be made.
+            if fs::symlink_metadata(directory).is_ok() || !above.is_dir() {
+                return Err(error);
+            }
+            Ok(access(above, Access::WRITE_OK | Access::EXEC_OK)?)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens the file, if there is one that holds anything.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+        // Opening a pipe would wait for its other end.
+        Ok(found) if !found.is_file() => Err(io::Error::other("it is no regular file")),
+        Ok(found) => {
+            access(path, Access::READ_OK | Access::WRITE_OK)?;
+            // Of an empty file a store is made; SQLite takes one of a single byte for empty too.
+            let is_empty = found.len() <= 1;
+            if is_empty { Ok(None) } else { OpenOptions::new().read(true).open(path).map(Some) }
+        }
+    }
+}
+
+fn probe_file(mut file: File, path: PathBuf) -> Option<StoreError> {
+    let failed = |error| Some(StoreError::Directory { path: path.clone(), error });
+    match is_locked(&file) {
+        Ok(false) => {}
+        Ok(true) => return Some(StoreError::InUse(path)),
+        Err(error) => return failed(error),
+    }
+    let mut head = [0; HEAD];
+    match file.read_exact(&mut head) {
+        Ok(()) if head.starts_with(MAGIC) => {}
+        Err(error) if error.kind() != ErrorKind::UnexpectedEof => return failed(error),
+        Ok(()) | Err(_) => {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB);
+            let error = rusqlite::Error::SqliteFailure(code, None);
+            return Some(StoreError::Database { path, error });
+        }
+    }
+    let number = |at: usize| i64::from(u32::from_be_bytes([0, 1, 2, 3].map(|i| head[at + i])));
+    let is_ours = number(68) == APPLICATION && number(60) == VERSION;
+    // A store that was just made has its tables in the write-ahead log: no cell is in the page.
+    let is_without_tables = head[100] == 0x0d && head[103..105] == [0, 0];
+    (!is_ours && !is_without_tables).then_some(StoreError::Foreign(path))
+}
+
+/// Whether another process has the database open exclusively, as a gateway has.
+fn is_locked(file: &File) -> io::Result<bool> {
+    let (start, length) = LOCKS;
+    let wanted = Flock { start, length, ..Flock::from(FlockType::ReadLock) };
+    Ok(fcntl_getlk(file, &wanted)?.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Database;
+
+    fn settings(directory: PathBuf) -> StoreSettings {
+        StoreSettings {
+            directory,
+            sync: None,
+            max_rows: 1_000,
+            drops_oldest: false,
+            is_required: true,
+        }
+    }
+
+    /// Returns what is in a directory, with the contents of the files.
+    fn listing(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let found = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        let read = |path: PathBuf| (path.clone(), fs::read(path).unwrap_or_default());
+        let mut found: Vec<_> = found.map(read).collect();
+        found.sort();
+        found
+    }
+
+    /// Probes twice, and checks that nothing has changed and that a start agrees.
+    fn shown(directory: &Path, above: &Path) -> String {
+        let settings = settings(directory.to_owned());
+        let before = listing(above);
+        let found = probe(&settings).map(|error| error.to_string()).unwrap_or_default();
+        assert_eq!(listing(above), before, "nothing is changed");
+        let opened = Database::open(&settings, [].into(), [].into(), 1);
+        assert_eq!(opened.is_err(), !found.is_empty(), "{found}: {opened:?}");
+        found
+    }
+
+    #[test]
+    fn what_a_start_would_meet_is_found_and_nothing_is_changed() {
+        let above = tempfile::tempdir().unwrap();
+        let above = above.path();
+        for (name, expected) in [("none/store", "No such file"), ("file/store", "Not a directory")]
+        {
+            fs::write(above.join("file"), "").unwrap();
+            let found = shown(&above.join(name), above);
+            assert!(found.contains(expected) && found.contains("\nhint: `path`"), "{found}");
+        }
+        assert!(shown(&above.join("file"), above).to_lowercase().contains("not a directory"));
+        // Made by the start that follows, and found as it is then.
+        let store = above.join("store");
+        assert_eq!(shown(&store, above), "");
+        assert_eq!(shown(&store, above), "");
+        let file = store.join(FILE);
+        let connection = rusqlite::Connection::open(&file).unwrap();
+        connection.pragma_update(None, "user_version", 2).unwrap();
+        drop(connection);
+        assert!(shown(&store, above).contains("newer version, or not a store"));
+        for text in ["not a database, but long enough for the head of one".repeat(9), "no".into()] {
+            fs::write(&file, text).unwrap();
+            let found = shown(&store, above);
+            assert!(found.contains("not a database") && found.contains("\nhint: "), "{found}");
+        }
+        for empty in ["", "x"] {
+            fs::write(&file, empty).unwrap();
+            assert_eq!(shown(&store, above), "", "an empty file is a new store");
+        }
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        assert!(shown(&store, above).contains("no regular file"));
+    }
+}
