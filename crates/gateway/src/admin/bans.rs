@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
 use systole_core::Span;
-use systole_core::wire::BootId;
+use systole_core::wire::{BootId, MAX_IDENTITY, is_identity};
 use utoipa::ToSchema;
 
 use super::answer::{Body, Json, Trouble};
@@ -64,11 +64,18 @@ impl Wish {
     fn who(&self) -> Result<Banned, Trouble> {
         let hint = "name one: identity, device (32 hexadecimal digits) or address";
         match (&self.identity, &self.device, &self.address) {
-            (Some(identity), None, None) if !identity.is_empty() => {
+            // Nobody can have another one, so a ban of it would keep nobody out.
+            (Some(identity), None, None) if is_identity(identity) => {
                 Ok(Banned::Identity(identity.as_str().into()))
             }
+            (Some(_), None, None) => {
+                let hint = format!("1 to {MAX_IDENTITY} bytes, without control characters");
+                Err(Trouble::bad("`identity` is none", hint))
+            }
             (None, Some(device), None) => {
-                let number = Some(device).filter(|it| it.len() == 32);
+                // A sign would be read as a part of the number.
+                let is_hex = |it: &&String| it.bytes().all(|byte| byte.is_ascii_hexdigit());
+                let number = Some(device).filter(|it| it.len() == 32).filter(is_hex);
                 let number = number.and_then(|it| u128::from_str_radix(it, 16).ok());
                 let number = number.filter(|number| *number != 0);
                 let number = number.ok_or_else(|| Trouble::bad("`device` is none", hint))?;

@@ -114,3 +114,20 @@ async fn a_shard_that_gives_no_answer_does_not_keep_a_ban_from_the_others() {
     assert_eq!(*received.lock().unwrap(), expected);
     assert_eq!(gateway.bans().all().len(), 1, "the ban is in force");
 }
+
+#[tokio::test]
+async fn who_cannot_exist_cannot_be_banned() {
+    let fixture = Fixture::new();
+    for who in [
+        json!({"identity": "eve\n", "seconds": 60}),
+        json!({"identity": "", "seconds": 60}),
+        json!({"identity": "e".repeat(65), "seconds": 60}),
+        json!({"device": format!("+{}", "1".repeat(31)), "seconds": 60}),
+        json!({"device": "1".repeat(31), "seconds": 60}),
+        json!({"device": "0".repeat(32), "seconds": 60}),
+    ] {
+        let (status, answer) = fixture.send(Method::POST, "/api/v1/bans", Some(who.clone())).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{who}: {answer}");
+    }
+    assert_eq!(fixture.get("/api/v1/bans").await.1["bans"], json!([]));
+}
