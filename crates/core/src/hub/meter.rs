@@ -1,4 +1,5 @@
-//! How much a peer sends: messages, bytes and heartbeats, each on average over ten seconds.
+//! How much a peer sends: messages, bytes and heartbeats, each on average over ten seconds. A short
+//! piece of a message costs as much as a message, and the request of a policy as a heartbeat.
 //!
 //! The generic cell rate algorithm (ITU-T I.371): one time for each rate, which runs ahead of the
 //! present by what was sent. Ten seconds ahead is too far. So what has waited while nobody read, in
@@ -81,7 +82,7 @@ impl Hub {
             link::Input::World(link::World::Received(bytes)) => bytes.len(),
             link::Input::World(_) | link::Input::Answer(_) => 0,
         };
-        let before = (self.outbound.messages(), self.outbound.heartbeats().0);
+        let before = self.outbound.metered();
         self.handle_link(now, link, input);
         self.meter(now, link, bytes, before);
     }
@@ -98,8 +99,8 @@ impl Hub {
             return;
         }
         let policy = *slot.peer.policy();
-        let messages = self.outbound.messages().saturating_sub(before.0);
-        let beats = self.outbound.heartbeats().0.saturating_sub(before.1);
+        let (messages, beats) = self.outbound.metered();
+        let (messages, beats) = (messages.saturating_sub(before.0), beats.saturating_sub(before.1));
         let meter = self.meters.entry(link).or_default();
         let Some(flood) = meter.count(now, rates, [messages, bytes as u64, beats]) else {
             return;

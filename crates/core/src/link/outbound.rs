@@ -10,6 +10,10 @@ use crate::kernel::Patience;
 use crate::session;
 use crate::wire::{Codec, DataKind, Frame};
 
+/// The length in bytes below which a piece of a message is metered as a message: whoever cuts
+/// messages to fit into segments sends longer ones, and each piece costs work, however short.
+const SHORT_PIECE: usize = 1_024;
+
 /// The capacity that the byte buffer keeps between inputs; more, as after a large message, is
 /// freed.
 const KEPT_CAPACITY: usize = 64 * 1024;
@@ -23,7 +27,10 @@ pub(crate) struct Outbound {
     bytes: Vec<u8>,
     heartbeats_in: u64,
     heartbeats_out: u64,
+    /// Messages, and short pieces of messages, received.
     messages_in: u64,
+    /// Requests of a policy received.
+    requests_in: u64,
 }
 
 #[derive(Debug)]
@@ -90,9 +97,9 @@ impl Outbound {
         (self.heartbeats_in, self.heartbeats_out) = (received, sent);
     }
 
-    /// Returns the number of messages received.
-    pub(crate) fn messages(&self) -> u64 {
-        self.messages_in
+    /// Returns how many messages were received, and heartbeats, as they are metered.
+    pub(crate) fn metered(&self) -> (u64, u64) {
+        (self.messages_in, self.heartbeats_in + self.requests_in)
     }
 
     /// Returns the numbers of heartbeats received and sent.
@@ -130,6 +137,11 @@ impl Writer<'_> {
         self.outbound.heartbeats_in += 1;
     }
 
+    /// Counts a request of a policy that arrived: it is answered, as a heartbeat is.
+    pub(crate) fn count_request_in(&mut self) {
+        self.outbound.requests_in += 1;
+    }
+
     /// Counts a heartbeat that was sent.
     #[inline]
     pub(crate) fn count_heartbeat_out(&mut self) {
@@ -138,8 +150,8 @@ impl Writer<'_> {
 
     /// Queues a message or a part of it, as an event.
     pub(crate) fn data(&mut self, bytes: &[u8], more: bool, kind: DataKind) {
+        self.outbound.messages_in += u64::from(!more || bytes.len() < SHORT_PIECE);
         let bytes = self.outbound.append(|buffer| buffer.extend_from_slice(bytes));
-        self.outbound.messages_in += u64::from(!more);
         self.push(Queued::Data { bytes, more, kind });
     }
 

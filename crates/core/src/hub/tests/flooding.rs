@@ -77,6 +77,23 @@ fn a_peer_that_sends_too_much_ends_as_flooding() {
 }
 
 #[test]
+fn a_short_piece_counts_as_a_message_and_a_request_of_a_policy_as_a_heartbeat() {
+    let rates = Rates { messages: 1, heartbeats: 1, ..Rates::default() };
+    let piece = |bytes| Frame::Data { bytes, more: true, kind: DataKind::Eleven };
+    let long = [7; 1_024];
+    let mut hub = online(rates);
+    assert!(send(&mut hub, Time::ZERO, &[piece(&long); 50]).0.is_empty(), "a long message");
+    assert!(send(&mut hub, Time::ZERO, &[piece(&long[1..]); 10]).0.is_empty());
+    assert_eq!(send(&mut hub, Time::ZERO, &[piece(b"")]).0, ["flooding"]);
+    let mut hub = online(rates);
+    let asks = [Frame::Retune(Policy::relaxed()); 10];
+    assert!(send(&mut hub, Time::ZERO, &asks).0.is_empty());
+    assert!(send(&mut hub, Time::ZERO, &asks).0.is_empty(), "it is told, and its count begins anew");
+    assert!(send(&mut hub, Time::ZERO, &asks).0.is_empty());
+    assert_eq!(send(&mut hub, Time::ZERO, &asks).0, ["flooding"]);
+}
+
+#[test]
 fn messages_that_waited_for_the_admission_count() {
     let rates = Rates { messages: 1, ..Rates::default() };
     let mut hub = online_after(rates, &[message(b"x"); 10]);

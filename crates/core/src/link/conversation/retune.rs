@@ -40,6 +40,7 @@ impl Conversation {
             }
             return self.put_in_force(now, policy, context, out);
         }
+        out.count_request_in();
         let granted = context.settings.limits.grant(Some(policy), context.settings.policy);
         // What the listener or an operator decided for this session is not the peer's to change.
         let granted = granted.with_conduct_of(&self.policy);

@@ -19,18 +19,22 @@ impl Front {
         Front { codec, bytes: Vec::new(), since: Time::ZERO }
     }
 
-    /// Observes received bytes. The time of a frame that begins in them counts from `now`.
-    pub(super) fn receive(&mut self, received: &[u8], now: Time) {
+    /// Observes received bytes. The time of a frame that begins in them counts from `now`. Returns
+    /// how many requests of a policy (RETUNE) have got complete.
+    pub(super) fn receive(&mut self, received: &[u8], now: Time) -> u64 {
         let begun = !self.bytes.is_empty();
         self.bytes.extend_from_slice(received);
-        let mut complete = 0;
+        let (mut complete, mut requests) = (0, 0);
         while let Some(length) = self.whole(complete) {
+            let is_request = self.codec == Codec::Native && self.bytes[complete] >> 4 == 6;
+            requests += u64::from(is_request);
             complete += length;
         }
         self.bytes.drain(..complete);
         if !begun || complete > 0 {
             self.since = now;
         }
+        requests
     }
 
     /// Counts the frame's time anew from `at`.
