@@ -10,6 +10,7 @@
 //! transaction, and answers when that is on disk. So a commit costs as much for a thousand logins
 //! as for one.
 
+mod aside;
 mod changes;
 mod database;
 mod dead_letters;
@@ -18,6 +19,7 @@ mod inbox;
 mod keeper;
 mod left_behind;
 mod probe;
+mod reading;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -25,17 +27,20 @@ mod tests;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use systole_core::Span;
 use tokio::sync::Notify;
 
+pub use aside::{Aside, TakenBack};
 pub use database::{Database, Opening, Place};
 pub use dead_letters::DeadLetters;
 pub use error::StoreError;
 pub(crate) use inbox::Question;
 pub use left_behind::{LeftBehind, Lost};
 pub(crate) use probe::probe;
+pub use reading::Page;
 pub use rows::{Counts, Entry, Noted, Owing};
 
 use crate::epochs::Epochs;
@@ -269,7 +274,8 @@ impl Store {
     /// Returns at most `limit` entries of a receiver after the one numbered `after`, in order;
     /// `None` if the database fails. Blocks until the store has answered.
     pub fn waiting(&self, receiver: &str, after: u64, limit: usize) -> Option<Vec<Entry>> {
-        self.read(receiver, None, after..=u64::MAX, limit)
+        let (receiver, numbers) = (receiver.into(), after..=u64::MAX);
+        self.ask(|reply| Question::Waiting { receiver, key: None, numbers, limit, reply })
     }
 
     /// Returns those of one key after the first of `numbers`, up to the last.
@@ -280,19 +286,32 @@ impl Store {
         numbers: RangeInclusive<u64>,
         limit: usize,
     ) -> Option<Vec<Entry>> {
-        self.read(receiver, Some(key.into()), numbers, limit)
+        let (receiver, key) = (receiver.into(), Some(key.into()));
+        self.ask(|reply| Question::Waiting { receiver, key, numbers, limit, reply })
     }
 
-    fn read(
-        &self,
-        receiver: &str,
-        key: Option<Box<str>>,
-        numbers: RangeInclusive<u64>,
-        limit: usize,
-    ) -> Option<Vec<Entry>> {
-        let (reply, answer) = std::sync::mpsc::sync_channel(1);
+    /// Returns the next entries of a receiver, of keys that are not put aside.
+    pub(crate) fn page(&self, receiver: &str, after: u64, limit: usize) -> Option<Page> {
         let receiver = receiver.into();
-        self.0.inbox.ask(Question::Waiting { receiver, key, numbers, limit, reply });
+        self.ask(|reply| Question::Page { receiver, after, limit, reply })
+    }
+
+    /// Puts keys of a receiver aside; `None` if that fails, and none of them is.
+    pub(crate) fn put_aside(&self, receiver: &str, keys: Vec<Aside>) -> Option<()> {
+        let receiver = receiver.into();
+        self.ask(|reply| Question::PutAside { receiver, keys, reply })
+    }
+
+    /// Takes keys of a receiver back of which the next attempt is due; `None` if that fails, and
+    /// all of them are aside still.
+    pub(crate) fn take_back(&self, receiver: &str, now: Span, limit: usize) -> Option<TakenBack> {
+        let receiver = receiver.into();
+        self.ask(|reply| Question::TakeBack { receiver, now, limit, reply })
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(SyncSender<Option<T>>) -> Question) -> Option<T> {
+        let (reply, answer) = std::sync::mpsc::sync_channel(1);
+        self.0.inbox.ask(question(reply));
         answer.recv().ok()?
     }
 

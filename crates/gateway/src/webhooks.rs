@@ -4,6 +4,7 @@
 //! [`Courier`] decides what goes to one receiver and when; threads of its own carry it there.
 
 mod courier;
+mod errands;
 mod http;
 mod sender;
 mod signature;
@@ -11,7 +12,7 @@ mod signature;
 use systole_core::Span;
 use ureq::http::Uri;
 
-pub use courier::{Courier, Outcome, Parcel, Settled};
+pub use courier::{Courier, Outcome, Parcel, Settled, Wanted};
 pub(crate) use http::{agent, check_url};
 pub(crate) use sender::{Sender, SenderStatus};
 pub use signature::sign;

@@ -7,18 +7,19 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
 
+use super::aside;
 use super::changes::{Changes, Room, rows, rows_of};
 use super::dead_letters::DeadLetters;
 use super::error::StoreError;
 use super::inbox::Batch;
 use super::left_behind::{LeftBehind, Lost, give_leaves};
+use super::reading::read_entry;
 use super::rows::Entry;
 use super::{StoreSettings, Subscription};
 use crate::epochs::EPOCHS_PER_MS;
@@ -166,6 +167,7 @@ impl Database {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", sync)?;
         connection.set_prepared_statement_cache_capacity(32);
+        aside::create(connection)?;
         let tx = self.connection.transaction()?;
         tx.execute_batch(TABLES)?;
         tx.pragma_update(None, "application_id", APPLICATION)?;
@@ -387,36 +389,9 @@ impl Database {
         }
     }
 
-    /// Reads entries of a receiver, or of one of its keys, after the first of `numbers`.
-    pub(super) fn waiting(
-        &self,
-        receiver: &str,
-        key: Option<&str>,
-        numbers: RangeInclusive<u64>,
-        limit: usize,
-    ) -> rusqlite::Result<Vec<Entry>> {
-        let select = match key {
-            None => {
-                "SELECT number, key, session, epoch, kind, at_ms, body FROM entry
-                WHERE receiver = ?1 AND number > ?2 AND number <= ?3 ORDER BY number LIMIT ?4"
-            }
-            Some(_) => {
-                "SELECT number, key, session, epoch, kind, at_ms, body FROM entry
-                WHERE receiver = ?1 AND number > ?2 AND number <= ?3 AND key = ?5
-                ORDER BY number LIMIT ?4"
-            }
-        };
-        let mut select = self.connection.prepare_cached(select)?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let after = numbers.start().cast_signed();
-        let up_to = i64::try_from(*numbers.end()).unwrap_or(i64::MAX);
-        let rows = match key {
-            None => select.query_map(params![receiver, after, up_to, limit], read_entry)?,
-            Some(key) => {
-                select.query_map(params![receiver, after, up_to, limit, key], read_entry)?
-            }
-        };
-        rows.collect()
+    /// Returns the connection, for what is read, and for what is no part of the file.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// Returns when the oldest entry of each subscription happened.
@@ -456,18 +431,6 @@ fn set_aside(tx: &Transaction<'_>, last: u64) -> rusqlite::Result<u64> {
     let replace = "INSERT OR REPLACE INTO epochs(one, below) VALUES(1, ?1)";
     tx.execute(replace, [below.cast_signed()])?;
     Ok(below)
-}
-
-fn read_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
-    Ok(Entry {
-        number: get(0)(row)?,
-        key: row.get::<_, String>(1)?.into(),
-        session: get(2)(row)?,
-        epoch: get(3)(row)?,
-        kind: row.get::<_, String>(4)?.into(),
-        at_ms: get(5)(row)?,
-        body: row.get::<_, String>(6)?.into(),
-    })
 }
 
 /// Reads a number of 64 bits: the database has signed ones.

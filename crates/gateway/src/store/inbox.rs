@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use systole_core::Span;
 
+use super::aside::{Aside, TakenBack};
+use super::reading::Page;
 use super::rows::{Entry, Noted, Owing};
 use super::{NOTES, OWINGS};
 
@@ -27,6 +29,12 @@ pub(crate) enum Question {
         limit: usize,
         reply: SyncSender<Option<Vec<Entry>>>,
     },
+    /// The next entries of a receiver, of keys that are not put aside.
+    Page { receiver: Box<str>, after: u64, limit: usize, reply: SyncSender<Option<Page>> },
+    /// To put keys of a receiver aside.
+    PutAside { receiver: Box<str>, keys: Vec<Aside>, reply: SyncSender<Option<()>> },
+    /// To take keys of a receiver back that are due.
+    TakeBack { receiver: Box<str>, now: Span, limit: usize, reply: SyncSender<Option<TakenBack>> },
     /// Whether what was taken before this question is written, or could not be.
     Written { reply: SyncSender<()> },
 }

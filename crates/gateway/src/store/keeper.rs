@@ -10,7 +10,7 @@ use systole_net::Clock;
 use super::changes::Room;
 use super::database::Database;
 use super::inbox::{Batch, Question, Work};
-use super::{Owned, Shared, StoreSettings};
+use super::{Owned, Shared, StoreSettings, aside, reading};
 use crate::epochs::Epochs;
 use crate::throttle::Throttle;
 
@@ -37,6 +37,7 @@ pub(super) struct Keeper {
     clock: Clock,
     lines: Throttle,
     share_lines: Throttle,
+    aside_lines: Throttle,
 }
 
 impl Keeper {
@@ -64,6 +65,7 @@ impl Keeper {
             clock: Clock::start(),
             lines: Throttle::new(1, Span::from_secs(10)),
             share_lines: Throttle::new(1, Span::from_secs(10)),
+            aside_lines: Throttle::new(1, Span::from_secs(10)),
         };
         keeper.publish();
         keeper
@@ -271,12 +273,38 @@ impl Keeper {
         }
     }
 
+    /// Says seldom why nothing can be put aside or taken back; the webhook tries again.
+    fn told_if_failed<T>(&mut self, result: rusqlite::Result<T>) -> Option<T> {
+        if let Err(error) = &result
+            && let Some(more) = self.aside_lines.admit(self.clock.monotonic())
+        {
+            let hint = "look at the disk, and whether there is a directory for temporary files";
+            let what = "events that failed cannot be put aside: they hold up others";
+            tracing::error!(%error, more, hint, "{what}");
+        }
+        result.ok()
+    }
+
     /// Somebody who no longer waits for an answer gets none.
-    fn answer(&self, question: Question) {
+    fn answer(&mut self, question: Question) {
         match question {
             Question::Waiting { receiver, key, numbers, limit, reply } => {
-                let entries = self.database.waiting(&receiver, key.as_deref(), numbers, limit);
+                let connection = self.database.connection();
+                let entries =
+                    reading::waiting(connection, &receiver, key.as_deref(), numbers, limit);
                 let _ = reply.try_send(entries.ok());
+            }
+            Question::Page { receiver, after, limit, reply } => {
+                let page = reading::page(self.database.connection(), &receiver, after, limit);
+                let _ = reply.try_send(page.ok());
+            }
+            Question::PutAside { receiver, keys, reply } => {
+                let put = aside::put(self.database.connection(), &receiver, &keys);
+                let _ = reply.try_send(self.told_if_failed(put));
+            }
+            Question::TakeBack { receiver, now, limit, reply } => {
+                let taken = aside::take_back(self.database.connection(), &receiver, now, limit);
+                let _ = reply.try_send(self.told_if_failed(taken));
             }
             Question::Written { reply } => {
                 let _ = reply.try_send(());

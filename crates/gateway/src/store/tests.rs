@@ -447,6 +447,41 @@ fn entries_are_private_to_their_receiver_and_come_in_pages() {
 }
 
 #[test]
+fn keys_that_are_put_aside_are_passed_over_until_they_are_due() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let store = start(open(&settings).unwrap(), &settings);
+    // Of three identities in turn.
+    (1..=7).for_each(|session| store.note(noted("join", session)));
+    store.flush();
+    let sessions = |page: &Page| page.entries.iter().map(|it| it.session).collect::<Vec<_>>();
+    let first = store.waiting("a", 0, 3).unwrap();
+    let aside = |place: usize, due| {
+        let Entry { key, number, .. } = first[place].clone();
+        Aside { key, number, attempts: 3, first_at: Span::from_nanos(7), due }
+    };
+    let [soon, late] = [1, 2].map(Span::from_secs);
+    let (one, two) = (aside(0, late), aside(1, soon));
+    assert_eq!(store.put_aside("a", vec![one.clone(), two.clone()]), Some(()));
+    let page = store.page("a", 0, 5).unwrap();
+    assert_eq!((sessions(&page), page.is_full), (vec![3], true));
+    let page = store.page("a", page.last.unwrap(), 5).unwrap();
+    assert_eq!((sessions(&page), page.is_full), (vec![6], false));
+    assert_eq!(page.last.unwrap(), store.waiting("a", 0, 9).unwrap()[6].number);
+    // It is of this receiver alone, and in no file that a later run reads.
+    assert_eq!(store.take_back("b", late, 9), Some(TakenBack::default()));
+    let nothing = TakenBack { keys: Vec::new(), next_due: Some(soon) };
+    assert_eq!(store.take_back("a", Span::ZERO, 9), Some(nothing));
+    let earliest = TakenBack { keys: vec![two], next_due: Some(late) };
+    assert_eq!(store.take_back("a", late, 1), Some(earliest));
+    assert_eq!(sessions(&store.page("a", 0, 9).unwrap()), [2, 3, 5, 6]);
+    assert!(store.stop(Span::from_secs(10)));
+    let store = start(open(&settings).unwrap(), &settings);
+    let page = store.page("a", 0, 100).unwrap();
+    assert_eq!(page.entries.iter().filter(|it| it.key == one.key).count(), 6, "all again");
+}
+
+#[test]
 fn a_store_whose_file_is_replaced_promises_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path());

@@ -2,7 +2,10 @@
 //!
 //! Pure: the time is an argument, chance is a seed. Of each key one entry at most is under way, and
 //! the next follows when it is settled. After a failure the key rests, longer each time; other keys
-//! go on. If nothing succeeds, the receiver as a whole is tried with one entry at a time.
+//! go on: beyond a few, keys that rest are put aside in the store, so that any number of them takes
+//! no room in hand. If nothing succeeds, the receiver as a whole is tried with one entry at a time.
+
+mod aside;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -11,12 +14,18 @@ use systole_core::random::Random;
 
 use crate::store::Entry;
 
+pub use aside::Wanted;
+
 /// Maximum number of entries in hand, of at most some 2 KiB each.
 pub(super) const WINDOW: usize = 4_096;
 
 /// Maximum number of entries of one key in hand: more of them wait in the store, so that a key
 /// whose entries fail, or are many, leaves room to the others.
 pub(super) const SHARE: usize = 32;
+
+/// Maximum number of keys in hand that rest; more of them are put aside in the store. With their
+/// share each they take a quarter of what is in hand, and the rest is always read on.
+const RESTING: usize = WINDOW / 4 / SHARE;
 
 /// The rest after the first failure of an entry.
 const FIRST_REST: Span = Span::from_millis(500);
@@ -77,14 +86,22 @@ pub struct Courier {
     items: BTreeMap<u64, Item>,
     /// The numbers of the entries of each key, in order. The first is under way, rests, or is due.
     keys: BTreeMap<Box<str>, VecDeque<u64>>,
-    /// The first entries of keys that are not under way, by the time from which they are due.
-    due: BTreeSet<(Span, u64)>,
+    /// The first entries of keys that were never tried, by the time since when they are due.
+    fresh: BTreeSet<(Span, u64)>,
+    /// The first entries of keys that have failed, by the time from which they are due again.
+    again: BTreeSet<(Span, u64)>,
+    /// Whether the next place is for an entry that has failed, if one of each sort is due: neither
+    /// holds up the other.
+    is_again_next: bool,
+    aside: aside::State,
     under_way: usize,
     failures_in_row: u32,
     /// While the receiver is down: when it is tried again.
     down_until: Option<Span>,
     /// The keys of which entries were left in the store, and the number after which they stand.
     left: BTreeMap<Box<str>, u64>,
+    /// Of these, those with room for more of their entries.
+    wanting: BTreeSet<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -103,11 +120,15 @@ impl Courier {
             chance: Random::new(seed),
             items: BTreeMap::new(),
             keys: BTreeMap::new(),
-            due: BTreeSet::new(),
+            fresh: BTreeSet::new(),
+            again: BTreeSet::new(),
+            is_again_next: false,
+            aside: aside::State::default(),
             under_way: 0,
             failures_in_row: 0,
             down_until: None,
             left: BTreeMap::new(),
+            wanting: BTreeSet::new(),
         }
     }
 
@@ -132,31 +153,15 @@ impl Courier {
 
     fn add(&mut self, now: Span, entry: Entry) {
         let (number, key) = (entry.number, entry.key.clone());
+        let tried = self.aside.taken_back(&entry);
         let of_key = self.keys.entry(key).or_default();
         of_key.push_back(number);
         if of_key.len() == 1 {
-            self.due.insert((now, number));
+            let due = if tried.is_some() { &mut self.again } else { &mut self.fresh };
+            due.insert((now, number));
         }
-        self.items.insert(number, Item { entry, attempts: 0, first_at: None });
-    }
-
-    /// Returns a key that has room for more of its entries, and the number after which they stand.
-    pub fn wanted(&self) -> Option<(Box<str>, u64)> {
-        let has_room = |key: &str| self.keys.get(key).is_none_or(|it| it.len() <= SHARE / 2);
-        let found = self.left.iter().find(|(key, _)| has_room(key))?;
-        Some((found.0.clone(), *found.1))
-    }
-
-    /// Takes entries of a key that were left in the store, in order; `is_all` if no more of them
-    /// stand before what was taken last.
-    pub fn take_left(&mut self, now: Span, key: &str, entries: Vec<Entry>, is_all: bool) {
-        let last = entries.last().map(|entry| entry.number);
-        if is_all {
-            self.left.remove(key);
-        } else if let (Some(after), Some(last)) = (self.left.get_mut(key), last) {
-            *after = last;
-        }
-        entries.into_iter().for_each(|entry| self.add(now, entry));
+        let (attempts, first_at) = tried.map_or((0, None), |(attempts, at)| (attempts, Some(at)));
+        self.items.insert(number, Item { entry, attempts, first_at });
     }
 
     /// Returns the next entry that is to be carried now; its outcome follows by
@@ -166,8 +171,8 @@ impl Courier {
         if self.under_way >= limit || self.down_until.is_some_and(|until| now < until) {
             return None;
         }
-        let &(at, number) = self.due.first().filter(|(at, _)| *at <= now)?;
-        self.due.remove(&(at, number));
+        let number = self.take_due(now)?;
+        self.aside.begin(number);
         let item = self.items.get_mut(&number)?;
         item.attempts = item.attempts.saturating_add(1);
         item.first_at.get_or_insert(now);
@@ -175,10 +180,29 @@ impl Courier {
         Some(Parcel { entry: item.entry.clone(), attempt: item.attempts })
     }
 
-    /// Returns when [`Courier::next`] may have another entry, if nothing else happens before.
+    /// Takes out the entry that is next, if one is due: those that have failed and those that were
+    /// never tried take turns.
+    fn take_due(&mut self, now: Span) -> Option<u64> {
+        let first = |of: &BTreeSet<(Span, u64)>| of.first().copied().filter(|(at, _)| *at <= now);
+        let (fresh, again) = (first(&self.fresh), first(&self.again));
+        let is_again = again.is_some() && (fresh.is_none() || self.is_again_next);
+        let next = if is_again { again } else { fresh }?;
+        self.is_again_next = !is_again;
+        if is_again {
+            self.again.remove(&next)
+        } else {
+            self.fresh.remove(&next)
+        };
+        Some(next.1)
+    }
+
+    /// Returns when [`Courier::next`] or [`Courier::wants_back`] may have something else, if
+    /// nothing happens before.
     pub fn next_deadline(&self) -> Option<Span> {
-        let (at, _) = self.due.first()?;
-        Some((*at).max(self.down_until.unwrap_or(Span::ZERO)))
+        let in_hand = self.fresh.first().into_iter().chain(self.again.first());
+        let in_hand = in_hand.map(|(at, _)| *at).min();
+        let in_hand = in_hand.map(|at| at.max(self.down_until.unwrap_or(Span::ZERO)));
+        in_hand.into_iter().chain(self.aside.next_deadline()).min()
     }
 
     /// Takes the outcome of an entry that is under way.
@@ -215,8 +239,17 @@ impl Courier {
         if tried_for >= self.give_up_after {
             return self.bury(number);
         }
-        self.due.insert((now + rest, number));
+        self.rest_until(now + rest, number);
         Settled::Again
+    }
+
+    /// Lets the key of an entry rest: in hand, or aside if as many rest in hand as may.
+    fn rest_until(&mut self, due: Span, number: u64) {
+        if self.again.len() < RESTING {
+            self.again.insert((due, number));
+        } else {
+            self.aside.add(number, due);
+        }
     }
 
     /// Says that a dead entry is among the dead letters: the next of its key may go.
@@ -227,7 +260,7 @@ impl Courier {
     /// Says that a dead entry could not be written to the dead letters: it is carried again.
     pub fn not_buried(&mut self, now: Span, number: u64) {
         if self.items.contains_key(&number) {
-            self.due.insert((now + LONGEST_REST, number));
+            self.rest_until(now + LONGEST_REST, number);
         }
     }
 
@@ -251,9 +284,10 @@ impl Courier {
         };
         of_key.pop_front();
         match of_key.front() {
-            Some(next) => drop(self.due.insert((now, *next))),
+            Some(next) => drop(self.fresh.insert((now, *next))),
             None => drop(self.keys.remove(&entry.key)),
         }
+        self.want_more(&entry.key);
     }
 
     /// Returns the rest after the `attempts`-th failure: twice that of the one before, of which the

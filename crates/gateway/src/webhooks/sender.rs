@@ -9,18 +9,12 @@ use systole_net::Clock;
 use ureq::Agent;
 
 use super::Receiver;
-use super::courier::{Courier, Outcome, Parcel, SHARE, Settled, WINDOW};
+use super::courier::{Courier, Outcome, Parcel, Settled};
 use super::http::agent;
 use super::signature::sign;
 use crate::stats::Cell;
 use crate::store::{DeadLetters, Entry, Store};
 use crate::throttle::Throttle;
-
-/// How many entries are read at once.
-const READ_AT_ONCE: usize = 512;
-
-/// The wait before a store that has failed is read again.
-const READ_AGAIN: Span = Span::from_secs(1);
 
 /// How much of an answer is read, in bytes, so that the connection can be used again.
 const MAX_ANSWER: u64 = 4 << 10;
@@ -49,15 +43,15 @@ pub(crate) struct SenderStatus {
     pub(crate) dead: u64,
 }
 
-struct Shared {
-    receiver: Receiver,
+pub(super) struct Shared {
+    pub(super) receiver: Receiver,
     agent: Agent,
-    store: Store,
+    pub(super) store: Store,
     letters: DeadLetters,
-    clock: Clock,
+    pub(super) clock: Clock,
     hands: Mutex<Hands>,
     /// Notified when there may be something to carry.
-    more: Condvar,
+    pub(super) more: Condvar,
     delivered: Cell,
     failures: Cell,
     dead: Cell,
@@ -70,15 +64,16 @@ impl std::fmt::Debug for Shared {
 }
 
 /// What the threads share.
-struct Hands {
-    courier: Courier,
-    /// The number of the last entry that was read.
-    read_to: u64,
+pub(super) struct Hands {
+    pub(super) courier: Courier,
+    /// The number of the last entry that was read, or passed over since its key is put aside.
+    pub(super) read_to: u64,
     /// Whether there may be entries after that.
-    may_have_more: bool,
-    is_reading: bool,
+    pub(super) may_have_more: bool,
+    /// Whether a thread asks the store for something.
+    pub(super) is_reading: bool,
     /// When the store may be asked again, since it has failed.
-    read_after: Span,
+    pub(super) read_after: Span,
     /// When the threads end.
     ends_at: Option<Span>,
     threads: usize,
@@ -175,7 +170,7 @@ impl Sender {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Hands> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Hands> {
         self.hands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -183,11 +178,8 @@ impl Shared {
         let mut hands = self.lock();
         loop {
             let now = self.clock.monotonic();
-            let may_read = !hands.is_reading && hands.read_after <= now;
-            if may_read && hands.courier.wanted().is_some() {
-                hands = self.read_left(hands);
-            } else if may_read && hands.may_have_more && hands.courier.room() > WINDOW / 2 {
-                hands = self.read(hands);
+            if let Some(errand) = hands.errand(now) {
+                hands = self.run_errand(hands, errand);
             } else if let Some(parcel) = hands.courier.next(now) {
                 drop(hands);
                 let number = parcel.entry.number;
@@ -197,13 +189,14 @@ impl Shared {
             } else {
                 let is_idle = !hands.is_reading && !hands.may_have_more;
                 let next = hands.courier.next_deadline();
-                let read = Some(hands.read_after).filter(|at| *at > now && hands.may_have_more);
+                let ask = hands.asks_again_at(now);
                 if hands.ends_at.is_some_and(|at| now >= at || (is_idle && next.is_none())) {
                     hands.threads -= 1;
                     return;
                 }
-                let wake_at = next.into_iter().chain(hands.ends_at).chain(read).min();
-                hands = match wake_at.filter(|at| *at > now) {
+                // What is due already waits for another thread, which says when it is done.
+                let wake_at = next.into_iter().chain(hands.ends_at).chain(ask);
+                hands = match wake_at.filter(|at| *at > now).min() {
                     Some(at) => {
                         let limit = Duration::from(at.less(now));
                         let waited = self.more.wait_timeout(hands, limit);
@@ -213,56 +206,6 @@ impl Shared {
                 };
             }
         }
-    }
-
-    /// Reads the next entries.
-    fn read<'a>(&'a self, mut hands: MutexGuard<'a, Hands>) -> MutexGuard<'a, Hands> {
-        let limit = hands.courier.room().min(READ_AT_ONCE);
-        let after = hands.read_to;
-        (hands.may_have_more, hands.is_reading) = (false, true);
-        drop(hands);
-        let entries = self.store.waiting(&self.receiver.name, after, limit);
-        let mut hands = self.lock();
-        let now = self.clock.monotonic();
-        hands.is_reading = false;
-        match entries {
-            Some(entries) => {
-                hands.may_have_more |= entries.len() == limit;
-                for entry in entries {
-                    hands.read_to = entry.number;
-                    hands.courier.take(now, entry);
-                }
-            }
-            None => {
-                hands.may_have_more = true;
-                hands.read_after = now + READ_AGAIN;
-            }
-        }
-        self.more.notify_all();
-        hands
-    }
-
-    /// Reads entries of a key that were left in the store.
-    fn read_left<'a>(&'a self, mut hands: MutexGuard<'a, Hands>) -> MutexGuard<'a, Hands> {
-        let Some((key, after)) = hands.courier.wanted() else {
-            return hands;
-        };
-        let up_to = hands.read_to;
-        hands.is_reading = true;
-        drop(hands);
-        let entries = self.store.waiting_of(&self.receiver.name, &key, after..=up_to, SHARE);
-        let mut hands = self.lock();
-        let now = self.clock.monotonic();
-        hands.is_reading = false;
-        match entries {
-            Some(entries) => {
-                let is_all = entries.len() < SHARE;
-                hands.courier.take_left(now, &key, entries, is_all);
-            }
-            None => hands.read_after = now + READ_AGAIN,
-        }
-        self.more.notify_all();
-        hands
     }
 
     /// Makes one attempt.

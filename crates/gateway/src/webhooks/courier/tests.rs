@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::store::{Aside, TakenBack};
 
 fn entry(number: u64, key: u64) -> Entry {
     Entry {
@@ -18,14 +19,82 @@ fn entry(number: u64, key: u64) -> Entry {
 
 const SECOND: Span = Span::from_secs(1);
 
-/// Hands the courier what it has left in the store, where there is room for it.
-fn serve_left(courier: &mut Courier, now: Span, store: &[Entry]) {
-    while let Some((key, after)) = courier.wanted() {
-        let left = store.iter().filter(|it| it.key == key && it.number > after);
-        let page: Vec<_> = left.take(SHARE).cloned().collect();
-        let is_all = page.len() < SHARE;
-        courier.take_left(now, &key, page, is_all);
+/// The store as a courier sees it: what waits, and what is put aside.
+#[derive(Default)]
+struct Shelf {
+    entries: BTreeMap<u64, Entry>,
+    of_key: BTreeMap<Box<str>, BTreeSet<u64>>,
+    aside: BTreeMap<Box<str>, Aside>,
+    aside_due: BTreeSet<(Span, Box<str>)>,
+    read_to: u64,
+    /// How often keys were put aside.
+    times_aside: usize,
+}
+
+impl Shelf {
+    fn add(&mut self, entry: Entry) {
+        self.of_key.entry(entry.key.clone()).or_default().insert(entry.number);
+        self.entries.insert(entry.number, entry);
     }
+
+    fn remove(&mut self, number: u64) {
+        let entry = self.entries.remove(&number).unwrap();
+        self.of_key.get_mut(&entry.key).unwrap().remove(&number);
+    }
+
+    fn next_due(&self) -> Option<Span> {
+        self.aside_due.first().map(|(due, _)| *due)
+    }
+
+    /// Does for the courier what it asks for; `fails` says whether the store fails this time.
+    fn serve(&mut self, courier: &mut Courier, now: Span, fails: &mut impl FnMut() -> bool) {
+        loop {
+            let aside = courier.to_put_aside();
+            if !aside.is_empty() {
+                if fails() {
+                    return courier.are_not_aside(&aside);
+                }
+                self.times_aside += aside.len();
+                courier.are_aside(&aside);
+                for aside in aside {
+                    self.aside_due.insert((aside.due, aside.key.clone()));
+                    assert!(self.aside.insert(aside.key.clone(), aside).is_none());
+                }
+            } else if let Some(limit) = courier.wants_back(now) {
+                let mut keys = Vec::new();
+                while keys.len() < limit && self.next_due().is_some_and(|due| due <= now) {
+                    let (_, key) = self.aside_due.pop_first().unwrap();
+                    keys.push(self.aside.remove(&key).unwrap());
+                }
+                let next_due = self.next_due();
+                courier.take_back(TakenBack { keys, next_due });
+            } else if let Some(Wanted { key, after, limit }) = courier.wanted() {
+                let of_key = self.of_key.get(&key).into_iter().flatten().copied();
+                let page: Vec<_> = of_key
+                    .filter(|number| *number > after && *number <= self.read_to)
+                    .take(limit)
+                    .map(|number| self.entries[&number].clone())
+                    .collect();
+                let is_all = page.len() < limit;
+                courier.take_left(now, &key, page, is_all);
+            } else if courier.room() > WINDOW / 2 {
+                let page: Vec<_> = self.entries.range(self.read_to + 1..).take(512).collect();
+                let Some((last, _)) = page.last() else { return };
+                self.read_to = **last;
+                let to_read = page.into_iter().filter(|(_, it)| !self.aside.contains_key(&it.key));
+                to_read.for_each(|(_, entry)| courier.take(now, entry.clone()));
+            } else {
+                return;
+            }
+        }
+    }
+}
+
+/// The least rest after the `attempts`-th failure, as docs/webhooks.md has it.
+fn least_rest(attempts: u32, asked_for: Option<Span>) -> Span {
+    let doubled = Span::from_millis(500).times(1 << (attempts - 1).min(10));
+    let least = Span::from_nanos(doubled.min(SECOND.times(60)).as_nanos() / 2);
+    asked_for.map_or(least, |asked| asked.min(SECOND.times(60)).max(least))
 }
 
 fn draw(chance: &mut Random) -> Outcome {
@@ -38,8 +107,9 @@ fn draw(chance: &mut Random) -> Outcome {
     }
 }
 
-/// Random outcomes at random times; at the end the receiver takes everything.
-fn run(seed: u64) {
+/// Random outcomes at random times; at the end the receiver takes everything. Returns how often
+/// keys were put aside.
+fn run(seed: u64) -> usize {
     let mut chance = Random::new(seed);
     let concurrency = 1 + chance.below(6) as usize;
     let give_up_after = SECOND.times(1 + chance.below(600));
@@ -50,18 +120,27 @@ fn run(seed: u64) {
     let mut under_way: BTreeMap<u64, (u64, u32)> = BTreeMap::new();
     let mut attempts: BTreeMap<u64, u32> = BTreeMap::new();
     let mut first_at: BTreeMap<u64, Span> = BTreeMap::new();
-    let (mut number, mut failures, mut store) = (0, 0, Vec::new());
-    for step in 0..1_200 {
+    let mut rests_until: BTreeMap<u64, Span> = BTreeMap::new();
+    let (mut number, mut failures, mut store) = (0, 0, Shelf::default());
+    // With many keys more of them rest than may in hand.
+    let (keys, at_once) = if seed.is_multiple_of(20) { (150, 8) } else { (5, 1) };
+    let mut store_chance = Random::new(seed + 1);
+    let mut fails = || store_chance.below(8) == 0;
+    for step in 0..4_000 {
         let is_ending = step >= 400;
+        if is_ending && owed.values().all(Vec::is_empty) {
+            break;
+        }
         now = now + Span::from_millis(chance.below(if is_ending { 70_000 } else { 800 }));
         if !is_ending && chance.below(3) == 0 {
-            number += 1 + chance.below(3);
-            let key = chance.below(5);
-            owed.entry(key).or_default().push(number);
-            store.push(entry(number, key));
-            courier.take(now, entry(number, key));
+            for _ in 0..at_once {
+                number += 1 + chance.below(3);
+                let key = chance.below(keys);
+                owed.entry(key).or_default().push(number);
+                store.add(entry(number, key));
+            }
         }
-        serve_left(&mut courier, now, &store);
+        store.serve(&mut courier, now, &mut fails);
         while let Some(Parcel { entry, attempt }) = courier.next(now) {
             let key: u64 = entry.key.parse().unwrap();
             assert!(!under_way.contains_key(&key), "one of a key at a time (seed {seed})");
@@ -70,6 +149,8 @@ fn run(seed: u64) {
             *attempts += 1;
             assert_eq!(attempt, *attempts, "seed {seed}");
             first_at.entry(entry.number).or_insert(now);
+            let rested = rests_until.get(&entry.number).is_none_or(|until| *until <= now);
+            assert!(rested, "it rests (seed {seed})");
             under_way.insert(key, (entry.number, attempt));
             let limit = if failures >= 8 { 1 } else { concurrency };
             assert!(under_way.len() <= limit.max(1), "seed {seed}");
@@ -82,12 +163,15 @@ fn run(seed: u64) {
             if !is_ending && chance.below(3) == 0 {
                 continue;
             }
-            let (number, _) = under_way.remove(&key).unwrap();
+            let (number, attempt) = under_way.remove(&key).unwrap();
             let outcome = if is_ending { Outcome::Taken } else { draw(&mut chance) };
             let is_failure = matches!(outcome, Outcome::Failed { .. });
             let counts = matches!(outcome, Outcome::Failed { alone: false, .. });
             failures = if counts { failures + 1 } else { 0 };
             let settled = courier.finish(now, number, outcome);
+            if let Outcome::Failed { retry_after, .. } = outcome {
+                rests_until.insert(number, now + least_rest(attempt, retry_after));
+            }
             let is_over = is_failure && now.less(first_at[&number]) >= give_up_after;
             match outcome {
                 Outcome::Taken => assert_eq!(settled, Settled::Taken),
@@ -103,6 +187,7 @@ fn run(seed: u64) {
             }
             if settled != Settled::Again {
                 assert_eq!(owed.get_mut(&key).unwrap().remove(0), number);
+                store.remove(number);
             }
             assert_eq!(courier.is_down(), failures >= 8, "seed {seed}");
         }
@@ -110,11 +195,100 @@ fn run(seed: u64) {
     let left: Vec<_> = owed.values().flatten().collect();
     assert!(left.is_empty(), "seed {seed} still owes {left:?}");
     assert_eq!((courier.room(), courier.next_deadline()), (WINDOW, None));
+    store.times_aside
 }
 
 #[test]
 fn each_key_gets_what_it_is_owed_once_and_in_order_whatever_fails() {
-    (0..2_000).for_each(run);
+    let aside: usize = (0..2_000).map(run).sum();
+    assert!(aside > 1_000, "{aside} were put aside");
+}
+
+#[test]
+fn any_number_of_bad_identities_holds_up_no_other() {
+    const BAD: u64 = 5_000;
+    const EACH: u64 = 3;
+    let give_up_after = SECOND.times(60);
+    let mut courier = Courier::new(4, give_up_after, 3);
+    let mut store = Shelf::default();
+    for number in 1..=EACH * (BAD + 10) {
+        // In turn; the good ones come last.
+        store.add(entry(number, (number - 1) % (BAD + 10)));
+    }
+    let (mut now, mut attempts, mut good, mut dead) = (SECOND, 0, 0, 0);
+    let mut last_of: BTreeMap<Box<str>, u64> = BTreeMap::new();
+    let mut first_at: BTreeMap<u64, Span> = BTreeMap::new();
+    while dead < BAD * EACH {
+        store.serve(&mut courier, now, &mut || false);
+        let Some(Parcel { entry, .. }) = courier.next(now) else {
+            now = courier.next_deadline().expect("more is owed");
+            continue;
+        };
+        attempts += 1;
+        let first_at = *first_at.entry(entry.number).or_insert(now);
+        now = now + Span::from_millis(2);
+        let is_over = if entry.key.parse::<u64>().unwrap() >= BAD {
+            courier.finish(now, entry.number, Outcome::Taken);
+            good += 1;
+            true
+        } else {
+            let failed = Outcome::Failed { alone: true, retry_after: None };
+            let is_dead = courier.finish(now, entry.number, failed) == Settled::Dead(entry.clone());
+            assert_eq!(is_dead, now.less(first_at) >= give_up_after);
+            if is_dead {
+                courier.buried(now, entry.number);
+                dead += 1;
+            }
+            is_dead
+        };
+        if is_over {
+            store.remove(entry.number);
+            let before = last_of.insert(entry.key, entry.number);
+            assert!(before < Some(entry.number), "in order");
+        }
+        // One attempt at each of the bad ones, and as many again that failed before.
+        let is_in_time = good == 10 * EACH || attempts <= 2 * (BAD + 10 * EACH);
+        assert!(is_in_time, "{good} told after {attempts} attempts");
+        assert!(courier.room() > 0);
+    }
+    assert!(now < SECOND.times(3_600), "{now:?}");
+    assert_eq!((courier.room(), courier.next_deadline()), (WINDOW, None));
+}
+
+#[test]
+fn a_full_store_may_remove_what_is_put_aside() {
+    let mut courier = Courier::new(64, SECOND.times(86_400), 3);
+    let mut store = Shelf::default();
+    (1..=400).for_each(|number| store.add(entry(number, number % 200)));
+    let mut never = || false;
+    store.serve(&mut courier, SECOND, &mut never);
+    while let Some(parcel) = courier.next(SECOND) {
+        let failed = Outcome::Failed { alone: true, retry_after: None };
+        courier.finish(SECOND, parcel.entry.number, failed);
+    }
+    store.serve(&mut courier, SECOND, &mut never);
+    assert_eq!(store.aside.len(), 200 - RESTING);
+    // Of some keys the first entry goes, of others both.
+    let aside: Vec<_> = store.aside.values().map(|aside| aside.number).collect();
+    for number in &aside {
+        store.remove(*number);
+        if number % 2 == 0 {
+            store.remove(number + 200);
+        }
+    }
+    let (mut now, mut told) = (SECOND, BTreeSet::new());
+    while let Some(at) = courier.next_deadline() {
+        now = now.max(at);
+        store.serve(&mut courier, now, &mut never);
+        while let Some(Parcel { entry, attempt }) = courier.next(now) {
+            assert!(attempt == 1 || entry.number <= 200, "{entry:?}");
+            assert!(told.insert(entry.number));
+            courier.finish(now, entry.number, Outcome::Taken);
+            store.remove(entry.number);
+        }
+    }
+    assert!(store.entries.is_empty(), "{:?}", store.entries.keys());
+    assert_eq!(courier.room(), WINDOW);
 }
 
 #[test]
@@ -197,13 +371,14 @@ fn a_receiver_may_ask_for_a_longer_rest_and_not_for_an_endless_one() {
 #[test]
 fn a_key_with_many_entries_or_bad_ones_leaves_room_to_the_others() {
     let mut courier = Courier::new(4, SECOND.times(86_400), 3);
-    let mut store: Vec<Entry> = (1..=5_000).map(|number| entry(number, 1)).collect();
-    store.extend((5_001..=5_100).map(|number| entry(number, number)));
-    store.iter().for_each(|entry| courier.take(Span::ZERO, entry.clone()));
+    let mut store = Shelf::default();
+    (1..=5_000).for_each(|number| store.add(entry(number, 1)));
+    (5_001..=5_100).for_each(|number| store.add(entry(number, number)));
+    store.serve(&mut courier, Span::ZERO, &mut || false);
     assert_eq!(WINDOW - courier.room(), SHARE + 100, "its share, and all others");
     let (mut now, mut told, mut others) = (Span::ZERO, Vec::new(), 0);
     while others < 100 || told.len() < 5_000 {
-        serve_left(&mut courier, now, &store);
+        store.serve(&mut courier, now, &mut || false);
         let Some(parcel) = courier.next(now) else {
             now = courier.next_deadline().expect("more is owed");
             continue;
