@@ -3,21 +3,19 @@
 //! Nobody waits for stderr: see [`queue`].
 
 mod format;
+mod panics;
 mod queue;
 
-use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fs::File;
 use std::io::{self, IsTerminal};
-use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use systole_core::Span;
 use systole_core::link::BeatKind;
 use tracing::level_filters::LevelFilter;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -28,6 +26,7 @@ use crate::events::Event;
 use crate::report::{Heartbeat, session_text};
 use crate::throttle::Throttle;
 pub(crate) use format::Lines;
+use panics::Panics;
 use queue::{LogQueue, QUEUED_LINES};
 
 /// Longest wait, at the end of the process, for lines that are not written yet: a reader that reads
@@ -69,8 +68,12 @@ impl Logs {
             return Ok(detached);
         }
         let logs = Logs { filter: Some(handle), queue: Some(queue), ..detached };
-        let of_panics = logs.clone();
-        std::panic::set_hook(Box::new(move |info| of_panics.panic(info)));
+        let (flushed, panics) = (logs.clone(), Panics::start()?);
+        std::panic::set_hook(Box::new(move |info| {
+            panics.log(info);
+            // The process may abort.
+            flushed.flush();
+        }));
         Ok(logs)
     }
 
@@ -111,28 +114,6 @@ impl Logs {
         if self.lines_dropped() == dropped {
             drops.told = dropped;
         }
-    }
-
-    /// Logs a panic, and waits for a limited time until it is written: the process may abort.
-    fn panic(&self, info: &PanicHookInfo<'_>) {
-        let payload = info.payload();
-        let text = payload.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        let text = text.unwrap_or("without a message").to_owned();
-        let place = info.location().map(ToString::to_string);
-        let name = thread::current().name().unwrap_or_default().to_owned();
-        let backtrace = Backtrace::capture();
-        let trace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
-        let log = move || {
-            let trace = trace.map(|trace| trace.to_string());
-            error!(thread = name, place, backtrace = trace, "panic: {text}");
-        };
-        // On a thread of its own: the panic may have come while this one was logging, and a
-        // subscriber is not entered twice.
-        if let Ok(logging) = thread::Builder::new().name("panic".to_owned()).spawn(log) {
-            let _ = logging.join();
-        }
-        self.flush();
     }
 
     /// Sets the least important level that is logged.
@@ -232,8 +213,10 @@ fn own_lines(level: Level) -> Targets {
 pub(crate) mod tests {
     use std::io::Write;
     use std::process::Command;
+    use std::thread;
 
     use serde_json::{Value, json};
+    use tracing::error;
     use tracing_subscriber::fmt::MakeWriter;
 
     use super::*;
@@ -272,8 +255,32 @@ pub(crate) mod tests {
     fn panics_in_a_child() {
         Logs::start(&Log { format: Format::Json, ..Log::default() }).unwrap();
         let thread = thread::Builder::new().name("shard-7".to_owned());
-        let panics = || panic!("bad luck: {}", "\u{1b}[2J\n");
-        thread.spawn(panics).unwrap().join().unwrap_err();
+        let (start, started) = std::sync::mpsc::channel();
+        let panics = move || {
+            started.recv().unwrap();
+            panic!("bad luck: {}", "\u{1b}[2J\n");
+        };
+        let thread = thread.spawn(panics).unwrap();
+        #[cfg(target_os = "linux")]
+        take_all_threads();
+        start.send(()).unwrap();
+        thread.join().unwrap_err();
+    }
+
+    /// Makes the system refuse threads: there is no memory for another stack.
+    #[cfg(target_os = "linux")]
+    fn take_all_threads() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let (_, size) = status.split_once("VmSize:").unwrap();
+        let size: u64 = size.split_whitespace().next().unwrap().parse().unwrap();
+        let current = Some((size + 1_024) * 1_024);
+        let limit = Rlimit { current, ..getrlimit(Resource::As) };
+        setrlimit(Resource::As, limit).unwrap();
+        let park = || thread::Builder::new().spawn(thread::park);
+        // The stacks of threads that have ended are used again.
+        let parked: Vec<_> = std::iter::from_fn(|| park().ok()).collect();
+        assert!(parked.len() < 100);
     }
 
     #[test]

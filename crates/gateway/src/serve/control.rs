@@ -19,6 +19,7 @@ use super::options::ServeOptions;
 use super::reload::Reloader;
 use super::signals::{Signal, Signals};
 use super::start::Running;
+use super::threads::run_aside;
 use crate::admin;
 use crate::config::Config;
 use crate::gateway::{Gateway, Lifecycle};
@@ -271,10 +272,12 @@ async fn tell_the_rest(gateway: &Arc<Gateway>) {
     };
     let mut ticks = interval(DRAIN_POLL_INTERVAL);
     let flushing = store.clone();
-    let flushed = tokio::task::spawn_blocking(move || flushing.flush());
+    let flushed = run_aside("flush", move || flushing.flush());
     let told = async {
-        // A panic there is in the log.
-        let _ = flushed.await;
+        // Without a thread the senders find later what is still on its way into the store.
+        if let Ok(flushed) = flushed {
+            let _ = flushed.await;
+        }
         // Each as soon as it has nothing more to carry now.
         while !gateway.senders().iter().all(|sender| sender.stop(TELL_TIMEOUT)) {
             ticks.tick().await;
@@ -284,8 +287,12 @@ async fn tell_the_rest(gateway: &Arc<Gateway>) {
     let _ = timeout(Duration::from(TELL_TIMEOUT), told).await;
     let left = store.stats().entries.get();
     let stopping = store.clone();
-    let stopped = tokio::task::spawn_blocking(move || stopping.stop(STORE_TIMEOUT));
-    if !stopped.await.unwrap_or(false) {
+    let is_stopped = match run_aside("stop", move || stopping.stop(STORE_TIMEOUT)) {
+        Ok(stopped) => stopped.await.unwrap_or(false),
+        // Nothing else is left to be done meanwhile.
+        Err(_) => store.stop(STORE_TIMEOUT),
+    };
+    if !is_stopped {
         let hint = "after the next start some sessions leave as lost with the gateway";
         tracing::error!(hint, "the store could not be written to the end");
     } else if left > 0 {
