@@ -13,6 +13,7 @@ mod refusal;
 mod rules;
 mod webhook;
 
+pub(crate) use fair::Ticket;
 pub use keys::{KeyError, Keys};
 pub(crate) use offenders::Offenders;
 pub use pool::{Answer, Job, Jobs, Pool, Verifier, jobs};

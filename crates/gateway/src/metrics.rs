@@ -152,9 +152,14 @@ const GAUGES: [ShardMetric; 6] = [
     ("systole_outbox_bytes", "Memory of unsent bytes", |shard| &shard.outbox_bytes),
 ];
 
-const COUNTERS: [ShardMetric; 10] = [
+const COUNTERS: [ShardMetric; 11] = [
     ("systole_accepted", "Connections accepted", |shard| &shard.accepted),
     ("systole_accept_pauses", "Times accepting paused at a limit", |shard| &shard.accept_pauses),
+    (
+        "systole_logins_withdrawn",
+        "Logins whose client left before its webhook was asked",
+        |shard| &shard.logins_withdrawn,
+    ),
     ("systole_overdue", "Bounds that passed unenforced", |shard| &shard.overdue),
     ("systole_early_verdicts", "Verdicts forced by the kernel before the bound", |shard| {
         &shard.early

@@ -118,6 +118,8 @@ pub struct ShardStats {
     pub turned_away: [Cell; TurnedAway::NAMES.len()],
     /// Logins refused, by reason, in the order of [`Refusal::NAMES`].
     pub refused: [Cell; Refusal::NAMES.len()],
+    /// Logins whose peer was gone before their webhook was asked.
+    pub logins_withdrawn: Cell,
     /// Bounds that passed unenforced.
     pub overdue: Cell,
     /// Verdicts that the kernel forced before the bound.

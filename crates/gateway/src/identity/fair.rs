@@ -43,6 +43,13 @@ struct Closing<T>(Arc<Queue<T>>);
 /// The end at which tokens are taken.
 pub(super) struct Exit<T>(Arc<Queue<T>>);
 
+/// The place of a token that was queued.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ticket {
+    origin: Origin,
+    serial: u64,
+}
+
 /// A token under way. Its origin has the thread back when this is dropped.
 pub(super) struct Turn<T> {
     queue: Arc<Queue<T>>,
@@ -64,14 +71,18 @@ pub(super) fn queue<T>(places: usize, threads: usize) -> (Entrance<T>, Exit<T>) 
 }
 
 impl<T> Entrance<T> {
-    /// Queues something from an address. Returns false if its share or the queue is full.
-    pub(super) fn push(&self, from: IpAddr, item: T) -> bool {
+    /// Queues something from an address. Returns `None` if its share or the queue is full.
+    pub(super) fn push(&self, from: IpAddr, item: T) -> Option<Ticket> {
         let Closing(queue) = &*self.0;
-        let is_queued = queue.lock().push(from.into(), item);
-        if is_queued {
-            queue.changed.notify_one();
-        }
-        is_queued
+        let ticket = queue.lock().push(from.into(), item)?;
+        queue.changed.notify_one();
+        Some(ticket)
+    }
+
+    /// Takes something out of the queue. Returns `None` if it does not wait any more.
+    pub(super) fn withdraw(&self, ticket: Ticket) -> Option<T> {
+        let Closing(queue) = &*self.0;
+        queue.lock().withdraw(ticket)
     }
 }
 
@@ -105,18 +116,29 @@ impl<T> Queue<T> {
 }
 
 impl<T> State<T> {
-    fn push(&mut self, origin: Origin, item: T) -> bool {
+    fn push(&mut self, origin: Origin, item: T) -> Option<Ticket> {
         let waiting = self.origins.get(&origin).map_or(0, |share| share.waiting.len());
         if waiting >= self.free_places {
-            return false;
+            return None;
         }
         let empty = || Share { waiting: VecDeque::new(), under_way: 0 };
         let share = self.origins.entry(origin).or_insert_with(empty);
-        share.waiting.push_back((self.next_serial, item));
+        let serial = self.next_serial;
+        share.waiting.push_back((serial, item));
         self.next_serial += 1;
         self.free_places -= 1;
         self.waiting += 1;
-        true
+        Some(Ticket { origin, serial })
+    }
+
+    fn withdraw(&mut self, Ticket { origin, serial }: Ticket) -> Option<T> {
+        let share = self.origins.get_mut(&origin)?;
+        let place = share.waiting.binary_search_by_key(&serial, |(serial, _)| *serial).ok()?;
+        let (_, item) = share.waiting.remove(place)?;
+        self.free_places += 1;
+        self.waiting -= 1;
+        self.forget_if_empty(origin);
+        Some(item)
     }
 
     /// Takes the oldest one of the origin with the fewest under way. It looks at all origins: some
@@ -141,9 +163,14 @@ impl<T> State<T> {
         self.free_threads += 1;
         if let Some(share) = self.origins.get_mut(&origin) {
             share.under_way -= 1;
-            if share.under_way == 0 && share.waiting.is_empty() {
-                self.origins.remove(&origin);
-            }
+        }
+        self.forget_if_empty(origin);
+    }
+
+    fn forget_if_empty(&mut self, origin: Origin) {
+        let share = self.origins.get(&origin);
+        if share.is_some_and(|share| share.under_way == 0 && share.waiting.is_empty()) {
+            self.origins.remove(&origin);
         }
     }
 }
@@ -192,11 +219,11 @@ mod tests {
     #[test]
     fn one_address_gets_half_and_another_is_next() {
         let (entrance, exit) = queue(1_024, 16);
-        let queued = (0..2_000).filter(|_| entrance.push(address(1), 'a')).count();
+        let queued = (0..2_000).filter(|_| entrance.push(address(1), 'a').is_some()).count();
         assert_eq!(queued, 512);
         let mut hanging: Vec<_> = std::iter::from_fn(|| exit.try_take()).collect();
         assert_eq!(hanging.len(), 8, "the others stay free");
-        assert!(entrance.push(address(2), 'b'));
+        assert!(entrance.push(address(2), 'b').is_some());
         let other = exit.try_take().map(|(item, _)| item);
         assert_eq!(other, Some('b'), "it waits for nothing");
         assert!(exit.try_take().is_none());
@@ -207,7 +234,8 @@ mod tests {
     #[test]
     fn many_addresses_fill_everything_and_leave_nothing_behind() {
         let (entrance, exit) = queue(100, 4);
-        let queued = (0..=255).filter(|last| entrance.push(address(*last), *last)).count();
+        let queued =
+            (0..=255).filter(|last| entrance.push(address(*last), *last).is_some()).count();
         assert_eq!(queued, 100);
         let turns: Vec<_> = std::iter::from_fn(|| exit.try_take()).collect();
         assert_eq!(turns.iter().map(|(item, _)| *item).collect::<Vec<_>>(), [0, 1, 2, 3]);
@@ -217,5 +245,26 @@ mod tests {
         assert_eq!(rest, (4..100).collect::<Vec<u8>>(), "a closed queue is emptied");
         let state = exit.0.lock();
         assert_eq!((state.free_places, state.free_threads, state.origins.len()), (100, 4, 0));
+    }
+
+    #[test]
+    fn what_is_withdrawn_leaves_its_place_and_is_never_taken() {
+        let (entrance, exit) = queue(8, 2);
+        let tickets: Vec<_> = (0..4).map(|item| entrance.push(address(1), item).unwrap()).collect();
+        assert_eq!(entrance.push(address(1), 4), None, "the share is full");
+        assert_eq!(entrance.withdraw(tickets[1]), Some(1));
+        assert_eq!(entrance.withdraw(tickets[1]), None, "it is gone");
+        assert!(entrance.push(address(1), 5).is_some(), "its place is free");
+        let (item, turn) = exit.try_take().unwrap();
+        assert_eq!((item, entrance.withdraw(tickets[0])), (0, None), "it is under way");
+        drop(turn);
+        let next: Vec<_> =
+            (0..3).map_while(|_| exit.try_take()).map(|(item, _turn)| item).collect();
+        assert_eq!(next, [2, 3, 5]);
+        let last = entrance.push(address(2), 6).unwrap();
+        assert_eq!(entrance.withdraw(last), Some(6));
+        let state = exit.0.lock();
+        assert_eq!((state.free_places, state.free_threads, state.waiting), (8, 2, 0));
+        assert!(state.origins.is_empty(), "an origin that has nothing is forgotten");
     }
 }

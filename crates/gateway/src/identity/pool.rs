@@ -9,7 +9,7 @@ use std::thread::Builder;
 use systole_core::{Span, Time};
 use systole_net::Clock;
 
-use super::fair::{self, Entrance, Exit};
+use super::fair::{self, Entrance, Exit, Ticket};
 use super::refusal::Refusal;
 use super::rules::{Tokens, Verified};
 use super::webhook::Webhook;
@@ -96,13 +96,23 @@ pub fn jobs() -> (Jobs, Pool) {
 }
 
 impl Jobs {
-    /// Queues a token, or refuses it if the queue, or the share of its address in it, is full.
-    pub(crate) fn send(&self, job: Job) -> Result<(), Refusal> {
-        let is_queued = match job.verifier {
-            Verifier::Tokens(_) => self.keys.try_send(job).is_ok(),
-            Verifier::Webhook(_) => self.webhooks.push(job.address, job),
-        };
-        if is_queued { Ok(()) } else { Err(Refusal::Full) }
+    /// Queues a token, or refuses it if the queue, or the share of its address in it, is full. What
+    /// waits for a webhook can be withdrawn.
+    pub(crate) fn send(&self, job: Job) -> Result<Option<Ticket>, Refusal> {
+        match job.verifier {
+            Verifier::Tokens(_) => {
+                self.keys.try_send(job).map_or(Err(Refusal::Full), |()| Ok(None))
+            }
+            Verifier::Webhook(_) => {
+                self.webhooks.push(job.address, job).map(Some).ok_or(Refusal::Full)
+            }
+        }
+    }
+
+    /// Withdraws a token about which no webhook was asked yet; then no answer comes. Returns whether
+    /// it still waited.
+    pub(crate) fn withdraw(&self, ticket: Ticket) -> bool {
+        self.webhooks.withdraw(ticket).is_some()
     }
 }
 
@@ -247,12 +257,12 @@ mod tests {
             roots: Vec::new(),
         }));
         for _ in 0..JOBS / 2 {
-            assert_eq!(jobs.send(job(webhook.clone())), Ok(()));
+            assert!(jobs.send(job(webhook.clone())).is_ok());
         }
         assert_eq!(jobs.send(job(webhook.clone())), Err(Refusal::Full), "the share of one address");
         let other = Job { address: Ipv4Addr::new(192, 0, 2, 1).into(), ..job(webhook) };
-        assert_eq!(jobs.send(other), Ok(()), "another address has its own");
-        assert_eq!(jobs.send(job(tokens)), Ok(()), "keys do not wait for webhooks");
+        assert!(jobs.send(other).is_ok(), "another address has its own");
+        assert!(jobs.send(job(tokens)).is_ok(), "keys do not wait for webhooks");
         drop(pool);
     }
 
@@ -317,7 +327,7 @@ mod tests {
         let soon = Duration::from_secs(20);
         let hanging: Vec<_> =
             (0..WEBHOOK_THREADS / 2).map(|_| hangs.recv_timeout(soon).unwrap()).collect();
-        assert_eq!(jobs.send(job(2, b"good")), Ok(()));
+        assert!(jobs.send(job(2, b"good")).is_ok());
         let Ok(Request::LoggedIn(answer)) = answers.recv_timeout(soon) else {
             panic!("the other address has no answer");
         };

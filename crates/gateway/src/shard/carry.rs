@@ -81,14 +81,20 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                     self.report_heartbeat(link, false, beat, sequence);
                 }
                 Output::Event(Event::HeartbeatData(_) | Event::Farewell { .. }) => {}
-                Output::Close(Closing::Flush) => {
+                Output::Close(closing) => {
+                    if self.traffic.logins.withdraw(link) {
+                        self.stats.logins_withdrawn.add(1);
+                    }
+                    if closing == Closing::Abort {
+                        self.traffic.sockets.mark_for_close(link);
+                        continue;
+                    }
                     let limit = self.hub.machine().leave_limit();
                     self.traffic.sockets.start_leaving(link, self.clock.now(), limit);
                     // What was read last may have been followed by the end of the stream, for
                     // which no further edge comes.
                     self.read_in_next_turn(link);
                 }
-                Output::Close(Closing::Abort) => self.traffic.sockets.mark_for_close(link),
                 // The hub asks for it.
                 Output::Admit => {}
             }

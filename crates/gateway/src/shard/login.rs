@@ -1,7 +1,7 @@
 //! Logins with tokens: a token is given away to be verified, and the answer comes as a request.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::net::IpAddr;
 
 use systole_core::hub::{self, Grant, Login, Proof};
@@ -13,7 +13,7 @@ use super::ListenerTokens;
 use super::opening::Accept;
 use super::shard_loop::ShardLoop;
 use super::streams::Streams;
-use crate::identity::{Answer, Job, Jobs, Offenders, Refusal, Verified, refuse_after};
+use crate::identity::{Answer, Job, Jobs, Offenders, Refusal, Ticket, Verified, refuse_after};
 use crate::store::{Owing, Owned};
 
 /// An answer to a request of the hub.
@@ -43,6 +43,9 @@ pub(super) struct Logins {
     /// What each listener demands of tokens; `None` where nobody looks at them.
     listeners: Vec<Option<ListenerTokens>>,
     jobs: Option<Jobs>,
+    /// The tokens that wait for a webhook, by link, with their admissions: never more than the
+    /// queue and its threads hold.
+    waiting: HashMap<u32, (u32, Ticket)>,
     offenders: Offenders,
     /// Refusals by the time at which they leave.
     refusals: BinaryHeap<Reverse<Waiting>>,
@@ -63,8 +66,9 @@ impl Logins {
         listeners: Vec<Option<ListenerTokens>>,
         jobs: Option<Jobs>,
     ) -> Logins {
-        let (offenders, refusals) = (Offenders::default(), BinaryHeap::new());
-        Logins { shard: shard.into(), listeners, jobs, offenders, refusals }
+        let (waiting, refusals) = (HashMap::new(), BinaryHeap::new());
+        let offenders = Offenders::default();
+        Logins { shard: shard.into(), listeners, jobs, waiting, offenders, refusals }
     }
 
     /// Returns what a listener demands of tokens.
@@ -75,6 +79,23 @@ impl Logins {
     /// Returns when the next refusal leaves.
     pub(super) fn next_deadline(&self) -> Option<Time> {
         self.refusals.peek().map(|Reverse(next)| next.at)
+    }
+
+    /// Withdraws the token of a link that has ended: a service is asked only about clients that are
+    /// there. Returns whether its service was not asked yet.
+    pub(super) fn withdraw(&mut self, link: u32) -> bool {
+        let Some((_, ticket)) = self.waiting.remove(&link) else {
+            return false;
+        };
+        self.jobs.as_ref().is_some_and(|jobs| jobs.withdraw(ticket))
+    }
+
+    /// Notes that a login was answered.
+    fn answered(&mut self, link: u32, admission: u32) {
+        // An older admission may have been of another peer.
+        if self.waiting.get(&link).is_some_and(|(waiting, _)| *waiting == admission) {
+            self.waiting.remove(&link);
+        }
     }
 
     #[cfg(test)]
@@ -123,9 +144,13 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             let job = Job { shard, link, admission, heard_at, address, asked, verifier, token };
             logins.jobs.as_ref().map_or(Err(Refusal::Full), |jobs| jobs.send(job))
         };
-        if let Err(refusal) = given {
-            let result = Err(refusal);
-            self.log_in(Answer { link, admission, heard_at, address, asked: now, result });
+        match given {
+            Ok(None) => {}
+            Ok(Some(ticket)) => drop(logins.waiting.insert(link, (admission, ticket))),
+            Err(refusal) => {
+                let result = Err(refusal);
+                self.log_in(Answer { link, admission, heard_at, address, asked: now, result });
+            }
         }
     }
 
@@ -133,6 +158,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
     pub(super) fn log_in(&mut self, answer: Answer) {
         let Answer { link, admission, heard_at, address, asked, result } = answer;
         let now = self.clock.now();
+        self.traffic.logins.answered(link, admission);
         match result {
             Ok(verified) => {
                 let Verified { identity, attributes, lasts } = &verified;

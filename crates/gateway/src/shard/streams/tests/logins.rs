@@ -5,7 +5,9 @@ use std::io::{Read, Write};
 use systole_core::wire::{BootId, Frame, Hello, InstanceId};
 
 use super::*;
-use crate::identity::{Job, Keys, Pool, Refusal, Rules, Tokens, Verified, Verifier, jobs};
+use crate::identity::{
+    Job, Keys, Pool, Refusal, Rules, Tokens, Verified, Verifier, Webhook, WebhookSettings, jobs,
+};
 use crate::shard::ListenerTokens;
 
 /// A shard with a native listener that verifies tokens, and those that it has given away.
@@ -18,13 +20,17 @@ struct Desk {
 
 impl Desk {
     fn new(anonymous: bool) -> Desk {
+        Desk::of(tokens(anonymous))
+    }
+
+    fn of(tokens: ListenerTokens) -> Desk {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let socket = listener::bind_shards(address, 1).unwrap().remove(0);
         let address = socket.local_addr().unwrap();
         let mut settings = Settings::new(Codec::Native, Side::Accepting, Policy::standard());
         settings.logins = link::Logins { limit: 2, ..link::Logins::NEWEST };
         let mut setup = setup(socket, false, settings, Logic::None);
-        setup.listeners[0].tokens = Some(tokens(anonymous));
+        setup.listeners[0].tokens = Some(tokens);
         let (jobs, pool) = jobs();
         setup.jobs = Some(jobs);
         let (sender, requests) = std::sync::mpsc::channel();
@@ -163,6 +169,33 @@ fn an_answer_about_a_link_that_is_gone_changes_nothing() {
     assert_eq!(next.link, job.link, "its number is used again");
     desk.answer(job, ada());
     assert!(desk.identities().is_empty(), "eve is not ada");
+}
+
+#[test]
+fn a_client_that_is_gone_leaves_the_queue_of_its_webhook() {
+    let webhook = Webhook::new(WebhookSettings {
+        listener: "native".to_owned(),
+        url: "http://127.0.0.1:1/".to_owned(),
+        secret: String::new(),
+        timeout: Span::from_secs(5),
+        remember: Span::ZERO,
+        roots: Vec::new(),
+    });
+    let mut desk = Desk::of(ListenerTokens { verifier: Verifier::Webhook(webhook), anonymous: false });
+    let peers: Vec<_> = (0..40).map(|_| desk.connect("", b"gone")).collect();
+    desk.turn_until(|desk| desk.shard.hub.machine().counters().links == 40);
+    let asked = desk.next_job();
+    drop(peers);
+    desk.turn_until(|desk| desk.shard.hub.machine().counters().links == 0);
+    assert_eq!(desk.shard.stats.logins_withdrawn.get(), 39, "one was under way");
+    assert!(desk.pool.next().is_none(), "nobody is asked about the others");
+    let _honest = desk.connect("", b"honest");
+    let job = desk.next_job();
+    assert_eq!(&*job.token, b"honest");
+    desk.answer(asked, ada());
+    assert!(desk.identities().is_empty(), "it was the answer about another");
+    desk.answer(job, ada());
+    assert_eq!(desk.identities(), ["ada"]);
 }
 
 #[test]
