@@ -6,6 +6,7 @@
 mod courier;
 mod errands;
 mod http;
+mod names;
 mod sender;
 mod signature;
 
@@ -13,7 +14,7 @@ use systole_core::Span;
 use ureq::http::Uri;
 
 pub use courier::{Courier, Outcome, Parcel, Settled, Wanted};
-pub(crate) use http::{agent, check_url};
+pub(crate) use http::{agent, check_url, look_up, post};
 pub(crate) use sender::{Sender, SenderStatus};
 pub use signature::sign;
 

@@ -15,7 +15,7 @@ use ureq::Agent;
 
 use super::refusal::Refusal;
 use super::rules::Verified;
-use crate::webhooks::{agent, shown_url};
+use crate::webhooks::{agent, post, shown_url};
 
 /// Longest answer in bytes; far above an identity and attributes.
 const MAX_ANSWER: u64 = 16 << 10;
@@ -94,7 +94,7 @@ impl Webhook {
 
     /// Makes the way to a service.
     pub fn new(settings: WebhookSettings) -> Webhook {
-        let agent = agent(settings.timeout, &settings.roots);
+        let agent = agent(settings.timeout, settings.timeout, &settings.roots);
         let inner = Inner { settings, agent, refused: Mutex::default() };
         Webhook(Arc::new(RwLock::new(Arc::new(inner))))
     }
@@ -157,7 +157,7 @@ impl Inner {
     fn post(&self, token: &str, from: IpAddr) -> Result<Verified, Refusal> {
         let WebhookSettings { listener, url, secret, .. } = &self.settings;
         let question = json!({"listener": listener, "address": from, "token": token});
-        let mut request = self.agent.post(url).header("Content-Type", "application/json");
+        let mut request = post(&self.agent, url).header("Content-Type", "application/json");
         if !secret.is_empty() {
             request = request.header("Authorization", format!("Bearer {secret}"));
         }
@@ -185,9 +185,11 @@ impl Inner {
             tracing::debug!(listener, why, "the webhook gave an illegal answer");
             Refusal::WebhookFailed
         };
-        // The error of the parser may quote the answer.
-        let answer = serde_json::from_str(body);
-        let answer: Answer = answer.map_err(|_| illegal("no JSON object of the known form"))?;
+        // The parser takes an array too, for the fields in their order.
+        let is_object = body.trim_start().starts_with('{');
+        // Its error may quote the answer.
+        let answer = serde_json::from_str(body).ok().filter(|_| is_object);
+        let answer: Answer = answer.ok_or_else(|| illegal("no JSON object of the known form"))?;
         if let Some(reason) = answer.refused {
             let reason: String = reason.chars().take(LONGEST_REASON).collect();
             tracing::debug!(listener, reason, "the webhook refused a login");

@@ -13,7 +13,7 @@ use systole_net::{Clock, datagrams, inherited, limits, listener};
 
 use super::error::ServeError;
 use super::inherited::Unclaimed;
-use super::told::{senders, start_store};
+use super::told::{look_up_services, senders, start_store};
 use crate::admin::SPARE_CONNECTIONS;
 use crate::bans::Bans;
 use crate::beacon::{self, BeaconSetup, BeaconShard};
@@ -186,6 +186,7 @@ pub(super) fn start(
         start_beacons(&mut started, setup, sockets).map_err(ServeError::Thread)?;
     }
     let StartedShards { requests, stats, reports, threads, beacons } = started;
+    look_up_services(config).map_err(ServeError::Thread)?;
     if has_tokens {
         let has_webhooks = config.listeners.iter().any(|listener| listener.webhook().is_some());
         pool.start(requests.clone(), clock, has_webhooks).map_err(ServeError::Thread)?;

@@ -1,4 +1,4 @@
-//! Opens the store and starts to tell those who are told about sessions.
+//! Opens the store, and starts to look up services and to tell those who are told about sessions.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::shard::Door;
 use crate::store::{
     Database, DeadLetters, LeftBehind, Opening, Place, Store, StoreSettings, Subscription,
 };
-use crate::webhooks::{Receiver, Sender};
+use crate::webhooks::{Receiver, Sender, look_up};
 
 /// Starts the store of shards behind `doors`, if anybody is told about sessions. Returns the epochs
 /// too, which go on above those of all runs with the same store.
@@ -73,6 +73,14 @@ fn open_store(
         tracing::warn!(lost, known, %directory, hint, "{what}");
     }
     Ok(Some((database, settings)))
+}
+
+/// Starts to look up the services that are asked or told.
+pub(super) fn look_up_services(config: &Config) -> std::io::Result<()> {
+    let asked = config.listeners.iter().filter_map(|listener| Some(listener.webhook()?.url()));
+    let told = config.webhooks.iter().map(|webhook| webhook.url.clone());
+    let urls: Vec<String> = asked.chain(told).collect();
+    look_up(urls.iter().map(String::as_str))
 }
 
 /// Starts to tell those who are told about sessions.

@@ -10,14 +10,18 @@ use ureq::Agent;
 
 use super::Receiver;
 use super::courier::{Courier, Outcome, Parcel, Settled};
-use super::http::agent;
+use super::http::{agent, post};
 use super::signature::sign;
 use crate::stats::Cell;
 use crate::store::{DeadLetters, Entry, Store};
 use crate::throttle::Throttle;
 
-/// How much of an answer is read, in bytes, so that the connection can be used again.
+/// How much of an answer is read, in bytes: enough that a usual receiver can send all of its own.
 const MAX_ANSWER: u64 = 4 << 10;
+
+/// How long an answer is read after its status, which has decided: a receiver that leaves it open
+/// holds no other event up.
+const READ_FOR: Span = Span::from_millis(100);
 
 /// Longest text of an error in the status, in characters.
 const LONGEST_ERROR: usize = 200;
@@ -105,7 +109,7 @@ impl Sender {
             error: None,
             dead_lines: Throttle::new(5, Span::from_secs(10)),
         };
-        let agent = agent(timeout, &receiver.roots);
+        let agent = agent(timeout, READ_FOR, &receiver.roots);
         let shared = Arc::new(Shared {
             receiver,
             agent,
@@ -214,9 +218,7 @@ impl Shared {
         let body = body_of(entry);
         let Receiver { url, secret, .. } = &self.receiver;
         let signature = sign(secret.as_bytes(), self.clock.wall_ms(), body.as_bytes());
-        let request = self
-            .agent
-            .post(url)
+        let request = post(&self.agent, url)
             .header("Content-Type", "application/json")
             .header("User-Agent", concat!("systole/", env!("CARGO_PKG_VERSION")))
             .header("Idempotency-Key", key_of(entry))
@@ -230,7 +232,7 @@ impl Shared {
                 let status = response.status().as_u16();
                 let retry_after = response.headers().get("Retry-After");
                 let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
-                // Read, so that the connection can be used again.
+                // The status has decided. Closing before the rest has come would reset the connection.
                 let _ = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
                 match status {
                     200..=299 => Outcome::Taken,
@@ -330,3 +332,6 @@ fn key_of(entry: &Entry) -> String {
         _ => format!("{session:016x}-{epoch}-{kind}-{number}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! A service that answers, and each way in which it may not.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
@@ -108,6 +108,15 @@ fn only_an_answer_that_says_so_refuses_a_token() {
         ("200 OK", ""),
         ("200 OK", "{}"),
         ("200 OK", "[]"),
+        ("200 OK", r#"["ada", {}, 60, null]"#),
+        ("200 OK", r#" [{"identity": "ada"}]"#),
+        ("200 OK", r#""ada""#),
+        ("200 OK", "7"),
+        ("200 OK", "null"),
+        ("200 OK", "true"),
+        ("200 OK", r#"{"identity": ["ada"]}"#),
+        ("200 OK", r#"{"identity": "ada", "attributes": "role"}"#),
+        ("200 OK", r#"{"identity": "ada"} {}"#),
         ("200 OK", r#"{"identity": ""}"#),
         ("200 OK", r#"{"identity": "a\nb"}"#),
         ("200 OK", r#"{"identity": 7}"#),
@@ -129,6 +138,57 @@ fn only_an_answer_that_says_so_refuses_a_token() {
     let quick = Webhook::new(WebhookSettings { timeout: Span::from_millis(50), ..settings });
     assert_eq!(quick.ask(b"token", FROM, Span::ZERO), Err(Refusal::WebhookFailed));
     assert_eq!(quick.ask(b"\xff", FROM, Span::ZERO), Err(Refusal::Malformed), "no text");
+}
+
+/// Serves connections for as long as they have questions. Each question has the answer `about` it,
+/// and a second one that nobody has asked for.
+fn service_that_answers_twice(about: fn(&str) -> String, unasked: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let http =
+        |body: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let serve = move |mut stream: TcpStream| {
+        let mut said = String::new();
+        let mut bytes = [0; 1_024];
+        while let Ok(read @ 1..) = stream.read(&mut bytes) {
+            said += str::from_utf8(&bytes[..read]).unwrap();
+            let Some((_, token)) = said.split_once("\"token\":\"") else { continue };
+            let Some((token, _)) = token.split_once('"') else { continue };
+            let both = http(&about(token)) + &http(unasked);
+            said.clear();
+            if stream.write_all(both.as_bytes()).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    url
+}
+
+#[test]
+fn an_answer_that_nobody_asked_for_is_about_nobody() {
+    let about = |token: &str| match token {
+        "bad" => r#"{"refused": "bad"}"#.to_owned(),
+        name => format!(r#"{{"identity": "{name}"}}"#),
+    };
+    let url = service_that_answers_twice(about, r#"{"identity": "root"}"#);
+    let good = webhook(&url);
+    for name in ["ada", "bob", "cyd", "bad", "bad", "dan"] {
+        let found = good.ask(name.as_bytes(), FROM, Span::ZERO).map(|found| found.identity);
+        let expected = if name == "bad" { Err(Refusal::Webhook) } else { Ok(name.into()) };
+        assert_eq!(found, expected);
+    }
+    let url = service_that_answers_twice(about, r#"{"refused": "somebody"}"#);
+    let refusing = webhook(&url);
+    for name in ["ada", "bob", "ada"] {
+        let found = refusing.ask(name.as_bytes(), FROM, Span::ZERO).map(|found| found.identity);
+        assert_eq!(found, Ok(name.into()), "and no refusal of another is remembered");
+    }
 }
 
 #[test]

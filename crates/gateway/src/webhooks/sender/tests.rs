@@ -1,0 +1,135 @@
+//! Receivers that speak HTTP badly.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver as Requests, channel};
+
+use super::*;
+use crate::epochs::Epochs;
+use crate::store::{Database, Noted, Opening, Place, StoreSettings, Subscription};
+
+/// Far longer than a test takes.
+const TIMEOUT: Span = Span::from_secs(300);
+
+/// A sender of one event at a time, and its store, in memory.
+fn sender(url: String) -> (Store, Sender) {
+    let settings = StoreSettings {
+        directory: "unused".into(),
+        sync: None,
+        max_rows: 1_000,
+        max_rows_per_identity: 1_000,
+        drops_oldest: false,
+        is_required: true,
+    };
+    let told = [Subscription { name: "game".into(), events: vec!["join"] }];
+    let (subscriptions, listeners) = (told.into(), ["native".into()].into());
+    let opening = Opening { subscriptions, listeners, now_ms: 0, remembered: 1 };
+    let database = Database::open(&settings, opening, Place::Memory).unwrap();
+    let epochs = Arc::new(Epochs::default());
+    let store = Store::start(database, &settings, Vec::new(), epochs).unwrap();
+    let receiver = Receiver {
+        name: "game".to_owned(),
+        url,
+        secret: "secret".to_owned(),
+        events: vec!["join"],
+        timeout: TIMEOUT,
+        concurrency: 1,
+        give_up_after: TIMEOUT,
+        roots: Vec::new(),
+    };
+    let letters = DeadLetters::new(&settings.directory, "game");
+    let sender = Sender::start(receiver, store.clone(), letters, Clock::start(), 1).unwrap();
+    (store, sender)
+}
+
+/// Notes that a session has joined.
+fn join(store: &Store, session: u64) {
+    store.note(Noted {
+        kind: "join",
+        at_ms: 0,
+        session,
+        epoch: 1,
+        identity: format!("peer {session}").into(),
+        listener: "native".into(),
+        address: "127.0.0.1:9".to_owned(),
+        body: format!("{{\"kind\":\"join\",\"session\":\"{session:016x}\"}}").into(),
+    });
+}
+
+/// Serves each connection until it ends. `answer` gets the session and the attempt of each request;
+/// the connection is cut if there is no answer. Returns the URL, and all sessions and attempts.
+fn receiver(answer: fn(u64, u64) -> Option<&'static str>) -> (String, Requests<(u64, u64)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let (sender, requests) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, sender) = (stream.unwrap(), sender.clone());
+            std::thread::spawn(move || {
+                while let Some((session, attempt)) = request(&mut stream) {
+                    sender.send((session, attempt)).unwrap();
+                    let Some(answer) = answer(session, attempt) else { return };
+                    if stream.write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (url, requests)
+}
+
+/// Reads the session and the attempt of a request, unless the connection ends.
+fn request(stream: &mut TcpStream) -> Option<(u64, u64)> {
+    let mut said = String::new();
+    let mut bytes = [0; 4_096];
+    loop {
+        let read = stream.read(&mut bytes).ok().filter(|read| *read > 0)?;
+        said += str::from_utf8(&bytes[..read]).unwrap();
+        let session = said.split_once("\"session\":\"").and_then(|(_, rest)| rest.get(..16));
+        if let Some(session) = session {
+            let said = said.to_lowercase();
+            let (_, attempt) = said.split_once("systole-attempt: ").unwrap();
+            let attempt = attempt.split('\r').next().unwrap().parse().unwrap();
+            return Some((u64::from_str_radix(session, 16).unwrap(), attempt));
+        }
+    }
+}
+
+fn wait_until_delivered(sender: &Sender, count: u64) {
+    let clock = Clock::start();
+    while sender.status().delivered < count {
+        assert!(clock.monotonic() < Span::from_secs(60), "{:?}", sender.status());
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_status_decides_however_long_the_rest_of_the_answer_takes() {
+    let (url, _requests) = receiver(|session, _| {
+        Some(match session % 2 {
+            0 => "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n",
+            _ => "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx",
+        })
+    });
+    let (store, sender) = sender(url);
+    (1..=6).for_each(|session| join(&store, session));
+    wait_until_delivered(&sender, 6);
+    assert_eq!(sender.status().failures, 0);
+}
+
+#[test]
+fn an_answer_that_comes_twice_takes_one_event() {
+    const TWICE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n\
+                         HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    let (url, requests) = receiver(|session, attempt| match (session, attempt) {
+        (2, 1) => None,
+        _ => Some(TWICE),
+    });
+    let (store, sender) = sender(url);
+    (1..=3).for_each(|session| join(&store, session));
+    wait_until_delivered(&sender, 3);
+    let mut all: Vec<_> = requests.try_iter().collect();
+    all.sort_unstable();
+    assert_eq!(all, [(1, 1), (2, 1), (2, 2), (3, 1)], "what nobody took comes again");
+}
