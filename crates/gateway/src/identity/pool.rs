@@ -109,8 +109,8 @@ impl Jobs {
         }
     }
 
-    /// Withdraws a token about which no webhook was asked yet; then no answer comes. Returns whether
-    /// it still waited.
+    /// Withdraws a token about which no webhook was asked yet: then no answer comes. Returns
+    /// whether it still waited.
     pub(crate) fn withdraw(&self, ticket: Ticket) -> bool {
         self.webhooks.withdraw(ticket).is_some()
     }

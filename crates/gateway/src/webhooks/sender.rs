@@ -232,7 +232,7 @@ impl Shared {
                 let status = response.status().as_u16();
                 let retry_after = response.headers().get("Retry-After");
                 let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
-                // The status has decided. Closing before the rest has come would reset the connection.
+                // The status has decided. To close before the rest has come would reset the stream.
                 let _ = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
                 match status {
                     200..=299 => Outcome::Taken,
