@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::threads::run_aside;
+use super::told::look_up_services;
 use crate::config::{Config, ConfigError, ConfigFile, Overrides, Problem, Tls};
 use crate::gateway::{Gateway, ShardUnavailable};
 use crate::identity::{Tokens, Webhook};
@@ -143,6 +144,10 @@ async fn apply(gateway: &Gateway, config: &mut Config, new: &Config) -> Reloaded
         if running.replace(new) {
             tracing::info!(listener = name, "the login webhook is in force for new logins");
         }
+    }
+    if let Err(error) = look_up_services(config) {
+        is_complete = false;
+        tracing::error!(%error, "no thread for the lookup of names: send SIGHUP again");
     }
     config.drain = new.drain;
     if needs_restart.is_empty() {

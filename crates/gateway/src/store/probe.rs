@@ -106,13 +106,14 @@ fn is_locked(file: &File) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Database;
+    use crate::store::{Database, Opening, Place};
 
     fn settings(directory: PathBuf) -> StoreSettings {
         StoreSettings {
             directory,
             sync: None,
             max_rows: 1_000,
+            max_rows_per_identity: 1_000,
             drops_oldest: false,
             is_required: true,
         }
@@ -133,7 +134,9 @@ mod tests {
         let before = listing(above);
         let found = probe(&settings).map(|error| error.to_string()).unwrap_or_default();
         assert_eq!(listing(above), before, "nothing is changed");
-        let opened = Database::open(&settings, [].into(), [].into(), 1);
+        let (subscriptions, listeners) = ([].into(), [].into());
+        let opening = Opening { subscriptions, listeners, now_ms: 1, remembered: 1 };
+        let opened = Database::open(&settings, opening, Place::Disk);
         assert_eq!(opened.is_err(), !found.is_empty(), "{found}: {opened:?}");
         found
     }

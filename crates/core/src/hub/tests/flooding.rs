@@ -88,7 +88,10 @@ fn a_short_piece_counts_as_a_message_and_a_request_of_a_policy_as_a_heartbeat() 
     let mut hub = online(rates);
     let asks = [Frame::Retune(Policy::relaxed()); 10];
     assert!(send(&mut hub, Time::ZERO, &asks).0.is_empty());
-    assert!(send(&mut hub, Time::ZERO, &asks).0.is_empty(), "it is told, and its count begins anew");
+    assert!(
+        send(&mut hub, Time::ZERO, &asks).0.is_empty(),
+        "it is told, and its count begins anew"
+    );
     assert!(send(&mut hub, Time::ZERO, &asks).0.is_empty());
     assert_eq!(send(&mut hub, Time::ZERO, &asks).0, ["flooding"]);
 }

@@ -181,7 +181,8 @@ fn a_client_that_is_gone_leaves_the_queue_of_its_webhook() {
         remember: Span::ZERO,
         roots: Vec::new(),
     });
-    let mut desk = Desk::of(ListenerTokens { verifier: Verifier::Webhook(webhook), anonymous: false });
+    let mut desk =
+        Desk::of(ListenerTokens { verifier: Verifier::Webhook(webhook), anonymous: false });
     let peers: Vec<_> = (0..40).map(|_| desk.connect("", b"gone")).collect();
     desk.turn_until(|desk| desk.shard.hub.machine().counters().links == 40);
     let asked = desk.next_job();
