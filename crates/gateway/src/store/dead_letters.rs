@@ -2,8 +2,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -40,7 +42,7 @@ impl DeadLetters {
     /// Adds entries, and returns when they are on disk.
     ///
     /// # Errors
-    /// The file cannot be written. None of the entries is in it.
+    /// The file cannot be written, or is no regular file. None of the entries is in it.
     pub fn add(&self, entries: &[Entry], why: &str) -> io::Result<()> {
         let mut lines = Vec::new();
         for entry in entries {
@@ -48,17 +50,71 @@ impl DeadLetters {
             serde_json::to_writer(&mut lines, &Line { number: entry.number, why, event })?;
             lines.push(b'\n');
         }
-        let size = fs::metadata(&self.path).map_or(0, |file| file.len());
+        let found = fs::metadata(&self.path);
+        if found.as_ref().is_ok_and(|file| !file.is_file()) {
+            return Err(no_file());
+        }
+        let size = found.map_or(0, |file| file.len());
         if size > 0 && size + lines.len() as u64 > MAX_FILE {
             fs::rename(&self.path, self.path.with_extension("jsonl.1"))?;
         }
-        let mut file: File = OpenOptions::new().create(true).append(true).open(&self.path)?;
-        let before = file.metadata()?.len();
+        // A FIFO that takes the place of the file meanwhile would wait for a reader.
+        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+        let flags = flags.bits().cast_signed();
+        let mut options = OpenOptions::new();
+        let options = options.create(true).append(true).custom_flags(flags);
+        let mut file: File = options.open(&self.path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(no_file());
+        }
+        let before = metadata.len();
         let written = file.write_all(&lines).and_then(|()| file.sync_data());
         if written.is_err() {
             // Half a line would spoil the next one.
             let _ = file.set_len(before);
         }
         written
+    }
+}
+
+fn no_file() -> io::Error {
+    let what = "something else has its place: only a regular file is written. Move it away";
+    io::Error::new(io::ErrorKind::InvalidInput, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let letters = DeadLetters::new(directory.path(), "a");
+        assert!(Command::new("mkfifo").arg(letters.path()).status().unwrap().success());
+        let refused = |letters: &DeadLetters| {
+            let (done, answer) = mpsc::channel();
+            let letters = letters.clone();
+            std::thread::spawn(move || done.send(letters.add(&[], "why")));
+            let added = answer.recv_timeout(Duration::from_secs(20)).expect("it waits");
+            assert!(added.unwrap_err().to_string().contains("only a regular file"));
+        };
+        refused(&letters);
+        // With a reader it could be opened.
+        let reader = OpenOptions::new().read(true).write(true).open(letters.path()).unwrap();
+        refused(&letters);
+        drop(reader);
+        fs::remove_file(letters.path()).unwrap();
+        std::os::unix::fs::symlink("/dev/null", letters.path()).unwrap();
+        refused(&letters);
+        fs::remove_file(letters.path()).unwrap();
+        fs::create_dir(letters.path()).unwrap();
+        refused(&letters);
+        fs::remove_dir(letters.path()).unwrap();
+        letters.add(&[], "why").unwrap();
     }
 }
