@@ -18,6 +18,7 @@ mod error;
 mod inbox;
 mod keeper;
 mod left_behind;
+mod place;
 mod probe;
 mod reading;
 mod rows;

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use super::dead_letters::DeadLetters;
 use super::error::StoreError;
 use super::inbox::Batch;
 use super::left_behind::{LeftBehind, Lost, give_leaves};
+use super::place::{FILE, Files};
 use super::reading::read_entry;
 use super::rows::Entry;
 use super::{StoreSettings, Subscription};
@@ -36,9 +36,6 @@ const BLOCK: u64 = EPOCHS_PER_MS << 20;
 
 /// Maximum number of the oldest entries that make room at once.
 const EVICTED_AT_ONCE: u64 = 10_000;
-
-/// The name of the file.
-pub(super) const FILE: &str = "systole.db";
 
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS owed(
@@ -80,10 +77,8 @@ pub struct Opening {
 pub struct Database {
     connection: Connection,
     directory: PathBuf,
-    /// The write-ahead log; `None` in memory.
-    log: Option<PathBuf>,
-    /// The device and the number of the file; `None` in memory.
-    file: Option<(u64, u64)>,
+    /// Its files; `None` in memory.
+    files: Option<Files>,
     subscriptions: Arc<[Subscription]>,
     listeners: Arc<[Arc<str>]>,
     /// Sessions about which something is owed, and entries.
@@ -132,13 +127,11 @@ impl Database {
         if !is_ours(&connection).map_err(failed)? {
             return Err(StoreError::Foreign(path));
         }
-        let log = (place == Place::Disk).then(|| directory.join("systole.db-wal"));
         let Opening { subscriptions, listeners, now_ms, remembered } = opening;
         let database = Database {
             connection,
-            directory,
-            log,
-            file: None,
+            directory: directory.clone(),
+            files: None,
             subscriptions,
             listeners,
             owed: 0,
@@ -157,7 +150,9 @@ impl Database {
         };
         let mut database = database.prepare(level, now_ms, remembered).map_err(failed)?;
         if place == Place::Disk {
-            database.file = fs::metadata(&path).ok().map(|it| (it.dev(), it.ino()));
+            let files = Files::look(&directory);
+            let files = files.map_err(|error| StoreError::Directory { path: directory, error })?;
+            database.files = Some(files);
         }
         Ok(database)
     }
@@ -202,7 +197,7 @@ impl Database {
 
     /// Whether it ends with the process.
     pub fn is_volatile(&self) -> bool {
-        self.log.is_none()
+        self.files.is_none()
     }
 
     /// Returns what a killed gateway had left behind.
@@ -278,6 +273,7 @@ impl Database {
             changes.epochs_below = set_aside(&tx, last_epoch)?;
         }
         tx.commit()?;
+        self.note_written();
         let Changes { owed, entries, waiting, epochs_below } = changes;
         (self.owed, self.entries, self.epochs_below) = (owed, entries, epochs_below);
         self.waiting = waiting;
@@ -285,23 +281,25 @@ impl Database {
     }
 
     /// Moves the log into the database, and cuts it: on a full disk its place is what is missing.
-    pub(super) fn shrink_log(&self) {
-        // It fails if nothing can be moved; the next write fails then, too.
-        let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    pub(super) fn shrink_log(&mut self) {
+        // A log that somebody else has cut must not be taken for one that was cut here.
+        if self.check_place().is_ok() {
+            // It fails if nothing can be moved; the next write fails then, too.
+            let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            self.note_written();
+        }
     }
 
-    /// Looks whether the file is still where it was opened: what is written into one that was
-    /// removed or replaced, the next start does not find.
+    /// Looks whether the files are still where they were opened, with all that was written.
     fn check_place(&self) -> rusqlite::Result<()> {
-        let Some(file) = &self.file else {
-            return Ok(());
-        };
-        let here = fs::metadata(self.directory.join(FILE)).ok().map(|it| (it.dev(), it.ino()));
-        if here == Some(*file) {
-            return Ok(());
+        let checked = self.files.as_ref().map_or(Ok(()), Files::check);
+        checked.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+    }
+
+    fn note_written(&mut self) {
+        if let Some(files) = &mut self.files {
+            files.note_written();
         }
-        let what = "its file was removed or replaced while it was open: restart the gateway";
-        Err(rusqlite::Error::ToSqlConversionFailure(io::Error::other(what).into()))
     }
 
     /// Writes something without a meaning, to see whether that is possible.
@@ -312,6 +310,7 @@ impl Database {
         let tx = self.connection.transaction()?;
         let below = set_aside(&tx, last)?;
         tx.commit()?;
+        self.note_written();
         self.epochs_below = below;
         Ok(())
     }
@@ -319,6 +318,7 @@ impl Database {
     /// Moves the oldest entries to the dead letters, at least `count` if there are so many. Returns
     /// how many of each subscription.
     pub(super) fn evict(&mut self, count: u64) -> rusqlite::Result<Vec<u64>> {
+        self.check_place()?;
         let count = count.min(EVICTED_AT_ONCE).cast_signed();
         let tx = self.connection.transaction()?;
         let oldest = {
@@ -346,6 +346,7 @@ impl Database {
             WHERE number IN (SELECT number FROM entry ORDER BY number LIMIT ?1)";
         let gone = tx.execute(delete, [count])? as u64;
         tx.commit()?;
+        self.note_written();
         self.entries = self.entries.saturating_sub(gone);
         self.count_waiting()?;
         Ok(evicted)
@@ -381,12 +382,11 @@ impl Database {
 
     /// Brings all that was written to disk.
     pub(super) fn sync(&self) -> io::Result<()> {
-        match self.log.as_ref().map(File::open) {
-            // Nothing was written since the log was last moved into the database, and synced.
-            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Some(log) => log?.sync_data(),
-            None => Ok(()),
-        }
+        let Some(files) = &self.files else {
+            return Ok(());
+        };
+        files.check()?;
+        File::open(files.log())?.sync_data()
     }
 
     /// Returns the connection, for what is read, and for what is no part of the file.

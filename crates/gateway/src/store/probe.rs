@@ -8,7 +8,8 @@ use rustix::fs::{Access, access};
 use rustix::process::{Flock, FlockType, fcntl_getlk};
 
 use super::StoreSettings;
-use super::database::{APPLICATION, FILE, VERSION};
+use super::database::{APPLICATION, VERSION};
+use super::place::FILE;
 use super::error::StoreError;
 
 /// How each database of SQLite begins: <https://sqlite.org/fileformat2.html>.

@@ -495,6 +495,68 @@ fn a_store_whose_file_is_replaced_promises_nothing() {
 }
 
 #[test]
+fn a_store_whose_files_are_removed_replaced_or_cut_promises_nothing() {
+    const LOG: &str = "systole.db-wal";
+    let remove = |path: &Path| fs::remove_file(path).unwrap();
+    let replace = |path: &Path| {
+        let copy = path.with_extension("copy");
+        fs::copy(path, &copy).unwrap();
+        fs::rename(copy, path).unwrap();
+    };
+    let cut = |length: u64| {
+        move |path: &Path| {
+            let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+            file.set_len(length.min(file.metadata().unwrap().len() - 1)).unwrap();
+        }
+    };
+    let harms: [(&str, &str, &dyn Fn(&Path)); 8] = [
+        (LOG, "removed or replaced", &remove),
+        (LOG, "removed or replaced", &replace),
+        (LOG, "cut", &cut(0)),
+        (LOG, "cut", &cut(u64::MAX)),
+        ("systole.db", "removed or replaced", &remove),
+        ("systole.db", "removed or replaced", &replace),
+        ("systole.db", "cut", &cut(0)),
+        ("systole.db", "cut", &cut(u64::MAX)),
+    ];
+    for sync in [None, Some(Span::from_millis(1))] {
+        for (file, what, harm) in harms {
+            let directory = tempfile::tempdir().unwrap();
+            let settings = StoreSettings { sync, ..settings(directory.path()) };
+            // What a run before has left is in the database, not only in the log.
+            drop(open(&settings).unwrap());
+            let store = start(open(&settings).unwrap(), &settings);
+            assert!(store.owe(owing(1)));
+            assert!(answers(&store, 1)[0].is_granted);
+            harm(&directory.path().join(file));
+            // However often it tries again, and whatever it cuts itself.
+            for session in 2..5 {
+                assert!(store.owe(owing(session)));
+                assert!(!answers(&store, 1)[0].is_granted, "{file} {what}");
+                let failing = store.health().failing.unwrap();
+                assert!(failing.contains(&format!("{file} was {what}")), "{failing}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_log_that_the_store_cuts_itself_is_no_harm() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let mut database = open(&settings).unwrap();
+    let room = Room { max_rows: 1_000, share: 1_000 };
+    for session in 1..=5 {
+        let batch = inbox::Batch { owings: vec![owing(session)], ..inbox::Batch::default() };
+        database.write(&batch, room, 0).unwrap();
+        database.shrink_log();
+        assert_eq!(fs::metadata(directory.path().join("systole.db-wal")).unwrap().len(), 0);
+        database.probe(0).unwrap();
+        database.sync().unwrap();
+    }
+}
+
+#[test]
 fn a_store_is_well_again_without_a_login() {
     let directory = tempfile::tempdir().unwrap();
     let mut settings = settings(directory.path());
