@@ -122,7 +122,10 @@ fn guarded_routes() -> [(&'static str, MethodRouter<Shared>); 22] {
         ("/api/v1/sessions/{id}/send", post(send::to_session).layer(long())),
         ("/api/v1/identities/{identity}/send", post(send::to_identity).layer(long())),
         ("/api/v1/broadcast", post(send::broadcast).layer(long())),
-        ("/api/v1/presence", post(presence::many).layer(long())),
+        (
+            "/api/v1/presence",
+            post(presence::many).layer(DefaultBodyLimit::max(presence::MAX_ASKED)),
+        ),
         ("/api/v1/presence/{identity}", get(presence::one)),
         ("/api/v1/sessions/{id}/hold", post(sessions::hold)),
         ("/api/v1/sessions/{id}/release", post(sessions::release)),

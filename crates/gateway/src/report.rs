@@ -194,9 +194,26 @@ pub struct SessionInfo {
     /// The policy in force.
     pub policy: PolicyInfo,
     /// What else the proof of the identity says of the peer; absent if nothing.
-    #[serde(skip_serializing_if = "Map::is_empty")]
+    #[serde(skip_serializing_if = "Attributes::is_empty")]
     #[schema(value_type = Object)]
-    pub attributes: Map<String, Value>,
+    pub attributes: Attributes,
+}
+
+/// The attributes of a session as the text of a JSON object, or empty. They are read where they are
+/// shown: a shard that lists sessions has no time for that.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Attributes(Box<str>);
+
+impl Attributes {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Attributes {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        attributes_of(&self.0).serialize(serializer)
+    }
 }
 
 /// Returns the attributes of a session, which it keeps as text.
@@ -222,7 +239,7 @@ impl SessionInfo {
             suspect: presence.suspect,
             held_for_ms: held.map(|until| until.since(now).as_millis()),
             policy: PolicyInfo::new(presence.policy),
-            attributes: attributes_of(presence.attributes),
+            attributes: Attributes(presence.attributes.into()),
         }
     }
 }

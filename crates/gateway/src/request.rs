@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 
 use serde_json::Value;
@@ -95,6 +96,8 @@ pub enum Request {
         to: Target,
         /// The message.
         message: Arc<[u8]>,
+        /// Who is first: the shard that sends it, or the caller that waits no longer.
+        claim: Claim,
         /// The channel for the answer.
         reply: oneshot::Sender<Delivered>,
     },
@@ -102,8 +105,10 @@ pub enum Request {
     Identities {
         /// The identities.
         identities: Vec<Arc<str>>,
+        /// Maximum number of sessions of each that are described.
+        limit: usize,
         /// The channel for the answer, in the same order.
-        reply: oneshot::Sender<Vec<Vec<SessionInfo>>>,
+        reply: oneshot::Sender<Vec<SessionsOf>>,
     },
     /// Moves a session with its link to another shard of the same listeners.
     Move {
@@ -198,9 +203,32 @@ pub enum Target {
     },
 }
 
+/// The sessions of an identity that are online.
+#[derive(Clone, Debug, Default)]
+pub struct SessionsOf {
+    /// Some or all of them.
+    pub shown: Vec<SessionInfo>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+/// The right to carry a request out, or to withdraw it: whoever claims it first has it. So a request
+/// that its caller has given up is never carried out later.
+#[derive(Clone, Debug, Default)]
+pub struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    /// Returns whether this is the first call.
+    pub fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+}
+
 /// How many sessions a message was sent to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Delivered {
+    /// Shards that gave no answer: their sessions, or some of them, were not reached.
+    pub unreached: u64,
     /// Sessions to which it was sent, or for which it waits behind earlier messages.
     pub queued: u64,
     /// Sessions whose codec cannot carry it: it is too long, or no line. All beacons.

@@ -1,9 +1,11 @@
 //! Handlers that tell who is there, by identity.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use systole_core::wire::MAX_IDENTITY;
 use utoipa::ToSchema;
 
 use super::answer::{Json, PathText, Raw, Trouble};
@@ -11,9 +13,13 @@ use super::sessions::SessionView;
 use super::state::Shared;
 use crate::gateway::{Gateway, Known};
 use crate::report::session_text;
+use crate::request::SessionsOf;
 
 /// Maximum number of identities in one request.
 const IDENTITIES: usize = 1_000;
+
+/// Longest body: as many identities of the longest kind, each byte of them written as an escape.
+pub(super) const MAX_ASKED: usize = IDENTITIES * (MAX_IDENTITY * 6 + 4) + 1_024;
 
 /// Who is there of an identity.
 #[derive(Serialize, ToSchema)]
@@ -26,6 +32,9 @@ pub(super) struct Presence {
     /// Its sessions that are online.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sessions: Vec<SessionView>,
+    /// How many more are online, which the answer has no room for; absent if none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    more: Option<u64>,
     /// How its last session ended, if it is offline.
     #[serde(skip_serializing_if = "Option::is_none")]
     last: Option<Last>,
@@ -49,7 +58,7 @@ struct Last {
 /// Who is there of many identities.
 #[derive(Serialize, ToSchema)]
 pub(super) struct PresenceList {
-    /// One for each identity of the request, in its order.
+    /// One for each identity of the request, in its order; one that is repeated counts once.
     presences: Vec<Presence>,
 }
 
@@ -97,7 +106,9 @@ pub(super) async fn many(
         let error = format!("there are {} identities in the request", asked.identities.len());
         return Err(Trouble::bad(error, hint));
     }
-    let identities = asked.identities.into_iter().map(Arc::from).collect();
+    let mut seen = HashSet::new();
+    let mut identities: Vec<Arc<str>> = asked.identities.into_iter().map(Arc::from).collect();
+    identities.retain(|identity| seen.insert(identity.clone()));
     Ok(Json(PresenceList { presences: presences(&shared.gateway, identities).await? }))
 }
 
@@ -106,14 +117,20 @@ async fn presences(gateway: &Gateway, identities: Vec<Arc<str>>) -> Result<Vec<P
     let show = |(identity, known): (&Arc<str>, Known)| {
         let identity = identity.to_string();
         match known {
-            Known::Unknown => {
-                Presence { identity, state: "unknown", sessions: Vec::new(), last: None }
-            }
-            Known::Online(sessions) => {
-                let is_suspect = sessions.iter().all(|session| session.suspect);
+            Known::Unknown => Presence {
+                identity,
+                state: "unknown",
+                sessions: Vec::new(),
+                more: None,
+                last: None,
+            },
+            Known::Online(SessionsOf { shown, more }) => {
+                let is_suspect = shown.iter().all(|session| session.suspect);
                 let state = if is_suspect { "suspect" } else { "online" };
-                let sessions = sessions.into_iter().map(|info| SessionView::new(gateway, info));
-                Presence { identity, state, sessions: sessions.collect(), last: None }
+                let more = Some(more).filter(|more| *more > 0);
+                let sessions = shown.into_iter();
+                let sessions = sessions.map(|info| SessionView::new(gateway, info)).collect();
+                Presence { identity, state, sessions, more, last: None }
             }
             Known::Offline(ended) => {
                 let last = Last {
@@ -123,7 +140,8 @@ async fn presences(gateway: &Gateway, identities: Vec<Arc<str>>) -> Result<Vec<P
                     cause: ended.verdict.cause.name(),
                     confidence: ended.verdict.confidence.name(),
                 };
-                Presence { identity, state: "offline", sessions: Vec::new(), last: Some(last) }
+                let last = Some(last);
+                Presence { identity, state: "offline", sessions: Vec::new(), more: None, last }
             }
         }
     };

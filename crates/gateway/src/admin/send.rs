@@ -30,6 +30,15 @@ pub(super) struct Reach {
     unfit: u64,
     /// Sessions that read too slowly for another message, or are just being sent one: try again.
     busy: u64,
+    /// Shards that gave no answer in time: sessions there did not get it, and the others did. Absent
+    /// if all have answered.
+    #[serde(skip_serializing_if = "is_zero")]
+    unreached_shards: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The answers to a request that sends, as the document describes them.
@@ -205,8 +214,8 @@ async fn carry_out(gateway: &Gateway, whom: &Whom, message: &Arc<[u8]>) -> Resul
         }
     };
     Ok(match delivered {
-        Some(Delivered { queued, unfit, busy, .. }) => {
-            Reach { queued, unfit, busy, ..Reach::default() }
+        Some(Delivered { queued, unfit, busy, unreached: unreached_shards, .. }) => {
+            Reach { queued, unfit, busy, unreached_shards, ..Reach::default() }
         }
         None => Reach { none: 1, ..Reach::default() },
     })

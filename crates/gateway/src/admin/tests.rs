@@ -3,6 +3,7 @@
 mod bans;
 mod document;
 mod left_behind;
+mod reach;
 mod secure;
 mod strangers;
 mod why;
@@ -34,7 +35,9 @@ use crate::gateway::{Lifecycle, ListenerState, ShardUnavailable};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::report::{Fact, PauseReason, SessionInfo, Subject, session_text};
-use crate::request::{Delivered, Order, Page, REQUESTS, Request, Requests, Story, Target};
+use crate::request::{
+    Delivered, Order, Page, REQUESTS, Request, Requests, SessionsOf, Story, Target,
+};
 use crate::stats::Distributions;
 use crate::stats::ShardStats;
 use crate::wake::{WakeUps, wake_ups};
@@ -246,7 +249,8 @@ fn simulate_shard(shard: u64, requests: &Receiver<Request>, received: &Received)
                 note(format!("{shard}: {order:?} {session:x}"));
                 let _ = reply.send(link_of(session).is_some());
             }
-            Request::Deliver { to, message, reply } => {
+            Request::Deliver { to, message, claim, reply } => {
+                assert!(claim.take(), "its caller waits");
                 note(format!("{shard}: {to:?} {}", String::from_utf8_lossy(&message)));
                 // In two steps.
                 let next = matches!(to, Target::All { from: 0, .. }).then_some(5);
@@ -259,10 +263,12 @@ fn simulate_shard(shard: u64, requests: &Receiver<Request>, received: &Received)
                 };
                 let _ = reply.send(Delivered { queued, next, ..Delivered::default() });
             }
-            Request::Identities { identities, reply } => {
+            Request::Identities { identities, limit, reply } => {
                 let all = || (0..SESSIONS).map(|link| info(shard, link));
                 let find = |wanted: &Arc<str>| {
-                    all().filter(|info| info.identity == **wanted).collect::<Vec<_>>()
+                    let mut found = all().filter(|info| info.identity == **wanted);
+                    let shown: Vec<_> = found.by_ref().take(limit).collect();
+                    SessionsOf { shown, more: found.count() as u64 }
                 };
                 let _ = reply.send(identities.iter().map(find).collect());
             }

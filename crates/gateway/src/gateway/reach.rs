@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
-use super::{Gateway, ShardUnavailable, ask};
-use crate::report::SessionInfo;
-use crate::request::{Delivered, IDENTITIES_PER_REQUEST, Request, Target};
+use super::{ANSWER_TIMEOUT, Gateway, ShardUnavailable, ask, unavailable};
+use crate::request::{
+    Claim, Delivered, IDENTITIES_PER_REQUEST, Request, Requests, SESSIONS_PER_PAGE, SessionsOf,
+    Target,
+};
 use crate::verdicts::{Ended, STRANGERS, Verdicts};
 
 /// How often an identity of which nothing is known is looked for: the fact that its session has
@@ -17,11 +21,14 @@ const LOOKS: usize = 2;
 /// The wait between two looks, far above the time of a fact on its way.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// Maximum number of sessions that an answer about identities describes: some 2 MB of JSON.
+const SESSIONS_SHOWN: usize = 4_000;
+
 /// What is known of an identity.
 #[derive(Clone, Debug)]
 pub(crate) enum Known {
     /// Its sessions that are online, at least one.
-    Online(Vec<SessionInfo>),
+    Online(SessionsOf),
     /// It has none, and this was its last one.
     Offline(Arc<Ended>),
     /// It has none, and nothing is known of an earlier one.
@@ -32,7 +39,7 @@ impl Gateway {
     /// Sends a message to a session; `None` if it is not online.
     ///
     /// # Errors
-    /// The session's shard gave no answer in time; the message may still have been sent.
+    /// The session's shard gave no answer in time: the message was not sent.
     pub(crate) async fn send(
         &self,
         session: u64,
@@ -41,8 +48,7 @@ impl Gateway {
         let Some(shard) = self.shard_of(session) else {
             return Ok(None);
         };
-        let to = Target::Session(session);
-        let delivered = ask(shard, |reply| Request::Deliver { to, message, reply }).await?;
+        let delivered = deliver(shard, Target::Session(session), message).await?;
         let Delivered { queued, unfit, busy, .. } = delivered;
         Ok((queued + unfit + busy > 0).then_some(delivered))
     }
@@ -50,26 +56,30 @@ impl Gateway {
     /// Sends a message to all sessions of an identity.
     ///
     /// # Errors
-    /// A shard gave no answer in time; the message may have been sent to some.
+    /// No shard gave an answer in time: the message was sent to nobody.
     pub(crate) async fn send_to_identity(
         &self,
         identity: &str,
         message: &Arc<[u8]>,
     ) -> Result<Delivered, ShardUnavailable> {
         let identity: Arc<str> = identity.into();
-        let mut all = Delivered::default();
+        let (mut all, mut failed) = (Delivered::default(), None);
         for shard in &self.shards {
-            let (to, message) = (Target::Identity(identity.clone()), message.clone());
-            add(&mut all, ask(shard, |reply| Request::Deliver { to, message, reply }).await?);
+            match deliver(shard, Target::Identity(identity.clone()), message.clone()).await {
+                Ok(delivered) => add(&mut all, delivered),
+                Err(error) => {
+                    (all.unreached, failed) = (all.unreached + 1, Some(error));
+                }
+            }
         }
-        Ok(all)
+        all_or_none(all, failed)
     }
 
     /// Sends a message to all sessions that match, in steps. One such call at a time is under way:
     /// `None` if another is.
     ///
     /// # Errors
-    /// A shard gave no answer in time; the message may have been sent to some.
+    /// No shard gave an answer in time: the message was sent to nobody.
     pub(crate) async fn broadcast(
         &self,
         listener: Option<u16>,
@@ -77,22 +87,23 @@ impl Gateway {
         message: &Arc<[u8]>,
     ) -> Option<Result<Delivered, ShardUnavailable>> {
         let _turn = self.broadcasting.try_lock().ok()?;
-        let mut all = Delivered::default();
+        let (mut all, mut failed) = (Delivered::default(), None);
         for shard in &self.shards {
             let mut next = Some(0);
             while let Some(from) = next {
                 let to = Target::All { from, listener, attribute: attribute.clone() };
-                let message = message.clone();
-                match ask(shard, |reply| Request::Deliver { to, message, reply }).await {
+                match deliver(shard, to, message.clone()).await {
                     Ok(delivered) => {
                         next = delivered.next;
                         add(&mut all, delivered);
                     }
-                    Err(error) => return Some(Err(error)),
+                    Err(error) => {
+                        (all.unreached, failed, next) = (all.unreached + 1, Some(error), None);
+                    }
                 }
             }
         }
-        Some(Ok(all))
+        Some(all_or_none(all, failed))
     }
 
     /// Keeps the last `kept` verdicts on sessions.
@@ -110,7 +121,8 @@ impl Gateway {
         find()
     }
 
-    /// Returns what is known of identities, in their order.
+    /// Returns what is known of identities, in their order. At most [`SESSIONS_SHOWN`] sessions are
+    /// described, as many of each identity, and one at least.
     ///
     /// # Errors
     /// A shard gave no answer in time.
@@ -119,6 +131,7 @@ impl Gateway {
         identities: &[Arc<str>],
     ) -> Result<Vec<Known>, ShardUnavailable> {
         let mut all: Vec<Known> = identities.iter().map(|_| Known::Unknown).collect();
+        let limit = (SESSIONS_SHOWN / identities.len().max(1)).clamp(1, SESSIONS_PER_PAGE);
         for look in 0..LOOKS {
             let unknown: Vec<usize> =
                 (0..all.len()).filter(|n| matches!(all[*n], Known::Unknown)).collect();
@@ -133,7 +146,7 @@ impl Gateway {
                 let wanted: Vec<_> = numbers.iter().map(|n| identities[*n].clone()).collect();
                 for shard in &self.shards {
                     let identities = wanted.clone();
-                    let request = |reply| Request::Identities { identities, reply };
+                    let request = |reply| Request::Identities { identities, limit, reply };
                     let found = ask(shard, request).await?;
                     for (number, sessions) in numbers.iter().zip(found) {
                         join(&mut all[*number], sessions);
@@ -153,11 +166,42 @@ impl Gateway {
     }
 }
 
-fn join(known: &mut Known, mut sessions: Vec<SessionInfo>) {
+fn join(known: &mut Known, mut sessions: SessionsOf) {
     if let Known::Online(before) = known {
-        before.append(&mut sessions);
-    } else if !sessions.is_empty() {
+        before.shown.append(&mut sessions.shown);
+        before.more += sessions.more;
+    } else if !sessions.shown.is_empty() {
         *known = Known::Online(sessions);
+    }
+}
+
+/// Has a shard send a message, or withdraws it: then it is not sent later either.
+async fn deliver(
+    shard: &Requests,
+    to: Target,
+    message: Arc<[u8]>,
+) -> Result<Delivered, ShardUnavailable> {
+    let (reply, mut answer) = oneshot::channel();
+    let claim = Claim::default();
+    let request = Request::Deliver { to, message, claim: claim.clone(), reply };
+    shard.send(request).map_err(unavailable)?;
+    let answered = match timeout(ANSWER_TIMEOUT, &mut answer).await {
+        Ok(answered) => answered,
+        Err(_) if claim.take() => return Err(ShardUnavailable::Busy),
+        // The shard is about to answer.
+        Err(_) => answer.await,
+    };
+    answered.map_err(|_| ShardUnavailable::Gone)
+}
+
+/// Returns what shards have sent; the error if they sent nothing because of it.
+fn all_or_none(
+    all: Delivered,
+    failed: Option<ShardUnavailable>,
+) -> Result<Delivered, ShardUnavailable> {
+    match failed {
+        Some(error) if all.queued + all.unfit + all.busy == 0 => Err(error),
+        _ => Ok(all),
     }
 }
 

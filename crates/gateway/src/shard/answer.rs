@@ -11,8 +11,8 @@ use super::shard_loop::{ShardLoop, Traffic};
 use crate::bans::Banned;
 use crate::report::{SessionInfo, Subject};
 use crate::request::{
-    Filter, IDENTITIES_PER_REQUEST, Page, Request, SESSIONS_PER_PAGE, SLOTS_PER_SEARCH, Sibling,
-    Story,
+    Filter, IDENTITIES_PER_REQUEST, Page, Request, SESSIONS_PER_PAGE, SLOTS_PER_SEARCH, SessionsOf,
+    Sibling, Story,
 };
 
 /// A session that is online, as requests of the control plane see it.
@@ -68,17 +68,20 @@ impl<T: Traffic> ShardLoop<T> {
             Request::Order { session, order, reply } => {
                 let _ = reply.send(T::order(self, session, order));
             }
-            Request::Deliver { to, message, reply } => {
-                let _ = reply.send(T::deliver(self, to, &message));
+            Request::Deliver { to, message, claim, reply } => {
+                if claim.take() {
+                    let _ = reply.send(T::deliver(self, to, &message));
+                }
             }
-            Request::Identities { identities, reply } => {
+            Request::Identities { identities, limit, reply } => {
                 let (now, wall_ms) = (self.clock.now(), self.clock.wall_ms());
                 let find = |identity: &Arc<str>| {
-                    let mut found = Vec::new();
+                    let mut found = SessionsOf::default();
                     T::of_identity(self, identity, &mut |known| {
-                        // As many as one page has: nobody reads more.
-                        if found.len() < SESSIONS_PER_PAGE {
-                            found.push(known.info(now, wall_ms));
+                        if found.shown.len() < limit.min(SESSIONS_PER_PAGE) {
+                            found.shown.push(known.info(now, wall_ms));
+                        } else {
+                            found.more += 1;
                         }
                     });
                     found
