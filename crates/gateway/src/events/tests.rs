@@ -12,6 +12,7 @@ use super::*;
 use crate::report::{Parting, PauseReason, Subject};
 
 mod golden;
+mod model;
 
 const STREAM: u64 = 0xabc;
 
