@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value, json};
+use systole_core::cause::{Cause, Confidence};
 use utoipa::OpenApi;
 
 use super::fields::FromFields;
@@ -57,6 +58,9 @@ use super::{bans, control, health, kick, presence, send, sessions, stream, webho
 )]
 struct Declared;
 
+/// All confidences.
+const CONFIDENCES: [Confidence; 3] = [Confidence::Medium, Confidence::High, Confidence::Certain];
+
 /// The meaning of each status of a failure, which is the same for all operations.
 const FAILURES: [(&str, &str); 10] = [
     ("400", "The request has a mistake, which the answer names"),
@@ -100,6 +104,7 @@ pub(super) fn document() -> Value {
             set_range(schema, range_of(&ranges, name));
         }
     }
+    set_words(&mut document);
     document["components"]["securitySchemes"] = json!({"token": {
         "type": "http",
         "scheme": "bearer",
@@ -141,6 +146,32 @@ fn set_range(schema: &mut Value, range: Option<RangeInclusive<u64>>) {
     if let Some(range) = range {
         schema["minimum"] = json!(range.start());
         schema["maximum"] = json!(range.end());
+    }
+}
+
+/// Declares, wherever a cause or a confidence stands, which words it may be.
+fn set_words(schema: &mut Value) {
+    let causes = || json!(Cause::NAMES);
+    let is_cause = schema["in"] == "query" && schema["name"] == "cause";
+    if is_cause {
+        schema["schema"]["enum"] = causes();
+    }
+    if let Some(members) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        let is_revision = members.contains_key("from") && members.contains_key("to");
+        for (name, member) in members {
+            let words = match name.as_str() {
+                "cause" => causes(),
+                "from" | "to" if is_revision => causes(),
+                "confidence" => json!(CONFIDENCES.map(Confidence::name)),
+                _ => continue,
+            };
+            member["enum"] = words;
+        }
+    }
+    match schema {
+        Value::Object(members) => members.values_mut().for_each(set_words),
+        Value::Array(items) => items.iter_mut().for_each(set_words),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

@@ -263,3 +263,34 @@ async fn a_session_shows_its_whole_policy() {
     assert_eq!(*policy, fixture.get("/api/v1/listeners/native/policy").await.1);
     assert_eq!((&policy["enforce"], &policy["keepalive_ms"]), (&json!(true), &json!(0)));
 }
+
+/// The words that a property of a schema may be.
+fn words<'a>(schema: &'a Value, property: &str) -> &'a Value {
+    let parts = schema["allOf"].as_array().into_iter().flatten().chain([schema]);
+    let found = parts.map(|part| &part["properties"][property]["enum"]).find(|it| !it.is_null());
+    found.unwrap_or(&Value::Null)
+}
+
+#[test]
+fn the_document_names_all_causes_wherever_one_stands() {
+    let document = document();
+    let schemas = &document["components"]["schemas"];
+    let causes = json!(systole_core::cause::Cause::NAMES);
+    for (schema, property) in [
+        ("End", "cause"),
+        ("Last", "cause"),
+        ("Revised", "cause"),
+        ("Revision", "from"),
+        ("Revision", "to"),
+    ] {
+        assert_eq!(*words(&schemas[schema], property), causes, "{schema}.{property}");
+    }
+    let parameters = document["paths"]["/api/v1/verdicts"]["get"]["parameters"].as_array().unwrap();
+    let cause = parameters.iter().find(|it| it["name"] == "cause").unwrap();
+    assert_eq!(cause["schema"]["enum"], causes);
+    let confidences = json!(["medium", "high", "certain"]);
+    assert_eq!(*words(&schemas["End"], "confidence"), confidences);
+    let moved = schemas["Body"]["oneOf"].as_array().unwrap();
+    let from = moved.iter().map(|kind| words(kind, "from"));
+    assert!(from.into_iter().all(Value::is_null), "the address before a move is no cause");
+}
