@@ -18,6 +18,7 @@ mod error;
 mod inbox;
 mod keeper;
 mod left_behind;
+mod origins;
 mod place;
 mod probe;
 mod reading;
@@ -70,6 +71,9 @@ pub struct StoreSettings {
     /// Maximum number of events of one identity that wait for receivers. More outlast a longer
     /// absence of a receiver; fewer leave more room to the others.
     pub max_rows_per_identity: u64,
+    /// Maximum number of rows of one address that is not trusted. More let many clients behind it
+    /// outlast a longer absence of a receiver; fewer leave more room to the others.
+    pub max_rows_per_address: u64,
     /// Whether the oldest entries make room in a full store; else new logins are refused.
     pub drops_oldest: bool,
     /// Whether the gateway accepts no logins without a durable store.
@@ -141,7 +145,7 @@ pub struct StoreStats {
     pub undurable: Cell,
     /// Logins refused because the store was full, or nothing could be written.
     pub refused: Cell,
-    /// Of these, those of identities that had their share of rows.
+    /// Of these, those of identities and addresses that had their share of rows.
     pub over_share: Cell,
     /// Events other than joins and leaves that a full store did not keep.
     pub dropped: Cell,

@@ -16,6 +16,10 @@ const DEFAULT_MAX_ROWS: u64 = 1_000_000;
 /// identities together can still fill the store, and one alone logs in 5,000 times before it waits.
 const DEFAULT_SHARES: u64 = 100;
 
+/// The part of all rows that one address may have by default: four of them together can still fill
+/// the store, and one has room for the clients of a large network behind it.
+const DEFAULT_SHARES_OF_ADDRESSES: u64 = 4;
+
 /// What makes room in a full store.
 const WHEN_FULL: [(&str, bool); 2] = [("refuse", false), ("dead_letters", true)];
 
@@ -35,6 +39,8 @@ pub(super) fn read(
     let max_rows = section.take(reading, "max_rows", value::integer(1_000..=1_000_000_000));
     let shares = value::integer(10..=1_000_000_000);
     let share = section.take(reading, "max_rows_per_identity", shares);
+    let shares = value::integer(10..=1_000_000_000);
+    let of_address = section.take(reading, "max_rows_per_address", shares);
     let when_full = section.take(reading, "when_full", value::chosen(&WHEN_FULL));
     let required = section.take(reading, "required", value::boolean);
     let has_path = section.has("path");
@@ -52,6 +58,7 @@ pub(super) fn read(
         sync: Given::or(sync, None),
         max_rows,
         max_rows_per_identity: Given::or(share, (max_rows / DEFAULT_SHARES).max(10)),
+        max_rows_per_address: Given::or(of_address, max_rows / DEFAULT_SHARES_OF_ADDRESSES),
         drops_oldest: Given::or(when_full, false),
         is_required: Given::or(required, true),
     })

@@ -63,7 +63,7 @@ fn any_uncommented_line_of_the_example_file_gives_the_defaults() {
 #[test]
 fn the_examples_in_the_file_are_legal_and_differ_from_the_defaults() {
     let examples: Vec<_> = lines_of("#! ").collect();
-    assert_eq!(examples.len(), 41, "{examples:?}");
+    assert_eq!(examples.len(), 43, "{examples:?}");
     for (n, line) in examples {
         assert!(is_setting(line), "{line}");
         match load(&with_line(n, line)) {
@@ -79,8 +79,15 @@ fn the_examples_in_the_file_are_legal_and_differ_from_the_defaults() {
                 let webhook = ["url", "secret_file", "roots", "timeout", "remember_refusals"];
                 // Nor are there the tables of webhooks and of the store.
                 let told = ["name", "events", "concurrency", "give_up_after"];
-                let store =
-                    ["path", "sync", "max_rows", "max_rows_per_identity", "when_full", "required"];
+                let store = [
+                    "path",
+                    "sync",
+                    "max_rows",
+                    "max_rows_per_identity",
+                    "max_rows_per_address",
+                    "when_full",
+                    "required",
+                ];
                 let all =
                     [&["token_file"][..], &tls, &beacon, &tokens, &more, &webhook, &told, &store];
                 let excused = all.concat();

@@ -34,9 +34,11 @@ const COUNTERS: [StoreMetric; 7] = [
     ("systole_store_lost", "Sessions that a killed gateway had left behind", |store| &store.lost),
     ("systole_store_undurable", "Logins that went on unwritten", |store| &store.undurable),
     ("systole_store_refused", "Logins refused by a full or failing store", |store| &store.refused),
-    ("systole_store_over_share", "Logins of identities with too many events", |store| {
-        &store.over_share
-    }),
+    (
+        "systole_store_over_share",
+        "Logins of identities and addresses with too many events",
+        |store| &store.over_share,
+    ),
     ("systole_store_dropped", "Events that a full store did not keep", |store| &store.dropped),
 ];
 
@@ -113,12 +115,14 @@ pub(super) mod tests {
             sync: None,
             max_rows: 1_000,
             max_rows_per_identity: 1_000,
+            max_rows_per_address: 1_000,
             drops_oldest: false,
             is_required: true,
         };
         let told = [Subscription { name: "game".into(), events: vec!["leave"] }];
         let (subscriptions, listeners) = (told.into(), [].into());
-        let opening = Opening { subscriptions, listeners, now_ms: 0, remembered: 1 };
+        let opening =
+            Opening { subscriptions, listeners, now_ms: 0, remembered: 1, trusted: [].into() };
         let database = Database::open(&settings, opening, Place::Memory).unwrap();
         let epochs = Arc::new(Epochs::default());
         let store = Store::start(database, &settings, Vec::new(), epochs).unwrap();

@@ -51,7 +51,8 @@ fn open_store(
     let listeners: Arc<[Arc<str>]> = streams.chain(beacons).collect();
     let (subscriptions, now_ms) = (told.collect(), clock.wall_ms());
     let remembered = kept(config.limits.verdicts);
-    let opening = Opening { subscriptions, listeners, now_ms, remembered };
+    let trusted = config.addresses.trusted.clone().into();
+    let opening = Opening { subscriptions, listeners, now_ms, remembered, trusted };
     let database = match Database::open(settings, opening.clone(), Place::Disk) {
         Err(error) if !settings.is_required => {
             let hint = "what webhooks are owed is kept in memory; a killed gateway forgets it";

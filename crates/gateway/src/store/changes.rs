@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use super::Subscription;
 use super::database::get;
 use super::left_behind::Lost;
+use super::origins::OriginChanges;
 use super::rows::Noted;
 
 /// How many rows there may be.
@@ -14,17 +15,20 @@ pub(super) struct Room {
     pub(super) max_rows: u64,
     /// Events of one identity.
     pub(super) share: u64,
+    /// Rows of one address.
+    pub(super) share_of_address: u64,
 }
 
 /// What changes with a transaction.
-pub(super) struct Changes {
+pub(super) struct Changes<'a> {
     pub(super) owed: u64,
     pub(super) entries: u64,
     pub(super) waiting: Vec<u64>,
     pub(super) epochs_below: u64,
+    pub(super) origins: OriginChanges<'a>,
 }
 
-impl Changes {
+impl Changes<'_> {
     pub(super) fn owe(&mut self, tx: &Transaction<'_>, row: &Lost) -> rusqlite::Result<()> {
         let insert =
             "INSERT OR IGNORE INTO owed(session, epoch, identity, listener, address, since_ms)
@@ -33,7 +37,10 @@ impl Changes {
         let (session, epoch) = (session.cast_signed(), epoch.cast_signed());
         let since = since_ms.cast_signed();
         let values = params![session, epoch, &**identity, &**listener, address, since];
-        self.owed += tx.prepare_cached(insert)?.execute(values)? as u64;
+        if tx.prepare_cached(insert)?.execute(values)? > 0 {
+            self.owed += 1;
+            self.origins.owe(address, 1);
+        }
         Ok(())
     }
 
@@ -43,10 +50,14 @@ impl Changes {
         session: u64,
         epoch: u64,
     ) -> rusqlite::Result<()> {
-        let delete = "DELETE FROM owed WHERE epoch = ?1 AND session = ?2";
+        let delete = "DELETE FROM owed WHERE epoch = ?1 AND session = ?2 RETURNING address";
         let key = [epoch.cast_signed(), session.cast_signed()];
-        let gone = tx.prepare_cached(delete)?.execute(key)? as u64;
-        self.owed = self.owed.saturating_sub(gone);
+        let mut delete = tx.prepare_cached(delete)?;
+        let gone = delete.query_row(key, |row| row.get::<_, String>(0)).optional()?;
+        if let Some(address) = gone {
+            self.owed = self.owed.saturating_sub(1);
+            self.origins.owe(&address, -1);
+        }
         Ok(())
     }
 
@@ -67,18 +78,21 @@ impl Changes {
             _ => {}
         }
         let wanting = subscriptions.iter().filter(|to| to.wants(noted.kind));
+        let origin = self.origins.of(&noted.address);
         if !matches!(noted.kind, "join" | "leave") {
             let all = rows(self.owed, self.waiting.iter().sum(), subscriptions);
             // With fewer rows than a share in all, no identity has one.
             let is_over = all >= room.share
                 && rows_of(tx, &noted.key(), subscriptions, room.share)? >= room.share;
+            let is_over = is_over || self.origins.rows(&origin) >= room.share_of_address;
             if all >= room.max_rows || is_over {
                 return Ok(wanting.count() as u64);
             }
         }
         for (to, waiting) in subscriptions.iter().zip(&mut self.waiting) {
             if to.wants(noted.kind) {
-                insert(tx, &to.name, noted)?;
+                insert(tx, &to.name, &origin, noted)?;
+                self.origins.add(origin.clone(), 1);
                 self.entries += 1;
                 *waiting += 1;
             }
@@ -92,17 +106,20 @@ impl Changes {
         number: u64,
         subscriptions: &[Subscription],
     ) -> rusqlite::Result<()> {
-        let delete = "DELETE FROM entry WHERE number = ?1 RETURNING receiver";
+        let delete = "DELETE FROM entry WHERE number = ?1 RETURNING receiver, origin";
         let mut delete = tx.prepare_cached(delete)?;
-        let gone = delete.query_row([number.cast_signed()], |row| row.get::<_, String>(0));
+        let gone = delete.query_row([number.cast_signed()], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+        });
         // One that has made room is gone already.
-        let Some(receiver) = gone.optional()? else {
+        let Some((receiver, origin)) = gone.optional()? else {
             return Ok(());
         };
         self.entries = self.entries.saturating_sub(1);
         let counts = subscriptions.iter().zip(&mut self.waiting);
         for (_, waiting) in counts.filter(|(to, _)| *to.name == receiver) {
             *waiting = waiting.saturating_sub(1);
+            self.origins.add(origin.as_str().into(), -1);
         }
         Ok(())
     }
@@ -141,12 +158,17 @@ pub(super) fn rows_of(
     subscriptions.iter().map(|to| count.query_row(params![&*to.name, key, limit], get(0))).sum()
 }
 
-pub(super) fn insert(tx: &Transaction<'_>, receiver: &str, noted: &Noted) -> rusqlite::Result<()> {
-    let insert = "INSERT INTO entry(receiver, key, session, epoch, kind, at_ms, body)
-        VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+pub(super) fn insert(
+    tx: &Transaction<'_>,
+    receiver: &str,
+    origin: &str,
+    noted: &Noted,
+) -> rusqlite::Result<()> {
+    let insert = "INSERT INTO entry(receiver, key, session, epoch, kind, at_ms, body, origin)
+        VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     let (session, epoch) = (noted.session.cast_signed(), noted.epoch.cast_signed());
     let (key, at_ms) = (noted.key(), noted.at_ms.cast_signed());
-    let values = params![receiver, key, session, epoch, noted.kind, at_ms, &*noted.body];
+    let values = params![receiver, key, session, epoch, noted.kind, at_ms, &*noted.body, origin];
     tx.prepare_cached(insert)?.execute(values)?;
     Ok(())
 }

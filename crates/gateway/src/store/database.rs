@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
 
 use super::aside;
@@ -18,6 +19,7 @@ use super::dead_letters::DeadLetters;
 use super::error::StoreError;
 use super::inbox::Batch;
 use super::left_behind::{LeftBehind, Lost, give_leaves};
+use super::origins::Origins;
 use super::place::{FILE, Files};
 use super::reading::read_entry;
 use super::rows::Entry;
@@ -25,7 +27,7 @@ use super::{StoreSettings, Subscription};
 use crate::epochs::EPOCHS_PER_MS;
 
 /// The version of the tables. A store of a later one is not opened.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// Marks a file as a store of this program: "Syst".
 pub(super) const APPLICATION: i64 = 0x5379_7374;
@@ -45,10 +47,14 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS entry(
         number INTEGER PRIMARY KEY AUTOINCREMENT, receiver TEXT NOT NULL, key TEXT NOT NULL,
         session INTEGER NOT NULL, epoch INTEGER NOT NULL, kind TEXT NOT NULL,
-        at_ms INTEGER NOT NULL, body TEXT NOT NULL);
+        at_ms INTEGER NOT NULL, body TEXT NOT NULL, origin TEXT NOT NULL DEFAULT '');
     CREATE INDEX IF NOT EXISTS entry_of ON entry(receiver, number);
     CREATE INDEX IF NOT EXISTS entry_of_key ON entry(receiver, key, number);
     CREATE TABLE IF NOT EXISTS epochs(one INTEGER PRIMARY KEY CHECK(one = 1), below INTEGER);";
+
+/// Brings the tables of version 1 to version 2. Of its entries no origin is known, so they count
+/// for no address.
+const FROM_1: &str = "ALTER TABLE entry ADD COLUMN origin TEXT NOT NULL DEFAULT '';";
 
 /// Where a store is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +76,8 @@ pub struct Opening {
     pub now_ms: u64,
     /// Maximum number of sessions that a killed gateway left behind of which all is remembered.
     pub remembered: usize,
+    /// Networks of which no address has a share of the rows.
+    pub trusted: Arc<[IpNet]>,
 }
 
 /// An open database.
@@ -86,6 +94,7 @@ pub struct Database {
     entries: u64,
     /// Of the entries, those of each subscription.
     waiting: Vec<u64>,
+    origins: Origins,
     left_behind: LeftBehind,
     /// The first epoch of this run, and the end of those that are set aside.
     first_epoch: u64,
@@ -127,7 +136,8 @@ impl Database {
         if !is_ours(&connection).map_err(failed)? {
             return Err(StoreError::Foreign(path));
         }
-        let Opening { subscriptions, listeners, now_ms, remembered } = opening;
+        let Opening { subscriptions, listeners, now_ms, remembered, trusted } = opening;
+        let origins = Origins::new(trusted, &subscriptions);
         let database = Database {
             connection,
             directory: directory.clone(),
@@ -137,6 +147,7 @@ impl Database {
             owed: 0,
             entries: 0,
             waiting: Vec::new(),
+            origins,
             left_behind: LeftBehind::default(),
             first_epoch: 0,
             epochs_below: 0,
@@ -164,6 +175,9 @@ impl Database {
         connection.set_prepared_statement_cache_capacity(32);
         aside::create(connection)?;
         let tx = self.connection.transaction()?;
+        if tx.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? == 1 {
+            tx.execute_batch(FROM_1)?;
+        }
         tx.execute_batch(TABLES)?;
         tx.pragma_update(None, "application_id", APPLICATION)?;
         tx.pragma_update(None, "user_version", VERSION)?;
@@ -172,7 +186,9 @@ impl Database {
         let wall = now_ms.saturating_mul(EPOCHS_PER_MS);
         self.first_epoch = wall.max(below.map_or(0, i64::cast_unsigned));
         self.epochs_below = set_aside(&tx, self.first_epoch)?;
-        self.left_behind = give_leaves(&tx, &self.subscriptions, now_ms, remembered)?;
+        let (told, origins) = (&self.subscriptions, &mut self.origins);
+        self.left_behind = give_leaves(&tx, told, origins, now_ms, remembered)?;
+        origins.count(&tx, told)?;
         let count = |of: &str| tx.query_row(of, [], |row| row.get(0).map(i64::cast_unsigned));
         self.owed = count("SELECT count(*) FROM owed")?;
         self.entries = count("SELECT count(*) FROM entry")?;
@@ -230,6 +246,11 @@ impl Database {
         rows_of(&self.connection, identity, &self.subscriptions, limit)
     }
 
+    /// Returns what counts the rows of each address.
+    pub(super) fn origins(&self) -> &Origins {
+        &self.origins
+    }
+
     /// Writes a batch, all of it or nothing. Entries of other kinds than join and leave are written
     /// while there is `room`; returns how many were not. `last_epoch` is the last one that was given.
     pub(super) fn write(
@@ -245,7 +266,8 @@ impl Database {
         self.check_place()?;
         let subscriptions = self.subscriptions.clone();
         let (owed, entries, waiting) = (self.owed, self.entries, self.waiting.clone());
-        let mut changes = Changes { owed, entries, waiting, epochs_below: self.epochs_below };
+        let (epochs_below, origins) = (self.epochs_below, self.origins.begin());
+        let mut changes = Changes { owed, entries, waiting, epochs_below, origins };
         let mut dropped = 0;
         let tx = self.connection.transaction()?;
         for owing in &batch.owings {
@@ -273,8 +295,10 @@ impl Database {
             changes.epochs_below = set_aside(&tx, last_epoch)?;
         }
         tx.commit()?;
+        let Changes { owed, entries, waiting, epochs_below, origins } = changes;
+        let origins = origins.take();
+        self.origins.apply(origins);
         self.note_written();
-        let Changes { owed, entries, waiting, epochs_below } = changes;
         (self.owed, self.entries, self.epochs_below) = (owed, entries, epochs_below);
         self.waiting = waiting;
         Ok(dropped)
@@ -323,15 +347,19 @@ impl Database {
         let tx = self.connection.transaction()?;
         let oldest = {
             let select =
-                "SELECT number, key, session, epoch, kind, at_ms, body, receiver FROM entry
+                "SELECT number, key, session, epoch, kind, at_ms, body, receiver, origin FROM entry
                 ORDER BY number LIMIT ?1";
             let mut select = tx.prepare_cached(select)?;
             let rows = select
-                .query_map([count], |row| Ok((row.get::<_, String>(7)?, read_entry(row)?)))?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()?
+                .query_map([count], |row| Ok((row.get(7)?, row.get(8)?, read_entry(row)?)))?;
+            rows.collect::<rusqlite::Result<Vec<(String, String, Entry)>>>()?
         };
         let mut letters: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
-        for (receiver, entry) in oldest {
+        let mut origins = self.origins.begin();
+        for (receiver, origin, entry) in oldest {
+            if self.subscriptions.iter().any(|to| *to.name == *receiver) {
+                origins.add(origin.into(), -1);
+            }
             letters.entry(receiver).or_default().push(entry);
         }
         // Those for receivers that are not configured any more too: they are owed.
@@ -345,7 +373,9 @@ impl Database {
         let delete = "DELETE FROM entry
             WHERE number IN (SELECT number FROM entry ORDER BY number LIMIT ?1)";
         let gone = tx.execute(delete, [count])? as u64;
+        let origins = origins.take();
         tx.commit()?;
+        self.origins.apply(origins);
         self.note_written();
         self.entries = self.entries.saturating_sub(gone);
         self.count_waiting()?;
@@ -422,7 +452,7 @@ fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
     let (application, version): (i64, i64) = (pragma("application_id")?, pragma("user_version")?);
     let tables = "SELECT count(*) FROM sqlite_schema";
     let is_empty = connection.query_row(tables, [], |row| row.get::<_, i64>(0))? == 0;
-    Ok(is_empty || (application == APPLICATION && version == VERSION))
+    Ok(is_empty || (application == APPLICATION && (1..=VERSION).contains(&version)))
 }
 
 /// Sets a block of epochs aside; returns its end.

@@ -49,8 +49,10 @@ impl Keeper {
     ) -> Keeper {
         let count = |kind| shared.subscriptions.iter().filter(|to| to.wants(kind)).count() as u64;
         let rows_per_session = count("leave") + count("join");
-        let StoreSettings { max_rows, max_rows_per_identity, drops_oldest, sync, .. } = *settings;
-        let room = Room { max_rows, share: max_rows_per_identity };
+        let StoreSettings { max_rows, drops_oldest, sync, .. } = *settings;
+        let (share, share_of_address) =
+            (settings.max_rows_per_identity, settings.max_rows_per_address);
+        let room = Room { max_rows, share, share_of_address };
         let (is_unsynced, has_failed) = (false, false);
         let keeper = Keeper {
             shared,
@@ -152,41 +154,63 @@ impl Keeper {
         }
     }
 
-    /// Takes the logins out of identities that have their share of rows, and returns them: one
-    /// identity, whose events nobody takes, must not fill the store for all. Clients without an
-    /// identity have a key for each session, and no share.
+    /// Takes the logins out of identities and addresses that have their share of rows, and returns
+    /// them: one identity or address, whose events nobody takes, must not fill the store for all.
+    /// Clients without an identity have a key for each session, and only the share of their address.
     fn take_over_share(&mut self, batch: &mut Batch) -> Vec<super::Owing> {
-        let (share, more) = (self.room.share, self.rows_per_session);
+        let Room { share, share_of_address, .. } = self.room;
+        let more = self.rows_per_session;
         let wanted = batch.owings.len() as u64 * more;
-        // With fewer rows than a share in all, no identity has one.
-        if more == 0 || self.database.rows().saturating_add(wanted) <= share {
+        // With fewer rows than a share in all, nobody has one.
+        let all = self.database.rows().saturating_add(wanted);
+        if more == 0 || all <= share.min(share_of_address) {
             return Vec::new();
         }
-        let mut rows: HashMap<Box<str>, u64> = HashMap::new();
+        let (mut rows, mut of_origins) = (HashMap::new(), HashMap::new());
+        let origins = self.database.origins();
+        let mut over_address = None;
         let (kept, over): (Vec<_>, Vec<_>) = batch.owings.drain(..).partition(|owing| {
-            if owing.identity.is_empty() {
-                return true;
+            let origin = origins.of_ip(owing.address.ip());
+            let has = || origins.rows(&origin);
+            let of_origin: &mut u64 = of_origins.entry(origin.clone()).or_insert_with(has);
+            if !origin.is_empty() && *of_origin + more > share_of_address {
+                over_address.get_or_insert(origin);
+                return false;
             }
-            // A database that fails refuses the batch when it is written.
-            let count = || self.database.rows_of(&owing.identity, share).unwrap_or(0);
-            let rows = rows.entry(owing.identity.clone()).or_insert_with(count);
-            let fits = *rows + more <= share;
-            *rows += if fits { more } else { 0 };
-            fits
+            if !owing.identity.is_empty() {
+                // A database that fails refuses the batch when it is written.
+                let count = || self.database.rows_of(&owing.identity, share).unwrap_or(0);
+                let rows: &mut u64 = rows.entry(owing.identity.clone()).or_insert_with(count);
+                if *rows + more > share {
+                    return false;
+                }
+                *rows += more;
+            }
+            *of_origin += more;
+            true
         });
         batch.owings = kept;
         if let Some(first) = over.first() {
             self.shared.stats.over_share.add(over.len() as u64);
-            self.tell_over_share(&first.identity);
+            self.tell_over_share(&first.identity, over_address.as_deref());
         }
         over
     }
 
-    /// Says which identity has its share of rows, seldom.
-    fn tell_over_share(&mut self, identity: &str) {
+    /// Says which address or identity has its share of rows, seldom.
+    fn tell_over_share(&mut self, identity: &str, address: Option<&str>) {
         let Some(more) = self.share_lines.admit(self.clock.monotonic()) else {
             return;
         };
+        if let Some(address) = address {
+            let rows = self.room.share_of_address;
+            let hint = "see GET /api/v1/webhooks for who takes nothing, raise \
+                        max_rows_per_address in [store], or name a network of yours in `trusted` \
+                        of [addresses]";
+            let what = "too many events of an address wait: its logins are refused";
+            tracing::warn!(%address, rows, more, hint, "{what}");
+            return;
+        }
         let rows = self.room.share;
         let hint = "see GET /api/v1/webhooks for who takes nothing, or raise \
                     max_rows_per_identity in [store]";

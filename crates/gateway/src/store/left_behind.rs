@@ -12,6 +12,7 @@ use systole_core::{Span, Time, session};
 use super::Subscription;
 use super::changes::insert;
 use super::database::get;
+use super::origins::Origins;
 use super::rows::{Noted, text_of};
 use crate::events::{Body, End, Session};
 use crate::report::{Fact, Parting, Subject, session_text};
@@ -109,6 +110,7 @@ fn verdict() -> Verdict {
 pub(super) fn give_leaves(
     tx: &Transaction<'_>,
     subscriptions: &[Subscription],
+    origins: &Origins,
     now_ms: u64,
     remembered: usize,
 ) -> rusqlite::Result<LeftBehind> {
@@ -133,7 +135,7 @@ pub(super) fn give_leaves(
             continue;
         };
         for to in subscriptions.iter().filter(|to| to.is_owed()) {
-            insert(tx, &to.name, &leave)?;
+            insert(tx, &to.name, &origins.of(&lost.address), &leave)?;
         }
         latest.push_back(lost);
         if latest.len() > remembered {

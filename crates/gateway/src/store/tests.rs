@@ -25,6 +25,7 @@ fn settings(directory: &Path) -> StoreSettings {
         sync: None,
         max_rows: 1_000_000,
         max_rows_per_identity: 1_000_000,
+        max_rows_per_address: 1_000_000,
         drops_oldest: false,
         is_required: true,
     }
@@ -44,7 +45,8 @@ fn open(settings: &StoreSettings) -> Result<Database, StoreError> {
 
 fn opening(subscriptions: Arc<[Subscription]>, now_ms: u64) -> Opening {
     let listeners = ["native".into()].into();
-    Opening { subscriptions, listeners, now_ms, remembered: REMEMBERED }
+    let trusted = ["198.51.100.0/24".parse().unwrap()].into();
+    Opening { subscriptions, listeners, now_ms, remembered: REMEMBERED, trusted }
 }
 
 /// A store with one shard, which nobody wakes.
@@ -213,7 +215,8 @@ fn epochs_never_go_back_even_if_the_clock_does() {
     // A run that gives more than were set aside sets more aside, before they are used.
     let mut long = open(&settings).unwrap();
     let far = long.first_epoch() + (1 << 40) - 5;
-    long.write(&inbox::Batch::default(), Room { max_rows: 1, share: 1 }, far).unwrap();
+    long.write(&inbox::Batch::default(), Room { max_rows: 1, share: 1, share_of_address: 1 }, far)
+        .unwrap();
     drop(long);
     assert!(open(&settings).unwrap().first_epoch() > far);
 }
@@ -264,6 +267,112 @@ fn an_identity_whose_events_nobody_takes_leaves_room_to_the_others() {
     store.waiting("b", 0, 1_000).unwrap().iter().for_each(|entry| store.settle(entry.number));
     while store.counts("a").waiting + store.counts("b").waiting > 0 {}
     assert!(log_in(200, "one"), "its events were taken");
+}
+
+/// A session of an identity of its own, from an address.
+fn owing_from(session: u64, address: &str) -> Owing {
+    let address = (address.parse::<std::net::IpAddr>().unwrap(), 7).into();
+    Owing { identity: format!("only {session}").into(), address, ..owing(session) }
+}
+
+fn noted_from(kind: &'static str, session: u64, address: &str) -> Noted {
+    let Owing { identity, address, .. } = owing_from(session, address);
+    Noted { identity, address: address.to_string(), ..noted(kind, session) }
+}
+
+#[test]
+fn an_address_with_ever_new_identities_leaves_room_to_the_others() {
+    const ONE: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
+    const TRUSTED: &str = "198.51.100.7";
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings(directory.path());
+    (settings.max_rows, settings.max_rows_per_address) = (1_000, 20);
+    let mut store = start(open(&settings).unwrap(), &settings);
+    let log_in = |store: &Store, session, address| {
+        assert!(store.owe(owing_from(session, address)));
+        answers(store, 1)[0].is_granted
+    };
+    let mut session = 0;
+    // Three rows each: the leave for two receivers, and a join.
+    while log_in(&store, session, ONE[session as usize % 2]) {
+        for kind in ["join", "leave"] {
+            store.note(noted_from(kind, session, ONE[session as usize % 2]));
+        }
+        store.flush();
+        session += 1;
+        assert!(session < 100, "it fills the store");
+    }
+    assert_eq!(session, 6, "18 rows are there, and no room for three more");
+    assert_eq!((store.stats().over_share.get(), store.health().is_full), (1, false));
+    for session in 100..120 {
+        assert!(log_in(&store, session, TRUSTED), "a trusted network has no share");
+        store.note(noted_from("join", session, TRUSTED));
+    }
+    assert!(log_in(&store, 200, "2001:db8:0:1::1"));
+    // Other events fill its share and go no further; nor does a restart forget.
+    (0..10).for_each(|_| store.note(noted_from("suspect", 5, ONE[0])));
+    store.flush();
+    assert_eq!(store.stats().dropped.get(), 8);
+    assert!(store.stop(Span::from_secs(10)));
+    store = start(open(&settings).unwrap(), &settings);
+    assert!(!log_in(&store, 300, ONE[1]) && log_in(&store, 301, "2001:db8:0:1::1"));
+    for receiver in ["a", "b"] {
+        let all = store.waiting(receiver, 0, 1_000).unwrap();
+        all.iter().for_each(|entry| store.settle(entry.number));
+    }
+    while store.counts("a").waiting + store.counts("b").waiting > 0 {}
+    // What is owed counts as well: two rows each, and three are to fit.
+    let granted = (400..420).filter(|session| log_in(&store, *session, ONE[0])).count();
+    assert_eq!(granted, 9);
+    store.waive(400, 1_400);
+    store.flush();
+    assert!(log_in(&store, 500, ONE[0]) && !log_in(&store, 501, ONE[0]));
+}
+
+#[test]
+fn logins_of_one_address_at_once_count_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings(directory.path());
+    settings.max_rows_per_address = 20;
+    let store = start(open(&settings).unwrap(), &settings);
+    let inbox = &store.0.inbox;
+    inbox.owe_all((1..=30).map(|session| owing_from(session, "192.0.2.1")).collect());
+    let granted = answers(&store, 30).iter().filter(|owned| owned.is_granted).count();
+    assert_eq!(granted, 6, "of three rows each");
+}
+
+#[test]
+fn a_store_of_version_1_keeps_all_that_it_owes() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let old = rusqlite::Connection::open(directory.path().join("systole.db")).unwrap();
+    old.execute_batch(
+        "PRAGMA application_id = 1400468340; PRAGMA user_version = 1; PRAGMA journal_mode = WAL;
+        CREATE TABLE owed(
+            session INTEGER NOT NULL, epoch INTEGER NOT NULL, identity TEXT NOT NULL,
+            listener TEXT NOT NULL, address TEXT NOT NULL, since_ms INTEGER NOT NULL,
+            PRIMARY KEY(epoch, session)) WITHOUT ROWID;
+        CREATE TABLE entry(
+            number INTEGER PRIMARY KEY AUTOINCREMENT, receiver TEXT NOT NULL, key TEXT NOT NULL,
+            session INTEGER NOT NULL, epoch INTEGER NOT NULL, kind TEXT NOT NULL,
+            at_ms INTEGER NOT NULL, body TEXT NOT NULL);
+        CREATE INDEX entry_of ON entry(receiver, number);
+        CREATE INDEX entry_of_key ON entry(receiver, key, number);
+        CREATE TABLE epochs(one INTEGER PRIMARY KEY CHECK(one = 1), below INTEGER);
+        INSERT INTO owed VALUES(7, 1007, 'ada', 'native', '192.0.2.1:4711', 1800000000000);
+        INSERT INTO entry(receiver, key, session, epoch, kind, at_ms, body)
+            VALUES('a', 'bob', 3, 1003, 'join', 1800000000000, '{}');",
+    )
+    .unwrap();
+    drop(old);
+    let store = start(open(&settings).unwrap(), &settings);
+    assert_eq!(waiting(&store, "a"), lost(&[("join", 3), ("leave", 7)]));
+    assert_eq!(waiting(&store, "b"), lost(&[("leave", 7)]));
+    let all = store.waiting("a", 0, 9).unwrap();
+    all.iter().for_each(|entry| store.settle(entry.number));
+    while store.counts("a").waiting > 0 {}
+    assert!(store.stop(Span::from_secs(10)));
+    assert_eq!(open(&settings).unwrap().counted(), (0, 1));
 }
 
 #[test]
@@ -380,7 +489,7 @@ fn a_store_in_use_a_foreign_file_and_a_damaged_one_are_told_apart_and_unchanged(
     drop(first);
     let file = directory.path().join("systole.db");
     let newer = rusqlite::Connection::open(&file).unwrap();
-    newer.pragma_update(None, "user_version", 2).unwrap();
+    newer.pragma_update(None, "user_version", 3).unwrap();
     drop(newer);
     let before = fs::read(&file).unwrap();
     let error = open(&settings).unwrap_err();
@@ -545,7 +654,7 @@ fn a_log_that_the_store_cuts_itself_is_no_harm() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path());
     let mut database = open(&settings).unwrap();
-    let room = Room { max_rows: 1_000, share: 1_000 };
+    let room = Room { max_rows: 1_000, share: 1_000, share_of_address: 1_000 };
     for session in 1..=5 {
         let batch = inbox::Batch { owings: vec![owing(session)], ..inbox::Batch::default() };
         database.write(&batch, room, 0).unwrap();
