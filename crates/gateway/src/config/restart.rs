@@ -203,6 +203,7 @@ fn of_store(now: &StoreSettings, new: &StoreSettings) -> Differences<'static> {
         sync,
         max_rows,
         max_rows_per_identity,
+        max_rows_per_address,
         drops_oldest,
         is_required,
     } = now;
@@ -211,6 +212,7 @@ fn of_store(now: &StoreSettings, new: &StoreSettings) -> Differences<'static> {
         ("sync", *sync != new.sync),
         ("max_rows", *max_rows != new.max_rows),
         ("max_rows_per_identity", *max_rows_per_identity != new.max_rows_per_identity),
+        ("max_rows_per_address", *max_rows_per_address != new.max_rows_per_address),
         ("when_full", *drops_oldest != new.drops_oldest),
         ("required", *is_required != new.is_required),
     ]

@@ -131,7 +131,8 @@ mod tests {
         ];
         let mut found = 0;
         for (text, name, value) in texts.iter().flat_map(|text| {
-            names.iter().flat_map(|name| values.iter().map(move |value| (text, *name, value)))
+            let values = &values;
+            names.iter().flat_map(move |name| values.iter().map(move |value| (text, *name, value)))
         }) {
             let attribute = (name.to_owned(), value.clone());
             let mut wanted = Wanted::new(&attribute);

@@ -115,6 +115,7 @@ mod tests {
             sync: None,
             max_rows: 1_000,
             max_rows_per_identity: 1_000,
+            max_rows_per_address: 1_000,
             drops_oldest: false,
             is_required: true,
         }
@@ -136,7 +137,8 @@ mod tests {
         let found = probe(&settings).map(|error| error.to_string()).unwrap_or_default();
         assert_eq!(listing(above), before, "nothing is changed");
         let (subscriptions, listeners) = ([].into(), [].into());
-        let opening = Opening { subscriptions, listeners, now_ms: 1, remembered: 1 };
+        let trusted = [].into();
+        let opening = Opening { subscriptions, listeners, now_ms: 1, remembered: 1, trusted };
         let opened = Database::open(&settings, opening, Place::Disk);
         assert_eq!(opened.is_err(), !found.is_empty(), "{found}: {opened:?}");
         found

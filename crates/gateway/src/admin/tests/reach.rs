@@ -9,7 +9,7 @@ async fn a_message_whose_sender_was_told_that_it_failed_is_never_sent() {
     let gateway = Arc::new(gateway(vec![requests], vec![Arc::default()]));
     let api = Api::new(gateway, None, 1);
     let path = format!("/api/v1/sessions/{}/send", id(0, 1));
-    let post = || {
+    let post = move || {
         let request = HttpRequest::post(&path).header("Idempotency-Key", "k");
         request.body(Body::from("hello")).unwrap()
     };

@@ -18,12 +18,14 @@ fn sender(url: String) -> (Store, Sender) {
         sync: None,
         max_rows: 1_000,
         max_rows_per_identity: 1_000,
+        max_rows_per_address: 1_000,
         drops_oldest: false,
         is_required: true,
     };
     let told = [Subscription { name: "game".into(), events: vec!["join"] }];
     let (subscriptions, listeners) = (told.into(), ["native".into()].into());
-    let opening = Opening { subscriptions, listeners, now_ms: 0, remembered: 1 };
+    let trusted = [].into();
+    let opening = Opening { subscriptions, listeners, now_ms: 0, remembered: 1, trusted };
     let database = Database::open(&settings, opening, Place::Memory).unwrap();
     let epochs = Arc::new(Epochs::default());
     let store = Store::start(database, &settings, Vec::new(), epochs).unwrap();

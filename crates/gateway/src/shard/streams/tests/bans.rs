@@ -57,6 +57,7 @@ fn store(wakers: Vec<LoopWaker>) -> Store {
         sync: None,
         max_rows: 100,
         max_rows_per_identity: 100,
+        max_rows_per_address: 100,
         drops_oldest: false,
         is_required: true,
     };
@@ -65,6 +66,7 @@ fn store(wakers: Vec<LoopWaker>) -> Store {
         listeners: ["native".into()].into(),
         now_ms: 1,
         remembered: 1,
+        trusted: [].into(),
     };
     let database = Database::open(&settings, opening, Place::Memory).unwrap();
     Store::start(database, &settings, wakers, Arc::new(Epochs::above(1))).unwrap()
