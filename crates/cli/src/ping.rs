@@ -155,8 +155,8 @@ fn policy_error(error: PolicyError) -> String {
                 .to_owned()
         }
         PolicyError::ZeroInterval => {
-            "--interval must be at least 1ms\nhint: it is the time between two heartbeats; a number \
-            without a unit is seconds"
+            "--interval must be at least 1ms\nhint: it is the time between two heartbeats; a \
+            number without a unit is seconds"
                 .to_owned()
         }
         PolicyError::NotWholeMillis => {

@@ -35,7 +35,8 @@ pub struct Options {
     pub token: Vec<u8>,
     /// Where the token for each login comes from, instead of [`Options::token`]; only the native
     /// codec asks. With a source the answer `unauthorized` is not final: the client asks for
-    /// another token and logs in again, after the delays of [`Options::reconnect`]. Default: `None`.
+    /// another token and logs in again, after the delays of [`Options::reconnect`]. Default:
+    /// `None`.
     pub token_source: Option<TokenSource>,
     /// Maximum time to wait for a token of the source. Default: 10 s.
     pub token_timeout: Duration,

@@ -12,7 +12,8 @@ use tokio::task::JoinSet;
 
 use crate::{ConnectError, Options};
 
-/// Maximum number of characters of what an error of a source says: enough for a sentence and a path.
+/// Maximum number of characters of what an error of a source says: enough for a sentence and a
+/// path.
 const MAX_WHY: usize = 512;
 
 /// Why a source is asked for a token.
@@ -29,8 +30,8 @@ pub struct TokenRequest {
 /// The client asks before each attempt to connect, and waits for [`Options::token_timeout`] at
 /// most. A source that fails, panics, or gives nothing in time is reported as
 /// [`Event::AttemptFailed`](crate::Event::AttemptFailed) with [`ConnectError::Token`], and another
-/// attempt follows as after a loss. Each client asks once at a time; clients with a copy of the same
-/// source ask independently of each other.
+/// attempt follows as after a loss. Each client asks once at a time; clients with a copy of the
+/// same source ask independently of each other.
 ///
 /// What a source gives appears in no event, no error and no `Debug` output. Its errors do: they
 /// must not quote a token.

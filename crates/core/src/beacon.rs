@@ -191,9 +191,9 @@ impl BeaconHub {
         }
     }
 
-    /// Refuses a statement of a device that is banned, or that comes from a banned address, and ends
-    /// the device if it is online and the statement is its newest: somebody who repeats an old one
-    /// from a banned address ends nobody.
+    /// Refuses a statement of a device that is banned, or that comes from a banned address, and
+    /// ends the device if it is online and the statement is its newest: somebody who repeats an old
+    /// one from a banned address ends nobody.
     fn handle_banned(&mut self, now: Time, statement: Statement) {
         self.counters.banned += 1;
         let Statement { device, challenge, counter, .. } = statement;

@@ -1,5 +1,6 @@
 //! The handle through which the control plane queries and controls the shards.
 
+mod ask;
 mod ban;
 mod facts;
 mod left_behind;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use systole_core::{Policy, Span, hub};
 use systole_net::Clock;
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::bans::Bans;
@@ -29,6 +30,7 @@ use crate::stats::ShardStats;
 use crate::store::Store;
 use crate::verdicts::{STRANGERS, VERDICTS, Verdicts};
 use crate::webhooks::Sender;
+use ask::ask;
 pub(crate) use ban::Farewell;
 pub(crate) use reach::Known;
 use refusals::Refusals;
@@ -478,25 +480,5 @@ impl Gateway {
     /// Returns the shard of a session: the first byte of the session's number.
     fn shard_of(&self, session: u64) -> Option<&Requests> {
         self.shards.get(usize::try_from(session >> 56).ok()?)
-    }
-}
-
-async fn ask<T>(
-    shard: &Requests,
-    request: impl FnOnce(oneshot::Sender<T>) -> Request,
-) -> Result<T, ShardUnavailable> {
-    let (reply, answer) = oneshot::channel();
-    shard.send(request(reply)).map_err(unavailable)?;
-    match timeout(ANSWER_TIMEOUT, answer).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(_)) => Err(ShardUnavailable::Gone),
-        Err(_) => Err(ShardUnavailable::Busy),
-    }
-}
-
-fn unavailable(refused: Refused) -> ShardUnavailable {
-    match refused {
-        Refused::Busy => ShardUnavailable::Busy,
-        Refused::Gone => ShardUnavailable::Gone,
     }
 }

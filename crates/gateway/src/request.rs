@@ -212,8 +212,8 @@ pub struct SessionsOf {
     pub more: u64,
 }
 
-/// The right to carry a request out, or to withdraw it: whoever claims it first has it. So a request
-/// that its caller has given up is never carried out later.
+/// The right to carry a request out, or to withdraw it: whoever claims it first has it. So a
+/// request that its caller has given up is never carried out later.
 #[derive(Clone, Debug, Default)]
 pub struct Claim(Arc<AtomicBool>);
 

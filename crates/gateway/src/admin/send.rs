@@ -30,8 +30,8 @@ pub(super) struct Reach {
     unfit: u64,
     /// Sessions that read too slowly for another message, or are just being sent one: try again.
     busy: u64,
-    /// Shards that gave no answer in time: sessions there did not get it, and the others did. Absent
-    /// if all have answered.
+    /// Shards that gave no answer in time: sessions there did not get it, and the others did.
+    /// Absent if all have answered.
     #[serde(skip_serializing_if = "is_zero")]
     unreached_shards: u64,
 }

@@ -54,11 +54,10 @@ impl FromFields for Wanted {
 }
 
 /// Streams events as server-sent events. Without `Last-Event-ID`, or after a gap, the stream starts
-/// with `snapshot` (discard earlier state), one `session` for each session online, then `live`. After
-/// a gap since a gateway was killed, the `leave` of each session that it left behind comes before
-/// the snapshot, without an id.
-/// Numbered events follow, named by their kind. Each event states the new state, so a repeated
-/// event changes nothing.
+/// with `snapshot` (discard earlier state), one `session` for each session online, then `live`.
+/// After a gap since a gateway was killed, the `leave` of each session that it left behind comes
+/// before the snapshot, without an id. Numbered events follow, named by their kind. Each event
+/// states the new state, so a repeated event changes nothing.
 #[utoipa::path(
     get,
     path = "/api/v1/events",

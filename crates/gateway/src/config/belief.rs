@@ -1,4 +1,5 @@
-//! Whom a listener believes, and whether that is safe: one sentence for `systole check` and the log.
+//! Whom a listener believes, and whether that is safe: one sentence for `systole check` and the
+//! log.
 
 use std::fmt::Write;
 

@@ -67,8 +67,8 @@ pub struct Limits {
     /// Maximum of subscribers to the event stream. When reached, a further one takes the place of
     /// one that does not read or was served for a minute, or is refused.
     pub sse_subscribers: u64,
-    /// Number of verdicts kept on sessions that have ended, for presence and for questions why. Each
-    /// takes up to 800 bytes; more of them answer for longer.
+    /// Number of verdicts kept on sessions that have ended, for presence and for questions why.
+    /// Each takes up to 800 bytes; more of them answer for longer.
     pub verdicts: u64,
 }
 

@@ -7,7 +7,8 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::{ANSWER_TIMEOUT, Gateway, ShardUnavailable, ask, unavailable};
+use super::ask::{ask, unavailable};
+use super::{ANSWER_TIMEOUT, Gateway, ShardUnavailable};
 use crate::request::{
     Claim, Delivered, IDENTITIES_PER_REQUEST, Request, Requests, SESSIONS_PER_PAGE, SessionsOf,
     Target,

@@ -218,8 +218,8 @@ impl<T: Accept> ShardLoop<Streams<T>> {
     }
 
     /// Ends a session that has moved here and is banned: whoever banned it may have looked here
-    /// before it came, and there after it had left. A login on its way is looked at when its session
-    /// is about to exist.
+    /// before it came, and there after it had left. A login on its way is looked at when its
+    /// session is about to exist.
     pub(super) fn end_if_banned(&mut self, link: u32) {
         let known = self.hub.machine().presence(link);
         let is_online = known.is_some_and(|known| known.established.is_some());

@@ -252,7 +252,8 @@ impl Database {
     }
 
     /// Writes a batch, all of it or nothing. Entries of other kinds than join and leave are written
-    /// while there is `room`; returns how many were not. `last_epoch` is the last one that was given.
+    /// while there is `room`; returns how many were not. `last_epoch` is the last one that was
+    /// given.
     pub(super) fn write(
         &mut self,
         batch: &Batch,

@@ -156,7 +156,8 @@ impl Keeper {
 
     /// Takes the logins out of identities and addresses that have their share of rows, and returns
     /// them: one identity or address, whose events nobody takes, must not fill the store for all.
-    /// Clients without an identity have a key for each session, and only the share of their address.
+    /// Clients without an identity have a key for each session, and only the share of their
+    /// address.
     fn take_over_share(&mut self, batch: &mut Batch) -> Vec<super::Owing> {
         let Room { share, share_of_address, .. } = self.room;
         let more = self.rows_per_session;

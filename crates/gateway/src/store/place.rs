@@ -10,8 +10,9 @@ pub(super) const FILE: &str = "systole.db";
 
 /// The files of an open store: the database and its write-ahead log.
 ///
-/// What is written into a file that was removed or replaced, the next start does not find; and a log
-/// that was cut has lost what was written before. SQLite looks at neither while it has them open.
+/// What is written into a file that was removed or replaced, the next start does not find; and a
+/// log that was cut has lost what was written before. SQLite looks at neither while it has them
+/// open.
 #[derive(Debug)]
 pub(super) struct Files {
     database: Seen,

@@ -257,38 +257,39 @@ fn a_listener_says_whom_it_believes_and_what_is_unsafe_about_it() {
         (
             "192.0.2.1",
             "anonymous = true",
-            "whoever connects, with the identity that it claims: UNSAFE, anybody who reaches it may \
-             log in with any identity",
+            "whoever connects, with the identity that it claims: UNSAFE, anybody who reaches it \
+             may log in with any identity",
         ),
         (
             "127.0.0.1",
             TOKENS,
-            "tokens signed with EdDSA, of any issuer, for no audience, with the claim \"sub\" as the \
-             identity: safe",
+            "tokens signed with EdDSA, of any issuer, for no audience, with the claim \"sub\" as \
+             the identity: safe",
         ),
         (
             "192.0.2.1",
             &format!("anonymous = true\n{keyed}issuer = [\"a\", \"b\"]\naudience = \"g\"\n"),
-            "tokens signed with EdDSA, of issuer \"a\" or \"b\", for audience \"g\", with the claim \
-             \"sub\" as the identity; a client without a token has no identity: UNSAFE, tokens cross \
-             the network in plain text unless it encrypts",
+            "tokens signed with EdDSA, of issuer \"a\" or \"b\", for audience \"g\", with the \
+             claim \"sub\" as the identity; a client without a token has no identity: UNSAFE, \
+             tokens cross the network in plain text unless it encrypts",
         ),
         (
             "127.0.0.1",
             "[listener.tokens]\nsecrets = \"secret\"\nrequire_expiry = false\n",
-            "tokens signed with HS256, of any issuer, for no audience, with the claim \"sub\" as the \
-             identity: UNSAFE, a token without an end is good for ever if it is stolen",
+            "tokens signed with HS256, of any issuer, for no audience, with the claim \"sub\" as \
+             the identity: UNSAFE, a token without an end is good for ever if it is stolen",
         ),
         (
             "127.0.0.1",
-            "[listener.webhook]\nurl = \"https://user:pass@id.test/ask?key=s3cret\"\nroots = \"ca.pem\"",
+            "[listener.webhook]\nurl = \"https://user:pass@id.test/ask?key=s3cret\"\n\
+             roots = \"ca.pem\"",
             "the webhook at \"https://id.test/ask\", asked without a secret: safe",
         ),
         (
             "127.0.0.1",
             "plaintext_tokens = true\n[listener.webhook]\nurl = \"http://192.0.2.9/\"\n",
-            "the webhook at \"http://192.0.2.9/\", asked without a secret: UNSAFE, tokens go to the \
-             webhook in plain text",
+            "the webhook at \"http://192.0.2.9/\", asked without a secret: UNSAFE, tokens go to \
+             the webhook in plain text",
         ),
     ] {
         assert_eq!(said(address, lines).as_deref(), Ok(sentence), "{lines}");

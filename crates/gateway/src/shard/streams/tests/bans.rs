@@ -26,8 +26,8 @@ const DEVICE: BootId = BootId([5; 16]);
 
 const HOUR: Span = Span::from_secs(3_600);
 
-/// The steps of a login: HELLO is sent, it is read and the verifier asked, the verifier answers, the
-/// link arrives at its home, which asks the store, and the store has written.
+/// The steps of a login: HELLO is sent, it is read and the verifier asked, the verifier answers,
+/// the link arrives at its home, which asks the store, and the store has written.
 const LOGIN: usize = 5;
 
 /// The steps of a ban, each a question to a shard and its answer; the rest is taken at the end.
