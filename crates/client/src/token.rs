@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::{ConnectError, Options};
 
-/// Maximum number of characters of what an error of a source says: enough for a sentence and a
+/// Maximum number of characters of what an error of a source says: enough for a sentence with a
 /// path.
 const MAX_WHY: usize = 512;
 

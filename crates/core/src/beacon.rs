@@ -13,6 +13,7 @@
 //! being too high: it would be in range once the others have come near.
 
 mod address;
+mod banned;
 mod datagram;
 mod device;
 mod floor;
@@ -189,43 +190,6 @@ impl BeaconHub {
             // behind, whatever the reason, must not stay mute.
             CounterClass::Old => self.demand_again(now, statement, Some(highest), address),
         }
-    }
-
-    /// Refuses a statement of a device that is banned, or that comes from a banned address, and
-    /// ends the device if it is online and the statement is its newest: somebody who repeats an old
-    /// one from a banned address ends nobody.
-    fn handle_banned(&mut self, now: Time, statement: Statement) {
-        self.counters.banned += 1;
-        let Statement { device, challenge, counter, .. } = statement;
-        let Some(number) = self.table.find(device) else {
-            // A replay of this statement is refused after the ban, too.
-            let floor = self.floors.of(device);
-            if floor.admits(statement) {
-                floor.raise(challenge, counter);
-            }
-            return;
-        };
-        if self.record_counter(number, statement) == CounterClass::Newest {
-            self.end(now, number, Cause::Kicked);
-        }
-    }
-
-    /// Records the counter of a statement of an online device, so that it is accepted once.
-    fn record_counter(&mut self, number: u32, statement: Statement) -> CounterClass {
-        let Some(entry) = self.table.get_mut(number) else {
-            return CounterClass::Old;
-        };
-        let slot = &mut entry.value;
-        if statement.challenge == slot.challenge {
-            return slot.window.record(statement.counter);
-        }
-        let floor = self.floors.of(statement.device);
-        if !floor.admits(statement) {
-            return CounterClass::Old;
-        }
-        slot.challenge = statement.challenge;
-        slot.window = Window::new(statement.counter, floor.counter());
-        CounterClass::Newest
     }
 
     /// Answers a statement that counts as evidence, and returns whether with HEARD. A device whose

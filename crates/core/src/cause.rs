@@ -1,5 +1,7 @@
 //! The verdict on a link: why the link ended, and how sure the diagnosis is.
 
+mod saved;
+
 use core::fmt;
 
 use crate::denial::Denial;
@@ -112,34 +114,6 @@ pub enum Cause {
     Unknown,
 }
 
-crate::plain::plain_enum! { Cause {
-    0 => PeerClosed { 0: reason }
-    1 => PeerExited {}
-    2 => PeerReset {}
-    3 => PeerRebooted {}
-    4 => MiddleboxForgot {}
-    5 => AppHung {}
-    6 => NotReading {}
-    7 => SlowConsumer {}
-    8 => PathLost { direction: direction, scope: scope }
-    9 => Unreachable {}
-    10 => LocalNetworkDown {}
-    11 => LocalNeighbourGone {}
-    12 => HandshakeTimeout {}
-    13 => Protocol { 0: malformed }
-    14 => Kicked {}
-    15 => Drained {}
-    16 => Finished {}
-    17 => LocalFault {}
-    18 => Unknown {}
-    19 => MiddleboxReset {}
-    20 => Replaced {}
-    21 => Unauthorized {}
-    22 => Flooding {}
-    23 => GatewayLost {}
-    24 => Refused { 0: denial }
-} }
-
 /// The direction in which a path loses segments, as far as the evidence shows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Direction {
@@ -150,12 +124,6 @@ pub enum Direction {
     /// Our segments reached the peer, as its account shows; segments of the peer were lost.
     Inbound,
 }
-
-crate::plain::plain_enum! { Direction {
-    0 => Both {}
-    1 => Outbound {}
-    2 => Inbound {}
-} }
 
 /// The extent of a path loss, as far as other links show it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -172,14 +140,6 @@ pub enum Scope {
     /// the router's message that says so is filtered (an MTU black hole).
     LargePackets,
 }
-
-crate::plain::plain_enum! { Scope {
-    0 => Unknown {}
-    1 => Flow {}
-    2 => Host {}
-    3 => Many {}
-    4 => LargePackets {}
-} }
 
 impl Direction {
     /// Returns `both`, `outbound` or `inbound`.

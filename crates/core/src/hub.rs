@@ -243,11 +243,10 @@ impl Hub {
     fn world(&mut self, now: Time, world: World<'_>) {
         match world {
             World::Link { link, input } => {
-                match input {
-                    link::World::Received(_) if self.has_rates => {
-                        self.handle_metered(now, link, input);
-                    }
-                    input => self.handle_link(now, link, input),
+                if self.has_rates && matches!(input, link::World::Received(_)) {
+                    self.handle_metered(now, link, input);
+                } else {
+                    self.handle_link(now, link, input);
                 }
                 if self.frames.must_give_way().is_some() {
                     self.make_room(now);

@@ -1,7 +1,7 @@
 //! The handle through which the control plane queries and controls the shards.
 
 mod ask;
-mod ban;
+pub(crate) mod ban;
 mod facts;
 mod left_behind;
 mod reach;
@@ -31,7 +31,6 @@ use crate::store::Store;
 use crate::verdicts::{STRANGERS, VERDICTS, Verdicts};
 use crate::webhooks::Sender;
 use ask::ask;
-pub(crate) use ban::Farewell;
 pub(crate) use reach::Known;
 use refusals::Refusals;
 pub(crate) use strangers::Stranger;

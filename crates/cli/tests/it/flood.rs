@@ -176,10 +176,10 @@ fn a_client_that_beats_too_often_is_told_its_interval_once_and_then_sent_away() 
         let count = client.read(&mut answers).expect("it answers");
         let mut answers = &answers[..count];
         while let Some(frame) = decoder.next(&mut answers).expect("legal") {
-            match frame {
-                Frame::Retune(retune) => retunes.push(retune),
-                Frame::Close(close) => break 'flood close.reason,
-                _ => {}
+            if let Frame::Retune(policy) = frame {
+                retunes.push(policy);
+            } else if let Frame::Close(close) = frame {
+                break 'flood close.reason;
             }
         }
     };

@@ -29,10 +29,9 @@ impl Client {
         let mut bytes = Vec::new();
         Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
         client.stream.write_all(&bytes).expect("the gateway reads");
-        let is_welcome = client.until(|frame| match frame {
-            Frame::Welcome(_) => Some(true),
-            Frame::Close(_) => Some(false),
-            _ => None,
+        let is_welcome = client.until(|frame| {
+            let is_welcome = matches!(frame, Frame::Welcome(_));
+            (is_welcome || matches!(frame, Frame::Close(_))).then_some(is_welcome)
         });
         is_welcome.then_some(client)
     }

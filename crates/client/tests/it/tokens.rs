@@ -22,7 +22,7 @@ fn one_of(tokens: &[&str]) -> (TokenSource, Arc<Mutex<Vec<bool>>>) {
     let (noted, tokens) =
         (Arc::clone(&asked), Vec::from_iter(tokens.iter().map(|it| it.to_string())));
     let source = TokenSource::new(move |request| {
-        let mut noted = noted.lock().unwrap();
+        let mut noted = noted.lock().expect("no test has failed");
         noted.push(request.refused);
         let token = tokens.get(noted.len() - 1).cloned();
         async move { token.ok_or("no more\u{1b}[2J tokens") }
@@ -37,10 +37,9 @@ fn with(source: TokenSource) -> Options {
 }
 
 async fn attempt_failed(client: &Client) -> ConnectError {
-    match until(client, |event| matches!(event, Event::AttemptFailed(_))).await {
-        Event::AttemptFailed(error) => error,
-        other => panic!("{other:?}"),
-    }
+    let failed = until(client, |event| matches!(event, Event::AttemptFailed(_))).await;
+    let Event::AttemptFailed(error) = failed else { panic!("{failed:?}") };
+    error
 }
 
 async fn no_token(client: &Client) -> String {

@@ -14,7 +14,8 @@ use super::answer::{Body, Json, Trouble};
 use super::fields::{Fields, FromFields};
 use super::state::Shared;
 use crate::bans::Banned;
-use crate::gateway::{Farewell, ShardUnavailable};
+use crate::gateway::ShardUnavailable;
+use crate::gateway::ban::Farewell;
 
 /// The longest ban: ten years.
 pub(super) const LONGEST: u64 = 10 * 365 * 86_400;

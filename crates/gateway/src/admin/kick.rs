@@ -14,7 +14,7 @@ use super::fields::{Fields, FromFields};
 use super::sessions::{Done, read_id, send_order};
 use super::state::Shared;
 use crate::bans::Banned;
-use crate::gateway::Farewell;
+use crate::gateway::ban::Farewell;
 use crate::report::Subject;
 use crate::request::Order;
 

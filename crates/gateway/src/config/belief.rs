@@ -1,5 +1,4 @@
-//! Whom a listener believes, and whether that is safe: one sentence for `systole check` and the
-//! log.
+//! Whom a listener believes, and whether that is safe: a sentence for `systole check` and the log.
 
 use std::fmt::Write;
 

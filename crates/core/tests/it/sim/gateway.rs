@@ -819,11 +819,7 @@ impl Gateway {
                 }
                 link::Output::Examine { .. } => examinations.push(link),
                 link::Output::Session(_) | link::Output::Event(_) | link::Output::Admit => {}
-                link::Output::Patience(patience) => {
-                    if let Some(tcp) = &mut peer.tcp {
-                        tcp.follow(&patience);
-                    }
-                }
+                link::Output::Patience(patience) => peer.follow(&patience),
                 link::Output::Close(how) => {
                     peer.flush_down(raw, true, random);
                     peer.down.send(raw, closing_segment(how), random);

@@ -24,6 +24,14 @@ use super::rates::{EXCESSES, Excess, Sending};
 /// The longest time by which a probe or a keepalive of a spread policy leaves early.
 const LONGEST_SLACK: Span = Span::from_millis(500);
 
+/// Returns for how long a hung peer is kept.
+fn kept_for(hung: Hung) -> Option<Span> {
+    match hung {
+        Hung::End => None,
+        Hung::Keep(span) => Some(span),
+    }
+}
+
 /// Returns whether a link ends for what the peer's certificate proves.
 fn is_of_identity(cause: Cause) -> bool {
     matches!(cause, Cause::Protocol(Malformed::Claim | Malformed::Subject))
@@ -142,11 +150,8 @@ pub(super) struct Model {
     pub(super) cause: Option<Cause>,
     /// Who the peer is, and what its session has, once an answer has said it.
     pub(super) granted: Option<Granted>,
-    /// When the session began.
-    joined_at: Time,
-    /// What the peer has sent, and how often it was told its policy for it.
-    sending: Sending,
-    pub(super) told: u64,
+    /// What the peer has sent.
+    pub(super) sending: Sending,
     /// What the CLOSE said that was sent.
     pub(super) said: Option<Farewell>,
     /// The lane of the CLOSE that was sent.
@@ -226,16 +231,11 @@ impl Model {
             overdue: false,
             examines: settings.examines,
             granted: None,
-            joined_at: now,
             sending: Sending::new(settings.rates),
-            told: 0,
             said: None,
             kernel: Kernel::new(settings.patience),
             unread: 0,
-            keep: match settings.hung {
-                Hung::End => None,
-                Hung::Keep(span) => Some(span),
-            },
+            keep: kept_for(settings.hung),
             kept: None,
             inquires: false,
             findings: Findings::default(),
@@ -586,7 +586,6 @@ impl Model {
                 let detection = self.policy.detection();
                 let is_told = self.turn.retunes_sent.contains(&detection);
                 assert_eq!(is_told, owed, "{name}: it is told its policy");
-                self.told += 1;
             }
             Some(Excess::End(over)) => panic!("{name}: it floods, and stays: {over:?}"),
         }
@@ -1072,7 +1071,10 @@ impl Model {
                 let before = if self.connects { Stage::Greeting } else { Stage::Waiting };
                 assert_eq!(self.stage, before, "{name}: established twice");
                 self.stage = Stage::Established;
-                self.joined_at = now;
+                if let Some(end) = self.granted.as_mut().and_then(|it| it.ends_at.as_mut()) {
+                    // The session does not end before it began.
+                    *end = now.max(*end);
+                }
                 self.policy = policy;
                 self.excuse(now);
                 self.spread = policy.spread();
@@ -1186,10 +1188,9 @@ impl Model {
         arrived.unwrap_or_else(|| panic!("{}: received without an input", self.name))[kind] += 1;
     }
 
-    /// Returns when the session ends because what it was granted does: not before it began.
+    /// Returns when the session ends because what it was granted does.
     fn session_end(&self) -> Option<Time> {
-        let end = self.granted.as_ref()?.ends_at?;
-        Some(end.max(self.joined_at))
+        self.granted.as_ref()?.ends_at
     }
 
     /// Returns whether the session ended because what it was granted did.

@@ -1,6 +1,7 @@
 //! One peer: a connecting link, both directions of its connection, and the models of both ends.
 
 use systole_core::cause::Cause;
+use systole_core::kernel::Patience;
 use systole_core::link::{self, Closing, Command, Event, Lane, Link, Output, Settings, Side};
 use systole_core::policy::Detection;
 use systole_core::random::Random;
@@ -260,6 +261,13 @@ impl Peer {
     /// Sends the queued frames of this end, all of them.
     pub(super) fn flush_up(&mut self, raw: u64, random: &mut Random) {
         self.lanes.flush(raw, &mut self.up, true, random);
+    }
+
+    /// Sets the patience of the kernel at the gateway's end, if its figures are simulated.
+    pub(super) fn follow(&mut self, patience: &Patience) {
+        if let Some(tcp) = &mut self.tcp {
+            tcp.follow(patience);
+        }
     }
 
     /// Queues a frame of the gateway.

@@ -46,7 +46,7 @@ pub(super) struct Sending {
     rates: Rates,
     sent: [Sent; 3],
     /// Whether it was told its policy since it sent too many heartbeats.
-    told: bool,
+    pub(super) told: bool,
 }
 
 /// What follows from what a peer has sent.

@@ -183,7 +183,7 @@ pub(super) fn run(seed: u64, verbose: bool) -> Outcome {
         outcome.progress += model.progress;
         outcome.unanswered += model.unanswered;
         outcome.stretched += model.stretched;
-        outcome.told += model.told;
+        outcome.told += u64::from(model.sending.told);
         outcome.flooded += u64::from(model.cause == Some(Cause::Flooding));
         outcome.expired += u64::from(model.is_expired());
         let has_text = |said: &Farewell| !said.text.is_empty();

@@ -281,8 +281,7 @@ fn a_listener_says_whom_it_believes_and_what_is_unsafe_about_it() {
         ),
         (
             "127.0.0.1",
-            "[listener.webhook]\nurl = \"https://user:pass@id.test/ask?key=s3cret\"\n\
-             roots = \"ca.pem\"",
+            "[listener.webhook]\nroots = \"ca.pem\"\nurl = \"https://u:p@id.test/ask?key=s3\"\n",
             "the webhook at \"https://id.test/ask\", asked without a secret: safe",
         ),
         (
