@@ -91,7 +91,7 @@ fn probe_file(mut file: File, path: PathBuf) -> Option<StoreError> {
         }
     }
     let number = |at: usize| i64::from(u32::from_be_bytes([0, 1, 2, 3].map(|i| head[at + i])));
-    let is_ours = number(68) == APPLICATION && number(60) == VERSION;
+    let is_ours = number(68) == APPLICATION && (1..=VERSION).contains(&number(60));
     // A store that was just made has its tables in the write-ahead log: no cell is in the page.
     let is_without_tables = head[100] == 0x0d && head[103..105] == [0, 0];
     (!is_ours && !is_without_tables).then_some(StoreError::Foreign(path))
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(shown(&store, above), "");
         let file = store.join(FILE);
         let connection = rusqlite::Connection::open(&file).unwrap();
-        connection.pragma_update(None, "user_version", 2).unwrap();
+        connection.pragma_update(None, "user_version", VERSION + 1).unwrap();
         drop(connection);
         assert!(shown(&store, above).contains("newer version, or not a store"));
         for text in ["not a database, but long enough for the head of one".repeat(9), "no".into()] {

@@ -87,7 +87,7 @@ async fn provoke(what: Provocation, method: &Method, path: &str, has_body: bool)
     let body = if what == Provocation::NoJson && has_body {
         Body::from("{")
     } else if what == Provocation::LongBody && has_body {
-        Body::from("x".repeat(MAX_DATA + 1))
+        Body::from("x".repeat(crate::admin::presence::MAX_ASKED.max(MAX_DATA) + 1))
     } else if what == Provocation::NoBody && has_body {
         Body::from_stream(futures_util::stream::pending::<Result<String, String>>())
     } else {
