@@ -618,7 +618,8 @@ fn a_store_whose_files_are_removed_replaced_or_cut_promises_nothing() {
             file.set_len(length.min(file.metadata().unwrap().len() - 1)).unwrap();
         }
     };
-    let harms: [(&str, &str, &dyn Fn(&Path)); 8] = [
+    type Harm<'a> = (&'a str, &'a str, &'a dyn Fn(&Path));
+    let harms: [Harm<'_>; 8] = [
         (LOG, "removed or replaced", &remove),
         (LOG, "removed or replaced", &replace),
         (LOG, "cut", &cut(0)),

@@ -128,7 +128,7 @@ impl Courier {
 
     /// Returns entries to be read, of a key that has room for more of them.
     pub fn wanted(&self) -> Option<Wanted> {
-        let wanted = |key: &Box<str>, after, limit| Wanted { key: key.clone(), after, limit };
+        let wanted = |key: &str, after, limit| Wanted { key: key.into(), after, limit };
         if let Some((key, aside)) = self.aside.unread.first_key_value() {
             return Some(wanted(key, aside.number.saturating_sub(1), 1));
         }

@@ -107,6 +107,47 @@ fn draw(chance: &mut Random) -> Outcome {
     }
 }
 
+/// What is under way, and what was tried when.
+#[derive(Default)]
+struct Tried {
+    /// The entry of each key, and the number of its attempt.
+    under_way: BTreeMap<u64, (u64, u32)>,
+    attempts: BTreeMap<u64, u32>,
+    first_at: BTreeMap<u64, Span>,
+    rests_until: BTreeMap<u64, Span>,
+}
+
+impl Tried {
+    /// Takes what is carried now; no more than `limit` may be under way then.
+    fn begin_all(
+        &mut self,
+        courier: &mut Courier,
+        now: Span,
+        limit: usize,
+        owed: &BTreeMap<u64, Vec<u64>>,
+    ) {
+        while let Some(parcel) = courier.next(now) {
+            self.begin(now, &parcel, owed);
+            assert!(self.under_way.len() <= limit);
+        }
+    }
+
+    /// Takes an entry that is carried; `owed` is what its key is owed, in order.
+    fn begin(&mut self, now: Span, parcel: &Parcel, owed: &BTreeMap<u64, Vec<u64>>) {
+        let Parcel { entry, attempt } = parcel;
+        let key: u64 = entry.key.parse().unwrap();
+        assert_eq!(owed[&key][0], entry.number, "in order");
+        let attempts = self.attempts.entry(entry.number).or_default();
+        *attempts += 1;
+        assert_eq!(attempt, attempts);
+        self.first_at.entry(entry.number).or_insert(now);
+        let rested = self.rests_until.get(&entry.number).is_none_or(|until| *until <= now);
+        assert!(rested, "it rests");
+        let other = self.under_way.insert(key, (entry.number, *attempt));
+        assert_eq!(other, None, "one of a key at a time");
+    }
+}
+
 /// Random outcomes at random times; at the end the receiver takes everything. Returns how often
 /// keys were put aside.
 fn run(seed: u64) -> usize {
@@ -117,10 +158,7 @@ fn run(seed: u64) -> usize {
     let mut now = SECOND;
     // The model: for each key what it is still owed, in order; and what is under way.
     let mut owed: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-    let mut under_way: BTreeMap<u64, (u64, u32)> = BTreeMap::new();
-    let mut attempts: BTreeMap<u64, u32> = BTreeMap::new();
-    let mut first_at: BTreeMap<u64, Span> = BTreeMap::new();
-    let mut rests_until: BTreeMap<u64, Span> = BTreeMap::new();
+    let mut tried = Tried::default();
     let (mut number, mut failures, mut store) = (0, 0, Shelf::default());
     // With many keys more of them rest than may in hand.
     let (keys, at_once) = if seed.is_multiple_of(20) { (150, 8) } else { (5, 1) };
@@ -141,38 +179,23 @@ fn run(seed: u64) -> usize {
             }
         }
         store.serve(&mut courier, now, &mut fails);
-        while let Some(Parcel { entry, attempt }) = courier.next(now) {
-            let key: u64 = entry.key.parse().unwrap();
-            assert!(!under_way.contains_key(&key), "one of a key at a time (seed {seed})");
-            assert_eq!(owed[&key][0], entry.number, "in order (seed {seed})");
-            let attempts = attempts.entry(entry.number).or_default();
-            *attempts += 1;
-            assert_eq!(attempt, *attempts, "seed {seed}");
-            first_at.entry(entry.number).or_insert(now);
-            let rested = rests_until.get(&entry.number).is_none_or(|until| *until <= now);
-            assert!(rested, "it rests (seed {seed})");
-            under_way.insert(key, (entry.number, attempt));
-            let limit = if failures >= 8 { 1 } else { concurrency };
-            assert!(under_way.len() <= limit.max(1), "seed {seed}");
-            if failures >= 8 {
-                break;
-            }
-        }
-        let keys: Vec<u64> = under_way.keys().copied().collect();
+        let limit = if failures >= 8 { 1 } else { concurrency };
+        tried.begin_all(&mut courier, now, limit, &owed);
+        let keys: Vec<u64> = tried.under_way.keys().copied().collect();
         for key in keys {
             if !is_ending && chance.below(3) == 0 {
                 continue;
             }
-            let (number, attempt) = under_way.remove(&key).unwrap();
+            let (number, attempt) = tried.under_way.remove(&key).unwrap();
             let outcome = if is_ending { Outcome::Taken } else { draw(&mut chance) };
             let is_failure = matches!(outcome, Outcome::Failed { .. });
             let counts = matches!(outcome, Outcome::Failed { alone: false, .. });
             failures = if counts { failures + 1 } else { 0 };
             let settled = courier.finish(now, number, outcome);
             if let Outcome::Failed { retry_after, .. } = outcome {
-                rests_until.insert(number, now + least_rest(attempt, retry_after));
+                tried.rests_until.insert(number, now + least_rest(attempt, retry_after));
             }
-            let is_over = is_failure && now.less(first_at[&number]) >= give_up_after;
+            let is_over = is_failure && now.less(tried.first_at[&number]) >= give_up_after;
             match outcome {
                 Outcome::Taken => assert_eq!(settled, Settled::Taken),
                 Outcome::Failed { .. } if !is_over => assert_eq!(settled, Settled::Again),
@@ -200,7 +223,8 @@ fn run(seed: u64) -> usize {
 
 #[test]
 fn each_key_gets_what_it_is_owed_once_and_in_order_whatever_fails() {
-    let aside: usize = (0..2_000).map(run).sum();
+    // A failure of the model names its seed by what is printed last.
+    let aside: usize = (0..2_000).inspect(|seed| println!("seed {seed}")).map(run).sum();
     assert!(aside > 1_000, "{aside} were put aside");
 }
 
