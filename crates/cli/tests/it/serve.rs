@@ -122,7 +122,8 @@ fn a_changed_policy_is_in_force_at_both_ends() {
         gateway.ask(&format!("POST {path}/kick"), "{\"stay_away\": true}");
         client.until("received CLOSE 2 (kicked) flags 1 return-after 0");
         assert_eq!(client.end(), 0);
-        assert_eq!(gateway.status(&path), 404);
+        let ended = gateway.get(&path);
+        assert_eq!((&ended["state"], &ended["cause"]), (&"ended".into(), &"kicked".into()));
     }
 }
 

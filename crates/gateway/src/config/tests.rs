@@ -221,13 +221,28 @@ fn bad_values_are_refused_with_a_correction() {
             20,
             "`max_links` must be \"auto\", or a whole number from 1 to 100000000",
         ),
-        ("limits.verdicts = 0", 19, "`verdicts` must be a whole number from 1 to 1000000"),
     ];
     for (text, column, what) in cases {
         let (line, found_column, found) = refused(text);
         assert_eq!((line, found.as_str()), (1, what), "{text}");
         assert_eq!(found_column, column, "{text}");
     }
+}
+
+#[test]
+fn verdicts_and_shares_of_the_store_have_a_range_and_a_default() {
+    let verdicts = "`verdicts` must be a whole number from 1 to 1000000";
+    for wrong in ["limits.verdicts = 0", "limits.verdicts = 1000001"] {
+        assert_eq!(refused(wrong).2, verdicts);
+    }
+    assert_eq!(load("limits.verdicts = 7").unwrap().limits.verdicts, 7);
+    let store =
+        |text: &str| load(&format!("[store]\npath = \"x\"\n{text}")).unwrap().store.unwrap();
+    assert_eq!(store("").max_rows_per_identity, 10_000);
+    assert_eq!(store("max_rows = 5000").max_rows_per_identity, 50, "a hundredth");
+    assert_eq!(store("max_rows_per_identity = 12").max_rows_per_identity, 12);
+    let wrong = "[store]\npath = \"x\"\nmax_rows_per_identity = 9";
+    assert!(refused(wrong).2.contains("from 10 to 1000000000"), "{}", refused(wrong).2);
 }
 
 #[test]

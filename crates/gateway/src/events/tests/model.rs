@@ -135,39 +135,45 @@ fn apply(online: &mut Online, session: u64, change: Change) {
 impl Client {
     /// Takes an event as the document says: as an upsert.
     fn take(&mut self, event: &Event) {
-        let number = |session: &Session| u64::from_str_radix(&session.session, 16).unwrap();
-        let port = |session: &Session| session.address.parse::<SocketAddr>().unwrap().port();
-        let (session, idle_ms) = match &event.body {
+        match &event.body {
             Body::Join { session, policy, .. } => {
-                let idle_ms = policy.idle_ms.unwrap();
-                let state = State { suspect: false, port: port(session), idle_ms };
-                self.online.entry(number(session)).or_insert(state);
-                return;
+                let (port, idle_ms) = (port_of(session), policy.idle_ms.unwrap());
+                let state = State { suspect: false, port, idle_ms };
+                self.online.entry(number_of(session)).or_insert(state);
             }
             Body::Leave { session, end } => {
-                self.online.remove(&number(session));
-                self.ended.insert(number(session), end.cause);
-                return;
+                self.online.remove(&number_of(session));
+                self.ended.insert(number_of(session), end.cause);
             }
             Body::VerdictRevised { session, revision } => {
-                self.ended.insert(number(session), revision.to);
-                return;
+                self.ended.insert(number_of(session), revision.to);
             }
-            Body::Suspect(session) | Body::Recovered(session) => (session, None),
-            Body::Moved { session, .. } => (session, None),
-            Body::Retuned { session, policy } => (session, policy.idle_ms),
-            _ => return,
-        };
-        let Some(state) = self.online.get_mut(&number(session)) else {
-            return;
-        };
-        match &event.body {
-            Body::Suspect(_) => state.suspect = true,
-            Body::Recovered(_) => state.suspect = false,
-            Body::Moved { .. } => state.port = port(session),
-            _ => state.idle_ms = idle_ms.unwrap(),
+            Body::Suspect(session) => self.change(session, |state| state.suspect = true),
+            Body::Recovered(session) => self.change(session, |state| state.suspect = false),
+            Body::Moved { session, .. } => {
+                self.change(session, |state| state.port = port_of(session));
+            }
+            Body::Retuned { session, policy } => {
+                self.change(session, |state| state.idle_ms = policy.idle_ms.unwrap());
+            }
+            Body::Warned { .. } | Body::Hung { .. } | Body::Overdue(_) => {}
+            Body::Outage(_) | Body::OutageOver(_) | Body::Stalled { .. } => {}
+            Body::AcceptingPaused { .. } | Body::AcceptingResumed { .. } => {}
         }
     }
+
+    /// Changes what is known of a session, if it is known.
+    fn change(&mut self, session: &Session, change: impl FnOnce(&mut State)) {
+        self.online.get_mut(&number_of(session)).map(change);
+    }
+}
+
+fn number_of(session: &Session) -> u64 {
+    u64::from_str_radix(&session.session, 16).unwrap()
+}
+
+fn port_of(session: &Session) -> u16 {
+    session.address.parse::<SocketAddr>().unwrap().port()
 }
 
 impl World {
