@@ -51,6 +51,16 @@ impl Verdict {
     }
 }
 
+/// The advice on [`Cause::AppHung`].
+const LOOK_AT_HUNG: &str = "Look at the peer's process, which does not answer (a deadlock, a long \
+                            pause, a debugger); or, if a proxy, NAT or load balancer stands on the \
+                            way, at the path behind it: it may acknowledge for a peer that is cut \
+                            off.";
+
+/// The text of this cause says what the times of its verdict are: they are not those of the end.
+const GATEWAY_LOST: &str = "the gateway ended without a drain while the session was online; when \
+                            is unknown, and the times are those of its next start";
+
 /// The reason why a link ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Cause {
@@ -312,11 +322,7 @@ impl Cause {
                 "Look at the firewalls, proxies and load balancers on the way: one of them ends \
                  connections that are in use."
             }
-            Cause::AppHung => {
-                "Look at the peer's process, which does not answer (a deadlock, a long pause, a \
-                 debugger); or, if a proxy, NAT or load balancer stands on the way, at the path \
-                 behind it: it may acknowledge for a peer that is cut off."
-            }
+            Cause::AppHung => LOOK_AT_HUNG,
             Cause::NotReading => "Look at the peer's process: it no longer reads what it is sent.",
             Cause::SlowConsumer => {
                 "Send this peer less, or raise limits.outbox if it only lags for moments."
@@ -357,9 +363,7 @@ impl Cause {
             Cause::Drained => "Nothing: the gateway was emptied.",
             Cause::Finished => "Nothing: we ended the session in good order.",
             Cause::LocalFault => "Look at this machine's log: memory, descriptors, disk.",
-            Cause::GatewayLost => {
-                "Find out what killed the gateway: the log of the system, its memory limit."
-            }
+            Cause::GatewayLost => "Look in the log of the system for what killed the gateway.",
             Cause::Unknown => {
                 "Look at the timeline: what the kernel showed fits no cause. Where it shows \
                  nothing (of a beacon, or on any system but Linux), look at the peer's power, \
@@ -438,10 +442,7 @@ impl fmt::Display for Cause {
             Cause::Drained => f.write_str("ended by a drain"),
             Cause::Finished => f.write_str("ended by us, in good order"),
             Cause::LocalFault => f.write_str("an error of our own"),
-            Cause::GatewayLost => f.write_str(
-                "the gateway ended without a drain while the session was online; when is \
-                     unknown, and the times are those of its next start",
-            ),
+            Cause::GatewayLost => f.write_str(GATEWAY_LOST),
             Cause::Unknown => f.write_str("lost for an unknown cause"),
         }
     }

@@ -204,6 +204,13 @@ fn id(shard: u64, link: u32) -> String {
     session_text(shard << 56 | u64::from(link))
 }
 
+fn sessions_of(shard: u64, identity: &str, limit: usize) -> SessionsOf {
+    let all = (0..SESSIONS).map(|link| info(shard, link));
+    let mut found = all.filter(|info| info.identity == *identity);
+    let shown: Vec<_> = found.by_ref().take(limit).collect();
+    SessionsOf { shown, more: found.count() as u64 }
+}
+
 /// Answers requests as a shard does. The session of link n is number n of the shard.
 fn simulate_shard(shard: u64, requests: &Receiver<Request>, received: &Received) {
     let note = |what: String| received.lock().unwrap_or_else(PoisonError::into_inner).push(what);
@@ -264,12 +271,7 @@ fn simulate_shard(shard: u64, requests: &Receiver<Request>, received: &Received)
                 let _ = reply.send(Delivered { queued, next, ..Delivered::default() });
             }
             Request::Identities { identities, limit, reply } => {
-                let all = || (0..SESSIONS).map(|link| info(shard, link));
-                let find = |wanted: &Arc<str>| {
-                    let mut found = all().filter(|info| info.identity == **wanted);
-                    let shown: Vec<_> = found.by_ref().take(limit).collect();
-                    SessionsOf { shown, more: found.count() as u64 }
-                };
+                let find = |wanted: &Arc<str>| sessions_of(shard, wanted, limit);
                 let _ = reply.send(identities.iter().map(find).collect());
             }
             Request::Move { reply, .. } => {
