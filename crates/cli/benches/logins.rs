@@ -57,7 +57,8 @@ fn main() {
 /// Measures logins a second at a gateway of its own.
 fn measure(folder: &Path, store: Option<(&str, SocketAddr)>) -> u64 {
     let mut config = String::from(
-        "shards = 2\n[[listener]]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n\
+        "shards = 2\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+         logins_per_minute = \"off\"\n[admin]\naddress = \"127.0.0.1:0\"\n\
          [log]\nlevel = \"error\"\n",
     );
     if let Some((sync, receiver)) = store {

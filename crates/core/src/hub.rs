@@ -12,6 +12,7 @@ mod identities;
 mod login;
 mod meter;
 mod presence;
+mod rate;
 mod reach;
 mod saved;
 mod sessions;

@@ -1,14 +1,14 @@
 //! How often each identity logs in, at its home: so many times in a minute, on average.
 //!
-//! The generic cell rate algorithm, as for what a peer sends: one time for each identity, which
-//! runs ahead of the present by what its logins cost. A minute ahead is too far. So an identity may
-//! use up a minute's logins at once, and then has one each time that it has paid for one. A refused
-//! login costs nothing.
+//! A minute ahead of the rate is too far. So an identity may use up a minute's logins at once, and
+//! then has one each time that it has paid for one. A refused login costs nothing.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::mem;
 
 use super::Hub;
+use super::rate::PaidUntil;
 use crate::denial::Denial;
 use crate::link::{self, Goodbye};
 use crate::plain::plain_struct;
@@ -21,36 +21,41 @@ const AHEAD: Span = Span::from_secs(60);
 /// The shortest time after which a peer may come back: haste gains nothing.
 const RETURN_AFTER: Span = Span::from_secs(5);
 
-/// The maximum number of identities that are counted, some 5 MB. An identity is forgotten when it
-/// has paid. Beyond the maximum the one that is nearest to that is forgotten, so that a crowd of
-/// others does not wash out one that logs in again and again.
-const COUNTED: usize = 1 << 16;
+/// The maximum number of identities in a generation, some 800 kB.
+const GENERATION: usize = 1 << 15;
 
-/// How many identities that have paid are forgotten at each login: more than are added.
-const FORGOTTEN: usize = 2;
-
-/// An identity: a keyed digest, and what it is worth, since claims and proofs do not meet.
+/// An identity: a keyed digest whose lowest bit says whether it was proved, since claims and proofs
+/// do not meet.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Key {
-    digest: u64,
-    proved: bool,
+struct Key(u64);
+
+impl Key {
+    fn new(digest: u64, proved: bool) -> Key {
+        Key(digest & !1 | u64::from(proved))
+    }
 }
 
-/// The identities that have logged in lately.
+/// The identities that have logged in lately, in two generations. The older one is forgotten once
+/// all in it have paid, or when the younger one is full. Who logs in again, or is refused, moves to
+/// the younger one, so a crowd of others does not wash out one that logs in again and again.
 #[derive(Debug, Default)]
 pub(super) struct Frequencies {
-    paid_until: BTreeMap<Key, Time>,
-    order: BTreeSet<(Time, Key)>,
+    young: BTreeMap<Key, PaidUntil>,
+    old: BTreeMap<Key, PaidUntil>,
+    /// When all of the younger generation have paid.
+    young_until: PaidUntil,
+    /// When all of the older generation have paid.
+    old_until: PaidUntil,
 }
 
 /// An identity that has logged in lately, in a saved state.
 pub(super) struct Frequency {
-    digest: u64,
-    proved: bool,
-    paid_until: Time,
+    key: u64,
+    paid_until: PaidUntil,
+    is_young: bool,
 }
 
-plain_struct! { Frequency { digest, proved, paid_until } }
+plain_struct! { Frequency { key, paid_until, is_young } }
 
 impl Frequencies {
     /// Counts a login.
@@ -61,53 +66,51 @@ impl Frequencies {
         let Some(cost) = 60_000_000_000_u64.checked_div(u64::from(per_minute)) else {
             return Ok(());
         };
-        let known = self.paid_until.get(&key).copied();
-        let paid_until = known.unwrap_or(now).max(now) + Span::from_nanos(cost);
-        let ahead = paid_until.since(now);
-        if ahead > AHEAD {
-            return Err(ahead.less(AHEAD));
+        let known = self.young.get(&key).or_else(|| self.old.get(&key)).copied();
+        let before = known.unwrap_or_default();
+        let paid_until = before.take(now, Span::from_nanos(cost));
+        let excess = paid_until.ahead(now).less(AHEAD);
+        let is_full = self.young.len() >= GENERATION && !self.young.contains_key(&key);
+        if is_full || self.old_until.ahead(now) == Span::ZERO {
+            self.old = mem::take(&mut self.young);
+            self.old_until = self.young_until;
         }
-        for _ in 0..FORGOTTEN {
-            self.forget_first(|first| first <= now);
-        }
-        if known.is_none() && self.paid_until.len() >= COUNTED {
-            self.forget_first(|_| true);
+        if excess > Span::ZERO {
+            self.set(key, before);
+            return Err(excess);
         }
         self.set(key, paid_until);
         Ok(())
     }
 
-    fn set(&mut self, key: Key, paid_until: Time) {
-        if let Some(before) = self.paid_until.insert(key, paid_until) {
-            self.order.remove(&(before, key));
-        }
-        self.order.insert((paid_until, key));
-    }
-
-    /// Forgets the identity that has paid first, if that is at a time such as is asked for.
-    fn forget_first(&mut self, is_such: impl Fn(Time) -> bool) {
-        let first = self.order.first().copied().filter(|(paid_until, _)| is_such(*paid_until));
-        if let Some((paid_until, key)) = first {
-            self.order.remove(&(paid_until, key));
-            self.paid_until.remove(&key);
-        }
+    fn set(&mut self, key: Key, paid_until: PaidUntil) {
+        self.young.insert(key, paid_until);
+        self.young_until = self.young_until.max(paid_until);
     }
 
     /// Returns all, for a saved state.
     pub(super) fn saved(&self) -> Vec<Frequency> {
-        let each = self.order.iter().map(|(paid_until, Key { digest, proved })| Frequency {
-            digest: *digest,
-            proved: *proved,
-            paid_until: *paid_until,
+        let generations = [(&self.old, false), (&self.young, true)];
+        let each = generations.into_iter().flat_map(|(generation, is_young)| {
+            generation.iter().map(move |(Key(key), paid_until)| Frequency {
+                key: *key,
+                paid_until: *paid_until,
+                is_young,
+            })
         });
         each.collect()
     }
 
-    /// Makes the table from a saved state, as far as there is room.
+    /// Makes the generations from a saved state, as far as there is room.
     pub(super) fn load(saved: Vec<Frequency>) -> Frequencies {
         let mut loaded = Frequencies::default();
-        for Frequency { digest, proved, paid_until } in saved.into_iter().take(COUNTED) {
-            loaded.set(Key { digest, proved }, paid_until);
+        for Frequency { key, paid_until, is_young } in saved.into_iter().take(2 * GENERATION) {
+            if is_young {
+                loaded.set(Key(key), paid_until);
+            } else {
+                loaded.old.insert(Key(key), paid_until);
+                loaded.old_until = loaded.old_until.max(paid_until);
+            }
         }
         loaded
     }
@@ -122,8 +125,7 @@ impl Hub {
         };
         let settings = self.listeners.get(usize::from(slot.listener));
         let per_minute = settings.map_or(0, |settings| settings.logins.per_minute);
-        let digest = self.identities.whole_digest(slot.identity());
-        let key = Key { digest, proved: slot.proved };
+        let key = Key::new(self.identities.whole_digest(slot.identity()), slot.proved);
         let Err(wait) = self.frequencies.count(now, key, per_minute) else {
             return true;
         };
@@ -140,7 +142,7 @@ mod tests {
     use crate::random::Random;
 
     fn key(digest: u64) -> Key {
-        Key { digest, proved: true }
+        Key::new(digest << 1, true)
     }
 
     /// The definition that docs/abuse.md gives, over all logins: any span of time has at most the
@@ -176,7 +178,7 @@ mod tests {
         let each = |all: &mut Frequencies, now, key| all.count(now, key, 3);
         assert!((0..3).all(|_| each(&mut all, now, key(1)).is_ok()));
         assert_eq!(each(&mut all, now, key(1)), Err(Span::from_secs(20)));
-        let claim = Key { proved: false, ..key(1) };
+        let claim = Key::new(1 << 1, false);
         assert_eq!(each(&mut all, now, claim), Ok(()));
         let before = now + Span::from_millis(19_999);
         assert_eq!(each(&mut all, before, key(1)), Err(Span::from_millis(1)));
@@ -187,23 +189,46 @@ mod tests {
     #[test]
     fn a_crowd_washes_out_nobody_who_logs_in_too_often_and_leaves_nothing_behind() {
         let mut all = Frequencies::default();
+        let held = |all: &Frequencies| all.young.len() + all.old.len();
         let now = Time::from_millis(1_000);
         assert!((0..60).all(|_| all.count(now, key(u64::MAX), 60).is_ok()));
-        for other in 0..(COUNTED as u64 + 1_000) {
+        for other in 0..3 * GENERATION as u64 {
             assert_eq!(all.count(now, key(other), 60), Ok(()));
+            assert!(held(&all) <= 2 * GENERATION);
+            if other % 30_000 == 0 {
+                assert!(all.count(now, key(u64::MAX), 60).is_err(), "it is still counted");
+            }
         }
-        assert_eq!((all.paid_until.len(), all.order.len()), (COUNTED, COUNTED));
-        assert!(all.count(now, key(u64::MAX), 60).is_err(), "it is still counted");
-        let later = now + Span::from_secs(100);
-        for other in 0..COUNTED as u64 {
-            assert_eq!(all.count(later, key(other), 60), Ok(()));
-            assert!(all.paid_until.len() <= COUNTED);
-        }
-        let much_later = later + Span::from_secs(100);
-        for other in 0..COUNTED as u64 {
+        assert!(held(&all) > GENERATION);
+        let much_later = now + Span::from_secs(200);
+        for other in 0..100 {
             let now = much_later + Span::from_secs(other * 2);
             assert_eq!(all.count(now, key(other), 60), Ok(()));
         }
-        assert_eq!(all.paid_until.len(), 1, "those that have paid are forgotten");
+        assert!(held(&all) <= 3, "those that have paid are forgotten");
+    }
+
+    /// What is forgotten has paid, while no generation is full: no login is counted less.
+    #[test]
+    fn a_login_is_counted_as_if_nobody_were_forgotten() {
+        for seed in 0..200 {
+            let mut random = Random::new(seed);
+            let (mut all, mut reference) = (Frequencies::default(), BTreeMap::new());
+            let mut now = Time::from_millis(5_000);
+            for step in 0..500 {
+                now = now + Span::from_millis(random.below(4_000));
+                let key = key(random.below(6));
+                let paid: PaidUntil = reference.get(&key).copied().unwrap_or_default();
+                let next = paid.take(now, Span::from_secs(10));
+                let fits = next.ahead(now) <= AHEAD;
+                assert_eq!(all.count(now, key, 6).is_ok(), fits, "seed {seed}, step {step}");
+                if fits {
+                    reference.insert(key, next);
+                }
+                if random.below(20) == 0 {
+                    all = Frequencies::load(all.saved());
+                }
+            }
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! How much a peer sends: messages, bytes and heartbeats, each on average over ten seconds. A short
 //! piece of a message costs as much as a message, and the request of a policy as a heartbeat.
 //!
-//! The generic cell rate algorithm (ITU-T I.371): one time for each rate, which runs ahead of the
-//! present by what was sent. Ten seconds ahead is too far. So what has waited while nobody read, in
-//! a stall or a slow network, is no flood. A link has a meter only at a listener with such rates,
-//! once it has sent something, and takes it along to another hub.
+//! Ten seconds ahead of a rate is too far. So what has waited while nobody read, in a stall or a
+//! slow network, is no flood. A link has a meter only at a listener with such rates, once it has
+//! sent something, and takes it along to another hub.
 
 use super::Hub;
+use super::rate::PaidUntil;
 use crate::link::{self, Command, Goodbye, Rates};
 use crate::plain::plain_struct;
 use crate::time::{Span, Time};
@@ -21,9 +21,9 @@ const RETURN_AFTER: Span = Span::from_secs(60);
 /// What a peer has sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Meter {
-    messages: Time,
-    bytes: Time,
-    heartbeats: Time,
+    messages: PaidUntil,
+    bytes: PaidUntil,
+    heartbeats: PaidUntil,
     /// Whether it was told its policy since it sends too many heartbeats.
     is_warned: bool,
 }
@@ -57,8 +57,8 @@ impl Meter {
                 continue;
             }
             let costs = count.saturating_mul(1_000_000_000) / u64::from(rate);
-            *paid_until = (*paid_until).max(now) + Span::from_nanos(costs);
-            if paid_until.since(now) > AHEAD && found.is_none() {
+            *paid_until = paid_until.take(now, Span::from_nanos(costs));
+            if paid_until.ahead(now) > AHEAD && found.is_none() {
                 found = Some(flood);
             }
         }
@@ -107,7 +107,7 @@ impl Hub {
         };
         if flood == Flood::Heartbeats && !meter.is_warned {
             meter.is_warned = true;
-            meter.heartbeats = now;
+            meter.heartbeats = PaidUntil::default();
             return self.handle_link(now, link, link::World::Command(Command::Retune(policy)));
         }
         let text = match flood {
