@@ -1,5 +1,8 @@
-//! Fuzz harnesses: properties that must hold for any bytes given to a codec, a hub, a record or a
-//! saved state.
+//! Fuzz harnesses: properties that must hold for any bytes given to a codec, a hub, a record, a
+//! saved state, or the verification of a token.
+
+mod identity;
+mod tokens;
 
 use std::net::SocketAddr;
 
@@ -16,6 +19,8 @@ use systole_core::tap::record::{Entries, Entry, Recorder, replay};
 use systole_core::wire::joiner::{Joined, Joiner};
 use systole_core::wire::{CloseReason, Codec, DataKind, Decoder, Frame, Malformed};
 use systole_core::{Machine, Policy, Span, Time};
+
+pub use tokens::tokens;
 
 /// Decodes `input` after its first byte, once whole and once in the pieces that the first byte
 /// selects, and panics if one of these properties does not hold:

@@ -403,3 +403,31 @@ fn rules_that_are_replaced_hold_for_later_tokens() {
     assert_eq!(results(&shared), [Err(Refusal::Signature), Ok(())]);
     assert_eq!((running, format!("{shared:?}").as_str()), (shared.clone(), "Tokens(…)"));
 }
+
+/// The corpus of the fuzz target is of use only while its good inputs are good.
+#[test]
+fn the_corpus_of_the_fuzz_target_is_what_its_names_say() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
+    let text = |name: &str| std::fs::read_to_string(root.join("keys").join(name)).unwrap();
+    let mut known = Keys::default();
+    known.add_set(&text("set.json")).unwrap();
+    known.add_secret(&text("hs256.secret")).unwrap();
+    let rules = rules(known);
+    let (mut good, mut bad) = (0, 0);
+    for file in std::fs::read_dir(root.join("corpus/tokens")).unwrap() {
+        let file = file.unwrap();
+        let (name, input) = (file.file_name(), std::fs::read(file.path()).unwrap());
+        let name = name.to_str().unwrap();
+        let (kind, bytes) = input.split_first().unwrap();
+        let text = || str::from_utf8(bytes).unwrap();
+        let is_good = match kind {
+            0 => rules.verify(bytes, NOW * 1_000).is_ok(),
+            1 => Keys::default().add_set(text()).is_ok(),
+            2 => Keys::default().add_pem(text()).is_ok(),
+            _ => Keys::default().add_secret(text()).is_ok(),
+        };
+        assert_eq!(is_good, name.contains("-valid"), "{name}");
+        *(if is_good { &mut good } else { &mut bad }) += 1;
+    }
+    assert!(good >= 7 && bad >= 20, "{good} good inputs, {bad} bad ones");
+}
