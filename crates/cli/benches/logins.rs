@@ -14,8 +14,13 @@ use std::thread;
 use std::time::Duration;
 
 use systole_core::Span;
-use systole_core::wire::{Codec, Decoder, Frame, Hello};
 use systole_net::Clock;
+
+#[expect(dead_code, reason = "tests do more with a client")]
+#[path = "../tests/it/client.rs"]
+mod client;
+
+use client::{Client, named};
 
 /// Clients that log in at the same time, each again and again.
 const CLIENTS: u64 = 64;
@@ -128,18 +133,9 @@ fn storm(gateway: SocketAddr) -> u64 {
     count * 1_000 / took.as_millis().max(1)
 }
 
-fn log_in(gateway: SocketAddr, identity: &str) -> Option<()> {
-    let mut stream = TcpStream::connect(gateway).ok()?;
-    stream.set_nodelay(true).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    let mut bytes = Vec::new();
-    Codec::Native.encode(&Frame::Hello(Hello { identity, ..Hello::default() }), &mut bytes);
-    stream.write_all(&bytes).ok()?;
-    let mut decoder = Decoder::new(Codec::Native, 65_536);
-    let mut received = [0; 1_024];
-    let read = stream.read(&mut received).ok()?;
-    let frame = decoder.next(&mut &received[..read]).ok()??;
-    matches!(frame, Frame::Welcome(_)).then_some(())
+fn log_in(gateway: SocketAddr, identity: &str) -> Option<Client> {
+    let stream = TcpStream::connect(gateway).ok()?;
+    Client::log_in(stream, named(identity), Duration::from_secs(5))
 }
 
 /// A receiver that takes everything at once.

@@ -1,12 +1,12 @@
 //! A hostile client floods a gateway with connections; a neighbour at another address stays.
 
-use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use systole_core::wire::{Beat, CloseReason, Codec, DataKind, Decoder, Frame, Hello};
+use systole_core::wire::{Beat, CloseReason, DataKind, Frame};
 
+use crate::client::{Client, Goodbye, named};
 use crate::gateway::{Gateway, ONE_SECOND, unhurried, wait};
 use crate::program::SOON;
 
@@ -25,21 +25,14 @@ pub(crate) fn connect(from: u8, to: SocketAddr) -> Option<TcpStream> {
     Some(socket.into())
 }
 
+/// Asks for a login; `None` if the gateway turns the connection away without an answer.
+fn ask(from: u8, gateway: &Gateway, identity: &str) -> Option<Result<Client, Goodbye>> {
+    Client::ask(connect(from, gateway.address("native"))?, named(identity), SOON)
+}
+
 /// Logs a client in; `None` if the gateway turns it away.
-pub(crate) fn log_in(from: u8, gateway: &Gateway, identity: &str) -> Option<TcpStream> {
-    let mut stream = connect(from, gateway.address("native"))?;
-    stream.set_read_timeout(Some(SOON)).ok()?;
-    let mut bytes = Vec::new();
-    Codec::Native.encode(&Frame::Hello(Hello { identity, ..Hello::default() }), &mut bytes);
-    stream.write_all(&bytes).ok()?;
-    let mut decoder = Decoder::new(Codec::Native, 65_536);
-    let mut byte = [0];
-    loop {
-        stream.read_exact(&mut byte).ok()?;
-        if let Some(Frame::Welcome(_)) = decoder.next(&mut &byte[..]).ok()? {
-            return Some(stream);
-        }
-    }
+pub(crate) fn log_in(from: u8, gateway: &Gateway, identity: &str) -> Option<Client> {
+    ask(from, gateway, identity)?.ok()
 }
 
 /// The memory of a process, in KiB.
@@ -62,26 +55,9 @@ pub(crate) fn turned_away(gateway: &Gateway, reason: &str) -> f64 {
     gateway.metric(&format!("systole_turned_away_total{{reason=\"{reason}\"}}"))
 }
 
-/// Keeps a client alive: answers each heartbeat until the gateway ends it. Returns whether it did.
-fn live(mut stream: TcpStream) -> std::thread::JoinHandle<bool> {
-    std::thread::spawn(move || {
-        let mut decoder = Decoder::new(Codec::Native, 65_536);
-        let mut byte = [0];
-        while stream.read_exact(&mut byte).is_ok() {
-            match decoder.next(&mut &byte[..]) {
-                Ok(Some(Frame::Ping(beat))) => {
-                    let mut pong = Vec::new();
-                    Codec::Native.encode(&Frame::Pong(beat), &mut pong);
-                    if stream.write_all(&pong).is_err() {
-                        return true;
-                    }
-                }
-                Ok(Some(Frame::Close(_))) => return true,
-                _ => {}
-            }
-        }
-        true
-    })
+/// Keeps a client alive in a thread, which ends when the gateway ends the client.
+fn live(client: Client) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(|| client.live())
 }
 
 #[test]
@@ -137,19 +113,10 @@ fn a_client_that_sends_too_much_is_told_so_and_its_neighbour_is_not() {
     let neighbour = live(log_in(6, &gateway, "neighbour").expect("it is welcome"));
     let before = memory(gateway.process());
     let mut client = log_in(7, &gateway, "flood").expect("it is welcome");
-    let mut bytes = Vec::new();
     let frame = Frame::Data { bytes: b"x", more: false, kind: DataKind::Eleven };
-    (0..60).for_each(|_| Codec::Native.encode(&frame, &mut bytes));
-    client.write_all(&bytes).expect("the gateway reads");
-    let mut decoder = Decoder::new(Codec::Native, 65_536);
-    let mut byte = [0];
-    let text = loop {
-        client.read_exact(&mut byte).expect("a goodbye");
-        if let Some(Frame::Close(close)) = decoder.next(&mut &byte[..]).expect("legal") {
-            break (close.reason, close.text.to_owned());
-        }
-    };
-    assert_eq!(text, (CloseReason::Flooding, "too many messages".to_owned()));
+    assert!(client.send(&[frame; 60]), "the gateway reads");
+    let said = client.goodbye();
+    assert_eq!((said.reason, &*said.text), (CloseReason::Flooding, "too many messages"));
     let line = gateway.log("cause\":\"flooding").to_string();
     assert!(line.contains("it sent more than its listener allows"), "{line}");
     assert_eq!(gateway.metric("systole_verdicts_total{cause=\"flooding\"}"), 1.0);
@@ -166,21 +133,22 @@ fn a_client_that_beats_too_often_is_told_its_interval_once_and_then_sent_away() 
     let neighbour = live(log_in(8, &gateway, "neighbour").expect("it is welcome"));
     let before = memory(gateway.process());
     let mut client = log_in(9, &gateway, "flood").expect("it is welcome");
-    let (mut retunes, mut decoder) = (Vec::new(), Decoder::new(Codec::Native, 65_536));
-    let mut bytes = Vec::new();
-    (0..50).for_each(|n| Codec::Native.encode(&Frame::Ping(Beat::bare(n)), &mut bytes));
-    let reason = 'flood: loop {
+    let beats: Vec<_> = (0..50).map(|n| Frame::Ping(Beat::bare(n))).collect();
+    let mut retunes = Vec::new();
+    let reason = loop {
         // What was sent before the end may meet a closed socket.
-        let _ = client.write_all(&bytes);
-        let mut answers = [0; 4_096];
-        let count = client.read(&mut answers).expect("it answers");
-        let mut answers = &answers[..count];
-        while let Some(frame) = decoder.next(&mut answers).expect("legal") {
-            if let Frame::Retune(policy) = frame {
+        client.send(&beats);
+        client.receive().expect("it answers");
+        let end = client.find_received(|frame| match frame {
+            Frame::Retune(policy) => {
                 retunes.push(policy);
-            } else if let Frame::Close(close) = frame {
-                break 'flood close.reason;
+                None
             }
+            Frame::Close(close) => Some(close.reason),
+            _ => None,
+        });
+        if let Some(reason) = end.expect("legal") {
+            break reason;
         }
     };
     assert_eq!(reason, CloseReason::Flooding);
@@ -191,28 +159,6 @@ fn a_client_that_beats_too_often_is_told_its_interval_once_and_then_sent_away() 
     assert!(!neighbour.is_finished());
 }
 
-/// Logs a client in that is to be refused; returns the reason, whether it may not come back, and
-/// after how many milliseconds it may.
-fn refusal(from: u8, gateway: &Gateway, identity: &str) -> Option<(CloseReason, bool, u32)> {
-    let mut stream = connect(from, gateway.address("native"))?;
-    stream.set_read_timeout(Some(SOON)).ok()?;
-    let mut bytes = Vec::new();
-    Codec::Native.encode(&Frame::Hello(Hello { identity, ..Hello::default() }), &mut bytes);
-    stream.write_all(&bytes).ok()?;
-    let mut decoder = Decoder::new(Codec::Native, 65_536);
-    let mut byte = [0];
-    loop {
-        stream.read_exact(&mut byte).ok()?;
-        match decoder.next(&mut &byte[..]).ok()? {
-            Some(Frame::Close(close)) => {
-                return Some((close.reason, close.final_, close.return_after_ms));
-            }
-            Some(Frame::Welcome(_)) => return None,
-            _ => {}
-        }
-    }
-}
-
 #[test]
 fn a_storm_of_logins_of_one_identity_ends_neither_it_nor_others() {
     // Loopback is trusted here: the limit is that of the identity.
@@ -221,9 +167,9 @@ fn a_storm_of_logins_of_one_identity_ends_neither_it_nor_others() {
         Gateway::start("flood-logins", &ONE_SECOND.replacen("shortest_bound", limit, 1));
     let stays = live(log_in(10, &gateway, "storm").expect("the first of the minute"));
     for from in 20..60 {
-        let (reason, stay_away, after) = refusal(from, &gateway, "storm").expect("it is refused");
-        assert_eq!((reason, stay_away), (CloseReason::Full, false));
-        assert!((5_000..=60_000).contains(&after), "{after} ms");
+        let said = ask(from, &gateway, "storm").expect("an answer").err().expect("it is refused");
+        assert_eq!((said.reason, said.stay_away), (CloseReason::Full, false));
+        assert!((5_000..=60_000).contains(&said.return_after_ms), "{said:?}");
     }
     assert!(log_in(12, &gateway, "another").is_some(), "others come as before");
     assert!(!stays.is_finished());

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use systole_core::random::Random;
-use systole_core::wire::{Codec, Decoder, Frame, Hello};
 
+use crate::client::{Client, named};
 use crate::directory;
 use crate::gateway::{Gateway, wait};
 
@@ -135,28 +135,14 @@ fn serve(
 /// Logs in, stays for a moment, and goes in one of several ways. Returns session and epoch if it
 /// was welcomed.
 fn visit(gateway: SocketAddr, identity: &str, chance: &mut Random) -> Option<(u64, u64)> {
-    let mut stream = TcpStream::connect(gateway).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-    let mut bytes = Vec::new();
-    Codec::Native.encode(&Frame::Hello(Hello { identity, ..Hello::default() }), &mut bytes);
-    stream.write_all(&bytes).ok()?;
-    let mut decoder = Decoder::new(Codec::Native, 65_536);
-    let mut received = [0; 4_096];
-    let read = stream.read(&mut received).ok()?;
-    let mut welcomed = None;
-    let mut rest = &received[..read];
-    while let Ok(Some(frame)) = decoder.next(&mut rest) {
-        if let Frame::Welcome(welcome) = frame {
-            welcomed = Some((welcome.session, welcome.epoch));
-        }
-    }
-    welcomed?;
+    let stream = TcpStream::connect(gateway).ok()?;
+    let mut client = Client::log_in(stream, named(identity), Duration::from_secs(2))?;
     thread::park_timeout(Duration::from_millis(chance.below(40)));
     if chance.below(3) == 0 {
         // Stays until somebody ends it.
-        let _ = stream.read(&mut received);
+        let _ = client.receive();
     }
-    welcomed
+    Some(client.session)
 }
 
 /// Each session that was welcomed has one end, after its beginning, and the sessions of an identity

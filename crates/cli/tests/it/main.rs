@@ -3,6 +3,7 @@
 mod abuse;
 mod bench;
 mod check;
+mod client;
 mod crowd;
 mod flood;
 mod gateway;

@@ -1,63 +1,23 @@
 //! Tests of messages from outside: over the admin interface to real clients.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 
 use serde_json::{Value, json};
-use systole_core::wire::{BootId, CloseReason, Codec, Decoder, Frame, Hello};
+use systole_core::wire::{BootId, CloseReason, Hello};
 
+use crate::client::{Client, named};
 use crate::gateway::{Gateway, unhurried, wait};
 use crate::program::{Program, SOON};
 use crate::systole;
 
-/// A client of the native protocol that is online.
-struct Client {
-    stream: TcpStream,
-    decoder: Decoder,
+/// Logs a client in; `None` if it is sent away.
+fn log_in(gateway: &Gateway, hello: Hello<'_>) -> Option<Client> {
+    Client::log_in(gateway.connect("native"), hello, SOON)
 }
 
-impl Client {
-    fn start(gateway: &Gateway, identity: &str) -> Client {
-        Client::log_in(gateway, Hello { identity, ..Hello::default() }).expect("it is welcome")
-    }
-
-    /// Logs a client in; `None` if it is sent away.
-    fn log_in(gateway: &Gateway, hello: Hello<'_>) -> Option<Client> {
-        let stream = gateway.connect("native");
-        stream.set_read_timeout(Some(SOON)).expect("a legal time");
-        let mut client = Client { stream, decoder: Decoder::new(Codec::Native, 65_536) };
-        let mut bytes = Vec::new();
-        Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
-        client.stream.write_all(&bytes).expect("the gateway reads");
-        let is_welcome = client.until(|frame| {
-            let is_welcome = matches!(frame, Frame::Welcome(_));
-            (is_welcome || matches!(frame, Frame::Close(_))).then_some(is_welcome)
-        });
-        is_welcome.then_some(client)
-    }
-
-    /// Reads frames until `find` finds something.
-    fn until<T>(&mut self, mut find: impl FnMut(Frame<'_>) -> Option<T>) -> T {
-        let mut byte = [0];
-        loop {
-            self.stream.read_exact(&mut byte).expect("the gateway writes");
-            let frame = self.decoder.next(&mut &byte[..]).expect("legal");
-            if let Some(found) = frame.and_then(&mut find) {
-                return found;
-            }
-        }
-    }
-
-    /// Returns the next message, put together from its parts.
-    fn message(&mut self) -> Vec<u8> {
-        let mut whole = Vec::new();
-        self.until(|frame| {
-            let Frame::Data { bytes, more, .. } = frame else { return None };
-            whole.extend_from_slice(bytes);
-            (!more).then_some(())
-        });
-        whole
-    }
+/// Logs in a client that is welcome.
+fn online(gateway: &Gateway, identity: &str) -> Client {
+    log_in(gateway, named(identity)).expect("it is welcome")
 }
 
 fn reach(queued: u64, none: u64, unfit: u64) -> Value {
@@ -67,8 +27,8 @@ fn reach(queued: u64, none: u64, unfit: u64) -> Value {
 #[test]
 fn a_backend_reaches_sessions_identities_and_all_and_each_codec_gets_what_it_can_carry() {
     let gateway = Gateway::start("sending", &unhurried());
-    let mut ada = Client::start(&gateway, "ada/1");
-    let mut bob = Client::start(&gateway, "bob");
+    let mut ada = online(&gateway, "ada/1");
+    let mut bob = online(&gateway, "bob");
     let mut line = gateway.connect("line");
     line.set_read_timeout(Some(SOON)).unwrap();
     // The first line introduces it, and comes back.
@@ -105,7 +65,7 @@ fn a_backend_reaches_sessions_identities_and_all_and_each_codec_gets_what_it_can
 #[test]
 fn a_client_that_does_not_read_is_busy_and_not_ended_for_what_others_send() {
     let gateway = Gateway::start("sending-busy", &unhurried());
-    let _silent = Client::start(&gateway, "silent");
+    let _silent = online(&gateway, "silent");
     let message = "x".repeat(60_000);
     let send = || gateway.ask("POST /api/v1/identities/silent/send", &message);
     wait("the outbox to be full", || (send()["busy"] == 1).then_some(()));
@@ -132,43 +92,35 @@ fn the_text_of_a_kick_reaches_the_people_at_the_client_escaped() {
 #[test]
 fn a_ban_ends_who_is_online_and_keeps_out_who_comes_back_until_it_ends() {
     let gateway = Gateway::start("sending-ban", &unhurried());
-    let mut ada = Client::start(&gateway, "ada");
-    let mut bob = Client::start(&gateway, "bob");
+    let mut ada = online(&gateway, "ada");
+    let mut bob = online(&gateway, "bob");
     let ban = |body: Value| gateway.ask("POST /api/v1/bans", &body.to_string());
     let wish = json!({"identity": "ada", "seconds": 3_600, "text": "come back in an hour"});
     assert_eq!(ban(wish), json!({"ended": 1, "lost_at_restart": true}));
-    let said = ada.until(|frame| {
-        let Frame::Close(close) = frame else { return None };
-        Some((close.reason, close.return_after_ms, close.text.to_owned()))
-    });
-    assert_eq!(said, (CloseReason::Kicked, 3_600_000, "come back in an hour".to_owned()));
-    let mut stream = gateway.connect("native");
-    stream.set_read_timeout(Some(SOON)).unwrap();
-    let mut bytes = Vec::new();
-    let hello = Hello { identity: "ada", ..Hello::default() };
-    Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
-    stream.write_all(&bytes).unwrap();
-    let mut back = Client { stream, decoder: Decoder::new(Codec::Native, 65_536) };
-    let (reason, after) = back.until(|frame| {
-        assert!(!matches!(frame, Frame::Welcome(_)), "it is banned");
-        let Frame::Close(close) = frame else { return None };
-        Some((close.reason, close.return_after_ms))
-    });
-    assert_eq!(reason, CloseReason::Kicked);
-    assert!((3_500_000..=3_600_000).contains(&after), "the rest of the hour: {after}");
+    let said = ada.goodbye();
+    assert_eq!((said.reason, said.return_after_ms), (CloseReason::Kicked, 3_600_000));
+    assert_eq!(said.text, "come back in an hour");
+    let back = Client::ask(gateway.connect("native"), named("ada"), SOON).expect("an answer");
+    let said = back.err().expect("it is banned");
+    assert_eq!(said.reason, CloseReason::Kicked);
+    let rest = 3_500_000..=3_600_000;
+    assert!(rest.contains(&said.return_after_ms), "the rest of the hour: {said:?}");
     let bans = gateway.get("/api/v1/bans");
     assert_eq!(bans["bans"][0]["identity"], "ada");
     assert_eq!(
         ban(json!({"identity": "ada", "seconds": 0})),
         json!({"ended": 0, "lost_at_restart": true})
     );
-    drop(Client::start(&gateway, "ada"));
+    drop(online(&gateway, "ada"));
+    wait("ada to be offline", || {
+        (gateway.get("/api/v1/presence/ada")["state"] == "offline").then_some(())
+    });
     // The address of all clients here.
     assert_eq!(
         ban(json!({"address": "127.0.0.1", "seconds": 60})),
         json!({"ended": 1, "lost_at_restart": true})
     );
-    bob.until(|frame| matches!(frame, Frame::Close(_)).then_some(()));
+    bob.goodbye();
     let mut closed = gateway.connect("native");
     closed.set_read_timeout(Some(SOON)).unwrap();
     assert_eq!(closed.read(&mut [0]).unwrap_or(0), 0, "closed at once");
@@ -190,9 +142,9 @@ fn a_kick_can_keep_out_the_identity_and_the_device_of_a_session() {
     let gateway = Gateway::start("sending-kick-ban", &unhurried());
     let device = |id: u8| BootId([id; 16]);
     let hello = |identity, boot_id| Hello { identity, boot_id, ..Hello::default() };
-    let mut ada = Client::log_in(&gateway, hello("ada", device(1))).expect("welcome");
-    let mut bob = Client::log_in(&gateway, hello("bob", device(1))).expect("welcome");
-    let _eve = Client::log_in(&gateway, hello("eve", device(2))).expect("welcome");
+    let mut ada = log_in(&gateway, hello("ada", device(1))).expect("welcome");
+    let mut bob = log_in(&gateway, hello("bob", device(1))).expect("welcome");
+    let _eve = log_in(&gateway, hello("eve", device(2))).expect("welcome");
     let session = gateway.sessions("&identity=ada", 1)[0]["session"].as_str().unwrap().to_owned();
     let kick = format!("POST /api/v1/sessions/{session}/kick");
     let ban = json!({"seconds": 3_600, "of": ["identity", "device"]});
@@ -202,16 +154,14 @@ fn a_kick_can_keep_out_the_identity_and_the_device_of_a_session() {
     assert_eq!(answer["banned"][0]["identity"], "ada");
     assert_eq!(answer["banned"][1]["device"], "01".repeat(16));
     for client in [&mut ada, &mut bob] {
-        let said = client.until(|frame| {
-            let Frame::Close(close) = frame else { return None };
-            Some((close.reason, close.return_after_ms, close.text.to_owned()))
-        });
-        assert_eq!(said, (CloseReason::Kicked, 3_600_000, "until one".to_owned()));
+        let said = client.goodbye();
+        assert_eq!((said.reason, said.return_after_ms), (CloseReason::Kicked, 3_600_000));
+        assert_eq!(said.text, "until one");
     }
     for (identity, id, is_welcome) in
         [("ada", 3, false), ("bob", 1, false), ("bob", 3, true), ("eve", 2, true)]
     {
-        let client = Client::log_in(&gateway, hello(identity, device(id)));
+        let client = log_in(&gateway, hello(identity, device(id)));
         assert_eq!(client.is_some(), is_welcome, "{identity} at device {id}");
     }
     assert_eq!(gateway.request(&kick, &wish).unwrap().0, 404, "it is not online any more");

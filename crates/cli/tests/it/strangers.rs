@@ -1,7 +1,7 @@
 //! Tests of `systole serve` against those who do not read its log, who connect and say nothing, or
 //! whose identity is made to be printed.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use socket2::SockRef;
 use systole_core::Span;
 use systole_core::text::is_harmful;
-use systole_core::wire::{Codec, Frame, Hello};
 use systole_net::Clock;
 
+use crate::client::{Client, named};
 use crate::gateway::{Gateway, unhurried, wait};
+use crate::program::SOON;
 use crate::{directory, snapshot, systole};
 
 /// More than the verdicts on sessions that are kept, and far more than the events.
@@ -186,19 +187,9 @@ fn a_flood_of_connections_does_not_overflow_the_queue_of_the_admin_interface() {
     assert_eq!(gateway.status("/healthz"), 200);
 }
 
-/// Sends HELLO with this identity, and returns whether the gateway answers with WELCOME.
-fn hello(gateway: &Gateway, identity: &str) -> Option<TcpStream> {
-    let mut stream = gateway.connect("native");
-    let mut bytes = Vec::new();
-    Codec::Native.encode(&Frame::Hello(Hello { identity, ..Hello::default() }), &mut bytes);
-    stream.write_all(&bytes).expect("it listens");
-    let mut kind = [0];
-    match stream.read(&mut kind) {
-        Ok(1) => Some(stream),
-        Ok(_) => None,
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
-        Err(error) => panic!("{error}"),
-    }
+/// Logs in with this identity; `None` if the gateway sends the client away.
+fn log_in(gateway: &Gateway, identity: &str) -> Option<Client> {
+    Client::log_in(gateway.connect("native"), named(identity), SOON)
 }
 
 /// Asserts that a text has no character that a terminal would obey.
@@ -212,7 +203,7 @@ fn an_identity_controls_neither_logs_nor_tools_nor_answers() {
     for identity in ["x\nlevel=INFO msg=join", "\u{1b}[2J", "\u{7f}", "\u{9b}31m"] {
         let config = format!("{}[log]\nlevel = \"debug\"\n", unhurried());
         let mut gateway = Gateway::start("strangers-illegal", &config);
-        assert!(hello(&gateway, identity).is_none(), "{identity:?}");
+        assert!(log_in(&gateway, identity).is_none(), "{identity:?}");
         let why = wait("the verdict", || {
             let page = gateway.get("/api/v1/verdicts?established=false&cause=protocol");
             page["verdicts"].as_array().unwrap().first().cloned()
@@ -229,7 +220,7 @@ fn an_identity_controls_neither_logs_nor_tools_nor_answers() {
         let mut gateway = Gateway::start(&format!("strangers-{format}"), &config);
         let mut events = gateway.events(None);
         events.until("live");
-        let stream = hello(&gateway, identity).expect("it is legal");
+        let client = log_in(&gateway, identity).expect("it is legal");
         assert_eq!(events.until("join").data["identity"], identity);
         let session = gateway.sessions("&listener=native", 1).remove(0);
         assert_eq!(session["identity"], json!(identity));
@@ -243,7 +234,7 @@ fn an_identity_controls_neither_logs_nor_tools_nor_answers() {
         let quoted = "\"\\u202enimda\\u2066 = \\\"a\\\" b\"";
         assert!(shown.contains(&format!(" of {quoted} from ")), "{shown}");
         assert_harmless(&snapshot(&mut gateway.tool(&["why", id, "--json"])));
-        drop(stream);
+        drop(client);
         events.until("leave");
         gateway.program.signal("TERM");
         assert_eq!(gateway.program.end(), 0);

@@ -1,15 +1,15 @@
 //! Tests of event webhooks and of the store under them, with the receiver of the document.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use systole_core::wire::{Codec, Frame, Hello};
 
+use crate::client::{Client, named};
 use crate::gateway::{Gateway, unhurried, wait};
-use crate::program::Program;
+use crate::program::{Program, SOON};
 use crate::{directory, snapshot, systole};
 
 const DOCUMENT: &str = include_str!("../../../../docs/webhooks.md");
@@ -57,15 +57,9 @@ fn visit(gateway: &Gateway, identity: &str) {
     drop(log_in(gateway, identity));
 }
 
-/// Logs in, and returns the connection once it is welcomed.
-fn log_in(gateway: &Gateway, identity: &str) -> TcpStream {
-    use std::io::{Read, Write};
-    let mut stream = gateway.connect("native");
-    let mut bytes = Vec::new();
-    Codec::Native.encode(&Frame::Hello(Hello { identity, ..Hello::default() }), &mut bytes);
-    stream.write_all(&bytes).expect("it reads");
-    assert!(stream.read(&mut [0; 512]).expect("a welcome") > 0);
-    stream
+/// Logs in, and returns the client once it is welcomed.
+fn log_in(gateway: &Gateway, identity: &str) -> Client {
+    Client::log_in(gateway.connect("native"), named(identity), SOON).expect("a welcome")
 }
 
 /// Splits a line of the receiver into the key and the event.
