@@ -15,6 +15,8 @@ mod changes;
 mod database;
 mod dead_letters;
 mod error;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod inbox;
 mod keeper;
 mod left_behind;

@@ -5,6 +5,8 @@
 
 mod courier;
 mod errands;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod http;
 mod names;
 mod sender;

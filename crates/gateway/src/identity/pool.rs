@@ -195,7 +195,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::identity::WebhookSettings;
+    use crate::identity::{Keys, Rules, WebhookSettings};
     use crate::wake::wake_ups;
 
     #[test]
@@ -238,16 +238,7 @@ mod tests {
             verifier,
             token: Box::from(*b"token"),
         };
-        let tokens = Verifier::Tokens(Tokens::new(crate::identity::Rules {
-            keys: Default::default(),
-            issuers: Vec::new(),
-            audiences: Vec::new(),
-            identity_claim: "sub".to_owned(),
-            leeway: Span::ZERO,
-            needs_expiry: true,
-            attributes: Vec::new(),
-            ends_sessions: false,
-        }));
+        let tokens = Verifier::Tokens(Tokens::new(Rules::of_keys(Keys::default())));
         let webhook = Verifier::Webhook(Webhook::new(WebhookSettings {
             listener: "native".to_owned(),
             url: "http://127.0.0.1:1/".to_owned(),

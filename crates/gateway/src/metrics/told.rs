@@ -98,46 +98,15 @@ impl Collector for ToldCollector {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::sync::Arc;
-
     use systole_core::Span;
-    use systole_net::Clock;
 
     use super::*;
-    use crate::epochs::Epochs;
-    use crate::store::{Database, DeadLetters, Opening, Place, StoreSettings, Subscription};
-    use crate::webhooks::Receiver;
+    use crate::webhooks::fixture;
 
     /// A store in memory and a receiver that nobody reaches.
     pub(in crate::metrics) fn told() -> (Store, Vec<Sender>) {
-        let settings = StoreSettings {
-            directory: "unused".into(),
-            sync: None,
-            max_rows: 1_000,
-            max_rows_per_identity: 1_000,
-            max_rows_per_address: 1_000,
-            drops_oldest: false,
-            is_required: true,
-        };
-        let told = [Subscription { name: "game".into(), events: vec!["leave"] }];
-        let (subscriptions, listeners) = (told.into(), [].into());
-        let opening =
-            Opening { subscriptions, listeners, now_ms: 0, remembered: 1, trusted: [].into() };
-        let database = Database::open(&settings, opening, Place::Memory).unwrap();
-        let epochs = Arc::new(Epochs::default());
-        let store = Store::start(database, &settings, Vec::new(), epochs).unwrap();
-        let receiver = Receiver {
-            name: "game".to_owned(),
-            url: "http://127.0.0.1:1/".to_owned(),
-            secret: "secret".to_owned(),
-            events: vec!["leave"],
-            timeout: Span::from_secs(1),
-            concurrency: 1,
-            give_up_after: Span::from_secs(1),
-            roots: Vec::new(),
-        };
-        let letters = DeadLetters::new(&settings.directory, "game");
-        let sender = Sender::start(receiver, store.clone(), letters, Clock::start(), 1).unwrap();
+        let nobody = "http://127.0.0.1:1/".to_owned();
+        let (store, sender) = fixture::sender(nobody, "leave", Span::from_secs(1));
         (store, vec![sender])
     }
 }

@@ -107,19 +107,8 @@ fn is_locked(file: &File) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::fixture::settings;
     use crate::store::{Database, Opening, Place};
-
-    fn settings(directory: PathBuf) -> StoreSettings {
-        StoreSettings {
-            directory,
-            sync: None,
-            max_rows: 1_000,
-            max_rows_per_identity: 1_000,
-            max_rows_per_address: 1_000,
-            drops_oldest: false,
-            is_required: true,
-        }
-    }
 
     /// Returns what is in a directory, with the contents of the files.
     fn listing(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
@@ -132,7 +121,7 @@ mod tests {
 
     /// Probes twice, and checks that nothing has changed and that a start agrees.
     fn shown(directory: &Path, above: &Path) -> String {
-        let settings = settings(directory.to_owned());
+        let settings = settings(directory);
         let before = listing(above);
         let found = probe(&settings).map(|error| error.to_string()).unwrap_or_default();
         assert_eq!(listing(above), before, "nothing is changed");

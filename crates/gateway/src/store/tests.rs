@@ -11,6 +11,7 @@ use systole_net::Clock;
 use tempfile::TempDir;
 
 use super::changes::Room;
+use super::fixture::settings;
 use super::*;
 use crate::wake::wake_ups;
 
@@ -18,18 +19,6 @@ use crate::wake::wake_ups;
 const REMEMBERED: usize = 5;
 
 const NOW_MS: u64 = 1_800_000_000_000;
-
-fn settings(directory: &Path) -> StoreSettings {
-    StoreSettings {
-        directory: directory.to_owned(),
-        sync: None,
-        max_rows: 1_000_000,
-        max_rows_per_identity: 1_000_000,
-        max_rows_per_address: 1_000_000,
-        drops_oldest: false,
-        is_required: true,
-    }
-}
 
 fn subscription(name: &str, events: &[&'static str]) -> Subscription {
     Subscription { name: name.into(), events: events.to_vec() }

@@ -72,19 +72,6 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-fn rules(keys: Keys) -> Rules {
-    Rules {
-        keys,
-        issuers: Vec::new(),
-        audiences: Vec::new(),
-        identity_claim: "sub".to_owned(),
-        leeway: Span::from_secs(30),
-        needs_expiry: true,
-        attributes: Vec::new(),
-        ends_sessions: false,
-    }
-}
-
 /// Keys of all kinds, each from a file of its own.
 fn keys(issuer: &Issuer) -> Keys {
     let mut keys = Keys::default();
@@ -107,7 +94,7 @@ const ALGORITHMS: [Algorithm; 3] = [Algorithm::EdDSA, Algorithm::ES256, Algorith
 #[test]
 fn a_token_of_each_algorithm_proves_its_subject() {
     let issuer = Issuer::new();
-    let rules = rules(keys(&issuer));
+    let rules = Rules::of_keys(keys(&issuer));
     for algorithm in ALGORITHMS {
         let token = issuer.sign(algorithm, &claims());
         assert_eq!(verify(&rules, &token), Ok("ada".to_owned()), "{algorithm:?}");
@@ -133,7 +120,7 @@ fn a_key_has_one_algorithm_whatever_the_token_says() {
     let mut keys = Keys::default();
     keys.add_pem(&issuer.ed25519.public_key_pem()).unwrap();
     keys.add_pem(&issuer.p256.public_key_pem()).unwrap();
-    let rules = rules(keys);
+    let rules = Rules::of_keys(keys);
     // Signed with what everybody knows, as if it were a shared secret.
     let pems = [issuer.ed25519.public_key_pem(), issuer.p256.public_key_pem()];
     let known = pems.iter().map(|pem| pem.as_bytes().to_vec());
@@ -173,7 +160,7 @@ fn a_key_of_a_set_is_found_by_its_name() {
     let (issuer, other) = (Issuer::new(), Issuer::new());
     let mut keys = Keys::default();
     keys.add_set(&issuer.set()).unwrap();
-    let mut rules = rules(keys);
+    let mut rules = Rules::of_keys(keys);
     for (algorithm, name, result) in [
         (Algorithm::EdDSA, Some("ed"), Ok("ada".to_owned())),
         (Algorithm::ES256, Some("ec"), Ok("ada".to_owned())),
@@ -195,7 +182,7 @@ fn a_key_of_a_set_is_found_by_its_name() {
 #[test]
 fn a_token_holds_for_its_time_give_or_take_the_clocks() {
     let issuer = Issuer::new();
-    let mut rules = rules(keys(&issuer));
+    let mut rules = Rules::of_keys(keys(&issuer));
     let ok = || Ok("ada".to_owned());
     let cases = |rules: &Rules, cases: &[(Value, Result<String, Refusal>)]| {
         for (times, result) in cases {
@@ -239,7 +226,7 @@ fn a_token_holds_for_its_time_give_or_take_the_clocks() {
 #[test]
 fn a_token_of_another_issuer_or_for_another_audience_is_refused() {
     let issuer = Issuer::new();
-    let mut rules = rules(keys(&issuer));
+    let mut rules = Rules::of_keys(keys(&issuer));
     let verify_with = |rules: &Rules, more: Value| {
         let mut claims = claims();
         claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -267,7 +254,7 @@ fn a_token_of_another_issuer_or_for_another_audience_is_refused() {
 #[test]
 fn the_identity_is_a_text_that_may_be_one() {
     let issuer = Issuer::new();
-    let mut rules = rules(keys(&issuer));
+    let mut rules = Rules::of_keys(keys(&issuer));
     let longest = "x".repeat(64);
     for (subject, result) in [
         (json!(longest), Ok(longest.clone())),
@@ -292,7 +279,7 @@ fn the_identity_is_a_text_that_may_be_one() {
 #[test]
 fn the_attributes_are_the_claims_that_are_asked_for() {
     let issuer = Issuer::new();
-    let mut rules = rules(keys(&issuer));
+    let mut rules = Rules::of_keys(keys(&issuer));
     rules.attributes = ["role", "teams", "none", "n"].map(str::to_owned).to_vec();
     let attributes = |more: Value| {
         let mut claims = claims();
@@ -312,7 +299,7 @@ fn the_attributes_are_the_claims_that_are_asked_for() {
 #[test]
 fn a_session_lasts_as_long_as_its_token_if_it_is_to() {
     let issuer = Issuer::new();
-    let mut rules = rules(keys(&issuer));
+    let mut rules = Rules::of_keys(keys(&issuer));
     rules.needs_expiry = false;
     let lasts = |rules: &Rules, claims: Value| {
         rules.verify(&issuer.sign(Algorithm::EdDSA, &claims), NOW * 1_000).map(|it| it.lasts)
@@ -330,7 +317,7 @@ fn a_session_lasts_as_long_as_its_token_if_it_is_to() {
 #[test]
 fn what_is_no_token_is_refused_and_does_no_harm() {
     let issuer = Issuer::new();
-    let rules = rules(keys(&issuer));
+    let rules = Rules::of_keys(keys(&issuer));
     assert_eq!(verify(&rules, b""), Err(Refusal::NoToken));
     let head = base64(br#"{"alg":"EdDSA"}"#);
     let deep = base64("[".repeat(700).as_bytes());
@@ -391,13 +378,13 @@ fn what_is_no_key_is_refused_with_its_reason() {
 #[test]
 fn rules_that_are_replaced_hold_for_later_tokens() {
     let (old, new) = (Issuer::new(), Issuer::new());
-    let running = Tokens::new(rules(keys(&old)));
+    let running = Tokens::new(Rules::of_keys(keys(&old)));
     let shared = running.clone();
     let [first, second] = [&old, &new].map(|issuer| issuer.sign(Algorithm::EdDSA, &claims()));
     let results =
         |tokens: &Tokens| [&first, &second].map(|token| verify(&tokens.rules(), token).map(drop));
     assert_eq!(results(&shared), [Ok(()), Err(Refusal::Signature)]);
-    let read_again = Tokens::new(rules(keys(&new)));
+    let read_again = Tokens::new(Rules::of_keys(keys(&new)));
     assert_ne!(running, read_again);
     running.replace(&read_again);
     assert_eq!(results(&shared), [Err(Refusal::Signature), Ok(())]);
@@ -412,7 +399,7 @@ fn the_corpus_of_the_fuzz_target_is_what_its_names_say() {
     let mut known = Keys::default();
     known.add_set(&text("set.json")).unwrap();
     known.add_secret(&text("hs256.secret")).unwrap();
-    let rules = rules(known);
+    let rules = Rules::of_keys(known);
     let (mut good, mut bad) = (0, 0);
     for file in std::fs::read_dir(root.join("corpus/tokens")).unwrap() {
         let file = file.unwrap();

@@ -5,43 +5,15 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver as Requests, channel};
 
 use super::*;
-use crate::epochs::Epochs;
-use crate::store::{Database, Noted, Opening, Place, StoreSettings, Subscription};
+use crate::store::Noted;
+use crate::webhooks::fixture;
 
 /// Far longer than a test takes.
 const TIMEOUT: Span = Span::from_secs(300);
 
 /// A sender of one event at a time, and its store, in memory.
 fn sender(url: String) -> (Store, Sender) {
-    let settings = StoreSettings {
-        directory: "unused".into(),
-        sync: None,
-        max_rows: 1_000,
-        max_rows_per_identity: 1_000,
-        max_rows_per_address: 1_000,
-        drops_oldest: false,
-        is_required: true,
-    };
-    let told = [Subscription { name: "game".into(), events: vec!["join"] }];
-    let (subscriptions, listeners) = (told.into(), ["native".into()].into());
-    let trusted = [].into();
-    let opening = Opening { subscriptions, listeners, now_ms: 0, remembered: 1, trusted };
-    let database = Database::open(&settings, opening, Place::Memory).unwrap();
-    let epochs = Arc::new(Epochs::default());
-    let store = Store::start(database, &settings, Vec::new(), epochs).unwrap();
-    let receiver = Receiver {
-        name: "game".to_owned(),
-        url,
-        secret: "secret".to_owned(),
-        events: vec!["join"],
-        timeout: TIMEOUT,
-        concurrency: 1,
-        give_up_after: TIMEOUT,
-        roots: Vec::new(),
-    };
-    let letters = DeadLetters::new(&settings.directory, "game");
-    let sender = Sender::start(receiver, store.clone(), letters, Clock::start(), 1).unwrap();
-    (store, sender)
+    fixture::sender(url, "join", TIMEOUT)
 }
 
 /// Notes that a session has joined.

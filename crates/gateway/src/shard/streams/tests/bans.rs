@@ -13,7 +13,6 @@ use super::logins::{ada, tokens};
 use super::*;
 use crate::bans::{Banned, Bans, TooMany};
 use crate::config::Log;
-use crate::epochs::Epochs;
 use crate::events::{Events as Published, Names};
 use crate::gateway::ban::Farewell;
 use crate::gateway::{Gateway, ShardUnavailable};
@@ -21,7 +20,7 @@ use crate::identity::{Job, Pool, jobs};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::request::{REQUESTS, Requests};
-use crate::store::{Database, Opening, Place, Store, StoreSettings, Subscription};
+use crate::store::{Store, fixture};
 
 const DEVICE: BootId = BootId([5; 16]);
 
@@ -49,28 +48,6 @@ struct Race {
     store: Option<Store>,
     address: SocketAddr,
     peer: Option<TcpStream>,
-}
-
-/// Returns a store in memory that owes somebody the ends of sessions.
-fn store(wakers: Vec<LoopWaker>) -> Store {
-    let settings = StoreSettings {
-        directory: std::path::PathBuf::new(),
-        sync: None,
-        max_rows: 100,
-        max_rows_per_identity: 100,
-        max_rows_per_address: 100,
-        drops_oldest: false,
-        is_required: true,
-    };
-    let opening = Opening {
-        subscriptions: [Subscription { name: "a".into(), events: vec!["leave"] }].into(),
-        listeners: ["native".into()].into(),
-        now_ms: 1,
-        remembered: 1,
-        trusted: [].into(),
-    };
-    let database = Database::open(&settings, opening, Place::Memory).unwrap();
-    Store::start(database, &settings, wakers, Arc::new(Epochs::above(1))).unwrap()
 }
 
 fn gateway(shards: Vec<Requests>, bans: Arc<Bans>, clock: Clock) -> Gateway {
@@ -107,7 +84,7 @@ impl Race {
         let requests = senders.into_iter().zip(&wakers);
         let requests = requests.map(|(sender, waker)| Requests::new(sender, waker.clone()));
         let gateway = Arc::new(gateway(requests.collect(), bans.clone(), clock));
-        let store = has_store.then(|| store(wakers));
+        let store = has_store.then(|| fixture::in_memory("a", "leave", wakers));
         let (jobs, pool) = jobs();
         let mut addresses = Vec::new();
         let shards = (0..).zip(polls).map(|(index, (poll, wake_ups, _))| {

@@ -102,16 +102,7 @@ impl Desk {
 
 /// What a listener demands whose tokens the test verifies.
 pub(super) fn tokens(anonymous: bool) -> ListenerTokens {
-    let tokens = Tokens::new(Rules {
-        keys: Keys::default(),
-        issuers: Vec::new(),
-        audiences: Vec::new(),
-        identity_claim: "sub".to_owned(),
-        leeway: Span::ZERO,
-        needs_expiry: true,
-        attributes: Vec::new(),
-        ends_sessions: false,
-    });
+    let tokens = Tokens::new(Rules::of_keys(Keys::default()));
     ListenerTokens { verifier: Verifier::Tokens(tokens), anonymous }
 }
 

@@ -1,0 +1,29 @@
+//! Senders for tests.
+
+use std::path::Path;
+
+use systole_core::Span;
+use systole_net::Clock;
+
+use super::{Receiver, Sender};
+use crate::store::{DeadLetters, Store, fixture};
+
+/// A sender of one kind of event to `url`, one at a time, and its store in memory. `limit` is the
+/// time for an answer and for all attempts.
+pub(crate) fn sender(url: String, event: &'static str, limit: Span) -> (Store, Sender) {
+    let name = "game";
+    let store = fixture::in_memory(name, event, Vec::new());
+    let receiver = Receiver {
+        name: name.to_owned(),
+        url,
+        secret: "secret".to_owned(),
+        events: vec![event],
+        timeout: limit,
+        concurrency: 1,
+        give_up_after: limit,
+        roots: Vec::new(),
+    };
+    let letters = DeadLetters::new(Path::new("unused"), name);
+    let sender = Sender::start(receiver, store.clone(), letters, Clock::start(), 1).unwrap();
+    (store, sender)
+}
