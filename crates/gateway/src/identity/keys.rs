@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
@@ -199,11 +199,13 @@ fn of_set(key: Jwk) -> Option<Key> {
     };
     let is_for_signatures =
         key.common.public_key_use.as_ref().is_none_or(|it| *it == PublicKeyUse::Signature);
+    let operations = key.common.key_operations.as_ref();
+    let may_verify = operations.is_none_or(|all| all.contains(&KeyOperations::Verify));
     let stated = key.common.key_algorithm.as_ref().map(ToString::to_string);
     let is_stated = stated.is_none_or(|stated| stated == format!("{algorithm:?}"));
     let decoded = DecodingKey::from_jwk(&key).ok()?;
     let is_whole = lengths.contains(&decoded.try_get_as_bytes().ok()?.len());
-    (is_for_signatures && is_stated && is_whole).then_some(Key {
+    (is_for_signatures && may_verify && is_stated && is_whole).then_some(Key {
         name: key.common.key_id,
         algorithm,
         key: decoded,

@@ -362,11 +362,12 @@ fn what_is_no_key_is_refused_with_its_reason() {
         assert_eq!(keys.add_set(text), Err(KeyError::NoSet), "{text}");
     }
     let weak = json!({"kty": "oct", "k": base64(&[7; 31])});
-    let strong = json!({"kty": "oct", "k": base64(&[7; 32])});
+    let strong = json!({"kty": "oct", "k": base64(&[7; 32]), "key_ops": ["sign", "verify"]});
     let encrypts = json!({"kty": "oct", "k": base64(&[7; 32]), "use": "enc"});
     let other = json!({"kty": "oct", "k": base64(&[7; 32]), "alg": "HS512"});
     let short = json!({"kty": "OKP", "crv": "Ed25519", "x": base64(&[7; 31])});
-    for key in [weak, encrypts, other, short, json!({}), json!(null), json!({"kty": "x"})] {
+    let wraps = json!({"kty": "oct", "k": base64(&[7; 32]), "key_ops": ["wrapKey", "unwrapKey"]});
+    for key in [weak, encrypts, wraps, other, short, json!({}), json!(null), json!({"kty": "x"})] {
         let set = json!({"keys": [key]}).to_string();
         assert_eq!(keys.add_set(&set), Err(KeyError::NoneUsable), "{set}");
     }
