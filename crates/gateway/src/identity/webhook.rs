@@ -135,8 +135,7 @@ impl Webhook {
     /// The token proves nothing, or the service does not tell.
     pub(super) fn ask(&self, token: &[u8], from: IpAddr, now: Span) -> Result<Verified, Refusal> {
         let text = str::from_utf8(token).map_err(|_| Refusal::Malformed)?;
-        let key = Sha256::new().chain_update(token).chain_update(from.to_string()).finalize();
-        let key = key.into();
+        let key = refusal_key(token, from);
         let inner = self.inner();
         if inner.refused().is_refused(key, now) {
             return Err(Refusal::Webhook);
@@ -210,6 +209,13 @@ impl Inner {
     }
 }
 
+/// Returns what stands for a token and an address. The address ends at a byte that it cannot hold,
+/// so that no other pair gives the same bytes.
+fn refusal_key(token: &[u8], from: IpAddr) -> [u8; 32] {
+    let address = Sha256::new().chain_update(from.to_string()).chain_update([0]);
+    address.chain_update(token).finalize().into()
+}
+
 impl Refused {
     fn is_refused(&self, key: [u8; 32], now: Span) -> bool {
         self.until.get(&key).is_some_and(|until| now < *until)
@@ -219,9 +225,11 @@ impl Refused {
         if remember == Span::ZERO {
             return;
         }
-        if self.until.insert(key, now + remember).is_none() {
-            self.order.push_back(key);
+        if self.until.insert(key, now + remember).is_some() {
+            // It is the newest again.
+            self.order.retain(|known| *known != key);
         }
+        self.order.push_back(key);
         if self.order.len() > REMEMBERED
             && let Some(oldest) = self.order.pop_front()
         {

@@ -95,6 +95,31 @@ fn a_refusal_is_remembered_for_its_token_and_address_and_for_its_time() {
 }
 
 #[test]
+fn no_two_pairs_of_token_and_address_share_a_refusal() {
+    let keys = [
+        refusal_key(b"token", IpAddr::from([192, 0, 2, 1])),
+        refusal_key(b"token1", IpAddr::from([92, 0, 2, 1])),
+        refusal_key(b"1token", IpAddr::from([192, 0, 2, 1])),
+        refusal_key(b"token", IpAddr::from([192, 0, 2, 11])),
+    ];
+    assert!(keys.iter().enumerate().all(|(place, key)| !keys[..place].contains(key)));
+}
+
+#[test]
+fn a_full_table_forgets_the_oldest_refusal() {
+    let key = |number: usize| refusal_key(number.to_string().as_bytes(), FROM);
+    let mut refused = Refused::default();
+    (0..REMEMBERED).for_each(|number| refused.remember(key(number), Span::ZERO, MINUTE));
+    // The first one is refused once more, when its time is over.
+    refused.remember(key(0), MINUTE, MINUTE);
+    refused.remember(key(REMEMBERED), MINUTE, MINUTE);
+    let is_refused = |number| refused.is_refused(key(number), MINUTE.less(Span::from_nanos(1)));
+    assert!(is_refused(0) && is_refused(2) && is_refused(REMEMBERED));
+    assert!(!is_refused(1), "it was the oldest");
+    assert_eq!((refused.until.len(), refused.order.len()), (REMEMBERED, REMEMBERED));
+}
+
+#[test]
 fn only_an_answer_that_says_so_refuses_a_token() {
     let long = format!(r#"{{"identity": "ada", "attributes": {{"x": "{}"}}}}"#, "x".repeat(1_024));
     let huge = format!("{:20000}", "{}");
