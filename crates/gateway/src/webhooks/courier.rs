@@ -230,11 +230,13 @@ impl Courier {
             return Settled::Again;
         };
         let tried_for = now.less(item.first_at.unwrap_or(now));
-        let rest = self.rest(item.attempts);
+        // With few entries the receiver is tried as seldom as they are.
+        let longest = if self.is_down() { LONGEST_DOWN } else { LONGEST_REST };
+        let rest = self.rest(item.attempts, longest);
         let rest = retry_after.map_or(rest, |wanted| wanted.min(LONGEST_REST).max(rest));
         if self.is_down() {
-            let rest = self.rest(self.failures_in_row - DOWN_AFTER + 1);
-            self.down_until = Some(now + rest.min(LONGEST_DOWN));
+            let rest = self.rest(self.failures_in_row - DOWN_AFTER + 1, LONGEST_DOWN);
+            self.down_until = Some(now + rest);
         }
         if tried_for >= self.give_up_after {
             return self.bury(number);
@@ -290,12 +292,13 @@ impl Courier {
         self.want_more(&entry.key);
     }
 
-    /// Returns the rest after the `attempts`-th failure: twice that of the one before, of which the
-    /// upper half is chance, so that what failed together does not return together.
-    fn rest(&mut self, attempts: u32) -> Span {
+    /// Returns the rest after the `attempts`-th failure: twice that of the one before up to
+    /// `longest`, of which the upper half is chance, so that what failed together does not return
+    /// together.
+    fn rest(&mut self, attempts: u32, longest: Span) -> Span {
+        let limit = longest.as_nanos();
         let doubled = attempts.saturating_sub(1).min(16);
-        let longest = FIRST_REST.as_nanos().saturating_mul(1 << doubled);
-        let longest = longest.min(LONGEST_REST.as_nanos());
+        let longest = FIRST_REST.as_nanos().saturating_mul(1 << doubled).min(limit);
         Span::from_nanos(longest / 2 + self.chance.below(longest / 2 + 1))
     }
 }

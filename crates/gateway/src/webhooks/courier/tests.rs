@@ -91,9 +91,10 @@ impl Shelf {
 }
 
 /// The least rest after the `attempts`-th failure, as docs/webhooks.md has it.
-fn least_rest(attempts: u32, asked_for: Option<Span>) -> Span {
+fn least_rest(attempts: u32, is_down: bool, asked_for: Option<Span>) -> Span {
     let doubled = Span::from_millis(500).times(1 << (attempts - 1).min(10));
-    let least = Span::from_nanos(doubled.min(SECOND.times(60)).as_nanos() / 2);
+    let longest = SECOND.times(if is_down { 10 } else { 60 });
+    let least = Span::from_nanos(doubled.min(longest).as_nanos() / 2);
     asked_for.map_or(least, |asked| asked.min(SECOND.times(60)).max(least))
 }
 
@@ -193,7 +194,9 @@ fn run(seed: u64) -> usize {
             failures = if counts { failures + 1 } else { 0 };
             let settled = courier.finish(now, number, outcome);
             if let Outcome::Failed { retry_after, .. } = outcome {
-                tried.rests_until.insert(number, now + least_rest(attempt, retry_after));
+                tried
+                    .rests_until
+                    .insert(number, now + least_rest(attempt, failures >= 8, retry_after));
             }
             let is_over = is_failure && now.less(tried.first_at[&number]) >= give_up_after;
             match outcome {
@@ -374,6 +377,21 @@ fn a_receiver_that_is_down_is_tried_with_one_entry_at_a_time_and_is_back_at_once
     courier.finish(now, probe.entry.number, Outcome::Taken);
     assert!(!courier.is_down());
     assert_eq!(std::iter::from_fn(|| courier.next(now)).count(), 16, "all at once again");
+}
+
+#[test]
+fn a_receiver_that_is_down_is_tried_each_ten_seconds_with_an_only_entry_too() {
+    let mut courier = Courier::new(4, SECOND.times(86_400), 3);
+    let mut now = Span::ZERO;
+    courier.take(now, entry(1, 1));
+    for failures in 1..=40 {
+        courier.next(now).unwrap();
+        courier.finish(now, 1, Outcome::Failed { alone: false, retry_after: None });
+        let due = courier.next_deadline().unwrap();
+        assert_eq!(courier.is_down(), failures >= 8);
+        assert!(!courier.is_down() || due.less(now) <= SECOND.times(10), "{}", due.less(now));
+        now = due;
+    }
 }
 
 #[test]
