@@ -11,6 +11,16 @@ use crate::store::{DeadLetters, Store, fixture};
 /// A sender of one kind of event to `url`, one at a time, and its store in memory. `limit` is the
 /// time for an answer and for all attempts.
 pub(crate) fn sender(url: String, event: &'static str, limit: Span) -> (Store, Sender) {
+    sender_in(Path::new("unused"), url, event, limit)
+}
+
+/// As [`sender`], with the dead letters in a directory.
+pub(crate) fn sender_in(
+    directory: &Path,
+    url: String,
+    event: &'static str,
+    limit: Span,
+) -> (Store, Sender) {
     let name = "game";
     let store = fixture::in_memory(name, event, Vec::new());
     let receiver = Receiver {
@@ -23,7 +33,7 @@ pub(crate) fn sender(url: String, event: &'static str, limit: Span) -> (Store, S
         give_up_after: limit,
         roots: Vec::new(),
     };
-    let letters = DeadLetters::new(Path::new("unused"), name);
+    let letters = DeadLetters::new(directory, name);
     let sender = Sender::start(receiver, store.clone(), letters, Clock::start(), 1).unwrap();
     (store, sender)
 }

@@ -186,9 +186,8 @@ impl Shared {
                 hands = self.run_errand(hands, errand);
             } else if let Some(parcel) = hands.courier.next(now) {
                 drop(hands);
-                let number = parcel.entry.number;
-                let outcome = self.carry(&parcel);
-                self.finish(number, outcome);
+                let (outcome, error) = self.carry(&parcel);
+                self.finish(parcel.entry.number, outcome, error);
                 hands = self.lock();
             } else {
                 let is_idle = !hands.is_reading && !hands.may_have_more;
@@ -212,8 +211,8 @@ impl Shared {
         }
     }
 
-    /// Makes one attempt.
-    fn carry(&self, parcel: &Parcel) -> Outcome {
+    /// Makes one attempt. Returns with its outcome why it failed, if it did.
+    fn carry(&self, parcel: &Parcel) -> (Outcome, Option<String>) {
         let Parcel { entry, attempt } = parcel;
         let body = body_of(entry);
         let Receiver { url, secret, .. } = &self.receiver;
@@ -227,7 +226,7 @@ impl Shared {
             .header("Systole-Signature", signature);
         match request.send(body) {
             // The error of the client may quote the URL, and never the body.
-            Err(error) => self.failed(error.to_string(), false, None),
+            Err(error) => failed(error.to_string(), false, None),
             Ok(mut response) => {
                 let status = response.status().as_u16();
                 let retry_after = response.headers().get("Retry-After");
@@ -235,40 +234,30 @@ impl Shared {
                 // The status has decided. To close before the rest has come would reset the stream.
                 let _ = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
                 match status {
-                    200..=299 => Outcome::Taken,
+                    200..=299 => (Outcome::Taken, None),
                     422 => {
-                        self.note(Some(format!("status {status}: it will never take this")));
-                        Outcome::Rejected
+                        let error = format!("status {status}: it will never take this");
+                        (Outcome::Rejected, Some(error))
                     }
                     // What stands before a service that is down, or the service itself.
-                    429 | 502..=504 => self.failed(format!("status {status}"), false, retry_after),
-                    _ => self.failed(format!("status {status}"), true, retry_after),
+                    429 | 502..=504 => failed(format!("status {status}"), false, retry_after),
+                    _ => failed(format!("status {status}"), true, retry_after),
                 }
             }
         }
     }
 
-    fn failed(&self, error: String, alone: bool, retry_after: Option<u64>) -> Outcome {
-        self.failures.add(1);
-        self.note(Some(error));
-        Outcome::Failed { alone, retry_after: retry_after.map(Span::from_secs) }
-    }
-
-    fn note(&self, error: Option<String>) {
-        let error = error.map(|error| error.chars().take(LONGEST_ERROR).collect());
-        self.lock().error = error;
-    }
-
-    fn finish(&self, number: u64, outcome: Outcome) {
+    fn finish(&self, number: u64, outcome: Outcome, error: Option<String>) {
+        if matches!(outcome, Outcome::Failed { .. }) {
+            self.failures.add(1);
+        }
+        let error = error.map(|error| error.chars().take(LONGEST_ERROR).collect::<String>());
         let mut hands = self.lock();
         let now = self.clock.monotonic();
         let was_down = hands.courier.is_down();
         let settled = hands.courier.finish(now, number, outcome);
         let is_down = hands.courier.is_down();
-        if settled == Settled::Taken {
-            hands.error = None;
-        }
-        let error = hands.error.clone();
+        hands.error.clone_from(&error);
         drop(hands);
         let receiver = &self.receiver.name;
         if is_down && !was_down {
@@ -315,6 +304,12 @@ impl Shared {
             }
         }
     }
+}
+
+/// Returns the outcome of an attempt that failed, and why it did.
+fn failed(error: String, alone: bool, retry_after: Option<u64>) -> (Outcome, Option<String>) {
+    let retry_after = retry_after.map(Span::from_secs);
+    (Outcome::Failed { alone, retry_after }, Some(error))
 }
 
 /// Returns what is sent: the event with the number of its entry.

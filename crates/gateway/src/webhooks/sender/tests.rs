@@ -109,3 +109,34 @@ fn an_answer_that_comes_twice_takes_one_event() {
     all.sort_unstable();
     assert_eq!(all, [(1, 1), (2, 1), (2, 2), (3, 1)], "what nobody took comes again");
 }
+
+#[test]
+fn a_dead_letter_has_the_reason_of_its_own_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let (url, _requests) =
+        receiver(|_, _| Some("HTTP/1.1 422 Unprocessable\r\ncontent-length: 0\r\n\r\n"));
+    let (_store, sender) = fixture::sender_in(folder.path(), url, "join", TIMEOUT);
+    // The test does what the threads do.
+    while !sender.stop(Span::ZERO) {
+        std::thread::yield_now();
+    }
+    let shared = &sender.0;
+    let parcels: Vec<_> = {
+        let courier = &mut shared.lock().courier;
+        *courier = Courier::new(2, TIMEOUT, 1);
+        for number in 1..=2 {
+            let body = format!("{{\"session\":\"{number:016x}\"}}").into();
+            let (key, kind) = (number.to_string().into(), "join".into());
+            let (session, epoch, at_ms) = (number, number, 0);
+            courier.take(Span::ZERO, Entry { number, key, session, epoch, kind, at_ms, body });
+        }
+        std::iter::from_fn(|| courier.next(Span::ZERO)).collect()
+    };
+    let [rejected, taken] = &parcels[..] else { panic!("{parcels:?}") };
+    let (outcome, error) = shared.carry(rejected);
+    shared.finish(taken.entry.number, Outcome::Taken, None);
+    shared.finish(rejected.entry.number, outcome, error);
+    let letters = std::fs::read_to_string(sender.letters().path()).unwrap();
+    assert!(letters.contains("\"why\":\"status 422: it will never take this\""), "{letters}");
+    assert_eq!((sender.status().dead, sender.status().delivered), (1, 1));
+}
