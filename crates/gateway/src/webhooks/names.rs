@@ -141,7 +141,12 @@ impl Names {
         let mut table = self.0.lock();
         loop {
             let now = clock.monotonic();
-            let wait = match table.advise(now, host) {
+            let advice = table.advise(now, host);
+            if !table.queue.is_empty() {
+                // Also where an older answer is used: nobody waits for the newer one.
+                self.0.asked.notify_one();
+            }
+            let wait = match advice {
                 Advice::Use(addresses) => return Ok(addresses),
                 Advice::Fail(why) => return Err(io::Error::other(format!("{host}: {why}"))),
                 Advice::Wait(wait) => wait.min(deadline.less(now)),
@@ -153,7 +158,6 @@ impl Names {
                 let why = format!("{host}: the name service has not answered in time");
                 return Err(io::Error::new(io::ErrorKind::TimedOut, why));
             }
-            self.0.asked.notify_one();
             let waited = self.0.answered.wait_timeout(table, wait.into());
             table = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -364,6 +368,33 @@ mod tests {
         assert_eq!(names.find(HOST, long).unwrap(), [address(1)]);
         assert_eq!(names.0.lock().threads, THREADS);
         assert_eq!(LOOKUPS.load(Ordering::Relaxed), 2, "one for each name");
+    }
+
+    #[test]
+    fn a_name_whose_old_answer_is_used_is_looked_up_meanwhile() {
+        static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+        let names = Names::new(Clock::start(), |_| {
+            let lookups = LOOKUPS.fetch_add(1, Ordering::Relaxed);
+            Ok(vec![address(lookups as u8)])
+        });
+        names.start([HOST].into_iter()).unwrap();
+        let long = Duration::from_secs(60);
+        assert_eq!(names.find(HOST, long).unwrap(), [address(0)]);
+        // A thread that has just started looks for names unasked, once.
+        for round in 0..2 * THREADS as u8 {
+            {
+                // As if a lookup had failed, longer ago than that is an answer.
+                let mut table = names.0.lock();
+                let name = table.names.get_mut(HOST).unwrap();
+                (name.failure, name.checked_at) = (Some("try again".to_owned()), None);
+            }
+            assert_eq!(names.find(HOST, long).unwrap(), [address(round)], "nobody waits");
+            let clock = Clock::start();
+            while names.0.lock().names[HOST].addresses != [address(round + 1)] {
+                assert!(clock.monotonic() < Span::from(long), "it is not looked up");
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+        }
     }
 
     #[test]
