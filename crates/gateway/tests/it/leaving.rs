@@ -14,9 +14,6 @@ use tokio::sync::oneshot;
 
 use crate::shard::{Native, PATIENCE, Running, hello, start};
 
-/// The receive buffer of a slow reader in bytes, so that most bytes wait at the gateway.
-const SMALL_BUFFER: usize = 16 * 1024;
-
 /// The pause of a slow reader after every 4 KiB: it reads about 100 kB a second.
 const SLOW: Duration = Duration::from_millis(40);
 
@@ -38,7 +35,6 @@ impl<R: Read> Read for SlowReader<R> {
 
 /// Sends `count` messages, and waits until the gateway has read them: it has queued the echoes.
 fn fill(running: &Running, client: &mut Native, count: usize, message: &[u8]) {
-    socket2::SockRef::from(&client.stream).set_recv_buffer_size(SMALL_BUFFER).unwrap();
     let mut bytes = Vec::new();
     let data = Frame::Data { bytes: message, more: false, kind: DataKind::default() };
     Codec::Native.encode(&data, &mut bytes);
@@ -79,7 +75,7 @@ fn read_to_close(client: &mut Native, pause: Duration) -> (usize, Option<CloseRe
 #[test]
 fn a_kicked_client_gets_all_that_was_queued_and_then_close() {
     let mut running = start(Policy::default(), |setup| setup.outbox_limit = 8 * 1024 * 1024);
-    let mut client = running.hello();
+    let mut client = running.hello_narrow();
     let session = running.join();
     let message = vec![7; 60_000];
     fill(&running, &mut client, 40, &message);
@@ -96,8 +92,7 @@ fn a_kicked_client_gets_all_that_was_queued_and_then_close() {
 #[test]
 fn a_slow_line_client_that_shuts_its_side_gets_every_line() {
     let mut running = start(Policy::default(), |_| {});
-    let mut client = running.connect(Codec::Line);
-    socket2::SockRef::from(&client).set_recv_buffer_size(SMALL_BUFFER).unwrap();
+    let mut client = running.connect_narrow(Codec::Line);
     let mut line = vec![b'x'; 999];
     line.push(b'\n');
     let lines = line.repeat(240);
@@ -113,7 +108,7 @@ fn a_slow_line_client_that_shuts_its_side_gets_every_line() {
 #[test]
 fn a_drain_delivers_all_messages_and_close_to_a_slow_reader() {
     let mut running = start(Policy::default(), |setup| setup.outbox_limit = 1024 * 1024);
-    let mut client = running.hello();
+    let mut client = running.hello_narrow();
     running.join();
     fill(&running, &mut client, 230, &[7; 1_000]);
     let drain = hub::HubCommand::Drain { limit: Span::from_secs(30), reconnect_within: Span::ZERO };

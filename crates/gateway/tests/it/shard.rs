@@ -11,7 +11,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use systole_core::cause::{Cause, Confidence, Verdict};
 use systole_core::diagnosis::{Ground, Grounds};
 use systole_core::gather::LONGEST_REST;
@@ -36,6 +36,9 @@ use crate::{assert_answered_together, wait_for_end};
 
 /// Longest wait for anything expected, so that no test hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The receive buffer in bytes of a client for which most bytes wait at the gateway.
+const SMALL_BUFFER: usize = 16 * 1024;
 
 /// Time between two looks for an event.
 const POLL: Duration = Duration::from_millis(1);
@@ -104,32 +107,44 @@ fn start_behind(door: Door, policy: Policy, adjust: impl FnOnce(&mut ShardSetup)
 
 impl Running {
     pub(crate) fn connect(&self, codec: Codec) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        self.connect_by(socket, codec)
+    }
+
+    fn connect_by(&self, socket: Socket, codec: Codec) -> TcpStream {
         let index = match codec {
             Codec::Native => 0,
             Codec::Line => 1,
             Codec::Message1028 => 2,
         };
-        let stream = TcpStream::connect(self.addresses[index]).unwrap();
+        socket.connect(&self.addresses[index].into()).unwrap();
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         // Bytes sent before a reset must leave before it.
         stream.set_nodelay(true).unwrap();
         stream
     }
 
+    /// Connects with a receive buffer so small that most bytes wait at the gateway. It has its
+    /// size before the connection begins: the kernel drops bytes beyond one that shrinks later, and
+    /// the pauses before they are sent again double.
+    pub(crate) fn connect_narrow(&self, codec: Codec) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        socket.set_recv_buffer_size(SMALL_BUFFER).unwrap();
+        self.connect_by(socket, codec)
+    }
+
     fn native(&self) -> Native {
-        Native {
-            stream: self.connect(Codec::Native),
-            decoder: Decoder::new(Codec::Native, 65_536),
-            unread: Vec::new(),
-        }
+        Native::over(self.connect(Codec::Native))
     }
 
     pub(crate) fn hello(&self) -> Native {
-        let mut native = self.native();
-        native.send(&Frame::Hello(hello()));
-        let welcomed = native.next(|frame| matches!(frame, Frame::Welcome(_)));
-        assert!(welcomed);
-        native
+        self.native().welcomed()
+    }
+
+    /// Logs in as [`Running::connect_narrow`] connects.
+    pub(crate) fn hello_narrow(&self) -> Native {
+        Native::over(self.connect_narrow(Codec::Native)).welcomed()
     }
 
     /// Waits for the next event, of a session or of a stranger, for which `wanted` returns true.
@@ -193,6 +208,17 @@ pub(crate) struct Native {
 }
 
 impl Native {
+    fn over(stream: TcpStream) -> Native {
+        Native { stream, decoder: Decoder::new(Codec::Native, 65_536), unread: Vec::new() }
+    }
+
+    /// Says HELLO, and waits for WELCOME.
+    fn welcomed(mut self) -> Native {
+        self.send(&Frame::Hello(hello()));
+        assert!(self.next(|frame| matches!(frame, Frame::Welcome(_))));
+        self
+    }
+
     pub(crate) fn send(&mut self, frame: &Frame<'_>) {
         let mut bytes = Vec::new();
         Codec::Native.encode(frame, &mut bytes);
@@ -460,9 +486,8 @@ fn large_messages_are_echoed_whole_to_a_slow_reader() {
 #[test]
 fn a_heartbeat_overtakes_megabytes_of_queued_data() {
     let mut running = start(Policy::default(), |setup| setup.outbox_limit = 8 * 1024 * 1024);
-    let mut client = running.hello();
+    let mut client = running.hello_narrow();
     running.join();
-    socket2::SockRef::from(&client.stream).set_recv_buffer_size(16 * 1024).unwrap();
     let message = vec![7; 60_000];
     let mut bytes = Vec::new();
     let frame = Frame::Data { bytes: &message, more: false, kind: DataKind::default() };
@@ -502,9 +527,8 @@ fn a_slow_reader_of_a_large_message_lives_until_it_stops_reading() {
         setup.outbox_limit = 8 * 1024 * 1024;
         with_examinations(setup);
     });
-    let mut client = running.hello();
+    let mut client = running.hello_narrow();
     running.join();
-    socket2::SockRef::from(&client.stream).set_recv_buffer_size(16 * 1024).unwrap();
     let message = vec![7; 60_000];
     let mut bytes = Vec::new();
     let frame = Frame::Data { bytes: &message, more: false, kind: DataKind::default() };
