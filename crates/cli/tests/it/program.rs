@@ -61,9 +61,14 @@ impl Program {
 
     /// Reads stdout up to a line that contains `text`, and returns that line.
     pub(crate) fn until(&mut self, text: &str) -> String {
+        self.until_any(&[text])
+    }
+
+    /// Reads stdout up to a line that contains one of `texts`, and returns that line.
+    pub(crate) fn until_any(&mut self, texts: &[&str]) -> String {
         loop {
             let line = self.line();
-            if line.contains(text) {
+            if texts.iter().any(|text| line.contains(text)) {
                 return line;
             }
         }
