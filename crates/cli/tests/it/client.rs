@@ -65,10 +65,12 @@ impl Client {
         limit: Duration,
     ) -> Option<Result<Client, Goodbye>> {
         let mut client = Client::greet(stream, hello, limit)?;
-        let answer = client.find(|frame| match frame {
-            Frame::Welcome(welcome) => Some(Ok((welcome.session, welcome.epoch))),
-            Frame::Close(close) => Some(Err(close.into())),
-            _ => None,
+        let answer = client.find(|frame| {
+            if let Frame::Welcome(welcome) = frame {
+                return Some(Ok((welcome.session, welcome.epoch)));
+            }
+            let Frame::Close(close) = frame else { return None };
+            Some(Err(close.into()))
         })?;
         Some(answer.map(|session| Client { session, ..client }))
     }
@@ -151,10 +153,11 @@ impl Client {
     /// Answers each heartbeat until the gateway ends the link.
     pub(crate) fn live(mut self) {
         loop {
-            let sequence = self.find(|frame| match frame {
-                Frame::Ping(beat) => Some(Some(beat.sequence)),
-                Frame::Close(_) => Some(None),
-                _ => None,
+            let sequence = self.find(|frame| {
+                if let Frame::Ping(beat) = frame {
+                    return Some(Some(beat.sequence));
+                }
+                matches!(frame, Frame::Close(_)).then_some(None)
             });
             let Some(Some(sequence)) = sequence else { return };
             if !self.send(&[Frame::Pong(Beat::bare(sequence))]) {

@@ -139,13 +139,12 @@ fn a_client_that_beats_too_often_is_told_its_interval_once_and_then_sent_away() 
         // What was sent before the end may meet a closed socket.
         client.send(&beats);
         client.receive().expect("it answers");
-        let end = client.find_received(|frame| match frame {
-            Frame::Retune(policy) => {
+        let end = client.find_received(|frame| {
+            if let Frame::Retune(policy) = frame {
                 retunes.push(policy);
-                None
             }
-            Frame::Close(close) => Some(close.reason),
-            _ => None,
+            let Frame::Close(close) = frame else { return None };
+            Some(close.reason)
         });
         if let Some(reason) = end.expect("legal") {
             break reason;
