@@ -32,6 +32,8 @@ pub enum Denial {
     Full,
     /// The identity logs in more often than its listener allows.
     TooOften,
+    /// Its connection had not logged in, was the oldest of those, and gave way to a newer one.
+    Crowded,
 }
 
 plain_enum! { Denial {
@@ -45,11 +47,12 @@ plain_enum! { Denial {
     7 => Address {}
     8 => Full {}
     9 => TooOften {}
+    10 => Crowded {}
 } }
 
 impl Denial {
     /// All denials.
-    pub const ALL: [Denial; 10] = [
+    pub const ALL: [Denial; 11] = [
         Denial::InUse,
         Denial::Waiting,
         Denial::NoPlace,
@@ -60,6 +63,7 @@ impl Denial {
         Denial::Address,
         Denial::Full,
         Denial::TooOften,
+        Denial::Crowded,
     ];
 
     /// Returns the name that metrics, logs and events show.
@@ -75,6 +79,7 @@ impl Denial {
             Denial::Address => "address",
             Denial::Full => "full",
             Denial::TooOften => "too_often",
+            Denial::Crowded => "crowded",
         }
     }
 
@@ -110,6 +115,10 @@ impl Denial {
                 "Look which clients log in with this identity again and again, and why they do not \
                  stay; or raise logins_per_minute of its listener."
             }
+            Denial::Crowded => {
+                "Look who opens connections and does not log in; or raise limits.max_links, if \
+                 many honest clients come at once."
+            }
         }
     }
 }
@@ -127,6 +136,7 @@ impl fmt::Display for Denial {
             Denial::Address => "too many logins from its address were refused",
             Denial::Full => "too many tokens wait to be verified",
             Denial::TooOften => "its identity logs in more often than its listener allows",
+            Denial::Crowded => "too many connections have not logged in, and it was the oldest",
         })
     }
 }
@@ -171,6 +181,6 @@ mod tests {
             assert_eq!(denial as usize, place);
             assert!(Denial::ALL[..place].iter().all(|other| other.name() != denial.name()));
         }
-        assert_eq!(Denial::ALL.len(), Denial::TooOften as usize + 1);
+        assert_eq!(Denial::ALL.len(), Denial::Crowded as usize + 1);
     }
 }

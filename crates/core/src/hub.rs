@@ -262,6 +262,9 @@ impl Hub {
                     self.handle_link(now, link, link::Answer::Refused(denied));
                 }
             }
+            World::Crowded { link } => {
+                self.run_link(now, link, |peer, _, out| peer.end_by_crowd(now, out));
+            }
             World::HandOver { link } => self.hand_over(now, link),
             World::TakenOver { link, state } => {
                 self.take_over(now, link, state);

@@ -230,6 +230,11 @@ impl Gate {
         }
     }
 
+    /// Whether an address has limits: it is not trusted.
+    pub fn limits(&self, address: IpAddr) -> bool {
+        self.limited(address).is_some()
+    }
+
     /// Returns by what an address is counted; `None` if it is trusted.
     fn limited(&self, address: IpAddr) -> Option<Origin> {
         let address = address.to_canonical();

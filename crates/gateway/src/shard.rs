@@ -11,6 +11,7 @@ pub(crate) mod answer;
 mod carry;
 mod deliver;
 mod departures;
+mod half_open;
 mod judging;
 mod listening;
 mod login;

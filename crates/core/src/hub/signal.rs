@@ -75,6 +75,12 @@ pub enum World<'a> {
         /// What the peer is told, and why.
         denied: Denied,
     },
+    /// The link gives its place to another one: it ends with
+    /// [`Denial::Crowded`](crate::denial::Denial::Crowded). Ignored if it is established.
+    Crowded {
+        /// The link's number.
+        link: u32,
+    },
     /// Removes a link that moves to another hub with the same listeners. The hub emits the state of
     /// the link as [`Output::HandedOver`], or nothing if there is no such link. A session that has
     /// an identity and leaves its home is not found by the next login of that identity.
@@ -104,6 +110,7 @@ crate::plain::plain_enum! { World<'a> {
     4 => Refused { link: link, admission: admission, denied: denied }
     5 => HandOver { link: link }
     6 => TakenOver { link: link, state: state }
+    7 => Crowded { link: link }
 } }
 
 /// An answer to a request of a [`Hub`](super::Hub).

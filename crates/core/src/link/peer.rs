@@ -181,6 +181,11 @@ impl Peer {
         self.conversation.end_by_malformed(now, Malformed::OldestFrame, out)
     }
 
+    /// Ends a link that is not established, in favour of another one.
+    pub(crate) fn end_by_crowd(&mut self, now: Time, out: &mut Writer<'_>) -> Effect {
+        self.conversation.end_by_crowd(now, out)
+    }
+
     /// Returns whether the link has ended.
     pub(crate) fn is_over(&self) -> bool {
         self.conversation.is_over()

@@ -93,7 +93,7 @@ fn input<'a>(chance: &mut Random, pool: &'a [u8]) -> hub::Input<'a> {
         let ip = Ipv6Addr::from_bits(u128::from(chance.next_u64()) << 17);
         SocketAddrV6::new(ip, 9, chance.next_u32(), chance.next_u32()).into()
     };
-    let world = match chance.below(13) {
+    let world = match chance.below(14) {
         0 => return HubAnswer::Deadline(HubPart::Common).into(),
         1 => return HubAnswer::Deadline(HubPart::Link(link)).into(),
         2 => return HubAnswer::Owned { session: chance.next_u64(), epoch: 9 }.into(),
@@ -116,10 +116,11 @@ fn input<'a>(chance: &mut Random, pool: &'a [u8]) -> hub::Input<'a> {
             HubWorld::Identified { link, admission: chance.next_u32(), login }
         }
         9 => {
-            let why = Some(Denial::ALL[chance.below(10) as usize]).filter(|_| chance.below(4) > 0);
+            let why = Some(Denial::ALL[chance.below(11) as usize]).filter(|_| chance.below(4) > 0);
             let denied = Denied { goodbye: CloseReason::Unauthorized.into(), why };
             HubWorld::Refused { link, admission: chance.next_u32(), denied }
         }
+        10 => HubWorld::Crowded { link },
         _ => HubWorld::Link { link, input: link_world(chance, pool) },
     };
     world.into()
@@ -178,7 +179,7 @@ fn every_input_survives_the_round_trip_and_no_truncated_one_decodes() {
 #[test]
 fn unknown_tags_and_illegal_values_are_refused() {
     let take = |bytes: &[u8]| hub::Input::take(&mut Source::record(bytes)).map(|_| ());
-    assert_eq!(take(&[0, 7]), Err(Damage::UnknownTag));
+    assert_eq!(take(&[0, 8]), Err(Damage::UnknownTag));
     assert_eq!(take(&[0, 2, 2, 2]), Err(Damage::UnknownTag), "a bool is 0 or 1");
     let mut zero_idle = Vec::from([0, 2, 0, 0, 0, 1]);
     zero_idle.extend_from_slice(&[0; 17]);

@@ -61,11 +61,13 @@ pub enum Refusal {
     Store,
     /// The identity logs in more often than its listener allows.
     TooOften,
+    /// The connection was the oldest of too many that had not logged in.
+    Crowded,
 }
 
 impl Refusal {
     /// The names of all reasons, as metrics and logs show them.
-    pub const NAMES: [&'static str; 21] = [
+    pub const NAMES: [&'static str; 22] = [
         "no_token",
         "malformed",
         "unknown_key",
@@ -87,6 +89,7 @@ impl Refusal {
         "home_busy",
         "store",
         "too_often",
+        "crowded",
     ];
 
     /// Returns the reason for a refusal that is decided once it is known who the peer is; `None`
@@ -99,6 +102,7 @@ impl Refusal {
             Denial::HomeBusy => Some(Refusal::HomeBusy),
             Denial::Store => Some(Refusal::Store),
             Denial::TooOften => Some(Refusal::TooOften),
+            Denial::Crowded => Some(Refusal::Crowded),
             Denial::Webhook | Denial::WebhookFailed | Denial::Address | Denial::Full => None,
         }
     }
@@ -143,6 +147,7 @@ impl Refusal {
             Refusal::HomeBusy => Some(Denial::HomeBusy),
             Refusal::Store => Some(Denial::Store),
             Refusal::TooOften => Some(Denial::TooOften),
+            Refusal::Crowded => Some(Denial::Crowded),
         }
     }
 
@@ -195,6 +200,7 @@ mod tests {
         Refusal::HomeBusy,
         Refusal::Store,
         Refusal::TooOften,
+        Refusal::Crowded,
     ];
 
     #[test]

@@ -164,6 +164,13 @@ impl Acceptor {
             && self.sockets.iter().any(|listening| listening.pending)
     }
 
+    /// Whether a peer waits for which there is no place, given what [`Acceptor::accept`] is given.
+    pub(super) fn is_short(&self, now: Time, connections: usize, places: usize) -> bool {
+        connections.max(places) >= self.max_links
+            && self.is_pending(now)
+            && self.sockets.iter().any(|listening| listening.pending && listening.has_peers())
+    }
+
     /// Accepts one link, given the number of connections, which includes those of ended links, and
     /// the number of places taken by open links and by ended sessions whose last fact waits.
     pub(super) fn accept(&mut self, now: Time, connections: usize, places: usize) -> Accepted {

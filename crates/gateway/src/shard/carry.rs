@@ -39,6 +39,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 }
                 hub::Output::Admit { link, admission } => {
                     self.traffic.sockets.suspend(link);
+                    self.traffic.half_open.login_came(link);
                     let heard_at = self.clock.monotonic();
                     let reply = Reply::Identify { link, admission, heard_at };
                     self.traffic.answers.push_back(reply);
@@ -82,6 +83,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 }
                 Output::Event(Event::HeartbeatData(_) | Event::Farewell { .. }) => {}
                 Output::Close(closing) => {
+                    self.traffic.half_open.remove(link);
                     if self.traffic.logins.withdraw(link) {
                         self.stats.logins_withdrawn.add(1);
                     }
@@ -190,6 +192,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         }
         if let session::Event::Joined { .. } = event {
             fact.attributes = presence.attributes.into();
+            self.traffic.half_open.remove(link);
             if let Some(gate) = &self.traffic.gate {
                 gate.introduce(presence.address.ip());
             }

@@ -90,6 +90,8 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         sockets.feedback = others;
         let mut conn = sockets.take(link)?;
         self.traffic.forget_unread(link);
+        // It is known by now who its peer is, so it need not give way there.
+        self.traffic.half_open.remove(link);
         // Fails only for a socket that is not registered.
         let _ = self.poll.registry().deregister(conn.stream_mut());
         let feedback = own.into_iter().map(|(_, feedback)| feedback).collect();

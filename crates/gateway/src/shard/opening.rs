@@ -11,6 +11,7 @@ use systole_net::transport::{Layer, Transport};
 use crate::gate::TurnedAway;
 
 use super::acceptor::{Accepted, NewLink};
+use super::half_open::HalfOpen;
 use super::shard_loop::ShardLoop;
 use super::sockets::{Conn, Note};
 use super::streams::Streams;
@@ -22,6 +23,14 @@ const HANDSHAKE_WORK: Span = Span::from_micros(300);
 /// The work on accepting after which a turn goes on without it, for the same reason. It accepts
 /// about ten links.
 const ACCEPT_WORK: Span = Span::from_micros(300);
+
+/// Maximum number of links that give way in a turn to peers that wait for a place: as many as a
+/// turn accepts in its time, about.
+const GIVE_WAY_PER_TURN: usize = 16;
+
+/// Maximum number of links that give way to one newcomer, so that their number sinks again after a
+/// time in which none was old enough.
+const GIVE_WAY_TO_ONE: usize = 2;
 
 /// A transport of accepted connections.
 pub(super) trait Accept: Transport + Sized + Send + 'static {
@@ -52,14 +61,14 @@ impl<T: Accept> ShardLoop<Streams<T>> {
     pub(super) fn accept(&mut self) {
         let now = self.clock.now();
         let until = self.clock.read_now() + ACCEPT_WORK;
-        for _ in 0..self.traffic.acceptor.begin_turn(now) {
-            let links = self.hub.machine().counters().links as usize;
-            let places = links + self.reports.places_held();
-            match self.traffic.acceptor.accept(
-                now,
-                self.traffic.sockets.conns.len() as usize,
-                places,
-            ) {
+        let accepts = self.traffic.acceptor.begin_turn(now);
+        let (connections, places) = self.taken();
+        // What gives way is closed at the end of the turn, so the next one accepts.
+        let gave_way = self.traffic.acceptor.is_short(now, connections, places)
+            && self.give_way(GIVE_WAY_PER_TURN, |_| true);
+        for _ in 0..if gave_way { 0 } else { accepts } {
+            let (connections, places) = self.taken();
+            match self.traffic.acceptor.accept(now, connections, places) {
                 Accepted::Link(link) => self.open(link),
                 Accepted::Paused(reason) => self.stats.pause_accepting(reason),
                 Accepted::Nothing => break,
@@ -75,6 +84,30 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         if self.traffic.acceptor.take_resumed() {
             self.stats.resume_accepting();
         }
+    }
+
+    /// Returns the number of connections, and of places for links that are taken.
+    fn taken(&self) -> (usize, usize) {
+        let links = self.hub.machine().counters().links as usize;
+        (self.traffic.sockets.conns.len() as usize, links + self.reports.places_held())
+    }
+
+    /// Ends the oldest links that have not logged in, `count` at most, while `wanted`. Returns
+    /// whether there were any.
+    fn give_way(&mut self, count: usize, wanted: impl Fn(&HalfOpen) -> bool) -> bool {
+        let now = self.clock.now();
+        for number in 0..count {
+            let Streams { half_open, sockets, .. } = &self.traffic;
+            let first = half_open.first_to_go(now, |link| sockets.is_unread(link));
+            let Some(link) = first.filter(|_| wanted(half_open)) else {
+                return number > 0;
+            };
+            // Whatever the hub makes of it, no link is chosen twice.
+            self.traffic.half_open.remove(link);
+            self.hub.handle(now, hub::World::Crowded { link });
+            self.carry_out();
+        }
+        true
     }
 
     /// Opens a link that was accepted.
@@ -112,6 +145,10 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             return false;
         };
         self.traffic.accepted += 1;
+        if self.traffic.gate.as_ref().is_some_and(|gate| gate.limits(address.ip())) {
+            self.traffic.half_open.add(self.clock.now(), link);
+            self.give_way(GIVE_WAY_TO_ONE, HalfOpen::are_too_many);
+        }
         self.hub.handle(self.clock.now(), hub::World::Opened { link, listener, address });
         self.carry_out();
         true

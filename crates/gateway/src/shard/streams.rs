@@ -19,6 +19,7 @@ use systole_net::transport::{Layer, ReadOutcome};
 
 use super::acceptor::{Accepted, Acceptor};
 use super::answer::Known;
+use super::half_open::HalfOpen;
 use super::listening::ListeningSocket;
 use super::login::{Logins, Reply};
 use super::opening::Accept;
@@ -82,6 +83,8 @@ pub(super) struct Streams<T = Layer> {
     /// Where it is written what is owed about a session before it exists.
     pub(super) store: Option<Store>,
     pub(super) gate: Option<Gate>,
+    /// The links that have not logged in, of addresses that have limits.
+    pub(super) half_open: HalfOpen,
     pub(super) bans: Arc<Bans>,
     /// The ways into all shards of these listeners, by their numbers.
     pub(super) siblings: Arc<[Arrivals]>,
@@ -148,6 +151,7 @@ impl<T: Accept> Streams<T> {
             epochs: setup.epochs,
             store: setup.store,
             gate: setup.gate,
+            half_open: HalfOpen::new(setup.max_links as usize),
             bans: setup.bans,
             siblings: setup.siblings,
             full_home: None,

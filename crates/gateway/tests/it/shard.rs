@@ -1,5 +1,6 @@
 //! Tests of one shard with plain blocking sockets.
 
+mod crowd;
 mod homes;
 mod memory;
 mod moving;

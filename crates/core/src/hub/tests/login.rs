@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::denial::Denial;
-use crate::link::Logins;
+use crate::link::{Lane, Logins};
 use crate::session;
 use crate::wire::Close;
 
@@ -270,4 +270,41 @@ fn an_identity_that_logs_in_too_often_is_sent_away_for_a_time() {
         bench.log_in(2);
         assert_eq!(bench.seen.left[2], Some(Cause::Refused(Denial::TooOften)));
     }
+}
+
+#[test]
+fn a_link_that_has_not_logged_in_gives_way_at_once_and_a_session_never() {
+    let mut bench = Bench::new(Policy::default());
+    bench.log_in(0);
+    assert!(bench.seen.joined[0]);
+    // One that says nothing, and one whose login nobody has answered.
+    bench.hub.handle(bench.now, World::Opened { link: 1, listener: 0, address: ADDRESS });
+    bench.hub.handle(bench.now, World::Opened { link: 2, listener: 0, address: ADDRESS });
+    bench.drain();
+    let bytes = hello("bob", &[]);
+    let input = link::World::Received(&bytes);
+    bench.hub.handle(bench.now, World::Link { link: 2, input });
+    for link in 0..3 {
+        bench.hub.handle(bench.now, World::Crowded { link });
+    }
+    bench.hub.handle(bench.now, World::Crowded { link: 77 });
+    let mut closed = Vec::new();
+    while let Some(output) = bench.hub.poll_output() {
+        match output {
+            Output::Link { link, output: link::Output::Close(closing) } => {
+                closed.push((link, closing));
+            }
+            Output::Link { link, output: link::Output::Transmit { bytes, lane } } => {
+                let full = bytes.get(2) == Some(&CloseReason::Full.to_byte());
+                assert!(link > 0 && lane == Lane::Control && full, "{bytes:x?}");
+            }
+            Output::Link { link, output: link::Output::Session(session::Event::Left(it)) } => {
+                assert_eq!(it.cause, Cause::Refused(Denial::Crowded), "{link}");
+            }
+            _ => {}
+        }
+    }
+    // No leave is taken, which would hold the place.
+    assert_eq!(closed, [(1, link::Closing::Abort), (2, link::Closing::Abort)]);
+    assert_eq!(bench.hub.machine().counters().links, 1);
 }

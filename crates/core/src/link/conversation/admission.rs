@@ -7,7 +7,7 @@ use core::fmt;
 
 use super::{Conversation, Stage};
 use crate::cause::{Cause, Verdict};
-use crate::denial::Denied;
+use crate::denial::{Denial, Denied};
 use crate::hub::Proof;
 use crate::link::outbound::Writer;
 use crate::link::peer::{Context, Effect};
@@ -233,9 +233,24 @@ impl Conversation {
         match why {
             None => self.command_close(now, goodbye, "", out),
             Some(denial) => {
-                self.send_close(now, goodbye, Lane::Last, out);
+                let is_crowded = denial == Denial::Crowded;
+                let lane = if is_crowded { Lane::Control } else { Lane::Last };
+                self.send_close(now, goodbye, lane, out);
                 self.end(now, Cause::Refused(denial), out)
             }
+        }
+    }
+
+    /// Ends a conversation that is not established, in favour of another one. It takes no leave:
+    /// that would hold its place.
+    pub(in crate::link) fn end_by_crowd(&mut self, now: Time, out: &mut Writer<'_>) -> Effect {
+        match self.stage {
+            Stage::Handshake | Stage::Admission => {
+                let goodbye = Goodbye { return_after: RETURN_AFTER, ..CloseReason::Full.into() };
+                self.send_close(now, goodbye, Lane::Control, out);
+                self.end(now, Cause::Refused(Denial::Crowded), out)
+            }
+            Stage::Established | Stage::HalfClosed | Stage::Over => Effect::None,
         }
     }
 

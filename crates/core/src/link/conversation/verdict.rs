@@ -2,6 +2,7 @@
 
 use super::{Conversation, Stage};
 use crate::cause::{Cause, Direction, Verdict};
+use crate::denial::Denial;
 use crate::diagnosis::{self, Diagnosis, Doubts, Ground, Grounds, diagnose};
 use crate::flight::Incident;
 use crate::link::outbound::Writer;
@@ -50,6 +51,7 @@ impl Conversation {
         self.flight.record(verdict.at, Incident::verdict(verdict.cause));
         out.session(session::Event::Left(verdict));
         let closing = match verdict.cause {
+            Cause::Refused(Denial::Crowded) => Closing::Abort,
             Cause::PeerClosed(_)
             | Cause::PeerExited
             | Cause::Kicked

@@ -2,7 +2,7 @@
 //! rules. The model sees only the inputs and outputs of that end.
 
 use systole_core::cause::Cause;
-use systole_core::denial::Denied;
+use systole_core::denial::{Denial, Denied};
 use systole_core::kernel::Cap;
 use systole_core::kernel::{Examination, SendState, SocketError, TcpSnapshot};
 use systole_core::link::{
@@ -1021,6 +1021,12 @@ impl Model {
         let name = &self.name;
         let cause = self.cause.expect("a verdict");
         let orderly = match cause {
+            Cause::Refused(Denial::Crowded) => {
+                assert_eq!(closing, Closing::Abort, "{name}: {cause}");
+                let owed = (self.codec == Codec::Native).then_some(Lane::Control);
+                assert_eq!(self.close_lane, owed, "{name}: {cause}");
+                return;
+            }
             Cause::Kicked
             | Cause::Replaced
             | Cause::Unauthorized
