@@ -348,18 +348,17 @@ impl Database {
         let tx = self.connection.transaction()?;
         let oldest = {
             let select =
-                "SELECT number, key, session, epoch, kind, at_ms, body, receiver, origin FROM entry
+                "SELECT number, key, session, epoch, kind, at_ms, body, origin, receiver FROM entry
                 ORDER BY number LIMIT ?1";
             let mut select = tx.prepare_cached(select)?;
-            let rows = select
-                .query_map([count], |row| Ok((row.get(7)?, row.get(8)?, read_entry(row)?)))?;
-            rows.collect::<rusqlite::Result<Vec<(String, String, Entry)>>>()?
+            let rows = select.query_map([count], |row| Ok((row.get(8)?, read_entry(row)?)))?;
+            rows.collect::<rusqlite::Result<Vec<(String, Entry)>>>()?
         };
         let mut letters: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
         let mut origins = self.origins.begin();
-        for (receiver, origin, entry) in oldest {
+        for (receiver, entry) in oldest {
             if self.subscriptions.iter().any(|to| *to.name == *receiver) {
-                origins.add(origin.into(), -1);
+                origins.add((*entry.origin).into(), -1);
             }
             letters.entry(receiver).or_default().push(entry);
         }

@@ -26,7 +26,7 @@ pub(super) fn page(
     after: u64,
     limit: usize,
 ) -> rusqlite::Result<Page> {
-    let select = "SELECT number, key, session, epoch, kind, at_ms, body,
+    let select = "SELECT number, key, session, epoch, kind, at_ms, body, origin,
             EXISTS(SELECT 1 FROM temp.aside AS it WHERE it.receiver = ?1 AND it.key = entry.key)
         FROM entry WHERE receiver = ?1 AND number > ?2 ORDER BY number LIMIT ?3";
     let mut select = connection.prepare_cached(select)?;
@@ -35,7 +35,7 @@ pub(super) fn page(
     while let Some(row) = rows.next()? {
         looked_at += 1;
         page.last = Some(get(0)(row)?);
-        let is_aside: bool = row.get(7)?;
+        let is_aside: bool = row.get(8)?;
         if !is_aside {
             page.entries.push(read_entry(row)?);
         }
@@ -54,11 +54,11 @@ pub(super) fn waiting(
 ) -> rusqlite::Result<Vec<Entry>> {
     let select = match key {
         None => {
-            "SELECT number, key, session, epoch, kind, at_ms, body FROM entry
+            "SELECT number, key, session, epoch, kind, at_ms, body, origin FROM entry
             WHERE receiver = ?1 AND number > ?2 AND number <= ?3 ORDER BY number LIMIT ?4"
         }
         Some(_) => {
-            "SELECT number, key, session, epoch, kind, at_ms, body FROM entry
+            "SELECT number, key, session, epoch, kind, at_ms, body, origin FROM entry
             WHERE receiver = ?1 AND number > ?2 AND number <= ?3 AND key = ?5
             ORDER BY number LIMIT ?4"
         }
@@ -83,6 +83,7 @@ pub(super) fn read_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
         kind: row.get::<_, String>(4)?.into(),
         at_ms: get(5)(row)?,
         body: row.get::<_, String>(6)?.into(),
+        origin: row.get::<_, String>(7)?.into(),
     })
 }
 

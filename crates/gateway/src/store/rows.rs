@@ -69,6 +69,8 @@ pub struct Entry {
     pub at_ms: u64,
     /// The event as JSON, without a number.
     pub body: Box<str>,
+    /// The address of the client, or its IPv6 /64; empty if it is trusted, or not known.
+    pub origin: Box<str>,
 }
 
 /// The entries that wait for a receiver.

@@ -3,9 +3,12 @@
 //! Pure: the time is an argument, chance is a seed. Of each key one entry at most is under way, and
 //! the next follows when it is settled. After a failure the key rests, longer each time; other keys
 //! go on: beyond a few, keys that rest are put aside in the store, so that any number of them takes
-//! no room in hand. If nothing succeeds, the receiver as a whole is tried with one entry at a time.
+//! no room in hand. The addresses from which clients came take turns, and one that has its share in
+//! hand has further keys put aside: whoever logs in with ever more identities makes nobody wait.
+//! If nothing succeeds, the receiver as a whole is tried with one entry at a time.
 
 mod aside;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,6 +18,7 @@ use systole_core::random::Random;
 use crate::store::Entry;
 
 pub use aside::Wanted;
+use turns::Turns;
 
 /// Maximum number of entries in hand, of at most some 2 KiB each.
 pub(super) const WINDOW: usize = 4_096;
@@ -22,6 +26,10 @@ pub(super) const WINDOW: usize = 4_096;
 /// Maximum number of entries of one key in hand: more of them wait in the store, so that a key
 /// whose entries fail, or are many, leaves room to the others.
 pub(super) const SHARE: usize = 32;
+
+/// Maximum number of entries of one address in hand before its further keys are put aside: with
+/// three such addresses there is still room to read on.
+pub(super) const SHARE_OF_ADDRESS: usize = WINDOW / 8;
 
 /// Maximum number of keys in hand that rest; more of them are put aside in the store. With their
 /// share each they take a quarter of what is in hand, and the rest is always read on.
@@ -81,13 +89,16 @@ pub enum Settled {
 pub struct Courier {
     concurrency: usize,
     give_up_after: Span,
+    share_of_address: usize,
     chance: Random,
     /// The entries in hand, by number.
     items: BTreeMap<u64, Item>,
     /// The numbers of the entries of each key, in order. The first is under way, rests, or is due.
     keys: BTreeMap<Box<str>, VecDeque<u64>>,
-    /// The first entries of keys that were never tried, by the time since when they are due.
-    fresh: BTreeSet<(Span, u64)>,
+    /// The first entries of keys that were never tried, all of which are due.
+    fresh: Turns,
+    /// The number of entries in hand of each address that has limits.
+    of_address: BTreeMap<Box<str>, usize>,
     /// The first entries of keys that have failed, by the time from which they are due again.
     again: BTreeSet<(Span, u64)>,
     /// Whether the next place is for an entry that has failed, if one of each sort is due: neither
@@ -117,10 +128,12 @@ impl Courier {
         Courier {
             concurrency: concurrency.max(1),
             give_up_after,
+            share_of_address: SHARE_OF_ADDRESS,
             chance: Random::new(seed),
             items: BTreeMap::new(),
             keys: BTreeMap::new(),
-            fresh: BTreeSet::new(),
+            fresh: Turns::default(),
+            of_address: BTreeMap::new(),
             again: BTreeSet::new(),
             is_again_next: false,
             aside: aside::State::default(),
@@ -143,12 +156,22 @@ impl Courier {
         if self.left.contains_key(&entry.key) {
             return;
         }
-        let of_key = self.keys.get(&entry.key).map_or(0, VecDeque::len);
-        if of_key < SHARE {
-            return self.add(now, entry);
+        let of_address = self.of_address.get(&entry.origin).copied().unwrap_or(0);
+        let has_share = of_address >= self.share_of_address;
+        match self.keys.get(&entry.key) {
+            Some(of_key) if has_share || of_key.len() >= SHARE => {
+                let last = of_key.back().copied();
+                self.left.insert(entry.key, last.unwrap_or(0));
+            }
+            None if has_share => {
+                let number = entry.number;
+                self.keys.insert(entry.key.clone(), VecDeque::from([number]));
+                self.hold(entry, 0, None);
+                // It is due, and comes back in its turn.
+                self.aside.add(number, now);
+            }
+            Some(_) | None => self.add(now, entry),
         }
-        let last = self.keys.get(&entry.key).and_then(|of_key| of_key.back()).copied();
-        self.left.insert(entry.key, last.unwrap_or(0));
     }
 
     fn add(&mut self, now: Span, entry: Entry) {
@@ -157,11 +180,33 @@ impl Courier {
         let of_key = self.keys.entry(key).or_default();
         of_key.push_back(number);
         if of_key.len() == 1 {
-            let due = if tried.is_some() { &mut self.again } else { &mut self.fresh };
-            due.insert((now, number));
+            match tried {
+                Some(_) => drop(self.again.insert((now, number))),
+                None => self.fresh.add(now, &entry),
+            }
         }
-        let (attempts, first_at) = tried.map_or((0, None), |(attempts, at)| (attempts, Some(at)));
-        self.items.insert(number, Item { entry, attempts, first_at });
+        let (attempts, first_at) = tried.unwrap_or_default();
+        self.hold(entry, attempts, first_at);
+    }
+
+    /// Takes an entry in hand.
+    fn hold(&mut self, entry: Entry, attempts: u32, first_at: Option<Span>) {
+        if !entry.origin.is_empty() {
+            *self.of_address.entry(entry.origin.clone()).or_default() += 1;
+        }
+        self.items.insert(entry.number, Item { entry, attempts, first_at });
+    }
+
+    /// Has an entry in hand no more.
+    fn let_go(&mut self, number: u64) -> Option<Entry> {
+        let Item { entry, .. } = self.items.remove(&number)?;
+        if let Some(count) = self.of_address.get_mut(&entry.origin) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_address.remove(&entry.origin);
+            }
+        }
+        Some(entry)
     }
 
     /// Returns the next entry that is to be carried now; its outcome follows by
@@ -183,24 +228,24 @@ impl Courier {
     /// Takes out the entry that is next, if one is due: those that have failed and those that were
     /// never tried take turns.
     fn take_due(&mut self, now: Span) -> Option<u64> {
-        let first = |of: &BTreeSet<(Span, u64)>| of.first().copied().filter(|(at, _)| *at <= now);
-        let (fresh, again) = (first(&self.fresh), first(&self.again));
-        let is_again = again.is_some() && (fresh.is_none() || self.is_again_next);
-        let next = if is_again { again } else { fresh }?;
-        self.is_again_next = !is_again;
-        if is_again {
-            self.again.remove(&next)
-        } else {
-            self.fresh.remove(&next)
-        };
-        Some(next.1)
+        let again = self.again.first().copied().filter(|(at, _)| *at <= now);
+        let has_fresh = self.fresh.since().is_some_and(|at| at <= now);
+        let is_again = again.is_some() && (!has_fresh || self.is_again_next);
+        self.is_again_next = !is_again && (has_fresh || self.is_again_next);
+        match again.filter(|_| is_again) {
+            Some(next) => {
+                self.again.remove(&next);
+                Some(next.1)
+            }
+            None => self.fresh.next(now),
+        }
     }
 
     /// Returns when [`Courier::next`] or [`Courier::wants_back`] may have something else, if
     /// nothing happens before.
     pub fn next_deadline(&self) -> Option<Span> {
-        let in_hand = self.fresh.first().into_iter().chain(self.again.first());
-        let in_hand = in_hand.map(|(at, _)| *at).min();
+        let again = self.again.first().map(|(at, _)| *at);
+        let in_hand = self.fresh.since().into_iter().chain(again).min();
         let in_hand = in_hand.map(|at| at.max(self.down_until.unwrap_or(Span::ZERO)));
         in_hand.into_iter().chain(self.aside.next_deadline()).min()
     }
@@ -278,15 +323,16 @@ impl Courier {
 
     /// Takes an entry out; the next of its key is due.
     fn settle(&mut self, now: Span, number: u64) {
-        let Some(Item { entry, .. }) = self.items.remove(&number) else {
+        let Some(entry) = self.let_go(number) else {
             return;
         };
         let Some(of_key) = self.keys.get_mut(&entry.key) else {
             return;
         };
         of_key.pop_front();
-        match of_key.front() {
-            Some(next) => drop(self.fresh.insert((now, *next))),
+        match of_key.front().map(|next| self.items.get(next)) {
+            Some(Some(next)) => self.fresh.add(now, &next.entry),
+            Some(None) => {}
             None => drop(self.keys.remove(&entry.key)),
         }
         self.want_more(&entry.key);

@@ -1,8 +1,9 @@
 //! The keys of a courier that are not in hand: left in the store, or put aside there.
 //!
 //! A key is *left* if it has its share in hand: more of its entries are read when there is room.
-//! It is put *aside* if its first entry has failed and as many rest in hand as may. The store
-//! remembers it then, passes over its entries, and gives it back when its next attempt is due.
+//! It is put *aside* if its first entry has failed and as many rest in hand as may, or if it is new
+//! and the address of its client has its share in hand. The store remembers it then, passes over
+//! its entries, and gives it back when its next attempt is due.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -49,14 +50,14 @@ impl State {
     }
 
     /// Returns the attempts at an entry that was aside, and when the first was.
-    pub(super) fn taken_back(&mut self, entry: &Entry) -> Option<(u32, Span)> {
+    pub(super) fn taken_back(&mut self, entry: &Entry) -> Option<(u32, Option<Span>)> {
         let aside = self.unread.remove(&entry.key)?;
         // Another one comes if the first was removed from a full store meanwhile.
         if aside.number != entry.number {
             return None;
         }
         self.back.insert(entry.number);
-        Some((aside.attempts, aside.first_at))
+        Some((aside.attempts, (aside.attempts > 0).then_some(aside.first_at)))
     }
 
     /// Says that an entry is under way.
@@ -96,7 +97,7 @@ impl Courier {
             self.left.remove(key);
             self.wanting.remove(key);
             for number in self.keys.remove(key).unwrap_or_default() {
-                self.items.remove(&number);
+                self.let_go(number);
             }
         }
     }

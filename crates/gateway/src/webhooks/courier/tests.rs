@@ -14,6 +14,19 @@ fn entry(number: u64, key: u64) -> Entry {
         kind: "leave".into(),
         at_ms: 0,
         body: "{}".into(),
+        origin: "".into(),
+    }
+}
+
+fn entry_of(origin: u64, number: u64, key: u64) -> Entry {
+    Entry { origin: format!("192.0.2.{origin}").into(), ..entry(number, key) }
+}
+
+/// An entry of one of two addresses, or of none, whatever its key.
+fn mixed(number: u64, key: u64) -> Entry {
+    match number % 3 {
+        0 => entry(number, key),
+        address => entry_of(address, number, key),
     }
 }
 
@@ -156,6 +169,8 @@ fn run(seed: u64) -> usize {
     let concurrency = 1 + chance.below(6) as usize;
     let give_up_after = SECOND.times(1 + chance.below(600));
     let mut courier = Courier::new(concurrency, give_up_after, seed);
+    // Some addresses have their share all the time.
+    courier.share_of_address = [SHARE_OF_ADDRESS, 1, 3][(seed % 3) as usize];
     let mut now = SECOND;
     // The model: for each key what it is still owed, in order; and what is under way.
     let mut owed: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
@@ -176,7 +191,7 @@ fn run(seed: u64) -> usize {
                 number += 1 + chance.below(3);
                 let key = chance.below(keys);
                 owed.entry(key).or_default().push(number);
-                store.add(entry(number, key));
+                store.add(mixed(number, key));
             }
         }
         store.serve(&mut courier, now, &mut fails);
@@ -203,7 +218,7 @@ fn run(seed: u64) -> usize {
                 Outcome::Taken => assert_eq!(settled, Settled::Taken),
                 Outcome::Failed { .. } if !is_over => assert_eq!(settled, Settled::Again),
                 Outcome::Failed { .. } | Outcome::Rejected => {
-                    assert_eq!(settled, Settled::Dead(entry(number, key)), "seed {seed}");
+                    assert_eq!(settled, Settled::Dead(mixed(number, key)), "seed {seed}");
                     if chance.below(4) == 0 {
                         courier.not_buried(now, number);
                         continue;
@@ -221,6 +236,7 @@ fn run(seed: u64) -> usize {
     let left: Vec<_> = owed.values().flatten().collect();
     assert!(left.is_empty(), "seed {seed} still owes {left:?}");
     assert_eq!((courier.room(), courier.next_deadline()), (WINDOW, None));
+    assert!(courier.of_address.is_empty(), "seed {seed}");
     store.times_aside
 }
 
@@ -280,6 +296,74 @@ fn any_number_of_bad_identities_holds_up_no_other() {
     }
     assert!(now < SECOND.times(3_600), "{now:?}");
     assert_eq!((courier.room(), courier.next_deadline()), (WINDOW, None));
+}
+
+#[test]
+fn an_address_with_any_number_of_identities_holds_up_no_other() {
+    const MANY: u64 = 20_000;
+    const OTHERS: u64 = 50;
+    let mut courier = Courier::new(4, SECOND.times(86_400), 3);
+    let mut store = Shelf::default();
+    (1..=MANY).for_each(|number| store.add(entry_of(1, number, number)));
+    // Those that come last, and one of the many who logs in from elsewhere too.
+    (1..=OTHERS).for_each(|it| store.add(entry_of(1 + it, MANY + it, MANY + it)));
+    store.add(entry_of(99, MANY + OTHERS + 1, MANY));
+    let (mut now, mut told, mut others, mut most) = (SECOND, BTreeSet::new(), 0, 0);
+    while let Some(at) = {
+        store.serve(&mut courier, now, &mut || false);
+        courier.next_deadline()
+    } {
+        now = now.max(at) + Span::from_millis(1);
+        most = most.max(WINDOW - courier.room());
+        while let Some(Parcel { entry, attempt }) = courier.next(now) {
+            assert!(told.insert(entry.number) && attempt == 1);
+            let is_last = entry.number > MANY + OTHERS;
+            assert!(!is_last || told.contains(&MANY), "an identity keeps its order");
+            others += u64::from(entry.number > MANY && !is_last);
+            courier.finish(now, entry.number, Outcome::Taken);
+            store.remove(entry.number);
+            store.serve(&mut courier, now, &mut || false);
+        }
+        let is_in_time = others == OTHERS || told.len() < 1_000;
+        assert!(is_in_time, "{others} others told after {}", told.len());
+    }
+    assert_eq!(told.len() as u64, MANY + OTHERS + 1);
+    assert!(most <= 2 * SHARE_OF_ADDRESS, "{most} in hand");
+    assert_eq!(courier.room(), WINDOW);
+}
+
+/// Compares with a list of what waits, and of the addresses in the order of their last turns.
+#[test]
+fn addresses_take_turns() {
+    for seed in 0..2_000 {
+        let mut chance = Random::new(seed);
+        let mut turns = Turns::default();
+        let mut list: Vec<(u64, u64)> = Vec::new();
+        let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+        for number in 0..120 {
+            if chance.below(5) > 1 {
+                let address = chance.below(6);
+                turns.add(Span::ZERO, &entry_of(address, number, number));
+                list.push((address, number));
+                continue;
+            }
+            assert_eq!(turns.since().is_some(), !list.is_empty());
+            let Some(next) = turns.next(Span::ZERO) else {
+                assert!(list.is_empty(), "seed {seed}");
+                continue;
+            };
+            let address = list.iter().find(|(_, of)| *of == next).unwrap().0;
+            let first = list.iter().find(|(of, _)| *of == address).unwrap().1;
+            assert_eq!(next, first, "the oldest of its address");
+            // Nobody who waits since this address had its last turn has had none in between.
+            let before = last.insert(address, number);
+            let skipped = list.iter().filter(|(of, since)| {
+                *of != address && before.is_some_and(|at| *since < at && last.get(of) < Some(&at))
+            });
+            assert_eq!(skipped.count(), 0, "seed {seed}");
+            list.retain(|(_, of)| *of != next);
+        }
+    }
 }
 
 #[test]
