@@ -28,6 +28,7 @@ pub mod events;
 pub mod gate;
 pub mod gateway;
 pub mod identity;
+mod json;
 pub mod logic;
 mod logs;
 mod loop_clock;

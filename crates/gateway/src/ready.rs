@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::json::to_json;
+
 /// The content of the ready file, one JSON object.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Ready {
@@ -75,8 +77,8 @@ impl ReadyFile {
     /// # Errors
     /// The error of the file system. The gateway is unharmed.
     pub(crate) fn write(&mut self, ready: &Ready) -> io::Result<()> {
-        serde_json::to_writer(&mut self.file, ready)?;
-        self.file.write_all(b"\n")?;
+        let line = to_json(ready)? + "\n";
+        self.file.write_all(line.as_bytes())?;
         fs::rename(&self.temporary, &self.path)
     }
 }
@@ -118,6 +120,7 @@ fn remove(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::tests::{HARMFUL, assert_harmless};
 
     fn ready() -> Ready {
         let listener = ReadyListener {
@@ -153,6 +156,17 @@ mod tests {
         assert_eq!(names(), 0);
         drop(ReadyFile::prepare(&path).unwrap());
         assert_eq!(names(), 0, "not even written");
+    }
+
+    #[test]
+    fn the_file_holds_no_harmful_character() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ready.json");
+        let mut file = ReadyFile::prepare(&path).unwrap();
+        let mut ready = ready();
+        ready.listeners[0].name = HARMFUL.to_owned();
+        file.write(&ready).unwrap();
+        assert_harmless(&fs::read_to_string(&path).unwrap(), "/listeners/0/name");
     }
 
     #[test]

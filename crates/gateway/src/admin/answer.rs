@@ -9,21 +9,19 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use systole_core::text::Escaped;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::fields::{Fields, FromFields};
 use super::state::Shared;
 use crate::gateway::{Lifecycle, ShardUnavailable};
+use crate::json::to_json;
 use crate::stats::AdminEnded;
 
 /// Returns the JSON of `value` without a character that could control a terminal: people read it
 /// there, and it holds text of strangers.
 pub(super) fn json(value: &impl Serialize) -> String {
-    let text = serde_json::to_string(value).expect("our own types have string keys");
-    let escaped = Escaped::lines(&text);
-    if escaped.is_harmless() { text } else { escaped.to_string() }
+    to_json(value).expect("our own types have string keys")
 }
 
 /// A JSON answer.

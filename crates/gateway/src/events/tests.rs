@@ -9,6 +9,7 @@ use systole_core::diagnosis::{Ground, Grounds};
 use systole_core::{Policy, Span, Time, session};
 
 use super::*;
+use crate::json::tests::{HARMFUL, assert_harmless};
 use crate::report::{Parting, PauseReason, Subject};
 
 mod golden;
@@ -55,6 +56,15 @@ fn numbers(batch: &[Arc<Event>]) -> Vec<u64> {
 
 fn at(number: u64) -> Position {
     Position { stream: STREAM, number }
+}
+
+#[test]
+fn what_the_store_keeps_of_an_event_holds_no_harmful_character() {
+    let mut harmful = fact(1, session::Event::Suspect);
+    harmful.subject.identity = HARMFUL.into();
+    let noted = crate::store::Noted::of(&events(10).publish(harmful)).unwrap();
+    assert_eq!(&*noted.identity, HARMFUL);
+    assert_harmless(&noted.body, "/identity");
 }
 
 #[test]

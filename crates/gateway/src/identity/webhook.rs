@@ -15,6 +15,7 @@ use ureq::Agent;
 
 use super::refusal::Refusal;
 use super::rules::Verified;
+use crate::json::escape;
 use crate::webhooks::{agent, post, shown_url};
 
 /// Longest answer in bytes; far above an identity and attributes.
@@ -155,7 +156,7 @@ impl Inner {
 
     fn post(&self, token: &str, from: IpAddr) -> Result<Verified, Refusal> {
         let WebhookSettings { listener, url, secret, .. } = &self.settings;
-        let question = json!({"listener": listener, "address": from, "token": token});
+        let question = question(listener, from, token);
         let mut request = post(&self.agent, url).header("Content-Type", "application/json");
         if !secret.is_empty() {
             request = request.header("Authorization", format!("Bearer {secret}"));
@@ -165,7 +166,7 @@ impl Inner {
             tracing::debug!(listener, %error, "the webhook failed");
             Refusal::WebhookFailed
         };
-        let mut response = request.send(question.to_string()).map_err(failed)?;
+        let mut response = request.send(question).map_err(failed)?;
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(MAX_ANSWER).read_to_string();
         let body = body.map_err(failed)?;
@@ -236,6 +237,11 @@ impl Refused {
             self.until.remove(&oldest);
         }
     }
+}
+
+/// Returns what the service is asked.
+fn question(listener: &str, from: IpAddr, token: &str) -> String {
+    escape(json!({"listener": listener, "address": from, "token": token}).to_string())
 }
 
 #[cfg(test)]

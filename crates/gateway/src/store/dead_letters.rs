@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::rows::Entry;
+use crate::json::to_json;
 
 /// The size at which a file is put aside as `….1`, in the place of the one before: some hundred
 /// thousand letters.
@@ -44,11 +45,11 @@ impl DeadLetters {
     /// # Errors
     /// The file cannot be written, or is no regular file. None of the entries is in it.
     pub fn add(&self, entries: &[Entry], why: &str) -> io::Result<()> {
-        let mut lines = Vec::new();
+        let mut lines = String::new();
         for entry in entries {
             let event: &RawValue = serde_json::from_str(&entry.body)?;
-            serde_json::to_writer(&mut lines, &Line { number: entry.number, why, event })?;
-            lines.push(b'\n');
+            lines += &to_json(&Line { number: entry.number, why, event })?;
+            lines.push('\n');
         }
         let found = fs::metadata(&self.path);
         if found.as_ref().is_ok_and(|file| !file.is_file()) {
@@ -69,7 +70,7 @@ impl DeadLetters {
             return Err(no_file());
         }
         let before = metadata.len();
-        let written = file.write_all(&lines).and_then(|()| file.sync_data());
+        let written = file.write_all(lines.as_bytes()).and_then(|()| file.sync_data());
         if written.is_err() {
             // Half a line would spoil the next one.
             let _ = file.set_len(before);
@@ -90,6 +91,28 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::json::tests::{HARMFUL, assert_harmless};
+
+    #[test]
+    fn a_letter_holds_no_harmful_character_whenever_its_event_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let letters = DeadLetters::new(directory.path(), "a");
+        let body = serde_json::to_string(&serde_json::json!({"identity": HARMFUL})).unwrap();
+        let entry = Entry {
+            number: 7,
+            key: HARMFUL.into(),
+            session: 1,
+            epoch: 1,
+            kind: "leave".into(),
+            at_ms: 0,
+            body: body.into(),
+            origin: "".into(),
+        };
+        letters.add(&[entry], HARMFUL).unwrap();
+        let line = fs::read_to_string(letters.path()).unwrap();
+        assert_harmless(&line, "/why");
+        assert_harmless(&line, "/event/identity");
+    }
 
     #[test]
     fn what_is_no_regular_file_is_refused_and_not_waited_for() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::events::{Body, Event};
+use crate::json::to_json;
 use crate::report::session_text;
 
 /// What is owed about a session that is about to exist.
@@ -114,7 +115,7 @@ impl Noted {
 }
 
 pub(super) fn text_of(at_ms: u64, body: &Body) -> Option<Box<str>> {
-    serde_json::to_string(&Unnumbered { at_ms, body }).ok().map(String::into)
+    to_json(&Unnumbered { at_ms, body }).ok().map(String::into)
 }
 
 fn key(identity: &str, session: u64) -> String {

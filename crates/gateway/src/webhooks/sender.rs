@@ -12,6 +12,7 @@ use super::Receiver;
 use super::courier::{Courier, Outcome, Parcel, Settled};
 use super::http::{agent, post};
 use super::signature::sign;
+use crate::json::escape;
 use crate::stats::Cell;
 use crate::store::{DeadLetters, Entry, Store};
 use crate::throttle::Throttle;
@@ -315,7 +316,8 @@ fn failed(error: String, alone: bool, retry_after: Option<u64>) -> (Outcome, Opt
 /// Returns what is sent: the event with the number of its entry.
 fn body_of(entry: &Entry) -> String {
     let rest = entry.body.strip_prefix('{').unwrap_or_default();
-    format!("{{\"number\":{},{rest}", entry.number)
+    // An older version may have written the entry, with fewer escapes.
+    escape(format!("{{\"number\":{},{rest}", entry.number))
 }
 
 /// Returns the same text for each attempt, over restarts too; for the join and the leave of a

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
+use crate::json::tests::{HARMFUL, assert_harmless};
 
 const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const MINUTE: Span = Span::from_secs(60);
@@ -61,6 +62,11 @@ fn webhook(url: &str) -> Webhook {
 fn result_of(answer: String) -> Result<Verified, Refusal> {
     let (url, _received) = service(vec![answer]);
     webhook(&url).ask(b"token", FROM, Span::ZERO)
+}
+
+#[test]
+fn a_question_holds_no_harmful_character() {
+    assert_harmless(&question("native", FROM, HARMFUL), "/token");
 }
 
 #[test]
