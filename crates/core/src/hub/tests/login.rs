@@ -301,7 +301,11 @@ fn a_link_that_has_not_logged_in_gives_way_at_once_and_a_session_never() {
             Output::Link { link, output: link::Output::Session(session::Event::Left(it)) } => {
                 assert_eq!(it.cause, Cause::Refused(Denial::Crowded), "{link}");
             }
-            _ => {}
+            Output::Link { .. }
+            | Output::Admit { .. }
+            | Output::Own { .. }
+            | Output::GoHome { .. }
+            | Output::HandedOver { .. } => {}
         }
     }
     // No leave is taken, which would hold the place.
