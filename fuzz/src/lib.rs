@@ -158,7 +158,11 @@ fn link_input(kind: u8, size: u8, bytes: &[u8]) -> Input<'_> {
     World::Command(match kind {
         0..64 => return World::Received(bytes).into(),
         64..92 => Command::Send { bytes, more: size & 1 != 0, kind: DataKind::Eleven },
-        92..96 => return World::Heard.into(),
+        92..94 => return World::Heard.into(),
+        94..96 => {
+            let (memory, length) = (bytes.len() as u32, u32::from(size) << 6);
+            return World::Held { memory, length }.into();
+        }
         96..128 => Command::HeartbeatData(bytes),
         128..160 => return Answer::Deadline.into(),
         160..200 => {

@@ -596,7 +596,16 @@ fn the_probes_of_many_links_leave_together_and_not_too_many_at_once() {
 
 /// Feeds `bytes` to a link; returns the links that ended, with their causes.
 fn feed(hub: &mut Driver<Hub>, at_ms: u64, link: u32, bytes: &[u8]) -> Vec<(u32, Cause)> {
-    let input = link::World::Received(bytes);
+    hand_in(hub, at_ms, link, link::World::Received(bytes))
+}
+
+/// Hands an input to a link; returns the links that ended, with their causes.
+fn hand_in(
+    hub: &mut Driver<Hub>,
+    at_ms: u64,
+    link: u32,
+    input: link::World<'_>,
+) -> Vec<(u32, Cause)> {
     hub.handle(Time::from_millis(at_ms), World::Link { link, input });
     let mut lost = Vec::new();
     while let Some(output) = hub.poll_output() {
@@ -654,6 +663,41 @@ fn the_oldest_incomplete_frames_give_way_when_their_memory_is_full() {
         }
     }
     assert_eq!(hub.machine().counters().frame_bytes, 0);
+}
+
+/// Hands in what the transport of a link holds of a record; returns the links that ended.
+fn hold(hub: &mut Driver<Hub>, at_ms: u64, link: u32, memory: u32) -> Vec<(u32, Cause)> {
+    let input = link::World::Held { memory, length: 16_406 };
+    [link::World::Heard, input].into_iter().flat_map(|it| hand_in(hub, at_ms, link, it)).collect()
+}
+
+#[test]
+fn sealed_records_share_the_memory_of_incomplete_frames_in_the_handshake_too() {
+    let crowded_out = Cause::Protocol(Malformed::OldestFrame);
+    let limit = 100_000;
+    let mut hub = with_frame_memory(Policy::default(), limit);
+    // No link says anything: each is in its handshake, and most hold a part of a record.
+    for link in 0..40 {
+        hub.handle(Time::ZERO, World::Opened { link, listener: 0, address: ADDRESS });
+    }
+    drain(&mut hub);
+    let mut ended = Vec::new();
+    for link in 0..20 {
+        let at_ms = 1 + u64::from(link);
+        ended.extend(hold(&mut hub, at_ms, link, 16_000));
+        assert!(hub.machine().counters().frame_bytes <= limit as u64);
+        assert_eq!(hold(&mut hub, at_ms, 20 + link, 900), [], "an honest one");
+        assert_eq!(hold(&mut hub, at_ms, 20 + link, 0), []);
+    }
+    let oldest: Vec<_> = (0..14).map(|link| (link, crowded_out)).collect();
+    assert_eq!(ended, oldest, "in order of age");
+    assert_eq!(hub.machine().counters().frames_dropped, 14);
+    // Plaintext completes the record, and a frame of it may be incomplete then.
+    for link in 14..20 {
+        assert_eq!(feed(&mut hub, 50, link, b"half a line"), []);
+    }
+    let each = hub.machine().counters().frame_bytes / 6;
+    assert!((32..200).contains(&each), "{each}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The compact part of a link; a gateway holds one per connection.
 
+mod incomplete;
+
 use alloc::vec::Vec;
 
 use super::conversation::{Conversation, Introduced};
@@ -15,7 +17,7 @@ use crate::policy::Policy;
 use crate::random::Random;
 use crate::time::{Span, Time};
 use crate::wire::Malformed;
-use crate::wire::decoder::{Decoder, Incomplete};
+use crate::wire::decoder::{Decoder, Sealed};
 
 plain_struct! { Peer { decoder, conversation } if Peer::is_legal }
 
@@ -107,9 +109,11 @@ impl Peer {
         match world {
             World::Received(bytes) => self.receive(now, bytes, context, out),
             World::Heard => self.heard(now, context, out),
+            World::Held { memory, length } => self.hold_sealed(Sealed { memory, length }),
             World::Illegal(why) => self.conversation.end_by_malformed(now, why, out),
             World::Ended => {
                 self.decoder.discard();
+                self.decoder.clear_sealed();
                 self.conversation.handle_ended(now, context, out)
             }
             World::Warned(error) => self.conversation.handle_warned(now, error, context, out),
@@ -172,15 +176,6 @@ impl Peer {
         self.conversation.is_contest_over(now)
     }
 
-    /// Ends the link because its incomplete frame is the oldest of many, which reached the limit of
-    /// their memory.
-    pub(crate) fn give_way(&mut self, now: Time, out: &mut Writer<'_>) -> Effect {
-        if self.conversation.is_over() {
-            return Effect::None;
-        }
-        self.conversation.end_by_malformed(now, Malformed::OldestFrame, out)
-    }
-
     /// Ends a link that is not established, in favour of another one.
     pub(crate) fn end_by_crowd(&mut self, now: Time, out: &mut Writer<'_>) -> Effect {
         self.conversation.end_by_crowd(now, out)
@@ -191,7 +186,7 @@ impl Peer {
         self.conversation.is_over()
     }
 
-    /// Returns whether the link holds part of a frame.
+    /// Returns whether the link holds part of a frame, or its transport part of a sealed record.
     #[inline]
     pub(crate) fn is_within_frame(&self) -> bool {
         self.decoder.is_within_frame()
@@ -200,11 +195,6 @@ impl Peer {
     /// Returns whether the message that was sent last continues in the next one that is sent.
     pub(crate) fn is_within_message(&self) -> bool {
         self.conversation.is_within_message()
-    }
-
-    /// Returns the frame of which an open link holds a part.
-    pub(crate) fn incomplete_frame(&self) -> Option<Incomplete> {
-        if self.conversation.is_over() { None } else { self.decoder.incomplete() }
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Deadline> {
@@ -279,30 +269,6 @@ impl Peer {
 
     pub(crate) fn is_suspect(&self) -> bool {
         self.conversation.is_established() && self.conversation.liveness.is_suspect()
-    }
-
-    /// Handles the deadline of the conversation and that of an incomplete frame, the earlier first.
-    fn expire(&mut self, now: Time, context: &mut Context<'_>, out: &mut Writer<'_>) -> Effect {
-        if let Some(due) = self.frame_due(now) {
-            return self.conversation.end_by_stalled_frame(now, due, out);
-        }
-        let effect = self.conversation.expire(now, context, out);
-        // The frame is due too, unless the peer is in doubt now.
-        match self.frame_due(now) {
-            Some(due) if effect != Effect::Ended => {
-                self.conversation.end_by_stalled_frame(now, due, out)
-            }
-            Some(_) | None => effect,
-        }
-    }
-
-    /// Returns when an incomplete frame was due, if that is the first deadline, and is past.
-    fn frame_due(&self, now: Time) -> Option<Time> {
-        if !self.decoder.is_within_frame() {
-            return None;
-        }
-        let next = self.next_deadline()?;
-        (next.reason == Reason::Frame && next.at <= now).then_some(next.at)
     }
 
     fn examined(
@@ -388,6 +354,10 @@ impl Peer {
         let read = bytes.len();
         let was_within_frame = self.is_within_frame();
         let was_trusted = self.hear(now, out);
+        if was_within_frame {
+            // A record is complete; the transport is asked again for what it holds.
+            self.decoder.clear_sealed();
+        }
         let is_first = self.conversation.is_in_handshake() && !self.decoder.is_within_frame();
         let decoded = if is_first && is_tls(bytes) {
             Decoded::Malformed(Malformed::Tls)
@@ -413,10 +383,7 @@ impl Peer {
             context.settings.role == Role::Watch && self.conversation.liveness.rtt() < rtt;
         // The first outstanding bytes bring the deadline of an examination.
         let is_first = !was_outstanding && self.conversation.outstanding.is_any();
-        // A frame has D, and the verdict that the timer waits for may be due later.
-        let frame_is_sooner =
-            !was_within_frame && self.is_within_frame() && self.conversation.is_bound_stretched();
-        let is_sooner = suspects_sooner || is_first || frame_is_sooner;
+        let is_sooner = suspects_sooner || is_first || self.is_frame_sooner(was_within_frame);
         if self.conversation.take_retuned() || !was_trusted || is_sooner {
             Effect::Rearm
         } else {

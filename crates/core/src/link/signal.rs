@@ -17,6 +17,16 @@ pub enum World<'a> {
     /// Bytes arrived that hold no plaintext: a part of a sealed record, or a record of the
     /// transport itself. They are evidence of the application, as a part of a frame is.
     Heard,
+    /// The transport holds a part of a sealed record beside the link, or, with no memory, no longer
+    /// holds one. It is judged as the part of a frame is: it has a time limit, and its memory
+    /// counts among that of incomplete frames. Hand it in after what was read, because plaintext
+    /// ([`World::Received`]) completes the record that was held before it.
+    Held {
+        /// The memory that the transport takes for it, in bytes; 0 if it holds nothing.
+        memory: u32,
+        /// The length of the whole record in bytes, as far as it is known.
+        length: u32,
+    },
     /// Bytes arrived that the transport cannot open, and why.
     Illegal(Malformed),
     /// The stream ended: the peer has closed its side. The peer may still read, so the link goes on
@@ -44,6 +54,7 @@ crate::plain::plain_enum! { World<'a> {
     5 => Warned { 0: error }
     6 => Heard {}
     7 => Illegal { 0: malformed }
+    8 => Held { memory: memory, length: length }
 } }
 
 /// An answer to a wish of a link.

@@ -57,7 +57,7 @@ fn examination(chance: &mut Random) -> Examination {
 
 fn link_world<'a>(chance: &mut Random, pool: &'a [u8]) -> LinkWorld<'a> {
     let span = Span::from_nanos(chance.next_u64());
-    LinkWorld::Command(match chance.below(14) {
+    LinkWorld::Command(match chance.below(15) {
         0 => return LinkWorld::Received(bytes(chance, pool)),
         1 => return LinkWorld::Ended,
         2 => return LinkWorld::Failed(SocketError::HostUnreachable),
@@ -75,6 +75,7 @@ fn link_world<'a>(chance: &mut Random, pool: &'a [u8]) -> LinkWorld<'a> {
         10 => return LinkWorld::Heard,
         11 => return LinkWorld::Illegal(Malformed::Record),
         12 => LinkCommand::Heartbeat,
+        13 => return LinkWorld::Held { memory: chance.next_u32(), length: chance.next_u32() },
         _ => {
             // `Other` of a byte that has a name must stay `Other`.
             let reason = CloseReason::Other(chance.below(12) as u8);

@@ -6,7 +6,7 @@ use core::fmt;
 
 use super::extent::Extent;
 use super::{Beat, Codec, Frame, Malformed, line, message1028, native};
-use crate::plain::{Damage, Plain, Sink, Source};
+use crate::plain::{Damage, Plain, Sink, Source, plain_struct};
 use crate::time::Time;
 
 /// The first allocation for a partial frame in bytes, enough for a small frame.
@@ -18,7 +18,8 @@ const FIRST_HOLD: usize = 32;
 /// of a frame: at most twice the bytes that have arrived (or 32 bytes), regardless of the declared
 /// length, and never more than [`Codec::max_frame`].
 pub struct Decoder {
-    /// A partial frame, or the frame that the last call returned; else `None`.
+    /// A partial frame, or the frame that the last call returned, or what of a sealed record the
+    /// transport holds; `None` if there is none of these.
     partial: Option<Box<Partial>>,
     max_data: u32,
     codec: Codec,
@@ -28,30 +29,44 @@ pub struct Decoder {
 // Each idle link of the gateway owns a decoder; see the budget for memory per session.
 const _: () = assert!(size_of::<Decoder>() <= 16);
 
-/// The front of a frame.
+/// The front of a frame, and what the transport holds of the sealed record that brings the rest.
 struct Partial {
+    /// Empty if the record alone is incomplete.
     bytes: Vec<u8>,
     /// The length of the whole frame in bytes, as far as it is known.
     length: usize,
-    /// The time from which the frame's time limit counts; set by [`Decoder::count_from`].
+    sealed: Sealed,
+    /// The time from which the time limit counts; set by [`Decoder::count_from`].
     since: Option<Time>,
 }
 
-/// A frame that has arrived only in part.
+/// What a transport holds of a sealed record that has arrived in part.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Sealed {
+    /// The memory that the transport takes for it, in bytes; 0 if it holds nothing.
+    pub(crate) memory: u32,
+    /// The length of the whole record in bytes, as far as it is known.
+    pub(crate) length: u32,
+}
+
+plain_struct! { Sealed { memory, length } }
+
+/// A frame, or a sealed record of the transport, that has arrived only in part.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Incomplete {
-    /// The length of the whole frame in bytes, as far as it is known: what the frame announces, or
-    /// for a line at least the bytes that have arrived.
+    /// The bytes that must arrive until nothing is incomplete, those that have arrived included, as
+    /// far as they are known: what the frame or the record announces, or for a line at least the
+    /// bytes that have arrived.
     pub(crate) length: usize,
-    /// The time from which the frame's time limit counts.
+    /// The time from which the time limit counts.
     pub(crate) since: Time,
-    /// The memory that the frame takes, in bytes.
+    /// The memory that the frame and the record take, in bytes.
     pub(crate) memory: usize,
 }
 
 #[derive(Clone, Copy)]
 enum State {
-    /// The stream is between two frames; nothing is held.
+    /// The stream is between two frames; no part of one is held.
     Between,
     /// `partial` is the front of a frame.
     Within,
@@ -84,17 +99,40 @@ impl Decoder {
         }
     }
 
-    /// Returns whether part of a frame is held.
+    /// Returns whether part of a frame is held, or part of a sealed record beside the decoder.
     #[inline]
     pub(crate) fn is_within_frame(&self) -> bool {
         self.partial.is_some()
     }
 
-    /// Returns the frame of which a part is held, once its time is known.
+    /// Returns the frame or the record of which a part is held, once its time is known.
     pub(crate) fn incomplete(&self) -> Option<Incomplete> {
-        let partial = self.partial.as_ref()?;
-        let memory = size_of::<Partial>() + partial.bytes.capacity();
-        Some(Incomplete { length: partial.length, since: partial.since?, memory })
+        let Partial { bytes, length, sealed, since } = &**self.partial.as_ref()?;
+        // The record brings more of the frame, and perhaps more than the rest of it.
+        let with_record = bytes.len().saturating_add(sealed.length as usize);
+        let memory = size_of::<Partial>() + bytes.capacity();
+        let memory = memory.saturating_add(sealed.memory as usize);
+        Some(Incomplete { length: with_record.max(*length), since: (*since)?, memory })
+    }
+
+    /// Notes what the transport holds of a sealed record, which takes the place of what was noted
+    /// before.
+    pub(crate) fn set_sealed(&mut self, sealed: Sealed) {
+        if sealed.memory == 0 {
+            self.clear_sealed();
+        } else if !matches!(self.state, State::Poisoned(_)) {
+            self.partial.get_or_insert_with(Partial::empty).sealed = sealed;
+        }
+    }
+
+    /// Forgets what the transport holds of a sealed record. The time of a frame that is incomplete
+    /// goes on.
+    pub(crate) fn clear_sealed(&mut self) {
+        match (&mut self.partial, self.state) {
+            (Some(partial), State::Within | State::HandedOut) => partial.sealed = Sealed::default(),
+            (partial, State::Between | State::Poisoned(_)) => *partial = None,
+            (None, State::Within | State::HandedOut) => {}
+        }
     }
 
     /// Counts the time limit of a partial frame from `at`, unless it counts from another time.
@@ -114,8 +152,17 @@ impl Decoder {
     /// Releases the frame that was returned last, or a partial one whose rest will not arrive.
     pub(crate) fn discard(&mut self) {
         if let State::Within | State::HandedOut = self.state {
-            (self.partial, self.state) = (None, State::Between);
+            self.release();
+            self.state = State::Between;
         }
+    }
+
+    /// Releases the bytes of a frame; what is known of a sealed record stays.
+    fn release(&mut self) {
+        self.partial.take_if(|partial| {
+            (partial.bytes, partial.length) = (Vec::new(), 0);
+            partial.sealed == Sealed::default()
+        });
     }
 
     /// Consumes bytes from the front of `input` and returns the next frame, or `None` when all of
@@ -158,8 +205,7 @@ impl Decoder {
             }
             State::Between => self.next_in_place(input),
             State::HandedOut => {
-                self.partial = None;
-                self.state = State::Between;
+                self.discard();
                 self.next_in_place(input)
             }
             State::Within => self.next_held(input),
@@ -226,8 +272,7 @@ impl Decoder {
     /// Appends `bytes` to the partial frame of `length` bytes; the memory doubles, up to the
     /// longest frame.
     fn hold(&mut self, bytes: &[u8], length: usize) {
-        let empty = || Box::new(Partial { bytes: Vec::new(), length, since: None });
-        let partial = self.partial.get_or_insert_with(empty);
+        let partial = self.partial.get_or_insert_with(Partial::empty);
         partial.length = length;
         let held = &mut partial.bytes;
         let needed = held.len() + bytes.len();
@@ -246,28 +291,29 @@ impl Decoder {
     }
 }
 
-/// In a saved state: the settings, the partial frame and the error. A frame that was handed out is
-/// not part of it.
+/// In a saved state: the settings, the partial frame, what is known of a sealed record, and the
+/// error. A frame that was handed out is not part of it.
 impl Plain<'_> for Decoder {
     fn put(&self, out: &mut Sink<'_>) {
         let Decoder { partial, max_data, codec, state } = self;
         codec.put(out);
         max_data.put(out);
         let (partial, malformed) = match state {
-            State::Within => (partial.as_ref(), None),
-            State::Between | State::HandedOut => (None, None),
+            State::Within | State::Between => (partial.as_ref(), None),
+            State::HandedOut => (None, None),
             State::Poisoned(malformed) => (None, Some(malformed)),
         };
         malformed.copied().put(out);
         partial.is_some().put(out);
         if let Some(partial) = partial {
-            let Partial { bytes, length, since } = &**partial;
+            let Partial { bytes, length, sealed, since } = &**partial;
             // What the memory of many links adds up to must be the same after the load.
             for size in [bytes.capacity(), *length] {
                 u32::try_from(size).unwrap_or(u32::MAX).put(out);
             }
             since.put(out);
             bytes.put(out);
+            sealed.put(out);
         }
     }
 
@@ -278,6 +324,7 @@ impl Plain<'_> for Decoder {
         let partial = if bool::take(from)? { Some(Partial::take(codec, from)?) } else { None };
         let state = match (malformed, &partial) {
             (None, None) => State::Between,
+            (None, Some(partial)) if partial.bytes.is_empty() => State::Between,
             (None, Some(_)) => State::Within,
             (Some(malformed), None) => State::Poisoned(malformed),
             (Some(_), Some(_)) => return Err(Damage::Illegal),
@@ -289,22 +336,28 @@ impl Plain<'_> for Decoder {
 }
 
 impl Partial {
+    fn empty() -> Box<Partial> {
+        Box::new(Partial { bytes: Vec::new(), length: 0, sealed: Sealed::default(), since: None })
+    }
+
     fn take(codec: Codec, from: &mut Source<'_>) -> Result<Partial, Damage> {
         let (capacity, length) = (u32::take(from)? as usize, u32::take(from)? as usize);
         let since = <Option<_> as Plain>::take(from)?;
         let held = <&[u8]>::take(from)?;
+        let sealed = Sealed::take(from)?;
         // The same limits as in `hold`.
         let most = held.len().saturating_mul(2).max(FIRST_HOLD).min(codec.max_frame());
-        let is_legal = !held.is_empty()
+        let is_frame = !held.is_empty()
             && held.len() < length
             && length <= codec.max_frame()
             && (held.len()..=most).contains(&capacity);
-        if !is_legal {
+        let is_record = held.is_empty() && (capacity, length) == (0, 0) && sealed.memory > 0;
+        if !is_frame && !is_record {
             return Err(Damage::Illegal);
         }
         let mut bytes = Vec::with_capacity(capacity);
         bytes.extend_from_slice(held);
-        Ok(Partial { bytes, length, since })
+        Ok(Partial { bytes, length, sealed, since })
     }
 }
 
@@ -415,5 +468,40 @@ mod tests {
         assert_eq!(line.incomplete(), None);
         line.count_from(at(6));
         assert_eq!(line.incomplete().map(|it| it.since), Some(at(6)));
+    }
+
+    #[test]
+    fn a_sealed_record_counts_beside_the_frame_that_it_continues_and_stays_when_that_is_released() {
+        let at = |ms| Time::from_millis(ms);
+        let record = Sealed { memory: 3_000, length: 16_401 };
+        let mut decoder = Decoder::new(Codec::Native, 65_536);
+        decoder.set_sealed(record);
+        decoder.count_from(at(1));
+        let memory = size_of::<Partial>() + 3_000;
+        let alone = Incomplete { length: 16_401, since: at(1), memory };
+        assert_eq!((decoder.incomplete(), decoder.held()), (Some(alone), 0));
+        // Bytes that waited decode between the parts of the record.
+        assert!(decoder.next(&mut &b"\x10\x01"[..]).unwrap().is_some());
+        assert_eq!(decoder.next(&mut &b"\x50\x02h"[..]), Ok(None));
+        let within = decoder.incomplete().unwrap();
+        assert_eq!((within.length, within.since), (16_404, at(1)));
+        assert_eq!(within.memory, memory + FIRST_HOLD);
+        assert!(decoder.next(&mut &b"i"[..]).unwrap().is_some());
+        assert_eq!(decoder.next(&mut &[][..]), Ok(None));
+        assert_eq!(decoder.incomplete(), Some(alone));
+        // The time of a frame goes on behind the record that has brought its front.
+        assert_eq!(decoder.next(&mut &b"\x50\x02h"[..]), Ok(None));
+        decoder.clear_sealed();
+        let memory = size_of::<Partial>() + FIRST_HOLD;
+        assert_eq!(decoder.incomplete(), Some(Incomplete { length: 4, since: at(1), memory }));
+        decoder.set_sealed(record);
+        decoder.set_sealed(Sealed::default());
+        assert_eq!(decoder.incomplete().map(|it| it.memory), Some(memory));
+        assert!(decoder.next(&mut &b"i"[..]).unwrap().is_some());
+        assert_eq!(decoder.next(&mut &[][..]), Ok(None));
+        assert_eq!(decoder.incomplete(), None);
+        decoder.set_sealed(record);
+        decoder.clear_sealed();
+        assert!(!decoder.is_within_frame());
     }
 }

@@ -69,6 +69,7 @@ fn every_hub_input_is_in_the_record_seed() {
     let mut worlds = vec![
         link::World::Received(b"ping\n"),
         link::World::Heard,
+        link::World::Held { memory: 700, length: 16_401 },
         link::World::Illegal(Malformed::Record),
         link::World::Overflowed,
         link::World::Ended,
@@ -131,7 +132,7 @@ fn a_link_at_each_stage_has_a_state_seed() {
     let examined = Answer::Examined(Examination::default()).into();
     // The selector of the settings, see `fuzz/src/lib.rs`; then inputs with their ages.
     type Inputs<'a> = &'a [(u64, link::Input<'a>)];
-    let states: [(&str, u8, Inputs<'_>); 6] = [
+    let states: [(&str, u8, Inputs<'_>); 7] = [
         ("handshake", 0, &[(900, received(&hello[..9]))]),
         ("connecting", 4, &[]),
         ("admission", 0, &[(900, received(&hello)), (800, received(b"\x50\x02hi"))]),
@@ -144,6 +145,16 @@ fn a_link_at_each_stage_has_a_state_seed() {
                 (700, received(b"\x50\x09hi")),
                 (600, World::Command(Command::HeartbeatData(b"hp=97")).into()),
                 (500, World::Command(send).into()),
+            ],
+        ),
+        (
+            "within-a-record",
+            0,
+            &[
+                (900, received(&hello)),
+                (800, admitted),
+                (700, World::Heard.into()),
+                (700, World::Held { memory: 700, length: 16_401 }.into()),
             ],
         ),
         (

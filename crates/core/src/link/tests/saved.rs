@@ -261,6 +261,11 @@ impl Script {
                 let read: Vec<u8> = wire.drain(..length).collect();
                 return hand_in(World::Received(&read).into());
             }
+            40 => return hand_in(World::Heard.into()),
+            41..44 => {
+                let (memory, length) = (random.below(3) as u32 * 500, random.below(9_000) as u32);
+                return hand_in(World::Held { memory, length }.into());
+            }
             _ => return hand_in(Answer::Deadline.into()),
         };
         hand_in(World::Command(command).into());

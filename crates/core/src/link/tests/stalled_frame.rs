@@ -250,3 +250,134 @@ fn a_frame_is_not_judged_by_the_time_for_which_its_peer_was_kept() {
         assert!(!woken.recovered.is_empty(), "{says}");
     }
 }
+
+/// What a transport holds of a record of 16,384 bytes of plaintext, of which `memory` bytes came.
+fn held(memory: u32) -> World<'static> {
+    World::Held { memory, length: 16_406 }
+}
+
+/// Feeds a byte of a record every `period_ms` from `from_ms` on, and every deadline at its time, up
+/// to the verdict or to `until_ms`.
+fn drip_sealed(
+    link: &mut Link,
+    record: impl Fn(u32) -> World<'static>,
+    (from_ms, period_ms, until_ms): (u64, u64, u64),
+) -> Option<Verdict> {
+    let mut memory = 0;
+    for ms in (from_ms..until_ms).step_by(period_ms as usize) {
+        let now = Time::from_millis(ms);
+        while let Some(next) = link.next_deadline().filter(|next| next.at <= now) {
+            link.handle(next.at, Answer::Deadline);
+            if let Some(verdict) = verdict(link) {
+                return Some(verdict);
+            }
+        }
+        memory += 1;
+        link.handle(now, World::Heard);
+        link.handle(now, record(memory));
+        if let Some(verdict) = verdict(link) {
+            return Some(verdict);
+        }
+    }
+    None
+}
+
+#[test]
+fn a_peer_that_drips_a_sealed_record_ends_as_one_that_drips_a_frame() {
+    // Of a header only the first bytes are known, and then the length of the record.
+    let header = |memory| World::Held { memory, length: 5 };
+    let mut link = native(policy());
+    let lost = drip_sealed(&mut link, header, (250, 90, 60_000)).unwrap();
+    assert_eq!((lost.cause, lost.at.as_millis(), lost.due), (STALLED, 3_250, lost.at));
+    let mut link = native(policy());
+    let lost = drip_sealed(&mut link, held, (250, 90, 60_000)).unwrap();
+    let limit = Span::from_millis(16_406 * 1_000 / FLOOR_PER_SECOND);
+    assert_eq!((lost.cause, lost.at), (STALLED, Time::from_millis(250) + limit));
+    assert_eq!(lost.at, lost.due, "exact");
+}
+
+#[test]
+fn a_sealed_record_is_not_judged_after_the_end_of_the_stream_or_where_the_policy_ends_nobody() {
+    let mut link = native(policy());
+    link.handle(Time::from_millis(100), World::Heard);
+    link.handle(Time::from_millis(100), held(1));
+    link.handle(Time::from_millis(200), World::Ended);
+    assert_eq!(link.peer.incomplete_frame(), None, "its rest cannot arrive");
+    for policy in [policy().with_enforce(false), Policy::never()] {
+        let mut link = native(policy);
+        assert_eq!(drip_sealed(&mut link, held, (500, 500, 100_000)), None, "{policy}");
+    }
+}
+
+#[test]
+fn each_sealed_record_has_its_own_time() {
+    // A ping in each record, and the front of the next record behind it.
+    let mut link = native(policy());
+    for step in 0..200 {
+        let now = Time::from_millis(500 + step * 900);
+        while link.next_deadline().is_some_and(|next| next.at <= now) {
+            link.handle(now, Answer::Deadline);
+        }
+        link.handle(now, World::Received(b"\x10\x01"));
+        link.handle(now, held(9));
+        assert_eq!(verdict(&mut link), None, "in round {step}");
+        assert_eq!(link.peer.incomplete_frame().map(|it| it.since), Some(now));
+    }
+    // A record that holds no plaintext leaves nothing behind either.
+    let now = Time::from_millis(180_000);
+    link.handle(now, World::Heard);
+    link.handle(now, World::Held { memory: 0, length: 0 });
+    assert_eq!(link.peer.incomplete_frame(), None);
+}
+
+#[test]
+fn a_frame_has_one_time_however_many_sealed_records_bring_it() {
+    // 100 bytes, one in a record, and each record in two parts.
+    let mut link = native(policy());
+    link.handle(Time::from_millis(250), World::Received(b"\x50\x64"));
+    let mut lost = None;
+    for ms in (340..9_000).step_by(90) {
+        let now = Time::from_millis(ms);
+        while let Some(next) = link.next_deadline().filter(|next| next.at <= now) {
+            link.handle(next.at, Answer::Deadline);
+        }
+        if ms % 20 == 0 {
+            link.handle(now, World::Heard);
+            link.handle(now, World::Held { memory: 9, length: 23 });
+        } else {
+            link.handle(now, World::Received(b"x"));
+        }
+        lost = lost.or(verdict(&mut link));
+    }
+    let lost = lost.unwrap();
+    assert_eq!((lost.cause, lost.due.as_millis()), (STALLED, 3_250));
+}
+
+#[test]
+fn a_record_may_bring_more_than_the_rest_of_a_frame() {
+    let mut link = native(policy());
+    link.handle(Time::from_millis(250), World::Received(b"\x50\x02h"));
+    link.handle(Time::from_millis(250), held(5));
+    let incomplete = link.peer.incomplete_frame().unwrap();
+    assert_eq!(incomplete.length, 3 + 16_406);
+    link.handle(Time::from_millis(300), World::Received(b"i"));
+    assert_eq!(link.peer.incomplete_frame(), None);
+}
+
+#[test]
+fn a_sealed_record_is_not_judged_in_the_handshake_and_waits_for_the_admission() {
+    let settings = Settings::new(Codec::Native, Side::Accepting, policy());
+    let mut link = Link::new(Time::ZERO, settings.clone(), 1);
+    let lost = drip_sealed(&mut link, held, (0, 100, 60_000)).unwrap();
+    assert_eq!((lost.cause, lost.due), (Cause::HandshakeTimeout, Time::ZERO + HANDSHAKE_TIMEOUT));
+    // Behind HELLO and a whole frame, which wait, a record has begun.
+    let mut link = Link::new(Time::ZERO, settings, 1);
+    let mut bytes = hello();
+    bytes.extend_from_slice(b"\x50\x02hi");
+    link.handle(Time::from_millis(100), World::Received(&bytes));
+    link.handle(Time::from_millis(100), held(9));
+    assert!(link.peer.incomplete_frame().is_some_and(|it| it.memory > 9));
+    admit(&mut link, Time::from_millis(200));
+    let incomplete = link.peer.incomplete_frame().unwrap();
+    assert_eq!((incomplete.since.as_millis(), incomplete.length), (100, 16_406));
+}

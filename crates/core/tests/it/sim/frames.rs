@@ -1,6 +1,8 @@
 //! The frame that one end of a link holds in part, found independently of the decoder, from the
 //! lengths that the protocol document names.
 
+use std::ops::RangeInclusive;
+
 use systole_core::link::FLOOR_PER_SECOND;
 use systole_core::wire::Codec;
 use systole_core::{Span, Time};
@@ -10,19 +12,23 @@ use systole_core::{Span, Time};
 pub(super) struct Front {
     codec: Codec,
     bytes: Vec<u8>,
-    /// The time from which the frame's time limit counts.
+    /// The memory and the length of the sealed record that the transport holds in part.
+    sealed: (usize, usize),
+    /// The time from which the time limit counts.
     since: Time,
 }
 
 impl Front {
     pub(super) fn new(codec: Codec) -> Front {
-        Front { codec, bytes: Vec::new(), since: Time::ZERO }
+        Front { codec, bytes: Vec::new(), sealed: (0, 0), since: Time::ZERO }
     }
 
     /// Observes received bytes. The time of a frame that begins in them counts from `now`. Returns
     /// how many requests of a policy (RETUNE) have got complete.
     pub(super) fn receive(&mut self, received: &[u8], now: Time) -> u64 {
         let begun = !self.bytes.is_empty();
+        // The plaintext is that of the record.
+        self.sealed = (0, 0);
         self.bytes.extend_from_slice(received);
         let (mut complete, mut requests) = (0, 0);
         while let Some(length) = self.whole(complete) {
@@ -37,6 +43,15 @@ impl Front {
         requests
     }
 
+    /// Observes what the transport holds of a sealed record. The time of one that begins counts from
+    /// `now`, unless it continues a frame.
+    pub(super) fn hold(&mut self, memory: usize, length: usize, now: Time) {
+        if self.bytes.is_empty() && self.sealed.0 == 0 {
+            self.since = now;
+        }
+        self.sealed = if memory > 0 { (memory, length) } else { (0, 0) };
+    }
+
     /// Counts the frame's time anew from `at`.
     pub(super) fn restart(&mut self, at: Time) {
         self.since = at;
@@ -45,17 +60,25 @@ impl Front {
     /// Forgets the frame: the stream has ended.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
+        self.sealed = (0, 0);
     }
 
-    /// Returns the time from which the frame's time counts, and how many bytes are held.
-    pub(super) fn held(&self) -> Option<(Time, usize)> {
-        (!self.bytes.is_empty()).then_some((self.since, self.bytes.len()))
+    /// Returns the time from which the frame's time counts, and the least and the most memory that
+    /// it may take, with the sealed record: twice its bytes, if they are `decoded`, and a fixed
+    /// part.
+    pub(super) fn held(&self, decoded: bool) -> Option<(Time, RangeInclusive<usize>)> {
+        let bytes = if decoded { self.bytes.len() } else { 0 };
+        let most = 2 * bytes.max(32) + 64 + self.sealed.0;
+        let least = bytes + self.sealed.0;
+        (least > 0).then_some((self.since, least..=most))
     }
 
     /// Returns when the frame must be complete if the bound is `bound`.
     pub(super) fn due(&self, bound: Span) -> Option<Time> {
-        let (since, held) = self.held()?;
-        let length = self.length(0).unwrap_or(held + 1) as u64;
+        let (since, _) = self.held(true)?;
+        let held = self.bytes.len();
+        let frame = if held == 0 { 0 } else { self.length(0).unwrap_or(held + 1) };
+        let length = frame.max(held + self.sealed.1) as u64;
         let at_floor = Span::from_millis(length * 1_000 / FLOOR_PER_SECOND);
         Some(since + bound.max(at_floor))
     }

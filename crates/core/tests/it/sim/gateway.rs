@@ -1,6 +1,7 @@
 //! The simulated gateway: a recorded hub, the vigilant clock, and a loop like the shell's.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use systole_core::session;
 
 use systole_core::cause::Cause;
@@ -880,8 +881,8 @@ impl Gateway {
         let counters = self.hubs.counters();
         for (home, counters) in counters.iter().enumerate() {
             let held = fronts(peers, &self.homes, home);
-            let least: usize = held.iter().map(|(.., bytes)| *bytes).sum();
-            let most: usize = held.iter().map(|(.., bytes)| most_memory(*bytes)).sum();
+            let least: usize = held.iter().map(|(.., memory)| memory.start()).sum();
+            let most: usize = held.iter().map(|(.., memory)| memory.end()).sum();
             let memory = counters.frame_bytes as usize;
             assert!((least..=most).contains(&memory), "{memory} bytes for frames of {least} bytes");
             assert!(memory <= self.hub_config.frame_memory, "frames exceed their memory");
@@ -959,15 +960,18 @@ fn send(peer: &mut Peer, bytes: &[u8], lane: link::Lane) {
     peer.push_down(bytes, lane);
 }
 
-/// Returns the incomplete frames of one hub: peer, the time from which the frame's time counts, and
-/// the bytes.
-fn fronts(peers: &[Peer], homes: &[usize], home: usize) -> Vec<(usize, Time, usize)> {
+/// An incomplete frame: peer, the time from which the frame's time counts, and the least and the
+/// most memory that it takes.
+type Incomplete = (usize, Time, RangeInclusive<usize>);
+
+/// Returns the incomplete frames of one hub.
+fn fronts(peers: &[Peer], homes: &[usize], home: usize) -> Vec<Incomplete> {
     let mut held = Vec::new();
     for (index, peer) in peers.iter().enumerate() {
         let is_here = peer.number.is_some_and(|link| homes[link as usize] == home);
         let model = peer.gateway_model.as_ref().filter(|model| is_here && model.is_open());
-        if let Some((since, bytes)) = model.and_then(|model| model.held_frame()) {
-            held.push((index, since, bytes));
+        if let Some((since, memory)) = model.and_then(|model| model.held_frame()) {
+            held.push((index, since, memory));
         }
     }
     held
@@ -975,17 +979,12 @@ fn fronts(peers: &[Peer], homes: &[usize], home: usize) -> Vec<(usize, Time, usi
 
 /// Checks that a link which gave way had the oldest frame, and that the memory of all frames can
 /// have been beyond `limit`.
-fn check_oldest(index: usize, limit: usize, held: &[(usize, Time, usize)]) {
+fn check_oldest(index: usize, limit: usize, held: &[Incomplete]) {
     let oldest = held.iter().map(|(_, since, _)| *since).min();
     let (_, since, _) = held.iter().find(|(of, ..)| *of == index).expect("it holds a frame");
     assert_eq!(Some(*since), oldest, "gateway's {index} gave way, and is not the oldest");
-    let most: usize = held.iter().map(|(.., bytes)| most_memory(*bytes)).sum();
+    let most: usize = held.iter().map(|(.., memory)| memory.end()).sum();
     assert!(most > limit, "gateway's {index} gave way at {most}");
-}
-
-/// Returns the most memory that a frame of `bytes` may take: twice its bytes and a fixed part.
-fn most_memory(bytes: usize) -> usize {
-    2 * bytes.max(32) + 64
 }
 
 /// Returns the detection of the policy in `bytes`, if they are a RETUNE.

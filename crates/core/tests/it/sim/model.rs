@@ -1,6 +1,8 @@
 //! The reference model: what one end of a link may and must do, written directly from the design's
 //! rules. The model sees only the inputs and outputs of that end.
 
+use std::ops::RangeInclusive;
+
 use systole_core::cause::Cause;
 use systole_core::denial::{Denial, Denied};
 use systole_core::kernel::Cap;
@@ -290,10 +292,11 @@ impl Model {
         self.stage == Stage::Waiting
     }
 
-    /// Returns the frame that is held in part. What follows the peer's part of the handshake waits
-    /// undecoded.
-    pub(super) fn held_frame(&self) -> Option<(Time, usize)> {
-        self.front.held().filter(|_| !self.awaits_admission())
+    /// Returns the time from which the frame, or the sealed record, that is held in part counts, and
+    /// the least and the most memory that it takes. What follows the peer's part of the handshake
+    /// waits undecoded.
+    pub(super) fn held_frame(&self) -> Option<(Time, RangeInclusive<usize>)> {
+        self.front.held(!self.awaits_admission())
     }
 
     pub(super) fn is_established(&self) -> bool {
@@ -380,6 +383,9 @@ impl Model {
                 self.without_plaintext += u64::from(self.first_probe.is_some());
                 self.hear(now);
                 self.check_if_wanted();
+            }
+            link::World::Held { memory, length } => {
+                self.front.hold(memory as usize, length as usize, self.silence_start);
             }
             link::World::Illegal(why) => self.turn.expects = Some(Cause::Protocol(why)),
             link::World::Ended => self.half_close(now),
