@@ -28,6 +28,7 @@ pub use tokio_stream::TokioStream;
 use std::io;
 
 use systole_core::kernel::SocketError;
+use systole_core::link::World;
 use systole_core::wire::Malformed;
 
 use crate::examine::socket_error;
@@ -54,6 +55,9 @@ pub trait Transport {
     /// Returns whether the peer's transport has announced its close, as TLS does by `close_notify`.
     /// All later bytes are opened as [`Opened::Nothing`].
     fn has_closed(&self) -> bool;
+
+    /// Returns what the transport holds of the peer that it cannot open before more has come.
+    fn held(&self) -> Held;
 
     /// Handles the end of the stream, and returns what the end means; `None` if
     /// [`Opened::Closed`] was returned before.
@@ -94,6 +98,24 @@ pub enum Opened {
     /// The bytes are illegal, and why; returned once. The answer that the transport's standard
     /// demands, such as an alert, may still be unsent, and plaintext is not taken any more.
     Illegal(Malformed),
+}
+
+/// What a transport holds of a record that has arrived in part, or of records that wait for the
+/// rest of a message of the transport itself.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Held {
+    /// The memory that they take, in bytes; 0 if nothing is held.
+    pub memory: u32,
+    /// The bytes that have arrived and those that are known to follow: the length of the record
+    /// once its header has come.
+    pub length: u32,
+}
+
+impl Held {
+    /// Returns the input that lets a link count what is held.
+    pub const fn as_input(self) -> World<'static> {
+        World::Held { memory: self.memory, length: self.length }
+    }
 }
 
 /// What the end of a stream means.

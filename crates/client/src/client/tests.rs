@@ -9,7 +9,7 @@ use std::net::TcpListener;
 
 use systole_core::link::Side;
 use systole_net::Clock;
-use systole_net::transport::{End, MAX_RECORD, Opened, ReadOutcome, Socket, Transport};
+use systole_net::transport::{End, Held, MAX_RECORD, Opened, ReadOutcome, Socket, Transport};
 
 use super::*;
 use peer::Peer;

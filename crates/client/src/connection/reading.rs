@@ -101,6 +101,11 @@ impl<T: Begin> Connection<T> {
         };
         self.link.handle(now, input);
         self.process_outputs(now, shared);
+        let held = self.socket.transport().held();
+        if held.memory > 0 || matches!(read, ReadOutcome::Heard { .. }) {
+            self.link.handle(now, held.as_input());
+            self.process_outputs(now, shared);
+        }
         // An error of a connection that stands is cleared by the read that met it.
         matches!(
             read,

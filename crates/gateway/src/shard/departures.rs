@@ -131,7 +131,7 @@ impl<T: Transport> Sockets<T> {
         }
         for _ in 0..READS_PER_TURN {
             let before = self.bytes_out;
-            let outcome = self.read(link, scratch);
+            let (outcome, _) = self.read(link, scratch);
             if self.bytes_out > before {
                 // With an answer of the transport the socket took what was queued.
                 self.continue_departure(link, now);

@@ -108,6 +108,8 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         if conn.note.state != ConnState::Waiting {
             conn.note.state = ConnState::Open;
         }
+        // It may have moved because of the plaintext in front of it.
+        let held = conn.transport().held();
         // Without its socket the link cannot live: it fails as soon as the hub has it.
         let (link, is_registered) = match self.traffic.sockets.add(self.poll.registry(), conn) {
             Some(link) => (link, true),
@@ -122,6 +124,9 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             let input = link::World::Failed(SocketError::Local);
             self.hub.handle(now, hub::World::Link { link, input });
             return self.carry_out();
+        }
+        if held.memory > 0 {
+            self.hold(link, held);
         }
         self.traffic.sockets.count_outbox(link);
         self.traffic.sockets.make_room();

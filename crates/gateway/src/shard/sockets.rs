@@ -14,7 +14,7 @@ use systole_core::link::Lane;
 use systole_core::pages::Places;
 use systole_core::{Span, Time};
 use systole_net::examine::examine_socket;
-use systole_net::transport::{Layer, ReadOutcome, Socket, Transport, Written};
+use systole_net::transport::{Held, Layer, ReadOutcome, Socket, Transport, Written};
 use systole_net::{RouteLookup, socket_options};
 
 use super::departures::Departures;
@@ -199,11 +199,13 @@ impl<T: Transport> Sockets<T> {
         }
     }
 
-    pub(super) fn read(&mut self, link: u32, scratch: &mut [u8]) -> ReadOutcome {
+    /// Reads a socket once. Returns also what the transport then holds of an incomplete record.
+    pub(super) fn read(&mut self, link: u32, scratch: &mut [u8]) -> (ReadOutcome, Held) {
         let Some(conn) = self.conns.get_mut(link) else {
-            return ReadOutcome::Empty;
+            return (ReadOutcome::Empty, Held::default());
         };
         let outcome = conn.read(scratch);
+        let held = conn.transport().held();
         if conn.has_answer() {
             let written = conn.flush();
             self.note_written(link, &written);
@@ -213,7 +215,7 @@ impl<T: Transport> Sockets<T> {
             // What was queued is dropped.
             self.count_outbox(link);
         }
-        outcome
+        (outcome, held)
     }
 
     /// Gathers frames for `link`, to be written by the next [`Sockets::flush`].

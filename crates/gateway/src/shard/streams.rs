@@ -15,7 +15,7 @@ use systole_core::{Span, Time};
 use systole_net::examine::tcp_snapshot;
 use systole_net::listener::BACKLOG;
 use systole_net::socket_options;
-use systole_net::transport::{Layer, ReadOutcome};
+use systole_net::transport::{Held, Layer, ReadOutcome};
 
 use super::acceptor::{Accepted, Acceptor};
 use super::answer::Known;
@@ -422,10 +422,11 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 return self.traffic.sockets.set_unread(link, true);
             }
             let scratch = self.traffic.scratch.get_mut(..size).unwrap_or_default();
-            let (input, goes_on) = match self.traffic.sockets.read(link, scratch) {
+            let (outcome, held) = self.traffic.sockets.read(link, scratch);
+            let (input, goes_on) = match outcome {
                 ReadOutcome::Empty => return,
                 ReadOutcome::Bytes { count, more } => {
-                    let took = self.receive(link, count);
+                    let took = self.receive(link, count, held);
                     if !more && !until_empty || !self.traffic.sockets.is_open(link) {
                         return;
                     }
@@ -444,6 +445,9 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             };
             self.hub.handle(now, hub::World::Link { link, input });
             self.carry_out();
+            if held.memory > 0 || matches!(outcome, ReadOutcome::Heard { .. }) {
+                self.hold(link, held);
+            }
             if !goes_on || !self.traffic.sockets.is_open(link) {
                 return;
             }
@@ -451,17 +455,32 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         self.read_in_next_turn(link);
     }
 
-    /// Feeds the hub `count` bytes that were read. Returns the work that this took.
+    /// Feeds the hub `count` bytes that were read, and what the transport holds behind them. Returns
+    /// the work that this took.
     #[inline]
-    fn receive(&mut self, link: u32, count: usize) -> Span {
+    fn receive(&mut self, link: u32, count: usize, held: Held) -> Span {
         let before = self.clock.worked();
         self.traffic.bytes_in += count as u64;
         let bytes = self.traffic.scratch.get(..count).unwrap_or_default();
         let input = link::World::Received(bytes);
         self.hub.handle(self.clock.now(), hub::World::Link { link, input });
         self.carry_out();
+        if held.memory > 0 {
+            self.hold(link, held);
+        }
         self.clock.record_work();
         self.clock.worked().less(before)
+    }
+
+    /// Feeds the hub what the transport of a link holds of an incomplete record; nothing if the link
+    /// has ended or moved, and then its new shard is told.
+    #[cold]
+    pub(super) fn hold(&mut self, link: u32, held: Held) {
+        if self.traffic.sockets.is_open(link) {
+            let input = held.as_input();
+            self.hub.handle(self.clock.now(), hub::World::Link { link, input });
+            self.carry_out();
+        }
     }
 
     /// Schedules a read of a socket in the next turn, without an event.

@@ -1,6 +1,6 @@
 //! The transport that a listener or a client was configured with.
 
-use super::{End, Opened, Plain, Tls, Transport};
+use super::{End, Held, Opened, Plain, Tls, Transport};
 
 /// One of the transports. The plain one takes no memory of its own.
 #[derive(Debug, Default)]
@@ -58,6 +58,11 @@ impl Transport for Layer {
     #[inline]
     fn has_closed(&self) -> bool {
         self.tls().is_some_and(Tls::has_closed)
+    }
+
+    #[inline]
+    fn held(&self) -> Held {
+        self.tls().map(Tls::held).unwrap_or_default()
     }
 
     fn end(&mut self) -> Option<End> {

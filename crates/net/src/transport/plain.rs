@@ -1,6 +1,6 @@
 //! The transport that changes nothing: the bytes of the connection are the plaintext.
 
-use super::{End, Opened, Transport};
+use super::{End, Held, Opened, Transport};
 
 /// The plain transport. It owns nothing and copies nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -20,6 +20,11 @@ impl Transport for Plain {
     #[inline]
     fn has_closed(&self) -> bool {
         false
+    }
+
+    #[inline]
+    fn held(&self) -> Held {
+        Held::default()
     }
 
     fn end(&mut self) -> Option<End> {

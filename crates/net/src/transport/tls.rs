@@ -16,11 +16,14 @@ use rustls::{ClientConfig, ServerConfig};
 
 use systole_core::wire::Malformed;
 
-use super::{End, MAX_RECORD, Opened, Transport};
+use super::{End, Held, MAX_RECORD, Opened, Transport};
 use connection::{Connection, Sealed, Step, Wish};
 
 /// The first bytes of records (RFC 8446, 5.1).
 const RECORD_KINDS: RangeInclusive<u8> = 20..=23;
+
+/// The length of a record's header in bytes.
+const RECORD_HEADER: usize = 5;
 
 /// The length at which received bytes that cannot be opened yet are illegal. rustls refuses a
 /// longer record by its header, and a longer message of the handshake by its own; a shorter message
@@ -38,7 +41,7 @@ pub struct Tls {
     /// What the socket has not taken; `None` if it has taken everything, as on an idle connection.
     sealed: Option<Box<Sealed>>,
     /// What has come from the peer and waits; `None` if nothing does, as on an idle connection.
-    held: Option<Box<Held>>,
+    held: Option<Box<Waiting>>,
     /// Whether nothing was asked for since the handshake: plaintext may have waited for its end.
     is_new: bool,
     close: Close,
@@ -54,7 +57,7 @@ const _: () = assert!(size_of::<Tls>() <= size_of::<Connection>() + LARGEST);
 
 /// Bytes that have come from the peer and wait.
 #[derive(Debug, Default)]
-struct Held {
+struct Waiting {
     /// A part of a record, or the records of an incomplete handshake message and what follows.
     unopened: Vec<u8>,
     /// Plaintext that did not fit into the buffer of the caller.
@@ -63,10 +66,21 @@ struct Held {
     taken: usize,
 }
 
-impl Held {
+impl Waiting {
     fn waiting(&self) -> &[u8] {
         self.plaintext.get(self.taken..).unwrap_or_default()
     }
+}
+
+/// Returns the length that received bytes will have at least once they can be opened: that of the
+/// record that they begin; or one byte more, if that is whole and waits for the next one, which
+/// brings the rest of a message.
+fn announced(unopened: &[u8]) -> usize {
+    let record = match unopened {
+        [_, _, _, high, low, ..] => RECORD_HEADER + usize::from(u16::from_be_bytes([*high, *low])),
+        _ => RECORD_HEADER,
+    };
+    record.max(unopened.len() + 1)
 }
 
 /// The close of this end.
@@ -345,6 +359,16 @@ impl Transport for Tls {
 
     fn has_closed(&self) -> bool {
         self.end == PeerEnd::Told(Ending::Closed)
+    }
+
+    fn held(&self) -> Held {
+        let Some(waiting) = self.held.as_ref().filter(|it| !it.unopened.is_empty()) else {
+            return Held::default();
+        };
+        // Both are far below what fits.
+        let size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let memory = size_of::<Waiting>() + waiting.unopened.capacity();
+        Held { memory: size(memory), length: size(announced(&waiting.unopened)) }
     }
 
     fn end(&mut self) -> Option<End> {

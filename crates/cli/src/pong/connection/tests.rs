@@ -6,7 +6,7 @@ mod peer;
 mod records;
 
 use systole_core::link::Introduction;
-use systole_net::transport::{End, MAX_RECORD, Opened};
+use systole_net::transport::{End, Held, MAX_RECORD, Opened};
 use tokio::net::TcpListener;
 
 use super::*;

@@ -2,6 +2,7 @@
 
 mod bans;
 mod handshakes;
+mod held;
 mod logins;
 mod moving;
 mod sealed;

@@ -103,6 +103,7 @@ impl<T: Tested> Party<T> {
             };
             if !self.over {
                 self.link.handle(now, input);
+                self.link.handle(now, self.half.transport().held().as_input());
                 assert_eq!(self.link.last_heard(), now, "each byte is evidence");
                 self.collect();
             }

@@ -11,7 +11,7 @@ use systole_core::wire::{CloseReason, Codec, DataKind};
 use systole_core::{Link, Machine, Policy, Span, Time, session};
 
 use super::records::Records;
-use super::{Clock, End, ReadOutcome, Socket};
+use super::{Clock, End, ReadOutcome, Socket, Transport};
 
 /// How long a call waits: neither end may block while the other has something to say.
 const MOMENT: Duration = Duration::from_millis(2);
@@ -95,6 +95,7 @@ impl Peer {
             };
             if !self.is_over {
                 self.link.handle(Time::ZERO, input);
+                self.link.handle(Time::ZERO, self.socket.transport().held().as_input());
                 self.collect();
             }
         }

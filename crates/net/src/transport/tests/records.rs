@@ -3,7 +3,7 @@
 
 use systole_core::wire::Malformed;
 
-use super::{End, MAX_RECORD, Opened, Transport};
+use super::{End, Held, MAX_RECORD, Opened, Transport};
 
 /// The bytes before each record: its kind, and its length in two bytes.
 pub(crate) const HEADER: usize = 3;
@@ -144,6 +144,17 @@ impl Transport for Records {
 
     fn has_closed(&self) -> bool {
         self.has_closed
+    }
+
+    fn held(&self) -> Held {
+        // Whole records that wait are told by `holds_more`.
+        let memory = if self.first().is_some() { 0 } else { self.incoming.len() as u32 };
+        let length = match self.incoming[..] {
+            _ if memory == 0 => 0,
+            [_, high, low, ..] => HEADER as u32 + u32::from(u16::from_be_bytes([high, low])),
+            _ => HEADER as u32,
+        };
+        Held { memory, length }
     }
 
     fn end(&mut self) -> Option<End> {

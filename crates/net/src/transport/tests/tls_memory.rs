@@ -45,6 +45,9 @@ fn an_end_holds_nothing_once_all_is_heard_and_sent() {
                     assert_eq!(heard(to, &[*byte], 1), (Vec::new(), None));
                     let held = to.waiting().unwrap_or_default()[0];
                     assert!(held <= index + 1, "{held} of {index}");
+                    let told = to.held();
+                    assert_eq!(told.memory > 0, held > 0);
+                    assert!(held == 0 || told.length as usize > held, "{told:?} of {held}");
                 }
                 assert_eq!(to.waiting().unwrap_or_default()[..2], [0, 0]);
             }
@@ -60,6 +63,15 @@ fn an_end_holds_nothing_once_all_is_heard_and_sent() {
             let rest = if cut < first { cut } else { cut - first };
             let held = (rest > 0 && !is_whole).then_some([rest, 0, 0]);
             assert_eq!(server.waiting(), held, "cut at {cut}");
+            let record = if cut < first { first } else { wire.len() - first };
+            let announced = if rest < 5 { 5 } else { record };
+            let told = server.held();
+            assert_eq!(told.memory > 0, held.is_some(), "cut at {cut}");
+            if held.is_some() {
+                assert_eq!(told.length as usize, announced, "cut at {cut}");
+                let memory = told.memory as usize;
+                assert!((rest..=2 * rest + 64).contains(&memory), "{memory} for {rest}");
+            }
             // What is said meanwhile changes nothing.
             let answer = said(&mut server, b"third");
             assert_eq!(heard(&mut client, &answer, 9), (b"third".to_vec(), None));

@@ -13,7 +13,7 @@ const CLIENTS: usize = 8;
 /// system calls.
 const WAITING: u64 = 60;
 
-fn server() -> ServerTls {
+pub(super) fn server() -> ServerTls {
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     let chain = certificate.self_signed(&key).unwrap().pem();

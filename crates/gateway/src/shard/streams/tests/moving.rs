@@ -24,7 +24,7 @@ impl Bench {
     }
 
     /// Hands the link over.
-    fn parcel(&mut self) -> Parcel {
+    pub(super) fn parcel(&mut self) -> Parcel {
         let (elsewhere, sent) = self.elsewhere();
         assert!(self.shard.hand_over(self.session, &elsewhere));
         sent.try_recv().unwrap()

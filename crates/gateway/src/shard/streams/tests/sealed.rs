@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use systole_core::link::Introduction;
 use systole_net::tls::ServerTls;
-use systole_net::transport::{End, MAX_RECORD, Opened, Socket, Transport};
+use systole_net::transport::{End, Held, MAX_RECORD, Opened, Socket, Transport};
 
 use super::*;
 use crate::shard::sockets::{Conn, Note};
@@ -38,11 +38,16 @@ struct Sealed {
 
 impl Sealed {
     fn start(codec: Codec, policy: Policy) -> Sealed {
+        Sealed::with_frame_memory(codec, policy, 64 << 20)
+    }
+
+    fn with_frame_memory(codec: Codec, policy: Policy, frame_memory: usize) -> Sealed {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let socket = listener::bind_shards(address, 1).unwrap().remove(0);
         let address = socket.local_addr().unwrap();
         let settings = Settings { examines: true, ..Settings::new(codec, Side::Accepting, policy) };
         let setup = setup(socket, false, settings, Logic::Echo(Echo::default()));
+        let setup = ShardSetup { frame_memory, ..setup };
         let (requests, receiver) = std::sync::mpsc::channel();
         let poll = Poll::new().unwrap();
         let (waker, wake_ups) = wake_ups(poll.registry(), WAKER).unwrap();
@@ -106,6 +111,82 @@ fn bytes_without_plaintext_keep_a_peer_alive_and_nothing_else_does() {
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     while stream.read(&mut buffer).is_ok_and(|count| count > 0) {}
     assert!(clock.monotonic() > Span::from_millis(1_900), "the bound counts from the last of them");
+    shard.stop();
+}
+
+/// Seals a message for the line codec.
+fn line(peer: &mut Records, text: &[u8]) -> Vec<u8> {
+    let sealed = peer.seal(text).to_vec();
+    peer.sent(sealed.len());
+    sealed
+}
+
+#[test]
+fn a_record_that_comes_a_byte_at_a_time_ends_its_link_and_whole_ones_do_not() {
+    let policy = Policy::new(Span::from_millis(400), Span::from_millis(200), 3).unwrap();
+    let shard = Sealed::start(Codec::Line, policy.with_spread(false));
+    let mut stream = TcpStream::connect(shard.address).unwrap();
+    let mut peer = Records::default();
+    let mut wire = line(&mut peer, b"");
+    wire.extend(line(&mut peer, b"hello\n"));
+    stream.write_all(&wire).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let clock = Clock::start();
+    let mut buffer = [0; 1_024];
+    let mut is_open = |stream: &mut TcpStream| match stream.read(&mut buffer) {
+        Ok(count) => count > 0,
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
+    };
+    // Each record comes in two parts, for more than twice the bound.
+    while clock.monotonic() < Span::from_millis(2_200) {
+        let record = line(&mut peer, b"a line\n");
+        for part in [&record[..4], &record[4..]] {
+            stream.write_all(part).unwrap();
+            assert!(is_open(&mut stream), "lost although its records are whole");
+        }
+    }
+    // A record of 500 bytes takes less than the bound at the floor rate.
+    let record = line(&mut peer, &[b'x'; 500]);
+    let begun = clock.monotonic();
+    for byte in &record {
+        if stream.write_all(&[*byte]).is_err() || !is_open(&mut stream) {
+            let lasted = clock.monotonic().less(begun);
+            assert!(lasted >= Span::from_millis(1_000), "{lasted} is less than the bound");
+            return shard.stop();
+        }
+    }
+    panic!("a record took ten seconds, and its link still stands");
+}
+
+#[test]
+fn the_oldest_part_of_a_record_gives_way_before_any_login() {
+    let shard = Sealed::with_frame_memory(Codec::Line, Policy::standard(), 40_000);
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(shard.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut peer = Records::default();
+        let greeting = line(&mut peer, b"");
+        let lines = [[b'x'; 499].as_slice(), b"\n"].concat().repeat(32);
+        let record = line(&mut peer, &lines);
+        let (part, rest) = record.split_at(15_990);
+        stream.write_all(&greeting).unwrap();
+        // The greeting was heard, and is answered in front of the part of a record.
+        assert!(stream.read(&mut [0; 64]).unwrap() > 0);
+        stream.write_all(part).unwrap();
+        clients.push((stream, rest.to_vec()));
+    }
+    let (mut oldest, _) = clients.remove(0);
+    while oldest.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
+    for (stream, rest) in &mut clients {
+        stream.write_all(rest).unwrap();
+        let mut echoed = 0;
+        while echoed < 16_000 {
+            let count = stream.read(&mut [0; 4_096]).unwrap();
+            assert!(count > 0, "the younger ones are served");
+            echoed += count;
+        }
+    }
     shard.stop();
 }
 
