@@ -455,8 +455,8 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         self.read_in_next_turn(link);
     }
 
-    /// Feeds the hub `count` bytes that were read, and what the transport holds behind them. Returns
-    /// the work that this took.
+    /// Feeds the hub `count` bytes that were read, and what the transport holds behind them.
+    /// Returns the work that this took.
     #[inline]
     fn receive(&mut self, link: u32, count: usize, held: Held) -> Span {
         let before = self.clock.worked();
@@ -472,8 +472,8 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         self.clock.worked().less(before)
     }
 
-    /// Feeds the hub what the transport of a link holds of an incomplete record; nothing if the link
-    /// has ended or moved, and then its new shard is told.
+    /// Feeds the hub what the transport of a link holds of an incomplete record, unless the link
+    /// has ended or moved: where it arrives, it is told again.
     #[cold]
     pub(super) fn hold(&mut self, link: u32, held: Held) {
         if self.traffic.sockets.is_open(link) {

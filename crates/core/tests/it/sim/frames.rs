@@ -43,8 +43,8 @@ impl Front {
         requests
     }
 
-    /// Observes what the transport holds of a sealed record. The time of one that begins counts from
-    /// `now`, unless it continues a frame.
+    /// Observes what the transport holds of a sealed record. The time of one that begins counts
+    /// from `now`, unless it continues a frame.
     pub(super) fn hold(&mut self, memory: usize, length: usize, now: Time) {
         if self.bytes.is_empty() && self.sealed.0 == 0 {
             self.since = now;

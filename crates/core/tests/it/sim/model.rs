@@ -292,9 +292,9 @@ impl Model {
         self.stage == Stage::Waiting
     }
 
-    /// Returns the time from which the frame, or the sealed record, that is held in part counts, and
-    /// the least and the most memory that it takes. What follows the peer's part of the handshake
-    /// waits undecoded.
+    /// Returns the time from which the frame, or the sealed record, that is held in part counts,
+    /// and the least and the most memory that it takes. What follows the peer's part of the
+    /// handshake waits undecoded.
     pub(super) fn held_frame(&self) -> Option<(Time, RangeInclusive<usize>)> {
         self.front.held(!self.awaits_admission())
     }
