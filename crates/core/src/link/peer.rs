@@ -352,9 +352,9 @@ impl Peer {
         let was_outstanding = self.conversation.outstanding.is_any();
         let rtt = self.conversation.liveness.rtt();
         let read = bytes.len();
-        let was_within_frame = self.is_within_frame();
+        let incomplete = self.incomplete_length();
         let was_trusted = self.hear(now, out);
-        if was_within_frame {
+        if incomplete.is_some() {
             // A record is complete; the transport is asked again for what it holds.
             self.decoder.clear_sealed();
         }
@@ -383,7 +383,7 @@ impl Peer {
             context.settings.role == Role::Watch && self.conversation.liveness.rtt() < rtt;
         // The first outstanding bytes bring the deadline of an examination.
         let is_first = !was_outstanding && self.conversation.outstanding.is_any();
-        let is_sooner = suspects_sooner || is_first || self.is_frame_sooner(was_within_frame);
+        let is_sooner = suspects_sooner || is_first || self.is_frame_sooner(incomplete);
         if self.conversation.take_retuned() || !was_trusted || is_sooner {
             Effect::Rearm
         } else {

@@ -24,18 +24,35 @@ impl Peer {
 
     /// Handles what the transport holds of a sealed record.
     pub(super) fn hold_sealed(&mut self, sealed: Sealed) -> Effect {
-        let was_within_frame = self.is_within_frame();
+        let before = self.incomplete_length();
         self.decoder.set_sealed(sealed);
         if self.is_within_frame() {
             self.decoder.count_from(self.conversation.liveness.silent_since());
         }
-        if self.is_frame_sooner(was_within_frame) { Effect::Rearm } else { Effect::None }
+        if self.is_frame_sooner(before) { Effect::Rearm } else { Effect::None }
     }
 
-    /// Returns whether the deadline of a frame that has just begun may be the first one. A frame
-    /// has D, and the verdict that the timer waits for may be due later.
-    pub(super) fn is_frame_sooner(&self, was_within_frame: bool) -> bool {
-        !was_within_frame && self.is_within_frame() && self.conversation.is_bound_stretched()
+    /// Returns the length of what has arrived only in part, as far as it is known; `None` if
+    /// nothing has.
+    #[inline]
+    pub(super) fn incomplete_length(&self) -> Option<usize> {
+        if !self.is_within_frame() {
+            return None;
+        }
+        Some(self.decoder.incomplete().map_or(0, |it| it.length))
+    }
+
+    /// Returns whether the deadline of an incomplete frame may have become the first one since
+    /// [`Peer::incomplete_length`] was `before`. A new frame has D, and the verdict that the timer
+    /// waits for may be due later. A shorter one has less time, as a frame does once the long
+    /// record is complete that has brought a part of it.
+    #[inline]
+    pub(super) fn is_frame_sooner(&self, before: Option<usize>) -> bool {
+        match (before, self.incomplete_length()) {
+            (None, Some(_)) => self.conversation.is_bound_stretched(),
+            (Some(before), Some(now)) => now < before,
+            (Some(_) | None, None) => false,
+        }
     }
 
     /// Handles the deadline of the conversation and that of an incomplete frame, the earlier first.
