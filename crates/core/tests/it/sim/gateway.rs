@@ -563,9 +563,9 @@ impl Gateway {
                 Segment::Open => self.accept(raw, now, index, peers, random),
                 Segment::Bytes(bytes) => {
                     for piece in split_randomly(&bytes, random) {
-                        let sealed = peers[index].plan.sealed && random.below(4) == 0;
-                        if sealed && self.is_served(&peers[index]) {
-                            self.command(raw, index, link::World::Heard, peers, random);
+                        if peers[index].plan.sealed && random.below(4) == 0 {
+                            let part = Segment::part(random);
+                            self.read_without_plaintext(raw, index, part, peers, random);
                         }
                         if self.is_served(&peers[index]) {
                             let input = link::World::Received(piece);
@@ -573,14 +573,31 @@ impl Gateway {
                         }
                     }
                 }
-                Segment::NoPlaintext => {
-                    self.command(raw, index, link::World::Heard, peers, random);
+                Segment::NoPlaintext { .. } => {
+                    self.read_without_plaintext(raw, index, segment, peers, random);
                 }
                 Segment::Fin => self.command(raw, index, link::World::Ended, peers, random),
                 Segment::Reset => {
                     let input = link::World::Failed(SocketError::Reset);
                     self.command(raw, index, input, peers, random);
                 }
+            }
+        }
+    }
+
+    /// Reads bytes without plaintext, after which the transport holds a part of a record or none.
+    fn read_without_plaintext(
+        &mut self,
+        raw: u64,
+        index: usize,
+        segment: Segment,
+        peers: &mut [Peer],
+        random: &mut Random,
+    ) {
+        let Segment::NoPlaintext { memory, length } = segment else { return };
+        for input in [link::World::Heard, link::World::Held { memory, length }] {
+            if self.is_served(&peers[index]) {
+                self.command(raw, index, input, peers, random);
             }
         }
     }

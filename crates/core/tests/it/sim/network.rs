@@ -17,12 +17,24 @@ pub(super) enum Segment {
     Open,
     /// Whole frames.
     Bytes(Vec<u8>),
-    /// Bytes that hold no plaintext.
-    NoPlaintext,
+    /// Bytes that hold no plaintext: of a record of `length` bytes the first, for which a transport
+    /// takes this memory; or what completes such a record, with no memory.
+    NoPlaintext { memory: u32, length: u32 },
     /// The end of the stream.
     Fin,
     /// A reset of the connection.
     Reset,
+}
+
+impl Segment {
+    /// A record without plaintext, or the rest of one.
+    pub(super) const WITHOUT_PLAINTEXT: Segment = Segment::NoPlaintext { memory: 0, length: 0 };
+
+    /// Draws a part of a sealed record.
+    pub(super) fn part(random: &mut Random) -> Segment {
+        let length = 1 + random.below(16_406) as u32;
+        Segment::NoPlaintext { memory: 1 + random.below(length.into()) as u32, length }
+    }
 }
 
 /// The quality of a path; times in nanoseconds.
@@ -75,6 +87,15 @@ impl Path {
         }
         self.last = self.last.max(arrival);
         self.queue.push_back((self.last, segment));
+    }
+
+    /// Sends a record without plaintext, perhaps in two parts.
+    pub(super) fn send_without_plaintext(&mut self, raw: u64, random: &mut Random) {
+        if random.below(2) == 0 {
+            let part = Segment::part(random);
+            self.send(raw, part, random);
+        }
+        self.send(raw, Segment::WITHOUT_PLAINTEXT, random);
     }
 
     /// Returns when the segment that was sent last arrives.

@@ -155,7 +155,7 @@ impl Peer {
     pub(super) fn run(&mut self, raw: u64, random: &mut Random) {
         while self.resets {
             let Some(segment) = self.down.take(raw) else { break };
-            if let Segment::Bytes(_) | Segment::NoPlaintext = segment {
+            if let Segment::Bytes(_) | Segment::NoPlaintext { .. } = segment {
                 self.up.send(raw, Segment::Reset, random);
             }
             self.resets = segment == Segment::Open;
@@ -166,15 +166,15 @@ impl Peer {
                 Segment::Open => {}
                 Segment::Bytes(bytes) => {
                     for piece in split_randomly(&bytes, random) {
-                        if self.open && self.plan.sealed && random.below(4) == 0 {
-                            self.handle(raw, link::World::Heard, random);
+                        if self.plan.sealed && random.below(4) == 0 {
+                            self.read_without_plaintext(raw, Segment::part(random), random);
                         }
                         if self.open {
                             self.handle(raw, link::World::Received(piece), random);
                         }
                     }
                 }
-                Segment::NoPlaintext => self.handle(raw, link::World::Heard, random),
+                Segment::NoPlaintext { .. } => self.read_without_plaintext(raw, segment, random),
                 Segment::Fin => self.handle(raw, link::World::Ended, random),
                 Segment::Reset => {
                     self.handle(
@@ -188,7 +188,7 @@ impl Peer {
         if self.open && self.next_to_gateway <= raw {
             self.next_to_gateway = later(raw, self.plan.to_gateway_period, random);
             if self.plan.sealed && random.below(3) == 0 {
-                self.up.send(raw, Segment::NoPlaintext, random);
+                self.up.send_without_plaintext(raw, random);
             } else {
                 self.send_message(raw, random);
             }
@@ -270,6 +270,16 @@ impl Peer {
         }
     }
 
+    /// Reads bytes without plaintext, after which the transport holds a part of a record or none.
+    fn read_without_plaintext(&mut self, raw: u64, segment: Segment, random: &mut Random) {
+        let Segment::NoPlaintext { memory, length } = segment else { return };
+        for input in [link::World::Heard, link::World::Held { memory, length }] {
+            if self.open {
+                self.handle(raw, input, random);
+            }
+        }
+    }
+
     /// Queues a frame of the gateway.
     pub(super) fn push_down(&mut self, bytes: &[u8], lane: Lane) {
         self.socket.delivered += bytes.len() as u64;
@@ -279,7 +289,7 @@ impl Peer {
     /// Sends the queued frames of the gateway, all of them if it `closes` the link.
     pub(super) fn flush_down(&mut self, raw: u64, closes: bool, random: &mut Random) {
         if self.plan.sealed && random.below(8) == 0 {
-            self.down.send(raw, Segment::NoPlaintext, random);
+            self.down.send_without_plaintext(raw, random);
         }
         let before = self.down.sent;
         self.gateway_lanes.flush(raw, &mut self.down, closes, random);

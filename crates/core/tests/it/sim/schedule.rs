@@ -400,6 +400,9 @@ impl Schedule {
     fn drip(&mut self, index: usize) {
         let pieces = 1 + self.world.random.below(100) as usize;
         let pause = self.unit / 4 + self.world.random.below(self.unit * 8);
+        if self.world.peers[index].plan.sealed && self.world.random.below(2) == 0 {
+            return self.world.drip_record(index, pieces as u32, pause);
+        }
         self.world.drip(index, pieces, pause);
     }
 

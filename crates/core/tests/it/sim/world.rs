@@ -158,6 +158,21 @@ impl World {
         }
     }
 
+    /// Lets a peer send a byte of a sealed record each `pause`, never the last, and nothing after.
+    pub(super) fn drip_record(&mut self, index: usize, pieces: u32, pause: u64) {
+        let peer = &mut self.peers[index];
+        if !peer.open || !peer.own_model.is_established() {
+            return;
+        }
+        peer.flush_up(self.raw, &mut self.random);
+        peer.exit(self.raw, None, &mut self.random);
+        let length = pieces + 1 + self.random.below(1_000) as u32;
+        for memory in 1..=pieces {
+            let part = Segment::NoPlaintext { memory, length };
+            peer.up.send(self.raw + u64::from(memory) * pause, part, &mut self.random);
+        }
+    }
+
     /// Lets a peer send its next message in `pieces` pieces, one per `pause`, and nothing after.
     pub(super) fn drip(&mut self, index: usize, pieces: usize, pause: u64) {
         let peer = &mut self.peers[index];
