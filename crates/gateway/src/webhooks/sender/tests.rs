@@ -145,7 +145,9 @@ fn a_dead_letter_has_the_reason_of_its_own_event() {
             let body = format!("{{\"session\":\"{number:016x}\"}}").into();
             let (key, kind) = (number.to_string().into(), "join".into());
             let (session, epoch, at_ms) = (number, number, 0);
-            courier.take(Span::ZERO, Entry { number, key, session, epoch, kind, at_ms, body });
+            let origin = "".into();
+            let entry = Entry { number, key, session, epoch, kind, at_ms, body, origin };
+            courier.take(Span::ZERO, entry);
         }
         std::iter::from_fn(|| courier.next(Span::ZERO)).collect()
     };
